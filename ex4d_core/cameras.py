@@ -1,0 +1,312 @@
+"""Cameras and every conversion between camera conventions; no other module converts.
+
+The house convention is OpenCV's: x right, y down, z forward, ``world_to_camera`` matrices, intrinsics in pixels,
+pixel centres at +0.5 (the centre of the top left pixel is (0.5, 0.5)). The scene's world is the frame of the source
+camera. Blender, OpenGL and EX-4D's raw matrices are translated here at the border.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+# Blender's world (x right, y away from the viewer, z up) from the scene's OpenCV world (x right, y down, z forward).
+BLENDER_FROM_SCENE = np.array([[1, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]], dtype=np.float64)
+
+# A Blender (or OpenGL) camera looks along -z with y up; an OpenCV camera along +z with y down.
+_FLIP_Y_AND_Z = np.diag([1.0, -1.0, -1.0, 1.0])
+
+_ORTHONORMAL_TOLERANCE = 1e-4
+
+
+class CameraError(ValueError):
+    """A camera that cannot be used: not finite, not rigid, of the wrong shape, or of a kind we do not render."""
+
+
+@dataclass(frozen=True)
+class CameraPath:
+    """A perspective camera over T frames.
+
+    Attributes:
+        world_to_camera: (T, 4, 4) float64, OpenCV axes, rigid (rotation and translation only).
+        intrinsics: (T, 3, 3) float64 in pixels of a picture of ``width`` x ``height``, per frame since lenses zoom.
+        width, height: size of the picture in pixels.
+
+    Raises:
+        CameraError: on wrong shapes, values that are not finite, matrices that are not rigid, focal lengths <= 0.
+    """
+
+    world_to_camera: np.ndarray
+    intrinsics: np.ndarray
+    width: int
+    height: int
+
+    def __post_init__(self) -> None:
+        world_to_camera = np.array(self.world_to_camera, dtype=np.float64)
+        intrinsics = np.array(self.intrinsics, dtype=np.float64)
+        if world_to_camera.ndim != 3 or world_to_camera.shape[1:] != (4, 4) or len(world_to_camera) == 0:
+            raise CameraError(f"world_to_camera must be (T, 4, 4) with T > 0, not {world_to_camera.shape}")
+        if intrinsics.shape == (3, 3):
+            intrinsics = np.repeat(intrinsics[None], len(world_to_camera), axis=0)
+        if intrinsics.shape != (len(world_to_camera), 3, 3):
+            raise CameraError(f"intrinsics must be ({len(world_to_camera)}, 3, 3) or (3, 3), not {intrinsics.shape}")
+        if self.width < 1 or self.height < 1:
+            raise CameraError(f"a camera's picture needs at least 1x1 pixels, not {self.width}x{self.height}")
+        _require_rigid(world_to_camera)
+        _require_intrinsics(intrinsics)
+        world_to_camera.setflags(write=False)
+        intrinsics.setflags(write=False)
+        object.__setattr__(self, "world_to_camera", world_to_camera)
+        object.__setattr__(self, "intrinsics", intrinsics)
+
+    def __len__(self) -> int:
+        return len(self.world_to_camera)
+
+    @property
+    def camera_to_world(self) -> np.ndarray:
+        """(T, 4, 4) float64."""
+        return invert_rigid(self.world_to_camera)
+
+    def frames(self, start: int, stop: int) -> CameraPath:
+        """The part of the path from frame ``start`` up to, but not including, ``stop``."""
+        return replace(
+            self, world_to_camera=self.world_to_camera[start:stop], intrinsics=self.intrinsics[start:stop]
+        )
+
+    def resized(self, width: int, height: int) -> CameraPath:
+        """The same cameras seen through a picture of another size (another aspect ratio stretches the picture)."""
+        scale = np.diag([width / self.width, height / self.height, 1.0])
+        return replace(self, intrinsics=scale @ self.intrinsics, width=width, height=height)
+
+    def save(self, path: str | Path) -> None:
+        """Write ``extrinsics`` (T,4,4), ``intrinsics`` (T,3,3), ``width`` and ``height`` as .npz (OpenCV convention)."""
+        with open(path, "wb") as file:
+            np.savez(
+                file,
+                extrinsics=self.world_to_camera,
+                intrinsics=self.intrinsics,
+                width=np.int64(self.width),
+                height=np.int64(self.height),
+            )
+
+    @staticmethod
+    def load(path: str | Path, width: int | None = None, height: int | None = None) -> CameraPath:
+        """Read a camera file.
+
+        Files without ``width`` and ``height`` (the original's have only ``extrinsics`` and ``intrinsics``) take them
+        from the arguments, or else from the principal point of frame 0, taken as the centre of the picture.
+
+        Raises:
+            CameraError: the file is no .npz, lacks an array, or holds a camera that cannot be used.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                data = dict(arrays)
+        except (OSError, ValueError, EOFError) as error:
+            raise CameraError(f"cannot read the camera file {path}: {error}") from error
+        missing = {"extrinsics", "intrinsics"} - set(data)
+        if missing:
+            raise CameraError(f"the camera file {path} lacks {sorted(missing)}; it holds {sorted(data)}")
+        intrinsics = np.asarray(data["intrinsics"], dtype=np.float64)
+        if intrinsics.ndim not in (2, 3) or intrinsics.shape[-2:] != (3, 3):
+            raise CameraError(f"intrinsics in {path} must be (3, 3) or (T, 3, 3), not {intrinsics.shape}")
+        principal_point = intrinsics.reshape(-1, 3, 3)[0, :2, 2]
+        width = width or int(data.get("width", round(2 * principal_point[0])))
+        height = height or int(data.get("height", round(2 * principal_point[1])))
+        return CameraPath(data["extrinsics"], intrinsics, width, height)
+
+
+def _require_rigid(matrices: np.ndarray) -> None:
+    finite = np.isfinite(matrices).all(axis=(1, 2))
+    if not finite.all():
+        raise CameraError(f"camera matrix of frame {int(np.argmin(finite))} is not finite (NaN or infinite)")
+    rotation = matrices[:, :3, :3]
+    error = np.abs(rotation @ rotation.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2))
+    wrong = (error > _ORTHONORMAL_TOLERANCE) | (np.linalg.det(rotation) < 0)
+    wrong |= np.abs(matrices[:, 3] - [0, 0, 0, 1]).max(axis=1) > _ORTHONORMAL_TOLERANCE
+    if wrong.any():
+        raise CameraError(
+            f"camera matrix of frame {int(np.argmax(wrong))} is not rigid: it scales, shears or mirrors; "
+            "remove scale from the camera and its parents"
+        )
+
+
+def _require_intrinsics(intrinsics: np.ndarray) -> None:
+    finite = np.isfinite(intrinsics).all(axis=(1, 2))
+    if not finite.all():
+        raise CameraError(f"intrinsics of frame {int(np.argmin(finite))} are not finite (NaN or infinite)")
+    focal = np.minimum(intrinsics[:, 0, 0], intrinsics[:, 1, 1])
+    if focal.min() <= 0:
+        frame = int(np.argmin(focal))
+        raise CameraError(f"focal length of frame {frame} is {focal[frame]:g} pixels; it must be positive")
+
+
+def invert_rigid(matrices: np.ndarray) -> np.ndarray:
+    """Inverse of (..., 4, 4) rigid matrices, exact but for rounding: transpose the rotation, turn the translation."""
+    inverse = np.zeros_like(matrices)
+    rotation = np.swapaxes(matrices[..., :3, :3], -1, -2)
+    inverse[..., :3, :3] = rotation
+    inverse[..., :3, 3] = -(rotation @ matrices[..., :3, 3:])[..., 0]
+    inverse[..., 3, 3] = 1.0
+    return inverse
+
+
+def intrinsics_matrix(focal_x: float, focal_y: float, centre_x: float, centre_y: float) -> np.ndarray:
+    """(3, 3) float64 pinhole intrinsics, in pixels."""
+    return np.array([[focal_x, 0, centre_x], [0, focal_y, centre_y], [0, 0, 1]], dtype=np.float64)
+
+
+def look_at(eye: np.ndarray, target: np.ndarray, down: tuple[float, float, float] = (0.0, 1.0, 0.0)) -> np.ndarray:
+    """World-to-camera matrices that look from ``eye`` to ``target`` with the picture's y axis along ``down``.
+
+    Args:
+        eye, target: (T, 3) positions in the scene's world; ``target`` may be (3,).
+        down: the direction that is down in the picture; +y in the scene's world.
+
+    Returns:
+        (T, 4, 4) float64.
+
+    Raises:
+        CameraError: eye and target coincide, or the view runs along ``down``.
+    """
+    eye = np.asarray(eye, dtype=np.float64)
+    forward = np.broadcast_to(target, eye.shape) - eye
+    distance = np.linalg.norm(forward, axis=1, keepdims=True)
+    if distance.min() < 1e-9:
+        raise CameraError(f"frame {int(np.argmin(distance))}: the camera stands on the point it looks at")
+    forward = forward / distance
+    right = np.cross(np.broadcast_to(down, eye.shape), forward)
+    length = np.linalg.norm(right, axis=1, keepdims=True)
+    if length.min() < 1e-9:
+        raise CameraError(f"frame {int(np.argmin(length))}: the camera looks straight up or down, so it has no horizon")
+    right = right / length
+    matrices = np.zeros((len(eye), 4, 4))
+    matrices[:, 0, :3] = right
+    matrices[:, 1, :3] = np.cross(forward, right)
+    matrices[:, 2, :3] = forward
+    matrices[:, :3, 3] = -np.einsum("tij,tj->ti", matrices[:, :3, :3], eye)
+    matrices[:, 3, 3] = 1.0
+    return matrices
+
+
+def from_reference(raw: np.ndarray) -> np.ndarray:
+    """OpenCV world-to-camera from EX-4D's raw ``get_camera_pose`` matrices.
+
+    A raw matrix has the rows right, up, forward with right = forward x up, which is -x, +y, +z in OpenCV terms.
+
+    Args:
+        raw: (..., 4, 4).
+    """
+    return np.diag([-1.0, 1.0, 1.0, 1.0]) @ np.asarray(raw, dtype=np.float64)
+
+
+def from_reference_file(extrinsics: np.ndarray) -> np.ndarray:
+    """OpenCV world-to-camera from the ``camera_*.npz`` files that EX-4D saves: raw matrices, first three rows negated.
+
+    Args:
+        extrinsics: (..., 4, 4).
+    """
+    return _FLIP_Y_AND_Z @ np.asarray(extrinsics, dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class BlenderLens:
+    """A Blender camera's optics and the render format that it looks through.
+
+    Attributes:
+        lens, sensor_width, sensor_height: millimetres.
+        sensor_fit: "AUTO", "HORIZONTAL" or "VERTICAL".
+        shift_x, shift_y: in units of the picture's fitted side.
+        width, height: rendered pixels, the scene's resolution percentage already applied.
+        pixel_aspect_x, pixel_aspect_y: the render format's pixel aspect.
+    """
+
+    lens: float
+    sensor_width: float
+    sensor_height: float
+    sensor_fit: str
+    shift_x: float
+    shift_y: float
+    width: int
+    height: int
+    pixel_aspect_x: float = 1.0
+    pixel_aspect_y: float = 1.0
+
+
+def intrinsics_from_blender(optics: BlenderLens) -> np.ndarray:
+    """(3, 3) intrinsics in pixels, following Blender's own ``BKE_camera_params_compute_viewplane``."""
+    aspect = optics.pixel_aspect_y / optics.pixel_aspect_x
+    fit = optics.sensor_fit
+    if fit == "AUTO":
+        wide = optics.width * optics.pixel_aspect_x >= optics.height * optics.pixel_aspect_y
+        fit = "HORIZONTAL" if wide else "VERTICAL"
+    # With AUTO Blender measures the sensor by its width even when it fits it to the height.
+    sensor = optics.sensor_height if optics.sensor_fit == "VERTICAL" else optics.sensor_width
+    fitted_side = optics.width if fit == "HORIZONTAL" else aspect * optics.height
+    focal_x = optics.lens / sensor * fitted_side
+    return intrinsics_matrix(
+        focal_x,
+        focal_x / aspect,
+        optics.width / 2 - optics.shift_x * fitted_side,
+        optics.height / 2 + optics.shift_y * fitted_side / aspect,
+    )
+
+
+def blender_from_intrinsics(
+    intrinsics: np.ndarray, width: int, height: int, sensor_width: float = 36.0
+) -> BlenderLens:
+    """Blender optics that see exactly what (3, 3) ``intrinsics`` see; sensor fitted to the picture's width."""
+    focal_x, focal_y = intrinsics[0, 0], intrinsics[1, 1]
+    # Blender wants pixel aspects of at least 1.
+    aspect_x, aspect_y = (1.0, focal_x / focal_y) if focal_x >= focal_y else (focal_y / focal_x, 1.0)
+    return BlenderLens(
+        lens=focal_x * sensor_width / width,
+        sensor_width=sensor_width,
+        sensor_height=sensor_width * height / width,
+        sensor_fit="HORIZONTAL",
+        shift_x=(width / 2 - intrinsics[0, 2]) / width,
+        shift_y=(intrinsics[1, 2] - height / 2) * (focal_x / focal_y) / width,
+        width=width,
+        height=height,
+        pixel_aspect_x=aspect_x,
+        pixel_aspect_y=aspect_y,
+    )
+
+
+def world_to_camera_from_blender(
+    camera_matrices: np.ndarray, scene_matrix: np.ndarray = BLENDER_FROM_SCENE
+) -> np.ndarray:
+    """OpenCV world-to-camera in the scene's world, from Blender's evaluated ``matrix_world`` of a camera.
+
+    Args:
+        camera_matrices: (T, 4, 4) camera-to-world in Blender's world. Scale (of parents, say) does not change what
+            Blender renders and is taken out.
+        scene_matrix: (4, 4) ``matrix_world`` of the imported scene object, which an artist may move, turn and scale
+            uniformly; as imported it is ``BLENDER_FROM_SCENE``.
+
+    Raises:
+        CameraError: the scene object is scaled unevenly or sheared, or a camera is sheared or mirrored.
+    """
+    scene_matrix = np.asarray(scene_matrix, dtype=np.float64)
+    scale = np.linalg.norm(scene_matrix[:3, :3], axis=0)
+    if scale.min() <= 0 or scale.max() / scale.min() > 1 + _ORTHONORMAL_TOLERANCE:
+        raise CameraError(f"the scene object is scaled unevenly by {scale.round(4).tolist()}; scale all axes alike")
+    camera_in_scene = np.linalg.inv(scene_matrix) @ np.asarray(camera_matrices, dtype=np.float64)
+    lengths = np.linalg.norm(camera_in_scene[:, :3, :3], axis=1, keepdims=True)
+    if lengths.min() < 1e-12:
+        raise CameraError("the camera is scaled to zero; give it a scale of 1")
+    camera_in_scene[:, :3, :3] /= lengths
+    camera_to_world = camera_in_scene @ _FLIP_Y_AND_Z
+    _require_rigid(camera_to_world)
+    return invert_rigid(camera_to_world)
+
+
+def blender_from_world_to_camera(
+    world_to_camera: np.ndarray, scene_matrix: np.ndarray = BLENDER_FROM_SCENE
+) -> np.ndarray:
+    """Blender ``matrix_world`` (T, 4, 4) of cameras given in the scene's world; the inverse of the function above."""
+    camera = np.asarray(scene_matrix, dtype=np.float64) @ invert_rigid(world_to_camera) @ _FLIP_Y_AND_Z
+    camera[:, :3, :3] /= np.linalg.norm(camera[:, :3, :3], axis=1, keepdims=True)
+    return camera

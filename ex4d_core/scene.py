@@ -1,0 +1,335 @@
+"""The scene package: one folder with everything that later steps need to know about the footage.
+
+    manifest.json        what is here: sizes, rate, provenance, and every file's size and SHA-256
+    color.npy            (T, H, W, 3) uint8 sRGB
+    depth.npy            (T, H, W) float32 along z, scene units
+    source_camera.npz    the camera that filmed it (a `CameraPath`)
+    footage.mp4          the footage as a movie, for display in Blender
+    mesh.pc2             DW-Mesh vertex positions of every frame, in the scene's world
+    mesh_topology.npz    faces (F, 3) int32, uvs (V, 2) float32, cap_faces: the DW-Mesh's fixed topology
+
+A package is written whole or not at all: `SceneWriter` works in a hidden sibling folder and renames it at the end.
+The SHA-256 of manifest.json names the scene on the wire; the first three files are all that a backend needs of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from ex4d_core.cameras import CameraPath
+
+FORMAT = "ex4d-scene"
+VERSION = 1
+MANIFEST = "manifest.json"
+
+# Names of a package's parts (keys of `SceneManifest.files`) and the files they are kept in.
+FILE_NAMES = {
+    "color": "color.npy",
+    "depth": "depth.npy",
+    "source_camera": "source_camera.npz",
+    "footage": "footage.mp4",
+    "positions": "mesh.pc2",
+    "topology": "mesh_topology.npz",
+}
+RENDER_FILES = ("color", "depth", "source_camera")
+
+# Above this a manifest is no manifest of ours: about 1 KB is usual.
+MAX_MANIFEST_BYTES = 64 * 1024
+
+
+class SceneError(ValueError):
+    """A scene package that is missing, incomplete, of another version, or contradicts its manifest."""
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file of a package: its size in bytes and its SHA-256 in hexadecimal."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class SceneManifest:
+    """What a scene package says of itself.
+
+    Attributes:
+        name: for people.
+        frames, width, height: of the footage.
+        fps: frames per second.
+        convention: "centered" or "reference"; how the DW-Mesh was built.
+        depth_range: smallest and largest depth of the clip, scene units.
+        subject_distance: of the point that camera presets turn around, scene units.
+        depth_scale: "metric" (units are metres) or "relative".
+        provenance: where footage, depth and focal length came from, and the licences they rest on; for people.
+        files: part name (see `FILE_NAMES`) to `FileEntry`.
+    """
+
+    name: str
+    frames: int
+    width: int
+    height: int
+    fps: Fraction
+    convention: str
+    depth_range: tuple[float, float]
+    subject_distance: float
+    depth_scale: str = "relative"
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, FileEntry] = field(default_factory=dict)
+
+    def to_json(self) -> bytes:
+        """Canonical bytes, whose SHA-256 names the scene."""
+        fields = asdict(self)
+        fields["fps"] = [self.fps.numerator, self.fps.denominator]
+        document = {"format": FORMAT, "version": VERSION, **fields}
+        return json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False).encode()
+
+    @staticmethod
+    def from_json(data: bytes) -> SceneManifest:
+        """Parse and check a manifest.
+
+        Raises:
+            SceneError: not a manifest, of another version, or with impossible values.
+        """
+        if len(data) > MAX_MANIFEST_BYTES:
+            raise SceneError(f"a scene manifest of {len(data)} bytes is over the limit of {MAX_MANIFEST_BYTES}")
+        try:
+            document = json.loads(data)
+        except ValueError as error:
+            raise SceneError(f"the scene manifest is not JSON: {error}") from error
+        if not isinstance(document, dict) or document.pop("format", None) != FORMAT:
+            raise SceneError(f"this is not a scene manifest: it does not say format {FORMAT!r}")
+        version = document.pop("version", None)
+        if version != VERSION:
+            raise SceneError(f"the scene has version {version}, this program reads {VERSION}; reconstruct it again")
+        try:
+            document["fps"] = Fraction(*document["fps"])
+            document["depth_range"] = tuple(float(value) for value in document["depth_range"])
+            document["files"] = {name: FileEntry(**entry) for name, entry in document["files"].items()}
+            manifest = SceneManifest(**document)
+        except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+            raise SceneError(f"the scene manifest is damaged: {error!r}; reconstruct the scene again") from error
+        manifest._check()
+        return manifest
+
+    def _check(self) -> None:
+        sizes = (self.frames, self.width, self.height, *(entry.size for entry in self.files.values()))
+        if any(not isinstance(size, int) or size < 1 for size in sizes):
+            raise SceneError(f"the scene manifest has sizes that are not positive whole numbers: {sizes}")
+        unknown = set(self.files) - set(FILE_NAMES)
+        if unknown:
+            raise SceneError(f"the scene manifest names unknown parts {sorted(unknown)}")
+        missing = set(RENDER_FILES) - set(self.files)
+        if missing:
+            raise SceneError(f"the scene manifest lacks {sorted(missing)}; reconstruct the scene again")
+        for name, entry in self.files.items():
+            if not is_sha256(entry.sha256):
+                raise SceneError(f"the scene manifest's checksum of {name} is no SHA-256: {entry.sha256!r}")
+        if self.fps <= 0:
+            raise SceneError(f"the scene's frame rate is {self.fps}; it must be positive")
+
+
+def is_sha256(text: object) -> bool:
+    """Whether this is a SHA-256 in lower-case hexadecimal, and nothing that could be part of a path."""
+    return isinstance(text, str) and len(text) == 64 and all(letter in "0123456789abcdef" for letter in text)
+
+
+class Scene:
+    """An opened scene package.
+
+    Attributes:
+        manifest: what the package says of itself.
+        digest: SHA-256 of the manifest's bytes; the scene's name on the wire.
+    """
+
+    def __init__(self, manifest_bytes: bytes, paths: Mapping[str, Path]):
+        """Args:
+        manifest_bytes: as stored.
+        paths: part name to file, for the parts at hand; see `Scene.open` for a folder.
+        """
+        self.manifest_bytes = manifest_bytes
+        self.manifest = SceneManifest.from_json(manifest_bytes)
+        self.digest = hashlib.sha256(manifest_bytes).hexdigest()
+        self._paths = dict(paths)
+
+    @staticmethod
+    def open(folder: str | Path) -> Scene:
+        """Open a package on disk.
+
+        Raises:
+            SceneError: no package there, or one that is incomplete.
+        """
+        folder = Path(folder)
+        try:
+            data = (folder / MANIFEST).read_bytes()
+        except OSError as error:
+            raise SceneError(f"{folder} is not a scene folder: cannot read its {MANIFEST} ({error.strerror})") from error
+        scene = Scene(data, {name: folder / file for name, file in FILE_NAMES.items()})
+        for name, entry in scene.manifest.files.items():
+            path = scene.path(name)
+            size = path.stat().st_size if path.is_file() else None
+            if size != entry.size:
+                found = "missing" if size is None else f"{size} bytes long"
+                raise SceneError(f"{path} is {found}, the manifest says {entry.size} bytes; reconstruct the scene")
+        return scene
+
+    def path(self, part: str) -> Path:
+        """Where a part is kept.
+
+        Raises:
+            SceneError: this scene has no such part.
+        """
+        if part not in self.manifest.files or part not in self._paths:
+            raise SceneError(f"the scene {self.manifest.name!r} has no {part}; it has {sorted(self.manifest.files)}")
+        return self._paths[part]
+
+    def color(self) -> np.ndarray:
+        """(T, H, W, 3) uint8, mapped from disk: only the frames that are touched take memory."""
+        manifest = self.manifest
+        return self._mapped("color", (manifest.frames, manifest.height, manifest.width, 3), np.uint8)
+
+    def depth(self) -> np.ndarray:
+        """(T, H, W) float32 along z, mapped from disk."""
+        manifest = self.manifest
+        return self._mapped("depth", (manifest.frames, manifest.height, manifest.width), np.float32)
+
+    def source_camera(self) -> CameraPath:
+        """The camera that filmed the footage."""
+        camera = CameraPath.load(self.path("source_camera"))
+        expected = (self.manifest.frames, self.manifest.width, self.manifest.height)
+        if (len(camera), camera.width, camera.height) != expected:
+            raise SceneError(f"the source camera of {self.manifest.name!r} does not fit its footage; reconstruct it")
+        return camera
+
+    def topology(self) -> tuple[np.ndarray, np.ndarray, int]:
+        """Faces (F, 3) int32, uvs (V, 2) float32, and how many of the last faces are caps."""
+        with np.load(self.path("topology"), allow_pickle=False) as arrays:
+            return arrays["faces"], arrays["uvs"], int(arrays["cap_faces"])
+
+    def _mapped(self, part: str, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+        path = self.path(part)
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise SceneError(f"cannot read the scene's {part}: {error}; reconstruct the scene") from error
+        if array.shape != shape or array.dtype != dtype:
+            raise SceneError(f"the scene's {part} is {array.shape} {array.dtype}, the manifest says {shape}")
+        return array
+
+
+class HashedFile:
+    """A file written front to back whose SHA-256 is ready when it is closed."""
+
+    def __init__(self, path: Path):
+        self._file: BinaryIO = open(path, "wb")
+        self._digest = hashlib.sha256()
+        self._size = 0
+
+    def write(self, data: bytes | memoryview | np.ndarray) -> None:
+        """Append bytes, or an array's values in C order."""
+        view = memoryview(np.ascontiguousarray(data)).cast("B") if isinstance(data, np.ndarray) else memoryview(data)
+        self._file.write(view)
+        self._digest.update(view)
+        self._size += view.nbytes
+
+    def close(self) -> FileEntry:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        return FileEntry(self._size, self._digest.hexdigest())
+
+
+class SceneWriter:
+    """Writes a scene package into ``folder``, which appears only when everything is in it.
+
+        with SceneWriter(folder) as writer:
+            color = writer.array("color", (T, H, W, 3), np.uint8)
+            for frame in frames:
+                color.write(frame)
+            writer.finish(manifest)
+
+    Leaving the block without `finish`, by an error say, leaves nothing behind, and an older package untouched.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self.partial = self.folder.parent / f".{self.folder.name}.{uuid.uuid4().hex[:8]}.partial"
+        self._open: dict[str, HashedFile] = {}
+
+    def __enter__(self) -> SceneWriter:
+        self.partial.mkdir(parents=True)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
+        for file in self._open.values():
+            file._file.close()
+        shutil.rmtree(self.partial, ignore_errors=True)
+
+    def path(self, part: str) -> Path:
+        """Where to write a part that other code writes (a movie, say)."""
+        return self.partial / FILE_NAMES[part]
+
+    def file(self, part: str) -> HashedFile:
+        """Open a part for writing; it is closed and hashed by `finish`."""
+        self._open[part] = HashedFile(self.path(part))
+        return self._open[part]
+
+    def array(self, part: str, shape: tuple[int, ...], dtype: type) -> HashedFile:
+        """Open a .npy part for writing; write frames of it in order, until ``shape`` is filled."""
+        file = self.file(part)
+        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        return file
+
+    def finish(self, manifest: SceneManifest) -> Scene:
+        """Close every part, write the manifest, and move the package into place.
+
+        Args:
+            manifest: with ``files`` empty; the entries are made here.
+        """
+        entries = {name: file.close() for name, file in self._open.items()}
+        self._open.clear()
+        for name, file_name in FILE_NAMES.items():
+            path = self.partial / file_name
+            if name not in entries and path.exists():
+                entries[name] = FileEntry(path.stat().st_size, sha256_of(path))
+        fields = {**manifest.__dict__, "files": entries}
+        data = SceneManifest(**fields).to_json()
+        SceneManifest.from_json(data)
+        (self.partial / MANIFEST).write_bytes(data)
+        _replace_folder(self.partial, self.folder)
+        return Scene.open(self.folder)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file in hexadecimal, read in pieces."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _replace_folder(new: Path, target: Path) -> None:
+    """Move ``new`` to ``target``; an older package there is replaced, anything else is refused."""
+    if target.exists():
+        if any(target.iterdir()) and not (target / MANIFEST).exists():
+            raise SceneError(f"{target} exists and is not a scene; choose another folder or remove it")
+        old = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.old"
+        os.replace(target, old)
+        os.replace(new, target)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        os.replace(new, target)

@@ -1,0 +1,201 @@
+"""Camera moves by name: EX-4D's own presets, exactly, and the moves that artists ask for.
+
+A trajectory needs only the source camera's intrinsics and the distance of the subject; it returns a `CameraPath`.
+Every move starts at the source camera, so frame 0 of a take is the footage's own view.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ex4d_core.cameras import CameraPath, look_at
+
+# EX-4D orbits a point this far behind the nearest surface of frame 0 (scene units).
+SUBJECT_BEHIND_NEAREST = 0.15
+
+# EX-4D's moves rise by this share of the radius on their way round.
+_REFERENCE_RISE = 0.2
+
+EASINGS = ("linear", "ease_in", "ease_out", "ease_in_out")
+
+# name: (what it does, what `amount` means, its default)
+PRESETS: dict[str, tuple[str, str, float]] = {
+    "30": ("EX-4D's arc of 30 degrees; any other number of degrees works, negative to the left", "unused", 0.0),
+    "60": ("EX-4D's arc of 60 degrees", "unused", 0.0),
+    "90": ("EX-4D's arc of 90 degrees", "unused", 0.0),
+    "180": ("EX-4D's ellipse: far out to the right, to the left, and back to the source view", "unused", 0.0),
+    "orbit": ("circle around the subject at a constant distance", "degrees, positive to the right", 30.0),
+    "zoom_in": ("longer lens, the camera stays", "focal length factor", 2.0),
+    "zoom_out": ("shorter lens, the camera stays", "focal length factor", 1.5),
+    "dolly_in": ("move towards the subject", "share of its distance", 0.4),
+    "dolly_out": ("move away from the subject", "share of its distance", 0.4),
+    "dolly_zoom": ("move in while the lens widens, so that the subject keeps its size", "share of its distance", 0.4),
+    "truck": ("move sideways without turning", "share of the subject's distance, positive to the right", 0.3),
+    "pedestal": ("move up without turning", "share of the subject's distance, negative for down", 0.3),
+    "crane": ("rise while looking at the subject", "share of the subject's distance, negative for down", 0.4),
+}
+
+
+class TrajectoryError(ValueError):
+    """A camera move that does not exist or cannot be made with these settings."""
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """A camera move by name.
+
+    Attributes:
+        preset: a key of `PRESETS`, or a number of degrees as text ("30", "-45"): EX-4D's arc, and its ellipse for 180.
+        amount: how far; its meaning and default stand in `PRESETS`. None takes the default.
+        elevation: degrees by which arcs and orbits also climb, reached at the end of the move.
+        easing: one of `EASINGS`: how the move starts and ends.
+    """
+
+    preset: str = "30"
+    amount: float | None = None
+    elevation: float = 0.0
+    easing: str = "linear"
+
+    def __post_init__(self) -> None:
+        if self.preset not in PRESETS and _degrees(self.preset) is None:
+            raise TrajectoryError(
+                f"there is no camera preset {self.preset!r}; use a number of degrees or one of {', '.join(PRESETS)}"
+            )
+        if self.easing not in EASINGS:
+            raise TrajectoryError(f"there is no easing {self.easing!r}; use one of {', '.join(EASINGS)}")
+        for name in ("amount", "elevation"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise TrajectoryError(f"{name} must be a finite number, not {value}")
+        if abs(self.elevation) >= 90:
+            raise TrajectoryError(f"elevation must lie between -90 and 90 degrees, not {self.elevation:g}")
+
+
+def subject_distance(nearest_depth: float) -> float:
+    """Distance of the point that moves turn around, from the smallest depth of frame 0 (EX-4D's rule).
+
+    Raises:
+        TrajectoryError: the depth is not positive and finite.
+    """
+    if not math.isfinite(nearest_depth) or nearest_depth <= 0:
+        raise TrajectoryError(f"the nearest depth must be positive, not {nearest_depth}; check the depth of frame 0")
+    return float(nearest_depth) + SUBJECT_BEHIND_NEAREST
+
+
+def build_path(
+    trajectory: Trajectory, frames: int, intrinsics: np.ndarray, width: int, height: int, distance: float
+) -> CameraPath:
+    """The camera of every frame of a move.
+
+    Args:
+        frames: T, at least 1; the move spans all of them.
+        intrinsics: (3, 3) of the source camera, in pixels of a ``width`` x ``height`` picture.
+        distance: of the subject along z, in scene units; see `subject_distance`.
+
+    Raises:
+        TrajectoryError: the amount would put the camera on or past the subject, or the lens at zero.
+    """
+    if frames < 1:
+        raise TrajectoryError(f"a camera move needs at least 1 frame, not {frames}")
+    time = ease(np.linspace(0.0, 1.0, frames), trajectory.easing)
+    subject = np.array([0.0, 0.0, distance])
+    degrees = _degrees(trajectory.preset)
+    if degrees is not None:
+        eye = _reference_eye(time, degrees, distance)
+        world_to_camera = look_at(_elevate(eye, subject, trajectory.elevation * time), subject)
+        zoom = np.ones(frames)
+    else:
+        amount = PRESETS[trajectory.preset][2] if trajectory.amount is None else trajectory.amount
+        move = _Move(trajectory.preset, amount, trajectory.elevation, distance)
+        world_to_camera, zoom = move.cameras(time, subject)
+    path_intrinsics = np.repeat(np.asarray(intrinsics, dtype=np.float64)[None], frames, axis=0)
+    path_intrinsics[:, 0, 0] *= zoom
+    path_intrinsics[:, 1, 1] *= zoom
+    return CameraPath(world_to_camera, path_intrinsics, width, height)
+
+
+def ease(time: np.ndarray, easing: str) -> np.ndarray:
+    """Reshape (T,) times in [0, 1] so that a move starts and/or ends gently (quadratic, and smoothstep for both)."""
+    if easing == "ease_in":
+        return time**2
+    if easing == "ease_out":
+        return 1 - (1 - time) ** 2
+    if easing == "ease_in_out":
+        return time * time * (3 - 2 * time)
+    return time
+
+
+def _degrees(preset: str) -> float | None:
+    try:
+        degrees = float(preset)
+    except ValueError:
+        return None
+    return degrees if math.isfinite(degrees) else None
+
+
+def _reference_eye(time: np.ndarray, degrees: float, radius: float) -> np.ndarray:
+    """EX-4D's camera positions (T, 3): an arc of ``degrees``, or for +-180 its ellipse.
+
+    Source: golden data of EX-4D's ``get_camera_pose``; the arc's |cos| mirrors the path beyond 90 degrees, as there.
+    """
+    if abs(degrees) == 180:
+        angle = math.copysign(2 * np.pi, degrees) * time
+        rise, forward = np.cos(angle) - 1, np.zeros_like(time)
+    else:
+        angle = np.radians(degrees) * time
+        rise, forward = np.abs(np.cos(angle)) - 1, 1 - np.abs(np.cos(angle))
+    return radius * np.stack([np.sin(angle), _REFERENCE_RISE * rise, forward], axis=1)
+
+
+def _elevate(eye: np.ndarray, subject: np.ndarray, degrees: np.ndarray) -> np.ndarray:
+    """Turn (T, 3) camera positions up around the subject by (T,) degrees, keeping heading and distance."""
+    offset = eye - subject
+    horizontal = np.hypot(offset[:, 0], offset[:, 2])
+    radius = np.linalg.norm(offset, axis=1)
+    climb = np.clip(np.arctan2(-offset[:, 1], horizontal) + np.radians(degrees), -1.55, 1.55)  # short of the zenith
+    flat = offset / np.maximum(horizontal, 1e-12)[:, None]
+    raised = np.stack([flat[:, 0] * np.cos(climb), -np.sin(climb), flat[:, 2] * np.cos(climb)], axis=1)
+    return subject + radius[:, None] * raised
+
+
+@dataclass(frozen=True)
+class _Move:
+    """One of our own moves: cameras and zoom for a subject at ``distance``."""
+
+    preset: str
+    amount: float
+    elevation: float
+    distance: float
+
+    def cameras(self, time: np.ndarray, subject: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(T, 4, 4) world-to-camera and the (T,) factor on the focal length."""
+        eye, zoom, ahead = np.zeros((len(time), 3)), np.ones(len(time)), True
+        step = self.amount * self.distance * time
+        if self.preset == "orbit":
+            angle = np.radians(self.amount) * time
+            turn = np.stack([np.sin(angle), np.zeros_like(angle), -np.cos(angle)], axis=1)
+            eye, ahead = _elevate(subject + self.distance * turn, subject, self.elevation * time), False
+        elif self.preset in ("zoom_in", "zoom_out"):
+            if self.amount <= 0:
+                raise TrajectoryError(f"{self.preset} needs a positive focal length factor, not {self.amount:g}")
+            factor = self.amount if self.preset == "zoom_in" else 1 / self.amount
+            zoom = factor**time  # equal ratios per frame look like an even zoom
+        elif self.preset in ("dolly_in", "dolly_zoom"):
+            eye[:, 2] = step
+            if self.amount >= 1:
+                raise TrajectoryError(f"{self.preset} by {self.amount:g} of the distance ends behind the subject; use < 1")
+            if self.preset == "dolly_zoom":
+                zoom = (self.distance - step) / self.distance
+        elif self.preset == "dolly_out":
+            eye[:, 2] = -step
+            if self.amount <= -1:
+                raise TrajectoryError(f"dolly_out by {self.amount:g} ends behind the subject; use > -1")
+        elif self.preset == "truck":
+            eye[:, 0] = step
+        else:  # pedestal and crane: up is -y
+            eye[:, 1] = -step
+            ahead = self.preset == "pedestal"
+        return look_at(eye, eye + [0.0, 0.0, 1.0] if ahead else subject), zoom
