@@ -71,9 +71,7 @@ class CameraPath:
 
     def frames(self, start: int, stop: int) -> CameraPath:
         """The part of the path from frame ``start`` up to, but not including, ``stop``."""
-        return replace(
-            self, world_to_camera=self.world_to_camera[start:stop], intrinsics=self.intrinsics[start:stop]
-        )
+        return replace(self, world_to_camera=self.world_to_camera[start:stop], intrinsics=self.intrinsics[start:stop])
 
     def resized(self, width: int, height: int) -> CameraPath:
         """The same cameras seen through a picture of another size (another aspect ratio stretches the picture)."""
@@ -81,7 +79,7 @@ class CameraPath:
         return replace(self, intrinsics=scale @ self.intrinsics, width=width, height=height)
 
     def save(self, path: str | Path) -> None:
-        """Write ``extrinsics`` (T,4,4), ``intrinsics`` (T,3,3), ``width`` and ``height`` as .npz (OpenCV convention)."""
+        """Write ``extrinsics`` (T,4,4), ``intrinsics`` (T,3,3), ``width`` and ``height`` as .npz, in OpenCV terms."""
         with open(path, "wb") as file:
             np.savez(
                 file,
@@ -254,9 +252,7 @@ def intrinsics_from_blender(optics: BlenderLens) -> np.ndarray:
     )
 
 
-def blender_from_intrinsics(
-    intrinsics: np.ndarray, width: int, height: int, sensor_width: float = 36.0
-) -> BlenderLens:
+def blender_from_intrinsics(intrinsics: np.ndarray, width: int, height: int, sensor_width: float = 36.0) -> BlenderLens:
     """Blender optics that see exactly what (3, 3) ``intrinsics`` see; sensor fitted to the picture's width."""
     focal_x, focal_y = intrinsics[0, 0], intrinsics[1, 1]
     # Blender wants pixel aspects of at least 1.

@@ -228,9 +228,7 @@ class Error(Message):
     details: dict[str, Any] = field(default_factory=dict)
 
 
-REQUESTS = {
-    kind.__name__: kind for kind in (Hello, BlobStatus, PutBlob, GetBlob, Submit, Cancel, ListJobs, GetEvents)
-}
+REQUESTS = {kind.__name__: kind for kind in (Hello, BlobStatus, PutBlob, GetBlob, Submit, Cancel, ListJobs, GetEvents)}
 REPLIES = {
     kind.__name__: kind
     for kind in (

@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
@@ -175,7 +175,9 @@ class Scene:
         try:
             data = (folder / MANIFEST).read_bytes()
         except OSError as error:
-            raise SceneError(f"{folder} is not a scene folder: cannot read its {MANIFEST} ({error.strerror})") from error
+            raise SceneError(
+                f"{folder} is not a scene folder: cannot read its {MANIFEST} ({error.strerror})"
+            ) from error
         scene = Scene(data, {name: folder / file for name, file in FILE_NAMES.items()})
         for name, entry in scene.manifest.files.items():
             path = scene.path(name)
@@ -233,7 +235,7 @@ class HashedFile:
     """A file written front to back whose SHA-256 is ready when it is closed."""
 
     def __init__(self, path: Path):
-        self._file: BinaryIO = open(path, "wb")
+        self._file: BinaryIO = open(path, "wb")  # noqa: SIM115 - closed by close()
         self._digest = hashlib.sha256()
         self._size = 0
 

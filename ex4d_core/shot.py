@@ -95,7 +95,9 @@ class ShotRequest:
         if not is_sha256(self.scene):
             raise RequestError(f"scene must be the SHA-256 of a scene manifest, not {self.scene!r}")
         if not isinstance(self.first_frame, int) or not 0 <= self.first_frame < MAX_FRAMES:
-            raise RequestError(f"first_frame must be a whole number from 0 to {MAX_FRAMES - 1}, not {self.first_frame!r}")
+            raise RequestError(
+                f"first_frame must be a whole number from 0 to {MAX_FRAMES - 1}, not {self.first_frame!r}"
+            )
         if len(self.camera) > MAX_FRAMES:
             raise RequestError(f"a shot may have {MAX_FRAMES} frames, not {len(self.camera)}")
         if max(self.camera.width, self.camera.height) > MAX_SIDE:
@@ -153,7 +155,11 @@ def _camera_from_wire(values: object) -> CameraPath:
     if not isinstance(values, Mapping):
         raise RequestError("camera is missing")
     frames, width, height = (values.get(name) for name in ("frames", "width", "height"))
-    for name, value, limit in (("frames", frames, MAX_FRAMES), ("width", width, MAX_SIDE), ("height", height, MAX_SIDE)):
+    for name, value, limit in (
+        ("frames", frames, MAX_FRAMES),
+        ("width", width, MAX_SIDE),
+        ("height", height, MAX_SIDE),
+    ):
         if not isinstance(value, int) or not 1 <= value <= limit:
             raise RequestError(f"camera {name} must be a whole number from 1 to {limit}, not {value!r}")
     arrays = {}
@@ -174,7 +180,9 @@ def _known_fields(values: object, kind: type) -> dict[str, Any]:
         raise RequestError(f"{kind.__name__} must be a map of fields, not {type(values).__name__}")
     unknown = set(values) - {entry.name for entry in fields(kind)}
     if unknown:
-        raise RequestError(f"{kind.__name__} has no field {sorted(map(str, unknown))}; is the client newer than the backend?")
+        raise RequestError(
+            f"{kind.__name__} has no field {sorted(map(str, unknown))}; is the client newer than the backend?"
+        )
     return dict(values)
 
 

@@ -186,7 +186,9 @@ class _Move:
         elif self.preset in ("dolly_in", "dolly_zoom"):
             eye[:, 2] = step
             if self.amount >= 1:
-                raise TrajectoryError(f"{self.preset} by {self.amount:g} of the distance ends behind the subject; use < 1")
+                raise TrajectoryError(
+                    f"{self.preset} by {self.amount:g} of the distance ends behind the subject; use < 1"
+                )
             if self.preset == "dolly_zoom":
                 zoom = (self.distance - step) / self.distance
         elif self.preset == "dolly_out":

@@ -1,0 +1,318 @@
+"""The client of the backend service: one class for Blender, the command line and the tests.
+
+Nothing here blocks and nothing runs in a thread: the owner calls `Client.poll` from a timer (Blender) or `Client.wait`
+in a loop (command line). Conversations are written as generators that yield requests and receive replies (see
+`ex4d_core.takes`); the client sends, resends after a lost connection, and resumes them. Requests are idempotent.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import deque
+from collections.abc import Generator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import zmq
+
+from ex4d_core import __version__
+from ex4d_core.messages import (
+    DEFAULT_ADDRESS,
+    REPLIES,
+    Error,
+    GetEvents,
+    Hello,
+    Message,
+    ProtocolError,
+    Welcome,
+    decode,
+    encode,
+)
+
+HEARTBEAT_SECONDS = 2.0
+# Three heartbeats without an answer: the backend is gone, or the network is.
+UNREACHABLE_SECONDS = 6.0
+# A request that got no answer for this long is sent again.
+RESEND_SECONDS = 4.0
+
+Result = TypeVar("Result")
+Conversation = Generator["Message | list[Message]", Any, Result]
+
+
+class ConnectionState(str, Enum):
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    UNREACHABLE = "unreachable"
+    REFUSED = "refused"
+
+
+class ClientError(RuntimeError):
+    """The backend cannot be used at all: a bad address or keys that cannot be read."""
+
+
+class RequestRefused(RuntimeError):
+    """The backend answered with an error. ``code`` is one of `messages.Error`'s codes."""
+
+    def __init__(self, code: str, text: str):
+        super().__init__(text)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class ClientKeys:
+    """CURVE keys: our certificate (``*.key_secret``) and the server's public one (``*.key``), in pyzmq's format."""
+
+    client_secret: Path
+    server_public: Path
+
+
+class Task(Generic[Result]):
+    """A conversation under way; see `Client.start`.
+
+    Attributes:
+        done: whether it has ended.
+        result: what it returned, once done without error.
+        error: what ended it, if anything did.
+    """
+
+    def __init__(self, conversation: Conversation[Result]):
+        self._conversation = conversation
+        self._waiting: list[int] = []
+        self._replies: dict[int, Message] = {}
+        self._single = True
+        self.done = False
+        self.result: Result | None = None
+        self.error: Exception | None = None
+
+
+@dataclass
+class _Pending:
+    """A request without an answer yet. ``sent`` is 0 until a connection took it."""
+
+    message: Message
+    task: Task | None
+    sent: float = 0.0
+
+
+class Client:
+    """A connection to one backend.
+
+    Attributes:
+        state: `ConnectionState`, always honest: CONNECTED means answered within the last seconds.
+        since: monotonic time of the last change of state.
+        server: what the backend said of itself, or None.
+        refusal: why the state is REFUSED (another protocol version), for people.
+    """
+
+    def __init__(self, address: str = DEFAULT_ADDRESS, name: str = "", keys: ClientKeys | None = None):
+        """Raises:
+        ClientError: the address is none, or the keys cannot be read.
+        """
+        self.address = address
+        self.name = name or f"ex4d {__version__}"
+        self.state = ConnectionState.CONNECTING
+        self.since = time.monotonic()
+        self.server: Welcome | None = None
+        self.refusal = ""
+        self._socket = _connect(address, keys)
+        self._pending: dict[int, _Pending] = {}
+        self._unsent: deque[int] = deque()
+        self._next_id = 1
+        self._heard = time.monotonic()
+        self._hello_at = 0.0
+
+    def close(self) -> None:
+        """Drop the connection; conversations under way end with an error."""
+        for pending in list(self._pending.values()):
+            if pending.task and not pending.task.done:
+                self._end(pending.task, ClientError("the connection was closed"))
+        self._pending.clear()
+        self._socket.close(linger=0)
+
+    def start(self, conversation: Conversation[Result]) -> Task[Result]:
+        """Begin a conversation; it goes on whenever `poll` or `wait` is called."""
+        task = Task(conversation)
+        self._advance(task, None)
+        return task
+
+    def stop(self, task: Task) -> None:
+        """Abandon a conversation on this side (a job of the backend goes on; see `messages.Cancel`)."""
+        for request_id in task._waiting:
+            self._pending.pop(request_id, None)
+        task._conversation.close()
+        task.done = True
+
+    def poll(self, budget: float = 0.004) -> None:
+        """Handle what has arrived, and stop once ``budget`` seconds are spent; never waits.
+
+        One message takes well under a millisecond (chunks are `messages.CHUNK_BYTES`), so the budget is kept.
+        """
+        deadline = time.monotonic() + budget
+        self._keep_alive()
+        self._flush()
+        while time.monotonic() < deadline:
+            try:
+                parts = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                break
+            self._receive(parts)
+            self._flush()
+
+    def wait(self, timeout: float = 0.1) -> None:
+        """Sleep up to ``timeout`` seconds until something arrives, then handle it; for programs without a UI."""
+        self._keep_alive()
+        self._flush()
+        self._socket.poll(timeout * 1000)
+        self.poll(budget=0.05)
+
+    def run(self, conversation: Conversation[Result], timeout: float | None = None) -> Result:
+        """Hold a whole conversation, blocking; for programs without a UI.
+
+        Raises:
+            ClientError: no answer from the backend for ``timeout`` seconds.
+            RequestRefused: the backend said no.
+        """
+        task = self.start(conversation)
+        begun = time.monotonic()
+        while not task.done:
+            self.wait()
+            if self.state is ConnectionState.REFUSED:
+                self.stop(task)
+                raise ClientError(self.refusal)
+            if timeout is not None and time.monotonic() - max(begun, self._heard) > timeout:
+                self.stop(task)
+                raise ClientError(f"no backend answers at {self.address}; start one with 'ex4d serve'")
+        if task.error:
+            raise task.error
+        return task.result
+
+    def _keep_alive(self) -> None:
+        now = time.monotonic()
+        # Time in which nobody polled (a render, a modal dialog) is not the backend's silence.
+        if now - self._hello_at > HEARTBEAT_SECONDS:
+            if self._hello_at and now - self._hello_at > 2 * UNREACHABLE_SECONDS:
+                self._heard = now
+            self._hello_at = now
+            self._pending = {key: one for key, one in self._pending.items() if not isinstance(one.message, Hello)}
+            self._ask(Hello(self.name), None)
+        if now - self._heard > UNREACHABLE_SECONDS and self.state is not ConnectionState.REFUSED:
+            self._change_state(ConnectionState.UNREACHABLE)
+        for request_id, pending in self._pending.items():
+            patience = RESEND_SECONDS + (pending.message.wait if isinstance(pending.message, GetEvents) else 0.0)
+            if pending.sent and now - pending.sent > patience:
+                pending.sent = 0.0
+                self._unsent.append(request_id)
+
+    def _flush(self) -> None:
+        """Send what waits for a connection, in order."""
+        while self._unsent:
+            pending = self._pending.get(self._unsent[0])
+            if pending is not None:
+                try:
+                    self._socket.send_multipart(encode(pending.message, self._unsent[0]), zmq.NOBLOCK)
+                except zmq.Again:
+                    return
+                pending.sent = time.monotonic()
+            self._unsent.popleft()
+
+    def _ask(self, message: Message, task: Task | None) -> int:
+        request_id = self._next_id
+        self._next_id += 1
+        self._pending[request_id] = _Pending(message, task)
+        self._unsent.append(request_id)
+        return request_id
+
+    def _receive(self, parts: list[bytes]) -> None:
+        try:
+            request_id, reply = decode(parts, REPLIES)
+        except ProtocolError as error:
+            # Only another version of the backend talks like this; asking again would not help.
+            self._refuse(str(error))
+            return
+        self._heard = time.monotonic()
+        if isinstance(reply, Error) and reply.code == "version":
+            self._refuse(reply.text)
+            return
+        if isinstance(reply, Welcome):
+            self.server = reply
+            self._change_state(ConnectionState.CONNECTED)
+        pending = self._pending.pop(request_id, None)
+        if pending is None or pending.task is None:
+            return
+        task = pending.task
+        task._replies[request_id] = reply
+        if all(one in task._replies for one in task._waiting):
+            replies = [task._replies.pop(one) for one in task._waiting]
+            task._replies.clear()
+            self._advance(task, replies)
+
+    def _refuse(self, text: str) -> None:
+        self.refusal = text
+        self._change_state(ConnectionState.REFUSED)
+
+    def _change_state(self, state: ConnectionState) -> None:
+        if state is self.state:
+            return
+        back = state is ConnectionState.CONNECTED
+        self.state = state
+        self.since = time.monotonic()
+        if back:
+            # What was asked of a backend that went away was lost with it: ask again now.
+            for request_id, pending in self._pending.items():
+                if pending.task and pending.sent and pending.sent < self._hello_at:
+                    pending.sent = 0.0
+                    self._unsent.append(request_id)
+
+    def _advance(self, task: Task, replies: list[Message] | None) -> None:
+        """Give the conversation its replies and send what it asks for next."""
+        refused = next((reply for reply in replies or [] if isinstance(reply, Error)), None)
+        try:
+            if replies is None:
+                asked = next(task._conversation)
+            elif refused:
+                asked = task._conversation.throw(RequestRefused(refused.code, refused.text))
+            else:
+                asked = task._conversation.send(replies[0] if task._single else replies)
+        except StopIteration as stop:
+            task.result, task.done = stop.value, True
+            return
+        except (RequestRefused, OSError, ValueError) as error:
+            self._end(task, error)
+            return
+        task._single = isinstance(asked, Message)
+        task._waiting = [self._ask(message, task) for message in ([asked] if task._single else asked)]
+
+    def _end(self, task: Task, error: Exception) -> None:
+        task._conversation.close()
+        task.error, task.done = error, True
+
+
+def _connect(address: str, keys: ClientKeys | None) -> zmq.Socket:
+    socket = zmq.Context.instance().socket(zmq.DEALER)
+    socket.setsockopt(zmq.LINGER, 0)
+    # Without a connection a send says so at once, instead of queueing requests that would arrive twice.
+    socket.setsockopt(zmq.IMMEDIATE, 1)
+    socket.setsockopt(zmq.RECONNECT_IVL, 100)
+    socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2000)
+    socket.setsockopt(zmq.ROUTING_ID, uuid.uuid4().bytes)
+    try:
+        if keys:
+            from zmq.auth import load_certificate
+
+            socket.curve_serverkey, _ = load_certificate(keys.server_public)
+            socket.curve_publickey, socket.curve_secretkey = load_certificate(keys.client_secret)
+        socket.connect(address)
+    except (OSError, ValueError, TypeError) as error:
+        socket.close(linger=0)
+        raise ClientError(
+            f"cannot use the backend address {address!r}: {error}; it looks like tcp://HOST:PORT"
+        ) from error
+    except zmq.ZMQError as error:
+        socket.close(linger=0)
+        raise ClientError(
+            f"cannot use the backend address {address!r}: {error}; it looks like tcp://HOST:PORT"
+        ) from error
+    return socket
