@@ -168,26 +168,43 @@ class Client:
         self._socket.poll(timeout * 1000)
         self.poll(budget=0.05)
 
+    def ask(self, message: Message, timeout: float | None = None) -> Message:
+        """One request and its reply, blocking; raises as `run` does."""
+
+        def conversation() -> Conversation[Message]:
+            return (yield message)
+
+        return self.run(conversation(), timeout)
+
     def run(self, conversation: Conversation[Result], timeout: float | None = None) -> Result:
         """Hold a whole conversation, blocking; for programs without a UI.
 
         Raises:
-            ClientError: no answer from the backend for ``timeout`` seconds.
+            ClientError: no answer from the backend for ``timeout`` seconds, or it speaks another version.
             RequestRefused: the backend said no.
         """
         task = self.start(conversation)
-        begun = time.monotonic()
-        while not task.done:
-            self.wait()
-            if self.state is ConnectionState.REFUSED:
-                self.stop(task)
-                raise ClientError(self.refusal)
-            if timeout is not None and time.monotonic() - max(begun, self._heard) > timeout:
-                self.stop(task)
-                raise ClientError(f"no backend answers at {self.address}; start one with 'ex4d serve'")
+        try:
+            while not task.done:
+                self.wait()
+                self.require_answer(timeout)
+        except ClientError:
+            self.stop(task)
+            raise
         if task.error:
             raise task.error
         return task.result
+
+    def require_answer(self, timeout: float | None) -> None:
+        """Check that the backend is there.
+
+        Raises:
+            ClientError: it speaks another version, or has said nothing for ``timeout`` seconds.
+        """
+        if self.state is ConnectionState.REFUSED:
+            raise ClientError(self.refusal)
+        if timeout is not None and time.monotonic() - self._heard > timeout:
+            raise ClientError(f"no backend answers at {self.address}; start one with 'ex4d serve'")
 
     def _keep_alive(self) -> None:
         now = time.monotonic()

@@ -200,4 +200,4 @@ class _Move:
         else:  # pedestal and crane: up is -y
             eye[:, 1] = -step
             ahead = self.preset == "pedestal"
-        return look_at(eye, eye + [0.0, 0.0, 1.0] if ahead else subject), zoom
+        return look_at(eye, eye + np.array([0.0, 0.0, 1.0]) if ahead else subject), zoom

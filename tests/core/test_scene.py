@@ -1,0 +1,98 @@
+"""The scene package: written whole or not at all, and checked when opened."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ex4d_core.scene import MANIFEST, FileEntry, Scene, SceneError, SceneManifest, SceneWriter, is_sha256
+
+
+def test_a_scene_reads_back_as_written(small_scene):
+    scene = Scene.open(small_scene.folder)
+    assert np.array_equal(scene.color(), small_scene.color)
+    assert np.array_equal(scene.depth(), small_scene.depth)
+    assert scene.source_camera().intrinsics[0, 0, 0] == 40
+    assert scene.manifest.fps == 24
+    assert is_sha256(scene.digest)
+
+
+def test_the_name_on_the_wire_changes_with_the_content(small_scene, write_small_scene, tmp_path):
+    same = write_small_scene(tmp_path / "same", seed=0)
+    other = write_small_scene(tmp_path / "other", seed=1)
+    assert Scene.open(same.folder).digest == Scene.open(small_scene.folder).digest
+    assert Scene.open(other.folder).digest != Scene.open(small_scene.folder).digest
+
+
+def test_an_interrupted_writer_leaves_nothing_and_keeps_the_old_scene(small_scene):
+    before = Scene.open(small_scene.folder).digest
+    with pytest.raises(KeyboardInterrupt), SceneWriter(small_scene.folder) as writer:
+        writer.array("color", (2, 4, 4, 3), np.uint8).write(np.zeros((1, 4, 4, 3), np.uint8))
+        raise KeyboardInterrupt
+    assert Scene.open(small_scene.folder).digest == before
+    assert [path.name for path in small_scene.folder.parent.iterdir()] == [small_scene.folder.name]
+
+
+def test_a_new_scene_replaces_an_old_one_but_nothing_else(small_scene, write_small_scene, tmp_path):
+    write_small_scene(small_scene.folder, seed=5)
+    assert not np.array_equal(Scene.open(small_scene.folder).color(), small_scene.color)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "precious.txt").write_text("mine")
+    with pytest.raises(SceneError, match="not a scene"):
+        write_small_scene(tmp_path / "photos", seed=0)
+    assert (tmp_path / "photos" / "precious.txt").read_text() == "mine"
+
+
+def test_a_folder_without_a_scene_says_so(tmp_path):
+    with pytest.raises(SceneError, match="is not a scene folder"):
+        Scene.open(tmp_path)
+
+
+def test_a_missing_or_cut_off_part_is_named(small_scene):
+    depth = small_scene.folder / "depth.npy"
+    depth.write_bytes(depth.read_bytes()[:-10])
+    with pytest.raises(SceneError, match=r"depth\.npy is \d+ bytes long"):
+        Scene.open(small_scene.folder)
+    depth.unlink()
+    with pytest.raises(SceneError, match=r"depth\.npy is missing"):
+        Scene.open(small_scene.folder)
+
+
+def test_an_array_that_contradicts_the_manifest_is_refused(small_scene):
+    path = small_scene.folder / MANIFEST
+    document = json.loads(path.read_bytes())
+    document["frames"] += 1
+    path.write_text(json.dumps(document))
+    scene = Scene.open(small_scene.folder)
+    with pytest.raises(SceneError, match="the manifest says"):
+        scene.color()
+    with pytest.raises(SceneError, match="does not fit its footage"):
+        scene.source_camera()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": "other"}, "not a scene manifest"),
+        ({"version": 99}, "version 99"),
+        ({"frames": 0}, "positive whole numbers"),
+        ({"width": "wide"}, "positive whole numbers"),
+        ({"fps": [1, 0]}, "damaged"),
+        ({"fps": [-24, 1]}, "must be positive"),
+        ({"surprise": 1}, "damaged"),
+        ({"files": {}}, "lacks"),
+        ({"files": {"../../etc": {"size": 1, "sha256": "0" * 64}}}, "unknown parts"),
+    ],
+)
+def test_impossible_manifests_are_refused(small_scene, change, message):
+    document = {**json.loads((small_scene.folder / MANIFEST).read_bytes()), **change}
+    with pytest.raises(SceneError, match=message):
+        SceneManifest.from_json(json.dumps(document).encode())
+
+
+def test_a_checksum_that_could_be_a_path_is_refused(small_scene):
+    manifest = Scene.open(small_scene.folder).manifest
+    files = {**manifest.files, "depth": FileEntry(10, "../" * 21 + "x")}
+    with pytest.raises(SceneError, match="no SHA-256"):
+        SceneManifest.from_json(SceneManifest(**{**manifest.__dict__, "files": files}).to_json())
+    assert not is_sha256("A" * 64)
