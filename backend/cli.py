@@ -1,0 +1,58 @@
+"""The command ``ex4d``: one verb for each thing the backend does. The verbs stand in `backend.commands`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from ex4d_core import __version__
+
+# Every verb is a module of `backend.commands` with SUMMARY, add_arguments(parser) and run(arguments) -> exit code.
+# They import what they need when they run, so that `ex4d --help` does not wait for torch.
+VERBS = ("demo", "serve", "reconstruct", "render", "generate", "jobs", "doctor", "bench")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb.
+
+    Returns:
+        0 when done, 1 when the work failed with a reason (printed), 2 for a wrong command line, 130 after Ctrl-C.
+    """
+    options = _parser().parse_args(arguments)
+    from backend.commands.errors import EXPECTED_ERRORS, explain
+
+    try:
+        return options.run(options)
+    except EXPECTED_ERRORS as error:
+        print(f"ex4d {options.verb}: {explain(error)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"ex4d {options.verb}: stopped", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    from importlib import import_module
+
+    parser = argparse.ArgumentParser(
+        prog="ex4d",
+        description="Move the camera after the shoot: footage to depth, DW-Mesh, masks and new frames (EX-4D).",
+    )
+    parser.add_argument("--version", action="version", version=f"ex4d {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name in VERBS:
+        module = import_module(f"backend.commands.{name}")
+        verb = verbs.add_parser(
+            name,
+            help=module.SUMMARY,
+            description=module.__doc__,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
+        module.add_arguments(verb)
+        verb.set_defaults(run=module.run)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

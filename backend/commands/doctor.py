@@ -1,0 +1,84 @@
+"""What this machine can do: devices, rasterizers, engines, licences, room on the disk, and whether a backend runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import sys
+
+from ex4d_core.messages import DEFAULT_ADDRESS
+
+SUMMARY = "what this machine can do, and what is missing"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--backend", default=DEFAULT_ADDRESS, metavar="ADDRESS", help="backend to look for")
+
+
+def run(options: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False)
+    problems = []
+    for name, finding, problem in _findings(options.backend):
+        table.add_row(name, finding)
+        if problem:
+            problems.append(problem)
+    Console().print(table)
+    for problem in problems:
+        print(f"! {problem}")
+    return 1 if problems else 0
+
+
+def _findings(address: str):
+    """(what, finding, problem or "") for each thing worth knowing."""
+    import psutil
+    import torch
+
+    from backend.generate import PreviewEngine
+    from backend.raster import RasterizerUnavailableError, available_rasterizers, create_rasterizer
+    from backend.service import ServiceSettings
+    from ex4d_core import __version__
+
+    yield "ex4d", __version__, ""
+    yield "python", f"{platform.python_version()}, {sys.executable}", ""
+    yield "processor", f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GB memory", ""
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            device = torch.cuda.get_device_properties(index)
+            yield f"cuda:{index}", f"{device.name}, {device.total_memory / 2**30:.0f} GB", ""
+    else:
+        yield "GPU", "none that PyTorch can use; everything runs on the processor", ""
+    yield "torch", torch.__version__, ""
+    for name in available_rasterizers():
+        try:
+            rasterizer = create_rasterizer(name)
+            yield f"rasterizer {name}", f"on {rasterizer.device}; {rasterizer.licence}", ""
+        except RasterizerUnavailableError as error:
+            yield f"rasterizer {name}", "not usable", str(error)
+    if not available_rasterizers():
+        yield "rasterizers", "none", "no rasterizer is installed: run pip install warp-lang"
+    yield "engine preview", PreviewEngine.licence, ""
+    settings = ServiceSettings.with_defaults()
+    existing = next(folder for folder in (settings.data, *settings.data.parents) if folder.exists())
+    free = shutil.disk_usage(existing).free
+    low = f"only {free / 2**30:.1f} GB are free in {existing}; a minute of 512x512 footage needs 2 GB"
+    yield "data folder", f"{settings.data}, {free / 2**30:.0f} GB free", low if free < 2 * 2**30 else ""
+    yield "backend", _backend(address), ""
+
+
+def _backend(address: str) -> str:
+    from ex4d_core.client import Client, ClientError
+    from ex4d_core.messages import Hello
+
+    client = Client(address)
+    try:
+        reply = client.ask(Hello("doctor"), timeout=1.5)
+    except ClientError as error:
+        return str(error)
+    finally:
+        client.close()
+    return f"{reply.service} {reply.version} at {address}, with {', '.join(reply.devices)}"

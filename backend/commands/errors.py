@@ -1,0 +1,40 @@
+"""Which errors a user can act on: these are shown as one sentence, anything else is a bug and keeps its traceback."""
+
+from __future__ import annotations
+
+import errno
+
+from backend.depth import DepthError
+from backend.media import MediaError
+from backend.mesh import DepthError as MeshDepthError
+from backend.raster import RasterizerUnavailableError
+from backend.service.settings import ServiceError
+from ex4d_core.cameras import CameraError
+from ex4d_core.client import ClientError, RequestRefused
+from ex4d_core.scene import SceneError
+from ex4d_core.shot import RequestError
+from ex4d_core.takes import TransferError
+from ex4d_core.trajectories import TrajectoryError
+
+EXPECTED_ERRORS = (
+    CameraError,
+    ClientError,
+    DepthError,
+    MediaError,
+    MeshDepthError,
+    RasterizerUnavailableError,
+    RequestError,
+    RequestRefused,
+    SceneError,
+    ServiceError,
+    TrajectoryError,
+    TransferError,
+    OSError,
+)
+
+
+def explain(error: Exception) -> str:
+    """One sentence for people: what was wrong, and what to do."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"the disk is full: {error.filename or 'no space left'}; free some space and try again"
+    return str(error)

@@ -1,0 +1,170 @@
+"""A take: finished frames along a camera move.
+
+From a scene (ex4d generate SCENE --preset orbit --out FOLDER), here or on a backend (--backend ADDRESS); or from a
+colour and a mask movie, with the original's flags (--color_video --mask_video --output_video).
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from backend.commands.options import (
+    add_camera_arguments,
+    add_preview_arguments,
+    add_render_arguments,
+    camera_from,
+    preview_settings,
+    progress_bar,
+    render_settings,
+)
+from ex4d_core.shot import ENGINES
+
+SUMMARY = "finished frames along a camera move"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("scene", nargs="?", type=Path, help="a scene folder, made by 'ex4d reconstruct'")
+    parser.add_argument("-o", "--out", type=Path, help="folder for the take's frames and movies")
+    parser.add_argument("--engine", choices=ENGINES, default="preview")
+    parser.add_argument("--backend", metavar="ADDRESS", help="let this backend do it, such as tcp://127.0.0.1:47747")
+    parser.add_argument("--label", default="", help="name of the take, for people")
+    add_camera_arguments(parser)
+    add_render_arguments(parser)
+    add_preview_arguments(parser)
+    original = parser.add_argument_group("as the original (the preview engine has no use for seed and steps)")
+    original.add_argument("--color_video", type=Path, help="colour render, black where unseen")
+    original.add_argument("--mask_video", type=Path, help="white = seen")
+    original.add_argument("--output_video", type=Path)
+    original.add_argument("--seed", type=int, default=0)
+    original.add_argument("--num_inference_steps", type=int, default=25)
+
+
+def run(options: argparse.Namespace) -> int:
+    from ex4d_core.shot import RequestError
+
+    if options.color_video or options.mask_video or options.output_video:
+        if not (options.color_video and options.mask_video and options.output_video):
+            raise RequestError("--color_video, --mask_video and --output_video belong together; give all three")
+        return _from_movies(options)
+    if options.scene is None or options.out is None:
+        raise RequestError("give a scene folder and --out, or --color_video, --mask_video and --output_video")
+    return _from_scene(options)
+
+
+def _from_scene(options: argparse.Namespace) -> int:
+    from ex4d_core.scene import Scene
+    from ex4d_core.shot import ShotRequest
+
+    scene = Scene.open(options.scene)
+    request = ShotRequest(
+        scene=scene.digest,
+        camera=camera_from(options, scene),
+        first_frame=options.first_frame,
+        render=render_settings(options),
+        engine=options.engine,
+        preview=preview_settings(options),
+        label=options.label,
+    )
+    request.require_footage(scene.manifest.frames)
+    if options.backend:
+        _on_backend(scene, request, options)
+    else:
+        _here(scene, request, options)
+    print(f"take       {options.out / 'take.mp4'}")
+    return 0
+
+
+def _here(scene, request, options: argparse.Namespace) -> None:
+    import tempfile
+
+    from backend.shot import make_take
+
+    options.out.mkdir(parents=True, exist_ok=True)
+    with progress_bar() as bar, tempfile.TemporaryDirectory(dir=options.out, prefix=".take-") as work:
+        sink = FolderSink(options.out, bar)
+        make_take(scene, request, device=options.device, sink=sink, work_folder=Path(work))
+
+
+class FolderSink:
+    """A `backend.shot.TakeSink` that moves everything into one folder and shows progress."""
+
+    def __init__(self, folder: Path, bar):
+        self._folder = folder
+        self._bar = bar
+        self._task = bar.add_task("generate", total=None)
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        self._bar.update(self._task, description=stage, completed=done, total=total)
+
+    def frame(self, index: int, path: Path) -> None:
+        shutil.move(path, self._folder / path.name)
+
+    def file(self, name: str, path: Path) -> None:
+        shutil.move(path, self._folder / name)
+
+
+def _on_backend(scene, request, options: argparse.Namespace) -> None:
+    from ex4d_core.client import Client
+    from ex4d_core.shot import RequestError
+    from ex4d_core.takes import Take
+
+    client = Client(options.backend)
+    take = Take(request, options.out)
+    try:
+        with progress_bar() as bar:
+            task_id = bar.add_task("upload", total=None)
+            task = client.start(take.conversation(scene))
+            while not task.done:
+                client.wait()
+                client.require_answer(30)
+                if take.status is None:
+                    bar.update(task_id, completed=take.uploaded, total=take.upload_size)
+                else:
+                    status = take.status
+                    description = status.stage or status.state
+                    bar.update(task_id, description=description, completed=status.done, total=status.total or None)
+    finally:
+        client.close()
+    if task.error:
+        raise task.error
+    if task.result.state != "done":
+        raise RequestError(f"the backend's job {take.job} {task.result.state}: {task.result.reason}")
+
+
+def _from_movies(options: argparse.Namespace) -> int:
+    from backend.generate import PreviewEngine
+    from backend.media import MediaError, VideoWriter, probe
+
+    color, mask = probe(options.color_video), probe(options.mask_video)
+    if (color.width, color.height, color.frames) != (mask.width, mask.height, mask.frames):
+        raise MediaError(
+            f"{color.path} has {color.frames} frames of {color.width}x{color.height}, {mask.path} has {mask.frames} "
+            f"of {mask.width}x{mask.height}; they must be alike"
+        )
+    count = min(options.frames or color.frames, color.frames)
+    engine = PreviewEngine(preview_settings(options))
+    metadata = {"ex4d_engine": engine.name}
+    with (
+        VideoWriter(options.output_video, color.width, color.height, color.fps, metadata=metadata) as movie,
+        progress_bar() as bar,
+    ):
+        for frame in bar.track(engine.generate(_frames(color, mask, count)), total=count, description=engine.name):
+            movie.write(frame)
+    print(f"take       {options.output_video}")
+    return 0
+
+
+def _frames(color, mask, count: int) -> Iterator:
+    """Rendered frames out of two movies. Movies have no depth: every seen pixel counts as equally far."""
+    import numpy as np
+
+    from backend.media import read_frames
+    from backend.render import RenderedFrame
+
+    pairs = zip(read_frames(color.path, count=count), read_frames(mask.path, count=count), strict=True)
+    for index, (picture, mask_picture) in enumerate(pairs):
+        seen = mask_picture[..., 1] > 125
+        yield RenderedFrame(index, picture * seen[..., None], seen, np.ones(seen.shape, np.float32))

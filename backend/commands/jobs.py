@@ -1,0 +1,79 @@
+"""What a backend is doing and has done: list its jobs, cancel one, or fetch the frames and movies of one."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from backend.commands.options import progress_bar
+from ex4d_core.messages import DEFAULT_ADDRESS
+
+SUMMARY = "list, cancel and fetch a backend's jobs"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--backend", default=DEFAULT_ADDRESS, metavar="ADDRESS")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--cancel", metavar="JOB")
+    which.add_argument("--fetch", metavar="JOB", help="with --out")
+    parser.add_argument("-o", "--out", type=Path, help="folder for the files of --fetch")
+
+
+def run(options: argparse.Namespace) -> int:
+    from ex4d_core.client import Client
+    from ex4d_core.messages import Cancel, ListJobs
+    from ex4d_core.shot import RequestError
+
+    if options.fetch and not options.out:
+        raise RequestError("where to? give --out FOLDER with --fetch")
+    client = Client(options.backend)
+    try:
+        if options.cancel:
+            print_jobs([client.ask(Cancel(options.cancel), timeout=5).status])
+        elif options.fetch:
+            with progress_bar() as bar:
+                fetched = client.run(_fetch(options.fetch, options.out, bar), timeout=30)
+            print(f"{fetched} files in {options.out}")
+        else:
+            print_jobs(client.ask(ListJobs(), timeout=5).jobs)
+    finally:
+        client.close()
+    return 0
+
+
+def print_jobs(jobs: list) -> None:
+    """A table, newest first."""
+    from datetime import datetime
+
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("job", "label", "engine", "state", "progress", "since", "reason", box=None)
+    for job in jobs:
+        progress = f"{job.done}/{job.total} {job.stage}" if job.total else ""
+        if job.state == "queued":
+            progress = f"{job.queue_position} before it"
+        since = datetime.fromtimestamp(job.created).strftime("%d %b %H:%M:%S")
+        table.add_row(job.job, job.label, job.engine, job.state, progress, since, job.reason)
+    Console().print(table if jobs else "no jobs")
+
+
+def _fetch(job: str, folder: Path, bar):
+    """Every finished frame and file of a job into a folder; returns how many."""
+    from ex4d_core.messages import GetEvents
+    from ex4d_core.takes import TAKE_FILES, fetch_blob, frame_file_name
+
+    folder.mkdir(parents=True, exist_ok=True)
+    fetched, after = 0, 0
+    task = bar.add_task("fetch", total=None)
+    while True:
+        reply = yield GetEvents(job, after)
+        if not reply.events:
+            return fetched
+        for event in reply.events:
+            after = event.number
+            name = frame_file_name(event.index) if event.kind == "frame" else event.name
+            if event.kind == "frame" or (event.kind == "file" and name in TAKE_FILES):
+                yield from fetch_blob(event.sha256, event.size, folder / name)
+                fetched += 1
+                bar.update(task, completed=fetched)

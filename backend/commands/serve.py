@@ -1,0 +1,47 @@
+"""Run the backend service that Blender talks to.
+
+On this machine's own address no keys are needed. Any other address needs CURVE keys: make them with --create-keys.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ex4d_core.messages import DEFAULT_ADDRESS
+
+SUMMARY = "run the backend service that Blender talks to"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--address", default=DEFAULT_ADDRESS, help="where to listen")
+    parser.add_argument("--data", type=Path, help="folder for jobs, blobs and keys; default: the user's data folder")
+    parser.add_argument(
+        "--device", action="append", help="cpu, cuda:0, ...; one worker each; default: all GPUs, or cpu"
+    )
+    parser.add_argument("--hang-seconds", type=float, default=300.0, help="a job without progress for so long is ended")
+    parser.add_argument("--create-keys", action="store_true", help="make keys for server and first client, and stop")
+    parser.add_argument("--verbose", action="store_true", help="log every event")
+
+
+def run(options: argparse.Namespace) -> int:
+    import logging
+
+    from rich.console import Console
+    from rich.logging import RichHandler
+
+    from backend.service import ServiceSettings, create_keys, run_service
+
+    logging.basicConfig(
+        level=logging.DEBUG if options.verbose else logging.INFO,
+        format="%(message)s",
+        handlers=[RichHandler(console=Console(stderr=True), show_path=False)],
+    )
+    settings = ServiceSettings.with_defaults(
+        address=options.address, data=options.data, devices=options.device, hang_seconds=options.hang_seconds
+    )
+    if options.create_keys:
+        for path in create_keys(settings.keys):
+            print(path)
+        return 0
+    return run_service(settings)

@@ -1,0 +1,105 @@
+"""Footage and its depth to a scene package: the DW-Mesh of every frame, its texture, and the camera that filmed it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from backend.depth import DepthClip
+from backend.media import FootageInfo, VideoWriter, read_frames
+from backend.mesh import Pc2Writer, build_dw_mesh, grid_topology
+from ex4d_core.cameras import CameraPath
+from ex4d_core.scene import Scene, SceneManifest, SceneWriter
+from ex4d_core.trajectories import subject_distance
+
+# Footage frames turned into meshes at a time: enough to keep torch busy, 200 MB at 1080p.
+_FRAMES_AT_ONCE = 4
+
+
+def reconstruct(
+    footage: FootageInfo,
+    depth: DepthClip,
+    intrinsics: np.ndarray,
+    folder: Path,
+    *,
+    name: str,
+    convention: str = "centered",
+    provenance: dict[str, str] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Scene:
+    """Build a scene package in ``folder``, streaming: memory does not depend on the number of frames.
+
+    Args:
+        footage: of `backend.media.probe`.
+        depth: one depth frame for each footage frame, of the same size.
+        intrinsics: (3, 3) or (T, 3, 3), pixels of the footage.
+        name: of the scene, for people.
+        convention: how the DW-Mesh for display is built; rendering may choose again.
+        provenance: where depth and focal length came from, for people.
+        progress: called with frames done and frames in all.
+
+    Raises:
+        DepthError: depth and footage differ in number or size of frames, or depth has impossible values.
+        MediaError: the footage cannot be read to its end.
+        SceneError: ``folder`` is in use for something else.
+    """
+    frames, height, width = footage.frames, footage.height, footage.width
+    depth.require_fits(footage)
+    lens = np.broadcast_to(np.asarray(intrinsics, dtype=np.float64), (frames, 3, 3))
+    still = np.broadcast_to(np.eye(4), (frames, 4, 4))
+    faces, uvs, cap_faces = grid_topology(height, width, convention)
+    nearest, farthest, nearest_at_start = np.inf, 0.0, None
+
+    with SceneWriter(folder) as writer:
+        color_file = writer.array("color", (frames, height, width, 3), np.uint8)
+        depth_file = writer.array("depth", (frames, height, width), np.float32)
+        with (
+            VideoWriter(writer.path("footage"), width, height, footage.fps) as movie,
+            Pc2Writer(writer.path("positions"), len(uvs), frames) as positions,
+        ):
+            for start, color, z in _batches(footage, depth):
+                for picture in color:
+                    movie.write(picture)
+                mesh = build_dw_mesh(
+                    torch.from_numpy(z),
+                    torch.from_numpy(color),
+                    torch.from_numpy(lens[start : start + len(z)].copy()),
+                    convention=convention,
+                )
+                positions.append(mesh.vertices)
+                color_file.write(color)
+                depth_file.write(z)
+                nearest, farthest = min(nearest, float(z.min())), max(farthest, float(z.max()))
+                if nearest_at_start is None:
+                    nearest_at_start = float(z[0].min())
+                progress(start + len(z), frames)
+        np.savez(writer.path("topology"), faces=faces.numpy(), uvs=uvs.numpy(), cap_faces=np.int64(cap_faces))
+        CameraPath(still, lens, width, height).save(writer.path("source_camera"))
+        return writer.finish(
+            SceneManifest(
+                name=name,
+                frames=frames,
+                width=width,
+                height=height,
+                fps=footage.fps,
+                convention=convention,
+                depth_range=(nearest, farthest),
+                subject_distance=subject_distance(nearest_at_start),
+                depth_scale=depth.scale,
+                provenance={"depth": depth.source, "depth licence": depth.licence, **(provenance or {})},
+            )
+        )
+
+
+def _batches(footage: FootageInfo, depth: DepthClip) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """(first frame, colour (n, H, W, 3) uint8, depth (n, H, W) float32) until the footage ends."""
+    pairs = zip(read_frames(footage.path), depth, strict=True)
+    start = 0
+    while batch := list(islice(pairs, _FRAMES_AT_ONCE)):
+        color, z = (np.stack(part) for part in zip(*batch, strict=True))
+        yield start, color, z
+        start += len(batch)
