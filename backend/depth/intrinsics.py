@@ -1,0 +1,69 @@
+"""From what an artist knows of a lens to a pinhole camera's intrinsic matrix."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+# Between a normal lens on full frame (Blender's own default, 50 mm on 36 mm: 40 degrees) and a phone's main camera
+# (about 65), and close to the 54 degrees that EX-4D's fixed focal length of 500 pixels means for 512 pixels of width.
+DEFAULT_FOV_DEGREES = 50.0
+
+ASSUMED_FOV_NOTE = (
+    f"The lens is unknown; a horizontal field of view of {DEFAULT_FOV_DEGREES:g} degrees is assumed. "
+    "Give the real one if depth looks stretched or flat."
+)
+
+_FULL_FRAME_MM = 36.0
+
+
+class IntrinsicsError(ValueError):
+    """A lens is described twice or by an impossible value."""
+
+
+def intrinsics_from(
+    width: int,
+    height: int,
+    *,
+    fov_degrees: float | None = None,
+    focal_mm: float | None = None,
+    sensor_mm: float = _FULL_FRAME_MM,
+    focal_px: float | None = None,
+) -> np.ndarray:
+    """Intrinsic matrix with square pixels and the principal point in the picture's centre, (W/2, H/2).
+
+    Args:
+        width, height: pixels.
+        fov_degrees: horizontal field of view.
+        focal_mm: focal length, with `sensor_mm`, the width of the sensor (36 mm: full-frame equivalent).
+        focal_px: focal length in pixels.
+
+        With none of the three, `DEFAULT_FOV_DEGREES` is taken: a caller that passes none shows `ASSUMED_FOV_NOTE`.
+
+    Returns:
+        (3, 3) float64, in pixels, with pixel centres at +0.5. f = W / (2 tan(fov / 2)) = W focal_mm / sensor_mm.
+
+    Raises:
+        IntrinsicsError: more than one of the three, or a value out of range.
+    """
+    given = {"fov_degrees": fov_degrees, "focal_mm": focal_mm, "focal_px": focal_px}
+    given = {name: value for name, value in given.items() if value is not None}
+    if len(given) > 1:
+        text = ", ".join(f"{name}={value:g}" for name, value in given.items())
+        raise IntrinsicsError(f"the lens is described more than once ({text}). Give one of them.")
+    if width < 1 or height < 1:
+        raise IntrinsicsError(f"a picture of {width}x{height} has no camera. Give its size in pixels.")
+    for name, value in {**given, "sensor_mm": sensor_mm}.items():
+        if not (math.isfinite(value) and value > 0):
+            raise IntrinsicsError(f"{name}={value:g} is not possible. Give a finite value above 0.")
+    if focal_mm is not None:
+        focal = width * focal_mm / sensor_mm
+    elif focal_px is not None:
+        focal = float(focal_px)
+    else:
+        fov = DEFAULT_FOV_DEGREES if fov_degrees is None else fov_degrees
+        if fov >= 180:
+            raise IntrinsicsError(f"fov_degrees={fov:g} is not possible. Give a horizontal angle below 180 degrees.")
+        focal = width / (2 * math.tan(math.radians(fov) / 2))
+    return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], dtype=np.float64)

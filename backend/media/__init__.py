@@ -1,0 +1,27 @@
+"""Pictures in and out of files: footage, videos, PNGs, image sequences. Knows nothing of depth or meshes."""
+
+from .contact_sheet import contact_sheet
+from .errors import DiskFullError, MediaError
+from .exr import read_exr_channels
+from .footage import DEFAULT_SEQUENCE_FPS, FootageInfo, probe, read_frames
+from .png import read_png, read_png_metadata, write_png
+from .sequences import is_sequence, sequence_files
+from .video_writer import VideoWriter, read_metadata
+
+__all__ = [
+    "DEFAULT_SEQUENCE_FPS",
+    "DiskFullError",
+    "FootageInfo",
+    "MediaError",
+    "VideoWriter",
+    "contact_sheet",
+    "is_sequence",
+    "probe",
+    "read_exr_channels",
+    "read_frames",
+    "read_metadata",
+    "read_png",
+    "read_png_metadata",
+    "sequence_files",
+    "write_png",
+]
