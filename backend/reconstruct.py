@@ -35,7 +35,7 @@ def reconstruct(
 
     Args:
         footage: of `backend.media.probe`.
-        depth: one depth frame for each footage frame, of the same size.
+        depth: what a `DepthEstimator` made for this footage.
         intrinsics: (3, 3) or (T, 3, 3), pixels of the footage.
         name: of the scene, for people.
         convention: how the DW-Mesh for display is built; rendering may choose again.
@@ -43,12 +43,11 @@ def reconstruct(
         progress: called with frames done and frames in all.
 
     Raises:
-        DepthError: depth and footage differ in number or size of frames, or depth has impossible values.
+        DepthError: depth has impossible values, or its files are damaged.
         MediaError: the footage cannot be read to its end.
         SceneError: ``folder`` is in use for something else.
     """
     frames, height, width = footage.frames, footage.height, footage.width
-    depth.require_fits(footage)
     lens = np.broadcast_to(np.asarray(intrinsics, dtype=np.float64), (frames, 3, 3))
     still = np.broadcast_to(np.eye(4), (frames, 4, 4))
     faces, uvs, cap_faces = grid_topology(height, width, convention)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -63,3 +64,11 @@ def write_small_scene() -> Callable[..., SmallScene]:
 @pytest.fixture
 def small_scene(write_small_scene, tmp_path) -> SmallScene:
     return write_small_scene(tmp_path / "scenes" / "small")
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port on loopback that nothing listens on."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]

@@ -62,7 +62,7 @@ def _findings(address: str):
     if not available_rasterizers():
         yield "rasterizers", "none", "no rasterizer is installed: run pip install warp-lang"
     yield "engine preview", PreviewEngine.licence, ""
-    settings = ServiceSettings.with_defaults()
+    settings = ServiceSettings()
     existing = next(folder for folder in (settings.data, *settings.data.parents) if folder.exists())
     free = shutil.disk_usage(existing).free
     low = f"only {free / 2**30:.1f} GB are free in {existing}; a minute of 512x512 footage needs 2 GB"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 
-from backend.depth import DepthError
+from backend.demo import DemoError
+from backend.depth import DepthError, IntrinsicsError
 from backend.media import MediaError
 from backend.mesh import DepthError as MeshDepthError
 from backend.raster import RasterizerUnavailableError
@@ -19,7 +20,9 @@ from ex4d_core.trajectories import TrajectoryError
 EXPECTED_ERRORS = (
     CameraError,
     ClientError,
+    DemoError,
     DepthError,
+    IntrinsicsError,
     MediaError,
     MeshDepthError,
     RasterizerUnavailableError,

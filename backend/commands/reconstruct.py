@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from backend.depth import DepthFiles, intrinsics_from
+    from backend.depth import ASSUMED_FOV_NOTE, DepthFiles, intrinsics_from
     from backend.media import probe
     from backend.reconstruct import reconstruct
     from ex4d_core.shot import RequestError
@@ -85,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
             sensor_mm=options.sensor_mm,
             focal_px=options.focal_px,
         )
-        origin = "the user" if lens_given else "assumed, since nothing says: 50 degrees horizontal field of view"
+        origin = "the user" if lens_given else ASSUMED_FOV_NOTE
     with progress_bar() as bar:
         task = bar.add_task("reconstruct", total=footage.frames)
         scene = reconstruct(

@@ -37,11 +37,29 @@ def run(options: argparse.Namespace) -> int:
         format="%(message)s",
         handlers=[RichHandler(console=Console(stderr=True), show_path=False)],
     )
-    settings = ServiceSettings.with_defaults(
-        address=options.address, data=options.data, devices=options.device, hang_seconds=options.hang_seconds
+    chosen = {"data": options.data, "keys": options.keys}
+    settings = ServiceSettings(
+        address=options.address,
+        devices=tuple(options.device or _devices()),
+        hang_seconds=options.hang_seconds,
+        **{name: value for name, value in chosen.items() if value is not None},
     )
     if options.create_keys:
-        for path in create_keys(settings.keys):
+        for path in create_keys(settings.keys or settings.data / "keys"):
             print(path)
         return 0
     return run_service(settings)
+
+
+def _devices() -> list[str]:
+    """All GPUs that the driver lists, or the processor. Asking the driver spares this process the weight of torch."""
+    import shutil
+    import subprocess
+
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        return ["cpu"]
+    listed = subprocess.run(
+        [command, "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, timeout=30, check=False
+    )
+    return [f"cuda:{line.strip()}" for line in listed.stdout.splitlines() if line.strip().isdigit()] or ["cpu"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import math
 import zipfile
 import zlib
@@ -46,7 +47,7 @@ def opened_array(path: Path, key: str) -> Iterator[tuple[ArrayHeader, BinaryIO]]
                     yield _header(path, f"{path}: {key!r}", stream), stream
     except zipfile.BadZipFile as error:
         raise DepthError(f"{path}: not an .npz (zip) file, or truncated or damaged ({error}). {_RETRY}") from error
-    except zlib.error as error:
+    except (zlib.error, lzma.LZMAError) as error:
         raise DepthError(f"{path}: damaged ({error}). {_RETRY}") from error
     except NotImplementedError as error:
         raise DepthError(f"{path}: {error}. Save it with numpy.savez or numpy.savez_compressed.") from error

@@ -2,7 +2,7 @@
 
 Filling is pull-push (Gortler et al., The Lumigraph, 1996): averages of what was seen, coarser and coarser, flow back
 into the holes. Two things are ours. What was uncovered by moving the camera is background, so far pixels weigh more.
-And coarse averages remember earlier frames, so that a hole keeps its colour while its rim changes.
+And a hole that stays a hole changes its colour slowly, while its rim flickers with the mask.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from backend.render import RenderedFrame
 from ex4d_core.shot import PreviewSettings
 
 # The nearest surface of a frame counts this much when holes are filled, the farthest 1.
-_FOREGROUND_WEIGHT = 0.02
-# Averages over 16 pixels and more remember; finer ones would smear moving edges.
-_FIRST_REMEMBERING_LEVEL = 4
-# Share of the past in what is remembered: half of it is gone after about 7 frames.
-_MEMORY = 0.9
+_FOREGROUND_WEIGHT = 0.001
+# Holes are held steady from averages over 8 pixels on; finer ones follow the rim, or edges would smear.
+_FIRST_STEADY_LEVEL = 3
+# Share of the past in a hole's colour: half of it is gone after about 2 frames.
+_STEADINESS = 0.75
+# A cell of which this share is seen speaks for itself.
+_ENOUGH_SEEN = 1 / 16
 
 
 class PreviewEngine:
@@ -48,7 +50,7 @@ class HoleFilling:
     """Pull-push over a sequence of frames of one size; call it once for each frame, in order."""
 
     def __init__(self) -> None:
-        self._memory: dict[int, torch.Tensor] = {}
+        self._past: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def __call__(self, color: np.ndarray, mask: np.ndarray, depth: np.ndarray) -> np.ndarray:
         """Args:
@@ -57,46 +59,41 @@ class HoleFilling:
         Returns:
             (H, W, 3) uint8 without holes; mid grey if nothing was ever seen.
         """
-        height, width = mask.shape
-        levels = max(1, (max(height, width) - 1).bit_length())
-        known = np.concatenate([color.astype(np.float32), np.ones((height, width, 1), np.float32)], axis=2)
-        known *= _background_weight(mask, depth)[..., None]
-        top = torch.from_numpy(known).permute(2, 0, 1)[None]
-        filled = self._fill(self._pull(top, levels))
-        return filled[0, :3].permute(1, 2, 0).clamp_(0, 255).round_().to(torch.uint8).numpy()
+        weight = torch.from_numpy(_background_weight(mask, depth))
+        picture = torch.from_numpy(color).permute(2, 0, 1).float()
+        filled = self._push(_pull(torch.cat([picture * weight, weight[None]])[None]))
+        return filled[0].permute(1, 2, 0).clamp_(0, 255).round_().to(torch.uint8).numpy()
 
-    def _pull(self, level: torch.Tensor, levels: int) -> list[torch.Tensor]:
-        """Weighted sums (1, 4, h, w), colour times weight and weight, from fine to coarse."""
-        pyramid = [level]
-        for index in range(1, levels + 1):
-            height, width = level.shape[-2:]
-            level = avg_pool2d(pad(level, (0, width % 2, 0, height % 2)), 2)
-            if index >= _FIRST_REMEMBERING_LEVEL:
-                past = self._memory.get(index)
-                level = level if past is None else (1 - _MEMORY) * level + _MEMORY * past
-                self._memory[index] = level
-            pyramid.append(level)
-        return pyramid
-
-    @staticmethod
-    def _fill(pyramid: list[torch.Tensor]) -> torch.Tensor:
-        """From coarse to fine: each level is what it knows itself, and for the rest what the coarser level says."""
+    def _push(self, pyramid: list[torch.Tensor]) -> torch.Tensor:
+        """From coarse to fine: each cell is what was seen in it, or else what the coarser level says."""
         filled = torch.full_like(pyramid[-1][:, :3], 127.5)
-        for level in reversed(pyramid):
-            weight = level[:, 3:]
-            known = weight.clamp(0, 1)
-            own = level[:, :3] / weight.clamp_min(1e-6)
-            coarse = (
-                interpolate(
-                    filled, size=(2 * filled.shape[-2], 2 * filled.shape[-1]), mode="bilinear", align_corners=False
-                )[..., : level.shape[-2], : level.shape[-1]]
-                if filled.shape != own.shape
-                else filled
-            )
-            # A weight of 1/16 is a few sure pixels among many holes: enough to trust their average.
-            trust = (16 * known).clamp(max=1)
-            filled = own * trust + coarse * (1 - trust)
+        for level in range(len(pyramid) - 1, -1, -1):
+            weight = pyramid[level][:, 3:]
+            size = weight.shape[-2:]
+            if filled.shape[-2:] != size:
+                filled = interpolate(filled, scale_factor=2, mode="bilinear")[..., : size[0], : size[1]]
+            trust = (weight / _ENOUGH_SEEN).clamp_(max=1)
+            filled = torch.lerp(filled, pyramid[level][:, :3] / weight.clamp_min(1e-6), trust)
+            if level >= _FIRST_STEADY_LEVEL:
+                filled = self._steadied(level, filled, 1 - trust)
         return filled
+
+    def _steadied(self, level: int, filled: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
+        """Where there was a hole and is one, change slowly. Elsewhere the past would show through as a ghost."""
+        if level in self._past:
+            past, past_hole = self._past[level]
+            filled = torch.lerp(filled, past, _STEADINESS * hole * past_hole)
+        self._past[level] = filled, hole
+        return filled
+
+
+def _pull(finest: torch.Tensor) -> list[torch.Tensor]:
+    """Averages (1, 4, h, w) of colour times weight, and of weight, from fine to a single cell."""
+    pyramid = [finest]
+    while max(pyramid[-1].shape[-2:]) > 1:
+        height, width = pyramid[-1].shape[-2:]
+        pyramid.append(avg_pool2d(pad(pyramid[-1], (0, width % 2, 0, height % 2)), 2))
+    return pyramid
 
 
 def _background_weight(mask: np.ndarray, depth: np.ndarray) -> np.ndarray:

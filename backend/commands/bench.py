@@ -1,0 +1,42 @@
+"""Measure this machine: time for each step of the chain, memory, and how both grow with the length of the clip.
+
+With --blender also the add-on in Blender: import, playback, and the longest tick of its timer during a take.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from backend.commands.options import progress_bar, size
+
+SUMMARY = "measure this machine"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--frames", type=int, default=49, help="length of the clip; also measured at 4 times that")
+    parser.add_argument("--size", type=size, default=(512, 512), metavar="WxH", help="of the clip")
+    parser.add_argument("--blender", help="a Blender executable, or a Python that has the bpy module")
+
+
+def run(options: argparse.Namespace) -> int:
+    import tempfile
+    from pathlib import Path
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from backend.bench import machine, measure
+    from backend.demo import measure_demo
+
+    console = Console()
+    table = Table("what", "measured", "", box=None)
+    width, height = options.size
+    for row in measure(options.frames, width, height):
+        table.add_row(row.what, row.figure, row.remark)
+    if options.blender:
+        with tempfile.TemporaryDirectory(prefix="ex4d-bench-") as folder, progress_bar() as progress:
+            for row in measure_demo(Path(folder), options.blender, progress):
+                table.add_row(row.what, row.figure, row.remark)
+    console.print(f"{width}x{height}, {options.frames} frames; {machine()}")
+    console.print(table)
+    return 0

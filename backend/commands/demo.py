@@ -1,0 +1,45 @@
+"""The whole chain on the sample clip: scene, backend, Blender, camera, take, movie strip; then look at what it made."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from backend.commands.options import progress_bar
+
+SUMMARY = "the whole chain on the sample clip, in a few seconds"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--out", type=Path, default=Path("outputs/demo"), help="folder for what it makes")
+    parser.add_argument(
+        "--blender", default="blender", help="a Blender executable (4.2 to 5.2), or a Python that has the bpy module"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    import shutil
+    import time
+
+    from backend.demo import DemoError, run_demo
+    from backend.demo.run import seconds_since
+
+    blender = shutil.which(options.blender)
+    if blender is None:
+        raise DemoError(f"there is no Blender at {options.blender!r}; name one with --blender")
+    start = time.monotonic()
+    with progress_bar() as progress:
+        files = run_demo(options.out, blender, progress)
+    print(f"\nDone in {seconds_since(start)}. Look at:")
+    for what, path in (
+        ("source, render, mask, result", files.contact_sheet),
+        ("the take", files.take),
+        ("Blender: mesh, camera, strip", files.blend),
+    ):
+        print(f"  {what:30}{path}")
+    print("\nTry next:")
+    print(f"  ex4d generate {files.scene} --preset 180 --out outputs/180")
+    print(f"  ex4d generate {files.scene} --preset dolly_zoom --holes mark --out outputs/dolly_zoom")
+    print("  ex4d reconstruct YOUR_VIDEO --depth ITS_DEPTH --out outputs/yours")
+    print("  ex4d serve, and Blender with the add-on of scripts/build_addon.py")
+    return 0

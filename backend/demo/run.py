@@ -1,0 +1,195 @@
+"""The demo's conductor: builds the scene, starts backend and Blender, shows progress, and gathers what came of it.
+
+The artist's part (import, camera, Generate, strip, save) happens inside Blender: see ``in_blender.py`` beside this.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.progress import Progress
+
+from backend.depth import DepthFiles
+from backend.media import probe
+from backend.reconstruct import reconstruct
+from ex4d_core.cameras import CameraPath
+from ex4d_core.client import Client
+from ex4d_core.messages import Hello
+from ex4d_core.scene import Scene, SceneError, sha256_of
+
+NAME = "orbit"
+_BACKEND_PATIENCE_SECONDS = 60
+_IN_BLENDER = Path(__file__).with_name("in_blender.py")
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+class DemoError(RuntimeError):
+    """The demo cannot go on; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class DemoFiles:
+    """What the demo leaves in its folder."""
+
+    folder: Path
+
+    @property
+    def scene(self) -> Path:
+        return self.folder / "scene"
+
+    @property
+    def blend(self) -> Path:
+        return self.folder / "demo.blend"
+
+    @property
+    def take(self) -> Path:
+        return self.folder / f"take_{NAME}.mp4"
+
+    @property
+    def contact_sheet(self) -> Path:
+        return self.folder / "contact_sheet.png"
+
+
+def run_demo(folder: Path, blender: str, progress: Progress) -> DemoFiles:
+    """Run the whole chain on the sample clip.
+
+    Args:
+        folder: for everything that is left; an earlier demo there is replaced, its scene used again.
+        blender: a Blender executable, or a Python that has ``bpy``.
+        progress: shows the bars.
+
+    Raises:
+        DemoError: backend or Blender failed; the message names the log.
+    """
+    files = DemoFiles(folder.absolute())
+    files.folder.mkdir(parents=True, exist_ok=True)
+    with _backend(files.folder / "backend") as address:
+        scene = _sample_scene(files.scene, progress)
+        _wait_for_backend(address, progress)
+        take_folder = _artist(files, blender, address, progress)
+    _gather(files, scene, take_folder)
+    return files
+
+
+def sample_folder() -> Path:
+    """The sample clip: beside this package when installed, in the tests of a checkout."""
+    installed = _ROOT / "backend" / "data" / "sample"
+    return installed if installed.is_dir() else _ROOT / "tests" / "data" / "sample"
+
+
+def addon_folder() -> Path:
+    """The folder that holds ``blender_addon``."""
+    installed = _ROOT / "backend" / "data"
+    return installed if (installed / "blender_addon").is_dir() else _ROOT
+
+
+def _sample_scene(folder: Path, progress: Progress) -> Scene:
+    """The sample's scene package, built unless the one there is of this very sample."""
+    sample = sample_folder()
+    footage_path, depth_path = sample / "footage.mp4", sample / "depth.npz"
+    fingerprint = f"{sha256_of(footage_path)} {sha256_of(depth_path)}"
+    task = progress.add_task("reconstruct", total=None)
+    try:
+        scene = Scene.open(folder)
+        if scene.manifest.provenance.get("sample") == fingerprint:
+            progress.update(task, total=scene.manifest.frames, completed=scene.manifest.frames)
+            return scene
+    except SceneError:
+        pass  # none there yet, or an unfinished one: build it
+    footage = probe(footage_path)
+    return reconstruct(
+        footage,
+        DepthFiles(depth_path).estimate(footage),
+        CameraPath.load(sample / "camera.npz").intrinsics,
+        folder,
+        name="sample",
+        provenance={"footage": footage_path.name, "focal length": "the camera it was made with", "sample": fingerprint},
+        progress=lambda done, total: progress.update(task, completed=done, total=total),
+    )
+
+
+@contextmanager
+def _backend(folder: Path) -> Iterator[str]:
+    """A backend service of our own, as its own process; yields its address."""
+    with socket.socket() as probe_socket:
+        probe_socket.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{probe_socket.getsockname()[1]}"
+    folder.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "backend.cli", "serve", "--address", address, "--data", str(folder)]
+    with open(folder / "serve.log", "w", encoding="utf-8") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env=_environment())
+    try:
+        yield address
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _wait_for_backend(address: str, progress: Progress) -> None:
+    task = progress.add_task("backend", total=1)
+    client = Client(address, "demo")
+    try:
+        client.ask(Hello("demo"), timeout=_BACKEND_PATIENCE_SECONDS)
+    finally:
+        client.close()
+    progress.update(task, completed=1)
+
+
+def _artist(files: DemoFiles, blender: str, address: str, progress: Progress) -> Path:
+    """Let Blender do the artist's part; returns the folder of the take."""
+    command = [blender, *_blender_flags(blender), str(_IN_BLENDER), "--"]
+    command += ["--scene", str(files.scene), "--blend", str(files.blend), "--backend", address]
+    log_path = files.folder / "blender.log"
+    task = progress.add_task("blender", total=None)
+    take_folder = None
+    with open(log_path, "w", encoding="utf-8") as log:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=log, text=True, env=_environment(addon_folder())
+        )
+        for line in process.stdout:
+            log.write(line)
+            if line.startswith("{"):
+                told = json.loads(line)
+                progress.update(task, description=told["stage"], completed=told["done"], total=told["total"])
+                take_folder = told.get("take_folder", take_folder)
+    if process.wait() != 0 or take_folder is None:
+        raise DemoError(f"Blender's part failed (exit code {process.returncode}); its log is {log_path}")
+    return Path(take_folder)
+
+
+def _blender_flags(blender: str) -> list[str]:
+    """A Python with bpy runs a script as it is; Blender itself needs to be told."""
+    if Path(blender).stem.lower().startswith("blender"):
+        return ["--background", "--factory-startup", "--python-exit-code", "1", "--python"]
+    return []
+
+
+def _environment(*first: Path) -> dict[str, str]:
+    """Our environment, with our packages (and those folders) found by Python."""
+    paths = [*map(str, first), str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)), "PYTHONUNBUFFERED": "1"}
+
+
+def _gather(files: DemoFiles, scene: Scene, take_folder: Path) -> None:
+    """Copy the take's movies to the names the original uses, and draw the contact sheet."""
+    from backend.demo.sheet import draw_contact_sheet
+
+    names = {"color.mp4": f"color_{NAME}.mp4", "mask.mp4": f"mask_{NAME}.mp4", "camera.npz": f"camera_{NAME}.npz"}
+    for name, copy in {**names, "take.mp4": files.take.name}.items():
+        shutil.copyfile(take_folder / name, files.folder / copy)
+    draw_contact_sheet(files.contact_sheet, scene, take_folder)
+
+
+def seconds_since(start: float) -> str:
+    """Time since ``time.monotonic()`` gave ``start``, for people."""
+    return f"{time.monotonic() - start:.0f} s"

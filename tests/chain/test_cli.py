@@ -1,0 +1,110 @@
+"""The command line, as a user types it; every verb runs in this process through the real entry point."""
+
+import numpy as np
+import pytest
+
+from backend.cli import VERBS, main
+from backend.media import probe, read_frames
+from ex4d_core.scene import Scene
+
+
+def test_every_verb_explains_itself(capsys):
+    for verb in VERBS:
+        with pytest.raises(SystemExit) as stopped:
+            main([verb, "--help"])
+        assert stopped.value.code == 0
+        assert len(capsys.readouterr().out) > 200
+
+
+def test_footage_and_depth_become_a_scene(sample_clip, tmp_path, capsys):
+    out = tmp_path / "scene"
+    clip = [str(sample_clip / "footage.mp4"), "--depth", str(sample_clip / "depth.npz")]
+    assert main(["reconstruct", *clip, "--fov", "60", "-o", str(out)]) == 0
+    scene = Scene.open(out)
+    assert scene.source_camera().intrinsics[0, 0, 0] == pytest.approx(256 / np.tan(np.radians(30)))
+    assert "from the user" in capsys.readouterr().out
+
+
+def test_an_assumed_lens_is_never_silent(sample_clip, tmp_path, capsys):
+    clip = [str(sample_clip / "footage.mp4"), "--depth", str(sample_clip / "depth.npz")]
+    assert main(["reconstruct", *clip, "-o", str(tmp_path / "scene")]) == 0
+    assert "is assumed" in capsys.readouterr().out
+
+
+def test_the_originals_flags_write_the_originals_files(sample_clip, tmp_path):
+    arguments = ["--input_video", sample_clip / "footage.mp4", "--depth", sample_clip / "depth.npz"]
+    arguments += ["--cam", "180", "--output_dir", tmp_path, "--save_mesh", "--convention", "reference"]
+    assert main(["reconstruct", *map(str, arguments)]) == 0
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"color_180.mp4", "mask_180.mp4", "camera_180.npz", "DW-Mesh.ply"} <= names
+    take = ["--color_video", tmp_path / "color_180.mp4", "--mask_video", tmp_path / "mask_180.mp4"]
+    take += ["--output_video", tmp_path / "output.mp4", "--seed", "1", "--num_inference_steps", "25"]
+    assert main(["generate", *map(str, take)]) == 0
+    assert probe(tmp_path / "output.mp4").frames == 6
+
+
+def test_a_render_is_lossless_in_npz(sample_scene, tmp_path):
+    folder = sample_scene.path("color").parent
+    out = tmp_path / "render.npz"
+    assert main(["render", str(folder), "--preset", "orbit", "--amount", "-20", "--size", "96x64", "-o", str(out)]) == 0
+    with np.load(out) as arrays:
+        assert arrays["color"].shape == (6, 64, 96, 3)
+        assert arrays["mask"].dtype == bool
+        assert np.allclose(arrays["coverage"], arrays["mask"].mean(axis=(1, 2)))
+
+
+def test_a_camera_file_and_a_preset_give_the_same_movies(sample_scene, tmp_path):
+    folder = str(sample_scene.path("color").parent)
+    small = ["--size", "96x64", "-o", str(tmp_path)]
+    assert main(["render", folder, "--preset", "30", *small]) == 0
+    assert main(["render", folder, "--camera", str(tmp_path / "camera_30.npz"), *small]) == 0
+    one, two = (list(read_frames(tmp_path / name)) for name in ("color_30.mp4", "color_camera_30.mp4"))
+    assert np.array_equal(one, two)
+
+
+def test_a_take_of_a_scene_lies_in_its_folder(sample_scene, tmp_path):
+    folder = str(sample_scene.path("color").parent)
+    assert main(["generate", folder, "--preset", "truck", "--size", "96x64", "-o", str(tmp_path), "--frames", "3"]) == 0
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == sorted(
+        ["camera.npz", "color.mp4", "mask.mp4", "request.json", "take.mp4", *(f"frame_0000{i}.png" for i in range(3))]
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["render", "nowhere", "-o", "out"], "nowhere is not a scene folder"),
+        (["reconstruct"], "which footage?"),
+        (["reconstruct", "missing.mp4", "--depth", "d.npz"], "missing.mp4"),
+        (["generate"], "give a scene folder"),
+        (["generate", "--color_video", "c.mp4"], "belong together"),
+        (["jobs", "--fetch", "x"], "give --out"),
+        (["jobs", "--backend", "nonsense"], "tcp://HOST:PORT"),
+        (["demo", "--blender", "no-such-blender"], "no-such-blender"),
+    ],
+)
+def test_mistakes_get_one_sentence_and_exit_code_1(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 1
+    told = capsys.readouterr().err
+    assert message in told and "Traceback" not in told
+    assert told.startswith(f"ex4d {arguments[0]}: ")
+
+
+def test_an_unknown_preset_lists_the_known_ones(sample_scene, tmp_path, capsys):
+    folder = str(sample_scene.path("color").parent)
+    assert main(["render", folder, "--preset", "spiral", "-o", str(tmp_path)]) == 1
+    assert "dolly_zoom" in capsys.readouterr().err
+
+
+def test_no_backend_says_how_to_start_one(capsys, free_port):
+    assert main(["jobs", "--backend", f"tcp://127.0.0.1:{free_port}"]) == 1
+    assert "ex4d serve" in capsys.readouterr().err
+
+
+def test_doctor_tells_what_is_here(capsys, free_port):
+    assert main(["doctor", "--backend", f"tcp://127.0.0.1:{free_port}"]) == 0
+    told = capsys.readouterr().out
+    for word in ("torch", "rasterizer warp", "engine preview", "data folder", "no backend answers"):
+        assert word in told
