@@ -24,8 +24,8 @@ import torch
 from backend.generate import PreviewEngine
 from backend.media import FootageInfo, VideoWriter, probe, write_png
 from backend.mesh import build_dw_mesh
-from backend.raster import create_rasterizer
-from backend.render import render_shot
+from backend.raster import RenderedFrames, create_rasterizer
+from backend.render import RenderedFrame, render_shot
 from ex4d_core import __version__
 from ex4d_core.cameras import intrinsics_matrix
 from ex4d_core.scene import Scene
@@ -76,12 +76,9 @@ def _one_frame(width: int, height: int) -> Iterator[Row]:
     mesh = build_dw_mesh(*arrays)
     camera = build_path(Trajectory("orbit", 20), 2, lens[0], width, height, 2.0).frames(1, 2)
 
-    def render():
-        return rasterizer.render(mesh, camera.world_to_camera, camera.intrinsics, width, height, with_depth=True).to(
-            "cpu"
-        )
-
-    from backend.render import RenderedFrame
+    def render() -> RenderedFrames:
+        views = (camera.world_to_camera, camera.intrinsics)
+        return rasterizer.render(mesh, *views, width, height, with_depth=True).to("cpu")
 
     out = render()
     frame = RenderedFrame(0, out.color[0].numpy(), out.mask[0].numpy(), out.depth[0].numpy())
@@ -125,16 +122,11 @@ def _run_chain(folder: Path, frames: int, width: int, height: int) -> None:
         for index in range(frames):
             movie.write(_picture(index, width, height)[0])
     footage: FootageInfo = probe(folder / "footage.mp4")
-    depth = DepthClip(
-        frames,
-        height,
-        width,
-        None,
-        "metric",
-        "synthetic",
-        "",
-        lambda: (_picture(i, width, height)[1] for i in range(frames)),
-    )
+
+    def depths() -> Iterator[np.ndarray]:
+        return (_picture(index, width, height)[1] for index in range(frames))
+
+    depth = DepthClip(frames, height, width, None, "metric", "synthetic", "", depths)
     lens = intrinsics_matrix(width, width, width / 2, height / 2)
     start = time.perf_counter()
     scene: Scene = reconstruct(footage, depth, lens, folder / "scene", name="bench")

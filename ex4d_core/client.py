@@ -213,7 +213,8 @@ class Client:
             if self._hello_at and now - self._hello_at > 2 * UNREACHABLE_SECONDS:
                 self._heard = now
             self._hello_at = now
-            self._pending = {key: one for key, one in self._pending.items() if not isinstance(one.message, Hello)}
+            # Earlier heartbeats without an answer; a conversation's own greeting bears a task and stays.
+            self._pending = {key: one for key, one in self._pending.items() if one.task}
             self._ask(Hello(self.name), None)
         if now - self._heard > UNREACHABLE_SECONDS and self.state is not ConnectionState.REFUSED:
             self._change_state(ConnectionState.UNREACHABLE)

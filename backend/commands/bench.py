@@ -26,7 +26,7 @@ def run(options: argparse.Namespace) -> int:
     from rich.table import Table
 
     from backend.bench import machine, measure
-    from backend.demo import measure_demo
+    from backend.demo import run_demo
 
     console = Console()
     table = Table("what", "measured", "", box=None)
@@ -35,8 +35,10 @@ def run(options: argparse.Namespace) -> int:
         table.add_row(row.what, row.figure, row.remark)
     if options.blender:
         with tempfile.TemporaryDirectory(prefix="ex4d-bench-") as folder, progress_bar() as progress:
-            for row in measure_demo(Path(folder), options.blender, progress):
-                table.add_row(row.what, row.figure, row.remark)
+            _, measured = run_demo(Path(folder), options.blender, progress)
+        for what, figure in measured.items():
+            what, _, unit = what.rpartition(" ")
+            table.add_row(f"Blender: {what}", f"{figure:.1f} {unit}", "sample clip, 512x512, 49 frames")
     console.print(f"{width}x{height}, {options.frames} frames; {machine()}")
     console.print(table)
     return 0

@@ -22,15 +22,14 @@ def run(options: argparse.Namespace) -> int:
     import time
 
     from backend.demo import DemoError, run_demo
-    from backend.demo.run import seconds_since
 
     blender = shutil.which(options.blender)
     if blender is None:
         raise DemoError(f"there is no Blender at {options.blender!r}; name one with --blender")
     start = time.monotonic()
     with progress_bar() as progress:
-        files = run_demo(options.out, blender, progress)
-    print(f"\nDone in {seconds_since(start)}. Look at:")
+        files, _ = run_demo(options.out, blender, progress)
+    print(f"\nDone in {time.monotonic() - start:.0f} s. Look at:")
     for what, path in (
         ("source, render, mask, result", files.contact_sheet),
         ("the take", files.take),

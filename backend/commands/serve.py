@@ -16,6 +16,7 @@ SUMMARY = "run the backend service that Blender talks to"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--address", default=DEFAULT_ADDRESS, help="where to listen")
     parser.add_argument("--data", type=Path, help="folder for jobs, blobs and keys; default: the user's data folder")
+    parser.add_argument("--keys", type=Path, help="folder of CURVE keys; default: keys in the data folder")
     parser.add_argument(
         "--device", action="append", help="cpu, cuda:0, ...; one worker each; default: all GPUs, or cpu"
     )

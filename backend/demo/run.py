@@ -23,8 +23,8 @@ from backend.depth import DepthFiles
 from backend.media import probe
 from backend.reconstruct import reconstruct
 from ex4d_core.cameras import CameraPath
-from ex4d_core.client import Client
-from ex4d_core.messages import Hello
+from ex4d_core.client import Client, Conversation
+from ex4d_core.messages import Hello, Message
 from ex4d_core.scene import Scene, SceneError, sha256_of
 
 NAME = "orbit"
@@ -60,8 +60,16 @@ class DemoFiles:
         return self.folder / "contact_sheet.png"
 
 
-def run_demo(folder: Path, blender: str, progress: Progress) -> DemoFiles:
-    """Run the whole chain on the sample clip.
+@dataclass(frozen=True)
+class ArtistReport:
+    """What Blender told at the end of its part: where the take is, and times by name."""
+
+    take_folder: Path
+    measured: dict[str, float]
+
+
+def run_demo(folder: Path, blender: str, progress: Progress) -> tuple[DemoFiles, dict[str, float]]:
+    """Run the whole chain on the sample clip; returns its files, and what was measured inside Blender.
 
     Args:
         folder: for everything that is left; an earlier demo there is replaced, its scene used again.
@@ -73,12 +81,12 @@ def run_demo(folder: Path, blender: str, progress: Progress) -> DemoFiles:
     """
     files = DemoFiles(folder.absolute())
     files.folder.mkdir(parents=True, exist_ok=True)
-    with _backend(files.folder / "backend") as address:
+    with _backend(files.folder / "backend") as backend:
         scene = _sample_scene(files.scene, progress)
-        _wait_for_backend(address, progress)
-        take_folder = _artist(files, blender, address, progress)
-    _gather(files, scene, take_folder)
-    return files
+        backend.wait_until_ready(progress)
+        report = _artist(files, blender, backend.address, progress)
+    _gather(files, scene, report.take_folder)
+    return files, report.measured
 
 
 def sample_folder() -> Path:
@@ -118,40 +126,58 @@ def _sample_scene(folder: Path, progress: Progress) -> Scene:
     )
 
 
+@dataclass(frozen=True)
+class _Backend:
+    """A backend service of our own, as its own process."""
+
+    address: str
+    process: subprocess.Popen
+    log: Path
+
+    def wait_until_ready(self, progress: Progress) -> None:
+        task = progress.add_task("backend", total=1)
+        client = Client(self.address, "demo")
+        ready = client.start(_greeting())
+        begun = time.monotonic()
+        try:
+            while not ready.done:
+                client.wait()
+                if self.process.poll() is not None or time.monotonic() > begun + _BACKEND_PATIENCE_SECONDS:
+                    raise DemoError(f"the backend did not start; its log is {self.log}")
+        finally:
+            client.close()
+        progress.update(task, completed=1)
+
+
 @contextmanager
-def _backend(folder: Path) -> Iterator[str]:
-    """A backend service of our own, as its own process; yields its address."""
-    with socket.socket() as probe_socket:
-        probe_socket.bind(("127.0.0.1", 0))
-        address = f"tcp://127.0.0.1:{probe_socket.getsockname()[1]}"
+def _backend(folder: Path) -> Iterator[_Backend]:
+    """Start a backend; it is ended with the block."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{unused.getsockname()[1]}"
     folder.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "backend.cli", "serve", "--address", address, "--data", str(folder)]
-    with open(folder / "serve.log", "w", encoding="utf-8") as log:
+    log_path = folder / "serve.log"
+    with open(log_path, "w", encoding="utf-8") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env=_environment())
     try:
-        yield address
+        yield _Backend(address, process, log_path)
     finally:
         process.terminate()
         process.wait()
 
 
-def _wait_for_backend(address: str, progress: Progress) -> None:
-    task = progress.add_task("backend", total=1)
-    client = Client(address, "demo")
-    try:
-        client.ask(Hello("demo"), timeout=_BACKEND_PATIENCE_SECONDS)
-    finally:
-        client.close()
-    progress.update(task, completed=1)
+def _greeting() -> Conversation[Message]:
+    return (yield Hello("demo"))
 
 
-def _artist(files: DemoFiles, blender: str, address: str, progress: Progress) -> Path:
-    """Let Blender do the artist's part; returns the folder of the take."""
+def _artist(files: DemoFiles, blender: str, address: str, progress: Progress) -> ArtistReport:
+    """Let Blender do the artist's part."""
     command = [blender, *_blender_flags(blender), str(_IN_BLENDER), "--"]
     command += ["--scene", str(files.scene), "--blend", str(files.blend), "--backend", address]
     log_path = files.folder / "blender.log"
     task = progress.add_task("blender", total=None)
-    take_folder = None
+    report = None
     with open(log_path, "w", encoding="utf-8") as log:
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=log, text=True, env=_environment(addon_folder())
@@ -161,10 +187,11 @@ def _artist(files: DemoFiles, blender: str, address: str, progress: Progress) ->
             if line.startswith("{"):
                 told = json.loads(line)
                 progress.update(task, description=told["stage"], completed=told["done"], total=told["total"])
-                take_folder = told.get("take_folder", take_folder)
-    if process.wait() != 0 or take_folder is None:
+                if "take_folder" in told:
+                    report = ArtistReport(Path(told["take_folder"]), told["measured"])
+    if process.wait() != 0 or report is None:
         raise DemoError(f"Blender's part failed (exit code {process.returncode}); its log is {log_path}")
-    return Path(take_folder)
+    return report
 
 
 def _blender_flags(blender: str) -> list[str]:
@@ -188,8 +215,3 @@ def _gather(files: DemoFiles, scene: Scene, take_folder: Path) -> None:
     for name, copy in {**names, "take.mp4": files.take.name}.items():
         shutil.copyfile(take_folder / name, files.folder / copy)
     draw_contact_sheet(files.contact_sheet, scene, take_folder)
-
-
-def seconds_since(start: float) -> str:
-    """Time since ``time.monotonic()`` gave ``start``, for people."""
-    return f"{time.monotonic() - start:.0f} s"

@@ -1,0 +1,124 @@
+"""What an artist does in Blender, done by a script: import, camera, Generate, strip, save. Run by ``backend.demo.run``.
+
+This runs inside Blender's own Python, so it knows the add-on and bpy and nothing of the backend. What it says on
+standard output, one JSON object a line, drives the progress bars of the demo.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+
+import bpy
+
+from ex4d_core.trajectories import Trajectory
+
+PRESET = Trajectory("orbit", amount=24, elevation=6, easing="ease_in_out")
+# Changes by hand, as an artist makes them: frame of the take, metres sideways and up, degrees to the left, lens factor.
+CHANGES = ((12, 0.06, 0.02, 1.5, 1.0), (30, -0.12, 0.10, -3.0, 1.12), (48, -0.25, 0.05, -5.0, 1.3))
+_PATIENCE_SECONDS = 600
+
+
+def say(stage: str, done: int, total: int | None, **more: object) -> None:
+    print(json.dumps({"stage": stage, "done": done, "total": total, **more}), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    for option in ("--scene", "--blend", "--backend"):
+        parser.add_argument(option, required=True)
+    options = parser.parse_args(sys.argv[sys.argv.index("--") + 1 :])
+
+    bpy.ops.wm.read_factory_settings(use_empty=True)
+    bpy.ops.preferences.addon_enable(module="blender_addon")
+    bpy.context.preferences.addons["blender_addon"].preferences.address = options.backend
+    # Saved before anything is added, so that every path can be relative to the file.
+    bpy.ops.wm.save_as_mainfile(filepath=options.blend)
+
+    scene_object, measured = import_scene(options.scene)
+    camera = choreograph(scene_object)
+    entry = generate(scene_object, camera, measured)
+    bpy.context.scene.frame_set(bpy.context.scene.frame_start)
+    bpy.ops.wm.save_mainfile()
+    from blender_addon.paths import from_blend
+
+    say("blender", 1, 1, take_folder=str(from_blend(entry.folder)), measured=measured)
+
+
+def import_scene(folder: str) -> tuple[bpy.types.Object, dict[str, float]]:
+    """The sample as an animated, textured object; returns it and milliseconds for import and playback."""
+    from blender_addon.scenes.importing import ImportSettings, import_scene
+
+    begun = time.perf_counter()
+    scene_object = import_scene(folder, ImportSettings(standard_view=True))
+    measured = {"import ms": 1000 * (time.perf_counter() - begun)}
+    scene = bpy.context.scene
+    scene.frame_set(scene.frame_start)
+    times = []
+    for frame in range(scene.frame_start, scene.frame_end + 1):
+        begun = time.perf_counter()
+        scene.frame_set(frame)
+        times.append(1000 * (time.perf_counter() - begun))
+    measured["frame_set ms"] = sorted(times)[len(times) // 2]
+    return scene_object, measured
+
+
+def choreograph(scene_object: bpy.types.Object) -> bpy.types.Object:
+    """A camera on a preset path, then changed by keyframes of position, rotation and focal length."""
+    from blender_addon.cameras.presets import camera_from_preset
+
+    camera = camera_from_preset(scene_object, PRESET, name="Shot camera")
+    start = bpy.context.scene.frame_start
+    # An artist's changes go over a few keyframes; those of the preset on the frames between would undo them.
+    frames = [0, *(change[0] for change in CHANGES)]
+    poses = []
+    for frame in frames:
+        bpy.context.scene.frame_set(start + frame)
+        poses.append((camera.location.copy(), camera.rotation_euler.copy(), camera.data.lens))
+    camera.animation_data_clear()
+    camera.data.animation_data_clear()
+    for frame, (location, rotation, lens), (_, right, up, left, zoom) in zip(
+        frames, poses, ((0, 0, 0, 0, 1), *CHANGES), strict=True
+    ):
+        camera.location = location
+        camera.location.x += right
+        camera.location.z += up
+        camera.rotation_euler = rotation
+        camera.rotation_euler.z += left * 3.141592653589793 / 180
+        camera.data.lens = lens * zoom
+        camera.keyframe_insert("location", frame=start + frame)
+        camera.keyframe_insert("rotation_euler", frame=start + frame)
+        camera.data.keyframe_insert("lens", frame=start + frame)
+    bpy.context.scene.camera = camera
+    return camera
+
+
+def generate(scene_object: bpy.types.Object, camera: bpy.types.Object, measured: dict[str, float]):
+    """Send the shot and follow it until its movie is in the strip; returns the take's entry in the .blend."""
+    from blender_addon.connection.session import session
+    from blender_addon.takes.follow import is_followed, send_take
+    from blender_addon.takes.shots import build_request
+
+    scene = bpy.context.scene
+    package, request = build_request(scene_object, camera, scene.frame_start, scene.frame_end, label="Orbit")
+    begun = time.monotonic()
+    entry = send_take(package, request, scene.frame_start, scene)
+    longest = 0.0
+    # In a window Blender's own timer does this while the artist works on.
+    while is_followed(entry) and time.monotonic() < begun + _PATIENCE_SECONDS:
+        pause = session().tick()
+        longest = max(longest, session().last_tick)
+        if entry.state == "running" and "job started after s" not in measured:
+            measured["job started after s"] = time.monotonic() - begun
+        say(entry.stage or entry.state, round(entry.progress * entry.frames), entry.frames)
+        time.sleep(min(pause, 0.02))
+    measured["longest tick ms"] = 1000 * longest
+    if entry.state != "done":
+        raise SystemExit(f"the take is {entry.state}: {entry.reason}")
+    return entry
+
+
+if __name__ == "__main__":
+    main()
