@@ -1,0 +1,155 @@
+"""What every rasterizer takes and returns: a DW-Mesh and a camera path in, colour and mask out.
+
+Stands between the mesh room and whoever needs the render (engines, worker, CLI), none of whom know which rasterizer
+draws.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from backend.mesh import DWMesh
+
+
+class RasterizerUnavailableError(RuntimeError):
+    """The rasterizer or device that was asked for is not on this machine; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class RenderedFrames:
+    """What a camera path shows of a mesh.
+
+    Attributes:
+        color: (T, H, W, 3) uint8, sRGB, black where unseen.
+        mask: (T, H, W) bool, true where the footage was seen.
+        depth: (T, H, W) float32, along the new camera's z, of the nearest surface of any kind; infinite where there
+            is none. None unless it was asked for.
+    """
+
+    color: torch.Tensor
+    mask: torch.Tensor
+    depth: torch.Tensor | None = None
+
+    def to(self, device: torch.device | str) -> RenderedFrames:
+        depth = None if self.depth is None else self.depth.to(device)
+        return RenderedFrames(self.color.to(device), self.mask.to(device), depth)
+
+
+class Rasterizer(Protocol):
+    """Draws a mesh along a camera path. The size of the render is independent of the mesh's."""
+
+    name: str
+    licence: str  # what its results may be used for, in words for the user
+    device: torch.device
+
+    def render(
+        self,
+        mesh: DWMesh,
+        world_to_camera: np.ndarray | torch.Tensor,
+        intrinsics: np.ndarray | torch.Tensor,
+        width: int,
+        height: int,
+        *,
+        with_depth: bool = False,
+    ) -> RenderedFrames:
+        """Render frame t of the mesh with camera t.
+
+        Args:
+            mesh: T frames; its convention decides how it is drawn.
+            world_to_camera: (T, 4, 4), OpenCV.
+            intrinsics: (T, 3, 3), pixels of the new picture; pixel centres lie at +0.5.
+            width, height: new picture, pixels.
+            with_depth: also return depth.
+
+        Returns:
+            Tensors on the rasterizer's device.
+
+        Raises:
+            ValueError: cameras that do not match the mesh, are not finite, or have no positive focal length.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class CameraBatch:
+    """Checked cameras of a render.
+
+    Attributes:
+        world_to_camera: (T, 4, 4) float64.
+        lenses: (T, 4) float64, fx, fy, cx, cy in pixels.
+    """
+
+    world_to_camera: np.ndarray
+    lenses: np.ndarray
+
+
+def check_cameras(
+    mesh: DWMesh,
+    world_to_camera: np.ndarray | torch.Tensor,
+    intrinsics: np.ndarray | torch.Tensor,
+    width: int,
+    height: int,
+) -> CameraBatch:
+    """Validate what a rasterizer was given, with errors that name the frame and the value.
+
+    In the "reference" convention the principal point is the picture's centre, whatever the intrinsics say: EX-4D
+    knows a field of view only, 2 atan(size / 2f).
+    """
+    poses = _as_float64(world_to_camera)
+    matrices = _as_float64(intrinsics)
+    frames = mesh.frames
+    if poses.shape != (frames, 4, 4):
+        raise ValueError(
+            f"world_to_camera has shape {poses.shape}, but a mesh of {frames} frames needs {(frames, 4, 4)}"
+        )
+    if matrices.shape != (frames, 3, 3):
+        raise ValueError(
+            f"intrinsics have shape {matrices.shape}, but a mesh of {frames} frames needs {(frames, 3, 3)}"
+        )
+    if width < 1 or height < 1:
+        raise ValueError(f"a render needs at least 1 x 1 pixels, got {width} x {height} (width x height)")
+    for name, values in (("world_to_camera", poses), ("intrinsics", matrices)):
+        broken = ~np.isfinite(values).all(axis=(1, 2))
+        if broken.any():
+            frame = int(np.argmax(broken))
+            raise ValueError(f"{name} of frame {frame} is not finite: {values[frame].tolist()}")
+    focal = matrices[:, [0, 1], [0, 1]]
+    broken = ~(focal > 0).all(axis=1)
+    if broken.any():
+        frame = int(np.argmax(broken))
+        raise ValueError(f"focal lengths of frame {frame} must be positive, got {focal[frame].tolist()} pixels")
+    centre = matrices[:, [0, 1], [2, 2]]
+    if mesh.convention == "reference":
+        centre = np.broadcast_to([width / 2, height / 2], (frames, 2))
+    return CameraBatch(poses, np.concatenate([focal, centre], axis=1))
+
+
+def force_first_frame(frames: RenderedFrames, source: torch.Tensor) -> RenderedFrames:
+    """EX-4D's habit, for the "reference" convention only: frame 0 is the source frame, all of it seen.
+
+    Args:
+        frames: a render of the source picture's own size.
+        source: (H, W, 3) uint8, the first source frame.
+
+    Raises:
+        ValueError: when the sizes differ.
+    """
+    if tuple(source.shape) != tuple(frames.color.shape[1:]):
+        raise ValueError(
+            f"the source frame has shape {tuple(source.shape)}, the rendered frames {tuple(frames.color.shape[1:])}: "
+            "render at the source picture's size"
+        )
+    color, mask = frames.color.clone(), frames.mask.clone()
+    color[0] = source.to(color.device)
+    mask[0] = True
+    return RenderedFrames(color, mask, frames.depth)
+
+
+def _as_float64(values: np.ndarray | torch.Tensor) -> np.ndarray:
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu().numpy()
+    return np.asarray(values, dtype=np.float64)

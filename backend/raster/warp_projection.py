@@ -1,0 +1,177 @@
+"""First pass of the `warp` rasterizer, one source for CPU and CUDA: project vertices; and what all passes share.
+
+Projected vertices are snapped to 1/256 pixel, so that edge functions are exact integers: faces that share an edge
+leave no crack and share no pixel, on every device. Faces that reach in front of the near plane, or far off the screen,
+use homogeneous edge functions instead (Olano and Greer, "Triangle Scan Conversion using 2D Homogeneous Coordinates",
+1997): they need no clipping, so the visible part of a face behind the camera is right by construction.
+"""
+
+from __future__ import annotations
+
+import warp as wp
+
+wp.set_module_options({"enable_backward": False})
+
+SUBPIXEL_BITS = wp.constant(8)
+SUBPIXELS = wp.constant(256)
+HALF_PIXEL = wp.constant(128)
+# Snapped coordinates stay below 2^28, their edge functions below 2^59: no integer overflows.
+GUARD_BAND = wp.constant(float(2**20))
+EMPTY = wp.constant(wp.uint64(0xFFFFFFFFFFFFFFFF))
+
+
+@wp.struct
+class Projected:
+    """A frame batch's projected vertices, (B, V) each; 1/z = 0 marks a vertex without snapped coordinates."""
+
+    x: wp.array2d(dtype=wp.int32)
+    y: wp.array2d(dtype=wp.int32)
+    inverse_z: wp.array2d(dtype=float)
+
+
+@wp.struct
+class View:
+    """How a frame batch is looked at; lenses holds (fx, fy, cx, cy) of each frame in pixels."""
+
+    cameras: wp.array(dtype=wp.mat44d)
+    lenses: wp.array(dtype=wp.vec4d)
+    width: int
+    height: int
+    near: float
+    far: float
+
+
+@wp.struct
+class Corner:
+    """One vertex of a face that is drawn by homogeneous edge functions."""
+
+    index: int
+    snapped: bool
+    x: int  # snapped coordinates
+    y: int
+    point: wp.vec3d  # (x z, y z, z) with x, y in pixels
+
+
+@wp.kernel
+def project_vertices(
+    vertices: wp.array2d(dtype=wp.vec3),
+    view: View,
+    projected: Projected,
+):
+    """Snapped pixel coordinates and 1/z of each vertex that lies beyond the near plane and within the guard band."""
+    frame, vertex = wp.tid()
+    p = camera_space(vertices[frame, vertex], view.cameras[frame])
+    lens = view.lenses[frame]
+    x = wp.int32(0)
+    y = wp.int32(0)
+    w = wp.float32(0.0)
+    if p[2] >= wp.float64(view.near):
+        px = lens[0] * p[0] / p[2] + lens[2]
+        py = lens[1] * p[1] / p[2] + lens[3]
+        guard = wp.float64(GUARD_BAND)
+        if wp.abs(px) < guard and wp.abs(py) < guard:
+            x = int(wp.floor(px * wp.float64(SUBPIXELS) + wp.float64(0.5)))
+            y = int(wp.floor(py * wp.float64(SUBPIXELS) + wp.float64(0.5)))
+            w = float(wp.float64(1.0) / p[2])
+    projected.x[frame, vertex] = x
+    projected.y[frame, vertex] = y
+    projected.inverse_z[frame, vertex] = w
+
+
+@wp.func
+def camera_space(vertex: wp.vec3, camera: wp.mat44d) -> wp.vec3d:
+    x = wp.float64(vertex[0])
+    y = wp.float64(vertex[1])
+    z = wp.float64(vertex[2])
+    return wp.vec3d(
+        camera[0, 0] * x + camera[0, 1] * y + camera[0, 2] * z + camera[0, 3],
+        camera[1, 0] * x + camera[1, 1] * y + camera[1, 2] * z + camera[1, 3],
+        camera[2, 0] * x + camera[2, 1] * y + camera[2, 2] * z + camera[2, 3],
+    )
+
+
+@wp.func
+def face_corners(face: int, rows: int, columns: int) -> wp.vec3i:
+    """Vertex indices of a DW-Mesh face: upper triangles of all cells, lower triangles of all cells, two caps."""
+    cells = (rows - 1) * (columns - 1)
+    last = rows * columns - 1
+    corners = wp.vec3i(columns - 1, 0, last)
+    if face == 2 * cells + 1:
+        corners = wp.vec3i(last, 0, last - columns + 1)
+    if face < 2 * cells:
+        cell = face % cells
+        row = cell // (columns - 1)
+        top_left = row * columns + (cell - row * (columns - 1))
+        bottom_left = top_left + columns
+        corners = wp.vec3i(bottom_left, top_left, top_left + 1)
+        if face >= cells:
+            corners = wp.vec3i(bottom_left, top_left + 1, bottom_left + 1)
+    return corners
+
+
+@wp.func
+def face_corner(
+    index: int, frame: int, vertices: wp.array2d(dtype=wp.vec3), projected: Projected, view: View
+) -> Corner:
+    corner = Corner()
+    p = camera_space(vertices[frame, index], view.cameras[frame])
+    lens = view.lenses[frame]
+    corner.index = index
+    corner.snapped = projected.inverse_z[frame, index] > 0.0
+    corner.x = projected.x[frame, index]
+    corner.y = projected.y[frame, index]
+    corner.point = wp.vec3d(lens[0] * p[0] + lens[2] * p[2], lens[1] * p[1] + lens[3] * p[2], p[2])
+    if corner.snapped:
+        scale = p[2] / wp.float64(SUBPIXELS)
+        corner.point = wp.vec3d(wp.float64(corner.x) * scale, wp.float64(corner.y) * scale, p[2])
+    return corner
+
+
+@wp.func
+def cross(ax: int, ay: int, bx: int, by: int) -> wp.int64:
+    return wp.int64(ax) * wp.int64(by) - wp.int64(ay) * wp.int64(bx)
+
+
+@wp.func
+def edge_bias(dx: int, dy: int) -> wp.int64:
+    """0 if a pixel centre exactly on the edge belongs to the face, else -1: of two faces at an edge, one owns it."""
+    bias = wp.int64(-1)
+    if dy < 0 or (dy == 0 and dx > 0):
+        bias = wp.int64(0)
+    return bias
+
+
+@wp.func
+def owns_edge(a: Corner, b: Corner) -> bool:
+    owns = a.index < b.index
+    if a.snapped and b.snapped:
+        owns = edge_bias(b.x - a.x, b.y - a.y) == wp.int64(0)
+    return owns
+
+
+@wp.func
+def homogeneous_edge(a: Corner, b: Corner, column: int, row: int) -> wp.float64:
+    """Signed edge function at a pixel's centre, scaled by both depths; exactly negated when a and b change places.
+
+    Between two snapped vertices its sign is the exact one that the neighbouring face may have been drawn with.
+    """
+    e = wp.float64(0.0)
+    if a.snapped and b.snapped:
+        x = (column << SUBPIXEL_BITS) + HALF_PIXEL
+        y = (row << SUBPIXEL_BITS) + HALF_PIXEL
+        subpixel_area = wp.float64(SUBPIXELS) * wp.float64(SUBPIXELS)
+        e = wp.float64(cross(a.x - x, a.y - y, b.x - x, b.y - y)) * a.point[2] * b.point[2] / subpixel_area
+    else:
+        x_centre = wp.float64(column) + wp.float64(0.5)
+        y_centre = wp.float64(row) + wp.float64(0.5)
+        p = a.point
+        q = b.point
+        sign = wp.float64(1.0)
+        if a.index > b.index:
+            p = b.point
+            q = a.point
+            sign = wp.float64(-1.0)
+        e = sign * (
+            (p[0] - x_centre * p[2]) * (q[1] - y_centre * q[2]) - (p[1] - y_centre * p[2]) * (q[0] - x_centre * q[2])
+        )
+    return e

@@ -1,0 +1,239 @@
+"""The `warp` rasterizer's promises: the source camera gives the footage back, what is unknown is unseen, nothing
+breaks on degenerate input, and errors name the frame and the value."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from backend.mesh import DWMesh, build_dw_mesh
+from backend.raster import (
+    Rasterizer,
+    RasterizerUnavailableError,
+    available_rasterizers,
+    create_rasterizer,
+)
+
+
+@pytest.fixture(scope="module")
+def rasterizer() -> Rasterizer:
+    return create_rasterizer("warp", "cpu")
+
+
+def lens(frames: int, focal: float, width: int, height: int) -> np.ndarray:
+    return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])[None].repeat(frames, 0)
+
+
+def noise(frames: int, height: int, width: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Depth that is a cliff at every pixel, and random colours."""
+    random = torch.Generator().manual_seed(seed)
+    depth = torch.rand(frames, height, width, generator=random) * 9 + 0.05
+    return depth, torch.randint(0, 256, (frames, height, width, 3), dtype=torch.uint8, generator=random)
+
+
+def wall(frames: int = 1, height: int = 40, width: int = 60) -> DWMesh:
+    """A flat wall at depth 4, in one colour; the focal length equals the width."""
+    color = torch.full((frames, height, width, 3), 200, dtype=torch.uint8)
+    intrinsics = torch.from_numpy(lens(frames, width, width, height))
+    return build_dw_mesh(torch.full((frames, height, width), 4.0), color, intrinsics)
+
+
+def still(frames: int = 1) -> np.ndarray:
+    return np.eye(4)[None].repeat(frames, 0)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "focal"), [(2, 2, 3.0), (37, 64, 50.0), (256, 200, 500.0), (96, 1500, 2e4)]
+)
+@pytest.mark.parametrize("centre", [(0.0, 0.0), (0.31, -7.7)], ids=["centred lens", "shifted lens"])
+def test_the_source_camera_gives_the_source_back_exactly(rasterizer, height, width, focal, centre) -> None:
+    depth, color = noise(2, height, width)
+    intrinsics = lens(2, focal, width, height)
+    intrinsics[:, :2, 2] += centre
+
+    frames = rasterizer.render(
+        build_dw_mesh(depth, color, torch.from_numpy(intrinsics)), still(2), intrinsics, width, height, with_depth=True
+    )
+
+    assert frames.mask.all()
+    assert torch.equal(frames.color, color)
+    # beside cliffs a hundred times as deep as wide, 1/256 pixel is a visible step in depth
+    assert ((frames.depth / depth - 1).abs() < 0.2).all()
+
+
+def test_a_moving_source_camera_gives_the_source_back_exactly(rasterizer) -> None:
+    depth, color = noise(3, 90, 120)
+    intrinsics = lens(3, 130.0, 120, 90)
+    angles = np.radians([10.0, 75.0, 200.0])
+    poses = still(3)
+    poses[:, 0, 0] = poses[:, 2, 2] = np.cos(angles)
+    poses[:, 0, 2], poses[:, 2, 0] = np.sin(angles), -np.sin(angles)
+    poses[:, :3, 3] = [[0.2, 0, 0], [5, -3, 8], [-20, 4, 2]]
+
+    mesh = build_dw_mesh(depth, color, torch.from_numpy(intrinsics), camera_to_world=torch.from_numpy(poses))
+    frames = rasterizer.render(mesh, np.linalg.inv(poses), intrinsics, 120, 90)
+
+    assert frames.mask.all()
+    assert torch.equal(frames.color, color)
+
+
+def test_render_size_is_independent_of_mesh_size(rasterizer) -> None:
+    mesh = wall()
+    for width, height in ((1, 1), (7, 5), (60, 40), (333, 222)):
+        frames = rasterizer.render(mesh, still(), lens(1, width, width, height), width, height)
+        assert frames.color.shape == (1, height, width, 3) and frames.color.dtype == torch.uint8
+        assert frames.mask.shape == (1, height, width) and frames.mask.dtype == torch.bool
+        assert frames.depth is None
+        # half a source pixel at the picture's edge is the wall's own border
+        inner = frames.mask[:, height // 40 + 1 : -(height // 40) - 1, width // 60 + 1 : -(width // 60) - 1]
+        assert inner.all()
+        assert (frames.color[frames.mask] == 200).all()
+
+
+def test_zoom_follows_the_intrinsics_of_each_frame(rasterizer) -> None:
+    """A wall 60 pixels wide through a lens half as long covers the middle half of the picture."""
+    mesh = wall(frames=2)
+    intrinsics = lens(2, 60, 60, 40)
+    intrinsics[1, [0, 1], [0, 1]] = 30.0
+    frames = rasterizer.render(mesh, still(2), intrinsics, 60, 40)
+    assert frames.mask[0].all()
+    assert frames.mask[1, 11:29, 16:44].all()
+    assert not frames.mask[1, :9].any() and not frames.mask[1, :, :14].any()
+
+
+def test_no_crack_and_no_overlap_at_any_view_of_a_surface(rasterizer) -> None:
+    """A wavy surface that fills the view, from 40 odd cameras: a crack would let the unseen caps show."""
+    height, width, count = 60, 80, 40
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    depth = (4 + 0.1 * torch.sin(x / 5.0) * torch.cos(y / 7.0)).expand(count, -1, -1).contiguous()
+    color = torch.full((count, height, width, 3), 90, dtype=torch.uint8)
+    mesh = build_dw_mesh(depth, color, torch.from_numpy(lens(count, 60.0, width, height)))
+    random = np.random.default_rng(3)
+    angles = random.uniform(-0.15, 0.15, count)
+    cameras = still(count)
+    cameras[:, 0, 0] = cameras[:, 1, 1] = np.cos(angles)
+    cameras[:, 0, 1], cameras[:, 1, 0] = -np.sin(angles), np.sin(angles)
+    cameras[:, :3, 3] = random.uniform(-0.2, 0.2, (count, 3))
+
+    frames = rasterizer.render(mesh, cameras, lens(count, 150.0, 101, 67), 101, 67)
+
+    assert frames.mask.all()
+    assert (frames.color == 90).all()
+
+
+@pytest.mark.parametrize("distance", [4.5, 10.0, 60.0])
+def test_from_behind_nothing_is_seen(rasterizer, distance: float) -> None:
+    mesh = wall()
+    behind = np.diag([-1.0, 1.0, -1.0, 1.0])[None].copy()
+    behind[0, 2, 3] = distance
+    frames = rasterizer.render(mesh, behind, lens(1, 60, 60, 40), 60, 40, with_depth=True)
+    assert not frames.mask.any()
+    assert (frames.color == 0).all()
+    assert frames.depth[0, 20, 30].isfinite()  # but it is there, and hides what is behind it
+
+
+def test_a_camera_that_flies_through_the_wall_sees_it_until_it_is_through(rasterizer) -> None:
+    positions = [0.0, 3.9, 3.99999, 4.00001, 4.2, 5.0]
+    mesh = wall(frames=len(positions))
+    cameras = still(len(positions))
+    cameras[:, 2, 3] = -np.array(positions)
+    frames = rasterizer.render(mesh, cameras, lens(len(positions), 60, 60, 40), 60, 40, with_depth=True)
+    assert frames.mask.flatten(1).all(dim=1).tolist() == [True, True, True, False, False, False]
+    assert not frames.mask[3:].any()
+    np.testing.assert_allclose(frames.depth[:3, 20, 30], [4.0, 0.1, 1e-5], rtol=0.05)
+
+
+def test_a_grazing_camera_inside_the_mesh_sees_the_part_before_it(rasterizer) -> None:
+    """Standing on a floor that reaches from behind the camera to the horizon: its lower half is floor, all of it."""
+    height, width = 50, 60
+    y = torch.arange(height)[:, None] + 0.5
+    depth = (60.0 / (y + 5)).expand(height, width)[None].contiguous()  # the plane Y = 1
+    color = torch.full((1, height, width, 3), 120, dtype=torch.uint8)
+    intrinsics = torch.tensor([[[60.0, 0, 30], [0, 60.0, -5], [0, 0, 1]]])
+    mesh = build_dw_mesh(depth, color, intrinsics)
+    # the floor reaches from Z = 1.1 to Z = 11; the camera stands above Z = 4, so near faces pass behind it
+    camera = still()
+    camera[0, 2, 3] = -4.0
+    camera[0, 1, 3] = -0.95
+    frames = rasterizer.render(mesh, camera, lens(1, 40.0, 41, 31), 41, 31, with_depth=True)
+    floor = frames.depth[0, 20:, 20]
+    expected = 0.05 * 40.0 / (np.arange(20, 31) + 0.5 - 15.5)
+    np.testing.assert_allclose(floor.numpy(), expected, rtol=0.01)
+    assert frames.mask[0, 20:, 15:26].all()
+    assert not frames.mask[0, :15].any()
+
+
+def test_faces_of_no_area_draw_nothing_and_break_nothing(rasterizer) -> None:
+    mesh = wall(height=4, width=5)
+    for squash in ((0.0, 1.0, 1.0), (1.0, 0.0, 1.0), (0.0, 0.0, 1.0), (0.0, 0.0, 0.0), (1.0, 1.0, -1.0)):
+        flat = mesh.vertices * torch.tensor(squash)
+        degenerate = DWMesh(
+            flat, mesh.faces, mesh.occluded, mesh.colors, mesh.uvs, mesh.convention, mesh.cap_faces, mesh.grid_shape
+        )
+        frames = rasterizer.render(degenerate, still(), lens(1, 5, 5, 4), 5, 4)
+        assert not frames.mask.any()
+
+
+def test_one_bad_vertex_spoils_only_its_own_faces(rasterizer) -> None:
+    mesh = wall()
+    vertices = mesh.vertices.clone()
+    vertices[0, 20 * 62 + 30] = float("nan")
+    spoiled = DWMesh(
+        vertices, mesh.faces, mesh.occluded, mesh.colors, mesh.uvs, mesh.convention, mesh.cap_faces, mesh.grid_shape
+    )
+    frames = rasterizer.render(spoiled, still(), lens(1, 60, 60, 40), 60, 40)
+    assert (~frames.mask).sum() <= 6
+
+
+def test_the_same_input_gives_the_same_bytes_in_any_company(rasterizer) -> None:
+    depth, color = noise(4, 50, 70)
+    intrinsics = lens(4, 60.0, 70, 50)
+    mesh = build_dw_mesh(depth, color, torch.from_numpy(intrinsics))
+    cameras = still(4)
+    cameras[:, 0, 3] = [-0.5, 0.3, 1.0, 2.0]
+    together = rasterizer.render(mesh, cameras, intrinsics, 70, 50)
+    again = rasterizer.render(mesh, cameras, intrinsics, 70, 50)
+    assert torch.equal(together.color, again.color) and torch.equal(together.mask, again.mask)
+    for frame in range(4):
+        one = slice(frame, frame + 1)
+        alone = rasterizer.render(mesh.frame_range(frame, frame + 1), cameras[one], intrinsics[one], 70, 50)
+        assert torch.equal(alone.color[0], together.color[frame])
+        assert torch.equal(alone.mask[0], together.mask[frame])
+
+
+def test_bad_cameras_are_refused_with_frame_and_value(rasterizer) -> None:
+    mesh, cameras, intrinsics = wall(frames=3), still(3), lens(3, 60, 60, 40)
+
+    def refused(message: str, cameras=cameras, intrinsics=intrinsics, size=(60, 40)) -> None:
+        with pytest.raises(ValueError, match=message):
+            rasterizer.render(mesh, cameras, intrinsics, *size)
+
+    refused(r"world_to_camera has shape \(2, 4, 4\), but a mesh of 3 frames needs \(3, 4, 4\)", cameras=cameras[:2])
+    refused(r"intrinsics have shape \(4, 3, 3\), but a mesh of 3 frames", intrinsics=lens(4, 60, 60, 40))
+    refused("at least 1 x 1 pixels, got 60 x 0", size=(60, 0))
+    broken = cameras.copy()
+    broken[1, 0, 3] = np.nan
+    refused("world_to_camera of frame 1 is not finite", cameras=broken)
+    zoom = intrinsics.copy()
+    zoom[2, 1, 1] = 0.0
+    refused(r"focal lengths of frame 2 must be positive, got \[60.0, 0.0\] pixels", intrinsics=zoom)
+
+
+def test_choice_of_rasterizer_and_device() -> None:
+    assert available_rasterizers() == ("warp",)
+    chosen = create_rasterizer()
+    assert chosen.name == "warp" and "Apache-2.0" in chosen.licence
+    assert chosen.device.type == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(ValueError, match="unknown rasterizer 'opengl': use auto or one of warp"):
+        create_rasterizer("opengl")
+    with pytest.raises(ValueError, match="unknown device 'gpu': use auto, cpu, cuda or cuda:N"):
+        create_rasterizer("warp", "gpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_cuda_where_there_is_none_is_refused_with_the_remedy() -> None:
+    with pytest.raises(
+        RasterizerUnavailableError, match=r"no usable CUDA device: install an NVIDIA driver.*device cpu"
+    ):
+        create_rasterizer("warp", "cuda")
