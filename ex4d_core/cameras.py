@@ -111,9 +111,9 @@ class CameraPath:
         if intrinsics.ndim not in (2, 3) or intrinsics.shape[-2:] != (3, 3):
             raise CameraError(f"intrinsics in {path} must be (3, 3) or (T, 3, 3), not {intrinsics.shape}")
         principal_point = intrinsics.reshape(-1, 3, 3)[0, :2, 2]
-        width = width or int(data.get("width", round(2 * principal_point[0])))
-        height = height or int(data.get("height", round(2 * principal_point[1])))
-        return CameraPath(data["extrinsics"], intrinsics, width, height)
+        width = data.get("width", width or round(2 * principal_point[0]))
+        height = data.get("height", height or round(2 * principal_point[1]))
+        return CameraPath(data["extrinsics"], intrinsics, int(width), int(height))
 
 
 def _require_rigid(matrices: np.ndarray) -> None:
