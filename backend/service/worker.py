@@ -1,0 +1,219 @@
+"""A worker process: takes the oldest queued job, has the runner make it, and files what comes out.
+
+Started by `backend.service.workers`. It never touches a client's socket: jobs come from the job store, results go
+into the blob store and the job store. A byte on standard input means that there may be work, its end that the service
+is gone. Lines on standard output tell the service what changed:
+
+    ready {"device": ..., "engines": {...}, "rasterizers": {...}}
+    idle | claimed JOB | changed JOB | ended JOB
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import faulthandler
+import importlib
+import json
+import logging
+import os
+import platform
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from backend.service.blob_store import FULL_DISK_ERRORS, BlobStore, full_disk_text
+from backend.service.job_store import ClaimedJob, ClaimLost, JobStore
+from backend.service.settings import ServiceSettings
+from ex4d_core.scene import MAX_MANIFEST_BYTES, RENDER_FILES, Scene, SceneError, SceneManifest
+
+log = logging.getLogger("backend.service.worker")
+
+# Often enough for a bar that moves smoothly.
+_PROGRESS_SECONDS = 0.1
+
+_RASTERIZER_LICENCES = {
+    "warp": "NVIDIA Warp, Apache-2.0: for any work",
+    "nvdiffrast": "NVIDIA nvdiffrast: for research and evaluation only",
+}
+
+Runner = Callable[..., None]
+
+
+class Pipe:
+    """What the worker tells the service, line by line."""
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+
+    def say(self, *words: str) -> None:
+        # When nobody listens any more, the end of standard input ends this process.
+        with contextlib.suppress(OSError):
+            self._file.write(" ".join(words).encode() + b"\n")
+
+
+class JobSink:
+    """Takes a job's progress and results; the `backend.shot.TakeSink` of the service.
+
+    Every method raises `ClaimLost` once the job is no longer this worker's.
+    """
+
+    def __init__(self, store: JobStore, blobs: BlobStore, claimed: ClaimedJob, pipe: Pipe):
+        self._store = store
+        self._blobs = blobs
+        self._claimed = claimed
+        self._pipe = pipe
+        self._stage = ""
+        self._written = 0.0
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if stage == self._stage and done < total and now - self._written < _PROGRESS_SECONDS:
+            return
+        self._store.set_progress(self._claimed, stage, done, total)
+        self._stage, self._written = stage, now
+        self._pipe.say("changed", self._claimed.job)
+
+    def frame(self, index: int, path: Path) -> None:
+        self._store.add_frame(self._claimed, index, *self._blobs.add_file(path))
+        self._pipe.say("changed", self._claimed.job)
+
+    def file(self, name: str, path: Path) -> None:
+        self._store.add_file(self._claimed, name, *self._blobs.add_file(path))
+        self._pipe.say("changed", self._claimed.job)
+
+
+def open_scene(blobs: BlobStore, digest: str) -> Scene:
+    """The scene that a manifest's hash names, its files read where they are.
+
+    Raises:
+        SceneError: the manifest or one of `RENDER_FILES` is not here, or is not what the manifest says.
+    """
+    try:
+        data = blobs.read(digest, 0, MAX_MANIFEST_BYTES + 1)
+    except FileNotFoundError as error:
+        raise SceneError(f"the manifest of scene {digest} is not here any more; send the scene again") from error
+    manifest = SceneManifest.from_json(data)
+    for part in RENDER_FILES:
+        entry = manifest.files[part]
+        if blobs.size(entry.sha256) != entry.size:
+            raise SceneError(f"the {part} of scene {manifest.name!r} is not here any more; send the scene again")
+        blobs.touch(entry.sha256)
+    return Scene(data, {part: blobs.path(manifest.files[part].sha256) for part in RENDER_FILES})
+
+
+def run_job(
+    claimed: ClaimedJob, runner: Runner, store: JobStore, blobs: BlobStore, pipe: Pipe, device: str, folder: Path
+) -> None:
+    """Make a job, and write down how it ended. Whatever goes wrong in it is the job's end, not the worker's."""
+    folder.mkdir(parents=True)
+    sink = JobSink(store, blobs, claimed, pipe)
+    try:
+        runner(open_scene(blobs, claimed.request.scene), claimed.request, device=device, sink=sink, work_folder=folder)
+        store.finish(claimed)
+    except ClaimLost as lost:
+        log.info("%s; dropped", lost)
+    # Engines may raise anything, and other jobs must go on.
+    except Exception as error:
+        log.exception("job %s failed", claimed.job)
+        try:
+            store.fail(claimed, _failure(error, folder))
+        except ClaimLost as lost:
+            log.info("%s; dropped", lost)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _failure(error: Exception, folder: Path) -> str:
+    """Why a job failed, for people: errors of our own kinds speak for themselves."""
+    if isinstance(error, OSError) and error.errno in FULL_DISK_ERRORS:
+        return full_disk_text(folder, error)
+    if isinstance(error, (ValueError, RuntimeError)) and type(error).__module__ != "builtins":
+        return str(error)
+    return f"internal error: {type(error).__name__}: {error}"
+
+
+def work(settings: ServiceSettings, name: str, pipe: Pipe) -> None:
+    """Take and make jobs, forever."""
+    wake = threading.Event()
+    threading.Thread(target=_watch_stdin, args=(wake,), name="stdin", daemon=True).start()
+    device = settings.devices[0]
+    store, blobs = JobStore(settings.database), BlobStore(settings.data)
+    runner = _load(settings.runner, device)
+    pipe.say("ready", json.dumps(_introduction(device)))
+    while True:
+        wake.clear()
+        claimed = store.claim(name)
+        if claimed is None:
+            pipe.say("idle")
+            wake.wait()
+            continue
+        pipe.say("claimed", claimed.job)
+        log.info("job %s, %r: %d frames", claimed.job, claimed.request.label, len(claimed.request.camera))
+        run_job(claimed, runner, store, blobs, pipe, device, settings.data / "work" / name / claimed.claim)
+        pipe.say("ended", claimed.job)
+
+
+def _load(runner: str, device: str) -> Runner:
+    """Import the runner, and with it torch and all that; what is slow only once is over before the first job."""
+    module, _, function = runner.partition(":")
+    made = getattr(importlib.import_module(module), function)
+    if "backend.raster" in sys.modules:
+        from backend.raster import create_rasterizer
+
+        create_rasterizer(device=device)
+    return made
+
+
+def _watch_stdin(wake: threading.Event) -> None:
+    while os.read(0, 4096):
+        wake.set()
+    # The service is gone, and so must we be, whatever the other threads are in: all that counts is on disk.
+    os._exit(0)
+
+
+def _introduction(device: str) -> dict[str, object]:
+    """What the service tells clients of this worker; engines and rasterizers only as far as the runner uses them."""
+    engines, rasterizers = {}, {}
+    if "backend.generate" in sys.modules:
+        from backend.generate import PreviewEngine
+
+        engines[PreviewEngine.name] = PreviewEngine.licence
+    if "backend.raster" in sys.modules:
+        from backend.raster import available_rasterizers
+
+        rasterizers = {name: _RASTERIZER_LICENCES.get(name, "") for name in available_rasterizers()}
+    return {"device": _device_in_words(device), "engines": engines, "rasterizers": rasterizers}
+
+
+def _device_in_words(device: str) -> str:
+    if device.startswith("cuda"):
+        import torch
+
+        properties = torch.cuda.get_device_properties(device)
+        return f"{properties.name}, {properties.total_memory / 1024**3:.0f} GiB ({device})"
+    return f"CPU, {os.cpu_count()} cores ({platform.machine()})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A worker of the EX-4D service; the service starts it.")
+    for option in ("--data", "--name", "--device", "--runner"):
+        parser.add_argument(option, required=True)
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    faulthandler.enable()
+    # Libraries print to standard output; only our own lines may go to the service.
+    pipe = Pipe(os.fdopen(os.dup(1), "wb", buffering=0))
+    os.dup2(2, 1)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    settings = ServiceSettings(data=Path(arguments.data), devices=(arguments.device,), runner=arguments.runner)
+    work(settings, arguments.name, pipe)
+
+
+if __name__ == "__main__":
+    main()
