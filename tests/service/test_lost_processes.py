@@ -1,0 +1,175 @@
+"""Workers that die, hang or do not listen, and a service that is killed: no job is lost, no frame comes twice."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+
+from ex4d_core.messages import GetEvents, Hello
+
+
+def frames_of(events):
+    return sorted(event.index for event in events if event.kind == "frame")
+
+
+def test_a_worker_killed_in_a_job_is_replaced_and_the_job_ends_with_every_frame_once(
+    start_service, connect, scene, shot, tmp_path
+):
+    service = start_service()
+    wire = connect(service)
+    wire.upload_scene(scene)
+    go = tmp_path / "go"
+    job = wire.submit(shot(f"wait {go}"))
+    wire.wait_for_half(job)
+    (worker,) = service.worker_pids()
+    os.kill(worker, signal.SIGKILL)
+    go.touch()
+
+    status, events = wire.finish(job)
+    assert (status.state, status.attempt) == ("done", 2)
+    assert frames_of(events) == [0, 1, 2, 3, 4, 5]
+    states = [event.name for event in events if event.kind == "state"]
+    assert states == ["queued", "running", "queued", "running", "done"]
+    assert service.worker_pids() != [worker]
+
+
+def test_a_service_killed_in_a_job_goes_on_after_a_restart(start_service, connect, scene, shot, tmp_path):
+    service = start_service()
+    wire = connect(service)
+    wire.upload_scene(scene)
+    go = tmp_path / "go"
+    running, queued = wire.submit(shot(f"wait {go}")), wire.submit(shot("good"))
+    wire.wait_for_half(running)
+    seen = wire.ask(GetEvents(running)).events
+    workers = service.worker_pids()
+    service.kill()
+    for worker in workers:
+        wait_for_end(worker)
+    go.touch()
+
+    service.start()
+    wire = connect(service)
+    status, events = wire.finish(running)
+    assert (status.state, status.attempt) == ("done", 2)
+    assert frames_of(events) == [0, 1, 2, 3, 4, 5]
+    assert events[: len(seen)] == seen, "what was announced stays as it was"
+    for event in events:
+        assert event.kind != "frame" or wire.download(event.sha256) == f"frame {event.index} of gradient".encode()
+    assert wire.finish(queued)[0].state == "done"
+
+
+def wait_for_end(pid: int) -> None:
+    """The workers of a killed service end by themselves."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    assert select.select([descriptor], [], [], 60)[0], "a worker outlived its service"
+    os.close(descriptor)
+
+
+def test_a_worker_that_outlived_its_service_unnoticed_can_change_nothing(start_service, connect, scene, shot, tmp_path):
+    service = start_service()
+    wire = connect(service)
+    wire.upload_scene(scene)
+    go = tmp_path / "go"
+    job = wire.submit(shot(f"wait {go}"))
+    wire.wait_for_half(job)
+    (zombie,) = service.worker_pids()
+    os.kill(zombie, signal.SIGSTOP)
+    service.kill()
+    go.touch()
+    service.start()
+    wire = connect(service)
+    ended = wire.finish(job)
+    assert ended[0].state == "done"
+    os.kill(zombie, signal.SIGCONT)
+    wait_for_end(zombie)
+    assert wire.finish(job) == ended
+
+
+def test_a_job_that_kills_its_worker_twice_fails_with_the_reason(start_service, connect, scene, shot):
+    service = start_service()
+    wire = connect(service)
+    wire.upload_scene(scene)
+    job, next_one = wire.submit(shot("die")), wire.submit(shot("good"))
+    status, events = wire.finish(job)
+    assert (status.state, status.attempt) == ("failed", 2)
+    assert "the worker on cpu was killed by SIGKILL" in status.reason
+    assert "about to die" in status.reason, "the last lines of its log"
+    assert frames_of(events) == [0, 1, 2]
+    assert wire.finish(next_one)[0].state == "done"
+
+
+def test_a_hanging_worker_is_replaced_and_its_job_tried_again(start_service, connect, scene, shot, tmp_path):
+    service = start_service(hang_seconds=3, devices=["cpu", "cpu"])
+    service.wait_for_log("worker 0-.* is ready")
+    service.wait_for_log("worker 1-.* is ready")
+    before = service.worker_pids()
+    wire = connect(service)
+    wire.upload_scene(scene)
+    job = wire.submit(shot(f"hang {tmp_path / 'hung'}"))
+    status, events = wire.finish(job)
+    assert (status.state, status.attempt) == ("done", 2)
+    assert frames_of(events) == [0, 1, 2, 3, 4, 5]
+    service.wait_for_log("made no progress for 3 seconds")
+    # The other one had nothing to do for as long; that is not hanging.
+    assert len(set(before) & set(service.worker_pids())) == 1
+
+
+def test_cancel_works_at_once_even_if_the_worker_does_not_listen(start_service, connect, scene, shot):
+    service = start_service(cancel_seconds=0.2)
+    wire = connect(service)
+    wire.upload_scene(scene)
+    job, next_one = wire.submit(shot("stubborn")), wire.submit(shot("good"))
+    wire.wait_for_half(job)
+    assert wire.cancel(job).state == "cancelled"
+    service.wait_for_log(f"went on with the cancelled job {job}")
+    assert wire.finish(next_one)[0].state == "done"
+    status, events = wire.finish(job)
+    assert (status.state, status.attempt) == ("cancelled", 1)
+    assert frames_of(events) == [0, 1, 2]
+
+
+def test_a_worker_that_cannot_start_leaves_the_service_up_and_says_so(start_service, connect, scene, shot):
+    service = start_service(runner="shot_runners:no_such_function")
+    wire = connect(service)
+    wire.upload_scene(scene)
+    job = wire.submit(shot("good"))
+    service.wait_for_log("has no attribute 'no_such_function'")
+    (device,) = wire.ask(Hello()).devices
+    assert "does not start" in device and "no_such_function" in device
+    assert wire.cancel(job).state == "cancelled"
+
+
+def test_sigterm_ends_cleanly_and_the_job_goes_on_later_as_if_nothing_was(
+    start_service, connect, scene, shot, tmp_path
+):
+    service = start_service()
+    wire = connect(service)
+    wire.upload_scene(scene)
+    go = tmp_path / "go"
+    job = wire.submit(shot(f"wait {go}"))
+    wire.wait_for_half(job)
+    workers = service.worker_pids()
+    assert service.stop() == 0
+    assert not any(os.path.exists(f"/proc/{worker}") for worker in workers)
+    go.touch()
+
+    service.start()
+    status, events = connect(service).finish(job)
+    assert (status.state, status.attempt) == ("done", 1), "an orderly stop is nobody's failure"
+    assert frames_of(events) == [0, 1, 2, 3, 4, 5]
+
+
+def test_two_devices_work_side_by_side(start_service, connect, scene, shot, tmp_path):
+    service = start_service(devices=["cpu", "cpu"])
+    wire = connect(service)
+    wire.upload_scene(scene)
+    go = tmp_path / "go"
+    waiting, other = wire.submit(shot(f"wait {go}")), wire.submit(shot("good"))
+    assert wire.finish(other)[0].state == "done"
+    assert wire.ask(GetEvents(waiting)).status.state == "running"
+    go.touch()
+    assert wire.finish(waiting)[0].state == "done"

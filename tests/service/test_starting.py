@@ -1,0 +1,158 @@
+"""When a service starts, when it refuses to, and who may talk to it."""
+
+from __future__ import annotations
+
+import socket
+import sqlite3
+import stat
+
+import pytest
+import zmq
+from zmq.auth import load_certificate
+
+from backend.service import ServiceError, ServiceSettings, create_keys, run_service
+from ex4d_core.messages import Hello, Welcome
+
+
+def test_a_port_in_use_is_named_with_the_remedy(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(ServiceError, match=f"{address} is in use by another program.*--address"):
+            run_service(ServiceSettings(address=address, data=tmp_path))
+
+
+def test_an_address_that_is_not_ours_is_named(tmp_path):
+    create_keys(tmp_path / "keys")
+    with pytest.raises(ServiceError, match=r"tcp://192\.0\.2\.1:5000 is no address of this machine"):
+        run_service(ServiceSettings(address="tcp://192.0.2.1:5000", data=tmp_path))
+
+
+@pytest.mark.parametrize(
+    "address", ["", "127.0.0.1:5000", "tcp://127.0.0.1", "tcp://host:99999", "http://x:1", "ipc:///x"]
+)
+def test_an_address_that_is_none_is_refused(address):
+    with pytest.raises(ServiceError, match=r"looks like tcp://127\.0\.0\.1:47747"):
+        ServiceSettings(address=address)
+
+
+def test_a_data_folder_that_cannot_be_is_named(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ServiceError, match=r"cannot use the data folder .*file/data: Not a directory"):
+        run_service(ServiceSettings(address="tcp://127.0.0.1:0", data=tmp_path / "file" / "data"))
+
+
+def test_a_second_service_on_the_same_folder_is_refused(start_service, tmp_path):
+    service = start_service(data=tmp_path / "shared")
+    with pytest.raises(ServiceError, match=f"in use by another service .process {service.process.pid}"):
+        run_service(ServiceSettings(address="tcp://127.0.0.1:0", data=tmp_path / "shared"))
+
+
+def make_foreign(path):
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE recipes (name)")
+    database.close()
+
+
+def make_newer(path):
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE jobs (name)")
+        database.execute(f"PRAGMA application_id = {0x45583444}")
+        database.execute("PRAGMA user_version = 99")
+    database.close()
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (make_foreign, "another program's database"),
+        (make_newer, "has version 99"),
+        (lambda path: path.write_bytes(b"no database at all" * 100), "cannot use the job database"),
+    ],
+)
+def test_a_database_that_is_not_ours_is_left_alone(tmp_path, make, says):
+    make(tmp_path / "jobs.sqlite")
+    before = (tmp_path / "jobs.sqlite").read_bytes()
+    with pytest.raises(ServiceError, match=says):
+        run_service(ServiceSettings(address="tcp://127.0.0.1:0", data=tmp_path))
+    assert (tmp_path / "jobs.sqlite").read_bytes()[100:] == before[100:]
+
+
+@pytest.mark.parametrize("address", ["tcp://0.0.0.0:0", "tcp://*:0", "tcp://192.168.1.2:5000", "tcp://[::]:0"])
+def test_listening_beyond_loopback_without_keys_is_refused(tmp_path, address):
+    with pytest.raises(ServiceError, match="ex4d serve --create-keys"):
+        run_service(ServiceSettings(address=address, data=tmp_path))
+
+
+def test_keys_without_a_client_are_not_enough(tmp_path):
+    create_keys(tmp_path / "keys")
+    (tmp_path / "keys" / "clients" / "client.key").unlink()
+    with pytest.raises(ServiceError, match="no client may connect"):
+        run_service(ServiceSettings(address="tcp://0.0.0.0:0", data=tmp_path))
+
+
+def test_secrets_can_be_read_by_their_owner_only_and_are_never_overwritten(tmp_path):
+    first = create_keys(tmp_path)
+    second = create_keys(tmp_path, "laptop")
+    assert first.server_public == second.server_public
+    for path in (tmp_path / "server.key_secret", first.client_secret, second.client_secret):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with pytest.raises(ServiceError, match="'laptop' already"):
+        create_keys(tmp_path, "laptop")
+    with pytest.raises(ServiceError, match="letters"):
+        create_keys(tmp_path, "../x")
+
+
+def test_only_clients_with_a_key_that_is_known_get_an_answer(start_service, connect, tmp_path):
+    keys = create_keys(tmp_path / "keys")
+    stranger = create_keys(tmp_path / "elsewhere")
+    service = start_service(address="tcp://0.0.0.0:0", keys=str(tmp_path / "keys"))
+    service.address = service.address.replace("0.0.0.0", "127.0.0.1")
+    server_key, _ = load_certificate(keys.server_public)
+
+    def with_key(secret_file):
+        def set_up(dealer: zmq.Socket) -> None:
+            dealer.curve_serverkey = server_key
+            dealer.curve_publickey, dealer.curve_secretkey = load_certificate(secret_file)
+
+        return set_up
+
+    refused = [connect(service, with_key(stranger.client_secret)), connect(service)]
+    monitors = [wire.socket.get_monitor_socket() for wire in refused]
+    for wire in refused:
+        wire.send(Hello())
+    known = connect(service, with_key(keys.client_secret))
+    assert isinstance(known.ask(Hello()), Welcome)
+    assert known.download(known.upload(b"secret footage")) == b"secret footage"
+    for wire, monitor in zip(refused, monitors, strict=True):
+        wait_for_refusal(monitor)
+        assert not wire.socket.poll(0)
+        wire.socket.disable_monitor()
+
+
+def wait_for_refusal(monitor: zmq.Socket) -> None:
+    from zmq.utils.monitor import recv_monitor_message
+
+    refusals = {zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL, zmq.EVENT_HANDSHAKE_FAILED_AUTH}
+    refusals |= {zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL, zmq.EVENT_DISCONNECTED}
+    while True:
+        assert monitor.poll(60_000), "the handshake neither failed nor ended"
+        event = recv_monitor_message(monitor)["event"]
+        assert event != zmq.EVENT_HANDSHAKE_SUCCEEDED
+        if event in refusals:
+            return
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"devices": ()},
+        {"devices": ("gpu",)},
+        {"hang_seconds": 0},
+        {"cache_gb": float("nan")},
+        {"keep_days": -1},
+        {"runner": "os.system"},
+    ],
+)
+def test_settings_that_cannot_work_are_refused(wrong):
+    with pytest.raises(ServiceError):
+        ServiceSettings(**wrong)

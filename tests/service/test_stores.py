@@ -1,0 +1,137 @@
+"""What holds between processes: claims that fence off whoever lost a job, and blobs that stay while they are needed."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+import pytest
+
+from backend.service.blob_store import BlobStore
+from backend.service.job_store import ClaimLost, JobStore
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = JobStore(tmp_path / "jobs.sqlite")
+    yield store
+    store.close()
+
+
+def writes_of_a_worker(store, claimed):
+    return [
+        lambda: store.set_progress(claimed, "render", 1, 2),
+        lambda: store.add_frame(claimed, 0, "ab" * 32, 5),
+        lambda: store.add_file(claimed, "take.mp4", "ab" * 32, 5),
+        lambda: store.finish(claimed),
+        lambda: store.fail(claimed, "no"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "lose",
+    [
+        lambda store, job: store.cancel(job),
+        lambda store, job: store.worker_died("worker a", "was killed"),
+        lambda store, job: store.requeue_running(count_attempt=True),
+        lambda store, job: (store.requeue_running(count_attempt=True), store.claim("worker a")),
+    ],
+    ids=["cancelled", "given up for dead", "service restarted", "claimed anew, even by a worker of the same name"],
+)
+def test_whoever_lost_a_job_cannot_write_into_it(store, shot, lose):
+    job = store.submit("key", shot(), [])
+    claimed = store.claim("worker a")
+    store.add_frame(claimed, 0, "cd" * 32, 5)
+    lose(store, job)
+    before = store.status(job), store.events(job, 0)
+    for write in writes_of_a_worker(store, claimed):
+        with pytest.raises(ClaimLost):
+            write()
+    assert (store.status(job), store.events(job, 0)) == before
+
+
+def test_a_second_attempt_announces_only_what_the_first_did_not(store, shot):
+    job = store.submit("key", shot(), [])
+    assert store.add_frame(store.claim("a"), 0, "cd" * 32, 5)
+    store.worker_died("a", "was killed")
+    second = store.claim("b")
+    assert not store.add_frame(second, 0, "ef" * 32, 6), "made again, a little differently"
+    assert store.add_frame(second, 1, "12" * 32, 6)
+    frames = [event for event in store.events(job, 0) if event.kind == "frame"]
+    assert [(frame.index, frame.sha256) for frame in frames] == [(0, "cd" * 32), (1, "12" * 32)]
+    numbers = [event.number for event in store.events(job, 0)]
+    assert numbers == list(range(1, store.status(job).events + 1))
+
+
+def test_a_job_is_claimed_by_one_worker_only(store, shot, tmp_path):
+    jobs = {store.submit(f"key {number}", shot(), []) for number in range(20)}
+    claimed, begin = [], threading.Barrier(4)
+
+    def take_all() -> None:
+        own = JobStore(tmp_path / "jobs.sqlite")
+        begin.wait()
+        while job := own.claim("worker"):
+            claimed.append(job.job)
+        own.close()
+
+    threads = [threading.Thread(target=take_all) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(claimed) == 20 and set(claimed) == jobs
+
+
+def test_the_oldest_job_comes_first_also_after_it_was_interrupted(store, shot):
+    first, second = store.submit("1", shot(), []), store.submit("2", shot(), [])
+    assert store.claim("a").job == first
+    store.worker_died("a", "was killed")
+    assert [store.claim("b").job, store.claim("b").job] == [first, second]
+
+
+def test_a_request_comes_out_of_the_database_as_it_went_in(store, shot):
+    request = shot("späte Fahrt")
+    store.submit("key", request, [])
+    claimed = store.claim("a")
+    assert claimed.request.to_wire() == request.to_wire()
+
+
+def put(blobs: BlobStore, data: bytes, hours_ago: float) -> str:
+    path = blobs.partial / "new"
+    path.write_bytes(data)
+    sha256, _ = blobs.add_file(path)
+    used = time.time() - hours_ago * 3600
+    os.utime(blobs.path(sha256), (used, used))
+    return sha256
+
+
+def test_blobs_over_the_limit_go_oldest_use_first_but_not_those_that_are_needed(tmp_path):
+    blobs = BlobStore(tmp_path)
+    needed, oldest, old, newer, recent = (put(blobs, bytes([hours]) * 1000, hours) for hours in (50, 40, 30, 20, 0))
+    assert blobs.drop_unneeded(limit_bytes=5000, needed={needed}) == 0
+    assert blobs.drop_unneeded(limit_bytes=3500, needed={needed}) == 2000
+    assert [blobs.size(one) for one in (needed, oldest, old, newer, recent)] == [1000, None, None, 1000, 1000]
+    assert blobs.drop_unneeded(limit_bytes=0, needed={needed}) == 1000
+    assert [blobs.size(one) for one in (needed, newer, recent)] == [1000, None, 1000], "used within the hour"
+
+
+def test_blobs_are_needed_by_jobs_under_way_and_results_for_a_while(store, shot):
+    footage, result = "ab" * 32, "cd" * 32
+    store.submit("key", shot(), [footage])
+    assert store.needed_blobs(finished_since=time.time()) == {footage}
+    claimed = store.claim("a")
+    store.add_frame(claimed, 0, result, 5)
+    assert store.needed_blobs(finished_since=time.time()) == {footage, result}
+    store.finish(claimed)
+    assert store.needed_blobs(finished_since=time.time() - 3600) == {result}
+    assert store.needed_blobs(finished_since=time.time() + 3600) == set()
+
+
+def test_the_same_content_is_kept_once(tmp_path):
+    blobs = BlobStore(tmp_path)
+    assert put(blobs, b"one frame", 0) == put(blobs, b"one frame", 0)
+    assert sum(path.is_file() for path in (tmp_path / "blobs").rglob("*")) == 1
+    assert not any(blobs.partial.iterdir())
+    with pytest.raises(ValueError, match="no SHA-256"):
+        blobs.path("../../etc/passwd")

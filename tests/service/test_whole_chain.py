@@ -1,0 +1,32 @@
+"""The real thing, small: a scene goes over the wire, the worker renders it with torch and Warp, a take comes back."""
+
+from __future__ import annotations
+
+import pytest
+
+from ex4d_core.client import Client
+from ex4d_core.messages import Hello
+from ex4d_core.takes import TAKE_FILES, Take
+
+
+@pytest.fixture
+def make_service(start_service):
+    return lambda: start_service(runner="backend.shot:make_take")
+
+
+def test_a_client_gets_a_take_from_a_service(make_service, connect, scene, shot, tmp_path):
+    service = make_service()
+    client = Client(service.address)
+    arrived = []
+    take = Take(shot("a real one"), tmp_path / "take", on_frame=lambda index, path: arrived.append(index))
+    status = client.run(take.conversation(scene), timeout=120)
+    client.close()
+
+    assert (status.state, status.done, status.total) == ("done", 6, 6), status.reason
+    assert sorted(arrived) == [0, 1, 2, 3, 4, 5]
+    assert set(take.files) == set(TAKE_FILES)
+    assert all(path.stat().st_size > 0 for path in [*take.frames.values(), *take.files.values()])
+
+    welcome = connect(service).ask(Hello())
+    assert "warp" in welcome.rasterizers and "preview" in welcome.engines
+    assert welcome.devices[0].startswith("CPU")
