@@ -1,0 +1,58 @@
+"""EX-4D for Blender: import a reconstructed scene, choreograph a camera, send the shot, watch the frames arrive.
+
+One folder per feature, each with thin operators over plain functions; this module only puts them in order. Everything
+talks to the backend through `connection.session`; nothing here imports the backend or waits for it.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import bpy
+
+from .cameras import operators as camera_operators
+from .cameras import panel as camera_panel
+from .connection import operators as connection_operators
+from .connection import panel as connection_panel
+from .connection import preferences, session
+from .scenes import link as scene_link
+from .scenes import operators as scene_operators
+from .scenes import panel as scene_panel
+from .takes import follow as take_follow
+from .takes import operators as take_operators
+from .takes import panel as take_panel
+from .takes import properties as take_properties
+
+# Registered from top to bottom, unregistered from bottom to top. A module may have CLASSES, `register` (called after
+# its classes exist) and `unregister` (called before they go).
+MODULES: tuple[ModuleType, ...] = (
+    preferences,
+    session,
+    connection_operators,
+    connection_panel,
+    scene_link,
+    scene_operators,
+    scene_panel,
+    camera_operators,
+    camera_panel,
+    take_properties,
+    take_follow,
+    take_operators,
+    take_panel,
+)
+
+
+def register() -> None:
+    for module in MODULES:
+        for kind in getattr(module, "CLASSES", ()):
+            bpy.utils.register_class(kind)
+        if hasattr(module, "register"):
+            module.register()
+
+
+def unregister() -> None:
+    for module in reversed(MODULES):
+        if hasattr(module, "unregister"):
+            module.unregister()
+        for kind in reversed(getattr(module, "CLASSES", ())):
+            bpy.utils.unregister_class(kind)

@@ -1,0 +1,1 @@
+"""Cameras from presets, and the evaluated camera of every frame, in the terms of the scene."""

@@ -1,0 +1,48 @@
+"""Blender's camera and render settings as the numbers that `ex4d_core.cameras` converts, and back."""
+
+from __future__ import annotations
+
+import bpy
+
+from ex4d_core.cameras import BlenderLens, CameraError
+
+
+def render_size(render: bpy.types.RenderSettings) -> tuple[int, int]:
+    """Width and height in pixels of what Blender renders; it rounds the resolution percentage down."""
+    percentage = render.resolution_percentage
+    return render.resolution_x * percentage // 100, render.resolution_y * percentage // 100
+
+
+def read_lens(camera: bpy.types.Camera, render: bpy.types.RenderSettings) -> BlenderLens:
+    """The optics of (evaluated) camera data, seen through a render format.
+
+    Raises:
+        CameraError: the camera is not a perspective one.
+    """
+    if camera.type != "PERSP":
+        kind = camera.bl_rna.properties["type"].enum_items[camera.type].name.lower()
+        raise CameraError(
+            f"the camera {camera.name!r} is {kind}; EX-4D renders perspective cameras only: "
+            "set Type to Perspective in the camera's Lens settings"
+        )
+    width, height = render_size(render)
+    return BlenderLens(
+        lens=camera.lens,
+        sensor_width=camera.sensor_width,
+        sensor_height=camera.sensor_height,
+        sensor_fit=camera.sensor_fit,
+        shift_x=camera.shift_x,
+        shift_y=camera.shift_y,
+        width=width,
+        height=height,
+        pixel_aspect_x=render.pixel_aspect_x,
+        pixel_aspect_y=render.pixel_aspect_y,
+    )
+
+
+def write_sensor(camera: bpy.types.Camera, optics: BlenderLens) -> None:
+    """Set what does not move while a lens zooms: sensor and fit."""
+    camera.type = "PERSP"
+    camera.sensor_fit = optics.sensor_fit
+    camera.sensor_width = optics.sensor_width
+    camera.sensor_height = optics.sensor_height

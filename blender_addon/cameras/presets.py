@@ -1,0 +1,55 @@
+"""Cameras that make a named move through an imported scene, as keyframes to go on with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import bpy
+
+from ex4d_core.cameras import CameraError
+from ex4d_core.trajectories import Trajectory, build_path
+
+from ..scenes.link import open_scene
+from .keyframes import new_camera
+
+
+def camera_from_preset(
+    scene_object: bpy.types.Object,
+    trajectory: Trajectory,
+    *,
+    frame_start: int | None = None,
+    frames: int | None = None,
+    name: str = "",
+    collection: bpy.types.Collection | None = None,
+) -> bpy.types.Object:
+    """A camera that starts at the source camera's view and makes the move.
+
+    Args:
+        frame_start: Blender frame at which the move starts; the scene's first by default.
+        frames: how many frames it takes; by default all that the footage has from there on.
+        name: of the object; made from the preset by default.
+        collection: where to put it; the scene object's own by default.
+
+    Raises:
+        SceneError: the scene package is missing or changed.
+        CameraError: the move does not lie within the footage.
+        TrajectoryError: the amount cannot be made at the subject's distance.
+    """
+    scene = open_scene(scene_object)
+    link = scene_object.ex4d_scene
+    start = link.frame_start if frame_start is None else frame_start
+    first = start - link.frame_start
+    frames = scene.manifest.frames - first if frames is None else frames
+    if first < 0 or frames < 1 or first + frames > scene.manifest.frames:
+        raise CameraError(
+            f"a move from frame {start} over {frames} frames leaves the footage, which lies at frames "
+            f"{link.frame_start} to {link.frame_start + scene.manifest.frames - 1}"
+        )
+    source = scene.source_camera().frames(first, first + frames)
+    path = build_path(
+        trajectory, frames, source.intrinsics[0], source.width, source.height, scene.manifest.subject_distance
+    )
+    # Moves are made from where the source camera stands when they start.
+    path = replace(path, world_to_camera=path.world_to_camera @ source.world_to_camera[0])
+    collection = collection or scene_object.users_collection[0]
+    return new_camera(name or f"Camera {trajectory.preset}", path, scene_object, start, collection)

@@ -1,0 +1,43 @@
+"""Side bar: how the connection stands."""
+
+from __future__ import annotations
+
+import textwrap
+
+import bpy
+
+from ex4d_core.client import ConnectionState
+
+from .operators import EX4D_OT_preferences, EX4D_OT_reconnect
+from .session import session
+
+CATEGORY = "EX-4D"
+_ICONS = {ConnectionState.CONNECTED: "LINKED", ConnectionState.CONNECTING: "SORTTIME"}
+
+
+class EX4D_PT_connection(bpy.types.Panel):
+    bl_label = "Connection"
+    bl_space_type = "VIEW_3D"
+    bl_region_type = "UI"
+    bl_category = CATEGORY
+    bl_order = 0
+
+    def draw(self, context: bpy.types.Context) -> None:
+        state = session().client.state if session().client else None
+        draw_text(self.layout, session().state_text(), context, _ICONS.get(state, "UNLINKED"))
+        row = self.layout.row(align=True)
+        row.operator(EX4D_OT_reconnect.bl_idname, icon="FILE_REFRESH")
+        row.operator(EX4D_OT_preferences.bl_idname, text="", icon="PREFERENCES")
+
+
+def draw_text(layout: bpy.types.UILayout, text: str, context: bpy.types.Context, icon: str = "NONE") -> None:
+    """Text in as many labels as the side bar's width asks for."""
+    scale = context.preferences.system.ui_scale
+    letters = max(16, int(context.region.width / (7 * scale)) - 6)
+    column = layout.column(align=True)
+    column.scale_y = 0.8
+    for number, line in enumerate(textwrap.wrap(text, letters)):
+        column.label(text=line, icon=icon if number == 0 else "BLANK1" if icon != "NONE" else "NONE")
+
+
+CLASSES = (EX4D_PT_connection,)

@@ -1,0 +1,118 @@
+"""Add-on preferences: where the backend is, the keys for it, and where takes go when the .blend has no folder yet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import bpy
+
+from ex4d_core.client import ClientKeys
+from ex4d_core.messages import DEFAULT_ADDRESS
+
+ADDON_PACKAGE = __package__.rpartition(".")[0]
+
+
+@dataclass(frozen=True)
+class ConnectionSettings:
+    """What a connection is made from; another value means another connection.
+
+    Attributes:
+        address: a ZeroMQ address, tcp://HOST:PORT.
+        keys: for a backend on another machine; None for one on this machine.
+        allowed: whether Blender's online access permits this address.
+    """
+
+    address: str
+    keys: ClientKeys | None
+    allowed: bool
+
+
+class EX4D_Preferences(bpy.types.AddonPreferences):
+    bl_idname = ADDON_PACKAGE
+
+    address: bpy.props.StringProperty(
+        name="Backend Address",
+        description="Where the EX-4D backend listens, as tcp://HOST:PORT",
+        default=DEFAULT_ADDRESS,
+    )
+    client_secret: bpy.props.StringProperty(
+        name="Own Key",
+        description="Our certificate (.key_secret), for a backend on another machine",
+        subtype="FILE_PATH",
+    )
+    server_public: bpy.props.StringProperty(
+        name="Backend Key",
+        description="The backend's public certificate (.key), for a backend on another machine",
+        subtype="FILE_PATH",
+    )
+    output_folder: bpy.props.StringProperty(
+        name="Takes of Unsaved Files",
+        description="Where takes are kept while the .blend is not saved; saved files keep theirs in //takes",
+        subtype="DIR_PATH",
+    )
+
+    def draw(self, context: bpy.types.Context) -> None:
+        layout = self.layout
+        layout.use_property_split = True
+        layout.prop(self, "address")
+        if not is_loopback(self.address):
+            layout.prop(self, "client_secret")
+            layout.prop(self, "server_public")
+        layout.prop(self, "output_folder", placeholder=str(default_output_folder()))
+
+
+CLASSES = (EX4D_Preferences,)
+
+
+def preferences() -> EX4D_Preferences | None:
+    """The add-on's preferences, or None where it was registered without them."""
+    addon = bpy.context.preferences.addons.get(ADDON_PACKAGE)
+    return addon.preferences if addon else None
+
+
+def connection_settings() -> ConnectionSettings:
+    """The connection that the preferences ask for now."""
+    chosen = preferences()
+    if chosen is None:
+        return ConnectionSettings(DEFAULT_ADDRESS, None, True)
+    local = is_loopback(chosen.address)
+    keys = None
+    if not local and chosen.client_secret and chosen.server_public:
+        keys = ClientKeys(
+            Path(bpy.path.abspath(chosen.client_secret)),
+            Path(bpy.path.abspath(chosen.server_public)),
+        )
+    # What is no address at all goes nowhere, and the client says so better.
+    allowed = local or bpy.app.online_access or "://" not in chosen.address
+    return ConnectionSettings(chosen.address.strip(), keys, allowed)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an address stays on this machine, so that Blender's online-access setting does not concern it."""
+    try:
+        parts = urlsplit(address.strip())
+        host = parts.hostname or ""
+    except ValueError:
+        return False
+    if parts.scheme in ("ipc", "inproc"):
+        return True
+    numbers = host.split(".")
+    is_ipv4 = len(numbers) == 4 and all(number.isdigit() for number in numbers)
+    return host in ("localhost", "::1") or (is_ipv4 and numbers[0] == "127")
+
+
+def output_folder() -> Path:
+    """Where takes of unsaved files go."""
+    chosen = preferences()
+    if chosen is None or not chosen.output_folder:
+        return default_output_folder()
+    return Path(bpy.path.abspath(chosen.output_folder))
+
+
+def default_output_folder() -> Path:
+    """The add-on's own folder in Blender's user data."""
+    if ADDON_PACKAGE.startswith("bl_ext."):
+        return Path(bpy.utils.extension_path_user(ADDON_PACKAGE, path="takes"))
+    return Path(bpy.utils.user_resource("DATAFILES", path="ex4d")) / "takes"

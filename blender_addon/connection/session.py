@@ -1,0 +1,175 @@
+"""One client of the backend for the whole Blender session, kept going by a timer.
+
+`tick` is all there is to it: it handles what has arrived within a time budget and returns when it wants to be called
+again. Blender's timer calls it; in background mode, where timers do not run, the caller does. No thread is involved.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import bpy
+
+from ex4d_core.client import Client, ClientError, ConnectionState, Conversation, Result, Task
+
+from .preferences import ConnectionSettings, connection_settings
+
+# A tick may take this long, so that the user interface stays smooth; arrivals beyond it wait for the next tick.
+TICK_BUDGET_SECONDS = 0.004
+# What the followers (strips, progress) may need of it, in the worst case.
+_FOLLOWERS_SECONDS = 0.0015
+BUSY_INTERVAL_SECONDS = 0.02
+IDLE_INTERVAL_SECONDS = 0.25
+
+
+class NotConnectedError(RuntimeError):
+    """There is no connection to talk through, by the preferences' fault; the text says what to change."""
+
+
+class Session:
+    """The connection to the backend that the preferences name, and the conversations on it.
+
+    Attributes:
+        client: the connection, or None while the preferences allow none (see `problem`).
+        problem: why there is no client, for people; "" when there is one.
+        followers: called once per tick after arrivals were handled.
+        longest_tick, last_tick: seconds.
+    """
+
+    def __init__(self) -> None:
+        self.client: Client | None = None
+        self.problem = ""
+        self.followers: list[Callable[[], None]] = []
+        self.longest_tick = 0.0
+        self.last_tick = 0.0
+        self._settings: ConnectionSettings | None = None
+        self._tasks: list[Task] = []
+        self._shown = ""
+
+    @property
+    def busy(self) -> bool:
+        """Whether a conversation is under way."""
+        return any(not task.done for task in self._tasks)
+
+    def start(self, conversation: Conversation[Result]) -> Task[Result]:
+        """Begin a conversation; it goes on with every tick, also while the backend is away.
+
+        Raises:
+            NotConnectedError: the preferences allow no connection.
+        """
+        self._follow_preferences()
+        if self.client is None:
+            raise NotConnectedError(self.problem)
+        task = self.client.start(conversation)
+        self._tasks.append(task)
+        return task
+
+    def stop(self, task: Task) -> None:
+        """Abandon a conversation on this side."""
+        if self.client is not None and not task.done:
+            self.client.stop(task)
+
+    def tick(self) -> float:
+        """Handle arrivals and tell the followers; never waits.
+
+        Returns:
+            Seconds until the next tick is due.
+        """
+        begun = time.perf_counter()
+        self._follow_preferences()
+        if self.client is not None:
+            self.client.poll(TICK_BUDGET_SECONDS - _FOLLOWERS_SECONDS)
+        for follower in list(self.followers):
+            follower()
+        self._tasks = [task for task in self._tasks if not task.done]
+        text = self.state_text()
+        if text != self._shown:
+            self._shown = text
+            redraw()
+        self.last_tick = time.perf_counter() - begun
+        self.longest_tick = max(self.longest_tick, self.last_tick)
+        return BUSY_INTERVAL_SECONDS if self.busy else IDLE_INTERVAL_SECONDS
+
+    def reconnect(self) -> None:
+        """Drop the connection and make a new one; followers start their conversations again."""
+        self.close()
+        self._follow_preferences()
+
+    def close(self) -> None:
+        if self.client is not None:
+            self.client.close()
+        self.client = None
+        self._settings = None
+
+    def state_text(self) -> str:
+        """How the connection stands, for people."""
+        client = self.client
+        if client is None:
+            return self.problem or "not started"
+        if client.state is ConnectionState.CONNECTING:
+            return f"connecting to {client.address}"
+        if client.state is ConnectionState.UNREACHABLE:
+            since = time.localtime(time.time() - (time.monotonic() - client.since))
+            return f"unreachable since {time.strftime('%H:%M', since)}: no backend answers at {client.address}"
+        if client.state is ConnectionState.REFUSED:
+            return f"wrong version: {client.refusal}"
+        server = client.server
+        busy = ", busy" if server.busy else ""
+        return f"connected to {server.service} with {', '.join(server.devices)}{busy}"
+
+    def _follow_preferences(self) -> None:
+        settings = connection_settings()
+        if settings == self._settings:
+            return
+        self.close()
+        self._settings = settings
+        if not settings.allowed:
+            self.problem = (
+                f"online access is off, so {settings.address} is not used: "
+                "allow it in Preferences > System > Network, or use a backend on this computer"
+            )
+            return
+        try:
+            self.client = Client(settings.address, name=f"Blender {bpy.app.version_string}", keys=settings.keys)
+            self.problem = ""
+        except ClientError as error:
+            self.problem = str(error)
+
+
+def redraw() -> None:
+    """Draw the 3D viewports' side bars again, which show what changed."""
+    for window in bpy.context.window_manager.windows:
+        for area in window.screen.areas:
+            if area.type == "VIEW_3D":
+                area.tag_redraw()
+
+
+_session: Session | None = None
+
+
+def session() -> Session:
+    """The session's one `Session`; it exists while the add-on is registered."""
+    if _session is None:
+        raise NotConnectedError("the EX-4D add-on is not enabled")
+    return _session
+
+
+def tick() -> float:
+    """What the timer calls."""
+    return session().tick()
+
+
+def register() -> None:
+    global _session
+    _session = Session()
+    bpy.app.timers.register(tick, first_interval=IDLE_INTERVAL_SECONDS, persistent=True)
+
+
+def unregister() -> None:
+    global _session
+    if bpy.app.timers.is_registered(tick):
+        bpy.app.timers.unregister(tick)
+    if _session is not None:
+        _session.close()
+    _session = None

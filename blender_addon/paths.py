@@ -1,0 +1,31 @@
+"""File paths as a .blend keeps them: relative to it ("//...") once it is saved, absolute before.
+
+Also keeps the add-on's own path properties right when a file is saved elsewhere, as Blender does for its own.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import bpy
+
+# A property that holds such a path; Blender 4.5 and later want to be told.
+PATH_OPTIONS = {"PATH_SUPPORTS_BLEND_RELATIVE"} if bpy.app.version >= (4, 5, 0) else set()
+
+
+def to_blend(path: Path, blend_file: str | None = None) -> str:
+    """A path as text for a .blend: relative to ``blend_file`` (default: the open one) where that is possible."""
+    blend_file = bpy.data.filepath if blend_file is None else blend_file
+    absolute = os.path.abspath(path)
+    if not blend_file:
+        return absolute
+    try:
+        return bpy.path.relpath(absolute, start=os.path.dirname(blend_file))
+    except ValueError:  # another drive
+        return absolute
+
+
+def from_blend(text: str) -> Path:
+    """The absolute path that a .blend's text means."""
+    return Path(os.path.normpath(bpy.path.abspath(text)))

@@ -1,0 +1,90 @@
+"""The DW-Mesh as a Blender mesh: fixed topology from the package, positions of each frame from its PC2 file."""
+
+from __future__ import annotations
+
+import struct
+
+import bpy
+import numpy as np
+
+from ex4d_core.scene import Scene, SceneError
+
+from ..paths import to_blend
+from .link import MESH_CACHE
+
+SEEN_SLOT, UNSEEN_SLOT = 0, 1
+
+_PC2_HEADER = struct.Struct("<12siiffi")  # signature, version, points, start frame, sample rate, samples
+
+
+def build_mesh(scene: Scene) -> bpy.types.Mesh:
+    """A mesh with the positions of frame 0, UVs "UVMap", flat faces, and the unseen slot on the faces behind.
+
+    Positions are in the scene's world (OpenCV axes). Faces are turned round, since OpenCV's y axis points down.
+
+    Raises:
+        SceneError: topology and positions are not those of one mesh.
+    """
+    faces, uvs, cap_faces = scene.topology()
+    if faces.ndim != 2 or faces.shape[1] != 3 or faces.min() < 0 or faces.max() >= len(uvs):
+        raise SceneError(f"the mesh of {scene.manifest.name!r} has faces without vertices; reconstruct the scene")
+    positions = first_positions(scene, len(uvs))
+    corners = np.ascontiguousarray(faces[:, ::-1], dtype=np.int32).ravel()
+    mesh = bpy.data.meshes.new(scene.manifest.name)
+    mesh.vertices.add(len(uvs))
+    mesh.loops.add(len(corners))
+    mesh.polygons.add(len(faces))
+    mesh.attributes["position"].data.foreach_set("vector", positions)
+    mesh.polygons.foreach_set("loop_start", np.arange(0, len(corners), 3, dtype=np.int32))
+    mesh.attributes[".corner_vert"].data.foreach_set("value", corners)
+    # The faces are our own, so the costly mesh.validate() is left out.
+    mesh.update(calc_edges=True)
+    mesh.uv_layers.new(name="UVMap", do_init=False).uv.foreach_set("vector", uvs[corners].astype(np.float32).ravel())
+    # Flat faces need no vertex normals, which would cost time on every frame.
+    mesh.attributes.new("sharp_face", "BOOLEAN", "FACE").data.foreach_set("value", np.ones(len(faces), dtype=bool))
+    slots = np.full(len(faces), SEEN_SLOT, dtype=np.int32)
+    slots[always_unseen(scene, len(faces), cap_faces)] = UNSEEN_SLOT
+    mesh.attributes.new("material_index", "INT", "FACE").data.foreach_set("value", slots)
+    return mesh
+
+
+def first_positions(scene: Scene, vertices: int) -> np.ndarray:
+    """(3 V,) float32 positions of frame 0, after checking that the file holds every vertex of every frame."""
+    path = scene.path("positions")
+    with open(path, "rb") as file:
+        header = file.read(_PC2_HEADER.size)
+    signature, _, points, _, _, samples = (
+        _PC2_HEADER.unpack(header) if len(header) == _PC2_HEADER.size else (b"", 0, 0, 0.0, 0.0, 0)
+    )
+    if signature.rstrip(b"\0") != b"POINTCACHE2" or (points, samples) != (vertices, scene.manifest.frames):
+        raise SceneError(
+            f"{path} holds {samples} frames of {points} points, the scene has {scene.manifest.frames} of {vertices}; "
+            "reconstruct the scene"
+        )
+    return np.fromfile(path, dtype="<f4", offset=_PC2_HEADER.size, count=3 * vertices)
+
+
+def always_unseen(scene: Scene, faces: int, cap_faces: int) -> np.ndarray:
+    """(F,) bool, true for faces that the footage cannot have seen in any frame: the caps, and the ring's side walls.
+
+    The "centered" mesh has a ring of vertices around the picture; its faces are the view frustum's walls.
+    """
+    unseen = np.zeros(faces, dtype=bool)
+    unseen[faces - cap_faces :] = True
+    rows, columns = scene.manifest.height + 1, scene.manifest.width + 1
+    if scene.manifest.convention == "centered" and faces == 2 * rows * columns + cap_faces:
+        cells = unseen[: 2 * rows * columns].reshape(2, rows, columns)
+        cells[:, [0, -1]] = True
+        cells[:, :, [0, -1]] = True
+    return unseen
+
+
+def add_positions_cache(target: bpy.types.Object, scene: Scene, frame_start: int) -> bpy.types.MeshCacheModifier:
+    """Let an object's vertices follow the package's positions; they are in the object's own axes already."""
+    cache = target.modifiers.new(MESH_CACHE, "MESH_CACHE")
+    cache.cache_format = "PC2"
+    cache.filepath = to_blend(scene.path("positions"))
+    cache.frame_start = frame_start
+    cache.interpolation = "LINEAR"
+    cache.show_expanded = False
+    return cache

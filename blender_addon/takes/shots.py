@@ -1,0 +1,107 @@
+"""A shot in Blender's terms to the request that goes over the wire, and to the folder that its take lives in."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import bpy
+import msgpack
+
+from ex4d_core.cameras import CameraError
+from ex4d_core.scene import Scene
+from ex4d_core.shot import PreviewSettings, RenderSettings, RequestError, ShotRequest
+
+from ..cameras.sampling import sample_camera
+from ..connection.preferences import output_folder
+from ..scenes.link import open_scene
+
+_REQUEST_FILE = "request.msgpack"
+
+
+def build_request(
+    scene_object: bpy.types.Object,
+    camera: bpy.types.Object,
+    frame_start: int,
+    frame_end: int,
+    *,
+    preview: PreviewSettings | None = None,
+    label: str = "",
+) -> tuple[Scene, ShotRequest]:
+    """The opened scene package, and the request to shoot it with a Blender camera.
+
+    Args:
+        frame_start, frame_end: Blender frames, both included.
+
+    Raises:
+        SceneError: the package is missing or changed.
+        CameraError: the camera cannot be used, or leaves the footage's frames.
+        RequestError: the result would be too large or too long.
+    """
+    scene = open_scene(scene_object)
+    first, last = scene_object.ex4d_scene.frame_start, scene_object.ex4d_scene.frame_start + scene.manifest.frames - 1
+    if frame_start < first or frame_end > last:
+        raise CameraError(
+            f"the shot's frames {frame_start} to {frame_end} leave the footage, which lies at frames {first} to {last}"
+        )
+    request = ShotRequest(
+        scene=scene.digest,
+        camera=sample_camera(camera, scene_object, frame_start, frame_end),
+        first_frame=frame_start - first,
+        render=RenderSettings(convention=scene.manifest.convention),
+        preview=preview or PreviewSettings(),
+        label=label,
+    )
+    return scene, request
+
+
+def shot_range(scene: bpy.types.Scene, scene_object: bpy.types.Object) -> tuple[int, int]:
+    """First and last frame of the shot that ``Scene.ex4d_shot`` describes.
+
+    Without a range of its own it is what the scene's frame range and the footage have in common.
+    """
+    shot, link = scene.ex4d_shot, scene_object.ex4d_scene
+    if shot.use_range:
+        return shot.frame_start, shot.frame_end
+    last = link.frame_start + link.frames - 1
+    return max(scene.frame_start, link.frame_start), min(scene.frame_end, last)
+
+
+def new_take_folder(label: str) -> Path:
+    """A fresh folder for a take: //takes/LABEL_N beside a saved .blend, else in the preferences' folder."""
+    saved = bpy.data.filepath
+    parent = Path(saved).parent / "takes" if saved else output_folder()
+    stem = re.sub(r"[^\w-]+", "_", label).strip("_") or "take"
+    number = 1
+    while True:
+        folder = parent / f"{stem}_{number}"
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            number += 1
+
+
+def save_request(folder: Path, request: ShotRequest) -> None:
+    """Keep a request beside its take, for the case that Blender is closed before the backend has it."""
+    (folder / _REQUEST_FILE).write_bytes(msgpack.packb(request.to_wire()))
+
+
+def load_request(folder: Path) -> ShotRequest:
+    """Raises:
+    RequestError: it is not there, or damaged.
+    """
+    path = folder / _REQUEST_FILE
+    try:
+        return ShotRequest.from_wire(msgpack.unpackb(path.read_bytes()))
+    except (OSError, ValueError, msgpack.UnpackException) as error:
+        raise RequestError(f"cannot read {path}, which says what the take was to be: {error}") from error
+
+
+def request_metadata(request: ShotRequest) -> dict[str, Any]:
+    """The request without its camera's matrices (they are in the take's camera.npz), as plain values for JSON."""
+    values = request.to_wire()
+    camera = {name: value for name, value in values["camera"].items() if not isinstance(value, bytes)}
+    return json.loads(json.dumps({**values, "camera": camera}))

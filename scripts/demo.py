@@ -1,0 +1,28 @@
+"""Sets everything up, then runs `ex4d demo`: a backend and a Blender, each its own process, shoot the sample scene.
+
+Needs nothing but the standard library. Further arguments go on to `ex4d demo` (`--help` lists them).
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import environments
+
+
+def main() -> None:
+    blender = environments.BLENDERS["5.0"]
+    with environments.exit_on_setup_error():
+        environments.ensure(environments.BACKEND, blender)
+    command = [str(environments.BACKEND.command("ex4d")), "demo", "--blender", str(blender.python)]
+    command += ["--out", os.path.relpath(environments.ROOT / "outputs" / "demo"), *sys.argv[1:]]
+    if environments.WINDOWS:
+        # exec there starts a second process and lets the shell go on at once.
+        sys.exit(subprocess.call(command))
+    os.execv(command[0], command)
+
+
+if __name__ == "__main__":
+    main()

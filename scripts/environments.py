@@ -1,0 +1,438 @@
+"""Makes the Python environments that the project runs in, beside it, from the hashed locks in scripts/locks/.
+
+`python3 scripts/environments.py` makes them all; demo.py, test.py and build_addon.py call `ensure` for what they need.
+There is more than one because each Blender, as the `bpy` module, dictates its own Python and numpy.
+Needs nothing but the standard library. Uses uv where it is on PATH, and venv with pip otherwise; both take their
+indexes and proxies from the user's own configuration, and the hashes decide what is accepted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+ROOT = Path(__file__).resolve().parent.parent
+LOCKS = ROOT / "scripts" / "locks"
+HOME = ROOT / ".venv"
+WINDOWS = os.name == "nt"
+LOCK_COMMAND = "python3 scripts/environments.py lock"
+
+
+class SetupError(Exception):
+    """Set-up cannot go on; the message says what to do."""
+
+
+class PythonMissing(SetupError):
+    """No usable interpreter of the version that an environment needs."""
+
+
+class InstallFailed(SetupError):
+    """venv, pip or uv ended with an error."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """One environment, `.venv/<name>`, installed from `scripts/locks/<name>.txt`."""
+
+    name: str
+    python_version: tuple[int, int]
+    installs_project: bool = False
+
+    @property
+    def folder(self) -> Path:
+        return HOME / self.name
+
+    @property
+    def lock(self) -> Path:
+        return LOCKS / f"{self.name}.txt"
+
+    @property
+    def python(self) -> Path:
+        return self.command("python")
+
+    @property
+    def stamp(self) -> Path:
+        return self.folder / "ex4d-setup.json"
+
+    @property
+    def log(self) -> Path:
+        return HOME / f"{self.name}.log"
+
+    def command(self, name: str) -> Path:
+        """Path of a command that is installed in this environment."""
+        return self.folder / "Scripts" / f"{name}.exe" if WINDOWS else self.folder / "bin" / name
+
+
+BACKEND = Environment("backend", (3, 11), installs_project=True)
+# A further Blender is a line here and a `blender-<version>.in` beside the locks.
+BLENDERS = {"5.0": Environment("blender-5.0", (3, 11))}
+ENVIRONMENTS = {environment.name: environment for environment in (BACKEND, *BLENDERS.values())}
+
+
+def ensure(*environments: Environment) -> None:
+    """Make each environment ready to use; returns within milliseconds where it already is.
+
+    An environment counts as ready when its stamp, written last, names the lock, Python and folder of today. One
+    without a stamp was interrupted, and is made anew.
+
+    Raises:
+        PythonMissing: no interpreter of the needed version.
+        InstallFailed: a tool failed; the end of its log is in the message.
+    """
+    for environment in environments:
+        if missing_part(environment):
+            with _only_one_setup(environment) as lock_file:
+                # Asked again: the set-up that we may have waited for has done our work.
+                if missing := missing_part(environment):
+                    _Builder(environment, lock_file).build(missing)
+
+
+def missing_part(environment: Environment) -> Literal["", "project", "environment"]:
+    """What has to be made: nothing, the project's own installation, or the whole environment with it."""
+    wanted = _wanted_stamp(environment)
+    try:
+        found = json.loads(environment.stamp.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return "environment"
+    # exists() follows the link to the base interpreter, which may have been uninstalled since.
+    if not isinstance(found, dict) or not environment.python.exists():
+        return "environment"
+    if any(found.get(key) != wanted[key] for key in ("lock", "python", "folder")):
+        return "environment"
+    return "" if found.get("project") == wanted["project"] else "project"
+
+
+def _wanted_stamp(environment: Environment) -> dict[str, str]:
+    project = ""
+    if environment.installs_project:
+        # All that an editable install copies: the commands and metadata, and the version, which stands elsewhere.
+        version = re.search(r"^__version__ = .*$", _read(ROOT / "ex4d_core" / "__init__.py"), re.MULTILINE)
+        project = _sha256(_read(ROOT / "pyproject.toml") + (version.group() if version else ""))
+    return {
+        "lock": _sha256(_read(environment.lock)),
+        "python": _dotted(environment.python_version),
+        # Scripts in an environment name its folder, so a moved checkout needs new ones.
+        "folder": str(environment.folder),
+        "project": project,
+    }
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        message = f"{path.relative_to(ROOT)} is missing: restore it from the repository."
+        raise SetupError(message) from error
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _dotted(version: Sequence[int]) -> str:
+    return ".".join(str(number) for number in version)
+
+
+class _Builder:
+    """Builds one environment, one line of output per step."""
+
+    def __init__(self, environment: Environment, lock_file: int) -> None:
+        self.environment = environment
+        self.lock_file = lock_file
+        self.uv = shutil.which("uv")
+
+    def build(self, missing: Literal["project", "environment"]) -> None:
+        environment = self.environment
+        environment.log.write_bytes(b"")
+        # Read now: what changes while this works is the next run's to see.
+        finished = json.dumps(_wanted_stamp(environment), indent=1)
+        python = None
+        if missing == "environment":
+            # Found first: a missing Python should not cost the user the environment that is there.
+            python = find_python(environment.python_version, needs_pip=self.uv is None)
+        # The stamp goes first and comes last: whatever is cut short in between is not taken for an environment.
+        environment.stamp.unlink(missing_ok=True)
+        if python:
+            self._create(python)
+            self._install_lock()
+        if environment.installs_project:
+            self._install_project()
+        unfinished = environment.stamp.with_suffix(".unfinished")
+        unfinished.write_text(finished, encoding="utf-8")
+        os.replace(unfinished, environment.stamp)
+
+    def _create(self, python: Path) -> None:
+        folder = self.environment.folder
+        if folder.exists():
+            try:
+                shutil.rmtree(folder)
+            except OSError as error:
+                message = f"Cannot replace {folder}: {error.strerror}. End the programs that use it and run this again."
+                raise SetupError(message) from error
+        label = f"creating it with {python}"
+        if self.uv:
+            self._step(label, [self.uv, "venv", "--no-project", "--python", str(python), str(folder)])
+        else:
+            self._step(label, [str(python), "-m", "venv", str(folder)])
+
+    def _install_lock(self) -> None:
+        lock = self.environment.lock
+        tool = "uv" if self.uv else "pip"
+        count = len(re.findall(r"^[A-Za-z0-9]", _read(lock), re.MULTILINE))
+        label = f"installing up to {count} packages from {lock.relative_to(ROOT).as_posix()} with {tool}"
+        # Compiled here, once: the first start of Blender or the service would else do it while the user waits.
+        compiled = ["--compile-bytecode"] if self.uv else ["--compile"]
+        self._step(label, [*self._installer(), "--require-hashes", "--no-deps", *compiled, "-r", str(lock)])
+
+    def _install_project(self) -> None:
+        options = ["--no-deps", "--no-build-isolation", "--editable", str(ROOT)]
+        self._step("installing the project, editable", [*self._installer(), *options])
+
+    def _installer(self) -> list[str]:
+        python = str(self.environment.python)
+        if self.uv:
+            return [self.uv, "pip", "install", "--python", python]
+        quiet = ["--no-input", "--disable-pip-version-check", "--progress-bar", "off"]
+        return [python, "-m", "pip", "install", *quiet]
+
+    def _step(self, label: str, command: Sequence[str]) -> None:
+        start = time.monotonic()
+        line = f"[{self.environment.name}] {label} ..."
+        print(line, end="", flush=True)
+        # Where this process is killed outright, its installer lives on; it inherits the lock file, and with it the
+        # lock, so that a new set-up waits for it instead of working in the same folder.
+        inherited = {} if WINDOWS else {"pass_fds": (self.lock_file,)}
+        with self.environment.log.open("ab") as log:
+            log.write(f"$ {' '.join(command)}\n".encode())
+            log.flush()
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT, env=_tool_variables(), **inherited
+            )
+            try:
+                while True:
+                    try:
+                        code = process.wait(timeout=1.0)
+                        break
+                    except subprocess.TimeoutExpired:
+                        if sys.stdout.isatty():
+                            print(f"\r{line} {time.monotonic() - start:.0f} s", end="", flush=True)
+            except BaseException:
+                # Ctrl-C: nothing may go on writing into a folder that the next run removes.
+                process.terminate()
+                process.wait()
+                print(flush=True)
+                raise
+        elapsed = f"{time.monotonic() - start:.1f} s"
+        print(f"\r{line} {elapsed}" if sys.stdout.isatty() else f" {elapsed}", flush=True)
+        if code:
+            tail = "\n".join(self.environment.log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
+            message = (
+                f"This step failed (exit code {code}); its output is in {self.environment.log} and ends so:\n{tail}"
+            )
+            raise InstallFailed(message)
+
+
+def _tool_variables() -> dict[str, str]:
+    """The user's environment, less what would send packages or imports somewhere else than our folder."""
+    astray = {"PYTHONPATH", "PYTHONHOME", "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_REQUIRE_VIRTUALENV"}
+    variables = {name: value for name, value in os.environ.items() if name not in astray}
+    return {**variables, "UV_PYTHON_DOWNLOADS": "never"}
+
+
+@contextlib.contextmanager
+def _only_one_setup(environment: Environment) -> Iterator[int]:
+    """Hold a file lock that the system frees when its last holder ends, however it ends; yields its descriptor."""
+    HOME.mkdir(exist_ok=True)
+    descriptor = os.open(HOME / f"{environment.name}.lock", os.O_RDWR | os.O_CREAT)
+    try:
+        if not _try_lock(descriptor):
+            print(f"[{environment.name}] another set-up is at work; waiting for it to end", flush=True)
+            while not _try_lock(descriptor):
+                time.sleep(0.2)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        if WINDOWS:
+            import msvcrt
+
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def find_python(version: tuple[int, int], *, needs_pip: bool) -> Path:
+    """The first interpreter of this version that works, from PATH, the `py` launcher, pyenv or uv.
+
+    Args:
+        version: major and minor number.
+        needs_pip: whether its venv module has to be complete, which Debian splits off; uv does without.
+
+    Raises:
+        PythonMissing: with one sentence on what to install.
+    """
+    incomplete = None
+    for candidate in _candidates(version):
+        probe = _probe(candidate)
+        if probe.get("version") != list(version):
+            continue
+        if probe["venv"] or not needs_pip:
+            return Path(probe["executable"])
+        incomplete = incomplete or probe["executable"]
+    dotted = _dotted(version)
+    if incomplete:
+        message = (
+            f"{incomplete} is Python {dotted} without its venv module: install that (on Debian and Ubuntu the package "
+            f"python{dotted}-venv), and run this again."
+        )
+        raise PythonMissing(message)
+    message = (
+        f"Python {dotted} is needed and was not found: install it (from python.org, your system's packages, "
+        f"`pyenv install {dotted}` or `uv python install {dotted}`) so that `python{dotted}` is on PATH, and run this "
+        "again."
+    )
+    raise PythonMissing(message)
+
+
+def _candidates(version: tuple[int, int]) -> Iterator[list[str]]:
+    """Commands that may start a Python of this version, likely ones first."""
+    dotted = _dotted(version)
+    if sys.version_info[:2] == version:
+        yield [sys.executable]
+    for folder in os.get_exec_path():
+        for name in (f"python{dotted}", "python3", "python"):
+            if found := shutil.which(name, path=folder):
+                yield [found]
+    if launcher := shutil.which("py"):
+        yield [launcher, f"-{dotted}"]
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    # Newest patch release first; pyenv-win has no bin folder.
+    folders = pyenv.glob(f"versions/{dotted}.*"), pyenv.glob(f"pyenv-win/versions/{dotted}.*")
+    for folder in sorted((f for group in folders for f in group), key=_patch_number, reverse=True):
+        for path in (folder / "bin" / "python", folder / "python.exe"):
+            if path.exists():
+                yield [str(path)]
+    if uv := shutil.which("uv"):
+        found = _output([uv, "python", "find", "--no-project", "--system", dotted])
+        if found:
+            yield [found]
+
+
+def _patch_number(folder: Path) -> int:
+    number = folder.name.split(".")[2]
+    return int(number) if number.isdigit() else -1
+
+
+_PROBE = """
+import importlib.util, json, sys
+print(json.dumps({
+    "version": sys.version_info[:2] if sys.implementation.name == "cpython" and sys.maxsize > 2**32 else None,
+    "executable": sys.executable,
+    "venv": all(importlib.util.find_spec(name) for name in ("venv", "ensurepip")),
+}))
+"""
+
+
+def _probe(command: Sequence[str]) -> dict:
+    """What an interpreter says of itself; empty where it does not start, as a pyenv shim without its version."""
+    try:
+        return json.loads(_output([*command, "-I", "-c", _PROBE]))
+    except ValueError:
+        return {}
+
+
+def _output(command: Sequence[str]) -> str:
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, env=_tool_variables()
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def write_locks(*, upgrade: bool) -> None:
+    """Pin `scripts/locks/*.in` anew, for all systems, with the hash of every file and the address of none.
+
+    Raises:
+        SetupError: uv, which alone can lock for other systems, is not on PATH, or found no solution.
+    """
+    uv = shutil.which("uv")
+    if not uv:
+        message = "Locking needs uv: install it (`pip install uv`), and run this again."
+        raise SetupError(message)
+    for source in sorted(LOCKS.glob("*.in")):
+        environment = ENVIRONMENTS.get(source.stem)
+        python_version = environment.python_version if environment else BACKEND.python_version
+        command = [uv, "pip", "compile", "--quiet", "--universal", "--generate-hashes", "--no-emit-index-url"]
+        command += ["--no-emit-find-links", "--custom-compile-command", LOCK_COMMAND]
+        command += ["--python-version", _dotted(python_version)]
+        if environment is None:
+            # Wheels for inside the add-on: Blender brings what these depend on, and takes each file as it is.
+            command += ["--no-deps"]
+        elif environment.installs_project:
+            command += ["pyproject.toml", "--extra", "dev"]
+        command += ["--upgrade"] if upgrade else []
+        target = source.with_suffix(".txt")
+        command += [source.relative_to(ROOT).as_posix(), "--output-file", target.relative_to(ROOT).as_posix()]
+        print(f"locking {target.relative_to(ROOT).as_posix()}", flush=True)
+        if subprocess.run(command, cwd=ROOT, env=_tool_variables()).returncode:
+            message = f"uv could not lock {source.relative_to(ROOT).as_posix()}; its own words are above."
+            raise SetupError(message)
+
+
+@contextlib.contextmanager
+def exit_on_setup_error() -> Iterator[None]:
+    """Within this, a set-up error ends the program with its sentence, and Ctrl-C with the customary code 130."""
+    try:
+        yield
+    except SetupError as error:
+        sys.exit(f"\n{error}")
+    except KeyboardInterrupt:
+        print("Interrupted; the same command goes on.", file=sys.stderr)
+        sys.exit(130)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Make the project's Python environments, under .venv/.")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB")
+    setup = verbs.add_parser("setup", help="make the environments (this is also done without a verb)")
+    setup.add_argument("names", nargs="*", metavar="NAME", help=f"which ones: {', '.join(ENVIRONMENTS)} (default: all)")
+    lock = verbs.add_parser("lock", help="pin scripts/locks/*.in anew, with uv")
+    lock.add_argument("--upgrade", action="store_true", help="take the newest versions that the .in files allow")
+    options = parser.parse_args()
+    with exit_on_setup_error():
+        if options.verb == "lock":
+            write_locks(upgrade=options.upgrade)
+            return
+        names = getattr(options, "names", None) or list(ENVIRONMENTS)
+        for name in names:
+            if name not in ENVIRONMENTS:
+                parser.error(f"no environment is named {name!r}; there are {', '.join(ENVIRONMENTS)}")
+        ensure(*(ENVIRONMENTS[name] for name in names))
+        for name in names:
+            print(f"{name}: {ENVIRONMENTS[name].python}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""Fixtures for tests inside Blender: an empty file with the add-on enabled, scene packages, a backend process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+bpy = pytest.importorskip("bpy", reason="these tests run inside Blender's Python")
+import addon_utils  # noqa: E402 - comes with bpy
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.blender)
+
+
+def fresh_blender() -> None:
+    """An empty file, with the add-on enabled as the preferences do it."""
+    bpy.ops.wm.read_factory_settings(use_empty=True)
+    assert addon_utils.enable("blender_addon", default_set=True) is not None
+
+
+@pytest.fixture(autouse=True)
+def blender(tmp_path: Path) -> Iterator[None]:
+    fresh_blender()
+    chosen = bpy.context.preferences.addons["blender_addon"].preferences
+    chosen.output_folder = str(tmp_path / "unsaved takes")
+    chosen.address = "tcp://127.0.0.1:1"  # nobody listens there; tests that want a backend say so
+    yield
+    addon_utils.disable("blender_addon", default_set=True)
+
+
+@pytest.fixture(scope="session")
+def backend_python() -> str:
+    """The Python that has the backend's packages, which Blender's own has not."""
+    python = os.environ.get("EX4D_BACKEND_PYTHON")
+    if not python:
+        pytest.fail("set EX4D_BACKEND_PYTHON to the Python of the backend's environment; scripts/test.py does")
+    return python
+
+
+def backend_environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture(scope="session")
+def write_scene(backend_python: str) -> Callable[..., Path]:
+    """Writes a made-up scene package with movie and mesh; see write_scene.py."""
+
+    def write(folder: Path, *options: str) -> Path:
+        script = str(Path(__file__).with_name("write_scene.py"))
+        command = [backend_python, script, str(folder), *(options or ("9", "48", "32"))]
+        subprocess.run(command, check=True, env=backend_environment())
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def card_scene(write_scene, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """9 frames, 48x32, from a camera that stands still."""
+    return write_scene(tmp_path_factory.mktemp("scenes") / "card")
+
+
+@pytest.fixture(scope="session")
+def moving_scene(write_scene, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """9 frames, 48x32, from a camera that moves and zooms, with a lens off the centre."""
+    return write_scene(tmp_path_factory.mktemp("scenes") / "moving", "9", "48", "32", "moving")
+
+
+class Backend:
+    """A real service process, which tests may kill and start again."""
+
+    def __init__(self, python: str, address: str, data: Path):
+        self.address = address
+        self._command = [python, "-m", "backend.cli", "serve", "--address", address, "--data", str(data)]
+        self._command += ["--device", "cpu"]
+        self._process: subprocess.Popen | None = None
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(self._command, env=backend_environment(), stderr=sys.stderr)
+
+    def kill(self) -> None:
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait()
+
+    def stop(self) -> None:
+        if self._process and self._process.poll() is None:
+            self._process.terminate()
+            self._process.wait(30)
+
+
+@contextmanager
+def backend_process(python: str, address: str, data: Path) -> Iterator[Backend]:
+    backend = Backend(python, address, data)
+    backend.start()
+    try:
+        yield backend
+    finally:
+        backend.stop()
+
+
+@pytest.fixture(scope="module")
+def backend(backend_python: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
+    """One backend for the tests of a module; a worker takes seconds to start."""
+    with backend_process(backend_python, free_address(), tmp_path_factory.mktemp("backend")) as running:
+        yield running
+
+
+@pytest.fixture
+def connected(backend: Backend, blender: None) -> Backend:
+    """The add-on's preferences name the running backend."""
+    bpy.context.preferences.addons["blender_addon"].preferences.address = backend.address
+    return backend
+
+
+def free_address() -> str:
+    import socket
+
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return f"tcp://127.0.0.1:{one.getsockname()[1]}"
+
+
+def tick_until(met: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
+    """Do what Blender's timer does until something has happened; the limit only ends a test that is broken."""
+    from blender_addon.connection.session import session, tick
+
+    deadline = time.monotonic() + seconds
+    while not met():
+        assert time.monotonic() < deadline, f"still waiting for {what}: {session().state_text()}"
+        tick()
+        if session().client is not None:
+            session().client._socket.poll(20)  # wait for an arrival, as the timer's interval does

@@ -1,0 +1,159 @@
+"""The connection says how it stands, never blocks, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import bpy
+import pytest
+import zmq
+
+import blender_addon
+from blender_addon.connection import session as session_module
+from blender_addon.connection.preferences import is_loopback
+from blender_addon.connection.session import (
+    BUSY_INTERVAL_SECONDS,
+    IDLE_INTERVAL_SECONDS,
+    TICK_BUDGET_SECONDS,
+    NotConnectedError,
+    session,
+    tick,
+)
+from ex4d_core import client as client_module
+from ex4d_core.messages import Hello, ListJobs
+
+from .conftest import free_address, tick_until
+
+
+def preferences() -> bpy.types.AddonPreferences:
+    return bpy.context.preferences.addons["blender_addon"].preferences
+
+
+def test_without_a_backend_it_says_so_and_goes_on_trying(monkeypatch):
+    monkeypatch.setattr(client_module, "UNREACHABLE_SECONDS", 0.05)
+    preferences().address = free_address()
+    assert tick() == IDLE_INTERVAL_SECONDS
+    assert session().state_text() == f"connecting to {preferences().address}"
+    tick_until(lambda: session().state_text().startswith("unreachable since "), "the connection to be given up")
+    assert session().state_text().endswith(f"no backend answers at {preferences().address}")
+
+
+def test_it_connects_when_the_backend_comes_up(connected):
+    tick_until(lambda: session().state_text().startswith("connected to "), "the backend")
+    assert " with cpu" in session().state_text()
+
+
+def test_ticks_come_fast_only_while_something_is_under_way(connected):
+    def ask():
+        return (yield ListJobs())
+
+    tick_until(lambda: session().client is not None and session().client.server is not None, "the backend")
+    task = session().start(ask())
+    assert session().busy
+    assert tick() in (BUSY_INTERVAL_SECONDS, IDLE_INTERVAL_SECONDS)
+    tick_until(lambda: task.done, "the list of jobs")
+    assert task.error is None
+    assert tick() == IDLE_INTERVAL_SECONDS
+    assert session().longest_tick > 0 and TICK_BUDGET_SECONDS <= 0.004
+
+
+def test_another_protocol_version_is_named():
+    context = zmq.Context()
+    router = context.socket(zmq.ROUTER)
+    port = router.bind_to_random_port("tcp://127.0.0.1")
+    try:
+        preferences().address = f"tcp://127.0.0.1:{port}"
+        tick()
+        tick_until(lambda: router.poll(0), "the hello")
+        name, _ = router.recv_multipart()
+        import msgpack
+
+        router.send_multipart([name, msgpack.packb({"v": 99, "type": "Welcome", "id": 1})])
+        tick_until(lambda: session().state_text().startswith("wrong version: "), "the answer to be judged")
+        assert "install matching versions" in session().state_text()
+    finally:
+        context.destroy(linger=0)
+
+
+def test_an_address_that_is_none_is_named():
+    preferences().address = "the big machine"
+    tick()
+    assert "cannot use the backend address 'the big machine'" in session().state_text()
+    with pytest.raises(NotConnectedError, match="it looks like tcp://HOST:PORT"):
+        session().start(iter([Hello()]))
+
+
+def test_other_machines_are_only_asked_with_online_access():
+    assert not bpy.app.online_access
+    preferences().address = "tcp://192.0.2.1:47747"
+    tick()
+    assert session().client is None
+    assert session().state_text().startswith("online access is off, so tcp://192.0.2.1:47747 is not used")
+
+
+@pytest.mark.parametrize(
+    ("address", "local"),
+    [
+        ("tcp://127.0.0.1:47747", True),
+        ("tcp://localhost:1", True),
+        ("tcp://[::1]:1", True),
+        ("tcp://127.1.2.3:1", True),
+        ("ipc:///run/ex4d", True),
+        ("tcp://192.168.0.7:47747", False),
+        ("tcp://127.0.0.1.example.org:1", False),
+        ("tcp://gpu:47747", False),
+        ("", False),
+    ],
+)
+def test_what_stays_on_this_machine(address, local):
+    assert is_loopback(address) is local
+
+
+def test_the_timer_survives_loading_a_file(tmp_path):
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "empty.blend"))
+    before = session()
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "empty.blend"))
+    assert bpy.app.timers.is_registered(tick)
+    assert session() is before
+
+
+def everything_registered() -> dict[str, object]:
+    """All that an add-on could leave behind."""
+    kinds = (bpy.types.Operator, bpy.types.Panel, bpy.types.PropertyGroup, bpy.types.AddonPreferences)
+    return {
+        "classes": {kind.__name__ for base in kinds for kind in base.__subclasses__() if kind.is_registered},
+        "scene": set(bpy.types.Scene.bl_rna.properties.keys()),
+        "object": set(bpy.types.Object.bl_rna.properties.keys()),
+        "operators": set(dir(bpy.ops.ex4d)),
+        "handlers": {
+            name: [handler.__module__ for handler in getattr(bpy.app.handlers, name)]
+            for name in dir(bpy.app.handlers)
+            if isinstance(getattr(bpy.app.handlers, name), list)
+        },
+        "menu": [draw.__module__ for draw in bpy.types.TOPBAR_MT_file_import._dyn_ui_initialize()],
+        "timer": bpy.app.timers.is_registered(tick),
+        "session": session_module._session is not None,
+    }
+
+
+def test_twenty_rounds_leave_nothing_behind():
+    registered = everything_registered()
+    blender_addon.unregister()
+    bare = everything_registered()
+    for _ in range(20):
+        blender_addon.register()
+        assert everything_registered() == registered
+        blender_addon.unregister()
+        assert everything_registered() == bare
+    assert not any("ex4d" in name.lower() for name in bare["classes"] | bare["scene"] | bare["object"])
+    assert not any("blender_addon" in owner for owners in bare["handlers"].values() for owner in owners)
+    assert not bare["timer"] and not bare["session"]
+    blender_addon.register()
+
+
+def test_every_operator_and_property_describes_itself():
+    for module in blender_addon.MODULES:
+        for kind in getattr(module, "CLASSES", ()):
+            if issubclass(kind, bpy.types.Operator):
+                assert kind.bl_description and not kind.bl_description.endswith("."), kind
+            for prop in kind.bl_rna.properties:
+                if prop.identifier in kind.__annotations__ and not prop.is_hidden:
+                    assert prop.description, f"{kind.__name__}.{prop.identifier}"

@@ -1,0 +1,261 @@
+"""A shot goes to a real backend process and comes back as a strip, whatever happens on the way."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from pathlib import Path
+
+import bpy
+import numpy as np
+import pytest
+
+from blender_addon.cameras.presets import camera_from_preset
+from blender_addon.cameras.sampling import sample_camera
+from blender_addon.connection.session import session
+from blender_addon.scenes.importing import ImportSettings, import_scene
+from blender_addon.sequencer.strips import find_strip, strips_of
+from blender_addon.takes.follow import is_followed
+from ex4d_core.cameras import CameraPath
+from ex4d_core.trajectories import Trajectory
+
+from .conftest import backend_process, free_address, fresh_blender, tick_until
+
+
+@pytest.fixture
+def shot(card_scene, tmp_path) -> bpy.types.Object:
+    """A saved file with the card's scene at frame 11 and a camera on an arc; the scene is new to the backend."""
+    package = Path(shutil.copytree(card_scene, tmp_path / "scenes" / "card"))
+    manifest = json.loads((package / "manifest.json").read_text())
+    manifest["name"] = f"card {uuid.uuid4().hex[:6]}"
+    (package / "manifest.json").write_text(json.dumps(manifest))
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "shot.blend"))
+    imported = import_scene(package, ImportSettings(frame_start=11))
+    camera_from_preset(imported, Trajectory("30"), name="arc")
+    bpy.context.scene.ex4d_shot.camera = bpy.data.objects["arc"]
+    bpy.context.scene.ex4d_shot.label = "arc"
+    return imported
+
+
+def send() -> bpy.types.PropertyGroup:
+    assert bpy.ops.ex4d.send_take() == {"FINISHED"}
+    return take()
+
+
+def take() -> bpy.types.PropertyGroup:
+    """The newest take of the open file."""
+    return bpy.context.scene.ex4d_takes[-1]
+
+
+def strip_of(entry: bpy.types.PropertyGroup) -> bpy.types.Strip | None:
+    return find_strip(bpy.context.scene, entry.key)
+
+
+def tick_until_over(seconds: float = 60.0) -> None:
+    tick_until(lambda: take().state in ("done", "failed", "cancelled", "stopped"), "the take", seconds)
+
+
+def test_a_shot_becomes_a_movie_strip(connected, shot, tmp_path):
+    sampled = sample_camera(bpy.data.objects["arc"], shot, 11, 19)
+    entry = send()
+    lengths = []
+
+    def over() -> bool:
+        strip = strip_of(entry)
+        lengths.append((strip.type, strip.frame_final_duration) if strip else None)
+        return entry.state == "done"
+
+    tick_until(over, "the take")
+
+    folder = tmp_path / "takes" / "arc_1"
+    assert entry.folder == "//takes/arc_1"
+    assert sorted(path.name for path in folder.glob("frame_*.png")) == [f"frame_{index:05d}.png" for index in range(9)]
+    strip = strip_of(entry)
+    assert (strip.type, strip.frame_final_start, strip.frame_final_end) == ("MOVIE", 11, 20)
+    assert (strip.name, strip.filepath, len(strips_of(bpy.context.scene))) == ("arc", "//takes/arc_1/take.mp4", 1)
+    grown = [length for length in lengths if length and length[0] == "IMAGE"]
+    assert grown == sorted(grown) and grown[0][1] < 9, "the strip was there before the take was whole"
+    request = json.loads(strip["ex4d_request"])
+    assert request["label"] == "arc" and request["camera"] == {"frames": 9, "width": 48, "height": 32}
+    made = CameraPath.load(folder / "camera.npz")
+    np.testing.assert_allclose(made.world_to_camera, sampled.world_to_camera, atol=1e-6)
+    assert entry.progress == 1.0 and not is_followed(entry)
+
+
+def test_the_longest_tick_is_known(connected, shot):
+    session().longest_tick = 0.0
+    send()
+    tick_until_over()
+    assert 0.0 < session().last_tick <= session().longest_tick
+
+
+def test_two_takes_lie_above_each_other(connected, shot):
+    first = send().key
+    second = send().key
+    tick_until(lambda: all(one.state == "done" for one in bpy.context.scene.ex4d_takes), "both takes")
+    channels = [find_strip(bpy.context.scene, key).channel for key in (first, second)]
+    assert sorted(channels) == [1, 2]
+    assert [one.folder for one in bpy.context.scene.ex4d_takes] == ["//takes/arc_1", "//takes/arc_2"]
+
+
+def test_part_of_the_footage_can_be_shot_with_holes_marked(connected, shot, tmp_path):
+    settings = bpy.context.scene.ex4d_shot
+    settings.use_range, settings.frame_start, settings.frame_end = True, 14, 16
+    settings.holes, settings.hole_color = "mark", (0.0, 1.0, 0.0)
+    entry = send()
+    tick_until_over()
+    strip = strip_of(entry)
+    assert (strip.frame_final_start, strip.frame_final_end) == (14, 17)
+    request = json.loads(strip["ex4d_request"])
+    assert request["first_frame"] == 3
+    assert request["preview"] == {"holes": "mark", "hole_color": [0, 255, 0]}
+
+
+def test_a_shot_sent_without_a_backend_is_made_when_one_comes_up(backend_python, shot, tmp_path):
+    address = free_address()
+    bpy.context.preferences.addons["blender_addon"].preferences.address = address
+    entry = send()
+    for _ in range(3):
+        session().tick()
+    assert entry.state == "sending" and strip_of(entry) is None
+    with backend_process(backend_python, address, tmp_path / "backend"):
+        tick_until_over()
+    assert (entry.state, strip_of(entry).type) == ("done", "MOVIE")
+
+
+def test_a_killed_backend_is_waited_for(backend_python, shot, tmp_path):
+    address = free_address()
+    bpy.context.preferences.addons["blender_addon"].preferences.address = address
+    with backend_process(backend_python, address, tmp_path / "backend") as running:
+        entry = send()
+        tick_until(lambda: entry.job != "", "the job to be accepted")
+        running.kill()
+        running.start()
+        tick_until_over()
+        assert (entry.state, strip_of(entry).type) == ("done", "MOVIE")
+
+
+@pytest.mark.parametrize("moment", ["sending", "accepted", "first frame"])
+def test_a_saved_and_reopened_file_gets_its_take(connected, shot, tmp_path, moment):
+    entry = send()
+    if moment != "sending":
+        met = (lambda: entry.job != "") if moment == "accepted" else (lambda: strip_of(entry) is not None)
+        tick_until(met, moment)
+    key = entry.key
+    bpy.ops.wm.save_mainfile()
+    fresh_blender()  # as if Blender had been closed
+    bpy.context.preferences.addons["blender_addon"].preferences.address = connected.address
+
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "shot.blend"))
+    assert take().key == key and is_followed(take())
+    tick_until_over()
+
+    assert (take().state, take().reason) == ("done", "")
+    assert (strip_of(take()).type, len(strips_of(bpy.context.scene))) == ("MOVIE", 1)
+    assert sorted(path.name for path in (tmp_path / "takes").iterdir()) == ["arc_1"]
+
+
+def test_a_take_goes_on_while_another_file_is_open(connected, shot, tmp_path):
+    entry = send()
+    key, folder = entry.key, tmp_path / "takes" / "arc_1"
+    bpy.ops.wm.save_mainfile()
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "other.blend"))
+    bpy.context.scene.ex4d_takes.clear()
+    bpy.ops.wm.save_mainfile()
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "other.blend"))
+    tick_until(lambda: (folder / "take.mp4").exists() and not session().busy, "the movie")
+    assert not bpy.context.scene.ex4d_takes
+
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "shot.blend"))
+    tick_until_over()
+    assert take().key == key and strip_of(take()).type == "MOVIE"
+
+
+def test_a_renamed_camera_scene_and_object_do_not_matter_to_a_running_take(connected, shot):
+    entry = send()
+    shot.name, bpy.data.objects["arc"].name, bpy.context.scene.name = "a", "b", "c"
+    bpy.data.objects.remove(shot)
+    tick_until_over()
+    assert (entry.state, strip_of(entry).type) == ("done", "MOVIE")
+
+
+def test_a_cancelled_take_ends_at_once_and_keeps_its_frames(connected, shot):
+    entry = send()
+    tick_until(lambda: entry.job != "", "the job to be accepted")
+    bpy.ops.ex4d.cancel_take(key=entry.key)
+    tick_until_over()
+    assert entry.state in ("cancelled", "done")  # done, if it was quicker
+    assert not is_followed(entry)
+
+
+def test_a_take_cancelled_before_it_was_sent_never_reaches_the_backend(shot):
+    entry = send()
+    bpy.ops.ex4d.cancel_take(key=entry.key)
+    assert (entry.state, is_followed(entry), session().busy) == ("cancelled", False, False)
+
+
+def test_a_take_can_be_taken_off_the_list(connected, shot):
+    entry = send()
+    tick_until_over()
+    key = entry.key
+    bpy.ops.ex4d.forget_take(key=key)
+    assert not bpy.context.scene.ex4d_takes
+    assert find_strip(bpy.context.scene, key).type == "MOVIE"
+    assert bpy.ops.ex4d.forget_take(key=key) == {"CANCELLED"}
+
+
+def test_an_unsaved_file_keeps_its_takes_in_the_preferences_folder(connected, card_scene, tmp_path):
+    imported = import_scene(card_scene)
+    bpy.context.scene.ex4d_shot.label = "first try / blue"
+    assert bpy.context.scene.camera == imported.ex4d_scene.source_camera
+    entry = send()
+    tick_until_over()
+    assert entry.state == "done"
+    assert (tmp_path / "unsaved takes" / "first_try_blue_1" / "take.mp4").is_file()
+
+
+def test_a_take_whose_folder_was_deleted_says_so(connected, shot, tmp_path):
+    entry = send()
+    tick_until(lambda: entry.job != "", "the job to be accepted")
+    bpy.ops.wm.save_mainfile()
+    fresh_blender()
+    shutil.rmtree(tmp_path / "takes")
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "shot.blend"))
+    assert take().state == "stopped"
+    assert "which says what the take was to be" in take().reason
+
+
+def test_a_job_that_the_backend_does_not_know_says_so_and_can_be_tried_again(connected, shot, tmp_path):
+    entry = send()
+    tick_until_over()
+    entry.job, entry.state, entry.last_event = "0" * 32, "running", 0
+    bpy.ops.wm.save_mainfile()
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "shot.blend"))
+    tick_until_over()
+    assert take().state == "stopped" and take().reason
+    assert bpy.ops.ex4d.resume_take(key=take().key) == {"FINISHED"}
+    assert is_followed(take())
+
+
+def test_a_scene_package_that_is_gone_is_named(shot, tmp_path):
+    shutil.rmtree(tmp_path / "scenes")
+    with pytest.raises(RuntimeError, match=r"is not a scene folder"):
+        bpy.ops.ex4d.send_take()
+    assert not bpy.context.scene.ex4d_takes
+
+
+def test_a_shot_outside_the_footage_is_refused(shot):
+    settings = bpy.context.scene.ex4d_shot
+    settings.use_range, settings.frame_start, settings.frame_end = True, 5, 12
+    with pytest.raises(RuntimeError, match="leave the footage, which lies at frames 11 to 19"):
+        bpy.ops.ex4d.send_take()
+    bpy.data.objects["arc"].data.type = "PANO"
+    settings.use_range = False
+    with pytest.raises(RuntimeError, match="is panoramic"):
+        bpy.ops.ex4d.send_take()
+
+
+def test_without_scene_or_camera_the_button_says_what_is_missing():
+    with pytest.raises(RuntimeError, match="import one first"):
+        bpy.ops.ex4d.send_take()

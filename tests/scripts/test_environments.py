@@ -1,0 +1,323 @@
+"""Set-up: once, whole or not at all, quick to find nothing to do, and clear about what is missing."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import environments
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = ROOT / "scripts"
+NAME = "blender-5.0"
+pytestmark = pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="sets up environments of Python 3.11 from 3.11")
+
+
+@dataclass(frozen=True)
+class Project:
+    """A checkout of nothing but the set-up script and a lock of one tiny package, installed without a network."""
+
+    folder: Path
+
+    @property
+    def environment(self) -> Path:
+        return self.folder / ".venv" / NAME
+
+    @property
+    def lock(self) -> Path:
+        return self.folder / "scripts" / "locks" / f"{NAME}.txt"
+
+    @property
+    def stamp(self) -> Path:
+        return self.environment / "ex4d-setup.json"
+
+    def start(self, commands: str = os.defpath) -> subprocess.Popen[str]:
+        """Start set-up; with pip, unless the folder `commands` has a uv."""
+        variables = {"PATH": commands, "HOME": str(self.folder), "PIP_NO_INDEX": "1"}
+        variables["PIP_FIND_LINKS"] = str(self.folder / "packages")
+        command = [sys.executable, "scripts/environments.py", "setup", NAME]
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def set_up(self) -> tuple[int, str]:
+        process = self.start()
+        output, _ = process.communicate()
+        return process.returncode, output
+
+
+def write_wheel(folder: Path) -> str:
+    """A wheel of the package `tiny` 1.0 with one module; returns its SHA-256."""
+    folder.mkdir(parents=True)
+    path = folder / "tiny-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr("tiny.py", "NUMBER = 1\n")
+        wheel.writestr("tiny-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n")
+        wheel.writestr("tiny-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr("tiny-1.0.dist-info/RECORD", "")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def new_project(tmp_path_factory):
+    def make() -> Project:
+        project = Project(tmp_path_factory.mktemp("project"))
+        project.lock.parent.mkdir(parents=True)
+        shutil.copy2(SCRIPTS / "environments.py", project.folder / "scripts")
+        digest = write_wheel(project.folder / "packages")
+        project.lock.write_text(f"tiny==1.0 \\\n    --hash=sha256:{digest}\n", encoding="utf-8")
+        return project
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def ready(new_project) -> tuple[Project, list[tuple[int, str]]]:
+    """A project that two runs set up at the same moment, and what both said."""
+    project = new_project()
+    runs = [project.start(), project.start()]
+    outputs = [run.communicate()[0] for run in runs]
+    return project, [(run.returncode, output) for run, output in zip(runs, outputs, strict=True)]
+
+
+def test_two_set_ups_at_once_make_one_environment(ready):
+    project, results = ready
+    assert [code for code, _ in results] == [0, 0], results
+    assert sum("creating it" in output for _, output in results) == 1
+    python = project.environment / "bin" / "python"
+    done = subprocess.run([python, "-c", "import tiny; print(tiny.NUMBER)"], capture_output=True, text=True)
+    assert done.stdout == "1\n"
+
+
+def test_each_step_is_a_line_with_the_time_it_took(ready):
+    _, results = ready
+    output = next(output for _, output in results if "creating it" in output)
+    steps = [line for line in output.splitlines() if line.startswith(f"[{NAME}] ") and "waiting" not in line]
+    assert len(steps) == 2
+    assert all(re.search(r" \.\.\. \d+\.\d s$", line) for line in steps)
+
+
+def test_a_second_run_leaves_everything_as_it_is(ready):
+    project, _ = ready
+    before = {path: path.stat().st_mtime_ns for path in project.environment.rglob("*")}
+    code, output = project.set_up()
+    assert code == 0
+    assert "..." not in output
+    # Only the cache of compiled modules may grow, as Python started.
+    after = {path: path.stat().st_mtime_ns for path in project.environment.rglob("*")}
+    assert after == before
+
+
+@pytest.fixture
+def module_of(monkeypatch):
+    """The set-up script, looking at another project's folder."""
+
+    def use(project: Project):
+        monkeypatch.setattr(environments, "ROOT", project.folder)
+        monkeypatch.setattr(environments, "LOCKS", project.lock.parent)
+        monkeypatch.setattr(environments, "HOME", project.folder / ".venv")
+        return environments, environments.ENVIRONMENTS[NAME]
+
+    return use
+
+
+def test_what_makes_an_environment_count_as_missing(ready, module_of, tmp_path):
+    project, _ = ready
+    module, environment = module_of(project)
+    assert module.missing_part(environment) == ""
+
+    lock = project.lock.read_text(encoding="utf-8")
+    project.lock.write_text(lock + "# changed\n", encoding="utf-8")
+    assert module.missing_part(environment) == "environment"
+    project.lock.write_text(lock, encoding="utf-8")
+    assert module.missing_part(environment) == ""
+
+    stamp = project.stamp.read_text(encoding="utf-8")
+    for broken in ("", "[]", stamp[:-20], stamp.replace('"3.11"', '"3.10"')):
+        project.stamp.write_text(broken, encoding="utf-8")
+        assert module.missing_part(environment) == "environment"
+    project.stamp.write_text(stamp, encoding="utf-8")
+
+    moved = Project(tmp_path / "moved")
+    shutil.copytree(project.folder, moved.folder, symlinks=True)
+    module, environment = module_of(moved)
+    assert module.missing_part(environment) == "environment"
+
+
+def test_an_uninstalled_base_interpreter_counts_as_missing(ready, module_of, tmp_path):
+    project, _ = ready
+    module, environment = module_of(project)
+    python = project.environment / "bin" / "python"
+    kept = python.readlink()
+    python.unlink()
+    python.symlink_to(tmp_path / "uninstalled" / "python3.11")
+    try:
+        assert module.missing_part(environment) == "environment"
+    finally:
+        python.unlink()
+        python.symlink_to(kept)
+
+
+def test_an_interrupted_set_up_is_done_anew(new_project):
+    project = new_project()
+    leftover = project.environment / "lib" / "half-installed"
+    leftover.mkdir(parents=True)
+    code, output = project.set_up()
+    assert code == 0, output
+    assert not leftover.exists()
+    assert project.stamp.exists()
+
+
+@dataclass(frozen=True)
+class SlowInstaller:
+    """A `uv` that makes an environment at once, and takes as long to install as the test wants."""
+
+    folder: Path
+
+    def __post_init__(self) -> None:
+        os.mkfifo(self.gate)
+        uv = self.folder / "uv"
+        uv.write_text(
+            f"""#!/bin/sh
+            for last; do :; done
+            case $1 in
+                venv) mkdir -p "$last/bin" && ln -s "{sys.executable}" "$last/bin/python" ;;
+                pip) echo $$ > "{self.folder}/pid"; read answer < "{self.gate}" ;;
+            esac
+            """,
+            encoding="utf-8",
+        )
+        uv.chmod(0o755)
+
+    @property
+    def gate(self) -> Path:
+        return self.folder / "gate"
+
+    @property
+    def path(self) -> str:
+        return f"{self.folder}{os.pathsep}{os.defpath}"
+
+    def process(self) -> int:
+        return int((self.folder / "pid").read_text())
+
+
+@pytest.fixture
+def slow_installer(tmp_path) -> SlowInstaller:
+    return SlowInstaller(tmp_path)
+
+
+def test_a_killed_set_ups_installer_is_waited_for(new_project, slow_installer):
+    """Otherwise two installers would write into the same folder."""
+    project = new_project()
+    killed = project.start(slow_installer.path)
+    # Opening for writing waits for the reader: the installer is at work now.
+    with slow_installer.gate.open("w") as gate:
+        killed.kill()
+        killed.wait()
+        follower = project.start(slow_installer.path)
+        assert "another set-up is at work" in follower.stdout.readline()
+        gate.write("done\n")
+    with slow_installer.gate.open("w") as gate:
+        gate.write("done\n")
+    output, _ = follower.communicate()
+    assert follower.returncode == 0, output
+    assert "creating it" in output
+    assert project.stamp.exists()
+
+
+def test_ctrl_c_ends_the_installer_too_and_leaves_no_finished_environment(new_project, slow_installer):
+    project = new_project()
+    run = project.start(slow_installer.path)
+    with slow_installer.gate.open("w"):
+        run.send_signal(signal.SIGINT)
+        output, _ = run.communicate()
+    assert run.returncode == 130
+    assert "Interrupted; the same command goes on." in output
+    assert not project.stamp.exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(slow_installer.process(), 0)
+
+
+def test_a_package_that_is_not_the_locked_one_is_refused(new_project):
+    project = new_project()
+    with zipfile.ZipFile(project.folder / "packages" / "tiny-1.0-py3-none-any.whl", "a") as wheel:
+        wheel.writestr("more.py", "")
+    code, output = project.set_up()
+    assert code == 1
+    assert "failed" in output
+    assert "HASH" in output.upper()
+    assert str(project.folder / ".venv" / f"{NAME}.log") in output
+    assert not project.stamp.exists()
+
+
+def test_a_missing_python_is_named_with_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    with pytest.raises(
+        environments.PythonMissing, match=r"Python 3\.99 is needed .*install it .*python3\.99.* on PATH"
+    ):
+        environments.find_python((3, 99), needs_pip=True)
+
+
+def fake_interpreter(folder: Path, answer: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "python3.99"
+    path.write_text(f"#!/bin/sh\n{answer}\n", encoding="utf-8")
+    path.chmod(0o755)
+    return path
+
+
+def interpreter_says(path: Path, venv: bool) -> str:
+    return f'echo \'{{"version": [3, 99], "executable": "{path}", "venv": {str(venv).lower()}}}\''
+
+
+def test_a_python_without_venv_serves_uv_but_not_pip(tmp_path, monkeypatch):
+    path = tmp_path / "python3.99"
+    fake_interpreter(tmp_path, interpreter_says(path, venv=False))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    assert environments.find_python((3, 99), needs_pip=False) == path
+    with pytest.raises(environments.PythonMissing, match=r"without its venv module.*python3\.99-venv"):
+        environments.find_python((3, 99), needs_pip=True)
+
+
+def test_a_launcher_that_starts_nothing_is_passed_over_for_pyenvs_newest(tmp_path, monkeypatch):
+    fake_interpreter(tmp_path / "shims", "echo 'command not found' >&2; exit 127")
+    for patch in (9, 10):
+        folder = tmp_path / "pyenv" / "versions" / f"3.99.{patch}" / "bin"
+        fake_interpreter(folder, interpreter_says(folder / "python", venv=True)).rename(folder / "python")
+    monkeypatch.setenv("PATH", str(tmp_path / "shims"))
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path / "pyenv"))
+    found = environments.find_python((3, 99), needs_pip=True)
+    assert found == tmp_path / "pyenv" / "versions" / "3.99.10" / "bin" / "python"
+
+
+def test_a_set_up_error_ends_the_program_with_its_sentence_alone():
+    program = (
+        "import environments\nwith environments.exit_on_setup_error(): raise environments.PythonMissing('Get it.')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=SCRIPTS, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.strip() == "Get it."
+
+
+@pytest.mark.parametrize("script", ["environments", "demo", "test", "build_addon"])
+def test_scripts_start_with_the_standard_library_alone(script):
+    program = f"import sys; sys.path.insert(0, {str(SCRIPTS)!r}); import {script}"
+    done = subprocess.run([sys.executable, "-S", "-I", "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

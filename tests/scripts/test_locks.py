@@ -1,0 +1,72 @@
+"""The locks: what is installed is what was pinned, wherever it comes from."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import environments
+
+LOCKS = sorted(environments.LOCKS.glob("*.txt"))
+
+
+def requirements(lock: Path) -> list[str]:
+    """A lock's requirements, each with its hashes, as one line each."""
+    joined = lock.read_text(encoding="utf-8").replace("\\\n", " ")
+    return [line for line in joined.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+
+
+def pinned(name: str) -> dict[str, str]:
+    """A lock's packages and their versions, as on a Linux machine with Python 3.11."""
+    found = {}
+    for line in requirements(environments.LOCKS / f"{name}.txt"):
+        package, version, marker = re.match(r"(\S+)==(\S+)(?: ; (.*?))?\s+--hash", line).groups()
+        if "python_full_version >= '3.12'" not in (marker or ""):
+            found[package] = version
+    return found
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)
+def test_every_requirement_is_pinned_and_hashed(lock):
+    assert requirements(lock)
+    for line in requirements(lock):
+        assert re.match(r"^[\w.\[\]-]+==[\w.+!]+( ; .+?)?( +--hash=sha256:[0-9a-f]{64})+\s*$", line), line
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)
+def test_no_lock_names_an_index_a_host_or_a_folder_of_one_machine(lock):
+    text = lock.read_text(encoding="utf-8")
+    assert "://" not in text
+    assert not re.search(r"^\s*(-i|-f|--index-url|--extra-index-url|--find-links|--trusted-host)\b", text, re.MULTILINE)
+    assert not re.search(r"(^|[\s=@])/\w|[A-Z]:\\", text)
+    assert environments.LOCK_COMMAND in text.splitlines()[1]
+
+
+def test_every_environment_and_every_input_has_its_lock():
+    inputs = {path.stem for path in environments.LOCKS.glob("*.in")}
+    assert inputs == {lock.stem for lock in LOCKS}
+    assert inputs == {*environments.ENVIRONMENTS, "addon-wheels"}
+
+
+def test_the_versions_that_results_rest_on():
+    backend, blender = pinned("backend"), pinned("blender-5.0")
+    assert (backend["torch"], backend["warp-lang"]) == ("2.15.0", "1.19.0")
+    assert blender["bpy"] == "5.0.1"
+    assert blender["numpy"].startswith("1.")
+
+
+def test_backend_and_add_on_speak_through_the_same_releases():
+    backend, blender, wheels = pinned("backend"), pinned("blender-5.0"), pinned("addon-wheels")
+    assert set(wheels) == {"msgpack", "pyzmq"}
+    for package, version in wheels.items():
+        assert backend[package] == blender[package] == version
+
+
+def test_locks_serve_windows_and_macos_too():
+    lines = requirements(environments.LOCKS / "backend.txt")
+    cuda = [line for line in lines if line.startswith("nvidia-")]
+    assert cuda
+    assert all("sys_platform == 'linux'" in line for line in cuda)
+    assert any(line.startswith("colorama==") and "sys_platform == 'win32'" in line for line in lines)

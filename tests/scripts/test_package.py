@@ -1,0 +1,64 @@
+"""`pip install .`: the wheel holds what the commands need where there is no checkout, and nothing else."""
+
+from __future__ import annotations
+
+import email
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("hatchling", reason="building needs the project's own environment, .venv/backend")
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def build(kind: str, project: Path, target: Path) -> Path:
+    command = [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", str(target)]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return next(target.iterdir())
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> zipfile.ZipFile:
+    with zipfile.ZipFile(build("wheel", ROOT, tmp_path_factory.mktemp("wheel"))) as opened:
+        yield opened
+
+
+def test_the_wheel_holds_both_packages_the_sample_and_the_add_on(wheel):
+    names = set(wheel.namelist())
+    for path in ("backend/cli.py", "ex4d_core/cameras.py", "backend/data/blender_addon/blender_manifest.toml"):
+        assert path in names
+    sample = {path.relative_to(ROOT / "tests/data/sample") for path in (ROOT / "tests/data/sample").rglob("*.*")}
+    assert sample
+    assert {f"backend/data/sample/{path.as_posix()}" for path in sample} <= names
+
+
+def test_the_wheel_holds_nothing_else(wheel):
+    tops = {name.split("/")[0] for name in wheel.namelist()}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"backend", "ex4d_core"}
+    assert not [name for name in wheel.namelist() if "__pycache__" in name or "/wheels/" in name]
+
+
+def test_the_wheel_gives_the_command_and_the_extras(wheel):
+    folder = next(name for name in wheel.namelist() if name.endswith("/METADATA")).rpartition("/")[0]
+    assert "ex4d = backend.cli:main" in wheel.read(f"{folder}/entry_points.txt").decode()
+    metadata = email.message_from_bytes(wheel.read(f"{folder}/METADATA"))
+    assert set(metadata.get_all("Provides-Extra")) == {"wan", "depth", "dev"}
+    for requirement in metadata.get_all("Requires-Dist"):
+        assert "==" not in requirement.partition(";")[0]
+    assert f"{folder}/licenses/LICENSE" in wheel.namelist()
+
+
+def test_a_source_archive_builds_the_same_wheel(wheel, tmp_path):
+    archive = build("sdist", ROOT, tmp_path / "sdist")
+    with tarfile.open(archive) as opened:
+        assert not [name for name in opened.getnames() if "/.venv" in name or "/outputs" in name]
+        opened.extractall(tmp_path / "source", filter="data")
+    again = build("wheel", next((tmp_path / "source").iterdir()), tmp_path / "again")
+    with zipfile.ZipFile(again) as opened:
+        assert sorted(opened.namelist()) == sorted(wheel.namelist())

@@ -1,0 +1,84 @@
+"""scripts/test.py: which tests go where, and an exit code and a summary that tell the truth."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+# Not by its name, which is also that of a package of the standard library.
+_spec = importlib.util.spec_from_file_location("run_all_tests", ROOT / "scripts" / "test.py")
+script = importlib.util.module_from_spec(_spec)
+sys.modules["run_all_tests"] = script
+_spec.loader.exec_module(script)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["-k", "border", "-x"], (["-k", "border", "-x"], [], [])),
+        (["tests/scripts"], ([], ["tests/scripts"], [])),
+        (["tests/blender", "-q"], (["-q"], [], ["tests/blender"])),
+        (["tests"], ([], ["tests"], ["tests/blender"])),
+        # The value of an option is not a path, even where there is one of that name.
+        (["-k", "tests"], (["-k", "tests"], [], [])),
+        (["tests/scripts/test_locks.py::test_x"], ([], ["tests/scripts/test_locks.py::test_x"], [])),
+    ],
+)
+def test_paths_go_to_the_environment_that_can_run_them(arguments, expected, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert script.split_paths(arguments) == expected
+
+
+def test_paths_are_understood_from_any_folder(monkeypatch):
+    monkeypatch.chdir(ROOT / "tests")
+    assert script.split_paths(["scripts"]) == ([], ["tests/scripts"], [])
+
+
+SUITE = """
+import pytest
+
+def test_good():
+    pass
+
+def test_bad():
+    assert False
+
+@pytest.mark.skip(reason="no such device")
+def test_elsewhere():
+    pass
+"""
+
+
+@pytest.fixture
+def suite(tmp_path) -> Path:
+    (tmp_path / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
+    (tmp_path / "test_suite.py").write_text(SUITE, encoding="utf-8")
+    return tmp_path
+
+
+def test_the_summary_counts_what_pytest_ran_and_why_it_skipped(suite, capsys):
+    outcome = script.run_pytest("tests, here", Path(sys.executable), [str(suite)], {})
+    assert (outcome.state, outcome.passed, outcome.failed) == ("FAILED", 1, 1)
+    assert script.report([outcome], filtered=False) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert "    1 skipped: no such device" in lines
+    assert lines[-1] == "total: 1 passed, 1 failed, 1 skipped"
+
+
+def test_a_failed_check_fails_the_run_though_all_tests_pass(suite):
+    outcome = script.run_pytest("tests, here", Path(sys.executable), [str(suite), "-k", "good"], {})
+    assert script.report([outcome], filtered=True) == 0
+    assert script.report([script.Outcome("ruff check", "FAILED"), outcome], filtered=True) == 1
+
+
+def test_finding_no_test_is_a_failure_unless_a_filter_left_some_elsewhere(suite):
+    nothing = script.run_pytest("tests, here", Path(sys.executable), [str(suite), "-k", "absent"], {})
+    some = script.Outcome("tests, there", "passed", passed=3)
+    assert nothing.state == "no test found"
+    assert script.report([nothing, some], filtered=False) == 1
+    assert script.report([nothing, some], filtered=True) == 0
+    assert script.report([nothing], filtered=True) == 1
