@@ -291,7 +291,7 @@ def decode(parts: Sequence[bytes], kinds: dict[str, type[Message]]) -> tuple[int
         )
     kind = kinds.get(name) if isinstance(name, str) else None
     if kind is None:
-        raise ProtocolError("bad-message", f"unknown message type {name!r}", request_id)
+        raise ProtocolError("bad-message", f"unknown message type {str(name)[:40]!r}", request_id)
     if (len(parts) == 2) != kind.carries_payload:
         raise ProtocolError("bad-message", f"{name} has {len(parts)} parts", request_id)
     if kind.carries_payload:
@@ -318,7 +318,7 @@ def _plain(value: Any) -> dict[str, Any]:
 def _rebuild(kind: type, values: dict[str, Any], request_id: int) -> Any:
     declared = {entry.name: str(entry.type) for entry in fields(kind)}
     if unknown := set(map(str, values)) - set(declared):
-        raise ProtocolError("bad-message", f"{kind.__name__} has no field {sorted(unknown)}", request_id)
+        raise ProtocolError("bad-message", f"{kind.__name__} has no field {min(unknown)[:40]!r}", request_id)
     for name, value in values.items():
         expected = declared[name]
         record = _RECORDS.get(name)
@@ -351,4 +351,4 @@ def _require_type(kind: type, name: str, value: object, expected: str, request_i
     else:
         right = isinstance(value, _TYPES[expected]) and (expected == "bool" or not isinstance(value, bool))
     if not right:
-        raise ProtocolError("bad-message", f"{kind.__name__}.{name} must be {expected}, not {value!r:.80}", request_id)
+        raise ProtocolError("bad-message", f"{kind.__name__}.{name} must be {expected}, not {type(value).__name__}", request_id)

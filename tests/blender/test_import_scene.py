@@ -206,7 +206,13 @@ def test_a_file_saved_elsewhere_still_finds_its_package(card_scene, tmp_path):
     import_scene(tmp_path / "scenes" / "card")
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "other" / "deep" / "shot.blend"))
     bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "other" / "deep" / "shot.blend"))
+    assert bpy.data.objects["card and wall"].ex4d_scene.folder == "//../../scenes/card"
     assert open_scene(bpy.data.objects["card and wall"]).manifest.frames == 9
+
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "one" / "copy.blend"), copy=True)
+    assert bpy.data.objects["card and wall"].ex4d_scene.folder == "//../../scenes/card"
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "one" / "copy.blend"))
+    assert bpy.data.objects["card and wall"].ex4d_scene.folder == "//../scenes/card"
 
 
 def test_a_folder_that_is_no_scene_is_refused_and_nothing_is_added(tmp_path):
