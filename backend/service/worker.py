@@ -42,6 +42,9 @@ _RASTERIZER_LICENCES = {
     "nvdiffrast": "NVIDIA nvdiffrast: for research and evaluation only",
 }
 
+# A worker on the processor gives way to the Blender window that may share the machine with it.
+_NICENESS = 5
+
 Runner = Callable[..., None]
 
 
@@ -207,6 +210,8 @@ def main() -> None:
     arguments = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.enable()
+    if arguments.device == "cpu" and hasattr(os, "nice"):
+        os.nice(_NICENESS)
     # Libraries print to standard output; only our own lines may go to the service.
     pipe = Pipe(os.fdopen(os.dup(1), "wb", buffering=0))
     os.dup2(2, 1)
