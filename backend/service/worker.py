@@ -125,14 +125,14 @@ def run_job(
     except Exception as error:
         log.exception("job %s failed", claimed.job)
         try:
-            store.fail(claimed, _failure(error, folder))
+            store.fail(claimed, failure_text(error, folder))
         except ClaimLost as lost:
             log.info("%s; dropped", lost)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _failure(error: Exception, folder: Path) -> str:
+def failure_text(error: Exception, folder: Path) -> str:
     """Why a job failed, for people: errors of our own kinds speak for themselves."""
     if isinstance(error, OSError) and error.errno in FULL_DISK_ERRORS:
         return full_disk_text(folder, error)
