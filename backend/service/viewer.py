@@ -19,7 +19,7 @@ from backend.media.jpeg import jpeg_bytes
 from backend.render import render_shot
 from backend.service.blob_store import BlobStore
 from backend.service.processes import read_message, write_message
-from backend.service.worker import failure_text, open_scene
+from backend.service.worker import failure_text, open_scene, use_one_thread
 from ex4d_core.scene import Scene
 from ex4d_core.shot import ShotRequest
 
@@ -66,6 +66,7 @@ def main() -> None:
     output = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    use_one_thread(arguments.device)
     viewer = Viewer(BlobStore(Path(arguments.data)), arguments.device)
     while (message := read_message(sys.stdin.buffer)) is not None:
         try:
