@@ -210,7 +210,7 @@ class Client:
         now = time.monotonic()
         # Time in which nobody polled (a render, a modal dialog) is not the backend's silence.
         asleep, self._polled = now - self._polled, now
-        if asleep > HEARTBEAT_SECONDS:
+        if asleep > UNREACHABLE_SECONDS / 3:
             self._heard += asleep
         if now - self._hello_at > HEARTBEAT_SECONDS:
             self._hello_at = now
