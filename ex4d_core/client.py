@@ -35,6 +35,8 @@ from ex4d_core.messages import (
 HEARTBEAT_SECONDS = 2.0
 # Three heartbeats without an answer: the backend is gone, or the network is.
 UNREACHABLE_SECONDS = 6.0
+# An owner that polls less often than this was busy with something else; its timer is far quicker.
+ASLEEP_SECONDS = 2.0
 # A request that got no answer for this long is sent again.
 RESEND_SECONDS = 4.0
 
@@ -210,7 +212,7 @@ class Client:
         now = time.monotonic()
         # Time in which nobody polled (a render, a modal dialog) is not the backend's silence.
         asleep, self._polled = now - self._polled, now
-        if asleep > UNREACHABLE_SECONDS / 3:
+        if asleep > ASLEEP_SECONDS:
             self._heard += asleep
         if now - self._hello_at > HEARTBEAT_SECONDS:
             self._hello_at = now
