@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 
 from backend.generate import PreviewEngine
@@ -136,9 +136,17 @@ def _run_chain(folder: Path, frames: int, width: int, height: int) -> None:
     for _ in PreviewEngine().generate(render_shot(scene, camera, RenderSettings())):
         pass
     rendered = time.perf_counter() - start
+    print(reconstructed, rendered, _peak_memory_mb())
+
+
+def _peak_memory_mb() -> float:
+    """The most memory that this process has held."""
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset / 2**20
+    import resource
+
     # Linux counts in kilobytes, macOS in bytes.
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**10 if sys.platform != "darwin" else 2**20)
-    print(reconstructed, rendered, peak)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def _picture(index: int, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:

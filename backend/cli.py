@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 
 from ex4d_core import __version__
@@ -20,6 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 when done, 1 when the work failed with a reason (printed), 2 for a wrong command line, 130 after Ctrl-C.
     """
     options = _parser().parse_args(arguments)
+    # As after Ctrl-C, so that processes of ours are ended and files put away; `serve` has its own way.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         return options.run(options)
     except KeyboardInterrupt:
@@ -33,6 +38,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"ex4d {options.verb}: {explain(error)}", file=sys.stderr)
         return 1
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults, but not those that say nothing."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        says_nothing = action.default in (None, False, "", argparse.SUPPRESS)
+        return action.help or "" if says_nothing else super()._get_help_string(action)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -50,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
             name,
             help=module.SUMMARY,
             description=module.__doc__,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=_HelpFormatter,
         )
         module.add_arguments(verb)
         verb.set_defaults(run=module.run)

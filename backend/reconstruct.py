@@ -96,7 +96,7 @@ def reconstruct(
 
 def _batches(footage: FootageInfo, depth: DepthClip) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """(first frame, colour (n, H, W, 3) uint8, depth (n, H, W) float32) until the footage ends."""
-    pairs = zip(read_frames(footage.path), depth, strict=True)
+    pairs = zip(read_frames(footage.path, count=footage.frames), depth, strict=True)
     start = 0
     while batch := list(islice(pairs, _FRAMES_AT_ONCE)):
         color, z = (np.stack(part) for part in zip(*batch, strict=True))

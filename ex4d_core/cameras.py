@@ -7,6 +7,8 @@ camera. Blender, OpenGL and EX-4D's raw matrices are translated here at the bord
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +21,9 @@ BLENDER_FROM_SCENE = np.array([[1, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0,
 _FLIP_Y_AND_Z = np.diag([1.0, -1.0, -1.0, 1.0])
 
 _ORTHONORMAL_TOLERANCE = 1e-4
+
+# 100,000 frames of float64 matrices and intrinsics have 20 MB.
+_MAX_FILE_BYTES = 64 * 1024 * 1024
 
 
 class CameraError(ValueError):
@@ -90,19 +95,26 @@ class CameraPath:
             )
 
     @staticmethod
-    def load(path: str | Path, width: int | None = None, height: int | None = None) -> CameraPath:
+    def load(
+        path: str | Path, width: int | None = None, height: int | None = None, convention: str = "opencv"
+    ) -> CameraPath:
         """Read a camera file.
 
         Files without ``width`` and ``height`` (the original's have only ``extrinsics`` and ``intrinsics``) take them
         from the arguments, or else from the principal point of frame 0, taken as the centre of the picture.
 
+        Args:
+            convention: of ``extrinsics``: "opencv" world-to-camera, as `save` writes it, or "original", as the files
+                that EX-4D saves have it.
+
         Raises:
             CameraError: the file is no .npz, lacks an array, or holds a camera that cannot be used.
         """
         try:
+            _require_small(path)
             with np.load(path, allow_pickle=False) as arrays:
                 data = dict(arrays)
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise CameraError(f"cannot read the camera file {path}: {error}") from error
         missing = {"extrinsics", "intrinsics"} - set(data)
         if missing:
@@ -113,7 +125,16 @@ class CameraPath:
         principal_point = intrinsics.reshape(-1, 3, 3)[0, :2, 2]
         width = data.get("width", width or round(2 * principal_point[0]))
         height = data.get("height", height or round(2 * principal_point[1]))
-        return CameraPath(data["extrinsics"], intrinsics, int(width), int(height))
+        extrinsics = data["extrinsics"] if convention == "opencv" else from_reference_file(data["extrinsics"])
+        return CameraPath(extrinsics, intrinsics, int(width), int(height))
+
+
+def _require_small(path: str | Path) -> None:
+    """Look at a .npz's table of contents before anything is unpacked: a few bytes may stand for gigabytes."""
+    with zipfile.ZipFile(path) as archive:
+        size = sum(entry.file_size for entry in archive.infolist())
+    if size > _MAX_FILE_BYTES:
+        raise ValueError(f"it unpacks to {size} bytes; a camera file has at most {_MAX_FILE_BYTES}")
 
 
 def _require_rigid(matrices: np.ndarray) -> None:

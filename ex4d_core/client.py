@@ -21,9 +21,12 @@ import zmq
 from ex4d_core import __version__
 from ex4d_core.messages import (
     DEFAULT_ADDRESS,
+    MAX_HEADER_BYTES,
+    MAX_PICTURE_BYTES,
     REPLIES,
     Error,
     GetEvents,
+    GetView,
     Hello,
     Message,
     ProtocolError,
@@ -39,6 +42,9 @@ UNREACHABLE_SECONDS = 6.0
 ASLEEP_SECONDS = 2.0
 # A request that got no answer for this long is sent again.
 RESEND_SECONDS = 4.0
+
+# The first view waits until the backend has loaded what it renders with.
+VIEW_SECONDS = 120.0
 
 Result = TypeVar("Result")
 Conversation = Generator["Message | list[Message]", Any, Result]
@@ -222,8 +228,7 @@ class Client:
         if now - self._heard > UNREACHABLE_SECONDS and self.state is not ConnectionState.REFUSED:
             self._change_state(ConnectionState.UNREACHABLE)
         for request_id, pending in self._pending.items():
-            patience = RESEND_SECONDS + (pending.message.wait if isinstance(pending.message, GetEvents) else 0.0)
-            if pending.sent and now - pending.sent > patience:
+            if pending.sent and now - pending.sent > _patience(pending.message):
                 pending.sent = 0.0
                 self._unsent.append(request_id)
 
@@ -300,7 +305,8 @@ class Client:
         except StopIteration as stop:
             task.result, task.done = stop.value, True
             return
-        except (RequestRefused, OSError, ValueError) as error:
+        # A conversation is somebody else's code, and a timer that raised would be the end of all conversations.
+        except Exception as error:
             self._end(task, error)
             return
         task._single = isinstance(asked, Message)
@@ -311,11 +317,24 @@ class Client:
         task.error, task.done = error, True
 
 
+def _patience(message: Message) -> float:
+    """Seconds after which a request without an answer is taken for lost."""
+    if isinstance(message, GetEvents):
+        return RESEND_SECONDS + message.wait
+    return VIEW_SECONDS if isinstance(message, GetView) else RESEND_SECONDS
+
+
 def _connect(address: str, keys: ClientKeys | None) -> zmq.Socket:
     socket = zmq.Context.instance().socket(zmq.DEALER)
     socket.setsockopt(zmq.LINGER, 0)
     # Without a connection a send says so at once, instead of queueing requests that would arrive twice.
     socket.setsockopt(zmq.IMMEDIATE, 1)
+    # A path that fell silent (another network, a sleeping router) is given up, and a new connection made.
+    socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
+    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6000)
+    # What is larger than anything of ours is dropped before it takes memory.
+    socket.setsockopt(zmq.MAXMSGSIZE, max(MAX_HEADER_BYTES, MAX_PICTURE_BYTES) + 1024 * 1024)
+    socket.setsockopt(zmq.IPV6, int("[" in address))
     socket.setsockopt(zmq.RECONNECT_IVL, 100)
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2000)
     socket.setsockopt(zmq.ROUTING_ID, uuid.uuid4().bytes)

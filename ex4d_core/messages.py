@@ -20,6 +20,8 @@ DEFAULT_ADDRESS = f"tcp://127.0.0.1:{DEFAULT_PORT}"
 
 # A header holds a camera path at most: 100,000 frames x 25 float64, and room for words.
 MAX_HEADER_BYTES = 24 * 1024 * 1024
+# A list of 200 jobs is the largest that has a reason to be.
+_MAX_CONTAINERS = 1024
 # Small enough for one chunk to be handled well within a UI tick of a few milliseconds.
 CHUNK_BYTES = 256 * 1024
 # One picture of a view, as JPEG: 2048x2048 of noise has about 5 MB.
@@ -310,7 +312,7 @@ def decode(parts: Sequence[bytes], kinds: dict[str, type[Message]]) -> tuple[int
     if len(parts[0]) > MAX_HEADER_BYTES:
         raise ProtocolError("too-large", f"a header of {len(parts[0])} bytes is over the limit of {MAX_HEADER_BYTES}")
     try:
-        header = msgpack.unpackb(parts[0], raw=False, strict_map_key=True)
+        header = _unpack(parts[0])
     except (ValueError, msgpack.UnpackException, RecursionError) as error:
         raise ProtocolError("bad-message", f"the header is not msgpack or is cut off: {error}") from error
     if not isinstance(header, dict):
@@ -335,6 +337,25 @@ def decode(parts: Sequence[bytes], kinds: dict[str, type[Message]]) -> tuple[int
             raise ProtocolError("too-large", text, request_id)
         header["payload"] = bytes(parts[1])
     return request_id, _rebuild(kind, header, request_id)
+
+
+def _unpack(data: bytes) -> Any:
+    """Unpack a header, whose bytes may be many (a camera path) but whose maps and lists are few.
+
+    Without that bound 24 MB of empty maps would become 1.7 GB of objects.
+    """
+    containers = 0
+
+    def count(container: Any) -> Any:
+        nonlocal containers
+        containers += 1
+        if containers > _MAX_CONTAINERS:
+            raise ValueError(f"more than {_MAX_CONTAINERS} maps and lists")
+        return container
+
+    return msgpack.unpackb(
+        data, raw=False, strict_map_key=True, object_hook=count, list_hook=count, max_array_len=1024, max_map_len=256
+    )
 
 
 def _plain(value: Any) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import json
 import os
 import shutil
 import uuid
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
@@ -28,7 +29,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ex4d_core.cameras import CameraPath
+from ex4d_core.cameras import CameraError, CameraPath
 
 FORMAT = "ex4d-scene"
 VERSION = 1
@@ -94,7 +95,7 @@ class SceneManifest:
         fields = asdict(self)
         fields["fps"] = [self.fps.numerator, self.fps.denominator]
         document = {"format": FORMAT, "version": VERSION, **fields}
-        return json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False).encode()
+        return json.dumps(document, indent=1, sort_keys=True).encode()
 
     @staticmethod
     def from_json(data: bytes) -> SceneManifest:
@@ -209,7 +210,10 @@ class Scene:
 
     def source_camera(self) -> CameraPath:
         """The camera that filmed the footage."""
-        camera = CameraPath.load(self.path("source_camera"))
+        try:
+            camera = CameraPath.load(self.path("source_camera"))
+        except CameraError as error:
+            raise SceneError(f"cannot read the scene's source camera: {error}; reconstruct the scene") from error
         expected = (self.manifest.frames, self.manifest.width, self.manifest.height)
         if (len(camera), camera.width, camera.height) != expected:
             raise SceneError(f"the source camera of {self.manifest.name!r} does not fit its footage; reconstruct it")
@@ -217,8 +221,11 @@ class Scene:
 
     def topology(self) -> tuple[np.ndarray, np.ndarray, int]:
         """Faces (F, 3) int32, uvs (V, 2) float32, and how many of the last faces are caps."""
-        with np.load(self.path("topology"), allow_pickle=False) as arrays:
-            return arrays["faces"], arrays["uvs"], int(arrays["cap_faces"])
+        try:
+            with np.load(self.path("topology"), allow_pickle=False) as arrays:
+                return arrays["faces"], arrays["uvs"], int(arrays["cap_faces"])
+        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+            raise SceneError(f"cannot read the scene's mesh: {error}; reconstruct the scene") from error
 
     def _mapped(self, part: str, shape: tuple[int, ...], dtype: type) -> np.ndarray:
         path = self.path(part)
@@ -263,6 +270,9 @@ class SceneWriter:
             writer.finish(manifest)
 
     Leaving the block without `finish`, by an error say, leaves nothing behind, and an older package untouched.
+
+    Raises:
+        SceneError: on entering, where ``folder`` is something else than a scene package, or cannot be made.
     """
 
     def __init__(self, folder: str | Path):
@@ -271,7 +281,13 @@ class SceneWriter:
         self._open: dict[str, HashedFile] = {}
 
     def __enter__(self) -> SceneWriter:
-        self.partial.mkdir(parents=True)
+        _require_ours(self.folder)
+        try:
+            self.partial.mkdir(parents=True)
+        except OSError as error:
+            raise SceneError(
+                f"cannot write a scene to {self.folder}: {error.strerror}; choose another folder"
+            ) from error
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
@@ -324,14 +340,26 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def _require_ours(folder: Path) -> None:
+    """Refuse to replace anything but a scene package."""
+    if folder.exists() and not folder.is_dir():
+        raise SceneError(f"{folder} is a file; choose another folder for the scene")
+    strange = {path.name for path in folder.iterdir()} - {MANIFEST, *FILE_NAMES.values()} if folder.exists() else set()
+    if strange:
+        raise SceneError(f"{folder} holds something else ({min(strange)}); choose another folder, or move it away")
+
+
 def _replace_folder(new: Path, target: Path) -> None:
-    """Move ``new`` to ``target``; an older package there is replaced, anything else is refused."""
-    if target.exists():
-        if any(target.iterdir()) and not (target / MANIFEST).exists():
-            raise SceneError(f"{target} exists and is not a scene; choose another folder or remove it")
-        old = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.old"
-        os.replace(target, old)
+    """Move ``new`` to ``target``; an older package there is replaced."""
+    _require_ours(target)
+    if not target.exists():
         os.replace(new, target)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
+        return
+    old = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.old"
+    os.replace(target, old)
+    try:
         os.replace(new, target)
+    except OSError:
+        os.replace(old, target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

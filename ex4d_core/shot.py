@@ -154,6 +154,9 @@ class ShotRequest:
 def _camera_from_wire(values: object) -> CameraPath:
     if not isinstance(values, Mapping):
         raise RequestError("camera is missing")
+    names = {"frames", "width", "height", "world_to_camera", "intrinsics"}
+    if set(values) - names:
+        raise RequestError(f"camera has no field {str(min(map(str, set(values) - names)))[:40]!r}")
     frames, width, height = (values.get(name) for name in ("frames", "width", "height"))
     for name, value, limit in (
         ("frames", frames, MAX_FRAMES),

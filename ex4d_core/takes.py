@@ -106,6 +106,8 @@ class Take:
         before = self.uploaded - offset
         while offset >= 0:
             pieces = [PutBlob(name, size, offset + start, data) for start, data in _pieces(source, offset, _WINDOW)]
+            if not pieces:
+                raise TransferError(f"{source} became shorter while it was sent; reconstruct the scene and try again")
             replies = yield pieces
             # The service says what it has; after a lost connection that may be less than we sent.
             offset = replies[-1].received
@@ -212,11 +214,14 @@ def fetch_blob(sha256: str, size: int, path: Path) -> Conversation[None]:
                 offset += len(data)
             while offset < size:
                 asked = range(offset, min(size, offset + _WINDOW * CHUNK_BYTES), CHUNK_BYTES)
+                before = offset
                 for chunk in (yield [GetBlob(sha256, start) for start in asked]):
                     if chunk.offset == offset:
                         file.write(chunk.payload)
                         digest.update(chunk.payload)
                         offset += len(chunk.payload)
+                if offset == before:
+                    raise TransferError(f"the backend sends no more of {path.name} after {offset} of {size} bytes")
         if digest.hexdigest() == sha256:
             os.replace(partial, path)
             return

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import argparse
 
-from backend.commands.options import progress_bar, size
+from backend.commands.options import positive_number, progress_bar, size
 
 SUMMARY = "measure this machine"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--frames", type=int, default=49, help="length of the clip; also measured at 4 times that")
+    parser.add_argument(
+        "--frames", type=positive_number, default=49, help="length of the clip; also measured at 4 times that"
+    )
     parser.add_argument("--size", type=size, default=(512, 512), metavar="WxH", help="of the clip")
     parser.add_argument("--blender", help="a Blender executable, or a Python that has the bpy module")
 

@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     import shutil
+    import sys
     import time
 
     from backend.demo import DemoError, run_demo
@@ -36,9 +37,11 @@ def run(options: argparse.Namespace) -> int:
         ("Blender: mesh, camera, strip", files.blend),
     ):
         print(f"  {what:30}{path}")
+    # After scripts/demo.py the command is in an environment of its own, not on PATH.
+    ex4d = "ex4d" if shutil.which("ex4d") else str(Path(sys.argv[0]).absolute())
     print("\nTry next:")
-    print(f"  ex4d generate {files.scene} --preset 180 --out outputs/180")
-    print(f"  ex4d generate {files.scene} --preset dolly_zoom --holes mark --out outputs/dolly_zoom")
-    print("  ex4d reconstruct YOUR_VIDEO --depth ITS_DEPTH --out outputs/yours")
-    print("  ex4d serve, and Blender with the add-on of scripts/build_addon.py")
+    print(f"  {ex4d} generate {files.scene} --preset 180 --out outputs/180")
+    print(f"  {ex4d} generate {files.scene} --preset dolly_zoom --holes mark --out outputs/dolly_zoom")
+    print(f"  {ex4d} reconstruct YOUR_VIDEO --depth ITS_DEPTH --out outputs/yours")
+    print(f"  {ex4d} serve, and Blender with the add-on of scripts/build_addon.py")
     return 0

@@ -8,13 +8,13 @@ import platform
 import shutil
 import sys
 
-from ex4d_core.messages import DEFAULT_ADDRESS
+from backend.commands.options import add_backend_arguments, backend_client
 
 SUMMARY = "what this machine can do, and what is missing"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--backend", default=DEFAULT_ADDRESS, metavar="ADDRESS", help="backend to look for")
+    add_backend_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -23,7 +23,7 @@ def run(options: argparse.Namespace) -> int:
 
     table = Table(box=None, show_header=False)
     problems = []
-    for name, finding, problem in _findings(options.backend):
+    for name, finding, problem in _findings(options):
         table.add_row(name, finding)
         if problem:
             problems.append(problem)
@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def _findings(address: str):
+def _findings(options: argparse.Namespace):
     """(what, finding, problem or "") for each thing worth knowing."""
     import psutil
     import torch
@@ -67,18 +67,18 @@ def _findings(address: str):
     free = shutil.disk_usage(existing).free
     low = f"only {free / 2**30:.1f} GB are free in {existing}; a minute of 512x512 footage needs 2 GB"
     yield "data folder", f"{settings.data}, {free / 2**30:.0f} GB free", low if free < 2 * 2**30 else ""
-    yield "backend", _backend(address), ""
+    yield "backend", _backend(options), ""
 
 
-def _backend(address: str) -> str:
-    from ex4d_core.client import Client, ClientError
+def _backend(options: argparse.Namespace) -> str:
+    from ex4d_core.client import ClientError
     from ex4d_core.messages import Hello
 
-    client = Client(address)
+    client = backend_client(options)
     try:
         reply = client.ask(Hello("doctor"), timeout=1.5)
     except ClientError as error:
         return str(error)
     finally:
         client.close()
-    return f"{reply.service} {reply.version} at {address}, with {', '.join(reply.devices)}"
+    return f"{reply.service} {reply.version} at {options.backend}, with {', '.join(reply.devices)}"

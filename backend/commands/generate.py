@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from backend.commands.options import (
+    add_backend_arguments,
     add_camera_arguments,
     add_preview_arguments,
     add_render_arguments,
+    backend_client,
     camera_from,
     preview_settings,
     progress_bar,
@@ -29,8 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("scene", nargs="?", type=Path, help="a scene folder, made by 'ex4d reconstruct'")
     parser.add_argument("-o", "--out", type=Path, help="folder for the take's frames and movies")
     parser.add_argument("--engine", choices=ENGINES, default="preview")
-    parser.add_argument("--backend", metavar="ADDRESS", help="let this backend do it, such as tcp://127.0.0.1:47747")
     parser.add_argument("--label", default="", help="name of the take, for people")
+    add_backend_arguments(parser, default=None)
     add_camera_arguments(parser)
     add_render_arguments(parser)
     add_preview_arguments(parser)
@@ -69,6 +71,8 @@ def _from_scene(options: argparse.Namespace) -> int:
         label=options.label,
     )
     request.require_footage(scene.manifest.frames)
+    for old in options.out.glob("frame_*.png"):  # of an earlier, perhaps longer take
+        old.unlink()
     if options.backend:
         _on_backend(scene, request, options)
     else:
@@ -107,11 +111,11 @@ class FolderSink:
 
 
 def _on_backend(scene, request, options: argparse.Namespace) -> None:
-    from ex4d_core.client import Client
+    from ex4d_core.client import ConnectionState
     from ex4d_core.shot import RequestError
     from ex4d_core.takes import Take
 
-    client = Client(options.backend)
+    client = backend_client(options)
     take = Take(request, options.out)
     try:
         with progress_bar() as bar:
@@ -119,13 +123,20 @@ def _on_backend(scene, request, options: argparse.Namespace) -> None:
             task = client.start(take.conversation(scene))
             while not task.done:
                 client.wait()
-                client.require_answer(30)
-                if take.status is None:
+                # A backend that never answered is not there; one that fell silent may be back in a moment.
+                client.require_answer(5 if client.server is None else 60)
+                if client.state is not ConnectionState.CONNECTED:
+                    bar.update(task_id, description=client.state.value)
+                elif take.status is None:
                     bar.update(task_id, completed=take.uploaded, total=take.upload_size)
                 else:
                     status = take.status
                     description = status.stage or status.state
                     bar.update(task_id, description=description, completed=status.done, total=status.total or None)
+    except KeyboardInterrupt:
+        if take.job:
+            print(f"job {take.job} goes on at the backend; stop it with: ex4d jobs --cancel {take.job}")
+        raise
     finally:
         client.close()
     if task.error:

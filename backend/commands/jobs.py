@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from backend.commands.options import progress_bar
-from ex4d_core.messages import DEFAULT_ADDRESS
+from backend.commands.options import add_backend_arguments, backend_client, progress_bar
 
 SUMMARY = "list, cancel and fetch a backend's jobs"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--backend", default=DEFAULT_ADDRESS, metavar="ADDRESS")
+    add_backend_arguments(parser)
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--cancel", metavar="JOB")
     which.add_argument("--fetch", metavar="JOB", help="with --out")
@@ -20,13 +19,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from ex4d_core.client import Client
     from ex4d_core.messages import Cancel, ListJobs
     from ex4d_core.shot import RequestError
 
     if options.fetch and not options.out:
         raise RequestError("where to? give --out FOLDER with --fetch")
-    client = Client(options.backend)
+    client = backend_client(options)
     try:
         if options.cancel:
             print_jobs([client.ask(Cancel(options.cancel), timeout=5).status])
@@ -46,9 +44,12 @@ def print_jobs(jobs: list) -> None:
     from datetime import datetime
 
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("job", "label", "engine", "state", "progress", "since", "reason", box=None)
+    # The name of a job is what one copies: never cut it.
+    table = Table(
+        Column("job", no_wrap=True, min_width=16), "label", "engine", "state", "progress", "since", "reason", box=None
+    )
     for job in jobs:
         progress = f"{job.done}/{job.total} {job.stage}" if job.total else ""
         if job.state == "queued":

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ex4d_core.cameras import CameraPath
-from ex4d_core.shot import CONVENTIONS, HOLES, OCCLUSION_RULES, RASTERIZERS, PreviewSettings, RenderSettings
+from ex4d_core.client import Client, ClientKeys
+from ex4d_core.messages import DEFAULT_ADDRESS
+from ex4d_core.shot import (
+    CONVENTIONS,
+    HOLES,
+    MAX_SIDE,
+    OCCLUSION_RULES,
+    RASTERIZERS,
+    PreviewSettings,
+    RenderSettings,
+    RequestError,
+)
 from ex4d_core.trajectories import EASINGS, PRESETS, Trajectory, build_path
 
 if TYPE_CHECKING:
@@ -27,15 +39,21 @@ def add_camera_arguments(parser: argparse.ArgumentParser) -> None:
         "--camera",
         type=Path,
         metavar="FILE.npz",
-        help="extrinsics (T,4,4) OpenCV world-to-camera and intrinsics (3,3) or (T,3,3), in the scene's world",
+        help="extrinsics (T,4,4) world-to-camera and intrinsics (3,3) or (T,3,3), in the scene's world",
+    )
+    camera.add_argument(
+        "--camera-convention",
+        choices=("opencv", "original"),
+        default="opencv",
+        help="of --camera: opencv, as we write it, or original, as the files that EX-4D saves have it",
     )
     which.add_argument("--preset", "--cam", default="30", help=f"a number of degrees, or {moves}".replace("%", "%%"))
     camera.add_argument("--amount", type=float, help="how far the preset goes; see there")
     camera.add_argument("--elevation", type=float, default=0.0, help="degrees by which arcs and orbits also climb")
     camera.add_argument("--easing", choices=EASINGS, default="linear", help="how the move starts and ends")
     camera.add_argument("--size", type=size, metavar="WxH", help="of the new picture; the footage's if not given")
-    camera.add_argument("--first-frame", type=int, default=0, metavar="N", help="footage frame to start from")
-    camera.add_argument("--frames", "--num_frames", type=int, metavar="N", help="length of the shot; all by default")
+    camera.add_argument("--first-frame", type=whole_number, default=0, metavar="N", help="footage frame to start from")
+    camera.add_argument("--frames", "--num_frames", type=positive_number, metavar="N", help="length; all by default")
 
 
 def add_render_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +68,7 @@ def add_render_arguments(parser: argparse.ArgumentParser) -> None:
         default="angle",
         help="which faces hide what the footage never saw",
     )
-    render.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    render.add_argument("--device", type=device, default="auto", help="auto, cpu, cuda or cuda:N")
 
 
 def add_preview_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,12 +78,30 @@ def add_preview_arguments(parser: argparse.ArgumentParser) -> None:
     preview.add_argument("--hole-color", type=color, default=(255, 0, 255), metavar="R,G,B", help="for --holes mark")
 
 
+def add_backend_arguments(parser: argparse.ArgumentParser, default: str | None = DEFAULT_ADDRESS) -> None:
+    """Which backend, and the keys that one on another machine asks for."""
+    backend = parser.add_argument_group("backend")
+    backend.add_argument("--backend", default=default, metavar="ADDRESS", help=f"such as {DEFAULT_ADDRESS}")
+    backend.add_argument("--client-key", type=Path, metavar="FILE", help="own certificate (.key_secret)")
+    backend.add_argument("--server-key", type=Path, metavar="FILE", help="the backend's public certificate (.key)")
+
+
+def backend_client(options: argparse.Namespace) -> Client:
+    """A client of the backend that the options name; to be closed."""
+    if (options.client_key is None) != (options.server_key is None):
+        raise RequestError("--client-key and --server-key belong together; give both")
+    keys = ClientKeys(options.client_key, options.server_key) if options.client_key else None
+    return Client(options.backend, keys=keys)
+
+
 def camera_from(options: argparse.Namespace, scene: Scene) -> CameraPath:
     """The camera that the options ask for, in ``scene``."""
     manifest = scene.manifest
+    if options.first_frame >= manifest.frames:
+        raise RequestError(f"the footage has frames 0 to {manifest.frames - 1}, not {options.first_frame}")
     if options.camera:
         # A file without a size of its own was made for the footage's.
-        camera = CameraPath.load(options.camera, manifest.width, manifest.height)
+        camera = CameraPath.load(options.camera, manifest.width, manifest.height, options.camera_convention)
     else:
         camera = build_path(
             Trajectory(options.preset, options.amount, options.elevation, options.easing),
@@ -91,7 +127,30 @@ def size(text: str) -> tuple[int, int]:
     width, _, height = text.lower().partition("x")
     if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
         raise argparse.ArgumentTypeError(f"{text!r} is no size; write it like 832x480")
+    if max(int(width), int(height)) > MAX_SIDE:
+        raise argparse.ArgumentTypeError(f"a picture may be {MAX_SIDE} pixels wide and high, not {text}")
     return int(width), int(height)
+
+
+def whole_number(text: str) -> int:
+    """0, 1, 2..."""
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from 0 on")
+    return int(text)
+
+
+def positive_number(text: str) -> int:
+    """1, 2, 3..."""
+    if not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from 1 on")
+    return int(text)
+
+
+def device(text: str) -> str:
+    """ "auto", "cpu", "cuda" or "cuda:1"."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no device; use auto, cpu, cuda or cuda:N")
+    return text
 
 
 def color(text: str) -> tuple[int, int, int]:

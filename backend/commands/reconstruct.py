@@ -10,8 +10,9 @@ import argparse
 import shutil
 from pathlib import Path
 
-from backend.commands.options import progress_bar
+from backend.commands.options import positive_number, progress_bar
 from ex4d_core.shot import CONVENTIONS, OCCLUSION_RULES
+from ex4d_core.trajectories import Trajectory
 
 SUMMARY = "footage and depth to a scene"
 
@@ -45,8 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     original = parser.add_argument_group("as the original")
     original.add_argument("--cam", help="also render along this preset, into --output_dir")
-    original.add_argument("--save_mesh", action="store_true", help="also write frame 0 as DW-Mesh.ply")
-    original.add_argument("--save_camera", action="store_true", help="accepted; the camera is always written")
+    switch = {"type": int, "nargs": "?", "const": 1, "default": 0, "metavar": "0|1"}
+    original.add_argument("--save_mesh", **switch, help="also write frame 0 as DW-Mesh.ply")
+    original.add_argument("--save_camera", **switch, help="accepted; the camera is always written")
+    original.add_argument("--num_frames", type=positive_number, metavar="N", help="take only the first N frames")
     original.add_argument("--filter_type", choices=OCCLUSION_RULES, default="angle", help="occlusion rule")
 
 
@@ -56,24 +59,26 @@ def run(options: argparse.Namespace) -> int:
     from backend.reconstruct import reconstruct
     from ex4d_core.shot import RequestError
 
-    path = options.footage or options.input_video
-    if path is None:
-        raise RequestError("which footage? give a video file or a folder of images")
+    if (options.footage is None) == (options.input_video is None):
+        raise RequestError("which footage? give one video file or one folder of images")
+    path = (options.footage or options.input_video).resolve()
+    # Looked at now, since the reconstruction takes its time.
+    cam = Trajectory(options.cam) if options.cam else None
     if options.depth is None:
         raise RequestError(
             "no depth estimator is installed with this version: give the depth along z with --depth "
             "(.npz, .npy, a folder of EXR or of 16-bit PNG files)"
         )
     folder = options.out or path.with_suffix("").with_name(path.stem + "_scene")
-    scene_folder = folder / "scene" if options.cam else folder
-    footage = probe(path)
+    scene_folder = folder / "scene" if cam or options.save_mesh else folder
+    footage = probe(path, options.num_frames)
     for note in footage.notes:
         print(note)
     files = DepthFiles(
         options.depth, scale=options.depth_scale, inverse=options.inverse_depth, invalid=options.invalid_depth
     )
     depth = files.estimate(footage)
-    lens_given = options.fov or options.focal_mm or options.focal_px
+    lens_given = any(value is not None for value in (options.fov, options.focal_mm, options.focal_px))
     if depth.intrinsics is not None and not lens_given:
         intrinsics, origin = depth.intrinsics, "the depth file"
     else:
@@ -105,8 +110,8 @@ def run(options: argparse.Namespace) -> int:
     print(f"lens       {scene.source_camera().intrinsics[0, 0, 0]:.1f} px, from {origin}")
     if options.save_mesh:
         _save_mesh(scene, folder / "DW-Mesh.ply", options.filter_type)
-    if options.cam:
-        _render_like_the_original(scene, options, folder)
+    if cam:
+        _render_like_the_original(scene, cam, options, folder)
     return 0
 
 
@@ -128,14 +133,14 @@ def _save_mesh(scene, path: Path, occlusion_rule: str) -> None:
     print(f"mesh       {path}")
 
 
-def _render_like_the_original(scene, options: argparse.Namespace, folder: Path) -> None:
+def _render_like_the_original(scene, cam: Trajectory, options: argparse.Namespace, folder: Path) -> None:
     from backend.commands.render import write_movies
     from ex4d_core.shot import RenderSettings
-    from ex4d_core.trajectories import Trajectory, build_path
+    from ex4d_core.trajectories import build_path
 
     manifest = scene.manifest
     camera = build_path(
-        Trajectory(options.cam),
+        cam,
         manifest.frames,
         scene.source_camera().intrinsics[0],
         manifest.width,
@@ -144,4 +149,5 @@ def _render_like_the_original(scene, options: argparse.Namespace, folder: Path) 
     )
     settings = RenderSettings(convention=options.convention, occlusion_rule=options.filter_type)
     write_movies(scene, camera, settings, folder, options.cam)
-    shutil.copyfile(scene.path("footage"), folder / "input.mp4")
+    if not (folder / "input.mp4").exists():  # it may be the footage itself
+        shutil.copyfile(scene.path("footage"), folder / "input.mp4")

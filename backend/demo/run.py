@@ -26,6 +26,7 @@ from ex4d_core.scene import Scene, SceneError, sha256_of
 
 NAME = "orbit"
 _BACKEND_PATIENCE_SECONDS = 60
+_STOP_SECONDS = 10
 _IN_BLENDER = Path(__file__).with_name("in_blender.py")
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -78,6 +79,8 @@ def run_demo(folder: Path, blender: str, progress: Progress) -> tuple[DemoFiles,
     """
     files = DemoFiles(folder.absolute())
     files.folder.mkdir(parents=True, exist_ok=True)
+    for earlier in ("takes", "backend"):
+        shutil.rmtree(files.folder / earlier, ignore_errors=True)
     with _backend(files.folder / "backend") as backend:
         scene = _sample_scene(files.scene, progress)
         report = _artist(files, blender, backend, progress)
@@ -165,7 +168,11 @@ def _backend(folder: Path) -> Iterator[_Backend]:
         yield _Backend(address, process, log_path)
     finally:
         process.terminate()
-        process.wait()
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _greeting() -> Conversation[Message]:
@@ -190,6 +197,9 @@ def _artist(files: DemoFiles, blender: str, backend: _Backend, progress: Progres
             process.kill()
             raise
         for line in process.stdout:
+            if backend.process.poll() is not None:
+                process.kill()
+                raise DemoError(f"the backend ended in the middle of the job; its log is {backend.log}")
             log.write(line)
             if line.startswith("{"):
                 told = json.loads(line)

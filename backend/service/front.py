@@ -21,7 +21,7 @@ from backend.service.blob_store import BlobStore
 from backend.service.job_store import JobStore
 from backend.service.refusal import Refusal
 from backend.service.uploads import Answer, Uploads
-from backend.service.views import Views
+from backend.service.views import Views, Wish
 from backend.service.workers import Workers
 from ex4d_core import __version__
 from ex4d_core.messages import (
@@ -63,6 +63,10 @@ MAX_PART_BYTES = MAX_HEADER_BYTES + 1024 * 1024
 # Answers waiting for one client to read them: 16 MB of chunks. What is over is dropped, and asked for again.
 _QUEUE = 64
 _MAX_KEY = 128
+# A view is for a window, and its JPEG must fit in one message.
+_MAX_VIEW_SIDE = 2048
+# Queued and running jobs; each keeps its request in the database.
+_MAX_UNFINISHED = 1000
 # Requests for events that one client may have parked; the oldest is answered when there is one more.
 _MAX_PARKED = 32
 # News of progress is worth a message this often.
@@ -159,7 +163,7 @@ class Front:
             if isinstance(message, GetEvents):
                 self._get_events(message, answer, client)
             elif isinstance(message, GetView):
-                self._get_view(message, answer, client)
+                self._get_view(message, answer, client, request_id)
             else:
                 self._handlers[type(message)](message, answer)
         except ProtocolError as error:
@@ -224,16 +228,20 @@ class Front:
             needs = [request.scene, *(manifest.files[part].sha256 for part in RENDER_FILES)]
             for sha256 in needs:
                 self._blobs.touch(sha256)
+            if self._store.unfinished() >= _MAX_UNFINISHED:
+                raise Refusal("bad-request", f"{_MAX_UNFINISHED} jobs are waiting already; cancel some, or wait")
             job = self._store.submit(message.key, request, needs)
             log.info("job %s submitted: %r, %d frames", job, request.label, len(request.camera))
             self.workers.wake()
         answer(Submitted(job))
 
-    def _get_view(self, message: GetView, answer: Answer, client: bytes) -> None:
+    def _get_view(self, message: GetView, answer: Answer, client: bytes, request_id: int) -> None:
         request, _ = self._request(message.request)
         if len(request.camera) != 1:
             raise Refusal("bad-request", f"a view has a camera of 1 frame, not {len(request.camera)}; submit a shot")
-        self._views.ask(client, message.request, answer)
+        if max(request.camera.width, request.camera.height) > _MAX_VIEW_SIDE:
+            raise Refusal("bad-request", f"a view may be {_MAX_VIEW_SIDE} pixels wide and high; submit a shot")
+        self._views.ask(Wish(client, request_id, message.request, answer))
 
     def _request(self, values: dict[str, Any]) -> tuple[ShotRequest, SceneManifest]:
         """A checked request, and the manifest of its scene, whose files are all here."""

@@ -12,6 +12,7 @@ import subprocess
 import threading
 import time
 from collections import OrderedDict
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -29,6 +30,20 @@ _PATIENCE_SECONDS = 120.0
 _FOREVER_SECONDS = 3600.0
 
 
+@dataclass(frozen=True)
+class Wish:
+    """A client's request for a view: its id there, the request as on the wire, and how to answer it."""
+
+    client: bytes
+    request_id: int
+    request: dict[str, Any]
+    answer: Answer
+
+    def is_again(self, other: Wish) -> bool:
+        """Whether this is the same request, sent once more."""
+        return (self.client, self.request_id) == (other.client, other.request_id)
+
+
 class Views:
     """Keeps the viewer busy with what clients wish to see; to be used on the service's loop only."""
 
@@ -36,16 +51,18 @@ class Views:
         self._settings = settings
         self._inbox = inbox
         self._process: subprocess.Popen | None = None
-        self._waiting: OrderedDict[bytes, tuple[dict[str, Any], Answer]] = OrderedDict()
-        self._current: Answer | None = None
+        self._waiting: OrderedDict[bytes, Wish] = OrderedDict()
+        self._current: Wish | None = None
         self._since = 0.0
 
-    def ask(self, client: bytes, request: dict[str, Any], answer: Answer) -> None:
+    def ask(self, wish: Wish) -> None:
         """Have a view made; an earlier wish of this client that still waits is dropped."""
-        superseded = self._waiting.pop(client, None)
-        if superseded:
-            superseded[1](Refusal("superseded", "a newer view was asked for").message())
-        self._waiting[client] = request, answer
+        if self._current and self._current.is_again(wish):
+            return  # a client asks again when an answer takes long; this one is on its way
+        superseded = self._waiting.pop(wish.client, None)
+        if superseded and not superseded.is_again(wish):
+            superseded.answer(Refusal("superseded", "a newer view was asked for").message())
+        self._waiting[wish.client] = wish
         self._next()
 
     def tick(self) -> float:
@@ -68,11 +85,11 @@ class Views:
             return
         if self._process is None:
             self._start()
-        _, (request, self._current) = self._waiting.popitem(last=False)
+        _, self._current = self._waiting.popitem(last=False)
         self._since = time.monotonic()
         # A dead viewer cannot be written to; its end is on the way to us.
         with contextlib.suppress(OSError):
-            write_message(self._process.stdin, request)
+            write_message(self._process.stdin, self._current.request)
 
     def _start(self) -> None:
         options = {"data": str(self._settings.data), "device": self._settings.devices[0]}
@@ -102,6 +119,6 @@ class Views:
             self._answer(Refusal("internal", text).message())
 
     def _answer(self, message) -> None:
-        answer, self._current = self._current, None
-        answer(message)
+        wish, self._current = self._current, None
+        wish.answer(message)
         self._next()

@@ -141,6 +141,22 @@ def test_files_that_are_no_cameras_say_what_they_lack(tmp_path):
         CameraPath.load(tmp_path / "text.npz")
 
 
+def test_the_originals_files_are_read_when_asked_for(tmp_path):
+    in_file = np.diag([1.0, -1.0, -1.0, 1.0]) @ some_cameras()
+    np.savez(tmp_path / "camera_180.npz", extrinsics=in_file, intrinsics=intrinsics_matrix(500, 500, 160, 96))
+    read = CameraPath.load(tmp_path / "camera_180.npz", convention="original")
+    assert np.allclose(read.world_to_camera, some_cameras())
+
+
+def test_a_damaged_file_and_one_that_unpacks_without_end_are_refused(tmp_path):
+    CameraPath(some_cameras(), LENS, 320, 192).save(tmp_path / "camera.npz")
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "camera.npz").read_bytes()[:-200])
+    np.savez_compressed(tmp_path / "bomb.npz", extrinsics=np.zeros(10_000_000), intrinsics=np.eye(3))
+    for name in ("cut.npz", "bomb.npz"):
+        with pytest.raises(CameraError, match="cannot read"):
+            CameraPath.load(tmp_path / name)
+
+
 def test_resizing_moves_every_pixel_with_the_picture():
     path = CameraPath(some_cameras(), LENS, 320, 192).resized(640, 96)
     assert np.allclose(path.intrinsics[0], [[1000, 0, 340], [0, 260, 45], [0, 0, 1]])

@@ -58,6 +58,8 @@ def header(**fields) -> bytes:
         ([header(client="Blender")[:-3]], "bad-message"),
         ([msgpack.packb([1, 2, 3])], "bad-message"),
         ([b"\x81" * 2000], "bad-message"),
+        ([msgpack.packb([[{}] * 1000] * 1000)], "bad-message"),
+        ([msgpack.packb([0] * 100_000)], "bad-message"),
         ([header(type="Reboot")], "bad-message"),
         ([header(type=["Hello"])], "bad-message"),
         ([header(client=3)], "bad-message"),

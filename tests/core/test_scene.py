@@ -38,9 +38,15 @@ def test_a_new_scene_replaces_an_old_one_but_nothing_else(small_scene, write_sma
     assert not np.array_equal(Scene.open(small_scene.folder).color(), small_scene.color)
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "precious.txt").write_text("mine")
-    with pytest.raises(SceneError, match="not a scene"):
+    with pytest.raises(SceneError, match=r"precious\.txt"):
         write_small_scene(tmp_path / "photos", seed=0)
     assert (tmp_path / "photos" / "precious.txt").read_text() == "mine"
+    (small_scene.folder / "shot.blend").write_text("my work")
+    with pytest.raises(SceneError, match=r"shot\.blend"):
+        write_small_scene(small_scene.folder, seed=6)
+    assert (small_scene.folder / "shot.blend").exists()
+    with pytest.raises(SceneError, match="is a file"):
+        write_small_scene(tmp_path / "photos" / "precious.txt")
 
 
 def test_a_folder_without_a_scene_says_so(tmp_path):

@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from ex4d_core.messages import Error, GetView, View
+from ex4d_core.messages import Error, GetView, View, encode
 from ex4d_core.shot import PreviewSettings
 
 
@@ -63,6 +63,15 @@ def test_of_many_wishes_the_first_and_the_newest_are_served(service, wire, scene
     assert isinstance(replies[asked[-1]], View)
     dropped = [replies[one] for one in asked[1:-1]]
     assert all(isinstance(one, Error) and one.code == "superseded" for one in dropped)
+
+
+def test_asking_again_for_what_takes_long_is_not_a_newer_wish(service, wire, scene, look):
+    wire.upload_scene(scene)
+    parts = encode(look(512, 384), 77)
+    for _ in range(3):
+        wire.socket.send_multipart(parts)
+    request_id, reply = wire.receive()
+    assert request_id == 77 and isinstance(reply, View), reply
 
 
 def test_clients_do_not_supersede_each_other(service, connect, scene, look):
