@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from backend.mesh import build_dw_mesh
+from backend.mesh import DepthSurface
 from backend.raster import Rasterizer, create_rasterizer, force_first_frame
 from ex4d_core.cameras import CameraPath
 from ex4d_core.scene import Scene
@@ -72,7 +72,7 @@ def _render_batch(
     footage = slice(footage_frame, footage_frame + len(camera))
     source = scene.source_camera()
     color = np.array(scene.color()[footage])
-    mesh = build_dw_mesh(
+    surface = DepthSurface(
         torch.from_numpy(np.array(scene.depth()[footage])).to(rasterizer.device),
         torch.from_numpy(color).to(rasterizer.device),
         torch.from_numpy(np.array(source.intrinsics[footage])),
@@ -81,7 +81,7 @@ def _render_batch(
         camera_to_world=torch.from_numpy(source.camera_to_world[footage]),
     )
     rendered = rasterizer.render(
-        mesh, camera.world_to_camera, camera.intrinsics, camera.width, camera.height, with_depth=True
+        surface, camera.world_to_camera, camera.intrinsics, camera.width, camera.height, with_depth=True
     )
     if settings.convention == "reference" and index == 0 and color.shape[1:3] == (camera.height, camera.width):
         rendered = force_first_frame(rendered, torch.from_numpy(color[0]))

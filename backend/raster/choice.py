@@ -7,7 +7,7 @@ import re
 
 from backend.raster.interface import Rasterizer, RasterizerUnavailableError
 
-RASTERIZERS = ("warp",)
+RASTERIZERS = ("warp", "nvdiffrast")
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 

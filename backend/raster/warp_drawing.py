@@ -1,108 +1,198 @@
 """Second pass of the `warp` rasterizer: draw every face of the mesh into a 64-bit depth-and-id buffer.
 
-`warp_projection.py` explains the two kinds of edge functions; `warp_resolving.py` turns the buffer into pictures.
+A thread per cell of the grid draws the cell's two faces, which are pixel-sized as a rule. Faces too large for one thread
+(stretched curtains, close-ups), and the few that are not snapped, go to a queue, in pieces of some rows; a second kernel
+drains it with a group of threads for each piece, and draws the caps. What comes out does not depend on who draws what,
+or when. `warp_surface.py` explains the two kinds of edge functions; `warp_resolving.py` turns the buffer into pictures.
 """
 
 from __future__ import annotations
 
 import warp as wp
 
-from backend.raster.warp_projection import (
+from backend.raster.warp_surface import (
+    BEHIND,
     HALF_PIXEL,
     SUBPIXEL_BITS,
     SUBPIXELS,
+    WATERTIGHT,
     Corner,
     Projected,
+    Source,
     View,
     cross,
     edge_bias,
     face_corner,
     face_corners,
     homogeneous_edge,
+    is_obstacle,
     owns_edge,
 )
 
 wp.set_module_options({"enable_backward": False})
 
+COUNTERS_APART = wp.constant(32)  # the queues' counters lie in cache lines of their own
+
+
+@wp.struct
+class Work:
+    """Who draws what.
+
+    A frame whose queue overflows has its large faces found once more, by the groups: slower, but never wrong.
+    """
+
+    queue: wp.array2d(dtype=wp.vec3i)  # (B, capacity): face, first and last row of the screen
+    queued: wp.array(dtype=int)  # (B * COUNTERS_APART,): how many pieces each frame has
+    direct_pixels: int  # a thread draws faces itself whose box on the screen has at most so many pixels
+    piece_rows: int  # rows of the screen in a piece
+    groups: int  # of threads, for each frame
+    group_rows: int  # a group draws so many rows at once,
+    group_columns: int  # and so many pixels of each
+
+
+@wp.struct
+class Lanes:
+    """What a thread draws of a face: rows first_row, first_row + row_step, ... last_row, and likewise of columns."""
+
+    first_row: int
+    last_row: int
+    row_step: int
+    column: int
+    column_step: int
+
 
 @wp.kernel
-def draw_cells(
-    vertices: wp.array2d(dtype=wp.vec3),
-    projected: Projected,
-    view: View,
-    columns: int,
-    cells: int,
-    winners: wp.array2d(dtype=wp.uint64),
-):
-    """Draw both faces of each cell of the grid: threads are (frame, row, column) of cells."""
+def draw_cells(source: Source, projected: Projected, view: View, work: Work, winners: wp.array2d(dtype=wp.uint64)):
+    """Draw, or queue, both faces of each cell of the grid: threads are (frame, row, column) of cells."""
     frame, row, column = wp.tid()
-    top_left = row * columns + column
-    bottom_left = top_left + columns
-    face = row * (columns - 1) + column
+    top_left = row * source.columns + column
+    bottom_left = top_left + source.columns
+    face = row * (source.columns - 1) + column
+    cells = (source.rows - 1) * (source.columns - 1)
     upper = wp.vec3i(bottom_left, top_left, top_left + 1)
     lower = wp.vec3i(bottom_left, top_left + 1, bottom_left + 1)
-    draw_face(face, upper, 0, view.height - 1, frame, vertices, projected, view, winners)
-    draw_face(face + cells, lower, 0, view.height - 1, frame, vertices, projected, view, winners)
+    if is_obstacle(source, view, frame, upper):
+        draw_or_queue(face, upper, frame, projected, view, work, winners)
+    if is_obstacle(source, view, frame, lower):
+        draw_or_queue(face + cells, lower, frame, projected, view, work, winners)
 
 
 @wp.kernel
-def draw_caps(
-    vertices: wp.array2d(dtype=wp.vec3),
-    projected: Projected,
-    view: View,
-    rows: int,
-    columns: int,
-    winners: wp.array2d(dtype=wp.uint64),
-):
-    """Draw the caps: threads are (frame, cap, row of the screen), since a cap may fill it."""
-    frame, cap, row = wp.tid()
-    face = 2 * (rows - 1) * (columns - 1) + cap
-    draw_face(face, face_corners(face, rows, columns), row, row, frame, vertices, projected, view, winners)
+def draw_queued(source: Source, projected: Projected, view: View, work: Work, winners: wp.array2d(dtype=wp.uint64)):
+    """Drain the queues and draw the caps: threads are (frame, member of a group)."""
+    frame, thread = wp.tid()
+    size = work.group_rows * work.group_columns
+    group = thread // size
+    member = thread - group * size
+    row = member // work.group_columns
+    lanes = Lanes()
+    lanes.row_step = work.group_rows
+    lanes.column = member - row * work.group_columns
+    lanes.column_step = work.group_columns
+    cells = (source.rows - 1) * (source.columns - 1)
+
+    if view.occlusion == WATERTIGHT:
+        pieces = (view.height + work.piece_rows - 1) // work.piece_rows
+        for cap_piece in range(group, 2 * pieces, work.groups):
+            cap = cap_piece // pieces
+            top = (cap_piece - cap * pieces) * work.piece_rows
+            lanes.first_row = top + row
+            lanes.last_row = wp.min(top + work.piece_rows, view.height) - 1
+            draw_face(2 * cells + cap, frame, lanes, source, projected, view, winners)
+    queued = work.queued[frame * COUNTERS_APART]
+    if queued <= work.queue.shape[1]:
+        for piece in range(group, queued, work.groups):
+            item = work.queue[frame, piece]
+            lanes.first_row = item[1] + row
+            lanes.last_row = item[2]
+            draw_face(item[0], frame, lanes, source, projected, view, winners)
+    else:
+        lanes.first_row = row
+        lanes.last_row = view.height - 1
+        for face in range(group, 2 * cells, work.groups):
+            corners = face_corners(face, source.rows, source.columns)
+            if is_obstacle(source, view, frame, corners):
+                box = screen_box(frame, corners, projected, view)
+                if box[2] < box[0] or (box[2] - box[0] + 1) * (box[3] - box[1] + 1) > work.direct_pixels:
+                    draw_face(face, frame, lanes, source, projected, view, winners)
 
 
 @wp.func
-def draw_face(
+def draw_or_queue(
     face: int,
     corners: wp.vec3i,
-    first_row: int,
-    last_row: int,
     frame: int,
-    vertices: wp.array2d(dtype=wp.vec3),
     projected: Projected,
     view: View,
+    work: Work,
     winners: wp.array2d(dtype=wp.uint64),
 ):
     aw = projected.inverse_z[frame, corners[0]]
     bw = projected.inverse_z[frame, corners[1]]
     cw = projected.inverse_z[frame, corners[2]]
     if aw > 0.0 and bw > 0.0 and cw > 0.0:
-        draw_snapped(
-            face,
-            projected.x[frame, corners[0]],
-            projected.y[frame, corners[0]],
-            aw,
-            projected.x[frame, corners[1]],
-            projected.y[frame, corners[1]],
-            bw,
-            projected.x[frame, corners[2]],
-            projected.y[frame, corners[2]],
-            cw,
-            first_row,
-            last_row,
-            view.width,
-            1.0 / view.near,
-            1.0 / view.far,
-            frame,
-            winners,
-        )
+        box = screen_box(frame, corners, projected, view)
+        if box[0] <= box[2] and box[1] <= box[3]:
+            if (box[2] - box[0] + 1) * (box[3] - box[1] + 1) <= work.direct_pixels:
+                lanes = Lanes()
+                lanes.last_row = view.height - 1
+                lanes.row_step = 1
+                lanes.column_step = 1
+                draw_snapped(face, corners, frame, lanes, projected, view, winners)
+            else:
+                for top in range(box[1], box[3] + 1, work.piece_rows):
+                    enqueue(frame, face, top, wp.min(top + work.piece_rows - 1, box[3]), work)
+    else:
+        if aw != BEHIND or bw != BEHIND or cw != BEHIND:
+            enqueue(frame, face, 0, view.height - 1, work)
+
+
+@wp.func
+def enqueue(frame: int, face: int, first_row: int, last_row: int, work: Work):
+    slot = wp.atomic_add(work.queued, frame * COUNTERS_APART, 1)
+    if slot < work.queue.shape[1]:
+        work.queue[frame, slot] = wp.vec3i(face, first_row, last_row)
+
+
+@wp.func
+def screen_box(frame: int, corners: wp.vec3i, projected: Projected, view: View) -> wp.vec4i:
+    """Left, top, right and bottom of the pixels whose centres a snapped face may cover; left above right if none."""
+    ax = projected.x[frame, corners[0]]
+    ay = projected.y[frame, corners[0]]
+    bx = projected.x[frame, corners[1]]
+    by = projected.y[frame, corners[1]]
+    cx = projected.x[frame, corners[2]]
+    cy = projected.y[frame, corners[2]]
+    left = wp.max((wp.min(ax, wp.min(bx, cx)) + (HALF_PIXEL - 1)) >> SUBPIXEL_BITS, 0)
+    right = wp.min((wp.max(ax, wp.max(bx, cx)) - HALF_PIXEL) >> SUBPIXEL_BITS, view.width - 1)
+    top = wp.max((wp.min(ay, wp.min(by, cy)) + (HALF_PIXEL - 1)) >> SUBPIXEL_BITS, 0)
+    bottom = wp.min((wp.max(ay, wp.max(by, cy)) - HALF_PIXEL) >> SUBPIXEL_BITS, view.height - 1)
+    return wp.vec4i(left, top, right, bottom)
+
+
+@wp.func
+def draw_face(
+    face: int,
+    frame: int,
+    lanes: Lanes,
+    source: Source,
+    projected: Projected,
+    view: View,
+    winners: wp.array2d(dtype=wp.uint64),
+):
+    corners = face_corners(face, source.rows, source.columns)
+    aw = projected.inverse_z[frame, corners[0]]
+    bw = projected.inverse_z[frame, corners[1]]
+    cw = projected.inverse_z[frame, corners[2]]
+    if aw > 0.0 and bw > 0.0 and cw > 0.0:
+        draw_snapped(face, corners, frame, lanes, projected, view, winners)
     else:
         draw_homogeneous(
             face,
-            face_corner(corners[0], frame, vertices, projected, view),
-            face_corner(corners[1], frame, vertices, projected, view),
-            face_corner(corners[2], frame, vertices, projected, view),
-            first_row,
-            last_row,
+            face_corner(corners[0], frame, source, projected, view),
+            face_corner(corners[1], frame, source, projected, view),
+            face_corner(corners[2], frame, source, projected, view),
+            lanes,
             view,
             frame,
             winners,
@@ -112,37 +202,33 @@ def draw_face(
 @wp.func
 def draw_snapped(
     face: int,
-    ax: int,
-    ay: int,
-    aw: float,
-    bx0: int,
-    by0: int,
-    bw0: float,
-    cx0: int,
-    cy0: int,
-    cw0: float,
-    first_row: int,
-    last_row: int,
-    width: int,
-    nearest: float,
-    farthest: float,
+    corners: wp.vec3i,
     frame: int,
+    lanes: Lanes,
+    projected: Projected,
+    view: View,
     winners: wp.array2d(dtype=wp.uint64),
 ):
-    """Draw a face all of whose vertices are snapped, in rows first_row..last_row of the screen.
-
-    nearest and farthest bound 1/z.
-    """
-    bx = bx0
-    by = by0
-    bw = bw0
-    cx = cx0
-    cy = cy0
-    cw = cw0
-    left = wp.max((wp.min(ax, wp.min(bx, cx)) + (HALF_PIXEL - 1)) >> SUBPIXEL_BITS, 0)
-    right = wp.min((wp.max(ax, wp.max(bx, cx)) - HALF_PIXEL) >> SUBPIXEL_BITS, width - 1)
-    top = wp.max((wp.min(ay, wp.min(by, cy)) + (HALF_PIXEL - 1)) >> SUBPIXEL_BITS, first_row)
-    bottom = wp.min((wp.max(ay, wp.max(by, cy)) - HALF_PIXEL) >> SUBPIXEL_BITS, last_row)
+    """Draw a thread's part of a face all of whose vertices are snapped."""
+    ax = projected.x[frame, corners[0]]
+    ay = projected.y[frame, corners[0]]
+    aw = projected.inverse_z[frame, corners[0]]
+    bx = projected.x[frame, corners[1]]
+    by = projected.y[frame, corners[1]]
+    bw = projected.inverse_z[frame, corners[1]]
+    cx = projected.x[frame, corners[2]]
+    cy = projected.y[frame, corners[2]]
+    cw = projected.inverse_z[frame, corners[2]]
+    nearest = 1.0 / view.near
+    farthest = 1.0 / view.far
+    box = screen_box(frame, corners, projected, view)
+    left = box[0]
+    right = box[2]
+    # a group's rows are counted from the piece's first, whether the face begins there or below
+    top = wp.max(box[1], lanes.first_row)
+    if lanes.row_step > 1:
+        top = lanes.first_row + ((top - lanes.first_row + lanes.row_step - 1) // lanes.row_step) * lanes.row_step
+    bottom = wp.min(box[3], lanes.last_row)
     if left > right or top > bottom:
         return
     area = cross(bx - ax, by - ay, cx - ax, cy - ay)
@@ -150,12 +236,15 @@ def draw_snapped(
         return
     if area < wp.int64(0):
         area = -area
-        bx = cx0
-        by = cy0
-        bw = cw0
-        cx = bx0
-        cy = by0
-        cw = bw0
+        swap_x = bx
+        swap_y = by
+        swap_w = bw
+        bx = cx
+        by = cy
+        bw = cw
+        cx = swap_x
+        cy = swap_y
+        cw = swap_w
     # edge k lies opposite vertex k; its function is positive inside and grows by step_k per pixel to the right
     a_bias = edge_bias(cx - bx, cy - by)
     b_bias = edge_bias(ax - cx, ay - cy)
@@ -168,7 +257,7 @@ def draw_snapped(
     bw = bw * scale
     cw = cw * scale
     x0 = (left << SUBPIXEL_BITS) + HALF_PIXEL
-    for row in range(top, bottom + 1):
+    for row in range(top, bottom + 1, lanes.row_step):
         y = (row << SUBPIXEL_BITS) + HALF_PIXEL
         a_edge = cross(bx - x0, by - y, cx - x0, cy - y)
         b_edge = cross(cx - x0, cy - y, ax - x0, ay - y)
@@ -182,14 +271,14 @@ def draw_snapped(
             span = row_span(c_edge + c_bias, c_step, span[0], span[1])
             first = span[0]
             last = span[1]
-        for offset in range(int(first), int(last) + 1):
+        for offset in range(int(first) + lanes.column, int(last) + 1, lanes.column_step):
             e_a = a_edge + wp.int64(offset) * a_step
             e_b = b_edge + wp.int64(offset) * b_step
             e_c = c_edge + wp.int64(offset) * c_step
             if ((e_a + a_bias) | (e_b + b_bias) | (e_c + c_bias)) >= wp.int64(0):
                 w = float(e_a) * aw + float(e_b) * bw + float(e_c) * cw
                 if w >= farthest and w <= nearest:
-                    keep_nearest(winners, frame, row * width + left + offset, 1.0 / w, face)
+                    keep_nearest(winners, frame, row * view.width + left + offset, 1.0 / w, face)
 
 
 @wp.func
@@ -223,13 +312,12 @@ def draw_homogeneous(
     a: Corner,
     b0: Corner,
     c0: Corner,
-    first_row: int,
-    last_row: int,
+    lanes: Lanes,
     view: View,
     frame: int,
     winners: wp.array2d(dtype=wp.uint64),
 ):
-    """Draw a face with vertices before the near plane or far off the screen, in rows first_row..last_row."""
+    """Draw a thread's part of a face with vertices before the near plane or far off the screen."""
     near = wp.float64(view.near)
     if a.point[2] < near and b0.point[2] < near and c0.point[2] < near:
         return
@@ -248,20 +336,21 @@ def draw_homogeneous(
     rows = visible_extent(b, c, 1, near, rows)
     rows = visible_extent(c, a, 1, near, rows)
     one = wp.float64(1.0)
-    top = int(wp.max(wp.min(rows[0] - one, wp.float64(last_row + 1)), wp.float64(first_row)))
-    bottom = int(wp.min(wp.max(rows[1] + one, wp.float64(first_row - 1)), wp.float64(last_row)))
+    top = int(wp.max(wp.min(rows[0] - one, wp.float64(lanes.last_row + 1)), wp.float64(lanes.first_row)))
+    bottom = int(wp.min(wp.max(rows[1] + one, wp.float64(lanes.first_row - 1)), wp.float64(lanes.last_row)))
+    top = lanes.first_row + ((top - lanes.first_row + lanes.row_step - 1) // lanes.row_step) * lanes.row_step
     columns = wp.vec2d(far_off, -far_off)
     columns = visible_extent(a, b, 0, near, columns)
     columns = visible_extent(b, c, 0, near, columns)
     columns = visible_extent(c, a, 0, near, columns)
-    for row in range(top, bottom + 1):
+    for row in range(top, bottom + 1, lanes.row_step):
         y = wp.float64(row) + wp.float64(0.5)
         span = edge_span(a, b, y, columns)
         span = edge_span(b, c, y, span)
         span = edge_span(c, a, y, span)
         left = int(wp.max(wp.min(span[0] - one, wp.float64(view.width)), wp.float64(0.0)))
         right = int(wp.min(wp.max(span[1] + one, -one), wp.float64(view.width - 1)))
-        for column in range(left, right + 1):
+        for column in range(left + lanes.column, right + 1, lanes.column_step):
             e_a = homogeneous_edge(b, c, column, row)
             e_b = homogeneous_edge(c, a, column, row)
             e_c = homogeneous_edge(a, b, column, row)

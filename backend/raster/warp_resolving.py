@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import warp as wp
 
-from backend.raster.warp_projection import (
+from backend.raster.warp_surface import (
     EMPTY,
     HALF_PIXEL,
+    OPEN,
     SUBPIXEL_BITS,
     Projected,
+    Source,
     View,
     cross,
     face_corner,
     face_corners,
+    face_occluded,
     homogeneous_edge,
+    on_border,
 )
 
 wp.set_module_options({"enable_backward": False})
@@ -35,13 +39,9 @@ class Hit:
 
 @wp.kernel
 def resolve_centered(
-    vertices: wp.array2d(dtype=wp.vec3),
-    colors: wp.array3d(dtype=wp.uint8),
-    occluded: wp.array2d(dtype=wp.uint8),
+    source: Source,
     projected: Projected,
     view: View,
-    rows: int,
-    columns: int,
     winners: wp.array2d(dtype=wp.uint64),
     image: wp.array3d(dtype=wp.uint8),
     mask: wp.array2d(dtype=wp.uint8),
@@ -61,25 +61,21 @@ def resolve_centered(
     if key != EMPTY:
         face = int(key & wp.uint64(0xFFFFFFFF))
         z = hit_depth(key)
-        corners = face_corners(face, rows, columns)
-        hit = resolve_hit(corners, frame, column, row, vertices, projected, view)
+        corners = face_corners(face, source.rows, source.columns)
+        hit = resolve_hit(corners, frame, column, row, source, projected, view)
         if hit.front:
-            own = wp.int32(-1)
-            if hit.corner >= 0 and on_picture(corners[hit.corner], rows, columns):
-                own = corners[hit.corner]
-            if own >= 0:
+            own_row = wp.int32(0)
+            own_column = wp.int32(0)
+            if hit.corner >= 0:
+                own_row = corners[hit.corner] // source.columns
+                own_column = corners[hit.corner] - own_row * source.columns
+            if hit.corner >= 0 and not on_border(source, own_row, own_column):
                 seen = wp.uint8(1)
-                color = wp.vec3(
-                    float(colors[frame, own, 0]), float(colors[frame, own, 1]), float(colors[frame, own, 2])
-                )
+                color = source_color(source, frame, own_row, own_column)
             else:
-                if occluded[frame, face] == wp.uint8(0):
+                if not face_occluded(source, frame, corners):
                     seen = wp.uint8(1)
-                    color = wp.vec3(
-                        blend(colors, frame, corners, hit.weights, 0),
-                        blend(colors, frame, corners, hit.weights, 1),
-                        blend(colors, frame, corners, hit.weights, 2),
-                    )
+                    color = blend(source, frame, corners, hit.weights)
     mask[frame, pixel] = seen
     for channel in range(3):
         image[frame, pixel, channel] = wp.uint8(int(color[channel] + 0.5))
@@ -88,13 +84,48 @@ def resolve_centered(
 
 
 @wp.kernel
+def fade_vertices(source: Source, view: View, alpha: wp.array2d(dtype=wp.uint8)):
+    """EX-4D's alpha: 0 for every vertex of an occluded face, caps included, else 255. Threads are (frame, vertex)."""
+    frame, vertex = wp.tid()
+    row = vertex // source.columns
+    column = vertex - row * source.columns
+    cells = (source.rows - 1) * (source.columns - 1)
+    seen = bool(True)
+    if view.occlusion != OPEN:  # nothing is occluded where no occluded face is drawn
+        for above in range(2):
+            for before in range(2):
+                cell_row = row - above
+                cell_column = column - before
+                if (
+                    cell_row >= 0
+                    and cell_column >= 0
+                    and cell_row < source.rows - 1
+                    and cell_column < source.columns - 1
+                ):
+                    cell = cell_row * (source.columns - 1) + cell_column
+                    if above + before < 2 and fades(source, frame, cell):  # not at the upper face's missing corner
+                        seen = False
+                    if above + before > 0 and fades(source, frame, cell + cells):
+                        seen = False
+        for cap in range(2):
+            corners = face_corners(2 * cells + cap, source.rows, source.columns)
+            if vertex == corners[0] or vertex == corners[1] or vertex == corners[2]:
+                if face_occluded(source, frame, corners):
+                    seen = False
+    alpha[frame, vertex] = wp.where(seen, wp.uint8(255), wp.uint8(0))
+
+
+@wp.func
+def fades(source: Source, frame: int, face: int) -> bool:
+    return face_occluded(source, frame, face_corners(face, source.rows, source.columns))
+
+
+@wp.kernel
 def resolve_reference(
-    vertices: wp.array2d(dtype=wp.vec3),
-    colors: wp.array3d(dtype=wp.uint8),
+    source: Source,
+    alpha: wp.array2d(dtype=wp.uint8),
     projected: Projected,
     view: View,
-    rows: int,
-    columns: int,
     winners: wp.array2d(dtype=wp.uint64),
     image: wp.array3d(dtype=wp.uint8),
     mask: wp.array2d(dtype=wp.uint8),
@@ -113,15 +144,15 @@ def resolve_reference(
     if key != EMPTY:
         face = int(key & wp.uint64(0xFFFFFFFF))
         z = hit_depth(key)
-        corners = face_corners(face, rows, columns)
-        hit = resolve_hit(corners, frame, column, row, vertices, projected, view)
-        if blend(colors, frame, corners, hit.weights, 3) > SEEN_ALPHA:
+        corners = face_corners(face, source.rows, source.columns)
+        hit = resolve_hit(corners, frame, column, row, source, projected, view)
+        weights = hit.weights
+        for k in range(3):
+            if alpha[frame, corners[k]] == wp.uint8(0):
+                weights[k] = 0.0
+        if 255.0 * (weights[0] + weights[1] + weights[2]) > SEEN_ALPHA:
             seen = wp.uint8(1)
-            color = wp.vec3(
-                blend(colors, frame, corners, hit.weights, 0),
-                blend(colors, frame, corners, hit.weights, 1),
-                blend(colors, frame, corners, hit.weights, 2),
-            )
+            color = blend(source, frame, corners, weights)
     mask[frame, pixel] = seen
     for channel in range(3):
         image[frame, pixel, channel] = wp.uint8(int(color[channel]))
@@ -135,7 +166,7 @@ def resolve_hit(
     frame: int,
     column: int,
     row: int,
-    vertices: wp.array2d(dtype=wp.vec3),
+    source: Source,
     projected: Projected,
     view: View,
 ) -> Hit:
@@ -166,9 +197,9 @@ def resolve_hit(
         hit.front = total > 0.0
         hit.weights = wp.vec3(e_a / total, e_b / total, e_c / total)
     else:
-        a = face_corner(corners[0], frame, vertices, projected, view)
-        b = face_corner(corners[1], frame, vertices, projected, view)
-        c = face_corner(corners[2], frame, vertices, projected, view)
+        a = face_corner(corners[0], frame, source, projected, view)
+        b = face_corner(corners[1], frame, source, projected, view)
+        c = face_corner(corners[2], frame, source, projected, view)
         f_a = homogeneous_edge(b, c, column, row)
         f_b = homogeneous_edge(c, a, column, row)
         f_c = homogeneous_edge(a, b, column, row)
@@ -184,19 +215,21 @@ def meets(dx: int, dy: int) -> bool:
 
 
 @wp.func
-def on_picture(vertex: int, rows: int, columns: int) -> bool:
-    """Whether a vertex is a source pixel, not one of the ring around the picture."""
-    row = vertex // columns
-    column = vertex - row * columns
-    return row > 0 and row < rows - 1 and column > 0 and column < columns - 1
+def blend(source: Source, frame: int, corners: wp.vec3i, weights: wp.vec3) -> wp.vec3:
+    color = wp.vec3(0.0, 0.0, 0.0)
+    for k in range(3):
+        row = corners[k] // source.columns
+        color = color + weights[k] * source_color(source, frame, row, corners[k] - row * source.columns)
+    return color
 
 
 @wp.func
-def blend(colors: wp.array3d(dtype=wp.uint8), frame: int, corners: wp.vec3i, weights: wp.vec3, channel: int) -> float:
-    return (
-        weights[0] * float(colors[frame, corners[0], channel])
-        + weights[1] * float(colors[frame, corners[1], channel])
-        + weights[2] * float(colors[frame, corners[2], channel])
+def source_color(source: Source, frame: int, row: int, column: int) -> wp.vec3:
+    """Colour of a vertex; the ring repeats the outermost pixels."""
+    y = wp.clamp(row - source.ring, 0, source.color.shape[1] - 1)
+    x = wp.clamp(column - source.ring, 0, source.color.shape[2] - 1)
+    return wp.vec3(
+        float(source.color[frame, y, x, 0]), float(source.color[frame, y, x, 1]), float(source.color[frame, y, x, 2])
     )
 
 

@@ -1,4 +1,7 @@
-"""First pass of the `warp` rasterizer, one source for CPU and CUDA: project vertices; and what all passes share.
+"""First pass of the `warp` rasterizer, one source for CPU and CUDA: depth to projected vertices; and what passes share.
+
+No mesh is built: vertices, faces and what is occluded follow from depth, rays and position in the grid, and are worked
+out where they are needed. Only projected vertices are kept, 12 bytes each, because six faces and their pixels read them.
 
 Projected vertices are snapped to 1/256 pixel, so that edge functions are exact integers: faces that share an edge
 leave no crack and share no pixel, on every device. Faces that reach in front of the near plane, or far off the screen,
@@ -10,6 +13,8 @@ from __future__ import annotations
 
 import warp as wp
 
+from backend.mesh import occlusion
+
 wp.set_module_options({"enable_backward": False})
 
 SUBPIXEL_BITS = wp.constant(8)
@@ -18,11 +23,37 @@ HALF_PIXEL = wp.constant(128)
 # Snapped coordinates stay below 2^28, their edge functions below 2^59: no integer overflows.
 GUARD_BAND = wp.constant(float(2**20))
 EMPTY = wp.constant(wp.uint64(0xFFFFFFFFFFFFFFFF))
+BOUNDARY_RATIO = wp.constant(occlusion.BOUNDARY_RATIO)
+
+
+# What hides (`View.occlusion`): see `DepthSurface.occlusion`.
+WATERTIGHT = wp.constant(0)
+OPEN = wp.constant(1)
+
+# Marks in place of 1/z of vertices without snapped coordinates.
+BEHIND = wp.constant(-1.0)  # before the near plane
+FAR_OFF = wp.constant(0.0)  # beyond the guard band
+
+
+@wp.struct
+class Source:
+    """A frame batch of the footage's surface: B frames, H x W pixels, a grid of R x C vertices."""
+
+    depth: wp.array3d(dtype=float)  # (B, H, W)
+    color: wp.array4d(dtype=wp.uint8)  # (B, H, W, 3)
+    ray_x: wp.array2d(dtype=float)  # (B, C), x / z of each column of vertices
+    ray_y: wp.array2d(dtype=float)  # (B, R), y / z of each row
+    border: wp.array(dtype=float)  # (B,), depth of the outermost vertices
+    rows: int
+    columns: int
+    ring: int  # how many vertices lie beyond the picture on each side, 0 or 1
+    boundary_rule: int  # 1: occluded by EX-4D's "boundary" rule, 0: by its "angle" rule
+    thin: float  # the "angle" rule's limit, 4 cos^2 of the angle
 
 
 @wp.struct
 class Projected:
-    """A frame batch's projected vertices, (B, V) each; 1/z = 0 marks a vertex without snapped coordinates."""
+    """A frame batch's projected vertices, (B, V) each; inverse_z is above 0 where x and y are snapped coordinates."""
 
     x: wp.array2d(dtype=wp.int32)
     y: wp.array2d(dtype=wp.int32)
@@ -31,7 +62,10 @@ class Projected:
 
 @wp.struct
 class View:
-    """How a frame batch is looked at; lenses holds (fx, fy, cx, cy) of each frame in pixels."""
+    """How a frame batch is looked at.
+
+    cameras turn the source camera's space into the new camera's; lenses holds (fx, fy, cx, cy) of each frame, pixels.
+    """
 
     cameras: wp.array(dtype=wp.mat44d)
     lenses: wp.array(dtype=wp.vec4d)
@@ -39,6 +73,7 @@ class View:
     height: int
     near: float
     far: float
+    occlusion: int
 
 
 @wp.struct
@@ -53,40 +88,114 @@ class Corner:
 
 
 @wp.kernel
-def project_vertices(
-    vertices: wp.array2d(dtype=wp.vec3),
-    view: View,
-    projected: Projected,
-):
+def project_vertices(source: Source, view: View, projected: Projected):
     """Snapped pixel coordinates and 1/z of each vertex that lies beyond the near plane and within the guard band."""
-    frame, vertex = wp.tid()
-    p = camera_space(vertices[frame, vertex], view.cameras[frame])
+    frame, row, column = wp.tid()
+    vertex = row * source.columns + column
+    p = camera_space(source_point(source, frame, row, column), view.cameras[frame])
     lens = view.lenses[frame]
     x = wp.int32(0)
     y = wp.int32(0)
-    w = wp.float32(0.0)
+    w = wp.float32(BEHIND)
     if p[2] >= wp.float64(view.near):
+        w = wp.float32(FAR_OFF)
+        inverse_z = wp.float64(1.0) / p[2]
         px = lens[0] * p[0] / p[2] + lens[2]
         py = lens[1] * p[1] / p[2] + lens[3]
         guard = wp.float64(GUARD_BAND)
         if wp.abs(px) < guard and wp.abs(py) < guard:
             x = int(wp.floor(px * wp.float64(SUBPIXELS) + wp.float64(0.5)))
             y = int(wp.floor(py * wp.float64(SUBPIXELS) + wp.float64(0.5)))
-            w = float(wp.float64(1.0) / p[2])
+            w = float(inverse_z)
     projected.x[frame, vertex] = x
     projected.y[frame, vertex] = y
     projected.inverse_z[frame, vertex] = w
 
 
 @wp.func
-def camera_space(vertex: wp.vec3, camera: wp.mat44d) -> wp.vec3d:
-    x = wp.float64(vertex[0])
-    y = wp.float64(vertex[1])
-    z = wp.float64(vertex[2])
+def on_border(source: Source, row: int, column: int) -> bool:
+    """Whether a vertex is one of the outermost, whose depth is made up, and not a source pixel's own."""
+    return row == 0 or column == 0 or row == source.rows - 1 or column == source.columns - 1
+
+
+@wp.func
+def source_point(source: Source, frame: int, row: int, column: int) -> wp.vec3:
+    """A vertex of the DW-Mesh in its own camera's space."""
+    z = source.border[frame]
+    if not on_border(source, row, column):
+        z = source.depth[frame, row - source.ring, column - source.ring]
+    return wp.vec3(z * source.ray_x[frame, column], z * source.ray_y[frame, row], z)
+
+
+@wp.func
+def vertex_point(source: Source, frame: int, vertex: int) -> wp.vec3:
+    row = vertex // source.columns
+    return source_point(source, frame, row, vertex - row * source.columns)
+
+
+@wp.func
+def vertex_on_border(source: Source, vertex: int) -> bool:
+    row = vertex // source.columns
+    return on_border(source, row, vertex - row * source.columns)
+
+
+@wp.func
+def camera_space(point: wp.vec3, camera: wp.mat44d) -> wp.vec3d:
+    x = wp.float64(point[0])
+    y = wp.float64(point[1])
+    z = wp.float64(point[2])
     return wp.vec3d(
         camera[0, 0] * x + camera[0, 1] * y + camera[0, 2] * z + camera[0, 3],
         camera[1, 0] * x + camera[1, 1] * y + camera[1, 2] * z + camera[1, 3],
         camera[2, 0] * x + camera[2, 1] * y + camera[2, 2] * z + camera[2, 3],
+    )
+
+
+@wp.func
+def face_occluded(source: Source, frame: int, corners: wp.vec3i) -> bool:
+    """Whether a face hides what was never seen: `backend.mesh.occlusion` in the same operations; a ring's always."""
+    occluded = bool(False)
+    if source.ring > 0 and touches_border(source, corners):
+        occluded = True
+    else:
+        a = vertex_point(source, frame, corners[0])
+        b = vertex_point(source, frame, corners[1])
+        c = vertex_point(source, frame, corners[2])
+        ab = b - a
+        bc = c - b
+        ca = a - c
+        if source.boundary_rule != 0:
+            dx = wp.max(wp.abs(ab[0]), wp.max(wp.abs(bc[0]), wp.abs(ca[0])))
+            dy = wp.max(wp.abs(ab[1]), wp.max(wp.abs(bc[1]), wp.abs(ca[1])))
+            dz = wp.max(wp.abs(ab[2]), wp.max(wp.abs(bc[2]), wp.abs(ca[2])))
+            occluded = dz > wp.max(dx, dy) * BOUNDARY_RATIO
+        else:
+            p = wp.dot(ab, ab)
+            q = wp.dot(bc, bc)
+            r = wp.dot(ca, ca)
+            larger = wp.max(p, q)
+            smaller = wp.min(p, q)
+            middle = wp.max(smaller, r)
+            shortest = wp.min(smaller, r)
+            numerator = larger + middle - shortest
+            occluded = numerator * numerator >= larger * middle * source.thin
+    return occluded
+
+
+@wp.func
+def touches_border(source: Source, corners: wp.vec3i) -> bool:
+    return (
+        vertex_on_border(source, corners[0])
+        or vertex_on_border(source, corners[1])
+        or vertex_on_border(source, corners[2])
+    )
+
+
+@wp.func
+def is_obstacle(source: Source, view: View, frame: int, corners: wp.vec3i) -> bool:
+    """Whether a face is drawn at all. A model that judges each fragment has its place in `warp_drawing`'s loops."""
+    return view.occlusion == WATERTIGHT or not (
+        touches_border(source, corners) or face_occluded(source, frame, corners)
     )
 
 
@@ -110,11 +219,9 @@ def face_corners(face: int, rows: int, columns: int) -> wp.vec3i:
 
 
 @wp.func
-def face_corner(
-    index: int, frame: int, vertices: wp.array2d(dtype=wp.vec3), projected: Projected, view: View
-) -> Corner:
+def face_corner(index: int, frame: int, source: Source, projected: Projected, view: View) -> Corner:
     corner = Corner()
-    p = camera_space(vertices[frame, index], view.cameras[frame])
+    p = camera_space(vertex_point(source, frame, index), view.cameras[frame])
     lens = view.lenses[frame]
     corner.index = index
     corner.snapped = projected.inverse_z[frame, index] > 0.0
