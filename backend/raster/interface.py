@@ -52,6 +52,23 @@ class RenderedFrames:
         return RenderedFrames(change(self.color), change(self.mask), depth)
 
 
+def torch_cuda_problem(device: str) -> str | None:
+    """Why PyTorch cannot use this device ("cuda", "cuda:N" or "auto"), and what to do; None where it can."""
+    if not torch.cuda.is_available():
+        return no_usable_cuda("PyTorch")
+    index, count = torch.device(device).index if device.startswith("cuda") else None, torch.cuda.device_count()
+    if index is not None and index >= count:
+        return f"there is no device {device}: this machine has cuda:0 to cuda:{count - 1}"
+    return None
+
+
+def no_usable_cuda(library: str) -> str:
+    return (
+        f"{library} finds no usable CUDA device: install an NVIDIA driver and a CUDA build of PyTorch, or use "
+        "device cpu"
+    )
+
+
 def page_locked_copy(values: torch.Tensor) -> torch.Tensor:
     """A copy in page-locked memory, under way on the current stream when this returns."""
     copy = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)

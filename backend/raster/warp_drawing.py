@@ -1,9 +1,9 @@
 """Second pass of the `warp` rasterizer: draw every face of the mesh into a 64-bit depth-and-id buffer.
 
-A thread per cell of the grid draws the cell's two faces, which are pixel-sized as a rule. Faces too large for one thread
-(stretched curtains, close-ups), and the few that are not snapped, go to a queue, in pieces of some rows; a second kernel
-drains it with a group of threads for each piece, and draws the caps. What comes out does not depend on who draws what,
-or when. `warp_surface.py` explains the two kinds of edge functions; `warp_resolving.py` turns the buffer into pictures.
+A thread per cell of the grid draws the cell's two faces, which are pixel-sized as a rule. Faces too large for one
+thread (stretched curtains, close-ups), and the few that are not snapped, go to a queue, in pieces of some rows; a
+second kernel drains it with a group of threads for each piece, and draws the caps. What comes out does not depend on
+who draws what, or when. `warp_surface.py` explains the two kinds of edge functions; `warp_resolving.py` makes pictures.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from backend.raster.warp_surface import (
     Projected,
     Source,
     View,
+    cell_face,
     cross,
     edge_bias,
     face_corner,
-    face_corners,
     homogeneous_edge,
     is_obstacle,
+    mesh_face,
     owns_edge,
 )
 
@@ -65,16 +66,14 @@ class Lanes:
 def draw_cells(source: Source, projected: Projected, view: View, work: Work, winners: wp.array2d(dtype=wp.uint64)):
     """Draw, or queue, both faces of each cell of the grid: threads are (frame, row, column) of cells."""
     frame, row, column = wp.tid()
-    top_left = row * source.columns + column
-    bottom_left = top_left + source.columns
-    face = row * (source.columns - 1) + column
+    index = row * (source.columns - 1) + column
     cells = (source.rows - 1) * (source.columns - 1)
-    upper = wp.vec3i(bottom_left, top_left, top_left + 1)
-    lower = wp.vec3i(bottom_left, top_left + 1, bottom_left + 1)
+    upper = cell_face(row, column, False, source.columns)
+    lower = cell_face(row, column, True, source.columns)
     if is_obstacle(source, view, frame, upper):
-        draw_or_queue(face, upper, frame, projected, view, work, winners)
+        draw_or_queue(index, upper.corners, frame, projected, view, work, winners)
     if is_obstacle(source, view, frame, lower):
-        draw_or_queue(face + cells, lower, frame, projected, view, work, winners)
+        draw_or_queue(index + cells, lower.corners, frame, projected, view, work, winners)
 
 
 @wp.kernel
@@ -109,12 +108,11 @@ def draw_queued(source: Source, projected: Projected, view: View, work: Work, wi
     else:
         lanes.first_row = row
         lanes.last_row = view.height - 1
-        for face in range(group, 2 * cells, work.groups):
-            corners = face_corners(face, source.rows, source.columns)
-            if is_obstacle(source, view, frame, corners):
-                box = screen_box(frame, corners, projected, view)
-                if box[2] < box[0] or (box[2] - box[0] + 1) * (box[3] - box[1] + 1) > work.direct_pixels:
-                    draw_face(face, frame, lanes, source, projected, view, winners)
+        for index in range(group, 2 * cells, work.groups):
+            face = mesh_face(index, source.rows, source.columns)
+            if is_obstacle(source, view, frame, face):
+                # drawing once more what a thread has drawn already changes nothing
+                draw_face(index, frame, lanes, source, projected, view, winners)
 
 
 @wp.func
@@ -180,7 +178,7 @@ def draw_face(
     view: View,
     winners: wp.array2d(dtype=wp.uint64),
 ):
-    corners = face_corners(face, source.rows, source.columns)
+    corners = mesh_face(face, source.rows, source.columns).corners
     aw = projected.inverse_z[frame, corners[0]]
     bw = projected.inverse_z[frame, corners[1]]
     cw = projected.inverse_z[frame, corners[2]]

@@ -1,6 +1,6 @@
 """The `warp` rasterizer: NVIDIA Warp on CPU or CUDA, free for any use, no compiler to install.
 
-Launches its passes (`warp_projection.py`, `warp_drawing.py`, `warp_resolving.py`) over batches of frames that fit in
+Launches its passes (`warp_surface.py`, `warp_drawing.py`, `warp_resolving.py`) over batches of frames that fit in
 bounded memory. On the CPU, where Warp runs a kernel in the calling thread, each frame is a batch and threads take
 turns at the frames.
 """
@@ -20,7 +20,7 @@ import warp as wp
 from backend.mesh import DepthSurface
 from backend.mesh.occlusion import MIN_INNER_ANGLE_DEGREES
 from backend.raster import warp_drawing, warp_resolving, warp_surface
-from backend.raster.interface import RenderedFrames, check_cameras
+from backend.raster.interface import RenderedFrames, check_cameras, no_usable_cuda, torch_cuda_problem
 
 # Working memory of a CUDA batch; more would not be faster, since a few frames already fill the device.
 CUDA_BATCH_BYTES = 1 << 30
@@ -44,16 +44,7 @@ CENTERED_NEAR, CENTERED_FAR = 1e-6, math.inf
 def cuda_problem(device: str) -> str | None:
     """Why CUDA cannot be used for this device ("cuda", "cuda:N" or "auto"), and what to do; None where it can."""
     _start_warp()
-    for name, usable in (("PyTorch", torch.cuda.is_available()), ("Warp", wp.is_cuda_available())):
-        if not usable:
-            return (
-                f"{name} finds no usable CUDA device: install an NVIDIA driver and a CUDA build of PyTorch, or use "
-                "device cpu"
-            )
-    index, count = torch.device(device).index if device.startswith("cuda") else None, torch.cuda.device_count()
-    if index is not None and index >= count:
-        return f"there is no device {device}: this machine has cuda:0 to cuda:{count - 1}"
-    return None
+    return torch_cuda_problem(device) or (None if wp.is_cuda_available() else no_usable_cuda("Warp"))
 
 
 def _cpu_cores() -> int:
@@ -209,8 +200,9 @@ class WarpRasterizer:
         color, mask, depth = outputs
         results = [wp.from_torch(color), wp.from_torch(mask.view(torch.uint8)), wp.from_torch(depth)]
         if reference:
-            alpha = self._empty(wp.uint8, frames, vertices)
-            launch(warp_resolving.fade_vertices, (frames, vertices), view, alpha)
+            alpha = wp.from_torch(torch.full((frames, vertices), 255, dtype=torch.uint8, device=self.device))
+            if surface.occlusion == "watertight":  # else no occluded face is drawn, and nothing fades
+                launch(warp_resolving.fade_vertices, (frames, rows - 1, columns - 1), alpha)
             pixels = (frames, height, width)
             launch(warp_resolving.resolve_reference, pixels, alpha, projected, view, winners, *results)
         else:

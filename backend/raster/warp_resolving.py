@@ -7,17 +7,21 @@ import warp as wp
 from backend.raster.warp_surface import (
     EMPTY,
     HALF_PIXEL,
-    OPEN,
     SUBPIXEL_BITS,
+    Face,
     Projected,
     Source,
     View,
+    cap_face,
+    cell_face,
     cross,
     face_corner,
-    face_corners,
     face_occluded,
     homogeneous_edge,
+    mesh_face,
     on_border,
+    source_point,
+    stretched,
 )
 
 wp.set_module_options({"enable_backward": False})
@@ -59,23 +63,22 @@ def resolve_centered(
     color = wp.vec3(0.0, 0.0, 0.0)
     z = float(wp.inf)
     if key != EMPTY:
-        face = int(key & wp.uint64(0xFFFFFFFF))
+        face = mesh_face(int(key & wp.uint64(0xFFFFFFFF)), source.rows, source.columns)
         z = hit_depth(key)
-        corners = face_corners(face, source.rows, source.columns)
-        hit = resolve_hit(corners, frame, column, row, source, projected, view)
+        hit = resolve_hit(face.corners, frame, column, row, source, projected, view)
         if hit.front:
             own_row = wp.int32(0)
             own_column = wp.int32(0)
             if hit.corner >= 0:
-                own_row = corners[hit.corner] // source.columns
-                own_column = corners[hit.corner] - own_row * source.columns
+                own_row = face.rows[hit.corner]
+                own_column = face.columns[hit.corner]
             if hit.corner >= 0 and not on_border(source, own_row, own_column):
                 seen = wp.uint8(1)
                 color = source_color(source, frame, own_row, own_column)
             else:
-                if not face_occluded(source, frame, corners):
+                if not face_occluded(source, frame, face):
                     seen = wp.uint8(1)
-                    color = blend(source, frame, corners, hit.weights)
+                    color = blend(source, frame, face, hit.weights)
     mask[frame, pixel] = seen
     for channel in range(3):
         image[frame, pixel, channel] = wp.uint8(int(color[channel] + 0.5))
@@ -84,40 +87,28 @@ def resolve_centered(
 
 
 @wp.kernel
-def fade_vertices(source: Source, view: View, alpha: wp.array2d(dtype=wp.uint8)):
-    """EX-4D's alpha: 0 for every vertex of an occluded face, caps included, else 255. Threads are (frame, vertex)."""
-    frame, vertex = wp.tid()
-    row = vertex // source.columns
-    column = vertex - row * source.columns
-    cells = (source.rows - 1) * (source.columns - 1)
-    seen = bool(True)
-    if view.occlusion != OPEN:  # nothing is occluded where no occluded face is drawn
-        for above in range(2):
-            for before in range(2):
-                cell_row = row - above
-                cell_column = column - before
-                if (
-                    cell_row >= 0
-                    and cell_column >= 0
-                    and cell_row < source.rows - 1
-                    and cell_column < source.columns - 1
-                ):
-                    cell = cell_row * (source.columns - 1) + cell_column
-                    if above + before < 2 and fades(source, frame, cell):  # not at the upper face's missing corner
-                        seen = False
-                    if above + before > 0 and fades(source, frame, cell + cells):
-                        seen = False
+def fade_vertices(source: Source, alpha: wp.array2d(dtype=wp.uint8)):
+    """EX-4D's alpha, 255 before: 0 for every vertex of an occluded face. Threads are (frame, row, column) of cells."""
+    frame, row, column = wp.tid()
+    bottom_left = source_point(source, frame, row + 1, column)
+    top_left = source_point(source, frame, row, column)
+    top_right = source_point(source, frame, row, column + 1)
+    bottom_right = source_point(source, frame, row + 1, column + 1)
+    if stretched(source, bottom_left, top_left, top_right):
+        fade(cell_face(row, column, False, source.columns), frame, alpha)
+    if stretched(source, bottom_left, top_right, bottom_right):
+        fade(cell_face(row, column, True, source.columns), frame, alpha)
+    if row + column == 0:
         for cap in range(2):
-            corners = face_corners(2 * cells + cap, source.rows, source.columns)
-            if vertex == corners[0] or vertex == corners[1] or vertex == corners[2]:
-                if face_occluded(source, frame, corners):
-                    seen = False
-    alpha[frame, vertex] = wp.where(seen, wp.uint8(255), wp.uint8(0))
+            face = cap_face(cap, source.rows, source.columns)
+            if face_occluded(source, frame, face):
+                fade(face, frame, alpha)
 
 
 @wp.func
-def fades(source: Source, frame: int, face: int) -> bool:
-    return face_occluded(source, frame, face_corners(face, source.rows, source.columns))
+def fade(face: Face, frame: int, alpha: wp.array2d(dtype=wp.uint8)):
+    for k in range(3):
+        alpha[frame, face.corners[k]] = wp.uint8(0)
 
 
 @wp.kernel
@@ -142,17 +133,16 @@ def resolve_reference(
     color = wp.vec3(0.0, 0.0, 0.0)
     z = float(wp.inf)
     if key != EMPTY:
-        face = int(key & wp.uint64(0xFFFFFFFF))
+        face = mesh_face(int(key & wp.uint64(0xFFFFFFFF)), source.rows, source.columns)
         z = hit_depth(key)
-        corners = face_corners(face, source.rows, source.columns)
-        hit = resolve_hit(corners, frame, column, row, source, projected, view)
+        hit = resolve_hit(face.corners, frame, column, row, source, projected, view)
         weights = hit.weights
         for k in range(3):
-            if alpha[frame, corners[k]] == wp.uint8(0):
+            if alpha[frame, face.corners[k]] == wp.uint8(0):
                 weights[k] = 0.0
         if 255.0 * (weights[0] + weights[1] + weights[2]) > SEEN_ALPHA:
             seen = wp.uint8(1)
-            color = blend(source, frame, corners, weights)
+            color = blend(source, frame, face, weights)
     mask[frame, pixel] = seen
     for channel in range(3):
         image[frame, pixel, channel] = wp.uint8(int(color[channel]))
@@ -215,12 +205,12 @@ def meets(dx: int, dy: int) -> bool:
 
 
 @wp.func
-def blend(source: Source, frame: int, corners: wp.vec3i, weights: wp.vec3) -> wp.vec3:
-    color = wp.vec3(0.0, 0.0, 0.0)
-    for k in range(3):
-        row = corners[k] // source.columns
-        color = color + weights[k] * source_color(source, frame, row, corners[k] - row * source.columns)
-    return color
+def blend(source: Source, frame: int, face: Face, weights: wp.vec3) -> wp.vec3:
+    return (
+        weights[0] * source_color(source, frame, face.rows[0], face.columns[0])
+        + weights[1] * source_color(source, frame, face.rows[1], face.columns[1])
+        + weights[2] * source_color(source, frame, face.rows[2], face.columns[2])
+    )
 
 
 @wp.func

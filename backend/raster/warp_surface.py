@@ -1,7 +1,7 @@
 """First pass of the `warp` rasterizer, one source for CPU and CUDA: depth to projected vertices; and what passes share.
 
 No mesh is built: vertices, faces and what is occluded follow from depth, rays and position in the grid, and are worked
-out where they are needed. Only projected vertices are kept, 12 bytes each, because six faces and their pixels read them.
+out where they are needed. Only projected vertices are kept, 12 bytes each: six faces and their pixels read them.
 
 Projected vertices are snapped to 1/256 pixel, so that edge functions are exact integers: faces that share an edge
 leave no crack and share no pixel, on every device. Faces that reach in front of the near plane, or far off the screen,
@@ -77,6 +77,15 @@ class View:
 
 
 @wp.struct
+class Face:
+    """A face of the DW-Mesh: its corners' vertex indices, and where they lie in the grid of vertices."""
+
+    corners: wp.vec3i
+    rows: wp.vec3i
+    columns: wp.vec3i
+
+
+@wp.struct
 class Corner:
     """One vertex of a face that is drawn by homogeneous edge functions."""
 
@@ -100,8 +109,8 @@ def project_vertices(source: Source, view: View, projected: Projected):
     if p[2] >= wp.float64(view.near):
         w = wp.float32(FAR_OFF)
         inverse_z = wp.float64(1.0) / p[2]
-        px = lens[0] * p[0] / p[2] + lens[2]
-        py = lens[1] * p[1] / p[2] + lens[3]
+        px = lens[0] * p[0] * inverse_z + lens[2]
+        py = lens[1] * p[1] * inverse_z + lens[3]
         guard = wp.float64(GUARD_BAND)
         if wp.abs(px) < guard and wp.abs(py) < guard:
             x = int(wp.floor(px * wp.float64(SUBPIXELS) + wp.float64(0.5)))
@@ -134,12 +143,6 @@ def vertex_point(source: Source, frame: int, vertex: int) -> wp.vec3:
 
 
 @wp.func
-def vertex_on_border(source: Source, vertex: int) -> bool:
-    row = vertex // source.columns
-    return on_border(source, row, vertex - row * source.columns)
-
-
-@wp.func
 def camera_space(point: wp.vec3, camera: wp.mat44d) -> wp.vec3d:
     x = wp.float64(point[0])
     y = wp.float64(point[1])
@@ -152,70 +155,104 @@ def camera_space(point: wp.vec3, camera: wp.mat44d) -> wp.vec3d:
 
 
 @wp.func
-def face_occluded(source: Source, frame: int, corners: wp.vec3i) -> bool:
-    """Whether a face hides what was never seen: `backend.mesh.occlusion` in the same operations; a ring's always."""
-    occluded = bool(False)
-    if source.ring > 0 and touches_border(source, corners):
-        occluded = True
-    else:
-        a = vertex_point(source, frame, corners[0])
-        b = vertex_point(source, frame, corners[1])
-        c = vertex_point(source, frame, corners[2])
-        ab = b - a
-        bc = c - b
-        ca = a - c
-        if source.boundary_rule != 0:
-            dx = wp.max(wp.abs(ab[0]), wp.max(wp.abs(bc[0]), wp.abs(ca[0])))
-            dy = wp.max(wp.abs(ab[1]), wp.max(wp.abs(bc[1]), wp.abs(ca[1])))
-            dz = wp.max(wp.abs(ab[2]), wp.max(wp.abs(bc[2]), wp.abs(ca[2])))
-            occluded = dz > wp.max(dx, dy) * BOUNDARY_RATIO
-        else:
-            p = wp.dot(ab, ab)
-            q = wp.dot(bc, bc)
-            r = wp.dot(ca, ca)
-            larger = wp.max(p, q)
-            smaller = wp.min(p, q)
-            middle = wp.max(smaller, r)
-            shortest = wp.min(smaller, r)
-            numerator = larger + middle - shortest
-            occluded = numerator * numerator >= larger * middle * source.thin
+def cell_face(row: int, column: int, lower: bool, columns: int) -> Face:
+    """One of a cell's two faces; columns of the whole grid."""
+    face = Face()
+    face.rows = wp.vec3i(row + 1, row, row)
+    face.columns = wp.vec3i(column, column, column + 1)
+    if lower:
+        face.rows = wp.vec3i(row + 1, row, row + 1)
+        face.columns = wp.vec3i(column, column + 1, column + 1)
+    face.corners = face.rows * columns + face.columns
+    return face
+
+
+@wp.func
+def cap_face(cap: int, rows: int, columns: int) -> Face:
+    face = Face()
+    face.rows = wp.vec3i(0, 0, rows - 1)
+    face.columns = wp.vec3i(columns - 1, 0, columns - 1)
+    if cap == 1:
+        face.rows = wp.vec3i(rows - 1, 0, rows - 1)
+        face.columns = wp.vec3i(columns - 1, 0, 0)
+    face.corners = face.rows * columns + face.columns
+    return face
+
+
+@wp.func
+def mesh_face(index: int, rows: int, columns: int) -> Face:
+    """A face by its place in the mesh: upper faces of all cells, lower faces of all cells, two caps."""
+    cells = (rows - 1) * (columns - 1)
+    lower = index >= cells
+    cell = index
+    if lower:
+        cell = index - cells
+    row = cell // (columns - 1)
+    face = cell_face(row, cell - row * (columns - 1), lower, columns)
+    if index >= 2 * cells:
+        face = cap_face(index - 2 * cells, rows, columns)
+    return face
+
+
+@wp.func
+def face_occluded(source: Source, frame: int, face: Face) -> bool:
+    """Whether a face hides what was never seen: by EX-4D's rules, and always where it touches a ring."""
+    occluded = False
+    if source.ring > 0:
+        occluded = touches_border(source, face)
+    if not occluded:
+        occluded = stretched(
+            source,
+            source_point(source, frame, face.rows[0], face.columns[0]),
+            source_point(source, frame, face.rows[1], face.columns[1]),
+            source_point(source, frame, face.rows[2], face.columns[2]),
+        )
     return occluded
 
 
 @wp.func
-def touches_border(source: Source, corners: wp.vec3i) -> bool:
+def stretched(source: Source, a: wp.vec3, b: wp.vec3, c: wp.vec3) -> bool:
+    """`backend.mesh.occlusion` for one face, in the same operations."""
+    occluded = False
+    ab = b - a
+    bc = c - b
+    ca = a - c
+    if source.boundary_rule != 0:
+        dx = wp.max(wp.abs(ab[0]), wp.max(wp.abs(bc[0]), wp.abs(ca[0])))
+        dy = wp.max(wp.abs(ab[1]), wp.max(wp.abs(bc[1]), wp.abs(ca[1])))
+        dz = wp.max(wp.abs(ab[2]), wp.max(wp.abs(bc[2]), wp.abs(ca[2])))
+        occluded = dz > wp.max(dx, dy) * BOUNDARY_RATIO
+    else:
+        p = wp.dot(ab, ab)
+        q = wp.dot(bc, bc)
+        r = wp.dot(ca, ca)
+        larger = wp.max(p, q)
+        smaller = wp.min(p, q)
+        middle = wp.max(smaller, r)
+        shortest = wp.min(smaller, r)
+        numerator = larger + middle - shortest
+        occluded = numerator * numerator >= larger * middle * source.thin
+    return occluded
+
+
+@wp.func
+def touches_border(source: Source, face: Face) -> bool:
     return (
-        vertex_on_border(source, corners[0])
-        or vertex_on_border(source, corners[1])
-        or vertex_on_border(source, corners[2])
+        on_border(source, face.rows[0], face.columns[0])
+        or on_border(source, face.rows[1], face.columns[1])
+        or on_border(source, face.rows[2], face.columns[2])
     )
 
 
 @wp.func
-def is_obstacle(source: Source, view: View, frame: int, corners: wp.vec3i) -> bool:
+def is_obstacle(source: Source, view: View, frame: int, face: Face) -> bool:
     """Whether a face is drawn at all. A model that judges each fragment has its place in `warp_drawing`'s loops."""
-    return view.occlusion == WATERTIGHT or not (
-        touches_border(source, corners) or face_occluded(source, frame, corners)
-    )
-
-
-@wp.func
-def face_corners(face: int, rows: int, columns: int) -> wp.vec3i:
-    """Vertex indices of a DW-Mesh face: upper triangles of all cells, lower triangles of all cells, two caps."""
-    cells = (rows - 1) * (columns - 1)
-    last = rows * columns - 1
-    corners = wp.vec3i(columns - 1, 0, last)
-    if face == 2 * cells + 1:
-        corners = wp.vec3i(last, 0, last - columns + 1)
-    if face < 2 * cells:
-        cell = face % cells
-        row = cell // (columns - 1)
-        top_left = row * columns + (cell - row * (columns - 1))
-        bottom_left = top_left + columns
-        corners = wp.vec3i(bottom_left, top_left, top_left + 1)
-        if face >= cells:
-            corners = wp.vec3i(bottom_left, top_left + 1, bottom_left + 1)
-    return corners
+    drawn = True
+    if view.occlusion == OPEN:  # Warp's `and` evaluates both sides, an `if` one
+        drawn = not touches_border(source, face)
+        if drawn:
+            drawn = not face_occluded(source, frame, face)
+    return drawn
 
 
 @wp.func
