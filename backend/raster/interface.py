@@ -69,6 +69,12 @@ def no_usable_cuda(library: str) -> str:
     )
 
 
+def numbered(device: torch.device | str) -> torch.device:
+    """The device with its number: plain "cuda" is whichever is current."""
+    device = torch.device(device)
+    return torch.device("cuda", torch.cuda.current_device()) if device == torch.device("cuda") else device
+
+
 def page_locked_copy(values: torch.Tensor) -> torch.Tensor:
     """A copy in page-locked memory, under way on the current stream when this returns."""
     copy = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)

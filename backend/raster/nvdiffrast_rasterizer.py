@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from backend.mesh import DepthSurface, DWMesh, build_surface_mesh
-from backend.raster.interface import CameraBatch, RasterizerUnavailableError, RenderedFrames, check_cameras
+from backend.raster.interface import CameraBatch, RasterizerUnavailableError, RenderedFrames, check_cameras, numbered
 
 HOW_TO_INSTALL = (
     "take its source from https://github.com/NVlabs/nvdiffrast and, in the environment of this backend and with a CUDA "
@@ -66,9 +66,9 @@ class NvdiffrastRasterizer:
 
     def __init__(self, device: torch.device | str = "cuda") -> None:
         self._nvdiffrast = load_nvdiffrast()
-        self.device = torch.device(device)
-        if self.device.type != "cuda":
+        if torch.device(device).type != "cuda":
             raise RasterizerUnavailableError(f"nvdiffrast needs a CUDA device, not {device}: use rasterizer warp")
+        self.device = numbered(device)
         self._context = self._nvdiffrast.RasterizeCudaContext(device=self.device)
         self._edges: tuple[tuple, object] | None = None  # faces' shared edges, of one topology at a time
 

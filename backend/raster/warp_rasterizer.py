@@ -20,7 +20,7 @@ import warp as wp
 from backend.mesh import DepthSurface
 from backend.mesh.occlusion import MIN_INNER_ANGLE_DEGREES
 from backend.raster import warp_drawing, warp_resolving, warp_surface
-from backend.raster.interface import RenderedFrames, check_cameras, no_usable_cuda, torch_cuda_problem
+from backend.raster.interface import RenderedFrames, check_cameras, no_usable_cuda, numbered, torch_cuda_problem
 
 # Working memory of a CUDA batch; more would not be faster, since a few frames already fill the device.
 CUDA_BATCH_BYTES = 1 << 30
@@ -69,7 +69,7 @@ class WarpRasterizer:
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         _start_warp()
-        self.device = torch.device(device)
+        self.device = numbered(device)
         self._warp_device = wp.device_from_torch(self.device)
         for kernels in (warp_surface, warp_drawing, warp_resolving):
             wp.load_module(kernels, device=self._warp_device)

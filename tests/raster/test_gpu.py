@@ -1,4 +1,4 @@
-"""What must hold on a GPU: parity with the original, likeness of CPU and CUDA, the same bytes every time, little memory.
+"""What must hold on a GPU: parity with the original, likeness of CPU and CUDA, the same bytes each time, little memory.
 
 Run them where there is one: ``pytest -m gpu``.
 """
@@ -204,7 +204,7 @@ def test_little_memory_makes_smaller_batches_and_then_a_clear_error(warp) -> Non
         assert all(torch.equal(a, b) for a, b in zip(whole(little), whole(plenty), strict=True))
         torch.cuda.empty_cache()
         torch.cuda.set_per_process_memory_fraction((2 << 20) / total)
-        with pytest.raises(RenderMemoryError, match="too little memory for a single frame of 512 x 512.*device cpu"):
+        with pytest.raises(RenderMemoryError, match=r"too little memory for a single frame of 512 x 512.*device cpu"):
             list(render_in_batches(warp, surface, cameras, surface.intrinsics, 512, 512))
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
