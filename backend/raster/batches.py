@@ -15,7 +15,7 @@ from backend.mesh import DepthSurface
 from backend.raster.interface import Rasterizer, RenderedFrames, RenderMemoryError, page_locked_copy
 
 # Pixels of a batch, of the footage or of the render: enough to keep a GPU busy, little enough to copy and draw at once.
-BATCH_PIXELS = 1 << 23
+BATCH_PIXELS = 1 << 24
 CPU_BATCH_PIXELS = 1 << 21
 
 

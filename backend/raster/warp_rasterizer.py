@@ -26,12 +26,12 @@ from backend.raster.interface import RenderedFrames, check_cameras, no_usable_cu
 CUDA_BATCH_BYTES = 1 << 30
 BYTES_PER_VERTEX = 13  # snapped x, y and 1/z, and EX-4D's alpha
 BYTES_PER_PIXEL = 8  # depth-and-id key
-BYTES_PER_PIECE = 12  # of a large face
+BYTES_PER_PIECE = 16  # of a large face, or a face that is not snapped
 
 # How CUDA threads share the drawing; see `warp_drawing.Work`. A group is a warp.
 DIRECT_PIXELS = 48
-PIECE_ROWS = 16
-GROUP_ROWS, GROUP_COLUMNS = 4, 8
+PIECE_ROWS = 32
+GROUP_SIZE = 32
 DEVICE_GROUPS, MIN_GROUPS = 8192, 64  # of all frames, and of each
 
 OCCLUSION_CODES = {"watertight": warp_surface.WATERTIGHT, "open": warp_surface.OPEN}
@@ -179,24 +179,23 @@ class WarpRasterizer:
         winners = wp.from_torch(winners, dtype=wp.uint64)
 
         work = warp_drawing.Work()
-        work.queue = self._empty(wp.vec3i, frames, self._pieces(vertices), 3)
-        queued = torch.zeros(frames * int(warp_drawing.COUNTERS_APART), dtype=torch.int32, device=self.device)
-        work.queued = wp.from_torch(queued)
+        work.pieces = self._empty(wp.vec3i, frames, self._pieces(vertices), 3)
+        work.unsnapped = self._empty(wp.int32, frames, self._pieces(vertices))
+        counters = torch.zeros(frames * int(warp_drawing.COUNTERS), dtype=torch.int32, device=self.device)
+        work.counters = wp.from_torch(counters)
         if self.device.type == "cpu":
-            work.direct_pixels, work.piece_rows = 1 << 30, height
-            work.groups, work.group_rows, work.group_columns = 1, 1, 1
+            work.direct_pixels, work.piece_rows, work.groups, work.group_size = 1 << 30, height, 1, 1
         else:
-            work.direct_pixels, work.piece_rows = DIRECT_PIXELS, PIECE_ROWS
-            work.group_rows, work.group_columns = GROUP_ROWS, GROUP_COLUMNS
+            work.direct_pixels, work.piece_rows, work.group_size = DIRECT_PIXELS, PIECE_ROWS, GROUP_SIZE
             work.groups = max(MIN_GROUPS, DEVICE_GROUPS // frames)
-        group_threads = work.groups * work.group_rows * work.group_columns
 
         def launch(kernel: wp.Kernel, dim: tuple[int, ...], *arguments: object) -> None:
             wp.launch(kernel, dim=dim, inputs=[source, *arguments], device=self._warp_device)
 
         launch(warp_surface.project_vertices, (frames, rows, columns), view, projected)
         launch(warp_drawing.draw_cells, (frames, rows - 1, columns - 1), projected, view, work, winners)
-        launch(warp_drawing.draw_queued, (frames, group_threads), projected, view, work, winners)
+        for kernel in (warp_drawing.draw_pieces, warp_drawing.draw_unsnapped):
+            launch(kernel, (frames, work.groups * work.group_size), projected, view, work, winners)
         color, mask, depth = outputs
         results = [wp.from_torch(color), wp.from_torch(mask.view(torch.uint8)), wp.from_torch(depth)]
         if reference:
