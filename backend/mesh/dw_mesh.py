@@ -206,7 +206,7 @@ def build_surface_mesh(surface: DepthSurface) -> DWMesh:
     depth, device, ring = surface.depth, surface.device, surface.ring
     border = surface.border_depth
     faces, uvs, cap_faces = grid_topology(height, width, surface.convention, device)
-    ray_x, ray_y = (rays.to(device) for rays in surface.rays())
+    ray_x, ray_y = (rays.to(device) for rays in surface.rays)
     ray_x, ray_y = ray_x[:, None, :], ray_y[:, :, None]
 
     vertices = torch.empty(frames, rows, columns, 3, dtype=torch.float32, device=device)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -105,6 +106,7 @@ class DepthSurface:
         highest = self.depth_range[1]
         return highest * RING_DEPTH_FACTOR if self.ring else torch.full_like(highest, REFERENCE_BORDER_DEPTH)
 
+    @cached_property
     def rays(self) -> tuple[torch.Tensor, torch.Tensor]:
         """x / z of each column of vertices (T, C), and y / z of each row (T, R): float32 on the CPU."""
         rays = []
@@ -114,19 +116,15 @@ class DepthSurface:
         return rays[0].float(), rays[1].float()
 
     def frame_range(self, start: int, stop: int) -> DepthSurface:
-        """The surface of frames start..stop-1, as views: no copy."""
+        """The surface of frames start..stop-1, as views: no copy, and what is known stays known."""
         part = slice(start, stop)
-        poses = None if self.camera_to_world is None else self.camera_to_world[part]
-        surface = replace(
-            self,
-            depth=self.depth[part],
-            color=self.color[part],
-            intrinsics=self.intrinsics[part],
-            camera_to_world=poses,
-        )
-        known = self.__dict__.get("depth_range")
-        if known is not None:
-            surface.__dict__["depth_range"] = tuple(values[part] for values in known)
+        surface = copy(self)
+        for name in ("depth", "color", "intrinsics", "camera_to_world"):
+            values = getattr(self, name)
+            object.__setattr__(surface, name, None if values is None else values[part])
+        for name in ("depth_range", "rays"):
+            if name in self.__dict__:
+                surface.__dict__[name] = tuple(values[part] for values in self.__dict__[name])
         return surface
 
     def to(self, device: torch.device | str) -> DepthSurface:

@@ -37,6 +37,10 @@ wp.set_module_options({"enable_backward": False})
 COUNTERS = wp.constant(32)
 # Edge functions of faces less wide and less high than this, in 1/256 pixel, fit in 32 bits.
 SMALL_EXTENT = wp.constant(1 << 14)
+# A group draws faces that are not snapped so many pixels of a row abreast; their caps, which may fill the screen, in
+# pieces of so many rows.
+UNSNAPPED_ABREAST = wp.constant(4)
+UNSNAPPED_CAP_ROWS = wp.constant(8)
 
 
 @wp.struct
@@ -136,11 +140,13 @@ def draw_unsnapped(source: Source, projected: Projected, view: View, work: Work,
     member = thread - group * work.group_size
     cells = (source.rows - 1) * (source.columns - 1)
     if view.occlusion == WATERTIGHT:
-        for cap_row in range(group, 2 * view.height, work.groups):
-            cap = cap_row // view.height
-            row = cap_row - cap * view.height
+        cap_pieces = (view.height + UNSNAPPED_CAP_ROWS - 1) // UNSNAPPED_CAP_ROWS
+        for cap_piece in range(group, 2 * cap_pieces, work.groups):
+            cap = cap_piece // cap_pieces
+            top = (cap_piece - cap * cap_pieces) * UNSNAPPED_CAP_ROWS
+            bottom = wp.min(top + UNSNAPPED_CAP_ROWS, view.height) - 1
             draw_if_unsnapped(
-                2 * cells + cap, row, row, frame, member, work.group_size, source, projected, view, winners
+                2 * cells + cap, top, bottom, frame, member, work.group_size, source, projected, view, winners
             )
     last = view.height - 1
     count = work.counters[frame * COUNTERS + 1]
@@ -447,14 +453,19 @@ def draw_homogeneous(
     columns = visible_extent(a, b, 0, near, columns)
     columns = visible_extent(b, c, 0, near, columns)
     columns = visible_extent(c, a, 0, near, columns)
-    for row in range(top, bottom + 1):
+    if columns[1] < wp.float64(-1.0) or columns[0] > wp.float64(view.width + 1):
+        return
+    abreast = wp.min(UNSNAPPED_ABREAST, group_size)
+    first_row_of_thread = member // abreast
+    first_column = member - first_row_of_thread * abreast
+    for row in range(top + first_row_of_thread, bottom + 1, group_size // abreast):
         y = wp.float64(row) + wp.float64(0.5)
         span = edge_span(a, b, y, columns)
         span = edge_span(b, c, y, span)
         span = edge_span(c, a, y, span)
         left = int(wp.max(wp.min(span[0] - one, wp.float64(view.width)), wp.float64(0.0)))
         right = int(wp.min(wp.max(span[1] + one, -one), wp.float64(view.width - 1)))
-        for column in range(left + member, right + 1, group_size):
+        for column in range(left + first_column, right + 1, abreast):
             e_a = homogeneous_edge(b, c, column, row)
             e_b = homogeneous_edge(c, a, column, row)
             e_c = homogeneous_edge(a, b, column, row)

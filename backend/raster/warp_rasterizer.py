@@ -95,7 +95,7 @@ class WarpRasterizer:
             surface.depth.contiguous(),
             surface.color.contiguous(),
             surface.border_depth,
-            *(self._upload(values) for values in (*surface.rays(), poses, torch.from_numpy(cameras.lenses))),
+            *(self._upload(values) for values in (*surface.rays, poses, torch.from_numpy(cameras.lenses))),
         )
         color = torch.empty(frames, height * width, 3, dtype=torch.uint8, device=self.device)
         mask = torch.empty(frames, height * width, dtype=torch.bool, device=self.device)
