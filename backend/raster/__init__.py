@@ -18,6 +18,7 @@ from backend.raster.interface import (
     RenderMemoryError,
     force_first_frame,
 )
+from backend.raster.soft_edges import SoftFrames, render_soft_edges
 from backend.raster.speed import quick_speed
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "ReducedSurface",
     "RenderMemoryError",
     "RenderedFrames",
+    "SoftFrames",
     "available_rasterizers",
     "choose_rasterizer",
     "create_rasterizer",
@@ -39,5 +41,6 @@ __all__ = [
     "quick_speed",
     "reduce_surface",
     "render_in_batches",
+    "render_soft_edges",
     "view_angles",
 ]

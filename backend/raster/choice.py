@@ -22,7 +22,7 @@ _RESEARCH_ONLY = ("nvdiffrast",)
 
 
 class LicenceError(RasterizerUnavailableError):
-    """The rasterizer that was asked for must not be used for what its results are for."""
+    """A rasterizer that must not be used for what its results are for, or a setting that says nothing about that."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,14 @@ def licence_setting(licence: str | None = None) -> str:
 
     Raises:
         ValueError: neither "research" nor "commercial".
+        LicenceError: the variable says something else.
     """
-    source = "licence" if licence is not None else LICENCE_VARIABLE
-    licence = os.environ.get(LICENCE_VARIABLE, "research") if licence is None else licence
+    if licence is None:
+        licence = os.environ.get(LICENCE_VARIABLE, "research")
+        if licence not in LICENCES:
+            raise LicenceError(f"{LICENCE_VARIABLE} is {licence!r}: set it to one of {', '.join(LICENCES)}")
     if licence not in LICENCES:
-        raise ValueError(f"unknown {source} {licence!r}: use one of {', '.join(LICENCES)}")
+        raise ValueError(f"unknown licence {licence!r}: use one of {', '.join(LICENCES)}")
     return licence
 
 

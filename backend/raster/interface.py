@@ -196,4 +196,4 @@ def force_first_frame(frames: RenderedFrames, source: torch.Tensor) -> RenderedF
 def _as_float64(values: np.ndarray | torch.Tensor) -> np.ndarray:
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu().numpy()
-    return np.asarray(values, dtype=np.float64)
+    return np.array(values, dtype=np.float64)

@@ -27,7 +27,9 @@ from backend.raster.warp_surface import (
     face_corner,
     homogeneous_edge,
     is_obstacle,
+    meets,
     mesh_face,
+    on_border,
     owns_edge,
 )
 
@@ -90,6 +92,8 @@ def draw_cells(source: Source, projected: Projected, view: View, work: Work, win
     c = snapped(projected, frame, top_left + 1)
     d = snapped(projected, frame, top_left + source.columns + 1)
     face = row * (source.columns - 1) + column
+    if view.occlusion != WATERTIGHT and source.ring > 0 and b.w > 0.0 and not on_border(source, row, column):
+        draw_vertex(face, b, frame, view, winners)
     if is_obstacle(source, view, frame, cell_face(row, column, False, source.columns)):
         draw_or_queue(face, a, b, c, frame, view, work, winners)
     face += (source.rows - 1) * (source.columns - 1)
@@ -199,6 +203,21 @@ def draw_or_queue(
             slot = wp.atomic_add(work.counters, frame * COUNTERS + 1, 1)
             if slot < work.unsnapped.shape[1]:
                 work.unsnapped[frame, slot] = face
+
+
+@wp.func
+def draw_vertex(face: int, b: Snapped, frame: int, view: View, winners: wp.array2d(dtype=wp.uint64)):
+    """A source pixel that a pixel's centre meets is seen even where all its faces are curtains, which are not drawn.
+
+    `warp_resolving` knows it by its upper face, of which it is the top left corner.
+    """
+    column = b.x >> SUBPIXEL_BITS
+    row = b.y >> SUBPIXEL_BITS
+    if column >= 0 and column < view.width and row >= 0 and row < view.height:
+        dx = b.x - (column << SUBPIXEL_BITS) - HALF_PIXEL
+        dy = b.y - (row << SUBPIXEL_BITS) - HALF_PIXEL
+        if meets(dx, dy):
+            keep_nearest(winners, frame, row * view.width + column, 1.0 / b.w, face)
 
 
 @wp.func

@@ -28,11 +28,11 @@ BYTES_PER_VERTEX = 13  # snapped x, y and 1/z, and EX-4D's alpha
 BYTES_PER_PIXEL = 8  # depth-and-id key
 BYTES_PER_PIECE = 16  # of a large face, or a face that is not snapped
 
-# How CUDA threads share the drawing; see `warp_drawing.Work`. A group is a warp.
+# How CUDA threads share the drawing; see `warp_drawing.Work`. Values measured on an H200; none is critical.
 DIRECT_PIXELS = 48
-PIECE_ROWS = 32
-GROUP_SIZE = 32
-DEVICE_GROUPS, MIN_GROUPS = 8192, 64  # of all frames, and of each
+PIECE_ROWS = 8
+GROUP_SIZE = 16
+DEVICE_GROUPS, MIN_GROUPS = 16384, 128  # of all frames, and of each
 
 OCCLUSION_CODES = {"watertight": warp_surface.WATERTIGHT, "open": warp_surface.OPEN}
 

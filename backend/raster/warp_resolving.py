@@ -18,6 +18,7 @@ from backend.raster.warp_surface import (
     face_corner,
     face_occluded,
     homogeneous_edge,
+    meets,
     mesh_face,
     on_border,
     source_point,
@@ -26,9 +27,6 @@ from backend.raster.warp_surface import (
 
 wp.set_module_options({"enable_backward": False})
 
-# A pixel whose centre is within 1/256 pixel (in x and in y) of a source pixel's vertex shows that source pixel. Float32
-# vertices projected back into their own camera are off by less, and being so little wrong elsewhere cannot be seen.
-SAME_PIXEL = wp.constant(1)
 SEEN_ALPHA = wp.constant(125.0)  # EX-4D: seen where the interpolated alpha, of 255, is above
 
 
@@ -197,11 +195,6 @@ def resolve_hit(
         hit.front = sum > wp.float64(0.0)
         hit.weights = wp.vec3(float(f_a / sum), float(f_b / sum), float(f_c / sum))
     return hit
-
-
-@wp.func
-def meets(dx: int, dy: int) -> bool:
-    return wp.abs(dx) <= SAME_PIXEL and wp.abs(dy) <= SAME_PIXEL
 
 
 @wp.func

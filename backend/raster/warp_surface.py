@@ -26,6 +26,10 @@ EMPTY = wp.constant(wp.uint64(0xFFFFFFFFFFFFFFFF))
 BOUNDARY_RATIO = wp.constant(occlusion.BOUNDARY_RATIO)
 
 
+# A pixel whose centre is within 1/256 pixel (in x and in y) of a source pixel's vertex shows that source pixel. Float32
+# vertices projected back into their own camera are off by less, and being so little wrong elsewhere cannot be seen.
+SAME_PIXEL = wp.constant(1)
+
 # What hides (`View.occlusion`): see `DepthSurface.occlusion`.
 WATERTIGHT = wp.constant(0)
 OPEN = wp.constant(1)
@@ -274,6 +278,11 @@ def face_corner(index: int, frame: int, source: Source, projected: Projected, vi
 @wp.func
 def cross(ax: int, ay: int, bx: int, by: int) -> wp.int64:
     return wp.int64(ax) * wp.int64(by) - wp.int64(ay) * wp.int64(bx)
+
+
+@wp.func
+def meets(dx: int, dy: int) -> bool:
+    return wp.abs(dx) <= SAME_PIXEL and wp.abs(dy) <= SAME_PIXEL
 
 
 @wp.func
