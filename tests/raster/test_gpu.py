@@ -20,6 +20,7 @@ from backend.raster import (
     RenderedFrames,
     RenderMemoryError,
     create_rasterizer,
+    path_coverage,
     render_in_batches,
 )
 from backend.raster.nvdiffrast_rasterizer import load_nvdiffrast
@@ -230,6 +231,14 @@ def test_a_thousand_frames_at_1080p_need_no_more_memory_than_fifty(warp) -> None
         return torch.cuda.max_memory_allocated()
 
     assert peak(1000) <= 1.05 * peak(50)
+
+
+def test_coverage_is_the_full_renders(rasterizer) -> None:
+    surface = made_up_surface(5, 512, 300).to("cuda")
+    cameras = made_up_cameras(5, 50)
+    seen = path_coverage(rasterizer, surface, cameras, surface.intrinsics, 512, 300).seen
+    masks = rasterizer.render(surface, cameras, surface.intrinsics, 512, 300).mask
+    np.testing.assert_allclose(seen, masks.flatten(1).double().mean(dim=1).cpu().numpy(), atol=1e-9)
 
 
 def test_the_originals_loop_as_we_time_it_gives_the_originals_pictures(golden_geometry) -> None:
