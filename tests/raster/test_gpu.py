@@ -127,10 +127,11 @@ def test_the_two_rasterizers_agree_on_what_is_seen(rasterizer) -> None:
         cameras = made_up_cameras(5, 140)
         a = create_rasterizer("warp", "cpu").render(surface, cameras, surface.intrinsics, 320, 240, with_depth=True)
         b = rasterizer.render(surface, cameras, surface.intrinsics, 320, 240, with_depth=True).to("cpu")
+        # frame 0 is the source camera's, whose every pixel warp finds again, and nvdiffrast all but those at outlines
         agreed = [(x == y).float().mean().item() for x, y in zip(a.mask[1:], b.mask[1:], strict=True)]
         print(f"{rasterizer.name} {occlusion}: {min(agreed):.5f}")
         assert min(agreed) > 0.995
-        assert (a.depth.isfinite() == b.depth.isfinite()).float().mean() > 0.99
+        assert (a.depth[1:].isfinite() == b.depth[1:].isfinite()).float().mean() > 0.999
 
 
 def test_the_same_input_gives_the_same_bytes(rasterizer) -> None:
