@@ -20,16 +20,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 when done, 1 when the work failed with a reason (printed), 2 for a wrong command line, 130 after Ctrl-C.
     """
     options = _parser().parse_args(arguments)
-    from backend.commands.errors import EXPECTED_ERRORS, explain
-
     try:
         return options.run(options)
-    except EXPECTED_ERRORS as error:
-        print(f"ex4d {options.verb}: {explain(error)}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         print(f"ex4d {options.verb}: stopped", file=sys.stderr)
         return 130
+    except Exception as error:
+        # Imported only now: knowing every kind of error means importing every room.
+        from backend.commands.errors import EXPECTED_ERRORS, explain
+
+        if not isinstance(error, EXPECTED_ERRORS):
+            raise
+        print(f"ex4d {options.verb}: {explain(error)}", file=sys.stderr)
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:

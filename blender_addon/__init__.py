@@ -10,6 +10,7 @@ from types import ModuleType
 
 import bpy
 
+from . import saving
 from .cameras import operators as camera_operators
 from .cameras import panel as camera_panel
 from .connection import operators as connection_operators
@@ -39,6 +40,7 @@ MODULES: tuple[ModuleType, ...] = (
     take_follow,
     take_operators,
     take_panel,
+    saving,
 )
 
 

@@ -1,7 +1,4 @@
-"""File paths as a .blend keeps them: relative to it ("//...") once it is saved, absolute before.
-
-Also keeps the add-on's own path properties right when a file is saved elsewhere, as Blender does for its own.
-"""
+"""File paths as a .blend keeps them: relative to it ("//...") once it is saved, absolute before."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ import bpy
 PATH_OPTIONS = {"PATH_SUPPORTS_BLEND_RELATIVE"} if bpy.app.version >= (4, 5, 0) else set()
 
 
-def to_blend(path: Path, blend_file: str | None = None) -> str:
+def to_blend(path: Path | str, blend_file: str | None = None) -> str:
     """A path as text for a .blend: relative to ``blend_file`` (default: the open one) where that is possible."""
     blend_file = bpy.data.filepath if blend_file is None else blend_file
     absolute = os.path.abspath(path)

@@ -122,11 +122,12 @@ def _require_rigid(matrices: np.ndarray) -> None:
         raise CameraError(f"camera matrix of frame {int(np.argmin(finite))} is not finite (NaN or infinite)")
     rotation = matrices[:, :3, :3]
     error = np.abs(rotation @ rotation.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2))
-    wrong = (error > _ORTHONORMAL_TOLERANCE) | (np.linalg.det(rotation) < 0)
-    wrong |= np.abs(matrices[:, 3] - [0, 0, 0, 1]).max(axis=1) > _ORTHONORMAL_TOLERANCE
-    if wrong.any():
+    # Asked for what is right, since huge numbers overflow to NaN, which is neither above nor below a tolerance.
+    right = (error <= _ORTHONORMAL_TOLERANCE) & (np.linalg.det(rotation) > 0)
+    right &= np.abs(matrices[:, 3] - [0, 0, 0, 1]).max(axis=1) <= _ORTHONORMAL_TOLERANCE
+    if not right.all():
         raise CameraError(
-            f"camera matrix of frame {int(np.argmax(wrong))} is not rigid: it scales, shears or mirrors; "
+            f"camera matrix of frame {int(np.argmin(right))} is not rigid: it scales, shears or mirrors; "
             "remove scale from the camera and its parents"
         )
 

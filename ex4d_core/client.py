@@ -35,6 +35,8 @@ from ex4d_core.messages import (
 HEARTBEAT_SECONDS = 2.0
 # Three heartbeats without an answer: the backend is gone, or the network is.
 UNREACHABLE_SECONDS = 6.0
+# An owner that polls less often than this was busy with something else; its timer is far quicker.
+ASLEEP_SECONDS = 2.0
 # A request that got no answer for this long is sent again.
 RESEND_SECONDS = 4.0
 
@@ -121,7 +123,7 @@ class Client:
         self._pending: dict[int, _Pending] = {}
         self._unsent: deque[int] = deque()
         self._next_id = 1
-        self._heard = time.monotonic()
+        self._heard = self._polled = time.monotonic()
         self._hello_at = 0.0
 
     def close(self) -> None:
@@ -209,9 +211,10 @@ class Client:
     def _keep_alive(self) -> None:
         now = time.monotonic()
         # Time in which nobody polled (a render, a modal dialog) is not the backend's silence.
+        asleep, self._polled = now - self._polled, now
+        if asleep > ASLEEP_SECONDS:
+            self._heard += asleep
         if now - self._hello_at > HEARTBEAT_SECONDS:
-            if self._hello_at and now - self._hello_at > 2 * UNREACHABLE_SECONDS:
-                self._heard = now
             self._hello_at = now
             # Earlier heartbeats without an answer; a conversation's own greeting bears a task and stays.
             self._pending = {key: one for key, one in self._pending.items() if one.task}

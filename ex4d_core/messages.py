@@ -22,6 +22,8 @@ DEFAULT_ADDRESS = f"tcp://127.0.0.1:{DEFAULT_PORT}"
 MAX_HEADER_BYTES = 24 * 1024 * 1024
 # Small enough for one chunk to be handled well within a UI tick of a few milliseconds.
 CHUNK_BYTES = 256 * 1024
+# One picture of a view, as JPEG: 2048x2048 of noise has about 5 MB.
+MAX_PICTURE_BYTES = 16 * 1024 * 1024
 MAX_BLOB_BYTES = 64 * 1024**3
 MAX_HASHES = 64
 MAX_EVENTS = 64
@@ -44,9 +46,9 @@ class ProtocolError(ValueError):
 
 @dataclass(frozen=True)
 class Message:
-    """Base of all messages; ``payload`` is the raw part, b"" for the types without one."""
+    """Base of all messages. A type with a raw part has a field ``payload`` for it, and says how long it may be."""
 
-    carries_payload: ClassVar[bool] = False
+    max_payload: ClassVar[int] = 0
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class BlobStatusReply(Message):
 class PutBlob(Message):
     """One piece of a blob; pieces come in order, the first at offset 0."""
 
-    carries_payload: ClassVar[bool] = True
+    max_payload: ClassVar[int] = CHUNK_BYTES
     sha256: str
     size: int
     offset: int
@@ -110,7 +112,7 @@ class GetBlob(Message):
 
 @dataclass(frozen=True)
 class BlobChunk(Message):
-    carries_payload: ClassVar[bool] = True
+    max_payload: ClassVar[int] = CHUNK_BYTES
     sha256: str
     size: int
     offset: int
@@ -214,12 +216,42 @@ class StatusReply(Message):
 
 
 @dataclass(frozen=True)
+class GetView(Message):
+    """What does a camera see of one frame, at once? The newest wins.
+
+    While one view is being made, a client's later requests wait; of those only the newest is answered with a `View`,
+    the others with an `Error` of code "superseded". The scene must have been uploaded.
+
+    Attributes:
+        request: a `ShotRequest` on the wire, with a camera of one frame.
+    """
+
+    request: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class View(Message):
+    """One frame as the preview engine would show it.
+
+    Attributes:
+        seen: share of the picture that the footage saw.
+        payload: the picture as JPEG.
+    """
+
+    max_payload: ClassVar[int] = MAX_PICTURE_BYTES
+    width: int
+    height: int
+    seen: float
+    payload: bytes = b""
+
+
+@dataclass(frozen=True)
 class Error(Message):
     """A request that could not be served.
 
     Attributes:
         code: "version", "bad-message", "too-large", "bad-request", "unknown-scene", "unknown-job", "unknown-blob",
-            "bad-blob", "disk-full" or "internal".
+            "bad-blob", "disk-full", "superseded" or "internal".
         text: what was wrong and what to do, for people.
     """
 
@@ -228,7 +260,9 @@ class Error(Message):
     details: dict[str, Any] = field(default_factory=dict)
 
 
-REQUESTS = {kind.__name__: kind for kind in (Hello, BlobStatus, PutBlob, GetBlob, Submit, Cancel, ListJobs, GetEvents)}
+REQUESTS = {
+    kind.__name__: kind for kind in (Hello, BlobStatus, PutBlob, GetBlob, Submit, Cancel, ListJobs, GetEvents, GetView)
+}
 REPLIES = {
     kind.__name__: kind
     for kind in (
@@ -240,6 +274,7 @@ REPLIES = {
         JobsReply,
         EventsReply,
         StatusReply,
+        View,
         Error,
     )
 }
@@ -291,14 +326,13 @@ def decode(parts: Sequence[bytes], kinds: dict[str, type[Message]]) -> tuple[int
         )
     kind = kinds.get(name) if isinstance(name, str) else None
     if kind is None:
-        raise ProtocolError("bad-message", f"unknown message type {name!r}", request_id)
-    if (len(parts) == 2) != kind.carries_payload:
+        raise ProtocolError("bad-message", f"unknown message type {str(name)[:40]!r}", request_id)
+    if (len(parts) == 2) != (kind.max_payload > 0):
         raise ProtocolError("bad-message", f"{name} has {len(parts)} parts", request_id)
-    if kind.carries_payload:
-        if len(parts[1]) > CHUNK_BYTES:
-            raise ProtocolError(
-                "too-large", f"a chunk of {len(parts[1])} bytes is over the limit of {CHUNK_BYTES}", request_id
-            )
+    if kind.max_payload:
+        if len(parts[1]) > kind.max_payload:
+            text = f"a payload of {len(parts[1])} bytes is over the limit of {kind.max_payload}"
+            raise ProtocolError("too-large", text, request_id)
         header["payload"] = bytes(parts[1])
     return request_id, _rebuild(kind, header, request_id)
 
@@ -318,7 +352,7 @@ def _plain(value: Any) -> dict[str, Any]:
 def _rebuild(kind: type, values: dict[str, Any], request_id: int) -> Any:
     declared = {entry.name: str(entry.type) for entry in fields(kind)}
     if unknown := set(map(str, values)) - set(declared):
-        raise ProtocolError("bad-message", f"{kind.__name__} has no field {sorted(unknown)}", request_id)
+        raise ProtocolError("bad-message", f"{kind.__name__} has no field {min(unknown)[:40]!r}", request_id)
     for name, value in values.items():
         expected = declared[name]
         record = _RECORDS.get(name)
@@ -351,4 +385,6 @@ def _require_type(kind: type, name: str, value: object, expected: str, request_i
     else:
         right = isinstance(value, _TYPES[expected]) and (expected == "bool" or not isinstance(value, bool))
     if not right:
-        raise ProtocolError("bad-message", f"{kind.__name__}.{name} must be {expected}, not {value!r:.80}", request_id)
+        raise ProtocolError(
+            "bad-message", f"{kind.__name__}.{name} must be {expected}, not {type(value).__name__}", request_id
+        )

@@ -107,7 +107,7 @@ class SceneManifest:
             raise SceneError(f"a scene manifest of {len(data)} bytes is over the limit of {MAX_MANIFEST_BYTES}")
         try:
             document = json.loads(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise SceneError(f"the scene manifest is not JSON: {error}") from error
         if not isinstance(document, dict) or document.pop("format", None) != FORMAT:
             raise SceneError(f"this is not a scene manifest: it does not say format {FORMAT!r}")
@@ -119,7 +119,7 @@ class SceneManifest:
             document["depth_range"] = tuple(float(value) for value in document["depth_range"])
             document["files"] = {name: FileEntry(**entry) for name, entry in document["files"].items()}
             manifest = SceneManifest(**document)
-        except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise SceneError(f"the scene manifest is damaged: {error!r}; reconstruct the scene again") from error
         manifest._check()
         return manifest

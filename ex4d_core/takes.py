@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -115,30 +115,80 @@ class Take:
         while True:
             reply = yield GetEvents(self.job, self.last_event, wait=_EVENT_WAIT_SECONDS)
             self.status = reply.status
-            for event in reply.events:
-                if event.kind != "state":
-                    yield from self._fetch(event)
-                self.last_event = event.number
+            for events in _small_together(reply.events):
+                yield from self._fetch(events)
             if not reply.events and reply.status.state in FINAL_STATES and reply.status.events <= self.last_event:
                 return reply.status
 
-    def _fetch(self, event: JobEvent) -> Conversation[None]:
-        if event.kind == "frame" and 0 <= event.index < len(self.request.camera):
-            path = self.folder / frame_file_name(event.index)
-            yield from fetch_blob(event.sha256, event.size, path)
-            is_new = event.index not in self.frames
-            self.frames[event.index] = path
-            if self.on_frame and is_new:
-                self.on_frame(event.index, path)
-        elif event.kind == "file" and event.name in TAKE_FILES:
-            path = self.folder / event.name
-            yield from fetch_blob(event.sha256, event.size, path)
-            self.files[event.name] = path
+    def _fetch(self, events: list[JobEvent]) -> Conversation[None]:
+        """Fetch the blobs of some events, and note them as dealt with."""
+        wanted = {}
+        for event in events:
+            if event.kind == "frame" and 0 <= event.index < len(self.request.camera):
+                wanted[event.number] = self.folder / frame_file_name(event.index)
+            elif event.kind == "file" and event.name in TAKE_FILES:
+                wanted[event.number] = self.folder / event.name
+        yield from fetch_blobs([(one.sha256, one.size, wanted[one.number]) for one in events if one.number in wanted])
+        for event in events:
+            path = wanted.get(event.number)
+            if path and event.kind == "file":
+                self.files[event.name] = path
+            elif path:
+                is_new = event.index not in self.frames
+                self.frames[event.index] = path
+                if self.on_frame and is_new:
+                    self.on_frame(event.index, path)
+            self.last_event = event.number
+
+
+def _small_together(events: list[JobEvent]) -> Iterator[list[JobEvent]]:
+    """Events in order, in groups whose blobs fit into one window of chunks; a larger blob is a group of its own."""
+    group: list[JobEvent] = []
+    for event in events:
+        if group and _chunks(one.size for one in [*group, event]) > _WINDOW:
+            yield group
+            group = []
+        group.append(event)
+    if group:
+        yield group
+
+
+def _chunks(sizes: Iterable[int]) -> int:
+    return sum(-(-size // CHUNK_BYTES) for size in sizes)
 
 
 def frame_file_name(index: int) -> str:
     """File name of a take's frame, counted from 0."""
     return f"frame_{index:05d}.png"
+
+
+def fetch_blobs(blobs: list[tuple[str, int, Path]]) -> Conversation[None]:
+    """Download several blobs, each given by hash, size and file; see `fetch_blob`.
+
+    Those that fit into one window of chunks together come in one round trip: a user interface has one or two of
+    those in each of its ticks.
+
+    Raises:
+        TransferError: the bytes of one do not have the promised hash, twice in a row.
+    """
+    lacking = [blob for blob in blobs if not _is_there(*blob)]
+    if len(lacking) > 1 and _chunks(size for _, size, _ in lacking) <= _WINDOW:
+        asked = [(blob, start) for blob in lacking for start in range(0, blob[1], CHUNK_BYTES)]
+        data = {path: bytearray() for _, _, path in lacking}
+        for (blob, _), chunk in zip(asked, (yield [GetBlob(blob[0], start) for blob, start in asked]), strict=True):
+            data[blob[2]] += chunk.payload
+        lacking = [blob for blob in lacking if hashlib.sha256(data[blob[2]]).hexdigest() != blob[0]]
+        for path in data.keys() - {path for _, _, path in lacking}:
+            partial = path.with_name(path.name + ".partial")
+            partial.write_bytes(data[path])
+            os.replace(partial, path)
+    # What is large, or arrived damaged.
+    for sha256, size, path in lacking:
+        yield from fetch_blob(sha256, size, path)
+
+
+def _is_there(sha256: str, size: int, path: Path) -> bool:
+    return path.exists() and path.stat().st_size == size and sha256_of(path) == sha256
 
 
 def fetch_blob(sha256: str, size: int, path: Path) -> Conversation[None]:
@@ -149,7 +199,7 @@ def fetch_blob(sha256: str, size: int, path: Path) -> Conversation[None]:
     Raises:
         TransferError: the bytes do not have the promised hash, twice in a row.
     """
-    if path.exists() and path.stat().st_size == size and sha256_of(path) == sha256:
+    if _is_there(sha256, size, path):
         return
     partial = path.with_name(path.name + ".partial")
     for _ in range(2):

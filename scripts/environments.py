@@ -23,19 +23,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from interpreters import SetupError, dotted, find_python, tool_variables
+
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ROOT / "scripts" / "locks"
 HOME = ROOT / ".venv"
 WINDOWS = os.name == "nt"
 LOCK_COMMAND = "python3 scripts/environments.py lock"
-
-
-class SetupError(Exception):
-    """Set-up cannot go on; the message says what to do."""
-
-
-class PythonMissing(SetupError):
-    """No usable interpreter of the version that an environment needs."""
 
 
 class InstallFailed(SetupError):
@@ -122,7 +116,7 @@ def _wanted_stamp(environment: Environment) -> dict[str, str]:
         project = _sha256(_read(ROOT / "pyproject.toml") + (version.group() if version else ""))
     return {
         "lock": _sha256(_read(environment.lock)),
-        "python": _dotted(environment.python_version),
+        "python": dotted(environment.python_version),
         # Scripts in an environment name its folder, so a moved checkout needs new ones.
         "folder": str(environment.folder),
         "project": project,
@@ -139,10 +133,6 @@ def _read(path: Path) -> str:
 
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _dotted(version: Sequence[int]) -> str:
-    return ".".join(str(number) for number in version)
 
 
 class _Builder:
@@ -218,7 +208,7 @@ class _Builder:
             log.write(f"$ {' '.join(command)}\n".encode())
             log.flush()
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT, env=_tool_variables(), **inherited
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT, env=tool_variables(), **inherited
             )
             try:
                 while True:
@@ -242,13 +232,6 @@ class _Builder:
                 f"This step failed (exit code {code}); its output is in {self.environment.log} and ends so:\n{tail}"
             )
             raise InstallFailed(message)
-
-
-def _tool_variables() -> dict[str, str]:
-    """The user's environment, less what would send packages or imports somewhere else than our folder."""
-    astray = {"PYTHONPATH", "PYTHONHOME", "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_REQUIRE_VIRTUALENV"}
-    variables = {name: value for name, value in os.environ.items() if name not in astray}
-    return {**variables, "UV_PYTHON_DOWNLOADS": "never"}
 
 
 @contextlib.contextmanager
@@ -281,96 +264,6 @@ def _try_lock(descriptor: int) -> bool:
     return True
 
 
-def find_python(version: tuple[int, int], *, needs_pip: bool) -> Path:
-    """The first interpreter of this version that works, from PATH, the `py` launcher, pyenv or uv.
-
-    Args:
-        version: major and minor number.
-        needs_pip: whether its venv module has to be complete, which Debian splits off; uv does without.
-
-    Raises:
-        PythonMissing: with one sentence on what to install.
-    """
-    incomplete = None
-    for candidate in _candidates(version):
-        probe = _probe(candidate)
-        if probe.get("version") != list(version):
-            continue
-        if probe["venv"] or not needs_pip:
-            return Path(probe["executable"])
-        incomplete = incomplete or probe["executable"]
-    dotted = _dotted(version)
-    if incomplete:
-        message = (
-            f"{incomplete} is Python {dotted} without its venv module: install that (on Debian and Ubuntu the package "
-            f"python{dotted}-venv), and run this again."
-        )
-        raise PythonMissing(message)
-    message = (
-        f"Python {dotted} is needed and was not found: install it (from python.org, your system's packages, "
-        f"`pyenv install {dotted}` or `uv python install {dotted}`) so that `python{dotted}` is on PATH, and run this "
-        "again."
-    )
-    raise PythonMissing(message)
-
-
-def _candidates(version: tuple[int, int]) -> Iterator[list[str]]:
-    """Commands that may start a Python of this version, likely ones first."""
-    dotted = _dotted(version)
-    if sys.version_info[:2] == version:
-        yield [sys.executable]
-    for folder in os.get_exec_path():
-        for name in (f"python{dotted}", "python3", "python"):
-            if found := shutil.which(name, path=folder):
-                yield [found]
-    if launcher := shutil.which("py"):
-        yield [launcher, f"-{dotted}"]
-    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
-    # Newest patch release first; pyenv-win has no bin folder.
-    folders = pyenv.glob(f"versions/{dotted}.*"), pyenv.glob(f"pyenv-win/versions/{dotted}.*")
-    for folder in sorted((f for group in folders for f in group), key=_patch_number, reverse=True):
-        for path in (folder / "bin" / "python", folder / "python.exe"):
-            if path.exists():
-                yield [str(path)]
-    if uv := shutil.which("uv"):
-        found = _output([uv, "python", "find", "--no-project", "--system", dotted])
-        if found:
-            yield [found]
-
-
-def _patch_number(folder: Path) -> int:
-    number = folder.name.split(".")[2]
-    return int(number) if number.isdigit() else -1
-
-
-_PROBE = """
-import importlib.util, json, sys
-print(json.dumps({
-    "version": sys.version_info[:2] if sys.implementation.name == "cpython" and sys.maxsize > 2**32 else None,
-    "executable": sys.executable,
-    "venv": all(importlib.util.find_spec(name) for name in ("venv", "ensurepip")),
-}))
-"""
-
-
-def _probe(command: Sequence[str]) -> dict:
-    """What an interpreter says of itself; empty where it does not start, as a pyenv shim without its version."""
-    try:
-        return json.loads(_output([*command, "-I", "-c", _PROBE]))
-    except ValueError:
-        return {}
-
-
-def _output(command: Sequence[str]) -> str:
-    try:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, env=_tool_variables()
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
-
-
 def write_locks(*, upgrade: bool) -> None:
     """Pin `scripts/locks/*.in` anew, for all systems, with the hash of every file and the address of none.
 
@@ -386,7 +279,7 @@ def write_locks(*, upgrade: bool) -> None:
         python_version = environment.python_version if environment else BACKEND.python_version
         command = [uv, "pip", "compile", "--quiet", "--universal", "--generate-hashes", "--no-emit-index-url"]
         command += ["--no-emit-find-links", "--custom-compile-command", LOCK_COMMAND]
-        command += ["--python-version", _dotted(python_version)]
+        command += ["--python-version", dotted(python_version)]
         if environment is None:
             # Wheels for inside the add-on: Blender brings what these depend on, and takes each file as it is.
             command += ["--no-deps"]
@@ -396,7 +289,7 @@ def write_locks(*, upgrade: bool) -> None:
         target = source.with_suffix(".txt")
         command += [source.relative_to(ROOT).as_posix(), "--output-file", target.relative_to(ROOT).as_posix()]
         print(f"locking {target.relative_to(ROOT).as_posix()}", flush=True)
-        if subprocess.run(command, cwd=ROOT, env=_tool_variables()).returncode:
+        if subprocess.run(command, cwd=ROOT, env=tool_variables()).returncode:
             message = f"uv could not lock {source.relative_to(ROOT).as_posix()}; its own words are above."
             raise SetupError(message)
 

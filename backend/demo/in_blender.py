@@ -37,32 +37,37 @@ def main() -> None:
     # Saved before anything is added, so that every path can be relative to the file.
     bpy.ops.wm.save_as_mainfile(filepath=options.blend)
 
-    scene_object, measured = import_scene(options.scene)
+    measured: dict[str, float] = {}
+    scene_object = import_scene(options.scene, measured)
     camera = choreograph(scene_object)
     entry = generate(scene_object, camera, measured)
-    bpy.context.scene.frame_set(bpy.context.scene.frame_start)
+    play(measured)
     bpy.ops.wm.save_mainfile()
     from blender_addon.paths import from_blend
 
     say("blender", 1, 1, take_folder=str(from_blend(entry.folder)), measured=measured)
 
 
-def import_scene(folder: str) -> tuple[bpy.types.Object, dict[str, float]]:
-    """The sample as an animated, textured object; returns it and milliseconds for import and playback."""
+def import_scene(folder: str, measured: dict[str, float]) -> bpy.types.Object:
+    """The sample as an animated, textured object."""
     from blender_addon.scenes.importing import ImportSettings, import_scene
 
     begun = time.perf_counter()
     scene_object = import_scene(folder, ImportSettings(standard_view=True))
-    measured = {"import ms": 1000 * (time.perf_counter() - begun)}
-    scene = bpy.context.scene
+    measured["import ms"] = 1000 * (time.perf_counter() - begun)
+    return scene_object
+
+
+def play(measured: dict[str, float]) -> None:
+    """Step through all frames, as playback does, and return to the first."""
+    scene, times = bpy.context.scene, []
     scene.frame_set(scene.frame_start)
-    times = []
     for frame in range(scene.frame_start, scene.frame_end + 1):
         begun = time.perf_counter()
         scene.frame_set(frame)
         times.append(1000 * (time.perf_counter() - begun))
     measured["frame_set ms"] = sorted(times)[len(times) // 2]
-    return scene_object, measured
+    scene.frame_set(scene.frame_start)
 
 
 def choreograph(scene_object: bpy.types.Object) -> bpy.types.Object:

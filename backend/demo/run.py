@@ -19,9 +19,6 @@ from pathlib import Path
 
 from rich.progress import Progress
 
-from backend.depth import DepthFiles
-from backend.media import probe
-from backend.reconstruct import reconstruct
 from ex4d_core.cameras import CameraPath
 from ex4d_core.client import Client, Conversation
 from ex4d_core.messages import Hello, Message
@@ -83,8 +80,7 @@ def run_demo(folder: Path, blender: str, progress: Progress) -> tuple[DemoFiles,
     files.folder.mkdir(parents=True, exist_ok=True)
     with _backend(files.folder / "backend") as backend:
         scene = _sample_scene(files.scene, progress)
-        backend.wait_until_ready(progress)
-        report = _artist(files, blender, backend.address, progress)
+        report = _artist(files, blender, backend, progress)
     _gather(files, scene, report.take_folder)
     return files, report.measured
 
@@ -114,6 +110,11 @@ def _sample_scene(folder: Path, progress: Progress) -> Scene:
             return scene
     except SceneError:
         pass  # none there yet, or an unfinished one: build it
+    # Not needed for a second run, which shall start its job at once.
+    from backend.depth import DepthFiles
+    from backend.media import probe
+    from backend.reconstruct import reconstruct
+
     footage = probe(footage_path)
     return reconstruct(
         footage,
@@ -171,10 +172,10 @@ def _greeting() -> Conversation[Message]:
     return (yield Hello("demo"))
 
 
-def _artist(files: DemoFiles, blender: str, address: str, progress: Progress) -> ArtistReport:
+def _artist(files: DemoFiles, blender: str, backend: _Backend, progress: Progress) -> ArtistReport:
     """Let Blender do the artist's part."""
     command = [blender, *_blender_flags(blender), str(_IN_BLENDER), "--"]
-    command += ["--scene", str(files.scene), "--blend", str(files.blend), "--backend", address]
+    command += ["--scene", str(files.scene), "--blend", str(files.blend), "--backend", backend.address]
     log_path = files.folder / "blender.log"
     task = progress.add_task("blender", total=None)
     report = None
@@ -182,6 +183,12 @@ def _artist(files: DemoFiles, blender: str, address: str, progress: Progress) ->
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=log, text=True, env=_environment(addon_folder())
         )
+        # Blender starts while the backend does; the add-on would wait for it anyway.
+        try:
+            backend.wait_until_ready(progress)
+        except DemoError:
+            process.kill()
+            raise
         for line in process.stdout:
             log.write(line)
             if line.startswith("{"):

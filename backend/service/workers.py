@@ -15,7 +15,6 @@ import secrets
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -23,9 +22,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-import backend
 from backend.service.inbox import Inbox
 from backend.service.job_store import JobStore
+from backend.service.processes import start_process
 from backend.service.settings import ServiceSettings
 
 log = logging.getLogger(__name__)
@@ -174,30 +173,14 @@ class Workers:
     def _start(self, slot: _Slot) -> None:
         number = self._slots.index(slot)
         name = f"{number}-{secrets.token_hex(4)}"
-        environment = dict(os.environ)
-        # The worker must find the very package that this is, installed or in a checkout.
-        places = [str(Path(backend.__file__).parents[1]), *filter(None, [environment.get("PYTHONPATH")])]
-        environment["PYTHONPATH"] = os.pathsep.join(places)
-        environment["PYTHONUNBUFFERED"] = "1"
-        command = [sys.executable, "-m", "backend.service.worker"]
-        command += ["--data", str(self._settings.data), "--name", name]
-        command += ["--device", slot.device, "--runner", self._settings.runner]
+        options = {"data": str(self._settings.data), "name": name, "device": slot.device}
+        options["runner"] = self._settings.runner
         log_path = self._log(slot)
         if log_path.exists() and log_path.stat().st_size > _LOG_BYTES:
             os.replace(log_path, log_path.with_suffix(".old.log"))
         with open(log_path, "ab") as errors:
             log_start = errors.tell()
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                bufsize=0,
-                cwd=self._settings.data,
-                env=environment,
-                # Ctrl+C in a terminal is for the service, which ends its workers itself.
-                start_new_session=True,
-            )
+            process = start_process("backend.service.worker", options, self._settings.data, errors)
         slot.worker = _Worker(number, name, process, log_start, heard=time.monotonic())
         log.info("worker %s on %s started as process %d", name, slot.device, process.pid)
         threading.Thread(target=self._listen, args=(slot.worker,), name=f"worker {name}", daemon=True).start()

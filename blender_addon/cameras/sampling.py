@@ -7,6 +7,7 @@ import numpy as np
 
 from ex4d_core.cameras import CameraError, CameraPath, intrinsics_from_blender, world_to_camera_from_blender
 
+from ..scenes.link import MESH_CACHE
 from .optics import read_lens, render_size
 
 
@@ -33,7 +34,10 @@ def sample_camera(
     read_lens(camera.data, scene.render)  # refused before any frame is computed
     frame_before, subframe_before = scene.frame_current, scene.frame_subframe
     world_to_camera, intrinsics = [], []
+    muted = [] if _may_follow_a_surface(camera) else _shown_caches(scene)
     try:
+        for cache in muted:
+            cache.show_viewport = False
         for frame in range(frame_start, frame_end + 1):
             scene.frame_set(frame)
             depsgraph = bpy.context.evaluated_depsgraph_get()
@@ -47,6 +51,39 @@ def sample_camera(
             )
             intrinsics.append(intrinsics_from_blender(read_lens(seen_camera.data, scene.render)))
     finally:
+        for cache in muted:
+            cache.show_viewport = True
         scene.frame_set(frame_before, subframe=subframe_before)
     width, height = render_size(scene.render)
     return CameraPath(np.stack(world_to_camera), np.stack(intrinsics), width, height)
+
+
+def _shown_caches(scene: bpy.types.Scene) -> list[bpy.types.Modifier]:
+    """The imported scenes' mesh caches, which cost most of a frame change and do not move cameras."""
+    caches = (candidate.modifiers.get(MESH_CACHE) for candidate in scene.objects if candidate.type == "MESH")
+    return [cache for cache in caches if cache is not None and cache.show_viewport]
+
+
+def _may_follow_a_surface(camera: bpy.types.Object) -> bool:
+    """Whether anything that moves the camera may in turn follow the vertices of a mesh."""
+    pending, known = [camera], set()
+    while pending:
+        one = pending.pop()
+        if one.name_full in known:
+            continue
+        known.add(one.name_full)
+        if one.parent is not None:
+            if one.parent_type in ("VERTEX", "VERTEX_3"):
+                return True
+            pending.append(one.parent)
+        for constraint in one.constraints:
+            target = getattr(constraint, "target", None)
+            on_vertices = target is not None and target.type != "ARMATURE" and getattr(constraint, "subtarget", "")
+            # Armature constraints, and whatever else has several targets, may reach anywhere.
+            if constraint.type == "SHRINKWRAP" or hasattr(constraint, "targets") or on_vertices:
+                return True
+            if target is not None:
+                pending.append(target)
+        if one.type == "ARMATURE" and any(bone.constraints for bone in one.pose.bones):
+            return True
+    return False

@@ -18,9 +18,11 @@ from .preferences import ConnectionSettings, connection_settings
 # A tick may take this long, so that the user interface stays smooth; arrivals beyond it wait for the next tick.
 TICK_BUDGET_SECONDS = 0.004
 # What the followers (strips, progress) may need of it, in the worst case.
-_FOLLOWERS_SECONDS = 0.0015
+_FOLLOWERS_SECONDS = 0.002
 BUSY_INTERVAL_SECONDS = 0.02
 IDLE_INTERVAL_SECONDS = 0.25
+# Progress is drawn this often: drawing costs far more than a tick.
+REDRAW_SECONDS = 0.2
 
 
 class NotConnectedError(RuntimeError):
@@ -46,11 +48,18 @@ class Session:
         self._settings: ConnectionSettings | None = None
         self._tasks: list[Task] = []
         self._shown = ""
+        self._stale = False
+        self._redrawn = 0.0
 
     @property
     def busy(self) -> bool:
         """Whether a conversation is under way."""
         return any(not task.done for task in self._tasks)
+
+    @property
+    def connected(self) -> bool:
+        """Whether the backend has answered lately."""
+        return self.client is not None and self.client.state is ConnectionState.CONNECTED
 
     def start(self, conversation: Conversation[Result]) -> Task[Result]:
         """Begin a conversation; it goes on with every tick, also while the backend is away.
@@ -86,10 +95,17 @@ class Session:
         text = self.state_text()
         if text != self._shown:
             self._shown = text
-            redraw()
+            self._stale = True
+        if self._stale and begun - self._redrawn > REDRAW_SECONDS:
+            self._stale, self._redrawn = False, begun
+            _redraw_side_bars()
         self.last_tick = time.perf_counter() - begun
         self.longest_tick = max(self.longest_tick, self.last_tick)
         return BUSY_INTERVAL_SECONDS if self.busy else IDLE_INTERVAL_SECONDS
+
+    def redraw(self) -> None:
+        """Have the side bars drawn again soon, since something that they show has changed."""
+        self._stale = True
 
     def reconnect(self) -> None:
         """Drop the connection and make a new one; followers start their conversations again."""
@@ -137,12 +153,14 @@ class Session:
             self.problem = str(error)
 
 
-def redraw() -> None:
-    """Draw the 3D viewports' side bars again, which show what changed."""
+def _redraw_side_bars() -> None:
+    """Draw the 3D viewports' side bars again, and not what is beside them."""
     for window in bpy.context.window_manager.windows:
         for area in window.screen.areas:
             if area.type == "VIEW_3D":
-                area.tag_redraw()
+                for region in area.regions:
+                    if region.type == "UI":
+                        region.tag_redraw()
 
 
 _session: Session | None = None

@@ -1,7 +1,9 @@
 """Footage and takes are finished pictures: these settings keep Blender's view transform from grading them again.
 
 Blender shows a picture as ``view transform(colour space(file))``. Its configuration has, for most view transforms, a
-colour space that is exactly their inverse; a picture that is tagged with it comes out as it was filmed.
+colour space that is exactly their inverse; a picture that is tagged with it comes out as it was filmed, in
+renders, in Material Preview and Rendered views, and in the sequencer. Solid view always uses the Standard transform, so
+there it is right under Standard only; and Standard needs no conversion, so movies play fastest.
 """
 
 from __future__ import annotations

@@ -28,12 +28,13 @@ class ImportSettings:
         frame_start: Blender frame that shows the footage's first frame; None takes the Blender scene's first frame.
         set_up_scene: whether frame range, rate, resolution, pixel aspect and active camera are set to the footage's;
             None does so when the Blender scene has no imported scene yet.
-        standard_view: whether to switch the view transform to Standard, which shows footage exactly and plays fastest.
+        standard_view: whether that also sets the view transform to Standard, the only one under which Solid view shows
+            footage as it was filmed, and the fastest; see `color_space`.
     """
 
     frame_start: int | None = None
     set_up_scene: bool | None = None
-    standard_view: bool = False
+    standard_view: bool = True
 
 
 def import_scene(folder: str | Path, settings: ImportSettings | None = None) -> bpy.types.Object:
@@ -52,7 +53,7 @@ def import_scene(folder: str | Path, settings: ImportSettings | None = None) -> 
     blender_scene = bpy.context.scene
     start = blender_scene.frame_start if settings.frame_start is None else settings.frame_start
     set_up = not scene_objects() if settings.set_up_scene is None else settings.set_up_scene
-    if settings.standard_view:
+    if set_up and settings.standard_view:
         blender_scene.view_settings.view_transform = "Standard"
 
     name = scene.manifest.name

@@ -49,6 +49,9 @@ def footage_material(
     texture = _node(nodes, "ShaderNodeTexImage", (-300, 200), "Footage")
     texture.image = image
     texture.extension = "EXTEND"
+    # A face is about one texel wide: nothing is gained by filtering, which needs mipmaps of every frame of the movie
+    # and goes wrong on faces smaller than a screen pixel.
+    texture.interpolation = "Closest"
     user = texture.image_user
     user.use_auto_refresh = True
     user.use_cyclic = False
@@ -100,7 +103,7 @@ def _curtain_test(nodes: bpy.types.Nodes, link, eye: tuple[float, float, float] 
     if eye is None:
         attribute = _node(nodes, "ShaderNodeAttribute", (-1100, -300), "Source Camera")
         attribute.attribute_type = "OBJECT"
-        attribute.attribute_name = f'["{SOURCE_EYE}"]'
+        attribute.attribute_name = SOURCE_EYE
         link(attribute.outputs["Vector"], ray.inputs[1])
     else:
         ray.inputs[1].default_value = eye

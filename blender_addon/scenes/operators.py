@@ -40,8 +40,8 @@ class EX4D_OT_import_scene(bpy.types.Operator, ImportHelper):
     )
     standard_view: bpy.props.BoolProperty(
         name="Standard View",
-        description="Switch the view transform to Standard, which shows footage exactly and plays fastest",
-        default=False,
+        description="Set-up includes the view transform Standard, which shows footage as it was filmed in every view",
+        default=True,
     )
 
     def draw(self, context: bpy.types.Context) -> None:
@@ -52,7 +52,9 @@ class EX4D_OT_import_scene(bpy.types.Operator, ImportHelper):
         row.enabled = not self.use_scene_start
         row.prop(self, "frame_start")
         layout.prop(self, "set_up")
-        layout.prop(self, "standard_view")
+        row = layout.row()
+        row.enabled = self.set_up != "NO"
+        row.prop(self, "standard_view")
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         chosen = Path(self.filepath)

@@ -94,9 +94,10 @@ def grow_image_strip(scene: bpy.types.Scene, take: TakeStrip, pictures: Mapping[
         return strip
     if strip is None:
         channel = free_channel(scene, take.frame_start, take.frame_start + take.frames)
-        strip = strips_of(scene).new_image(
-            take.label, to_blend(pictures[0]), channel, take.frame_start, fit_method="ORIGINAL"
-        )
+        # Blender decodes the picture to make a strip of it (14 ms for the first one), unless it is not there.
+        not_there = to_blend(pictures[0].with_name("pending.png"))
+        strip = strips_of(scene).new_image(take.label, not_there, channel, take.frame_start, fit_method="ORIGINAL")
+        strip.elements[0].filename = pictures[0].name
         _mark(scene, strip, take)
     grown = ready - len(strip.elements)
     if grown > 0:
@@ -121,14 +122,19 @@ def replace_with_movie(scene: bpy.types.Scene, take: TakeStrip, movie: Path) -> 
     if strip is not None and strip.type == "MOVIE":
         return strip
     start = take.frame_start if strip is None else strip.frame_final_start
-    if strip is None:
-        channel = free_channel(scene, start, start + take.frames)
-    else:
-        channel = _channel_kept_or_free(scene, strip, start + take.frames)
+    movie_strip = strips_of(scene).new_movie(
+        take.label, to_blend(movie), free_channel(scene, start, start + take.frames), start, fit_method="ORIGINAL"
+    )
+    readable = movie_strip.frame_duration
+    if readable < take.frames:  # Blender makes a strip of one frame of what it cannot read
+        strips_of(scene).remove(movie_strip)
+        raise StripError(f"Blender reads {readable} of {take.frames} frames from {movie}; its frames stay as they are")
+    if strip is not None:
+        channel = _channel_kept_or_free(scene, strip, start + take.frames, besides=movie_strip)
         strips_of(scene).remove(strip)
-    strip = strips_of(scene).new_movie(take.label, to_blend(movie), channel, start, fit_method="ORIGINAL")
-    _mark(scene, strip, take)
-    return strip
+        movie_strip.channel = channel
+    _mark(scene, movie_strip, take)
+    return movie_strip
 
 
 def _mark(scene: bpy.types.Scene, strip: bpy.types.Strip, take: TakeStrip) -> None:
@@ -138,10 +144,13 @@ def _mark(scene: bpy.types.Scene, strip: bpy.types.Strip, take: TakeStrip) -> No
     strip[REQUEST] = json.dumps(take.request, sort_keys=True)
 
 
-def _channel_kept_or_free(scene: bpy.types.Scene, strip: bpy.types.Strip, end: int) -> int:
-    """The strip's own channel if it may reach to ``end`` there, or else a free one."""
+def _channel_kept_or_free(
+    scene: bpy.types.Scene, strip: bpy.types.Strip, end: int, besides: bpy.types.Strip | None = None
+) -> int:
+    """The strip's own channel if it may reach to ``end`` there, or else a free one (``besides``'s, if there is one)."""
     for other in strips_of(scene):
-        same_channel = other.channel == strip.channel and other != strip
-        if same_channel and other.frame_final_start < end and other.frame_final_end > strip.frame_final_start:
-            return free_channel(scene, strip.frame_final_start, end, besides=strip)
+        if other in (strip, besides) or other.channel != strip.channel:
+            continue
+        if other.frame_final_start < end and other.frame_final_end > strip.frame_final_start:
+            return besides.channel if besides else free_channel(scene, strip.frame_final_start, end, besides=strip)
     return strip.channel

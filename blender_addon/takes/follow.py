@@ -7,18 +7,18 @@ that a saved file, an undo step or another Blender finds its way back. Frames an
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import bpy
 
-from ex4d_core.client import ClientError, Task
-from ex4d_core.messages import FINAL_STATES, JobStatus
-from ex4d_core.scene import Scene
+from ex4d_core.client import ClientError, Conversation, Task
+from ex4d_core.messages import FINAL_STATES, Cancel, JobStatus, Submit
+from ex4d_core.scene import Scene, SceneError
 from ex4d_core.shot import RequestError, ShotRequest
 from ex4d_core.takes import Take
 
-from ..connection.session import NotConnectedError, redraw, session
+from ..connection.session import NotConnectedError, session
 from ..paths import from_blend, to_blend
 from ..scenes.link import is_scene_object, open_scene
 from ..sequencer.strips import StripError, TakeStrip, grow_image_strip, replace_with_movie
@@ -27,28 +27,42 @@ from .shots import load_request, new_take_folder, request_metadata, save_request
 
 SENDING, STOPPED = "sending", "stopped"
 MOVIE = "take.mp4"
+# A strip that grows makes Blender draw everything again, viewport included, so it grows only after so many ticks:
+# five times a second, or less often where drawing is slow.
+_REST_TICKS = 10
 _FRAME_NAME = re.compile(r"frame_(\d{5,})\.png")
 
 
 @dataclass
 class Following:
-    """A take that is being followed.
+    """A take that is being followed, or was until its end.
 
     Attributes:
         scene: the package to upload from; None when the backend has the job already.
-        task: the conversation on the session's client; None until there is a client.
         strip: where the take belongs in the sequencer.
+        home: name of the Blender scene that lists it.
+        task: the conversation on the session's client; None until there is a client.
         shown: frames that the strip has taken in.
-        cancel: whether the artist wants it to end.
+        rested: ticks since it did.
+        strip_problem: why the strip cannot be shown.
+        here: whether it belongs to the open file.
+        undone: whether an undo step may have changed its entry or its strip.
+        withdrawn: cancelled before the backend had named the job.
+        over: nothing more will happen.
     """
 
     take: Take
     scene: Scene | None
     strip: TakeStrip
+    home: str
     task: Task[JobStatus] | None = None
     shown: int = 0
-    cancel: bool = False
-    cancelling: Task[JobStatus] | None = field(default=None, repr=False)
+    rested: int = _REST_TICKS
+    strip_problem: str = ""
+    here: bool = True
+    undone: bool = False
+    withdrawn: bool = False
+    over: bool = False
 
 
 _following: dict[str, Following] = {}
@@ -69,11 +83,11 @@ def send_take(scene: Scene, request: ShotRequest, frame_start: int, blender_scen
     folder = new_take_folder(request.label)
     save_request(folder, request)
     take = Take(request, folder)
-    entry = blender_scene.ex4d_takes.add()
-    entry.label = entry.name = request.label or folder.name
-    entry.key, entry.folder = take.key, to_blend(folder)
-    entry.frame_start, entry.frames = frame_start, len(request.camera)
-    _follow(take, scene, _strip_of(entry, request))
+    strip = TakeStrip(
+        take.key, request.label or folder.name, frame_start, len(request.camera), request_metadata(request)
+    )
+    entry = _add_entry(blender_scene, take, strip)
+    _follow(Following(take, scene, strip, blender_scene.name))
     return entry
 
 
@@ -89,40 +103,49 @@ def resume_take(entry: EX4D_Take) -> None:
     """Go on with one take; its entry says why, if that is impossible."""
     folder = from_blend(entry.folder)
     known = _following.get(entry.key)
-    if known is not None:
+    if known is not None and not known.over:
         if known.take.folder == folder:
             return
         _abandon(known)
     try:
         request = load_request(folder)
         scene = None if entry.job else _package_of(request)
-    except RequestError as error:
+    except (RequestError, SceneError) as error:
         entry.state, entry.reason = STOPPED, str(error)
         return
     take = Take(
-        request,
-        folder,
-        key=entry.key,
-        job=entry.job,
-        last_event=entry.last_event,
-        frames=_frames_on_disk(folder),
+        request, folder, key=entry.key, job=entry.job, last_event=entry.last_event, frames=_frames_on_disk(folder)
     )
-    entry.state = entry.state if entry.job else SENDING
+    strip = TakeStrip(entry.key, entry.label, entry.frame_start, entry.frames, request_metadata(request))
     entry.reason = ""
-    _follow(take, scene, _strip_of(entry, request))
+    if not entry.job:
+        entry.state = SENDING
+    _follow(Following(take, scene, strip, entry.id_data.name))
 
 
 def cancel_take(entry: EX4D_Take) -> None:
-    """Stop a take: the backend's job if it has one, else the sending of it."""
+    """Stop a take: the backend's job, or the sending of it.
+
+    Raises:
+        NotConnectedError: the preferences allow no connection to cancel the job through.
+    """
     following = _following.get(entry.key)
-    if following is not None:
-        following.cancel = True
-        _follow_one(following)
+    if following is None or following.over:
+        return
+    if following.take.job:
+        session().start(following.take.cancel())  # the conversation that follows the job will hear of it
+        return
+    if following.task is not None:
+        session().stop(following.task)
+        if session().connected:  # else nothing can have arrived
+            session().start(_withdraw(following.take))
+    following.withdrawn = following.over = True
+    _show(following)
 
 
 def forget_take(blender_scene: bpy.types.Scene, entry: EX4D_Take) -> None:
     """Remove a take from the list; its strip and files stay."""
-    following = _following.pop(entry.key, None)
+    following = _following.get(entry.key)
     if following is not None:
         _abandon(following)
     blender_scene.ex4d_takes.remove(list(blender_scene.ex4d_takes).index(entry))
@@ -130,44 +153,39 @@ def forget_take(blender_scene: bpy.types.Scene, entry: EX4D_Take) -> None:
 
 def is_followed(entry: EX4D_Take) -> bool:
     """Whether this take is under way in this Blender."""
-    return entry.key in _following
+    return entry.key in _following and not _following[entry.key].over
 
 
 def follow_all() -> None:
     """Bring every followed take's entry and strip in step; the session calls it once per tick."""
     for following in list(_following.values()):
-        _follow_one(following)
+        if following.undone:
+            _restore(following)
+        if not following.over:
+            _follow_one(following)
 
 
-def _follow(take: Take, scene: Scene | None, strip: TakeStrip) -> None:
-    following = Following(take, scene, strip)
-    _following[take.key] = following
+def _follow(following: Following) -> None:
+    _following[following.take.key] = following
     _follow_one(following)
 
 
 def _follow_one(following: Following) -> None:
-    take = following.take
     if following.task is not None and isinstance(following.task.error, ClientError):
         following.task = None  # the connection was replaced; go on with the new one
-    if following.task is None and not (following.cancel and not take.job):
+    if following.task is None:
         try:
-            following.task = session().start(take.conversation(following.scene))
+            following.task = session().start(following.take.conversation(following.scene))
         except NotConnectedError:
             return
-    if following.cancel and following.cancelling is None:
-        if take.job:
-            following.cancelling = session().start(take.cancel())
-        elif following.task is None or not _is_submitted(following):
-            _abandon(following)
+    following.over = following.task.done and not isinstance(following.task.error, ClientError)
     _show(following)
-    if take.key in _following and (following.task is None or following.task.done):
-        del _following[take.key]
 
 
-def _is_submitted(following: Following) -> bool:
-    """Whether the backend may have the job already, although its name has not come back yet."""
-    take = following.take
-    return take.upload_size > 0 and take.uploaded >= take.upload_size
+def _withdraw(take: Take) -> Conversation[None]:
+    """Cancel a submission that may be under way: the same key names the same job, if there is one."""
+    reply = yield Submit(take.key, take.request.to_wire())
+    yield Cancel(reply.job)
 
 
 def _abandon(following: Following) -> None:
@@ -176,63 +194,84 @@ def _abandon(following: Following) -> None:
     _following.pop(following.take.key, None)
 
 
+def _restore(following: Following) -> None:
+    """Undo goes back to an older entry and strip; what has happened since has happened all the same."""
+    following.undone = False
+    if not following.here:
+        return
+    found = find_take(following.take.key)
+    if found is None:
+        home = bpy.data.scenes.get(following.home) or bpy.context.scene
+        _add_entry(home, following.take, following.strip)
+    elif found[1].state in FINAL_STATES:
+        return  # as it was; a strip that is not there was removed on purpose
+    following.shown = 0
+    _show(following)
+
+
+def _add_entry(blender_scene: bpy.types.Scene, take: Take, strip: TakeStrip) -> EX4D_Take:
+    entry = blender_scene.ex4d_takes.add()
+    entry.label = entry.name = strip.label
+    entry.key, entry.folder = take.key, to_blend(take.folder)
+    entry.frame_start, entry.frames = strip.frame_start, strip.frames
+    return entry
+
+
 def _show(following: Following) -> None:
     """Copy what changed into the .blend."""
     found = find_take(following.take.key)
     if found is None:
         return  # another file is open; the take goes on into its folder
     blender_scene, entry = found
+    following.home = blender_scene.name
     before = (entry.state, entry.stage, entry.progress, entry.reason, entry.last_event)
     _show_state(following, entry)
     try:
         _show_strip(following, entry, blender_scene)
+        following.strip_problem = ""
     except StripError as error:
-        _set(entry, "reason", str(error))
+        following.strip_problem = str(error)
     # Only now are the frames up to this event in the strip.
     _set(entry, "last_event", following.take.last_event)
     if before != (entry.state, entry.stage, entry.progress, entry.reason, entry.last_event):
-        redraw()
+        session().redraw()
 
 
 def _show_state(following: Following, entry: EX4D_Take) -> None:
     take, task, status = following.take, following.task, following.take.status
     _set(entry, "job", take.job)
-    if task is not None and task.error is not None:
+    if following.withdrawn:
+        _set(entry, "state", "cancelled")
+    elif following.over and task.error is not None:
         _set(entry, "state", STOPPED)
         _set(entry, "reason", str(task.error))
-    elif take.key not in _following:
-        _set(entry, "state", "cancelled")
     elif status is None:
         if not take.job:
             _set(entry, "progress", take.uploaded / take.upload_size if take.upload_size else 0.0)
-    elif status.state in FINAL_STATES and not (task and task.done):
-        _set(entry, "state", "running")  # the backend is done, its last frames are still on their way
-        _set(entry, "stage", "fetching")
     else:
-        _set(entry, "state", status.state)
-        _set(entry, "reason", status.reason)
-        _set(entry, "stage", status.stage)
+        # When the backend is done, its last frames may still be on their way.
+        fetching = status.state in FINAL_STATES and not following.over
+        _set(entry, "state", "running" if fetching else status.state)
+        _set(entry, "stage", "fetching" if fetching else status.stage)
+        _set(entry, "reason", status.reason or following.strip_problem)
         _set(entry, "progress", status.done / status.total if status.total else float(status.state == "done"))
 
 
 def _show_strip(following: Following, entry: EX4D_Take, blender_scene: bpy.types.Scene) -> None:
     take = following.take
-    done = following.task is not None and following.task.done and entry.state == "done"
-    if done and (take.folder / MOVIE).is_file():
+    if following.over and entry.state == "done" and (take.folder / MOVIE).is_file():
         replace_with_movie(blender_scene, following.strip, take.folder / MOVIE)
-    elif len(take.frames) != following.shown:
+        return
+    following.rested += 1
+    if len(take.frames) != following.shown and (following.over or following.rested > _REST_TICKS):
         grow_image_strip(blender_scene, following.strip, take.frames)
-        following.shown = len(take.frames)
+        following.shown, following.rested = len(take.frames), 0
 
 
 def _set(entry: EX4D_Take, name: str, value: object) -> None:
     """Writing a property tells all of Blender, so write only what changes."""
     if getattr(entry, name) != value:
         setattr(entry, name, value)
-
-
-def _strip_of(entry: EX4D_Take, request: ShotRequest) -> TakeStrip:
-    return TakeStrip(entry.key, entry.label, entry.frame_start, entry.frames, request_metadata(request))
 
 
 def _package_of(request: ShotRequest) -> Scene:
@@ -250,15 +289,34 @@ def _frames_on_disk(folder: Path) -> dict[int, Path]:
 
 @bpy.app.handlers.persistent
 def _after_load(*_: object) -> None:
+    for key, following in list(_following.items()):
+        following.here = find_take(key) is not None
+        if following.over:
+            del _following[key]
     resume_takes()
+
+
+@bpy.app.handlers.persistent
+def _after_undo(*_: object) -> None:
+    for following in _following.values():
+        following.undone = True  # dealt with in the next tick: this is no moment to change anything
+
+
+_HANDLERS = (
+    (bpy.app.handlers.load_post, _after_load),
+    (bpy.app.handlers.undo_post, _after_undo),
+    (bpy.app.handlers.redo_post, _after_undo),
+)
 
 
 def register() -> None:
     session().followers.append(follow_all)
-    bpy.app.handlers.load_post.append(_after_load)
+    for handlers, handler in _HANDLERS:
+        handlers.append(handler)
 
 
 def unregister() -> None:
-    bpy.app.handlers.load_post.remove(_after_load)
+    for handlers, handler in _HANDLERS:
+        handlers.remove(handler)
     session().followers.remove(follow_all)
     _following.clear()

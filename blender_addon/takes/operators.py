@@ -9,6 +9,7 @@ from ex4d_core.messages import FINAL_STATES
 from ex4d_core.scene import SceneError
 from ex4d_core.shot import PreviewSettings, RequestError
 
+from ..connection.session import NotConnectedError
 from ..scenes.link import active_scene_object, is_scene_object
 from .follow import STOPPED, cancel_take, forget_take, is_followed, resume_take, send_take
 from .properties import EX4D_Take, find_take
@@ -48,6 +49,10 @@ class EX4D_OT_send_take(bpy.types.Operator):
         except (SceneError, CameraError, RequestError, OSError) as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
+        workspace = context.workspace
+        # From Blender 5.0 on the sequencer shows a scene of its own choice, and at first none.
+        if workspace is not None and getattr(workspace, "sequencer_scene", blender_scene) is None:
+            workspace.sequencer_scene = blender_scene
         return {"FINISHED"}
 
 
@@ -72,7 +77,11 @@ class EX4D_OT_cancel_take(_OnTake, bpy.types.Operator):
         found = self.found()
         if found is None:
             return {"CANCELLED"}
-        cancel_take(found[1])
+        try:
+            cancel_take(found[1])
+        except NotConnectedError as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
         return {"FINISHED"}
 
 

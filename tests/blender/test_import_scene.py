@@ -113,7 +113,7 @@ def test_the_source_camera_sees_the_footage_of_its_frame(package, request, tmp_p
 @pytest.mark.parametrize("view_transform", ["Standard", "AgX", "Filmic"])
 def test_the_view_transform_does_not_change_the_footage(card_scene, tmp_path, view_transform):
     bpy.context.scene.view_settings.view_transform = view_transform
-    import_scene(card_scene)
+    import_scene(card_scene, ImportSettings(standard_view=False))
     picture = render_frame(1, tmp_path / "render.png")
     assert np.median(np.abs(picture - Scene.open(card_scene).color()[0])) < 3
 
@@ -126,7 +126,7 @@ def test_a_view_transform_without_an_inverse_gets_srgb(card_scene):
 
 def test_footage_is_tagged_anew_when_the_view_transform_changes(card_scene):
     bpy.context.scene.view_settings.view_transform = "AgX"
-    import_scene(card_scene)
+    import_scene(card_scene, ImportSettings(standard_view=False))
     image = next(image for image in bpy.data.images if image.source == "MOVIE")
     assert image.colorspace_settings.name == "AgX Base sRGB"
 
@@ -160,15 +160,17 @@ def test_frame_range_rate_resolution_and_camera_come_from_the_footage(card_scene
     assert (blender_scene.frame_start, blender_scene.frame_end) == (101, 109)
     assert Fraction(blender_scene.render.fps / blender_scene.render.fps_base) == 24
     assert (blender_scene.render.resolution_x, blender_scene.render.resolution_y) == (48, 32)
+    assert blender_scene.view_settings.view_transform == "Standard"
     assert blender_scene.camera == imported.ex4d_scene.source_camera
     assert imported.users_collection[0].name == "card and wall"
 
 
 def test_a_second_scene_leaves_the_blender_scene_as_it_is(card_scene, moving_scene):
     first = import_scene(card_scene)
-    bpy.context.scene.frame_end = 500
+    bpy.context.scene.frame_end, bpy.context.scene.view_settings.view_transform = 500, "AgX"
     second = import_scene(moving_scene)
     assert bpy.context.scene.frame_end == 500
+    assert bpy.context.scene.view_settings.view_transform == "AgX"
     assert bpy.context.scene.camera == first.ex4d_scene.source_camera
     assert second.users_collection[0] != first.users_collection[0]
 
@@ -206,7 +208,13 @@ def test_a_file_saved_elsewhere_still_finds_its_package(card_scene, tmp_path):
     import_scene(tmp_path / "scenes" / "card")
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "other" / "deep" / "shot.blend"))
     bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "other" / "deep" / "shot.blend"))
+    assert bpy.data.objects["card and wall"].ex4d_scene.folder == "//../../scenes/card"
     assert open_scene(bpy.data.objects["card and wall"]).manifest.frames == 9
+
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "one" / "copy.blend"), copy=True)
+    assert bpy.data.objects["card and wall"].ex4d_scene.folder == "//../../scenes/card"
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "one" / "copy.blend"))
+    assert bpy.data.objects["card and wall"].ex4d_scene.folder == "//../scenes/card"
 
 
 def test_a_folder_that_is_no_scene_is_refused_and_nothing_is_added(tmp_path):

@@ -145,6 +145,15 @@ def test_a_missing_movie_is_not_put_in(scene, pictures, tmp_path):
     assert find_strip(scene, "k1") == strip and strip.type == "IMAGE"
 
 
+def test_a_movie_that_cannot_be_read_leaves_the_frames(scene, pictures, tmp_path):
+    broken = tmp_path / "take.mp4"
+    broken.write_bytes(b"not a movie")
+    strip = grow_image_strip(scene, TAKE, pictures)
+    with pytest.raises(StripError, match="Blender reads 1 of 9 frames"):
+        replace_with_movie(scene, TAKE, broken)
+    assert find_strip(scene, "k1") == strip and len(strips_of(scene)) == 1
+
+
 def test_paths_are_relative_in_a_saved_file(scene, pictures, tmp_path, card_scene):
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "shot.blend"))
     strip = grow_image_strip(scene, TAKE, pictures)

@@ -205,6 +205,47 @@ def test_a_take_can_be_taken_off_the_list(connected, shot):
     assert bpy.ops.ex4d.forget_take(key=key) == {"CANCELLED"}
 
 
+def test_undo_does_not_lose_a_take(connected, shot):
+    bpy.ops.ed.undo_push(message="long before")
+    bpy.ops.ed.undo_push(message="before")
+    key = send().key
+    bpy.data.objects.new("something", None)
+    bpy.ops.ed.undo_push(message="something else")
+    bpy.ops.ed.undo()
+    assert not bpy.context.scene.ex4d_takes
+    tick_until(lambda: len(bpy.context.scene.ex4d_takes) == 1, "the take to be listed again")
+    tick_until_over()
+    bpy.ops.ed.undo()
+    tick_until(lambda: len(bpy.context.scene.ex4d_takes) == 1, "the finished take to be listed again")
+    assert (take().key, take().state, strip_of(take()).type) == (key, "done", "MOVIE")
+
+
+def test_a_strip_that_the_artist_removed_stays_away_after_undo(connected, shot):
+    entry = send()
+    tick_until_over()
+    strips_of(bpy.context.scene).remove(strip_of(entry))
+    bpy.ops.ed.undo_push(message="strip removed")
+    bpy.data.objects.new("something", None)
+    bpy.ops.ed.undo_push(message="something else")
+    bpy.ops.ed.undo()
+    for _ in range(3):
+        session().tick()
+    assert take().state == "done" and strip_of(take()) is None
+
+
+def test_a_take_in_a_file_saved_elsewhere_is_found_again(connected, shot, tmp_path):
+    send()
+    tick_until(lambda: take().job != "", "the job to be accepted")
+    (tmp_path / "elsewhere").mkdir()
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "elsewhere" / "shot.blend"))
+    fresh_blender()
+    bpy.context.preferences.addons["blender_addon"].preferences.address = connected.address
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "elsewhere" / "shot.blend"))
+    assert take().folder == "//../takes/arc_1"
+    tick_until_over()
+    assert take().state == "done"
+
+
 def test_an_unsaved_file_keeps_its_takes_in_the_preferences_folder(connected, card_scene, tmp_path):
     imported = import_scene(card_scene)
     bpy.context.scene.ex4d_shot.label = "first try / blue"

@@ -99,7 +99,7 @@ def test_a_moved_camera_uncovers_what_was_never_seen(sample_scene):
         for frame in render_shot(sample_scene, preset(sample_scene, "30"), RenderSettings(), device="cpu")
     ]
     assert seen[0] == 1.0
-    assert all(later < earlier for earlier, later in zip(seen, seen[1:], strict=False))
+    assert all(later < earlier for earlier, later in pairwise(seen))
     assert 0.2 < seen[-1] < 0.9
 
 

@@ -79,6 +79,7 @@ def test_an_array_that_contradicts_the_manifest_is_refused(small_scene):
         ({"width": "wide"}, "positive whole numbers"),
         ({"fps": [1, 0]}, "damaged"),
         ({"fps": [-24, 1]}, "must be positive"),
+        ({"fps": [float("inf")]}, "damaged"),
         ({"surprise": 1}, "damaged"),
         ({"files": {}}, "lacks"),
         ({"files": {"../../etc": {"size": 1, "sha256": "0" * 64}}}, "unknown parts"),
@@ -88,6 +89,11 @@ def test_impossible_manifests_are_refused(small_scene, change, message):
     document = {**json.loads((small_scene.folder / MANIFEST).read_bytes()), **change}
     with pytest.raises(SceneError, match=message):
         SceneManifest.from_json(json.dumps(document).encode())
+
+
+def test_json_nested_without_end_is_refused():
+    with pytest.raises(SceneError, match="not JSON"):
+        SceneManifest.from_json(b"[" * 60_000)
 
 
 def test_a_checksum_that_could_be_a_path_is_refused(small_scene):

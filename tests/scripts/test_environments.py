@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import environments
+import interpreters
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "scripts"
@@ -78,7 +79,8 @@ def new_project(tmp_path_factory):
     def make() -> Project:
         project = Project(tmp_path_factory.mktemp("project"))
         project.lock.parent.mkdir(parents=True)
-        shutil.copy2(SCRIPTS / "environments.py", project.folder / "scripts")
+        for script in ("environments.py", "interpreters.py"):
+            shutil.copy2(SCRIPTS / script, project.folder / "scripts")
         digest = write_wheel(project.folder / "packages")
         project.lock.write_text(f"tiny==1.0 \\\n    --hash=sha256:{digest}\n", encoding="utf-8")
         return project
@@ -185,7 +187,7 @@ def test_an_interrupted_set_up_is_done_anew(new_project):
 
 @dataclass(frozen=True)
 class SlowInstaller:
-    """A `uv` that makes an environment at once, and takes as long to install as the test wants."""
+    """A `uv` that makes an environment at once; its first install takes as long as the test wants."""
 
     folder: Path
 
@@ -197,7 +199,7 @@ class SlowInstaller:
             for last; do :; done
             case $1 in
                 venv) mkdir -p "$last/bin" && ln -s "{sys.executable}" "$last/bin/python" ;;
-                pip) echo $$ > "{self.folder}/pid"; read answer < "{self.gate}" ;;
+                pip) [ -e "{self.folder}/pid" ] || {{ echo $$ > "{self.folder}/pid"; read answer < "{self.gate}"; }} ;;
             esac
             """,
             encoding="utf-8",
@@ -231,8 +233,6 @@ def test_a_killed_set_ups_installer_is_waited_for(new_project, slow_installer):
         killed.wait()
         follower = project.start(slow_installer.path)
         assert "another set-up is at work" in follower.stdout.readline()
-        gate.write("done\n")
-    with slow_installer.gate.open("w") as gate:
         gate.write("done\n")
     output, _ = follower.communicate()
     assert follower.returncode == 0, output
@@ -269,9 +269,9 @@ def test_a_missing_python_is_named_with_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
     with pytest.raises(
-        environments.PythonMissing, match=r"Python 3\.99 is needed .*install it .*python3\.99.* on PATH"
+        interpreters.PythonMissing, match=r"Python 3\.99 is needed .*install it .*python3\.99.* on PATH"
     ):
-        environments.find_python((3, 99), needs_pip=True)
+        interpreters.find_python((3, 99), needs_pip=True)
 
 
 def fake_interpreter(folder: Path, answer: str) -> Path:
@@ -291,9 +291,9 @@ def test_a_python_without_venv_serves_uv_but_not_pip(tmp_path, monkeypatch):
     fake_interpreter(tmp_path, interpreter_says(path, venv=False))
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
-    assert environments.find_python((3, 99), needs_pip=False) == path
-    with pytest.raises(environments.PythonMissing, match=r"without its venv module.*python3\.99-venv"):
-        environments.find_python((3, 99), needs_pip=True)
+    assert interpreters.find_python((3, 99), needs_pip=False) == path
+    with pytest.raises(interpreters.PythonMissing, match=r"without its venv module.*python3\.99-venv"):
+        interpreters.find_python((3, 99), needs_pip=True)
 
 
 def test_a_launcher_that_starts_nothing_is_passed_over_for_pyenvs_newest(tmp_path, monkeypatch):
@@ -303,20 +303,18 @@ def test_a_launcher_that_starts_nothing_is_passed_over_for_pyenvs_newest(tmp_pat
         fake_interpreter(folder, interpreter_says(folder / "python", venv=True)).rename(folder / "python")
     monkeypatch.setenv("PATH", str(tmp_path / "shims"))
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path / "pyenv"))
-    found = environments.find_python((3, 99), needs_pip=True)
+    found = interpreters.find_python((3, 99), needs_pip=True)
     assert found == tmp_path / "pyenv" / "versions" / "3.99.10" / "bin" / "python"
 
 
 def test_a_set_up_error_ends_the_program_with_its_sentence_alone():
-    program = (
-        "import environments\nwith environments.exit_on_setup_error(): raise environments.PythonMissing('Get it.')"
-    )
+    program = "from environments import *\nwith exit_on_setup_error(): raise SetupError('Get it.')"
     done = subprocess.run([sys.executable, "-c", program], cwd=SCRIPTS, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.strip() == "Get it."
 
 
-@pytest.mark.parametrize("script", ["environments", "demo", "test", "build_addon"])
+@pytest.mark.parametrize("script", ["environments", "interpreters", "demo", "test", "build_addon"])
 def test_scripts_start_with_the_standard_library_alone(script):
     program = f"import sys; sys.path.insert(0, {str(SCRIPTS)!r}); import {script}"
     done = subprocess.run([sys.executable, "-S", "-I", "-c", program], capture_output=True, text=True)

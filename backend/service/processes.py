@@ -1,0 +1,70 @@
+"""How the service starts processes of its own, with our packages found, and talks with them through pipes.
+
+A message in a pipe is a 4-byte length and that many bytes of msgpack.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+import msgpack
+
+import backend
+
+_LENGTH = struct.Struct("<I")
+
+
+def start_process(module: str, options: dict[str, str], folder: Path, errors: IO[bytes]) -> subprocess.Popen:
+    """Run ``python -m module --name value ...`` with pipes for standard input and output.
+
+    Args:
+        module: of this package.
+        options: names without dashes, and values.
+        folder: working directory.
+        errors: where its standard error goes.
+    """
+    environment = dict(os.environ)
+    # It must find the very package that this is, installed or in a checkout.
+    places = [str(Path(backend.__file__).parents[1]), *filter(None, [environment.get("PYTHONPATH")])]
+    environment["PYTHONPATH"] = os.pathsep.join(places)
+    environment["PYTHONUNBUFFERED"] = "1"
+    words = [word for name, value in options.items() for word in (f"--{name}", value)]
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *words],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        bufsize=0,
+        cwd=folder,
+        env=environment,
+        # Ctrl+C in a terminal is for the service, which ends its processes itself.
+        start_new_session=True,
+    )
+
+
+def read_message(stream: BinaryIO) -> dict[str, Any] | None:
+    """The next message, or None at the end of the stream."""
+    head = _read_exactly(stream, _LENGTH.size)
+    body = _read_exactly(stream, _LENGTH.unpack(head)[0]) if head else None
+    return msgpack.unpackb(body) if body else None
+
+
+def write_message(stream: BinaryIO, message: dict[str, Any]) -> None:
+    body = memoryview(_LENGTH.pack(len(data := msgpack.packb(message))) + data)
+    while body:
+        body = body[stream.write(body) :]
+
+
+def _read_exactly(stream: BinaryIO, count: int) -> bytes | None:
+    data = bytearray()
+    while len(data) < count:
+        piece = stream.read(count - len(data))
+        if not piece:
+            return None
+        data += piece
+    return bytes(data)

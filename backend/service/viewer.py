@@ -1,0 +1,81 @@
+"""The viewer process: one camera, one frame, at once. It serves views while the workers generate.
+
+Started by `backend.service.views` when the first view is asked for. Requests come on standard input and pictures
+leave on standard output, as `backend.service.processes` writes messages; the end of standard input ends it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+from backend.generate import PreviewEngine
+from backend.media.jpeg import jpeg_bytes
+from backend.render import render_shot
+from backend.service.blob_store import BlobStore
+from backend.service.processes import read_message, write_message
+from backend.service.worker import failure_text, open_scene, use_one_thread
+from ex4d_core.scene import Scene
+from ex4d_core.shot import ShotRequest
+
+log = logging.getLogger("backend.service.viewer")
+
+# Scenes whose files stay open: one an artist works on, and those of a few others.
+_OPEN_SCENES = 8
+
+
+class Viewer:
+    """Makes views, keeping recently used scenes open."""
+
+    def __init__(self, blobs: BlobStore, device: str):
+        self._blobs = blobs
+        self._device = device
+        self._scenes: OrderedDict[str, Scene] = OrderedDict()
+
+    def view(self, request: ShotRequest) -> dict[str, Any]:
+        """The picture, as `ex4d_core.messages.View` has it."""
+        scene = self._scene(request.scene)
+        frames = render_shot(
+            scene, request.camera, request.render, first_frame=request.first_frame, device=self._device
+        )
+        (frame,) = frames
+        (picture,) = PreviewEngine(request.preview).generate([frame])
+        height, width = frame.mask.shape
+        return {"width": width, "height": height, "seen": float(frame.mask.mean()), "payload": jpeg_bytes(picture)}
+
+    def _scene(self, digest: str) -> Scene:
+        scene = self._scenes.get(digest) or open_scene(self._blobs, digest)
+        self._scenes[digest] = scene
+        self._scenes.move_to_end(digest)
+        while len(self._scenes) > _OPEN_SCENES:
+            self._scenes.popitem(last=False)
+        return scene
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="The viewer of the EX-4D service; the service starts it.")
+    for option in ("--data", "--device"):
+        parser.add_argument(option, required=True)
+    arguments = parser.parse_args()
+    # Libraries print to standard output; only our own messages may go to the service.
+    output = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    use_one_thread(arguments.device)
+    viewer = Viewer(BlobStore(Path(arguments.data)), arguments.device)
+    while (message := read_message(sys.stdin.buffer)) is not None:
+        try:
+            write_message(output, viewer.view(ShotRequest.from_wire(message)))
+        # Rendering may raise anything, and the next view may well be fine.
+        except Exception as error:
+            log.exception("a view could not be made")
+            write_message(output, {"error": failure_text(error, Path(arguments.data))})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""Keeps the add-on's own relative paths right when a file is saved in another folder; Blender does so for its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import bpy
+
+from .paths import to_blend
+
+
+def rebase_paths(old_file: str, new_file: str) -> None:
+    """Let relative paths that were meant from ``old_file`` mean the same from ``new_file``."""
+    old_folder = os.path.dirname(old_file)
+    if not old_file or not new_file or old_folder == os.path.dirname(new_file):
+        return
+    for owner in _path_owners():
+        if owner.folder.startswith("//"):
+            owner.folder = to_blend(bpy.path.abspath(owner.folder, start=old_folder), new_file)
+
+
+def _path_owners() -> Iterator[bpy.types.PropertyGroup]:
+    for candidate in bpy.data.objects:
+        if candidate.ex4d_scene.folder:
+            yield candidate.ex4d_scene
+    for scene in bpy.data.scenes:
+        yield from scene.ex4d_takes
+
+
+@bpy.app.handlers.persistent
+def _before_save(target: str, *_: object) -> None:
+    rebase_paths(bpy.data.filepath, target)
+
+
+@bpy.app.handlers.persistent
+def _after_save(target: str, *_: object) -> None:
+    # After a copy was saved, the open file is still where it was.
+    rebase_paths(target, bpy.data.filepath)
+
+
+def register() -> None:
+    bpy.app.handlers.save_pre.append(_before_save)
+    bpy.app.handlers.save_post.append(_after_save)
+
+
+def unregister() -> None:
+    bpy.app.handlers.save_post.remove(_after_save)
+    bpy.app.handlers.save_pre.remove(_before_save)
