@@ -1,8 +1,8 @@
 """The `warp` rasterizer: NVIDIA Warp on CPU or CUDA, free for any use, no compiler to install.
 
-Launches its passes (`warp_surface.py`, `warp_drawing.py`, `warp_resolving.py`) over batches of frames that fit in
-bounded memory. On the CPU, where Warp runs a kernel in the calling thread, each frame is a batch and threads take
-turns at the frames.
+Launches its passes (`warp_surface.py`, `warp_drawing.py`, `warp_unsnapped.py`, `warp_resolving.py`) over batches of
+frames that fit in bounded memory. On the CPU, where Warp runs a kernel in the calling thread, each frame is a batch and
+threads take turns at the frames.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import warp as wp
 
 from backend.mesh import DepthSurface
 from backend.mesh.occlusion import MIN_INNER_ANGLE_DEGREES
-from backend.raster import warp_drawing, warp_resolving, warp_surface
+from backend.raster import warp_drawing, warp_resolving, warp_surface, warp_unsnapped
 from backend.raster.interface import RenderedFrames, check_cameras, no_usable_cuda, numbered, torch_cuda_problem
 
 # Working memory of a CUDA batch; more would not be faster, since a few frames already fill the device.
@@ -71,7 +71,7 @@ class WarpRasterizer:
         _start_warp()
         self.device = numbered(device)
         self._warp_device = wp.device_from_torch(self.device)
-        for kernels in (warp_surface, warp_drawing, warp_resolving):
+        for kernels in (warp_surface, warp_drawing, warp_unsnapped, warp_resolving):
             wp.load_module(kernels, device=self._warp_device)
 
     def render(
@@ -194,7 +194,7 @@ class WarpRasterizer:
 
         launch(warp_surface.project_vertices, (frames, rows, columns), view, projected)
         launch(warp_drawing.draw_cells, (frames, rows - 1, columns - 1), projected, view, work, winners)
-        for kernel in (warp_drawing.draw_pieces, warp_drawing.draw_unsnapped):
+        for kernel in (warp_drawing.draw_pieces, warp_unsnapped.draw_unsnapped):
             launch(kernel, (frames, work.groups * work.group_size), projected, view, work, winners)
         color, mask, depth = outputs
         results = [wp.from_torch(color), wp.from_torch(mask.view(torch.uint8)), wp.from_torch(depth)]
