@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from backend.cli import VERBS, main
 from backend.media import probe
@@ -109,5 +110,80 @@ def test_no_backend_says_how_to_start_one(capsys, free_port):
 def test_doctor_tells_what_is_here(capsys, free_port):
     assert main(["doctor", "--backend", f"tcp://127.0.0.1:{free_port}"]) == 0
     told = capsys.readouterr().out
-    for word in ("torch", "rasterizer warp", "engine preview", "data folder", "no backend answers"):
+    for word in (
+        "torch",
+        "rasterizer warp",
+        "rasterizer nvdiffrast",
+        "rasterizer auto",
+        "512x512",
+        "engine preview",
+        "data folder",
+        "no backend answers",
+    ):
         assert word in told
+
+
+@pytest.fixture
+def clip_file(tmp_path):
+    """A near square before a far wall, as one .npz; returns its path and arrays."""
+    depth = np.full((4, 32, 48), 4.0, np.float32)
+    depth[:, 10:22, 16:32] = 2.0
+    rgb = np.random.default_rng(3).integers(0, 256, (4, 32, 48, 3), dtype=np.uint8)
+    arrays = {"depth": depth, "rgb": rgb, "intrinsics": np.array([[40.0, 0, 24], [0, 40, 16], [0, 0, 1]])}
+    np.savez(tmp_path / "clip.npz", **arrays)
+    return tmp_path / "clip.npz", arrays
+
+
+def test_a_render_takes_a_clip_of_arrays_in_place_of_a_scene(clip_file, tmp_path):
+    path, arrays = clip_file
+    still = np.repeat(np.eye(4)[None], 4, axis=0)
+    np.savez(tmp_path / "camera.npz", extrinsics=still, intrinsics=arrays["intrinsics"])
+    out = tmp_path / "out.npz"
+    assert main(["render", str(path), "--camera", str(tmp_path / "camera.npz"), "-o", str(out)]) == 0
+    with np.load(out) as rendered:
+        assert rendered["mask"].all() and rendered["mask"].dtype == bool
+        assert np.array_equal(rendered["color"], arrays["rgb"])
+        assert (rendered["coverage"] == 1).all() and rendered["coverage"].shape == (4,)
+    preset = ["--preset", "60", "--convention", "reference", "--rasterizer", "warp", "--device", "cpu"]
+    assert main(["render", str(path), *preset, "-o", str(out)]) == 0
+    with np.load(out) as rendered:
+        assert rendered["mask"][0].all()  # EX-4D's first frame is the source's
+        assert np.allclose(rendered["coverage"], rendered["mask"].mean(axis=(1, 2)))
+        assert 0.1 < rendered["coverage"][1] < 1.0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rgb": None}, "has no rgb: it needs depth, rgb and intrinsics"),
+        ({"depth": np.full((4, 32, 48), np.nan, np.float32)}, "depth of frame 0 at row 0, column 0 is nan"),
+        ({"depth": np.ones((4, 32, 47), np.float32)}, "rgb must be (4, 32, 47, 3) uint8, not (4, 32, 48, 3)"),
+        ({"rgb": np.ones((4, 32, 48, 3), np.float32)}, "not (4, 32, 48, 3) float32"),
+        ({"intrinsics": np.zeros((3, 3))}, "focal length of frame 0 is 0 pixels"),
+    ],
+)
+def test_a_clip_of_arrays_that_cannot_be_rendered_says_why(clip_file, change, message, tmp_path, capsys):
+    path, arrays = clip_file
+    np.savez(path, **{name: values for name, values in {**arrays, **change}.items() if values is not None})
+    assert main(["render", str(path), "-o", str(tmp_path / "out.npz")]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_clip_file_that_is_none_says_so(tmp_path, capsys):
+    (tmp_path / "text.npz").write_text("not a zip")
+    for name, message in (("text.npz", "cannot be read as .npz"), ("nowhere.npz", "does not exist")):
+        assert main(["render", str(tmp_path / name), "-o", str(tmp_path / "out.npz")]) == 1
+        assert message in capsys.readouterr().err
+
+
+def test_commercial_work_is_kept_from_research_only_code(clip_file, tmp_path, capsys):
+    options = ["--rasterizer", "nvdiffrast", "--licence", "commercial", "-o", str(tmp_path / "out.npz")]
+    assert main(["render", str(clip_file[0]), *options]) == 1
+    assert "use rasterizer warp" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_the_bench_of_masks_says_where_a_gpu_is_missing(capsys):
+    assert main(["bench", "render"]) == 0
+    told = capsys.readouterr().out
+    assert "warp on the CPU" in told and "original's loop" in told and "no GPU" in told

@@ -1,0 +1,69 @@
+"""Long clips by batches: the same frames whatever the batch, in order, and less at once where memory is short."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from backend.mesh import DepthError, DepthSurface
+from backend.raster import Rasterizer, RenderedFrames, RenderMemoryError, create_rasterizer, render_in_batches
+from backend.raster.speed import made_up_cameras, made_up_surface
+
+
+@pytest.fixture(scope="module")
+def rasterizer() -> Rasterizer:
+    return create_rasterizer("warp", "cpu")
+
+
+class SmallDevice:
+    """The warp rasterizer on a device that holds so many frames at once, and fails as CUDA does with more."""
+
+    name, licence = "warp", ""
+
+    def __init__(self, rasterizer: Rasterizer, frames: int):
+        self.rasterizer, self.frames, self.device = rasterizer, frames, rasterizer.device
+        self.asked: list[int] = []
+
+    def render(self, surface: DepthSurface, *views, **options) -> RenderedFrames:
+        self.asked.append(surface.frames)
+        if surface.frames > self.frames:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return self.rasterizer.render(surface, *views, **options)
+
+
+def test_batches_give_what_one_render_gives(rasterizer) -> None:
+    surface = made_up_surface(7, 64, 48)
+    views = (made_up_cameras(7), surface.intrinsics, 80, 50)
+    whole = rasterizer.render(surface, *views, with_depth=True)
+    for size in (1, 3, 7, 20, None):
+        batches = list(render_in_batches(rasterizer, surface, *views, with_depth=True, batch_frames=size))
+        for name in ("color", "mask", "depth"):
+            assert torch.equal(torch.cat([getattr(batch, name) for batch in batches]), getattr(whole, name))
+    assert next(render_in_batches(rasterizer, surface, *views)).depth is None
+
+
+def test_too_little_memory_makes_smaller_batches(rasterizer) -> None:
+    surface = made_up_surface(9, 64, 48)
+    views = (made_up_cameras(9), surface.intrinsics, 64, 48)
+    small = SmallDevice(rasterizer, 2)
+    drawn = torch.cat([batch.mask for batch in render_in_batches(small, surface, *views, batch_frames=9)])
+    assert small.asked == [9, 4, 2, 2, 2, 2, 1]
+    assert torch.equal(drawn, rasterizer.render(surface, *views).mask)
+
+
+def test_too_little_memory_for_a_single_frame_is_a_clear_error(rasterizer) -> None:
+    surface = made_up_surface(2, 64, 48)
+    frames = render_in_batches(SmallDevice(rasterizer, 0), surface, made_up_cameras(2), surface.intrinsics, 90, 70)
+    with pytest.raises(RenderMemoryError, match=r"single frame of 64 x 48 pixels rendered at 90 x 70.*device cpu"):
+        list(frames)
+
+
+def test_other_mistakes_are_not_taken_for_too_little_memory(rasterizer) -> None:
+    surface = made_up_surface(2, 64, 48)
+    surface.depth[1, 5, 5] = np.nan
+    views = (made_up_cameras(2), surface.intrinsics, 64, 48)
+    with pytest.raises(DepthError, match="depth of frame"):
+        list(render_in_batches(rasterizer, surface, *views, batch_frames=1))
+    with pytest.raises(ValueError, match="at least 1 frame, got 0"):
+        list(render_in_batches(rasterizer, surface, *views, batch_frames=0))
