@@ -47,6 +47,19 @@ class EX4D_Preferences(bpy.types.AddonPreferences):
         description="The backend's public certificate (.key), for a backend on another machine",
         subtype="FILE_PATH",
     )
+    licence: bpy.props.EnumProperty(
+        name="Results Are For",
+        description="What you may use the results for; it decides which parts of the backend make them",
+        items=(
+            (
+                "ANY",
+                "Any Work",
+                "Also work that earns money: nothing that is for research only has a part in the result",
+            ),
+            ("RESEARCH", "Research Only", "The backend may also use parts that are for research only, if it has them"),
+        ),
+        default="ANY",
+    )
     output_folder: bpy.props.StringProperty(
         name="Takes of Unsaved Files",
         description="Where takes are kept while the .blend is not saved; saved files keep theirs in //takes",
@@ -60,6 +73,7 @@ class EX4D_Preferences(bpy.types.AddonPreferences):
         if not is_loopback(self.address):
             layout.prop(self, "client_secret")
             layout.prop(self, "server_public")
+        layout.prop(self, "licence")
         layout.prop(self, "output_folder", placeholder=str(default_output_folder()))
 
 
@@ -109,6 +123,12 @@ def output_folder() -> Path:
     if chosen is None or not chosen.output_folder:
         return default_output_folder()
     return Path(bpy.path.abspath(chosen.output_folder))
+
+
+def permitted_rasterizer() -> str:
+    """The rasterizer to ask for, by the licence setting: nvdiffrast, which "auto" prefers, is for research only."""
+    chosen = preferences()
+    return "auto" if chosen is not None and chosen.licence == "RESEARCH" else "warp"
 
 
 def default_output_folder() -> Path:
