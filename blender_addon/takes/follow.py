@@ -34,7 +34,7 @@ from ..sequencer.strips import (
 )
 from .pace import Pace
 from .properties import EX4D_Take, find_take, takes_of_shot
-from .requests import load_request, new_take_folder, request_metadata, save_request
+from .shots import load_request, new_take_folder, request_metadata, save_request
 
 SENDING, STOPPED = "sending", "stopped"
 MOVIE = "take.mp4"

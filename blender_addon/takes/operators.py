@@ -27,7 +27,7 @@ from .follow import (
     show_version,
 )
 from .properties import EX4D_Take, active_take, find_take
-from .requests import build_request, shot_range
+from .shots import build_request, shot_range
 from .restore import restore_take
 
 

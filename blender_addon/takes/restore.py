@@ -10,7 +10,7 @@ from ..paths import from_blend
 from ..shots.properties import add_shot, find_shot
 from .follow import object_of
 from .properties import EX4D_Take
-from .requests import load_request
+from .shots import load_request
 
 
 def restore_take(blender_scene: bpy.types.Scene, entry: EX4D_Take) -> str:
