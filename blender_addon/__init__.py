@@ -20,6 +20,7 @@ from .connection import preferences, session
 from .scenes import link as scene_link
 from .scenes import operators as scene_operators
 from .scenes import panel as scene_panel
+from .sequencer import operators as sequencer_operators
 from .shots import operators as shot_operators
 from .shots import panel as shot_panel
 from .shots import properties as shot_properties
@@ -50,6 +51,7 @@ MODULES: tuple[ModuleType, ...] = (
     take_follow,
     take_operators,
     take_panel,
+    sequencer_operators,
     saving,
 )
 

@@ -27,8 +27,8 @@ from .follow import (
     show_version,
 )
 from .properties import EX4D_Take, active_take, find_take
-from .shots import build_request, shot_range
 from .restore import restore_take
+from .shots import build_request, shot_range
 
 
 class EX4D_OT_send_take(bpy.types.Operator):
