@@ -15,19 +15,43 @@ def offer_proxies(strip: bpy.types.Strip) -> None:
     system = bpy.context.preferences.system
     if getattr(system, "sequencer_proxy_setup", "MANUAL") != "AUTOMATIC":
         return
-    sizes = {_SIZES[size] for size in _preview_sizes() if size in _SIZES}
-    if not sizes:
+    areas = [area for area in _preview_areas() if area[1].spaces.active.proxy_render_size in _SIZES]
+    if not areas:
         return
+    sizes = {_SIZES[area.spaces.active.proxy_render_size] for _, area in areas}
     strip.use_proxy = True
     for name in _SIZES.values():
         setattr(strip.proxy, name, name in sizes)
+    _build(strip, *areas[0])
 
 
-def _preview_sizes() -> set[str]:
-    """Proxy sizes that the open sequencers' previews ask for."""
-    return {
-        area.spaces.active.proxy_render_size
+def _preview_areas() -> list[tuple[bpy.types.Window, bpy.types.Area]]:
+    """The open sequencers that show proxies."""
+    return [
+        (window, area)
         for window in bpy.context.window_manager.windows
         for area in window.screen.areas
         if area.type == "SEQUENCE_EDITOR" and area.spaces.active.use_proxies
-    }
+    ]
+
+
+def _build(strip: bpy.types.Strip, window: bpy.types.Window, area: bpy.types.Area) -> None:
+    """Start Blender's job for this strip alone; the job takes the selected ones."""
+    scene = strip.id_data
+    chosen = [other for other in strips_all(scene) if other.select]
+    for other in chosen:
+        other.select = False
+    strip.select = True
+    region = next(region for region in area.regions if region.type == "WINDOW")
+    with bpy.context.temp_override(window=window, area=area, region=region):
+        if bpy.ops.sequencer.rebuild_proxy.poll():
+            bpy.ops.sequencer.rebuild_proxy("INVOKE_DEFAULT")
+    strip.select = False
+    for other in chosen:
+        other.select = True
+
+
+def strips_all(scene: bpy.types.Scene) -> list[bpy.types.Strip]:
+    """Every strip, those in meta strips too."""
+    editor = scene.sequence_editor
+    return list(editor.strips_all if bpy.app.version >= (4, 4, 0) else editor.sequences_all)

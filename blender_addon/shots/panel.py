@@ -18,6 +18,16 @@ class EX4D_UL_shots(bpy.types.UIList):
         camera.label(text=item.camera.name if item.camera else "", translate=False)
 
 
+class EX4D_MT_shots(bpy.types.Menu):
+    bl_label = "Shots"
+    bl_description = "More to do with shots"
+
+    def draw(self, context: bpy.types.Context) -> None:
+        self.layout.operator(EX4D_OT_duplicate_shot.bl_idname, icon="DUPLICATE")
+        self.layout.operator(EX4D_OT_move_shot.bl_idname, text="Move Up", icon="TRIA_UP").direction = "UP"
+        self.layout.operator(EX4D_OT_move_shot.bl_idname, text="Move Down", icon="TRIA_DOWN").direction = "DOWN"
+
+
 class EX4D_PT_shots(bpy.types.Panel):
     bl_label = "Shots"
     bl_space_type = "VIEW_3D"
@@ -32,11 +42,7 @@ class EX4D_PT_shots(bpy.types.Panel):
         column = row.column(align=True)
         column.operator(EX4D_OT_add_shot.bl_idname, text="", icon="ADD")
         column.operator(EX4D_OT_remove_shot.bl_idname, text="", icon="REMOVE")
-        column.operator(EX4D_OT_duplicate_shot.bl_idname, text="", icon="DUPLICATE")
-        if len(scene.ex4d_shots) > 1:
-            column.separator()
-            column.operator(EX4D_OT_move_shot.bl_idname, text="", icon="TRIA_UP").direction = "UP"
-            column.operator(EX4D_OT_move_shot.bl_idname, text="", icon="TRIA_DOWN").direction = "DOWN"
+        column.menu(EX4D_MT_shots.__name__, text="", icon="DOWNARROW_HLT")
         shot = active_shot(scene)
         layout.use_property_split = True
         layout.use_property_decorate = False
@@ -48,4 +54,4 @@ class EX4D_PT_shots(bpy.types.Panel):
             column.prop(shot, "frame_end", text="Last")
 
 
-CLASSES = (EX4D_UL_shots, EX4D_PT_shots)
+CLASSES = (EX4D_UL_shots, EX4D_MT_shots, EX4D_PT_shots)

@@ -224,6 +224,11 @@ def is_followed(entry: EX4D_Take) -> bool:
     return entry.key in _following and not _following[entry.key].over
 
 
+def followed_folders() -> set[Path]:
+    """Folders that takes under way write into, those of other files too."""
+    return {following.take.folder for following in _following.values() if not following.over}
+
+
 def follow_all() -> None:
     """Bring every followed take's entry and strip in step; the session calls it once per tick."""
     for following in list(_following.values()):

@@ -11,7 +11,7 @@ from ex4d_core.messages import FINAL_STATES
 from ex4d_core.scene import SceneError
 from ex4d_core.shot import PreviewSettings, RequestError
 
-from ..connection.session import NotConnectedError
+from ..connection.session import NotConnectedError, session
 from ..scenes.link import active_scene_object, is_scene_object
 from ..sequencer.strips import StripError, find_strip
 from ..shots.properties import active_shot, key_of
@@ -96,6 +96,7 @@ class _OnTake:
         except (NotConnectedError, RequestError, SceneError, CameraError, StripError, OSError) as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
+        session().redraw()
         return {"FINISHED"}
 
 

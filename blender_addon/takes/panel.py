@@ -146,9 +146,9 @@ def _draw_status(header: bpy.types.Header, context: bpy.types.Context) -> None:
         return
     first = next((entry for entry in under_way if entry.state == "running"), under_way[0])
     more = f" (+{len(under_way) - 1})" if len(under_way) > 1 else ""
-    header.layout.progress(
-        factor=first.progress, type="RING", text=f"EX-4D {take_name(first)}: {progress_text(first)}{more}"
-    )
+    row = header.layout.row(align=True)
+    row.progress(factor=first.progress, type="RING", text="")
+    row.label(text=f"EX-4D {take_name(first)}: {progress_text(first)}{more}", translate=False)
 
 
 CLASSES = (EX4D_PT_take, EX4D_UL_takes, EX4D_PT_takes)

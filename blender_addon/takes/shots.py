@@ -19,7 +19,7 @@ from ..connection.preferences import output_folder, permitted_rasterizer
 from ..scenes.link import open_scene
 from ..shots.properties import active_shot
 
-_REQUEST_FILE = "request.msgpack"
+REQUEST_FILE = "request.msgpack"
 
 
 def build_request(
@@ -89,14 +89,14 @@ def new_take_folder(label: str) -> Path:
 
 def save_request(folder: Path, request: ShotRequest) -> None:
     """Keep a request beside its take, for the case that Blender is closed before the backend has it."""
-    (folder / _REQUEST_FILE).write_bytes(msgpack.packb(request.to_wire()))
+    (folder / REQUEST_FILE).write_bytes(msgpack.packb(request.to_wire()))
 
 
 def load_request(folder: Path) -> ShotRequest:
     """Raises:
     RequestError: it is not there, or damaged.
     """
-    path = folder / _REQUEST_FILE
+    path = folder / REQUEST_FILE
     try:
         return ShotRequest.from_wire(msgpack.unpackb(path.read_bytes()))
     except (OSError, ValueError, msgpack.UnpackException) as error:
