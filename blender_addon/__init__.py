@@ -13,33 +13,48 @@ import bpy
 from . import saving
 from .cameras import operators as camera_operators
 from .cameras import panel as camera_panel
+from .cameras import saved as camera_saved
+from .connection import local_backend, preferences, session
 from .connection import operators as connection_operators
 from .connection import panel as connection_panel
-from .connection import preferences, session
 from .scenes import link as scene_link
 from .scenes import operators as scene_operators
 from .scenes import panel as scene_panel
+from .sequencer import operators as sequencer_operators
+from .shots import operators as shot_operators
+from .shots import panel as shot_panel
+from .shots import properties as shot_properties
+from .takes import disk as take_disk
 from .takes import follow as take_follow
 from .takes import operators as take_operators
 from .takes import panel as take_panel
 from .takes import properties as take_properties
+from .takes import thumbnails as take_thumbnails
 
 # Registered from top to bottom, unregistered from bottom to top. A module may have CLASSES, `register` (called after
 # its classes exist) and `unregister` (called before they go).
 MODULES: tuple[ModuleType, ...] = (
     preferences,
+    local_backend,
     session,
     connection_operators,
     connection_panel,
     scene_link,
     scene_operators,
     scene_panel,
+    shot_properties,
+    camera_saved,
     camera_operators,
     camera_panel,
+    shot_operators,
+    shot_panel,
     take_properties,
+    take_thumbnails,
     take_follow,
     take_operators,
     take_panel,
+    take_disk,
+    sequencer_operators,
     saving,
 )
 

@@ -24,8 +24,8 @@ from environments import BACKEND, BLENDERS, LOCKS, ROOT
 
 CORE = ROOT / "ex4d_core"
 WHEELS_LOCK = LOCKS / "addon-wheels.txt"
-# Blender 4.2 to 5.0 are Python 3.11, 5.1 and later 3.13.
-PYTHONS = ("3.11", "3.13")
+# Blender 4.2 to 5.0 are Python 3.11, 5.1 and later 3.13; that of Debian is 3.14.
+PYTHONS = ("3.11", "3.13", "3.14")
 # Blender's name of each system, and the wheel tags that run there: Blender itself needs glibc 2.28, macOS 11 on Apple
 # silicon and macOS 10.15 on Intel.
 PLATFORMS = {

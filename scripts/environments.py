@@ -71,7 +71,12 @@ class Environment:
 
 BACKEND = Environment("backend", (3, 11), installs_project=True)
 # A further Blender is a line here and a `blender-<version>.in` beside the locks.
-BLENDERS = {"5.0": Environment("blender-5.0", (3, 11))}
+BLENDERS = {
+    "4.2": Environment("blender-4.2", (3, 11)),
+    "4.5": Environment("blender-4.5", (3, 11)),
+    "5.0": Environment("blender-5.0", (3, 11)),
+    "5.2": Environment("blender-5.2", (3, 13)),
+}
 ENVIRONMENTS = {environment.name: environment for environment in (BACKEND, *BLENDERS.values())}
 
 

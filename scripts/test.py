@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import environments
-from environments import BACKEND, BLENDERS, ROOT
+from environments import BACKEND, BLENDERS, ROOT, Environment
+from interpreters import PythonMissing
 
 TESTS = ROOT / "tests"
 BLENDER_TESTS = TESTS / "blender"
@@ -73,22 +74,26 @@ def main() -> None:
     )
     parser.add_argument(
         "--blender",
-        action="append",
-        choices=list(BLENDERS),
-        metavar="VERSION",
-        help=f"a Blender to test the add-on in: {', '.join(BLENDERS)} (default: 5.0); can be given several times",
+        type=blender_versions,
+        metavar="VERSIONS",
+        help=f"the Blenders to test the add-on in, with commas between: {', '.join(BLENDERS)} (default: all of them "
+        "whose Python this machine has)",
     )
     options, for_pytest = parser.parse_known_args()
-    blenders = [BLENDERS[version] for version in options.blender or ["5.0"]]
     with environments.exit_on_setup_error():
-        environments.ensure(BACKEND, *blenders)
+        environments.ensure(BACKEND)
+        blenders, left_out = ready_blenders(options.blender)
 
     flags, backend_paths, blender_paths = split_paths(for_pytest)
     chosen = bool(backend_paths or blender_paths)
     outcomes = [ruff("check"), ruff("format", "--check")]
 
     outside_blender = f"--ignore={BLENDER_TESTS.relative_to(ROOT)}"
-    variables = {"EX4D_BACKEND_PYTHON": str(BACKEND.python), "EX4D_BLENDER_PYTHON": str(blenders[0].python)}
+    variables = {"EX4D_BACKEND_PYTHON": str(BACKEND.python)}
+    if blenders:
+        # The chain's tests need one Blender: the newest that runs on the backend's own version of Python.
+        alike = [blender for blender in blenders if blender.python_version == BACKEND.python_version]
+        variables["EX4D_BLENDER_PYTHON"] = str((alike or blenders)[-1].python)
     if chosen and not backend_paths:
         outcomes.append(Outcome("tests, backend", "not run, only tests of Blender were asked for"))
     else:
@@ -105,7 +110,37 @@ def main() -> None:
             paths = blender_paths or [str(BLENDER_TESTS.relative_to(ROOT))]
             in_blender = {**variables, "EX4D_BLENDER_PYTHON": str(blender.python)}
             outcomes.append(run_pytest(name, blender.python, [*flags, *paths], in_blender))
-    sys.exit(report(outcomes, filtered=bool(for_pytest)))
+    sys.exit(report([*outcomes, *left_out], filtered=bool(for_pytest)))
+
+
+def blender_versions(text: str) -> list[str]:
+    """The versions in a list such as "4.2,5.0"."""
+    versions = [version.strip() for version in text.split(",")]
+    for version in versions:
+        if version not in BLENDERS:
+            message = f"no Blender is named {version!r}; there are {', '.join(BLENDERS)}"
+            raise argparse.ArgumentTypeError(message)
+    return versions
+
+
+def ready_blenders(versions: Sequence[str] | None) -> tuple[list[Environment], list[Outcome]]:
+    """The environments to test in, made where they are missing, and what was left out and why.
+
+    Raises:
+        SetupError: set-up failed. That a Python is missing is an error only for versions that were asked for by name.
+    """
+    ready, left_out = [], []
+    for version in versions or BLENDERS:
+        blender = BLENDERS[version]
+        try:
+            environments.ensure(blender)
+        except PythonMissing as error:
+            if versions:
+                raise
+            left_out.append(Outcome(f"tests, {blender.name}", f"not run. {error}"))
+            continue
+        ready.append(blender)
+    return ready, left_out
 
 
 def split_paths(arguments: Sequence[str]) -> tuple[list[str], list[str], list[str]]:

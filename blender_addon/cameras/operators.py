@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
 import bpy
@@ -11,7 +12,10 @@ from ex4d_core.scene import SceneError
 from ex4d_core.trajectories import EASINGS, PRESETS, Trajectory, TrajectoryError
 
 from ..scenes.link import active_scene_object
-from .presets import camera_from_preset
+from ..shots.properties import DEFAULT_LABEL, active_shot, add_shot, free_label, label_for, listed_shot
+from .presets import camera_from_preset, turned_round
+from .saved import PresetError, read_preset
+from .views import camera_to_view
 
 _PRESET_ITEMS = tuple(
     (name, f"Arc {name}°" if name.isdigit() else name.replace("_", " ").title(), does)
@@ -20,13 +24,49 @@ _PRESET_ITEMS = tuple(
 _EASING_ITEMS = tuple((name, name.replace("_", " ").title(), "How the move starts and ends") for name in EASINGS)
 
 
-class EX4D_OT_add_camera(bpy.types.Operator):
+class _AddsCamera:
+    """An operator that makes a camera for the active shot."""
+
+    easing: bpy.props.EnumProperty(
+        name="Easing", description="How the move starts and ends", items=_EASING_ITEMS, default="linear"
+    )
+    new_shot: bpy.props.BoolProperty(
+        name="As New Shot",
+        description="Add a shot for this camera, instead of giving it to the active shot",
+        default=False,
+    )
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        if active_scene_object(context) is None:
+            cls.poll_message_set("Select an imported EX-4D scene, or import one first")
+            return False
+        return True
+
+    def use(self, context: bpy.types.Context, camera: bpy.types.Object) -> None:
+        """Shoot with a camera, and look through it."""
+        scene = context.scene
+        if self.new_shot and (scene.ex4d_shots or active_shot(scene).camera is not None):
+            listed_shot(scene)
+            add_shot(scene, camera)
+        else:
+            shot = listed_shot(scene)
+            shot.camera = camera
+            if shot.label == DEFAULT_LABEL:
+                shot.label = free_label(scene, label_for(camera), besides=shot)
+        scene.camera = camera
+
+
+class EX4D_OT_add_camera(_AddsCamera, bpy.types.Operator):
     bl_idname = "ex4d.add_camera"
     bl_label = "Add Camera Move"
     bl_description = "Add a camera that starts at the source camera's view and makes a move, as keyframes to go on with"
-    bl_options: ClassVar[set[str]] = {"REGISTER", "UNDO"}
+    bl_options: ClassVar[set[str]] = {"REGISTER", "UNDO", "PRESET"}
 
     preset: bpy.props.EnumProperty(name="Move", description="What the camera does", items=_PRESET_ITEMS, default="30")
+    other_way: bpy.props.BoolProperty(
+        name="Other Way", description="Go left instead of right, down instead of up, out instead of in", default=False
+    )
     use_amount: bpy.props.BoolProperty(name="Own Amount", description="Choose how far the move goes", default=False)
     amount: bpy.props.FloatProperty(
         name="Amount", description="How far: degrees, a share of the subject's distance, or a lens factor", default=0.3
@@ -38,9 +78,80 @@ class EX4D_OT_add_camera(bpy.types.Operator):
         soft_min=-60.0,
         soft_max=60.0,
     )
+
+    def draw(self, context: bpy.types.Context) -> None:
+        layout = self.layout
+        layout.use_property_split = True
+        layout.prop(self, "preset")
+        layout.prop(self, "other_way")
+        _, meaning, _ = PRESETS[self.preset]
+        if meaning != "unused":
+            layout.prop(self, "use_amount")
+            if self.use_amount:
+                layout.prop(self, "amount", text=meaning.split(",")[0].capitalize())
+        if self.preset.isdigit() or self.preset == "orbit":
+            layout.prop(self, "elevation")
+        layout.prop(self, "easing")
+        layout.prop(self, "new_shot")
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        scene_object = active_scene_object(context)
+        try:
+            trajectory = Trajectory(self.preset, self.amount if self.use_amount else None, self.elevation, self.easing)
+            if self.other_way:
+                trajectory = turned_round(trajectory)
+            camera = camera_from_preset(scene_object, trajectory)
+        except (SceneError, CameraError, TrajectoryError) as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        self.use(context, camera)
+        return {"FINISHED"}
+
+
+class EX4D_OT_camera_to_view(_AddsCamera, bpy.types.Operator):
+    bl_idname = "ex4d.camera_to_view"
+    bl_label = "Move to This View"
+    bl_description = "Add a camera that goes from the source camera's view to what this viewport shows"
+    bl_options: ClassVar[set[str]] = {"REGISTER", "UNDO"}
+
     easing: bpy.props.EnumProperty(
-        name="Easing", description="How the move starts and ends", items=_EASING_ITEMS, default="linear"
+        name="Easing", description="How the move starts and ends", items=_EASING_ITEMS, default="ease_in_out"
     )
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        view = context.region_data
+        if view is None:
+            cls.poll_message_set("Use this in a 3D viewport")
+            return False
+        if view.view_perspective == "ORTHO":
+            cls.poll_message_set("This viewport is orthographic: press Numpad 5 for a view that a camera can have")
+            return False
+        return super().poll(context)
+
+    def draw(self, context: bpy.types.Context) -> None:
+        self.layout.use_property_split = True
+        self.layout.prop(self, "easing")
+        self.layout.prop(self, "new_shot")
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        try:
+            view_to_world = context.region_data.view_matrix.inverted()
+            camera = camera_to_view(active_scene_object(context), view_to_world, self.easing)
+        except (SceneError, CameraError) as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        self.use(context, camera)
+        return {"FINISHED"}
+
+
+class EX4D_OT_add_saved_camera(bpy.types.Operator):
+    bl_idname = "ex4d.add_saved_camera"
+    bl_label = "Add Saved Camera Move"
+    bl_description = "Add a camera that makes this saved move"
+    bl_options: ClassVar[set[str]] = {"UNDO"}
+
+    filepath: bpy.props.StringProperty(options={"HIDDEN", "SKIP_SAVE"})
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
@@ -49,29 +160,13 @@ class EX4D_OT_add_camera(bpy.types.Operator):
             return False
         return True
 
-    def draw(self, context: bpy.types.Context) -> None:
-        layout = self.layout
-        layout.use_property_split = True
-        layout.prop(self, "preset")
-        _, meaning, _ = PRESETS[self.preset]
-        if meaning != "unused":
-            layout.prop(self, "use_amount")
-            if self.use_amount:
-                layout.prop(self, "amount", text=meaning.split(",")[0].capitalize())
-        layout.prop(self, "elevation")
-        layout.prop(self, "easing")
-
     def execute(self, context: bpy.types.Context) -> set[str]:
-        scene_object = active_scene_object(context)
+        known = {*EX4D_OT_add_camera.__annotations__, *_AddsCamera.__annotations__}
         try:
-            trajectory = Trajectory(self.preset, self.amount if self.use_amount else None, self.elevation, self.easing)
-            camera = camera_from_preset(scene_object, trajectory)
-        except (SceneError, CameraError, TrajectoryError) as error:
+            return bpy.ops.ex4d.add_camera(**read_preset(Path(self.filepath), known))
+        except (PresetError, TypeError) as error:  # TypeError: a value that the operator does not take
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
-        context.scene.camera = camera
-        context.scene.ex4d_shot.camera = camera
-        return {"FINISHED"}
 
 
-CLASSES = (EX4D_OT_add_camera,)
+CLASSES = (EX4D_OT_add_camera, EX4D_OT_camera_to_view, EX4D_OT_add_saved_camera)

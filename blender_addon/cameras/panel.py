@@ -1,11 +1,12 @@
-"""Side bar: cameras of shots."""
+"""Side bar: camera moves to start a shot from."""
 
 from __future__ import annotations
 
 import bpy
 
 from ..connection.panel import CATEGORY
-from .operators import EX4D_OT_add_camera
+from .operators import EX4D_OT_add_camera, EX4D_OT_camera_to_view
+from .saved import EX4D_MT_saved_moves
 
 
 class EX4D_PT_camera(bpy.types.Panel):
@@ -17,8 +18,10 @@ class EX4D_PT_camera(bpy.types.Panel):
 
     def draw(self, context: bpy.types.Context) -> None:
         layout = self.layout
-        layout.operator_menu_enum(EX4D_OT_add_camera.bl_idname, "preset", text="Add Camera Move", icon="CAMERA_DATA")
-        layout.prop(context.scene.ex4d_shot, "camera")
+        row = layout.row(align=True)
+        row.operator_menu_enum(EX4D_OT_add_camera.bl_idname, "preset", text="Add Camera Move", icon="CAMERA_DATA")
+        row.menu(EX4D_MT_saved_moves.__name__, text="", icon="PRESET")
+        layout.operator(EX4D_OT_camera_to_view.bl_idname, icon="VIEW_CAMERA")
 
 
 CLASSES = (EX4D_PT_camera,)

@@ -7,7 +7,8 @@ from dataclasses import replace
 import bpy
 
 from ex4d_core.cameras import CameraError
-from ex4d_core.trajectories import Trajectory, build_path
+from ex4d_core.scene import Scene
+from ex4d_core.trajectories import PRESETS, Trajectory, build_path
 
 from ..scenes.link import open_scene
 from .keyframes import new_camera
@@ -36,6 +37,29 @@ def camera_from_preset(
         TrajectoryError: the amount cannot be made at the subject's distance.
     """
     scene = open_scene(scene_object)
+    start, first, frames = move_frames(scene, scene_object, frame_start, frames)
+    source = scene.source_camera().frames(first, first + frames)
+    path = build_path(
+        trajectory, frames, source.intrinsics[0], source.width, source.height, scene.manifest.subject_distance
+    )
+    # Moves are made from where the source camera stands when they start.
+    path = replace(path, world_to_camera=path.world_to_camera @ source.world_to_camera[0])
+    collection = collection or scene_object.users_collection[0]
+    return new_camera(name or f"Camera {trajectory.preset}", path, scene_object, start, collection)
+
+
+def move_frames(
+    scene: Scene, scene_object: bpy.types.Object, frame_start: int | None = None, frames: int | None = None
+) -> tuple[int, int, int]:
+    """Where a move lies: its first Blender frame, the footage frame shown there, and its number of frames.
+
+    Args:
+        frame_start: Blender frame at which it starts; that of the footage by default.
+        frames: how many; by default all that the footage has from there on.
+
+    Raises:
+        CameraError: it does not lie within the footage.
+    """
     link = scene_object.ex4d_scene
     start = link.frame_start if frame_start is None else frame_start
     first = start - link.frame_start
@@ -45,11 +69,18 @@ def camera_from_preset(
             f"a move from frame {start} over {frames} frames leaves the footage, which lies at frames "
             f"{link.frame_start} to {link.frame_start + scene.manifest.frames - 1}"
         )
-    source = scene.source_camera().frames(first, first + frames)
-    path = build_path(
-        trajectory, frames, source.intrinsics[0], source.width, source.height, scene.manifest.subject_distance
-    )
-    # Moves are made from where the source camera stands when they start.
-    path = replace(path, world_to_camera=path.world_to_camera @ source.world_to_camera[0])
-    collection = collection or scene_object.users_collection[0]
-    return new_camera(name or f"Camera {trajectory.preset}", path, scene_object, start, collection)
+    return start, first, frames
+
+
+def turned_round(trajectory: Trajectory) -> Trajectory:
+    """The same move the other way: left instead of right, down instead of up, out instead of in.
+
+    Lens moves have no other way; their opposite is a preset of its own.
+    """
+    opposites = {"zoom_in": "zoom_out", "zoom_out": "zoom_in", "dolly_in": "dolly_out", "dolly_out": "dolly_in"}
+    if trajectory.preset in opposites:
+        return replace(trajectory, preset=opposites[trajectory.preset])
+    if trajectory.preset not in PRESETS or PRESETS[trajectory.preset][1] == "unused":
+        return replace(trajectory, preset=f"{-float(trajectory.preset):g}")
+    amount = PRESETS[trajectory.preset][2] if trajectory.amount is None else trajectory.amount
+    return replace(trajectory, amount=-amount)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import bpy
 
-from .preferences import ADDON_PACKAGE
+from .local_backend import StartError, local_backend
+from .preferences import ADDON_PACKAGE, connection_settings, is_loopback, log_folder, preferences
 from .session import session
 
 
@@ -28,4 +29,49 @@ class EX4D_OT_preferences(bpy.types.Operator):
         return {"FINISHED"}
 
 
-CLASSES = (EX4D_OT_reconnect, EX4D_OT_preferences)
+class EX4D_OT_start_backend(bpy.types.Operator):
+    bl_idname = "ex4d.start_backend"
+    bl_label = "Start Local Backend"
+    bl_description = "Run the backend command of the preferences on this computer; it ends with Blender"
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        if local_backend.running:
+            cls.poll_message_set("The backend that was started from here is running already")
+            return False
+        if not is_loopback(connection_settings().address):
+            cls.poll_message_set("The preferences name a backend on another computer; start it there")
+            return False
+        return True
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        chosen = preferences()
+        command = chosen.serve_command if chosen else "ex4d serve"
+        try:
+            local_backend.start(command, connection_settings().address, log_folder() / "backend.log")
+        except (StartError, OSError) as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        session().redraw()
+        return {"FINISHED"}
+
+
+class EX4D_OT_stop_backend(bpy.types.Operator):
+    bl_idname = "ex4d.stop_backend"
+    bl_label = "Stop Local Backend"
+    bl_description = "End the backend that was started from here; its jobs go on when it is started again"
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        if not local_backend.running:
+            cls.poll_message_set("No backend was started from here")
+            return False
+        return True
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        local_backend.ask_to_end()
+        session().redraw()
+        return {"FINISHED"}
+
+
+CLASSES = (EX4D_OT_reconnect, EX4D_OT_preferences, EX4D_OT_start_backend, EX4D_OT_stop_backend)

@@ -8,7 +8,9 @@ import bpy
 
 from ex4d_core.client import ConnectionState
 
-from .operators import EX4D_OT_preferences, EX4D_OT_reconnect
+from .local_backend import local_backend
+from .operators import EX4D_OT_preferences, EX4D_OT_reconnect, EX4D_OT_start_backend
+from .preferences import is_loopback
 from .session import session
 
 CATEGORY = "EX-4D"
@@ -25,6 +27,11 @@ class EX4D_PT_connection(bpy.types.Panel):
     def draw(self, context: bpy.types.Context) -> None:
         state = session().client.state if session().client else None
         draw_text(self.layout, session().state_text(), context, _ICONS.get(state, "UNLINKED"))
+        if state in (ConnectionState.CONNECTING, ConnectionState.UNREACHABLE):
+            if text := local_backend.text():
+                draw_text(self.layout, text, context, "INFO" if local_backend.running else "ERROR")
+            if not local_backend.running and is_loopback(session().client.address):
+                self.layout.operator(EX4D_OT_start_backend.bl_idname, icon="PLAY")
         row = self.layout.row(align=True)
         row.operator(EX4D_OT_reconnect.bl_idname, icon="FILE_REFRESH")
         row.operator(EX4D_OT_preferences.bl_idname, text="", icon="PREFERENCES")

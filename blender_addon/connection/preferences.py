@@ -7,9 +7,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import bpy
+from bpy.app.translations import pgettext_iface as iface_
 
 from ex4d_core.client import ClientKeys
 from ex4d_core.messages import DEFAULT_ADDRESS
+
+from .local_backend import local_backend
 
 ADDON_PACKAGE = __package__.rpartition(".")[0]
 
@@ -47,6 +50,24 @@ class EX4D_Preferences(bpy.types.AddonPreferences):
         description="The backend's public certificate (.key), for a backend on another machine",
         subtype="FILE_PATH",
     )
+    serve_command: bpy.props.StringProperty(
+        name="Backend Command",
+        description="What starts a backend on this computer; the address is added to it",
+        default="ex4d serve",
+    )
+    licence: bpy.props.EnumProperty(
+        name="Results Are For",
+        description="What you may use the results for; it decides which parts of the backend make them",
+        items=(
+            (
+                "ANY",
+                "Any Work",
+                "Also work that earns money: nothing that is for research only has a part in the result",
+            ),
+            ("RESEARCH", "Research Only", "The backend may also use parts that are for research only, if it has them"),
+        ),
+        default="ANY",
+    )
     output_folder: bpy.props.StringProperty(
         name="Takes of Unsaved Files",
         description="Where takes are kept while the .blend is not saved; saved files keep theirs in //takes",
@@ -57,10 +78,22 @@ class EX4D_Preferences(bpy.types.AddonPreferences):
         layout = self.layout
         layout.use_property_split = True
         layout.prop(self, "address")
-        if not is_loopback(self.address):
+        if is_loopback(self.address):
+            row = layout.row(align=True)
+            row.prop(self, "serve_command")
+            verb = "ex4d.stop_backend" if local_backend.running else "ex4d.start_backend"
+            row.operator(verb, text="", icon="PAUSE" if local_backend.running else "PLAY")
+            if text := local_backend.text():
+                layout.label(text=text, icon="INFO" if local_backend.running else "ERROR", translate=False)
+        else:
             layout.prop(self, "client_secret")
             layout.prop(self, "server_public")
+        layout.prop(self, "licence")
         layout.prop(self, "output_folder", placeholder=str(default_output_folder()))
+        row = layout.row(align=True)
+        row.label(text=context.window_manager.ex4d_takes_on_disk or iface_("Takes of unsaved files on disk"))
+        row.operator("ex4d.measure_takes", icon="FILE_REFRESH")
+        row.operator("ex4d.clear_takes", icon="TRASH")
 
 
 CLASSES = (EX4D_Preferences,)
@@ -109,6 +142,17 @@ def output_folder() -> Path:
     if chosen is None or not chosen.output_folder:
         return default_output_folder()
     return Path(bpy.path.abspath(chosen.output_folder))
+
+
+def permitted_rasterizer() -> str:
+    """The rasterizer to ask for, by the licence setting: nvdiffrast, which "auto" prefers, is for research only."""
+    chosen = preferences()
+    return "auto" if chosen is not None and chosen.licence == "RESEARCH" else "warp"
+
+
+def log_folder() -> Path:
+    """Where the log of a backend goes that is started from Blender."""
+    return default_output_folder().parent
 
 
 def default_output_folder() -> Path:

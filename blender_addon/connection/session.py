@@ -154,8 +154,10 @@ class Session:
 
 
 def _redraw_side_bars() -> None:
-    """Draw the 3D viewports' side bars again, and not what is beside them."""
+    """Draw the 3D viewports' side bars and the status bar again, and not what is beside them."""
     for window in bpy.context.window_manager.windows:
+        if not len(window.modal_operators):  # whose hints are in the status bar
+            window.workspace.status_text_set_internal(None)
         for area in window.screen.areas:
             if area.type == "VIEW_3D":
                 for region in area.regions:

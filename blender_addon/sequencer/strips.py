@@ -15,9 +15,12 @@ import bpy
 
 from ..paths import to_blend
 from ..scenes.color_space import tag_as_finished
+from .proxies import offer_proxies
 
 TAKE_KEY = "ex4d_take"
 REQUEST = "ex4d_request"
+# On the speed effect that retimes a take's movie: the take's key.
+SPEED_OF = "ex4d_speed_of"
 MAX_CHANNELS = 128
 
 
@@ -35,6 +38,7 @@ class TakeStrip:
         frame_start: Blender frame of the take's first frame.
         frames: of the whole take; room for all of them is kept free.
         request: what was asked for, kept on the strip as JSON.
+        fps: frames a second at which the take plays right; 0 for one frame of the scene each.
     """
 
     key: str
@@ -42,6 +46,18 @@ class TakeStrip:
     frame_start: int
     frames: int
     request: Mapping[str, Any]
+    fps: float = 0.0
+
+    def length_in(self, scene: bpy.types.Scene) -> int:
+        """Frames of a scene that the whole take lasts, at the scene's rate."""
+        speed = self.speed_in(scene)
+        return self.frames if speed == 1.0 else max(1, round(self.frames / speed))
+
+    def speed_in(self, scene: bpy.types.Scene) -> float:
+        """Frames of the take for each frame of a scene; 1 where the rates are the same."""
+        rate = scene.render.fps / scene.render.fps_base
+        # Blender keeps its rate as a 32-bit number.
+        return 1.0 if not self.fps or abs(self.fps / rate - 1.0) < 1e-5 else self.fps / rate
 
 
 def strips_of(scene: bpy.types.Scene):
@@ -55,6 +71,13 @@ def find_strip(scene: bpy.types.Scene, key: str) -> bpy.types.Strip | None:
     if scene.sequence_editor is None:
         return None
     return next((strip for strip in strips_of(scene) if strip.get(TAKE_KEY) == key), None)
+
+
+def strips_of_take(scene: bpy.types.Scene, key: str) -> list[bpy.types.Strip]:
+    """All strips of a take: its picture, and the speed effect over it if it was retimed."""
+    if scene.sequence_editor is None:
+        return []
+    return [strip for strip in strips_of(scene) if key in (strip.get(TAKE_KEY), strip.get(SPEED_OF))]
 
 
 def free_channel(scene: bpy.types.Scene, start: int, end: int, besides: bpy.types.Strip | None = None) -> int:
@@ -93,7 +116,8 @@ def grow_image_strip(scene: bpy.types.Scene, take: TakeStrip, pictures: Mapping[
     if ready == 0 or (strip is not None and strip.type != "IMAGE"):
         return strip
     if strip is None:
-        channel = free_channel(scene, take.frame_start, take.frame_start + take.frames)
+        length = max(take.frames, take.length_in(scene))
+        channel = free_channel(scene, take.frame_start, take.frame_start + length)
         # Blender decodes the picture to make a strip of it (14 ms for the first one), unless it is not there.
         not_there = to_blend(pictures[0].with_name("pending.png"))
         strip = strips_of(scene).new_image(take.label, not_there, channel, take.frame_start, fit_method="ORIGINAL")
@@ -122,19 +146,49 @@ def replace_with_movie(scene: bpy.types.Scene, take: TakeStrip, movie: Path) -> 
     if strip is not None and strip.type == "MOVIE":
         return strip
     start = take.frame_start if strip is None else strip.frame_final_start
+    end = start + max(take.frames, take.length_in(scene))
     movie_strip = strips_of(scene).new_movie(
-        take.label, to_blend(movie), free_channel(scene, start, start + take.frames), start, fit_method="ORIGINAL"
+        take.label, to_blend(movie), free_channel(scene, start, end), start, fit_method="ORIGINAL"
     )
     readable = movie_strip.frame_duration
     if readable < take.frames:  # Blender makes a strip of one frame of what it cannot read
         strips_of(scene).remove(movie_strip)
         raise StripError(f"Blender reads {readable} of {take.frames} frames from {movie}; its frames stay as they are")
     if strip is not None:
-        channel = _channel_kept_or_free(scene, strip, start + take.frames, besides=movie_strip)
+        channel = _channel_kept_or_free(scene, strip, end, besides=movie_strip)
+        movie_strip.mute = strip.mute
         strips_of(scene).remove(strip)
         movie_strip.channel = channel
     _mark(scene, movie_strip, take)
+    _retime(scene, movie_strip, take)
+    offer_proxies(movie_strip)
     return movie_strip
+
+
+def _retime(scene: bpy.types.Scene, strip: bpy.types.Strip, take: TakeStrip) -> None:
+    """Let a movie last as long as it was filmed, by a speed effect over it.
+
+    Blender's own retiming keys cannot be set from Python in 4.2 to 5.2 (`retiming_keys.add` adds none, or crashes), and
+    `new_movie` does not look at rates; the effect exists in all of them, and repeats or drops whole frames.
+    """
+    speed = take.speed_in(scene)
+    if speed == 1.0:
+        return
+    start, length = strip.frame_final_start, take.length_in(scene)
+    # The effect is as long as what it is on, so that is made longer (a still at its end, which is not reached).
+    strip.frame_final_end = start + length
+    modern = bpy.app.version >= (5, 0, 0)
+    effect = strips_of(scene).new_effect(
+        name=f"{take.label} speed",
+        type="SPEED",
+        channel=free_channel(scene, start, start + length),
+        frame_start=start,
+        **({"length": length, "input1": strip} if modern else {"frame_end": start + length, "seq1": strip}),
+    )
+    effect.speed_control = "MULTIPLY"
+    effect.speed_factor = speed
+    effect.mute = strip.mute
+    effect[SPEED_OF] = take.key
 
 
 def _mark(scene: bpy.types.Scene, strip: bpy.types.Strip, take: TakeStrip) -> None:

@@ -7,7 +7,9 @@ that a saved file, an undo step or another Blender finds its way back. Frames an
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+import time
+import uuid
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import bpy
@@ -21,8 +23,17 @@ from ex4d_core.takes import Take
 from ..connection.session import NotConnectedError, session
 from ..paths import from_blend, to_blend
 from ..scenes.link import is_scene_object, open_scene
-from ..sequencer.strips import StripError, TakeStrip, grow_image_strip, replace_with_movie
-from .properties import EX4D_Take, find_take
+from ..sequencer.strips import (
+    TAKE_KEY,
+    StripError,
+    TakeStrip,
+    find_strip,
+    grow_image_strip,
+    replace_with_movie,
+    strips_of_take,
+)
+from .pace import Pace
+from .properties import EX4D_Take, find_take, takes_of_shot
 from .shots import load_request, new_take_folder, request_metadata, save_request
 
 SENDING, STOPPED = "sending", "stopped"
@@ -49,6 +60,8 @@ class Following:
         undone: whether an undo step may have changed its entry or its strip.
         withdrawn: cancelled before the backend had named the job.
         over: nothing more will happen.
+        placed: whether its strip has been in the sequencer; one that is gone since was removed on purpose.
+        pace: how fast the present step goes.
     """
 
     take: Take
@@ -63,12 +76,16 @@ class Following:
     undone: bool = False
     withdrawn: bool = False
     over: bool = False
+    placed: bool = False
+    pace: Pace = field(default_factory=Pace)
 
 
 _following: dict[str, Following] = {}
 
 
-def send_take(scene: Scene, request: ShotRequest, frame_start: int, blender_scene: bpy.types.Scene) -> EX4D_Take:
+def send_take(
+    scene: Scene, request: ShotRequest, frame_start: int, blender_scene: bpy.types.Scene, shot: str = ""
+) -> EX4D_Take:
     """Send a shot to the backend and follow it; the strip will appear in ``blender_scene``.
 
     Works while no backend answers: the shot is sent as soon as one does.
@@ -76,6 +93,7 @@ def send_take(scene: Scene, request: ShotRequest, frame_start: int, blender_scen
     Args:
         scene: the opened package that the request is about.
         frame_start: Blender frame of the take's first frame.
+        shot: key of the shot that this is a take of; its takes are versions of each other.
 
     Raises:
         OSError: the take's folder cannot be made.
@@ -83,10 +101,11 @@ def send_take(scene: Scene, request: ShotRequest, frame_start: int, blender_scen
     folder = new_take_folder(request.label)
     save_request(folder, request)
     take = Take(request, folder)
-    strip = TakeStrip(
-        take.key, request.label or folder.name, frame_start, len(request.camera), request_metadata(request)
-    )
+    label, frames, fps = request.label or folder.name, len(request.camera), float(scene.manifest.fps)
+    strip = TakeStrip(take.key, label, frame_start, frames, request_metadata(request), fps)
     entry = _add_entry(blender_scene, take, strip)
+    entry.version = 1 + max((one.version for one in takes_of_shot(blender_scene, shot)), default=0)
+    entry.shot = shot
     _follow(Following(take, scene, strip, blender_scene.name))
     return entry
 
@@ -109,18 +128,64 @@ def resume_take(entry: EX4D_Take) -> None:
         _abandon(known)
     try:
         request = load_request(folder)
-        scene = None if entry.job else _package_of(request)
+        scene = None if entry.job else package_of(request)
     except (RequestError, SceneError) as error:
         entry.state, entry.reason = STOPPED, str(error)
         return
     take = Take(
         request, folder, key=entry.key, job=entry.job, last_event=entry.last_event, frames=_frames_on_disk(folder)
     )
-    strip = TakeStrip(entry.key, entry.label, entry.frame_start, entry.frames, request_metadata(request))
     entry.reason = ""
     if not entry.job:
         entry.state = SENDING
-    _follow(Following(take, scene, strip, entry.id_data.name))
+    _follow(Following(take, scene, _strip_of(entry, request), entry.id_data.name))
+
+
+def retry_take(entry: EX4D_Take) -> None:
+    """Send a take that failed or was cancelled once more, as a job of its own, into the same folder and strip.
+
+    Raises:
+        RequestError: its request cannot be read, or its scene is not in the file.
+        SceneError: the scene package is missing or changed.
+    """
+    request = load_request(from_blend(entry.folder))
+    scene = package_of(request)
+    known = _following.get(entry.key)
+    if known is not None:
+        _abandon(known)
+    strip, key = find_strip(entry.id_data, entry.key), uuid.uuid4().hex
+    if strip is not None:
+        strip[TAKE_KEY] = key
+    entry.key, entry.job, entry.last_event = key, "", 0
+    entry.state, entry.stage, entry.reason, entry.progress = SENDING, "", "", 0.0
+    take = Take(request, from_blend(entry.folder), key=key)
+    _follow(Following(take, scene, _strip_of(entry, request), entry.id_data.name))
+
+
+def place_take(entry: EX4D_Take) -> None:
+    """Put a take into its scene's sequencer again: the movie, or as many frames as there are.
+
+    Raises:
+        RequestError: its request cannot be read.
+        StripError: no channel is free, or the files are gone.
+    """
+    folder = from_blend(entry.folder)
+    strip = _strip_of(entry, load_request(folder))
+    following = _following.get(entry.key)
+    if (folder / MOVIE).is_file():
+        replace_with_movie(entry.id_data, strip, folder / MOVIE)
+    elif grow_image_strip(entry.id_data, strip, _frames_on_disk(folder)) is None:
+        raise StripError(f"no frames of this take are in {folder} yet")
+    if following is not None:
+        following.placed, following.strip_problem = True, ""
+    show_version(entry.id_data, entry)
+
+
+def show_version(blender_scene: bpy.types.Scene, entry: EX4D_Take) -> None:
+    """Let this take be seen of all that its shot has: the others' strips are muted."""
+    for one in takes_of_shot(blender_scene, entry.shot) or [entry]:
+        for strip in strips_of_take(blender_scene, one.key):
+            strip.mute = one.key != entry.key
 
 
 def cancel_take(entry: EX4D_Take) -> None:
@@ -148,12 +213,20 @@ def forget_take(blender_scene: bpy.types.Scene, entry: EX4D_Take) -> None:
     following = _following.get(entry.key)
     if following is not None:
         _abandon(following)
-    blender_scene.ex4d_takes.remove(list(blender_scene.ex4d_takes).index(entry))
+    index = list(blender_scene.ex4d_takes).index(entry)
+    blender_scene.ex4d_takes.remove(index)
+    if blender_scene.ex4d_take_index >= index > 0:
+        blender_scene.ex4d_take_index -= 1
 
 
 def is_followed(entry: EX4D_Take) -> bool:
     """Whether this take is under way in this Blender."""
     return entry.key in _following and not _following[entry.key].over
+
+
+def followed_folders() -> set[Path]:
+    """Folders that takes under way write into, those of other files too."""
+    return {following.take.folder for following in _following.values() if not following.over}
 
 
 def follow_all() -> None:
@@ -205,15 +278,21 @@ def _restore(following: Following) -> None:
         _add_entry(home, following.take, following.strip)
     elif found[1].state in FINAL_STATES:
         return  # as it was; a strip that is not there was removed on purpose
-    following.shown = 0
+    following.shown, following.placed = 0, False
     _show(following)
+
+
+def _strip_of(entry: EX4D_Take, request: ShotRequest) -> TakeStrip:
+    metadata = request_metadata(request)
+    return TakeStrip(entry.key, entry.label, entry.frame_start, entry.frames, metadata, entry.fps)
 
 
 def _add_entry(blender_scene: bpy.types.Scene, take: Take, strip: TakeStrip) -> EX4D_Take:
     entry = blender_scene.ex4d_takes.add()
     entry.label = entry.name = strip.label
     entry.key, entry.folder = take.key, to_blend(take.folder)
-    entry.frame_start, entry.frames = strip.frame_start, strip.frames
+    entry.frame_start, entry.frames, entry.fps = strip.frame_start, strip.frames, strip.fps
+    blender_scene.ex4d_take_index = len(blender_scene.ex4d_takes) - 1
     return entry
 
 
@@ -224,7 +303,7 @@ def _show(following: Following) -> None:
         return  # another file is open; the take goes on into its folder
     blender_scene, entry = found
     following.home = blender_scene.name
-    before = (entry.state, entry.stage, entry.progress, entry.reason, entry.last_event)
+    before = _shown_values(entry)
     _show_state(following, entry)
     try:
         _show_strip(following, entry, blender_scene)
@@ -233,8 +312,13 @@ def _show(following: Following) -> None:
         following.strip_problem = str(error)
     # Only now are the frames up to this event in the strip.
     _set(entry, "last_event", following.take.last_event)
-    if before != (entry.state, entry.stage, entry.progress, entry.reason, entry.last_event):
+    if before != _shown_values(entry):
         session().redraw()
+
+
+def _shown_values(entry: EX4D_Take) -> tuple:
+    shown = (entry.state, entry.stage, entry.progress, entry.reason, entry.last_event)
+    return (*shown, entry.queue_position, entry.seconds_left)
 
 
 def _show_state(following: Following, entry: EX4D_Take) -> None:
@@ -255,17 +339,30 @@ def _show_state(following: Following, entry: EX4D_Take) -> None:
         _set(entry, "stage", "fetching" if fetching else status.stage)
         _set(entry, "reason", status.reason or following.strip_problem)
         _set(entry, "progress", status.done / status.total if status.total else float(status.state == "done"))
+        _set(entry, "queue_position", status.queue_position)
+    left = None if following.over else following.pace.seconds_left(time.monotonic(), entry.stage, entry.progress)
+    _set(entry, "seconds_left", -1 if left is None else round(left))
 
 
 def _show_strip(following: Following, entry: EX4D_Take, blender_scene: bpy.types.Scene) -> None:
     take = following.take
-    if following.over and entry.state == "done" and (take.folder / MOVIE).is_file():
-        replace_with_movie(blender_scene, following.strip, take.folder / MOVIE)
-        return
     following.rested += 1
-    if len(take.frames) != following.shown and (following.over or following.rested > _REST_TICKS):
+    finished = following.over and entry.state == "done" and (take.folder / MOVIE).is_file()
+    due = len(take.frames) != following.shown and (following.over or following.rested > _REST_TICKS)
+    if not finished and not due:
+        return
+    before = find_strip(blender_scene, following.take.key)
+    if before is None and following.placed:
+        raise StripError("its strip was removed, so it stays away; Put in Sequencer brings it back")
+    if finished:
+        replace_with_movie(blender_scene, following.strip, take.folder / MOVIE)
+    else:
         grow_image_strip(blender_scene, following.strip, take.frames)
         following.shown, following.rested = len(take.frames), 0
+    if before is None and find_strip(blender_scene, following.take.key) is not None:
+        following.placed = True
+        show_version(blender_scene, entry)
+    following.placed = following.placed or before is not None
 
 
 def _set(entry: EX4D_Take, name: str, value: object) -> None:
@@ -274,11 +371,20 @@ def _set(entry: EX4D_Take, name: str, value: object) -> None:
         setattr(entry, name, value)
 
 
-def _package_of(request: ShotRequest) -> Scene:
+def package_of(request: ShotRequest) -> Scene:
     """The package that a request is about, from the open file's imported scenes."""
+    return open_scene(object_of(request))
+
+
+def object_of(request: ShotRequest) -> bpy.types.Object:
+    """The imported scene that a request is about.
+
+    Raises:
+        RequestError: it is not in the file.
+    """
     for candidate in bpy.data.objects:
         if is_scene_object(candidate) and candidate.ex4d_scene.digest == request.scene:
-            return open_scene(candidate)
+            return candidate
     raise RequestError("the imported scene that this take is about is not in the file any more; import it again")
 
 

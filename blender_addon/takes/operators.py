@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import bpy
 
 from ex4d_core.cameras import CameraError
@@ -9,10 +11,23 @@ from ex4d_core.messages import FINAL_STATES
 from ex4d_core.scene import SceneError
 from ex4d_core.shot import PreviewSettings, RequestError
 
-from ..connection.session import NotConnectedError
+from ..connection.session import NotConnectedError, session
 from ..scenes.link import active_scene_object, is_scene_object
-from .follow import STOPPED, cancel_take, forget_take, is_followed, resume_take, send_take
-from .properties import EX4D_Take, find_take
+from ..sequencer.strips import StripError, find_strip
+from ..shots.properties import active_shot, key_of
+from .follow import (
+    STOPPED,
+    cancel_take,
+    forget_take,
+    is_followed,
+    place_take,
+    resume_take,
+    retry_take,
+    send_take,
+    show_version,
+)
+from .properties import EX4D_Take, active_take, find_take
+from .restore import restore_take
 from .shots import build_request, shot_range
 
 
@@ -32,20 +47,22 @@ class EX4D_OT_send_take(bpy.types.Operator):
         return True
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        blender_scene, shot = context.scene, context.scene.ex4d_shot
-        scene_object = _scene_object(context)
+        blender_scene = context.scene
+        scene_object, camera = _scene_object(context), _camera(context)
+        shot = active_shot(blender_scene)
         frame_start, frame_end = shot_range(blender_scene, scene_object)
         color = tuple(round(255 * value) for value in shot.hole_color)
         try:
             scene, request = build_request(
                 scene_object,
-                _camera(context),
+                camera,
                 frame_start,
                 frame_end,
                 preview=PreviewSettings(shot.holes, color),
+                engine=shot.engine,
                 label=shot.label,
             )
-            send_take(scene, request, frame_start, blender_scene)
+            send_take(scene, request, frame_start, blender_scene, key_of(shot))
         except (SceneError, CameraError, RequestError, OSError) as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
@@ -57,15 +74,30 @@ class EX4D_OT_send_take(bpy.types.Operator):
 
 
 class _OnTake:
-    """An operator on the take whose key it is given."""
+    """An operator on the take whose key it is given, or on the one that the list has marked."""
 
     key: bpy.props.StringProperty(options={"HIDDEN", "SKIP_SAVE"})
 
-    def found(self) -> tuple[bpy.types.Scene, EX4D_Take] | None:
-        found = find_take(self.key)
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        if not context.scene.ex4d_takes:
+            cls.poll_message_set("There are no takes in this scene yet; press Preview")
+            return False
+        return True
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        marked = active_take(context.scene)
+        found = find_take(self.key) if self.key or marked is None else (context.scene, marked)
         if found is None:
             self.report({"WARNING"}, "This take is not in the file any more")
-        return found
+            return {"CANCELLED"}
+        try:
+            self.work(context, *found)
+        except (NotConnectedError, RequestError, SceneError, CameraError, StripError, OSError) as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        session().redraw()
+        return {"FINISHED"}
 
 
 class EX4D_OT_cancel_take(_OnTake, bpy.types.Operator):
@@ -73,16 +105,8 @@ class EX4D_OT_cancel_take(_OnTake, bpy.types.Operator):
     bl_label = "Cancel Take"
     bl_description = "Stop making this take; frames that have arrived stay"
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
-        found = self.found()
-        if found is None:
-            return {"CANCELLED"}
-        try:
-            cancel_take(found[1])
-        except NotConnectedError as error:
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
-        return {"FINISHED"}
+    def work(self, context: bpy.types.Context, blender_scene: bpy.types.Scene, entry: EX4D_Take) -> None:
+        cancel_take(entry)
 
 
 class EX4D_OT_resume_take(_OnTake, bpy.types.Operator):
@@ -90,12 +114,17 @@ class EX4D_OT_resume_take(_OnTake, bpy.types.Operator):
     bl_label = "Go On With Take"
     bl_description = "Try again to send this take, or to fetch its frames"
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
-        found = self.found()
-        if found is None:
-            return {"CANCELLED"}
-        resume_take(found[1])
-        return {"FINISHED"}
+    def work(self, context: bpy.types.Context, blender_scene: bpy.types.Scene, entry: EX4D_Take) -> None:
+        resume_take(entry)
+
+
+class EX4D_OT_retry_take(_OnTake, bpy.types.Operator):
+    bl_idname = "ex4d.retry_take"
+    bl_label = "Make Take Again"
+    bl_description = "Send the same request once more, as a new job; its pictures take the place of the old ones"
+
+    def work(self, context: bpy.types.Context, blender_scene: bpy.types.Scene, entry: EX4D_Take) -> None:
+        retry_take(entry)
 
 
 class EX4D_OT_forget_take(_OnTake, bpy.types.Operator):
@@ -103,15 +132,54 @@ class EX4D_OT_forget_take(_OnTake, bpy.types.Operator):
     bl_label = "Remove Take From List"
     bl_description = "Take this out of the list; its strip and its files stay"
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
-        found = self.found()
-        if found is None:
-            return {"CANCELLED"}
-        forget_take(*found)
-        return {"FINISHED"}
+    def work(self, context: bpy.types.Context, blender_scene: bpy.types.Scene, entry: EX4D_Take) -> None:
+        forget_take(blender_scene, entry)
 
 
-CLASSES = (EX4D_OT_send_take, EX4D_OT_cancel_take, EX4D_OT_resume_take, EX4D_OT_forget_take)
+class EX4D_OT_show_take(_OnTake, bpy.types.Operator):
+    bl_idname = "ex4d.show_take"
+    bl_label = "Show This Version"
+    bl_description = "Let this take be seen in the sequencer, and mute the other takes of its shot"
+    bl_options: ClassVar[set[str]] = {"UNDO"}
+
+    def work(self, context: bpy.types.Context, blender_scene: bpy.types.Scene, entry: EX4D_Take) -> None:
+        if find_strip(blender_scene, entry.key) is None:
+            raise StripError("this take has no strip in the sequencer; Put in Sequencer makes one")
+        show_version(blender_scene, entry)
+
+
+class EX4D_OT_place_take(_OnTake, bpy.types.Operator):
+    bl_idname = "ex4d.place_take"
+    bl_label = "Put in Sequencer"
+    bl_description = "Put this take's movie, or the frames that are there, into the sequencer again"
+    bl_options: ClassVar[set[str]] = {"UNDO"}
+
+    def work(self, context: bpy.types.Context, blender_scene: bpy.types.Scene, entry: EX4D_Take) -> None:
+        place_take(entry)
+
+
+class EX4D_OT_restore_take(_OnTake, bpy.types.Operator):
+    bl_idname = "ex4d.restore_take"
+    bl_label = "Use These Settings"
+    bl_description = "Set the shot as it was for this take, with a new camera that moves as the take's did"
+    bl_options: ClassVar[set[str]] = {"UNDO"}
+
+    def work(self, context: bpy.types.Context, blender_scene: bpy.types.Scene, entry: EX4D_Take) -> None:
+        note = restore_take(blender_scene, entry)
+        if note:
+            self.report({"WARNING"}, note)
+
+
+CLASSES = (
+    EX4D_OT_send_take,
+    EX4D_OT_cancel_take,
+    EX4D_OT_resume_take,
+    EX4D_OT_retry_take,
+    EX4D_OT_forget_take,
+    EX4D_OT_show_take,
+    EX4D_OT_place_take,
+    EX4D_OT_restore_take,
+)
 
 
 def can_cancel(entry: EX4D_Take) -> bool:
@@ -122,10 +190,17 @@ def can_resume(entry: EX4D_Take) -> bool:
     return entry.state == STOPPED
 
 
+def can_retry(entry: EX4D_Take) -> bool:
+    return entry.state in ("failed", "cancelled", STOPPED)
+
+
 def _scene_object(context: bpy.types.Context) -> bpy.types.Object | None:
-    chosen = context.scene.ex4d_shot.scene_object
-    return chosen if is_scene_object(chosen) else active_scene_object(context)
+    """The scene to shoot in; one that was deleted is still pointed to, but is in no Blender scene any more."""
+    chosen = active_shot(context.scene).scene_object
+    usable = is_scene_object(chosen) and chosen.name in context.scene.objects
+    return chosen if usable else active_scene_object(context)
 
 
 def _camera(context: bpy.types.Context) -> bpy.types.Object | None:
-    return context.scene.ex4d_shot.camera or context.scene.camera
+    chosen = active_shot(context.scene).camera
+    return chosen if chosen is not None and chosen.name in context.scene.objects else context.scene.camera

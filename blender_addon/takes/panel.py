@@ -1,19 +1,29 @@
-"""Side bar: the shot to make, and the takes made of it."""
+"""Side bar: how to make the take, the takes made so far, and what the marked one is at; progress in the status bar."""
 
 from __future__ import annotations
 
 import bpy
+from bpy.app.translations import pgettext_iface as iface_
 
 from ..connection.panel import CATEGORY, draw_text
+from ..connection.session import session
+from ..sequencer.strips import find_strip
+from ..shots.properties import active_shot
 from .operators import (
     EX4D_OT_cancel_take,
     EX4D_OT_forget_take,
+    EX4D_OT_place_take,
+    EX4D_OT_restore_take,
     EX4D_OT_resume_take,
+    EX4D_OT_retry_take,
     EX4D_OT_send_take,
+    EX4D_OT_show_take,
     can_cancel,
     can_resume,
+    can_retry,
 )
-from .properties import EX4D_Take
+from .properties import EX4D_Take, active_take, takes_of_shot
+from .thumbnails import thumbnail
 
 _ICONS = {"done": "CHECKMARK", "failed": "ERROR", "stopped": "ERROR", "cancelled": "X", "running": "PLAY"}
 
@@ -23,41 +33,130 @@ class EX4D_PT_take(bpy.types.Panel):
     bl_space_type = "VIEW_3D"
     bl_region_type = "UI"
     bl_category = CATEGORY
-    bl_order = 3
+    bl_order = 4
 
     def draw(self, context: bpy.types.Context) -> None:
-        layout, shot = self.layout, context.scene.ex4d_shot
+        layout, shot = self.layout, active_shot(context.scene)
         layout.use_property_split = True
         layout.use_property_decorate = False
         layout.prop(shot, "label")
-        layout.prop(shot, "use_range")
-        if shot.use_range:
-            column = layout.column(align=True)
-            column.prop(shot, "frame_start")
-            column.prop(shot, "frame_end", text="Last")
+        if len(shot.bl_rna.properties["engine"].enum_items) > 1:
+            layout.prop(shot, "engine")
         layout.prop(shot, "holes")
         if shot.holes == "mark":
             layout.prop(shot, "hole_color")
-        layout.operator(EX4D_OT_send_take.bl_idname, icon="RENDER_ANIMATION")
+        row = layout.row()
+        row.scale_y = 1.4
+        row.operator(EX4D_OT_send_take.bl_idname, icon="RENDER_ANIMATION")
         if not context.blend_data.filepath:
-            draw_text(layout, "This file is not saved: takes go to the add-on's folder", context, "INFO")
-        for entry in reversed(context.scene.ex4d_takes):
-            _draw_take(layout.box(), entry, context)
+            text = iface_("This file is not saved: its takes go to the add-on's folder. Save it to keep them beside it")
+            draw_text(layout, text, context, "INFO")
+            layout.operator("wm.save_mainfile", text="Save File", icon="FILE_TICK")
 
 
-def _draw_take(layout: bpy.types.UILayout, entry: EX4D_Take, context: bpy.types.Context) -> None:
-    row = layout.row(align=True)
-    row.label(text=f"{entry.label}: {entry.state}", icon=_ICONS.get(entry.state, "SORTTIME"))
-    if can_resume(entry):
-        row.operator(EX4D_OT_resume_take.bl_idname, text="", icon="FILE_REFRESH").key = entry.key
+class EX4D_UL_takes(bpy.types.UIList):
+    def draw_item(self, context, layout, data, item: EX4D_Take, icon, active_data, active_property, index) -> None:
+        row = layout.row(align=True)
+        picture = thumbnail(item)
+        shown = {"icon_value": picture} if picture else {"icon": "SEQUENCE"}
+        row.label(text=take_name(item), translate=False, **shown)
+        if can_cancel(item):
+            row.progress(factor=item.progress, type="BAR", text=iface_(item.state))
+            row.operator(EX4D_OT_cancel_take.bl_idname, text="", icon="CANCEL", emboss=False).key = item.key
+            return
+        if item.state == "done" and (strip := find_strip(item.id_data, item.key)) is not None:
+            eye = "HIDE_ON" if strip.mute else "HIDE_OFF"
+            row.operator(EX4D_OT_show_take.bl_idname, text="", icon=eye, emboss=False).key = item.key
+        row.label(text="", icon=_ICONS.get(item.state, "SORTTIME"))
+
+
+class EX4D_PT_takes(bpy.types.Panel):
+    bl_label = "Takes"
+    bl_space_type = "VIEW_3D"
+    bl_region_type = "UI"
+    bl_category = CATEGORY
+    bl_order = 5
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        return len(context.scene.ex4d_takes) > 0
+
+    def draw(self, context: bpy.types.Context) -> None:
+        layout, scene = self.layout, context.scene
+        layout.template_list(EX4D_UL_takes.__name__, "", scene, "ex4d_takes", scene, "ex4d_take_index", rows=3)
+        entry = active_take(scene)
+        if entry is not None:
+            _draw_details(layout.box().column(), entry, context)
+
+
+def _draw_details(layout: bpy.types.UILayout, entry: EX4D_Take, context: bpy.types.Context) -> None:
+    picture = thumbnail(entry)
+    if picture:
+        layout.template_icon(icon_value=picture, scale=4.0)
+    layout.label(text=f"{take_name(entry)}: {iface_(entry.state)}", icon=_ICONS.get(entry.state, "SORTTIME"))
     if can_cancel(entry):
-        row.operator(EX4D_OT_cancel_take.bl_idname, text="", icon="CANCEL").key = entry.key
-        text = f"{entry.stage or 'sending'} {entry.progress:.0%}"
-        layout.progress(factor=entry.progress, type="BAR", text=text)
-    else:
-        row.operator(EX4D_OT_forget_take.bl_idname, text="", icon="TRASH").key = entry.key
+        layout.progress(factor=entry.progress, type="BAR", text=progress_text(entry))
     if entry.reason:
-        draw_text(layout, entry.reason, context)
+        draw_text(layout, entry.reason, context, "INFO")
+    row = layout.row(align=True)
+    if can_cancel(entry):
+        row.operator(EX4D_OT_cancel_take.bl_idname, text="Cancel", icon="CANCEL").key = entry.key
+    if can_resume(entry):
+        row.operator(EX4D_OT_resume_take.bl_idname, text="Go On", icon="PLAY").key = entry.key
+    if can_retry(entry):
+        row.operator(EX4D_OT_retry_take.bl_idname, text="Make Again", icon="FILE_REFRESH").key = entry.key
+    if not can_cancel(entry):
+        row.operator(EX4D_OT_forget_take.bl_idname, text="Remove", icon="TRASH").key = entry.key
+        strip = find_strip(entry.id_data, entry.key)
+        if strip is None and entry.last_event:
+            layout.operator(EX4D_OT_place_take.bl_idname, icon="SEQ_SEQUENCER").key = entry.key
+        elif strip is not None and strip.mute and len(takes_of_shot(entry.id_data, entry.shot)) > 1:
+            layout.operator(EX4D_OT_show_take.bl_idname, icon="HIDE_OFF").key = entry.key
+    layout.operator(EX4D_OT_restore_take.bl_idname, icon="LOOP_BACK").key = entry.key
 
 
-CLASSES = (EX4D_PT_take,)
+def take_name(entry: EX4D_Take) -> str:
+    """What lists call a take: its label, and which version of its shot it is."""
+    return f"{entry.label} {entry.version}"
+
+
+def progress_text(entry: EX4D_Take) -> str:
+    """What a take under way is at, in a few words."""
+    if entry.state == "queued":
+        if entry.queue_position:
+            return iface_("{count} before it").format(count=entry.queue_position)
+        return iface_("next in the queue")
+    step = iface_(entry.stage or "sending")
+    if entry.state == "sending" and not session().connected:
+        step = iface_("waiting for the backend")
+    text = f"{step} {entry.progress:.0%}"
+    return text if entry.seconds_left < 0 else iface_("{step}, {time} left").format(step=text, time=duration(entry))
+
+
+def duration(entry: EX4D_Take) -> str:
+    """Seconds left, as people say it."""
+    seconds = entry.seconds_left
+    return f"{seconds} s" if seconds < 90 else f"{round(seconds / 60)} min"
+
+
+def _draw_status(header: bpy.types.Header, context: bpy.types.Context) -> None:
+    """In Blender's status bar: the takes under way, in every scene."""
+    under_way = [entry for scene in bpy.data.scenes for entry in scene.ex4d_takes if can_cancel(entry)]
+    if not under_way:
+        return
+    first = next((entry for entry in under_way if entry.state == "running"), under_way[0])
+    more = f" (+{len(under_way) - 1})" if len(under_way) > 1 else ""
+    row = header.layout.row(align=True)
+    row.progress(factor=first.progress, type="RING", text="")
+    row.label(text=f"EX-4D {take_name(first)}: {progress_text(first)}{more}", translate=False)
+
+
+CLASSES = (EX4D_PT_take, EX4D_UL_takes, EX4D_PT_takes)
+
+
+def register() -> None:
+    bpy.types.STATUSBAR_HT_header.append(_draw_status)
+
+
+def unregister() -> None:
+    bpy.types.STATUSBAR_HT_header.remove(_draw_status)

@@ -1,54 +1,10 @@
-"""What a .blend remembers of shots and takes, so that a reopened file goes on where it was."""
+"""What a .blend remembers of takes, so that a reopened file goes on where it was."""
 
 from __future__ import annotations
 
 import bpy
 
 from ..paths import PATH_OPTIONS
-from ..scenes.link import is_scene_object
-
-
-def _is_scene(_: bpy.types.PropertyGroup, candidate: bpy.types.Object) -> bool:
-    return is_scene_object(candidate)
-
-
-def _is_camera(_: bpy.types.PropertyGroup, candidate: bpy.types.Object) -> bool:
-    return candidate.type == "CAMERA"
-
-
-class EX4D_Shot(bpy.types.PropertyGroup):
-    """The shot to make next (``Scene.ex4d_shot``)."""
-
-    scene_object: bpy.props.PointerProperty(
-        name="Scene", description="The imported scene to shoot in", type=bpy.types.Object, poll=_is_scene
-    )
-    camera: bpy.props.PointerProperty(
-        name="Camera", description="The camera to shoot with", type=bpy.types.Object, poll=_is_camera
-    )
-    label: bpy.props.StringProperty(name="Label", description="What to call the take", default="take", maxlen=200)
-    use_range: bpy.props.BoolProperty(
-        name="Own Range", description="Choose the frames, instead of the scene's frame range", default=False
-    )
-    frame_start: bpy.props.IntProperty(name="First Frame", description="The first frame to make", default=1)
-    frame_end: bpy.props.IntProperty(name="Last Frame", description="The last frame to make", default=49)
-    holes: bpy.props.EnumProperty(
-        name="Unseen",
-        description="What the preview does where the footage saw nothing",
-        items=(
-            ("fill", "Fill", "Fill smoothly from around"),
-            ("mark", "Mark", "Show in one flat colour"),
-        ),
-        default="fill",
-    )
-    hole_color: bpy.props.FloatVectorProperty(
-        name="Colour",
-        description="The colour that marks what the footage did not see",
-        subtype="COLOR_GAMMA",
-        size=3,
-        min=0.0,
-        max=1.0,
-        default=(1.0, 0.0, 1.0),
-    )
 
 
 class EX4D_Take(bpy.types.PropertyGroup):
@@ -58,6 +14,9 @@ class EX4D_Take(bpy.types.PropertyGroup):
     """
 
     label: bpy.props.StringProperty(name="Label", description="What the take is called")
+    shot: bpy.props.StringProperty(description="Key of the shot that it is a take of")
+    version: bpy.props.IntProperty(description="Which take of its shot it is, counted from 1", default=1)
+    fps: bpy.props.FloatProperty(description="Frames a second of the footage, and so of the take; 0 if not known")
     key: bpy.props.StringProperty(description="Our own name of the submission")
     job: bpy.props.StringProperty(description="The backend's name of the job")
     last_event: bpy.props.IntProperty(description="The last event that was dealt with")
@@ -69,10 +28,16 @@ class EX4D_Take(bpy.types.PropertyGroup):
     state: bpy.props.StringProperty(description="How the take stands", default="sending")
     stage: bpy.props.StringProperty(description="What the backend is at")
     progress: bpy.props.FloatProperty(description="How far it is, from 0 to 1", min=0.0, max=1.0)
+    queue_position: bpy.props.IntProperty(description="Jobs before it while it waits", options={"SKIP_SAVE"})
+    seconds_left: bpy.props.IntProperty(
+        description="Time that the present step is likely to take still; -1 while nobody knows",
+        default=-1,
+        options={"SKIP_SAVE"},
+    )
     reason: bpy.props.StringProperty(description="Why it failed or stopped")
 
 
-CLASSES = (EX4D_Shot, EX4D_Take)
+CLASSES = (EX4D_Take,)
 
 
 def find_take(key: str) -> tuple[bpy.types.Scene, EX4D_Take] | None:
@@ -84,11 +49,22 @@ def find_take(key: str) -> tuple[bpy.types.Scene, EX4D_Take] | None:
     return None
 
 
+def active_take(blender_scene: bpy.types.Scene) -> EX4D_Take | None:
+    """The take that the list has marked."""
+    takes, index = blender_scene.ex4d_takes, blender_scene.ex4d_take_index
+    return takes[index] if 0 <= index < len(takes) else None
+
+
+def takes_of_shot(blender_scene: bpy.types.Scene, shot: str) -> list[EX4D_Take]:
+    """The takes of the shot with that key, oldest first."""
+    return [take for take in blender_scene.ex4d_takes if shot and take.shot == shot]
+
+
 def register() -> None:
-    bpy.types.Scene.ex4d_shot = bpy.props.PointerProperty(type=EX4D_Shot)
     bpy.types.Scene.ex4d_takes = bpy.props.CollectionProperty(type=EX4D_Take)
+    bpy.types.Scene.ex4d_take_index = bpy.props.IntProperty(name="Take", description="The take to look at")
 
 
 def unregister() -> None:
+    del bpy.types.Scene.ex4d_take_index
     del bpy.types.Scene.ex4d_takes
-    del bpy.types.Scene.ex4d_shot

@@ -15,10 +15,11 @@ from ex4d_core.scene import Scene
 from ex4d_core.shot import PreviewSettings, RenderSettings, RequestError, ShotRequest
 
 from ..cameras.sampling import sample_camera
-from ..connection.preferences import output_folder
+from ..connection.preferences import output_folder, permitted_rasterizer
 from ..scenes.link import open_scene
+from ..shots.properties import active_shot
 
-_REQUEST_FILE = "request.msgpack"
+REQUEST_FILE = "request.msgpack"
 
 
 def build_request(
@@ -28,6 +29,7 @@ def build_request(
     frame_end: int,
     *,
     preview: PreviewSettings | None = None,
+    engine: str = "preview",
     label: str = "",
 ) -> tuple[Scene, ShotRequest]:
     """The opened scene package, and the request to shoot it with a Blender camera.
@@ -50,7 +52,8 @@ def build_request(
         scene=scene.digest,
         camera=sample_camera(camera, scene_object, frame_start, frame_end),
         first_frame=frame_start - first,
-        render=RenderSettings(convention=scene.manifest.convention),
+        render=RenderSettings(rasterizer=permitted_rasterizer(), convention=scene.manifest.convention),
+        engine=engine,
         preview=preview or PreviewSettings(),
         label=label,
     )
@@ -58,11 +61,11 @@ def build_request(
 
 
 def shot_range(scene: bpy.types.Scene, scene_object: bpy.types.Object) -> tuple[int, int]:
-    """First and last frame of the shot that ``Scene.ex4d_shot`` describes.
+    """First and last frame of the scene's active shot.
 
     Without a range of its own it is what the scene's frame range and the footage have in common.
     """
-    shot, link = scene.ex4d_shot, scene_object.ex4d_scene
+    shot, link = active_shot(scene), scene_object.ex4d_scene
     if shot.use_range:
         return shot.frame_start, shot.frame_end
     last = link.frame_start + link.frames - 1
@@ -86,14 +89,14 @@ def new_take_folder(label: str) -> Path:
 
 def save_request(folder: Path, request: ShotRequest) -> None:
     """Keep a request beside its take, for the case that Blender is closed before the backend has it."""
-    (folder / _REQUEST_FILE).write_bytes(msgpack.packb(request.to_wire()))
+    (folder / REQUEST_FILE).write_bytes(msgpack.packb(request.to_wire()))
 
 
 def load_request(folder: Path) -> ShotRequest:
     """Raises:
     RequestError: it is not there, or damaged.
     """
-    path = folder / _REQUEST_FILE
+    path = folder / REQUEST_FILE
     try:
         return ShotRequest.from_wire(msgpack.unpackb(path.read_bytes()))
     except (OSError, ValueError, msgpack.UnpackException) as error:

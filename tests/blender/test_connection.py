@@ -8,7 +8,8 @@ import zmq
 
 import blender_addon
 from blender_addon.connection import session as session_module
-from blender_addon.connection.preferences import is_loopback
+from blender_addon.connection.local_backend import local_backend
+from blender_addon.connection.preferences import is_loopback, permitted_rasterizer
 from blender_addon.connection.session import (
     BUSY_INTERVAL_SECONDS,
     IDLE_INTERVAL_SECONDS,
@@ -17,10 +18,11 @@ from blender_addon.connection.session import (
     session,
     tick,
 )
+from blender_addon.takes import thumbnails
 from ex4d_core import client as client_module
 from ex4d_core.messages import Hello, ListJobs
 
-from .conftest import free_address, tick_until
+from .conftest import backend_environment, free_address, tick_until
 
 
 def preferences() -> bpy.types.AddonPreferences:
@@ -115,9 +117,99 @@ def test_the_timer_survives_loading_a_file(tmp_path):
     assert session() is before
 
 
+@pytest.fixture
+def serve(backend_python, tmp_path, monkeypatch) -> str:
+    """The command that a user has in the preferences, and an address where nobody listens yet."""
+    monkeypatch.setenv("PYTHONPATH", backend_environment()["PYTHONPATH"])
+    preferences().address = free_address()
+    command = f'"{backend_python}" -m backend.cli serve --data "{tmp_path / "data"}" --device cpu'
+    preferences().serve_command = command
+    return command
+
+
+def test_a_local_backend_is_started_used_and_stopped(serve):
+    assert local_backend.text() == ""
+    assert bpy.ops.ex4d.start_backend() == {"FINISHED"}
+    assert "is running; its log is" in local_backend.text()
+    with pytest.raises(RuntimeError, match="is running already"):
+        bpy.ops.ex4d.start_backend()
+    tick_until(lambda: session().connected, "the backend that was started")
+    assert bpy.ops.ex4d.stop_backend() == {"FINISHED"}
+    tick_until(lambda: not local_backend.running, "its end")
+    assert local_backend.text() == ""
+    with pytest.raises(RuntimeError, match="No backend was started from here"):
+        bpy.ops.ex4d.stop_backend()
+
+
+def test_disabling_the_add_on_stops_what_it_started(serve):
+    bpy.ops.ex4d.start_backend()
+    process = local_backend._process
+    blender_addon.unregister()
+    assert process.poll() is not None and not local_backend.running
+    blender_addon.register()
+
+
+def test_a_backend_that_does_not_start_says_why(backend_python, tmp_path):
+    preferences().serve_command = f'"{backend_python}" -c "print(1); raise SystemExit(\'no such device\')"'
+    bpy.ops.ex4d.start_backend()
+    tick_until(lambda: not local_backend.running, "its end")
+    assert "ended with code 1: no such device" in local_backend.text()
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("no-such-command serve", "cannot run 'no-such-command'.*give the full path"),
+        ("", "the backend command is empty"),
+        ('ex4d "serve', "has an open quotation mark"),
+    ],
+)
+def test_a_command_that_cannot_be_run_is_named(command, says):
+    preferences().serve_command = command
+    with pytest.raises(RuntimeError, match=says):
+        bpy.ops.ex4d.start_backend()
+
+
+def test_another_computers_backend_is_not_started_here():
+    preferences().address = "tcp://192.0.2.1:47747"
+    with pytest.raises(RuntimeError, match="on another computer; start it there"):
+        bpy.ops.ex4d.start_backend()
+
+
+def test_the_licence_setting_decides_what_may_make_the_picture():
+    assert permitted_rasterizer() == "warp"
+    preferences().licence = "RESEARCH"
+    assert permitted_rasterizer() == "auto"
+
+
+def test_old_takes_are_measured_and_deleted_and_nothing_else(tmp_path):
+    folder = tmp_path / "unsaved takes"
+    for name in ("one_1", "two_1", "mine"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "frame_00000.png").write_bytes(bytes(500_000))
+        if name != "mine":
+            (folder / name / "request.msgpack").write_bytes(b"")
+    bpy.context.scene.ex4d_takes.add().folder = str(folder / "two_1")
+    bpy.ops.ex4d.measure_takes()
+    assert bpy.context.window_manager.ex4d_takes_on_disk == "2 takes, 1.0 MB; 1 of them can be deleted"
+    assert bpy.ops.ex4d.clear_takes() == {"FINISHED"}
+    assert sorted(one.name for one in folder.iterdir()) == ["mine", "two_1"]
+    bpy.context.scene.ex4d_takes.clear()
+    bpy.ops.ex4d.clear_takes()
+    with pytest.raises(RuntimeError, match="There are no takes of unsaved files"):
+        bpy.ops.ex4d.clear_takes()
+
+
 def everything_registered() -> dict[str, object]:
     """All that an add-on could leave behind."""
-    kinds = (bpy.types.Operator, bpy.types.Panel, bpy.types.PropertyGroup, bpy.types.AddonPreferences)
+    kinds = (
+        bpy.types.Operator,
+        bpy.types.Panel,
+        bpy.types.UIList,
+        bpy.types.Menu,
+        bpy.types.PropertyGroup,
+        bpy.types.AddonPreferences,
+    )
     return {
         "classes": {kind.__name__ for base in kinds for kind in base.__subclasses__() if kind.is_registered},
         "scene": set(bpy.types.Scene.bl_rna.properties.keys()),
@@ -128,24 +220,35 @@ def everything_registered() -> dict[str, object]:
             for name in dir(bpy.app.handlers)
             if isinstance(getattr(bpy.app.handlers, name), list)
         },
-        "menu": [draw.__module__ for draw in bpy.types.TOPBAR_MT_file_import._dyn_ui_initialize()],
+        "menu": [
+            draw.__module__
+            for menu in (
+                bpy.types.TOPBAR_MT_file_import,
+                bpy.types.TOPBAR_MT_file_export,
+                bpy.types.STATUSBAR_HT_header,
+            )
+            for draw in menu._dyn_ui_initialize()
+        ],
+        "manager": set(bpy.types.WindowManager.bl_rna.properties.keys()),
+        "attributes": {name for name in dir(bpy.types.Scene) if "ex4d" in name},
+        "previews": thumbnails._previews is not None,
         "timer": bpy.app.timers.is_registered(tick),
         "session": session_module._session is not None,
     }
 
 
-def test_twenty_rounds_leave_nothing_behind():
+def test_a_hundred_rounds_leave_nothing_behind():
     registered = everything_registered()
     blender_addon.unregister()
     bare = everything_registered()
-    for _ in range(20):
+    for _ in range(100):
         blender_addon.register()
         assert everything_registered() == registered
         blender_addon.unregister()
         assert everything_registered() == bare
     assert not any("ex4d" in name.lower() for name in bare["classes"] | bare["scene"] | bare["object"])
     assert not any("blender_addon" in owner for owners in bare["handlers"].values() for owner in owners)
-    assert not bare["timer"] and not bare["session"]
+    assert not bare["timer"] and not bare["session"] and not bare["previews"] and not bare["attributes"]
     blender_addon.register()
 
 

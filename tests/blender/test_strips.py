@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import bpy
 import numpy as np
 import pytest
 
+from blender_addon.sequencer.otio import timeline
 from blender_addon.sequencer.strips import (
     StripError,
     TakeStrip,
@@ -18,6 +20,7 @@ from blender_addon.sequencer.strips import (
     grow_image_strip,
     replace_with_movie,
     strips_of,
+    strips_of_take,
 )
 from ex4d_core.scene import Scene
 from ex4d_core.takes import frame_file_name
@@ -115,8 +118,7 @@ def test_all_channels_taken_is_said(scene, pictures):
         grow_image_strip(scene, TAKE, pictures)
 
 
-def test_the_movie_takes_the_strips_place(scene, pictures, card_scene, tmp_path):
-    movie = Path(shutil.copy(Scene.open(card_scene).path("footage"), tmp_path / "take.mp4"))
+def test_the_movie_takes_the_strips_place(scene, pictures, movie):
     add_title(scene, 1, 15, 30)
     grow_image_strip(scene, TAKE, first(pictures, 5))
 
@@ -129,8 +131,7 @@ def test_the_movie_takes_the_strips_place(scene, pictures, card_scene, tmp_path)
     assert grow_image_strip(scene, TAKE, pictures) == strip and len(strips_of(scene)) == 2
 
 
-def test_a_renamed_and_moved_strip_is_found_and_keeps_its_place(scene, pictures, card_scene, tmp_path):
-    movie = Path(shutil.copy(Scene.open(card_scene).path("footage"), tmp_path / "take.mp4"))
+def test_a_renamed_and_moved_strip_is_found_and_keeps_its_place(scene, pictures, movie):
     strip = grow_image_strip(scene, TAKE, first(pictures, 5))
     strip.name, strip.frame_start, strip.channel = "mine", 101, 5
     assert find_strip(scene, "k1") == strip
@@ -160,6 +161,112 @@ def test_paths_are_relative_in_a_saved_file(scene, pictures, tmp_path, card_scen
     assert strip.directory in ("//", "//./")
     movie = Path(shutil.copy(Scene.open(card_scene).path("footage"), tmp_path / "take.mp4"))
     assert replace_with_movie(scene, TAKE, movie).filepath == "//take.mp4"
+
+
+@pytest.fixture
+def movie(card_scene, tmp_path) -> Path:
+    """Nine frames at 24 a second."""
+    return Path(shutil.copy(Scene.open(card_scene).path("footage"), tmp_path / "take.mp4"))
+
+
+@pytest.mark.parametrize(("rate", "length"), [(30, 11), (12, 4), (24, 9)])
+def test_a_movie_lasts_as_long_as_it_was_filmed_at_any_scene_rate(scene, movie, rate, length):
+    scene.render.fps = rate
+    take = replace(TAKE, fps=24.0)
+    strip = replace_with_movie(scene, take, movie)
+    effects = [one for one in strips_of_take(scene, "k1") if one.type == "SPEED"]
+    assert (*span(strip), len(effects)) == (11, 11 + length, int(rate != 24))
+    for effect in effects:
+        assert span(effect) == span(strip) and effect.channel > strip.channel
+        assert effect.speed_factor == pytest.approx(24 / rate)
+    assert replace_with_movie(scene, take, movie) == strip and len(strips_of_take(scene, "k1")) == 1 + len(effects)
+
+
+def test_a_retimed_movie_shows_the_frame_of_the_moment(scene, movie, tmp_path):
+    scene.render.fps, scene.view_settings.view_transform = 48, "Standard"
+    replace_with_movie(scene, replace(TAKE, fps=24.0), movie)
+    scene.render.resolution_x, scene.render.resolution_y, scene.render.dither_intensity = 48, 32, 0
+    scene.render.filepath = str(tmp_path / "render.png")
+    for frame, index in ((11, 0), (17, 3), (27, 8)):
+        scene.frame_set(frame)
+        bpy.ops.render.render(write_still=True)
+        image = bpy.data.images.load(scene.render.filepath, check_existing=False)
+        assert image.pixels[0] == pytest.approx((40 + 160 * index / 9) / 255, abs=0.03)  # the wall's red tells
+        bpy.data.images.remove(image)
+
+
+def test_retimed_takes_lie_over_no_other_strip(scene, movie, pictures):
+    scene.render.fps = 48
+    add_title(scene, 1, 22, 40)  # free for the take's nine frames, but not for the eighteen that they last
+    add_title(scene, 3, 15, 40)
+    take = replace(TAKE, fps=24.0)
+    grow_image_strip(scene, take, pictures)
+    replace_with_movie(scene, take, movie)
+    assert [one.channel for one in strips_of_take(scene, "k1")] == [2, 4]
+
+
+def test_proxies_are_set_up_where_the_preferences_ask_and_a_sequencer_shows_them(scene, movie):
+    # Without a window no sequencer is open, so there is no size to make.
+    strip = replace_with_movie(scene, TAKE, movie)
+    assert not strip.use_proxy
+
+
+def otio_cut(scene, movie, pictures, tmp_path) -> Path:
+    """A cut of a muted movie, the movie again later, and a growing take above."""
+    scene.frame_start, scene.render.fps = 5, 24
+    first = replace_with_movie(scene, TAKE, movie)
+    first.mute = True
+    second = replace_with_movie(scene, replace(TAKE, key="k2", frame_start=30, label="again"), movie)
+    second.frame_final_start = 32
+    grow_image_strip(scene, replace(TAKE, key="k3", label="growing"), pictures)
+    path = tmp_path / "cut.otio"
+    assert bpy.ops.ex4d.export_cut(filepath=str(path)) == {"FINISHED"}
+    return path
+
+
+def test_the_cut_is_written_as_opentimelineio(scene, movie, pictures, tmp_path):
+    cut = json.loads(otio_cut(scene, movie, pictures, tmp_path).read_text())
+    assert (cut["OTIO_SCHEMA"], cut["tracks"]["OTIO_SCHEMA"]) == ("Timeline.1", "Stack.1")
+    lower, upper = cut["tracks"]["children"]
+    kinds = [one["OTIO_SCHEMA"] for one in lower["children"]]
+    assert kinds == ["Gap.1", "Clip.2", "Gap.1", "Clip.2"]
+    lengths = [one["source_range"]["duration"]["value"] for one in lower["children"]]
+    assert lengths == [6, 9, 12, 7]  # from frame 5: empty to 11, the take to 20, empty to 32, and 7 of 9 frames
+    clip, again = lower["children"][1], lower["children"][3]
+    assert (clip["name"], clip["enabled"], again["enabled"]) == ("flower arc", False, True)
+    assert again["source_range"]["start_time"] == {"OTIO_SCHEMA": "RationalTime.1", "rate": 24.0, "value": 2.0}
+    assert clip["media_references"]["DEFAULT_MEDIA"]["target_url"] == movie.as_uri()
+    assert clip["metadata"]["ex4d"] == {"take": "k1", "request": {"engine": "preview", "label": "flower arc"}}
+    growing = upper["children"][1]["media_references"]["DEFAULT_MEDIA"]
+    assert (growing["OTIO_SCHEMA"], growing["name_prefix"]) == ("ImageSequenceReference.1", "frame_")
+    assert growing["available_range"]["duration"]["value"] == 9
+
+
+def test_opentimelineio_itself_reads_the_cut(scene, movie, pictures, tmp_path):
+    otio = pytest.importorskip("opentimelineio", reason="OpenTimelineIO is not in this environment")
+    cut = otio.adapters.read_from_file(str(otio_cut(scene, movie, pictures, tmp_path)))
+    assert [len(track) for track in cut.tracks] == [4, 2]
+    clips = [clip for clip in cut.find_clips() if clip.enabled]
+    assert [clip.name for clip in clips] == ["again", "growing"]
+    assert cut.tracks[0].range_of_child_at_index(3).start_time.to_frames() == 27
+    assert clips[1].media_reference.abstract_target_url("#").endswith("/frame_#.png")
+
+
+def test_a_movie_at_another_rate_than_the_scene_is_a_time_warp_unless_it_was_retimed(scene, movie):
+    scene.render.fps = 48
+    replace_with_movie(scene, TAKE, movie)
+    replace_with_movie(scene, replace(TAKE, key="k2", fps=24.0), movie)
+    as_is, retimed = (track["children"][1] for track in timeline(scene)["tracks"]["children"])
+    assert [effect["time_scalar"] for effect in as_is["effects"]] == [2.0]
+    assert retimed["effects"] == [] and retimed["source_range"]["duration"]["value"] == 18
+
+
+def test_there_is_no_cut_without_pictures(scene):
+    with pytest.raises(RuntimeError, match="There is no cut yet: make a take"):
+        bpy.ops.ex4d.export_cut(filepath="cut.otio")
+    add_title(scene, 1, 1, 9)
+    with pytest.raises(RuntimeError, match="has neither movies nor pictures to export"):
+        bpy.ops.ex4d.export_cut(filepath="cut.otio")
 
 
 def add_title(scene: bpy.types.Scene, channel: int, start: int, end: int) -> bpy.types.Strip:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import uuid
 from pathlib import Path
 
@@ -17,6 +20,8 @@ from blender_addon.connection.session import session
 from blender_addon.scenes.importing import ImportSettings, import_scene
 from blender_addon.sequencer.strips import find_strip, strips_of
 from blender_addon.takes.follow import is_followed
+from blender_addon.takes.pace import Pace
+from blender_addon.takes.panel import progress_text
 from ex4d_core.cameras import CameraPath
 from ex4d_core.trajectories import Trajectory
 
@@ -202,7 +207,8 @@ def test_a_take_can_be_taken_off_the_list(connected, shot):
     bpy.ops.ex4d.forget_take(key=key)
     assert not bpy.context.scene.ex4d_takes
     assert find_strip(bpy.context.scene, key).type == "MOVIE"
-    assert bpy.ops.ex4d.forget_take(key=key) == {"CANCELLED"}
+    with pytest.raises(RuntimeError, match="There are no takes in this scene yet"):
+        bpy.ops.ex4d.forget_take(key=key)
 
 
 def test_undo_does_not_lose_a_take(connected, shot):
@@ -295,6 +301,155 @@ def test_a_shot_outside_the_footage_is_refused(shot):
     settings.use_range = False
     with pytest.raises(RuntimeError, match="is panoramic"):
         bpy.ops.ex4d.send_take()
+
+
+def test_a_second_take_is_a_version_and_is_seen_instead_of_the_first(connected, shot):
+    first = send().key
+    tick_until_over()
+    second = send().key
+    tick_until_over()
+    takes = {one.key: one for one in bpy.context.scene.ex4d_takes}
+    assert (takes[first].version, takes[second].version) == (1, 2)
+    assert takes[first].shot == takes[second].shot == bpy.context.scene.ex4d_shot.key
+    assert muted() == {first: True, second: False}
+    assert bpy.ops.ex4d.show_take(key=first) == {"FINISHED"}
+    assert muted() == {first: False, second: True}
+
+
+def test_takes_of_another_shot_are_left_alone(connected, shot):
+    first = send().key
+    tick_until_over()
+    bpy.ops.ex4d.add_camera(preset="truck", new_shot=True)
+    assert [one.label for one in bpy.context.scene.ex4d_shots] == ["arc", "truck"]
+    second = send().key
+    tick_until_over()
+    assert (take().label, take().version) == ("truck", 1)
+    assert muted() == {first: False, second: False}
+
+
+def muted() -> dict[str, bool]:
+    return {one.key: strip_of(one).mute for one in bpy.context.scene.ex4d_takes}
+
+
+def test_a_cancelled_take_can_be_made_again_in_its_own_place(connected, shot, tmp_path):
+    entry = send()
+    bpy.ops.ex4d.cancel_take(key=entry.key)
+    assert entry.state == "cancelled"
+    before = entry.key
+    assert bpy.ops.ex4d.retry_take(key=entry.key) == {"FINISHED"}
+    tick_until_over()
+    assert (take().state, strip_of(take()).type, len(bpy.context.scene.ex4d_takes)) == ("done", "MOVIE", 1)
+    assert take().key != before  # another job for the backend
+    assert sorted(path.name for path in (tmp_path / "takes").iterdir()) == ["arc_1"]
+
+
+def test_a_takes_settings_and_camera_come_back(connected, shot):
+    settings = bpy.context.scene.ex4d_shot
+    settings.use_range, settings.frame_start, settings.frame_end = True, 12, 17
+    settings.holes, settings.hole_color = "mark", (0.0, 1.0, 0.0)
+    sampled = sample_camera(settings.camera, shot, 12, 17)
+    entry = send()
+    tick_until_over()
+    settings.label, settings.holes, settings.use_range = "other", "fill", False
+    bpy.data.objects.remove(bpy.data.objects["arc"])
+    cameras = set(bpy.data.objects)
+
+    assert bpy.ops.ex4d.restore_take(key=entry.key) == {"FINISHED"}
+
+    settings = bpy.context.scene.ex4d_shot
+    assert settings.camera not in cameras and bpy.context.scene.camera == settings.camera
+    assert (settings.label, settings.holes, settings.use_range) == ("arc", "mark", True)
+    assert (settings.frame_start, settings.frame_end) == (12, 17)
+    again = sample_camera(settings.camera, shot, 12, 17)
+    np.testing.assert_allclose(again.world_to_camera, sampled.world_to_camera, atol=1e-5)
+    np.testing.assert_allclose(again.intrinsics, sampled.intrinsics, rtol=1e-5)
+
+
+def test_a_take_waiting_behind_another_says_so(connected, shot):
+    send()
+    second = send()
+    positions = set()
+
+    def over() -> bool:
+        positions.add((second.state, progress_text(second)))
+        return all(one.state == "done" for one in bpy.context.scene.ex4d_takes)
+
+    tick_until(over, "both takes")
+    assert ("queued", "next in the queue") in positions or any("%" in text for _, text in positions)
+
+
+def test_a_strip_removed_during_the_job_stays_away_until_it_is_asked_for(connected, shot):
+    entry = send()
+    tick_until(lambda: strip_of(entry) is not None, "the first frame")
+    strips_of(bpy.context.scene).remove(strip_of(entry))
+    tick_until_over()
+    assert entry.state == "done" and strip_of(entry) is None
+    assert bpy.ops.ex4d.place_take(key=entry.key) == {"FINISHED"}
+    assert strip_of(entry).type == "MOVIE"
+
+
+def test_a_scene_deleted_during_the_job_does_no_harm(connected, shot, tmp_path):
+    main = bpy.context.scene
+    entry = send()
+    other = bpy.data.scenes.new("other")
+    tick_until(lambda: entry.job != "", "the job to be accepted")
+    bpy.data.scenes.remove(main)
+    tick_until(lambda: not session().busy, "the job to be over")
+    assert bpy.context.scene == other and not other.ex4d_takes
+    assert (tmp_path / "takes" / "arc_1" / "take.mp4").is_file()
+
+
+def test_the_take_goes_to_the_scene_it_was_sent_from(connected, shot):
+    main = bpy.context.scene
+    key = send().key
+    other = bpy.data.scenes.new("other")
+    bpy.context.window.scene = other
+    tick_until(lambda: main.ex4d_takes[0].state == "done", "the take")
+    assert find_strip(main, key).type == "MOVIE" and find_strip(other, key) is None
+
+
+def test_a_deleted_camera_is_not_shot_with(shot):
+    bpy.data.objects.remove(bpy.data.objects["arc"])
+    bpy.context.scene.camera = None
+    with pytest.raises(RuntimeError, match="The shot has no camera; add a camera move or choose one"):
+        bpy.ops.ex4d.send_take()
+
+
+def test_a_folder_that_cannot_be_written_is_named(shot, tmp_path):
+    (tmp_path / "takes").write_text("a file, where the folder of takes should be")
+    with pytest.raises(RuntimeError, match=r"takes"):
+        bpy.ops.ex4d.send_take()
+    assert not bpy.context.scene.ex4d_takes
+
+
+def test_two_blenders_share_a_backend(connected, shot, tmp_path):
+    """Each gets its own take, and the other's job is in its way only in the queue."""
+    script = Path(__file__).with_name("second_blender.py")
+    folder = tmp_path / "second"
+    folder.mkdir()
+    second = subprocess.Popen(
+        [sys.executable, str(script), connected.address, str(tmp_path / "scenes" / "card"), str(folder)],
+        env={**os.environ, "PYTHONPATH": str(script.parents[2])},
+    )
+    try:
+        entry = send()
+        tick_until_over()
+        tick_until(lambda: second.poll() is not None, "the other Blender")
+    finally:
+        second.kill()
+    assert second.returncode == 0 and (folder / "takes" / "second_1" / "take.mp4").is_file()
+    assert (entry.state, len(bpy.context.scene.ex4d_takes)) == ("done", 1)
+    assert [path.name for path in (tmp_path / "takes").iterdir()] == ["arc_1"]
+
+
+def test_seconds_left_follow_from_the_pace():
+    pace = Pace()
+    assert pace.seconds_left(10.0, "render", 0.0) is None
+    assert pace.seconds_left(10.5, "render", 0.5) is None  # too early to tell
+    assert pace.seconds_left(12.0, "render", 0.5) is None  # no news since
+    assert pace.seconds_left(14.0, "render", 0.8) == pytest.approx(1.0)
+    assert pace.seconds_left(14.5, "render", 0.8) == pytest.approx(0.5)
+    assert pace.seconds_left(15.0, "preview", 0.1) is None  # another step has its own pace
 
 
 def test_without_scene_or_camera_the_button_says_what_is_missing():

@@ -52,7 +52,7 @@ def wheels(built) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("platform", sorted(TAGS))
-@pytest.mark.parametrize("python", ["311", "313"])
+@pytest.mark.parametrize("python", ["311", "313", "314"])
 @pytest.mark.parametrize("package", ["msgpack", "pyzmq"])
 def test_every_blender_finds_a_wheel_that_it_can_use(wheels, package, python, platform):
     # A stable-ABI wheel serves its own Python and all later ones.

@@ -18,12 +18,12 @@ def requirements(lock: Path) -> list[str]:
     return [line for line in joined.splitlines() if line.strip() and not line.lstrip().startswith("#")]
 
 
-def pinned(name: str) -> dict[str, str]:
-    """A lock's packages and their versions, as on a Linux machine with Python 3.11."""
+def pinned(name: str, python: tuple[int, int] = (3, 11)) -> dict[str, str]:
+    """A lock's packages and their versions, as on a Linux machine with Python 3.11 or 3.13."""
     found = {}
     for line in requirements(environments.LOCKS / f"{name}.txt"):
         package, version, marker = re.match(r"(\S+)==(\S+)(?: ; (.*?))?\s+--hash", line).groups()
-        if "python_full_version >= '3.12'" not in (marker or ""):
+        if python > (3, 11) or "python_full_version >= '3.12'" not in (marker or ""):
             found[package] = version
     return found
 
@@ -51,14 +51,22 @@ def test_every_environment_and_every_input_has_its_lock():
 
 
 def test_the_versions_that_results_rest_on():
-    backend, blender = pinned("backend"), pinned("blender-5.0")
+    backend = pinned("backend")
     assert (backend["torch"], backend["warp-lang"]) == ("2.15.0", "1.19.0")
-    assert blender["bpy"] == "5.0.1"
-    assert blender["numpy"].startswith("1.")
 
 
-def test_backend_and_add_on_speak_through_the_same_releases():
-    backend, blender, wheels = pinned("backend"), pinned("blender-5.0"), pinned("addon-wheels")
+@pytest.mark.parametrize("version", environments.BLENDERS)
+def test_each_blender_is_itself_with_the_numpy_that_it_brings(version):
+    environment = environments.BLENDERS[version]
+    blender = pinned(environment.name, environment.python_version)
+    assert blender["bpy"].startswith(f"{version}.")
+    assert blender["numpy"].startswith("1." if environment.python_version == (3, 11) else "2.")
+
+
+@pytest.mark.parametrize("environment", environments.BLENDERS.values(), ids=lambda environment: environment.name)
+def test_backend_and_add_on_speak_through_the_same_releases(environment):
+    backend, wheels = pinned("backend"), pinned("addon-wheels")
+    blender = pinned(environment.name, environment.python_version)
     assert set(wheels) == {"msgpack", "pyzmq"}
     for package, version in wheels.items():
         assert backend[package] == blender[package] == version

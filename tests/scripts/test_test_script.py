@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import sys
 from pathlib import Path
@@ -82,3 +83,23 @@ def test_finding_no_test_is_a_failure_unless_a_filter_left_some_elsewhere(suite)
     assert script.report([nothing, some], filtered=False) == 1
     assert script.report([nothing, some], filtered=True) == 0
     assert script.report([nothing], filtered=True) == 1
+
+
+def test_blenders_are_named_with_commas():
+    assert script.blender_versions("4.2, 5.2") == ["4.2", "5.2"]
+    with pytest.raises(argparse.ArgumentTypeError, match=r"no Blender is named '3.6'; there are 4.2, 4.5, 5.0, 5.2"):
+        script.blender_versions("4.2,3.6")
+
+
+def test_a_blender_whose_python_is_missing_is_left_out_with_the_reason_unless_it_was_asked_for(monkeypatch, capsys):
+    def ensure(environment):
+        if environment.python_version == (3, 13):
+            raise script.PythonMissing("Python 3.13 is needed and was not found: install it.")
+
+    monkeypatch.setattr(script.environments, "ensure", ensure)
+    ready, left_out = script.ready_blenders(None)
+    assert [blender.name for blender in ready] == ["blender-4.2", "blender-4.5", "blender-5.0"]
+    assert script.report([script.Outcome("tests, here", "passed", passed=1), *left_out], filtered=False) == 0
+    assert "tests, blender-5.2   not run. Python 3.13 is needed and was not found" in capsys.readouterr().out
+    with pytest.raises(script.PythonMissing):
+        script.ready_blenders(["5.2"])

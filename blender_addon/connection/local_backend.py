@@ -1,0 +1,115 @@
+"""A backend on this computer, started and stopped from Blender: the user's own ``ex4d serve`` command as a process.
+
+Only what was started here is ever stopped. What it prints goes to a log file, since nobody looks at a pipe.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+WINDOWS = os.name == "nt"
+# A backend that is told to end finishes the frame it is at, and lets its workers go.
+STOP_SECONDS = 5.0
+
+
+class StartError(RuntimeError):
+    """The command cannot be run; the text says which and what to do."""
+
+
+class LocalBackend:
+    """The process, if there is one.
+
+    Attributes:
+        log: file that holds what it printed.
+    """
+
+    def __init__(self) -> None:
+        self.log: Path | None = None
+        self._process: subprocess.Popen | None = None
+        self._command = ""
+        self._asked_to_end = False
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def start(self, command: str, address: str, log: Path) -> None:
+        """Run ``command``, with ``--address`` added if it names none.
+
+        Raises:
+            StartError: it is no command, or runs already.
+        """
+        if self.running:
+            raise StartError("the backend that was started from here is running already")
+        try:
+            words = shlex.split(command, posix=not WINDOWS)
+        except ValueError as error:
+            raise StartError(f"the backend command {command!r} has an open quotation mark: {error}") from error
+        if not words:
+            raise StartError("the backend command is empty; with the backend installed it is: ex4d serve")
+        if "--address" not in words:
+            words += ["--address", address]
+        log.parent.mkdir(parents=True, exist_ok=True)
+        flags = {"creationflags": subprocess.CREATE_NO_WINDOW} if WINDOWS else {"start_new_session": True}
+        try:
+            with open(log, "wb") as output:
+                self._process = subprocess.Popen(
+                    words, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, **flags
+                )
+        except OSError as error:
+            raise StartError(
+                f"cannot run {words[0]!r}: {error.strerror}; give the full path of the ex4d command in the preferences"
+            ) from error
+        self.log, self._command, self._asked_to_end = log, command, False
+
+    def ask_to_end(self) -> None:
+        """Let it end by itself, without waiting for that; asked again, it is ended at once."""
+        if self.running:
+            (self._process.kill if self._asked_to_end else self._process.terminate)()
+            self._asked_to_end = True
+
+    def stop(self) -> None:
+        """End it now, if it was started here; for when Blender or the add-on ends."""
+        if self.running:
+            self._process.terminate()
+            try:
+                self._process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        self._process = None
+
+    def text(self) -> str:
+        """How it stands, for people; "" when nothing was started."""
+        if self._process is None:
+            return ""
+        code = self._process.poll()
+        if self._asked_to_end:
+            return f"{self._command} is ending" if code is None else ""
+        if code is None:
+            return f"{self._command} is running; its log is {self.log}"
+        return f"{self._command} ended with code {code}: {self.last_line()} (log: {self.log})"
+
+    def last_line(self) -> str:
+        """The last thing that it printed."""
+        try:
+            lines = self.log.read_text(encoding="utf-8", errors="replace").split("\n")
+        except OSError:
+            return ""
+        return next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
+
+
+local_backend = LocalBackend()
+
+
+def register() -> None:
+    atexit.register(local_backend.stop)
+
+
+def unregister() -> None:
+    atexit.unregister(local_backend.stop)
+    local_backend.stop()

@@ -1,0 +1,108 @@
+"""What takes of unsaved files take up on disk, and how to get rid of those that no open file speaks of."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import bpy
+
+from ..connection.preferences import output_folder
+from ..paths import from_blend
+from .follow import followed_folders
+from .shots import REQUEST_FILE
+
+
+def take_folders() -> list[Path]:
+    """Folders of takes in the preferences' folder; nothing else in it is ever touched."""
+    folder = output_folder()
+    if not folder.is_dir():
+        return []
+    return sorted(one for one in folder.iterdir() if one.is_dir() and (one / REQUEST_FILE).is_file())
+
+
+def old_take_folders() -> list[Path]:
+    """Those that neither the open file nor a take under way needs."""
+    needed = {from_blend(take.folder) for scene in bpy.data.scenes for take in scene.ex4d_takes}
+    needed |= followed_folders()
+    return [one for one in take_folders() if one not in needed]
+
+
+def size_of(folders: list[Path]) -> int:
+    """Bytes of all files in some folders."""
+    total = 0
+    for folder in folders:
+        for parent, _, names in os.walk(folder):
+            total += sum(os.path.getsize(os.path.join(parent, name)) for name in names)
+    return total
+
+
+def remove_old_takes() -> tuple[int, int]:
+    """Delete the takes that nothing here needs; returns how many there were, and their bytes.
+
+    Raises:
+        OSError: one cannot be deleted.
+    """
+    folders = old_take_folders()
+    size = size_of(folders)
+    for folder in folders:
+        shutil.rmtree(folder)
+    return len(folders), size
+
+
+def in_words(size: int) -> str:
+    """Bytes as people say it."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+class EX4D_OT_clear_takes(bpy.types.Operator):
+    bl_idname = "ex4d.clear_takes"
+    bl_label = "Delete Old Takes"
+    bl_description = (
+        "Delete takes of unsaved files from disk, except those of the open file. Files that were saved later and still "
+        "show them will lack them"
+    )
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        if not take_folders():
+            cls.poll_message_set("There are no takes of unsaved files on this disk")
+            return False
+        return True
+
+    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+        return context.window_manager.invoke_confirm(self, event)
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        try:
+            count, size = remove_old_takes()
+        except OSError as error:
+            self.report({"ERROR"}, f"{error.filename} cannot be deleted: {error.strerror}")
+            return {"CANCELLED"}
+        self.report({"INFO"}, f"{count} takes deleted, {in_words(size)}")
+        return {"FINISHED"}
+
+
+class EX4D_OT_measure_takes(bpy.types.Operator):
+    bl_idname = "ex4d.measure_takes"
+    bl_label = "Measure"
+    bl_description = "Say how much room the takes of unsaved files take up on disk"
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        folders, old = take_folders(), old_take_folders()
+        text = f"{len(folders)} takes, {in_words(size_of(folders))}; {len(old)} of them can be deleted"
+        self.report({"INFO"}, text)
+        context.window_manager.ex4d_takes_on_disk = text
+        return {"FINISHED"}
+
+
+CLASSES = (EX4D_OT_clear_takes, EX4D_OT_measure_takes)
+
+
+def register() -> None:
+    bpy.types.WindowManager.ex4d_takes_on_disk = bpy.props.StringProperty(options={"SKIP_SAVE"})
+
+
+def unregister() -> None:
+    del bpy.types.WindowManager.ex4d_takes_on_disk

@@ -1,0 +1,45 @@
+"""A take's settings back into its shot, and its camera path as a new camera."""
+
+from __future__ import annotations
+
+import bpy
+
+from ..cameras.keyframes import new_camera
+from ..cameras.optics import render_size
+from ..paths import from_blend
+from ..shots.properties import add_shot, find_shot
+from .follow import object_of
+from .properties import EX4D_Take
+from .shots import load_request
+
+
+def restore_take(blender_scene: bpy.types.Scene, entry: EX4D_Take) -> str:
+    """Make the shot that a take was made of what it was then, and the active one.
+
+    Returns:
+        What the artist should know, or "".
+
+    Raises:
+        RequestError: the take's request cannot be read, or its scene is not in the file.
+    """
+    request = load_request(from_blend(entry.folder))
+    scene_object = object_of(request)
+    shot = find_shot(blender_scene, entry.shot)
+    if shot is None:
+        shot = add_shot(blender_scene)
+        shot.key = entry.shot
+    name = f"{entry.label} take {entry.version}"
+    camera = new_camera(name, request.camera, scene_object, entry.frame_start, scene_object.users_collection[0])
+    shot.camera, shot.scene_object = camera, scene_object
+    shot.label, shot.engine, shot.holes = request.label or entry.label, request.engine, request.preview.holes
+    shot.hole_color = [value / 255 for value in request.preview.hole_color]
+    shot.use_range = True
+    shot.frame_start, shot.frame_end = entry.frame_start, entry.frame_start + entry.frames - 1
+    for index, one in enumerate(blender_scene.ex4d_shots):
+        if one == shot:
+            blender_scene.ex4d_shot_index = index
+    blender_scene.camera = camera
+    made, now = (request.camera.width, request.camera.height), render_size(blender_scene.render)
+    if made == now:
+        return ""
+    return f"the take is {made[0]}x{made[1]}, the scene renders {now[0]}x{now[1]}; set the Resolution for the same view"
