@@ -10,7 +10,7 @@ import torch
 WAN_FOLDER = "Wan-AI/Wan2.1-I2V-14B-480P"
 SHARDS = 7
 # Words that the toy tokenizer knows; any other becomes <unk>.
-WORDS = "a wide street at night with rain blurred static quality".split()
+WORDS = ["a", "wide", "street", "at", "night", "with", "rain", "blurred", "static", "quality"]
 
 
 def write_tokenizer(folder: Path) -> None:
