@@ -5,16 +5,13 @@ Every row is measured when it is printed; nothing here decides whether anything 
 
 from __future__ import annotations
 
-import os
-import platform
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date
 from fractions import Fraction
 from pathlib import Path
 
@@ -22,33 +19,15 @@ import numpy as np
 import torch
 
 from backend.generate import PreviewEngine
+from backend.measuring import Row, median_ms
 from backend.media import FootageInfo, VideoWriter, probe, write_png
-from backend.mesh import build_dw_mesh
+from backend.mesh import DepthSurface, build_surface_mesh
 from backend.raster import RenderedFrames, create_rasterizer
 from backend.render import RenderedFrame, render_shot
-from ex4d_core import __version__
 from ex4d_core.cameras import intrinsics_matrix
 from ex4d_core.scene import Scene
 from ex4d_core.shot import RenderSettings
 from ex4d_core.trajectories import Trajectory, build_path
-
-_REPEATS = 5
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table: what was measured, the figure with its unit, and a remark."""
-
-    what: str
-    figure: str
-    remark: str = ""
-
-
-def machine() -> str:
-    """Where and with what these figures were measured."""
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    versions = f"ex4d {__version__}, torch {torch.__version__}, Python {platform.python_version()}"
-    return f"{date.today():%d %b %Y}, {os.cpu_count()} cores ({platform.machine()}), {gpu}, {versions}"
 
 
 def measure(frames: int, width: int, height: int) -> Iterator[Row]:
@@ -73,31 +52,22 @@ def _one_frame(width: int, height: int) -> Iterator[Row]:
     arrays = (torch.from_numpy(depth)[None], torch.from_numpy(color)[None], torch.from_numpy(lens))
     rasterizer = create_rasterizer()
     arrays = tuple(array.to(rasterizer.device) for array in arrays)
-    mesh = build_dw_mesh(*arrays)
+    surface = DepthSurface(*arrays)
     camera = build_path(Trajectory("orbit", 20), 2, lens[0], width, height, 2.0).frames(1, 2)
 
     def render() -> RenderedFrames:
         views = (camera.world_to_camera, camera.intrinsics)
-        return rasterizer.render(mesh, *views, width, height, with_depth=True).to("cpu")
+        return rasterizer.render(surface, *views, width, height, with_depth=True).to("cpu")
 
     out = render()
     frame = RenderedFrame(0, out.color[0].numpy(), out.mask[0].numpy(), out.depth[0].numpy())
-    yield Row("DW-Mesh", f"{_median_ms(lambda: build_dw_mesh(*arrays)):.1f} ms/frame", f"{len(mesh.faces):,} faces")
-    yield Row("mask and colour", f"{_median_ms(render):.1f} ms/frame", f"{rasterizer.name} on {rasterizer.device}")
-    yield Row("fill of holes", f"{_median_ms(lambda: list(PreviewEngine().generate([frame]))):.1f} ms/frame")
+    mesh_ms = median_ms(lambda: build_surface_mesh(surface))
+    yield Row("DW-Mesh", f"{mesh_ms:.1f} ms/frame", f"{len(build_surface_mesh(surface).faces):,} faces")
+    yield Row("mask and colour", f"{median_ms(render):.1f} ms/frame", f"{rasterizer.name} on {rasterizer.device}")
+    yield Row("fill of holes", f"{median_ms(lambda: list(PreviewEngine().generate([frame]))):.1f} ms/frame")
     with tempfile.TemporaryDirectory(prefix="ex4d-bench-") as folder:
         path = Path(folder) / "frame.png"
-        yield Row("PNG of a frame", f"{_median_ms(lambda: write_png(path, frame.color)):.1f} ms/frame")
-
-
-def _median_ms(work: Callable[[], object]) -> float:
-    work()
-    times = []
-    for _ in range(_REPEATS):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return 1000 * float(np.median(times))
+        yield Row("PNG of a frame", f"{median_ms(lambda: write_png(path, frame.color)):.1f} ms/frame")
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from backend.mesh import build_dw_mesh
-from backend.raster import Rasterizer, create_rasterizer, force_first_frame
+from backend.array_clip import ArrayClip
+from backend.mesh import DepthSurface
+from backend.raster import Rasterizer, RenderedFrames, create_rasterizer, force_first_frame, render_in_batches
 from ex4d_core.cameras import CameraPath
 from ex4d_core.scene import Scene
 from ex4d_core.shot import RenderSettings, RequestError
 
-# A DW-Mesh and what its construction needs take about 100 bytes a pixel; this keeps a batch under 300 MB.
-_BYTES_PER_PIXEL = 100
+# Footage and pictures of a batch take about 20 bytes a pixel, and the drawing of it as much again on a CPU; this keeps
+# a batch under 300 MB.
+_BYTES_PER_PIXEL = 40
 _BATCH_BYTES = 300 * 1024**2
 
 
@@ -40,17 +42,26 @@ class RenderedFrame:
 
 
 def render_shot(
-    scene: Scene, camera: CameraPath, settings: RenderSettings, *, first_frame: int = 0, device: str = "auto"
+    scene: Scene | ArrayClip,
+    camera: CameraPath,
+    settings: RenderSettings,
+    *,
+    first_frame: int = 0,
+    device: str = "auto",
+    licence: str | None = None,
 ) -> Iterator[RenderedFrame]:
     """Render a camera path through a scene.
 
     Args:
-        scene: the opened scene package.
+        scene: the opened scene package, or a clip of arrays.
         camera: frame k sees footage frame ``first_frame + k``.
         device: "auto", "cpu", or "cuda" with an optional number.
+        licence: what the pictures are for; see `backend.raster.choice.licence_setting`.
 
     Raises:
         RequestError: the camera runs past the footage, or starts before it.
+        RasterizerUnavailableError: see `backend.raster.create_rasterizer`.
+        RenderMemoryError: the device's memory is too small for a single frame.
     """
     manifest = scene.manifest
     stop = first_frame + len(camera)
@@ -59,34 +70,45 @@ def render_shot(
             f"the camera needs footage frames {first_frame} to {stop - 1}, but the scene has frames 0 to "
             f"{manifest.frames - 1}; shorten the shot or start it earlier"
         )
-    rasterizer = create_rasterizer(settings.rasterizer, device)
-    batch = max(1, _BATCH_BYTES // (_BYTES_PER_PIXEL * manifest.width * manifest.height))
+    rasterizer = create_rasterizer(settings.rasterizer, device, licence)
+    pixels = max(manifest.width * manifest.height, camera.width * camera.height)
+    batch = max(1, _BATCH_BYTES // (_BYTES_PER_PIXEL * pixels))
     for start in range(0, len(camera), batch):
         part = camera.frames(start, start + batch)
         yield from _render_batch(scene, part, settings, rasterizer, first_frame + start, start)
 
 
 def _render_batch(
-    scene: Scene, camera: CameraPath, settings: RenderSettings, rasterizer: Rasterizer, footage_frame: int, index: int
+    scene: Scene | ArrayClip,
+    camera: CameraPath,
+    settings: RenderSettings,
+    rasterizer: Rasterizer,
+    footage_frame: int,
+    index: int,
 ) -> Iterator[RenderedFrame]:
     footage = slice(footage_frame, footage_frame + len(camera))
     source = scene.source_camera()
     color = np.array(scene.color()[footage])
-    mesh = build_dw_mesh(
-        torch.from_numpy(np.array(scene.depth()[footage])).to(rasterizer.device),
-        torch.from_numpy(color).to(rasterizer.device),
+    surface = DepthSurface(
+        torch.from_numpy(np.array(scene.depth()[footage])),
+        torch.from_numpy(color),
         torch.from_numpy(np.array(source.intrinsics[footage])),
-        convention=settings.convention,
-        occlusion_rule=settings.occlusion_rule,
-        camera_to_world=torch.from_numpy(source.camera_to_world[footage]),
+        torch.from_numpy(source.camera_to_world[footage]),
+        settings.convention,
+        settings.occlusion_rule,
     )
-    rendered = rasterizer.render(
-        mesh, camera.world_to_camera, camera.intrinsics, camera.width, camera.height, with_depth=True
-    )
-    if settings.convention == "reference" and index == 0 and color.shape[1:3] == (camera.height, camera.width):
-        rendered = force_first_frame(rendered, torch.from_numpy(color[0]))
-    rendered = rendered.to("cpu")
-    for offset in range(len(camera)):
+    size = camera.width, camera.height
+    first_is_source = settings.convention == "reference" and index == 0 and surface.size == size
+    views = (camera.world_to_camera, camera.intrinsics)
+    for rendered in render_in_batches(rasterizer, surface, *views, *size, with_depth=True):
+        if first_is_source:
+            rendered, first_is_source = force_first_frame(rendered, torch.from_numpy(color[0])), False
+        yield from _each_frame(rendered, index)
+        index += len(rendered.mask)
+
+
+def _each_frame(rendered: RenderedFrames, index: int) -> Iterator[RenderedFrame]:
+    for offset in range(len(rendered.mask)):
         yield RenderedFrame(
             index + offset,
             rendered.color[offset].numpy(),

@@ -39,7 +39,6 @@ def _findings(address: str):
     import torch
 
     from backend.generate import PreviewEngine
-    from backend.raster import RasterizerUnavailableError, available_rasterizers, create_rasterizer
     from backend.service import ServiceSettings
     from ex4d_core import __version__
 
@@ -53,14 +52,7 @@ def _findings(address: str):
     else:
         yield "GPU", "none that PyTorch can use; everything runs on the processor", ""
     yield "torch", torch.__version__, ""
-    for name in available_rasterizers():
-        try:
-            rasterizer = create_rasterizer(name)
-            yield f"rasterizer {name}", f"on {rasterizer.device}; {rasterizer.licence}", ""
-        except RasterizerUnavailableError as error:
-            yield f"rasterizer {name}", "not usable", str(error)
-    if not available_rasterizers():
-        yield "rasterizers", "none", "no rasterizer is installed: run pip install warp-lang"
+    yield from _rasterizers()
     yield "engine preview", PreviewEngine.licence, ""
     settings = ServiceSettings()
     existing = next(folder for folder in (settings.data, *settings.data.parents) if folder.exists())
@@ -68,6 +60,33 @@ def _findings(address: str):
     low = f"only {free / 2**30:.1f} GB are free in {existing}; a minute of 512x512 footage needs 2 GB"
     yield "data folder", f"{settings.data}, {free / 2**30:.0f} GB free", low if free < 2 * 2**30 else ""
     yield "backend", _backend(address), ""
+
+
+def _rasterizers():
+    """Each one's state and speed here, and which of them "auto" takes."""
+    from backend.raster import (
+        RASTERIZERS,
+        RasterizerUnavailableError,
+        choose_rasterizer,
+        create_rasterizer,
+        quick_speed,
+    )
+    from backend.raster.choice import LICENCE_VARIABLE, licence_setting
+
+    licence = licence_setting()
+    for name in RASTERIZERS:
+        try:
+            rasterizer = create_rasterizer(name, licence="research")
+            speed = f"{quick_speed(rasterizer):.2f} ms for a frame of 512x512"
+            yield f"rasterizer {name}", f"on {rasterizer.device}, {speed}; {rasterizer.licence}", ""
+        except RasterizerUnavailableError as error:
+            # warp is ours to install, and everything needs it; nvdiffrast is the user's choice
+            yield f"rasterizer {name}", f"not usable: {error}", str(error) if name == "warp" else ""
+    try:
+        choice = choose_rasterizer(licence=licence)
+        yield "rasterizer auto", f"{choice.name}: {choice.reason} (licence: {licence}, set by {LICENCE_VARIABLE})", ""
+    except RasterizerUnavailableError as error:
+        yield "rasterizer auto", "none", str(error)
 
 
 def _backend(address: str) -> str:

@@ -8,7 +8,7 @@ from backend.demo import DemoError
 from backend.depth import DepthError, IntrinsicsError
 from backend.media import MediaError
 from backend.mesh import DepthError as MeshDepthError
-from backend.raster import RasterizerUnavailableError
+from backend.raster import RasterizerUnavailableError, RenderMemoryError
 from backend.service.settings import ServiceError
 from ex4d_core.cameras import CameraError
 from ex4d_core.client import ClientError, RequestRefused
@@ -26,6 +26,7 @@ EXPECTED_ERRORS = (
     MediaError,
     MeshDepthError,
     RasterizerUnavailableError,
+    RenderMemoryError,
     RequestError,
     RequestRefused,
     SceneError,

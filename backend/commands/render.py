@@ -1,7 +1,8 @@
 """A scene along a camera move to colour and mask: what the footage shows there, and where it shows nothing.
 
 Writes color_NAME.mp4, mask_NAME.mp4 and camera_NAME.npz into a folder, or everything losslessly into one .npz
-(color (T,H,W,3) u8, mask (T,H,W) bool, coverage (T,)).
+(color (T,H,W,3) u8, mask (T,H,W) bool, coverage (T,)). In place of a scene it also takes one .npz with depth (T,H,W),
+rgb (T,H,W,3) and intrinsics (3,3).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from backend.commands.options import (
 )
 
 if TYPE_CHECKING:
+    from backend.array_clip import ArrayClip
     from ex4d_core.cameras import CameraPath
     from ex4d_core.scene import Scene
     from ex4d_core.shot import RenderSettings
@@ -27,34 +29,42 @@ SUMMARY = "a scene along a camera move to colour and mask"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("scene", type=Path, help="a scene folder, made by 'ex4d reconstruct'")
+    parser.add_argument("scene", type=Path, help="a scene folder, made by 'ex4d reconstruct', or a .npz")
     parser.add_argument("-o", "--out", type=Path, required=True, help="a folder, or a file that ends in .npz")
     add_camera_arguments(parser)
     add_render_arguments(parser)
+    parser.add_argument(
+        "--licence",
+        choices=("research", "commercial"),
+        help="what the pictures are for; by default what the variable EX4D_LICENCE says, else research",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
+    from backend.array_clip import ArrayClip
     from ex4d_core.scene import Scene
 
-    scene = Scene.open(options.scene)
+    is_arrays = options.scene.suffix == ".npz"
+    scene = ArrayClip.load(options.scene) if is_arrays else Scene.open(options.scene)
     camera = camera_from(options, scene)
     settings = render_settings(options)
     if options.out.suffix == ".npz":
-        write_arrays(scene, camera, settings, options.out, options.first_frame, options.device)
+        write_arrays(scene, camera, settings, options.out, options.first_frame, options.device, options.licence)
     else:
         name = options.camera.stem if options.camera else options.preset
-        write_movies(scene, camera, settings, options.out, name, options.first_frame, options.device)
+        write_movies(scene, camera, settings, options.out, name, options.first_frame, options.device, options.licence)
     return 0
 
 
 def write_movies(
-    scene: Scene,
+    scene: Scene | ArrayClip,
     camera: CameraPath,
     settings: RenderSettings,
     folder: Path,
     name: str,
     first_frame: int = 0,
     device: str = "auto",
+    licence: str | None = None,
 ) -> None:
     """Render into ``color_NAME.mp4``, ``mask_NAME.mp4`` and ``camera_NAME.npz`` in ``folder``."""
     import numpy as np
@@ -67,7 +77,7 @@ def write_movies(
     size, fps = (camera.width, camera.height), scene.manifest.fps
     seen = []
     with VideoWriter(paths[0], *size, fps) as color, VideoWriter(paths[1], *size, fps) as mask, progress_bar() as bar:
-        frames = render_shot(scene, camera, settings, first_frame=first_frame, device=device)
+        frames = render_shot(scene, camera, settings, first_frame=first_frame, device=device, licence=licence)
         for frame in bar.track(frames, total=len(camera), description="render"):
             color.write(frame.color)
             mask.write(frame.mask.astype(np.uint8) * 255)
@@ -79,7 +89,13 @@ def write_movies(
 
 
 def write_arrays(
-    scene: Scene, camera: CameraPath, settings: RenderSettings, path: Path, first_frame: int, device: str
+    scene: Scene | ArrayClip,
+    camera: CameraPath,
+    settings: RenderSettings,
+    path: Path,
+    first_frame: int = 0,
+    device: str = "auto",
+    licence: str | None = None,
 ) -> None:
     """Render into one .npz; all frames are held in memory."""
     import numpy as np
@@ -89,7 +105,7 @@ def write_arrays(
     color = np.empty((len(camera), camera.height, camera.width, 3), np.uint8)
     mask = np.empty(color.shape[:3], bool)
     with progress_bar() as bar:
-        frames = render_shot(scene, camera, settings, first_frame=first_frame, device=device)
+        frames = render_shot(scene, camera, settings, first_frame=first_frame, device=device, licence=licence)
         for frame in bar.track(frames, total=len(camera), description="render"):
             color[frame.index], mask[frame.index] = frame.color, frame.mask
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,23 +1,20 @@
 """Depth and colour to a Depth Watertight Mesh, as batched tensors, and its exports (PLY, PC2)."""
 
-from backend.mesh.dw_mesh import (
-    CONVENTIONS,
-    DepthError,
-    DWMesh,
-    build_dw_mesh,
-    grid_topology,
-    vertex_grid_shape,
-)
+from backend.mesh.dw_mesh import DWMesh, build_dw_mesh, build_surface_mesh, grid_topology
 from backend.mesh.export import Pc2Writer, write_ply
-from backend.mesh.occlusion import OCCLUSION_RULES
+from backend.mesh.occlusion import OCCLUSION_MODELS, OCCLUSION_RULES
+from backend.mesh.surface import CONVENTIONS, DepthError, DepthSurface, vertex_grid_shape
 
 __all__ = [
     "CONVENTIONS",
+    "OCCLUSION_MODELS",
     "OCCLUSION_RULES",
     "DWMesh",
     "DepthError",
+    "DepthSurface",
     "Pc2Writer",
     "build_dw_mesh",
+    "build_surface_mesh",
     "grid_topology",
     "vertex_grid_shape",
     "write_ply",

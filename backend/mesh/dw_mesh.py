@@ -11,21 +11,15 @@ from dataclasses import dataclass
 
 import torch
 
-from backend.mesh.occlusion import OCCLUSION_RULES, occluded_faces
+from backend.mesh.occlusion import occluded_faces
+from backend.mesh.surface import DepthSurface, require_convention, sample_positions, vertex_grid_shape
 
-CONVENTIONS = ("centered", "reference")
 CAP_FACES = 2
-REFERENCE_BORDER_DEPTH = 100.0  # EX-4D's fixed depth of the 1-pixel border
-RING_DEPTH_FACTOR = 1.1  # any factor above 1 puts ring and caps behind the farthest surface; small keeps bounds tight
 
 # Vertices handled at a time. On a CPU: what its caches hold, and just under the 32768 elements from which PyTorch
 # hands an operation to all its threads, which gains little here and costs much when another program uses the cores.
 _BLOCK_VERTICES = (1 << 15) - 1
 _GPU_BLOCK_VERTICES = 1 << 24  # keeps a GPU busy; some 20 float32 planes of this size are alive at once
-
-
-class DepthError(ValueError):
-    """Depth that no mesh can be built from: not finite, or not in front of the camera."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +51,7 @@ class DWMesh:
     grid_shape: tuple[int, int]
 
     def __post_init__(self) -> None:
-        _require_convention(self.convention)
+        require_convention(self.convention)
         rows, columns = self.grid_shape
         vertex_count = rows * columns
         face_count = 2 * (rows - 1) * (columns - 1) + self.cap_faces
@@ -157,18 +151,10 @@ def grid_topology(
     )
     faces = torch.cat([upper, lower, caps])
     ring = 1 if convention == "centered" else 0
-    x = _sample_positions(width, ring, 0.5, device) / width
-    y = _sample_positions(height, ring, 0.5, device) / height
+    x = _texel_positions(width, ring, device) / width
+    y = _texel_positions(height, ring, device) / height
     v, u = torch.meshgrid(1.0 - y, x, indexing="ij")
     return faces, torch.stack([u, v], dim=-1).reshape(-1, 2).float(), CAP_FACES
-
-
-def vertex_grid_shape(height: int, width: int, convention: str = "centered") -> tuple[int, int]:
-    """(rows, columns) of the vertex grid of a picture of height x width pixels."""
-    _require_convention(convention)
-    if height < 2 or width < 2:
-        raise ValueError(f"a mesh needs a picture of at least 2 x 2 pixels, got {width} x {height} (width x height)")
-    return (height + 2, width + 2) if convention == "centered" else (height, width)
 
 
 def build_dw_mesh(
@@ -209,18 +195,19 @@ def build_dw_mesh(
         ValueError: shapes that do not belong together, an unknown convention or rule, focal lengths not positive.
         DepthError: depth not finite or not positive, with the first such frame.
     """
-    _check_inputs(depth, color, intrinsics, occlusion_rule, camera_to_world)
-    frames, height, width = depth.shape
-    rows, columns = vertex_grid_shape(height, width, convention)
-    device = depth.device
-    faces, uvs, cap_faces = grid_topology(height, width, convention, device)
+    surface = DepthSurface(depth, color, intrinsics, camera_to_world, convention, occlusion_rule)
+    return build_surface_mesh(surface)
 
-    ring, offset = (1, 0.5) if convention == "centered" else (0, 0.0)
-    intrinsics = intrinsics.to(device=device, dtype=torch.float64)
-    ray_x = (_sample_positions(width, ring, offset, device) - intrinsics[:, 0, 2:]) / intrinsics[:, 0, :1]
-    ray_y = (_sample_positions(height, ring, offset, device) - intrinsics[:, 1, 2:]) / intrinsics[:, 1, 1:2]
-    ray_x, ray_y = ray_x.float()[:, None, :], ray_y.float()[:, :, None]
-    border = depth.amax(dim=(1, 2)) * RING_DEPTH_FACTOR if ring else depth.new_full((frames,), REFERENCE_BORDER_DEPTH)
+
+def build_surface_mesh(surface: DepthSurface) -> DWMesh:
+    """The mesh of a surface, as `build_dw_mesh` describes it, whatever the surface's occlusion model."""
+    frames, height, width = surface.depth.shape
+    rows, columns = surface.grid_shape
+    depth, device, ring = surface.depth, surface.device, surface.ring
+    border = surface.border_depth
+    faces, uvs, cap_faces = grid_topology(height, width, surface.convention, device)
+    ray_x, ray_y = (rays.to(device) for rays in surface.rays)
+    ray_x, ray_y = ray_x[:, None, :], ray_y[:, :, None]
 
     vertices = torch.empty(frames, rows, columns, 3, dtype=torch.float32, device=device)
     occluded = torch.ones(frames, len(faces), dtype=torch.bool, device=device)
@@ -231,18 +218,18 @@ def build_dw_mesh(
         x, y = z * ray_x[part], z * ray_y[part, first:stop]
         for axis, plane in enumerate((x, y, z)):
             vertices[part, first:stop, :, axis] = plane
-        for side, values in enumerate(occluded_faces(x, y, z, occlusion_rule)):
+        for side, values in enumerate(occluded_faces(x, y, z, surface.occlusion_rule)):
             sides[part, side, first : stop - 1] = values
-        if camera_to_world is not None:
-            _place(vertices[part, first:stop], (x, y, z), camera_to_world[part].to(vertices))
+        if surface.camera_to_world is not None:
+            _place(vertices[part, first:stop], (x, y, z), surface.camera_to_world[part].to(vertices))
     vertices = vertices.flatten(1, 2)
     if ring:
         for edge in (sides[:, :, 0], sides[:, :, -1], sides[..., 0], sides[..., -1]):
             edge.fill_(True)
     else:
-        occluded[:, -cap_faces:] = _occluded_caps(ray_x, ray_y, border[:, None, None], occlusion_rule)
-    colors = _pad_colors(color) if ring else color
-    return DWMesh(vertices, faces, occluded, colors.reshape(frames, -1, 3), uvs, convention, cap_faces, (rows, columns))
+        occluded[:, -cap_faces:] = _occluded_caps(ray_x, ray_y, border[:, None, None], surface.occlusion_rule)
+    colors = (_pad_colors(surface.color) if ring else surface.color).reshape(frames, -1, 3)
+    return DWMesh(vertices, faces, occluded, colors, uvs, surface.convention, cap_faces, (rows, columns))
 
 
 def _blocks(frames: int, rows: int, columns: int, block: int) -> Iterator[tuple[slice, int, int]]:
@@ -283,12 +270,9 @@ def _pad_colors(color: torch.Tensor) -> torch.Tensor:
     return padded
 
 
-def _sample_positions(size: int, ring: int, offset: float, device: torch.device | str) -> torch.Tensor:
-    """Pixel coordinates of the grid's columns (or rows): float64; a ring adds the picture's two edges."""
-    inner = torch.arange(size, dtype=torch.float64, device=device) + offset
-    if not ring:
-        return inner
-    return torch.cat([inner.new_zeros(1), inner, inner.new_full((1,), float(size))])
+def _texel_positions(size: int, ring: int, device: torch.device | str) -> torch.Tensor:
+    """Where a grid's columns (or rows) lie in the texture: at the centres of texels, a ring at its edges."""
+    return (sample_positions(size, ring) + (0.0 if ring else 0.5)).to(device)
 
 
 def _occluded_caps(ray_x: torch.Tensor, ray_y: torch.Tensor, z: torch.Tensor, rule: str) -> torch.Tensor:
@@ -299,51 +283,3 @@ def _occluded_caps(ray_x: torch.Tensor, ray_y: torch.Tensor, z: torch.Tensor, ru
     x = (z * ray_x[:, :, [-1, 0]]).expand(-1, 2, 2)
     y = (z * ray_y[:, [0, -1]]).expand(-1, 2, 2)
     return torch.cat([side.flatten(1) for side in occluded_faces(x, y, z.expand(-1, 2, 2), rule)], dim=1)
-
-
-def _require_convention(convention: str) -> None:
-    if convention not in CONVENTIONS:
-        raise ValueError(f"unknown convention {convention!r}: use one of {', '.join(CONVENTIONS)}")
-
-
-def _check_inputs(
-    depth: torch.Tensor,
-    color: torch.Tensor,
-    intrinsics: torch.Tensor,
-    occlusion_rule: str,
-    camera_to_world: torch.Tensor | None,
-) -> None:
-    if occlusion_rule not in OCCLUSION_RULES:
-        raise ValueError(f"unknown occlusion rule {occlusion_rule!r}: use one of {', '.join(OCCLUSION_RULES)}")
-    if depth.ndim != 3 or depth.dtype != torch.float32:
-        raise ValueError(f"depth must be (T, H, W) float32, got {tuple(depth.shape)} {depth.dtype}")
-    if tuple(color.shape) != (*depth.shape, 3) or color.dtype != torch.uint8:
-        raise ValueError(
-            f"color must be {(*depth.shape, 3)} uint8 to match depth {tuple(depth.shape)}, "
-            f"got {tuple(color.shape)} {color.dtype}"
-        )
-    frames = len(depth)
-    if frames == 0:
-        raise ValueError("depth has no frames: a mesh needs at least one")
-    if tuple(intrinsics.shape) != (frames, 3, 3):
-        raise ValueError(f"intrinsics must be {(frames, 3, 3)} to match depth, got {tuple(intrinsics.shape)}")
-    if camera_to_world is not None and tuple(camera_to_world.shape) != (frames, 4, 4):
-        raise ValueError(f"camera_to_world must be {(frames, 4, 4)} to match depth, got {tuple(camera_to_world.shape)}")
-    focal = torch.stack([intrinsics[:, 0, 0], intrinsics[:, 1, 1]], dim=1)
-    usable = (focal > 0).all(dim=1) & torch.isfinite(intrinsics).flatten(1).all(dim=1)
-    if not bool(usable.all()):
-        frame = int((~usable).nonzero()[0])
-        raise ValueError(
-            f"intrinsics of frame {frame} need finite values and positive focal lengths, got "
-            f"{intrinsics[frame].tolist()}"
-        )
-    # min and max read the depth once; NaN fails both comparisons
-    lowest, highest = depth.flatten(1).aminmax(dim=1)
-    usable = (lowest > 0) & (highest < float("inf"))
-    if not bool(usable.all()):
-        frame = int((~usable).nonzero()[0])
-        bad = ~(torch.isfinite(depth[frame]) & (depth[frame] > 0))
-        raise DepthError(
-            f"depth of frame {frame} has {int(bad.sum())} values that are not finite and positive (first: "
-            f"{float(depth[frame][bad][0])}): fill them, or set sky to a large finite depth, before meshing"
-        )

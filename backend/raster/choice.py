@@ -1,46 +1,133 @@
-"""Which rasterizer draws: what this machine has, and what the caller asked for."""
+"""Which rasterizer draws: what this machine has, what its licence allows, and what the caller asked for."""
 
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
+from dataclasses import dataclass
 
 from backend.raster.interface import Rasterizer, RasterizerUnavailableError
 
-RASTERIZERS = ("warp",)
+RASTERIZERS = ("warp", "nvdiffrast")
+LICENCES = ("research", "commercial")
+LICENCE_VARIABLE = "EX4D_LICENCE"
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+
+_HOW_TO_INSTALL = {
+    "warp": "run pip install warp-lang",
+    "nvdiffrast": "it is in no package registry, so build https://github.com/NVlabs/nvdiffrast here, or use warp",
+}
+_RESEARCH_ONLY = ("nvdiffrast",)
+
+
+class LicenceError(RasterizerUnavailableError):
+    """The rasterizer that was asked for must not be used for what its results are for."""
+
+
+@dataclass(frozen=True)
+class RasterizerChoice:
+    """What `create_rasterizer` would create.
+
+    Attributes:
+        name: one of `RASTERIZERS`.
+        device: "cpu", "cuda" or "cuda:N".
+        reason: why, for people.
+    """
+
+    name: str
+    device: str
+    reason: str
 
 
 def available_rasterizers() -> tuple[str, ...]:
-    """Names that `create_rasterizer` would accept here, best first. Imports none of them."""
+    """Names of what is installed here, best first. Imports none of them, so one may still prove unusable."""
     return tuple(name for name in RASTERIZERS if importlib.util.find_spec(name) is not None)
 
 
-def create_rasterizer(name: str = "auto", device: str = "auto") -> Rasterizer:
-    """Create a rasterizer.
-
-    Args:
-        name: "auto" (the best that is installed) or one of `RASTERIZERS`.
-        device: "auto" (CUDA where there is a usable GPU), "cpu", "cuda" or "cuda:N".
+def licence_setting(licence: str | None = None) -> str:
+    """What the results are for: as given, else as the environment variable EX4D_LICENCE says, else "research".
 
     Raises:
-        ValueError: an unknown name or device.
+        ValueError: neither "research" nor "commercial".
+    """
+    source = "licence" if licence is not None else LICENCE_VARIABLE
+    licence = os.environ.get(LICENCE_VARIABLE, "research") if licence is None else licence
+    if licence not in LICENCES:
+        raise ValueError(f"unknown {source} {licence!r}: use one of {', '.join(LICENCES)}")
+    return licence
+
+
+def choose_rasterizer(name: str = "auto", device: str = "auto", licence: str | None = None) -> RasterizerChoice:
+    """Decide what draws, without creating it.
+
+    "auto" is warp wherever it is installed: it draws on any device, for any use, and was the faster of the two on
+    every GPU and in every case we measured (docs/masks.md). Only where warp is missing, a GPU there and the use is
+    research, it is nvdiffrast.
+
+    Args:
+        name: "auto" or one of `RASTERIZERS`.
+        device: "auto" (CUDA where there is a usable GPU), "cpu", "cuda" or "cuda:N".
+        licence: "research" or "commercial"; see `licence_setting`.
+
+    Raises:
+        ValueError: an unknown name, device or licence.
+        LicenceError: a rasterizer for research only was asked for by name, for commercial use.
         RasterizerUnavailableError: it is not installed, or there is no such usable CUDA device.
     """
     if name not in ("auto", *RASTERIZERS):
         raise ValueError(f"unknown rasterizer {name!r}: use auto or one of {', '.join(RASTERIZERS)}")
     if not DEVICE.fullmatch(device):
         raise ValueError(f"unknown device {device!r}: use auto, cpu, cuda or cuda:N")
-    available = available_rasterizers()
-    if not available or name not in ("auto", *available):
-        wanted = RASTERIZERS[0] if name == "auto" else name
-        raise RasterizerUnavailableError(f"rasterizer {wanted!r} is not installed: run pip install warp-lang")
-    # Warp takes a moment to start, so it is imported by whoever draws and not by whoever asks what there is
-    from backend.raster.warp_rasterizer import WarpRasterizer, cuda_problem
+    licence = licence_setting(licence)
+    if name in _RESEARCH_ONLY and licence == "commercial":
+        raise LicenceError(
+            f"rasterizer {name} is for research and evaluation only, and the licence setting is commercial: use "
+            "rasterizer warp, or set the licence to research"
+        )
+    installed = available_rasterizers()
+    if name == "auto":
+        allowed = [each for each in installed if licence == "research" or each not in _RESEARCH_ONLY]
+        wanted = allowed[0] if allowed else RASTERIZERS[0]
+        reason = f"the fastest here that is free for {licence} use"
+    else:
+        wanted, reason = name, "asked for by name"
+    if wanted not in installed:
+        raise RasterizerUnavailableError(f"rasterizer {wanted!r} is not installed: {_HOW_TO_INSTALL[wanted]}")
+    device, why_device = _usable_device(wanted, device)
+    return RasterizerChoice(wanted, device, f"{reason}; {why_device}")
 
-    problem = cuda_problem(device)
+
+def create_rasterizer(name: str = "auto", device: str = "auto", licence: str | None = None) -> Rasterizer:
+    """Create the rasterizer that `choose_rasterizer` decides on; raises what it raises."""
+    choice = choose_rasterizer(name, device, licence)
+    # Both take a moment to start, so they are imported by whoever draws and not by whoever asks what there is
+    if choice.name == "nvdiffrast":
+        from backend.raster.nvdiffrast_rasterizer import NvdiffrastRasterizer
+
+        return NvdiffrastRasterizer(choice.device)
+    from backend.raster.warp_rasterizer import WarpRasterizer
+
+    return WarpRasterizer(choice.device)
+
+
+def _usable_device(name: str, device: str) -> tuple[str, str]:
+    """The device to draw on, and why."""
+    if name == "warp":
+        from backend.raster.warp_rasterizer import cuda_problem
+
+        problem = cuda_problem(device)
+    else:
+        from backend.raster.interface import torch_cuda_problem
+
+        problem = torch_cuda_problem(device)
+        if device == "cpu" or (device == "auto" and problem):
+            raise RasterizerUnavailableError(
+                f"rasterizer {name} draws on CUDA devices only, and here "
+                + (problem or "device cpu was asked for: use rasterizer warp")
+            )
     if device == "auto":
-        device = "cpu" if problem else "cuda"
-    elif device != "cpu" and problem:
+        return ("cpu", f"on the CPU: {problem}") if problem else ("cuda", "on the GPU")
+    if device != "cpu" and problem:
         raise RasterizerUnavailableError(problem)
-    return WarpRasterizer(device)
+    return device, f"on {device}, asked for by name"

@@ -1,27 +1,32 @@
-"""What every rasterizer takes and returns: a DW-Mesh and a camera path in, colour and mask out.
+"""What every rasterizer takes and returns: a surface and a camera path in, colour and mask out.
 
 Stands between the mesh room and whoever needs the render (engines, worker, CLI), none of whom know which rasterizer
-draws.
+draws, nor whether it builds a mesh to do so.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
 
-from backend.mesh import DWMesh
+from backend.mesh import DepthSurface
 
 
 class RasterizerUnavailableError(RuntimeError):
     """The rasterizer or device that was asked for is not on this machine; the message says what to do."""
 
 
+class RenderMemoryError(RuntimeError):
+    """Not even one frame fits into the device's memory; the message says what was asked of it."""
+
+
 @dataclass(frozen=True)
 class RenderedFrames:
-    """What a camera path shows of a mesh.
+    """What a camera path shows of a surface.
 
     Attributes:
         color: (T, H, W, 3) uint8, sRGB, black where unseen.
@@ -35,12 +40,49 @@ class RenderedFrames:
     depth: torch.Tensor | None = None
 
     def to(self, device: torch.device | str) -> RenderedFrames:
-        depth = None if self.depth is None else self.depth.to(device)
-        return RenderedFrames(self.color.to(device), self.mask.to(device), depth)
+        """The same frames on a device; from a GPU to the CPU by way of page-locked memory, several times as fast."""
+        if torch.device(device).type != "cpu" or self.color.device.type != "cuda":
+            return self._each(lambda values: values.to(device))
+        copies = self._each(lambda values: page_locked_copy(values))
+        torch.cuda.current_stream(self.color.device).synchronize()
+        return copies
+
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> RenderedFrames:
+        depth = None if self.depth is None else change(self.depth)
+        return RenderedFrames(change(self.color), change(self.mask), depth)
+
+
+def torch_cuda_problem(device: str) -> str | None:
+    """Why PyTorch cannot use this device ("cuda", "cuda:N" or "auto"), and what to do; None where it can."""
+    if not torch.cuda.is_available():
+        return no_usable_cuda("PyTorch")
+    index, count = torch.device(device).index if device.startswith("cuda") else None, torch.cuda.device_count()
+    if index is not None and index >= count:
+        return f"there is no device {device}: this machine has cuda:0 to cuda:{count - 1}"
+    return None
+
+
+def no_usable_cuda(library: str) -> str:
+    return (
+        f"{library} finds no usable CUDA device: install an NVIDIA driver and a CUDA build of PyTorch, or use "
+        "device cpu"
+    )
+
+
+def numbered(device: torch.device | str) -> torch.device:
+    """The device with its number: plain "cuda" is whichever is current."""
+    device = torch.device(device)
+    return torch.device("cuda", torch.cuda.current_device()) if device == torch.device("cuda") else device
+
+
+def page_locked_copy(values: torch.Tensor) -> torch.Tensor:
+    """A copy in page-locked memory, under way on the current stream when this returns."""
+    copy = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    return copy.copy_(values, non_blocking=True)
 
 
 class Rasterizer(Protocol):
-    """Draws a mesh along a camera path. The size of the render is independent of the mesh's."""
+    """Draws a surface along a camera path. The size of the render is independent of the footage's."""
 
     name: str
     licence: str  # what its results may be used for, in words for the user
@@ -48,7 +90,7 @@ class Rasterizer(Protocol):
 
     def render(
         self,
-        mesh: DWMesh,
+        surface: DepthSurface,
         world_to_camera: np.ndarray | torch.Tensor,
         intrinsics: np.ndarray | torch.Tensor,
         width: int,
@@ -56,10 +98,10 @@ class Rasterizer(Protocol):
         *,
         with_depth: bool = False,
     ) -> RenderedFrames:
-        """Render frame t of the mesh with camera t.
+        """Render frame t of the surface with camera t.
 
         Args:
-            mesh: T frames; its convention decides how it is drawn.
+            surface: T frames, on any device; its convention and its occlusion model decide how it is drawn.
             world_to_camera: (T, 4, 4), OpenCV.
             intrinsics: (T, 3, 3), pixels of the new picture; pixel centres lie at +0.5.
             width, height: new picture, pixels.
@@ -69,7 +111,9 @@ class Rasterizer(Protocol):
             Tensors on the rasterizer's device.
 
         Raises:
-            ValueError: cameras that do not match the mesh, are not finite, or have no positive focal length.
+            ValueError: cameras that do not match the surface, are not finite, or have no positive focal length.
+            DepthError: depth that is not finite and positive.
+            torch.OutOfMemoryError: the device has too little memory; `render_in_batches` goes on with less.
         """
         ...
 
@@ -88,7 +132,7 @@ class CameraBatch:
 
 
 def check_cameras(
-    mesh: DWMesh,
+    surface: DepthSurface,
     world_to_camera: np.ndarray | torch.Tensor,
     intrinsics: np.ndarray | torch.Tensor,
     width: int,
@@ -101,14 +145,14 @@ def check_cameras(
     """
     poses = _as_float64(world_to_camera)
     matrices = _as_float64(intrinsics)
-    frames = mesh.frames
+    frames = surface.frames
     if poses.shape != (frames, 4, 4):
         raise ValueError(
-            f"world_to_camera has shape {poses.shape}, but a mesh of {frames} frames needs {(frames, 4, 4)}"
+            f"world_to_camera has shape {poses.shape}, but a surface of {frames} frames needs {(frames, 4, 4)}"
         )
     if matrices.shape != (frames, 3, 3):
         raise ValueError(
-            f"intrinsics have shape {matrices.shape}, but a mesh of {frames} frames needs {(frames, 3, 3)}"
+            f"intrinsics have shape {matrices.shape}, but a surface of {frames} frames needs {(frames, 3, 3)}"
         )
     if width < 1 or height < 1:
         raise ValueError(f"a render needs at least 1 x 1 pixels, got {width} x {height} (width x height)")
@@ -123,7 +167,7 @@ def check_cameras(
         frame = int(np.argmax(broken))
         raise ValueError(f"focal lengths of frame {frame} must be positive, got {focal[frame].tolist()} pixels")
     centre = matrices[:, [0, 1], [2, 2]]
-    if mesh.convention == "reference":
+    if surface.convention == "reference":
         centre = np.broadcast_to([width / 2, height / 2], (frames, 2))
     return CameraBatch(poses, np.concatenate([focal, centre], axis=1))
 

@@ -1,220 +1,417 @@
 """Second pass of the `warp` rasterizer: draw every face of the mesh into a 64-bit depth-and-id buffer.
 
-`warp_projection.py` explains the two kinds of edge functions; `warp_resolving.py` turns the buffer into pictures.
+A thread per cell of the grid draws the cell's two faces, which are pixel-sized as a rule. Faces too large for one
+thread (stretched curtains, close-ups) go to a queue, in pieces of some rows, and the few that are not snapped to
+another; two more kernels drain them with a group of threads for each piece or face, and draw the caps. What comes out
+does not depend on who draws what, or when. `warp_surface.py` explains the two kinds of edge functions;
+`warp_resolving.py` makes pictures of it all.
 """
 
 from __future__ import annotations
 
 import warp as wp
 
-from backend.raster.warp_projection import (
+from backend.raster.warp_surface import (
+    BEHIND,
     HALF_PIXEL,
     SUBPIXEL_BITS,
     SUBPIXELS,
+    WATERTIGHT,
     Corner,
     Projected,
+    Source,
     View,
+    cell_face,
     cross,
     edge_bias,
     face_corner,
-    face_corners,
     homogeneous_edge,
+    is_obstacle,
+    mesh_face,
     owns_edge,
 )
 
 wp.set_module_options({"enable_backward": False})
 
+# Each frame has two counters, of pieces and of faces that are not snapped, in a cache line of their own.
+COUNTERS = wp.constant(32)
+# Edge functions of faces less wide and less high than this, in 1/256 pixel, fit in 32 bits.
+SMALL_EXTENT = wp.constant(1 << 14)
+# A group draws faces that are not snapped so many pixels of a row abreast; their caps, which may fill the screen, in
+# pieces of so many rows.
+UNSNAPPED_ABREAST = wp.constant(4)
+UNSNAPPED_CAP_ROWS = wp.constant(8)
+
+
+@wp.struct
+class Work:
+    """Who draws what.
+
+    A frame one of whose queues overflows has the faces that belong there found once more, by the groups: slower, but
+    never wrong.
+    """
+
+    pieces: wp.array2d(dtype=wp.vec3i)  # (B, room): face, first and last row of the screen
+    unsnapped: wp.array2d(dtype=int)  # (B, room): faces
+    counters: wp.array(dtype=int)  # (B * COUNTERS,)
+    direct_pixels: int  # a thread draws faces itself whose box on the screen has at most so many pixels
+    piece_rows: int  # rows of the screen in a piece
+    groups: int  # of threads, for each frame
+    group_size: int
+
+
+@wp.struct
+class Snapped:
+    """A snapped vertex on the screen: 1/256 pixels, and 1/z."""
+
+    x: int
+    y: int
+    w: float
+
+
+@wp.struct
+class Box:
+    """The pixels whose centres a snapped face may cover; left is beyond right, or top below bottom, if none."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+    is_small: bool  # the face is, whether or not all of it is on the screen
+
 
 @wp.kernel
-def draw_cells(
-    vertices: wp.array2d(dtype=wp.vec3),
-    projected: Projected,
-    view: View,
-    columns: int,
-    cells: int,
-    winners: wp.array2d(dtype=wp.uint64),
-):
-    """Draw both faces of each cell of the grid: threads are (frame, row, column) of cells."""
+def draw_cells(source: Source, projected: Projected, view: View, work: Work, winners: wp.array2d(dtype=wp.uint64)):
+    """Draw, or queue, both faces of each cell of the grid: threads are (frame, row, column) of cells."""
     frame, row, column = wp.tid()
-    top_left = row * columns + column
-    bottom_left = top_left + columns
-    face = row * (columns - 1) + column
-    upper = wp.vec3i(bottom_left, top_left, top_left + 1)
-    lower = wp.vec3i(bottom_left, top_left + 1, bottom_left + 1)
-    draw_face(face, upper, 0, view.height - 1, frame, vertices, projected, view, winners)
-    draw_face(face + cells, lower, 0, view.height - 1, frame, vertices, projected, view, winners)
+    top_left = row * source.columns + column
+    a = snapped(projected, frame, top_left + source.columns)
+    b = snapped(projected, frame, top_left)
+    c = snapped(projected, frame, top_left + 1)
+    d = snapped(projected, frame, top_left + source.columns + 1)
+    face = row * (source.columns - 1) + column
+    if is_obstacle(source, view, frame, cell_face(row, column, False, source.columns)):
+        draw_or_queue(face, a, b, c, frame, view, work, winners)
+    face += (source.rows - 1) * (source.columns - 1)
+    if is_obstacle(source, view, frame, cell_face(row, column, True, source.columns)):
+        draw_or_queue(face, a, c, d, frame, view, work, winners)
 
 
 @wp.kernel
-def draw_caps(
-    vertices: wp.array2d(dtype=wp.vec3),
-    projected: Projected,
-    view: View,
-    rows: int,
-    columns: int,
-    winners: wp.array2d(dtype=wp.uint64),
-):
-    """Draw the caps: threads are (frame, cap, row of the screen), since a cap may fill it."""
-    frame, cap, row = wp.tid()
-    face = 2 * (rows - 1) * (columns - 1) + cap
-    draw_face(face, face_corners(face, rows, columns), row, row, frame, vertices, projected, view, winners)
+def draw_pieces(source: Source, projected: Projected, view: View, work: Work, winners: wp.array2d(dtype=wp.uint64)):
+    """Draw the pieces of large faces, and the caps: threads are (frame, member of a group)."""
+    frame, thread = wp.tid()
+    group = thread // work.group_size
+    member = thread - group * work.group_size
+    cells = (source.rows - 1) * (source.columns - 1)
+    if view.occlusion == WATERTIGHT:
+        cap_pieces = (view.height + work.piece_rows - 1) // work.piece_rows
+        for cap_piece in range(group, 2 * cap_pieces, work.groups):
+            cap = cap_piece // cap_pieces
+            top = (cap_piece - cap * cap_pieces) * work.piece_rows
+            draw_piece(
+                wp.vec3i(2 * cells + cap, top, top + work.piece_rows - 1),
+                frame,
+                member,
+                work.group_size,
+                source,
+                projected,
+                view,
+                winners,
+            )
+    count = work.counters[frame * COUNTERS]
+    if count <= work.pieces.shape[1]:
+        for slot in range(group, count, work.groups):
+            piece = work.pieces[frame, slot]
+            draw_piece(piece, frame, member, work.group_size, source, projected, view, winners)
+    else:
+        for face in range(group, 2 * cells, work.groups):
+            if is_obstacle(source, view, frame, mesh_face(face, source.rows, source.columns)):
+                # drawing once more what a thread has drawn already changes nothing
+                whole = wp.vec3i(face, 0, view.height - 1)
+                draw_piece(whole, frame, member, work.group_size, source, projected, view, winners)
+
+
+@wp.kernel
+def draw_unsnapped(source: Source, projected: Projected, view: View, work: Work, winners: wp.array2d(dtype=wp.uint64)):
+    """Draw faces, and caps, with corners that are not snapped: threads are (frame, member of a group)."""
+    frame, thread = wp.tid()
+    group = thread // work.group_size
+    member = thread - group * work.group_size
+    cells = (source.rows - 1) * (source.columns - 1)
+    if view.occlusion == WATERTIGHT:
+        cap_pieces = (view.height + UNSNAPPED_CAP_ROWS - 1) // UNSNAPPED_CAP_ROWS
+        for cap_piece in range(group, 2 * cap_pieces, work.groups):
+            cap = cap_piece // cap_pieces
+            top = (cap_piece - cap * cap_pieces) * UNSNAPPED_CAP_ROWS
+            bottom = wp.min(top + UNSNAPPED_CAP_ROWS, view.height) - 1
+            draw_if_unsnapped(
+                2 * cells + cap, top, bottom, frame, member, work.group_size, source, projected, view, winners
+            )
+    last = view.height - 1
+    count = work.counters[frame * COUNTERS + 1]
+    if count <= work.unsnapped.shape[1]:
+        for slot in range(group, count, work.groups):
+            face = work.unsnapped[frame, slot]
+            draw_if_unsnapped(face, 0, last, frame, member, work.group_size, source, projected, view, winners)
+    else:
+        for face in range(group, 2 * cells, work.groups):
+            if is_obstacle(source, view, frame, mesh_face(face, source.rows, source.columns)):
+                draw_if_unsnapped(face, 0, last, frame, member, work.group_size, source, projected, view, winners)
 
 
 @wp.func
-def draw_face(
+def snapped(projected: Projected, frame: int, vertex: int) -> Snapped:
+    corner = Snapped()
+    corner.x = projected.x[frame, vertex]
+    corner.y = projected.y[frame, vertex]
+    corner.w = projected.inverse_z[frame, vertex]
+    return corner
+
+
+@wp.func
+def draw_or_queue(
     face: int,
-    corners: wp.vec3i,
-    first_row: int,
-    last_row: int,
+    a: Snapped,
+    b: Snapped,
+    c: Snapped,
     frame: int,
-    vertices: wp.array2d(dtype=wp.vec3),
+    view: View,
+    work: Work,
+    winners: wp.array2d(dtype=wp.uint64),
+):
+    if a.w > 0.0 and b.w > 0.0 and c.w > 0.0:
+        box = screen_box(a, b, c, view)
+        if box.left <= box.right and box.top <= box.bottom:
+            if (box.right - box.left + 1) * (box.bottom - box.top + 1) <= work.direct_pixels:
+                if box.is_small:
+                    draw_small(face, a, b, c, box, frame, view, winners)
+                else:
+                    draw_snapped(face, a, b, c, box, 0, 1, frame, view, winners)
+            else:
+                for top in range(box.top, box.bottom + 1, work.piece_rows):
+                    slot = wp.atomic_add(work.counters, frame * COUNTERS, 1)
+                    if slot < work.pieces.shape[1]:
+                        bottom = wp.min(top + work.piece_rows - 1, box.bottom)
+                        work.pieces[frame, slot] = wp.vec3i(face, top, bottom)
+    else:
+        if a.w != BEHIND or b.w != BEHIND or c.w != BEHIND:
+            slot = wp.atomic_add(work.counters, frame * COUNTERS + 1, 1)
+            if slot < work.unsnapped.shape[1]:
+                work.unsnapped[frame, slot] = face
+
+
+@wp.func
+def screen_box(a: Snapped, b: Snapped, c: Snapped, view: View) -> Box:
+    left = wp.min(a.x, wp.min(b.x, c.x))
+    right = wp.max(a.x, wp.max(b.x, c.x))
+    top = wp.min(a.y, wp.min(b.y, c.y))
+    bottom = wp.max(a.y, wp.max(b.y, c.y))
+    box = Box()
+    box.is_small = right - left < SMALL_EXTENT and bottom - top < SMALL_EXTENT
+    box.left = wp.max((left + (HALF_PIXEL - 1)) >> SUBPIXEL_BITS, 0)
+    box.right = wp.min((right - HALF_PIXEL) >> SUBPIXEL_BITS, view.width - 1)
+    box.top = wp.max((top + (HALF_PIXEL - 1)) >> SUBPIXEL_BITS, 0)
+    box.bottom = wp.min((bottom - HALF_PIXEL) >> SUBPIXEL_BITS, view.height - 1)
+    return box
+
+
+@wp.func
+def draw_small(
+    face: int,
+    a: Snapped,
+    b0: Snapped,
+    c0: Snapped,
+    box: Box,
+    frame: int,
+    view: View,
+    winners: wp.array2d(dtype=wp.uint64),
+):
+    """What `draw_snapped` does, in 32 bits: to the same integers, and so to the same pixels and depths."""
+    b = b0
+    c = c0
+    area = (b0.x - a.x) * (c0.y - a.y) - (b0.y - a.y) * (c0.x - a.x)
+    if area == 0:
+        return
+    if area < 0:
+        area = -area
+        b = c0
+        c = b0
+    a_bias = int(edge_bias(c.x - b.x, c.y - b.y))
+    b_bias = int(edge_bias(a.x - c.x, a.y - c.y))
+    c_bias = int(edge_bias(b.x - a.x, b.y - a.y))
+    x = (box.left << SUBPIXEL_BITS) + HALF_PIXEL
+    y = (box.top << SUBPIXEL_BITS) + HALF_PIXEL
+    a_row = (b.x - x) * (c.y - y) - (b.y - y) * (c.x - x)
+    b_row = (c.x - x) * (a.y - y) - (c.y - y) * (a.x - x)
+    c_row = (a.x - x) * (b.y - y) - (a.y - y) * (b.x - x)
+    scale = 1.0 / float(area)
+    aw = a.w * scale
+    bw = b.w * scale
+    cw = c.w * scale
+    nearest = 1.0 / view.near
+    farthest = 1.0 / view.far
+    for row in range(box.top, box.bottom + 1):
+        e_a = a_row
+        e_b = b_row
+        e_c = c_row
+        for column in range(box.left, box.right + 1):
+            if ((e_a + a_bias) | (e_b + b_bias) | (e_c + c_bias)) >= 0:
+                w = float(e_a) * aw + float(e_b) * bw + float(e_c) * cw
+                if w >= farthest and w <= nearest:
+                    keep_nearest(winners, frame, row * view.width + column, 1.0 / w, face)
+            e_a += (b.y - c.y) * SUBPIXELS
+            e_b += (c.y - a.y) * SUBPIXELS
+            e_c += (a.y - b.y) * SUBPIXELS
+        a_row += (c.x - b.x) * SUBPIXELS
+        b_row += (a.x - c.x) * SUBPIXELS
+        c_row += (b.x - a.x) * SUBPIXELS
+
+
+@wp.func
+def draw_piece(
+    piece: wp.vec3i,
+    frame: int,
+    member: int,
+    group_size: int,
+    source: Source,
     projected: Projected,
     view: View,
     winners: wp.array2d(dtype=wp.uint64),
 ):
-    aw = projected.inverse_z[frame, corners[0]]
-    bw = projected.inverse_z[frame, corners[1]]
-    cw = projected.inverse_z[frame, corners[2]]
-    if aw > 0.0 and bw > 0.0 and cw > 0.0:
-        draw_snapped(
-            face,
-            projected.x[frame, corners[0]],
-            projected.y[frame, corners[0]],
-            aw,
-            projected.x[frame, corners[1]],
-            projected.y[frame, corners[1]],
-            bw,
-            projected.x[frame, corners[2]],
-            projected.y[frame, corners[2]],
-            cw,
-            first_row,
-            last_row,
-            view.width,
-            1.0 / view.near,
-            1.0 / view.far,
-            frame,
-            winners,
-        )
-    else:
-        draw_homogeneous(
-            face,
-            face_corner(corners[0], frame, vertices, projected, view),
-            face_corner(corners[1], frame, vertices, projected, view),
-            face_corner(corners[2], frame, vertices, projected, view),
-            first_row,
-            last_row,
-            view,
-            frame,
-            winners,
-        )
+    """Draw a thread's part of some rows of a face: nothing, if its corners are not all snapped."""
+    corners = mesh_face(piece[0], source.rows, source.columns).corners
+    a = snapped(projected, frame, corners[0])
+    b = snapped(projected, frame, corners[1])
+    c = snapped(projected, frame, corners[2])
+    if a.w > 0.0 and b.w > 0.0 and c.w > 0.0:
+        box = screen_box(a, b, c, view)
+        box.top = wp.max(box.top, piece[1])
+        box.bottom = wp.min(box.bottom, piece[2])
+        draw_snapped(piece[0], a, b, c, box, member, group_size, frame, view, winners)
 
 
 @wp.func
 def draw_snapped(
     face: int,
-    ax: int,
-    ay: int,
-    aw: float,
-    bx0: int,
-    by0: int,
-    bw0: float,
-    cx0: int,
-    cy0: int,
-    cw0: float,
-    first_row: int,
-    last_row: int,
-    width: int,
-    nearest: float,
-    farthest: float,
+    a: Snapped,
+    b0: Snapped,
+    c0: Snapped,
+    box: Box,
+    member: int,
+    group_size: int,
     frame: int,
+    view: View,
     winners: wp.array2d(dtype=wp.uint64),
 ):
-    """Draw a face all of whose vertices are snapped, in rows first_row..last_row of the screen.
-
-    nearest and farthest bound 1/z.
-    """
-    bx = bx0
-    by = by0
-    bw = bw0
-    cx = cx0
-    cy = cy0
-    cw = cw0
-    left = wp.max((wp.min(ax, wp.min(bx, cx)) + (HALF_PIXEL - 1)) >> SUBPIXEL_BITS, 0)
-    right = wp.min((wp.max(ax, wp.max(bx, cx)) - HALF_PIXEL) >> SUBPIXEL_BITS, width - 1)
-    top = wp.max((wp.min(ay, wp.min(by, cy)) + (HALF_PIXEL - 1)) >> SUBPIXEL_BITS, first_row)
-    bottom = wp.min((wp.max(ay, wp.max(by, cy)) - HALF_PIXEL) >> SUBPIXEL_BITS, last_row)
-    if left > right or top > bottom:
+    """Draw a thread's part of a snapped face within a box: the group takes pixels and rows in turns."""
+    if box.left > box.right or box.top > box.bottom:
         return
-    area = cross(bx - ax, by - ay, cx - ax, cy - ay)
+    b = b0
+    c = c0
+    area = cross(b0.x - a.x, b0.y - a.y, c0.x - a.x, c0.y - a.y)
     if area == wp.int64(0):
         return
     if area < wp.int64(0):
         area = -area
-        bx = cx0
-        by = cy0
-        bw = cw0
-        cx = bx0
-        cy = by0
-        cw = bw0
+        b = c0
+        c = b0
     # edge k lies opposite vertex k; its function is positive inside and grows by step_k per pixel to the right
-    a_bias = edge_bias(cx - bx, cy - by)
-    b_bias = edge_bias(ax - cx, ay - cy)
-    c_bias = edge_bias(bx - ax, by - ay)
-    a_step = wp.int64(by - cy) * wp.int64(SUBPIXELS)
-    b_step = wp.int64(cy - ay) * wp.int64(SUBPIXELS)
-    c_step = wp.int64(ay - by) * wp.int64(SUBPIXELS)
+    a_bias = edge_bias(c.x - b.x, c.y - b.y)
+    b_bias = edge_bias(a.x - c.x, a.y - c.y)
+    c_bias = edge_bias(b.x - a.x, b.y - a.y)
+    a_step = wp.int64(b.y - c.y) * wp.int64(SUBPIXELS)
+    b_step = wp.int64(c.y - a.y) * wp.int64(SUBPIXELS)
+    c_step = wp.int64(a.y - b.y) * wp.int64(SUBPIXELS)
     scale = 1.0 / float(area)
-    aw = aw * scale
-    bw = bw * scale
-    cw = cw * scale
-    x0 = (left << SUBPIXEL_BITS) + HALF_PIXEL
-    for row in range(top, bottom + 1):
+    aw = a.w * scale
+    bw = b.w * scale
+    cw = c.w * scale
+    nearest = 1.0 / view.near
+    farthest = 1.0 / view.far
+    # a group draws abreast about as many pixels of a row as the face has there, and with what is left of it more rows
+    abreast = wp.int32(1)
+    if group_size > 1:
+        extent = wp.max(a.y, wp.max(b.y, c.y)) - wp.min(a.y, wp.min(b.y, c.y))
+        pixels_of_row = 0.5 * float(area) / (float(SUBPIXELS) * wp.max(float(extent), 1.0))
+        while abreast < group_size and float(abreast) < pixels_of_row:
+            abreast *= 2
+    first_row = member // abreast
+    first_column = member - first_row * abreast
+    x0 = (box.left << SUBPIXEL_BITS) + HALF_PIXEL
+    for row in range(box.top + first_row, box.bottom + 1, group_size // abreast):
         y = (row << SUBPIXEL_BITS) + HALF_PIXEL
-        a_edge = cross(bx - x0, by - y, cx - x0, cy - y)
-        b_edge = cross(cx - x0, cy - y, ax - x0, ay - y)
-        c_edge = cross(ax - x0, ay - y, bx - x0, by - y)
-        first = wp.int64(0)
-        last = wp.int64(right - left)
-        if right - left > 3:
-            # wide faces: solve for the row's span, so that a long thin face costs its length and not its box
-            span = row_span(a_edge + a_bias, a_step, first, last)
-            span = row_span(b_edge + b_bias, b_step, span[0], span[1])
-            span = row_span(c_edge + c_bias, c_step, span[0], span[1])
-            first = span[0]
-            last = span[1]
-        for offset in range(int(first), int(last) + 1):
+        a_edge = cross(b.x - x0, b.y - y, c.x - x0, c.y - y)
+        b_edge = cross(c.x - x0, c.y - y, a.x - x0, a.y - y)
+        c_edge = cross(a.x - x0, a.y - y, b.x - x0, b.y - y)
+        span = wp.vec2i(0, box.right - box.left)
+        if box.right - box.left > 3:
+            # wide faces: find the row's span, so that a long thin face costs its length and not its box
+            span = row_span(a_edge, a_step, span)
+            span = row_span(b_edge, b_step, span)
+            span = row_span(c_edge, c_step, span)
+        for offset in range(span[0] + first_column, span[1] + 1, abreast):
             e_a = a_edge + wp.int64(offset) * a_step
             e_b = b_edge + wp.int64(offset) * b_step
             e_c = c_edge + wp.int64(offset) * c_step
             if ((e_a + a_bias) | (e_b + b_bias) | (e_c + c_bias)) >= wp.int64(0):
                 w = float(e_a) * aw + float(e_b) * bw + float(e_c) * cw
                 if w >= farthest and w <= nearest:
-                    keep_nearest(winners, frame, row * width + left + offset, 1.0 / w, face)
+                    keep_nearest(winners, frame, row * view.width + box.left + offset, 1.0 / w, face)
 
 
 @wp.func
-def row_span(edge: wp.int64, step: wp.int64, first: wp.int64, last: wp.int64) -> wp.vec2l:
-    """The part of first..last where edge + offset * step >= 0."""
-    low = first
-    high = last
-    if step > wp.int64(0):
-        low = wp.max(low, -floor_divide(edge, step))
+def row_span(edge: wp.int64, step: wp.int64, span: wp.vec2i) -> wp.vec2i:
+    """The part of a span where edge + offset * step >= 0, or a pixel more on either side.
+
+    Float32 is wrong by less than 1e-6 of an offset, and offsets beyond the span do not count: a pixel covers it.
+    """
+    low = span[0]
+    high = span[1]
+    if step == wp.int64(0):
+        if edge < wp.int64(0):
+            high = low - 1
     else:
-        if step < wp.int64(0):
-            high = wp.min(high, floor_divide(edge, -step))
+        zero = wp.clamp(-float(edge) / float(step), float(low) - 2.0, float(high) + 2.0)
+        if step > wp.int64(0):
+            low = wp.max(low, int(wp.floor(zero)))
         else:
-            if edge < wp.int64(0):
-                high = low - wp.int64(1)
-    return wp.vec2l(low, high)
+            high = wp.min(high, int(wp.ceil(zero)))
+    return wp.vec2i(low, high)
 
 
 @wp.func
-def floor_divide(a: wp.int64, b: wp.int64) -> wp.int64:
-    """floor(a / b) for b > 0; Warp's own division truncates."""
-    q = a / b
-    if q * b > a:
-        q = q - wp.int64(1)
-    return q
+def draw_if_unsnapped(
+    face: int,
+    first_row: int,
+    last_row: int,
+    frame: int,
+    member: int,
+    group_size: int,
+    source: Source,
+    projected: Projected,
+    view: View,
+    winners: wp.array2d(dtype=wp.uint64),
+):
+    """Draw a thread's part of a face, unless its corners are all snapped, in some rows of the screen."""
+    corners = mesh_face(face, source.rows, source.columns).corners
+    a = projected.inverse_z[frame, corners[0]]
+    b = projected.inverse_z[frame, corners[1]]
+    c = projected.inverse_z[frame, corners[2]]
+    if a <= 0.0 or b <= 0.0 or c <= 0.0:
+        draw_homogeneous(
+            face,
+            face_corner(corners[0], frame, source, projected, view),
+            face_corner(corners[1], frame, source, projected, view),
+            face_corner(corners[2], frame, source, projected, view),
+            first_row,
+            last_row,
+            member,
+            group_size,
+            view,
+            frame,
+            winners,
+        )
 
 
 @wp.func
@@ -225,11 +422,13 @@ def draw_homogeneous(
     c0: Corner,
     first_row: int,
     last_row: int,
+    member: int,
+    group_size: int,
     view: View,
     frame: int,
     winners: wp.array2d(dtype=wp.uint64),
 ):
-    """Draw a face with vertices before the near plane or far off the screen, in rows first_row..last_row."""
+    """Draw a thread's part of a face with vertices before the near plane or far off the screen."""
     near = wp.float64(view.near)
     if a.point[2] < near and b0.point[2] < near and c0.point[2] < near:
         return
@@ -254,14 +453,19 @@ def draw_homogeneous(
     columns = visible_extent(a, b, 0, near, columns)
     columns = visible_extent(b, c, 0, near, columns)
     columns = visible_extent(c, a, 0, near, columns)
-    for row in range(top, bottom + 1):
+    if columns[1] < wp.float64(-1.0) or columns[0] > wp.float64(view.width + 1):
+        return
+    abreast = wp.min(UNSNAPPED_ABREAST, group_size)
+    first_row_of_thread = member // abreast
+    first_column = member - first_row_of_thread * abreast
+    for row in range(top + first_row_of_thread, bottom + 1, group_size // abreast):
         y = wp.float64(row) + wp.float64(0.5)
         span = edge_span(a, b, y, columns)
         span = edge_span(b, c, y, span)
         span = edge_span(c, a, y, span)
         left = int(wp.max(wp.min(span[0] - one, wp.float64(view.width)), wp.float64(0.0)))
         right = int(wp.min(wp.max(span[1] + one, -one), wp.float64(view.width - 1)))
-        for column in range(left, right + 1):
+        for column in range(left + first_column, right + 1, abreast):
             e_a = homogeneous_edge(b, c, column, row)
             e_b = homogeneous_edge(c, a, column, row)
             e_c = homogeneous_edge(a, b, column, row)

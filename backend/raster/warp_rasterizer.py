@@ -1,6 +1,6 @@
 """The `warp` rasterizer: NVIDIA Warp on CPU or CUDA, free for any use, no compiler to install.
 
-Launches its passes (`warp_projection.py`, `warp_drawing.py`, `warp_resolving.py`) over batches of frames that fit in
+Launches its passes (`warp_surface.py`, `warp_drawing.py`, `warp_resolving.py`) over batches of frames that fit in
 bounded memory. On the CPU, where Warp runs a kernel in the calling thread, each frame is a batch and threads take
 turns at the frames.
 """
@@ -11,19 +11,30 @@ import contextlib
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 import warp as wp
 
-from backend.mesh import DWMesh
-from backend.raster import warp_drawing, warp_projection, warp_resolving
-from backend.raster.interface import CameraBatch, RenderedFrames, check_cameras
+from backend.mesh import DepthSurface
+from backend.mesh.occlusion import MIN_INNER_ANGLE_DEGREES
+from backend.raster import warp_drawing, warp_resolving, warp_surface
+from backend.raster.interface import RenderedFrames, check_cameras, no_usable_cuda, numbered, torch_cuda_problem
 
-# Working memory of a CUDA batch; more would not be faster, since one frame already fills the device.
+# Working memory of a CUDA batch; more would not be faster, since a few frames already fill the device.
 CUDA_BATCH_BYTES = 1 << 30
-BYTES_PER_VERTEX = 12  # snapped x, y and 1/z
+BYTES_PER_VERTEX = 13  # snapped x, y and 1/z, and EX-4D's alpha
 BYTES_PER_PIXEL = 8  # depth-and-id key
+BYTES_PER_PIECE = 16  # of a large face, or a face that is not snapped
+
+# How CUDA threads share the drawing; see `warp_drawing.Work`. A group is a warp.
+DIRECT_PIXELS = 48
+PIECE_ROWS = 32
+GROUP_SIZE = 32
+DEVICE_GROUPS, MIN_GROUPS = 8192, 64  # of all frames, and of each
+
+OCCLUSION_CODES = {"watertight": warp_surface.WATERTIGHT, "open": warp_surface.OPEN}
 
 REFERENCE_NEAR, REFERENCE_FAR = 1e-3, 1e3  # EX-4D's clipping planes
 # Depth has no fixed unit, so our own near plane is as good as none; homogeneous edge functions lose nothing by it.
@@ -33,16 +44,7 @@ CENTERED_NEAR, CENTERED_FAR = 1e-6, math.inf
 def cuda_problem(device: str) -> str | None:
     """Why CUDA cannot be used for this device ("cuda", "cuda:N" or "auto"), and what to do; None where it can."""
     _start_warp()
-    for name, usable in (("PyTorch", torch.cuda.is_available()), ("Warp", wp.is_cuda_available())):
-        if not usable:
-            return (
-                f"{name} finds no usable CUDA device: install an NVIDIA driver and a CUDA build of PyTorch, or use "
-                "device cpu"
-            )
-    index, count = torch.device(device).index if device.startswith("cuda") else None, torch.cuda.device_count()
-    if index is not None and index >= count:
-        return f"there is no device {device}: this machine has cuda:0 to cuda:{count - 1}"
-    return None
+    return torch_cuda_problem(device) or (None if wp.is_cuda_available() else no_usable_cuda("Warp"))
 
 
 def _cpu_cores() -> int:
@@ -67,14 +69,14 @@ class WarpRasterizer:
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         _start_warp()
-        self.device = torch.device(device)
+        self.device = numbered(device)
         self._warp_device = wp.device_from_torch(self.device)
-        for kernels in (warp_projection, warp_drawing, warp_resolving):
+        for kernels in (warp_surface, warp_drawing, warp_resolving):
             wp.load_module(kernels, device=self._warp_device)
 
     def render(
         self,
-        mesh: DWMesh,
+        surface: DepthSurface,
         world_to_camera: np.ndarray | torch.Tensor,
         intrinsics: np.ndarray | torch.Tensor,
         width: int,
@@ -83,22 +85,27 @@ class WarpRasterizer:
         with_depth: bool = False,
     ) -> RenderedFrames:
         """See `interface.Rasterizer.render`."""
-        cameras = check_cameras(mesh, world_to_camera, intrinsics, width, height)
-        frames = mesh.frames
+        cameras = check_cameras(surface, world_to_camera, intrinsics, width, height)
+        surface = surface.to(self.device)
+        frames = surface.frames
+        poses = torch.from_numpy(cameras.world_to_camera)
+        if surface.camera_to_world is not None:
+            poses = poses @ surface.camera_to_world
+        inputs = _Inputs(
+            surface.depth.contiguous(),
+            surface.color.contiguous(),
+            surface.border_depth,
+            *(self._upload(values) for values in (*surface.rays, poses, torch.from_numpy(cameras.lenses))),
+        )
         color = torch.empty(frames, height * width, 3, dtype=torch.uint8, device=self.device)
         mask = torch.empty(frames, height * width, dtype=torch.bool, device=self.device)
         depth = torch.empty(frames, height * width if with_depth else 0, dtype=torch.float32, device=self.device)
-        size = self._batch_size(mesh, width * height)
+        size = self._batch_size(surface, width * height)
         starts = range(0, frames, size)
 
         def draw(start: int) -> None:
             part = slice(start, min(start + size, frames))
-            self._draw_batch(
-                mesh.frame_range(part.start, part.stop),
-                CameraBatch(cameras.world_to_camera[part], cameras.lenses[part]),
-                (width, height),
-                (color[part], mask[part], depth[part]),
-            )
+            self._draw_batch(surface, inputs.frames(part), (width, height), (color[part], mask[part], depth[part]))
 
         threads = min(_cpu_cores(), len(starts)) if self.device.type == "cpu" else 1
         if threads > 1:
@@ -114,57 +121,109 @@ class WarpRasterizer:
             depth.reshape(frames, height, width) if with_depth else None,
         )
 
-    def _batch_size(self, mesh: DWMesh, pixels: int) -> int:
+    def _upload(self, values: torch.Tensor) -> torch.Tensor:
+        """Small arrays to the device, without waiting for what it is busy with."""
+        values = values.contiguous()
+        return values if self.device.type == "cpu" else values.pin_memory().to(self.device, non_blocking=True)
+
+    def _batch_size(self, surface: DepthSurface, pixels: int) -> int:
         if self.device.type == "cpu":
             return 1
-        per_frame = mesh.vertices.shape[1] * BYTES_PER_VERTEX + pixels * BYTES_PER_PIXEL
+        vertices = surface.grid_shape[0] * surface.grid_shape[1]
+        per_frame = vertices * BYTES_PER_VERTEX + pixels * BYTES_PER_PIXEL + self._pieces(vertices) * BYTES_PER_PIECE
         return max(1, CUDA_BATCH_BYTES // per_frame)
+
+    def _pieces(self, vertices: int) -> int:
+        """Room in a frame's queue; a scene has curtains along outlines, far fewer than it has pixels."""
+        return vertices // 8 + 1024
 
     def _torch_stream(self) -> contextlib.AbstractContextManager:
         """Warp has streams of its own: on CUDA its kernels must queue behind the PyTorch work that feeds them."""
         if self.device.type == "cpu":
             return contextlib.nullcontext()
-        return wp.ScopedStream(wp.stream_from_torch(torch.cuda.current_stream(self.device)))
+        return wp.ScopedStream(wp.stream_from_torch(torch.cuda.current_stream(self.device)), sync_enter=False)
 
     def _draw_batch(
         self,
-        mesh: DWMesh,
-        cameras: CameraBatch,
+        surface: DepthSurface,
+        inputs: _Inputs,
         size: tuple[int, int],
         outputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
     ) -> None:
-        frames, (rows, columns), (width, height) = mesh.frames, mesh.grid_shape, size
-        device = self._warp_device
-        reference = mesh.convention == "reference"
+        frames, (rows, columns), (width, height) = len(inputs.depth), surface.grid_shape, size
+        vertices = rows * columns
+        reference = surface.convention == "reference"
 
-        view = warp_projection.View()
-        view.cameras = wp.array(cameras.world_to_camera, dtype=wp.mat44d, device=device)
-        view.lenses = wp.array(cameras.lenses, dtype=wp.vec4d, device=device)
+        source = warp_surface.Source()
+        source.depth = wp.from_torch(inputs.depth)
+        source.color = wp.from_torch(inputs.color)
+        source.border = wp.from_torch(inputs.border)
+        source.ray_x, source.ray_y = wp.from_torch(inputs.ray_x), wp.from_torch(inputs.ray_y)
+        source.rows, source.columns, source.ring = rows, columns, surface.ring
+        source.boundary_rule = surface.occlusion_rule == "boundary"
+        source.thin = 4.0 * math.cos(math.radians(MIN_INNER_ANGLE_DEGREES)) ** 2
+
+        view = warp_surface.View()
+        view.cameras = wp.from_torch(inputs.cameras, dtype=wp.mat44d)
+        view.lenses = wp.from_torch(inputs.lenses, dtype=wp.vec4d)
         view.width, view.height = width, height
         view.near = REFERENCE_NEAR if reference else CENTERED_NEAR
         view.far = REFERENCE_FAR if reference else CENTERED_FAR
+        view.occlusion = OCCLUSION_CODES[surface.occlusion]
 
-        vertices = wp.from_torch(mesh.vertices.to(self.device).contiguous(), dtype=wp.vec3)
-        projected = warp_projection.Projected()
-        projected.x = wp.empty(vertices.shape, dtype=wp.int32, device=device)
-        projected.y = wp.empty(vertices.shape, dtype=wp.int32, device=device)
-        projected.inverse_z = wp.empty(vertices.shape, dtype=wp.float32, device=device)
-        winners = wp.full((frames, width * height), int(warp_projection.EMPTY), dtype=wp.uint64, device=device)
+        projected = warp_surface.Projected()
+        projected.x = self._empty(wp.int32, frames, vertices)
+        projected.y = self._empty(wp.int32, frames, vertices)
+        projected.inverse_z = self._empty(wp.float32, frames, vertices)
+        winners = torch.full((frames, width * height), -1, dtype=torch.int64, device=self.device)
+        winners = wp.from_torch(winners, dtype=wp.uint64)
 
-        def launch(kernel: wp.Kernel, dim: tuple[int, ...], *inputs: object) -> None:
-            wp.launch(kernel, dim=dim, inputs=[vertices, *inputs], device=device)
+        work = warp_drawing.Work()
+        work.pieces = self._empty(wp.vec3i, frames, self._pieces(vertices), 3)
+        work.unsnapped = self._empty(wp.int32, frames, self._pieces(vertices))
+        counters = torch.zeros(frames * int(warp_drawing.COUNTERS), dtype=torch.int32, device=self.device)
+        work.counters = wp.from_torch(counters)
+        if self.device.type == "cpu":
+            work.direct_pixels, work.piece_rows, work.groups, work.group_size = 1 << 30, height, 1, 1
+        else:
+            work.direct_pixels, work.piece_rows, work.group_size = DIRECT_PIXELS, PIECE_ROWS, GROUP_SIZE
+            work.groups = max(MIN_GROUPS, DEVICE_GROUPS // frames)
 
-        cells = (rows - 1) * (columns - 1)
-        launch(warp_projection.project_vertices, vertices.shape, view, projected)
-        launch(warp_drawing.draw_cells, (frames, rows - 1, columns - 1), projected, view, columns, cells, winners)
-        launch(warp_drawing.draw_caps, (frames, mesh.cap_faces, height), projected, view, rows, columns, winners)
+        def launch(kernel: wp.Kernel, dim: tuple[int, ...], *arguments: object) -> None:
+            wp.launch(kernel, dim=dim, inputs=[source, *arguments], device=self._warp_device)
+
+        launch(warp_surface.project_vertices, (frames, rows, columns), view, projected)
+        launch(warp_drawing.draw_cells, (frames, rows - 1, columns - 1), projected, view, work, winners)
+        for kernel in (warp_drawing.draw_pieces, warp_drawing.draw_unsnapped):
+            launch(kernel, (frames, work.groups * work.group_size), projected, view, work, winners)
         color, mask, depth = outputs
         results = [wp.from_torch(color), wp.from_torch(mask.view(torch.uint8)), wp.from_torch(depth)]
-        grid = [projected, view, rows, columns, winners, *results]
         if reference:
-            colors = wp.from_torch(mesh.vertex_rgba().to(self.device).contiguous())
-            launch(warp_resolving.resolve_reference, (frames, height, width), colors, *grid)
+            alpha = wp.from_torch(torch.full((frames, vertices), 255, dtype=torch.uint8, device=self.device))
+            if surface.occlusion == "watertight":  # else no occluded face is drawn, and nothing fades
+                launch(warp_resolving.fade_vertices, (frames, rows - 1, columns - 1), alpha)
+            pixels = (frames, height, width)
+            launch(warp_resolving.resolve_reference, pixels, alpha, projected, view, winners, *results)
         else:
-            colors = wp.from_torch(mesh.colors.to(self.device).contiguous())
-            occluded = wp.from_torch(mesh.occluded.to(self.device).contiguous().view(torch.uint8))
-            launch(warp_resolving.resolve_centered, (frames, height, width), colors, occluded, *grid)
+            launch(warp_resolving.resolve_centered, (frames, height, width), projected, view, winners, *results)
+
+    def _empty(self, dtype: type, *shape: int) -> wp.array:
+        """Working memory from PyTorch, which keeps it for the next batch and has one error for too little of it."""
+        plain = {wp.vec3i: torch.int32}.get(dtype) or wp.dtype_to_torch(dtype)
+        return wp.from_torch(torch.empty(shape, dtype=plain, device=self.device), dtype=dtype)
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What the kernels read, on the device, for the same frames each."""
+
+    depth: torch.Tensor
+    color: torch.Tensor
+    border: torch.Tensor
+    ray_x: torch.Tensor
+    ray_y: torch.Tensor
+    cameras: torch.Tensor
+    lenses: torch.Tensor
+
+    def frames(self, part: slice) -> _Inputs:
+        return _Inputs(*(getattr(self, field.name)[part] for field in fields(self)))

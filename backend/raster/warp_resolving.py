@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import warp as wp
 
-from backend.raster.warp_projection import (
+from backend.raster.warp_surface import (
     EMPTY,
     HALF_PIXEL,
     SUBPIXEL_BITS,
+    Face,
     Projected,
+    Source,
     View,
+    cap_face,
+    cell_face,
     cross,
     face_corner,
-    face_corners,
+    face_occluded,
     homogeneous_edge,
+    mesh_face,
+    on_border,
+    source_point,
+    stretched,
 )
 
 wp.set_module_options({"enable_backward": False})
@@ -35,13 +43,9 @@ class Hit:
 
 @wp.kernel
 def resolve_centered(
-    vertices: wp.array2d(dtype=wp.vec3),
-    colors: wp.array3d(dtype=wp.uint8),
-    occluded: wp.array2d(dtype=wp.uint8),
+    source: Source,
     projected: Projected,
     view: View,
-    rows: int,
-    columns: int,
     winners: wp.array2d(dtype=wp.uint64),
     image: wp.array3d(dtype=wp.uint8),
     mask: wp.array2d(dtype=wp.uint8),
@@ -59,27 +63,22 @@ def resolve_centered(
     color = wp.vec3(0.0, 0.0, 0.0)
     z = float(wp.inf)
     if key != EMPTY:
-        face = int(key & wp.uint64(0xFFFFFFFF))
+        face = mesh_face(int(key & wp.uint64(0xFFFFFFFF)), source.rows, source.columns)
         z = hit_depth(key)
-        corners = face_corners(face, rows, columns)
-        hit = resolve_hit(corners, frame, column, row, vertices, projected, view)
+        hit = resolve_hit(face.corners, frame, column, row, source, projected, view)
         if hit.front:
-            own = wp.int32(-1)
-            if hit.corner >= 0 and on_picture(corners[hit.corner], rows, columns):
-                own = corners[hit.corner]
-            if own >= 0:
+            own_row = wp.int32(0)
+            own_column = wp.int32(0)
+            if hit.corner >= 0:
+                own_row = face.rows[hit.corner]
+                own_column = face.columns[hit.corner]
+            if hit.corner >= 0 and not on_border(source, own_row, own_column):
                 seen = wp.uint8(1)
-                color = wp.vec3(
-                    float(colors[frame, own, 0]), float(colors[frame, own, 1]), float(colors[frame, own, 2])
-                )
+                color = source_color(source, frame, own_row, own_column)
             else:
-                if occluded[frame, face] == wp.uint8(0):
+                if not face_occluded(source, frame, face):
                     seen = wp.uint8(1)
-                    color = wp.vec3(
-                        blend(colors, frame, corners, hit.weights, 0),
-                        blend(colors, frame, corners, hit.weights, 1),
-                        blend(colors, frame, corners, hit.weights, 2),
-                    )
+                    color = blend(source, frame, face, hit.weights)
     mask[frame, pixel] = seen
     for channel in range(3):
         image[frame, pixel, channel] = wp.uint8(int(color[channel] + 0.5))
@@ -88,13 +87,36 @@ def resolve_centered(
 
 
 @wp.kernel
+def fade_vertices(source: Source, alpha: wp.array2d(dtype=wp.uint8)):
+    """EX-4D's alpha, 255 before: 0 for every vertex of an occluded face. Threads are (frame, row, column) of cells."""
+    frame, row, column = wp.tid()
+    bottom_left = source_point(source, frame, row + 1, column)
+    top_left = source_point(source, frame, row, column)
+    top_right = source_point(source, frame, row, column + 1)
+    bottom_right = source_point(source, frame, row + 1, column + 1)
+    if stretched(source, bottom_left, top_left, top_right):
+        fade(cell_face(row, column, False, source.columns), frame, alpha)
+    if stretched(source, bottom_left, top_right, bottom_right):
+        fade(cell_face(row, column, True, source.columns), frame, alpha)
+    if row + column == 0:
+        for cap in range(2):
+            face = cap_face(cap, source.rows, source.columns)
+            if face_occluded(source, frame, face):
+                fade(face, frame, alpha)
+
+
+@wp.func
+def fade(face: Face, frame: int, alpha: wp.array2d(dtype=wp.uint8)):
+    for k in range(3):
+        alpha[frame, face.corners[k]] = wp.uint8(0)
+
+
+@wp.kernel
 def resolve_reference(
-    vertices: wp.array2d(dtype=wp.vec3),
-    colors: wp.array3d(dtype=wp.uint8),
+    source: Source,
+    alpha: wp.array2d(dtype=wp.uint8),
     projected: Projected,
     view: View,
-    rows: int,
-    columns: int,
     winners: wp.array2d(dtype=wp.uint64),
     image: wp.array3d(dtype=wp.uint8),
     mask: wp.array2d(dtype=wp.uint8),
@@ -111,17 +133,16 @@ def resolve_reference(
     color = wp.vec3(0.0, 0.0, 0.0)
     z = float(wp.inf)
     if key != EMPTY:
-        face = int(key & wp.uint64(0xFFFFFFFF))
+        face = mesh_face(int(key & wp.uint64(0xFFFFFFFF)), source.rows, source.columns)
         z = hit_depth(key)
-        corners = face_corners(face, rows, columns)
-        hit = resolve_hit(corners, frame, column, row, vertices, projected, view)
-        if blend(colors, frame, corners, hit.weights, 3) > SEEN_ALPHA:
+        hit = resolve_hit(face.corners, frame, column, row, source, projected, view)
+        weights = hit.weights
+        for k in range(3):
+            if alpha[frame, face.corners[k]] == wp.uint8(0):
+                weights[k] = 0.0
+        if 255.0 * (weights[0] + weights[1] + weights[2]) > SEEN_ALPHA:
             seen = wp.uint8(1)
-            color = wp.vec3(
-                blend(colors, frame, corners, hit.weights, 0),
-                blend(colors, frame, corners, hit.weights, 1),
-                blend(colors, frame, corners, hit.weights, 2),
-            )
+            color = blend(source, frame, face, weights)
     mask[frame, pixel] = seen
     for channel in range(3):
         image[frame, pixel, channel] = wp.uint8(int(color[channel]))
@@ -135,7 +156,7 @@ def resolve_hit(
     frame: int,
     column: int,
     row: int,
-    vertices: wp.array2d(dtype=wp.vec3),
+    source: Source,
     projected: Projected,
     view: View,
 ) -> Hit:
@@ -166,9 +187,9 @@ def resolve_hit(
         hit.front = total > 0.0
         hit.weights = wp.vec3(e_a / total, e_b / total, e_c / total)
     else:
-        a = face_corner(corners[0], frame, vertices, projected, view)
-        b = face_corner(corners[1], frame, vertices, projected, view)
-        c = face_corner(corners[2], frame, vertices, projected, view)
+        a = face_corner(corners[0], frame, source, projected, view)
+        b = face_corner(corners[1], frame, source, projected, view)
+        c = face_corner(corners[2], frame, source, projected, view)
         f_a = homogeneous_edge(b, c, column, row)
         f_b = homogeneous_edge(c, a, column, row)
         f_c = homogeneous_edge(a, b, column, row)
@@ -184,19 +205,21 @@ def meets(dx: int, dy: int) -> bool:
 
 
 @wp.func
-def on_picture(vertex: int, rows: int, columns: int) -> bool:
-    """Whether a vertex is a source pixel, not one of the ring around the picture."""
-    row = vertex // columns
-    column = vertex - row * columns
-    return row > 0 and row < rows - 1 and column > 0 and column < columns - 1
+def blend(source: Source, frame: int, face: Face, weights: wp.vec3) -> wp.vec3:
+    return (
+        weights[0] * source_color(source, frame, face.rows[0], face.columns[0])
+        + weights[1] * source_color(source, frame, face.rows[1], face.columns[1])
+        + weights[2] * source_color(source, frame, face.rows[2], face.columns[2])
+    )
 
 
 @wp.func
-def blend(colors: wp.array3d(dtype=wp.uint8), frame: int, corners: wp.vec3i, weights: wp.vec3, channel: int) -> float:
-    return (
-        weights[0] * float(colors[frame, corners[0], channel])
-        + weights[1] * float(colors[frame, corners[1], channel])
-        + weights[2] * float(colors[frame, corners[2], channel])
+def source_color(source: Source, frame: int, row: int, column: int) -> wp.vec3:
+    """Colour of a vertex; the ring repeats the outermost pixels."""
+    y = wp.clamp(row - source.ring, 0, source.color.shape[1] - 1)
+    x = wp.clamp(column - source.ring, 0, source.color.shape[2] - 1)
+    return wp.vec3(
+        float(source.color[frame, y, x, 0]), float(source.color[frame, y, x, 1]), float(source.color[frame, y, x, 2])
     )
 
 

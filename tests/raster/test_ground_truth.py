@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from backend.mesh import build_dw_mesh
+from backend.mesh import DepthSurface
 from backend.raster import create_rasterizer
 
 
@@ -15,9 +15,9 @@ def test_seen_pixels_are_true_and_few_are_falsely_seen(ground_truth, psnr) -> No
     depth, color = torch.from_numpy(truth["depth"][moved]), torch.from_numpy(truth["rgb"][moved])
     count, height, width = depth.shape
     intrinsics = torch.from_numpy(truth["intrinsics"]).expand(count, 3, 3)
-    mesh = build_dw_mesh(depth, color, intrinsics)
+    surface = DepthSurface(depth, color, intrinsics)
 
-    frames = create_rasterizer("warp", "cpu").render(mesh, truth["extrinsics"][moved], intrinsics, width, height)
+    frames = create_rasterizer("warp", "cpu").render(surface, truth["extrinsics"][moved], intrinsics, width, height)
 
     seen, visible = frames.mask.numpy(), truth["true_visible"][moved]
     ratio = psnr(frames.color.numpy(), truth["true_rgb"][moved], seen & visible)
@@ -35,7 +35,7 @@ def test_the_source_camera_gives_the_true_scene_back(ground_truth) -> None:
     intrinsics = torch.from_numpy(truth["intrinsics"]).expand(count, 3, 3)
 
     frames = create_rasterizer("warp", "cpu").render(
-        build_dw_mesh(depth, color, intrinsics), np.eye(4)[None].repeat(count, 0), intrinsics, width, height
+        DepthSurface(depth, color, intrinsics), np.eye(4)[None].repeat(count, 0), intrinsics, width, height
     )
 
     assert frames.mask.all()

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from backend.mesh import DWMesh, build_dw_mesh
+from backend.mesh import DepthSurface, build_surface_mesh
 from backend.raster import create_rasterizer, force_first_frame
 
 TRAJECTORIES = ["30", "60", "90", "180", "free"]
 
 
-def reference_mesh(original: Mapping[str, np.ndarray], rule: str = "angle") -> DWMesh:
+def reference_surface(original: Mapping[str, np.ndarray], rule: str = "angle") -> DepthSurface:
     depth, color = torch.from_numpy(original["depth"]), torch.from_numpy(original["rgb"])
     intrinsics = torch.from_numpy(original["intrinsics"]).expand(len(depth), 3, 3)
-    return build_dw_mesh(depth, color, intrinsics, convention="reference", occlusion_rule=rule)
+    return DepthSurface(depth, color, intrinsics, convention="reference", occlusion_rule=rule)
 
 
 def world_to_camera(raw: np.ndarray) -> np.ndarray:
@@ -26,7 +26,7 @@ def world_to_camera(raw: np.ndarray) -> np.ndarray:
 
 
 def test_the_mesh_of_frame_0_is_the_originals(golden_geometry) -> None:
-    mesh = reference_mesh(golden_geometry)
+    mesh = build_surface_mesh(reference_surface(golden_geometry))
     np.testing.assert_array_equal(mesh.vertices[0].numpy(), golden_geometry["mesh_vertices"])
     np.testing.assert_array_equal(mesh.faces.numpy(), golden_geometry["mesh_faces"])
     np.testing.assert_array_equal(mesh.vertex_rgba()[0].numpy(), golden_geometry["mesh_colors"])
@@ -35,13 +35,13 @@ def test_the_mesh_of_frame_0_is_the_originals(golden_geometry) -> None:
 @pytest.mark.parametrize(("trajectory", "rule"), [(name, "angle") for name in TRAJECTORIES] + [("180", "boundary")])
 def test_renders_match_the_originals(golden_geometry, psnr, trajectory: str, rule: str) -> None:
     original = golden_geometry
-    mesh = reference_mesh(original, rule)
+    surface = reference_surface(original, rule)
     steps = original["frames"]
     cameras = world_to_camera(original[f"extrinsics_{trajectory}"][steps])
     height, width = original["depth"].shape[1:]
     intrinsics = np.broadcast_to(original["intrinsics"], (len(steps), 3, 3))
 
-    frames = create_rasterizer("warp", "cpu").render(mesh, cameras, intrinsics, width, height)
+    frames = create_rasterizer("warp", "cpu").render(surface, cameras, intrinsics, width, height)
 
     expected = original[f"render_{trajectory}" if rule == "angle" else f"render_{rule}_{trajectory}"]
     overlaps, ratios = [], []
@@ -57,12 +57,12 @@ def test_renders_match_the_originals(golden_geometry, psnr, trajectory: str, rul
 
 def test_frame_0_is_forced_to_the_source_as_the_original_does(golden_geometry) -> None:
     original = golden_geometry
-    mesh = reference_mesh(original).frame_range(0, 2)
+    surface = reference_surface(original).frame_range(0, 2)
     height, width = original["depth"].shape[1:]
     aside = np.eye(4)[None].repeat(2, 0)
     aside[:, 0, 3] = 1.0
     frames = create_rasterizer("warp", "cpu").render(
-        mesh, aside, original["intrinsics"][None].repeat(2, 0), width, height
+        surface, aside, original["intrinsics"][None].repeat(2, 0), width, height
     )
     source = torch.from_numpy(original["rgb"][0])
 

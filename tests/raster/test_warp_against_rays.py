@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from backend.mesh import DWMesh, build_dw_mesh
+from backend.mesh import DepthSurface, DWMesh, build_surface_mesh
 from backend.raster import create_rasterizer
 
 HEIGHT, WIDTH = 14, 18
@@ -37,14 +37,14 @@ def pose(position: tuple, angles: tuple) -> np.ndarray:
     return world_to_camera
 
 
-def stepped_mesh() -> DWMesh:
+def stepped_surface() -> DepthSurface:
     """A near box before a tilted background, with noise, in random colours."""
     random = np.random.default_rng(5)
     depth = 2.4 + 0.03 * np.arange(WIDTH) + 0.05 * random.random((HEIGHT, WIDTH))
     depth[4:10, 5:12] = 1.2 + 0.05 * random.random((6, 7))
     color = random.integers(0, 256, (1, HEIGHT, WIDTH, 3), dtype=np.uint8)
     intrinsics = np.array([[[16.0, 0, 9], [0, 16.0, 7], [0, 0, 1]]])
-    return build_dw_mesh(
+    return DepthSurface(
         torch.from_numpy(depth[None].astype(np.float32)), torch.from_numpy(color), torch.from_numpy(intrinsics)
     )
 
@@ -78,14 +78,14 @@ def cast_rays(mesh: DWMesh, world_to_camera: np.ndarray, intrinsics: np.ndarray)
 
 @pytest.mark.parametrize("camera", CAMERAS)
 def test_agrees_with_a_ray_caster_from_anywhere(camera: str) -> None:
-    mesh = stepped_mesh()
+    surface = stepped_surface()
     world_to_camera = pose(*CAMERAS[camera])
     intrinsics = np.array([[50.0, 0, 40.3], [0, 50.0, 30.1], [0, 0, 1]])
 
     frames = create_rasterizer("warp", "cpu").render(
-        mesh, world_to_camera[None], intrinsics[None], VIEW_WIDTH, VIEW_HEIGHT, with_depth=True
+        surface, world_to_camera[None], intrinsics[None], VIEW_WIDTH, VIEW_HEIGHT, with_depth=True
     )
-    depth, seen, color = cast_rays(mesh, world_to_camera, intrinsics)
+    depth, seen, color = cast_rays(build_surface_mesh(surface), world_to_camera, intrinsics)
 
     # vertices are snapped to 1/256 pixel: a pixel on a silhouette may fall to the other side
     assert (frames.mask[0].numpy() != seen).mean() < 2e-3

@@ -1,0 +1,321 @@
+"""First pass of the `warp` rasterizer, one source for CPU and CUDA: depth to projected vertices; and what passes share.
+
+No mesh is built: vertices, faces and what is occluded follow from depth, rays and position in the grid, and are worked
+out where they are needed. Only projected vertices are kept, 12 bytes each: six faces and their pixels read them.
+
+Projected vertices are snapped to 1/256 pixel, so that edge functions are exact integers: faces that share an edge
+leave no crack and share no pixel, on every device. Faces that reach in front of the near plane, or far off the screen,
+use homogeneous edge functions instead (Olano and Greer, "Triangle Scan Conversion using 2D Homogeneous Coordinates",
+1997): they need no clipping, so the visible part of a face behind the camera is right by construction.
+"""
+
+from __future__ import annotations
+
+import warp as wp
+
+from backend.mesh import occlusion
+
+wp.set_module_options({"enable_backward": False})
+
+SUBPIXEL_BITS = wp.constant(8)
+SUBPIXELS = wp.constant(256)
+HALF_PIXEL = wp.constant(128)
+# Snapped coordinates stay below 2^28, their edge functions below 2^59: no integer overflows.
+GUARD_BAND = wp.constant(float(2**20))
+EMPTY = wp.constant(wp.uint64(0xFFFFFFFFFFFFFFFF))
+BOUNDARY_RATIO = wp.constant(occlusion.BOUNDARY_RATIO)
+
+
+# What hides (`View.occlusion`): see `DepthSurface.occlusion`.
+WATERTIGHT = wp.constant(0)
+OPEN = wp.constant(1)
+
+# Marks in place of 1/z of vertices without snapped coordinates.
+BEHIND = wp.constant(-1.0)  # before the near plane
+FAR_OFF = wp.constant(0.0)  # beyond the guard band
+
+
+@wp.struct
+class Source:
+    """A frame batch of the footage's surface: B frames, H x W pixels, a grid of R x C vertices."""
+
+    depth: wp.array3d(dtype=float)  # (B, H, W)
+    color: wp.array4d(dtype=wp.uint8)  # (B, H, W, 3)
+    ray_x: wp.array2d(dtype=float)  # (B, C), x / z of each column of vertices
+    ray_y: wp.array2d(dtype=float)  # (B, R), y / z of each row
+    border: wp.array(dtype=float)  # (B,), depth of the outermost vertices
+    rows: int
+    columns: int
+    ring: int  # how many vertices lie beyond the picture on each side, 0 or 1
+    boundary_rule: int  # 1: occluded by EX-4D's "boundary" rule, 0: by its "angle" rule
+    thin: float  # the "angle" rule's limit, 4 cos^2 of the angle
+
+
+@wp.struct
+class Projected:
+    """A frame batch's projected vertices, (B, V) each; inverse_z is above 0 where x and y are snapped coordinates."""
+
+    x: wp.array2d(dtype=wp.int32)
+    y: wp.array2d(dtype=wp.int32)
+    inverse_z: wp.array2d(dtype=float)
+
+
+@wp.struct
+class View:
+    """How a frame batch is looked at.
+
+    cameras turn the source camera's space into the new camera's; lenses holds (fx, fy, cx, cy) of each frame, pixels.
+    """
+
+    cameras: wp.array(dtype=wp.mat44d)
+    lenses: wp.array(dtype=wp.vec4d)
+    width: int
+    height: int
+    near: float
+    far: float
+    occlusion: int
+
+
+@wp.struct
+class Face:
+    """A face of the DW-Mesh: its corners' vertex indices, and where they lie in the grid of vertices."""
+
+    corners: wp.vec3i
+    rows: wp.vec3i
+    columns: wp.vec3i
+
+
+@wp.struct
+class Corner:
+    """One vertex of a face that is drawn by homogeneous edge functions."""
+
+    index: int
+    snapped: bool
+    x: int  # snapped coordinates
+    y: int
+    point: wp.vec3d  # (x z, y z, z) with x, y in pixels
+
+
+@wp.kernel
+def project_vertices(source: Source, view: View, projected: Projected):
+    """Snapped pixel coordinates and 1/z of each vertex that lies beyond the near plane and within the guard band."""
+    frame, row, column = wp.tid()
+    vertex = row * source.columns + column
+    p = camera_space(source_point(source, frame, row, column), view.cameras[frame])
+    lens = view.lenses[frame]
+    x = wp.int32(0)
+    y = wp.int32(0)
+    w = wp.float32(BEHIND)
+    if p[2] >= wp.float64(view.near):
+        w = wp.float32(FAR_OFF)
+        inverse_z = wp.float64(1.0) / p[2]
+        px = lens[0] * p[0] * inverse_z + lens[2]
+        py = lens[1] * p[1] * inverse_z + lens[3]
+        guard = wp.float64(GUARD_BAND)
+        if wp.abs(px) < guard and wp.abs(py) < guard:
+            x = int(wp.floor(px * wp.float64(SUBPIXELS) + wp.float64(0.5)))
+            y = int(wp.floor(py * wp.float64(SUBPIXELS) + wp.float64(0.5)))
+            w = float(inverse_z)
+    projected.x[frame, vertex] = x
+    projected.y[frame, vertex] = y
+    projected.inverse_z[frame, vertex] = w
+
+
+@wp.func
+def on_border(source: Source, row: int, column: int) -> bool:
+    """Whether a vertex is one of the outermost, whose depth is made up, and not a source pixel's own."""
+    return row == 0 or column == 0 or row == source.rows - 1 or column == source.columns - 1
+
+
+@wp.func
+def source_point(source: Source, frame: int, row: int, column: int) -> wp.vec3:
+    """A vertex of the DW-Mesh in its own camera's space."""
+    z = source.border[frame]
+    if not on_border(source, row, column):
+        z = source.depth[frame, row - source.ring, column - source.ring]
+    return wp.vec3(z * source.ray_x[frame, column], z * source.ray_y[frame, row], z)
+
+
+@wp.func
+def vertex_point(source: Source, frame: int, vertex: int) -> wp.vec3:
+    row = vertex // source.columns
+    return source_point(source, frame, row, vertex - row * source.columns)
+
+
+@wp.func
+def camera_space(point: wp.vec3, camera: wp.mat44d) -> wp.vec3d:
+    x = wp.float64(point[0])
+    y = wp.float64(point[1])
+    z = wp.float64(point[2])
+    return wp.vec3d(
+        camera[0, 0] * x + camera[0, 1] * y + camera[0, 2] * z + camera[0, 3],
+        camera[1, 0] * x + camera[1, 1] * y + camera[1, 2] * z + camera[1, 3],
+        camera[2, 0] * x + camera[2, 1] * y + camera[2, 2] * z + camera[2, 3],
+    )
+
+
+@wp.func
+def cell_face(row: int, column: int, lower: bool, columns: int) -> Face:
+    """One of a cell's two faces; columns of the whole grid."""
+    face = Face()
+    face.rows = wp.vec3i(row + 1, row, row)
+    face.columns = wp.vec3i(column, column, column + 1)
+    if lower:
+        face.rows = wp.vec3i(row + 1, row, row + 1)
+        face.columns = wp.vec3i(column, column + 1, column + 1)
+    face.corners = face.rows * columns + face.columns
+    return face
+
+
+@wp.func
+def cap_face(cap: int, rows: int, columns: int) -> Face:
+    face = Face()
+    face.rows = wp.vec3i(0, 0, rows - 1)
+    face.columns = wp.vec3i(columns - 1, 0, columns - 1)
+    if cap == 1:
+        face.rows = wp.vec3i(rows - 1, 0, rows - 1)
+        face.columns = wp.vec3i(columns - 1, 0, 0)
+    face.corners = face.rows * columns + face.columns
+    return face
+
+
+@wp.func
+def mesh_face(index: int, rows: int, columns: int) -> Face:
+    """A face by its place in the mesh: upper faces of all cells, lower faces of all cells, two caps."""
+    cells = (rows - 1) * (columns - 1)
+    lower = index >= cells
+    cell = index
+    if lower:
+        cell = index - cells
+    row = cell // (columns - 1)
+    face = cell_face(row, cell - row * (columns - 1), lower, columns)
+    if index >= 2 * cells:
+        face = cap_face(index - 2 * cells, rows, columns)
+    return face
+
+
+@wp.func
+def face_occluded(source: Source, frame: int, face: Face) -> bool:
+    """Whether a face hides what was never seen: by EX-4D's rules, and always where it touches a ring."""
+    occluded = False
+    if source.ring > 0:
+        occluded = touches_border(source, face)
+    if not occluded:
+        occluded = stretched(
+            source,
+            source_point(source, frame, face.rows[0], face.columns[0]),
+            source_point(source, frame, face.rows[1], face.columns[1]),
+            source_point(source, frame, face.rows[2], face.columns[2]),
+        )
+    return occluded
+
+
+@wp.func
+def stretched(source: Source, a: wp.vec3, b: wp.vec3, c: wp.vec3) -> bool:
+    """`backend.mesh.occlusion` for one face, in the same operations."""
+    occluded = False
+    ab = b - a
+    bc = c - b
+    ca = a - c
+    if source.boundary_rule != 0:
+        dx = wp.max(wp.abs(ab[0]), wp.max(wp.abs(bc[0]), wp.abs(ca[0])))
+        dy = wp.max(wp.abs(ab[1]), wp.max(wp.abs(bc[1]), wp.abs(ca[1])))
+        dz = wp.max(wp.abs(ab[2]), wp.max(wp.abs(bc[2]), wp.abs(ca[2])))
+        occluded = dz > wp.max(dx, dy) * BOUNDARY_RATIO
+    else:
+        p = wp.dot(ab, ab)
+        q = wp.dot(bc, bc)
+        r = wp.dot(ca, ca)
+        larger = wp.max(p, q)
+        smaller = wp.min(p, q)
+        middle = wp.max(smaller, r)
+        shortest = wp.min(smaller, r)
+        numerator = larger + middle - shortest
+        occluded = numerator * numerator >= larger * middle * source.thin
+    return occluded
+
+
+@wp.func
+def touches_border(source: Source, face: Face) -> bool:
+    return (
+        on_border(source, face.rows[0], face.columns[0])
+        or on_border(source, face.rows[1], face.columns[1])
+        or on_border(source, face.rows[2], face.columns[2])
+    )
+
+
+@wp.func
+def is_obstacle(source: Source, view: View, frame: int, face: Face) -> bool:
+    """Whether a face is drawn at all. A model that judges each fragment has its place in `warp_drawing`'s loops."""
+    drawn = True
+    if view.occlusion == OPEN:  # Warp's `and` evaluates both sides, an `if` one
+        drawn = not touches_border(source, face)
+        if drawn:
+            drawn = not face_occluded(source, frame, face)
+    return drawn
+
+
+@wp.func
+def face_corner(index: int, frame: int, source: Source, projected: Projected, view: View) -> Corner:
+    corner = Corner()
+    p = camera_space(vertex_point(source, frame, index), view.cameras[frame])
+    lens = view.lenses[frame]
+    corner.index = index
+    corner.snapped = projected.inverse_z[frame, index] > 0.0
+    corner.x = projected.x[frame, index]
+    corner.y = projected.y[frame, index]
+    corner.point = wp.vec3d(lens[0] * p[0] + lens[2] * p[2], lens[1] * p[1] + lens[3] * p[2], p[2])
+    if corner.snapped:
+        scale = p[2] / wp.float64(SUBPIXELS)
+        corner.point = wp.vec3d(wp.float64(corner.x) * scale, wp.float64(corner.y) * scale, p[2])
+    return corner
+
+
+@wp.func
+def cross(ax: int, ay: int, bx: int, by: int) -> wp.int64:
+    return wp.int64(ax) * wp.int64(by) - wp.int64(ay) * wp.int64(bx)
+
+
+@wp.func
+def edge_bias(dx: int, dy: int) -> wp.int64:
+    """0 if a pixel centre exactly on the edge belongs to the face, else -1: of two faces at an edge, one owns it."""
+    bias = wp.int64(-1)
+    if dy < 0 or (dy == 0 and dx > 0):
+        bias = wp.int64(0)
+    return bias
+
+
+@wp.func
+def owns_edge(a: Corner, b: Corner) -> bool:
+    owns = a.index < b.index
+    if a.snapped and b.snapped:
+        owns = edge_bias(b.x - a.x, b.y - a.y) == wp.int64(0)
+    return owns
+
+
+@wp.func
+def homogeneous_edge(a: Corner, b: Corner, column: int, row: int) -> wp.float64:
+    """Signed edge function at a pixel's centre, scaled by both depths; exactly negated when a and b change places.
+
+    Between two snapped vertices its sign is the exact one that the neighbouring face may have been drawn with.
+    """
+    e = wp.float64(0.0)
+    if a.snapped and b.snapped:
+        x = (column << SUBPIXEL_BITS) + HALF_PIXEL
+        y = (row << SUBPIXEL_BITS) + HALF_PIXEL
+        subpixel_area = wp.float64(SUBPIXELS) * wp.float64(SUBPIXELS)
+        e = wp.float64(cross(a.x - x, a.y - y, b.x - x, b.y - y)) * a.point[2] * b.point[2] / subpixel_area
+    else:
+        x_centre = wp.float64(column) + wp.float64(0.5)
+        y_centre = wp.float64(row) + wp.float64(0.5)
+        p = a.point
+        q = b.point
+        sign = wp.float64(1.0)
+        if a.index > b.index:
+            p = b.point
+            q = a.point
+            sign = wp.float64(-1.0)
+        e = sign * (
+            (p[0] - x_centre * p[2]) * (q[1] - y_centre * q[2]) - (p[1] - y_centre * p[2]) * (q[0] - x_centre * q[2])
+        )
+    return e

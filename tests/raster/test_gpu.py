@@ -1,0 +1,243 @@
+"""What must hold on a GPU: parity with the original, likeness of CPU and CUDA, the same bytes each time, little memory.
+
+Run them where there is one: ``pytest -m gpu``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from backend.mesh import DepthError, DepthSurface
+from backend.original_loop import render_as_the_original
+from backend.raster import (
+    Rasterizer,
+    RasterizerUnavailableError,
+    RenderedFrames,
+    RenderMemoryError,
+    create_rasterizer,
+    render_in_batches,
+)
+from backend.raster.nvdiffrast_rasterizer import load_nvdiffrast
+from backend.raster.speed import made_up_cameras, made_up_surface
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no CUDA device on this machine"),
+]
+
+TRAJECTORIES = [(name, "angle") for name in ("30", "60", "90", "180", "free")] + [("180", "boundary")]
+
+
+@pytest.fixture(scope="module", params=["warp", "nvdiffrast"])
+def rasterizer(request) -> Rasterizer:
+    try:
+        return create_rasterizer(request.param, "cuda", "research")
+    except RasterizerUnavailableError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def warp() -> Rasterizer:
+    return create_rasterizer("warp", "cuda")
+
+
+def golden_surface(original: Mapping[str, np.ndarray], rule: str = "angle") -> DepthSurface:
+    depth, color = torch.from_numpy(original["depth"]), torch.from_numpy(original["rgb"])
+    intrinsics = torch.from_numpy(original["intrinsics"]).expand(len(depth), 3, 3)
+    return DepthSurface(depth, color, intrinsics, convention="reference", occlusion_rule=rule)
+
+
+def golden_cameras(original: Mapping[str, np.ndarray], trajectory: str) -> np.ndarray:
+    raw = original[f"extrinsics_{trajectory}"][original["frames"]].astype(np.float64)
+    return np.diag([-1.0, 1.0, 1.0, 1.0]) @ raw
+
+
+def overlaps(a: torch.Tensor, b: torch.Tensor) -> list[float]:
+    """IoU of each frame's masks; 1 where nothing is seen in either."""
+    a, b = a.cpu(), b.cpu()
+    return [float((x & y).sum() / (x | y).sum()) if (x | y).any() else 1.0 for x, y in zip(a, b, strict=True)]
+
+
+def moved(frames: int, sideways: float) -> np.ndarray:
+    cameras = np.eye(4)[None].repeat(frames, 0)
+    cameras[:, 0, 3] = np.linspace(0, sideways, frames)
+    return cameras
+
+
+@pytest.mark.parametrize(("trajectory", "rule"), TRAJECTORIES)
+def test_renders_match_the_originals(rasterizer, golden_geometry, psnr, trajectory: str, rule: str) -> None:
+    original = golden_geometry
+    surface = golden_surface(original, rule)
+    height, width = original["depth"].shape[1:]
+    cameras = golden_cameras(original, trajectory)
+
+    frames = rasterizer.render(surface, cameras, surface.intrinsics, width, height).to("cpu")
+
+    expected = original[f"render_{trajectory}" if rule == "angle" else f"render_{rule}_{trajectory}"][1:]
+    seen = torch.from_numpy(expected[..., 3] > 0)
+    found = overlaps(frames.mask[1:], seen)
+    ratios = [
+        psnr(frames.color[k + 1].numpy(), expected[k, ..., :3], (frames.mask[k + 1] & seen[k]).numpy())
+        for k in range(len(seen))
+    ]
+    print(f"{rasterizer.name} {trajectory} {rule}: IoU {min(found):.5f} to {max(found):.5f}, PSNR {min(ratios):.1f} dB")
+    worst, mean, decibels = (0.999, 0.999, 45.0) if rasterizer.name == "nvdiffrast" else (0.995, 0.999, 40.0)
+    assert min(found) >= worst
+    assert np.mean(found) >= (mean if len(found) > 2 else worst)
+    assert min(ratios) >= decibels
+
+
+@pytest.mark.parametrize("occlusion", ["watertight", "open"])
+@pytest.mark.parametrize("convention", ["centered", "reference"])
+def test_cpu_and_cuda_agree(warp, golden_geometry, ground_truth, convention: str, occlusion: str) -> None:
+    on_cpu = create_rasterizer("warp", "cpu")
+    cases = [(golden_surface(golden_geometry), golden_cameras(golden_geometry, name)) for name in ("60", "180", "free")]
+    truth = ground_truth
+    intrinsics = torch.from_numpy(truth["intrinsics"]).expand(len(truth["depth"]), 3, 3)
+    cases.append(
+        (
+            DepthSurface(torch.from_numpy(truth["depth"]), torch.from_numpy(truth["rgb"]), intrinsics),
+            truth["extrinsics"],
+        )
+    )
+    cases.append((made_up_surface(4, 512, 512), made_up_cameras(4, 120)))
+    for surface, cameras in cases:
+        surface = replace(surface, convention=convention, occlusion=occlusion)
+        a = on_cpu.render(surface, cameras, surface.intrinsics, *surface.size, with_depth=True)
+        b = warp.render(surface, cameras, surface.intrinsics, *surface.size, with_depth=True).to("cpu")
+        found = overlaps(a.mask, b.mask)
+        both = a.mask & b.mask
+        differing = float((a.color[both].int() - b.color[both].int()).abs().amax(dim=1).gt(1).float().mean())
+        print(f"{convention} {occlusion}: IoU {min(found):.6f}, colours differing {differing:.2e}")
+        assert min(found) >= 0.9999
+        assert differing < 1e-4
+        assert (a.depth.isfinite() == b.depth.isfinite()).float().mean() > 0.9999
+
+
+def test_the_two_rasterizers_agree_on_what_is_seen(rasterizer) -> None:
+    """In our own convention too, fronts, backs and caps: they share no code but the mesh's rules."""
+    for occlusion in ("watertight", "open"):
+        surface = replace(made_up_surface(5, 320, 240), occlusion=occlusion)
+        cameras = made_up_cameras(5, 140)
+        a = create_rasterizer("warp", "cpu").render(surface, cameras, surface.intrinsics, 320, 240, with_depth=True)
+        b = rasterizer.render(surface, cameras, surface.intrinsics, 320, 240, with_depth=True).to("cpu")
+        agreed = [(x == y).float().mean().item() for x, y in zip(a.mask[1:], b.mask[1:], strict=True)]
+        print(f"{rasterizer.name} {occlusion}: {min(agreed):.5f}")
+        assert min(agreed) > 0.995
+        assert (a.depth.isfinite() == b.depth.isfinite()).float().mean() > 0.99
+
+
+def test_the_same_input_gives_the_same_bytes(rasterizer) -> None:
+    surface = made_up_surface(6, 400, 300).to("cuda")
+    cameras = made_up_cameras(6, 100)
+    first = rasterizer.render(surface, cameras, surface.intrinsics, 400, 300).to("cpu")
+    for _ in range(3):
+        again = rasterizer.render(surface, cameras, surface.intrinsics, 400, 300).to("cpu")
+        assert torch.equal(first.color, again.color) and torch.equal(first.mask, again.mask)
+    alone = rasterizer.render(surface.frame_range(3, 4), cameras[3:4], surface.intrinsics[3:4], 400, 300).to("cpu")
+    assert torch.equal(first.mask[3], alone.mask[0]) and torch.equal(first.color[3], alone.color[0])
+
+
+def test_close_ups_fill_the_queues_and_stay_right(warp) -> None:
+    """Every face covers hundreds of pixels, some of them cut by the near plane: more pieces than the queue takes."""
+    surface = made_up_surface(2, 96, 64)
+    cameras = np.eye(4)[None].repeat(2, 0)
+    cameras[:, 2, 3] = [-1.9, -2.5]
+    intrinsics = torch.tensor([[3000.0, 0, 400], [0, 3000, 300], [0, 0, 1]]).expand(2, 3, 3)
+    a = create_rasterizer("warp", "cpu").render(surface, cameras, intrinsics, 800, 600, with_depth=True)
+    b = warp.render(surface, cameras, intrinsics, 800, 600, with_depth=True).to("cpu")
+    assert (a.mask == b.mask).float().mean() > 0.9999
+    assert (a.depth.isfinite() == b.depth.isfinite()).all()
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [((512, 512), (1, 1)), ((2, 2), (333, 222)), ((832, 480), (1280, 720)), ((640, 360), (90, 700))],
+)
+def test_any_size_of_footage_and_of_render(rasterizer, source, target) -> None:
+    surface = made_up_surface(2, *source)
+    intrinsics = surface.intrinsics.clone()
+    intrinsics[:, 0] *= target[0] / source[0]
+    intrinsics[:, 1] *= target[1] / source[1]
+    frames = rasterizer.render(surface, moved(2, 0.1), intrinsics, *target, with_depth=True)
+    assert frames.color.shape == (2, target[1], target[0], 3)
+    assert (frames.color[~frames.mask] == 0).all()
+
+
+def test_degenerate_depth(rasterizer) -> None:
+    color = torch.full((1, 40, 60, 3), 200, dtype=torch.uint8)
+    lens = torch.tensor([[[60.0, 0, 30], [0, 60, 20], [0, 0, 1]]])
+    flat = DepthSurface(torch.full((1, 40, 60), 4.0), color, lens)
+    assert rasterizer.render(flat, moved(1, 0), lens, 60, 40).mask.float().mean() > 0.9
+    squashed = replace(flat, camera_to_world=torch.zeros(1, 4, 4, dtype=torch.float64))
+    assert not rasterizer.render(squashed, moved(1, 0), lens, 60, 40).mask.any()
+    behind = np.diag([-1.0, 1.0, -1.0, 1.0])[None].copy()
+    behind[0, 2, 3] = 10.0
+    assert not rasterizer.render(flat, behind, lens, 60, 40).mask.any()
+    broken = flat.depth.clone()
+    broken[0, 3, 4] = float("nan")
+    with pytest.raises(DepthError, match="depth of frame 0 has 1 values"):
+        rasterizer.render(replace(flat, depth=broken), moved(1, 0), lens, 60, 40)
+    with pytest.raises(ValueError, match="world_to_camera of frame 0 is not finite"):
+        rasterizer.render(flat, np.full((1, 4, 4), np.nan), lens, 60, 40)
+
+
+def whole(batches: list[RenderedFrames]) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.cat([each.color for each in batches]), torch.cat([each.mask for each in batches])
+
+
+def test_little_memory_makes_smaller_batches_and_then_a_clear_error(warp) -> None:
+    surface = made_up_surface(24, 512, 512)
+    cameras = made_up_cameras(24)
+    plenty = list(render_in_batches(warp, surface, cameras, surface.intrinsics, 512, 512, batch_frames=24))
+    assert len(plenty) == 1 and plenty[0].color.is_pinned()
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    try:
+        torch.cuda.set_per_process_memory_fraction((100 << 20) / total)
+        little = list(render_in_batches(warp, surface, cameras, surface.intrinsics, 512, 512, batch_frames=24))
+        assert len(little) > 2
+        assert all(torch.equal(a, b) for a, b in zip(whole(little), whole(plenty), strict=True))
+        torch.cuda.empty_cache()
+        torch.cuda.set_per_process_memory_fraction((2 << 20) / total)
+        with pytest.raises(RenderMemoryError, match=r"too little memory for a single frame of 512 x 512.*device cpu"):
+            list(render_in_batches(warp, surface, cameras, surface.intrinsics, 512, 512))
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def test_a_thousand_frames_at_1080p_need_no_more_memory_than_fifty(warp) -> None:
+    one = made_up_surface(1, 1920, 1080)
+
+    def peak(frames: int) -> int:
+        surface = DepthSurface(
+            one.depth.expand(frames, -1, -1), one.color.expand(frames, -1, -1, -1), one.intrinsics.expand(frames, 3, 3)
+        )
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        drawn = sum(
+            len(batch.mask)
+            for batch in render_in_batches(
+                warp, surface, made_up_cameras(frames), surface.intrinsics, 1920, 1080, batch_frames=4
+            )
+        )
+        assert drawn == frames
+        return torch.cuda.max_memory_allocated()
+
+    assert peak(1000) <= 1.05 * peak(50)
+
+
+def test_the_originals_loop_as_we_time_it_gives_the_originals_pictures(golden_geometry) -> None:
+    try:
+        context = load_nvdiffrast().RasterizeCudaContext(device="cuda")
+    except RasterizerUnavailableError as error:
+        pytest.skip(str(error))
+    surface = golden_surface(golden_geometry).to("cuda")
+    pictures = render_as_the_original(surface, golden_cameras(golden_geometry, "60"), context)
+    expected = golden_geometry["render_60"]
+    assert (pictures[1:] == expected[1:]).mean() > 0.999
