@@ -57,6 +57,7 @@ class Take:
         uploaded, upload_size: bytes of the scene sent, and to send.
         frames: files of the frames that have arrived, by index.
         files: movies and data that have arrived, by name.
+        estimate: file of the newest small picture of what is coming, None before the first.
         on_frame: called once for each frame when its file is complete.
     """
 
@@ -70,6 +71,7 @@ class Take:
     upload_size: int = 0
     frames: dict[int, Path] = field(default_factory=dict)
     files: dict[str, Path] = field(default_factory=dict)
+    estimate: Path | None = None
     on_frame: Callable[[int, Path], None] | None = None
 
     def conversation(self, scene: Scene | None) -> Conversation[JobStatus]:
@@ -115,8 +117,10 @@ class Take:
         while True:
             reply = yield GetEvents(self.job, self.last_event, wait=_EVENT_WAIT_SECONDS)
             self.status = reply.status
+            newest = max((event.number for event in reply.events if event.kind == "estimate"), default=0)
             for event in reply.events:
-                if event.kind != "state":
+                # An estimate is of interest until the next one; whoever comes late need not fetch them all.
+                if event.kind != "state" and (event.kind != "estimate" or event.number == newest):
                     yield from self._fetch(event)
                 self.last_event = event.number
             if not reply.events and reply.status.state in FINAL_STATES and reply.status.events <= self.last_event:
@@ -130,6 +134,10 @@ class Take:
             self.frames[event.index] = path
             if self.on_frame and is_new:
                 self.on_frame(event.index, path)
+        elif event.kind == "estimate":
+            path = self.folder / "estimate.png"
+            yield from fetch_blob(event.sha256, event.size, path)
+            self.estimate = path
         elif event.kind == "file" and event.name in TAKE_FILES:
             path = self.folder / event.name
             yield from fetch_blob(event.sha256, event.size, path)

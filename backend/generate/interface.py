@@ -17,17 +17,17 @@ class EngineProgress:
     """Where an engine is before frames come out of it.
 
     Attributes:
-        stage: "denoise".
-        done, total: steps.
-        seconds_left: of this stage, by the steps so far.
-        picture: (h, w, 3) uint8, a small picture of what is coming.
+        stage: "load weights" or "denoise".
+        done, total: tensors or steps.
+        seconds_left: of this stage, by the steps so far; None where nobody knows.
+        picture: (h, w, 3) uint8, a small picture of what is coming; None before there is one.
     """
 
     stage: str
     done: int
     total: int
-    seconds_left: float
-    picture: np.ndarray
+    seconds_left: float | None = None
+    picture: np.ndarray | None = None
 
 
 # Told of every step; what it raises ends the work, within that step.

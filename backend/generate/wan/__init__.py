@@ -14,4 +14,28 @@ from backend.generate.wan.errors import (
     WanUnavailableError,
 )
 
-__all__ = ["CheckpointError", "GenerationError", "ModelsMissingError", "PromptError", "WanUnavailableError"]
+WAN_LICENCE = "Wan2.1 and DiffSynth: Apache-2.0, for any work; EX-4D's weights: see their page"
+
+
+def wan_licence(device: str) -> str:
+    """What results of the engine rest on, where it can run on this device: "" without the weights or the extra."""
+    from importlib.util import find_spec
+
+    from backend.generate.wan.files import find_files, models_folder
+
+    try:
+        find_files(models_folder())
+    except (ModelsMissingError, CheckpointError):
+        return ""
+    return WAN_LICENCE if device != "cpu" and find_spec("diffsynth") else ""
+
+
+__all__ = [
+    "WAN_LICENCE",
+    "CheckpointError",
+    "GenerationError",
+    "ModelsMissingError",
+    "PromptError",
+    "WanUnavailableError",
+    "wan_licence",
+]

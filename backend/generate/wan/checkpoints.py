@@ -16,6 +16,8 @@ from torch import nn
 
 from backend.generate.wan.errors import CheckpointError
 
+OnTensor = Callable[[int, int], None]
+
 # How many keys an error lists before it only counts them.
 _LISTED = 5
 
@@ -85,6 +87,7 @@ def load_strictly(
     device: torch.device | str,
     dtype: torch.dtype,
     change: Callable[[str, torch.Tensor], torch.Tensor] | None = None,
+    on_tensor: OnTensor | None = None,
 ) -> nn.Module:
     """Give a model built without memory (on the meta device) its weights, and make it ready for inference.
 
@@ -93,18 +96,21 @@ def load_strictly(
         tensors: by the model's own names.
         source: for errors.
         change: called with each key and tensor (on ``device``, as in the file) before it is turned into ``dtype``.
+        on_tensor: called with how many tensors are loaded, and of how many; what it raises ends the work.
 
     Raises:
         CheckpointError: naming missing and unexpected keys, and keys of another shape.
     """
     require_layout(model, tensors, source)
     state = {}
-    for key, tensor in tensors.items():
+    for number, (key, tensor) in enumerate(tensors.items(), start=1):
         moved = tensor.to(device)
         if change is not None:
             moved = change(key, moved)
         # A copy in any case: a tensor that stays mapped would change with its file.
         state[key] = moved.to(dtype, copy=moved.data_ptr() == tensor.data_ptr())
+        if on_tensor is not None:
+            on_tensor(number, len(tensors))
     model.load_state_dict(state, assign=True)
     for module in model.modules():
         # A few thousand numbers, and on a CPU torch refuses to mix half precision weights with exact inputs here.

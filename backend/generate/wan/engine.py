@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from backend.generate.interface import EngineProgress, Watch
+from backend.generate.wan import WAN_LICENCE
 from backend.generate.wan.camera_encoder import LATENT_CHANNELS
 from backend.generate.wan.conditioning import (
     LATENT_FRAMES,
@@ -44,7 +45,7 @@ class WanEngine:
     """See the module's text; `Engine` in its own words."""
 
     name = "wan"
-    licence = "Wan2.1 and DiffSynth: Apache-2.0, for any work; EX-4D's weights: see their page"
+    licence = WAN_LICENCE
 
     def __init__(self, settings: WanSettings, models: LoadedModels):
         self.settings = settings
@@ -62,6 +63,7 @@ class WanEngine:
         settings = self.settings
         self._check_prompts()
         progress = _Progress(watch, settings, count)
+        self._models.on_load = progress.load
         size, texts, tail = None, None, None
         for window in windows(_of_one_size(frames), settings.window, settings.overlap):
             if size is None:
@@ -196,6 +198,11 @@ class _Progress:
         self._total = settings.steps * total_windows
         self._seconds: list[float] = []
         self._started = time.monotonic()
+
+    def load(self, done: int, total: int) -> None:
+        """After each tensor that was loaded."""
+        if self._watch is not None:
+            self._watch(EngineProgress("load weights", done, total))
 
     def step(self, window: int, step: Step, picture) -> None:
         """After a step. The first one also warms up, so it counts only while it is the only one."""

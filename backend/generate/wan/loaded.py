@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from backend.generate.wan.checkpoints import read_checkpoint
+from backend.generate.wan.checkpoints import OnTensor, read_checkpoint
 from backend.generate.wan.conditioning import WorkingSize
 from backend.generate.wan.encoders import EmbeddingCache, Tokenizer, encode_picture, encode_text, identity_of
 from backend.generate.wan.errors import WanUnavailableError
@@ -61,13 +61,21 @@ class ModelChoice:
 
 
 class LoadedModels:
-    """The four models of a choice."""
+    """The four models of a choice.
+
+    Args:
+        mode: one of `MEMORY_MODES`; None to choose for each shot by what is free.
+
+    Attributes:
+        on_load: told of every tensor that is loaded.
+    """
 
     def __init__(self, choice: ModelChoice, mode: str | None = None):
         self.choice = choice
         self.device = torch.device(choice.device)
         self.mode = mode or "resident"
         self._fixed_mode = mode is not None
+        self.on_load: OnTensor | None = None
         self._dit: WanModel | None = None
         self._vae: WanVideoVAE | None = None
         self._encoders: dict[str, torch.nn.Module] = {}
@@ -92,7 +100,9 @@ class LoadedModels:
     @property
     def vae(self) -> WanVideoVAE:
         if self._vae is None:
-            self._vae = load_vae(self.choice.files.vae, device=self.device, dtype=self.choice.dtype)
+            self._vae = load_vae(
+                self.choice.files.vae, device=self.device, dtype=self.choice.dtype, on_tensor=self.on_load
+            )
         return self._vae
 
     def tokenize(self, prompt: str, name: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -166,7 +176,9 @@ class LoadedModels:
             if device.type == "cuda" and self._weight_bytes(name) > memory_budget(device):
                 # On a small GPU the text encoder runs on the processor, once for each new prompt.
                 device = torch.device("cpu")
-            encoder = load(getattr(self.choice.files, name), device=device, dtype=self.choice.dtype)
+            encoder = load(
+                getattr(self.choice.files, name), device=device, dtype=self.choice.dtype, on_tensor=self.on_load
+            )
         try:
             if self.mode == "resident":
                 self._encoders[name] = encoder
@@ -179,7 +191,9 @@ class LoadedModels:
     def _load_dit(self) -> WanModel:
         choice = self.choice
         device = torch.device("cpu") if self.mode == "streamed" else self.device
-        dit = load_dit(choice.files.dit, choice.files.ex4d, choice.loras, device=device, dtype=choice.dtype)
+        dit = load_dit(
+            choice.files.dit, choice.files.ex4d, choice.loras, device=device, dtype=choice.dtype, on_tensor=self.on_load
+        )
         if self.mode == "streamed":
             blocks = dit.blocks
             dit.blocks = torch.nn.ModuleList()

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from backend.generate.wan.camera_encoder import LATENT_CHANNELS, load_camera_encoder, split_adapter
-from backend.generate.wan.checkpoints import load_strictly, name_of, read_checkpoint
+from backend.generate.wan.checkpoints import OnTensor, load_strictly, name_of, read_checkpoint
 from backend.generate.wan.errors import CheckpointError, WanUnavailableError
 from backend.generate.wan.lora import LoraFile, read_lora
 
@@ -96,6 +96,7 @@ def load_dit(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.bfloat16,
     with_ex4d_lora: bool = True,
+    on_tensor: OnTensor | None = None,
 ) -> WanModel:
     """The transformer with EX-4D's camera encoder as its control adapter, and all LoRAs merged.
 
@@ -120,7 +121,15 @@ def load_dit(
         if with_ex4d_lora:
             merged.append(read_lora(lora, shapes, adapter))
     merged += [read_lora(read_checkpoint(path), shapes, path, weight) for path, weight in loras]
-    load_strictly(dit, tensors, files, device=device, dtype=dtype, change=lambda *entry: _merge(merged, *entry))
+    load_strictly(
+        dit,
+        tensors,
+        files,
+        device=device,
+        dtype=dtype,
+        change=lambda *entry: _merge(merged, *entry),
+        on_tensor=on_tensor,
+    )
     if camera is not None:
         dit.control_adapter = load_camera_encoder(camera, sizes["dim"], adapter, device=device, dtype=dtype)
     return dit
@@ -140,7 +149,13 @@ def without_wrapper(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]
     return tensors
 
 
-def load_vae(file: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.bfloat16) -> WanVideoVAE:
+def load_vae(
+    file: Path,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.bfloat16,
+    on_tensor: OnTensor | None = None,
+) -> WanVideoVAE:
     """The video VAE.
 
     Raises:
@@ -151,7 +166,7 @@ def load_vae(file: Path, *, device: torch.device | str = "cpu", dtype: torch.dty
     if first is None:
         raise CheckpointError(f"{file} is no Wan VAE: it has no encoder.conv1.weight; ex4d models fetch vae")
     vae = build_vae(first.shape[0])
-    load_strictly(vae.model, tensors, file, device=device, dtype=dtype)
+    load_strictly(vae.model, tensors, file, device=device, dtype=dtype, on_tensor=on_tensor)
     return vae
 
 
@@ -167,7 +182,11 @@ def build_vae(width: int = 96) -> WanVideoVAE:
 
 
 def load_text_encoder(
-    file: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.bfloat16
+    file: Path,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.bfloat16,
+    on_tensor: OnTensor | None = None,
 ) -> WanTextEncoder:
     """UMT5's encoder.
 
@@ -192,11 +211,15 @@ def load_text_encoder(
             num_layers=_count_blocks(tensors, "blocks."),
             num_buckets=positions.shape[0],
         )
-    return load_strictly(encoder, tensors, file, device=device, dtype=dtype)
+    return load_strictly(encoder, tensors, file, device=device, dtype=dtype, on_tensor=on_tensor)
 
 
 def load_image_encoder(
-    file: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.bfloat16
+    file: Path,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.bfloat16,
+    on_tensor: OnTensor | None = None,
 ) -> WanImageEncoder:
     """CLIP's vision tower. The text tower that the published file also holds is left out, as in Wan itself.
 
@@ -218,7 +241,7 @@ def load_image_encoder(
         vision_mlp_ratio=(hidden.shape[0] + 0.5) / width,
         vision_layers=_count_blocks(tensors, "visual.transformer."),
     )
-    load_strictly(encoder.model, tensors, file, device=device, dtype=dtype)
+    load_strictly(encoder.model, tensors, file, device=device, dtype=dtype, on_tensor=on_tensor)
     return encoder
 
 
