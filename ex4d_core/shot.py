@@ -267,13 +267,7 @@ class ShotRequest:
         """Plain values for msgpack; arrays as little-endian float64 bytes."""
         return {
             "scene": self.scene,
-            "camera": {
-                "frames": len(self.camera),
-                "width": self.camera.width,
-                "height": self.camera.height,
-                "world_to_camera": self.camera.world_to_camera.astype("<f8").tobytes(),
-                "intrinsics": self.camera.intrinsics.astype("<f8").tobytes(),
-            },
+            "camera": camera_to_wire(self.camera),
             "first_frame": self.first_frame,
             "render": asdict(self.render),
             "engine": self.engine,
@@ -295,6 +289,17 @@ class ShotRequest:
         known["preview"] = _build(PreviewSettings, known.get("preview", {}))
         known["wan"] = _build(WanSettings, known.get("wan", {}))
         return _construct(ShotRequest, known)
+
+
+def camera_to_wire(camera: CameraPath) -> dict[str, Any]:
+    """A camera path as plain values; arrays as little-endian float64 bytes."""
+    return {
+        "frames": len(camera),
+        "width": camera.width,
+        "height": camera.height,
+        "world_to_camera": camera.world_to_camera.astype("<f8").tobytes(),
+        "intrinsics": camera.intrinsics.astype("<f8").tobytes(),
+    }
 
 
 def _camera_from_wire(values: object) -> CameraPath:

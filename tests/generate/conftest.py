@@ -14,7 +14,7 @@ WORDS = ["a", "wide", "street", "at", "night", "with", "rain", "blurred", "stati
 
 
 def write_tokenizer(folder: Path) -> None:
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     vocabulary = {word: index for index, word in enumerate(["<pad>", "</s>", "<unk>", *WORDS])}
@@ -22,7 +22,9 @@ def write_tokenizer(folder: Path) -> None:
     vocabulary |= {chr(code): len(vocabulary) + index for index, code in enumerate(range(0x4E00, 0x4E00 + 64))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.NFKC()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.BertPreTokenizer()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Split(Regex(r"\p{Han}"), "isolated")]
+    )
     tokenizer.post_processor = processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", 1)])
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=100_000
@@ -104,3 +106,12 @@ def toy_models(tmp_path_factory) -> Path:
     """A folder of models, shared: tests that change files copy it."""
     pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
     return write_toy_models(tmp_path_factory.mktemp("models") / "models")
+
+
+@pytest.fixture(scope="session")
+def golden_folder() -> Path:
+    """The original's generation data, which is too large for the repository."""
+    folder = Path(__file__).resolve().parents[3] / "shared" / "golden"
+    if not (folder / "ex4d_generation_dit.safetensors").is_file():
+        pytest.skip("the original's generation data is not at hand")
+    return folder

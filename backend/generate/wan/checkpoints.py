@@ -7,6 +7,7 @@ less memory than that.
 from __future__ import annotations
 
 import pickle
+import struct
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,9 @@ import torch
 from torch import nn
 
 from backend.generate.wan.errors import CheckpointError
+
+# What torch raises over damaged bytes, by where they are damaged.
+_UNREADABLE = (RuntimeError, OSError, EOFError, ValueError, LookupError, pickle.UnpicklingError, struct.error)
 
 OnTensor = Callable[[int, int], None]
 
@@ -57,7 +61,7 @@ def _read_pickled(path: Path) -> dict[str, torch.Tensor]:
         # Files of the oldest format cannot be mapped.
         mapped = zipfile.is_zipfile(path)
         values = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
+    except _UNREADABLE as error:
         raise _damaged(path, error) from error
     if isinstance(values, Mapping) and len(values) == 1 and (name := next(iter(values))) in _WRAPPERS:
         values = values[name]
@@ -73,8 +77,9 @@ def _damaged(path: Path, error: Exception) -> CheckpointError:
     if not path.exists():
         return CheckpointError(f"{path} is not there; ex4d models check says what is missing")
     size = path.stat().st_size
+    reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
     return CheckpointError(
-        f"{path} ({size} bytes) cannot be read as weights, it may be cut off: {str(error).splitlines()[0][:200]}. "
+        f"{path} ({size} bytes) cannot be read as weights, it may be cut off: {reason}. "
         "Compare it with ex4d models check, and fetch it again with ex4d models fetch"
     )
 

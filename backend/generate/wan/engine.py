@@ -42,14 +42,18 @@ _PROCESSOR_BYTES = 4 * 2**30
 
 
 class WanEngine:
-    """See the module's text; `Engine` in its own words."""
+    """See the module's text; `Engine` in its own words.
+
+    Attributes:
+        models: what it runs on; they stay loaded for the next job that needs the same.
+    """
 
     name = "wan"
     licence = WAN_LICENCE
 
     def __init__(self, settings: WanSettings, models: LoadedModels):
         self.settings = settings
-        self._models = models
+        self.models = models
 
     def generate(
         self, frames: Iterable[RenderedFrame], *, count: int | None = None, watch: Watch | None = None
@@ -63,14 +67,14 @@ class WanEngine:
         settings = self.settings
         self._check_prompts()
         progress = _Progress(watch, settings, count)
-        self._models.on_load = progress.load
+        self.models.on_load = progress.load
         size, texts, tail = None, None, None
         for window in windows(_of_one_size(frames), settings.window, settings.overlap):
             if size is None:
                 first = window.frames[0]
                 _require_seen(first)
                 size = WorkingSize.of(first.mask.shape[1], first.mask.shape[0], settings.max_pixels)
-                self._models.choose_mode(size, len(window.frames))
+                self.models.choose_mode(size, len(window.frames))
                 texts = self._text_embeddings()
             latents = self._latents(window, size, texts, tail, progress)
             last_frames: deque[torch.Tensor] = deque(maxlen=settings.overlap)
@@ -84,7 +88,7 @@ class WanEngine:
     def _check_prompts(self) -> None:
         """Say that a prompt is too long before anything is rendered."""
         for prompt, name in self._prompts():
-            self._models.tokenize(prompt, name)
+            self.models.tokenize(prompt, name)
 
     def _prompts(self) -> list[tuple[str, str]]:
         settings = self.settings
@@ -92,7 +96,7 @@ class WanEngine:
         return prompts if settings.guidance != 1 else prompts[:1]
 
     def _text_embeddings(self) -> tuple[torch.Tensor, torch.Tensor | None]:
-        positive, *negative = (self._models.text_embedding(*prompt) for prompt in self._prompts())
+        positive, *negative = (self.models.text_embedding(*prompt) for prompt in self._prompts())
         return positive, negative[0] if negative else None
 
     def _latents(
@@ -109,9 +113,9 @@ class WanEngine:
                 return self._latents_once(window, size, texts, tail, progress)
             except torch.OutOfMemoryError as error:
                 reason = str(error).splitlines()[0]
-            if not self._models.use_less_memory():
+            if not self.models.use_less_memory():
                 raise GenerationError(
-                    f"{self._models.device} ran out of memory, in the smallest mode too ({reason}): choose a smaller "
+                    f"{self.models.device} ran out of memory, in the smallest mode too ({reason}): choose a smaller "
                     "max_pixels or a shorter window"
                 )
 
@@ -124,7 +128,7 @@ class WanEngine:
         tail: torch.Tensor | None,
         progress: _Progress,
     ) -> torch.Tensor:
-        settings, models = self.settings, self._models
+        settings, models = self.settings, self.models
         sides = erosion_sides(window.start + len(window.frames), settings.erosion, settings.seed)[window.start :]
         pixels = window_pixels(window.frames, sides, size)
         conditions, colors = self._conditions(window, pixels, texts, tail)
@@ -153,7 +157,7 @@ class WanEngine:
         tail: torch.Tensor | None,
     ) -> tuple[Conditions, LatentColors]:
         """Encode a window. A shot starts from its own first frame, later windows from the frames made before."""
-        models = self._models
+        models = self.models
         given = pixels.color[:, :, :1] if tail is None else tail.transpose(0, 1)[None].to(pixels.color)
         picture = models.picture_embedding(given[:, :, 0])
         frames = pixels.color.shape[2]
@@ -182,7 +186,7 @@ class WanEngine:
 
     def _decoded(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
         """Frames (1, 3, H, W) on the CPU, each checked before anybody sees it."""
-        for part in decode_in_order(self._models.vae, latents, self._models.precision):
+        for part in decode_in_order(self.models.vae, latents, self.models.precision):
             if not torch.isfinite(part).all():
                 raise GenerationError("the VAE gave values that are no numbers; check its file with ex4d models check")
             yield from part.cpu().split(1)

@@ -163,7 +163,7 @@ class _LayerNames:
     """Finds the transformer's layer that a file's name means."""
 
     def __init__(self, keys: Mapping[str, Sequence[int]]):
-        self._own = {key.rpartition(".")[0] for key in keys} | {key for key in keys if key.endswith("modulation")}
+        self._own = {key if key.endswith("modulation") else key.rpartition(".")[0] for key in keys}
         # kohya writes underscores for dots, which only a list of all names turns back for sure.
         self._kohya = {name.replace(".", "_"): name for name in self._own}
 
