@@ -6,7 +6,7 @@ import contextlib
 import gc
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,11 +83,17 @@ class LoadedModels:
         owner = identity_of(choice.files.text_encoder, choice.files.tokenizer) + choice.precision
         self._embeddings = EmbeddingCache(cache_folder() / "text_embeddings", owner)
 
-    def precision(self) -> AbstractContextManager:
+    @contextmanager
+    def precision(self) -> Iterator[None]:
         """The context that all models run in."""
-        if self.choice.precision == "float32":
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, torch.bfloat16)
+        with contextlib.ExitStack() as contexts:
+            if self.choice.precision != "float32":
+                contexts.enter_context(torch.autocast(self.device.type, torch.bfloat16))
+            if self.device.type == "cuda":
+                from backend.generate.wan.speed import fastest_attention
+
+                contexts.enter_context(fastest_attention())
+            yield
 
     @property
     def dit(self) -> WanModel:
@@ -194,16 +200,16 @@ class LoadedModels:
         dit = load_dit(
             choice.files.dit, choice.files.ex4d, choice.loras, device=device, dtype=choice.dtype, on_tensor=self.on_load
         )
+        if choice.precision == "fp8" or choice.compile or self.device.type == "cuda":
+            from backend.generate.wan.speed import speed_up
+
+            speed_up(dit, fp8=choice.precision == "fp8", compiled=choice.compile)
         if self.mode == "streamed":
             blocks = dit.blocks
             dit.blocks = torch.nn.ModuleList()
             dit.to(self.device)
             dit.blocks = blocks
             self._streaming = BlockStreaming(blocks, self.device, self._resident_blocks(blocks))
-        if choice.precision == "fp8" or choice.compile:
-            from backend.generate.wan.speed import speed_up
-
-            speed_up(dit, fp8=choice.precision == "fp8" and self.mode != "streamed", compiled=choice.compile)
         return dit
 
     def _make_room_for_dit(self) -> None:
