@@ -12,7 +12,7 @@ from ex4d_core import __version__
 
 # Every verb is a module of `backend.commands` with SUMMARY, add_arguments(parser) and run(arguments) -> exit code.
 # They import what they need when they run, so that `ex4d --help` does not wait for torch.
-VERBS = ("demo", "serve", "reconstruct", "render", "generate", "jobs", "doctor", "bench")
+VERBS = ("demo", "serve", "reconstruct", "render", "generate", "models", "parity", "jobs", "doctor", "bench")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

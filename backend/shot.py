@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from backend.generate import create_engine
+from backend.generate import EngineProgress, Watch, create_engine
 from backend.media import VideoWriter, write_png
 from backend.render import RenderedFrame, render_shot
 from ex4d_core.scene import Scene
@@ -27,6 +27,10 @@ class TakeSink(Protocol):
 
     def frame(self, index: int, path: Path) -> None:
         """Frame ``index`` is finished; the sink takes the file away."""
+        ...
+
+    def estimate(self, number: int, path: Path) -> None:
+        """A small PNG of what is coming, after step ``number``; the sink takes the file away."""
         ...
 
     def file(self, name: str, path: Path) -> None:
@@ -47,10 +51,11 @@ def make_take(scene: Scene, request: ShotRequest, *, device: str, sink: TakeSink
     Raises:
         RequestError: the request does not fit the scene or this backend.
         MediaError: a file cannot be written.
+        RuntimeError: this machine cannot run the engine, or it failed; each engine has its own kinds.
     """
     request.require_footage(scene.manifest.frames)
     camera, fps = request.camera, scene.manifest.fps
-    engine = create_engine(request)
+    engine = create_engine(request, device)
     description = describe(scene, request)
     metadata = {"ex4d_engine": engine.name, "ex4d_request": description}
     if request.label:
@@ -62,7 +67,9 @@ def make_take(scene: Scene, request: ShotRequest, *, device: str, sink: TakeSink
             for name in ("color.mp4", "mask.mp4", "take.mp4")
         )
         rendered = render_shot(scene, camera, request.render, first_frame=request.first_frame, device=device)
-        for index, picture in enumerate(engine.generate(_recorded(rendered, color, mask))):
+        recorded = _recorded(rendered, color, mask)
+        watch = _watching(sink, work_folder)
+        for index, picture in enumerate(engine.generate(recorded, count=len(camera), watch=watch)):
             path = work_folder / frame_file_name(index)
             write_png(path, picture, {"ex4d_engine": engine.name})
             take.write(picture)
@@ -73,6 +80,20 @@ def make_take(scene: Scene, request: ShotRequest, *, device: str, sink: TakeSink
     (work_folder / "request.json").write_text(description, encoding="utf-8")
     for name in ("color.mp4", "mask.mp4", "camera.npz", "request.json", "take.mp4"):
         sink.file(name, work_folder / name)
+
+
+def _watching(sink: TakeSink, work_folder: Path) -> Watch:
+    """Passes an engine's steps on to a sink."""
+
+    def watch(step: EngineProgress) -> None:
+        left = "" if step.seconds_left is None else f", {step.seconds_left:.0f} s left"
+        sink.progress(step.stage + left, step.done, step.total)
+        if step.picture is not None:
+            path = work_folder / "estimate.png"
+            write_png(path, step.picture)
+            sink.estimate(step.done, path)
+
+    return watch
 
 
 def describe(scene: Scene, request: ShotRequest) -> str:

@@ -190,7 +190,8 @@ class JobEvent:
 
     Attributes:
         number: 1, 2, 3... within the job.
-        kind: "state" (``name`` is the new state), "frame" or "file" (a blob is ready).
+        kind: "state" (``name`` is the new state), "frame", "file" (a blob is ready), or "estimate" (a small picture of
+            what is coming is ready; ``index`` is the step).
         name: a file's name ("take.mp4", "color.mp4", "mask.mp4", "camera.npz", "request.json").
         index: a frame's number from 0; -1 otherwise.
         sha256, size: of the blob.

@@ -6,6 +6,8 @@ since it may come from anywhere.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -19,12 +21,36 @@ from ex4d_core.scene import is_sha256
 MAX_FRAMES = 100_000
 MAX_SIDE = 8192
 MAX_LABEL = 200
+MAX_PROMPT = 5000
+MAX_LORAS = 8
 
 RASTERIZERS = ("auto", "warp", "nvdiffrast")
 CONVENTIONS = ("centered", "reference")
 OCCLUSION_RULES = ("angle", "boundary")
-ENGINES = ("preview",)
+ENGINES = ("preview", "wan")
 HOLES = ("fill", "mark")
+PRECISIONS = ("bf16", "fp8", "float32")
+
+# A LoRA is asked for by its file's name without the ending; no name can lead out of the folder of LoRAs.
+_LORA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,150}")
+
+# What EX-4D's weights were published with.
+DEFAULT_PROMPT = "4K ultra HD, surround motion, realistic tone, panoramic shot, wide-angle view, cinematic quality"
+DEFAULT_NEGATIVE_PROMPT = (
+    "Bright tones, overexposed, static, blurred details, subtitles, style, works, paintings, images, static, "
+    "overall gray, worst quality, low quality, JPEG compression residue, ugly, incomplete, extra fingers, "
+    "poorly drawn hands, poorly drawn faces, deformed, disfigured, misshapen limbs, fused fingers, still picture, "
+    "messy background, three legs, many people in the background, walking backwards"
+)
+STEP_DISTILLED_LORA = "Wan21_I2V_14B_lightx2v_cfg_step_distill_lora_rank64"
+
+# How each preset differs from the defaults of `WanSettings`, which are EX-4D's own.
+WAN_PRESETS: dict[str, dict[str, Any]] = {
+    "ex4d-reference": {},
+    "quality": {"max_pixels": 0, "window": 81, "overlap": 13, "steps": 40},
+    "fast": {"loras": ({"name": STEP_DISTILLED_LORA},), "steps": 4, "guidance": 1.0},
+    "draft": {"max_pixels": 384 * 384, "steps": 15, "tea_cache": 0.2},
+}
 
 
 class RequestError(ValueError):
@@ -72,6 +98,123 @@ class PreviewSettings:
 
 
 @dataclass(frozen=True)
+class Lora:
+    """One more LoRA to merge into the Wan model.
+
+    Attributes:
+        name: of a file in the backend's folder of LoRAs, without the ending.
+        weight: how strongly; 1 is what it was trained for.
+    """
+
+    name: str
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not _LORA_NAME.fullmatch(self.name):
+            raise RequestError(
+                f"a LoRA is named like its file, without folder and ending (letters, digits, . _ + -), "
+                f"not {self.name!r}"
+            )
+        _require_number(self, "weight", -10, 10)
+
+
+@dataclass(frozen=True)
+class WanSettings:
+    """How the Wan model with the EX-4D adapter repaints a shot. The defaults are those of EX-4D.
+
+    Attributes:
+        preset: one of `WAN_PRESETS` that the other fields started from; for people, it changes nothing by itself.
+        prompt, negative_prompt: what the shot should and should not look like.
+        seed: of the noise and of the mask's erosion; the same seed gives the same video.
+        steps: of denoising.
+        guidance: classifier-free guidance; 1 leaves the negative prompt out and takes half the time.
+        shift: of the flow-matching schedule; higher spends more steps on the coarse picture.
+        erosion: smallest and largest side, in pixels, of the square by which each mask frame shrinks; (0, 0): not.
+        max_pixels: pictures with more pixels are made smaller and enlarged again, keeping their aspect; 0: never.
+        window: frames made at once, 4n + 1; longer shots go on in further windows.
+        overlap: frames of the window before that each further window starts from, 4n + 1.
+        loras: merged beside EX-4D's own.
+        tea_cache: how much change of the input is ignored by reusing the last step's result; 0: none.
+        precision: "bf16", "fp8" (products in 8 bits where the GPU can), or "float32".
+        compile: compile the transformer's block first: about a minute, then every step is faster.
+
+    Raises:
+        RequestError: a field of the wrong type or out of range.
+    """
+
+    preset: str = "ex4d-reference"
+    prompt: str = DEFAULT_PROMPT
+    negative_prompt: str = DEFAULT_NEGATIVE_PROMPT
+    seed: int = 0
+    steps: int = 25
+    guidance: float = 5.0
+    shift: float = 5.0
+    erosion: tuple[int, int] = (2, 8)
+    max_pixels: int = 512 * 512
+    window: int = 49
+    overlap: int = 9
+    loras: tuple[Lora, ...] = ()
+    tea_cache: float = 0.0
+    precision: str = "bf16"
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        _require_choice("preset", self.preset, tuple(WAN_PRESETS))
+        _require_choice("precision", self.precision, PRECISIONS)
+        for name in ("prompt", "negative_prompt"):
+            value = getattr(self, name)
+            if not isinstance(value, str) or len(value) > MAX_PROMPT:
+                raise RequestError(f"{name} must be text of at most {MAX_PROMPT} characters")
+        for name, low, high in (
+            ("seed", 0, 2**63 - 1),
+            ("steps", 1, 200),
+            ("max_pixels", 0, MAX_SIDE**2),
+            ("window", 5, 161),
+            ("overlap", 1, 157),
+        ):
+            _require_whole(name, getattr(self, name), low, high)
+        for name, low, high in (("guidance", 1, 30), ("shift", 0.1, 30), ("tea_cache", 0, 1)):
+            _require_number(self, name, low, high)
+        for name in ("window", "overlap"):
+            if getattr(self, name) % 4 != 1:
+                raise RequestError(f"{name} must be 4n + 1 frames (5, 9, 13...), not {getattr(self, name)}")
+        if self.overlap >= self.window:
+            raise RequestError(f"overlap must be shorter than window, not {self.overlap} of {self.window} frames")
+        if 0 < self.max_pixels < 64 * 64:
+            raise RequestError(f"max_pixels must be 0 or at least {64 * 64}, not {self.max_pixels}")
+        if not isinstance(self.compile, bool):
+            raise RequestError(f"compile must be true or false, not {self.compile!r}")
+        self._check_erosion()
+        self._check_loras()
+
+    def _check_erosion(self) -> None:
+        erosion = tuple(self.erosion) if isinstance(self.erosion, (list, tuple)) else ()
+        if len(erosion) != 2:
+            raise RequestError(f"erosion must be two whole numbers of pixels, not {self.erosion!r}")
+        for value in erosion:
+            _require_whole("erosion", value, 0, 64)
+        if erosion[0] > erosion[1]:
+            raise RequestError(f"erosion goes from its smallest to its largest side, not {erosion!r}")
+        object.__setattr__(self, "erosion", erosion)
+
+    def _check_loras(self) -> None:
+        if not isinstance(self.loras, (list, tuple)) or len(self.loras) > MAX_LORAS:
+            raise RequestError(f"loras must be a list of at most {MAX_LORAS}")
+        loras = tuple(lora if isinstance(lora, Lora) else _build(Lora, lora) for lora in self.loras)
+        object.__setattr__(self, "loras", loras)
+
+
+def wan_preset(name: str, **changes: Any) -> WanSettings:
+    """A preset's settings, with some fields changed.
+
+    Raises:
+        RequestError: no such preset, or a field that cannot be.
+    """
+    _require_choice("preset", name, tuple(WAN_PRESETS))
+    return _build(WanSettings, {"preset": name, **WAN_PRESETS[name], **changes})
+
+
+@dataclass(frozen=True)
 class ShotRequest:
     """One shot to make: a scene, a camera, and how.
 
@@ -89,6 +232,7 @@ class ShotRequest:
     render: RenderSettings = field(default_factory=RenderSettings)
     engine: str = "preview"
     preview: PreviewSettings = field(default_factory=PreviewSettings)
+    wan: WanSettings = field(default_factory=WanSettings)
     label: str = ""
 
     def __post_init__(self) -> None:
@@ -123,17 +267,12 @@ class ShotRequest:
         """Plain values for msgpack; arrays as little-endian float64 bytes."""
         return {
             "scene": self.scene,
-            "camera": {
-                "frames": len(self.camera),
-                "width": self.camera.width,
-                "height": self.camera.height,
-                "world_to_camera": self.camera.world_to_camera.astype("<f8").tobytes(),
-                "intrinsics": self.camera.intrinsics.astype("<f8").tobytes(),
-            },
+            "camera": camera_to_wire(self.camera),
             "first_frame": self.first_frame,
             "render": asdict(self.render),
             "engine": self.engine,
             "preview": asdict(self.preview),
+            "wan": asdict(self.wan),
             "label": self.label,
         }
 
@@ -148,7 +287,19 @@ class ShotRequest:
         known["camera"] = _camera_from_wire(known.get("camera"))
         known["render"] = _build(RenderSettings, known.get("render", {}))
         known["preview"] = _build(PreviewSettings, known.get("preview", {}))
+        known["wan"] = _build(WanSettings, known.get("wan", {}))
         return _construct(ShotRequest, known)
+
+
+def camera_to_wire(camera: CameraPath) -> dict[str, Any]:
+    """A camera path as plain values; arrays as little-endian float64 bytes."""
+    return {
+        "frames": len(camera),
+        "width": camera.width,
+        "height": camera.height,
+        "world_to_camera": camera.world_to_camera.astype("<f8").tobytes(),
+        "intrinsics": camera.intrinsics.astype("<f8").tobytes(),
+    }
 
 
 def _camera_from_wire(values: object) -> CameraPath:
@@ -198,6 +349,20 @@ def _construct(kind: type, values: dict[str, Any]) -> Any:
 
 def _build(kind: type, values: object) -> Any:
     return _construct(kind, _known_fields(values, kind))
+
+
+def _require_whole(name: str, value: object, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise RequestError(f"{name} must be a whole number from {low} to {high}, not {value!r}")
+
+
+def _require_number(owner: object, name: str, low: float, high: float) -> None:
+    """Check a number and keep it as a float."""
+    value = getattr(owner, name)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or not low <= value <= high:
+        raise RequestError(f"{name} must be a number from {low} to {high}, not {value!r}")
+    object.__setattr__(owner, name, float(value))
 
 
 def _require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

@@ -33,6 +33,9 @@ from ex4d_core.shot import ShotRequest
 # Files that a finished take brings along; a name from the wire is only ever compared with these.
 TAKE_FILES = ("take.mp4", "color.mp4", "mask.mp4", "camera.npz", "request.json")
 
+# The newest estimate of a take that is still being denoised.
+ESTIMATE_FILE = "estimate.png"
+
 # Chunks under way at a time: enough to fill a link, few enough to stay within a tick of the UI.
 _WINDOW = 4
 # How long one request for events is held back by the service; shorter than its limit.
@@ -57,6 +60,7 @@ class Take:
         uploaded, upload_size: bytes of the scene sent, and to send.
         frames: files of the frames that have arrived, by index.
         files: movies and data that have arrived, by name.
+        estimate: file of the newest small picture of what is coming, None before the first.
         on_frame: called once for each frame when its file is complete.
     """
 
@@ -70,6 +74,7 @@ class Take:
     upload_size: int = 0
     frames: dict[int, Path] = field(default_factory=dict)
     files: dict[str, Path] = field(default_factory=dict)
+    estimate: Path | None = None
     on_frame: Callable[[int, Path], None] | None = None
 
     def conversation(self, scene: Scene | None) -> Conversation[JobStatus]:
@@ -117,8 +122,13 @@ class Take:
         while True:
             reply = yield GetEvents(self.job, self.last_event, wait=_EVENT_WAIT_SECONDS)
             self.status = reply.status
-            for events in _small_together(reply.events):
+            # An estimate is of interest until the next one; whoever comes late need not fetch them all.
+            newest = max((event.number for event in reply.events if event.kind == "estimate"), default=0)
+            wanted = [event for event in reply.events if event.kind != "estimate" or event.number == newest]
+            for events in _small_together(wanted):
                 yield from self._fetch(events)
+            if reply.events:
+                self.last_event = reply.events[-1].number
             if not reply.events and reply.status.state in FINAL_STATES and reply.status.events <= self.last_event:
                 return reply.status
 
@@ -128,6 +138,8 @@ class Take:
         for event in events:
             if event.kind == "frame" and 0 <= event.index < len(self.request.camera):
                 wanted[event.number] = self.folder / frame_file_name(event.index)
+            elif event.kind == "estimate":
+                wanted[event.number] = self.folder / ESTIMATE_FILE
             elif event.kind == "file" and event.name in TAKE_FILES:
                 wanted[event.number] = self.folder / event.name
         yield from fetch_blobs([(one.sha256, one.size, wanted[one.number]) for one in events if one.number in wanted])
@@ -135,6 +147,8 @@ class Take:
             path = wanted.get(event.number)
             if path and event.kind == "file":
                 self.files[event.name] = path
+            elif path and event.kind == "estimate":
+                self.estimate = path
             elif path:
                 is_new = event.index not in self.frames
                 self.frames[event.index] = path

@@ -54,12 +54,29 @@ def _findings(options: argparse.Namespace):
     yield "torch", torch.__version__, ""
     yield from _rasterizers()
     yield "engine preview", PreviewEngine.licence, ""
+    yield "engine wan", _wan(torch.cuda.is_available()), ""
     settings = ServiceSettings()
     existing = next(folder for folder in (settings.data, *settings.data.parents) if folder.exists())
     free = shutil.disk_usage(existing).free
     low = f"only {free / 2**30:.1f} GB are free in {existing}; a minute of 512x512 footage needs 2 GB"
     yield "data folder", f"{settings.data}, {free / 2**30:.0f} GB free", low if free < 2 * 2**30 else ""
     yield "backend", _backend(options), ""
+
+
+def _wan(has_gpu: bool) -> str:
+    """Whether the engine wan can run, and what it lacks if not."""
+    from backend.generate.wan import WAN_LICENCE, CheckpointError, ModelsMissingError, WanUnavailableError
+    from backend.generate.wan.files import find_files, models_folder
+    from backend.generate.wan.models import require_diffsynth
+
+    if not has_gpu:
+        return "not usable: it needs an NVIDIA GPU that PyTorch can use"
+    try:
+        require_diffsynth()
+        find_files(models_folder())
+    except (CheckpointError, ModelsMissingError, WanUnavailableError) as error:
+        return f"not usable: {error}"
+    return WAN_LICENCE
 
 
 def _rasterizers():

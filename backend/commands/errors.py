@@ -6,8 +6,10 @@ import errno
 
 from backend.demo import DemoError
 from backend.depth import DepthError, IntrinsicsError
+from backend.generate.wan import CheckpointError, GenerationError, ModelsMissingError, WanUnavailableError
 from backend.media import MediaError
 from backend.mesh import DepthError as MeshDepthError
+from backend.parity import ParityCaseError
 from backend.raster import RasterizerUnavailableError, RenderMemoryError
 from backend.service.settings import ServiceError
 from ex4d_core.cameras import CameraError
@@ -19,12 +21,16 @@ from ex4d_core.trajectories import TrajectoryError
 
 EXPECTED_ERRORS = (
     CameraError,
+    CheckpointError,
     ClientError,
     DemoError,
     DepthError,
+    GenerationError,
     IntrinsicsError,
     MediaError,
     MeshDepthError,
+    ModelsMissingError,
+    ParityCaseError,
     RasterizerUnavailableError,
     RenderMemoryError,
     RequestError,
@@ -33,6 +39,7 @@ EXPECTED_ERRORS = (
     ServiceError,
     TrajectoryError,
     TransferError,
+    WanUnavailableError,
     OSError,
 )
 

@@ -16,11 +16,14 @@ from backend.commands.options import (
     add_camera_arguments,
     add_preview_arguments,
     add_render_arguments,
+    add_wan_arguments,
     backend_client,
     camera_from,
     preview_settings,
     progress_bar,
     render_settings,
+    use_machine_arguments,
+    wan_settings,
 )
 from ex4d_core.shot import ENGINES
 
@@ -36,17 +39,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_camera_arguments(parser)
     add_render_arguments(parser)
     add_preview_arguments(parser)
-    original = parser.add_argument_group("as the original (the preview engine has no use for seed and steps)")
+    add_wan_arguments(parser)
+    parser.add_argument(
+        "--again", type=Path, metavar="TAKE", help="make the take in this folder again: its request.json and camera.npz"
+    )
+    original = parser.add_argument_group("as the original")
     original.add_argument("--color_video", type=Path, help="colour render, black where unseen")
     original.add_argument("--mask_video", type=Path, help="white = seen")
     original.add_argument("--output_video", type=Path)
-    original.add_argument("--seed", type=int, default=0)
-    original.add_argument("--num_inference_steps", type=int, default=25)
 
 
 def run(options: argparse.Namespace) -> int:
     from ex4d_core.shot import RequestError
 
+    use_machine_arguments(options)
     if options.color_video or options.mask_video or options.output_video:
         if not (options.color_video and options.mask_video and options.output_video):
             raise RequestError("--color_video, --mask_video and --output_video belong together; give all three")
@@ -58,18 +64,9 @@ def run(options: argparse.Namespace) -> int:
 
 def _from_scene(options: argparse.Namespace) -> int:
     from ex4d_core.scene import Scene
-    from ex4d_core.shot import ShotRequest
 
     scene = Scene.open(options.scene)
-    request = ShotRequest(
-        scene=scene.digest,
-        camera=camera_from(options, scene),
-        first_frame=options.first_frame,
-        render=render_settings(options),
-        engine=options.engine,
-        preview=preview_settings(options),
-        label=options.label,
-    )
+    request = _request_again(scene, options.again) if options.again else _new_request(scene, options)
     request.require_footage(scene.manifest.frames)
     for old in options.out.glob("frame_*.png"):  # of an earlier, perhaps longer take
         old.unlink()
@@ -79,6 +76,41 @@ def _from_scene(options: argparse.Namespace) -> int:
         _here(scene, request, options)
     print(f"take       {options.out / 'take.mp4'}")
     return 0
+
+
+def _new_request(scene, options: argparse.Namespace):
+    from ex4d_core.shot import ShotRequest
+
+    return ShotRequest(
+        scene=scene.digest,
+        camera=camera_from(options, scene),
+        first_frame=options.first_frame,
+        render=render_settings(options),
+        engine=options.engine,
+        preview=preview_settings(options),
+        wan=wan_settings(options),
+        label=options.label,
+    )
+
+
+def _request_again(scene, take: Path):
+    """The request of a finished take, from the files that came with it."""
+    import json
+
+    from ex4d_core.cameras import CameraPath
+    from ex4d_core.shot import RequestError, ShotRequest, camera_to_wire
+
+    path = take / "request.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        size = values.pop("camera")
+        values.pop("scene_name", None)
+        camera = CameraPath.load(take / "camera.npz", size["width"], size["height"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RequestError(f"{path} is no request of a take: {error}") from error
+    if values.get("scene") != scene.digest:
+        raise RequestError(f"the take in {take} was made from another scene than {scene.manifest.name!r}")
+    return ShotRequest.from_wire({**values, "camera": camera_to_wire(camera)})
 
 
 def _here(scene, request, options: argparse.Namespace) -> None:
@@ -104,6 +136,9 @@ class FolderSink:
         self._bar.update(self._task, description=stage, completed=done, total=total)
 
     def frame(self, index: int, path: Path) -> None:
+        shutil.move(path, self._folder / path.name)
+
+    def estimate(self, number: int, path: Path) -> None:
         shutil.move(path, self._folder / path.name)
 
     def file(self, name: str, path: Path) -> None:
@@ -146,7 +181,6 @@ def _on_backend(scene, request, options: argparse.Namespace) -> None:
 
 
 def _from_movies(options: argparse.Namespace) -> int:
-    from backend.generate import PreviewEngine
     from backend.media import MediaError, VideoWriter, probe
 
     color, mask = probe(options.color_video), probe(options.mask_video)
@@ -156,16 +190,33 @@ def _from_movies(options: argparse.Namespace) -> int:
             f"of {mask.width}x{mask.height}; they must be alike"
         )
     count = min(options.frames or color.frames, color.frames)
-    engine = PreviewEngine(preview_settings(options))
+    engine = _engine(options)
     metadata = {"ex4d_engine": engine.name}
     with (
         VideoWriter(options.output_video, color.width, color.height, color.fps, metadata=metadata) as movie,
         progress_bar() as bar,
     ):
-        for frame in bar.track(engine.generate(_frames(color, mask, count)), total=count, description=engine.name):
+        task = bar.add_task(engine.name, total=count)
+
+        def watch(step) -> None:
+            bar.update(task, description=step.stage, completed=step.done, total=step.total)
+
+        for done, frame in enumerate(engine.generate(_frames(color, mask, count), count=count, watch=watch), start=1):
             movie.write(frame)
+            bar.update(task, description=engine.name, completed=done, total=count)
     print(f"take       {options.output_video}")
     return 0
+
+
+def _engine(options: argparse.Namespace):
+    """The engine for movies, which need no scene."""
+    if options.engine == "wan":
+        from backend.generate.wan.engine import create_wan_engine
+
+        return create_wan_engine(wan_settings(options), options.device)
+    from backend.generate import PreviewEngine
+
+    return PreviewEngine(preview_settings(options))
 
 
 def _frames(color, mask, count: int) -> Iterator:

@@ -17,10 +17,14 @@ from ex4d_core.shot import (
     HOLES,
     MAX_SIDE,
     OCCLUSION_RULES,
+    PRECISIONS,
     RASTERIZERS,
+    WAN_PRESETS,
     PreviewSettings,
     RenderSettings,
     RequestError,
+    WanSettings,
+    wan_preset,
 )
 from ex4d_core.trajectories import EASINGS, PRESETS, Trajectory, build_path
 
@@ -94,6 +98,65 @@ def backend_client(options: argparse.Namespace) -> Client:
     return Client(options.backend, keys=keys)
 
 
+def add_wan_arguments(parser: argparse.ArgumentParser) -> None:
+    """How the engine wan repaints; what is not given comes from --wan-preset."""
+    wan = parser.add_argument_group("engine wan (defaults: see --wan-preset)")
+    wan.add_argument("--wan-preset", choices=WAN_PRESETS, default="ex4d-reference", help="what the others start from")
+    # The default stands for "as the preset says", so the formatter must not print one.
+    unset = argparse.SUPPRESS
+    wan.add_argument("--prompt", default=unset, help="what the shot should look like")
+    wan.add_argument("--negative-prompt", default=unset, help="what it should not look like")
+    wan.add_argument("--seed", type=int, default=unset, help="the same seed gives the same video")
+    wan.add_argument("--steps", "--num_inference_steps", type=int, default=unset, metavar="N", help="of denoising")
+    wan.add_argument("--guidance", type=float, default=unset, help="classifier-free guidance; 1: none, twice as fast")
+    wan.add_argument("--shift", type=float, default=unset, help="of the noise schedule")
+    wan.add_argument("--erosion", type=pair, default=unset, metavar="LOW,HIGH", help="pixels that each mask shrinks by")
+    wan.add_argument("--max-pixels", type=int, default=unset, metavar="N", help="generate at no more pixels; 0: any")
+    wan.add_argument("--window", type=int, default=unset, metavar="N", help="frames made at once, 4n + 1")
+    wan.add_argument("--overlap", type=int, default=unset, metavar="N", help="frames a window starts from, 4n + 1")
+    wan.add_argument(
+        "--lora",
+        type=lora,
+        action="append",
+        default=unset,
+        dest="loras",
+        metavar="NAME[:WEIGHT]",
+        help="a file in the models' folder loras; may be given several times, and replaces the preset's",
+    )
+    wan.add_argument("--tea-cache", type=float, default=unset, metavar="X", help="skip steps that change less; 0: none")
+    wan.add_argument("--precision", choices=PRECISIONS, default=unset, help="fp8: faster on Hopper and Ada GPUs")
+    wan.add_argument("--compile", action="store_true", default=unset, help="a minute first, then faster steps")
+    add_machine_arguments(parser)
+
+
+def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
+    """What this machine lends the engine wan."""
+    machine = parser.add_argument_group("this machine, for the engine wan")
+    machine.add_argument(
+        "--models", type=Path, metavar="FOLDER", help="default: EX4D_MODELS, or the user's data folder"
+    )
+    machine.add_argument("--vram-limit", type=float, metavar="GB", help="use no more of the GPU's memory")
+
+
+def use_machine_arguments(options: argparse.Namespace) -> None:
+    """Hand them to the engine by the environment, which worker processes inherit."""
+    import os
+
+    from backend.generate.wan.files import MODELS_VARIABLE
+    from backend.generate.wan.loaded import VRAM_LIMIT_VARIABLE
+
+    if options.models is not None:
+        os.environ[MODELS_VARIABLE] = str(options.models.expanduser().absolute())
+    if options.vram_limit is not None:
+        os.environ[VRAM_LIMIT_VARIABLE] = str(options.vram_limit)
+
+
+def wan_settings(options: argparse.Namespace) -> WanSettings:
+    names = WanSettings.__dataclass_fields__
+    changes = {name: value for name, value in vars(options).items() if name in names and name != "preset"}
+    return wan_preset(options.wan_preset, **changes)
+
+
 def camera_from(options: argparse.Namespace, scene: Scene) -> CameraPath:
     """The camera that the options ask for, in ``scene``."""
     manifest = scene.manifest
@@ -151,6 +214,23 @@ def device(text: str) -> str:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
         raise argparse.ArgumentTypeError(f"{text!r} is no device; use auto, cpu, cuda or cuda:N")
     return text
+
+
+def pair(text: str) -> tuple[int, int]:
+    """ "2,8" to (2, 8)."""
+    low, _, high = text.partition(",")
+    if not (low.strip().isdigit() and high.strip().isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no pair of numbers; write it like 2,8")
+    return int(low), int(high)
+
+
+def lora(text: str) -> dict[str, object]:
+    """ "name:0.8" to {"name": "name", "weight": 0.8}."""
+    name, _, weight = text.partition(":")
+    try:
+        return {"name": name, "weight": float(weight or 1)}
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no LoRA; write it like NAME or NAME:0.8") from error
 
 
 def color(text: str) -> tuple[int, int, int]:

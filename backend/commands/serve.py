@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from backend.commands.options import add_machine_arguments, use_machine_arguments
 from ex4d_core.messages import DEFAULT_ADDRESS
 
 SUMMARY = "run the backend service that Blender talks to"
@@ -23,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hang-seconds", type=float, default=300.0, help="a job without progress for so long is ended")
     parser.add_argument("--create-keys", action="store_true", help="make keys for server and first client, and stop")
     parser.add_argument("--verbose", action="store_true", help="log every event")
+    add_machine_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -32,6 +34,8 @@ def run(options: argparse.Namespace) -> int:
     from rich.logging import RichHandler
 
     from backend.service import ServiceSettings, create_keys, run_service
+
+    use_machine_arguments(options)
 
     logging.basicConfig(
         level=logging.DEBUG if options.verbose else logging.INFO,

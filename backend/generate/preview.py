@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
+from backend.generate.interface import Watch
 from backend.render import RenderedFrame
 from ex4d_core.shot import PreviewSettings
 
@@ -35,8 +36,10 @@ class PreviewEngine:
     def __init__(self, settings: PreviewSettings | None = None):
         self.settings = settings or PreviewSettings()
 
-    def generate(self, frames: Iterable[RenderedFrame]) -> Iterator[np.ndarray]:
-        """One finished frame for each rendered frame; seen pixels are passed on untouched."""
+    def generate(
+        self, frames: Iterable[RenderedFrame], *, count: int | None = None, watch: Watch | None = None
+    ) -> Iterator[np.ndarray]:
+        """One finished frame for each rendered frame, at once; seen pixels are passed on untouched."""
         fill = HoleFilling()
         for frame in frames:
             if self.settings.holes == "mark":

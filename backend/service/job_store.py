@@ -249,6 +249,12 @@ class JobStore:
             self._require_claim(claimed)
             return self._add_event(claimed.job, "file", name, -1, sha256, size)
 
+    def add_estimate(self, claimed: ClaimedJob, number: int, sha256: str, size: int) -> bool:
+        """Announce a picture of what is coming, after step ``number``."""
+        with self._transaction():
+            self._require_claim(claimed)
+            return self._add_event(claimed.job, "estimate", "", number, sha256, size)
+
     def finish(self, claimed: ClaimedJob) -> None:
         with self._transaction():
             self._require_claim(claimed)

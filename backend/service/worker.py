@@ -86,6 +86,10 @@ class JobSink:
         self._store.add_frame(self._claimed, index, *self._blobs.add_file(path))
         self._pipe.say("changed", self._claimed.job)
 
+    def estimate(self, number: int, path: Path) -> None:
+        self._store.add_estimate(self._claimed, number, *self._blobs.add_file(path))
+        self._pipe.say("changed", self._claimed.job)
+
     def file(self, name: str, path: Path) -> None:
         self._store.add_file(self._claimed, name, *self._blobs.add_file(path))
         self._pipe.say("changed", self._claimed.job)
@@ -195,8 +199,11 @@ def _introduction(device: str) -> dict[str, object]:
     engines, rasterizers = {}, {}
     if "backend.generate" in sys.modules:
         from backend.generate import PreviewEngine
+        from backend.generate.wan import wan_licence
 
         engines[PreviewEngine.name] = PreviewEngine.licence
+        if licence := wan_licence(device):
+            engines["wan"] = licence
     if "backend.raster" in sys.modules:
         from backend.raster import available_rasterizers
 

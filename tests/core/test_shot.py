@@ -5,7 +5,16 @@ import numpy as np
 import pytest
 
 from ex4d_core.cameras import CameraPath, intrinsics_matrix
-from ex4d_core.shot import PreviewSettings, RenderSettings, RequestError, ShotRequest
+from ex4d_core.shot import (
+    WAN_PRESETS,
+    Lora,
+    PreviewSettings,
+    RenderSettings,
+    RequestError,
+    ShotRequest,
+    WanSettings,
+    wan_preset,
+)
 from ex4d_core.trajectories import Trajectory, build_path
 
 CAMERA = build_path(Trajectory("orbit", elevation=10), 5, intrinsics_matrix(40.1, 40, 24, 16), 48, 32, 2.0)
@@ -25,6 +34,7 @@ def test_a_request_is_the_same_on_the_other_side():
     received = over_the_wire(sent.to_wire())
     assert np.array_equal(received.camera.world_to_camera, CAMERA.world_to_camera)
     assert np.array_equal(received.camera.intrinsics, CAMERA.intrinsics)
+    assert received.wan == sent.wan == WanSettings()
     assert received.preview == sent.preview and received.render == sent.render
     assert (received.scene, received.first_frame, received.label) == (sent.scene, 2, "Take – 1")
 
@@ -41,6 +51,28 @@ def test_a_request_is_the_same_on_the_other_side():
         ("render", {"shader": 1}, "no field"),
         ("preview", {"holes": "fill", "hole_color": [0, 0, 300]}, "hole_color"),
         ("preview", 7, "must be a map"),
+        ("wan", {"preset": "best"}, "preset must be one of ex4d-reference"),
+        ("wan", {"prompt": None}, "prompt must be text"),
+        ("wan", {"negative_prompt": "x" * 5001}, "negative_prompt must be text of at most 5000"),
+        ("wan", {"seed": -1}, "seed must be a whole number"),
+        ("wan", {"steps": 0}, "steps must be a whole number from 1 to 200"),
+        ("wan", {"steps": True}, "steps must be a whole number"),
+        ("wan", {"guidance": float("nan")}, "guidance must be a number"),
+        ("wan", {"guidance": "5"}, "guidance must be a number"),
+        ("wan", {"erosion": [8, 2]}, "from its smallest to its largest"),
+        ("wan", {"erosion": 3}, "two whole numbers"),
+        ("wan", {"window": 48}, "4n . 1 frames"),
+        ("wan", {"overlap": 49}, "overlap must be shorter than window"),
+        ("wan", {"max_pixels": 100}, "max_pixels must be 0 or at least"),
+        ("wan", {"precision": "int4"}, "precision must be one of"),
+        ("wan", {"compile": 1}, "compile must be true or false"),
+        ("wan", {"loras": [{"name": "../../etc/passwd"}]}, "named like its file"),
+        ("wan", {"loras": [{"name": "a/b"}]}, "named like its file"),
+        ("wan", {"loras": [{"name": "ok", "weight": 1e9}]}, "weight must be a number"),
+        ("wan", {"loras": [{"weight": 1}]}, "Lora is incomplete"),
+        ("wan", {"loras": [{"name": "ok"}] * 9}, "at most 8"),
+        ("wan", {"loras": "ok"}, "must be a list"),
+        ("wan", {"magic": 1}, "no field"),
         ("surprise", 1, "no field"),
         ("camera", None, "camera is missing"),
     ],
@@ -66,6 +98,39 @@ def test_a_wrong_camera_is_named(field, value, message):
     values["camera"] = {**values["camera"], field: value}
     with pytest.raises(RequestError, match=message):
         over_the_wire(values)
+
+
+def test_wan_settings_are_the_same_on_the_other_side():
+    sent = wan_preset("fast", prompt="雨 \u2013 rain", seed=2**62, erosion=(0, 4), loras=[{"name": "Some.LoRA-1+2"}])
+    received = over_the_wire(request(engine="wan", wan=sent).to_wire())
+    assert received.wan == sent and received.engine == "wan"
+    assert received.wan.loras == (Lora("Some.LoRA-1+2", 1.0),)
+
+
+def test_a_request_without_wan_settings_gets_ex4ds_own():
+    """From a client that is older than the engine."""
+    values = request().to_wire()
+    del values["wan"]
+    settings = over_the_wire(values).wan
+    assert (settings.steps, settings.guidance, settings.shift, settings.window) == (25, 5.0, 5.0, 49)
+    assert settings.max_pixels == 512 * 512 and settings.erosion == (2, 8)
+    assert settings.prompt.startswith("4K ultra HD, surround motion")
+    assert settings.negative_prompt.startswith("Bright tones") and settings.negative_prompt.endswith(
+        "walking backwards"
+    )
+
+
+@pytest.mark.parametrize("name", WAN_PRESETS)
+def test_every_preset_can_be_asked_for_and_changed(name):
+    assert wan_preset(name).preset == name
+    assert wan_preset(name, steps=7).steps == 7
+
+
+def test_what_the_presets_are_for():
+    assert wan_preset("ex4d-reference") == WanSettings()
+    fast, draft = wan_preset("fast"), wan_preset("draft")
+    assert fast.loras and 4 <= fast.steps <= 8 and fast.guidance == 1
+    assert draft.steps < 25 and draft.max_pixels < 512 * 512 and draft.tea_cache > 0
 
 
 def test_a_missing_field_is_named():

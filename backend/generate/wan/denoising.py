@@ -1,0 +1,177 @@
+"""Noise to latents: flow matching by Euler steps, with classifier-free guidance, through DiffSynth's model function.
+
+What matters for parity with the original: latents and timesteps in float32 (in bfloat16 a timestep of 999 would become
+1000), and products in bfloat16 by autocast.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from backend.generate.wan.errors import GenerationError
+
+if TYPE_CHECKING:
+    from diffsynth.models.wan_video_dit import WanModel
+
+# TeaCache's fitted coefficients are per model; a LoRA does not change them much.
+_TEA_CACHE_MODEL = "Wan2.1-I2V-14B-480P"
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What one window's latents are made from.
+
+    Attributes:
+        positive, negative: (1, L, C) text embeddings; no guidance without the negative one.
+        camera: (1, 32, F, h, w), latents of colour and of mask.
+        y: (1, 20, F, h, w), mask and latents of known frames.
+        clip_feature: (1, 257, 1280) of the first frame.
+        known: (1, 16, K, h, w), latents that are given, from the first on; None at the start of a shot.
+    """
+
+    positive: torch.Tensor
+    negative: torch.Tensor | None
+    camera: torch.Tensor
+    y: torch.Tensor
+    clip_feature: torch.Tensor
+    known: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where denoising is after one step.
+
+    Attributes:
+        done, total: steps.
+        estimate: (1, 16, F, h, w), the latents as they would be without the remaining noise.
+        seconds: that the step took.
+    """
+
+    done: int
+    total: int
+    estimate: torch.Tensor
+    seconds: float
+
+
+def schedule(steps: int, shift: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Noise levels (steps + 1, from 1 to 0) and timesteps (steps), float32, as Wan's scheduler in DiffSynth."""
+    from diffsynth.diffusion.flow_match import FlowMatchScheduler
+
+    sigmas, timesteps = FlowMatchScheduler.set_timesteps_wan(steps, shift=shift)
+    return torch.cat([sigmas, sigmas.new_zeros(1)]).float(), timesteps.float()
+
+
+def velocity(
+    dit: WanModel,
+    latents: torch.Tensor,
+    timestep: torch.Tensor,
+    conditions: Conditions,
+    *,
+    negative: bool = False,
+    cache=None,
+) -> torch.Tensor:
+    """One pass of the transformer: (1, 16, F, h, w) float32, noise minus picture.
+
+    Args:
+        timestep: one number in [0, 1000], float32.
+        negative: with the negative prompt instead.
+        cache: DiffSynth's TeaCache of this prompt.
+    """
+    from diffsynth.pipelines.wan_video import model_fn_wan_video
+
+    return model_fn_wan_video(
+        dit=dit,
+        latents=latents,
+        timestep=timestep.reshape(1).to(latents.device, torch.float32),
+        context=conditions.negative if negative else conditions.positive,
+        clip_feature=conditions.clip_feature,
+        y=conditions.y,
+        control_camera_latents_input=conditions.camera,
+        tea_cache=cache,
+    ).float()
+
+
+def guided_velocity(
+    dit: WanModel,
+    latents: torch.Tensor,
+    timestep: torch.Tensor,
+    conditions: Conditions,
+    guidance: float,
+    caches=(None, None),
+) -> torch.Tensor:
+    """Classifier-free guidance: away from the negative prompt by ``guidance``."""
+    positive = velocity(dit, latents, timestep, conditions, cache=caches[0])
+    if conditions.negative is None or guidance == 1:
+        return positive
+    negative = velocity(dit, latents, timestep, conditions, negative=True, cache=caches[1])
+    return negative + guidance * (positive - negative)
+
+
+@torch.inference_mode()
+def denoise(
+    dit: WanModel,
+    noise: torch.Tensor,
+    conditions: Conditions,
+    *,
+    steps: int,
+    shift: float,
+    guidance: float,
+    tea_cache: float = 0.0,
+    precision: Callable[[], AbstractContextManager],
+    on_step: Callable[[Step], None] | None = None,
+) -> torch.Tensor:
+    """All steps.
+
+    Args:
+        noise: (1, 16, F, h, w) float32.
+        precision: gives the context that the transformer runs in (autocast, or none).
+        on_step: called after every step; what it raises ends the work.
+
+    Returns:
+        (1, 16, F, h, w) float32; `Conditions.known` stands in it as it was given.
+
+    Raises:
+        GenerationError: the transformer gave values that are no numbers.
+    """
+    sigmas, timesteps = schedule(steps, shift)
+    caches = _tea_caches(steps, tea_cache)
+    latents = noise.clone()
+    for index in range(steps):
+        started = time.monotonic()
+        sigma, following = sigmas[index].item(), sigmas[index + 1].item()
+        _impose(latents, conditions.known, noise, sigma)
+        with precision():
+            change = guided_velocity(dit, latents, timesteps[index], conditions, guidance, caches)
+        # Asking the GPU for this one bit also makes the step's time true.
+        if not torch.isfinite(change).all():
+            raise GenerationError(
+                f"step {index + 1} of {steps} gave values that are no numbers; check the weights with ex4d models "
+                "check, and any LoRA and its weight"
+            )
+        estimate = latents - sigma * change
+        latents = latents + (following - sigma) * change
+        if on_step is not None:
+            on_step(Step(index + 1, steps, estimate, time.monotonic() - started))
+    _impose(latents, conditions.known, noise, 0.0)
+    return latents
+
+
+def _impose(latents: torch.Tensor, known: torch.Tensor | None, noise: torch.Tensor, sigma: float) -> None:
+    """Put what is known, with the noise of this step, where it belongs."""
+    if known is not None:
+        count = known.shape[2]
+        latents[:, :, :count] = (1 - sigma) * known + sigma * noise[:, :, :count]
+
+
+def _tea_caches(steps: int, threshold: float):
+    if not threshold:
+        return None, None
+    from diffsynth.pipelines.wan_video import TeaCache
+
+    return tuple(TeaCache(steps, threshold, _TEA_CACHE_MODEL) for _ in range(2))

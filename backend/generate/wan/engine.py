@@ -1,0 +1,306 @@
+"""The `wan` engine's story, from rendered frames to finished ones: window after window, encode, denoise, decode."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from backend.generate.interface import EngineProgress, Watch
+from backend.generate.wan import WAN_LICENCE
+from backend.generate.wan.camera_encoder import LATENT_CHANNELS
+from backend.generate.wan.conditioning import (
+    LATENT_FRAMES,
+    WindowPixels,
+    WorkingSize,
+    erosion_sides,
+    image_to_video_input,
+    known_mask,
+    latent_count,
+    window_pixels,
+)
+from backend.generate.wan.decoding import LatentColors, decode_in_order, encode_video, to_pictures
+from backend.generate.wan.denoising import Conditions, Step, denoise
+from backend.generate.wan.encoders import identity_of
+from backend.generate.wan.errors import CheckpointError, GenerationError, ModelsMissingError, WanUnavailableError
+from backend.generate.wan.files import find_files, find_lora, models_folder
+from backend.generate.wan.loaded import LoadedModels, ModelChoice, models_for
+from backend.generate.wan.models import require_diffsynth
+from backend.generate.wan.windows import Window, window_count, windows
+from backend.render import RenderedFrame
+from ex4d_core.shot import RequestError, WanSettings
+
+# Seeds of a shot's windows lie far apart, so that window 1 of seed 0 is not window 0 of seed 1.
+_WINDOW_SEEDS = 0x9E3779B97F4A7C15
+
+# A transformer of more bytes than this is hopeless without a GPU: hours for each step.
+_PROCESSOR_BYTES = 4 * 2**30
+
+
+class WanEngine:
+    """See the module's text; `Engine` in its own words.
+
+    Attributes:
+        models: what it runs on; they stay loaded for the next job that needs the same.
+    """
+
+    name = "wan"
+    licence = WAN_LICENCE
+
+    def __init__(self, settings: WanSettings, models: LoadedModels):
+        self.settings = settings
+        self.models = models
+
+    def generate(
+        self, frames: Iterable[RenderedFrame], *, count: int | None = None, watch: Watch | None = None
+    ) -> Iterator[np.ndarray]:
+        """One finished frame for each rendered frame.
+
+        Raises:
+            RequestError: frame 0 shows nothing that the footage saw, or a prompt is too long.
+            GenerationError: values that are no numbers, or too little memory.
+        """
+        settings = self.settings
+        self._check_prompts()
+        progress = _Progress(watch, settings, count)
+        self.models.on_load = progress.load
+        size, texts, tail = None, None, None
+        for window in windows(_of_one_size(frames), settings.window, settings.overlap):
+            if size is None:
+                first = window.frames[0]
+                _require_seen(first)
+                size = WorkingSize.of(first.mask.shape[1], first.mask.shape[0], settings.max_pixels)
+                self.models.choose_mode(size, len(window.frames))
+                texts = self._text_embeddings()
+            latents = self._latents(window, size, texts, tail, progress)
+            last_frames: deque[torch.Tensor] = deque(maxlen=settings.overlap)
+            for number, frame in enumerate(self._decoded(latents)):
+                if number < window.known + window.new:
+                    last_frames.append(frame)
+                if window.known <= number < window.known + window.new:
+                    yield to_pictures(size.enlarge(frame))[0]
+            tail = torch.cat(list(last_frames))
+
+    def _check_prompts(self) -> None:
+        """Say that a prompt is too long before anything is rendered."""
+        for prompt, name in self._prompts():
+            self.models.tokenize(prompt, name)
+
+    def _prompts(self) -> list[tuple[str, str]]:
+        settings = self.settings
+        prompts = [(settings.prompt, "prompt"), (settings.negative_prompt, "negative prompt")]
+        return prompts if settings.guidance != 1 else prompts[:1]
+
+    def _text_embeddings(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        positive, *negative = (self.models.text_embedding(*prompt) for prompt in self._prompts())
+        return positive, negative[0] if negative else None
+
+    def _latents(
+        self,
+        window: Window,
+        size: WorkingSize,
+        texts: tuple[torch.Tensor, torch.Tensor | None],
+        tail: torch.Tensor | None,
+        progress: _Progress,
+    ) -> torch.Tensor:
+        """A window's latents; where memory runs out, once more in a smaller mode."""
+        while True:
+            try:
+                return self._latents_once(window, size, texts, tail, progress)
+            except torch.OutOfMemoryError as error:
+                reason = str(error).splitlines()[0]
+            if not self.models.use_less_memory():
+                raise GenerationError(
+                    f"{self.models.device} ran out of memory, in the smallest mode too ({reason}): choose a smaller "
+                    "max_pixels or a shorter window"
+                )
+
+    @torch.inference_mode()
+    def _latents_once(
+        self,
+        window: Window,
+        size: WorkingSize,
+        texts: tuple[torch.Tensor, torch.Tensor | None],
+        tail: torch.Tensor | None,
+        progress: _Progress,
+    ) -> torch.Tensor:
+        settings, models = self.settings, self.models
+        sides = erosion_sides(window.start + len(window.frames), settings.erosion, settings.seed)[window.start :]
+        pixels = window_pixels(window.frames, sides, size)
+        conditions, colors = self._conditions(window, pixels, texts, tail)
+        shown = _least_seen_latent(pixels, window.known)
+
+        def on_step(step: Step) -> None:
+            progress.step(window.number, step, lambda: colors.picture(step.estimate, shown))
+
+        return denoise(
+            models.dit,
+            self._noise(window, size).to(models.device),
+            conditions,
+            steps=settings.steps,
+            shift=settings.shift,
+            guidance=settings.guidance,
+            tea_cache=settings.tea_cache,
+            precision=models.precision,
+            on_step=on_step,
+        )
+
+    def _conditions(
+        self,
+        window: Window,
+        pixels: WindowPixels,
+        texts: tuple[torch.Tensor, torch.Tensor | None],
+        tail: torch.Tensor | None,
+    ) -> tuple[Conditions, LatentColors]:
+        """Encode a window. A shot starts from its own first frame, later windows from the frames made before."""
+        models = self.models
+        given = pixels.color[:, :, :1] if tail is None else tail.transpose(0, 1)[None].to(pixels.color)
+        picture = models.picture_embedding(given[:, :, 0])
+        frames = pixels.color.shape[2]
+        vae = models.vae
+        with models.precision():
+            color = encode_video(vae, pixels.color, models.device)
+            mask = encode_video(vae, pixels.mask, models.device)
+            grey_after = encode_video(vae, image_to_video_input(given, frames), models.device)
+            known = None if tail is None else encode_video(vae, given, models.device)
+        flags = known_mask(given.shape[2], frames, *color.shape[-2:]).to(color)
+        conditions = Conditions(
+            positive=texts[0],
+            negative=texts[1],
+            camera=torch.cat([color, mask], dim=1),
+            y=torch.cat([flags, grey_after], dim=1),
+            clip_feature=picture,
+            known=known,
+        )
+        return conditions, LatentColors(color, pixels.color)
+
+    def _noise(self, window: Window, size: WorkingSize) -> torch.Tensor:
+        """Drawn on the CPU: the same seed gives the same noise on every machine."""
+        seed = (self.settings.seed + window.number * _WINDOW_SEEDS) % 2**63
+        shape = (1, LATENT_CHANNELS, *size.latent_shape(len(window.frames)))
+        return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed), dtype=torch.float32)
+
+    def _decoded(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Frames (1, 3, H, W) on the CPU, each checked before anybody sees it."""
+        for part in decode_in_order(self.models.vae, latents, self.models.precision):
+            if not torch.isfinite(part).all():
+                raise GenerationError("the VAE gave values that are no numbers; check its file with ex4d models check")
+            yield from part.cpu().split(1)
+
+
+class _Progress:
+    """Counts steps over all windows, and tells whoever watches."""
+
+    def __init__(self, watch: Watch | None, settings: WanSettings, count: int | None):
+        self._watch = watch
+        self._steps = settings.steps
+        total_windows = window_count(count, settings.window, settings.overlap) if count else 1
+        self._total = settings.steps * total_windows
+        self._seconds: list[float] = []
+        self._started = time.monotonic()
+
+    def load(self, done: int, total: int) -> None:
+        """After each tensor that was loaded."""
+        if self._watch is not None:
+            self._watch(EngineProgress("load weights", done, total))
+
+    def step(self, window: int, step: Step, picture) -> None:
+        """After a step. The first one also warms up, so it counts only while it is the only one."""
+        if self._watch is None:
+            return
+        self._seconds.append(step.seconds)
+        counted = self._seconds[1:] or self._seconds
+        done = window * self._steps + step.done
+        total = max(self._total, done)
+        left = (total - done) * sum(counted) / len(counted)
+        self._watch(EngineProgress("denoise", done, total, left, picture()))
+
+
+def _least_seen_latent(pixels: WindowPixels, known: int) -> int:
+    """The latent whose frames show the least of the footage: there is most to watch."""
+    latents = range(latent_count(known) if known else 0, latent_count(len(pixels.seen)))
+    return min(latents, key=lambda index: pixels.seen[min(index * LATENT_FRAMES, len(pixels.seen) - 1)])
+
+
+def _require_seen(frame: RenderedFrame) -> None:
+    if not frame.mask.any():
+        raise RequestError(
+            "frame 0 of the shot shows nothing that the footage saw, and the generator starts from it: begin the move "
+            "where the footage can be seen"
+        )
+
+
+def _of_one_size(frames: Iterable[RenderedFrame]) -> Iterator[RenderedFrame]:
+    """Pass frames on, as long as they are alike.
+
+    Raises:
+        GenerationError: one is of another size than the first, or its colour and mask differ.
+    """
+    size = None
+    for frame in frames:
+        size = size or frame.mask.shape
+        if frame.mask.shape != size or frame.color.shape != (*size, 3):
+            raise GenerationError(
+                f"frame {frame.index} has colour {frame.color.shape} and mask {frame.mask.shape}, but frame 0 has "
+                f"{size[1]}x{size[0]} pixels; all must be alike"
+            )
+        yield frame
+
+
+def create_wan_engine(settings: WanSettings, device: str = "auto", folder: Path | None = None) -> WanEngine:
+    """The engine on a device, its weights looked for but not loaded yet.
+
+    Args:
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        folder: of models; `models_folder` by default.
+
+    Raises:
+        WanUnavailableError: no GPU, or the extra is not installed.
+        ModelsMissingError, CheckpointError: as in `find_files` and `find_lora`.
+    """
+    folder = folder or models_folder()
+    chosen = _device(device)
+    if chosen == "cpu":
+        _require_small_model(folder)
+    files = find_files(folder)
+    loras = tuple((find_lora(folder, lora.name), lora.weight) for lora in settings.loras)
+    require_diffsynth()
+    paths = (*files.dit, files.text_encoder, files.tokenizer, files.image_encoder, files.vae, files.ex4d)
+    identity = identity_of(*paths, *(path for path, _ in loras))
+    choice = ModelChoice(files, loras, chosen, settings.precision, settings.compile, identity)
+    return WanEngine(settings, models_for(choice))
+
+
+def _device(device: str) -> str:
+    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
+        return "cpu"
+    if not torch.cuda.is_available():
+        raise WanUnavailableError(f"PyTorch finds no GPU here, so {device} cannot be used; --engine preview needs none")
+    index = torch.device("cuda" if device == "auto" else device).index or 0
+    if index >= torch.cuda.device_count():
+        raise WanUnavailableError(
+            f"there is no {device}: this machine has cuda:0 to cuda:{torch.cuda.device_count() - 1}"
+        )
+    return f"cuda:{index}"
+
+
+def _require_small_model(folder: Path) -> None:
+    """Without a GPU only toy models are of use.
+
+    Raises:
+        WanUnavailableError: the model is larger, or missing as well.
+    """
+    message = (
+        "the engine wan needs an NVIDIA GPU that PyTorch can use, and there is none here: take --engine preview, which "
+        "runs anywhere, or --backend ADDRESS of a machine with one"
+    )
+    try:
+        files = find_files(folder)
+    except (ModelsMissingError, CheckpointError) as error:
+        raise WanUnavailableError(f"{message} ({error})") from error
+    if files.size("dit") > _PROCESSOR_BYTES:
+        raise WanUnavailableError(message)

@@ -1,0 +1,282 @@
+"""The models of one engine: loaded when first used, kept while that fits, and kept for the next job of this process."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from backend.generate.wan.checkpoints import OnTensor, read_checkpoint
+from backend.generate.wan.conditioning import WorkingSize
+from backend.generate.wan.encoders import EmbeddingCache, Tokenizer, encode_picture, encode_text, identity_of
+from backend.generate.wan.errors import WanUnavailableError
+from backend.generate.wan.files import WanFiles, cache_folder
+from backend.generate.wan.models import load_dit, load_image_encoder, load_text_encoder, load_vae
+from backend.generate.wan.streaming import BlockStreaming
+
+if TYPE_CHECKING:
+    from diffsynth.models.wan_video_dit import WanModel
+    from diffsynth.models.wan_video_vae import WanVideoVAE
+
+VRAM_LIMIT_VARIABLE = "EX4D_VRAM_LIMIT_GB"
+
+# From most to least memory: everything stays; encoders leave after use; blocks of the transformer also come and go.
+MEMORY_MODES = ("resident", "encoders leave", "streamed")
+
+# What one window needs beside weights, per token of the transformer and at least.
+_BYTES_PER_TOKEN = 250_000
+_WORKING_BYTES = 3 * 2**30
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """What decides which weights are loaded, and how.
+
+    Attributes:
+        files: as found on this machine.
+        loras: files and weights.
+        device: "cpu" or "cuda:N".
+        precision: one of `ex4d_core.shot.PRECISIONS`.
+        compile: compile the transformer's blocks.
+        identity: of the files, so that a replaced one is loaded again.
+    """
+
+    files: WanFiles
+    loras: tuple[tuple[Path, float], ...]
+    device: str
+    precision: str
+    compile: bool
+    identity: str = ""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.float32 if self.precision == "float32" else torch.bfloat16
+
+
+class LoadedModels:
+    """The four models of a choice.
+
+    Args:
+        mode: one of `MEMORY_MODES`; None to choose for each shot by what is free.
+
+    Attributes:
+        on_load: told of every tensor that is loaded.
+    """
+
+    def __init__(self, choice: ModelChoice, mode: str | None = None):
+        self.choice = choice
+        self.device = torch.device(choice.device)
+        self.mode = mode or "resident"
+        self._fixed_mode = mode is not None
+        self.on_load: OnTensor | None = None
+        self._dit: WanModel | None = None
+        self._vae: WanVideoVAE | None = None
+        self._encoders: dict[str, torch.nn.Module] = {}
+        self._streaming: BlockStreaming | None = None
+        owner = identity_of(choice.files.text_encoder, choice.files.tokenizer) + choice.precision
+        self._embeddings = EmbeddingCache(cache_folder() / "text_embeddings", owner)
+
+    @contextmanager
+    def precision(self) -> Iterator[None]:
+        """The context that all models run in."""
+        with contextlib.ExitStack() as contexts:
+            if self.choice.precision != "float32":
+                contexts.enter_context(torch.autocast(self.device.type, torch.bfloat16))
+            if self.device.type == "cuda":
+                from backend.generate.wan.speed import fastest_attention
+
+                contexts.enter_context(fastest_attention())
+            yield
+
+    @property
+    def dit(self) -> WanModel:
+        """The transformer with its camera encoder, LoRAs merged."""
+        if self._dit is None:
+            self._make_room_for_dit()
+            self._dit = self._load_dit()
+        return self._dit
+
+    @property
+    def vae(self) -> WanVideoVAE:
+        if self._vae is None:
+            self._vae = load_vae(
+                self.choice.files.vae, device=self.device, dtype=self.choice.dtype, on_tensor=self.on_load
+            )
+        return self._vae
+
+    def tokenize(self, prompt: str, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids and mask; `PromptError` if there are too many."""
+        return Tokenizer(self.choice.files.tokenizer)(prompt, name)
+
+    @torch.inference_mode()
+    def text_embedding(self, prompt: str, name: str) -> torch.Tensor:
+        """(1, 512, C), from the disk if this prompt was used before."""
+        ids, mask = self.tokenize(prompt, name)
+
+        def make() -> torch.Tensor:
+            with self._encoder("text_encoder", load_text_encoder) as encoder, self.precision():
+                return encode_text(encoder, ids, mask)
+
+        return self._embeddings.get(prompt, make).to(self.device)
+
+    @torch.inference_mode()
+    def picture_embedding(self, picture: torch.Tensor) -> torch.Tensor:
+        """(1, 257, 1280) of a (1, 3, H, W) picture in [-1, 1]."""
+        with self._encoder("image_encoder", load_image_encoder) as encoder, self.precision():
+            return encode_picture(encoder, picture.to(self.device))
+
+    def choose_mode(self, size: WorkingSize, frames: int) -> None:
+        """Before the first window of a shot: the mode with the most memory that fits.
+
+        Raises:
+            WanUnavailableError: not even the smallest one does.
+        """
+        if self.device.type != "cuda" or self._fixed_mode or self._dit is not None:
+            return
+        working = _working_bytes(size, frames)
+        bytes_of = {name: self._weight_bytes(name) for name in ("dit", "text_encoder", "image_encoder", "vae")}
+        budget = memory_budget(self.device)
+        if budget >= sum(bytes_of.values()) + working:
+            self.mode = "resident"
+        elif budget >= max(bytes_of["dit"] + bytes_of["vae"] + working, bytes_of["text_encoder"]):
+            self.mode = "encoders leave"
+        else:
+            self.mode = "streamed"
+            least = bytes_of["vae"] + working + 2 * bytes_of["dit"] // 40
+            if budget < least:
+                raise WanUnavailableError(
+                    f"{self.device} has {budget / 2**30:.1f} GB to use, and this shot needs at least "
+                    f"{least / 2**30:.1f} GB: choose a smaller max_pixels or a shorter window, or the preview engine"
+                )
+
+    def use_less_memory(self) -> bool:
+        """After running out of memory: unload, and go on in the next smaller mode; false if there is none."""
+        later = MEMORY_MODES.index(self.mode) + 1
+        if self._fixed_mode or later == len(MEMORY_MODES):
+            return False
+        self.unload()
+        self.mode = MEMORY_MODES[later]
+        return True
+
+    def unload(self) -> None:
+        """Give all memory back."""
+        if self._streaming is not None:
+            self._streaming.stop()
+        self._dit = self._vae = self._streaming = None
+        self._encoders.clear()
+        _collect()
+
+    @contextmanager
+    def _encoder(self, name: str, load) -> Iterator[torch.nn.Module]:
+        """An encoder for the time of its use; it stays for the next one only if everything may stay."""
+        encoder = self._encoders.get(name)
+        if encoder is None:
+            device = self.device
+            if device.type == "cuda" and self._weight_bytes(name) > memory_budget(device):
+                # On a small GPU the text encoder runs on the processor, once for each new prompt.
+                device = torch.device("cpu")
+            encoder = load(
+                getattr(self.choice.files, name), device=device, dtype=self.choice.dtype, on_tensor=self.on_load
+            )
+        try:
+            if self.mode == "resident":
+                self._encoders[name] = encoder
+            yield encoder
+        finally:
+            if self.mode != "resident":
+                del encoder
+                _collect()
+
+    def _load_dit(self) -> WanModel:
+        choice = self.choice
+        device = torch.device("cpu") if self.mode == "streamed" else self.device
+        dit = load_dit(
+            choice.files.dit, choice.files.ex4d, choice.loras, device=device, dtype=choice.dtype, on_tensor=self.on_load
+        )
+        if choice.precision == "fp8" or choice.compile or self.device.type == "cuda":
+            from backend.generate.wan.speed import speed_up
+
+            speed_up(dit, fp8=choice.precision == "fp8", compiled=choice.compile)
+        if self.mode == "streamed":
+            blocks = dit.blocks
+            dit.blocks = torch.nn.ModuleList()
+            dit.to(self.device)
+            dit.blocks = blocks
+            self._streaming = BlockStreaming(blocks, self.device, self._resident_blocks(blocks))
+        return dit
+
+    def _make_room_for_dit(self) -> None:
+        if self.mode != "resident":
+            self._encoders.clear()
+            _collect()
+
+    def _resident_blocks(self, blocks: Sequence[torch.nn.Module]) -> int:
+        """How many blocks still fit when two buffers and a window's work have their place."""
+        if self.device.type != "cuda":
+            return 0
+        one = sum(parameter.numel() * parameter.element_size() for parameter in blocks[0].parameters())
+        free = memory_budget(self.device) - _working_bytes(WorkingSize(512, 512, 512, 512), 49) - 2 * one
+        return max(0, min(len(blocks), free // one))
+
+    def _weight_bytes(self, name: str) -> int:
+        paths = getattr(self.choice.files, name)
+        count = sum(tensor.numel() for tensor in read_checkpoint(paths).values())
+        return count * torch.empty(0, dtype=self.choice.dtype).element_size()
+
+
+def memory_budget(device: torch.device) -> int:
+    """Bytes of a GPU's memory that this process may still take, by what is free and by the user's limit."""
+    free, _ = torch.cuda.mem_get_info(device)
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    limit = vram_limit()
+    available = free + unused
+    return available if limit is None else min(available, limit - torch.cuda.memory_allocated(device))
+
+
+def vram_limit() -> int | None:
+    """Bytes that the user allows, by the environment; None without a limit.
+
+    Raises:
+        WanUnavailableError: the limit is no number of gigabytes.
+    """
+    text = os.environ.get(VRAM_LIMIT_VARIABLE, "")
+    if not text:
+        return None
+    try:
+        limit = float(text)
+    except ValueError:
+        limit = -1.0
+    if not limit > 0:
+        raise WanUnavailableError(f"{VRAM_LIMIT_VARIABLE} must be a number of gigabytes, not {text!r}")
+    return int(limit * 2**30)
+
+
+def _working_bytes(size: WorkingSize, frames: int) -> int:
+    count, height, width = size.latent_shape(frames)
+    return _WORKING_BYTES + _BYTES_PER_TOKEN * count * (height // 2) * (width // 2)
+
+
+def _collect() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+_kept: LoadedModels | None = None
+
+
+def models_for(choice: ModelChoice) -> LoadedModels:
+    """Models of this choice: those of the last job if nothing has changed."""
+    global _kept
+    if _kept is None or _kept.choice != choice:
+        if _kept is not None:
+            _kept.unload()
+        _kept = LoadedModels(choice)
+    return _kept

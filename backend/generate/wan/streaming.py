@@ -1,0 +1,92 @@
+"""Transformer blocks that do not fit the GPU's memory wait in the host's, and come just before their turn.
+
+Each block's weights are one page-locked piece of host memory. While a block computes, the next one's weights are copied
+into the other of two buffers on the device, on a stream of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+
+class BlockStreaming:
+    """Streams all blocks but the first ``resident`` ones.
+
+    Args:
+        blocks: of equal layout, on the CPU; their parameters are taken over.
+        device: where they compute. On the CPU nothing is gained, but the result is the same.
+    """
+
+    def __init__(self, blocks: Sequence[nn.Module], device: torch.device, resident: int = 0):
+        self._device = device
+        self._blocks = list(blocks[resident:])
+        for block in blocks[:resident]:
+            block.to(device)
+        self._names = [name for name, _ in self._blocks[0].named_parameters()] if self._blocks else []
+        self._host = [_pack(block, device) for block in self._blocks]
+        self._buffers = [
+            {key: torch.empty_like(value, device=device) for key, value in piece.items()} for piece in self._host[:2]
+        ]
+        self._copied: dict[int, torch.cuda.Event | None] = {}
+        self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._hooks = [
+            block.register_forward_pre_hook(lambda module, inputs, index=index: self._before(index))
+            for index, block in enumerate(self._blocks)
+        ]
+
+    def stop(self) -> None:
+        """Leave the blocks without their hooks; their parameters stay where they were last."""
+        for hook in self._hooks:
+            hook.remove()
+
+    def _before(self, index: int) -> None:
+        """Block ``index`` is about to compute: have its weights ready, and send for the next ones."""
+        if index not in self._copied:
+            self._fetch(index)
+        event = self._copied.pop(index)
+        if event is not None:
+            torch.cuda.current_stream(self._device).wait_event(event)
+        _bind(self._blocks[index], self._buffers[index % 2])
+        # The other buffer's block has been queued before this one; the copy waits for it, and overlaps with this one.
+        following = (index + 1) % len(self._blocks)
+        if following not in self._copied and following % 2 != index % 2:
+            self._fetch(following)
+
+    def _fetch(self, index: int) -> None:
+        buffer = self._buffers[index % 2]
+        if self._side is None:
+            for key, value in self._host[index].items():
+                buffer[key].copy_(value)
+            self._copied[index] = None
+            return
+        self._side.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(self._side):
+            for key, value in self._host[index].items():
+                buffer[key].copy_(value, non_blocking=True)
+            event = torch.cuda.Event()
+            event.record(self._side)
+        self._copied[index] = event
+
+
+def _pack(block: nn.Module, device: torch.device) -> dict[torch.dtype, torch.Tensor]:
+    """A block's parameters as one flat tensor for each type, page-locked for a GPU; the parameters become views."""
+    packed = {}
+    for dtype in {parameter.dtype for parameter in block.parameters()}:
+        parameters = [parameter for parameter in block.parameters() if parameter.dtype == dtype]
+        size = sum(parameter.numel() for parameter in parameters)
+        packed[dtype] = torch.empty(size, dtype=dtype, pin_memory=device.type == "cuda")
+        torch.cat([parameter.detach().flatten().cpu() for parameter in parameters], out=packed[dtype])
+    _bind(block, packed)
+    return packed
+
+
+def _bind(block: nn.Module, pieces: dict[torch.dtype, torch.Tensor]) -> None:
+    """Let a block's parameters be views into flat tensors."""
+    offsets = dict.fromkeys(pieces, 0)
+    for parameter in block.parameters():
+        start = offsets[parameter.dtype]
+        offsets[parameter.dtype] = start + parameter.numel()
+        parameter.data = pieces[parameter.dtype][start : start + parameter.numel()].view(parameter.shape)

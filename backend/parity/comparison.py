@@ -1,0 +1,59 @@
+"""One figure of a comparison with the original, and the bound that it must keep."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+
+class ParityCaseError(ValueError):
+    """A case whose files are missing, damaged, or not laid out like the golden data."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was compared, what came out, and what it must be.
+
+    Attributes:
+        name: as in the case's file, and how it was computed.
+        measure: "relative L2", "IoU", "PSNR dB" or "differences".
+        value: measured.
+        bound: what it may be at most, or must be at least.
+        at_least: whether higher is better.
+    """
+
+    name: str
+    measure: str
+    value: float
+    bound: float
+    at_least: bool = False
+
+    @property
+    def right(self) -> bool:
+        """Whether the bound is kept; a figure that is no number never does."""
+        return bool(self.value >= self.bound if self.at_least else self.value <= self.bound)
+
+
+def relative_l2(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Length of the difference, over that of the original."""
+    ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+    return float(np.linalg.norm(ours - theirs) / max(np.linalg.norm(theirs), 1e-30))
+
+
+def read_case(path: Path, needed: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """A case's arrays.
+
+    Raises:
+        ParityCaseError: the file cannot be read, or lacks arrays.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            case = dict(arrays)
+    except (OSError, ValueError, EOFError) as error:
+        raise ParityCaseError(f"{path} cannot be read as a case of golden data: {error}") from error
+    missing = [name for name in needed if name not in case]
+    if missing:
+        raise ParityCaseError(f"{path} lacks the arrays {', '.join(missing)}; see the golden data's description")
+    return case

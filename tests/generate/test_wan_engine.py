@@ -1,0 +1,362 @@
+"""The whole engine on small random models: what changes the video, what does not, and what stops it."""
+
+import dataclasses
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
+
+from safetensors.torch import load_file, save_file
+
+from backend.generate.interface import EngineProgress
+from backend.generate.wan import (
+    CheckpointError,
+    GenerationError,
+    ModelsMissingError,
+    PromptError,
+    WanUnavailableError,
+)
+from backend.generate.wan.engine import WanEngine, create_wan_engine
+from backend.generate.wan.loaded import MEMORY_MODES, LoadedModels
+from backend.render import RenderedFrame
+from ex4d_core.shot import RequestError, WanSettings, wan_preset
+
+WAN_FOLDER = "Wan-AI/Wan2.1-I2V-14B-480P"
+WIDTH, HEIGHT = 48, 32
+# Enough steps for guidance and the schedule to matter, few enough for a CPU.
+FEW = {"steps": 2, "precision": "float32", "prompt": "a wide street", "negative_prompt": "blurred"}
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch) -> None:
+    """Text embeddings are kept for each test alone."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda *names, **more: str(tmp_path / "cache"))
+
+
+def shot(count: int = 5, width: int = WIDTH, height: int = HEIGHT, seed: int = 0) -> list[RenderedFrame]:
+    """Coloured blocks; a strip at the left that grows is unseen, from frame 1 on."""
+    blocks = np.random.default_rng(seed).integers(0, 256, (count, height // 8, width // 8, 3), dtype=np.uint8)
+    frames = []
+    for index, coarse in enumerate(blocks):
+        mask = np.ones((height, width), bool)
+        mask[:, : min(3 * index, width // 2)] = False
+        color = np.zeros((height, width, 3), np.uint8)
+        fine = coarse.repeat(8, 0).repeat(8, 1)
+        color[: fine.shape[0], : fine.shape[1]] = fine
+        frames.append(RenderedFrame(index, color * mask[..., None], mask, np.ones((height, width), np.float32)))
+    return frames
+
+
+@pytest.fixture
+def generate(toy_models) -> Callable[..., np.ndarray]:
+    """Runs the engine and returns the video (T, H, W, 3)."""
+
+    def run(frames: list[RenderedFrame] | None = None, *, models: Path = toy_models, watch=None, **changes):
+        engine = create_wan_engine(wan_preset("ex4d-reference", **{**FEW, **changes}), "cpu", models)
+        frames = shot() if frames is None else frames
+        return np.array(list(engine.generate(frames, count=len(frames), watch=watch)))
+
+    return run
+
+
+def distance(one: np.ndarray, two: np.ndarray) -> float:
+    return float(np.abs(one.astype(int) - two.astype(int)).mean())
+
+
+def test_a_video_of_the_shots_size_and_length_comes_out(generate):
+    video = generate()
+    assert video.shape == (5, HEIGHT, WIDTH, 3) and video.dtype == np.uint8
+    assert video.std() > 5
+
+
+def test_the_same_seed_gives_the_same_video_and_another_seed_another(generate):
+    first = generate()
+    assert np.array_equal(first, generate())
+    assert distance(first, generate(seed=1)) > 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"prompt": "rain at night"},
+        {"negative_prompt": "static quality"},
+        {"guidance": 2.0},
+        {"steps": 3},
+        {"shift": 2.0},
+        {"erosion": (8, 8)},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_every_setting_changes_the_video(generate, changes):
+    assert distance(generate(), generate(**changes)) > 0.05
+
+
+def test_colour_and_mask_change_the_video_each_alone(generate):
+    frames = shot(5)
+    plain = generate(frames, erosion=(0, 0))
+    color = frames[3].color.copy()
+    color[:, 24:] = 255 - color[:, 24:]
+    recolored = [*frames[:3], dataclasses.replace(frames[3], color=color), *frames[4:]]
+    assert distance(plain, generate(recolored, erosion=(0, 0))) > 0.05
+    # Black pixels that count as seen look like unseen ones; only the mask tells them apart.
+    revealed = [*frames[:3], dataclasses.replace(frames[3], mask=np.ones_like(frames[3].mask)), *frames[4:]]
+    assert distance(plain, generate(revealed, erosion=(0, 0))) > 0.05
+
+
+def test_camera_encoder_and_ex4d_lora_change_the_video_each_alone(generate, toy_models, tmp_path):
+    plain = generate()
+    for part, name in (("latent_patch_embedding", "adapter"), ("lora_B", "lora")):
+        folder = tmp_path / name
+        shutil.copytree(toy_models, folder)
+        path = folder / "EX-4D" / "ex4d.ckpt"
+        tensors = torch.load(path, weights_only=True)
+        torch.save({key: value * 0 if part in key else value for key, value in tensors.items()}, path)
+        assert distance(plain, generate(models=folder)) > 0.05
+
+
+def test_a_further_lora_is_merged_by_file_and_weight(generate, toy_models, tmp_path):
+    folder = tmp_path / "models"
+    shutil.copytree(toy_models, folder)
+    (folder / "loras").mkdir()
+    down, up = torch.randn(2, 128), torch.randn(128, 2)
+    layer = "diffusion_model.blocks.0.self_attn.v"
+    save_file({f"{layer}.lora_down.weight": down, f"{layer}.lora_up.weight": up}, folder / "loras" / "mine.safetensors")
+    plain = generate(models=folder)
+    strong = generate(models=folder, loras=[{"name": "mine"}])
+    assert distance(plain, strong) > 0.05
+    assert np.array_equal(plain, generate(models=folder, loras=[{"name": "mine", "weight": 0.0}]))
+    with pytest.raises(ModelsMissingError, match=r"no LoRA 'other' .*there: mine"):
+        generate(models=folder, loras=[{"name": "other"}])
+
+
+def test_without_guidance_the_negative_prompt_is_not_looked_at(generate):
+    assert np.array_equal(generate(guidance=1.0), generate(guidance=1.0, negative_prompt="static rain"))
+
+
+def test_bfloat16_is_close_to_float32(generate):
+    assert 0 < distance(generate(), generate(precision="bf16")) < 4
+
+
+def test_tea_cache_leaves_out_steps_whose_input_hardly_changes(generate, toy_models, tmp_path):
+    exact = generate(steps=6)
+    # Random weights react so strongly to time that no step may be left out, whatever the threshold.
+    assert np.array_equal(exact, generate(steps=6, tea_cache=1.0))
+    folder = tmp_path / "models"
+    shutil.copytree(toy_models, folder)
+    key = "time_projection.1.weight"
+    for path in (folder / WAN_FOLDER).glob("*.safetensors"):
+        tensors = load_file(path)
+        if key in tensors:
+            save_file({**tensors, key: tensors[key] * 0}, path)
+    steady = generate(steps=6, models=folder)
+    assert np.array_equal(steady, generate(steps=6, models=folder, tea_cache=1e-3))
+    assert distance(steady, generate(steps=6, models=folder, tea_cache=1.0)) > 0
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 8])
+def test_any_number_of_frames(generate, count):
+    assert len(generate(shot(count))) == count
+
+
+@pytest.mark.parametrize(("width", "height"), [(33, 17), (64, 16), (50, 70)])
+def test_any_size_is_padded_and_cut_not_squashed(generate, width, height):
+    assert generate(shot(2, width, height)).shape == (2, height, width, 3)
+
+
+def test_large_pictures_are_made_smaller_and_enlarged_again(generate):
+    frames = shot(2, 160, 96)
+    small = generate(frames, max_pixels=64 * 64)
+    assert small.shape == (2, 96, 160, 3)
+    assert distance(small, generate(frames, max_pixels=0)) > 0.05
+
+
+def test_long_shots_go_on_from_what_was_generated(generate):
+    """Windows of 9 frames that start from the 5 before: the second begins where the first ended."""
+    frames = shot(13)
+    long = generate(frames, window=9, overlap=5)
+    assert len(long) == 13
+    assert np.array_equal(long[:9], generate(frames[:9], window=9, overlap=5))
+    # The second window depends on the first one's result: through its last frames, not only its own render.
+    other = [dataclasses.replace(frames[0], color=255 - frames[0].color), *frames[1:]]
+    assert distance(long[9:], generate(other, window=9, overlap=5)[9:]) > 0.05
+
+
+def test_frames_come_as_soon_as_their_window_is_made(toy_models):
+    """Rendering goes on only when a window needs it."""
+    asked = []
+
+    def rendering() -> Iterator[RenderedFrame]:
+        for frame in shot(13):
+            asked.append(frame.index)
+            yield frame
+
+    engine = create_wan_engine(wan_preset("ex4d-reference", **FEW, window=9, overlap=5), "cpu", toy_models)
+    frames = engine.generate(rendering(), count=13)
+    next(frames)
+    assert asked == list(range(9))
+    frames.close()
+
+
+def test_every_step_is_told_with_a_picture_and_the_time_left(generate):
+    steps: list[EngineProgress] = []
+    generate(shot(13), watch=steps.append, window=9, overlap=5)
+    denoising = [step for step in steps if step.stage == "denoise"]
+    assert [(step.done, step.total) for step in denoising] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert all(step.picture.shape == (HEIGHT // 8, WIDTH // 8, 3) for step in denoising)
+    assert denoising[-1].seconds_left == 0 < denoising[0].seconds_left
+
+
+def test_loading_is_told_too(toy_models, tmp_path):
+    """A job that loads 80 GB must show signs of life."""
+    folder = tmp_path / "models"
+    shutil.copytree(toy_models, folder)
+    steps: list[EngineProgress] = []
+    engine = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", folder)
+    list(engine.generate(shot(1), watch=steps.append))
+    assert {step.stage for step in steps} == {"load weights", "denoise"}
+
+
+class Cancelled(Exception):
+    pass
+
+
+def test_what_the_watcher_raises_ends_the_work_within_that_step(generate):
+    seen = []
+
+    def watch(step: EngineProgress) -> None:
+        if step.stage == "denoise":
+            seen.append(step.done)
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        generate(watch=watch, steps=20)
+    assert seen == [1]
+    # And the next job is none the worse.
+    assert len(generate()) == 5
+
+
+def test_text_embeddings_are_kept_on_disk(toy_models, tmp_path):
+    choice = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", toy_models).models.choice
+    engine = WanEngine(wan_preset("ex4d-reference", **FEW), LoadedModels(choice))
+    first = list(engine.generate(shot(1)))
+    kept = sorted((tmp_path / "cache" / "text_embeddings").iterdir())
+    assert len(kept) == 2
+    models = LoadedModels(choice)
+    assert np.array_equal(first, list(WanEngine(engine.settings, models).generate(shot(1))))
+    assert "text_encoder" not in models._encoders, "the encoder is not even loaded for a prompt that is known"
+    kept[0].write_bytes(b"damaged")
+    assert np.array_equal(first, list(WanEngine(engine.settings, LoadedModels(choice)).generate(shot(1))))
+
+
+@pytest.mark.parametrize("mode", MEMORY_MODES)
+def test_every_memory_mode_gives_the_same_video(toy_models, mode):
+    engine = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", toy_models)
+    plain = list(engine.generate(shot()))
+    models = LoadedModels(engine.models.choice, mode)
+    assert np.array_equal(plain, list(WanEngine(engine.settings, models).generate(shot())))
+    assert bool(models._encoders) == (mode == "resident")
+
+
+def test_out_of_memory_goes_on_in_smaller_modes_and_then_says_so(toy_models):
+    engine = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", toy_models)
+    plain = list(engine.generate(shot()))
+    models = LoadedModels(engine.models.choice)
+    failures = []
+
+    def fail(module, inputs):
+        failures.append(models.mode)
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    models.dit.blocks[0].register_forward_pre_hook(fail)
+    # The hook goes with the model that is unloaded, and the smaller mode succeeds.
+    assert np.array_equal(plain, list(WanEngine(engine.settings, models).generate(shot())))
+    assert failures == ["resident"] and models.mode == "encoders leave"
+
+    models = LoadedModels(engine.models.choice, "streamed")
+    models.dit.blocks[0].register_forward_pre_hook(fail)
+    with pytest.raises(GenerationError, match="ran out of memory, in the smallest mode too"):
+        list(WanEngine(engine.settings, models).generate(shot()))
+
+
+# What cannot work is said, not made into a black movie.
+
+
+def test_a_prompt_that_is_too_long_is_refused_before_anything_is_rendered(toy_models):
+    def never() -> Iterator[RenderedFrame]:
+        raise AssertionError("rendering must not have begun")
+        yield
+
+    engine = create_wan_engine(wan_preset("ex4d-reference", prompt="street " * 600), "cpu", toy_models)
+    with pytest.raises(PromptError, match=r"the prompt has 601 tokens, and the text encoder takes 512"):
+        next(engine.generate(never()))
+
+
+def test_prompts_in_other_scripts_count(generate):
+    assert distance(generate(prompt="一丁七"), generate(prompt="万丈三")) > 0.05
+
+
+def test_a_shot_that_begins_in_the_dark_is_refused(generate):
+    frames = shot()
+    nothing = np.zeros_like(frames[0].mask)
+    dark = dataclasses.replace(frames[0], mask=nothing, color=frames[0].color * 0)
+    with pytest.raises(RequestError, match="frame 0 of the shot shows nothing"):
+        generate([dark, *frames[1:]])
+
+
+def test_later_frames_may_be_unseen_altogether(generate):
+    frames = shot()
+    dark = [dataclasses.replace(frame, mask=frame.mask & False, color=frame.color * 0) for frame in frames[1:]]
+    assert len(generate([frames[0], *dark])) == 5
+
+
+def test_frames_of_different_sizes_are_refused(generate):
+    with pytest.raises(GenerationError, match=r"frame 1 has colour .* but frame 0 has 48x32 pixels"):
+        generate([shot()[0], shot(2, 64, 32)[1]])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_no_numbers_fail_the_job(toy_models, tmp_path, value):
+    folder = tmp_path / "models"
+    shutil.copytree(toy_models, folder)
+    path = folder / "EX-4D" / "ex4d.ckpt"
+    tensors = torch.load(path, weights_only=True)
+    tensors["latent_encoder.0.bias"][0] = value
+    torch.save(tensors, path)
+    engine = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", folder)
+    with pytest.raises(GenerationError, match="step 1 of 2 gave values that are no numbers"):
+        list(engine.generate(shot()))
+
+
+def test_without_weights_or_gpu_the_preview_engine_is_offered(tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(WanUnavailableError, match=r"NVIDIA GPU .*--engine preview.*ex4d models fetch dit"):
+        create_wan_engine(WanSettings(), "auto", tmp_path)
+    with pytest.raises(WanUnavailableError, match="--engine preview needs none"):
+        create_wan_engine(WanSettings(), "cuda:0", tmp_path)
+
+
+def test_a_model_of_full_size_is_refused_without_a_gpu(toy_models, tmp_path):
+    folder = tmp_path / "models"
+    shutil.copytree(toy_models, folder)
+    shard = next((folder / WAN_FOLDER).glob("*00001-of-00007*"))
+    with open(shard, "r+b") as file:  # sparse: as large as the published one, without its bytes
+        file.truncate(9 * 2**30)
+    with pytest.raises(WanUnavailableError, match="needs an NVIDIA GPU"):
+        create_wan_engine(WanSettings(), "cpu", folder)
+
+
+def test_a_shard_cut_off_while_it_was_copied_is_named(toy_models, tmp_path):
+    folder = tmp_path / "models"
+    shutil.copytree(toy_models, folder)
+    shard = next((folder / WAN_FOLDER).glob("*00003-of-00007*"))
+    shard.write_bytes(shard.read_bytes()[:-100])
+    engine = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", folder)
+    with pytest.raises(CheckpointError, match=r"00003-of-00007.safetensors .*may be cut off"):
+        list(engine.generate(shot()))

@@ -1,0 +1,167 @@
+"""LoRAs: every key style found in the wild means the same change of the same weights."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from backend.generate.wan import CheckpointError
+from backend.generate.wan.lora import read_lora
+
+WIDTH, HIDDEN, RANK = 12, 20, 3
+PATH = Path("some.safetensors")
+SHAPES = {
+    "patch_embedding.weight": (WIDTH, 4, 1, 2, 2),
+    "head.modulation": (1, 2, WIDTH),
+    "time_projection.1.weight": (6 * WIDTH, WIDTH),
+    "img_emb.proj.1.weight": (WIDTH, WIDTH),
+} | {
+    f"blocks.{block}.{name}": shape
+    for block in (0, 1, 11)
+    for name, shape in {
+        "self_attn.q.weight": (WIDTH, WIDTH),
+        "self_attn.q.bias": (WIDTH,),
+        "self_attn.norm_q.weight": (WIDTH,),
+        "cross_attn.o.weight": (WIDTH, WIDTH),
+        "cross_attn.k_img.weight": (WIDTH, WIDTH),
+        "ffn.0.weight": (HIDDEN, WIDTH),
+        "ffn.2.weight": (WIDTH, HIDDEN),
+        "norm3.weight": (WIDTH,),
+        "modulation": (1, 6, WIDTH),
+    }.items()
+}
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def merged(tensors: dict[str, torch.Tensor], key: str, weight: float = 1.0) -> torch.Tensor:
+    """What a LoRA adds to a weight of zeros."""
+    return read_lora(tensors, SHAPES, PATH, weight).merge(key, torch.zeros(SHAPES[key]))
+
+
+STYLES = {
+    "peft, as in ex4d.ckpt": ("blocks.11.self_attn.q", "lora_A.default.weight", "lora_B.default.weight"),
+    "peft": ("base_model.model.blocks.11.self_attn.q", "lora_A.weight", "lora_B.weight"),
+    "diffsynth": ("blocks.11.self_attn.q", "lora_A.weight", "lora_B.weight"),
+    "diffusers": ("transformer.blocks.11.attn1.to_q", "lora_A.weight", "lora_B.weight"),
+    "diffusers without prefix": ("blocks.11.attn1.to_q", "lora_A.weight", "lora_B.weight"),
+    "comfy": ("diffusion_model.blocks.11.self_attn.q", "lora_A.weight", "lora_B.weight"),
+    "lightx2v": ("diffusion_model.blocks.11.self_attn.q", "lora_down.weight", "lora_up.weight"),
+    "kohya": ("lora_unet_blocks_11_self_attn_q", "lora_down.weight", "lora_up.weight"),
+}
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_every_style_means_the_same(style):
+    name, a, b = STYLES[style]
+    down, up = random(RANK, WIDTH), random(WIDTH, RANK, seed=1)
+    tensors = {f"{name}.{a}": down, f"{name}.{b}": up}
+    torch.testing.assert_close(merged(tensors, "blocks.11.self_attn.q.weight"), up @ down)
+    assert not merged(tensors, "blocks.1.self_attn.q.weight").any()
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("blocks.0.attn2.to_out.0", "blocks.0.cross_attn.o"),
+        ("blocks.0.attn2.add_k_proj", "blocks.0.cross_attn.k_img"),
+        ("blocks.0.ffn.net.0.proj", "blocks.0.ffn.0"),
+        ("blocks.0.ffn.net.2", "blocks.0.ffn.2"),
+        ("condition_embedder.time_proj", "time_projection.1"),
+        ("condition_embedder.image_embedder.ff.net.0.proj", "img_emb.proj.1"),
+    ],
+)
+def test_diffusers_names_of_layers(theirs, ours):
+    rows, columns = SHAPES[f"{ours}.weight"]
+    down, up = random(RANK, columns), random(rows, RANK, seed=1)
+    tensors = {f"transformer.{theirs}.lora_A.weight": down, f"transformer.{theirs}.lora_B.weight": up}
+    torch.testing.assert_close(merged(tensors, f"{ours}.weight"), up @ down)
+
+
+def test_kohya_names_with_underscores_and_dots_in_them():
+    down, up = random(RANK, WIDTH), random(WIDTH, RANK, seed=1)
+    tensors = {
+        f"lora_unet_blocks_0_cross_attn_k_img.lora_{role}.weight": value for role, value in (("down", down), ("up", up))
+    }
+    torch.testing.assert_close(merged(tensors, "blocks.0.cross_attn.k_img.weight"), up @ down)
+
+
+def test_alpha_over_rank_and_the_users_weight_scale_the_change():
+    down, up = random(RANK, WIDTH), random(WIDTH, RANK, seed=1)
+    name = "lora_unet_blocks_0_self_attn_q"
+    tensors = {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up, f"{name}.alpha": torch.tensor(1.5)}
+    torch.testing.assert_close(merged(tensors, "blocks.0.self_attn.q.weight", 0.5), 0.5 * (1.5 / RANK) * (up @ down))
+
+
+def test_lightx2v_files_also_change_biases_norms_and_modulations():
+    tensors = {
+        "diffusion_model.blocks.0.self_attn.q.diff_b": random(WIDTH),
+        "diffusion_model.blocks.0.self_attn.norm_q.diff": random(WIDTH, seed=1),
+        "diffusion_model.blocks.0.norm3.diff": random(WIDTH, seed=2),
+        "diffusion_model.blocks.0.modulation.diff": random(1, 6, WIDTH, seed=3),
+        "diffusion_model.blocks.1.diff_m": random(1, 6, WIDTH, seed=4),
+        "diffusion_model.head.diff_m": random(1, 2, WIDTH, seed=5),
+        "diffusion_model.patch_embedding.diff": random(WIDTH, 4, 1, 2, 2, seed=6),
+    }
+    expected = (
+        "blocks.0.self_attn.q.bias",
+        "blocks.0.self_attn.norm_q.weight",
+        "blocks.0.norm3.weight",
+        "blocks.0.modulation",
+        "blocks.1.modulation",
+        "head.modulation",
+        "patch_embedding.weight",
+    )
+    for key, value in zip(expected, tensors.values(), strict=True):
+        torch.testing.assert_close(merged(tensors, key, 0.5), 0.5 * value)
+
+
+def test_convolutions_are_merged_in_their_own_shape():
+    down, up = random(RANK, 4, 1, 2, 2), random(WIDTH, RANK, 1, 1, 1, seed=1)
+    tensors = {"patch_embedding.lora_down.weight": down, "patch_embedding.lora_up.weight": up}
+    expected = (up.flatten(1) @ down.flatten(1)).reshape(WIDTH, 4, 1, 2, 2)
+    torch.testing.assert_close(merged(tensors, "patch_embedding.weight"), expected)
+
+
+def test_half_precision_weights_are_merged_in_full_precision():
+    down, up = 1e-3 * random(RANK, WIDTH), random(WIDTH, RANK, seed=1)
+    lora = read_lora(
+        {"blocks.0.ffn.0.lora_A.weight": down, "blocks.0.ffn.0.lora_B.weight": random(HIDDEN, RANK)}, SHAPES, PATH
+    )
+    assert lora.merge("blocks.0.ffn.0.weight", torch.ones(HIDDEN, WIDTH, dtype=torch.bfloat16)).dtype == torch.float32
+    assert lora.merge("blocks.0.ffn.2.weight", up.bfloat16()).dtype == torch.bfloat16
+
+
+# A file that is not what it should be.
+
+
+def test_keys_of_no_layer_here_are_named():
+    tensors = {"transformer.single_blocks.3.lora_A.weight": random(RANK, WIDTH), "blocks.0.ffn.0.strange": random(1)}
+    with pytest.raises(CheckpointError, match=r"2 of 2 keys that belong to no layer.*blocks.0.ffn.0.strange"):
+        read_lora(tensors, SHAPES, PATH)
+
+
+def test_a_half_without_its_partner_is_named():
+    with pytest.raises(CheckpointError, match=r"a lora_down of blocks.0.ffn.0 but no lora_up"):
+        read_lora({"blocks.0.ffn.0.lora_A.weight": random(RANK, WIDTH)}, SHAPES, PATH)
+
+
+@pytest.mark.parametrize(
+    ("down", "up"), [((RANK, 8), (WIDTH, RANK)), ((RANK, WIDTH), (8, RANK)), ((2, WIDTH), (WIDTH, 3))]
+)
+def test_shapes_of_another_model_are_named(down, up):
+    tensors = {"blocks.0.self_attn.q.lora_A.weight": random(*down), "blocks.0.self_attn.q.lora_B.weight": random(*up)}
+    with pytest.raises(CheckpointError, match=r"changes blocks.0.self_attn.q of shape \(12, 12\)"):
+        read_lora(tensors, SHAPES, PATH)
+
+
+def test_a_bias_of_another_size_is_named():
+    with pytest.raises(CheckpointError, match=r"blocks.0.self_attn.q.bias of shape \(12,\) by \(5,\)"):
+        read_lora({"blocks.0.self_attn.q.diff_b": random(5)}, SHAPES, PATH)
+
+
+def test_a_file_without_any_lora_is_refused():
+    with pytest.raises(CheckpointError, match="holds no LoRA"):
+        read_lora({}, SHAPES, PATH)

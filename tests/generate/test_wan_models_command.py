@@ -1,0 +1,113 @@
+"""`ex4d models`: what is here, whether it is whole, and how the rest gets here."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
+
+from backend.cli import main
+from backend.generate.wan.inventory import check_part, fetch_part
+from backend.generate.wan.published import PARTS, PublishedFile, PublishedPart, part
+from ex4d_core.shot import STEP_DISTILLED_LORA
+
+WAN_FOLDER = "Wan-AI/Wan2.1-I2V-14B-480P"
+
+
+@pytest.fixture
+def models(toy_models, tmp_path) -> Path:
+    return Path(shutil.copytree(toy_models, tmp_path / "models"))
+
+
+def models_command(folder: Path, *words: str) -> int:
+    return main(["models", *words, "--models", str(folder)])
+
+
+def test_the_list_says_what_is_here_and_what_it_may_be_used_for(models, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    (models / WAN_FOLDER / "Wan2.1_VAE.pth").unlink()
+    (models / WAN_FOLDER / "diffusion_pytorch_model-00002-of-00007.safetensors").unlink()
+    assert models_command(models, "list") == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
+    assert " yes " in lines["text_encoder"] or "files" in lines["text_encoder"]
+    assert " no " in lines["vae"] and "6 of 7 files" in lines["dit"]
+    assert all("Apache-2.0" in lines[entry.name] for entry in PARTS)
+    assert lines["folder:"].endswith(models.name)
+
+
+def test_loras_that_a_request_can_name_are_listed(models, capsys):
+    (models / "loras").mkdir()
+    (models / "loras" / "mine.safetensors").write_bytes(b"")
+    models_command(models, "list", "vae")
+    assert "LoRAs that --lora can name: mine" in capsys.readouterr().out
+
+
+def test_toy_models_are_not_the_published_ones_and_the_check_says_so(models, capsys):
+    assert models_command(models, "check", "vae", "dit") == 1
+    out = capsys.readouterr().out
+    assert "Wan2.1_VAE.pth is damaged or another file" in out and "published 507609880" in out
+    assert "keys and shapes are not those of the published model" in out
+    assert "no hash is known for it" in out
+
+
+def test_a_quick_check_reads_no_bytes(models, capsys):
+    assert models_command(models, "check", "vae", "--quick") == 1
+    out = capsys.readouterr().out
+    assert "damaged" not in out and "keys and shapes are not those" in out
+
+
+def test_missing_parts_are_wrong_unless_they_are_optional(models, capsys):
+    (models / "EX-4D" / "ex4d.ckpt").unlink()
+    assert models_command(models, "check", "--quick") == 1
+    out = capsys.readouterr().out
+    assert "ex4d models fetch ex4d" in out and "fetch fast" not in out
+    assert models_command(models, "check", "fast") == 1
+    assert "ex4d models fetch fast" in capsys.readouterr().out
+
+
+def test_bytes_are_compared_with_the_published_hash_and_with_the_hubs(tmp_path):
+    right = hashlib.sha256(b"weights").hexdigest()
+    wrong = "0" * 64
+    for number, (sha256, noted, verdict) in enumerate(
+        ((right, "", True), (wrong, "", False), ("", right, True), ("", wrong, False))
+    ):
+        folder = tmp_path / str(number)
+        (folder / "x").mkdir(parents=True)
+        (folder / "x" / "file.txt").write_bytes(b"weights")
+        (folder / "hashes.json").write_text(json.dumps({"x/file.txt": noted}))
+        entry = PublishedPart("thing", "", "", 0.0, (PublishedFile("some/where", "file.txt", "x", sha256),))
+        findings = list(check_part(folder, entry))
+        assert findings[0].right is verdict, (sha256, noted)
+
+
+def test_files_that_are_here_are_not_fetched_again(models, capsys):
+    assert models_command(models, "fetch", "vae", "ex4d") == 0
+    out = capsys.readouterr().out
+    assert "Wan2.1_VAE.pth" in out and "ex4d.ckpt" in out and "Apache-2.0" in out
+
+
+def test_without_a_network_the_file_and_its_place_are_named(tmp_path, capsys, monkeypatch):
+    """The hub's own switch for it; the message says where the file belongs."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert models_command(tmp_path / "models", "fetch", "vae") == 1
+    error = capsys.readouterr().err
+    assert "Wan2.1_VAE.pth could not be fetched" in error and "or put the file at" in error
+
+
+def test_a_disk_that_is_too_small_is_said_before_the_download(tmp_path):
+    huge = PublishedPart("huge", "", "", 1e9, (PublishedFile("some/where", "file", "x"),))
+    with pytest.raises(RuntimeError, match=r"huge needs .* GB free; set EX4D_MODELS"):
+        next(fetch_part(tmp_path, huge))
+
+
+def test_an_unknown_part_is_named(tmp_path, capsys):
+    assert models_command(tmp_path, "fetch", "everything") == 1
+    assert "there is no part 'everything'; there are: dit, text_encoder" in capsys.readouterr().err
+
+
+def test_the_fast_presets_lora_is_fetched_to_where_requests_find_it():
+    (file,) = part("fast").files
+    assert Path(file.path) == Path("loras") / f"{STEP_DISTILLED_LORA}.safetensors"
