@@ -177,13 +177,17 @@ def _retime(scene: bpy.types.Scene, strip: bpy.types.Strip, take: TakeStrip) -> 
     start, length = strip.frame_final_start, take.length_in(scene)
     # The effect is as long as what it is on, so that is made longer (a still at its end, which is not reached).
     strip.frame_final_end = start + length
-    modern = bpy.app.version >= (5, 0, 0)
+    # The arguments for what it is on and for its length were renamed in Blender 4.4 to 5.0, one after the other.
+    known = strips_of(scene).bl_rna.functions["new_effect"].parameters.keys()
+    extent = {"length": length} if "length" in known else {"frame_end": start + length}
+    source = {"input1": strip} if "input1" in known else {"seq1": strip}
     effect = strips_of(scene).new_effect(
         name=f"{take.label} speed",
         type="SPEED",
         channel=free_channel(scene, start, start + length),
         frame_start=start,
-        **({"length": length, "input1": strip} if modern else {"frame_end": start + length, "seq1": strip}),
+        **extent,
+        **source,
     )
     effect.speed_control = "MULTIPLY"
     effect.speed_factor = speed

@@ -1,0 +1,77 @@
+"""The five-minute walk-through in a Blender with a window: the zip installed as an artist does, the buttons pressed.
+
+`EX4D_BLENDER` names the Blender (a program that takes Blender's arguments and shows its window on a real or virtual
+screen). The pictures stay in the test's folder; look at them: is the next step obvious, is anything cut off?
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import build_addon
+
+ROOT = Path(__file__).resolve().parents[2]
+BLENDER = os.environ.get("EX4D_BLENDER")
+ADDON = "bl_ext.user_default.ex4d"
+pytestmark = [
+    pytest.mark.gui,
+    pytest.mark.skipif(not BLENDER, reason="needs a window: set EX4D_BLENDER to a Blender that can show one"),
+]
+
+
+def free_address() -> str:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return f"tcp://127.0.0.1:{one.getsockname()[1]}"
+
+
+@pytest.fixture
+def scene_package(tmp_path) -> Path:
+    folder = tmp_path / "scene"
+    command = [sys.executable, str(ROOT / "tests" / "blender" / "write_scene.py"), str(folder), "25", "256", "192"]
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    return folder
+
+
+@pytest.fixture
+def backend(tmp_path):
+    address = free_address()
+    command = [sys.executable, "-m", "backend.cli", "serve", "--address", address, "--device", "cpu"]
+    process = subprocess.Popen(
+        [*command, "--data", str(tmp_path / "data")], env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    yield address
+    process.terminate()
+    process.wait(30)
+
+
+def test_from_an_empty_file_to_two_versions_in_the_sequencer(tmp_path, backend, scene_package):
+    package = os.environ.get("EX4D_SCENE") or str(scene_package)
+    zip_file = build_addon.build(ROOT / "blender_addon", tmp_path / "ex4d.zip")
+    variables = {**os.environ, "BLENDER_USER_RESOURCES": str(tmp_path / "user"), "PYTHONPATH": ""}
+    install = ["--command", "extension", "install-file", "--repo", "user_default", "--enable", str(zip_file)]
+    subprocess.run([BLENDER, *install], check=True, env=variables, timeout=300)
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    script = str(Path(__file__).with_name("walk_through.py"))
+
+    subprocess.run(
+        [BLENDER, "--python", script, "--", ADDON, backend, package, str(pictures)],
+        check=True,
+        env=variables,
+        timeout=600,
+    )
+
+    result = json.loads((pictures / "result.json").read_text())
+    assert result["ended"] == "well", result["ended"]
+    assert [take[2:] for take in result["takes"]] == [["done", ""], ["done", ""]]
+    assert result["pictures"] == ["1_connected.png", "2_camera.png", "3_running.png", "4_takes.png"]
+    # An empty window's picture has a few thousand bytes, whatever its size.
+    assert all((pictures / name).stat().st_size > 100_000 for name in result["pictures"])

@@ -1,0 +1,140 @@
+"""Runs inside a Blender with a window: from an empty file to two takes in the sequencer, with a picture of each step.
+
+    blender --factory-startup --python walk_through.py -- ADD-ON ADDRESS PACKAGE FOLDER
+
+Every button is pressed as the panels do it, by its operator. FOLDER gets NAME.png for each step, and result.json, which
+says how it ended.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+import addon_utils
+import bpy
+
+addon, address, package, folder = sys.argv[sys.argv.index("--") + 1 :]
+FOLDER = Path(folder)
+PATIENCE_SECONDS = 180.0
+result: dict = {"pictures": []}
+
+
+def area(kind: str) -> bpy.types.Area:
+    return next(one for one in bpy.context.window_manager.windows[0].screen.areas if one.type == kind)
+
+
+def region(of: bpy.types.Area, kind: str) -> bpy.types.Region:
+    return next(one for one in of.regions if one.type == kind)
+
+
+def press(operator, in_area: str = "VIEW_3D", **settings) -> None:
+    where = area(in_area)
+    with bpy.context.temp_override(
+        window=bpy.context.window_manager.windows[0], area=where, region=region(where, "WINDOW")
+    ):
+        assert operator("EXEC_DEFAULT", **settings) == {"FINISHED"}, operator
+
+
+def picture(name: str) -> None:
+    path = FOLDER / f"{name}.png"
+    grab = shutil.which("import")  # ImageMagick's; Blender's own comes out black where Mesa draws in software
+    if grab and "DISPLAY" in os.environ:
+        subprocess.run([grab, "-window", "root", str(path)], check=True)
+    else:
+        with bpy.context.temp_override(window=bpy.context.window_manager.windows[0]):
+            bpy.ops.screen.screenshot(filepath=str(path))
+    result["pictures"].append(path.name)
+
+
+def set_up_window() -> None:
+    """A viewport with the EX-4D tab, and the sequencer where the properties were."""
+    viewport = area("VIEW_3D")
+    space = viewport.spaces.active
+    space.show_region_ui, space.show_region_toolbar = True, False
+    space.shading.type, space.shading.color_type, space.shading.light = "SOLID", "TEXTURE", "FLAT"
+    if any(one.type == "PROPERTIES" for one in bpy.context.window_manager.windows[0].screen.areas):
+        sequencer = area("PROPERTIES")
+        sequencer.type = "SEQUENCE_EDITOR"
+        sequencer.spaces.active.view_type = "SEQUENCER_PREVIEW"
+    region(viewport, "UI").active_panel_category = "EX-4D"
+
+
+def look_through_camera() -> None:
+    area("VIEW_3D").spaces.active.region_3d.view_perspective = "CAMERA"
+
+
+def steps() -> Iterator[float]:
+    """Each step yields how long Blender may draw before the next."""
+    scene = bpy.context.scene
+    region_ready = area("VIEW_3D")
+    region_ready.spaces.active.show_region_ui = True
+    yield 1.0
+    set_up_window()
+    yield 1.0
+    picture("1_connected")
+    press(bpy.ops.ex4d.import_scene, filepath=str(Path(package) / "manifest.json"))
+    press(bpy.ops.ex4d.add_camera, preset="orbit", other_way=True)
+    look_through_camera()
+    scene.frame_set((scene.frame_start + scene.frame_end) // 2)
+    yield 1.5
+    picture("2_camera")
+    press(bpy.ops.ex4d.add_camera, preset="crane", new_shot=True)
+    scene.ex4d_shot_index = 0
+    press(bpy.ops.ex4d.send_take)
+    yield from wait(lambda: scene.ex4d_takes[0].state == "running" and scene.ex4d_takes[0].progress > 0.2)
+    bring_takes_into_view()
+    yield 0.5
+    picture("3_running")
+    press(bpy.ops.ex4d.send_take)
+    yield from wait(lambda: all(take.state in ("done", "failed", "stopped") for take in scene.ex4d_takes))
+    result["takes"] = [[take.label, take.version, take.state, take.reason] for take in scene.ex4d_takes]
+    press(bpy.ops.ex4d.show_take, key=scene.ex4d_takes[1].key)
+    press(bpy.ops.sequencer.view_all, in_area="SEQUENCE_EDITOR")
+    bring_takes_into_view()
+    yield 2.0
+    picture("4_takes")
+
+
+def bring_takes_into_view() -> None:
+    viewport = area("VIEW_3D")
+    with bpy.context.temp_override(
+        window=bpy.context.window_manager.windows[0], area=viewport, region=region(viewport, "UI")
+    ):
+        bpy.ops.view2d.pan(deltax=0, deltay=-600)
+
+
+def wait(met) -> Iterator[float]:
+    waited = 0.0
+    while not met():
+        assert waited < PATIENCE_SECONDS, [(take.state, take.reason) for take in bpy.context.scene.ex4d_takes]
+        waited += 0.2
+        yield 0.2
+
+
+def run() -> float | None:
+    try:
+        return next(walk)
+    except StopIteration:
+        result["ended"] = "well"
+    except BaseException:  # whatever it is, the test has to hear of it, and Blender to end
+        result["ended"] = traceback.format_exc()
+    (FOLDER / "result.json").write_text(json.dumps(result))
+    bpy.ops.wm.quit_blender()
+    return None
+
+
+walk = steps()
+bpy.context.preferences.view.show_splash = False
+addon_utils.enable(addon, default_set=True)
+bpy.context.preferences.addons[addon].preferences.address = address
+for thing in list(bpy.data.objects):
+    bpy.data.objects.remove(thing)
+bpy.ops.wm.save_as_mainfile(filepath=str(FOLDER / "walk_through.blend"))
+bpy.app.timers.register(run, first_interval=2.0)
