@@ -16,6 +16,13 @@ from .cameras import panel as camera_panel
 from .connection import operators as connection_operators
 from .connection import panel as connection_panel
 from .connection import preferences, session
+from .coverage import drawing as coverage_drawing
+from .coverage import follow as coverage_follow
+from .coverage import panel as coverage_panel
+from .footage import follow as footage_follow
+from .footage import operators as footage_operators
+from .footage import panel as footage_panel
+from .footage import properties as footage_properties
 from .scenes import link as scene_link
 from .scenes import operators as scene_operators
 from .scenes import panel as scene_panel
@@ -23,6 +30,8 @@ from .takes import follow as take_follow
 from .takes import operators as take_operators
 from .takes import panel as take_panel
 from .takes import properties as take_properties
+from .views import follow as view_follow
+from .views import panel as view_panel
 
 # Registered from top to bottom, unregistered from bottom to top. A module may have CLASSES, `register` (called after
 # its classes exist) and `unregister` (called before they go).
@@ -40,6 +49,15 @@ MODULES: tuple[ModuleType, ...] = (
     take_follow,
     take_operators,
     take_panel,
+    coverage_panel,
+    coverage_follow,
+    coverage_drawing,
+    view_panel,
+    view_follow,
+    footage_properties,
+    footage_follow,
+    footage_operators,
+    footage_panel,
     saving,
 )
 
