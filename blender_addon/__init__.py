@@ -17,6 +17,13 @@ from .cameras import saved as camera_saved
 from .connection import local_backend, preferences, session
 from .connection import operators as connection_operators
 from .connection import panel as connection_panel
+from .coverage import drawing as coverage_drawing
+from .coverage import follow as coverage_follow
+from .coverage import panel as coverage_panel
+from .footage import follow as footage_follow
+from .footage import operators as footage_operators
+from .footage import panel as footage_panel
+from .footage import properties as footage_properties
 from .scenes import link as scene_link
 from .scenes import operators as scene_operators
 from .scenes import panel as scene_panel
@@ -30,6 +37,8 @@ from .takes import operators as take_operators
 from .takes import panel as take_panel
 from .takes import properties as take_properties
 from .takes import thumbnails as take_thumbnails
+from .views import follow as view_follow
+from .views import panel as view_panel
 
 # Registered from top to bottom, unregistered from bottom to top. A module may have CLASSES, `register` (called after
 # its classes exist) and `unregister` (called before they go).
@@ -55,6 +64,15 @@ MODULES: tuple[ModuleType, ...] = (
     take_panel,
     take_disk,
     sequencer_operators,
+    coverage_panel,
+    coverage_follow,
+    coverage_drawing,
+    view_panel,
+    view_follow,
+    footage_properties,
+    footage_follow,
+    footage_operators,
+    footage_panel,
     saving,
 )
 

@@ -26,6 +26,7 @@ def _path_owners() -> Iterator[bpy.types.PropertyGroup]:
             yield candidate.ex4d_scene
     for scene in bpy.data.scenes:
         yield from scene.ex4d_takes
+        yield from scene.ex4d_reconstructions
 
 
 @bpy.app.handlers.persistent

@@ -2,7 +2,8 @@
 
 Nothing here blocks and nothing runs in a thread: the owner calls `Client.poll` from a timer (Blender) or `Client.wait`
 in a loop (command line). Conversations are written as generators that yield requests and receive replies (see
-`ex4d_core.takes`); the client sends, resends after a lost connection, and resumes them. Requests are idempotent.
+`ex4d_core.jobs`); the client sends, resends after a lost connection, and resumes them. Requests are idempotent. A
+conversation with work of its own (hashing a long file) does it in pieces, and yields an empty list after each.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from ex4d_core.messages import (
     MAX_PICTURE_BYTES,
     REPLIES,
     Error,
+    GetCoverage,
     GetEvents,
     GetView,
     Hello,
@@ -128,6 +130,7 @@ class Client:
         self._socket = _connect(address, keys)
         self._pending: dict[int, _Pending] = {}
         self._unsent: deque[int] = deque()
+        self._working: deque[Task] = deque()
         self._next_id = 1
         self._heard = self._polled = time.monotonic()
         self._hello_at = 0.0
@@ -137,7 +140,11 @@ class Client:
         for pending in list(self._pending.values()):
             if pending.task and not pending.task.done:
                 self._end(pending.task, ClientError("the connection was closed"))
+        for task in self._working:
+            if not task.done:
+                self._end(task, ClientError("the connection was closed"))
         self._pending.clear()
+        self._working.clear()
         self._socket.close(linger=0)
 
     def start(self, conversation: Conversation[Result]) -> Task[Result]:
@@ -168,12 +175,20 @@ class Client:
                 break
             self._receive(parts)
             self._flush()
+        # Conversations with work of their own have the rest of the time, and one piece of it at least.
+        while self._working:
+            task = self._working.popleft()
+            if not task.done:
+                self._advance(task, [])
+            if time.monotonic() >= deadline:
+                break
+        self._flush()
 
     def wait(self, timeout: float = 0.1) -> None:
         """Sleep up to ``timeout`` seconds until something arrives, then handle it; for programs without a UI."""
         self._keep_alive()
         self._flush()
-        self._socket.poll(timeout * 1000)
+        self._socket.poll(0 if self._working else timeout * 1000)
         self.poll(budget=0.05)
 
     def ask(self, message: Message, timeout: float | None = None) -> Message:
@@ -311,6 +326,8 @@ class Client:
             return
         task._single = isinstance(asked, Message)
         task._waiting = [self._ask(message, task) for message in ([asked] if task._single else asked)]
+        if not task._waiting:
+            self._working.append(task)
 
     def _end(self, task: Task, error: Exception) -> None:
         task._conversation.close()
@@ -321,7 +338,7 @@ def _patience(message: Message) -> float:
     """Seconds after which a request without an answer is taken for lost."""
     if isinstance(message, GetEvents):
         return RESEND_SECONDS + message.wait
-    return VIEW_SECONDS if isinstance(message, GetView) else RESEND_SECONDS
+    return VIEW_SECONDS if isinstance(message, (GetView, GetCoverage)) else RESEND_SECONDS
 
 
 def _connect(address: str, keys: ClientKeys | None) -> zmq.Socket:

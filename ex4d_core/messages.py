@@ -249,6 +249,30 @@ class View(Message):
 
 
 @dataclass(frozen=True)
+class GetCoverage(Message):
+    """How much of each frame of a shot did the footage see? The newest wins, as with `GetView`.
+
+    Attributes:
+        request: a `ShotRequest` on the wire.
+    """
+
+    request: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Coverage(Message):
+    """For each frame of the shot, at a reduced resolution.
+
+    Attributes:
+        seen: share of the frame that the footage saw, 0 to 1.
+        view_angle: degrees between the directions from which the source camera and the new one look at the subject.
+    """
+
+    seen: list[float]
+    view_angle: list[float]
+
+
+@dataclass(frozen=True)
 class Error(Message):
     """A request that could not be served.
 
@@ -264,7 +288,8 @@ class Error(Message):
 
 
 REQUESTS = {
-    kind.__name__: kind for kind in (Hello, BlobStatus, PutBlob, GetBlob, Submit, Cancel, ListJobs, GetEvents, GetView)
+    kind.__name__: kind
+    for kind in (Hello, BlobStatus, PutBlob, GetBlob, Submit, Cancel, ListJobs, GetEvents, GetView, GetCoverage)
 }
 REPLIES = {
     kind.__name__: kind
@@ -278,6 +303,7 @@ REPLIES = {
         EventsReply,
         StatusReply,
         View,
+        Coverage,
         Error,
     )
 }

@@ -327,7 +327,7 @@ class SceneWriter:
         data = SceneManifest(**fields).to_json()
         SceneManifest.from_json(data)
         (self.partial / MANIFEST).write_bytes(data)
-        _replace_folder(self.partial, self.folder)
+        move_package(self.partial, self.folder)
         return Scene.open(self.folder)
 
 
@@ -349,8 +349,12 @@ def _require_ours(folder: Path) -> None:
         raise SceneError(f"{folder} holds something else ({min(strange)}); choose another folder, or move it away")
 
 
-def _replace_folder(new: Path, target: Path) -> None:
-    """Move ``new`` to ``target``; an older package there is replaced."""
+def move_package(new: Path, target: Path) -> None:
+    """Move the package in ``new`` to ``target``, where an older package is replaced.
+
+    Raises:
+        SceneError: there is something else at ``target``.
+    """
     _require_ours(target)
     if not target.exists():
         os.replace(new, target)

@@ -16,8 +16,8 @@ from ex4d_core.cameras import CameraError
 from ex4d_core.client import ClientError, RequestRefused
 from ex4d_core.scene import SceneError
 from ex4d_core.shot import RequestError
-from ex4d_core.takes import TransferError
 from ex4d_core.trajectories import TrajectoryError
+from ex4d_core.transfers import TransferError
 
 EXPECTED_ERRORS = (
     CameraError,

@@ -62,7 +62,8 @@ def print_jobs(jobs: list) -> None:
 def _fetch(job: str, folder: Path, bar):
     """Every finished frame and file of a job into a folder; returns how many."""
     from ex4d_core.messages import GetEvents
-    from ex4d_core.takes import TAKE_FILES, fetch_blob, frame_file_name
+    from ex4d_core.takes import TAKE_FILES, frame_file_name
+    from ex4d_core.transfers import fetch_blob
 
     folder.mkdir(parents=True, exist_ok=True)
     fetched, after = 0, 0

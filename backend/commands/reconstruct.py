@@ -54,9 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from backend.depth import ASSUMED_FOV_NOTE, DepthFiles, intrinsics_from
+    from backend.depth import DepthFiles
     from backend.media import probe
-    from backend.reconstruct import reconstruct
+    from backend.reconstruct import choose_lens, reconstruct
     from ex4d_core.shot import RequestError
 
     if (options.footage is None) == (options.input_video is None):
@@ -78,19 +78,14 @@ def run(options: argparse.Namespace) -> int:
         options.depth, scale=options.depth_scale, inverse=options.inverse_depth, invalid=options.invalid_depth
     )
     depth = files.estimate(footage)
-    lens_given = any(value is not None for value in (options.fov, options.focal_mm, options.focal_px))
-    if depth.intrinsics is not None and not lens_given:
-        intrinsics, origin = depth.intrinsics, "the depth file"
-    else:
-        intrinsics = intrinsics_from(
-            footage.width,
-            footage.height,
-            fov_degrees=options.fov,
-            focal_mm=options.focal_mm,
-            sensor_mm=options.sensor_mm,
-            focal_px=options.focal_px,
-        )
-        origin = "the user" if lens_given else ASSUMED_FOV_NOTE
+    intrinsics, origin = choose_lens(
+        footage,
+        depth,
+        fov_degrees=options.fov,
+        focal_mm=options.focal_mm,
+        sensor_mm=options.sensor_mm,
+        focal_px=options.focal_px,
+    )
     with progress_bar() as bar:
         task = bar.add_task("reconstruct", total=footage.frames)
         scene = reconstruct(

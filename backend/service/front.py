@@ -21,7 +21,7 @@ from backend.service.blob_store import BlobStore
 from backend.service.job_store import JobStore
 from backend.service.refusal import Refusal
 from backend.service.uploads import Answer, Uploads
-from backend.service.views import Views, Wish
+from backend.service.views import Views
 from backend.service.workers import Workers
 from ex4d_core import __version__
 from ex4d_core.messages import (
@@ -37,6 +37,7 @@ from ex4d_core.messages import (
     Cancel,
     EventsReply,
     GetBlob,
+    GetCoverage,
     GetEvents,
     GetView,
     Hello,
@@ -53,6 +54,7 @@ from ex4d_core.messages import (
     decode,
     encode,
 )
+from ex4d_core.reconstruction import ReconstructionRequest, request_from_wire
 from ex4d_core.scene import MAX_MANIFEST_BYTES, RENDER_FILES, SceneError, SceneManifest, is_sha256
 from ex4d_core.shot import RequestError, ShotRequest
 
@@ -164,6 +166,9 @@ class Front:
                 self._get_events(message, answer, client)
             elif isinstance(message, GetView):
                 self._get_view(message, answer, client, request_id)
+            elif isinstance(message, GetCoverage):
+                request, _ = self._request(message.request)
+                self._views.ask_coverage(client, request_id, request, answer)
             else:
                 self._handlers[type(message)](message, answer)
         except ProtocolError as error:
@@ -224,14 +229,13 @@ class Front:
             raise Refusal("bad-request", f"a key has 1 to {_MAX_KEY} characters, not {len(message.key)}")
         job = self._store.job_of_key(message.key)
         if job is None:
-            request, manifest = self._request(message.request)
-            needs = [request.scene, *(manifest.files[part].sha256 for part in RENDER_FILES)]
+            request, needs = self._job_request(message.request)
             for sha256 in needs:
                 self._blobs.touch(sha256)
             if self._store.unfinished() >= _MAX_UNFINISHED:
                 raise Refusal("bad-request", f"{_MAX_UNFINISHED} jobs are waiting already; cancel some, or wait")
             job = self._store.submit(message.key, request, needs)
-            log.info("job %s submitted: %r, %d frames", job, request.label, len(request.camera))
+            log.info("job %s submitted: %s, %r", job, request.engine, request.label)
             self.workers.wake()
         answer(Submitted(job))
 
@@ -241,7 +245,24 @@ class Front:
             raise Refusal("bad-request", f"a view has a camera of 1 frame, not {len(request.camera)}; submit a shot")
         if max(request.camera.width, request.camera.height) > _MAX_VIEW_SIDE:
             raise Refusal("bad-request", f"a view may be {_MAX_VIEW_SIDE} pixels wide and high; submit a shot")
-        self._views.ask(Wish(client, request_id, message.request, answer))
+        self._views.ask(client, request_id, request, answer)
+
+    def _job_request(self, values: dict[str, Any]) -> tuple[ShotRequest | ReconstructionRequest, list[str]]:
+        """A checked request of either kind, and the hashes of all that it needs, which is here."""
+        if "kind" not in values:
+            request, manifest = self._request(values)
+            return request, [request.scene, *(manifest.files[part].sha256 for part in RENDER_FILES)]
+        try:
+            request = request_from_wire(values)
+        except RequestError as error:
+            raise Refusal("bad-request", str(error)) from error
+        for file in request.files:
+            size = self._blobs.size(file.sha256)
+            if size is None:
+                raise Refusal("unknown-blob", f"{file.label!r} is not here; send it", {"missing": [file.sha256]})
+            if size != file.size:
+                raise Refusal("bad-request", f"{file.label!r} has {size} bytes, the request says {file.size}")
+        return request, [file.sha256 for file in request.files]
 
     def _request(self, values: dict[str, Any]) -> tuple[ShotRequest, SceneManifest]:
         """A checked request, and the manifest of its scene, whose files are all here."""

@@ -19,6 +19,7 @@ import msgpack
 
 from backend.service.settings import ServiceError
 from ex4d_core.messages import FINAL_STATES, MAX_EVENTS, MAX_JOBS, JobEvent, JobStatus
+from ex4d_core.reconstruction import ReconstructionRequest, request_from_wire
 from ex4d_core.shot import ShotRequest
 
 # Marks the file as ours ("EX4D"), so that another program's database is never touched.
@@ -87,7 +88,7 @@ class ClaimedJob:
 
     job: str
     claim: str
-    request: ShotRequest
+    request: ShotRequest | ReconstructionRequest
 
 
 class JobStore:
@@ -145,7 +146,7 @@ class JobStore:
 
     # What clients ask for.
 
-    def submit(self, key: str, request: ShotRequest, needs: Sequence[str]) -> str:
+    def submit(self, key: str, request: ShotRequest | ReconstructionRequest, needs: Sequence[str]) -> str:
         """Queue a job; it is on disk when this returns.
 
         Args:
@@ -222,7 +223,7 @@ class JobStore:
             self._db.execute(
                 "UPDATE jobs SET claim = ?, worker = ?, attempt = attempt + 1 WHERE id = ?", (claim, worker, job)
             )
-        return ClaimedJob(job, claim, ShotRequest.from_wire(msgpack.unpackb(request)))
+        return ClaimedJob(job, claim, request_from_wire(msgpack.unpackb(request)))
 
     def set_progress(self, claimed: ClaimedJob, stage: str, done: int, total: int) -> None:
         # Progress may be lost with the power; it is not worth waiting for the disk.

@@ -1,4 +1,4 @@
-"""The viewer process: one camera, one frame, at once. It serves views while the workers generate.
+"""The viewer process: one camera, one frame, at once; or the coverage of a few. It serves while the workers generate.
 
 Started by `backend.service.views` when the first view is asked for. Requests come on standard input and pictures
 leave on standard output, as `backend.service.processes` writes messages; the end of standard input ends it.
@@ -14,6 +14,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+from backend.coverage import shot_coverage, to_wire
 from backend.generate import PreviewEngine
 from backend.media.jpeg import jpeg_bytes
 from backend.render import render_shot
@@ -36,6 +37,13 @@ class Viewer:
         self._blobs = blobs
         self._device = device
         self._scenes: OrderedDict[str, Scene] = OrderedDict()
+
+    def make(self, wish: dict[str, Any]) -> dict[str, Any]:
+        """Whatever `backend.service.views` asks for."""
+        if "coverage" in wish:
+            request = ShotRequest.from_wire(wish["coverage"])
+            return dict(to_wire(shot_coverage(self._scene(request.scene), request, device=self._device)))
+        return self.view(ShotRequest.from_wire(wish["view"]))
 
     def view(self, request: ShotRequest) -> dict[str, Any]:
         """The picture, as `ex4d_core.messages.View` has it."""
@@ -70,7 +78,7 @@ def main() -> None:
     viewer = Viewer(BlobStore(Path(arguments.data)), arguments.device)
     while (message := read_message(sys.stdin.buffer)) is not None:
         try:
-            write_message(output, viewer.view(ShotRequest.from_wire(message)))
+            write_message(output, viewer.make(message))
         # Rendering may raise anything, and the next view may well be fine.
         except Exception as error:
             log.exception("a view could not be made")

@@ -1,7 +1,8 @@
-"""Views as the front sees them: one viewer process, started when it is needed, and the newest wish of each client.
+"""Views and coverage as the front sees them: one viewer process, and the newest wish of each kind of each client.
 
-See `backend.service.viewer` for the process. It is apart from the workers so that an artist who drags a keyframe sees
-the new view at once, whatever is being generated.
+See `backend.service.viewer` for the process. The coverage of a shot is made in pieces, so that a view never waits for
+more than one of them, and a newer wish ends an older one in the middle. The process is apart from the workers so that
+an artist who drags a keyframe sees what comes of it at once, whatever is being generated.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import subprocess
 import threading
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -21,7 +22,8 @@ from backend.service.processes import read_message, start_process, write_message
 from backend.service.refusal import Refusal
 from backend.service.settings import ServiceSettings
 from backend.service.uploads import Answer
-from ex4d_core.messages import View
+from ex4d_core.messages import Coverage, Message, View
+from ex4d_core.shot import ShotRequest
 
 log = logging.getLogger(__name__)
 
@@ -30,18 +32,41 @@ _PATIENCE_SECONDS = 120.0
 _FOREVER_SECONDS = 3600.0
 
 
-@dataclass(frozen=True)
-class Wish:
-    """A client's request for a view: its id there, the request as on the wire, and how to answer it."""
+# Frames of coverage at a time: about as long as one view of full size takes.
+_PIECE = 8
+
+
+@dataclass
+class _Wish:
+    """What a client wishes to see; ``coverage`` is None for a view, else what is known of it so far."""
 
     client: bytes
     request_id: int
-    request: dict[str, Any]
+    request: ShotRequest
     answer: Answer
+    coverage: dict[str, list[float]] | None = None
 
-    def is_again(self, other: Wish) -> bool:
-        """Whether this is the same request, sent once more."""
-        return (self.client, self.request_id) == (other.client, other.request_id)
+    @property
+    def key(self) -> tuple[bytes, bool]:
+        """Of two wishes of one key the newer one counts."""
+        return self.client, self.coverage is None
+
+    def piece(self) -> dict[str, Any]:
+        """What the viewer is asked next."""
+        if self.coverage is None:
+            return {"view": self.request.to_wire()}
+        start = len(self.coverage["seen"])
+        camera = self.request.camera.frames(start, start + _PIECE)
+        part = replace(self.request, camera=camera, first_frame=self.request.first_frame + start)
+        return {"coverage": part.to_wire()}
+
+    def take(self, made: dict[str, Any]) -> Message | None:
+        """The answer, once the viewer's last piece is there."""
+        if self.coverage is None:
+            return View(**made)
+        for name, values in made.items():
+            self.coverage[name] += values
+        return Coverage(**self.coverage) if len(self.coverage["seen"]) >= len(self.request.camera) else None
 
 
 class Views:
@@ -51,18 +76,26 @@ class Views:
         self._settings = settings
         self._inbox = inbox
         self._process: subprocess.Popen | None = None
-        self._waiting: OrderedDict[bytes, Wish] = OrderedDict()
-        self._current: Wish | None = None
+        self._waiting: OrderedDict[tuple[bytes, bool], _Wish] = OrderedDict()
+        self._current: _Wish | None = None
         self._since = 0.0
 
-    def ask(self, wish: Wish) -> None:
+    def ask(self, client: bytes, request_id: int, request: ShotRequest, answer: Answer) -> None:
         """Have a view made; an earlier wish of this client that still waits is dropped."""
-        if self._current and self._current.is_again(wish):
-            return  # a client asks again when an answer takes long; this one is on its way
-        superseded = self._waiting.pop(wish.client, None)
-        if superseded and not superseded.is_again(wish):
-            superseded.answer(Refusal("superseded", "a newer view was asked for").message())
-        self._waiting[wish.client] = wish
+        self._wish(_Wish(client, request_id, request, answer))
+
+    def ask_coverage(self, client: bytes, request_id: int, request: ShotRequest, answer: Answer) -> None:
+        """Have a shot's coverage made; an earlier wish for coverage of this client is dropped, even half made."""
+        self._wish(_Wish(client, request_id, request, answer, {"seen": [], "view_angle": []}))
+
+    def _wish(self, wish: _Wish) -> None:
+        known = [one for one in (self._current, self._waiting.get(wish.key)) if one is not None]
+        if any((one.key, one.request_id) == (wish.key, wish.request_id) for one in known):
+            return  # the client lost patience and asked the same again; it is being made
+        superseded = self._waiting.pop(wish.key, None)
+        if superseded:
+            _supersede(superseded)
+        self._waiting[wish.key] = wish
         self._next()
 
     def tick(self) -> float:
@@ -89,7 +122,7 @@ class Views:
         self._since = time.monotonic()
         # A dead viewer cannot be written to; its end is on the way to us.
         with contextlib.suppress(OSError):
-            write_message(self._process.stdin, self._current.request)
+            write_message(self._process.stdin, self._current.piece())
 
     def _start(self) -> None:
         options = {"data": str(self._settings.data), "device": self._settings.devices[0]}
@@ -107,7 +140,17 @@ class Views:
 
     def _made(self, message: dict[str, Any]) -> None:
         error = message.get("error")
-        self._answer(View(**message) if error is None else Refusal("bad-request", error).message())
+        if error is not None:
+            self._answer(Refusal("bad-request", error).message())
+        elif (reply := self._current.take(message)) is not None:
+            self._answer(reply)
+        else:
+            unfinished, self._current = self._current, None
+            if unfinished.key in self._waiting:
+                _supersede(unfinished)
+            else:
+                self._waiting[unfinished.key] = unfinished
+            self._next()
 
     def _ended(self, process: subprocess.Popen) -> None:
         process.stdin.close()
@@ -118,7 +161,11 @@ class Views:
             text = "the viewer stopped in the middle of this view; ask again, or see logs/viewer.log of the backend"
             self._answer(Refusal("internal", text).message())
 
-    def _answer(self, message) -> None:
+    def _answer(self, message: Message) -> None:
         wish, self._current = self._current, None
         wish.answer(message)
         self._next()
+
+
+def _supersede(wish: _Wish) -> None:
+    wish.answer(Refusal("superseded", "a newer view was asked for").message())

@@ -30,6 +30,7 @@ from typing import BinaryIO
 from backend.service.blob_store import FULL_DISK_ERRORS, BlobStore, full_disk_text
 from backend.service.job_store import ClaimedJob, ClaimLost, JobStore
 from backend.service.settings import ServiceSettings
+from ex4d_core.reconstruction import ReconstructionRequest
 from ex4d_core.scene import MAX_MANIFEST_BYTES, RENDER_FILES, Scene, SceneError, SceneManifest
 
 log = logging.getLogger("backend.service.worker")
@@ -121,7 +122,14 @@ def run_job(
     folder.mkdir(parents=True)
     sink = JobSink(store, blobs, claimed, pipe)
     try:
-        runner(open_scene(blobs, claimed.request.scene), claimed.request, device=device, sink=sink, work_folder=folder)
+        if isinstance(claimed.request, ReconstructionRequest):
+            # Imported only now, since a worker for shots alone does without torch and decoders.
+            from backend.service.reconstruction import make_scene
+
+            make_scene(claimed.request, blobs, sink, folder)
+        else:
+            scene = open_scene(blobs, claimed.request.scene)
+            runner(scene, claimed.request, device=device, sink=sink, work_folder=folder)
         store.finish(claimed)
     except ClaimLost as lost:
         log.info("%s; dropped", lost)
@@ -162,7 +170,7 @@ def work(settings: ServiceSettings, name: str, pipe: Pipe) -> None:
             wake.wait()
             continue
         pipe.say("claimed", claimed.job)
-        log.info("job %s, %r: %d frames", claimed.job, claimed.request.label, len(claimed.request.camera))
+        log.info("job %s: %s, %r", claimed.job, claimed.request.engine, claimed.request.label)
         run_job(claimed, runner, store, blobs, pipe, device, settings.data / "work" / name / claimed.claim)
         pipe.say("ended", claimed.job)
 

@@ -1,0 +1,106 @@
+"""A reconstruction job in a worker: the files that a client sent, laid out by names of our own, to a scene package.
+
+Every file of the package becomes a blob under its own hash, so that takes of the scene upload nothing of it again; the
+manifest is announced last.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+from backend.depth import DepthClip, DepthError, DepthFiles, IntrinsicsError
+from backend.media import FootageInfo, MediaError, probe
+from backend.reconstruct import choose_lens, reconstruct
+from backend.service.blob_store import BlobStore
+from backend.shot import TakeSink
+from ex4d_core.reconstruction import DepthRequest, ReconstructionRequest, SourceFile
+from ex4d_core.scene import FILE_NAMES, MANIFEST
+
+STAGE = "reconstruct"
+
+
+class ReconstructionError(ValueError):
+    """The files that were sent do not make a scene; the text speaks of them by their labels."""
+
+
+def make_scene(request: ReconstructionRequest, blobs: BlobStore, sink: TakeSink, work_folder: Path) -> None:
+    """Reconstruct and announce every file of the package.
+
+    Args:
+        work_folder: an existing folder, in the file system of the blobs.
+
+    Raises:
+        ReconstructionError: footage or depth cannot be used.
+    """
+    inputs = work_folder / "sent"
+    try:
+        footage_path = _lay_out(request.footage, blobs, inputs / "footage", alone=request.is_video)
+        footage = probe(footage_path, fps=Fraction(*request.fps) if request.fps else None)
+        depth = _depth(request.depth, blobs, inputs / "depth", footage)
+        intrinsics, lens = choose_lens(footage, depth, fov_degrees=request.fov_degrees)
+        scene = reconstruct(
+            footage,
+            depth,
+            intrinsics,
+            work_folder / "scene",
+            name=request.name,
+            convention=request.convention,
+            provenance={"footage": request.footage[0].label, "focal length": lens},
+            progress=lambda done, total: sink.progress(STAGE, done, total),
+        )
+    except (MediaError, DepthError, IntrinsicsError) as error:
+        # Our own paths tell the artist nothing; the labels do.
+        text = str(error)
+        for place, label in _places(request, inputs).items():
+            text = text.replace(place, label)
+        raise ReconstructionError(text) from error
+    for part in scene.manifest.files:
+        sink.file(FILE_NAMES[part], scene.path(part))
+    sink.file(MANIFEST, work_folder / "scene" / MANIFEST)
+
+
+def _depth(request: DepthRequest, blobs: BlobStore, folder: Path, footage: FootageInfo) -> DepthClip:
+    if request.layout == "estimator":
+        raise ReconstructionError(
+            f"the depth estimator {request.estimator!r} is not installed on this backend, and no other one is; give "
+            "the depth as files (.npz, .npy, EXR or 16-bit PNG for each frame)"
+        )
+    path = _lay_out(request.files, blobs, folder, alone=request.layout == "array")
+    return DepthFiles(path, scale=request.scale, inverse=request.inverse, invalid=request.invalid).estimate(footage)
+
+
+def _lay_out(files: Sequence[SourceFile], blobs: BlobStore, folder: Path, *, alone: bool) -> Path:
+    """Give blobs the names that readers expect; returns the file, or the folder of several."""
+    folder.mkdir(parents=True)
+    for number, file in enumerate(files):
+        blobs.touch(file.sha256)
+        # `SourceFile` promises a name that is a hash, and the request a suffix out of a list of ours.
+        _same_file(blobs.path(file.sha256), folder / _own_name(number, file))
+    return folder / _own_name(0, files[0]) if alone else folder
+
+
+def _own_name(number: int, file: SourceFile) -> str:
+    return f"{number + 1:06d}{file.suffix}"
+
+
+def _same_file(blob: Path, name: Path) -> None:
+    try:
+        os.link(blob, name)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(blob, name)
+
+
+def _places(request: ReconstructionRequest, inputs: Path) -> dict[str, str]:
+    """What to call our own paths, longer ones first."""
+    places = {}
+    for name, files in (("footage", request.footage), ("depth", request.depth.files)):
+        for number, file in enumerate(files):
+            places[str(inputs / name / _own_name(number, file))] = file.label
+        for number, file in enumerate(files):
+            places[_own_name(number, file)] = file.label
+        places[str(inputs / name)] = name
+    return places

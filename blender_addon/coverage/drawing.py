@@ -1,0 +1,66 @@
+"""The coverage strip: a thin band along the timeline, below its frame numbers, coloured by what the footage saw."""
+
+from __future__ import annotations
+
+import bpy
+import gpu
+import numpy as np
+from gpu_extras.batch import batch_for_shader
+
+from . import follow
+
+# In pixels of an interface at scale 1: Blender's band of frame numbers, and ours below it.
+_SCRUB_HEIGHT, _STRIP_HEIGHT = 23, 6
+_WELL, _HALF, _LITTLE = (0.20, 0.72, 0.35), (0.95, 0.75, 0.15), (0.90, 0.20, 0.20)
+_SPACES = ("SpaceDopeSheetEditor", "SpaceGraphEditor")
+
+_handlers: list[tuple[type, object]] = []
+
+
+def colors_of(seen: np.ndarray) -> np.ndarray:
+    """(T, 4) float32: green where all was seen, yellow on the way, red from `follow.LITTLE_KNOWN` down."""
+    share = np.clip((seen - follow.LITTLE_KNOWN) / (1.0 - follow.LITTLE_KNOWN), 0.0, 1.0)
+    table = np.array([_LITTLE, _HALF, _WELL], dtype=np.float32)
+    colors = np.ones((len(seen), 4), dtype=np.float32)
+    for channel in range(3):
+        colors[:, channel] = np.interp(share, [0.0, 0.5, 1.0], table[:, channel])
+    return colors
+
+
+def _draw() -> None:
+    shown, context = follow.shown, bpy.context
+    if shown is None or not context.scene.ex4d_coverage.live:
+        return
+    region, scale = context.region, context.preferences.system.ui_scale
+    # Two frames far apart, since the answer comes in whole pixels.
+    zero, far = (region.view2d.view_to_region(frame, 0.0, clip=False)[0] for frame in (0.0, 1000.0))
+    frames = shown.frame_start + np.arange(len(shown.seen) + 1) - 0.5
+    edges = zero + frames * (far - zero) / 1000.0
+    top = region.height - _SCRUB_HEIGHT * scale
+    bottom = top - _STRIP_HEIGHT * scale
+    left, right = edges[:-1], edges[1:]
+    corners = [(left, bottom), (right, bottom), (right, top), (left, bottom), (right, top), (left, top)]
+    positions = np.stack([np.stack([x, np.full_like(x, y)], axis=1) for x, y in corners], axis=1)
+    shader = gpu.shader.from_builtin("FLAT_COLOR")
+    batch = batch_for_shader(
+        shader,
+        "TRIS",
+        {"pos": positions.reshape(-1, 2).astype(np.float32), "color": np.repeat(colors_of(shown.seen), 6, axis=0)},
+    )
+    gpu.state.blend_set("ALPHA")
+    batch.draw(shader)
+    gpu.state.blend_set("NONE")
+
+
+def register() -> None:
+    if bpy.app.background:
+        return  # nothing is drawn there
+    for name in _SPACES:
+        space = getattr(bpy.types, name)
+        _handlers.append((space, space.draw_handler_add(_draw, (), "WINDOW", "POST_PIXEL")))
+
+
+def unregister() -> None:
+    while _handlers:
+        space, handler = _handlers.pop()
+        space.draw_handler_remove(handler, "WINDOW")

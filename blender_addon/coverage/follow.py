@@ -1,0 +1,258 @@
+"""Coverage of the current shot, kept fresh: edits make it stale, ticks rebuild the camera path and ask the backend.
+
+What is known lives in `shown`, and not in the .blend: it is asked for again in a moment.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+
+import bpy
+import numpy as np
+
+from ex4d_core.cameras import CameraError, CameraPath
+from ex4d_core.client import Task
+from ex4d_core.messages import Coverage, GetCoverage
+from ex4d_core.scene import Scene, SceneError
+from ex4d_core.shot import RenderSettings, RequestError, ShotRequest
+from ex4d_core.transfers import ask_about
+
+from ..cameras.sampling import sample_camera
+from ..connection.session import session
+from ..scenes.link import active_scene_object, is_scene_object, open_scene
+from ..takes.shots import shot_range
+from .path import is_keyframed_only, path_in_slices
+
+# Below this share of a frame seen, most of the picture is invented.
+LITTLE_KNOWN = 0.5
+# From here on aside, surfaces that the footage saw edge-on make up much of the picture.
+FAR_ASIDE_DEGREES = 60.0
+# The backend is asked at most this often while keyframes are dragged.
+ASK_SECONDS = 0.3
+# Of each tick, for evaluating curves.
+_SLICE_SECONDS = 0.001
+
+
+@dataclass(frozen=True)
+class ShownCoverage:
+    """What is known of a shot.
+
+    Attributes:
+        frame_start: Blender frame of the first value.
+        seen: (T,) share of each frame that the footage saw.
+        view_angle: (T,) degrees from the source camera.
+    """
+
+    camera: str
+    frame_start: int
+    seen: np.ndarray
+    view_angle: np.ndarray
+
+    @property
+    def warning(self) -> str:
+        """Where little is known, for people; "" where all is well."""
+        little = np.flatnonzero(self.seen < LITTLE_KNOWN)
+        if len(little):
+            return f"Less than {LITTLE_KNOWN:.0%} seen from frame {self.frame_start + little[0]} on: mostly invented"
+        aside = np.flatnonzero(self.view_angle > FAR_ASIDE_DEGREES)
+        if len(aside):
+            return f"More than {FAR_ASIDE_DEGREES:.0f}° aside from frame {self.frame_start + aside[0]} on"
+        return ""
+
+
+@dataclass
+class _Work:
+    """Attributes:
+    stale: whether something changed since the path was last read.
+    reading: the path that is being read, or None.
+    asked: camera path and frame of the newest question.
+    """
+
+    stale: bool = True
+    signature: tuple = ()
+    reading: Generator[None, None, CameraPath] | None = None
+    begun: float = 0.0
+    frame_start: int = 0
+    first_frame: int = 0
+    camera: str = ""
+    package: Scene | None = None
+    asked: ShotRequest | None = None
+    task: Task[Coverage] | None = None
+
+
+shown: ShownCoverage | None = None
+problem = ""
+_work = _Work()
+
+
+def refresh(context: bpy.types.Context) -> None:
+    """Read the camera of any rig by changing frames, and ask.
+
+    Raises:
+        SceneError, CameraError, RequestError: there is no shot that could be asked about.
+        NotConnectedError: the preferences allow no connection.
+    """
+    scene_object, camera = shot_objects(context)
+    if scene_object is None or camera is None:
+        raise RequestError("the shot has no scene or no camera; import a scene and add a camera move")
+    _begin(context.scene, scene_object, camera)
+    _ask(sample_camera(camera, scene_object, *shot_range(context.scene, scene_object)))
+
+
+def shot_objects(context: bpy.types.Context) -> tuple[bpy.types.Object | None, bpy.types.Object | None]:
+    """Scene object and camera of the shot that is being made."""
+    shot = context.scene.ex4d_shot
+    chosen = shot.scene_object if is_scene_object(shot.scene_object) else active_scene_object(context)
+    return chosen, shot.camera or context.scene.camera
+
+
+def follow_all() -> None:
+    """One step of whatever is due; the session calls it once per tick."""
+    _take_answer()
+    scene = bpy.context.scene
+    if scene is None or not scene.ex4d_coverage.live or not session().connected:
+        return
+    if _work.reading is not None:
+        _read_on()
+        return
+    if time.monotonic() - _work.begun < ASK_SECONDS:
+        return
+    scene_object, camera = shot_objects(bpy.context)
+    if scene_object is None or camera is None:
+        return
+    render = scene.render
+    signature = (
+        scene_object.ex4d_scene.digest,
+        camera.name_full,
+        shot_range(scene, scene_object),
+        render.resolution_x,
+        render.resolution_y,
+        render.resolution_percentage,
+        session().client is None,
+    )
+    if signature != _work.signature:
+        _work.signature, _work.stale = signature, True
+    if not _work.stale:
+        return
+    _work.stale = False
+    if not is_keyframed_only(camera, scene_object):
+        _tell("This camera has a rig: press Refresh after changes")
+        return
+    try:
+        _begin(scene, scene_object, camera)
+        _work.reading = path_in_slices(camera, scene_object, *shot_range(scene, scene_object))
+    except SceneError as error:
+        _tell(str(error))
+
+
+def _begin(scene: bpy.types.Scene, scene_object: bpy.types.Object, camera: bpy.types.Object) -> None:
+    if _work.package is None or _work.package.digest != scene_object.ex4d_scene.digest:
+        _work.package = open_scene(scene_object)
+    _work.begun = time.monotonic()
+    _work.camera = camera.name
+    _work.frame_start = shot_range(scene, scene_object)[0]
+    _work.first_frame = _work.frame_start - scene_object.ex4d_scene.frame_start
+
+
+def _read_on() -> None:
+    deadline = time.perf_counter() + _SLICE_SECONDS
+    try:
+        while time.perf_counter() < deadline:
+            next(_work.reading)
+    except StopIteration as end:
+        _work.reading = None
+        try:
+            _ask(end.value)
+        except RequestError as error:
+            _tell(str(error))
+    except (CameraError, ReferenceError) as error:  # the camera was deleted meanwhile, or is no perspective one
+        _work.reading = None
+        _tell(str(error))
+
+
+def _ask(path: CameraPath) -> None:
+    package = _work.package
+    if _work.first_frame < 0:
+        raise RequestError("the shot starts before the footage; move its first frame")
+    request = ShotRequest(
+        package.digest, path, _work.first_frame, RenderSettings(convention=package.manifest.convention)
+    )
+    request.require_footage(package.manifest.frames)
+    same = _work.asked is not None and _same_path(_work.asked, request)
+    if same and (_work.task is not None or (shown is not None and not problem)):
+        return
+    if _work.task is not None:
+        session().stop(_work.task)  # the backend drops what it was at, for the newer question
+    _work.asked = request
+    _work.task = session().start(ask_about(package, GetCoverage(request.to_wire())))
+
+
+def _take_answer() -> None:
+    global shown
+    task = _work.task
+    if task is None or not task.done:
+        return
+    _work.task = None
+    if task.error is not None:
+        _work.asked = None
+        _work.stale = True  # asked again, at the pace of edits
+        _tell(str(task.error))
+        return
+    shown = ShownCoverage(_work.camera, _work.frame_start, np.array(task.result.seen), np.array(task.result.view_angle))
+    _tell("")
+
+
+def _same_path(one: ShotRequest, other: ShotRequest) -> bool:
+    return (one.scene, one.first_frame, one.camera.width, one.camera.height) == (
+        other.scene,
+        other.first_frame,
+        other.camera.width,
+        other.camera.height,
+    ) and all(
+        np.array_equal(getattr(one.camera, name), getattr(other.camera, name))
+        for name in ("world_to_camera", "intrinsics")
+    )
+
+
+def _tell(text: str) -> None:
+    global problem
+    problem = text
+    session().redraw()
+    for window in bpy.context.window_manager.windows:
+        for area in window.screen.areas:
+            if area.type in ("DOPESHEET_EDITOR", "GRAPH_EDITOR"):
+                area.tag_redraw()
+
+
+@bpy.app.handlers.persistent
+def _after_update(_: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> None:
+    for update in depsgraph.updates:
+        changed = update.id
+        moved = isinstance(changed, bpy.types.Object) and changed.type == "CAMERA" and update.is_updated_transform
+        if moved or isinstance(changed, (bpy.types.Action, bpy.types.Camera)):
+            _work.stale = True
+
+
+@bpy.app.handlers.persistent
+def _after_load(*_: object) -> None:
+    _forget()
+
+
+def _forget() -> None:
+    global shown, problem, _work
+    shown, problem, _work = None, "", _Work()
+
+
+def register() -> None:
+    _forget()
+    session().followers.append(follow_all)
+    bpy.app.handlers.depsgraph_update_post.append(_after_update)
+    bpy.app.handlers.load_post.append(_after_load)
+
+
+def unregister() -> None:
+    bpy.app.handlers.load_post.remove(_after_load)
+    bpy.app.handlers.depsgraph_update_post.remove(_after_update)
+    session().followers.remove(follow_all)

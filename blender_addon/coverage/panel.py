@@ -1,0 +1,86 @@
+"""Side bar: coverage of the shot in numbers, and what to beware of."""
+
+from __future__ import annotations
+
+import bpy
+
+from ex4d_core.cameras import CameraError
+from ex4d_core.scene import SceneError
+from ex4d_core.shot import RequestError
+
+from ..cameras.panel import EX4D_PT_camera
+from ..connection.panel import CATEGORY, draw_text
+from ..connection.session import NotConnectedError
+from . import follow
+
+
+class EX4D_Coverage(bpy.types.PropertyGroup):
+    """How coverage is shown (``Scene.ex4d_coverage``)."""
+
+    live: bpy.props.BoolProperty(
+        name="Coverage",
+        description="Show how much of each frame the footage saw, along the timeline, and follow every edit of the "
+        "camera; the scene is sent to the backend for that",
+        default=False,
+    )
+
+
+class EX4D_OT_refresh_coverage(bpy.types.Operator):
+    bl_idname = "ex4d.refresh_coverage"
+    bl_label = "Refresh"
+    bl_description = "Read the camera on every frame, whatever moves it, and ask how much of them the footage saw"
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        if None in follow.shot_objects(context):
+            cls.poll_message_set("Import a scene and add a camera move first")
+            return False
+        return True
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        try:
+            follow.refresh(context)
+        except (SceneError, CameraError, RequestError, NotConnectedError) as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        context.scene.ex4d_coverage.live = True
+        return {"FINISHED"}
+
+
+class EX4D_PT_coverage(bpy.types.Panel):
+    bl_label = "Coverage"
+    bl_space_type = "VIEW_3D"
+    bl_region_type = "UI"
+    bl_category = CATEGORY
+    bl_parent_id = EX4D_PT_camera.__name__
+    bl_order = 0
+
+    def draw_header(self, context: bpy.types.Context) -> None:
+        self.layout.prop(context.scene.ex4d_coverage, "live", text="")
+
+    def draw(self, context: bpy.types.Context) -> None:
+        layout, shown = self.layout, follow.shown
+        layout.active = context.scene.ex4d_coverage.live
+        if shown is not None and len(shown.seen):
+            column = layout.column(align=True)
+            now = context.scene.frame_current - shown.frame_start
+            if 0 <= now < len(shown.seen):
+                column.label(text=f"This frame: {shown.seen[now]:.0%} seen, {shown.view_angle[now]:.0f}° aside")
+            least = int(shown.seen.argmin())
+            column.label(text=f"Least: {shown.seen[least]:.0%} at frame {shown.frame_start + least}")
+            if shown.warning:
+                draw_text(layout, shown.warning, context, "ERROR")
+        if follow.problem:
+            draw_text(layout, follow.problem, context, "INFO")
+        layout.operator(EX4D_OT_refresh_coverage.bl_idname, icon="FILE_REFRESH")
+
+
+CLASSES = (EX4D_Coverage, EX4D_OT_refresh_coverage, EX4D_PT_coverage)
+
+
+def register() -> None:
+    bpy.types.Scene.ex4d_coverage = bpy.props.PointerProperty(type=EX4D_Coverage)
+
+
+def unregister() -> None:
+    del bpy.types.Scene.ex4d_coverage

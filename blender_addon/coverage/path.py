@@ -1,0 +1,98 @@
+"""The camera path that keyframes make, straight from the F-curves: without changing the frame, in slices of a tick.
+
+Only for cameras that keyframes alone move; whatever else there may be (constraints, drivers, rigs) needs Blender's
+own evaluation of every frame, see `cameras.sampling`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import replace
+
+import bpy
+import mathutils
+import numpy as np
+
+from ex4d_core.cameras import CameraPath, intrinsics_from_blender, world_to_camera_from_blender
+
+from ..cameras.keyframes import curves_of
+from ..cameras.optics import read_lens, render_size
+
+_POSE = ("location", "rotation_euler", "rotation_quaternion", "scale")
+_LENS = ("lens", "shift_x", "shift_y")
+
+
+def is_keyframed_only(camera: bpy.types.Object, scene_object: bpy.types.Object) -> bool:
+    """Whether F-curves alone say where this camera is, relative to the scene object."""
+    for owner, known in ((camera, _POSE), (camera.data, _LENS)):
+        animation = owner.animation_data
+        if animation is not None and (animation.drivers or animation.nla_tracks or animation.use_tweak_mode):
+            return False
+        if any(curve.data_path not in known for curve in curves_of(owner)):
+            return False
+    still = camera.parent is scene_object or not (
+        scene_object.parent or scene_object.constraints or _moves(scene_object)
+    )
+    has_deltas = any(camera.delta_location) or any(camera.delta_rotation_euler)
+    return (
+        still
+        and camera.parent in (None, scene_object)
+        and camera.parent_type == "OBJECT"
+        and not camera.constraints
+        and not has_deltas
+        and camera.rotation_mode != "AXIS_ANGLE"
+    )
+
+
+def path_in_slices(
+    camera: bpy.types.Object, scene_object: bpy.types.Object, frame_start: int, frame_end: int
+) -> Generator[None, None, CameraPath]:
+    """Evaluate the curves, one frame between two yields; returns the path in the scene's world.
+
+    Raises:
+        CameraError: not a perspective camera.
+    """
+    scene = bpy.context.scene
+    optics = read_lens(camera.data, scene.render)
+    curves = {
+        owner: {(one.data_path, one.array_index): one for one in curves_of(owner)} for owner in (camera, camera.data)
+    }
+    scene_world = np.array(scene_object.matrix_world, dtype=np.float64)
+    root = mathutils.Matrix()
+    if camera.parent is not None:
+        root = scene_object.matrix_world @ camera.matrix_parent_inverse
+    rotation_path = "rotation_quaternion" if camera.rotation_mode == "QUATERNION" else "rotation_euler"
+
+    def values(owner: bpy.types.ID, path: str, frame: int) -> list[float]:
+        now = getattr(owner, path)
+        found = [now] if isinstance(now, float) else list(now)
+        for index in range(len(found)):
+            curve = curves[owner].get((path, index))
+            if curve is not None and not curve.mute:
+                found[index] = curve.evaluate(frame)
+        return found
+
+    poses, intrinsics = [], []
+    for frame in range(frame_start, frame_end + 1):
+        turn = values(camera, rotation_path, frame)
+        rotation = mathutils.Quaternion(turn) if len(turn) == 4 else mathutils.Euler(turn, camera.rotation_mode)
+        basis = mathutils.Matrix.LocRotScale(
+            mathutils.Vector(values(camera, "location", frame)),
+            rotation,
+            mathutils.Vector(values(camera, "scale", frame)),
+        )
+        poses.append(np.array(root @ basis, dtype=np.float64))
+        lens = {name: values(camera.data, name, frame)[0] for name in _LENS}
+        intrinsics.append(intrinsics_from_blender(replace(optics, **lens)))
+        yield
+    width, height = render_size(scene.render)
+    return CameraPath(world_to_camera_from_blender(np.stack(poses), scene_world), np.stack(intrinsics), width, height)
+
+
+def _moves(scene_object: bpy.types.Object) -> bool:
+    animation = scene_object.animation_data
+    if animation is None:
+        return False
+    # A custom property may be animated: the source camera's eye is.
+    moving = any(not curve.data_path.startswith("[") for curve in curves_of(scene_object))
+    return bool(animation.drivers or animation.nla_tracks or moving)

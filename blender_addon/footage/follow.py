@@ -1,0 +1,211 @@
+"""Reconstructions under way: start, follow with every tick, cancel, resume, and import the scene at the end.
+
+As with takes, the truth is in `ex4d_core.reconstruction.Reconstruction` while Blender runs, and each tick copies what
+changed into ``Scene.ex4d_reconstructions``. Importing takes longer than a tick may, so it has a timer of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import bpy
+
+from ex4d_core.client import ClientError, Task
+from ex4d_core.messages import FINAL_STATES, JobStatus
+from ex4d_core.reconstruction import Reconstruction, ReconstructionPlan
+from ex4d_core.scene import SceneError
+
+from ..connection.session import NotConnectedError, session
+from ..paths import from_blend, to_blend
+from ..scenes.importing import import_scene
+from .properties import EX4D_Reconstruction, find_reconstruction
+from .sources import FootageError, new_scene_folder, plan_from_text, plan_to_text
+
+SENDING, STOPPED, IMPORTED = "sending", "stopped", "imported"
+OVER = (*(state for state in FINAL_STATES if state != "done"), STOPPED, IMPORTED)
+
+
+@dataclass
+class Following:
+    """A reconstruction that is being followed.
+
+    Attributes:
+        plan: what to send; None when the backend has the job already.
+        task: the conversation on the session's client; None until there is a client.
+        over: nothing more will arrive.
+    """
+
+    made: Reconstruction
+    plan: ReconstructionPlan | None
+    task: Task[JobStatus] | None = None
+    over: bool = False
+
+
+_following: dict[str, Following] = {}
+
+
+def start_reconstruction(plan: ReconstructionPlan, blender_scene: bpy.types.Scene) -> EX4D_Reconstruction:
+    """Send footage and depth to the backend and follow what becomes of it; works while no backend answers, too.
+
+    Raises:
+        OSError: the folder for scenes cannot be made.
+    """
+    made = Reconstruction(new_scene_folder(plan.name))
+    entry = blender_scene.ex4d_reconstructions.add()
+    entry.label = entry.name = plan.name
+    entry.key, entry.folder, entry.plan = made.key, to_blend(made.folder), plan_to_text(plan)
+    _following[made.key] = Following(made, plan)
+    _follow_one(_following[made.key])
+    return entry
+
+
+def resume_reconstruction(entry: EX4D_Reconstruction) -> None:
+    """Go on with one that is not over; its entry says why, if that is impossible."""
+    if is_followed(entry):
+        return
+    try:
+        plan = None if entry.job else plan_from_text(entry.plan)
+    except FootageError as error:
+        entry.state, entry.reason = STOPPED, str(error)
+        return
+    made = Reconstruction(from_blend(entry.folder), key=entry.key, job=entry.job, last_event=entry.last_event)
+    entry.reason = ""
+    entry.state = "running" if entry.job else SENDING
+    _following[entry.key] = Following(made, plan)
+
+
+def cancel_reconstruction(entry: EX4D_Reconstruction) -> None:
+    """Stop the backend's job, or the sending of it.
+
+    Raises:
+        NotConnectedError: the preferences allow no connection to cancel the job through.
+    """
+    following = _following.get(entry.key)
+    if following is None or following.over:
+        return
+    if following.made.job:
+        session().start(following.made.cancel())  # the conversation that follows the job will hear of it
+        return
+    if following.task is not None:
+        session().stop(following.task)
+        if session().connected:  # else nothing can have arrived
+            session().start(following.made.withdraw())
+    following.made.discard()
+    following.over = True
+    entry.state, entry.reason = "cancelled", ""
+
+
+def forget_reconstruction(blender_scene: bpy.types.Scene, entry: EX4D_Reconstruction) -> None:
+    """Take one out of the list; the scene that came of it stays."""
+    following = _following.pop(entry.key, None)
+    if following is not None and following.task is not None:
+        session().stop(following.task)
+    blender_scene.ex4d_reconstructions.remove(list(blender_scene.ex4d_reconstructions).index(entry))
+
+
+def is_followed(entry: EX4D_Reconstruction) -> bool:
+    """Whether it is under way in this Blender."""
+    return entry.key in _following and not _following[entry.key].over
+
+
+def follow_all() -> None:
+    """Bring every entry in step; the session calls it once per tick."""
+    for following in list(_following.values()):
+        if not following.over:
+            _follow_one(following)
+
+
+def import_finished() -> None:
+    """Import every scene that has arrived whole; a timer calls it, and where timers do not run, the caller does."""
+    for blender_scene in bpy.data.scenes:
+        for entry in blender_scene.ex4d_reconstructions:
+            if entry.state == "done":
+                _import(blender_scene, entry)
+
+
+def _follow_one(following: Following) -> None:
+    if following.task is not None and isinstance(following.task.error, ClientError):
+        following.task = None  # the connection was replaced; go on with the new one
+    if following.task is None:
+        try:
+            following.task = session().start(following.made.conversation(following.plan))
+        except NotConnectedError:
+            return
+    following.over = following.task.done and not isinstance(following.task.error, ClientError)
+    found = find_reconstruction(following.made.key)
+    if found is not None:
+        _show(following, found[1])
+
+
+def _show(following: Following, entry: EX4D_Reconstruction) -> None:
+    made, task = following.made, following.task
+    state, stage, progress, reason = entry.state, entry.stage, entry.progress, entry.reason
+    if following.over and task.error is not None:
+        state, reason = STOPPED, str(task.error)
+    elif made.status is None and not made.job:
+        # Hashing first, and then sending what the backend lacks.
+        if made.upload_size:
+            stage, progress = "sending", made.uploaded / made.upload_size
+        else:
+            stage, progress = "reading", made.hashed / made.hash_size if made.hash_size else 0.0
+    elif made.status is not None:
+        status = made.status
+        fetching = status.state in FINAL_STATES and not following.over
+        state = "running" if fetching else status.state
+        stage = "fetching" if fetching else status.stage
+        progress = status.done / status.total if status.total else float(status.state == "done")
+        reason = status.reason
+    values = {"job": made.job, "state": state, "stage": stage, "progress": progress, "reason": reason}
+    values["last_event"] = made.last_event
+    for name, value in values.items():
+        # Writing a property tells all of Blender, so write only what changes.
+        if getattr(entry, name) != value and not (name == "progress" and abs(entry.progress - value) < 1e-3):
+            setattr(entry, name, value)
+            session().redraw()
+    if following.over and state == "done" and not bpy.app.timers.is_registered(_import_timer):
+        bpy.app.timers.register(_import_timer, first_interval=0.0)
+
+
+def _import_timer() -> None:
+    import_finished()
+
+
+def _import(blender_scene: bpy.types.Scene, entry: EX4D_Reconstruction) -> None:
+    try:
+        with bpy.context.temp_override(scene=blender_scene, view_layer=blender_scene.view_layers[0]):
+            imported = import_scene(from_blend(entry.folder))
+    except SceneError as error:
+        entry.state, entry.reason = STOPPED, str(error)
+        return
+    entry.state, entry.progress = IMPORTED, 1.0
+    blender_scene.ex4d_shot.scene_object = imported
+    windows = bpy.context.window_manager.windows
+    if windows:
+        with bpy.context.temp_override(window=windows[0]):
+            bpy.ops.ed.undo_push(message="Import EX-4D Scene")
+
+
+@bpy.app.handlers.persistent
+def _after_load(*_: object) -> None:
+    for key, following in list(_following.items()):
+        if following.over:
+            del _following[key]
+    for blender_scene in bpy.data.scenes:
+        for entry in blender_scene.ex4d_reconstructions:
+            if entry.state == "done":
+                bpy.app.timers.register(_import_timer, first_interval=0.0)
+            elif entry.state not in OVER:
+                resume_reconstruction(entry)
+
+
+def register() -> None:
+    session().followers.append(follow_all)
+    bpy.app.handlers.load_post.append(_after_load)
+
+
+def unregister() -> None:
+    bpy.app.handlers.load_post.remove(_after_load)
+    session().followers.remove(follow_all)
+    if bpy.app.timers.is_registered(_import_timer):
+        bpy.app.timers.unregister(_import_timer)
+    _following.clear()

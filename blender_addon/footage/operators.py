@@ -1,0 +1,213 @@
+"""Operators on footage: pick it, take it from the file, reconstruct it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import bpy
+from bpy_extras.io_utils import ImportHelper
+
+from ex4d_core.reconstruction import VIDEO_SUFFIXES
+
+from ..connection.session import NotConnectedError
+from ..paths import to_blend
+from .follow import (
+    OVER,
+    STOPPED,
+    cancel_reconstruction,
+    forget_reconstruction,
+    is_followed,
+    resume_reconstruction,
+    start_reconstruction,
+)
+from .properties import EX4D_Reconstruction, find_reconstruction
+from .sources import FootageError, guess_depth, plan_of
+
+_DEPTH_SUFFIXES = (".npz", ".npy", ".exr", ".png")
+
+
+class EX4D_OT_pick_footage(bpy.types.Operator, ImportHelper):
+    bl_idname = "ex4d.pick_footage"
+    bl_label = "Pick Footage"
+    bl_description = "Choose a video to make a scene of; it can also be dropped into the 3D viewport"
+
+    filter_glob: bpy.props.StringProperty(
+        default=";".join(f"*{suffix}" for suffix in VIDEO_SUFFIXES), options={"HIDDEN"}
+    )
+
+    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+        # A dropped file comes with its path.
+        return self.execute(context) if self.filepath else ImportHelper.invoke(self, context, event)
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        path = Path(bpy.path.abspath(self.filepath))
+        if not path.is_file() and not path.is_dir():
+            self.report({"ERROR"}, f"{path} is not there; choose a video")
+            return {"CANCELLED"}
+        choose_footage(context.scene, path)
+        return {"FINISHED"}
+
+
+class EX4D_OT_pick_depth(bpy.types.Operator, ImportHelper):
+    bl_idname = "ex4d.pick_depth"
+    bl_label = "Pick Depth"
+    bl_description = "Choose the footage's depth: an .npz or .npy, or any file of an EXR or PNG sequence"
+
+    filter_glob: bpy.props.StringProperty(
+        default=";".join(f"*{suffix}" for suffix in _DEPTH_SUFFIXES), options={"HIDDEN"}
+    )
+
+    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+        return self.execute(context) if self.filepath else ImportHelper.invoke(self, context, event)
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        settings = context.scene.ex4d_footage
+        settings.depth_from, settings.depth = "FILES", to_blend(bpy.path.abspath(self.filepath))
+        return {"FINISHED"}
+
+
+class EX4D_OT_use_movie_strip(bpy.types.Operator):
+    bl_idname = "ex4d.use_movie_strip"
+    bl_label = "Use Active Movie Strip"
+    bl_description = (
+        "Take the sequencer's active movie strip as footage; its whole file, whatever the strip shows of it"
+    )
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        if _movie_strip(context) is None:
+            cls.poll_message_set("Select a movie strip in the Video Sequencer first")
+            return False
+        return True
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        choose_footage(context.scene, Path(bpy.path.abspath(_movie_strip(context).filepath)))
+        return {"FINISHED"}
+
+
+class EX4D_OT_reconstruct(bpy.types.Operator):
+    bl_idname = "ex4d.reconstruct"
+    bl_label = "Reconstruct"
+    bl_description = "Send footage and depth to the backend, and import the scene that it makes of them"
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        settings = context.scene.ex4d_footage
+        if not settings.footage:
+            cls.poll_message_set("Choose the footage first")
+            return False
+        if settings.depth_from == "FILES" and not settings.depth:
+            cls.poll_message_set("Choose the depth files first")
+            return False
+        return True
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        try:
+            start_reconstruction(plan_of(context.scene.ex4d_footage, context.scene), context.scene)
+        except (FootageError, OSError) as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        return {"FINISHED"}
+
+
+class _OnReconstruction:
+    """An operator on the reconstruction whose key it is given."""
+
+    key: bpy.props.StringProperty(options={"HIDDEN", "SKIP_SAVE"})
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        found = find_reconstruction(self.key)
+        if found is None:
+            self.report({"WARNING"}, "This reconstruction is not in the file any more")
+            return {"CANCELLED"}
+        try:
+            self.act(*found)
+        except NotConnectedError as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        return {"FINISHED"}
+
+
+class EX4D_OT_cancel_reconstruction(_OnReconstruction, bpy.types.Operator):
+    bl_idname = "ex4d.cancel_reconstruction"
+    bl_label = "Cancel Reconstruction"
+    bl_description = "Stop sending or making this scene"
+
+    def act(self, blender_scene: bpy.types.Scene, entry: EX4D_Reconstruction) -> None:
+        cancel_reconstruction(entry)
+
+
+class EX4D_OT_resume_reconstruction(_OnReconstruction, bpy.types.Operator):
+    bl_idname = "ex4d.resume_reconstruction"
+    bl_label = "Go On With Reconstruction"
+    bl_description = "Try again to send the footage, or to fetch the scene"
+
+    def act(self, blender_scene: bpy.types.Scene, entry: EX4D_Reconstruction) -> None:
+        resume_reconstruction(entry)
+
+
+class EX4D_OT_forget_reconstruction(_OnReconstruction, bpy.types.Operator):
+    bl_idname = "ex4d.forget_reconstruction"
+    bl_label = "Remove From List"
+    bl_description = "Take this out of the list; the scene that came of it stays"
+
+    def act(self, blender_scene: bpy.types.Scene, entry: EX4D_Reconstruction) -> None:
+        forget_reconstruction(blender_scene, entry)
+
+
+class EX4D_FH_footage(bpy.types.FileHandler):
+    bl_idname = "EX4D_FH_footage"
+    bl_label = "EX-4D Footage"
+    bl_import_operator = EX4D_OT_pick_footage.bl_idname
+    bl_file_extensions = ";".join(VIDEO_SUFFIXES)
+
+    @classmethod
+    def poll_drop(cls, context: bpy.types.Context) -> bool:
+        return context.area is not None and context.area.type == "VIEW_3D"
+
+
+class EX4D_FH_depth(bpy.types.FileHandler):
+    bl_idname = "EX4D_FH_depth"
+    bl_label = "EX-4D Depth"
+    bl_import_operator = EX4D_OT_pick_depth.bl_idname
+    bl_file_extensions = ".npz;.npy"
+
+    @classmethod
+    def poll_drop(cls, context: bpy.types.Context) -> bool:
+        return context.area is not None and context.area.type == "VIEW_3D"
+
+
+CLASSES = (
+    EX4D_OT_pick_footage,
+    EX4D_OT_pick_depth,
+    EX4D_OT_use_movie_strip,
+    EX4D_OT_reconstruct,
+    EX4D_OT_cancel_reconstruction,
+    EX4D_OT_resume_reconstruction,
+    EX4D_OT_forget_reconstruction,
+    EX4D_FH_footage,
+    EX4D_FH_depth,
+)
+
+
+def choose_footage(scene: bpy.types.Scene, path: Path) -> None:
+    """Set the footage to reconstruct next, and its depth if that lies beside it."""
+    settings = scene.ex4d_footage
+    settings.footage = to_blend(path)
+    depth = guess_depth(path)
+    if depth is not None and not settings.depth:
+        settings.depth_from, settings.depth = "FILES", to_blend(depth)
+
+
+def can_cancel(entry: EX4D_Reconstruction) -> bool:
+    return is_followed(entry) and entry.state not in OVER
+
+
+def can_resume(entry: EX4D_Reconstruction) -> bool:
+    return entry.state == STOPPED
+
+
+def _movie_strip(context: bpy.types.Context) -> bpy.types.Strip | None:
+    editor = context.scene.sequence_editor
+    strip = editor.active_strip if editor is not None else None
+    return strip if strip is not None and strip.type == "MOVIE" else None

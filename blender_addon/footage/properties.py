@@ -1,0 +1,123 @@
+"""What a .blend remembers of footage that is to become a scene, and of reconstructions under way."""
+
+from __future__ import annotations
+
+import bpy
+
+from ..paths import PATH_OPTIONS, to_blend
+
+
+def _follow_clip(settings: bpy.types.PropertyGroup, _: bpy.types.Context) -> None:
+    if settings.clip is not None:
+        settings.footage = to_blend(bpy.path.abspath(settings.clip.filepath))
+
+
+class EX4D_Footage(bpy.types.PropertyGroup):
+    """The footage to reconstruct next (``Scene.ex4d_footage``)."""
+
+    footage: bpy.props.StringProperty(
+        name="Footage",
+        description="A video, or a folder of pictures, to make a scene of",
+        subtype="FILE_PATH",
+        options=PATH_OPTIONS,
+    )
+    clip: bpy.props.PointerProperty(
+        name="Movie Clip",
+        description="Take a movie clip that is in this file as footage",
+        type=bpy.types.MovieClip,
+        update=_follow_clip,
+    )
+    depth_from: bpy.props.EnumProperty(
+        name="Depth",
+        description="Where the distance of every pixel comes from",
+        items=(
+            (
+                "FILES",
+                "Files",
+                "Depth along the view axis: one .npz or .npy, or a folder of EXR or of 16-bit PNG files",
+            ),
+            ("ESTIMATOR", "Estimate", "Let the backend estimate it, where it has an estimator installed"),
+        ),
+        default="FILES",
+    )
+    depth: bpy.props.StringProperty(
+        name="Depth Files",
+        description="An .npz or .npy, or the folder of a render's depth (Z) pass as EXR, or of 16-bit PNG files",
+        subtype="FILE_PATH",
+        options=PATH_OPTIONS,
+    )
+    estimator: bpy.props.StringProperty(
+        name="Estimator", description="Name of the backend's depth estimator", default="auto", maxlen=200
+    )
+    use_scale: bpy.props.BoolProperty(
+        name="Own Depth Scale", description="Multiply what the files say; PNG files need it", default=False
+    )
+    scale: bpy.props.FloatProperty(
+        name="Depth Scale",
+        description="Scene units for one unit in the files: 0.001 where they hold millimetres",
+        default=0.001,
+        min=1e-9,
+        soft_max=1000.0,
+        precision=5,
+    )
+    inverse: bpy.props.BoolProperty(name="Inverse Depth", description="The files hold one over the depth")
+    far: bpy.props.BoolProperty(
+        name="Gaps Are Far",
+        description="Where the files have no depth, as in a sky, take the frame's farthest; else that is an error",
+        default=True,
+    )
+    use_fov: bpy.props.BoolProperty(
+        name="Own Field of View",
+        description="Set the lens; else the depth files say what it was, or 50 degrees are assumed",
+        default=False,
+    )
+    fov: bpy.props.FloatProperty(
+        name="Field of View",
+        description="What the footage's lens saw from left to right",
+        subtype="ANGLE",
+        default=0.8727,
+        min=0.02,
+        max=3.1,
+    )
+
+
+class EX4D_Reconstruction(bpy.types.PropertyGroup):
+    """A reconstruction (in ``Scene.ex4d_reconstructions``); ``follow`` keeps it up to date.
+
+    ``state`` is "sending", one of the backend's job states, "imported", or "stopped" when the add-on could not go on.
+    """
+
+    label: bpy.props.StringProperty(name="Name", description="What the scene is called")
+    key: bpy.props.StringProperty(description="Our own name of the submission")
+    job: bpy.props.StringProperty(description="The backend's name of the job")
+    last_event: bpy.props.IntProperty(description="The last event that was dealt with")
+    plan: bpy.props.StringProperty(description="What is to be reconstructed, as JSON")
+    folder: bpy.props.StringProperty(
+        name="Folder", description="Where the scene will be", subtype="DIR_PATH", options=PATH_OPTIONS
+    )
+    state: bpy.props.StringProperty(description="How it stands", default="sending")
+    stage: bpy.props.StringProperty(description="What is being done")
+    progress: bpy.props.FloatProperty(description="How far it is, from 0 to 1", min=0.0, max=1.0)
+    reason: bpy.props.StringProperty(description="Why it failed or stopped")
+
+
+CLASSES = (EX4D_Footage, EX4D_Reconstruction)
+
+
+def find_reconstruction(key: str) -> tuple[bpy.types.Scene, EX4D_Reconstruction] | None:
+    """The Blender scene that lists a reconstruction, and its entry; None when the open file has none."""
+    for scene in bpy.data.scenes:
+        for entry in scene.ex4d_reconstructions:
+            if entry.key == key:
+                return scene, entry
+    return None
+
+
+def register() -> None:
+    bpy.types.Scene.ex4d_footage = bpy.props.PointerProperty(type=EX4D_Footage)
+    bpy.types.Scene.ex4d_reconstructions = bpy.props.CollectionProperty(type=EX4D_Reconstruction)
+
+
+def unregister() -> None:
+    del bpy.types.Scene.ex4d_reconstructions
+    del bpy.types.Scene.ex4d_footage

@@ -1,0 +1,140 @@
+"""The artist's choice of footage and depth to a plan of files, checked as far as this side can."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import asdict
+from pathlib import Path
+
+import bpy
+
+from ex4d_core.reconstruction import PICTURE_SUFFIXES, VIDEO_SUFFIXES, ReconstructionPlan
+
+from ..connection.preferences import output_folder
+from ..paths import from_blend
+from .properties import EX4D_Footage
+
+_ARRAY_SUFFIXES = (".npz", ".npy")
+_LAYOUTS = {".exr": "exr", ".png": "png"}
+
+
+class FootageError(ValueError):
+    """Footage or depth that cannot be sent; the text says what to choose instead."""
+
+
+def plan_of(settings: EX4D_Footage, scene: bpy.types.Scene) -> ReconstructionPlan:
+    """What to reconstruct, as chosen in the panel.
+
+    Args:
+        scene: whose rate pictures get.
+
+    Raises:
+        FootageError: something is missing, or is no footage or depth.
+    """
+    if not settings.footage:
+        raise FootageError("choose the footage first: a video, or a folder of pictures")
+    chosen = from_blend(settings.footage)
+    footage = _footage_files(chosen)
+    fps = None
+    if footage[0].suffix.lower() in PICTURE_SUFFIXES:
+        fps = (round(scene.render.fps * 1000), round(scene.render.fps_base * 1000))
+    layout, depth_files = "estimator", ()
+    if settings.depth_from == "FILES":
+        if not settings.depth:
+            raise FootageError("choose the depth files: an .npz or .npy, or a folder of EXR or of 16-bit PNG files")
+        layout, depth_files = _depth_files(from_blend(settings.depth))
+    return ReconstructionPlan(
+        footage=footage,
+        depth_files=depth_files,
+        layout=layout,
+        name=chosen.stem or "footage",
+        estimator=settings.estimator if layout == "estimator" else "",
+        scale=settings.scale if settings.use_scale and layout != "estimator" else None,
+        inverse=settings.inverse and layout != "estimator",
+        invalid="far" if settings.far else "error",
+        fps=fps,
+        fov_degrees=math.degrees(settings.fov) if settings.use_fov else None,
+    )
+
+
+def guess_depth(footage: Path) -> Path | None:
+    """Depth that lies beside a video under a name that says so."""
+    stem, folder = footage.stem, footage.parent
+    for name in (f"{stem}_depth.npz", f"{stem}.npz", f"{stem}_depth.npy", f"{stem}_depth", "depth.npz", "depth"):
+        if (folder / name).exists():
+            return folder / name
+    return None
+
+
+def new_scene_folder(name: str) -> Path:
+    """Where a scene package can be put: //scenes/NAME beside a saved .blend, else in the preferences' folder."""
+    saved = bpy.data.filepath
+    parent = Path(saved).parent / "scenes" if saved else output_folder() / "scenes"
+    parent.mkdir(parents=True, exist_ok=True)
+    stem = re.sub(r"[^\w-]+", "_", name).strip("_") or "scene"
+    number = 1
+    while any(path.exists() for path in (parent / f"{stem}_{number}", *parent.glob(f".{stem}_{number}.*.partial"))):
+        number += 1
+    return parent / f"{stem}_{number}"
+
+
+def plan_to_text(plan: ReconstructionPlan) -> str:
+    """A plan as a .blend keeps it."""
+    return json.dumps(asdict(plan), default=str)
+
+
+def plan_from_text(text: str) -> ReconstructionPlan:
+    """Raises:
+    FootageError: it is damaged, or one of its files is gone.
+    """
+    try:
+        values = json.loads(text)
+        files = {name: tuple(map(Path, values[name])) for name in ("footage", "depth_files")}
+        plan = ReconstructionPlan(**{**values, **files})
+    except (ValueError, KeyError, TypeError) as error:
+        raise FootageError(f"this file does not say any more what to reconstruct ({error}); start anew") from error
+    gone = next((path for path in (*plan.footage, *plan.depth_files) if not path.is_file()), None)
+    if gone is not None:
+        raise FootageError(f"{gone} is not there any more; put it back, or choose the footage anew")
+    return plan
+
+
+def _footage_files(chosen: Path) -> tuple[Path, ...]:
+    if chosen.is_dir():
+        return _sequence(chosen, PICTURE_SUFFIXES, "pictures")[1]
+    if not chosen.is_file():
+        raise FootageError(f"{chosen} is not there; choose the footage again")
+    if chosen.suffix.lower() in PICTURE_SUFFIXES:
+        raise FootageError(f"{chosen.name} is one picture; choose a video, or the folder with all the pictures")
+    if chosen.suffix.lower() not in VIDEO_SUFFIXES:
+        raise FootageError(f"{chosen.name} is no video that is known here; choose one of {', '.join(VIDEO_SUFFIXES)}")
+    return (chosen,)
+
+
+def _depth_files(chosen: Path) -> tuple[str, tuple[Path, ...]]:
+    if chosen.is_file() and chosen.suffix.lower() in _ARRAY_SUFFIXES:
+        return "array", (chosen,)
+    if chosen.is_file() and chosen.suffix.lower() in _LAYOUTS:
+        chosen = chosen.parent  # one picture of the sequence stands for all
+    if not chosen.is_dir():
+        problem = "is not there" if not chosen.exists() else "is no depth"
+        raise FootageError(f"{chosen} {problem}; choose an .npz or .npy, or a folder of EXR or of 16-bit PNG files")
+    suffix, files = _sequence(chosen, tuple(_LAYOUTS), "EXR or PNG files")
+    return _LAYOUTS[suffix], files
+
+
+def _sequence(folder: Path, suffixes: tuple[str, ...], what: str) -> tuple[str, tuple[Path, ...]]:
+    """The suffix and the files of a folder's pictures, in the order of their numbers."""
+    found = [path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith(".")]
+    kinds = sorted({path.suffix.lower() for path in found})
+    if len(kinds) != 1:
+        problem = f"has {' and '.join(kinds)} files" if kinds else f"has no {what}"
+        raise FootageError(f"{folder} {problem}; choose a folder that holds the {what} of one sequence and no others")
+    return kinds[0], tuple(sorted(found, key=_natural))
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """frame_2 before frame_10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]

@@ -1,0 +1,1 @@
+"""The backend's own picture of the current frame, beside the viewport."""

@@ -1,0 +1,103 @@
+"""Side bar: the backend's view of the current frame."""
+
+from __future__ import annotations
+
+import bpy
+
+from ex4d_core.cameras import CameraError
+from ex4d_core.scene import SceneError
+from ex4d_core.shot import RequestError
+
+from ..cameras.panel import EX4D_PT_camera
+from ..connection.panel import CATEGORY, draw_text
+from ..connection.session import NotConnectedError
+from ..coverage.follow import shot_objects
+from . import follow
+
+
+class EX4D_View(bpy.types.PropertyGroup):
+    """How the backend's view is shown (``Scene.ex4d_view``)."""
+
+    live: bpy.props.BoolProperty(
+        name="Backend View",
+        description="Have the backend show the current frame as it would make it, and follow every change; the scene "
+        "is sent to the backend for that",
+        default=False,
+    )
+
+
+class EX4D_OT_show_view(bpy.types.Operator):
+    bl_idname = "ex4d.show_view"
+    bl_label = "Show This Frame"
+    bl_description = "Have the backend show the current frame as it would make it, in an open Image Editor"
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        if None in shot_objects(context):
+            cls.poll_message_set("Import a scene and add a camera move first")
+            return False
+        return True
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        try:
+            follow.ask_for_view(context)
+        except (SceneError, CameraError, RequestError, NotConnectedError) as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        return {"FINISHED"}
+
+
+class EX4D_OT_open_view(bpy.types.Operator):
+    bl_idname = "ex4d.open_view"
+    bl_label = "Open View"
+    bl_description = "Show the backend's view in an Image Editor: one that is open, or a new window"
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        if follow.view_image() is None:
+            cls.poll_message_set("There is no view yet; press Show This Frame")
+            return False
+        return True
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        manager = context.window_manager
+        editors = [area for window in manager.windows for area in window.screen.areas if area.type == "IMAGE_EDITOR"]
+        if not editors:
+            bpy.ops.wm.window_new()
+            editors = [manager.windows[-1].screen.areas[0]]
+            editors[0].type = "IMAGE_EDITOR"
+        editors[0].spaces.active.image = follow.view_image()
+        return {"FINISHED"}
+
+
+class EX4D_PT_view(bpy.types.Panel):
+    bl_label = "Backend View"
+    bl_space_type = "VIEW_3D"
+    bl_region_type = "UI"
+    bl_category = CATEGORY
+    bl_parent_id = EX4D_PT_camera.__name__
+    bl_order = 1
+
+    def draw_header(self, context: bpy.types.Context) -> None:
+        self.layout.prop(context.scene.ex4d_view, "live", text="")
+
+    def draw(self, context: bpy.types.Context) -> None:
+        layout = self.layout
+        if follow.seen is not None:
+            layout.label(text=f"{follow.seen:.0%} of it seen by the footage", icon="HIDE_OFF")
+        if follow.problem:
+            draw_text(layout, follow.problem, context, "INFO")
+        row = layout.row(align=True)
+        row.operator(EX4D_OT_show_view.bl_idname, icon="RENDER_STILL")
+        row.operator(EX4D_OT_open_view.bl_idname, text="", icon="IMAGE_DATA")
+
+
+CLASSES = (EX4D_View, EX4D_OT_show_view, EX4D_OT_open_view, EX4D_PT_view)
+
+
+def register() -> None:
+    bpy.types.Scene.ex4d_view = bpy.props.PointerProperty(type=EX4D_View)
+
+
+def unregister() -> None:
+    del bpy.types.Scene.ex4d_view

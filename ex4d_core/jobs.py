@@ -1,0 +1,98 @@
+"""A job of the backend from this side of the wire: upload, submit, and fetch what it announces, until it is over.
+
+`JobConversation.conversation` tells that story from top to bottom; takes and reconstructions say what is sent and
+where results go. It can be cut off anywhere (a closed Blender, a lost network) and started again from the few values
+that it keeps: nothing is uploaded, made or delivered twice.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ex4d_core.client import Conversation
+from ex4d_core.messages import FINAL_STATES, Cancel, GetEvents, JobEvent, JobStatus, Submit
+from ex4d_core.transfers import WINDOW, chunks_of, fetch_blobs, upload_blobs
+
+# How long one request for events is held back by the service; shorter than its limit.
+_EVENT_WAIT_SECONDS = 5.0
+
+
+@dataclass(kw_only=True)
+class JobConversation:
+    """What takes and reconstructions have in common.
+
+    Attributes:
+        key: our own name of the submission; the same key never makes two jobs.
+        job: the backend's name of the job, "" before it is accepted.
+        last_event: number of the last event that was dealt with completely.
+        status: the newest `JobStatus`, or None.
+        uploaded, upload_size: bytes sent, and to send.
+        files: results that have arrived, by name.
+    """
+
+    key: str = field(default_factory=lambda: uuid.uuid4().hex)
+    job: str = ""
+    last_event: int = 0
+    status: JobStatus | None = None
+    uploaded: int = 0
+    upload_size: int = 0
+    files: dict[str, Path] = field(default_factory=dict)
+
+    def cancel(self) -> Conversation[JobStatus]:
+        """Ask the backend to stop the job."""
+        reply = yield Cancel(self.job)
+        self.status = reply.status
+        return reply.status
+
+    def place_of(self, event: JobEvent) -> Path | None:
+        """Where an announced result is to be put; None for one that is not wanted."""
+        raise NotImplementedError
+
+    def arrived(self, event: JobEvent, path: Path) -> None:
+        """A result is complete in its file."""
+        self.files[event.name] = path
+
+    def _submit(self, request: Mapping[str, Any], blobs: Mapping[str, Path | bytes]) -> Conversation[None]:
+        yield from upload_blobs(blobs, self)
+        reply = yield Submit(self.key, dict(request))
+        self.job = reply.job
+
+    def _collect(self) -> Conversation[JobStatus]:
+        """From the job's acceptance to its last result; returns its final status."""
+        while True:
+            reply = yield GetEvents(self.job, self.last_event, wait=_EVENT_WAIT_SECONDS)
+            self.status = reply.status
+            # An estimate is of interest until the next one; whoever comes late need not fetch them all.
+            newest = max((event.number for event in reply.events if event.kind == "estimate"), default=0)
+            wanted = [event for event in reply.events if event.kind != "estimate" or event.number == newest]
+            for events in _small_together(wanted):
+                yield from self._fetch(events)
+            if reply.events:
+                self.last_event = reply.events[-1].number
+            if not reply.events and reply.status.state in FINAL_STATES and reply.status.events <= self.last_event:
+                return reply.status
+
+    def _fetch(self, events: list[JobEvent]) -> Conversation[None]:
+        """Fetch the blobs of some events, and note them as dealt with."""
+        wanted = {event.number: path for event in events if (path := self.place_of(event)) is not None}
+        yield from fetch_blobs([(one.sha256, one.size, wanted[one.number]) for one in events if one.number in wanted])
+        for event in events:
+            if event.number in wanted:
+                self.arrived(event, wanted[event.number])
+            self.last_event = event.number
+
+
+def _small_together(events: list[JobEvent]) -> Iterator[list[JobEvent]]:
+    """Events in order, in groups whose blobs fit into one window of chunks; a larger blob is a group of its own."""
+    group: list[JobEvent] = []
+    for event in events:
+        if group and chunks_of(one.size for one in [*group, event]) > WINDOW:
+            yield group
+            group = []
+        group.append(event)
+    if group:
+        yield group

@@ -1,0 +1,111 @@
+"""What a camera move asks of the generator, known while its keyframes are being dragged."""
+
+from __future__ import annotations
+
+import bpy
+import numpy as np
+import pytest
+
+from blender_addon.cameras.keyframes import curves_of
+from blender_addon.cameras.presets import camera_from_preset
+from blender_addon.cameras.sampling import sample_camera
+from blender_addon.connection.session import session
+from blender_addon.coverage import follow
+from blender_addon.coverage.drawing import colors_of
+from blender_addon.coverage.path import is_keyframed_only, path_in_slices
+from blender_addon.scenes.importing import ImportSettings, import_scene
+from ex4d_core.trajectories import Trajectory
+
+from .conftest import tick_until
+
+
+@pytest.fixture
+def shot(card_scene) -> bpy.types.Object:
+    """The card's scene at frame 11, and a camera that circles it by 60 degrees."""
+    imported = import_scene(card_scene, ImportSettings(frame_start=11))
+    camera_from_preset(imported, Trajectory("orbit", 60.0), name="arc")
+    bpy.context.scene.ex4d_shot.camera = bpy.data.objects["arc"]
+    return imported
+
+
+def whole(reading):
+    """What a generator returns."""
+    while True:
+        try:
+            next(reading)
+        except StopIteration as end:
+            return end.value
+
+
+@pytest.mark.parametrize("preset", ["orbit", "zoom_in", "crane"])
+def test_curves_give_the_path_that_frame_by_frame_sampling_gives(shot, preset):
+    camera = camera_from_preset(shot, Trajectory(preset), name="moving")
+    assert is_keyframed_only(camera, shot)
+    shot.location = (1.0, 2.0, 3.0)
+    bpy.context.view_layer.update()
+    quick = whole(path_in_slices(camera, shot, 11, 19))
+    slow = sample_camera(camera, shot, 11, 19)
+    np.testing.assert_allclose(quick.world_to_camera, slow.world_to_camera, atol=2e-6)
+    np.testing.assert_allclose(quick.intrinsics, slow.intrinsics, rtol=1e-6)
+
+
+def test_a_rig_is_not_taken_for_keyframes(shot):
+    camera = bpy.data.objects["arc"]
+    constraint = camera.constraints.new("DAMPED_TRACK")
+    assert not is_keyframed_only(camera, shot)
+    camera.constraints.remove(constraint)
+    assert is_keyframed_only(camera, shot)
+    camera.data.driver_add("lens")
+    assert not is_keyframed_only(camera, shot)
+
+
+def test_coverage_follows_an_edited_keyframe(connected, shot):
+    bpy.context.scene.ex4d_coverage.live = True
+    tick_until(lambda: follow.shown is not None, "coverage")
+    before = follow.shown
+    assert (before.frame_start, len(before.seen)) == (11, 9)
+    assert before.seen[0] > 0.99 and before.seen[-1] < before.seen[0]
+    assert before.view_angle[-1] == pytest.approx(60.0, abs=0.1)
+
+    session().longest_tick = 0.0
+    for curve in curves_of(bpy.data.objects["arc"]):
+        if curve.data_path == "location" and curve.array_index == 0:
+            for point in curve.keyframe_points:
+                point.co.y += 3.0
+            curve.update()
+    bpy.data.objects["arc"].animation_data.action.update_tag()
+    bpy.context.view_layer.update()
+    tick_until(lambda: follow.shown is not before, "coverage of the edited move")
+    assert follow.shown.seen[0] < before.seen[0] - 0.1
+
+
+def test_where_little_is_known_it_says_so(connected, shot):
+    camera = camera_from_preset(shot, Trajectory("orbit", 170.0), name="round")
+    bpy.context.scene.ex4d_shot.camera = camera
+    assert bpy.ops.ex4d.refresh_coverage() == {"FINISHED"}
+    tick_until(lambda: follow.shown is not None, "coverage")
+    assert follow.shown.seen.min() < follow.LITTLE_KNOWN or follow.shown.view_angle.max() > follow.FAR_ASIDE_DEGREES
+    assert "from frame 1" in follow.shown.warning
+
+
+def test_a_rig_is_read_on_request(connected, shot):
+    camera = bpy.data.objects["arc"]
+    camera.constraints.new("LIMIT_DISTANCE").target = shot
+    bpy.context.scene.ex4d_coverage.live = True
+    tick_until(lambda: "rig" in follow.problem, "the note on rigs")
+    assert follow.shown is None
+    assert bpy.ops.ex4d.refresh_coverage() == {"FINISHED"}
+    tick_until(lambda: follow.shown is not None, "coverage")
+
+
+def test_nothing_is_sent_unless_it_is_wanted(connected, shot):
+    tick_until(lambda: session().connected, "the backend")
+    for _ in range(20):
+        session().tick()
+    assert follow.shown is None and not session().busy
+
+
+def test_colours_say_how_much_is_seen():
+    all_seen, little, nothing = colors_of(np.array([1.0, follow.LITTLE_KNOWN, 0.0]))
+    assert all_seen[1] > all_seen[0] and little[0] > little[1]
+    np.testing.assert_array_equal(little, nothing)

@@ -1,0 +1,182 @@
+"""Footage picked in Blender becomes an imported scene, made by a real backend process."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import bpy
+import numpy as np
+import pytest
+
+from blender_addon.connection.session import session
+from blender_addon.footage.follow import import_finished, is_followed
+from blender_addon.paths import from_blend
+from blender_addon.scenes.link import open_scene, scene_objects
+from ex4d_core.scene import Scene
+
+from .conftest import backend_environment, backend_process, free_address, fresh_blender, tick_until
+
+_WRITE_CLIP = """
+import sys, numpy as np
+from fractions import Fraction
+from pathlib import Path
+from backend.media import VideoWriter
+folder, frames, size = Path(sys.argv[1]), 7, (32, 48)
+depth = np.full((frames, *size), 4.0, np.float32)
+depth[:, 8:16, 12:20] = 2.0
+np.savez(folder / "walk_depth.npz", depth=depth)
+with VideoWriter(folder / "walk.mp4", size[1], size[0], Fraction(25)) as movie:
+    for index in range(frames):
+        movie.write(np.full((*size, 3), 30 * index, np.uint8))
+"""
+
+
+@pytest.fixture(scope="session")
+def clip(backend_python, tmp_path_factory) -> Path:
+    """A folder with walk.mp4, 7 frames of 48x32 at 25 fps, and walk_depth.npz."""
+    folder = tmp_path_factory.mktemp("clip")
+    subprocess.run([backend_python, "-c", _WRITE_CLIP, str(folder)], check=True, env=backend_environment())
+    return folder
+
+
+@pytest.fixture
+def saved(tmp_path) -> Path:
+    path = tmp_path / "film.blend"
+    bpy.ops.wm.save_as_mainfile(filepath=str(path))
+    return path
+
+
+def entry() -> bpy.types.PropertyGroup:
+    return bpy.context.scene.ex4d_reconstructions[-1]
+
+
+def pick(clip: Path, **settings) -> None:
+    assert bpy.ops.ex4d.pick_footage(filepath=str(clip / "walk.mp4")) == {"FINISHED"}
+    for name, value in settings.items():
+        setattr(bpy.context.scene.ex4d_footage, name, value)
+
+
+def reconstruct() -> bpy.types.PropertyGroup:
+    assert bpy.ops.ex4d.reconstruct() == {"FINISHED"}
+    return entry()
+
+
+def tick_until_over() -> None:
+    tick_until(lambda: entry().state in ("done", "failed", "cancelled", "stopped"), "the reconstruction")
+
+
+def test_a_picked_video_becomes_an_imported_scene(connected, saved, clip, tmp_path):
+    pick(clip, use_fov=True, fov=np.radians(60.0))
+    assert bpy.context.scene.ex4d_footage.depth.endswith("walk_depth.npz"), "depth beside the video is found"
+    session().longest_tick = 0.0
+    reconstruct()
+    tick_until_over()
+    assert entry().state == "done", entry().reason
+    import_finished()
+
+    assert entry().state == "imported" and not is_followed(entry())
+    (imported,) = scene_objects()
+    assert imported.ex4d_scene.folder == "//scenes/walk_1"
+    manifest = open_scene(imported).manifest
+    assert (manifest.frames, manifest.width, manifest.height, manifest.fps) == (7, 48, 32, 25)
+    render = bpy.context.scene.render
+    assert (bpy.context.scene.frame_end, render.fps, render.resolution_x) == (7, 25, 48)
+    assert bpy.context.scene.camera == imported.ex4d_scene.source_camera
+    assert bpy.context.scene.ex4d_shot.scene_object == imported
+    assert sorted(path.name for path in (tmp_path / "scenes").iterdir()) == ["walk_1"]
+
+
+def test_a_second_scene_of_the_same_footage_sends_nothing(connected, saved, clip):
+    for number in (1, 2):
+        pick(clip)
+        reconstruct()
+        tick_until_over()
+        assert entry().state == "done" and entry().folder == f"//scenes/walk_{number}"
+        import_finished()
+    assert len(scene_objects()) == 2
+
+
+def test_a_movie_clip_or_a_movie_strip_of_the_file_serves_as_footage(saved, clip):
+    settings = bpy.context.scene.ex4d_footage
+    settings.clip = bpy.data.movieclips.load(str(clip / "walk.mp4"))
+    assert from_blend(settings.footage) == clip / "walk.mp4"
+    settings.footage = ""
+    assert not bpy.ops.ex4d.use_movie_strip.poll()
+    editor = bpy.context.scene.sequence_editor_create()
+    strips = editor.strips if bpy.app.version >= (4, 4, 0) else editor.sequences
+    editor.active_strip = strips.new_movie("walk", str(clip / "walk.mp4"), 1, 1)
+    assert bpy.ops.ex4d.use_movie_strip() == {"FINISHED"}
+    assert from_blend(settings.footage) == clip / "walk.mp4"
+
+
+def test_without_an_estimator_the_backends_own_words_reach_the_artist(connected, saved, clip, tmp_path):
+    pick(clip, depth_from="ESTIMATOR", estimator="best")
+    reconstruct()
+    tick_until_over()
+    assert entry().state == "failed" and "'best' is not installed" in entry().reason
+    assert not any((tmp_path / "scenes").iterdir())
+    assert bpy.ops.ex4d.forget_reconstruction(key=entry().key) == {"FINISHED"}
+    assert not bpy.context.scene.ex4d_reconstructions
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"depth": "/nowhere/depth.npz"}, "is not there"),
+        ({"footage": "/nowhere/film.mp4"}, "is not there"),
+        ({"footage": __file__}, "no video that is known"),
+        ({"depth": __file__}, "is no depth"),
+    ],
+)
+def test_files_that_cannot_be_used_are_refused_at_once(saved, clip, settings, says):
+    pick(clip, **settings)
+    with pytest.raises(RuntimeError, match=says):
+        bpy.ops.ex4d.reconstruct()
+    assert not bpy.context.scene.ex4d_reconstructions
+
+
+def test_what_is_missing_greys_the_button_out(saved, clip):
+    assert not bpy.ops.ex4d.reconstruct.poll()
+    pick(clip)
+    assert bpy.ops.ex4d.reconstruct.poll()
+    bpy.context.scene.ex4d_footage.depth = ""
+    assert not bpy.ops.ex4d.reconstruct.poll()
+
+
+def test_depth_pictures_keep_the_order_of_their_numbers(saved, clip, tmp_path):
+    from blender_addon.footage.sources import plan_of
+
+    folder = tmp_path / "z"
+    folder.mkdir()
+    for number in (1, 2, 10):
+        (folder / f"z_{number}.exr").write_bytes(b"exr")
+    pick(clip, depth=str(folder / "z_2.exr"))
+    plan = plan_of(bpy.context.scene.ex4d_footage, bpy.context.scene)
+    assert plan.layout == "exr" and [path.stem for path in plan.depth_files] == ["z_1", "z_2", "z_10"]
+
+
+def test_cancelled_before_a_backend_answers(saved, clip, tmp_path):
+    pick(clip)
+    key = reconstruct().key
+    session().tick()
+    assert bpy.ops.ex4d.cancel_reconstruction(key=key) == {"FINISHED"}
+    assert entry().state == "cancelled" and not is_followed(entry())
+    assert not any((tmp_path / "scenes").iterdir())
+
+
+def test_a_file_closed_meanwhile_gets_its_scene_when_it_is_opened_again(backend_python, saved, clip, tmp_path):
+    address = free_address()
+    bpy.context.preferences.addons["blender_addon"].preferences.address = address
+    pick(clip)
+    reconstruct()
+    session().tick()
+    bpy.ops.wm.save_mainfile()
+    fresh_blender()
+    bpy.context.preferences.addons["blender_addon"].preferences.address = address
+    with backend_process(backend_python, address, tmp_path / "backend"):
+        bpy.ops.wm.open_mainfile(filepath=str(saved))
+        tick_until_over()
+        assert entry().state == "done", entry().reason
+        import_finished()
+    assert Scene.open(tmp_path / "scenes" / "walk_1").digest == scene_objects()[0].ex4d_scene.digest

@@ -1,0 +1,67 @@
+"""The backend's own picture of the current frame, in an image datablock."""
+
+from __future__ import annotations
+
+import bpy
+import numpy as np
+import pytest
+
+from blender_addon.cameras.presets import camera_from_preset
+from blender_addon.scenes.importing import ImportSettings, import_scene
+from blender_addon.views import follow
+from ex4d_core.trajectories import Trajectory
+
+from .conftest import tick_until
+
+
+@pytest.fixture
+def shot(card_scene) -> bpy.types.Object:
+    """The card's scene at frame 11, seen by its source camera."""
+    imported = import_scene(card_scene, ImportSettings(frame_start=11))
+    bpy.context.scene.ex4d_shot.camera = imported.ex4d_scene.source_camera
+    bpy.context.scene.frame_set(11)
+    return imported
+
+
+def pixels() -> np.ndarray:
+    """(H, W, 3) of the view, 0 to 1, from the top."""
+    image = follow.view_image()
+    width, height = image.size
+    return np.array(image.pixels[:]).reshape(height, width, 4)[::-1, :, :3]
+
+
+def test_the_current_frame_is_shown_as_the_backend_sees_it(connected, shot):
+    assert bpy.ops.ex4d.show_view() == {"FINISHED"}
+    tick_until(lambda: follow.seen is not None, "the view")
+    shown = pixels()
+    assert shown.shape == (32, 48, 3) and follow.seen == 1.0
+    right, left = shown[2:6, 40:46, 1].mean(), shown[2:6, 2:8, 1].mean()
+    assert right > left + 0.2, "the wall gets greener to the right"
+
+
+def test_it_follows_frame_and_camera_while_that_is_wanted(connected, shot):
+    bpy.context.scene.ex4d_view.live = True
+    tick_until(lambda: follow.seen is not None, "the first view")
+    before = pixels()[2:6, 40:46, 0].mean()
+    bpy.context.scene.frame_set(19)
+    tick_until(lambda: pixels()[2:6, 40:46, 0].mean() > before + 0.2, "the wall of frame 19, which is redder")
+    camera = camera_from_preset(shot, Trajectory("orbit", 60.0), name="arc")
+    bpy.context.scene.ex4d_shot.camera = camera
+    tick_until(lambda: follow.seen < 0.99, "the view from aside")
+    assert len([image for image in bpy.data.images if image.name.startswith(follow.IMAGE)]) == 1
+
+
+def test_outside_the_footage_it_says_so(connected, shot):
+    bpy.context.scene.frame_set(50)
+    with pytest.raises(RuntimeError, match="frame 50 lies outside"):
+        bpy.ops.ex4d.show_view()
+    bpy.context.scene.ex4d_view.live = True
+    tick_until(lambda: "outside the footage" in follow.problem, "the reason")
+    bpy.context.scene.frame_set(12)
+    tick_until(lambda: follow.seen is not None, "the view, once there is footage")
+    assert follow.problem == ""
+
+
+def test_without_a_scene_the_button_is_grey():
+    assert not bpy.ops.ex4d.show_view.poll()
+    assert not bpy.ops.ex4d.open_view.poll()

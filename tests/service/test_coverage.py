@@ -1,0 +1,74 @@
+"""How much of a shot the footage saw, while the camera is still being made."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ex4d_core.client import Client
+from ex4d_core.messages import Coverage, Error, GetCoverage, GetView, View, encode
+from ex4d_core.shot import RequestError
+from ex4d_core.transfers import ask_about
+
+
+@pytest.fixture
+def truck(shot, scene):
+    """All six frames, the camera ever further to the right."""
+    request = shot("coverage")
+    poses = request.camera.world_to_camera.copy()
+    poses[:, 0, 3] = -0.4 * np.arange(len(poses))
+    return replace(request, camera=replace(request.camera, world_to_camera=poses))
+
+
+def test_coverage_falls_and_the_view_angle_grows_as_the_camera_leaves(wire, scene, truck):
+    wire.upload_scene(scene)
+    reply = wire.ask(GetCoverage(truck.to_wire()))
+    assert isinstance(reply, Coverage), reply
+    assert reply.seen[0] == 1.0 and reply.seen == sorted(reply.seen, reverse=True) and reply.seen[-1] < 0.5
+    np.testing.assert_allclose(reply.view_angle, np.degrees(np.arctan2(0.4 * np.arange(6), 2.0)), atol=1e-6)
+
+
+def test_a_long_path_is_made_in_pieces_and_comes_whole(wire, scene, truck):
+    wire.upload_scene(scene)
+    alone = [
+        wire.ask(GetCoverage(replace(truck, camera=truck.camera.frames(k, k + 1), first_frame=k).to_wire()))
+        for k in range(6)
+    ]
+    together = wire.ask(GetCoverage(truck.to_wire()))
+    assert [one.seen[0] for one in alone] == together.seen
+
+
+def test_the_newest_wins_and_views_come_in_between(wire, scene, truck):
+    wire.upload_scene(scene)
+    wire.ask(GetCoverage(truck.to_wire()))
+    asked = [wire.send(GetCoverage(truck.to_wire())) for _ in range(5)]
+    view = wire.send(GetView(replace(truck, camera=truck.camera.frames(0, 1)).to_wire()))
+    replies = dict(wire.receive() for _ in range(6))
+    assert isinstance(replies[view], View) and isinstance(replies[asked[-1]], Coverage)
+    dropped = [replies[one] for one in asked[1:-1]]
+    assert all(isinstance(one, Error) and one.code == "superseded" for one in dropped)
+
+
+def test_a_question_asked_again_with_the_same_number_does_not_supersede_itself(wire, scene, truck):
+    wire.upload_scene(scene)
+    question = GetCoverage(truck.to_wire())
+    for _ in range(3):
+        wire.socket.send_multipart(encode(question, 77))
+    assert wire.receive()[0] == 77
+    answered, reply = wire.receive(patience=0.5) if wire.socket.poll(500) else (77, Coverage([], []))
+    assert answered == 77 and isinstance(reply, Coverage)
+
+
+def test_a_scene_that_is_not_there_is_sent_first(start_service, scene, truck, tmp_path):
+    client = Client(start_service().address)
+    reply = client.run(ask_about(scene, GetCoverage(truck.to_wire())), timeout=60)
+    client.close()
+    assert len(reply.seen) == 6
+
+
+def test_a_camera_that_leaves_the_footage_is_refused(wire, scene, truck):
+    wire.upload_scene(scene)
+    reply = wire.ask(GetCoverage(replace(truck, first_frame=3).to_wire()))
+    assert isinstance(reply, Error) and reply.code == "bad-request" and "footage frame 3" in reply.text
+    with pytest.raises(RequestError):
+        truck.require_footage(2)

@@ -1,0 +1,166 @@
+"""Footage and depth go up, a scene package comes down: the reconstruction job, by a real worker."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from backend.media import VideoWriter, write_png
+from ex4d_core.client import Client, RequestRefused
+from ex4d_core.messages import BlobStatus, Error, Submit
+from ex4d_core.reconstruction import Reconstruction, ReconstructionPlan
+from ex4d_core.scene import RENDER_FILES, Scene
+from ex4d_core.takes import Take
+
+FRAMES, WIDTH, HEIGHT = 5, 32, 24
+
+
+def picture(index: int) -> np.ndarray:
+    shown = np.full((HEIGHT, WIDTH, 3), 40 * index, np.uint8)
+    shown[:, : WIDTH // 2] = 200
+    return shown
+
+
+def wall_and_post() -> np.ndarray:
+    depth = np.full((FRAMES, HEIGHT, WIDTH), 4.0, np.float32)
+    depth[:, 8:16, 12:20] = 2.0
+    return depth
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> Path:
+    """clip.mp4, depth.npz and the same clip as pictures."""
+    folder = tmp_path_factory.mktemp("clip")
+    (folder / "pictures").mkdir()
+    with VideoWriter(folder / "clip.mp4", WIDTH, HEIGHT, Fraction(25)) as movie:
+        for index in range(FRAMES):
+            movie.write(picture(index))
+            write_png(folder / "pictures" / f"{index:03d}.png", picture(index))
+    np.savez(folder / "depth.npz", depth=wall_and_post())
+    return folder
+
+
+@pytest.fixture
+def client(service):
+    client = Client(service.address)
+    yield client
+    client.close()
+
+
+def plan(clip: Path, depth: str = "depth.npz", **changes) -> ReconstructionPlan:
+    return ReconstructionPlan(
+        **{
+            "footage": (clip / "clip.mp4",),
+            "depth_files": (clip / depth,),
+            "layout": "array",
+            "name": "clip",
+            **changes,
+        }
+    )
+
+
+def test_footage_becomes_a_scene_package(client, clip, tmp_path):
+    made = Reconstruction(tmp_path / "scene")
+    status = client.run(made.conversation(plan(clip, fov_degrees=60.0)), timeout=60)
+    assert (status.state, status.engine, status.label) == ("done", "reconstruction", "clip"), status.reason
+    scene = Scene.open(tmp_path / "scene")
+    assert (scene.manifest.frames, scene.manifest.fps) == (FRAMES, 25)
+    assert scene.manifest.provenance["footage"] == "clip.mp4"
+    np.testing.assert_array_equal(scene.depth(), wall_and_post())
+    assert scene.source_camera().intrinsics[0, 0, 0] == pytest.approx(16 / np.tan(np.pi / 6))
+    assert made.uploaded == made.upload_size == sum((clip / name).stat().st_size for name in ("clip.mp4", "depth.npz"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["scene"], "nothing half is left"
+
+
+def test_what_was_sent_or_made_there_is_not_sent_again(client, wire, clip, shot, tmp_path):
+    client.run(Reconstruction(tmp_path / "first").conversation(plan(clip)), timeout=60)
+    second = Reconstruction(tmp_path / "second")
+    client.run(second.conversation(plan(clip, name="again")), timeout=60)
+    assert second.upload_size == 0
+    scene = Scene.open(tmp_path / "first")
+    hashes = [scene.digest, *(scene.manifest.files[part].sha256 for part in RENDER_FILES)]
+    assert wire.ask(BlobStatus(hashes)).received == [-1] * 4, "a take uploads nothing of a scene made there"
+    request = shot().__class__(scene.digest, scene.source_camera().frames(0, 2))
+    take = Take(request, tmp_path / "take")
+    assert client.run(take.conversation(scene), timeout=60).state == "done"
+    assert take.upload_size == 0
+
+
+def test_pictures_and_depth_pictures_keep_their_order(client, clip, tmp_path):
+    (tmp_path / "depth").mkdir()
+    for index in range(FRAMES):
+        gray = np.full((HEIGHT, WIDTH), 1000 * (index + 1), np.uint16)
+        write_gray(tmp_path / "depth" / f"z{index}.png", gray)
+    pictures = tuple(sorted((clip / "pictures").iterdir()))
+    depths = tuple(sorted((tmp_path / "depth").iterdir()))
+    wanted = plan(clip, footage=pictures, depth_files=depths, layout="png", scale=0.001, fps=(12, 1))
+    status = client.run(Reconstruction(tmp_path / "scene").conversation(wanted), timeout=60)
+    assert status.state == "done", status.reason
+    scene = Scene.open(tmp_path / "scene")
+    assert scene.manifest.fps == 12
+    np.testing.assert_allclose(scene.depth()[:, 0, 0], [1, 2, 3, 4, 5])
+    np.testing.assert_array_equal(scene.color()[3], picture(3))
+
+
+def write_gray(path: Path, values: np.ndarray) -> None:
+    import av
+
+    frame = av.VideoFrame.from_ndarray(values, format="gray16le").reformat(format="gray16be")
+    encoder = av.CodecContext.create("png", "w")
+    encoder.width, encoder.height, encoder.pix_fmt = values.shape[1], values.shape[0], "gray16be"
+    encoder.time_base = Fraction(1, 24)
+    path.write_bytes(b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"layout": "estimator", "depth_files": (), "estimator": "best"}, "'best' is not installed"),
+        ({"depth": "short.npz"}, "short.npz: has depth for 3 frames"),
+        ({"depth": "torn.npz"}, "torn.npz"),
+    ],
+)
+def test_what_cannot_be_reconstructed_says_why(client, clip, tmp_path, changes, says):
+    np.savez(clip / "short.npz", depth=wall_and_post()[:3])
+    (clip / "torn.npz").write_bytes((clip / "depth.npz").read_bytes()[:300])
+    status = client.run(Reconstruction(tmp_path / "scene").conversation(plan(clip, **changes)), timeout=60)
+    assert status.state == "failed" and says in status.reason
+    assert "/work/" not in status.reason and "blobs" not in status.reason, "the backend's own paths are its own"
+    assert not (tmp_path / "scene").exists() and not any(tmp_path.iterdir())
+
+
+def test_a_request_without_its_files_is_refused(wire, clip):
+    request = plan(clip).request({clip / "clip.mp4": "1" * 64, clip / "depth.npz": "2" * 64})
+    reply = wire.ask(Submit("lonely", request.to_wire()))
+    assert isinstance(reply, Error) and reply.code == "unknown-blob" and "clip.mp4" in reply.text
+
+
+def test_a_folder_that_is_something_else_is_left_alone(client, clip, tmp_path):
+    (tmp_path / "scene").mkdir()
+    (tmp_path / "scene" / "diary.txt").write_text("dear")
+    with pytest.raises(ValueError, match="something else"):
+        client.run(Reconstruction(tmp_path / "scene").conversation(plan(clip)), timeout=60)
+    assert (tmp_path / "scene" / "diary.txt").read_text() == "dear"
+
+
+def test_a_plan_that_cannot_be_carried_out_is_refused_here(client, clip, tmp_path):
+    with pytest.raises((RequestRefused, ValueError), match="footage is one video"):
+        client.run(Reconstruction(tmp_path / "s").conversation(plan(clip, footage=(clip / "depth.npz",))), timeout=60)
+
+
+def test_an_interrupted_reconstruction_goes_on(service, clip, tmp_path):
+    first = Client(service.address)
+    made = Reconstruction(tmp_path / "scene")
+    task = first.start(made.conversation(plan(clip)))
+    while not made.job:
+        first.wait()
+    assert not task.done
+    first.close()
+    again = Client(service.address)
+    resumed = Reconstruction(tmp_path / "scene", key=made.key, job=made.job, last_event=made.last_event)
+    assert again.run(resumed.conversation(None), timeout=60).state == "done"
+    again.close()
+    assert Scene.open(tmp_path / "scene").manifest.frames == FRAMES
