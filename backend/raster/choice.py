@@ -65,8 +65,8 @@ def choose_rasterizer(name: str = "auto", device: str = "auto", licence: str | N
     """Decide what draws, without creating it.
 
     "auto" is warp wherever it is installed: it draws on any device, for any use, and was the faster of the two on
-    every GPU and in every case we measured (backend/raster/README.md). Only where warp is missing, a GPU there and the use is
-    research, it is nvdiffrast.
+    every GPU and in every case we measured (backend/raster/README.md). Only where warp is missing, a GPU there and the
+    use is research, it is nvdiffrast.
 
     Args:
         name: "auto" or one of `RASTERIZERS`.
