@@ -50,12 +50,6 @@ class BackLimits:
     limits: torch.Tensor
     steps: torch.Tensor
 
-    def broken_faces(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """(T, H-1, W-1) bool for the upper left face of each cell, and for the lower right: an edge of it is a step."""
-        right = (self.steps & STEP_TO_RIGHT) > 0
-        below = (self.steps & STEP_TO_BELOW) > 0
-        return right[:, :-1, :-1] | below[:, :-1, :-1], right[:, 1:, :-1] | below[:, :-1, 1:]
-
 
 def back_limits(depth: torch.Tensor, intrinsics: torch.Tensor, *, ratio: float = THICKNESS_RATIO) -> BackLimits:
     """Measure how wide the object at each outline pixel is, and take a share of that for its thickness.
@@ -106,6 +100,7 @@ def measure(depth: torch.Tensor, angles: torch.Tensor, ratio: float = THICKNESS_
     limits, steps = torch.empty_like(depth), torch.empty(depth.shape, dtype=torch.uint8, device=depth.device)
 
     wp.config.log_level = max(wp.config.log_level, wp.LOG_WARNING)
+    wp.init()
     device = wp.device_from_torch(depth.device)
     arrays = [wp.from_torch(depth), wp.from_torch(angles)]
     results = [wp.from_torch(limits), wp.from_torch(steps)]
