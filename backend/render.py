@@ -96,6 +96,7 @@ def _render_batch(
         torch.from_numpy(source.camera_to_world[footage]),
         settings.convention,
         settings.occlusion_rule,
+        settings.occlusion,
     )
     size = camera.width, camera.height
     first_is_source = settings.convention == "reference" and index == 0 and surface.size == size

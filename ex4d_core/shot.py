@@ -27,6 +27,7 @@ MAX_LORAS = 8
 RASTERIZERS = ("auto", "warp", "nvdiffrast")
 CONVENTIONS = ("centered", "reference")
 OCCLUSION_RULES = ("angle", "boundary")
+OCCLUSION_MODELS = ("watertight", "open", "thickness")
 ENGINES = ("preview", "wan")
 HOLES = ("fill", "mark")
 PRECISIONS = ("bf16", "fp8", "float32")
@@ -65,16 +66,30 @@ class RenderSettings:
         rasterizer: one of `RASTERIZERS`; "auto" takes what is installed.
         convention: "centered", or "reference" for EX-4D's own habits (see the architecture notes).
         occlusion_rule: "angle" (faces thinner than 2.5 degrees) or "boundary" (faces that are mostly depth).
+        occlusion: what the space behind an outline counts as: "watertight" (solid, as in EX-4D), "open" (empty) or
+            "thickness" (solid to a plausible depth). "thickness" is for the "centered" convention and rasterizer
+            "warp" only.
     """
 
     rasterizer: str = "auto"
     convention: str = "centered"
     occlusion_rule: str = "angle"
+    occlusion: str = "watertight"
 
     def __post_init__(self) -> None:
         _require_choice("rasterizer", self.rasterizer, RASTERIZERS)
         _require_choice("convention", self.convention, CONVENTIONS)
         _require_choice("occlusion_rule", self.occlusion_rule, OCCLUSION_RULES)
+        _require_choice("occlusion", self.occlusion, OCCLUSION_MODELS)
+        if self.occlusion == "thickness" and self.convention == "reference":
+            raise RequestError(
+                "occlusion thickness is not known to the reference convention: use watertight or open, or the centered "
+                "convention"
+            )
+        if self.occlusion == "thickness" and self.rasterizer == "nvdiffrast":
+            raise RequestError(
+                "occlusion thickness is not known to rasterizer nvdiffrast: use rasterizer warp, or watertight or open"
+            )
 
 
 @dataclass(frozen=True)

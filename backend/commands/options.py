@@ -16,6 +16,7 @@ from ex4d_core.shot import (
     CONVENTIONS,
     HOLES,
     MAX_SIDE,
+    OCCLUSION_MODELS,
     OCCLUSION_RULES,
     PRECISIONS,
     RASTERIZERS,
@@ -71,6 +72,13 @@ def add_render_arguments(parser: argparse.ArgumentParser) -> None:
         choices=OCCLUSION_RULES,
         default="angle",
         help="which faces hide what the footage never saw",
+    )
+    render.add_argument(
+        "--occlusion",
+        choices=OCCLUSION_MODELS,
+        default="watertight",
+        help="what the space behind an outline counts as: solid (watertight), empty (open), or solid to a plausible "
+        "depth (thickness; with rasterizer warp and --convention centered only)",
     )
     render.add_argument("--device", type=device, default="auto", help="auto, cpu, cuda or cuda:N")
 
@@ -178,7 +186,7 @@ def camera_from(options: argparse.Namespace, scene: Scene) -> CameraPath:
 
 
 def render_settings(options: argparse.Namespace) -> RenderSettings:
-    return RenderSettings(options.rasterizer, options.convention, options.occlusion_rule)
+    return RenderSettings(options.rasterizer, options.convention, options.occlusion_rule, options.occlusion)
 
 
 def preview_settings(options: argparse.Namespace) -> PreviewSettings:

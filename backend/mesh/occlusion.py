@@ -10,7 +10,7 @@ import math
 import torch
 
 OCCLUSION_RULES = ("angle", "boundary")
-OCCLUSION_MODELS = ("watertight", "open")  # see `DepthSurface.occlusion`
+OCCLUSION_MODELS = ("watertight", "open", "thickness")  # see `DepthSurface.occlusion`
 MIN_INNER_ANGLE_DEGREES = 2.5  # EX-4D's threshold: a thinner face is a curtain
 BOUNDARY_RATIO = 2.0  # EX-4D's other rule: a face this much deeper than wide is one
 

@@ -37,7 +37,9 @@ class DepthSurface:
         occlusion_rule: "angle" (a face is occluded if its smallest inner angle is under 2.5 degrees) or "boundary" (if
             its largest depth difference is more than twice its larger extent in x and y).
         occlusion: what hides: "watertight" (EX-4D's: the space behind whatever was seen counts as solid, its walls and
-            the back are drawn, unseen) or "open" (occluded faces, border and caps are no obstacle and are not drawn).
+            the back are drawn, unseen), "open" (occluded faces, border and caps are no obstacle and are not drawn) or
+            "thickness" (solid to a plausible depth behind each outline, see `thickness.py`; faces over a step in depth
+            count as occluded even if they are not thin; "centered" only).
 
     Raises:
         ValueError: shapes that do not belong together, unknown names, focal lengths not positive, broken poses.
@@ -171,6 +173,11 @@ def _check_surface(surface: DepthSurface) -> None:
     ):
         if value not in known:
             raise ValueError(f"unknown {name} {value!r}: use one of {', '.join(known)}")
+    if surface.convention == "reference" and surface.occlusion == "thickness":
+        raise ValueError(
+            "the reference convention knows the occlusion models watertight and open, not 'thickness': use the "
+            "centered convention"
+        )
     depth, color, intrinsics, poses = surface.depth, surface.color, surface.intrinsics, surface.camera_to_world
     if depth.ndim != 3 or depth.dtype != torch.float32:
         raise ValueError(f"depth must be (T, H, W) float32, got {tuple(depth.shape)} {depth.dtype}")

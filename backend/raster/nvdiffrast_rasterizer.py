@@ -27,6 +27,8 @@ BATCH_BYTES = 8 << 30
 # nvdiffrast's limit on triangles of one picture, with room for those that clipping splits.
 MAX_FACES = (1 << 24) - (1 << 16)
 
+OCCLUSION_MODELS = ("watertight", "open")
+
 REFERENCE_NEAR, REFERENCE_FAR = 1e-3, 1e3  # EX-4D's clipping planes
 # Of a frame's nearest depth. Depth is kept as 1/z in 32 bits: a nearer plane takes precision from what lies farther.
 CENTERED_NEAR = 1e-2
@@ -86,7 +88,13 @@ class NvdiffrastRasterizer:
 
         Raises:
             ValueError: also where the footage has more pixels than nvdiffrast can draw at once.
+            RasterizerUnavailableError: for the occlusion model "thickness", which only warp draws.
         """
+        if surface.occlusion not in OCCLUSION_MODELS:
+            raise RasterizerUnavailableError(
+                f"rasterizer nvdiffrast knows the occlusion models {' and '.join(OCCLUSION_MODELS)}, not "
+                f"{surface.occlusion!r}: use rasterizer warp"
+            )
         cameras = check_cameras(surface, world_to_camera, intrinsics, width, height)
         rows, columns = surface.grid_shape
         if 2 * rows * columns > MAX_FACES:

@@ -8,14 +8,17 @@ on who draws what, or when. `warp_surface.py` explains the two kinds of faces; `
 
 from __future__ import annotations
 
+from typing import Any
+
 import warp as wp
 
+from backend.raster.warp_cutting import Whole, survives
 from backend.raster.warp_surface import (
     BEHIND,
     HALF_PIXEL,
+    OPEN,
     SUBPIXEL_BITS,
     SUBPIXELS,
-    WATERTIGHT,
     Projected,
     Source,
     View,
@@ -83,7 +86,7 @@ def draw_cells(source: Source, projected: Projected, view: View, work: Work, win
     c = snapped(projected, frame, top_left + 1)
     d = snapped(projected, frame, top_left + source.columns + 1)
     face = row * (source.columns - 1) + column
-    if view.occlusion != WATERTIGHT and source.ring > 0 and b.w > 0.0 and not on_border(source, row, column):
+    if view.occlusion == OPEN and source.ring > 0 and b.w > 0.0 and not on_border(source, row, column):
         draw_vertex(face, b, frame, view, winners)
     if is_obstacle(source, view, frame, cell_face(row, column, False, source.columns)):
         draw_or_queue(face, a, b, c, frame, view, work, winners)
@@ -99,7 +102,7 @@ def draw_pieces(source: Source, projected: Projected, view: View, work: Work, wi
     group = thread // work.group_size
     member = thread - group * work.group_size
     cells = (source.rows - 1) * (source.columns - 1)
-    if view.occlusion == WATERTIGHT:
+    if view.occlusion != OPEN:
         cap_pieces = (view.height + work.piece_rows - 1) // work.piece_rows
         for cap_piece in range(group, 2 * cap_pieces, work.groups):
             cap = cap_piece // cap_pieces
@@ -154,7 +157,7 @@ def draw_or_queue(
                 if box.is_small:
                     draw_small(face, a, b, c, box, frame, view, winners)
                 else:
-                    draw_snapped(face, a, b, c, box, 0, 1, frame, view, winners)
+                    draw_snapped(face, a, b, c, box, 0, 1, Whole(), frame, view, winners)
             else:
                 for top in range(box.top, box.bottom + 1, work.piece_rows):
                     slot = wp.atomic_add(work.counters, frame * COUNTERS, 1)
@@ -270,7 +273,7 @@ def draw_piece(
         box = screen_box(a, b, c, view)
         box.top = wp.max(box.top, piece[1])
         box.bottom = wp.min(box.bottom, piece[2])
-        draw_snapped(piece[0], a, b, c, box, member, group_size, frame, view, winners)
+        draw_snapped(piece[0], a, b, c, box, member, group_size, Whole(), frame, view, winners)
 
 
 @wp.func
@@ -282,15 +285,20 @@ def draw_snapped(
     box: Box,
     member: int,
     group_size: int,
+    cut: Any,
     frame: int,
     view: View,
     winners: wp.array2d(dtype=wp.uint64),
 ):
-    """Draw a thread's part of a snapped face within a box: the group takes pixels and rows in turns."""
+    """Draw a thread's part of a snapped face within a box: the group takes pixels and rows in turns.
+
+    cut is a `Whole`, or for a curtain that does not count to its end a `Cut`.
+    """
     if box.left > box.right or box.top > box.bottom:
         return
     b = b0
     c = c0
+    front = wp.bool(True)
     area = cross(b0.x - a.x, b0.y - a.y, c0.x - a.x, c0.y - a.y)
     if area == wp.int64(0):
         return
@@ -298,6 +306,7 @@ def draw_snapped(
         area = -area
         b = c0
         c = b0
+        front = False
     # edge k lies opposite vertex k; its function is positive inside and grows by step_k per pixel to the right
     a_bias = edge_bias(c.x - b.x, c.y - b.y)
     b_bias = edge_bias(a.x - c.x, a.y - c.y)
@@ -339,7 +348,9 @@ def draw_snapped(
             if ((e_a + a_bias) | (e_b + b_bias) | (e_c + c_bias)) >= wp.int64(0):
                 w = float(e_a) * aw + float(e_b) * bw + float(e_c) * cw
                 if w >= farthest and w <= nearest:
-                    keep_nearest(winners, frame, row * view.width + box.left + offset, 1.0 / w, face)
+                    x = x0 + (offset << SUBPIXEL_BITS)
+                    if survives(cut, float(e_a), float(e_b), float(e_c), x, y, front):
+                        keep_nearest(winners, frame, row * view.width + box.left + offset, 1.0 / w, face)
 
 
 @wp.func

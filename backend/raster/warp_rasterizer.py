@@ -1,8 +1,8 @@
 """The `warp` rasterizer: NVIDIA Warp on CPU or CUDA, free for any use, no compiler to install.
 
-Launches its passes (`warp_surface.py`, `warp_drawing.py`, `warp_unsnapped.py`, `warp_resolving.py`) over batches of
-frames that fit in bounded memory. On the CPU, where Warp runs a kernel in the calling thread, each frame is a batch and
-threads take turns at the frames.
+Launches its passes (`warp_surface.py`, `warp_drawing.py`, `warp_unsnapped.py`, `warp_curtains.py`,
+`warp_resolving.py`) over batches of frames that fit in bounded memory. On the CPU, where Warp runs a kernel in the
+calling thread, each frame is a batch and threads take turns at the frames.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import numpy as np
 import torch
 import warp as wp
 
-from backend.mesh import DepthSurface
+from backend.mesh import DepthSurface, thickness
 from backend.mesh.occlusion import MIN_INNER_ANGLE_DEGREES
-from backend.raster import warp_drawing, warp_resolving, warp_surface, warp_unsnapped
+from backend.raster import warp_curtains, warp_drawing, warp_resolving, warp_surface, warp_unsnapped
 from backend.raster.interface import RenderedFrames, check_cameras, no_usable_cuda, numbered, torch_cuda_problem
 
 # Working memory of a CUDA batch; more would not be faster, since a few frames already fill the device.
 CUDA_BATCH_BYTES = 1 << 30
-BYTES_PER_VERTEX = 13  # snapped x, y and 1/z, and EX-4D's alpha
+BYTES_PER_VERTEX = 17  # snapped x, y and 1/z, and EX-4D's alpha or where curtains end
 BYTES_PER_PIXEL = 8  # depth-and-id key
 BYTES_PER_PIECE = 16  # of a large face, or a face that is not snapped
 
@@ -34,7 +34,11 @@ PIECE_ROWS = 8
 GROUP_SIZE = 16
 DEVICE_GROUPS, MIN_GROUPS = 16384, 128  # of all frames, and of each
 
-OCCLUSION_CODES = {"watertight": warp_surface.WATERTIGHT, "open": warp_surface.OPEN}
+OCCLUSION_CODES = {
+    "watertight": warp_surface.WATERTIGHT,
+    "open": warp_surface.OPEN,
+    "thickness": warp_surface.THICKNESS,
+}
 
 REFERENCE_NEAR, REFERENCE_FAR = 1e-3, 1e3  # EX-4D's clipping planes
 # Depth has no fixed unit, so our own near plane is as good as none; homogeneous edge functions lose nothing by it.
@@ -71,7 +75,7 @@ class WarpRasterizer:
         _start_warp()
         self.device = numbered(device)
         self._warp_device = wp.device_from_torch(self.device)
-        for kernels in (warp_surface, warp_drawing, warp_unsnapped, warp_resolving):
+        for kernels in (thickness, warp_surface, warp_drawing, warp_unsnapped, warp_curtains, warp_resolving):
             wp.load_module(kernels, device=self._warp_device)
 
     def render(
@@ -91,11 +95,13 @@ class WarpRasterizer:
         poses = torch.from_numpy(cameras.world_to_camera)
         if surface.camera_to_world is not None:
             poses = poses @ surface.camera_to_world
+        angles = thickness.pixel_angles(surface.intrinsics)
+        small = (*surface.rays, poses, torch.from_numpy(cameras.lenses), angles)
         inputs = _Inputs(
             surface.depth.contiguous(),
             surface.color.contiguous(),
             surface.border_depth,
-            *(self._upload(values) for values in (*surface.rays, poses, torch.from_numpy(cameras.lenses))),
+            *(self._upload(values) for values in small),
         )
         color = torch.empty(frames, height * width, 3, dtype=torch.uint8, device=self.device)
         mask = torch.empty(frames, height * width, dtype=torch.bool, device=self.device)
@@ -159,6 +165,10 @@ class WarpRasterizer:
         source.color = wp.from_torch(inputs.color)
         source.border = wp.from_torch(inputs.border)
         source.ray_x, source.ray_y = wp.from_torch(inputs.ray_x), wp.from_torch(inputs.ray_y)
+        if surface.occlusion == "thickness":
+            found = thickness.measure(inputs.depth, inputs.pixel_angles)
+            source.limits, source.steps = wp.from_torch(found.limits), wp.from_torch(found.steps)
+            source.pixel_angles = wp.from_torch(inputs.pixel_angles)
         source.rows, source.columns, source.ring = rows, columns, surface.ring
         source.boundary_rule = surface.occlusion_rule == "boundary"
         source.thin = 4.0 * math.cos(math.radians(MIN_INNER_ANGLE_DEGREES)) ** 2
@@ -194,8 +204,12 @@ class WarpRasterizer:
 
         launch(warp_surface.project_vertices, (frames, rows, columns), view, projected)
         launch(warp_drawing.draw_cells, (frames, rows - 1, columns - 1), projected, view, work, winners)
+        groups = (frames, work.groups * work.group_size)
         for kernel in (warp_drawing.draw_pieces, warp_unsnapped.draw_unsnapped):
-            launch(kernel, (frames, work.groups * work.group_size), projected, view, work, winners)
+            launch(kernel, groups, projected, view, work, winners)
+        if surface.occlusion == "thickness":
+            launch(warp_curtains.draw_curtains, (frames, rows - 1, columns - 1), projected, view, work, winners)
+            launch(warp_curtains.draw_curtain_pieces, groups, projected, view, work, winners)
         color, mask, depth = outputs
         results = [wp.from_torch(color), wp.from_torch(mask.view(torch.uint8)), wp.from_torch(depth)]
         if reference:
@@ -224,6 +238,7 @@ class _Inputs:
     ray_y: torch.Tensor
     cameras: torch.Tensor
     lenses: torch.Tensor
+    pixel_angles: torch.Tensor
 
     def frames(self, part: slice) -> _Inputs:
         return _Inputs(*(getattr(self, field.name)[part] for field in fields(self)))

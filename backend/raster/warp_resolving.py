@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import warp as wp
 
+from backend.raster.warp_cutting import nearest_source_pixel
 from backend.raster.warp_surface import (
     EMPTY,
     HALF_PIXEL,
     SUBPIXEL_BITS,
+    THICKNESS,
     Face,
     Projected,
     Source,
@@ -18,6 +20,7 @@ from backend.raster.warp_surface import (
     face_corner,
     face_occluded,
     homogeneous_edge,
+    is_curtain,
     meets,
     mesh_face,
     on_border,
@@ -53,6 +56,7 @@ def resolve_centered(
 
     Seen is the front of a face that is not occluded. Where a pixel's centre meets a source pixel's own vertex, on the
     front of any face, it shows that source pixel: a curtain begins at the last seen point, and that point is seen.
+    In the "thickness" model a source pixel is shown on curtains as far as it reaches, not only where it is met.
     """
     frame, row, column = wp.tid()
     pixel = row * view.width + column
@@ -65,16 +69,21 @@ def resolve_centered(
         z = hit_depth(key)
         hit = resolve_hit(face.corners, frame, column, row, source, projected, view)
         if hit.front:
+            own = hit.corner
             own_row = wp.int32(0)
             own_column = wp.int32(0)
-            if hit.corner >= 0:
-                own_row = face.rows[hit.corner]
-                own_column = face.columns[hit.corner]
-            if hit.corner >= 0 and not on_border(source, own_row, own_column):
+            if view.occlusion == THICKNESS:
+                curtain = is_curtain(source, view, frame, face)
+                if curtain:
+                    own = nearest_source_pixel(source, face, frame, column, row, projected, view)
+            if own >= 0:
+                own_row = face.rows[own]
+                own_column = face.columns[own]
+            if own >= 0 and not on_border(source, own_row, own_column):
                 seen = wp.uint8(1)
                 color = source_color(source, frame, own_row, own_column)
             else:
-                if not face_occluded(source, frame, face):
+                if not is_curtain(source, view, frame, face):
                     seen = wp.uint8(1)
                     color = blend(source, frame, face, hit.weights)
     mask[frame, pixel] = seen

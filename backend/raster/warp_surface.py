@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import warp as wp
 
-from backend.mesh import occlusion
+from backend.mesh import occlusion, thickness
 
 wp.set_module_options({"enable_backward": False})
 
@@ -23,8 +23,9 @@ HALF_PIXEL = wp.constant(128)
 # Snapped coordinates stay below 2^28, their edge functions below 2^59: no integer overflows.
 GUARD_BAND = wp.constant(float(2**20))
 EMPTY = wp.constant(wp.uint64(0xFFFFFFFFFFFFFFFF))
+STEP_TO_RIGHT = wp.constant(thickness.STEP_TO_RIGHT)
+STEP_TO_BELOW = wp.constant(thickness.STEP_TO_BELOW)
 BOUNDARY_RATIO = wp.constant(occlusion.BOUNDARY_RATIO)
-
 
 # A pixel whose centre is within 1/256 pixel (in x and in y) of a source pixel's vertex shows that source pixel. Float32
 # vertices projected back into their own camera are off by less, and being so little wrong elsewhere cannot be seen.
@@ -33,6 +34,7 @@ SAME_PIXEL = wp.constant(1)
 # What hides (`View.occlusion`): see `DepthSurface.occlusion`.
 WATERTIGHT = wp.constant(0)
 OPEN = wp.constant(1)
+THICKNESS = wp.constant(2)
 
 # Marks in place of 1/z of vertices without snapped coordinates.
 BEHIND = wp.constant(-1.0)  # before the near plane
@@ -41,13 +43,19 @@ FAR_OFF = wp.constant(0.0)  # beyond the guard band
 
 @wp.struct
 class Source:
-    """A frame batch of the footage's surface: B frames, H x W pixels, a grid of R x C vertices."""
+    """A frame batch of the footage's surface: B frames, H x W pixels, a grid of R x C vertices.
+
+    limits, steps and pixel_angles are `thickness.BackLimits`'s, and empty unless that is the occlusion model.
+    """
 
     depth: wp.array3d(dtype=float)  # (B, H, W)
     color: wp.array4d(dtype=wp.uint8)  # (B, H, W, 3)
     ray_x: wp.array2d(dtype=float)  # (B, C), x / z of each column of vertices
     ray_y: wp.array2d(dtype=float)  # (B, R), y / z of each row
     border: wp.array(dtype=float)  # (B,), depth of the outermost vertices
+    limits: wp.array3d(dtype=float)  # (B, H, W)
+    steps: wp.array3d(dtype=wp.uint8)  # (B, H, W)
+    pixel_angles: wp.array2d(dtype=float)  # (B, 2)
     rows: int
     columns: int
     ring: int  # how many vertices lie beyond the picture on each side, 0 or 1
@@ -250,13 +258,34 @@ def touches_border(source: Source, face: Face) -> bool:
 
 @wp.func
 def is_obstacle(source: Source, view: View, frame: int, face: Face) -> bool:
-    """Whether a face is drawn at all. A model that judges each fragment has its place in `warp_drawing`'s loops."""
+    """Whether all of a face is drawn. What is drawn of a curtain in the "thickness" model, `warp_curtains` draws."""
     drawn = True
-    if view.occlusion == OPEN:  # Warp's `and` evaluates both sides, an `if` one
+    if view.occlusion != WATERTIGHT:  # Warp's `and` evaluates both sides, an `if` one
         drawn = not touches_border(source, face)
         if drawn:
-            drawn = not face_occluded(source, frame, face)
+            drawn = not is_curtain(source, view, frame, face)
     return drawn
+
+
+@wp.func
+def is_curtain(source: Source, view: View, frame: int, face: Face) -> bool:
+    """Whether a face hides what was never seen: an occluded one, in the "thickness" model also one over a step."""
+    curtain = face_occluded(source, frame, face)
+    if view.occlusion == THICKNESS and not curtain:
+        curtain = over_step(source, frame, face)
+    return curtain
+
+
+@wp.func
+def over_step(source: Source, frame: int, face: Face) -> bool:
+    """Whether the surface ends between two corners that are neighbours in the picture; of no face of the ring."""
+    right = wp.int32(1)  # of the corners, the pixel on the left of the horizontal edge, and the one above the vertical
+    below = wp.int32(1)
+    if face.rows[0] == face.rows[2]:  # the lower face
+        right = 0
+    step_right = int(source.steps[frame, face.rows[right] - 1, face.columns[right] - 1])
+    step_below = int(source.steps[frame, face.rows[below] - 1, face.columns[below] - 1])
+    return (step_right & STEP_TO_RIGHT) != 0 or (step_below & STEP_TO_BELOW) != 0
 
 
 @wp.func

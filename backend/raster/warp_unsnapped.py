@@ -6,11 +6,14 @@ slow down `warp_drawing.py`. It draws into the same buffer.
 
 from __future__ import annotations
 
+from typing import Any
+
 import warp as wp
 
+from backend.raster.warp_cutting import Whole, survives_unsnapped
 from backend.raster.warp_drawing import COUNTERS, Work, keep_nearest
 from backend.raster.warp_surface import (
-    WATERTIGHT,
+    OPEN,
     Corner,
     Projected,
     Source,
@@ -37,7 +40,7 @@ def draw_unsnapped(source: Source, projected: Projected, view: View, work: Work,
     group = thread // work.group_size
     member = thread - group * work.group_size
     cells = (source.rows - 1) * (source.columns - 1)
-    if view.occlusion == WATERTIGHT:
+    if view.occlusion != OPEN:
         cap_pieces = (view.height + UNSNAPPED_CAP_ROWS - 1) // UNSNAPPED_CAP_ROWS
         for cap_piece in range(group, 2 * cap_pieces, work.groups):
             cap = cap_piece // cap_pieces
@@ -86,6 +89,7 @@ def draw_if_unsnapped(
             last_row,
             member,
             group_size,
+            Whole(),
             view,
             frame,
             winners,
@@ -102,21 +106,27 @@ def draw_homogeneous(
     last_row: int,
     member: int,
     group_size: int,
+    cut: Any,
     view: View,
     frame: int,
     winners: wp.array2d(dtype=wp.uint64),
 ):
-    """Draw a thread's part of a face with vertices before the near plane or far off the screen."""
+    """Draw a thread's part of a face with vertices before the near plane or far off the screen.
+
+    cut is a `Whole` or a `Cut`, as in `draw_snapped`.
+    """
     near = wp.float64(view.near)
     if a.point[2] < near and b0.point[2] < near and c0.point[2] < near:
         return
     b = b0
     c = c0
+    front = wp.bool(True)
     volume = signed_volume(a, b, c)
     if volume < wp.float64(0.0):
         volume = -volume
         b = c0
         c = b0
+        front = False
     if not (volume > wp.float64(0.0)):
         return
     far_off = wp.float64(1.0e30)
@@ -153,7 +163,7 @@ def draw_homogeneous(
             inside_c = e_c > zero or (e_c == zero and owns_edge(a, b))
             if inside_a and inside_b and inside_c:
                 z = float(volume / (e_a + e_b + e_c))
-                if z >= view.near and z <= view.far:
+                if z >= view.near and z <= view.far and survives_unsnapped(cut, e_a, e_b, e_c, front):
                     keep_nearest(winners, frame, row * view.width + column, z, face)
 
 

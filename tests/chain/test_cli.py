@@ -152,6 +152,26 @@ def test_a_render_takes_a_clip_of_arrays_in_place_of_a_scene(clip_file, tmp_path
         assert 0.1 < rendered["coverage"][1] < 1.0
 
 
+def test_what_hides_is_the_users_choice(clip_file, tmp_path):
+    path, arrays = clip_file
+    far_wall = np.where(arrays["depth"] == 4.0, 12.0, arrays["depth"]).astype(np.float32)
+    np.savez(path, **{**arrays, "depth": far_wall})
+    seen = {}
+    for model in ("watertight", "thickness", "open"):
+        out = tmp_path / f"{model}.npz"
+        assert main(["render", str(path), "--preset", "30", "--occlusion", model, "-o", str(out)]) == 0
+        with np.load(out) as rendered:
+            seen[model] = rendered["mask"][-1].sum()
+    print(seen)
+    assert seen["watertight"] < seen["thickness"] <= seen["open"]
+
+
+def test_an_occlusion_model_that_a_convention_does_not_know_is_refused(clip_file, tmp_path, capsys):
+    options = ["--occlusion", "thickness", "--convention", "reference", "-o", str(tmp_path / "out.npz")]
+    assert main(["render", str(clip_file[0]), *options]) == 1
+    assert "use watertight or open, or the centered convention" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -30,7 +30,8 @@ def over_the_wire(values: dict) -> ShotRequest:
 
 
 def test_a_request_is_the_same_on_the_other_side():
-    sent = request(render=RenderSettings(convention="reference"), preview=PreviewSettings("mark", (0, 255, 0)))
+    render = RenderSettings(convention="reference", occlusion="open")
+    sent = request(render=render, preview=PreviewSettings("mark", (0, 255, 0)))
     received = over_the_wire(sent.to_wire())
     assert np.array_equal(received.camera.world_to_camera, CAMERA.world_to_camera)
     assert np.array_equal(received.camera.intrinsics, CAMERA.intrinsics)
@@ -49,6 +50,10 @@ def test_a_request_is_the_same_on_the_other_side():
         ("label", "x" * 1000, "label"),
         ("render", {"rasterizer": "gl"}, "rasterizer must be one of"),
         ("render", {"shader": 1}, "no field"),
+        ("render", {"occlusion": "closed"}, "occlusion must be one of watertight, open, thickness, not 'closed'"),
+        ("render", {"occlusion": None}, "occlusion must be one of"),
+        ("render", {"occlusion": "thickness", "convention": "reference"}, "not known to the reference convention"),
+        ("render", {"occlusion": "thickness", "rasterizer": "nvdiffrast"}, "use rasterizer warp"),
         ("preview", {"holes": "fill", "hole_color": [0, 0, 300]}, "hole_color"),
         ("preview", 7, "must be a map"),
         ("wan", {"preset": "best"}, "preset must be one of ex4d-reference"),

@@ -24,7 +24,7 @@ def true_scene(truth) -> tuple[DepthSurface, np.ndarray]:
     return surface, truth["extrinsics"]
 
 
-@pytest.mark.parametrize("occlusion", ["watertight", "open"])
+@pytest.mark.parametrize("occlusion", ["watertight", "open", "thickness"])
 @pytest.mark.parametrize("clip", ["true scene", "fence at 512x512", "fence at 832x480"])
 def test_coverage_is_within_a_hundredth_of_the_full_renders(rasterizer, ground_truth, clip, occlusion) -> None:
     if clip == "true scene":

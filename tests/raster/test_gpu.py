@@ -93,8 +93,16 @@ def test_renders_match_the_originals(rasterizer, golden_geometry, psnr, trajecto
     assert min(ratios) >= decibels
 
 
-@pytest.mark.parametrize("occlusion", ["watertight", "open"])
-@pytest.mark.parametrize("convention", ["centered", "reference"])
+@pytest.mark.parametrize(
+    ("convention", "occlusion"),
+    [
+        ("centered", "watertight"),
+        ("centered", "open"),
+        ("centered", "thickness"),
+        ("reference", "watertight"),
+        ("reference", "open"),
+    ],
+)
 def test_cpu_and_cuda_agree(warp, golden_geometry, ground_truth, convention: str, occlusion: str) -> None:
     on_cpu = create_rasterizer("warp", "cpu")
     cases = [(golden_surface(golden_geometry), golden_cameras(golden_geometry, name)) for name in ("60", "180", "free")]

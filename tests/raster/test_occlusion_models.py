@@ -1,17 +1,22 @@
-"""What hides: the watertight solid behind everything seen, or nothing but what was seen. And what never shows colour:
-backs of faces, the inside of the solid, its walls and its caps, from however far round."""
+"""What hides: the watertight solid behind everything seen, nothing but what was seen, or solid to a plausible depth.
+And what never shows colour: backs of faces, the inside of the solid, its walls and caps, from however far round."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from backend.mesh import DepthSurface
-from backend.raster import Rasterizer, create_rasterizer
+from backend.mesh import OCCLUSION_MODELS, DepthSurface
+from backend.raster import Rasterizer, RenderedFrames, create_rasterizer
 from backend.raster.speed import made_up_cameras
+
+SAMPLE = Path(__file__).resolve().parents[1] / "data" / "sample"
+FOCAL, HEIGHT, WIDTH = 100.0, 48, 128
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +107,220 @@ def test_the_reference_convention_colours_backs_as_the_original_does(rasterizer)
 def test_unknown_models_are_refused_by_name() -> None:
     with pytest.raises(ValueError, match="unknown occlusion model 'solid': use one of watertight, open"):
         box_before_wall(occlusion="solid")
+
+
+def test_thickness_needs_the_centered_convention() -> None:
+    with pytest.raises(
+        ValueError, match="reference convention knows the occlusion models watertight and open, not 'th"
+    ):
+        box_before_wall(convention="reference", occlusion="thickness")
+
+
+def seen_by(rasterizer: Rasterizer, surface: DepthSurface, poses: np.ndarray, **views) -> RenderedFrames:
+    """Cameras (T,4,4), with the lens and the size of the source picture unless given."""
+    return rasterizer.render(
+        surface, poses, views.get("intrinsics", surface.intrinsics), *views.get("size", surface.size)
+    )
+
+
+def before_wall(depth: float, box: tuple[slice, slice], box_depth: float, model: str) -> DepthSurface:
+    """A grey picture of a wall and something nearer, 128x48 pixels, focal length 100."""
+    depths = torch.full((1, HEIGHT, WIDTH), depth)
+    depths[0][box] = box_depth
+    lens = torch.tensor([[[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1]]])
+    return DepthSurface(depths, torch.full((1, HEIGHT, WIDTH, 3), 128, dtype=torch.uint8), lens, occlusion=model)
+
+
+def moved_right(distance: float) -> np.ndarray:
+    """World-to-camera matrix of a camera that stands to the right of the source camera, (1, 4, 4)."""
+    pose = np.eye(4)
+    pose[0, 3] = -distance
+    return pose[None]
+
+
+def true_surface(truth: Mapping[str, np.ndarray], frames: np.ndarray, model: str) -> DepthSurface:
+    depth, color = torch.from_numpy(truth["depth"][frames]), torch.from_numpy(truth["rgb"][frames])
+    lens = torch.from_numpy(truth["intrinsics"]).expand(len(depth), 3, 3)
+    return DepthSurface(depth, color, lens, occlusion=model)
+
+
+@pytest.fixture(scope="module")
+def sample() -> Mapping[str, np.ndarray]:
+    """The sample clip's depth at the frames of its true views, and what those see of it."""
+    with np.load(SAMPLE / "depth.npz") as arrays:
+        depth, scale, intrinsics = arrays["depth"], arrays["scale"], arrays["intrinsics"]
+    with np.load(SAMPLE / "true_views.npz") as views:
+        frames = views["frames"]
+        return {
+            "depth": (depth[frames] * scale).astype(np.float32),
+            "source_intrinsics": intrinsics[frames],
+            "extrinsics": views["extrinsics"],
+            "intrinsics": views["intrinsics"],
+            "visible": views["visible"],
+        }
+
+
+def sample_seen_by_its_true_views(rasterizer: Rasterizer, sample: Mapping[str, np.ndarray], model: str):
+    depth = torch.from_numpy(sample["depth"])
+    grey = torch.full((*depth.shape, 3), 128, dtype=torch.uint8)
+    lens = torch.from_numpy(sample["source_intrinsics"]).expand(len(depth), 3, 3)
+    surface = DepthSurface(depth, grey, lens, occlusion=model)
+    lens = np.broadcast_to(sample["intrinsics"], (len(depth), 3, 3))
+    return seen_by(rasterizer, surface, sample["extrinsics"], intrinsics=lens, size=(256, 256))
+
+
+def shares(mask: torch.Tensor, visible: np.ndarray) -> tuple[float, float]:
+    """Falsely seen and missed, as shares of all pixels."""
+    seen = mask.numpy()
+    return float((seen & ~visible).mean()), float((visible & ~seen).mean())
+
+
+def test_thickness_is_near_the_truth_on_both_sides(rasterizer, ground_truth, psnr) -> None:
+    truth = ground_truth
+    moved = np.abs(truth["extrinsics"] - np.eye(4)).max(axis=(1, 2)) > 1e-6
+    visible = truth["true_visible"][moved]
+    false_seen, missed, ratio = {}, {}, {}
+    for model in OCCLUSION_MODELS:
+        frames = seen_by(rasterizer, true_surface(truth, moved, model), truth["extrinsics"][moved])
+        false_seen[model], missed[model] = shares(frames.mask, visible)
+        both = frames.mask.numpy() & visible
+        ratio[model] = psnr(frames.color.numpy(), truth["true_rgb"][moved], both)
+        iou = both.sum() / (frames.mask.numpy() | visible).sum()
+        figures = f"false seen {false_seen[model]:.2%}, missed {missed[model]:.2%}, IoU {iou:.3f}"
+        print(f"{model}: {figures}, PSNR {ratio[model]:.2f} dB")
+
+    assert false_seen["thickness"] <= 0.012
+    assert missed["thickness"] <= 0.04
+    assert false_seen["thickness"] < 0.6 * false_seen["open"]
+    assert missed["thickness"] < 0.3 * missed["watertight"]
+    assert ratio["thickness"] > max(ratio["open"], ratio["watertight"])
+
+
+def test_thickness_lies_between_the_others_on_the_sample_clip(rasterizer, sample) -> None:
+    false_seen, missed = {}, {}
+    for model in OCCLUSION_MODELS:
+        frames = sample_seen_by_its_true_views(rasterizer, sample, model)
+        false_seen[model], missed[model] = shares(frames.mask, sample["visible"])
+        iou = (frames.mask.numpy() & sample["visible"]).sum() / (frames.mask.numpy() | sample["visible"]).sum()
+        print(f"{model}: false seen {false_seen[model]:.2%}, missed {missed[model]:.2%}, IoU {iou:.3f}")
+
+    assert false_seen["thickness"] <= 0.013
+    assert missed["thickness"] <= 0.034
+    assert false_seen["thickness"] < 0.55 * false_seen["open"]
+    assert missed["thickness"] < 0.25 * missed["watertight"]
+
+
+@pytest.mark.parametrize("model", OCCLUSION_MODELS)
+def test_the_source_camera_sees_all_of_its_own_picture(rasterizer, ground_truth, model) -> None:
+    surface = true_surface(ground_truth, np.arange(len(ground_truth["depth"])), model)
+
+    frames = seen_by(rasterizer, surface, np.eye(4)[None].repeat(surface.frames, 0))
+
+    assert frames.mask.all()
+    assert torch.equal(frames.color, surface.color)
+
+
+def test_with_thickness_too_cliffs_at_every_pixel_come_back_exactly(rasterizer) -> None:
+    random = torch.Generator().manual_seed(5)
+    depth = torch.rand(2, 37, 64, generator=random) * 9 + 0.05
+    color = torch.randint(0, 256, (2, 37, 64, 3), dtype=torch.uint8, generator=random)
+    lens = torch.tensor([[50.0, 0, 32.3], [0, 50, 17], [0, 0, 1]]).expand(2, 3, 3)
+    frames = seen_by(rasterizer, DepthSurface(depth, color, lens, occlusion="thickness"), np.eye(4)[None].repeat(2, 0))
+    assert frames.mask.all()
+    assert torch.equal(frames.color, color)
+
+
+def test_the_wall_beside_the_shadow_of_a_thin_pole_is_seen_again(rasterizer) -> None:
+    # A pole 8 pixels wide at depth 2 before a wall at depth 6. From 0.6 to the right the wall moves 10 pixels to the
+    # left and the pole 30: it stands on columns 30-37, and what it hid of the wall lies on columns 50-57.
+    pole = (slice(None), slice(60, 68))
+    mask = {
+        model: seen_by(rasterizer, before_wall(6.0, pole, 2.0, model), moved_right(0.6)).mask[0, 4:-4]
+        for model in OCCLUSION_MODELS
+    }
+
+    for model in OCCLUSION_MODELS:
+        assert mask[model][:, 31:37].all(), "the pole itself"
+        assert not mask[model][:, 51:57].any(), "what the pole hid"
+        assert mask[model][:, 59:110].all(), "the wall on the far side of the shadow"
+    assert not mask["watertight"][:, 38:50].any(), "all between the pole and its shadow counts as solid"
+    assert mask["thickness"][:, 40:49].all()
+    assert mask["open"][:, 40:49].all()
+
+
+def test_a_thick_box_keeps_its_body(rasterizer) -> None:
+    # A box front 20 pixels wide at depth 3 is 0.6 wide, so the box is solid to depth 3.3. From 1.5 to the right the
+    # front moves from columns 90-109 to 40-59, its right edge at depth 3.3 to 110 - 150 / 3.3 = 64.5, and what it
+    # hid of the wall at depth 9 to columns 73.3 - 93.3.
+    box = (slice(8, 40), slice(90, 110))
+    mask = {
+        model: seen_by(rasterizer, before_wall(9.0, box, 3.0, model), moved_right(1.5)).mask[0, 12:36]
+        for model in OCCLUSION_MODELS
+    }
+
+    assert mask["open"][:, 61:72].all(), "the wall shines through the unseen side of the box"
+    assert not mask["thickness"][:, 61:64].any(), "the body hides it"
+    assert mask["thickness"][:, 66:72].all(), "beyond the body it is seen again"
+    assert not mask["watertight"][:, 61:72].any()
+    for model in OCCLUSION_MODELS:
+        assert mask[model][:, 42:58].all(), "the front"
+        assert not mask[model][:, 75:92].any(), "what the box hid"
+
+
+@pytest.mark.parametrize("distance", [1.96, 1.9999, 2.3])
+def test_curtains_end_as_far_back_for_a_camera_among_them(rasterizer, distance) -> None:
+    # The camera stands beside the pole, past its front or right before it, so that the pole's own curtains reach behind
+    # the camera; those to the wall are cut off at depth 2.08, and what lies ahead of the camera stands free.
+    pole = (slice(None), slice(60, 68))
+    pose = moved_right(0.02)
+    pose[0, 2, 3] = -distance
+    mask = {
+        model: seen_by(rasterizer, before_wall(6.0, pole, 2.0, model), pose).mask[0, 20:28]
+        for model in OCCLUSION_MODELS
+    }
+    assert (mask["thickness"].sum() >= mask["watertight"].sum()) and mask["thickness"][:, 100:].all()
+
+
+def test_a_flat_wall_is_whole_with_thickness_at_any_angle(rasterizer) -> None:
+    columns = (torch.arange(WIDTH) + 0.5 - WIDTH / 2) / FOCAL
+    for slope in (0.0, 0.5, 1.2):
+        surface = before_wall(2.0, (slice(0), slice(0)), 2.0, "thickness")
+        depth = (2.0 / (1.0 - slope * columns)).expand(1, HEIGHT, WIDTH).contiguous()
+        surface = replace(surface, depth=depth)
+        thickness = seen_by(rasterizer, surface, moved_right(0.1)).mask[0]
+        watertight = seen_by(rasterizer, replace(surface, occlusion="watertight"), moved_right(0.1)).mask[0]
+        assert thickness[1:-1, 10:110].all()
+        assert not (watertight & ~thickness).any()
+
+
+@pytest.mark.parametrize("model", OCCLUSION_MODELS)
+def test_the_unit_of_depth_does_not_matter(rasterizer, ground_truth, model) -> None:
+    surface, poses = true_surface(ground_truth, np.array([-1]), model), ground_truth["extrinsics"][-1:]
+    larger = poses.copy()
+    larger[:, :3, 3] *= 4
+
+    small = seen_by(rasterizer, surface, poses)
+    large = seen_by(rasterizer, replace(surface, depth=4 * surface.depth), larger)
+
+    assert torch.equal(small.mask, large.mask)
+
+
+@pytest.mark.parametrize("model", OCCLUSION_MODELS)
+def test_where_the_source_camera_stands_in_the_world_does_not_matter(rasterizer, ground_truth, model) -> None:
+    surface, poses = true_surface(ground_truth, np.array([-1]), model), ground_truth["extrinsics"][-1:]
+    angle = np.radians(130.0)
+    placed = np.eye(4)
+    placed[:3, :3] = [[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]]
+    placed[:3, 3] = (1.0, -2.0, 0.5)
+
+    here = seen_by(rasterizer, surface, poses)
+    there = seen_by(
+        rasterizer, replace(surface, camera_to_world=torch.from_numpy(placed[None])), poses @ np.linalg.inv(placed)
+    )
+
+    assert (here.mask != there.mask).float().mean() < 1e-3
+
+
+def test_thickness_gives_the_same_bytes_each_time(rasterizer, sample) -> None:
+    first, second = (sample_seen_by_its_true_views(rasterizer, sample, "thickness") for _ in range(2))
+    assert torch.equal(first.mask, second.mask) and torch.equal(first.color, second.color)

@@ -1,0 +1,137 @@
+"""Second pass of the `warp` rasterizer, for the "thickness" occlusion model alone: curtains, as far as they are solid.
+
+`warp_drawing.py` and `warp_unsnapped.py` have drawn all other faces, and the caps; here curtains go into the same
+buffer by the same functions, each fragment only if it is within the solid (`warp_cutting.py`).
+"""
+
+from __future__ import annotations
+
+import warp as wp
+
+from backend.raster.warp_cutting import cut_curtain
+from backend.raster.warp_drawing import COUNTERS, Work, draw_snapped, screen_box, snapped
+from backend.raster.warp_surface import (
+    BEHIND,
+    Face,
+    Projected,
+    Source,
+    View,
+    cell_face,
+    face_corner,
+    is_curtain,
+    mesh_face,
+)
+from backend.raster.warp_unsnapped import draw_homogeneous
+
+wp.set_module_options({"enable_backward": False})
+
+CURTAIN_COUNTER = wp.constant(2)  # of a frame's counters; the other queues are done with, so curtains use their room
+
+
+@wp.kernel
+def draw_curtains(source: Source, projected: Projected, view: View, work: Work, winners: wp.array2d(dtype=wp.uint64)):
+    """Draw, or queue, the curtains of each cell of the grid: threads are (frame, row, column) of cells."""
+    frame, row, column = wp.tid()
+    index = row * (source.columns - 1) + column
+    upper = cell_face(row, column, False, source.columns)
+    if is_curtain(source, view, frame, upper):
+        draw_or_queue_curtain(index, upper, frame, source, projected, view, work, winners)
+    lower = cell_face(row, column, True, source.columns)
+    if is_curtain(source, view, frame, lower):
+        index += (source.rows - 1) * (source.columns - 1)
+        draw_or_queue_curtain(index, lower, frame, source, projected, view, work, winners)
+
+
+@wp.kernel
+def draw_curtain_pieces(
+    source: Source, projected: Projected, view: View, work: Work, winners: wp.array2d(dtype=wp.uint64)
+):
+    """Draw what was queued: threads are (frame, member of a group)."""
+    frame, thread = wp.tid()
+    group = thread // work.group_size
+    member = thread - group * work.group_size
+    count = wp.min(work.counters[frame * COUNTERS + CURTAIN_COUNTER], work.pieces.shape[1])
+    for slot in range(group, count, work.groups):
+        piece = work.pieces[frame, slot]
+        draw_curtain(piece, frame, member, work.group_size, source, projected, view, winners)
+
+
+@wp.func
+def draw_or_queue_curtain(
+    index: int,
+    face: Face,
+    frame: int,
+    source: Source,
+    projected: Projected,
+    view: View,
+    work: Work,
+    winners: wp.array2d(dtype=wp.uint64),
+):
+    """What finds no room in the queue is drawn at once: slower, but never wrong."""
+    a = snapped(projected, frame, face.corners[0])
+    b = snapped(projected, frame, face.corners[1])
+    c = snapped(projected, frame, face.corners[2])
+    top = wp.int32(0)
+    bottom = view.height - 1
+    step = work.piece_rows
+    small = wp.bool(False)
+    if a.w > 0.0 and b.w > 0.0 and c.w > 0.0:
+        box = screen_box(a, b, c, view)
+        top = box.top
+        bottom = box.bottom
+        if box.left > box.right:
+            bottom = top - 1
+        small = (box.right - box.left + 1) * (box.bottom - box.top + 1) <= work.direct_pixels
+    else:
+        if a.w == BEHIND and b.w == BEHIND and c.w == BEHIND:
+            bottom = -1
+    if small:
+        step = wp.max(bottom - top + 1, 1)
+    for first in range(top, bottom + 1, step):
+        piece = wp.vec3i(index, first, wp.min(first + step - 1, bottom))
+        slot = work.pieces.shape[1]
+        if not small:
+            slot = wp.atomic_add(work.counters, frame * COUNTERS + CURTAIN_COUNTER, 1)
+        if slot < work.pieces.shape[1]:
+            work.pieces[frame, slot] = piece
+        else:
+            draw_curtain(piece, frame, 0, 1, source, projected, view, winners)
+
+
+@wp.func
+def draw_curtain(
+    piece: wp.vec3i,
+    frame: int,
+    member: int,
+    group_size: int,
+    source: Source,
+    projected: Projected,
+    view: View,
+    winners: wp.array2d(dtype=wp.uint64),
+):
+    """Draw a thread's part of some rows of a curtain."""
+    face = mesh_face(piece[0], source.rows, source.columns)
+    cut = cut_curtain(source, face, frame, projected, view)
+    a = snapped(projected, frame, face.corners[0])
+    b = snapped(projected, frame, face.corners[1])
+    c = snapped(projected, frame, face.corners[2])
+    if a.w > 0.0 and b.w > 0.0 and c.w > 0.0:
+        box = screen_box(a, b, c, view)
+        box.top = wp.max(box.top, piece[1])
+        box.bottom = wp.min(box.bottom, piece[2])
+        draw_snapped(piece[0], a, b, c, box, member, group_size, cut, frame, view, winners)
+    else:
+        draw_homogeneous(
+            piece[0],
+            face_corner(face.corners[0], frame, source, projected, view),
+            face_corner(face.corners[1], frame, source, projected, view),
+            face_corner(face.corners[2], frame, source, projected, view),
+            piece[1],
+            piece[2],
+            member,
+            group_size,
+            cut,
+            view,
+            frame,
+            winners,
+        )
