@@ -1,7 +1,8 @@
 """What makes the transformer faster than DiffSynth's as it comes, each part on its own switch.
 
-Always: rotary embedding in real numbers and float32, its table on the device. On request: blocks compiled with all
-their elementwise work fused, and matrix products in 8 bits.
+Rotary embedding in real numbers and float32, which can be fused; on request blocks compiled with all their elementwise
+work fused, and matrix products in 8 bits. Measured on one H200 (torch 2.11, 14B, 49 frames of 512x512, a pass):
+DiffSynth as it comes 1.01 s, compiled 0.80 s, compiled with 8-bit products 0.60 s.
 """
 
 from __future__ import annotations
