@@ -143,6 +143,11 @@ class LoadedModels:
         """
         if self.device.type != "cuda" or self._fixed_mode or self._dit is not None:
             return
+        limit = vram_limit()
+        if limit is not None:
+            # A promise to the user, kept even where the estimates below are wrong.
+            total = torch.cuda.get_device_properties(self.device).total_memory
+            torch.cuda.set_per_process_memory_fraction(min(1.0, limit / total), self.device)
         working = _working_bytes(size, frames)
         bytes_of = {name: self._weight_bytes(name) for name in ("dit", "text_encoder", "image_encoder", "vae")}
         budget = memory_budget(self.device)
