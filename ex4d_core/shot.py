@@ -48,7 +48,7 @@ STEP_DISTILLED_LORA = "Wan21_I2V_14B_lightx2v_cfg_step_distill_lora_rank64"
 # How each preset differs from the defaults of `WanSettings`, which are EX-4D's own.
 WAN_PRESETS: dict[str, dict[str, Any]] = {
     "ex4d-reference": {},
-    "quality": {"max_pixels": 0, "window": 81, "overlap": 13, "steps": 40},
+    "quality": {"max_pixels": 0, "window": 81, "overlap": 13, "steps": 40, "compile": True},
     "fast": {"loras": ({"name": STEP_DISTILLED_LORA},), "steps": 4, "guidance": 1.0},
     "draft": {"max_pixels": 384 * 384, "steps": 15, "tea_cache": 0.2},
 }

@@ -30,13 +30,17 @@ class Collected:
     """A sink that keeps what it is told and where."""
 
     def __init__(self, folder):
-        self.folder, self.frames, self.files, self.stages = folder, [], [], []
+        self.folder, self.frames, self.files, self.stages, self.estimates = folder, [], [], [], []
 
     def progress(self, stage, done, total):
         self.stages.append((stage, done, total))
 
     def frame(self, index, path):
         self.frames.append(index)
+        path.rename(self.folder / path.name)
+
+    def estimate(self, number, path):
+        self.estimates.append(number)
         path.rename(self.folder / path.name)
 
     def file(self, name, path):

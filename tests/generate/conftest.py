@@ -82,7 +82,7 @@ def write_toy_models(folder: Path, seed: int = 0) -> Path:
             "models_t5_umt5-xxl-enc-bf16.pth": WanTextEncoder(96, 32, 32, 64, 2, 2, 8).state_dict(),
             "Wan2.1_VAE.pth": VideoVAE_(dim=8, z_dim=16).state_dict(),
             "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth": {
-                **XLMRobertaCLIP(embed_dim=16, vision_mlp_ratio=0.05, vision_layers=2).state_dict(),
+                **XLMRobertaCLIP(embed_dim=16, vision_mlp_ratio=0.05, vision_layers=1).state_dict(),
                 "textual.norm.weight": torch.empty(4),
             },
         }

@@ -333,6 +333,18 @@ def test_values_that_are_no_numbers_fail_the_job(toy_models, tmp_path, value):
         list(engine.generate(shot()))
 
 
+def test_a_vae_that_gives_no_numbers_fails_the_job_too(toy_models, tmp_path):
+    folder = tmp_path / "models"
+    shutil.copytree(toy_models, folder)
+    path = folder / WAN_FOLDER / "Wan2.1_VAE.pth"
+    tensors = torch.load(path, weights_only=True)
+    tensors["decoder.conv1.bias"][0] = float("nan")
+    torch.save(tensors, path)
+    engine = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", folder)
+    with pytest.raises(GenerationError, match="the VAE gave values that are no numbers"):
+        list(engine.generate(shot()))
+
+
 def test_without_weights_or_gpu_the_preview_engine_is_offered(tmp_path):
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")

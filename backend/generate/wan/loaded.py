@@ -76,6 +76,7 @@ class LoadedModels:
         self.mode = mode or "resident"
         self._fixed_mode = mode is not None
         self.on_load: OnTensor | None = None
+        self._tokenizer: Tokenizer | None = None
         self._dit: WanModel | None = None
         self._vae: WanVideoVAE | None = None
         self._encoders: dict[str, torch.nn.Module] = {}
@@ -113,7 +114,9 @@ class LoadedModels:
 
     def tokenize(self, prompt: str, name: str) -> tuple[torch.Tensor, torch.Tensor]:
         """Token ids and mask; `PromptError` if there are too many."""
-        return Tokenizer(self.choice.files.tokenizer)(prompt, name)
+        if self._tokenizer is None:
+            self._tokenizer = Tokenizer(self.choice.files.tokenizer)
+        return self._tokenizer(prompt, name)
 
     @torch.inference_mode()
     def text_embedding(self, prompt: str, name: str) -> torch.Tensor:
@@ -140,6 +143,11 @@ class LoadedModels:
         """
         if self.device.type != "cuda" or self._fixed_mode or self._dit is not None:
             return
+        limit = vram_limit()
+        if limit is not None:
+            # A promise to the user, kept even where the estimates below are wrong.
+            total = torch.cuda.get_device_properties(self.device).total_memory
+            torch.cuda.set_per_process_memory_fraction(min(1.0, limit / total), self.device)
         working = _working_bytes(size, frames)
         bytes_of = {name: self._weight_bytes(name) for name in ("dit", "text_encoder", "image_encoder", "vae")}
         budget = memory_budget(self.device)

@@ -1,0 +1,140 @@
+"""A take with the engine wan: from the command line, again from its own files, and from a backend service."""
+
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
+
+from backend.cli import main
+from backend.media import VideoWriter, probe, read_frames
+from backend.media.png import read_png
+from ex4d_core.cameras import CameraPath
+from ex4d_core.client import Client
+from ex4d_core.messages import Cancel, GetEvents, Submit
+from ex4d_core.scene import Scene
+from ex4d_core.shot import ShotRequest, wan_preset
+from ex4d_core.takes import Take
+
+QUICK = ["--engine", "wan", "--steps", "2", "--precision", "float32", "--prompt", "a wide street", "--device", "cpu"]
+
+
+@pytest.fixture
+def models(toy_models, tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("EX4D_MODELS", str(toy_models))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return toy_models
+
+
+@pytest.fixture
+def scene(small_scene) -> Scene:
+    return Scene.open(small_scene.folder)
+
+
+def frames_of(folder: Path) -> np.ndarray:
+    return np.array([read_png(path) for path in sorted(folder.glob("frame_*.png"))])
+
+
+def test_a_take_can_be_made_again_from_its_own_files(models, small_scene, tmp_path, capsys):
+    first, again = tmp_path / "first", tmp_path / "again"
+    generate = ["generate", str(small_scene.folder)]
+    assert main([*generate, *QUICK, "--preset", "10", "--seed", "7", "--label", "雨", "--out", str(first)]) == 0
+    request = json.loads((first / "request.json").read_text(encoding="utf-8"))
+    assert request["engine"] == "wan" and request["label"] == "雨"
+    assert (request["wan"]["seed"], request["wan"]["prompt"]) == (7, "a wide street")
+    assert main([*generate, "--again", str(first), "--device", "cpu", "--out", str(again)]) == 0
+    assert len(frames_of(first)) == 6 and np.array_equal(frames_of(first), frames_of(again))
+    assert read_png(first / "estimate.png").shape == (4, 6, 3)
+
+
+def test_a_take_of_another_scene_is_not_made_again(models, small_scene, write_small_scene, tmp_path, capsys):
+    first = tmp_path / "first"
+    assert main(["generate", str(small_scene.folder), *QUICK, "--frames", "1", "--out", str(first)]) == 0
+    other = write_small_scene(tmp_path / "other", seed=5).folder
+    assert main(["generate", str(other), "--again", str(first), "--out", str(tmp_path / "x")]) == 1
+    assert "made from another scene" in capsys.readouterr().err
+
+
+def test_the_originals_flags_take_two_movies(models, tmp_path):
+    size = (48, 32)
+    rng = np.random.default_rng(0)
+    paths = [str(tmp_path / f"{name}.mp4") for name in ("color", "mask", "output")]
+    with VideoWriter(paths[0], *size, Fraction(24)) as color, VideoWriter(paths[1], *size, Fraction(24)) as mask:
+        for _ in range(3):
+            color.write(rng.integers(0, 256, (32, 48, 3), dtype=np.uint8))
+            mask.write(np.full((32, 48), 255, np.uint8))
+    flags = [
+        word
+        for name, path in zip(("color", "mask", "output"), paths, strict=True)
+        for word in (f"--{name}_video", path)
+    ]
+    assert main(["generate", *flags, *QUICK, "--num_inference_steps", "1"]) == 0
+    made = probe(Path(paths[2]))
+    assert (made.width, made.height, made.frames, made.fps) == (48, 32, 3, 24)
+    assert np.array(list(read_frames(made.path))).std() > 5
+
+
+def test_options_that_cannot_be_are_refused(models, small_scene, tmp_path, capsys):
+    command = ["generate", str(small_scene.folder), *QUICK, "--out", str(tmp_path / "take")]
+    for more, message in (
+        (["--steps", "0"], "steps must be a whole number"),
+        (["--lora", "../x"], "a LoRA is named like its file"),
+        (["--lora", "nothing"], "no LoRA 'nothing'"),
+        (["--window", "10"], "4n + 1"),
+    ):
+        assert main([*command, *more]) == 1
+        assert message in capsys.readouterr().err
+
+
+def request_for(scene: Scene, **changes) -> ShotRequest:
+    camera = scene.source_camera()
+    quick = {"steps": 3, "precision": "float32", "prompt": "a wide street", **changes}
+    camera = CameraPath(camera.world_to_camera, camera.intrinsics, camera.width, camera.height)
+    return ShotRequest(scene.digest, camera, engine="wan", wan=wan_preset("ex4d-reference", **quick))
+
+
+@pytest.fixture
+def backend(models, tmp_path, free_port):
+    """A service of its own process with one worker on the CPU."""
+    import os
+    import subprocess
+    import sys
+
+    address = f"tcp://127.0.0.1:{free_port}"
+    command = [sys.executable, "-m", "backend.cli", "serve", "--address", address, "--data", str(tmp_path / "service")]
+    process = subprocess.Popen([*command, "--device", "cpu", "--models", str(models)], env=dict(os.environ))
+    yield address
+    process.terminate()
+    process.wait(timeout=20)
+
+
+def test_a_backend_sends_estimates_frames_and_the_request(backend, scene, tmp_path):
+    client = Client(backend)
+    take = Take(request_for(scene), tmp_path / "take")
+    status = client.run(take.conversation(scene), timeout=120)
+    assert (status.state, status.engine) == ("done", "wan"), status.reason
+    assert len(take.frames) == 6 and {"request.json", "take.mp4", "camera.npz"} <= set(take.files)
+    assert read_png(take.estimate).shape == (4, 6, 3)
+    events = client.ask(GetEvents(take.job, 0), timeout=10).events
+    assert [event.index for event in events if event.kind == "estimate"] == [1, 2, 3]
+
+    # Cancelled in the middle: the worker ends it within a step, and makes the next one.
+    long = Take(request_for(scene, steps=200, seed=1), tmp_path / "long")
+    long.job = client.ask(Submit(long.key, long.request.to_wire()), timeout=10).job
+    after, kinds = 0, set()
+    while "estimate" not in kinds:
+        for event in client.ask(GetEvents(long.job, after, 5.0), timeout=10).events:
+            after = event.number
+            kinds.add(event.kind)
+    assert client.ask(Cancel(long.job), timeout=10).status.state == "cancelled"
+    following = Take(request_for(scene, seed=2), tmp_path / "following")
+    assert client.run(following.conversation(scene), timeout=60).state == "done"
+
+    # What fails says why, and the next job is none the worse.
+    failing = Take(request_for(scene, prompt="street " * 600), tmp_path / "failing")
+    status = client.run(failing.conversation(scene), timeout=60)
+    assert status.state == "failed" and "601 tokens" in status.reason
+    client.close()
