@@ -22,6 +22,14 @@ class UnknownModelError(DepthError):
     """There is no estimator of this name."""
 
 
+class WeightsError(DepthError):
+    """Weights are missing, incomplete, damaged, or of another model. The message says what to download."""
+
+
+class EstimatorUnavailableError(DepthError):
+    """A model's Python packages are not installed."""
+
+
 class LicenceError(DepthError):
     """A model's licence does not allow what its result is wanted for."""
 
@@ -229,4 +237,23 @@ def check_licence(model: DepthModel, setting: str, accepted: tuple[str, ...] = (
         raise LicenceError(
             f"{model.title} may not be used for commercial work ({model.licence}). Choose {free}; or, for research, "
             f"say --licence research; or, if you have a licence of your own, --accept-licence {model.name}."
+        )
+
+
+def check_installed(model: DepthModel, models: Path) -> None:
+    """Everything a model needs, packages and files, before any of it is loaded.
+
+    Raises:
+        EstimatorUnavailableError, WeightsError: with the commands that help.
+    """
+    if packages := model.missing_packages():
+        raise EstimatorUnavailableError(
+            f"{model.title} needs {' and '.join(packages)}, which this Python lacks. Install the extra: "
+            "pip install 'ex4d[depth]'"
+        )
+    if missing := model.missing_files(models):
+        raise WeightsError(
+            f"the weights of {model.title} are not in {models}: {', '.join(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} missing ({model.bytes / 1e9:.1f} GB in all; {model.licence}). "
+            f"Fetch them with: {model.how_to_get(models)}"
         )

@@ -11,44 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
 
-from .interface import DepthError
-from .models import DepthModel
+from .models import WeightsError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _AGAIN = "Download it again."
 # What a damaged, incomplete or foreign file has been seen to raise inside `transformers` and `safetensors`.
-_WHAT_DAMAGE_RAISES = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, SafetensorError)
-
-
-class WeightsError(DepthError):
-    """Weights are missing, incomplete, damaged, or of another model. The message says what to download."""
-
-
-class EstimatorUnavailableError(DepthError):
-    """A model's Python packages are not installed."""
-
-
-def check_installed(model: DepthModel, models: Path) -> None:
-    """Everything a model needs, packages and files, before any of it is loaded.
-
-    Raises:
-        EstimatorUnavailableError, WeightsError: with the commands that help.
-    """
-    if packages := model.missing_packages():
-        raise EstimatorUnavailableError(
-            f"{model.title} needs {' and '.join(packages)}, which this Python lacks. Install the extra: "
-            "pip install 'ex4d[depth]'"
-        )
-    if missing := model.missing_files(models):
-        raise WeightsError(
-            f"the weights of {model.title} are not in {models}: {', '.join(missing)} "
-            f"{'is' if len(missing) == 1 else 'are'} missing ({model.bytes / 1e9:.1f} GB in all; {model.licence}). "
-            f"Fetch them with: {model.how_to_get(models)}"
-        )
+_WHAT_DAMAGE_RAISES = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError)
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -77,6 +48,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise WeightsError(f"{path}: is missing. Download it.")
     if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         try:
@@ -142,12 +114,14 @@ def load_transformers_model(kind: type[PreTrainedModel], folder: Path, dtype: to
     Raises:
         WeightsError: missing, incomplete, damaged or of another model.
     """
+    from safetensors import SafetensorError
+
     with _quiet_transformers():
         try:
             model, report = kind.from_pretrained(
                 folder, dtype=dtype, local_files_only=True, output_loading_info=True, **options
             )
-        except _WHAT_DAMAGE_RAISES as error:
+        except (*_WHAT_DAMAGE_RAISES, SafetensorError) as error:
             raise WeightsError(f"{folder}: cannot be loaded ({_first_line(error)}). {_AGAIN}") from error
     other = [str(mismatch[0]) for mismatch in report.get("mismatched_keys", ())]
     _refuse(folder, sorted(report["missing_keys"]), sorted(report["unexpected_keys"]), other)

@@ -6,7 +6,7 @@ Frames enter as a stream and disparity leaves as one; in between, only latents (
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -82,6 +82,10 @@ class DepthCrafterPipeline:
     image_mean: tuple[float, ...]
     image_std: tuple[float, ...]
     step: Step = lambda stage, frames: None
+
+    def reporting(self, step: Step) -> DepthCrafterPipeline:
+        """The same networks, telling someone else."""
+        return replace(self, step=step)
 
     @torch.inference_mode()
     def encode(self, frames: Iterable[torch.Tensor], noise: Noise) -> Conditions:

@@ -7,8 +7,9 @@ are translated by `backbone_names`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +30,7 @@ class NetworkSize:
         width, depth, heads: of the backbone.
         taps: backbone layers, counted from 1, whose output the head reads.
         channels: of the four taps in the head.
-        features: of the head after that.
+        features, hidden: of the head after that, and of its last layer.
         trained_size: side in pixels of the pictures that the backbone's positions were made for.
     """
 
@@ -40,7 +41,7 @@ class NetworkSize:
     channels: tuple[int, ...] = (48, 96, 192, 384)
     features: int = 64
     trained_size: int = 518
-    hidden: int = field(default=32)
+    hidden: int = 32
 
 
 class VideoDepthNetwork(nn.Module):
@@ -76,6 +77,20 @@ class VideoDepthNetwork(nn.Module):
         tokens = self.pretrained(frames).feature_maps
         maps = [taken[:, 1:].transpose(1, 2).unflatten(2, (rows, columns)) for taken in tokens]
         return self.head(maps, (rows * PATCH, columns * PATCH))
+
+    @contextmanager
+    def between_layers(self, call: Callable[[], None]) -> Iterator[None]:
+        """Within the block, calls something before each layer of the backbone and each station of the head.
+
+        It may raise, which ends the pass within a fraction of a second.
+        """
+        watched = [*self.pretrained.encoder.layer, *self.head.motion_modules]
+        handles = [module.register_forward_pre_hook(lambda *_: call()) for module in watched]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def _positions(self, tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
         """The backbone's positions (1, 1 + N, C) for pictures of another size, sampled as when it was trained.
