@@ -81,7 +81,9 @@ def score(clip: Clip, depth: np.ndarray) -> Score:
             torch.from_numpy(clip.intrinsics[None]),
         )
         truth = views["rgb"][index]
-        out = rasterizer.render(mesh, views["extrinsics"][index][None], views["intrinsics"][index][None], *truth.shape[1::-1])
+        out = rasterizer.render(
+            mesh, views["extrinsics"][index][None], views["intrinsics"][index][None], *truth.shape[1::-1]
+        )
         seen, visible = out.mask[0].numpy(), views["visible"][index]
         both = seen & visible
         errors.append((out.color[0].numpy()[both].astype(np.float64) - truth[both]).ravel() ** 2)

@@ -37,9 +37,7 @@ class CutFinder:
             difference = float(np.abs(small - self._before[0]).mean())
             colours = float(np.abs(now[1] - self._before[1]).sum() / 2)
             usual = float(np.median(self._usual)) if self._usual else 0.0
-            is_cut = (
-                difference > max(_PICTURE_CHANGE, _ABOVE_USUAL * usual) and colours > _HISTOGRAM_CHANGE
-            )
+            is_cut = difference > max(_PICTURE_CHANGE, _ABOVE_USUAL * usual) and colours > _HISTOGRAM_CHANGE
             if is_cut:
                 self.cuts.append(self._count)
                 self._usual.clear()

@@ -1,5 +1,4 @@
-"""The published .pth file into the network: every tensor of it is used, and every tensor of the network comes from it.
-"""
+"""The published .pth file into the network: every tensor of the file is used, and the network needs no other."""
 
 from __future__ import annotations
 

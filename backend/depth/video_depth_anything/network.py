@@ -150,9 +150,7 @@ class TemporalDepthHead(nn.Module):
         pieces = zip(*(value.split(_FRAMES_AT_ONCE) for value in (path, two, one)), strict=True)
         return torch.cat([self._finest(*piece, size) for piece in pieces])
 
-    def _finest(
-        self, path: torch.Tensor, two: torch.Tensor, one: torch.Tensor, size: tuple[int, int]
-    ) -> torch.Tensor:
+    def _finest(self, path: torch.Tensor, two: torch.Tensor, one: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         path = self.scratch.refinenet2(path, two, one.shape[2:])
         path = self.scratch.refinenet1(path, one, (2 * one.shape[2], 2 * one.shape[3]))
         path = _resized(self.scratch.output_conv1(path), size)
