@@ -38,6 +38,8 @@ def write_clip(tmp_path) -> WriteClip:
 
     def write(frames: int = 5, width: int = 96, height: int = 64, pictures=None, name: str = "clip") -> FootageInfo:
         path = tmp_path / f"{name}.mp4"
+        if pictures is not None:
+            height, width = pictures[0].shape[:2]
         with VideoWriter(path, width, height, 24, crf=4) as movie:
             for index in range(frames):
                 movie.write(moving_picture(index, width, height) if pictures is None else pictures[index])

@@ -68,7 +68,9 @@ def test_the_originals_results_over_windows_in_this_checkout(toy_models):
     with np.load(ROOT / "tests" / "data" / "golden" / "depthcrafter_toy.npz") as arrays:
         expected = dict(arrays)
     y, x = np.mgrid[:64, :64]
-    waves = [[0.5 + 0.35 * np.sin(x / 9 + t / 3 + c) + 0.15 * np.cos(y / 11 - t / 4 * c) for c in range(3)] for t in range(7)]
+    waves = [
+        [0.5 + 0.35 * np.sin(x / 9 + t / 3 + c) + 0.15 * np.cos(y / 11 - t / 4 * c) for c in range(3)] for t in range(7)
+    ]
     video = torch.from_numpy(np.array(waves).clip(0, 1).astype(np.float32))
     generator = torch.Generator().manual_seed(int(expected["seed"]))
     pipeline = DepthCrafter(toy_models, CPU, FLOAT).pipeline
@@ -142,7 +144,9 @@ def test_cancelling_ends_the_work_inside_a_window(depthcrafter, write_clip):
     assert calls == 4
 
 
-@pytest.mark.parametrize(("size", "working"), [((1920, 1080), (1024, 576)), ((1080, 1920), (576, 1024)), ((100, 60), (128, 64))])
+@pytest.mark.parametrize(
+    ("size", "working"), [((1920, 1080), (1024, 576)), ((1080, 1920), (576, 1024)), ((100, 60), (128, 64))]
+)
 def test_the_working_size_is_bounded_and_in_whole_blocks(depthcrafter, size, working):
     assert depthcrafter.working_size(*size) == working
 

@@ -98,5 +98,5 @@ def test_the_command_line_knows_every_model():
     from backend.commands import reconstruct
     from backend.depth.models import LICENCE_SETTINGS
 
-    assert reconstruct._ESTIMATORS == tuple(model.name for model in DEPTH_MODELS)
-    assert reconstruct._LICENCES == LICENCE_SETTINGS
+    assert tuple(model.name for model in DEPTH_MODELS) == reconstruct._ESTIMATORS
+    assert LICENCE_SETTINGS == reconstruct._LICENCES

@@ -145,7 +145,9 @@ def write_depth_pro(models: Path) -> None:
 
 def published_clip_names(own: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """CLIP's vision tower under the names of the published file, whatever the installed `transformers` calls them."""
-    return {name if name.startswith(("vision_model.", "visual_")) else f"vision_model.{name}": own[name] for name in own}
+    return {
+        name if name.startswith(("vision_model.", "visual_")) else f"vision_model.{name}": own[name] for name in own
+    }
 
 
 def _plain(config: Mapping[str, object]) -> dict[str, object]:
