@@ -28,6 +28,7 @@ def reconstruct(
     *,
     name: str,
     convention: str = "centered",
+    source_camera: CameraPath | None = None,
     provenance: dict[str, str] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Scene:
@@ -39,6 +40,8 @@ def reconstruct(
         intrinsics: (3, 3) or (T, 3, 3), pixels of the footage.
         name: of the scene, for people.
         convention: how the DW-Mesh for display is built; rendering may choose again.
+        source_camera: the moving camera that filmed it, one pose for each frame; each frame's mesh then stands in that
+            camera's world. None: a camera that stands still at the origin. Only `intrinsics` say what the lens is.
         provenance: where depth and focal length came from, for people.
         progress: called with frames done and frames in all.
 
@@ -46,10 +49,15 @@ def reconstruct(
         DepthError: depth has impossible values, or its files are damaged.
         MediaError: the footage cannot be read to its end.
         SceneError: ``folder`` is in use for something else.
+        ValueError: `source_camera` has another number of frames.
     """
     frames, height, width = footage.frames, footage.height, footage.width
     lens = np.broadcast_to(np.asarray(intrinsics, dtype=np.float64), (frames, 3, 3))
+    if source_camera is not None and len(source_camera) != frames:
+        raise ValueError(f"a source camera of {len(source_camera)} frames does not fit footage of {frames}")
     still = np.broadcast_to(np.eye(4), (frames, 4, 4))
+    camera = CameraPath(still if source_camera is None else source_camera.world_to_camera, lens, width, height)
+    camera_to_world = None if source_camera is None else torch.from_numpy(camera.camera_to_world)
     faces, uvs, cap_faces = grid_topology(height, width, convention)
     nearest, farthest, nearest_at_start = np.inf, 0.0, None
 
@@ -68,6 +76,7 @@ def reconstruct(
                     torch.from_numpy(color),
                     torch.from_numpy(lens[start : start + len(z)].copy()),
                     convention=convention,
+                    camera_to_world=None if camera_to_world is None else camera_to_world[start : start + len(z)],
                 )
                 positions.append(mesh.vertices)
                 color_file.write(color)
@@ -77,7 +86,7 @@ def reconstruct(
                     nearest_at_start = float(z[0].min())
                 progress(start + len(z), frames)
         np.savez(writer.path("topology"), faces=faces.numpy(), uvs=uvs.numpy(), cap_faces=np.int64(cap_faces))
-        CameraPath(still, lens, width, height).save(writer.path("source_camera"))
+        camera.save(writer.path("source_camera"))
         return writer.finish(
             SceneManifest(
                 name=name,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -209,6 +210,45 @@ def look_at(eye: np.ndarray, target: np.ndarray, down: tuple[float, float, float
     matrices[:, :3, 3] = -np.einsum("tij,tj->ti", matrices[:, :3, :3], eye)
     matrices[:, 3, 3] = 1.0
     return matrices
+
+
+def world_to_camera_from_opengl(camera_to_world: np.ndarray) -> np.ndarray:
+    """OpenCV world-to-camera from camera-to-world matrices of cameras with y up and -z forward (OpenGL, NeRF).
+
+    Args:
+        camera_to_world: (T, 4, 4); a uniform scale, which some programs leave in, is taken out.
+
+    Raises:
+        CameraError: not finite, sheared or mirrored.
+    """
+    poses = np.array(camera_to_world, dtype=np.float64)
+    lengths = np.linalg.norm(poses[:, :3, :3], axis=1, keepdims=True)
+    if lengths.min() < 1e-12:
+        raise CameraError("a camera is scaled to zero; export it with a scale of 1")
+    poses[:, :3, :3] /= lengths
+    poses = poses @ _FLIP_Y_AND_Z
+    _require_rigid(poses)
+    return invert_rigid(poses)
+
+
+def camera_from_quaternion(quaternion: Sequence[float], translation: Sequence[float]) -> np.ndarray:
+    """(4, 4) world-to-camera from a rotation quaternion (w, x, y, z) and a translation, OpenCV axes, as COLMAP has it.
+
+    Raises:
+        CameraError: a quaternion without length.
+    """
+    length = float(np.linalg.norm(quaternion))
+    if not length > 1e-9:
+        raise CameraError(f"the quaternion {list(quaternion)} is no rotation")
+    w, x, y, z = (float(value) / length for value in quaternion)
+    matrix = np.eye(4)
+    matrix[:3, :3] = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+    ]
+    matrix[:3, 3] = translation
+    return matrix
 
 
 def from_reference(raw: np.ndarray) -> np.ndarray:

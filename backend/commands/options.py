@@ -6,6 +6,7 @@ import argparse
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -174,14 +175,18 @@ def camera_from(options: argparse.Namespace, scene: Scene) -> CameraPath:
         # A file without a size of its own was made for the footage's.
         camera = CameraPath.load(options.camera, manifest.width, manifest.height, options.camera_convention)
     else:
+        source = scene.source_camera()
         camera = build_path(
             Trajectory(options.preset, options.amount, options.elevation, options.easing),
             options.frames or manifest.frames - options.first_frame,
-            scene.source_camera().intrinsics[options.first_frame],
+            source.intrinsics[options.first_frame],
             manifest.width,
             manifest.height,
             manifest.subject_distance,
         )
+        # Moves are made from where the source camera stands when they start.
+        placed = camera.world_to_camera @ source.world_to_camera[options.first_frame]
+        camera = replace(camera, world_to_camera=placed)
     return camera.resized(*options.size) if options.size else camera
 
 

@@ -1,4 +1,6 @@
-"""Footage and depth to a scene package: the DW-Mesh of every frame, ready for Blender and for rendering.
+"""Footage to a scene package: depth, and the DW-Mesh of every frame, ready for Blender and for rendering.
+
+Depth is read from files with --depth, and estimated without.
 
 With the original's flags (--input_video, --cam, --output_dir, --save_mesh) it also renders colour and mask along the
 camera move, into the files the original writes.
@@ -9,12 +11,21 @@ from __future__ import annotations
 import argparse
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from backend.commands.options import positive_number, progress_bar
 from ex4d_core.shot import CONVENTIONS, OCCLUSION_RULES
 from ex4d_core.trajectories import Trajectory
 
-SUMMARY = "footage and depth to a scene"
+if TYPE_CHECKING:
+    from backend.depth import DepthClip, KnownLens
+    from backend.media import FootageInfo
+    from ex4d_core.cameras import CameraPath
+
+SUMMARY = "footage to a scene, with known or estimated depth"
+# As in `backend.depth.models`, which imports torch; `ex4d --help` does not wait for that.
+_ESTIMATORS = ("depthcrafter", "video-depth-anything", "depth-pro", "depth-anything-v2")
+_LICENCES = ("commercial", "research")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +49,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="error",
         help="NaN, infinite, zero or negative depth: stop, or take the farthest depth of the frame",
     )
-    lens = parser.add_argument_group("lens (default: what the depth files say, else a 50 degree field of view)")
+    parser.add_argument(
+        "--source-camera",
+        type=Path,
+        help="the moving camera that filmed it: .npz, NeRF's transforms.json, or a folder with COLMAP's text files",
+    )
+    parser.add_argument("--camera-scale", type=float, default=1.0, help="multiplies that camera's positions")
+
+    estimator = parser.add_argument_group("estimated depth (without --depth)")
+    estimator.add_argument("--estimator", default="auto", help=f"auto, {', '.join(_ESTIMATORS)}")
+    estimator.add_argument(
+        "--models", type=Path, help="folder of weights; default: $EX4D_MODELS, else your own data folder"
+    )
+    estimator.add_argument(
+        "--licence",
+        choices=_LICENCES,
+        default="commercial",
+        help="what the result is for: decides what may be used",
+    )
+    estimator.add_argument(
+        "--accept-licence", action="append", default=[], metavar="NAME", help="use this research model all the same"
+    )
+    estimator.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    estimator.add_argument("--no-edges", action="store_true", help="leave blurred depth edges as they are")
+    estimator.add_argument("--no-steady", action="store_true", help="leave per-image depth to flicker")
+
+    lens = parser.add_argument_group(
+        "lens (default: what the camera file, the depth, the footage say, else a 50 degree field of view)"
+    )
     lens.add_argument("--fov", type=float, metavar="DEGREES", help="horizontal field of view")
     lens.add_argument("--focal-mm", type=float, help="focal length in millimetres, on a sensor --sensor-mm wide")
     lens.add_argument("--sensor-mm", type=float, default=36.0)
@@ -54,9 +92,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from backend.depth import DepthFiles
+    from backend.depth import lens_for, read_source_camera
     from backend.media import probe
-    from backend.reconstruct import choose_lens, reconstruct
+    from backend.reconstruct import reconstruct
     from ex4d_core.shot import RequestError
 
     if (options.footage is None) == (options.input_video is None):
@@ -64,28 +102,21 @@ def run(options: argparse.Namespace) -> int:
     path = (options.footage or options.input_video).resolve()
     # Looked at now, since the reconstruction takes its time.
     cam = Trajectory(options.cam) if options.cam else None
-    if options.depth is None:
-        raise RequestError(
-            "no depth estimator is installed with this version: give the depth along z with --depth "
-            "(.npz, .npy, a folder of EXR or of 16-bit PNG files)"
-        )
     folder = options.out or path.with_suffix("").with_name(path.stem + "_scene")
     scene_folder = folder / "scene" if cam or options.save_mesh else folder
     footage = probe(path, options.num_frames)
     for note in footage.notes:
         print(note)
-    files = DepthFiles(
-        options.depth, scale=options.depth_scale, inverse=options.inverse_depth, invalid=options.invalid_depth
-    )
-    depth = files.estimate(footage)
-    intrinsics, origin = choose_lens(
-        footage,
-        depth,
-        fov_degrees=options.fov,
-        focal_mm=options.focal_mm,
-        sensor_mm=options.sensor_mm,
-        focal_px=options.focal_px,
-    )
+    source_camera = None
+    if options.source_camera:
+        source_camera = read_source_camera(options.source_camera, footage, options.camera_scale)
+    lens = _known_lens(options, footage, source_camera)
+    depth = _depth(options, footage, lens)
+    for note in depth.notes:
+        print(note)
+    if lens is None:
+        lens = lens_for(footage, depth)
+    intrinsics, origin = lens
     with progress_bar() as bar:
         task = bar.add_task("reconstruct", total=footage.frames)
         scene = reconstruct(
@@ -95,6 +126,7 @@ def run(options: argparse.Namespace) -> int:
             scene_folder,
             name=options.name or path.stem,
             convention=options.convention,
+            source_camera=source_camera,
             provenance={"footage": path.name, "focal length": origin},
             progress=lambda done, total: bar.update(task, completed=done),
         )
@@ -102,12 +134,62 @@ def run(options: argparse.Namespace) -> int:
     print(f"scene      {scene_folder}")
     print(f"footage    {manifest.frames} frames, {manifest.width}x{manifest.height}, {float(manifest.fps):g} fps")
     print(f"depth      {manifest.depth_range[0]:.4g} to {manifest.depth_range[1]:.4g} ({manifest.depth_scale})")
+    print(f"made by    {depth.source}; licence: {depth.licence}")
     print(f"lens       {scene.source_camera().intrinsics[0, 0, 0]:.1f} px, from {origin}")
     if options.save_mesh:
         _save_mesh(scene, folder / "DW-Mesh.ply", options.filter_type)
     if cam:
         _render_like_the_original(scene, cam, options, folder)
     return 0
+
+
+def _depth(options: argparse.Namespace, footage: FootageInfo, lens: KnownLens | None) -> DepthClip:
+    from backend.depth import DepthFiles, EdgeSettings, EstimatorSettings, create_estimator
+
+    if options.depth:
+        files = DepthFiles(
+            options.depth, scale=options.depth_scale, inverse=options.inverse_depth, invalid=options.invalid_depth
+        )
+        return files.estimate(footage)
+    settings = EstimatorSettings(
+        name=options.estimator,
+        models=options.models,
+        licence=options.licence,
+        accepted=tuple(options.accept_licence),
+        device=options.device,
+        edges=None if options.no_edges else EdgeSettings(),
+        steady=not options.no_steady,
+        focal_in_widths=None if lens is None else float(lens[0].reshape(-1, 3, 3)[0, 0, 0]) / footage.width,
+    )
+    estimator = create_estimator(settings)
+    print(f"estimator  {estimator.name}; licence: {estimator.licence}")
+    with progress_bar() as bar:
+        task = bar.add_task("depth", total=footage.frames)
+        return estimator.estimate(footage, lambda done, total: bar.update(task, completed=done))
+
+
+def _known_lens(
+    options: argparse.Namespace, footage: FootageInfo, source_camera: CameraPath | None
+) -> KnownLens | None:
+    """What is known of the lens before any depth is, in the order of trust: the user, the solved camera, the footage.
+
+    Depth files come before the footage, so that with --depth the footage is asked last, by `lens_for`.
+    """
+    from backend.depth import intrinsics_from, lens_from_footage
+
+    if any(value is not None for value in (options.fov, options.focal_mm, options.focal_px)):
+        matrix = intrinsics_from(
+            footage.width,
+            footage.height,
+            fov_degrees=options.fov,
+            focal_mm=options.focal_mm,
+            sensor_mm=options.sensor_mm,
+            focal_px=options.focal_px,
+        )
+        return matrix, "the user"
+    if source_camera is not None:
+        return source_camera.intrinsics, f"the camera file {options.source_camera.name}"
+    return None if options.depth else lens_from_footage(footage)
 
 
 def _save_mesh(scene, path: Path, occlusion_rule: str) -> None:
@@ -134,10 +216,11 @@ def _render_like_the_original(scene, cam: Trajectory, options: argparse.Namespac
     from ex4d_core.trajectories import build_path
 
     manifest = scene.manifest
+    source = scene.source_camera()
     camera = build_path(
         cam,
         manifest.frames,
-        scene.source_camera().intrinsics[0],
+        source.intrinsics[0],
         manifest.width,
         manifest.height,
         manifest.subject_distance,

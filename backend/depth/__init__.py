@@ -1,16 +1,57 @@
-"""Footage to depth along z: one small interface, and the estimator that reads depth from files."""
+"""Footage to depth along z: one small interface, depth from files, and the estimators.
 
+Nothing here imports `diffusers` or `transformers` until an estimator that needs them is loaded.
+"""
+
+from .camera_files import CameraFileError, read_source_camera
+from .choice import AUTO, EstimatorSettings, Verdict, create_estimator, verdicts
+from .edges import EdgeSettings
 from .files import DepthFiles
 from .interface import DepthClip, DepthError, DepthEstimator
-from .intrinsics import ASSUMED_FOV_NOTE, DEFAULT_FOV_DEGREES, IntrinsicsError, intrinsics_from
+from .intrinsics import (
+    ASSUMED_FOV_NOTE,
+    DEFAULT_FOV_DEGREES,
+    IntrinsicsError,
+    KnownLens,
+    intrinsics_from,
+    lens_for,
+    lens_from_footage,
+)
+from .models import (
+    DEPTH_MODELS,
+    DepthModel,
+    EstimatorUnavailableError,
+    LicenceError,
+    UnknownModelError,
+    WeightsError,
+    default_models_folder,
+)
 
 __all__ = [
     "ASSUMED_FOV_NOTE",
+    "AUTO",
     "DEFAULT_FOV_DEGREES",
+    "DEPTH_MODELS",
+    "CameraFileError",
     "DepthClip",
     "DepthError",
     "DepthEstimator",
     "DepthFiles",
+    "DepthModel",
+    "EdgeSettings",
+    "EstimatorSettings",
+    "EstimatorUnavailableError",
     "IntrinsicsError",
+    "KnownLens",
+    "LicenceError",
+    "UnknownModelError",
+    "Verdict",
+    "WeightsError",
+    "create_estimator",
+    "default_models_folder",
     "intrinsics_from",
+    "lens_for",
+    "lens_from_footage",
+    "read_source_camera",
+    "verdicts",
 ]

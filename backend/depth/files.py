@@ -14,7 +14,7 @@ import numpy as np
 
 from ..media import FootageInfo, MediaError, is_sequence, read_exr_channels, read_png, sequence_files
 from .arrays import array_frames, array_keys, opened_array, small_array
-from .interface import DepthClip, DepthError
+from .interface import DepthClip, DepthError, ignore_progress
 from .validity import checked_depth, depth_along_z
 
 _DEFAULT_KEY = "depth"
@@ -57,10 +57,11 @@ class DepthFiles:
         self._invalid = invalid
         self._key = key
 
-    def estimate(self, footage: FootageInfo) -> DepthClip:
+    def estimate(self, footage: FootageInfo, progress: Callable[[int, int], None] = ignore_progress) -> DepthClip:
         """The depth in the files, checked against the footage.
 
-        Number and size of frames are checked at once; values frame by frame while iterating.
+        Number and size of frames are checked at once; values frame by frame while iterating. There is nothing to wait
+        for, so `progress` hears nothing.
 
         Raises:
             DepthError: the files cannot be read, or do not fit the footage.

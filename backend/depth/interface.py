@@ -31,6 +31,7 @@ class DepthClip:
         source: what made the depth, for display.
         licence: under which conditions a result that rests on it may be used, for display.
         read: starts a new iteration.
+        notes: sentences for the artist about what was found in the footage, such as cuts.
 
     Raises:
         DepthError: while iterating, when a frame turns out to be damaged or to hold impossible values.
@@ -44,12 +45,17 @@ class DepthClip:
     source: str
     licence: str
     read: Callable[[], Iterator[np.ndarray]]
+    notes: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return self.read()
 
     def __len__(self) -> int:
         return self.frames
+
+
+def ignore_progress(done: int, total: int) -> None:
+    """For callers who do not watch."""
 
 
 class DepthEstimator(Protocol):
@@ -61,8 +67,11 @@ class DepthEstimator(Protocol):
     @property
     def licence(self) -> str: ...
 
-    def estimate(self, footage: FootageInfo) -> DepthClip:
+    def estimate(self, footage: FootageInfo, progress: Callable[[int, int], None] = ignore_progress) -> DepthClip:
         """Depth for all of `footage.frames` frames at `footage.width` x `footage.height`.
+
+        Args:
+            progress: told frames done and frames in all; what it raises ends the work.
 
         Raises:
             DepthError: no depth can be given for this footage.

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import TypeAlias
 
 import numpy as np
+
+from ..media import FootageInfo, lens_of
+from .interface import DepthClip
 
 # Between a normal lens on full frame (Blender's own default, 50 mm on 36 mm: 40 degrees) and a phone's main camera
 # (about 65), and close to the 54 degrees that EX-4D's fixed focal length of 500 pixels means for 512 pixels of width.
@@ -16,6 +20,10 @@ ASSUMED_FOV_NOTE = (
 )
 
 _FULL_FRAME_MM = 36.0
+
+
+# Intrinsics (3, 3) or (T, 3, 3) in pixels, and who said so, for people.
+KnownLens: TypeAlias = tuple[np.ndarray, str]
 
 
 class IntrinsicsError(ValueError):
@@ -67,3 +75,23 @@ def intrinsics_from(
             raise IntrinsicsError(f"fov_degrees={fov:g} is not possible. Give a horizontal angle below 180 degrees.")
         focal = width / (2 * math.tan(math.radians(fov) / 2))
     return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], dtype=np.float64)
+
+
+def lens_from_footage(footage: FootageInfo) -> KnownLens | None:
+    """The lens that the footage's own metadata states, or None."""
+    lens = lens_of(footage)
+    if lens is None:
+        return None
+    return intrinsics_from(footage.width, footage.height, focal_px=lens.focal_px), f"the footage ({lens.source})"
+
+
+def lens_for(footage: FootageInfo, depth: DepthClip) -> KnownLens:
+    """The lens where the user gave none: of the depth's source, of the footage's metadata, or else assumed.
+
+    Returns:
+        Intrinsics and their origin, which is `ASSUMED_FOV_NOTE` where nothing is known: show it.
+    """
+    if depth.intrinsics is not None:
+        return depth.intrinsics, f"the depth ({depth.source})"
+    known = lens_from_footage(footage)
+    return known or (intrinsics_from(footage.width, footage.height), ASSUMED_FOV_NOTE)

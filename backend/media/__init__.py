@@ -4,6 +4,7 @@ from .contact_sheet import contact_sheet
 from .errors import DiskFullError, MediaError
 from .exr import read_exr_channels
 from .footage import DEFAULT_SEQUENCE_FPS, FootageInfo, probe, read_frames
+from .lens import Lens, lens_of
 from .png import read_png, read_png_metadata, write_png
 from .sequences import is_sequence, sequence_files
 from .video_writer import VideoWriter, read_metadata
@@ -12,10 +13,12 @@ __all__ = [
     "DEFAULT_SEQUENCE_FPS",
     "DiskFullError",
     "FootageInfo",
+    "Lens",
     "MediaError",
     "VideoWriter",
     "contact_sheet",
     "is_sequence",
+    "lens_of",
     "probe",
     "read_exr_channels",
     "read_frames",

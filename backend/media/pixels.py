@@ -22,6 +22,7 @@ LIMITED_RANGE = 1
 
 Orientation = tuple[int, int, int, int]
 UPRIGHT: Orientation = (1, 0, 0, 1)
+_TURNS: tuple[Orientation, ...] = (UPRIGHT, (0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0))  # by quarters, clockwise
 
 
 class FrameConverter:
@@ -105,7 +106,13 @@ def orientation(frame: av.VideoFrame) -> Orientation:
     A stored pixel (p, q), x right and y down, is shown at (a p + c q, b p + d q) up to a shift: the layout of the
     display matrix in ISO/IEC 14496-12, 8.3.2, rounded to the nearest quarter-turn.
     """
-    for side_data in frame.side_data:
+    try:
+        attached = list(frame.side_data)
+    except ValueError:
+        # PyAV has no name for what FFmpeg attaches to pictures with EXIF, and then tells of no side data at all. What
+        # it knows of the turn apart from that says nothing of mirroring, which cameras do not do.
+        return _TURNS[round(-frame.rotation / 90) % 4]
+    for side_data in attached:
         if side_data.type.name == "DISPLAYMATRIX":
             a, b, _, c, d = np.frombuffer(bytes(side_data), dtype=np.int32)[:5].tolist()
             if abs(b) + abs(c) > abs(a) + abs(d):

@@ -1,0 +1,154 @@
+"""Which estimator: by name, or `auto`, by what is installed, what the licence allows, and what fits the memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from .edges import EdgeSettings
+from .models import (
+    DEPTH_MODELS,
+    DepthModel,
+    WeightsError,
+    check_installed,
+    check_licence,
+    default_models_folder,
+    depth_model,
+)
+
+if TYPE_CHECKING:
+    from .estimation import ClipModel, ModelEstimator
+
+AUTO = "auto"
+_TYPICAL_MEGAPIXELS = 0.59  # 1024x576, what DepthCrafter works at; the others stay under it
+
+
+@dataclass(frozen=True)
+class EstimatorSettings:
+    """What estimator is wanted, and under which conditions.
+
+    Attributes:
+        name: of a model, or "auto".
+        models: folder of models.
+        licence: "commercial" or "research": what results are for.
+        accepted: names of research models for which there is another licence.
+        device: "auto", "cpu", or "cuda" with an optional number.
+        edges: how blurred edges are put right; None leaves them.
+        steady: whether per-image models are made steady over time.
+        focal_in_widths: the focal length over the picture's width, where it is known.
+    """
+
+    name: str = AUTO
+    models: Path | None = None
+    licence: str = "commercial"
+    accepted: tuple[str, ...] = ()
+    device: str = "auto"
+    edges: EdgeSettings | None = EdgeSettings()  # noqa: RUF009 (frozen)
+    steady: bool = True
+    focal_in_widths: float | None = None
+
+    @property
+    def folder(self) -> Path:
+        return self.models or default_models_folder()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether `auto` could take a model, and if not, why: a sentence for people."""
+
+    model: DepthModel
+    reason: str = ""
+
+    @property
+    def usable(self) -> bool:
+        return not self.reason
+
+
+def verdicts(settings: EstimatorSettings) -> list[Verdict]:
+    """Every model in the order of preference, with what speaks against it."""
+    return [Verdict(model, _objection(model, settings)) for model in DEPTH_MODELS]
+
+
+def create_estimator(settings: EstimatorSettings) -> ModelEstimator:
+    """The estimator that is wanted, loaded.
+
+    A model chosen by name is only refused for its licence or for what is missing; whether it fits is up to the user.
+
+    Raises:
+        LicenceError, UnknownModelError, WeightsError, EstimatorUnavailableError: with what to do.
+    """
+    if settings.name == AUTO:
+        found = verdicts(settings)
+        model = next((verdict.model for verdict in found if verdict.usable), None)
+        if model is None:
+            easiest = next(one for one in reversed(DEPTH_MODELS) if one.commercial)
+            raise WeightsError(
+                "no depth estimator is ready: "
+                + "; ".join(f"{verdict.model.name}: {verdict.reason}" for verdict in found)
+                + f". The lightest is {easiest.name} ({easiest.bytes / 1e6:.0f} MB, {easiest.licence}): "
+                + (easiest.how_to_get(settings.folder) or "pip install 'ex4d[depth]'")
+                + ". Or give known depth with --depth."
+            )
+    else:
+        model = depth_model(settings.name)
+        check_licence(model, settings.licence, settings.accepted)
+    check_installed(model, settings.folder)
+    return _load(model, settings)
+
+
+def _objection(model: DepthModel, settings: EstimatorSettings) -> str:
+    if settings.licence == "commercial" and not model.commercial and model.name not in settings.accepted:
+        return "for research only"
+    if packages := model.missing_packages():
+        return f"needs {' and '.join(packages)}"
+    if missing := model.missing_files(settings.folder):
+        return f"{len(missing)} of its files are not in {settings.folder}"
+    device = resolved_device(settings.device)
+    if device.type != "cuda":
+        return "" if model.without_gpu else "needs a GPU to finish in reasonable time"
+    fixed, per_megapixel = model.gpu_gigabytes
+    needed, free = fixed + per_megapixel * _TYPICAL_MEGAPIXELS, torch.cuda.mem_get_info(device)[0] / 1e9
+    return "" if free >= needed else f"needs about {needed:.0f} GB of GPU memory, of which {free:.0f} GB are free"
+
+
+def resolved_device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)
+
+
+def _load(model: DepthModel, settings: EstimatorSettings) -> ModelEstimator:
+    from .estimation import ModelEstimator
+
+    device = resolved_device(settings.device)
+    dtype = torch.float16 if device.type == "cuda" else torch.float32
+    return ModelEstimator(
+        load_clip_model(model, settings.folder, device, dtype, settings.focal_in_widths),
+        edges=settings.edges,
+        steady=settings.steady,
+        device=device,
+    )
+
+
+def load_clip_model(
+    model: DepthModel, models: Path, device: torch.device, dtype: torch.dtype, focal_in_widths: float | None = None
+) -> ClipModel:
+    """A model's own code and weights; nothing else in the project imports them."""
+    if model.name == "depthcrafter":
+        from .depthcrafter.estimator import DepthCrafter
+
+        return DepthCrafter(models, device, dtype)
+    if model.name == "video-depth-anything":
+        from .video_depth_anything.estimator import VideoDepthAnything
+
+        return VideoDepthAnything(models, device, dtype)
+    if model.name == "depth-pro":
+        from .per_image import DepthPro
+
+        return DepthPro(models, device, dtype, focal_in_widths)
+    from .per_image import DepthAnything
+
+    return DepthAnything(models, device, dtype)

@@ -1,0 +1,125 @@
+"""Models of `transformers` that look at one picture at a time: Depth Anything V2 and Depth Pro."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from .estimation import ClipModel, Step, pieces, sides_of_patches
+from .models import depth_model
+from .weights import load_transformers_model
+
+_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_SHORTER_SIDE = 518
+_WIDEST = 2.4  # cinema's widest usual format
+_AT_ONCE = 4  # pictures; more gain nothing and cost memory
+
+
+class DepthAnything(ClipModel):
+    """Depth Anything V2 (arXiv 2406.09414), in the layout that `transformers` reads.
+
+    Args:
+        models: folder of models.
+        device, dtype: where and how the network runs.
+        shorter_side: pixels that footage is brought to.
+
+    Raises:
+        WeightsError: the published files do not fit.
+    """
+
+    model = depth_model("depth-anything-v2")
+
+    def __init__(
+        self, models: Path, device: torch.device, dtype: torch.dtype, shorter_side: int = _SHORTER_SIDE
+    ) -> None:
+        from transformers import DepthAnythingForDepthEstimation
+
+        folder = self.model.repositories[0].folder(models)
+        self._network = load_transformers_model(DepthAnythingForDepthEstimation, folder, dtype).to(device)
+        self._patch = self._network.config.patch_size
+        self._device, self._dtype, self._shorter_side = device, dtype, shorter_side
+
+    def working_size(self, width: int, height: int) -> tuple[int, int]:
+        return sides_of_patches(width, height, self._shorter_side, self._patch, _WIDEST)
+
+    @torch.inference_mode()
+    def predict(self, frames: Iterable[torch.Tensor], step: Step) -> Iterator[np.ndarray]:
+        mean, std = (torch.tensor(values, device=self._device)[:, None, None] for values in _IMAGENET)
+        for piece in pieces(frames, _AT_ONCE):
+            step("predict", 0)
+            pictures = (piece.to(self._device) - mean) / std
+            disparity = self._network(pixel_values=pictures.to(self._dtype)).predicted_depth.float()
+            step("predict", len(piece))
+            yield from disparity.clamp_min(0).cpu().numpy()
+
+
+class DepthPro(ClipModel):
+    """Depth Pro (arXiv 2410.02073): metres, and a field of view for each picture.
+
+    The network gives inverse depth for a camera whose focal length is the picture's width; the true focal length turns
+    it into metres. One lens is assumed for the whole clip, the median of what the pictures say, unless it is known.
+
+    Args:
+        models: folder of models.
+        device, dtype: where and how the network runs.
+        focal_in_widths: the known focal length over the width of the picture.
+
+    Raises:
+        WeightsError: the published files do not fit.
+    """
+
+    model = depth_model("depth-pro")
+
+    def __init__(
+        self, models: Path, device: torch.device, dtype: torch.dtype, focal_in_widths: float | None = None
+    ) -> None:
+        from transformers import DepthProForDepthEstimation
+
+        folder = self.model.repositories[0].folder(models)
+        self._network = load_transformers_model(DepthProForDepthEstimation, folder, dtype).to(device)
+        config = self._network.config
+        self._side = round(config.patch_size / min(config.scaled_images_ratios))
+        self._device, self._dtype = device, dtype
+        self._known = focal_in_widths
+        self._fields_of_view: list[float] = []
+
+    def working_size(self, width: int, height: int) -> tuple[int, int]:
+        """A size of the picture's own shape; the network itself always sees a square."""
+        scale = min(1.0, self._side / max(width, height))
+        return tuple(max(16, round(side * scale)) for side in (width, height))
+
+    @torch.inference_mode()
+    def predict(self, frames: Iterable[torch.Tensor], step: Step) -> Iterator[np.ndarray]:
+        self._fields_of_view.clear()
+        for frame in frames:
+            step("predict", 0)
+            size = frame.shape[1:]
+            square = F.interpolate(
+                frame[None].to(self._device), (self._side, self._side), mode="bilinear", antialias=True
+            )
+            found = self._network(pixel_values=((square - 0.5) / 0.5).to(self._dtype))
+            if found.field_of_view is not None:
+                self._fields_of_view.append(float(found.field_of_view))
+            inverse = F.interpolate(found.predicted_depth.float()[:, None], size, mode="bilinear", antialias=True)
+            step("predict", 1)
+            yield inverse[0, 0].clamp_min(0).cpu().numpy()
+
+    def depth(self, raw: np.ndarray, lowest: float, highest: float) -> np.ndarray:
+        """Metres: 1 / (inverse depth x width / focal length), between 0.1 mm and 10 km."""
+        focal = self._in_widths() or 1.0
+        return (1 / np.clip(raw / focal, 1e-4, 1e4)).astype(np.float32)
+
+    def focal(self, width: int) -> float | None:
+        found = self._in_widths()
+        return None if found is None else found * width
+
+    def _in_widths(self) -> float | None:
+        if self._known is not None:
+            return self._known
+        usable = [angle for angle in self._fields_of_view if 1 < angle < 175]
+        return 1 / (2 * math.tan(math.radians(float(np.median(usable))) / 2)) if usable else None

@@ -1,0 +1,69 @@
+"""Video Depth Anything as one of the clip models: the published file to a network, a stream of frames to disparity."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..estimation import ClipModel, Step, sides_of_patches
+from ..models import depth_model
+from .checkpoint import load_network
+from .network import PATCH, NetworkSize
+from .windows import SHARED, WINDOW, windowed
+
+MODEL = depth_model("video-depth-anything")
+_SHORTER_SIDE = 518
+_WIDEST = 16 / 9
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as trained
+
+
+class VideoDepthAnything(ClipModel):
+    """Estimates disparity in windows of 32 frames that look at each other.
+
+    Args:
+        models: folder of models.
+        device, dtype: where and how the network runs.
+        size: the network's; published as the small one.
+        shorter_side: pixels that footage is brought to.
+
+    Raises:
+        WeightsError: the published file does not fit.
+    """
+
+    model = MODEL
+
+    def __init__(
+        self,
+        models: Path,
+        device: torch.device,
+        dtype: torch.dtype,
+        size: NetworkSize | None = None,
+        shorter_side: int = _SHORTER_SIDE,
+    ) -> None:
+        repository = MODEL.repositories[0]
+        file = repository.folder(models) / repository.files[0][0]
+        self._network = load_network(file, size or NetworkSize(), dtype).to(device)
+        self._device, self._dtype, self._shorter_side = device, dtype, shorter_side
+
+    def working_size(self, width: int, height: int) -> tuple[int, int]:
+        return sides_of_patches(width, height, self._shorter_side, PATCH, _WIDEST)
+
+    @torch.inference_mode()
+    def predict(self, frames: Iterable[torch.Tensor], step: Step) -> Iterator[np.ndarray]:
+        mean, std = (torch.tensor(values, device=self._device)[:, None, None] for values in (_MEAN, _STD))
+        first = True
+
+        def window(inputs: torch.Tensor) -> torch.Tensor:
+            nonlocal first
+            with self._network.between_layers(lambda: step("predict", 0)):
+                disparity = self._network(inputs).float()
+            step("predict", WINDOW if first else WINDOW - SHARED)
+            first = False
+            return disparity
+
+        ready = (((frame.to(self._device) - mean) / std).to(self._dtype) for frame in frames)
+        for disparity in windowed(ready, window):
+            yield disparity.cpu().numpy()

@@ -1,0 +1,295 @@
+"""Video Depth Anything's network: DINOv2 from `transformers`, and a dense prediction head with attention over frames.
+
+Modules of the head carry the names of the published checkpoint, which therefore loads as it is; the backbone's names
+are translated by `backbone_names`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import Dinov2Backbone, Dinov2Config
+
+PATCH = 14
+LONGEST_WINDOW = 32  # frames: the positions along time that the network knows
+_TEMPORAL_HEADS = 8
+_FRAMES_AT_ONCE = 4  # through the widest part of the head, where memory peaks
+
+
+@dataclass(frozen=True)
+class NetworkSize:
+    """What differs between the published sizes; the defaults are those of the small one.
+
+    Attributes:
+        width, depth, heads: of the backbone.
+        taps: backbone layers, counted from 1, whose output the head reads.
+        channels: of the four taps in the head.
+        features, hidden: of the head after that, and of its last layer.
+        trained_size: side in pixels of the pictures that the backbone's positions were made for.
+    """
+
+    width: int = 384
+    depth: int = 12
+    heads: int = 6
+    taps: tuple[int, ...] = (3, 6, 9, 12)
+    channels: tuple[int, ...] = (48, 96, 192, 384)
+    features: int = 64
+    trained_size: int = 518
+    hidden: int = 32
+
+
+class VideoDepthNetwork(nn.Module):
+    """Frames of a window to disparity, up to a factor and an offset that the whole window shares."""
+
+    def __init__(self, size: NetworkSize) -> None:
+        super().__init__()
+        self.pretrained = Dinov2Backbone(
+            Dinov2Config(
+                hidden_size=size.width,
+                num_hidden_layers=size.depth,
+                num_attention_heads=size.heads,
+                image_size=size.trained_size,
+                patch_size=PATCH,
+                out_indices=list(size.taps),
+                apply_layernorm=True,
+                reshape_hidden_states=False,
+            )
+        )
+        self.pretrained.embeddings.interpolate_pos_encoding = self._positions
+        self.head = TemporalDepthHead(size)
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        """Disparity of a window.
+
+        Args:
+            frames: (T, 3, H, W), normalised as for ImageNet; H and W multiples of 14, T at most 32.
+
+        Returns:
+            (T, H, W), at least 0.
+        """
+        rows, columns = frames.shape[2] // PATCH, frames.shape[3] // PATCH
+        tokens = self.pretrained(frames).feature_maps
+        maps = [taken[:, 1:].transpose(1, 2).unflatten(2, (rows, columns)) for taken in tokens]
+        return self.head(maps, (rows * PATCH, columns * PATCH))
+
+    @contextmanager
+    def between_layers(self, call: Callable[[], None]) -> Iterator[None]:
+        """Within the block, calls something before each layer of the backbone and each station of the head.
+
+        It may raise, which ends the pass within a fraction of a second.
+        """
+        watched = [*self.pretrained.encoder.layer, *self.head.motion_modules]
+        handles = [module.register_forward_pre_hook(lambda *_: call()) for module in watched]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _positions(self, tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        """The backbone's positions (1, 1 + N, C) for pictures of another size, sampled as when it was trained.
+
+        DINOv2 stretches its square of positions by (patches + 0.1) / side, not exactly to the number of patches;
+        `transformers` leaves the 0.1 away, and the head amplifies the difference.
+        """
+        known = self.pretrained.embeddings.position_embeddings
+        side = math.isqrt(known.shape[1] - 1)
+        rows, columns = height // PATCH, width // PATCH
+        if (rows, columns) == (side, side):
+            return known
+        square = known[:, 1:].float().unflatten(1, (side, side)).permute(0, 3, 1, 2)
+        factors = ((rows + 0.1) / side, (columns + 0.1) / side)
+        stretched = F.interpolate(square, scale_factor=factors, mode="bicubic")
+        return torch.cat([known[:, :1], stretched.flatten(2).transpose(1, 2).to(known.dtype)], dim=1)
+
+
+class TemporalDepthHead(nn.Module):
+    """A dense prediction transformer's head (DPT, arXiv 2103.13413), with four stations of attention over frames."""
+
+    def __init__(self, size: NetworkSize) -> None:
+        super().__init__()
+        first, second, third, fourth = size.channels
+        self.projects = nn.ModuleList(nn.Conv2d(size.width, channels, 1) for channels in size.channels)
+        self.resize_layers = nn.ModuleList(
+            [
+                nn.ConvTranspose2d(first, first, 4, stride=4),
+                nn.ConvTranspose2d(second, second, 2, stride=2),
+                nn.Identity(),
+                nn.Conv2d(fourth, fourth, 3, stride=2, padding=1),
+            ]
+        )
+        self.motion_modules = nn.ModuleList(
+            TemporalStation(channels) for channels in (third, fourth, size.features, size.features)
+        )
+        self.scratch = nn.Module()
+        for number, channels in enumerate(size.channels, 1):
+            self.scratch.add_module(f"layer{number}_rn", nn.Conv2d(channels, size.features, 3, padding=1, bias=False))
+            self.scratch.add_module(f"refinenet{number}", Fusion(size.features))
+        self.scratch.output_conv1 = nn.Conv2d(size.features, size.features // 2, 3, padding=1)
+        self.scratch.output_conv2 = nn.Sequential(
+            nn.Conv2d(size.features // 2, size.hidden, 3, padding=1), nn.ReLU(), nn.Conv2d(size.hidden, 1, 1), nn.ReLU()
+        )
+
+    def forward(self, maps: list[torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
+        """(T, H, W) from four maps (T, C, h, w) of the backbone, and the size (H, W) in pixels."""
+        pairs = zip(self.projects, self.resize_layers, maps, strict=True)
+        one, two, three, four = (resize(project(taken)) for project, resize, taken in pairs)
+        scratch = self.scratch
+        one, two = scratch.layer1_rn(one), scratch.layer2_rn(two)
+        three = scratch.layer3_rn(self.motion_modules[0](three))
+        four = scratch.layer4_rn(self.motion_modules[1](four))
+        path = self.motion_modules[2](scratch.refinenet4(four, None, three.shape[2:]))
+        path = self.motion_modules[3](scratch.refinenet3(path, three, two.shape[2:]))
+        # From here on frames do not see each other.
+        pieces = zip(*(value.split(_FRAMES_AT_ONCE) for value in (path, two, one)), strict=True)
+        return torch.cat([self._finest(*piece, size) for piece in pieces])
+
+    def _finest(self, path: torch.Tensor, two: torch.Tensor, one: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        path = self.scratch.refinenet2(path, two, one.shape[2:])
+        path = self.scratch.refinenet1(path, one, (2 * one.shape[2], 2 * one.shape[3]))
+        path = _resized(self.scratch.output_conv1(path), size)
+        return self.scratch.output_conv2(path)[:, 0]
+
+
+class Fusion(nn.Module):
+    """Adds a finer map to a coarser one and brings the sum to the finer size."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.out_conv = nn.Conv2d(features, features, 1)
+        self.resConfUnit1, self.resConfUnit2 = Residual(features), Residual(features)
+
+    def forward(self, coarse: torch.Tensor, fine: torch.Tensor | None, size: tuple[int, int]) -> torch.Tensor:
+        if fine is not None:
+            coarse = coarse + self.resConfUnit1(fine)
+        return self.out_conv(_resized(self.resConfUnit2(coarse), size))
+
+
+class Residual(nn.Module):
+    """Two convolutions beside a shortcut, each behind its activation."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = (nn.Conv2d(features, features, 3, padding=1) for _ in range(2))
+
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        return value + self.conv2(F.relu(self.conv1(F.relu(value))))
+
+
+class TemporalStation(nn.Module):
+    """Lets every place of a map look at the same place in the window's other frames; (T, C, h, w) in and out."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.temporal_transformer = nn.Module()
+        self.temporal_transformer.norm = nn.GroupNorm(math.gcd(32, channels), channels, eps=1e-6)
+        self.temporal_transformer.proj_in = nn.Linear(channels, channels)
+        self.temporal_transformer.transformer_blocks = nn.ModuleList([TemporalBlock(channels)])
+        self.temporal_transformer.proj_out = nn.Linear(channels, channels)
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        layers = self.temporal_transformer
+        along_time = layers.norm(maps).permute(2, 3, 0, 1).flatten(0, 1)  # (h w, T, C)
+        along_time = layers.proj_in(along_time)
+        for block in layers.transformer_blocks:
+            along_time = block(along_time)
+        along_time = layers.proj_out(along_time)
+        return maps + along_time.unflatten(0, maps.shape[2:]).permute(2, 3, 0, 1)
+
+
+class TemporalBlock(nn.Module):
+    """Two rounds of attention over time and a gated feed-forward layer, each with a shortcut; (N, T, C)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.attention_blocks = nn.ModuleList(TemporalAttention(channels) for _ in range(2))
+        self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(2))
+        self.ff = nn.Module()
+        gate = nn.Module()
+        gate.proj = nn.Linear(channels, 8 * channels)
+        self.ff.net = nn.ModuleList([gate, nn.Identity(), nn.Linear(4 * channels, channels)])
+        self.ff_norm = nn.LayerNorm(channels)
+
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        for attention, norm in zip(self.attention_blocks, self.norms, strict=True):
+            value = value + attention(norm(value))
+        opened, gate = self.ff.net[0].proj(self.ff_norm(value)).chunk(2, dim=-1)
+        return value + self.ff.net[2](opened * F.gelu(gate))
+
+
+class TemporalAttention(nn.Module):
+    """Attention over the frames of a window, which know their place in it; (N, T, C)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.to_q, self.to_k, self.to_v = (nn.Linear(channels, channels, bias=False) for _ in range(3))
+        self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
+        self.pos_encoder = nn.Module()
+        self.pos_encoder.register_buffer("pe", sinusoids(LONGEST_WINDOW, channels)[None])
+
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        placed = value + self.pos_encoder.pe[:, : value.shape[1]].to(value.dtype)
+        query, key, content = (
+            layer(placed).unflatten(2, (_TEMPORAL_HEADS, -1)).transpose(1, 2)
+            for layer in (self.to_q, self.to_k, self.to_v)
+        )
+        seen = _attention_in_pieces(query, key, content)
+        return self.to_out[0](seen.transpose(1, 2).flatten(2))
+
+
+def sinusoids(length: int, channels: int) -> torch.Tensor:
+    """(length, channels): sines and cosines in turn, of wavelengths from 2 pi to 20000 pi."""
+    rates = torch.exp(torch.arange(0, channels, 2) * (-math.log(10_000) / channels))
+    angles = torch.arange(length)[:, None] * rates
+    return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)
+
+
+def backbone_names(size: NetworkSize, own: Mapping[str, object]) -> dict[str, tuple[str, int | None]]:
+    """Where each of the backbone's own tensors lies in the published checkpoint.
+
+    Args:
+        own: the network's state dict; its names tell the installed `transformers`' way of naming.
+
+    Returns:
+        own name to (published name, None or which third of it along the first axis).
+    """
+    renamed = any(".q_proj." in name for name in own)
+    parts = ("q_proj", "k_proj", "v_proj") if renamed else ("attention.query", "attention.key", "attention.value")
+    joined = "o_proj" if renamed else "output.dense"
+    mine, theirs = "pretrained.embeddings.", "pretrained."
+    names: dict[str, tuple[str, int | None]] = {
+        f"{mine}cls_token": (f"{theirs}cls_token", None),
+        f"{mine}mask_token": (f"{theirs}mask_token", None),
+        f"{mine}position_embeddings": (f"{theirs}pos_embed", None),
+    }
+    for kind in ("weight", "bias"):
+        names[f"{mine}patch_embeddings.projection.{kind}"] = (f"{theirs}patch_embed.proj.{kind}", None)
+        names[f"pretrained.layernorm.{kind}"] = (f"{theirs}norm.{kind}", None)
+    for layer in range(size.depth):
+        mine, theirs = f"pretrained.encoder.layer.{layer}", f"pretrained.blocks.{layer}"
+        for number in (1, 2):
+            names[f"{mine}.layer_scale{number}.lambda1"] = (f"{theirs}.ls{number}.gamma", None)
+        for kind in ("weight", "bias"):
+            for third, part in enumerate(parts):
+                names[f"{mine}.attention.{part}.{kind}"] = (f"{theirs}.attn.qkv.{kind}", third)
+            names[f"{mine}.attention.{joined}.{kind}"] = (f"{theirs}.attn.proj.{kind}", None)
+            for same in ("norm1", "norm2", "mlp.fc1", "mlp.fc2"):
+                names[f"{mine}.{same}.{kind}"] = (f"{theirs}.{same}.{kind}", None)
+    return names
+
+
+def _attention_in_pieces(query: torch.Tensor, key: torch.Tensor, content: torch.Tensor) -> torch.Tensor:
+    """Scaled dot products. CUDA's kernels take no more than 65535 blocks along the first axis."""
+    limit = 32_768
+    pieces = zip(query.split(limit), key.split(limit), content.split(limit), strict=True)
+    return torch.cat([F.scaled_dot_product_attention(*piece) for piece in pieces])
+
+
+def _resized(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=True)

@@ -1,0 +1,188 @@
+"""What errors of depth cost, and what the edge step and the steadying win back, measured on the sample clip.
+
+Takes the sample's exact depth, adds graded errors as estimators make them, and compares masks and seen pixels of new
+views with the true ones. Prints the table of docs/depth.md.
+
+    python scripts/measure_depth.py [--frames 49]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from backend.depth.edges import EdgeSettings, refined_depth  # noqa: E402
+from backend.depth.files import DepthFiles  # noqa: E402
+from backend.depth.steadying import Steadier, flicker  # noqa: E402
+from backend.media import probe, read_frames  # noqa: E402
+from backend.mesh import build_dw_mesh  # noqa: E402
+from backend.raster import create_rasterizer  # noqa: E402
+
+SAMPLE = ROOT / "tests" / "data" / "sample"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Frames (T, H, W, 3) uint8, exact depth (T, H, W), and the true views of some of the frames."""
+
+    color: np.ndarray
+    depth: np.ndarray
+    intrinsics: np.ndarray
+    views: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Score:
+    """Agreement of masks (intersection over union), dB over pixels seen by both, and flicker in per cent."""
+
+    agreement: float
+    falsely_seen: float
+    missed: float
+    psnr: float
+    flicker: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.agreement:.3f} | {100 * self.falsely_seen:.2f} % | {100 * self.missed:.1f} % | {self.psnr:.2f} dB "
+            f"| {100 * self.flicker:.2f} %"
+        )
+
+
+def load_clip(frames: int) -> Clip:
+    info = probe(SAMPLE / "footage.mp4", frames)
+    whole = probe(SAMPLE / "footage.mp4")
+    with np.load(SAMPLE / "camera.npz") as camera, np.load(SAMPLE / "true_views.npz") as views:
+        intrinsics, kept = camera["intrinsics"][0], dict(views)
+    within = kept["frames"] < frames
+    color = np.stack(list(read_frames(SAMPLE / "footage.mp4", count=info.frames)))
+    depth = [z for _, z in zip(range(frames), DepthFiles(SAMPLE / "depth.npz").estimate(whole), strict=False)]
+    return Clip(color, np.stack(depth), intrinsics, {name: value[within] for name, value in kept.items()})
+
+
+def score(clip: Clip, depth: np.ndarray) -> Score:
+    rasterizer = create_rasterizer("warp", "cpu")
+    views = clip.views
+    inside = union = false = missed = pixels = 0
+    errors = []
+    for index, frame in enumerate(views["frames"].tolist()):
+        mesh = build_dw_mesh(
+            torch.from_numpy(depth[frame][None]),
+            torch.from_numpy(clip.color[frame][None]),
+            torch.from_numpy(clip.intrinsics[None]),
+        )
+        truth = views["rgb"][index]
+        out = rasterizer.render(
+            mesh, views["extrinsics"][index][None], views["intrinsics"][index][None], *truth.shape[1::-1]
+        )
+        seen, visible = out.mask[0].numpy(), views["visible"][index]
+        both = seen & visible
+        errors.append((out.color[0].numpy()[both].astype(np.float64) - truth[both]).ravel() ** 2)
+        inside, union = inside + both.sum(), union + (seen | visible).sum()
+        false, missed, pixels = false + (seen & ~visible).sum(), missed + (visible & ~seen).sum(), pixels + seen.size
+    ratio = 10 * np.log10(255**2 / np.concatenate(errors).mean())
+    return Score(inside / union, false / pixels, missed / pixels, ratio, flicker(clip.color, depth))
+
+
+def blurred(pixels: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Disparity blurred by a Gaussian, as where a model's small map is brought up to size."""
+
+    def apply(depth: np.ndarray) -> np.ndarray:
+        reach = int(3 * pixels + 0.5)
+        kernel = torch.exp(-(torch.arange(-reach, reach + 1.0) ** 2) / (2 * pixels**2))
+        kernel = (kernel / kernel.sum()).view(1, 1, 1, -1)
+        value = F.pad(1 / torch.from_numpy(depth)[:, None], (reach,) * 4, mode="replicate")
+        value = F.conv2d(F.conv2d(value, kernel), kernel.transpose(2, 3))
+        return (1 / value)[:, 0].numpy()
+
+    return apply
+
+
+def flickering(share: float) -> Callable[[np.ndarray], np.ndarray]:
+    """A factor and an offset of disparity, new in every frame, as where each frame is estimated by itself."""
+
+    def apply(depth: np.ndarray) -> np.ndarray:
+        random = np.random.default_rng(1)
+        scale = 1 + share * random.standard_normal((len(depth), 1, 1))
+        shift = share * (1 / depth).mean() * random.standard_normal((len(depth), 1, 1))
+        return (1 / np.clip(scale / depth + shift, 1e-3, None)).astype(np.float32)
+
+    return apply
+
+
+def drifting(share: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Scale that grows evenly over the clip."""
+    return lambda depth: (depth * np.linspace(1, 1 + share, len(depth))[:, None, None]).astype(np.float32)
+
+
+def noisy(share: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Noise in each pixel of each frame."""
+    random = np.random.default_rng(2)
+    return lambda depth: (depth * (1 + share * random.standard_normal(depth.shape))).astype(np.float32)
+
+
+def steadied(clip: Clip, depth: np.ndarray) -> np.ndarray:
+    steadier = Steadier(offset=True)
+    frames = []
+    for picture, z in zip(clip.color, depth, strict=True):
+        pixels = torch.from_numpy(picture).permute(2, 0, 1).float() / 255
+        frames.append(1 / steadier.steady(pixels, 1 / torch.from_numpy(z)).clamp_min(1e-3).numpy())
+    return np.stack(frames).astype(np.float32)
+
+
+def sharpened(clip: Clip, depth: np.ndarray) -> np.ndarray:
+    needed = set(clip.views["frames"].tolist())
+    settings = EdgeSettings()
+    return np.stack(
+        [
+            refined_depth(torch.from_numpy(z), picture, settings) if index in needed else z
+            for index, (picture, z) in enumerate(zip(clip.color, depth, strict=True))
+        ]
+    )
+
+
+ERRORS = {
+    "exact depth": lambda depth: depth,
+    "blur of 1 px": blurred(1),
+    "blur of 2 px": blurred(2),
+    "blur of 4 px": blurred(4),
+    "noise of 1 %": noisy(0.01),
+    "drift of 10 %": drifting(0.1),
+    "flicker of 2 %": flickering(0.02),
+    "flicker of 5 %": flickering(0.05),
+    "blur of 2 px, flicker of 2 %": lambda depth: flickering(0.02)(blurred(2)(depth)),
+}
+STEPS = {
+    "as it is": lambda clip, depth: depth,
+    "edges": sharpened,
+    "steady": steadied,
+    "steady, edges": lambda clip, depth: sharpened(clip, steadied(clip, depth)),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, default=49, help="of the sample clip, from the first on")
+    parser.add_argument("--only", default="", help="errors whose name contains this")
+    options = parser.parse_args()
+    clip = load_clip(options.frames)
+    print("| error | step | mask agreement | falsely seen | missed | PSNR seen | flicker |")
+    print("|---|---|---|---|---|---|---|")
+    for name, spoil in ERRORS.items():
+        if options.only in name:
+            spoilt = spoil(clip.depth)
+            for step, repair in STEPS.items():
+                print(f"| {name} | {step} | {score(clip, repair(clip, spoilt))} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

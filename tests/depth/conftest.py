@@ -1,0 +1,62 @@
+"""Small clips on disk, and folders of toy models in the published layouts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from backend.media import FootageInfo, VideoWriter, probe
+
+WriteClip = Callable[..., FootageInfo]
+
+
+def moving_picture(index: int, width: int, height: int) -> np.ndarray:
+    """A bright textured square that moves to the right over a darker, textured wall."""
+    y, x = np.mgrid[:height, :width]
+    wall = 70 + 40 * np.sin(x / 5) * np.cos(y / 4)
+    picture = np.stack([wall, wall * 0.8, wall * 1.2], axis=2)
+    left, size = width // 5 + index, height // 3
+    square = 190 + 50 * np.sin((x - left) / 3) * np.cos(y / 3)
+    inside = (x >= left) & (x < left + size) & (y >= size) & (y < 2 * size)
+    picture[inside] = np.stack([square, square * 0.9, square * 0.4], axis=2)[inside]
+    return picture.clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Toy networks are faster on one thread than on several that wait for each other."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def write_clip(tmp_path) -> WriteClip:
+    """Writes a clip of a moving square, or of given pictures."""
+
+    def write(frames: int = 5, width: int = 96, height: int = 64, pictures=None, name: str = "clip") -> FootageInfo:
+        path = tmp_path / f"{name}.mp4"
+        if pictures is not None:
+            height, width = pictures[0].shape[:2]
+        with VideoWriter(path, width, height, 24, crf=4) as movie:
+            for index in range(frames):
+                movie.write(moving_picture(index, width, height) if pictures is None else pictures[index])
+        return probe(path)
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def toy_models(tmp_path_factory) -> Path:
+    """A folder with toy checkpoints of the three models that the libraries' own classes can write."""
+    pytest.importorskip("diffusers")
+    pytest.importorskip("transformers")
+    from tests.depth.toy_checkpoints import write_depth_anything, write_depth_pro, write_depthcrafter
+
+    folder = tmp_path_factory.mktemp("models")
+    write_depthcrafter(folder)
+    write_depth_anything(folder)
+    write_depth_pro(folder)
+    return folder

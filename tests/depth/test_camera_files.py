@@ -1,0 +1,143 @@
+"""Cameras solved elsewhere: COLMAP's text files and transforms.json as the path of the camera that filmed."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from backend.depth import CameraFileError, read_source_camera
+from backend.media import FootageInfo
+from ex4d_core.cameras import CameraError, CameraPath, intrinsics_matrix, invert_rigid, look_at
+
+FRAMES, WIDTH, HEIGHT = 4, 64, 48
+FOOTAGE = FootageInfo(path=Path("clip.mp4"), width=WIDTH, height=HEIGHT, frames=FRAMES, fps=Fraction(24))
+# Somewhere in a world of its own, as solvers leave it.
+EYES = np.array([[1.0, 2, 3], [1.2, 2, 3], [1.4, 2.1, 3], [1.6, 2.1, 3.2]])
+POSES = look_at(EYES, np.array([0.5, 1, 9]))
+RELATIVE = POSES @ invert_rigid(POSES[:1])
+
+
+def quaternion(rotation: np.ndarray) -> list[float]:
+    """(w, x, y, z) of a rotation by less than half a turn."""
+    w = np.sqrt(1 + np.trace(rotation)) / 2
+    x, y, z = (
+        (rotation[2, 1] - rotation[1, 2]) / (4 * w),
+        (rotation[0, 2] - rotation[2, 0]) / (4 * w),
+        (rotation[1, 0] - rotation[0, 1]) / (4 * w),
+    )
+    return [w, x, y, z]
+
+
+def write_colmap(folder: Path, lens: str = f"1 PINHOLE {WIDTH} {HEIGHT} 50 51 32 24", points: str = "") -> Path:
+    (folder / "cameras.txt").write_text(f"# Camera list\n{lens}\n")
+    lines = ["# Image list"]
+    # By number, not by letter, and not in their order.
+    for index in (2, 0, 3, 1):
+        numbers = [*quaternion(POSES[index, :3, :3]), *POSES[index, :3, 3]]
+        lines += [f"{index + 1} {' '.join(map(str, numbers))} 1 frame_{index + 8}.png", points]
+    (folder / "images.txt").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def nerf_document() -> dict:
+    poses = invert_rigid(POSES) @ np.diag([1.0, -1, -1, 1])
+    frames = [{"file_path": f"images/{i}.png", "transform_matrix": pose.tolist()} for i, pose in enumerate(poses)]
+    return {"w": 2 * WIDTH, "h": 2 * HEIGHT, "fl_x": 100, "fl_y": 102, "cx": 64, "cy": 48, "frames": frames}
+
+
+def write_nerf(folder: Path, **changes) -> Path:
+    (folder / "transforms.json").write_text(json.dumps({**nerf_document(), **changes}))
+    return folder / "transforms.json"
+
+
+@pytest.mark.parametrize("points", ["", "10.5 20.5 -1 30 40 7"])
+def test_colmap(tmp_path, points):
+    camera = read_source_camera(write_colmap(tmp_path, points=points), FOOTAGE)
+    assert np.allclose(camera.world_to_camera, RELATIVE, atol=1e-9)
+    assert np.array_equal(camera.world_to_camera[0], np.eye(4))
+    assert np.allclose(camera.intrinsics, intrinsics_matrix(50, 51, 32, 24))
+    assert np.allclose(read_source_camera(tmp_path / "images.txt", FOOTAGE).world_to_camera, RELATIVE)
+
+
+def test_nerf_at_another_size(tmp_path):
+    camera = read_source_camera(write_nerf(tmp_path), FOOTAGE)
+    assert np.allclose(camera.world_to_camera, RELATIVE, atol=1e-9)
+    assert np.allclose(camera.intrinsics, intrinsics_matrix(50, 51, 32, 24))
+    assert (camera.width, camera.height) == (WIDTH, HEIGHT)
+
+
+def test_nerf_with_a_field_of_view_only(tmp_path):
+    document = nerf_document()
+    for name in ("w", "h", "fl_x", "fl_y", "cx", "cy"):
+        del document[name]
+    (tmp_path / "transforms.json").write_text(json.dumps({**document, "camera_angle_x": np.pi / 2}))
+    camera = read_source_camera(tmp_path / "transforms.json", FOOTAGE)
+    assert np.allclose(camera.intrinsics, intrinsics_matrix(32, 32, 32, 24))
+
+
+def test_our_own_file_and_the_scale(tmp_path):
+    CameraPath(POSES, intrinsics_matrix(50, 50, 32, 24), WIDTH, HEIGHT).save(tmp_path / "camera.npz")
+    camera = read_source_camera(tmp_path / "camera.npz", FOOTAGE, scale=3)
+    assert np.allclose(camera.camera_to_world[:, :3, 3], 3 * invert_rigid(RELATIVE)[:, :3, 3])
+    assert np.allclose(camera.world_to_camera[:, :3, :3], RELATIVE[:, :3, :3])
+
+
+def test_distortion_is_refused_with_the_remedy(tmp_path):
+    lens = f"1 SIMPLE_RADIAL {WIDTH} {HEIGHT} 50 32 24 "
+    read_source_camera(write_colmap(tmp_path, lens + "0.0001"), FOOTAGE)
+    with pytest.raises(CameraFileError, match=r"lens distortion \[0.2\]. Undistort"):
+        read_source_camera(write_colmap(tmp_path, lens + "0.2"), FOOTAGE)
+    with pytest.raises(CameraFileError, match="lens distortion"):
+        read_source_camera(write_nerf(tmp_path, k1=0.1), FOOTAGE)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda folder: (folder / "cameras.txt").unlink(), "cameras.txt: cannot be read"),
+        (lambda folder: (folder / "cameras.txt").write_text("1 FISHEYE 64 48 50 32 24"), "'FISHEYE' is not known here"),
+        (lambda folder: (folder / "cameras.txt").write_text("1 PINHOLE 64"), "cannot read the line '1 PINHOLE 64'"),
+        (lambda folder: (folder / "cameras.txt").write_text("2 PINHOLE 64 48 50 50 32 24"), "that cameras.txt lacks"),
+        (lambda folder: (folder / "images.txt").write_text("1 1 0 0"), "cannot read the line"),
+        (lambda folder: (folder / "images.txt").write_text("# nothing\n"), "holds no images"),
+        (lambda folder: (folder / "images.txt").rename(folder / "images.bin"), "colmap model_converter"),
+        (lambda folder: write_colmap(folder, "1 PINHOLE 48 64 50 50 24 32"), "is for pictures of 48x64"),
+    ],
+)
+def test_damaged_colmap_folders(tmp_path, spoil, message):
+    write_colmap(tmp_path)
+    spoil(tmp_path)
+    with pytest.raises(CameraFileError, match=message):
+        read_source_camera(tmp_path, FOOTAGE)
+
+
+def test_damaged_transforms(tmp_path):
+    path = tmp_path / "transforms.json"
+    for text in ("{", "[]", '{"frames": [{}]}', '{"frames": [{"transform_matrix": [[1]]}]}'):
+        path.write_text(text)
+        with pytest.raises(CameraFileError, match=r"no transforms.json that can be read"):
+            read_source_camera(path, FOOTAGE)
+    sheared = nerf_document()
+    sheared["frames"][1]["transform_matrix"][0][1] += 0.5
+    path.write_text(json.dumps(sheared))
+    with pytest.raises(CameraError, match="frame 1 is not rigid"):
+        read_source_camera(path, FOOTAGE)
+
+
+def test_as_many_cameras_as_frames(tmp_path):
+    document = nerf_document()
+    document["frames"].pop()
+    (tmp_path / "transforms.json").write_text(json.dumps(document))
+    with pytest.raises(CameraFileError, match=r"has 3 cameras, but the footage clip.mp4 has 4 frames"):
+        read_source_camera(tmp_path / "transforms.json", FOOTAGE)
+
+
+def test_something_else_is_refused(tmp_path):
+    with pytest.raises(CameraFileError, match="is no camera file"):
+        read_source_camera(tmp_path / "camera.abc", FOOTAGE)
+    with pytest.raises(CameraFileError, match="scale=0 is not possible"):
+        read_source_camera(tmp_path / "camera.npz", FOOTAGE, scale=0)

@@ -1,0 +1,185 @@
+"""DepthCrafter: the same latents and disparity as the original, from published folders, window by window."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+
+from backend.depth import WeightsError
+from backend.depth.depthcrafter.estimator import DepthCrafter, load_pipeline, original_depth
+from backend.depth.depthcrafter.pipeline import FRAMES_AT_ONCE, Sampling
+from backend.depth.estimation import ModelEstimator
+
+ROOT = Path(__file__).resolve().parents[2]
+GOLDEN = ROOT.parent / "shared" / "golden" / "depthcrafter"
+CPU, FLOAT = torch.device("cpu"), torch.float32
+
+
+def difference(value: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.linalg.norm(value - expected) / np.linalg.norm(expected))
+
+
+def run(pipeline, video: torch.Tensor, noise, initial: torch.Tensor, sampling: Sampling):
+    """Latents (T, 4, h, w) and normalised disparity (T, H, W)."""
+    pieces = (video[start : start + FRAMES_AT_ONCE] for start in range(0, len(video), FRAMES_AT_ONCE))
+    latents = pipeline.denoise(pipeline.encode(pieces, noise), initial, sampling)
+    disparity = torch.cat(list(pipeline.decode(latents))).mean(dim=1)
+    low, high = disparity.min(), disparity.max()
+    return latents.numpy(), ((disparity - low) / (high - low)).numpy()
+
+
+def given(noise: torch.Tensor):
+    """Hands out the rows of a known noise, as many as are asked for."""
+    rows = iter(noise)
+    return lambda shape: torch.stack([next(rows) for _ in range(shape[0])])
+
+
+@pytest.mark.parametrize("case", ["single", "windows", "guided"])
+def test_the_originals_results(case):
+    if not GOLDEN.is_dir():
+        pytest.skip("the whole golden data is not at hand; the case in this checkout runs below")
+    expected = np.load(GOLDEN / "expected.npz")
+    settings = json.loads(str(expected[f"{case}_settings"]))
+    pipeline = load_pipeline(GOLDEN / "unet", GOLDEN / "svd", CPU, FLOAT)
+    latents, disparity = run(
+        pipeline,
+        torch.from_numpy(expected[f"{case}_video"]).permute(0, 3, 1, 2),
+        given(torch.from_numpy(expected[f"{case}_augmentation_noise"])),
+        torch.from_numpy(expected[f"{case}_initial_noise"])[0],
+        Sampling(
+            settings["num_inference_steps"], settings["guidance_scale"], settings["window_size"], settings["overlap"]
+        ),
+    )
+    assert difference(latents, expected[f"{case}_latents"][0]) < 1e-3
+    assert difference(disparity, expected[f"{case}_disparity"]) < 1e-3
+    assert np.allclose(original_depth(expected[f"{case}_disparity"]), expected[f"{case}_depth"], rtol=1e-5)
+
+
+def test_the_originals_results_over_windows_in_this_checkout(toy_models):
+    """Three windows of four frames; the original drew all noise from one generator, first the frames', then its own."""
+    with np.load(ROOT / "tests" / "data" / "golden" / "depthcrafter_toy.npz") as arrays:
+        expected = dict(arrays)
+    y, x = np.mgrid[:64, :64]
+    waves = [
+        [0.5 + 0.35 * np.sin(x / 9 + t / 3 + c) + 0.15 * np.cos(y / 11 - t / 4 * c) for c in range(3)] for t in range(7)
+    ]
+    video = torch.from_numpy(np.array(waves).clip(0, 1).astype(np.float32))
+    generator = torch.Generator().manual_seed(int(expected["seed"]))
+    pipeline = DepthCrafter(toy_models, CPU, FLOAT).pipeline
+    augmentation = torch.randn(video.shape, generator=generator)
+    latents, disparity = run(
+        pipeline,
+        video,
+        given(augmentation),
+        torch.randn((4, 4, 8, 8), generator=generator),
+        Sampling(window=int(expected["window"]), overlap=int(expected["overlap"])),
+    )
+    assert difference(latents, expected["latents"]) < 1e-3
+    assert difference(disparity, expected["disparity"]) < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("frames", "windows"),
+    [
+        (1, [(0, 1)]),
+        (110, [(0, 110)]),
+        (111, [(0, 110), (85, 111)]),
+        (195, [(0, 110), (85, 195)]),
+        (300, [(0, 110), (85, 195), (170, 280), (255, 300)]),
+    ],
+)
+def test_windows_cover_a_clip_of_any_length(frames, windows):
+    assert Sampling().windows(frames) == windows
+
+
+def test_the_originals_conversion():
+    depth = original_depth(np.array([0, 1e-9, 0.5, 1], np.float32))
+    assert depth == pytest.approx([1e4, 1e4, 10_000 / 1950, 10_000 / 3900])
+
+
+@pytest.fixture(scope="module")
+def depthcrafter(toy_models) -> DepthCrafter:
+    return DepthCrafter(toy_models, CPU, FLOAT, Sampling(steps=1, window=3, overlap=1))
+
+
+def test_a_clip_longer_than_a_window_becomes_depth(depthcrafter, write_clip):
+    told = []
+    footage = write_clip(frames=4, width=64)
+    clip = ModelEstimator(depthcrafter).estimate(footage, lambda done, total: told.append((done, total)))
+    depth = np.stack(list(clip))
+    assert depth.shape == (4, 64, 64) and depth.dtype == np.float32
+    assert np.isfinite(depth).all() and depth.min() >= 10_000 / 3900 - 1e-3
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert told[-1] == (4, 4) and len({done for done, _ in told}) >= 4
+    assert (clip.scale, clip.intrinsics, clip.source) == ("relative", None, "DepthCrafter")
+    assert "research" in clip.licence
+    again = np.stack(list(ModelEstimator(depthcrafter).estimate(footage)))
+    assert np.array_equal(again, depth), "the same clip gives the same depth"
+
+
+class Stopped(Exception):
+    pass
+
+
+def test_cancelling_ends_the_work_inside_a_window(depthcrafter, write_clip):
+    """The denoiser asks between its blocks, many times before the first window's first step is done."""
+    calls = 0
+
+    def stop(done: int, total: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        ModelEstimator(depthcrafter).estimate(write_clip(frames=3, width=64), stop)
+    assert calls == 4
+
+
+@pytest.mark.parametrize(
+    ("size", "working"), [((1920, 1080), (1024, 576)), ((1080, 1920), (576, 1024)), ((100, 60), (128, 64))]
+)
+def test_the_working_size_is_bounded_and_in_whole_blocks(depthcrafter, size, working):
+    assert depthcrafter.working_size(*size) == working
+
+
+@pytest.fixture
+def broken(toy_models, tmp_path) -> Path:
+    return Path(shutil.copytree(toy_models, tmp_path / "models"))
+
+
+def test_an_unfinished_download_is_said(broken):
+    weights = broken / "tencent" / "DepthCrafter" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    with pytest.raises(WeightsError, match=r"diffusion_pytorch_model.safetensors: incomplete or damaged .* Download"):
+        DepthCrafter(broken, CPU, FLOAT)
+
+
+def test_weights_that_lack_a_tensor_or_have_another_are_refused(broken):
+    from safetensors.torch import load_file, save_file
+
+    weights = broken / "tencent" / "DepthCrafter" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(weights)
+    tensors["conv_out.bais"] = tensors.pop("conv_out.bias")
+    save_file(tensors, weights)
+    with pytest.raises(WeightsError, match=r"1 missing \(first conv_out.bias\), 1 unknown \(first conv_out.bais\)"):
+        DepthCrafter(broken, CPU, FLOAT)
+
+
+def test_an_image_encoder_that_lacks_a_tensor_is_refused(broken):
+    from safetensors.torch import load_file, save_file
+
+    weights = broken / "stabilityai/stable-video-diffusion-img2vid/image_encoder/model.fp16.safetensors"
+    tensors = load_file(weights)
+    del tensors["visual_projection.weight"]
+    save_file(tensors, weights)
+    with pytest.raises(WeightsError, match="1 missing"):
+        DepthCrafter(broken, CPU, FLOAT)

@@ -1,0 +1,219 @@
+"""Estimators as a user meets them: chosen, refused, and run on ordinary and on awkward footage."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from backend.depth import (
+    DEPTH_MODELS,
+    DepthError,
+    EstimatorSettings,
+    LicenceError,
+    UnknownModelError,
+    WeightsError,
+    create_estimator,
+    verdicts,
+)
+from backend.depth.estimation import ClipModel, ModelEstimator, resized_frame, sides_of_patches
+from backend.depth.models import check_licence, depth_model
+from tests.depth.conftest import moving_picture
+
+
+class BrightIsNear(ClipModel):
+    """A stand-in for a network: disparity is brightness, at a bounded size."""
+
+    model = depth_model("video-depth-anything")
+
+    def working_size(self, width, height):
+        return sides_of_patches(width, height, 56, 14, 16 / 9)
+
+    def predict(self, frames, step):
+        for frame in frames:
+            step("predict", 1)
+            yield frame.mean(dim=0).numpy()
+
+
+def depth_of(footage, **options) -> np.ndarray:
+    return np.stack(list(ModelEstimator(BrightIsNear(), **options).estimate(footage)))
+
+
+def test_research_models_are_refused_for_commercial_work_unless_overridden():
+    for model in DEPTH_MODELS:
+        check_licence(model, "research")
+        if model.commercial:
+            check_licence(model, "commercial")
+            continue
+        with pytest.raises(LicenceError, match=rf"not be used for commercial work .*--accept-licence {model.name}"):
+            check_licence(model, "commercial")
+        check_licence(model, "commercial", accepted=(model.name,))
+    assert {model.name for model in DEPTH_MODELS if model.commercial} == {"video-depth-anything", "depth-anything-v2"}
+
+
+def test_an_unknown_name_lists_the_known_ones(tmp_path):
+    with pytest.raises(UnknownModelError, match=r"no depth estimator 'midas'. Choose auto, or one of depthcrafter"):
+        create_estimator(EstimatorSettings("midas", tmp_path))
+
+
+def test_missing_weights_say_what_to_download(tmp_path):
+    pytest.importorskip("transformers")
+    with pytest.raises(WeightsError, match=r"hf download depth-anything/Depth-Anything-V2-Small-hf config.json model"):
+        create_estimator(EstimatorSettings("depth-anything-v2", tmp_path))
+    with pytest.raises(WeightsError, match=r"no depth estimator is ready: .*for research only.*--depth"):
+        create_estimator(EstimatorSettings("auto", tmp_path))
+
+
+def test_a_partial_download_names_the_missing_files(toy_models, tmp_path):
+    folder = tmp_path / "depth-anything" / "Depth-Anything-V2-Small-hf"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_bytes(next(toy_models.rglob("Depth-Anything-V2*/config.json")).read_bytes())
+    with pytest.raises(WeightsError, match=r"-hf/model.safetensors is missing"):
+        create_estimator(EstimatorSettings("depth-anything-v2", tmp_path))
+    whole = next(toy_models.rglob("Depth-Anything-V2*/model.safetensors")).read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[:-100])
+    with pytest.raises(WeightsError, match="Download it again"):
+        create_estimator(EstimatorSettings("depth-anything-v2", tmp_path))
+
+
+def test_auto_takes_what_is_installed_licensed_and_fits(toy_models):
+    settings = EstimatorSettings("auto", toy_models, device="cpu")
+    assert create_estimator(settings).name == "depth-anything-v2"
+    told = {verdict.model.name: verdict.reason for verdict in verdicts(settings)}
+    assert told["depthcrafter"] == "for research only"
+    assert "files are not in" in told["video-depth-anything"]
+    research = EstimatorSettings("auto", toy_models, licence="research", device="cpu")
+    told = {verdict.model.name: verdict.reason for verdict in verdicts(research)}
+    assert "needs a GPU" in told["depthcrafter"] and not told["depth-anything-v2"]
+
+
+def test_per_image_models_run(toy_models, write_clip):
+    footage = write_clip(frames=3)
+    clip = create_estimator(EstimatorSettings("depth-anything-v2", toy_models, device="cpu")).estimate(footage)
+    depth = np.stack(list(clip))
+    assert depth.shape == (3, 64, 96) and np.isfinite(depth).all() and depth.min() > 0
+    assert (clip.scale, clip.intrinsics) == ("relative", None)
+
+
+def test_depth_pro_gives_metres_and_the_focal_length(toy_models, write_clip):
+    footage = write_clip(frames=2)
+    settings = EstimatorSettings("depth-pro", toy_models, licence="research", device="cpu", edges=None, steady=False)
+    clip = create_estimator(settings).estimate(footage)
+    depth = np.stack(list(clip))
+    assert clip.scale == "metric" and depth.shape == (2, 64, 96)
+    focal = clip.intrinsics[0, 0, 0]
+    assert 10 < focal < 1000 and np.allclose(clip.intrinsics, clip.intrinsics[0])
+    # Seen through a lens twice as long, the same picture is twice as far away.
+    known = EstimatorSettings(**{**settings.__dict__, "focal_in_widths": 2 * float(focal) / footage.width})
+    told = create_estimator(known).estimate(footage)
+    assert told.intrinsics[0, 0, 0] == pytest.approx(2 * focal)
+    assert np.allclose(np.stack(list(told)), 2 * depth, rtol=1e-3)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 7])
+def test_clips_of_any_length(write_clip, frames):
+    assert depth_of(write_clip(frames)).shape == (frames, 64, 96)
+
+
+def test_portrait_and_narrow_footage(write_clip):
+    assert depth_of(write_clip(2, width=64, height=160)).shape == (2, 160, 64)
+    assert depth_of(write_clip(1, width=400, height=40)).shape == (1, 40, 400)
+    assert sides_of_patches(1080, 1920, 518, 14, 16 / 9) == (518, 924)
+    assert sides_of_patches(3840, 1600, 518, 14, 16 / 9) == (924, 378)
+
+
+def test_black_footage_is_flat_and_said_to_be(write_clip):
+    footage = write_clip(pictures=np.zeros((3, 64, 96, 3), np.uint8), frames=3)
+    clip = ModelEstimator(BrightIsNear()).estimate(footage)
+    depth = np.stack(list(clip))
+    assert np.isfinite(depth).all() and depth.min() == depth.max() > 0
+    assert any("no depth at all" in note for note in clip.notes)
+
+
+def test_still_footage_stays_still(write_clip, toy_models):
+    footage = write_clip(frames=4, pictures=[moving_picture(0, 96, 64)] * 4)
+    clip = create_estimator(EstimatorSettings("depth-anything-v2", toy_models, device="cpu")).estimate(footage)
+    depth = np.stack(list(clip))
+    assert np.abs(np.log(depth) - np.log(depth[:1])).mean() < 0.02
+    assert not clip.notes
+
+
+def test_a_cut_is_found_and_reported(write_clip):
+    one = [moving_picture(index, 96, 64) for index in range(6)]
+    other = [255 - moving_picture(index, 96, 64)[::-1] for index in range(6)]
+    clip = ModelEstimator(BrightIsNear()).estimate(write_clip(frames=12, pictures=one + other))
+    assert any("a cut (at frame 6)" in note for note in clip.notes)
+    steady = ModelEstimator(BrightIsNear()).estimate(write_clip(frames=12, name="uncut"))
+    assert not steady.notes
+
+
+def test_4k_is_worked_at_a_bounded_size_and_its_edges_are_the_pictures(write_clip):
+    inside = np.zeros((2160, 3840), bool)
+    inside[720:1440, 770:1490] = True
+    picture = np.where(inside[..., None], (220, 200, 120), (50, 60, 90)).astype(np.uint8)
+    footage = write_clip(frames=1, pictures=[picture])
+    sizes = []
+
+    class Watched(BrightIsNear):
+        def predict(self, frames, step):
+            for frame in frames:
+                sizes.append(tuple(frame.shape[1:]))
+                step("predict", 1)
+                yield frame.mean(dim=0).numpy()
+
+    (depth,) = ModelEstimator(Watched()).estimate(footage)
+    assert depth.shape == (2160, 3840) and max(sizes[0]) <= 140
+    near = depth < np.sqrt(depth.min() * depth.max())
+    assert (near & inside).sum() / (near | inside).sum() > 0.97
+    between = (depth > 1.1 * depth.min()) & (depth < 0.9 * depth.max())
+    assert between.mean() < 0.01, "hardly a pixel hangs between the two surfaces"
+
+
+def test_a_model_that_gives_no_numbers_is_an_error(write_clip):
+    class Broken(BrightIsNear):
+        def predict(self, frames, step):
+            for frame in frames:
+                yield np.full(frame.shape[1:], np.nan, np.float32)
+
+    with pytest.raises(DepthError, match="gave no number for frame 0"):
+        ModelEstimator(Broken()).estimate(write_clip(1))
+
+
+def test_relative_disparity_becomes_bounded_depth():
+    model = BrightIsNear()
+    depth = model.depth(np.array([0, 0.5, 1], np.float32), 0.0, 1.0)
+    assert depth == pytest.approx([100 * 10_000 / 3900, 2 * 10_000 / 3900, 10_000 / 3900])
+
+
+def test_frames_are_resized_without_overshoot():
+    frame = resized_frame(moving_picture(0, 96, 64), 28, 42)
+    assert frame.shape == (3, 28, 42) and frame.min() >= 0 and frame.max() <= 1
+    assert math.isclose(float(frame.mean()), moving_picture(0, 96, 64).mean() / 255, rel_tol=0.02)
+
+
+def test_everything_else_works_without_the_depth_extra():
+    """The packages are hidden from a fresh interpreter; the room imports, and says what it would need."""
+    script = """
+import sys
+for name in ("diffusers", "transformers", "safetensors"):
+    sys.modules[name] = None
+from importlib.machinery import PathFinder
+real = PathFinder.find_spec
+PathFinder.find_spec = lambda name, path=None, target=None: (
+    None if name in ("diffusers", "transformers", "safetensors") else real(name, path, target))
+from pathlib import Path
+import backend.depth, backend.reconstruct, backend.commands.reconstruct
+for name in ("diffusers", "transformers", "safetensors"):
+    del sys.modules[name]
+try:
+    backend.depth.create_estimator(backend.depth.EstimatorSettings("video-depth-anything", Path(".")))
+except backend.depth.EstimatorUnavailableError as error:
+    print(error)
+"""
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True)
+    assert "needs transformers" in done.stdout and "pip install 'ex4d[depth]'" in done.stdout

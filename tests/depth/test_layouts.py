@@ -1,0 +1,102 @@
+"""Full-size models against the names and shapes of the published checkpoints, on the meta device: no memory, no files.
+
+tests/data/golden/depth_layouts.json.gz was made from the original repositories' classes (DepthCrafter's denoiser, Video
+Depth Anything) and, for the others, from the libraries whose layout is the published one.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from math import prod
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+
+from backend.depth import published
+from backend.depth.models import DEPTH_MODELS, depth_model
+
+LAYOUTS = Path(__file__).resolve().parents[1] / "data" / "golden" / "depth_layouts.json.gz"
+
+
+@pytest.fixture(scope="module")
+def layouts() -> dict[str, dict[str, tuple[int, ...]]]:
+    document = json.loads(gzip.decompress(LAYOUTS.read_bytes()))
+    return {model: {name: tuple(shape) for name, shape in layout.items()} for model, layout in document.items()}
+
+
+def shapes(tensors) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in tensors.items()}
+
+
+def test_depthcrafters_denoiser(layouts):
+    from backend.depth.depthcrafter.unet import DepthCrafterUNet
+
+    with torch.device("meta"):
+        network = DepthCrafterUNet.from_published({"_class_name": "whatever", **published.UNET})
+    assert shapes(network.state_dict()) == layouts["depthcrafter/unet"]
+
+
+def test_stable_video_diffusions_autoencoder(layouts):
+    from diffusers import AutoencoderKLTemporalDecoder
+
+    with torch.device("meta"):
+        network = AutoencoderKLTemporalDecoder(**published.VAE)
+    assert shapes(network.state_dict()) == layouts["depthcrafter/vae"]
+
+
+def test_video_depth_anything(layouts):
+    from backend.depth.video_depth_anything.checkpoint import published_layout
+    from backend.depth.video_depth_anything.network import NetworkSize, VideoDepthNetwork
+
+    with torch.device("meta"):
+        network = VideoDepthNetwork(NetworkSize())
+    assert published_layout(NetworkSize(), network.state_dict()) == layouts["video-depth-anything"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "settings", "layout"),
+    [
+        ("CLIPVisionModelWithProjection", "CLIPVisionConfig", published.IMAGE_ENCODER, "depthcrafter/image_encoder"),
+        (
+            "DepthAnythingForDepthEstimation",
+            "DepthAnythingConfig",
+            published.DEPTH_ANYTHING_SMALL,
+            "depth-anything-v2",
+        ),
+        ("DepthProForDepthEstimation", "DepthProConfig", published.DEPTH_PRO, "depth-pro"),
+    ],
+)
+def test_models_of_transformers(kind, config, settings, layout, layouts):
+    """Under the names that the library saves, whatever it calls the tensors in memory."""
+    import transformers
+
+    conversion = pytest.importorskip("transformers.core_model_loading")
+    with torch.device("meta"):
+        network = getattr(transformers, kind)(getattr(transformers, config)(**settings))
+    saved = conversion.revert_weight_conversion(network, network.state_dict())
+    assert shapes(saved) == layouts[layout]
+
+
+BYTES_EACH = {"depthcrafter": 2, "depth-pro": 2, "depth-anything-v2": 4, "video-depth-anything": 4}
+
+
+@pytest.mark.parametrize("name", [model.name for model in DEPTH_MODELS])
+def test_the_registry_states_the_sizes_that_the_layouts_add_up_to(name, layouts):
+    weights = [size for one in depth_model(name).repositories for path, size in one.files if "json" not in path]
+    parts = [layout for model, layout in layouts.items() if model.split("/")[0] == name]
+    expected = [BYTES_EACH[name] * sum(prod(shape) for shape in layout.values()) for layout in parts]
+    assert sum(weights) == pytest.approx(sum(expected), rel=0.03)
+    assert len(weights) == len(expected)
+
+
+def test_the_command_line_knows_every_model():
+    from backend.commands import reconstruct
+    from backend.depth.models import LICENCE_SETTINGS
+
+    assert tuple(model.name for model in DEPTH_MODELS) == reconstruct._ESTIMATORS
+    assert LICENCE_SETTINGS == reconstruct._LICENCES

@@ -1,0 +1,111 @@
+"""Per-image depth made steady: flicker goes, motion and edges stay."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from backend.depth.motion import motion_between, working_picture
+from backend.depth.steadying import Steadier, flicker, robust_scale_and_shift
+from tests.depth.conftest import moving_picture
+
+WIDTH, HEIGHT, FRAMES = 120, 80, 12
+
+
+def true_depth(index: int) -> np.ndarray:
+    """The square of `moving_picture` at depth 2 before a tilted wall."""
+    depth = np.broadcast_to(np.linspace(5, 8, HEIGHT, dtype=np.float32)[:, None], (HEIGHT, WIDTH)).copy()
+    left, size = WIDTH // 5 + index, HEIGHT // 3
+    depth[size : 2 * size, left : left + size] = 2
+    return depth
+
+
+@pytest.fixture(scope="module")
+def clip() -> tuple[np.ndarray, np.ndarray]:
+    pictures = np.stack([moving_picture(index, WIDTH, HEIGHT) for index in range(FRAMES)])
+    return pictures, np.stack([true_depth(index) for index in range(FRAMES)])
+
+
+def as_tensor(picture: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(picture).permute(2, 0, 1).float() / 255
+
+
+def steadied(pictures: np.ndarray, depth: np.ndarray, offset: bool = True) -> np.ndarray:
+    steadier = Steadier(offset)
+    pairs = zip(pictures, depth, strict=True)
+    return np.stack([1 / steadier.steady(as_tensor(picture), 1 / torch.from_numpy(z)).numpy() for picture, z in pairs])
+
+
+def flickering(depth: np.ndarray, share: float, with_shift: bool = True) -> np.ndarray:
+    random = np.random.default_rng(0)
+    scale = 1 + share * random.standard_normal((FRAMES, 1, 1))
+    shift = 0.15 * share * random.standard_normal((FRAMES, 1, 1)) * with_shift
+    return (1 / (scale / depth + shift)).astype(np.float32)
+
+
+def test_motion_follows_what_moves():
+    pictures = [working_picture(as_tensor(moving_picture(index, 160, 96))) for index in (0, 4)]
+    motion = motion_between(*pictures)
+    inside = motion.offset[:, 40:56, 42:58].mean(dim=(1, 2))
+    assert inside.tolist() == pytest.approx([-4, 0], abs=0.7)
+    assert motion.trusted[40:56, 42:58].float().mean() > 0.7
+    assert motion.offset[:, 5:20, 100:150].abs().mean() < 0.3
+
+
+def test_flicker_is_measured(clip):
+    pictures, depth = clip
+    assert flicker(pictures, depth) < 0.003
+    assert flicker(pictures, flickering(depth, 0.05)) > 0.03
+    assert flicker(pictures[:1], depth[:1]) == 0
+
+
+def test_steadying_takes_flicker_out_and_leaves_the_depth(clip):
+    pictures, depth = clip
+    spoilt = flickering(depth, 0.05)
+    repaired = steadied(pictures, spoilt)
+    before, after = flicker(pictures, spoilt), flicker(pictures, repaired)
+    print(f"flicker {before:.2%} a frame, steadied {after:.2%}")
+    assert after < before / 5
+    # The whole clip is in the first frame's scale.
+    reference = spoilt[0] / depth[0]
+    error = np.abs(np.log(repaired / (depth * np.median(reference))))
+    assert np.median(error) < 0.03
+
+
+def test_metric_depth_changes_by_a_factor_only(clip):
+    pictures, depth = clip
+    spoilt = flickering(depth, 0.05, with_shift=False)
+    repaired = steadied(pictures, spoilt, offset=False)
+    assert flicker(pictures, repaired) < flicker(pictures, spoilt) / 5
+
+
+def test_edges_stay_where_they_are(clip):
+    pictures, depth = clip
+    repaired = steadied(pictures, flickering(depth, 0.05))[-1]
+    edge = np.abs(np.diff(np.log(repaired), axis=1)).max(axis=1)[HEIGHT // 3 + 2 : 2 * HEIGHT // 3 - 2]
+    true = np.abs(np.diff(np.log(depth[-1]), axis=1)).max(axis=1)[HEIGHT // 3 + 2 : 2 * HEIGHT // 3 - 2]
+    assert (edge > 0.9 * true).mean() > 0.9
+
+
+def test_steady_depth_is_left_alone(clip):
+    pictures, depth = clip
+    assert np.abs(np.log(steadied(pictures, depth) / depth)).mean() < 0.01
+
+
+def test_nothing_is_carried_over_a_cut(clip):
+    pictures, depth = clip
+    steadier = Steadier(offset=True)
+    steadier.steady(as_tensor(pictures[0]), 1 / torch.from_numpy(depth[0]))
+    steadier.cut()
+    after = 3 / torch.from_numpy(depth[1])
+    assert torch.equal(steadier.steady(as_tensor(pictures[1]), after), after)
+
+
+def test_few_wrong_values_do_not_matter():
+    x = torch.linspace(1, 2, 200)
+    y = 1.5 * x + 0.2
+    y[::5] += 3
+    assert robust_scale_and_shift(x, y, True) == pytest.approx((1.5, 0.2), abs=0.02)
+    assert robust_scale_and_shift(x, 1.5 * x, False) == pytest.approx((1.5, 0))
+    assert robust_scale_and_shift(torch.ones(9), torch.full((9,), 2.0), True) == (1.0, 1.0)

@@ -1,0 +1,141 @@
+"""Video Depth Anything: the original code's disparity from its own checkpoint layout, and clips of any length."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("transformers")
+
+from backend.depth import WeightsError
+from backend.depth.estimation import ModelEstimator
+from backend.depth.video_depth_anything.checkpoint import load_network
+from backend.depth.video_depth_anything.estimator import VideoDepthAnything
+from backend.depth.video_depth_anything.network import NetworkSize
+from backend.depth.video_depth_anything.windows import WINDOW, scale_and_shift, windowed
+
+GOLDEN = Path(__file__).resolve().parents[1] / "data" / "golden" / "video_depth_anything.npz"
+TOY = NetworkSize(width=16, depth=4, heads=2, taps=(1, 2, 3, 4), channels=(32,) * 4, features=32, trained_size=70)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def golden() -> dict[str, np.ndarray]:
+    """Weights, frames, and what the original repository's code made of them."""
+    with np.load(GOLDEN) as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture(scope="module")
+def models(golden, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    file = folder / "depth-anything" / "Video-Depth-Anything-Small" / "video_depth_anything_vits.pth"
+    file.parent.mkdir(parents=True)
+    prefix = "weight/"
+    weights = {name[len(prefix) :]: value for name, value in golden.items() if name.startswith(prefix)}
+    torch.save({name: torch.from_numpy(value) for name, value in weights.items()}, file)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def network(models):
+    return load_network(next(models.rglob("*.pth")), TOY, torch.float32)
+
+
+def normalised(frames: np.ndarray) -> torch.Tensor:
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    return ((torch.from_numpy(frames).float() / 255 - mean) / std).permute(0, 3, 1, 2)
+
+
+def difference(value: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.linalg.norm(value - expected) / np.linalg.norm(expected))
+
+
+@torch.inference_mode()
+def test_the_originals_disparity_of_one_window(golden, network):
+    disparity = network(normalised(golden["frames"][:6])).numpy()
+    assert difference(disparity, golden["single"]) < 1e-3
+
+
+@torch.inference_mode()
+def test_the_originals_disparity_over_two_windows(golden, network):
+    disparity = torch.stack(list(windowed(normalised(golden["frames"]), network))).numpy()
+    assert disparity.shape == golden["long"].shape == (40, 28, 42)
+    assert difference(disparity, golden["long"]) < 1e-3
+
+
+@pytest.mark.parametrize("frames", [1, 24, 32, 33, 54, 55, 80])
+def test_windows_of_any_scale_become_one_clip(frames):
+    """Every window comes back with another factor and offset; the clip has one."""
+    truth = torch.rand(frames, 6, 8, generator=torch.Generator().manual_seed(0)) + 1
+    windows = 0
+
+    def predict(inputs: torch.Tensor) -> torch.Tensor:
+        nonlocal windows
+        assert len(inputs) == WINDOW
+        windows += 1
+        return inputs[:, 0] / windows + 0.05 * (windows - 1)
+
+    found = torch.stack(list(windowed((one.expand(3, -1, -1) for one in truth), predict)))
+    assert torch.allclose(found, truth, atol=1e-4)
+    assert windows == max(1, -(-(frames - 10) // 22))
+
+
+def test_constant_values_have_no_scale():
+    assert scale_and_shift(torch.ones(5), torch.full((5,), 3.0)) == (1.0, 0.0)
+
+
+def test_a_clip_becomes_depth(models, write_clip):
+    footage = write_clip(frames=34, width=56, height=42)
+    told = []
+    estimator = ModelEstimator(VideoDepthAnything(models, CPU, torch.float32, TOY, shorter_side=28))
+    clip = estimator.estimate(footage, lambda done, total: told.append(done))
+    depth = np.stack(list(clip))
+    assert depth.shape == (34, 42, 56) and np.isfinite(depth).all() and depth.min() > 0
+    assert told == sorted(told) and told[-1] == 34
+    assert clip.licence == "Apache-2.0"
+
+
+def test_cancelling_ends_the_work_inside_a_window(models, write_clip):
+    model = VideoDepthAnything(models, CPU, torch.float32, TOY, shorter_side=28)
+    calls = []
+
+    def stop(done: int, total: int) -> None:
+        calls.append(done)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ModelEstimator(model).estimate(write_clip(frames=3, width=56, height=42), stop)
+    assert calls == [0, 0, 0], "before the window was done"
+
+
+def test_an_unfinished_download_is_said(models, tmp_path):
+    whole = next(models.rglob("*.pth")).read_bytes()
+    file = tmp_path / "video_depth_anything_vits.pth"
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(WeightsError, match="incomplete or damaged"):
+        load_network(file, TOY, torch.float32)
+    with pytest.raises(WeightsError, match="is missing"):
+        load_network(tmp_path / "no.pth", TOY, torch.float32)
+
+
+def test_weights_of_another_size_are_refused(models):
+    with pytest.raises(WeightsError, match="these are not the weights of this model"):
+        load_network(next(models.rglob("*.pth")), NetworkSize(), torch.float32)
+
+
+def test_a_pickle_with_code_is_never_run(tmp_path):
+    import os
+
+    class Bomb:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "exploded"),))
+
+    torch.save({"pretrained.cls_token": Bomb()}, tmp_path / "weights.pth")
+    with pytest.raises(WeightsError):
+        load_network(tmp_path / "weights.pth", TOY, torch.float32)
+    assert not (tmp_path / "exploded").exists()

@@ -1,0 +1,154 @@
+"""Small random-weight checkpoints in the published layouts: real file names and key names, scaled-down shapes.
+
+Weights come from NumPy's seeded generator, so that they are the same on every machine: results that the original code
+computed with them are kept under tests/data/golden.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+UNET = {
+    "_class_name": "DiffusersUNetSpatioTemporalConditionModelDepthCrafter",
+    "addition_time_embed_dim": 16,
+    "block_out_channels": [32, 32],
+    "cross_attention_dim": 16,
+    "down_block_types": ["CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"],
+    "in_channels": 8,
+    "layers_per_block": 1,
+    "num_attention_heads": [2, 2],
+    "out_channels": 4,
+    "projection_class_embeddings_input_dim": 48,
+    "sample_size": 8,
+    "up_block_types": ["UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"],
+}
+VAE = {
+    "_class_name": "AutoencoderKLTemporalDecoder",
+    "block_out_channels": [32, 32, 32, 32],
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "force_upcast": True,
+    "latent_channels": 4,
+    "layers_per_block": 1,
+    "scaling_factor": 0.18215,
+}
+IMAGE_ENCODER = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 2,
+    "patch_size": 32,
+    "projection_dim": 16,
+}
+SCHEDULER = {
+    "_class_name": "EulerDiscreteScheduler",
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "num_train_timesteps": 1000,
+    "prediction_type": "v_prediction",
+    "sigma_max": 700.0,
+    "sigma_min": 0.002,
+    "steps_offset": 1,
+    "timestep_spacing": "leading",
+    "timestep_type": "continuous",
+    "use_karras_sigmas": True,
+}
+PREPROCESSOR = {
+    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_std": [0.26862954, 0.26130258, 0.27577711],
+}
+DINO = {"model_type": "dinov2", "hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2}
+
+
+def random_weights(layout: Mapping[str, torch.Tensor], seed: int) -> dict[str, torch.Tensor]:
+    """float16 values for every tensor: gains near 1, offsets near 0, matrices that keep a signal's size."""
+    weights = {}
+    for index, (name, value) in enumerate(sorted(layout.items())):
+        shape = tuple(value.shape)
+        noise = np.random.default_rng([seed, index]).standard_normal(shape).astype(np.float32)
+        if len(shape) < 2:
+            is_gain = name.endswith(("weight", "gamma", "lambda1"))
+            noise = 1 + 0.1 * noise if is_gain else 0.1 * noise
+        else:
+            noise *= 1.2 / np.sqrt(max(1, np.prod(shape[1:])))
+        weights[name] = torch.from_numpy(noise).half()
+    return weights
+
+
+def write_depthcrafter(models: Path) -> None:
+    """MODELS/tencent/DepthCrafter and MODELS/stabilityai/stable-video-diffusion-img2vid."""
+    from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
+    from safetensors.torch import save_file
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    own = models / "tencent" / "DepthCrafter"
+    video = models / "stabilityai" / "stable-video-diffusion-img2vid"
+    for folder in (own, *(video / name for name in ("vae", "image_encoder", "scheduler", "feature_extractor"))):
+        folder.mkdir(parents=True)
+    with torch.device("meta"):
+        unet = UNetSpatioTemporalConditionModel(**_plain(UNET)).state_dict()
+        vae = AutoencoderKLTemporalDecoder(**_plain(VAE)).state_dict()
+        encoder = CLIPVisionModelWithProjection(CLIPVisionConfig(**IMAGE_ENCODER))
+    (own / "config.json").write_text(json.dumps(UNET))
+    save_file(random_weights(unet, 1), own / "diffusion_pytorch_model.safetensors")
+    (video / "vae" / "config.json").write_text(json.dumps(VAE))
+    save_file(random_weights(vae, 2), video / "vae" / "diffusion_pytorch_model.fp16.safetensors")
+    encoder.config.save_pretrained(video / "image_encoder")
+    names = published_clip_names(encoder.state_dict())
+    save_file(random_weights(names, 3), video / "image_encoder" / "model.fp16.safetensors")
+    (video / "scheduler" / "scheduler_config.json").write_text(json.dumps(SCHEDULER))
+    (video / "feature_extractor" / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR))
+
+
+def write_depth_anything(models: Path) -> None:
+    """MODELS/depth-anything/Depth-Anything-V2-Small-hf."""
+    from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation
+
+    config = DepthAnythingConfig(
+        backbone_config={**DINO, "image_size": 70, "out_indices": [1, 2, 3, 4], "reshape_hidden_states": False},
+        reassemble_hidden_size=16,
+        neck_hidden_sizes=[8, 8, 16, 16],
+        fusion_hidden_size=8,
+        head_hidden_size=8,
+    )
+    network = DepthAnythingForDepthEstimation(config)
+    network.load_state_dict({name: value.float() for name, value in random_weights(network.state_dict(), 4).items()})
+    network.head.conv3.bias.data.fill_(2.0)  # or the last ReLU would leave little
+    network.save_pretrained(models / "depth-anything" / "Depth-Anything-V2-Small-hf")
+
+
+def write_depth_pro(models: Path) -> None:
+    """MODELS/apple/DepthPro-hf, for pictures of 128x128 in place of 1536x1536."""
+    from transformers import DepthProConfig, DepthProForDepthEstimation
+
+    dino = {**DINO, "num_hidden_layers": 2, "image_size": 32, "patch_size": 4, "use_mask_token": False}
+    config = DepthProConfig(
+        fusion_hidden_size=8,
+        patch_size=32,
+        intermediate_hook_ids=[1, 0],
+        intermediate_feature_dims=[8, 8],
+        scaled_images_feature_dims=[8, 8, 8],
+        use_fov_model=True,
+        **{f"{part}_model_config": dict(dino) for part in ("patch", "image", "fov")},
+    )
+    network = DepthProForDepthEstimation(config)
+    network.load_state_dict({name: value.float() for name, value in random_weights(network.state_dict(), 5).items()})
+    network.head.layers[4].bias.data.fill_(0.5)
+    network.fov_model.head.layers[-1].bias.data.fill_(60.0)
+    network.save_pretrained(models / "apple" / "DepthPro-hf")
+
+
+def published_clip_names(own: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """CLIP's vision tower under the names of the published file, whatever the installed `transformers` calls them."""
+    return {
+        name if name.startswith(("vision_model.", "visual_")) else f"vision_model.{name}": own[name] for name in own
+    }
+
+
+def _plain(config: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in config.items() if not name.startswith("_")}
