@@ -7,6 +7,7 @@ again. Blender's timer calls it; in background mode, where timers do not run, th
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable
 
 import bpy
@@ -176,8 +177,12 @@ def session() -> Session:
 
 
 def tick() -> float:
-    """What the timer calls."""
-    return session().tick()
+    """What the timer calls. Blender drops a timer that raises, and the connection would be dead for the session."""
+    try:
+        return session().tick()
+    except Exception:
+        traceback.print_exc()
+        return IDLE_INTERVAL_SECONDS
 
 
 def register() -> None:

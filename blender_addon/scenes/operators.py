@@ -10,6 +10,7 @@ from bpy_extras.io_utils import ImportHelper
 
 from ex4d_core.scene import MANIFEST, SceneError
 
+from ..sequencer.strips import TAKE_KEY, strips_of
 from .color_space import tag_as_finished
 from .importing import ImportSettings, import_scene
 from .link import scene_objects
@@ -90,9 +91,14 @@ class EX4D_OT_match_view(bpy.types.Operator):
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         for imported in scene_objects():
-            for node in imported.material_slots[0].material.node_tree.nodes:
-                if node.type == "TEX_IMAGE" and node.image:
-                    tag_as_finished(context.scene, node.image.colorspace_settings)
+            for material in (slot.material for slot in imported.material_slots if slot.material):
+                for node in material.node_tree.nodes if material.node_tree else ():
+                    if node.type == "TEX_IMAGE" and node.image:
+                        tag_as_finished(context.scene, node.image.colorspace_settings)
+        if context.scene.sequence_editor is not None:
+            for strip in strips_of(context.scene):
+                if TAKE_KEY in strip and hasattr(strip, "colorspace_settings"):
+                    tag_as_finished(context.scene, strip.colorspace_settings)
         return {"FINISHED"}
 
 

@@ -202,8 +202,8 @@ def cancel_take(entry: EX4D_Take) -> None:
         return
     if following.task is not None:
         session().stop(following.task)
-        if session().connected:  # else nothing can have arrived
-            session().start(_withdraw(following.take))
+        # It may have arrived although nobody answers now; this waits until somebody does.
+        session().start(_withdraw(following.take))
     following.withdrawn = following.over = True
     _show(following)
 
@@ -310,6 +310,8 @@ def _show(following: Following) -> None:
         following.strip_problem = ""
     except StripError as error:
         following.strip_problem = str(error)
+        if not entry.reason:
+            _set(entry, "reason", following.strip_problem)
     # Only now are the frames up to this event in the strip.
     _set(entry, "last_event", following.take.last_event)
     if before != _shown_values(entry):
