@@ -162,7 +162,6 @@ def test_what_hides_is_the_users_choice(clip_file, tmp_path):
         assert main(["render", str(path), "--preset", "30", "--occlusion", model, "-o", str(out)]) == 0
         with np.load(out) as rendered:
             seen[model] = rendered["mask"][-1].sum()
-    print(seen)
     assert seen["watertight"] < seen["thickness"] <= seen["open"]
 
 
