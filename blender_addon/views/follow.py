@@ -126,9 +126,10 @@ def show(view: View) -> bpy.types.Image:
     image = view_image()
     if image is None:
         image = bpy.data.images.new(IMAGE, view.width, view.height)
+    # Another source and back makes Blender drop the picture it had decoded; reload() would miss a file, aloud.
+    image.source = "GENERATED"
     image.pack(data=view.payload, data_len=len(view.payload))
     image.source = "FILE"
-    image.reload()
     return image
 
 
