@@ -1,5 +1,7 @@
 """Measure this machine: time for each step of the chain, memory, and how both grow with the length of the clip.
 
+`ex4d bench depth` measures the depth estimators instead, at full size with random weights.
+
 With --blender also the add-on in Blender: import, playback, and the longest tick of its timer during a take.
 `ex4d bench render` measures colour and masks alone, at several sizes, beside the original EX-4D's own loop where a GPU
 and nvdiffrast are there.
@@ -18,16 +20,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "what",
         nargs="?",
-        choices=("chain", "render"),
+        choices=("chain", "render", "depth"),
         default="chain",
-        help="the whole chain, or colour and masks alone beside the original EX-4D's own loop",
+        help="the whole chain, colour and masks alone, or the depth estimators",
     )
     parser.add_argument("--frames", type=positive_number, default=49, help="length of the clip; also 4 times that")
     parser.add_argument("--size", type=size, default=(512, 512), metavar="WxH", help="of the clip")
+    parser.add_argument("--estimator", action="append", default=[], help="with depth: only this one; may be repeated")
+    parser.add_argument("--device", default="auto", help="with depth: auto, cpu or cuda")
     parser.add_argument("--blender", help="a Blender executable, or a Python that has the bpy module")
 
 
 def run(options: argparse.Namespace) -> int:
+    return _run_depth(options) if options.what == "depth" else _run_chain(options)
+
+
+def _run_depth(options: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from backend.depth.bench import PUBLISHED, measure_estimators
+    from backend.depth.choice import resolved_device
+    from backend.depth.models import depth_model
+    from backend.measuring import machine
+
+    for name in options.estimator:
+        depth_model(name)
+    console, device = Console(), resolved_device(options.device)
+    console.print(f"{options.size[0]}x{options.size[1]}, {options.frames} frames, random weights; {machine()}")
+    table = Table("estimator", "works at", "ms/frame", "frames/s", "GPU memory", "published", box=None)
+    for found in measure_estimators(options.estimator, options.frames, *options.size, device):
+        memory = "" if found.gigabytes is None else f"{found.gigabytes:.1f} GB"
+        size = f"{found.size[0]}x{found.size[1]}"
+        rate = f"{1 / found.seconds:.1f}"
+        stated = PUBLISHED.get(found.model.name, "")
+        table.add_row(found.model.name, size, f"{1000 * found.seconds:.1f}", rate, memory, stated)
+    console.print(table)
+    return 0
+
+
+def _run_chain(options: argparse.Namespace) -> int:
     import tempfile
     from pathlib import Path
 

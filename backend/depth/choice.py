@@ -140,15 +140,15 @@ def load_clip_model(
     if model.name == "depthcrafter":
         from .depthcrafter.estimator import DepthCrafter
 
-        return DepthCrafter(models, device, dtype)
+        return DepthCrafter.load(models, device, dtype)
     if model.name == "video-depth-anything":
         from .video_depth_anything.estimator import VideoDepthAnything
 
-        return VideoDepthAnything(models, device, dtype)
+        return VideoDepthAnything.load(models, device, dtype)
     if model.name == "depth-pro":
         from .per_image import DepthPro
 
-        return DepthPro(models, device, dtype, focal_in_widths)
+        return DepthPro.load(models, device, dtype, focal_in_widths)
     from .per_image import DepthAnything
 
-    return DepthAnything(models, device, dtype)
+    return DepthAnything.load(models, device, dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,6 +14,9 @@ import torch.nn.functional as F
 from .estimation import ClipModel, Step, pieces, sides_of_patches
 from .models import depth_model
 from .weights import load_transformers_model
+
+if TYPE_CHECKING:
+    from transformers import DepthAnythingForDepthEstimation, DepthProForDepthEstimation
 
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _SHORTER_SIDE = 518
@@ -24,36 +28,39 @@ class DepthAnything(ClipModel):
     """Depth Anything V2 (arXiv 2406.09414), in the layout that `transformers` reads.
 
     Args:
-        models: folder of models.
-        device, dtype: where and how the network runs.
+        network: loaded, on one device and in one precision; see `load`.
         shorter_side: pixels that footage is brought to.
-
-    Raises:
-        WeightsError: the published files do not fit.
     """
 
     model = depth_model("depth-anything-v2")
 
-    def __init__(
-        self, models: Path, device: torch.device, dtype: torch.dtype, shorter_side: int = _SHORTER_SIDE
-    ) -> None:
+    def __init__(self, network: DepthAnythingForDepthEstimation, shorter_side: int = _SHORTER_SIDE) -> None:
+        self._network, self._shorter_side = network, shorter_side
+        self._patch = network.config.patch_size
+
+    @classmethod
+    def load(cls, models: Path, device: torch.device, dtype: torch.dtype) -> DepthAnything:
+        """With the published weights from a folder of models.
+
+        Raises:
+            WeightsError: the published files do not fit.
+        """
         from transformers import DepthAnythingForDepthEstimation
 
-        folder = self.model.repositories[0].folder(models)
-        self._network = load_transformers_model(DepthAnythingForDepthEstimation, folder, dtype).to(device)
-        self._patch = self._network.config.patch_size
-        self._device, self._dtype, self._shorter_side = device, dtype, shorter_side
+        folder = cls.model.repositories[0].folder(models)
+        return cls(load_transformers_model(DepthAnythingForDepthEstimation, folder, dtype).to(device))
 
     def working_size(self, width: int, height: int) -> tuple[int, int]:
         return sides_of_patches(width, height, self._shorter_side, self._patch, _WIDEST)
 
     @torch.inference_mode()
     def predict(self, frames: Iterable[torch.Tensor], step: Step) -> Iterator[np.ndarray]:
-        mean, std = (torch.tensor(values, device=self._device)[:, None, None] for values in _IMAGENET)
+        device, dtype = self._network.device, self._network.dtype
+        mean, std = (torch.tensor(values, device=device)[:, None, None] for values in _IMAGENET)
         for piece in pieces(frames, _AT_ONCE):
             step("predict", 0)
-            pictures = (piece.to(self._device) - mean) / std
-            disparity = self._network(pixel_values=pictures.to(self._dtype)).predicted_depth.float()
+            pictures = (piece.to(device) - mean) / std
+            disparity = self._network(pixel_values=pictures.to(dtype)).predicted_depth.float()
             step("predict", len(piece))
             yield from disparity.clamp_min(0).cpu().numpy()
 
@@ -65,28 +72,30 @@ class DepthPro(ClipModel):
     it into metres. One lens is assumed for the whole clip, the median of what the pictures say, unless it is known.
 
     Args:
-        models: folder of models.
-        device, dtype: where and how the network runs.
+        network: loaded, on one device and in one precision; see `load`.
         focal_in_widths: the known focal length over the width of the picture.
-
-    Raises:
-        WeightsError: the published files do not fit.
     """
 
     model = depth_model("depth-pro")
 
-    def __init__(
-        self, models: Path, device: torch.device, dtype: torch.dtype, focal_in_widths: float | None = None
-    ) -> None:
+    def __init__(self, network: DepthProForDepthEstimation, focal_in_widths: float | None = None) -> None:
+        self._network, self._known = network, focal_in_widths
+        self._side = round(network.config.patch_size / min(network.config.scaled_images_ratios))
+        self._fields_of_view: list[float] = []
+
+    @classmethod
+    def load(
+        cls, models: Path, device: torch.device, dtype: torch.dtype, focal_in_widths: float | None = None
+    ) -> DepthPro:
+        """With the published weights from a folder of models.
+
+        Raises:
+            WeightsError: the published files do not fit.
+        """
         from transformers import DepthProForDepthEstimation
 
-        folder = self.model.repositories[0].folder(models)
-        self._network = load_transformers_model(DepthProForDepthEstimation, folder, dtype).to(device)
-        config = self._network.config
-        self._side = round(config.patch_size / min(config.scaled_images_ratios))
-        self._device, self._dtype = device, dtype
-        self._known = focal_in_widths
-        self._fields_of_view: list[float] = []
+        folder = cls.model.repositories[0].folder(models)
+        return cls(load_transformers_model(DepthProForDepthEstimation, folder, dtype).to(device), focal_in_widths)
 
     def working_size(self, width: int, height: int) -> tuple[int, int]:
         """A size of the picture's own shape; the network itself always sees a square."""
@@ -100,9 +109,9 @@ class DepthPro(ClipModel):
             step("predict", 0)
             size = frame.shape[1:]
             square = F.interpolate(
-                frame[None].to(self._device), (self._side, self._side), mode="bilinear", antialias=True
+                frame[None].to(self._network.device), (self._side, self._side), mode="bilinear", antialias=True
             )
-            found = self._network(pixel_values=((square - 0.5) / 0.5).to(self._dtype))
+            found = self._network(pixel_values=((square - 0.5) / 0.5).to(self._network.dtype))
             if found.field_of_view is not None:
                 self._fields_of_view.append(float(found.field_of_view))
             inverse = F.interpolate(found.predicted_depth.float()[:, None], size, mode="bilinear", antialias=True)

@@ -44,6 +44,16 @@ def test_the_originals_flags_write_the_originals_files(sample_clip, tmp_path):
     assert probe(tmp_path / "output.mp4").frames == 6
 
 
+def test_without_depth_the_missing_estimator_is_named_with_what_to_download(sample_clip, tmp_path, capsys):
+    clip, models = str(sample_clip / "footage.mp4"), tmp_path / "models"
+    assert main(["reconstruct", clip, "--models", str(models), "-o", str(tmp_path / "scene")]) == 1
+    told = capsys.readouterr().err
+    assert "no depth estimator is ready" in told and "--depth" in told
+    assert main(["reconstruct", clip, "--estimator", "depthcrafter", "-o", str(tmp_path / "scene")]) == 1
+    assert "may not be used for commercial work" in capsys.readouterr().err
+    assert not (tmp_path / "scene").exists()
+
+
 def test_a_render_is_lossless_in_npz(sample_scene, tmp_path):
     folder = sample_scene.path("color").parent
     out = tmp_path / "render.npz"
@@ -81,6 +91,7 @@ def test_a_take_of_a_scene_lies_in_its_folder(sample_scene, tmp_path):
         (["render", "nowhere", "-o", "out"], "nowhere is not a scene folder"),
         (["reconstruct"], "which footage?"),
         (["reconstruct", "missing.mp4", "--depth", "d.npz"], "missing.mp4"),
+        (["bench", "depth", "--estimator", "midas"], "no depth estimator 'midas'"),
         (["generate"], "give a scene folder"),
         (["generate", "--color_video", "c.mp4"], "belong together"),
         (["jobs", "--fetch", "x"], "give --out"),

@@ -73,7 +73,7 @@ def test_the_originals_results_over_windows_in_this_checkout(toy_models):
     ]
     video = torch.from_numpy(np.array(waves).clip(0, 1).astype(np.float32))
     generator = torch.Generator().manual_seed(int(expected["seed"]))
-    pipeline = DepthCrafter(toy_models, CPU, FLOAT).pipeline
+    pipeline = DepthCrafter.load(toy_models, CPU, FLOAT).pipeline
     augmentation = torch.randn(video.shape, generator=generator)
     latents, disparity = run(
         pipeline,
@@ -107,7 +107,7 @@ def test_the_originals_conversion():
 
 @pytest.fixture(scope="module")
 def depthcrafter(toy_models) -> DepthCrafter:
-    return DepthCrafter(toy_models, CPU, FLOAT, Sampling(steps=1, window=3, overlap=1))
+    return DepthCrafter.load(toy_models, CPU, FLOAT, Sampling(steps=1, window=3, overlap=1))
 
 
 def test_a_clip_longer_than_a_window_becomes_depth(depthcrafter, write_clip):
@@ -160,7 +160,7 @@ def test_an_unfinished_download_is_said(broken):
     weights = broken / "tencent" / "DepthCrafter" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
     with pytest.raises(WeightsError, match=r"diffusion_pytorch_model.safetensors: incomplete or damaged .* Download"):
-        DepthCrafter(broken, CPU, FLOAT)
+        DepthCrafter.load(broken, CPU, FLOAT)
 
 
 def test_weights_that_lack_a_tensor_or_have_another_are_refused(broken):
@@ -171,7 +171,7 @@ def test_weights_that_lack_a_tensor_or_have_another_are_refused(broken):
     tensors["conv_out.bais"] = tensors.pop("conv_out.bias")
     save_file(tensors, weights)
     with pytest.raises(WeightsError, match=r"1 missing \(first conv_out.bias\), 1 unknown \(first conv_out.bais\)"):
-        DepthCrafter(broken, CPU, FLOAT)
+        DepthCrafter.load(broken, CPU, FLOAT)
 
 
 def test_an_image_encoder_that_lacks_a_tensor_is_refused(broken):
@@ -182,4 +182,4 @@ def test_an_image_encoder_that_lacks_a_tensor_is_refused(broken):
     del tensors["visual_projection.weight"]
     save_file(tensors, weights)
     with pytest.raises(WeightsError, match="1 missing"):
-        DepthCrafter(broken, CPU, FLOAT)
+        DepthCrafter.load(broken, CPU, FLOAT)

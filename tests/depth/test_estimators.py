@@ -195,6 +195,22 @@ def test_frames_are_resized_without_overshoot():
     assert math.isclose(float(frame.mean()), moving_picture(0, 96, 64).mean() / 255, rel_tol=0.02)
 
 
+def test_the_command_estimates_depth_and_says_what_it_rests_on(toy_models, write_clip, tmp_path, capsys):
+    from backend.cli import main
+    from ex4d_core.scene import Scene
+
+    footage = write_clip(frames=2)
+    options = ["--models", str(toy_models), "--device", "cpu", "-o", str(tmp_path / "scene")]
+    assert main(["reconstruct", str(footage.path), *options]) == 0
+    told = capsys.readouterr().out
+    assert "Depth Anything V2 (small); licence: Apache-2.0" in told and "is assumed" in told
+    manifest = Scene.open(tmp_path / "scene").manifest
+    assert manifest.provenance["depth licence"] == "Apache-2.0" and manifest.depth_scale == "relative"
+    pro = ["--estimator", "depth-pro", "--accept-licence", "depth-pro"]
+    assert main(["reconstruct", str(footage.path), *options, *pro]) == 0
+    assert "px, from the depth (Depth Pro)" in capsys.readouterr().out
+
+
 def test_everything_else_works_without_the_depth_extra():
     """The packages are hidden from a fresh interpreter; the room imports, and says what it would need."""
     script = """

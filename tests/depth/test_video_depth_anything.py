@@ -91,7 +91,7 @@ def test_constant_values_have_no_scale():
 def test_a_clip_becomes_depth(models, write_clip):
     footage = write_clip(frames=34, width=56, height=42)
     told = []
-    estimator = ModelEstimator(VideoDepthAnything(models, CPU, torch.float32, TOY, shorter_side=28))
+    estimator = ModelEstimator(VideoDepthAnything.load(models, CPU, torch.float32, TOY, shorter_side=28))
     clip = estimator.estimate(footage, lambda done, total: told.append(done))
     depth = np.stack(list(clip))
     assert depth.shape == (34, 42, 56) and np.isfinite(depth).all() and depth.min() > 0
@@ -100,7 +100,7 @@ def test_a_clip_becomes_depth(models, write_clip):
 
 
 def test_cancelling_ends_the_work_inside_a_window(models, write_clip):
-    model = VideoDepthAnything(models, CPU, torch.float32, TOY, shorter_side=28)
+    model = VideoDepthAnything.load(models, CPU, torch.float32, TOY, shorter_side=28)
     calls = []
 
     def stop(done: int, total: int) -> None:

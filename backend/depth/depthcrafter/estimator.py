@@ -23,29 +23,29 @@ class DepthCrafter(ClipModel):
     """Estimates a clip's disparity by diffusion, window by window.
 
     Args:
-        models: folder of models.
-        device, dtype: where and how the networks run.
+        pipeline: loaded; see `load`.
         sampling: steps, guidance and windows.
         seed: of the noise that the diffusion starts from; the same seed gives the same depth on one kind of device.
-
-    Raises:
-        WeightsError: the published files do not fit.
     """
 
     model = MODEL
 
-    def __init__(
-        self,
-        models: Path,
-        device: torch.device,
-        dtype: torch.dtype,
-        sampling: Sampling | None = None,
-        seed: int = 42,
-    ) -> None:
-        own, video = (repository.folder(models) for repository in MODEL.repositories)
-        self.pipeline = load_pipeline(own, video, device, dtype)
+    def __init__(self, pipeline: DepthCrafterPipeline, sampling: Sampling | None = None, seed: int = 42) -> None:
+        self.pipeline = pipeline
         self.sampling = sampling or Sampling()
         self._seed = seed
+
+    @classmethod
+    def load(
+        cls, models: Path, device: torch.device, dtype: torch.dtype, sampling: Sampling | None = None
+    ) -> DepthCrafter:
+        """With the published weights from a folder of models.
+
+        Raises:
+            WeightsError: the published files do not fit.
+        """
+        own, video = (repository.folder(models) for repository in MODEL.repositories)
+        return cls(load_pipeline(own, video, device, dtype), sampling)
 
     def working_size(self, width: int, height: int) -> tuple[int, int]:
         scale = min(1.0, _LONGEST_SIDE / max(width, height))

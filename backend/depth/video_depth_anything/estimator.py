@@ -11,7 +11,7 @@ import torch
 from ..estimation import ClipModel, Step, sides_of_patches
 from ..models import depth_model
 from .checkpoint import load_network
-from .network import PATCH, NetworkSize
+from .network import PATCH, NetworkSize, VideoDepthNetwork
 from .windows import SHARED, WINDOW, windowed
 
 MODEL = depth_model("video-depth-anything")
@@ -24,36 +24,43 @@ class VideoDepthAnything(ClipModel):
     """Estimates disparity in windows of 32 frames that look at each other.
 
     Args:
-        models: folder of models.
-        device, dtype: where and how the network runs.
-        size: the network's; published as the small one.
+        network: loaded, on one device and in one precision; see `load`.
         shorter_side: pixels that footage is brought to.
-
-    Raises:
-        WeightsError: the published file does not fit.
     """
 
     model = MODEL
 
-    def __init__(
-        self,
+    def __init__(self, network: VideoDepthNetwork, shorter_side: int = _SHORTER_SIDE) -> None:
+        self._network, self._shorter_side = network, shorter_side
+
+    @classmethod
+    def load(
+        cls,
         models: Path,
         device: torch.device,
         dtype: torch.dtype,
         size: NetworkSize | None = None,
         shorter_side: int = _SHORTER_SIDE,
-    ) -> None:
+    ) -> VideoDepthAnything:
+        """With the published weights from a folder of models.
+
+        Args:
+            size: the network's; published as the small one.
+
+        Raises:
+            WeightsError: the published file does not fit.
+        """
         repository = MODEL.repositories[0]
         file = repository.folder(models) / repository.files[0][0]
-        self._network = load_network(file, size or NetworkSize(), dtype).to(device)
-        self._device, self._dtype, self._shorter_side = device, dtype, shorter_side
+        return cls(load_network(file, size or NetworkSize(), dtype).to(device), shorter_side)
 
     def working_size(self, width: int, height: int) -> tuple[int, int]:
         return sides_of_patches(width, height, self._shorter_side, PATCH, _WIDEST)
 
     @torch.inference_mode()
     def predict(self, frames: Iterable[torch.Tensor], step: Step) -> Iterator[np.ndarray]:
-        mean, std = (torch.tensor(values, device=self._device)[:, None, None] for values in (_MEAN, _STD))
+        like = next(self._network.parameters())
+        mean, std = (torch.tensor(values, device=like.device)[:, None, None] for values in (_MEAN, _STD))
         first = True
 
         def window(inputs: torch.Tensor) -> torch.Tensor:
@@ -64,6 +71,6 @@ class VideoDepthAnything(ClipModel):
             first = False
             return disparity
 
-        ready = (((frame.to(self._device) - mean) / std).to(self._dtype) for frame in frames)
+        ready = (((frame.to(like.device) - mean) / std).to(like.dtype) for frame in frames)
         for disparity in windowed(ready, window):
             yield disparity.cpu().numpy()

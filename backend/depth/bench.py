@@ -1,0 +1,125 @@
+"""How fast estimators are on this machine, and how much memory they take: full-size networks with random weights.
+
+Speed does not depend on what the weights are, so nothing needs to be downloaded. `ex4d bench depth` prints the table.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from . import published
+from .estimation import ClipModel
+from .models import DEPTH_MODELS, DepthModel, EstimatorUnavailableError
+
+# What the authors state, for the last column: milliseconds a frame, gigabytes, and where.
+PUBLISHED = {
+    "depthcrafter": "466 ms, 26 GB at 1024x576 (A100)",
+    "video-depth-anything": "7.5 ms, 6.8 GB at 518x518 (A100, half precision)",
+}
+
+
+@dataclass(frozen=True)
+class Speed:
+    """One estimator's figures.
+
+    Attributes:
+        size: (width, height) that the network works at.
+        frames: how many were measured, after as many to warm up.
+        seconds: a frame, networks only: neither reading footage nor refining edges.
+        gigabytes: largest GPU memory allocated; None on a processor.
+    """
+
+    model: DepthModel
+    size: tuple[int, int]
+    frames: int
+    seconds: float
+    gigabytes: float | None
+
+
+def measure_estimators(names: list[str], frames: int, width: int, height: int, device: torch.device) -> Iterator[Speed]:
+    """Measures estimators one after the other, each loaded alone.
+
+    Args:
+        names: of models; empty for all.
+        frames: length of the clip.
+        width, height: of the footage.
+
+    Raises:
+        EstimatorUnavailableError: a package is missing.
+    """
+    for model in DEPTH_MODELS:
+        if names and model.name not in names:
+            continue
+        if packages := model.missing_packages():
+            raise EstimatorUnavailableError(f"{model.title} needs {', '.join(packages)}: pip install 'ex4d[depth]'")
+        yield _measured(random_model(model, device), frames, width, height, device)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _measured(model: ClipModel, frames: int, width: int, height: int, device: torch.device) -> Speed:
+    size = model.working_size(width, height)
+    clip = torch.rand(8, 3, size[1], size[0], device=device)
+
+    def run() -> int:
+        return sum(1 for _ in model.predict((clip[index % 8] for index in range(frames)), lambda *_: None))
+
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+    start = time.perf_counter()
+    run()  # every prediction comes back to the processor, so the clock stops when all is done
+    seconds = (time.perf_counter() - start) / frames
+    peak = torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else None
+    return Speed(model.model, size, frames, seconds, peak)
+
+
+def random_model(model: DepthModel, device: torch.device) -> ClipModel:
+    """The full-size network with random weights, in half precision on a GPU."""
+    dtype = torch.float16 if device.type == "cuda" else torch.float32
+
+    def on_device(network: torch.nn.Module) -> torch.nn.Module:
+        return network.to(device, dtype).eval().requires_grad_(False)
+
+    import transformers
+
+    with torch.device(device):
+        if model.name == "depthcrafter":
+            return _depthcrafter(on_device)
+        if model.name == "video-depth-anything":
+            from .video_depth_anything.estimator import VideoDepthAnything
+            from .video_depth_anything.network import NetworkSize, VideoDepthNetwork
+
+            return VideoDepthAnything(on_device(VideoDepthNetwork(NetworkSize())))
+        from .per_image import DepthAnything, DepthPro
+
+        if model.name == "depth-pro":
+            config = transformers.DepthProConfig(**published.DEPTH_PRO)
+            return DepthPro(on_device(transformers.DepthProForDepthEstimation(config)))
+        config = transformers.DepthAnythingConfig(**published.DEPTH_ANYTHING_SMALL)
+        return DepthAnything(on_device(transformers.DepthAnythingForDepthEstimation(config)))
+
+
+def _depthcrafter(on_device: Callable[[torch.nn.Module], torch.nn.Module]) -> ClipModel:
+    from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    from .depthcrafter.estimator import DepthCrafter
+    from .depthcrafter.pipeline import DepthCrafterPipeline
+    from .depthcrafter.unet import DepthCrafterUNet
+
+    return DepthCrafter(
+        DepthCrafterPipeline(
+            on_device(DepthCrafterUNet.from_published(published.UNET)),
+            on_device(AutoencoderKLTemporalDecoder(**published.VAE)),
+            on_device(CLIPVisionModelWithProjection(CLIPVisionConfig(**published.IMAGE_ENCODER))),
+            EulerDiscreteScheduler(**published.SCHEDULER),
+            published.IMAGE_MEAN,
+            published.IMAGE_STD,
+        )
+    )
