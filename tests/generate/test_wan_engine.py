@@ -284,6 +284,20 @@ def test_out_of_memory_goes_on_in_smaller_modes_and_then_says_so(toy_models):
         list(WanEngine(engine.settings, models).generate(shot()))
 
 
+def test_out_of_memory_while_decoding_goes_on_in_a_smaller_mode(toy_models):
+    engine = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", toy_models)
+    plain = list(engine.generate(shot()))
+    models = LoadedModels(engine.models.choice)
+
+    def fail(module, inputs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    models.vae.model.decoder.head.register_forward_pre_hook(fail)
+    models.vae.model.decoder.conv1.register_forward_pre_hook(fail)
+    assert np.array_equal(plain, list(WanEngine(engine.settings, models).generate(shot())))
+    assert models.mode == "encoders leave"
+
+
 # What cannot work is said, not made into a black movie.
 
 

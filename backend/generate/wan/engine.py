@@ -113,11 +113,15 @@ class WanEngine:
                 return self._latents_once(window, size, texts, tail, progress)
             except torch.OutOfMemoryError as error:
                 reason = str(error).splitlines()[0]
-            if not self.models.use_less_memory():
-                raise GenerationError(
-                    f"{self.models.device} ran out of memory, in the smallest mode too ({reason}): choose a smaller "
-                    "max_pixels or a shorter window"
-                )
+            self._go_smaller(reason)
+
+    def _go_smaller(self, reason: str) -> None:
+        """After running out of memory: the next smaller mode, or the end."""
+        if not self.models.use_less_memory():
+            raise GenerationError(
+                f"{self.models.device} ran out of memory, in the smallest mode too ({reason}): choose a smaller "
+                "max_pixels or a shorter window"
+            )
 
     @torch.inference_mode()
     def _latents_once(
@@ -186,10 +190,22 @@ class WanEngine:
 
     def _decoded(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
         """Frames (1, 3, H, W) on the CPU, each checked before anybody sees it."""
-        for part in decode_in_order(self.models.vae, latents, self.models.precision):
-            if not torch.isfinite(part).all():
-                raise GenerationError("the VAE gave values that are no numbers; check its file with ex4d models check")
-            yield from part.cpu().split(1)
+        while True:
+            handed_out = False
+            try:
+                for part in decode_in_order(self.models.vae, latents, self.models.precision):
+                    if not torch.isfinite(part).all():
+                        raise GenerationError(
+                            "the VAE gave values that are no numbers; check its file with ex4d models check"
+                        )
+                    handed_out = True
+                    yield from part.cpu().split(1)
+                return
+            except torch.OutOfMemoryError as error:
+                reason = str(error).splitlines()[0]
+            if handed_out:
+                raise GenerationError(f"{self.models.device} ran out of memory while decoding ({reason})")
+            self._go_smaller(reason)
 
 
 class _Progress:
