@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from backend.depth import ASSUMED_FOV_NOTE, DepthClip, intrinsics_from
+from backend.depth import DepthClip
 from backend.media import FootageInfo, VideoWriter, read_frames
 from backend.mesh import Pc2Writer, build_dw_mesh, grid_topology
 from ex4d_core.cameras import CameraPath
@@ -101,22 +101,6 @@ def reconstruct(
                 provenance={"depth": depth.source, "depth licence": depth.licence, **(provenance or {})},
             )
         )
-
-
-def choose_lens(footage: FootageInfo, depth: DepthClip, **given: float | None) -> tuple[np.ndarray, str]:
-    """The footage's intrinsics, and where they came from: what was given, what came with the depth, or a guess.
-
-    Args:
-        given: as for `backend.depth.intrinsics_from`, None for what is not known.
-
-    Raises:
-        IntrinsicsError: an impossible value, or more than one.
-    """
-    named = any(given.get(name) is not None for name in ("fov_degrees", "focal_mm", "focal_px"))
-    if depth.intrinsics is not None and not named:
-        return depth.intrinsics, "the depth file"
-    intrinsics = intrinsics_from(footage.width, footage.height, **given)
-    return intrinsics, "the user" if named else ASSUMED_FOV_NOTE
 
 
 def _batches(footage: FootageInfo, depth: DepthClip) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:

@@ -26,6 +26,7 @@ PACKAGE_FILES = (*FILE_NAMES.values(), MANIFEST)
 
 DEPTH_LAYOUTS = ("array", "exr", "png", "estimator")
 INVALID_DEPTH = ("error", "far")
+LICENCES = ("commercial", "research")
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mts", ".mxf", ".ogv")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".exr", ".tif", ".tiff", ".webp", ".bmp")
 _LAYOUT_SUFFIXES = {"array": (".npz", ".npy"), "exr": (".exr",), "png": (".png",)}
@@ -65,6 +66,7 @@ class DepthRequest:
         scale: depth in scene units for what the files say; None takes the files' word.
         inverse: the files hold 1 / depth.
         invalid: what to do with depths that cannot be: one of `INVALID_DEPTH`.
+        licence: what the scene is for, one of `LICENCES`: some estimators are for research only.
     """
 
     layout: str
@@ -73,8 +75,11 @@ class DepthRequest:
     scale: float | None = None
     inverse: bool = False
     invalid: str = "error"
+    licence: str = "commercial"
 
     def __post_init__(self) -> None:
+        if self.licence not in LICENCES:
+            raise RequestError(f"licence must be one of {', '.join(LICENCES)}, not {self.licence!r:.80}")
         if self.layout not in DEPTH_LAYOUTS:
             raise RequestError(f"depth layout must be one of {', '.join(DEPTH_LAYOUTS)}, not {self.layout!r:.80}")
         if self.invalid not in INVALID_DEPTH:
@@ -203,7 +208,7 @@ class ReconstructionPlan:
     Attributes:
         footage: one video, or pictures in their order.
         depth_files: as `DepthRequest.files`, on this machine.
-        depth, name, fps, fov_degrees: as in the request; ``depth`` without its files.
+        the others: as in `DepthRequest` and `ReconstructionRequest`.
     """
 
     footage: tuple[Path, ...]
@@ -214,6 +219,7 @@ class ReconstructionPlan:
     scale: float | None = None
     inverse: bool = False
     invalid: str = "error"
+    licence: str = "commercial"
     fps: tuple[int, int] | None = None
     fov_degrees: float | None = None
 
@@ -228,7 +234,13 @@ class ReconstructionPlan:
             return tuple(SourceFile(hashes[path], path.stat().st_size, path.name[-MAX_LABEL:]) for path in paths)
 
         depth = DepthRequest(
-            self.layout, named(self.depth_files), self.estimator, self.scale, self.inverse, self.invalid
+            self.layout,
+            named(self.depth_files),
+            self.estimator,
+            self.scale,
+            self.inverse,
+            self.invalid,
+            self.licence,
         )
         return ReconstructionRequest(named(self.footage), depth, self.name, self.fps, self.fov_degrees)
 

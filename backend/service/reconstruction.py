@@ -12,25 +12,37 @@ from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
-from backend.depth import DepthClip, DepthError, DepthFiles, IntrinsicsError
+from backend.depth import (
+    DepthClip,
+    DepthError,
+    DepthFiles,
+    EstimatorSettings,
+    IntrinsicsError,
+    create_estimator,
+    intrinsics_from,
+    lens_for,
+)
 from backend.media import FootageInfo, MediaError, probe
-from backend.reconstruct import choose_lens, reconstruct
+from backend.reconstruct import reconstruct
 from backend.service.blob_store import BlobStore
 from backend.shot import TakeSink
 from ex4d_core.reconstruction import DepthRequest, ReconstructionRequest, SourceFile
 from ex4d_core.scene import FILE_NAMES, MANIFEST
 
-STAGE = "reconstruct"
+ESTIMATE_STAGE, STAGE = "depth", "reconstruct"
 
 
 class ReconstructionError(ValueError):
     """The files that were sent do not make a scene; the text speaks of them by their labels."""
 
 
-def make_scene(request: ReconstructionRequest, blobs: BlobStore, sink: TakeSink, work_folder: Path) -> None:
+def make_scene(
+    request: ReconstructionRequest, blobs: BlobStore, *, device: str, sink: TakeSink, work_folder: Path
+) -> None:
     """Reconstruct and announce every file of the package.
 
     Args:
+        device: for depth estimators, "cpu" or "cuda:N".
         work_folder: an existing folder, in the file system of the blobs.
 
     Raises:
@@ -40,8 +52,15 @@ def make_scene(request: ReconstructionRequest, blobs: BlobStore, sink: TakeSink,
     try:
         footage_path = _lay_out(request.footage, blobs, inputs / "footage", alone=request.is_video)
         footage = probe(footage_path, fps=Fraction(*request.fps) if request.fps else None)
-        depth = _depth(request.depth, blobs, inputs / "depth", footage)
-        intrinsics, lens = choose_lens(footage, depth, fov_degrees=request.fov_degrees)
+        lens = None
+        if request.fov_degrees is not None:
+            lens = intrinsics_from(footage.width, footage.height, fov_degrees=request.fov_degrees), "the user"
+        if request.depth.layout == "estimator":
+            focal = None if lens is None else float(lens[0][0, 0]) / footage.width
+            depth = _estimated(request.depth, footage, device, focal, sink)
+        else:
+            depth = _from_files(request.depth, blobs, inputs / "depth", footage)
+        intrinsics, origin = lens or lens_for(footage, depth)
         scene = reconstruct(
             footage,
             depth,
@@ -49,7 +68,7 @@ def make_scene(request: ReconstructionRequest, blobs: BlobStore, sink: TakeSink,
             work_folder / "scene",
             name=request.name,
             convention=request.convention,
-            provenance={"footage": request.footage[0].label, "focal length": lens},
+            provenance={"footage": request.footage[0].label, "focal length": origin},
             progress=lambda done, total: sink.progress(STAGE, done, total),
         )
     except (MediaError, DepthError, IntrinsicsError) as error:
@@ -63,12 +82,16 @@ def make_scene(request: ReconstructionRequest, blobs: BlobStore, sink: TakeSink,
     sink.file(MANIFEST, work_folder / "scene" / MANIFEST)
 
 
-def _depth(request: DepthRequest, blobs: BlobStore, folder: Path, footage: FootageInfo) -> DepthClip:
-    if request.layout == "estimator":
-        raise ReconstructionError(
-            f"the depth estimator {request.estimator!r} is not installed on this backend, and no other one is; give "
-            "the depth as files (.npz, .npy, EXR or 16-bit PNG for each frame)"
-        )
+def _estimated(
+    request: DepthRequest, footage: FootageInfo, device: str, focal_in_widths: float | None, sink: TakeSink
+) -> DepthClip:
+    settings = EstimatorSettings(
+        name=request.estimator, licence=request.licence, device=device, focal_in_widths=focal_in_widths
+    )
+    return create_estimator(settings).estimate(footage, lambda done, total: sink.progress(ESTIMATE_STAGE, done, total))
+
+
+def _from_files(request: DepthRequest, blobs: BlobStore, folder: Path, footage: FootageInfo) -> DepthClip:
     path = _lay_out(request.files, blobs, folder, alone=request.layout == "array")
     return DepthFiles(path, scale=request.scale, inverse=request.inverse, invalid=request.invalid).estimate(footage)
 

@@ -126,7 +126,7 @@ def run_job(
             # Imported only now, since a worker for shots alone does without torch and decoders.
             from backend.service.reconstruction import make_scene
 
-            make_scene(claimed.request, blobs, sink, folder)
+            make_scene(claimed.request, blobs, device=device, sink=sink, work_folder=folder)
         else:
             scene = open_scene(blobs, claimed.request.scene)
             runner(scene, claimed.request, device=device, sink=sink, work_folder=folder)

@@ -110,11 +110,11 @@ def test_a_movie_clip_or_a_movie_strip_of_the_file_serves_as_footage(saved, clip
     assert from_blend(settings.footage) == clip / "walk.mp4"
 
 
-def test_without_an_estimator_the_backends_own_words_reach_the_artist(connected, saved, clip, tmp_path):
+def test_without_that_estimator_the_backends_own_words_reach_the_artist(connected, saved, clip, tmp_path):
     pick(clip, depth_from="ESTIMATOR", estimator="best")
     reconstruct()
     tick_until_over()
-    assert entry().state == "failed" and "'best' is not installed" in entry().reason
+    assert entry().state == "failed" and "no depth estimator 'best'" in entry().reason
     assert not any((tmp_path / "scenes").iterdir())
     assert bpy.ops.ex4d.forget_reconstruction(key=entry().key) == {"FINISHED"}
     assert not bpy.context.scene.ex4d_reconstructions

@@ -118,7 +118,7 @@ def write_gray(path: Path, values: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"layout": "estimator", "depth_files": (), "estimator": "best"}, "'best' is not installed"),
+        ({"layout": "estimator", "depth_files": (), "estimator": "best"}, "no depth estimator 'best'"),
         ({"depth": "short.npz"}, "short.npz: has depth for 3 frames"),
         ({"depth": "torn.npz"}, "torn.npz"),
     ],
