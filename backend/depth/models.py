@@ -150,7 +150,7 @@ _VIDEO_DEPTH_ANYTHING = DepthModel(
     title="Video Depth Anything (small)",
     repositories=(
         WeightsRepository(
-            "depth-anything/Video-Depth-Anything-Small", (("video_depth_anything_vits.pth", 113_710_340),)
+            "depth-anything/Video-Depth-Anything-Small", (("video_depth_anything_vits.pth", 116_320_772),)
         ),
     ),
     licence="Apache-2.0",

@@ -125,6 +125,11 @@ def test_a_clip_longer_than_a_window_becomes_depth(depthcrafter, write_clip):
     assert np.array_equal(again, depth), "the same clip gives the same depth"
 
 
+def test_a_clip_of_one_frame(depthcrafter, write_clip):
+    (depth,) = ModelEstimator(depthcrafter).estimate(write_clip(frames=1, width=64))
+    assert depth.shape == (64, 64) and np.isfinite(depth).all()
+
+
 class Stopped(Exception):
     pass
 
