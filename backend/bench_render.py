@@ -80,9 +80,7 @@ def _against_the_original() -> Iterator[Row]:
         for convention in ("reference", "centered"):
             shown = made_up_surface(frames, width, height, convention).to("cuda")
             milliseconds = median_ms(lambda shown=shown, by=rasterizer: _render(by, _fresh(shown), shown.size), 15)
-            ratio = (
-                f"{baseline / milliseconds:.0f} x the original's loop; target {SPEED_UP[name]}" if baseline else ""
-            )
+            ratio = f"{baseline / milliseconds:.0f} x the original's loop; target {SPEED_UP[name]}" if baseline else ""
             yield Row(
                 f"{name}, {convention}", f"{milliseconds:.2f} ms", f"{clip}, mesh and copies to the host; {ratio}"
             )

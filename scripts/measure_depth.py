@@ -1,7 +1,7 @@
 """What errors of depth cost, and what the edge step and the steadying win back, measured on the sample clip.
 
 Takes the sample's exact depth, adds graded errors as estimators make them, and compares masks and seen pixels of new
-views with the true ones. Prints the table of docs/depth.md.
+views with the true ones. Prints the table of backend/depth/README.md.
 
     python scripts/measure_depth.py [--frames 49]
 """
@@ -25,7 +25,7 @@ from backend.depth.edges import EdgeSettings, refined_depth  # noqa: E402
 from backend.depth.files import DepthFiles  # noqa: E402
 from backend.depth.steadying import Steadier, flicker  # noqa: E402
 from backend.media import probe, read_frames  # noqa: E402
-from backend.mesh import build_dw_mesh  # noqa: E402
+from backend.mesh import DepthSurface  # noqa: E402
 from backend.raster import create_rasterizer  # noqa: E402
 
 SAMPLE = ROOT / "tests" / "data" / "sample"
@@ -76,14 +76,14 @@ def score(clip: Clip, depth: np.ndarray, in_time: bool = True) -> Score:
     inside = union = false = missed = pixels = 0
     errors = []
     for index, frame in enumerate(views["frames"].tolist()):
-        mesh = build_dw_mesh(
+        surface = DepthSurface(
             torch.from_numpy(depth[frame][None]),
             torch.from_numpy(clip.color[frame][None]),
             torch.from_numpy(clip.intrinsics[None]),
         )
         truth = views["rgb"][index]
         out = rasterizer.render(
-            mesh, views["extrinsics"][index][None], views["intrinsics"][index][None], *truth.shape[1::-1]
+            surface, views["extrinsics"][index][None], views["intrinsics"][index][None], *truth.shape[1::-1]
         )
         seen, visible = out.mask[0].numpy(), views["visible"][index]
         both = seen & visible

@@ -13,7 +13,7 @@ from backend.depth import EdgeSettings
 from backend.depth.edges import refined_depth
 from backend.depth.files import DepthFiles
 from backend.media import probe, read_frames
-from backend.mesh import build_dw_mesh
+from backend.mesh import DepthSurface
 from backend.raster import create_rasterizer
 
 SAMPLE = Path(__file__).resolve().parents[1] / "data" / "sample"
@@ -93,13 +93,13 @@ def test_new_views_of_the_sample_gain_from_it():
     which = views["frames"] == 0
 
     def measured(depth: np.ndarray) -> tuple[float, float]:
-        mesh = build_dw_mesh(
+        surface = DepthSurface(
             torch.from_numpy(depth[None]), torch.from_numpy(picture[None]), torch.from_numpy(lens[None])
         )
         errors, false = [], []
         for index in np.flatnonzero(which):
             cameras = (views["extrinsics"][index][None], views["intrinsics"][index][None])
-            out = create_rasterizer("warp", "cpu").render(mesh, *cameras, 256, 256)
+            out = create_rasterizer("warp", "cpu").render(surface, *cameras, 256, 256)
             seen, visible = out.mask[0].numpy(), views["visible"][index]
             error = out.color[0].numpy()[seen & visible].astype(float) - views["rgb"][index][seen & visible]
             errors.append(error.ravel() ** 2)
