@@ -202,8 +202,8 @@ def cancel_take(entry: EX4D_Take) -> None:
         return
     if following.task is not None:
         session().stop(following.task)
-        # It may have arrived although nobody answers now; this waits until somebody does.
-        session().start(_withdraw(following.take))
+        if session().connected:  # else nothing can have arrived
+            session().start(_withdraw(following.take))
     following.withdrawn = following.over = True
     _show(following)
 
