@@ -19,7 +19,7 @@ import warp as wp
 
 from backend.mesh import DepthSurface, thickness
 from backend.mesh.occlusion import MIN_INNER_ANGLE_DEGREES
-from backend.raster import warp_curtains, warp_drawing, warp_resolving, warp_surface, warp_unsnapped
+from backend.raster import warp_antialiasing, warp_curtains, warp_drawing, warp_resolving, warp_surface, warp_unsnapped
 from backend.raster.interface import RenderedFrames, check_cameras, no_usable_cuda, numbered, torch_cuda_problem
 
 # Working memory of a CUDA batch; more would not be faster, since a few frames already fill the device.
@@ -75,7 +75,7 @@ class WarpRasterizer:
         _start_warp()
         self.device = numbered(device)
         self._warp_device = wp.device_from_torch(self.device)
-        for kernels in (thickness, warp_surface, warp_drawing, warp_unsnapped, warp_curtains, warp_resolving):
+        for kernels in (thickness, warp_surface, warp_drawing, warp_unsnapped, warp_curtains, warp_antialiasing, warp_resolving):
             wp.load_module(kernels, device=self._warp_device)
 
     def render(
@@ -217,7 +217,9 @@ class WarpRasterizer:
             if surface.occlusion == "watertight":  # else no occluded face is drawn, and nothing fades
                 launch(warp_resolving.fade_vertices, (frames, rows - 1, columns - 1), alpha)
             pixels = (frames, height, width)
-            launch(warp_resolving.resolve_reference, pixels, alpha, projected, view, winners, *results)
+            shares = self._empty(wp.float32, frames, width * height, 2)
+            launch(warp_antialiasing.find_silhouettes, pixels, projected, view, winners, shares)
+            launch(warp_resolving.resolve_reference, pixels, alpha, shares, projected, view, winners, *results)
         else:
             launch(warp_resolving.resolve_centered, (frames, height, width), projected, view, winners, *results)
 

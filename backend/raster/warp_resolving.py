@@ -122,6 +122,7 @@ def fade(face: Face, frame: int, alpha: wp.array2d(dtype=wp.uint8)):
 def resolve_reference(
     source: Source,
     alpha: wp.array2d(dtype=wp.uint8),
+    shares: wp.array3d(dtype=float),
     projected: Projected,
     view: View,
     winners: wp.array2d(dtype=wp.uint64),
@@ -129,32 +130,66 @@ def resolve_reference(
     mask: wp.array2d(dtype=wp.uint8),
     depth: wp.array2d(dtype=float),
 ):
-    """EX-4D's way: the vertices' RGBA is interpolated on both sides of any face, and alpha decides what is seen.
+    """EX-4D's way: the vertices' RGBA is interpolated on both sides of any face, antialiased, and alpha decides.
 
-    Colour is rounded down, as there. Vertices of occluded faces have colour (0, 0, 0, 0).
+    Colour is rounded down, as there. shares: see `warp_antialiasing.find_silhouettes`.
     """
     frame, row, column = wp.tid()
     pixel = row * view.width + column
-    key = winners[frame, pixel]
-    seen = wp.uint8(0)
-    color = wp.vec3(0.0, 0.0, 0.0)
-    z = float(wp.inf)
+    own = faded_rgba(frame, column, row, source, alpha, projected, view, winners)
+    rgba = own
+    for neighbour in range(4):
+        next_column = column
+        next_row = row
+        share = float(0.0)
+        if neighbour == 0:
+            next_column = column + 1
+            share = shares[frame, pixel, 0]
+        if neighbour == 1:
+            next_row = row + 1
+            share = shares[frame, pixel, 1]
+        if neighbour == 2 and column > 0:
+            next_column = column - 1
+            share = -shares[frame, pixel - 1, 0]
+        if neighbour == 3 and row > 0:
+            next_row = row - 1
+            share = -shares[frame, pixel - view.width, 1]
+        if share > 0.0:
+            rgba += share * (faded_rgba(frame, next_column, next_row, source, alpha, projected, view, winners) - own)
+    seen = rgba[3] > SEEN_ALPHA
+    mask[frame, pixel] = wp.where(seen, wp.uint8(1), wp.uint8(0))
+    for channel in range(3):
+        image[frame, pixel, channel] = wp.where(seen, wp.uint8(int(rgba[channel])), wp.uint8(0))
+    if depth.shape[1] > 0:
+        z = float(wp.inf)
+        if winners[frame, pixel] != EMPTY:
+            z = hit_depth(winners[frame, pixel])
+        depth[frame, pixel] = z
+
+
+@wp.func
+def faded_rgba(
+    frame: int,
+    column: int,
+    row: int,
+    source: Source,
+    alpha: wp.array2d(dtype=wp.uint8),
+    projected: Projected,
+    view: View,
+    winners: wp.array2d(dtype=wp.uint64),
+) -> wp.vec4:
+    """What a pixel's face shows, 0 to 255: vertices of occluded faces have (0, 0, 0, 0), as has a pixel without a face."""
+    rgba = wp.vec4(0.0, 0.0, 0.0, 0.0)
+    key = winners[frame, row * view.width + column]
     if key != EMPTY:
         face = mesh_face(int(key & wp.uint64(0xFFFFFFFF)), source.rows, source.columns)
-        z = hit_depth(key)
-        hit = resolve_hit(face.corners, frame, column, row, source, projected, view)
-        weights = hit.weights
+        weights = resolve_hit(face.corners, frame, column, row, source, projected, view).weights
         for k in range(3):
             if alpha[frame, face.corners[k]] == wp.uint8(0):
                 weights[k] = 0.0
-        if 255.0 * (weights[0] + weights[1] + weights[2]) > SEEN_ALPHA:
-            seen = wp.uint8(1)
-            color = blend(source, frame, face, weights)
-    mask[frame, pixel] = seen
-    for channel in range(3):
-        image[frame, pixel, channel] = wp.uint8(int(color[channel]))
-    if depth.shape[1] > 0:
-        depth[frame, pixel] = z
+        color = blend(source, frame, face, weights)
+        rgba = wp.vec4(color[0], color[1], color[2], 255.0 * (weights[0] + weights[1] + weights[2]))
+    return rgba
 
 
 @wp.func
