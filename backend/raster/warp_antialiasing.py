@@ -11,10 +11,6 @@ from __future__ import annotations
 import warp as wp
 
 from backend.raster.warp_surface import (
-    EMPTY,
-    HALF_PIXEL,
-    SUBPIXEL_BITS,
-    SUBPIXELS,
     WATERTIGHT,
     Face,
     Projected,
@@ -39,14 +35,14 @@ def find_silhouettes(
     winners: wp.array2d(dtype=wp.uint64),
     shares: wp.array3d(dtype=float),
 ):
-    """shares (B, pixels, 2): what a pixel takes of its right and its lower neighbour; below 0, what that one takes of it.
+    """Share of its right and of its lower neighbour that a pixel takes; below 0, what that one takes of the pixel.
 
-    Threads are (frame, row, column) of pixels.
+    shares: (B, pixels, 2). Threads are (frame, row, column) of pixels.
     """
     frame, row, column = wp.tid()
     pixel = row * view.width + column
     for axis in range(2):
-        share = float(0.0)
+        share = wp.float32(0.0)
         if (axis == 0 and column + 1 < view.width) or (axis == 1 and row + 1 < view.height):
             other = pixel + 1
             if axis == 1:
@@ -80,7 +76,7 @@ def reach(
 
     axis: 0 for neighbours in a row, 1 in a column; direction: 1 if the neighbour is the next, -1 if the one before.
     """
-    distance = float(0.5)
+    distance = wp.float32(0.5)
     face = mesh_face(int(key & FACE_BITS), source.rows, source.columns)
     if is_snapped(face, frame, projected):
         centre = wp.vec2(float(column) + 0.5, float(row) + 0.5)
@@ -97,10 +93,11 @@ def reach(
         if edge >= 0 and farthest > -SLACK and farthest < 1.0 + SLACK:
             p = along_across(face.corners[(edge + 1) % 3], frame, axis, centre, projected)
             q = along_across(face.corners[(edge + 2) % 3], frame, axis, centre, projected)
-            # flatter edges are crossed by the other axis's pairs
-            if wp.abs(q[1] - p[1]) >= wp.abs(q[0] - p[0]):
-                if is_silhouette(face, edge, p, q, frame, axis, centre, source, projected, view):
-                    distance = wp.clamp(farthest, 0.0, 1.0)
+            cuts = wp.abs(q[1] - p[1]) >= wp.abs(q[0] - p[0])  # flatter edges are for the other axis's pairs
+            if cuts:  # Warp's `and` evaluates both sides
+                cuts = is_silhouette(face, edge, p, q, frame, axis, centre, source, projected, view)
+            if cuts:
+                distance = wp.clamp(farthest, 0.0, 1.0)
     return distance
 
 
@@ -141,12 +138,10 @@ def is_silhouette(
 
 @wp.func
 def along_across(vertex: int, frame: int, axis: int, centre: wp.vec2, projected: Projected) -> wp.vec2:
-    """A snapped vertex as seen from a pixel's centre, in pixels: along the axis, and across it."""
-    x = float(projected.x[frame, vertex]) / float(SUBPIXELS) - centre[0]
-    y = float(projected.y[frame, vertex]) / float(SUBPIXELS) - centre[1]
-    offset = wp.vec2(x, y)
+    """A vertex as seen from a pixel's centre, in pixels: along the axis, and across it."""
+    offset = wp.vec2(projected.exact_x[frame, vertex], projected.exact_y[frame, vertex]) - centre
     if axis == 1:
-        offset = wp.vec2(y, x)
+        offset = wp.vec2(offset[1], offset[0])
     return offset
 
 

@@ -24,8 +24,8 @@ from backend.raster.interface import RenderedFrames, check_cameras, no_usable_cu
 
 # Working memory of a CUDA batch; more would not be faster, since a few frames already fill the device.
 CUDA_BATCH_BYTES = 1 << 30
-BYTES_PER_VERTEX = 17  # snapped x, y and 1/z, and EX-4D's alpha or where curtains end
-BYTES_PER_PIXEL = 8  # depth-and-id key
+BYTES_PER_VERTEX = 25  # snapped x, y and 1/z, and EX-4D's alpha and exact x, y, or where curtains end
+BYTES_PER_PIXEL = 16  # depth-and-id key, and shares of antialiasing
 BYTES_PER_PIECE = 16  # of a large face, or a face that is not snapped
 
 # How CUDA threads share the drawing; see `warp_drawing.Work`. Values measured on an H200; none is critical.
@@ -41,6 +41,7 @@ OCCLUSION_CODES = {
 }
 
 REFERENCE_NEAR, REFERENCE_FAR = 1e-3, 1e3  # EX-4D's clipping planes
+REFERENCE_SNAP, CENTERED_SNAP = 16, 1  # in 1/256 pixel; nvdiffrast's vertices are snapped to 1/16
 # Depth has no fixed unit, so our own near plane is as good as none; homogeneous edge functions lose nothing by it.
 CENTERED_NEAR, CENTERED_FAR = 1e-6, math.inf
 
@@ -75,7 +76,15 @@ class WarpRasterizer:
         _start_warp()
         self.device = numbered(device)
         self._warp_device = wp.device_from_torch(self.device)
-        for kernels in (thickness, warp_surface, warp_drawing, warp_unsnapped, warp_curtains, warp_antialiasing, warp_resolving):
+        for kernels in (
+            thickness,
+            warp_surface,
+            warp_drawing,
+            warp_unsnapped,
+            warp_curtains,
+            warp_antialiasing,
+            warp_resolving,
+        ):
             wp.load_module(kernels, device=self._warp_device)
 
     def render(
@@ -180,11 +189,15 @@ class WarpRasterizer:
         view.near = REFERENCE_NEAR if reference else CENTERED_NEAR
         view.far = REFERENCE_FAR if reference else CENTERED_FAR
         view.occlusion = OCCLUSION_CODES[surface.occlusion]
+        view.snap = REFERENCE_SNAP if reference else CENTERED_SNAP
 
         projected = warp_surface.Projected()
         projected.x = self._empty(wp.int32, frames, vertices)
         projected.y = self._empty(wp.int32, frames, vertices)
         projected.inverse_z = self._empty(wp.float32, frames, vertices)
+        exact = vertices if reference else 0
+        projected.exact_x = self._empty(wp.float32, frames, exact)
+        projected.exact_y = self._empty(wp.float32, frames, exact)
         winners = torch.full((frames, width * height), -1, dtype=torch.int64, device=self.device)
         winners = wp.from_torch(winners, dtype=wp.uint64)
 

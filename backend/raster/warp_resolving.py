@@ -141,7 +141,7 @@ def resolve_reference(
     for neighbour in range(4):
         next_column = column
         next_row = row
-        share = float(0.0)
+        share = wp.float32(0.0)
         if neighbour == 0:
             next_column = column + 1
             share = shares[frame, pixel, 0]
@@ -178,12 +178,12 @@ def faded_rgba(
     view: View,
     winners: wp.array2d(dtype=wp.uint64),
 ) -> wp.vec4:
-    """What a pixel's face shows, 0 to 255: vertices of occluded faces have (0, 0, 0, 0), as has a pixel without a face."""
+    """What a pixel's face shows, 0 to 255; vertices of occluded faces, and pixels without a face, are (0, 0, 0, 0)."""
     rgba = wp.vec4(0.0, 0.0, 0.0, 0.0)
     key = winners[frame, row * view.width + column]
     if key != EMPTY:
         face = mesh_face(int(key & wp.uint64(0xFFFFFFFF)), source.rows, source.columns)
-        weights = resolve_hit(face.corners, frame, column, row, source, projected, view).weights
+        weights = exact_weights(face.corners, frame, column, row, source, projected, view)
         for k in range(3):
             if alpha[frame, face.corners[k]] == wp.uint8(0):
                 weights[k] = 0.0
@@ -239,6 +239,38 @@ def resolve_hit(
         hit.front = sum > wp.float64(0.0)
         hit.weights = wp.vec3(float(f_a / sum), float(f_b / sum), float(f_c / sum))
     return hit
+
+
+@wp.func
+def exact_weights(
+    corners: wp.vec3i, frame: int, column: int, row: int, source: Source, projected: Projected, view: View
+) -> wp.vec3:
+    """Perspective-correct weights of a face's corners as they are, not as they were snapped.
+
+    A pixel that the snapped face covers may lie a little beyond the exact one: so weights are clamped.
+    """
+    weights = wp.vec3(0.0, 0.0, 0.0)
+    centre = wp.vec2(float(column) + 0.5, float(row) + 0.5)
+    aw = projected.inverse_z[frame, corners[0]]
+    bw = projected.inverse_z[frame, corners[1]]
+    cw = projected.inverse_z[frame, corners[2]]
+    if aw > 0.0 and bw > 0.0 and cw > 0.0:
+        a = wp.vec2(projected.exact_x[frame, corners[0]], projected.exact_y[frame, corners[0]]) - centre
+        b = wp.vec2(projected.exact_x[frame, corners[1]], projected.exact_y[frame, corners[1]]) - centre
+        c = wp.vec2(projected.exact_x[frame, corners[2]], projected.exact_y[frame, corners[2]]) - centre
+        e_a = (b[0] * c[1] - b[1] * c[0]) * aw
+        e_b = (c[0] * a[1] - c[1] * a[0]) * bw
+        e_c = (a[0] * b[1] - a[1] * b[0]) * cw
+        total = e_a + e_b + e_c
+        weights = wp.vec3(1.0, 0.0, 0.0)  # seen edge-on, any of its points
+        if total != 0.0:
+            weights = wp.vec3(e_a / total, e_b / total, e_c / total)
+    else:
+        weights = resolve_hit(corners, frame, column, row, source, projected, view).weights
+    a_weight = wp.clamp(weights[0], 0.0, 1.0)
+    b_weight = wp.clamp(weights[1], 0.0, 1.0)
+    scale = 1.0 / wp.max(a_weight + b_weight, 1.0)
+    return wp.vec3(a_weight * scale, b_weight * scale, 1.0 - wp.min(a_weight + b_weight, 1.0))
 
 
 @wp.func

@@ -3,10 +3,11 @@
 No mesh is built: vertices, faces and what is occluded follow from depth, rays and position in the grid, and are worked
 out where they are needed. Only projected vertices are kept, 12 bytes each: six faces and their pixels read them.
 
-Projected vertices are snapped to 1/256 pixel, so that edge functions are exact integers: faces that share an edge
-leave no crack and share no pixel, on every device. Faces that reach in front of the near plane, or far off the screen,
-use homogeneous edge functions instead (Olano and Greer, "Triangle Scan Conversion using 2D Homogeneous Coordinates",
-1997): they need no clipping, so the visible part of a face behind the camera is right by construction.
+Projected vertices are snapped to 1/256 pixel (in the `reference` convention to 1/16, as nvdiffrast does), so that edge
+functions are exact integers: faces that share an edge leave no crack and share no pixel, on every device. Faces that
+reach in front of the near plane, or far off the screen, use homogeneous edge functions instead (Olano and Greer,
+"Triangle Scan Conversion using 2D Homogeneous Coordinates", 1997): they need no clipping, so the visible part of a face
+behind the camera is right by construction.
 """
 
 from __future__ import annotations
@@ -65,11 +66,16 @@ class Source:
 
 @wp.struct
 class Projected:
-    """A frame batch's projected vertices, (B, V) each; inverse_z is above 0 where x and y are snapped coordinates."""
+    """A frame batch's projected vertices, (B, V) each; inverse_z is above 0 where x and y are snapped coordinates.
+
+    exact_x and exact_y, in pixels, are empty where faces show what they show at their snapped corners.
+    """
 
     x: wp.array2d(dtype=wp.int32)
     y: wp.array2d(dtype=wp.int32)
     inverse_z: wp.array2d(dtype=float)
+    exact_x: wp.array2d(dtype=float)
+    exact_y: wp.array2d(dtype=float)
 
 
 @wp.struct
@@ -86,6 +92,7 @@ class View:
     near: float
     far: float
     occlusion: int
+    snap: int  # vertices are snapped to so many 1/256 pixels
 
 
 @wp.struct
@@ -125,9 +132,13 @@ def project_vertices(source: Source, view: View, projected: Projected):
         py = lens[1] * p[1] * inverse_z + lens[3]
         guard = wp.float64(GUARD_BAND)
         if wp.abs(px) < guard and wp.abs(py) < guard:
-            x = int(wp.floor(px * wp.float64(SUBPIXELS) + wp.float64(0.5)))
-            y = int(wp.floor(py * wp.float64(SUBPIXELS) + wp.float64(0.5)))
+            steps = wp.float64(SUBPIXELS // view.snap)
+            x = int(wp.floor(px * steps + wp.float64(0.5))) * view.snap
+            y = int(wp.floor(py * steps + wp.float64(0.5))) * view.snap
             w = float(inverse_z)
+            if projected.exact_x.shape[1] > 0:
+                projected.exact_x[frame, vertex] = float(px)
+                projected.exact_y[frame, vertex] = float(py)
     projected.x[frame, vertex] = x
     projected.y[frame, vertex] = y
     projected.inverse_z[frame, vertex] = w
