@@ -80,24 +80,41 @@ def reach(
     face = mesh_face(int(key & FACE_BITS), source.rows, source.columns)
     if is_snapped(face, frame, projected):
         centre = wp.vec2(float(column) + 0.5, float(row) + 0.5)
-        farthest = float(-wp.inf)
-        edge = wp.int32(-1)
-        for k in range(3):
-            p = along_across(face.corners[(k + 1) % 3], frame, axis, centre, projected)
-            q = along_across(face.corners[(k + 2) % 3], frame, axis, centre, projected)
-            if (p[1] < 0.0) != (q[1] < 0.0):
-                crossing = direction * (p[0] * q[1] - q[0] * p[1]) / (q[1] - p[1])
-                if crossing > farthest:
-                    farthest = crossing
-                    edge = k
-        if edge >= 0 and farthest > -SLACK and farthest < 1.0 + SLACK:
-            p = along_across(face.corners[(edge + 1) % 3], frame, axis, centre, projected)
-            q = along_across(face.corners[(edge + 2) % 3], frame, axis, centre, projected)
-            cuts = wp.abs(q[1] - p[1]) >= wp.abs(q[0] - p[0])  # flatter edges are for the other axis's pairs
-            if cuts:  # Warp's `and` evaluates both sides
-                cuts = is_silhouette(face, edge, p, q, frame, axis, centre, source, projected, view)
-            if cuts:
-                distance = wp.clamp(farthest, 0.0, 1.0)
+        a = along_across(face.corners[0], frame, axis, centre, projected)
+        b = along_across(face.corners[1], frame, axis, centre, projected)
+        c = along_across(face.corners[2], frame, axis, centre, projected)
+        edge = wp.int32(0)  # by the corner opposite
+        p = b
+        q = c
+        farthest = crossing(b, c, direction)
+        ca = crossing(c, a, direction)
+        ab = crossing(a, b, direction)
+        if ca > farthest:
+            edge = 1
+            p = c
+            q = a
+            farthest = ca
+        if ab > farthest:
+            edge = 2
+            p = a
+            q = b
+            farthest = ab
+        cuts = farthest > -SLACK and farthest < 1.0 + SLACK
+        if cuts:  # flatter edges are for the other axis's pairs
+            cuts = wp.abs(q[1] - p[1]) >= wp.abs(q[0] - p[0])
+        if cuts:  # Warp's `and` evaluates both sides
+            cuts = is_silhouette(face, edge, p, q, frame, axis, centre, source, projected, view)
+        if cuts:
+            distance = wp.clamp(farthest, 0.0, 1.0)
+    return distance
+
+
+@wp.func
+def crossing(p: wp.vec2, q: wp.vec2, direction: float) -> float:
+    """How far in a direction along the axis an edge crosses it; minus infinity if it does not."""
+    distance = float(-wp.inf)
+    if (p[1] < 0.0) != (q[1] < 0.0):
+        distance = direction * (p[0] * q[1] - q[0] * p[1]) / (q[1] - p[1])
     return distance
 
 

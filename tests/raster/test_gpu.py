@@ -87,7 +87,7 @@ def test_renders_match_the_originals(rasterizer, golden_geometry, psnr, trajecto
         for k in range(len(seen))
     ]
     print(f"{rasterizer.name} {trajectory} {rule}: IoU {min(found):.5f} to {max(found):.5f}, PSNR {min(ratios):.1f} dB")
-    worst, mean, decibels = (0.999, 0.999, 45.0) if rasterizer.name == "nvdiffrast" else (0.995, 0.999, 40.0)
+    worst, mean, decibels = (0.999, 0.999, 45.0) if rasterizer.name == "nvdiffrast" else (0.9995, 0.9999, 48.0)
     assert min(found) >= worst
     assert np.mean(found) >= (mean if len(found) > 2 else worst)
     assert min(ratios) >= decibels
