@@ -158,7 +158,7 @@ rights reserved.
 | `true_views.npz` | {count} pictures from two other cameras, see below |
 
 Conventions: OpenCV cameras (x right, y down, z forward); `extrinsics` are world-to-camera, and the world is the
-{world}'s frame; intrinsics in pixels, pixel centres at +0.5. Focal length {focal:.3f} px at
+{world}; intrinsics in pixels, pixel centres at +0.5. Focal length {focal:.3f} px at
 {size} px. Frames are counted from 0.
 
 ## Depth
@@ -197,13 +197,13 @@ WORDS = {
         "title": "The sample clip",
         "motion": "The source camera stands still.",
         "identity": ", all identity",
-        "world": "source camera",
+        "world": "source camera's frame",
     },
     "moving_camera": {
         "title": "The clip with a moving camera",
         "motion": "The source camera\ntravels about the flower, up and towards it.",
         "identity": "",
-        "world": "first frame's source camera",
+        "world": "source camera's frame at frame 0",
     },
 }
 

@@ -6,6 +6,7 @@ Nothing here imports a model's code: listing, choosing and refusing work without
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -105,13 +106,11 @@ class DepthModel:
         return tuple(package for package in self.packages if find_spec(package) is None)
 
     def how_to_get(self, models: Path) -> str:
-        """The commands that fetch what is missing, for people."""
-        commands = []
-        for repository in self.repositories:
-            if missing := repository.missing(models):
-                target = models / Path(*repository.hub.split("/"))
-                commands.append(f"hf download {repository.hub} {' '.join(missing)} --local-dir {target}")
-        return " && ".join(commands)
+        """The command that fetches what is missing, for people; empty where nothing is."""
+        if not self.missing_files(models):
+            return ""
+        elsewhere = "" if models == default_models_folder() else f" --models {shlex.quote(str(models))}"
+        return f"ex4d models fetch {self.name}{elsewhere}"
 
 
 _DEPTHCRAFTER = DepthModel(
@@ -220,7 +219,7 @@ def depth_model(name: str) -> DepthModel:
 def default_models_folder() -> Path:
     """Where weights lie unless told otherwise: $EX4D_MODELS, or a folder in the user's own data."""
     named = os.environ.get(MODELS_FOLDER_VARIABLE)
-    return Path(named) if named else Path(platformdirs.user_data_dir("ex4d", appauthor=False)) / "models"
+    return Path(named).expanduser() if named else Path(platformdirs.user_data_dir("ex4d", appauthor=False)) / "models"
 
 
 def check_licence(model: DepthModel, setting: str, accepted: tuple[str, ...] = ()) -> None:
