@@ -71,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--accept-licence", action="append", default=[], metavar="NAME", help="use this research model all the same"
     )
     estimator.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    estimator.add_argument("--full-precision", action="store_true", help="float32 on a GPU, too: slow, and large")
     estimator.add_argument("--no-edges", action="store_true", help="leave blurred depth edges as they are")
     estimator.add_argument("--no-steady", action="store_true", help="leave per-image depth to flicker")
 
@@ -159,6 +160,7 @@ def _depth(options: argparse.Namespace, footage: FootageInfo, lens: KnownLens | 
         device=options.device,
         edges=None if options.no_edges else EdgeSettings(),
         steady=not options.no_steady,
+        full_precision=options.full_precision,
         focal_in_widths=None if lens is None else float(lens[0].reshape(-1, 3, 3)[0, 0, 0]) / footage.width,
     )
     estimator = create_estimator(settings)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from . import published
+from .choice import usual_precision
 from .estimation import ClipModel
 from .models import DEPTH_MODELS, DepthModel, EstimatorUnavailableError
 
@@ -80,8 +81,8 @@ def _measured(model: ClipModel, frames: int, width: int, height: int, device: to
 
 
 def random_model(model: DepthModel, device: torch.device) -> ClipModel:
-    """The full-size network with random weights, in half precision on a GPU."""
-    dtype = torch.float16 if device.type == "cuda" else torch.float32
+    """The full-size network with random weights, in the precision that it is used in."""
+    dtype = usual_precision(model, device)
 
     def on_device(network: torch.nn.Module) -> torch.nn.Module:
         return network.to(device, dtype).eval().requires_grad_(False)

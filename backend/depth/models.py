@@ -75,6 +75,7 @@ class DepthModel:
         temporal: looks at many frames together; the others are made stable over time afterwards.
         gpu_gigabytes: (fixed, per megapixel at the working size), of GPU memory in half precision; what `auto` goes by.
         without_gpu: whether `auto` may choose it where there is no GPU.
+        half: the half precision that the published code runs it in, as torch names it; on a GPU it is the default.
         about: one sentence on when to use it.
     """
 
@@ -90,6 +91,7 @@ class DepthModel:
     gpu_gigabytes: tuple[float, float]
     without_gpu: bool
     about: str
+    half: str = "float16"
 
     @property
     def bytes(self) -> int:
