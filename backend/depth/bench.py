@@ -29,7 +29,7 @@ class Speed:
 
     Attributes:
         size: (width, height) that the network works at.
-        frames: how many were measured, after as many to warm up.
+        frames: how many were measured, after a few to warm up.
         seconds: a frame, networks only: neither reading footage nor refining edges.
         gigabytes: largest GPU memory allocated; None on a processor.
     """
@@ -66,15 +66,15 @@ def _measured(model: ClipModel, frames: int, width: int, height: int, device: to
     size = model.working_size(width, height)
     clip = torch.rand(8, 3, size[1], size[0], device=device)
 
-    def run() -> int:
-        return sum(1 for _ in model.predict((clip[index % 8] for index in range(frames)), lambda *_: None))
+    def run(count: int) -> int:
+        return sum(1 for _ in model.predict((clip[index % 8] for index in range(count)), lambda *_: None))
 
-    run()
+    run(min(frames, len(clip)))
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
     start = time.perf_counter()
-    run()  # every prediction comes back to the processor, so the clock stops when all is done
+    run(frames)  # every prediction comes back to the processor, so the clock stops when all is done
     seconds = (time.perf_counter() - start) / frames
     peak = torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else None
     return Speed(model.model, size, frames, seconds, peak)
