@@ -114,12 +114,14 @@ def _depthcrafter(on_device: Callable[[torch.nn.Module], torch.nn.Module]) -> Cl
     from .depthcrafter.pipeline import DepthCrafterPipeline
     from .depthcrafter.unet import DepthCrafterUNet
 
+    with torch.device("cpu"):  # its schedule is made with NumPy
+        scheduler = EulerDiscreteScheduler(**published.SCHEDULER)
     return DepthCrafter(
         DepthCrafterPipeline(
             on_device(DepthCrafterUNet.from_published(published.UNET)),
             on_device(AutoencoderKLTemporalDecoder(**published.VAE)),
             on_device(CLIPVisionModelWithProjection(CLIPVisionConfig(**published.IMAGE_ENCODER))),
-            EulerDiscreteScheduler(**published.SCHEDULER),
+            scheduler,
             published.IMAGE_MEAN,
             published.IMAGE_STD,
         )
