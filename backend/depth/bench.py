@@ -85,7 +85,8 @@ def random_model(model: DepthModel, device: torch.device) -> ClipModel:
     dtype = usual_precision(model, device)
 
     def on_device(network: torch.nn.Module) -> torch.nn.Module:
-        return network.to(device, dtype).eval().requires_grad_(False)
+        # Not diffusers' own `to`, which warns of what only matters to published weights.
+        return torch.nn.Module.to(network, device, dtype).eval().requires_grad_(False)
 
     import transformers
 
