@@ -65,7 +65,7 @@ def test_a_mist_pass_is_never_taken_for_depth(tmp_path, rendered):
     assert np.allclose(depth_of(both, mist=MistSettings(2, 20)), rendered["z"], rtol=1e-4)
     with pytest.raises(DepthError, match=r"mist goes from 0 to 1, but this is .*leave out --mist"):
         depth_of(both, mist=MistSettings(2, 20), key="ViewLayer.Depth.Z")
-    with pytest.raises(DepthError, match="has no mist channel among ViewLayer.Depth.Z"):
+    with pytest.raises(DepthError, match=r"has no mist channel among ViewLayer.Depth.Z"):
         depth_of(write_exrs(tmp_path / "z", ViewLayer_Depth_Z=rendered["z"]), mist=MistSettings(2, 20))
 
 
