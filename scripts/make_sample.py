@@ -1,195 +1,31 @@
-"""Makes the sample clip in `tests/data/sample/`: a small garden, animated and rendered from code alone.
+"""Makes the sample clips in `tests/data/`: a small garden, animated and rendered from code alone.
 
-The clip is what tests and the demo start from: footage, its exact depth and camera, and the true picture from two
-other cameras. It is committed, so this needs to run only when the scene is changed. `bpy` (5.0) and the video and
-EXR libraries live in different environments, hence two steps, the first about a quarter of an hour on 2 CPU cores:
+The clips are what tests, the demo and `measure_depth.py` start from: footage, its exact depth and camera, and the true
+picture from two other cameras. In `sample` the camera stands still, in `moving_camera` it travels. They are committed,
+so this needs to run only when the scene is changed. `bpy` (5.0) and the video and EXR libraries live in different
+environments, hence two steps, the first about a quarter of an hour on 2 CPU cores:
 
-    BPY_PYTHON     scripts/make_sample.py render --work WORK_FOLDER
-    BACKEND_PYTHON scripts/make_sample.py pack --work WORK_FOLDER
+    BPY_PYTHON     scripts/make_sample.py render --clip sample --work WORK_FOLDER
+    BACKEND_PYTHON scripts/make_sample.py pack --clip sample --work WORK_FOLDER
 
 `render` (bpy, numpy) writes PNG colours, EXR depths and ray-cast line-of-sight masks into the work folder; a second
 call goes on where the first stopped. `pack` (numpy, PyAV, OpenEXR) compresses, measures what compression cost,
 checks the cameras by reprojection, and writes the committed files with their README.
 
-The scene itself is in `sample_garden.py`, its shapes in `sample_shapes.py`.
+Cameras and rendering are in `sample_views.py`, the scene in `sample_garden.py`, its shapes in `sample_shapes.py`.
 """
 
 from __future__ import annotations
 
 import argparse
 import zipfile
-from math import pi, radians
 from pathlib import Path
 
 import numpy as np
 
-from sample_shapes import rotation, translation
+from sample_views import CLIPS, SIGHT_TOLERANCE, TRUE_VIEWS, SampleClip, camera_intrinsics, render, unproject
 
-FRAMES, SIZE, FPS = 49, 512, 24
-LENS, SENSOR = 38.0, 36.0  # millimetres; the sensor is as wide as the picture
-EYE, TILT = (0.0, 0.0, 1.5), radians(4.0)  # the source camera looks along +y, a little down
-PIVOT = (0.0, 3.1, 1.3)  # the orbit's centre: the flower, under its head
-TRUE_FRAMES, TRUE_SIZE = (0, 12, 24, 36, 48), 256
-TRUE_VIEWS = {"right20": (20.0, 0.0), "left40high": (-40.0, 12.0)}  # orbit to the right, elevation; degrees
-DEPTH_STEP = 1 / 2048  # scene units, a power of two so that float32 holds every multiple exactly
-SIGHT_TOLERANCE = 2e-3  # scene units a ray may stop short of its surface point, from float32 ray casts
-DATA = Path(__file__).resolve().parents[1] / "tests" / "data" / "sample"
-
-
-def camera_intrinsics(size: int) -> np.ndarray:
-    """(3, 3) intrinsics in pixels of a square picture of `size` pixels, pixel centres at +0.5."""
-    focal = LENS / SENSOR * size
-    return np.array([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1.0]])
-
-
-def camera_to_world(orbit: float = 0.0, elevation: float = 0.0) -> np.ndarray:
-    """(4, 4) Blender camera-to-world (x right, y up, looks along -z), turned about the pivot by degrees.
-
-    The source camera is turned rigidly, so the pivot keeps its place in the picture. Positive orbit moves the camera
-    to the right, positive elevation up.
-    """
-    source = translation(*EYE) @ rotation("x", pi / 2 - TILT)
-    turn = rotation("z", radians(orbit)) @ rotation("x", -radians(elevation))
-    return translation(*PIVOT) @ turn @ translation(*(-c for c in PIVOT)) @ source
-
-
-def world_to_camera(orbit: float, elevation: float) -> np.ndarray:
-    """(4, 4) OpenCV world-to-camera, where the world is the source camera's own OpenCV frame."""
-    flip = np.diag([1.0, -1.0, -1.0, 1.0])  # Blender's camera axes to OpenCV's
-    return flip @ np.linalg.inv(camera_to_world(orbit, elevation)) @ camera_to_world() @ flip
-
-
-def unproject(depth: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
-    """(H, W) depth along z to (H, W, 3) OpenCV camera points, through pixel centres."""
-    rows, columns = np.indices(depth.shape) + 0.5
-    x = (columns - intrinsics[0, 2]) / intrinsics[0, 0]
-    y = (rows - intrinsics[1, 2]) / intrinsics[1, 1]
-    return np.stack([x, y, np.ones_like(x)], -1) * depth[..., None]
-
-
-# --- Step 1, in bpy: render ----------------------------------------------------------------------------------------
-
-
-def set_up_camera() -> None:
-    """The scene's camera and the settings that colour and depth renders share."""
-    import bpy
-
-    scene = bpy.context.scene
-    scene.camera = bpy.data.objects.new("camera", bpy.data.cameras.new("camera"))
-    scene.collection.objects.link(scene.camera)
-    lens = scene.camera.data
-    lens.lens, lens.sensor_width, lens.sensor_fit, lens.clip_start, lens.clip_end = LENS, SENSOR, "AUTO", 0.05, 500.0
-    scene.render.engine, scene.render.resolution_percentage = "CYCLES", 100
-    scene.view_settings.view_transform, scene.view_settings.look = "Standard", "None"
-    scene.render.use_motion_blur = False
-    scene.cycles.max_bounces, scene.cycles.use_adaptive_sampling = 3, False
-    scene.cycles.caustics_reflective = scene.cycles.caustics_refractive = False
-    scene.view_layers[0].use_pass_z = True
-
-
-def render_colour(path: Path, samples: int) -> None:
-    """Render the scene's camera to an 8-bit sRGB PNG, antialiased and denoised."""
-    import bpy
-
-    scene = bpy.context.scene
-    scene.cycles.samples, scene.cycles.use_denoising = samples, True
-    scene.cycles.pixel_filter_type, scene.cycles.filter_width = "BLACKMAN_HARRIS", 1.5
-    scene.render.image_settings.media_type = "IMAGE"
-    scene.render.image_settings.file_format, scene.render.image_settings.color_mode = "PNG", "RGB"
-    scene.render.image_settings.color_depth = "8"
-    scene.render.filepath = str(path)
-    bpy.ops.render.render(write_still=True)
-
-
-def render_depth(path: Path) -> None:
-    """Render the scene's camera to a float32 multilayer EXR whose Depth layer holds one ray per pixel centre.
-
-    Cycles' Z pass is the distance along the camera's axis, taken from a pixel's first sample, never averaged. The
-    narrowest box filter puts that sample on the pixel's centre; `pack` checks both against ray casts.
-    """
-    import bpy
-
-    scene = bpy.context.scene
-    scene.cycles.samples, scene.cycles.use_denoising = 1, False
-    scene.cycles.pixel_filter_type, scene.cycles.filter_width = "BOX", 0.01
-    scene.render.image_settings.media_type = "MULTI_LAYER_IMAGE"
-    scene.render.image_settings.file_format = "OPEN_EXR_MULTILAYER"
-    scene.render.image_settings.color_depth = "32"
-    scene.render.filepath = str(path)
-    bpy.ops.render.render(write_still=True)
-
-
-def cast(origins: np.ndarray, towards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The first surface from each origin in the direction of `towards`.
-
-    Returns:
-        (N,) distance, inf where there is none, and (N, 3) normal of the face that was hit.
-    """
-    import bpy
-
-    scene, graph = bpy.context.scene, bpy.context.evaluated_depsgraph_get()
-    distances, normals = np.full(len(towards), np.inf), np.zeros((len(towards), 3))
-    for i, (origin, target) in enumerate(zip(origins, towards, strict=True)):
-        hit, point, normal, *_ = scene.ray_cast(graph, origin.tolist(), (target - origin).tolist())
-        if hit:
-            distances[i], normals[i] = np.linalg.norm(np.array(point) - origin), normal
-    return distances, normals
-
-
-def cast_view(view: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """(depth, visible) of a true view by ray casts through its pixel centres.
-
-    A pixel is visible when its surface point lies inside the source picture, nothing stands on the straight line
-    between that point and the source camera's centre, and both cameras are on the same side of the surface: petals
-    and wings are sheets, and who saw the front has not seen the back.
-    """
-    flip = np.diag([1.0, -1.0, -1.0, 1.0])
-    to_world, to_source = camera_to_world(*view) @ flip, np.linalg.inv(camera_to_world() @ flip)
-    rays = unproject(np.ones((TRUE_SIZE, TRUE_SIZE)), camera_intrinsics(TRUE_SIZE)).reshape(-1, 3)
-    eye, source_eye = to_world[:3, 3], np.array(EYE)
-    distance, normal = cast(np.broadcast_to(eye, rays.shape), rays @ to_world[:3, :3].T + eye)
-    depth = distance / np.linalg.norm(rays, axis=1)
-    points = rays * depth[:, None] @ to_world[:3, :3].T + eye
-    x, y, z = (points @ to_source[:3, :3].T + to_source[:3, 3]).T
-    limit = z * SENSOR / LENS / 2
-    visible = (z > 0) & (abs(x) < limit) & (abs(y) < limit)
-    visible &= np.sum(normal * (points - eye), 1) * np.sum(normal * (points - source_eye), 1) > 0
-    free, _ = cast(np.broadcast_to(source_eye, points[visible].shape), points[visible])
-    visible[visible] = free > np.linalg.norm(points[visible] - source_eye, axis=1) - SIGHT_TOLERANCE
-    return depth.reshape(TRUE_SIZE, TRUE_SIZE).astype(np.float32), visible.reshape(TRUE_SIZE, TRUE_SIZE)
-
-
-def render(work: Path, samples: int, frames: list[int]) -> None:
-    """Step 1: everything that needs bpy, into the work folder; files that are there already are kept."""
-    import bpy
-
-    from sample_garden import build_garden, place
-
-    bpy.ops.wm.read_factory_settings(use_empty=True)
-    scene = bpy.context.scene
-    garden = build_garden()
-    set_up_camera()
-    work.mkdir(parents=True, exist_ok=True)
-    for frame in frames:
-        garden.pose(frame / (FRAMES - 1))
-        views = {"source": (0.0, 0.0), **(TRUE_VIEWS if frame in TRUE_FRAMES else {})}
-        for name, view in views.items():
-            place(scene.camera, camera_to_world(*view))
-            size = SIZE if name == "source" else TRUE_SIZE
-            scene.render.resolution_x = scene.render.resolution_y = size
-            bpy.context.view_layer.update()
-            colour, depth = work / f"{name}_{frame:02d}.png", work / f"{name}_{frame:02d}.exr"
-            if not depth.exists():
-                render_depth(depth)
-            if not colour.exists():
-                render_colour(colour, samples)
-            if name != "source" and not (work / f"{name}_{frame:02d}.npz").exists():
-                cast_depth, visible = cast_view(view)
-                np.savez(work / f"{name}_{frame:02d}.npz", depth=cast_depth, visible=visible)
-        print(f"frame {frame} done", flush=True)
-
-
-# --- Step 2, in the backend's Python: pack -------------------------------------------------------------------------
+FPS = 24
 
 
 def read_png(path: Path) -> np.ndarray:
@@ -216,7 +52,7 @@ def write_video(path: Path, video: np.ndarray, crf: int) -> None:
     options = {"crf": str(crf), "preset": "veryslow", "movflags": "+faststart"}
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=FPS, options=options)
-        stream.width = stream.height = SIZE
+        stream.width, stream.height = video.shape[2], video.shape[1]
         stream.pix_fmt = "yuv420p"
         context = stream.codec_context
         context.colorspace = context.color_primaries = context.color_trc = context.color_range = 1
@@ -276,14 +112,14 @@ def reprojection_error(depth: np.ndarray, other: np.ndarray, to_other: np.ndarra
 
 
 def measure(
-    work: Path, depth: np.ndarray, views: list[tuple[str, int]], stack: dict[str, np.ndarray]
+    clip: SampleClip, work: Path, depth: np.ndarray, views: list[tuple[str, int]], stack: dict[str, np.ndarray]
 ) -> dict[str, float]:
     """What the README states: each figure is measured on the arrays as they are stored."""
     cast_errors, forward, agree_seen, agree_hidden = [], [], [], []
     for i, (name, frame) in enumerate(views):
         cast_depth = np.load(work / f"{name}_{frame:02d}.npz")["depth"]
         cast_errors.append(abs(cast_depth - read_depth(work / f"{name}_{frame:02d}.exr")).ravel())
-        to_view = stack["extrinsics"][i]
+        to_view = stack["extrinsics"][i] @ np.linalg.inv(clip.world_to_camera(frame))
         errors, inside = reprojection_error(depth[frame], stack["depth"][i], to_view)
         lands = inside & (abs(errors[0]) < 0.02)  # the rest is hidden in the view, or beside an edge
         forward.append(abs(errors[0][lands]))
@@ -305,11 +141,11 @@ def measure(
     }
 
 
-README = """# The sample clip: a garden with known depth
+README = """# {title}: a garden with known depth
 
 A small animated garden of our own, {frames} frames, {size} x {size}, {fps} frames a second: a flower that opens, sways
 and turns in front; thin stems, grass, wires and a butterfly; a fence, a bird house and a pinwheel behind; hills and
-a painted sky far away, so that every pixel has a finite depth. The source camera stands still.
+a painted sky far away, so that every pixel has a finite depth. {motion}
 
 Made from code alone by `scripts/make_sample.py` (Blender 5.0, Cycles; no outside material). Licence: CC0-1.0, no
 rights reserved.
@@ -318,11 +154,11 @@ rights reserved.
 |---|---|
 | `footage.mp4` | H.264, 4:2:0, limited range, BT.709; PSNR to the renders {luma:.1f} dB in luma, {psnr:.1f} in RGB |
 | `depth.npz` | `depth` ({frames}, {size}, {size}) uint16 x `scale` is depth along z; `intrinsics` as below |
-| `camera.npz` | `extrinsics` ({frames}, 4, 4), all identity; `intrinsics` ({frames}, 3, 3); `width`, `height` |
+| `camera.npz` | `extrinsics` ({frames}, 4, 4){identity}; `intrinsics` ({frames}, 3, 3); `width`, `height` |
 | `true_views.npz` | {count} pictures from two other cameras, see below |
 
 Conventions: OpenCV cameras (x right, y down, z forward); `extrinsics` are world-to-camera, and the world is the
-source camera's frame; intrinsics in pixels, pixel centres at +0.5. Focal length {focal:.3f} px at
+{world}; intrinsics in pixels, pixel centres at +0.5. Focal length {focal:.3f} px at
 {size} px. Frames are counted from 0.
 
 ## Depth
@@ -356,37 +192,58 @@ rest is hidden by less than that, by less than a pixel, or turned away.
 """
 
 
-def pack(work: Path, crf: int) -> None:
+WORDS = {
+    "sample": {
+        "title": "The sample clip",
+        "motion": "The source camera stands still.",
+        "identity": ", all identity",
+        "world": "source camera's frame",
+    },
+    "moving_camera": {
+        "title": "The clip with a moving camera",
+        "motion": "The source camera\ntravels about the flower, up and towards it.",
+        "identity": "",
+        "world": "source camera's frame at frame 0",
+    },
+}
+
+
+def pack(clip: SampleClip, work: Path, crf: int) -> None:
     """Step 2: the committed files, from a complete work folder."""
-    DATA.mkdir(parents=True, exist_ok=True)
-    video = np.stack([read_png(work / f"source_{frame:02d}.png") for frame in range(FRAMES)])
-    write_video(DATA / "footage.mp4", video, crf)
-    error = read_video(DATA / "footage.mp4").astype(np.float32) - video
+    folder, numbers = clip.folder, range(clip.frames)
+    folder.mkdir(parents=True, exist_ok=True)
+    video = np.stack([read_png(work / f"source_{frame:02d}.png") for frame in numbers])
+    write_video(folder / "footage.mp4", video, crf)
+    error = read_video(folder / "footage.mp4").astype(np.float32) - video
     psnr, luma = (10 * np.log10(255**2 / np.mean(e**2)) for e in (error, error @ (0.2126, 0.7152, 0.0722)))
 
-    exact = np.stack([read_depth(work / f"source_{frame:02d}.exr") for frame in range(FRAMES)])
-    quantised = np.round(exact / DEPTH_STEP).astype(np.uint16)
-    lens = np.broadcast_to(camera_intrinsics(SIZE), (FRAMES, 3, 3))
-    write_arrays(DATA / "depth.npz", depth=quantised, scale=np.float64(DEPTH_STEP), intrinsics=lens)
-    depth = quantised * np.float32(DEPTH_STEP)
+    exact = np.stack([read_depth(work / f"source_{frame:02d}.exr") for frame in numbers])
+    quantised = np.round(exact / clip.depth_step).astype(np.uint16)
+    lens = np.broadcast_to(camera_intrinsics(clip.size), (clip.frames, 3, 3))
+    write_arrays(folder / "depth.npz", depth=quantised, scale=np.float64(clip.depth_step), intrinsics=lens)
+    depth = quantised * np.float32(clip.depth_step)
 
-    still = np.broadcast_to(np.eye(4), (FRAMES, 4, 4))
-    write_arrays(DATA / "camera.npz", extrinsics=still, intrinsics=lens, width=np.int64(SIZE), height=np.int64(SIZE))
+    extrinsics = np.stack([clip.world_to_camera(frame) for frame in numbers])
+    extrinsics[0] = np.eye(4)
+    if not (clip.orbit or clip.elevation or clip.push):
+        extrinsics[:] = np.eye(4)
+    size = np.int64(clip.size)
+    write_arrays(folder / "camera.npz", extrinsics=extrinsics, intrinsics=lens, width=size, height=size)
 
-    views = [(name, frame) for name in TRUE_VIEWS for frame in TRUE_FRAMES]
+    views = [(name, frame) for name in TRUE_VIEWS for frame in clip.true_frames]
     true_depth = np.stack([read_depth(work / f"{name}_{frame:02d}.exr") for name, frame in views])
     stack = {
         "view": np.array([name for name, _ in views]),
         "frames": np.array([frame for _, frame in views]),
         "rgb": np.stack([read_png(work / f"{name}_{frame:02d}.png") for name, frame in views]),
-        "depth": (np.round(true_depth / DEPTH_STEP) * DEPTH_STEP).astype(np.float32),
+        "depth": (np.round(true_depth / clip.depth_step) * clip.depth_step).astype(np.float32),
         "visible": np.stack([np.load(work / f"{name}_{frame:02d}.npz")["visible"] for name, frame in views]),
-        "extrinsics": np.stack([world_to_camera(*TRUE_VIEWS[name]) for name, _ in views]),
-        "intrinsics": np.stack([camera_intrinsics(TRUE_SIZE)] * len(views)),
+        "extrinsics": np.stack([clip.world_to_camera(frame, name) for name, frame in views]),
+        "intrinsics": np.stack([camera_intrinsics(clip.true_size)] * len(views)),
     }
-    write_arrays(DATA / "true_views.npz", **stack)
+    write_arrays(folder / "true_views.npz", **stack)
 
-    figures = measure(work, depth, views, stack)
+    figures = measure(clip, work, depth, views, stack)
     described = "\n".join(
         f"- `{name}`: {abs(orbit):.0f} degrees to the {'right' if orbit > 0 else 'left'} and {up:.0f} degrees up; "
         f"{figures[f'visible_{name}']:.1f} % of its pixels are visible"
@@ -395,25 +252,26 @@ def pack(work: Path, crf: int) -> None:
     worst = np.abs(depth - exact)
     facts = {
         **figures,
-        "frames": FRAMES,
-        "size": SIZE,
+        **WORDS[clip.name],
+        "frames": clip.frames,
+        "size": clip.size,
         "fps": FPS,
         "psnr": psnr,
         "luma": luma,
         "count": len(views),
-        "focal": camera_intrinsics(SIZE)[0, 0],
-        "steps": round(1 / DEPTH_STEP),
+        "focal": camera_intrinsics(clip.size)[0, 0],
+        "steps": round(1 / clip.depth_step),
         "worst": worst.max(),
         "relative": (worst / exact).max() * 100,
         "near": exact.min(),
         "far": exact.max(),
-        "true_size": TRUE_SIZE,
+        "true_size": clip.true_size,
         "views": described,
         "tolerance": SIGHT_TOLERANCE,
     }
     text = README.format(**facts)
-    (DATA / "README.md").write_text(text, encoding="utf-8")
-    sizes = {path.name: path.stat().st_size for path in sorted(DATA.iterdir())}
+    (folder / "README.md").write_text(text, encoding="utf-8")
+    sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
     print(text, sizes, f"total {sum(sizes.values()) / 1e6:.2f} MB", sep="\n")
 
 
@@ -421,15 +279,17 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("step", choices=("render", "pack"))
+    parser.add_argument("--clip", choices=CLIPS, default="sample")
     parser.add_argument("--work", type=Path, required=True, help="folder for the frames between the two steps")
     parser.add_argument("--samples", type=int, default=24, help="Cycles samples per pixel")
-    parser.add_argument("--frames", type=int, nargs="*", default=list(range(FRAMES)), help="render only these")
+    parser.add_argument("--frames", type=int, nargs="*", help="render only these")
     parser.add_argument("--crf", type=int, default=12, help="H.264 quality, smaller is better")
     options = parser.parse_args()
+    clip = CLIPS[options.clip]
     if options.step == "render":
-        render(options.work, options.samples, options.frames)
+        render(clip, options.work, options.samples, options.frames or list(range(clip.frames)))
     else:
-        pack(options.work, options.crf)
+        pack(clip, options.work, options.crf)
 
 
 if __name__ == "__main__":

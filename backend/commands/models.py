@@ -1,6 +1,6 @@
-"""The weights that the engine wan rests on: which there are, what they are licensed for, fetching and checking them.
+"""Published weights, of the engine wan and of the depth estimators: what is here, what it is licensed for, fetching it.
 
-ex4d models list              what is here and what is not
+ex4d models list              what is here and what is not, where, and under which licence
 ex4d models fetch             all that is needed, or the parts that are named; goes on where it was stopped
 ex4d models check             are the files whole and the right ones? (reads every byte; --quick reads headers only)
 """
@@ -10,12 +10,17 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-SUMMARY = "list, fetch and check the weights of the engine wan"
+SUMMARY = "list, fetch and check the weights of the engine wan and of the depth estimators"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=("list", "fetch", "check"))
-    parser.add_argument("parts", nargs="*", metavar="PART", help="dit, text_encoder, image_encoder, vae, ex4d, fast")
+    parser.add_argument(
+        "parts",
+        nargs="*",
+        metavar="PART",
+        help="dit, text_encoder, image_encoder, vae, ex4d, fast, or a depth estimator; `list` shows them all",
+    )
     parser.add_argument("--models", type=Path, metavar="FOLDER", help="default: EX4D_MODELS, or the user's data folder")
     parser.add_argument("--quick", action="store_true", help="check keys and shapes only, not every byte")
 
@@ -25,17 +30,45 @@ def run(options: argparse.Namespace) -> int:
     from backend.generate.wan.published import PARTS
     from ex4d_core.shot import RequestError
 
-    known = {part.name: part for part in PARTS}
+    folder = (options.models or models_folder()).expanduser()
+    known = {part.name: part for part in (*PARTS, *_depth_parts(folder))}
     unknown = [name for name in options.parts if name not in known]
     if unknown:
         raise RequestError(f"there is no part {unknown[0]!r}; there are: {', '.join(known)}")
-    folder = (options.models or models_folder()).expanduser()
-    parts = [known[name] for name in options.parts] if options.parts else list(PARTS)
+    parts = [known[name] for name in options.parts or known]
     if options.action == "list":
         return _list(folder, parts)
     if options.action == "check":
         return _check(folder, parts, bool(options.parts), options.quick)
     return _fetch(folder, parts if options.parts else [part for part in parts if part.needed])
+
+
+def _depth_parts(folder: Path) -> list:
+    """The depth models in the engine's own words. One of them is needed: the one that is free for any work."""
+    from backend.depth.models import DEPTH_MODELS
+    from backend.generate.wan.published import PublishedFile, PublishedPart
+
+    return [
+        PublishedPart(
+            model.name,
+            f"depth: {model.title}",
+            model.licence,
+            model.bytes / 1e9,
+            tuple(
+                PublishedFile(repository.hub, path, repository.folder(folder).relative_to(folder).as_posix())
+                for repository in model.repositories
+                for path, _ in repository.files
+            ),
+            needed=model.name == "video-depth-anything",
+        )
+        for model in DEPTH_MODELS
+    ]
+
+
+def _depth_names() -> set[str]:
+    from backend.depth.models import DEPTH_MODELS
+
+    return {model.name for model in DEPTH_MODELS}
 
 
 def _list(folder: Path, parts: list) -> int:
@@ -45,13 +78,21 @@ def _list(folder: Path, parts: list) -> int:
     from backend.generate.wan.files import list_loras
     from backend.generate.wan.inventory import files_here
 
-    table = Table("part", "what", "here", "GB", "licence", box=None)
+    engine = Table("part", "what", "here", "GB", "licence", box=None)
+    depth = Table("depth estimator", "here", "GB", "where", "licence", box=None)
+    names = _depth_names()
     for part in parts:
         here, complete = files_here(folder, part)
         state = "yes" if complete else (f"{len(here)} of {len(part.files)} files" if here else "no")
-        table.add_row(part.name, part.what, state, f"{part.gigabytes:.1f}", part.licence)
+        if part.name in names:
+            where = ", ".join(dict.fromkeys(file.folder for file in part.files))
+            depth.add_row(part.name, state, f"{part.gigabytes:.2f}", where, part.licence)
+        else:
+            engine.add_row(part.name, part.what, state, f"{part.gigabytes:.1f}", part.licence)
     console = Console()
-    console.print(table)
+    for table in (engine, depth):
+        if table.rows:
+            console.print(table)
     loras = ", ".join(path.stem for path in list_loras(folder)) or "none"
     console.print(f"folder: {folder}\nLoRAs that --lora can name: {loras}", highlight=False)
     return 0
@@ -61,6 +102,7 @@ def _check(folder: Path, parts: list, named: bool, quick: bool) -> int:
     from backend.commands.options import progress_bar
     from backend.generate.wan.inventory import check_part
 
+    depth_models = _depth_names()
     wrong = 0
     with progress_bar() as bar:
         for part in parts:
@@ -70,6 +112,7 @@ def _check(folder: Path, parts: list, named: bool, quick: bool) -> int:
                 part,
                 quick=quick,
                 progress=lambda done, total, task=task: bar.update(task, completed=done, total=total),
+                check_layout=(lambda name, _: _load_depth_model(name, folder)) if part.name in depth_models else None,
             )
             for finding in findings:
                 # A part that is optional and was not asked for may be missing.
@@ -78,6 +121,24 @@ def _check(folder: Path, parts: list, named: bool, quick: bool) -> int:
                 wrong += not finding.right
                 print(f"{'ok   ' if finding.right else 'WRONG'} {part.name:14}{finding.text}")
     return 1 if wrong else 0
+
+
+def _load_depth_model(name: str, folder: Path):
+    """Loading is strict, so it is the check: every tensor of the model is in the file, and no other."""
+    import torch
+
+    from backend.depth.choice import load_clip_model
+    from backend.depth.models import WeightsError, depth_model
+    from backend.generate.wan.inventory import Finding
+
+    model = depth_model(name)
+    if packages := model.missing_packages():
+        return Finding(True, f"keys and shapes were not compared: that needs {' and '.join(packages)}")
+    try:
+        load_clip_model(model, folder, torch.device("cpu"), torch.float16)
+    except WeightsError as error:
+        return Finding(False, str(error))
+    return Finding(True, "loads: every tensor is there and fits")
 
 
 def _fetch(folder: Path, parts: list) -> int:

@@ -26,6 +26,7 @@ SUMMARY = "footage to a scene, with known or estimated depth"
 # As in `backend.depth.models`, which imports torch; `ex4d --help` does not wait for that.
 _ESTIMATORS = ("depthcrafter", "video-depth-anything", "depth-pro", "depth-anything-v2")
 _LICENCES = ("commercial", "research")
+_FALLOFFS = ("linear", "quadratic", "inverse-quadratic")  # as in `backend.depth.mist`
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +44,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     depth.add_argument("--depth-scale", type=float, help="multiplies what the files say; needed for PNG")
     depth.add_argument("--inverse-depth", action="store_true", help="the files hold 1 / depth")
+    depth.add_argument("--depth-key", metavar="NAME", help="of the array in an .npz, or of the channel in an EXR")
+    depth.add_argument(
+        "--mist",
+        type=float,
+        nargs=2,
+        metavar=("START", "DEPTH"),
+        help="the EXRs hold Blender's mist pass, made with these settings of the world",
+    )
+    depth.add_argument("--mist-falloff", choices=_FALLOFFS, default="linear", help="of that mist")
     depth.add_argument(
         "--invalid-depth",
         choices=("error", "far"),
@@ -52,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--source-camera",
         type=Path,
-        help="the moving camera that filmed it: .npz, NeRF's transforms.json, or a folder with COLMAP's text files",
+        help="the moving camera that filmed it: .npz, NeRF's transforms.json, or a folder with COLMAP's model",
     )
     parser.add_argument("--camera-scale", type=float, default=1.0, help="multiplies that camera's positions")
 
@@ -71,6 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--accept-licence", action="append", default=[], metavar="NAME", help="use this research model all the same"
     )
     estimator.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    estimator.add_argument("--full-precision", action="store_true", help="float32 on a GPU, too: slow, and large")
     estimator.add_argument("--no-edges", action="store_true", help="leave blurred depth edges as they are")
     estimator.add_argument("--no-steady", action="store_true", help="leave per-image depth to flicker")
 
@@ -144,11 +155,17 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _depth(options: argparse.Namespace, footage: FootageInfo, lens: KnownLens | None) -> DepthClip:
-    from backend.depth import DepthFiles, EdgeSettings, EstimatorSettings, create_estimator
+    from backend.depth import DepthFiles, EdgeSettings, EstimatorSettings, MistSettings, create_estimator
 
     if options.depth:
         files = DepthFiles(
-            options.depth, scale=options.depth_scale, inverse=options.inverse_depth, invalid=options.invalid_depth
+            options.depth,
+            scale=options.depth_scale,
+            inverse=options.inverse_depth,
+            invalid=options.invalid_depth,
+            key=options.depth_key,
+            mist=MistSettings(*options.mist, options.mist_falloff) if options.mist else None,
+            lens=None if lens is None else lens[0],
         )
         return files.estimate(footage)
     settings = EstimatorSettings(
@@ -159,6 +176,7 @@ def _depth(options: argparse.Namespace, footage: FootageInfo, lens: KnownLens | 
         device=options.device,
         edges=None if options.no_edges else EdgeSettings(),
         steady=not options.no_steady,
+        full_precision=options.full_precision,
         focal_in_widths=None if lens is None else float(lens[0].reshape(-1, 3, 3)[0, 0, 0]) / footage.width,
     )
     estimator = create_estimator(settings)
@@ -173,7 +191,8 @@ def _known_lens(
 ) -> KnownLens | None:
     """What is known of the lens before any depth is, in the order of trust: the user, the solved camera, the footage.
 
-    Depth files come before the footage, so that with --depth the footage is asked last, by `lens_for`.
+    Depth files come before the footage, so that with --depth the footage is asked last, by `lens_for`; but a mist pass
+    says nothing of the lens and needs it.
     """
     from backend.depth import intrinsics_from, lens_from_footage
 
@@ -189,7 +208,7 @@ def _known_lens(
         return matrix, "the user"
     if source_camera is not None:
         return source_camera.intrinsics, f"the camera file {options.source_camera.name}"
-    return None if options.depth else lens_from_footage(footage)
+    return None if options.depth and not options.mist else lens_from_footage(footage)
 
 
 def _save_mesh(scene, path: Path, occlusion_rule: str) -> None:

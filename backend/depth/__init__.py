@@ -17,6 +17,7 @@ from .intrinsics import (
     lens_for,
     lens_from_footage,
 )
+from .mist import FALLOFFS, MistSettings
 from .models import (
     DEPTH_MODELS,
     DepthModel,
@@ -32,6 +33,7 @@ __all__ = [
     "AUTO",
     "DEFAULT_FOV_DEGREES",
     "DEPTH_MODELS",
+    "FALLOFFS",
     "CameraFileError",
     "DepthClip",
     "DepthError",
@@ -44,6 +46,7 @@ __all__ = [
     "IntrinsicsError",
     "KnownLens",
     "LicenceError",
+    "MistSettings",
     "UnknownModelError",
     "Verdict",
     "WeightsError",

@@ -112,7 +112,7 @@ def _keys(archive: zipfile.ZipFile) -> list[str]:
 def _member(path: Path, archive: zipfile.ZipFile, key: str) -> str:
     if key not in _keys(archive):
         keys = ", ".join(_keys(archive)) or "nothing"
-        raise DepthError(f"{path}: has no array {key!r}; it holds {keys}. Name the right one with key=.")
+        raise DepthError(f"{path}: has no array {key!r}; it holds {keys}. Name the right one with --depth-key.")
     name = f"{key}.npy" if f"{key}.npy" in archive.namelist() else key
     if archive.getinfo(name).flag_bits & 0x1:
         raise DepthError(f"{path}: is encrypted. Save it without a password.")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from . import published
+from .choice import usual_precision
 from .estimation import ClipModel
 from .models import DEPTH_MODELS, DepthModel, EstimatorUnavailableError
 
@@ -28,7 +29,7 @@ class Speed:
 
     Attributes:
         size: (width, height) that the network works at.
-        frames: how many were measured, after as many to warm up.
+        frames: how many were measured, after a few to warm up.
         seconds: a frame, networks only: neither reading footage nor refining edges.
         gigabytes: largest GPU memory allocated; None on a processor.
     """
@@ -65,26 +66,27 @@ def _measured(model: ClipModel, frames: int, width: int, height: int, device: to
     size = model.working_size(width, height)
     clip = torch.rand(8, 3, size[1], size[0], device=device)
 
-    def run() -> int:
-        return sum(1 for _ in model.predict((clip[index % 8] for index in range(frames)), lambda *_: None))
+    def run(count: int) -> int:
+        return sum(1 for _ in model.predict((clip[index % 8] for index in range(count)), lambda *_: None))
 
-    run()
+    run(min(frames, len(clip)))
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
     start = time.perf_counter()
-    run()  # every prediction comes back to the processor, so the clock stops when all is done
+    run(frames)  # every prediction comes back to the processor, so the clock stops when all is done
     seconds = (time.perf_counter() - start) / frames
     peak = torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else None
     return Speed(model.model, size, frames, seconds, peak)
 
 
 def random_model(model: DepthModel, device: torch.device) -> ClipModel:
-    """The full-size network with random weights, in half precision on a GPU."""
-    dtype = torch.float16 if device.type == "cuda" else torch.float32
+    """The full-size network with random weights, in the precision that it is used in."""
+    dtype = usual_precision(model, device)
 
     def on_device(network: torch.nn.Module) -> torch.nn.Module:
-        return network.to(device, dtype).eval().requires_grad_(False)
+        # Not diffusers' own `to`, which warns of what only matters to published weights.
+        return torch.nn.Module.to(network, device, dtype).eval().requires_grad_(False)
 
     import transformers
 
@@ -113,12 +115,14 @@ def _depthcrafter(on_device: Callable[[torch.nn.Module], torch.nn.Module]) -> Cl
     from .depthcrafter.pipeline import DepthCrafterPipeline
     from .depthcrafter.unet import DepthCrafterUNet
 
+    with torch.device("cpu"):  # its schedule is made with NumPy
+        scheduler = EulerDiscreteScheduler(**published.SCHEDULER)
     return DepthCrafter(
         DepthCrafterPipeline(
             on_device(DepthCrafterUNet.from_published(published.UNET)),
             on_device(AutoencoderKLTemporalDecoder(**published.VAE)),
             on_device(CLIPVisionModelWithProjection(CLIPVisionConfig(**published.IMAGE_ENCODER))),
-            EulerDiscreteScheduler(**published.SCHEDULER),
+            scheduler,
             published.IMAGE_MEAN,
             published.IMAGE_STD,
         )

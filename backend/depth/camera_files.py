@@ -1,4 +1,4 @@
-"""Cameras that other programs solved or rendered: COLMAP's text and NeRF's transforms.json, as a source camera's path.
+"""Cameras that other programs solved or rendered: COLMAP's and NeRF's files, and our own, as a source camera's path.
 
 With known depth and such a camera, the mesh of each frame stands in one world. That world is the first frame's camera,
 so that presets and the Blender import work as for a camera that stands still.
@@ -13,33 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from ex4d_core.cameras import (
-    CameraError,
-    CameraPath,
-    camera_from_quaternion,
-    intrinsics_matrix,
-    invert_rigid,
-    world_to_camera_from_opengl,
-)
+from ex4d_core.cameras import CameraPath, intrinsics_matrix, invert_rigid, world_to_camera_from_opengl
 
 from ..media import FootageInfo
 from ..media.sequences import natural_key
-
-# COLMAP's camera models: how many parameters, and whether the first is one focal length or two stand there.
-_COLMAP_MODELS = {"SIMPLE_PINHOLE": 1, "PINHOLE": 2, "SIMPLE_RADIAL": 1, "RADIAL": 1, "OPENCV": 2}
-_LARGEST_DISTORTION = 1e-3  # beyond this, straight lines are visibly bent, and a pinhole camera is wrong
-
-
-class CameraFileError(CameraError):
-    """A camera file that cannot be used for this footage."""
+from .colmap import MODEL_FILES, CameraFileError, read_colmap, refuse_distortion
 
 
 def read_source_camera(path: Path, footage: FootageInfo, scale: float = 1.0) -> CameraPath:
     """The moving camera that filmed `footage`.
 
     Args:
-        path: our own .npz (`CameraPath.save`); a transforms.json; or a folder with COLMAP's cameras.txt and images.txt
-            (`colmap model_converter --output_type TXT`), or its images.txt.
+        path: our own .npz (`CameraPath.save`); a transforms.json, or a folder that holds one; or a folder with
+            COLMAP's model (cameras.bin and images.bin, or both as .txt), or one of its files.
         scale: multiplies positions, where depth has another unit than the cameras.
 
     Returns:
@@ -55,11 +41,14 @@ def read_source_camera(path: Path, footage: FootageInfo, scale: float = 1.0) -> 
         camera = CameraPath.load(path, footage.width, footage.height)
     elif path.suffix.lower() == ".json":
         camera = _nerf(path, footage)
-    elif path.is_dir() or path.name == "images.txt":
-        camera = _colmap(path if path.is_dir() else path.parent)
+    elif path.is_dir() and (path / "transforms.json").exists():
+        camera = _nerf(path / "transforms.json", footage)
+    elif path.is_dir() or path.name in MODEL_FILES:
+        camera = read_colmap(path)
     else:
         raise CameraFileError(
-            f"{path}: is no camera file. Give a .npz, a transforms.json, or a folder with cameras.txt and images.txt."
+            f"{path}: is no camera file. Give a .npz, a transforms.json, or a folder with COLMAP's cameras and images "
+            "(.bin or .txt)."
         )
     if len(camera) != footage.frames:
         raise CameraFileError(
@@ -97,7 +86,7 @@ def _nerf(path: Path, footage: FootageInfo) -> CameraPath:
     if not frames:
         raise CameraFileError(f"{path}: holds no frames.")
     for index, frame in enumerate(frames):
-        _refuse_distortion(path, index, [{**document, **frame}.get(name, 0.0) for name in ("k1", "k2", "p1", "p2")])
+        refuse_distortion(path, index, [{**document, **frame}.get(name, 0.0) for name in ("k1", "k2", "p1", "p2")])
     width, height = int(document.get("w", footage.width)), int(document.get("h", footage.height))
     return CameraPath(world_to_camera_from_opengl(poses), np.stack(lenses), width, height)
 
@@ -112,72 +101,3 @@ def _nerf_lens(values: dict[str, Any], footage: FootageInfo) -> np.ndarray:
         raise ValueError("neither fl_x nor camera_angle_x")
     focal_y = float(values.get("fl_y", focal_x))
     return intrinsics_matrix(focal_x, focal_y, float(values.get("cx", width / 2)), float(values.get("cy", height / 2)))
-
-
-def _colmap(folder: Path) -> CameraPath:
-    """cameras.txt and images.txt of COLMAP: world-to-camera as quaternion (w first) and translation, OpenCV axes."""
-    if (folder / "images.bin").exists() and not (folder / "images.txt").exists():
-        raise CameraFileError(
-            f"{folder}: holds COLMAP's binary files. Convert them: colmap model_converter --input_path {folder} "
-            f"--output_path {folder} --output_type TXT"
-        )
-    lenses, sizes = _colmap_lenses(folder / "cameras.txt")
-    path, images = folder / "images.txt", []
-    lines = _lines(path, keep_empty=True)
-    # Two lines an image: its pose, and its points, which may be none.
-    for line in lines[::2]:
-        words = line.split()
-        try:
-            images.append((words[9], [float(word) for word in words[1:8]], int(words[8])))
-        except (ValueError, IndexError) as error:
-            raise CameraFileError(f"{path}: cannot read the line {line[:80]!r}.") from error
-    images.sort(key=lambda image: natural_key(image[0]))
-    if not images:
-        raise CameraFileError(f"{path}: holds no images.")
-    try:
-        intrinsics = np.stack([lenses[camera] for _, _, camera in images])
-        found = {sizes[camera] for _, _, camera in images}
-    except KeyError as error:
-        raise CameraFileError(f"{path}: names a camera {error} that cameras.txt lacks.") from error
-    if len(found) > 1:
-        raise CameraFileError(f"{path}: images have different sizes {sorted(found)}. Solve the frames of one clip.")
-    poses = np.stack([camera_from_quaternion(pose[:4], pose[4:]) for _, pose, _ in images])
-    return CameraPath(poses, intrinsics, *found.pop())
-
-
-def _colmap_lenses(path: Path) -> tuple[dict[int, np.ndarray], dict[int, tuple[int, int]]]:
-    lenses, sizes = {}, {}
-    for line in _lines(path):
-        words = line.split()
-        try:
-            number, model, size = int(words[0]), words[1], (int(words[2]), int(words[3]))
-            values = [float(word) for word in words[4:]]
-            focals = _COLMAP_MODELS[model]
-            centre_x, centre_y = values[focals : focals + 2]
-        except KeyError as error:
-            known = ", ".join(_COLMAP_MODELS)
-            raise CameraFileError(
-                f"{path}: camera model {error} is not known here. Undistort to one of {known}."
-            ) from error
-        except (ValueError, IndexError) as error:
-            raise CameraFileError(f"{path}: cannot read the line {line[:80]!r}.") from error
-        _refuse_distortion(path, number, values[focals + 2 :])
-        lenses[number] = intrinsics_matrix(values[0], values[focals - 1], centre_x, centre_y)
-        sizes[number] = size
-    return lenses, sizes
-
-
-def _lines(path: Path, keep_empty: bool = False) -> list[str]:
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CameraFileError(f"{path}: cannot be read ({error}).") from error
-    return [line for line in lines if not line.startswith("#") and (keep_empty or line.strip())]
-
-
-def _refuse_distortion(path: Path, number: int, coefficients: list[float]) -> None:
-    if any(abs(value) > _LARGEST_DISTORTION for value in coefficients):
-        raise CameraFileError(
-            f"{path}: camera {number} has lens distortion {coefficients}. Undistort the footage and its depth first "
-            "(colmap image_undistorter)."
-        )

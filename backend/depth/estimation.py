@@ -144,7 +144,7 @@ class ModelEstimator:
         if not np.isfinite(raw).all():
             raise DepthError(
                 f"{self._model.model.title} gave no number for frame {index}. Its weights are damaged, or half "
-                "precision overflowed: try --device cpu, or another estimator."
+                "precision overflowed: try --full-precision, or another estimator."
             )
 
     def _clip(self, footage: FootageInfo, store: _FrameStore, cuts: list[int]) -> DepthClip:
@@ -177,6 +177,33 @@ class ModelEstimator:
         )
 
 
+class Share:
+    """Frames that a network works on all at once, told one after the other while it does.
+
+    Args:
+        step: as of `ClipModel.predict`.
+        frames: how many there are.
+        calls: how often `tick` will be called about.
+    """
+
+    def __init__(self, step: Step, stage: str, frames: int, calls: int) -> None:
+        self._step, self._stage, self._frames, self._calls = step, stage, frames, calls
+        self._ticks = self._told = 0
+
+    def tick(self) -> None:
+        """Before each part of the work."""
+        self._tell(self._frames * min(self._ticks, self._calls) // self._calls)
+        self._ticks += 1
+
+    def finish(self) -> None:
+        """After the last one."""
+        self._tell(self._frames)
+
+    def _tell(self, done: int) -> None:
+        self._step(self._stage, done - self._told)
+        self._told = done
+
+
 class _Meter:
     """Frames done in each stage of the work to one number of frames done."""
 
@@ -185,8 +212,7 @@ class _Meter:
         self._done = dict.fromkeys(shares, 0)
 
     def step(self, stage: str, frames: int) -> None:
-        # Windows overlap: a stage may do more frames than there are.
-        self._done[stage] = min(self._frames, self._done[stage] + frames)
+        self._done[stage] += frames
         share = sum(self._shares[name] * done for name, done in self._done.items())
         self._progress(min(self._frames, math.floor(share + 1e-6)), self._frames)
 

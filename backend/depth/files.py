@@ -15,6 +15,7 @@ import numpy as np
 from ..media import FootageInfo, MediaError, is_sequence, read_exr_channels, read_png, sequence_files
 from .arrays import array_frames, array_keys, opened_array, small_array
 from .interface import DepthClip, DepthError, ignore_progress
+from .mist import MistSettings
 from .validity import checked_depth, depth_along_z
 
 _DEFAULT_KEY = "depth"
@@ -34,6 +35,8 @@ class DepthFiles:
             the farthest valid depth of their frame.
         key: name of the array in an .npz ("depth") or of the channel in an EXR (found by itself when it has a
             usual name).
+        mist: the EXRs hold Blender's mist pass, made with these settings.
+        lens: (3, 3) or (T, 3, 3) intrinsics in pixels, which a mist pass needs: it is measured along rays.
     """
 
     name = "files"
@@ -46,6 +49,8 @@ class DepthFiles:
         inverse: bool = False,
         invalid: Literal["error", "far"] = "error",
         key: str | None = None,
+        mist: MistSettings | None = None,
+        lens: np.ndarray | None = None,
     ) -> None:
         if invalid not in ("error", "far"):
             raise DepthError(f"invalid={invalid!r} is not known. Choose 'error' or 'far'.")
@@ -56,6 +61,14 @@ class DepthFiles:
         self._inverse = inverse
         self._invalid = invalid
         self._key = key
+        self._mist, self._lens = mist, lens
+        if mist is not None and inverse:
+            raise DepthError("a mist pass cannot be inverse depth, too. Give its falloff instead.")
+        if mist is not None and lens is None:
+            raise DepthError(
+                "a mist pass holds distances along rays, which the lens turns into depth. Give the lens that it was "
+                "rendered with (--fov, --focal-mm with --sensor-mm, or --focal-px)."
+            )
 
     def estimate(self, footage: FootageInfo, progress: Callable[[int, int], None] = ignore_progress) -> DepthClip:
         """The depth in the files, checked against the footage.
@@ -70,6 +83,8 @@ class DepthFiles:
             return self._from_images(footage)
         if self._path.suffix.lower() in _IMAGE_SUFFIXES:
             raise DepthError(f"{self._path}: is one image. Name its folder, or a pattern such as depth_%04d.exr.")
+        if self._mist is not None:
+            raise DepthError(f"{self._path}: a mist pass is read from EXR files. Name their folder or pattern.")
         return self._from_array(footage)
 
     def _from_array(self, footage: FootageInfo) -> DepthClip:
@@ -95,6 +110,8 @@ class DepthFiles:
         except MediaError as error:
             raise DepthError(str(error)) from error
         is_png = files[0].suffix.lower() == ".png"
+        if is_png and self._mist is not None:
+            raise DepthError(f"{self._path}: a mist pass is read from EXR files, and these are PNGs. Render EXRs.")
         if is_png and self._scale is None:
             raise DepthError(
                 f"{self._path}: 16-bit PNGs hold whole numbers without a unit. Give the scale, such as 0.001 where "
@@ -120,10 +137,16 @@ class DepthFiles:
     ) -> DepthClip:
         factor = 1.0 if scale is None else scale
 
+        lens = None if self._mist is None else np.broadcast_to(self._lens, (footage.frames, 3, 3))
+
         def read() -> Iterator[np.ndarray]:
             for index, stored in enumerate(stored_frames()):
-                depth = depth_along_z(stored, factor, self._inverse)
-                yield checked_depth(depth, f"{self._path}: frame {index}", self._invalid)
+                what = f"{self._path}: frame {index}"
+                if self._mist is None:
+                    depth = depth_along_z(stored, factor, self._inverse)
+                else:
+                    depth = np.float32(factor) * self._mist.along_z(stored, lens[index], what)
+                yield checked_depth(depth, what, self._invalid)
 
         return DepthClip(
             frames=footage.frames,
@@ -140,7 +163,7 @@ class DepthFiles:
         try:
             if file.suffix.lower() == ".exr":
                 channels = read_exr_channels(file)
-                return channels[depth_channel(list(channels), self._key, file)]
+                return channels[depth_channel(list(channels), self._key, file, mist=self._mist is not None)]
             image = read_png(file)
         except MediaError as error:
             raise DepthError(str(error)) from error
@@ -150,11 +173,14 @@ class DepthFiles:
         return image
 
 
-def depth_channel(names: list[str], key: str | None, file: Path) -> str:
+def depth_channel(names: list[str], key: str | None, file: Path, mist: bool = False) -> str:
     """Which EXR channel holds depth: `key`, or one named as renderers name it.
 
     In order of trust: Depth or Z; a layer's Z or V (Blender's `ViewLayer.Depth.Z` / `.V`); anything in a layer Depth;
     V, Y or R alone.
+
+    Args:
+        mist: a mist pass is wanted instead: anything in a layer Mist, or V, Y or R alone.
 
     Raises:
         DepthError: none, or several that are equally likely.
@@ -162,23 +188,40 @@ def depth_channel(names: list[str], key: str | None, file: Path) -> str:
     if key is not None:
         if key in names:
             return key
-        raise DepthError(f"{file}: has no channel {key!r}; it holds {', '.join(names)}. Name the right one with key=.")
+        raise DepthError(
+            f"{file}: has no channel {key!r}; it holds {', '.join(names)}. Name the right one with --depth-key."
+        )
     parts = {name: [part.lower() for part in name.split(".")] for name in names}
+    in_mist = [name for name in names if "mist" in parts[name]]
     rules = (
-        lambda p: p in (["depth"], ["z"]),
-        lambda p: len(p) > 1 and "depth" in p[:-1] and p[-1] in ("z", "v", "y", "r"),
-        lambda p: len(p) > 1 and p[-1] in ("z", "v", "depth") and not {"normal", "position", "vector"} & set(p),
-        lambda p: p in (["v"], ["y"]),
-        lambda p: p == ["r"],
+        (lambda p: "mist" in p, lambda p: p in (["v"], ["y"]), lambda p: p == ["r"])
+        if mist
+        else (
+            lambda p: p in (["depth"], ["z"]),
+            lambda p: len(p) > 1 and "depth" in p[:-1] and p[-1] in ("z", "v", "y", "r"),
+            lambda p: (
+                len(p) > 1 and p[-1] in ("z", "v", "depth") and not {"mist", "normal", "position", "vector"} & set(p)
+            ),
+            lambda p: p in (["v"], ["y"]),
+            lambda p: p == ["r"],
+        )
     )
     for rule in rules:
         found = [name for name in names if rule(parts[name])]
         if len(found) == 1:
             return found[0]
         if found:
-            raise DepthError(f"{file}: could take depth from {', '.join(found)}. Name one with key=.")
+            raise DepthError(f"{file}: could take depth from {', '.join(found)}. Name one with --depth-key.")
     held = ", ".join(names) or "none"
-    raise DepthError(f"{file}: has no depth channel among {held}. Name it with key=, or render the depth (Z) pass.")
+    if in_mist and not mist:
+        raise DepthError(
+            f"{file}: has a mist pass ({in_mist[0]}) and no depth pass. Say what the world's mist was set to, with "
+            "--mist START DEPTH, or render the depth (Z) pass."
+        )
+    raise DepthError(
+        f"{file}: has no {'mist' if mist else 'depth'} channel among {held}. Name it with --depth-key, or "
+        "render that pass."
+    )
 
 
 def _check_count(path: Path, count: int, footage: FootageInfo) -> None:

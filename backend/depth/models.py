@@ -6,6 +6,7 @@ Nothing here imports a model's code: listing, choosing and refusing work without
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -74,6 +75,7 @@ class DepthModel:
         temporal: looks at many frames together; the others are made stable over time afterwards.
         gpu_gigabytes: (fixed, per megapixel at the working size), of GPU memory in half precision; what `auto` goes by.
         without_gpu: whether `auto` may choose it where there is no GPU.
+        half: the half precision that the published code runs it in, as torch names it; on a GPU it is the default.
         about: one sentence on when to use it.
     """
 
@@ -89,6 +91,7 @@ class DepthModel:
     gpu_gigabytes: tuple[float, float]
     without_gpu: bool
     about: str
+    half: str = "float16"
 
     @property
     def bytes(self) -> int:
@@ -105,13 +108,11 @@ class DepthModel:
         return tuple(package for package in self.packages if find_spec(package) is None)
 
     def how_to_get(self, models: Path) -> str:
-        """The commands that fetch what is missing, for people."""
-        commands = []
-        for repository in self.repositories:
-            if missing := repository.missing(models):
-                target = models / Path(*repository.hub.split("/"))
-                commands.append(f"hf download {repository.hub} {' '.join(missing)} --local-dir {target}")
-        return " && ".join(commands)
+        """The command that fetches what is missing, for people; empty where nothing is."""
+        if not self.missing_files(models):
+            return ""
+        elsewhere = "" if models == default_models_folder() else f" --models {shlex.quote(str(models))}"
+        return f"ex4d models fetch {self.name}{elsewhere}"
 
 
 _DEPTHCRAFTER = DepthModel(
@@ -140,7 +141,7 @@ _DEPTHCRAFTER = DepthModel(
     metric=False,
     gives_focal=False,
     temporal=True,
-    gpu_gigabytes=(6.0, 34.0),  # published: 26 GB at 1024x576
+    gpu_gigabytes=(6.0, 30.0),  # measured: 22.3 GB at 1024x576; published: 26 GB
     without_gpu=False,
     about="what EX-4D was trained with: steady over long clips, slow, for a large GPU",
 )
@@ -159,7 +160,7 @@ _VIDEO_DEPTH_ANYTHING = DepthModel(
     metric=False,
     gives_focal=False,
     temporal=True,
-    gpu_gigabytes=(1.0, 22.0),  # published: 6.8 GB at 518x518
+    gpu_gigabytes=(1.0, 4.0),  # measured: 1.0 GB at 518x518
     without_gpu=True,
     about="fast, steady over time, free for any use: the first choice for paid work",
 )
@@ -176,7 +177,7 @@ _DEPTH_PRO = DepthModel(
     metric=True,
     gives_focal=True,
     temporal=False,
-    gpu_gigabytes=(9.0, 0.0),  # always works at 1536x1536
+    gpu_gigabytes=(5.0, 0.0),  # measured: 4.0 GB; always works at 1536x1536
     without_gpu=False,
     about="metres and the focal length from every frame by itself, with fine edges",
 )
@@ -195,7 +196,7 @@ _DEPTH_ANYTHING = DepthModel(
     metric=False,
     gives_focal=False,
     temporal=False,
-    gpu_gigabytes=(1.0, 4.0),
+    gpu_gigabytes=(1.0, 2.0),  # measured: 0.5 GB at 518x518
     without_gpu=True,
     about="the lightest: every frame by itself, made steady afterwards",
 )
@@ -220,7 +221,7 @@ def depth_model(name: str) -> DepthModel:
 def default_models_folder() -> Path:
     """Where weights lie unless told otherwise: $EX4D_MODELS, or a folder in the user's own data."""
     named = os.environ.get(MODELS_FOLDER_VARIABLE)
-    return Path(named) if named else Path(platformdirs.user_data_dir("ex4d", appauthor=False)) / "models"
+    return Path(named).expanduser() if named else Path(platformdirs.user_data_dir("ex4d", appauthor=False)) / "models"
 
 
 def check_licence(model: DepthModel, setting: str, accepted: tuple[str, ...] = ()) -> None:

@@ -60,3 +60,14 @@ def toy_models(tmp_path_factory) -> Path:
     write_depth_anything(folder)
     write_depth_pro(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def toy_video_models(tmp_path_factory) -> Path:
+    """A folder with Video Depth Anything's toy checkpoint and nothing else."""
+    pytest.importorskip("transformers")
+    from tests.depth.toy_checkpoints import write_video_depth_anything
+
+    folder = tmp_path_factory.mktemp("video_models")
+    write_video_depth_anything(folder)
+    return folder

@@ -1,8 +1,9 @@
-"""Cameras solved elsewhere: COLMAP's text files and transforms.json as the path of the camera that filmed."""
+"""Cameras solved elsewhere: COLMAP's models and transforms.json as the path of the camera that filmed."""
 
 from __future__ import annotations
 
 import json
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -43,6 +44,21 @@ def write_colmap(folder: Path, lens: str = f"1 PINHOLE {WIDTH} {HEIGHT} 50 51 32
     return folder
 
 
+def write_binary_colmap(
+    folder: Path, model: int = 1, lens: tuple[float, ...] = (50, 51, 32, 24), points: int = 0
+) -> Path:
+    """cameras.bin and images.bin byte by byte, as COLMAP documents them."""
+    camera = struct.pack("<iiQQ", 7, model, WIDTH, HEIGHT) + struct.pack(f"<{len(lens)}d", *lens)
+    (folder / "cameras.bin").write_bytes(struct.pack("<Q", 1) + camera)
+    images = struct.pack("<Q", FRAMES)
+    for index in (2, 0, 3, 1):
+        numbers = [*quaternion(POSES[index, :3, :3]), *POSES[index, :3, 3]]
+        images += struct.pack("<i7di", index + 1, *numbers, 7) + f"frame_{index + 8}.png".encode() + b"\0"
+        images += struct.pack("<Q", points) + points * struct.pack("<ddq", 10.5, 20.5, -1)
+    (folder / "images.bin").write_bytes(images)
+    return folder
+
+
 def nerf_document() -> dict:
     poses = invert_rigid(POSES) @ np.diag([1.0, -1, -1, 1])
     frames = [{"file_path": f"images/{i}.png", "transform_matrix": pose.tolist()} for i, pose in enumerate(poses)]
@@ -63,11 +79,70 @@ def test_colmap(tmp_path, points):
     assert np.allclose(read_source_camera(tmp_path / "images.txt", FOOTAGE).world_to_camera, RELATIVE)
 
 
+@pytest.mark.parametrize("points", [0, 3])
+def test_colmap_in_binary(tmp_path, points):
+    camera = read_source_camera(write_binary_colmap(tmp_path, points=points), FOOTAGE)
+    assert np.allclose(camera.world_to_camera, RELATIVE, atol=1e-12)
+    assert np.allclose(camera.intrinsics, intrinsics_matrix(50, 51, 32, 24))
+    assert (camera.width, camera.height) == (WIDTH, HEIGHT)
+    named = read_source_camera(tmp_path / "images.bin", FOOTAGE)
+    assert np.array_equal(named.world_to_camera, camera.world_to_camera)
+
+
+def test_binary_comes_before_text_unless_the_text_is_named(tmp_path):
+    write_binary_colmap(tmp_path)
+    write_colmap(tmp_path, f"1 PINHOLE {WIDTH} {HEIGHT} 60 60 32 24")
+    assert read_source_camera(tmp_path, FOOTAGE).intrinsics[0, 0, 0] == 50
+    assert read_source_camera(tmp_path / "images.txt", FOOTAGE).intrinsics[0, 0, 0] == 60
+
+
+@pytest.mark.parametrize(
+    ("model", "lens", "focal"),
+    [
+        (0, (50, 32, 24), (50, 50)),
+        (1, (50, 51, 32, 24), (50, 51)),
+        (2, (50, 32, 24, 0), (50, 50)),
+        (3, (50, 32, 24, 0, 1e-4), (50, 50)),
+        (4, (50, 51, 32, 24, 0, 0, 0, 0), (50, 51)),
+    ],
+)
+def test_every_pinhole_of_colmaps(tmp_path, model, lens, focal):
+    camera = read_source_camera(write_binary_colmap(tmp_path, model, lens), FOOTAGE)
+    assert np.allclose(camera.intrinsics, intrinsics_matrix(*focal, 32, 24))
+
+
+def test_damaged_binary_models(tmp_path):
+    write_binary_colmap(tmp_path, model=5, lens=(50, 50, 32, 24, 0.1, 0, 0, 0))
+    with pytest.raises(CameraFileError, match=r"camera model 'OPENCV_FISHEYE' is not known here. Undistort"):
+        read_source_camera(tmp_path, FOOTAGE)
+    write_binary_colmap(tmp_path, model=2, lens=(50, 32, 24, 0.2))
+    with pytest.raises(CameraFileError, match=r"camera 7 has lens distortion \[0.2\]"):
+        read_source_camera(tmp_path, FOOTAGE)
+    whole = (write_binary_colmap(tmp_path) / "images.bin").read_bytes()
+    for length in (4, 40, len(whole) - 1):
+        (tmp_path / "images.bin").write_bytes(whole[:length])
+        with pytest.raises(CameraFileError, match=r"images.bin: ends in the middle of a record"):
+            read_source_camera(tmp_path, FOOTAGE)
+    (tmp_path / "images.bin").write_bytes(whole + b"more")
+    with pytest.raises(CameraFileError, match=r"images.bin: 4 bytes follow the last record.*model_converter"):
+        read_source_camera(tmp_path, FOOTAGE)
+    (tmp_path / "images.bin").write_bytes(whole[:72] + b"x" * 5000)
+    with pytest.raises(CameraFileError, match="no end to its name"):
+        read_source_camera(tmp_path, FOOTAGE)
+    (tmp_path / "images.bin").write_bytes(struct.pack("<Q", 2**60))
+    with pytest.raises(CameraFileError, match="ends in the middle"):
+        read_source_camera(tmp_path, FOOTAGE)
+    (tmp_path / "images.bin").write_bytes(struct.pack("<Q", 0))
+    with pytest.raises(CameraFileError, match="holds no images"):
+        read_source_camera(tmp_path, FOOTAGE)
+
+
 def test_nerf_at_another_size(tmp_path):
     camera = read_source_camera(write_nerf(tmp_path), FOOTAGE)
     assert np.allclose(camera.world_to_camera, RELATIVE, atol=1e-9)
     assert np.allclose(camera.intrinsics, intrinsics_matrix(50, 51, 32, 24))
     assert (camera.width, camera.height) == (WIDTH, HEIGHT)
+    assert np.array_equal(read_source_camera(tmp_path, FOOTAGE).world_to_camera, camera.world_to_camera)
 
 
 def test_nerf_with_a_field_of_view_only(tmp_path):
@@ -104,7 +179,7 @@ def test_distortion_is_refused_with_the_remedy(tmp_path):
         (lambda folder: (folder / "cameras.txt").write_text("2 PINHOLE 64 48 50 50 32 24"), "that cameras.txt lacks"),
         (lambda folder: (folder / "images.txt").write_text("1 1 0 0"), "cannot read the line"),
         (lambda folder: (folder / "images.txt").write_text("# nothing\n"), "holds no images"),
-        (lambda folder: (folder / "images.txt").rename(folder / "images.bin"), "colmap model_converter"),
+        (lambda folder: (folder / "images.txt").rename(folder / "images.bin"), "cameras.bin: cannot be read"),
         (lambda folder: write_colmap(folder, "1 PINHOLE 48 64 50 50 24 32"), "is for pictures of 48x64"),
     ],
 )

@@ -111,7 +111,7 @@ def test_exr_depth_among_other_passes(tmp_path, depth):
 def test_exr_without_a_depth_channel(tmp_path, depth):
     for index in range(FRAMES):
         write_exr(tmp_path / f"{index}.exr", {"A": depth[index], "B": depth[index]})
-    with pytest.raises(DepthError, match=r"0.exr: has no depth channel among A, B. Name it with key="):
+    with pytest.raises(DepthError, match=r"0.exr: has no depth channel among A, B. Name it with --depth-key"):
         frames_of(tmp_path)
     assert np.array_equal(frames_of(tmp_path, key="A"), depth)
 
@@ -119,7 +119,7 @@ def test_exr_without_a_depth_channel(tmp_path, depth):
 def test_exr_with_two_depth_channels(tmp_path, depth):
     for index in range(FRAMES):
         write_exr(tmp_path / f"{index}.exr", {"Near.Depth.Z": depth[index], "Far.Depth.Z": depth[index]})
-    with pytest.raises(DepthError, match=r"could take depth from Far.Depth.Z, Near.Depth.Z. Name one with key="):
+    with pytest.raises(DepthError, match=r"could take depth from Far.Depth.Z, Near.Depth.Z. Name one with --depth-key"):
         frames_of(tmp_path)
 
 
@@ -199,7 +199,7 @@ def test_a_frame_without_any_valid_depth(tmp_path, depth, invalid):
 
 def test_a_missing_key_lists_what_is_there(tmp_path, depth):
     np.savez(tmp_path / "d.npz", depths=depth, fps=24)
-    with pytest.raises(DepthError, match=r"has no array 'depth'; it holds depths, fps. Name the right one with key="):
+    with pytest.raises(DepthError, match=r"has no array 'depth'; it holds depths, fps. Name the .* --depth-key"):
         DepthFiles(tmp_path / "d.npz").estimate(FOOTAGE)
 
 

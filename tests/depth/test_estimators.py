@@ -62,7 +62,8 @@ def test_an_unknown_name_lists_the_known_ones(tmp_path):
 
 def test_missing_weights_say_what_to_download(tmp_path):
     pytest.importorskip("transformers")
-    with pytest.raises(WeightsError, match=r"hf download depth-anything/Depth-Anything-V2-Small-hf config.json model"):
+    told = r"-hf/model.safetensors are missing .*ex4d models fetch depth-anything-v2 --models"
+    with pytest.raises(WeightsError, match=told):
         create_estimator(EstimatorSettings("depth-anything-v2", tmp_path))
     with pytest.raises(WeightsError, match=r"no depth estimator is ready: .*for research only.*--depth"):
         create_estimator(EstimatorSettings("auto", tmp_path))

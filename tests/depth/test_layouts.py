@@ -100,3 +100,13 @@ def test_the_command_line_knows_every_model():
 
     assert tuple(model.name for model in DEPTH_MODELS) == reconstruct._ESTIMATORS
     assert LICENCE_SETTINGS == reconstruct._LICENCES
+
+
+@pytest.mark.parametrize("model", DEPTH_MODELS, ids=lambda model: model.name)
+def test_the_benchmark_builds_every_model_at_full_size(model):
+    from backend.depth.bench import random_model
+
+    found = random_model(model, torch.device("meta"))
+    assert found.model is model
+    width, height = found.working_size(1024, 576)
+    assert width * height > 400_000 and 1.7 < width / height < 1.8

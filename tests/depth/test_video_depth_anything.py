@@ -16,28 +16,22 @@ from backend.depth.video_depth_anything.checkpoint import load_network
 from backend.depth.video_depth_anything.estimator import VideoDepthAnything
 from backend.depth.video_depth_anything.network import NetworkSize
 from backend.depth.video_depth_anything.windows import WINDOW, scale_and_shift, windowed
+from tests.depth.toy_checkpoints import GOLDEN
+from tests.depth.toy_checkpoints import TOY_VIDEO_NETWORK as TOY
 
-GOLDEN = Path(__file__).resolve().parents[1] / "data" / "golden" / "video_depth_anything.npz"
-TOY = NetworkSize(width=16, depth=4, heads=2, taps=(1, 2, 3, 4), channels=(32,) * 4, features=32, trained_size=70)
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
 def golden() -> dict[str, np.ndarray]:
     """Weights, frames, and what the original repository's code made of them."""
-    with np.load(GOLDEN) as arrays:
+    with np.load(GOLDEN / "video_depth_anything.npz") as arrays:
         return dict(arrays)
 
 
 @pytest.fixture(scope="module")
-def models(golden, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    file = folder / "depth-anything" / "Video-Depth-Anything-Small" / "video_depth_anything_vits.pth"
-    file.parent.mkdir(parents=True)
-    prefix = "weight/"
-    weights = {name[len(prefix) :]: value for name, value in golden.items() if name.startswith(prefix)}
-    torch.save({name: torch.from_numpy(value) for name, value in weights.items()}, file)
-    return folder
+def models(toy_video_models) -> Path:
+    return toy_video_models
 
 
 @pytest.fixture(scope="module")

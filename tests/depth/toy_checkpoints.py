@@ -13,6 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from backend.depth.video_depth_anything.network import NetworkSize
+
+GOLDEN = Path(__file__).resolve().parents[1] / "data" / "golden"
 UNET = {
     "_class_name": "DiffusersUNetSpatioTemporalConditionModelDepthCrafter",
     "addition_time_embed_dim": 16,
@@ -141,6 +144,20 @@ def write_depth_pro(models: Path) -> None:
     network.head.layers[4].bias.data.fill_(0.5)
     network.fov_model.head.layers[-1].bias.data.fill_(60.0)
     network.save_pretrained(models / "apple" / "DepthPro-hf")
+
+
+TOY_VIDEO_NETWORK = NetworkSize(
+    width=16, depth=4, heads=2, taps=(1, 2, 3, 4), channels=(32,) * 4, features=32, trained_size=70
+)
+
+
+def write_video_depth_anything(models: Path) -> None:
+    """MODELS/depth-anything/Video-Depth-Anything-Small, with the weights that the original code was run with."""
+    with np.load(GOLDEN / "video_depth_anything.npz") as arrays:
+        named = {name: torch.from_numpy(arrays[name]) for name in arrays.files if name.startswith("weight/")}
+    file = models / "depth-anything" / "Video-Depth-Anything-Small" / "video_depth_anything_vits.pth"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({name.removeprefix("weight/"): value for name, value in named.items()}, file)
 
 
 def published_clip_names(own: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -53,10 +53,11 @@ class DepthCrafter(ClipModel):
         return tuple(sides)
 
     def predict(self, frames: Iterable[torch.Tensor], step: Step) -> Iterator[np.ndarray]:
-        generator = torch.Generator().manual_seed(self._seed)
+        device = self.pipeline.unet.device
+        generator = torch.Generator(device).manual_seed(self._seed)
 
         def noise(shape: tuple[int, ...]) -> torch.Tensor:
-            return torch.randn(shape, generator=generator)
+            return torch.randn(shape, generator=generator, device=device)
 
         pipeline = self.pipeline.reporting(step)
         conditions = pipeline.encode(pieces(frames, FRAMES_AT_ONCE), noise)

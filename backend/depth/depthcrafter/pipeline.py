@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
+from ..estimation import Share, Step
+
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler
     from transformers import CLIPVisionModelWithProjection
@@ -24,7 +26,6 @@ _NOISE_AUGMENTATION = _TIME_IDS[2]
 _EMBEDDER_SIZE = 224
 
 Noise = Callable[[tuple[int, ...]], torch.Tensor]
-Step = Callable[[str, int], None]
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,6 @@ class DepthCrafterPipeline:
         Returns:
             (T, 4, h, w).
         """
-        self.unet.between_blocks = lambda: self.step("denoise", 0)
         noise = initial.to(self.unet.device, self.unet.dtype)
         overlap, done = sampling.overlap, None
         for start, stop in sampling.windows(len(conditions.latents)):
@@ -143,22 +143,25 @@ class DepthCrafterPipeline:
     def _denoise_window(
         self, part: Conditions, noise: torch.Tensor, before: torch.Tensor | None, sampling: Sampling
     ) -> torch.Tensor:
+        overlap = 0 if before is None else len(before)
+        calls = sampling.steps * self.unet.blocks * (2 if sampling.guidance > 1 else 1)
+        share = Share(self.step, "denoise", len(noise) - overlap, calls)
+        self.unet.between_blocks = share.tick
         scheduler = self.scheduler
         scheduler.set_timesteps(sampling.steps, device=noise.device)
         latents = noise * scheduler.init_noise_sigma
         if before is not None:
-            latents[: len(before)] = before + noise[: len(before)] * scheduler.sigmas[0].to(noise)
+            latents[:overlap] = before + noise[:overlap] * scheduler.sigmas[0].to(noise)
         time_ids = noise.new_tensor([_TIME_IDS])
         unseen = Conditions(torch.zeros_like(part.latents), torch.zeros_like(part.embeddings))
-        for index, timestep in enumerate(scheduler.timesteps):
+        for timestep in scheduler.timesteps:
             scaled = scheduler.scale_model_input(latents, timestep)
             velocity = self._velocity(scaled, part, timestep, time_ids)
             if sampling.guidance > 1:
                 blind = self._velocity(scaled, unseen, timestep, time_ids)
                 velocity = blind + sampling.guidance * (velocity - blind)
             latents = scheduler.step(velocity, timestep, latents).prev_sample
-            # Frames finished by this step, so that all steps together finish the window.
-            self.step("denoise", len(noise) * (index + 1) // sampling.steps - len(noise) * index // sampling.steps)
+        share.finish()
         return latents
 
     def _velocity(

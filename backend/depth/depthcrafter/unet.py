@@ -22,6 +22,11 @@ class DepthCrafterUNet(UNetSpatioTemporalConditionModel):
 
     between_blocks: Callable[[], None] = staticmethod(lambda: None)
 
+    @property
+    def blocks(self) -> int:
+        """How often `between_blocks` is called in a pass."""
+        return len(self.down_blocks) + 1 + len(self.up_blocks)
+
     @classmethod
     def from_published(cls, config: Mapping[str, Any]) -> DepthCrafterUNet:
         """From the published config.json, whose class name is the original repository's and is not looked at."""

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..estimation import ClipModel, Step, sides_of_patches
+from ..estimation import ClipModel, Share, Step, sides_of_patches
 from ..models import depth_model
 from .checkpoint import load_network
 from .network import PATCH, NetworkSize, VideoDepthNetwork
-from .windows import SHARED, WINDOW, windowed
+from .windows import windowed
 
 MODEL = depth_model("video-depth-anything")
 _SHORTER_SIDE = 518
@@ -61,16 +61,23 @@ class VideoDepthAnything(ClipModel):
     def predict(self, frames: Iterable[torch.Tensor], step: Step) -> Iterator[np.ndarray]:
         like = next(self._network.parameters())
         mean, std = (torch.tensor(values, device=like.device)[:, None, None] for values in (_MEAN, _STD))
-        first = True
+        taken = told = 0
+
+        def ready() -> Iterator[torch.Tensor]:
+            nonlocal taken
+            for frame in frames:
+                taken += 1
+                yield ((frame.to(like.device) - mean) / std).to(like.dtype)
 
         def window(inputs: torch.Tensor) -> torch.Tensor:
-            nonlocal first
-            with self._network.between_layers(lambda: step("predict", 0)):
+            nonlocal told
+            # What else is in the window was told before, or fills up the last one.
+            share = Share(step, "predict", taken - told, self._network.watched_layers)
+            with self._network.between_layers(share.tick):
                 disparity = self._network(inputs).float()
-            step("predict", WINDOW if first else WINDOW - SHARED)
-            first = False
+            share.finish()
+            told = taken
             return disparity
 
-        ready = (((frame.to(like.device) - mean) / std).to(like.dtype) for frame in frames)
-        for disparity in windowed(ready, window):
+        for disparity in windowed(ready(), window):
             yield disparity.cpu().numpy()

@@ -84,13 +84,20 @@ class VideoDepthNetwork(nn.Module):
 
         It may raise, which ends the pass within a fraction of a second.
         """
-        watched = [*self.pretrained.encoder.layer, *self.head.motion_modules]
-        handles = [module.register_forward_pre_hook(lambda *_: call()) for module in watched]
+        handles = [module.register_forward_pre_hook(lambda *_: call()) for module in self._watched()]
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
+
+    @property
+    def watched_layers(self) -> int:
+        """How often `between_layers` calls in a pass."""
+        return len(self._watched())
+
+    def _watched(self) -> list[nn.Module]:
+        return [*self.pretrained.encoder.layer, *self.head.motion_modules]
 
     def _positions(self, tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
         """The backbone's positions (1, 1 + N, C) for pictures of another size, sampled as when it was trained.

@@ -1,0 +1,86 @@
+"""`ex4d models` and the depth estimators: what is here, what it may be used for, fetching and checking it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from backend.cli import main
+from backend.depth import DEPTH_MODELS
+from backend.depth.models import depth_model
+
+
+@pytest.fixture
+def models(toy_models, tmp_path) -> Path:
+    return Path(shutil.copytree(toy_models, tmp_path / "models"))
+
+
+def command(folder: Path, *words: str) -> int:
+    return main(["models", *words, "--models", str(folder)])
+
+
+def test_the_list_says_size_place_and_licence(models, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    (models / "stabilityai/stable-video-diffusion-img2vid/vae/config.json").unlink()
+    assert command(models, "list") == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
+    for model in DEPTH_MODELS:
+        assert model.licence in lines[model.name] and model.repositories[0].hub in lines[model.name]
+        assert f" {model.bytes / 1e9:.2f} " in lines[model.name]
+    assert "7 of 8 files" in lines["depthcrafter"]
+    assert " no " in lines["video-depth-anything"] and " yes " in lines["depth-pro"]
+    assert "dit" in lines, "the engine's own parts are in the same list"
+
+
+def test_weights_laid_out_by_name_alone_are_found(models, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    (models / "apple" / "DepthPro-hf").rename(models / "DepthPro-hf")
+    assert command(models, "list", "depth-pro") == 0
+    assert " yes " in capsys.readouterr().out
+
+
+def test_files_that_are_here_are_not_fetched_again(models, capsys):
+    assert command(models, "fetch", "depth-pro") == 0
+    told = capsys.readouterr().out
+    assert "depth: Depth Pro, 1.9 GB; Apple's machine learning research model licence" in told
+    assert str(models / "apple" / "DepthPro-hf" / "model.safetensors") in told
+
+
+def test_without_a_network_the_file_and_its_place_are_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert command(tmp_path, "fetch", "depth-anything-v2") == 1
+    told = capsys.readouterr().err
+    assert "depth-anything/Depth-Anything-V2-Small-hf/config.json could not be fetched" in told
+    assert str(tmp_path / "depth-anything" / "Depth-Anything-V2-Small-hf" / "config.json") in told
+
+
+def test_what_a_missing_model_says_is_the_command_that_fetches_it(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("EX4D_MODELS", str(tmp_path / "my models"))
+    pro = depth_model("depth-pro")
+    assert pro.how_to_get(tmp_path / "my models") == "ex4d models fetch depth-pro"
+    assert pro.how_to_get(tmp_path / "an other") == f"ex4d models fetch depth-pro --models '{tmp_path / 'an other'}'"
+    assert command(tmp_path / "my models", "check", "depth-pro") == 1
+    assert "ex4d models fetch depth-pro" in capsys.readouterr().out
+
+
+def test_the_check_loads_every_tensor(models, capsys):
+    assert command(models, "check", "depth-pro", "depthcrafter", "--quick") == 0
+    assert capsys.readouterr().out.count("loads: every tensor is there and fits") == 2
+    weights = models / "apple" / "DepthPro-hf" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-50])
+    assert command(models, "check", "depth-pro", "--quick") == 1
+    assert "Download it again" in capsys.readouterr().out
+
+
+def test_the_check_compares_bytes_with_the_hash_noted_when_they_were_fetched(models, capsys):
+    (models / "hashes.json").write_text('{"apple/DepthPro-hf/model.safetensors": "' + 64 * "0" + '"}')
+    assert command(models, "check", "depth-pro") == 1
+    told = capsys.readouterr().out.replace("\n", " ")
+    assert "model.safetensors is damaged or another file" in told and "ex4d models fetch depth-pro" in told
+
+
+def test_a_part_that_there_is_not(tmp_path, capsys):
+    assert command(tmp_path, "fetch", "midas") == 1
+    assert "there is no part 'midas'; there are: dit" in capsys.readouterr().err
