@@ -24,7 +24,7 @@ from backend.raster.interface import RenderedFrames, check_cameras, no_usable_cu
 
 # Working memory of a CUDA batch; more would not be faster, since a few frames already fill the device.
 CUDA_BATCH_BYTES = 1 << 30
-BYTES_PER_VERTEX = 17  # snapped x, y and 1/z, and EX-4D's alpha or where curtains end
+BYTES_PER_VERTEX = 18  # snapped x, y and 1/z; EX-4D's alpha, or where curtains end and a queue of them
 BYTES_PER_PIXEL = 8  # depth-and-id key
 BYTES_PER_PIECE = 16  # of a large face, or a face that is not snapped
 
@@ -143,6 +143,10 @@ class WarpRasterizer:
         """Room in a frame's queue; a scene has curtains along outlines, far fewer than it has pixels."""
         return vertices // 8 + 1024
 
+    def _curtains(self, vertices: int) -> int:
+        """Room for a frame's curtains in the "thickness" model."""
+        return vertices // 4 + 8192
+
     def _torch_stream(self) -> contextlib.AbstractContextManager:
         """Warp has streams of its own: on CUDA its kernels must queue behind the PyTorch work that feeds them."""
         if self.device.type == "cpu":
@@ -191,6 +195,8 @@ class WarpRasterizer:
         work = warp_drawing.Work()
         work.pieces = self._empty(wp.vec3i, frames, self._pieces(vertices), 3)
         work.unsnapped = self._empty(wp.int32, frames, self._pieces(vertices))
+        curtains = self._curtains(vertices) if surface.occlusion == "thickness" else 0
+        work.curtains = self._empty(wp.int32, frames, curtains)
         counters = torch.zeros(frames * int(warp_drawing.COUNTERS), dtype=torch.int32, device=self.device)
         work.counters = wp.from_torch(counters)
         if self.device.type == "cpu":
@@ -202,24 +208,28 @@ class WarpRasterizer:
         def launch(kernel: wp.Kernel, dim: tuple[int, ...], *arguments: object) -> None:
             wp.launch(kernel, dim=dim, inputs=[source, *arguments], device=self._warp_device)
 
-        launch(warp_surface.project_vertices, (frames, rows, columns), view, projected)
-        launch(warp_drawing.draw_cells, (frames, rows - 1, columns - 1), projected, view, work, winners)
+        def launch_grid(kernel: wp.Kernel, grid: tuple[int, int], *arguments: object) -> None:
+            # the CPU's one thread walks along rows, which spares it working out where it is at every step
+            span = grid[1] if self.device.type == "cpu" else 1
+            launch(kernel, (frames, grid[0], -(-grid[1] // span)), span, *arguments)
+
+        launch_grid(warp_surface.project_vertices, (rows, columns), view, projected)
+        launch_grid(warp_drawing.draw_cells, (rows - 1, columns - 1), projected, view, work, winners)
         groups = (frames, work.groups * work.group_size)
         for kernel in (warp_drawing.draw_pieces, warp_unsnapped.draw_unsnapped):
             launch(kernel, groups, projected, view, work, winners)
         if surface.occlusion == "thickness":
-            launch(warp_curtains.draw_curtains, (frames, rows - 1, columns - 1), projected, view, work, winners)
-            launch(warp_curtains.draw_curtain_pieces, groups, projected, view, work, winners)
+            for kernel in (warp_curtains.draw_curtains, warp_curtains.draw_curtain_pieces):
+                launch(kernel, groups, projected, view, work, winners)
         color, mask, depth = outputs
         results = [wp.from_torch(color), wp.from_torch(mask.view(torch.uint8)), wp.from_torch(depth)]
         if reference:
             alpha = wp.from_torch(torch.full((frames, vertices), 255, dtype=torch.uint8, device=self.device))
             if surface.occlusion == "watertight":  # else no occluded face is drawn, and nothing fades
-                launch(warp_resolving.fade_vertices, (frames, rows - 1, columns - 1), alpha)
-            pixels = (frames, height, width)
-            launch(warp_resolving.resolve_reference, pixels, alpha, projected, view, winners, *results)
+                launch_grid(warp_resolving.fade_vertices, (rows - 1, columns - 1), alpha)
+            launch_grid(warp_resolving.resolve_reference, (height, width), alpha, projected, view, winners, *results)
         else:
-            launch(warp_resolving.resolve_centered, (frames, height, width), projected, view, winners, *results)
+            launch_grid(warp_resolving.resolve_centered, (height, width), projected, view, winners, *results)
 
     def _empty(self, dtype: type, *shape: int) -> wp.array:
         """Working memory from PyTorch, which keeps it for the next batch and has one error for too little of it."""
