@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 
@@ -20,7 +19,15 @@ import warp as wp
 from backend.mesh import DepthSurface, thickness
 from backend.mesh.occlusion import MIN_INNER_ANGLE_DEGREES
 from backend.raster import warp_curtains, warp_drawing, warp_resolving, warp_surface, warp_unsnapped
-from backend.raster.interface import RenderedFrames, check_cameras, no_usable_cuda, numbered, torch_cuda_problem
+from backend.raster.interface import (
+    CameraBatch,
+    RenderedFrames,
+    check_cameras,
+    cpu_cores,
+    no_usable_cuda,
+    numbered,
+    torch_cuda_problem,
+)
 
 # Working memory of a CUDA batch; more would not be faster, since a few frames already fill the device.
 CUDA_BATCH_BYTES = 1 << 30
@@ -47,16 +54,11 @@ CENTERED_NEAR, CENTERED_FAR = 1e-6, math.inf
 
 def cuda_problem(device: str) -> str | None:
     """Why CUDA cannot be used for this device ("cuda", "cuda:N" or "auto"), and what to do; None where it can."""
-    _start_warp()
+    start_warp()
     return torch_cuda_problem(device) or (None if wp.is_cuda_available() else no_usable_cuda("Warp"))
 
 
-def _cpu_cores() -> int:
-    """Cores that this process may use: a container or a batch system may grant fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _start_warp() -> None:
+def start_warp() -> None:
     """Without Warp's greeting, which would end up in the output of whatever program uses us."""
     wp.config.log_level = max(wp.config.log_level, wp.LOG_WARNING)
     wp.init()
@@ -72,7 +74,7 @@ class WarpRasterizer:
     licence = "Apache-2.0: free for any use, also commercial"
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
-        _start_warp()
+        start_warp()
         self.device = numbered(device)
         self._warp_device = wp.device_from_torch(self.device)
         for kernels in (thickness, warp_surface, warp_drawing, warp_unsnapped, warp_curtains, warp_resolving):
@@ -92,17 +94,7 @@ class WarpRasterizer:
         cameras = check_cameras(surface, world_to_camera, intrinsics, width, height)
         surface = surface.to(self.device)
         frames = surface.frames
-        poses = torch.from_numpy(cameras.world_to_camera)
-        if surface.camera_to_world is not None:
-            poses = poses @ surface.camera_to_world
-        angles = thickness.pixel_angles(surface.intrinsics)
-        small = (*surface.rays, poses, torch.from_numpy(cameras.lenses), angles)
-        inputs = _Inputs(
-            surface.depth.contiguous(),
-            surface.color.contiguous(),
-            surface.border_depth,
-            *(self._upload(values) for values in small),
-        )
+        inputs = Inputs.of(surface, cameras)
         color = torch.empty(frames, height * width, 3, dtype=torch.uint8, device=self.device)
         mask = torch.empty(frames, height * width, dtype=torch.bool, device=self.device)
         depth = torch.empty(frames, height * width if with_depth else 0, dtype=torch.float32, device=self.device)
@@ -113,7 +105,7 @@ class WarpRasterizer:
             part = slice(start, min(start + size, frames))
             self._draw_batch(surface, inputs.frames(part), (width, height), (color[part], mask[part], depth[part]))
 
-        threads = min(_cpu_cores(), len(starts)) if self.device.type == "cpu" else 1
+        threads = min(cpu_cores(), len(starts)) if self.device.type == "cpu" else 1
         if threads > 1:
             with ThreadPoolExecutor(threads) as pool:
                 list(pool.map(draw, starts))
@@ -126,11 +118,6 @@ class WarpRasterizer:
             mask.reshape(frames, height, width),
             depth.reshape(frames, height, width) if with_depth else None,
         )
-
-    def _upload(self, values: torch.Tensor) -> torch.Tensor:
-        """Small arrays to the device, without waiting for what it is busy with."""
-        values = values.contiguous()
-        return values if self.device.type == "cpu" else values.pin_memory().to(self.device, non_blocking=True)
 
     def _batch_size(self, surface: DepthSurface, pixels: int) -> int:
         if self.device.type == "cpu":
@@ -156,7 +143,7 @@ class WarpRasterizer:
     def _draw_batch(
         self,
         surface: DepthSurface,
-        inputs: _Inputs,
+        inputs: Inputs,
         size: tuple[int, int],
         outputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
     ) -> None:
@@ -164,27 +151,8 @@ class WarpRasterizer:
         vertices = rows * columns
         reference = surface.convention == "reference"
 
-        source = warp_surface.Source()
-        source.depth = wp.from_torch(inputs.depth)
-        source.color = wp.from_torch(inputs.color)
-        source.border = wp.from_torch(inputs.border)
-        source.ray_x, source.ray_y = wp.from_torch(inputs.ray_x), wp.from_torch(inputs.ray_y)
-        if surface.occlusion == "thickness":
-            found = thickness.measure(inputs.depth, inputs.pixel_angles)
-            source.limits, source.steps = wp.from_torch(found.limits), wp.from_torch(found.steps)
-            source.pixel_angles = wp.from_torch(inputs.pixel_angles)
-        source.rows, source.columns, source.ring = rows, columns, surface.ring
-        source.boundary_rule = surface.occlusion_rule == "boundary"
-        source.thin = 4.0 * math.cos(math.radians(MIN_INNER_ANGLE_DEGREES)) ** 2
-
-        view = warp_surface.View()
-        view.cameras = wp.from_torch(inputs.cameras, dtype=wp.mat44d)
-        view.lenses = wp.from_torch(inputs.lenses, dtype=wp.vec4d)
-        view.width, view.height = width, height
-        view.near = REFERENCE_NEAR if reference else CENTERED_NEAR
-        view.far = REFERENCE_FAR if reference else CENTERED_FAR
-        view.occlusion = OCCLUSION_CODES[surface.occlusion]
-
+        source = inputs.source(surface)
+        view = inputs.view(surface, width, height)
         projected = warp_surface.Projected()
         projected.x = self._empty(wp.int32, frames, vertices)
         projected.y = self._empty(wp.int32, frames, vertices)
@@ -238,8 +206,8 @@ class WarpRasterizer:
 
 
 @dataclass(frozen=True)
-class _Inputs:
-    """What the kernels read, on the device, for the same frames each."""
+class Inputs:
+    """What the kernels read, on the surface's device, for the same frames each."""
 
     depth: torch.Tensor
     color: torch.Tensor
@@ -250,5 +218,51 @@ class _Inputs:
     lenses: torch.Tensor
     pixel_angles: torch.Tensor
 
-    def frames(self, part: slice) -> _Inputs:
-        return _Inputs(*(getattr(self, field.name)[part] for field in fields(self)))
+    @staticmethod
+    def of(surface: DepthSurface, cameras: CameraBatch) -> Inputs:
+        poses = torch.from_numpy(cameras.world_to_camera)
+        if surface.camera_to_world is not None:
+            poses = poses @ surface.camera_to_world
+        small = (*surface.rays, poses, torch.from_numpy(cameras.lenses), thickness.pixel_angles(surface.intrinsics))
+        return Inputs(
+            surface.depth.contiguous(),
+            surface.color.contiguous(),
+            surface.border_depth,
+            *(_upload(values, surface.device) for values in small),
+        )
+
+    def frames(self, part: slice) -> Inputs:
+        return Inputs(*(getattr(self, field.name)[part] for field in fields(self)))
+
+    def source(self, surface: DepthSurface) -> warp_surface.Source:
+        """For the kernels, outlines measured where the occlusion model needs them."""
+        source = warp_surface.Source()
+        source.depth, source.color = wp.from_torch(self.depth), wp.from_torch(self.color)
+        source.border = wp.from_torch(self.border)
+        source.ray_x, source.ray_y = wp.from_torch(self.ray_x), wp.from_torch(self.ray_y)
+        if surface.occlusion == "thickness":
+            found = thickness.measure(self.depth, self.pixel_angles)
+            source.limits, source.steps = wp.from_torch(found.limits), wp.from_torch(found.steps)
+            source.pixel_angles = wp.from_torch(self.pixel_angles)
+        source.rows, source.columns = surface.grid_shape
+        source.ring = surface.ring
+        source.boundary_rule = surface.occlusion_rule == "boundary"
+        source.thin = 4.0 * math.cos(math.radians(MIN_INNER_ANGLE_DEGREES)) ** 2
+        return source
+
+    def view(self, surface: DepthSurface, width: int, height: int) -> warp_surface.View:
+        view = warp_surface.View()
+        view.cameras = wp.from_torch(self.cameras, dtype=wp.mat44d)
+        view.lenses = wp.from_torch(self.lenses, dtype=wp.vec4d)
+        view.width, view.height = width, height
+        reference = surface.convention == "reference"
+        view.near = REFERENCE_NEAR if reference else CENTERED_NEAR
+        view.far = REFERENCE_FAR if reference else CENTERED_FAR
+        view.occlusion = OCCLUSION_CODES[surface.occlusion]
+        return view
+
+
+def _upload(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Small arrays to the device, without waiting for what it is busy with."""
+    values = values.contiguous()
+    return values if device.type == "cpu" else values.pin_memory().to(device, non_blocking=True)

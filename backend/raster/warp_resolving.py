@@ -96,9 +96,8 @@ def resolve_pixel(
             own = hit.corner
             if known_curtain and view.occlusion == THICKNESS:
                 own = nearest_source_pixel(source, face, frame, column, row, projected, view)
-            if own >= 0:
-                if on_border(source, face.rows[own], face.columns[own]):
-                    own = -1
+            if own >= 0 and on_border(source, face.rows[own], face.columns[own]):
+                own = -1
             if own >= 0:
                 seen = wp.uint8(1)
                 color = source_color(source, frame, face.rows[own], face.columns[own])
