@@ -1,22 +1,36 @@
 """How much of each new frame the footage saw, and from how far aside: for an artist who is dragging a keyframe.
 
-Renders every n-th pixel of the picture, which is quick enough to follow the hand.
+The viewer of the service keeps one `SceneCoverage` for each scene it has open. What does not depend on the camera is
+made once for each frame of footage, and a frame whose camera did not change is not drawn again. How a frame's share is
+found stands in `backend.raster.coverage`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from backend.render import render_shot
+from backend.array_clip import ArrayClip
+from backend.raster import Rasterizer, create_rasterizer, seen_shares, sparse_camera, view_angles
+from backend.raster.interface import cpu_cores
+from backend.raster.warp_coverage import SimplifiedFrame
+from backend.render import require_footage, scene_surface, shows_first_frame
 from ex4d_core.cameras import CameraPath
 from ex4d_core.scene import Scene
-from ex4d_core.shot import ShotRequest
+from ex4d_core.shot import RenderSettings, ShotRequest
 
-# The longer side of the reduced pictures; what is left of the time then is the mesh's, not the pixels'.
-REDUCED_SIDE = 192
+# A simplified frame of 512x512 takes about 1 MB: some hundred frames of footage stay ready.
+_KEPT_BYTES = 256 * 2**20
+# Shares of frames under cameras that were tried: a number each.
+_KEPT_SHARES = 50_000
+# Frames that a GPU draws at once.
+_DRAWN_FRAMES = 64
 
 
 @dataclass(frozen=True)
@@ -32,46 +46,121 @@ class PathCoverage:
     seen: np.ndarray
     view_angle: np.ndarray
 
-
-def shot_coverage(scene: Scene, request: ShotRequest, *, device: str = "auto") -> PathCoverage:
-    """Coverage and view angle of each frame of a shot.
-
-    Raises:
-        RequestError: the camera runs past the footage.
-    """
-    camera = request.camera
-    frames = render_shot(scene, sparse_camera(camera), request.render, first_frame=request.first_frame, device=device)
-    seen = np.array([frame.mask.mean() for frame in frames])
-    source = scene.source_camera().frames(request.first_frame, request.first_frame + len(camera))
-    return PathCoverage(seen, view_angles(source, camera, scene.manifest.subject_distance))
+    def to_wire(self) -> Mapping[str, list[float]]:
+        """As `ex4d_core.messages.Coverage` has it."""
+        return {"seen": self.seen.tolist(), "view_angle": self.view_angle.tolist()}
 
 
-def sparse_camera(camera: CameraPath, side: int = REDUCED_SIDE) -> CameraPath:
-    """The camera whose pixels are every n-th pixel of this one, so that its longer side is at most ``side``.
+class SceneCoverage:
+    """Coverage of any shot of one scene; keeps what the next question will need."""
 
-    Its rays are rays of the full picture, so its mask is a sample of the full mask. A reduced mesh, or rays that fall
-    between the pixels' own, would see the curtains at every edge, which in the source view lie between the rays.
-    """
-    step = -(-max(camera.width, camera.height) // side)
-    first = min((step - 1) // 2, camera.width - 1, camera.height - 1)
-    intrinsics = camera.intrinsics.copy()
-    intrinsics[:, :2] /= step
-    # The centre of pixel `first` is the centre of pixel 0 now: u' = (u - first - 0.5) / step + 0.5.
-    intrinsics[:, :2, 2] += 0.5 - (first + 0.5) / step
-    width, height = (len(range(first, size, step)) for size in (camera.width, camera.height))
-    return CameraPath(camera.world_to_camera, intrinsics, width, height)
+    def __init__(self, scene: Scene | ArrayClip, *, device: str = "auto"):
+        self._scene = scene
+        self._device = device
+        self._rasterizers: dict[RenderSettings, Rasterizer] = {}
+        self._frames = _Kept(_KEPT_BYTES)
+        self._shares = _Kept(_KEPT_SHARES)
+        self._threads = ThreadPoolExecutor(cpu_cores(), "coverage")  # which keep working memory, too
+
+    def of(self, request: ShotRequest, *, index: int = 0) -> PathCoverage:
+        """Coverage and view angle of each frame of a shot, or of a part of it.
+
+        Args:
+            index: which frame of the shot the request's first one is.
+
+        Raises:
+            RequestError: the camera runs past the footage.
+            RasterizerUnavailableError: see `backend.raster.create_rasterizer`.
+        """
+        camera, settings, first = request.camera, request.render, request.first_frame
+        require_footage(self._scene.manifest, camera, first)
+        if settings not in self._rasterizers:
+            self._rasterizers[settings] = create_rasterizer(settings.rasterizer, self._device, settings.licence)
+        keys = [_key(settings, first + k, camera, k) for k in range(len(camera))]
+        missing = [k for k, key in enumerate(keys) if key not in self._shares]
+        if missing:
+            on_cpu = self._rasterizers[settings].device.type == "cpu"
+            shares = (self._counted if on_cpu else self._drawn)(request, missing)
+            for k, share in zip(missing, shares, strict=True):
+                self._shares.put(keys[k], share, 1)
+        seen = np.array([self._shares.get(key) for key in keys])
+        if index == 0 and shows_first_frame(self._scene.manifest, camera, settings):
+            seen[0] = 1.0
+        source = self._scene.source_camera().frames(first, first + len(camera))
+        return PathCoverage(seen, view_angles(source, camera, self._scene.manifest.subject_distance))
+
+    def _drawn(self, request: ShotRequest, missing: list[int]) -> list[float]:
+        """On a GPU, frames that follow each other at once."""
+        camera, first = request.camera, request.first_frame
+        shares = []
+        for start, stop in _runs(missing, _DRAWN_FRAMES):
+            surface = scene_surface(self._scene, request.render, first + start, first + stop)
+            views = camera.world_to_camera[start:stop], camera.intrinsics[start:stop], camera.width, camera.height
+            shares += seen_shares(self._rasterizers[request.render], surface, *views).tolist()
+        return shares
+
+    def _counted(self, request: ShotRequest, missing: list[int]) -> list[float]:
+        """On a CPU, from sparse rays and simplified meshes, a frame for each core."""
+        sparse = sparse_camera(request.camera, request.render.convention)
+
+        def count(k: int) -> float:
+            frame = self._simplified(request.render, request.first_frame + k)
+            return frame.seen(sparse.world_to_camera[k], sparse.intrinsics[k], sparse.width, sparse.height)
+
+        return list(self._threads.map(count, missing))
+
+    def _simplified(self, settings: RenderSettings, footage_frame: int) -> SimplifiedFrame:
+        key = footage_frame, settings.convention, settings.occlusion_rule, settings.occlusion
+        frame = self._frames.get(key)
+        if frame is None:
+            # What it keeps of the footage is the file, mapped into memory.
+            surface = scene_surface(self._scene, settings, footage_frame, footage_frame + 1, copy=False)
+            frame = SimplifiedFrame(surface)
+            self._frames.put(key, frame, frame.bytes)
+        return frame
 
 
-def view_angles(source: CameraPath, camera: CameraPath, subject_distance: float) -> np.ndarray:
-    """(T,) degrees between the two cameras' directions to the subject, which lies on the source camera's axis."""
-    pose = source.camera_to_world
-    ahead = pose[:, :3, 2] * subject_distance
-    there = pose[:, :3, 3] + ahead - camera.camera_to_world[:, :3, 3]
-    lengths = np.linalg.norm(ahead, axis=1) * np.linalg.norm(there, axis=1)
-    cosine = (ahead * there).sum(axis=1) / np.where(lengths > 0, lengths, 1.0)
-    return np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0)))
+class _Kept:
+    """The most recently used values, up to a total size; may be used by several threads."""
+
+    def __init__(self, size: int):
+        self._room = size
+        self._values: OrderedDict[Hashable, tuple[object, int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._values
+
+    def get(self, key: Hashable) -> Any:
+        with self._lock:
+            if key not in self._values:
+                return None
+            self._values.move_to_end(key)
+            return self._values[key][0]
+
+    def put(self, key: Hashable, value: object, size: int) -> None:
+        """What was put last stays, whatever its size."""
+        with self._lock:
+            if key in self._values:
+                self._room += self._values.pop(key)[1]
+            while self._values and self._room < size:
+                self._room += self._values.popitem(last=False)[1][1]
+            self._values[key] = value, size
+            self._room -= size
 
 
-def to_wire(coverage: PathCoverage) -> Mapping[str, list[float]]:
-    """As `ex4d_core.messages.Coverage` has it."""
-    return {"seen": coverage.seen.tolist(), "view_angle": coverage.view_angle.tolist()}
+def _key(settings: RenderSettings, footage_frame: int, camera: CameraPath, k: int) -> Hashable:
+    """All that a frame's share depends on."""
+    view = camera.world_to_camera[k].tobytes(), camera.intrinsics[k].tobytes(), camera.width, camera.height
+    return settings, footage_frame, *view
+
+
+def _runs(numbers: list[int], longest: int) -> Iterator[tuple[int, int]]:
+    """Ascending numbers as ranges start..stop-1 without gaps."""
+    start = stop = numbers[0]
+    for number in numbers:
+        if number != stop or stop - start == longest:
+            yield start, stop
+            start = number
+        stop = number + 1
+    yield start, stop

@@ -5,6 +5,7 @@ Works through the clip in batches that fit a fixed share of memory, so a thousan
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from backend.array_clip import ArrayClip
 from backend.mesh import DepthSurface
 from backend.raster import Rasterizer, RenderedFrames, create_rasterizer, force_first_frame, render_in_batches
 from ex4d_core.cameras import CameraPath
-from ex4d_core.scene import Scene
+from ex4d_core.scene import Scene, SceneManifest
 from ex4d_core.shot import RenderSettings, RequestError
 
 # Footage and pictures of a batch take about 20 bytes a pixel, and the drawing of it as much again on a CPU; this keeps
@@ -48,7 +49,6 @@ def render_shot(
     *,
     first_frame: int = 0,
     device: str = "auto",
-    licence: str | None = None,
 ) -> Iterator[RenderedFrame]:
     """Render a camera path through a scene.
 
@@ -56,7 +56,6 @@ def render_shot(
         scene: the opened scene package, or a clip of arrays.
         camera: frame k sees footage frame ``first_frame + k``.
         device: "auto", "cpu", or "cuda" with an optional number.
-        licence: what the pictures are for; see `backend.raster.choice.licence_setting`.
 
     Raises:
         RequestError: the camera runs past the footage, or starts before it.
@@ -64,18 +63,23 @@ def render_shot(
         RenderMemoryError: the device's memory is too small for a single frame.
     """
     manifest = scene.manifest
-    stop = first_frame + len(camera)
-    if first_frame < 0 or stop > manifest.frames:
-        raise RequestError(
-            f"the camera needs footage frames {first_frame} to {stop - 1}, but the scene has frames 0 to "
-            f"{manifest.frames - 1}; shorten the shot or start it earlier"
-        )
-    rasterizer = create_rasterizer(settings.rasterizer, device, licence)
+    require_footage(manifest, camera, first_frame)
+    rasterizer = create_rasterizer(settings.rasterizer, device, settings.licence)
     pixels = max(manifest.width * manifest.height, camera.width * camera.height)
     batch = max(1, _BATCH_BYTES // (_BYTES_PER_PIXEL * pixels))
     for start in range(0, len(camera), batch):
         part = camera.frames(start, start + batch)
         yield from _render_batch(scene, part, settings, rasterizer, first_frame + start, start)
+
+
+def require_footage(footage: SceneManifest, camera: CameraPath, first_frame: int) -> None:
+    """Raises RequestError where the camera runs past the footage, or starts before it."""
+    stop = first_frame + len(camera)
+    if first_frame < 0 or stop > footage.frames:
+        raise RequestError(
+            f"the camera needs footage frames {first_frame} to {stop - 1}, but the scene has frames 0 to "
+            f"{footage.frames - 1}; shorten the shot or start it earlier"
+        )
 
 
 def _render_batch(
@@ -86,26 +90,46 @@ def _render_batch(
     footage_frame: int,
     index: int,
 ) -> Iterator[RenderedFrame]:
-    footage = slice(footage_frame, footage_frame + len(camera))
-    source = scene.source_camera()
-    color = np.array(scene.color()[footage])
-    surface = DepthSurface(
-        torch.from_numpy(np.array(scene.depth()[footage])),
-        torch.from_numpy(color),
-        torch.from_numpy(np.array(source.intrinsics[footage])),
-        torch.from_numpy(source.camera_to_world[footage]),
+    surface = scene_surface(scene, settings, footage_frame, footage_frame + len(camera))
+    size = camera.width, camera.height
+    first_is_source = index == 0 and shows_first_frame(scene.manifest, camera, settings)
+    views = (camera.world_to_camera, camera.intrinsics)
+    for rendered in render_in_batches(rasterizer, surface, *views, *size, with_depth=True):
+        if first_is_source:
+            rendered, first_is_source = force_first_frame(rendered, surface.color[0]), False
+        yield from _each_frame(rendered, index)
+        index += len(rendered.mask)
+
+
+def scene_surface(
+    scene: Scene | ArrayClip, settings: RenderSettings, start: int, stop: int, *, copy: bool = True
+) -> DepthSurface:
+    """What frames start..stop-1 of the footage show; without a copy, the scene's files where they are mapped."""
+    part, source = slice(start, stop), scene.source_camera()
+    depth, color = scene.depth()[part], scene.color()[part]
+    if copy:
+        depth, color = np.array(depth), np.array(color)
+    return DepthSurface(
+        _as_tensor(depth),
+        _as_tensor(color),
+        torch.from_numpy(np.array(source.intrinsics[part])),
+        torch.from_numpy(source.camera_to_world[part]),
         settings.convention,
         settings.occlusion_rule,
         settings.occlusion,
     )
-    size = camera.width, camera.height
-    first_is_source = settings.convention == "reference" and index == 0 and surface.size == size
-    views = (camera.world_to_camera, camera.intrinsics)
-    for rendered in render_in_batches(rasterizer, surface, *views, *size, with_depth=True):
-        if first_is_source:
-            rendered, first_is_source = force_first_frame(rendered, torch.from_numpy(color[0])), False
-        yield from _each_frame(rendered, index)
-        index += len(rendered.mask)
+
+
+def _as_tensor(values: np.ndarray) -> torch.Tensor:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # nobody writes to footage
+        return torch.from_numpy(values)
+
+
+def shows_first_frame(footage: SceneManifest, camera: CameraPath, settings: RenderSettings) -> bool:
+    """Whether a shot's frame 0 is the source frame, all of it seen, whatever its camera: EX-4D's habit."""
+    same_size = (footage.width, footage.height) == (camera.width, camera.height)
+    return settings.convention == "reference" and same_size
 
 
 def _each_frame(rendered: RenderedFrames, index: int) -> Iterator[RenderedFrame]:

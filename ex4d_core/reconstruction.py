@@ -17,7 +17,7 @@ from ex4d_core.client import Conversation
 from ex4d_core.jobs import JobConversation
 from ex4d_core.messages import MAX_BLOB_BYTES, Cancel, JobEvent, JobStatus, Submit
 from ex4d_core.scene import FILE_NAMES, MANIFEST, Scene, SceneError, is_sha256, move_package
-from ex4d_core.shot import CONVENTIONS, MAX_FRAMES, MAX_LABEL, RequestError, ShotRequest
+from ex4d_core.shot import CONVENTIONS, LICENCES, MAX_FRAMES, MAX_LABEL, RequestError, ShotRequest
 from ex4d_core.transfers import hash_file
 
 KIND = "reconstruction"
@@ -26,7 +26,6 @@ PACKAGE_FILES = (*FILE_NAMES.values(), MANIFEST)
 
 DEPTH_LAYOUTS = ("array", "exr", "png", "estimator")
 INVALID_DEPTH = ("error", "far")
-LICENCES = ("commercial", "research")
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mts", ".mxf", ".ogv")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".exr", ".tif", ".tiff", ".webp", ".bmp")
 _LAYOUT_SUFFIXES = {"array": (".npz", ".npy"), "exr": (".exr",), "png": (".png",)}

@@ -25,6 +25,7 @@ MAX_PROMPT = 5000
 MAX_LORAS = 8
 
 RASTERIZERS = ("auto", "warp", "nvdiffrast")
+LICENCES = ("research", "commercial")  # what a result may be for
 CONVENTIONS = ("centered", "reference")
 OCCLUSION_RULES = ("angle", "boundary")
 OCCLUSION_MODELS = ("watertight", "open", "thickness")
@@ -69,18 +70,23 @@ class RenderSettings:
         occlusion: what the space behind an outline counts as: "watertight" (solid, as in EX-4D), "open" (empty) or
             "thickness" (solid to a plausible depth). "thickness" is for the "centered" convention and rasterizer
             "warp" only.
+        licence: what the result is for, one of `LICENCES`; some rasterizers are for research only. None leaves it to
+            the backend's own setting.
     """
 
     rasterizer: str = "auto"
     convention: str = "centered"
     occlusion_rule: str = "angle"
     occlusion: str = "watertight"
+    licence: str | None = None
 
     def __post_init__(self) -> None:
         _require_choice("rasterizer", self.rasterizer, RASTERIZERS)
         _require_choice("convention", self.convention, CONVENTIONS)
         _require_choice("occlusion_rule", self.occlusion_rule, OCCLUSION_RULES)
         _require_choice("occlusion", self.occlusion, OCCLUSION_MODELS)
+        if self.licence is not None:
+            _require_choice("licence", self.licence, LICENCES)
         if self.occlusion == "thickness" and self.convention == "reference":
             raise RequestError(
                 "occlusion thickness is not known to the reference convention: use watertight or open, or the centered "

@@ -16,6 +16,7 @@ from ex4d_core.messages import DEFAULT_ADDRESS
 from ex4d_core.shot import (
     CONVENTIONS,
     HOLES,
+    LICENCES,
     MAX_SIDE,
     OCCLUSION_MODELS,
     OCCLUSION_RULES,
@@ -80,6 +81,11 @@ def add_render_arguments(parser: argparse.ArgumentParser) -> None:
         default="watertight",
         help="what the space behind an outline counts as: solid (watertight), empty (open), or solid to a plausible "
         "depth (thickness; with rasterizer warp and --convention centered only)",
+    )
+    render.add_argument(
+        "--licence",
+        choices=LICENCES,
+        help="what the pictures are for; by default what the variable EX4D_LICENCE says, else research",
     )
     render.add_argument("--device", type=device, default="auto", help="auto, cpu, cuda or cuda:N")
 
@@ -191,7 +197,9 @@ def camera_from(options: argparse.Namespace, scene: Scene) -> CameraPath:
 
 
 def render_settings(options: argparse.Namespace) -> RenderSettings:
-    return RenderSettings(options.rasterizer, options.convention, options.occlusion_rule, options.occlusion)
+    return RenderSettings(
+        options.rasterizer, options.convention, options.occlusion_rule, options.occlusion, options.licence
+    )
 
 
 def preview_settings(options: argparse.Namespace) -> PreviewSettings:

@@ -33,11 +33,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--out", type=Path, required=True, help="a folder, or a file that ends in .npz")
     add_camera_arguments(parser)
     add_render_arguments(parser)
-    parser.add_argument(
-        "--licence",
-        choices=("research", "commercial"),
-        help="what the pictures are for; by default what the variable EX4D_LICENCE says, else research",
-    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -49,10 +44,10 @@ def run(options: argparse.Namespace) -> int:
     camera = camera_from(options, scene)
     settings = render_settings(options)
     if options.out.suffix == ".npz":
-        write_arrays(scene, camera, settings, options.out, options.first_frame, options.device, options.licence)
+        write_arrays(scene, camera, settings, options.out, options.first_frame, options.device)
     else:
         name = options.camera.stem if options.camera else options.preset
-        write_movies(scene, camera, settings, options.out, name, options.first_frame, options.device, options.licence)
+        write_movies(scene, camera, settings, options.out, name, options.first_frame, options.device)
     return 0
 
 
@@ -64,7 +59,6 @@ def write_movies(
     name: str,
     first_frame: int = 0,
     device: str = "auto",
-    licence: str | None = None,
 ) -> None:
     """Render into ``color_NAME.mp4``, ``mask_NAME.mp4`` and ``camera_NAME.npz`` in ``folder``."""
     import numpy as np
@@ -77,7 +71,7 @@ def write_movies(
     size, fps = (camera.width, camera.height), scene.manifest.fps
     seen = []
     with VideoWriter(paths[0], *size, fps) as color, VideoWriter(paths[1], *size, fps) as mask, progress_bar() as bar:
-        frames = render_shot(scene, camera, settings, first_frame=first_frame, device=device, licence=licence)
+        frames = render_shot(scene, camera, settings, first_frame=first_frame, device=device)
         for frame in bar.track(frames, total=len(camera), description="render"):
             color.write(frame.color)
             mask.write(frame.mask.astype(np.uint8) * 255)
@@ -95,7 +89,6 @@ def write_arrays(
     path: Path,
     first_frame: int = 0,
     device: str = "auto",
-    licence: str | None = None,
 ) -> None:
     """Render into one .npz; all frames are held in memory."""
     import numpy as np
@@ -105,7 +98,7 @@ def write_arrays(
     color = np.empty((len(camera), camera.height, camera.width, 3), np.uint8)
     mask = np.empty(color.shape[:3], bool)
     with progress_bar() as bar:
-        frames = render_shot(scene, camera, settings, first_frame=first_frame, device=device, licence=licence)
+        frames = render_shot(scene, camera, settings, first_frame=first_frame, device=device)
         for frame in bar.track(frames, total=len(camera), description="render"):
             color[frame.index], mask[frame.index] = frame.color, frame.mask
     path.parent.mkdir(parents=True, exist_ok=True)

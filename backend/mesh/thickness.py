@@ -104,11 +104,12 @@ def measure(depth: torch.Tensor, angles: torch.Tensor, ratio: float = THICKNESS_
     device = wp.device_from_torch(depth.device)
     arrays = [wp.from_torch(depth), wp.from_torch(angles)]
     results = [wp.from_torch(limits), wp.from_torch(steps)]
+    span = 1 if device.is_cuda else depth.shape[2]
     stream = wp.stream_from_torch(torch.cuda.current_stream(depth.device)) if device.is_cuda else None
     wp.launch(
         measure_outlines,
-        dim=tuple(depth.shape),
-        inputs=[*arrays, widest, ratio, *results],
+        dim=(*depth.shape[:2], -(-depth.shape[2] // span)),
+        inputs=[span, *arrays, widest, ratio, *results],
         device=device,
         stream=stream,
     )
@@ -117,6 +118,7 @@ def measure(depth: torch.Tensor, angles: torch.Tensor, ratio: float = THICKNESS_
 
 @wp.kernel
 def measure_outlines(
+    span: int,
     depth: wp.array3d(dtype=float),
     pixel_angles: wp.array2d(dtype=float),
     widest: int,
@@ -124,8 +126,24 @@ def measure_outlines(
     limits: wp.array3d(dtype=float),
     steps: wp.array3d(dtype=wp.uint8),
 ):
-    """Threads are (frame, row, column) of source pixels; pixel_angles holds 1/fx and 1/fy of each frame."""
-    frame, row, column = wp.tid()
+    """Threads are (frame, row, span of columns) of source pixels; pixel_angles holds 1/fx and 1/fy of each frame."""
+    frame, row, first = wp.tid()
+    for column in range(first * span, wp.min(first * span + span, depth.shape[2])):
+        measure_pixel(frame, row, column, depth, pixel_angles, widest, ratio, limits, steps)
+
+
+@wp.func
+def measure_pixel(
+    frame: int,
+    row: int,
+    column: int,
+    depth: wp.array3d(dtype=float),
+    pixel_angles: wp.array2d(dtype=float),
+    widest: int,
+    ratio: float,
+    limits: wp.array3d(dtype=float),
+    steps: wp.array3d(dtype=wp.uint8),
+):
     z = depth[frame, row, column]
     across = z * pixel_angles[frame, 0]
     down = z * pixel_angles[frame, 1]

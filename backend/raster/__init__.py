@@ -2,15 +2,15 @@
 
 from backend.raster.batches import render_in_batches
 from backend.raster.choice import (
-    LICENCES,
     RASTERIZERS,
     LicenceError,
     RasterizerChoice,
     available_rasterizers,
     choose_rasterizer,
     create_rasterizer,
+    rasterizer_class,
 )
-from backend.raster.coverage import PathCoverage, ReducedSurface, path_coverage, reduce_surface, view_angles
+from backend.raster.coverage import seen_shares, sparse_camera, view_angles
 from backend.raster.interface import (
     Rasterizer,
     RasterizerUnavailableError,
@@ -22,14 +22,11 @@ from backend.raster.soft_edges import SoftFrames, render_soft_edges
 from backend.raster.speed import quick_speed
 
 __all__ = [
-    "LICENCES",
     "RASTERIZERS",
     "LicenceError",
-    "PathCoverage",
     "Rasterizer",
     "RasterizerChoice",
     "RasterizerUnavailableError",
-    "ReducedSurface",
     "RenderMemoryError",
     "RenderedFrames",
     "SoftFrames",
@@ -37,10 +34,11 @@ __all__ = [
     "choose_rasterizer",
     "create_rasterizer",
     "force_first_frame",
-    "path_coverage",
     "quick_speed",
-    "reduce_surface",
+    "rasterizer_class",
     "render_in_batches",
     "render_soft_edges",
+    "seen_shares",
+    "sparse_camera",
     "view_angles",
 ]

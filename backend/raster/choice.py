@@ -8,9 +8,9 @@ import re
 from dataclasses import dataclass
 
 from backend.raster.interface import Rasterizer, RasterizerUnavailableError
+from ex4d_core.shot import LICENCES
 
 RASTERIZERS = ("warp", "nvdiffrast")
-LICENCES = ("research", "commercial")
 LICENCE_VARIABLE = "EX4D_LICENCE"
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
@@ -104,14 +104,19 @@ def choose_rasterizer(name: str = "auto", device: str = "auto", licence: str | N
 def create_rasterizer(name: str = "auto", device: str = "auto", licence: str | None = None) -> Rasterizer:
     """Create the rasterizer that `choose_rasterizer` decides on; raises what it raises."""
     choice = choose_rasterizer(name, device, licence)
+    return rasterizer_class(choice.name)(choice.device)
+
+
+def rasterizer_class(name: str) -> type[Rasterizer]:
+    """One of `RASTERIZERS`, whether or not it is installed and usable; `licence` says what it may be used for."""
     # Both take a moment to start, so they are imported by whoever draws and not by whoever asks what there is
-    if choice.name == "nvdiffrast":
+    if name == "nvdiffrast":
         from backend.raster.nvdiffrast_rasterizer import NvdiffrastRasterizer
 
-        return NvdiffrastRasterizer(choice.device)
+        return NvdiffrastRasterizer
     from backend.raster.warp_rasterizer import WarpRasterizer
 
-    return WarpRasterizer(choice.device)
+    return WarpRasterizer
 
 
 def _usable_device(name: str, device: str) -> tuple[str, str]:

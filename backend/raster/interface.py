@@ -6,6 +6,7 @@ draws, nor whether it builds a mesh to do so.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -73,6 +74,11 @@ def numbered(device: torch.device | str) -> torch.device:
     """The device with its number: plain "cuda" is whichever is current."""
     device = torch.device(device)
     return torch.device("cuda", torch.cuda.current_device()) if device == torch.device("cuda") else device
+
+
+def cpu_cores() -> int:
+    """Cores that this process may use: a container or a batch system may grant fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def page_locked_copy(values: torch.Tensor) -> torch.Tensor:

@@ -30,6 +30,7 @@ SLACK = wp.constant(1.0 / 16.0)
 @wp.kernel
 def find_silhouettes(
     source: Source,
+    span: int,
     projected: Projected,
     view: View,
     winners: wp.array2d(dtype=wp.uint64),
@@ -37,27 +38,40 @@ def find_silhouettes(
 ):
     """Share of its right and of its lower neighbour that a pixel takes; below 0, what that one takes of the pixel.
 
-    shares: (B, pixels, 2). Threads are (frame, row, column) of pixels.
+    shares: (B, pixels, 2). Threads are (frame, row, span of columns) of pixels.
     """
-    frame, row, column = wp.tid()
-    pixel = row * view.width + column
-    for axis in range(2):
-        share = wp.float32(0.0)
-        if (axis == 0 and column + 1 < view.width) or (axis == 1 and row + 1 < view.height):
-            other = pixel + 1
-            if axis == 1:
-                other = pixel + view.width
-            here = winners[frame, pixel]
-            there = winners[frame, other]
-            if (here & FACE_BITS) != (there & FACE_BITS):
-                nearer = wp.min(here, there)  # keys order as depths do, and empty is the farthest
-                if nearer == here:
-                    share = 0.5 - reach(nearer, frame, column, row, axis, 1.0, source, projected, view)
-                else:
-                    share = (
-                        reach(nearer, frame, column + 1 - axis, row + axis, axis, -1.0, source, projected, view) - 0.5
-                    )
-        shares[frame, pixel, axis] = share
+    frame, row, first = wp.tid()
+    for column in range(first * span, wp.min(first * span + span, view.width)):
+        for axis in range(2):
+            share = wp.float32(0.0)
+            if (axis == 0 and column + 1 < view.width) or (axis == 1 and row + 1 < view.height):
+                share = share_of_next(frame, row, column, axis, source, projected, view, winners)
+            shares[frame, row * view.width + column, axis] = share
+
+
+@wp.func
+def share_of_next(
+    frame: int,
+    row: int,
+    column: int,
+    axis: int,
+    source: Source,
+    projected: Projected,
+    view: View,
+    winners: wp.array2d(dtype=wp.uint64),
+) -> float:
+    next_column = column + 1 - axis
+    next_row = row + axis
+    here = winners[frame, row * view.width + column]
+    there = winners[frame, next_row * view.width + next_column]
+    share = wp.float32(0.0)
+    if (here & FACE_BITS) != (there & FACE_BITS):
+        nearer = wp.min(here, there)  # keys order as depths do, and empty is the farthest
+        if nearer == here:
+            share = 0.5 - reach(nearer, frame, column, row, axis, 1.0, source, projected, view)
+        else:
+            share = reach(nearer, frame, next_column, next_row, axis, -1.0, source, projected, view) - 0.5
+    return share
 
 
 @wp.func

@@ -9,14 +9,22 @@ from __future__ import annotations
 import warp as wp
 
 from backend.raster.warp_cutting import cut_curtain
-from backend.raster.warp_drawing import COUNTERS, Work, draw_snapped, screen_box, snapped
+from backend.raster.warp_drawing import (
+    COUNTERS,
+    CURTAIN_COUNTER,
+    CURTAIN_PIECE_COUNTER,
+    Work,
+    draw_snapped,
+    screen_box,
+    snapped,
+)
 from backend.raster.warp_surface import (
     BEHIND,
+    CURTAIN,
     Face,
     Projected,
     Source,
     View,
-    cell_face,
     face_corner,
     is_curtain,
     mesh_face,
@@ -25,21 +33,26 @@ from backend.raster.warp_unsnapped import draw_homogeneous
 
 wp.set_module_options({"enable_backward": False})
 
-CURTAIN_COUNTER = wp.constant(2)  # of a frame's counters; the other queues are done with, so curtains use their room
-
 
 @wp.kernel
 def draw_curtains(source: Source, projected: Projected, view: View, work: Work, winners: wp.array2d(dtype=wp.uint64)):
-    """Draw, or queue, the curtains of each cell of the grid: threads are (frame, row, column) of cells."""
-    frame, row, column = wp.tid()
-    index = row * (source.columns - 1) + column
-    upper = cell_face(row, column, False, source.columns)
-    if is_curtain(source, view, frame, upper):
-        draw_or_queue_curtain(index, upper, frame, source, projected, view, work, winners)
-    lower = cell_face(row, column, True, source.columns)
-    if is_curtain(source, view, frame, lower):
-        index += (source.rows - 1) * (source.columns - 1)
-        draw_or_queue_curtain(index, lower, frame, source, projected, view, work, winners)
+    """Draw, or queue in pieces, the curtains that `warp_drawing` has left: threads are (frame, thread of the frame).
+
+    Where their queue overflowed, they are found once more.
+    """
+    frame, thread = wp.tid()
+    threads = work.groups * work.group_size
+    count = work.counters[frame * COUNTERS + CURTAIN_COUNTER]
+    if count <= work.curtains.shape[1]:
+        for slot in range(thread, count, threads):
+            index = work.curtains[frame, slot]
+            face = mesh_face(index, source.rows, source.columns)
+            draw_or_queue_curtain(index, face, frame, source, projected, view, work, winners)
+    else:
+        for index in range(thread, 2 * (source.rows - 1) * (source.columns - 1), threads):
+            face = mesh_face(index, source.rows, source.columns)
+            if is_curtain(source, view, frame, face):
+                draw_or_queue_curtain(index, face, frame, source, projected, view, work, winners)
 
 
 @wp.kernel
@@ -50,7 +63,7 @@ def draw_curtain_pieces(
     frame, thread = wp.tid()
     group = thread // work.group_size
     member = thread - group * work.group_size
-    count = wp.min(work.counters[frame * COUNTERS + CURTAIN_COUNTER], work.pieces.shape[1])
+    count = wp.min(work.counters[frame * COUNTERS + CURTAIN_PIECE_COUNTER], work.pieces.shape[1])
     for slot in range(group, count, work.groups):
         piece = work.pieces[frame, slot]
         draw_curtain(piece, frame, member, work.group_size, source, projected, view, winners)
@@ -91,7 +104,7 @@ def draw_or_queue_curtain(
         piece = wp.vec3i(index, first, wp.min(first + step - 1, bottom))
         slot = work.pieces.shape[1]
         if not small:
-            slot = wp.atomic_add(work.counters, frame * COUNTERS + CURTAIN_COUNTER, 1)
+            slot = wp.atomic_add(work.counters, frame * COUNTERS + CURTAIN_PIECE_COUNTER, 1)
         if slot < work.pieces.shape[1]:
             work.pieces[frame, slot] = piece
         else:
@@ -111,7 +124,6 @@ def draw_curtain(
 ):
     """Draw a thread's part of some rows of a curtain."""
     face = mesh_face(piece[0], source.rows, source.columns)
-    cut = cut_curtain(source, face, frame, projected, view)
     a = snapped(projected, frame, face.corners[0])
     b = snapped(projected, frame, face.corners[1])
     c = snapped(projected, frame, face.corners[2])
@@ -119,10 +131,12 @@ def draw_curtain(
         box = screen_box(a, b, c, view)
         box.top = wp.max(box.top, piece[1])
         box.bottom = wp.min(box.bottom, piece[2])
-        draw_snapped(piece[0], a, b, c, box, member, group_size, cut, frame, view, winners)
+        if box.left <= box.right and box.top <= box.bottom:  # most curtains lie between the pixels' centres
+            cut = cut_curtain(source, face, frame, projected, view)
+            draw_snapped(piece[0] + CURTAIN, a, b, c, box, member, group_size, cut, frame, view, winners)
     else:
         draw_homogeneous(
-            piece[0],
+            piece[0] + CURTAIN,
             face_corner(face.corners[0], frame, source, projected, view),
             face_corner(face.corners[1], frame, source, projected, view),
             face_corner(face.corners[2], frame, source, projected, view),
@@ -130,7 +144,7 @@ def draw_curtain(
             piece[2],
             member,
             group_size,
-            cut,
+            cut_curtain(source, face, frame, projected, view),
             view,
             frame,
             winners,

@@ -53,10 +53,45 @@ class Cut:
 
 @wp.func
 def cut_curtain(source: Source, face: Face, frame: int, projected: Projected, view: View) -> Cut:
-    """A curtain hangs from its near vertices and ends at the farthest of their limits; near is the nearer half."""
-    cut = Cut()
+    return cut_at(curtain_limit(source, face, frame), source, face, frame, projected, view)
+
+
+@wp.func
+def curtain_limit(source: Source, face: Face, frame: int) -> float:
+    """A curtain hangs from its near vertices and ends at the farthest of their limits; near is the nearer half.
+
+    Infinite without limits.
+    """
+    limit = wp.float32(wp.inf)
+    if source.limits.shape[1] > 0:
+        depths = corner_depths(source, face, frame)
+        middle = 0.5 * (wp.min(depths) + wp.max(depths))
+        limit = wp.float32(0.0)
+        for k in range(3):
+            if depths[k] <= middle:
+                here = wp.float32(wp.inf)
+                if not on_border(source, face.rows[k], face.columns[k]):
+                    here = source.limits[frame, face.rows[k] - 1, face.columns[k] - 1]
+                limit = wp.max(limit, here)
+    return limit
+
+
+@wp.func
+def corner_depths(source: Source, face: Face, frame: int) -> wp.vec3:
+    """Along the source camera's z."""
     depths = wp.vec3()
-    limits = wp.vec3()
+    for k in range(3):
+        depths[k] = source.border[frame]
+        if not on_border(source, face.rows[k], face.columns[k]):
+            depths[k] = source.depth[frame, face.rows[k] - source.ring, face.columns[k] - source.ring]
+    return depths
+
+
+@wp.func
+def cut_at(limit: float, source: Source, face: Face, frame: int, projected: Projected, view: View) -> Cut:
+    """A curtain's cut at a depth."""
+    cut = Cut()
+    depths = corner_depths(source, face, frame)
     for k in range(3):
         vertex = face.corners[k]
         cut.x[k] = projected.x[frame, vertex]
@@ -65,17 +100,6 @@ def cut_curtain(source: Source, face: Face, frame: int, projected: Projected, vi
         reach = source_pixel_reach(source, face.rows[k], face.columns[k], frame, cut.inverse_z[k], view)
         cut.reach_x[k] = reach[0]
         cut.reach_y[k] = reach[1]
-        depths[k] = source.border[frame]
-        limits[k] = wp.inf
-        if not on_border(source, face.rows[k], face.columns[k]):
-            depths[k] = source.depth[frame, face.rows[k] - 1, face.columns[k] - 1]
-            limits[k] = source.limits[frame, face.rows[k] - 1, face.columns[k] - 1]
-    middle = 0.5 * (wp.min(depths) + wp.max(depths))
-    limit = wp.float32(0.0)
-    for k in range(3):
-        if depths[k] <= middle:
-            limit = wp.max(limit, limits[k])
-    for k in range(3):
         cut.beyond[k] = depths[k] - limit
     return cut
 

@@ -15,10 +15,12 @@ import warp as wp
 from backend.raster.warp_cutting import Whole, survives
 from backend.raster.warp_surface import (
     BEHIND,
+    CURTAIN,
     HALF_PIXEL,
     OPEN,
     SUBPIXEL_BITS,
     SUBPIXELS,
+    THICKNESS,
     Projected,
     Source,
     View,
@@ -33,8 +35,12 @@ from backend.raster.warp_surface import (
 
 wp.set_module_options({"enable_backward": False})
 
-# Each frame has two counters, of pieces and of faces that are not snapped, in a cache line of their own.
+# Each frame has counters, of pieces, of faces that are not snapped, of curtains and of their pieces, in a cache line of
+# their own.
 COUNTERS = wp.constant(32)
+UNSNAPPED_COUNTER = wp.constant(1)
+CURTAIN_COUNTER = wp.constant(2)
+CURTAIN_PIECE_COUNTER = wp.constant(3)
 # Edge functions of faces less wide and less high than this, in 1/256 pixel, fit in 32 bits.
 SMALL_EXTENT = wp.constant(1 << 14)
 
@@ -49,6 +55,7 @@ class Work:
 
     pieces: wp.array2d(dtype=wp.vec3i)  # (B, room): face, first and last row of the screen
     unsnapped: wp.array2d(dtype=int)  # (B, room): faces
+    curtains: wp.array2d(dtype=int)  # (B, room): faces, for `warp_curtains`; empty unless they are drawn there
     counters: wp.array(dtype=int)  # (B * COUNTERS,)
     direct_pixels: int  # a thread draws faces itself whose box on the screen has at most so many pixels
     piece_rows: int  # rows of the screen in a piece
@@ -77,9 +84,26 @@ class Box:
 
 
 @wp.kernel
-def draw_cells(source: Source, projected: Projected, view: View, work: Work, winners: wp.array2d(dtype=wp.uint64)):
-    """Draw, or queue, both faces of each cell of the grid: threads are (frame, row, column) of cells."""
-    frame, row, column = wp.tid()
+def draw_cells(
+    source: Source, span: int, projected: Projected, view: View, work: Work, winners: wp.array2d(dtype=wp.uint64)
+):
+    """Draw, or queue, both faces of each cell of the grid: threads are (frame, row, span of columns) of cells."""
+    frame, row, first = wp.tid()
+    for column in range(first * span, wp.min(first * span + span, source.columns - 1)):
+        draw_cell(frame, row, column, source, projected, view, work, winners)
+
+
+@wp.func
+def draw_cell(
+    frame: int,
+    row: int,
+    column: int,
+    source: Source,
+    projected: Projected,
+    view: View,
+    work: Work,
+    winners: wp.array2d(dtype=wp.uint64),
+):
     top_left = row * source.columns + column
     a = snapped(projected, frame, top_left + source.columns)
     b = snapped(projected, frame, top_left)
@@ -90,9 +114,22 @@ def draw_cells(source: Source, projected: Projected, view: View, work: Work, win
         draw_vertex(face, b, frame, view, winners)
     if is_obstacle(source, view, frame, cell_face(row, column, False, source.columns)):
         draw_or_queue(face, a, b, c, frame, view, work, winners)
+    else:
+        leave_curtain(face, frame, view, work)
     face += (source.rows - 1) * (source.columns - 1)
     if is_obstacle(source, view, frame, cell_face(row, column, True, source.columns)):
         draw_or_queue(face, a, c, d, frame, view, work, winners)
+    else:
+        leave_curtain(face, frame, view, work)
+
+
+@wp.func
+def leave_curtain(face: int, frame: int, view: View, work: Work):
+    """Queue a curtain of the "thickness" model."""
+    if view.occlusion == THICKNESS:
+        slot = wp.atomic_add(work.counters, frame * COUNTERS + CURTAIN_COUNTER, 1)
+        if slot < work.curtains.shape[1]:
+            work.curtains[frame, slot] = face
 
 
 @wp.kernel
@@ -166,7 +203,7 @@ def draw_or_queue(
                         work.pieces[frame, slot] = wp.vec3i(face, top, bottom)
     else:
         if a.w != BEHIND or b.w != BEHIND or c.w != BEHIND:
-            slot = wp.atomic_add(work.counters, frame * COUNTERS + 1, 1)
+            slot = wp.atomic_add(work.counters, frame * COUNTERS + UNSNAPPED_COUNTER, 1)
             if slot < work.unsnapped.shape[1]:
                 work.unsnapped[frame, slot] = face
 
@@ -175,7 +212,7 @@ def draw_or_queue(
 def draw_vertex(face: int, b: Snapped, frame: int, view: View, winners: wp.array2d(dtype=wp.uint64)):
     """A source pixel that a pixel's centre meets is seen even where all its faces are curtains, which are not drawn.
 
-    `warp_resolving` knows it by its upper face, of which it is the top left corner.
+    `warp_resolving` knows it by its upper face, of which it is the top left corner, and which may be a curtain.
     """
     column = b.x >> SUBPIXEL_BITS
     row = b.y >> SUBPIXEL_BITS
@@ -183,7 +220,7 @@ def draw_vertex(face: int, b: Snapped, frame: int, view: View, winners: wp.array
         dx = b.x - (column << SUBPIXEL_BITS) - HALF_PIXEL
         dy = b.y - (row << SUBPIXEL_BITS) - HALF_PIXEL
         if meets(dx, dy):
-            keep_nearest(winners, frame, row * view.width + column, 1.0 / b.w, face)
+            keep_nearest(winners, frame, row * view.width + column, 1.0 / b.w, face + CURTAIN)
 
 
 @wp.func

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 
@@ -20,11 +19,19 @@ import warp as wp
 from backend.mesh import DepthSurface, thickness
 from backend.mesh.occlusion import MIN_INNER_ANGLE_DEGREES
 from backend.raster import warp_antialiasing, warp_curtains, warp_drawing, warp_resolving, warp_surface, warp_unsnapped
-from backend.raster.interface import RenderedFrames, check_cameras, no_usable_cuda, numbered, torch_cuda_problem
+from backend.raster.interface import (
+    CameraBatch,
+    RenderedFrames,
+    check_cameras,
+    cpu_cores,
+    no_usable_cuda,
+    numbered,
+    torch_cuda_problem,
+)
 
 # Working memory of a CUDA batch; more would not be faster, since a few frames already fill the device.
 CUDA_BATCH_BYTES = 1 << 30
-BYTES_PER_VERTEX = 25  # snapped x, y and 1/z, and EX-4D's alpha and exact x, y, or where curtains end
+BYTES_PER_VERTEX = 26  # snapped x, y and 1/z; EX-4D's alpha and exact x, y, or where curtains end and a queue of them
 BYTES_PER_PIXEL = 16  # depth-and-id key, and shares of antialiasing
 BYTES_PER_PIECE = 16  # of a large face, or a face that is not snapped
 
@@ -48,16 +55,11 @@ CENTERED_NEAR, CENTERED_FAR = 1e-6, math.inf
 
 def cuda_problem(device: str) -> str | None:
     """Why CUDA cannot be used for this device ("cuda", "cuda:N" or "auto"), and what to do; None where it can."""
-    _start_warp()
+    start_warp()
     return torch_cuda_problem(device) or (None if wp.is_cuda_available() else no_usable_cuda("Warp"))
 
 
-def _cpu_cores() -> int:
-    """Cores that this process may use: a container or a batch system may grant fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _start_warp() -> None:
+def start_warp() -> None:
     """Without Warp's greeting, which would end up in the output of whatever program uses us."""
     wp.config.log_level = max(wp.config.log_level, wp.LOG_WARNING)
     wp.init()
@@ -73,7 +75,7 @@ class WarpRasterizer:
     licence = "Apache-2.0: free for any use, also commercial"
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
-        _start_warp()
+        start_warp()
         self.device = numbered(device)
         self._warp_device = wp.device_from_torch(self.device)
         for kernels in (
@@ -101,17 +103,7 @@ class WarpRasterizer:
         cameras = check_cameras(surface, world_to_camera, intrinsics, width, height)
         surface = surface.to(self.device)
         frames = surface.frames
-        poses = torch.from_numpy(cameras.world_to_camera)
-        if surface.camera_to_world is not None:
-            poses = poses @ surface.camera_to_world
-        angles = thickness.pixel_angles(surface.intrinsics)
-        small = (*surface.rays, poses, torch.from_numpy(cameras.lenses), angles)
-        inputs = _Inputs(
-            surface.depth.contiguous(),
-            surface.color.contiguous(),
-            surface.border_depth,
-            *(self._upload(values) for values in small),
-        )
+        inputs = Inputs.of(surface, cameras)
         color = torch.empty(frames, height * width, 3, dtype=torch.uint8, device=self.device)
         mask = torch.empty(frames, height * width, dtype=torch.bool, device=self.device)
         depth = torch.empty(frames, height * width if with_depth else 0, dtype=torch.float32, device=self.device)
@@ -122,7 +114,7 @@ class WarpRasterizer:
             part = slice(start, min(start + size, frames))
             self._draw_batch(surface, inputs.frames(part), (width, height), (color[part], mask[part], depth[part]))
 
-        threads = min(_cpu_cores(), len(starts)) if self.device.type == "cpu" else 1
+        threads = min(cpu_cores(), len(starts)) if self.device.type == "cpu" else 1
         if threads > 1:
             with ThreadPoolExecutor(threads) as pool:
                 list(pool.map(draw, starts))
@@ -136,11 +128,6 @@ class WarpRasterizer:
             depth.reshape(frames, height, width) if with_depth else None,
         )
 
-    def _upload(self, values: torch.Tensor) -> torch.Tensor:
-        """Small arrays to the device, without waiting for what it is busy with."""
-        values = values.contiguous()
-        return values if self.device.type == "cpu" else values.pin_memory().to(self.device, non_blocking=True)
-
     def _batch_size(self, surface: DepthSurface, pixels: int) -> int:
         if self.device.type == "cpu":
             return 1
@@ -152,6 +139,10 @@ class WarpRasterizer:
         """Room in a frame's queue; a scene has curtains along outlines, far fewer than it has pixels."""
         return vertices // 8 + 1024
 
+    def _curtains(self, vertices: int) -> int:
+        """Room for a frame's curtains in the "thickness" model."""
+        return vertices // 4 + 8192
+
     def _torch_stream(self) -> contextlib.AbstractContextManager:
         """Warp has streams of its own: on CUDA its kernels must queue behind the PyTorch work that feeds them."""
         if self.device.type == "cpu":
@@ -161,7 +152,7 @@ class WarpRasterizer:
     def _draw_batch(
         self,
         surface: DepthSurface,
-        inputs: _Inputs,
+        inputs: Inputs,
         size: tuple[int, int],
         outputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
     ) -> None:
@@ -169,28 +160,8 @@ class WarpRasterizer:
         vertices = rows * columns
         reference = surface.convention == "reference"
 
-        source = warp_surface.Source()
-        source.depth = wp.from_torch(inputs.depth)
-        source.color = wp.from_torch(inputs.color)
-        source.border = wp.from_torch(inputs.border)
-        source.ray_x, source.ray_y = wp.from_torch(inputs.ray_x), wp.from_torch(inputs.ray_y)
-        if surface.occlusion == "thickness":
-            found = thickness.measure(inputs.depth, inputs.pixel_angles)
-            source.limits, source.steps = wp.from_torch(found.limits), wp.from_torch(found.steps)
-            source.pixel_angles = wp.from_torch(inputs.pixel_angles)
-        source.rows, source.columns, source.ring = rows, columns, surface.ring
-        source.boundary_rule = surface.occlusion_rule == "boundary"
-        source.thin = 4.0 * math.cos(math.radians(MIN_INNER_ANGLE_DEGREES)) ** 2
-
-        view = warp_surface.View()
-        view.cameras = wp.from_torch(inputs.cameras, dtype=wp.mat44d)
-        view.lenses = wp.from_torch(inputs.lenses, dtype=wp.vec4d)
-        view.width, view.height = width, height
-        view.near = REFERENCE_NEAR if reference else CENTERED_NEAR
-        view.far = REFERENCE_FAR if reference else CENTERED_FAR
-        view.occlusion = OCCLUSION_CODES[surface.occlusion]
-        view.snap = REFERENCE_SNAP if reference else CENTERED_SNAP
-
+        source = inputs.source(surface)
+        view = inputs.view(surface, width, height)
         projected = warp_surface.Projected()
         projected.x = self._empty(wp.int32, frames, vertices)
         projected.y = self._empty(wp.int32, frames, vertices)
@@ -204,6 +175,8 @@ class WarpRasterizer:
         work = warp_drawing.Work()
         work.pieces = self._empty(wp.vec3i, frames, self._pieces(vertices), 3)
         work.unsnapped = self._empty(wp.int32, frames, self._pieces(vertices))
+        curtains = self._curtains(vertices) if surface.occlusion == "thickness" else 0
+        work.curtains = self._empty(wp.int32, frames, curtains)
         counters = torch.zeros(frames * int(warp_drawing.COUNTERS), dtype=torch.int32, device=self.device)
         work.counters = wp.from_torch(counters)
         if self.device.type == "cpu":
@@ -215,26 +188,31 @@ class WarpRasterizer:
         def launch(kernel: wp.Kernel, dim: tuple[int, ...], *arguments: object) -> None:
             wp.launch(kernel, dim=dim, inputs=[source, *arguments], device=self._warp_device)
 
-        launch(warp_surface.project_vertices, (frames, rows, columns), view, projected)
-        launch(warp_drawing.draw_cells, (frames, rows - 1, columns - 1), projected, view, work, winners)
+        def launch_grid(kernel: wp.Kernel, grid: tuple[int, int], *arguments: object) -> None:
+            # the CPU's one thread walks along rows, which spares it working out where it is at every step
+            span = grid[1] if self.device.type == "cpu" else 1
+            launch(kernel, (frames, grid[0], -(-grid[1] // span)), span, *arguments)
+
+        launch_grid(warp_surface.project_vertices, (rows, columns), view, projected)
+        launch_grid(warp_drawing.draw_cells, (rows - 1, columns - 1), projected, view, work, winners)
         groups = (frames, work.groups * work.group_size)
         for kernel in (warp_drawing.draw_pieces, warp_unsnapped.draw_unsnapped):
             launch(kernel, groups, projected, view, work, winners)
         if surface.occlusion == "thickness":
-            launch(warp_curtains.draw_curtains, (frames, rows - 1, columns - 1), projected, view, work, winners)
-            launch(warp_curtains.draw_curtain_pieces, groups, projected, view, work, winners)
+            for kernel in (warp_curtains.draw_curtains, warp_curtains.draw_curtain_pieces):
+                launch(kernel, groups, projected, view, work, winners)
         color, mask, depth = outputs
         results = [wp.from_torch(color), wp.from_torch(mask.view(torch.uint8)), wp.from_torch(depth)]
         if reference:
             alpha = wp.from_torch(torch.full((frames, vertices), 255, dtype=torch.uint8, device=self.device))
             if surface.occlusion == "watertight":  # else no occluded face is drawn, and nothing fades
-                launch(warp_resolving.fade_vertices, (frames, rows - 1, columns - 1), alpha)
-            pixels = (frames, height, width)
+                launch_grid(warp_resolving.fade_vertices, (rows - 1, columns - 1), alpha)
+            pixels = (height, width)
             shares = self._empty(wp.float32, frames, width * height, 2)
-            launch(warp_antialiasing.find_silhouettes, pixels, projected, view, winners, shares)
-            launch(warp_resolving.resolve_reference, pixels, alpha, shares, projected, view, winners, *results)
+            launch_grid(warp_antialiasing.find_silhouettes, pixels, projected, view, winners, shares)
+            launch_grid(warp_resolving.resolve_reference, pixels, alpha, shares, projected, view, winners, *results)
         else:
-            launch(warp_resolving.resolve_centered, (frames, height, width), projected, view, winners, *results)
+            launch_grid(warp_resolving.resolve_centered, (height, width), projected, view, winners, *results)
 
     def _empty(self, dtype: type, *shape: int) -> wp.array:
         """Working memory from PyTorch, which keeps it for the next batch and has one error for too little of it."""
@@ -243,8 +221,8 @@ class WarpRasterizer:
 
 
 @dataclass(frozen=True)
-class _Inputs:
-    """What the kernels read, on the device, for the same frames each."""
+class Inputs:
+    """What the kernels read, on the surface's device, for the same frames each."""
 
     depth: torch.Tensor
     color: torch.Tensor
@@ -255,5 +233,52 @@ class _Inputs:
     lenses: torch.Tensor
     pixel_angles: torch.Tensor
 
-    def frames(self, part: slice) -> _Inputs:
-        return _Inputs(*(getattr(self, field.name)[part] for field in fields(self)))
+    @staticmethod
+    def of(surface: DepthSurface, cameras: CameraBatch) -> Inputs:
+        poses = torch.from_numpy(cameras.world_to_camera)
+        if surface.camera_to_world is not None:
+            poses = poses @ surface.camera_to_world
+        small = (*surface.rays, poses, torch.from_numpy(cameras.lenses), thickness.pixel_angles(surface.intrinsics))
+        return Inputs(
+            surface.depth.contiguous(),
+            surface.color.contiguous(),
+            surface.border_depth,
+            *(_upload(values, surface.device) for values in small),
+        )
+
+    def frames(self, part: slice) -> Inputs:
+        return Inputs(*(getattr(self, field.name)[part] for field in fields(self)))
+
+    def source(self, surface: DepthSurface) -> warp_surface.Source:
+        """For the kernels, outlines measured where the occlusion model needs them."""
+        source = warp_surface.Source()
+        source.depth, source.color = wp.from_torch(self.depth), wp.from_torch(self.color)
+        source.border = wp.from_torch(self.border)
+        source.ray_x, source.ray_y = wp.from_torch(self.ray_x), wp.from_torch(self.ray_y)
+        if surface.occlusion == "thickness":
+            found = thickness.measure(self.depth, self.pixel_angles)
+            source.limits, source.steps = wp.from_torch(found.limits), wp.from_torch(found.steps)
+            source.pixel_angles = wp.from_torch(self.pixel_angles)
+        source.rows, source.columns = surface.grid_shape
+        source.ring = surface.ring
+        source.boundary_rule = surface.occlusion_rule == "boundary"
+        source.thin = 4.0 * math.cos(math.radians(MIN_INNER_ANGLE_DEGREES)) ** 2
+        return source
+
+    def view(self, surface: DepthSurface, width: int, height: int) -> warp_surface.View:
+        view = warp_surface.View()
+        view.cameras = wp.from_torch(self.cameras, dtype=wp.mat44d)
+        view.lenses = wp.from_torch(self.lenses, dtype=wp.vec4d)
+        view.width, view.height = width, height
+        reference = surface.convention == "reference"
+        view.near = REFERENCE_NEAR if reference else CENTERED_NEAR
+        view.far = REFERENCE_FAR if reference else CENTERED_FAR
+        view.occlusion = OCCLUSION_CODES[surface.occlusion]
+        view.snap = REFERENCE_SNAP if reference else CENTERED_SNAP
+        return view
+
+
+def _upload(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Small arrays to the device, without waiting for what it is busy with."""
+    values = values.contiguous()
+    return values if device.type == "cpu" else values.pin_memory().to(device, non_blocking=True)

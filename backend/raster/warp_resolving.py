@@ -6,10 +6,12 @@ import warp as wp
 
 from backend.raster.warp_cutting import nearest_source_pixel
 from backend.raster.warp_surface import (
+    CURTAIN,
     EMPTY,
     HALF_PIXEL,
     SUBPIXEL_BITS,
     THICKNESS,
+    WATERTIGHT,
     Face,
     Projected,
     Source,
@@ -20,7 +22,6 @@ from backend.raster.warp_surface import (
     face_corner,
     face_occluded,
     homogeneous_edge,
-    is_curtain,
     meets,
     mesh_face,
     on_border,
@@ -45,6 +46,7 @@ class Hit:
 @wp.kernel
 def resolve_centered(
     source: Source,
+    span: int,
     projected: Projected,
     view: View,
     winners: wp.array2d(dtype=wp.uint64),
@@ -57,33 +59,53 @@ def resolve_centered(
     Seen is the front of a face that is not occluded. Where a pixel's centre meets a source pixel's own vertex, on the
     front of any face, it shows that source pixel: a curtain begins at the last seen point, and that point is seen.
     In the "thickness" model a source pixel is shown on curtains as far as it reaches, not only where it is met.
+    Threads are (frame, row, span of columns) of pixels.
     """
-    frame, row, column = wp.tid()
+    frame, row, first = wp.tid()
+    for column in range(first * span, wp.min(first * span + span, view.width)):
+        resolve_pixel(frame, row, column, source, projected, view, winners, image, mask, depth)
+
+
+@wp.func
+def resolve_pixel(
+    frame: int,
+    row: int,
+    column: int,
+    source: Source,
+    projected: Projected,
+    view: View,
+    winners: wp.array2d(dtype=wp.uint64),
+    image: wp.array3d(dtype=wp.uint8),
+    mask: wp.array2d(dtype=wp.uint8),
+    depth: wp.array2d(dtype=float),
+):
     pixel = row * view.width + column
     key = winners[frame, pixel]
     seen = wp.uint8(0)
     color = wp.vec3(0.0, 0.0, 0.0)
     z = float(wp.inf)
     if key != EMPTY:
-        face = mesh_face(int(key & wp.uint64(0xFFFFFFFF)), source.rows, source.columns)
+        index = int(key & wp.uint64(0xFFFFFFFF))
+        known_curtain = index >= CURTAIN
+        if known_curtain:
+            index -= CURTAIN
+        face = mesh_face(index, source.rows, source.columns)
         z = hit_depth(key)
         hit = resolve_hit(face.corners, frame, column, row, source, projected, view)
         if hit.front:
             own = hit.corner
-            own_row = wp.int32(0)
-            own_column = wp.int32(0)
-            if view.occlusion == THICKNESS:
-                curtain = is_curtain(source, view, frame, face)
-                if curtain:
-                    own = nearest_source_pixel(source, face, frame, column, row, projected, view)
+            if known_curtain and view.occlusion == THICKNESS:
+                own = nearest_source_pixel(source, face, frame, column, row, projected, view)
+            if own >= 0 and on_border(source, face.rows[own], face.columns[own]):
+                own = -1
             if own >= 0:
-                own_row = face.rows[own]
-                own_column = face.columns[own]
-            if own >= 0 and not on_border(source, own_row, own_column):
                 seen = wp.uint8(1)
-                color = source_color(source, frame, own_row, own_column)
+                color = source_color(source, frame, face.rows[own], face.columns[own])
             else:
-                if not is_curtain(source, view, frame, face):
+                hidden = known_curtain or index >= 2 * (source.rows - 1) * (source.columns - 1)  # or a cap
+                if view.occlusion == WATERTIGHT:
+                    hidden = face_occluded(source, frame, face)
+                if not hidden:
                     seen = wp.uint8(1)
                     color = blend(source, frame, face, hit.weights)
     mask[frame, pixel] = seen
@@ -94,9 +116,23 @@ def resolve_centered(
 
 
 @wp.kernel
-def fade_vertices(source: Source, alpha: wp.array2d(dtype=wp.uint8)):
-    """EX-4D's alpha, 255 before: 0 for every vertex of an occluded face. Threads are (frame, row, column) of cells."""
-    frame, row, column = wp.tid()
+def fade_vertices(source: Source, span: int, alpha: wp.array2d(dtype=wp.uint8)):
+    """EX-4D's alpha, 255 before: 0 for every vertex of an occluded face.
+
+    Threads are (frame, row, span of columns) of cells.
+    """
+    frame, row, first = wp.tid()
+    for column in range(first * span, wp.min(first * span + span, source.columns - 1)):
+        fade_cell(frame, row, column, source, alpha)
+    if row + first == 0:
+        for cap in range(2):
+            face = cap_face(cap, source.rows, source.columns)
+            if face_occluded(source, frame, face):
+                fade(face, frame, alpha)
+
+
+@wp.func
+def fade_cell(frame: int, row: int, column: int, source: Source, alpha: wp.array2d(dtype=wp.uint8)):
     bottom_left = source_point(source, frame, row + 1, column)
     top_left = source_point(source, frame, row, column)
     top_right = source_point(source, frame, row, column + 1)
@@ -105,11 +141,6 @@ def fade_vertices(source: Source, alpha: wp.array2d(dtype=wp.uint8)):
         fade(cell_face(row, column, False, source.columns), frame, alpha)
     if stretched(source, bottom_left, top_right, bottom_right):
         fade(cell_face(row, column, True, source.columns), frame, alpha)
-    if row + column == 0:
-        for cap in range(2):
-            face = cap_face(cap, source.rows, source.columns)
-            if face_occluded(source, frame, face):
-                fade(face, frame, alpha)
 
 
 @wp.func
@@ -121,6 +152,7 @@ def fade(face: Face, frame: int, alpha: wp.array2d(dtype=wp.uint8)):
 @wp.kernel
 def resolve_reference(
     source: Source,
+    span: int,
     alpha: wp.array2d(dtype=wp.uint8),
     shares: wp.array3d(dtype=float),
     projected: Projected,
@@ -132,9 +164,29 @@ def resolve_reference(
 ):
     """EX-4D's way: the vertices' RGBA is interpolated on both sides of any face, antialiased, and alpha decides.
 
-    Colour is rounded down, as there. shares: see `warp_antialiasing.find_silhouettes`.
+    Colour is rounded down, as there. shares: see `warp_antialiasing.find_silhouettes`. Threads are (frame, row, span of
+    columns) of pixels.
     """
-    frame, row, column = wp.tid()
+    frame, row, first = wp.tid()
+    for column in range(first * span, wp.min(first * span + span, view.width)):
+        resolve_reference_pixel(frame, row, column, source, alpha, shares, projected, view, winners, image, mask, depth)
+
+
+@wp.func
+def resolve_reference_pixel(
+    frame: int,
+    row: int,
+    column: int,
+    source: Source,
+    alpha: wp.array2d(dtype=wp.uint8),
+    shares: wp.array3d(dtype=float),
+    projected: Projected,
+    view: View,
+    winners: wp.array2d(dtype=wp.uint64),
+    image: wp.array3d(dtype=wp.uint8),
+    mask: wp.array2d(dtype=wp.uint8),
+    depth: wp.array2d(dtype=float),
+):
     pixel = row * view.width + column
     own = faded_rgba(frame, column, row, source, alpha, projected, view, winners)
     rgba = own

@@ -37,6 +37,9 @@ WATERTIGHT = wp.constant(0)
 OPEN = wp.constant(1)
 THICKNESS = wp.constant(2)
 
+# Added to the id of a face in the depth-and-id buffer, where whoever draws it knows it for a curtain.
+CURTAIN = wp.constant(1 << 30)
+
 # Marks in place of 1/z of vertices without snapped coordinates.
 BEHIND = wp.constant(-1.0)  # before the near plane
 FAR_OFF = wp.constant(0.0)  # beyond the guard band
@@ -116,9 +119,18 @@ class Corner:
 
 
 @wp.kernel
-def project_vertices(source: Source, view: View, projected: Projected):
-    """Snapped pixel coordinates and 1/z of each vertex that lies beyond the near plane and within the guard band."""
-    frame, row, column = wp.tid()
+def project_vertices(source: Source, span: int, view: View, projected: Projected):
+    """Snapped pixel coordinates and 1/z of each vertex that lies beyond the near plane and within the guard band.
+
+    Threads are (frame, row, span of columns) of vertices.
+    """
+    frame, row, first = wp.tid()
+    for column in range(first * span, wp.min(first * span + span, source.columns)):
+        project_vertex(frame, row, column, source, view, projected)
+
+
+@wp.func
+def project_vertex(frame: int, row: int, column: int, source: Source, view: View, projected: Projected):
     vertex = row * source.columns + column
     p = camera_space(source_point(source, frame, row, column), view.cameras[frame])
     lens = view.lenses[frame]
@@ -271,10 +283,8 @@ def touches_border(source: Source, face: Face) -> bool:
 def is_obstacle(source: Source, view: View, frame: int, face: Face) -> bool:
     """Whether all of a face is drawn. What is drawn of a curtain in the "thickness" model, `warp_curtains` draws."""
     drawn = True
-    if view.occlusion != WATERTIGHT:  # Warp's `and` evaluates both sides, an `if` one
-        drawn = not touches_border(source, face)
-        if drawn:
-            drawn = not is_curtain(source, view, frame, face)
+    if view.occlusion != WATERTIGHT:
+        drawn = not touches_border(source, face) and not is_curtain(source, view, frame, face)
     return drawn
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import warp as wp
 
 from backend.raster.warp_cutting import Whole, survives_unsnapped
-from backend.raster.warp_drawing import COUNTERS, Work, keep_nearest
+from backend.raster.warp_drawing import COUNTERS, UNSNAPPED_COUNTER, Work, keep_nearest
 from backend.raster.warp_surface import (
     OPEN,
     Corner,
@@ -50,7 +50,7 @@ def draw_unsnapped(source: Source, projected: Projected, view: View, work: Work,
                 2 * cells + cap, top, bottom, frame, member, work.group_size, source, projected, view, winners
             )
     last = view.height - 1
-    count = work.counters[frame * COUNTERS + 1]
+    count = work.counters[frame * COUNTERS + UNSNAPPED_COUNTER]
     if count <= work.unsnapped.shape[1]:
         for slot in range(group, count, work.groups):
             face = work.unsnapped[frame, slot]

@@ -11,10 +11,11 @@ import logging
 import os
 import sys
 from collections import OrderedDict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backend.coverage import shot_coverage, to_wire
+from backend.coverage import SceneCoverage
 from backend.generate import PreviewEngine
 from backend.media.jpeg import jpeg_bytes
 from backend.render import render_shot
@@ -30,24 +31,30 @@ log = logging.getLogger("backend.service.viewer")
 _OPEN_SCENES = 8
 
 
+@dataclass(frozen=True)
+class _OpenScene:
+    scene: Scene
+    coverage: SceneCoverage
+
+
 class Viewer:
     """Makes views, keeping recently used scenes open."""
 
     def __init__(self, blobs: BlobStore, device: str):
         self._blobs = blobs
         self._device = device
-        self._scenes: OrderedDict[str, Scene] = OrderedDict()
+        self._scenes: OrderedDict[str, _OpenScene] = OrderedDict()
 
     def make(self, wish: dict[str, Any]) -> dict[str, Any]:
         """Whatever `backend.service.views` asks for."""
         if "coverage" in wish:
             request = ShotRequest.from_wire(wish["coverage"])
-            return dict(to_wire(shot_coverage(self._scene(request.scene), request, device=self._device)))
+            return dict(self._open(request.scene).coverage.of(request, index=wish["index"]).to_wire())
         return self.view(ShotRequest.from_wire(wish["view"]))
 
     def view(self, request: ShotRequest) -> dict[str, Any]:
         """The picture, as `ex4d_core.messages.View` has it."""
-        scene = self._scene(request.scene)
+        scene = self._open(request.scene).scene
         frames = render_shot(
             scene, request.camera, request.render, first_frame=request.first_frame, device=self._device
         )
@@ -56,13 +63,14 @@ class Viewer:
         height, width = frame.mask.shape
         return {"width": width, "height": height, "seen": float(frame.mask.mean()), "payload": jpeg_bytes(picture)}
 
-    def _scene(self, digest: str) -> Scene:
-        scene = self._scenes.get(digest) or open_scene(self._blobs, digest)
-        self._scenes[digest] = scene
+    def _open(self, digest: str) -> _OpenScene:
+        if digest not in self._scenes:
+            scene = open_scene(self._blobs, digest)
+            self._scenes[digest] = _OpenScene(scene, SceneCoverage(scene, device=self._device))
         self._scenes.move_to_end(digest)
         while len(self._scenes) > _OPEN_SCENES:
             self._scenes.popitem(last=False)
-        return scene
+        return self._scenes[digest]
 
 
 def main() -> None:

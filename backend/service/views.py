@@ -58,7 +58,7 @@ class _Wish:
         start = len(self.coverage["seen"])
         camera = self.request.camera.frames(start, start + _PIECE)
         part = replace(self.request, camera=camera, first_frame=self.request.first_frame + start)
-        return {"coverage": part.to_wire()}
+        return {"coverage": part.to_wire(), "index": start}
 
     def take(self, made: dict[str, Any]) -> Message | None:
         """The answer, once the viewer's last piece is there."""

@@ -38,11 +38,6 @@ log = logging.getLogger("backend.service.worker")
 # Often enough for a bar that moves smoothly.
 _PROGRESS_SECONDS = 0.1
 
-_RASTERIZER_LICENCES = {
-    "warp": "NVIDIA Warp, Apache-2.0: for any work",
-    "nvdiffrast": "NVIDIA nvdiffrast: for research and evaluation only",
-}
-
 # A worker on the processor gives way to the Blender window that may share the machine with it.
 _NICENESS = 5
 
@@ -213,9 +208,9 @@ def _introduction(device: str) -> dict[str, object]:
         if licence := wan_licence(device):
             engines["wan"] = licence
     if "backend.raster" in sys.modules:
-        from backend.raster import available_rasterizers
+        from backend.raster import available_rasterizers, rasterizer_class
 
-        rasterizers = {name: _RASTERIZER_LICENCES.get(name, "") for name in available_rasterizers()}
+        rasterizers = {name: rasterizer_class(name).licence for name in available_rasterizers()}
     return {"device": _device_in_words(device), "engines": engines, "rasterizers": rasterizers}
 
 

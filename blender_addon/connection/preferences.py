@@ -144,10 +144,10 @@ def output_folder() -> Path:
     return Path(bpy.path.abspath(chosen.output_folder))
 
 
-def permitted_rasterizer() -> str:
-    """The rasterizer to ask for, by the licence setting: nvdiffrast, which "auto" prefers, is for research only."""
+def chosen_licence() -> str:
+    """What results are for, as requests say it: one of `ex4d_core.shot.LICENCES`."""
     chosen = preferences()
-    return "auto" if chosen is not None and chosen.licence == "RESEARCH" else "warp"
+    return "research" if chosen is not None and chosen.licence == "RESEARCH" else "commercial"
 
 
 def log_folder() -> Path:

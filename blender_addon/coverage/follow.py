@@ -20,6 +20,7 @@ from ex4d_core.shot import RenderSettings, RequestError, ShotRequest
 from ex4d_core.transfers import ask_about
 
 from ..cameras.sampling import sample_camera
+from ..connection.preferences import chosen_licence
 from ..connection.session import session
 from ..scenes.link import active_scene_object, is_scene_object, open_scene
 from ..takes.shots import shot_range
@@ -176,9 +177,8 @@ def _ask(path: CameraPath) -> None:
     package = _work.package
     if _work.first_frame < 0:
         raise RequestError("the shot starts before the footage; move its first frame")
-    request = ShotRequest(
-        package.digest, path, _work.first_frame, RenderSettings(convention=package.manifest.convention)
-    )
+    settings = RenderSettings(convention=package.manifest.convention, licence=chosen_licence())
+    request = ShotRequest(package.digest, path, _work.first_frame, settings)
     request.require_footage(package.manifest.frames)
     same = _work.asked is not None and _same_path(_work.asked, request)
     if same and (_work.task is not None or (shown is not None and not problem)):

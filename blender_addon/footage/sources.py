@@ -12,7 +12,7 @@ import bpy
 
 from ex4d_core.reconstruction import PICTURE_SUFFIXES, VIDEO_SUFFIXES, ReconstructionPlan
 
-from ..connection.preferences import output_folder, preferences
+from ..connection.preferences import chosen_licence, output_folder
 from ..paths import from_blend
 from .properties import EX4D_Footage
 
@@ -41,7 +41,6 @@ def plan_of(settings: EX4D_Footage, scene: bpy.types.Scene) -> ReconstructionPla
     if footage[0].suffix.lower() in PICTURE_SUFFIXES:
         fps = (round(scene.render.fps * 1000), round(scene.render.fps_base * 1000))
     layout, depth_files = "estimator", ()
-    chosen_licence = preferences().licence if preferences() is not None else "ANY"
     if settings.depth_from == "FILES":
         if not settings.depth:
             raise FootageError("choose the depth files: an .npz or .npy, or a folder of EXR or of 16-bit PNG files")
@@ -55,7 +54,7 @@ def plan_of(settings: EX4D_Footage, scene: bpy.types.Scene) -> ReconstructionPla
         scale=settings.scale if settings.use_scale and layout != "estimator" else None,
         inverse=settings.inverse and layout != "estimator",
         invalid="far" if settings.far else "error",
-        licence="research" if chosen_licence == "RESEARCH" else "commercial",
+        licence=chosen_licence(),
         fps=fps,
         fov_degrees=math.degrees(settings.fov) if settings.use_fov else None,
     )

@@ -15,7 +15,7 @@ from ex4d_core.scene import Scene
 from ex4d_core.shot import PreviewSettings, RenderSettings, RequestError, ShotRequest
 
 from ..cameras.sampling import sample_camera
-from ..connection.preferences import output_folder, permitted_rasterizer
+from ..connection.preferences import chosen_licence, output_folder
 from ..scenes.link import open_scene
 from ..shots.properties import active_shot
 
@@ -52,7 +52,7 @@ def build_request(
         scene=scene.digest,
         camera=sample_camera(camera, scene_object, frame_start, frame_end),
         first_frame=frame_start - first,
-        render=RenderSettings(rasterizer=permitted_rasterizer(), convention=scene.manifest.convention),
+        render=RenderSettings(convention=scene.manifest.convention, licence=chosen_licence()),
         engine=engine,
         preview=preview or PreviewSettings(),
         label=label,

@@ -19,6 +19,7 @@ from ex4d_core.shot import PreviewSettings, RenderSettings, RequestError, ShotRe
 from ex4d_core.transfers import ask_about
 
 from ..cameras.optics import read_lens, render_size
+from ..connection.preferences import chosen_licence
 from ..connection.session import session
 from ..coverage.follow import shot_objects
 from ..scenes.link import open_scene
@@ -80,7 +81,7 @@ def current_request(context: bpy.types.Context) -> tuple[Scene, ShotRequest]:
         package.digest,
         path,
         frame,
-        RenderSettings(convention=package.manifest.convention),
+        RenderSettings(convention=package.manifest.convention, licence=chosen_licence()),
         preview=PreviewSettings(shot.holes, color),
     )
     return package, request

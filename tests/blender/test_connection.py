@@ -9,7 +9,7 @@ import zmq
 import blender_addon
 from blender_addon.connection import session as session_module
 from blender_addon.connection.local_backend import local_backend
-from blender_addon.connection.preferences import is_loopback, permitted_rasterizer
+from blender_addon.connection.preferences import chosen_licence, is_loopback
 from blender_addon.connection.session import (
     BUSY_INTERVAL_SECONDS,
     IDLE_INTERVAL_SECONDS,
@@ -177,9 +177,9 @@ def test_another_computers_backend_is_not_started_here():
 
 
 def test_the_licence_setting_decides_what_may_make_the_picture():
-    assert permitted_rasterizer() == "warp"
+    assert chosen_licence() == "commercial"
     preferences().licence = "RESEARCH"
-    assert permitted_rasterizer() == "auto"
+    assert chosen_licence() == "research"
 
 
 def test_old_takes_are_measured_and_deleted_and_nothing_else(tmp_path):
