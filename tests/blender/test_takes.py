@@ -18,6 +18,7 @@ from blender_addon.cameras.presets import camera_from_preset
 from blender_addon.cameras.sampling import sample_camera
 from blender_addon.connection.session import session
 from blender_addon.scenes.importing import ImportSettings, import_scene
+from blender_addon.sequencer.movies import find_opened
 from blender_addon.sequencer.strips import find_strip, strips_of
 from blender_addon.takes.follow import is_followed
 from blender_addon.takes.pace import Pace
@@ -223,7 +224,75 @@ def test_undo_does_not_lose_a_take(connected, shot):
     tick_until_over()
     bpy.ops.ed.undo()
     tick_until(lambda: len(bpy.context.scene.ex4d_takes) == 1, "the finished take to be listed again")
+    tick_until_over()
     assert (take().key, take().state, strip_of(take()).type) == (key, "done", "MOVIE")
+
+
+def opened_movie(blender_scene: bpy.types.Scene, entry: bpy.types.PropertyGroup) -> bool:
+    """Whether the movie has been opened, and is not the take's strip yet."""
+    return find_opened(blender_scene, entry.key) is not None
+
+
+def test_the_movie_comes_in_steps_that_share_their_ticks_with_nothing(connected, shot):
+    blender_scene, entry, seen = bpy.context.scene, send(), []
+
+    def over() -> bool:
+        strips = [(one.type, one.mute, one.channel) for one in strips_of(blender_scene)]
+        if strips and (not seen or strips != seen[-1]):
+            seen.append(strips)
+        assert is_followed(entry) or entry.state == "done"
+        return entry.state == "done"
+
+    tick_until(over, "the take")
+    assert [("IMAGE", False, 1), ("MOVIE", True, 2)] in seen, "the movie was opened beside what is shown"
+    assert seen[-1] == [("MOVIE", False, 1)]
+    assert not opened_movie(blender_scene, entry)
+
+
+def test_a_file_reopened_between_two_steps_gets_its_movie(connected, shot, tmp_path):
+    entry = send()
+    tick_until(lambda: opened_movie(bpy.context.scene, entry), "the movie to be opened")
+    bpy.ops.wm.save_mainfile()
+    fresh_blender()
+    bpy.context.preferences.addons["blender_addon"].preferences.address = connected.address
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "shot.blend"))
+    assert opened_movie(bpy.context.scene, take()) and is_followed(take())
+    tick_until_over()
+    assert [one.type for one in strips_of(bpy.context.scene)] == ["MOVIE"]
+    assert not opened_movie(bpy.context.scene, take())
+
+
+def test_undo_between_two_steps_does_not_lose_the_movie(connected, shot):
+    key = send().key
+    tick_until(lambda: strip_of(take()) is not None, "the first frame")
+    bpy.ops.ed.undo_push(message="before")
+    bpy.data.objects.new("something", None)
+    bpy.ops.ed.undo_push(message="something")
+    tick_until(lambda: opened_movie(bpy.context.scene, take()), "the movie to be opened")
+    bpy.ops.ed.undo()
+    assert not opened_movie(bpy.context.scene, take())
+    tick_until_over()
+    assert (take().key, take().state) == (key, "done")
+    assert [one.type for one in strips_of(bpy.context.scene)] == ["MOVIE"]
+
+
+@pytest.mark.parametrize("deleted", ["the scene", "the strip", "the opened movie"])
+def test_what_is_deleted_between_two_steps_does_no_harm(connected, shot, tmp_path, deleted):
+    main, entry = bpy.context.scene, send()
+    tick_until(lambda: opened_movie(main, entry), "the movie to be opened")
+    if deleted == "the scene":
+        bpy.data.scenes.new("other")
+        bpy.data.scenes.remove(main)
+        tick_until(lambda: not session().busy, "the take to be over")
+        assert (tmp_path / "takes" / "arc_1" / "take.mp4").is_file()
+        return
+    strips_of(main).remove(strip_of(entry) if deleted == "the strip" else find_opened(main, entry.key))
+    tick_until_over()
+    if deleted == "the strip":
+        assert (entry.state, len(strips_of(main))) == ("done", 0)
+        assert entry.reason == "its strip was removed, so it stays away; Put in Sequencer brings it back"
+        assert bpy.ops.ex4d.place_take(key=entry.key) == {"FINISHED"}
+    assert [one.type for one in strips_of(main)] == ["MOVIE"]
 
 
 def test_a_strip_that_the_artist_removed_stays_away_after_undo(connected, shot):
