@@ -78,6 +78,19 @@ class Session:
         self._tasks.append(task)
         return task
 
+    def kept_up(self, task: Task | None, conversation: Callable[[], Conversation[Result]]) -> Task[Result] | None:
+        """The task; a new one of a fresh conversation where there is none, or where its connection was replaced.
+
+        Returns:
+            None while the preferences allow no connection.
+        """
+        if task is not None and not isinstance(task.error, ClientError):
+            return task
+        try:
+            return self.start(conversation())
+        except NotConnectedError:
+            return None
+
     def stop(self, task: Task) -> None:
         """Abandon a conversation on this side."""
         if self.client is not None and not task.done:

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import bpy
 
-from ex4d_core.client import ClientError, Conversation
-from ex4d_core.messages import FINAL_STATES, Cancel, Submit
+from ex4d_core.messages import FINAL_STATES
 from ex4d_core.scene import Scene, SceneError
 from ex4d_core.shot import RequestError, ShotRequest
 from ex4d_core.takes import Take
 
-from ..connection.session import NotConnectedError, session
+from ..connection.errands import Errand
+from ..connection.session import session
 from ..paths import from_blend
 from ..sequencer.movies import discard_opened, replace_with_movie
 from ..sequencer.strips import TAKE_KEY, StripError, TakeStrip, find_strip, grow_image_strip
@@ -68,7 +68,7 @@ def send_take(
     entry = add_entry(blender_scene, take, strip)
     entry.version = 1 + max((one.version for one in takes_of_shot(blender_scene, shot)), default=0)
     entry.shot = shot
-    _follow(Following(take, scene, strip, blender_scene.name))
+    _follow(_new_following(take, scene, strip, blender_scene))
     return entry
 
 
@@ -76,7 +76,7 @@ def resume_takes() -> None:
     """Go on with every take of the open file that is not finished and not being followed."""
     for blender_scene in bpy.data.scenes:
         for entry in blender_scene.ex4d_takes:
-            if entry.state not in (*FINAL_STATES, STOPPED):
+            if entry.cancelling or entry.state not in (*FINAL_STATES, STOPPED):
                 resume_take(entry)
 
 
@@ -90,17 +90,24 @@ def resume_take(entry: EX4D_Take) -> None:
         _abandon(known)
     try:
         request = load_request(folder)
-        scene = None if entry.job else package_of(request)
+        scene = None if entry.job or entry.cancelling else package_of(request)
     except (RequestError, SceneError) as error:
         entry.state, entry.reason = STOPPED, str(error)
         return
     take = Take(
-        request, folder, key=entry.key, job=entry.job, last_event=entry.last_event, frames=_frames_on_disk(folder)
+        request,
+        folder,
+        key=entry.key,
+        job=entry.job,
+        submitted=True,  # as far as anybody knows
+        last_event=entry.last_event,
+        frames=_frames_on_disk(folder),
     )
     entry.reason = ""
-    if not entry.job:
+    if not entry.job and not entry.cancelling:
         entry.state = SENDING
-    _follow(Following(take, scene, strip_of(entry, request), entry.id_data.name))
+    cancelling = entry.cancelling
+    _follow(_new_following(take, scene, strip_of(entry, request), entry.id_data, cancelling=cancelling))
 
 
 def retry_take(entry: EX4D_Take) -> None:
@@ -118,10 +125,10 @@ def retry_take(entry: EX4D_Take) -> None:
     strip, key = find_strip(entry.id_data, entry.key), uuid.uuid4().hex
     if strip is not None:
         strip[TAKE_KEY] = key
-    entry.key, entry.job, entry.last_event = key, "", 0
+    entry.key, entry.job, entry.last_event, entry.cancelling = key, "", 0, False
     entry.state, entry.stage, entry.reason, entry.progress = SENDING, "", "", 0.0
     take = Take(request, from_blend(entry.folder), key=key)
-    _follow(Following(take, scene, strip_of(entry, request), entry.id_data.name))
+    _follow(_new_following(take, scene, strip_of(entry, request), entry.id_data))
 
 
 def place_take(entry: EX4D_Take) -> None:
@@ -144,23 +151,11 @@ def place_take(entry: EX4D_Take) -> None:
 
 
 def cancel_take(entry: EX4D_Take) -> None:
-    """Stop a take: the backend's job, or the sending of it.
-
-    Raises:
-        NotConnectedError: the preferences allow no connection to cancel the job through.
-    """
+    """Stop a take: the backend's job, or the sending of it."""
     following = _following.get(entry.key)
-    if following is None or following.over:
-        return
-    if following.take.job:
-        session().start(following.take.cancel())  # the conversation that follows the job will hear of it
-        return
-    if following.task is not None:
-        session().stop(following.task)
-        if session().connected:  # else nothing can have arrived
-            session().start(_withdraw(following.take))
-    following.withdrawn = following.over = True
-    show(following)
+    if following is not None and not following.over:
+        following.errand.cancel()
+        _follow_one(following)
 
 
 def forget_take(blender_scene: bpy.types.Scene, entry: EX4D_Take) -> None:
@@ -199,19 +194,20 @@ def _follow(following: Following) -> None:
     _follow_one(following)
 
 
+def _new_following(
+    take: Take, scene: Scene | None, strip: TakeStrip, home: bpy.types.Scene, *, cancelling: bool = False
+) -> Following:
+    errand = Errand(take, partial(take.conversation, scene), cancelling, withdrawn=cancelling and not take.job)
+    return Following(take, errand, strip, home.name)
+
+
 def _follow_one(following: Following) -> None:
-    if following.task is not None and isinstance(following.task.error, ClientError):
-        following.task = None  # the connection was replaced; go on with the new one
-    if following.task is None:
-        try:
-            following.task = session().start(following.take.conversation(following.scene))
-        except NotConnectedError:
-            return
-    arrived = following.task.done and not isinstance(following.task.error, ClientError)
-    if arrived and not following.placing and movie_is_due(following):
+    errand = following.errand
+    errand.go_on()
+    if not following.placing and movie_is_due(following):
         following.placing = True
         session().alone(partial(_place, following))
-    following.over = arrived and not following.placing
+    following.over = errand.over and not following.placing
     show(following)
 
 
@@ -225,15 +221,8 @@ def _place(following: Following) -> None:
         following.placing, following.settled = False, True  # the next tick tells
 
 
-def _withdraw(take: Take) -> Conversation[None]:
-    """Cancel a submission that may be under way: the same key names the same job, if there is one."""
-    reply = yield Submit(take.key, take.request.to_wire())
-    yield Cancel(reply.job)
-
-
 def _abandon(following: Following) -> None:
-    if following.task is not None:
-        session().stop(following.task)
+    following.errand.abandon()
     _following.pop(following.take.key, None)
 
 
@@ -249,9 +238,7 @@ def _restore(following: Following) -> None:
     elif found[1].state in FINAL_STATES:
         return  # as it was; a strip that is not there was removed on purpose
     following.shown, following.placed, following.settled = 0, False, False
-    following.over = following.withdrawn
-    if following.over:
-        show(following)
+    following.over = False
 
 
 def _frames_on_disk(folder: Path) -> dict[int, Path]:

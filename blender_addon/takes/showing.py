@@ -11,12 +11,11 @@ from pathlib import Path
 
 import bpy
 
-from ex4d_core.client import Task
-from ex4d_core.messages import FINAL_STATES, JobStatus
-from ex4d_core.scene import Scene
+from ex4d_core.messages import FINAL_STATES
 from ex4d_core.shot import ShotRequest
 from ex4d_core.takes import Take
 
+from ..connection.errands import Errand
 from ..connection.session import session
 from ..paths import to_blend
 from ..sequencer.movies import discard_opened, movie_step
@@ -38,16 +37,14 @@ class Following:
     """A take that is being followed, or was until its end.
 
     Attributes:
-        scene: the package to upload from; None when the backend has the job already.
+        errand: its way over the wire.
         strip: where the take belongs in the sequencer.
         home: name of the Blender scene that lists it.
-        task: the conversation on the session's client; None until there is a client.
         shown: frames that the strip has taken in.
         rested: ticks since it did.
         strip_problem: why the strip cannot be shown.
         here: whether it belongs to the open file.
         undone: whether an undo step may have changed its entry or its strip.
-        withdrawn: cancelled before the backend had named the job.
         placing: the movie is on its way into the sequencer.
         settled: it has come there, or will not.
         over: nothing more will happen.
@@ -56,16 +53,14 @@ class Following:
     """
 
     take: Take
-    scene: Scene | None
+    errand: Errand
     strip: TakeStrip
     home: str
-    task: Task[JobStatus] | None = None
     shown: int = 0
     rested: int = _REST_TICKS
     strip_problem: str = ""
     here: bool = True
     undone: bool = False
-    withdrawn: bool = False
     placing: bool = False
     settled: bool = False
     over: bool = False
@@ -102,8 +97,8 @@ def show(following: Following) -> None:
 
 def movie_is_due(following: Following) -> bool:
     """Whether all has arrived, and the movie is to come into the open file's sequencer."""
-    take, task = following.take, following.task
-    if following.settled or task.error is not None or take.status is None or take.status.state != "done":
+    take, errand = following.take, following.errand
+    if following.settled or not errand.over or errand.error or errand.withdrawn or take.status.state != "done":
         return False
     return find_take(take.key) is not None and following.movie.is_file()
 
@@ -158,13 +153,14 @@ def _shown_values(entry: EX4D_Take) -> tuple:
 
 
 def _show_state(following: Following, entry: EX4D_Take) -> None:
-    take, task, status = following.take, following.task, following.take.status
+    take, errand, status = following.take, following.errand, following.take.status
     _set(entry, "job", take.job)
-    if following.withdrawn:
+    _set(entry, "cancelling", errand.cancelling and not errand.over)
+    if errand.withdrawn:
         _set(entry, "state", "cancelled")
-    elif following.over and task.error is not None:
+    elif following.over and errand.error is not None:
         _set(entry, "state", STOPPED)
-        _set(entry, "reason", str(task.error))
+        _set(entry, "reason", str(errand.error))
     elif status is None:
         if not take.job:
             _set(entry, "progress", take.uploaded / take.upload_size if take.upload_size else 0.0)

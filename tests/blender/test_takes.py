@@ -20,10 +20,14 @@ from blender_addon.connection.session import session
 from blender_addon.scenes.importing import ImportSettings, import_scene
 from blender_addon.sequencer.movies import find_opened
 from blender_addon.sequencer.strips import find_strip, strips_of
+from blender_addon.takes import follow
 from blender_addon.takes.follow import is_followed
+from blender_addon.takes.operators import can_cancel
 from blender_addon.takes.pace import Pace
 from blender_addon.takes.panel import progress_text
 from ex4d_core.cameras import CameraPath
+from ex4d_core.client import Client
+from ex4d_core.messages import JobStatus, ListJobs
 from ex4d_core.trajectories import Trajectory
 
 from .conftest import backend_process, free_address, fresh_blender, tick_until
@@ -199,6 +203,42 @@ def test_a_take_cancelled_before_it_was_sent_never_reaches_the_backend(shot):
     entry = send()
     bpy.ops.ex4d.cancel_take(key=entry.key)
     assert (entry.state, is_followed(entry), session().busy) == ("cancelled", False, False)
+
+
+@pytest.mark.parametrize("closed", [False, True], ids=["Blender stays open", "Blender is closed meanwhile"])
+def test_a_take_cancelled_while_its_backend_is_away_is_cancelled_there_too(backend_python, shot, tmp_path, closed):
+    """The backend took the job, and was gone before it could say so: only the key of the submission is known."""
+    address = free_address()
+    bpy.context.preferences.addons["blender_addon"].preferences.address = address
+    with backend_process(backend_python, address, tmp_path / "backend") as running:
+        entry = send()
+        submission = follow._following[entry.key].take
+        tick_until(lambda: submission.submitted, "the submission")
+        job = jobs_of(address, lambda jobs: len(jobs) == 1)[0].job  # and no tick here
+        running.kill()
+        assert submission.job == ""
+        assert bpy.ops.ex4d.cancel_take(key=entry.key) == {"FINISHED"}
+        assert (entry.state, entry.cancelling, can_cancel(entry)) == ("cancelled", True, False)
+        if closed:
+            bpy.ops.wm.save_mainfile()
+            fresh_blender()
+            bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "shot.blend"))
+            bpy.context.preferences.addons["blender_addon"].preferences.address = address
+        running.start()
+        tick_until(lambda: not take().cancelling, "the backend to be told")
+        assert [(one.job, one.state) for one in jobs_of(address)] == [(job, "cancelled")]
+        assert take().state == "cancelled" and not is_followed(take())
+
+
+def jobs_of(address: str, met=lambda jobs: True) -> list[JobStatus]:
+    """What a backend says of its jobs to another client, as soon as that meets a condition."""
+    client = Client(address)
+    try:
+        while not met(jobs := client.ask(ListJobs(), timeout=60).jobs):
+            pass
+    finally:
+        client.close()
+    return jobs
 
 
 def test_a_take_can_be_taken_off_the_list(connected, shot):
