@@ -31,11 +31,9 @@ from ex4d_core.messages import (
     GetView,
     Hello,
     Message,
-    ProtocolError,
     Welcome,
-    decode,
-    encode,
 )
+from ex4d_core.wire import ProtocolError, decode, encode
 
 HEARTBEAT_SECONDS = 2.0
 # Three heartbeats without an answer: the backend is gone, or the network is.

@@ -8,13 +8,14 @@ that it keeps: nothing is uploaded, made or delivered twice.
 from __future__ import annotations
 
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ex4d_core.client import Conversation
-from ex4d_core.messages import FINAL_STATES, Cancel, GetEvents, JobEvent, JobStatus, Submit
+from ex4d_core.messages import FINAL_STATES, Cancel, GetEvents, JobEvent, JobStatus, Submit, Withdraw
 from ex4d_core.transfers import WINDOW, chunks_of, fetch_blobs, upload_blobs
 
 # How long one request for events is held back by the service; shorter than its limit.
@@ -22,12 +23,13 @@ _EVENT_WAIT_SECONDS = 5.0
 
 
 @dataclass(kw_only=True)
-class JobConversation:
+class JobConversation(ABC):
     """What takes and reconstructions have in common.
 
     Attributes:
         key: our own name of the submission; the same key never makes two jobs.
         job: the backend's name of the job, "" before it is accepted.
+        submitted: whether the backend may have the job, although its name never came back.
         last_event: number of the last event that was dealt with completely.
         status: the newest `JobStatus`, or None.
         uploaded, upload_size: bytes sent, and to send.
@@ -36,21 +38,26 @@ class JobConversation:
 
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
     job: str = ""
+    submitted: bool = False
     last_event: int = 0
     status: JobStatus | None = None
     uploaded: int = 0
     upload_size: int = 0
     files: dict[str, Path] = field(default_factory=dict)
 
-    def cancel(self) -> Conversation[JobStatus]:
-        """Ask the backend to stop the job."""
-        reply = yield Cancel(self.job)
-        self.status = reply.status
-        return reply.status
+    def cancel(self) -> Conversation[None]:
+        """Ask the backend to stop the job, or whatever became of a submission without an answer.
 
+        Like every conversation it waits for a backend that is away. Nothing is asked where nothing was submitted.
+        """
+        if self.job:
+            self.status = (yield Cancel(self.job)).status
+        elif self.submitted:
+            yield Withdraw(self.key)
+
+    @abstractmethod
     def place_of(self, event: JobEvent) -> Path | None:
         """Where an announced result is to be put; None for one that is not wanted."""
-        raise NotImplementedError
 
     def arrived(self, event: JobEvent, path: Path) -> None:
         """A result is complete in its file."""
@@ -58,6 +65,7 @@ class JobConversation:
 
     def _submit(self, request: Mapping[str, Any], blobs: Mapping[str, Path | bytes]) -> Conversation[None]:
         yield from upload_blobs(blobs, self)
+        self.submitted = True
         reply = yield Submit(self.key, dict(request))
         self.job = reply.job
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from ex4d_core.client import Conversation
 from ex4d_core.jobs import JobConversation
-from ex4d_core.messages import MAX_BLOB_BYTES, Cancel, JobEvent, JobStatus, Submit
+from ex4d_core.messages import MAX_BLOB_BYTES, JobEvent, JobStatus
 from ex4d_core.scene import FILE_NAMES, MANIFEST, Scene, SceneError, is_sha256, move_package
 from ex4d_core.shot import CONVENTIONS, LICENCES, MAX_FRAMES, MAX_LABEL, RequestError, ShotRequest
 from ex4d_core.transfers import hash_file
@@ -287,12 +287,6 @@ class Reconstruction(JobConversation):
         else:
             self.discard()
         return status
-
-    def withdraw(self) -> Conversation[None]:
-        """Cancel a submission that may be under way: the same key names the same job, if there is one."""
-        if self.request is not None:
-            reply = yield Submit(self.key, self.request.to_wire())
-            yield Cancel(reply.job)
 
     def discard(self) -> None:
         """Remove what has arrived of a package that will not become whole."""

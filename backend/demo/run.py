@@ -66,13 +66,14 @@ class ArtistReport:
     measured: dict[str, float]
 
 
-def run_demo(folder: Path, blender: str, progress: Progress) -> tuple[DemoFiles, dict[str, float]]:
+def run_demo(folder: Path, blender: str, progress: Progress, takes: int = 1) -> tuple[DemoFiles, dict[str, float]]:
     """Run the whole chain on the sample clip; returns its files, and what was measured inside Blender.
 
     Args:
         folder: for everything that is left; an earlier demo there is replaced, its scene used again.
         blender: a Blender executable, or a Python that has ``bpy``.
         progress: shows the bars.
+        takes: how many to make of the shot, one after the other.
 
     Raises:
         DemoError: backend or Blender failed; the message names the log.
@@ -83,7 +84,7 @@ def run_demo(folder: Path, blender: str, progress: Progress) -> tuple[DemoFiles,
         shutil.rmtree(files.folder / earlier, ignore_errors=True)
     with _backend(files.folder / "backend") as backend:
         scene = _sample_scene(files.scene, progress)
-        report = _artist(files, blender, backend, progress)
+        report = _artist(files, blender, backend, progress, takes)
     _gather(files, scene, report.take_folder)
     return files, report.measured
 
@@ -179,10 +180,11 @@ def _greeting() -> Conversation[Message]:
     return (yield Hello("demo"))
 
 
-def _artist(files: DemoFiles, blender: str, backend: _Backend, progress: Progress) -> ArtistReport:
+def _artist(files: DemoFiles, blender: str, backend: _Backend, progress: Progress, takes: int) -> ArtistReport:
     """Let Blender do the artist's part."""
     command = [blender, *_blender_flags(blender), str(_IN_BLENDER), "--"]
     command += ["--scene", str(files.scene), "--blend", str(files.blend), "--backend", backend.address]
+    command += ["--takes", str(takes)]
     log_path = files.folder / "blender.log"
     task = progress.add_task("blender", total=None)
     report = None

@@ -45,18 +45,18 @@ from ex4d_core.messages import (
     JobStatus,
     ListJobs,
     Message,
-    ProtocolError,
     PutBlob,
     StatusReply,
     Submit,
     Submitted,
     Welcome,
-    decode,
-    encode,
+    Withdraw,
+    Withdrawn,
 )
 from ex4d_core.reconstruction import ReconstructionRequest, request_from_wire
 from ex4d_core.scene import MAX_MANIFEST_BYTES, RENDER_FILES, SceneError, SceneManifest, is_sha256
 from ex4d_core.shot import RequestError, ShotRequest
+from ex4d_core.wire import ProtocolError, decode, encode
 
 log = logging.getLogger(__name__)
 
@@ -127,6 +127,7 @@ class Front:
             GetBlob: self._get_blob,
             Submit: self._submit,
             Cancel: self._cancel,
+            Withdraw: self._withdraw,
             ListJobs: self._list_jobs,
         }
 
@@ -225,8 +226,7 @@ class Front:
         answer(BlobChunk(message.sha256, size, message.offset, data))
 
     def _submit(self, message: Submit, answer: Answer) -> None:
-        if not 0 < len(message.key) <= _MAX_KEY:
-            raise Refusal("bad-request", f"a key has 1 to {_MAX_KEY} characters, not {len(message.key)}")
+        _require_key(message.key)
         job = self._store.job_of_key(message.key)
         if job is None:
             request, needs = self._job_request(message.request)
@@ -296,13 +296,22 @@ class Front:
         return manifest
 
     def _cancel(self, message: Cancel, answer: Answer) -> None:
-        before = self._status(message.job)
-        if before.state not in FINAL_STATES:
-            self._store.cancel(message.job)
-            log.info("job %s is cancelled", message.job)
-            self.workers.cancelled(message.job)
-            self.job_changed(message.job)
+        self._stop(message.job)
         answer(StatusReply(self._status(message.job)))
+
+    def _withdraw(self, message: Withdraw, answer: Answer) -> None:
+        _require_key(message.key)
+        job = self._store.job_of_key(message.key)
+        if job is not None:
+            self._stop(job)
+        answer(Withdrawn(job or ""))
+
+    def _stop(self, job: str) -> None:
+        if self._status(job).state not in FINAL_STATES:
+            self._store.cancel(job)
+            log.info("job %s is cancelled", job)
+            self.workers.cancelled(job)
+            self.job_changed(job)
 
     def _list_jobs(self, message: ListJobs, answer: Answer) -> None:
         answer(JobsReply(self._store.jobs(message.limit)))
@@ -334,6 +343,11 @@ class Front:
 
 def _progress(status: JobStatus) -> tuple[str, int, int]:
     return status.stage, status.done, status.total
+
+
+def _require_key(key: str) -> None:
+    if not 0 < len(key) <= _MAX_KEY:
+        raise Refusal("bad-request", f"a key has 1 to {_MAX_KEY} characters, not {len(key)}")
 
 
 def _require_hash(sha256: str) -> None:

@@ -1,13 +1,15 @@
 """One client of the backend for the whole Blender session, kept going by a timer.
 
 `tick` is all there is to it: it handles what has arrived within a time budget and returns when it wants to be called
-again. Blender's timer calls it; in background mode, where timers do not run, the caller does. No thread is involved.
+again. What may cost more than that budget (opening a movie) has a tick of its own: see `Session.alone`. Blender's timer
+calls it; in background mode, where timers do not run, the caller does. No thread is involved.
 """
 
 from __future__ import annotations
 
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable
 
 import bpy
@@ -48,14 +50,15 @@ class Session:
         self.last_tick = 0.0
         self._settings: ConnectionSettings | None = None
         self._tasks: list[Task] = []
+        self._alone: deque[Callable[[], None]] = deque()
         self._shown = ""
         self._stale = False
         self._redrawn = 0.0
 
     @property
     def busy(self) -> bool:
-        """Whether a conversation is under way."""
-        return any(not task.done for task in self._tasks)
+        """Whether a conversation is under way, or something waits for a tick of its own."""
+        return bool(self._alone) or any(not task.done for task in self._tasks)
 
     @property
     def connected(self) -> bool:
@@ -75,18 +78,44 @@ class Session:
         self._tasks.append(task)
         return task
 
+    def kept_up(self, task: Task | None, conversation: Callable[[], Conversation[Result]]) -> Task[Result] | None:
+        """The task; a new one of a fresh conversation where there is none, or where its connection was replaced.
+
+        Returns:
+            None while the preferences allow no connection.
+        """
+        if task is not None and not isinstance(task.error, ClientError):
+            return task
+        try:
+            return self.start(conversation())
+        except NotConnectedError:
+            return None
+
     def stop(self, task: Task) -> None:
         """Abandon a conversation on this side."""
         if self.client is not None and not task.done:
             self.client.stop(task)
 
+    def alone(self, step: Callable[[], None]) -> None:
+        """Do something dear in a tick that does nothing else: the next one that is free for it."""
+        self._alone.append(step)
+
     def tick(self) -> float:
-        """Handle arrivals and tell the followers; never waits.
+        """Handle arrivals and tell the followers, or take a step that wants to be alone; never waits.
 
         Returns:
             Seconds until the next tick is due.
         """
         begun = time.perf_counter()
+        if self._alone:
+            self._alone.popleft()()
+        else:
+            self._handle_arrivals(begun)
+        self.last_tick = time.perf_counter() - begun
+        self.longest_tick = max(self.longest_tick, self.last_tick)
+        return BUSY_INTERVAL_SECONDS if self.busy else IDLE_INTERVAL_SECONDS
+
+    def _handle_arrivals(self, now: float) -> None:
         self._follow_preferences()
         if self.client is not None:
             self.client.poll(TICK_BUDGET_SECONDS - _FOLLOWERS_SECONDS)
@@ -97,12 +126,9 @@ class Session:
         if text != self._shown:
             self._shown = text
             self._stale = True
-        if self._stale and begun - self._redrawn > REDRAW_SECONDS:
-            self._stale, self._redrawn = False, begun
+        if self._stale and now - self._redrawn > REDRAW_SECONDS:
+            self._stale, self._redrawn = False, now
             _redraw_side_bars()
-        self.last_tick = time.perf_counter() - begun
-        self.longest_tick = max(self.longest_tick, self.last_tick)
-        return BUSY_INTERVAL_SECONDS if self.busy else IDLE_INTERVAL_SECONDS
 
     def redraw(self) -> None:
         """Have the side bars drawn again soon, since something that they show has changed."""

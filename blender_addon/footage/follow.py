@@ -7,15 +7,16 @@ changed into ``Scene.ex4d_reconstructions``. Importing takes longer than a tick 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import bpy
 
-from ex4d_core.client import ClientError, Task
-from ex4d_core.messages import FINAL_STATES, JobStatus
+from ex4d_core.messages import FINAL_STATES
 from ex4d_core.reconstruction import Reconstruction, ReconstructionPlan
 from ex4d_core.scene import SceneError
 
-from ..connection.session import NotConnectedError, session
+from ..connection.errands import Errand
+from ..connection.session import session
 from ..paths import from_blend, to_blend
 from ..scenes.importing import import_scene
 from .properties import EX4D_Reconstruction, find_reconstruction
@@ -27,18 +28,15 @@ OVER = (*(state for state in FINAL_STATES if state != "done"), STOPPED, IMPORTED
 
 @dataclass
 class Following:
-    """A reconstruction that is being followed.
-
-    Attributes:
-        plan: what to send; None when the backend has the job already.
-        task: the conversation on the session's client; None until there is a client.
-        over: nothing more will arrive.
-    """
+    """A reconstruction that is being followed, by its errand over the wire."""
 
     made: Reconstruction
-    plan: ReconstructionPlan | None
-    task: Task[JobStatus] | None = None
-    over: bool = False
+    errand: Errand
+
+    @property
+    def over(self) -> bool:
+        """Nothing more will arrive."""
+        return self.errand.over
 
 
 _following: dict[str, Following] = {}
@@ -54,8 +52,7 @@ def start_reconstruction(plan: ReconstructionPlan, blender_scene: bpy.types.Scen
     entry = blender_scene.ex4d_reconstructions.add()
     entry.label = entry.name = plan.name
     entry.key, entry.folder, entry.plan = made.key, to_blend(made.folder), plan_to_text(plan)
-    _following[made.key] = Following(made, plan)
-    _follow_one(_following[made.key])
+    _follow_one(_follow(made, plan))
     return entry
 
 
@@ -64,42 +61,35 @@ def resume_reconstruction(entry: EX4D_Reconstruction) -> None:
     if is_followed(entry):
         return
     try:
-        plan = None if entry.job else plan_from_text(entry.plan)
+        plan = None if entry.job or entry.cancelling else plan_from_text(entry.plan)
     except FootageError as error:
         entry.state, entry.reason = STOPPED, str(error)
         return
-    made = Reconstruction(from_blend(entry.folder), key=entry.key, job=entry.job, last_event=entry.last_event)
+    known = {"key": entry.key, "job": entry.job, "last_event": entry.last_event}
+    made = Reconstruction(from_blend(entry.folder), submitted=True, **known)  # as far as anybody knows
     entry.reason = ""
-    entry.state = "running" if entry.job else SENDING
-    _following[entry.key] = Following(made, plan)
+    if entry.job or not entry.cancelling:
+        entry.state = "running" if entry.job else SENDING
+    _following.pop(entry.key, None)
+    _follow(made, plan, cancelling=entry.cancelling)
 
 
 def cancel_reconstruction(entry: EX4D_Reconstruction) -> None:
-    """Stop the backend's job, or the sending of it.
-
-    Raises:
-        NotConnectedError: the preferences allow no connection to cancel the job through.
-    """
+    """Stop the backend's job, or the sending of it."""
     following = _following.get(entry.key)
     if following is None or following.over:
         return
-    if following.made.job:
-        session().start(following.made.cancel())  # the conversation that follows the job will hear of it
-        return
-    if following.task is not None:
-        session().stop(following.task)
-        if session().connected:  # else nothing can have arrived
-            session().start(following.made.withdraw())
-    following.made.discard()
-    following.over = True
-    entry.state, entry.reason = "cancelled", ""
+    following.errand.cancel()
+    if following.errand.withdrawn:
+        following.made.discard()
+    _show(following, entry)
 
 
 def forget_reconstruction(blender_scene: bpy.types.Scene, entry: EX4D_Reconstruction) -> None:
     """Take one out of the list; the scene that came of it stays."""
     following = _following.pop(entry.key, None)
-    if following is not None and following.task is not None:
-        session().stop(following.task)
+    if following is not None:
+        following.errand.abandon()
     blender_scene.ex4d_reconstructions.remove(list(blender_scene.ex4d_reconstructions).index(entry))
 
 
@@ -123,25 +113,25 @@ def import_finished() -> None:
                 _import(blender_scene, entry)
 
 
+def _follow(made: Reconstruction, plan: ReconstructionPlan | None, *, cancelling: bool = False) -> Following:
+    errand = Errand(made, partial(made.conversation, plan), cancelling, withdrawn=cancelling and not made.job)
+    return _following.setdefault(made.key, Following(made, errand))
+
+
 def _follow_one(following: Following) -> None:
-    if following.task is not None and isinstance(following.task.error, ClientError):
-        following.task = None  # the connection was replaced; go on with the new one
-    if following.task is None:
-        try:
-            following.task = session().start(following.made.conversation(following.plan))
-        except NotConnectedError:
-            return
-    following.over = following.task.done and not isinstance(following.task.error, ClientError)
+    following.errand.go_on()
     found = find_reconstruction(following.made.key)
     if found is not None:
         _show(following, found[1])
 
 
 def _show(following: Following, entry: EX4D_Reconstruction) -> None:
-    made, task = following.made, following.task
+    made, errand = following.made, following.errand
     state, stage, progress, reason = entry.state, entry.stage, entry.progress, entry.reason
-    if following.over and task.error is not None:
-        state, reason = STOPPED, str(task.error)
+    if errand.withdrawn:
+        state, reason = "cancelled", ""
+    elif errand.error is not None:
+        state, reason = STOPPED, str(errand.error)
     elif made.status is None and not made.job:
         # Hashing first, and then sending what the backend lacks.
         if made.upload_size:
@@ -156,7 +146,7 @@ def _show(following: Following, entry: EX4D_Reconstruction) -> None:
         progress = status.done / status.total if status.total else float(status.state == "done")
         reason = status.reason
     values = {"job": made.job, "state": state, "stage": stage, "progress": progress, "reason": reason}
-    values["last_event"] = made.last_event
+    values |= {"last_event": made.last_event, "cancelling": errand.cancelling and not errand.over}
     for name, value in values.items():
         # Writing a property tells all of Blender, so write only what changes.
         if getattr(entry, name) != value and not (name == "progress" and abs(entry.progress - value) < 1e-3):
@@ -194,7 +184,7 @@ def _after_load(*_: object) -> None:
         for entry in blender_scene.ex4d_reconstructions:
             if entry.state == "done":
                 bpy.app.timers.register(_import_timer, first_interval=0.0)
-            elif entry.state not in OVER:
+            elif entry.cancelling or entry.state not in OVER:
                 resume_reconstruction(entry)
 
 

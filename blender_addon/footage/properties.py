@@ -99,6 +99,7 @@ class EX4D_Reconstruction(bpy.types.PropertyGroup):
     stage: bpy.props.StringProperty(description="What is being done")
     progress: bpy.props.FloatProperty(description="How far it is, from 0 to 1", min=0.0, max=1.0)
     reason: bpy.props.StringProperty(description="Why it failed or stopped")
+    cancelling: bpy.props.BoolProperty(description="Whether the backend has to be told still that it is cancelled")
 
 
 CLASSES = (EX4D_Footage, EX4D_Reconstruction)

@@ -1,4 +1,4 @@
-"""A take in the Video Sequencer: an image strip that grows while frames arrive, then the movie in its place.
+"""A take in the Video Sequencer: an image strip that grows while frames arrive; `movies` puts the movie in its place.
 
 Strips are found again by the take's key, which they carry as a custom property; artists may rename and move them.
 """
@@ -15,7 +15,6 @@ import bpy
 
 from ..paths import to_blend
 from ..scenes.color_space import tag_as_finished
-from .proxies import offer_proxies
 
 TAKE_KEY = "ex4d_take"
 REQUEST = "ex4d_request"
@@ -66,11 +65,11 @@ def strips_of(scene: bpy.types.Scene):
     return editor.strips if bpy.app.version >= (4, 4, 0) else editor.sequences
 
 
-def find_strip(scene: bpy.types.Scene, key: str) -> bpy.types.Strip | None:
-    """The strip of a take, or None."""
+def find_strip(scene: bpy.types.Scene, key: str, mark: str = TAKE_KEY) -> bpy.types.Strip | None:
+    """The strip that bears a take's key as ``mark``, or None."""
     if scene.sequence_editor is None:
         return None
-    return next((strip for strip in strips_of(scene) if strip.get(TAKE_KEY) == key), None)
+    return next((strip for strip in strips_of(scene) if strip.get(mark) == key), None)
 
 
 def strips_of_take(scene: bpy.types.Scene, key: str) -> list[bpy.types.Strip]:
@@ -122,11 +121,11 @@ def grow_image_strip(scene: bpy.types.Scene, take: TakeStrip, pictures: Mapping[
         not_there = to_blend(pictures[0].with_name("pending.png"))
         strip = strips_of(scene).new_image(take.label, not_there, channel, take.frame_start, fit_method="ORIGINAL")
         strip.elements[0].filename = pictures[0].name
-        _mark(scene, strip, take)
+        mark_strip(scene, strip, take)
     grown = ready - len(strip.elements)
     if grown > 0:
         end = strip.frame_final_end + grown
-        strip.channel = _channel_kept_or_free(scene, strip, end)
+        strip.channel = channel_kept_or_free(scene, strip, end)
         for index in range(len(strip.elements), ready):
             strip.elements.append(pictures[index].name)
         if strip.frame_final_end != end:  # not every version of Blender lets the strip grow along
@@ -134,75 +133,15 @@ def grow_image_strip(scene: bpy.types.Scene, take: TakeStrip, pictures: Mapping[
     return strip
 
 
-def replace_with_movie(scene: bpy.types.Scene, take: TakeStrip, movie: Path) -> bpy.types.Strip:
-    """Put the finished movie where the take's image strip is, or where it would be.
-
-    Raises:
-        StripError: the movie is not there, or no channel is free.
-    """
-    if not movie.is_file():
-        raise StripError(f"{movie} is missing, so the take cannot be shown; fetch it again")
-    strip = find_strip(scene, take.key)
-    if strip is not None and strip.type == "MOVIE":
-        return strip
-    start = take.frame_start if strip is None else strip.frame_final_start
-    end = start + max(take.frames, take.length_in(scene))
-    movie_strip = strips_of(scene).new_movie(
-        take.label, to_blend(movie), free_channel(scene, start, end), start, fit_method="ORIGINAL"
-    )
-    readable = movie_strip.frame_duration
-    if readable < take.frames:  # Blender makes a strip of one frame of what it cannot read
-        strips_of(scene).remove(movie_strip)
-        raise StripError(f"Blender reads {readable} of {take.frames} frames from {movie}; its frames stay as they are")
-    if strip is not None:
-        channel = _channel_kept_or_free(scene, strip, end, besides=movie_strip)
-        movie_strip.mute = strip.mute
-        strips_of(scene).remove(strip)
-        movie_strip.channel = channel
-    _mark(scene, movie_strip, take)
-    _retime(scene, movie_strip, take)
-    offer_proxies(movie_strip)
-    return movie_strip
-
-
-def _retime(scene: bpy.types.Scene, strip: bpy.types.Strip, take: TakeStrip) -> None:
-    """Let a movie last as long as it was filmed, by a speed effect over it.
-
-    Blender's own retiming keys cannot be set from Python in 4.2 to 5.2 (`retiming_keys.add` adds none, or crashes), and
-    `new_movie` does not look at rates; the effect exists in all of them, and repeats or drops whole frames.
-    """
-    speed = take.speed_in(scene)
-    if speed == 1.0:
-        return
-    start, length = strip.frame_final_start, take.length_in(scene)
-    # The effect is as long as what it is on, so that is made longer (a still at its end, which is not reached).
-    strip.frame_final_end = start + length
-    # The arguments for what it is on and for its length were renamed in Blender 4.4 to 5.0, one after the other.
-    known = strips_of(scene).bl_rna.functions["new_effect"].parameters.keys()
-    extent = {"length": length} if "length" in known else {"frame_end": start + length}
-    source = {"input1": strip} if "input1" in known else {"seq1": strip}
-    effect = strips_of(scene).new_effect(
-        name=f"{take.label} speed",
-        type="SPEED",
-        channel=free_channel(scene, start, start + length),
-        frame_start=start,
-        **extent,
-        **source,
-    )
-    effect.speed_control = "MULTIPLY"
-    effect.speed_factor = speed
-    effect.mute = strip.mute
-    effect[SPEED_OF] = take.key
-
-
-def _mark(scene: bpy.types.Scene, strip: bpy.types.Strip, take: TakeStrip) -> None:
+def mark_strip(scene: bpy.types.Scene, strip: bpy.types.Strip, take: TakeStrip) -> None:
+    """Make a strip the take's: its name, its key, its request, and its colours as they were filmed."""
     tag_as_finished(scene, strip.colorspace_settings)
     strip.name = take.label
     strip[TAKE_KEY] = take.key
     strip[REQUEST] = json.dumps(take.request, sort_keys=True)
 
 
-def _channel_kept_or_free(
+def channel_kept_or_free(
     scene: bpy.types.Scene, strip: bpy.types.Strip, end: int, besides: bpy.types.Strip | None = None
 ) -> int:
     """The strip's own channel if it may reach to ``end`` there, or else a free one (``besides``'s, if there is one)."""

@@ -1,83 +1,45 @@
 """Takes under way: start, follow with every tick, cancel, and resume after a reload, a restart or a new connection.
 
-The truth is in `ex4d_core.takes.Take` while Blender runs; each tick copies what changed into ``Scene.ex4d_takes``, so
-that a saved file, an undo step or another Blender finds its way back. Frames and movies are in the take's folder.
+The truth is in `ex4d_core.takes.Take` while Blender runs; each tick copies what changed into ``Scene.ex4d_takes`` (see
+`showing`), so that a saved file, an undo step or another Blender finds its way back. Frames and movies are in the
+take's folder.
 """
 
 from __future__ import annotations
 
 import re
-import time
 import uuid
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import bpy
 
-from ex4d_core.client import ClientError, Conversation, Task
-from ex4d_core.messages import FINAL_STATES, Cancel, JobStatus, Submit
+from ex4d_core.messages import FINAL_STATES
 from ex4d_core.scene import Scene, SceneError
 from ex4d_core.shot import RequestError, ShotRequest
 from ex4d_core.takes import Take
 
-from ..connection.session import NotConnectedError, session
-from ..paths import from_blend, to_blend
-from ..scenes.link import is_scene_object, open_scene
-from ..sequencer.strips import (
-    TAKE_KEY,
-    StripError,
-    TakeStrip,
-    find_strip,
-    grow_image_strip,
-    replace_with_movie,
-    strips_of_take,
-)
-from .pace import Pace
+from ..connection.errands import Errand
+from ..connection.session import session
+from ..paths import from_blend
+from ..sequencer.movies import discard_opened, replace_with_movie
+from ..sequencer.strips import TAKE_KEY, StripError, TakeStrip, find_strip, grow_image_strip
 from .properties import EX4D_Take, find_take, takes_of_shot
-from .shots import load_request, new_take_folder, request_metadata, save_request
+from .shots import load_request, new_take_folder, package_of, request_metadata, save_request
+from .showing import (
+    MOVIE,
+    SENDING,
+    STOPPED,
+    Following,
+    add_entry,
+    movie_is_due,
+    place_movie,
+    show,
+    show_version,
+    strip_of,
+)
 
-SENDING, STOPPED = "sending", "stopped"
-MOVIE = "take.mp4"
-# A strip that grows makes Blender draw everything again, viewport included, so it grows only after so many ticks:
-# five times a second, or less often where drawing is slow.
-_REST_TICKS = 10
 _FRAME_NAME = re.compile(r"frame_(\d{5,})\.png")
-
-
-@dataclass
-class Following:
-    """A take that is being followed, or was until its end.
-
-    Attributes:
-        scene: the package to upload from; None when the backend has the job already.
-        strip: where the take belongs in the sequencer.
-        home: name of the Blender scene that lists it.
-        task: the conversation on the session's client; None until there is a client.
-        shown: frames that the strip has taken in.
-        rested: ticks since it did.
-        strip_problem: why the strip cannot be shown.
-        here: whether it belongs to the open file.
-        undone: whether an undo step may have changed its entry or its strip.
-        withdrawn: cancelled before the backend had named the job.
-        over: nothing more will happen.
-        placed: whether its strip has been in the sequencer; one that is gone since was removed on purpose.
-        pace: how fast the present step goes.
-    """
-
-    take: Take
-    scene: Scene | None
-    strip: TakeStrip
-    home: str
-    task: Task[JobStatus] | None = None
-    shown: int = 0
-    rested: int = _REST_TICKS
-    strip_problem: str = ""
-    here: bool = True
-    undone: bool = False
-    withdrawn: bool = False
-    over: bool = False
-    placed: bool = False
-    pace: Pace = field(default_factory=Pace)
 
 
 _following: dict[str, Following] = {}
@@ -103,10 +65,10 @@ def send_take(
     take = Take(request, folder)
     label, frames, fps = request.label or folder.name, len(request.camera), float(scene.manifest.fps)
     strip = TakeStrip(take.key, label, frame_start, frames, request_metadata(request), fps)
-    entry = _add_entry(blender_scene, take, strip)
+    entry = add_entry(blender_scene, take, strip)
     entry.version = 1 + max((one.version for one in takes_of_shot(blender_scene, shot)), default=0)
     entry.shot = shot
-    _follow(Following(take, scene, strip, blender_scene.name))
+    _follow(_new_following(take, scene, strip, blender_scene))
     return entry
 
 
@@ -114,7 +76,7 @@ def resume_takes() -> None:
     """Go on with every take of the open file that is not finished and not being followed."""
     for blender_scene in bpy.data.scenes:
         for entry in blender_scene.ex4d_takes:
-            if entry.state not in (*FINAL_STATES, STOPPED):
+            if entry.cancelling or entry.state not in (*FINAL_STATES, STOPPED):
                 resume_take(entry)
 
 
@@ -128,17 +90,24 @@ def resume_take(entry: EX4D_Take) -> None:
         _abandon(known)
     try:
         request = load_request(folder)
-        scene = None if entry.job else package_of(request)
+        scene = None if entry.job or entry.cancelling else package_of(request)
     except (RequestError, SceneError) as error:
         entry.state, entry.reason = STOPPED, str(error)
         return
     take = Take(
-        request, folder, key=entry.key, job=entry.job, last_event=entry.last_event, frames=_frames_on_disk(folder)
+        request,
+        folder,
+        key=entry.key,
+        job=entry.job,
+        submitted=True,  # as far as anybody knows
+        last_event=entry.last_event,
+        frames=_frames_on_disk(folder),
     )
     entry.reason = ""
-    if not entry.job:
+    if not entry.job and not entry.cancelling:
         entry.state = SENDING
-    _follow(Following(take, scene, _strip_of(entry, request), entry.id_data.name))
+    cancelling = entry.cancelling
+    _follow(_new_following(take, scene, strip_of(entry, request), entry.id_data, cancelling=cancelling))
 
 
 def retry_take(entry: EX4D_Take) -> None:
@@ -156,10 +125,10 @@ def retry_take(entry: EX4D_Take) -> None:
     strip, key = find_strip(entry.id_data, entry.key), uuid.uuid4().hex
     if strip is not None:
         strip[TAKE_KEY] = key
-    entry.key, entry.job, entry.last_event = key, "", 0
+    entry.key, entry.job, entry.last_event, entry.cancelling = key, "", 0, False
     entry.state, entry.stage, entry.reason, entry.progress = SENDING, "", "", 0.0
     take = Take(request, from_blend(entry.folder), key=key)
-    _follow(Following(take, scene, _strip_of(entry, request), entry.id_data.name))
+    _follow(_new_following(take, scene, strip_of(entry, request), entry.id_data))
 
 
 def place_take(entry: EX4D_Take) -> None:
@@ -170,7 +139,7 @@ def place_take(entry: EX4D_Take) -> None:
         StripError: no channel is free, or the files are gone.
     """
     folder = from_blend(entry.folder)
-    strip = _strip_of(entry, load_request(folder))
+    strip = strip_of(entry, load_request(folder))
     following = _following.get(entry.key)
     if (folder / MOVIE).is_file():
         replace_with_movie(entry.id_data, strip, folder / MOVIE)
@@ -181,31 +150,12 @@ def place_take(entry: EX4D_Take) -> None:
     show_version(entry.id_data, entry)
 
 
-def show_version(blender_scene: bpy.types.Scene, entry: EX4D_Take) -> None:
-    """Let this take be seen of all that its shot has: the others' strips are muted."""
-    for one in takes_of_shot(blender_scene, entry.shot) or [entry]:
-        for strip in strips_of_take(blender_scene, one.key):
-            strip.mute = one.key != entry.key
-
-
 def cancel_take(entry: EX4D_Take) -> None:
-    """Stop a take: the backend's job, or the sending of it.
-
-    Raises:
-        NotConnectedError: the preferences allow no connection to cancel the job through.
-    """
+    """Stop a take: the backend's job, or the sending of it."""
     following = _following.get(entry.key)
-    if following is None or following.over:
-        return
-    if following.take.job:
-        session().start(following.take.cancel())  # the conversation that follows the job will hear of it
-        return
-    if following.task is not None:
-        session().stop(following.task)
-        if session().connected:  # else nothing can have arrived
-            session().start(_withdraw(following.take))
-    following.withdrawn = following.over = True
-    _show(following)
+    if following is not None and not following.over:
+        following.errand.cancel()
+        _follow_one(following)
 
 
 def forget_take(blender_scene: bpy.types.Scene, entry: EX4D_Take) -> None:
@@ -213,6 +163,7 @@ def forget_take(blender_scene: bpy.types.Scene, entry: EX4D_Take) -> None:
     following = _following.get(entry.key)
     if following is not None:
         _abandon(following)
+    discard_opened(blender_scene, entry.key)
     index = list(blender_scene.ex4d_takes).index(entry)
     blender_scene.ex4d_takes.remove(index)
     if blender_scene.ex4d_take_index >= index > 0:
@@ -243,27 +194,35 @@ def _follow(following: Following) -> None:
     _follow_one(following)
 
 
+def _new_following(
+    take: Take, scene: Scene | None, strip: TakeStrip, home: bpy.types.Scene, *, cancelling: bool = False
+) -> Following:
+    errand = Errand(take, partial(take.conversation, scene), cancelling, withdrawn=cancelling and not take.job)
+    return Following(take, errand, strip, home.name)
+
+
 def _follow_one(following: Following) -> None:
-    if following.task is not None and isinstance(following.task.error, ClientError):
-        following.task = None  # the connection was replaced; go on with the new one
-    if following.task is None:
-        try:
-            following.task = session().start(following.take.conversation(following.scene))
-        except NotConnectedError:
-            return
-    following.over = following.task.done and not isinstance(following.task.error, ClientError)
-    _show(following)
+    errand = following.errand
+    errand.go_on()
+    if not following.placing and movie_is_due(following):
+        following.placing = True
+        session().alone(partial(_place, following))
+    following.over = errand.over and not following.placing
+    show(following)
 
 
-def _withdraw(take: Take) -> Conversation[None]:
-    """Cancel a submission that may be under way: the same key names the same job, if there is one."""
-    reply = yield Submit(take.key, take.request.to_wire())
-    yield Cancel(reply.job)
+def _place(following: Following) -> None:
+    """In a tick of its own: one step of the movie's way into the sequencer."""
+    if _following.get(following.take.key) is not following or not following.placing:
+        return
+    if place_movie(following):
+        session().alone(partial(_place, following))
+    else:
+        following.placing, following.settled = False, True  # the next tick tells
 
 
 def _abandon(following: Following) -> None:
-    if following.task is not None:
-        session().stop(following.task)
+    following.errand.abandon()
     _following.pop(following.take.key, None)
 
 
@@ -275,119 +234,11 @@ def _restore(following: Following) -> None:
     found = find_take(following.take.key)
     if found is None:
         home = bpy.data.scenes.get(following.home) or bpy.context.scene
-        _add_entry(home, following.take, following.strip)
+        add_entry(home, following.take, following.strip)
     elif found[1].state in FINAL_STATES:
         return  # as it was; a strip that is not there was removed on purpose
-    following.shown, following.placed = 0, False
-    _show(following)
-
-
-def _strip_of(entry: EX4D_Take, request: ShotRequest) -> TakeStrip:
-    metadata = request_metadata(request)
-    return TakeStrip(entry.key, entry.label, entry.frame_start, entry.frames, metadata, entry.fps)
-
-
-def _add_entry(blender_scene: bpy.types.Scene, take: Take, strip: TakeStrip) -> EX4D_Take:
-    entry = blender_scene.ex4d_takes.add()
-    entry.label = entry.name = strip.label
-    entry.key, entry.folder = take.key, to_blend(take.folder)
-    entry.frame_start, entry.frames, entry.fps = strip.frame_start, strip.frames, strip.fps
-    blender_scene.ex4d_take_index = len(blender_scene.ex4d_takes) - 1
-    return entry
-
-
-def _show(following: Following) -> None:
-    """Copy what changed into the .blend."""
-    found = find_take(following.take.key)
-    if found is None:
-        return  # another file is open; the take goes on into its folder
-    blender_scene, entry = found
-    following.home = blender_scene.name
-    before = _shown_values(entry)
-    _show_state(following, entry)
-    try:
-        _show_strip(following, entry, blender_scene)
-        following.strip_problem = ""
-    except StripError as error:
-        following.strip_problem = str(error)
-        if not entry.reason:
-            _set(entry, "reason", following.strip_problem)
-    # Only now are the frames up to this event in the strip.
-    _set(entry, "last_event", following.take.last_event)
-    if before != _shown_values(entry):
-        session().redraw()
-
-
-def _shown_values(entry: EX4D_Take) -> tuple:
-    shown = (entry.state, entry.stage, entry.progress, entry.reason, entry.last_event)
-    return (*shown, entry.queue_position, entry.seconds_left)
-
-
-def _show_state(following: Following, entry: EX4D_Take) -> None:
-    take, task, status = following.take, following.task, following.take.status
-    _set(entry, "job", take.job)
-    if following.withdrawn:
-        _set(entry, "state", "cancelled")
-    elif following.over and task.error is not None:
-        _set(entry, "state", STOPPED)
-        _set(entry, "reason", str(task.error))
-    elif status is None:
-        if not take.job:
-            _set(entry, "progress", take.uploaded / take.upload_size if take.upload_size else 0.0)
-    else:
-        # When the backend is done, its last frames may still be on their way.
-        fetching = status.state in FINAL_STATES and not following.over
-        _set(entry, "state", "running" if fetching else status.state)
-        _set(entry, "stage", "fetching" if fetching else status.stage)
-        _set(entry, "reason", status.reason or following.strip_problem)
-        _set(entry, "progress", status.done / status.total if status.total else float(status.state == "done"))
-        _set(entry, "queue_position", status.queue_position)
-    left = None if following.over else following.pace.seconds_left(time.monotonic(), entry.stage, entry.progress)
-    _set(entry, "seconds_left", -1 if left is None else round(left))
-
-
-def _show_strip(following: Following, entry: EX4D_Take, blender_scene: bpy.types.Scene) -> None:
-    take = following.take
-    following.rested += 1
-    finished = following.over and entry.state == "done" and (take.folder / MOVIE).is_file()
-    due = len(take.frames) != following.shown and (following.over or following.rested > _REST_TICKS)
-    if not finished and not due:
-        return
-    before = find_strip(blender_scene, following.take.key)
-    if before is None and following.placed:
-        raise StripError("its strip was removed, so it stays away; Put in Sequencer brings it back")
-    if finished:
-        replace_with_movie(blender_scene, following.strip, take.folder / MOVIE)
-    else:
-        grow_image_strip(blender_scene, following.strip, take.frames)
-        following.shown, following.rested = len(take.frames), 0
-    if before is None and find_strip(blender_scene, following.take.key) is not None:
-        following.placed = True
-        show_version(blender_scene, entry)
-    following.placed = following.placed or before is not None
-
-
-def _set(entry: EX4D_Take, name: str, value: object) -> None:
-    """Writing a property tells all of Blender, so write only what changes."""
-    if getattr(entry, name) != value:
-        setattr(entry, name, value)
-
-
-def package_of(request: ShotRequest) -> Scene:
-    """The package that a request is about, from the open file's imported scenes."""
-    return open_scene(object_of(request))
-
-
-def object_of(request: ShotRequest) -> bpy.types.Object:
-    """The imported scene that a request is about.
-
-    Raises:
-        RequestError: it is not in the file.
-    """
-    for candidate in bpy.data.objects:
-        if is_scene_object(candidate) and candidate.ex4d_scene.digest == request.scene:
-            return candidate
-    raise RequestError("the imported scene that this take is about is not in the file any more; import it again")
+    following.shown, following.placed, following.settled = 0, False, False
+    following.over = False
 
 
 def _frames_on_disk(folder: Path) -> dict[int, Path]:

@@ -15,20 +15,11 @@ from ..connection.session import NotConnectedError, session
 from ..scenes.link import active_scene_object, is_scene_object
 from ..sequencer.strips import StripError, find_strip
 from ..shots.properties import active_shot, key_of
-from .follow import (
-    STOPPED,
-    cancel_take,
-    forget_take,
-    is_followed,
-    place_take,
-    resume_take,
-    retry_take,
-    send_take,
-    show_version,
-)
+from .follow import cancel_take, forget_take, is_followed, place_take, resume_take, retry_take, send_take
 from .properties import EX4D_Take, active_take, find_take
 from .restore import restore_take
 from .shots import build_request, shot_range
+from .showing import STOPPED, show_version
 
 
 class EX4D_OT_send_take(bpy.types.Operator):

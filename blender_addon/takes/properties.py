@@ -35,6 +35,7 @@ class EX4D_Take(bpy.types.PropertyGroup):
         options={"SKIP_SAVE"},
     )
     reason: bpy.props.StringProperty(description="Why it failed or stopped")
+    cancelling: bpy.props.BoolProperty(description="Whether the backend has to be told still that it is cancelled")
 
 
 CLASSES = (EX4D_Take,)

@@ -8,9 +8,8 @@ from ..cameras.keyframes import new_camera
 from ..cameras.optics import render_size
 from ..paths import from_blend
 from ..shots.properties import add_shot, find_shot
-from .follow import object_of
 from .properties import EX4D_Take
-from .shots import load_request
+from .shots import load_request, object_of
 
 
 def restore_take(blender_scene: bpy.types.Scene, entry: EX4D_Take) -> str:

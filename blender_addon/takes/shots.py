@@ -16,7 +16,7 @@ from ex4d_core.shot import PreviewSettings, RenderSettings, RequestError, ShotRe
 
 from ..cameras.sampling import sample_camera
 from ..connection.preferences import chosen_licence, output_folder
-from ..scenes.link import open_scene
+from ..scenes.link import is_scene_object, open_scene
 from ..shots.properties import active_shot
 
 REQUEST_FILE = "request.msgpack"
@@ -108,3 +108,20 @@ def request_metadata(request: ShotRequest) -> dict[str, Any]:
     values = request.to_wire()
     camera = {name: value for name, value in values["camera"].items() if not isinstance(value, bytes)}
     return json.loads(json.dumps({**values, "camera": camera}))
+
+
+def package_of(request: ShotRequest) -> Scene:
+    """The package that a request is about, from the open file's imported scenes."""
+    return open_scene(object_of(request))
+
+
+def object_of(request: ShotRequest) -> bpy.types.Object:
+    """The imported scene that a request is about.
+
+    Raises:
+        RequestError: it is not in the file.
+    """
+    for candidate in bpy.data.objects:
+        if is_scene_object(candidate) and candidate.ex4d_scene.digest == request.scene:
+            return candidate
+    raise RequestError("the imported scene that this take is about is not in the file any more; import it again")

@@ -11,6 +11,7 @@ import bpy
 import numpy as np
 import pytest
 
+from blender_addon.sequencer.movies import replace_with_movie
 from blender_addon.sequencer.otio import timeline
 from blender_addon.sequencer.strips import (
     StripError,
@@ -18,7 +19,6 @@ from blender_addon.sequencer.strips import (
     find_strip,
     free_channel,
     grow_image_strip,
-    replace_with_movie,
     strips_of,
     strips_of_take,
 )

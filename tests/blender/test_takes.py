@@ -18,11 +18,16 @@ from blender_addon.cameras.presets import camera_from_preset
 from blender_addon.cameras.sampling import sample_camera
 from blender_addon.connection.session import session
 from blender_addon.scenes.importing import ImportSettings, import_scene
+from blender_addon.sequencer.movies import find_opened
 from blender_addon.sequencer.strips import find_strip, strips_of
+from blender_addon.takes import follow
 from blender_addon.takes.follow import is_followed
+from blender_addon.takes.operators import can_cancel
 from blender_addon.takes.pace import Pace
 from blender_addon.takes.panel import progress_text
 from ex4d_core.cameras import CameraPath
+from ex4d_core.client import Client
+from ex4d_core.messages import JobStatus, ListJobs
 from ex4d_core.trajectories import Trajectory
 
 from .conftest import backend_process, free_address, fresh_blender, tick_until
@@ -200,6 +205,42 @@ def test_a_take_cancelled_before_it_was_sent_never_reaches_the_backend(shot):
     assert (entry.state, is_followed(entry), session().busy) == ("cancelled", False, False)
 
 
+@pytest.mark.parametrize("closed", [False, True], ids=["Blender stays open", "Blender is closed meanwhile"])
+def test_a_take_cancelled_while_its_backend_is_away_is_cancelled_there_too(backend_python, shot, tmp_path, closed):
+    """The backend took the job, and was gone before it could say so: only the key of the submission is known."""
+    address = free_address()
+    bpy.context.preferences.addons["blender_addon"].preferences.address = address
+    with backend_process(backend_python, address, tmp_path / "backend") as running:
+        entry = send()
+        submission = follow._following[entry.key].take
+        tick_until(lambda: submission.submitted, "the submission")
+        job = jobs_of(address, lambda jobs: len(jobs) == 1)[0].job  # and no tick here
+        running.kill()
+        assert submission.job == ""
+        assert bpy.ops.ex4d.cancel_take(key=entry.key) == {"FINISHED"}
+        assert (entry.state, entry.cancelling, can_cancel(entry)) == ("cancelled", True, False)
+        if closed:
+            bpy.ops.wm.save_mainfile()
+            fresh_blender()
+            bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "shot.blend"))
+            bpy.context.preferences.addons["blender_addon"].preferences.address = address
+        running.start()
+        tick_until(lambda: not take().cancelling, "the backend to be told")
+        assert [(one.job, one.state) for one in jobs_of(address)] == [(job, "cancelled")]
+        assert take().state == "cancelled" and not is_followed(take())
+
+
+def jobs_of(address: str, met=lambda jobs: True) -> list[JobStatus]:
+    """What a backend says of its jobs to another client, as soon as that meets a condition."""
+    client = Client(address)
+    try:
+        while not met(jobs := client.ask(ListJobs(), timeout=60).jobs):
+            pass
+    finally:
+        client.close()
+    return jobs
+
+
 def test_a_take_can_be_taken_off_the_list(connected, shot):
     entry = send()
     tick_until_over()
@@ -223,7 +264,75 @@ def test_undo_does_not_lose_a_take(connected, shot):
     tick_until_over()
     bpy.ops.ed.undo()
     tick_until(lambda: len(bpy.context.scene.ex4d_takes) == 1, "the finished take to be listed again")
+    tick_until_over()
     assert (take().key, take().state, strip_of(take()).type) == (key, "done", "MOVIE")
+
+
+def opened_movie(blender_scene: bpy.types.Scene, entry: bpy.types.PropertyGroup) -> bool:
+    """Whether the movie has been opened, and is not the take's strip yet."""
+    return find_opened(blender_scene, entry.key) is not None
+
+
+def test_the_movie_comes_in_steps_that_share_their_ticks_with_nothing(connected, shot):
+    blender_scene, entry, seen = bpy.context.scene, send(), []
+
+    def over() -> bool:
+        strips = [(one.type, one.mute, one.channel) for one in strips_of(blender_scene)]
+        if strips and (not seen or strips != seen[-1]):
+            seen.append(strips)
+        assert is_followed(entry) or entry.state == "done"
+        return entry.state == "done"
+
+    tick_until(over, "the take")
+    assert [("IMAGE", False, 1), ("MOVIE", True, 2)] in seen, "the movie was opened beside what is shown"
+    assert seen[-1] == [("MOVIE", False, 1)]
+    assert not opened_movie(blender_scene, entry)
+
+
+def test_a_file_reopened_between_two_steps_gets_its_movie(connected, shot, tmp_path):
+    entry = send()
+    tick_until(lambda: opened_movie(bpy.context.scene, entry), "the movie to be opened")
+    bpy.ops.wm.save_mainfile()
+    fresh_blender()
+    bpy.context.preferences.addons["blender_addon"].preferences.address = connected.address
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "shot.blend"))
+    assert opened_movie(bpy.context.scene, take()) and is_followed(take())
+    tick_until_over()
+    assert [one.type for one in strips_of(bpy.context.scene)] == ["MOVIE"]
+    assert not opened_movie(bpy.context.scene, take())
+
+
+def test_undo_between_two_steps_does_not_lose_the_movie(connected, shot):
+    key = send().key
+    tick_until(lambda: strip_of(take()) is not None, "the first frame")
+    bpy.ops.ed.undo_push(message="before")
+    bpy.data.objects.new("something", None)
+    bpy.ops.ed.undo_push(message="something")
+    tick_until(lambda: opened_movie(bpy.context.scene, take()), "the movie to be opened")
+    bpy.ops.ed.undo()
+    assert not opened_movie(bpy.context.scene, take())
+    tick_until_over()
+    assert (take().key, take().state) == (key, "done")
+    assert [one.type for one in strips_of(bpy.context.scene)] == ["MOVIE"]
+
+
+@pytest.mark.parametrize("deleted", ["the scene", "the strip", "the opened movie"])
+def test_what_is_deleted_between_two_steps_does_no_harm(connected, shot, tmp_path, deleted):
+    main, entry = bpy.context.scene, send()
+    tick_until(lambda: opened_movie(main, entry), "the movie to be opened")
+    if deleted == "the scene":
+        bpy.data.scenes.new("other")
+        bpy.data.scenes.remove(main)
+        tick_until(lambda: not session().busy, "the take to be over")
+        assert (tmp_path / "takes" / "arc_1" / "take.mp4").is_file()
+        return
+    strips_of(main).remove(strip_of(entry) if deleted == "the strip" else find_opened(main, entry.key))
+    tick_until_over()
+    if deleted == "the strip":
+        assert (entry.state, len(strips_of(main))) == ("done", 0)
+        assert entry.reason == "its strip was removed, so it stays away; Put in Sequencer brings it back"
+        assert bpy.ops.ex4d.place_take(key=entry.key) == {"FINISHED"}
+    assert [one.type for one in strips_of(main)] == ["MOVIE"]
 
 
 def test_a_strip_that_the_artist_removed_stays_away_after_undo(connected, shot):

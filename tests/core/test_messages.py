@@ -16,13 +16,13 @@ from ex4d_core.messages import (
     JobEvent,
     JobsReply,
     JobStatus,
-    ProtocolError,
     PutBlob,
     Submit,
     Welcome,
-    decode,
-    encode,
+    Withdraw,
+    Withdrawn,
 )
+from ex4d_core.wire import ProtocolError, decode, encode
 
 STATUS = JobStatus("j1", "Take", "preview", "running", "render", 3, 49)
 
@@ -35,6 +35,8 @@ STATUS = JobStatus("j1", "Take", "preview", "running", "render", 3, 49)
         (PutBlob("a" * 64, 5, 0, b"hello"), REQUESTS),
         (Submit("key", {"camera": {"frames": 3, "bytes": b"\x00\xff"}}), REQUESTS),
         (GetEvents("j1", 4, 2.5), REQUESTS),
+        (Withdraw("key"), REQUESTS),
+        (Withdrawn("j1"), REPLIES),
         (Welcome("gpu", "0.1.0", ["cpu"], {"preview": "free"}, {}, busy=True), REPLIES),
         (JobsReply([STATUS, STATUS]), REPLIES),
         (JobsReply([]), REPLIES),

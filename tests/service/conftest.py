@@ -38,11 +38,10 @@ from ex4d_core.messages import (
     PutBlob,
     PutBlobReply,
     Submit,
-    decode,
-    encode,
 )
 from ex4d_core.scene import RENDER_FILES, Scene, SceneManifest, SceneWriter
 from ex4d_core.shot import ShotRequest
+from ex4d_core.wire import decode, encode
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

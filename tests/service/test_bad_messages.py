@@ -20,10 +20,9 @@ from ex4d_core.messages import (
     ListJobs,
     Submit,
     Welcome,
-    decode,
-    encode,
 )
 from ex4d_core.scene import SceneManifest
+from ex4d_core.wire import decode, encode
 
 
 def packed(**fields) -> bytes:

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from ex4d_core.client import Client
-from ex4d_core.messages import Coverage, Error, GetCoverage, GetView, View, encode
+from ex4d_core.messages import Coverage, Error, GetCoverage, GetView, View
 from ex4d_core.shot import RequestError
 from ex4d_core.transfers import ask_about
+from ex4d_core.wire import encode
 
 
 @pytest.fixture

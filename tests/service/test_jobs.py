@@ -7,7 +7,7 @@ import uuid
 
 import pytest
 
-from ex4d_core.messages import GetEvents, Hello, ListJobs
+from ex4d_core.messages import GetEvents, Hello, ListJobs, Withdraw
 
 
 def test_a_shot_is_made_and_its_results_can_be_fetched(wire, scene, shot):
@@ -32,6 +32,17 @@ def test_the_same_key_never_makes_a_second_job(wire, scene, shot):
     status, _ = wire.finish(jobs.pop())
     assert status.attempt == 1
     assert wire.submit(shot("good"), key) == status.job, "not even after it is done"
+
+
+def test_a_submission_is_withdrawn_by_its_key(wire, scene, shot, tmp_path):
+    wire.upload_scene(scene)
+    key, go = uuid.uuid4().hex, tmp_path / "never"
+    assert wire.ask(Withdraw(key)).job == "", "nothing was submitted under it"
+    job = wire.submit(shot(f"wait {go}"), key)
+    wire.wait_for_half(job)
+    assert wire.ask(Withdraw(key)).job == job
+    assert wire.finish(job)[0].state == "cancelled"
+    assert wire.ask(Withdraw("")).code == "bad-request"
 
 
 def test_events_can_be_asked_for_again_from_any_number(wire, scene, shot):

@@ -8,8 +8,9 @@ import av
 import numpy as np
 import pytest
 
-from ex4d_core.messages import Error, GetView, View, encode
+from ex4d_core.messages import Error, GetView, View
 from ex4d_core.shot import PreviewSettings
+from ex4d_core.wire import encode
 
 
 def picture(view: View) -> np.ndarray:

@@ -1,0 +1,52 @@
+"""A job from this side of the wire, as the conversation that it is: what is asked, and what never is."""
+
+from __future__ import annotations
+
+import pytest
+
+from ex4d_core.jobs import JobConversation
+from ex4d_core.messages import (
+    Cancel,
+    JobStatus,
+    StatusReply,
+    Submit,
+    Withdraw,
+    Withdrawn,
+)
+from ex4d_core.takes import Take
+
+RUNNING = JobStatus("j1", "arc", "preview", "running")
+CANCELLED = JobStatus("j1", "arc", "preview", "cancelled", reason="cancelled by the client")
+
+
+@pytest.fixture
+def take(tmp_path) -> Take:
+    return Take(None, tmp_path)
+
+
+def test_what_was_never_submitted_is_cancelled_without_a_word(take):
+    assert list(take.cancel()) == []
+
+
+def test_a_job_is_cancelled_by_its_name(take):
+    take.job = "j1"
+    conversation = take.cancel()
+    assert next(conversation) == Cancel("j1")
+    with pytest.raises(StopIteration):
+        conversation.send(StatusReply(CANCELLED))
+    assert take.status == CANCELLED
+
+
+def test_a_submission_without_an_answer_is_withdrawn_by_its_key(take):
+    submission = take._submit({"label": "arc"}, {})
+    assert next(submission) == Submit(take.key, {"label": "arc"})
+    submission.close()  # the link fell, or Blender was closed
+    conversation = take.cancel()
+    assert next(conversation) == Withdraw(take.key)
+    with pytest.raises(StopIteration):
+        conversation.send(Withdrawn("j1"))
+
+
+def test_whoever_makes_jobs_says_where_their_results_go():
+    with pytest.raises(TypeError, match="place_of"):
+        JobConversation()
