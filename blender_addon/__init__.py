@@ -27,6 +27,7 @@ from .footage import properties as footage_properties
 from .scenes import link as scene_link
 from .scenes import operators as scene_operators
 from .scenes import panel as scene_panel
+from .scenes import place_operators as scene_place_operators
 from .sequencer import operators as sequencer_operators
 from .shots import operators as shot_operators
 from .shots import panel as shot_panel
@@ -50,6 +51,7 @@ MODULES: tuple[ModuleType, ...] = (
     connection_panel,
     scene_link,
     scene_operators,
+    scene_place_operators,
     scene_panel,
     shot_properties,
     camera_saved,

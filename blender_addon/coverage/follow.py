@@ -230,7 +230,8 @@ def _tell(text: str) -> None:
 def _after_update(_: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> None:
     for update in depsgraph.updates:
         changed = update.id
-        moved = isinstance(changed, bpy.types.Object) and changed.type == "CAMERA" and update.is_updated_transform
+        is_ours = isinstance(changed, bpy.types.Object) and (changed.type == "CAMERA" or is_scene_object(changed))
+        moved = is_ours and update.is_updated_transform
         if moved or isinstance(changed, (bpy.types.Action, bpy.types.Camera)):
             _work.stale = True
 
