@@ -24,6 +24,7 @@ from .footage import follow as footage_follow
 from .footage import operators as footage_operators
 from .footage import panel as footage_panel
 from .footage import properties as footage_properties
+from .scenes import curtains as scene_curtains
 from .scenes import link as scene_link
 from .scenes import operators as scene_operators
 from .scenes import panel as scene_panel
@@ -50,6 +51,7 @@ MODULES: tuple[ModuleType, ...] = (
     connection_operators,
     connection_panel,
     scene_link,
+    scene_curtains,
     scene_operators,
     scene_place_operators,
     scene_panel,

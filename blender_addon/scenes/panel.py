@@ -35,6 +35,8 @@ class EX4D_PT_scene(bpy.types.Panel):
             frames = iface_("Frames {first} to {last}")
             last = link.frame_start + link.frames - 1
             column.label(text=frames.format(first=link.frame_start, last=last), icon="BLANK1", translate=False)
+            row = layout.row()
+            row.prop(link, "unseen_color")
             layout.operator(EX4D_OT_match_view.bl_idname, icon="COLOR")
         layout.operator(EX4D_OT_import_scene.bl_idname, text="Import Scene", icon="IMPORT")
 
