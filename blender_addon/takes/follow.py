@@ -105,7 +105,7 @@ def send_take(
     strip = TakeStrip(take.key, label, frame_start, frames, request_metadata(request), fps)
     entry = _add_entry(blender_scene, take, strip)
     entry.version = 1 + max((one.version for one in takes_of_shot(blender_scene, shot)), default=0)
-    entry.shot = shot
+    entry.shot, entry.engine = shot, request.engine
     _follow(Following(take, scene, strip, blender_scene.name))
     return entry
 
