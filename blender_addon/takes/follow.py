@@ -229,6 +229,12 @@ def followed_folders() -> set[Path]:
     return {following.take.folder for following in _following.values() if not following.over}
 
 
+def newest_estimates() -> list[tuple[str, int, Path]]:
+    """Of each take that has had any since the file was opened: key, how many estimates, and the newest one's file."""
+    takes = (following.take for following in _following.values() if following.here)
+    return [(take.key, take.estimates, take.estimate) for take in takes if take.estimate is not None]
+
+
 def follow_all() -> None:
     """Bring every followed take's entry and strip in step; the session calls it once per tick."""
     for following in list(_following.values()):

@@ -1,58 +1,32 @@
-"""The picture that is forming while a final is denoised: in an image datablock, and as the take's small picture.
-
-The take's conversation puts each new estimate into the take's folder; here the disk is looked at for a newer one.
-"""
+"""The picture that is forming while a final is denoised: in an image datablock, which an Image Editor can show."""
 
 from __future__ import annotations
 
-import time
-
 import bpy
 
-from ex4d_core.takes import ESTIMATE_FILE
-
 from ..connection.session import session
-from ..paths import from_blend
-from ..takes.follow import is_followed
-from ..takes.properties import EX4D_Take
+from ..takes.follow import newest_estimates
 from .pictures import open_picture, show_picture
 
 IMAGE = "EX-4D In the Making"
-# Looking at the disk costs little, but not nothing.
-_LOOK_SECONDS = 0.2
 
-_looked = 0.0
-_shown: tuple[str, int] = ("", 0)
+# How many estimates of each take have been seen to.
+_seen: dict[str, int] = {}
 
 
 def follow_all() -> None:
-    """Show the newest estimate of the takes under way; the session calls it once per tick."""
-    global _looked, _shown
-    if time.monotonic() - _looked < _LOOK_SECONDS:
-        return
-    _looked = time.monotonic()
-    for scene in bpy.data.scenes:
-        for entry in scene.ex4d_takes:
-            if entry.state != "running" or not is_followed(entry):
-                continue
-            state = (entry.key, _made(entry))
-            if state[1] and state != _shown:
-                _shown = state
-                show_picture(IMAGE, (from_blend(entry.folder) / ESTIMATE_FILE).read_bytes())
+    """Show an estimate that has arrived; the session calls it once per tick."""
+    for key, count, path in newest_estimates():
+        if _seen.get(key) != count:
+            _seen[key] = count
+            if path.is_file():
+                show_picture(IMAGE, path.read_bytes())
                 session().redraw()
 
 
 def estimate_image() -> bpy.types.Image | None:
     """The image that shows it, if there has been one."""
     return bpy.data.images.get(IMAGE)
-
-
-def _made(entry: EX4D_Take) -> int:
-    """When the take's newest estimate was written, in nanoseconds; 0 if there is none."""
-    try:
-        return (from_blend(entry.folder) / ESTIMATE_FILE).stat().st_mtime_ns
-    except OSError:
-        return 0
 
 
 class EX4D_OT_watch_take(bpy.types.Operator):
@@ -77,8 +51,7 @@ CLASSES = (EX4D_OT_watch_take,)
 
 @bpy.app.handlers.persistent
 def _after_load(*_: object) -> None:
-    global _shown
-    _shown = ("", 0)
+    _seen.clear()
 
 
 def register() -> None:
