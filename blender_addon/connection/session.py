@@ -51,6 +51,7 @@ class Session:
         self._shown = ""
         self._stale = False
         self._redrawn = 0.0
+        self._hurried = False
 
     @property
     def busy(self) -> bool:
@@ -87,6 +88,7 @@ class Session:
             Seconds until the next tick is due.
         """
         begun = time.perf_counter()
+        self._hurried = False
         self._follow_preferences()
         if self.client is not None:
             self.client.poll(TICK_BUDGET_SECONDS - _FOLLOWERS_SECONDS)
@@ -102,7 +104,11 @@ class Session:
             _redraw_side_bars()
         self.last_tick = time.perf_counter() - begun
         self.longest_tick = max(self.longest_tick, self.last_tick)
-        return BUSY_INTERVAL_SECONDS if self.busy else IDLE_INTERVAL_SECONDS
+        return BUSY_INTERVAL_SECONDS if self.busy or self._hurried else IDLE_INTERVAL_SECONDS
+
+    def hurry(self) -> None:
+        """Have the next tick soon: a follower has work left over."""
+        self._hurried = True
 
     def redraw(self) -> None:
         """Have the side bars drawn again soon, since something that they show has changed."""
