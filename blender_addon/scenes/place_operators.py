@@ -117,7 +117,9 @@ class EX4D_OT_align_ground(_OnScene, bpy.types.Operator):
     height: bpy.props.FloatProperty(
         name="Height", description="Where the ground comes to lie", subtype="DISTANCE", default=0.0
     )
-    points: bpy.props.FloatVectorProperty(size=9, options={"HIDDEN", "SKIP_SAVE"})
+    points: bpy.props.FloatVectorProperty(
+        description="Three points, in the world", size=9, options={"HIDDEN", "SKIP_SAVE"}
+    )
 
     def draw(self, context: bpy.types.Context) -> None:
         layout = self.layout

@@ -70,7 +70,7 @@ class EX4D_Shot(bpy.types.PropertyGroup):
         max=1.0,
         default=(1.0, 0.0, 1.0),
     )
-    final: bpy.props.PointerProperty(type=EX4D_Final)
+    final: bpy.props.PointerProperty(description="How finals of the shot are made", type=EX4D_Final)
 
 
 CLASSES = (EX4D_Shot,)
