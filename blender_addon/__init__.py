@@ -24,19 +24,24 @@ from .footage import follow as footage_follow
 from .footage import operators as footage_operators
 from .footage import panel as footage_panel
 from .footage import properties as footage_properties
+from .scenes import curtains as scene_curtains
 from .scenes import link as scene_link
 from .scenes import operators as scene_operators
 from .scenes import panel as scene_panel
+from .scenes import place_operators as scene_place_operators
 from .sequencer import operators as sequencer_operators
+from .shots import final as shot_final
 from .shots import operators as shot_operators
 from .shots import panel as shot_panel
 from .shots import properties as shot_properties
+from .shots import take_panels as shot_take_panels
 from .takes import disk as take_disk
 from .takes import follow as take_follow
 from .takes import operators as take_operators
 from .takes import panel as take_panel
 from .takes import properties as take_properties
 from .takes import thumbnails as take_thumbnails
+from .views import estimates as view_estimates
 from .views import follow as view_follow
 from .views import panel as view_panel
 
@@ -49,8 +54,11 @@ MODULES: tuple[ModuleType, ...] = (
     connection_operators,
     connection_panel,
     scene_link,
+    scene_curtains,
     scene_operators,
+    scene_place_operators,
     scene_panel,
+    shot_final,
     shot_properties,
     camera_saved,
     camera_operators,
@@ -62,6 +70,7 @@ MODULES: tuple[ModuleType, ...] = (
     take_follow,
     take_operators,
     take_panel,
+    shot_take_panels,
     take_disk,
     sequencer_operators,
     coverage_panel,
@@ -69,6 +78,7 @@ MODULES: tuple[ModuleType, ...] = (
     coverage_drawing,
     view_panel,
     view_follow,
+    view_estimates,
     footage_properties,
     footage_follow,
     footage_operators,

@@ -29,6 +29,7 @@ class Take(JobConversation):
         folder: where frames (``frame_00000.png``) and movies are put.
         frames: files of the frames that have arrived, by index.
         estimate: file of the newest small picture of what is coming, None before the first.
+        estimates: how many of them have arrived.
         on_frame: called once for each frame when its file is complete.
     """
 
@@ -36,6 +37,7 @@ class Take(JobConversation):
     folder: Path
     frames: dict[int, Path] = field(default_factory=dict)
     estimate: Path | None = None
+    estimates: int = 0
     on_frame: Callable[[int, Path], None] | None = None
 
     def conversation(self, scene: Scene | None) -> Conversation[JobStatus]:
@@ -63,7 +65,7 @@ class Take(JobConversation):
             super().arrived(event, path)
             return
         if event.kind == "estimate":
-            self.estimate = path
+            self.estimate, self.estimates = path, self.estimates + 1
             return
         is_new = event.index not in self.frames
         self.frames[event.index] = path

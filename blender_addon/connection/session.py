@@ -54,6 +54,7 @@ class Session:
         self._shown = ""
         self._stale = False
         self._redrawn = 0.0
+        self._hurried = False
 
     @property
     def busy(self) -> bool:
@@ -113,9 +114,10 @@ class Session:
             self._handle_arrivals(begun)
         self.last_tick = time.perf_counter() - begun
         self.longest_tick = max(self.longest_tick, self.last_tick)
-        return BUSY_INTERVAL_SECONDS if self.busy else IDLE_INTERVAL_SECONDS
+        return BUSY_INTERVAL_SECONDS if self.busy or self._hurried else IDLE_INTERVAL_SECONDS
 
     def _handle_arrivals(self, now: float) -> None:
+        self._hurried = False
         self._follow_preferences()
         if self.client is not None:
             self.client.poll(TICK_BUDGET_SECONDS - _FOLLOWERS_SECONDS)
@@ -129,6 +131,10 @@ class Session:
         if self._stale and now - self._redrawn > REDRAW_SECONDS:
             self._stale, self._redrawn = False, now
             _redraw_side_bars()
+
+    def hurry(self) -> None:
+        """Have the next tick soon: a follower has work left over."""
+        self._hurried = True
 
     def redraw(self) -> None:
         """Have the side bars drawn again soon, since something that they show has changed."""

@@ -11,19 +11,28 @@ from . import follow
 
 # In pixels of an interface at scale 1: Blender's band of frame numbers, and ours below it.
 _SCRUB_HEIGHT, _STRIP_HEIGHT = 23, 6
+# Values that are being asked for anew are drawn this faintly.
+_DIMMED = 0.3
 _WELL, _HALF, _LITTLE = (0.20, 0.72, 0.35), (0.95, 0.75, 0.15), (0.90, 0.20, 0.20)
 _SPACES = ("SpaceDopeSheetEditor", "SpaceGraphEditor")
 
 _handlers: list[tuple[type, object]] = []
 
 
-def colors_of(seen: np.ndarray) -> np.ndarray:
-    """(T, 4) float32: green where all was seen, yellow on the way, red from `follow.LITTLE_KNOWN` down."""
+def colors_of(seen: np.ndarray, fresh: np.ndarray | None = None) -> np.ndarray:
+    """(T, 4) float32: green where all was seen, yellow on the way, red from `follow.LITTLE_KNOWN` down.
+
+    Args:
+        seen: (T,) share of each frame that the footage saw.
+        fresh: (T,) bool, false where that is out of date; such frames are dimmed.
+    """
     share = np.clip((seen - follow.LITTLE_KNOWN) / (1.0 - follow.LITTLE_KNOWN), 0.0, 1.0)
     table = np.array([_LITTLE, _HALF, _WELL], dtype=np.float32)
     colors = np.ones((len(seen), 4), dtype=np.float32)
     for channel in range(3):
         colors[:, channel] = np.interp(share, [0.0, 0.5, 1.0], table[:, channel])
+    if fresh is not None:
+        colors[~fresh, 3] = _DIMMED
     return colors
 
 
@@ -45,7 +54,10 @@ def _draw() -> None:
     batch = batch_for_shader(
         shader,
         "TRIS",
-        {"pos": positions.reshape(-1, 2).astype(np.float32), "color": np.repeat(colors_of(shown.seen), 6, axis=0)},
+        {
+            "pos": positions.reshape(-1, 2).astype(np.float32),
+            "color": np.repeat(colors_of(shown.seen, shown.fresh), 6, axis=0),
+        },
     )
     gpu.state.blend_set("ALPHA")
     batch.draw(shader)

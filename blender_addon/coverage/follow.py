@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import bpy
 import numpy as np
@@ -32,6 +32,8 @@ LITTLE_KNOWN = 0.5
 FAR_ASIDE_DEGREES = 60.0
 # The backend is asked at most this often while keyframes are dragged.
 ASK_SECONDS = 0.3
+# Cameras this close see the same: in scene units and in pixels.
+_SAME_POSE, _SAME_LENS = 1e-6, 1e-3
 # Of each tick, for evaluating curves.
 _SLICE_SECONDS = 0.001
 
@@ -44,12 +46,14 @@ class ShownCoverage:
         frame_start: Blender frame of the first value.
         seen: (T,) share of each frame that the footage saw.
         view_angle: (T,) degrees from the source camera.
+        fresh: (T,) bool, false where the camera has moved since and the answer is under way.
     """
 
     camera: str
     frame_start: int
     seen: np.ndarray
     view_angle: np.ndarray
+    fresh: np.ndarray
 
     @property
     def warning(self) -> str:
@@ -68,7 +72,10 @@ class _Work:
     """Attributes:
     stale: whether something changed since the path was last read.
     reading: the path that is being read, or None.
-    asked: camera path and frame of the newest question.
+    wanted: the shot as it was read last.
+    asked: the shot of the newest question, all of its frames.
+    asked_frames: those of them that the question is about.
+    answered: what `shown` is about; each frame as it was when it was answered.
     """
 
     stale: bool = True
@@ -79,7 +86,10 @@ class _Work:
     first_frame: int = 0
     camera: str = ""
     package: Scene | None = None
+    wanted: ShotRequest | None = None
     asked: ShotRequest | None = None
+    asked_frames: slice | None = None
+    answered: ShotRequest | None = None
     task: Task[Coverage] | None = None
 
 
@@ -117,6 +127,7 @@ def follow_all() -> None:
         return
     if _work.reading is not None:
         _read_on()
+        session().hurry()
         return
     if time.monotonic() - _work.begun < ASK_SECONDS:
         return
@@ -180,13 +191,42 @@ def _ask(path: CameraPath) -> None:
     settings = RenderSettings(convention=package.manifest.convention, licence=chosen_licence())
     request = ShotRequest(package.digest, path, _work.first_frame, settings)
     request.require_footage(package.manifest.frames)
-    same = _work.asked is not None and _same_path(_work.asked, request)
-    if same and (_work.task is not None or (shown is not None and not problem)):
-        return
-    if _work.task is not None:
+    _work.wanted = request
+    if _work.task is not None and not _same_shot(_work.asked, request):
         session().stop(_work.task)  # the backend drops what it was at, for the newer question
-    _work.asked = request
-    _work.task = session().start(ask_about(package, GetCoverage(request.to_wire())))
+        _work.task = None
+    _ask_for_what_is_missing()
+
+
+def _ask_for_what_is_missing() -> None:
+    """Ask for the frames that are not known as the camera is now; one question at a time, so that answers do arrive."""
+    moved = _frames_to_ask(_work.wanted)
+    if len(moved) and _work.task is None:
+        _work.asked = _work.wanted
+        # With keys that are dragged, that is the stretch between their neighbours.
+        _work.asked_frames = slice(int(moved[0]), int(moved[-1]) + 1)
+        part = replace(
+            _work.asked,
+            camera=_work.asked.camera.frames(_work.asked_frames.start, _work.asked_frames.stop),
+            first_frame=_work.asked.first_frame + _work.asked_frames.start,
+        )
+        _work.task = session().start(ask_about(_work.package, GetCoverage(part.to_wire())))
+    _tell("")
+
+
+def _frames_to_ask(request: ShotRequest) -> np.ndarray:
+    """Indices of the frames whose values are not known; those that are shown all the same are not fresh any more."""
+    global shown
+    if shown is None or _work.answered is None or not _same_shot(_work.answered, request):
+        if shown is not None:
+            shown = replace(shown, fresh=np.zeros(len(shown.seen), dtype=bool))
+        _work.answered = None
+        return np.arange(len(request.camera))
+    moved = _moved(_work.answered, request)
+    fresh = np.ones(len(request.camera), dtype=bool)
+    fresh[moved] = False
+    shown = replace(shown, fresh=fresh)
+    return moved
 
 
 def _take_answer() -> None:
@@ -196,41 +236,63 @@ def _take_answer() -> None:
         return
     _work.task = None
     if task.error is not None:
-        _work.asked = None
         _work.stale = True  # asked again, at the pace of edits
         _tell(str(task.error))
         return
-    shown = ShownCoverage(_work.camera, _work.frame_start, np.array(task.result.seen), np.array(task.result.view_angle))
-    _tell("")
+    seen, angle = np.array(task.result.seen), np.array(task.result.view_angle)
+    if _work.answered is not None:
+        seen, angle = _with(shown.seen, _work.asked_frames, seen), _with(shown.view_angle, _work.asked_frames, angle)
+    # What was not asked for had not moved.
+    _work.answered = _work.asked
+    shown = ShownCoverage(_work.camera, _work.frame_start, seen, angle, np.ones(len(seen), dtype=bool))
+    _ask_for_what_is_missing()  # the camera may have moved on meanwhile
 
 
-def _same_path(one: ShotRequest, other: ShotRequest) -> bool:
-    return (one.scene, one.first_frame, one.camera.width, one.camera.height) == (
+def _with(values: np.ndarray, part: slice, newer: np.ndarray) -> np.ndarray:
+    values = values.copy()
+    values[part] = newer
+    return values
+
+
+def _same_shot(one: ShotRequest, other: ShotRequest) -> bool:
+    """Whether two questions are about the same frames of the same scene, in pictures of one size."""
+    return (one.scene, one.first_frame, len(one.camera), one.camera.width, one.camera.height) == (
         other.scene,
         other.first_frame,
+        len(other.camera),
         other.camera.width,
         other.camera.height,
-    ) and all(
-        np.array_equal(getattr(one.camera, name), getattr(other.camera, name))
-        for name in ("world_to_camera", "intrinsics")
     )
 
 
-def _tell(text: str) -> None:
-    global problem
-    problem = text
-    session().redraw()
+def _moved(one: ShotRequest, other: ShotRequest) -> np.ndarray:
+    """Indices of the frames in which the camera of a shot differs, by more than Blender's own rounding."""
+    before, now = one.camera, other.camera
+    pose = np.abs(before.world_to_camera - now.world_to_camera).max(axis=(1, 2)) > _SAME_POSE
+    lens = np.abs(before.intrinsics - now.intrinsics).max(axis=(1, 2)) > _SAME_LENS
+    return np.flatnonzero(pose | lens)
+
+
+def _redraw_timelines() -> None:
     for window in bpy.context.window_manager.windows:
         for area in window.screen.areas:
             if area.type in ("DOPESHEET_EDITOR", "GRAPH_EDITOR"):
                 area.tag_redraw()
 
 
+def _tell(text: str) -> None:
+    global problem
+    problem = text
+    session().redraw()
+    _redraw_timelines()
+
+
 @bpy.app.handlers.persistent
 def _after_update(_: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> None:
     for update in depsgraph.updates:
         changed = update.id
-        moved = isinstance(changed, bpy.types.Object) and changed.type == "CAMERA" and update.is_updated_transform
+        is_ours = isinstance(changed, bpy.types.Object) and (changed.type == "CAMERA" or is_scene_object(changed))
+        moved = is_ours and update.is_updated_transform
         if moved or isinstance(changed, (bpy.types.Action, bpy.types.Camera)):
             _work.stale = True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bpy
+from bpy.app.translations import pgettext_iface as iface_
 
 from ex4d_core.cameras import CameraError
 from ex4d_core.scene import SceneError
@@ -65,9 +66,17 @@ class EX4D_PT_coverage(bpy.types.Panel):
             column = layout.column(align=True)
             now = context.scene.frame_current - shown.frame_start
             if 0 <= now < len(shown.seen):
-                column.label(text=f"This frame: {shown.seen[now]:.0%} seen, {shown.view_angle[now]:.0f}° aside")
+                row = column.row()
+                row.active = bool(shown.fresh[now])
+                text = iface_("This frame: {share} seen, {angle}° aside")
+                row.label(
+                    text=text.format(share=f"{shown.seen[now]:.0%}", angle=f"{shown.view_angle[now]:.0f}"),
+                    translate=False,
+                )
             least = int(shown.seen.argmin())
-            column.label(text=f"Least: {shown.seen[least]:.0%} at frame {shown.frame_start + least}")
+            text = iface_("Least: {share} at frame {frame}")
+            text = text.format(share=f"{shown.seen[least]:.0%}", frame=shown.frame_start + least)
+            column.label(text=text, translate=False)
             if shown.warning:
                 draw_text(layout, shown.warning, context, "ERROR")
         if follow.problem:

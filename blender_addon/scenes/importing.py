@@ -29,7 +29,7 @@ class ImportSettings:
         set_up_scene: whether frame range, rate, resolution, pixel aspect and active camera are set to the footage's;
             None does so when the Blender scene has no imported scene yet.
         standard_view: whether that also sets the view transform to Standard, the only one under which Solid view shows
-            footage as it was filmed, and the fastest; see `color_space`.
+            footage as it was filmed, and the fastest (see `color_space`), and has Solid view show images.
     """
 
     frame_start: int | None = None
@@ -55,6 +55,7 @@ def import_scene(folder: str | Path, settings: ImportSettings | None = None) -> 
     set_up = not scene_objects() if settings.set_up_scene is None else settings.set_up_scene
     if set_up and settings.standard_view:
         blender_scene.view_settings.view_transform = "Standard"
+        show_images_in_solid_view()
 
     name = scene.manifest.name
     collection = bpy.data.collections.new(name)
@@ -67,8 +68,7 @@ def import_scene(folder: str | Path, settings: ImportSettings | None = None) -> 
 
     eyes = source.camera_to_world[:, :3, 3]
     still = float(np.abs(eyes - eyes[0]).max()) <= _STILL
-    if not still:
-        animate(target, f'["{SOURCE_EYE}"]', start + np.arange(len(source), dtype=np.float64), eyes)
+    animate(target, f'["{SOURCE_EYE}"]', start + np.arange(len(source), dtype=np.float64), eyes)
     image = footage_image(scene, blender_scene)
     mesh.materials.append(footage_material(scene, image, start, tuple(eyes[0]) if still else None))
     mesh.materials.append(unseen_material(scene))
@@ -91,6 +91,15 @@ def show_footage_behind(camera: bpy.types.Object, image: bpy.types.Image, frames
     user.use_auto_refresh = True
     user.frame_start, user.frame_duration, user.frame_offset = frame_start, frames, 0
     camera.data.show_background_images = False
+
+
+def show_images_in_solid_view() -> None:
+    """Let every open 3D viewport's Solid view show footage as it is: images, and no light on them."""
+    for window in bpy.context.window_manager.windows:
+        for area in window.screen.areas:
+            if area.type == "VIEW_3D":
+                shading = area.spaces.active.shading
+                shading.light, shading.color_type = "FLAT", "TEXTURE"
 
 
 def set_up_blender_scene(

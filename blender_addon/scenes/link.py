@@ -11,6 +11,17 @@ from ex4d_core.scene import Scene, SceneError
 from ..paths import PATH_OPTIONS, from_blend, to_blend
 
 MESH_CACHE = "EX-4D Positions"
+# Of the node, in a scene's materials, that emits the colour of what the footage did not see.
+UNSEEN_NODE = "Unseen Colour"
+DEFAULT_UNSEEN_COLOR = (1.0, 0.0, 1.0)
+
+
+def _show_unseen_color(link: bpy.types.PropertyGroup, _: bpy.types.Context) -> None:
+    for slot in link.id_data.material_slots:
+        node = slot.material.node_tree.nodes.get(UNSEEN_NODE) if slot.material and slot.material.node_tree else None
+        if node is not None:
+            node.inputs["Color"].default_value = (*link.unseen_color, 1.0)
+            slot.material.diffuse_color = (*link.unseen_color, 1.0)
 
 
 class EX4D_SceneLink(bpy.types.PropertyGroup):
@@ -31,6 +42,16 @@ class EX4D_SceneLink(bpy.types.PropertyGroup):
     frames: bpy.props.IntProperty(name="Frames", description="Frames of footage")
     source_camera: bpy.props.PointerProperty(
         name="Source Camera", description="The camera that filmed the footage", type=bpy.types.Object
+    )
+    unseen_color: bpy.props.FloatVectorProperty(
+        name="Unseen",
+        description="The colour in which the viewport shows what the footage did not see",
+        subtype="COLOR",
+        size=3,
+        min=0.0,
+        max=1.0,
+        default=DEFAULT_UNSEEN_COLOR,
+        update=_show_unseen_color,
     )
 
 

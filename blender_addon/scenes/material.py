@@ -14,14 +14,13 @@ from ex4d_core.scene import Scene
 
 from ..paths import to_blend
 from .color_space import tag_as_finished
+from .link import DEFAULT_UNSEEN_COLOR, UNSEEN_NODE
 
 # Faces seen at less than this angle are curtains: EX-4D's threshold for the smallest angle of a face, which for a face
 # of one pixel is nearly the angle at which the camera sees it.
 CURTAIN_DEGREES = 2.5
-DEFAULT_UNSEEN_COLOR = (1.0, 0.0, 1.0)
 
 SOURCE_EYE = "ex4d_source_eye"
-_UNSEEN_NODE = "Unseen Colour"
 
 
 def footage_image(scene: Scene, blender_scene: bpy.types.Scene) -> bpy.types.Image:
@@ -85,15 +84,6 @@ def unseen_material(scene: Scene) -> bpy.types.Material:
     return material
 
 
-def set_unseen_color(scene_object: bpy.types.Object, color: tuple[float, float, float]) -> None:
-    """Show what the footage did not see in another colour (linear RGB, 0 to 1)."""
-    for slot in scene_object.material_slots:
-        node = slot.material.node_tree.nodes.get(_UNSEEN_NODE) if slot.material and slot.material.node_tree else None
-        if node is not None:
-            node.inputs["Color"].default_value = (*color, 1.0)
-            slot.material.diffuse_color = (*color, 1.0)
-
-
 def _curtain_test(nodes: bpy.types.Nodes, link, eye: tuple[float, float, float] | None) -> bpy.types.NodeSocket:
     """1 on faces that the source camera sees at a grazing angle, in the scene's own axes; else 0."""
     position = _node(nodes, "ShaderNodeTexCoord", (-1100, -100))
@@ -153,6 +143,6 @@ def _vector_math(nodes, link, operation: str, location: tuple[int, int], source)
 
 
 def _unseen_emission(nodes: bpy.types.Nodes, location: tuple[int, int]) -> bpy.types.Node:
-    node = _node(nodes, "ShaderNodeEmission", location, _UNSEEN_NODE)
+    node = _node(nodes, "ShaderNodeEmission", location, UNSEEN_NODE)
     node.inputs["Color"].default_value = (*DEFAULT_UNSEEN_COLOR, 1.0)
     return node

@@ -28,7 +28,7 @@ def build_mesh(scene: Scene) -> bpy.types.Mesh:
     faces, uvs, cap_faces = scene.topology()
     if faces.ndim != 2 or faces.shape[1] != 3 or faces.min() < 0 or faces.max() >= len(uvs):
         raise SceneError(f"the mesh of {scene.manifest.name!r} has faces without vertices; reconstruct the scene")
-    positions = first_positions(scene, len(uvs))
+    positions = positions_of_frame(scene, 0, len(uvs))
     corners = np.ascontiguousarray(faces[:, ::-1], dtype=np.int32).ravel()
     mesh = bpy.data.meshes.new(scene.manifest.name)
     mesh.vertices.add(len(uvs))
@@ -48,8 +48,12 @@ def build_mesh(scene: Scene) -> bpy.types.Mesh:
     return mesh
 
 
-def first_positions(scene: Scene, vertices: int) -> np.ndarray:
-    """(3 V,) float32 positions of frame 0, after checking that the file holds every vertex of every frame."""
+def positions_of_frame(scene: Scene, index: int, vertices: int) -> np.ndarray:
+    """(3 V,) float32 positions of a frame, after checking that the file holds every vertex of every frame.
+
+    Raises:
+        SceneError: the file holds another mesh.
+    """
     path = scene.path("positions")
     with open(path, "rb") as file:
         header = file.read(_PC2_HEADER.size)
@@ -61,7 +65,7 @@ def first_positions(scene: Scene, vertices: int) -> np.ndarray:
             f"{path} holds {samples} frames of {points} points, the scene has {scene.manifest.frames} of {vertices}; "
             "reconstruct the scene"
         )
-    return np.fromfile(path, dtype="<f4", offset=_PC2_HEADER.size, count=3 * vertices)
+    return np.fromfile(path, dtype="<f4", offset=_PC2_HEADER.size + 12 * vertices * index, count=3 * vertices)
 
 
 def always_unseen(scene: Scene, faces: int, cap_faces: int) -> np.ndarray:

@@ -41,7 +41,8 @@ class EX4D_OT_import_scene(bpy.types.Operator, ImportHelper):
     )
     standard_view: bpy.props.BoolProperty(
         name="Standard View",
-        description="Set-up includes the view transform Standard, which shows footage as it was filmed in every view",
+        description="Set-up includes the view transform Standard, and Solid view without lights: both show footage as "
+        "it was filmed",
         default=True,
     )
 

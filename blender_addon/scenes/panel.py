@@ -1,12 +1,21 @@
-"""Side bar: the imported scene."""
+"""Side bar: the imported scene, its size and its ground."""
 
 from __future__ import annotations
 
 import bpy
+from bpy.app.translations import pgettext_iface as iface_
 
 from ..connection.panel import CATEGORY
 from .link import active_scene_object
 from .operators import EX4D_OT_import_scene, EX4D_OT_match_view
+from .place_operators import (
+    EX4D_OT_align_ground,
+    EX4D_OT_pick_ground,
+    EX4D_OT_pick_scale,
+    EX4D_OT_reset_placement,
+    EX4D_OT_set_scale,
+)
+from .placement import eye_of
 
 
 class EX4D_PT_scene(bpy.types.Panel):
@@ -22,10 +31,46 @@ class EX4D_PT_scene(bpy.types.Panel):
         if imported is not None:
             link = imported.ex4d_scene
             column = layout.column(align=True)
-            column.label(text=imported.name, icon="MESH_GRID")
-            column.label(text=f"Frames {link.frame_start} to {link.frame_start + link.frames - 1}", icon="BLANK1")
+            column.label(text=imported.name, icon="MESH_GRID", translate=False)
+            frames = iface_("Frames {first} to {last}")
+            last = link.frame_start + link.frames - 1
+            column.label(text=frames.format(first=link.frame_start, last=last), icon="BLANK1", translate=False)
+            row = layout.row()
+            row.prop(link, "unseen_color")
             layout.operator(EX4D_OT_match_view.bl_idname, icon="COLOR")
         layout.operator(EX4D_OT_import_scene.bl_idname, text="Import Scene", icon="IMPORT")
 
 
-CLASSES = (EX4D_PT_scene,)
+class EX4D_PT_placement(bpy.types.Panel):
+    bl_label = "Scale and Ground"
+    bl_space_type = "VIEW_3D"
+    bl_region_type = "UI"
+    bl_category = CATEGORY
+    bl_parent_id = EX4D_PT_scene.__name__
+    bl_order = 1
+    bl_options = {"DEFAULT_CLOSED"}  # noqa: RUF012 - Blender wants a plain set here
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        return active_scene_object(context) is not None
+
+    def draw(self, context: bpy.types.Context) -> None:
+        layout = self.layout
+        units = context.scene.unit_settings
+        height = bpy.utils.units.to_string(
+            units.system if units.system != "NONE" else "METRIC",
+            "LENGTH",
+            float(eye_of(active_scene_object(context))[2]) * units.scale_length,
+            precision=2,
+        )
+        layout.label(text=iface_("Camera at height {height}").format(height=height), translate=False)
+        row = layout.row(align=True)
+        row.operator(EX4D_OT_align_ground.bl_idname, text="Find Ground", icon="MOD_PHYSICS")
+        row.operator(EX4D_OT_pick_ground.bl_idname, text="", icon="EYEDROPPER")
+        row = layout.row(align=True)
+        row.operator(EX4D_OT_set_scale.bl_idname, text="Scale", icon="FULLSCREEN_ENTER").method = "FACTOR"
+        row.operator(EX4D_OT_pick_scale.bl_idname, text="", icon="EYEDROPPER")
+        layout.operator(EX4D_OT_reset_placement.bl_idname, icon="LOOP_BACK")
+
+
+CLASSES = (EX4D_PT_scene, EX4D_PT_placement)

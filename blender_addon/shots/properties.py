@@ -11,14 +11,11 @@ import uuid
 
 import bpy
 
-from ex4d_core.shot import ENGINES
-
 from ..scenes.link import is_scene_object
+from .final import EX4D_Final
 
 # What a new shot takes over from the one before it.
-_SETTINGS = ("scene_object", "use_range", "frame_start", "frame_end", "engine", "holes", "hole_color")
-_ENGINE_TEXTS = {"preview": "What the footage shows from the new camera, the rest filled or marked; takes seconds"}
-_ENGINE_ITEMS = tuple((name, name.title(), _ENGINE_TEXTS.get(name, "")) for name in ENGINES)
+_SETTINGS = ("scene_object", "use_range", "frame_start", "frame_end", "holes", "hole_color")
 DEFAULT_LABEL = "take"
 
 
@@ -55,12 +52,6 @@ class EX4D_Shot(bpy.types.PropertyGroup):
     )
     frame_start: bpy.props.IntProperty(name="First Frame", description="The first frame to make", default=1)
     frame_end: bpy.props.IntProperty(name="Last Frame", description="The last frame to make", default=49)
-    engine: bpy.props.EnumProperty(
-        name="Engine",
-        description="What makes the pictures",
-        items=_ENGINE_ITEMS,
-        default="preview",
-    )
     holes: bpy.props.EnumProperty(
         name="Unseen",
         description="What the preview does where the footage saw nothing",
@@ -79,6 +70,7 @@ class EX4D_Shot(bpy.types.PropertyGroup):
         max=1.0,
         default=(1.0, 0.0, 1.0),
     )
+    final: bpy.props.PointerProperty(description="How finals of the shot are made", type=EX4D_Final)
 
 
 CLASSES = (EX4D_Shot,)
@@ -146,6 +138,8 @@ def free_label(blender_scene: bpy.types.Scene, wanted: str, besides: EX4D_Shot |
 def _take_over(shot: EX4D_Shot, before: EX4D_Shot) -> None:
     for name in _SETTINGS:
         setattr(shot, name, getattr(before, name))
+    for name in EX4D_Final.__annotations__:  # the preset first, since it sets others
+        setattr(shot.final, name, getattr(before.final, name))
 
 
 def register() -> None:

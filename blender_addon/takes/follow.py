@@ -67,7 +67,7 @@ def send_take(
     strip = TakeStrip(take.key, label, frame_start, frames, request_metadata(request), fps)
     entry = add_entry(blender_scene, take, strip)
     entry.version = 1 + max((one.version for one in takes_of_shot(blender_scene, shot)), default=0)
-    entry.shot = shot
+    entry.shot, entry.engine = shot, request.engine
     _follow(_new_following(take, scene, strip, blender_scene))
     return entry
 
@@ -178,6 +178,12 @@ def is_followed(entry: EX4D_Take) -> bool:
 def followed_folders() -> set[Path]:
     """Folders that takes under way write into, those of other files too."""
     return {following.take.folder for following in _following.values() if not following.over}
+
+
+def newest_estimates() -> list[tuple[str, int, Path]]:
+    """Of each take that has had any since the file was opened: key, how many estimates, and the newest one's file."""
+    takes = (following.take for following in _following.values() if following.here)
+    return [(take.key, take.estimates, take.estimate) for take in takes if take.estimate is not None]
 
 
 def follow_all() -> None:

@@ -11,9 +11,11 @@ from ex4d_core.messages import FINAL_STATES
 from ex4d_core.scene import SceneError
 from ex4d_core.shot import PreviewSettings, RequestError
 
+from ..connection.preferences import preferences
 from ..connection.session import NotConnectedError, session
 from ..scenes.link import active_scene_object, is_scene_object
 from ..sequencer.strips import StripError, find_strip
+from ..shots.final import FINAL_ENGINE, final_settings, why_no_final
 from ..shots.properties import active_shot, key_of
 from .follow import cancel_take, forget_take, is_followed, place_take, resume_take, retry_take, send_take
 from .properties import EX4D_Take, active_take, find_take
@@ -22,10 +24,10 @@ from .shots import build_request, shot_range
 from .showing import STOPPED, show_version
 
 
-class EX4D_OT_send_take(bpy.types.Operator):
-    bl_idname = "ex4d.send_take"
-    bl_label = "Preview"
-    bl_description = "Send the shot to the backend; its frames appear in the sequencer while they are made"
+class _SendsTake:
+    """An operator that sends the active shot to one of the backend's engines."""
+
+    engine: ClassVar[str]
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
@@ -50,7 +52,8 @@ class EX4D_OT_send_take(bpy.types.Operator):
                 frame_start,
                 frame_end,
                 preview=PreviewSettings(shot.holes, color),
-                engine=shot.engine,
+                wan=final_settings(shot.final),
+                engine=self.engine,
                 label=shot.label,
             )
             send_take(scene, request, frame_start, blender_scene, key_of(shot))
@@ -62,6 +65,30 @@ class EX4D_OT_send_take(bpy.types.Operator):
         if workspace is not None and getattr(workspace, "sequencer_scene", blender_scene) is None:
             workspace.sequencer_scene = blender_scene
         return {"FINISHED"}
+
+
+class EX4D_OT_send_take(_SendsTake, bpy.types.Operator):
+    bl_idname = "ex4d.send_take"
+    bl_label = "Preview"
+    bl_description = "Have the backend show the shot in seconds; its frames appear in the sequencer as they are made"
+    engine = "preview"
+
+
+class EX4D_OT_send_final(_SendsTake, bpy.types.Operator):
+    bl_idname = "ex4d.send_final"
+    bl_label = "Final"
+    bl_description = "Have the backend make the shot whole, inventing what the footage did not see; takes minutes"
+    engine = FINAL_ENGINE
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        chosen = preferences()
+        research = chosen is not None and chosen.licence == "RESEARCH"
+        reason = why_no_final(session().client.server.engines if session().connected else None, research)
+        if reason:
+            cls.poll_message_set(reason)
+            return False
+        return super().poll(context)
 
 
 class _OnTake:
@@ -163,6 +190,7 @@ class EX4D_OT_restore_take(_OnTake, bpy.types.Operator):
 
 CLASSES = (
     EX4D_OT_send_take,
+    EX4D_OT_send_final,
     EX4D_OT_cancel_take,
     EX4D_OT_resume_take,
     EX4D_OT_retry_take,

@@ -8,6 +8,7 @@ from bpy.app.translations import pgettext_iface as iface_
 from ..connection.panel import CATEGORY, draw_text
 from ..connection.session import session
 from ..sequencer.strips import find_strip
+from ..shots.final import FINAL_ENGINE
 from ..shots.properties import active_shot
 from .operators import (
     EX4D_OT_cancel_take,
@@ -16,6 +17,7 @@ from .operators import (
     EX4D_OT_restore_take,
     EX4D_OT_resume_take,
     EX4D_OT_retry_take,
+    EX4D_OT_send_final,
     EX4D_OT_send_take,
     EX4D_OT_show_take,
     can_cancel,
@@ -40,14 +42,10 @@ class EX4D_PT_take(bpy.types.Panel):
         layout.use_property_split = True
         layout.use_property_decorate = False
         layout.prop(shot, "label")
-        if len(shot.bl_rna.properties["engine"].enum_items) > 1:
-            layout.prop(shot, "engine")
-        layout.prop(shot, "holes")
-        if shot.holes == "mark":
-            layout.prop(shot, "hole_color")
-        row = layout.row()
+        row = layout.row(align=True)
         row.scale_y = 1.4
         row.operator(EX4D_OT_send_take.bl_idname, icon="RENDER_ANIMATION")
+        row.operator(EX4D_OT_send_final.bl_idname, icon="SHADERFX")
         if not context.blend_data.filepath:
             text = iface_("This file is not saved: its takes go to the add-on's folder. Save it to keep them beside it")
             draw_text(layout, text, context, "INFO")
@@ -101,6 +99,8 @@ def _draw_details(layout: bpy.types.UILayout, entry: EX4D_Take, context: bpy.typ
     row = layout.row(align=True)
     if can_cancel(entry):
         row.operator(EX4D_OT_cancel_take.bl_idname, text="Cancel", icon="CANCEL").key = entry.key
+        if entry.engine == FINAL_ENGINE:
+            row.operator("ex4d.watch_take", icon="IMAGE_DATA")
     if can_resume(entry):
         row.operator(EX4D_OT_resume_take.bl_idname, text="Go On", icon="PLAY").key = entry.key
     if can_retry(entry):
@@ -117,7 +117,8 @@ def _draw_details(layout: bpy.types.UILayout, entry: EX4D_Take, context: bpy.typ
 
 def take_name(entry: EX4D_Take) -> str:
     """What lists call a take: its label, and which version of its shot it is."""
-    return f"{entry.label} {entry.version}"
+    final = " " + iface_("final") if entry.engine == FINAL_ENGINE else ""
+    return f"{entry.label} {entry.version}{final}"
 
 
 def progress_text(entry: EX4D_Take) -> str:

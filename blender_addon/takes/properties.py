@@ -16,6 +16,7 @@ class EX4D_Take(bpy.types.PropertyGroup):
     label: bpy.props.StringProperty(name="Label", description="What the take is called")
     shot: bpy.props.StringProperty(description="Key of the shot that it is a take of")
     version: bpy.props.IntProperty(description="Which take of its shot it is, counted from 1", default=1)
+    engine: bpy.props.StringProperty(description="What makes it", default="preview")
     fps: bpy.props.FloatProperty(description="Frames a second of the footage, and so of the take; 0 if not known")
     key: bpy.props.StringProperty(description="Our own name of the submission")
     job: bpy.props.StringProperty(description="The backend's name of the job")

@@ -7,6 +7,7 @@ import bpy
 from ..cameras.keyframes import new_camera
 from ..cameras.optics import render_size
 from ..paths import from_blend
+from ..shots.final import restore_final
 from ..shots.properties import add_shot, find_shot
 from .properties import EX4D_Take
 from .shots import load_request, object_of
@@ -30,8 +31,9 @@ def restore_take(blender_scene: bpy.types.Scene, entry: EX4D_Take) -> str:
     name = f"{entry.label} take {entry.version}"
     camera = new_camera(name, request.camera, scene_object, entry.frame_start, scene_object.users_collection[0])
     shot.camera, shot.scene_object = camera, scene_object
-    shot.label, shot.engine, shot.holes = request.label or entry.label, request.engine, request.preview.holes
+    shot.label, shot.holes = request.label or entry.label, request.preview.holes
     shot.hole_color = [value / 255 for value in request.preview.hole_color]
+    restore_final(shot.final, request.wan)
     shot.use_range = True
     shot.frame_start, shot.frame_end = entry.frame_start, entry.frame_start + entry.frames - 1
     for index, one in enumerate(blender_scene.ex4d_shots):

@@ -12,7 +12,7 @@ import msgpack
 
 from ex4d_core.cameras import CameraError
 from ex4d_core.scene import Scene
-from ex4d_core.shot import PreviewSettings, RenderSettings, RequestError, ShotRequest
+from ex4d_core.shot import PreviewSettings, RenderSettings, RequestError, ShotRequest, WanSettings
 
 from ..cameras.sampling import sample_camera
 from ..connection.preferences import chosen_licence, output_folder
@@ -29,6 +29,7 @@ def build_request(
     frame_end: int,
     *,
     preview: PreviewSettings | None = None,
+    wan: WanSettings | None = None,
     engine: str = "preview",
     label: str = "",
 ) -> tuple[Scene, ShotRequest]:
@@ -55,6 +56,7 @@ def build_request(
         render=RenderSettings(convention=scene.manifest.convention, licence=chosen_licence()),
         engine=engine,
         preview=preview or PreviewSettings(),
+        wan=wan or WanSettings(),
         label=label,
     )
     return scene, request

@@ -1,16 +1,21 @@
-"""Small pictures of takes for the list: the first frame of each, read by Blender when it is first drawn."""
+"""Small pictures of takes for the list, read by Blender when they are first drawn.
+
+Each take's first frame; before there is one, the picture that is forming while it is denoised.
+"""
 
 from __future__ import annotations
 
 import bpy
 import bpy.utils.previews
 
-from ex4d_core.takes import frame_file_name
+from ex4d_core.takes import ESTIMATE_FILE, frame_file_name
 
 from ..paths import from_blend
 from .properties import EX4D_Take
 
 _previews: bpy.utils.previews.ImagePreviewCollection | None = None
+# When the estimates that are shown were written, in nanoseconds.
+_estimates: dict[str, int] = {}
 
 
 def thumbnail(entry: EX4D_Take) -> int:
@@ -21,9 +26,24 @@ def thumbnail(entry: EX4D_Take) -> int:
     if known is None:
         picture = from_blend(entry.folder) / frame_file_name(0)
         if not picture.is_file():
-            return 0
+            return _estimate(entry)
         known = _previews.load(entry.key, str(picture), "IMAGE")
     return known.icon_id
+
+
+def _estimate(entry: EX4D_Take) -> int:
+    """Number of the icon that shows the newest estimate of a take; 0 if there is none."""
+    path = from_blend(entry.folder) / ESTIMATE_FILE
+    try:
+        made = path.stat().st_mtime_ns
+    except OSError:
+        return 0
+    name = f"{entry.key} estimate"
+    if _estimates.get(name) != made:
+        _estimates[name] = made
+        _previews.pop(name, None)
+        _previews.load(name, str(path), "IMAGE", force_reload=True)
+    return _previews[name].icon_id
 
 
 def register() -> None:
@@ -35,4 +55,5 @@ def unregister() -> None:
     global _previews
     if _previews is not None:
         bpy.utils.previews.remove(_previews)
+    _estimates.clear()
     _previews = None

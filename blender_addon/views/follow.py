@@ -23,6 +23,7 @@ from ..connection.preferences import chosen_licence
 from ..connection.session import session
 from ..coverage.follow import shot_objects
 from ..scenes.link import open_scene
+from .pictures import show_picture
 
 IMAGE = "EX-4D View"
 # Views are asked for at most this often: each one makes Blender draw the image anew.
@@ -122,18 +123,6 @@ def view_image() -> bpy.types.Image | None:
     return bpy.data.images.get(IMAGE)
 
 
-def show(view: View) -> bpy.types.Image:
-    """Put a picture into the image datablock, as JPEG bytes and without a file."""
-    image = view_image()
-    if image is None:
-        image = bpy.data.images.new(IMAGE, view.width, view.height)
-    # Another source and back makes Blender drop the picture it had decoded; reload() would miss a file, aloud.
-    image.source = "GENERATED"
-    image.pack(data=view.payload, data_len=len(view.payload))
-    image.source = "FILE"
-    return image
-
-
 def _identity(request: ShotRequest) -> tuple:
     """Equal for questions that have the same answer."""
     path = request.camera
@@ -159,12 +148,8 @@ def _take_answer() -> None:
         _tell(str(task.error))
         return
     seen = task.result.seen
-    image = show(task.result)
+    show_picture(IMAGE, task.result.payload)
     _tell("")
-    for window in bpy.context.window_manager.windows:
-        for area in window.screen.areas:
-            if area.type == "IMAGE_EDITOR" and area.spaces.active.image == image:
-                area.tag_redraw()
 
 
 def _tell(text: str) -> None:

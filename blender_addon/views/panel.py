@@ -13,6 +13,7 @@ from ..connection.panel import CATEGORY, draw_text
 from ..connection.session import NotConnectedError
 from ..coverage.follow import shot_objects
 from . import follow
+from .pictures import open_picture
 
 
 class EX4D_View(bpy.types.PropertyGroup):
@@ -60,13 +61,7 @@ class EX4D_OT_open_view(bpy.types.Operator):
         return True
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        manager = context.window_manager
-        editors = [area for window in manager.windows for area in window.screen.areas if area.type == "IMAGE_EDITOR"]
-        if not editors:
-            bpy.ops.wm.window_new()
-            editors = [manager.windows[-1].screen.areas[0]]
-            editors[0].type = "IMAGE_EDITOR"
-        editors[0].spaces.active.image = follow.view_image()
+        open_picture(context, follow.view_image())
         return {"FINISHED"}
 
 

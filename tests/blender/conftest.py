@@ -82,10 +82,10 @@ def moving_scene(write_scene, tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Backend:
     """A real service process, which tests may kill and start again."""
 
-    def __init__(self, python: str, address: str, data: Path):
+    def __init__(self, python: str, address: str, data: Path, *options: str):
         self.address = address
         self._command = [python, "-m", "backend.cli", "serve", "--address", address, "--data", str(data)]
-        self._command += ["--device", "cpu"]
+        self._command += ["--device", "cpu", *options]
         self._process: subprocess.Popen | None = None
 
     def start(self) -> None:
@@ -102,8 +102,8 @@ class Backend:
 
 
 @contextmanager
-def backend_process(python: str, address: str, data: Path) -> Iterator[Backend]:
-    backend = Backend(python, address, data)
+def backend_process(python: str, address: str, data: Path, *options: str) -> Iterator[Backend]:
+    backend = Backend(python, address, data, *options)
     backend.start()
     try:
         yield backend

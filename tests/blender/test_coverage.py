@@ -75,8 +75,53 @@ def test_coverage_follows_an_edited_keyframe(connected, shot):
             curve.update()
     bpy.data.objects["arc"].animation_data.action.update_tag()
     bpy.context.view_layer.update()
-    tick_until(lambda: follow.shown is not before, "coverage of the edited move")
+    tick_until(lambda: follow.shown is not before and follow.shown.fresh.all(), "coverage of the edited move")
     assert follow.shown.seen[0] < before.seen[0] - 0.1
+
+
+def move_key(camera: bpy.types.Object, frame: int, by: float) -> None:
+    """Drag one of the camera's keys to the side, as the Graph Editor does."""
+    curve = next(one for one in curves_of(camera) if (one.data_path, one.array_index) == ("location", 0))
+    point = next(one for one in curve.keyframe_points if one.co.x == frame)
+    point.co.y += by
+    curve.update()
+    camera.animation_data.action.update_tag()
+    bpy.context.view_layer.update()
+
+
+def test_only_what_moved_is_asked_for_and_dimmed_meanwhile(connected, shot):
+    camera = bpy.data.objects["arc"]
+    bpy.context.scene.ex4d_coverage.live = True
+    tick_until(lambda: follow.shown is not None, "coverage")
+    before, asked = follow.shown, []
+    move_key(camera, 14, 2.0)
+
+    def answered() -> bool:
+        if follow.shown is not before and not follow.shown.fresh.all():
+            asked.append((follow._work.asked_frames, np.flatnonzero(~follow.shown.fresh).tolist()))
+            assert (follow.shown.seen == before.seen).all()  # old values until there are new ones
+        return follow.shown is not before and bool(follow.shown.fresh.all())
+
+    tick_until(answered, "the new value")
+    assert asked and all(one == (slice(3, 4), [3]) for one in asked)
+    assert abs(follow.shown.seen[3] - before.seen[3]) > 0.02
+    others = np.arange(9) != 3
+    assert (follow.shown.seen[others] == before.seen[others]).all()
+
+
+def test_an_answer_is_shown_though_the_camera_has_moved_on(connected, shot):
+    camera = bpy.data.objects["arc"]
+    bpy.context.scene.ex4d_coverage.live = True
+    tick_until(lambda: follow.shown is not None, "coverage")
+    move_key(camera, 12, 1.0)
+    tick_until(lambda: not follow.shown.fresh.all(), "the question")
+    move_key(camera, 18, 1.0)
+    now = sample_camera(camera, shot, 11, 19).world_to_camera
+
+    def known() -> bool:
+        return np.allclose(follow._work.answered.camera.world_to_camera, now, atol=2e-6) and follow.shown.fresh.all()
+
+    tick_until(known, "the answer about the camera as it is now")
 
 
 def test_where_little_is_known_it_says_so(connected, shot):
@@ -109,3 +154,5 @@ def test_colours_say_how_much_is_seen():
     all_seen, little, nothing = colors_of(np.array([1.0, follow.LITTLE_KNOWN, 0.0]))
     assert all_seen[1] > all_seen[0] and little[0] > little[1]
     np.testing.assert_array_equal(little, nothing)
+    fresh, stale = colors_of(np.array([1.0, 1.0]), np.array([True, False]))
+    assert fresh[3] == 1.0 and stale[3] < 0.5

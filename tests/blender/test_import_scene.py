@@ -14,7 +14,6 @@ import pytest
 from blender_addon.scenes.color_space import display_color_space
 from blender_addon.scenes.importing import ImportSettings, import_scene
 from blender_addon.scenes.link import open_scene
-from blender_addon.scenes.material import set_unseen_color
 from ex4d_core.scene import Scene, SceneError
 
 
@@ -140,7 +139,7 @@ def test_footage_is_tagged_anew_when_the_view_transform_changes(card_scene):
 def test_curtains_show_in_the_unseen_colour_from_the_side(package, request, tmp_path):
     imported = import_scene(request.getfixturevalue(package))
     source = imported.ex4d_scene.source_camera
-    set_unseen_color(imported, (0.0, 1.0, 0.0))
+    imported.ex4d_scene.unseen_color = (0.0, 1.0, 0.0)
     bpy.context.scene.view_settings.view_transform = "Standard"
 
     def green_share(frame: int) -> float:

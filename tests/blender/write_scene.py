@@ -2,7 +2,9 @@
 
 Run by the backend's Python, which has torch and a video encoder; the tests themselves run in Blender's.
 
-    python write_scene.py FOLDER FRAMES WIDTH HEIGHT [still|moving]
+    python write_scene.py FOLDER FRAMES WIDTH HEIGHT [still|moving|floor]
+
+"floor" puts a floor before the wall, as a camera sees it that is held at an angle, 1.5 units above it.
 """
 
 from __future__ import annotations
@@ -36,6 +38,20 @@ def picture_and_depth(frame: int, frames: int, width: int, height: int) -> tuple
     return color.astype(np.uint8), depth.astype(np.float32)
 
 
+# Where the floor's up is for the camera: it looks down by about 17 degrees, and is tilted to one side by 6.
+FLOOR_NORMAL = np.array([0.1, -0.95, -0.3]) / np.linalg.norm([0.1, -0.95, -0.3])
+FLOOR_BELOW = 1.5
+
+
+def with_floor(depth: np.ndarray) -> np.ndarray:
+    """Depth (H, W) with the floor where it is nearer; the lens is as wide as the picture."""
+    height, width = depth.shape
+    x, y = np.meshgrid(np.arange(width) + 0.5 - width / 2, np.arange(height) + 0.5 - height / 2)
+    down = -(np.stack([x / width, y / width, np.ones_like(x)], axis=-1) @ FLOOR_NORMAL)
+    floor = np.where(down > 1e-3, FLOOR_BELOW / np.maximum(down, 1e-3), np.inf)
+    return np.minimum(depth, floor).astype(np.float32)
+
+
 def source_camera(frames: int, width: int, height: int, moving: bool) -> CameraPath:
     """A still camera with centred lens, or one that trucks, turns and zooms, with an off-centre, stretched lens."""
     camera_to_world = np.repeat(np.eye(4)[None], frames, axis=0)
@@ -52,8 +68,8 @@ def source_camera(frames: int, width: int, height: int, moving: bool) -> CameraP
     return CameraPath(invert_rigid(camera_to_world), lens, width, height)
 
 
-def write_scene(folder: Path, frames: int, width: int, height: int, moving: bool = False) -> None:
-    camera = source_camera(frames, width, height, moving)
+def write_scene(folder: Path, frames: int, width: int, height: int, kind: str = "still") -> None:
+    camera = source_camera(frames, width, height, kind == "moving")
     faces, uvs, cap_faces = grid_topology(height, width)
     low, high = np.inf, 0.0
     with SceneWriter(folder) as writer:
@@ -65,6 +81,7 @@ def write_scene(folder: Path, frames: int, width: int, height: int, moving: bool
         ):
             for frame in range(frames):
                 color, depth = picture_and_depth(frame, frames, width, height)
+                depth = with_floor(depth) if kind == "floor" else depth
                 mesh = build_dw_mesh(
                     torch.from_numpy(depth[None]),
                     torch.from_numpy(color[None]),
@@ -93,4 +110,4 @@ def write_scene(folder: Path, frames: int, width: int, height: int, moving: bool
 
 
 if __name__ == "__main__":
-    write_scene(Path(sys.argv[1]), *map(int, sys.argv[2:5]), moving=sys.argv[5:] == ["moving"])
+    write_scene(Path(sys.argv[1]), *map(int, sys.argv[2:5]), *sys.argv[5:6])

@@ -25,9 +25,13 @@ def wan_licence(device: str) -> str:
 
     try:
         find_files(models_folder())
-    except (ModelsMissingError, CheckpointError):
+        if device == "cpu":
+            from backend.generate.wan.engine import require_small_model
+
+            require_small_model(models_folder())
+    except (ModelsMissingError, CheckpointError, WanUnavailableError):
         return ""
-    return WAN_LICENCE if device != "cpu" and find_spec("diffsynth") else ""
+    return WAN_LICENCE if find_spec("diffsynth") else ""
 
 
 __all__ = [

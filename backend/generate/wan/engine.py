@@ -281,7 +281,7 @@ def create_wan_engine(settings: WanSettings, device: str = "auto", folder: Path 
     folder = folder or models_folder()
     chosen = _device(device)
     if chosen == "cpu":
-        _require_small_model(folder)
+        require_small_model(folder)
     files = find_files(folder)
     loras = tuple((find_lora(folder, lora.name), lora.weight) for lora in settings.loras)
     require_diffsynth()
@@ -304,7 +304,7 @@ def _device(device: str) -> str:
     return f"cuda:{index}"
 
 
-def _require_small_model(folder: Path) -> None:
+def require_small_model(folder: Path) -> None:
     """Without a GPU only toy models are of use.
 
     Raises:

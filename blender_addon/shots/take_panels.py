@@ -1,0 +1,58 @@
+"""Side bar: what previews and finals of the active shot are made with, below the buttons that make them."""
+
+from __future__ import annotations
+
+import bpy
+from bpy.app.translations import pgettext_iface as iface_
+
+from ..connection.panel import CATEGORY, draw_text
+from ..connection.session import session
+from ..takes.panel import EX4D_PT_take
+from .final import FINAL_ENGINE, EX4D_OT_new_seed
+from .properties import active_shot
+
+
+class _BelowTake:
+    bl_space_type = "VIEW_3D"
+    bl_region_type = "UI"
+    bl_category = CATEGORY
+    bl_parent_id = EX4D_PT_take.__name__
+    bl_options = {"DEFAULT_CLOSED"}  # noqa: RUF012 - Blender wants a plain set here
+
+
+class EX4D_PT_preview_settings(_BelowTake, bpy.types.Panel):
+    bl_label = "Preview Settings"
+    bl_order = 0
+
+    def draw(self, context: bpy.types.Context) -> None:
+        layout, shot = self.layout, active_shot(context.scene)
+        layout.use_property_split = True
+        layout.use_property_decorate = False
+        layout.prop(shot, "holes")
+        if shot.holes == "mark":
+            layout.prop(shot, "hole_color")
+
+
+class EX4D_PT_final_settings(_BelowTake, bpy.types.Panel):
+    bl_label = "Final Settings"
+    bl_order = 1
+
+    def draw(self, context: bpy.types.Context) -> None:
+        layout, final = self.layout, active_shot(context.scene).final
+        layout.use_property_split = True
+        layout.use_property_decorate = False
+        layout.prop(final, "preset")
+        layout.prop(final, "prompt")
+        words = layout.row()
+        words.active = final.guidance > 1.0
+        words.prop(final, "negative_prompt")
+        row = layout.row(align=True)
+        row.prop(final, "seed")
+        row.operator(EX4D_OT_new_seed.bl_idname, text="", icon="FILE_REFRESH")
+        layout.prop(final, "steps")
+        layout.prop(final, "guidance")
+        if session().connected and (rests_on := session().client.server.engines.get(FINAL_ENGINE)):
+            draw_text(layout, iface_("Results rest on {licences}").format(licences=rests_on), context, "INFO")
+
+
+CLASSES = (EX4D_PT_preview_settings, EX4D_PT_final_settings)
