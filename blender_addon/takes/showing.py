@@ -163,14 +163,14 @@ def _show_state(following: Following, entry: EX4D_Take) -> None:
         _set(entry, "reason", str(errand.error))
     elif status is None:
         if not take.job:
-            _set(entry, "progress", take.uploaded / take.upload_size if take.upload_size else 0.0)
+            _set(entry, "progress", take.progress)
     else:
         # When the backend is done, its last frames may still be on their way.
         fetching = status.state in FINAL_STATES and not following.over
         _set(entry, "state", "running" if fetching else status.state)
         _set(entry, "stage", "fetching" if fetching else status.stage)
         _set(entry, "reason", status.reason or following.strip_problem)
-        _set(entry, "progress", status.done / status.total if status.total else float(status.state == "done"))
+        _set(entry, "progress", take.progress)
         _set(entry, "queue_position", status.queue_position)
     left = None if following.over else following.pace.seconds_left(time.monotonic(), entry.stage, entry.progress)
     _set(entry, "seconds_left", -1 if left is None else round(left))
