@@ -44,7 +44,6 @@ class Following:
         rested: ticks since it did.
         strip_problem: why the strip cannot be shown.
         here: whether it belongs to the open file.
-        undone: whether an undo step may have changed its entry or its strip.
         placing: the movie is on its way into the sequencer.
         settled: it has come there, or will not.
         over: nothing more will happen.
@@ -60,7 +59,6 @@ class Following:
     rested: int = _REST_TICKS
     strip_problem: str = ""
     here: bool = True
-    undone: bool = False
     placing: bool = False
     settled: bool = False
     over: bool = False

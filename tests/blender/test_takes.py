@@ -487,6 +487,92 @@ def test_a_take_waiting_behind_another_says_so(connected, shot):
     assert ("queued", "next in the queue") in positions or any("%" in text for _, text in positions)
 
 
+@pytest.mark.parametrize("moment", ["accepted", "first frame"])
+def test_a_full_disk_stops_the_take_and_room_lets_it_go_on(connected, shot, tmp_path, moment):
+    resource = pytest.importorskip("resource", reason="this system limits no file sizes")
+    entry = send()
+    tick_until((lambda: entry.job != "") if moment == "accepted" else (lambda: strip_of(entry) is not None), moment)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, before[1]))
+    try:
+        tick_until_over()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert entry.state == "stopped" and f"into {tmp_path / 'takes' / 'arc_1'}" in entry.reason
+    assert "make room there" in entry.reason
+    assert bpy.ops.ex4d.resume_take(key=entry.key) == {"FINISHED"}
+    tick_until_over()
+    assert (entry.state, entry.reason, strip_of(entry).type) == ("done", "", "MOVIE")
+
+
+@pytest.mark.parametrize("deleted", ["objects", "cameras", "meshes", "images"])
+def test_what_a_running_take_was_made_of_may_be_deleted(connected, shot, deleted):
+    entry = send()
+    for one in list(getattr(bpy.data, deleted)):
+        getattr(bpy.data, deleted).remove(one)
+    tick_until_over()
+    assert (entry.state, entry.reason, strip_of(entry).type) == ("done", "", "MOVIE")
+
+
+def test_a_take_whose_scene_was_deleted_cannot_be_made_again_and_says_why(shot):
+    entry = send()
+    bpy.ops.ex4d.cancel_take(key=entry.key)
+    bpy.data.objects.remove(shot)
+    with pytest.raises(RuntimeError, match="is not in the file any more; import it again"):
+        bpy.ops.ex4d.retry_take(key=entry.key)
+    with pytest.raises(RuntimeError, match="is not in the file any more; import it again"):
+        bpy.ops.ex4d.restore_take(key=entry.key)
+
+
+def test_footage_that_is_gone_when_the_file_is_reopened_is_named(shot, tmp_path):
+    send()
+    bpy.ops.wm.save_mainfile()
+    fresh_blender()
+    shutil.rmtree(tmp_path / "scenes")
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "shot.blend"))
+    assert take().state == "stopped"
+    assert "is not a scene folder" in take().reason and str(tmp_path / "scenes" / "card") in take().reason
+    with pytest.raises(RuntimeError, match="is not a scene folder"):
+        bpy.ops.ex4d.send_take()
+
+
+def test_takes_operators_can_be_undone(connected, shot):
+    """Blender's own undo, as Ctrl Z: the file goes back, what has happened on the backend and on disk stays."""
+    entry, cameras = send(), len(bpy.data.cameras)
+    tick_until_over()
+    key = entry.key
+    undone(lambda: bpy.ops.ex4d.restore_take(key=key))
+    assert len(bpy.data.cameras) == cameras and bpy.context.scene.ex4d_shot.camera == bpy.data.objects["arc"]
+    strips_of(bpy.context.scene).remove(strip_of(take()))
+    undone(lambda: bpy.ops.ex4d.place_take(key=key))
+    assert strip_of(take()) is None and take().state == "done"
+    assert bpy.ops.ex4d.place_take(key=key) == {"FINISHED"}
+    send()
+    tick_until_over()
+    undone(lambda: bpy.ops.ex4d.show_take(key=key))
+    assert muted()[key], "the newer version is seen again"
+    undone(lambda: bpy.ops.ex4d.forget_take(key=key))
+    assert [one.state for one in bpy.context.scene.ex4d_takes] == ["done", "done"]
+
+
+def test_a_running_take_that_was_taken_off_the_list_and_put_back_goes_on(connected, shot):
+    entry = send()
+    tick_until(lambda: entry.job != "", "the job to be accepted")
+    undone(lambda: bpy.ops.ex4d.forget_take(key=entry.key))
+    tick_until_over()
+    assert (take().state, strip_of(take()).type) == ("done", "MOVIE")
+
+
+def undone(work) -> None:
+    """Do something and undo it, with the ticks that come after."""
+    bpy.ops.ed.undo_push(message="before")
+    assert work() == {"FINISHED"}
+    bpy.ops.ed.undo_push(message="work")
+    bpy.ops.ed.undo()
+    for _ in range(3):
+        session().tick()
+
+
 def test_a_strip_removed_during_the_job_stays_away_until_it_is_asked_for(connected, shot):
     entry = send()
     tick_until(lambda: strip_of(entry) is not None, "the first frame")
