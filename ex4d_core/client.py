@@ -20,6 +20,7 @@ from typing import Any, Generic, TypeVar
 import zmq
 
 from ex4d_core import __version__
+from ex4d_core.handshakes import Handshakes
 from ex4d_core.messages import (
     DEFAULT_ADDRESS,
     MAX_HEADER_BYTES,
@@ -112,7 +113,7 @@ class Client:
         state: `ConnectionState`, always honest: CONNECTED means answered within the last seconds.
         since: monotonic time of the last change of state.
         server: what the backend said of itself, or None.
-        refusal: why the state is REFUSED (another protocol version), for people.
+        refusal: why the state is REFUSED (another protocol version, keys that do not fit), for people.
     """
 
     def __init__(self, address: str = DEFAULT_ADDRESS, name: str = "", keys: ClientKeys | None = None):
@@ -125,7 +126,7 @@ class Client:
         self.since = time.monotonic()
         self.server: Welcome | None = None
         self.refusal = ""
-        self._socket = _connect(address, keys)
+        self._socket, self._handshakes = _connect(address, keys)
         self._pending: dict[int, _Pending] = {}
         self._unsent: deque[int] = deque()
         self._working: deque[Task] = deque()
@@ -143,6 +144,7 @@ class Client:
                 self._end(task, ClientError("the connection was closed"))
         self._pending.clear()
         self._working.clear()
+        self._handshakes.close()
         self._socket.close(linger=0)
 
     def start(self, conversation: Conversation[Result]) -> Task[Result]:
@@ -164,6 +166,8 @@ class Client:
         One message takes well under a millisecond (chunks are `messages.CHUNK_BYTES`), so the budget is kept.
         """
         deadline = time.monotonic() + budget
+        if refusal := self._handshakes.refusal():
+            self._refuse(refusal)
         self._keep_alive()
         self._flush()
         while time.monotonic() < deadline:
@@ -269,11 +273,11 @@ class Client:
             request_id, reply = decode(parts, REPLIES)
         except ProtocolError as error:
             # Only another version of the backend talks like this; asking again would not help.
-            self._refuse(str(error))
+            self._refuse(f"wrong version: {error}")
             return
         self._heard = time.monotonic()
         if isinstance(reply, Error) and reply.code == "version":
-            self._refuse(reply.text)
+            self._refuse(f"wrong version: {reply.text}")
             return
         if isinstance(reply, Welcome):
             self.server = reply
@@ -339,7 +343,7 @@ def _patience(message: Message) -> float:
     return VIEW_SECONDS if isinstance(message, (GetView, GetCoverage)) else RESEND_SECONDS
 
 
-def _connect(address: str, keys: ClientKeys | None) -> zmq.Socket:
+def _connect(address: str, keys: ClientKeys | None) -> tuple[zmq.Socket, Handshakes]:
     socket = zmq.Context.instance().socket(zmq.DEALER)
     socket.setsockopt(zmq.LINGER, 0)
     # Without a connection a send says so at once, instead of queueing requests that would arrive twice.
@@ -359,15 +363,12 @@ def _connect(address: str, keys: ClientKeys | None) -> zmq.Socket:
 
             socket.curve_serverkey, _ = load_certificate(keys.server_public)
             socket.curve_publickey, socket.curve_secretkey = load_certificate(keys.client_secret)
+        handshakes = Handshakes(socket, keys is not None)
         socket.connect(address)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, zmq.ZMQError) as error:
+        socket.disable_monitor()
         socket.close(linger=0)
         raise ClientError(
             f"cannot use the backend address {address!r}: {error}; it looks like tcp://HOST:PORT"
         ) from error
-    except zmq.ZMQError as error:
-        socket.close(linger=0)
-        raise ClientError(
-            f"cannot use the backend address {address!r}: {error}; it looks like tcp://HOST:PORT"
-        ) from error
-    return socket
+    return socket, handshakes

@@ -45,6 +45,16 @@ class JobConversation(ABC):
     upload_size: int = 0
     files: dict[str, Path] = field(default_factory=dict)
 
+    @property
+    def progress(self) -> float:
+        """How far the present step is, 0 to 1: the backend's own, or the fetching of what a finished job made."""
+        status = self.status
+        if status is None:
+            return self.uploaded / self.upload_size if self.upload_size and not self.job else 0.0
+        if status.state in FINAL_STATES:
+            return self.last_event / status.events if status.events else 1.0
+        return status.done / status.total if status.total else 0.0
+
     def cancel(self) -> Conversation[None]:
         """Ask the backend to stop the job, or whatever became of a submission without an answer.
 

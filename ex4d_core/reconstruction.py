@@ -300,6 +300,9 @@ class Reconstruction(JobConversation):
         self.arrivals[event.name] = (event.sha256, event.size)
 
     def _hash(self, paths: Sequence[Path]) -> Conversation[dict[Path, str]]:
+        missing = next((path for path in paths if not path.is_file()), None)
+        if missing is not None:
+            raise RequestError(f"{missing} is not there any more; put it back, or choose the footage anew")
         self.hash_size = sum(path.stat().st_size for path in paths)
         hashes = {}
         for path in paths:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import RawIOBase
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +24,10 @@ WINDOW = 4
 
 class TransferError(ValueError):
     """A blob that arrived damaged, again and again."""
+
+
+class StorageError(OSError):
+    """A result that cannot be kept on this machine: a full disk, a folder that is gone or closed to us."""
 
 
 class UploadProgress(Protocol):
@@ -108,6 +114,7 @@ def fetch_blobs(blobs: list[tuple[str, int, Path]]) -> Conversation[None]:
 
     Raises:
         TransferError: the bytes of one do not have the promised hash, twice in a row.
+        StorageError: there is no room for one.
     """
     lacking = []
     for blob in blobs:
@@ -120,9 +127,10 @@ def fetch_blobs(blobs: list[tuple[str, int, Path]]) -> Conversation[None]:
             data[blob[2]] += chunk.payload
         lacking = [blob for blob in lacking if hashlib.sha256(data[blob[2]]).hexdigest() != blob[0]]
         for path in data.keys() - {path for _, _, path in lacking}:
-            partial = path.with_name(path.name + ".partial")
-            partial.write_bytes(data[path])
-            os.replace(partial, path)
+            with _keeping(path):
+                partial = path.with_name(path.name + ".partial")
+                partial.write_bytes(data[path])
+                os.replace(partial, path)
     # What is large, or arrived damaged.
     for sha256, size, path in lacking:
         yield from fetch_blob(sha256, size, path)
@@ -142,6 +150,7 @@ def fetch_blob(sha256: str, size: int, path: Path) -> Conversation[None]:
 
     Raises:
         TransferError: the bytes do not have the promised hash, twice in a row.
+        StorageError: there is no room for it.
     """
     if (yield from _is_there(sha256, size, path)):
         return
@@ -149,7 +158,10 @@ def fetch_blob(sha256: str, size: int, path: Path) -> Conversation[None]:
     for _ in range(2):
         # Hashed while it arrives: hashing a long movie at the end would hold up the user interface.
         digest, offset = hashlib.sha256(), 0
-        with open(partial, "a+b") as file:
+        with _keeping(path):
+            # Unbuffered: what did not fit would be tried once more when the file is closed.
+            file = open(partial, "a+b", buffering=0)  # noqa: SIM115 - closed below, whatever happens in between
+        with file:
             file.seek(0)
             while data := file.read(CHUNK_BYTES):
                 digest.update(data)
@@ -160,7 +172,8 @@ def fetch_blob(sha256: str, size: int, path: Path) -> Conversation[None]:
                 before = offset
                 for chunk in (yield [GetBlob(sha256, start) for start in asked]):
                     if chunk.offset == offset:
-                        file.write(chunk.payload)
+                        with _keeping(path):
+                            _write_all(file, chunk.payload)
                         digest.update(chunk.payload)
                         offset += len(chunk.payload)
                 if offset == before:
@@ -170,6 +183,24 @@ def fetch_blob(sha256: str, size: int, path: Path) -> Conversation[None]:
             return
         partial.unlink()
     raise TransferError(f"{path.name} arrived damaged twice; check the network and the backend's disk, then try again")
+
+
+@contextmanager
+def _keeping(path: Path) -> Iterator[None]:
+    """Name the folder, and the remedy, when a result cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"cannot write {path.name} into {path.parent}: {error.strerror or error}; make room there, or let it be "
+            "written to, and go on"
+        ) from error
+
+
+def _write_all(file: RawIOBase, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 def _size(source: Path | bytes) -> int:

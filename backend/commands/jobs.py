@@ -1,4 +1,8 @@
-"""What a backend is doing and has done: list its jobs, cancel one, or fetch the frames and movies of one."""
+"""What a backend is doing and has done: list its jobs, cancel one, or fetch the frames and movies of one.
+
+--prune DAYS makes room in a data folder of this machine, whether a service runs there or not: jobs that ended longer
+ago are forgotten, and footage and results that were not used for as long are deleted.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from pathlib import Path
 
 from backend.commands.options import add_backend_arguments, backend_client, progress_bar
 
-SUMMARY = "list, cancel and fetch a backend's jobs"
+SUMMARY = "list, cancel, fetch and forget a backend's jobs"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,6 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--cancel", metavar="JOB")
     which.add_argument("--fetch", metavar="JOB", help="with --out")
+    which.add_argument("--prune", metavar="DAYS", type=float, help="forget what is older, in the folder of --data")
+    parser.add_argument("--data", type=Path, help="with --prune: the service's data folder, if it is not the user's")
     parser.add_argument("-o", "--out", type=Path, help="folder for the files of --fetch")
 
 
@@ -24,6 +30,8 @@ def run(options: argparse.Namespace) -> int:
 
     if options.fetch and not options.out:
         raise RequestError("where to? give --out FOLDER with --fetch")
+    if options.prune is not None:
+        return _prune(options.prune, options.data)
     client = backend_client(options)
     try:
         if options.cancel:
@@ -36,6 +44,16 @@ def run(options: argparse.Namespace) -> int:
             print_jobs(client.ask(ListJobs(), timeout=5).jobs)
     finally:
         client.close()
+    return 0
+
+
+def _prune(days: float, data: Path | None) -> int:
+    from backend.service import ServiceError, ServiceSettings, prune
+
+    if not days >= 0:
+        raise ServiceError(f"--prune wants a number of days that is not negative, not {days:g}")
+    gone = prune(ServiceSettings(**({} if data is None else {"data": data})), days)
+    print(f"{gone.jobs} jobs forgotten, {gone.bytes / 1e9:.2f} GB freed")
     return 0
 
 
@@ -72,10 +90,11 @@ def _fetch(job: str, folder: Path, bar):
         reply = yield GetEvents(job, after)
         if not reply.events:
             return fetched
+        bar.update(task, total=reply.status.events)
         for event in reply.events:
             after = event.number
             name = frame_file_name(event.index) if event.kind == "frame" else event.name
             if event.kind == "frame" or (event.kind == "file" and name in TAKE_FILES):
                 yield from fetch_blob(event.sha256, event.size, folder / name)
                 fetched += 1
-                bar.update(task, completed=fetched)
+            bar.update(task, completed=after)

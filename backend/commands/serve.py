@@ -22,6 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--device", action="append", help="cpu, cuda:0, ...; one worker each; default: all GPUs, or cpu"
     )
     parser.add_argument("--hang-seconds", type=float, default=300.0, help="a job without progress for so long is ended")
+    parser.add_argument("--keep-days", type=float, default=30.0, help="finished jobs are forgotten after so many days")
+    parser.add_argument(
+        "--cache-gb", type=float, default=50.0, help="footage and results that nobody needs may take so much room"
+    )
     parser.add_argument("--create-keys", action="store_true", help="make keys for server and first client, and stop")
     parser.add_argument("--verbose", action="store_true", help="log every event")
     add_machine_arguments(parser)
@@ -47,6 +51,8 @@ def run(options: argparse.Namespace) -> int:
         address=options.address,
         devices=tuple(options.device or _devices()),
         hang_seconds=options.hang_seconds,
+        keep_days=options.keep_days,
+        cache_gb=options.cache_gb,
         **{name: value for name, value in chosen.items() if value is not None},
     )
     if options.create_keys:

@@ -93,11 +93,11 @@ class BlobStore:
         os.replace(path, target)
         _sync_folder(target.parent)
 
-    def drop_unneeded(self, limit_bytes: float, needed: Set[str]) -> int:
+    def drop_unneeded(self, limit_bytes: float, needed: Set[str], unused_seconds: float = 0.0) -> int:
         """Drop the blobs that were not used for longest until the rest takes ``limit_bytes`` at most.
 
-        Broken-off uploads count and go like blobs. What is in ``needed`` or was used within the hour stays, even above
-        the limit.
+        Broken-off uploads count and go like blobs. What is in ``needed``, or was used within the hour or within
+        ``unused_seconds``, stays, even above the limit.
 
         Returns:
             Bytes freed.
@@ -109,12 +109,12 @@ class BlobStore:
             if (stat := _stat(entry))
         ]
         excess = sum(size for _, size, _ in files) - limit_bytes
-        freed = 0
+        recent, freed = max(unused_seconds, _RECENT_SECONDS), 0
         for _, size, path in sorted(files):
             if freed >= excess:
                 break
             # Asked again: it may have been used since the list was made.
-            if path.name not in needed and path.exists() and time.time() - path.stat().st_mtime > _RECENT_SECONDS:
+            if path.name not in needed and path.exists() and time.time() - path.stat().st_mtime > recent:
                 path.unlink()
                 freed += size
         return freed

@@ -337,7 +337,10 @@ class Front:
     def _status(self, job: str) -> JobStatus:
         status = self._store.status(job)
         if status is None:
-            raise Refusal("unknown-job", f"there is no job {job!r:.80} here; was it given to another backend?")
+            raise Refusal(
+                "unknown-job",
+                f"there is no job {job!r:.80} here; was it too old, or given to another backend?",
+            )
         return status
 
 

@@ -302,6 +302,15 @@ class JobStore:
                     self._db.execute("UPDATE jobs SET attempt = attempt - 1 WHERE id = ?", (job,))
         return jobs
 
+    def forget(self, ended_before: float) -> int:
+        """Delete all that is known of jobs that ended before a moment (seconds since 1970); returns how many."""
+        with self._transaction():
+            marks = ",".join("?" * len(FINAL_STATES))
+            old = f"SELECT id FROM jobs WHERE state IN ({marks}) AND updated < ?"
+            for table in ("events", "needs"):
+                self._db.execute(f"DELETE FROM {table} WHERE job IN ({old})", (*FINAL_STATES, ended_before))
+            return self._db.execute(f"DELETE FROM jobs WHERE id IN ({old})", (*FINAL_STATES, ended_before)).rowcount
+
     def needed_blobs(self, finished_since: float) -> set[str]:
         """Hashes that queued and running jobs need, and results of those that ended after ``finished_since``."""
         inputs = self._db.execute(

@@ -9,6 +9,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from backend.service.front import Front, bind_router
 from backend.service.inbox import Inbox
 from backend.service.job_store import JobStore
 from backend.service.keys import check_keys, require_keys
+from backend.service.pruning import Pruned, keep_in_bounds
 from backend.service.settings import ServiceError, ServiceSettings
 from backend.service.uploads import Uploads
 from backend.service.views import Views
@@ -101,7 +103,7 @@ def _loop(
     while not stop.is_set():
         if time.monotonic() >= clean_at:
             clean_at = time.monotonic() + _CLEAN_SECONDS
-            inbox.aside(partial(_clean, settings), _cleaned)
+            inbox.aside(partial(keep_in_bounds, settings), _cleaned)
         try:
             inbox.deliver()
             pause = min(front.tick(), workers.tick(), views.tick(), clean_at - time.monotonic())
@@ -154,19 +156,13 @@ def _stopped_by_signals(inbox: Inbox) -> Iterator[threading.Event]:
             signal.signal(kind, handler)
 
 
-def _clean(settings: ServiceSettings) -> int:
-    """In a thread: drop blobs above the limit that nobody needs."""
-    store = JobStore(settings.database)
-    try:
-        needed = store.needed_blobs(finished_since=time.time() - settings.keep_days * 86_400)
-    finally:
-        store.close()
-    return BlobStore(settings.data).drop_unneeded(settings.cache_gb * 1e9, needed)
-
-
-def _cleaned(outcome) -> None:
+def _cleaned(outcome: Future[Pruned]) -> None:
     error = outcome.exception()
     if error:
-        log.error("cannot tidy the blobs up: %s", error)
-    elif outcome.result():
-        log.info("dropped %.2f GB of blobs that nobody needs", outcome.result() / 1e9)
+        log.error("cannot tidy jobs and blobs up: %s", error)
+        return
+    gone = outcome.result()
+    if gone.jobs:
+        log.info("forgot %d jobs that ended long ago", gone.jobs)
+    if gone.bytes:
+        log.info("dropped %.2f GB of blobs that nobody needs", gone.bytes / 1e9)

@@ -36,7 +36,7 @@ class ServiceSettings:
         cancel_seconds: a worker that goes on with a cancelled job for this long is stopped and replaced.
         keys: folder made by `keys.create_keys`. None: no keys on loopback, ``data/keys`` on any other address.
         cache_gb: blobs that nobody needs any more are dropped, oldest use first, above this.
-        keep_days: the results of finished jobs are needed for this long.
+        keep_days: finished jobs are remembered, and their results needed, for this long.
         reserve_mb: disk space that uploads leave free, so that jobs and their records still have room.
         runner: ``module:function`` that makes a shot, called like `backend.shot.make_take`.
 

@@ -7,11 +7,10 @@ from typing import ClassVar
 
 import bpy
 
-from ex4d_core.cameras import CameraError
-from ex4d_core.scene import SceneError
-from ex4d_core.trajectories import EASINGS, PRESETS, Trajectory, TrajectoryError
+from ex4d_core.trajectories import EASINGS, PRESETS, Trajectory
 
-from ..scenes.link import active_scene_object
+from ..errors import reports_errors
+from ..scenes.link import NeedsScene, active_scene_object
 from ..shots.properties import DEFAULT_LABEL, active_shot, add_shot, free_label, label_for, listed_shot
 from .presets import camera_from_preset, turned_round
 from .saved import PresetError, read_preset
@@ -24,7 +23,7 @@ _PRESET_ITEMS = tuple(
 _EASING_ITEMS = tuple((name, name.replace("_", " ").title(), "How the move starts and ends") for name in EASINGS)
 
 
-class _AddsCamera:
+class _AddsCamera(NeedsScene):
     """An operator that makes a camera for the active shot."""
 
     easing: bpy.props.EnumProperty(
@@ -35,13 +34,6 @@ class _AddsCamera:
         description="Add a shot for this camera, instead of giving it to the active shot",
         default=False,
     )
-
-    @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        if active_scene_object(context) is None:
-            cls.poll_message_set("Select an imported EX-4D scene, or import one first")
-            return False
-        return True
 
     def use(self, context: bpy.types.Context, camera: bpy.types.Object) -> None:
         """Shoot with a camera, and look through it."""
@@ -94,16 +86,13 @@ class EX4D_OT_add_camera(_AddsCamera, bpy.types.Operator):
         layout.prop(self, "easing")
         layout.prop(self, "new_shot")
 
+    @reports_errors
     def execute(self, context: bpy.types.Context) -> set[str]:
         scene_object = active_scene_object(context)
-        try:
-            trajectory = Trajectory(self.preset, self.amount if self.use_amount else None, self.elevation, self.easing)
-            if self.other_way:
-                trajectory = turned_round(trajectory)
-            camera = camera_from_preset(scene_object, trajectory)
-        except (SceneError, CameraError, TrajectoryError) as error:
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
+        trajectory = Trajectory(self.preset, self.amount if self.use_amount else None, self.elevation, self.easing)
+        if self.other_way:
+            trajectory = turned_round(trajectory)
+        camera = camera_from_preset(scene_object, trajectory)
         self.use(context, camera)
         return {"FINISHED"}
 
@@ -134,31 +123,21 @@ class EX4D_OT_camera_to_view(_AddsCamera, bpy.types.Operator):
         self.layout.prop(self, "easing")
         self.layout.prop(self, "new_shot")
 
+    @reports_errors
     def execute(self, context: bpy.types.Context) -> set[str]:
-        try:
-            view_to_world = context.region_data.view_matrix.inverted()
-            camera = camera_to_view(active_scene_object(context), view_to_world, self.easing)
-        except (SceneError, CameraError) as error:
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
+        view_to_world = context.region_data.view_matrix.inverted()
+        camera = camera_to_view(active_scene_object(context), view_to_world, self.easing)
         self.use(context, camera)
         return {"FINISHED"}
 
 
-class EX4D_OT_add_saved_camera(bpy.types.Operator):
+class EX4D_OT_add_saved_camera(NeedsScene, bpy.types.Operator):
     bl_idname = "ex4d.add_saved_camera"
     bl_label = "Add Saved Camera Move"
     bl_description = "Add a camera that makes this saved move"
     bl_options: ClassVar[set[str]] = {"UNDO"}
 
     filepath: bpy.props.StringProperty(options={"HIDDEN", "SKIP_SAVE"})
-
-    @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        if active_scene_object(context) is None:
-            cls.poll_message_set("Select an imported EX-4D scene, or import one first")
-            return False
-        return True
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         known = {*EX4D_OT_add_camera.__annotations__, *_AddsCamera.__annotations__}

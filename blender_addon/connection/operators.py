@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import bpy
 
-from .local_backend import StartError, local_backend
+from ..errors import reports_errors
+from .local_backend import local_backend
 from .preferences import ADDON_PACKAGE, connection_settings, is_loopback, log_folder, preferences
 from .session import session
 
@@ -44,14 +45,11 @@ class EX4D_OT_start_backend(bpy.types.Operator):
             return False
         return True
 
+    @reports_errors
     def execute(self, context: bpy.types.Context) -> set[str]:
         chosen = preferences()
         command = chosen.serve_command if chosen else "ex4d serve"
-        try:
-            local_backend.start(command, connection_settings().address, log_folder() / "backend.log")
-        except (StartError, OSError) as error:
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
+        local_backend.start(command, connection_settings().address, log_folder() / "backend.log")
         session().redraw()
         return {"FINISHED"}
 

@@ -162,7 +162,7 @@ class Session:
             since = time.localtime(time.time() - (time.monotonic() - client.since))
             return f"unreachable since {time.strftime('%H:%M', since)}: no backend answers at {client.address}"
         if client.state is ConnectionState.REFUSED:
-            return f"wrong version: {client.refusal}"
+            return client.refusal
         server = client.server
         busy = ", busy" if server.busy else ""
         return f"connected to {server.service} with {', '.join(server.devices)}{busy}"

@@ -22,7 +22,8 @@ from ex4d_core.transfers import ask_about
 from ..cameras.sampling import sample_camera
 from ..connection.preferences import chosen_licence
 from ..connection.session import session
-from ..scenes.link import active_scene_object, is_scene_object, open_scene
+from ..scenes.link import is_scene_object, open_scene
+from ..shots.objects import shot_objects
 from ..takes.shots import shot_range
 from .path import is_keyframed_only, path_in_slices
 
@@ -110,13 +111,6 @@ def refresh(context: bpy.types.Context) -> None:
         raise RequestError("the shot has no scene or no camera; import a scene and add a camera move")
     _begin(context.scene, scene_object, camera)
     _ask(sample_camera(camera, scene_object, *shot_range(context.scene, scene_object)))
-
-
-def shot_objects(context: bpy.types.Context) -> tuple[bpy.types.Object | None, bpy.types.Object | None]:
-    """Scene object and camera of the shot that is being made."""
-    shot = context.scene.ex4d_shot
-    chosen = shot.scene_object if is_scene_object(shot.scene_object) else active_scene_object(context)
-    return chosen, shot.camera or context.scene.camera
 
 
 def follow_all() -> None:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
-from ex4d_core.cameras import CameraError
-from ex4d_core.scene import SceneError
-from ex4d_core.shot import RequestError
-
 from ..cameras.panel import EX4D_PT_camera
 from ..connection.panel import CATEGORY, draw_text
-from ..connection.session import NotConnectedError
+from ..errors import reports_errors
+from ..shots.objects import NeedsShot
 from . import follow
 
 
@@ -26,24 +23,14 @@ class EX4D_Coverage(bpy.types.PropertyGroup):
     )
 
 
-class EX4D_OT_refresh_coverage(bpy.types.Operator):
+class EX4D_OT_refresh_coverage(NeedsShot, bpy.types.Operator):
     bl_idname = "ex4d.refresh_coverage"
     bl_label = "Refresh"
     bl_description = "Read the camera on every frame, whatever moves it, and ask how much of them the footage saw"
 
-    @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        if None in follow.shot_objects(context):
-            cls.poll_message_set("Import a scene and add a camera move first")
-            return False
-        return True
-
+    @reports_errors
     def execute(self, context: bpy.types.Context) -> set[str]:
-        try:
-            follow.refresh(context)
-        except (SceneError, CameraError, RequestError, NotConnectedError) as error:
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
+        follow.refresh(context)
         context.scene.ex4d_coverage.live = True
         return {"FINISHED"}
 

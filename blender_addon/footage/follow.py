@@ -135,7 +135,7 @@ def _show(following: Following, entry: EX4D_Reconstruction) -> None:
     elif made.status is None and not made.job:
         # Hashing first, and then sending what the backend lacks.
         if made.upload_size:
-            stage, progress = "sending", made.uploaded / made.upload_size
+            stage, progress = "sending", made.progress
         else:
             stage, progress = "reading", made.hashed / made.hash_size if made.hash_size else 0.0
     elif made.status is not None:
@@ -143,7 +143,7 @@ def _show(following: Following, entry: EX4D_Reconstruction) -> None:
         fetching = status.state in FINAL_STATES and not following.over
         state = "running" if fetching else status.state
         stage = "fetching" if fetching else status.stage
-        progress = status.done / status.total if status.total else float(status.state == "done")
+        progress = made.progress
         reason = status.reason
     values = {"job": made.job, "state": state, "stage": stage, "progress": progress, "reason": reason}
     values |= {"last_event": made.last_event, "cancelling": errand.cancelling and not errand.over}

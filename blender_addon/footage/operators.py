@@ -9,7 +9,7 @@ from bpy_extras.io_utils import ImportHelper
 
 from ex4d_core.reconstruction import VIDEO_SUFFIXES
 
-from ..connection.session import NotConnectedError
+from ..errors import reports_errors
 from ..paths import to_blend
 from .follow import (
     OVER,
@@ -21,7 +21,7 @@ from .follow import (
     start_reconstruction,
 )
 from .properties import EX4D_Reconstruction, find_reconstruction
-from .sources import FootageError, guess_depth, plan_of
+from .sources import guess_depth, plan_of
 
 _DEPTH_SUFFIXES = (".npz", ".npy", ".exr", ".png")
 
@@ -101,12 +101,9 @@ class EX4D_OT_reconstruct(bpy.types.Operator):
             return False
         return True
 
+    @reports_errors
     def execute(self, context: bpy.types.Context) -> set[str]:
-        try:
-            start_reconstruction(plan_of(context.scene.ex4d_footage, context.scene), context.scene)
-        except (FootageError, OSError) as error:
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
+        start_reconstruction(plan_of(context.scene.ex4d_footage, context.scene), context.scene)
         return {"FINISHED"}
 
 
@@ -115,16 +112,13 @@ class _OnReconstruction:
 
     key: bpy.props.StringProperty(options={"HIDDEN", "SKIP_SAVE"})
 
+    @reports_errors
     def execute(self, context: bpy.types.Context) -> set[str]:
         found = find_reconstruction(self.key)
         if found is None:
             self.report({"WARNING"}, "This reconstruction is not in the file any more")
             return {"CANCELLED"}
-        try:
-            self.act(*found)
-        except NotConnectedError as error:
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
+        self.act(*found)
         return {"FINISHED"}
 
 

@@ -11,6 +11,8 @@ from ex4d_core.scene import Scene, SceneError
 from ..paths import PATH_OPTIONS, from_blend, to_blend
 
 MESH_CACHE = "EX-4D Positions"
+# Why an operator that needs a scene is greyed out.
+NO_SCENE = "Select an imported EX-4D scene, or import one first"
 # Of the node, in a scene's materials, that emits the colour of what the footage did not see.
 UNSEEN_NODE = "Unseen Colour"
 DEFAULT_UNSEEN_COLOR = (1.0, 0.0, 1.0)
@@ -76,6 +78,17 @@ def active_scene_object(context: bpy.types.Context) -> bpy.types.Object | None:
             return candidate
     everything = scene_objects()
     return everything[0] if len(everything) == 1 else None
+
+
+class NeedsScene:
+    """For operators: they say what is missing while it is not clear which imported scene is meant."""
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        if active_scene_object(context) is None:
+            cls.poll_message_set(NO_SCENE)
+            return False
+        return True
 
 
 def link_scene(target: bpy.types.Object, scene: Scene, folder: Path, frame_start: int) -> None:

@@ -8,8 +8,9 @@ from typing import ClassVar
 import bpy
 from bpy_extras.io_utils import ImportHelper
 
-from ex4d_core.scene import MANIFEST, SceneError
+from ex4d_core.scene import MANIFEST
 
+from ..errors import reports_errors
 from ..sequencer.strips import TAKE_KEY, strips_of
 from .color_space import tag_as_finished
 from .importing import ImportSettings, import_scene
@@ -58,6 +59,7 @@ class EX4D_OT_import_scene(bpy.types.Operator, ImportHelper):
         row.enabled = self.set_up != "NO"
         row.prop(self, "standard_view")
 
+    @reports_errors
     def execute(self, context: bpy.types.Context) -> set[str]:
         chosen = Path(self.filepath)
         settings = ImportSettings(
@@ -65,11 +67,7 @@ class EX4D_OT_import_scene(bpy.types.Operator, ImportHelper):
             set_up_scene={"AUTO": None, "YES": True, "NO": False}[self.set_up],
             standard_view=self.standard_view,
         )
-        try:
-            imported = import_scene(chosen.parent if chosen.name == MANIFEST else chosen, settings)
-        except SceneError as error:
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
+        imported = import_scene(chosen.parent if chosen.name == MANIFEST else chosen, settings)
         for selected in context.selected_objects:
             selected.select_set(False)
         imported.select_set(True)

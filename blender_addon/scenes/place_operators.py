@@ -12,27 +12,15 @@ from bpy.app.translations import pgettext_iface as iface_
 from bpy_extras import view3d_utils
 from gpu_extras.batch import batch_for_shader
 
-from ex4d_core.scene import SceneError
-
+from ..errors import reports_errors
 from .ground import GroundError, Plane, plane_through, upright
-from .link import active_scene_object
-from .placement import PlacementError, eye_of, ground_of, move_scene, require_movable, reset_scene, scale_scene
+from .link import NeedsScene, active_scene_object
+from .placement import eye_of, ground_of, move_scene, require_movable, reset_scene, scale_scene
 
 _PICKED_COLOR = (1.0, 0.8, 0.1, 1.0)
 
 
-class _OnScene:
-    """An operator on the imported scene that the artist means."""
-
-    @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        if active_scene_object(context) is None:
-            cls.poll_message_set("Select an imported EX-4D scene, or import one first")
-            return False
-        return True
-
-
-class EX4D_OT_set_scale(_OnScene, bpy.types.Operator):
+class EX4D_OT_set_scale(NeedsScene, bpy.types.Operator):
     bl_idname = "ex4d.set_scale"
     bl_label = "Set Scene Scale"
     bl_description = "Make the scene as large as it was; its cameras move along, and takes stay what they are"
@@ -79,17 +67,14 @@ class EX4D_OT_set_scale(_OnScene, bpy.types.Operator):
         row.prop(self, "measured")
         layout.prop(self, "distance")
 
+    @reports_errors
     def execute(self, context: bpy.types.Context) -> set[str]:
         factor = self.factor if self.method == "FACTOR" else self.distance / self.measured
-        try:
-            scale_scene(active_scene_object(context), factor)
-        except PlacementError as error:
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
+        scale_scene(active_scene_object(context), factor)
         return {"FINISHED"}
 
 
-class EX4D_OT_align_ground(_OnScene, bpy.types.Operator):
+class EX4D_OT_align_ground(NeedsScene, bpy.types.Operator):
     bl_idname = "ex4d.align_ground"
     bl_label = "Align to Ground"
     bl_description = "Turn the scene upright and set its ground on height 0; its cameras move along"
@@ -130,15 +115,12 @@ class EX4D_OT_align_ground(_OnScene, bpy.types.Operator):
             layout.prop(self, "share")
         layout.prop(self, "height")
 
+    @reports_errors
     def execute(self, context: bpy.types.Context) -> set[str]:
         scene_object = active_scene_object(context)
-        try:
-            require_movable(scene_object)
-            matrix = upright(self.ground(context, scene_object), self.height)
-            move_scene(scene_object, mathutils.Matrix(matrix.tolist()))
-        except (PlacementError, GroundError, SceneError) as error:
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
+        require_movable(scene_object)
+        matrix = upright(self.ground(context, scene_object), self.height)
+        move_scene(scene_object, mathutils.Matrix(matrix.tolist()))
         return {"FINISHED"}
 
     def ground(self, context: bpy.types.Context, scene_object: bpy.types.Object) -> Plane:
@@ -156,22 +138,19 @@ class EX4D_OT_align_ground(_OnScene, bpy.types.Operator):
         return Plane(np.array(cursor.translation, dtype=np.float64), np.array(cursor.col[2][:3], dtype=np.float64))
 
 
-class EX4D_OT_reset_placement(_OnScene, bpy.types.Operator):
+class EX4D_OT_reset_placement(NeedsScene, bpy.types.Operator):
     bl_idname = "ex4d.reset_placement"
     bl_label = "As Imported"
     bl_description = "Put the scene back to the place and size that it was imported with; its cameras move along"
     bl_options: ClassVar[set[str]] = {"REGISTER", "UNDO"}
 
+    @reports_errors
     def execute(self, context: bpy.types.Context) -> set[str]:
-        try:
-            reset_scene(active_scene_object(context))
-        except PlacementError as error:
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
+        reset_scene(active_scene_object(context))
         return {"FINISHED"}
 
 
-class _PicksPoints(_OnScene):
+class _PicksPoints(NeedsScene):
     """Waits for clicks on the scene in the viewport; whatever else is pressed does what it always does."""
 
     count: ClassVar[int]

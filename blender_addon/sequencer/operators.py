@@ -7,7 +7,8 @@ from pathlib import Path
 import bpy
 from bpy_extras.io_utils import ExportHelper
 
-from .otio import CutError, export_cut
+from ..errors import reports_errors
+from .otio import export_cut
 
 
 def _cut_scene(context: bpy.types.Context) -> bpy.types.Scene:
@@ -31,12 +32,9 @@ class EX4D_OT_export_cut(bpy.types.Operator, ExportHelper):
             return False
         return True
 
+    @reports_errors
     def execute(self, context: bpy.types.Context) -> set[str]:
-        try:
-            count = export_cut(_cut_scene(context), Path(self.filepath))
-        except (CutError, OSError) as error:
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
+        count = export_cut(_cut_scene(context), Path(self.filepath))
         self.report({"INFO"}, f"{count} strips written to {self.filepath}")
         return {"FINISHED"}
 

@@ -43,6 +43,8 @@ _FRAME_NAME = re.compile(r"frame_(\d{5,})\.png")
 
 
 _following: dict[str, Following] = {}
+# Whether an undo step may have changed entries or strips.
+_undone = False
 
 
 def send_take(
@@ -104,8 +106,8 @@ def resume_take(entry: EX4D_Take) -> None:
         frames=_frames_on_disk(folder),
     )
     entry.reason = ""
-    if not entry.job and not entry.cancelling:
-        entry.state = SENDING
+    if not entry.cancelling and (entry.state == STOPPED or not entry.job):
+        entry.state = "running" if entry.job else SENDING
     cancelling = entry.cancelling
     _follow(_new_following(take, scene, strip_of(entry, request), entry.id_data, cancelling=cancelling))
 
@@ -188,9 +190,13 @@ def newest_estimates() -> list[tuple[str, int, Path]]:
 
 def follow_all() -> None:
     """Bring every followed take's entry and strip in step; the session calls it once per tick."""
-    for following in list(_following.values()):
-        if following.undone:
+    global _undone
+    if _undone:
+        _undone = False
+        for following in list(_following.values()):
             _restore(following)
+        resume_takes()  # those whose removal from the list was undone
+    for following in list(_following.values()):
         if not following.over:
             _follow_one(following)
 
@@ -234,7 +240,6 @@ def _abandon(following: Following) -> None:
 
 def _restore(following: Following) -> None:
     """Undo goes back to an older entry and strip; what has happened since has happened all the same."""
-    following.undone = False
     if not following.here:
         return
     found = find_take(following.take.key)
@@ -263,8 +268,8 @@ def _after_load(*_: object) -> None:
 
 @bpy.app.handlers.persistent
 def _after_undo(*_: object) -> None:
-    for following in _following.values():
-        following.undone = True  # dealt with in the next tick: this is no moment to change anything
+    global _undone
+    _undone = True  # dealt with in the next tick: this is no moment to change anything
 
 
 _HANDLERS = (

@@ -6,16 +6,15 @@ from typing import ClassVar
 
 import bpy
 
-from ex4d_core.cameras import CameraError
 from ex4d_core.messages import FINAL_STATES
-from ex4d_core.scene import SceneError
-from ex4d_core.shot import PreviewSettings, RequestError
+from ex4d_core.shot import PreviewSettings
 
 from ..connection.preferences import preferences
-from ..connection.session import NotConnectedError, session
-from ..scenes.link import active_scene_object, is_scene_object
+from ..connection.session import session
+from ..errors import reports_errors
 from ..sequencer.strips import StripError, find_strip
 from ..shots.final import FINAL_ENGINE, final_settings, why_no_final
+from ..shots.objects import NeedsShot, shot_objects
 from ..shots.properties import active_shot, key_of
 from .follow import cancel_take, forget_take, is_followed, place_take, resume_take, retry_take, send_take
 from .properties import EX4D_Take, active_take, find_take
@@ -24,42 +23,29 @@ from .shots import build_request, shot_range
 from .showing import STOPPED, show_version
 
 
-class _SendsTake:
+class _SendsTake(NeedsShot):
     """An operator that sends the active shot to one of the backend's engines."""
 
     engine: ClassVar[str]
 
-    @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        if _scene_object(context) is None:
-            cls.poll_message_set("Select an imported EX-4D scene, or import one first")
-            return False
-        if _camera(context) is None:
-            cls.poll_message_set("The shot has no camera; add a camera move or choose one")
-            return False
-        return True
-
+    @reports_errors
     def execute(self, context: bpy.types.Context) -> set[str]:
         blender_scene = context.scene
-        scene_object, camera = _scene_object(context), _camera(context)
+        scene_object, camera = shot_objects(context)
         shot = active_shot(blender_scene)
         frame_start, frame_end = shot_range(blender_scene, scene_object)
         color = tuple(round(255 * value) for value in shot.hole_color)
-        try:
-            scene, request = build_request(
-                scene_object,
-                camera,
-                frame_start,
-                frame_end,
-                preview=PreviewSettings(shot.holes, color),
-                wan=final_settings(shot.final),
-                engine=self.engine,
-                label=shot.label,
-            )
-            send_take(scene, request, frame_start, blender_scene, key_of(shot))
-        except (SceneError, CameraError, RequestError, OSError) as error:
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
+        scene, request = build_request(
+            scene_object,
+            camera,
+            frame_start,
+            frame_end,
+            preview=PreviewSettings(shot.holes, color),
+            wan=final_settings(shot.final),
+            engine=self.engine,
+            label=shot.label,
+        )
+        send_take(scene, request, frame_start, blender_scene, key_of(shot))
         workspace = context.workspace
         # From Blender 5.0 on the sequencer shows a scene of its own choice, and at first none.
         if workspace is not None and getattr(workspace, "sequencer_scene", blender_scene) is None:
@@ -103,17 +89,14 @@ class _OnTake:
             return False
         return True
 
+    @reports_errors
     def execute(self, context: bpy.types.Context) -> set[str]:
         marked = active_take(context.scene)
         found = find_take(self.key) if self.key or marked is None else (context.scene, marked)
         if found is None:
             self.report({"WARNING"}, "This take is not in the file any more")
             return {"CANCELLED"}
-        try:
-            self.work(context, *found)
-        except (NotConnectedError, RequestError, SceneError, CameraError, StripError, OSError) as error:
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
+        self.work(context, *found)
         session().redraw()
         return {"FINISHED"}
 
@@ -211,15 +194,3 @@ def can_resume(entry: EX4D_Take) -> bool:
 
 def can_retry(entry: EX4D_Take) -> bool:
     return entry.state in ("failed", "cancelled", STOPPED)
-
-
-def _scene_object(context: bpy.types.Context) -> bpy.types.Object | None:
-    """The scene to shoot in; one that was deleted is still pointed to, but is in no Blender scene any more."""
-    chosen = active_shot(context.scene).scene_object
-    usable = is_scene_object(chosen) and chosen.name in context.scene.objects
-    return chosen if usable else active_scene_object(context)
-
-
-def _camera(context: bpy.types.Context) -> bpy.types.Object | None:
-    chosen = active_shot(context.scene).camera
-    return chosen if chosen is not None and chosen.name in context.scene.objects else context.scene.camera

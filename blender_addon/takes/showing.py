@@ -44,7 +44,6 @@ class Following:
         rested: ticks since it did.
         strip_problem: why the strip cannot be shown.
         here: whether it belongs to the open file.
-        undone: whether an undo step may have changed its entry or its strip.
         placing: the movie is on its way into the sequencer.
         settled: it has come there, or will not.
         over: nothing more will happen.
@@ -60,7 +59,6 @@ class Following:
     rested: int = _REST_TICKS
     strip_problem: str = ""
     here: bool = True
-    undone: bool = False
     placing: bool = False
     settled: bool = False
     over: bool = False
@@ -163,14 +161,14 @@ def _show_state(following: Following, entry: EX4D_Take) -> None:
         _set(entry, "reason", str(errand.error))
     elif status is None:
         if not take.job:
-            _set(entry, "progress", take.uploaded / take.upload_size if take.upload_size else 0.0)
+            _set(entry, "progress", take.progress)
     else:
         # When the backend is done, its last frames may still be on their way.
         fetching = status.state in FINAL_STATES and not following.over
         _set(entry, "state", "running" if fetching else status.state)
         _set(entry, "stage", "fetching" if fetching else status.stage)
         _set(entry, "reason", status.reason or following.strip_problem)
-        _set(entry, "progress", status.done / status.total if status.total else float(status.state == "done"))
+        _set(entry, "progress", take.progress)
         _set(entry, "queue_position", status.queue_position)
     left = None if following.over else following.pace.seconds_left(time.monotonic(), entry.stage, entry.progress)
     _set(entry, "seconds_left", -1 if left is None else round(left))

@@ -21,8 +21,8 @@ from ex4d_core.transfers import ask_about
 from ..cameras.optics import read_lens, render_size
 from ..connection.preferences import chosen_licence
 from ..connection.session import session
-from ..coverage.follow import shot_objects
 from ..scenes.link import open_scene
+from ..shots.objects import shot_objects
 from .pictures import show_picture
 
 IMAGE = "EX-4D View"

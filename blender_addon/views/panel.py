@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import bpy
 
-from ex4d_core.cameras import CameraError
-from ex4d_core.scene import SceneError
-from ex4d_core.shot import RequestError
-
 from ..cameras.panel import EX4D_PT_camera
 from ..connection.panel import CATEGORY, draw_text
-from ..connection.session import NotConnectedError
-from ..coverage.follow import shot_objects
+from ..errors import reports_errors
+from ..shots.objects import NeedsShot
 from . import follow
 from .pictures import open_picture
 
@@ -27,24 +23,14 @@ class EX4D_View(bpy.types.PropertyGroup):
     )
 
 
-class EX4D_OT_show_view(bpy.types.Operator):
+class EX4D_OT_show_view(NeedsShot, bpy.types.Operator):
     bl_idname = "ex4d.show_view"
     bl_label = "Show This Frame"
     bl_description = "Have the backend show the current frame as it would make it, in an open Image Editor"
 
-    @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        if None in shot_objects(context):
-            cls.poll_message_set("Import a scene and add a camera move first")
-            return False
-        return True
-
+    @reports_errors
     def execute(self, context: bpy.types.Context) -> set[str]:
-        try:
-            follow.ask_for_view(context)
-        except (SceneError, CameraError, RequestError, NotConnectedError) as error:
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
+        follow.ask_for_view(context)
         return {"FINISHED"}
 
 

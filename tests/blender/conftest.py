@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,6 +80,25 @@ def card_scene(write_scene, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def moving_scene(write_scene, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """9 frames, 48x32, from a camera that moves and zooms, with a lens off the centre."""
     return write_scene(tmp_path_factory.mktemp("scenes") / "moving", "9", "48", "32", "moving")
+
+
+@pytest.fixture
+def shot(card_scene, tmp_path) -> bpy.types.Object:
+    """A saved file with the card's scene at frame 11 and a camera on an arc; the scene is new to the backend."""
+    from blender_addon.cameras.presets import camera_from_preset
+    from blender_addon.scenes.importing import ImportSettings, import_scene
+    from ex4d_core.trajectories import Trajectory
+
+    package = Path(shutil.copytree(card_scene, tmp_path / "scenes" / "card"))
+    manifest = json.loads((package / "manifest.json").read_text())
+    manifest["name"] = f"card {uuid.uuid4().hex[:6]}"
+    (package / "manifest.json").write_text(json.dumps(manifest))
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "shot.blend"))
+    imported = import_scene(package, ImportSettings(frame_start=11))
+    camera_from_preset(imported, Trajectory("30"), name="arc")
+    bpy.context.scene.ex4d_shot.camera = bpy.data.objects["arc"]
+    bpy.context.scene.ex4d_shot.label = "arc"
+    return imported
 
 
 class Backend:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import bpy
 import pytest
 import zmq
@@ -22,7 +24,7 @@ from blender_addon.takes import thumbnails
 from ex4d_core import client as client_module
 from ex4d_core.messages import Hello, ListJobs
 
-from .conftest import backend_environment, free_address, tick_until
+from .conftest import backend_environment, backend_process, free_address, tick_until
 
 
 def preferences() -> bpy.types.AddonPreferences:
@@ -73,6 +75,16 @@ def test_another_protocol_version_is_named():
         assert "install matching versions" in session().state_text()
     finally:
         context.destroy(linger=0)
+
+
+def test_a_refused_key_is_named(backend_python, tmp_path):
+    address, keys = free_address(), tmp_path / "keys"
+    made = [backend_python, "-m", "backend.cli", "serve", "--keys", str(keys), "--create-keys"]
+    subprocess.run(made, check=True, env=backend_environment(), capture_output=True)
+    preferences().address = address
+    with backend_process(backend_python, address, tmp_path / "backend", "--keys", str(keys)):
+        tick_until(lambda: session().state_text().startswith("refused: "), "the backend's refusal")
+        assert "the backend wants keys" in session().state_text()
 
 
 def test_an_address_that_is_none_is_named():

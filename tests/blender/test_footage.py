@@ -165,6 +165,27 @@ def test_cancelled_before_a_backend_answers(saved, clip, tmp_path):
     assert not any((tmp_path / "scenes").iterdir())
 
 
+def test_footage_that_is_gone_when_the_file_is_reopened_is_named(connected, saved, clip, tmp_path):
+    bpy.context.preferences.addons["blender_addon"].preferences.address = free_address()
+    movie = tmp_path / "walk.mp4"
+    movie.write_bytes((clip / "walk.mp4").read_bytes())
+    pick(clip)
+    bpy.context.scene.ex4d_footage.footage = str(movie)
+    reconstruct()
+    bpy.ops.wm.save_mainfile()
+    fresh_blender()
+    movie.unlink()
+    bpy.ops.wm.open_mainfile(filepath=str(saved))
+    tick_until_over()
+    assert entry().state == "stopped"
+    assert entry().reason == f"{movie} is not there any more; put it back, or choose the footage anew"
+    movie.write_bytes((clip / "walk.mp4").read_bytes())
+    bpy.context.preferences.addons["blender_addon"].preferences.address = connected.address
+    assert bpy.ops.ex4d.resume_reconstruction(key=entry().key) == {"FINISHED"}
+    tick_until_over()
+    assert entry().state == "done", entry().reason
+
+
 def test_a_file_closed_meanwhile_gets_its_scene_when_it_is_opened_again(backend_python, saved, clip, tmp_path):
     address = free_address()
     bpy.context.preferences.addons["blender_addon"].preferences.address = address

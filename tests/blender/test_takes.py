@@ -7,18 +7,15 @@ import os
 import shutil
 import subprocess
 import sys
-import uuid
 from pathlib import Path
 
 import bpy
 import numpy as np
 import pytest
 
-from blender_addon.cameras.presets import camera_from_preset
 from blender_addon.cameras.sampling import sample_camera
 from blender_addon.connection.session import session
-from blender_addon.scenes.importing import ImportSettings, import_scene
-from blender_addon.sequencer.movies import find_opened
+from blender_addon.scenes.importing import import_scene
 from blender_addon.sequencer.strips import find_strip, strips_of
 from blender_addon.takes import follow
 from blender_addon.takes.follow import is_followed
@@ -28,42 +25,9 @@ from blender_addon.takes.panel import progress_text
 from ex4d_core.cameras import CameraPath
 from ex4d_core.client import Client
 from ex4d_core.messages import JobStatus, ListJobs
-from ex4d_core.trajectories import Trajectory
 
 from .conftest import backend_process, free_address, fresh_blender, tick_until
-
-
-@pytest.fixture
-def shot(card_scene, tmp_path) -> bpy.types.Object:
-    """A saved file with the card's scene at frame 11 and a camera on an arc; the scene is new to the backend."""
-    package = Path(shutil.copytree(card_scene, tmp_path / "scenes" / "card"))
-    manifest = json.loads((package / "manifest.json").read_text())
-    manifest["name"] = f"card {uuid.uuid4().hex[:6]}"
-    (package / "manifest.json").write_text(json.dumps(manifest))
-    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "shot.blend"))
-    imported = import_scene(package, ImportSettings(frame_start=11))
-    camera_from_preset(imported, Trajectory("30"), name="arc")
-    bpy.context.scene.ex4d_shot.camera = bpy.data.objects["arc"]
-    bpy.context.scene.ex4d_shot.label = "arc"
-    return imported
-
-
-def send() -> bpy.types.PropertyGroup:
-    assert bpy.ops.ex4d.send_take() == {"FINISHED"}
-    return take()
-
-
-def take() -> bpy.types.PropertyGroup:
-    """The newest take of the open file."""
-    return bpy.context.scene.ex4d_takes[-1]
-
-
-def strip_of(entry: bpy.types.PropertyGroup) -> bpy.types.Strip | None:
-    return find_strip(bpy.context.scene, entry.key)
-
-
-def tick_until_over(seconds: float = 60.0) -> None:
-    tick_until(lambda: take().state in ("done", "failed", "cancelled", "stopped"), "the take", seconds)
+from .taking import muted, send, strip_of, take, tick_until_over
 
 
 def test_a_shot_becomes_a_movie_strip(connected, shot, tmp_path):
@@ -146,50 +110,6 @@ def test_a_killed_backend_is_waited_for(backend_python, shot, tmp_path):
         assert (entry.state, strip_of(entry).type) == ("done", "MOVIE")
 
 
-@pytest.mark.parametrize("moment", ["sending", "accepted", "first frame"])
-def test_a_saved_and_reopened_file_gets_its_take(connected, shot, tmp_path, moment):
-    entry = send()
-    if moment != "sending":
-        met = (lambda: entry.job != "") if moment == "accepted" else (lambda: strip_of(entry) is not None)
-        tick_until(met, moment)
-    key = entry.key
-    bpy.ops.wm.save_mainfile()
-    fresh_blender()  # as if Blender had been closed
-    bpy.context.preferences.addons["blender_addon"].preferences.address = connected.address
-
-    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "shot.blend"))
-    assert take().key == key and is_followed(take())
-    tick_until_over()
-
-    assert (take().state, take().reason) == ("done", "")
-    assert (strip_of(take()).type, len(strips_of(bpy.context.scene))) == ("MOVIE", 1)
-    assert sorted(path.name for path in (tmp_path / "takes").iterdir()) == ["arc_1"]
-
-
-def test_a_take_goes_on_while_another_file_is_open(connected, shot, tmp_path):
-    entry = send()
-    key, folder = entry.key, tmp_path / "takes" / "arc_1"
-    bpy.ops.wm.save_mainfile()
-    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "other.blend"))
-    bpy.context.scene.ex4d_takes.clear()
-    bpy.ops.wm.save_mainfile()
-    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "other.blend"))
-    tick_until(lambda: (folder / "take.mp4").exists() and not session().busy, "the movie")
-    assert not bpy.context.scene.ex4d_takes
-
-    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "shot.blend"))
-    tick_until_over()
-    assert take().key == key and strip_of(take()).type == "MOVIE"
-
-
-def test_a_renamed_camera_scene_and_object_do_not_matter_to_a_running_take(connected, shot):
-    entry = send()
-    shot.name, bpy.data.objects["arc"].name, bpy.context.scene.name = "a", "b", "c"
-    bpy.data.objects.remove(shot)
-    tick_until_over()
-    assert (entry.state, strip_of(entry).type) == ("done", "MOVIE")
-
-
 def test_a_cancelled_take_ends_at_once_and_keeps_its_frames(connected, shot):
     entry = send()
     tick_until(lambda: entry.job != "", "the job to be accepted")
@@ -252,115 +172,6 @@ def test_a_take_can_be_taken_off_the_list(connected, shot):
         bpy.ops.ex4d.forget_take(key=key)
 
 
-def test_undo_does_not_lose_a_take(connected, shot):
-    bpy.ops.ed.undo_push(message="long before")
-    bpy.ops.ed.undo_push(message="before")
-    key = send().key
-    bpy.data.objects.new("something", None)
-    bpy.ops.ed.undo_push(message="something else")
-    bpy.ops.ed.undo()
-    assert not bpy.context.scene.ex4d_takes
-    tick_until(lambda: len(bpy.context.scene.ex4d_takes) == 1, "the take to be listed again")
-    tick_until_over()
-    bpy.ops.ed.undo()
-    tick_until(lambda: len(bpy.context.scene.ex4d_takes) == 1, "the finished take to be listed again")
-    tick_until_over()
-    assert (take().key, take().state, strip_of(take()).type) == (key, "done", "MOVIE")
-
-
-def opened_movie(blender_scene: bpy.types.Scene, entry: bpy.types.PropertyGroup) -> bool:
-    """Whether the movie has been opened, and is not the take's strip yet."""
-    return find_opened(blender_scene, entry.key) is not None
-
-
-def test_the_movie_comes_in_steps_that_share_their_ticks_with_nothing(connected, shot):
-    blender_scene, entry, seen = bpy.context.scene, send(), []
-
-    def over() -> bool:
-        strips = [(one.type, one.mute, one.channel) for one in strips_of(blender_scene)]
-        if strips and (not seen or strips != seen[-1]):
-            seen.append(strips)
-        assert is_followed(entry) or entry.state == "done"
-        return entry.state == "done"
-
-    tick_until(over, "the take")
-    assert [("IMAGE", False, 1), ("MOVIE", True, 2)] in seen, "the movie was opened beside what is shown"
-    assert seen[-1] == [("MOVIE", False, 1)]
-    assert not opened_movie(blender_scene, entry)
-
-
-def test_a_file_reopened_between_two_steps_gets_its_movie(connected, shot, tmp_path):
-    entry = send()
-    tick_until(lambda: opened_movie(bpy.context.scene, entry), "the movie to be opened")
-    bpy.ops.wm.save_mainfile()
-    fresh_blender()
-    bpy.context.preferences.addons["blender_addon"].preferences.address = connected.address
-    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "shot.blend"))
-    assert opened_movie(bpy.context.scene, take()) and is_followed(take())
-    tick_until_over()
-    assert [one.type for one in strips_of(bpy.context.scene)] == ["MOVIE"]
-    assert not opened_movie(bpy.context.scene, take())
-
-
-def test_undo_between_two_steps_does_not_lose_the_movie(connected, shot):
-    key = send().key
-    tick_until(lambda: strip_of(take()) is not None, "the first frame")
-    bpy.ops.ed.undo_push(message="before")
-    bpy.data.objects.new("something", None)
-    bpy.ops.ed.undo_push(message="something")
-    tick_until(lambda: opened_movie(bpy.context.scene, take()), "the movie to be opened")
-    bpy.ops.ed.undo()
-    assert not opened_movie(bpy.context.scene, take())
-    tick_until_over()
-    assert (take().key, take().state) == (key, "done")
-    assert [one.type for one in strips_of(bpy.context.scene)] == ["MOVIE"]
-
-
-@pytest.mark.parametrize("deleted", ["the scene", "the strip", "the opened movie"])
-def test_what_is_deleted_between_two_steps_does_no_harm(connected, shot, tmp_path, deleted):
-    main, entry = bpy.context.scene, send()
-    tick_until(lambda: opened_movie(main, entry), "the movie to be opened")
-    if deleted == "the scene":
-        bpy.data.scenes.new("other")
-        bpy.data.scenes.remove(main)
-        tick_until(lambda: not session().busy, "the take to be over")
-        assert (tmp_path / "takes" / "arc_1" / "take.mp4").is_file()
-        return
-    strips_of(main).remove(strip_of(entry) if deleted == "the strip" else find_opened(main, entry.key))
-    tick_until_over()
-    if deleted == "the strip":
-        assert (entry.state, len(strips_of(main))) == ("done", 0)
-        assert entry.reason == "its strip was removed, so it stays away; Put in Sequencer brings it back"
-        assert bpy.ops.ex4d.place_take(key=entry.key) == {"FINISHED"}
-    assert [one.type for one in strips_of(main)] == ["MOVIE"]
-
-
-def test_a_strip_that_the_artist_removed_stays_away_after_undo(connected, shot):
-    entry = send()
-    tick_until_over()
-    strips_of(bpy.context.scene).remove(strip_of(entry))
-    bpy.ops.ed.undo_push(message="strip removed")
-    bpy.data.objects.new("something", None)
-    bpy.ops.ed.undo_push(message="something else")
-    bpy.ops.ed.undo()
-    for _ in range(3):
-        session().tick()
-    assert take().state == "done" and strip_of(take()) is None
-
-
-def test_a_take_in_a_file_saved_elsewhere_is_found_again(connected, shot, tmp_path):
-    send()
-    tick_until(lambda: take().job != "", "the job to be accepted")
-    (tmp_path / "elsewhere").mkdir()
-    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "elsewhere" / "shot.blend"))
-    fresh_blender()
-    bpy.context.preferences.addons["blender_addon"].preferences.address = connected.address
-    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "elsewhere" / "shot.blend"))
-    assert take().folder == "//../takes/arc_1"
-    tick_until_over()
-    assert take().state == "done"
-
-
 def test_an_unsaved_file_keeps_its_takes_in_the_preferences_folder(connected, card_scene, tmp_path):
     imported = import_scene(card_scene)
     bpy.context.scene.ex4d_shot.label = "first try / blue"
@@ -369,29 +180,6 @@ def test_an_unsaved_file_keeps_its_takes_in_the_preferences_folder(connected, ca
     tick_until_over()
     assert entry.state == "done"
     assert (tmp_path / "unsaved takes" / "first_try_blue_1" / "take.mp4").is_file()
-
-
-def test_a_take_whose_folder_was_deleted_says_so(connected, shot, tmp_path):
-    entry = send()
-    tick_until(lambda: entry.job != "", "the job to be accepted")
-    bpy.ops.wm.save_mainfile()
-    fresh_blender()
-    shutil.rmtree(tmp_path / "takes")
-    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "shot.blend"))
-    assert take().state == "stopped"
-    assert "which says what the take was to be" in take().reason
-
-
-def test_a_job_that_the_backend_does_not_know_says_so_and_can_be_tried_again(connected, shot, tmp_path):
-    entry = send()
-    tick_until_over()
-    entry.job, entry.state, entry.last_event = "0" * 32, "running", 0
-    bpy.ops.wm.save_mainfile()
-    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "shot.blend"))
-    tick_until_over()
-    assert take().state == "stopped" and take().reason
-    assert bpy.ops.ex4d.resume_take(key=take().key) == {"FINISHED"}
-    assert is_followed(take())
 
 
 def test_a_scene_package_that_is_gone_is_named(shot, tmp_path):
@@ -434,10 +222,6 @@ def test_takes_of_another_shot_are_left_alone(connected, shot):
     tick_until_over()
     assert (take().label, take().version) == ("truck", 1)
     assert muted() == {first: False, second: False}
-
-
-def muted() -> dict[str, bool]:
-    return {one.key: strip_of(one).mute for one in bpy.context.scene.ex4d_takes}
 
 
 def test_a_cancelled_take_can_be_made_again_in_its_own_place(connected, shot, tmp_path):
@@ -485,27 +269,6 @@ def test_a_take_waiting_behind_another_says_so(connected, shot):
 
     tick_until(over, "both takes")
     assert ("queued", "next in the queue") in positions or any("%" in text for _, text in positions)
-
-
-def test_a_strip_removed_during_the_job_stays_away_until_it_is_asked_for(connected, shot):
-    entry = send()
-    tick_until(lambda: strip_of(entry) is not None, "the first frame")
-    strips_of(bpy.context.scene).remove(strip_of(entry))
-    tick_until_over()
-    assert entry.state == "done" and strip_of(entry) is None
-    assert bpy.ops.ex4d.place_take(key=entry.key) == {"FINISHED"}
-    assert strip_of(entry).type == "MOVIE"
-
-
-def test_a_scene_deleted_during_the_job_does_no_harm(connected, shot, tmp_path):
-    main = bpy.context.scene
-    entry = send()
-    other = bpy.data.scenes.new("other")
-    tick_until(lambda: entry.job != "", "the job to be accepted")
-    bpy.data.scenes.remove(main)
-    tick_until(lambda: not session().busy, "the job to be over")
-    assert bpy.context.scene == other and not other.ex4d_takes
-    assert (tmp_path / "takes" / "arc_1" / "take.mp4").is_file()
 
 
 def test_the_take_goes_to_the_scene_it_was_sent_from(connected, shot):

@@ -96,6 +96,8 @@ def test_a_take_of_a_scene_lies_in_its_folder(sample_scene, tmp_path):
         (["generate", "--color_video", "c.mp4"], "belong together"),
         (["jobs", "--fetch", "x"], "give --out"),
         (["jobs", "--backend", "nonsense"], "tcp://HOST:PORT"),
+        (["jobs", "--prune=-3"], "not negative, not -3"),
+        (["jobs", "--prune", "3", "--data", "nowhere"], "nowhere holds no jobs"),
         (["demo", "--blender", "no-such-blender"], "no-such-blender"),
     ],
 )

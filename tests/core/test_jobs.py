@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ex4d_core.jobs import JobConversation
@@ -45,6 +47,18 @@ def test_a_submission_without_an_answer_is_withdrawn_by_its_key(take):
     assert next(conversation) == Withdraw(take.key)
     with pytest.raises(StopIteration):
         conversation.send(Withdrawn("j1"))
+
+
+def test_a_finished_job_is_as_far_as_its_results_have_been_fetched(take):
+    assert take.progress == 0.0
+    take.uploaded, take.upload_size = 30, 40
+    assert take.progress == 0.75
+    take.job, take.status = "j1", replace(RUNNING, stage="render", done=3, total=12)
+    assert take.progress == 0.25
+    take.status, take.last_event = replace(RUNNING, state="done", done=12, total=12, events=50), 10
+    assert take.progress == 0.2, "the backend is through, but its frames are not here"
+    take.last_event = 50
+    assert take.progress == 1.0
 
 
 def test_whoever_makes_jobs_says_where_their_results_go():

@@ -11,6 +11,7 @@ import zmq
 from zmq.auth import load_certificate
 
 from backend.service import ServiceError, ServiceSettings, create_keys, run_service
+from ex4d_core.client import Client, ClientError, ClientKeys, ConnectionState
 from ex4d_core.messages import Hello, Welcome
 
 
@@ -127,6 +128,33 @@ def test_only_clients_with_a_key_that_is_known_get_an_answer(start_service, conn
         wait_for_refusal(monitor)
         assert not wire.socket.poll(0)
         wire.socket.disable_monitor()
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "says"),
+    [
+        ("stranger", True, "does not know this computer's key; put its public part"),
+        ("wrong server", True, "the server's public key is not this backend's"),
+        (None, True, "the backend wants keys"),
+        ("known", False, "the backend uses no keys; leave the key files out"),
+    ],
+)
+def test_a_client_whose_keys_do_not_fit_learns_why(start_service, tmp_path, ours, theirs, says):
+    keys, other = create_keys(tmp_path / "keys"), create_keys(tmp_path / "elsewhere")
+    service = start_service(**({"keys": str(tmp_path / "keys")} if theirs else {}))
+    pairs = {
+        "stranger": ClientKeys(other.client_secret, keys.server_public),
+        "wrong server": ClientKeys(keys.client_secret, other.server_public),
+        "known": ClientKeys(keys.client_secret, keys.server_public),
+        None: None,
+    }
+    client = Client(service.address, keys=pairs[ours])
+    try:
+        with pytest.raises(ClientError, match=says):
+            client.ask(Hello(), timeout=60)
+        assert client.state is ConnectionState.REFUSED
+    finally:
+        client.close()
 
 
 def wait_for_refusal(monitor: zmq.Socket) -> None:

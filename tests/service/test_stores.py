@@ -10,6 +10,8 @@ import pytest
 
 from backend.service.blob_store import BlobStore
 from backend.service.job_store import ClaimLost, JobStore
+from backend.service.pruning import Pruned, prune
+from backend.service.settings import ServiceError, ServiceSettings
 
 
 @pytest.fixture
@@ -126,6 +128,37 @@ def test_blobs_are_needed_by_jobs_under_way_and_results_for_a_while(store, shot)
     store.finish(claimed)
     assert store.needed_blobs(finished_since=time.time() - 3600) == {result}
     assert store.needed_blobs(finished_since=time.time() + 3600) == set()
+
+
+def test_jobs_that_ended_long_ago_are_forgotten_and_no_others(store, shot):
+    ended, running = store.submit("ended", shot(), ["ab" * 32]), store.submit("running", shot(), ["12" * 32])
+    store.finish(store.claim("a"))
+    store.claim("b")
+    queued = store.submit("queued", shot(), [])
+    assert store.forget(ended_before=time.time() - 3600) == 0
+    assert store.forget(ended_before=time.time() + 3600) == 1
+    assert [store.status(job) is None for job in (ended, running, queued)] == [True, False, False]
+    assert store.events(ended, 0) == [] and store.needed_blobs(finished_since=0.0) == {"12" * 32}
+    assert store.submit("ended", shot(), []) != ended
+
+
+def test_a_folder_is_pruned_by_age(store, shot, tmp_path):
+    blobs, settings = BlobStore(tmp_path), ServiceSettings(data=tmp_path)
+    result, footage, newer = (put(blobs, bytes([days]) * 1000, 24 * days) for days in (40, 35, 5))
+    claimed = _submitted_and_claimed(store, shot, footage)
+    store.add_frame(claimed, 0, result, 1000)
+    assert prune(settings, 30) == Pruned(0, 0), "a job under way keeps what it has, however old"
+    store.finish(claimed)
+    assert prune(settings, 30) == Pruned(0, 1000), "its footage; its result is kept as long as it is"
+    assert prune(settings, 0) == Pruned(1, 2000)
+    assert not any(blobs.size(one) for one in (result, footage, newer))
+    with pytest.raises(ServiceError, match="holds no jobs"):
+        prune(ServiceSettings(data=tmp_path / "elsewhere"), 30)
+
+
+def _submitted_and_claimed(store, shot, footage):
+    store.submit("key", shot(), [footage])
+    return store.claim("a")
 
 
 def test_the_same_content_is_kept_once(tmp_path):
