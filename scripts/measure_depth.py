@@ -142,11 +142,13 @@ def noisy(share: float) -> Callable[[np.ndarray], np.ndarray]:
 
 def steadied(clip: Clip, depth: np.ndarray) -> np.ndarray:
     steadier = Steadier(offset=True)
-    frames = []
-    for picture, z in zip(clip.color, depth, strict=True):
-        pixels = torch.from_numpy(picture).permute(2, 0, 1).float() / 255
-        frames.append(1 / steadier.steady(pixels, 1 / torch.from_numpy(z)).clamp_min(1e-3).numpy())
-    return np.stack(frames).astype(np.float32)
+    pairs = [
+        (torch.from_numpy(picture).permute(2, 0, 1).float() / 255, 1 / torch.from_numpy(z))
+        for picture, z in zip(clip.color, depth, strict=True)
+    ]
+    for pair in pairs:
+        steadier.look(*pair)
+    return np.stack([1 / steadier.steady(*pair).clamp_min(1e-3).numpy() for pair in pairs]).astype(np.float32)
 
 
 def sharpened(clip: Clip, depth: np.ndarray) -> np.ndarray:
