@@ -1,9 +1,11 @@
-"""What errors of depth cost, and what the edge step and the steadying win back, measured on the sample clip.
+"""What errors of depth cost, and what the edge step and the steadying win back, measured on the sample clips.
 
-Takes the sample's exact depth, adds graded errors as estimators make them, and compares masks and seen pixels of new
-views with the true ones. Prints the table of backend/depth/README.md.
+Takes a clip's exact depth, adds graded errors as estimators make them, and compares masks and seen pixels of new
+views with the true ones. Prints the tables of backend/depth/README.md. The clips were rendered with Blender, by
+`make_sample.py`, and are committed: `sample` (a camera that stands still) and `moving_camera`, both with moving objects
+and thin structures.
 
-    python scripts/measure_depth.py [--frames 49]
+    python scripts/measure_depth.py [--clip moving_camera] [--only blur] [--occlusion thickness]
 """
 
 from __future__ import annotations
@@ -27,18 +29,22 @@ from backend.depth.steadying import Steadier, flicker  # noqa: E402
 from backend.media import probe, read_frames  # noqa: E402
 from backend.mesh import DepthSurface  # noqa: E402
 from backend.raster import create_rasterizer  # noqa: E402
+from ex4d_core.shot import OCCLUSION_MODELS  # noqa: E402
 
-SAMPLE = ROOT / "tests" / "data" / "sample"
+DATA = ROOT / "tests" / "data"
+CLIPS = ("sample", "moving_camera")
 
 
 @dataclass(frozen=True)
 class Clip:
-    """Frames (T, H, W, 3) uint8, exact depth (T, H, W), and the true views of some of the frames."""
+    """Frames (T, H, W, 3) uint8, exact depth (T, H, W), the camera that filmed, true views of some of the frames."""
 
     color: np.ndarray
     depth: np.ndarray
     intrinsics: np.ndarray
+    camera_to_world: np.ndarray
     views: dict[str, np.ndarray]
+    occlusion: str
 
 
 @dataclass(frozen=True)
@@ -59,15 +65,14 @@ class Score:
         )
 
 
-def load_clip(frames: int) -> Clip:
-    info = probe(SAMPLE / "footage.mp4", frames)
-    whole = probe(SAMPLE / "footage.mp4")
-    with np.load(SAMPLE / "camera.npz") as camera, np.load(SAMPLE / "true_views.npz") as views:
-        intrinsics, kept = camera["intrinsics"][0], dict(views)
-    within = kept["frames"] < frames
-    color = np.stack(list(read_frames(SAMPLE / "footage.mp4", count=info.frames)))
-    depth = [z for _, z in zip(range(frames), DepthFiles(SAMPLE / "depth.npz").estimate(whole), strict=False)]
-    return Clip(color, np.stack(depth), intrinsics, {name: value[within] for name, value in kept.items()})
+def load_clip(name: str, occlusion: str) -> Clip:
+    folder = DATA / name
+    footage = probe(folder / "footage.mp4")
+    with np.load(folder / "camera.npz") as camera, np.load(folder / "true_views.npz") as views:
+        intrinsics, to_world, views = camera["intrinsics"][0], np.linalg.inv(camera["extrinsics"]), dict(views)
+    color = np.stack(list(read_frames(footage.path)))
+    depth = np.stack(list(DepthFiles(folder / "depth.npz").estimate(footage)))
+    return Clip(color, depth, intrinsics, to_world, views, occlusion)
 
 
 def score(clip: Clip, depth: np.ndarray, in_time: bool = True) -> Score:
@@ -80,6 +85,8 @@ def score(clip: Clip, depth: np.ndarray, in_time: bool = True) -> Score:
             torch.from_numpy(depth[frame][None]),
             torch.from_numpy(clip.color[frame][None]),
             torch.from_numpy(clip.intrinsics[None]),
+            torch.from_numpy(clip.camera_to_world[frame][None]),
+            occlusion=clip.occlusion,
         )
         truth = views["rgb"][index]
         out = rasterizer.render(
@@ -135,11 +142,13 @@ def noisy(share: float) -> Callable[[np.ndarray], np.ndarray]:
 
 def steadied(clip: Clip, depth: np.ndarray) -> np.ndarray:
     steadier = Steadier(offset=True)
-    frames = []
-    for picture, z in zip(clip.color, depth, strict=True):
-        pixels = torch.from_numpy(picture).permute(2, 0, 1).float() / 255
-        frames.append(1 / steadier.steady(pixels, 1 / torch.from_numpy(z)).clamp_min(1e-3).numpy())
-    return np.stack(frames).astype(np.float32)
+    pairs = [
+        (torch.from_numpy(picture).permute(2, 0, 1).float() / 255, 1 / torch.from_numpy(z))
+        for picture, z in zip(clip.color, depth, strict=True)
+    ]
+    for pair in pairs:
+        steadier.look(*pair)
+    return np.stack([1 / steadier.steady(*pair).clamp_min(1e-3).numpy() for pair in pairs]).astype(np.float32)
 
 
 def sharpened(clip: Clip, depth: np.ndarray) -> np.ndarray:
@@ -179,7 +188,10 @@ ERRORS = {
     "blur of 4 px": (blurred(4), IN_SPACE),
     "near things 2 px too large": (grown(2), IN_SPACE),
     "noise of 1 %": (noisy(0.01), BOTH),
+    "noise of 3 %": (noisy(0.03), BOTH),
+    "drift of 5 %": (drifting(0.05), IN_TIME),
     "drift of 10 %": (drifting(0.1), IN_TIME),
+    "flicker of 1 %": (flickering(0.01), IN_TIME),
     "flicker of 2 %": (flickering(0.02), IN_TIME),
     "flicker of 5 %": (flickering(0.05), IN_TIME),
     "blur of 2 px, flicker of 2 %": (lambda depth: flickering(0.02)(blurred(2)(depth)), BOTH),
@@ -188,10 +200,11 @@ ERRORS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frames", type=int, default=49, help="of the sample clip, from the first on")
+    parser.add_argument("--clip", choices=CLIPS, default="sample")
     parser.add_argument("--only", default="", help="errors whose name contains this")
+    parser.add_argument("--occlusion", choices=OCCLUSION_MODELS, default="watertight")
     options = parser.parse_args()
-    clip = load_clip(options.frames)
+    clip = load_clip(options.clip, options.occlusion)
     print("| error | step | mask agreement | falsely seen | missed | PSNR seen | flicker |")
     print("|---|---|---|---|---|---|---|")
     for name, (spoil, steps) in ERRORS.items():

@@ -30,6 +30,7 @@ Progress = Callable[[int, int], None]
 
 # Disparity under this share of the clip's largest is all the same: so far away that parallax cannot be seen.
 _FARTHEST_SHARE = 0.01
+_STEADYING = 0.1  # its share of the work, where frames are estimated one by one
 _NEAREST_DEPTH = 10_000 / 3900  # of a relative clip, in scene units: where EX-4D's conversion puts its nearest point
 
 
@@ -120,16 +121,19 @@ class ModelEstimator:
                     waiting.append((frame, is_cut))
                 yield frame
 
-        step = _Meter(self._model.work(), footage.frames, progress).step
+        work = self._model.work()
+        if steadier is not None:
+            work = {**{stage: (1 - _STEADYING) * share for stage, share in work.items()}, "steady": _STEADYING}
+        step = _Meter(work, footage.frames, progress).step
         try:
             for raw in self._model.predict(frames(), step):
                 self._check(raw, len(store))
                 if steadier is not None:
                     picture, is_cut = waiting.pop(0)
-                    if is_cut:
-                        steadier.cut()
-                    raw = steadier.steady(picture, torch.from_numpy(raw)).cpu().numpy()
+                    steadier.look(picture, torch.from_numpy(raw), is_cut)
                 store.append(raw)
+            if steadier is not None:
+                store = self._steadied(footage, store, steadier, step)
         except torch.cuda.OutOfMemoryError as error:
             raise DepthError(
                 f"{self._model.model.title} ran out of GPU memory at {width}x{height}. Close other programs, choose a "
@@ -139,6 +143,16 @@ class ModelEstimator:
             raise DepthError(f"{footage.path}: {footage.frames} frames were promised, {len(store)} came out.")
         progress(footage.frames, footage.frames)
         return self._clip(footage, store, finder.cuts)
+
+    def _steadied(self, footage: FootageInfo, store: _FrameStore, steadier: Steadier, step: Step) -> _FrameStore:
+        """Second pass over a clip that `steadier` has looked at."""
+        height, width = store.shape
+        steady = _FrameStore(height, width)
+        for raw, picture in zip(store, read_frames(footage.path), strict=False):
+            frame = resized_frame(picture, height, width, self._device)
+            steady.append(steadier.steady(frame, torch.from_numpy(raw)).cpu().numpy())
+            step("steady", 1)
+        return steady
 
     def _check(self, raw: np.ndarray, index: int) -> None:
         if not np.isfinite(raw).all():
@@ -221,7 +235,7 @@ class _FrameStore:
     """Frames (h, w) float32 in a temporary file that the system removes, and their range."""
 
     def __init__(self, height: int, width: int) -> None:
-        self._shape, self._file, self._count = (height, width), TemporaryFile(), 0  # noqa: SIM115 (lives as long as this)
+        self.shape, self._file, self._count = (height, width), TemporaryFile(), 0  # noqa: SIM115 (lives as long as this)
         self.lowest, self.highest = math.inf, -math.inf
 
     def __len__(self) -> int:
@@ -229,18 +243,18 @@ class _FrameStore:
 
     def append(self, frame: np.ndarray) -> None:
         frame = np.ascontiguousarray(frame, np.float32)
-        if frame.shape != self._shape:
-            raise ValueError(f"a frame of {frame.shape} does not belong among those of {self._shape}")
+        if frame.shape != self.shape:
+            raise ValueError(f"a frame of {frame.shape} does not belong among those of {self.shape}")
         self._file.seek(self._count * frame.nbytes)
         self._file.write(frame.data)
         self.lowest, self.highest = min(self.lowest, float(frame.min())), max(self.highest, float(frame.max()))
         self._count += 1
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        size = 4 * math.prod(self._shape)
+        size = 4 * math.prod(self.shape)
         for index in range(self._count):
             self._file.seek(index * size)
-            yield np.frombuffer(self._file.read(size), np.float32).reshape(self._shape)
+            yield np.frombuffer(bytearray(self._file.read(size)), np.float32).reshape(self.shape)
 
 
 def resized_frame(picture: np.ndarray, height: int, width: int, device: torch.device | str = "cpu") -> torch.Tensor:

@@ -1,12 +1,16 @@
-"""Per-image depth made steady over time: each frame's scale and offset follow the frame before, along motion.
+"""Per-image depth made steady over time: each frame's scale and offset follow its neighbours', along motion.
 
 Works on disparity (1 / depth), in which monocular models are right up to a factor and an offset. Only those two numbers
 of a frame change, and afterwards small differences fade where the picture allows it; edges stay where they are.
+
+Where the camera stands still, a clip gets one scale. Where it moves, things truly come nearer or go away, and depth
+alone cannot tell that from a scale that drifts: there only quick changes are taken out, and slow ones are left.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,10 +23,32 @@ _SMALL_CHANGE = 0.04  # of the frame's range; a change beyond is taken for true
 _LEAK = 0.02  # of a frame's own scale and offset that always comes through, so that errors cannot add up for ever
 _ENOUGH = 0.05  # share of a frame that must be trusted before it may change the frame
 _ROUNDS = 8
+_SLOW = 6.0  # frames; changes that last longer are slow
+_MOVES = 0.2  # working pixels a frame that count as motion
+_STILL, _MOVING = 0.3, 0.6  # share of a picture in motion from which on the camera may, and does, move
+
+
+@dataclass(frozen=True)
+class _Change:
+    """What brings a frame's disparity to the scale of the frame before, and the share of the picture that moved."""
+
+    scale: float
+    shift: float
+    moving: float
+
+
+@dataclass(frozen=True)
+class _Correction:
+    """What steadies a frame; and how it truly differs from the one before: now = (before - slow_shift) / slow_scale."""
+
+    scale: float = 1.0
+    shift: float = 0.0
+    slow_scale: float = 1.0
+    slow_shift: float = 0.0
 
 
 class Steadier:
-    """Takes frames in order, gives steady disparity.
+    """Goes over a clip twice: `look` at all frames in order, then `steady` all frames in order.
 
     Args:
         offset: whether frames differ by an offset as well (relative models), or by a factor only (metric ones).
@@ -33,44 +59,88 @@ class Steadier:
         self._offset = offset
         self._device = torch.device(device)
         self._before: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._shots: list[list[_Change]] = []
+        self._corrections: Iterator[tuple[bool, _Correction]] | None = None
 
-    def cut(self) -> None:
-        """The next frame has nothing to do with the last."""
-        self._before = None
-
-    def steady(self, picture: torch.Tensor, disparity: torch.Tensor) -> torch.Tensor:
-        """One frame.
+    def look(self, picture: torch.Tensor, disparity: torch.Tensor, is_cut: bool = False) -> None:
+        """First pass, one frame.
 
         Args:
             picture: (3, H, W) in [0, 1].
             disparity: (h, w), at least 0.
-
-        Returns:
-            (h, w), at least 0.
+            is_cut: whether it has nothing to do with the frame before.
         """
-        picture, disparity = picture.to(self._device), disparity.to(self._device)
-        small = working_picture(picture)
-        if self._before is not None:
+        small = working_picture(picture.to(self._device))
+        own = _resized(disparity.to(self._device), small.shape[1:])
+        change = None if self._before is None or is_cut else self._change(small, own)
+        if change is None:
+            self._shots.append([_Change(1.0, 0.0, 0.0)])
+        else:
+            self._shots[-1].append(change)
+        self._before = small, own
+
+    def steady(self, picture: torch.Tensor, disparity: torch.Tensor) -> torch.Tensor:
+        """Second pass, one frame: (h, w), at least 0."""
+        if self._corrections is None:
+            self._corrections = ((n == 0, one) for shot in self._shots for n, one in enumerate(_corrections(shot)))
+        begins, correction = next(self._corrections)
+        disparity = (correction.scale * disparity.to(self._device) + correction.shift).clamp_min(0)
+        small = working_picture(picture.to(self._device))
+        if not begins:
             motion = motion_between(self._before[0], small)
-            reference = _resized(self._before[1], small.shape[1:])
-            disparity = self._follow(disparity, motion, motion.carried(reference))
+            before = motion.carried(_resized(self._before[1], small.shape[1:]))
+            expected = (before - correction.slow_shift) / correction.slow_scale
+            disparity = _faded(disparity, motion, expected)
         self._before = small, disparity
         return disparity
 
-    def _follow(self, disparity: torch.Tensor, motion: Motion, reference: torch.Tensor) -> torch.Tensor:
-        own = _resized(disparity, reference.shape)
+    def _change(self, small: torch.Tensor, own: torch.Tensor) -> _Change | None:
+        """None where hardly anything of the frame before is found again."""
+        motion = motion_between(self._before[0], small)
+        reference = motion.carried(self._before[1])
         flat = motion.trusted & ~_near_edge(own) & ~_near_edge(reference)
         if flat.float().mean() < _ENOUGH:
-            return disparity
-        scale, shift = robust_scale_and_shift(own[flat], reference[flat], self._offset)
-        scale, shift = (1 - _LEAK) * scale + _LEAK, (1 - _LEAK) * shift
-        disparity = (scale * disparity + shift).clamp_min(0)
-        change = reference - (scale * own + shift)
-        spread = float(own.quantile(0.98) - own.quantile(0.02)) * scale + 1e-12
-        weight = _FADE * torch.exp(-((change / (_SMALL_CHANGE * spread)) ** 2)) * flat
-        # Only smooth corrections, so that no edge of the frame before is drawn into this one.
-        correction = F.avg_pool2d((weight * change)[None, None], 3, stride=1, padding=1, count_include_pad=False)
-        return (disparity + _resized(correction[0, 0], disparity.shape)).clamp_min(0)
+            return None
+        moving = float((motion.offset.norm(dim=0)[motion.trusted] > _MOVES).float().mean())
+        return _Change(*robust_scale_and_shift(own[flat], reference[flat], self._offset), moving)
+
+
+def _corrections(shot: list[_Change]) -> list[_Correction]:
+    """For every frame of a shot; on the average over the shot they change neither scale nor offset."""
+    scales, shifts, moving = (np.array([getattr(one, name) for one in shot]) for name in ("scale", "shift", "moving"))
+    scales = np.log(scales)
+    camera = np.clip((_smooth(moving) - _STILL) / (_MOVING - _STILL), 0, 1)
+    slow_scales, slow_shifts = camera * _smooth(scales), camera * _smooth(shifts)
+    scale, shift, found = 0.0, 0.0, []
+    for quick_scale, quick_shift in zip(scales - slow_scales, shifts - slow_shifts, strict=True):
+        shift = (1 - _LEAK) * (shift + np.exp(scale) * quick_shift)
+        scale = (1 - _LEAK) * (scale + quick_scale)
+        found.append((scale, shift))
+    scale, shift = np.array(found).T
+    scale, shift = scale - scale.mean(), (shift - shift.mean()) / np.exp(scale.mean())
+    rows = zip(np.exp(scale), shift, np.exp(slow_scales), slow_shifts, strict=True)
+    return [_Correction(*map(float, row)) for row in rows]
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+    """Means over about `_SLOW` frames, of a shot's changes; its first frame, which has none, does not count."""
+    if len(values) < 2:
+        return np.zeros_like(values)
+    frames = np.arange(len(values))
+    weights = np.exp(-((frames[:, None] - frames) ** 2) / (2 * _SLOW**2)) * (frames > 0)
+    return weights @ values / weights.sum(axis=1) * (frames > 0)
+
+
+def _faded(disparity: torch.Tensor, motion: Motion, expected: torch.Tensor) -> torch.Tensor:
+    """Small differences from what was expected fade; (h, w), at least 0."""
+    own = _resized(disparity, expected.shape)
+    flat = motion.trusted & ~_near_edge(own) & ~_near_edge(expected)
+    change = expected - own
+    spread = float(own.quantile(0.98) - own.quantile(0.02)) + 1e-12
+    weight = _FADE * torch.exp(-((change / (_SMALL_CHANGE * spread)) ** 2)) * flat
+    # Only smooth corrections, so that no edge of the frame before is drawn into this one.
+    correction = F.avg_pool2d((weight * change)[None, None], 3, stride=1, padding=1, count_include_pad=False)
+    return (disparity + _resized(correction[0, 0], disparity.shape)).clamp_min(0)
 
 
 def robust_scale_and_shift(values: torch.Tensor, target: torch.Tensor, with_shift: bool) -> tuple[float, float]:
