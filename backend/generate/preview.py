@@ -63,12 +63,16 @@ class HoleFilling:
             (H, W, 3) uint8 without holes; mid grey if nothing was ever seen. Made at half the resolution, which takes
             a third of the time and is not seen in something so smooth.
         """
+        return self.fill(torch.from_numpy(color), torch.from_numpy(mask), torch.from_numpy(depth)).numpy()
+
+    def fill(self, color: torch.Tensor, mask: torch.Tensor, depth: torch.Tensor) -> torch.Tensor:
+        """The same for tensors, on their device."""
         height, width = mask.shape
-        weight = _background_weight(torch.from_numpy(mask), torch.from_numpy(depth))
-        picture = torch.from_numpy(color).permute(2, 0, 1)
+        weight = _background_weight(mask, depth)
+        picture = color.permute(2, 0, 1)
         half = _halved(torch.cat([picture * weight, weight[None]])[None])
         filled = interpolate(self._push(_pull(half)), scale_factor=2, mode="bilinear")[0, :, :height, :width]
-        return filled.permute(1, 2, 0).add_(0.5).clamp_(0, 255).to(torch.uint8).numpy()
+        return filled.permute(1, 2, 0).add_(0.5).clamp_(0, 255).to(torch.uint8)
 
     def _push(self, pyramid: list[torch.Tensor]) -> torch.Tensor:
         """From coarse to fine: each cell is what was seen in it, or else what the coarser level says."""
