@@ -1,7 +1,7 @@
 """How quickly a backend answers an artist's hand: views and coverage, asked over a loopback socket of a real service.
 
-Part of `ex4d bench render`. The service runs in processes of its own, as `ex4d serve` starts them; what is timed is from
-the question's sending until its answer is there, with another camera each time.
+Part of `ex4d bench render`. The service runs in processes of its own, as `ex4d serve` starts them; what is timed is
+from the question's sending until its answer is there, with another camera each time.
 """
 
 from __future__ import annotations
