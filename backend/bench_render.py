@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from backend.bench_views import VIEW_SIZE, measure_service
+from backend.bench_views import VIEW_SIZE, ServiceFailed, measure_service
 from backend.measuring import Row, median_ms, wait_for_gpu
 from backend.mesh import DepthSurface
 from backend.original_loop import render_as_the_original
@@ -21,6 +21,7 @@ from backend.raster import Rasterizer, RasterizerUnavailableError, create_raster
 from backend.raster.interface import cpu_cores
 from backend.raster.nvdiffrast_rasterizer import load_nvdiffrast
 from backend.raster.speed import made_up_cameras, made_up_surface
+from ex4d_core.client import ClientError
 
 CLIP = (49, 512, 512)  # frames, width, height of EX-4D's own clips
 SIZES = ((512, 512), (832, 480), (1280, 720), (1920, 1080), (2048, 2048))
@@ -37,7 +38,7 @@ SPEED_UP = {"warp": 50, "nvdiffrast": 20}  # what we ask of ourselves, times the
 def measure_rendering() -> Iterator[Row]:
     """All rows, the CPU's first."""
     yield from _on_cpu()
-    yield from measure_service("cpu")
+    yield from _asked_over_a_socket("cpu")
     if not torch.cuda.is_available():
         for what in ("original's loop", "nvdiffrast", "warp on the GPU", "sizes", "views", "coverage", "long clip"):
             yield Row(what, "no GPU", "PyTorch finds no CUDA device on this machine")
@@ -46,8 +47,15 @@ def measure_rendering() -> Iterator[Row]:
     yield from _where_time_goes()
     yield from _sizes()
     yield from _one_frame(create_rasterizer("warp", "cuda"))
-    yield from measure_service("cuda")
+    yield from _asked_over_a_socket("cuda")
     yield from _long_clip()
+
+
+def _asked_over_a_socket(device: str) -> Iterator[Row]:
+    try:
+        yield from measure_service(device)
+    except (ServiceFailed, ClientError) as error:
+        yield Row("views and coverage", "not measured", f"{device}: {error}")
 
 
 def _on_cpu() -> Iterator[Row]:
