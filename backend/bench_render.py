@@ -13,16 +13,24 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from backend.bench_views import VIEW_SIZE, ServiceFailed, measure_service
 from backend.measuring import Row, median_ms, wait_for_gpu
 from backend.mesh import DepthSurface
 from backend.original_loop import render_as_the_original
 from backend.raster import Rasterizer, RasterizerUnavailableError, create_rasterizer, render_in_batches
+from backend.raster.interface import cpu_cores
 from backend.raster.nvdiffrast_rasterizer import load_nvdiffrast
 from backend.raster.speed import made_up_cameras, made_up_surface
+from ex4d_core.client import ClientError
 
 CLIP = (49, 512, 512)  # frames, width, height of EX-4D's own clips
 SIZES = ((512, 512), (832, 480), (1280, 720), (1920, 1080), (2048, 2048))
-PREVIEW_SIZE = (1024, 576)
+MODELS = (
+    ("centered", "watertight"),
+    ("centered", "open"),
+    ("centered", "thickness"),
+    ("reference", "watertight"),
+)
 LONG_CLIP = (1000, 1920, 1080)
 SPEED_UP = {"warp": 50, "nvdiffrast": 20}  # what we ask of ourselves, times the original's loop
 
@@ -30,32 +38,48 @@ SPEED_UP = {"warp": 50, "nvdiffrast": 20}  # what we ask of ourselves, times the
 def measure_rendering() -> Iterator[Row]:
     """All rows, the CPU's first."""
     yield from _on_cpu()
+    yield from _asked_over_a_socket("cpu")
     if not torch.cuda.is_available():
-        for what in ("original's loop", "nvdiffrast", "warp on the GPU", "sizes", "preview", "long clip"):
+        for what in ("original's loop", "nvdiffrast", "warp on the GPU", "sizes", "views", "coverage", "long clip"):
             yield Row(what, "no GPU", "PyTorch finds no CUDA device on this machine")
         return
     yield from _against_the_original()
     yield from _where_time_goes()
     yield from _sizes()
-    yield from _preview(create_rasterizer("warp", "cuda"))
+    yield from _one_frame(create_rasterizer("warp", "cuda"))
+    yield from _asked_over_a_socket("cuda")
     yield from _long_clip()
 
 
+def _asked_over_a_socket(device: str) -> Iterator[Row]:
+    try:
+        yield from measure_service(device)
+    except (ServiceFailed, ClientError) as error:
+        yield Row("views and coverage", "not measured", f"{device}: {error}")
+
+
 def _on_cpu() -> Iterator[Row]:
+    """A frame on each core: milliseconds are of wall time, divided by the number of frames."""
     rasterizer = create_rasterizer("warp", "cpu")
-    for convention in ("centered", "reference"):
-        surface = made_up_surface(4, 512, 512, convention)
-        milliseconds = median_ms(lambda surface=surface: _render(rasterizer, surface, surface.size)) / 4
-        yield Row("warp on the CPU", f"{milliseconds:.1f} ms/frame", f"512x512, {convention}, mesh included")
-    yield from _preview(rasterizer)
+    frames = max(4, cpu_cores())
+    for convention, occlusion in MODELS:
+        surface = replace(made_up_surface(frames, 512, 512, convention), occlusion=occlusion)
+        milliseconds = median_ms(lambda surface=surface: _render(rasterizer, _fresh(surface), surface.size), 9) / frames
+        remark = f"512x512, {convention}, {occlusion}, mesh included, {min(frames, cpu_cores())} cores"
+        yield Row("warp on the CPU", f"{milliseconds:.1f} ms/frame", remark)
+    for width, height in SIZES:
+        surface = made_up_surface(2, width, height)
+        milliseconds = median_ms(lambda of=surface: _render(rasterizer, _fresh(of), of.size), 3) / 2
+        yield Row(f"{width}x{height}", f"warp {milliseconds:.1f} ms/frame", "cpu, 2 frames")
+    yield from _one_frame(rasterizer)
 
 
-def _preview(rasterizer: Rasterizer) -> Iterator[Row]:
-    """One camera at one frame: no batch to share the cost of starting."""
-    surface = made_up_surface(1, *PREVIEW_SIZE).to(rasterizer.device)
+def _one_frame(rasterizer: Rasterizer) -> Iterator[Row]:
+    """One camera at one frame, without the socket: no batch to share the cost of starting."""
+    surface = made_up_surface(1, *VIEW_SIZE).to(rasterizer.device)
     camera = made_up_cameras(2, 20)[1:]
     milliseconds = median_ms(lambda: _render(rasterizer, surface, surface.size, camera), repeats=15)
-    width, height = PREVIEW_SIZE
+    width, height = VIEW_SIZE
     yield Row(f"one frame, {width}x{height}", f"{milliseconds:.2f} ms", f"{rasterizer.name}, {rasterizer.device.type}")
 
 
@@ -77,13 +101,14 @@ def _against_the_original() -> Iterator[Row]:
         except RasterizerUnavailableError as error:
             yield Row(name, "not measured", str(error))
             continue
-        for convention in ("reference", "centered"):
-            shown = made_up_surface(frames, width, height, convention).to("cuda")
+        for convention, occlusion in MODELS:
+            if occlusion == "thickness" and name == "nvdiffrast":
+                continue
+            shown = replace(made_up_surface(frames, width, height, convention).to("cuda"), occlusion=occlusion)
             milliseconds = median_ms(lambda shown=shown, by=rasterizer: _render(by, _fresh(shown), shown.size), 15)
             ratio = f"{baseline / milliseconds:.0f} x the original's loop; target {SPEED_UP[name]}" if baseline else ""
-            yield Row(
-                f"{name}, {convention}", f"{milliseconds:.2f} ms", f"{clip}, mesh and copies to the host; {ratio}"
-            )
+            what = f"{name}, {convention}, {occlusion}"
+            yield Row(what, f"{milliseconds:.2f} ms", f"{clip}, mesh and copies to the host; {ratio}")
 
 
 def _where_time_goes() -> Iterator[Row]:

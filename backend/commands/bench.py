@@ -4,7 +4,7 @@
 
 With --blender also the add-on in Blender, with ten takes: import, playback, memory, and the ticks of its timer.
 `ex4d bench render` measures colour and masks alone, at several sizes, beside the original EX-4D's own loop where a GPU
-and nvdiffrast are there.
+and nvdiffrast are there; and views and coverage as Blender asks for them, over a socket.
 """
 
 from __future__ import annotations
@@ -28,13 +28,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--frames", type=positive_number, default=49, help="length of the clip; also 4 times that")
     parser.add_argument("--size", type=size, default=(512, 512), metavar="WxH", help="of the clip")
+    parser.add_argument("--markdown", action="store_true", help="with render: the table as README.md has it")
     parser.add_argument("--estimator", action="append", default=[], help="with depth: only this one; may be repeated")
     parser.add_argument("--device", default="auto", help="with depth: auto, cpu or cuda")
     parser.add_argument("--blender", help="a Blender executable, or a Python that has the bpy module")
 
 
 def run(options: argparse.Namespace) -> int:
-    return _run_depth(options) if options.what == "depth" else _run_chain(options)
+    return {"chain": _run_chain, "render": _run_render, "depth": _run_depth}[options.what](options)
+
+
+def _run_render(options: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from backend.bench_render import measure_rendering
+    from backend.measuring import machine
+
+    rows = measure_rendering()
+    if options.markdown:
+        print(f"{machine()}:\n\n| what | measured | |\n|---|---|---|", flush=True)
+        for row in rows:
+            print(f"| {row.what} | {row.figure} | {row.remark} |", flush=True)
+        return 0
+    table = Table("what", "measured", "", box=None)
+    for row in rows:
+        table.add_row(row.what, row.figure, row.remark)
+    Console().print(machine(), table, sep="\n")
+    return 0
 
 
 def _run_depth(options: argparse.Namespace) -> int:
@@ -74,14 +95,6 @@ def _run_chain(options: argparse.Namespace) -> int:
 
     console = Console()
     table = Table("what", "measured", "", box=None)
-    if options.what == "render":
-        from backend.bench_render import measure_rendering
-
-        for row in measure_rendering():
-            table.add_row(row.what, row.figure, row.remark)
-        console.print(machine())
-        console.print(table)
-        return 0
     width, height = options.size
     for row in measure(options.frames, width, height):
         table.add_row(row.what, row.figure, row.remark)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
-from torch.nn.functional import avg_pool2d, interpolate, pad
+from torch.nn.functional import interpolate, pad
 
 from backend.generate.interface import Watch
 from backend.render import RenderedFrame
@@ -63,12 +63,20 @@ class HoleFilling:
             (H, W, 3) uint8 without holes; mid grey if nothing was ever seen. Made at half the resolution, which takes
             a third of the time and is not seen in something so smooth.
         """
+        return self.fill(torch.from_numpy(color), torch.from_numpy(mask), torch.from_numpy(depth)).numpy()
+
+    def fill(self, color: torch.Tensor, mask: torch.Tensor, depth: torch.Tensor) -> torch.Tensor:
+        """The same for tensors, on their device."""
         height, width = mask.shape
-        weight = _background_weight(torch.from_numpy(mask), torch.from_numpy(depth))
-        picture = torch.from_numpy(color).permute(2, 0, 1)
+        weight = _background_weight(mask, depth)
+        picture = color.permute(2, 0, 1)
         half = _halved(torch.cat([picture * weight, weight[None]])[None])
-        filled = interpolate(self._push(_pull(half)), scale_factor=2, mode="bilinear")[0, :, :height, :width]
-        return filled.permute(1, 2, 0).add_(0.5).clamp_(0, 255).to(torch.uint8).numpy()
+        filled = self._push(_pull(half))
+        if not filled.is_cuda:
+            # Pixel after pixel in 8 bits this takes a tenth of the time; on CUDA there is no such thing.
+            filled = filled.add_(0.5).clamp_(0, 255).to(torch.uint8, memory_format=torch.channels_last)
+        filled = interpolate(filled, scale_factor=2, mode="bilinear")[0, :, :height, :width].permute(1, 2, 0)
+        return filled if filled.dtype == torch.uint8 else filled.add_(0.5).clamp_(0, 255).to(torch.uint8)
 
     def _push(self, pyramid: list[torch.Tensor]) -> torch.Tensor:
         """From coarse to fine: each cell is what was seen in it, or else what the coarser level says."""
@@ -104,7 +112,10 @@ def _pull(finest: torch.Tensor) -> list[torch.Tensor]:
 def _halved(level: torch.Tensor) -> torch.Tensor:
     """(1, C, ceil(h / 2), ceil(w / 2)): averages of 2x2 cells; what lies outside counts as nothing."""
     height, width = level.shape[-2:]
-    return avg_pool2d(pad(level, (0, width % 2, 0, height % 2)), 2)
+    if height % 2 or width % 2:
+        level = pad(level, (0, width % 2, 0, height % 2))
+    rows = level[..., 0::2, :] + level[..., 1::2, :]  # a pooling layer takes ten times as long
+    return (rows[..., 0::2] + rows[..., 1::2]).mul_(0.25)
 
 
 def _background_weight(mask: torch.Tensor, depth: torch.Tensor) -> torch.Tensor:

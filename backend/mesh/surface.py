@@ -8,11 +8,15 @@ from __future__ import annotations
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from backend.mesh.occlusion import OCCLUSION_MODELS, OCCLUSION_RULES
+
+if TYPE_CHECKING:
+    from backend.mesh.thickness import BackLimits
 
 CONVENTIONS = ("centered", "reference")
 REFERENCE_BORDER_DEPTH = 100.0  # EX-4D's fixed depth of the 1-pixel border
@@ -116,6 +120,16 @@ class DepthSurface:
             positions = sample_positions(size, self.ring)
             rays.append((positions - self.intrinsics[:, axis, 2:]) / self.intrinsics[:, axis, axis, None])
         return rays[0].float(), rays[1].float()
+
+    @cached_property
+    def outlines(self) -> BackLimits:
+        """Where curtains end in the "thickness" model, measured on the depth's device.
+
+        Rasterizers ask for it frame by frame, and keep it where there is one frame only.
+        """
+        from backend.mesh.thickness import back_limits  # which starts Warp
+
+        return back_limits(self.depth, self.intrinsics)
 
     def frame_range(self, start: int, stop: int) -> DepthSurface:
         """The surface of frames start..stop-1, as views: no copy, and what is known stays known."""

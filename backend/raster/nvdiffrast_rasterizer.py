@@ -128,6 +128,8 @@ class NvdiffrastRasterizer:
         faces, ranges = mesh.faces, None
         if surface.occlusion == "open":
             kept = (~_obstacles(mesh)).nonzero()
+            if not len(kept):
+                return _nothing(surface.frames, width, height, self.device, with_depth)
             faces, ranges = _faces_of_each_frame(mesh, kept)
             clip, attributes = clip.flatten(0, 1), attributes.flatten(0, 1)
 
@@ -179,6 +181,16 @@ class NvdiffrastRasterizer:
         if self._edges is None or self._edges[0] != key:
             self._edges = (key, self._nvdiffrast.antialias_construct_topology_hash(faces))
         return self._edges[1]
+
+
+def _nothing(frames: int, width: int, height: int, device: torch.device, with_depth: bool) -> RenderedFrames:
+    """Pictures of no faces at all, which nvdiffrast refuses to draw."""
+    shape = frames, height, width
+    return RenderedFrames(
+        torch.zeros(*shape, 3, dtype=torch.uint8, device=device),
+        torch.zeros(shape, dtype=torch.bool, device=device),
+        torch.full(shape, torch.inf, device=device) if with_depth else None,
+    )
 
 
 def _obstacles(mesh: DWMesh) -> torch.Tensor:

@@ -160,7 +160,8 @@ class WarpRasterizer:
         vertices = rows * columns
         reference = surface.convention == "reference"
 
-        source = inputs.source(surface)
+        known = surface.outlines if surface.occlusion == "thickness" and surface.frames == 1 else None
+        source = inputs.source(surface, known)
         view = inputs.view(surface, width, height)
         projected = warp_surface.Projected()
         projected.x = self._empty(wp.int32, frames, vertices)
@@ -249,14 +250,14 @@ class Inputs:
     def frames(self, part: slice) -> Inputs:
         return Inputs(*(getattr(self, field.name)[part] for field in fields(self)))
 
-    def source(self, surface: DepthSurface) -> warp_surface.Source:
-        """For the kernels, outlines measured where the occlusion model needs them."""
+    def source(self, surface: DepthSurface, outlines: thickness.BackLimits | None = None) -> warp_surface.Source:
+        """For the kernels; outlines are measured where the occlusion model needs them and they are not given."""
         source = warp_surface.Source()
         source.depth, source.color = wp.from_torch(self.depth), wp.from_torch(self.color)
         source.border = wp.from_torch(self.border)
         source.ray_x, source.ray_y = wp.from_torch(self.ray_x), wp.from_torch(self.ray_y)
         if surface.occlusion == "thickness":
-            found = thickness.measure(self.depth, self.pixel_angles)
+            found = outlines or thickness.measure(self.depth, self.pixel_angles)
             source.limits, source.steps = wp.from_torch(found.limits), wp.from_torch(found.steps)
             source.pixel_angles = wp.from_torch(self.pixel_angles)
         source.rows, source.columns = surface.grid_shape

@@ -16,13 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from backend.coverage import SceneCoverage
-from backend.generate import PreviewEngine
 from backend.media.jpeg import jpeg_bytes
-from backend.render import render_shot
 from backend.service.blob_store import BlobStore
 from backend.service.processes import read_message, write_message
 from backend.service.worker import failure_text, open_scene, use_one_thread
-from ex4d_core.scene import Scene
+from backend.view import SceneViews
 from ex4d_core.shot import ShotRequest
 
 log = logging.getLogger("backend.service.viewer")
@@ -33,7 +31,7 @@ _OPEN_SCENES = 8
 
 @dataclass(frozen=True)
 class _OpenScene:
-    scene: Scene
+    views: SceneViews
     coverage: SceneCoverage
 
 
@@ -54,19 +52,15 @@ class Viewer:
 
     def view(self, request: ShotRequest) -> dict[str, Any]:
         """The picture, as `ex4d_core.messages.View` has it."""
-        scene = self._open(request.scene).scene
-        frames = render_shot(
-            scene, request.camera, request.render, first_frame=request.first_frame, device=self._device
-        )
-        (frame,) = frames
-        (picture,) = PreviewEngine(request.preview).generate([frame])
-        height, width = frame.mask.shape
-        return {"width": width, "height": height, "seen": float(frame.mask.mean()), "payload": jpeg_bytes(picture)}
+        shown = self._open(request.scene).views.look(request)
+        height, width = shown.picture.shape[:2]
+        return {"width": width, "height": height, "seen": shown.seen, "payload": jpeg_bytes(shown.picture)}
 
     def _open(self, digest: str) -> _OpenScene:
         if digest not in self._scenes:
             scene = open_scene(self._blobs, digest)
-            self._scenes[digest] = _OpenScene(scene, SceneCoverage(scene, device=self._device))
+            device = self._device
+            self._scenes[digest] = _OpenScene(SceneViews(scene, device=device), SceneCoverage(scene, device=device))
         self._scenes.move_to_end(digest)
         while len(self._scenes) > _OPEN_SCENES:
             self._scenes.popitem(last=False)

@@ -1,0 +1,210 @@
+"""What cannot be rendered gives a clear error, what can a right picture: on the CPU, and on a GPU if there is one.
+
+``pytest -m gpu`` runs the GPU's half.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from backend.mesh import DepthError, DepthSurface
+from backend.raster import (
+    Rasterizer,
+    RasterizerUnavailableError,
+    create_rasterizer,
+    render_in_batches,
+)
+from backend.raster.speed import made_up_cameras, made_up_surface
+
+on_a_gpu = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no CUDA device on this machine"),
+]
+SIZES = [(512, 512), (832, 480), (1280, 720), (1920, 1080), (2048, 2048)]
+EVERYWHERE = [
+    "warp cpu",
+    pytest.param("warp cuda", marks=on_a_gpu),
+    pytest.param("nvdiffrast cuda", marks=on_a_gpu),
+]
+
+
+@pytest.fixture(scope="module", params=EVERYWHERE)
+def rasterizer(request) -> Rasterizer:
+    name, device = request.param.split()
+    try:
+        return create_rasterizer(name, device, "research")
+    except RasterizerUnavailableError as error:
+        pytest.skip(str(error))
+
+
+def lens(width: int, height: int, frames: int = 1) -> np.ndarray:
+    return np.array([[width, 0, width / 2], [0, width, height / 2], [0, 0, 1.0]])[None].repeat(frames, 0)
+
+
+def wall(width: int = 60, height: int = 40) -> DepthSurface:
+    """A flat wall at depth 4, in one colour."""
+    color = torch.full((1, height, width, 3), 200, dtype=torch.uint8)
+    return DepthSurface(torch.full((1, height, width), 4.0), color, torch.from_numpy(lens(width, height)))
+
+
+def still(frames: int = 1) -> np.ndarray:
+    return np.eye(4)[None].repeat(frames, 0)
+
+
+def shown(rasterizer: Rasterizer, surface: DepthSurface, cameras: np.ndarray, size: tuple[int, int]):
+    frames = rasterizer.render(surface, cameras, lens(*size, len(cameras)), *size, with_depth=True).to("cpu")
+    assert frames.color.shape == (len(cameras), size[1], size[0], 3)
+    assert (frames.color[~frames.mask] == 0).all()
+    assert not frames.depth.isnan().any()
+    return frames
+
+
+def test_constant_depth_is_a_wall(rasterizer) -> None:
+    frames = shown(rasterizer, wall(), still(), (60, 40))
+    assert frames.mask.float().mean() > 0.9
+    assert (frames.color[frames.mask] == 200).all()
+    np.testing.assert_allclose(frames.depth[0, 5:-5, 5:-5], 4.0, rtol=1e-4)
+
+
+def test_one_near_pixel_before_a_wall_hides_no_more_than_its_shadow(rasterizer) -> None:
+    surface = wall()
+    surface.depth[0, 20, 30] = 2.0
+    aside = still()
+    aside[0, 0, 3] = -0.3
+    frames = shown(rasterizer, surface, aside, (60, 40))
+    assert 0.8 < frames.mask.float().mean() < 1.0
+
+
+def test_two_by_two_pixels_are_the_smallest_picture(rasterizer) -> None:
+    """In EX-4D's own convention they are all border; in ours they stay what they are."""
+    tiny = wall(2, 2)
+    frames = shown(rasterizer, tiny, still(), (2, 2))
+    assert rasterizer.name != "warp" or frames.mask.all()
+    border = replace(tiny, convention="reference", occlusion="open")
+    assert not shown(rasterizer, border, still(), (2, 2)).mask.any()
+    with pytest.raises(ValueError, match="at least 2 x 2 pixels, got 1 x 1"):
+        wall(1, 1)
+
+
+@pytest.mark.parametrize("squash", [(0, 1, 1), (1, 0, 1), (0, 0, 1), (0, 0, 0)])
+def test_faces_of_no_area_draw_nothing(rasterizer, squash) -> None:
+    flat = replace(wall(), camera_to_world=np.diag([*map(float, squash), 1.0])[None])
+    assert not shown(rasterizer, flat, still(), (60, 40)).mask.any()
+
+
+def test_faces_behind_the_camera_draw_nothing(rasterizer) -> None:
+    ahead = still(3)
+    ahead[:, 2, 3] = [-3.9, -4.1, -9.0]  # just before the wall, just behind it, far behind it
+    surface = wall()
+    surface = replace(
+        surface,
+        depth=surface.depth.expand(3, -1, -1),
+        color=surface.color.expand(3, -1, -1, -1),
+        intrinsics=surface.intrinsics.expand(3, 3, 3),
+    )
+    frames = shown(rasterizer, surface, ahead, (60, 40))
+    assert frames.mask[0].float().mean() > 0.9
+    assert not frames.mask[1:].any()
+
+
+def test_from_behind_the_wall_nothing_is_seen(rasterizer) -> None:
+    behind = np.diag([-1.0, 1.0, -1.0, 1.0])[None].copy()
+    behind[0, 2, 3] = 10.0
+    assert not shown(rasterizer, wall(), behind, (60, 40)).mask.any()
+
+
+@pytest.mark.parametrize("source", [(2, 2), (512, 512), (90, 700)])
+def test_a_render_of_one_pixel(rasterizer, source) -> None:
+    surface = made_up_surface(1, *source)
+    assert shown(rasterizer, surface, still(), (1, 1)).mask.shape == (1, 1, 1)
+
+
+SOURCES_AND_TARGETS = [((512, 512), (832, 480)), ((2, 2), (333, 222)), ((640, 360), (90, 700))]
+
+
+@pytest.mark.parametrize(("source", "target"), SOURCES_AND_TARGETS)
+def test_the_renders_size_is_not_the_footages(rasterizer, source, target) -> None:
+    surface = made_up_surface(2, *source)
+    assert shown(rasterizer, surface, made_up_cameras(2, 10), target).mask.any()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_resolution_in_batches_shows_what_a_small_one_shows(rasterizer, size) -> None:
+    surface = made_up_surface(2, *size)
+    cameras = made_up_cameras(2, 20)
+    batches = list(render_in_batches(rasterizer, surface, cameras, surface.intrinsics, *size, batch_frames=1))
+    assert [tuple(batch.mask.shape) for batch in batches] == [(1, size[1], size[0])] * 2
+    small = (size[0] // 2, size[1] // 2)
+    half = rasterizer.render(made_up_surface(2, *small), cameras, lens(*small, 2), *small)
+    for k, batch in enumerate(batches):
+        share, half_share = (float(mask.float().mean()) for mask in (batch.mask, half.mask[k]))
+        # curtains are a pixel wide at any size: smaller pictures lose more at outlines
+        assert share == pytest.approx(half_share, abs=0.12)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0, -1.0])
+def test_depth_that_cannot_be_is_refused_with_its_frame_and_value(rasterizer, value) -> None:
+    surface = wall()
+    surface.depth[0, 3, 4] = value
+    with pytest.raises(DepthError, match=f"depth of frame 0 has 1 values.*first: {value}"):
+        rasterizer.render(surface, still(), lens(60, 40), 60, 40)
+
+
+def test_cameras_that_cannot_be_are_refused_with_their_frame(rasterizer) -> None:
+    broken = still()
+    broken[0, 1, 3] = np.nan
+    with pytest.raises(ValueError, match="world_to_camera of frame 0 is not finite"):
+        rasterizer.render(wall(), broken, lens(60, 40), 60, 40)
+    with pytest.raises(ValueError, match="intrinsics of frame 0 is not finite"):
+        rasterizer.render(wall(), still(), np.full((1, 3, 3), np.nan), 60, 40)
+    with pytest.raises(ValueError, match="focal lengths of frame 0 must be positive"):
+        rasterizer.render(wall(), still(), lens(60, 40) * 0, 60, 40)
+    with pytest.raises(ValueError, match=r"world_to_camera has shape \(2, 4, 4\)"):
+        rasterizer.render(wall(), still(2), lens(60, 40), 60, 40)
+    with pytest.raises(ValueError, match="at least 1 x 1 pixels, got 0 x 40"):
+        rasterizer.render(wall(), still(), lens(60, 40), 0, 40)
+
+
+DEVICES = ["cpu", pytest.param("cuda", marks=on_a_gpu)]
+
+
+@pytest.fixture
+def broken_nvdiffrast(tmp_path, monkeypatch) -> Iterator[None]:
+    """A package of that name that was built for another PyTorch, before any other on the path."""
+
+    def forget() -> None:
+        for name in [name for name in sys.modules if name.split(".")[0] == "nvdiffrast"]:
+            monkeypatch.delitem(sys.modules, name)
+
+    package = tmp_path / "nvdiffrast" / "torch"
+    package.mkdir(parents=True)
+    (package.parent / "__init__.py").write_text("")
+    (package / "__init__.py").write_text("raise ImportError('undefined symbol: _ZN3c104cuda9SetDeviceEa')")
+    forget()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    importlib.invalidate_caches()
+    yield
+    for name in [name for name in sys.modules if name.split(".")[0] == "nvdiffrast"]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_nvdiffrast_built_for_another_torch_is_refused_and_auto_goes_on(broken_nvdiffrast, device) -> None:
+    reason = "was built for another PyTorch than this" if device == "cuda" else "draws on CUDA devices only"
+    with pytest.raises(RasterizerUnavailableError, match=reason):
+        create_rasterizer("nvdiffrast", device, "research")
+    assert create_rasterizer("auto", device, "research").name == "warp"
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_gpu_that_is_not_there_is_refused_with_what_to_do(device) -> None:
+    reason = "there is no device cuda:99: this machine has cuda:0" if torch.cuda.is_available() else "or use device cpu"
+    with pytest.raises(RasterizerUnavailableError, match=reason):
+        create_rasterizer("warp", "cuda:99")
