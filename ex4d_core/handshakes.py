@@ -8,7 +8,8 @@ from __future__ import annotations
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-# A connection may end in its handshake because the other side stops; the wrong server key ends it every time.
+# A connection may end in its handshake because the other side stops. The wrong server key ends it every time, and keys
+# that the backend does not use may: which side finds the fault first is a race.
 _TIMES = 3
 
 _UNKNOWN = (
@@ -17,7 +18,10 @@ _UNKNOWN = (
 )
 _WANTED = "refused: the backend wants keys; ask for a client's key and the server's public one, and name their files"
 _UNWANTED = "refused: the backend uses no keys; leave the key files out"
-_WRONG = "refused: the server's public key is not this backend's; ask for its server.key"
+_WRONG = (
+    "refused: the server's public key is not this backend's, or the backend uses no keys; ask for its server.key, or "
+    "leave the key files out"
+)
 
 
 class Handshakes:

@@ -136,7 +136,7 @@ def test_only_clients_with_a_key_that_is_known_get_an_answer(start_service, conn
         ("stranger", True, "does not know this computer's key; put its public part"),
         ("wrong server", True, "the server's public key is not this backend's"),
         (None, True, "the backend wants keys"),
-        ("known", False, "the backend uses no keys; leave the key files out"),
+        ("known", False, "the backend uses no keys"),
     ],
 )
 def test_a_client_whose_keys_do_not_fit_learns_why(start_service, tmp_path, ours, theirs, says):
