@@ -227,10 +227,13 @@ def _place(following: Following) -> None:
     """In a tick of its own: one step of the movie's way into the sequencer."""
     if _following.get(following.take.key) is not following or not following.placing:
         return
-    if place_movie(following):
+    more = False
+    try:
+        more = place_movie(following)
+    finally:  # whatever happens, the take comes to its end
+        following.placing, following.settled = more, not more  # the next tick tells
+    if more:
         session().alone(partial(_place, following))
-    else:
-        following.placing, following.settled = False, True  # the next tick tells
 
 
 def _abandon(following: Following) -> None:
