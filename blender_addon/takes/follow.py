@@ -41,7 +41,6 @@ from .showing import (
 
 _FRAME_NAME = re.compile(r"frame_(\d{5,})\.png")
 
-
 _following: dict[str, Following] = {}
 # Whether an undo step may have changed entries or strips.
 _undone = False
@@ -248,7 +247,8 @@ def _restore(following: Following) -> None:
     found = find_take(following.take.key)
     if found is None:
         home = bpy.data.scenes.get(following.home) or bpy.context.scene
-        add_entry(home, following.take, following.strip)
+        entry = add_entry(home, following.take, following.strip)
+        entry.shot, entry.version = following.shot, following.version
     elif found[1].state in FINAL_STATES:
         return  # as it was; a strip that is not there was removed on purpose
     following.shown, following.placed, following.settled = 0, False, False
