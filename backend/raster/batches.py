@@ -70,6 +70,9 @@ def render_in_batches(
         pending = current
         if current is not None:
             start += size
+            if current.done is None:  # nothing is being copied, so whoever waits for these frames gets them now
+                pending = None
+                yield current.finish()
             continue
         torch.cuda.empty_cache()
         if size == 1:

@@ -13,6 +13,8 @@ from backend.service.job_store import JobStore
 from backend.service.settings import ServiceError, ServiceSettings
 
 _DAY_SECONDS = 86_400.0
+# A job that ended a moment ago may be about to be told to its client.
+_LEAST_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ def keep_in_bounds(settings: ServiceSettings) -> Pruned:
 
 
 def prune(settings: ServiceSettings, days: float) -> Pruned:
-    """Forget every job that ended more than ``days`` days ago, and every blob that was not used for as long.
+    """Forget every job that ended more than ``days`` days ago, an hour at least, and every blob not used for as long.
 
     Raises:
         ServiceError: there is no service's data in the folder.
@@ -40,7 +42,7 @@ def prune(settings: ServiceSettings, days: float) -> Pruned:
 
 
 def _prune(settings: ServiceSettings, days: float, limit_bytes: float, unused_seconds: float) -> Pruned:
-    before = time.time() - days * _DAY_SECONDS
+    before = time.time() - max(days * _DAY_SECONDS, _LEAST_SECONDS)
     store = JobStore(settings.database)
     try:
         jobs = store.forget(ended_before=before)

@@ -41,7 +41,6 @@ from .showing import (
 
 _FRAME_NAME = re.compile(r"frame_(\d{5,})\.png")
 
-
 _following: dict[str, Following] = {}
 # Whether an undo step may have changed entries or strips.
 _undone = False
@@ -227,10 +226,13 @@ def _place(following: Following) -> None:
     """In a tick of its own: one step of the movie's way into the sequencer."""
     if _following.get(following.take.key) is not following or not following.placing:
         return
-    if place_movie(following):
+    more = False
+    try:
+        more = place_movie(following)
+    finally:  # whatever happens, the take comes to its end
+        following.placing, following.settled = more, not more  # the next tick tells
+    if more:
         session().alone(partial(_place, following))
-    else:
-        following.placing, following.settled = False, True  # the next tick tells
 
 
 def _abandon(following: Following) -> None:
@@ -245,7 +247,8 @@ def _restore(following: Following) -> None:
     found = find_take(following.take.key)
     if found is None:
         home = bpy.data.scenes.get(following.home) or bpy.context.scene
-        add_entry(home, following.take, following.strip)
+        entry = add_entry(home, following.take, following.strip)
+        entry.shot, entry.version = following.shot, following.version
     elif found[1].state in FINAL_STATES:
         return  # as it was; a strip that is not there was removed on purpose
     following.shown, following.placed, following.settled = 0, False, False

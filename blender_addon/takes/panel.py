@@ -127,6 +127,8 @@ def progress_text(entry: EX4D_Take) -> str:
         if entry.queue_position:
             return iface_("{count} before it").format(count=entry.queue_position)
         return iface_("next in the queue")
+    if entry.cancelling:
+        return iface_("cancelling")
     step = iface_(entry.stage or "sending")
     if entry.state == "sending" and not session().connected:
         step = iface_("waiting for the backend")

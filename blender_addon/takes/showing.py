@@ -40,6 +40,7 @@ class Following:
         errand: its way over the wire.
         strip: where the take belongs in the sequencer.
         home: name of the Blender scene that lists it.
+        shot, version: as its entry says.
         shown: frames that the strip has taken in.
         rested: ticks since it did.
         strip_problem: why the strip cannot be shown.
@@ -55,6 +56,8 @@ class Following:
     errand: Errand
     strip: TakeStrip
     home: str
+    shot: str = ""
+    version: int = 1
     shown: int = 0
     rested: int = _REST_TICKS
     strip_problem: str = ""
@@ -77,7 +80,7 @@ def show(following: Following) -> None:
     if found is None:
         return  # another file is open; the take goes on into its folder
     blender_scene, entry = found
-    following.home = blender_scene.name
+    following.home, following.shot, following.version = blender_scene.name, entry.shot, entry.version
     before = _shown_values(entry)
     _show_state(following, entry)
     if not following.placing and not following.settled:

@@ -64,11 +64,14 @@ def test_undo_does_not_lose_a_take(connected, shot):
     bpy.ops.ed.undo_push(message="long before")
     bpy.ops.ed.undo_push(message="before")
     key = send().key
+    of_shot, take().version = take().shot, 3
+    session().tick()
     bpy.data.objects.new("something", None)
     bpy.ops.ed.undo_push(message="something else")
     bpy.ops.ed.undo()
     assert not bpy.context.scene.ex4d_takes
     tick_until(lambda: len(bpy.context.scene.ex4d_takes) == 1, "the take to be listed again")
+    assert of_shot and (take().shot, take().version) == (of_shot, 3)
     tick_until_over()
     bpy.ops.ed.undo()
     tick_until(lambda: len(bpy.context.scene.ex4d_takes) == 1, "the finished take to be listed again")

@@ -52,6 +52,13 @@ def test_too_little_memory_makes_smaller_batches(rasterizer) -> None:
     assert torch.equal(drawn, rasterizer.render(surface, *views).mask)
 
 
+def test_without_a_gpu_frames_do_not_wait_for_the_next_batch(rasterizer) -> None:
+    surface, watched = made_up_surface(9, 64, 48), SmallDevice(rasterizer, 9)
+    frames = render_in_batches(watched, surface, made_up_cameras(9), surface.intrinsics, 64, 48, batch_frames=3)
+    assert len(next(frames).mask) == 3 and watched.asked == [3]
+    assert len(list(frames)) == 2 and watched.asked == [3, 3, 3]
+
+
 def test_too_little_memory_for_a_single_frame_is_a_clear_error(rasterizer) -> None:
     surface = made_up_surface(2, 64, 48)
     frames = render_in_batches(SmallDevice(rasterizer, 0), surface, made_up_cameras(2), surface.intrinsics, 90, 70)
