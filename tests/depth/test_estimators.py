@@ -55,6 +55,16 @@ def test_research_models_are_refused_for_commercial_work_unless_overridden():
     assert {model.name for model in DEPTH_MODELS if model.commercial} == {"video-depth-anything", "depth-anything-v2"}
 
 
+def test_the_command_refuses_what_a_licence_does_not_allow(write_clip, tmp_path, capsys):
+    from backend.cli import main
+
+    arguments = ["reconstruct", str(write_clip(1).path), "--models", str(tmp_path), "-o", str(tmp_path / "scene")]
+    assert main([*arguments, "--estimator", "depthcrafter"]) == 1
+    told = capsys.readouterr().err
+    assert "DepthCrafter may not be used for commercial work" in told and "--licence research" in told
+    assert not (tmp_path / "scene").exists()
+
+
 def test_an_unknown_name_lists_the_known_ones(tmp_path):
     with pytest.raises(UnknownModelError, match=r"no depth estimator 'midas'. Choose auto, or one of depthcrafter"):
         create_estimator(EstimatorSettings("midas", tmp_path))
