@@ -130,8 +130,9 @@ def flickering(share: float) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def drifting(share: float) -> Callable[[np.ndarray], np.ndarray]:
-    """Scale that grows evenly over the clip."""
-    return lambda depth: (depth * np.linspace(1, 1 + share, len(depth))[:, None, None]).astype(np.float32)
+    """Scale that grows evenly over the clip, and is right in its middle."""
+    half = share / 2
+    return lambda depth: (depth * np.linspace(1 - half, 1 + half, len(depth))[:, None, None]).astype(np.float32)
 
 
 def noisy(share: float) -> Callable[[np.ndarray], np.ndarray]:

@@ -102,6 +102,15 @@ def test_auto_takes_what_is_installed_licensed_and_fits(toy_models):
     assert "needs a GPU" in told["depthcrafter"] and not told["depth-anything-v2"]
 
 
+@pytest.mark.parametrize(("free", "choice"), [(80, "depthcrafter"), (8, "depth-pro"), (2, "depth-anything-v2")])
+def test_auto_goes_by_the_gpus_free_memory(toy_models, monkeypatch, free, choice):
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (free * 10**9, 80 * 10**9))
+    found = verdicts(EstimatorSettings("auto", toy_models, licence="research", device="cuda"))
+    assert next(verdict.model.name for verdict in found if verdict.usable) == choice
+    if free < 24:
+        assert f"needs about 24 GB of GPU memory, of which {free} GB are free" in found[0].reason
+
+
 def test_per_image_models_run(toy_models, write_clip):
     footage = write_clip(frames=3)
     clip = create_estimator(EstimatorSettings("depth-anything-v2", toy_models, device="cpu")).estimate(footage)
