@@ -10,7 +10,7 @@ from backend.depth.motion import motion_between, working_picture
 from backend.depth.steadying import Steadier, flicker, robust_scale_and_shift
 from tests.depth.conftest import moving_picture
 
-WIDTH, HEIGHT, FRAMES = 120, 80, 12
+WIDTH, HEIGHT, FRAMES = 96, 64, 9
 
 
 def true_depth(index: int) -> np.ndarray:
@@ -102,7 +102,7 @@ def test_steady_depth_is_left_alone(clip):
 
 def test_what_a_moving_camera_truly_changes_stays():
     """A camera that travels towards a wall and a square before it: depths shrink by a third, and flicker besides."""
-    frames, random = 12, np.random.default_rng(5)
+    frames, random = 16, np.random.default_rng(5)
     y, x = np.mgrid[:HEIGHT, :WIDTH] - np.array([HEIGHT, WIDTH])[:, None, None] / 2
     pictures, depth = [], []
     for gone in np.linspace(0, 2, frames):
