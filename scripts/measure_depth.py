@@ -130,8 +130,9 @@ def flickering(share: float) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def drifting(share: float) -> Callable[[np.ndarray], np.ndarray]:
-    """Scale that grows evenly over the clip."""
-    return lambda depth: (depth * np.linspace(1, 1 + share, len(depth))[:, None, None]).astype(np.float32)
+    """Scale that grows evenly over the clip, and is right in its middle."""
+    half = share / 2
+    return lambda depth: (depth * np.linspace(1 - half, 1 + half, len(depth))[:, None, None]).astype(np.float32)
 
 
 def noisy(share: float) -> Callable[[np.ndarray], np.ndarray]:
@@ -202,6 +203,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clip", choices=CLIPS, default="sample")
     parser.add_argument("--only", default="", help="errors whose name contains this")
+    parser.add_argument("--step", default="", help="steps whose name contains this")
     parser.add_argument("--occlusion", choices=OCCLUSION_MODELS, default="watertight")
     options = parser.parse_args()
     clip = load_clip(options.clip, options.occlusion)
@@ -210,7 +212,7 @@ def main() -> None:
     for name, (spoil, steps) in ERRORS.items():
         if options.only in name:
             spoilt = spoil(clip.depth)
-            for step, repair in steps.items():
+            for step, repair in ((step, repair) for step, repair in steps.items() if options.step in step):
                 print(f"| {name} | {step} | {score(clip, repair(clip, spoilt), 'steady' in steps)} |", flush=True)
 
 

@@ -55,6 +55,16 @@ def test_research_models_are_refused_for_commercial_work_unless_overridden():
     assert {model.name for model in DEPTH_MODELS if model.commercial} == {"video-depth-anything", "depth-anything-v2"}
 
 
+def test_the_command_refuses_what_a_licence_does_not_allow(write_clip, tmp_path, capsys):
+    from backend.cli import main
+
+    arguments = ["reconstruct", str(write_clip(1).path), "--models", str(tmp_path), "-o", str(tmp_path / "scene")]
+    assert main([*arguments, "--estimator", "depthcrafter"]) == 1
+    told = capsys.readouterr().err
+    assert "DepthCrafter may not be used for commercial work" in told and "--licence research" in told
+    assert not (tmp_path / "scene").exists()
+
+
 def test_an_unknown_name_lists_the_known_ones(tmp_path):
     with pytest.raises(UnknownModelError, match=r"no depth estimator 'midas'. Choose auto, or one of depthcrafter"):
         create_estimator(EstimatorSettings("midas", tmp_path))
@@ -90,6 +100,15 @@ def test_auto_takes_what_is_installed_licensed_and_fits(toy_models):
     research = EstimatorSettings("auto", toy_models, licence="research", device="cpu")
     told = {verdict.model.name: verdict.reason for verdict in verdicts(research)}
     assert "needs a GPU" in told["depthcrafter"] and not told["depth-anything-v2"]
+
+
+@pytest.mark.parametrize(("free", "choice"), [(80, "depthcrafter"), (8, "depth-pro"), (2, "depth-anything-v2")])
+def test_auto_goes_by_the_gpus_free_memory(toy_models, monkeypatch, free, choice):
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (free * 10**9, 80 * 10**9))
+    found = verdicts(EstimatorSettings("auto", toy_models, licence="research", device="cuda"))
+    assert next(verdict.model.name for verdict in found if verdict.usable) == choice
+    if free < 24:
+        assert f"needs about 24 GB of GPU memory, of which {free} GB are free" in found[0].reason
 
 
 def test_per_image_models_run(toy_models, write_clip):

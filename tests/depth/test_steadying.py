@@ -10,7 +10,7 @@ from backend.depth.motion import motion_between, working_picture
 from backend.depth.steadying import Steadier, flicker, robust_scale_and_shift
 from tests.depth.conftest import moving_picture
 
-WIDTH, HEIGHT, FRAMES = 120, 80, 12
+WIDTH, HEIGHT, FRAMES = 96, 64, 9
 
 
 def true_depth(index: int) -> np.ndarray:
@@ -62,10 +62,16 @@ def test_flicker_is_measured(clip):
     assert flicker(pictures[:1], depth[:1]) == 0
 
 
-def test_steadying_takes_flicker_out_and_leaves_the_depth(clip):
+@pytest.fixture(scope="module")
+def flickers(clip) -> tuple[np.ndarray, np.ndarray]:
+    """Depth that flickers by five per cent, as it is and steadied."""
     pictures, depth = clip
     spoilt = flickering(depth, 0.05)
-    repaired = steadied(pictures, spoilt)
+    return spoilt, steadied(pictures, spoilt)
+
+
+def test_steadying_takes_flicker_out_and_leaves_the_depth(clip, flickers):
+    (pictures, depth), (spoilt, repaired) = clip, flickers
     before, after = flicker(pictures, spoilt), flicker(pictures, repaired)
     print(f"flicker {before:.2%} a frame, steadied {after:.2%}")
     assert after < before / 5
@@ -82,10 +88,9 @@ def test_metric_depth_changes_by_a_factor_only(clip):
     assert flicker(pictures, repaired) < flicker(pictures, spoilt) / 5
 
 
-def test_edges_stay_where_they_are(clip):
-    pictures, depth = clip
-    repaired = steadied(pictures, flickering(depth, 0.05))[-1]
-    edge = np.abs(np.diff(np.log(repaired), axis=1)).max(axis=1)[HEIGHT // 3 + 2 : 2 * HEIGHT // 3 - 2]
+def test_edges_stay_where_they_are(clip, flickers):
+    (_, depth), (_, repaired) = clip, flickers
+    edge = np.abs(np.diff(np.log(repaired[-1]), axis=1)).max(axis=1)[HEIGHT // 3 + 2 : 2 * HEIGHT // 3 - 2]
     true = np.abs(np.diff(np.log(depth[-1]), axis=1)).max(axis=1)[HEIGHT // 3 + 2 : 2 * HEIGHT // 3 - 2]
     assert (edge > 0.9 * true).mean() > 0.9
 
@@ -93,6 +98,34 @@ def test_edges_stay_where_they_are(clip):
 def test_steady_depth_is_left_alone(clip):
     pictures, depth = clip
     assert np.abs(np.log(steadied(pictures, depth) / depth)).mean() < 0.01
+
+
+def test_what_a_moving_camera_truly_changes_stays():
+    """A camera that travels towards a wall and a square before it: depths shrink by a third, and flicker besides."""
+    frames, random = 16, np.random.default_rng(5)
+    y, x = np.mgrid[:HEIGHT, :WIDTH] - np.array([HEIGHT, WIDTH])[:, None, None] / 2
+    pictures, depth = [], []
+    for gone in np.linspace(0, 2, frames):
+        near, far = 4 - gone, 8 - gone
+        square = np.maximum(abs(x), abs(y)) * near < 60
+        place = np.where(square, near, far)
+        tone = np.sin(x * place / 14) * np.cos(y * place / 11)
+        pictures.append(np.stack([np.where(square, 190 + 50 * tone, 80 + 40 * tone) * c for c in (1, 0.9, 0.6)], 2))
+        depth.append(place)
+    pictures, depth = np.stack(pictures).clip(0, 255).astype(np.uint8), np.stack(depth).astype(np.float32)
+    spoilt = (depth * np.exp(0.05 * random.standard_normal((frames, 1, 1)))).astype(np.float32)
+    repaired = steadied(pictures, spoilt, offset=False)
+
+    def wrong(found: np.ndarray) -> np.ndarray:
+        """Error of each frame's scale, apart from the whole clip's."""
+        error = np.median(np.log(found / depth), axis=(1, 2))
+        return error - error.mean()
+
+    print(f"scale off by {wrong(spoilt).std():.1%}, steadied {wrong(repaired).std():.1%}")
+    assert wrong(repaired).std() < 0.5 * wrong(spoilt).std()
+    assert abs(np.diff(wrong(repaired))).mean() < 0.3 * abs(np.diff(wrong(spoilt))).mean()
+    kept = np.log(repaired[-1, 0, 0] / repaired[0, 0, 0]) / np.log(depth[-1, 0, 0] / depth[0, 0, 0])
+    assert 0.75 < kept < 1.25, "the wall has come nearer by as much as it did"
 
 
 def test_nothing_is_carried_over_a_cut(clip):

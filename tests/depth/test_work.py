@@ -21,10 +21,13 @@ from backend.depth.estimation import ClipModel, ModelEstimator, Share
 from backend.depth.per_image import DepthAnything, DepthPro
 from backend.depth.video_depth_anything.estimator import VideoDepthAnything
 from backend.depth.video_depth_anything.windows import WINDOW
+from tests.depth.conftest import moving_picture
 from tests.depth.toy_checkpoints import TOY_VIDEO_NETWORK
 
-CPU, FRAMES = torch.device("cpu"), 38  # two windows of Video Depth Anything, five of the DepthCrafter below
+CPU = torch.device("cpu")
 ESTIMATORS = [model.name for model in DEPTH_MODELS]
+# More than a window, or than is worked at once.
+FRAMES = {"depthcrafter": 14, "video-depth-anything": 38, "depth-pro": 6, "depth-anything-v2": 9}
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +51,7 @@ def frames() -> list[torch.Tensor]:
     """A clip (3, 64, 64) each, of a bright bar that moves over waves."""
     y, x = np.mgrid[:64, :64]
     pictures = []
-    for t in range(FRAMES):
+    for t in range(max(FRAMES.values())):
         waves = np.stack([0.4 + 0.3 * np.sin(x / 9 + t / 3 + c) * np.cos(y / 11 - c) for c in range(3)])
         waves[:, 20:40, t : t + 12] = 0.9
         pictures.append(torch.from_numpy(waves.astype(np.float32)))
@@ -56,7 +59,8 @@ def frames() -> list[torch.Tensor]:
 
 
 def ready(name: str, frames: list[torch.Tensor]) -> list[torch.Tensor]:
-    """In the size that the toy models take."""
+    """As many as make sense, in the size that the toy models take."""
+    frames = frames[: FRAMES[name]]
     if name in ("video-depth-anything", "depth-anything-v2"):
         return [frame[:, :42, :56].contiguous() for frame in frames]
     return frames
@@ -75,7 +79,7 @@ def test_half_precision_is_the_default_on_a_gpu_and_nowhere_else():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_half_precision_stays_near_the_whole(name, dtype, models, frames):
-    clip = ready(name, frames[:3])
+    clip = ready(name, frames)[:2]
     half, whole = raw(load(name, models, dtype), clip), raw(load(name, models), clip)
     assert np.isfinite(half).all() and half.dtype == np.float32
     error = np.linalg.norm(half - whole) / np.linalg.norm(whole - whole.mean())
@@ -97,10 +101,8 @@ def batches(module: torch.nn.Module, axis: int = 0) -> Iterator[list[int]]:
 
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_a_clip_is_worked_in_pieces(name, models, frames):
-    """The largest piece is the same for a clip three times as long, so memory is, too."""
+    """However long a clip is, the largest piece is the same, and so is the memory that it takes."""
     model, clip = load(name, models), ready(name, frames)
-    if name == "depth-pro":
-        clip = clip[:5]
     if name == "depthcrafter":
         pipeline = model.pipeline
         with (
@@ -136,21 +138,40 @@ class Clip:
         return self._size
 
 
-def estimator(name: str, models: dict[str, Path]) -> ModelEstimator:
+def estimator(name: str, models: dict[str, Path], steady: bool = False) -> ModelEstimator:
     small = {"video-depth-anything": (56, 42), "depth-anything-v2": (56, 42)}
-    return ModelEstimator(Clip(load(name, models), small.get(name, (64, 64))), steady=False, edges=None)
+    return ModelEstimator(Clip(load(name, models), small.get(name, (64, 64))), steady=steady, edges=None)
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_progress_is_told_frame_by_frame(name, models, write_clip):
-    footage, told = write_clip(frames=FRAMES, width=64, height=64), []
+    frames, told = FRAMES[name], []
+    footage = write_clip(frames=frames, width=64, height=64)
     estimator(name, models).estimate(footage, lambda done, total: told.append((done, total)))
     done = [number for number, _ in told]
-    assert {total for _, total in told} == {FRAMES}
-    assert done[0] <= 1 and done[-1] == FRAMES and done == sorted(done)
+    assert {total for _, total in told} == {frames}
+    assert done[0] <= 1 and done[-1] == frames and done == sorted(done)
     leaps = np.diff(done)
-    print(f"{name}: {len(told)} reports, largest step {leaps.max()} frames of {FRAMES}")
+    print(f"{name}: {len(told)} reports, largest step {leaps.max()} frames of {frames}")
     assert leaps.max() <= 5, "no window is told as one lump"
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize("kind", ["one frame", "shorter than a window", "black", "black in between", "still"])
+def test_awkward_clips(name, kind, models, write_clip):
+    """Clips longer than a window are the ones above."""
+    black = np.zeros((64, 64, 3), np.uint8)
+    pictures = {
+        "one frame": [moving_picture(0, 64, 64)],
+        "shorter than a window": [moving_picture(index, 64, 64) for index in range(4)],
+        "black": [black] * 3,
+        "black in between": [moving_picture(0, 64, 64), black, black, moving_picture(3, 64, 64)],
+        "still": [moving_picture(0, 64, 64)] * 4,
+    }[kind]
+    clip = estimator(name, models, steady=True).estimate(write_clip(frames=len(pictures), pictures=pictures))
+    depth = np.stack(list(clip))
+    assert depth.shape == (len(pictures), 64, 64)
+    assert np.isfinite(depth).all() and depth.min() > 0
 
 
 class Stopped(Exception):
@@ -159,7 +180,7 @@ class Stopped(Exception):
 
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_cancelling_ends_the_work_within_a_window(name, models, write_clip):
-    footage, calls = write_clip(frames=FRAMES, width=64, height=64), []
+    footage, calls = write_clip(frames=FRAMES[name], width=64, height=64), []
 
     def stop(done: int, total: int) -> None:
         calls.append(done)

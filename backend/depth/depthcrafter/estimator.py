@@ -68,7 +68,7 @@ class DepthCrafter(ClipModel):
             yield from piece.mean(dim=1).cpu().numpy()
 
     def work(self) -> dict[str, float]:
-        return {"encode": 0.05, "denoise": 0.85, "decode": 0.10}
+        return {"encode": 0.20, "denoise": 0.35, "decode": 0.45}  # as measured on an H200 at 1024x576
 
     def depth(self, raw: np.ndarray, lowest: float, highest: float) -> np.ndarray:
         return original_depth((raw - lowest) / max(highest - lowest, 1e-12))

@@ -1,0 +1,72 @@
+"""A clip that Blender filmed with a moving camera: with true depth and cameras, what stands still stays where it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from backend.depth import DepthFiles, read_source_camera
+from backend.media import probe
+from backend.reconstruct import reconstruct
+from ex4d_core.cameras import CameraPath
+from ex4d_core.scene import Scene
+
+CLIP = Path(__file__).resolve().parents[1] / "data" / "moving_camera"
+# Units from the camera; the fence, the bird house, hills and sky lie behind, and nothing there moves.
+STILL_BEHIND = 4.5
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory) -> Scene:
+    footage = probe(CLIP / "footage.mp4")
+    camera = read_source_camera(CLIP / "camera.npz", footage)
+    depth = DepthFiles(CLIP / "depth.npz").estimate(footage)
+    folder = tmp_path_factory.mktemp("moving") / "scene"
+    return reconstruct(footage, depth, camera.intrinsics, folder, name="moving", source_camera=camera)
+
+
+def vertices(scene: Scene, frame: int) -> np.ndarray:
+    """(H W, 3) in the world, without the ring around the picture."""
+    rows, columns = scene.manifest.height + 2, scene.manifest.width + 2
+    data = np.memmap(scene.path("positions"), "<f4", "r", 32).reshape(-1, rows, columns, 3)
+    return np.array(data[frame, 1:-1, 1:-1], np.float64).reshape(-1, 3)
+
+
+def seen_again(points: np.ndarray, scene: Scene, camera: CameraPath) -> tuple[np.ndarray, np.ndarray]:
+    """Points in frame 0's picture: how far they lie from its surface (nearest of 3 x 3 pixels), and how far before."""
+    depth, lens = np.array(scene.depth()[0]), camera.intrinsics[0]
+    column, row = np.floor(points[:, :2].T * lens[[0, 1], [0, 1], None] / points[:, 2] + lens[:2, 2:]).astype(int)
+    near = (row > 0) & (row < len(depth) - 1) & (column > 0) & (column < depth.shape[1] - 1)
+    near[near] = depth[row[near], column[near]] > STILL_BEHIND
+    row, column, z = row[near], column[near], points[near, 2]
+    around = [depth[row + r, column + c] for r in (-1, 0, 1) for c in (-1, 0, 1)]
+    return np.min([np.abs(z - one) for one in around], axis=0), np.maximum(np.min(around, axis=0) - z, 0)
+
+
+def test_a_static_scene_becomes_one_aligned_scene(scene):
+    camera = scene.source_camera()
+    first = vertices(scene, 0)
+    size = np.linalg.norm(first.max(axis=0) - first.min(axis=0))
+    moved = np.linalg.norm(camera.camera_to_world[-1, :3, 3])
+    assert moved > 1, "or there would be nothing to show"
+    worst = 0.0
+    for frame in range(1, scene.manifest.frames, 3):
+        points = vertices(scene, frame)
+        from_camera = (points - camera.camera_to_world[frame, :3, 3]) @ camera.world_to_camera[frame, 2, :3]
+        drift, before = seen_again(points[from_camera > STILL_BEHIND], scene, camera)
+        assert len(drift) > 10_000
+        worst = max(worst, float(np.median(drift)) / size)
+        # Some points lie behind what frame 0 saw, because it was in the way; before it can only be what has drifted.
+        assert np.quantile(before, 0.99) < 0.01 * size
+    print(f"the camera travels {moved:.2f} units through a scene of {size:.1f}; median drift {worst:.3%} of that")
+    assert worst < 1e-3
+
+
+def test_without_the_camera_it_drifts(scene):
+    camera = scene.source_camera()
+    still = vertices(scene, 19) @ camera.world_to_camera[19, :3, :3].T + camera.world_to_camera[19, :3, 3]
+    drift, _ = seen_again(still[still[:, 2] > STILL_BEHIND], scene, camera)
+    first = vertices(scene, 0)
+    assert np.median(drift) > 0.01 * np.linalg.norm(first.max(axis=0) - first.min(axis=0))
