@@ -176,8 +176,8 @@ class WarpRasterizer:
         work = warp_drawing.Work()
         work.pieces = self._empty(wp.vec3i, frames, self._pieces(vertices), 3)
         work.unsnapped = self._empty(wp.int32, frames, self._pieces(vertices))
-        curtains = self._curtains(vertices) if surface.occlusion == "thickness" else 0
-        work.curtains = self._empty(wp.int32, frames, curtains)
+        room = self._curtains(vertices) if surface.occlusion == "thickness" else 0
+        work.curtains = self._empty(wp.int32, frames, room)
         counters = torch.zeros(frames * int(warp_drawing.COUNTERS), dtype=torch.int32, device=self.device)
         work.counters = wp.from_torch(counters)
         if self.device.type == "cpu":
@@ -200,7 +200,12 @@ class WarpRasterizer:
         for kernel in (warp_drawing.draw_pieces, warp_unsnapped.draw_unsnapped):
             launch(kernel, groups, projected, view, work, winners)
         if surface.occlusion == "thickness":
-            for kernel in (warp_curtains.draw_curtains, warp_curtains.draw_curtain_pieces):
+            curtains = (
+                warp_curtains.draw_curtains,
+                warp_curtains.draw_curtain_pieces,
+                warp_curtains.draw_unsnapped_curtains,
+            )
+            for kernel in curtains:
                 launch(kernel, groups, projected, view, work, winners)
         color, mask, depth = outputs
         results = [wp.from_torch(color), wp.from_torch(mask.view(torch.uint8)), wp.from_torch(depth)]
