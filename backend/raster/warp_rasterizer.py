@@ -20,6 +20,8 @@ from backend.mesh import DepthSurface, thickness
 from backend.mesh.occlusion import MIN_INNER_ANGLE_DEGREES
 from backend.raster import warp_antialiasing, warp_curtains, warp_drawing, warp_resolving, warp_surface, warp_unsnapped
 from backend.raster.interface import (
+    REFERENCE_FAR,
+    REFERENCE_NEAR,
     CameraBatch,
     RenderedFrames,
     check_cameras,
@@ -47,7 +49,6 @@ OCCLUSION_CODES = {
     "thickness": warp_surface.THICKNESS,
 }
 
-REFERENCE_NEAR, REFERENCE_FAR = 1e-3, 1e3  # EX-4D's clipping planes
 REFERENCE_SNAP, CENTERED_SNAP = 16, 1  # in 1/256 pixel; nvdiffrast's vertices are snapped to 1/16
 # Depth has no fixed unit, so our own near plane is as good as none; homogeneous edge functions lose nothing by it.
 CENTERED_NEAR, CENTERED_FAR = 1e-6, math.inf
