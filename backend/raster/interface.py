@@ -16,7 +16,7 @@ import torch
 
 from backend.mesh import DepthSurface
 
-# EX-4D's own, which the "reference" convention keeps: clipping planes, and the alpha, of 255, above which a pixel is seen.
+# EX-4D's own, which the "reference" convention keeps: clipping planes, and the alpha (of 255) that is just not seen.
 REFERENCE_NEAR, REFERENCE_FAR = 1e-3, 1e3
 REFERENCE_SEEN_ALPHA = 125.0
 
