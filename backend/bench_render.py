@@ -24,6 +24,7 @@ from backend.raster.speed import made_up_cameras, made_up_surface
 from ex4d_core.client import ClientError
 
 CLIP = (49, 512, 512)  # frames, width, height of EX-4D's own clips
+CPU_SIZE = (512, 512)
 SIZES = ((512, 512), (832, 480), (1280, 720), (1920, 1080), (2048, 2048))
 MODELS = (
     ("centered", "watertight"),
@@ -63,9 +64,11 @@ def _on_cpu() -> Iterator[Row]:
     rasterizer = create_rasterizer("warp", "cpu")
     frames = max(4, cpu_cores())
     for convention, occlusion in MODELS:
-        surface = replace(made_up_surface(frames, 512, 512, convention), occlusion=occlusion)
+        surface = replace(made_up_surface(frames, *CPU_SIZE, convention), occlusion=occlusion)
         milliseconds = median_ms(lambda surface=surface: _render(rasterizer, _fresh(surface), surface.size), 9) / frames
-        remark = f"512x512, {convention}, {occlusion}, mesh included, {min(frames, cpu_cores())} cores"
+        remark = (
+            f"{CPU_SIZE[0]}x{CPU_SIZE[1]}, {convention}, {occlusion}, mesh included, {min(frames, cpu_cores())} cores"
+        )
         yield Row("warp on the CPU", f"{milliseconds:.1f} ms/frame", remark)
     for width, height in SIZES:
         surface = made_up_surface(2, width, height)

@@ -56,6 +56,7 @@ class SceneCoverage:
 
     def __init__(self, scene: Scene | ArrayClip, *, device: str = "auto"):
         self._scene = scene
+        self._source = scene.source_camera()
         self._device = device
         self._rasterizers: dict[RenderSettings, Rasterizer] = {}
         self._frames = _Kept(_KEPT_BYTES)
@@ -86,7 +87,7 @@ class SceneCoverage:
         seen = np.array([self._shares.get(key) for key in keys])
         if index == 0 and shows_first_frame(self._scene.manifest, camera, settings):
             seen[0] = 1.0
-        source = self._scene.source_camera().frames(first, first + len(camera))
+        source = self._source.frames(first, first + len(camera))
         return PathCoverage(seen, view_angles(source, camera, self._scene.manifest.subject_distance))
 
     def _drawn(self, request: ShotRequest, missing: list[int]) -> list[float]:
@@ -94,7 +95,7 @@ class SceneCoverage:
         camera, first = request.camera, request.first_frame
         shares = []
         for start, stop in _runs(missing, _DRAWN_FRAMES):
-            surface = scene_surface(self._scene, request.render, first + start, first + stop)
+            surface = scene_surface(self._scene, self._source, request.render, first + start, first + stop)
             views = camera.world_to_camera[start:stop], camera.intrinsics[start:stop], camera.width, camera.height
             shares += seen_shares(self._rasterizers[request.render], surface, *views).tolist()
         return shares
@@ -114,8 +115,8 @@ class SceneCoverage:
         frame = self._frames.get(key)
         if frame is None:
             # What it keeps of the footage is the file, mapped into memory.
-            surface = scene_surface(self._scene, settings, footage_frame, footage_frame + 1, copy=False)
-            frame = SimplifiedFrame(surface)
+            part = footage_frame, footage_frame + 1
+            frame = SimplifiedFrame(scene_surface(self._scene, self._source, settings, *part, copy=False))
             self._frames.put(key, frame, frame.bytes)
         return frame
 

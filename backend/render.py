@@ -90,7 +90,7 @@ def _render_batch(
     footage_frame: int,
     index: int,
 ) -> Iterator[RenderedFrame]:
-    surface = scene_surface(scene, settings, footage_frame, footage_frame + len(camera))
+    surface = scene_surface(scene, scene.source_camera(), settings, footage_frame, footage_frame + len(camera))
     size = camera.width, camera.height
     first_is_source = index == 0 and shows_first_frame(scene.manifest, camera, settings)
     views = (camera.world_to_camera, camera.intrinsics)
@@ -102,10 +102,20 @@ def _render_batch(
 
 
 def scene_surface(
-    scene: Scene | ArrayClip, settings: RenderSettings, start: int, stop: int, *, copy: bool = True
+    scene: Scene | ArrayClip,
+    source: CameraPath,
+    settings: RenderSettings,
+    start: int,
+    stop: int,
+    *,
+    copy: bool = True,
 ) -> DepthSurface:
-    """What frames start..stop-1 of the footage show; without a copy, the scene's files where they are mapped."""
-    part, source = slice(start, stop), scene.source_camera()
+    """What frames start..stop-1 of the footage show; without a copy, the scene's files where they are mapped.
+
+    Args:
+        source: the scene's source camera, which takes a moment to read.
+    """
+    part = slice(start, stop)
     depth, color = scene.depth()[part], scene.color()[part]
     if copy:
         depth, color = np.array(depth), np.array(color)

@@ -43,6 +43,7 @@ class SceneViews:
 
     def __init__(self, scene: Scene | ArrayClip, *, device: str = "auto"):
         self._scene = scene
+        self._source = scene.source_camera()
         self._device = device
         self._rasterizers: dict[RenderSettings, Rasterizer] = {}
         self._surfaces: OrderedDict[tuple[RenderSettings, int], DepthSurface] = OrderedDict()
@@ -75,7 +76,8 @@ class SceneViews:
     def _surface(self, settings: RenderSettings, frame: int, device: torch.device) -> DepthSurface:
         key = settings, frame
         if key not in self._surfaces:
-            self._surfaces[key] = scene_surface(self._scene, settings, frame, frame + 1).to(device)
+            surface = scene_surface(self._scene, self._source, settings, frame, frame + 1)
+            self._surfaces[key] = surface.to(device)
         self._surfaces.move_to_end(key)
         while len(self._surfaces) > _KEPT_FRAMES:
             self._surfaces.popitem(last=False)

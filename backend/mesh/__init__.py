@@ -2,8 +2,8 @@
 
 from backend.mesh.dw_mesh import DWMesh, build_dw_mesh, build_surface_mesh, grid_topology
 from backend.mesh.export import Pc2Writer, write_ply
-from backend.mesh.occlusion import OCCLUSION_MODELS, OCCLUSION_RULES
-from backend.mesh.surface import CONVENTIONS, DepthError, DepthSurface, vertex_grid_shape
+from backend.mesh.surface import DepthError, DepthSurface, vertex_grid_shape
+from ex4d_core.shot import CONVENTIONS, OCCLUSION_MODELS, OCCLUSION_RULES
 
 __all__ = [
     "CONVENTIONS",

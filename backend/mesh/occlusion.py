@@ -9,8 +9,6 @@ import math
 
 import torch
 
-OCCLUSION_RULES = ("angle", "boundary")
-OCCLUSION_MODELS = ("watertight", "open", "thickness")  # see `DepthSurface.occlusion`
 MIN_INNER_ANGLE_DEGREES = 2.5  # EX-4D's threshold: a thinner face is a curtain
 BOUNDARY_RATIO = 2.0  # EX-4D's other rule: a face this much deeper than wide is one
 
@@ -20,7 +18,7 @@ def occluded_faces(x: torch.Tensor, y: torch.Tensor, z: torch.Tensor, rule: str)
 
     Args:
         x, y, z: (n, R, C) float32, the vertices in their camera's space.
-        rule: one of `OCCLUSION_RULES`.
+        rule: one of `ex4d_core.shot.OCCLUSION_RULES`.
 
     Returns:
         (n, R-1, C-1) bool for the upper left face of each cell, and the same for the lower right face.

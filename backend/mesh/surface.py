@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from backend.mesh.occlusion import OCCLUSION_MODELS, OCCLUSION_RULES
+from ex4d_core.shot import CONVENTIONS, OCCLUSION_MODELS, OCCLUSION_RULES
 
 if TYPE_CHECKING:
     from backend.mesh.thickness import BackLimits
 
-CONVENTIONS = ("centered", "reference")
 REFERENCE_BORDER_DEPTH = 100.0  # EX-4D's fixed depth of the 1-pixel border
 RING_DEPTH_FACTOR = 1.1  # any factor above 1 puts ring and caps behind the farthest surface; small keeps bounds tight
 

@@ -16,6 +16,10 @@ import torch
 
 from backend.mesh import DepthSurface
 
+# EX-4D's own, which the "reference" convention keeps: clipping planes, and the alpha (of 255) that is just not seen.
+REFERENCE_NEAR, REFERENCE_FAR = 1e-3, 1e3
+REFERENCE_SEEN_ALPHA = 125.0
+
 
 class RasterizerUnavailableError(RuntimeError):
     """The rasterizer or device that was asked for is not on this machine; the message says what to do."""

@@ -13,7 +13,16 @@ import numpy as np
 import torch
 
 from backend.mesh import DepthSurface, DWMesh, build_surface_mesh
-from backend.raster.interface import CameraBatch, RasterizerUnavailableError, RenderedFrames, check_cameras, numbered
+from backend.raster.interface import (
+    REFERENCE_FAR,
+    REFERENCE_NEAR,
+    REFERENCE_SEEN_ALPHA,
+    CameraBatch,
+    RasterizerUnavailableError,
+    RenderedFrames,
+    check_cameras,
+    numbered,
+)
 
 HOW_TO_INSTALL = (
     "take its source from https://github.com/NVlabs/nvdiffrast and, in the environment of this backend and with a CUDA "
@@ -29,10 +38,8 @@ MAX_FACES = (1 << 24) - (1 << 16)
 
 OCCLUSION_MODELS = ("watertight", "open")
 
-REFERENCE_NEAR, REFERENCE_FAR = 1e-3, 1e3  # EX-4D's clipping planes
 # Of a frame's nearest depth. Depth is kept as 1/z in 32 bits: a nearer plane takes precision from what lies farther.
 CENTERED_NEAR = 1e-2
-SEEN_ALPHA = 125.0  # EX-4D: seen where the antialiased alpha, of 255, is above
 
 
 def load_nvdiffrast() -> ModuleType:
@@ -142,7 +149,7 @@ class NvdiffrastRasterizer:
             if surface.occlusion == "open":
                 image = torch.cat([image, 255.0 * (hits[..., 3:] > 0)], dim=3)
             image = draw.antialias(image, hits, clip, faces, topology_hash=self._shared_edges(surface, faces))
-            mask = image[..., 3] > SEEN_ALPHA
+            mask = image[..., 3] > REFERENCE_SEEN_ALPHA
             color = image[..., :3]
         else:
             mask = _seen(mesh, hits, derivatives, surface.occlusion == "open")

@@ -11,7 +11,7 @@ from typing import Any
 
 import warp as wp
 
-from backend.raster.warp_cutting import Cut, Whole, cut_at, nearest_source_pixel
+from backend.raster.warp_cutting import Whole, cut_at, nearest_source_pixel
 from backend.raster.warp_drawing import Box, Snapped, draw_small, draw_snapped, draw_vertex, screen_box, snapped
 from backend.raster.warp_resolving import SEEN_ALPHA, resolve_hit
 from backend.raster.warp_simplifying import LOWER_HIDDEN, UPPER_HIDDEN
@@ -157,19 +157,12 @@ def draw_face(
 
 @wp.func
 def draw_in_box(
-    id: int, a: Snapped, b: Snapped, c: Snapped, box: Box, cut: Whole, view: View, winners: wp.array2d(dtype=wp.uint64)
+    id: int, a: Snapped, b: Snapped, c: Snapped, box: Box, cut: Any, view: View, winners: wp.array2d(dtype=wp.uint64)
 ):
     if box.is_small:
-        draw_small(id, a, b, c, box, 0, view, winners)
+        draw_small(id, a, b, c, box, cut, 0, view, winners)
     else:
         draw_snapped(id, a, b, c, box, 0, 1, cut, 0, view, winners)
-
-
-@wp.func
-def draw_in_box(  # noqa: F811 (Warp: overloads)
-    id: int, a: Snapped, b: Snapped, c: Snapped, box: Box, cut: Cut, view: View, winners: wp.array2d(dtype=wp.uint64)
-):
-    draw_snapped(id, a, b, c, box, 0, 1, cut, 0, view, winners)
 
 
 @wp.func

@@ -14,6 +14,7 @@ from backend.raster.warp_drawing import (
     CURTAIN_COUNTER,
     CURTAIN_PIECE_COUNTER,
     Work,
+    draw_small,
     draw_snapped,
     screen_box,
     snapped,
@@ -21,7 +22,6 @@ from backend.raster.warp_drawing import (
 from backend.raster.warp_surface import (
     BEHIND,
     CURTAIN,
-    Face,
     Projected,
     Source,
     View,
@@ -36,7 +36,7 @@ wp.set_module_options({"enable_backward": False})
 
 @wp.kernel
 def draw_curtains(source: Source, projected: Projected, view: View, work: Work, winners: wp.array2d(dtype=wp.uint64)):
-    """Draw, or queue in pieces, the curtains that `warp_drawing` has left: threads are (frame, thread of the frame).
+    """Draw, or queue, the curtains that `warp_drawing` has left: threads are (frame, thread of the frame).
 
     Where their queue overflowed, they are found once more.
     """
@@ -45,34 +45,56 @@ def draw_curtains(source: Source, projected: Projected, view: View, work: Work, 
     count = work.counters[frame * COUNTERS + CURTAIN_COUNTER]
     if count <= work.curtains.shape[1]:
         for slot in range(thread, count, threads):
-            index = work.curtains[frame, slot]
-            face = mesh_face(index, source.rows, source.columns)
-            draw_or_queue_curtain(index, face, frame, source, projected, view, work, winners)
+            draw_or_queue_curtain(work.curtains[frame, slot], frame, source, projected, view, work, winners)
     else:
         for index in range(thread, 2 * (source.rows - 1) * (source.columns - 1), threads):
-            face = mesh_face(index, source.rows, source.columns)
-            if is_curtain(source, view, frame, face):
-                draw_or_queue_curtain(index, face, frame, source, projected, view, work, winners)
+            if is_curtain(source, view, frame, mesh_face(index, source.rows, source.columns)):
+                draw_or_queue_curtain(index, frame, source, projected, view, work, winners)
 
 
 @wp.kernel
 def draw_curtain_pieces(
     source: Source, projected: Projected, view: View, work: Work, winners: wp.array2d(dtype=wp.uint64)
 ):
-    """Draw what was queued: threads are (frame, member of a group)."""
+    """Draw what was queued and is snapped: threads are (frame, member of a group)."""
     frame, thread = wp.tid()
     group = thread // work.group_size
     member = thread - group * work.group_size
-    count = wp.min(work.counters[frame * COUNTERS + CURTAIN_PIECE_COUNTER], work.pieces.shape[1])
-    for slot in range(group, count, work.groups):
-        piece = work.pieces[frame, slot]
-        draw_curtain(piece, frame, member, work.group_size, source, projected, view, winners)
+    count = work.counters[frame * COUNTERS + CURTAIN_PIECE_COUNTER]
+    if count <= work.pieces.shape[1]:
+        for slot in range(group, count, work.groups):
+            piece = work.pieces[frame, slot]
+            draw_snapped_curtain(piece, frame, member, work.group_size, source, projected, view, winners)
+    else:
+        for index in range(group, 2 * (source.rows - 1) * (source.columns - 1), work.groups):
+            if is_curtain(source, view, frame, mesh_face(index, source.rows, source.columns)):
+                whole = wp.vec3i(index, 0, view.height - 1)
+                draw_snapped_curtain(whole, frame, member, work.group_size, source, projected, view, winners)
+
+
+@wp.kernel
+def draw_unsnapped_curtains(
+    source: Source, projected: Projected, view: View, work: Work, winners: wp.array2d(dtype=wp.uint64)
+):
+    """Draw what was queued and is not snapped; apart, as in `warp_unsnapped`."""
+    frame, thread = wp.tid()
+    group = thread // work.group_size
+    member = thread - group * work.group_size
+    count = work.counters[frame * COUNTERS + CURTAIN_PIECE_COUNTER]
+    if count <= work.pieces.shape[1]:
+        for slot in range(group, count, work.groups):
+            piece = work.pieces[frame, slot]
+            draw_unsnapped_curtain(piece, frame, member, work.group_size, source, projected, view, winners)
+    else:
+        for index in range(group, 2 * (source.rows - 1) * (source.columns - 1), work.groups):
+            if is_curtain(source, view, frame, mesh_face(index, source.rows, source.columns)):
+                whole = wp.vec3i(index, 0, view.height - 1)
+                draw_unsnapped_curtain(whole, frame, member, work.group_size, source, projected, view, winners)
 
 
 @wp.func
 def draw_or_queue_curtain(
     index: int,
-    face: Face,
     frame: int,
     source: Source,
     projected: Projected,
@@ -80,39 +102,37 @@ def draw_or_queue_curtain(
     work: Work,
     winners: wp.array2d(dtype=wp.uint64),
 ):
-    """What finds no room in the queue is drawn at once: slower, but never wrong."""
+    face = mesh_face(index, source.rows, source.columns)
     a = snapped(projected, frame, face.corners[0])
     b = snapped(projected, frame, face.corners[1])
     c = snapped(projected, frame, face.corners[2])
-    top = wp.int32(0)
-    bottom = view.height - 1
-    step = work.piece_rows
-    small = wp.bool(False)
     if a.w > 0.0 and b.w > 0.0 and c.w > 0.0:
         box = screen_box(a, b, c, view)
-        top = box.top
-        bottom = box.bottom
-        if box.left > box.right:
-            bottom = top - 1
-        small = (box.right - box.left + 1) * (box.bottom - box.top + 1) <= work.direct_pixels
+        if box.left <= box.right and box.top <= box.bottom:  # most curtains lie between the pixels' centres
+            pixels = (box.right - box.left + 1) * (box.bottom - box.top + 1)
+            if pixels <= work.direct_pixels:
+                cut = cut_curtain(source, face, frame, projected, view)
+                if box.is_small:
+                    draw_small(index + CURTAIN, a, b, c, box, cut, frame, view, winners)
+                else:
+                    draw_snapped(index + CURTAIN, a, b, c, box, 0, 1, cut, frame, view, winners)
+            else:
+                for top in range(box.top, box.bottom + 1, work.piece_rows):
+                    queue_piece(wp.vec3i(index, top, wp.min(top + work.piece_rows - 1, box.bottom)), frame, work)
     else:
-        if a.w == BEHIND and b.w == BEHIND and c.w == BEHIND:
-            bottom = -1
-    if small:
-        step = wp.max(bottom - top + 1, 1)
-    for first in range(top, bottom + 1, step):
-        piece = wp.vec3i(index, first, wp.min(first + step - 1, bottom))
-        slot = work.pieces.shape[1]
-        if not small:
-            slot = wp.atomic_add(work.counters, frame * COUNTERS + CURTAIN_PIECE_COUNTER, 1)
-        if slot < work.pieces.shape[1]:
-            work.pieces[frame, slot] = piece
-        else:
-            draw_curtain(piece, frame, 0, 1, source, projected, view, winners)
+        if a.w != BEHIND or b.w != BEHIND or c.w != BEHIND:
+            queue_piece(wp.vec3i(index, 0, view.height - 1), frame, work)
 
 
 @wp.func
-def draw_curtain(
+def queue_piece(piece: wp.vec3i, frame: int, work: Work):
+    slot = wp.atomic_add(work.counters, frame * COUNTERS + CURTAIN_PIECE_COUNTER, 1)
+    if slot < work.pieces.shape[1]:
+        work.pieces[frame, slot] = piece
+
+
+@wp.func
+def draw_snapped_curtain(
     piece: wp.vec3i,
     frame: int,
     member: int,
@@ -122,7 +142,7 @@ def draw_curtain(
     view: View,
     winners: wp.array2d(dtype=wp.uint64),
 ):
-    """Draw a thread's part of some rows of a curtain."""
+    """Draw a thread's part of some rows of a curtain: nothing, if its corners are not all snapped."""
     face = mesh_face(piece[0], source.rows, source.columns)
     a = snapped(projected, frame, face.corners[0])
     b = snapped(projected, frame, face.corners[1])
@@ -131,10 +151,27 @@ def draw_curtain(
         box = screen_box(a, b, c, view)
         box.top = wp.max(box.top, piece[1])
         box.bottom = wp.min(box.bottom, piece[2])
-        if box.left <= box.right and box.top <= box.bottom:  # most curtains lie between the pixels' centres
-            cut = cut_curtain(source, face, frame, projected, view)
-            draw_snapped(piece[0] + CURTAIN, a, b, c, box, member, group_size, cut, frame, view, winners)
-    else:
+        cut = cut_curtain(source, face, frame, projected, view)
+        draw_snapped(piece[0] + CURTAIN, a, b, c, box, member, group_size, cut, frame, view, winners)
+
+
+@wp.func
+def draw_unsnapped_curtain(
+    piece: wp.vec3i,
+    frame: int,
+    member: int,
+    group_size: int,
+    source: Source,
+    projected: Projected,
+    view: View,
+    winners: wp.array2d(dtype=wp.uint64),
+):
+    """Draw a thread's part of some rows of a curtain, unless its corners are all snapped."""
+    face = mesh_face(piece[0], source.rows, source.columns)
+    a = projected.inverse_z[frame, face.corners[0]]
+    b = projected.inverse_z[frame, face.corners[1]]
+    c = projected.inverse_z[frame, face.corners[2]]
+    if a <= 0.0 or b <= 0.0 or c <= 0.0:
         draw_homogeneous(
             piece[0] + CURTAIN,
             face_corner(face.corners[0], frame, source, projected, view),

@@ -41,8 +41,10 @@ COUNTERS = wp.constant(32)
 UNSNAPPED_COUNTER = wp.constant(1)
 CURTAIN_COUNTER = wp.constant(2)
 CURTAIN_PIECE_COUNTER = wp.constant(3)
-# Edge functions of faces less wide and less high than this, in 1/256 pixel, fit in 32 bits.
-SMALL_EXTENT = wp.constant(1 << 14)
+# Edge functions of faces less wide and less high than 2^14, in 1/256 pixel, fit in 32 bits; wider ones than 32 pixels
+# are better drawn span by span.
+SMALL_WIDTH = wp.constant(1 << 13)
+SMALL_HEIGHT = wp.constant(1 << 14)
 
 
 @wp.struct
@@ -192,7 +194,7 @@ def draw_or_queue(
         if box.left <= box.right and box.top <= box.bottom:
             if (box.right - box.left + 1) * (box.bottom - box.top + 1) <= work.direct_pixels:
                 if box.is_small:
-                    draw_small(face, a, b, c, box, frame, view, winners)
+                    draw_small(face, a, b, c, box, Whole(), frame, view, winners)
                 else:
                     draw_snapped(face, a, b, c, box, 0, 1, Whole(), frame, view, winners)
             else:
@@ -230,7 +232,7 @@ def screen_box(a: Snapped, b: Snapped, c: Snapped, view: View) -> Box:
     top = wp.min(a.y, wp.min(b.y, c.y))
     bottom = wp.max(a.y, wp.max(b.y, c.y))
     box = Box()
-    box.is_small = right - left < SMALL_EXTENT and bottom - top < SMALL_EXTENT
+    box.is_small = right - left < SMALL_WIDTH and bottom - top < SMALL_HEIGHT
     box.left = wp.max((left + (HALF_PIXEL - 1)) >> SUBPIXEL_BITS, 0)
     box.right = wp.min((right - HALF_PIXEL) >> SUBPIXEL_BITS, view.width - 1)
     box.top = wp.max((top + (HALF_PIXEL - 1)) >> SUBPIXEL_BITS, 0)
@@ -245,6 +247,7 @@ def draw_small(
     b0: Snapped,
     c0: Snapped,
     box: Box,
+    cut: Any,
     frame: int,
     view: View,
     winners: wp.array2d(dtype=wp.uint64),
@@ -252,6 +255,7 @@ def draw_small(
     """What `draw_snapped` does, in 32 bits: to the same integers, and so to the same pixels and depths."""
     b = b0
     c = c0
+    front = wp.bool(True)
     area = (b0.x - a.x) * (c0.y - a.y) - (b0.y - a.y) * (c0.x - a.x)
     if area == 0:
         return
@@ -259,6 +263,7 @@ def draw_small(
         area = -area
         b = c0
         c = b0
+        front = False
     a_bias = int(edge_bias(c.x - b.x, c.y - b.y))
     b_bias = int(edge_bias(a.x - c.x, a.y - c.y))
     c_bias = int(edge_bias(b.x - a.x, b.y - a.y))
@@ -281,7 +286,10 @@ def draw_small(
             if ((e_a + a_bias) | (e_b + b_bias) | (e_c + c_bias)) >= 0:
                 w = float(e_a) * aw + float(e_b) * bw + float(e_c) * cw
                 if w >= farthest and w <= nearest:
-                    keep_nearest(winners, frame, row * view.width + column, 1.0 / w, face)
+                    x_here = (column << SUBPIXEL_BITS) + HALF_PIXEL
+                    y_here = (row << SUBPIXEL_BITS) + HALF_PIXEL
+                    if survives(cut, float(e_a), float(e_b), float(e_c), x_here, y_here, front):
+                        keep_nearest(winners, frame, row * view.width + column, 1.0 / w, face)
             e_a += (b.y - c.y) * SUBPIXELS
             e_b += (c.y - a.y) * SUBPIXELS
             e_c += (a.y - b.y) * SUBPIXELS

@@ -20,6 +20,8 @@ from backend.mesh import DepthSurface, thickness
 from backend.mesh.occlusion import MIN_INNER_ANGLE_DEGREES
 from backend.raster import warp_antialiasing, warp_curtains, warp_drawing, warp_resolving, warp_surface, warp_unsnapped
 from backend.raster.interface import (
+    REFERENCE_FAR,
+    REFERENCE_NEAR,
     CameraBatch,
     RenderedFrames,
     check_cameras,
@@ -47,7 +49,6 @@ OCCLUSION_CODES = {
     "thickness": warp_surface.THICKNESS,
 }
 
-REFERENCE_NEAR, REFERENCE_FAR = 1e-3, 1e3  # EX-4D's clipping planes
 REFERENCE_SNAP, CENTERED_SNAP = 16, 1  # in 1/256 pixel; nvdiffrast's vertices are snapped to 1/16
 # Depth has no fixed unit, so our own near plane is as good as none; homogeneous edge functions lose nothing by it.
 CENTERED_NEAR, CENTERED_FAR = 1e-6, math.inf
@@ -176,8 +177,8 @@ class WarpRasterizer:
         work = warp_drawing.Work()
         work.pieces = self._empty(wp.vec3i, frames, self._pieces(vertices), 3)
         work.unsnapped = self._empty(wp.int32, frames, self._pieces(vertices))
-        curtains = self._curtains(vertices) if surface.occlusion == "thickness" else 0
-        work.curtains = self._empty(wp.int32, frames, curtains)
+        room = self._curtains(vertices) if surface.occlusion == "thickness" else 0
+        work.curtains = self._empty(wp.int32, frames, room)
         counters = torch.zeros(frames * int(warp_drawing.COUNTERS), dtype=torch.int32, device=self.device)
         work.counters = wp.from_torch(counters)
         if self.device.type == "cpu":
@@ -200,7 +201,12 @@ class WarpRasterizer:
         for kernel in (warp_drawing.draw_pieces, warp_unsnapped.draw_unsnapped):
             launch(kernel, groups, projected, view, work, winners)
         if surface.occlusion == "thickness":
-            for kernel in (warp_curtains.draw_curtains, warp_curtains.draw_curtain_pieces):
+            curtains = (
+                warp_curtains.draw_curtains,
+                warp_curtains.draw_curtain_pieces,
+                warp_curtains.draw_unsnapped_curtains,
+            )
+            for kernel in curtains:
                 launch(kernel, groups, projected, view, work, winners)
         color, mask, depth = outputs
         results = [wp.from_torch(color), wp.from_torch(mask.view(torch.uint8)), wp.from_torch(depth)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warp as wp
 
+from backend.raster.interface import REFERENCE_SEEN_ALPHA
 from backend.raster.warp_cutting import nearest_source_pixel
 from backend.raster.warp_surface import (
     CURTAIN,
@@ -31,7 +32,7 @@ from backend.raster.warp_surface import (
 
 wp.set_module_options({"enable_backward": False})
 
-SEEN_ALPHA = wp.constant(125.0)  # EX-4D: seen where the interpolated alpha, of 255, is above
+SEEN_ALPHA = wp.constant(REFERENCE_SEEN_ALPHA)
 
 
 @wp.struct

@@ -215,7 +215,16 @@ def test_commercial_work_is_kept_from_research_only_code(clip_file, tmp_path, ca
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_the_bench_of_masks_says_where_a_gpu_is_missing(capsys):
-    assert main(["bench", "render"]) == 0
+def test_the_bench_of_masks_says_where_a_gpu_is_missing(capsys, monkeypatch):
+    """With everything small: the table's rows, as README.md has them, from a real service too."""
+    monkeypatch.setattr("backend.bench_render.CPU_SIZE", (64, 64))
+    monkeypatch.setattr("backend.bench_render.SIZES", ((64, 48),))
+    monkeypatch.setattr("backend.bench_views.COVERAGE_CLIP", (3, 64, 64))
+    monkeypatch.setattr("backend.bench_views._VIEWS", 3)
+    monkeypatch.setattr("backend.bench_views._EDITS", 1)
+    assert main(["bench", "render", "--markdown"]) == 0
     told = capsys.readouterr().out
-    assert "warp on the CPU" in told and "original's loop" in told and "no GPU" in told
+    assert "| warp on the CPU | " in told and "64x64, centered, thickness" in told
+    for row in ("view over the socket, 1024x576", "coverage over the socket, 3 frames"):
+        assert f"| {row} | " in told
+    assert "| original's loop | no GPU | PyTorch finds no CUDA device on this machine |" in told

@@ -30,7 +30,7 @@ def over_the_wire(values: dict) -> ShotRequest:
 
 
 def test_a_request_is_the_same_on_the_other_side():
-    render = RenderSettings(convention="reference", occlusion="open")
+    render = RenderSettings(convention="reference", occlusion="open", licence="commercial")
     sent = request(render=render, preview=PreviewSettings("mark", (0, 255, 0)))
     received = over_the_wire(sent.to_wire())
     assert np.array_equal(received.camera.world_to_camera, CAMERA.world_to_camera)
@@ -52,6 +52,7 @@ def test_a_request_is_the_same_on_the_other_side():
         ("render", {"shader": 1}, "no field"),
         ("render", {"occlusion": "closed"}, "occlusion must be one of watertight, open, thickness, not 'closed'"),
         ("render", {"occlusion": None}, "occlusion must be one of"),
+        ("render", {"licence": "paid"}, "licence must be one of research, commercial, not 'paid'"),
         ("render", {"occlusion": "thickness", "convention": "reference"}, "not known to the reference convention"),
         ("render", {"occlusion": "thickness", "rasterizer": "nvdiffrast"}, "use rasterizer warp"),
         ("preview", {"holes": "fill", "hole_color": [0, 0, 300]}, "hole_color"),
