@@ -28,7 +28,7 @@ _DEPTH_SUFFIXES = (".npz", ".npy", ".exr", ".png")
 
 class EX4D_OT_pick_footage(bpy.types.Operator, ImportHelper):
     bl_idname = "ex4d.pick_footage"
-    bl_label = "Pick Footage"
+    bl_label = "Use as EX-4D Footage"
     bl_description = "Choose a video to make a scene of; it can also be dropped into the 3D viewport"
 
     filter_glob: bpy.props.StringProperty(
@@ -50,7 +50,7 @@ class EX4D_OT_pick_footage(bpy.types.Operator, ImportHelper):
 
 class EX4D_OT_pick_depth(bpy.types.Operator, ImportHelper):
     bl_idname = "ex4d.pick_depth"
-    bl_label = "Pick Depth"
+    bl_label = "Use as EX-4D Depth"
     bl_description = "Choose the footage's depth: an .npz or .npy, or any file of an EXR or PNG sequence"
 
     filter_glob: bpy.props.StringProperty(

@@ -32,7 +32,7 @@ class EX4D_PT_footage(bpy.types.Panel):
     def draw(self, context: bpy.types.Context) -> None:
         layout, settings = self.layout, context.scene.ex4d_footage
         row = layout.row(align=True)
-        row.prop(settings, "footage", text="", placeholder="Video, or drop one into the view")
+        row.prop(settings, "footage", text="", placeholder="Video, or drop it here")
         row.operator(EX4D_OT_pick_footage.bl_idname, text="", icon="FILE_MOVIE")
         row.operator(EX4D_OT_use_movie_strip.bl_idname, text="", icon="SEQUENCE")
         if bpy.data.movieclips:
