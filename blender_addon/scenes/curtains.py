@@ -27,7 +27,7 @@ void main()
 {
   place = pos;
   gl_Position = object_to_screen * vec4(pos, 1.0);
-  gl_Position.z -= nearer * gl_Position.w;
+  gl_Position.z -= NEARER * gl_Position.w;
 }
 """
 _FRAGMENT = """
@@ -36,7 +36,7 @@ void main()
   vec3 normal = normalize(cross(dFdx(place), dFdy(place)));
   vec3 ray = normalize(place - eye);
   vec3 to_viewer = normalize(viewer.xyz - place * viewer.w);
-  if (abs(dot(normal, ray)) >= edge_on || dot(ray, to_viewer) < same_ray) {
+  if (abs(dot(normal, ray)) >= EDGE_ON || dot(ray, to_viewer) < SAME_RAY) {
     discard;
   }
   shown = color;
@@ -73,9 +73,10 @@ def _made_shader() -> gpu.types.GPUShader:
         info.push_constant("VEC4", "color")
         info.push_constant("VEC4", "viewer")
         info.push_constant("VEC3", "eye")
-        info.push_constant("FLOAT", "edge_on")
-        info.push_constant("FLOAT", "same_ray")
-        info.push_constant("FLOAT", "nearer")
+        # Not as push constants, of which there are 128 bytes.
+        info.define("EDGE_ON", f"{math.sin(math.radians(CURTAIN_DEGREES)):.9f}")
+        info.define("SAME_RAY", f"{-math.cos(math.radians(ALIGNED_DEGREES)):.9f}")
+        info.define("NEARER", f"{_NEARER:.9f}")
         between = gpu.types.GPUStageInterfaceInfo("ex4d_curtain")
         between.smooth("VEC3", "place")
         info.vertex_in(0, "VEC3", "pos")
@@ -114,9 +115,6 @@ def _draw() -> None:
         shader.uniform_float("eye", tuple(seen[SOURCE_EYE]))
         to_object = seen.matrix_world.inverted()
         shader.uniform_float("viewer", to_object @ _viewer(context.region_data))
-        shader.uniform_float("same_ray", -math.cos(math.radians(ALIGNED_DEGREES)))
-        shader.uniform_float("edge_on", math.sin(math.radians(CURTAIN_DEGREES)))
-        shader.uniform_float("nearer", _NEARER)
         batch.draw(shader)
     gpu.state.depth_test_set("NONE")
 
