@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bpy
+from bpy.app.translations import pgettext_iface as iface_
 
 from ..errors import reports_errors
 from .local_backend import local_backend
@@ -38,10 +39,10 @@ class EX4D_OT_start_backend(bpy.types.Operator):
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         if local_backend.running:
-            cls.poll_message_set("The backend that was started from here is running already")
+            cls.poll_message_set(iface_("The backend that was started from here is running already"))
             return False
         if not is_loopback(connection_settings().address):
-            cls.poll_message_set("The preferences name a backend on another computer; start it there")
+            cls.poll_message_set(iface_("The preferences name a backend on another computer; start it there"))
             return False
         return True
 
@@ -62,7 +63,7 @@ class EX4D_OT_stop_backend(bpy.types.Operator):
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         if not local_backend.running:
-            cls.poll_message_set("No backend was started from here")
+            cls.poll_message_set(iface_("No backend was started from here"))
             return False
         return True
 
