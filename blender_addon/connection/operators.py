@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
@@ -9,6 +11,8 @@ from ..errors import reports_errors
 from .local_backend import local_backend
 from .preferences import ADDON_PACKAGE, connection_settings, is_loopback, log_folder, preferences
 from .session import session
+
+WALK_THROUGH = Path(__file__).resolve().parent.parent / "walkthrough" / "index.html"
 
 
 class EX4D_OT_reconnect(bpy.types.Operator):
@@ -28,6 +32,16 @@ class EX4D_OT_preferences(bpy.types.Operator):
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         bpy.ops.preferences.addon_show(module=ADDON_PACKAGE)
+        return {"FINISHED"}
+
+
+class EX4D_OT_walk_through(bpy.types.Operator):
+    bl_idname = "ex4d.walk_through"
+    bl_label = "EX-4D in Five Minutes"
+    bl_description = "Read how to get from footage to a new camera move in the edit; opens in the web browser, offline"
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        bpy.ops.wm.url_open(url=WALK_THROUGH.as_uri())
         return {"FINISHED"}
 
 
@@ -73,4 +87,4 @@ class EX4D_OT_stop_backend(bpy.types.Operator):
         return {"FINISHED"}
 
 
-CLASSES = (EX4D_OT_reconnect, EX4D_OT_preferences, EX4D_OT_start_backend, EX4D_OT_stop_backend)
+CLASSES = (EX4D_OT_reconnect, EX4D_OT_preferences, EX4D_OT_walk_through, EX4D_OT_start_backend, EX4D_OT_stop_backend)

@@ -77,7 +77,8 @@ def test_from_footage_to_two_versions_in_the_sequencer(tmp_path, backend, scene_
     assert result["ended"] == "well", result["ended"]
     assert result["reconstruction"] == ["imported", ""]
     unseen = result["unseen"]
-    assert unseen["source"] < 0.002 < 0.01 < unseen["SOLID"], unseen
+    # The panel shows the colour itself, and the frustum's walls touch the edge of what the source camera sees.
+    assert unseen["source"] < 0.004 < 0.01 < unseen["SOLID"], unseen
     for view in ("MATERIAL", "RENDERED"):
         assert unseen[view] == pytest.approx(unseen["SOLID"], rel=0.1), unseen
     assert [take[2:] for take in result["takes"]] == [["done", ""], ["done", ""]]

@@ -94,7 +94,7 @@ def steps() -> Iterator[float]:
     press(bpy.ops.ex4d.pick_footage, filepath=movie)
     press(bpy.ops.ex4d.pick_depth, filepath=depth)
     press(bpy.ops.ex4d.reconstruct)
-    yield 0.6
+    yield 1.2
     picture("2_footage")
     yield from wait(lambda: scene.ex4d_reconstructions[0].state in ("imported", "failed", "stopped"))
     look_through_camera()
