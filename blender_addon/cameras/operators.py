@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import bpy
+from bpy.app.translations import pgettext_iface as iface_
 
 from ex4d_core.trajectories import EASINGS, PRESETS, Trajectory
 
@@ -111,10 +112,12 @@ class EX4D_OT_camera_to_view(_AddsCamera, bpy.types.Operator):
     def poll(cls, context: bpy.types.Context) -> bool:
         view = context.region_data
         if view is None:
-            cls.poll_message_set("Use this in a 3D viewport")
+            cls.poll_message_set(iface_("Use this in a 3D viewport"))
             return False
         if view.view_perspective == "ORTHO":
-            cls.poll_message_set("This viewport is orthographic: press Numpad 5 for a view that a camera can have")
+            cls.poll_message_set(
+                iface_("This viewport is orthographic: press Numpad 5 for a view that a camera can have")
+            )
             return False
         return super().poll(context)
 

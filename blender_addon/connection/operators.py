@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import bpy
+from bpy.app.translations import pgettext_iface as iface_
 
 from ..errors import reports_errors
 from .local_backend import local_backend
 from .preferences import ADDON_PACKAGE, connection_settings, is_loopback, log_folder, preferences
 from .session import session
+
+WALK_THROUGH = Path(__file__).resolve().parent.parent / "walkthrough" / "index.html"
 
 
 class EX4D_OT_reconnect(bpy.types.Operator):
@@ -30,6 +35,16 @@ class EX4D_OT_preferences(bpy.types.Operator):
         return {"FINISHED"}
 
 
+class EX4D_OT_walk_through(bpy.types.Operator):
+    bl_idname = "ex4d.walk_through"
+    bl_label = "EX-4D in Five Minutes"
+    bl_description = "Read how to get from footage to a new camera move in the edit; opens in the web browser, offline"
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        bpy.ops.wm.url_open(url=WALK_THROUGH.as_uri())
+        return {"FINISHED"}
+
+
 class EX4D_OT_start_backend(bpy.types.Operator):
     bl_idname = "ex4d.start_backend"
     bl_label = "Start Local Backend"
@@ -38,10 +53,10 @@ class EX4D_OT_start_backend(bpy.types.Operator):
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         if local_backend.running:
-            cls.poll_message_set("The backend that was started from here is running already")
+            cls.poll_message_set(iface_("The backend that was started from here is running already"))
             return False
         if not is_loopback(connection_settings().address):
-            cls.poll_message_set("The preferences name a backend on another computer; start it there")
+            cls.poll_message_set(iface_("The preferences name a backend on another computer; start it there"))
             return False
         return True
 
@@ -62,7 +77,7 @@ class EX4D_OT_stop_backend(bpy.types.Operator):
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         if not local_backend.running:
-            cls.poll_message_set("No backend was started from here")
+            cls.poll_message_set(iface_("No backend was started from here"))
             return False
         return True
 
@@ -72,4 +87,4 @@ class EX4D_OT_stop_backend(bpy.types.Operator):
         return {"FINISHED"}
 
 
-CLASSES = (EX4D_OT_reconnect, EX4D_OT_preferences, EX4D_OT_start_backend, EX4D_OT_stop_backend)
+CLASSES = (EX4D_OT_reconnect, EX4D_OT_preferences, EX4D_OT_walk_through, EX4D_OT_start_backend, EX4D_OT_stop_backend)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 
 import bpy
+from bpy.app.translations import pgettext_iface as iface_
 
 from ex4d_core.client import ConnectionState
 
@@ -43,8 +44,8 @@ def draw_text(layout: bpy.types.UILayout, text: str, context: bpy.types.Context,
     letters = max(16, int(context.region.width / (7 * scale)) - 6)
     column = layout.column(align=True)
     column.scale_y = 0.8
-    for number, line in enumerate(textwrap.wrap(text, letters)):
-        column.label(text=line, icon=icon if number == 0 else "BLANK1" if icon != "NONE" else "NONE")
+    for number, line in enumerate(textwrap.wrap(iface_(text), letters)):
+        column.label(text=line, translate=False, icon=icon if number == 0 else "BLANK1" if icon != "NONE" else "NONE")
 
 
 CLASSES = (EX4D_PT_connection,)

@@ -94,6 +94,7 @@ class EX4D_Preferences(bpy.types.AddonPreferences):
         row.label(text=context.window_manager.ex4d_takes_on_disk or iface_("Takes of unsaved files on disk"))
         row.operator("ex4d.measure_takes", icon="FILE_REFRESH")
         row.operator("ex4d.clear_takes", icon="TRASH")
+        layout.operator("ex4d.walk_through", icon="HELP")
 
 
 CLASSES = (EX4D_Preferences,)

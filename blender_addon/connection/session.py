@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 
 import bpy
+from bpy.app.translations import pgettext_iface as iface_
 
 from ex4d_core.client import Client, ClientError, ConnectionState, Conversation, Result, Task
 
@@ -157,15 +158,17 @@ class Session:
         if client is None:
             return self.problem or "not started"
         if client.state is ConnectionState.CONNECTING:
-            return f"connecting to {client.address}"
+            return iface_("connecting to {address}").format(address=client.address)
         if client.state is ConnectionState.UNREACHABLE:
             since = time.localtime(time.time() - (time.monotonic() - client.since))
-            return f"unreachable since {time.strftime('%H:%M', since)}: no backend answers at {client.address}"
+            text = iface_("unreachable since {time}: no backend answers at {address}")
+            return text.format(time=time.strftime("%H:%M", since), address=client.address)
         if client.state is ConnectionState.REFUSED:
             return client.refusal
         server = client.server
-        busy = ", busy" if server.busy else ""
-        return f"connected to {server.service} with {', '.join(server.devices)}{busy}"
+        idle, busy = iface_("connected to {name} with {devices}"), iface_("connected to {name} with {devices}, busy")
+        text = busy if server.busy else idle
+        return text.format(name=server.service, devices=", ".join(server.devices))
 
     def _follow_preferences(self) -> None:
         settings = connection_settings()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import bpy
 import numpy as np
+from bpy.app.translations import pgettext_iface as iface_
 
 from ex4d_core.cameras import CameraError, CameraPath
 from ex4d_core.client import Task
@@ -61,10 +62,12 @@ class ShownCoverage:
         """Where little is known, for people; "" where all is well."""
         little = np.flatnonzero(self.seen < LITTLE_KNOWN)
         if len(little):
-            return f"Less than {LITTLE_KNOWN:.0%} seen from frame {self.frame_start + little[0]} on: mostly invented"
+            text = iface_("Less than {share} seen from frame {frame} on: mostly invented")
+            return text.format(share=f"{LITTLE_KNOWN:.0%}", frame=self.frame_start + little[0])
         aside = np.flatnonzero(self.view_angle > FAR_ASIDE_DEGREES)
         if len(aside):
-            return f"More than {FAR_ASIDE_DEGREES:.0f}° aside from frame {self.frame_start + aside[0]} on"
+            text = iface_("More than {angle}° aside from frame {frame} on")
+            return text.format(angle=f"{FAR_ASIDE_DEGREES:.0f}", frame=self.frame_start + aside[0])
         return ""
 
 

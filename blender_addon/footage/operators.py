@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import bpy
+from bpy.app.translations import pgettext_iface as iface_
+from bpy.app.translations import pgettext_rpt as report_
 from bpy_extras.io_utils import ImportHelper
 
 from ex4d_core.reconstruction import VIDEO_SUFFIXES
@@ -28,7 +30,7 @@ _DEPTH_SUFFIXES = (".npz", ".npy", ".exr", ".png")
 
 class EX4D_OT_pick_footage(bpy.types.Operator, ImportHelper):
     bl_idname = "ex4d.pick_footage"
-    bl_label = "Pick Footage"
+    bl_label = "Use as EX-4D Footage"
     bl_description = "Choose a video to make a scene of; it can also be dropped into the 3D viewport"
 
     filter_glob: bpy.props.StringProperty(
@@ -42,7 +44,7 @@ class EX4D_OT_pick_footage(bpy.types.Operator, ImportHelper):
     def execute(self, context: bpy.types.Context) -> set[str]:
         path = Path(bpy.path.abspath(self.filepath))
         if not path.is_file() and not path.is_dir():
-            self.report({"ERROR"}, f"{path} is not there; choose a video")
+            self.report({"ERROR"}, report_("{path} is not there; choose a video").format(path=path))
             return {"CANCELLED"}
         choose_footage(context.scene, path)
         return {"FINISHED"}
@@ -50,7 +52,7 @@ class EX4D_OT_pick_footage(bpy.types.Operator, ImportHelper):
 
 class EX4D_OT_pick_depth(bpy.types.Operator, ImportHelper):
     bl_idname = "ex4d.pick_depth"
-    bl_label = "Pick Depth"
+    bl_label = "Use as EX-4D Depth"
     bl_description = "Choose the footage's depth: an .npz or .npy, or any file of an EXR or PNG sequence"
 
     filter_glob: bpy.props.StringProperty(
@@ -76,7 +78,7 @@ class EX4D_OT_use_movie_strip(bpy.types.Operator):
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         if _movie_strip(context) is None:
-            cls.poll_message_set("Select a movie strip in the Video Sequencer first")
+            cls.poll_message_set(iface_("Select a movie strip in the Video Sequencer first"))
             return False
         return True
 
@@ -94,10 +96,10 @@ class EX4D_OT_reconstruct(bpy.types.Operator):
     def poll(cls, context: bpy.types.Context) -> bool:
         settings = context.scene.ex4d_footage
         if not settings.footage:
-            cls.poll_message_set("Choose the footage first")
+            cls.poll_message_set(iface_("Choose the footage first"))
             return False
         if settings.depth_from == "FILES" and not settings.depth:
-            cls.poll_message_set("Choose the depth files first")
+            cls.poll_message_set(iface_("Choose the depth files first"))
             return False
         return True
 

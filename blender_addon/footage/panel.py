@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bpy
+from bpy.app.translations import pgettext_iface as iface_
 
 from ..connection.panel import CATEGORY, draw_text
 from ..scenes.panel import EX4D_PT_scene
@@ -32,7 +33,7 @@ class EX4D_PT_footage(bpy.types.Panel):
     def draw(self, context: bpy.types.Context) -> None:
         layout, settings = self.layout, context.scene.ex4d_footage
         row = layout.row(align=True)
-        row.prop(settings, "footage", text="", placeholder="Video, or drop one into the view")
+        row.prop(settings, "footage", text="", placeholder="Video, or drop it here")
         row.operator(EX4D_OT_pick_footage.bl_idname, text="", icon="FILE_MOVIE")
         row.operator(EX4D_OT_use_movie_strip.bl_idname, text="", icon="SEQUENCE")
         if bpy.data.movieclips:
@@ -77,12 +78,12 @@ def _optional(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup, use
 
 def _draw_reconstruction(layout: bpy.types.UILayout, entry: EX4D_Reconstruction, context: bpy.types.Context) -> None:
     row = layout.row(align=True)
-    row.label(text=f"{entry.label}: {entry.state}", icon=_ICONS.get(entry.state, "SORTTIME"))
+    row.label(text=f"{entry.label}: {iface_(entry.state)}", translate=False, icon=_ICONS.get(entry.state, "SORTTIME"))
     if can_resume(entry):
         row.operator(EX4D_OT_resume_reconstruction.bl_idname, text="", icon="FILE_REFRESH").key = entry.key
     if can_cancel(entry):
         row.operator(EX4D_OT_cancel_reconstruction.bl_idname, text="", icon="CANCEL").key = entry.key
-        text = f"{entry.stage or entry.state} {entry.progress:.0%}"
+        text = f"{iface_(entry.stage or entry.state)} {entry.progress:.0%}"
         layout.progress(factor=entry.progress, type="BAR", text=text)
     else:
         row.operator(EX4D_OT_forget_reconstruction.bl_idname, text="", icon="TRASH").key = entry.key

@@ -25,6 +25,11 @@ def display_color_space(scene: bpy.types.Scene, settings: bpy.types.ColorManaged
     return "sRGB"
 
 
+def shows_as_finished(scene: bpy.types.Scene, settings: bpy.types.ColorManagedInputColorspaceSettings) -> bool:
+    """Whether an image or strip looks as it was filmed under the scene's present view transform."""
+    return settings.name == display_color_space(scene, settings)
+
+
 def tag_as_finished(scene: bpy.types.Scene, settings: bpy.types.ColorManagedInputColorspaceSettings) -> None:
     """Tag an image or strip so that it looks as it was filmed under the scene's present view transform."""
     settings.name = display_color_space(scene, settings)

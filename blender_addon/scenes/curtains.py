@@ -2,8 +2,8 @@
 
 Material Preview and Rendered view show them by the scene's material (see `material`). Solid view shows an image and no
 shader, so there they are drawn over the mesh, by the same test, on the graphics card: every face that the source
-camera sees edge-on gets the artist's colour. Nothing is computed or stored a frame beyond handing over the positions
-that Blender has already, so it plays.
+camera sees edge-on gets the artist's colour, unless it is looked at from the source camera's own place. Nothing is
+computed or stored a frame beyond handing over the positions that Blender has already, so it plays.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 
 import bpy
 import gpu
+import mathutils
 import numpy as np
 
 from .link import is_scene_object
-from .material import CURTAIN_DEGREES, SOURCE_EYE
+from .material import ALIGNED_DEGREES, CURTAIN_DEGREES, SOURCE_EYE
 
 # How far towards the viewer it is drawn, as a share of the depth range, to win over the face that it lies on.
 _NEARER = 4e-5
@@ -26,14 +27,16 @@ void main()
 {
   place = pos;
   gl_Position = object_to_screen * vec4(pos, 1.0);
-  gl_Position.z -= nearer * gl_Position.w;
+  gl_Position.z -= NEARER * gl_Position.w;
 }
 """
 _FRAGMENT = """
 void main()
 {
   vec3 normal = normalize(cross(dFdx(place), dFdy(place)));
-  if (abs(dot(normal, normalize(place - eye))) >= edge_on) {
+  vec3 ray = normalize(place - eye);
+  vec3 to_viewer = normalize(viewer.xyz - place * viewer.w);
+  if (abs(dot(normal, ray)) >= EDGE_ON || dot(ray, to_viewer) < SAME_RAY) {
     discard;
   }
   shown = color;
@@ -68,9 +71,12 @@ def _made_shader() -> gpu.types.GPUShader:
         info = gpu.types.GPUShaderCreateInfo()
         info.push_constant("MAT4", "object_to_screen")
         info.push_constant("VEC4", "color")
+        info.push_constant("VEC4", "viewer")
         info.push_constant("VEC3", "eye")
-        info.push_constant("FLOAT", "edge_on")
-        info.push_constant("FLOAT", "nearer")
+        # Not as push constants, of which there are 128 bytes.
+        info.define("EDGE_ON", f"{math.sin(math.radians(CURTAIN_DEGREES)):.9f}")
+        info.define("SAME_RAY", f"{-math.cos(math.radians(ALIGNED_DEGREES)):.9f}")
+        info.define("NEARER", f"{_NEARER:.9f}")
         between = gpu.types.GPUStageInterfaceInfo("ex4d_curtain")
         between.smooth("VEC3", "place")
         info.vertex_in(0, "VEC3", "pos")
@@ -107,10 +113,16 @@ def _draw() -> None:
         shader.uniform_float("object_to_screen", to_screen @ seen.matrix_world)
         shader.uniform_float("color", (*one.ex4d_scene.unseen_color, 1.0))
         shader.uniform_float("eye", tuple(seen[SOURCE_EYE]))
-        shader.uniform_float("edge_on", math.sin(math.radians(CURTAIN_DEGREES)))
-        shader.uniform_float("nearer", _NEARER)
+        to_object = seen.matrix_world.inverted()
+        shader.uniform_float("viewer", to_object @ _viewer(context.region_data))
         batch.draw(shader)
     gpu.state.depth_test_set("NONE")
+
+
+def _viewer(view: bpy.types.RegionView3D) -> mathutils.Vector:
+    """Where the viewport is looked at from, with a 1 behind it; a direction and a 0 where its rays are parallel."""
+    to_world = view.view_matrix.inverted()
+    return to_world.col[3].copy() if view.is_perspective else to_world.col[2].copy()
 
 
 def _batch_of(scene_object: bpy.types.Object, mesh: bpy.types.Mesh) -> gpu.types.GPUBatch | None:

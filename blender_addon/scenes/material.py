@@ -16,6 +16,9 @@ from ..paths import to_blend
 from .color_space import tag_as_finished
 from .link import DEFAULT_UNSEEN_COLOR, UNSEEN_NODE
 
+# Who looks along the ray of a pixel, to within this, sees there what the source camera saw: from its own place every
+# outline's curtain is the pixel-wide step from one surface to the next, and nothing is missing.
+ALIGNED_DEGREES = 0.25
 # Faces seen at less than this angle are curtains: EX-4D's threshold for the smallest angle of a face, which for a face
 # of one pixel is nearly the angle at which the camera sees it.
 CURTAIN_DEGREES = 2.5
@@ -85,7 +88,7 @@ def unseen_material(scene: Scene) -> bpy.types.Material:
 
 
 def _curtain_test(nodes: bpy.types.Nodes, link, eye: tuple[float, float, float] | None) -> bpy.types.NodeSocket:
-    """1 on faces that the source camera sees at a grazing angle, in the scene's own axes; else 0."""
+    """1 on faces that the source camera sees at a grazing angle, for a viewer who looks from aside; else 0."""
     position = _node(nodes, "ShaderNodeTexCoord", (-1100, -100))
     ray = _node(nodes, "ShaderNodeVectorMath", (-900, -100), "From Source Camera")
     ray.operation = "SUBTRACT"
@@ -116,7 +119,24 @@ def _curtain_test(nodes: bpy.types.Nodes, link, eye: tuple[float, float, float] 
     curtain.operation = "LESS_THAN"
     curtain.inputs[1].default_value = math.sin(math.radians(CURTAIN_DEGREES))
     link(size.outputs["Value"], curtain.inputs[0])
-    return curtain.outputs["Value"]
+
+    viewer = _node(nodes, "ShaderNodeVectorTransform", (-900, -700))
+    viewer.vector_type, viewer.convert_from, viewer.convert_to = "VECTOR", "WORLD", "OBJECT"
+    link(geometry.outputs["Incoming"], viewer.inputs["Vector"])
+    along = _node(nodes, "ShaderNodeVectorMath", (-500, -700))
+    along.operation = "DOT_PRODUCT"
+    link(direction, along.inputs[0])
+    link(_vector_math(nodes, link, "NORMALIZE", (-700, -700), viewer.outputs["Vector"]), along.inputs[1])
+    # From the surface to the viewer, against from the camera to the surface: -1 on the same ray.
+    aside = _node(nodes, "ShaderNodeMath", (-300, -700), "From Aside")
+    aside.operation = "GREATER_THAN"
+    aside.inputs[1].default_value = -math.cos(math.radians(ALIGNED_DEGREES))
+    link(along.outputs["Value"], aside.inputs[0])
+    both = _node(nodes, "ShaderNodeMath", (0, -300))
+    both.operation = "MULTIPLY"
+    link(curtain.outputs["Value"], both.inputs[0])
+    link(aside.outputs["Value"], both.inputs[1])
+    return both.outputs["Value"]
 
 
 def _empty_tree(material: bpy.types.Material):

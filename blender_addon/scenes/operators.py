@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import ClassVar
 
 import bpy
+from bpy.app.translations import pgettext_iface as iface_
 from bpy_extras.io_utils import ImportHelper
 
 from ex4d_core.scene import MANIFEST
 
 from ..errors import reports_errors
 from ..sequencer.strips import TAKE_KEY, strips_of
-from .color_space import tag_as_finished
+from .color_space import shows_as_finished, tag_as_finished
 from .importing import ImportSettings, import_scene
 from .link import scene_objects
 
@@ -84,21 +85,31 @@ class EX4D_OT_match_view(bpy.types.Operator):
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         if not scene_objects():
-            cls.poll_message_set("There is no EX-4D scene here yet; import one")
+            cls.poll_message_set(iface_("There is no EX-4D scene here yet; import one"))
             return False
         return True
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         for imported in scene_objects():
-            for material in (slot.material for slot in imported.material_slots if slot.material):
-                for node in material.node_tree.nodes if material.node_tree else ():
-                    if node.type == "TEX_IMAGE" and node.image:
-                        tag_as_finished(context.scene, node.image.colorspace_settings)
+            for image in _images_of(imported):
+                tag_as_finished(context.scene, image.colorspace_settings)
         if context.scene.sequence_editor is not None:
             for strip in strips_of(context.scene):
                 if TAKE_KEY in strip and hasattr(strip, "colorspace_settings"):
                     tag_as_finished(context.scene, strip.colorspace_settings)
         return {"FINISHED"}
+
+
+def is_matched(scene_object: bpy.types.Object, blender_scene: bpy.types.Scene) -> bool:
+    """Whether a scene's footage looks as filmed under the present view transform."""
+    images = _images_of(scene_object)
+    return all(shows_as_finished(blender_scene, image.colorspace_settings) for image in images)
+
+
+def _images_of(scene_object: bpy.types.Object) -> list[bpy.types.Image]:
+    materials = (slot.material for slot in scene_object.material_slots if slot.material)
+    nodes = (node for one in materials if one.node_tree for node in one.node_tree.nodes)
+    return [node.image for node in nodes if node.type == "TEX_IMAGE" and node.image]
 
 
 def _menu_entry(menu: bpy.types.Menu, context: bpy.types.Context) -> None:

@@ -7,7 +7,7 @@ from bpy.app.translations import pgettext_iface as iface_
 
 from ..connection.panel import CATEGORY
 from .link import active_scene_object
-from .operators import EX4D_OT_import_scene, EX4D_OT_match_view
+from .operators import EX4D_OT_import_scene, EX4D_OT_match_view, is_matched
 from .place_operators import (
     EX4D_OT_align_ground,
     EX4D_OT_pick_ground,
@@ -35,9 +35,9 @@ class EX4D_PT_scene(bpy.types.Panel):
             frames = iface_("Frames {first} to {last}")
             last = link.frame_start + link.frames - 1
             column.label(text=frames.format(first=link.frame_start, last=last), icon="BLANK1", translate=False)
-            row = layout.row()
-            row.prop(link, "unseen_color")
-            layout.operator(EX4D_OT_match_view.bl_idname, icon="COLOR")
+            layout.prop(link, "unseen_color")
+            if not is_matched(imported, context.scene):
+                layout.operator(EX4D_OT_match_view.bl_idname, icon="COLOR")
         layout.operator(EX4D_OT_import_scene.bl_idname, text="Import Scene", icon="IMPORT")
 
 

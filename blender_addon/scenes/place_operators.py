@@ -159,7 +159,7 @@ class _PicksPoints(NeedsScene):
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         if context.area is None or context.area.type != "VIEW_3D":
-            cls.poll_message_set("Use this in a 3D viewport")
+            cls.poll_message_set(iface_("Use this in a 3D viewport"))
             return False
         return super().poll(context)
 

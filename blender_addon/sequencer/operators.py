@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import bpy
+from bpy.app.translations import pgettext_iface as iface_
+from bpy.app.translations import pgettext_rpt as report_
 from bpy_extras.io_utils import ExportHelper
 
 from ..errors import reports_errors
@@ -28,14 +30,14 @@ class EX4D_OT_export_cut(bpy.types.Operator, ExportHelper):
     def poll(cls, context: bpy.types.Context) -> bool:
         editor = _cut_scene(context).sequence_editor
         if editor is None or not len(editor.strips if bpy.app.version >= (4, 4, 0) else editor.sequences):
-            cls.poll_message_set("There is no cut yet: make a take, or add strips in the Video Sequencer")
+            cls.poll_message_set(iface_("There is no cut yet: make a take, or add strips in the Video Sequencer"))
             return False
         return True
 
     @reports_errors
     def execute(self, context: bpy.types.Context) -> set[str]:
         count = export_cut(_cut_scene(context), Path(self.filepath))
-        self.report({"INFO"}, f"{count} strips written to {self.filepath}")
+        self.report({"INFO"}, report_("{count} strips written to {path}").format(count=count, path=self.filepath))
         return {"FINISHED"}
 
 

@@ -40,7 +40,7 @@ class EX4D_Final(bpy.types.PropertyGroup):
         name="Prompt", description="What the shot looks like, in words", default=DEFAULT_PROMPT, maxlen=MAX_PROMPT
     )
     negative_prompt: bpy.props.StringProperty(
-        name="Not",
+        name="Not Wanted",
         description="What the shot should not look like; without effect where Guidance is 1",
         default=DEFAULT_NEGATIVE_PROMPT,
         maxlen=MAX_PROMPT,

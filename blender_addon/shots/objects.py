@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bpy
+from bpy.app.translations import pgettext_iface as iface_
 
 from ..scenes.link import NO_SCENE, active_scene_object, is_scene_object
 from .properties import active_shot
@@ -31,5 +32,5 @@ class NeedsShot:
         if scene_object is None:
             cls.poll_message_set(NO_SCENE)
         elif camera is None:
-            cls.poll_message_set("The shot has no camera; add a camera move or choose one")
+            cls.poll_message_set(iface_("The shot has no camera; add a camera move or choose one"))
         return scene_object is not None and camera is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import bpy
+from bpy.app.translations import pgettext_iface as iface_
 
 from .properties import active_shot, add_shot, free_label, listed_shot
 
@@ -31,7 +32,7 @@ class _OnShots:
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         if not context.scene.ex4d_shots:
-            cls.poll_message_set("There are no shots in this scene yet; add one")
+            cls.poll_message_set(iface_("There are no shots in this scene yet; add one"))
             return False
         return True
 

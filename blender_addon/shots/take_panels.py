@@ -42,10 +42,10 @@ class EX4D_PT_final_settings(_BelowTake, bpy.types.Panel):
         layout.use_property_split = True
         layout.use_property_decorate = False
         layout.prop(final, "preset")
-        layout.prop(final, "prompt")
-        words = layout.row()
-        words.active = final.guidance > 1.0
-        words.prop(final, "negative_prompt")
+        _words(layout.column(align=True), final, "prompt")
+        unwanted = layout.column(align=True)
+        unwanted.active = final.guidance > 1.0
+        _words(unwanted, final, "negative_prompt")
         row = layout.row(align=True)
         row.prop(final, "seed")
         row.operator(EX4D_OT_new_seed.bl_idname, text="", icon="FILE_REFRESH")
@@ -53,6 +53,13 @@ class EX4D_PT_final_settings(_BelowTake, bpy.types.Panel):
         layout.prop(final, "guidance")
         if session().connected and (rests_on := session().client.server.engines.get(FINAL_ENGINE)):
             draw_text(layout, iface_("Results rest on {licences}").format(licences=rests_on), context, "INFO")
+
+
+def _words(layout: bpy.types.UILayout, final: bpy.types.PropertyGroup, name: str) -> None:
+    """A text that is long, below its name and as wide as the side bar."""
+    layout.use_property_split = False
+    layout.label(text=final.bl_rna.properties[name].name)
+    layout.prop(final, name, text="")
 
 
 CLASSES = (EX4D_PT_preview_settings, EX4D_PT_final_settings)

@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 
 import bpy
+from bpy.app.translations import pgettext_iface as iface_
+from bpy.app.translations import pgettext_rpt as report_
 
 from ..connection.preferences import output_folder
 from ..paths import from_blend
@@ -67,7 +69,7 @@ class EX4D_OT_clear_takes(bpy.types.Operator):
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         if not take_folders():
-            cls.poll_message_set("There are no takes of unsaved files on this disk")
+            cls.poll_message_set(iface_("There are no takes of unsaved files on this disk"))
             return False
         return True
 
@@ -78,9 +80,12 @@ class EX4D_OT_clear_takes(bpy.types.Operator):
         try:
             count, size = remove_old_takes()
         except OSError as error:
-            self.report({"ERROR"}, f"{error.filename} cannot be deleted: {error.strerror}")
+            self.report(
+                {"ERROR"},
+                report_("{path} cannot be deleted: {reason}").format(path=error.filename, reason=error.strerror),
+            )
             return {"CANCELLED"}
-        self.report({"INFO"}, f"{count} takes deleted, {in_words(size)}")
+        self.report({"INFO"}, report_("{count} takes deleted, {size}").format(count=count, size=in_words(size)))
         return {"FINISHED"}
 
 
@@ -91,7 +96,8 @@ class EX4D_OT_measure_takes(bpy.types.Operator):
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         folders, old = take_folders(), old_take_folders()
-        text = f"{len(folders)} takes, {in_words(size_of(folders))}; {len(old)} of them can be deleted"
+        text = report_("{count} takes, {size}; {old} of them can be deleted")
+        text = text.format(count=len(folders), size=in_words(size_of(folders)), old=len(old))
         self.report({"INFO"}, text)
         context.window_manager.ex4d_takes_on_disk = text
         return {"FINISHED"}

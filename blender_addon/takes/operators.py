@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import bpy
+from bpy.app.translations import pgettext_iface as iface_
 
 from ex4d_core.messages import FINAL_STATES
 from ex4d_core.shot import PreviewSettings
@@ -72,7 +73,7 @@ class EX4D_OT_send_final(_SendsTake, bpy.types.Operator):
         research = chosen is not None and chosen.licence == "RESEARCH"
         reason = why_no_final(session().client.server.engines if session().connected else None, research)
         if reason:
-            cls.poll_message_set(reason)
+            cls.poll_message_set(iface_(reason))
             return False
         return super().poll(context)
 
@@ -85,7 +86,7 @@ class _OnTake:
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         if not context.scene.ex4d_takes:
-            cls.poll_message_set("There are no takes in this scene yet; press Preview")
+            cls.poll_message_set(iface_("There are no takes in this scene yet; press Preview"))
             return False
         return True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bpy
+from bpy.app.translations import pgettext_iface as iface_
 
 from ..connection.session import session
 from ..takes.follow import newest_estimates
@@ -37,7 +38,7 @@ class EX4D_OT_watch_take(bpy.types.Operator):
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         if estimate_image() is None:
-            cls.poll_message_set("There is no picture yet: it comes with the first step of a final")
+            cls.poll_message_set(iface_("There is no picture yet: it comes with the first step of a final"))
             return False
         return True
 

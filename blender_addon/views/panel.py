@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bpy
+from bpy.app.translations import pgettext_iface as iface_
 
 from ..cameras.panel import EX4D_PT_camera
 from ..connection.panel import CATEGORY, draw_text
@@ -42,7 +43,7 @@ class EX4D_OT_open_view(bpy.types.Operator):
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         if follow.view_image() is None:
-            cls.poll_message_set("There is no view yet; press Show This Frame")
+            cls.poll_message_set(iface_("There is no view yet; press Show This Frame"))
             return False
         return True
 
@@ -65,7 +66,8 @@ class EX4D_PT_view(bpy.types.Panel):
     def draw(self, context: bpy.types.Context) -> None:
         layout = self.layout
         if follow.seen is not None:
-            layout.label(text=f"{follow.seen:.0%} of it seen by the footage", icon="HIDE_OFF")
+            text = iface_("{share} of it seen by the footage").format(share=f"{follow.seen:.0%}")
+            layout.label(text=text, icon="HIDE_OFF", translate=False)
         if follow.problem:
             draw_text(layout, follow.problem, context, "INFO")
         row = layout.row(align=True)

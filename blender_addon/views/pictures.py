@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import bpy
 
+_DRAWN_SECONDS = 0.3
+
 
 def show_picture(name: str, data: bytes) -> bpy.types.Image:
     """Put a picture (bytes of a JPEG or PNG file) into the image datablock of that name."""
@@ -22,13 +24,25 @@ def show_picture(name: str, data: bytes) -> bpy.types.Image:
 
 
 def open_picture(context: bpy.types.Context, image: bpy.types.Image) -> None:
-    """Show an image in an Image Editor: one that shows it, one that is open, or a new window."""
-    manager = context.window_manager
-    editors = [area for window in manager.windows for area in window.screen.areas if area.type == "IMAGE_EDITOR"]
-    if any(editor.spaces.active.image == image for editor in editors):
+    """Show an image in an Image Editor, as large as fits: one that shows it, one that is open, or a new window."""
+    windows = context.window_manager.windows
+    editors = [(one, area) for one in windows for area in one.screen.areas if area.type == "IMAGE_EDITOR"]
+    if any(area.spaces.active.image == image for _, area in editors):
         return
     if not editors:
         bpy.ops.wm.window_new()
-        editors = [manager.windows[-1].screen.areas[0]]
-        editors[0].type = "IMAGE_EDITOR"
-    editors[0].spaces.active.image = image
+        editors = [(windows[-1], windows[-1].screen.areas[0])]
+        editors[0][1].type = "IMAGE_EDITOR"
+    window, area = editors[0]
+    area.spaces.active.image = image
+    # A new window has no size before it is drawn.
+    bpy.app.timers.register(lambda: _fit(window, area), first_interval=_DRAWN_SECONDS)
+
+
+def _fit(window: bpy.types.Window, area: bpy.types.Area) -> None:
+    if window not in bpy.context.window_manager.windows[:] or area not in window.screen.areas[:]:
+        return  # closed again
+    region = next(one for one in area.regions if one.type == "WINDOW")
+    with bpy.context.temp_override(window=window, area=area, region=region):
+        if bpy.ops.image.view_all.poll():
+            bpy.ops.image.view_all(fit_view=True)

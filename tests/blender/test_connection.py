@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 
 import bpy
@@ -11,6 +12,7 @@ import zmq
 import blender_addon
 from blender_addon.connection import session as session_module
 from blender_addon.connection.local_backend import local_backend
+from blender_addon.connection.operators import WALK_THROUGH
 from blender_addon.connection.preferences import chosen_licence, is_loopback
 from blender_addon.connection.session import (
     BUSY_INTERVAL_SECONDS,
@@ -262,6 +264,19 @@ def test_a_hundred_rounds_leave_nothing_behind():
     assert not any("blender_addon" in owner for owners in bare["handlers"].values() for owner in owners)
     assert not bare["timer"] and not bare["session"] and not bare["previews"] and not bare["attributes"]
     blender_addon.register()
+
+
+def test_the_walk_through_comes_with_the_add_on():
+    text = WALK_THROUGH.read_text(encoding="utf-8")
+    pictures = re.findall(r'src="([^"]+)"', text)
+    assert len(pictures) == 4
+    for name in pictures:
+        assert 10_000 < (WALK_THROUGH.parent / name).stat().st_size < 150_000
+    # What it tells people to press is what the buttons say.
+    labels = {getattr(getattr(bpy.types, name), "bl_label", "") for name in dir(bpy.types) if name.startswith("EX4D_")}
+    for said in ("Add Camera Move", "Move to This View", "Preview", "Final", "Use These Settings", "Scale and Ground"):
+        assert f"<i>{said}</i>" in text or f"<b>{said}</b>" in text
+        assert said in labels
 
 
 def test_every_operator_and_property_describes_itself():

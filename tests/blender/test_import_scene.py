@@ -109,6 +109,17 @@ def test_the_source_camera_sees_the_footage_of_its_frame(package, request, tmp_p
         assert errors[frame] < 3
 
 
+def test_from_the_source_camera_nothing_shows_as_unseen(card_scene, tmp_path):
+    imported = import_scene(card_scene)
+
+    def picture(frame: int, unseen: tuple[float, float, float]) -> np.ndarray:
+        imported.ex4d_scene.unseen_color = unseen
+        return render_frame(frame, tmp_path / "render.png")[1:-1, 1:-1]  # the frustum's walls touch its edge
+
+    for frame in (1, 5):
+        assert np.abs(picture(frame, (0, 1, 0)) - picture(frame, (0, 0, 0))).max() < 2, f"frame {frame}"
+
+
 @pytest.mark.parametrize("view_transform", ["Standard", "AgX", "Filmic"])
 def test_the_view_transform_does_not_change_the_footage(card_scene, tmp_path, view_transform):
     bpy.context.scene.view_settings.view_transform = view_transform

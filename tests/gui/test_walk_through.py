@@ -52,8 +52,9 @@ def backend(tmp_path):
     process.wait(30)
 
 
-def test_from_an_empty_file_to_two_versions_in_the_sequencer(tmp_path, backend, scene_package):
-    package = os.environ.get("EX4D_SCENE") or str(scene_package)
+def test_from_footage_to_two_versions_in_the_sequencer(tmp_path, backend, scene_package):
+    # A package has what an artist has to begin with: a movie and its depth.
+    package = Path(os.environ.get("EX4D_SCENE") or scene_package)
     zip_file = build_addon.build(ROOT / "blender_addon", tmp_path / "ex4d.zip")
     variables = {**os.environ, "BLENDER_USER_RESOURCES": str(tmp_path / "user"), "PYTHONPATH": ""}
     install = ["--command", "extension", "install-file", "--repo", "user_default", "--enable", str(zip_file)]
@@ -63,7 +64,10 @@ def test_from_an_empty_file_to_two_versions_in_the_sequencer(tmp_path, backend, 
     script = str(Path(__file__).with_name("walk_through.py"))
 
     subprocess.run(
-        [BLENDER, "--python", script, "--", ADDON, backend, package, str(pictures)],
+        [
+            *(BLENDER, "--python", script, "--", ADDON, backend),
+            *(str(package / "footage.mp4"), str(package / "depth.npy"), str(pictures)),
+        ],
         check=True,
         env=variables,
         timeout=600,
@@ -71,7 +75,14 @@ def test_from_an_empty_file_to_two_versions_in_the_sequencer(tmp_path, backend, 
 
     result = json.loads((pictures / "result.json").read_text())
     assert result["ended"] == "well", result["ended"]
+    assert result["reconstruction"] == ["imported", ""]
+    unseen = result["unseen"]
+    # The panel shows the colour itself, and the frustum's walls touch the edge of what the source camera sees.
+    assert unseen["source"] < 0.004 < 0.01 < unseen["SOLID"], unseen
+    for view in ("MATERIAL", "RENDERED"):
+        assert unseen[view] == pytest.approx(unseen["SOLID"], rel=0.1), unseen
     assert [take[2:] for take in result["takes"]] == [["done", ""], ["done", ""]]
-    assert result["pictures"] == ["1_connected.png", "2_camera.png", "3_running.png", "4_takes.png"]
+    names = ("1_connected", "2_footage", "3_scene", "4_camera", "6_running", "7_takes")
+    assert result["pictures"] == [f"{name}.png" for name in names]
     # An empty window's picture has a few thousand bytes, whatever its size.
     assert all((pictures / name).stat().st_size > 100_000 for name in result["pictures"])

@@ -1,6 +1,6 @@
-"""Runs inside a Blender with a window: from an empty file to two takes in the sequencer, with a picture of each step.
+"""Runs inside a Blender with a window: from footage to two takes in the sequencer, with a picture of each step.
 
-    blender --factory-startup --python walk_through.py -- ADD-ON ADDRESS PACKAGE FOLDER
+    blender --factory-startup --python walk_through.py -- ADD-ON ADDRESS MOVIE DEPTH FOLDER
 
 Every button is pressed as the panels do it, by its operator. FOLDER gets NAME.png for each step, and result.json, which
 says how it ended.
@@ -19,8 +19,9 @@ from pathlib import Path
 
 import addon_utils
 import bpy
+import numpy as np
 
-addon, address, package, folder = sys.argv[sys.argv.index("--") + 1 :]
+addon, address, movie, depth, folder = sys.argv[sys.argv.index("--") + 1 :]
 FOLDER = Path(folder)
 PATIENCE_SECONDS = 180.0
 result: dict = {"pictures": []}
@@ -42,7 +43,7 @@ def press(operator, in_area: str = "VIEW_3D", **settings) -> None:
         assert operator("EXEC_DEFAULT", **settings) == {"FINISHED"}, operator
 
 
-def picture(name: str) -> None:
+def picture(name: str, keep: bool = True) -> None:
     path = FOLDER / f"{name}.png"
     grab = shutil.which("import")  # ImageMagick's; Blender's own comes out black where Mesa draws in software
     if grab and "DISPLAY" in os.environ:
@@ -50,7 +51,18 @@ def picture(name: str) -> None:
     else:
         with bpy.context.temp_override(window=bpy.context.window_manager.windows[0]):
             bpy.ops.screen.screenshot(filepath=str(path))
-    result["pictures"].append(path.name)
+    if keep:
+        result["pictures"].append(path.name)
+
+
+def unseen_share(name: str) -> float:
+    """Share of a picture that is magenta, the unseen colour, in full light or below the camera's dark surround."""
+    image = bpy.data.images.load(str(FOLDER / f"{name}.png"), check_existing=False)
+    pixels = np.empty(image.size[0] * image.size[1] * 4, dtype=np.float32)
+    image.pixels.foreach_get(pixels)
+    bpy.data.images.remove(image)
+    red, green, blue = pixels.reshape(-1, 4)[:, :3].T
+    return float(((red > 0.6) & (blue > 0.6) & (green < 0.1) & (np.abs(red - blue) < 0.05)).mean())
 
 
 def set_up_window() -> None:
@@ -58,7 +70,7 @@ def set_up_window() -> None:
     viewport = area("VIEW_3D")
     space = viewport.spaces.active
     space.show_region_ui, space.show_region_toolbar = True, False
-    space.shading.type, space.shading.color_type, space.shading.light = "SOLID", "TEXTURE", "FLAT"
+    space.shading.type = "SOLID"
     if any(one.type == "PROPERTIES" for one in bpy.context.window_manager.windows[0].screen.areas):
         sequencer = area("PROPERTIES")
         sequencer.type = "SEQUENCE_EDITOR"
@@ -79,19 +91,33 @@ def steps() -> Iterator[float]:
     set_up_window()
     yield 1.0
     picture("1_connected")
-    press(bpy.ops.ex4d.import_scene, filepath=str(Path(package) / "manifest.json"))
-    press(bpy.ops.ex4d.add_camera, preset="orbit", other_way=True)
+    press(bpy.ops.ex4d.pick_footage, filepath=movie)
+    press(bpy.ops.ex4d.pick_depth, filepath=depth)
+    press(bpy.ops.ex4d.reconstruct)
+    yield 1.2
+    picture("2_footage")
+    yield from wait(lambda: scene.ex4d_reconstructions[0].state in ("imported", "failed", "stopped"))
     look_through_camera()
+    yield 1.0
+    result["reconstruction"] = [scene.ex4d_reconstructions[0].state, scene.ex4d_reconstructions[0].reason]
+    result["unseen"] = {}
+    picture("3_scene")
+    result["unseen"]["source"] = unseen_share("3_scene")
+    press(bpy.ops.ex4d.add_camera, preset="orbit", other_way=True)
     scene.frame_set((scene.frame_start + scene.frame_end) // 2)
-    yield 1.5
-    picture("2_camera")
+    scene.ex4d_coverage.live = True
+    yield from wait(coverage_is_shown)
+    yield 1.0
+    picture("4_camera")
+    result["unseen"]["SOLID"] = unseen_share("4_camera")
+    yield from shaded_alike()
     press(bpy.ops.ex4d.add_camera, preset="crane", new_shot=True)
     scene.ex4d_shot_index = 0
     press(bpy.ops.ex4d.send_take)
     yield from wait(lambda: scene.ex4d_takes[0].state == "running" and scene.ex4d_takes[0].progress > 0.2)
     bring_takes_into_view()
     yield 0.5
-    picture("3_running")
+    picture("6_running")
     press(bpy.ops.ex4d.send_take)
     yield from wait(lambda: all(take.state in ("done", "failed", "stopped") for take in scene.ex4d_takes))
     result["takes"] = [[take.label, take.version, take.state, take.reason] for take in scene.ex4d_takes]
@@ -99,7 +125,29 @@ def steps() -> Iterator[float]:
     press(bpy.ops.sequencer.view_all, in_area="SEQUENCE_EDITOR")
     bring_takes_into_view()
     yield 2.0
-    picture("4_takes")
+    picture("7_takes")
+
+
+def coverage_is_shown() -> bool:
+    shown = sys.modules[f"{addon}.coverage.follow"].shown
+    return shown is not None and bool(shown.fresh.all())
+
+
+def shaded_alike() -> Iterator[float]:
+    """Material Preview and Rendered view show the unseen too, once their shaders are compiled."""
+    shading, frame = area("VIEW_3D").spaces.active.shading, bpy.context.scene.frame_current
+    for kind in ("MATERIAL", "RENDERED"):
+        shading.type = kind
+        waited = 0.0
+        while waited < PATIENCE_SECONDS:
+            bpy.context.scene.frame_set(frame)
+            yield 2.0
+            waited += 2.0
+            picture("5_" + kind.lower(), keep=False)
+            result["unseen"][kind] = unseen_share("5_" + kind.lower())
+            if abs(result["unseen"][kind] - result["unseen"]["SOLID"]) < 0.1 * result["unseen"]["SOLID"]:
+                break
+    shading.type = "SOLID"
 
 
 def bring_takes_into_view() -> None:
