@@ -49,6 +49,7 @@ def test_files_that_are_here_are_not_fetched_again(models, capsys):
 
 
 def test_without_a_network_the_file_and_its_place_are_named(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("huggingface_hub")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert command(tmp_path, "fetch", "depth-anything-v2") == 1
     told = capsys.readouterr().err
