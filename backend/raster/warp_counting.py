@@ -1,8 +1,8 @@
 """A frame's share of seen pixels, from its simplified mesh: what coverage on the CPU takes in place of a render.
 
-One thread draws and counts a whole frame, with the functions that `warp_drawing.py` and `warp_unsnapped.py` draw
-with. There is no picture: the depth-and-id buffer says of each pixel what counts, and only on curtains a closer look is
-needed (`warp_resolving.py` tells the same of every pixel).
+One thread draws and counts a whole frame, with the functions of `warp_filling.py` and `warp_unsnapped.py`
+themselves. There is no picture: the depth-and-id buffer says of each pixel what counts, and only on curtains a closer
+look is needed (`warp_resolving.py` tells the same of every pixel).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import warp as wp
 
 from backend.raster.warp_cutting import Whole, cut_at, nearest_source_pixel
-from backend.raster.warp_drawing import Box, Snapped, draw_small, draw_snapped, draw_vertex, screen_box, snapped
+from backend.raster.warp_filling import Box, Snapped, draw_small, draw_snapped, draw_vertex, screen_box, snapped
 from backend.raster.warp_resolving import SEEN_ALPHA, resolve_hit
 from backend.raster.warp_simplifying import LOWER_HIDDEN, UPPER_HIDDEN
 from backend.raster.warp_surface import (

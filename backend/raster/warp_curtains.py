@@ -14,11 +14,8 @@ from backend.raster.warp_drawing import (
     CURTAIN_COUNTER,
     CURTAIN_PIECE_COUNTER,
     Work,
-    draw_small,
-    draw_snapped,
-    screen_box,
-    snapped,
 )
+from backend.raster.warp_filling import draw_small, draw_snapped, screen_box, snapped
 from backend.raster.warp_surface import (
     BEHIND,
     CURTAIN,

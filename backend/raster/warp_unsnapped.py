@@ -11,7 +11,8 @@ from typing import Any
 import warp as wp
 
 from backend.raster.warp_cutting import Whole, survives_unsnapped
-from backend.raster.warp_drawing import COUNTERS, UNSNAPPED_COUNTER, Work, keep_nearest
+from backend.raster.warp_drawing import COUNTERS, UNSNAPPED_COUNTER, Work
+from backend.raster.warp_filling import keep_nearest
 from backend.raster.warp_surface import (
     OPEN,
     Corner,
