@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import bpy
+from bpy.app.translations import pgettext_iface as iface_
+from bpy.app.translations import pgettext_n as mark_
 
 from ex4d_core.scene import Scene, SceneError
 
@@ -12,7 +14,7 @@ from ..paths import PATH_OPTIONS, from_blend, to_blend
 
 MESH_CACHE = "EX-4D Positions"
 # Why an operator that needs a scene is greyed out.
-NO_SCENE = "Select an imported EX-4D scene, or import one first"
+NO_SCENE = mark_("Select an imported EX-4D scene, or import one first")
 # Of the node, in a scene's materials, that emits the colour of what the footage did not see.
 UNSEEN_NODE = "Unseen Colour"
 DEFAULT_UNSEEN_COLOR = (1.0, 0.0, 1.0)
@@ -86,7 +88,7 @@ class NeedsScene:
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         if active_scene_object(context) is None:
-            cls.poll_message_set(NO_SCENE)
+            cls.poll_message_set(iface_(NO_SCENE))
             return False
         return True
 

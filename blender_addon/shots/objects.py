@@ -30,7 +30,7 @@ class NeedsShot:
     def poll(cls, context: bpy.types.Context) -> bool:
         scene_object, camera = shot_objects(context)
         if scene_object is None:
-            cls.poll_message_set(NO_SCENE)
+            cls.poll_message_set(iface_(NO_SCENE))
         elif camera is None:
             cls.poll_message_set(iface_("The shot has no camera; add a camera move or choose one"))
         return scene_object is not None and camera is not None
