@@ -140,7 +140,7 @@ def add_wan_arguments(parser: argparse.ArgumentParser) -> None:
     )
     wan.add_argument("--tea-cache", type=float, default=unset, metavar="X", help="skip steps that change less; 0: none")
     wan.add_argument("--precision", choices=PRECISIONS, default=unset, help="fp8: faster on Hopper and Ada GPUs")
-    wan.add_argument("--compile", action="store_true", default=unset, help="a minute first, then faster steps")
+    wan.add_argument("--fp8-attention", action="store_true", default=unset, help="with fp8: self-attention too")
     add_machine_arguments(parser)
 
 

@@ -273,13 +273,13 @@ def test_out_of_memory_goes_on_in_smaller_modes_and_then_says_so(toy_models):
         failures.append(models.mode)
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
-    models.dit.blocks[0].register_forward_pre_hook(fail)
+    models.transformer.blocks[0].register_forward_pre_hook(fail)
     # The hook goes with the model that is unloaded, and the smaller mode succeeds.
     assert np.array_equal(plain, list(WanEngine(engine.settings, models).generate(shot())))
     assert failures == ["resident"] and models.mode == "encoders leave"
 
     models = LoadedModels(engine.models.choice, "streamed")
-    models.dit.blocks[0].register_forward_pre_hook(fail)
+    models.transformer.blocks[0].register_forward_pre_hook(fail)
     with pytest.raises(GenerationError, match="ran out of memory, in the smallest mode too"):
         list(WanEngine(engine.settings, models).generate(shot()))
 

@@ -1,4 +1,4 @@
-"""Noise to latents: flow matching by Euler steps, with classifier-free guidance, through DiffSynth's model function.
+"""Noise to latents: flow matching by Euler steps, with classifier-free guidance.
 
 What matters for parity with the original: latents and timesteps in float32 (in bfloat16 a timestep of 999 would become
 1000), and products in bfloat16 by autocast.
@@ -17,7 +17,7 @@ import torch
 from backend.generate.wan.errors import GenerationError
 
 if TYPE_CHECKING:
-    from diffsynth.models.wan_video_dit import WanModel
+    from backend.generate.wan.transformer import Prepared, Transformer
 
 # TeaCache's fitted coefficients are per model; a LoRA does not change them much.
 _TEA_CACHE_MODEL = "Wan2.1-I2V-14B-480P"
@@ -67,55 +67,24 @@ def schedule(steps: int, shift: float) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.cat([sigmas, sigmas.new_zeros(1)]).float(), timesteps.float()
 
 
-def velocity(
-    dit: WanModel,
-    latents: torch.Tensor,
-    timestep: torch.Tensor,
-    conditions: Conditions,
-    *,
-    negative: bool = False,
-    cache=None,
-) -> torch.Tensor:
-    """One pass of the transformer: (1, 16, F, h, w) float32, noise minus picture.
-
-    Args:
-        timestep: one number in [0, 1000], float32.
-        negative: with the negative prompt instead.
-        cache: DiffSynth's TeaCache of this prompt.
-    """
-    from diffsynth.pipelines.wan_video import model_fn_wan_video
-
-    return model_fn_wan_video(
-        dit=dit,
-        latents=latents,
-        timestep=timestep.reshape(1).to(latents.device, torch.float32),
-        context=conditions.negative if negative else conditions.positive,
-        clip_feature=conditions.clip_feature,
-        y=conditions.y,
-        control_camera_latents_input=conditions.camera,
-        tea_cache=cache,
-    ).float()
-
-
 def guided_velocity(
-    dit: WanModel,
+    transformer: Transformer,
     latents: torch.Tensor,
     timestep: torch.Tensor,
-    conditions: Conditions,
+    prepared: Prepared,
     guidance: float,
     caches=(None, None),
 ) -> torch.Tensor:
-    """Classifier-free guidance: away from the negative prompt by ``guidance``."""
-    positive = velocity(dit, latents, timestep, conditions, cache=caches[0])
-    if conditions.negative is None or guidance == 1:
-        return positive
-    negative = velocity(dit, latents, timestep, conditions, negative=True, cache=caches[1])
+    """Classifier-free guidance: away from the negative prompt by ``guidance``; (1, 16, F, h, w) float32."""
+    if len(prepared.prompts) == 1 or guidance == 1:
+        return transformer.velocities(latents, timestep, prepared, (0,), caches)[0]
+    positive, negative = transformer.velocities(latents, timestep, prepared, (0, 1), caches)
     return negative + guidance * (positive - negative)
 
 
 @torch.inference_mode()
 def denoise(
-    dit: WanModel,
+    transformer: Transformer,
     noise: torch.Tensor,
     conditions: Conditions,
     *,
@@ -142,12 +111,14 @@ def denoise(
     sigmas, timesteps = schedule(steps, shift)
     caches = _tea_caches(steps, tea_cache)
     latents = noise.clone()
+    with precision():
+        prepared = transformer.prepare(conditions)
     for index in range(steps):
         started = time.monotonic()
         sigma, following = sigmas[index].item(), sigmas[index + 1].item()
         _impose(latents, conditions.known, noise, sigma)
         with precision():
-            change = guided_velocity(dit, latents, timesteps[index], conditions, guidance, caches)
+            change = guided_velocity(transformer, latents, timesteps[index], prepared, guidance, caches)
         # Asking the GPU for this one bit also makes the step's time true.
         if not torch.isfinite(change).all():
             raise GenerationError(

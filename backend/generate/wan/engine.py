@@ -142,7 +142,7 @@ class WanEngine:
             progress.step(window.number, step, lambda: colors.picture(step.estimate, shown))
 
         return denoise(
-            models.dit,
+            models.transformer,
             self._noise(window, size).to(models.device),
             conditions,
             steps=settings.steps,
@@ -287,7 +287,7 @@ def create_wan_engine(settings: WanSettings, device: str = "auto", folder: Path 
     require_diffsynth()
     paths = (*files.dit, files.text_encoder, files.tokenizer, files.image_encoder, files.vae, files.ex4d)
     identity = identity_of(*paths, *(path for path, _ in loras))
-    choice = ModelChoice(files, loras, chosen, settings.precision, settings.compile, identity)
+    choice = ModelChoice(files, loras, chosen, settings.precision, settings.fp8_attention, identity)
     return WanEngine(settings, models_for(choice))
 
 
