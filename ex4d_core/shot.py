@@ -46,12 +46,12 @@ DEFAULT_NEGATIVE_PROMPT = (
 )
 STEP_DISTILLED_LORA = "Wan21_I2V_14B_lightx2v_cfg_step_distill_lora_rank64"
 
-# How each preset differs from the defaults of `WanSettings`, which are EX-4D's own.
+# How each preset differs from the defaults of `WanSettings`, which are EX-4D's own but for the arithmetic.
 WAN_PRESETS: dict[str, dict[str, Any]] = {
     "ex4d-reference": {},
     "quality": {"max_pixels": 0, "window": 81, "overlap": 13, "steps": 40},
-    "fast": {"loras": ({"name": STEP_DISTILLED_LORA},), "steps": 4, "guidance": 1.0},
-    "draft": {"max_pixels": 384 * 384, "steps": 15, "tea_cache": 0.2},
+    "fast": {"loras": ({"name": STEP_DISTILLED_LORA},), "steps": 4, "guidance": 1.0, "fp8_attention": True},
+    "draft": {"max_pixels": 384 * 384, "steps": 15, "tea_cache": 0.2, "fp8_attention": True},
 }
 
 
@@ -141,7 +141,10 @@ class Lora:
 
 @dataclass(frozen=True)
 class WanSettings:
-    """How the Wan model with the EX-4D adapter repaints a shot. The defaults are those of EX-4D.
+    """How the Wan model with the EX-4D adapter repaints a shot.
+
+    The defaults are those of EX-4D, but for the arithmetic: products in 8 bits are what makes a job more than twice as
+    fast as the original, for a small change of the result (`ex4d bench generate` measures both).
 
     Attributes:
         preset: one of `WAN_PRESETS` that the other fields started from; for people, it changes nothing by itself.
@@ -156,7 +159,7 @@ class WanSettings:
         overlap: frames of the window before that each further window starts from, 4n + 1.
         loras: merged beside EX-4D's own.
         tea_cache: how much change of the input is ignored by reusing the last step's result; 0: none.
-        precision: "bf16", "fp8" (products in 8 bits where the GPU can), or "float32".
+        precision: "fp8" (products in 8 bits where the GPU can, else as "bf16"), "bf16" (as EX-4D), or "float32".
         fp8_attention: with "fp8", compute self-attention in 8 bits too, where the GPU and cuDNN's frontend can.
 
     Raises:
@@ -176,7 +179,7 @@ class WanSettings:
     overlap: int = 9
     loras: tuple[Lora, ...] = ()
     tea_cache: float = 0.0
-    precision: str = "bf16"
+    precision: str = "fp8"
     fp8_attention: bool = False
 
     def __post_init__(self) -> None:

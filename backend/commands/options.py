@@ -139,7 +139,7 @@ def add_wan_arguments(parser: argparse.ArgumentParser) -> None:
         help="a file in the models' folder loras; may be given several times, and replaces the preset's",
     )
     wan.add_argument("--tea-cache", type=float, default=unset, metavar="X", help="skip steps that change less; 0: none")
-    wan.add_argument("--precision", choices=PRECISIONS, default=unset, help="fp8: faster on Hopper and Ada GPUs")
+    wan.add_argument("--precision", choices=PRECISIONS, default=unset, help="bf16: exactly as EX-4D; fp8: faster on Hopper and Ada GPUs")
     wan.add_argument("--fp8-attention", action="store_true", default=unset, help="with fp8: self-attention too")
     add_machine_arguments(parser)
 

@@ -4,7 +4,6 @@ In float32, since the interpreter does not round to bfloat16 and to 8 bits as a 
 unrounded, and compared to within half a step of the rounded values.
 """
 
-import math
 import os
 import sys
 
@@ -72,10 +71,11 @@ def check_rounding() -> None:
 
 def check_attention() -> None:
     query = torch.randn(TOKENS, WIDTH)
-    picture, text = torch.randn(2, 257, WIDTH).unbind(0), torch.randn(2, 21, WIDTH).unbind(0)
+    picture = fused.CrossKeys.of(*torch.randn(2, 257, WIDTH))
     for of_picture, repeats in ((picture, 100), (None, 1)):
-        made = kernels.cross_attention(query, of_picture, text, math.log(repeats), EPSILON, HEAD)
-        close(made, fused.cross_attention(query, of_picture, text, repeats, EPSILON, HEAD))
+        text = fused.CrossKeys.of(*torch.randn(2, 21, WIDTH), repeats)
+        made = kernels.cross_attention(query, of_picture, text, EPSILON, HEAD)
+        close(made, fused.cross_attention(query, of_picture, text, EPSILON, HEAD))
 
 
 def check_channel_norm() -> None:

@@ -54,9 +54,7 @@ def conditions() -> Conditions:
     texts = [values(1, 20, 32) for _ in range(2)]
     texts[0][:, 7:] = 0
     texts[1][:, 12:] = 0
-    return Conditions(
-        *texts, values(1, 32, 3, 4, 6), values(1, 20, 3, 4, 6), values(1, 257, 1280).bfloat16().float()
-    )
+    return Conditions(*texts, values(1, 32, 3, 4, 6), values(1, 20, 3, 4, 6), values(1, 257, 1280).bfloat16().float())
 
 
 NOISE = torch.randn(1, 16, 3, 4, 6, generator=torch.Generator().manual_seed(1))
@@ -77,7 +75,7 @@ def test_the_rebuilt_transformer_is_diffsynths(dit, conditions):
     expected = [diffsynth_velocity(dit, NOISE, torch.tensor(700.0), conditions, negative=n) for n in (False, True)]
     transformer = Transformer(dit)
     prepared = transformer.prepare(conditions)
-    assert [keys.repeats for keys in prepared.prompts] == [13, 8], "padding is one key that counts so often"
+    assert [keys[0].repeats for keys in prepared.prompts] == [13, 8], "padding is one key that counts so often"
     made = transformer.velocities(NOISE, torch.tensor(700.0), prepared)
     for ours, theirs in zip(made, expected, strict=True):
         assert relative(ours, theirs) < 1e-5

@@ -10,7 +10,6 @@ import math
 from functools import lru_cache
 
 import torch
-from torch.nn import functional
 
 from backend.generate.wan.fused import FP8, FP8_MAX
 
@@ -92,8 +91,12 @@ class EightBitAttention:
 @lru_cache(maxsize=8)
 def _built(tokens: int, width: int, head: int, device: torch.device) -> EightBitAttention | None:
     try:
+        import cudnn
+    except ImportError:
+        return None
+    try:
         return EightBitAttention(tokens, width, head, device)
-    except (ImportError, RuntimeError):  # not installed, or not for this GPU or length
+    except (RuntimeError, cudnn.cudnnGraphNotSupportedError):  # not on this GPU, or not for this length
         return None
 
 

@@ -134,7 +134,7 @@ class WanEngine:
     ) -> torch.Tensor:
         settings, models = self.settings, self.models
         sides = erosion_sides(window.start + len(window.frames), settings.erosion, settings.seed)[window.start :]
-        pixels = window_pixels(window.frames, sides, size)
+        pixels = window_pixels(window.frames, sides, size, models.device)
         conditions, colors = self._conditions(window, pixels, texts, tail)
         shown = _least_seen_latent(pixels, window.known)
 

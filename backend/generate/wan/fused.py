@@ -6,7 +6,7 @@ Values in 8 bits (e4m3) come with one float32 scale for each row.
 
 from __future__ import annotations
 
-import math
+from dataclasses import dataclass
 
 import torch
 from torch.nn import functional
@@ -15,6 +15,9 @@ try:
     from backend.generate.wan import triton_kernels
 except ImportError:  # no Triton for this system: the torch versions are slower, not different
     triton_kernels = None
+
+# Keys of a cross-attention come in pieces of so many.
+KEY_STEP = 64 if triton_kernels is None else triton_kernels.KEY_STEP
 
 FP8 = torch.float8_e4m3fn
 FP8_MAX = torch.finfo(FP8).max
@@ -101,27 +104,42 @@ def largest_value(qkv: torch.Tensor) -> torch.Tensor:
     return qkv.chunk(3, dim=1)[2].float().abs().amax().reshape(1)
 
 
-def cross_attention(
-    query: torch.Tensor,
-    picture: tuple[torch.Tensor, torch.Tensor] | None,
-    text: tuple[torch.Tensor, torch.Tensor],
-    repeats: int,
-    epsilon: float,
-    head: int,
-) -> torch.Tensor:
-    """Attention to the text plus attention to the picture, (N, C); queries are RMS-normed on the way.
+@dataclass(frozen=True)
+class CrossKeys:
+    """What a cross-attention attends to.
 
-    Args:
-        query: (N, C), without norm. The norm's weight must be in the keys.
-        picture, text: keys and values (K, C) each.
-        repeats: the last text key stands for so many equal ones.
+    Attributes:
+        key, value: (K, C), padded with zeros to a multiple of `KEY_STEP`. The queries' norm weight is in the keys.
+        count: how many of them there are.
+        repeats: the last one stands for so many equal ones.
     """
+
+    key: torch.Tensor
+    value: torch.Tensor
+    count: int
+    repeats: int = 1
+
+    @staticmethod
+    def of(key: torch.Tensor, value: torch.Tensor, repeats: int = 1) -> CrossKeys:
+        """From (count, C) keys and values."""
+        padding = (0, 0, 0, -len(key) % KEY_STEP)
+        return CrossKeys(functional.pad(key, padding), functional.pad(value, padding), len(key), repeats)
+
+    def expanded(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values, each as often as it counts."""
+        key, value = self.key[: self.count], self.value[: self.count]
+        return tuple(torch.cat([part, part[-1:].expand(self.repeats - 1, -1)]) for part in (key, value))
+
+
+def cross_attention(
+    query: torch.Tensor, picture: CrossKeys | None, text: CrossKeys, epsilon: float, head: int
+) -> torch.Tensor:
+    """Attention to the text plus attention to the picture, (N, C); queries (N, C) are RMS-normed on the way."""
     if _with_triton(query):
-        return triton_kernels.cross_attention(query, picture, text, math.log(repeats), epsilon, head)
+        return triton_kernels.cross_attention(query, picture, text, epsilon, head)
     normed = functional.rms_norm(query.float(), query.shape[-1:], eps=epsilon).to(query.dtype)
-    text = tuple(torch.cat([part, part[-1:].expand(repeats - 1, -1)]) for part in text)
-    made = attention(normed, *text, head)
-    return made if picture is None else made + attention(normed, *picture, head)
+    made = attention(normed, *text.expanded(), head)
+    return made if picture is None else made + attention(normed, *picture.expanded(), head)
 
 
 def attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, head: int) -> torch.Tensor:

@@ -229,6 +229,7 @@ class LoadedModels:
             choice.loras,
             device=self.device if fits else torch.device("cpu"),
             dtype=choice.dtype,
+            merge_on=self.device,
             on_tensor=self.on_load,
         )
         transformer = Transformer(

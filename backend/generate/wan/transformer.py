@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from backend.generate.wan import fused
 from backend.generate.wan.attention8 import attention8, can_attend, norm_factor
-from backend.generate.wan.fused import FP8_MAX
+from backend.generate.wan.fused import FP8_MAX, CrossKeys
 from backend.generate.wan.products import linear_of
 
 if TYPE_CHECKING:
@@ -28,16 +28,7 @@ if TYPE_CHECKING:
 
 # A token's residual stream, and what the next norm adds to it: a branch's result and its gate.
 Stream = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]
-Keys = tuple[torch.Tensor, torch.Tensor]
 Attention = Callable[[torch.Tensor], torch.Tensor]
-
-
-@dataclass(frozen=True)
-class PromptKeys:
-    """Keys and values (K, C) of one prompt's text for each block; the last key stands for ``repeats`` equal ones."""
-
-    blocks: list[Keys]
-    repeats: int
 
 
 @dataclass(frozen=True)
@@ -47,16 +38,16 @@ class Prepared:
     Attributes:
         y: as in `Conditions`.
         camera: (N, C) added to the patches; None without a camera encoder.
-        picture: keys and values (257, C) of the first frame for each block.
-        prompts: of the positive prompt, and of the negative one where there is one.
+        picture: keys and values of the first frame's 257 embeddings for each block.
+        prompts: of the text for each block: of the positive prompt, and of the negative one where there is one.
         angles: cosines and sines (N, head / 2) of the rotary embedding, float32.
         grid: (F, h, w) in patches; N is their product.
     """
 
     y: torch.Tensor
     camera: torch.Tensor | None
-    picture: list[Keys]
-    prompts: list[PromptKeys]
+    picture: list[CrossKeys]
+    prompts: list[list[CrossKeys]]
     angles: tuple[torch.Tensor, torch.Tensor]
     grid: tuple[int, int, int]
 
@@ -71,10 +62,17 @@ class ContextLayers(nn.Module):
         self.k_img, self.v_img, self.norm_k_img = cross.k_img, cross.v_img, cross.norm_k_img
         self.query_weight = cross.norm_q.weight
 
-    def forward(self, picture: torch.Tensor, texts: Sequence[torch.Tensor]) -> tuple[Keys, list[Keys]]:
-        """Keys and values of the picture (257, C), and of each text (K, C)."""
-        keys = (self.norm_k_img(self.k_img(picture)) * self.query_weight).to(picture.dtype), self.v_img(picture)
-        return keys, [((self.norm_k(self.k(text)) * self.query_weight).to(text.dtype), self.v(text)) for text in texts]
+    def forward(
+        self, picture: torch.Tensor, texts: Sequence[tuple[torch.Tensor, int]]
+    ) -> tuple[CrossKeys, list[CrossKeys]]:
+        """Of the picture (257, C), and of each text (K, C) whose last embedding counts so often."""
+        key = (self.norm_k_img(self.k_img(picture)) * self.query_weight).to(picture.dtype)
+        made = []
+        for text, repeats in texts:
+            made.append(
+                CrossKeys.of((self.norm_k(self.k(text)) * self.query_weight).to(text.dtype), self.v(text), repeats)
+            )
+        return CrossKeys.of(key, self.v_img(picture)), made
 
 
 class Block(nn.Module):
@@ -108,16 +106,15 @@ class Block(nn.Module):
         self,
         stream: Stream,
         modulation: torch.Tensor,
-        picture: Keys,
-        text: Keys,
-        repeats: int,
+        picture: CrossKeys,
+        text: CrossKeys,
         angles: tuple[torch.Tensor, torch.Tensor],
         attention: Attention,
     ) -> Stream:
         """Args:
         stream: x (N, C), changed in place.
         modulation: (6, C) float32.
-        picture, text, repeats, angles: as in `Prepared` and `PromptKeys`.
+        picture, text, angles: as in `Prepared`.
         attention: from (N, 3 C) queries, keys and values to (N, C).
         """
         x, added, gate = stream
@@ -128,14 +125,16 @@ class Block(nn.Module):
             x, added, gate_attention, self.cross_scale, self.cross_shift, self.epsilon,
             one_more=False, eight_bit=self.eight_bit,
         )  # fmt: skip
-        attended = fused.cross_attention(self.cross_q(rows), picture, text, repeats, self.norm_epsilon, self.head)
+        attended = fused.cross_attention(self.cross_q(rows), picture, text, self.norm_epsilon, self.head)
         added = self.cross_o(self._rows(attended))
         rows = fused.residual_norm(x, added, None, scale_mlp, shift_mlp, self.epsilon, eight_bit=self.eight_bit)
         if self.eight_bit:
             return x, self.down(fused.quantized(self.up(rows), gelu=True)), gate_mlp
         return x, self.down(self.up(rows, gelu=True)), gate_mlp
 
-    def _attended(self, qkv: torch.Tensor, angles: tuple[torch.Tensor, torch.Tensor], attention: Attention) -> fused.Rows:
+    def _attended(
+        self, qkv: torch.Tensor, angles: tuple[torch.Tensor, torch.Tensor], attention: Attention
+    ) -> fused.Rows:
         norms = (self.query_weight, self.key_weight, angles, self.norm_epsilon, self.head)
         if self.eight_bit_attention and can_attend(len(qkv), qkv.shape[1] // 3, self.head, qkv.device):
             values = FP8_MAX / fused.largest_value(qkv).clamp_min(1e-12)
@@ -203,14 +202,13 @@ class Transformer:
         picture = dit.img_emb(conditions.clip_feature)[0].to(self.dtype)
         given = [conditions.positive] if conditions.negative is None else [conditions.positive, conditions.negative]
         texts = [_without_padding(text[0]) for text in given]
-        embedded = [dit.text_embedding(text[None])[0].to(self.dtype) for text, _ in texts]
-        pictures, keys = [], [[] for _ in texts]
+        embedded = [(dit.text_embedding(text[None])[0].to(self.dtype), repeats) for text, repeats in texts]
+        pictures, prompts = [], [[] for _ in texts]
         for layers in self.contexts:
             of_picture, of_texts = layers(picture, embedded)
             pictures.append(of_picture)
-            for place, made in zip(keys, of_texts, strict=True):
-                place.append(made)
-        prompts = [PromptKeys(blocks, repeats) for blocks, (_, repeats) in zip(keys, texts, strict=True)]
+            for prompt, keys in zip(prompts, of_texts, strict=True):
+                prompt.append(keys)
         return Prepared(conditions.y, camera, pictures, prompts, self._angles(grid), grid)
 
     def _angles(self, grid: tuple[int, int, int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -272,13 +270,11 @@ class Transformer:
         modulations = (self._modulation.to(modulation.dtype) + modulation).float()
         for number, block in enumerate(self.blocks):
             for prompt in running:
-                keys = prepared.prompts[prompt]
                 streams[prompt] = block(
                     streams[prompt],
                     modulations[number],
                     prepared.picture[number],
-                    keys.blocks[number],
-                    keys.repeats,
+                    prepared.prompts[prompt][number],
                     prepared.angles,
                     self._attention,
                 )
