@@ -8,12 +8,13 @@ purpose. Without a GPU the same runs at toy size, which shows that it runs and n
 from __future__ import annotations
 
 import contextlib
+import copy
 import gc
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ import torch
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from backend.commands.bench import PARTS
+from backend.generate.interface import EngineProgress
 from backend.generate.wan.attention import fastest_attention
 from backend.generate.wan.denoising import Conditions
 from backend.generate.wan.engine import WanEngine
@@ -67,10 +70,11 @@ class _Case:
         return frames * height * width // 4
 
 
-def measure_generation(folder: Path | None = None) -> Iterator[Row]:
+def measure_generation(folder: Path | None = None, parts: Sequence[str] = PARTS) -> Iterator[Row]:
     """All rows, each as soon as it is measured.
 
     Args:
+        parts: of `PARTS`.
         folder: where the random weights are written (52 GB on a GPU machine) and removed again; a temporary one by
             default.
     """
@@ -80,7 +84,7 @@ def measure_generation(folder: Path | None = None) -> Iterator[Row]:
     if not case.on_gpu:
         yield Row("GPU rows", "no GPU", "PyTorch finds no CUDA device on this machine; times below say nothing")
     floors = {}
-    if case.on_gpu:
+    if case.on_gpu and "passes" in parts:
         rates = _rates(case)
         for what, rate in rates.items():
             yield Row(what, f"{rate / 1e12:.0f} TFLOP/s", "in a row for half a second, at the transformer's own sizes")
@@ -91,9 +95,13 @@ def measure_generation(folder: Path | None = None) -> Iterator[Row]:
         started = time.perf_counter()
         models = write_models(Path(place) / "models", full_size=case.on_gpu, device=case.device)
         yield Row("weights written", f"{time.perf_counter() - started:.0f} s", "not part of any job")
-        original = yield from _passes(case, models)
-        step = yield from _jobs(case, models, original)
-        yield from _memory_modes(case, models, step)
+        original = (yield from _passes(case, models)) if "passes" in parts else None
+        if "jobs" in parts:
+            yield from _jobs(case, models, original)
+        if "memory" in parts:
+            yield from _memory_modes(case, models)
+        if "gpus" in parts:
+            yield from _several_gpus(case, models)
 
 
 @contextlib.contextmanager
@@ -188,12 +196,13 @@ def _conditions(case: _Case, text_width: int) -> tuple[Conditions, torch.Tensor]
 
 
 def _passes(case: _Case, models: Path) -> Iterator[Row]:
-    """One pass with each option; returns the original's seconds."""
+    """One pass with each option, several in a row as in a job; returns the original's seconds."""
     files = find_files(models)
-    repeats = 3 if case.on_gpu else 1
+    repeats = 5 if case.on_gpu else 1
+    loaded = load_dit(files.dit, files.ex4d, device=case.device)
 
     def load():
-        return load_dit(files.dit, files.ex4d, device=case.device)
+        return copy.deepcopy(loaded)
 
     @contextlib.contextmanager
     def inside(*contexts) -> Iterator[None]:
@@ -207,7 +216,7 @@ def _passes(case: _Case, models: Path) -> Iterator[Row]:
     def measured(once: Callable[[], torch.Tensor], exact: torch.Tensor | None, *contexts) -> tuple[float, str]:
         with inside(*contexts):
             made = once()
-            seconds = _seconds(once, repeats)
+            seconds = _seconds(lambda: [once() for _ in range(repeats)], 1) / repeats
         return seconds, "" if exact is None else f"relative L2 {_relative(made, exact):.4f} to DiffSynth's"
 
     dit = load()
@@ -255,12 +264,13 @@ def _passes(case: _Case, models: Path) -> Iterator[Row]:
 
 
 class _TimedEngine(WanEngine):
-    """Notes when its stages end, and keeps the latents."""
+    """Notes when its stages and steps end, and keeps the latents."""
 
     def __init__(self, settings: WanSettings, models: LoadedModels):
         super().__init__(settings, models)
         self.marks: dict[str, float] = {}
         self.latents: torch.Tensor | None = None
+        self.steps: list[float] = []
 
     def _conditions(self, *arguments):
         made = super()._conditions(*arguments)
@@ -274,11 +284,15 @@ class _TimedEngine(WanEngine):
         self.marks["denoise"] = time.perf_counter()
         return self.latents
 
+    def _note(self, progress: EngineProgress) -> None:
+        if progress.stage == "denoise":
+            self.steps.append(time.perf_counter())
+
     def run(self, frames: list[RenderedFrame]) -> dict[str, float]:
         """Seconds of encode, denoise, decode, and of everything."""
         wait_for_gpu()
         started = time.perf_counter()
-        count = sum(1 for _ in self.generate(frames, count=len(frames)))
+        count = sum(1 for _ in self.generate(frames, count=len(frames), watch=self._note))
         ended = time.perf_counter()
         assert count == len(frames)
         encode, denoise = self.marks["encode"], self.marks["denoise"]
@@ -290,10 +304,10 @@ class _TimedEngine(WanEngine):
         }
 
 
-def _jobs(case: _Case, folder: Path, original_pass: float) -> Iterator[Row]:
-    """Whole jobs, from rendered frames to finished ones; returns the seconds of a step in bfloat16."""
+def _jobs(case: _Case, folder: Path, original_pass: float | None) -> Iterator[Row]:
+    """Whole jobs, from rendered frames to finished ones."""
     frames = _shot(case)
-    original = yield from _original_job(case, folder, original_pass)
+    original = None if original_pass is None else (yield from _original_job(case, folder, original_pass))
     latents = {}
     jobs = [
         ("ex4d-reference, bf16", wan_preset("ex4d-reference", precision="bf16")),
@@ -317,18 +331,19 @@ def _jobs(case: _Case, folder: Path, original_pass: float) -> Iterator[Row]:
         latents[name] = engine.latents.clone()
         stages = ", ".join(f"{stage} {seconds[stage]:.2f} s" for stage in ("encode", "denoise", "decode"))
         if name.startswith("ex4d"):
-            remark = f"{original / seconds['total']:.2f} x the original's; target {TARGETS['job']} x"
+            remark = f"{_times(original, seconds['total'])}; target {TARGETS['job']} x"
         else:
             remark = f"{settings.steps} steps, no guidance; target {TARGETS['fast']:.0f} s"
-        if name == "ex4d-reference, bf16":
-            plain = seconds["denoise"] / engine.settings.steps
         memory = f", {peak():.1f} GB" if case.on_gpu else ""
         yield Row(f"job, {name}", f"{seconds['total']:.2f} s", f"{_arithmetic(settings)}: {stages}{memory}; {remark}")
     for name, exact in (("ex4d-reference", "ex4d-reference, bf16"), ("fast", "fast, bf16")):
         changed = _relative(latents[name], latents[exact])
         yield Row(f"final latents, {name}", f"{changed:.4f}", "relative L2 to bf16, same weights and noise")
     kept.unload()
-    return plain
+
+
+def _times(original: float | None, seconds: float) -> str:
+    return "the original was not measured" if original is None else f"{original / seconds:.2f} x the original's"
 
 
 def _arithmetic(settings: WanSettings) -> str:
@@ -368,27 +383,22 @@ def _original_job(case: _Case, folder: Path, original_pass: float) -> Iterator[R
     return total
 
 
-def _memory_modes(case: _Case, folder: Path, plain: float) -> Iterator[Row]:
-    """Time of a step and peak memory, with the process's memory capped; ``plain`` is a step's time without a cap."""
+def _memory_modes(case: _Case, folder: Path) -> Iterator[Row]:
+    """Time of a step and peak memory, with the process's memory capped."""
     if not case.on_gpu:
         for cap in CAPS:
             yield Row(f"memory, cap {cap} GB", "no GPU", "")
         return
-    frames = _shot(case)
-    for cap in CAPS:
-        _set({VRAM_LIMIT_VARIABLE: str(cap)})
-        settings = wan_preset("ex4d-reference", precision="bf16", steps=3)
+    plain = None
+    settings = wan_preset("ex4d-reference", precision="bf16", steps=4)
+    for cap in (None, *CAPS):
+        _set({VRAM_LIMIT_VARIABLE: None if cap is None else str(cap)})
         models = LoadedModels(_choice(case, folder, settings))
-        engine = _TimedEngine(_quick(settings), models)
-        started = time.perf_counter()
-        engine.run(frames)
-        loading = time.perf_counter() - started
-        engine = _TimedEngine(settings, models)
-        peak = _peak_reset(case)
-        step = engine.run(frames)["denoise"] / settings.steps
+        loading, step, memory = _step(case, settings, models)
+        plain = plain or step
         yield Row(
-            f"memory, cap {cap} GB",
-            f"{peak():.1f} GB",
+            f"memory, {'no cap' if cap is None else f'cap {cap} GB'}",
+            f"{memory:.1f} GB",
             f"{step:.3f} s a step, {100 * (step / plain - 1):+.0f} %; bf16, {models.mode}; loaded in {loading:.0f} s",
         )
         models.unload()
@@ -396,13 +406,50 @@ def _memory_modes(case: _Case, folder: Path, plain: float) -> Iterator[Row]:
     _set({VRAM_LIMIT_VARIABLE: None})
 
 
+def _several_gpus(case: _Case, folder: Path) -> Iterator[Row]:
+    """One shot on more and more GPUs; two processes on the processor where there is none."""
+    counts = [count for count in (2, 4, 8) if count <= torch.cuda.device_count()] if case.on_gpu else [2]
+    if not counts:
+        yield Row("several GPUs", "one GPU", "this machine has no more")
+        return
+    for name, settings in (
+        ("guided", wan_preset("ex4d-reference", steps=4)),
+        ("unguided", wan_preset("fast", loras=())),
+    ):
+        plain, exact = None, None
+        for count in (1, *counts):
+            peers = tuple(f"cuda:{number}" if case.on_gpu else "cpu" for number in range(1, count))
+            models = LoadedModels(replace(_choice(case, folder, settings), peers=peers))
+            loading, step, _ = _step(case, settings, models, latents := [])
+            plain, exact = plain or step, exact if exact is not None else latents[0]
+            remark = f"{plain / step:.2f} x one; relative L2 to one {_relative(latents[0], exact):.4f}"
+            what = (
+                f"{count} GPU{'s' if count > 1 else ''}, a step {name}" if case.on_gpu else f"{count} processes, {name}"
+            )
+            yield Row(what, f"{step:.3f} s", f"{remark}; {_arithmetic(settings)}; loaded in {loading:.0f} s")
+            models.unload()
+
+
+def _step(
+    case: _Case, settings: WanSettings, models: LoadedModels, latents: list[torch.Tensor] | None = None
+) -> tuple[float, float, float]:
+    """Seconds of loading and of a step (the first one, which warms up, left out), and gigabytes of memory at most."""
+    started = time.perf_counter()
+    _TimedEngine(_quick(settings), models).run(_shot(case))
+    loading = time.perf_counter() - started
+    engine = _TimedEngine(settings, models)
+    peak = _peak_reset(case)
+    engine.run(_shot(case))
+    if latents is not None:
+        latents.append(engine.latents.float().cpu())
+    return loading, float(np.median(np.diff(engine.steps))), peak()
+
+
 def _choice(case: _Case, folder: Path, settings: WanSettings) -> ModelChoice:
     return ModelChoice(find_files(folder), (), str(case.device), settings.precision, settings.fp8_attention)
 
 
 def _quick(settings: WanSettings) -> WanSettings:
-    from dataclasses import replace
-
     return replace(settings, steps=1)
 
 

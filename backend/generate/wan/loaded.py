@@ -20,6 +20,7 @@ from backend.generate.wan.encoders import EmbeddingCache, Tokenizer, encode_pict
 from backend.generate.wan.errors import WanUnavailableError
 from backend.generate.wan.files import WanFiles, cache_folder
 from backend.generate.wan.models import load_dit, load_image_encoder, load_text_encoder, load_vae
+from backend.generate.wan.parallel import Peers
 from backend.generate.wan.streaming import BlockStreaming
 from backend.generate.wan.transformer import Transformer
 
@@ -49,6 +50,7 @@ class ModelChoice:
         device: "cpu" or "cuda:N".
         precision: one of `ex4d_core.shot.PRECISIONS`.
         fp8_attention: self-attention in 8 bits too.
+        peers: further devices that share every shot's steps.
         identity: of the files, so that a replaced one is loaded again.
     """
 
@@ -58,6 +60,7 @@ class ModelChoice:
     precision: str
     fp8_attention: bool = False
     identity: str = ""
+    peers: tuple[str, ...] = ()
 
     @property
     def dtype(self) -> torch.dtype:
@@ -86,6 +89,7 @@ class LoadedModels:
         self._encoders: dict[str, torch.nn.Module] = {}
         self._working_bytes = working_bytes(WorkingSize(512, 512, 512, 512), 49)
         self._streaming: list[BlockStreaming] = []
+        self._peers: Peers | None = None
         owner = identity_of(choice.files.text_encoder, choice.files.tokenizer) + choice.precision
         self._embeddings = EmbeddingCache(cache_folder() / "text_embeddings", owner)
 
@@ -117,6 +121,19 @@ class LoadedModels:
             )
             speed_up_vae(self._vae)
         return self._vae
+
+    @property
+    def peers(self) -> Peers | None:
+        """The processes on further devices; None where there are none."""
+        if self._peers is None and self.choice.peers:
+            self._peers = Peers((self.choice.device, *self.choice.peers))
+        return self._peers
+
+    def end_peers(self) -> None:
+        """End the processes on further devices; `peers` starts new ones."""
+        if self._peers is not None:
+            self._peers.close()
+            self._peers = None
 
     def tokenize(self, prompt: str, name: str) -> tuple[torch.Tensor, torch.Tensor]:
         """Token ids and mask; `PromptError` if there are too many."""
@@ -180,7 +197,8 @@ class LoadedModels:
         return True
 
     def unload(self) -> None:
-        """Give all memory back."""
+        """Give all memory back, and end the processes on further devices."""
+        self.end_peers()
         for streaming in self._streaming:
             streaming.stop()
         self._streaming = []

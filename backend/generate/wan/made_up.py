@@ -42,18 +42,20 @@ def random_weights(
     return weights
 
 
-def write_models(folder: Path, seed: int = 0, *, full_size: bool = False, device: torch.device | str = "cpu") -> Path:
+def write_models(
+    folder: Path, seed: int = 0, *, full_size: bool = False, heads: int = 1, device: torch.device | str = "cpu"
+) -> Path:
     """All that the engine needs, as it is published: seven shards, two .pth, the VAE, ex4d.ckpt.
 
     Args:
-        full_size: with the published sizes (52 GB); else a few megabytes.
+        full_size: with the published sizes (52 GB); else a few megabytes, and a transformer of so many ``heads``.
         device: where the random numbers are drawn.
     """
     from safetensors.torch import save_file
 
     wan = folder / WAN_FOLDER
     wan.mkdir(parents=True)
-    layouts = {name: published_layout(name) for name in ("dit", "ex4d", *_PTH)} if full_size else _small_layouts()
+    layouts = {name: published_layout(name) for name in ("dit", "ex4d", *_PTH)} if full_size else _small_layouts(heads)
 
     def made(layout: dict[str, torch.Tensor], number: int) -> dict[str, torch.Tensor]:
         # One tensor at a time, so that nothing larger than a shard is ever in memory.
@@ -77,10 +79,10 @@ def write_models(folder: Path, seed: int = 0, *, full_size: bool = False, device
     return folder
 
 
-def small_dit_sizes(layers: int = 2) -> dict[str, object]:
-    """What `WanModel` is built with for a transformer of one head."""
+def small_dit_sizes(heads: int = 1, layers: int = 2) -> dict[str, object]:
+    """What `WanModel` is built with for a small transformer."""
     return {
-        "dim": 128,
+        "dim": 128 * heads,
         "in_dim": 36,
         "ffn_dim": 64,
         "out_dim": 16,
@@ -88,20 +90,20 @@ def small_dit_sizes(layers: int = 2) -> dict[str, object]:
         "freq_dim": 32,
         "eps": 1e-6,
         "patch_size": (1, 2, 2),
-        "num_heads": 1,
+        "num_heads": heads,
         "num_layers": layers,
         "has_image_input": True,
     }
 
 
-def _small_layouts() -> dict[str, dict[str, torch.Tensor]]:
+def _small_layouts(heads: int) -> dict[str, dict[str, torch.Tensor]]:
     from diffsynth.models.wan_video_dit import WanModel
     from diffsynth.models.wan_video_image_encoder import XLMRobertaCLIP
     from diffsynth.models.wan_video_text_encoder import WanTextEncoder
     from diffsynth.models.wan_video_vae import VideoVAE_
 
     with torch.device("meta"):
-        dit = WanModel(**small_dit_sizes())
+        dit = WanModel(**small_dit_sizes(heads))
         layouts = {
             "dit": dit.state_dict(),
             "text_encoder": WanTextEncoder(96, 32, 32, 64, 2, 2, 8).state_dict(),
@@ -111,7 +113,7 @@ def _small_layouts() -> dict[str, dict[str, torch.Tensor]]:
                 "textual.norm.weight": torch.empty(4),
             },
         }
-        dit.control_adapter = CameraEncoder(8, 128)
+        dit.control_adapter = CameraEncoder(8, 128 * heads)
     layouts["ex4d"] = export_adapter(dit, rank=4)
     return layouts
 

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from diffsynth.models.wan_video_dit import DiTBlock, WanModel
 
     from backend.generate.wan.denoising import Conditions
+    from backend.generate.wan.parallel import Split
 
 # A token's residual stream, and what the next norm adds to it: a branch's result and its gate.
 Stream = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]
-Attention = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -109,18 +109,18 @@ class Block(nn.Module):
         picture: CrossKeys,
         text: CrossKeys,
         angles: tuple[torch.Tensor, torch.Tensor],
-        attention: Attention,
+        split: Split | None = None,
     ) -> Stream:
         """Args:
         stream: x (N, C), changed in place.
         modulation: (6, C) float32.
         picture, text, angles: as in `Prepared`.
-        attention: from (N, 3 C) queries, keys and values to (N, C).
+        split: where the rows are a part of all of them, how to reach the others.
         """
         x, added, gate = stream
         shift, scale, gate_attention, shift_mlp, scale_mlp, gate_mlp = modulation
         rows = fused.residual_norm(x, added, gate, scale, shift, self.epsilon, eight_bit=self.eight_bit)
-        added = self.o(self._attended(self.qkv(rows), angles, attention))
+        added = self.o(self._attended(self.qkv(rows), angles, split))
         rows = fused.residual_norm(
             x, added, gate_attention, self.cross_scale, self.cross_shift, self.epsilon,
             one_more=False, eight_bit=self.eight_bit,
@@ -133,14 +133,28 @@ class Block(nn.Module):
         return x, self.down(self.up(rows, gelu=True)), gate_mlp
 
     def _attended(
-        self, qkv: torch.Tensor, angles: tuple[torch.Tensor, torch.Tensor], attention: Attention
+        self, qkv: torch.Tensor, angles: tuple[torch.Tensor, torch.Tensor], split: Split | None
     ) -> fused.Rows:
-        norms = (self.query_weight, self.key_weight, angles, self.norm_epsilon, self.head)
-        if self.eight_bit_attention and can_attend(len(qkv), qkv.shape[1] // 3, self.head, qkv.device):
-            values = FP8_MAX / fused.largest_value(qkv).clamp_min(1e-12)
-            factors = torch.cat([self.factors, values])
-            return attention8(fused.rotate_heads(qkv, *norms, factors), factors, self.head)
-        return self._rows(attention(fused.rotate_heads(qkv, *norms)))
+        """Norm, rotation and self-attention: (N, 3 C) to (N, C)."""
+        own, total, heads = slice(0, len(qkv)), len(angles[0]), qkv.shape[1] // 3 // self.head
+        if split is not None:
+            own = split.rows(total)
+        turning = (self.query_weight, self.key_weight, tuple(table[own] for table in angles), self.norm_epsilon)
+        factors = None
+        if self.eight_bit_attention and can_attend(total, heads * self.head, self.head, qkv.device):
+            largest = fused.largest_value(qkv)
+            largest = largest if split is None else split.largest(largest)
+            factors = torch.cat([self.factors, FP8_MAX / largest.clamp_min(1e-12)])
+        turned = fused.rotate_heads(qkv, *turning, self.head, factors)
+        if split is not None:
+            turned = split.to_heads(turned, total, self.head)
+        if factors is None:
+            made, scales = fused.attention(*turned.chunk(3, dim=1), self.head), None
+        else:
+            made, scales = attention8(turned, factors, self.head)
+        if split is not None:
+            made = split.to_tokens(made, total, heads, self.head)
+        return self._rows(made) if scales is None else (made, scales[: len(made)])
 
     def _rows(self, values: torch.Tensor) -> fused.Rows:
         return fused.quantized(values) if self.eight_bit else values
@@ -227,6 +241,7 @@ class Transformer:
         prepared: Prepared,
         which: Sequence[int] = (0, 1),
         caches: Sequence = (None, None),
+        split: Split | None = None,
     ) -> list[torch.Tensor]:
         """One pass for each prompt of ``which``: (1, 16, F, h, w) float32 each, noise minus picture.
 
@@ -234,6 +249,7 @@ class Transformer:
             timestep: one number in [0, 1000], float32.
             which: 0 for the positive prompt, 1 for the negative one.
             caches: DiffSynth's TeaCache of each prompt.
+            split: what this rank does of it, where there are several; the result is the same on all.
         """
         from diffsynth.models.wan_video_dit import sinusoidal_embedding_1d
 
@@ -242,6 +258,9 @@ class Transformer:
         time = dit.time_embedding(sinusoidal_embedding_1d(dit.freq_dim, timestep))
         modulation = dit.time_projection(time).unflatten(1, (6, dit.dim))
         patches = self._patches(latents, prepared)
+        if split is not None:
+            patches = patches[split.rows(len(patches))].contiguous()
+            which = which if split.half is None else (split.half,)
         streams: dict[int, Stream] = {}
         running = []
         for prompt in which:
@@ -252,18 +271,23 @@ class Transformer:
             else:
                 streams[prompt] = (x, None, None)
                 running.append(prompt)
-        self._run_blocks(streams, running, modulation, prepared)
+        self._run_blocks(streams, running, modulation, prepared, split)
         made = []
         for prompt in which:
             x, added, gate = streams[prompt]
             if caches[prompt] is not None and prompt in running:
                 x, added, gate = (x.float() + gate * added.float()).to(x.dtype), None, None
                 caches[prompt].store(x)
-            made.append(self._finish((x, added, gate), time, prepared))
-        return made
+            made.append(self._finish((x, added, gate), time, prepared, split))
+        return made if split is None or split.half is None else split.of_both_halves(made[0])
 
     def _run_blocks(
-        self, streams: dict[int, Stream], running: Sequence[int], modulation: torch.Tensor, prepared: Prepared
+        self,
+        streams: dict[int, Stream],
+        running: Sequence[int],
+        modulation: torch.Tensor,
+        prepared: Prepared,
+        split: Split | None,
     ) -> None:
         if not running:
             return
@@ -276,11 +300,8 @@ class Transformer:
                     prepared.picture[number],
                     prepared.prompts[prompt][number],
                     prepared.angles,
-                    self._attention,
+                    split,
                 )
-
-    def _attention(self, qkv: torch.Tensor) -> torch.Tensor:
-        return fused.attention(*qkv.chunk(3, dim=1), self.blocks[0].head)
 
     def _patches(self, latents: torch.Tensor, prepared: Prepared) -> torch.Tensor:
         """(N, C) of patches and camera."""
@@ -292,12 +313,15 @@ class Transformer:
         x = functional.linear(x, layer.weight.flatten(1), layer.bias)
         return x if prepared.camera is None else x + prepared.camera
 
-    def _finish(self, stream: Stream, time: torch.Tensor, prepared: Prepared) -> torch.Tensor:
+    def _finish(self, stream: Stream, time: torch.Tensor, prepared: Prepared, split: Split | None) -> torch.Tensor:
         head = self.dit.head
         shift, scale = (head.modulation[0].to(time.dtype) + time).float()
         x, added, gate = stream
         rows = fused.residual_norm(x, added, gate, scale, shift, head.norm.eps)
-        made = head.head(rows)[None]
+        made = head.head(rows)
+        if split is not None:
+            made = split.gathered(made.float(), len(prepared.angles[0]))
+        made = made[None]
         return self.dit.unpatchify(made, prepared.grid).float()
 
 
