@@ -83,19 +83,15 @@ def measure_generation(folder: Path | None = None, parts: Sequence[str] = PARTS)
     yield Row("case", "14B" if case.on_gpu else "toy", f"{size}, random weights")
     if not case.on_gpu:
         yield Row("GPU rows", "no GPU", "PyTorch finds no CUDA device on this machine; times below say nothing")
-    floors = {}
-    if case.on_gpu and "passes" in parts:
-        rates = _rates(case)
-        for what, rate in rates.items():
-            yield Row(what, f"{rate / 1e12:.0f} TFLOP/s", "in a row for half a second, at the transformer's own sizes")
-        floors = _floors(case, rates)
-        for what, seconds in floors.items():
-            yield Row(f"floor of a pass, {what}", f"{seconds:.3f} s", "arithmetic alone at the rates above")
     with tempfile.TemporaryDirectory(prefix="ex4d-bench-", dir=folder) as place, _environment(Path(place) / "cache"):
         started = time.perf_counter()
         models = write_models(Path(place) / "models", full_size=case.on_gpu, device=case.device)
         yield Row("weights written", f"{time.perf_counter() - started:.0f} s", "not part of any job")
-        original = (yield from _passes(case, models)) if "passes" in parts else None
+        original = None
+        if "passes" in parts:
+            # First, since torch forgets its own choice of attention once it was told another.
+            original = yield from _passes(case, models)
+            yield from _limits(case)
         if "jobs" in parts:
             yield from _jobs(case, models, original)
         if "memory" in parts:
@@ -134,6 +130,17 @@ def _seconds(work: Callable[[], object], repeats: int) -> float:
         wait_for_gpu()
         times.append(time.perf_counter() - started)
     return float(np.median(times))
+
+
+def _limits(case: _Case) -> Iterator[Row]:
+    """How fast this GPU multiplies and attends, and what a pass would take if it did nothing else."""
+    if not case.on_gpu:
+        return
+    rates = _rates(case)
+    for what, rate in rates.items():
+        yield Row(what, f"{rate / 1e12:.0f} TFLOP/s", "in a row for half a second, at the transformer's own sizes")
+    for what, seconds in _floors(case, rates).items():
+        yield Row(f"floor of a pass, {what}", f"{seconds:.3f} s", "arithmetic alone at the rates above")
 
 
 def _rates(case: _Case) -> dict[str, float]:
