@@ -43,7 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    return {"chain": _run_chain, "render": _run_render, "depth": _run_depth, "generate": _run_generate}[options.what](options)
+    return {"chain": _run_chain, "render": _run_render, "depth": _run_depth, "generate": _run_generate}[options.what](
+        options
+    )
 
 
 def _run_render(options: argparse.Namespace) -> int:
