@@ -12,6 +12,7 @@ import torch
 
 pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
 
+from backend.cli import main
 from backend.generate.wan import fused
 from backend.generate.wan.attention import fastest_attention
 from backend.generate.wan.attention8 import attention8, norm_factor
@@ -170,6 +171,17 @@ def test_the_triton_kernels_compute_what_their_torch_versions_do():
     path = Path(__file__).with_name("interpreted_kernels.py")
     done = subprocess.run([sys.executable, str(path)], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_without_a_gpu_the_bench_runs_at_toy_size_and_says_so(capsys):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    assert main(["bench", "generate", "--part", "passes", "--part", "memory"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert "no GPU" in rows[0] and "diffsynth" in rows[0]
+    for what in ("pass, the original's way", "pass, ours, bf16", "pass, ours, fp8, attention too"):
+        assert any(row.startswith(what) for row in rows)
+    assert any(row.startswith("memory, cap 12 GB") and "no GPU" in row for row in rows)
 
 
 @pytest.mark.gpu

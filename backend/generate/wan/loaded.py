@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,19 +173,7 @@ class LoadedModels:
             torch.cuda.set_per_process_memory_fraction(min(1.0, limit / total), self.device)
         working = self._working_bytes = working_bytes(size, frames)
         bytes_of = {name: self._weight_bytes(name) for name in ("dit", "text_encoder", "image_encoder", "vae")}
-        budget = memory_budget(self.device)
-        if budget >= sum(bytes_of.values()) + working:
-            self.mode = "resident"
-        elif budget >= max(bytes_of["dit"] + bytes_of["vae"] + working, bytes_of["text_encoder"]):
-            self.mode = "encoders leave"
-        else:
-            self.mode = "streamed"
-            least = bytes_of["vae"] + working + 2 * bytes_of["dit"] // 40
-            if budget < least:
-                raise WanUnavailableError(
-                    f"{self.device} has {budget / 2**30:.1f} GB to use, and this shot needs at least "
-                    f"{least / 2**30:.1f} GB: choose a smaller max_pixels or a shorter window, or the preview engine"
-                )
+        self.mode = fitting_mode(memory_budget(self.device), bytes_of, working, str(self.device))
 
     def use_less_memory(self) -> bool:
         """After running out of memory: unload, and go on in the next smaller mode; false if there is none."""
@@ -299,6 +287,29 @@ def _in_8_bits(key: str, tensor: torch.Tensor) -> bool:
     """Whether a stored weight is one of the products that run at every step."""
     layer = key.rpartition("blocks.")[2].partition(".")[2]
     return tensor.ndim == 2 and layer.startswith(("self_attn.", "cross_attn.q.", "cross_attn.o.", "ffn."))
+
+
+def fitting_mode(budget: int, bytes_of: Mapping[str, int], working: int, device: str) -> str:
+    """The mode with the most memory that fits into ``budget`` bytes.
+
+    Args:
+        bytes_of: of the weights of "dit", "text_encoder", "image_encoder" and "vae".
+        working: what a window takes beside weights.
+
+    Raises:
+        WanUnavailableError: not even the smallest mode does.
+    """
+    if budget >= sum(bytes_of.values()) + working:
+        return "resident"
+    if budget >= max(bytes_of["dit"] + bytes_of["vae"] + working, bytes_of["text_encoder"]):
+        return "encoders leave"
+    least = bytes_of["vae"] + working + 2 * bytes_of["dit"] // 40
+    if budget < least:
+        raise WanUnavailableError(
+            f"{device} has {budget / 2**30:.1f} GB to use, and this shot needs at least {least / 2**30:.1f} GB: choose "
+            "a smaller max_pixels or a shorter window, or the preview engine"
+        )
+    return "streamed"
 
 
 def memory_budget(device: torch.device) -> int:
