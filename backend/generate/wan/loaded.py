@@ -21,6 +21,7 @@ from backend.generate.wan.errors import WanUnavailableError
 from backend.generate.wan.files import WanFiles, cache_folder
 from backend.generate.wan.models import load_dit, load_image_encoder, load_text_encoder, load_vae
 from backend.generate.wan.parallel import Peers
+from backend.generate.wan.products import has_8_bit_products
 from backend.generate.wan.streaming import BlockStreaming
 from backend.generate.wan.transformer import Transformer
 
@@ -35,9 +36,6 @@ MEMORY_MODES = ("resident", "encoders leave", "streamed")
 # What one window needs beside weights, per token of the transformer and at least.
 _BYTES_PER_TOKEN = 250_000
 _WORKING_BYTES = 3 * 2**30
-
-# The first GPUs with products in 8 bits: Ada, then Hopper.
-_FP8_CAPABILITY = (8, 9)
 
 
 @dataclass(frozen=True)
@@ -217,10 +215,8 @@ class LoadedModels:
 
     @property
     def fp8(self) -> bool:
-        """Whether products are in 8 bits: asked for, and this GPU has them (the processor imitates them)."""
-        if self.choice.precision != "fp8":
-            return False
-        return self.device.type != "cuda" or torch.cuda.get_device_capability(self.device) >= _FP8_CAPABILITY
+        """Whether products are in 8 bits: asked for, and to be had."""
+        return self.choice.precision == "fp8" and has_8_bit_products(self.device)
 
     def _load_transformer(self) -> Transformer:
         choice = self.choice

@@ -6,6 +6,7 @@ Several layers that read the same rows become one, since one large product is fa
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import nn
@@ -61,6 +62,19 @@ class Fp8Linear(nn.Module):
         with torch.autocast(values.device.type, enabled=False):
             made = functional.linear(values.float() * scale, self.weight.float() * self.scale.T, self.bias.float())
         return made.to(torch.bfloat16)
+
+
+@lru_cache(maxsize=16)
+def has_8_bit_products(device: torch.device) -> bool:
+    """Whether this GPU and this torch multiply in 8 bits with a scale for each row; a processor imitates it."""
+    if device.type != "cuda":
+        return True
+    layer = Fp8Linear(torch.ones(64, 64, device=device), torch.zeros(64, device=device))
+    try:
+        layer(quantized_in_torch(torch.ones(64, 64, device=device)))
+    except (RuntimeError, ValueError):
+        return False
+    return True
 
 
 def linear_of(layers: Sequence[nn.Linear], *, fp8: bool) -> Linear | Fp8Linear:
