@@ -45,7 +45,7 @@ def make_take(scene: Scene, request: ShotRequest, *, device: str, sink: TakeSink
     ``take.mp4``, and ``color.mp4`` and ``mask.mp4`` as EX-4D's generator reads them.
 
     Args:
-        device: as in `render_shot`.
+        device: as in `create_engine`.
         work_folder: an existing folder for files on their way to the sink.
 
     Raises:
@@ -66,7 +66,9 @@ def make_take(scene: Scene, request: ShotRequest, *, device: str, sink: TakeSink
             movies.enter_context(VideoWriter(work_folder / name, camera.width, camera.height, fps, metadata=metadata))
             for name in ("color.mp4", "mask.mp4", "take.mp4")
         )
-        rendered = render_shot(scene, camera, request.render, first_frame=request.first_frame, device=device)
+        # Several devices are for the engine; the first one renders.
+        first = device.partition("+")[0]
+        rendered = render_shot(scene, camera, request.render, first_frame=request.first_frame, device=first)
         recorded = _recorded(rendered, color, mask)
         watch = _watching(sink, work_folder)
         for index, picture in enumerate(engine.generate(recorded, count=len(camera), watch=watch)):

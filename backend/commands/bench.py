@@ -3,6 +3,7 @@
 `ex4d bench depth` measures the depth estimators instead, at full size with random weights.
 
 With --blender also the add-on in Blender, with ten takes: import, playback, memory, and the ticks of its timer.
+`ex4d bench generate` measures the engine wan with random weights, beside DiffSynth's code and the original's way.
 `ex4d bench render` measures colour and masks alone, at several sizes, beside the original EX-4D's own loop where a GPU
 and nvdiffrast are there; and views and coverage as Blender asks for them, over a socket.
 """
@@ -17,25 +18,34 @@ SUMMARY = "measure this machine"
 # Enough ticks for a 99.9th percentile.
 _TAKES = 10
 
+# Of `ex4d bench generate`, in its order. Here, so that the command line knows them without torch.
+PARTS = ("passes", "jobs", "memory", "gpus")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "what",
         nargs="?",
-        choices=("chain", "render", "depth"),
+        choices=("chain", "render", "depth", "generate"),
         default="chain",
-        help="the whole chain, colour and masks alone, or the depth estimators",
+        help="the whole chain, colour and masks alone, the depth estimators, or the engine wan",
     )
     parser.add_argument("--frames", type=positive_number, default=49, help="length of the clip; also 4 times that")
     parser.add_argument("--size", type=size, default=(512, 512), metavar="WxH", help="of the clip")
     parser.add_argument("--markdown", action="store_true", help="with render: the table as README.md has it")
     parser.add_argument("--estimator", action="append", default=[], help="with depth: only this one; may be repeated")
     parser.add_argument("--device", default="auto", help="with depth: auto, cpu or cuda")
+    parser.add_argument(
+        "--part", action="append", choices=PARTS, help="with generate: only this; may be repeated (all: 8 minutes)"
+    )
+    parser.add_argument("--scratch", help="with generate: a folder with room for 60 GB; default: for temporary files")
     parser.add_argument("--blender", help="a Blender executable, or a Python that has the bpy module")
 
 
 def run(options: argparse.Namespace) -> int:
-    return {"chain": _run_chain, "render": _run_render, "depth": _run_depth}[options.what](options)
+    return {"chain": _run_chain, "render": _run_render, "depth": _run_depth, "generate": _run_generate}[options.what](
+        options
+    )
 
 
 def _run_render(options: argparse.Namespace) -> int:
@@ -55,6 +65,27 @@ def _run_render(options: argparse.Namespace) -> int:
     for row in rows:
         table.add_row(row.what, row.figure, row.remark)
     Console().print(machine(), table, sep="\n")
+    return 0
+
+
+def _run_generate(options: argparse.Namespace) -> int:
+    """Prints each row at once: the whole takes minutes."""
+    from rich.console import Console
+
+    from backend.generate.wan.models import require_diffsynth
+    from backend.measuring import machine
+
+    require_diffsynth()
+    from importlib.metadata import version
+    from pathlib import Path
+
+    from backend.bench_generate import measure_generation
+
+    console = Console()
+    console.print(f"{machine()}, diffsynth {version('diffsynth')}", highlight=False, soft_wrap=True)
+    scratch = Path(options.scratch) if options.scratch else None
+    for row in measure_generation(scratch, options.part or PARTS):
+        console.print(f"{row.what:34} {row.figure:>12}  {row.remark}", highlight=False, soft_wrap=True)
     return 0
 
 

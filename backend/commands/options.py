@@ -87,7 +87,12 @@ def add_render_arguments(parser: argparse.ArgumentParser) -> None:
         choices=LICENCES,
         help="what the pictures are for; by default what the variable EX4D_LICENCE says, else research",
     )
-    render.add_argument("--device", type=device, default="auto", help="auto, cpu, cuda or cuda:N")
+    render.add_argument(
+        "--device",
+        type=device,
+        default="auto",
+        help="auto, cpu, cuda, cuda:N, or cuda:N+M...: several for the engine wan",
+    )
 
 
 def add_preview_arguments(parser: argparse.ArgumentParser) -> None:
@@ -139,8 +144,13 @@ def add_wan_arguments(parser: argparse.ArgumentParser) -> None:
         help="a file in the models' folder loras; may be given several times, and replaces the preset's",
     )
     wan.add_argument("--tea-cache", type=float, default=unset, metavar="X", help="skip steps that change less; 0: none")
-    wan.add_argument("--precision", choices=PRECISIONS, default=unset, help="fp8: faster on Hopper and Ada GPUs")
-    wan.add_argument("--compile", action="store_true", default=unset, help="a minute first, then faster steps")
+    wan.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default=unset,
+        help="bf16: exactly as EX-4D; fp8: faster on Hopper and Ada GPUs",
+    )
+    wan.add_argument("--fp8-attention", action="store_true", default=unset, help="with fp8: self-attention too")
     add_machine_arguments(parser)
 
 
@@ -231,9 +241,9 @@ def positive_number(text: str) -> int:
 
 
 def device(text: str) -> str:
-    """ "auto", "cpu", "cuda" or "cuda:1"."""
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no device; use auto, cpu, cuda or cuda:N")
+    """ "auto", "cpu", "cuda", "cuda:1", or "cuda:0+1" for several."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+(\+\d+)*)?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no device; use auto, cpu, cuda, cuda:N, or cuda:N+M for several")
     return text
 
 

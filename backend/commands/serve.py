@@ -19,7 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, help="folder for jobs, blobs and keys; default: the user's data folder")
     parser.add_argument("--keys", type=Path, help="folder of CURVE keys; default: keys in the data folder")
     parser.add_argument(
-        "--device", action="append", help="cpu, cuda:0, ...; one worker each; default: all GPUs, or cpu"
+        "--device",
+        action="append",
+        help="cpu, cuda:0, ...; one worker each, cuda:0+1 being one on two; default: all GPUs, or cpu",
     )
     parser.add_argument("--hang-seconds", type=float, default=300.0, help="a job without progress for so long is ended")
     parser.add_argument("--keep-days", type=float, default=30.0, help="finished jobs are forgotten after so many days")

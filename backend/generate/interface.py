@@ -61,7 +61,7 @@ def create_engine(request: ShotRequest, device: str = "auto") -> Engine:
     """The engine that a request asks for.
 
     Args:
-        device: "auto", "cpu", or "cuda" with an optional number.
+        device: "auto", "cpu", or "cuda" with an optional number; "cuda:0+1" has the engine wan use both.
 
     Raises:
         RequestError: this backend has no such engine.

@@ -11,17 +11,14 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from backend.generate.wan.denoising import Conditions, denoise, schedule, velocity
+from backend.generate.wan.denoising import Conditions, denoise, schedule
 from backend.generate.wan.models import HEAD_CHANNELS, load_dit, require_diffsynth
+from backend.generate.wan.transformer import Transformer
 from backend.parity.comparison import Comparison, ParityCaseError, read_case, relative_l2
-
-if TYPE_CHECKING:
-    from diffsynth.models.wan_video_dit import WanModel
 
 # Relative L2 to the original, whose own result under autocast is no more exact than this.
 RAY_BOUND = 0.01
@@ -82,8 +79,8 @@ def _precision(
     def context():
         return contextlib.nullcontext() if exact else torch.autocast(device.type, torch.bfloat16)
 
-    def load(**choice) -> WanModel:
-        return load_dit([weights[0]], weights[1], device=device, dtype=dtype, **choice)
+    def load(**choice) -> Transformer:
+        return Transformer(load_dit([weights[0]], weights[1], device=device, dtype=dtype, **choice))
 
     inputs = {name: torch.from_numpy(case[name]).to(device) for name in _INPUTS}
     conditions = Conditions(
@@ -93,22 +90,23 @@ def _precision(
         y=inputs["y"],
         clip_feature=inputs["clip_feature"],
     )
-    dit = load()
+    transformer = load()
     with context():
-        ray = dit.control_adapter(conditions.camera)
+        ray = transformer.dit.control_adapter(conditions.camera)
     yield _compare("ray_latent", precision, ray, case, RAY_BOUND)
     for name in sorted(key for key in case if _VELOCITY.fullmatch(key)):
         time, variant = _VELOCITY.fullmatch(name).groups()
-        chosen = load(with_ex4d_lora=False) if variant == "_no_lora" else dit
-        adapter = chosen.control_adapter
+        chosen = load(with_ex4d_lora=False) if variant == "_no_lora" else transformer
+        adapter = chosen.dit.control_adapter
         if variant == "_no_adapter":
-            chosen.control_adapter = None
+            chosen.dit.control_adapter = None
         with context():
-            made = velocity(chosen, inputs["noise"], torch.tensor(float(time)), conditions)
-        chosen.control_adapter = adapter
+            prepared = chosen.prepare(conditions)
+            made = chosen.velocities(inputs["noise"], torch.tensor(float(time)), prepared, (0,))[0]
+        chosen.dit.control_adapter = adapter
         yield _compare(name, precision, made, case, VELOCITY_BOUND)
     final = denoise(
-        dit,
+        transformer,
         inputs["noise"],
         conditions,
         steps=len(case["timesteps"]),

@@ -12,7 +12,7 @@ import platformdirs
 from ex4d_core.messages import DEFAULT_ADDRESS
 
 _ADDRESS = re.compile(r"tcp://(?P<host>\[[0-9a-fA-F:.]+\]|[^\[\]:/]+):(?P<port>\d{1,5})")
-_DEVICE = re.compile(r"cpu|cuda:\d{1,3}")
+_DEVICE = re.compile(r"cpu|cuda:\d{1,3}(\+\d{1,3})*")
 
 
 class ServiceError(RuntimeError):
@@ -31,7 +31,7 @@ class ServiceSettings:
     Attributes:
         address: ``tcp://HOST:PORT`` to listen on; port 0 takes any free one.
         data: folder for jobs, blobs, logs and work in progress; one service at a time uses it.
-        devices: one worker process each, "cpu" or "cuda:N".
+        devices: one worker process each, "cpu" or "cuda:N"; "cuda:0+1" is one worker whose engine wan uses both.
         hang_seconds: a worker that reports no progress for this long is stopped and replaced.
         cancel_seconds: a worker that goes on with a cancelled job for this long is stopped and replaced.
         keys: folder made by `keys.create_keys`. None: no keys on loopback, ``data/keys`` on any other address.

@@ -121,7 +121,7 @@ def run_job(
             # Imported only now, since a worker for shots alone does without torch and decoders.
             from backend.service.reconstruction import make_scene
 
-            make_scene(claimed.request, blobs, device=device, sink=sink, work_folder=folder)
+            make_scene(claimed.request, blobs, device=_first(device), sink=sink, work_folder=folder)
         else:
             scene = open_scene(blobs, claimed.request.scene)
             runner(scene, claimed.request, device=device, sink=sink, work_folder=folder)
@@ -177,7 +177,7 @@ def _load(runner: str, device: str) -> Runner:
     if "backend.raster" in sys.modules:
         from backend.raster import create_rasterizer
 
-        create_rasterizer(device=device)
+        create_rasterizer(device=_first(device))
     return made
 
 
@@ -214,11 +214,16 @@ def _introduction(device: str) -> dict[str, object]:
     return {"device": _device_in_words(device), "engines": engines, "rasterizers": rasterizers}
 
 
+def _first(device: str) -> str:
+    """Of the devices that the engine wan may share a shot among."""
+    return device.partition("+")[0]
+
+
 def _device_in_words(device: str) -> str:
     if device.startswith("cuda"):
         import torch
 
-        properties = torch.cuda.get_device_properties(device)
+        properties = torch.cuda.get_device_properties(_first(device))
         return f"{properties.name}, {properties.total_memory / 1024**3:.0f} GiB ({device})"
     return f"CPU, {os.cpu_count()} cores ({platform.machine()})"
 

@@ -36,6 +36,8 @@ _LONGEST_PAUSE_SECONDS = 60.0
 _START_SECONDS = 120.0
 # How long workers get to end by themselves when the service stops; they have nothing to put away.
 _STOP_SECONDS = 1.0
+# A cancelled job's worker gets as long as so many of its longest steps.
+_STEPS_OF_PATIENCE = 3
 _LOG_LINES = 5
 # A log longer than this makes way for a new one when the next worker starts.
 _LOG_BYTES = 1_000_000
@@ -49,6 +51,7 @@ class _Worker:
         slot: index of its place.
         log_start: where its own lines begin in the log.
         heard: monotonic time of its last line.
+        longest: seconds of its longest silence at work; a step of its engine may take so long.
         proven: whether it has looked for work, and so got through its start.
         job: what it works on, "" for nothing.
         kill_at: monotonic time at which it is killed, unless it comes back for work.
@@ -63,6 +66,7 @@ class _Worker:
     proven: bool = False
     idle: bool = False
     job: str = ""
+    longest: float = 0.0
     kill_at: float | None = None
     verdict: str = ""
 
@@ -127,7 +131,11 @@ class Workers:
         """A job was cancelled: its worker must come back for other work soon, or is replaced."""
         for slot in self._slots:
             if slot.worker and slot.worker.job == job:
-                slot.worker.kill_at = time.monotonic() + self._settings.cancel_seconds
+                now = time.monotonic()
+                # It can stop after its present step, which may take as long as others did; a killed worker would have
+                # to load its models again.
+                silence = max(slot.worker.longest, now - slot.worker.heard)
+                slot.worker.kill_at = now + max(self._settings.cancel_seconds, _STEPS_OF_PATIENCE * silence)
                 slot.worker.verdict = f"went on with the cancelled job {job}"
 
     def tick(self) -> float:
@@ -196,7 +204,10 @@ class Workers:
         self._inbox.post(partial(self._gone.append, worker))
 
     def _hear(self, worker: _Worker, line: bytes) -> None:
-        worker.heard = time.monotonic()
+        now = time.monotonic()
+        if worker.job:
+            worker.longest = max(worker.longest, now - worker.heard)
+        worker.heard = now
         word, _, rest = line.decode().strip().partition(" ")
         if word == "ready":
             slot = self._slots[worker.slot]

@@ -71,7 +71,7 @@ def test_a_request_is_the_same_on_the_other_side():
         ("wan", {"overlap": 49}, "overlap must be shorter than window"),
         ("wan", {"max_pixels": 100}, "max_pixels must be 0 or at least"),
         ("wan", {"precision": "int4"}, "precision must be one of"),
-        ("wan", {"compile": 1}, "compile must be true or false"),
+        ("wan", {"fp8_attention": 1}, "fp8_attention must be true or false"),
         ("wan", {"loras": [{"name": "../../etc/passwd"}]}, "named like its file"),
         ("wan", {"loras": [{"name": "a/b"}]}, "named like its file"),
         ("wan", {"loras": [{"name": "ok", "weight": 1e9}]}, "weight must be a number"),

@@ -22,7 +22,7 @@ from backend.generate.wan import (
     WanUnavailableError,
 )
 from backend.generate.wan.engine import WanEngine, create_wan_engine
-from backend.generate.wan.loaded import MEMORY_MODES, LoadedModels
+from backend.generate.wan.loaded import MEMORY_MODES, LoadedModels, fitting_mode
 from backend.render import RenderedFrame
 from ex4d_core.shot import RequestError, WanSettings, wan_preset
 
@@ -273,13 +273,13 @@ def test_out_of_memory_goes_on_in_smaller_modes_and_then_says_so(toy_models):
         failures.append(models.mode)
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
-    models.dit.blocks[0].register_forward_pre_hook(fail)
+    models.transformer.blocks[0].register_forward_pre_hook(fail)
     # The hook goes with the model that is unloaded, and the smaller mode succeeds.
     assert np.array_equal(plain, list(WanEngine(engine.settings, models).generate(shot())))
     assert failures == ["resident"] and models.mode == "encoders leave"
 
     models = LoadedModels(engine.models.choice, "streamed")
-    models.dit.blocks[0].register_forward_pre_hook(fail)
+    models.transformer.blocks[0].register_forward_pre_hook(fail)
     with pytest.raises(GenerationError, match="ran out of memory, in the smallest mode too"):
         list(WanEngine(engine.settings, models).generate(shot()))
 
@@ -366,6 +366,15 @@ def test_without_weights_or_gpu_the_preview_engine_is_offered(tmp_path):
         create_wan_engine(WanSettings(), "auto", tmp_path)
     with pytest.raises(WanUnavailableError, match="--engine preview needs none"):
         create_wan_engine(WanSettings(), "cuda:0", tmp_path)
+
+
+def test_the_mode_goes_by_memory_and_too_little_is_said():
+    gigabyte = 2**30
+    weights = {"dit": 30 * gigabyte, "text_encoder": 11 * gigabyte, "image_encoder": gigabyte, "vae": gigabyte}
+    for budget, mode in ((80, "resident"), (40, "encoders leave"), (24, "streamed"), (12, "streamed")):
+        assert fitting_mode(budget * gigabyte, weights, 6 * gigabyte, "cuda:0") == mode
+    with pytest.raises(WanUnavailableError, match=r"cuda:0 has 8.0 GB to use, .*at least 8.5 GB: choose a smaller"):
+        fitting_mode(8 * gigabyte, weights, 6 * gigabyte, "cuda:0")
 
 
 def test_a_model_of_full_size_is_refused_without_a_gpu(toy_models, tmp_path):

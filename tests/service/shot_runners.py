@@ -21,6 +21,7 @@ def perform(scene: Scene, request: ShotRequest, *, device: str, sink, work_folde
     good            just that
     wait FILE       stops after half of the frames until FILE exists, reporting progress meanwhile
     count FILE      the same, with progress that goes on
+    slow            takes a second for each of many steps, and says nothing meanwhile
     stubborn        stops after half of the frames for good, and looks at nothing
     hang FILE       the same at the first attempt (FILE does not exist yet, and is made)
     die             kills itself with half of the frames made
@@ -51,6 +52,10 @@ def _interlude(word: str, argument: str, sink, work_folder: Path) -> None:
             turns += word == "count"
             sink.progress("halfway", turns, 1_000_000)
             forever.wait(0.02)
+    elif word == "slow":
+        for step in range(1, 100):
+            forever.wait(1)
+            sink.progress("halfway", step, 1_000_000)
     elif word == "stubborn":
         forever.wait()
     elif word == "hang" and not Path(argument).exists():

@@ -132,6 +132,19 @@ def test_cancel_works_at_once_even_if_the_worker_does_not_listen(start_service, 
     assert frames_of(events) == [0, 1, 2]
 
 
+def test_a_cancelled_worker_may_finish_its_step_however_long_its_steps_are(start_service, connect, scene, shot):
+    """It stops by itself then, and keeps the models that it has loaded."""
+    service = start_service(cancel_seconds=0.1)
+    wire = connect(service)
+    wire.upload_scene(scene)
+    job, next_one = wire.submit(shot("slow")), wire.submit(shot("good"))
+    wire.follow(job, lambda status, events: status.stage == "halfway" and status.done >= 1)
+    (worker,) = service.worker_pids()
+    assert wire.cancel(job).state == "cancelled"
+    assert wire.finish(next_one)[0].state == "done"
+    assert service.worker_pids() == [worker]
+
+
 def test_a_worker_that_cannot_start_leaves_the_service_up_and_says_so(start_service, connect, scene, shot):
     service = start_service(runner="shot_runners:no_such_function")
     wire = connect(service)

@@ -92,6 +92,7 @@ def load_strictly(
     device: torch.device | str,
     dtype: torch.dtype,
     change: Callable[[str, torch.Tensor], torch.Tensor] | None = None,
+    change_on: torch.device | str | None = None,
     on_tensor: OnTensor | None = None,
 ) -> nn.Module:
     """Give a model built without memory (on the meta device) its weights, and make it ready for inference.
@@ -100,7 +101,8 @@ def load_strictly(
         model: its parameters decide which keys and shapes are right.
         tensors: by the model's own names.
         source: for errors.
-        change: called with each key and tensor (on ``device``, as in the file) before it is turned into ``dtype``.
+        change: called with each key and tensor (as in the file) before it is turned into ``dtype``.
+        change_on: where these tensors are then; ``device`` by default.
         on_tensor: called with how many tensors are loaded, and of how many; what it raises ends the work.
 
     Raises:
@@ -109,11 +111,11 @@ def load_strictly(
     require_layout(model, tensors, source)
     state = {}
     for number, (key, tensor) in enumerate(tensors.items(), start=1):
-        moved = tensor.to(device)
+        moved = tensor.to(change_on or device)
         if change is not None:
             moved = change(key, moved)
         # A copy in any case: a tensor that stays mapped would change with its file.
-        state[key] = moved.to(dtype, copy=moved.data_ptr() == tensor.data_ptr())
+        state[key] = moved.to(dtype, copy=moved.data_ptr() == tensor.data_ptr()).to(device)
         if on_tensor is not None:
             on_tensor(number, len(tensors))
     model.load_state_dict(state, assign=True)

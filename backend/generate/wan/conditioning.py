@@ -129,15 +129,17 @@ class WindowPixels:
     seen: tuple[float, ...]
 
 
-def window_pixels(frames: Sequence[RenderedFrame], sides: Sequence[int], size: WorkingSize) -> WindowPixels:
-    """Colour and mask as the published weights saw them.
+def window_pixels(
+    frames: Sequence[RenderedFrame], sides: Sequence[int], size: WorkingSize, device: torch.device | str = "cpu"
+) -> WindowPixels:
+    """Colour and mask as the published weights saw them, on ``device``.
 
     The original scales the mask twice, {0, 1} to {-1, 1} to {-3, 1}; the weights were trained on that.
     """
     colors, masks = [], []
     for frame, side in zip(frames, sides, strict=True):
-        color = torch.from_numpy(np.ascontiguousarray(frame.color)).permute(2, 0, 1)[None].float() / 255
-        mask = torch.from_numpy(np.ascontiguousarray(frame.mask))[None, None].float()
+        color = torch.from_numpy(np.ascontiguousarray(frame.color)).to(device).permute(2, 0, 1)[None].float() / 255
+        mask = torch.from_numpy(np.ascontiguousarray(frame.mask)).to(device)[None, None].float()
         color, mask = size.shrink(color, mask)
         mask = erode(mask[0, 0] > 0.5, side)[None, None].float()
         colors.append(color * mask)

@@ -1,4 +1,4 @@
-"""Noise to latents: flow matching by Euler steps, with classifier-free guidance, through DiffSynth's model function.
+"""Noise to latents: flow matching by Euler steps, with classifier-free guidance.
 
 What matters for parity with the original: latents and timesteps in float32 (in bfloat16 a timestep of 999 would become
 1000), and products in bfloat16 by autocast.
@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from backend.generate.wan.errors import GenerationError
+from backend.generate.wan.parallel import Stopped
 
 if TYPE_CHECKING:
-    from diffsynth.models.wan_video_dit import WanModel
+    from backend.generate.wan.parallel import Split, Team
+    from backend.generate.wan.transformer import Prepared, Transformer
 
 # TeaCache's fitted coefficients are per model; a LoRA does not change them much.
 _TEA_CACHE_MODEL = "Wan2.1-I2V-14B-480P"
@@ -41,6 +43,11 @@ class Conditions:
     y: torch.Tensor
     clip_feature: torch.Tensor
     known: torch.Tensor | None = None
+
+    def to(self, device: torch.device | str) -> Conditions:
+        """The same on another device."""
+        there = {name: None if value is None else value.to(device) for name, value in vars(self).items()}
+        return Conditions(**there)
 
 
 @dataclass(frozen=True)
@@ -67,55 +74,25 @@ def schedule(steps: int, shift: float) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.cat([sigmas, sigmas.new_zeros(1)]).float(), timesteps.float()
 
 
-def velocity(
-    dit: WanModel,
-    latents: torch.Tensor,
-    timestep: torch.Tensor,
-    conditions: Conditions,
-    *,
-    negative: bool = False,
-    cache=None,
-) -> torch.Tensor:
-    """One pass of the transformer: (1, 16, F, h, w) float32, noise minus picture.
-
-    Args:
-        timestep: one number in [0, 1000], float32.
-        negative: with the negative prompt instead.
-        cache: DiffSynth's TeaCache of this prompt.
-    """
-    from diffsynth.pipelines.wan_video import model_fn_wan_video
-
-    return model_fn_wan_video(
-        dit=dit,
-        latents=latents,
-        timestep=timestep.reshape(1).to(latents.device, torch.float32),
-        context=conditions.negative if negative else conditions.positive,
-        clip_feature=conditions.clip_feature,
-        y=conditions.y,
-        control_camera_latents_input=conditions.camera,
-        tea_cache=cache,
-    ).float()
-
-
 def guided_velocity(
-    dit: WanModel,
+    transformer: Transformer,
     latents: torch.Tensor,
     timestep: torch.Tensor,
-    conditions: Conditions,
+    prepared: Prepared,
     guidance: float,
     caches=(None, None),
+    split: Split | None = None,
 ) -> torch.Tensor:
-    """Classifier-free guidance: away from the negative prompt by ``guidance``."""
-    positive = velocity(dit, latents, timestep, conditions, cache=caches[0])
-    if conditions.negative is None or guidance == 1:
-        return positive
-    negative = velocity(dit, latents, timestep, conditions, negative=True, cache=caches[1])
+    """Classifier-free guidance: away from the negative prompt by ``guidance``; (1, 16, F, h, w) float32."""
+    if len(prepared.prompts) == 1 or guidance == 1:
+        return transformer.velocities(latents, timestep, prepared, (0,), caches, split)[0]
+    positive, negative = transformer.velocities(latents, timestep, prepared, (0, 1), caches, split)
     return negative + guidance * (positive - negative)
 
 
 @torch.inference_mode()
 def denoise(
-    dit: WanModel,
+    transformer: Transformer,
     noise: torch.Tensor,
     conditions: Conditions,
     *,
@@ -125,6 +102,7 @@ def denoise(
     tea_cache: float = 0.0,
     precision: Callable[[], AbstractContextManager],
     on_step: Callable[[Step], None] | None = None,
+    team: Team | None = None,
 ) -> torch.Tensor:
     """All steps.
 
@@ -132,22 +110,33 @@ def denoise(
         noise: (1, 16, F, h, w) float32.
         precision: gives the context that the transformer runs in (autocast, or none).
         on_step: called after every step; what it raises ends the work.
+        team: of ranks that all do this at once, each a part of every pass.
 
     Returns:
         (1, 16, F, h, w) float32; `Conditions.known` stands in it as it was given.
 
     Raises:
         GenerationError: the transformer gave values that are no numbers.
+        Stopped: on other ranks than 0, which wants no further step.
     """
+    split = team.split(conditions.negative is not None and guidance != 1) if team is not None else None
     sigmas, timesteps = schedule(steps, shift)
     caches = _tea_caches(steps, tea_cache)
     latents = noise.clone()
+    with precision():
+        prepared = transformer.prepare(conditions)
     for index in range(steps):
+        if team is not None:
+            if not team.go_on():
+                raise Stopped
+            team.busy = True
         started = time.monotonic()
         sigma, following = sigmas[index].item(), sigmas[index + 1].item()
         _impose(latents, conditions.known, noise, sigma)
         with precision():
-            change = guided_velocity(dit, latents, timesteps[index], conditions, guidance, caches)
+            change = guided_velocity(transformer, latents, timesteps[index], prepared, guidance, caches, split)
+        if team is not None:
+            team.busy = False
         # Asking the GPU for this one bit also makes the step's time true.
         if not torch.isfinite(change).all():
             raise GenerationError(
@@ -157,7 +146,13 @@ def denoise(
         estimate = latents - sigma * change
         latents = latents + (following - sigma) * change
         if on_step is not None:
-            on_step(Step(index + 1, steps, estimate, time.monotonic() - started))
+            try:
+                on_step(Step(index + 1, steps, estimate, time.monotonic() - started))
+            except BaseException:
+                # The others stand before their next step, if there is one.
+                if team is not None and index + 1 < steps:
+                    team.go_on(False)
+                raise
     _impose(latents, conditions.known, noise, 0.0)
     return latents
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -134,24 +135,32 @@ class WanEngine:
     ) -> torch.Tensor:
         settings, models = self.settings, self.models
         sides = erosion_sides(window.start + len(window.frames), settings.erosion, settings.seed)[window.start :]
-        pixels = window_pixels(window.frames, sides, size)
+        pixels = window_pixels(window.frames, sides, size, models.device)
         conditions, colors = self._conditions(window, pixels, texts, tail)
         shown = _least_seen_latent(pixels, window.known)
 
         def on_step(step: Step) -> None:
             progress.step(window.number, step, lambda: colors.picture(step.estimate, shown))
 
-        return denoise(
-            models.dit,
-            self._noise(window, size).to(models.device),
-            conditions,
-            steps=settings.steps,
-            shift=settings.shift,
-            guidance=settings.guidance,
-            tea_cache=settings.tea_cache,
-            precision=models.precision,
-            on_step=on_step,
-        )
+        noise = self._noise(window, size)
+        schedule = {name: getattr(settings, name) for name in ("steps", "shift", "guidance", "tea_cache")}
+        peers = models.peers
+        if peers is not None:
+            work = {"choice": models.choice, "size": size, "frames": len(window.frames), "schedule": schedule}
+            peers.start({**work, "noise": noise, "conditions": conditions.to("cpu")})
+        try:
+            return denoise(
+                models.transformer,
+                noise.to(models.device),
+                conditions,
+                **schedule,
+                precision=models.precision,
+                on_step=on_step,
+                team=None if peers is None else peers.team,
+            )
+        finally:
+            if peers is not None and peers.team.busy:
+                models.end_peers()
 
     def _conditions(
         self,
@@ -271,7 +280,7 @@ def create_wan_engine(settings: WanSettings, device: str = "auto", folder: Path 
     """The engine on a device, its weights looked for but not loaded yet.
 
     Args:
-        device: "auto", "cpu", "cuda" or "cuda:N".
+        device: "auto", "cpu", "cuda", "cuda:N", or "cuda:N+M..." for several GPUs that share each shot.
         folder: of models; `models_folder` by default.
 
     Raises:
@@ -279,7 +288,7 @@ def create_wan_engine(settings: WanSettings, device: str = "auto", folder: Path 
         ModelsMissingError, CheckpointError: as in `find_files` and `find_lora`.
     """
     folder = folder or models_folder()
-    chosen = _device(device)
+    chosen, *peers = _devices(device)
     if chosen == "cpu":
         require_small_model(folder)
     files = find_files(folder)
@@ -287,21 +296,28 @@ def create_wan_engine(settings: WanSettings, device: str = "auto", folder: Path 
     require_diffsynth()
     paths = (*files.dit, files.text_encoder, files.tokenizer, files.image_encoder, files.vae, files.ex4d)
     identity = identity_of(*paths, *(path for path, _ in loras))
-    choice = ModelChoice(files, loras, chosen, settings.precision, settings.compile, identity)
+    choice = ModelChoice(
+        files, loras, chosen, settings.precision, settings.fp8_attention, identity=identity, peers=tuple(peers)
+    )
     return WanEngine(settings, models_for(choice))
 
 
-def _device(device: str) -> str:
+def _devices(device: str) -> list[str]:
+    """ "auto", "cpu", "cuda" or "cuda:N" as one device with its number; "cuda:0+1" as both."""
     if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
-        return "cpu"
+        return ["cpu"]
+    if re.fullmatch(r"cpu(\+cpu)+", device):
+        return device.split("+")  # nothing is gained, but the result is the same
     if not torch.cuda.is_available():
         raise WanUnavailableError(f"PyTorch finds no GPU here, so {device} cannot be used; --engine preview needs none")
-    index = torch.device("cuda" if device == "auto" else device).index or 0
-    if index >= torch.cuda.device_count():
-        raise WanUnavailableError(
-            f"there is no {device}: this machine has cuda:0 to cuda:{torch.cuda.device_count() - 1}"
-        )
-    return f"cuda:{index}"
+    first, *others = device.split("+")
+    index = torch.device("cuda" if first == "auto" else first).index or 0
+    for number in (index, *map(int, others)):
+        if number >= torch.cuda.device_count():
+            raise WanUnavailableError(
+                f"there is no cuda:{number}: this machine has cuda:0 to cuda:{torch.cuda.device_count() - 1}"
+            )
+    return [f"cuda:{index}", *(f"cuda:{number}" for number in others)]
 
 
 def require_small_model(folder: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +13,19 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from backend.generate.wan.attention import fastest_attention
 from backend.generate.wan.checkpoints import OnTensor, read_checkpoint
 from backend.generate.wan.conditioning import WorkingSize
 from backend.generate.wan.encoders import EmbeddingCache, Tokenizer, encode_picture, encode_text, identity_of
 from backend.generate.wan.errors import WanUnavailableError
 from backend.generate.wan.files import WanFiles, cache_folder
 from backend.generate.wan.models import load_dit, load_image_encoder, load_text_encoder, load_vae
+from backend.generate.wan.parallel import Peers
+from backend.generate.wan.products import has_8_bit_products
 from backend.generate.wan.streaming import BlockStreaming
+from backend.generate.wan.transformer import Transformer
 
 if TYPE_CHECKING:
-    from diffsynth.models.wan_video_dit import WanModel
     from diffsynth.models.wan_video_vae import WanVideoVAE
 
 VRAM_LIMIT_VARIABLE = "EX4D_VRAM_LIMIT_GB"
@@ -44,7 +47,8 @@ class ModelChoice:
         loras: files and weights.
         device: "cpu" or "cuda:N".
         precision: one of `ex4d_core.shot.PRECISIONS`.
-        compile: compile the transformer's blocks.
+        fp8_attention: self-attention in 8 bits too.
+        peers: further devices that share every shot's steps.
         identity: of the files, so that a replaced one is loaded again.
     """
 
@@ -52,8 +56,9 @@ class ModelChoice:
     loras: tuple[tuple[Path, float], ...]
     device: str
     precision: str
-    compile: bool
+    fp8_attention: bool = False
     identity: str = ""
+    peers: tuple[str, ...] = ()
 
     @property
     def dtype(self) -> torch.dtype:
@@ -77,10 +82,12 @@ class LoadedModels:
         self._fixed_mode = mode is not None
         self.on_load: OnTensor | None = None
         self._tokenizer: Tokenizer | None = None
-        self._dit: WanModel | None = None
+        self._transformer: Transformer | None = None
         self._vae: WanVideoVAE | None = None
         self._encoders: dict[str, torch.nn.Module] = {}
-        self._streaming: BlockStreaming | None = None
+        self._working_bytes = working_bytes(WorkingSize(512, 512, 512, 512), 49)
+        self._streaming: list[BlockStreaming] = []
+        self._peers: Peers | None = None
         owner = identity_of(choice.files.text_encoder, choice.files.tokenizer) + choice.precision
         self._embeddings = EmbeddingCache(cache_folder() / "text_embeddings", owner)
 
@@ -91,26 +98,40 @@ class LoadedModels:
             if self.choice.precision != "float32":
                 contexts.enter_context(torch.autocast(self.device.type, torch.bfloat16))
             if self.device.type == "cuda":
-                from backend.generate.wan.speed import fastest_attention
-
                 contexts.enter_context(fastest_attention())
             yield
 
     @property
-    def dit(self) -> WanModel:
+    def transformer(self) -> Transformer:
         """The transformer with its camera encoder, LoRAs merged."""
-        if self._dit is None:
-            self._make_room_for_dit()
-            self._dit = self._load_dit()
-        return self._dit
+        if self._transformer is None:
+            self._make_room()
+            self._transformer = self._load_transformer()
+        return self._transformer
 
     @property
     def vae(self) -> WanVideoVAE:
         if self._vae is None:
+            from backend.generate.wan.vae_speed import speed_up_vae
+
             self._vae = load_vae(
                 self.choice.files.vae, device=self.device, dtype=self.choice.dtype, on_tensor=self.on_load
             )
+            speed_up_vae(self._vae)
         return self._vae
+
+    @property
+    def peers(self) -> Peers | None:
+        """The processes on further devices; None where there are none."""
+        if self._peers is None and self.choice.peers:
+            self._peers = Peers((self.choice.device, *self.choice.peers))
+        return self._peers
+
+    def end_peers(self) -> None:
+        """End the processes on further devices; `peers` starts new ones."""
+        if self._peers is not None:
+            self._peers.close()
+            self._peers = None
 
     def tokenize(self, prompt: str, name: str) -> tuple[torch.Tensor, torch.Tensor]:
         """Token ids and mask; `PromptError` if there are too many."""
@@ -141,28 +162,16 @@ class LoadedModels:
         Raises:
             WanUnavailableError: not even the smallest one does.
         """
-        if self.device.type != "cuda" or self._fixed_mode or self._dit is not None:
+        if self.device.type != "cuda" or self._fixed_mode or self._transformer is not None:
             return
         limit = vram_limit()
         if limit is not None:
             # A promise to the user, kept even where the estimates below are wrong.
             total = torch.cuda.get_device_properties(self.device).total_memory
             torch.cuda.set_per_process_memory_fraction(min(1.0, limit / total), self.device)
-        working = _working_bytes(size, frames)
+        working = self._working_bytes = working_bytes(size, frames)
         bytes_of = {name: self._weight_bytes(name) for name in ("dit", "text_encoder", "image_encoder", "vae")}
-        budget = memory_budget(self.device)
-        if budget >= sum(bytes_of.values()) + working:
-            self.mode = "resident"
-        elif budget >= max(bytes_of["dit"] + bytes_of["vae"] + working, bytes_of["text_encoder"]):
-            self.mode = "encoders leave"
-        else:
-            self.mode = "streamed"
-            least = bytes_of["vae"] + working + 2 * bytes_of["dit"] // 40
-            if budget < least:
-                raise WanUnavailableError(
-                    f"{self.device} has {budget / 2**30:.1f} GB to use, and this shot needs at least "
-                    f"{least / 2**30:.1f} GB: choose a smaller max_pixels or a shorter window, or the preview engine"
-                )
+        self.mode = fitting_mode(memory_budget(self.device), bytes_of, working, str(self.device))
 
     def use_less_memory(self) -> bool:
         """After running out of memory: unload, and go on in the next smaller mode; false if there is none."""
@@ -174,10 +183,12 @@ class LoadedModels:
         return True
 
     def unload(self) -> None:
-        """Give all memory back."""
-        if self._streaming is not None:
-            self._streaming.stop()
-        self._dit = self._vae = self._streaming = None
+        """Give all memory back, and end the processes on further devices."""
+        self.end_peers()
+        for streaming in self._streaming:
+            streaming.stop()
+        self._streaming = []
+        self._transformer = self._vae = None
         self._encoders.clear()
         _collect()
 
@@ -202,25 +213,42 @@ class LoadedModels:
                 del encoder
                 _collect()
 
-    def _load_dit(self) -> WanModel:
+    @property
+    def fp8(self) -> bool:
+        """Whether products are in 8 bits: asked for, and to be had."""
+        return self.choice.precision == "fp8" and has_8_bit_products(self.device)
+
+    def _load_transformer(self) -> Transformer:
         choice = self.choice
-        device = torch.device("cpu") if self.mode == "streamed" else self.device
-        dit = load_dit(
-            choice.files.dit, choice.files.ex4d, choice.loras, device=device, dtype=choice.dtype, on_tensor=self.on_load
+        streamed = self.mode == "streamed"
+        # Loaded as it is stored, then rebuilt block by block; what does not fit as it is waits in the host's memory.
+        fits = self.device.type != "cuda" or (
+            not streamed and self._stored_bytes("dit") + _WORKING_BYTES < memory_budget(self.device)
         )
-        if choice.precision == "fp8" or choice.compile or self.device.type == "cuda":
-            from backend.generate.wan.speed import speed_up
+        dit = load_dit(
+            choice.files.dit,
+            choice.files.ex4d,
+            choice.loras,
+            device=self.device if fits else torch.device("cpu"),
+            dtype=choice.dtype,
+            merge_on=self.device,
+            on_tensor=self.on_load,
+        )
+        transformer = Transformer(
+            dit,
+            device=self.device,
+            fp8=self.fp8,
+            fp8_attention=choice.fp8_attention,
+            stays=(lambda number: False) if streamed else (lambda number: True),
+        )
+        if streamed:
+            self._streaming = [
+                BlockStreaming(transformer.contexts, self.device, again=False),
+                BlockStreaming(transformer.blocks, self.device, self._resident_blocks(transformer.blocks)),
+            ]
+        return transformer
 
-            speed_up(dit, fp8=choice.precision == "fp8", compiled=choice.compile)
-        if self.mode == "streamed":
-            blocks = dit.blocks
-            dit.blocks = torch.nn.ModuleList()
-            dit.to(self.device)
-            dit.blocks = blocks
-            self._streaming = BlockStreaming(blocks, self.device, self._resident_blocks(blocks))
-        return dit
-
-    def _make_room_for_dit(self) -> None:
+    def _make_room(self) -> None:
         if self.mode != "resident":
             self._encoders.clear()
             _collect()
@@ -230,13 +258,54 @@ class LoadedModels:
         if self.device.type != "cuda":
             return 0
         one = sum(parameter.numel() * parameter.element_size() for parameter in blocks[0].parameters())
-        free = memory_budget(self.device) - _working_bytes(WorkingSize(512, 512, 512, 512), 49) - 2 * one
-        return max(0, min(len(blocks), free // one))
+        free = memory_budget(self.device) - self._working_bytes
+        if free >= len(blocks) * one:
+            return len(blocks)
+        return max(0, min(len(blocks), (free - 2 * one) // one))
 
-    def _weight_bytes(self, name: str) -> int:
+    def _stored_bytes(self, name: str) -> int:
+        """Of a model's weights as they are loaded."""
         paths = getattr(self.choice.files, name)
         count = sum(tensor.numel() for tensor in read_checkpoint(paths).values())
         return count * torch.empty(0, dtype=self.choice.dtype).element_size()
+
+    def _weight_bytes(self, name: str) -> int:
+        """Of a model's weights as they are used."""
+        stored = self._stored_bytes(name)
+        if name != "dit" or not self.fp8:
+            return stored
+        return stored - sum(
+            tensor.numel() for key, tensor in read_checkpoint(self.choice.files.dit).items() if _in_8_bits(key, tensor)
+        )
+
+
+def _in_8_bits(key: str, tensor: torch.Tensor) -> bool:
+    """Whether a stored weight is one of the products that run at every step."""
+    layer = key.rpartition("blocks.")[2].partition(".")[2]
+    return tensor.ndim == 2 and layer.startswith(("self_attn.", "cross_attn.q.", "cross_attn.o.", "ffn."))
+
+
+def fitting_mode(budget: int, bytes_of: Mapping[str, int], working: int, device: str) -> str:
+    """The mode with the most memory that fits into ``budget`` bytes.
+
+    Args:
+        bytes_of: of the weights of "dit", "text_encoder", "image_encoder" and "vae".
+        working: what a window takes beside weights.
+
+    Raises:
+        WanUnavailableError: not even the smallest mode does.
+    """
+    if budget >= sum(bytes_of.values()) + working:
+        return "resident"
+    if budget >= max(bytes_of["dit"] + bytes_of["vae"] + working, bytes_of["text_encoder"]):
+        return "encoders leave"
+    least = bytes_of["vae"] + working + 2 * bytes_of["dit"] // 40
+    if budget < least:
+        raise WanUnavailableError(
+            f"{device} has {budget / 2**30:.1f} GB to use, and this shot needs at least {least / 2**30:.1f} GB: choose "
+            "a smaller max_pixels or a shorter window, or the preview engine"
+        )
+    return "streamed"
 
 
 def memory_budget(device: torch.device) -> int:
@@ -266,7 +335,8 @@ def vram_limit() -> int | None:
     return int(limit * 2**30)
 
 
-def _working_bytes(size: WorkingSize, frames: int) -> int:
+def working_bytes(size: WorkingSize, frames: int) -> int:
+    """What a window's work takes beside weights."""
     count, height, width = size.latent_shape(frames)
     return _WORKING_BYTES + _BYTES_PER_TOKEN * count * (height // 2) * (width // 2)
 

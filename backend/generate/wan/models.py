@@ -96,6 +96,7 @@ def load_dit(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.bfloat16,
     with_ex4d_lora: bool = True,
+    merge_on: torch.device | str | None = None,
     on_tensor: OnTensor | None = None,
 ) -> WanModel:
     """The transformer with EX-4D's camera encoder as its control adapter, and all LoRAs merged.
@@ -104,6 +105,7 @@ def load_dit(
         adapter: an ``ex4d.ckpt``; None for the plain transformer.
         loras: further ones, with their weights.
         with_ex4d_lora: for comparisons, the camera encoder alone.
+        merge_on: where LoRAs are merged; on ``device`` by default.
 
     Raises:
         CheckpointError: a file that is damaged or does not fit.
@@ -128,6 +130,7 @@ def load_dit(
         device=device,
         dtype=dtype,
         change=lambda *entry: _merge(merged, *entry),
+        change_on=merge_on,
         on_tensor=on_tensor,
     )
     if camera is not None:

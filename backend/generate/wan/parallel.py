@@ -1,0 +1,222 @@
+"""One shot on several GPUs: the two prompts of guidance apart, and a prompt's tokens among the GPUs that share it.
+
+Every rank runs the same steps on the same latents. A rank holds a part of the tokens; only for self-attention tokens
+are exchanged for heads and back (Ulysses: Jacobs et al., 2023), by an all-to-all of our own that needs neither tokens
+nor heads to divide evenly. Rank 0 is the engine's own process; it starts the others (`rank`) and ends them.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from torch import distributed
+
+from backend.generate.wan.errors import GenerationError
+
+
+class Split:
+    """What one rank does of a pass.
+
+    Args:
+        half: which prompt this rank runs; None for all of them.
+        place, places: this rank's part of the tokens, of so many.
+        tokens_group, halves_group: ranks with the same prompt, and with the same part.
+    """
+
+    def __init__(self, half: int | None, place: int, places: int, tokens_group, halves_group):
+        self.half = half
+        self._place = place
+        self._places = places
+        self._tokens_group = tokens_group
+        self._halves_group = halves_group
+
+    def rows(self, total: int) -> slice:
+        """This rank's part of so many rows."""
+        sizes = _parts(total, self._places)
+        start = sum(sizes[: self._place])
+        return slice(start, start + sizes[self._place])
+
+    def to_heads(self, qkv: torch.Tensor, total: int, head: int) -> torch.Tensor:
+        """Own rows of (n, 3 C) queries, keys and values to all rows of own heads, (total, 3 C')."""
+        if self._places == 1:
+            return qkv
+        rows, heads = _parts(total, self._places), _parts(qkv.shape[1] // 3 // head, self._places)
+        parts = qkv.view(len(qkv), 3, -1, head).split(heads, dim=2)
+        columns = 3 * heads[self._place] * head * qkv.itemsize
+        received = self._exchange(parts, [count * columns for count in rows])
+        return received.view(qkv.dtype).view(total, -1)
+
+    def to_tokens(self, attended: torch.Tensor, total: int, heads: int, head: int) -> torch.Tensor:
+        """All rows of own heads (total, C') to own rows of all ``heads``, (n, C)."""
+        if self._places == 1:
+            return attended
+        rows, shares = _parts(total, self._places), _parts(heads, self._places)
+        own = rows[self._place]
+        counts = [own * share * head * attended.itemsize for share in shares]
+        received = self._exchange(attended.split(rows), counts)
+        return torch.cat([part.view(own, -1) for part in received.split(counts)], dim=1).view(attended.dtype)
+
+    def largest(self, value: torch.Tensor) -> torch.Tensor:
+        """The largest of all ranks' (1,) values."""
+        if self._places > 1:
+            distributed.all_reduce(value, distributed.ReduceOp.MAX, group=self._tokens_group)
+        return value
+
+    def gathered(self, rows: torch.Tensor, total: int) -> torch.Tensor:
+        """All rows, from every rank's own ones."""
+        if self._places == 1:
+            return rows
+        sizes = _parts(total, self._places)
+        padded = rows.new_zeros(max(sizes), *rows.shape[1:])
+        padded[: len(rows)] = rows
+        everything = [torch.empty_like(padded) for _ in sizes]
+        distributed.all_gather(everything, padded, group=self._tokens_group)
+        return torch.cat([part[:size] for part, size in zip(everything, sizes, strict=True)])
+
+    def of_both_halves(self, velocity: torch.Tensor) -> list[torch.Tensor]:
+        """The positive prompt's and the negative one's, from this rank's one."""
+        both = [torch.empty_like(velocity) for _ in range(2)]
+        distributed.all_gather(both, velocity.contiguous(), group=self._halves_group)
+        return both
+
+    def _exchange(self, parts: Sequence[torch.Tensor], counts: list[int]) -> torch.Tensor:
+        """Send part i to rank i, and receive so many bytes from it. As bytes, which every backend can send."""
+        sent = [part.contiguous().view(torch.uint8).flatten() for part in parts]
+        received = sent[0].new_empty(sum(counts))
+        distributed.all_to_all_single(
+            received, torch.cat(sent), counts, [part.numel() for part in sent], group=self._tokens_group
+        )
+        return received
+
+
+def _parts(total: int, parts: int) -> list[int]:
+    """``total`` in ``parts`` as equal as can be."""
+    return [total // parts + (number < total % parts) for number in range(parts)]
+
+
+class Team:
+    """A rank's membership; to be made by all ranks at once.
+
+    Attributes:
+        busy: in the middle of a step; if that fails, the other ranks wait for this one without end.
+    """
+
+    def __init__(self, rank: int, size: int, device: torch.device, store: Path):
+        self.rank, self.size = rank, size
+        self.busy = False
+        self._splits: dict[bool, Split] = {}
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        distributed.init_process_group(
+            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+            init_method=store.as_uri(),
+            rank=rank,
+            world_size=size,
+        )
+
+    def split(self, guided: bool) -> Split:
+        """How a pass is shared out; all ranks must ask for the same."""
+        if guided not in self._splits:
+            halves = 2 if guided and self.size % 2 == 0 else 1
+            places = self.size // halves
+            half, place = divmod(self.rank, places)
+            groups = [[h * places + p for p in range(places)] for h in range(halves)]
+            pairs = [[h * places + p for h in range(halves)] for p in range(places)]
+            # Everybody makes every group, in the same order.
+            tokens_groups, halves_groups = ([distributed.new_group(ranks) for ranks in of] for of in (groups, pairs))
+            self._splits[guided] = Split(
+                half if halves == 2 else None, place, places, tokens_groups[half], halves_groups[place]
+            )
+        return self._splits[guided]
+
+    def go_on(self, wanted: bool = True) -> bool:
+        """Before each step: whether rank 0 wants it."""
+        flag = torch.tensor([int(wanted)])
+        distributed.broadcast(flag, 0)
+        return bool(flag.item())
+
+
+class Stopped(Exception):
+    """Rank 0 wants no further step."""
+
+
+class Peers:
+    """The other ranks as the engine sees them.
+
+    Args:
+        devices: of all ranks, the engine's own first.
+    """
+
+    def __init__(self, devices: tuple[str, ...]):
+        self._folder = tempfile.TemporaryDirectory(prefix="ex4d-ranks-")
+        store = Path(self._folder.name) / "store"
+        self._closing = False
+        self._processes = []
+        for rank, device in enumerate(devices[1:], start=1):
+            command = [sys.executable, "-m", "backend.generate.wan.rank", str(rank), str(len(devices)), device]
+            root = str(Path(__file__).parents[3])
+            path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+            process = subprocess.Popen(
+                [*command, str(store)], stdin=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path}
+            )
+            self._processes.append(process)
+            threading.Thread(target=self._watch, args=(process, rank, device), daemon=True).start()
+        self.team = Team(0, len(devices), torch.device(devices[0]), store)
+
+    def start(self, work: dict[str, object]) -> None:
+        """Have all ranks begin what rank 0 begins.
+
+        Raises:
+            GenerationError: one is gone.
+        """
+        message = pickle.dumps(work)
+        for process in self._processes:
+            try:
+                process.stdin.write(len(message).to_bytes(8, "little") + message)
+                process.stdin.flush()
+            except OSError as error:
+                raise GenerationError(f"the process of another GPU is gone ({error}); try again") from error
+
+    def close(self) -> None:
+        """End the other ranks."""
+        self._closing = True
+        for process in self._processes:
+            process.kill()
+            process.wait()
+            process.stdin.close()
+        distributed.destroy_process_group()
+        self._folder.cleanup()
+
+    def _watch(self, process: subprocess.Popen, rank: int, device: str) -> None:
+        """A rank that dies leaves the others waiting for it without end, in native code: this process ends too."""
+        code = process.wait()
+        if not self._closing:
+            print(
+                f"rank {rank} on {device} ended with exit code {code}, and so does the shot",
+                file=sys.stderr,
+                flush=True,
+            )
+            os._exit(1)
+
+
+def read_work(file: BinaryIO) -> dict[str, object] | None:
+    """What `Peers.start` sent; None at the end."""
+    length = _read(file, 8)
+    return pickle.loads(_read(file, int.from_bytes(length, "little"))) if len(length) == 8 else None
+
+
+def _read(file: BinaryIO, count: int) -> bytes:
+    parts = []
+    while count and (part := file.read(count)):
+        parts.append(part)
+        count -= len(part)
+    return b"".join(parts)

@@ -1,0 +1,80 @@
+"""One shot on several devices: two processes on the processor stand in for two GPUs."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
+
+from backend.generate.interface import EngineProgress
+from backend.generate.wan.engine import create_wan_engine
+from backend.generate.wan.made_up import write_models
+from backend.generate.wan.parallel import _parts
+from backend.render import RenderedFrame
+from ex4d_core.shot import wan_preset
+
+FEW = {"steps": 2, "prompt": "a wide street", "negative_prompt": "blurred"}
+
+
+@pytest.fixture(scope="module")
+def wide_models(tmp_path_factory):
+    """Two heads, so that there is something to share out."""
+    return write_models(tmp_path_factory.mktemp("wide") / "models", heads=2)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def shot(count: int = 9, width: int = 48, height: int = 48) -> list[RenderedFrame]:
+    generator = np.random.default_rng(0)
+    mask = np.ones((height, width), bool)
+    depth = np.ones((height, width), np.float32)
+    colors = generator.integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+    return [RenderedFrame(index, color, mask, depth) for index, color in enumerate(colors)]
+
+
+def make(device: str, models, watch=None, **changes) -> np.ndarray:
+    engine = create_wan_engine(wan_preset("ex4d-reference", **{**FEW, **changes}), device, models)
+    return np.array(list(engine.generate(shot(), count=9, watch=watch)))
+
+
+class Cancelled(Exception):
+    pass
+
+
+def cancel(step: EngineProgress) -> None:
+    if step.stage == "denoise":
+        raise Cancelled
+
+
+def test_two_processes_make_what_one_makes(wide_models):
+    """27 tokens, which two cannot share evenly; guided, each takes a prompt, and unguided, each takes half of them."""
+    for changes in ({"precision": "float32"}, {"precision": "float32", "guidance": 1.0}):
+        alone, together = make("cpu", wide_models, **changes), make("cpu+cpu", wide_models, **changes)
+        assert np.abs(alone.astype(int) - together).max() <= 1
+    # The processes stay for the next shot, and a cancelled one leaves them ready.
+    engine = create_wan_engine(wan_preset("ex4d-reference", **FEW, precision="float32"), "cpu+cpu", wide_models)
+    processes = engine.models.peers._processes
+    with pytest.raises(Cancelled):
+        make("cpu+cpu", wide_models, cancel, precision="float32", steps=4)
+    assert np.array_equal(
+        make("cpu+cpu", wide_models, precision="float32"), make("cpu+cpu", wide_models, precision="float32")
+    )
+    assert engine.models.peers._processes == processes and processes[0].poll() is None
+    engine.models.unload()
+    assert processes[0].poll() is not None
+
+
+def test_8_bits_share_their_scales(wide_models):
+    settings = {"precision": "fp8", "fp8_attention": True, "guidance": 1.0}
+    alone, together = make("cpu", wide_models, **settings), make("cpu+cpu", wide_models, **settings)
+    assert np.abs(alone.astype(float) - together).mean() < 1
+    engine = create_wan_engine(wan_preset("ex4d-reference", **{**FEW, **settings}), "cpu+cpu", wide_models)
+    engine.models.unload()
+
+
+@pytest.mark.parametrize(("total", "parts"), [(7, 2), (27, 4), (3, 5)])
+def test_rows_are_shared_as_evenly_as_can_be(total, parts):
+    sizes = _parts(total, parts)
+    assert sum(sizes) == total and len(sizes) == parts and max(sizes) - min(sizes) <= 1
