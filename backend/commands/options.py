@@ -85,7 +85,7 @@ def add_render_arguments(parser: argparse.ArgumentParser) -> None:
     render.add_argument(
         "--licence",
         choices=LICENCES,
-        help="what the pictures are for; by default what the variable EX4D_LICENCE says, else research",
+        help="what the pictures are for (default: research); where the variable EX4D_LICENCE says commercial, always that",
     )
     render.add_argument(
         "--device",

@@ -46,19 +46,20 @@ def available_rasterizers() -> tuple[str, ...]:
 
 
 def licence_setting(licence: str | None = None) -> str:
-    """What the results are for: as given, else as the environment variable EX4D_LICENCE says, else "research".
+    """What the results are for: "commercial" if the argument or the environment variable EX4D_LICENCE says so.
+
+    The variable is the word of whoever runs this machine, so no request can take it back.
 
     Raises:
         ValueError: neither "research" nor "commercial".
         LicenceError: the variable says something else.
     """
-    if licence is None:
-        licence = os.environ.get(LICENCE_VARIABLE, "research")
-        if licence not in LICENCES:
-            raise LicenceError(f"{LICENCE_VARIABLE} is {licence!r}: set it to one of {', '.join(LICENCES)}")
-    if licence not in LICENCES:
+    allowed = os.environ.get(LICENCE_VARIABLE, "research")
+    if allowed not in LICENCES:
+        raise LicenceError(f"{LICENCE_VARIABLE} is {allowed!r}: set it to one of {', '.join(LICENCES)}")
+    if licence is not None and licence not in LICENCES:
         raise ValueError(f"unknown licence {licence!r}: use one of {', '.join(LICENCES)}")
-    return licence
+    return "commercial" if "commercial" in (licence, allowed) else "research"
 
 
 def choose_rasterizer(name: str = "auto", device: str = "auto", licence: str | None = None) -> RasterizerChoice:

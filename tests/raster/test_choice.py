@@ -57,14 +57,15 @@ def test_commercial_use_refuses_nvdiffrast_whether_it_is_here_or_not(monkeypatch
         create_rasterizer("nvdiffrast")
 
 
-def test_the_licence_is_the_environments_unless_it_is_given(monkeypatch) -> None:
+def test_the_stricter_of_the_requests_licence_and_the_machines_counts(monkeypatch) -> None:
     monkeypatch.delenv("EX4D_LICENCE", raising=False)
-    assert licence_setting() == "research"
+    assert licence_setting() == "research" and licence_setting("commercial") == "commercial"
     monkeypatch.setenv("EX4D_LICENCE", "commercial")
-    assert licence_setting() == "commercial" and licence_setting("research") == "research"
+    assert licence_setting() == "commercial" and licence_setting("research") == "commercial"
     monkeypatch.setenv("EX4D_LICENCE", "free")
     with pytest.raises(LicenceError, match="EX4D_LICENCE is 'free': set it to one of research, commercial"):
-        licence_setting()
+        licence_setting("research")
+    monkeypatch.delenv("EX4D_LICENCE")
     with pytest.raises(ValueError, match="unknown licence 'paid': use one of research, commercial"):
         choose_rasterizer(licence="paid")
 
