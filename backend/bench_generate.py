@@ -8,66 +8,38 @@ purpose. Without a GPU the same runs at toy size, which shows that it runs and n
 from __future__ import annotations
 
 import contextlib
-import copy
-import gc
 import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn import functional
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from backend.bench_passes import (
+    Case,
+    floors,
+    measured_rates,
+    passes,
+    relative_l2,
+    seconds_of,
+)
 from backend.commands.bench import PARTS
 from backend.generate.interface import EngineProgress
-from backend.generate.wan.attention import fastest_attention
-from backend.generate.wan.denoising import Conditions
 from backend.generate.wan.engine import WanEngine
 from backend.generate.wan.files import find_files
 from backend.generate.wan.loaded import VRAM_LIMIT_VARIABLE, LoadedModels, ModelChoice
 from backend.generate.wan.made_up import write_models
-from backend.generate.wan.models import load_dit, load_image_encoder, load_vae
-from backend.generate.wan.original_pass import add_run_time_lora, diffsynth_velocity
-from backend.generate.wan.transformer import Transformer
+from backend.generate.wan.models import load_image_encoder, load_vae
 from backend.measuring import Row, wait_for_gpu
 from backend.render import RenderedFrame
 from ex4d_core.shot import WanSettings, wan_preset
 
 # What is asked of one H200.
-TARGETS = {"bf16": 0.72, "fp8": 0.50, "job": 2.3, "fast": 5.0}
+TARGETS = {"job": 2.3, "fast": 5.0}
 CAPS = (24, 12)
-_TIMESTEP = torch.tensor(500.0)
-
-
-@dataclass(frozen=True)
-class _Case:
-    """What is measured: EX-4D's own clip on a GPU, next to nothing without one."""
-
-    device: torch.device
-    frames: int
-    side: int
-
-    @staticmethod
-    def of_this_machine() -> _Case:
-        on_gpu = torch.cuda.is_available()
-        return _Case(torch.device("cuda:0"), 49, 512) if on_gpu else _Case(torch.device("cpu"), 5, 64)
-
-    @property
-    def on_gpu(self) -> bool:
-        return self.device.type == "cuda"
-
-    @property
-    def grid(self) -> tuple[int, int, int]:
-        return (self.frames - 1) // 4 + 1, self.side // 8, self.side // 8
-
-    @property
-    def tokens(self) -> int:
-        frames, height, width = self.grid
-        return frames * height * width // 4
 
 
 def measure_generation(folder: Path | None = None, parts: Sequence[str] = PARTS) -> Iterator[Row]:
@@ -78,7 +50,7 @@ def measure_generation(folder: Path | None = None, parts: Sequence[str] = PARTS)
         folder: where the random weights are written (52 GB on a GPU machine) and removed again; a temporary one by
             default.
     """
-    case = _Case.of_this_machine()
+    case = Case.of_this_machine()
     size = f"{case.frames} frames, {case.side}x{case.side}, {case.tokens:,} tokens"
     yield Row("case", "14B" if case.on_gpu else "toy", f"{size}, random weights")
     if not case.on_gpu:
@@ -90,7 +62,7 @@ def measure_generation(folder: Path | None = None, parts: Sequence[str] = PARTS)
         original = None
         if "passes" in parts:
             # First, since torch forgets its own choice of attention once it was told another.
-            original = yield from _passes(case, models)
+            original = yield from passes(case, models)
             yield from _limits(case)
         if "jobs" in parts:
             yield from _jobs(case, models, original)
@@ -120,154 +92,15 @@ def _set(variables: dict[str, str | None]) -> None:
             os.environ[name] = value
 
 
-def _seconds(work: Callable[[], object], repeats: int) -> float:
-    work()
-    times = []
-    for _ in range(repeats):
-        wait_for_gpu()
-        started = time.perf_counter()
-        work()
-        wait_for_gpu()
-        times.append(time.perf_counter() - started)
-    return float(np.median(times))
-
-
-def _limits(case: _Case) -> Iterator[Row]:
+def _limits(case: Case) -> Iterator[Row]:
     """How fast this GPU multiplies and attends, and what a pass would take if it did nothing else."""
     if not case.on_gpu:
         return
-    rates = _rates(case)
+    rates = measured_rates(case)
     for what, rate in rates.items():
         yield Row(what, f"{rate / 1e12:.0f} TFLOP/s", "in a row for half a second, at the transformer's own sizes")
-    for what, seconds in _floors(case, rates).items():
+    for what, seconds in floors(case, rates).items():
         yield Row(f"floor of a pass, {what}", f"{seconds:.3f} s", "arithmetic alone at the rates above")
-
-
-def _rates(case: _Case) -> dict[str, float]:
-    """Operations a second of products and of attention, on random data."""
-    from backend.generate.wan import attention8, fused
-    from backend.generate.wan.products import Fp8Linear
-
-    tokens, width, hidden = case.tokens, 5120, 13824
-    rows = torch.randn(tokens, width, device=case.device, dtype=torch.bfloat16)
-    weight = torch.randn(hidden, width, device=case.device, dtype=torch.bfloat16) * width**-0.5
-    bias = torch.zeros(hidden, device=case.device, dtype=torch.bfloat16)
-    eight, eight_rows = Fp8Linear(weight, bias), fused.quantized(rows)
-    qkv = torch.randn(tokens, 3 * width, device=case.device, dtype=torch.bfloat16)
-    factors = torch.full((3,), 64.0, device=case.device)
-    qkv8 = (qkv * 64).clamp(-448, 448).to(fused.FP8)
-    product, attention = 2 * tokens * width * hidden, 4 * tokens**2 * width
-    work = {
-        "products, bf16": (product, lambda: functional.linear(rows, weight, bias)),
-        "products, fp8": (product, lambda: eight(eight_rows)),
-        "attention, bf16": (attention, lambda: fused.attention(*qkv.chunk(3, dim=1), 128)),
-        "attention, fp8": (attention, lambda: attention8.attention8(qkv8, factors, 128)),
-    }
-    if not attention8.can_attend(tokens, width, 128, case.device):
-        del work["attention, fp8"]
-    rates = {}
-    with torch.inference_mode(), fastest_attention():
-        for name, (operations, once) in work.items():
-            repeats = max(1, int(0.5 / _seconds(once, 3)))
-            rates[name] = operations * repeats / _seconds(lambda: [once() for _ in range(repeats)], 1)  # noqa: B023
-    return rates
-
-
-def _floors(case: _Case, rates: dict[str, float]) -> dict[str, float]:
-    width, hidden, blocks, tokens = 5120, 13824, 40, case.tokens
-    products = blocks * tokens * (12 * width * width + 4 * width * hidden)
-    attention = blocks * 4 * tokens**2 * width
-    floors = {
-        "bf16": products / rates["products, bf16"] + attention / rates["attention, bf16"],
-        "fp8": products / rates["products, fp8"] + attention / rates["attention, bf16"],
-    }
-    if "attention, fp8" in rates:
-        floors["fp8, attention too"] = products / rates["products, fp8"] + attention / rates["attention, fp8"]
-    return floors
-
-
-def _conditions(case: _Case, text_width: int) -> tuple[Conditions, torch.Tensor]:
-    """Random ones, with prompts as long as the default ones, and noise."""
-    generator = torch.Generator(case.device).manual_seed(0)
-
-    def values(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=generator, device=case.device)
-
-    texts = [values(1, 512, text_width) for _ in range(2)]
-    texts[0][:, 24:] = 0
-    texts[1][:, 130:] = 0
-    conditions = Conditions(
-        *texts, values(1, 32, *case.grid), values(1, 20, *case.grid), values(1, 257, 1280).bfloat16().float()
-    )
-    return conditions, values(1, 16, *case.grid)
-
-
-def _passes(case: _Case, models: Path) -> Iterator[Row]:
-    """One pass with each option, several in a row as in a job; returns the original's seconds."""
-    files = find_files(models)
-    repeats = 5 if case.on_gpu else 1
-    loaded = load_dit(files.dit, files.ex4d, device=case.device)
-
-    def load():
-        return copy.deepcopy(loaded)
-
-    @contextlib.contextmanager
-    def inside(*contexts) -> Iterator[None]:
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(torch.inference_mode())
-            stack.enter_context(torch.autocast(case.device.type, torch.bfloat16))
-            for context in contexts:
-                stack.enter_context(context)
-            yield
-
-    def measured(once: Callable[[], torch.Tensor], exact: torch.Tensor | None, *contexts) -> tuple[float, str]:
-        with inside(*contexts):
-            made = once()
-            seconds = _seconds(lambda: [once() for _ in range(repeats)], 1) / repeats
-        return seconds, "" if exact is None else f"relative L2 {_relative(made, exact):.4f} to DiffSynth's"
-
-    dit = load()
-    conditions, noise = _conditions(case, dit.text_embedding[0].in_features)
-
-    def diffsynth() -> torch.Tensor:
-        return diffsynth_velocity(dit, noise, _TIMESTEP, conditions)
-
-    with inside():
-        exact = diffsynth()
-    seconds, _ = measured(diffsynth, None)
-    yield Row("pass, DiffSynth as it comes", f"{seconds:.3f} s", "LoRA merged, not compiled, torch's own choice")
-    add_run_time_lora(dit)
-    flash = sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH], set_priority=True)
-    original, _ = measured(diffsynth, None, flash)
-    yield Row("pass, the original's way", f"{original:.3f} s", "LoRA at run time, not compiled, FlashAttention")
-    if case.on_gpu:
-        dit = load()
-        for block in dit.blocks:
-            block.forward = torch.compile(block.forward, dynamic=False)
-        seconds, remark = measured(diffsynth, exact, fastest_attention())
-        yield Row("pass, DiffSynth compiled", f"{seconds:.3f} s", f"torch.compile of the blocks, cuDNN; {remark}")
-    for name, options in (
-        ("bf16", {}),
-        ("fp8", {"fp8": True}),
-        ("fp8, attention too", {"fp8": True, "fp8_attention": True}),
-    ):
-        dit = None
-        _collect()
-        transformer = Transformer(load(), **options)
-        with inside(fastest_attention()):
-            prepared = transformer.prepare(conditions)
-
-        def ours(by=transformer, given=prepared) -> torch.Tensor:
-            return by.velocities(noise, _TIMESTEP, given, (0,))[0]
-
-        seconds, remark = measured(ours, exact, fastest_attention())
-        target = f"; target {TARGETS[name]:.2f} s on an H200" if name in TARGETS else ""
-        yield Row(
-            f"pass, ours, {name}", f"{seconds:.3f} s", f"{original / seconds:.2f} x the original's; {remark}{target}"
-        )
-        del transformer, prepared, ours
-        _collect()
-    return original
 
 
 class _TimedEngine(WanEngine):
@@ -311,7 +144,7 @@ class _TimedEngine(WanEngine):
         }
 
 
-def _jobs(case: _Case, folder: Path, original_pass: float | None) -> Iterator[Row]:
+def _jobs(case: Case, folder: Path, original_pass: float | None) -> Iterator[Row]:
     """Whole jobs, from rendered frames to finished ones."""
     frames = _shot(case)
     original = None if original_pass is None else (yield from _original_job(case, folder, original_pass))
@@ -344,7 +177,7 @@ def _jobs(case: _Case, folder: Path, original_pass: float | None) -> Iterator[Ro
         memory = f", {peak():.1f} GB" if case.on_gpu else ""
         yield Row(f"job, {name}", f"{seconds['total']:.2f} s", f"{_arithmetic(settings)}: {stages}{memory}; {remark}")
     for name, exact in (("ex4d-reference", "ex4d-reference, bf16"), ("fast", "fast, bf16")):
-        changed = _relative(latents[name], latents[exact])
+        changed = relative_l2(latents[name], latents[exact])
         yield Row(f"final latents, {name}", f"{changed:.4f}", "relative L2 to bf16, same weights and noise")
     kept.unload()
 
@@ -357,7 +190,7 @@ def _arithmetic(settings: WanSettings) -> str:
     return f"{settings.precision}{', attention too' if settings.fp8_attention else ''}"
 
 
-def _original_job(case: _Case, folder: Path, original_pass: float) -> Iterator[Row]:
+def _original_job(case: Case, folder: Path, original_pass: float) -> Iterator[Row]:
     """The original's job from its parts: 50 passes, and encoders and decoder as DiffSynth has them."""
     from backend.generate.wan.decoding import decode_in_order, encode_video
     from backend.generate.wan.encoders import encode_picture
@@ -379,7 +212,7 @@ def _original_job(case: _Case, folder: Path, original_pass: float) -> Iterator[R
         for _ in decode_in_order(vae, latents, precision):
             pass
 
-    seconds = _seconds(around, 1)
+    seconds = seconds_of(around, 1)
     steps = WanSettings().steps
     total = 2 * steps * original_pass + seconds
     yield Row(
@@ -390,7 +223,7 @@ def _original_job(case: _Case, folder: Path, original_pass: float) -> Iterator[R
     return total
 
 
-def _memory_modes(case: _Case, folder: Path) -> Iterator[Row]:
+def _memory_modes(case: Case, folder: Path) -> Iterator[Row]:
     """Time of a step and peak memory, with the process's memory capped."""
     if not case.on_gpu:
         for cap in CAPS:
@@ -413,7 +246,7 @@ def _memory_modes(case: _Case, folder: Path) -> Iterator[Row]:
     _set({VRAM_LIMIT_VARIABLE: None})
 
 
-def _several_gpus(case: _Case, folder: Path) -> Iterator[Row]:
+def _several_gpus(case: Case, folder: Path) -> Iterator[Row]:
     """One shot on more and more GPUs; two processes on the processor where there is none."""
     counts = [count for count in (2, 4, 8) if count <= torch.cuda.device_count()] if case.on_gpu else [2]
     if not counts:
@@ -429,7 +262,7 @@ def _several_gpus(case: _Case, folder: Path) -> Iterator[Row]:
             models = LoadedModels(replace(_choice(case, folder, settings), peers=peers))
             loading, step, _ = _step(case, settings, models, latents := [])
             plain, exact = plain or step, exact if exact is not None else latents[0]
-            remark = f"{plain / step:.2f} x one; relative L2 to one {_relative(latents[0], exact):.4f}"
+            remark = f"{plain / step:.2f} x one; relative L2 to one {relative_l2(latents[0], exact):.4f}"
             what = (
                 f"{count} GPU{'s' if count > 1 else ''}, a step {name}" if case.on_gpu else f"{count} processes, {name}"
             )
@@ -438,7 +271,7 @@ def _several_gpus(case: _Case, folder: Path) -> Iterator[Row]:
 
 
 def _step(
-    case: _Case, settings: WanSettings, models: LoadedModels, latents: list[torch.Tensor] | None = None
+    case: Case, settings: WanSettings, models: LoadedModels, latents: list[torch.Tensor] | None = None
 ) -> tuple[float, float, float]:
     """Seconds of loading and of a step (the first one, which warms up, left out), and gigabytes of memory at most."""
     started = time.perf_counter()
@@ -452,7 +285,7 @@ def _step(
     return loading, float(np.median(np.diff(engine.steps))), peak()
 
 
-def _choice(case: _Case, folder: Path, settings: WanSettings) -> ModelChoice:
+def _choice(case: Case, folder: Path, settings: WanSettings) -> ModelChoice:
     return ModelChoice(find_files(folder), (), str(case.device), settings.precision, settings.fp8_attention)
 
 
@@ -460,7 +293,7 @@ def _quick(settings: WanSettings) -> WanSettings:
     return replace(settings, steps=1)
 
 
-def _peak_reset(case: _Case) -> Callable[[], float]:
+def _peak_reset(case: Case) -> Callable[[], float]:
     """Start to watch memory; gives the gigabytes at most, once asked."""
     if not case.on_gpu:
         return lambda: 0.0
@@ -469,7 +302,7 @@ def _peak_reset(case: _Case) -> Callable[[], float]:
     return lambda: torch.cuda.max_memory_reserved(case.device) / 2**30
 
 
-def _shot(case: _Case) -> list[RenderedFrame]:
+def _shot(case: Case) -> list[RenderedFrame]:
     """Coloured blocks; what is unseen at the left grows."""
     generator = np.random.default_rng(0)
     frames = []
@@ -480,13 +313,3 @@ def _shot(case: _Case) -> list[RenderedFrame]:
         color = coarse.repeat(8, 0).repeat(8, 1) * mask[..., None]
         frames.append(RenderedFrame(index, color, mask, np.ones((case.side, case.side), np.float32)))
     return frames
-
-
-def _relative(made: torch.Tensor, exact: torch.Tensor) -> float:
-    return ((made.float() - exact.float()).norm() / exact.float().norm()).item()
-
-
-def _collect() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -159,7 +159,8 @@ class WanSettings:
         overlap: frames of the window before that each further window starts from, 4n + 1.
         loras: merged beside EX-4D's own.
         tea_cache: how much change of the input is ignored by reusing the last step's result; 0: none.
-        precision: "fp8" (products in 8 bits where the GPU can, else as "bf16"), "bf16" (as EX-4D), or "float32".
+        precision: "fp8" (products in 8 bits where the GPU can, else as "bf16"; a CPU imitates them), "bf16" (as EX-4D),
+            or "float32".
         fp8_attention: with "fp8", compute self-attention in 8 bits too, where the GPU and cuDNN's frontend can.
 
     Raises:

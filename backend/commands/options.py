@@ -85,7 +85,7 @@ def add_render_arguments(parser: argparse.ArgumentParser) -> None:
     render.add_argument(
         "--licence",
         choices=LICENCES,
-        help="what the pictures are for (default: research); where the variable EX4D_LICENCE says commercial, always that",
+        help="what the pictures are for (default: research); commercial, wherever the variable EX4D_LICENCE says so",
     )
     render.add_argument(
         "--device",
