@@ -130,6 +130,8 @@ def test_a_take_cancelled_while_its_backend_is_away_is_cancelled_there_too(backe
     """The backend took the job, and was gone before it could say so: only the key of the submission is known."""
     address = free_address()
     bpy.context.preferences.addons["blender_addon"].preferences.address = address
+    # Large frames, so that the job is not done before this Blender has found its backend again.
+    bpy.context.scene.render.resolution_x = bpy.context.scene.render.resolution_y = 4096
     with backend_process(backend_python, address, tmp_path / "backend") as running:
         entry = send()
         submission = follow._following[entry.key].take
