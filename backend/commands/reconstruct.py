@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.commands.options import positive_number, progress_bar
-from ex4d_core.shot import CONVENTIONS, OCCLUSION_RULES
+from ex4d_core.shot import CONVENTIONS, LICENCES, OCCLUSION_RULES
 from ex4d_core.trajectories import Trajectory
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 SUMMARY = "footage to a scene, with known or estimated depth"
 # As in `backend.depth.models`, which imports torch; `ex4d --help` does not wait for that.
 _ESTIMATORS = ("depthcrafter", "video-depth-anything", "depth-pro", "depth-anything-v2")
-_LICENCES = ("commercial", "research")
 _FALLOFFS = ("linear", "quadratic", "inverse-quadratic")  # as in `backend.depth.mist`
 
 
@@ -73,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     estimator.add_argument(
         "--licence",
-        choices=_LICENCES,
+        choices=LICENCES,
         default="commercial",
         help="what the result is for: decides what may be used",
     )
