@@ -13,9 +13,10 @@ from pathlib import Path
 
 import platformdirs
 
+from ex4d_core.shot import LICENCES
+
 from .interface import DepthError
 
-LICENCE_SETTINGS = ("commercial", "research")
 MODELS_FOLDER_VARIABLE = "EX4D_MODELS"
 
 
@@ -231,8 +232,8 @@ def check_licence(model: DepthModel, setting: str, accepted: tuple[str, ...] = (
         LicenceError: it does not fit.
         ValueError: no such setting.
     """
-    if setting not in LICENCE_SETTINGS:
-        raise ValueError(f"licence={setting!r} is not known: use one of {', '.join(LICENCE_SETTINGS)}")
+    if setting not in LICENCES:
+        raise ValueError(f"licence={setting!r} is not known: use one of {', '.join(LICENCES)}")
     if setting == "commercial" and not model.commercial and model.name not in accepted:
         free = ", ".join(one.name for one in DEPTH_MODELS if one.commercial)
         raise LicenceError(
