@@ -1,0 +1,27 @@
+"""Every kernel compiles for a GPU on machines that have none, so that a change made there cannot break it unseen."""
+
+import pkgutil
+from importlib import import_module
+
+import pytest
+import warp
+
+import backend.raster
+
+HOPPER = 90
+MODULES = [
+    module.name
+    for module in pkgutil.iter_modules(backend.raster.__path__, "backend.raster.")
+    if import_module(module.name) and warp.get_module(module.name).kernels
+]
+
+
+def test_the_kernels_are_found():
+    assert "backend.raster.warp_drawing" in MODULES
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_kernels_compile_for_a_gpu(module, tmp_path):
+    warp.compile_aot_module(warp.get_module(module), arch=HOPPER, module_dir=tmp_path, use_ptx=False)
+    compiled = list(tmp_path.glob("*.cubin"))
+    assert compiled and all(file.stat().st_size for file in compiled)
