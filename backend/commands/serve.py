@@ -1,6 +1,7 @@
 """Run the backend service that Blender talks to.
 
-On this machine's own address no keys are needed. Any other address needs CURVE keys: make them with --create-keys.
+On this machine's own address no keys are needed. Any other address needs CURVE keys: make them with --create-keys,
+once for each client. A service that runs already lets a new client in at once.
 """
 
 from __future__ import annotations
@@ -28,7 +29,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cache-gb", type=float, default=50.0, help="footage and results that nobody needs may take so much room"
     )
-    parser.add_argument("--create-keys", action="store_true", help="make keys for server and first client, and stop")
+    parser.add_argument(
+        "--create-keys",
+        metavar="CLIENT",
+        nargs="?",
+        const="client",
+        help="make keys for a client of this name ('client' if none is given), and the service's own if it has none; "
+        "then stop",
+    )
     parser.add_argument("--verbose", action="store_true", help="log every event")
     add_machine_arguments(parser)
 
@@ -57,8 +65,8 @@ def run(options: argparse.Namespace) -> int:
         cache_gb=options.cache_gb,
         **{name: value for name, value in chosen.items() if value is not None},
     )
-    if options.create_keys:
-        for path in create_keys(settings.keys or settings.data / "keys"):
+    if options.create_keys is not None:
+        for path in create_keys(settings.keys or settings.data / "keys", options.create_keys):
             print(path)
         return 0
     return run_service(settings)

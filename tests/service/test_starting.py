@@ -157,6 +157,26 @@ def test_a_client_whose_keys_do_not_fit_learns_why(start_service, tmp_path, ours
         client.close()
 
 
+def test_keys_come_and_go_while_the_service_runs(start_service, tmp_path):
+    first = create_keys(tmp_path / "keys")
+    service = start_service(keys=str(tmp_path / "keys"))
+    (tmp_path / "keys" / "clients" / "torn.key").write_text("half of a")
+    late = create_keys(tmp_path / "keys", "late")
+    assert greeting(service, late)
+    (tmp_path / "keys" / "clients" / "client.key").unlink()
+    with pytest.raises(ClientError, match="does not know this computer's key"):
+        greeting(service, first)
+    assert greeting(service, late)
+
+
+def greeting(service, keys):
+    client = Client(service.address, keys=ClientKeys(*keys))
+    try:
+        return client.ask(Hello(), timeout=60)
+    finally:
+        client.close()
+
+
 def wait_for_refusal(monitor: zmq.Socket) -> None:
     from zmq.utils.monitor import recv_monitor_message
 
