@@ -41,7 +41,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows defaults, but not those that say nothing."""
+    """Keeps the paragraphs of a description, and its indented lines; shows defaults, but not those that say nothing."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        paragraphs = []
+        for paragraph in text.strip().split("\n\n"):
+            is_list = any(line.startswith(" ") for line in paragraph.splitlines())
+            paragraphs.append(paragraph if is_list else super()._fill_text(paragraph, width, indent))
+        return "\n\n".join(paragraphs)
 
     def _get_help_string(self, action: argparse.Action) -> str:
         says_nothing = action.default in (None, False, "", argparse.SUPPRESS)

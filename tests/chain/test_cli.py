@@ -14,7 +14,9 @@ def test_every_verb_explains_itself(capsys):
         with pytest.raises(SystemExit) as stopped:
             main([verb, "--help"])
         assert stopped.value.code == 0
-        assert len(capsys.readouterr().out) > 200
+        told = capsys.readouterr().out
+        assert len(told) > 200
+        assert verb != "models" or "\n\n  ex4d models list  " in told, "paragraphs and lists stay what they are"
 
 
 def test_footage_and_depth_become_a_scene(sample_clip, tmp_path, capsys):
@@ -83,6 +85,18 @@ def test_a_take_of_a_scene_lies_in_its_folder(sample_scene, tmp_path):
     assert names == sorted(
         ["camera.npz", "color.mp4", "mask.mp4", "request.json", "take.mp4", *(f"frame_0000{i}.png" for i in range(3))]
     )
+
+
+def test_an_earlier_take_in_the_folder_stays_until_there_is_a_new_one(sample_scene, tmp_path):
+    folder, out = str(sample_scene.path("color").parent), ["--size", "96x64", "-o", str(tmp_path)]
+    for index in range(5):
+        (tmp_path / f"frame_{index:05d}.png").write_bytes(b"earlier")
+    assert main(["generate", folder, "--engine", "wan", *out]) == 1
+    assert {path.read_bytes() for path in tmp_path.glob("frame_*.png")} == {b"earlier"}
+    assert main(["generate", folder, "--frames", "3", *out]) == 0
+    frames = sorted(tmp_path.glob("frame_*.png"))
+    assert [path.name for path in frames] == [f"frame_0000{index}.png" for index in range(3)]
+    assert not any(path.read_bytes() == b"earlier" for path in frames)
 
 
 @pytest.mark.parametrize(
