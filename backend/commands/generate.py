@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from backend.commands.options import (
+    ANSWER_SECONDS,
     add_backend_arguments,
     add_camera_arguments,
     add_preview_arguments,
@@ -166,7 +167,7 @@ def _on_backend(scene, request, options: argparse.Namespace) -> None:
             while not task.done:
                 client.wait()
                 # A backend that never answered is not there; one that fell silent may be back in a moment.
-                client.require_answer(5 if client.server is None else 60)
+                client.require_answer(ANSWER_SECONDS if client.server is None else 60)
                 if client.state is not ConnectionState.CONNECTED:
                     bar.update(task_id, description=client.state.value)
                 elif take.status is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from backend.commands.options import add_backend_arguments, backend_client, progress_bar
+from backend.commands.options import ANSWER_SECONDS, add_backend_arguments, backend_client, progress_bar
 
 SUMMARY = "list, cancel, fetch and forget a backend's jobs"
 # Of a table that goes into a file or another program, which has no width of its own.
@@ -37,13 +37,13 @@ def run(options: argparse.Namespace) -> int:
     client = backend_client(options)
     try:
         if options.cancel:
-            print_jobs([client.ask(Cancel(options.cancel), timeout=5).status])
+            print_jobs([client.ask(Cancel(options.cancel), timeout=ANSWER_SECONDS).status])
         elif options.fetch:
             with progress_bar() as bar:
                 fetched = client.run(_fetch(options.fetch, options.out, bar), timeout=30)
             print(f"{fetched} files in {options.out}")
         else:
-            print_jobs(client.ask(ListJobs(), timeout=5).jobs)
+            print_jobs(client.ask(ListJobs(), timeout=ANSWER_SECONDS).jobs)
     finally:
         client.close()
     return 0

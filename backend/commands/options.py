@@ -37,6 +37,10 @@ if TYPE_CHECKING:
     from ex4d_core.scene import Scene
 
 
+# A backend that has said nothing for so long from the first question on is not there.
+ANSWER_SECONDS = 5.0
+
+
 def add_camera_arguments(parser: argparse.ArgumentParser) -> None:
     """Where the new camera comes from: a file, or a preset and its settings."""
     moves = "; ".join(f"{name}: {what} (amount: {unit})" for name, (what, unit, _) in PRESETS.items())

@@ -84,7 +84,12 @@ class ClaimLost(RuntimeError):
 
 @dataclass(frozen=True)
 class ClaimedJob:
-    """A job in the hands of a worker; ``claim`` is what it must show at every write."""
+    """A job in the hands of a worker.
+
+    Attributes:
+        claim: what it must show at every write.
+        request: what is to be made; None until it has been read.
+    """
 
     job: str
     claim: str

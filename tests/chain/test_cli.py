@@ -129,7 +129,8 @@ def test_an_unknown_preset_lists_the_known_ones(sample_scene, tmp_path, capsys):
     assert "dolly_zoom" in capsys.readouterr().err
 
 
-def test_no_backend_says_how_to_start_one(capsys, free_port):
+def test_no_backend_says_how_to_start_one(capsys, free_port, monkeypatch):
+    monkeypatch.setattr("backend.commands.jobs.ANSWER_SECONDS", 0.5)
     assert main(["jobs", "--backend", f"tcp://127.0.0.1:{free_port}"]) == 1
     assert "ex4d serve" in capsys.readouterr().err
 
