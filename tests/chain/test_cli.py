@@ -1,5 +1,9 @@
 """The command line, as a user types it; every verb runs in this process through the real entry point."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +11,8 @@ import torch
 from backend.cli import VERBS, main
 from backend.media import probe
 from ex4d_core.scene import Scene
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_every_verb_explains_itself(capsys):
@@ -16,7 +22,7 @@ def test_every_verb_explains_itself(capsys):
         assert stopped.value.code == 0
         told = capsys.readouterr().out
         assert len(told) > 200
-        assert verb != "models" or "\n\n  ex4d models list  " in told, "paragraphs and lists stay what they are"
+        assert verb != "models" or "done:\n\n  ex4d models list  " in told, "paragraphs and lists stay what they are"
 
 
 def test_footage_and_depth_become_a_scene(sample_clip, tmp_path, capsys):
@@ -127,6 +133,14 @@ def test_an_unknown_preset_lists_the_known_ones(sample_scene, tmp_path, capsys):
     folder = str(sample_scene.path("color").parent)
     assert main(["render", folder, "--preset", "spiral", "-o", str(tmp_path)]) == 1
     assert "dolly_zoom" in capsys.readouterr().err
+
+
+def test_the_service_starts_without_torch(tmp_path):
+    """It would take seconds and memory; its workers import what makes pictures."""
+    serve = ["serve", "--create-keys", "--data", str(tmp_path), "--models", str(tmp_path), "--vram-limit", "24"]
+    script = f"import sys; from backend.cli import main; print(main({serve!r}), 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.splitlines()[-1] == "0 False"
 
 
 def test_no_backend_says_how_to_start_one(capsys, free_port, monkeypatch):
