@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Sequence
 
+from backend.commands.errors import explain, is_for_the_user
 from ex4d_core import __version__
 
 # Every verb is a module of `backend.commands` with SUMMARY, add_arguments(parser) and run(arguments) -> exit code.
@@ -31,10 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"ex4d {options.verb}: stopped", file=sys.stderr)
         return 130
     except Exception as error:
-        # Imported only now: knowing every kind of error means importing every room.
-        from backend.commands.errors import EXPECTED_ERRORS, explain
-
-        if not isinstance(error, EXPECTED_ERRORS):
+        if not is_for_the_user(error):
             raise
         print(f"ex4d {options.verb}: {explain(error)}", file=sys.stderr)
         return 1

@@ -1,5 +1,6 @@
 """The command line, as a user types it; every verb runs in this process through the real entry point."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -135,12 +136,19 @@ def test_an_unknown_preset_lists_the_known_ones(sample_scene, tmp_path, capsys):
     assert "dolly_zoom" in capsys.readouterr().err
 
 
-def test_the_service_starts_without_torch(tmp_path):
-    """It would take seconds and memory; its workers import what makes pictures."""
-    serve = ["serve", "--create-keys", "--data", str(tmp_path), "--models", str(tmp_path), "--vram-limit", "24"]
-    script = f"import sys; from backend.cli import main; print(main({serve!r}), 'torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert done.stdout.splitlines()[-1] == "0 False"
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["serve", "--create-keys", "--data", "data", "--models", "models", "--vram-limit", "24"], 0),
+        (["jobs", "--backend", "nonsense"], 1),
+    ],
+)
+def test_what_makes_no_pictures_does_not_wait_for_torch(tmp_path, arguments, code):
+    """It takes seconds and memory; a service's workers import it."""
+    script = f"import sys; from backend.cli import main; print(main({arguments!r}), 'torch' in sys.modules)"
+    command, variables = [sys.executable, "-c", script], {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env=variables)
+    assert done.stdout.splitlines()[-1] == f"{code} False"
 
 
 def test_no_backend_says_how_to_start_one(capsys, free_port, monkeypatch):
