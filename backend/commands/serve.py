@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import sys
 from pathlib import Path
 
 from backend.commands.options import add_machine_arguments, use_machine_arguments
@@ -57,8 +58,9 @@ def run(options: argparse.Namespace) -> int:
         **{name: value for name, value in chosen.items() if value is not None},
     )
     if options.create_keys is not None:
-        for path in create_keys(settings.keys or settings.data / "keys", options.create_keys):
-            print(path)
+        made = create_keys(settings.keys or settings.data / "keys", options.create_keys)
+        print(f"Give these two files to {options.create_keys}, then delete the first one here:", file=sys.stderr)
+        print(made.client_secret, made.server_public, sep="\n")
         return 0
     return run_service(settings)
 
@@ -66,7 +68,6 @@ def run(options: argparse.Namespace) -> int:
 def _start_logging(verbose: bool) -> None:
     """In colour for people at a terminal; in a file or a journal a line for each event, with its time."""
     import logging
-    import sys
 
     level = logging.DEBUG if verbose else logging.INFO
     if not sys.stderr.isatty():
