@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Sequence
 
+from backend.commands.errors import explain, is_for_the_user
 from ex4d_core import __version__
 
 # Every verb is a module of `backend.commands` with SUMMARY, add_arguments(parser) and run(arguments) -> exit code.
@@ -31,17 +32,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"ex4d {options.verb}: stopped", file=sys.stderr)
         return 130
     except Exception as error:
-        # Imported only now: knowing every kind of error means importing every room.
-        from backend.commands.errors import EXPECTED_ERRORS, explain
-
-        if not isinstance(error, EXPECTED_ERRORS):
+        if not is_for_the_user(error):
             raise
         print(f"ex4d {options.verb}: {explain(error)}", file=sys.stderr)
         return 1
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows defaults, but not those that say nothing."""
+    """Keeps the paragraphs of a description, and its indented lines; shows defaults, but not those that say nothing."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        paragraphs = []
+        for paragraph in text.strip().split("\n\n"):
+            is_list = any(line.startswith(" ") for line in paragraph.splitlines())
+            paragraphs.append(paragraph if is_list else super()._fill_text(paragraph, width, indent))
+        return "\n\n".join(paragraphs)
 
     def _get_help_string(self, action: argparse.Action) -> str:
         says_nothing = action.default in (None, False, "", argparse.SUPPRESS)

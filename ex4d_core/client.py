@@ -359,16 +359,28 @@ def _connect(address: str, keys: ClientKeys | None) -> tuple[zmq.Socket, Handsha
     socket.setsockopt(zmq.ROUTING_ID, uuid.uuid4().bytes)
     try:
         if keys:
-            from zmq.auth import load_certificate
-
-            socket.curve_serverkey, _ = load_certificate(keys.server_public)
-            socket.curve_publickey, socket.curve_secretkey = load_certificate(keys.client_secret)
+            _use_keys(socket, keys)
         handshakes = Handshakes(socket, keys is not None)
         socket.connect(address)
-    except (OSError, ValueError, TypeError, zmq.ZMQError) as error:
+    except (OSError, ValueError, TypeError, zmq.ZMQError, ClientError) as error:
         socket.disable_monitor()
         socket.close(linger=0)
+        if isinstance(error, ClientError):
+            raise
         raise ClientError(
             f"cannot use the backend address {address!r}: {error}; it looks like tcp://HOST:PORT"
         ) from error
     return socket, handshakes
+
+
+def _use_keys(socket: zmq.Socket, keys: ClientKeys) -> None:
+    from zmq.auth import load_certificate
+
+    try:
+        socket.curve_serverkey, _ = load_certificate(keys.server_public)
+        socket.curve_publickey, socket.curve_secretkey = load_certificate(keys.client_secret)
+    except (OSError, ValueError, TypeError, zmq.ZMQError) as error:
+        raise ClientError(
+            f"cannot use the keys {keys.client_secret} and {keys.server_public}: {error}; the first is this computer's "
+            "own (NAME.key_secret), the second the backend's (server.key)"
+        ) from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 DEFAULT_PORT = 47747
 DEFAULT_ADDRESS = f"tcp://127.0.0.1:{DEFAULT_PORT}"
 
@@ -107,7 +107,11 @@ class BlobChunk(Message):
 
 @dataclass(frozen=True)
 class Submit(Message):
-    """Make a shot. ``key`` is the client's own random name for it: the same key never makes a second job."""
+    """Make a shot or a scene. ``key`` is the client's own random name for it: the same never makes a second job.
+
+    Attributes:
+        request: a `ShotRequest` or a `ReconstructionRequest` on the wire.
+    """
 
     key: str
     request: dict[str, Any]

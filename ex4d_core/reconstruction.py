@@ -9,9 +9,11 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ex4d_core.client import Conversation
 from ex4d_core.jobs import JobConversation
@@ -44,7 +46,7 @@ class SourceFile:
             raise RequestError(f"a file is named by its SHA-256, not {self.sha256!r:.80}")
         if not _is_whole(self.size) or not 1 <= self.size <= MAX_BLOB_BYTES:
             raise RequestError(f"a file has 1 to {MAX_BLOB_BYTES} bytes, not {self.size!r:.80}")
-        if not isinstance(self.label, str) or len(self.label) > MAX_LABEL:
+        if not isinstance(self.label, str) or len(self.label) > MAX_LABEL or "\0" in self.label:
             raise RequestError(f"a file's label must be text of at most {MAX_LABEL} characters")
 
     @property
@@ -167,7 +169,8 @@ class ReconstructionRequest:
 
     def to_wire(self) -> dict[str, Any]:
         """Plain values for msgpack."""
-        return {"kind": KIND, **asdict(self)}
+        depth = {**_plain(self.depth), "files": _files_to_wire(self.depth.files)}
+        return {"kind": KIND, **_plain(self), "footage": _files_to_wire(self.footage), "depth": depth}
 
     @staticmethod
     def from_wire(values: object) -> ReconstructionRequest:
@@ -183,7 +186,7 @@ class ReconstructionRequest:
         if not isinstance(depth, Mapping):
             raise RequestError("depth is missing")
         known["footage"] = _files_from_wire(known.get("footage"))
-        known["depth"] = _construct(DepthRequest, {**depth, "files": _files_from_wire(depth.get("files", ()))})
+        known["depth"] = _construct(DepthRequest, {**depth, "files": _files_from_wire(depth.get("files"))})
         return _construct(ReconstructionRequest, known)
 
 
@@ -323,12 +326,38 @@ class Reconstruction(JobConversation):
         move_package(self.partial, self.folder)
 
 
+def _plain(record: ReconstructionRequest | DepthRequest) -> dict[str, Any]:
+    return {entry.name: getattr(record, entry.name) for entry in fields(record)}
+
+
+def _files_to_wire(files: Sequence[SourceFile]) -> dict[str, Any]:
+    """Three values for any number of files: a long clip is many pictures, and a header may hold few maps and lists."""
+    return {
+        "sha256": bytes.fromhex("".join(file.sha256 for file in files)),
+        "size": np.array([file.size for file in files], "<u8").tobytes(),
+        "label": "\0".join(file.label for file in files),
+    }
+
+
 def _files_from_wire(values: object) -> tuple[SourceFile, ...]:
-    if not isinstance(values, (list, tuple)):
-        raise RequestError("files must be a list")
-    if len(values) > MAX_FRAMES:
-        raise RequestError(f"a scene may have {MAX_FRAMES} files, not {len(values)}")
-    return tuple(_construct(SourceFile, value) for value in values)
+    if not isinstance(values, Mapping) or set(values) != {"sha256", "size", "label"}:
+        raise RequestError("files must be a map of sha256, size and label")
+    hashes, sizes, labels = (values[name] for name in ("sha256", "size", "label"))
+    if not (isinstance(hashes, bytes) and isinstance(sizes, bytes) and isinstance(labels, str)):
+        raise RequestError("files must have their hashes and sizes as bytes, and their labels as text")
+    count = len(sizes) // 8
+    if count > MAX_FRAMES:
+        raise RequestError(f"a scene may have {MAX_FRAMES} files, not {count}")
+    names = labels.split("\0") if count else []
+    if (len(hashes), len(sizes), len(names)) != (32 * count, 8 * count, count):
+        raise RequestError(
+            f"every file has a SHA-256 of 32 bytes, a size of 8 and a label; {len(hashes)} bytes of hashes, "
+            f"{len(sizes)} of sizes and {len(names)} labels do not go together"
+        )
+    return tuple(
+        SourceFile(hashes[32 * k : 32 * k + 32].hex(), size, label)
+        for k, (size, label) in enumerate(zip(np.frombuffer(sizes, "<u8").tolist(), names, strict=True))
+    )
 
 
 def _construct(kind: type, values: object) -> Any:

@@ -1,7 +1,8 @@
 """Messages as bytes, checked before they are believed.
 
 A message is a ZeroMQ multipart message: a small msgpack header ``{"v": version, "type": name, "id": number, ...}``
-and, for the types that carry a blob, one raw part.
+and, for the types that carry a blob, one raw part. Lists of floats, which may be as long as a clip, travel as bytes of
+little-endian float64: the lists of a header are short.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import fields
 from typing import Any
 
 import msgpack
+import numpy as np
 
 from ex4d_core.messages import MAX_HEADER_BYTES, PROTOCOL_VERSION, JobEvent, JobStatus, Message
 
@@ -111,6 +113,8 @@ def _plain(value: Any) -> dict[str, Any]:
             item = _plain(item)
         elif isinstance(item, list) and item and isinstance(item[0], (JobStatus, JobEvent)):
             item = [_plain(one) for one in item]
+        elif entry.type == "list[float]":
+            item = np.asarray(item, "<f8").tobytes()
         plain[entry.name] = item
     return plain
 
@@ -128,6 +132,10 @@ def _rebuild(kind: type, values: dict[str, Any], request_id: int) -> Any:
             values[name] = [_rebuild_record(record, one, request_id) for one in value]
         elif record and expected == record.__name__:
             values[name] = _rebuild_record(record, value, request_id)
+        elif expected == "list[float]":
+            if not isinstance(value, bytes) or len(value) % 8:
+                raise ProtocolError("bad-message", f"{kind.__name__}.{name} must be bytes of float64", request_id)
+            values[name] = np.frombuffer(value, "<f8").tolist()
         else:
             _require_type(kind, name, value, expected, request_id)
     try:

@@ -3,16 +3,17 @@
 Needs nothing but the standard library. Further arguments go on to `ex4d demo` (`--help` lists them).
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
 
+if sys.version_info < (3, 8):  # noqa: UP036 - some systems' python3 is older
+    sys.exit("This is Python {}.{}; run this script with 3.8 or later.".format(*sys.version_info))
+
 import environments
 
 
-def main() -> None:
+def main():
     blender = environments.BLENDERS["5.0"]
     with environments.exit_on_setup_error():
         environments.ensure(environments.BACKEND, blender)

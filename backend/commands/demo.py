@@ -13,7 +13,10 @@ SUMMARY = "the whole chain on the sample clip, in a few seconds"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--out", type=Path, default=Path("outputs/demo"), help="folder for what it makes")
     parser.add_argument(
-        "--blender", default="blender", help="a Blender executable (4.2 to 5.2), or a Python that has the bpy module"
+        "--blender",
+        default="blender",
+        help="a Python that has bpy, pyzmq and msgpack, as scripts/demo.py makes one; or a Blender executable (4.2 to "
+        "5.2) whose own Python has the latter two",
     )
 
 
@@ -36,12 +39,19 @@ def run(options: argparse.Namespace) -> int:
         ("the take", files.take),
         ("Blender: mesh, camera, strip", files.blend),
     ):
-        print(f"  {what:30}{path}")
+        print(f"  {what:30}{_from_here(path)}")
     # After scripts/demo.py the command is in an environment of its own, not on PATH.
-    ex4d = "ex4d" if shutil.which("ex4d") else str(Path(sys.argv[0]).absolute())
+    ex4d = "ex4d" if shutil.which("ex4d") else _from_here(Path(sys.argv[0]))
+    scene = _from_here(files.scene)
     print("\nTry next:")
-    print(f"  {ex4d} generate {files.scene} --preset 180 --out outputs/180")
-    print(f"  {ex4d} generate {files.scene} --preset dolly_zoom --holes mark --out outputs/dolly_zoom")
+    print(f"  {ex4d} generate {scene} --preset 180 --out outputs/180")
+    print(f"  {ex4d} generate {scene} --preset dolly_zoom --holes mark --out outputs/dolly_zoom")
     print(f"  {ex4d} reconstruct YOUR_VIDEO --depth ITS_DEPTH --out outputs/yours")
     print(f"  {ex4d} serve, and Blender with the add-on of scripts/build_addon.py")
     return 0
+
+
+def _from_here(path: Path) -> str:
+    """A path as one would type it: short where it lies below the present folder."""
+    path = path.absolute()
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

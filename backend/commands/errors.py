@@ -4,48 +4,21 @@ from __future__ import annotations
 
 import errno
 
-from backend.demo import DemoError
-from backend.depth import DepthError, IntrinsicsError
-from backend.generate.wan import CheckpointError, GenerationError, ModelsMissingError, WanUnavailableError
-from backend.media import MediaError
-from backend.mesh import DepthError as MeshDepthError
-from backend.parity import ParityCaseError
-from backend.raster import RasterizerUnavailableError, RenderMemoryError
-from backend.service.settings import ServiceError
-from ex4d_core.cameras import CameraError
-from ex4d_core.client import ClientError, RequestRefused
-from ex4d_core.scene import SceneError
-from ex4d_core.shot import RequestError
-from ex4d_core.trajectories import TrajectoryError
-from ex4d_core.transfers import TransferError
+_OUR_PACKAGES = ("backend", "ex4d_core")
 
-EXPECTED_ERRORS = (
-    CameraError,
-    CheckpointError,
-    ClientError,
-    DemoError,
-    DepthError,
-    GenerationError,
-    IntrinsicsError,
-    MediaError,
-    MeshDepthError,
-    ModelsMissingError,
-    ParityCaseError,
-    RasterizerUnavailableError,
-    RenderMemoryError,
-    RequestError,
-    RequestRefused,
-    SceneError,
-    ServiceError,
-    TrajectoryError,
-    TransferError,
-    WanUnavailableError,
-    OSError,
-)
+
+def is_for_the_user(error: Exception) -> bool:
+    """Whether an error is of a kind that our own packages define, or the operating system's.
+
+    Told by where its class stands: to know all kinds would mean to import every room, and torch with them.
+    """
+    return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _OUR_PACKAGES
 
 
 def explain(error: Exception) -> str:
     """One sentence for people: what was wrong, and what to do."""
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"the disk is full: {error.filename or 'no space left'}; free some space and try again"
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}; is the path right, and may it be used?"
     return str(error)

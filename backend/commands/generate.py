@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from backend.commands.options import (
+    ANSWER_SECONDS,
     add_backend_arguments,
     add_camera_arguments,
     add_preview_arguments,
@@ -68,14 +69,21 @@ def _from_scene(options: argparse.Namespace) -> int:
     scene = Scene.open(options.scene)
     request = _request_again(scene, options.again) if options.again else _new_request(scene, options)
     request.require_footage(scene.manifest.frames)
-    for old in options.out.glob("frame_*.png"):  # of an earlier, perhaps longer take
-        old.unlink()
     if options.backend:
         _on_backend(scene, request, options)
     else:
         _here(scene, request, options)
+    _drop_frames_behind(options.out, len(request.camera))
     print(f"take       {options.out / 'take.mp4'}")
     return 0
+
+
+def _drop_frames_behind(folder: Path, frames: int) -> None:
+    """Remove what an earlier, longer take left in the folder."""
+    for path in folder.glob("frame_*.png"):
+        number = path.stem.removeprefix("frame_")
+        if number.isdigit() and int(number) >= frames:
+            path.unlink()
 
 
 def _new_request(scene, options: argparse.Namespace):
@@ -159,7 +167,7 @@ def _on_backend(scene, request, options: argparse.Namespace) -> None:
             while not task.done:
                 client.wait()
                 # A backend that never answered is not there; one that fell silent may be back in a moment.
-                client.require_answer(5 if client.server is None else 60)
+                client.require_answer(ANSWER_SECONDS if client.server is None else 60)
                 if client.state is not ConnectionState.CONNECTED:
                     bar.update(task_id, description=client.state.value)
                 elif take.status is None:

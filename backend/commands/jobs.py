@@ -1,4 +1,4 @@
-"""What a backend is doing and has done: list its jobs, cancel one, or fetch the frames and movies of one.
+"""What a backend is doing and has done: list its jobs, cancel one, or fetch what one has made so far.
 
 --prune DAYS makes room in a data folder of this machine, whether a service runs there or not: jobs that ended longer
 ago are forgotten, and footage and results that were not used for as long are deleted.
@@ -9,9 +9,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from backend.commands.options import add_backend_arguments, backend_client, progress_bar
+from backend.commands.options import ANSWER_SECONDS, add_backend_arguments, backend_client, progress_bar
 
 SUMMARY = "list, cancel, fetch and forget a backend's jobs"
+# Of a table that goes into a file or another program, which has no width of its own.
+_PIPE_WIDTH = 160
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,13 +37,13 @@ def run(options: argparse.Namespace) -> int:
     client = backend_client(options)
     try:
         if options.cancel:
-            print_jobs([client.ask(Cancel(options.cancel), timeout=5).status])
+            print_jobs([client.ask(Cancel(options.cancel), timeout=ANSWER_SECONDS).status])
         elif options.fetch:
             with progress_bar() as bar:
                 fetched = client.run(_fetch(options.fetch, options.out, bar), timeout=30)
             print(f"{fetched} files in {options.out}")
         else:
-            print_jobs(client.ask(ListJobs(), timeout=5).jobs)
+            print_jobs(client.ask(ListJobs(), timeout=ANSWER_SECONDS).jobs)
     finally:
         client.close()
     return 0
@@ -64,22 +66,25 @@ def print_jobs(jobs: list) -> None:
     from rich.console import Console
     from rich.table import Column, Table
 
-    # The name of a job is what one copies: never cut it.
-    table = Table(
-        Column("job", no_wrap=True, min_width=16), "label", "engine", "state", "progress", "since", "reason", box=None
-    )
+    # The name of a job is what one copies: never cut it. Labels and reasons may be long, and are broken.
+    short = [Column(name, no_wrap=True) for name in ("engine", "state", "progress", "since")]
+    table = Table(Column("job", no_wrap=True, min_width=16), "label", *short, "reason", box=None)
     for job in jobs:
         progress = f"{job.done}/{job.total} {job.stage}" if job.total else ""
         if job.state == "queued":
             progress = f"{job.queue_position} before it"
         since = datetime.fromtimestamp(job.created).strftime("%d %b %H:%M:%S")
         table.add_row(job.job, job.label, job.engine, job.state, progress, since, job.reason)
-    Console().print(table if jobs else "no jobs")
+    console = Console()
+    if not console.is_terminal:
+        console.width = _PIPE_WIDTH
+    console.print(table if jobs else "no jobs")
 
 
 def _fetch(job: str, folder: Path, bar):
-    """Every finished frame and file of a job into a folder; returns how many."""
+    """Every finished frame and file of a take or a scene into a folder; returns how many."""
     from ex4d_core.messages import GetEvents
+    from ex4d_core.reconstruction import PACKAGE_FILES
     from ex4d_core.takes import TAKE_FILES, frame_file_name
     from ex4d_core.transfers import fetch_blob
 
@@ -94,7 +99,7 @@ def _fetch(job: str, folder: Path, bar):
         for event in reply.events:
             after = event.number
             name = frame_file_name(event.index) if event.kind == "frame" else event.name
-            if event.kind == "frame" or (event.kind == "file" and name in TAKE_FILES):
+            if event.kind == "frame" or (event.kind == "file" and name in (*TAKE_FILES, *PACKAGE_FILES)):
                 yield from fetch_blob(event.sha256, event.size, folder / name)
                 fetched += 1
             bar.update(task, completed=after)

@@ -1,8 +1,10 @@
 """Published weights, of the engine wan and of the depth estimators: what is here, what it is licensed for, fetching it.
 
-ex4d models list              what is here and what is not, where, and under which licence
-ex4d models fetch             all that is needed, or the parts that are named; goes on where it was stopped
-ex4d models check             are the files whole and the right ones? (reads every byte; --quick reads headers only)
+One of three things is done:
+
+  ex4d models list              what is here and what is not, where, and under which licence
+  ex4d models fetch             all that is needed, or the parts that are named; goes on where it was stopped
+  ex4d models check             are the files whole and the right ones? (reads every byte; --quick reads headers only)
 """
 
 from __future__ import annotations

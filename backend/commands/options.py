@@ -37,6 +37,10 @@ if TYPE_CHECKING:
     from ex4d_core.scene import Scene
 
 
+# A backend that has said nothing for so long from the first question on is not there.
+ANSWER_SECONDS = 5.0
+
+
 def add_camera_arguments(parser: argparse.ArgumentParser) -> None:
     """Where the new camera comes from: a file, or a preset and its settings."""
     moves = "; ".join(f"{name}: {what} (amount: {unit})" for name, (what, unit, _) in PRESETS.items())
@@ -167,8 +171,7 @@ def use_machine_arguments(options: argparse.Namespace) -> None:
     """Hand them to the engine by the environment, which worker processes inherit."""
     import os
 
-    from backend.generate.wan.files import MODELS_VARIABLE
-    from backend.generate.wan.loaded import VRAM_LIMIT_VARIABLE
+    from backend.variables import MODELS_VARIABLE, VRAM_LIMIT_VARIABLE
 
     if options.models is not None:
         os.environ[MODELS_VARIABLE] = str(options.models.expanduser().absolute())

@@ -1,11 +1,14 @@
 """Run the backend service that Blender talks to.
 
-On this machine's own address no keys are needed. Any other address needs CURVE keys: make them with --create-keys.
+On this machine's own address no keys are needed. Any other address needs CURVE keys: make them with --create-keys,
+once for each client. A service that runs already lets a new client in at once.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import sys
 from pathlib import Path
 
 from backend.commands.options import add_machine_arguments, use_machine_arguments
@@ -28,51 +31,82 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cache-gb", type=float, default=50.0, help="footage and results that nobody needs may take so much room"
     )
-    parser.add_argument("--create-keys", action="store_true", help="make keys for server and first client, and stop")
+    parser.add_argument(
+        "--create-keys",
+        metavar="CLIENT",
+        nargs="?",
+        const="client",
+        help="make keys for a client of this name ('client' if none is given), and the service's own if it has none; "
+        "then stop",
+    )
     parser.add_argument("--verbose", action="store_true", help="log every event")
     add_machine_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    import logging
-
-    from rich.console import Console
-    from rich.logging import RichHandler
-
     from backend.service import ServiceSettings, create_keys, run_service
 
     use_machine_arguments(options)
-
-    logging.basicConfig(
-        level=logging.DEBUG if options.verbose else logging.INFO,
-        format="%(message)s",
-        handlers=[RichHandler(console=Console(stderr=True), show_path=False)],
-    )
+    _start_logging(options.verbose)
     chosen = {"data": options.data, "keys": options.keys}
     settings = ServiceSettings(
         address=options.address,
-        devices=tuple(options.device or _devices()),
+        devices=tuple(options.device or visible_devices()),
         hang_seconds=options.hang_seconds,
         keep_days=options.keep_days,
         cache_gb=options.cache_gb,
         **{name: value for name, value in chosen.items() if value is not None},
     )
-    if options.create_keys:
-        for path in create_keys(settings.keys or settings.data / "keys"):
-            print(path)
+    if options.create_keys is not None:
+        made = create_keys(settings.keys or settings.data / "keys", options.create_keys)
+        print(f"Give these two files to {options.create_keys}, then delete the first one here:", file=sys.stderr)
+        print(made.client_secret, made.server_public, sep="\n")
         return 0
     return run_service(settings)
 
 
-def _devices() -> list[str]:
-    """All GPUs that the driver lists, or the processor. Asking the driver spares this process the weight of torch."""
+def _start_logging(verbose: bool) -> None:
+    """In colour for people at a terminal; in a file or a journal a line for each event, with its time."""
+    import logging
+
+    level = logging.DEBUG if verbose else logging.INFO
+    if not sys.stderr.isatty():
+        logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+        return
+    from rich.console import Console
+    from rich.logging import RichHandler
+
+    handler = RichHandler(console=Console(stderr=True), show_path=False)
+    logging.basicConfig(level=level, format="%(message)s", handlers=[handler])
+
+
+def visible_devices() -> list[str]:
+    """All GPUs that the driver lists and CUDA_VISIBLE_DEVICES leaves visible, or else the processor.
+
+    Asking the driver spares this process the weight of torch.
+
+    Raises:
+        ServiceError: the driver does not answer.
+    """
+    import os
     import shutil
     import subprocess
+
+    from backend.service import ServiceError
 
     command = shutil.which("nvidia-smi")
     if command is None:
         return ["cpu"]
-    listed = subprocess.run(
-        [command, "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, timeout=30, check=False
-    )
-    return [f"cuda:{line.strip()}" for line in listed.stdout.splitlines() if line.strip().isdigit()] or ["cpu"]
+    try:
+        listed = subprocess.run(
+            [command, "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, timeout=30
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ServiceError("nvidia-smi does not answer; mend the driver, or name the devices with --device") from error
+    count = sum(line.strip().isdigit() for line in listed.stdout.splitlines())
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        # CUDA numbers those that it is shown from 0 on, and stops at the first that it does not know.
+        names = list(itertools.takewhile(lambda name: name not in ("", "-1"), map(str.strip, visible.split(","))))
+        count = min(count, len(names))
+    return [f"cuda:{index}" for index in range(count)] or ["cpu"]

@@ -11,6 +11,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -95,10 +96,14 @@ def sample_folder() -> Path:
     return installed if installed.is_dir() else _ROOT / "tests" / "data" / "sample"
 
 
-def addon_folder() -> Path:
-    """The folder that holds ``blender_addon``."""
-    installed = _ROOT / "backend" / "data"
-    return installed if (installed / "blender_addon").is_dir() else _ROOT
+@contextmanager
+def blender_modules() -> Iterator[Path]:
+    """A folder with what Blender's Python needs of ours, and nothing else: all that is installed here is for ours."""
+    installed = _ROOT / "backend" / "data" / "blender_addon"
+    with tempfile.TemporaryDirectory(prefix="ex4d-demo-") as folder:
+        for package in (_ROOT / "ex4d_core", installed if installed.is_dir() else _ROOT / "blender_addon"):
+            shutil.copytree(package, Path(folder) / package.name)
+        yield Path(folder)
 
 
 def _sample_scene(folder: Path, progress: Progress) -> Scene:
@@ -164,7 +169,7 @@ def _backend(folder: Path) -> Iterator[_Backend]:
     command = [sys.executable, "-m", "backend.cli", "serve", "--address", address, "--data", str(folder)]
     log_path = folder / "serve.log"
     with open(log_path, "w", encoding="utf-8") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env=_environment())
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env=_environment(_ROOT))
     try:
         yield _Backend(address, process, log_path)
     finally:
@@ -188,10 +193,8 @@ def _artist(files: DemoFiles, blender: str, backend: _Backend, progress: Progres
     log_path = files.folder / "blender.log"
     task = progress.add_task("blender", total=None)
     report = None
-    with open(log_path, "w", encoding="utf-8") as log:
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=log, text=True, env=_environment(addon_folder())
-        )
+    with blender_modules() as modules, open(log_path, "w", encoding="utf-8") as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=_environment(modules))
         # Blender starts while the backend does; the add-on would wait for it anyway.
         try:
             backend.wait_until_ready(progress)
@@ -216,14 +219,15 @@ def _artist(files: DemoFiles, blender: str, backend: _Backend, progress: Progres
 def _blender_flags(blender: str) -> list[str]:
     """A Python with bpy runs a script as it is; Blender itself needs to be told."""
     if Path(blender).stem.lower().startswith("blender"):
-        return ["--background", "--factory-startup", "--python-exit-code", "1", "--python"]
+        # Blender's Python heeds PYTHONPATH only when told to.
+        return ["--background", "--factory-startup", "--python-use-system-env", "--python-exit-code", "1", "--python"]
     return []
 
 
-def _environment(*first: Path) -> dict[str, str]:
-    """Our environment, with our packages (and those folders) found by Python."""
-    paths = [*map(str, first), str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)), "PYTHONUNBUFFERED": "1"}
+def _environment(modules: Path) -> dict[str, str]:
+    """Our environment, with a folder's modules found by Python."""
+    paths = [str(modules), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
 
 
 def _gather(files: DemoFiles, scene: Scene, take_folder: Path) -> None:

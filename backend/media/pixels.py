@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import av
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
+# swscale's own numbers (libswscale/swscale.h): PyAV passes them on, but its releases for Python 3.10 name some only.
+_BILINEAR, _AREA = 0x2, 0x20
+_FULL_CHROMA_OUT, _FULL_CHROMA_IN, _ACCURATE_ROUNDING = 0x2000, 0x4000, 0x40000
 # Measured on a 512x512 video frame against the frame itself: full chroma interpolation with accurate rounding gives
 # 46.6 dB after 4:2:0, swscale's fast path 45.0 dB and errors in saturated colours. It costs 0.8 ms more.
-_READ_FLAGS = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
-_WRITE_FLAGS = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
+_READ_FLAGS = _BILINEAR | _ACCURATE_ROUNDING | _FULL_CHROMA_OUT
+_WRITE_FLAGS = _AREA | _ACCURATE_ROUNDING | _FULL_CHROMA_IN
 
 # Matrix codes of ITU-T H.273 that swscale knows: BT.709, FCC, BT.601 (625 and 525 lines), SMPTE 240M, BT.2020.
 _KNOWN_MATRICES = (1, 4, 5, 6, 7, 9)
@@ -75,7 +78,7 @@ class YuvEncoderFrames:
 def resized(rgb: np.ndarray, width: int, height: int) -> np.ndarray:
     """(height, width, 3) uint8 copy of a picture, averaged over areas when it gets smaller."""
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
-    return frame.reformat(width=width, height=height, interpolation=Interpolation.AREA, threads=1).to_ndarray()
+    return frame.reformat(width=width, height=height, interpolation=_AREA, threads=1).to_ndarray()
 
 
 def as_rgb(picture: np.ndarray) -> np.ndarray:

@@ -113,10 +113,13 @@ class BlobStore:
         for _, size, path in sorted(files):
             if freed >= excess:
                 break
-            # Asked again: it may have been used since the list was made.
-            if path.name not in needed and path.exists() and time.time() - path.stat().st_mtime > recent:
-                path.unlink()
-                freed += size
+            if path.name in needed:
+                continue
+            # Asked again: it may have been used, or dropped, since the list was made. Windows keeps what is open.
+            with contextlib.suppress(FileNotFoundError, PermissionError):
+                if time.time() - path.stat().st_mtime > recent:
+                    path.unlink()
+                    freed += size
         return freed
 
 
@@ -128,7 +131,10 @@ def free_bytes(folder: Path) -> int:
 def full_disk_text(folder: Path, error: OSError) -> str:
     """What to tell people about a write that failed with one of `FULL_DISK_ERRORS`."""
     free = free_bytes(folder) / 1e9
-    return f"cannot write to {folder}, {free:.2f} GB are free there: {error.strerror}; make room and try again"
+    return (
+        f"the backend cannot write to {folder}, {free:.2f} GB are free there: {error.strerror}; make room on its disk "
+        "and try again"
+    )
 
 
 def _stat(entry: os.DirEntry) -> os.stat_result | None:

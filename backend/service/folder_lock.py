@@ -30,9 +30,13 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold a data folder's lock.
 
     Raises:
-        ServiceError: another service has it.
+        ServiceError: another service has it, or nothing can be written there.
     """
-    with open(folder / "lock", "a+b") as file:
+    try:
+        file = open(folder / "lock", "a+b")  # noqa: SIM115 - closed below, whatever happens in between
+    except OSError as error:
+        raise ServiceError(f"cannot write into the data folder {folder}: {error.strerror}; choose another") from error
+    with file:
         try:
             _lock(file)
         except OSError as error:

@@ -188,10 +188,8 @@ class Front:
             self._reply(client, request_id, Refusal("internal", text).message())
 
     def _reply(self, client: bytes, request_id: int, message: Message) -> None:
-        try:
-            self._socket.send_multipart([client, *encode(message, request_id)], zmq.NOBLOCK)
-        except zmq.Again:
-            log.warning("an answer was dropped: its client does not read")
+        # What is over `_QUEUE` a ROUTER drops without a word, and so what is for a client that has gone.
+        self._socket.send_multipart([client, *encode(message, request_id)], zmq.NOBLOCK)
 
     def _hello(self, message: Hello, answer: Answer) -> None:
         workers = self.workers

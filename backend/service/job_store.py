@@ -12,7 +12,7 @@ import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgpack
@@ -20,7 +20,7 @@ import msgpack
 from backend.service.settings import ServiceError
 from ex4d_core.messages import FINAL_STATES, MAX_EVENTS, MAX_JOBS, JobEvent, JobStatus
 from ex4d_core.reconstruction import ReconstructionRequest, request_from_wire
-from ex4d_core.shot import ShotRequest
+from ex4d_core.shot import RequestError, ShotRequest
 
 # Marks the file as ours ("EX4D"), so that another program's database is never touched.
 _APPLICATION_ID = 0x45583444
@@ -84,11 +84,16 @@ class ClaimLost(RuntimeError):
 
 @dataclass(frozen=True)
 class ClaimedJob:
-    """A job in the hands of a worker; ``claim`` is what it must show at every write."""
+    """A job in the hands of a worker.
+
+    Attributes:
+        claim: what it must show at every write.
+        request: what is to be made; None until it has been read.
+    """
 
     job: str
     claim: str
-    request: ShotRequest | ReconstructionRequest
+    request: ShotRequest | ReconstructionRequest | None
 
 
 class JobStore:
@@ -101,13 +106,16 @@ class JobStore:
         """Open the database, and make it when there is none.
 
         Raises:
-            ServiceError: the file is no job database of this version.
+            ServiceError: the file is no job database of this version, or cannot be written.
         """
         try:
             self._db = sqlite3.connect(path, timeout=10.0, isolation_level=None)
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
             self._prepare(path)
+        except sqlite3.OperationalError as error:
+            text = f"cannot use the job database {path}: {error}; is there room in its folder, and may it be written?"
+            raise ServiceError(text) from error
         except sqlite3.Error as error:
             raise ServiceError(f"cannot use the job database {path}: {error}; move it away to begin anew") from error
 
@@ -210,7 +218,20 @@ class JobStore:
     # What a worker does.
 
     def claim(self, worker: str) -> ClaimedJob | None:
-        """Take the oldest queued job, or None if there is none."""
+        """Take the oldest queued job, or None if there is none.
+
+        Jobs that another version of this program has queued, and that are nothing to this one, fail on the way.
+        """
+        while taken := self._take(worker):
+            claimed, stored = taken
+            try:
+                return replace(claimed, request=request_from_wire(msgpack.unpackb(stored)))
+            except RequestError as error:
+                self.fail(claimed, f"this version of the backend cannot read its request: {error}; submit it again")
+        return None
+
+    def _take(self, worker: str) -> tuple[ClaimedJob, bytes] | None:
+        """The oldest queued job, whose request is not looked at yet, and that request as it was stored."""
         claim = secrets.token_hex(8)
         with self._transaction():
             row = self._db.execute(
@@ -223,7 +244,7 @@ class JobStore:
             self._db.execute(
                 "UPDATE jobs SET claim = ?, worker = ?, attempt = attempt + 1 WHERE id = ?", (claim, worker, job)
             )
-        return ClaimedJob(job, claim, request_from_wire(msgpack.unpackb(request)))
+        return ClaimedJob(job, claim, None), request
 
     def set_progress(self, claimed: ClaimedJob, stage: str, done: int, total: int) -> None:
         # Progress may be lost with the power; it is not worth waiting for the disk.

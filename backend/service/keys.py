@@ -4,11 +4,13 @@ A keys folder, in pyzmq's certificate format:
 
     server.key_secret, server.key        the service's own pair; clients need the second file
     clients/NAME.key                     one file for each client that may connect; remove it to shut that client out
+                                         from its next connection on
     NAME.key_secret                      what the client NAME needs; give it away and delete it here
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import tempfile
@@ -20,6 +22,8 @@ from zmq.auth import create_certificates, load_certificate, load_certificates
 from zmq.auth.thread import ThreadAuthenticator
 
 from backend.service.settings import ServiceError
+
+log = logging.getLogger(__name__)
 
 _REMEDY = "create keys with 'ex4d serve --create-keys', or listen on tcp://127.0.0.1 only"
 
@@ -93,5 +97,24 @@ def require_keys(context: zmq.Context, socket: zmq.Socket, folder: Path) -> Thre
     socket.curve_server = True
     authenticator = ThreadAuthenticator(context)
     authenticator.start()
-    authenticator.configure_curve(domain="*", location=folder / "clients")
+    authenticator.configure_curve_callback(domain="*", credentials_provider=_Clients(folder / "clients"))
     return authenticator
+
+
+class _Clients:
+    """Knows the folder's clients as they are at each handshake: keys come and go while the service runs."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        """Whether a public key, in Z85, is a client's; called in the authenticator's thread."""
+        for path in self._folder.glob("*.key"):
+            try:
+                public, _ = load_certificate(path)
+            except (OSError, ValueError) as error:
+                log.warning("%s is no key, and lets nobody in: %s", path, error)
+                continue
+            if public == key:
+                return True
+        return False

@@ -110,6 +110,8 @@ def _loop(
         except (sqlite3.OperationalError, OSError) as error:
             log.error("the service cannot go on: %s; trying again", error)
             pause = _RETRY_SECONDS
+            # A worker's word may have been lost in this; there may be work for it.
+            workers.wake()
         poller.poll(0 if more else max(pause, 0.0) * 1000 + 1)
         more = front.serve()
 

@@ -118,8 +118,9 @@ class Uploads:
             received = path.stat().st_size if path.exists() else 0
             upload = self._uploads[sha256] = _Upload(received, None if received else hashlib.sha256())
             if len(self._uploads) > _MAX_RUNNING:
-                oldest = next((name for name, one in self._uploads.items() if not one.finishing), sha256)
-                del self._uploads[oldest]
+                oldest = next(name for name, one in self._uploads.items() if name == sha256 or not one.finishing)
+                if oldest != sha256:
+                    del self._uploads[oldest]
         self._uploads.move_to_end(sha256)
         return upload
 
@@ -161,7 +162,6 @@ class Uploads:
     def _finish(self, sha256: str, upload: _Upload) -> None:
         upload.finishing = True
         path = self._partial(sha256)
-        path.touch()  # An empty blob has no chunk that would have made its file.
         self._inbox.aside(partial(self._verify, path, sha256, upload.digest), partial(self._finished, sha256, upload))
 
     def _verify(self, path: Path, sha256: str, digest: hashlib._Hash | None) -> str:

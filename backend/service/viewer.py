@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -72,6 +73,8 @@ def main() -> None:
     for option in ("--data", "--device"):
         parser.add_argument(option, required=True)
     arguments = parser.parse_args()
+    # Where the service's processes share its console, Ctrl+C is for the service alone.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Libraries print to standard output; only our own messages may go to the service.
     output = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)

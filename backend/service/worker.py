@@ -141,8 +141,10 @@ def run_job(
 
 def failure_text(error: Exception, folder: Path) -> str:
     """Why a job failed, for people: errors of our own kinds speak for themselves."""
-    if isinstance(error, OSError) and error.errno in FULL_DISK_ERRORS:
-        return full_disk_text(folder, error)
+    # Errors of media files bear the system's own as their cause; their remedies are for files of the user's choice.
+    for one in (error, error.__cause__):
+        if isinstance(one, OSError) and one.errno in FULL_DISK_ERRORS:
+            return full_disk_text(folder, one)
     if isinstance(error, (ValueError, RuntimeError)) and type(error).__module__ != "builtins":
         return str(error)
     return f"internal error: {type(error).__name__}: {error}"

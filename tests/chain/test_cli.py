@@ -1,5 +1,10 @@
 """The command line, as a user types it; every verb runs in this process through the real entry point."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,13 +13,17 @@ from backend.cli import VERBS, main
 from backend.media import probe
 from ex4d_core.scene import Scene
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 def test_every_verb_explains_itself(capsys):
     for verb in VERBS:
         with pytest.raises(SystemExit) as stopped:
             main([verb, "--help"])
         assert stopped.value.code == 0
-        assert len(capsys.readouterr().out) > 200
+        told = capsys.readouterr().out
+        assert len(told) > 200
+        assert verb != "models" or "done:\n\n  ex4d models list  " in told, "paragraphs and lists stay what they are"
 
 
 def test_footage_and_depth_become_a_scene(sample_clip, tmp_path, capsys):
@@ -85,6 +94,18 @@ def test_a_take_of_a_scene_lies_in_its_folder(sample_scene, tmp_path):
     )
 
 
+def test_an_earlier_take_in_the_folder_stays_until_there_is_a_new_one(sample_scene, tmp_path):
+    folder, out = str(sample_scene.path("color").parent), ["--size", "96x64", "-o", str(tmp_path)]
+    for index in range(5):
+        (tmp_path / f"frame_{index:05d}.png").write_bytes(b"earlier")
+    assert main(["generate", folder, "--engine", "wan", *out]) == 1
+    assert {path.read_bytes() for path in tmp_path.glob("frame_*.png")} == {b"earlier"}
+    assert main(["generate", folder, "--frames", "3", *out]) == 0
+    frames = sorted(tmp_path.glob("frame_*.png"))
+    assert [path.name for path in frames] == [f"frame_0000{index}.png" for index in range(3)]
+    assert not any(path.read_bytes() == b"earlier" for path in frames)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -115,7 +136,23 @@ def test_an_unknown_preset_lists_the_known_ones(sample_scene, tmp_path, capsys):
     assert "dolly_zoom" in capsys.readouterr().err
 
 
-def test_no_backend_says_how_to_start_one(capsys, free_port):
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["serve", "--create-keys", "--data", "data", "--models", "models", "--vram-limit", "24"], 0),
+        (["jobs", "--backend", "nonsense"], 1),
+    ],
+)
+def test_what_makes_no_pictures_does_not_wait_for_torch(tmp_path, arguments, code):
+    """It takes seconds and memory; a service's workers import it."""
+    script = f"import sys; from backend.cli import main; print(main({arguments!r}), 'torch' in sys.modules)"
+    command, variables = [sys.executable, "-c", script], {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env=variables)
+    assert done.stdout.splitlines()[-1] == f"{code} False"
+
+
+def test_no_backend_says_how_to_start_one(capsys, free_port, monkeypatch):
+    monkeypatch.setattr("backend.commands.jobs.ANSWER_SECONDS", 0.5)
     assert main(["jobs", "--backend", f"tcp://127.0.0.1:{free_port}"]) == 1
     assert "ex4d serve" in capsys.readouterr().err
 

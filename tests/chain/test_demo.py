@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from backend.cli import main
+from backend.demo.run import blender_modules
 from backend.media import probe, read_frames, read_png
 from ex4d_core.cameras import CameraPath
 
@@ -50,6 +51,12 @@ def demo(blender, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("outputs") / "demo"
     assert main(["demo", "--blender", blender, "--out", str(folder)]) == 0
     return folder
+
+
+def test_blender_gets_our_two_packages_and_nothing_that_is_installed_beside_them():
+    with blender_modules() as folder:
+        assert sorted(path.name for path in folder.iterdir()) == ["blender_addon", "ex4d_core"]
+        assert (folder / "blender_addon" / "blender_manifest.toml").is_file()
 
 
 def test_the_promised_files_are_there(demo):

@@ -10,6 +10,7 @@ from ex4d_core.messages import (
     REPLIES,
     REQUESTS,
     BlobStatus,
+    Coverage,
     EventsReply,
     GetEvents,
     Hello,
@@ -41,6 +42,8 @@ STATUS = JobStatus("j1", "Take", "preview", "running", "render", 3, 49)
         (JobsReply([STATUS, STATUS]), REPLIES),
         (JobsReply([]), REPLIES),
         (EventsReply(STATUS, [JobEvent(1, "frame", index=0, sha256="c" * 64, size=9)]), REPLIES),
+        (Coverage([0.1 + k / 1e6 for k in range(100_000)], [0.0, float("inf")]), REPLIES),
+        (Coverage([], []), REPLIES),
     ],
 )
 def test_messages_survive_the_wire(message, kinds):
@@ -87,8 +90,15 @@ def test_a_refusal_bears_the_requests_id_so_that_the_asker_learns_of_it():
         decode([header(client=3)], REQUESTS)
     assert refused.value.request_id == 5
     with pytest.raises(ProtocolError, match="matching versions") as refused:
-        decode([header(v=2)], REQUESTS)
+        decode([header(v=PROTOCOL_VERSION + 1)], REQUESTS)
     assert refused.value.request_id == 5
+
+
+@pytest.mark.parametrize("seen", [[0.5], "0.5", b"seven b"])
+def test_long_lists_of_numbers_are_bytes_of_float64(seen):
+    parts = [msgpack.packb({"v": PROTOCOL_VERSION, "type": "Coverage", "id": 5, "seen": seen, "view_angle": b""})]
+    with pytest.raises(ProtocolError, match=r"Coverage\.seen must be bytes of float64"):
+        decode(parts, REPLIES)
 
 
 def test_a_client_cannot_send_replies():

@@ -1,8 +1,11 @@
 """A reconstruction's request: what goes over the wire comes back, and what cannot work is refused with the reason."""
 
+import struct
+
 import pytest
 
 from ex4d_core.client import Client
+from ex4d_core.messages import REQUESTS, Submit
 from ex4d_core.reconstruction import (
     DepthRequest,
     ReconstructionPlan,
@@ -13,6 +16,7 @@ from ex4d_core.reconstruction import (
 from ex4d_core.scene import sha256_of
 from ex4d_core.shot import RequestError
 from ex4d_core.transfers import hash_file
+from ex4d_core.wire import decode, encode
 
 VIDEO = SourceFile("a" * 64, 1000, "clip.mp4")
 EXRS = tuple(SourceFile(letter * 64, 10, f"depth_{letter}.exr") for letter in "bcd")
@@ -24,8 +28,23 @@ def test_a_request_survives_the_wire():
     assert [file.label for file in GOOD.files] == ["clip.mp4", "depth_b.exr", "depth_c.exr", "depth_d.exr"]
 
 
+def test_a_long_clip_of_pictures_with_a_depth_file_for_each_survives_the_wire():
+    """Thousands of files in one message, whose header may hold few maps and lists."""
+    frames = range(5000)
+    pictures = tuple(SourceFile(f"{frame:064x}", 1 + frame, f"größe {frame:04d}.png") for frame in frames)
+    depths = tuple(SourceFile(f"{frame:064x}", 2**36 - frame, f"z{frame:04d}.exr") for frame in frames)
+    request = ReconstructionRequest(pictures, DepthRequest("exr", depths), "long", fps=(24000, 1001))
+    _, message = decode(encode(Submit("key", request.to_wire()), 1), REQUESTS)
+    assert request_from_wire(message.request) == request
+
+
 def changed(**changes):
     return {**GOOD.to_wire(), **changes}
+
+
+def files(**changes):
+    """One file, a.mp4, or what is changed of it."""
+    return {"sha256": bytes(32), "size": struct.pack("<Q", 5), "label": "a.mp4", **changes}
 
 
 def depth(**changes):
@@ -36,12 +55,18 @@ def depth(**changes):
     ("values", "says"),
     [
         (changed(kind="sculpture"), "makes no 'sculpture'"),
-        (changed(footage=[]), "footage is one video"),
-        (changed(footage=7), "must be a list"),
-        (changed(footage=[{"sha256": "../../etc/passwd", "size": 1, "label": "a.mp4"}]), "SHA-256"),
-        (changed(footage=[{"sha256": "a" * 64, "size": -1, "label": "a.mp4"}]), "bytes"),
-        (changed(footage=[{"sha256": "a" * 64, "size": 5, "label": "setup.exe"}]), ".exe"),
-        (changed(footage=[{"sha256": "a" * 64, "size": 5, "label": "a.mp4", "path": "/"}]), "too many"),
+        (changed(footage=files(sha256=b"", size=b"", label="")), "footage is one video"),
+        (changed(footage=7), "must be a map"),
+        (changed(footage=files(path="/")), "must be a map"),
+        (changed(footage=files(sha256="../../etc/passwd")), "hashes and sizes as bytes"),
+        (changed(footage=files(sha256=bytes(31))), "do not go together"),
+        (changed(footage=files(size=bytes(9))), "do not go together"),
+        (changed(footage=files(label="a.mp4\0b.mp4")), "do not go together"),
+        (changed(footage=files(size=bytes(8))), "1 to .* bytes, not 0"),
+        (changed(footage=files(size=b"\xff" * 8)), "1 to .* bytes"),
+        (changed(footage=files(size=bytes(8 * 100_001))), "100000 files"),
+        (changed(footage=files(label="setup.exe")), ".exe"),
+        (changed(footage=files(label="a" * 201)), "at most 200"),
         (changed(name=""), "name"),
         (changed(fps=[24, 1]), "own rate"),
         (changed(fov_degrees=180.0), "below 180"),
@@ -52,7 +77,8 @@ def depth(**changes):
         (depth(layout="guess"), "layout"),
         (depth(layout="array"), "one file"),
         (depth(layout="estimator"), "no depth files"),
-        (depth(layout="estimator", files=[]), "needs a name"),
+        (depth(layout="estimator", files=files(sha256=b"", size=b"", label="")), "needs a name"),
+        (depth(files=None), "must be a map"),
         (depth(scale=0), "above 0"),
         (depth(scale="2"), "above 0"),
         (depth(inverse=1), "true or false"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
 import re
@@ -321,3 +322,13 @@ def test_scripts_start_with_the_standard_library_alone(script):
     program = f"import sys; sys.path.insert(0, {str(SCRIPTS)!r}); import {script}"
     done = subprocess.run([sys.executable, "-S", "-I", "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_an_old_python_is_told_which_one_the_demo_wants():
+    demo = ROOT / "scripts" / "demo.py"
+    ast.parse(demo.read_text(), feature_version=(3, 6))
+    assert "__future__" not in demo.read_text(), "Python 3.6 would stumble over it before it could say anything"
+    pretend = "import runpy, sys; sys.version_info = (3, 6, 8); runpy.run_path(sys.argv[1], run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", pretend, str(demo)], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.strip() == "This is Python 3.6; run this script with 3.8 or later."

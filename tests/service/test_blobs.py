@@ -6,7 +6,9 @@ import hashlib
 import os
 import resource
 
+import psutil
 import pytest
+import zmq
 
 from ex4d_core.messages import (
     CHUNK_BYTES,
@@ -16,8 +18,10 @@ from ex4d_core.messages import (
     BlobStatusReply,
     Error,
     GetBlob,
+    Hello,
     PutBlob,
     PutBlobReply,
+    Welcome,
 )
 
 
@@ -136,6 +140,22 @@ def test_reading_is_bounded(wire):
         assert wire.ask(GetBlob(sha256, offset, length)).code == "bad-request"
     assert wire.ask(GetBlob("00" * 32, 0)).code == "unknown-blob"
     assert wire.ask(BlobStatus(["00" * 32] * 65)).code == "bad-request"
+
+
+def test_a_client_that_stops_reading_costs_nobody_anything(start_service, connect):
+    service = start_service()
+    sha256 = connect(service).upload(os.urandom(CHUNK_BYTES))
+    stalled = connect(service, lambda socket: socket.setsockopt(zmq.RCVHWM, 1))
+    asked = [stalled.send(GetBlob(sha256, 0)) for _ in range(400)]
+    before, other = psutil.Process(service.process.pid).memory_info().rss, connect(service)
+    # The service takes one request of each client in turn, so after these it has dealt with all of the other's.
+    assert all(isinstance(other.ask(Hello()), Welcome) for _ in asked)
+    assert psutil.Process(service.process.pid).memory_info().rss - before < 100 * CHUNK_BYTES
+    answered = []
+    while stalled.socket.poll(500):
+        answered.append(stalled.receive()[0])
+    assert 0 < len(answered) < len(asked) and answered == sorted(answered)
+    assert isinstance(stalled.ask(Hello()), Welcome), "what was dropped may be asked for again"
 
 
 def test_a_full_disk_stops_an_upload_which_goes_on_when_there_is_room(start_service, connect, tmp_path):

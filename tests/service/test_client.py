@@ -7,7 +7,7 @@ import pytest
 import zmq
 
 from ex4d_core import client as client_module
-from ex4d_core.client import Client, ClientError, ConnectionState, RequestRefused
+from ex4d_core.client import Client, ClientError, ClientKeys, ConnectionState, RequestRefused
 from ex4d_core.messages import GetEvents, Hello, ListJobs, Submit, Welcome
 from ex4d_core.takes import Take
 
@@ -92,6 +92,13 @@ def test_another_version_is_refused_with_the_reason(client_of):
 def test_an_address_that_is_none_says_what_one_looks_like(address):
     with pytest.raises(ClientError, match="tcp://HOST:PORT"):
         Client(address)
+
+
+def test_keys_that_cannot_be_read_are_named_and_not_the_address(tmp_path):
+    keys = ClientKeys(tmp_path / "anna.key_secret", tmp_path / "server.key")
+    with pytest.raises(ClientError, match=r"anna\.key_secret and .*server\.key: .*this computer's own") as refused:
+        Client("tcp://127.0.0.1:1", keys=keys)
+    assert "HOST:PORT" not in str(refused.value)
 
 
 def test_a_refused_request_is_raised_in_its_conversation(service, client_of):

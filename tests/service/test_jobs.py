@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import resource
 import time
 import uuid
 
 import pytest
 
-from ex4d_core.messages import GetEvents, Hello, ListJobs, Withdraw
+from ex4d_core.messages import Error, GetEvents, Hello, ListJobs, Submit, Withdraw
 
 
 def test_a_shot_is_made_and_its_results_can_be_fetched(wire, scene, shot):
@@ -134,6 +135,23 @@ def test_a_job_fails_alone_and_says_why(wire, scene, shot, label, reason):
     assert status.attempt == 1, "trying again would not help"
     assert sum(event.kind == "frame" for event in events) == 3, "what was made before stays"
     assert wire.finish(next_one)[0].state == "done"
+
+
+def test_a_job_that_cannot_be_written_down_is_refused_and_welcome_when_there_is_room(
+    start_service, connect, scene, shot
+):
+    """The system refuses to let the service write, as it does on a full disk, and later allows it again."""
+    service = start_service()
+    service.wait_for_log("is ready")
+    wire = connect(service)
+    wire.upload_scene(scene)
+    before = resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, (1000, before[1]))
+    error = wire.ask(Submit("key", shot().to_wire()))
+    assert isinstance(error, Error) and "job database cannot be written" in error.text and "make room" in error.text
+    assert wire.ask(ListJobs()).jobs == []
+    resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, before)
+    assert wire.finish(wire.submit(shot(), "key"))[0].state == "done"
 
 
 def test_a_queued_job_is_cancelled_and_never_begun(wire, scene, shot, tmp_path):

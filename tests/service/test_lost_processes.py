@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+from pathlib import Path
 
 from ex4d_core.messages import GetEvents, Hello
 
@@ -77,7 +78,7 @@ def test_a_worker_that_outlived_its_service_unnoticed_can_change_nothing(start_s
     job = wire.submit(shot(f"wait {go}"))
     wire.wait_for_half(job)
     (zombie,) = service.worker_pids()
-    os.kill(zombie, signal.SIGSTOP)
+    stop_all_threads(zombie)
     service.kill()
     go.touch()
     service.start()
@@ -87,6 +88,14 @@ def test_a_worker_that_outlived_its_service_unnoticed_can_change_nothing(start_s
     os.kill(zombie, signal.SIGCONT)
     wait_for_end(zombie)
     assert wire.finish(job) == ended
+
+
+def stop_all_threads(pid: int) -> None:
+    """Stop a process, and wait for it: a thread that still ran would see the service go, and end the process."""
+    os.kill(pid, signal.SIGSTOP)
+    threads = Path(f"/proc/{pid}/task")
+    while any(stat.read_text().rpartition(") ")[2][0] != "T" for stat in threads.glob("*/stat")):
+        os.sched_yield()
 
 
 def test_a_job_that_kills_its_worker_twice_fails_with_the_reason(start_service, connect, scene, shot):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from backend.cli import main
 from backend.media import VideoWriter, write_png
 from ex4d_core.client import Client, RequestRefused
 from ex4d_core.messages import BlobStatus, Error, Submit
@@ -73,6 +74,13 @@ def test_footage_becomes_a_scene_package(client, clip, tmp_path):
     assert scene.source_camera().intrinsics[0, 0, 0] == pytest.approx(16 / np.tan(np.pi / 6))
     assert made.uploaded == made.upload_size == sum((clip / name).stat().st_size for name in ("clip.mp4", "depth.npz"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scene"], "nothing half is left"
+
+
+def test_a_finished_scene_can_be_fetched_from_the_command_line(service, client, clip, tmp_path):
+    made = Reconstruction(tmp_path / "scene")
+    client.run(made.conversation(plan(clip)), timeout=60)
+    assert main(["jobs", "--backend", service.address, "--fetch", made.job, "-o", str(tmp_path / "fetched")]) == 0
+    assert Scene.open(tmp_path / "fetched").digest == Scene.open(tmp_path / "scene").digest
 
 
 def test_what_was_sent_or_made_there_is_not_sent_again(client, wire, clip, shot, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sqlite3
 import stat
@@ -10,6 +11,7 @@ import pytest
 import zmq
 from zmq.auth import load_certificate
 
+from backend.commands.serve import visible_devices
 from backend.service import ServiceError, ServiceSettings, create_keys, run_service
 from ex4d_core.client import Client, ClientError, ClientKeys, ConnectionState
 from ex4d_core.messages import Hello, Welcome
@@ -40,6 +42,40 @@ def test_a_data_folder_that_cannot_be_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ServiceError, match=r"cannot use the data folder .*file/data: Not a directory"):
         run_service(ServiceSettings(address="tcp://127.0.0.1:0", data=tmp_path / "file" / "data"))
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("lock", "cannot write into the data folder .*choose another"), ("jobs.sqlite", "is there room in its folder")],
+)
+def test_a_data_folder_in_which_a_file_cannot_be_made_is_named(tmp_path, name, says):
+    (tmp_path / name).mkdir()
+    with pytest.raises(ServiceError, match=says):
+        run_service(ServiceSettings(address="tcp://127.0.0.1:0", data=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("visible", "devices"),
+    [
+        (None, ["cuda:0", "cuda:1", "cuda:2"]),
+        ("2", ["cuda:0"]),
+        ("1,GPU-5af0", ["cuda:0", "cuda:1"]),
+        ("0,-1,2", ["cuda:0"]),
+        ("0,1,2,3,4", ["cuda:0", "cuda:1", "cuda:2"]),
+        ("", ["cpu"]),
+    ],
+)
+def test_a_worker_for_every_gpu_that_may_be_used(tmp_path, monkeypatch, visible, devices):
+    """As CUDA will number them in the workers; a farm gives each job some GPUs of a machine."""
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text("#!/bin/sh\nprintf '0\\n1\\n2\\n'\n")
+    driver.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert visible_devices() == devices
 
 
 def test_a_second_service_on_the_same_folder_is_refused(start_service, tmp_path):
@@ -153,6 +189,26 @@ def test_a_client_whose_keys_do_not_fit_learns_why(start_service, tmp_path, ours
         with pytest.raises(ClientError, match=says):
             client.ask(Hello(), timeout=60)
         assert client.state is ConnectionState.REFUSED
+    finally:
+        client.close()
+
+
+def test_keys_come_and_go_while_the_service_runs(start_service, tmp_path):
+    first = create_keys(tmp_path / "keys")
+    service = start_service(keys=str(tmp_path / "keys"))
+    (tmp_path / "keys" / "clients" / "torn.key").write_text("half of a")
+    late = create_keys(tmp_path / "keys", "late")
+    assert greeting(service, late)
+    (tmp_path / "keys" / "clients" / "client.key").unlink()
+    with pytest.raises(ClientError, match="does not know this computer's key"):
+        greeting(service, first)
+    assert greeting(service, late)
+
+
+def greeting(service, keys):
+    client = Client(service.address, keys=ClientKeys(*keys))
+    try:
+        return client.ask(Hello(), timeout=60)
     finally:
         client.close()
 

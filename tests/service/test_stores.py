@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
 
+import msgpack
 import pytest
 
+from backend.media import DiskFullError
 from backend.service.blob_store import BlobStore
 from backend.service.job_store import ClaimLost, JobStore
 from backend.service.pruning import Pruned, prune
 from backend.service.settings import ServiceError, ServiceSettings
+from backend.service.worker import failure_text
 
 
 @pytest.fixture
@@ -97,6 +101,25 @@ def test_a_request_comes_out_of_the_database_as_it_went_in(store, shot):
     store.submit("key", request, [])
     claimed = store.claim("a")
     assert claimed.request.to_wire() == request.to_wire()
+
+
+def test_a_queued_job_that_this_version_cannot_read_fails_and_the_next_one_is_taken(store, shot):
+    foreign, good = store.submit("foreign", shot(), []), store.submit("good", shot(), [])
+    newer = msgpack.packb({**shot().to_wire(), "hologram": True})
+    store._db.execute("UPDATE jobs SET request = ? WHERE id = ?", (newer, foreign))
+    assert store.claim("a").job == good
+    status = store.status(foreign)
+    assert status.state == "failed" and "hologram" in status.reason and "submit it again" in status.reason
+    assert store.claim("a") is None
+
+
+def test_a_full_disk_is_the_backends_own_whoever_ran_into_it(tmp_path):
+    full = OSError(errno.ENOSPC, "No space left on device")
+    of_a_movie = DiskFullError("take.mp4: the disk is full. Choose another output folder.")
+    of_a_movie.__cause__ = full
+    for error in (full, of_a_movie):
+        text = failure_text(error, tmp_path)
+        assert text.startswith(f"the backend cannot write to {tmp_path}") and "make room on its disk" in text
 
 
 def put(blobs: BlobStore, data: bytes, hours_ago: float) -> str:

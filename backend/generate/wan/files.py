@@ -17,8 +17,7 @@ import platformdirs
 
 from backend.generate.wan.errors import CheckpointError, ModelsMissingError
 from backend.generate.wan.published import CONVERTED, WAN, part
-
-MODELS_VARIABLE = "EX4D_MODELS"
+from backend.variables import MODELS_VARIABLE
 
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors")
 _LORA_ENDINGS = (".safetensors", ".ckpt", ".pt", ".pth")

@@ -24,11 +24,10 @@ from backend.generate.wan.parallel import Peers
 from backend.generate.wan.products import has_8_bit_products
 from backend.generate.wan.streaming import BlockStreaming
 from backend.generate.wan.transformer import Transformer
+from backend.variables import VRAM_LIMIT_VARIABLE
 
 if TYPE_CHECKING:
     from diffsynth.models.wan_video_vae import WanVideoVAE
-
-VRAM_LIMIT_VARIABLE = "EX4D_VRAM_LIMIT_GB"
 
 # From most to least memory: everything stays; encoders leave after use; blocks of the transformer also come and go.
 MEMORY_MODES = ("resident", "encoders leave", "streamed")
