@@ -54,7 +54,7 @@ class ArrayClip:
         still = np.repeat(np.eye(4)[None], frames, axis=0)
         self._source = CameraPath(still, intrinsics, width, height)
         nearest, farthest = float(self._depth.min()), float(self._depth.max())
-        distance = subject_distance(float(self._depth[0].min()))
+        distance = subject_distance(self._depth[0])
         self.manifest = SceneManifest(name, frames, width, height, _FPS, "centered", (nearest, farthest), distance)
 
     @staticmethod
