@@ -19,7 +19,6 @@ import json
 import os
 import shutil
 import uuid
-import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
@@ -29,6 +28,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from ex4d_core.archives import read_npz
 from ex4d_core.cameras import CameraError, CameraPath
 
 FORMAT = "ex4d-scene"
@@ -222,9 +222,9 @@ class Scene:
     def topology(self) -> tuple[np.ndarray, np.ndarray, int]:
         """Faces (F, 3) int32, uvs (V, 2) float32, and how many of the last faces are caps."""
         try:
-            with np.load(self.path("topology"), allow_pickle=False) as arrays:
-                return arrays["faces"], arrays["uvs"], int(arrays["cap_faces"])
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+            arrays = read_npz(self.path("topology"))
+            return arrays["faces"], arrays["uvs"], int(arrays["cap_faces"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise SceneError(f"cannot read the scene's mesh: {error}; reconstruct the scene") from error
 
     def _mapped(self, part: str, shape: tuple[int, ...], dtype: type) -> np.ndarray:

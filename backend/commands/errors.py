@@ -48,4 +48,6 @@ def explain(error: Exception) -> str:
     """One sentence for people: what was wrong, and what to do."""
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"the disk is full: {error.filename or 'no space left'}; free some space and try again"
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}; check the path and its permissions"
     return str(error)

@@ -137,7 +137,8 @@ def grid_topology(
         ring of the "centered" convention lies on the picture's edge.
 
     Raises:
-        ValueError: for an unknown convention or a picture smaller than 2 x 2.
+        ValueError: for an unknown convention.
+        DepthError: for a picture smaller than 2 x 2.
     """
     rows, columns = vertex_grid_shape(height, width, convention)
     index = torch.arange(rows * columns, dtype=torch.int32, device=device).reshape(rows, columns)
