@@ -46,7 +46,7 @@ def test_what_is_damaged_or_no_archive_is_refused(tmp_path):
         an_array_that_says_to_be_larger_than_it_is(),
     ):
         (tmp_path / "case.npz").write_bytes(data)
-        with pytest.raises(ArchiveError, match="no .npz file, or damaged"):
+        with pytest.raises(ArchiveError, match=r"no \.npz file, or damaged"):
             read_npz(tmp_path / "case.npz")
     with pytest.raises(FileNotFoundError):
         read_npz(tmp_path / "nowhere.npz")
