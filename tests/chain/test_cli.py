@@ -38,6 +38,7 @@ def test_the_originals_flags_write_the_originals_files(sample_clip, tmp_path):
     assert main(["reconstruct", *map(str, arguments)]) == 0
     names = {path.name for path in tmp_path.iterdir()}
     assert {"color_180.mp4", "mask_180.mp4", "camera_180.npz", "DW-Mesh.ply"} <= names
+    assert Scene.open(tmp_path / "scene").source_camera().intrinsics[0, 0, 0] == 500
     take = ["--color_video", tmp_path / "color_180.mp4", "--mask_video", tmp_path / "mask_180.mp4"]
     take += ["--output_video", tmp_path / "output.mp4", "--seed", "1", "--num_inference_steps", "25"]
     assert main(["generate", *map(str, take)]) == 0
