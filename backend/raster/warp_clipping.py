@@ -16,7 +16,9 @@ from backend.raster.warp_unsnapped import queue_drawer
 
 wp.set_module_options({"enable_backward": False})
 
-coordinates = wp.types.vector(length=8, dtype=wp.float64)  # each of five planes adds a corner to a triangle at most
+# Each of five planes adds a corner to a triangle, or by rounding, where corners lie on the plane, a few more.
+ROOM = wp.constant(12)
+coordinates = wp.types.vector(length=12, dtype=wp.float64)
 
 
 @wp.struct
@@ -47,10 +49,7 @@ def draw_clipped_face(
     polygon = Polygon()
     for k in range(3):
         point = exact_point(corners[k], frame, source, view)
-        polygon.x[k] = point[0]
-        polygon.y[k] = point[1]
-        polygon.z[k] = point[2]
-    polygon.count = 3
+        polygon = with_corner(polygon, point[0], point[1], point[2])
     zero = wp.float64(0.0)
     one = wp.float64(1.0)
     polygon = cut_off(polygon, one, zero, zero, zero)
@@ -77,27 +76,37 @@ def draw_clipped_face(
 def cut_off(polygon: Polygon, a: wp.float64, b: wp.float64, c: wp.float64, d: wp.float64) -> Polygon:
     """The part of a polygon where a x z + b y z + c z + d is not negative."""
     rest = Polygon()
-    count = wp.int32(0)
+    zero = wp.float64(0.0)
     for k in range(polygon.count):
         after = k + 1
         if after == polygon.count:
             after = 0
-        here = a * polygon.x[k] + b * polygon.y[k] + c * polygon.z[k] + d
+        x = polygon.x[k]
+        y = polygon.y[k]
+        z = polygon.z[k]
+        here = a * x + b * y + c * z + d
         there = a * polygon.x[after] + b * polygon.y[after] + c * polygon.z[after] + d
-        zero = wp.float64(0.0)
         if here >= zero:
-            rest.x[count] = polygon.x[k]
-            rest.y[count] = polygon.y[k]
-            rest.z[count] = polygon.z[k]
-            count += 1
+            rest = with_corner(rest, x, y, z)
         if (here >= zero) != (there >= zero):
             t = here / (here - there)
-            rest.x[count] = polygon.x[k] + t * (polygon.x[after] - polygon.x[k])
-            rest.y[count] = polygon.y[k] + t * (polygon.y[after] - polygon.y[k])
-            rest.z[count] = polygon.z[k] + t * (polygon.z[after] - polygon.z[k])
-            count += 1
-    rest.count = count
+            rest = with_corner(
+                rest,
+                x + t * (polygon.x[after] - x),
+                y + t * (polygon.y[after] - y),
+                z + t * (polygon.z[after] - z),
+            )
     return rest
+
+
+@wp.func
+def with_corner(polygon: Polygon, x: wp.float64, y: wp.float64, z: wp.float64) -> Polygon:
+    if polygon.count < ROOM:
+        polygon.x[polygon.count] = x
+        polygon.y[polygon.count] = y
+        polygon.z[polygon.count] = z
+        polygon.count += 1
+    return polygon
 
 
 @wp.func
