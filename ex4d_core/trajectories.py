@@ -60,7 +60,7 @@ class Trajectory:
     easing: str = "linear"
 
     def __post_init__(self) -> None:
-        if self.preset not in PRESETS and _degrees(self.preset) is None:
+        if self.preset not in PRESETS and not is_degrees(self.preset):
             raise TrajectoryError(
                 f"there is no camera preset {self.preset!r}; use a number of degrees or one of {', '.join(PRESETS)}"
             )
@@ -72,6 +72,11 @@ class Trajectory:
                 raise TrajectoryError(f"{name} must be a finite number, not {value}")
         if abs(self.elevation) >= 90:
             raise TrajectoryError(f"elevation must lie between -90 and 90 degrees, not {self.elevation:g}")
+
+
+def is_degrees(preset: str) -> bool:
+    """Whether a preset is one of EX-4D's moves, which are named by their degrees."""
+    return _degrees(preset) is not None
 
 
 def subject_distance(depth: np.ndarray) -> float:

@@ -20,7 +20,7 @@ class Comparison:
 
     Attributes:
         name: as in the case's file, and how it was computed.
-        measure: "relative L2", "IoU", "PSNR dB" or "differences".
+        measure: "relative L2", "IoU", "PSNR dB", "difference" (the largest) or "differences" (how many).
         value: measured.
         bound: what it may be at most, or must be at least.
         at_least: whether higher is better.

@@ -10,12 +10,11 @@ import pytest
 from backend.parity import Comparison, ParityCaseError, compare_geometry
 
 
-def write_case(path: Path, golden_geometry, pose: np.ndarray | None = None, frames: int = 2, **changes) -> Path:
-    """The first frames of the golden data, as a case of its own, with trajectory "30" or one raw pose for all."""
-    poses = golden_geometry["extrinsics_30"] if pose is None else np.repeat(pose[None], 49, axis=0)
+def write_case(path: Path, golden_geometry, frames: int = 2, **changes) -> Path:
+    """The first frames of the golden data and trajectory "30", as a case of its own."""
     case = {name: golden_geometry[name][:frames] for name in ("depth", "rgb", "frames", "render_30")}
-    case |= {"intrinsics": golden_geometry["intrinsics"], "extrinsics_30": poses.astype(np.float32), **changes}
-    np.savez(path, **case)
+    case |= {name: golden_geometry[name] for name in ("intrinsics", "extrinsics_30")}
+    np.savez(path, **{**case, **changes})
     return path
 
 
@@ -25,28 +24,34 @@ def figures(path: Path) -> dict[str, Comparison]:
 
 def test_a_case_of_the_originals_is_within_its_bounds(golden_geometry, tmp_path) -> None:
     found = figures(write_case(tmp_path / "case.npz", golden_geometry))
-    assert list(found) == ["render_30, worst mask", "render_30, mean mask", "render_30, worst colour"]
+    names = ["extrinsics_30", "render_30, worst mask", "render_30, mean mask", "render_30, worst colour"]
+    assert list(found) == names
     assert all(comparison.right for comparison in found.values())
 
 
 def test_another_picture_is_off(golden_geometry, tmp_path) -> None:
     shifted = np.roll(golden_geometry["render_30"][:2], 3, axis=2)
     found = figures(write_case(tmp_path / "case.npz", golden_geometry, render_30=shifted))
-    assert not any(comparison.right for comparison in found.values())
+    assert [name for name, comparison in found.items() if comparison.right] == ["extrinsics_30"]
+
+
+def test_another_camera_move_is_off(golden_geometry, tmp_path) -> None:
+    other = golden_geometry["extrinsics_60"]
+    found = figures(write_case(tmp_path / "case.npz", golden_geometry, extrinsics_30=other))
+    assert found["extrinsics_30"].value > 0.1 and not found["extrinsics_30"].right
 
 
 def test_where_neither_sees_anything_they_agree(golden_geometry, tmp_path) -> None:
-    away = np.eye(4)
-    away[2, 3] = -5000.0  # everything lies behind the camera
+    away = np.eye(4)[None].repeat(49, 0)
+    away[:, 2, 3] = -5000.0  # everything lies behind the camera
     nothing = np.zeros_like(golden_geometry["render_30"][:2])
-    found = figures(write_case(tmp_path / "case.npz", golden_geometry, away, render_30=nothing))
-    assert found["render_30, worst mask"].value == 1.0
+    found = figures(write_case(tmp_path / "case.npz", golden_geometry, extrinsics_away=away, render_away=nothing))
+    assert found["render_away, worst mask"].value == 1.0
     assert all(comparison.right for comparison in found.values())
     seen = nothing.copy()
     seen[1, 5, 5] = 255
-    assert not figures(write_case(tmp_path / "case.npz", golden_geometry, away, render_30=seen))[
-        "render_30, worst mask"
-    ].right
+    found = figures(write_case(tmp_path / "case.npz", golden_geometry, extrinsics_away=away, render_away=seen))
+    assert not found["render_away, worst mask"].right
 
 
 def test_a_case_of_one_frame_compares_the_source_frame(golden_geometry, tmp_path) -> None:
@@ -67,3 +72,10 @@ def test_what_is_no_case_is_refused(golden_geometry, tmp_path) -> None:
     extra = {"render_90": golden_geometry["render_90"][:2]}
     with pytest.raises(ParityCaseError, match="render_90 but no extrinsics_90"):
         figures(write_case(tmp_path / "case.npz", golden_geometry, **extra))
+    for name, message in (
+        ("rgb", "rgb is .*; with depth .* it must be"),
+        ("render_30", "render_30 is .* it must be"),
+        ("extrinsics_30", r"must be \(N, 4, 4\) with at least \d+ steps"),
+    ):
+        with pytest.raises(ParityCaseError, match=message):
+            figures(write_case(tmp_path / "case.npz", golden_geometry, **{name: np.eye(4)}))
