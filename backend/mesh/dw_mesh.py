@@ -76,26 +76,8 @@ class DWMesh:
         return len(self.vertices)
 
     @property
-    def T(self) -> int:
-        """The frame count, by the field's own name."""
-        return self.frames
-
-    @property
     def device(self) -> torch.device:
         return self.vertices.device
-
-    def frame_range(self, start: int, stop: int) -> DWMesh:
-        """The mesh of frames start..stop-1, as views: no copy."""
-        return DWMesh(
-            self.vertices[start:stop],
-            self.faces,
-            self.occluded[start:stop],
-            self.colors[start:stop],
-            self.uvs,
-            self.convention,
-            self.cap_faces,
-            self.grid_shape,
-        )
 
     def vertex_seen(self) -> torch.Tensor:
         """(T, V) bool, false for every vertex of an occluded face: occlusion as EX-4D stores it, per vertex."""
