@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
+from ex4d_core.archives import ArchiveError, read_npz
 from ex4d_core.cameras import CameraPath
 from ex4d_core.scene import SceneError, SceneManifest
 from ex4d_core.trajectories import subject_distance
@@ -43,7 +43,8 @@ class ArrayClip:
         if 0 in depth.shape:
             raise SceneError(f"{name}: depth of shape {depth.shape} has no pixels")
         frames, height, width = depth.shape
-        self._depth, self._color = depth.astype(np.float32), rgb
+        with np.errstate(over="ignore"):  # becomes infinite, which is refused below
+            self._depth, self._color = depth.astype(np.float32), rgb
         usable = np.isfinite(self._depth) & (self._depth > 0)
         if not usable.all():
             frame, row, column = (int(index[0]) for index in np.nonzero(~usable))
@@ -54,7 +55,7 @@ class ArrayClip:
         still = np.repeat(np.eye(4)[None], frames, axis=0)
         self._source = CameraPath(still, intrinsics, width, height)
         nearest, farthest = float(self._depth.min()), float(self._depth.max())
-        distance = subject_distance(float(self._depth[0].min()))
+        distance = subject_distance(self._depth[0])
         self.manifest = SceneManifest(name, frames, width, height, _FPS, "centered", (nearest, farthest), distance)
 
     @staticmethod
@@ -65,11 +66,10 @@ class ArrayClip:
             SceneError: no such file, not a .npz, an array missing, or what the constructor refuses.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in ("depth", "rgb", "intrinsics") if name in file}
+            arrays = read_npz(path)
         except FileNotFoundError as error:
             raise SceneError(f"{path} does not exist") from error
-        except (ValueError, EOFError, BadZipFile, AttributeError) as error:
+        except ArchiveError as error:
             raise SceneError(f"{path} cannot be read as .npz: {error}") from error
         missing = [name for name in ("depth", "rgb", "intrinsics") if name not in arrays]
         if missing:

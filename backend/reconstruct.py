@@ -59,7 +59,7 @@ def reconstruct(
     camera = CameraPath(still if source_camera is None else source_camera.world_to_camera, lens, width, height)
     camera_to_world = None if source_camera is None else torch.from_numpy(camera.camera_to_world)
     faces, uvs, cap_faces = grid_topology(height, width, convention)
-    nearest, farthest, nearest_at_start = np.inf, 0.0, None
+    nearest, farthest, distance = np.inf, 0.0, None
 
     with SceneWriter(folder) as writer:
         color_file = writer.array("color", (frames, height, width, 3), np.uint8)
@@ -82,8 +82,8 @@ def reconstruct(
                 color_file.write(color)
                 depth_file.write(z)
                 nearest, farthest = min(nearest, float(z.min())), max(farthest, float(z.max()))
-                if nearest_at_start is None:
-                    nearest_at_start = float(z[0].min())
+                if start == 0:
+                    distance = subject_distance(z[0])
                 progress(start + len(z), frames)
         np.savez(writer.path("topology"), faces=faces.numpy(), uvs=uvs.numpy(), cap_faces=np.int64(cap_faces))
         camera.save(writer.path("source_camera"))
@@ -96,7 +96,7 @@ def reconstruct(
                 fps=footage.fps,
                 convention=convention,
                 depth_range=(nearest, farthest),
-                subject_distance=subject_distance(nearest_at_start),
+                subject_distance=distance,
                 depth_scale=depth.scale,
                 provenance={"depth": depth.source, "depth licence": depth.licence, **(provenance or {})},
             )

@@ -7,13 +7,13 @@ camera. Blender, OpenGL and EX-4D's raw matrices are translated here at the bord
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+
+from ex4d_core.archives import ArchiveError, read_npz
 
 # Blender's world (x right, y away from the viewer, z up) from the scene's OpenCV world (x right, y down, z forward).
 BLENDER_FROM_SCENE = np.array([[1, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]], dtype=np.float64)
@@ -50,8 +50,8 @@ class CameraPath:
     height: int
 
     def __post_init__(self) -> None:
-        world_to_camera = np.array(self.world_to_camera, dtype=np.float64)
-        intrinsics = np.array(self.intrinsics, dtype=np.float64)
+        world_to_camera = _float64_copy("world_to_camera", self.world_to_camera)
+        intrinsics = _float64_copy("intrinsics", self.intrinsics)
         if world_to_camera.ndim != 3 or world_to_camera.shape[1:] != (4, 4) or len(world_to_camera) == 0:
             raise CameraError(f"world_to_camera must be (T, 4, 4) with T > 0, not {world_to_camera.shape}")
         if intrinsics.shape == (3, 3):
@@ -112,30 +112,33 @@ class CameraPath:
             CameraError: the file is no .npz, lacks an array, or holds a camera that cannot be used.
         """
         try:
-            _require_small(path)
-            with np.load(path, allow_pickle=False) as arrays:
-                data = dict(arrays)
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            data = read_npz(path, most_bytes=_MAX_FILE_BYTES)
+        except (OSError, ArchiveError) as error:
             raise CameraError(f"cannot read the camera file {path}: {error}") from error
         missing = {"extrinsics", "intrinsics"} - set(data)
         if missing:
             raise CameraError(f"the camera file {path} lacks {sorted(missing)}; it holds {sorted(data)}")
-        intrinsics = np.asarray(data["intrinsics"], dtype=np.float64)
+        intrinsics = _float64_copy("intrinsics", data["intrinsics"])
         if intrinsics.ndim not in (2, 3) or intrinsics.shape[-2:] != (3, 3):
             raise CameraError(f"intrinsics in {path} must be (3, 3) or (T, 3, 3), not {intrinsics.shape}")
         principal_point = intrinsics.reshape(-1, 3, 3)[0, :2, 2]
-        width = data.get("width", width or round(2 * principal_point[0]))
-        height = data.get("height", height or round(2 * principal_point[1]))
-        extrinsics = data["extrinsics"] if convention == "opencv" else from_reference_file(data["extrinsics"])
-        return CameraPath(extrinsics, intrinsics, int(width), int(height))
+        width = data.get("width", width or 2 * principal_point[0])
+        height = data.get("height", height or 2 * principal_point[1])
+        try:
+            width, height = (round(float(size)) for size in (width, height))
+        except (TypeError, ValueError, OverflowError) as error:
+            raise CameraError(f"the size in {path} is {width} x {height}; it must be two numbers of pixels") from error
+        extrinsics = _float64_copy("extrinsics", data["extrinsics"])
+        return CameraPath(
+            extrinsics if convention == "opencv" else from_reference_file(extrinsics), intrinsics, width, height
+        )
 
 
-def _require_small(path: str | Path) -> None:
-    """Look at a .npz's table of contents before anything is unpacked: a few bytes may stand for gigabytes."""
-    with zipfile.ZipFile(path) as archive:
-        size = sum(entry.file_size for entry in archive.infolist())
-    if size > _MAX_FILE_BYTES:
-        raise ValueError(f"it unpacks to {size} bytes; a camera file has at most {_MAX_FILE_BYTES}")
+def _float64_copy(name: str, values: np.ndarray | Sequence) -> np.ndarray:
+    values = np.asarray(values)
+    if values.dtype.kind not in "iuf":
+        raise CameraError(f"{name} must be numbers, not {values.dtype}")
+    return values.astype(np.float64)
 
 
 def _require_rigid(matrices: np.ndarray) -> None:

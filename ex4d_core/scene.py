@@ -19,7 +19,6 @@ import json
 import os
 import shutil
 import uuid
-import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
@@ -29,6 +28,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from ex4d_core.archives import read_npz
 from ex4d_core.cameras import CameraError, CameraPath
 
 FORMAT = "ex4d-scene"
@@ -129,6 +129,12 @@ class SceneManifest:
         sizes = (self.frames, self.width, self.height, *(entry.size for entry in self.files.values()))
         if any(not isinstance(size, int) or size < 1 for size in sizes):
             raise SceneError(f"the scene manifest has sizes that are not positive whole numbers: {sizes}")
+        texts = (self.name, self.convention, self.depth_scale)
+        if any(not isinstance(text, str) for text in texts):
+            raise SceneError(f"the scene manifest has names that are no text: {texts}")
+        distances = (*self.depth_range, self.subject_distance)
+        if len(distances) != 3 or not all(_is_positive(distance) for distance in distances):
+            raise SceneError(f"the scene manifest has distances that are not three positive numbers: {distances}")
         unknown = set(self.files) - set(FILE_NAMES)
         if unknown:
             raise SceneError(f"the scene manifest names unknown parts {sorted(unknown)}")
@@ -140,6 +146,10 @@ class SceneManifest:
                 raise SceneError(f"the scene manifest's checksum of {name} is no SHA-256: {entry.sha256!r}")
         if self.fps <= 0:
             raise SceneError(f"the scene's frame rate is {self.fps}; it must be positive")
+
+
+def _is_positive(number: object) -> bool:
+    return isinstance(number, (int, float)) and 0 < number < float("inf")
 
 
 def is_sha256(text: object) -> bool:
@@ -222,9 +232,9 @@ class Scene:
     def topology(self) -> tuple[np.ndarray, np.ndarray, int]:
         """Faces (F, 3) int32, uvs (V, 2) float32, and how many of the last faces are caps."""
         try:
-            with np.load(self.path("topology"), allow_pickle=False) as arrays:
-                return arrays["faces"], arrays["uvs"], int(arrays["cap_faces"])
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+            arrays = read_npz(self.path("topology"))
+            return arrays["faces"], arrays["uvs"], int(arrays["cap_faces"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise SceneError(f"cannot read the scene's mesh: {error}; reconstruct the scene") from error
 
     def _mapped(self, part: str, shape: tuple[int, ...], dtype: type) -> np.ndarray:

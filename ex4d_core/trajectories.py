@@ -60,7 +60,7 @@ class Trajectory:
     easing: str = "linear"
 
     def __post_init__(self) -> None:
-        if self.preset not in PRESETS and _degrees(self.preset) is None:
+        if self.preset not in PRESETS and not is_degrees(self.preset):
             raise TrajectoryError(
                 f"there is no camera preset {self.preset!r}; use a number of degrees or one of {', '.join(PRESETS)}"
             )
@@ -74,15 +74,27 @@ class Trajectory:
             raise TrajectoryError(f"elevation must lie between -90 and 90 degrees, not {self.elevation:g}")
 
 
-def subject_distance(nearest_depth: float) -> float:
+def is_degrees(preset: str) -> bool:
+    """Whether a preset is one of EX-4D's moves, which are named by their degrees."""
+    return _degrees(preset) is not None
+
+
+def subject_distance(depth: np.ndarray) -> float:
     """Distance of the point that moves turn around, from the smallest depth of frame 0 (EX-4D's rule).
+
+    The outermost pixels do not count, where there are others: EX-4D's mesh has its border there.
+
+    Args:
+        depth: (H, W), of frame 0, along z, scene units.
 
     Raises:
         TrajectoryError: the depth is not positive and finite.
     """
-    if not math.isfinite(nearest_depth) or nearest_depth <= 0:
-        raise TrajectoryError(f"the nearest depth must be positive, not {nearest_depth}; check the depth of frame 0")
-    return float(nearest_depth) + SUBJECT_BEHIND_NEAREST
+    inner = depth[1:-1, 1:-1] if min(depth.shape) > 2 else depth
+    nearest = float(inner.min())
+    if not math.isfinite(nearest) or nearest <= 0:
+        raise TrajectoryError(f"the nearest depth must be positive, not {nearest}; check the depth of frame 0")
+    return nearest + SUBJECT_BEHIND_NEAREST
 
 
 def build_path(

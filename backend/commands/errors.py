@@ -20,5 +20,5 @@ def explain(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"the disk is full: {error.filename or 'no space left'}; free some space and try again"
     if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{error.filename}: {error.strerror}; is the path right, and may it be used?"
+        return f"{error.filename}: {error.strerror}; check the path and its permissions"
     return str(error)

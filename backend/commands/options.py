@@ -193,6 +193,14 @@ def camera_from(options: argparse.Namespace, scene: Scene) -> CameraPath:
     if options.camera:
         # A file without a size of its own was made for the footage's.
         camera = CameraPath.load(options.camera, manifest.width, manifest.height, options.camera_convention)
+        if options.frames and options.frames > len(camera):
+            raise RequestError(f"{options.camera} has {len(camera)} frames, not {options.frames}")
+        camera = camera.frames(0, options.frames or len(camera))
+        if max(camera.width, camera.height) > MAX_SIDE:
+            size = f"{camera.width}x{camera.height}"
+            raise RequestError(
+                f"a picture may be {MAX_SIDE} pixels wide and high, not {size}, as {options.camera} says"
+            )
     else:
         source = scene.source_camera()
         camera = build_path(

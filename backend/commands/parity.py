@@ -1,7 +1,7 @@
 """Is this what the original EX-4D computes? Prints every comparison, and fails when one is off.
 
 ex4d parity generation PREFIX   PREFIX.npz, PREFIX_dit.safetensors and PREFIX_adapter.ckpt
-ex4d parity geometry FILE.npz   DW-Mesh and mask renders
+ex4d parity geometry FILE.npz   DW-Mesh, camera moves and mask renders
 """
 
 from __future__ import annotations

@@ -85,7 +85,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     estimator.add_argument("--no-steady", action="store_true", help="leave per-image depth to flicker")
 
     lens = parser.add_argument_group(
-        "lens (default: what the camera file, the depth, the footage say, else a 50 degree field of view)"
+        "lens (default: what the camera file, the depth, the footage say, else a 50 degree field of view; with "
+        "--convention reference EX-4D's 500 pixels)"
     )
     lens.add_argument("--fov", type=float, metavar="DEGREES", help="horizontal field of view")
     lens.add_argument("--focal-mm", type=float, help="focal length in millimetres, on a sensor --sensor-mm wide")
@@ -191,9 +192,9 @@ def _known_lens(
     """What is known of the lens before any depth is, in the order of trust: the user, the solved camera, the footage.
 
     Depth files come before the footage, so that with --depth the footage is asked last, by `lens_for`; but a mist pass
-    says nothing of the lens and needs it.
+    says nothing of the lens and needs it. The reference convention asks neither.
     """
-    from backend.depth import intrinsics_from, lens_from_footage
+    from backend.depth import REFERENCE_FOCAL_PX, intrinsics_from, lens_from_footage
 
     if any(value is not None for value in (options.fov, options.focal_mm, options.focal_px)):
         matrix = intrinsics_from(
@@ -207,6 +208,9 @@ def _known_lens(
         return matrix, "the user"
     if source_camera is not None:
         return source_camera.intrinsics, f"the camera file {options.source_camera.name}"
+    if options.convention == "reference":
+        matrix = intrinsics_from(footage.width, footage.height, focal_px=REFERENCE_FOCAL_PX)
+        return matrix, "EX-4D, whose focal length is the same for all footage"
     return None if options.depth and not options.mist else lens_from_footage(footage)
 
 

@@ -93,14 +93,16 @@ def write_arrays(
     """Render into one .npz; all frames are held in memory."""
     import numpy as np
 
+    from backend.media.errors import writing, written_whole
     from backend.render import render_shot
 
+    path.parent.mkdir(parents=True, exist_ok=True)
     color = np.empty((len(camera), camera.height, camera.width, 3), np.uint8)
     mask = np.empty(color.shape[:3], bool)
     with progress_bar() as bar:
         frames = render_shot(scene, camera, settings, first_frame=first_frame, device=device)
         for frame in bar.track(frames, total=len(camera), description="render"):
             color[frame.index], mask[frame.index] = frame.color, frame.mask
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(path, color=color, mask=mask, coverage=mask.mean(axis=(1, 2)))
+    with written_whole(path) as partial, writing(path), open(partial, "wb") as file:
+        np.savez_compressed(file, color=color, mask=mask, coverage=mask.mean(axis=(1, 2)))
     print(f"colour, mask and coverage of {len(camera)} frames: {path}")

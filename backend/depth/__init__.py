@@ -11,6 +11,7 @@ from .interface import DepthClip, DepthError, DepthEstimator
 from .intrinsics import (
     ASSUMED_FOV_NOTE,
     DEFAULT_FOV_DEGREES,
+    REFERENCE_FOCAL_PX,
     IntrinsicsError,
     KnownLens,
     intrinsics_from,
@@ -34,6 +35,7 @@ __all__ = [
     "DEFAULT_FOV_DEGREES",
     "DEPTH_MODELS",
     "FALLOFFS",
+    "REFERENCE_FOCAL_PX",
     "CameraFileError",
     "DepthClip",
     "DepthError",

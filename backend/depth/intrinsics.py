@@ -14,6 +14,9 @@ from .interface import DepthClip
 # (about 65), and close to the 54 degrees that EX-4D's fixed focal length of 500 pixels means for 512 pixels of width.
 DEFAULT_FOV_DEGREES = 50.0
 
+# What EX-4D takes whatever the footage, as the "reference" convention does.
+REFERENCE_FOCAL_PX = 500.0
+
 ASSUMED_FOV_NOTE = (
     f"The lens is unknown; a horizontal field of view of {DEFAULT_FOV_DEGREES:g} degrees is assumed. "
     "Give the real one if depth looks stretched or flat."

@@ -125,7 +125,7 @@ def _check_range(info: FootageInfo, start: int, count: int) -> None:
 def _video_info(path: Path, found: Scan, timeline: Timeline) -> FootageInfo:
     notes = found.notes
     if timeline.resampled:
-        notes += (f"the frame rate varies; resampled to a constant {float(timeline.fps):.3f} frames per second",)
+        notes += (f"the frame rate varies; resampled to a constant {float(timeline.fps):.5g} frames per second",)
     return FootageInfo(
         path=path,
         width=found.width,

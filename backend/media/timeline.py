@@ -41,7 +41,8 @@ def constant_rate(found: Scan) -> Timeline:
             return Timeline(rate, once, resampled=False)
     last = found.last_duration or int(np.median(np.diff(found.times)))
     duration = span + last * found.time_base
-    rate = (found.readable / duration).limit_denominator(_LARGEST_DENOMINATOR)
+    average = found.readable / duration
+    rate = average.limit_denominator(_LARGEST_DENOMINATOR) or average  # a frame in half an hour would round to 0
     output_seconds = np.arange(max(1, round(duration * rate))) / float(rate)
     # Half a tick of grace: a time that falls on a frame's start must not miss it by rounding.
     grace = float(found.time_base) / 2

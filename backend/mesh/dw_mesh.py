@@ -76,26 +76,8 @@ class DWMesh:
         return len(self.vertices)
 
     @property
-    def T(self) -> int:
-        """The frame count, by the field's own name."""
-        return self.frames
-
-    @property
     def device(self) -> torch.device:
         return self.vertices.device
-
-    def frame_range(self, start: int, stop: int) -> DWMesh:
-        """The mesh of frames start..stop-1, as views: no copy."""
-        return DWMesh(
-            self.vertices[start:stop],
-            self.faces,
-            self.occluded[start:stop],
-            self.colors[start:stop],
-            self.uvs,
-            self.convention,
-            self.cap_faces,
-            self.grid_shape,
-        )
 
     def vertex_seen(self) -> torch.Tensor:
         """(T, V) bool, false for every vertex of an occluded face: occlusion as EX-4D stores it, per vertex."""
@@ -137,7 +119,8 @@ def grid_topology(
         ring of the "centered" convention lies on the picture's edge.
 
     Raises:
-        ValueError: for an unknown convention or a picture smaller than 2 x 2.
+        ValueError: for an unknown convention.
+        DepthError: for a picture smaller than 2 x 2.
     """
     rows, columns = vertex_grid_shape(height, width, convention)
     index = torch.arange(rows * columns, dtype=torch.int32, device=device).reshape(rows, columns)

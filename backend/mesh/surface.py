@@ -23,7 +23,7 @@ RING_DEPTH_FACTOR = 1.1  # any factor above 1 puts ring and caps behind the fart
 
 
 class DepthError(ValueError):
-    """Depth that no mesh can be built from: not finite, or not in front of the camera."""
+    """Depth that no mesh can be built from: not finite, not in front of the camera, or of too few pixels."""
 
 
 @dataclass(frozen=True)
@@ -152,10 +152,15 @@ class DepthSurface:
 
 
 def vertex_grid_shape(height: int, width: int, convention: str = "centered") -> tuple[int, int]:
-    """(rows, columns) of the vertex grid of a picture of height x width pixels."""
+    """(rows, columns) of the vertex grid of a picture of height x width pixels.
+
+    Raises:
+        ValueError: an unknown convention.
+        DepthError: fewer than 2 x 2 pixels.
+    """
     require_convention(convention)
     if height < 2 or width < 2:
-        raise ValueError(f"a mesh needs a picture of at least 2 x 2 pixels, got {width} x {height} (width x height)")
+        raise DepthError(f"a mesh needs a picture of at least 2 x 2 pixels, got {width} x {height} (width x height)")
     return (height + 2, width + 2) if convention == "centered" else (height, width)
 
 

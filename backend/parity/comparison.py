@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ex4d_core.archives import ArchiveError, read_npz
+
 
 class ParityCaseError(ValueError):
     """A case whose files are missing, damaged, or not laid out like the golden data."""
@@ -18,7 +20,7 @@ class Comparison:
 
     Attributes:
         name: as in the case's file, and how it was computed.
-        measure: "relative L2", "IoU", "PSNR dB" or "differences".
+        measure: "relative L2", "IoU", "PSNR dB", "difference" (the largest) or "differences" (how many).
         value: measured.
         bound: what it may be at most, or must be at least.
         at_least: whether higher is better.
@@ -49,9 +51,8 @@ def read_case(path: Path, needed: tuple[str, ...]) -> dict[str, np.ndarray]:
         ParityCaseError: the file cannot be read, or lacks arrays.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            case = dict(arrays)
-    except (OSError, ValueError, EOFError) as error:
+        case = read_npz(path)
+    except (OSError, ArchiveError) as error:
         raise ParityCaseError(f"{path} cannot be read as a case of golden data: {error}") from error
     missing = [name for name in needed if name not in case]
     if missing:

@@ -77,10 +77,12 @@ def choose_rasterizer(name: str = "auto", device: str = "auto", licence: str | N
     Raises:
         ValueError: an unknown name, device or licence.
         LicenceError: a rasterizer for research only was asked for by name, for commercial use.
-        RasterizerUnavailableError: it is not installed, or there is no such usable CUDA device.
+        RasterizerUnavailableError: it is not installed, or there is no such usable CUDA device, or several are named.
     """
     if name not in ("auto", *RASTERIZERS):
         raise ValueError(f"unknown rasterizer {name!r}: use auto or one of {', '.join(RASTERIZERS)}")
+    if "+" in device:
+        raise RasterizerUnavailableError(f"a rasterizer draws on one device, not on {device}: use one of them")
     if not DEVICE.fullmatch(device):
         raise ValueError(f"unknown device {device!r}: use auto, cpu, cuda or cuda:N")
     licence = licence_setting(licence)

@@ -48,13 +48,15 @@ def sparse_camera(camera: CameraPath, convention: str = "centered") -> CameraPat
     Its rays are rays of the full picture. Others, in a view close to the source camera's, would see the curtains at
     every outline, which there lie between the rays. In the "reference" convention n is odd, and the rays are up to four
     times as many: there colours fade over a pixel or two, and in a picture of twice the footage's size every second ray
-    would meet the same side of all of these.
+    would meet the same side of all of these. The full picture's centre is its principal point there, as in a render.
     """
     step = max(1, round((camera.width * camera.height / RAYS) ** 0.5))
     if convention == "reference" and step % 2 == 0:
         step -= 1
     first = min((step - 1) // 2, camera.width - 1, camera.height - 1)
     intrinsics = camera.intrinsics.copy()
+    if convention == "reference":
+        intrinsics[:, :2, 2] = camera.width / 2, camera.height / 2
     intrinsics[:, :2] /= step
     # The centre of pixel `first` is the centre of pixel 0 now: u' = (u - first - 0.5) / step + 0.5.
     intrinsics[:, :2, 2] += 0.5 - (first + 0.5) / step

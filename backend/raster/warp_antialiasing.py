@@ -92,34 +92,33 @@ def reach(
     """
     distance = wp.float32(0.5)
     face = mesh_face(int(key & FACE_BITS), source.rows, source.columns)
-    if is_snapped(face, frame, projected):
-        centre = wp.vec2(float(column) + 0.5, float(row) + 0.5)
-        a = along_across(face.corners[0], frame, axis, centre, projected)
-        b = along_across(face.corners[1], frame, axis, centre, projected)
-        c = along_across(face.corners[2], frame, axis, centre, projected)
-        edge = wp.int32(0)  # by the corner opposite
-        p = b
-        q = c
-        farthest = crossing(b, c, direction)
-        ca = crossing(c, a, direction)
-        ab = crossing(a, b, direction)
-        if ca > farthest:
-            edge = 1
-            p = c
-            q = a
-            farthest = ca
-        if ab > farthest:
-            edge = 2
-            p = a
-            q = b
-            farthest = ab
-        cuts = farthest > -SLACK and farthest < 1.0 + SLACK
-        if cuts:  # flatter edges are for the other axis's pairs
-            cuts = wp.abs(q[1] - p[1]) >= wp.abs(q[0] - p[0])
-        if cuts:  # Warp's `and` evaluates both sides
-            cuts = is_silhouette(face, edge, p, q, frame, axis, centre, source, projected, view)
-        if cuts:
-            distance = wp.clamp(farthest, 0.0, 1.0)
+    centre = wp.vec2(float(column) + 0.5, float(row) + 0.5)
+    a = along_across(face.corners[0], frame, axis, centre, projected)
+    b = along_across(face.corners[1], frame, axis, centre, projected)
+    c = along_across(face.corners[2], frame, axis, centre, projected)
+    edge = wp.int32(0)  # by the corner opposite
+    p = b
+    q = c
+    farthest = crossing(b, c, direction)
+    ca = crossing(c, a, direction)
+    ab = crossing(a, b, direction)
+    if ca > farthest:
+        edge = 1
+        p = c
+        q = a
+        farthest = ca
+    if ab > farthest:
+        edge = 2
+        p = a
+        q = b
+        farthest = ab
+    cuts = farthest > -SLACK and farthest < 1.0 + SLACK
+    if cuts:  # flatter edges are for the other axis's pairs
+        cuts = wp.abs(q[1] - p[1]) >= wp.abs(q[0] - p[0])
+    if cuts:  # Warp's `and` evaluates both sides
+        cuts = is_silhouette(face, edge, p, q, frame, axis, centre, source, projected, view)
+    if cuts:
+        distance = wp.clamp(farthest, 0.0, 1.0)
     return distance
 
 
@@ -148,7 +147,8 @@ def is_silhouette(
     """Whether the surface ends, or folds back, at the edge opposite one of a face's corners.
 
     The face beyond has the corner's mirror image across the edge as its third corner. That holds for the grid's faces
-    and for the two caps alike; where it lies outside the grid there is no face.
+    and for the two caps alike; where it lies outside the grid there is no face. Corners behind the camera count where
+    they are mirrored to, as in nvdiffrast.
     """
     i = (edge + 1) % 3
     j = (edge + 2) % 3
@@ -160,7 +160,7 @@ def is_silhouette(
     ends = ends or beyond.columns[2] < 0 or beyond.columns[2] >= source.columns
     if not ends and view.occlusion != WATERTIGHT:
         ends = not is_obstacle(source, view, frame, beyond)
-    if not ends and projected.inverse_z[frame, beyond.corners[2]] > 0.0:
+    if not ends:
         own = along_across(face.corners[edge], frame, axis, centre, projected)
         wing = along_across(beyond.corners[2], frame, axis, centre, projected)
         ends = (turn(p, q, own) < 0.0) == (turn(p, q, wing) < 0.0)
@@ -180,11 +180,3 @@ def along_across(vertex: int, frame: int, axis: int, centre: wp.vec2, projected:
 def turn(p: wp.vec2, q: wp.vec2, r: wp.vec2) -> float:
     """Twice the signed area of a triangle."""
     return (q[0] - p[0]) * (r[1] - p[1]) - (q[1] - p[1]) * (r[0] - p[0])
-
-
-@wp.func
-def is_snapped(face: Face, frame: int, projected: Projected) -> bool:
-    a = projected.inverse_z[frame, face.corners[0]]
-    b = projected.inverse_z[frame, face.corners[1]]
-    c = projected.inverse_z[frame, face.corners[2]]
-    return wp.min(a, wp.min(b, c)) > 0.0

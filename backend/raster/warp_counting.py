@@ -12,11 +12,19 @@ from typing import Any
 import warp as wp
 
 from backend.raster.warp_cutting import Whole, cut_at, nearest_source_pixel
-from backend.raster.warp_filling import Box, Snapped, draw_small, draw_snapped, draw_vertex, screen_box, snapped
+from backend.raster.warp_filling import (
+    Box,
+    Snapped,
+    draw_small,
+    draw_snapped,
+    draw_vertex,
+    may_show,
+    screen_box,
+    snapped,
+)
 from backend.raster.warp_resolving import SEEN_ALPHA, resolve_hit
 from backend.raster.warp_simplifying import LOWER_HIDDEN, UPPER_HIDDEN
 from backend.raster.warp_surface import (
-    BEHIND,
     CURTAIN,
     EMPTY,
     OPEN,
@@ -146,7 +154,7 @@ def draw_face(
                 id = UNSEEN
             draw_in_box(id, a, b, c, box, cut, view, winners)
     else:
-        if a.w != BEHIND or b.w != BEHIND or c.w != BEHIND:
+        if may_show(a, b, c, view):
             p = face_corner(face.corners[0], 0, source, projected, view)
             q = face_corner(face.corners[1], 0, source, projected, view)
             r = face_corner(face.corners[2], 0, source, projected, view)

@@ -79,13 +79,15 @@ class SimplifiedFrame:
 
         Args:
             world_to_camera: (4, 4), OpenCV.
-            intrinsics: (3, 3), pixels of the picture; pixel centres lie at +0.5.
+            intrinsics: (3, 3), pixels of the picture; pixel centres lie at +0.5. The principal point counts in every
+                convention, for these rays may be some of a larger picture's (`coverage.sparse_camera`).
 
         Raises:
             ValueError: see `interface.Rasterizer.render`.
         """
         surface = self._surface
         cameras = check_cameras(surface, world_to_camera[None], intrinsics[None], width, height)
+        cameras.lenses[:, 2:] = intrinsics[[0, 1], [2, 2]]
         inputs = Inputs.of(surface, cameras)
         mesh = warp_counting.Mesh()
         mesh.vertices, mesh.curtains, mesh.ends = (_wrap(self._kept[index]) for index in (0, 2, 3))

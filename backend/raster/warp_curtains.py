@@ -15,9 +15,8 @@ from backend.raster.warp_drawing import (
     CURTAIN_PIECE_COUNTER,
     Work,
 )
-from backend.raster.warp_filling import draw_small, draw_snapped, screen_box, snapped
+from backend.raster.warp_filling import draw_small, draw_snapped, may_show, screen_box, snapped
 from backend.raster.warp_surface import (
-    BEHIND,
     CURTAIN,
     Projected,
     Source,
@@ -26,7 +25,7 @@ from backend.raster.warp_surface import (
     is_curtain,
     mesh_face,
 )
-from backend.raster.warp_unsnapped import draw_homogeneous
+from backend.raster.warp_unsnapped import draw_homogeneous, is_unsnapped
 
 wp.set_module_options({"enable_backward": False})
 
@@ -49,44 +48,30 @@ def draw_curtains(source: Source, projected: Projected, view: View, work: Work, 
                 draw_or_queue_curtain(index, frame, source, projected, view, work, winners)
 
 
-@wp.kernel
-def draw_curtain_pieces(
-    source: Source, projected: Projected, view: View, work: Work, winners: wp.array2d(dtype=wp.uint64)
-):
-    """Draw what was queued and is snapped: threads are (frame, member of a group)."""
-    frame, thread = wp.tid()
-    group = thread // work.group_size
-    member = thread - group * work.group_size
-    count = work.counters[frame * COUNTERS + CURTAIN_PIECE_COUNTER]
-    if count <= work.pieces.shape[1]:
-        for slot in range(group, count, work.groups):
-            piece = work.pieces[frame, slot]
-            draw_snapped_curtain(piece, frame, member, work.group_size, source, projected, view, winners)
-    else:
-        for index in range(group, 2 * (source.rows - 1) * (source.columns - 1), work.groups):
-            if is_curtain(source, view, frame, mesh_face(index, source.rows, source.columns)):
-                whole = wp.vec3i(index, 0, view.height - 1)
-                draw_snapped_curtain(whole, frame, member, work.group_size, source, projected, view, winners)
+def piece_drawer(draw: wp.Function) -> wp.Kernel:
+    """A kernel that draws the queued pieces of curtains: threads are (frame, member of a group).
 
+    Args:
+        draw: draws a thread's part of a piece: piece, frame, member, group size, source, projected, view, winners.
+    """
 
-@wp.kernel
-def draw_unsnapped_curtains(
-    source: Source, projected: Projected, view: View, work: Work, winners: wp.array2d(dtype=wp.uint64)
-):
-    """Draw what was queued and is not snapped; apart, as in `warp_unsnapped`."""
-    frame, thread = wp.tid()
-    group = thread // work.group_size
-    member = thread - group * work.group_size
-    count = work.counters[frame * COUNTERS + CURTAIN_PIECE_COUNTER]
-    if count <= work.pieces.shape[1]:
-        for slot in range(group, count, work.groups):
-            piece = work.pieces[frame, slot]
-            draw_unsnapped_curtain(piece, frame, member, work.group_size, source, projected, view, winners)
-    else:
-        for index in range(group, 2 * (source.rows - 1) * (source.columns - 1), work.groups):
-            if is_curtain(source, view, frame, mesh_face(index, source.rows, source.columns)):
-                whole = wp.vec3i(index, 0, view.height - 1)
-                draw_unsnapped_curtain(whole, frame, member, work.group_size, source, projected, view, winners)
+    @wp.kernel
+    def draw_pieces(source: Source, projected: Projected, view: View, work: Work, winners: wp.array2d(dtype=wp.uint64)):
+        frame, thread = wp.tid()
+        group = thread // work.group_size
+        member = thread - group * work.group_size
+        count = work.counters[frame * COUNTERS + CURTAIN_PIECE_COUNTER]
+        if count <= work.pieces.shape[1]:
+            for slot in range(group, count, work.groups):
+                piece = work.pieces[frame, slot]
+                draw(piece, frame, member, work.group_size, source, projected, view, winners)
+        else:
+            for index in range(group, 2 * (source.rows - 1) * (source.columns - 1), work.groups):
+                if is_curtain(source, view, frame, mesh_face(index, source.rows, source.columns)):
+                    whole = wp.vec3i(index, 0, view.height - 1)
+                    draw(whole, frame, member, work.group_size, source, projected, view, winners)
+
+    return draw_pieces
 
 
 @wp.func
@@ -117,7 +102,7 @@ def draw_or_queue_curtain(
                 for top in range(box.top, box.bottom + 1, work.piece_rows):
                     queue_piece(wp.vec3i(index, top, wp.min(top + work.piece_rows - 1, box.bottom)), frame, work)
     else:
-        if a.w != BEHIND or b.w != BEHIND or c.w != BEHIND:
+        if may_show(a, b, c, view):
             queue_piece(wp.vec3i(index, 0, view.height - 1), frame, work)
 
 
@@ -165,10 +150,7 @@ def draw_unsnapped_curtain(
 ):
     """Draw a thread's part of some rows of a curtain, unless its corners are all snapped."""
     face = mesh_face(piece[0], source.rows, source.columns)
-    a = projected.inverse_z[frame, face.corners[0]]
-    b = projected.inverse_z[frame, face.corners[1]]
-    c = projected.inverse_z[frame, face.corners[2]]
-    if a <= 0.0 or b <= 0.0 or c <= 0.0:
+    if is_unsnapped(face, frame, projected):
         draw_homogeneous(
             piece[0] + CURTAIN,
             face_corner(face.corners[0], frame, source, projected, view),
@@ -183,3 +165,7 @@ def draw_unsnapped_curtain(
             frame,
             winners,
         )
+
+
+draw_curtain_pieces = piece_drawer(draw_snapped_curtain)
+draw_unsnapped_curtains = piece_drawer(draw_unsnapped_curtain)  # apart, as in `warp_unsnapped`

@@ -11,9 +11,8 @@ from __future__ import annotations
 import warp as wp
 
 from backend.raster.warp_cutting import Whole
-from backend.raster.warp_filling import Snapped, draw_small, draw_snapped, draw_vertex, screen_box, snapped
+from backend.raster.warp_filling import Snapped, draw_small, draw_snapped, draw_vertex, may_show, screen_box, snapped
 from backend.raster.warp_surface import (
-    BEHIND,
     OPEN,
     THICKNESS,
     Projected,
@@ -163,7 +162,7 @@ def draw_or_queue(
                         bottom = wp.min(top + work.piece_rows - 1, box.bottom)
                         work.pieces[frame, slot] = wp.vec3i(face, top, bottom)
     else:
-        if a.w != BEHIND or b.w != BEHIND or c.w != BEHIND:
+        if may_show(a, b, c, view):
             slot = wp.atomic_add(work.counters, frame * COUNTERS + UNSNAPPED_COUNTER, 1)
             if slot < work.unsnapped.shape[1]:
                 work.unsnapped[frame, slot] = face
@@ -185,6 +184,10 @@ def draw_piece(
     a = snapped(projected, frame, corners[0])
     b = snapped(projected, frame, corners[1])
     c = snapped(projected, frame, corners[2])
+    if piece[0] >= 2 * (source.rows - 1) * (source.columns - 1):
+        a.w *= view.cap_nearer
+        b.w *= view.cap_nearer
+        c.w *= view.cap_nearer
     if a.w > 0.0 and b.w > 0.0 and c.w > 0.0:
         box = screen_box(a, b, c, view)
         box.top = wp.max(box.top, piece[1])

@@ -11,6 +11,7 @@ import warp as wp
 
 from backend.raster.warp_cutting import survives
 from backend.raster.warp_surface import (
+    BEHIND,
     CURTAIN,
     HALF_PIXEL,
     SUBPIXEL_BITS,
@@ -32,7 +33,7 @@ SMALL_HEIGHT = wp.constant(1 << 14)
 
 @wp.struct
 class Snapped:
-    """A snapped vertex on the screen: 1/256 pixels, and 1/z."""
+    """A snapped vertex on the screen: 1/256 pixels, and 1/z; see `Projected`."""
 
     x: int
     y: int
@@ -72,6 +73,20 @@ def screen_box(a: Snapped, b: Snapped, c: Snapped, view: View) -> Box:
     box.top = wp.max((top + (HALF_PIXEL - 1)) >> SUBPIXEL_BITS, 0)
     box.bottom = wp.min((bottom - HALF_PIXEL) >> SUBPIXEL_BITS, view.height - 1)
     return box
+
+
+@wp.func
+def may_show(a: Snapped, b: Snapped, c: Snapped, view: View) -> bool:
+    """Whether a face that is not snapped may reach into the picture."""
+    may = a.w != BEHIND or b.w != BEHIND or c.w != BEHIND
+    if a.w != BEHIND and b.w != BEHIND and c.w != BEHIND:
+        may = (
+            wp.max(a.x, wp.max(b.x, c.x)) >= 0
+            and wp.min(a.x, wp.min(b.x, c.x)) <= view.width << SUBPIXEL_BITS
+            and wp.max(a.y, wp.max(b.y, c.y)) >= 0
+            and wp.min(a.y, wp.min(b.y, c.y)) <= view.height << SUBPIXEL_BITS
+        )
+    return may
 
 
 @wp.func

@@ -1,6 +1,6 @@
 """The `warp` rasterizer: NVIDIA Warp on CPU or CUDA, free for any use, no compiler to install.
 
-Launches its passes (`warp_surface.py`, `warp_drawing.py`, `warp_unsnapped.py`, `warp_curtains.py`,
+Launches its passes (`warp_surface.py`, `warp_drawing.py`, `warp_unsnapped.py`, `warp_clipping.py`, `warp_curtains.py`,
 `warp_resolving.py`) over batches of frames that fit in bounded memory. On the CPU, where Warp runs a kernel in the
 calling thread, each frame is a batch and threads take turns at the frames.
 """
@@ -18,7 +18,15 @@ import warp as wp
 
 from backend.mesh import DepthSurface, thickness
 from backend.mesh.occlusion import MIN_INNER_ANGLE_DEGREES
-from backend.raster import warp_antialiasing, warp_curtains, warp_drawing, warp_resolving, warp_surface, warp_unsnapped
+from backend.raster import (
+    warp_antialiasing,
+    warp_clipping,
+    warp_curtains,
+    warp_drawing,
+    warp_resolving,
+    warp_surface,
+    warp_unsnapped,
+)
 from backend.raster.interface import (
     REFERENCE_FAR,
     REFERENCE_NEAR,
@@ -50,6 +58,8 @@ OCCLUSION_CODES = {
 }
 
 REFERENCE_SNAP, CENTERED_SNAP = 16, 1  # in 1/256 pixel; nvdiffrast's vertices are snapped to 1/16
+# In nvdiffrast's depth buffer caps, which come last, win over what lies in their plane: the border's corners.
+REFERENCE_CAP_NEARER = 1 + 1e-4
 # Depth has no fixed unit, so our own near plane is as good as none; homogeneous edge functions lose nothing by it.
 CENTERED_NEAR, CENTERED_FAR = 1e-6, math.inf
 
@@ -198,7 +208,8 @@ class WarpRasterizer:
         launch_grid(warp_surface.project_vertices, (rows, columns), view, projected)
         launch_grid(warp_drawing.draw_cells, (rows - 1, columns - 1), projected, view, work, winners)
         groups = (frames, work.groups * work.group_size)
-        for kernel in (warp_drawing.draw_pieces, warp_unsnapped.draw_unsnapped):
+        draw_unsnapped = warp_clipping.draw_clipped if reference else warp_unsnapped.draw_unsnapped
+        for kernel in (warp_drawing.draw_pieces, draw_unsnapped):
             launch(kernel, groups, projected, view, work, winners)
         if surface.occlusion == "thickness":
             curtains = (
@@ -282,6 +293,7 @@ class Inputs:
         view.far = REFERENCE_FAR if reference else CENTERED_FAR
         view.occlusion = OCCLUSION_CODES[surface.occlusion]
         view.snap = REFERENCE_SNAP if reference else CENTERED_SNAP
+        view.cap_nearer = REFERENCE_CAP_NEARER if reference else 1.0
         return view
 
 

@@ -20,6 +20,7 @@ from backend.raster.warp_surface import (
     cap_face,
     cell_face,
     cross,
+    exact_point,
     face_corner,
     face_occluded,
     homogeneous_edge,
@@ -302,12 +303,12 @@ def exact_weights(
 
     A pixel that the snapped face covers may lie a little beyond the exact one: so weights are clamped.
     """
-    weights = wp.vec3(0.0, 0.0, 0.0)
-    centre = wp.vec2(float(column) + 0.5, float(row) + 0.5)
+    weights = wp.vec3(1.0, 0.0, 0.0)  # seen edge-on, any of its points
     aw = projected.inverse_z[frame, corners[0]]
     bw = projected.inverse_z[frame, corners[1]]
     cw = projected.inverse_z[frame, corners[2]]
     if aw > 0.0 and bw > 0.0 and cw > 0.0:
+        centre = wp.vec2(float(column) + 0.5, float(row) + 0.5)
         a = wp.vec2(projected.exact_x[frame, corners[0]], projected.exact_y[frame, corners[0]]) - centre
         b = wp.vec2(projected.exact_x[frame, corners[1]], projected.exact_y[frame, corners[1]]) - centre
         c = wp.vec2(projected.exact_x[frame, corners[2]], projected.exact_y[frame, corners[2]]) - centre
@@ -315,11 +316,19 @@ def exact_weights(
         e_b = (c[0] * a[1] - c[1] * a[0]) * bw
         e_c = (a[0] * b[1] - a[1] * b[0]) * cw
         total = e_a + e_b + e_c
-        weights = wp.vec3(1.0, 0.0, 0.0)  # seen edge-on, any of its points
         if total != 0.0:
             weights = wp.vec3(e_a / total, e_b / total, e_c / total)
     else:
-        weights = resolve_hit(corners, frame, column, row, source, projected, view).weights
+        ray = wp.vec3d(wp.float64(column) + wp.float64(0.5), wp.float64(row) + wp.float64(0.5), wp.float64(1.0))
+        p = exact_point(corners[0], frame, source, view)
+        q = exact_point(corners[1], frame, source, view)
+        r = exact_point(corners[2], frame, source, view)
+        f_a = wp.dot(ray, wp.cross(q, r))
+        f_b = wp.dot(ray, wp.cross(r, p))
+        f_c = wp.dot(ray, wp.cross(p, q))
+        sum = f_a + f_b + f_c
+        if sum != wp.float64(0.0):
+            weights = wp.vec3(float(f_a / sum), float(f_b / sum), float(f_c / sum))
     a_weight = wp.clamp(weights[0], 0.0, 1.0)
     b_weight = wp.clamp(weights[1], 0.0, 1.0)
     scale = 1.0 / wp.max(a_weight + b_weight, 1.0)

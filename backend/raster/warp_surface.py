@@ -7,7 +7,7 @@ Projected vertices are snapped to 1/256 pixel (in the `reference` convention to 
 functions are exact integers: faces that share an edge leave no crack and share no pixel, on every device. Faces that
 reach in front of the near plane, or far off the screen, use homogeneous edge functions instead (Olano and Greer,
 "Triangle Scan Conversion using 2D Homogeneous Coordinates", 1997): they need no clipping, so the visible part of a face
-behind the camera is right by construction.
+behind the camera is right by construction. In the `reference` convention they are clipped, as nvdiffrast does it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ CURTAIN = wp.constant(1 << 30)
 
 # Marks in place of 1/z of vertices without snapped coordinates.
 BEHIND = wp.constant(-1.0)  # before the near plane
-FAR_OFF = wp.constant(0.0)  # beyond the guard band
+FAR_OFF = wp.constant(0.0)  # beyond the guard band; in the `reference` convention outside the picture
 
 
 @wp.struct
@@ -71,7 +71,8 @@ class Source:
 class Projected:
     """A frame batch's projected vertices, (B, V) each; inverse_z is above 0 where x and y are snapped coordinates.
 
-    exact_x and exact_y, in pixels, are empty where faces show what they show at their snapped corners.
+    Of vertices that are FAR_OFF, x and y tell on which side of the picture they are. exact_x and exact_y, in pixels,
+    are empty where faces show what they show at their snapped corners.
     """
 
     x: wp.array2d(dtype=wp.int32)
@@ -96,6 +97,7 @@ class View:
     far: float
     occlusion: int
     snap: int  # vertices are snapped to so many 1/256 pixels
+    cap_nearer: float  # 1 / z of caps is multiplied by this, so that they hide faces that lie in their plane
 
 
 @wp.struct
@@ -137,23 +139,39 @@ def project_vertex(frame: int, row: int, column: int, source: Source, view: View
     x = wp.int32(0)
     y = wp.int32(0)
     w = wp.float32(BEHIND)
-    if p[2] >= wp.float64(view.near):
-        w = wp.float32(FAR_OFF)
+    exact = projected.exact_x.shape[1] > 0
+    if exact or p[2] >= wp.float64(view.near):
         inverse_z = wp.float64(1.0) / p[2]
         px = lens[0] * p[0] * inverse_z + lens[2]
         py = lens[1] * p[1] * inverse_z + lens[3]
-        guard = wp.float64(GUARD_BAND)
-        if wp.abs(px) < guard and wp.abs(py) < guard:
+        if exact:
+            projected.exact_x[frame, vertex] = float(px)
+            projected.exact_y[frame, vertex] = float(py)
+        if p[2] >= wp.float64(view.near):
+            guard = wp.float64(GUARD_BAND)
             steps = wp.float64(SUBPIXELS // view.snap)
-            x = int(wp.floor(px * steps + wp.float64(0.5))) * view.snap
-            y = int(wp.floor(py * steps + wp.float64(0.5))) * view.snap
-            w = float(inverse_z)
-            if projected.exact_x.shape[1] > 0:
-                projected.exact_x[frame, vertex] = float(px)
-                projected.exact_y[frame, vertex] = float(py)
+            x = int(wp.floor(wp.clamp(px, -guard, guard) * steps + wp.float64(0.5))) * view.snap
+            y = int(wp.floor(wp.clamp(py, -guard, guard) * steps + wp.float64(0.5))) * view.snap
+            w = wp.float32(FAR_OFF)
+            if is_near_the_picture(px, py, exact, view):
+                w = float(inverse_z)
     projected.x[frame, vertex] = x
     projected.y[frame, vertex] = y
     projected.inverse_z[frame, vertex] = w
+
+
+@wp.func
+def is_near_the_picture(x: wp.float64, y: wp.float64, exact: bool, view: View) -> bool:
+    """Whether faces may be drawn from a vertex's snapped coordinates: as they are, or (exact) after clipping.
+
+    x and y in pixels. nvdiffrast clips every face that leaves the picture and snaps the corners that come of it.
+    """
+    guard = wp.float64(GUARD_BAND)
+    near = wp.abs(x) < guard and wp.abs(y) < guard
+    if exact:
+        zero = wp.float64(0.0)
+        near = x >= zero and x <= wp.float64(view.width) and y >= zero and y <= wp.float64(view.height)
+    return near
 
 
 @wp.func
@@ -310,18 +328,25 @@ def over_step(source: Source, frame: int, face: Face) -> bool:
 
 
 @wp.func
+def exact_point(vertex: int, frame: int, source: Source, view: View) -> wp.vec3d:
+    """(x z, y z, z) of a vertex, with x, y in pixels."""
+    p = camera_space(vertex_point(source, frame, vertex), view.cameras[frame])
+    lens = view.lenses[frame]
+    return wp.vec3d(lens[0] * p[0] + lens[2] * p[2], lens[1] * p[1] + lens[3] * p[2], p[2])
+
+
+@wp.func
 def face_corner(index: int, frame: int, source: Source, projected: Projected, view: View) -> Corner:
     corner = Corner()
-    p = camera_space(vertex_point(source, frame, index), view.cameras[frame])
-    lens = view.lenses[frame]
     corner.index = index
     corner.snapped = projected.inverse_z[frame, index] > 0.0
     corner.x = projected.x[frame, index]
     corner.y = projected.y[frame, index]
-    corner.point = wp.vec3d(lens[0] * p[0] + lens[2] * p[2], lens[1] * p[1] + lens[3] * p[2], p[2])
+    corner.point = exact_point(index, frame, source, view)
     if corner.snapped:
-        scale = p[2] / wp.float64(SUBPIXELS)
-        corner.point = wp.vec3d(wp.float64(corner.x) * scale, wp.float64(corner.y) * scale, p[2])
+        z = corner.point[2]
+        scale = z / wp.float64(SUBPIXELS)
+        corner.point = wp.vec3d(wp.float64(corner.x) * scale, wp.float64(corner.y) * scale, z)
     return corner
 
 

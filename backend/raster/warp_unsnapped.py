@@ -1,7 +1,7 @@
 """Second pass of the `warp` rasterizer, its other half: faces that reach before the near plane, or far off the screen.
 
 There are few, and they take homogeneous edge functions in float64, so they have a kernel of their own, which would only
-slow down `warp_drawing.py`. It draws into the same buffer.
+slow down `warp_drawing.py`. It draws into the same buffer. `warp_clipping.py` has that of the `reference` convention.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from backend.raster.warp_filling import keep_nearest
 from backend.raster.warp_surface import (
     OPEN,
     Corner,
+    Face,
     Projected,
     Source,
     View,
@@ -34,37 +35,57 @@ UNSNAPPED_ABREAST = wp.constant(4)
 UNSNAPPED_CAP_ROWS = wp.constant(8)
 
 
-@wp.kernel
-def draw_unsnapped(source: Source, projected: Projected, view: View, work: Work, winners: wp.array2d(dtype=wp.uint64)):
-    """Draw faces, and caps, with corners that are not snapped: threads are (frame, member of a group)."""
-    frame, thread = wp.tid()
-    group = thread // work.group_size
-    member = thread - group * work.group_size
-    cells = (source.rows - 1) * (source.columns - 1)
-    if view.occlusion != OPEN:
-        cap_pieces = (view.height + UNSNAPPED_CAP_ROWS - 1) // UNSNAPPED_CAP_ROWS
-        for cap_piece in range(group, 2 * cap_pieces, work.groups):
-            cap = cap_piece // cap_pieces
-            top = (cap_piece - cap * cap_pieces) * UNSNAPPED_CAP_ROWS
-            bottom = wp.min(top + UNSNAPPED_CAP_ROWS, view.height) - 1
-            draw_if_unsnapped(
-                2 * cells + cap, top, bottom, frame, member, work.group_size, source, projected, view, winners
-            )
-    last = view.height - 1
-    count = work.counters[frame * COUNTERS + UNSNAPPED_COUNTER]
-    if count <= work.unsnapped.shape[1]:
-        for slot in range(group, count, work.groups):
-            face = work.unsnapped[frame, slot]
-            draw_if_unsnapped(face, 0, last, frame, member, work.group_size, source, projected, view, winners)
-    else:
-        for face in range(group, 2 * cells, work.groups):
-            if is_obstacle(source, view, frame, mesh_face(face, source.rows, source.columns)):
-                draw_if_unsnapped(face, 0, last, frame, member, work.group_size, source, projected, view, winners)
+def queue_drawer(draw: wp.Function) -> wp.Kernel:
+    """A kernel that draws faces, and caps, with corners that are not snapped.
+
+    Its threads are (frame, member of a group).
+
+    Args:
+        draw: draws a thread's part of such a face in some rows of the screen: face, first and last row, frame, member,
+            group size, source, projected, view, winners.
+    """
+
+    @wp.kernel
+    def draw_queued(source: Source, projected: Projected, view: View, work: Work, winners: wp.array2d(dtype=wp.uint64)):
+        frame, thread = wp.tid()
+        size = work.group_size
+        group = thread // size
+        member = thread - group * size
+        cells = (source.rows - 1) * (source.columns - 1)
+        if view.occlusion != OPEN:
+            cap_pieces = (view.height + UNSNAPPED_CAP_ROWS - 1) // UNSNAPPED_CAP_ROWS
+            for cap_piece in range(group, 2 * cap_pieces, work.groups):
+                cap = cap_piece // cap_pieces
+                top = (cap_piece - cap * cap_pieces) * UNSNAPPED_CAP_ROWS
+                bottom = wp.min(top + UNSNAPPED_CAP_ROWS, view.height) - 1
+                face = 2 * cells + cap
+                if is_unsnapped(mesh_face(face, source.rows, source.columns), frame, projected):
+                    draw(face, top, bottom, frame, member, size, source, projected, view, winners)
+        last = view.height - 1
+        count = work.counters[frame * COUNTERS + UNSNAPPED_COUNTER]
+        if count <= work.unsnapped.shape[1]:
+            for slot in range(group, count, work.groups):
+                draw(work.unsnapped[frame, slot], 0, last, frame, member, size, source, projected, view, winners)
+        else:
+            for index in range(group, 2 * cells, work.groups):
+                found = mesh_face(index, source.rows, source.columns)
+                if is_unsnapped(found, frame, projected) and is_obstacle(source, view, frame, found):
+                    draw(index, 0, last, frame, member, size, source, projected, view, winners)
+
+    return draw_queued
 
 
 @wp.func
-def draw_if_unsnapped(
-    face: int,
+def is_unsnapped(face: Face, frame: int, projected: Projected) -> bool:
+    a = projected.inverse_z[frame, face.corners[0]]
+    b = projected.inverse_z[frame, face.corners[1]]
+    c = projected.inverse_z[frame, face.corners[2]]
+    return wp.min(a, wp.min(b, c)) <= 0.0
+
+
+@wp.func
+def draw_unsnapped_face(
+    index: int,
     first_row: int,
     last_row: int,
     frame: int,
@@ -75,26 +96,21 @@ def draw_if_unsnapped(
     view: View,
     winners: wp.array2d(dtype=wp.uint64),
 ):
-    """Draw a thread's part of a face, unless its corners are all snapped, in some rows of the screen."""
-    corners = mesh_face(face, source.rows, source.columns).corners
-    a = projected.inverse_z[frame, corners[0]]
-    b = projected.inverse_z[frame, corners[1]]
-    c = projected.inverse_z[frame, corners[2]]
-    if a <= 0.0 or b <= 0.0 or c <= 0.0:
-        draw_homogeneous(
-            face,
-            face_corner(corners[0], frame, source, projected, view),
-            face_corner(corners[1], frame, source, projected, view),
-            face_corner(corners[2], frame, source, projected, view),
-            first_row,
-            last_row,
-            member,
-            group_size,
-            Whole(),
-            view,
-            frame,
-            winners,
-        )
+    corners = mesh_face(index, source.rows, source.columns).corners
+    draw_homogeneous(
+        index,
+        face_corner(corners[0], frame, source, projected, view),
+        face_corner(corners[1], frame, source, projected, view),
+        face_corner(corners[2], frame, source, projected, view),
+        first_row,
+        last_row,
+        member,
+        group_size,
+        Whole(),
+        view,
+        frame,
+        winners,
+    )
 
 
 @wp.func
@@ -201,3 +217,6 @@ def edge_span(a: Corner, b: Corner, y: wp.float64, span: wp.vec2d) -> wp.vec2d:
     if slope < wp.float64(0.0):
         high = wp.min(high, -offset / slope + wp.float64(1.0))
     return wp.vec2d(low, high)
+
+
+draw_unsnapped = queue_drawer(draw_unsnapped_face)

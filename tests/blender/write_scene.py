@@ -20,7 +20,7 @@ from backend.media import VideoWriter
 from backend.mesh import Pc2Writer, build_dw_mesh, grid_topology
 from ex4d_core.cameras import CameraPath, intrinsics_matrix, invert_rigid
 from ex4d_core.scene import SceneManifest, SceneWriter
-from ex4d_core.trajectories import subject_distance
+from ex4d_core.trajectories import SUBJECT_BEHIND_NEAREST
 
 CARD_DEPTH, WALL_DEPTH = 2.0, 4.0
 
@@ -104,7 +104,7 @@ def write_scene(folder: Path, frames: int, width: int, height: int, kind: str = 
                 fps=Fraction(24),
                 convention="centered",
                 depth_range=(low, high),
-                subject_distance=subject_distance(CARD_DEPTH),
+                subject_distance=CARD_DEPTH + SUBJECT_BEHIND_NEAREST,
             )
         )
 

@@ -47,6 +47,7 @@ def test_the_originals_flags_write_the_originals_files(sample_clip, tmp_path):
     assert main(["reconstruct", *map(str, arguments)]) == 0
     names = {path.name for path in tmp_path.iterdir()}
     assert {"color_180.mp4", "mask_180.mp4", "camera_180.npz", "DW-Mesh.ply"} <= names
+    assert Scene.open(tmp_path / "scene").source_camera().intrinsics[0, 0, 0] == 500
     take = ["--color_video", tmp_path / "color_180.mp4", "--mask_video", tmp_path / "mask_180.mp4"]
     take += ["--output_video", tmp_path / "output.mp4", "--seed", "1", "--num_inference_steps", "25"]
     assert main(["generate", *map(str, take)]) == 0
@@ -229,6 +230,9 @@ def test_an_occlusion_model_that_a_convention_does_not_know_is_refused(clip_file
         ({"depth": np.ones((4, 32, 47), np.float32)}, "rgb must be (4, 32, 47, 3) uint8, not (4, 32, 48, 3)"),
         ({"rgb": np.ones((4, 32, 48, 3), np.float32)}, "not (4, 32, 48, 3) float32"),
         ({"intrinsics": np.zeros((3, 3))}, "focal length of frame 0 is 0 pixels"),
+        ({"intrinsics": np.array("wide")}, "intrinsics must be numbers"),
+        ({"depth": np.full((4, 32, 48), 1e300)}, "row 0, column 0 is 1e+300"),
+        ({"depth": np.ones((4, 1, 5), np.float32), "rgb": np.ones((4, 1, 5, 3), np.uint8)}, "at least 2 x 2 pixels"),
     ],
 )
 def test_a_clip_of_arrays_that_cannot_be_rendered_says_why(clip_file, change, message, tmp_path, capsys):
@@ -243,6 +247,52 @@ def test_a_clip_file_that_is_none_says_so(tmp_path, capsys):
     for name, message in (("text.npz", "cannot be read as .npz"), ("nowhere.npz", "does not exist")):
         assert main(["render", str(tmp_path / name), "-o", str(tmp_path / "out.npz")]) == 1
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        ({"extrinsics": np.array(["a"])}, [], "extrinsics must be numbers"),
+        ({"extrinsics": np.full((4, 4, 4), np.nan)}, [], "camera matrix of frame 0 is not finite"),
+        ({"width": np.nan, "height": 5}, [], "must be two numbers of pixels"),
+        ({"width": np.arange(3), "height": 5}, [], "must be two numbers of pixels"),
+        ({"width": 10**9, "height": 5}, [], "may be 8192 pixels wide and high, not 1000000000x5"),
+        ({}, ["--frames", "9"], "camera.npz has 4 frames, not 9"),
+        ({}, ["--device", "cuda:0+1"], "draws on one device, not on cuda:0+1"),
+    ],
+)
+def test_a_camera_file_that_cannot_be_followed_says_why(clip_file, change, options, message, tmp_path, capsys):
+    path, arrays = clip_file
+    still = np.repeat(np.eye(4)[None], 4, axis=0)
+    np.savez(tmp_path / "camera.npz", **{"extrinsics": still, "intrinsics": arrays["intrinsics"], **change})
+    follow = ["--camera", str(tmp_path / "camera.npz"), *options]
+    assert main(["render", str(path), *follow, "-o", str(tmp_path / "out.npz")]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_camera_file_may_be_followed_in_part(clip_file, tmp_path):
+    path, arrays = clip_file
+    still = np.repeat(np.eye(4)[None], 4, axis=0)
+    np.savez(tmp_path / "camera.npz", extrinsics=still, intrinsics=arrays["intrinsics"])
+    follow = ["--camera", str(tmp_path / "camera.npz"), "--frames", "2", "--first-frame", "1"]
+    assert main(["render", str(path), *follow, "-o", str(tmp_path / "out.npz")]) == 0
+    with np.load(tmp_path / "out.npz") as rendered:
+        assert np.array_equal(rendered["color"], arrays["rgb"][1:3])
+
+
+def test_a_render_that_does_not_fit_on_the_disk_leaves_what_was_there(clip_file, tmp_path, capsys):
+    resource = pytest.importorskip("resource")
+    (tmp_path / "takes").mkdir()
+    out = tmp_path / "takes" / "out.npz"
+    out.write_text("an older take")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
+    try:
+        assert main(["render", str(clip_file[0]), "-o", str(out)]) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "out.npz: cannot be written (File too large)" in capsys.readouterr().err
+    assert list(out.parent.iterdir()) == [out] and out.read_text() == "an older take"
 
 
 def test_commercial_work_is_kept_from_research_only_code(clip_file, tmp_path, capsys):

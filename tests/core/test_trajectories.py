@@ -19,8 +19,7 @@ def eyes(path) -> np.ndarray:
 
 @pytest.mark.parametrize("preset", ["30", "60", "90", "180"])
 def test_the_originals_presets_are_the_originals(golden_geometry, preset):
-    nearest = golden_geometry["depth"][0][1:-1, 1:-1].min()
-    path = move(preset, 49, subject_distance(min(nearest, 100.0)))
+    path = move(preset, 49, subject_distance(golden_geometry["depth"][0]))
     assert np.abs(path.world_to_camera - from_reference(golden_geometry[f"extrinsics_{preset}"])).max() < 1e-6
 
 
@@ -93,8 +92,14 @@ def test_moves_that_cannot_be_made_say_why(settings, message):
         move(**settings)
 
 
+def test_the_subject_is_the_nearest_thing_within_the_border():
+    depth = np.full((4, 5), 3.0)
+    depth[2, 2], depth[0, 3], depth[3, 0] = 2.0, 0.5, 0.1
+    assert subject_distance(depth) == pytest.approx(2.15)
+    assert subject_distance(np.array([[4.0, 3.0], [5.0, 6.0]])) == pytest.approx(3.15)
+
+
 def test_a_subject_needs_a_real_depth():
-    assert subject_distance(2.0) == pytest.approx(2.15)
     for depth in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(TrajectoryError, match="nearest depth"):
-            subject_distance(depth)
+            subject_distance(np.full((4, 5), depth))

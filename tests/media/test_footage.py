@@ -80,6 +80,14 @@ def test_variable_frame_rate_is_resampled_and_keeps_its_duration(make_video, num
     assert [number_of(frame) for frame in part] == shown[4:7]
 
 
+def test_a_frame_in_an_hour_is_a_rate_too(make_video, number_of):
+    hours = [0, 1000, 4_000_000, 9_000_000]  # ms
+    path = make_video("slow.mkv", pictures=4, codec="ffv1", times=hours, time_base=MILLISECONDS)
+    info = probe(path)
+    assert float(info.frames / info.fps) == pytest.approx(9000, rel=0.01)
+    assert [number_of(frame) for frame in read_frames(path)] == [0, 1, 2, 2]
+
+
 def test_a_frame_shown_twice_is_not_shared(make_video):
     path = make_video("still.mp4", pictures=4, times=[0, 40, 80, 1000], time_base=MILLISECONDS)
     frames = list(read_frames(path))

@@ -168,3 +168,20 @@ def test_the_view_angle_follows_a_source_camera_that_moves() -> None:
     aside = np.linalg.inv(poses)
     aside[:, 0, 3] += 3.0
     np.testing.assert_allclose(view_angles(moving, replace(moving, world_to_camera=aside), 3.0), 45, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [0.5, 1, 1.5, 2, 4])
+def test_coverage_of_the_source_camera_of_the_reference_convention(rasterizer, scale) -> None:
+    """There colours fade over a pixel of the footage, and a few rays may all meet the same side of it."""
+    surface = made_up_surface(1, 512, 512, "reference")
+    source = CameraPath(np.eye(4)[None], surface.intrinsics.numpy(), 512, 512)
+    assert_near_the_full_render(rasterizer, surface, source.resized(round(512 * scale), round(512 * scale)))
+
+
+def test_the_reference_convention_has_its_principal_point_in_the_middle(rasterizer) -> None:
+    """Whatever the intrinsics say: so it is in a render, and of its every third ray."""
+    surface = made_up_surface(1, 512, 512, "reference")
+    aside = surface.intrinsics.numpy().copy()
+    aside[:, :2, 2] += 60.0
+    camera = CameraPath(made_up_cameras(2, 20.0)[1:], aside, 512, 512)
+    assert_near_the_full_render(rasterizer, surface, camera.resized(1000, 1000))

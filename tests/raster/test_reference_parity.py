@@ -10,6 +10,7 @@ import torch
 
 from backend.mesh import DepthSurface, build_surface_mesh
 from backend.raster import create_rasterizer, force_first_frame
+from ex4d_core.cameras import from_reference
 
 TRAJECTORIES = ["30", "60", "90", "180", "free"]
 
@@ -18,11 +19,6 @@ def reference_surface(original: Mapping[str, np.ndarray], rule: str = "angle") -
     depth, color = torch.from_numpy(original["depth"]), torch.from_numpy(original["rgb"])
     intrinsics = torch.from_numpy(original["intrinsics"]).expand(len(depth), 3, 3)
     return DepthSurface(depth, color, intrinsics, convention="reference", occlusion_rule=rule)
-
-
-def world_to_camera(raw: np.ndarray) -> np.ndarray:
-    """The original's rows are right = forward x up, up, forward; OpenCV's are x, y down, z forward."""
-    return np.diag([-1.0, 1.0, 1.0, 1.0]) @ raw.astype(np.float64)
 
 
 def test_the_mesh_of_frame_0_is_the_originals(golden_geometry) -> None:
@@ -37,7 +33,7 @@ def test_renders_match_the_originals(golden_geometry, psnr, trajectory: str, rul
     original = golden_geometry
     surface = reference_surface(original, rule)
     steps = original["frames"]
-    cameras = world_to_camera(original[f"extrinsics_{trajectory}"][steps])
+    cameras = from_reference(original[f"extrinsics_{trajectory}"][steps])
     height, width = original["depth"].shape[1:]
     intrinsics = np.broadcast_to(original["intrinsics"], (len(steps), 3, 3))
 
@@ -50,9 +46,9 @@ def test_renders_match_the_originals(golden_geometry, psnr, trajectory: str, rul
         overlaps.append((mask & seen).sum() / (mask | seen).sum())
         ratios.append(psnr(frames.color[index].numpy(), expected[index, ..., :3], mask & seen))
     print(f"{trajectory} {rule}: IoU min {min(overlaps):.4f} mean {np.mean(overlaps):.4f}, PSNR min {min(ratios):.1f}")
-    assert min(overlaps) >= 0.9995
-    assert np.mean(overlaps) >= 0.9999
-    assert min(ratios) >= 48.0
+    assert min(overlaps) >= 0.9999
+    assert np.mean(overlaps) >= 0.99995
+    assert min(ratios) >= 56.0
 
 
 @pytest.mark.parametrize("reach", [0.125, 0.375, 0.625, 0.875])
@@ -76,6 +72,72 @@ def test_a_pixel_at_a_silhouette_takes_a_share_of_its_neighbour(reach: float) ->
     shown = {last - 1: 1.0, last: 1 - max(0.0, 0.5 - reach), last + 1: max(0.0, reach - 0.5), last + 2: 0.0}
     for column, share in shown.items():
         assert int(row[column]) == pytest.approx(40 + 160 * share, abs=1), column
+
+
+def clip_and_snap(corners: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Corners (n, 2) of a convex polygon, in pixels, cut off at the picture's edges, then to 1/16 pixel."""
+    for axis, sign, edge in ((0, 1, 0), (0, -1, width), (1, 1, 0), (1, -1, height)):
+        inside = sign * (corners[:, axis] - edge)
+        rest = []
+        for k, (here, there) in enumerate(zip(inside, np.roll(inside, -1), strict=True)):
+            after = corners[(k + 1) % len(corners)]
+            if here >= 0:
+                rest.append(corners[k])
+            if (here >= 0) != (there >= 0):
+                rest.append(corners[k] + here / (here - there) * (after - corners[k]))
+        corners = np.array(rest).reshape(-1, 2)
+    return np.floor(corners * 16 + 0.5) / 16
+
+
+def test_what_leaves_the_picture_is_cut_off_before_it_is_snapped() -> None:
+    """The plane of a picture of 2 x 2 pixels, its depth all border, as a needle across 40 views."""
+    width, height = 48, 32
+    surface = DepthSurface(
+        torch.ones(40, 2, 2),
+        torch.zeros(40, 2, 2, 3, dtype=torch.uint8),
+        torch.tensor([[100.0, 0, 0.5], [0, 100.0, 0.5], [0, 0, 1]]).expand(40, 3, 3),
+        convention="reference",
+    )
+    square = np.array([[-0.5, -0.5, 100], [0.5, -0.5, 100], [0.5, 0.5, 100], [-0.5, 0.5, 100]])
+    lenses = np.repeat([[[4000.0, 0, width / 2], [0, 60.0, height / 2], [0, 0, 1]]], 40, axis=0)
+    random = np.random.default_rng(5)
+    cameras = np.repeat(np.eye(4)[None], 40, axis=0)
+    angles = random.uniform(0.2, 1.4, 40)
+    cameras[:, 0, 0] = cameras[:, 1, 1] = np.cos(angles)
+    cameras[:, 0, 1], cameras[:, 1, 0] = -np.sin(angles), np.sin(angles)
+    cameras[:, :3, 3] = random.uniform([-0.3, -5, -97], [0.3, 5, -80], (40, 3))
+
+    frames = create_rasterizer("warp", "cpu").render(surface, cameras, lenses, width, height, with_depth=True)
+
+    centres = np.stack(np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5), axis=-1)
+    leaves = 0
+    for camera, depth in zip(cameras, frames.depth.numpy(), strict=True):
+        points = (square @ camera[:3, :3].T + camera[:3, 3]) @ lenses[0].T
+        corners = points[:, :2] / points[:, 2:]
+        leaves += bool(((corners < 0) | (corners > [width, height])).any())
+        outline = clip_and_snap(corners, width, height)
+        along = np.roll(outline, -1, axis=0) - outline
+        offset = centres[:, :, None] - outline
+        side = along[:, 0] * offset[..., 1] - along[:, 1] * offset[..., 0]
+        inside, on_edge = (side > 0).all(axis=2), (side == 0).any(axis=2)
+        inside &= len(outline) > 0
+        np.testing.assert_array_equal(np.isfinite(depth)[~on_edge], inside[~on_edge])
+    assert leaves > 20
+
+
+def test_caps_hide_the_corners_of_the_border_that_lie_in_their_plane() -> None:
+    """Two of the picture's corners keep their alpha, and the caps show their colours (golden: frame 48 of "180")."""
+    depth, color = torch.full((1, 12, 16), 8.0), torch.full((1, 12, 16, 3), 10, dtype=torch.uint8)
+    color[0, 0, 0], color[0, -1, -1] = 100, 200
+    lens = torch.tensor([[[16.0, 0, 8.0], [0, 16.0, 6.0], [0, 0, 1]]])
+    surface = DepthSurface(depth, color, lens, convention="reference")
+
+    frames = create_rasterizer("warp", "cpu").render(surface, np.eye(4)[None], lens, 16, 12)
+
+    for row, column, shown in ((0, 0, 100), (10, 14, 200)):
+        assert frames.mask[0, row, column]
+        assert int(frames.color[0, row, column, 0]) == pytest.approx(shown, abs=12)
+        assert not frames.mask[0, row + 1, column] and not frames.mask[0, row, column + 1]
 
 
 def test_frame_0_is_forced_to_the_source_as_the_original_does(golden_geometry) -> None:
