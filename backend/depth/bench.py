@@ -14,7 +14,7 @@ import torch
 from . import published
 from .choice import usual_precision
 from .estimation import ClipModel
-from .models import DEPTH_MODELS, DepthModel, EstimatorUnavailableError
+from .models import DEPTH_MODELS, DepthModel
 
 # What the authors state, for the last column: milliseconds a frame, gigabytes, and where.
 PUBLISHED = {
@@ -55,8 +55,7 @@ def measure_estimators(names: list[str], frames: int, width: int, height: int, d
     for model in DEPTH_MODELS:
         if names and model.name not in names:
             continue
-        if packages := model.missing_packages():
-            raise EstimatorUnavailableError(f"{model.title} needs {', '.join(packages)}: pip install 'ex4d[depth]'")
+        model.require_packages()
         yield _measured(random_model(model, device), frames, width, height, device)
         if device.type == "cuda":
             torch.cuda.empty_cache()

@@ -108,6 +108,18 @@ class DepthModel:
     def missing_packages(self) -> tuple[str, ...]:
         return tuple(package for package in self.packages if find_spec(package) is None)
 
+    def require_packages(self) -> None:
+        """Check that its code can be imported.
+
+        Raises:
+            EstimatorUnavailableError: it cannot; says how to install what is missing.
+        """
+        if packages := self.missing_packages():
+            raise EstimatorUnavailableError(
+                f"{self.title} needs {' and '.join(packages)}, which this Python lacks. Install the extra: "
+                "pip install 'ex4d[depth]'"
+            )
+
     def how_to_get(self, models: Path) -> str:
         """The command that fetches what is missing, for people; empty where nothing is."""
         if not self.missing_files(models):
@@ -248,11 +260,7 @@ def check_installed(model: DepthModel, models: Path) -> None:
     Raises:
         EstimatorUnavailableError, WeightsError: with the commands that help.
     """
-    if packages := model.missing_packages():
-        raise EstimatorUnavailableError(
-            f"{model.title} needs {' and '.join(packages)}, which this Python lacks. Install the extra: "
-            "pip install 'ex4d[depth]'"
-        )
+    model.require_packages()
     if missing := model.missing_files(models):
         raise WeightsError(
             f"the weights of {model.title} are not in {models}: {', '.join(missing)} "

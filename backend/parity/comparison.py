@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +43,12 @@ def relative_l2(ours: np.ndarray, theirs: np.ndarray) -> float:
     return float(np.linalg.norm(ours - theirs) / max(np.linalg.norm(theirs), 1e-30))
 
 
+def compare_arrays(name: str, ours: np.ndarray, theirs: np.ndarray, bound: float) -> Comparison:
+    """Relative L2 of two arrays; no number, which is off, where their shapes differ."""
+    value = relative_l2(ours, theirs) if ours.shape == theirs.shape else float("nan")
+    return Comparison(name, "relative L2", value, bound)
+
+
 def read_case(path: Path, needed: tuple[str, ...]) -> dict[str, np.ndarray]:
     """A case's arrays.
 
@@ -51,7 +58,7 @@ def read_case(path: Path, needed: tuple[str, ...]) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             case = dict(arrays)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ParityCaseError(f"{path} cannot be read as a case of golden data: {error}") from error
     missing = [name for name in needed if name not in case]
     if missing:

@@ -310,7 +310,9 @@ class Transformer:
         _, down, across = self.dit.patch_size
         x = torch.cat([latents[0], prepared.y[0]]).to(self.dtype)
         x = x.view(-1, frames, height, down, width, across).permute(1, 2, 4, 0, 3, 5).flatten(3).flatten(0, 2)
-        x = functional.linear(x, layer.weight.flatten(1), layer.bias)
+        # As on GPUs, where torch adds a convolution's bias to its rounded result.
+        x = functional.linear(x, layer.weight.flatten(1))
+        x += layer.bias.to(x.dtype)
         return x if prepared.camera is None else x + prepared.camera
 
     def _finish(self, stream: Stream, time: torch.Tensor, prepared: Prepared, split: Split | None) -> torch.Tensor:
