@@ -35,6 +35,11 @@ def test_generation_is_at_parity(golden_folder, capsys):
         for name in ("ray_latent", "velocity_t999", "velocity_t700", "velocity_t250", "final_latents"):
             assert any(line.startswith("ok ") and f"{name} ({precision})" in line for line in lines)
     assert lines[-1] == "16 comparisons, all within their bounds"
+    # Far within them: what the original rounds is rounded here, and what it keeps in float32 is kept.
+    figures = {line.split()[1]: float(line.split()[5]) for line in lines[:-1] if "(bf16)" in line}
+    assert figures["ray_latent"] < 1e-4
+    assert all(figures[name] < 0.0025 for name in figures if name.startswith("velocity"))
+    assert figures["final_latents"] < 0.005
 
 
 @pytest.fixture
