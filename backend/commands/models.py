@@ -26,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from backend.generate.wan.files import models_folder
     from backend.generate.wan.published import PARTS
+    from backend.models_folder import models_folder
     from ex4d_core.shot import RequestError
 
     folder = (options.models or models_folder()).expanduser()
@@ -46,6 +46,7 @@ def run(options: argparse.Namespace) -> int:
 def _depth_parts(folder: Path) -> list:
     """The depth models in the engine's own words. One of them is needed: the one that is free for any work."""
     from backend.depth.models import DEPTH_MODELS
+    from backend.depth_names import VIDEO_DEPTH_ANYTHING
     from backend.generate.wan.published import PublishedFile, PublishedPart
 
     return [
@@ -59,7 +60,7 @@ def _depth_parts(folder: Path) -> list:
                 for repository in model.repositories
                 for path, _ in repository.files
             ),
-            needed=model.name == "video-depth-anything",
+            needed=model.name == VIDEO_DEPTH_ANYTHING,
         )
         for model in DEPTH_MODELS
     ]

@@ -167,8 +167,8 @@ def use_machine_arguments(options: argparse.Namespace) -> None:
     """Hand them to the engine by the environment, which worker processes inherit."""
     import os
 
-    from backend.generate.wan.files import MODELS_VARIABLE
     from backend.generate.wan.loaded import VRAM_LIMIT_VARIABLE
+    from backend.models_folder import MODELS_VARIABLE
 
     if options.models is not None:
         os.environ[MODELS_VARIABLE] = str(options.models.expanduser().absolute())

@@ -17,7 +17,7 @@ from .intrinsics import (
     lens_for,
     lens_from_footage,
 )
-from .mist import FALLOFFS, MistSettings
+from .mist import MistSettings
 from .models import (
     DEPTH_MODELS,
     DepthModel,
@@ -25,7 +25,6 @@ from .models import (
     LicenceError,
     UnknownModelError,
     WeightsError,
-    default_models_folder,
 )
 
 __all__ = [
@@ -33,7 +32,6 @@ __all__ = [
     "AUTO",
     "DEFAULT_FOV_DEGREES",
     "DEPTH_MODELS",
-    "FALLOFFS",
     "CameraFileError",
     "DepthClip",
     "DepthError",
@@ -51,7 +49,6 @@ __all__ = [
     "Verdict",
     "WeightsError",
     "create_estimator",
-    "default_models_folder",
     "intrinsics_from",
     "lens_for",
     "lens_from_footage",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ..depth_names import DEPTH_PRO, DEPTHCRAFTER, VIDEO_DEPTH_ANYTHING
 from . import published
 from .choice import usual_precision
 from .estimation import ClipModel
@@ -18,8 +19,8 @@ from .models import DEPTH_MODELS, DepthModel
 
 # What the authors state, for the last column: milliseconds a frame, gigabytes, and where.
 PUBLISHED = {
-    "depthcrafter": "466 ms, 26 GB at 1024x576 (A100)",
-    "video-depth-anything": "7.5 ms, 6.8 GB at 518x518 (A100, half precision)",
+    DEPTHCRAFTER: "466 ms, 26 GB at 1024x576 (A100)",
+    VIDEO_DEPTH_ANYTHING: "7.5 ms, 6.8 GB at 518x518 (A100, half precision)",
 }
 
 
@@ -90,16 +91,16 @@ def random_model(model: DepthModel, device: torch.device) -> ClipModel:
     import transformers
 
     with torch.device(device):
-        if model.name == "depthcrafter":
+        if model.name == DEPTHCRAFTER:
             return _depthcrafter(on_device)
-        if model.name == "video-depth-anything":
+        if model.name == VIDEO_DEPTH_ANYTHING:
             from .video_depth_anything.estimator import VideoDepthAnything
             from .video_depth_anything.network import NetworkSize, VideoDepthNetwork
 
             return VideoDepthAnything(on_device(VideoDepthNetwork(NetworkSize())))
         from .per_image import DepthAnything, DepthPro
 
-        if model.name == "depth-pro":
+        if model.name == DEPTH_PRO:
             config = transformers.DepthProConfig(**published.DEPTH_PRO)
             return DepthPro(on_device(transformers.DepthProForDepthEstimation(config)))
         config = transformers.DepthAnythingConfig(**published.DEPTH_ANYTHING_SMALL)

@@ -15,6 +15,7 @@ import torch
 
 from backend.depth.choice import resolved_device
 from backend.depth.models import depth_model
+from backend.depth_names import DEPTHCRAFTER
 from backend.parity.comparison import Comparison, ParityCaseError, compare_arrays, read_case
 
 # Relative L2 to the original, which computed in float32 too.
@@ -34,7 +35,7 @@ def compare_depth(folder: Path, device: str = "cpu") -> Iterator[Comparison]:
         WeightsError: weights that cannot be loaded.
         EstimatorUnavailableError: a package is missing.
     """
-    depth_model("depthcrafter").require_packages()
+    depth_model(DEPTHCRAFTER).require_packages()
     from backend.depth.depthcrafter.estimator import load_pipeline
 
     case = read_case(folder / "expected.npz", ())

@@ -28,10 +28,11 @@ from backend.generate.wan.decoding import LatentColors, decode_in_order, encode_
 from backend.generate.wan.denoising import Conditions, Step, denoise
 from backend.generate.wan.encoders import identity_of
 from backend.generate.wan.errors import CheckpointError, GenerationError, ModelsMissingError, WanUnavailableError
-from backend.generate.wan.files import find_files, find_lora, models_folder
+from backend.generate.wan.files import find_files, find_lora
 from backend.generate.wan.loaded import LoadedModels, ModelChoice, models_for
 from backend.generate.wan.models import require_diffsynth
 from backend.generate.wan.windows import Window, window_count, windows
+from backend.models_folder import models_folder
 from backend.render import RenderedFrame
 from ex4d_core.shot import RequestError, WanSettings
 
