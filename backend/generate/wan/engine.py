@@ -34,6 +34,7 @@ from backend.generate.wan.models import require_diffsynth
 from backend.generate.wan.windows import Window, window_count, windows
 from backend.models_folder import models_folder
 from backend.render import RenderedFrame
+from ex4d_core.jobs import LOAD_STAGE, WARM_UP_STAGE
 from ex4d_core.shot import RequestError, WanSettings
 
 # Seeds of a shot's windows lie far apart, so that window 1 of seed 0 is not window 0 of seed 1.
@@ -77,6 +78,7 @@ class WanEngine:
                 _require_seen(first)
                 size = WorkingSize.of(first.mask.shape[1], first.mask.shape[0], settings.max_pixels)
                 self.models.choose_mode(size, len(window.frames))
+                progress.warm_up()
                 texts = self._text_embeddings()
             latents = self._latents(window, size, texts, tail, progress)
             last_frames: deque[torch.Tensor] = deque(maxlen=settings.overlap)
@@ -150,8 +152,11 @@ class WanEngine:
             work = {"choice": models.choice, "size": size, "frames": len(window.frames), "schedule": schedule}
             peers.start({**work, "noise": noise, "conditions": conditions.to("cpu")})
         try:
+            transformer = models.transformer
+            if window.number == 0:
+                progress.warm_up()  # again, since loading came between
             return denoise(
-                models.transformer,
+                transformer,
                 noise.to(models.device),
                 conditions,
                 **schedule,
@@ -232,7 +237,12 @@ class _Progress:
     def load(self, done: int, total: int) -> None:
         """After each tensor that was loaded."""
         if self._watch is not None:
-            self._watch(EngineProgress("load weights", done, total))
+            self._watch(EngineProgress(LOAD_STAGE, done, total))
+
+    def warm_up(self) -> None:
+        """Before what takes longer the first time: encoding, and the first step with its kernels to be made."""
+        if self._watch is not None:
+            self._watch(EngineProgress(WARM_UP_STAGE, 0, self._total))
 
     def step(self, window: int, step: Step, picture) -> None:
         """After a step. The first one also warms up, so it counts only while it is the only one."""
