@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from backend.depth_names import ESTIMATORS, VIDEO_DEPTH_ANYTHING
+
 SUMMARY = "list, fetch and check the weights of the engine wan and of the depth estimators"
 
 
@@ -19,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "parts",
         nargs="*",
         metavar="PART",
-        help="dit, text_encoder, image_encoder, vae, ex4d, fast, or a depth estimator; `list` shows them all",
+        help=f"dit, text_encoder, image_encoder, vae, ex4d, fast, {', '.join(ESTIMATORS)}",
     )
     parser.add_argument("--models", type=Path, metavar="FOLDER", help="default: EX4D_MODELS, or the user's data folder")
     parser.add_argument("--quick", action="store_true", help="check keys and shapes only, not every byte")
@@ -46,7 +48,6 @@ def run(options: argparse.Namespace) -> int:
 def _depth_parts(folder: Path) -> list:
     """The depth models in the engine's own words. One of them is needed: the one that is free for any work."""
     from backend.depth.models import DEPTH_MODELS
-    from backend.depth_names import VIDEO_DEPTH_ANYTHING
     from backend.generate.wan.published import PublishedFile, PublishedPart
 
     return [
@@ -66,12 +67,6 @@ def _depth_parts(folder: Path) -> list:
     ]
 
 
-def _depth_names() -> set[str]:
-    from backend.depth.models import DEPTH_MODELS
-
-    return {model.name for model in DEPTH_MODELS}
-
-
 def _list(folder: Path, parts: list) -> int:
     from rich.console import Console
     from rich.table import Table
@@ -81,11 +76,10 @@ def _list(folder: Path, parts: list) -> int:
 
     engine = Table("part", "what", "here", "GB", "licence", box=None)
     depth = Table("depth estimator", "here", "GB", "where", "licence", box=None)
-    names = _depth_names()
     for part in parts:
         here, complete = files_here(folder, part)
         state = "yes" if complete else (f"{len(here)} of {len(part.files)} files" if here else "no")
-        if part.name in names:
+        if part.name in ESTIMATORS:
             where = ", ".join(dict.fromkeys(file.folder for file in part.files))
             depth.add_row(part.name, state, f"{part.gigabytes:.2f}", where, part.licence)
         else:
@@ -103,7 +97,6 @@ def _check(folder: Path, parts: list, named: bool, quick: bool) -> int:
     from backend.commands.options import progress_bar
     from backend.generate.wan.inventory import check_part
 
-    depth_models = _depth_names()
     wrong = 0
     with progress_bar() as bar:
         for part in parts:
@@ -113,7 +106,7 @@ def _check(folder: Path, parts: list, named: bool, quick: bool) -> int:
                 part,
                 quick=quick,
                 progress=lambda done, total, task=task: bar.update(task, completed=done, total=total),
-                check_layout=(lambda name, _: _load_depth_model(name, folder)) if part.name in depth_models else None,
+                check_layout=(lambda name, _: _load_depth_model(name, folder)) if part.name in ESTIMATORS else None,
             )
             for finding in findings:
                 # A part that is optional and was not asked for may be missing.

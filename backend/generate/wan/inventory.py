@@ -98,7 +98,7 @@ def _check_bytes(
 
 
 def _check_layout(name: str, paths: list[Path]) -> Finding:
-    """Keys and shapes, by DiffSynth's fingerprints or by the adapter's layout; files of other kinds pass."""
+    """Keys and shapes, by DiffSynth's fingerprints or by the adapter's layout; of a LoRA, that it can be read."""
     tensors_in = tuple(path for path in paths if path.suffix in (".safetensors", ".pth", ".ckpt"))
     try:
         from backend.generate.wan.layouts import fingerprint_of, published_layout
@@ -115,7 +115,8 @@ def _check_layout(name: str, paths: list[Path]) -> Finding:
         else:
             from backend.generate.wan.checkpoints import read_checkpoint
 
-            right = bool(read_checkpoint(tensors_in))
+            count = len(read_checkpoint(tensors_in))
+            return Finding(count > 0, f"{count} tensors can be read")
     except CheckpointError as error:
         return Finding(False, str(error))
     except WanUnavailableError as error:

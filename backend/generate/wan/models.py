@@ -29,6 +29,14 @@ HEAD_CHANNELS = 128
 # The vision tower's heads, likewise; its patches and picture size are in shapes.
 _VISION_HEADS = 16
 
+# What EX-4D's LoRA changes in each block, and its rank.
+LORA_LAYERS = (
+    *(f"{attention}.{name}" for attention in ("self_attn", "cross_attn") for name in "qkvo"),
+    "ffn.0",
+    "ffn.2",
+)
+LORA_RANK = 16
+
 # Keys by which each model is recognised, and how many sides their tensors have; these say the model's sizes.
 _DIT_KEYS = {
     "patch_embedding.weight": 5,
@@ -303,16 +311,14 @@ def _no_memory():
     return skip_model_initialization()
 
 
-def export_adapter(dit: nn.Module, rank: int = 16) -> dict[str, torch.Tensor]:
+def export_adapter(dit: nn.Module, rank: int = LORA_RANK) -> dict[str, torch.Tensor]:
     """Layout of an ``ex4d.ckpt`` for a transformer: its camera encoder, and a LoRA on all that EX-4D trains.
 
     The LoRA's tensors are empty (on the meta device); this names and shapes them.
     """
     layout = dict(dit.control_adapter.state_dict())
-    targets = [f"{attention}.{name}" for attention in ("self_attn", "cross_attn") for name in "qkvo"]
-    targets += ["ffn.0", "ffn.2"]
     for number, block in enumerate(dit.blocks):
-        for target in targets:
+        for target in LORA_LAYERS:
             layer = block.get_submodule(target)
             name = f"blocks.{number}.{target}"
             layout[f"{name}.lora_A.default.weight"] = torch.empty(rank, layer.in_features, device="meta")
