@@ -18,6 +18,9 @@ from ex4d_core.client import Conversation
 from ex4d_core.messages import FINAL_STATES, Cancel, GetEvents, JobEvent, JobStatus, Submit, Withdraw
 from ex4d_core.transfers import WINDOW, chunks_of, fetch_blobs, upload_blobs
 
+# Stages of a job in which no step tells how long the next one takes: of loading models, and the first one with them.
+LOAD_STAGE, WARM_UP_STAGE = "load weights", "warm up"
+
 # How long one request for events is held back by the service; shorter than its limit.
 _EVENT_WAIT_SECONDS = 5.0
 

@@ -66,8 +66,9 @@ def _findings(options: argparse.Namespace):
 def _wan(has_gpu: bool) -> str:
     """Whether the engine wan can run, and what it lacks if not."""
     from backend.generate.wan import WAN_LICENCE, CheckpointError, ModelsMissingError, WanUnavailableError
-    from backend.generate.wan.files import find_files, models_folder
+    from backend.generate.wan.files import find_files
     from backend.generate.wan.models import require_diffsynth
+    from backend.models_folder import models_folder
 
     if not has_gpu:
         return "not usable: it needs an NVIDIA GPU that PyTorch can use"

@@ -12,6 +12,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from backend.depth_names import ESTIMATORS, VIDEO_DEPTH_ANYTHING
+
 SUMMARY = "list, fetch and check the weights of the engine wan and of the depth estimators"
 
 
@@ -21,15 +23,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "parts",
         nargs="*",
         metavar="PART",
-        help="dit, text_encoder, image_encoder, vae, ex4d, fast, or a depth estimator; `list` shows them all",
+        help=f"dit, text_encoder, image_encoder, vae, ex4d, fast, {', '.join(ESTIMATORS)}",
     )
     parser.add_argument("--models", type=Path, metavar="FOLDER", help="default: EX4D_MODELS, or the user's data folder")
     parser.add_argument("--quick", action="store_true", help="check keys and shapes only, not every byte")
 
 
 def run(options: argparse.Namespace) -> int:
-    from backend.generate.wan.files import models_folder
     from backend.generate.wan.published import PARTS
+    from backend.models_folder import models_folder
     from ex4d_core.shot import RequestError
 
     folder = (options.models or models_folder()).expanduser()
@@ -61,16 +63,10 @@ def _depth_parts(folder: Path) -> list:
                 for repository in model.repositories
                 for path, _ in repository.files
             ),
-            needed=model.name == "video-depth-anything",
+            needed=model.name == VIDEO_DEPTH_ANYTHING,
         )
         for model in DEPTH_MODELS
     ]
-
-
-def _depth_names() -> set[str]:
-    from backend.depth.models import DEPTH_MODELS
-
-    return {model.name for model in DEPTH_MODELS}
 
 
 def _list(folder: Path, parts: list) -> int:
@@ -82,11 +78,10 @@ def _list(folder: Path, parts: list) -> int:
 
     engine = Table("part", "what", "here", "GB", "licence", box=None)
     depth = Table("depth estimator", "here", "GB", "where", "licence", box=None)
-    names = _depth_names()
     for part in parts:
         here, complete = files_here(folder, part)
         state = "yes" if complete else (f"{len(here)} of {len(part.files)} files" if here else "no")
-        if part.name in names:
+        if part.name in ESTIMATORS:
             where = ", ".join(dict.fromkeys(file.folder for file in part.files))
             depth.add_row(part.name, state, f"{part.gigabytes:.2f}", where, part.licence)
         else:
@@ -104,7 +99,6 @@ def _check(folder: Path, parts: list, named: bool, quick: bool) -> int:
     from backend.commands.options import progress_bar
     from backend.generate.wan.inventory import check_part
 
-    depth_models = _depth_names()
     wrong = 0
     with progress_bar() as bar:
         for part in parts:
@@ -114,7 +108,7 @@ def _check(folder: Path, parts: list, named: bool, quick: bool) -> int:
                 part,
                 quick=quick,
                 progress=lambda done, total, task=task: bar.update(task, completed=done, total=total),
-                check_layout=(lambda name, _: _load_depth_model(name, folder)) if part.name in depth_models else None,
+                check_layout=(lambda name, _: _load_depth_model(name, folder)) if part.name in ESTIMATORS else None,
             )
             for finding in findings:
                 # A part that is optional and was not asked for may be missing.

@@ -164,7 +164,7 @@ def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
     machine.add_argument(
         "--models", type=Path, metavar="FOLDER", help="default: EX4D_MODELS, or the user's data folder"
     )
-    machine.add_argument("--vram-limit", type=float, metavar="GB", help="use no more of the GPU's memory")
+    machine.add_argument("--vram-limit", type=gigabytes, metavar="GB", help="use no more of the GPU's memory")
 
 
 def use_machine_arguments(options: argparse.Namespace) -> None:
@@ -249,6 +249,17 @@ def positive_number(text: str) -> int:
     if not text.isdigit() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from 1 on")
     return int(text)
+
+
+def gigabytes(text: str) -> float:
+    """12, 23.5..."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number of gigabytes above 0")
+    return value
 
 
 def device(text: str) -> str:

@@ -2,6 +2,7 @@
 
 ex4d parity generation PREFIX   PREFIX.npz, PREFIX_dit.safetensors and PREFIX_adapter.ckpt
 ex4d parity geometry FILE.npz   DW-Mesh, camera moves and mask renders
+ex4d parity depth FOLDER        DepthCrafter: unet/, svd/ and expected.npz in the folder
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ SUMMARY = "compare with what the original EX-4D computed"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=("generation", "geometry"))
-    parser.add_argument("case", type=Path, help="the case's file, or its path without the ending")
+    parser.add_argument("what", choices=("generation", "geometry", "depth"))
+    parser.add_argument("case", type=Path, help="the case's file, its path without the ending, or its folder")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--rasterizer", choices=RASTERIZERS, default="auto", help="for geometry")
 
@@ -26,6 +27,10 @@ def run(options: argparse.Namespace) -> int:
         from backend.parity.generation import compare_generation
 
         comparisons = compare_generation(options.case, options.device)
+    elif options.what == "depth":
+        from backend.parity.depth import compare_depth
+
+        comparisons = compare_depth(options.case, options.device)
     else:
         from backend.parity.geometry import compare_geometry
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.commands.options import positive_number, progress_bar
+from backend.depth_names import ESTIMATORS, MIST_FALLOFFS
 from ex4d_core.shot import CONVENTIONS, LICENCES, OCCLUSION_RULES
 from ex4d_core.trajectories import Trajectory
 
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from ex4d_core.cameras import CameraPath
 
 SUMMARY = "footage to a scene, with known or estimated depth"
-# As in `backend.depth.models`, which imports torch; `ex4d --help` does not wait for that.
-_ESTIMATORS = ("depthcrafter", "video-depth-anything", "depth-pro", "depth-anything-v2")
-_FALLOFFS = ("linear", "quadratic", "inverse-quadratic")  # as in `backend.depth.mist`
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=("START", "DEPTH"),
         help="the EXRs hold Blender's mist pass, made with these settings of the world",
     )
-    depth.add_argument("--mist-falloff", choices=_FALLOFFS, default="linear", help="of that mist")
+    depth.add_argument("--mist-falloff", choices=tuple(MIST_FALLOFFS), default="linear", help="of that mist")
     depth.add_argument(
         "--invalid-depth",
         choices=("error", "far"),
@@ -66,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--camera-scale", type=float, default=1.0, help="multiplies that camera's positions")
 
     estimator = parser.add_argument_group("estimated depth (without --depth)")
-    estimator.add_argument("--estimator", default="auto", help=f"auto, {', '.join(_ESTIMATORS)}")
+    estimator.add_argument("--estimator", default="auto", help=f"auto, {', '.join(ESTIMATORS)}")
     estimator.add_argument(
         "--models", type=Path, help="folder of weights; default: $EX4D_MODELS, else your own data folder"
     )

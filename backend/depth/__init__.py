@@ -18,7 +18,7 @@ from .intrinsics import (
     lens_for,
     lens_from_footage,
 )
-from .mist import FALLOFFS, MistSettings
+from .mist import MistSettings
 from .models import (
     DEPTH_MODELS,
     DepthModel,
@@ -26,7 +26,6 @@ from .models import (
     LicenceError,
     UnknownModelError,
     WeightsError,
-    default_models_folder,
 )
 
 __all__ = [
@@ -34,7 +33,6 @@ __all__ = [
     "AUTO",
     "DEFAULT_FOV_DEGREES",
     "DEPTH_MODELS",
-    "FALLOFFS",
     "REFERENCE_FOCAL_PX",
     "CameraFileError",
     "DepthClip",
@@ -53,7 +51,6 @@ __all__ = [
     "Verdict",
     "WeightsError",
     "create_estimator",
-    "default_models_folder",
     "intrinsics_from",
     "lens_for",
     "lens_from_footage",

@@ -11,15 +11,16 @@ from dataclasses import dataclass
 
 import torch
 
+from ..depth_names import DEPTH_PRO, DEPTHCRAFTER, VIDEO_DEPTH_ANYTHING
 from . import published
 from .choice import usual_precision
 from .estimation import ClipModel
-from .models import DEPTH_MODELS, DepthModel, EstimatorUnavailableError
+from .models import DEPTH_MODELS, DepthModel
 
 # What the authors state, for the last column: milliseconds a frame, gigabytes, and where.
 PUBLISHED = {
-    "depthcrafter": "466 ms, 26 GB at 1024x576 (A100)",
-    "video-depth-anything": "7.5 ms, 6.8 GB at 518x518 (A100, half precision)",
+    DEPTHCRAFTER: "466 ms, 26 GB at 1024x576 (A100)",
+    VIDEO_DEPTH_ANYTHING: "7.5 ms, 6.8 GB at 518x518 (A100, half precision)",
 }
 
 
@@ -55,8 +56,7 @@ def measure_estimators(names: list[str], frames: int, width: int, height: int, d
     for model in DEPTH_MODELS:
         if names and model.name not in names:
             continue
-        if packages := model.missing_packages():
-            raise EstimatorUnavailableError(f"{model.title} needs {', '.join(packages)}: pip install 'ex4d[depth]'")
+        model.require_packages()
         yield _measured(random_model(model, device), frames, width, height, device)
         if device.type == "cuda":
             torch.cuda.empty_cache()
@@ -91,16 +91,16 @@ def random_model(model: DepthModel, device: torch.device) -> ClipModel:
     import transformers
 
     with torch.device(device):
-        if model.name == "depthcrafter":
+        if model.name == DEPTHCRAFTER:
             return _depthcrafter(on_device)
-        if model.name == "video-depth-anything":
+        if model.name == VIDEO_DEPTH_ANYTHING:
             from .video_depth_anything.estimator import VideoDepthAnything
             from .video_depth_anything.network import NetworkSize, VideoDepthNetwork
 
             return VideoDepthAnything(on_device(VideoDepthNetwork(NetworkSize())))
         from .per_image import DepthAnything, DepthPro
 
-        if model.name == "depth-pro":
+        if model.name == DEPTH_PRO:
             config = transformers.DepthProConfig(**published.DEPTH_PRO)
             return DepthPro(on_device(transformers.DepthProForDepthEstimation(config)))
         config = transformers.DepthAnythingConfig(**published.DEPTH_ANYTHING_SMALL)

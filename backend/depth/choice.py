@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..depth_names import DEPTH_PRO, DEPTHCRAFTER, VIDEO_DEPTH_ANYTHING
+from ..models_folder import models_folder
 from .edges import EdgeSettings
 from .models import (
     DEPTH_MODELS,
@@ -15,7 +17,6 @@ from .models import (
     WeightsError,
     check_installed,
     check_licence,
-    default_models_folder,
     depth_model,
 )
 
@@ -54,7 +55,7 @@ class EstimatorSettings:
 
     @property
     def folder(self) -> Path:
-        return self.models or default_models_folder()
+        return self.models or models_folder()
 
 
 @dataclass(frozen=True)
@@ -144,15 +145,15 @@ def load_clip_model(
     model: DepthModel, models: Path, device: torch.device, dtype: torch.dtype, focal_in_widths: float | None = None
 ) -> ClipModel:
     """A model's own code and weights; nothing else in the project imports them."""
-    if model.name == "depthcrafter":
+    if model.name == DEPTHCRAFTER:
         from .depthcrafter.estimator import DepthCrafter
 
         return DepthCrafter.load(models, device, dtype)
-    if model.name == "video-depth-anything":
+    if model.name == VIDEO_DEPTH_ANYTHING:
         from .video_depth_anything.estimator import VideoDepthAnything
 
         return VideoDepthAnything.load(models, device, dtype)
-    if model.name == "depth-pro":
+    if model.name == DEPTH_PRO:
         from .per_image import DepthPro
 
         return DepthPro.load(models, device, dtype, focal_in_widths)

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..depth_names import MIST_FALLOFFS
 from .interface import DepthError
-
-FALLOFFS = {"linear": 1.0, "quadratic": 2.0, "inverse-quadratic": 0.5}
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,8 @@ class MistSettings:
     falloff: str = "linear"
 
     def __post_init__(self) -> None:
-        if self.falloff not in FALLOFFS:
-            raise DepthError(f"mist falloff {self.falloff!r} is not known. Choose one of {', '.join(FALLOFFS)}.")
+        if self.falloff not in MIST_FALLOFFS:
+            raise DepthError(f"mist falloff {self.falloff!r} is not known. Choose one of {', '.join(MIST_FALLOFFS)}.")
         if not (math.isfinite(self.start) and self.start >= 0 and math.isfinite(self.depth) and self.depth > 0):
             raise DepthError(
                 f"mist from {self.start:g} over {self.depth:g} is not possible. Give the start (0 or more) and "
@@ -69,7 +68,7 @@ class MistSettings:
                 f"{what}: {nearer} of {mist.size} points have no mist: they are nearer than its start "
                 f"({self.start:g}), and how near is not in the pass. Render it with a smaller start."
             )
-        distance = self.start + self.depth * mist ** (1 / FALLOFFS[self.falloff])
+        distance = self.start + self.depth * mist ** (1 / MIST_FALLOFFS[self.falloff])
         depth = np.where(mist >= 1, np.inf, distance / _ray_lengths(mist.shape, intrinsics))
         return depth.astype(np.float32)
 

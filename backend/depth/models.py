@@ -5,19 +5,16 @@ Nothing here imports a model's code: listing, choosing and refusing work without
 
 from __future__ import annotations
 
-import os
 import shlex
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-import platformdirs
-
 from ex4d_core.shot import LICENCES
 
+from ..depth_names import DEPTH_ANYTHING, DEPTH_PRO, DEPTHCRAFTER, VIDEO_DEPTH_ANYTHING
+from ..models_folder import models_folder
 from .interface import DepthError
-
-MODELS_FOLDER_VARIABLE = "EX4D_MODELS"
 
 
 class UnknownModelError(DepthError):
@@ -108,16 +105,28 @@ class DepthModel:
     def missing_packages(self) -> tuple[str, ...]:
         return tuple(package for package in self.packages if find_spec(package) is None)
 
+    def require_packages(self) -> None:
+        """Check that its code can be imported.
+
+        Raises:
+            EstimatorUnavailableError: it cannot; says how to install what is missing.
+        """
+        if packages := self.missing_packages():
+            raise EstimatorUnavailableError(
+                f"{self.title} needs {' and '.join(packages)}, which this Python lacks. Install the extra: "
+                "pip install 'ex4d[depth]'"
+            )
+
     def how_to_get(self, models: Path) -> str:
         """The command that fetches what is missing, for people; empty where nothing is."""
         if not self.missing_files(models):
             return ""
-        elsewhere = "" if models == default_models_folder() else f" --models {shlex.quote(str(models))}"
+        elsewhere = "" if models == models_folder() else f" --models {shlex.quote(str(models))}"
         return f"ex4d models fetch {self.name}{elsewhere}"
 
 
 _DEPTHCRAFTER = DepthModel(
-    name="depthcrafter",
+    name=DEPTHCRAFTER,
     title="DepthCrafter",
     repositories=(
         WeightsRepository(
@@ -148,7 +157,7 @@ _DEPTHCRAFTER = DepthModel(
 )
 
 _VIDEO_DEPTH_ANYTHING = DepthModel(
-    name="video-depth-anything",
+    name=VIDEO_DEPTH_ANYTHING,
     title="Video Depth Anything (small)",
     repositories=(
         WeightsRepository(
@@ -167,7 +176,7 @@ _VIDEO_DEPTH_ANYTHING = DepthModel(
 )
 
 _DEPTH_PRO = DepthModel(
-    name="depth-pro",
+    name=DEPTH_PRO,
     title="Depth Pro",
     repositories=(
         WeightsRepository("apple/DepthPro-hf", (("config.json", 3_000), ("model.safetensors", 1_903_982_660))),
@@ -184,7 +193,7 @@ _DEPTH_PRO = DepthModel(
 )
 
 _DEPTH_ANYTHING = DepthModel(
-    name="depth-anything-v2",
+    name=DEPTH_ANYTHING,
     title="Depth Anything V2 (small)",
     repositories=(
         WeightsRepository(
@@ -202,7 +211,7 @@ _DEPTH_ANYTHING = DepthModel(
     about="the lightest: every frame by itself, made steady afterwards",
 )
 
-# In the order in which `auto` prefers them.
+# In the order of `depth_names.ESTIMATORS`, in which `auto` prefers them.
 DEPTH_MODELS = (_DEPTHCRAFTER, _VIDEO_DEPTH_ANYTHING, _DEPTH_PRO, _DEPTH_ANYTHING)
 
 
@@ -217,12 +226,6 @@ def depth_model(name: str) -> DepthModel:
             return model
     known = ", ".join(model.name for model in DEPTH_MODELS)
     raise UnknownModelError(f"there is no depth estimator {name!r}. Choose auto, or one of {known}.")
-
-
-def default_models_folder() -> Path:
-    """Where weights lie unless told otherwise: $EX4D_MODELS, or a folder in the user's own data."""
-    named = os.environ.get(MODELS_FOLDER_VARIABLE)
-    return Path(named).expanduser() if named else Path(platformdirs.user_data_dir("ex4d", appauthor=False)) / "models"
 
 
 def check_licence(model: DepthModel, setting: str, accepted: tuple[str, ...] = ()) -> None:
@@ -248,11 +251,7 @@ def check_installed(model: DepthModel, models: Path) -> None:
     Raises:
         EstimatorUnavailableError, WeightsError: with the commands that help.
     """
-    if packages := model.missing_packages():
-        raise EstimatorUnavailableError(
-            f"{model.title} needs {' and '.join(packages)}, which this Python lacks. Install the extra: "
-            "pip install 'ex4d[depth]'"
-        )
+    model.require_packages()
     if missing := model.missing_files(models):
         raise WeightsError(
             f"the weights of {model.title} are not in {models}: {', '.join(missing)} "

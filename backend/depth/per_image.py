@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ..depth_names import DEPTH_ANYTHING, DEPTH_PRO
 from .estimation import ClipModel, Step, pieces, sides_of_patches
 from .models import depth_model
 from .weights import load_transformers_model
@@ -32,7 +33,7 @@ class DepthAnything(ClipModel):
         shorter_side: pixels that footage is brought to.
     """
 
-    model = depth_model("depth-anything-v2")
+    model = depth_model(DEPTH_ANYTHING)
 
     def __init__(self, network: DepthAnythingForDepthEstimation, shorter_side: int = _SHORTER_SIDE) -> None:
         self._network, self._shorter_side = network, shorter_side
@@ -76,7 +77,7 @@ class DepthPro(ClipModel):
         focal_in_widths: the known focal length over the width of the picture.
     """
 
-    model = depth_model("depth-pro")
+    model = depth_model(DEPTH_PRO)
 
     def __init__(self, network: DepthProForDepthEstimation, focal_in_widths: float | None = None) -> None:
         self._network, self._known = network, focal_in_widths

@@ -17,7 +17,7 @@ class EngineProgress:
     """Where an engine is before frames come out of it.
 
     Attributes:
-        stage: "load weights" or "denoise".
+        stage: `LOAD_STAGE`; `WARM_UP_STAGE` until the first step is done; "denoise".
         done, total: tensors or steps.
         seconds_left: of this stage, by the steps so far; None where nobody knows.
         picture: (h, w, 3) uint8, a small picture of what is coming; None before there is one.

@@ -44,6 +44,12 @@ def relative_l2(ours: np.ndarray, theirs: np.ndarray) -> float:
     return float(np.linalg.norm(ours - theirs) / max(np.linalg.norm(theirs), 1e-30))
 
 
+def compare_arrays(name: str, ours: np.ndarray, theirs: np.ndarray, bound: float) -> Comparison:
+    """Relative L2 of two arrays; no number, which is off, where their shapes differ."""
+    value = relative_l2(ours, theirs) if ours.shape == theirs.shape else float("nan")
+    return Comparison(name, "relative L2", value, bound)
+
+
 def read_case(path: Path, needed: tuple[str, ...]) -> dict[str, np.ndarray]:
     """A case's arrays.
 

@@ -18,7 +18,7 @@ import torch
 from backend.generate.wan.denoising import Conditions, denoise, schedule
 from backend.generate.wan.models import HEAD_CHANNELS, load_dit, require_diffsynth
 from backend.generate.wan.transformer import Transformer
-from backend.parity.comparison import Comparison, ParityCaseError, read_case, relative_l2
+from backend.parity.comparison import Comparison, ParityCaseError, compare_arrays, read_case
 
 # Relative L2 to the original, whose own result under autocast is no more exact than this.
 RAY_BOUND = 0.01
@@ -48,25 +48,36 @@ def compare_generation(prefix: Path, device: str = "cpu") -> Iterator[Comparison
     for path in weights:
         if not path.is_file():
             raise ParityCaseError(f"{path} is missing beside {prefix.name}.npz")
-    _require_known_heads(case)
+    _require_layout(case)
     yield from _schedule(case)
     for precision in ("bf16", "float32"):
         yield from _precision(case, weights, precision, torch.device(device))
 
 
-def _require_known_heads(case: dict[str, np.ndarray]) -> None:
-    config = json.loads(str(case["config"]))
-    if config["dim"] != HEAD_CHANNELS * config["num_heads"]:
+def _require_layout(case: dict[str, np.ndarray]) -> None:
+    """Sizes that belong together, and heads as this engine has them."""
+    latents = case["noise"].shape
+    if len(latents) != 5 or latents[3] % 2 or latents[4] % 2:
+        raise ParityCaseError(f"the case's noise is {latents}, not (1, 16, F, h, w) with even h and w")
+    for name in ("color_latents", "mask_latents", "y"):
+        if case[name].shape[2:] != latents[2:]:
+            raise ParityCaseError(f"the case's {name} are {case[name].shape}, which does not go with noise {latents}")
+    try:
+        config = json.loads(str(case["config"]))
+        width, heads = config["dim"], config["num_heads"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise ParityCaseError(f"the case's config is no JSON with dim and num_heads: {error!r}") from error
+    if width != HEAD_CHANNELS * heads:
         raise ParityCaseError(
-            f"the case has {config['num_heads']} heads for a width of {config['dim']}; Wan's transformers, and this "
-            f"engine, have heads of {HEAD_CHANNELS} channels"
+            f"the case has {heads} heads for a width of {width}; Wan's transformers, and this engine, have heads of "
+            f"{HEAD_CHANNELS} channels"
         )
 
 
 def _schedule(case: dict[str, np.ndarray]) -> Iterator[Comparison]:
     sigmas, timesteps = schedule(len(case["timesteps"]), float(case["sigma_shift"]))
-    yield Comparison("timesteps", "relative L2", relative_l2(timesteps, case["timesteps"]), SCHEDULE_BOUND)
-    yield Comparison("sigmas", "relative L2", relative_l2(sigmas[:-1], case["sigmas"]), SCHEDULE_BOUND)
+    yield compare_arrays("timesteps", timesteps.numpy(), case["timesteps"], SCHEDULE_BOUND)
+    yield compare_arrays("sigmas", sigmas[:-1].numpy(), case["sigmas"], SCHEDULE_BOUND)
 
 
 @torch.inference_mode()
@@ -82,7 +93,7 @@ def _precision(
     def load(**choice) -> Transformer:
         return Transformer(load_dit([weights[0]], weights[1], device=device, dtype=dtype, **choice))
 
-    inputs = {name: torch.from_numpy(case[name]).to(device) for name in _INPUTS}
+    inputs = {name: torch.from_numpy(case[name].astype(np.float32)).to(device) for name in _INPUTS}
     conditions = Conditions(
         positive=inputs["context_positive"],
         negative=inputs["context_negative"],
@@ -118,5 +129,4 @@ def _precision(
 
 
 def _compare(name: str, precision: str, made: torch.Tensor, case: dict[str, np.ndarray], bound: float) -> Comparison:
-    value = relative_l2(made.float().cpu().numpy(), case[name])
-    return Comparison(f"{name} ({precision})", "relative L2", value, bound)
+    return compare_arrays(f"{name} ({precision})", made.float().cpu().numpy(), case[name], bound)

@@ -26,6 +26,7 @@ from backend.service.inbox import Inbox
 from backend.service.job_store import JobStore
 from backend.service.processes import start_process
 from backend.service.settings import ServiceSettings
+from ex4d_core.jobs import LOAD_STAGE, WARM_UP_STAGE
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +129,13 @@ class Workers:
                     slot.worker.process.stdin.write(b"\n")
 
     def cancelled(self, job: str) -> None:
-        """A job was cancelled: its worker must come back for other work soon, or is replaced."""
+        """A job was cancelled: its worker must come back for other work soon, or is replaced.
+
+        While models are loaded and warm up, only silence for `hang_seconds` speaks against it.
+        """
+        status = self._store.status(job)
+        if status and status.stage in (LOAD_STAGE, WARM_UP_STAGE):
+            return
         for slot in self._slots:
             if slot.worker and slot.worker.job == job:
                 now = time.monotonic()

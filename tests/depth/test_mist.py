@@ -10,7 +10,8 @@ import OpenEXR
 import pytest
 
 from backend.cli import main
-from backend.depth import FALLOFFS, DepthError, DepthFiles, MistSettings, intrinsics_from
+from backend.depth import DepthError, DepthFiles, MistSettings, intrinsics_from
+from backend.depth_names import MIST_FALLOFFS
 from backend.media import FootageInfo, write_png
 from ex4d_core.scene import Scene
 
@@ -40,7 +41,7 @@ def rendered() -> dict[str, np.ndarray]:
         return dict(arrays)
 
 
-@pytest.mark.parametrize("falloff", FALLOFFS)
+@pytest.mark.parametrize("falloff", MIST_FALLOFFS)
 def test_mist_is_the_depth_that_blender_rendered_beside_it(tmp_path, rendered, falloff):
     write_exrs(tmp_path / "mist", ViewLayer_Mist_Z=rendered[falloff])
     found = depth_of(tmp_path / "mist", mist=MistSettings(2, 20, falloff))
@@ -132,12 +133,6 @@ def test_the_command(tmp_path, rendered, write_clip, capsys):
     assert "Give the lens that it was rendered with" in capsys.readouterr().err
     assert main(["reconstruct", str(footage.path), *options, "--focal-mm", "24"]) == 0
     assert np.allclose(Scene.open(tmp_path / "scene").depth()[0], rendered["z"], rtol=1e-4)
-
-
-def test_the_command_line_knows_every_falloff():
-    from backend.commands.reconstruct import _FALLOFFS
-
-    assert tuple(FALLOFFS) == _FALLOFFS
 
 
 def test_inverse_depth_in_exr_and_png(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 from backend.cli import main
 from backend.depth import DEPTH_MODELS
 from backend.depth.models import depth_model
+from backend.depth_names import ESTIMATORS
 
 
 @pytest.fixture
@@ -19,6 +20,14 @@ def models(toy_models, tmp_path) -> Path:
 
 def command(folder: Path, *words: str) -> int:
     return main(["models", *words, "--models", str(folder)])
+
+
+def test_the_command_line_names_every_estimator_in_the_order_of_auto(capsys):
+    assert tuple(model.name for model in DEPTH_MODELS) == ESTIMATORS
+    with pytest.raises(SystemExit):
+        main(["reconstruct", "--help"])
+    said = " ".join(capsys.readouterr().out.replace("-\n", "-").split()).replace("- ", "-")
+    assert f"auto, {', '.join(ESTIMATORS)}" in said
 
 
 def test_the_list_says_size_place_and_licence(models, capsys, monkeypatch):

@@ -182,6 +182,27 @@ def test_missing_unexpected_and_misshapen_keys_are_all_named(models):
 
 
 @pytest.mark.parametrize(
+    ("load", "name", "key"),
+    [
+        (load_vae, "Wan2.1_VAE.pth", "encoder.conv1.weight"),
+        (load_text_encoder, "models_t5_umt5-xxl-enc-bf16.pth", "token_embedding.weight"),
+        (load_image_encoder, "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth", "visual.head"),
+    ],
+)
+def test_tensors_that_no_size_can_be_read_from_are_named(models, load, name, key):
+    path = models / WAN_FOLDER / name
+    change(path, **{key.replace(".", "__"): torch.zeros(3)})
+    with pytest.raises(CheckpointError, match=rf"{name} is no .*: its {key} is \(3,\); ex4d models fetch"):
+        load(path)
+
+
+def test_whole_and_complex_numbers_are_no_weights(models):
+    change(models / WAN_FOLDER / "Wan2.1_VAE.pth", conv1__bias=torch.zeros(32, dtype=torch.int64))
+    with pytest.raises(CheckpointError, match=r"1 tensors hold no real numbers \(conv1.bias\)"):
+        load_vae(models / WAN_FOLDER / "Wan2.1_VAE.pth")
+
+
+@pytest.mark.parametrize(
     ("load", "name"),
     [
         (load_vae, "models_t5_umt5-xxl-enc-bf16.pth"),

@@ -219,7 +219,10 @@ def test_loading_is_told_too(toy_models, tmp_path):
     steps: list[EngineProgress] = []
     engine = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", folder)
     list(engine.generate(shot(1), watch=steps.append))
-    assert {step.stage for step in steps} == {"load weights", "denoise"}
+    assert {step.stage for step in steps} == {"load weights", "warm up", "denoise"}
+    # What comes before the first step may take long and says nothing meanwhile.
+    stages = [step.stage for step in steps]
+    assert stages[0] == "warm up" and stages[stages.index("denoise") - 1] == "warm up"
 
 
 class Cancelled(Exception):
@@ -284,6 +287,20 @@ def test_out_of_memory_goes_on_in_smaller_modes_and_then_says_so(toy_models):
         list(WanEngine(engine.settings, models).generate(shot()))
 
 
+def test_out_of_memory_while_a_prompt_is_encoded_goes_on_in_a_smaller_mode(toy_models):
+    engine = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", toy_models)
+    models = LoadedModels(engine.models.choice)
+    encoded = models.text_embedding
+
+    def fail_at_first(*prompt: str) -> torch.Tensor:
+        models.text_embedding = encoded
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 10 GiB")
+
+    models.text_embedding = fail_at_first
+    made = list(WanEngine(engine.settings, models).generate(shot()))
+    assert models.mode == "encoders leave" and np.array_equal(made, list(engine.generate(shot())))
+
+
 def test_out_of_memory_while_decoding_goes_on_in_a_smaller_mode(toy_models):
     engine = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", toy_models)
     plain = list(engine.generate(shot()))
@@ -321,6 +338,17 @@ def test_a_shot_that_begins_in_the_dark_is_refused(generate):
     dark = dataclasses.replace(frames[0], mask=nothing, color=frames[0].color * 0)
     with pytest.raises(RequestError, match="frame 0 of the shot shows nothing"):
         generate([dark, *frames[1:]])
+
+
+def test_a_shot_of_which_erosion_leaves_nothing_is_refused(generate):
+    """Three pixels in frame 0, and squares of four: the generator would start from black."""
+    frames = shot()
+    dot = np.zeros_like(frames[0].mask)
+    dot[10:13, 20:23] = True
+    frames[0] = dataclasses.replace(frames[0], mask=dot, color=frames[0].color * dot[..., None])
+    with pytest.raises(RequestError, match="shows nothing that the footage saw once its mask has shrunk by 4 pixels"):
+        generate(frames, erosion=(4, 4))
+    assert len(generate(frames, erosion=(2, 2))) == len(frames)
 
 
 def test_later_frames_may_be_unseen_altogether(generate):

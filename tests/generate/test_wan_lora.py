@@ -149,7 +149,14 @@ def test_a_half_without_its_partner_is_named():
 
 
 @pytest.mark.parametrize(
-    ("down", "up"), [((RANK, 8), (WIDTH, RANK)), ((RANK, WIDTH), (8, RANK)), ((2, WIDTH), (WIDTH, 3))]
+    ("down", "up"),
+    [
+        ((RANK, 8), (WIDTH, RANK)),
+        ((RANK, WIDTH), (8, RANK)),
+        ((2, WIDTH), (WIDTH, 3)),
+        ((RANK,), (WIDTH, RANK)),
+        ((RANK, WIDTH), (RANK,)),
+    ],
 )
 def test_shapes_of_another_model_are_named(down, up):
     tensors = {"blocks.0.self_attn.q.lora_A.weight": random(*down), "blocks.0.self_attn.q.lora_B.weight": random(*up)}
@@ -160,6 +167,21 @@ def test_shapes_of_another_model_are_named(down, up):
 def test_a_bias_of_another_size_is_named():
     with pytest.raises(CheckpointError, match=r"blocks.0.self_attn.q.bias of shape \(12,\) by \(5,\)"):
         read_lora({"blocks.0.self_attn.q.diff_b": random(5)}, SHAPES, PATH)
+
+
+def test_a_change_that_stands_there_twice_is_named():
+    """In two styles, of which only one could be merged."""
+    name = "blocks.0.self_attn.q.diff_b"
+    with pytest.raises(CheckpointError, match=r"says twice how blocks.0.self_attn.q changes"):
+        read_lora({name: random(WIDTH), f"diffusion_model.{name}": random(WIDTH)}, SHAPES, PATH)
+
+
+def test_whole_numbers_are_no_change_but_may_be_an_alpha():
+    layer = "blocks.0.ffn.0"
+    tensors = {f"{layer}.lora_A.weight": random(RANK, WIDTH), f"{layer}.lora_B.weight": random(HIDDEN, RANK)}
+    read_lora({**tensors, f"{layer}.alpha": torch.tensor(4)}, SHAPES, PATH)
+    with pytest.raises(CheckpointError, match=r"a down of blocks.0.ffn.0 that holds no real numbers"):
+        read_lora({**tensors, f"{layer}.lora_A.weight": tensors[f"{layer}.lora_A.weight"].long()}, SHAPES, PATH)
 
 
 def test_a_file_without_any_lora_is_refused():

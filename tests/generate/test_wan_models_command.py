@@ -3,6 +3,8 @@
 import hashlib
 import json
 import shutil
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
 
 from backend.cli import main
+from backend.generate.wan import CheckpointError, ModelsMissingError
 from backend.generate.wan.inventory import check_part, fetch_part
 from backend.generate.wan.published import PARTS, PublishedFile, PublishedPart, part
 from ex4d_core.shot import STEP_DISTILLED_LORA
@@ -87,6 +90,114 @@ def test_files_that_are_here_are_not_fetched_again(models, capsys):
     assert models_command(models, "fetch", "vae", "ex4d") == 0
     out = capsys.readouterr().out
     assert "Wan2.1_VAE.pth" in out and "ex4d.ckpt" in out and "Apache-2.0" in out
+
+
+class Hub(ThreadingHTTPServer):
+    """A hub on this machine with one file, which it names by its hash, as the real one does.
+
+    Attributes:
+        downloads: how often somebody asked for the file's bytes.
+        closes_after: bytes of the next answer after which the connection is gone.
+    """
+
+    content = b"weights" * 10_000
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), HubRequest)
+        self.downloads = 0
+        self.closes_after: int | None = None
+
+
+class HubRequest(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_HEAD(self) -> None:
+        known = self.path == "/some/where/resolve/main/folder/file.bin"
+        self.send_response(200 if known else 404)
+        self.send_header("ETag", f'"{hashlib.sha256(Hub.content).hexdigest()}"')
+        self.send_header("X-Repo-Commit", "a" * 40)
+        self.send_header("Content-Length", str(len(Hub.content) if known else 0))
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self.do_HEAD()
+        if not self.path.endswith("file.bin"):
+            return
+        self.server.downloads += 1
+        self.wfile.write(Hub.content[: self.server.closes_after])
+        if self.server.closes_after is not None:
+            self.close_connection, self.server.closes_after = True, None
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    with Hub() as server:
+        address = f"http://127.0.0.1:{server.server_port}"
+        template = address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+THING = PublishedPart("thing", "", "", 0.0, (PublishedFile("some/where", "folder/file.bin", "x"),))
+
+
+def test_a_part_is_fetched_and_its_hash_is_kept(hub, tmp_path):
+    hub.closes_after = 100  # a connection that is lost on the way is taken up again
+    (path,) = fetch_part(tmp_path, THING)
+    assert path == tmp_path / "x" / "folder" / "file.bin" and path.read_bytes() == Hub.content
+    assert list(fetch_part(tmp_path, THING)) == [path] and hub.downloads == 2
+    assert next(check_part(tmp_path, THING)).text == "file.bin: the bytes that were published"
+    path.write_bytes(Hub.content[:-1])
+    finding = next(check_part(tmp_path, THING))
+    assert not finding.right and f"{path} is damaged" in finding.text and "ex4d models fetch thing" in finding.text
+
+
+def test_a_file_that_the_hub_does_not_have_is_named(hub, tmp_path):
+    gone = PublishedPart("thing", "", "", 0.0, (PublishedFile("some/where", "gone.bin", "x"),))
+    with pytest.raises(ModelsMissingError, match=r"some/where/gone.bin could not be fetched: .*or put the file at"):
+        list(fetch_part(tmp_path, gone))
+
+
+def test_a_published_file_that_was_replaced_is_said_to_be_another(hub, tmp_path):
+    old = PublishedPart("thing", "", "", 0.0, (PublishedFile("some/where", "folder/file.bin", "x", "0" * 64),))
+    with pytest.raises(CheckpointError, match=r"the hub now has another folder/file.bin"):
+        list(fetch_part(tmp_path, old))
+
+
+def test_a_network_that_fails_on_the_way_is_said_in_one_sentence(tmp_path, monkeypatch):
+    """Releases of huggingface_hub rest on different HTTP libraries, whose errors are no OSError in some."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    def lost(*_: object, **__: object) -> str:
+        raise HfHubHTTPError.__bases__[0]("the connection was lost")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lost)
+    with pytest.raises(ModelsMissingError, match=r"could not be fetched: the connection was lost. Check the network"):
+        list(fetch_part(tmp_path, THING))
+
+
+def test_without_its_hash_a_fetched_file_is_here_all_the_same(tmp_path, monkeypatch):
+    from huggingface_hub.errors import HfHubHTTPError
+
+    def fetched(repository: str, name: str, local_dir: Path) -> str:
+        (local_dir / name).parent.mkdir(parents=True)
+        (local_dir / name).write_bytes(Hub.content)
+        return str(local_dir / name)
+
+    def lost(*_: object) -> None:
+        raise HfHubHTTPError.__bases__[0]("the connection was lost")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fetched)
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", lost)
+    assert list(fetch_part(tmp_path, THING)) == [tmp_path / "x" / "folder" / "file.bin"]
+    assert next(check_part(tmp_path, THING)).text.startswith("file.bin: no hash is known for it")
 
 
 def test_without_a_network_the_file_and_its_place_are_named(tmp_path, capsys, monkeypatch):

@@ -66,6 +66,25 @@ def test_two_processes_make_what_one_makes(wide_models):
     assert processes[0].poll() is not None
 
 
+def test_a_shot_cancelled_before_its_first_step_leaves_nothing_in_the_next(wide_models):
+    """The other process has begun it by then, and would make its steps in place of the next one's."""
+    told = []
+
+    def cancel_at_last(step: EngineProgress) -> None:
+        told.append(step.stage)
+        if told.count("warm up") == 2:
+            raise Cancelled
+
+    alone = make("cpu", wide_models, precision="float32")
+    with pytest.raises(Cancelled):
+        make("cpu+cpu", wide_models, cancel_at_last, precision="float32", negative_prompt="a night with rain")
+    assert "denoise" not in told
+    together = make("cpu+cpu", wide_models, precision="float32")
+    assert np.abs(alone.astype(int) - together).max() <= 1
+    engine = create_wan_engine(wan_preset("ex4d-reference", **FEW, precision="float32"), "cpu+cpu", wide_models)
+    engine.models.unload()
+
+
 def test_8_bits_share_their_scales(wide_models):
     settings = {"precision": "fp8", "fp8_attention": True, "guidance": 1.0}
     alone, together = make("cpu", wide_models, **settings), make("cpu+cpu", wide_models, **settings)

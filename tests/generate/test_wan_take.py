@@ -77,6 +77,30 @@ def test_the_originals_flags_take_two_movies(models, tmp_path):
     assert np.array(list(read_frames(made.path))).std() > 5
 
 
+def test_movies_that_do_not_go_together_are_refused(tmp_path, capsys):
+    """Another number of frames, another size; and one movie alone."""
+    paths = {}
+    for name, (count, width) in {"color": (3, 48), "short": (2, 48), "wide": (3, 64)}.items():
+        paths[name] = str(tmp_path / f"{name}.mp4")
+        with VideoWriter(paths[name], width, 32, Fraction(24)) as movie:
+            for _ in range(count):
+                movie.write(np.full((32, width), 255, np.uint8))
+    out = ["--output_video", str(tmp_path / "out.mp4")]
+    for mask, said in (("short", "2 of 48x32; they must be alike"), ("wide", "3 of 64x32; they must be alike")):
+        assert main(["generate", "--color_video", paths["color"], "--mask_video", paths[mask], *out]) == 1
+        assert said in capsys.readouterr().err
+    assert main(["generate", "--color_video", paths["color"], *out]) == 1
+    assert "give all three" in capsys.readouterr().err
+    assert not (tmp_path / "out.mp4").exists()
+
+
+@pytest.mark.parametrize("limit", ["0", "-3", "nan", "inf", "much"])
+def test_a_limit_that_is_no_number_of_gigabytes_is_refused(limit, capsys):
+    with pytest.raises(SystemExit):
+        main(["generate", "scene", "--engine", "wan", f"--vram-limit={limit}"])
+    assert "must be a number of gigabytes above 0" in capsys.readouterr().err
+
+
 def test_options_that_cannot_be_are_refused(models, small_scene, tmp_path, capsys):
     command = ["generate", str(small_scene.folder), *QUICK, "--out", str(tmp_path / "take")]
     for more, message in (

@@ -11,6 +11,7 @@ import signal
 import threading
 from pathlib import Path
 
+from ex4d_core.jobs import WARM_UP_STAGE
 from ex4d_core.scene import Scene
 from ex4d_core.shot import RequestError, ShotRequest
 
@@ -22,6 +23,7 @@ def perform(scene: Scene, request: ShotRequest, *, device: str, sink, work_folde
     wait FILE       stops after half of the frames until FILE exists, reporting progress meanwhile
     count FILE      the same, with progress that goes on
     slow            takes a second for each of many steps, and says nothing meanwhile
+    warm            takes two seconds for its first step, as models do that are used for the first time
     stubborn        stops after half of the frames for good, and looks at nothing
     hang FILE       the same at the first attempt (FILE does not exist yet, and is made)
     die             kills itself with half of the frames made
@@ -56,6 +58,10 @@ def _interlude(word: str, argument: str, sink, work_folder: Path) -> None:
         for step in range(1, 100):
             forever.wait(1)
             sink.progress("halfway", step, 1_000_000)
+    elif word == "warm":
+        sink.progress(WARM_UP_STAGE, 0, 1_000_000)
+        forever.wait(2)
+        sink.progress("halfway", 1, 1_000_000)
     elif word == "stubborn":
         forever.wait()
     elif word == "hang" and not Path(argument).exists():

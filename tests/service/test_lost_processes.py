@@ -7,6 +7,7 @@ import select
 import signal
 from pathlib import Path
 
+from ex4d_core.jobs import WARM_UP_STAGE
 from ex4d_core.messages import GetEvents, Hello
 
 
@@ -148,6 +149,19 @@ def test_a_cancelled_worker_may_finish_its_step_however_long_its_steps_are(start
     wire.upload_scene(scene)
     job, next_one = wire.submit(shot("slow")), wire.submit(shot("good"))
     wire.follow(job, lambda status, events: status.stage == "halfway" and status.done >= 1)
+    (worker,) = service.worker_pids()
+    assert wire.cancel(job).state == "cancelled"
+    assert wire.finish(next_one)[0].state == "done"
+    assert service.worker_pids() == [worker]
+
+
+def test_a_cancelled_worker_may_finish_its_very_first_step(start_service, connect, scene, shot):
+    """Nothing that it did before says how long that takes."""
+    service = start_service(cancel_seconds=0.1)
+    wire = connect(service)
+    wire.upload_scene(scene)
+    job, next_one = wire.submit(shot("warm")), wire.submit(shot("good"))
+    wire.follow(job, lambda status, events: status.stage == WARM_UP_STAGE)
     (worker,) = service.worker_pids()
     assert wire.cancel(job).state == "cancelled"
     assert wire.finish(next_one)[0].state == "done"

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ...depth_names import DEPTHCRAFTER
 from ..estimation import ClipModel, Step, pieces
 from ..models import depth_model
 from ..weights import load_strictly, load_transformers_model, read_config, read_tensors
 from .pipeline import FRAMES_AT_ONCE, DepthCrafterPipeline, Sampling
 
-MODEL = depth_model("depthcrafter")
+MODEL = depth_model(DEPTHCRAFTER)
 _LONGEST_SIDE = 1024
 _MULTIPLE = 64  # of which both sides must be: the autoencoder's 8 times the denoiser's 8
 _FARTHEST, _NEAREST = 1e4, 1e-4

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ...depth_names import VIDEO_DEPTH_ANYTHING
 from ..estimation import ClipModel, Share, Step, sides_of_patches
 from ..models import depth_model
 from .checkpoint import load_network
 from .network import PATCH, NetworkSize, VideoDepthNetwork
 from .windows import windowed
 
-MODEL = depth_model("video-depth-anything")
+MODEL = depth_model(VIDEO_DEPTH_ANYTHING)
 _SHORTER_SIDE = 518
 _WIDEST = 16 / 9
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as trained

@@ -22,7 +22,8 @@ def wan_licence(device: str) -> str:
     """What results of the engine rest on, where it can run on this device: "" without the weights or the extra."""
     from importlib.util import find_spec
 
-    from backend.generate.wan.files import find_files, models_folder
+    from backend.generate.wan.files import find_files
+    from backend.models_folder import models_folder
 
     try:
         find_files(models_folder())

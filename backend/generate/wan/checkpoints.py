@@ -127,7 +127,7 @@ def load_strictly(
 
 
 def require_layout(model: nn.Module, tensors: Mapping[str, torch.Tensor], source: Path | Sequence[Path]) -> None:
-    """Compare keys and shapes with a model's.
+    """Compare keys and shapes with a model's, and see that all are numbers of some precision.
 
     Raises:
         CheckpointError: as in `load_strictly`.
@@ -142,6 +142,8 @@ def require_layout(model: nn.Module, tensors: Mapping[str, torch.Tensor], source
     if wrong:
         examples = (f"{key} is {tuple(tensors[key].shape)}, not {expected[key]}" for key in sorted(wrong)[:_LISTED])
         problems.append(f"{len(wrong)} tensors have another shape ({'; '.join(examples)})")
+    if odd := [key for key in expected.keys() & tensors.keys() if not tensors[key].is_floating_point()]:
+        problems.append(f"{len(odd)} tensors hold no real numbers ({_some(odd)})")
     if problems:
         raise CheckpointError(
             f"{name_of(source)} is not the {type(model).__name__} it should be: {'; '.join(problems)}. "

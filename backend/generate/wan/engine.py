@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -28,12 +29,16 @@ from backend.generate.wan.decoding import LatentColors, decode_in_order, encode_
 from backend.generate.wan.denoising import Conditions, Step, denoise
 from backend.generate.wan.encoders import identity_of
 from backend.generate.wan.errors import CheckpointError, GenerationError, ModelsMissingError, WanUnavailableError
-from backend.generate.wan.files import find_files, find_lora, models_folder
+from backend.generate.wan.files import find_files, find_lora
 from backend.generate.wan.loaded import LoadedModels, ModelChoice, models_for
 from backend.generate.wan.models import require_diffsynth
 from backend.generate.wan.windows import Window, window_count, windows
+from backend.models_folder import models_folder
 from backend.render import RenderedFrame
+from ex4d_core.jobs import LOAD_STAGE, WARM_UP_STAGE
 from ex4d_core.shot import RequestError, WanSettings
+
+_Made = TypeVar("_Made")
 
 # Seeds of a shot's windows lie far apart, so that window 1 of seed 0 is not window 0 of seed 1.
 _WINDOW_SEEDS = 0x9E3779B97F4A7C15
@@ -73,11 +78,13 @@ class WanEngine:
         for window in windows(_of_one_size(frames), settings.window, settings.overlap):
             if size is None:
                 first = window.frames[0]
-                _require_seen(first)
+                if not first.mask.any():
+                    raise _nothing_seen()
                 size = WorkingSize.of(first.mask.shape[1], first.mask.shape[0], settings.max_pixels)
                 self.models.choose_mode(size, len(window.frames))
-                texts = self._text_embeddings()
-            latents = self._latents(window, size, texts, tail, progress)
+                progress.warm_up()
+                texts = self._in_memory(self._text_embeddings)
+            latents = self._in_memory(self._latents_once, window, size, texts, tail, progress)
             last_frames: deque[torch.Tensor] = deque(maxlen=settings.overlap)
             for number, frame in enumerate(self._decoded(latents)):
                 if number < window.known + window.new:
@@ -100,18 +107,11 @@ class WanEngine:
         positive, *negative = (self.models.text_embedding(*prompt) for prompt in self._prompts())
         return positive, negative[0] if negative else None
 
-    def _latents(
-        self,
-        window: Window,
-        size: WorkingSize,
-        texts: tuple[torch.Tensor, torch.Tensor | None],
-        tail: torch.Tensor | None,
-        progress: _Progress,
-    ) -> torch.Tensor:
-        """A window's latents; where memory runs out, once more in a smaller mode."""
+    def _in_memory(self, work: Callable[..., _Made], *arguments: object) -> _Made:
+        """What ``work`` makes; where memory runs out, once more in the next smaller mode."""
         while True:
             try:
-                return self._latents_once(window, size, texts, tail, progress)
+                return work(*arguments)
             except torch.OutOfMemoryError as error:
                 reason = str(error).splitlines()[0]
             self._go_smaller(reason)
@@ -133,9 +133,12 @@ class WanEngine:
         tail: torch.Tensor | None,
         progress: _Progress,
     ) -> torch.Tensor:
+        """A window's latents."""
         settings, models = self.settings, self.models
         sides = erosion_sides(window.start + len(window.frames), settings.erosion, settings.seed)[window.start :]
         pixels = window_pixels(window.frames, sides, size, models.device)
+        if window.number == 0 and not pixels.seen[0]:
+            raise _nothing_seen(f" once its mask has shrunk by {sides[0]} pixels")
         conditions, colors = self._conditions(window, pixels, texts, tail)
         shown = _least_seen_latent(pixels, window.known)
 
@@ -149,8 +152,11 @@ class WanEngine:
             work = {"choice": models.choice, "size": size, "frames": len(window.frames), "schedule": schedule}
             peers.start({**work, "noise": noise, "conditions": conditions.to("cpu")})
         try:
+            transformer = models.transformer
+            if window.number == 0:
+                progress.warm_up()  # again, since loading came between
             return denoise(
-                models.transformer,
+                transformer,
                 noise.to(models.device),
                 conditions,
                 **schedule,
@@ -231,7 +237,12 @@ class _Progress:
     def load(self, done: int, total: int) -> None:
         """After each tensor that was loaded."""
         if self._watch is not None:
-            self._watch(EngineProgress("load weights", done, total))
+            self._watch(EngineProgress(LOAD_STAGE, done, total))
+
+    def warm_up(self) -> None:
+        """Before what takes longer the first time: encoding, and the first step with its kernels to be made."""
+        if self._watch is not None:
+            self._watch(EngineProgress(WARM_UP_STAGE, 0, self._total))
 
     def step(self, window: int, step: Step, picture) -> None:
         """After a step. The first one also warms up, so it counts only while it is the only one."""
@@ -251,12 +262,11 @@ def _least_seen_latent(pixels: WindowPixels, known: int) -> int:
     return min(latents, key=lambda index: pixels.seen[min(index * LATENT_FRAMES, len(pixels.seen) - 1)])
 
 
-def _require_seen(frame: RenderedFrame) -> None:
-    if not frame.mask.any():
-        raise RequestError(
-            "frame 0 of the shot shows nothing that the footage saw, and the generator starts from it: begin the move "
-            "where the footage can be seen"
-        )
+def _nothing_seen(when: str = "") -> RequestError:
+    return RequestError(
+        f"frame 0 of the shot shows nothing that the footage saw{when}, and the generator starts from it: begin the "
+        "move where the footage can be seen"
+    )
 
 
 def _of_one_size(frames: Iterable[RenderedFrame]) -> Iterator[RenderedFrame]:

@@ -8,7 +8,6 @@ MODELS/loras/NAME.safetensors
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +20,6 @@ from backend.variables import MODELS_VARIABLE
 
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors")
 _LORA_ENDINGS = (".safetensors", ".ckpt", ".pt", ".pth")
-
-
-def models_folder() -> Path:
-    """The folder of models: the environment's `MODELS_VARIABLE`, or one in the user's data folder."""
-    named = os.environ.get(MODELS_VARIABLE)
-    return Path(named).expanduser() if named else Path(platformdirs.user_data_dir("ex4d", appauthor=False)) / "models"
 
 
 def cache_folder() -> Path:

@@ -38,6 +38,7 @@ def residual_norm(
     shift: torch.Tensor,
     epsilon: float,
     *,
+    dtype: torch.dtype,
     one_more: bool = True,
     eight_bit: bool = False,
 ) -> Rows:
@@ -46,19 +47,20 @@ def residual_norm(
     Args:
         x, added: (N, C); nothing is added without ``added``, and all of it without ``gate``.
         gate, scale, shift: (C,).
+        dtype: of what is returned.
         one_more: modulate by 1 + scale, not by scale.
-        eight_bit: return 8 bits and scales.
+        eight_bit: return 8 bits and scales, not ``dtype``.
     """
-    if _with_triton(x):
+    if x.is_cuda and triton_kernels is not None and torch.bfloat16 in (x.dtype, dtype, getattr(added, "dtype", None)):
         made, scales = triton_kernels.norm(
-            x, added, gate, scale, shift, epsilon, one_more=one_more, eight_bit=eight_bit
+            x, added, gate, scale, shift, epsilon, dtype=dtype, one_more=one_more, eight_bit=eight_bit
         )
         return (made, scales) if eight_bit else made
     if added is not None:
         x.copy_(x.float() + (added.float() if gate is None else gate.float() * added.float()))
     normed = functional.layer_norm(x.float(), x.shape[-1:], eps=epsilon)
     made = normed * (scale.float() + float(one_more)) + shift.float()
-    return quantized_in_torch(made) if eight_bit else made.to(x.dtype)
+    return quantized_in_torch(made) if eight_bit else made.to(dtype)
 
 
 def rotate_heads(

@@ -98,7 +98,7 @@ def _check_bytes(
 
 
 def _check_layout(name: str, paths: list[Path]) -> Finding:
-    """Keys and shapes, by DiffSynth's fingerprints or by the adapter's layout; files of other kinds pass."""
+    """Keys and shapes, by DiffSynth's fingerprints or by the adapter's layout; of a LoRA, that it can be read."""
     tensors_in = tuple(path for path in paths if path.suffix in (".safetensors", ".pth", ".ckpt"))
     try:
         from backend.generate.wan.layouts import fingerprint_of, published_layout
@@ -115,7 +115,8 @@ def _check_layout(name: str, paths: list[Path]) -> Finding:
         else:
             from backend.generate.wan.checkpoints import read_checkpoint
 
-            right = bool(read_checkpoint(tensors_in))
+            count = len(read_checkpoint(tensors_in))
+            return Finding(count > 0, f"{count} tensors can be read")
     except CheckpointError as error:
         return Finding(False, str(error))
     except WanUnavailableError as error:
@@ -138,7 +139,6 @@ def fetch_part(folder: Path, part: PublishedPart) -> Iterator[Path]:
     """
     try:
         from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
     except ImportError as error:
         raise WanUnavailableError(f"fetching needs huggingface_hub ({error}): pip install huggingface_hub") from error
     _require_room(folder, part)
@@ -147,7 +147,7 @@ def fetch_part(folder: Path, part: PublishedPart) -> Iterator[Path]:
         if not path.is_file():
             try:
                 hf_hub_download(file.repository, file.name, local_dir=folder / file.folder)
-            except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+            except _network_errors() as error:
                 raise ModelsMissingError(
                     f"{file.repository}/{file.name} could not be fetched: {str(error).splitlines()[0]}. Check the "
                     f"network and run the command again (it goes on where it was), or put the file at {path}"
@@ -159,11 +159,10 @@ def fetch_part(folder: Path, part: PublishedPart) -> Iterator[Path]:
 def _keep_hash(folder: Path, file: PublishedFile) -> None:
     """Ask the hub for a fetched file's hash, and compare or keep it."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
-    from huggingface_hub.errors import HfHubHTTPError
 
     try:
         told = get_hf_file_metadata(hf_hub_url(file.repository, file.name)).etag or ""
-    except (HfHubHTTPError, OSError):
+    except _network_errors():
         return
     # Small files have a git hash there, of 40 digits.
     if len(told) != 64:
@@ -174,6 +173,13 @@ def _keep_hash(folder: Path, file: PublishedFile) -> None:
         )
     hashes = {**_read_hashes(folder), Path(file.path).as_posix(): told}
     (folder / HASHES_FILE).write_text(json.dumps(hashes, indent=1), encoding="utf-8")
+
+
+def _network_errors() -> tuple[type[Exception], ...]:
+    """What fetching raises: the hub's own errors, and those of the HTTP library that this release of it rests on."""
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    return (HfHubHTTPError, *HfHubHTTPError.__bases__, LocalEntryNotFoundError, OSError)
 
 
 def _read_hashes(folder: Path) -> dict[str, str]:

@@ -125,7 +125,8 @@ def read_lora(
         shapes: of the transformer's tensors, by name.
 
     Raises:
-        CheckpointError: a key of no known style, of no layer here, without its partner, or of another shape.
+        CheckpointError: a key of no known style, of no layer here, without its partner, of another shape, there twice,
+            or without real numbers.
     """
     names = _LayerNames(shapes)
     layers: dict[str, _Layer] = {}
@@ -137,7 +138,10 @@ def read_lora(
             strange.append(key)
         else:
             role = "modulation" if target.endswith("modulation") else role
-            layers.setdefault(target, _Layer()).tensors[role] = tensor
+            of_layer = layers.setdefault(target, _Layer()).tensors
+            if role in of_layer:
+                raise CheckpointError(f"{path} says twice how {target} changes, the second time as {key}")
+            of_layer[role] = tensor
     if strange:
         listed = ", ".join(sorted(strange)[:5])
         raise CheckpointError(
@@ -192,12 +196,13 @@ def _check(name: str, tensors: Mapping[str, torch.Tensor], shapes: Mapping[str, 
         raise CheckpointError(f"{path} has a lora_{there} of {name} but no lora_{gone}; the file is incomplete")
     if "alpha" in tensors and tensors["alpha"].numel() != 1:
         raise CheckpointError(f"{path} has an alpha of {name} that is no number but {tuple(tensors['alpha'].shape)}")
+    # An alpha may be a whole number, as some programs write it.
+    if odd := [role for role, tensor in tensors.items() if role != "alpha" and not tensor.is_floating_point()]:
+        raise CheckpointError(f"{path} has a {odd[0]} of {name} that holds no real numbers; the file is damaged")
     if "down" in tensors:
         weight = tuple(shapes.get(f"{name}.weight", ()))
         down, up = tensors["down"], tensors["up"]
-        rank, columns = down.flatten(1).shape
-        fits = weight and up.flatten(1).shape == (weight[0], rank) and columns * weight[0] == _count(weight)
-        if not fits:
+        if not (weight and _makes(up, down, weight)):
             raise CheckpointError(
                 f"{path} changes {name} of shape {weight} by {tuple(up.shape)} times {tuple(down.shape)}: it was made "
                 "for another model"
@@ -208,6 +213,14 @@ def _check(name: str, tensors: Mapping[str, torch.Tensor], shapes: Mapping[str, 
             raise CheckpointError(
                 f"{path} changes {key} of shape {tuple(shapes.get(key, ()))} by {tuple(tensors[role].shape)}"
             )
+
+
+def _makes(up: torch.Tensor, down: torch.Tensor, weight: Sequence[int]) -> bool:
+    """Whether ``up`` times ``down`` is of a weight's shape."""
+    if min(up.ndim, down.ndim) < 2:
+        return False
+    rank, columns = down.flatten(1).shape
+    return up.flatten(1).shape == (weight[0], rank) and columns * weight[0] == _count(weight)
 
 
 def _count(shape: Sequence[int]) -> int:

@@ -12,17 +12,12 @@ import torch
 from backend.generate.wan.camera_encoder import CameraEncoder
 from backend.generate.wan.layouts import published_layout
 from backend.generate.wan.models import export_adapter
+from backend.generate.wan.published import SHARDS, WAN, part
 
-WAN_FOLDER = "Wan-AI/Wan2.1-I2V-14B-480P"
-SHARDS = 7
 # Words that the small tokenizer knows; any other becomes <unk>.
 WORDS = ["a", "wide", "street", "at", "night", "with", "rain", "blurred", "static", "quality"]
 
-_PTH = {
-    "text_encoder": "models_t5_umt5-xxl-enc-bf16.pth",
-    "vae": "Wan2.1_VAE.pth",
-    "image_encoder": "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth",
-}
+_PTH = {name: part(name).files[0].name for name in ("text_encoder", "vae", "image_encoder")}
 
 
 def random_weights(
@@ -53,7 +48,7 @@ def write_models(
     """
     from safetensors.torch import save_file
 
-    wan = folder / WAN_FOLDER
+    wan = folder / WAN
     wan.mkdir(parents=True)
     layouts = {name: published_layout(name) for name in ("dit", "ex4d", *_PTH)} if full_size else _small_layouts(heads)
 
@@ -67,11 +62,11 @@ def write_models(
 
     keys = sorted(layouts["dit"])
     for shard in range(SHARDS):
-        part = {key: layouts["dit"][key] for key in keys[shard::SHARDS]}
+        of_shard = {key: layouts["dit"][key] for key in keys[shard::SHARDS]}
         name = f"diffusion_pytorch_model-{shard + 1:05d}-of-{SHARDS:05d}.safetensors"
-        save_file(made(part, shard), wan / name)
-    for number, (part, name) in enumerate(_PTH.items(), start=SHARDS):
-        torch.save(made(layouts[part], number), wan / name)
+        save_file(made(of_shard, shard), wan / name)
+    for number, (model, name) in enumerate(_PTH.items(), start=SHARDS):
+        torch.save(made(layouts[model], number), wan / name)
     (folder / "EX-4D").mkdir()
     adapter = {key: value.float() for key, value in made(layouts["ex4d"], 2 * SHARDS).items()}
     torch.save(adapter, folder / "EX-4D" / "ex4d.ckpt")

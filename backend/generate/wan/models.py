@@ -29,13 +29,34 @@ HEAD_CHANNELS = 128
 # The vision tower's heads, likewise; its patches and picture size are in shapes.
 _VISION_HEADS = 16
 
-_DIT_KEYS = (
-    "patch_embedding.weight",
-    "text_embedding.0.weight",
-    "time_embedding.0.weight",
-    "head.head.weight",
-    "blocks.0.ffn.0.weight",
+# What EX-4D's LoRA changes in each block, and its rank.
+LORA_LAYERS = (
+    *(f"{attention}.{name}" for attention in ("self_attn", "cross_attn") for name in "qkvo"),
+    "ffn.0",
+    "ffn.2",
 )
+LORA_RANK = 16
+
+# Keys by which each model is recognised, and how many sides their tensors have; these say the model's sizes.
+_DIT_KEYS = {
+    "patch_embedding.weight": 5,
+    "text_embedding.0.weight": 2,
+    "time_embedding.0.weight": 2,
+    "head.head.weight": 2,
+    "blocks.0.ffn.0.weight": 2,
+}
+_VAE_KEYS = {"encoder.conv1.weight": 5}
+_TEXT_ENCODER_KEYS = {
+    "token_embedding.weight": 2,
+    "blocks.0.attn.q.weight": 2,
+    "blocks.0.ffn.fc1.weight": 2,
+    "blocks.0.pos_embedding.embedding.weight": 2,
+}
+_IMAGE_ENCODER_KEYS = {
+    "visual.patch_embedding.weight": 4,
+    "visual.head": 2,
+    "visual.transformer.0.mlp.0.weight": 2,
+}
 
 
 def require_diffsynth() -> None:
@@ -59,9 +80,7 @@ def dit_sizes(tensors: Mapping[str, torch.Tensor], source: Path | Sequence[Path]
     Raises:
         CheckpointError: this is no Wan image-to-video transformer.
     """
-    missing = [key for key in _DIT_KEYS if key not in tensors]
-    if missing:
-        raise CheckpointError(f"{name_of(source)} is no Wan transformer: it has no {', '.join(missing)}")
+    _recognise(tensors, _DIT_KEYS, source, "Wan transformer", "dit")
     if "img_emb.proj.1.weight" not in tensors:
         raise CheckpointError(
             f"{name_of(source)} is a Wan transformer without image input (text to video); EX-4D needs "
@@ -72,7 +91,6 @@ def dit_sizes(tensors: Mapping[str, torch.Tensor], source: Path | Sequence[Path]
     if width % HEAD_CHANNELS:
         raise CheckpointError(f"{name_of(source)} has a width of {width}, no multiple of {HEAD_CHANNELS}")
     patch = tuple(patches[2:])
-    blocks = {int(key.split(".")[1]) for key in tensors if key.startswith("blocks.")}
     return {
         "dim": width,
         "in_dim": patches[1],
@@ -83,7 +101,7 @@ def dit_sizes(tensors: Mapping[str, torch.Tensor], source: Path | Sequence[Path]
         "eps": 1e-6,
         "patch_size": patch,
         "num_heads": width // HEAD_CHANNELS,
-        "num_layers": max(blocks) + 1,
+        "num_layers": _count_blocks(tensors, "blocks."),
         "has_image_input": True,
     }
 
@@ -144,6 +162,37 @@ def _merge(loras: Sequence[LoraFile], key: str, value: torch.Tensor) -> torch.Te
     return value
 
 
+def _open(
+    file: Path, keys: Mapping[str, int], what: str, part: str
+) -> tuple[dict[str, torch.Tensor], list[torch.Tensor]]:
+    """A file's tensors, and those of ``keys``; arguments as of `_recognise`."""
+    tensors = without_wrapper(read_checkpoint(file))
+    _recognise(tensors, keys, file, what, part)
+    return tensors, [tensors[key] for key in keys]
+
+
+def _recognise(
+    tensors: Mapping[str, torch.Tensor], keys: Mapping[str, int], source: Path | Sequence[Path], what: str, part: str
+) -> None:
+    """Check that a checkpoint is of the right model at all.
+
+    Args:
+        keys: which it must have, each with its tensor's number of sides.
+        what, part: the model's name for people, and for `ex4d models fetch`.
+
+    Raises:
+        CheckpointError: it lacks some of them, or they are of another kind.
+    """
+    wrong = [f"it has no {key}" for key in keys if key not in tensors]
+    wrong += [
+        f"its {key} is {tuple(tensors[key].shape)}"
+        for key, sides in keys.items()
+        if key in tensors and tensors[key].ndim != sides
+    ]
+    if wrong:
+        raise CheckpointError(f"{name_of(source)} is no {what}: {', '.join(wrong)}; ex4d models fetch {part}")
+
+
 def without_wrapper(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Keys without the "model." or "model.diffusion_model." that some programs put before each of them."""
     for prefix in ("model.diffusion_model.", "model."):
@@ -164,10 +213,7 @@ def load_vae(
     Raises:
         CheckpointError: as in `load_dit`.
     """
-    tensors = without_wrapper(read_checkpoint(file))
-    first = tensors.get("encoder.conv1.weight")
-    if first is None:
-        raise CheckpointError(f"{file} is no Wan VAE: it has no encoder.conv1.weight; ex4d models fetch vae")
+    tensors, (first,) = _open(file, _VAE_KEYS, "Wan VAE", "vae")
     vae = build_vae(first.shape[0])
     load_strictly(vae.model, tensors, file, device=device, dtype=dtype, on_tensor=on_tensor)
     return vae
@@ -198,18 +244,16 @@ def load_text_encoder(
     """
     from diffsynth.models.wan_video_text_encoder import WanTextEncoder
 
-    tensors = read_checkpoint(file)
-    keys = ("token_embedding.weight", "blocks.0.attn.q.weight", "blocks.0.ffn.fc1.weight")
-    positions = tensors.get("blocks.0.pos_embedding.embedding.weight")
-    if positions is None or any(key not in tensors for key in keys):
-        raise CheckpointError(f"{file} is no UMT5 text encoder of Wan; ex4d models fetch text_encoder")
-    vocabulary, width = tensors["token_embedding.weight"].shape
+    tensors, (words, query, hidden, positions) = _open(
+        file, _TEXT_ENCODER_KEYS, "UMT5 text encoder of Wan", "text_encoder"
+    )
+    vocabulary, width = words.shape
     with _no_memory():
         encoder = WanTextEncoder(
             vocab=vocabulary,
             dim=width,
-            dim_attn=tensors["blocks.0.attn.q.weight"].shape[0],
-            dim_ffn=tensors["blocks.0.ffn.fc1.weight"].shape[0],
+            dim_attn=query.shape[0],
+            dim_ffn=hidden.shape[0],
             num_heads=positions.shape[1],
             num_layers=_count_blocks(tensors, "blocks."),
             num_buckets=positions.shape[0],
@@ -229,12 +273,8 @@ def load_image_encoder(
     Raises:
         CheckpointError: as in `load_dit`.
     """
-    tensors = without_wrapper(read_checkpoint(file))
+    tensors, (patches, head, hidden) = _open(file, _IMAGE_ENCODER_KEYS, "CLIP image encoder of Wan", "image_encoder")
     tensors = {key: value for key, value in tensors.items() if not key.startswith("textual.")}
-    patches, head = tensors.get("visual.patch_embedding.weight"), tensors.get("visual.head")
-    hidden = tensors.get("visual.transformer.0.mlp.0.weight")
-    if patches is None or head is None or hidden is None:
-        raise CheckpointError(f"{file} is no CLIP image encoder of Wan; ex4d models fetch image_encoder")
     width = patches.shape[0]
     encoder = build_image_encoder(
         embed_dim=head.shape[1],
@@ -271,16 +311,14 @@ def _no_memory():
     return skip_model_initialization()
 
 
-def export_adapter(dit: nn.Module, rank: int = 16) -> dict[str, torch.Tensor]:
+def export_adapter(dit: nn.Module, rank: int = LORA_RANK) -> dict[str, torch.Tensor]:
     """Layout of an ``ex4d.ckpt`` for a transformer: its camera encoder, and a LoRA on all that EX-4D trains.
 
     The LoRA's tensors are empty (on the meta device); this names and shapes them.
     """
     layout = dict(dit.control_adapter.state_dict())
-    targets = [f"{attention}.{name}" for attention in ("self_attn", "cross_attn") for name in "qkvo"]
-    targets += ["ffn.0", "ffn.2"]
     for number, block in enumerate(dit.blocks):
-        for target in targets:
+        for target in LORA_LAYERS:
             layer = block.get_submodule(target)
             name = f"blocks.{number}.{target}"
             layout[f"{name}.lora_A.default.weight"] = torch.empty(rank, layer.in_features, device="meta")

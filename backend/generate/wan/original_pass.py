@@ -11,18 +11,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from backend.generate.wan.models import LORA_LAYERS, LORA_RANK
+
 if TYPE_CHECKING:
     from diffsynth.models.wan_video_dit import WanModel
 
     from backend.generate.wan.denoising import Conditions
-
-# What EX-4D's LoRA changes in each block, and its rank.
-LORA_LAYERS = (
-    *(f"{attention}.{name}" for attention in ("self_attn", "cross_attn") for name in "qkvo"),
-    "ffn.0",
-    "ffn.2",
-)
-LORA_RANK = 16
 
 
 def diffsynth_velocity(

@@ -107,7 +107,8 @@ class Team:
     """A rank's membership; to be made by all ranks at once.
 
     Attributes:
-        busy: in the middle of a step; if that fails, the other ranks wait for this one without end.
+        busy: the others have begun what this rank has not, or all are in the middle of a step; if this rank leaves it
+            there, they wait without end, or take part in its next work with what they have of this one.
     """
 
     def __init__(self, rank: int, size: int, device: torch.device, store: Path):
@@ -179,6 +180,7 @@ class Peers:
             GenerationError: one is gone.
         """
         message = pickle.dumps(work)
+        self.team.busy = True
         for process in self._processes:
             try:
                 process.stdin.write(len(message).to_bytes(8, "little") + message)

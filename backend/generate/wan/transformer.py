@@ -4,6 +4,9 @@ What does not change from step to step is computed once for a window (`Prepared`
 of the cross-attention, in which the text's padding counts as one key that stands for many. Queries, keys and values
 come from one product; everything between products is fused (`fused`). Both prompts go through a block together, so that
 streamed weights come once for both. DiffSynth's own modules still do what comes before and after the blocks.
+
+As in the original, the residual stream, the modulation, the timestep's embedding and the head are in float32, or the
+rounding of 40 blocks would add up. Only with products in 8 bits, which are less exact by far, the stream is bfloat16.
 """
 
 from __future__ import annotations
@@ -101,6 +104,7 @@ class Block(nn.Module):
         self.query_weight, self.key_weight = attention.norm_q.weight, attention.norm_k.weight
         self.cross_scale, self.cross_shift = block.norm3.weight, block.norm3.bias
         self.eight_bit = fp8
+        self.dtype = block.ffn[0].weight.dtype
 
     def forward(
         self,
@@ -119,15 +123,15 @@ class Block(nn.Module):
         """
         x, added, gate = stream
         shift, scale, gate_attention, shift_mlp, scale_mlp, gate_mlp = modulation
-        rows = fused.residual_norm(x, added, gate, scale, shift, self.epsilon, eight_bit=self.eight_bit)
+        kind = {"dtype": self.dtype, "eight_bit": self.eight_bit}
+        rows = fused.residual_norm(x, added, gate, scale, shift, self.epsilon, **kind)
         added = self.o(self._attended(self.qkv(rows), angles, split))
         rows = fused.residual_norm(
-            x, added, gate_attention, self.cross_scale, self.cross_shift, self.epsilon,
-            one_more=False, eight_bit=self.eight_bit,
-        )  # fmt: skip
+            x, added, gate_attention, self.cross_scale, self.cross_shift, self.epsilon, one_more=False, **kind
+        )
         attended = fused.cross_attention(self.cross_q(rows), picture, text, self.norm_epsilon, self.head)
         added = self.cross_o(self._rows(attended))
-        rows = fused.residual_norm(x, added, None, scale_mlp, shift_mlp, self.epsilon, eight_bit=self.eight_bit)
+        rows = fused.residual_norm(x, added, None, scale_mlp, shift_mlp, self.epsilon, **kind)
         if self.eight_bit:
             return x, self.down(fused.quantized(self.up(rows), gelu=True)), gate_mlp
         return x, self.down(self.up(rows, gelu=True)), gate_mlp
@@ -172,6 +176,7 @@ class Transformer:
 
     Attributes:
         blocks, contexts: the layers of each block that run at every step, and once for each window.
+        dtype, stream_dtype: of what goes into products, and of the residual stream.
     """
 
     def __init__(
@@ -185,6 +190,7 @@ class Transformer:
     ):
         self.device = torch.device(device) if device is not None else next(dit.parameters()).device
         self.dtype = dit.blocks[0].ffn[0].weight.dtype
+        self.stream_dtype = self.dtype if fp8 else torch.float32
         old = list(dit.blocks)
         dit.blocks = nn.ModuleList()
         self.dit = dit.to(self.device)
@@ -251,12 +257,7 @@ class Transformer:
             caches: DiffSynth's TeaCache of each prompt.
             split: what this rank does of it, where there are several; the result is the same on all.
         """
-        from diffsynth.models.wan_video_dit import sinusoidal_embedding_1d
-
-        dit = self.dit
-        timestep = timestep.reshape(1).to(latents.device, torch.float32)
-        time = dit.time_embedding(sinusoidal_embedding_1d(dit.freq_dim, timestep))
-        modulation = dit.time_projection(time).unflatten(1, (6, dit.dim))
+        time, modulation = self._time(timestep.reshape(1).to(latents.device, torch.float32))
         patches = self._patches(latents, prepared)
         if split is not None:
             patches = patches[split.rows(len(patches))].contiguous()
@@ -266,7 +267,7 @@ class Transformer:
         for prompt in which:
             x = patches.clone() if len(which) > 1 else patches
             cache = caches[prompt]
-            if cache is not None and cache.check(dit, x, modulation):
+            if cache is not None and cache.check(self.dit, x, modulation):
                 streams[prompt] = (cache.update(x), None, None)
             else:
                 streams[prompt] = (x, None, None)
@@ -281,6 +282,16 @@ class Transformer:
             made.append(self._finish((x, added, gate), time, prepared, split))
         return made if split is None or split.half is None else split.of_both_halves(made[0])
 
+    def _time(self, timestep: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Embedding (1, C) and modulation (1, 6, C) of a timestep (1,), float32."""
+        from diffsynth.models.wan_video_dit import sinusoidal_embedding_1d
+
+        dit = self.dit
+        first, _, second = dit.time_embedding
+        time = _exact(second, functional.silu(_exact(first, sinusoidal_embedding_1d(dit.freq_dim, timestep))))
+        modulation = _exact(dit.time_projection[1], functional.silu(time), pieces=6)
+        return time, modulation.unflatten(1, (6, dit.dim))
+
     def _run_blocks(
         self,
         streams: dict[int, Stream],
@@ -291,7 +302,7 @@ class Transformer:
     ) -> None:
         if not running:
             return
-        modulations = (self._modulation.to(modulation.dtype) + modulation).float()
+        modulations = self._modulation.float() + modulation
         for number, block in enumerate(self.blocks):
             for prompt in running:
                 streams[prompt] = block(
@@ -304,25 +315,33 @@ class Transformer:
                 )
 
     def _patches(self, latents: torch.Tensor, prepared: Prepared) -> torch.Tensor:
-        """(N, C) of patches and camera."""
+        """(N, C) of patches and camera, as the stream's first value."""
         layer = self.dit.patch_embedding
         frames, height, width = prepared.grid
         _, down, across = self.dit.patch_size
         x = torch.cat([latents[0], prepared.y[0]]).to(self.dtype)
         x = x.view(-1, frames, height, down, width, across).permute(1, 2, 4, 0, 3, 5).flatten(3).flatten(0, 2)
-        x = functional.linear(x, layer.weight.flatten(1), layer.bias)
-        return x if prepared.camera is None else x + prepared.camera
+        # As on GPUs, where torch adds a convolution's bias to its rounded result.
+        x = functional.linear(x, layer.weight.flatten(1))
+        x += layer.bias.to(x.dtype)
+        return (x if prepared.camera is None else x + prepared.camera).to(self.stream_dtype)
 
     def _finish(self, stream: Stream, time: torch.Tensor, prepared: Prepared, split: Split | None) -> torch.Tensor:
         head = self.dit.head
-        shift, scale = (head.modulation[0].to(time.dtype) + time).float()
+        shift, scale = head.modulation[0].float() + time
         x, added, gate = stream
-        rows = fused.residual_norm(x, added, gate, scale, shift, head.norm.eps)
-        made = head.head(rows)
+        made = _exact(head.head, fused.residual_norm(x, added, gate, scale, shift, head.norm.eps, dtype=torch.float32))
         if split is not None:
-            made = split.gathered(made.float(), len(prepared.angles[0]))
-        made = made[None]
-        return self.dit.unpatchify(made, prepared.grid).float()
+            made = split.gathered(made, len(prepared.angles[0]))
+        return self.dit.unpatchify(made[None], prepared.grid)
+
+
+def _exact(layer: nn.Linear, rows: torch.Tensor, pieces: int = 1) -> torch.Tensor:
+    """A layer's product in float32, whatever its weight is in; in pieces, since the weight's copy takes room."""
+    parts = zip(layer.weight.chunk(pieces), layer.bias.chunk(pieces), strict=True)
+    with torch.autocast(rows.device.type, enabled=False):
+        made = [functional.linear(rows.float(), weight.float(), bias.float()) for weight, bias in parts]
+    return torch.cat(made, dim=-1)
 
 
 def _without_padding(text: torch.Tensor) -> tuple[torch.Tensor, int]:

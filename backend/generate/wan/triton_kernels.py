@@ -176,12 +176,13 @@ def norm(
     shift: torch.Tensor,
     epsilon: float,
     *,
+    dtype: torch.dtype,
     one_more: bool,
     eight_bit: bool,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """See `fused.residual_norm`; ``x`` is changed in place."""
     tokens, width = x.shape
-    out = torch.empty_like(x, dtype=_FP8 if eight_bit else x.dtype)
+    out = torch.empty_like(x, dtype=_FP8 if eight_bit else dtype)
     scales = x.new_empty(tokens, 1, dtype=torch.float32) if eight_bit else x
     _norm_kernel[(tokens,)](
         x, x if added is None else added, x if gate is None else gate, scale, shift, out, scales, epsilon,
