@@ -17,6 +17,7 @@ from blender_addon.cameras.sampling import sample_camera
 from blender_addon.connection.session import session
 from blender_addon.scenes.importing import import_scene
 from blender_addon.sequencer.strips import find_strip, strips_of
+from blender_addon.sequencer.versions import begin_of, end_of, length_of
 from blender_addon.takes import follow
 from blender_addon.takes.follow import is_followed
 from blender_addon.takes.operators import can_cancel
@@ -37,7 +38,7 @@ def test_a_shot_becomes_a_movie_strip(connected, shot, tmp_path):
 
     def over() -> bool:
         strip = strip_of(entry)
-        lengths.append((strip.type, strip.frame_final_duration) if strip else None)
+        lengths.append((strip.type, length_of(strip)) if strip else None)
         return entry.state == "done"
 
     tick_until(over, "the take")
@@ -46,7 +47,7 @@ def test_a_shot_becomes_a_movie_strip(connected, shot, tmp_path):
     assert entry.folder == "//takes/arc_1"
     assert sorted(path.name for path in folder.glob("frame_*.png")) == [f"frame_{index:05d}.png" for index in range(9)]
     strip = strip_of(entry)
-    assert (strip.type, strip.frame_final_start, strip.frame_final_end) == ("MOVIE", 11, 20)
+    assert (strip.type, begin_of(strip), end_of(strip)) == ("MOVIE", 11, 20)
     assert (strip.name, strip.filepath, len(strips_of(bpy.context.scene))) == ("arc", "//takes/arc_1/take.mp4", 1)
     grown = [length for length in lengths if length and length[0] == "IMAGE"]
     assert grown == sorted(grown) and grown[0][1] < 9, "the strip was there before the take was whole"
@@ -80,7 +81,7 @@ def test_part_of_the_footage_can_be_shot_with_holes_marked(connected, shot, tmp_
     entry = send()
     tick_until_over()
     strip = strip_of(entry)
-    assert (strip.frame_final_start, strip.frame_final_end) == (14, 17)
+    assert (begin_of(strip), end_of(strip)) == (14, 17)
     request = json.loads(strip["ex4d_request"])
     assert request["first_frame"] == 3
     assert request["preview"] == {"holes": "mark", "hole_color": [0, 255, 0]}
