@@ -16,6 +16,7 @@ from ex4d_core.reconstruction import Reconstruction, ReconstructionPlan
 from ex4d_core.scene import SceneError
 
 from ..connection.errands import Errand
+from ..connection.failures import contained
 from ..connection.session import session
 from ..paths import from_blend, to_blend
 from ..scenes.importing import import_scene
@@ -102,7 +103,8 @@ def follow_all() -> None:
     """Bring every entry in step; the session calls it once per tick."""
     for following in list(_following.values()):
         if not following.over:
-            _follow_one(following)
+            with contained():
+                _follow_one(following)
 
 
 def import_finished() -> None:
@@ -157,7 +159,8 @@ def _show(following: Following, entry: EX4D_Reconstruction) -> None:
 
 
 def _import_timer() -> None:
-    import_finished()
+    with contained():
+        import_finished()
 
 
 def _import(blender_scene: bpy.types.Scene, entry: EX4D_Reconstruction) -> None:

@@ -20,6 +20,7 @@ from ex4d_core.shot import RequestError, ShotRequest
 from ex4d_core.takes import Take
 
 from ..connection.errands import Errand
+from ..connection.failures import contained
 from ..connection.session import session
 from ..paths import from_blend
 from ..sequencer.movies import discard_opened, replace_with_movie
@@ -78,7 +79,8 @@ def resume_takes() -> None:
     for blender_scene in bpy.data.scenes:
         for entry in blender_scene.ex4d_takes:
             if entry.cancelling or entry.state not in (*FINAL_STATES, STOPPED):
-                resume_take(entry)
+                with contained():
+                    resume_take(entry)
 
 
 def resume_take(entry: EX4D_Take) -> None:
@@ -193,11 +195,13 @@ def follow_all() -> None:
     if _undone:
         _undone = False
         for following in list(_following.values()):
-            _restore(following)
+            with contained():
+                _restore(following)
         resume_takes()  # those whose removal from the list was undone
     for following in list(_following.values()):
         if not following.over:
-            _follow_one(following)
+            with contained():
+                _follow_one(following)
 
 
 def _follow(following: Following) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Iterator
 
 import bpy
 import pytest
@@ -11,6 +12,7 @@ import zmq
 
 import blender_addon
 from blender_addon.connection import session as session_module
+from blender_addon.connection.failures import failure_text, failures, forget_failures
 from blender_addon.connection.local_backend import local_backend
 from blender_addon.connection.operators import WALK_THROUGH
 from blender_addon.connection.preferences import chosen_licence, is_loopback
@@ -27,6 +29,14 @@ from ex4d_core import client as client_module
 from ex4d_core.messages import Hello, ListJobs
 
 from .conftest import backend_environment, backend_process, free_address, tick_until
+
+
+@pytest.fixture
+def followers() -> Iterator[list]:
+    """The session's followers, with those that a test puts first taken away again."""
+    before = list(session().followers)
+    yield session().followers
+    session().followers[:] = before
 
 
 def preferences() -> bpy.types.AddonPreferences:
@@ -121,6 +131,39 @@ def test_other_machines_are_only_asked_with_online_access():
 )
 def test_what_stays_on_this_machine(address, local):
     assert is_loopback(address) is local
+
+
+def test_a_follower_that_fails_is_told_once_and_stops_no_other(followers, capsys):
+    done = []
+
+    def failing():
+        raise KeyError("no such take")
+
+    followers.insert(0, failing)
+    followers.append(lambda: done.append(1))
+    assert (tick(), tick()) == (IDLE_INTERVAL_SECONDS, IDLE_INTERVAL_SECONDS)
+    assert len(done) == 2 and session().connected is False
+    assert capsys.readouterr().err.count("KeyError: 'no such take'") == 1
+    assert len(failures()) == 1 and "in failing" in failures()[0]
+    assert failure_text().startswith("The add-on made a mistake (KeyError)")
+    followers.remove(failing)
+    bpy.ops.ex4d.reconnect()
+    assert failure_text() == "" and not failures()
+
+
+def test_a_step_of_its_own_that_fails_leaves_those_behind_it(capsys):
+    done = []
+
+    def failing():
+        raise ZeroDivisionError("never")
+
+    session().alone(failing)
+    session().alone(lambda: done.append(1))
+    assert (tick(), done) == (BUSY_INTERVAL_SECONDS, [])
+    tick()
+    assert done == [1] and not session().busy
+    assert "ZeroDivisionError: never" in capsys.readouterr().err and len(failures()) == 1
+    forget_failures()
 
 
 def test_the_timer_survives_loading_a_file(tmp_path):

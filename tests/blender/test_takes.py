@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from blender_addon.cameras.sampling import sample_camera
+from blender_addon.connection.failures import failures, forget_failures
 from blender_addon.connection.session import session
 from blender_addon.scenes.importing import import_scene
 from blender_addon.sequencer.strips import find_strip, strips_of
@@ -72,6 +73,15 @@ def test_two_takes_lie_above_each_other(connected, shot):
     channels = [find_strip(bpy.context.scene, key).channel for key in (first, second)]
     assert sorted(channels) == [1, 2]
     assert [one.folder for one in bpy.context.scene.ex4d_takes] == ["//takes/arc_1", "//takes/arc_2"]
+
+
+def test_a_take_that_fails_inside_the_add_on_stops_no_other(connected, shot, capsys):
+    first, second = send().key, send().key
+    follow._following[first].errand = None  # as no code of ours leaves it
+    tick_until(lambda: take().state == "done", "the second take")
+    assert (take().key, strip_of(take()).type) == (second, "MOVIE")
+    assert capsys.readouterr().err.count("Traceback") == len(failures()) == 1
+    forget_failures()
 
 
 def test_part_of_the_footage_can_be_shot_with_holes_marked(connected, shot, tmp_path):
