@@ -77,6 +77,8 @@ def send_take(
 def resume_takes() -> None:
     """Go on with every take of the open file that is not finished and not being followed."""
     for blender_scene in bpy.data.scenes:
+        if blender_scene.library is not None:
+            continue  # linked: the takes are that file's to follow
         for entry in blender_scene.ex4d_takes:
             if entry.cancelling or entry.state not in (*FINAL_STATES, STOPPED):
                 with contained():
@@ -94,7 +96,8 @@ def resume_take(entry: EX4D_Take) -> None:
     try:
         request = load_request(folder)
         scene = None if entry.job or entry.cancelling else package_of(request)
-    except (RequestError, SceneError) as error:
+        frames = _frames_on_disk(folder)
+    except (RequestError, SceneError, OSError) as error:
         entry.state, entry.reason = STOPPED, str(error)
         return
     take = Take(
@@ -104,7 +107,7 @@ def resume_take(entry: EX4D_Take) -> None:
         job=entry.job,
         submitted=True,  # as far as anybody knows
         last_event=entry.last_event,
-        frames=_frames_on_disk(folder),
+        frames=frames,
     )
     entry.reason = ""
     if not entry.cancelling and (entry.state == STOPPED or not entry.job):
@@ -117,9 +120,11 @@ def retry_take(entry: EX4D_Take) -> None:
     """Send a take that failed or was cancelled once more, as a job of its own, into the same folder and strip.
 
     Raises:
-        RequestError: its request cannot be read, or its scene is not in the file.
+        RequestError: it is under way, its request cannot be read, or its scene is not in the file.
         SceneError: the scene package is missing or changed.
     """
+    if is_followed(entry) and entry.state not in FINAL_STATES:
+        raise RequestError("this take is under way; cancel it first, or press Preview for another one")
     request = load_request(from_blend(entry.folder))
     scene = package_of(request)
     known = _following.get(entry.key)
@@ -213,7 +218,7 @@ def _new_following(
     take: Take, scene: Scene | None, strip: TakeStrip, home: bpy.types.Scene, *, cancelling: bool = False
 ) -> Following:
     errand = Errand(take, partial(take.conversation, scene), cancelling, withdrawn=cancelling and not take.job)
-    return Following(take, errand, strip, home.name)
+    return Following(take, errand, strip, home.session_uid)
 
 
 def _follow_one(following: Following) -> None:
@@ -250,7 +255,9 @@ def _restore(following: Following) -> None:
         return
     found = find_take(following.take.key)
     if found is None:
-        home = bpy.data.scenes.get(following.home) or bpy.context.scene
+        home = next((one for one in bpy.data.scenes if one.session_uid == following.home), None)
+        if home is None:
+            return  # it was deleted, and its takes with it
         entry = add_entry(home, following.take, following.strip)
         entry.shot, entry.version = following.shot, following.version
     elif found[1].state in FINAL_STATES:

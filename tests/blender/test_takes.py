@@ -249,6 +249,13 @@ def test_a_cancelled_take_can_be_made_again_in_its_own_place(connected, shot, tm
     assert sorted(path.name for path in (tmp_path / "takes").iterdir()) == ["arc_1"]
 
 
+def test_a_take_under_way_is_not_made_again(shot):
+    entry = send()
+    with pytest.raises(RuntimeError, match="is under way; cancel it first"):
+        bpy.ops.ex4d.retry_take(key=entry.key)
+    assert is_followed(entry) and entry.state == "sending"
+
+
 def test_a_takes_settings_and_camera_come_back(connected, shot):
     settings = bpy.context.scene.ex4d_shot
     settings.use_range, settings.frame_start, settings.frame_end = True, 12, 17
@@ -302,7 +309,7 @@ def test_a_deleted_camera_is_not_shot_with(shot):
 
 def test_a_folder_that_cannot_be_written_is_named(shot, tmp_path):
     (tmp_path / "takes").write_text("a file, where the folder of takes should be")
-    with pytest.raises(RuntimeError, match=r"takes"):
+    with pytest.raises(RuntimeError, match=r"takes.* cannot be used: .*; see whether that path is right"):
         bpy.ops.ex4d.send_take()
     assert not bpy.context.scene.ex4d_takes
 

@@ -291,6 +291,47 @@ def test_a_strip_removed_during_the_job_stays_away_until_it_is_asked_for(connect
     assert strip_of(entry).type == "MOVIE"
 
 
+def test_a_blender_scene_duplicated_during_the_job_has_the_take_in_both(connected, shot, tmp_path):
+    first = bpy.context.scene
+    key = send().key
+    tick_until(lambda: strip_of(take()) is not None, "the first frame")
+    bpy.ops.scene.new(type="FULL_COPY")
+    copy = bpy.context.scene
+    assert copy != first and copy.ex4d_takes[0].key == key
+    tick_until(lambda: first.ex4d_takes[0].state == "done", "the take")
+    assert (copy.ex4d_takes[0].state, copy.ex4d_takes[0].progress) == ("done", 1.0)
+    assert [[one.type for one in strips_of(scene)] for scene in (first, copy)] == [["MOVIE"], ["MOVIE"]]
+    bpy.ops.wm.save_mainfile()
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "shot.blend"))
+    assert not any(is_followed(scene.ex4d_takes[0]) for scene in bpy.data.scenes)
+
+
+def test_undo_does_not_bring_the_take_of_a_deleted_scene_into_another(connected, shot, tmp_path):
+    main, folder = bpy.context.scene, tmp_path / "takes" / "arc_1"
+    send()
+    other = bpy.data.scenes.new("other")
+    bpy.context.window.scene = other
+    bpy.data.scenes.remove(main)
+    bpy.ops.ed.undo_push(message="scene deleted")
+    bpy.data.objects.new("something", None)
+    bpy.ops.ed.undo_push(message="something")
+    bpy.ops.ed.undo()
+    tick_until(lambda: (folder / "take.mp4").is_file() and not session().busy, "the movie")
+    assert [len(scene.ex4d_takes) for scene in bpy.data.scenes] == [0]
+
+
+def test_takes_of_a_linked_scene_are_left_to_its_own_file(shot, tmp_path):
+    send()
+    bpy.ops.wm.save_mainfile()
+    fresh_blender()
+    with bpy.data.libraries.load(str(tmp_path / "shot.blend"), link=True) as (source, wanted):
+        wanted.scenes = source.scenes
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "edit.blend"))
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "edit.blend"))
+    linked = next(scene for scene in bpy.data.scenes if scene.library is not None)
+    assert linked.ex4d_takes[0].state == "sending" and not is_followed(linked.ex4d_takes[0])
+
+
 def test_a_scene_deleted_during_the_job_does_no_harm(connected, shot, tmp_path):
     main = bpy.context.scene
     entry = send()
