@@ -193,8 +193,11 @@ class Session:
 
 def _redraw_side_bars() -> None:
     """Draw the 3D viewports' side bars and the status bar again, and not what is beside them."""
-    for window in bpy.context.window_manager.windows:
-        if not len(window.modal_operators):  # whose hints are in the status bar
+    windows = bpy.context.window_manager.windows
+    # The hints of modal operators are in the status bar of their workspace, which other windows may show, too.
+    hinting = [window.workspace for window in windows if len(window.modal_operators)]
+    for window in windows:
+        if window.workspace not in hinting:
             window.workspace.status_text_set_internal(None)
         for area in window.screen.areas:
             if area.type == "VIEW_3D":

@@ -296,6 +296,8 @@ def _after_update(_: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> None:
 
 @bpy.app.handlers.persistent
 def _after_load(*_: object) -> None:
+    if _work.task is not None:
+        session().stop(_work.task)  # the answer would be about another file
     _forget()
 
 

@@ -161,6 +161,8 @@ def _tell(text: str) -> None:
 
 @bpy.app.handlers.persistent
 def _after_load(*_: object) -> None:
+    if _work.task is not None:
+        session().stop(_work.task)  # the answer would be about another file
     _forget()
 
 

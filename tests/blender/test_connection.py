@@ -13,7 +13,7 @@ import zmq
 import blender_addon
 from blender_addon.connection import session as session_module
 from blender_addon.connection.failures import failure_text, failures, forget_failures
-from blender_addon.connection.local_backend import local_backend
+from blender_addon.connection.local_backend import local_backend, words_of
 from blender_addon.connection.operators import WALK_THROUGH
 from blender_addon.connection.preferences import chosen_licence, is_loopback
 from blender_addon.connection.session import (
@@ -225,6 +225,19 @@ def test_a_command_that_cannot_be_run_is_named(command, says):
     preferences().serve_command = command
     with pytest.raises(RuntimeError, match=says):
         bpy.ops.ex4d.start_backend()
+
+
+def test_windows_paths_are_split_as_windows_does():
+    command = r'"C:\Program Files\ex4d\ex4d.exe" serve --data "D:\my takes"'
+    assert words_of(command, windows=True) == [r"C:\Program Files\ex4d\ex4d.exe", "serve", "--data", r"D:\my takes"]
+
+
+def test_a_command_with_an_address_of_its_own_keeps_it(backend_python):
+    command = f'"{backend_python}" -c "import sys; print(sys.argv[1:])" --address=tcp://127.0.0.1:5'
+    preferences().serve_command = command
+    bpy.ops.ex4d.start_backend()
+    tick_until(lambda: not local_backend.running, "its end")
+    assert local_backend.last_line() == "['--address=tcp://127.0.0.1:5']"
 
 
 def test_another_computers_backend_is_not_started_here():

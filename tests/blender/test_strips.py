@@ -246,6 +246,13 @@ def test_the_cut_is_written_as_opentimelineio(scene, movie, pictures, tmp_path):
     assert growing["available_range"]["duration"]["value"] == 9
 
 
+def test_a_path_that_is_relative_to_nothing_is_written_whole(scene, movie, monkeypatch):
+    monkeypatch.chdir(movie.parent)
+    strips_of(scene).new_movie("mine", movie.name, 1, 1)
+    media = timeline(scene)["tracks"]["children"][0]["children"][0]["media_references"]["DEFAULT_MEDIA"]
+    assert media["target_url"] == movie.as_uri()
+
+
 def test_opentimelineio_itself_reads_the_cut(scene, movie, pictures, tmp_path):
     otio = pytest.importorskip("opentimelineio", reason="OpenTimelineIO is not in this environment")
     cut = otio.adapters.read_from_file(str(otio_cut(scene, movie, pictures, tmp_path)))
