@@ -139,7 +139,6 @@ def follow_all() -> None:
         render.resolution_x,
         render.resolution_y,
         render.resolution_percentage,
-        session().client is None,
     )
     if signature != _work.signature:
         _work.signature, _work.stale = signature, True

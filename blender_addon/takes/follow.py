@@ -262,8 +262,13 @@ def _restore(following: Following) -> None:
         entry.shot, entry.version = following.shot, following.version
     elif found[1].state in FINAL_STATES:
         return  # as it was; a strip that is not there was removed on purpose
-    following.shown, following.placed, following.settled = 0, False, False
+    _look_anew(following)
     following.over = False
+
+
+def _look_anew(following: Following) -> None:
+    """What is in the sequencer is not what was put there any more, and nobody removed it on purpose."""
+    following.shown, following.placed, following.settled = 0, False, False
 
 
 def _frames_on_disk(folder: Path) -> dict[int, Path]:
@@ -277,6 +282,8 @@ def _after_load(*_: object) -> None:
         following.here = find_take(key) is not None
         if following.over:
             del _following[key]
+        else:
+            _look_anew(following)
     resume_takes()
 
 

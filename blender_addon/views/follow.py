@@ -154,8 +154,7 @@ def _take_answer() -> None:
 
 def _tell(text: str) -> None:
     global problem
-    if text != problem:
-        problem = text
+    problem = text
     session().redraw()
 
 

@@ -249,6 +249,16 @@ def test_positions_of_another_mesh_are_refused(card_scene, tmp_path):
     assert not bpy.data.objects and not bpy.data.meshes
 
 
+def test_importing_ends_the_editing_of_something_else(card_scene):
+    edited = bpy.data.objects.new("edited", bpy.data.meshes.new("edited"))
+    bpy.context.scene.collection.objects.link(edited)
+    bpy.context.view_layer.objects.active = edited
+    bpy.ops.object.mode_set(mode="EDIT")
+    assert bpy.ops.ex4d.import_scene(filepath=str(card_scene / "manifest.json")) == {"FINISHED"}
+    assert (edited.mode, bpy.context.mode) == ("OBJECT", "OBJECT")
+    assert bpy.context.view_layer.objects.active.ex4d_scene.frames == 9
+
+
 def test_a_timer_knows_the_scene_that_the_artist_means(card_scene, moving_scene):
     import_scene(card_scene)
     second = import_scene(moving_scene)

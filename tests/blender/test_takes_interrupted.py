@@ -36,6 +36,17 @@ def test_a_saved_and_reopened_file_gets_its_take(connected, shot, tmp_path, mome
     assert sorted(path.name for path in (tmp_path / "takes").iterdir()) == ["arc_1"]
 
 
+def test_a_reverted_file_gets_its_strip_again(connected, shot, tmp_path):
+    send()
+    tick_until(lambda: take().job != "", "the job to be accepted")
+    bpy.ops.wm.save_mainfile()
+    tick_until(lambda: strip_of(take()) is not None, "the first frame")
+    bpy.ops.wm.revert_mainfile()
+    assert strip_of(take()) is None and is_followed(take())
+    tick_until_over()
+    assert (take().state, take().reason, strip_of(take()).type) == ("done", "", "MOVIE")
+
+
 def test_a_take_goes_on_while_another_file_is_open(connected, shot, tmp_path):
     entry = send()
     key, folder = entry.key, tmp_path / "takes" / "arc_1"
