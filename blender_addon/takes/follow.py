@@ -25,7 +25,7 @@ from ..connection.session import session
 from ..paths import from_blend
 from ..sequencer.movies import discard_opened, replace_with_movie
 from ..sequencer.strips import TAKE_KEY, StripError, TakeStrip, find_strip, grow_image_strip
-from .properties import EX4D_Take, find_take, takes_of_shot
+from .properties import EX4D_Take, find_copies, find_take, takes_of_shot
 from .shots import load_request, new_take_folder, package_of, request_metadata, save_request
 from .showing import (
     MOVIE,
@@ -69,7 +69,7 @@ def send_take(
     strip = TakeStrip(take.key, label, frame_start, frames, request_metadata(request), fps)
     entry = add_entry(blender_scene, take, strip)
     entry.version = 1 + max((one.version for one in takes_of_shot(blender_scene, shot)), default=0)
-    entry.shot, entry.engine = shot, request.engine
+    entry.shot = shot
     _follow(_new_following(take, scene, strip, blender_scene))
     return entry
 
@@ -169,7 +169,7 @@ def cancel_take(entry: EX4D_Take) -> None:
 def forget_take(blender_scene: bpy.types.Scene, entry: EX4D_Take) -> None:
     """Remove a take from the list; its strip and files stay."""
     following = _following.get(entry.key)
-    if following is not None:
+    if following is not None and len(find_copies(entry.key)) == 1:
         _abandon(following)
     discard_opened(blender_scene, entry.key)
     index = list(blender_scene.ex4d_takes).index(entry)

@@ -150,7 +150,7 @@ def add_entry(blender_scene: bpy.types.Scene, take: Take, strip: TakeStrip) -> E
     """List a take in a Blender scene."""
     entry = blender_scene.ex4d_takes.add()
     entry.label = entry.name = strip.label
-    entry.key, entry.folder = take.key, to_blend(take.folder)
+    entry.key, entry.folder, entry.engine = take.key, to_blend(take.folder), take.request.engine
     entry.frame_start, entry.frames, entry.fps = strip.frame_start, strip.frames, strip.fps
     blender_scene.ex4d_take_index = len(blender_scene.ex4d_takes) - 1
     return entry

@@ -10,7 +10,8 @@ import pytest
 from blender_addon.connection.session import session
 from blender_addon.sequencer.movies import find_opened
 from blender_addon.sequencer.strips import strips_of
-from blender_addon.takes.follow import is_followed
+from blender_addon.takes.follow import is_followed, send_take
+from blender_addon.takes.shots import build_request
 
 from .conftest import fresh_blender, tick_until
 from .taking import muted, send, strip_of, take, tick_until_over
@@ -309,12 +310,27 @@ def test_a_blender_scene_duplicated_during_the_job_has_the_take_in_both(connecte
     bpy.ops.scene.new(type="FULL_COPY")
     copy = bpy.context.scene
     assert copy != first and copy.ex4d_takes[0].key == key
+    bpy.ops.scene.new(type="FULL_COPY")
+    assert bpy.ops.ex4d.forget_take(key=key) == {"FINISHED"} and is_followed(first.ex4d_takes[0])
     tick_until(lambda: first.ex4d_takes[0].state == "done", "the take")
     assert (copy.ex4d_takes[0].state, copy.ex4d_takes[0].progress) == ("done", 1.0)
     assert [[one.type for one in strips_of(scene)] for scene in (first, copy)] == [["MOVIE"], ["MOVIE"]]
     bpy.ops.wm.save_mainfile()
     bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "shot.blend"))
-    assert not any(is_followed(scene.ex4d_takes[0]) for scene in bpy.data.scenes)
+    assert [len(scene.ex4d_takes) for scene in bpy.data.scenes] == [1, 1, 0]
+    assert not any(is_followed(entry) for scene in bpy.data.scenes for entry in scene.ex4d_takes)
+
+
+def test_undo_knows_a_final_from_a_preview(shot):
+    package, request = build_request(shot, bpy.data.objects["arc"], 11, 19, engine="wan")
+    bpy.ops.ed.undo_push(message="before")
+    bpy.data.objects.new("something", None)
+    send_take(package, request, 11, bpy.context.scene)
+    bpy.ops.ed.undo_push(message="something")
+    bpy.ops.ed.undo()
+    assert not bpy.context.scene.ex4d_takes
+    session().tick()
+    assert (take().engine, take().state) == ("wan", "sending")
 
 
 def test_undo_does_not_bring_the_take_of_a_deleted_scene_into_another(connected, shot, tmp_path):
