@@ -7,6 +7,7 @@ looks at the sequencer as it finds it, so an undo, another file or an artist who
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import bpy
@@ -66,6 +67,12 @@ def movie_step(scene: bpy.types.Scene, take: TakeStrip, movie: Path) -> bool:
     offer_proxies(opened)
     del opened[OPENED_FOR]
     return False
+
+
+def strips_are_held(windows: Iterable[bpy.types.Window]) -> bool:
+    """Whether the artist is dragging strips: what moves them has hold of them, and none may be replaced meanwhile."""
+    running = (one.bl_idname for window in windows for one in window.modal_operators)
+    return any(name.startswith(("SEQUENCER_OT_", "TRANSFORM_OT_")) for name in running)
 
 
 def find_opened(scene: bpy.types.Scene, key: str) -> bpy.types.Strip | None:

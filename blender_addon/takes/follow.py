@@ -23,7 +23,7 @@ from ..connection.errands import Errand
 from ..connection.failures import contained
 from ..connection.session import session
 from ..paths import from_blend
-from ..sequencer.movies import discard_opened, replace_with_movie
+from ..sequencer.movies import discard_opened, replace_with_movie, strips_are_held
 from ..sequencer.strips import TAKE_KEY, StripError, TakeStrip, find_strip, grow_image_strip
 from .properties import EX4D_Take, find_copies, find_take, takes_of_shot
 from .shots import load_request, new_take_folder, package_of, request_metadata, save_request
@@ -224,16 +224,20 @@ def _new_following(
 def _follow_one(following: Following) -> None:
     errand = following.errand
     errand.go_on()
-    if not following.placing and movie_is_due(following):
+    due = movie_is_due(following)
+    if due and not following.placing and not strips_are_held(bpy.context.window_manager.windows):
         following.placing = True
         session().alone(partial(_place, following))
-    following.over = errand.over and not following.placing
+    following.over = errand.over and not following.placing and not due
     show(following)
 
 
 def _place(following: Following) -> None:
     """In a tick of its own: one step of the movie's way into the sequencer."""
     if _following.get(following.take.key) is not following or not following.placing:
+        return
+    if strips_are_held(bpy.context.window_manager.windows):
+        following.placing = False  # goes on from here as soon as they are let go
         return
     more = False
     try:

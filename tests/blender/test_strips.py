@@ -6,12 +6,13 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import bpy
 import numpy as np
 import pytest
 
-from blender_addon.sequencer.movies import replace_with_movie
+from blender_addon.sequencer.movies import replace_with_movie, strips_are_held
 from blender_addon.sequencer.otio import timeline
 from blender_addon.sequencer.strips import (
     StripError,
@@ -207,6 +208,17 @@ def test_retimed_takes_lie_over_no_other_strip(scene, movie, pictures):
     grow_image_strip(scene, take, pictures)
     replace_with_movie(scene, take, movie)
     assert [one.channel for one in strips_of_take(scene, "k1")] == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("operator", "held"),
+    [("TRANSFORM_OT_seq_slide", True), ("SEQUENCER_OT_slip", True), ("VIEW3D_OT_rotate", False), (None, False)],
+)
+def test_strips_that_are_being_dragged_are_left_alone(operator, held):
+    running = [SimpleNamespace(bl_idname=operator)] if operator else []
+    windows = [SimpleNamespace(modal_operators=[]), SimpleNamespace(modal_operators=running)]
+    assert strips_are_held(windows) is held
+    assert not strips_are_held(bpy.context.window_manager.windows)
 
 
 def test_proxies_are_set_up_where_the_preferences_ask_and_a_sequencer_shows_them(scene, movie):

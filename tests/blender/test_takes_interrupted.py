@@ -8,8 +8,10 @@ import bpy
 import pytest
 
 from blender_addon.connection.session import session
+from blender_addon.paths import from_blend
 from blender_addon.sequencer.movies import find_opened
 from blender_addon.sequencer.strips import strips_of
+from blender_addon.takes import follow
 from blender_addon.takes.follow import is_followed, send_take
 from blender_addon.takes.shots import build_request
 
@@ -110,6 +112,25 @@ def test_the_movie_comes_in_steps_that_share_their_ticks_with_nothing(connected,
     assert [("IMAGE", False, 1), ("MOVIE", True, 2)] in seen, "the movie was opened beside what is shown"
     assert seen[-1] == [("MOVIE", False, 1)]
     assert not opened_movie(blender_scene, entry)
+
+
+def test_a_strip_is_not_replaced_while_the_artist_drags_strips(connected, shot, monkeypatch):
+    entry, dragging = send(), True
+    monkeypatch.setattr(follow, "strips_are_held", lambda windows: dragging)  # without a window nothing can be dragged
+    arrived = from_blend(entry.folder) / "take.mp4"
+    tick_until(lambda: arrived.is_file() and len(strip_of(entry).elements) == 9, "all that is made")
+    for _ in range(10):
+        session().tick()
+    assert is_followed(entry) and [one.type for one in strips_of(bpy.context.scene)] == ["IMAGE"]
+    dragging = False
+    tick_until(lambda: opened_movie(bpy.context.scene, entry), "the movie to be opened")
+    dragging = True
+    for _ in range(10):
+        session().tick()
+    assert is_followed(entry) and strip_of(entry).type == "IMAGE"
+    dragging = False
+    tick_until_over()
+    assert entry.state == "done" and [one.type for one in strips_of(bpy.context.scene)] == ["MOVIE"]
 
 
 def test_a_file_reopened_between_two_steps_gets_its_movie(connected, shot, tmp_path):
