@@ -14,7 +14,7 @@ from . import saving
 from .cameras import operators as camera_operators
 from .cameras import panel as camera_panel
 from .cameras import saved as camera_saved
-from .connection import local_backend, preferences, session
+from .connection import failures, local_backend, preferences, session
 from .connection import operators as connection_operators
 from .connection import panel as connection_panel
 from .coverage import drawing as coverage_drawing
@@ -48,6 +48,7 @@ from .views import panel as view_panel
 # Registered from top to bottom, unregistered from bottom to top. A module may have CLASSES, `register` (called after
 # its classes exist) and `unregister` (called before they go).
 MODULES: tuple[ModuleType, ...] = (
+    failures,
     preferences,
     local_backend,
     session,

@@ -37,6 +37,17 @@ EXPECTED_ERRORS = (
     OSError,
 )
 
+
+def in_words(error: Exception) -> str:
+    """What to tell the artist; the system's own errors have but a number and a word or two."""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        where, why = error.filename, error.strerror
+        return (
+            f"{where} cannot be used: {why}; see whether that path is right and may be written, and its disk has room"
+        )
+    return str(error)
+
+
 Execute = Callable[[bpy.types.Operator, bpy.types.Context], set[str]]
 
 
@@ -48,7 +59,7 @@ def reports_errors(execute: Execute) -> Execute:
         try:
             return execute(self, context)
         except EXPECTED_ERRORS as error:
-            self.report({"ERROR"}, str(error))
+            self.report({"ERROR"}, in_words(error))
             return {"CANCELLED"}
 
     return reporting

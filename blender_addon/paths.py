@@ -25,4 +25,4 @@ def to_blend(path: Path | str, blend_file: str | None = None) -> str:
 
 def from_blend(text: str) -> Path:
     """The absolute path that a .blend's text means."""
-    return Path(os.path.normpath(bpy.path.abspath(text)))
+    return Path(os.path.abspath(bpy.path.abspath(text)))

@@ -42,28 +42,25 @@ class LocalBackend:
 
         Raises:
             StartError: it is no command, or runs already.
+            OSError: the log cannot be written.
         """
         if self.running:
             raise StartError("the backend that was started from here is running already")
-        try:
-            words = shlex.split(command, posix=not WINDOWS)
-        except ValueError as error:
-            raise StartError(f"the backend command {command!r} has an open quotation mark: {error}") from error
-        if not words:
-            raise StartError("the backend command is empty; with the backend installed it is: ex4d serve")
-        if "--address" not in words:
+        words = words_of(command)
+        if not any(word == "--address" or word.startswith("--address=") for word in words):
             words += ["--address", address]
         log.parent.mkdir(parents=True, exist_ok=True)
         flags = {"creationflags": subprocess.CREATE_NO_WINDOW} if WINDOWS else {"start_new_session": True}
-        try:
-            with open(log, "wb") as output:
+        with open(log, "wb") as output:
+            try:
                 self._process = subprocess.Popen(
                     words, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, **flags
                 )
-        except OSError as error:
-            raise StartError(
-                f"cannot run {words[0]!r}: {error.strerror}; give the full path of the ex4d command in the preferences"
-            ) from error
+            except OSError as error:
+                raise StartError(
+                    f"cannot run {words[0]!r}: {error.strerror}; "
+                    "give the full path of the ex4d command in the preferences"
+                ) from error
         self.log, self._command, self._asked_to_end = log, command, False
 
     def ask_to_end(self) -> None:
@@ -101,6 +98,21 @@ class LocalBackend:
         except OSError:
             return ""
         return next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
+
+
+def words_of(command: str, windows: bool = WINDOWS) -> list[str]:
+    """A command line's words, split as this system's shell does: backslashes are parts of paths on Windows.
+
+    Raises:
+        StartError: there are none, or a quotation mark is open.
+    """
+    try:
+        words = shlex.split(command, posix=not windows)
+    except ValueError as error:
+        raise StartError(f"the backend command {command!r} has an open quotation mark: {error}") from error
+    if not words:
+        raise StartError("the backend command is empty; with the backend installed it is: ex4d serve")
+    return [word.strip('"') for word in words] if windows else words
 
 
 local_backend = LocalBackend()

@@ -8,6 +8,7 @@ import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
 from ..errors import reports_errors
+from .failures import forget_failures
 from .local_backend import local_backend
 from .preferences import ADDON_PACKAGE, connection_settings, is_loopback, log_folder, preferences
 from .session import session
@@ -21,6 +22,7 @@ class EX4D_OT_reconnect(bpy.types.Operator):
     bl_description = "Drop the connection to the EX-4D backend and make it anew, with the address in the preferences"
 
     def execute(self, context: bpy.types.Context) -> set[str]:
+        forget_failures()
         session().reconnect()
         return {"FINISHED"}
 

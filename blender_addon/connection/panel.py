@@ -9,6 +9,7 @@ from bpy.app.translations import pgettext_iface as iface_
 
 from ex4d_core.client import ConnectionState
 
+from .failures import failure_text
 from .local_backend import local_backend
 from .operators import EX4D_OT_preferences, EX4D_OT_reconnect, EX4D_OT_start_backend
 from .preferences import is_loopback
@@ -33,6 +34,8 @@ class EX4D_PT_connection(bpy.types.Panel):
                 draw_text(self.layout, text, context, "INFO" if local_backend.running else "ERROR")
             if not local_backend.running and is_loopback(session().client.address):
                 self.layout.operator(EX4D_OT_start_backend.bl_idname, icon="PLAY")
+        if text := failure_text():
+            draw_text(self.layout, text, context, "ERROR")
         row = self.layout.row(align=True)
         row.operator(EX4D_OT_reconnect.bl_idname, icon="FILE_REFRESH")
         row.operator(EX4D_OT_preferences.bl_idname, text="", icon="PREFERENCES")

@@ -8,7 +8,6 @@ calls it; in background mode, where timers do not run, the caller does. No threa
 from __future__ import annotations
 
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable
 
@@ -17,6 +16,7 @@ from bpy.app.translations import pgettext_iface as iface_
 
 from ex4d_core.client import Client, ClientError, ConnectionState, Conversation, Result, Task
 
+from .failures import contained, failure_text
 from .preferences import ConnectionSettings, connection_settings
 
 # A tick may take this long, so that the user interface stays smooth; arrivals beyond it wait for the next tick.
@@ -110,7 +110,8 @@ class Session:
         """
         begun = time.perf_counter()
         if self._alone:
-            self._alone.popleft()()
+            with contained():
+                self._alone.popleft()()
         else:
             self._handle_arrivals(begun)
         self.last_tick = time.perf_counter() - begun
@@ -123,9 +124,10 @@ class Session:
         if self.client is not None:
             self.client.poll(TICK_BUDGET_SECONDS - _FOLLOWERS_SECONDS)
         for follower in list(self.followers):
-            follower()
+            with contained():
+                follower()
         self._tasks = [task for task in self._tasks if not task.done]
-        text = self.state_text()
+        text = self.state_text() + failure_text()
         if text != self._shown:
             self._shown = text
             self._stale = True
@@ -191,8 +193,11 @@ class Session:
 
 def _redraw_side_bars() -> None:
     """Draw the 3D viewports' side bars and the status bar again, and not what is beside them."""
-    for window in bpy.context.window_manager.windows:
-        if not len(window.modal_operators):  # whose hints are in the status bar
+    windows = bpy.context.window_manager.windows
+    # The hints of modal operators are in the status bar of their workspace, which other windows may show, too.
+    hinting = [window.workspace for window in windows if len(window.modal_operators)]
+    for window in windows:
+        if window.workspace not in hinting:
             window.workspace.status_text_set_internal(None)
         for area in window.screen.areas:
             if area.type == "VIEW_3D":
@@ -213,11 +218,9 @@ def session() -> Session:
 
 def tick() -> float:
     """What the timer calls. Blender drops a timer that raises, and the connection would be dead for the session."""
-    try:
+    with contained():
         return session().tick()
-    except Exception:
-        traceback.print_exc()
-        return IDLE_INTERVAL_SECONDS
+    return IDLE_INTERVAL_SECONDS
 
 
 def register() -> None:

@@ -139,7 +139,6 @@ def follow_all() -> None:
         render.resolution_x,
         render.resolution_y,
         render.resolution_percentage,
-        session().client is None,
     )
     if signature != _work.signature:
         _work.signature, _work.stale = signature, True
@@ -296,6 +295,8 @@ def _after_update(_: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> None:
 
 @bpy.app.handlers.persistent
 def _after_load(*_: object) -> None:
+    if _work.task is not None:
+        session().stop(_work.task)  # the answer would be about another file
     _forget()
 
 

@@ -49,44 +49,46 @@ def path_in_slices(
 ) -> Generator[None, None, CameraPath]:
     """Evaluate the curves, one frame between two yields; returns the path in the scene's world.
 
+    Between two frames the artist may do anything, so no curve is held on to: Blender frees curves that are deleted.
+
     Raises:
         CameraError: not a perspective camera.
+        ReferenceError: camera or scene object were deleted meanwhile.
     """
     scene = bpy.context.scene
     optics = read_lens(camera.data, scene.render)
-    curves = {
-        owner: {(one.data_path, one.array_index): one for one in curves_of(owner)} for owner in (camera, camera.data)
-    }
     scene_world = np.array(scene_object.matrix_world, dtype=np.float64)
     root = mathutils.Matrix()
     if camera.parent is not None:
         root = scene_object.matrix_world @ camera.matrix_parent_inverse
     rotation_path = "rotation_quaternion" if camera.rotation_mode == "QUATERNION" else "rotation_euler"
 
-    def values(owner: bpy.types.ID, path: str, frame: int) -> list[float]:
-        now = getattr(owner, path)
-        found = [now] if isinstance(now, float) else list(now)
-        for index in range(len(found)):
-            curve = curves[owner].get((path, index))
-            if curve is not None and not curve.mute:
-                found[index] = curve.evaluate(frame)
-        return found
-
     poses, intrinsics = [], []
     for frame in range(frame_start, frame_end + 1):
-        turn = values(camera, rotation_path, frame)
+        pose = _values(camera, ("location", rotation_path, "scale"), frame)
+        turn = pose[rotation_path]
         rotation = mathutils.Quaternion(turn) if len(turn) == 4 else mathutils.Euler(turn, camera.rotation_mode)
         basis = mathutils.Matrix.LocRotScale(
-            mathutils.Vector(values(camera, "location", frame)),
-            rotation,
-            mathutils.Vector(values(camera, "scale", frame)),
+            mathutils.Vector(pose["location"]), rotation, mathutils.Vector(pose["scale"])
         )
         poses.append(np.array(root @ basis, dtype=np.float64))
-        lens = {name: values(camera.data, name, frame)[0] for name in _LENS}
+        lens = {name: value for name, (value,) in _values(camera.data, _LENS, frame).items()}
         intrinsics.append(intrinsics_from_blender(replace(optics, **lens)))
         yield
     width, height = render_size(scene.render)
     return CameraPath(world_to_camera_from_blender(np.stack(poses), scene_world), np.stack(intrinsics), width, height)
+
+
+def _values(owner: bpy.types.ID, names: tuple[str, ...], frame: int) -> dict[str, list[float]]:
+    """Properties on a frame, by name: what their curves say, and what they are now where there is no curve."""
+    found = {}
+    for name in names:
+        now = getattr(owner, name)
+        found[name] = [now] if isinstance(now, float) else list(now)
+    for curve in curves_of(owner):
+        if curve.data_path in found and not curve.mute:
+            found[curve.data_path][curve.array_index] = curve.evaluate(frame)
+    return found
 
 
 def _moves(scene_object: bpy.types.Object) -> bool:

@@ -16,6 +16,7 @@ from ex4d_core.reconstruction import Reconstruction, ReconstructionPlan
 from ex4d_core.scene import SceneError
 
 from ..connection.errands import Errand
+from ..connection.failures import contained
 from ..connection.session import session
 from ..paths import from_blend, to_blend
 from ..scenes.importing import import_scene
@@ -28,10 +29,20 @@ OVER = (*(state for state in FINAL_STATES if state != "done"), STOPPED, IMPORTED
 
 @dataclass
 class Following:
-    """A reconstruction that is being followed, by its errand over the wire."""
+    """A reconstruction that is being followed, or was until its end, by its errand over the wire.
+
+    Attributes:
+        home: ``session_uid`` of the Blender scene that lists it; 0 before it is listed.
+        label, plan: as its entry says.
+        imported: its scene has been imported.
+    """
 
     made: Reconstruction
     errand: Errand
+    home: int = 0
+    label: str = ""
+    plan: str = ""
+    imported: bool = False
 
     @property
     def over(self) -> bool:
@@ -40,6 +51,8 @@ class Following:
 
 
 _following: dict[str, Following] = {}
+# Whether an undo step may have changed entries.
+_undone = False
 
 
 def start_reconstruction(plan: ReconstructionPlan, blender_scene: bpy.types.Scene) -> EX4D_Reconstruction:
@@ -49,9 +62,7 @@ def start_reconstruction(plan: ReconstructionPlan, blender_scene: bpy.types.Scen
         OSError: the folder for scenes cannot be made.
     """
     made = Reconstruction(new_scene_folder(plan.name))
-    entry = blender_scene.ex4d_reconstructions.add()
-    entry.label = entry.name = plan.name
-    entry.key, entry.folder, entry.plan = made.key, to_blend(made.folder), plan_to_text(plan)
+    entry = _add_entry(blender_scene, made, plan.name, plan_to_text(plan))
     _follow_one(_follow(made, plan))
     return entry
 
@@ -100,9 +111,16 @@ def is_followed(entry: EX4D_Reconstruction) -> bool:
 
 def follow_all() -> None:
     """Bring every entry in step; the session calls it once per tick."""
+    global _undone
+    if _undone:
+        _undone = False
+        for following in list(_following.values()):
+            with contained():
+                _restore(following)
     for following in list(_following.values()):
         if not following.over:
-            _follow_one(following)
+            with contained():
+                _follow_one(following)
 
 
 def import_finished() -> None:
@@ -122,7 +140,30 @@ def _follow_one(following: Following) -> None:
     following.errand.go_on()
     found = find_reconstruction(following.made.key)
     if found is not None:
-        _show(following, found[1])
+        blender_scene, entry = found
+        following.home, following.label, following.plan = blender_scene.session_uid, entry.label, entry.plan
+        _show(following, entry)
+
+
+def _add_entry(blender_scene: bpy.types.Scene, made: Reconstruction, label: str, plan: str) -> EX4D_Reconstruction:
+    entry = blender_scene.ex4d_reconstructions.add()
+    entry.label = entry.name = label
+    entry.key, entry.folder, entry.plan = made.key, to_blend(made.folder), plan
+    return entry
+
+
+def _restore(following: Following) -> None:
+    """Undo goes back to an older entry, or to none; what has happened since has happened all the same."""
+    found = find_reconstruction(following.made.key)
+    home = next((one for one in bpy.data.scenes if one.session_uid == following.home), None)
+    if found is None and home is None:
+        return  # another file is open, or the Blender scene was deleted
+    entry = found[1] if found else _add_entry(home, following.made, following.label, following.plan)
+    if entry.state == IMPORTED:
+        return
+    _show(following, entry)
+    if following.imported:
+        entry.state, entry.reason = STOPPED, "its import was undone; Go On imports it again"
 
 
 def _show(following: Following, entry: EX4D_Reconstruction) -> None:
@@ -152,12 +193,14 @@ def _show(following: Following, entry: EX4D_Reconstruction) -> None:
         if getattr(entry, name) != value and not (name == "progress" and abs(entry.progress - value) < 1e-3):
             setattr(entry, name, value)
             session().redraw()
-    if following.over and state == "done" and not bpy.app.timers.is_registered(_import_timer):
+    arrived = following.over and state == "done" and not following.imported
+    if arrived and not bpy.app.timers.is_registered(_import_timer):
         bpy.app.timers.register(_import_timer, first_interval=0.0)
 
 
 def _import_timer() -> None:
-    import_finished()
+    with contained():
+        import_finished()
 
 
 def _import(blender_scene: bpy.types.Scene, entry: EX4D_Reconstruction) -> None:
@@ -168,6 +211,8 @@ def _import(blender_scene: bpy.types.Scene, entry: EX4D_Reconstruction) -> None:
         entry.state, entry.reason = STOPPED, str(error)
         return
     entry.state, entry.progress = IMPORTED, 1.0
+    if entry.key in _following:
+        _following[entry.key].imported = True
     blender_scene.ex4d_shot.scene_object = imported
     windows = bpy.context.window_manager.windows
     if windows:
@@ -188,13 +233,28 @@ def _after_load(*_: object) -> None:
                 resume_reconstruction(entry)
 
 
+@bpy.app.handlers.persistent
+def _after_undo(*_: object) -> None:
+    global _undone
+    _undone = True  # dealt with in the next tick: this is no moment to change anything
+
+
+_HANDLERS = (
+    (bpy.app.handlers.load_post, _after_load),
+    (bpy.app.handlers.undo_post, _after_undo),
+    (bpy.app.handlers.redo_post, _after_undo),
+)
+
+
 def register() -> None:
     session().followers.append(follow_all)
-    bpy.app.handlers.load_post.append(_after_load)
+    for handlers, handler in _HANDLERS:
+        handlers.append(handler)
 
 
 def unregister() -> None:
-    bpy.app.handlers.load_post.remove(_after_load)
+    for handlers, handler in _HANDLERS:
+        handlers.remove(handler)
     session().followers.remove(follow_all)
     if bpy.app.timers.is_registered(_import_timer):
         bpy.app.timers.unregister(_import_timer)

@@ -113,7 +113,7 @@ def _draw() -> None:
         shader.uniform_float("object_to_screen", to_screen @ seen.matrix_world)
         shader.uniform_float("color", (*one.ex4d_scene.unseen_color, 1.0))
         shader.uniform_float("eye", tuple(seen[SOURCE_EYE]))
-        to_object = seen.matrix_world.inverted()
+        to_object = seen.matrix_world.inverted_safe()
         shader.uniform_float("viewer", to_object @ _viewer(context.region_data))
         batch.draw(shader)
     gpu.state.depth_test_set("NONE")
@@ -129,6 +129,7 @@ def _batch_of(scene_object: bpy.types.Object, mesh: bpy.types.Mesh) -> gpu.types
     """The scene's faces where they are now; None for a mesh that a modifier has made something else of."""
     drawn = _drawn.get(scene_object.session_uid)
     if drawn is None or drawn.vertices != len(mesh.vertices):
+        _forget_deleted()
         drawn = _drawn[scene_object.session_uid] = _new_drawn(mesh)
     if drawn.batch is None and drawn.faces is not None:
         mesh.attributes["position"].data.foreach_get("vector", drawn.positions)
@@ -147,6 +148,12 @@ def _new_drawn(mesh: bpy.types.Mesh) -> _Drawn:
         mesh.attributes[".corner_vert"].data.foreach_get("value", corners)
         faces = gpu.types.GPUIndexBuf(type="TRIS", seq=corners.reshape(-1, 3))
     return _Drawn(len(mesh.vertices), faces, np.empty(3 * len(mesh.vertices), dtype=np.float32))
+
+
+def _forget_deleted() -> None:
+    there = {one.session_uid for one in bpy.data.objects}
+    for uid in _drawn.keys() - there:
+        del _drawn[uid]
 
 
 @bpy.app.handlers.persistent

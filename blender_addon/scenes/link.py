@@ -74,7 +74,8 @@ def scene_objects() -> list[bpy.types.Object]:
 
 def active_scene_object(context: bpy.types.Context) -> bpy.types.Object | None:
     """The imported scene that the artist means: the active object, its parent's, or the only one there is."""
-    active = context.object
+    # Not ``context.object``, which a timer's context may lack.
+    active = context.view_layer.objects.active
     for candidate in (active, active.parent if active else None):
         if is_scene_object(candidate):
             return candidate

@@ -69,6 +69,8 @@ class EX4D_OT_import_scene(bpy.types.Operator, ImportHelper):
             standard_view=self.standard_view,
         )
         imported = import_scene(chosen.parent if chosen.name == MANIFEST else chosen, settings)
+        if context.mode != "OBJECT" and bpy.ops.object.mode_set.poll():
+            bpy.ops.object.mode_set(mode="OBJECT")  # what is being edited is no longer active, and would stay open
         for selected in context.selected_objects:
             selected.select_set(False)
         imported.select_set(True)

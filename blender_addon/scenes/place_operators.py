@@ -172,7 +172,9 @@ class _PicksPoints(NeedsScene):
         return {"RUNNING_MODAL"}
 
     def modal(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
-        if event.type in ("ESC", "RIGHTMOUSE") and event.value == "PRESS":
+        # The scene may be deleted and the viewport closed meanwhile, since all other keys do what they always do.
+        gone = not self.area_is_open(context) or active_scene_object(context) is None
+        if gone or (event.type in ("ESC", "RIGHTMOUSE") and event.value == "PRESS"):
             self.cancel(context)
             return {"CANCELLED"}
         window = next((one for one in self.area.regions if one.type == "WINDOW"), None)
@@ -194,7 +196,11 @@ class _PicksPoints(NeedsScene):
     def cancel(self, context: bpy.types.Context) -> None:
         bpy.types.SpaceView3D.draw_handler_remove(self.drawing, "WINDOW")
         context.workspace.status_text_set(None)
-        self.area.tag_redraw()
+        if self.area_is_open(context):
+            self.area.tag_redraw()
+
+    def area_is_open(self, context: bpy.types.Context) -> bool:
+        return any(self.area == area for one in context.window_manager.windows for area in one.screen.areas)
 
     def tell(self, context: bpy.types.Context) -> None:
         text = iface_("{hint}: click point {number} of {count} on the scene. Esc: cancel")
@@ -206,10 +212,10 @@ class _PicksPoints(NeedsScene):
     ) -> mathutils.Vector | None:
         """Where the mouse points at the scene object, in Blender's world."""
         at, view = (event.mouse_x - region.x, event.mouse_y - region.y), self.area.spaces.active.region_3d
-        to_object = active_scene_object(context).matrix_world.inverted()
+        scene_object = active_scene_object(context)
+        to_object = scene_object.matrix_world.inverted_safe()
         origin = to_object @ view3d_utils.region_2d_to_origin_3d(region, view, at)
         direction = to_object.to_3x3() @ view3d_utils.region_2d_to_vector_3d(region, view, at)
-        scene_object = active_scene_object(context)
         hit, place, _, _ = scene_object.ray_cast(
             origin, direction.normalized(), depsgraph=context.evaluated_depsgraph_get()
         )
@@ -248,8 +254,11 @@ class EX4D_OT_pick_ground(_PicksPoints, bpy.types.Operator):
 
     def use(self, context: bpy.types.Context) -> set[str]:
         points = [value for point in self.picked for value in point]
-        bpy.ops.ex4d.align_ground("EXEC_DEFAULT", True, method="POINTS", points=points)
-        return {"FINISHED"}
+        try:
+            return bpy.ops.ex4d.align_ground("EXEC_DEFAULT", True, method="POINTS", points=points)
+        except RuntimeError as error:  # what it reported
+            self.report({"ERROR"}, str(error).removeprefix("Error: ").strip())
+            return {"CANCELLED"}
 
 
 def _is_in(region: bpy.types.Region, area: bpy.types.Area, event: bpy.types.Event) -> bool:

@@ -73,7 +73,8 @@ def reset_scene(scene_object: bpy.types.Object) -> None:
     require_movable(scene_object)
     size = scene_object.matrix_world.to_scale().x
     scene_object.matrix_world = mathutils.Matrix(BLENDER_FROM_SCENE)
-    _scale_clipping(scene_object, 1.0 / size)
+    if size > 0.0:  # someone may have scaled it to nothing by hand
+        _scale_clipping(scene_object, 1.0 / size)
 
 
 def ground_of(scene_object: bpy.types.Object, frame: int, share: float) -> Plane:

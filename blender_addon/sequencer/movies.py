@@ -7,6 +7,7 @@ looks at the sequencer as it finds it, so an undo, another file or an artist who
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import bpy
@@ -24,6 +25,7 @@ from .strips import (
     mark_strip,
     strips_of,
 )
+from .versions import begin_of, content_length_of, set_end
 
 # On a movie strip that is not finished: the key of the take that it was opened for.
 OPENED_FOR = "ex4d_opened_for"
@@ -56,7 +58,7 @@ def movie_step(scene: bpy.types.Scene, take: TakeStrip, movie: Path) -> bool:
         _open(scene, take, movie, shown)
         return True
     if opened != shown:
-        if opened.frame_final_start != _extent(scene, take, shown)[0]:  # moved since: its place is another one
+        if begin_of(opened) != _extent(scene, take, shown)[0]:  # moved since: its place is another one
             discard_opened(scene, take.key)
         else:
             _swap(scene, take, opened, shown)
@@ -65,6 +67,12 @@ def movie_step(scene: bpy.types.Scene, take: TakeStrip, movie: Path) -> bool:
     offer_proxies(opened)
     del opened[OPENED_FOR]
     return False
+
+
+def strips_are_held(windows: Iterable[bpy.types.Window]) -> bool:
+    """Whether the artist is dragging strips: what moves them has hold of them, and none may be replaced meanwhile."""
+    running = (one.bl_idname for window in windows for one in window.modal_operators)
+    return any(name.startswith(("SEQUENCER_OT_", "TRANSFORM_OT_")) for name in running)
 
 
 def find_opened(scene: bpy.types.Scene, key: str) -> bpy.types.Strip | None:
@@ -87,7 +95,7 @@ def _open(scene: bpy.types.Scene, take: TakeStrip, movie: Path, shown: bpy.types
     strip = strips_of(scene).new_movie(
         take.label, to_blend(movie), free_channel(scene, start, end), start, fit_method="ORIGINAL"
     )
-    readable = strip.frame_duration
+    readable = content_length_of(strip)
     if readable < take.frames:  # Blender makes a strip of one frame of what it cannot read
         strips_of(scene).remove(strip)
         raise StripError(f"Blender reads {readable} of {take.frames} frames from {movie}; its frames stay as they are")
@@ -108,7 +116,7 @@ def _swap(scene: bpy.types.Scene, take: TakeStrip, opened: bpy.types.Strip, show
 
 def _extent(scene: bpy.types.Scene, take: TakeStrip, shown: bpy.types.Strip | None) -> tuple[int, int]:
     """First frame of a take's place in the sequencer, and the one after its last."""
-    start = take.frame_start if shown is None else shown.frame_final_start
+    start = take.frame_start if shown is None else begin_of(shown)
     return start, start + max(take.frames, take.length_in(scene))
 
 
@@ -121,9 +129,9 @@ def _retime(scene: bpy.types.Scene, strip: bpy.types.Strip, take: TakeStrip) -> 
     speed = take.speed_in(scene)
     if speed == 1.0:
         return
-    start, length = strip.frame_final_start, take.length_in(scene)
+    start, length = begin_of(strip), take.length_in(scene)
     # The effect is as long as what it is on, so that is made longer (a still at its end, which is not reached).
-    strip.frame_final_end = start + length
+    set_end(strip, start + length)
     # The arguments for what it is on and for its length were renamed in Blender 4.4 to 5.0, one after the other.
     known = strips_of(scene).bl_rna.functions["new_effect"].parameters.keys()
     extent = {"length": length} if "length" in known else {"frame_end": start + length}

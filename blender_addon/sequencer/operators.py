@@ -11,6 +11,7 @@ from bpy_extras.io_utils import ExportHelper
 
 from ..errors import reports_errors
 from .otio import export_cut
+from .versions import strips_in
 
 
 def _cut_scene(context: bpy.types.Context) -> bpy.types.Scene:
@@ -29,7 +30,7 @@ class EX4D_OT_export_cut(bpy.types.Operator, ExportHelper):
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         editor = _cut_scene(context).sequence_editor
-        if editor is None or not len(editor.strips if bpy.app.version >= (4, 4, 0) else editor.sequences):
+        if editor is None or not len(strips_in(editor)):
             cls.poll_message_set(iface_("There is no cut yet: make a take, or add strips in the Video Sequencer"))
             return False
         return True

@@ -15,6 +15,7 @@ import bpy
 
 from ..paths import from_blend
 from .strips import REQUEST, SPEED_OF, TAKE_KEY, strips_of
+from .versions import begin_of, content_length_of, cut_off_of, end_of, length_of
 
 _SHOWN = ("MOVIE", "IMAGE")
 _ACTIVE = "DEFAULT_MEDIA"
@@ -36,13 +37,13 @@ def timeline(scene: bpy.types.Scene) -> dict[str, Any]:
     rate = scene.render.fps / scene.render.fps_base
     everything = [] if scene.sequence_editor is None else list(strips_of(scene))
     # What ended before the timeline begins is not part of the cut.
-    strips = [one for one in everything if one.type in _SHOWN and one.frame_final_end > scene.frame_start]
+    strips = [one for one in everything if one.type in _SHOWN and end_of(one) > scene.frame_start]
     if not strips:
         raise CutError(f"the sequencer of the scene {scene.name!r} has neither movies nor pictures to export")
     speeds = {one.get(SPEED_OF): one.speed_factor for one in everything if one.get(SPEED_OF)}
     tracks = []
     for channel in sorted({strip.channel for strip in strips}):
-        on_it = sorted((one for one in strips if one.channel == channel), key=lambda one: one.frame_final_start)
+        on_it = sorted((one for one in strips if one.channel == channel), key=begin_of)
         tracks.append(_track(f"Channel {channel}", on_it, scene, rate, speeds))
     return {
         "OTIO_SCHEMA": "Timeline.1",
@@ -74,12 +75,12 @@ def _track(
 ) -> dict[str, Any]:
     children, reached = [], scene.frame_start
     for strip in strips:
-        if strip.frame_final_start > reached:
-            length = strip.frame_final_start - reached
+        if begin_of(strip) > reached:
+            length = begin_of(strip) - reached
             children.append({"OTIO_SCHEMA": "Gap.1", **_item("", _range(0, length, rate))})
         speed = speeds.get(strip.get(TAKE_KEY), 1.0)
-        children.append(_clip(strip, rate, speed, max(0, reached - strip.frame_final_start)))
-        reached = max(reached, strip.frame_final_end)
+        children.append(_clip(strip, rate, speed, max(0, reached - begin_of(strip))))
+        reached = max(reached, end_of(strip))
     return {"OTIO_SCHEMA": "Track.1", **_item(name, None), "kind": "Video", "children": children}
 
 
@@ -89,7 +90,7 @@ def _clip(strip: bpy.types.Strip, rate: float, speed: float, cut_off: int) -> di
     cut_off: frames of the scene at the strip's begin that lie before the timeline begins.
     """
     own_rate = (strip.fps or rate) if strip.type == "MOVIE" else rate
-    begin = round(strip.frame_offset_start + cut_off * speed)
+    begin = round(cut_off_of(strip) + cut_off * speed)
     # Blender plays a movie frame for frame, whatever its rate; OpenTimelineIO plays it at its rate unless told.
     scalar = speed * rate / own_rate
     warp = {"OTIO_SCHEMA": "LinearTimeWarp.1", "metadata": {}, "name": "", "effect_name": "LinearTimeWarp"}
@@ -97,7 +98,7 @@ def _clip(strip: bpy.types.Strip, rate: float, speed: float, cut_off: int) -> di
     source_range = {
         "OTIO_SCHEMA": "TimeRange.1",
         "start_time": _time(begin, own_rate),
-        "duration": _time(strip.frame_final_duration - cut_off, rate),
+        "duration": _time(length_of(strip) - cut_off, rate),
     }
     request = strip.get(REQUEST)
     return {
@@ -112,7 +113,7 @@ def _clip(strip: bpy.types.Strip, rate: float, speed: float, cut_off: int) -> di
 def _media(strip: bpy.types.Strip, rate: float) -> dict[str, Any]:
     shared = {"metadata": {}, "name": "", "available_image_bounds": None}
     if strip.type == "MOVIE":
-        available = _range(0, strip.frame_duration, rate)
+        available = _range(0, content_length_of(strip), rate)
         url = from_blend(strip.filepath).as_uri()
         return {"OTIO_SCHEMA": "ExternalReference.1", **shared, "available_range": available, "target_url": url}
     names, folder = [element.filename for element in strip.elements], from_blend(strip.directory)

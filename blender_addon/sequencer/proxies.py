@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import bpy
 
+from .versions import all_strips_in
+
 _SIZES = {"PROXY_25": "build_25", "PROXY_50": "build_50", "PROXY_75": "build_75", "PROXY_100": "build_100"}
 
 
@@ -15,7 +17,7 @@ def offer_proxies(strip: bpy.types.Strip) -> None:
     system = bpy.context.preferences.system
     if getattr(system, "sequencer_proxy_setup", "MANUAL") != "AUTOMATIC":
         return
-    areas = [area for area in _preview_areas() if area[1].spaces.active.proxy_render_size in _SIZES]
+    areas = [area for area in _preview_areas(strip.id_data) if area[1].spaces.active.proxy_render_size in _SIZES]
     if not areas:
         return
     sizes = {_SIZES[area.spaces.active.proxy_render_size] for _, area in areas}
@@ -25,11 +27,13 @@ def offer_proxies(strip: bpy.types.Strip) -> None:
     _build(strip, *areas[0])
 
 
-def _preview_areas() -> list[tuple[bpy.types.Window, bpy.types.Area]]:
-    """The open sequencers that show proxies."""
+def _preview_areas(scene: bpy.types.Scene) -> list[tuple[bpy.types.Window, bpy.types.Area]]:
+    """The open sequencers that show proxies of a scene's strips."""
     return [
         (window, area)
         for window in bpy.context.window_manager.windows
+        # From Blender 5.0 on a workspace chooses whose strips its sequencers show.
+        if getattr(window.workspace, "sequencer_scene", window.scene) == scene
         for area in window.screen.areas
         if area.type == "SEQUENCE_EDITOR" and area.spaces.active.use_proxies
     ]
@@ -38,7 +42,7 @@ def _preview_areas() -> list[tuple[bpy.types.Window, bpy.types.Area]]:
 def _build(strip: bpy.types.Strip, window: bpy.types.Window, area: bpy.types.Area) -> None:
     """Start Blender's job for this strip alone; the job takes the selected ones."""
     scene = strip.id_data
-    chosen = [other for other in strips_all(scene) if other.select]
+    chosen = [other for other in all_strips_in(scene.sequence_editor) if other.select]
     for other in chosen:
         other.select = False
     strip.select = True
@@ -49,9 +53,3 @@ def _build(strip: bpy.types.Strip, window: bpy.types.Window, area: bpy.types.Are
     strip.select = False
     for other in chosen:
         other.select = True
-
-
-def strips_all(scene: bpy.types.Scene) -> list[bpy.types.Strip]:
-    """Every strip, those in meta strips too."""
-    editor = scene.sequence_editor
-    return list(editor.strips_all if bpy.app.version >= (4, 4, 0) else editor.sequences_all)

@@ -15,6 +15,7 @@ import bpy
 
 from ..paths import to_blend
 from ..scenes.color_space import tag_as_finished
+from .versions import begin_of, end_of, set_end, strips_in
 
 TAKE_KEY = "ex4d_take"
 REQUEST = "ex4d_request"
@@ -60,9 +61,8 @@ class TakeStrip:
 
 
 def strips_of(scene: bpy.types.Scene):
-    """The strips of a scene's sequencer, which is made if there is none; named ``sequences`` before Blender 4.4."""
-    editor = scene.sequence_editor or scene.sequence_editor_create()
-    return editor.strips if bpy.app.version >= (4, 4, 0) else editor.sequences
+    """The strips of a scene's sequencer, which is made if there is none."""
+    return strips_in(scene.sequence_editor or scene.sequence_editor_create())
 
 
 def find_strip(scene: bpy.types.Scene, key: str, mark: str = TAKE_KEY) -> bpy.types.Strip | None:
@@ -88,7 +88,7 @@ def free_channel(scene: bpy.types.Scene, start: int, end: int, besides: bpy.type
     taken = {
         strip.channel
         for strip in strips_of(scene)
-        if strip != besides and strip.frame_final_start < end and strip.frame_final_end > start
+        if strip != besides and begin_of(strip) < end and end_of(strip) > start
     }
     for channel in range(1, MAX_CHANNELS + 1):
         if channel not in taken:
@@ -124,12 +124,12 @@ def grow_image_strip(scene: bpy.types.Scene, take: TakeStrip, pictures: Mapping[
         mark_strip(scene, strip, take)
     grown = ready - len(strip.elements)
     if grown > 0:
-        end = strip.frame_final_end + grown
+        end = end_of(strip) + grown
         strip.channel = channel_kept_or_free(scene, strip, end)
         for index in range(len(strip.elements), ready):
             strip.elements.append(pictures[index].name)
-        if strip.frame_final_end != end:  # not every version of Blender lets the strip grow along
-            strip.frame_final_end = end
+        if end_of(strip) != end:  # not every version of Blender lets the strip grow along
+            set_end(strip, end)
     return strip
 
 
@@ -148,6 +148,6 @@ def channel_kept_or_free(
     for other in strips_of(scene):
         if other in (strip, besides) or other.channel != strip.channel:
             continue
-        if other.frame_final_start < end and other.frame_final_end > strip.frame_final_start:
-            return besides.channel if besides else free_channel(scene, strip.frame_final_start, end, besides=strip)
+        if begin_of(other) < end and end_of(other) > begin_of(strip):
+            return besides.channel if besides else free_channel(scene, begin_of(strip), end, besides=strip)
     return strip.channel

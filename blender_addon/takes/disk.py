@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import bpy
@@ -18,10 +19,11 @@ from .shots import REQUEST_FILE
 
 def take_folders() -> list[Path]:
     """Folders of takes in the preferences' folder; nothing else in it is ever touched."""
-    folder = output_folder()
-    if not folder.is_dir():
+    try:
+        found = list(output_folder().iterdir())
+    except OSError:  # there is none yet, or it may not be read
         return []
-    return sorted(one for one in folder.iterdir() if one.is_dir() and (one / REQUEST_FILE).is_file())
+    return sorted(one for one in found if one.is_dir() and (one / REQUEST_FILE).is_file())
 
 
 def old_take_folders() -> list[Path]:
@@ -32,11 +34,13 @@ def old_take_folders() -> list[Path]:
 
 
 def size_of(folders: list[Path]) -> int:
-    """Bytes of all files in some folders."""
+    """Bytes of all files in some folders; takes under way write and rename theirs meanwhile."""
     total = 0
     for folder in folders:
         for parent, _, names in os.walk(folder):
-            total += sum(os.path.getsize(os.path.join(parent, name)) for name in names)
+            for name in names:
+                with suppress(FileNotFoundError):
+                    total += os.path.getsize(os.path.join(parent, name))
     return total
 
 

@@ -20,11 +20,12 @@ from ex4d_core.shot import RequestError, ShotRequest
 from ex4d_core.takes import Take
 
 from ..connection.errands import Errand
+from ..connection.failures import contained
 from ..connection.session import session
 from ..paths import from_blend
-from ..sequencer.movies import discard_opened, replace_with_movie
+from ..sequencer.movies import discard_opened, replace_with_movie, strips_are_held
 from ..sequencer.strips import TAKE_KEY, StripError, TakeStrip, find_strip, grow_image_strip
-from .properties import EX4D_Take, find_take, takes_of_shot
+from .properties import EX4D_Take, find_copies, find_take, takes_of_shot
 from .shots import load_request, new_take_folder, package_of, request_metadata, save_request
 from .showing import (
     MOVIE,
@@ -68,7 +69,7 @@ def send_take(
     strip = TakeStrip(take.key, label, frame_start, frames, request_metadata(request), fps)
     entry = add_entry(blender_scene, take, strip)
     entry.version = 1 + max((one.version for one in takes_of_shot(blender_scene, shot)), default=0)
-    entry.shot, entry.engine = shot, request.engine
+    entry.shot = shot
     _follow(_new_following(take, scene, strip, blender_scene))
     return entry
 
@@ -76,9 +77,12 @@ def send_take(
 def resume_takes() -> None:
     """Go on with every take of the open file that is not finished and not being followed."""
     for blender_scene in bpy.data.scenes:
+        if blender_scene.library is not None:
+            continue  # linked: the takes are that file's to follow
         for entry in blender_scene.ex4d_takes:
             if entry.cancelling or entry.state not in (*FINAL_STATES, STOPPED):
-                resume_take(entry)
+                with contained():
+                    resume_take(entry)
 
 
 def resume_take(entry: EX4D_Take) -> None:
@@ -92,7 +96,8 @@ def resume_take(entry: EX4D_Take) -> None:
     try:
         request = load_request(folder)
         scene = None if entry.job or entry.cancelling else package_of(request)
-    except (RequestError, SceneError) as error:
+        frames = _frames_on_disk(folder)
+    except (RequestError, SceneError, OSError) as error:
         entry.state, entry.reason = STOPPED, str(error)
         return
     take = Take(
@@ -102,7 +107,7 @@ def resume_take(entry: EX4D_Take) -> None:
         job=entry.job,
         submitted=True,  # as far as anybody knows
         last_event=entry.last_event,
-        frames=_frames_on_disk(folder),
+        frames=frames,
     )
     entry.reason = ""
     if not entry.cancelling and (entry.state == STOPPED or not entry.job):
@@ -115,9 +120,11 @@ def retry_take(entry: EX4D_Take) -> None:
     """Send a take that failed or was cancelled once more, as a job of its own, into the same folder and strip.
 
     Raises:
-        RequestError: its request cannot be read, or its scene is not in the file.
+        RequestError: it is under way, its request cannot be read, or its scene is not in the file.
         SceneError: the scene package is missing or changed.
     """
+    if is_followed(entry) and entry.state not in FINAL_STATES:
+        raise RequestError("this take is under way; cancel it first, or press Preview for another one")
     request = load_request(from_blend(entry.folder))
     scene = package_of(request)
     known = _following.get(entry.key)
@@ -162,7 +169,7 @@ def cancel_take(entry: EX4D_Take) -> None:
 def forget_take(blender_scene: bpy.types.Scene, entry: EX4D_Take) -> None:
     """Remove a take from the list; its strip and files stay."""
     following = _following.get(entry.key)
-    if following is not None:
+    if following is not None and len(find_copies(entry.key)) == 1:
         _abandon(following)
     discard_opened(blender_scene, entry.key)
     index = list(blender_scene.ex4d_takes).index(entry)
@@ -193,11 +200,13 @@ def follow_all() -> None:
     if _undone:
         _undone = False
         for following in list(_following.values()):
-            _restore(following)
+            with contained():
+                _restore(following)
         resume_takes()  # those whose removal from the list was undone
     for following in list(_following.values()):
         if not following.over:
-            _follow_one(following)
+            with contained():
+                _follow_one(following)
 
 
 def _follow(following: Following) -> None:
@@ -209,22 +218,26 @@ def _new_following(
     take: Take, scene: Scene | None, strip: TakeStrip, home: bpy.types.Scene, *, cancelling: bool = False
 ) -> Following:
     errand = Errand(take, partial(take.conversation, scene), cancelling, withdrawn=cancelling and not take.job)
-    return Following(take, errand, strip, home.name)
+    return Following(take, errand, strip, home.session_uid)
 
 
 def _follow_one(following: Following) -> None:
     errand = following.errand
     errand.go_on()
-    if not following.placing and movie_is_due(following):
+    due = movie_is_due(following)
+    if due and not following.placing and not strips_are_held(bpy.context.window_manager.windows):
         following.placing = True
         session().alone(partial(_place, following))
-    following.over = errand.over and not following.placing
+    following.over = errand.over and not following.placing and not due
     show(following)
 
 
 def _place(following: Following) -> None:
     """In a tick of its own: one step of the movie's way into the sequencer."""
     if _following.get(following.take.key) is not following or not following.placing:
+        return
+    if strips_are_held(bpy.context.window_manager.windows):
+        following.placing = False  # goes on from here as soon as they are let go
         return
     more = False
     try:
@@ -246,13 +259,20 @@ def _restore(following: Following) -> None:
         return
     found = find_take(following.take.key)
     if found is None:
-        home = bpy.data.scenes.get(following.home) or bpy.context.scene
+        home = next((one for one in bpy.data.scenes if one.session_uid == following.home), None)
+        if home is None:
+            return  # it was deleted, and its takes with it
         entry = add_entry(home, following.take, following.strip)
         entry.shot, entry.version = following.shot, following.version
     elif found[1].state in FINAL_STATES:
         return  # as it was; a strip that is not there was removed on purpose
-    following.shown, following.placed, following.settled = 0, False, False
+    _look_anew(following)
     following.over = False
+
+
+def _look_anew(following: Following) -> None:
+    """What is in the sequencer is not what was put there any more, and nobody removed it on purpose."""
+    following.shown, following.placed, following.settled = 0, False, False
 
 
 def _frames_on_disk(folder: Path) -> dict[int, Path]:
@@ -266,6 +286,8 @@ def _after_load(*_: object) -> None:
         following.here = find_take(key) is not None
         if following.over:
             del _following[key]
+        else:
+            _look_anew(following)
     resume_takes()
 
 

@@ -93,7 +93,7 @@ class _OnTake:
     @reports_errors
     def execute(self, context: bpy.types.Context) -> set[str]:
         marked = active_take(context.scene)
-        found = find_take(self.key) if self.key or marked is None else (context.scene, marked)
+        found = find_take(self.key, context.scene) if self.key or marked is None else (context.scene, marked)
         if found is None:
             self.report({"WARNING"}, "This take is not in the file any more")
             return {"CANCELLED"}

@@ -42,13 +42,19 @@ class EX4D_Take(bpy.types.PropertyGroup):
 CLASSES = (EX4D_Take,)
 
 
-def find_take(key: str) -> tuple[bpy.types.Scene, EX4D_Take] | None:
-    """The Blender scene that holds a take, and its entry there; None when the open file has none."""
-    for scene in bpy.data.scenes:
-        for take in scene.ex4d_takes:
-            if take.key == key:
-                return scene, take
-    return None
+def find_take(key: str, shown: bpy.types.Scene | None = None) -> tuple[bpy.types.Scene, EX4D_Take] | None:
+    """The Blender scene that holds a take, and its entry there; None when the open file has none.
+
+    Args:
+        shown: of several such scenes, the one that is meant.
+    """
+    found = find_copies(key)
+    return next((one for one in found if one[0] == shown), found[0] if found else None)
+
+
+def find_copies(key: str) -> list[tuple[bpy.types.Scene, EX4D_Take]]:
+    """As `find_take`, and the same for every copy: whoever duplicates a Blender scene gets its list of takes along."""
+    return [(scene, take) for scene in bpy.data.scenes for take in scene.ex4d_takes if take.key == key]
 
 
 def active_take(blender_scene: bpy.types.Scene) -> EX4D_Take | None:

@@ -21,7 +21,7 @@ from ..paths import to_blend
 from ..sequencer.movies import discard_opened, movie_step
 from ..sequencer.strips import StripError, TakeStrip, find_strip, grow_image_strip, strips_of_take
 from .pace import Pace
-from .properties import EX4D_Take, find_take, takes_of_shot
+from .properties import EX4D_Take, find_copies, find_take, takes_of_shot
 from .shots import request_metadata
 
 SENDING, STOPPED = "sending", "stopped"
@@ -29,6 +29,8 @@ MOVIE = "take.mp4"
 # A strip that grows makes Blender draw everything again, viewport included, so it grows only after so many ticks:
 # five times a second, or less often where drawing is slow.
 _REST_TICKS = 10
+# Of an entry, what is as it is in every copy of it.
+_STATE = ("job", "last_event", "state", "stage", "progress", "reason", "queue_position", "seconds_left", "cancelling")
 _REMOVED = "its strip was removed, so it stays away; Put in Sequencer brings it back"
 
 
@@ -39,7 +41,7 @@ class Following:
     Attributes:
         errand: its way over the wire.
         strip: where the take belongs in the sequencer.
-        home: name of the Blender scene that lists it.
+        home: ``session_uid`` of the Blender scene that lists it: undo keeps it, and so does a new name.
         shot, version: as its entry says.
         shown: frames that the strip has taken in.
         rested: ticks since it did.
@@ -55,7 +57,7 @@ class Following:
     take: Take
     errand: Errand
     strip: TakeStrip
-    home: str
+    home: int
     shot: str = ""
     version: int = 1
     shown: int = 0
@@ -76,11 +78,11 @@ class Following:
 
 def show(following: Following) -> None:
     """Copy what changed into the .blend."""
-    found = find_take(following.take.key)
-    if found is None:
+    found = find_copies(following.take.key)
+    if not found:
         return  # another file is open; the take goes on into its folder
-    blender_scene, entry = found
-    following.home, following.shot, following.version = blender_scene.name, entry.shot, entry.version
+    blender_scene, entry = found[0]
+    following.home, following.shot, following.version = blender_scene.session_uid, entry.shot, entry.version
     before = _shown_values(entry)
     _show_state(following, entry)
     if not following.placing and not following.settled:
@@ -92,6 +94,9 @@ def show(following: Following) -> None:
                 _set(entry, "reason", following.strip_problem)
     # Only now are the frames up to this event in the strip.
     _set(entry, "last_event", following.take.last_event)
+    for _, copy in found[1:]:  # their strips wait for the movie
+        for name in _STATE:
+            _set(copy, name, getattr(entry, name))
     if before != _shown_values(entry):
         session().redraw()
 
@@ -106,10 +111,10 @@ def movie_is_due(following: Following) -> bool:
 
 def place_movie(following: Following) -> bool:
     """Take one step of the movie's way into the sequencer; returns whether there is another."""
-    key, found = following.take.key, find_take(following.take.key)
-    if found is None:
+    key, found = following.take.key, find_copies(following.take.key)
+    if not found:
         return False  # another file was opened, or the Blender scene deleted
-    blender_scene, entry = found
+    blender_scene, entry = found[0]
     is_new = find_strip(blender_scene, key) is None
     if is_new and following.placed:
         discard_opened(blender_scene, key)
@@ -117,6 +122,9 @@ def place_movie(following: Following) -> bool:
         return False
     try:
         more = movie_step(blender_scene, following.strip, following.movie)
+        for other, _ in found[1:]:
+            if not more and find_strip(other, key) is not None:
+                more = movie_step(other, following.strip, following.movie)
     except RuntimeError as error:  # ours, or Blender's refusal to change what is not its own
         following.strip_problem = str(error)
         return False
@@ -142,7 +150,7 @@ def add_entry(blender_scene: bpy.types.Scene, take: Take, strip: TakeStrip) -> E
     """List a take in a Blender scene."""
     entry = blender_scene.ex4d_takes.add()
     entry.label = entry.name = strip.label
-    entry.key, entry.folder = take.key, to_blend(take.folder)
+    entry.key, entry.folder, entry.engine = take.key, to_blend(take.folder), take.request.engine
     entry.frame_start, entry.frames, entry.fps = strip.frame_start, strip.frames, strip.fps
     blender_scene.ex4d_take_index = len(blender_scene.ex4d_takes) - 1
     return entry

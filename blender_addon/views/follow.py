@@ -154,13 +154,14 @@ def _take_answer() -> None:
 
 def _tell(text: str) -> None:
     global problem
-    if text != problem:
-        problem = text
+    problem = text
     session().redraw()
 
 
 @bpy.app.handlers.persistent
 def _after_load(*_: object) -> None:
+    if _work.task is not None:
+        session().stop(_work.task)  # the answer would be about another file
     _forget()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Iterator
 
 import bpy
 import pytest
@@ -11,7 +12,8 @@ import zmq
 
 import blender_addon
 from blender_addon.connection import session as session_module
-from blender_addon.connection.local_backend import local_backend
+from blender_addon.connection.failures import failure_text, failures, forget_failures
+from blender_addon.connection.local_backend import local_backend, words_of
 from blender_addon.connection.operators import WALK_THROUGH
 from blender_addon.connection.preferences import chosen_licence, is_loopback
 from blender_addon.connection.session import (
@@ -27,6 +29,14 @@ from ex4d_core import client as client_module
 from ex4d_core.messages import Hello, ListJobs
 
 from .conftest import backend_environment, backend_process, free_address, tick_until
+
+
+@pytest.fixture
+def followers() -> Iterator[list]:
+    """The session's followers, with those that a test puts first taken away again."""
+    before = list(session().followers)
+    yield session().followers
+    session().followers[:] = before
 
 
 def preferences() -> bpy.types.AddonPreferences:
@@ -123,6 +133,39 @@ def test_what_stays_on_this_machine(address, local):
     assert is_loopback(address) is local
 
 
+def test_a_follower_that_fails_is_told_once_and_stops_no_other(followers, capsys):
+    done = []
+
+    def failing():
+        raise KeyError("no such take")
+
+    followers.insert(0, failing)
+    followers.append(lambda: done.append(1))
+    assert (tick(), tick()) == (IDLE_INTERVAL_SECONDS, IDLE_INTERVAL_SECONDS)
+    assert len(done) == 2 and session().connected is False
+    assert capsys.readouterr().err.count("KeyError: 'no such take'") == 1
+    assert len(failures()) == 1 and "in failing" in failures()[0]
+    assert failure_text().startswith("The add-on made a mistake (KeyError)")
+    followers.remove(failing)
+    bpy.ops.ex4d.reconnect()
+    assert failure_text() == "" and not failures()
+
+
+def test_a_step_of_its_own_that_fails_leaves_those_behind_it(capsys):
+    done = []
+
+    def failing():
+        raise ZeroDivisionError("never")
+
+    session().alone(failing)
+    session().alone(lambda: done.append(1))
+    assert (tick(), done) == (BUSY_INTERVAL_SECONDS, [])
+    tick()
+    assert done == [1] and not session().busy
+    assert "ZeroDivisionError: never" in capsys.readouterr().err and len(failures()) == 1
+    forget_failures()
+
+
 def test_the_timer_survives_loading_a_file(tmp_path):
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "empty.blend"))
     before = session()
@@ -182,6 +225,19 @@ def test_a_command_that_cannot_be_run_is_named(command, says):
     preferences().serve_command = command
     with pytest.raises(RuntimeError, match=says):
         bpy.ops.ex4d.start_backend()
+
+
+def test_windows_paths_are_split_as_windows_does():
+    command = r'"C:\Program Files\ex4d\ex4d.exe" serve --data "D:\my takes"'
+    assert words_of(command, windows=True) == [r"C:\Program Files\ex4d\ex4d.exe", "serve", "--data", r"D:\my takes"]
+
+
+def test_a_command_with_an_address_of_its_own_keeps_it(backend_python):
+    command = f'"{backend_python}" -c "import sys; print(sys.argv[1:])" --address=tcp://127.0.0.1:5'
+    preferences().serve_command = command
+    bpy.ops.ex4d.start_backend()
+    tick_until(lambda: not local_backend.running, "its end")
+    assert local_backend.last_line() == "['--address=tcp://127.0.0.1:5']"
 
 
 def test_another_computers_backend_is_not_started_here():

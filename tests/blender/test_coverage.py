@@ -49,6 +49,16 @@ def test_curves_give_the_path_that_frame_by_frame_sampling_gives(shot, preset):
     np.testing.assert_allclose(quick.intrinsics, slow.intrinsics, rtol=1e-6)
 
 
+def test_curves_may_be_deleted_while_they_are_read(shot):
+    camera = bpy.data.objects["arc"]
+    reading = path_in_slices(camera, shot, 11, 19)
+    next(reading)
+    bpy.data.actions.remove(camera.animation_data.action)  # and its curves with it
+    path = whole(reading)
+    assert len(path) == 9
+    np.testing.assert_allclose(path.world_to_camera[2:], path.world_to_camera[1:2].repeat(7, axis=0), atol=1e-7)
+
+
 def test_a_rig_is_not_taken_for_keyframes(shot):
     camera = bpy.data.objects["arc"]
     constraint = camera.constraints.new("DAMPED_TRACK")

@@ -201,3 +201,28 @@ def test_a_file_closed_meanwhile_gets_its_scene_when_it_is_opened_again(backend_
         assert entry().state == "done", entry().reason
         import_finished()
     assert Scene.open(tmp_path / "scenes" / "walk_1").digest == scene_objects()[0].ex4d_scene.digest
+
+
+def test_undo_loses_no_reconstruction_and_an_undone_import_can_be_made_again(connected, saved, clip):
+    pick(clip)
+    bpy.ops.ed.undo_push(message="picked")
+    bpy.data.objects.new("something", None)
+    key = reconstruct().key
+    bpy.ops.ed.undo_push(message="something")
+    bpy.ops.ed.undo()
+    assert not bpy.context.scene.ex4d_reconstructions
+    tick_until(lambda: len(bpy.context.scene.ex4d_reconstructions) == 1, "the reconstruction to be listed again")
+    tick_until_over()
+    assert (entry().key, entry().state) == (key, "done")
+    bpy.ops.ed.undo_push(message="before the import")
+    import_finished()
+    assert entry().state == "imported" and len(scene_objects()) == 1
+    bpy.ops.ed.undo()
+    for _ in range(3):
+        session().tick()
+    assert (entry().state, len(scene_objects())) == ("stopped", 0)
+    assert entry().reason == "its import was undone; Go On imports it again"
+    assert bpy.ops.ex4d.resume_reconstruction(key=key) == {"FINISHED"}
+    tick_until_over()
+    import_finished()
+    assert (entry().state, len(scene_objects())) == ("imported", 1)

@@ -6,6 +6,7 @@ import json
 import shutil
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import bpy
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 
 from blender_addon.scenes.color_space import display_color_space
 from blender_addon.scenes.importing import ImportSettings, import_scene
-from blender_addon.scenes.link import open_scene
+from blender_addon.scenes.link import active_scene_object, open_scene
 from ex4d_core.scene import Scene, SceneError
 
 
@@ -246,6 +247,25 @@ def test_positions_of_another_mesh_are_refused(card_scene, tmp_path):
     with pytest.raises(SceneError, match="holds 5 frames of 1700 points, the scene has 9 of 1700"):
         import_scene(folder)
     assert not bpy.data.objects and not bpy.data.meshes
+
+
+def test_importing_ends_the_editing_of_something_else(card_scene):
+    edited = bpy.data.objects.new("edited", bpy.data.meshes.new("edited"))
+    bpy.context.scene.collection.objects.link(edited)
+    bpy.context.view_layer.objects.active = edited
+    bpy.ops.object.mode_set(mode="EDIT")
+    assert bpy.ops.ex4d.import_scene(filepath=str(card_scene / "manifest.json")) == {"FINISHED"}
+    assert (edited.mode, bpy.context.mode) == ("OBJECT", "OBJECT")
+    assert bpy.context.view_layer.objects.active.ex4d_scene.frames == 9
+
+
+def test_a_timer_knows_the_scene_that_the_artist_means(card_scene, moving_scene):
+    import_scene(card_scene)
+    second = import_scene(moving_scene)
+    bpy.context.view_layer.objects.active = second
+    # All that a timer's context is sure to have; ``context.object`` comes with a window.
+    in_timer = SimpleNamespace(scene=bpy.context.scene, view_layer=bpy.context.view_layer)
+    assert active_scene_object(in_timer) == second
 
 
 def test_the_import_operator_selects_what_it_imported(card_scene):

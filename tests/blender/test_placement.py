@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import bpy
 import mathutils
@@ -13,6 +14,7 @@ import pytest
 from blender_addon.cameras.presets import camera_from_preset
 from blender_addon.scenes.ground import GroundError, ground_in, plane_through, upright
 from blender_addon.scenes.importing import import_scene
+from blender_addon.scenes.place_operators import EX4D_OT_pick_ground
 from blender_addon.scenes.placement import PlacementError, ground_of, scale_scene
 from blender_addon.takes.shots import build_request
 from ex4d_core.trajectories import Trajectory
@@ -176,6 +178,25 @@ def test_everything_goes_back_to_where_it_was_imported(floor_scene):
     bpy.ops.ex4d.reset_placement()
     assert np.array(imported.matrix_world) == pytest.approx(np.array(before), abs=1e-6)
     assert imported.ex4d_scene.source_camera.data.clip_end == pytest.approx(clip)
+
+
+def test_a_scene_scaled_to_nothing_comes_back_too(card_scene):
+    imported = import_scene(card_scene)
+    camera = imported.ex4d_scene.source_camera.data
+    clip, imported.scale = camera.clip_end, (0.0, 0.0, 0.0)
+    bpy.context.view_layer.update()
+    assert bpy.ops.ex4d.reset_placement() == {"FINISHED"}
+    assert tuple(imported.matrix_world.to_scale()) == pytest.approx((1, 1, 1))
+    assert camera.clip_end == pytest.approx(clip)
+
+
+def test_picked_points_that_span_no_ground_are_refused_with_what_to_do(card_scene):
+    import_scene(card_scene)
+    told = []
+    on_a_line = [mathutils.Vector((x, 2.0, 0.0)) for x in (0.0, 1.0, 2.0)]
+    picking = SimpleNamespace(picked=on_a_line, report=lambda kind, text: told.append((kind, text)))
+    assert EX4D_OT_pick_ground.use(picking, bpy.context) == {"CANCELLED"}
+    assert told == [({"ERROR"}, "these points lie on one line; choose points that span the ground")]
 
 
 def test_undo_takes_scale_and_ground_back(floor_scene):

@@ -6,12 +6,13 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import bpy
 import numpy as np
 import pytest
 
-from blender_addon.sequencer.movies import replace_with_movie
+from blender_addon.sequencer.movies import replace_with_movie, strips_are_held
 from blender_addon.sequencer.otio import timeline
 from blender_addon.sequencer.strips import (
     StripError,
@@ -22,9 +23,12 @@ from blender_addon.sequencer.strips import (
     strips_of,
     strips_of_take,
 )
+from blender_addon.sequencer.versions import begin_of, end_of
 from ex4d_core.scene import Scene
 from ex4d_core.takes import frame_file_name
 
+# Blender 5.2 has other names for where strips lie; the old ones go in 6.0.
+RENAMED = bpy.app.version >= (5, 2, 0)
 TAKE = TakeStrip("k1", "flower arc", 11, 9, {"engine": "preview", "label": "flower arc"})
 
 
@@ -47,7 +51,7 @@ def first(pictures: dict[int, Path], count: int) -> dict[int, Path]:
 
 
 def span(strip) -> tuple[int, int]:
-    return strip.frame_final_start, strip.frame_final_end
+    return begin_of(strip), end_of(strip)
 
 
 @pytest.fixture
@@ -133,7 +137,8 @@ def test_the_movie_takes_the_strips_place(scene, pictures, movie):
 
 def test_a_renamed_and_moved_strip_is_found_and_keeps_its_place(scene, pictures, movie):
     strip = grow_image_strip(scene, TAKE, first(pictures, 5))
-    strip.name, strip.frame_start, strip.channel = "mine", 101, 5
+    strip.name, strip.channel = "mine", 5
+    setattr(strip, "content_start" if RENAMED else "frame_start", 101)
     assert find_strip(scene, "k1") == strip
     moved = replace_with_movie(scene, TAKE, movie)
     assert (moved.channel, *span(moved)) == (5, 101, 110)
@@ -205,6 +210,17 @@ def test_retimed_takes_lie_over_no_other_strip(scene, movie, pictures):
     assert [one.channel for one in strips_of_take(scene, "k1")] == [2, 4]
 
 
+@pytest.mark.parametrize(
+    ("operator", "held"),
+    [("TRANSFORM_OT_seq_slide", True), ("SEQUENCER_OT_slip", True), ("VIEW3D_OT_rotate", False), (None, False)],
+)
+def test_strips_that_are_being_dragged_are_left_alone(operator, held):
+    running = [SimpleNamespace(bl_idname=operator)] if operator else []
+    windows = [SimpleNamespace(modal_operators=[]), SimpleNamespace(modal_operators=running)]
+    assert strips_are_held(windows) is held
+    assert not strips_are_held(bpy.context.window_manager.windows)
+
+
 def test_proxies_are_set_up_where_the_preferences_ask_and_a_sequencer_shows_them(scene, movie):
     # Without a window no sequencer is open, so there is no size to make.
     strip = replace_with_movie(scene, TAKE, movie)
@@ -217,7 +233,7 @@ def otio_cut(scene, movie, pictures, tmp_path) -> Path:
     first = replace_with_movie(scene, TAKE, movie)
     first.mute = True
     second = replace_with_movie(scene, replace(TAKE, key="k2", frame_start=30, label="again"), movie)
-    second.frame_final_start = 32
+    setattr(second, "left_handle" if RENAMED else "frame_final_start", 32)
     grow_image_strip(scene, replace(TAKE, key="k3", label="growing"), pictures)
     path = tmp_path / "cut.otio"
     assert bpy.ops.ex4d.export_cut(filepath=str(path)) == {"FINISHED"}
@@ -240,6 +256,13 @@ def test_the_cut_is_written_as_opentimelineio(scene, movie, pictures, tmp_path):
     growing = upper["children"][1]["media_references"]["DEFAULT_MEDIA"]
     assert (growing["OTIO_SCHEMA"], growing["name_prefix"]) == ("ImageSequenceReference.1", "frame_")
     assert growing["available_range"]["duration"]["value"] == 9
+
+
+def test_a_path_that_is_relative_to_nothing_is_written_whole(scene, movie, monkeypatch):
+    monkeypatch.chdir(movie.parent)
+    strips_of(scene).new_movie("mine", movie.name, 1, 1)
+    media = timeline(scene)["tracks"]["children"][0]["children"][0]["media_references"]["DEFAULT_MEDIA"]
+    assert media["target_url"] == movie.as_uri()
 
 
 def test_opentimelineio_itself_reads_the_cut(scene, movie, pictures, tmp_path):

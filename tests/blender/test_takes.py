@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 
 from blender_addon.cameras.sampling import sample_camera
+from blender_addon.connection.failures import failures, forget_failures
 from blender_addon.connection.session import session
 from blender_addon.scenes.importing import import_scene
 from blender_addon.sequencer.strips import find_strip, strips_of
+from blender_addon.sequencer.versions import begin_of, end_of, length_of
 from blender_addon.takes import follow
 from blender_addon.takes.follow import is_followed
 from blender_addon.takes.operators import can_cancel
@@ -37,7 +39,7 @@ def test_a_shot_becomes_a_movie_strip(connected, shot, tmp_path):
 
     def over() -> bool:
         strip = strip_of(entry)
-        lengths.append((strip.type, strip.frame_final_duration) if strip else None)
+        lengths.append((strip.type, length_of(strip)) if strip else None)
         return entry.state == "done"
 
     tick_until(over, "the take")
@@ -46,7 +48,7 @@ def test_a_shot_becomes_a_movie_strip(connected, shot, tmp_path):
     assert entry.folder == "//takes/arc_1"
     assert sorted(path.name for path in folder.glob("frame_*.png")) == [f"frame_{index:05d}.png" for index in range(9)]
     strip = strip_of(entry)
-    assert (strip.type, strip.frame_final_start, strip.frame_final_end) == ("MOVIE", 11, 20)
+    assert (strip.type, begin_of(strip), end_of(strip)) == ("MOVIE", 11, 20)
     assert (strip.name, strip.filepath, len(strips_of(bpy.context.scene))) == ("arc", "//takes/arc_1/take.mp4", 1)
     grown = [length for length in lengths if length and length[0] == "IMAGE"]
     assert grown == sorted(grown) and grown[0][1] < 9, "the strip was there before the take was whole"
@@ -73,6 +75,15 @@ def test_two_takes_lie_above_each_other(connected, shot):
     assert [one.folder for one in bpy.context.scene.ex4d_takes] == ["//takes/arc_1", "//takes/arc_2"]
 
 
+def test_a_take_that_fails_inside_the_add_on_stops_no_other(connected, shot, capsys):
+    first, second = send().key, send().key
+    follow._following[first].errand = None  # as no code of ours leaves it
+    tick_until(lambda: take().state == "done", "the second take")
+    assert (take().key, strip_of(take()).type) == (second, "MOVIE")
+    assert capsys.readouterr().err.count("Traceback") == len(failures()) == 1
+    forget_failures()
+
+
 def test_part_of_the_footage_can_be_shot_with_holes_marked(connected, shot, tmp_path):
     settings = bpy.context.scene.ex4d_shot
     settings.use_range, settings.frame_start, settings.frame_end = True, 14, 16
@@ -80,7 +91,7 @@ def test_part_of_the_footage_can_be_shot_with_holes_marked(connected, shot, tmp_
     entry = send()
     tick_until_over()
     strip = strip_of(entry)
-    assert (strip.frame_final_start, strip.frame_final_end) == (14, 17)
+    assert (begin_of(strip), end_of(strip)) == (14, 17)
     request = json.loads(strip["ex4d_request"])
     assert request["first_frame"] == 3
     assert request["preview"] == {"holes": "mark", "hole_color": [0, 255, 0]}
@@ -238,6 +249,13 @@ def test_a_cancelled_take_can_be_made_again_in_its_own_place(connected, shot, tm
     assert sorted(path.name for path in (tmp_path / "takes").iterdir()) == ["arc_1"]
 
 
+def test_a_take_under_way_is_not_made_again(shot):
+    entry = send()
+    with pytest.raises(RuntimeError, match="is under way; cancel it first"):
+        bpy.ops.ex4d.retry_take(key=entry.key)
+    assert is_followed(entry) and entry.state == "sending"
+
+
 def test_a_takes_settings_and_camera_come_back(connected, shot):
     settings = bpy.context.scene.ex4d_shot
     settings.use_range, settings.frame_start, settings.frame_end = True, 12, 17
@@ -291,7 +309,7 @@ def test_a_deleted_camera_is_not_shot_with(shot):
 
 def test_a_folder_that_cannot_be_written_is_named(shot, tmp_path):
     (tmp_path / "takes").write_text("a file, where the folder of takes should be")
-    with pytest.raises(RuntimeError, match=r"takes"):
+    with pytest.raises(RuntimeError, match=r"takes.* cannot be used: .*; see whether that path is right"):
         bpy.ops.ex4d.send_take()
     assert not bpy.context.scene.ex4d_takes
 

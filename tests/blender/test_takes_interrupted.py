@@ -8,9 +8,12 @@ import bpy
 import pytest
 
 from blender_addon.connection.session import session
+from blender_addon.paths import from_blend
 from blender_addon.sequencer.movies import find_opened
 from blender_addon.sequencer.strips import strips_of
-from blender_addon.takes.follow import is_followed
+from blender_addon.takes import follow
+from blender_addon.takes.follow import is_followed, send_take
+from blender_addon.takes.shots import build_request
 
 from .conftest import fresh_blender, tick_until
 from .taking import muted, send, strip_of, take, tick_until_over
@@ -34,6 +37,17 @@ def test_a_saved_and_reopened_file_gets_its_take(connected, shot, tmp_path, mome
     assert (take().state, take().reason) == ("done", "")
     assert (strip_of(take()).type, len(strips_of(bpy.context.scene))) == ("MOVIE", 1)
     assert sorted(path.name for path in (tmp_path / "takes").iterdir()) == ["arc_1"]
+
+
+def test_a_reverted_file_gets_its_strip_again(connected, shot, tmp_path):
+    send()
+    tick_until(lambda: take().job != "", "the job to be accepted")
+    bpy.ops.wm.save_mainfile()
+    tick_until(lambda: strip_of(take()) is not None, "the first frame")
+    bpy.ops.wm.revert_mainfile()
+    assert strip_of(take()) is None and is_followed(take())
+    tick_until_over()
+    assert (take().state, take().reason, strip_of(take()).type) == ("done", "", "MOVIE")
 
 
 def test_a_take_goes_on_while_another_file_is_open(connected, shot, tmp_path):
@@ -98,6 +112,25 @@ def test_the_movie_comes_in_steps_that_share_their_ticks_with_nothing(connected,
     assert [("IMAGE", False, 1), ("MOVIE", True, 2)] in seen, "the movie was opened beside what is shown"
     assert seen[-1] == [("MOVIE", False, 1)]
     assert not opened_movie(blender_scene, entry)
+
+
+def test_a_strip_is_not_replaced_while_the_artist_drags_strips(connected, shot, monkeypatch):
+    entry, dragging = send(), True
+    monkeypatch.setattr(follow, "strips_are_held", lambda windows: dragging)  # without a window nothing can be dragged
+    arrived = from_blend(entry.folder) / "take.mp4"
+    tick_until(lambda: arrived.is_file() and len(strip_of(entry).elements) == 9, "all that is made")
+    for _ in range(10):
+        session().tick()
+    assert is_followed(entry) and [one.type for one in strips_of(bpy.context.scene)] == ["IMAGE"]
+    dragging = False
+    tick_until(lambda: opened_movie(bpy.context.scene, entry), "the movie to be opened")
+    dragging = True
+    for _ in range(10):
+        session().tick()
+    assert is_followed(entry) and strip_of(entry).type == "IMAGE"
+    dragging = False
+    tick_until_over()
+    assert entry.state == "done" and [one.type for one in strips_of(bpy.context.scene)] == ["MOVIE"]
 
 
 def test_a_file_reopened_between_two_steps_gets_its_movie(connected, shot, tmp_path):
@@ -289,6 +322,62 @@ def test_a_strip_removed_during_the_job_stays_away_until_it_is_asked_for(connect
     assert entry.state == "done" and strip_of(entry) is None
     assert bpy.ops.ex4d.place_take(key=entry.key) == {"FINISHED"}
     assert strip_of(entry).type == "MOVIE"
+
+
+def test_a_blender_scene_duplicated_during_the_job_has_the_take_in_both(connected, shot, tmp_path):
+    first = bpy.context.scene
+    key = send().key
+    tick_until(lambda: strip_of(take()) is not None, "the first frame")
+    bpy.ops.scene.new(type="FULL_COPY")
+    copy = bpy.context.scene
+    assert copy != first and copy.ex4d_takes[0].key == key
+    bpy.ops.scene.new(type="FULL_COPY")
+    assert bpy.ops.ex4d.forget_take(key=key) == {"FINISHED"} and is_followed(first.ex4d_takes[0])
+    tick_until(lambda: first.ex4d_takes[0].state == "done", "the take")
+    assert (copy.ex4d_takes[0].state, copy.ex4d_takes[0].progress) == ("done", 1.0)
+    assert [[one.type for one in strips_of(scene)] for scene in (first, copy)] == [["MOVIE"], ["MOVIE"]]
+    bpy.ops.wm.save_mainfile()
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "shot.blend"))
+    assert [len(scene.ex4d_takes) for scene in bpy.data.scenes] == [1, 1, 0]
+    assert not any(is_followed(entry) for scene in bpy.data.scenes for entry in scene.ex4d_takes)
+
+
+def test_undo_knows_a_final_from_a_preview(shot):
+    package, request = build_request(shot, bpy.data.objects["arc"], 11, 19, engine="wan")
+    bpy.ops.ed.undo_push(message="before")
+    bpy.data.objects.new("something", None)
+    send_take(package, request, 11, bpy.context.scene)
+    bpy.ops.ed.undo_push(message="something")
+    bpy.ops.ed.undo()
+    assert not bpy.context.scene.ex4d_takes
+    session().tick()
+    assert (take().engine, take().state) == ("wan", "sending")
+
+
+def test_undo_does_not_bring_the_take_of_a_deleted_scene_into_another(connected, shot, tmp_path):
+    main, folder = bpy.context.scene, tmp_path / "takes" / "arc_1"
+    send()
+    other = bpy.data.scenes.new("other")
+    bpy.context.window.scene = other
+    bpy.data.scenes.remove(main)
+    bpy.ops.ed.undo_push(message="scene deleted")
+    bpy.data.objects.new("something", None)
+    bpy.ops.ed.undo_push(message="something")
+    bpy.ops.ed.undo()
+    tick_until(lambda: (folder / "take.mp4").is_file() and not session().busy, "the movie")
+    assert [len(scene.ex4d_takes) for scene in bpy.data.scenes] == [0]
+
+
+def test_takes_of_a_linked_scene_are_left_to_its_own_file(shot, tmp_path):
+    send()
+    bpy.ops.wm.save_mainfile()
+    fresh_blender()
+    with bpy.data.libraries.load(str(tmp_path / "shot.blend"), link=True) as (source, wanted):
+        wanted.scenes = source.scenes
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "edit.blend"))
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "edit.blend"))
+    linked = next(scene for scene in bpy.data.scenes if scene.library is not None)
+    assert linked.ex4d_takes[0].state == "sending" and not is_followed(linked.ex4d_takes[0])
 
 
 def test_a_scene_deleted_during_the_job_does_no_harm(connected, shot, tmp_path):
