@@ -26,8 +26,12 @@ PACKAGE_FILES = (*FILE_NAMES.values(), MANIFEST)
 
 DEPTH_LAYOUTS = ("array", "exr", "png", "estimator")
 INVALID_DEPTH = ("error", "far")
+MIST_FALLOFFS = ("linear", "quadratic", "inverse-quadratic")
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mts", ".mxf", ".ogv")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".exr", ".tif", ".tiff", ".webp", ".bmp")
+# A moving source camera is one file of these kinds, or one of COLMAP's pairs under their usual names.
+CAMERA_SUFFIXES = (".npz", ".json")
+COLMAP_MODELS = (("cameras.bin", "images.bin"), ("cameras.txt", "images.txt"))
 _LAYOUT_SUFFIXES = {"array": (".npz", ".npy"), "exr": (".exr",), "png": (".png",)}
 
 
@@ -54,6 +58,30 @@ class SourceFile:
 
 
 @dataclass(frozen=True)
+class MistPass:
+    """What Blender's world had its mist pass set to when it was rendered.
+
+    Attributes:
+        start: distance at which mist begins, in the render's units.
+        depth: distance over which it goes from 0 to 1.
+        falloff: one of `MIST_FALLOFFS`.
+    """
+
+    start: float
+    depth: float
+    falloff: str = "linear"
+
+    def __post_init__(self) -> None:
+        if self.start != 0:
+            _require_positive("mist start", self.start)
+        _require_positive("mist depth", self.depth)
+        if self.depth is None or self.start is None:
+            raise RequestError("a mist pass has a start and a depth")
+        if self.falloff not in MIST_FALLOFFS:
+            raise RequestError(f"mist falloff must be one of {', '.join(MIST_FALLOFFS)}, not {self.falloff!r:.80}")
+
+
+@dataclass(frozen=True)
 class DepthRequest:
     """Where depth comes from.
 
@@ -66,6 +94,7 @@ class DepthRequest:
         inverse: the files hold 1 / depth.
         invalid: what to do with depths that cannot be: one of `INVALID_DEPTH`.
         licence: what the scene is for, one of `LICENCES`: some estimators are for research only.
+        mist: the files are a mist pass, made with these settings; for layout "exr".
     """
 
     layout: str
@@ -75,6 +104,7 @@ class DepthRequest:
     inverse: bool = False
     invalid: str = "error"
     licence: str = "commercial"
+    mist: MistPass | None = None
 
     def __post_init__(self) -> None:
         if self.licence not in LICENCES:
@@ -89,6 +119,8 @@ class DepthRequest:
             raise RequestError(f"an estimator's name is text of at most {MAX_LABEL} characters")
         _require_positive("depth scale", self.scale)
         object.__setattr__(self, "files", tuple(self.files))
+        if self.mist is not None and (self.layout != "exr" or self.inverse):
+            raise RequestError("a mist pass is EXR files, and not inverse")
         if self.layout == "estimator":
             if not self.estimator or self.files:
                 raise RequestError("an estimator needs a name and no depth files")
@@ -112,6 +144,9 @@ class ReconstructionRequest:
         fps: rate of pictures; a video has its own.
         fov_degrees: the lens's horizontal field of view; None takes what the depth files say, or a guess.
         convention: how the DW-Mesh for display is built.
+        camera: the moving camera that filmed it: one .npz or transforms.json, or one of `COLMAP_MODELS`; none for a
+            camera that stood still.
+        camera_scale: multiplies that camera's positions.
     """
 
     footage: tuple[SourceFile, ...]
@@ -120,9 +155,12 @@ class ReconstructionRequest:
     fps: tuple[int, int] | None = None
     fov_degrees: float | None = None
     convention: str = "centered"
+    camera: tuple[SourceFile, ...] = ()
+    camera_scale: float = 1.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "footage", tuple(self.footage))
+        object.__setattr__(self, "camera", tuple(self.camera))
         suffixes = {one.suffix for one in self.footage}
         video = len(self.footage) == 1 and suffixes <= set(VIDEO_SUFFIXES)
         if not self.footage or not (video or (suffixes <= set(PICTURE_SUFFIXES) and len(suffixes) == 1)):
@@ -146,6 +184,14 @@ class ReconstructionRequest:
             raise RequestError(f"fov_degrees must be below 180, not {self.fov_degrees:g}")
         if self.convention not in CONVENTIONS:
             raise RequestError(f"convention must be one of {', '.join(CONVENTIONS)}, not {self.convention!r:.80}")
+        names = tuple(one.label for one in self.camera)
+        alone = len(names) == 1 and self.camera[0].suffix in CAMERA_SUFFIXES
+        if names and not alone and names not in COLMAP_MODELS:
+            wants = " or ".join([*CAMERA_SUFFIXES, *(" with ".join(pair) for pair in COLMAP_MODELS)])
+            raise RequestError(f"a source camera is {wants}, not {', '.join(names)!r:.80}")
+        if self.camera_scale is None:
+            raise RequestError("camera_scale must be a number above 0, not None")
+        _require_positive("camera_scale", self.camera_scale)
 
     @property
     def is_video(self) -> bool:
@@ -155,7 +201,7 @@ class ReconstructionRequest:
     @property
     def files(self) -> tuple[SourceFile, ...]:
         """All that must be sent."""
-        return (*self.footage, *self.depth.files)
+        return (*self.footage, *self.depth.files, *self.camera)
 
     # A job list shows reconstructions beside shots.
     engine = KIND
@@ -166,8 +212,13 @@ class ReconstructionRequest:
         return self.name
 
     def to_wire(self) -> dict[str, Any]:
-        """Plain values for msgpack."""
-        return {"kind": KIND, **asdict(self)}
+        """Plain values for msgpack; what older backends do not know is left out where it says nothing."""
+        values = {"kind": KIND, **asdict(self)}
+        if self.depth.mist is None:
+            del values["depth"]["mist"]
+        if not self.camera:
+            del values["camera"], values["camera_scale"]
+        return values
 
     @staticmethod
     def from_wire(values: object) -> ReconstructionRequest:
@@ -183,7 +234,10 @@ class ReconstructionRequest:
         if not isinstance(depth, Mapping):
             raise RequestError("depth is missing")
         known["footage"] = _files_from_wire(known.get("footage"))
-        known["depth"] = _construct(DepthRequest, {**depth, "files": _files_from_wire(depth.get("files", ()))})
+        known["camera"] = _files_from_wire(known.get("camera", ()))
+        mist = None if depth.get("mist") is None else _construct(MistPass, depth["mist"])
+        files = _files_from_wire(depth.get("files", ()))
+        known["depth"] = _construct(DepthRequest, {**depth, "files": files, "mist": mist})
         return _construct(ReconstructionRequest, known)
 
 
@@ -206,7 +260,7 @@ class ReconstructionPlan:
 
     Attributes:
         footage: one video, or pictures in their order.
-        depth_files: as `DepthRequest.files`, on this machine.
+        depth_files, camera_files: as `DepthRequest.files` and `ReconstructionRequest.camera`, on this machine.
         the others: as in `DepthRequest` and `ReconstructionRequest`.
     """
 
@@ -221,6 +275,14 @@ class ReconstructionPlan:
     licence: str = "commercial"
     fps: tuple[int, int] | None = None
     fov_degrees: float | None = None
+    mist: MistPass | None = None
+    camera_files: tuple[Path, ...] = ()
+    camera_scale: float = 1.0
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All that must be sent."""
+        return (*self.footage, *self.depth_files, *self.camera_files)
 
     def request(self, hashes: Mapping[Path, str]) -> ReconstructionRequest:
         """The request, once every file's SHA-256 is known.
@@ -240,8 +302,17 @@ class ReconstructionPlan:
             self.inverse,
             self.invalid,
             self.licence,
+            self.mist,
         )
-        return ReconstructionRequest(named(self.footage), depth, self.name, self.fps, self.fov_degrees)
+        return ReconstructionRequest(
+            named(self.footage),
+            depth,
+            self.name,
+            self.fps,
+            self.fov_degrees,
+            camera=named(self.camera_files),
+            camera_scale=self.camera_scale,
+        )
 
 
 @dataclass
@@ -277,7 +348,7 @@ class Reconstruction(JobConversation):
         """
         self.partial.mkdir(parents=True, exist_ok=True)
         if not self.job:
-            hashes = yield from self._hash([*plan.footage, *plan.depth_files])
+            hashes = yield from self._hash(plan.files)
             self.request = plan.request(hashes)
             blobs: dict[str, Path | bytes] = {sha256: path for path, sha256 in hashes.items()}
             yield from self._submit(self.request.to_wire(), blobs)

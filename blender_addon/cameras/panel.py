@@ -24,4 +24,21 @@ class EX4D_PT_camera(bpy.types.Panel):
         layout.operator(EX4D_OT_camera_to_view.bl_idname, icon="VIEW_CAMERA")
 
 
+class BelowCamera:
+    """A panel below Camera that follows the camera while the box in its header is ticked.
+
+    Attributes:
+        settings: name of the group in Scene whose ``live`` that box is.
+    """
+
+    bl_space_type = "VIEW_3D"
+    bl_region_type = "UI"
+    bl_category = CATEGORY
+    bl_parent_id = EX4D_PT_camera.__name__
+    settings: str
+
+    def draw_header(self, context: bpy.types.Context) -> None:
+        self.layout.prop(getattr(context.scene, self.settings), "live", text="")
+
+
 CLASSES = (EX4D_PT_camera,)

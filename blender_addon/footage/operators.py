@@ -151,26 +151,26 @@ class EX4D_OT_forget_reconstruction(_OnReconstruction, bpy.types.Operator):
         forget_reconstruction(blender_scene, entry)
 
 
-class EX4D_FH_footage(bpy.types.FileHandler):
+class _OntoViewport:
+    """A file handler for what is dropped onto a 3D viewport."""
+
+    @classmethod
+    def poll_drop(cls, context: bpy.types.Context) -> bool:
+        return context.area is not None and context.area.type == "VIEW_3D"
+
+
+class EX4D_FH_footage(_OntoViewport, bpy.types.FileHandler):
     bl_idname = "EX4D_FH_footage"
     bl_label = "EX-4D Footage"
     bl_import_operator = EX4D_OT_pick_footage.bl_idname
     bl_file_extensions = ";".join(VIDEO_SUFFIXES)
 
-    @classmethod
-    def poll_drop(cls, context: bpy.types.Context) -> bool:
-        return context.area is not None and context.area.type == "VIEW_3D"
 
-
-class EX4D_FH_depth(bpy.types.FileHandler):
+class EX4D_FH_depth(_OntoViewport, bpy.types.FileHandler):
     bl_idname = "EX4D_FH_depth"
     bl_label = "EX-4D Depth"
     bl_import_operator = EX4D_OT_pick_depth.bl_idname
     bl_file_extensions = ".npz;.npy"
-
-    @classmethod
-    def poll_drop(cls, context: bpy.types.Context) -> bool:
-        return context.area is not None and context.area.type == "VIEW_3D"
 
 
 CLASSES = (

@@ -5,6 +5,7 @@ import pytest
 from ex4d_core.client import Client
 from ex4d_core.reconstruction import (
     DepthRequest,
+    MistPass,
     ReconstructionPlan,
     ReconstructionRequest,
     SourceFile,
@@ -14,6 +15,7 @@ from ex4d_core.scene import sha256_of
 from ex4d_core.shot import RequestError
 from ex4d_core.transfers import hash_file
 
+FILE = {"sha256": "a" * 64, "size": 5}
 VIDEO = SourceFile("a" * 64, 1000, "clip.mp4")
 EXRS = tuple(SourceFile(letter * 64, 10, f"depth_{letter}.exr") for letter in "bcd")
 GOOD = ReconstructionRequest((VIDEO,), DepthRequest("exr", EXRS, scale=2.0), "clip", fov_degrees=40.0)
@@ -22,6 +24,22 @@ GOOD = ReconstructionRequest((VIDEO,), DepthRequest("exr", EXRS, scale=2.0), "cl
 def test_a_request_survives_the_wire():
     assert request_from_wire(GOOD.to_wire()) == GOOD
     assert [file.label for file in GOOD.files] == ["clip.mp4", "depth_b.exr", "depth_c.exr", "depth_d.exr"]
+
+
+CAMERA = (SourceFile("e" * 64, 20, "cameras.txt"), SourceFile("f" * 64, 30, "images.txt"))
+
+
+def test_a_mist_pass_and_a_moving_camera_survive_it_too():
+    request = ReconstructionRequest(
+        (VIDEO,), DepthRequest("exr", EXRS, mist=MistPass(2, 20, "quadratic")), "clip", camera=CAMERA, camera_scale=0.1
+    )
+    assert request_from_wire(request.to_wire()) == request
+    assert request.files[-2:] == CAMERA, "its files are sent"
+
+
+def test_a_request_without_them_is_one_that_older_backends_take():
+    values = GOOD.to_wire()
+    assert not {"camera", "camera_scale"} & set(values) and "mist" not in values["depth"]
 
 
 def changed(**changes):
@@ -56,6 +74,17 @@ def depth(**changes):
         (depth(scale=0), "above 0"),
         (depth(scale="2"), "above 0"),
         (depth(inverse=1), "true or false"),
+        (depth(mist={"start": -1, "depth": 20}), "mist start"),
+        (depth(mist={"start": 0, "depth": 0}), "mist depth"),
+        (depth(mist={"start": 0, "depth": 1, "falloff": "sudden"}), "falloff"),
+        (depth(mist=[1, 2]), "map of fields"),
+        (depth(mist={"start": 0, "depth": 1}, inverse=True), "not inverse"),
+        (depth(mist={"start": 0, "depth": 1}, layout="array", files=[FILE | {"label": "a.npz"}]), "EXR files"),
+        (changed(camera=[FILE | {"label": "camera.abc"}]), "source camera"),
+        (changed(camera=[FILE | {"label": "cameras.txt"}]), "cameras.txt with images.txt"),
+        (changed(camera=[FILE | {"label": "../cameras.txt"}, FILE | {"label": "images.txt"}]), "source camera"),
+        (changed(camera=[FILE | {"label": "camera.npz"}], camera_scale=0), "camera_scale"),
+        (changed(camera=[FILE | {"label": "camera.npz"}], camera_scale=None), "camera_scale"),
     ],
 )
 def test_anything_else_is_refused_with_the_reason(values, says):
