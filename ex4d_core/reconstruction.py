@@ -6,7 +6,6 @@ and depth are sent once: the scene's own colour and depth are the backend's alre
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,122 +14,27 @@ from typing import Any
 
 from ex4d_core.client import Conversation
 from ex4d_core.jobs import JobConversation
-from ex4d_core.messages import MAX_BLOB_BYTES, JobEvent, JobStatus
-from ex4d_core.scene import FILE_NAMES, MANIFEST, Scene, SceneError, is_sha256, move_package
-from ex4d_core.shot import CONVENTIONS, LICENCES, MAX_FRAMES, MAX_LABEL, RequestError, ShotRequest
+from ex4d_core.messages import JobEvent, JobStatus
+from ex4d_core.scene import FILE_NAMES, MANIFEST, Scene, SceneError, move_package
+from ex4d_core.shot import CONVENTIONS, MAX_FRAMES, MAX_LABEL, RequestError, ShotRequest
+from ex4d_core.sources import (
+    CAMERA_SUFFIXES,
+    COLMAP_MODELS,
+    PICTURE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    DepthRequest,
+    MistPass,
+    SourceFile,
+    construct,
+    files_from_wire,
+    is_whole,
+    require_positive,
+)
 from ex4d_core.transfers import hash_file
 
 KIND = "reconstruction"
 # What a reconstruction announces; a name from the wire is only ever compared with these.
 PACKAGE_FILES = (*FILE_NAMES.values(), MANIFEST)
-
-DEPTH_LAYOUTS = ("array", "exr", "png", "estimator")
-INVALID_DEPTH = ("error", "far")
-MIST_FALLOFFS = ("linear", "quadratic", "inverse-quadratic")
-VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mts", ".mxf", ".ogv")
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".exr", ".tif", ".tiff", ".webp", ".bmp")
-# A moving source camera is one file of these kinds, or one of COLMAP's pairs under their usual names.
-CAMERA_SUFFIXES = (".npz", ".json")
-COLMAP_MODELS = (("cameras.bin", "images.bin"), ("cameras.txt", "images.txt"))
-_LAYOUT_SUFFIXES = {"array": (".npz", ".npy"), "exr": (".exr",), "png": (".png",)}
-
-
-@dataclass(frozen=True)
-class SourceFile:
-    """A file that was sent: its content's name, and a label for people."""
-
-    sha256: str
-    size: int
-    label: str
-
-    def __post_init__(self) -> None:
-        if not is_sha256(self.sha256):
-            raise RequestError(f"a file is named by its SHA-256, not {self.sha256!r:.80}")
-        if not _is_whole(self.size) or not 1 <= self.size <= MAX_BLOB_BYTES:
-            raise RequestError(f"a file has 1 to {MAX_BLOB_BYTES} bytes, not {self.size!r:.80}")
-        if not isinstance(self.label, str) or len(self.label) > MAX_LABEL:
-            raise RequestError(f"a file's label must be text of at most {MAX_LABEL} characters")
-
-    @property
-    def suffix(self) -> str:
-        """The kind of file that its label promises, with a dot; "" if it promises none."""
-        return Path(self.label.replace("\\", "/")).suffix.lower()
-
-
-@dataclass(frozen=True)
-class MistPass:
-    """What Blender's world had its mist pass set to when it was rendered.
-
-    Attributes:
-        start: distance at which mist begins, in the render's units.
-        depth: distance over which it goes from 0 to 1.
-        falloff: one of `MIST_FALLOFFS`.
-    """
-
-    start: float
-    depth: float
-    falloff: str = "linear"
-
-    def __post_init__(self) -> None:
-        if self.start != 0:
-            _require_positive("mist start", self.start)
-        _require_positive("mist depth", self.depth)
-        if self.depth is None or self.start is None:
-            raise RequestError("a mist pass has a start and a depth")
-        if self.falloff not in MIST_FALLOFFS:
-            raise RequestError(f"mist falloff must be one of {', '.join(MIST_FALLOFFS)}, not {self.falloff!r:.80}")
-
-
-@dataclass(frozen=True)
-class DepthRequest:
-    """Where depth comes from.
-
-    Attributes:
-        layout: one of `DEPTH_LAYOUTS`: "array" (one .npz or .npy), "exr" or "png" (a file for each frame, in order), or
-            "estimator".
-        files: those of the layout; none for an estimator.
-        estimator: its name, for layout "estimator".
-        scale: depth in scene units for what the files say; None takes the files' word.
-        inverse: the files hold 1 / depth.
-        invalid: what to do with depths that cannot be: one of `INVALID_DEPTH`.
-        licence: what the scene is for, one of `LICENCES`: some estimators are for research only.
-        mist: the files are a mist pass, made with these settings; for layout "exr".
-    """
-
-    layout: str
-    files: tuple[SourceFile, ...] = ()
-    estimator: str = ""
-    scale: float | None = None
-    inverse: bool = False
-    invalid: str = "error"
-    licence: str = "commercial"
-    mist: MistPass | None = None
-
-    def __post_init__(self) -> None:
-        if self.licence not in LICENCES:
-            raise RequestError(f"licence must be one of {', '.join(LICENCES)}, not {self.licence!r:.80}")
-        if self.layout not in DEPTH_LAYOUTS:
-            raise RequestError(f"depth layout must be one of {', '.join(DEPTH_LAYOUTS)}, not {self.layout!r:.80}")
-        if self.invalid not in INVALID_DEPTH:
-            raise RequestError(f"invalid depth must be one of {', '.join(INVALID_DEPTH)}, not {self.invalid!r:.80}")
-        if not isinstance(self.inverse, bool):
-            raise RequestError(f"inverse must be true or false, not {self.inverse!r:.80}")
-        if not isinstance(self.estimator, str) or len(self.estimator) > MAX_LABEL:
-            raise RequestError(f"an estimator's name is text of at most {MAX_LABEL} characters")
-        _require_positive("depth scale", self.scale)
-        object.__setattr__(self, "files", tuple(self.files))
-        if self.mist is not None and (self.layout != "exr" or self.inverse):
-            raise RequestError("a mist pass is EXR files, and not inverse")
-        if self.layout == "estimator":
-            if not self.estimator or self.files:
-                raise RequestError("an estimator needs a name and no depth files")
-            return
-        suffixes = _LAYOUT_SUFFIXES[self.layout]
-        wrong = next((one.label for one in self.files if one.suffix not in suffixes), None)
-        if not self.files or wrong is not None or (self.layout == "array" and len(self.files) > 1):
-            found = "none" if not self.files else repr(wrong) if wrong is not None else f"{len(self.files)} files"
-            wants = "one file" if self.layout == "array" else "a file for each frame"
-            raise RequestError(f"depth as {self.layout} wants {wants}, {' or '.join(suffixes)}, not {found}")
 
 
 @dataclass(frozen=True)
@@ -176,10 +80,10 @@ class ReconstructionRequest:
             fps = tuple(self.fps)
             if video:
                 raise RequestError("a video has its own rate; leave fps out")
-            if len(fps) != 2 or any(not _is_whole(one) or not 0 < one < 2**31 for one in fps):
+            if len(fps) != 2 or any(not is_whole(one) or not 0 < one < 2**31 for one in fps):
                 raise RequestError(f"fps must be two whole numbers above 0, not {self.fps!r:.80}")
             object.__setattr__(self, "fps", fps)
-        _require_positive("fov_degrees", self.fov_degrees)
+        require_positive("fov_degrees", self.fov_degrees)
         if self.fov_degrees is not None and self.fov_degrees >= 180:
             raise RequestError(f"fov_degrees must be below 180, not {self.fov_degrees:g}")
         if self.convention not in CONVENTIONS:
@@ -191,7 +95,7 @@ class ReconstructionRequest:
             raise RequestError(f"a source camera is {wants}, not {', '.join(names)!r:.80}")
         if self.camera_scale is None:
             raise RequestError("camera_scale must be a number above 0, not None")
-        _require_positive("camera_scale", self.camera_scale)
+        require_positive("camera_scale", self.camera_scale)
 
     @property
     def is_video(self) -> bool:
@@ -233,12 +137,12 @@ class ReconstructionRequest:
         depth = known.get("depth")
         if not isinstance(depth, Mapping):
             raise RequestError("depth is missing")
-        known["footage"] = _files_from_wire(known.get("footage"))
-        known["camera"] = _files_from_wire(known.get("camera", ()))
-        mist = None if depth.get("mist") is None else _construct(MistPass, depth["mist"])
-        files = _files_from_wire(depth.get("files", ()))
-        known["depth"] = _construct(DepthRequest, {**depth, "files": files, "mist": mist})
-        return _construct(ReconstructionRequest, known)
+        known["footage"] = files_from_wire(known.get("footage"))
+        known["camera"] = files_from_wire(known.get("camera", ()))
+        mist = None if depth.get("mist") is None else construct(MistPass, depth["mist"])
+        files = files_from_wire(depth.get("files", ()))
+        known["depth"] = construct(DepthRequest, {**depth, "files": files, "mist": mist})
+        return construct(ReconstructionRequest, known)
 
 
 def request_from_wire(values: object) -> ShotRequest | ReconstructionRequest:
@@ -392,31 +296,3 @@ class Reconstruction(JobConversation):
             if known != (entry.sha256, entry.size):
                 raise SceneError(f"the {part} that arrived is not the one of its manifest; reconstruct the scene again")
         move_package(self.partial, self.folder)
-
-
-def _files_from_wire(values: object) -> tuple[SourceFile, ...]:
-    if not isinstance(values, (list, tuple)):
-        raise RequestError("files must be a list")
-    if len(values) > MAX_FRAMES:
-        raise RequestError(f"a scene may have {MAX_FRAMES} files, not {len(values)}")
-    return tuple(_construct(SourceFile, value) for value in values)
-
-
-def _construct(kind: type, values: object) -> Any:
-    if not isinstance(values, Mapping):
-        raise RequestError(f"{kind.__name__} must be a map of fields, not {type(values).__name__}")
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise RequestError(f"{kind.__name__} has a field too many, too few, or of the wrong type: {error}") from error
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _require_positive(name: str, value: object) -> None:
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not (math.isfinite(value) and value > 0):
-        raise RequestError(f"{name} must be a number above 0, not {value!r:.80}")

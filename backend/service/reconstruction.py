@@ -32,8 +32,9 @@ from backend.reconstruct import reconstruct
 from backend.service.blob_store import BlobStore
 from backend.shot import TakeSink
 from ex4d_core.cameras import CameraError, CameraPath
-from ex4d_core.reconstruction import COLMAP_MODELS, DepthRequest, ReconstructionRequest, SourceFile
+from ex4d_core.reconstruction import ReconstructionRequest
 from ex4d_core.scene import FILE_NAMES, MANIFEST
+from ex4d_core.sources import COLMAP_MODELS, DepthRequest, SourceFile
 
 ESTIMATE_STAGE, STAGE = "depth", "reconstruct"
 

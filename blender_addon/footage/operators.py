@@ -9,7 +9,7 @@ from bpy.app.translations import pgettext_iface as iface_
 from bpy.app.translations import pgettext_rpt as report_
 from bpy_extras.io_utils import ImportHelper
 
-from ex4d_core.reconstruction import VIDEO_SUFFIXES
+from ex4d_core.sources import VIDEO_SUFFIXES
 
 from ..errors import reports_errors
 from ..paths import to_blend

@@ -10,14 +10,8 @@ from pathlib import Path
 
 import bpy
 
-from ex4d_core.reconstruction import (
-    CAMERA_SUFFIXES,
-    COLMAP_MODELS,
-    PICTURE_SUFFIXES,
-    VIDEO_SUFFIXES,
-    MistPass,
-    ReconstructionPlan,
-)
+from ex4d_core.reconstruction import ReconstructionPlan
+from ex4d_core.sources import CAMERA_SUFFIXES, COLMAP_MODELS, PICTURE_SUFFIXES, VIDEO_SUFFIXES, MistPass
 
 from ..connection.preferences import chosen_licence, output_folder
 from ..paths import from_blend

@@ -16,8 +16,8 @@ from blender_addon.footage.panel import progress_text
 from blender_addon.footage.sources import FootageError, plan_from_text, plan_of, plan_to_text
 from blender_addon.paths import from_blend
 from blender_addon.scenes.link import open_scene, scene_objects
-from ex4d_core.reconstruction import MistPass
 from ex4d_core.scene import Scene
+from ex4d_core.sources import MistPass
 
 from .conftest import backend_environment, backend_process, free_address, fresh_blender, tick_until
 

@@ -3,16 +3,10 @@
 import pytest
 
 from ex4d_core.client import Client
-from ex4d_core.reconstruction import (
-    DepthRequest,
-    MistPass,
-    ReconstructionPlan,
-    ReconstructionRequest,
-    SourceFile,
-    request_from_wire,
-)
+from ex4d_core.reconstruction import ReconstructionPlan, ReconstructionRequest, request_from_wire
 from ex4d_core.scene import sha256_of
 from ex4d_core.shot import RequestError
+from ex4d_core.sources import DepthRequest, MistPass, SourceFile
 from ex4d_core.transfers import hash_file
 
 FILE = {"sha256": "a" * 64, "size": 5}

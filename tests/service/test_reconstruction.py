@@ -13,8 +13,9 @@ from backend.media import VideoWriter, write_png
 from ex4d_core.cameras import CameraPath, intrinsics_matrix
 from ex4d_core.client import Client, RequestRefused
 from ex4d_core.messages import BlobStatus, Error, Submit
-from ex4d_core.reconstruction import MistPass, Reconstruction, ReconstructionPlan
+from ex4d_core.reconstruction import Reconstruction, ReconstructionPlan
 from ex4d_core.scene import RENDER_FILES, Scene
+from ex4d_core.sources import MistPass
 from ex4d_core.takes import Take
 
 FRAMES, WIDTH, HEIGHT = 5, 32, 24
