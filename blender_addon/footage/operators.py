@@ -23,7 +23,7 @@ from .follow import (
     start_reconstruction,
 )
 from .properties import EX4D_Reconstruction, find_reconstruction
-from .sources import guess_depth, plan_of
+from .sources import plan_of
 
 _DEPTH_SUFFIXES = (".npz", ".npy", ".exr", ".png")
 
@@ -187,12 +187,8 @@ CLASSES = (
 
 
 def choose_footage(scene: bpy.types.Scene, path: Path) -> None:
-    """Set the footage to reconstruct next, and its depth if that lies beside it."""
-    settings = scene.ex4d_footage
-    settings.footage = to_blend(path)
-    depth = guess_depth(path)
-    if depth is not None and not settings.depth:
-        settings.depth_from, settings.depth = "FILES", to_blend(depth)
+    """Set the footage to reconstruct next, and with it its depth if that lies beside it."""
+    scene.ex4d_footage.footage = to_blend(path)
 
 
 def can_cancel(entry: EX4D_Reconstruction) -> bool:

@@ -11,7 +11,6 @@ from ..scenes.panel import EX4D_PT_scene
 from .operators import (
     EX4D_OT_cancel_reconstruction,
     EX4D_OT_forget_reconstruction,
-    EX4D_OT_pick_footage,
     EX4D_OT_reconstruct,
     EX4D_OT_resume_reconstruction,
     EX4D_OT_use_movie_strip,
@@ -35,7 +34,6 @@ class EX4D_PT_footage(bpy.types.Panel):
         layout, settings = self.layout, context.scene.ex4d_footage
         row = layout.row(align=True)
         row.prop(settings, "footage", text="", placeholder="Video, or drop it here")
-        row.operator(EX4D_OT_pick_footage.bl_idname, text="", icon="FILE_MOVIE")
         row.operator(EX4D_OT_use_movie_strip.bl_idname, text="", icon="SEQUENCE")
         if bpy.data.movieclips:
             layout.prop(settings, "clip", text="Clip")

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import bpy
 
-from ..paths import PATH_OPTIONS, to_blend
+from ..paths import PATH_OPTIONS, from_blend, to_blend
+
+
+def _follow_footage(settings: bpy.types.PropertyGroup, _: bpy.types.Context) -> None:
+    """Take the depth that lies beside the footage, where none is chosen yet."""
+    depth = guess_depth(from_blend(settings.footage)) if settings.footage and not settings.depth else None
+    if depth is not None:
+        settings.depth_from, settings.depth = "FILES", to_blend(depth)
 
 
 def _follow_clip(settings: bpy.types.PropertyGroup, _: bpy.types.Context) -> None:
@@ -20,6 +29,7 @@ class EX4D_Footage(bpy.types.PropertyGroup):
         description="A video, or a folder of pictures, to make a scene of",
         subtype="FILE_PATH",
         options=PATH_OPTIONS,
+        update=_follow_footage,
     )
     clip: bpy.props.PointerProperty(
         name="Movie Clip",
@@ -139,6 +149,15 @@ class EX4D_Reconstruction(bpy.types.PropertyGroup):
 
 
 CLASSES = (EX4D_Footage, EX4D_Reconstruction)
+
+
+def guess_depth(footage: Path) -> Path | None:
+    """Depth that lies beside a video under a name that says so."""
+    stem, folder = footage.stem, footage.parent
+    for name in (f"{stem}_depth.npz", f"{stem}.npz", f"{stem}_depth.npy", f"{stem}_depth", "depth.npz", "depth"):
+        if (folder / name).exists():
+            return folder / name
+    return None
 
 
 def find_reconstruction(key: str) -> tuple[bpy.types.Scene, EX4D_Reconstruction] | None:

@@ -67,15 +67,6 @@ def plan_of(settings: EX4D_Footage, scene: bpy.types.Scene) -> ReconstructionPla
     )
 
 
-def guess_depth(footage: Path) -> Path | None:
-    """Depth that lies beside a video under a name that says so."""
-    stem, folder = footage.stem, footage.parent
-    for name in (f"{stem}_depth.npz", f"{stem}.npz", f"{stem}_depth.npy", f"{stem}_depth", "depth.npz", "depth"):
-        if (folder / name).exists():
-            return folder / name
-    return None
-
-
 def new_scene_folder(name: str) -> Path:
     """Where a scene package can be put: //scenes/NAME beside a saved .blend, else in the preferences' folder."""
     saved = bpy.data.filepath

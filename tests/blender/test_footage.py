@@ -91,6 +91,15 @@ def test_a_picked_video_becomes_an_imported_scene(connected, saved, clip, tmp_pa
     assert sorted(path.name for path in (tmp_path / "scenes").iterdir()) == ["walk_1"]
 
 
+def test_depth_beside_the_footage_is_found_however_it_is_chosen(saved, clip, tmp_path):
+    settings = bpy.context.scene.ex4d_footage
+    settings.footage = str(clip / "walk.mp4")  # by its field
+    assert from_blend(settings.depth) == clip / "walk_depth.npz" and settings.depth_from == "FILES"
+    settings.depth = chosen = str(tmp_path / "better.npz")
+    settings.footage = str(clip / "walk.mp4")
+    assert settings.depth == chosen, "which the artist chose"
+
+
 def test_a_second_scene_of_the_same_footage_sends_nothing(connected, saved, clip):
     for number in (1, 2):
         pick(clip)
