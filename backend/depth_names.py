@@ -1,4 +1,4 @@
-"""The words that name estimators of depth and kinds of mist.
+"""The words that name estimators of depth.
 
 Here, and not in `backend.depth`, so that the command line knows them without waiting for torch.
 """
@@ -12,6 +12,3 @@ DEPTH_ANYTHING = "depth-anything-v2"
 
 # In the order in which `auto` prefers them.
 ESTIMATORS = (DEPTHCRAFTER, VIDEO_DEPTH_ANYTHING, DEPTH_PRO, DEPTH_ANYTHING)
-
-# Of Blender's mist pass, and the power that each raises the distance to.
-MIST_FALLOFFS = {"linear": 1.0, "quadratic": 2.0, "inverse-quadratic": 0.5}

@@ -6,101 +6,36 @@ and depth are sent once: the scene's own colour and depth are the backend's alre
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ex4d_core.client import Conversation
 from ex4d_core.jobs import JobConversation
-from ex4d_core.messages import MAX_BLOB_BYTES, JobEvent, JobStatus
-from ex4d_core.scene import FILE_NAMES, MANIFEST, Scene, SceneError, is_sha256, move_package
-from ex4d_core.shot import CONVENTIONS, LICENCES, MAX_FRAMES, MAX_LABEL, RequestError, ShotRequest
+from ex4d_core.messages import JobEvent, JobStatus
+from ex4d_core.scene import FILE_NAMES, MANIFEST, Scene, SceneError, move_package
+from ex4d_core.shot import CONVENTIONS, MAX_FRAMES, MAX_LABEL, RequestError, ShotRequest
+from ex4d_core.sources import (
+    CAMERA_SUFFIXES,
+    COLMAP_MODELS,
+    PICTURE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    DepthRequest,
+    MistPass,
+    SourceFile,
+    construct,
+    files_from_wire,
+    files_to_wire,
+    is_whole,
+    require_positive,
+)
 from ex4d_core.transfers import hash_file
 
 KIND = "reconstruction"
 # What a reconstruction announces; a name from the wire is only ever compared with these.
 PACKAGE_FILES = (*FILE_NAMES.values(), MANIFEST)
-
-DEPTH_LAYOUTS = ("array", "exr", "png", "estimator")
-INVALID_DEPTH = ("error", "far")
-VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mts", ".mxf", ".ogv")
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".exr", ".tif", ".tiff", ".webp", ".bmp")
-_LAYOUT_SUFFIXES = {"array": (".npz", ".npy"), "exr": (".exr",), "png": (".png",)}
-
-
-@dataclass(frozen=True)
-class SourceFile:
-    """A file that was sent: its content's name, and a label for people."""
-
-    sha256: str
-    size: int
-    label: str
-
-    def __post_init__(self) -> None:
-        if not is_sha256(self.sha256):
-            raise RequestError(f"a file is named by its SHA-256, not {self.sha256!r:.80}")
-        if not _is_whole(self.size) or not 1 <= self.size <= MAX_BLOB_BYTES:
-            raise RequestError(f"a file has 1 to {MAX_BLOB_BYTES} bytes, not {self.size!r:.80}")
-        if not isinstance(self.label, str) or len(self.label) > MAX_LABEL or "\0" in self.label:
-            raise RequestError(f"a file's label must be text of at most {MAX_LABEL} characters")
-
-    @property
-    def suffix(self) -> str:
-        """The kind of file that its label promises, with a dot; "" if it promises none."""
-        return Path(self.label.replace("\\", "/")).suffix.lower()
-
-
-@dataclass(frozen=True)
-class DepthRequest:
-    """Where depth comes from.
-
-    Attributes:
-        layout: one of `DEPTH_LAYOUTS`: "array" (one .npz or .npy), "exr" or "png" (a file for each frame, in order), or
-            "estimator".
-        files: those of the layout; none for an estimator.
-        estimator: its name, for layout "estimator".
-        scale: depth in scene units for what the files say; None takes the files' word.
-        inverse: the files hold 1 / depth.
-        invalid: what to do with depths that cannot be: one of `INVALID_DEPTH`.
-        licence: what the scene is for, one of `LICENCES`: some estimators are for research only.
-    """
-
-    layout: str
-    files: tuple[SourceFile, ...] = ()
-    estimator: str = ""
-    scale: float | None = None
-    inverse: bool = False
-    invalid: str = "error"
-    licence: str = "commercial"
-
-    def __post_init__(self) -> None:
-        if self.licence not in LICENCES:
-            raise RequestError(f"licence must be one of {', '.join(LICENCES)}, not {self.licence!r:.80}")
-        if self.layout not in DEPTH_LAYOUTS:
-            raise RequestError(f"depth layout must be one of {', '.join(DEPTH_LAYOUTS)}, not {self.layout!r:.80}")
-        if self.invalid not in INVALID_DEPTH:
-            raise RequestError(f"invalid depth must be one of {', '.join(INVALID_DEPTH)}, not {self.invalid!r:.80}")
-        if not isinstance(self.inverse, bool):
-            raise RequestError(f"inverse must be true or false, not {self.inverse!r:.80}")
-        if not isinstance(self.estimator, str) or len(self.estimator) > MAX_LABEL:
-            raise RequestError(f"an estimator's name is text of at most {MAX_LABEL} characters")
-        _require_positive("depth scale", self.scale)
-        object.__setattr__(self, "files", tuple(self.files))
-        if self.layout == "estimator":
-            if not self.estimator or self.files:
-                raise RequestError("an estimator needs a name and no depth files")
-            return
-        suffixes = _LAYOUT_SUFFIXES[self.layout]
-        wrong = next((one.label for one in self.files if one.suffix not in suffixes), None)
-        if not self.files or wrong is not None or (self.layout == "array" and len(self.files) > 1):
-            found = "none" if not self.files else repr(wrong) if wrong is not None else f"{len(self.files)} files"
-            wants = "one file" if self.layout == "array" else "a file for each frame"
-            raise RequestError(f"depth as {self.layout} wants {wants}, {' or '.join(suffixes)}, not {found}")
 
 
 @dataclass(frozen=True)
@@ -114,6 +49,9 @@ class ReconstructionRequest:
         fps: rate of pictures; a video has its own.
         fov_degrees: the lens's horizontal field of view; None takes what the depth files say, or a guess.
         convention: how the DW-Mesh for display is built.
+        camera: the moving camera that filmed it: one .npz or transforms.json, or one of `COLMAP_MODELS`; none for a
+            camera that stood still.
+        camera_scale: multiplies that camera's positions.
     """
 
     footage: tuple[SourceFile, ...]
@@ -122,9 +60,12 @@ class ReconstructionRequest:
     fps: tuple[int, int] | None = None
     fov_degrees: float | None = None
     convention: str = "centered"
+    camera: tuple[SourceFile, ...] = ()
+    camera_scale: float = 1.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "footage", tuple(self.footage))
+        object.__setattr__(self, "camera", tuple(self.camera))
         suffixes = {one.suffix for one in self.footage}
         video = len(self.footage) == 1 and suffixes <= set(VIDEO_SUFFIXES)
         if not self.footage or not (video or (suffixes <= set(PICTURE_SUFFIXES) and len(suffixes) == 1)):
@@ -140,14 +81,22 @@ class ReconstructionRequest:
             fps = tuple(self.fps)
             if video:
                 raise RequestError("a video has its own rate; leave fps out")
-            if len(fps) != 2 or any(not _is_whole(one) or not 0 < one < 2**31 for one in fps):
+            if len(fps) != 2 or any(not is_whole(one) or not 0 < one < 2**31 for one in fps):
                 raise RequestError(f"fps must be two whole numbers above 0, not {self.fps!r:.80}")
             object.__setattr__(self, "fps", fps)
-        _require_positive("fov_degrees", self.fov_degrees)
+        require_positive("fov_degrees", self.fov_degrees)
         if self.fov_degrees is not None and self.fov_degrees >= 180:
             raise RequestError(f"fov_degrees must be below 180, not {self.fov_degrees:g}")
         if self.convention not in CONVENTIONS:
             raise RequestError(f"convention must be one of {', '.join(CONVENTIONS)}, not {self.convention!r:.80}")
+        names = tuple(one.label for one in self.camera)
+        alone = len(names) == 1 and self.camera[0].suffix in CAMERA_SUFFIXES
+        if names and not alone and names not in COLMAP_MODELS:
+            wants = " or ".join([*CAMERA_SUFFIXES, *(" with ".join(pair) for pair in COLMAP_MODELS)])
+            raise RequestError(f"a source camera is {wants}, not {', '.join(names)!r:.80}")
+        if self.camera_scale is None:
+            raise RequestError("camera_scale must be a number above 0, not None")
+        require_positive("camera_scale", self.camera_scale)
 
     @property
     def is_video(self) -> bool:
@@ -157,7 +106,7 @@ class ReconstructionRequest:
     @property
     def files(self) -> tuple[SourceFile, ...]:
         """All that must be sent."""
-        return (*self.footage, *self.depth.files)
+        return (*self.footage, *self.depth.files, *self.camera)
 
     # A job list shows reconstructions beside shots.
     engine = KIND
@@ -169,8 +118,11 @@ class ReconstructionRequest:
 
     def to_wire(self) -> dict[str, Any]:
         """Plain values for msgpack."""
-        depth = {**_plain(self.depth), "files": _files_to_wire(self.depth.files)}
-        return {"kind": KIND, **_plain(self), "footage": _files_to_wire(self.footage), "depth": depth}
+        depth = {**_plain(self.depth), "files": files_to_wire(self.depth.files)}
+        if self.depth.mist is not None:
+            depth["mist"] = _plain(self.depth.mist)
+        files = {"footage": files_to_wire(self.footage), "camera": files_to_wire(self.camera)}
+        return {"kind": KIND, **_plain(self), **files, "depth": depth}
 
     @staticmethod
     def from_wire(values: object) -> ReconstructionRequest:
@@ -185,9 +137,12 @@ class ReconstructionRequest:
         depth = known.get("depth")
         if not isinstance(depth, Mapping):
             raise RequestError("depth is missing")
-        known["footage"] = _files_from_wire(known.get("footage"))
-        known["depth"] = _construct(DepthRequest, {**depth, "files": _files_from_wire(depth.get("files"))})
-        return _construct(ReconstructionRequest, known)
+        mist = None if depth.get("mist") is None else construct(MistPass, depth["mist"])
+        files = files_from_wire(depth.get("files"))
+        known["footage"] = files_from_wire(known.get("footage"))
+        known["camera"] = files_from_wire(known.get("camera"))
+        known["depth"] = construct(DepthRequest, {**depth, "files": files, "mist": mist})
+        return construct(ReconstructionRequest, known)
 
 
 def request_from_wire(values: object) -> ShotRequest | ReconstructionRequest:
@@ -209,7 +164,7 @@ class ReconstructionPlan:
 
     Attributes:
         footage: one video, or pictures in their order.
-        depth_files: as `DepthRequest.files`, on this machine.
+        depth_files, camera_files: as `DepthRequest.files` and `ReconstructionRequest.camera`, on this machine.
         the others: as in `DepthRequest` and `ReconstructionRequest`.
     """
 
@@ -224,6 +179,14 @@ class ReconstructionPlan:
     licence: str = "commercial"
     fps: tuple[int, int] | None = None
     fov_degrees: float | None = None
+    mist: MistPass | None = None
+    camera_files: tuple[Path, ...] = ()
+    camera_scale: float = 1.0
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All that must be sent."""
+        return (*self.footage, *self.depth_files, *self.camera_files)
 
     def request(self, hashes: Mapping[Path, str]) -> ReconstructionRequest:
         """The request, once every file's SHA-256 is known.
@@ -243,8 +206,17 @@ class ReconstructionPlan:
             self.inverse,
             self.invalid,
             self.licence,
+            self.mist,
         )
-        return ReconstructionRequest(named(self.footage), depth, self.name, self.fps, self.fov_degrees)
+        return ReconstructionRequest(
+            named(self.footage),
+            depth,
+            self.name,
+            self.fps,
+            self.fov_degrees,
+            camera=named(self.camera_files),
+            camera_scale=self.camera_scale,
+        )
 
 
 @dataclass
@@ -280,7 +252,7 @@ class Reconstruction(JobConversation):
         """
         self.partial.mkdir(parents=True, exist_ok=True)
         if not self.job:
-            hashes = yield from self._hash([*plan.footage, *plan.depth_files])
+            hashes = yield from self._hash(plan.files)
             self.request = plan.request(hashes)
             blobs: dict[str, Path | bytes] = {sha256: path for path, sha256 in hashes.items()}
             yield from self._submit(self.request.to_wire(), blobs)
@@ -326,55 +298,5 @@ class Reconstruction(JobConversation):
         move_package(self.partial, self.folder)
 
 
-def _plain(record: ReconstructionRequest | DepthRequest) -> dict[str, Any]:
+def _plain(record: ReconstructionRequest | DepthRequest | MistPass) -> dict[str, Any]:
     return {entry.name: getattr(record, entry.name) for entry in fields(record)}
-
-
-def _files_to_wire(files: Sequence[SourceFile]) -> dict[str, Any]:
-    """Three values for any number of files: a long clip is many pictures, and a header may hold few maps and lists."""
-    return {
-        "sha256": bytes.fromhex("".join(file.sha256 for file in files)),
-        "size": np.array([file.size for file in files], "<u8").tobytes(),
-        "label": "\0".join(file.label for file in files),
-    }
-
-
-def _files_from_wire(values: object) -> tuple[SourceFile, ...]:
-    if not isinstance(values, Mapping) or set(values) != {"sha256", "size", "label"}:
-        raise RequestError("files must be a map of sha256, size and label")
-    hashes, sizes, labels = (values[name] for name in ("sha256", "size", "label"))
-    if not (isinstance(hashes, bytes) and isinstance(sizes, bytes) and isinstance(labels, str)):
-        raise RequestError("files must have their hashes and sizes as bytes, and their labels as text")
-    count = len(sizes) // 8
-    if count > MAX_FRAMES:
-        raise RequestError(f"a scene may have {MAX_FRAMES} files, not {count}")
-    names = labels.split("\0") if count else []
-    if (len(hashes), len(sizes), len(names)) != (32 * count, 8 * count, count):
-        raise RequestError(
-            f"every file has a SHA-256 of 32 bytes, a size of 8 and a label; {len(hashes)} bytes of hashes, "
-            f"{len(sizes)} of sizes and {len(names)} labels do not go together"
-        )
-    return tuple(
-        SourceFile(hashes[32 * k : 32 * k + 32].hex(), size, label)
-        for k, (size, label) in enumerate(zip(np.frombuffer(sizes, "<u8").tolist(), names, strict=True))
-    )
-
-
-def _construct(kind: type, values: object) -> Any:
-    if not isinstance(values, Mapping):
-        raise RequestError(f"{kind.__name__} must be a map of fields, not {type(values).__name__}")
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise RequestError(f"{kind.__name__} has a field too many, too few, or of the wrong type: {error}") from error
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _require_positive(name: str, value: object) -> None:
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not (math.isfinite(value) and value > 0):
-        raise RequestError(f"{name} must be a number above 0, not {value!r:.80}")

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.commands.options import positive_number, progress_bar
-from backend.depth_names import ESTIMATORS, MIST_FALLOFFS
+from backend.depth_names import ESTIMATORS
 from ex4d_core.shot import CONVENTIONS, LICENCES, OCCLUSION_RULES
+from ex4d_core.sources import MIST_FALLOFFS
 from ex4d_core.trajectories import Trajectory
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..depth_names import MIST_FALLOFFS
+from ex4d_core.sources import MIST_FALLOFFS
+
 from .interface import DepthError
 
 

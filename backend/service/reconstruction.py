@@ -13,21 +13,28 @@ from fractions import Fraction
 from pathlib import Path
 
 from backend.depth import (
+    CameraFileError,
     DepthClip,
     DepthError,
     DepthFiles,
     EstimatorSettings,
     IntrinsicsError,
+    KnownLens,
+    MistSettings,
     create_estimator,
     intrinsics_from,
     lens_for,
+    lens_from_footage,
+    read_source_camera,
 )
 from backend.media import FootageInfo, MediaError, probe
 from backend.reconstruct import reconstruct
 from backend.service.blob_store import BlobStore
 from backend.shot import TakeSink
-from ex4d_core.reconstruction import DepthRequest, ReconstructionRequest, SourceFile
+from ex4d_core.cameras import CameraError, CameraPath
+from ex4d_core.reconstruction import ReconstructionRequest
 from ex4d_core.scene import FILE_NAMES, MANIFEST
+from ex4d_core.sources import COLMAP_MODELS, DepthRequest, SourceFile
 
 ESTIMATE_STAGE, STAGE = "depth", "reconstruct"
 
@@ -46,20 +53,21 @@ def make_scene(
         work_folder: an existing folder, in the file system of the blobs.
 
     Raises:
-        ReconstructionError: footage or depth cannot be used.
+        ReconstructionError: footage, depth or source camera cannot be used.
     """
     inputs = work_folder / "sent"
     try:
         footage_path = _lay_out(request.footage, blobs, inputs / "footage", alone=request.is_video)
         footage = probe(footage_path, fps=Fraction(*request.fps) if request.fps else None)
-        lens = None
-        if request.fov_degrees is not None:
-            lens = intrinsics_from(footage.width, footage.height, fov_degrees=request.fov_degrees), "the user"
+        source_camera = None
+        if request.camera:
+            camera_file = _lay_out_camera(request.camera, blobs, inputs / "camera")
+            source_camera = read_source_camera(camera_file, footage, request.camera_scale)
+        lens = _known_lens(request, footage, source_camera)
         if request.depth.layout == "estimator":
-            focal = None if lens is None else float(lens[0][0, 0]) / footage.width
-            depth = _estimated(request.depth, footage, device, focal, sink)
+            depth = _estimated(request.depth, footage, device, lens, sink)
         else:
-            depth = _from_files(request.depth, blobs, inputs / "depth", footage)
+            depth = _from_files(request.depth, blobs, inputs / "depth", footage, lens)
         intrinsics, origin = lens or lens_for(footage, depth)
         scene = reconstruct(
             footage,
@@ -68,10 +76,11 @@ def make_scene(
             work_folder / "scene",
             name=request.name,
             convention=request.convention,
+            source_camera=source_camera,
             provenance={"footage": request.footage[0].label, "focal length": origin},
             progress=lambda done, total: sink.progress(STAGE, done, total),
         )
-    except (MediaError, DepthError, IntrinsicsError) as error:
+    except (MediaError, DepthError, IntrinsicsError, CameraFileError, CameraError) as error:
         # Our own paths tell the artist nothing; the labels do.
         text = str(error)
         for place, label in _places(request, inputs).items():
@@ -82,18 +91,51 @@ def make_scene(
     sink.file(MANIFEST, work_folder / "scene" / MANIFEST)
 
 
+def _known_lens(
+    request: ReconstructionRequest, footage: FootageInfo, source_camera: CameraPath | None
+) -> KnownLens | None:
+    """What is known of the lens before any depth is, in the order of trust: the artist, the camera file, the footage.
+
+    Depth files come before the footage, so that with them the footage is asked last, by `lens_for`; but a mist pass
+    says nothing of the lens and needs it.
+    """
+    if request.fov_degrees is not None:
+        return intrinsics_from(footage.width, footage.height, fov_degrees=request.fov_degrees), "the user"
+    if source_camera is not None:
+        return source_camera.intrinsics, f"the camera file {request.camera[0].label}"
+    depth_knows = request.depth.layout != "estimator" and request.depth.mist is None
+    return None if depth_knows else lens_from_footage(footage)
+
+
 def _estimated(
-    request: DepthRequest, footage: FootageInfo, device: str, focal_in_widths: float | None, sink: TakeSink
+    request: DepthRequest, footage: FootageInfo, device: str, lens: KnownLens | None, sink: TakeSink
 ) -> DepthClip:
+    focal_in_widths = None if lens is None else float(lens[0].reshape(-1, 3, 3)[0, 0, 0]) / footage.width
     settings = EstimatorSettings(
         name=request.estimator, licence=request.licence, device=device, focal_in_widths=focal_in_widths
     )
     return create_estimator(settings).estimate(footage, lambda done, total: sink.progress(ESTIMATE_STAGE, done, total))
 
 
-def _from_files(request: DepthRequest, blobs: BlobStore, folder: Path, footage: FootageInfo) -> DepthClip:
+def _from_files(
+    request: DepthRequest, blobs: BlobStore, folder: Path, footage: FootageInfo, lens: KnownLens | None
+) -> DepthClip:
     path = _lay_out(request.files, blobs, folder, alone=request.layout == "array")
-    return DepthFiles(path, scale=request.scale, inverse=request.inverse, invalid=request.invalid).estimate(footage)
+    mist = request.mist
+    if mist is not None and lens is None:
+        raise ReconstructionError(
+            "a mist pass holds distances along rays, which the lens turns into depth; set the field of view that it "
+            "was rendered with, or choose the camera's file"
+        )
+    files = DepthFiles(
+        path,
+        scale=request.scale,
+        inverse=request.inverse,
+        invalid=request.invalid,
+        mist=None if mist is None else MistSettings(mist.start, mist.depth, mist.falloff),
+        lens=None if lens is None else lens[0],
+    )
+    return files.estimate(footage)
 
 
 def _lay_out(files: Sequence[SourceFile], blobs: BlobStore, folder: Path, *, alone: bool) -> Path:
@@ -104,6 +146,22 @@ def _lay_out(files: Sequence[SourceFile], blobs: BlobStore, folder: Path, *, alo
         # `SourceFile` promises a name that is a hash, and the request a suffix out of a list of ours.
         _same_file(blobs.path(file.sha256), folder / _own_name(number, file))
     return folder / _own_name(0, files[0]) if alone else folder
+
+
+def _lay_out_camera(files: Sequence[SourceFile], blobs: BlobStore, folder: Path) -> Path:
+    """Returns one camera file, or the folder of COLMAP's two, which are known by their names."""
+    names = _camera_names(files)
+    folder.mkdir(parents=True)
+    for file, name in zip(files, names, strict=True):
+        blobs.touch(file.sha256)
+        _same_file(blobs.path(file.sha256), folder / name)
+    return folder / names[0] if len(files) == 1 else folder
+
+
+def _camera_names(files: Sequence[SourceFile]) -> tuple[str, ...]:
+    """Names of our own: the labels are only compared with COLMAP's."""
+    labels = tuple(file.label for file in files)
+    return next((pair for pair in COLMAP_MODELS if pair == labels), tuple(map(_own_name, range(len(files)), files)))
 
 
 def _own_name(number: int, file: SourceFile) -> str:
@@ -119,7 +177,8 @@ def _same_file(blob: Path, name: Path) -> None:
 
 def _places(request: ReconstructionRequest, inputs: Path) -> dict[str, str]:
     """What to call our own paths, longer ones first."""
-    places = {}
+    named = zip(_camera_names(request.camera), request.camera, strict=True)
+    places = {str(inputs / "camera" / name): file.label for name, file in named}
     for name, files in (("footage", request.footage), ("depth", request.depth.files)):
         for number, file in enumerate(files):
             places[str(inputs / name / _own_name(number, file))] = file.label

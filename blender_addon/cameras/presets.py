@@ -45,7 +45,12 @@ def camera_from_preset(
     # Moves are made from where the source camera stands when they start.
     path = replace(path, world_to_camera=path.world_to_camera @ source.world_to_camera[0])
     collection = collection or scene_object.users_collection[0]
-    return new_camera(name or f"Camera {trajectory.preset}", path, scene_object, start, collection)
+    return new_camera(name or _camera_name(trajectory.preset), path, scene_object, start, collection)
+
+
+def _camera_name(preset: str) -> str:
+    """As the menu of moves calls it: "Camera arc 30", "Camera dolly zoom"."""
+    return "Camera arc " + preset if preset.isdigit() else "Camera " + preset.replace("_", " ")
 
 
 def move_frames(

@@ -7,7 +7,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import bpy
-from bpy.app.translations import pgettext_iface as iface_
 
 from ex4d_core.client import ClientKeys
 from ex4d_core.messages import DEFAULT_ADDRESS
@@ -90,10 +89,14 @@ class EX4D_Preferences(bpy.types.AddonPreferences):
             layout.prop(self, "server_public")
         layout.prop(self, "licence")
         layout.prop(self, "output_folder", placeholder=str(default_output_folder()))
-        row = layout.row(align=True)
-        row.label(text=context.window_manager.ex4d_takes_on_disk or iface_("Takes of unsaved files on disk"))
+        # Below the folder that they are about, with its share of the width.
+        row = layout.split(factor=0.4)
+        row.label()
+        row = row.row(align=True)
         row.operator("ex4d.measure_takes", icon="FILE_REFRESH")
         row.operator("ex4d.clear_takes", icon="TRASH")
+        if text := context.window_manager.ex4d_takes_on_disk:
+            layout.label(text=text, icon="INFO", translate=False)
         layout.operator("ex4d.walk_through", icon="HELP")
 
 

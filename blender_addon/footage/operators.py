@@ -9,7 +9,7 @@ from bpy.app.translations import pgettext_iface as iface_
 from bpy.app.translations import pgettext_rpt as report_
 from bpy_extras.io_utils import ImportHelper
 
-from ex4d_core.reconstruction import VIDEO_SUFFIXES
+from ex4d_core.sources import VIDEO_SUFFIXES
 
 from ..errors import reports_errors
 from ..paths import to_blend
@@ -23,7 +23,7 @@ from .follow import (
     start_reconstruction,
 )
 from .properties import EX4D_Reconstruction, find_reconstruction
-from .sources import guess_depth, plan_of
+from .sources import plan_of
 
 _DEPTH_SUFFIXES = (".npz", ".npy", ".exr", ".png")
 
@@ -151,26 +151,26 @@ class EX4D_OT_forget_reconstruction(_OnReconstruction, bpy.types.Operator):
         forget_reconstruction(blender_scene, entry)
 
 
-class EX4D_FH_footage(bpy.types.FileHandler):
+class _OntoViewport:
+    """A file handler for what is dropped onto a 3D viewport."""
+
+    @classmethod
+    def poll_drop(cls, context: bpy.types.Context) -> bool:
+        return context.area is not None and context.area.type == "VIEW_3D"
+
+
+class EX4D_FH_footage(_OntoViewport, bpy.types.FileHandler):
     bl_idname = "EX4D_FH_footage"
     bl_label = "EX-4D Footage"
     bl_import_operator = EX4D_OT_pick_footage.bl_idname
     bl_file_extensions = ";".join(VIDEO_SUFFIXES)
 
-    @classmethod
-    def poll_drop(cls, context: bpy.types.Context) -> bool:
-        return context.area is not None and context.area.type == "VIEW_3D"
 
-
-class EX4D_FH_depth(bpy.types.FileHandler):
+class EX4D_FH_depth(_OntoViewport, bpy.types.FileHandler):
     bl_idname = "EX4D_FH_depth"
     bl_label = "EX-4D Depth"
     bl_import_operator = EX4D_OT_pick_depth.bl_idname
     bl_file_extensions = ".npz;.npy"
-
-    @classmethod
-    def poll_drop(cls, context: bpy.types.Context) -> bool:
-        return context.area is not None and context.area.type == "VIEW_3D"
 
 
 CLASSES = (
@@ -187,12 +187,8 @@ CLASSES = (
 
 
 def choose_footage(scene: bpy.types.Scene, path: Path) -> None:
-    """Set the footage to reconstruct next, and its depth if that lies beside it."""
-    settings = scene.ex4d_footage
-    settings.footage = to_blend(path)
-    depth = guess_depth(path)
-    if depth is not None and not settings.depth:
-        settings.depth_from, settings.depth = "FILES", to_blend(depth)
+    """Set the footage to reconstruct next, and with it its depth if that lies beside it."""
+    scene.ex4d_footage.footage = to_blend(path)
 
 
 def can_cancel(entry: EX4D_Reconstruction) -> bool:

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import bpy
 
-from ..paths import PATH_OPTIONS, to_blend
+from ..paths import PATH_OPTIONS, from_blend, to_blend
+
+
+def _follow_footage(settings: bpy.types.PropertyGroup, _: bpy.types.Context) -> None:
+    """Take the depth that lies beside the footage, where none is chosen yet."""
+    depth = guess_depth(from_blend(settings.footage)) if settings.footage and not settings.depth else None
+    if depth is not None:
+        settings.depth_from, settings.depth = "FILES", to_blend(depth)
 
 
 def _follow_clip(settings: bpy.types.PropertyGroup, _: bpy.types.Context) -> None:
@@ -20,6 +29,7 @@ class EX4D_Footage(bpy.types.PropertyGroup):
         description="A video, or a folder of pictures, to make a scene of",
         subtype="FILE_PATH",
         options=PATH_OPTIONS,
+        update=_follow_footage,
     )
     clip: bpy.props.PointerProperty(
         name="Movie Clip",
@@ -66,6 +76,42 @@ class EX4D_Footage(bpy.types.PropertyGroup):
         description="Where the files have no depth, as in a sky, take the frame's farthest; else that is an error",
         default=True,
     )
+    use_mist: bpy.props.BoolProperty(
+        name="Mist Pass",
+        description="The EXR files hold a render's mist pass; it needs the lens, and the mist settings of the world",
+        default=False,
+    )
+    mist_start: bpy.props.FloatProperty(
+        name="Mist Start", description="Start of the world's mist", subtype="DISTANCE", default=5.0, min=0.0
+    )
+    mist_depth: bpy.props.FloatProperty(
+        name="Mist Depth", description="Depth of the world's mist", subtype="DISTANCE", default=25.0, min=1e-6
+    )
+    mist_falloff: bpy.props.EnumProperty(
+        name="Falloff",
+        description="Falloff of the world's mist",
+        items=(
+            ("quadratic", "Quadratic", "As a new world has it"),
+            ("linear", "Linear", "Mist grows evenly with the distance"),
+            ("inverse-quadratic", "Inverse Quadratic", "Mist grows fast at first"),
+        ),
+        default="quadratic",
+    )
+    camera: bpy.props.StringProperty(
+        name="Camera File",
+        description="The moving camera that filmed it: transforms.json, any file of a COLMAP model, or .npz; empty "
+        "where the camera stood still",
+        subtype="FILE_PATH",
+        options=PATH_OPTIONS,
+    )
+    camera_scale: bpy.props.FloatProperty(
+        name="Camera Scale",
+        description="Multiplies the camera's positions, where the file has another unit than the depth",
+        default=1.0,
+        min=1e-6,
+        soft_max=1000.0,
+        precision=4,
+    )
     use_fov: bpy.props.BoolProperty(
         name="Own Field of View",
         description="Set the lens; else the depth files say what it was, or 50 degrees are assumed",
@@ -103,6 +149,15 @@ class EX4D_Reconstruction(bpy.types.PropertyGroup):
 
 
 CLASSES = (EX4D_Footage, EX4D_Reconstruction)
+
+
+def guess_depth(footage: Path) -> Path | None:
+    """Depth that lies beside a video under a name that says so."""
+    stem, folder = footage.stem, footage.parent
+    for name in (f"{stem}_depth.npz", f"{stem}.npz", f"{stem}_depth.npy", f"{stem}_depth", "depth.npz", "depth"):
+        if (folder / name).exists():
+            return folder / name
+    return None
 
 
 def find_reconstruction(key: str) -> tuple[bpy.types.Scene, EX4D_Reconstruction] | None:

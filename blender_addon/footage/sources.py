@@ -10,18 +10,20 @@ from pathlib import Path
 
 import bpy
 
-from ex4d_core.reconstruction import PICTURE_SUFFIXES, VIDEO_SUFFIXES, ReconstructionPlan
+from ex4d_core.reconstruction import ReconstructionPlan
+from ex4d_core.sources import CAMERA_SUFFIXES, COLMAP_MODELS, PICTURE_SUFFIXES, VIDEO_SUFFIXES, MistPass
 
 from ..connection.preferences import chosen_licence, output_folder
 from ..paths import from_blend
 from .properties import EX4D_Footage
 
 _ARRAY_SUFFIXES = (".npz", ".npy")
+_FILES = ("footage", "depth_files", "camera_files")
 _LAYOUTS = {".exr": "exr", ".png": "png"}
 
 
 class FootageError(ValueError):
-    """Footage or depth that cannot be sent; the text says what to choose instead."""
+    """Footage, depth or camera that cannot be sent; the text says what to choose instead."""
 
 
 def plan_of(settings: EX4D_Footage, scene: bpy.types.Scene) -> ReconstructionPlan:
@@ -45,6 +47,8 @@ def plan_of(settings: EX4D_Footage, scene: bpy.types.Scene) -> ReconstructionPla
         if not settings.depth:
             raise FootageError("choose the depth files: an .npz or .npy, or a folder of EXR or of 16-bit PNG files")
         layout, depth_files = _depth_files(from_blend(settings.depth))
+    camera_files = _camera_files(from_blend(settings.camera)) if settings.camera else ()
+    mist = _mist(settings, layout)
     return ReconstructionPlan(
         footage=footage,
         depth_files=depth_files,
@@ -52,21 +56,15 @@ def plan_of(settings: EX4D_Footage, scene: bpy.types.Scene) -> ReconstructionPla
         name=chosen.stem or "footage",
         estimator=settings.estimator if layout == "estimator" else "",
         scale=settings.scale if settings.use_scale and layout != "estimator" else None,
-        inverse=settings.inverse and layout != "estimator",
+        inverse=settings.inverse and layout != "estimator" and mist is None,
         invalid="far" if settings.far else "error",
         licence=chosen_licence(),
         fps=fps,
         fov_degrees=math.degrees(settings.fov) if settings.use_fov else None,
+        mist=mist,
+        camera_files=camera_files,
+        camera_scale=settings.camera_scale if camera_files else 1.0,
     )
-
-
-def guess_depth(footage: Path) -> Path | None:
-    """Depth that lies beside a video under a name that says so."""
-    stem, folder = footage.stem, footage.parent
-    for name in (f"{stem}_depth.npz", f"{stem}.npz", f"{stem}_depth.npy", f"{stem}_depth", "depth.npz", "depth"):
-        if (folder / name).exists():
-            return folder / name
-    return None
 
 
 def new_scene_folder(name: str) -> Path:
@@ -92,11 +90,12 @@ def plan_from_text(text: str) -> ReconstructionPlan:
     """
     try:
         values = json.loads(text)
-        files = {name: tuple(map(Path, values[name])) for name in ("footage", "depth_files")}
-        plan = ReconstructionPlan(**{**values, **files})
+        files = {name: tuple(map(Path, values[name])) for name in _FILES if name in values}
+        mist = MistPass(**values["mist"]) if values.get("mist") else None
+        plan = ReconstructionPlan(**{**values, **files, "mist": mist})
     except (ValueError, KeyError, TypeError) as error:
         raise FootageError(f"this file does not say any more what to reconstruct ({error}); start anew") from error
-    gone = next((path for path in (*plan.footage, *plan.depth_files) if not path.is_file()), None)
+    gone = next((path for path in plan.files if not path.is_file()), None)
     if gone is not None:
         raise FootageError(f"{gone} is not there any more; put it back, or choose the footage anew")
     return plan
@@ -124,6 +123,36 @@ def _depth_files(chosen: Path) -> tuple[str, tuple[Path, ...]]:
         raise FootageError(f"{chosen} {problem}; choose an .npz or .npy, or a folder of EXR or of 16-bit PNG files")
     suffix, files = _sequence(chosen, tuple(_LAYOUTS), "EXR or PNG files")
     return _LAYOUTS[suffix], files
+
+
+def _mist(settings: EX4D_Footage, layout: str) -> MistPass | None:
+    """What the world's mist was, if the depth files are a mist pass."""
+    if layout == "estimator" or not settings.use_mist:
+        return None
+    if layout != "exr":
+        raise FootageError("a mist pass is a folder of EXR files; choose that as depth, or switch Mist Pass off")
+    if not settings.use_fov and not settings.camera:
+        raise FootageError(
+            "a mist pass needs the lens that it was rendered with; set Field of View, or choose the camera's file"
+        )
+    return MistPass(settings.mist_start, settings.mist_depth, settings.mist_falloff)
+
+
+def _camera_files(chosen: Path) -> tuple[Path, ...]:
+    """One camera file, or the two of a COLMAP model, of which either stands for both, or their folder."""
+    if chosen.is_file() and chosen.suffix.lower() in CAMERA_SUFFIXES:
+        return (chosen,)
+    if chosen.is_dir() and (chosen / "transforms.json").is_file():
+        return (chosen / "transforms.json",)
+    folder = chosen if chosen.is_dir() else chosen.parent
+    for pair in COLMAP_MODELS:
+        files = tuple(folder / name for name in pair)
+        if (chosen.is_dir() or chosen in files) and all(file.is_file() for file in files):
+            return files
+    problem = "is no camera" if chosen.exists() else "is not there"
+    raise FootageError(
+        f"{chosen} {problem}; choose an .npz, a transforms.json, or COLMAP's cameras and images (.bin or .txt)"
+    )
 
 
 def _sequence(folder: Path, suffixes: tuple[str, ...], what: str) -> tuple[str, tuple[Path, ...]]:

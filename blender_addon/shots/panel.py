@@ -6,16 +6,17 @@ import bpy
 
 from ..connection.panel import CATEGORY
 from .operators import EX4D_OT_add_shot, EX4D_OT_duplicate_shot, EX4D_OT_move_shot, EX4D_OT_remove_shot
-from .properties import EX4D_Shot, active_shot
+from .properties import EX4D_Shot, active_shot, label_for
 
 
 class EX4D_UL_shots(bpy.types.UIList):
     def draw_item(self, context, layout, data, item: EX4D_Shot, icon, active_data, active_property, index) -> None:
         row = layout.row(align=True)
         row.prop(item, "label", text="", emboss=False, icon="VIEW_CAMERA" if item.camera else "ERROR")
-        camera = row.row()
-        camera.alignment = "RIGHT"
-        camera.label(text=item.camera.name if item.camera else "", translate=False)
+        if item.camera and label_for(item.camera) != item.label:
+            camera = row.row()
+            camera.alignment = "RIGHT"
+            camera.label(text=item.camera.name, translate=False)
 
 
 class EX4D_MT_shots(bpy.types.Menu):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
-from ..cameras.panel import EX4D_PT_camera
-from ..connection.panel import CATEGORY, draw_text
+from ..cameras.panel import BelowCamera
+from ..connection.panel import draw_text
 from ..errors import reports_errors
 from ..shots.objects import NeedsShot
 from . import follow
@@ -52,16 +52,10 @@ class EX4D_OT_open_view(bpy.types.Operator):
         return {"FINISHED"}
 
 
-class EX4D_PT_view(bpy.types.Panel):
+class EX4D_PT_view(BelowCamera, bpy.types.Panel):
     bl_label = "Backend View"
-    bl_space_type = "VIEW_3D"
-    bl_region_type = "UI"
-    bl_category = CATEGORY
-    bl_parent_id = EX4D_PT_camera.__name__
     bl_order = 1
-
-    def draw_header(self, context: bpy.types.Context) -> None:
-        self.layout.prop(context.scene.ex4d_view, "live", text="")
+    settings = "ex4d_view"
 
     def draw(self, context: bpy.types.Context) -> None:
         layout = self.layout

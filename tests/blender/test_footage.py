@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -11,9 +12,12 @@ import pytest
 
 from blender_addon.connection.session import session
 from blender_addon.footage.follow import import_finished, is_followed
+from blender_addon.footage.panel import progress_text
+from blender_addon.footage.sources import FootageError, plan_from_text, plan_of, plan_to_text
 from blender_addon.paths import from_blend
 from blender_addon.scenes.link import open_scene, scene_objects
 from ex4d_core.scene import Scene
+from ex4d_core.sources import MistPass
 
 from .conftest import backend_environment, backend_process, free_address, fresh_blender, tick_until
 
@@ -87,6 +91,15 @@ def test_a_picked_video_becomes_an_imported_scene(connected, saved, clip, tmp_pa
     assert sorted(path.name for path in (tmp_path / "scenes").iterdir()) == ["walk_1"]
 
 
+def test_depth_beside_the_footage_is_found_however_it_is_chosen(saved, clip, tmp_path):
+    settings = bpy.context.scene.ex4d_footage
+    settings.footage = str(clip / "walk.mp4")  # by its field
+    assert from_blend(settings.depth) == clip / "walk_depth.npz" and settings.depth_from == "FILES"
+    settings.depth = chosen = str(tmp_path / "better.npz")
+    settings.footage = str(clip / "walk.mp4")
+    assert settings.depth == chosen, "which the artist chose"
+
+
 def test_a_second_scene_of_the_same_footage_sends_nothing(connected, saved, clip):
     for number in (1, 2):
         pick(clip)
@@ -145,8 +158,6 @@ def test_what_is_missing_greys_the_button_out(saved, clip):
 
 
 def test_depth_pictures_keep_the_order_of_their_numbers(saved, clip, tmp_path):
-    from blender_addon.footage.sources import plan_of
-
     folder = tmp_path / "z"
     folder.mkdir()
     for number in (1, 2, 10):
@@ -156,6 +167,60 @@ def test_depth_pictures_keep_the_order_of_their_numbers(saved, clip, tmp_path):
     assert plan.layout == "exr" and [path.stem for path in plan.depth_files] == ["z_1", "z_2", "z_10"]
 
 
+@pytest.fixture
+def mist_files(tmp_path) -> Path:
+    """A folder with the names of a render's mist pass."""
+    folder = tmp_path / "mist"
+    folder.mkdir()
+    for number in (1, 2):
+        (folder / f"mist_{number}.exr").write_bytes(b"exr")
+    return folder
+
+
+def test_a_mist_pass_is_sent_with_the_worlds_settings(saved, clip, mist_files):
+    pick(clip, depth=str(mist_files), use_mist=True, mist_start=2.0, mist_depth=20.0, use_fov=True, inverse=True)
+    plan = plan_of(bpy.context.scene.ex4d_footage, bpy.context.scene)
+    # Blender's own falloff for a new world.
+    assert plan.mist == MistPass(2.0, 20.0, "quadratic")
+    assert not plan.inverse, "which the panel does not offer beside mist"
+    assert plan_from_text(plan_to_text(plan)) == plan
+
+
+def test_a_mist_pass_wants_its_lens_and_its_files(saved, clip, mist_files):
+    pick(clip, use_mist=True, use_fov=True)
+    with pytest.raises(FootageError, match="folder of EXR"):
+        plan_of(bpy.context.scene.ex4d_footage, bpy.context.scene)
+    pick(clip, depth=str(mist_files), use_fov=False)
+    with pytest.raises(FootageError, match="set Field of View"):
+        plan_of(bpy.context.scene.ex4d_footage, bpy.context.scene)
+
+
+def test_either_file_of_a_colmap_model_or_its_folder_means_both(saved, clip, tmp_path):
+    settings, model = bpy.context.scene.ex4d_footage, tmp_path / "sparse"
+    model.mkdir()
+    for name in ("cameras.txt", "images.txt", "points3D.txt"):
+        (model / name).write_text("1")
+    pick(clip, camera_scale=0.5)
+    for chosen in (model, model / "cameras.txt", model / "images.txt"):
+        settings.camera = str(chosen)
+        plan = plan_of(settings, bpy.context.scene)
+        assert plan.camera_files == (model / "cameras.txt", model / "images.txt") and plan.camera_scale == 0.5
+        assert plan_from_text(plan_to_text(plan)) == plan
+    for wrong in (model / "points3D.txt", tmp_path / "nowhere.npz", tmp_path):
+        settings.camera = str(wrong)
+        with pytest.raises(FootageError, match=r"choose an \.npz"):
+            plan_of(settings, bpy.context.scene)
+
+
+def test_a_reconstruction_that_an_older_add_on_began_goes_on(saved, clip):
+    pick(clip)
+    plan = plan_of(bpy.context.scene.ex4d_footage, bpy.context.scene)
+    old = json.loads(plan_to_text(plan))
+    for name in ("mist", "camera_files", "camera_scale"):
+        del old[name]
+    assert plan_from_text(json.dumps(old)) == plan
+
+
 def test_cancelled_before_a_backend_answers(saved, clip, tmp_path):
     pick(clip)
     key = reconstruct().key
@@ -163,6 +228,23 @@ def test_cancelled_before_a_backend_answers(saved, clip, tmp_path):
     assert bpy.ops.ex4d.cancel_reconstruction(key=key) == {"FINISHED"}
     assert entry().state == "cancelled" and not is_followed(entry())
     assert not any((tmp_path / "scenes").iterdir())
+
+
+def test_the_panel_says_what_it_waits_for_while_no_backend_answers(backend_python, saved, clip, tmp_path):
+    address = free_address()
+    bpy.context.preferences.addons["blender_addon"].preferences.address = address
+    with backend_process(backend_python, address, tmp_path / "backend"):
+        pick(clip)
+        key = reconstruct().key
+        tick_until(lambda: entry().job, "the backend has taken it")
+    tick_until(lambda: not session().connected, "the backend is missed")
+    assert progress_text(entry()) == "waiting for the backend"
+    assert bpy.ops.ex4d.cancel_reconstruction(key=key) == {"FINISHED"}
+    tick_until(lambda: entry().cancelling, "the wish to cancel")
+    assert progress_text(entry()) == "cancelling"
+    with backend_process(backend_python, address, tmp_path / "backend"):
+        tick_until(lambda: not is_followed(entry()), "the backend hears of it")
+    assert entry().state in ("cancelled", "done") and not entry().cancelling
 
 
 def test_footage_that_is_gone_when_the_file_is_reopened_is_named(connected, saved, clip, tmp_path):

@@ -11,11 +11,12 @@ import pytest
 
 from blender_addon.cameras.presets import camera_from_preset
 from blender_addon.cameras.sampling import sample_camera
+from blender_addon.footage.follow import import_finished
 from blender_addon.scenes.importing import ImportSettings, import_scene
 from ex4d_core.scene import Scene
 from ex4d_core.trajectories import Trajectory
 
-from .conftest import backend_environment
+from .conftest import backend_environment, tick_until
 from .test_import_scene import evaluated_positions, render_frame
 
 FRAMES, WIDTH, HEIGHT = 9, 96, 64
@@ -40,6 +41,25 @@ def package(request, backend_python: str, moving_footage: Path, tmp_path_factory
     command += ["--source-camera", str(moving_footage / request.param)]
     subprocess.run(command, check=True, env=backend_environment())
     return folder
+
+
+@pytest.mark.parametrize("camera", ["transforms.json", "colmap/images.txt"])
+def test_the_panel_takes_the_camera_file_too(connected, moving_footage, tmp_path, camera):
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "film.blend"))
+    assert bpy.ops.ex4d.pick_footage(filepath=str(moving_footage / "clip.mp4")) == {"FINISHED"}
+    settings = bpy.context.scene.ex4d_footage
+    settings.depth, settings.camera = str(moving_footage / "depth.npz"), str(moving_footage / camera)
+    assert bpy.ops.ex4d.reconstruct() == {"FINISHED"}
+    (entry,) = bpy.context.scene.ex4d_reconstructions
+    tick_until(lambda: entry.state in ("done", "failed", "stopped"), "the reconstruction")
+    assert entry.state == "done", entry.reason
+    import_finished()
+    source = bpy.context.scene.camera
+    bpy.context.scene.frame_set(1)
+    first = source.matrix_world.translation.copy()
+    bpy.context.scene.frame_set(FRAMES)
+    # As below, for the scene that the command made.
+    assert tuple(source.matrix_world.translation - first) == pytest.approx((0.7, 0.3, 0.2), abs=1e-5)
 
 
 def wall_of(imported: bpy.types.Object, frame: int) -> np.ndarray:

@@ -6,15 +6,10 @@ import pytest
 
 from ex4d_core.client import Client
 from ex4d_core.messages import REQUESTS, Submit
-from ex4d_core.reconstruction import (
-    DepthRequest,
-    ReconstructionPlan,
-    ReconstructionRequest,
-    SourceFile,
-    request_from_wire,
-)
+from ex4d_core.reconstruction import ReconstructionPlan, ReconstructionRequest, request_from_wire
 from ex4d_core.scene import sha256_of
 from ex4d_core.shot import RequestError
+from ex4d_core.sources import DepthRequest, MistPass, SourceFile
 from ex4d_core.transfers import hash_file
 from ex4d_core.wire import decode, encode
 
@@ -36,6 +31,17 @@ def test_a_long_clip_of_pictures_with_a_depth_file_for_each_survives_the_wire():
     request = ReconstructionRequest(pictures, DepthRequest("exr", depths), "long", fps=(24000, 1001))
     _, message = decode(encode(Submit("key", request.to_wire()), 1), REQUESTS)
     assert request_from_wire(message.request) == request
+
+
+CAMERA = (SourceFile("e" * 64, 20, "cameras.txt"), SourceFile("f" * 64, 30, "images.txt"))
+
+
+def test_a_mist_pass_and_a_moving_camera_survive_it_too():
+    request = ReconstructionRequest(
+        (VIDEO,), DepthRequest("exr", EXRS, mist=MistPass(2, 20, "quadratic")), "clip", camera=CAMERA, camera_scale=0.1
+    )
+    assert request_from_wire(request.to_wire()) == request
+    assert request.files[-2:] == CAMERA, "its files are sent"
 
 
 def changed(**changes):
@@ -82,6 +88,20 @@ def depth(**changes):
         (depth(scale=0), "above 0"),
         (depth(scale="2"), "above 0"),
         (depth(inverse=1), "true or false"),
+        (depth(mist={"start": -1, "depth": 20}), "mist start"),
+        (depth(mist={"start": 0, "depth": 0}), "mist depth"),
+        (depth(mist={"start": 0, "depth": 1, "falloff": "sudden"}), "falloff"),
+        (depth(mist=[1, 2]), "map of fields"),
+        (depth(mist={"start": 0, "depth": 1}, inverse=True), "not inverse"),
+        (depth(mist={"start": 0, "depth": 1}, layout="array", files=files(label="a.npz")), "EXR files"),
+        (changed(camera=files(label="camera.abc")), "source camera"),
+        (changed(camera=files(label="cameras.txt")), "cameras.txt with images.txt"),
+        (
+            changed(camera=files(sha256=bytes(64), size=struct.pack("<2Q", 5, 5), label="../cameras.txt\0images.txt")),
+            "source camera",
+        ),
+        (changed(camera=files(label="camera.npz"), camera_scale=0), "camera_scale"),
+        (changed(camera=files(label="camera.npz"), camera_scale=None), "camera_scale"),
     ],
 )
 def test_anything_else_is_refused_with_the_reason(values, says):

@@ -11,9 +11,9 @@ import pytest
 
 from backend.cli import main
 from backend.depth import DepthError, DepthFiles, MistSettings, intrinsics_from
-from backend.depth_names import MIST_FALLOFFS
 from backend.media import FootageInfo, write_png
 from ex4d_core.scene import Scene
+from ex4d_core.sources import MIST_FALLOFFS
 
 FRAMES, HEIGHT, WIDTH = 3, 16, 24
 FOOTAGE = FootageInfo(path=Path("clip.mp4"), width=WIDTH, height=HEIGHT, frames=FRAMES, fps=Fraction(24))

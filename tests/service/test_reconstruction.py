@@ -6,14 +6,17 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import OpenEXR
 import pytest
 
 from backend.cli import main
 from backend.media import VideoWriter, write_png
+from ex4d_core.cameras import CameraPath, intrinsics_matrix
 from ex4d_core.client import Client, RequestRefused
 from ex4d_core.messages import BlobStatus, Error, Submit
 from ex4d_core.reconstruction import Reconstruction, ReconstructionPlan
 from ex4d_core.scene import RENDER_FILES, Scene
+from ex4d_core.sources import MistPass
 from ex4d_core.takes import Take
 
 FRAMES, WIDTH, HEIGHT = 5, 32, 24
@@ -113,6 +116,60 @@ def test_pictures_and_depth_pictures_keep_their_order(client, clip, tmp_path):
     np.testing.assert_array_equal(scene.color()[3], picture(3))
 
 
+def write_camera(path: Path, frames: int = FRAMES) -> Path:
+    """A camera that trucks to the right, 0.1 a frame, with a lens of 40 pixels."""
+    poses = np.tile(np.eye(4), (frames, 1, 1))
+    poses[:, 0, 3] = -0.1 * np.arange(frames)
+    lens = np.tile(intrinsics_matrix(40.0, 40.0, WIDTH / 2, HEIGHT / 2), (frames, 1, 1))
+    CameraPath(poses, lens, WIDTH, HEIGHT).save(path)
+    return path
+
+
+def test_the_camera_that_filmed_it_may_have_moved(client, clip, tmp_path):
+    wanted = plan(clip, camera_files=(write_camera(tmp_path / "solved.npz"),), camera_scale=2.0)
+    made = Reconstruction(tmp_path / "scene")
+    status = client.run(made.conversation(wanted), timeout=60)
+    assert status.state == "done", status.reason
+    scene = Scene.open(tmp_path / "scene")
+    camera = scene.source_camera()
+    np.testing.assert_allclose(camera.camera_to_world[:, 0, 3], 0.2 * np.arange(FRAMES), atol=1e-9)
+    assert camera.intrinsics[0, 0, 0] == 40 and scene.manifest.provenance["focal length"].endswith("solved.npz")
+
+
+def test_colmaps_two_files_are_known_by_their_names(client, clip, tmp_path):
+    (tmp_path / "cameras.txt").write_text(f"1 SIMPLE_PINHOLE {WIDTH} {HEIGHT} 40 {WIDTH / 2} {HEIGHT / 2}\n")
+    poses = [f"{index + 1} 1 0 0 0 {-0.1 * index} 0 0 1 {index}.png\n\n" for index in range(FRAMES)]
+    (tmp_path / "images.txt").write_text("".join(poses))
+    wanted = plan(clip, camera_files=(tmp_path / "cameras.txt", tmp_path / "images.txt"))
+    status = client.run(Reconstruction(tmp_path / "scene").conversation(wanted), timeout=60)
+    assert status.state == "done", status.reason
+    camera = Scene.open(tmp_path / "scene").source_camera()
+    np.testing.assert_allclose(camera.camera_to_world[:, 0, 3], 0.1 * np.arange(FRAMES), atol=1e-9)
+
+
+def write_mist(folder: Path) -> tuple[Path, ...]:
+    """Mist that is half full everywhere, after which the sky begins: full in the first row."""
+    folder.mkdir(exist_ok=True)
+    mist = np.full((HEIGHT, WIDTH), 0.5, np.float32)
+    mist[0] = 1.0
+    header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
+    for index in range(FRAMES):
+        OpenEXR.File(header, {"Mist.V": mist}).write(str(folder / f"{index}.exr"))
+    return tuple(sorted(folder.iterdir()))
+
+
+def test_a_mist_pass_becomes_depth_through_the_lens(client, clip, tmp_path):
+    mist = {"depth_files": write_mist(tmp_path / "mist"), "layout": "exr", "invalid": "far", "mist": MistPass(2, 8)}
+    wanted = plan(clip, **mist, fov_degrees=60.0)
+    status = client.run(Reconstruction(tmp_path / "scene").conversation(wanted), timeout=60)
+    assert status.state == "done", status.reason
+    depth = Scene.open(tmp_path / "scene").depth()
+    focal = 16 / np.tan(np.pi / 6)
+    # 2 + 8 x 0.5 along the ray; the pixel beside the principal point is half a pixel off it either way.
+    assert depth[0, HEIGHT // 2, WIDTH // 2] == pytest.approx(6 / np.hypot(np.hypot(0.5, 0.5), focal) * focal, rel=1e-4)
+    assert depth[0, HEIGHT - 1, 0] < 0.9 * depth[0, HEIGHT // 2, WIDTH // 2], "farther off the axis, nearer along it"
+
+
 def write_gray(path: Path, values: np.ndarray) -> None:
     import av
 
@@ -129,11 +186,17 @@ def write_gray(path: Path, values: np.ndarray) -> None:
         ({"layout": "estimator", "depth_files": (), "estimator": "best"}, "no depth estimator 'best'"),
         ({"depth": "short.npz"}, "short.npz: has depth for 3 frames"),
         ({"depth": "torn.npz"}, "torn.npz"),
+        ({"camera_files": ("few.npz",)}, "few.npz: has 3 cameras"),
+        ({"depth_files": ("mist/*",), "layout": "exr", "mist": MistPass(2, 8)}, "set the field of view"),
     ],
 )
 def test_what_cannot_be_reconstructed_says_why(client, clip, tmp_path, changes, says):
     np.savez(clip / "short.npz", depth=wall_and_post()[:3])
     (clip / "torn.npz").write_bytes((clip / "depth.npz").read_bytes()[:300])
+    write_camera(clip / "few.npz", 3)
+    write_mist(clip / "mist")
+    for name in {"camera_files", "depth_files"} & set(changes):
+        changes = {**changes, name: tuple(path for one in changes[name] for path in sorted(clip.glob(one)))}
     status = client.run(Reconstruction(tmp_path / "scene").conversation(plan(clip, **changes)), timeout=60)
     assert status.state == "failed" and says in status.reason
     assert "/work/" not in status.reason and "blobs" not in status.reason, "the backend's own paths are its own"
