@@ -97,7 +97,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     switch = {"type": int, "nargs": "?", "const": 1, "default": 0, "metavar": "0|1"}
     original.add_argument("--save_mesh", **switch, help="also write frame 0 as DW-Mesh.ply")
     original.add_argument("--save_camera", **switch, help="accepted; the camera is always written")
-    original.add_argument("--num_frames", type=positive_number, metavar="N", help="take only the first N frames")
+    original.add_argument(
+        "--num_frames", type=positive_number, metavar="N", help="take only the first N frames; the depth may be of all"
+    )
     original.add_argument("--filter_type", choices=OCCLUSION_RULES, default="angle", help="occlusion rule")
 
 
@@ -154,7 +156,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _depth(options: argparse.Namespace, footage: FootageInfo, lens: KnownLens | None) -> DepthClip:
-    from backend.depth import DepthFiles, EdgeSettings, EstimatorSettings, MistSettings, create_estimator
+    from backend.depth import DepthError, DepthFiles, EdgeSettings, EstimatorSettings, MistSettings, create_estimator
+    from backend.media import probe
 
     if options.depth:
         files = DepthFiles(
@@ -166,7 +169,13 @@ def _depth(options: argparse.Namespace, footage: FootageInfo, lens: KnownLens | 
             mist=MistSettings(*options.mist, options.mist_falloff) if options.mist else None,
             lens=None if lens is None else lens[0],
         )
-        return files.estimate(footage)
+        try:
+            return files.estimate(footage)
+        except DepthError:
+            if options.num_frames is None:
+                raise
+        # What is asked for is a part of the footage; the files may be those of all of it.
+        return files.estimate(probe(footage.path)).first(footage.frames)
     settings = EstimatorSettings(
         name=options.estimator,
         models=options.models,

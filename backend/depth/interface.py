@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Literal, Protocol
 
 import numpy as np
@@ -52,6 +53,11 @@ class DepthClip:
 
     def __len__(self) -> int:
         return self.frames
+
+    def first(self, frames: int) -> DepthClip:
+        """The first frames alone."""
+        intrinsics = None if self.intrinsics is None else self.intrinsics[:frames]
+        return replace(self, frames=frames, intrinsics=intrinsics, read=lambda: islice(self.read(), frames))
 
 
 def ignore_progress(done: int, total: int) -> None:

@@ -35,6 +35,17 @@ def test_footage_and_depth_become_a_scene(sample_clip, tmp_path, capsys):
     assert "from the user" in capsys.readouterr().out
 
 
+def test_the_first_frames_alone_take_their_part_of_the_depth(sample_clip, tmp_path, capsys):
+    clip = [str(sample_clip / "footage.mp4"), "--depth", str(sample_clip / "depth.npz"), "--num_frames", "3"]
+    assert main(["reconstruct", *clip, "-o", str(tmp_path / "scene")]) == 0
+    with np.load(sample_clip / "depth.npz") as arrays:
+        np.testing.assert_array_equal(Scene.open(tmp_path / "scene").depth(), arrays["depth"][:3])
+    np.save(tmp_path / "four.npy", np.ones((4, 512, 512), np.float32))
+    clip[2] = str(tmp_path / "four.npy")
+    assert main(["reconstruct", *clip, "-o", str(tmp_path / "other")]) == 1
+    assert "has depth for 4 frames, but the footage footage.mp4 has 6" in capsys.readouterr().err
+
+
 def test_an_assumed_lens_is_never_silent(sample_clip, tmp_path, capsys):
     clip = [str(sample_clip / "footage.mp4"), "--depth", str(sample_clip / "depth.npz")]
     assert main(["reconstruct", *clip, "-o", str(tmp_path / "scene")]) == 0
