@@ -22,7 +22,7 @@ from backend.raster.warp_filling import (
     screen_box,
     snapped,
 )
-from backend.raster.warp_resolving import SEEN_ALPHA, resolve_hit
+from backend.raster.warp_resolving import SEEN_ALPHA, clamped, resolve_hit, weights_by_ray
 from backend.raster.warp_simplifying import LOWER_HIDDEN, UPPER_HIDDEN
 from backend.raster.warp_surface import (
     CURTAIN,
@@ -236,11 +236,11 @@ def count_by_alpha(
                 if opaque == 3:
                     count += 1
                 elif opaque > 0:
-                    hit = resolve_hit(face.corners, 0, column, row, source, projected, view)
+                    weights = clamped(weights_by_ray(face.corners, 0, column, row, source, view))
                     weight = wp.float32(0.0)
                     for corner in range(3):
                         if alpha[face.corners[corner]] != wp.uint8(0):
-                            weight += hit.weights[corner]
+                            weight += weights[corner]
                     if 255.0 * weight > SEEN_ALPHA:
                         count += 1
     return count

@@ -111,6 +111,8 @@ class SimplifiedFrame:
 
 def _wrap(values: np.ndarray, dtype: type | None = None) -> wp.array:
     """The same memory for Warp."""
+    if dtype is not None and not len(values):  # of which Warp would not take the strides
+        return wp.empty(0, dtype=dtype, device="cpu")
     return wp.from_torch(torch.from_numpy(values), dtype=dtype)
 
 

@@ -319,16 +319,29 @@ def exact_weights(
         if total != 0.0:
             weights = wp.vec3(e_a / total, e_b / total, e_c / total)
     else:
-        ray = wp.vec3d(wp.float64(column) + wp.float64(0.5), wp.float64(row) + wp.float64(0.5), wp.float64(1.0))
-        p = exact_point(corners[0], frame, source, view)
-        q = exact_point(corners[1], frame, source, view)
-        r = exact_point(corners[2], frame, source, view)
-        f_a = wp.dot(ray, wp.cross(q, r))
-        f_b = wp.dot(ray, wp.cross(r, p))
-        f_c = wp.dot(ray, wp.cross(p, q))
-        sum = f_a + f_b + f_c
-        if sum != wp.float64(0.0):
-            weights = wp.vec3(float(f_a / sum), float(f_b / sum), float(f_c / sum))
+        weights = weights_by_ray(corners, frame, column, row, source, view)
+    return clamped(weights)
+
+
+@wp.func
+def weights_by_ray(corners: wp.vec3i, frame: int, column: int, row: int, source: Source, view: View) -> wp.vec3:
+    """Weights of a face's corners where a pixel's ray meets its plane, wherever the corners are."""
+    ray = wp.vec3d(wp.float64(column) + wp.float64(0.5), wp.float64(row) + wp.float64(0.5), wp.float64(1.0))
+    a = exact_point(corners[0], frame, source, view)
+    b = exact_point(corners[1], frame, source, view)
+    c = exact_point(corners[2], frame, source, view)
+    e_a = wp.dot(ray, wp.cross(b, c))
+    e_b = wp.dot(ray, wp.cross(c, a))
+    e_c = wp.dot(ray, wp.cross(a, b))
+    total = e_a + e_b + e_c
+    weights = wp.vec3(1.0, 0.0, 0.0)
+    if total != wp.float64(0.0):
+        weights = wp.vec3(float(e_a / total), float(e_b / total), float(e_c / total))
+    return weights
+
+
+@wp.func
+def clamped(weights: wp.vec3) -> wp.vec3:
     a_weight = wp.clamp(weights[0], 0.0, 1.0)
     b_weight = wp.clamp(weights[1], 0.0, 1.0)
     scale = 1.0 / wp.max(a_weight + b_weight, 1.0)

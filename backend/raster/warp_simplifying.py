@@ -11,12 +11,12 @@ import warp as wp
 
 from backend.raster.warp_cutting import curtain_limit
 from backend.raster.warp_surface import (
-    THICKNESS,
+    OPEN,
     Source,
     View,
     cell_face,
-    face_occluded,
     is_curtain,
+    is_obstacle,
     on_border,
     source_point,
 )
@@ -55,11 +55,9 @@ def find_curtains(source: Source, view: View, simplified: Simplified):
         hidden = wp.int32(0)
         for side in range(2):
             face = cell_face(row, column, side == 1, source.columns)
-            curtain = wp.bool(False)
-            if view.occlusion == THICKNESS:
-                curtain = is_curtain(source, view, 0, face)
-            else:
-                curtain = face_occluded(source, 0, face)
+            curtain = is_curtain(source, view, 0, face)
+            if view.occlusion == OPEN:
+                curtain = not is_obstacle(source, view, 0, face)  # nor is the border one, occluded or not
             if curtain:
                 hidden += 1 + side
                 slot = wp.atomic_add(simplified.counts, 1, 1)

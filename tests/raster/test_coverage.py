@@ -112,6 +112,22 @@ def test_the_source_camera_sees_all_there_is() -> None:
         assert counted(surface, CameraPath(np.eye(4)[None], surface.intrinsics.numpy(), 512, 300)) == 1.0
 
 
+def test_a_frame_of_nothing_but_curtains_is_counted_too(rasterizer) -> None:
+    """2 x 2 pixels, each behind the other's back: every face touches the ring."""
+    surface = replace(made_up_surface(1, 2, 2), depth=torch.tensor([[[1.0, 50.0], [50.0, 1.0]]]))
+    camera = CameraPath(made_up_cameras(2, 20.0)[1:], surface.intrinsics.numpy(), 2, 2).resized(30, 30)
+    for occlusion in ("watertight", "open", "thickness"):
+        assert_near_the_full_render(rasterizer, replace(surface, occlusion=occlusion), camera)
+
+
+def test_an_open_surface_has_no_border_in_either_convention(rasterizer) -> None:
+    """EX-4D's border, 100 away, is no curtain before a wall at that depth; it is left out all the same."""
+    surface = replace(made_up_surface(1, 20, 20, "reference"), occlusion="open", depth=torch.full((1, 20, 20), 100.0))
+    camera = CameraPath(np.eye(4)[None], surface.intrinsics.numpy(), 20, 20).resized(80, 80)
+    assert counted(surface, camera)[0] < 0.9
+    assert_near_the_full_render(rasterizer, surface, camera)
+
+
 def test_a_smooth_surface_has_few_faces_and_an_outline_all_of_them() -> None:
     wall = DepthSurface(
         torch.full((1, 300, 300), 4.0),
