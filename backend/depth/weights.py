@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _AGAIN = "Download it again."
-# What a damaged, incomplete or foreign file has been seen to raise inside `transformers` and `safetensors`.
-_WHAT_DAMAGE_RAISES = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError)
+# What a damaged, incomplete or foreign file has been seen to raise inside `diffusers` and `transformers`.
+_WHAT_DAMAGE_RAISES = (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -77,9 +77,9 @@ def load_strictly(
         source: for messages.
 
     Raises:
-        WeightsError: a name or a shape that does not fit.
+        WeightsError: a name or a shape that does not fit, or a configuration that no model can be built from.
     """
-    with torch.device("meta"):
+    with damage_told(source.parent), torch.device("meta"):
         model = build()
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     check_layout({name: tuple(value.shape) for name, value in tensors.items()}, expected, source)
@@ -114,18 +114,27 @@ def load_transformers_model(kind: type[PreTrainedModel], folder: Path, dtype: to
     Raises:
         WeightsError: missing, incomplete, damaged or of another model.
     """
-    from safetensors import SafetensorError
-
-    with _quiet_transformers():
-        try:
-            model, report = kind.from_pretrained(
-                folder, dtype=dtype, local_files_only=True, output_loading_info=True, **options
-            )
-        except (*_WHAT_DAMAGE_RAISES, SafetensorError) as error:
-            raise WeightsError(f"{folder}: cannot be loaded ({_first_line(error)}). {_AGAIN}") from error
+    with _quiet_transformers(), damage_told(folder):
+        model, report = kind.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, output_loading_info=True, **options
+        )
     other = [str(mismatch[0]) for mismatch in report.get("mismatched_keys", ())]
     _refuse(folder, sorted(report["missing_keys"]), sorted(report["unexpected_keys"]), other)
     return model.eval().requires_grad_(False)
+
+
+@contextmanager
+def damage_told(source: Path) -> Iterator[None]:
+    """What a library raises within this over a damaged or foreign file becomes a `WeightsError` that names the file."""
+    from huggingface_hub import errors
+    from safetensors import SafetensorError
+
+    # Of releases that check configurations field by field.
+    strict = getattr(errors, "StrictDataclassError", SafetensorError)
+    try:
+        yield
+    except (*_WHAT_DAMAGE_RAISES, SafetensorError, strict) as error:
+        raise WeightsError(f"{source}: cannot be loaded ({_first_line(error)}). {_AGAIN}") from error
 
 
 def _refuse(source: Path | str, missing: list[str], unknown: list[str], other: list[str]) -> None:

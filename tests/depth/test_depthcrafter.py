@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -167,4 +168,25 @@ def test_an_image_encoder_that_lacks_a_tensor_is_refused(broken):
     del tensors["visual_projection.weight"]
     save_file(tensors, weights)
     with pytest.raises(WeightsError, match="1 missing"):
+        DepthCrafter.load(broken, CPU, FLOAT)
+
+
+VIDEO = "stabilityai/stable-video-diffusion-img2vid"
+
+
+@pytest.mark.parametrize(
+    ("path", "change"),
+    [
+        ("tencent/DepthCrafter/config.json", {"block_out_channels": None}),
+        ("tencent/DepthCrafter/config.json", {"surprise": 1}),
+        (f"{VIDEO}/vae/config.json", {"block_out_channels": []}),
+        (f"{VIDEO}/image_encoder/config.json", {"hidden_size": "x"}),
+        (f"{VIDEO}/scheduler/scheduler_config.json", {"beta_schedule": "x"}),
+        (f"{VIDEO}/feature_extractor/preprocessor_config.json", {"image_mean": None}),
+    ],
+)
+def test_a_configuration_that_no_model_can_be_built_from_is_named(broken, path, change):
+    file = broken / path
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    with pytest.raises(WeightsError, match=rf"{file.parent}.*cannot be loaded \(.*\). Download it again"):
         DepthCrafter.load(broken, CPU, FLOAT)

@@ -94,12 +94,6 @@ def test_the_registry_states_the_sizes_that_the_layouts_add_up_to(name, layouts)
     assert len(weights) == len(expected)
 
 
-def test_the_command_line_knows_every_model():
-    from backend.commands import reconstruct
-
-    assert tuple(model.name for model in DEPTH_MODELS) == reconstruct._ESTIMATORS
-
-
 @pytest.mark.parametrize("model", DEPTH_MODELS, ids=lambda model: model.name)
 def test_the_benchmark_builds_every_model_at_full_size(model):
     from backend.depth.bench import random_model

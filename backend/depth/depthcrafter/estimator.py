@@ -11,7 +11,7 @@ import torch
 from ...depth_names import DEPTHCRAFTER
 from ..estimation import ClipModel, Step, pieces
 from ..models import depth_model
-from ..weights import load_strictly, load_transformers_model, read_config, read_tensors
+from ..weights import damage_told, load_strictly, load_transformers_model, read_config, read_tensors
 from .pipeline import FRAMES_AT_ONCE, DepthCrafterPipeline, Sampling
 
 MODEL = depth_model(DEPTHCRAFTER)
@@ -107,16 +107,15 @@ def load_pipeline(own: Path, video: Path, device: torch.device, dtype: torch.dty
     encoder = load_transformers_model(
         CLIPVisionModelWithProjection, video / "image_encoder", dtype, variant="fp16", use_safetensors=True
     )
-    preparing = read_config(video / "feature_extractor" / "preprocessor_config.json")
-    scheduler = EulerDiscreteScheduler(**_without_marks(read_config(video / "scheduler" / "scheduler_config.json")))
-    return DepthCrafterPipeline(
-        unet.to(device),
-        vae.to(device),
-        encoder.to(device),
-        scheduler,
-        tuple(preparing["image_mean"]),
-        tuple(preparing["image_std"]),
-    )
+    path = video / "feature_extractor" / "preprocessor_config.json"
+    preparing = read_config(path)
+    with damage_told(path):
+        mean, std = ([float(value) for value in preparing[name]] for name in ("image_mean", "image_std"))
+    path = video / "scheduler" / "scheduler_config.json"
+    settings = _without_marks(read_config(path))
+    with damage_told(path):
+        scheduler = EulerDiscreteScheduler(**settings)
+    return DepthCrafterPipeline(unet.to(device), vae.to(device), encoder.to(device), scheduler, mean, std)
 
 
 def _without_marks(config: dict) -> dict:

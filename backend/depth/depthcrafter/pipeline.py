@@ -5,7 +5,7 @@ Frames enter as a stream and disparity leaves as one; in between, only latents (
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -80,8 +80,8 @@ class DepthCrafterPipeline:
     vae: AutoencoderKLTemporalDecoder
     image_encoder: CLIPVisionModelWithProjection
     scheduler: EulerDiscreteScheduler
-    image_mean: tuple[float, ...]
-    image_std: tuple[float, ...]
+    image_mean: Sequence[float]
+    image_std: Sequence[float]
     step: Step = lambda stage, frames: None
 
     def reporting(self, step: Step) -> DepthCrafterPipeline:
