@@ -22,14 +22,12 @@ from backend.generate.wan import (
     WanUnavailableError,
 )
 from backend.generate.wan.engine import WanEngine, create_wan_engine
-from backend.generate.wan.loaded import MEMORY_MODES, LoadedModels, fitting_mode
+from backend.generate.wan.loaded import LoadedModels
 from backend.render import RenderedFrame
 from ex4d_core.shot import RequestError, WanSettings, wan_preset
+from tests.generate.small_shots import FEW, HEIGHT, WIDTH, shot
 
 WAN_FOLDER = "Wan-AI/Wan2.1-I2V-14B-480P"
-WIDTH, HEIGHT = 48, 32
-# Enough steps for guidance and the schedule to matter, few enough for a CPU.
-FEW = {"steps": 2, "precision": "float32", "prompt": "a wide street", "negative_prompt": "blurred"}
 
 
 @pytest.fixture(autouse=True)
@@ -37,20 +35,6 @@ def own_cache(tmp_path, monkeypatch) -> None:
     """Text embeddings are kept for each test alone."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("platformdirs.user_cache_dir", lambda *names, **more: str(tmp_path / "cache"))
-
-
-def shot(count: int = 5, width: int = WIDTH, height: int = HEIGHT, seed: int = 0) -> list[RenderedFrame]:
-    """Coloured blocks; a strip at the left that grows is unseen, from frame 1 on."""
-    blocks = np.random.default_rng(seed).integers(0, 256, (count, height // 8, width // 8, 3), dtype=np.uint8)
-    frames = []
-    for index, coarse in enumerate(blocks):
-        mask = np.ones((height, width), bool)
-        mask[:, : min(3 * index, width // 2)] = False
-        color = np.zeros((height, width, 3), np.uint8)
-        fine = coarse.repeat(8, 0).repeat(8, 1)
-        color[: fine.shape[0], : fine.shape[1]] = fine
-        frames.append(RenderedFrame(index, color * mask[..., None], mask, np.ones((height, width), np.float32)))
-    return frames
 
 
 @pytest.fixture
@@ -257,64 +241,6 @@ def test_text_embeddings_are_kept_on_disk(toy_models, tmp_path):
     assert np.array_equal(first, list(WanEngine(engine.settings, LoadedModels(choice)).generate(shot(1))))
 
 
-@pytest.mark.parametrize("mode", MEMORY_MODES)
-def test_every_memory_mode_gives_the_same_video(toy_models, mode):
-    engine = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", toy_models)
-    plain = list(engine.generate(shot()))
-    models = LoadedModels(engine.models.choice, mode)
-    assert np.array_equal(plain, list(WanEngine(engine.settings, models).generate(shot())))
-    assert bool(models._encoders) == (mode == "resident")
-
-
-def test_out_of_memory_goes_on_in_smaller_modes_and_then_says_so(toy_models):
-    engine = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", toy_models)
-    plain = list(engine.generate(shot()))
-    models = LoadedModels(engine.models.choice)
-    failures = []
-
-    def fail(module, inputs):
-        failures.append(models.mode)
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
-
-    models.transformer.blocks[0].register_forward_pre_hook(fail)
-    # The hook goes with the model that is unloaded, and the smaller mode succeeds.
-    assert np.array_equal(plain, list(WanEngine(engine.settings, models).generate(shot())))
-    assert failures == ["resident"] and models.mode == "encoders leave"
-
-    models = LoadedModels(engine.models.choice, "streamed")
-    models.transformer.blocks[0].register_forward_pre_hook(fail)
-    with pytest.raises(GenerationError, match="ran out of memory, in the smallest mode too"):
-        list(WanEngine(engine.settings, models).generate(shot()))
-
-
-def test_out_of_memory_while_a_prompt_is_encoded_goes_on_in_a_smaller_mode(toy_models):
-    engine = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", toy_models)
-    models = LoadedModels(engine.models.choice)
-    encoded = models.text_embedding
-
-    def fail_at_first(*prompt: str) -> torch.Tensor:
-        models.text_embedding = encoded
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 10 GiB")
-
-    models.text_embedding = fail_at_first
-    made = list(WanEngine(engine.settings, models).generate(shot()))
-    assert models.mode == "encoders leave" and np.array_equal(made, list(engine.generate(shot())))
-
-
-def test_out_of_memory_while_decoding_goes_on_in_a_smaller_mode(toy_models):
-    engine = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", toy_models)
-    plain = list(engine.generate(shot()))
-    models = LoadedModels(engine.models.choice)
-
-    def fail(module, inputs):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
-
-    models.vae.model.decoder.head.register_forward_pre_hook(fail)
-    models.vae.model.decoder.conv1.register_forward_pre_hook(fail)
-    assert np.array_equal(plain, list(WanEngine(engine.settings, models).generate(shot())))
-    assert models.mode == "encoders leave"
-
-
 # What cannot work is said, not made into a black movie.
 
 
@@ -394,15 +320,6 @@ def test_without_weights_or_gpu_the_preview_engine_is_offered(tmp_path):
         create_wan_engine(WanSettings(), "auto", tmp_path)
     with pytest.raises(WanUnavailableError, match="--engine preview needs none"):
         create_wan_engine(WanSettings(), "cuda:0", tmp_path)
-
-
-def test_the_mode_goes_by_memory_and_too_little_is_said():
-    gigabyte = 2**30
-    weights = {"dit": 30 * gigabyte, "text_encoder": 11 * gigabyte, "image_encoder": gigabyte, "vae": gigabyte}
-    for budget, mode in ((80, "resident"), (40, "encoders leave"), (24, "streamed"), (12, "streamed")):
-        assert fitting_mode(budget * gigabyte, weights, 6 * gigabyte, "cuda:0") == mode
-    with pytest.raises(WanUnavailableError, match=r"cuda:0 has 8.0 GB to use, .*at least 8.5 GB: choose a smaller"):
-        fitting_mode(8 * gigabyte, weights, 6 * gigabyte, "cuda:0")
 
 
 def test_a_model_of_full_size_is_refused_without_a_gpu(toy_models, tmp_path):

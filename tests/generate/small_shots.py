@@ -1,0 +1,25 @@
+"""What the engine wan is tried on: a few small rendered frames, and settings that a processor can do."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from backend.render import RenderedFrame
+
+WIDTH, HEIGHT = 48, 32
+# Enough steps for guidance and the schedule to matter, few enough for a CPU.
+FEW = {"steps": 2, "precision": "float32", "prompt": "a wide street", "negative_prompt": "blurred"}
+
+
+def shot(count: int = 5, width: int = WIDTH, height: int = HEIGHT, seed: int = 0) -> list[RenderedFrame]:
+    """Coloured blocks; a strip at the left that grows is unseen, from frame 1 on."""
+    blocks = np.random.default_rng(seed).integers(0, 256, (count, height // 8, width // 8, 3), dtype=np.uint8)
+    frames = []
+    for index, coarse in enumerate(blocks):
+        mask = np.ones((height, width), bool)
+        mask[:, : min(3 * index, width // 2)] = False
+        color = np.zeros((height, width, 3), np.uint8)
+        fine = coarse.repeat(8, 0).repeat(8, 1)
+        color[: fine.shape[0], : fine.shape[1]] = fine
+        frames.append(RenderedFrame(index, color * mask[..., None], mask, np.ones((height, width), np.float32)))
+    return frames

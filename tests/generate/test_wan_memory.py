@@ -1,0 +1,86 @@
+"""Memory: every mode gives the same video, the mode goes by what is free, and running out leads to a smaller one."""
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
+
+from backend.generate.wan import GenerationError, WanUnavailableError
+from backend.generate.wan.engine import WanEngine, create_wan_engine
+from backend.generate.wan.loaded import MEMORY_MODES, LoadedModels, fitting_mode
+from ex4d_core.shot import wan_preset
+from tests.generate.small_shots import FEW, shot
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch) -> None:
+    """Text embeddings are kept for each test alone."""
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda *names, **more: str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("mode", MEMORY_MODES)
+def test_every_memory_mode_gives_the_same_video(toy_models, mode):
+    engine = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", toy_models)
+    plain = list(engine.generate(shot()))
+    models = LoadedModels(engine.models.choice, mode)
+    assert np.array_equal(plain, list(WanEngine(engine.settings, models).generate(shot())))
+    assert bool(models._encoders) == (mode == "resident")
+
+
+def test_out_of_memory_goes_on_in_smaller_modes_and_then_says_so(toy_models):
+    engine = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", toy_models)
+    plain = list(engine.generate(shot()))
+    models = LoadedModels(engine.models.choice)
+    failures = []
+
+    def fail(module, inputs):
+        failures.append(models.mode)
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    models.transformer.blocks[0].register_forward_pre_hook(fail)
+    # The hook goes with the model that is unloaded, and the smaller mode succeeds.
+    assert np.array_equal(plain, list(WanEngine(engine.settings, models).generate(shot())))
+    assert failures == ["resident"] and models.mode == "encoders leave"
+
+    models = LoadedModels(engine.models.choice, "streamed")
+    models.transformer.blocks[0].register_forward_pre_hook(fail)
+    with pytest.raises(GenerationError, match="ran out of memory, in the smallest mode too"):
+        list(WanEngine(engine.settings, models).generate(shot()))
+
+
+def test_out_of_memory_while_a_prompt_is_encoded_goes_on_in_a_smaller_mode(toy_models):
+    engine = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", toy_models)
+    models = LoadedModels(engine.models.choice)
+    encoded = models.text_embedding
+
+    def fail_at_first(*prompt: str) -> torch.Tensor:
+        models.text_embedding = encoded
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 10 GiB")
+
+    models.text_embedding = fail_at_first
+    made = list(WanEngine(engine.settings, models).generate(shot()))
+    assert models.mode == "encoders leave" and np.array_equal(made, list(engine.generate(shot())))
+
+
+def test_out_of_memory_while_decoding_goes_on_in_a_smaller_mode(toy_models):
+    engine = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", toy_models)
+    plain = list(engine.generate(shot()))
+    models = LoadedModels(engine.models.choice)
+
+    def fail(module, inputs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    models.vae.model.decoder.head.register_forward_pre_hook(fail)
+    models.vae.model.decoder.conv1.register_forward_pre_hook(fail)
+    assert np.array_equal(plain, list(WanEngine(engine.settings, models).generate(shot())))
+    assert models.mode == "encoders leave"
+
+
+def test_the_mode_goes_by_memory_and_too_little_is_said():
+    gigabyte = 2**30
+    weights = {"dit": 30 * gigabyte, "text_encoder": 11 * gigabyte, "image_encoder": gigabyte, "vae": gigabyte}
+    for budget, mode in ((80, "resident"), (40, "encoders leave"), (24, "streamed"), (12, "streamed")):
+        assert fitting_mode(budget * gigabyte, weights, 6 * gigabyte, "cuda:0") == mode
+    with pytest.raises(WanUnavailableError, match=r"cuda:0 has 8.0 GB to use, .*at least 8.5 GB: choose a smaller"):
+        fitting_mode(8 * gigabyte, weights, 6 * gigabyte, "cuda:0")
