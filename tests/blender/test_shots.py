@@ -51,6 +51,12 @@ def test_another_move_gives_the_shot_another_camera_or_makes_a_shot(imported):
     assert active_shot(bpy.context.scene).camera.name == "Camera crane"
 
 
+def test_a_shot_is_called_as_the_menu_calls_its_move(imported):
+    bpy.ops.ex4d.add_camera(preset="30")
+    bpy.ops.ex4d.add_camera(preset="dolly_zoom", new_shot=True)
+    assert labels() == ["arc 30", "dolly zoom"]
+
+
 def test_picking_a_shot_looks_through_its_camera(imported):
     bpy.ops.ex4d.add_camera(preset="orbit")
     bpy.ops.ex4d.add_camera(preset="truck", new_shot=True)
