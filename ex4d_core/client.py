@@ -368,7 +368,7 @@ def _connect(address: str, keys: ClientKeys | None) -> tuple[zmq.Socket, Handsha
         if isinstance(error, ClientError):
             raise
         raise ClientError(
-            f"cannot use the backend address {address!r}: {error}; it looks like tcp://HOST:PORT"
+            f"cannot use the backend address {address!r} ({error}): write it as tcp://HOST:PORT"
         ) from error
     return socket, handshakes
 

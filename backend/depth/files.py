@@ -67,7 +67,7 @@ class DepthFiles:
         if mist is not None and lens is None:
             raise DepthError(
                 "a mist pass holds distances along rays, which the lens turns into depth. Give the lens that it was "
-                "rendered with (--fov, --focal-mm with --sensor-mm, or --focal-px)."
+                "rendered with (Own Field of View in Blender; --fov, --focal-mm with --sensor-mm, or --focal-px)."
             )
 
     def estimate(self, footage: FootageInfo, progress: Callable[[int, int], None] = ignore_progress) -> DepthClip:
@@ -215,8 +215,8 @@ def depth_channel(names: list[str], key: str | None, file: Path, mist: bool = Fa
     held = ", ".join(names) or "none"
     if in_mist and not mist:
         raise DepthError(
-            f"{file}: has a mist pass ({in_mist[0]}) and no depth pass. Say what the world's mist was set to, with "
-            "--mist START DEPTH, or render the depth (Z) pass."
+            f"{file}: has a mist pass ({in_mist[0]}) and no depth pass. Say what the world's mist was set to (Mist "
+            "Pass in Blender, or --mist START DEPTH), or render the depth (Z) pass."
         )
     raise DepthError(
         f"{file}: has no {'mist' if mist else 'depth'} channel among {held}. Name it with --depth-key, or "

@@ -61,7 +61,7 @@ class MistSettings:
         if np.nanmin(mist) < -1e-3 or np.nanmax(mist) > 1.001:
             raise DepthError(
                 f"{what}: mist goes from 0 to 1, but this is {np.nanmin(mist):g} to {np.nanmax(mist):g}. Name the "
-                "channel of the mist pass with --depth-key, or leave out --mist for a depth (Z) pass."
+                "channel of the mist pass (--depth-key), or, if it is a depth (Z) pass, do not call it mist (--mist)."
             )
         nearer = int((mist <= 0).sum())
         if nearer:

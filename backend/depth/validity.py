@@ -54,7 +54,7 @@ def checked_depth(depth: np.ndarray, what: str, invalid: Literal["error", "far"]
         raise DepthError(
             f"{what}: {said} of {depth.size} depth values, the first at pixel x={column} y={row} "
             f"({depth[row, column]:g}). Export it again, or replace them by the farthest depth of the frame "
-            "with --invalid-depth far."
+            "(Gaps Are Far in Blender, or --invalid-depth far)."
         )
     depth[~valid] = depth[valid].max()
     return depth

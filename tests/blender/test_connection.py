@@ -103,7 +103,7 @@ def test_an_address_that_is_none_is_named():
     preferences().address = "the big machine"
     tick()
     assert "cannot use the backend address 'the big machine'" in session().state_text()
-    with pytest.raises(NotConnectedError, match="it looks like tcp://HOST:PORT"):
+    with pytest.raises(NotConnectedError, match="write it as tcp://HOST:PORT"):
         session().start(iter([Hello()]))
 
 

@@ -64,7 +64,7 @@ def test_a_mist_pass_is_never_taken_for_depth(tmp_path, rendered):
     both = write_exrs(tmp_path / "both", ViewLayer_Mist_Z=rendered["linear"], ViewLayer_Depth_Z=rendered["z"])
     assert np.array_equal(depth_of(both)[0], rendered["z"])
     assert np.allclose(depth_of(both, mist=MistSettings(2, 20)), rendered["z"], rtol=1e-4)
-    with pytest.raises(DepthError, match=r"mist goes from 0 to 1, but this is .*leave out --mist"):
+    with pytest.raises(DepthError, match=r"mist goes from 0 to 1, but this is .*do not call it mist"):
         depth_of(both, mist=MistSettings(2, 20), key="ViewLayer.Depth.Z")
     with pytest.raises(DepthError, match=r"has no mist channel among ViewLayer.Depth.Z"):
         depth_of(write_exrs(tmp_path / "z", ViewLayer_Depth_Z=rendered["z"]), mist=MistSettings(2, 20))
