@@ -12,6 +12,7 @@ from typing import Any
 import warp as wp
 
 from backend.raster.warp_cutting import Whole, cut_at, nearest_source_pixel
+from backend.raster.warp_edges import cross, face_corner
 from backend.raster.warp_filling import (
     Box,
     Snapped,
@@ -35,8 +36,6 @@ from backend.raster.warp_surface import (
     Source,
     View,
     cap_face,
-    cross,
-    face_corner,
     face_occluded,
     mesh_face,
     on_border,

@@ -15,13 +15,13 @@ from backend.raster.warp_drawing import (
     CURTAIN_PIECE_COUNTER,
     Work,
 )
+from backend.raster.warp_edges import face_corner
 from backend.raster.warp_filling import draw_small, draw_snapped, may_show, screen_box, snapped
 from backend.raster.warp_surface import (
     CURTAIN,
     Projected,
     Source,
     View,
-    face_corner,
     is_curtain,
     mesh_face,
 )

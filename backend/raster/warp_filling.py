@@ -10,6 +10,7 @@ from typing import Any
 import warp as wp
 
 from backend.raster.warp_cutting import survives
+from backend.raster.warp_edges import cross, edge_bias, meets
 from backend.raster.warp_surface import (
     BEHIND,
     CURTAIN,
@@ -18,9 +19,6 @@ from backend.raster.warp_surface import (
     SUBPIXELS,
     Projected,
     View,
-    cross,
-    edge_bias,
-    meets,
 )
 
 wp.set_module_options({"enable_backward": False})

@@ -6,6 +6,7 @@ import warp as wp
 
 from backend.raster.interface import REFERENCE_SEEN_ALPHA
 from backend.raster.warp_cutting import nearest_source_pixel
+from backend.raster.warp_edges import cross, face_corner, homogeneous_edge, meets
 from backend.raster.warp_surface import (
     CURTAIN,
     EMPTY,
@@ -19,12 +20,8 @@ from backend.raster.warp_surface import (
     View,
     cap_face,
     cell_face,
-    cross,
     exact_point,
-    face_corner,
     face_occluded,
-    homogeneous_edge,
-    meets,
     mesh_face,
     on_border,
     source_point,

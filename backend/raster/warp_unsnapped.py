@@ -12,19 +12,16 @@ import warp as wp
 
 from backend.raster.warp_cutting import Whole, survives_unsnapped
 from backend.raster.warp_drawing import COUNTERS, UNSNAPPED_COUNTER, Work
+from backend.raster.warp_edges import Corner, face_corner, homogeneous_edge, owns_edge
 from backend.raster.warp_filling import keep_nearest
 from backend.raster.warp_surface import (
     OPEN,
-    Corner,
     Face,
     Projected,
     Source,
     View,
-    face_corner,
-    homogeneous_edge,
     is_obstacle,
     mesh_face,
-    owns_edge,
 )
 
 wp.set_module_options({"enable_backward": False})
