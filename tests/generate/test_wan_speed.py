@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -170,6 +171,16 @@ def test_the_triton_kernels_compute_what_their_torch_versions_do():
     pytest.importorskip("triton", reason="no Triton for this system")
     path = Path(__file__).with_name("interpreted_kernels.py")
     done = subprocess.run([sys.executable, str(path)], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_triton_kernels_compile_for_gpus_that_are_not_here(tmp_path):
+    pytest.importorskip("triton", reason="no Triton for this system")
+    path = Path(__file__).with_name("compiled_kernels.py")
+    environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, str(path)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
