@@ -59,7 +59,7 @@ class EX4D_UL_takes(bpy.types.UIList):
         shown = {"icon_value": picture} if picture else {"icon": "SEQUENCE"}
         row.label(text=take_name(item), translate=False, **shown)
         if can_cancel(item):
-            row.progress(factor=item.progress, type="BAR", text=iface_("cancelling" if item.cancelling else item.state))
+            row.progress(factor=item.progress, type="BAR", text=state_text(item))
             row.operator(EX4D_OT_cancel_take.bl_idname, text="", icon="CANCEL", emboss=False).key = item.key
             return
         if (strip := find_strip(item.id_data, item.key)) is not None:
@@ -91,7 +91,7 @@ def _draw_details(layout: bpy.types.UILayout, entry: EX4D_Take, context: bpy.typ
     picture = thumbnail(entry)
     if picture:
         layout.template_icon(icon_value=picture, scale=4.0)
-    layout.label(text=f"{take_name(entry)}: {iface_(entry.state)}", icon=_ICONS.get(entry.state, "SORTTIME"))
+    layout.label(text=f"{take_name(entry)}: {state_text(entry)}", icon=_ICONS.get(entry.state, "SORTTIME"))
     if can_cancel(entry):
         layout.progress(factor=entry.progress, type="BAR", text=progress_text(entry))
     if entry.reason:
@@ -119,6 +119,15 @@ def take_name(entry: EX4D_Take) -> str:
     """What lists call a take: its label, and which version of its shot it is."""
     final = " " + iface_("final") if entry.engine == FINAL_ENGINE else ""
     return f"{entry.label} {entry.version}{final}"
+
+
+def state_text(entry: EX4D_Take) -> str:
+    """A take's state in a word, as it is now: of a backend that is away nobody knows whether it still runs."""
+    if can_cancel(entry) and entry.cancelling:
+        return iface_("cancelling")
+    if can_cancel(entry) and not session().connected:
+        return iface_("waiting")
+    return iface_(entry.state)
 
 
 def progress_text(entry: EX4D_Take) -> str:
