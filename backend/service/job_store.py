@@ -201,7 +201,7 @@ class JobStore:
         )
         return [JobEvent(*row) for row in rows]
 
-    def cancel(self, job: str, reason: str = "cancelled by the client") -> None:
+    def cancel(self, job: str, reason: str = "cancelled on request") -> None:
         """Cancel a job unless it is over; whoever works on it has lost its claim when this returns."""
         with self._transaction():
             row = self._db.execute("SELECT state FROM jobs WHERE id = ?", (job,)).fetchone()

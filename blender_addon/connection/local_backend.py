@@ -89,6 +89,8 @@ class LocalBackend:
             return f"{self._command} is ending" if code is None else ""
         if code is None:
             return f"{self._command} is running; its log is {self.log}"
+        if code < 0:  # what it printed last has nothing to do with that
+            return f"{self._command} was ended by the system or by somebody (signal {-code}); start it again"
         return f"{self._command} ended with code {code}: {self.last_line()} (log: {self.log})"
 
     def last_line(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
@@ -32,6 +33,7 @@ class EX4D_OT_pick_footage(bpy.types.Operator, ImportHelper):
     bl_idname = "ex4d.pick_footage"
     bl_label = "Use as EX-4D Footage"
     bl_description = "Choose a video to make a scene of; it can also be dropped into the 3D viewport"
+    bl_options: ClassVar[set[str]] = {"UNDO"}
 
     filter_glob: bpy.props.StringProperty(
         default=";".join(f"*{suffix}" for suffix in VIDEO_SUFFIXES), options={"HIDDEN"}
@@ -54,6 +56,7 @@ class EX4D_OT_pick_depth(bpy.types.Operator, ImportHelper):
     bl_idname = "ex4d.pick_depth"
     bl_label = "Use as EX-4D Depth"
     bl_description = "Choose the footage's depth: an .npz or .npy, or any file of an EXR or PNG sequence"
+    bl_options: ClassVar[set[str]] = {"UNDO"}
 
     filter_glob: bpy.props.StringProperty(
         default=";".join(f"*{suffix}" for suffix in _DEPTH_SUFFIXES), options={"HIDDEN"}
@@ -74,6 +77,7 @@ class EX4D_OT_use_movie_strip(bpy.types.Operator):
     bl_description = (
         "Take the sequencer's active movie strip as footage; its whole file, whatever the strip shows of it"
     )
+    bl_options: ClassVar[set[str]] = {"UNDO"}
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
@@ -91,6 +95,7 @@ class EX4D_OT_reconstruct(bpy.types.Operator):
     bl_idname = "ex4d.reconstruct"
     bl_label = "Reconstruct"
     bl_description = "Send footage and depth to the backend, and import the scene that it makes of them"
+    bl_options: ClassVar[set[str]] = {"UNDO"}
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
@@ -146,6 +151,7 @@ class EX4D_OT_forget_reconstruction(_OnReconstruction, bpy.types.Operator):
     bl_idname = "ex4d.forget_reconstruction"
     bl_label = "Remove From List"
     bl_description = "Take this out of the list; the scene that came of it stays"
+    bl_options: ClassVar[set[str]] = {"UNDO"}
 
     def act(self, blender_scene: bpy.types.Scene, entry: EX4D_Reconstruction) -> None:
         forget_reconstruction(blender_scene, entry)

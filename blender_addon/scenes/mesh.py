@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 
 import bpy
@@ -11,8 +12,14 @@ from ex4d_core.scene import Scene, SceneError
 
 from ..paths import to_blend
 from .link import MESH_CACHE
+from .material import CURTAIN_DEGREES
 
 SEEN_SLOT, UNSEEN_SLOT = 0, 1
+
+# A wall spans half a pixel, at the picture's corners along both axes, and ends at 1.1 times the largest depth. So the
+# sine of the angle at which the source camera sees it is less than this many pixels by the focal length; but for a
+# speck of half a pixel at each corner, which faces the camera.
+_WALL_PIXELS = 8.0
 
 _PC2_HEADER = struct.Struct("<12siiffi")  # signature, version, points, start frame, sample rate, samples
 
@@ -71,16 +78,28 @@ def positions_of_frame(scene: Scene, index: int, vertices: int) -> np.ndarray:
 def always_unseen(scene: Scene, faces: int, cap_faces: int) -> np.ndarray:
     """(F,) bool, true for faces that the footage cannot have seen in any frame: the caps, and the ring's side walls.
 
-    The "centered" mesh has a ring of vertices around the picture; its faces are the view frustum's walls.
+    The "centered" mesh has a ring of vertices around the picture; its faces are the view frustum's walls. They also
+    cover the outer half of the outermost pixels, so that they are left out where they show as curtains do (see
+    `material`): unseen from aside, and as the footage from the source camera's own place.
+
+    Raises:
+        SceneError: the source camera cannot be read.
     """
     unseen = np.zeros(faces, dtype=bool)
     unseen[faces - cap_faces :] = True
     rows, columns = scene.manifest.height + 1, scene.manifest.width + 1
-    if scene.manifest.convention == "centered" and faces == 2 * rows * columns + cap_faces:
+    has_ring = scene.manifest.convention == "centered" and faces == 2 * rows * columns + cap_faces
+    if has_ring and not _walls_are_curtains(scene):
         cells = unseen[: 2 * rows * columns].reshape(2, rows, columns)
         cells[:, [0, -1]] = True
         cells[:, :, [0, -1]] = True
     return unseen
+
+
+def _walls_are_curtains(scene: Scene) -> bool:
+    """Whether the source camera sees every side wall edge-on in every frame: its lens is no wide one of few pixels."""
+    focal_length = np.diagonal(scene.source_camera().intrinsics[:, :2, :2], axis1=1, axis2=2).min()
+    return _WALL_PIXELS / focal_length < math.sin(math.radians(CURTAIN_DEGREES))
 
 
 def add_positions_cache(target: bpy.types.Object, scene: Scene, frame_start: int) -> bpy.types.MeshCacheModifier:

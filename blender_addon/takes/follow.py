@@ -262,12 +262,23 @@ def _restore(following: Following) -> None:
         home = next((one for one in bpy.data.scenes if one.session_uid == following.home), None)
         if home is None:
             return  # it was deleted, and its takes with it
-        entry = add_entry(home, following.take, following.strip)
+        entry = _renewed(home, following) or add_entry(home, following.take, following.strip)
         entry.shot, entry.version = following.shot, following.version
     elif found[1].state in FINAL_STATES:
         return  # as it was; a strip that is not there was removed on purpose
     _look_anew(following)
     following.over = False
+
+
+def _renewed(home: bpy.types.Scene, following: Following) -> EX4D_Take | None:
+    """The entry whose making again was undone: the new job writes into its folder all the same."""
+    entry = next((one for one in home.ex4d_takes if from_blend(one.folder) == following.take.folder), None)
+    if entry is not None:
+        strip = find_strip(home, entry.key)
+        if strip is not None:
+            strip[TAKE_KEY] = following.take.key
+        entry.key, entry.state, entry.reason = following.take.key, SENDING, ""
+    return entry
 
 
 def _look_anew(following: Following) -> None:

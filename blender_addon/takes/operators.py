@@ -28,6 +28,8 @@ class _SendsTake(NeedsShot):
     """An operator that sends the active shot to one of the backend's engines."""
 
     engine: ClassVar[str]
+    # An undo step also tells Blender to ask for saving, without which the file would know nothing of the take.
+    bl_options: ClassVar[set[str]] = {"UNDO"}
 
     @reports_errors
     def execute(self, context: bpy.types.Context) -> set[str]:
@@ -124,6 +126,7 @@ class EX4D_OT_retry_take(_OnTake, bpy.types.Operator):
     bl_idname = "ex4d.retry_take"
     bl_label = "Make Take Again"
     bl_description = "Send the same request once more, as a new job; its pictures take the place of the old ones"
+    bl_options: ClassVar[set[str]] = {"UNDO"}
 
     def work(self, context: bpy.types.Context, blender_scene: bpy.types.Scene, entry: EX4D_Take) -> None:
         retry_take(entry)
@@ -133,6 +136,7 @@ class EX4D_OT_forget_take(_OnTake, bpy.types.Operator):
     bl_idname = "ex4d.forget_take"
     bl_label = "Remove Take From List"
     bl_description = "Take this out of the list; its strip and its files stay"
+    bl_options: ClassVar[set[str]] = {"UNDO"}
 
     def work(self, context: bpy.types.Context, blender_scene: bpy.types.Scene, entry: EX4D_Take) -> None:
         forget_take(blender_scene, entry)

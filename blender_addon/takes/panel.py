@@ -59,10 +59,10 @@ class EX4D_UL_takes(bpy.types.UIList):
         shown = {"icon_value": picture} if picture else {"icon": "SEQUENCE"}
         row.label(text=take_name(item), translate=False, **shown)
         if can_cancel(item):
-            row.progress(factor=item.progress, type="BAR", text=iface_(item.state))
+            row.progress(factor=item.progress, type="BAR", text=state_text(item))
             row.operator(EX4D_OT_cancel_take.bl_idname, text="", icon="CANCEL", emboss=False).key = item.key
             return
-        if item.state == "done" and (strip := find_strip(item.id_data, item.key)) is not None:
+        if (strip := find_strip(item.id_data, item.key)) is not None:
             eye = "HIDE_ON" if strip.mute else "HIDE_OFF"
             row.operator(EX4D_OT_show_take.bl_idname, text="", icon=eye, emboss=False).key = item.key
         row.label(text="", icon=_ICONS.get(item.state, "SORTTIME"))
@@ -91,7 +91,7 @@ def _draw_details(layout: bpy.types.UILayout, entry: EX4D_Take, context: bpy.typ
     picture = thumbnail(entry)
     if picture:
         layout.template_icon(icon_value=picture, scale=4.0)
-    layout.label(text=f"{take_name(entry)}: {iface_(entry.state)}", icon=_ICONS.get(entry.state, "SORTTIME"))
+    layout.label(text=f"{take_name(entry)}: {state_text(entry)}", icon=_ICONS.get(entry.state, "SORTTIME"))
     if can_cancel(entry):
         layout.progress(factor=entry.progress, type="BAR", text=progress_text(entry))
     if entry.reason:
@@ -121,17 +121,26 @@ def take_name(entry: EX4D_Take) -> str:
     return f"{entry.label} {entry.version}{final}"
 
 
+def state_text(entry: EX4D_Take) -> str:
+    """A take's state in a word, as it is now: of a backend that is away nobody knows whether it still runs."""
+    if can_cancel(entry) and entry.cancelling:
+        return iface_("cancelling")
+    if can_cancel(entry) and not session().connected:
+        return iface_("waiting")
+    return iface_(entry.state)
+
+
 def progress_text(entry: EX4D_Take) -> str:
     """What a take under way is at, in a few words."""
+    if entry.cancelling:
+        return iface_("cancelling")
+    if not session().connected:  # what it was at when last heard of may be long over
+        return iface_("waiting for the backend") + f" {entry.progress:.0%}"
     if entry.state == "queued":
         if entry.queue_position:
             return iface_("{count} before it").format(count=entry.queue_position)
         return iface_("next in the queue")
-    if entry.cancelling:
-        return iface_("cancelling")
     step = iface_(entry.stage or "sending")
-    if entry.state == "sending" and not session().connected:
-        step = iface_("waiting for the backend")
     text = f"{step} {entry.progress:.0%}"
     return text if entry.seconds_left < 0 else iface_("{step}, {time} left").format(step=text, time=duration(entry))
 

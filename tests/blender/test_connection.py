@@ -13,7 +13,7 @@ import zmq
 import blender_addon
 from blender_addon.connection import session as session_module
 from blender_addon.connection.failures import failure_text, failures, forget_failures
-from blender_addon.connection.local_backend import local_backend, words_of
+from blender_addon.connection.local_backend import WINDOWS, local_backend, words_of
 from blender_addon.connection.operators import WALK_THROUGH
 from blender_addon.connection.preferences import chosen_licence, is_loopback
 from blender_addon.connection.session import (
@@ -211,6 +211,14 @@ def test_a_backend_that_does_not_start_says_why(backend_python, tmp_path):
     bpy.ops.ex4d.start_backend()
     tick_until(lambda: not local_backend.running, "its end")
     assert "ended with code 1: no such device" in local_backend.text()
+
+
+@pytest.mark.skipif(WINDOWS, reason="Windows ends processes with ordinary codes")
+def test_a_backend_that_was_killed_is_not_blamed_on_what_it_printed_last(serve):
+    bpy.ops.ex4d.start_backend()
+    local_backend._process.kill()
+    tick_until(lambda: not local_backend.running, "its end")
+    assert local_backend.text().endswith("was ended by the system or by somebody (signal 9); start it again")
 
 
 @pytest.mark.parametrize(

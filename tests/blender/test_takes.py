@@ -23,7 +23,7 @@ from blender_addon.takes import follow
 from blender_addon.takes.follow import is_followed
 from blender_addon.takes.operators import can_cancel
 from blender_addon.takes.pace import Pace
-from blender_addon.takes.panel import progress_text
+from blender_addon.takes.panel import progress_text, state_text
 from ex4d_core.cameras import CameraPath
 from ex4d_core.client import Client
 from ex4d_core.messages import JobStatus, ListJobs
@@ -114,8 +114,11 @@ def test_a_killed_backend_is_waited_for(backend_python, shot, tmp_path):
     bpy.context.preferences.addons["blender_addon"].preferences.address = address
     with backend_process(backend_python, address, tmp_path / "backend") as running:
         entry = send()
-        tick_until(lambda: entry.job != "", "the job to be accepted")
+        tick_until(lambda: entry.state == "running", "the job to run")
         running.kill()
+        tick_until(lambda: not session().connected, "the backend is missed")
+        assert (entry.state, state_text(entry)) == ("running", "waiting")
+        assert progress_text(entry) == f"waiting for the backend {entry.progress:.0%}"
         running.start()
         tick_until_over()
         assert (entry.state, strip_of(entry).type) == ("done", "MOVIE")

@@ -93,6 +93,40 @@ def test_undo_does_not_lose_a_take(connected, shot):
     assert (take().key, take().state, strip_of(take()).type) == (key, "done", "MOVIE")
 
 
+def test_sending_and_removing_a_take_are_undo_steps_of_their_own(connected, shot):
+    """Undo would else take back what was done before; and without a step Blender would not ask for saving the file."""
+    bpy.ops.ed.undo_push(message="long before")
+    bpy.data.objects.new("something", None)
+    bpy.ops.ed.undo_push(message="something")
+    assert bpy.ops.ex4d.send_take("EXEC_DEFAULT", True) == {"FINISHED"}
+    key = take().key
+    bpy.ops.ed.undo()
+    assert "something" in bpy.data.objects
+    tick_until(lambda: len(bpy.context.scene.ex4d_takes) == 1, "the take to be listed again")
+    tick_until_over()
+    bpy.ops.ed.undo_push(message="a finished take")
+    assert bpy.ops.ex4d.forget_take("EXEC_DEFAULT", True, key=key) == {"FINISHED"}
+    bpy.ops.ed.undo()
+    assert (take().key, take().state, strip_of(take()).type) == (key, "done", "MOVIE")
+
+
+def test_undoing_that_a_take_is_made_again_lists_it_once(connected, shot):
+    key = send().key
+    tick_until(lambda: strip_of(take()) is not None, "the first frame")
+    bpy.ops.ex4d.cancel_take(key=key)
+    tick_until_over()
+    bpy.ops.ed.undo_push(message="before")
+    assert bpy.ops.ex4d.retry_take("EXEC_DEFAULT", True, key=key) == {"FINISHED"}
+    again = take().key
+    assert again != key
+    bpy.ops.ed.undo()
+    assert take().key == key
+    tick_until(lambda: take().key == again, "the new job to be shown")
+    tick_until_over()
+    assert [one.state for one in bpy.context.scene.ex4d_takes] == ["done"]
+    assert [one.type for one in strips_of(bpy.context.scene)] == ["MOVIE"]
+
+
 def opened_movie(blender_scene: bpy.types.Scene, entry: bpy.types.PropertyGroup) -> bool:
     """Whether the movie has been opened, and is not the take's strip yet."""
     return find_opened(blender_scene, entry.key) is not None

@@ -18,7 +18,7 @@ from ex4d_core.messages import (
 from ex4d_core.takes import Take
 
 RUNNING = JobStatus("j1", "arc", "preview", "running")
-CANCELLED = JobStatus("j1", "arc", "preview", "cancelled", reason="cancelled by the client")
+CANCELLED = JobStatus("j1", "arc", "preview", "cancelled", reason="cancelled on request")
 
 
 @pytest.fixture

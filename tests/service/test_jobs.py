@@ -175,7 +175,7 @@ def test_a_running_job_is_cancelled_at_once_and_its_worker_goes_on_with_others(s
     assert wire.cancel(job).state == "cancelled", "a second time changes nothing"
     assert wire.finish(wire.submit(shot("good")))[0].state == "done"
     status, events = wire.finish(job)
-    assert status.reason == "cancelled by the client"
+    assert status.reason == "cancelled on request"
     assert [event.name for event in events if event.kind == "state"] == ["queued", "running", "cancelled"]
     assert service.worker_pids() == workers, "it noticed by itself at its next report"
 
