@@ -11,7 +11,7 @@ import warp as wp
 
 from backend.raster.warp_cutting import Whole
 from backend.raster.warp_filling import Snapped, draw_snapped, screen_box
-from backend.raster.warp_surface import SUBPIXELS, Projected, Source, View, exact_point, mesh_face
+from backend.raster.warp_surface import SUBPIXELS, Projected, Source, View, exact_point, mesh_face, nearness
 from backend.raster.warp_unsnapped import queue_drawer
 
 wp.set_module_options({"enable_backward": False})
@@ -57,9 +57,7 @@ def draw_clipped_face(
     polygon = cut_off(polygon, zero, one, zero, zero)
     polygon = cut_off(polygon, zero, -one, wp.float64(view.height), zero)
     polygon = cut_off(polygon, zero, zero, one, -wp.float64(view.near))
-    nearer = wp.float64(1.0)
-    if index >= 2 * (source.rows - 1) * (source.columns - 1):
-        nearer = wp.float64(view.cap_nearer)
+    nearer = wp.float64(nearness(index, source, view))
     if polygon.count >= 3:
         a = snapped_corner(polygon, 0, nearer, view)
         b = snapped_corner(polygon, 1, nearer, view)

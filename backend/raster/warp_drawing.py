@@ -21,6 +21,7 @@ from backend.raster.warp_surface import (
     cell_face,
     is_obstacle,
     mesh_face,
+    nearness,
     on_border,
 )
 
@@ -184,10 +185,10 @@ def draw_piece(
     a = snapped(projected, frame, corners[0])
     b = snapped(projected, frame, corners[1])
     c = snapped(projected, frame, corners[2])
-    if piece[0] >= 2 * (source.rows - 1) * (source.columns - 1):
-        a.w *= view.cap_nearer
-        b.w *= view.cap_nearer
-        c.w *= view.cap_nearer
+    nearer = nearness(piece[0], source, view)
+    a.w *= nearer
+    b.w *= nearer
+    c.w *= nearer
     if a.w > 0.0 and b.w > 0.0 and c.w > 0.0:
         box = screen_box(a, b, c, view)
         box.top = wp.max(box.top, piece[1])

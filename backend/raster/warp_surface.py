@@ -96,7 +96,7 @@ class View:
     far: float
     occlusion: int
     snap: int  # vertices are snapped to so many 1/256 pixels
-    cap_nearer: float  # 1 / z of caps is multiplied by this, so that they hide faces that lie in their plane
+    cap_nearer: float  # see `nearness`
 
 
 @wp.struct
@@ -106,6 +106,14 @@ class Face:
     corners: wp.vec3i
     rows: wp.vec3i
     columns: wp.vec3i
+
+
+@wp.func
+def nearness(face: int, source: Source, view: View) -> float:
+    """By what 1 / z of a face is multiplied: caps, which come after the grid's faces, hide faces in their plane."""
+    if face >= 2 * (source.rows - 1) * (source.columns - 1):
+        return view.cap_nearer
+    return 1.0
 
 
 @wp.kernel
