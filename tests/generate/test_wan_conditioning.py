@@ -133,8 +133,23 @@ def test_an_empty_shot_has_no_window():
 # Blocks that wait in the host's memory.
 
 
-@pytest.mark.parametrize(("count", "resident"), [(1, 0), (2, 0), (5, 0), (5, 2), (4, 4)])
-def test_streamed_blocks_compute_the_same_again_and_again(count, resident):
+@pytest.mark.parametrize(
+    ("count", "resident", "copies"),
+    [
+        (1, 0, [0]),
+        (2, 0, [0, 1]),
+        (3, 0, [0, 1, 2, 0, 1, 2, 0, 1, 2, 0]),
+        (5, 2, [0, 1, 2, 0, 1, 2, 0, 1, 2, 0]),
+        (4, 4, []),
+    ],
+)
+def test_streamed_blocks_compute_the_same_again_and_again(count, resident, copies, monkeypatch):
+    """Each is copied once in a round, the first one of the next round while the last one computes."""
+    copied = []
+    plain = BlockStreaming._fetch
+    monkeypatch.setattr(
+        BlockStreaming, "_fetch", lambda self, index, place: (copied.append(index), plain(self, index, place))[1]
+    )
     torch.manual_seed(0)
     blocks = torch.nn.ModuleList(
         torch.nn.Sequential(torch.nn.Linear(6, 6), torch.nn.LayerNorm(6)) for _ in range(count)
@@ -152,6 +167,7 @@ def test_streamed_blocks_compute_the_same_again_and_again(count, resident):
     streaming = BlockStreaming(blocks, torch.device("cpu"), resident)
     for _ in range(3):
         assert torch.equal(run(), expected)
+    assert copied == copies
     streaming.stop()
 
 

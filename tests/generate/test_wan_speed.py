@@ -81,7 +81,10 @@ def test_the_rebuilt_transformer_is_diffsynths(dit, conditions):
     made = transformer.velocities(NOISE, torch.tensor(700.0), prepared)
     for ours, theirs in zip(made, expected, strict=True):
         assert relative(ours, theirs) < 1e-5
-    assert torch.equal(transformer.velocities(NOISE, torch.tensor(700.0), prepared, (0,))[0], made[0])
+    # Both prompts share what they have in common, and nothing else.
+    for prompt, together in enumerate(made):
+        alone = transformer.velocities(NOISE, torch.tensor(700.0), prepared, (prompt,))[0]
+        assert torch.equal(alone, together)
 
 
 def test_every_kernel_of_attention_gives_the_same(dit, conditions):
@@ -148,6 +151,33 @@ def test_blocks_can_be_streamed_whatever_their_precision(dit, conditions, fp8):
     BlockStreaming(transformer.blocks, torch.device("cpu"))
     for _ in range(2):
         assert torch.equal(final(transformer, conditions), plain)
+
+
+@torch.inference_mode()
+def test_the_first_self_attention_is_computed_once_for_both_prompts(dit, conditions, monkeypatch):
+    transformer = Transformer(dit.float())
+    prepared = transformer.prepare(conditions)
+    attentions = []
+    plain = fused.rotate_heads
+    monkeypatch.setattr(fused, "rotate_heads", lambda *given: (attentions.append(1), plain(*given))[1])
+    transformer.velocities(NOISE, torch.tensor(700.0), prepared)
+    assert len(attentions) == 2 * len(transformer.blocks) - 1
+
+
+@torch.inference_mode()
+def test_streamed_weights_come_once_for_both_prompts(dit, conditions, monkeypatch):
+    copies = []
+    plain = BlockStreaming._fetch
+    monkeypatch.setattr(
+        BlockStreaming, "_fetch", lambda self, index, place: (copies.append(index), plain(self, index, place))[1]
+    )
+    transformer = Transformer(dit.float())
+    BlockStreaming(transformer.blocks, torch.device("cpu"))
+    prepared = transformer.prepare(conditions)
+    for _ in range(3):
+        transformer.velocities(NOISE, torch.tensor(700.0), prepared)
+    # Two blocks, two buffers: once there, they stay.
+    assert len(transformer.blocks) == 2 and copies == [0, 1]
 
 
 @torch.inference_mode()

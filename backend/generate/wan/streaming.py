@@ -1,7 +1,8 @@
 """Transformer blocks that do not fit the GPU's memory wait in the host's, and come just before their turn.
 
 Each block's weights are one page-locked piece of host memory. While a block computes, the next one's weights are copied
-into the other of two buffers on the device, on a stream of their own.
+into the other of two buffers on the device, on a stream of their own. A block must be called once in its turn, however
+many prompts go through it, or the copy would have less work to hide behind.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class BlockStreaming:
             block.to(device)
         self._host = [_pack(block, device) for block in self._blocks]
         self._buffers: list[dict[torch.dtype, torch.Tensor]] = []
-        self._copied: dict[int, torch.cuda.Event | None] = {}
+        # Which blocks are in the buffers or on their way: the buffer's number, and the end of the copy.
+        self._held: dict[int, tuple[int, torch.cuda.Event | None]] = {}
         self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._hooks = [
             block.register_forward_pre_hook(lambda module, inputs, index=index: self._before(index))
@@ -55,24 +57,25 @@ class BlockStreaming:
                 {key: torch.empty_like(value, device=self._device) for key, value in piece.items()}
                 for piece in self._host[:2]
             ]
-        if index not in self._copied:
-            self._fetch(index)
-        event = self._copied.pop(index)
+        if index not in self._held:
+            self._fetch(index, 0)
+        place, event = self._held[index]
         if event is not None:
             torch.cuda.current_stream(self._device).wait_event(event)
-        _bind(self._blocks[index], self._buffers[index % 2])
+        _bind(self._blocks[index], self._buffers[place])
         # The other buffer's block has been queued before this one; the copy waits for it, and overlaps with this one.
         following = (index + 1) % len(self._blocks)
-        wanted = following > index or self._again
-        if wanted and following not in self._copied and following % 2 != index % 2:
-            self._fetch(following)
+        if following not in self._held and (following > index or self._again):
+            self._fetch(following, 1 - place)
 
-    def _fetch(self, index: int) -> None:
-        buffer = self._buffers[index % 2]
+    def _fetch(self, index: int, place: int) -> None:
+        """Copy a block's weights into buffer ``place``, in which another's may have been."""
+        buffer = self._buffers[place]
+        self._held = {other: held for other, held in self._held.items() if held[0] != place}
         if self._side is None:
             for key, value in self._host[index].items():
                 buffer[key].copy_(value)
-            self._copied[index] = None
+            self._held[index] = place, None
             return
         self._side.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._side):
@@ -80,13 +83,13 @@ class BlockStreaming:
                 buffer[key].copy_(value, non_blocking=True)
             event = torch.cuda.Event()
             event.record(self._side)
-        self._copied[index] = event
+        self._held[index] = place, event
 
     def _release(self) -> None:
         """Give the buffers back. All copies into them were waited for, so torch may hand them out at once."""
         for block, piece in zip(self._blocks, self._host, strict=True):
             _bind(block, piece)
-        self._buffers, self._copied = [], {}
+        self._buffers, self._held = [], {}
 
 
 def _pack(block: nn.Module, device: torch.device) -> dict[torch.dtype, torch.Tensor]:

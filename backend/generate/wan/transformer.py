@@ -3,7 +3,8 @@
 What does not change from step to step is computed once for a window (`Prepared`): camera encoding, and keys and values
 of the cross-attention, in which the text's padding counts as one key that stands for many. Queries, keys and values
 come from one product; everything between products is fused (`fused`). Both prompts go through a block together, so that
-streamed weights come once for both. DiffSynth's own modules still do what comes before and after the blocks.
+streamed weights come once for both, and the first block's self-attention, which no prompt has touched yet, is computed
+once. DiffSynth's own modules still do what comes before and after the blocks.
 
 As in the original, the residual stream, the modulation, the timestep's embedding and the head are in float32, or the
 rounding of 40 blocks would add up. Only with products in 8 bits, which are less exact by far, the stream is bfloat16.
@@ -104,37 +105,60 @@ class Block(nn.Module):
         self.query_weight, self.key_weight = attention.norm_q.weight, attention.norm_k.weight
         self.cross_scale, self.cross_shift = block.norm3.weight, block.norm3.bias
         self.eight_bit = fp8
-        self.dtype = block.ffn[0].weight.dtype
+        self._kind = {"dtype": block.ffn[0].weight.dtype, "eight_bit": fp8}
 
     def forward(
         self,
-        stream: Stream,
+        streams: Sequence[Stream],
         modulation: torch.Tensor,
         picture: CrossKeys,
-        text: CrossKeys,
+        texts: Sequence[CrossKeys],
         angles: tuple[torch.Tensor, torch.Tensor],
         split: Split | None = None,
-    ) -> Stream:
+    ) -> list[Stream]:
         """Args:
-        stream: x (N, C), changed in place.
+        streams: of each prompt, x (N, C), changed in place; of one object, as long as prompts have not told them apart.
         modulation: (6, C) float32.
-        picture, text, angles: as in `Prepared`.
+        texts: of each prompt.
+        picture, angles: as in `Prepared`.
         split: where the rows are a part of all of them, how to reach the others.
         """
+        alike = len(streams) > 1 and all(stream is streams[0] for stream in streams)
+        attended = [
+            self._self_attention(stream, modulation, angles, split) for stream in streams[: 1 if alike else None]
+        ]
+        if alike:
+            x, *more = attended[0]
+            attended += [(x.clone(), *more) for _ in streams[1:]]
+        return [
+            self._after_attention(stream, modulation, picture, text)
+            for stream, text in zip(attended, texts, strict=True)
+        ]
+
+    def _self_attention(
+        self,
+        stream: Stream,
+        modulation: torch.Tensor,
+        angles: tuple[torch.Tensor, torch.Tensor],
+        split: Split | None,
+    ) -> Stream:
         x, added, gate = stream
-        shift, scale, gate_attention, shift_mlp, scale_mlp, gate_mlp = modulation
-        kind = {"dtype": self.dtype, "eight_bit": self.eight_bit}
-        rows = fused.residual_norm(x, added, gate, scale, shift, self.epsilon, **kind)
-        added = self.o(self._attended(self.qkv(rows), angles, split))
+        shift, scale, own_gate = modulation[:3]
+        rows = fused.residual_norm(x, added, gate, scale, shift, self.epsilon, **self._kind)
+        return x, self.o(self._attended(self.qkv(rows), angles, split)), own_gate
+
+    def _after_attention(self, stream: Stream, modulation: torch.Tensor, picture: CrossKeys, text: CrossKeys) -> Stream:
+        x, added, gate = stream
+        shift, scale, own_gate = modulation[3:]
         rows = fused.residual_norm(
-            x, added, gate_attention, self.cross_scale, self.cross_shift, self.epsilon, one_more=False, **kind
+            x, added, gate, self.cross_scale, self.cross_shift, self.epsilon, one_more=False, **self._kind
         )
         attended = fused.cross_attention(self.cross_q(rows), picture, text, self.norm_epsilon, self.head)
         added = self.cross_o(self._rows(attended))
-        rows = fused.residual_norm(x, added, None, scale_mlp, shift_mlp, self.epsilon, **kind)
+        rows = fused.residual_norm(x, added, None, scale, shift, self.epsilon, **self._kind)
         if self.eight_bit:
-            return x, self.down(fused.quantized(self.up(rows), gelu=True)), gate_mlp
-        return x, self.down(self.up(rows, gelu=True)), gate_mlp
+            return x, self.down(fused.quantized(self.up(rows), gelu=True)), own_gate
+        return x, self.down(self.up(rows, gelu=True)), own_gate
 
     def _attended(
         self, qkv: torch.Tensor, angles: tuple[torch.Tensor, torch.Tensor], split: Split | None
@@ -262,15 +286,15 @@ class Transformer:
         if split is not None:
             patches = patches[split.rows(len(patches))].contiguous()
             which = which if split.half is None else (split.half,)
+        start: Stream = (patches, None, None)
         streams: dict[int, Stream] = {}
         running = []
         for prompt in which:
-            x = patches.clone() if len(which) > 1 else patches
             cache = caches[prompt]
-            if cache is not None and cache.check(self.dit, x, modulation):
-                streams[prompt] = (cache.update(x), None, None)
+            if cache is not None and cache.check(self.dit, patches, modulation):
+                streams[prompt] = (cache.update(patches), None, None)
             else:
-                streams[prompt] = (x, None, None)
+                streams[prompt] = start
                 running.append(prompt)
         self._run_blocks(streams, running, modulation, prepared, split)
         made = []
@@ -304,15 +328,15 @@ class Transformer:
             return
         modulations = self._modulation.float() + modulation
         for number, block in enumerate(self.blocks):
-            for prompt in running:
-                streams[prompt] = block(
-                    streams[prompt],
-                    modulations[number],
-                    prepared.picture[number],
-                    prepared.prompts[prompt][number],
-                    prepared.angles,
-                    split,
-                )
+            made = block(
+                [streams[prompt] for prompt in running],
+                modulations[number],
+                prepared.picture[number],
+                [prepared.prompts[prompt][number] for prompt in running],
+                prepared.angles,
+                split,
+            )
+            streams.update(zip(running, made, strict=True))
 
     def _patches(self, latents: torch.Tensor, prepared: Prepared) -> torch.Tensor:
         """(N, C) of patches and camera, as the stream's first value."""
