@@ -11,7 +11,7 @@ from __future__ import annotations
 import warp as wp
 
 from backend.raster.warp_cutting import Whole
-from backend.raster.warp_filling import Snapped, draw_small, draw_snapped, draw_vertex, may_show, screen_box, snapped
+from backend.raster.warp_filling import Snapped, draw_alone, draw_snapped, draw_vertex, may_show, screen_box, snapped
 from backend.raster.warp_surface import (
     OPEN,
     THICKNESS,
@@ -152,10 +152,7 @@ def draw_or_queue(
         box = screen_box(a, b, c, view)
         if box.left <= box.right and box.top <= box.bottom:
             if (box.right - box.left + 1) * (box.bottom - box.top + 1) <= work.direct_pixels:
-                if box.is_small:
-                    draw_small(face, a, b, c, box, Whole(), frame, view, winners)
-                else:
-                    draw_snapped(face, a, b, c, box, 0, 1, Whole(), frame, view, winners)
+                draw_alone(face, a, b, c, box, frame, view, winners)
             else:
                 for top in range(box.top, box.bottom + 1, work.piece_rows):
                     slot = wp.atomic_add(work.counters, frame * COUNTERS, 1)

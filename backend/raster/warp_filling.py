@@ -9,7 +9,7 @@ from typing import Any
 
 import warp as wp
 
-from backend.raster.warp_cutting import survives
+from backend.raster.warp_cutting import Whole, survives
 from backend.raster.warp_edges import cross, edge_bias, meets
 from backend.raster.warp_surface import (
     BEHIND,
@@ -158,6 +158,24 @@ def draw_small(
         a_row += (c.x - b.x) * SUBPIXELS
         b_row += (a.x - c.x) * SUBPIXELS
         c_row += (b.x - a.x) * SUBPIXELS
+
+
+@wp.func
+def draw_alone(
+    face: int,
+    a: Snapped,
+    b: Snapped,
+    c: Snapped,
+    box: Box,
+    frame: int,
+    view: View,
+    winners: wp.array2d(dtype=wp.uint64),
+):
+    """Draw all of a snapped face within a box, which is not empty, with one thread."""
+    if box.is_small:
+        draw_small(face, a, b, c, box, Whole(), frame, view, winners)
+    else:
+        draw_snapped(face, a, b, c, box, 0, 1, Whole(), frame, view, winners)
 
 
 @wp.func

@@ -94,6 +94,7 @@ class WarpRasterizer:
             warp_surface,
             warp_drawing,
             warp_unsnapped,
+            warp_clipping,
             warp_curtains,
             warp_antialiasing,
             warp_resolving,
@@ -143,8 +144,15 @@ class WarpRasterizer:
         if self.device.type == "cpu":
             return 1
         vertices = surface.grid_shape[0] * surface.grid_shape[1]
-        per_frame = vertices * BYTES_PER_VERTEX + pixels * BYTES_PER_PIXEL + self._pieces(vertices) * BYTES_PER_PIECE
+        per_piece = BYTES_PER_PIECE + (warp_clipping.PIECE_BYTES if surface.convention == "reference" else 0)
+        per_frame = vertices * BYTES_PER_VERTEX + pixels * BYTES_PER_PIXEL + self._pieces(vertices) * per_piece
         return max(1, CUDA_BATCH_BYTES // per_frame)
+
+    def _sharing(self, frames: int, height: int) -> tuple[int, int, int, int]:
+        """How threads share a frame's drawing: `warp_drawing.Work`'s direct_pixels, piece_rows, groups, group_size."""
+        if self.device.type == "cpu":
+            return 1 << 30, height, 1, 1
+        return DIRECT_PIXELS, PIECE_ROWS, max(MIN_GROUPS, DEVICE_GROUPS // frames), GROUP_SIZE
 
     def _pieces(self, vertices: int) -> int:
         """Room in a frame's queue; a scene has curtains along outlines, far fewer than it has pixels."""
@@ -191,26 +199,26 @@ class WarpRasterizer:
         work.curtains = self._empty(wp.int32, frames, room)
         counters = torch.zeros(frames * int(warp_drawing.COUNTERS), dtype=torch.int32, device=self.device)
         work.counters = wp.from_torch(counters)
-        if self.device.type == "cpu":
-            work.direct_pixels, work.piece_rows, work.groups, work.group_size = 1 << 30, height, 1, 1
-        else:
-            work.direct_pixels, work.piece_rows, work.group_size = DIRECT_PIXELS, PIECE_ROWS, GROUP_SIZE
-            work.groups = max(MIN_GROUPS, DEVICE_GROUPS // frames)
+        work.direct_pixels, work.piece_rows, work.groups, work.group_size = self._sharing(frames, height)
 
         def launch(kernel: wp.Kernel, dim: tuple[int, ...], *arguments: object) -> None:
-            wp.launch(kernel, dim=dim, inputs=[source, *arguments], device=self._warp_device)
+            wp.launch(kernel, dim=dim, inputs=arguments, device=self._warp_device)
 
         def launch_grid(kernel: wp.Kernel, grid: tuple[int, int], *arguments: object) -> None:
             # the CPU's one thread walks along rows, which spares it working out where it is at every step
             span = grid[1] if self.device.type == "cpu" else 1
-            launch(kernel, (frames, grid[0], -(-grid[1] // span)), span, *arguments)
+            launch(kernel, (frames, grid[0], -(-grid[1] // span)), source, span, *arguments)
 
         launch_grid(warp_surface.project_vertices, (rows, columns), view, projected)
         launch_grid(warp_drawing.draw_cells, (rows - 1, columns - 1), projected, view, work, winners)
         groups = (frames, work.groups * work.group_size)
-        draw_unsnapped = warp_clipping.draw_clipped if reference else warp_unsnapped.draw_unsnapped
-        for kernel in (warp_drawing.draw_pieces, draw_unsnapped):
-            launch(kernel, groups, projected, view, work, winners)
+        launch(warp_drawing.draw_pieces, groups, source, projected, view, work, winners)
+        if reference:
+            pieces = self._empty(warp_clipping.Piece, frames, self._pieces(vertices), 12)
+            launch(warp_clipping.clip_faces, groups, source, projected, view, work, pieces, winners)
+            launch(warp_clipping.draw_clipped, groups, view, work, pieces, winners)
+        else:
+            launch(warp_unsnapped.draw_unsnapped, groups, source, projected, view, work, winners)
         if surface.occlusion == "thickness":
             curtains = (
                 warp_curtains.draw_curtains,
@@ -218,7 +226,7 @@ class WarpRasterizer:
                 warp_curtains.draw_unsnapped_curtains,
             )
             for kernel in curtains:
-                launch(kernel, groups, projected, view, work, winners)
+                launch(kernel, groups, source, projected, view, work, winners)
         color, mask, depth = outputs
         results = [wp.from_torch(color), wp.from_torch(mask.view(torch.uint8)), wp.from_torch(depth)]
         if reference:
@@ -234,7 +242,7 @@ class WarpRasterizer:
 
     def _empty(self, dtype: type, *shape: int) -> wp.array:
         """Working memory from PyTorch, which keeps it for the next batch and has one error for too little of it."""
-        plain = {wp.vec3i: torch.int32}.get(dtype) or wp.dtype_to_torch(dtype)
+        plain = {wp.vec3i: torch.int32, warp_clipping.Piece: torch.int32}.get(dtype) or wp.dtype_to_torch(dtype)
         return wp.from_torch(torch.empty(shape, dtype=plain, device=self.device), dtype=dtype)
 
 

@@ -32,44 +32,34 @@ UNSNAPPED_ABREAST = wp.constant(4)
 UNSNAPPED_CAP_ROWS = wp.constant(8)
 
 
-def queue_drawer(draw: wp.Function) -> wp.Kernel:
-    """A kernel that draws faces, and caps, with corners that are not snapped.
-
-    Its threads are (frame, member of a group).
-
-    Args:
-        draw: draws a thread's part of such a face in some rows of the screen: face, first and last row, frame, member,
-            group size, source, projected, view, winners.
-    """
-
-    @wp.kernel
-    def draw_queued(source: Source, projected: Projected, view: View, work: Work, winners: wp.array2d(dtype=wp.uint64)):
-        frame, thread = wp.tid()
-        size = work.group_size
-        group = thread // size
-        member = thread - group * size
-        cells = (source.rows - 1) * (source.columns - 1)
-        if view.occlusion != OPEN:
-            cap_pieces = (view.height + UNSNAPPED_CAP_ROWS - 1) // UNSNAPPED_CAP_ROWS
-            for cap_piece in range(group, 2 * cap_pieces, work.groups):
-                cap = cap_piece // cap_pieces
-                top = (cap_piece - cap * cap_pieces) * UNSNAPPED_CAP_ROWS
-                bottom = wp.min(top + UNSNAPPED_CAP_ROWS, view.height) - 1
-                face = 2 * cells + cap
-                if is_unsnapped(mesh_face(face, source.rows, source.columns), frame, projected):
-                    draw(face, top, bottom, frame, member, size, source, projected, view, winners)
-        last = view.height - 1
-        count = work.counters[frame * COUNTERS + UNSNAPPED_COUNTER]
-        if count <= work.unsnapped.shape[1]:
-            for slot in range(group, count, work.groups):
-                draw(work.unsnapped[frame, slot], 0, last, frame, member, size, source, projected, view, winners)
-        else:
-            for index in range(group, 2 * cells, work.groups):
-                found = mesh_face(index, source.rows, source.columns)
-                if is_unsnapped(found, frame, projected) and is_obstacle(source, view, frame, found):
-                    draw(index, 0, last, frame, member, size, source, projected, view, winners)
-
-    return draw_queued
+@wp.kernel
+def draw_unsnapped(source: Source, projected: Projected, view: View, work: Work, winners: wp.array2d(dtype=wp.uint64)):
+    """Draw faces, and caps, with corners that are not snapped: threads are (frame, member of a group)."""
+    frame, thread = wp.tid()
+    size = work.group_size
+    group = thread // size
+    member = thread - group * size
+    cells = (source.rows - 1) * (source.columns - 1)
+    if view.occlusion != OPEN:
+        cap_pieces = (view.height + UNSNAPPED_CAP_ROWS - 1) // UNSNAPPED_CAP_ROWS
+        for cap_piece in range(group, 2 * cap_pieces, work.groups):
+            cap = cap_piece // cap_pieces
+            top = (cap_piece - cap * cap_pieces) * UNSNAPPED_CAP_ROWS
+            bottom = wp.min(top + UNSNAPPED_CAP_ROWS, view.height) - 1
+            face = 2 * cells + cap
+            if is_unsnapped(mesh_face(face, source.rows, source.columns), frame, projected):
+                draw_unsnapped_face(face, top, bottom, frame, member, size, source, projected, view, winners)
+    last = view.height - 1
+    count = work.counters[frame * COUNTERS + UNSNAPPED_COUNTER]
+    if count <= work.unsnapped.shape[1]:
+        for slot in range(group, count, work.groups):
+            face = work.unsnapped[frame, slot]
+            draw_unsnapped_face(face, 0, last, frame, member, size, source, projected, view, winners)
+    else:
+        for index in range(group, 2 * cells, work.groups):
+            found = mesh_face(index, source.rows, source.columns)
+            if is_unsnapped(found, frame, projected) and is_obstacle(source, view, frame, found):
+                draw_unsnapped_face(index, 0, last, frame, member, size, source, projected, view, winners)
 
 
 @wp.func
@@ -214,6 +204,3 @@ def edge_span(a: Corner, b: Corner, y: wp.float64, span: wp.vec2d) -> wp.vec2d:
     if slope < wp.float64(0.0):
         high = wp.min(high, -offset / slope + wp.float64(1.0))
     return wp.vec2d(low, high)
-
-
-draw_unsnapped = queue_drawer(draw_unsnapped_face)

@@ -196,11 +196,14 @@ def test_the_faster_vae_is_diffsynths(toy_models, dtype, bound):
         assert relative(ours, theirs) < bound
 
 
-def test_the_triton_kernels_compute_what_their_torch_versions_do():
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_the_triton_kernels_compute_what_their_torch_versions_do(device):
     """Interpreted on the processor, in a process of its own, since Triton reads the switch when it is imported."""
     pytest.importorskip("triton", reason="no Triton for this system")
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
     path = Path(__file__).with_name("interpreted_kernels.py")
-    done = subprocess.run([sys.executable, str(path)], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, str(path), device], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -228,29 +231,35 @@ def test_without_a_gpu_the_bench_runs_at_toy_size_and_says_so(capsys):
 @pytest.mark.gpu
 @pytest.mark.parametrize("fp8", [False, True])
 def test_on_a_gpu_the_result_is_the_processors(dit, conditions, fp8):
+    """In 8 bits the least difference flips roundings, and guidance makes more of it: one rounding more in every product
+    moves a processor's own final latents by 5 %. So the GPU's must be as near to the exact ones as the processor's, and
+    products and kernels are compared one by one."""
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
-    plain = final(Transformer(copy.deepcopy(dit), fp8=fp8), conditions)
-    moved = Transformer(dit, device="cuda", fp8=fp8)
-    on_gpu = Conditions(
-        *(
-            value.cuda()
-            for value in (
-                conditions.positive,
-                conditions.negative,
-                conditions.camera,
-                conditions.y,
-                conditions.clip_feature,
-            )
-        )
-    )
+    exact = final(Transformer(copy.deepcopy(dit)), conditions)
+    plain = final(Transformer(copy.deepcopy(dit), fp8=True), conditions) if fp8 else exact
     made = denoise(
-        moved,
+        Transformer(dit, device="cuda", fp8=fp8),
         NOISE.cuda(),
-        on_gpu,
+        conditions.to("cuda"),
         steps=4,
         shift=5.0,
         guidance=5.0,
         precision=lambda: torch.autocast("cuda", torch.bfloat16),
     )
-    assert relative(made.cpu(), plain) < 0.02
+    bound = 1.3 * relative(plain, exact) if fp8 else 0.02
+    assert relative(made.cpu(), exact) < bound
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_a_product_in_8_bits_is_the_processors():
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    generator = torch.Generator().manual_seed(0)
+    weight, bias = torch.randn(256, 512, generator=generator), torch.randn(256, generator=generator)
+    layer = Fp8Linear(weight, bias)
+    values, scales = fused.quantized_in_torch(torch.randn(300, 512, generator=generator))
+    plain = layer((values, scales))
+    made = layer.cuda()((values.cuda(), scales.cuda()))
+    # Both round to bfloat16; the GPU adds up with fewer bits.
+    assert relative(made.cpu(), plain) < 5e-3

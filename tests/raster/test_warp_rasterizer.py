@@ -16,6 +16,8 @@ from backend.raster import (
     available_rasterizers,
     create_rasterizer,
 )
+from backend.raster.speed import made_up_cameras, made_up_surface
+from backend.raster.warp_rasterizer import WarpRasterizer
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +211,29 @@ def test_the_same_input_gives_the_same_bytes_in_any_company(rasterizer) -> None:
         alone = rasterizer.render(mesh.frame_range(frame, frame + 1), cameras[one], intrinsics[one], 70, 50)
         assert torch.equal(alone.color[0], together.color[frame])
         assert torch.equal(alone.mask[0], together.mask[frame])
+
+
+@pytest.mark.parametrize("room", [None, 30], ids=["room in the queues", "queues overflow"])
+@pytest.mark.parametrize(
+    ("convention", "occlusion"),
+    [(c, o) for c in ("centered", "reference") for o in ("watertight", "open")] + [("centered", "thickness")],
+)
+def test_threads_that_share_the_drawing_draw_what_one_draws(rasterizer, monkeypatch, convention, occlusion, room):
+    """As on a GPU, with faces drawn alone, in pieces by groups, before the near plane and over the picture's edges."""
+    surface = replace(made_up_surface(2, 96, 64, convention), occlusion=occlusion)
+    closer, aside = np.eye(4), made_up_cameras(2, 40)[1]
+    closer[2, 3] = -1.9
+    cameras, intrinsics = np.stack([closer, aside]), torch.tensor([[300.0, 0, 100], [0, 300, 75], [0, 0, 1]])
+    view = (surface, cameras, intrinsics.expand(2, 3, 3), 200, 150)
+    alone = rasterizer.render(*view, with_depth=True)
+    monkeypatch.setattr(WarpRasterizer, "_sharing", lambda self, frames, height: (48, 8, 5, 16))
+    if room is not None:
+        monkeypatch.setattr(WarpRasterizer, "_pieces", lambda self, vertices: room)
+        monkeypatch.setattr(WarpRasterizer, "_curtains", lambda self, vertices: room)
+    together = rasterizer.render(*view, with_depth=True)
+    assert 0.2 < alone.mask.float().mean() < 0.999
+    for part in ("color", "mask", "depth"):
+        assert torch.equal(getattr(together, part), getattr(alone, part)), part
 
 
 def test_bad_cameras_are_refused_with_frame_and_value(rasterizer) -> None:
