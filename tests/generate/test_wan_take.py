@@ -1,11 +1,18 @@
 """A take with the engine wan: from the command line, again from its own files, and from a backend service."""
 
 import json
+import os
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
+import torch
 
 pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
 
@@ -14,7 +21,7 @@ from backend.media import VideoWriter, probe, read_frames
 from backend.media.png import read_png
 from ex4d_core.cameras import CameraPath
 from ex4d_core.client import Client
-from ex4d_core.messages import Cancel, GetEvents, Submit
+from ex4d_core.messages import Cancel, GetEvents, ListJobs, Submit
 from ex4d_core.scene import Scene
 from ex4d_core.shot import ShotRequest, wan_preset
 from ex4d_core.takes import Take
@@ -120,23 +127,49 @@ def request_for(scene: Scene, **changes) -> ShotRequest:
     return ShotRequest(scene.digest, camera, engine="wan", wan=wan_preset("ex4d-reference", **quick))
 
 
-@pytest.fixture
-def backend(models, tmp_path, free_port):
-    """A service of its own process with one worker on the CPU."""
-    import os
-    import subprocess
-    import sys
+@dataclass(frozen=True)
+class Backend:
+    address: str
+    process: psutil.Popen
 
+    def workers(self) -> list[int]:
+        return [child.pid for child in self.process.children()]
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda:0", marks=pytest.mark.gpu)])
+def backend(request, models, tmp_path, free_port) -> Iterator[Backend]:
+    """A service of its own process with one worker."""
+    if request.param != "cpu" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
     address = f"tcp://127.0.0.1:{free_port}"
     command = [sys.executable, "-m", "backend.cli", "serve", "--address", address, "--data", str(tmp_path / "service")]
-    process = subprocess.Popen([*command, "--device", "cpu", "--models", str(models)], env=dict(os.environ))
-    yield address
+    process = psutil.Popen([*command, "--device", request.param, "--models", str(models)], env=dict(os.environ))
+    yield Backend(address, process)
     process.terminate()
     process.wait(timeout=20)
 
 
+def test_a_cancel_before_the_first_step_leaves_the_worker_as_it_is(backend, scene, tmp_path):
+    """Loading and what comes before the first step take long on a GPU; to lose them again would take longer."""
+    client, other = Client(backend.address), Client(backend.address)
+    take = Take(request_for(scene, steps=200), tmp_path / "cancelled")
+    with ThreadPoolExecutor(1) as pool:
+        end = pool.submit(other.run, take.conversation(scene), timeout=120)
+        stages: list[str] = []
+        while not {"load weights", "warm up", "denoise"}.intersection(stages):
+            stages = [job.stage for job in client.ask(ListJobs(), timeout=10).jobs]
+        workers = backend.workers()
+        assert client.ask(Cancel(take.job), timeout=10).status.state == "cancelled"
+        assert end.result().state == "cancelled"
+    following = Take(request_for(scene, seed=2), tmp_path / "following")
+    assert client.run(following.conversation(scene), timeout=120).state == "done"
+    assert backend.workers() == workers and len(workers) == 1
+    client.close()
+    other.close()
+
+
 def test_a_backend_sends_estimates_frames_and_the_request(backend, scene, tmp_path):
-    client = Client(backend)
+    client = Client(backend.address)
     take = Take(request_for(scene), tmp_path / "take")
     status = client.run(take.conversation(scene), timeout=120)
     assert (status.state, status.engine) == ("done", "wan"), status.reason
