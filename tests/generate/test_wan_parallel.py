@@ -17,8 +17,8 @@ FEW = {"steps": 2, "prompt": "a wide street", "negative_prompt": "blurred"}
 
 @pytest.fixture(scope="module")
 def wide_models(tmp_path_factory):
-    """Two heads, so that there is something to share out."""
-    return write_models(tmp_path_factory.mktemp("wide") / "models", heads=2)
+    """Three heads, so that there is something to share out, and two cannot share evenly."""
+    return write_models(tmp_path_factory.mktemp("wide") / "models", heads=3)
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +49,7 @@ def cancel(step: EngineProgress) -> None:
 
 
 def test_two_processes_make_what_one_makes(wide_models):
-    """27 tokens, which two cannot share evenly; guided, each takes a prompt, and unguided, each takes half of them."""
+    """27 tokens and 3 heads; guided, each takes a prompt, and unguided, each takes about half of them."""
     for changes in ({"precision": "float32"}, {"precision": "float32", "guidance": 1.0}):
         alone, together = make("cpu", wide_models, **changes), make("cpu+cpu", wide_models, **changes)
         assert np.abs(alone.astype(int) - together).max() <= 1
@@ -64,6 +64,14 @@ def test_two_processes_make_what_one_makes(wide_models):
     assert engine.models.peers._processes == processes and processes[0].poll() is None
     engine.models.unload()
     assert processes[0].poll() is not None
+
+
+def test_four_processes_share_prompts_and_their_tokens(wide_models):
+    """Two for each prompt, and for each of its steps two that exchange tokens for heads."""
+    alone, together = (make(device, wide_models, precision="float32") for device in ("cpu", "cpu+cpu+cpu+cpu"))
+    assert np.abs(alone.astype(int) - together).max() <= 1
+    settings = wan_preset("ex4d-reference", **FEW, precision="float32")
+    create_wan_engine(settings, "cpu+cpu+cpu+cpu", wide_models).models.unload()
 
 
 def test_a_shot_cancelled_before_its_first_step_leaves_nothing_in_the_next(wide_models):
