@@ -32,6 +32,7 @@ from backend.generate.wan.errors import CheckpointError, GenerationError, Models
 from backend.generate.wan.files import find_files, find_lora
 from backend.generate.wan.loaded import LoadedModels, ModelChoice, models_for
 from backend.generate.wan.models import require_diffsynth
+from backend.generate.wan.parallel import RankLost
 from backend.generate.wan.windows import Window, window_count, windows
 from backend.models_folder import models_folder
 from backend.render import RenderedFrame
@@ -148,10 +149,10 @@ class WanEngine:
         noise = self._noise(window, size)
         schedule = {name: getattr(settings, name) for name in ("steps", "shift", "guidance", "tea_cache")}
         peers = models.peers
-        if peers is not None:
-            work = {"choice": models.choice, "size": size, "frames": len(window.frames), "schedule": schedule}
-            peers.start({**work, "noise": noise, "conditions": conditions.to("cpu")})
         try:
+            if peers is not None:
+                work = {"choice": models.choice, "mode": models.mode, "size": size, "frames": len(window.frames)}
+                peers.start({**work, "schedule": schedule, "noise": noise, "conditions": conditions.to("cpu")})
             transformer = models.transformer
             if window.number == 0:
                 progress.warm_up()  # again, since loading came between
@@ -164,8 +165,10 @@ class WanEngine:
                 on_step=on_step,
                 team=None if peers is None else peers.team,
             )
+        except RankLost as lost:
+            raise peers.loss(lost) from lost
         finally:
-            if peers is not None and peers.team.busy:
+            if peers is not None and (peers.team.busy or not peers.alive):
                 models.end_peers()
 
     def _conditions(

@@ -122,6 +122,8 @@ class LoadedModels:
     @property
     def peers(self) -> Peers | None:
         """The processes on further devices; None where there are none."""
+        if self._peers is not None and not self._peers.alive:
+            self.end_peers()
         if self._peers is None and self.choice.peers:
             self._peers = Peers((self.choice.device, *self.choice.peers))
         return self._peers
@@ -155,14 +157,18 @@ class LoadedModels:
         with self._encoder("image_encoder", load_image_encoder) as encoder, self.precision():
             return encode_picture(encoder, picture.to(self.device))
 
-    def choose_mode(self, size: WorkingSize, frames: int) -> None:
-        """Before the first window of a shot: the mode with the most memory that fits.
+    def choose_mode(self, size: WorkingSize, frames: int, at_most: str = MEMORY_MODES[0]) -> None:
+        """Before the first window of a shot: the mode with the most memory that fits, but none larger than ``at_most``.
 
         Raises:
             WanUnavailableError: not even the smallest one does.
         """
-        if self.device.type != "cuda" or self._fixed_mode or self._transformer is not None:
-            return
+        if not self._fixed_mode and self._transformer is None:
+            self.mode = max(self._fitting_mode(size, frames), at_most, key=MEMORY_MODES.index)
+
+    def _fitting_mode(self, size: WorkingSize, frames: int) -> str:
+        if self.device.type != "cuda":
+            return self.mode
         limit = vram_limit()
         if limit is not None:
             # A promise to the user, kept even where the estimates below are wrong.
@@ -170,7 +176,7 @@ class LoadedModels:
             torch.cuda.set_per_process_memory_fraction(min(1.0, limit / total), self.device)
         working = self._working_bytes = working_bytes(size, frames)
         bytes_of = {name: self._weight_bytes(name) for name in ("dit", "text_encoder", "image_encoder", "vae")}
-        self.mode = fitting_mode(memory_budget(self.device), bytes_of, working, str(self.device))
+        return fitting_mode(memory_budget(self.device), bytes_of, working, str(self.device))
 
     def use_less_memory(self) -> bool:
         """After running out of memory: unload, and go on in the next smaller mode; false if there is none."""
