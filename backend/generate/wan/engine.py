@@ -188,7 +188,6 @@ class WanEngine:
             color = encode_video(vae, pixels.color, models.device)
             mask = encode_video(vae, pixels.mask, models.device)
             grey_after = encode_video(vae, image_to_video_input(given, frames), models.device)
-            known = None if tail is None else encode_video(vae, given, models.device)
         flags = known_mask(given.shape[2], frames, *color.shape[-2:]).to(color)
         conditions = Conditions(
             positive=texts[0],
@@ -196,7 +195,8 @@ class WanEngine:
             camera=torch.cat([color, mask], dim=1),
             y=torch.cat([flags, grey_after], dim=1),
             clip_feature=picture,
-            known=known,
+            # The encoder looks back only, so these are what the given frames alone would become.
+            known=None if tail is None else grey_after[:, :, : latent_count(given.shape[2])],
         )
         return conditions, LatentColors(color, pixels.color)
 
@@ -207,7 +207,7 @@ class WanEngine:
         return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed), dtype=torch.float32)
 
     def _decoded(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Frames (1, 3, H, W) on the CPU, each checked before anybody sees it."""
+        """Frames (1, 3, H, W), each checked before anybody sees it."""
         while True:
             handed_out = False
             try:
@@ -217,7 +217,7 @@ class WanEngine:
                             "the VAE gave values that are no numbers; check its file with ex4d models check"
                         )
                     handed_out = True
-                    yield from part.cpu().split(1)
+                    yield from part.split(1)
                 return
             except torch.OutOfMemoryError as error:
                 reason = str(error).splitlines()[0]

@@ -35,6 +35,8 @@ MEMORY_MODES = ("resident", "encoders leave", "streamed")
 # What one window needs beside weights, per token of the transformer and at least.
 _BYTES_PER_TOKEN = 250_000
 _WORKING_BYTES = 3 * 2**30
+# What an encoder needs beside its weights.
+_ENCODING_BYTES = 2**30
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class LoadedModels:
         self._working_bytes = working_bytes(WorkingSize(512, 512, 512, 512), 49)
         self._streaming: list[BlockStreaming] = []
         self._peers: Peers | None = None
-        owner = identity_of(choice.files.text_encoder, choice.files.tokenizer) + choice.precision
+        owner = f"{identity_of(choice.files.text_encoder, choice.files.tokenizer)} {choice.dtype}"
         self._embeddings = EmbeddingCache(cache_folder() / "text_embeddings", owner)
 
     @contextmanager
@@ -203,7 +205,7 @@ class LoadedModels:
         encoder = self._encoders.get(name)
         if encoder is None:
             device = self.device
-            if device.type == "cuda" and self._weight_bytes(name) > memory_budget(device):
+            if device.type == "cuda" and self._weight_bytes(name) + _ENCODING_BYTES > memory_budget(device):
                 # On a small GPU the text encoder runs on the processor, once for each new prompt.
                 device = torch.device("cpu")
             encoder = load(
