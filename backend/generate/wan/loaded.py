@@ -19,7 +19,7 @@ from backend.generate.wan.conditioning import WorkingSize
 from backend.generate.wan.encoders import EmbeddingCache, Tokenizer, encode_picture, encode_text, identity_of
 from backend.generate.wan.errors import WanUnavailableError
 from backend.generate.wan.files import WanFiles, cache_folder
-from backend.generate.wan.models import load_dit, load_image_encoder, load_text_encoder, load_vae
+from backend.generate.wan.models import load_image_encoder, load_text_encoder, load_vae, open_dit
 from backend.generate.wan.parallel import Peers
 from backend.generate.wan.products import has_8_bit_products
 from backend.generate.wan.streaming import BlockStreaming
@@ -228,27 +228,24 @@ class LoadedModels:
     def _load_transformer(self) -> Transformer:
         choice = self.choice
         streamed = self.mode == "streamed"
-        # Loaded as it is stored, then rebuilt block by block; what does not fit as it is waits in the host's memory.
-        fits = self.device.type != "cuda" or (
-            not streamed and self._stored_bytes("dit") + _WORKING_BYTES < memory_budget(self.device)
-        )
-        dit = load_dit(
+        dit, blocks = open_dit(
             choice.files.dit,
             choice.files.ex4d,
             choice.loras,
-            device=self.device if fits else torch.device("cpu"),
+            device=self.device,
             dtype=choice.dtype,
-            merge_on=self.device,
             on_tensor=self.on_load,
         )
         transformer = Transformer(
             dit,
+            blocks,
             device=self.device,
             fp8=self.fp8,
             fp8_attention=choice.fp8_attention,
             stays=(lambda number: False) if streamed else (lambda number: True),
         )
         if streamed:
+            _collect()  # what loading leaves in pieces would not hold whole blocks
             self._streaming = [
                 BlockStreaming(transformer.contexts, self.device, again=False),
                 BlockStreaming(transformer.blocks, self.device, self._resident_blocks(transformer.blocks)),
@@ -270,19 +267,13 @@ class LoadedModels:
             return len(blocks)
         return max(0, min(len(blocks), (free - 2 * one) // one))
 
-    def _stored_bytes(self, name: str) -> int:
-        """Of a model's weights as they are loaded."""
-        paths = getattr(self.choice.files, name)
-        count = sum(tensor.numel() for tensor in read_checkpoint(paths).values())
-        return count * torch.empty(0, dtype=self.choice.dtype).element_size()
-
     def _weight_bytes(self, name: str) -> int:
         """Of a model's weights as they are used."""
-        stored = self._stored_bytes(name)
-        if name != "dit" or not self.fp8:
-            return stored
-        return stored - sum(
-            tensor.numel() for key, tensor in read_checkpoint(self.choice.files.dit).items() if _in_8_bits(key, tensor)
+        tensors = read_checkpoint(getattr(self.choice.files, name))
+        eight_bit = name == "dit" and self.fp8
+        size = torch.empty(0, dtype=self.choice.dtype).element_size()
+        return sum(
+            tensor.numel() * (1 if eight_bit and _in_8_bits(key, tensor) else size) for key, tensor in tensors.items()
         )
 
 
