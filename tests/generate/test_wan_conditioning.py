@@ -200,6 +200,29 @@ def test_decoding_in_order_equals_decoding_at_once(vae, count):
     torch.testing.assert_close(torch.cat(parts), at_once, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("known", [1, 9])
+def test_given_frames_become_the_same_latents_whatever_follows(vae, known):
+    """So a window's known latents are the first ones of its image-to-video input, which is encoded anyway."""
+    from backend.generate.wan.decoding import encode_video
+
+    given = torch.rand(1, 3, known, 32, 48, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    alone = encode_video(vae, given, "cpu")
+    assert torch.equal(alone, encode_video(vae, image_to_video_input(given, 13), "cpu")[:, :, : latent_count(known)])
+
+
+def test_the_vae_keeps_no_frames_once_it_is_done(vae):
+    """They are gigabytes for large pictures, and denoising comes between encoding and decoding."""
+    from backend.generate.wan.decoding import decode_in_order, encode_video
+
+    latents = encode_video(vae, torch.zeros(1, 3, 9, 32, 48), "cpu")
+    assert not any(kept is not None for kept in vae.model._enc_feat_map)
+    frames = decode_in_order(vae, latents, contextlib.nullcontext)
+    next(frames)
+    assert any(kept is not None for kept in vae.model._feat_map)
+    frames.close()
+    assert not any(kept is not None for kept in vae.model._feat_map)
+
+
 def test_a_consumer_between_two_frames_keeps_its_own_modes(vae):
     """Inference mode and autocast end where frames are handed out, or they would leak into whoever takes them."""
     from backend.generate.wan.decoding import decode_in_order

@@ -1,6 +1,7 @@
 """The whole engine on small random models: what changes the video, what does not, and what stops it."""
 
 import dataclasses
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from backend.generate.wan import (
     WanUnavailableError,
 )
 from backend.generate.wan.engine import WanEngine, create_wan_engine
+from backend.generate.wan.files import find_files
 from backend.generate.wan.loaded import LoadedModels
 from backend.render import RenderedFrame
 from ex4d_core.shot import RequestError, WanSettings, wan_preset
@@ -239,6 +241,21 @@ def test_text_embeddings_are_kept_on_disk(toy_models, tmp_path):
     assert "text_encoder" not in models._encoders, "the encoder is not even loaded for a prompt that is known"
     kept[0].write_bytes(b"damaged")
     assert np.array_equal(first, list(WanEngine(engine.settings, LoadedModels(choice)).generate(shot(1))))
+
+
+def test_text_embeddings_depend_on_the_encoder_and_its_type_alone(toy_models, tmp_path):
+    """Products in 8 bits are the transformer's: they are no reason to load 11 GB again."""
+    folder = shutil.copytree(toy_models, tmp_path / "models")
+
+    def kept_after(**changes: object) -> int:
+        engine = create_wan_engine(wan_preset("ex4d-reference", **{**FEW, **changes}), "cpu", folder)
+        list(engine.generate(shot(1)))
+        return len(list((tmp_path / "cache" / "text_embeddings").iterdir()))
+
+    assert [kept_after(precision=precision) for precision in ("fp8", "bf16", "float32")] == [2, 2, 4]
+    encoder = find_files(folder).text_encoder
+    os.utime(encoder, (0, 0))  # as if another one were put in its place
+    assert kept_after() == 6
 
 
 # What cannot work is said, not made into a black movie.

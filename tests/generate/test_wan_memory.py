@@ -1,5 +1,7 @@
 """Memory: every mode gives the same video, the mode goes by what is free, and running out leads to a smaller one."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,9 @@ pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
 
 from backend.generate.wan import GenerationError, WanUnavailableError
 from backend.generate.wan.engine import WanEngine, create_wan_engine
+from backend.generate.wan.files import find_files
 from backend.generate.wan.loaded import MEMORY_MODES, LoadedModels, fitting_mode
+from backend.generate.wan.models import open_dit
 from ex4d_core.shot import wan_preset
 from tests.generate.small_shots import FEW, shot
 
@@ -26,6 +30,20 @@ def test_every_memory_mode_gives_the_same_video(toy_models, mode):
     models = LoadedModels(engine.models.choice, mode)
     assert np.array_equal(plain, list(WanEngine(engine.settings, models).generate(shot())))
     assert bool(models._encoders) == (mode == "resident")
+
+
+def test_blocks_are_loaded_one_after_the_other_and_none_is_kept(toy_models):
+    """All of them as they are stored, before they are made smaller, would take 33 GB of the GPU's or the host's."""
+    files, loaded = find_files(toy_models), []
+    dit, blocks = open_dit(files.dit, files.ex4d, on_tensor=lambda done, total: loaded.append((done, total)))
+    before = len(loaded)
+    block = weakref.ref(next(blocks))
+    assert block() is None and not list(dit.blocks)
+    after = len(loaded)
+    rest = list(blocks)
+    assert 0 < before < after < len(loaded) and len(rest) == 1
+    assert loaded == [(number, len(loaded)) for number in range(1, len(loaded) + 1)]
+    assert not any(parameter.is_meta for part in (dit, *rest) for parameter in part.parameters())
 
 
 def test_out_of_memory_goes_on_in_smaller_modes_and_then_says_so(toy_models):

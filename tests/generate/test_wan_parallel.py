@@ -1,5 +1,7 @@
 """One shot on several devices: two processes on the processor stand in for two GPUs."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
 
 from backend.generate.interface import EngineProgress
 from backend.generate.wan.engine import create_wan_engine
+from backend.generate.wan.errors import GenerationError
 from backend.generate.wan.made_up import write_models
 from backend.generate.wan.parallel import _parts
 from backend.render import RenderedFrame
@@ -91,6 +94,65 @@ def test_a_shot_cancelled_before_its_first_step_leaves_nothing_in_the_next(wide_
     assert np.abs(alone.astype(int) - together).max() <= 1
     engine = create_wan_engine(wan_preset("ex4d-reference", **FEW, precision="float32"), "cpu+cpu", wide_models)
     engine.models.unload()
+
+
+def test_a_process_that_ends_ends_the_shot_alone(wide_models):
+    """Not rank 0's process, which is the service's worker; and the next shot gets new processes."""
+    settings = wan_preset("ex4d-reference", **FEW, precision="float32")
+    engine = create_wan_engine(settings, "cpu+cpu", wide_models)
+
+    def kill(step: EngineProgress) -> None:
+        if step.stage == "denoise" and step.done == 1:
+            engine.models.peers._processes[0].kill()
+
+    with pytest.raises(GenerationError, match="the process on cpu, which shares this shot, was killed by SIGKILL"):
+        list(engine.generate(shot(), count=9, watch=kill))
+    alone, together = (make(device, wide_models, precision="float32") for device in ("cpu", "cpu+cpu"))
+    assert np.abs(alone.astype(int) - together).max() <= 1
+    create_wan_engine(settings, "cpu+cpu", wide_models).models.unload()
+
+
+def test_what_goes_wrong_in_another_process_is_the_shots_error(wide_models, tmp_path):
+    folder = shutil.copytree(wide_models, tmp_path / "models")
+    engine = create_wan_engine(wan_preset("ex4d-reference", **FEW, precision="float32"), "cpu+cpu", folder)
+    assert engine.models.transformer
+    (folder / "EX-4D" / "ex4d.ckpt").unlink()
+    with pytest.raises(GenerationError, match=r"on cpu: .*ex4d.ckpt is not there; ex4d models check says"):
+        list(engine.generate(shot()))
+
+
+# Has the first process beside rank 0 run out of memory in the middle of its first pass, once.
+OUT_OF_MEMORY = """
+import os, pathlib, sys
+marker = pathlib.Path(os.environ["RAN_OUT"])
+if "backend.generate.wan.rank" in sys.orig_argv:
+    import torch
+    calls = []
+    def fail(module, inputs):
+        if type(module).__name__ == "Block":
+            calls.append(module)
+            if len(calls) == 2 and not marker.exists():
+                marker.touch()
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+    torch.nn.modules.module.register_module_forward_pre_hook(fail)
+"""
+
+
+def test_memory_that_runs_out_in_another_process_is_retried_smaller_and_then_said(wide_models, tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text(OUT_OF_MEMORY)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("RAN_OUT", str(tmp_path / "ran_out"))
+    alone, together = (make(device, wide_models, precision="float32") for device in ("cpu", "cpu+cpu"))
+    models = create_wan_engine(wan_preset("ex4d-reference", **FEW, precision="float32"), "cpu+cpu", wide_models).models
+    assert (tmp_path / "ran_out").exists() and models.mode == "encoders leave"
+    assert np.abs(alone.astype(int) - together).max() <= 1
+
+    models.unload()
+    models.mode = "streamed"
+    (tmp_path / "ran_out").unlink()
+    with pytest.raises(GenerationError, match=r"in the smallest mode too \(on cpu: CUDA out of memory. Tried"):
+        make("cpu+cpu", wide_models, precision="float32")
+    models.unload()
 
 
 def test_8_bits_share_their_scales(wide_models):

@@ -10,6 +10,7 @@ import pickle
 import struct
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -91,8 +92,6 @@ def load_strictly(
     *,
     device: torch.device | str,
     dtype: torch.dtype,
-    change: Callable[[str, torch.Tensor], torch.Tensor] | None = None,
-    change_on: torch.device | str | None = None,
     on_tensor: OnTensor | None = None,
 ) -> nn.Module:
     """Give a model built without memory (on the meta device) its weights, and make it ready for inference.
@@ -101,23 +100,40 @@ def load_strictly(
         model: its parameters decide which keys and shapes are right.
         tensors: by the model's own names.
         source: for errors.
-        change: called with each key and tensor (as in the file) before it is turned into ``dtype``.
-        change_on: where these tensors are then; ``device`` by default.
         on_tensor: called with how many tensors are loaded, and of how many; what it raises ends the work.
 
     Raises:
         CheckpointError: naming missing and unexpected keys, and keys of another shape.
     """
     require_layout(model, tensors, source)
-    state = {}
-    for number, (key, tensor) in enumerate(tensors.items(), start=1):
-        moved = tensor.to(change_on or device)
-        if change is not None:
-            moved = change(key, moved)
-        # A copy in any case: a tensor that stays mapped would change with its file.
-        state[key] = moved.to(dtype, copy=moved.data_ptr() == tensor.data_ptr()).to(device)
+    done = count(1)
+
+    def tell(key: str, tensor: torch.Tensor) -> torch.Tensor:
         if on_tensor is not None:
-            on_tensor(number, len(tensors))
+            on_tensor(next(done), len(tensors))
+        return tensor
+
+    return fill(model, tensors, device=device, dtype=dtype, change=tell)
+
+
+def fill(
+    model: nn.Module,
+    tensors: Mapping[str, torch.Tensor],
+    *,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    change: Callable[[str, torch.Tensor], torch.Tensor],
+) -> nn.Module:
+    """Give a model, or a part of one, weights that are known to fit.
+
+    Args:
+        change: called with each key and tensor (as in the file, on ``device``) before it is turned into ``dtype``.
+    """
+    state = {}
+    for key, tensor in tensors.items():
+        moved = change(key, tensor.to(device))
+        # A copy in any case: a tensor that stays mapped would change with its file.
+        state[key] = moved.to(dtype, copy=moved.data_ptr() == tensor.data_ptr())
     model.load_state_dict(state, assign=True)
     for module in model.modules():
         # A few thousand numbers, and on a CPU torch refuses to mix half precision weights with exact inputs here.

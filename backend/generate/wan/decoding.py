@@ -24,7 +24,11 @@ _RIDGE = 1e-3
 def encode_video(vae: WanVideoVAE, video: torch.Tensor, device: torch.device | str) -> torch.Tensor:
     """(1, 3, T, H, W) in [-1, 1] to normalised latents (1, 16, F, h, w) float32."""
     weight = next(vae.model.parameters())
-    return vae.single_encode(video.to(device, weight.dtype), device).float()
+    try:
+        return vae.single_encode(video.to(device, weight.dtype), device).float()
+    finally:
+        # It would keep each layer's last frames until it is used again: gigabytes for large pictures.
+        vae.model.clear_cache()
 
 
 @torch.inference_mode()
@@ -43,13 +47,17 @@ def decode_in_order(
     weight = next(model.parameters())
     mean, inverse = (values.to(latents.device, torch.float32).view(1, -1, 1, 1, 1) for values in vae.scale)
     model.clear_cache()
-    with precision():
-        features = model.conv2((latents.float() / inverse + mean).to(weight.dtype))
-    for index in range(latents.shape[2]):
+    cache = model._feat_map
+    try:
         with precision():
-            frames, _, _ = model.decoder(features[:, :, index : index + 1], feat_cache=model._feat_map, feat_idx=[0])
-        yield frames[0].transpose(0, 1).float().clamp(-1, 1)
-    model.clear_cache()
+            features = model.conv2((latents.float() / inverse + mean).to(weight.dtype))
+        for index in range(latents.shape[2]):
+            with precision():
+                frames, _, _ = model.decoder(features[:, :, index : index + 1], feat_cache=cache, feat_idx=[0])
+            yield frames[0].transpose(0, 1).float().clamp(-1, 1)
+    finally:
+        # Only this decoding's own: whoever threw it away may be at the next one already.
+        cache.clear()
 
 
 def to_pictures(frames: torch.Tensor) -> np.ndarray:

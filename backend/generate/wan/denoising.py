@@ -6,6 +6,7 @@ What matters for parity with the original: latents and timesteps in float32 (in 
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -118,27 +119,29 @@ def denoise(
     Raises:
         GenerationError: the transformer gave values that are no numbers.
         Stopped: on other ranks than 0, which wants no further step.
+        RankLost: another rank is gone.
     """
-    split = team.split(conditions.negative is not None and guidance != 1) if team is not None else None
     sigmas, timesteps = schedule(steps, shift)
     caches = _tea_caches(steps, tea_cache)
     latents = noise.clone()
     with precision():
         prepared = transformer.prepare(conditions)
+    split = None
+    if team is not None:
+        team.begin()
+        split = team.split(conditions.negative is not None and guidance != 1)
     for index in range(steps):
-        if team is not None:
-            if not team.go_on():
-                raise Stopped
-            team.busy = True
+        if team is not None and not team.go_on():
+            raise Stopped
         started = time.monotonic()
         sigma, following = sigmas[index].item(), sigmas[index + 1].item()
         _impose(latents, conditions.known, noise, sigma)
-        with precision():
-            change = guided_velocity(transformer, latents, timesteps[index], prepared, guidance, caches, split)
-        if team is not None:
-            team.busy = False
-        # Asking the GPU for this one bit also makes the step's time true.
-        if not torch.isfinite(change).all():
+        with contextlib.nullcontext() if team is None else team.passing():
+            with precision():
+                change = guided_velocity(transformer, latents, timesteps[index], prepared, guidance, caches, split)
+            # Asking the GPU for this one bit also makes the step's time true.
+            finite = torch.isfinite(change).all().item()
+        if not finite:
             raise GenerationError(
                 f"step {index + 1} of {steps} gave values that are no numbers; check the weights with ex4d models "
                 "check, and any LoRA and its weight"

@@ -79,7 +79,7 @@ class EmbeddingCache:
 
     Args:
         folder: made when needed.
-        owner: what the embeddings depend on beside the prompt: the encoder's and the tokenizer's files.
+        owner: what the embeddings depend on beside the prompt: the encoder's and the tokenizer's files, and its type.
     """
 
     def __init__(self, folder: Path, owner: str):

@@ -32,6 +32,7 @@ from backend.generate.wan.errors import CheckpointError, GenerationError, Models
 from backend.generate.wan.files import find_files, find_lora
 from backend.generate.wan.loaded import LoadedModels, ModelChoice, models_for
 from backend.generate.wan.models import require_diffsynth
+from backend.generate.wan.parallel import RankLost
 from backend.generate.wan.windows import Window, window_count, windows
 from backend.models_folder import models_folder
 from backend.render import RenderedFrame
@@ -148,10 +149,10 @@ class WanEngine:
         noise = self._noise(window, size)
         schedule = {name: getattr(settings, name) for name in ("steps", "shift", "guidance", "tea_cache")}
         peers = models.peers
-        if peers is not None:
-            work = {"choice": models.choice, "size": size, "frames": len(window.frames), "schedule": schedule}
-            peers.start({**work, "noise": noise, "conditions": conditions.to("cpu")})
         try:
+            if peers is not None:
+                work = {"choice": models.choice, "mode": models.mode, "size": size, "frames": len(window.frames)}
+                peers.start({**work, "schedule": schedule, "noise": noise, "conditions": conditions.to("cpu")})
             transformer = models.transformer
             if window.number == 0:
                 progress.warm_up()  # again, since loading came between
@@ -164,8 +165,10 @@ class WanEngine:
                 on_step=on_step,
                 team=None if peers is None else peers.team,
             )
+        except RankLost as lost:
+            raise peers.loss(lost) from lost
         finally:
-            if peers is not None and peers.team.busy:
+            if peers is not None and (peers.team.busy or not peers.alive):
                 models.end_peers()
 
     def _conditions(
@@ -185,7 +188,6 @@ class WanEngine:
             color = encode_video(vae, pixels.color, models.device)
             mask = encode_video(vae, pixels.mask, models.device)
             grey_after = encode_video(vae, image_to_video_input(given, frames), models.device)
-            known = None if tail is None else encode_video(vae, given, models.device)
         flags = known_mask(given.shape[2], frames, *color.shape[-2:]).to(color)
         conditions = Conditions(
             positive=texts[0],
@@ -193,7 +195,8 @@ class WanEngine:
             camera=torch.cat([color, mask], dim=1),
             y=torch.cat([flags, grey_after], dim=1),
             clip_feature=picture,
-            known=known,
+            # The encoder looks back only, so these are what the given frames alone would become.
+            known=None if tail is None else grey_after[:, :, : latent_count(given.shape[2])],
         )
         return conditions, LatentColors(color, pixels.color)
 
@@ -204,7 +207,7 @@ class WanEngine:
         return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed), dtype=torch.float32)
 
     def _decoded(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Frames (1, 3, H, W) on the CPU, each checked before anybody sees it."""
+        """Frames (1, 3, H, W), each checked before anybody sees it."""
         while True:
             handed_out = False
             try:
@@ -214,7 +217,7 @@ class WanEngine:
                             "the VAE gave values that are no numbers; check its file with ex4d models check"
                         )
                     handed_out = True
-                    yield from part.cpu().split(1)
+                    yield from part.split(1)
                 return
             except torch.OutOfMemoryError as error:
                 reason = str(error).splitlines()[0]

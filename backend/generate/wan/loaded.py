@@ -19,7 +19,7 @@ from backend.generate.wan.conditioning import WorkingSize
 from backend.generate.wan.encoders import EmbeddingCache, Tokenizer, encode_picture, encode_text, identity_of
 from backend.generate.wan.errors import WanUnavailableError
 from backend.generate.wan.files import WanFiles, cache_folder
-from backend.generate.wan.models import load_dit, load_image_encoder, load_text_encoder, load_vae
+from backend.generate.wan.models import load_image_encoder, load_text_encoder, load_vae, open_dit
 from backend.generate.wan.parallel import Peers
 from backend.generate.wan.products import has_8_bit_products
 from backend.generate.wan.streaming import BlockStreaming
@@ -35,6 +35,8 @@ MEMORY_MODES = ("resident", "encoders leave", "streamed")
 # What one window needs beside weights, per token of the transformer and at least.
 _BYTES_PER_TOKEN = 250_000
 _WORKING_BYTES = 3 * 2**30
+# What an encoder needs beside its weights.
+_ENCODING_BYTES = 2**30
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class LoadedModels:
         self._working_bytes = working_bytes(WorkingSize(512, 512, 512, 512), 49)
         self._streaming: list[BlockStreaming] = []
         self._peers: Peers | None = None
-        owner = identity_of(choice.files.text_encoder, choice.files.tokenizer) + choice.precision
+        owner = f"{identity_of(choice.files.text_encoder, choice.files.tokenizer)} {choice.dtype}"
         self._embeddings = EmbeddingCache(cache_folder() / "text_embeddings", owner)
 
     @contextmanager
@@ -122,6 +124,8 @@ class LoadedModels:
     @property
     def peers(self) -> Peers | None:
         """The processes on further devices; None where there are none."""
+        if self._peers is not None and not self._peers.alive:
+            self.end_peers()
         if self._peers is None and self.choice.peers:
             self._peers = Peers((self.choice.device, *self.choice.peers))
         return self._peers
@@ -155,14 +159,18 @@ class LoadedModels:
         with self._encoder("image_encoder", load_image_encoder) as encoder, self.precision():
             return encode_picture(encoder, picture.to(self.device))
 
-    def choose_mode(self, size: WorkingSize, frames: int) -> None:
-        """Before the first window of a shot: the mode with the most memory that fits.
+    def choose_mode(self, size: WorkingSize, frames: int, at_most: str = MEMORY_MODES[0]) -> None:
+        """Before the first window of a shot: the mode with the most memory that fits, but none larger than ``at_most``.
 
         Raises:
             WanUnavailableError: not even the smallest one does.
         """
-        if self.device.type != "cuda" or self._fixed_mode or self._transformer is not None:
-            return
+        if not self._fixed_mode and self._transformer is None:
+            self.mode = max(self._fitting_mode(size, frames), at_most, key=MEMORY_MODES.index)
+
+    def _fitting_mode(self, size: WorkingSize, frames: int) -> str:
+        if self.device.type != "cuda":
+            return self.mode
         limit = vram_limit()
         if limit is not None:
             # A promise to the user, kept even where the estimates below are wrong.
@@ -170,7 +178,7 @@ class LoadedModels:
             torch.cuda.set_per_process_memory_fraction(min(1.0, limit / total), self.device)
         working = self._working_bytes = working_bytes(size, frames)
         bytes_of = {name: self._weight_bytes(name) for name in ("dit", "text_encoder", "image_encoder", "vae")}
-        self.mode = fitting_mode(memory_budget(self.device), bytes_of, working, str(self.device))
+        return fitting_mode(memory_budget(self.device), bytes_of, working, str(self.device))
 
     def use_less_memory(self) -> bool:
         """After running out of memory: unload, and go on in the next smaller mode; false if there is none."""
@@ -197,7 +205,7 @@ class LoadedModels:
         encoder = self._encoders.get(name)
         if encoder is None:
             device = self.device
-            if device.type == "cuda" and self._weight_bytes(name) > memory_budget(device):
+            if device.type == "cuda" and self._weight_bytes(name) + _ENCODING_BYTES > memory_budget(device):
                 # On a small GPU the text encoder runs on the processor, once for each new prompt.
                 device = torch.device("cpu")
             encoder = load(
@@ -220,27 +228,24 @@ class LoadedModels:
     def _load_transformer(self) -> Transformer:
         choice = self.choice
         streamed = self.mode == "streamed"
-        # Loaded as it is stored, then rebuilt block by block; what does not fit as it is waits in the host's memory.
-        fits = self.device.type != "cuda" or (
-            not streamed and self._stored_bytes("dit") + _WORKING_BYTES < memory_budget(self.device)
-        )
-        dit = load_dit(
+        dit, blocks = open_dit(
             choice.files.dit,
             choice.files.ex4d,
             choice.loras,
-            device=self.device if fits else torch.device("cpu"),
+            device=self.device,
             dtype=choice.dtype,
-            merge_on=self.device,
             on_tensor=self.on_load,
         )
         transformer = Transformer(
             dit,
+            blocks,
             device=self.device,
             fp8=self.fp8,
             fp8_attention=choice.fp8_attention,
             stays=(lambda number: False) if streamed else (lambda number: True),
         )
         if streamed:
+            _collect()  # what loading leaves in pieces would not hold whole blocks
             self._streaming = [
                 BlockStreaming(transformer.contexts, self.device, again=False),
                 BlockStreaming(transformer.blocks, self.device, self._resident_blocks(transformer.blocks)),
@@ -262,19 +267,13 @@ class LoadedModels:
             return len(blocks)
         return max(0, min(len(blocks), (free - 2 * one) // one))
 
-    def _stored_bytes(self, name: str) -> int:
-        """Of a model's weights as they are loaded."""
-        paths = getattr(self.choice.files, name)
-        count = sum(tensor.numel() for tensor in read_checkpoint(paths).values())
-        return count * torch.empty(0, dtype=self.choice.dtype).element_size()
-
     def _weight_bytes(self, name: str) -> int:
         """Of a model's weights as they are used."""
-        stored = self._stored_bytes(name)
-        if name != "dit" or not self.fp8:
-            return stored
-        return stored - sum(
-            tensor.numel() for key, tensor in read_checkpoint(self.choice.files.dit).items() if _in_8_bits(key, tensor)
+        tensors = read_checkpoint(getattr(self.choice.files, name))
+        eight_bit = name == "dit" and self.fp8
+        size = torch.empty(0, dtype=self.choice.dtype).element_size()
+        return sum(
+            tensor.numel() * (1 if eight_bit and _in_8_bits(key, tensor) else size) for key, tensor in tensors.items()
         )
 
 

@@ -6,7 +6,8 @@ key names run through the same code as the published ones.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,12 +15,19 @@ import torch
 from torch import nn
 
 from backend.generate.wan.camera_encoder import LATENT_CHANNELS, load_camera_encoder, split_adapter
-from backend.generate.wan.checkpoints import OnTensor, load_strictly, name_of, read_checkpoint
+from backend.generate.wan.checkpoints import (
+    OnTensor,
+    fill,
+    load_strictly,
+    name_of,
+    read_checkpoint,
+    require_layout,
+)
 from backend.generate.wan.errors import CheckpointError, WanUnavailableError
 from backend.generate.wan.lora import LoraFile, read_lora
 
 if TYPE_CHECKING:
-    from diffsynth.models.wan_video_dit import WanModel
+    from diffsynth.models.wan_video_dit import DiTBlock, WanModel
     from diffsynth.models.wan_video_image_encoder import WanImageEncoder
     from diffsynth.models.wan_video_text_encoder import WanTextEncoder
     from diffsynth.models.wan_video_vae import WanVideoVAE
@@ -114,8 +122,6 @@ def load_dit(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.bfloat16,
     with_ex4d_lora: bool = True,
-    merge_on: torch.device | str | None = None,
-    on_tensor: OnTensor | None = None,
 ) -> WanModel:
     """The transformer with EX-4D's camera encoder as its control adapter, and all LoRAs merged.
 
@@ -123,10 +129,28 @@ def load_dit(
         adapter: an ``ex4d.ckpt``; None for the plain transformer.
         loras: further ones, with their weights.
         with_ex4d_lora: for comparisons, the camera encoder alone.
-        merge_on: where LoRAs are merged; on ``device`` by default.
 
     Raises:
         CheckpointError: a file that is damaged or does not fit.
+    """
+    dit, blocks = open_dit(files, adapter, loras, device=device, dtype=dtype, with_ex4d_lora=with_ex4d_lora)
+    dit.blocks = nn.ModuleList(blocks)
+    return dit
+
+
+def open_dit(
+    files: Sequence[Path],
+    adapter: Path | None,
+    loras: Sequence[tuple[Path, float]] = (),
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.bfloat16,
+    with_ex4d_lora: bool = True,
+    on_tensor: OnTensor | None = None,
+) -> tuple[WanModel, Iterator[DiTBlock]]:
+    """As `load_dit`, but the blocks, which are nearly all of it, come after one another, each loaded in its turn.
+
+    So they can be made smaller, or be put elsewhere, without all of them ever being in memory as they are.
     """
     from diffsynth.models.wan_video_dit import WanModel
 
@@ -134,26 +158,36 @@ def load_dit(
     sizes = dit_sizes(tensors, files)
     with _no_memory():
         dit = WanModel(**sizes)
+    require_layout(dit, tensors, files)
     camera, merged = None, []
-    shapes = {key: tuple(value.shape) for key, value in dit.state_dict().items()}
+    shapes = {key: tuple(value.shape) for key, value in tensors.items()}
     if adapter is not None:
         camera, lora = split_adapter(adapter)
         if with_ex4d_lora:
             merged.append(read_lora(lora, shapes, adapter))
     merged += [read_lora(read_checkpoint(path), shapes, path, weight) for path, weight in loras]
-    load_strictly(
-        dit,
-        tensors,
-        files,
-        device=device,
-        dtype=dtype,
-        change=lambda *entry: _merge(merged, *entry),
-        change_on=merge_on,
-        on_tensor=on_tensor,
-    )
+    loaded = itertools.count(1)
+
+    def part(model: nn.Module, prefix: str, keys: Iterable[str]) -> nn.Module:
+        def change(key: str, tensor: torch.Tensor) -> torch.Tensor:
+            if on_tensor is not None:
+                on_tensor(next(loaded), len(tensors))
+            return _merge(merged, prefix + key, tensor)
+
+        own = {key.removeprefix(prefix): tensors[key] for key in keys}
+        return fill(model, own, device=device, dtype=dtype, change=change)
+
+    blocks, dit.blocks = list(dit.blocks), nn.ModuleList()
+    part(dit, "", [key for key in tensors if not key.startswith("blocks.")])
     if camera is not None:
         dit.control_adapter = load_camera_encoder(camera, sizes["dim"], adapter, device=device, dtype=dtype)
-    return dit
+
+    def in_turn() -> Iterator[DiTBlock]:
+        for number in range(len(blocks)):
+            prefix = f"blocks.{number}."
+            yield part(blocks.pop(0), prefix, [key for key in tensors if key.startswith(prefix)])
+
+    return dit, in_turn()
 
 
 def _merge(loras: Sequence[LoraFile], key: str, value: torch.Tensor) -> torch.Tensor:

@@ -7,12 +7,18 @@ nor heads to divide evenly. Rank 0 is the engine's own process; it starts the ot
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import pickle
+import queue
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,6 +30,9 @@ from backend.generate.wan.errors import GenerationError
 # What is exchanged goes as words of 8 bytes, whatever it is: every backend can send them, and values of 8 bits are
 # rearranged faster by the word.
 _WORD = torch.int64
+
+# How long what waits for a lost rank may take to notice, before this process ends with it.
+_PATIENCE_SECONDS = 30
 
 
 class Split:
@@ -78,7 +87,8 @@ class Split:
     def largest(self, value: torch.Tensor) -> torch.Tensor:
         """The largest of all ranks' (1,) values."""
         if self._places > 1:
-            distributed.all_reduce(value, distributed.ReduceOp.MAX, group=self._tokens_group)
+            with _together():
+                distributed.all_reduce(value, distributed.ReduceOp.MAX, group=self._tokens_group)
         return value
 
     def gathered(self, rows: torch.Tensor, total: int) -> torch.Tensor:
@@ -89,19 +99,22 @@ class Split:
         padded = rows.new_zeros(max(sizes), *rows.shape[1:])
         padded[: len(rows)] = rows
         everything = [torch.empty_like(padded) for _ in sizes]
-        distributed.all_gather(everything, padded, group=self._tokens_group)
+        with _together():
+            distributed.all_gather(everything, padded, group=self._tokens_group)
         return torch.cat([part[:size] for part, size in zip(everything, sizes, strict=True)])
 
     def of_both_halves(self, velocity: torch.Tensor) -> list[torch.Tensor]:
         """The positive prompt's and the negative one's, from this rank's one."""
         both = [torch.empty_like(velocity) for _ in range(2)]
-        distributed.all_gather(both, velocity.contiguous(), group=self._halves_group)
+        with _together():
+            distributed.all_gather(both, velocity.contiguous(), group=self._halves_group)
         return both
 
     def _exchange(self, sent: torch.Tensor, counts: list[int], receive: list[int]) -> torch.Tensor:
         """Send each rank in turn so many of the words, and receive so many from it."""
         received = sent.new_empty(sum(receive))
-        distributed.all_to_all_single(received, sent, receive, counts, group=self._tokens_group)
+        with _together():
+            distributed.all_to_all_single(received, sent, receive, counts, group=self._tokens_group)
         return received
 
 
@@ -121,7 +134,12 @@ class Team:
     def __init__(self, rank: int, size: int, device: torch.device, store: Path):
         self.rank, self.size = rank, size
         self.busy = False
+        # In a pass this rank waits in native code, which no exception reaches.
+        self.in_pass = False
+        self._lost = threading.Event()
+        self._ending = threading.Lock()
         self._splits: dict[bool, Split] = {}
+        self._groups: list[distributed.ProcessGroup] = []
         if device.type == "cuda":
             torch.cuda.set_device(device)
         distributed.init_process_group(
@@ -140,21 +158,100 @@ class Team:
             groups = [[h * places + p for p in range(places)] for h in range(halves)]
             pairs = [[h * places + p for h in range(halves)] for p in range(places)]
             # Everybody makes every group, in the same order.
-            tokens_groups, halves_groups = ([distributed.new_group(ranks) for ranks in of] for of in (groups, pairs))
+            with _together():
+                tokens_groups, halves_groups = (
+                    [distributed.new_group(ranks) for ranks in of] for of in (groups, pairs)
+                )
+            self._groups += [tokens_groups[half], halves_groups[place]]
             self._splits[guided] = Split(
                 half if halves == 2 else None, place, places, tokens_groups[half], halves_groups[place]
             )
         return self._splits[guided]
 
+    def begin(self) -> None:
+        """Before the first step: wait until all have loaded what they need.
+
+        Raises:
+            RankLost: one could not.
+        """
+        with _together():
+            distributed.all_reduce(torch.zeros(1))
+
     def go_on(self, wanted: bool = True) -> bool:
         """Before each step: whether rank 0 wants it."""
         flag = torch.tensor([int(wanted)])
-        distributed.broadcast(flag, 0)
+        with _together():
+            distributed.broadcast(flag, 0)
         return bool(flag.item())
+
+    @contextmanager
+    def passing(self) -> Iterator[None]:
+        """Around a pass, until what it made is there.
+
+        Raises:
+            RankLost: a rank ended meanwhile, so what was made is worth nothing.
+        """
+        self.busy = self.in_pass = True
+        self._require_all()
+        yield
+        self._require_all()
+        self.busy = self.in_pass = False
+
+    def give_up(self) -> None:
+        """From any thread: a rank has ended. Where this one waits for it in native code, it goes on."""
+        self._lost.set()
+        with self._ending:
+            for group in self._groups:
+                group.abort()
+            self._groups.clear()
+
+    def leave(self) -> None:
+        """The others have ended; this process goes on without them."""
+        if self.busy:
+            # What is exchanged on this GPU would wait for them for good.
+            self.give_up()
+        with self._ending:
+            self._groups.clear()
+            distributed.destroy_process_group()
+
+    def _require_all(self) -> None:
+        if self._lost.is_set():
+            raise RankLost("a process has ended")
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    """Around what all ranks do at once: it fails where one of them is gone.
+
+    Raises:
+        RankLost: it did.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise RankLost(str(error)) from error
 
 
 class Stopped(Exception):
     """Rank 0 wants no further step."""
+
+
+class RankLost(Exception):
+    """Another rank is gone; `Peers.loss` says why."""
+
+
+def report_failure(error: BaseException, folder: Path, rank: int) -> None:
+    """On a rank that is about to end: leave word for `Peers`."""
+    kind = {RankLost: "lost", torch.OutOfMemoryError: "memory"}.get(type(error), "")
+    speaks_for_itself = isinstance(error, (ValueError, RuntimeError)) and type(error).__module__ != "builtins"
+    text = str(error) if speaks_for_itself else f"{type(error).__name__}: {error}"
+    _report(folder, rank).write_text(json.dumps({"kind": kind, "text": text}), encoding="utf-8")
+
+
+def _report(folder: Path, rank: int) -> Path:
+    return folder / f"failure-{rank}.json"
 
 
 class Peers:
@@ -162,13 +259,20 @@ class Peers:
 
     Args:
         devices: of all ranks, the engine's own first.
+
+    Attributes:
+        alive: no rank has ended by itself.
     """
 
     def __init__(self, devices: tuple[str, ...]):
         self._folder = tempfile.TemporaryDirectory(prefix="ex4d-ranks-")
-        store = Path(self._folder.name) / "store"
-        self._closing = False
+        self._path = Path(self._folder.name)
+        self._closing = threading.Event()
+        self._losses: queue.SimpleQueue[Exception] = queue.SimpleQueue()
+        self.alive = True
+        self.team: Team | None = None
         self._processes = []
+        store = self._path / "store"
         for rank, device in enumerate(devices[1:], start=1):
             command = [sys.executable, "-m", "backend.generate.wan.rank", str(rank), str(len(devices)), device]
             root = str(Path(__file__).parents[3])
@@ -184,7 +288,7 @@ class Peers:
         """Have all ranks begin what rank 0 begins.
 
         Raises:
-            GenerationError: one is gone.
+            RankLost: one is gone.
         """
         message = pickle.dumps(work)
         self.team.busy = True
@@ -193,28 +297,55 @@ class Peers:
                 process.stdin.write(len(message).to_bytes(8, "little") + message)
                 process.stdin.flush()
             except OSError as error:
-                raise GenerationError(f"the process of another GPU is gone ({error}); try again") from error
+                raise RankLost(str(error)) from error
+
+    def loss(self, lost: RankLost) -> Exception:
+        """What went wrong on another rank: out of memory stays that, and all else is a `GenerationError`."""
+        try:
+            return self._losses.get(timeout=_PATIENCE_SECONDS)
+        except queue.Empty:
+            return GenerationError(f"the processes of this shot's GPUs have lost each other ({lost}); try again")
 
     def close(self) -> None:
         """End the other ranks."""
-        self._closing = True
+        self._closing.set()
         for process in self._processes:
             process.kill()
             process.wait()
-            process.stdin.close()
-        distributed.destroy_process_group()
+            with contextlib.suppress(OSError):  # what was not sent yet
+                process.stdin.close()
+        self.team.leave()
         self._folder.cleanup()
 
     def _watch(self, process: subprocess.Popen, rank: int, device: str) -> None:
-        """A rank that dies leaves the others waiting for it without end, in native code: this process ends too."""
+        """A rank that ends leaves the others waiting for it, in native code: have rank 0 go on, and know why."""
         code = process.wait()
-        if not self._closing:
-            print(
-                f"rank {rank} on {device} ended with exit code {code}, and so does the shot",
-                file=sys.stderr,
-                flush=True,
-            )
-            os._exit(1)
+        if self._closing.is_set():
+            return
+        self.alive = False
+        if loss := self._loss_of(rank, device, code):
+            print(f"rank {rank}: {loss}", file=sys.stderr, flush=True)
+            self._losses.put(loss)
+        if self.team is None:
+            os._exit(1)  # rank 0 waits for it to join
+        self.team.give_up()
+        while not self._closing.wait(_PATIENCE_SECONDS):
+            if self.team.in_pass:
+                os._exit(1)
+
+    def _loss_of(self, rank: int, device: str, code: int) -> Exception | None:
+        """Why a rank ended; None where it did because of another one."""
+        try:
+            report = json.loads(_report(self._path, rank).read_text(encoding="utf-8"))
+        except OSError:
+            how = f"ended with exit code {code}"
+            if code < 0:
+                how = f"was killed by {signal.Signals(-code).name}, by the system if memory ran out"
+            return GenerationError(f"the process on {device}, which shares this shot, {how}")
+        if report["kind"] == "lost":
+            return None
+        kind = torch.OutOfMemoryError if report["kind"] == "memory" else GenerationError
+        return kind(f"on {device}: {report['text']}")
 
 
 def read_work(file: BinaryIO) -> dict[str, object] | None:

@@ -10,6 +10,7 @@ import os
 import queue
 import sys
 import threading
+import traceback
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,11 +19,23 @@ import torch
 from backend.generate.wan.denoising import denoise
 from backend.generate.wan.errors import GenerationError
 from backend.generate.wan.loaded import LoadedModels
-from backend.generate.wan.parallel import Stopped, Team, read_work
+from backend.generate.wan.parallel import RankLost, Stopped, Team, read_work, report_failure
 
 
 def serve(rank: int, size: int, device: str, store: Path) -> None:
-    """Take part in every window that rank 0 denoises."""
+    """Take part in every window that rank 0 denoises. Whatever goes wrong is told to rank 0, and ends this process."""
+    try:
+        _take_part(rank, size, device, store)
+    # Weights, GPUs and other ranks may raise anything, and rank 0 waits for this one.
+    except BaseException as error:
+        if not isinstance(error, RankLost):
+            traceback.print_exc()
+        report_failure(error, store.parent, rank)
+        # An orderly end would wait for what the GPU exchanges with others.
+        os._exit(1)
+
+
+def _take_part(rank: int, size: int, device: str, store: Path) -> None:
     team = Team(rank, size, torch.device(device), store)
     models: LoadedModels | None = None
     waiting: queue.SimpleQueue[dict[str, object]] = queue.SimpleQueue()
@@ -34,7 +47,7 @@ def serve(rank: int, size: int, device: str, store: Path) -> None:
             if models is not None:
                 models.unload()
             models = LoadedModels(choice)
-            models.choose_mode(work["size"], work["frames"])
+            models.choose_mode(work["size"], work["frames"], work["mode"])
         conditions = work["conditions"].to(models.device)
         try:
             denoise(

@@ -12,7 +12,7 @@ rounding of 40 blocks would add up. Only with products in 8 bits, which are less
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -193,6 +193,7 @@ class Transformer:
 
     Args:
         dit: as `models.load_dit` gives it; use it for nothing else afterwards.
+        blocks: its blocks, where they come apart from it as from `models.open_dit`.
         device: where it computes, and where each block is rebuilt; where it is by default.
         fp8: products of the blocks in 8 bits.
         fp8_attention: self-attention too, where that can be.
@@ -206,6 +207,7 @@ class Transformer:
     def __init__(
         self,
         dit: WanModel,
+        blocks: Iterable[DiTBlock] | None = None,
         *,
         device: torch.device | str | None = None,
         fp8: bool = False,
@@ -213,26 +215,28 @@ class Transformer:
         stays: Callable[[int], bool] = lambda number: True,
     ):
         self.device = torch.device(device) if device is not None else next(dit.parameters()).device
-        self.dtype = dit.blocks[0].ffn[0].weight.dtype
+        self.dtype = dit.patch_embedding.weight.dtype
         self.stream_dtype = self.dtype if fp8 else torch.float32
-        old = list(dit.blocks)
+        given = iter(blocks) if blocks is not None else _one_by_one(list(dit.blocks))
         dit.blocks = nn.ModuleList()
         self.dit = dit.to(self.device)
         self._tables = [
             (torch.view_as_real(table) if table.is_complex() else table).float().to(self.device) for table in dit.freqs
         ]
-        self._modulation = torch.stack([block.modulation.detach()[0] for block in old]).to(self.device)
+        modulations: list[torch.Tensor] = []
         self.contexts: list[ContextLayers] = []
         self.blocks: list[Block] = []
-        for number in range(len(old)):
-            # One at a time: as they are, all of them may not fit.
-            block, old[number] = old[number].to(self.device), None
+        # One at a time: as they are, all of them may not fit, neither here nor in the host's memory.
+        while (block := next(given, None)) is not None:
+            block.to(self.device)
+            modulations.append(block.modulation.detach()[0])
             context, made = ContextLayers(block), Block(block, fp8=fp8, fp8_attention=fp8 and fp8_attention)
-            if not stays(number):
+            if not stays(len(self.blocks)):
                 context, made = context.to("cpu"), made.to("cpu")
             self.contexts.append(context)
             self.blocks.append(made)
             del block, context, made
+        self._modulation = torch.stack(modulations)
 
     def prepare(self, conditions: Conditions) -> Prepared:
         """What a window's steps share. In the context of the precision, as `velocities`."""
@@ -358,6 +362,12 @@ class Transformer:
         if split is not None:
             made = split.gathered(made, len(prepared.angles[0]))
         return self.dit.unpatchify(made[None], prepared.grid)
+
+
+def _one_by_one(blocks: list[DiTBlock]) -> Iterator[DiTBlock]:
+    """Blocks in order, and none of them kept here."""
+    while blocks:
+        yield blocks.pop(0)
 
 
 def _exact(layer: nn.Linear, rows: torch.Tensor, pieces: int = 1) -> torch.Tensor:
