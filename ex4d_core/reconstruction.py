@@ -179,6 +179,7 @@ class ReconstructionPlan:
     licence: str = "commercial"
     fps: tuple[int, int] | None = None
     fov_degrees: float | None = None
+    convention: str = "centered"
     mist: MistPass | None = None
     camera_files: tuple[Path, ...] = ()
     camera_scale: float = 1.0
@@ -214,6 +215,7 @@ class ReconstructionPlan:
             self.name,
             self.fps,
             self.fov_degrees,
+            self.convention,
             camera=named(self.camera_files),
             camera_scale=self.camera_scale,
         )
