@@ -33,9 +33,9 @@ from backend.generate.wan.files import find_files
 from backend.generate.wan.loaded import LoadedModels, ModelChoice
 from backend.generate.wan.made_up import write_models
 from backend.generate.wan.models import load_image_encoder, load_vae
+from backend.machine import VRAM_LIMIT_VARIABLE
 from backend.measuring import Row, wait_for_gpu
 from backend.render import RenderedFrame
-from backend.variables import VRAM_LIMIT_VARIABLE
 from ex4d_core.shot import WanSettings, wan_preset
 
 # What is asked of one H200.

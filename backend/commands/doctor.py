@@ -68,7 +68,7 @@ def _wan(has_gpu: bool) -> str:
     from backend.generate.wan import WAN_LICENCE, CheckpointError, ModelsMissingError, WanUnavailableError
     from backend.generate.wan.files import find_files
     from backend.generate.wan.models import require_diffsynth
-    from backend.models_folder import models_folder
+    from backend.machine import models_folder
 
     if not has_gpu:
         return "not usable: it needs an NVIDIA GPU that PyTorch can use"

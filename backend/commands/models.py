@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from backend.generate.wan.published import PARTS
-    from backend.models_folder import models_folder
+    from backend.machine import models_folder
     from ex4d_core.shot import RequestError
 
     folder = (options.models or models_folder()).expanduser()

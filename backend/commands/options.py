@@ -171,7 +171,7 @@ def use_machine_arguments(options: argparse.Namespace) -> None:
     """Hand them to the engine by the environment, which worker processes inherit."""
     import os
 
-    from backend.variables import MODELS_VARIABLE, VRAM_LIMIT_VARIABLE
+    from backend.machine import MODELS_VARIABLE, VRAM_LIMIT_VARIABLE
 
     if options.models is not None:
         os.environ[MODELS_VARIABLE] = str(options.models.expanduser().absolute())
