@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -291,17 +293,39 @@ def test_a_camera_file_may_be_followed_in_part(clip_file, tmp_path):
         assert np.array_equal(rendered["color"], arrays["rgb"][1:3])
 
 
-def test_a_render_that_does_not_fit_on_the_disk_leaves_what_was_there(clip_file, tmp_path, capsys):
+@contextmanager
+def small_files_only(size: int) -> Iterator[None]:
+    """No file of this process may grow beyond so many bytes, as on a disk that is full."""
     resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("failing", ["color_30.mp4", "camera_30.npz"])
+def test_colour_mask_and_camera_appear_together_or_not_at_all(clip_file, failing, tmp_path, capsys):
+    out, earlier = tmp_path / "takes", {"color_30.mp4": "an older take", "mask_30.mp4": "and its mask"}
+    out.mkdir()
+    for name, text in earlier.items():
+        (out / name).write_text(text)
+    if failing == "camera_30.npz":
+        (out / f"{failing}.partial").mkdir()
+    # The mask is smaller than that, and so is what is written of the colour before its end.
+    with small_files_only(5000 if failing == "color_30.mp4" else 10**6):
+        assert main(["render", str(clip_file[0]), "--preset", "30", "-o", str(out)]) == 1
+    assert f"{failing}: cannot be written" in capsys.readouterr().err
+    assert {path.name: path.read_text() for path in out.iterdir() if path.is_file()} == earlier
+
+
+def test_a_render_that_does_not_fit_on_the_disk_leaves_what_was_there(clip_file, tmp_path, capsys):
     (tmp_path / "takes").mkdir()
     out = tmp_path / "takes" / "out.npz"
     out.write_text("an older take")
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
-    try:
+    with small_files_only(5000):
         assert main(["render", str(clip_file[0]), "-o", str(out)]) == 1
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "out.npz: cannot be written (File too large)" in capsys.readouterr().err
     assert list(out.parent.iterdir()) == [out] and out.read_text() == "an older take"
 
