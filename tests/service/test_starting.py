@@ -127,6 +127,13 @@ def test_keys_without_a_client_are_not_enough(tmp_path):
         run_service(ServiceSettings(address="tcp://0.0.0.0:0", data=tmp_path))
 
 
+def test_keys_may_lie_in_a_folder_of_any_name(start_service, tmp_path):
+    """Brackets mean something to whoever looks for files by a pattern."""
+    keys = create_keys(tmp_path / "shots [v2] *" / "keys")
+    service = start_service(data=str(tmp_path / "dätä #1 [v2]"), keys=str(keys.server_public.parent))
+    assert greeting(service, keys)
+
+
 def test_secrets_can_be_read_by_their_owner_only_and_are_never_overwritten(tmp_path):
     first = create_keys(tmp_path)
     second = create_keys(tmp_path, "laptop")
