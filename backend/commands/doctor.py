@@ -8,7 +8,7 @@ import platform
 import shutil
 import sys
 
-from backend.commands.options import add_backend_arguments, backend_client
+from backend.commands.options import add_backend_arguments, backend_client, plain_console
 
 SUMMARY = "what this machine can do, and what is missing"
 
@@ -18,7 +18,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, show_header=False)
@@ -27,7 +26,7 @@ def run(options: argparse.Namespace) -> int:
         table.add_row(name, finding)
         if problem:
             problems.append(problem)
-    Console().print(table)
+    plain_console().print(table)
     for problem in problems:
         print(f"! {problem}")
     return 1 if problems else 0
@@ -110,8 +109,12 @@ def _rasterizers():
 def _backend(options: argparse.Namespace) -> str:
     from ex4d_core.client import ClientError
     from ex4d_core.messages import Hello
+    from ex4d_core.shot import RequestError
 
-    client = backend_client(options)
+    try:
+        client = backend_client(options)
+    except (ClientError, RequestError) as error:
+        return str(error)
     try:
         reply = client.ask(Hello("doctor"), timeout=1.5)
     except ClientError as error:

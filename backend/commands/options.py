@@ -32,6 +32,7 @@ from ex4d_core.shot import (
 from ex4d_core.trajectories import EASINGS, PRESETS, Trajectory, build_path
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress
 
     from ex4d_core.scene import Scene
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 # A backend that has said nothing for so long from the first question on is not there.
 ANSWER_SECONDS = 5.0
+_PIPE_WIDTH = 160
 
 
 def add_camera_arguments(parser: argparse.ArgumentParser) -> None:
@@ -295,12 +297,26 @@ def color(text: str) -> tuple[int, int, int]:
     return red, green, blue
 
 
+def plain_console() -> Console:
+    """A console for tables and text, which are printed as they are: labels, paths and reasons may hold brackets.
+
+    What goes into a file or another program, which has no width of its own, is broken late.
+    """
+    from rich.console import Console
+
+    console = Console(markup=False, emoji=False, highlight=False)
+    if not console.is_terminal:
+        console.width = _PIPE_WIDTH
+    return console
+
+
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
     """A progress display on stderr; plain and quiet where stderr is no terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description:12}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    described = TextColumn("{task.description:12}", markup=False)
+    columns = (described, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         yield progress
