@@ -300,12 +300,14 @@ def color(text: str) -> tuple[int, int, int]:
 def plain_console() -> Console:
     """A console for tables and text, which are printed as they are: labels, paths and reasons may hold brackets.
 
-    What goes into a file or another program, which has no width of its own, is broken late.
+    What goes into a file or another program is broken late, unless COLUMNS says where.
     """
+    import os
+
     from rich.console import Console
 
     console = Console(markup=False, emoji=False, highlight=False)
-    if not console.is_terminal:
+    if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = _PIPE_WIDTH
     return console
 

@@ -8,8 +8,9 @@ from backend.cli import main
 
 
 @pytest.fixture
-def table_of(service, capsys):
+def table_of(service, capsys, monkeypatch):
     """What a verb prints about the shared service, in one line."""
+    monkeypatch.delenv("COLUMNS", raising=False)
 
     def table(*words: str) -> str:
         assert main([*words, "--backend", service.address]) == 0
