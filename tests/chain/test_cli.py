@@ -1,6 +1,7 @@
 """The command line, as a user types it; every verb runs in this process through the real entry point."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -46,6 +47,20 @@ def test_the_first_frames_alone_take_their_part_of_the_depth(sample_clip, tmp_pa
     clip[2] = str(tmp_path / "four.npy")
     assert main(["reconstruct", *clip, "-o", str(tmp_path / "other")]) == 1
     assert "has depth for 4 frames, but the footage footage.mp4 has 6" in capsys.readouterr().err
+
+
+def test_footage_with_a_name_of_another_alphabet_goes_all_the_way(sample_clip, tmp_path):
+    """As file servers hand them out that never heard of UTF-8."""
+    footage = tmp_path / os.fsdecode("plan_déjà".encode("latin-1") + b".mp4")
+    try:
+        shutil.copy(sample_clip / "footage.mp4", footage)
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    depth = ["--depth", str(sample_clip / "depth.npz")]
+    assert main(["reconstruct", str(footage), *depth, "--num_frames", "2", "-o", str(tmp_path / "scene")]) == 0
+    assert Scene.open(tmp_path / "scene").manifest.name == "plan_d?j?"
+    assert main(["generate", str(tmp_path / "scene"), "--size", "96x64", "-o", str(tmp_path / "take")]) == 0
+    assert probe(tmp_path / "take" / "take.mp4").frames == 2
 
 
 def test_an_assumed_lens_is_never_silent(sample_clip, tmp_path, capsys):
