@@ -78,6 +78,15 @@ def test_a_worker_for_every_gpu_that_may_be_used(tmp_path, monkeypatch, visible,
     assert visible_devices() == devices
 
 
+def test_a_driver_that_does_not_work_is_told_before_the_processor_is_taken(tmp_path, monkeypatch, caplog):
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text("#!/bin/sh\necho 'Failed to initialize NVML: Driver/library version mismatch'\nexit 18\n")
+    driver.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert visible_devices() == ["cpu"]
+    assert "processor will do all the work" in caplog.text and "version mismatch; mend the driver" in caplog.text
+
+
 def test_a_second_service_on_the_same_folder_is_refused(start_service, tmp_path):
     service = start_service(data=tmp_path / "shared")
     with pytest.raises(ServiceError, match=f"in use by another service .process {service.process.pid}"):
