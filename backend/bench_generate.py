@@ -24,7 +24,6 @@ from backend.bench_passes import (
     measured_rates,
     passes,
     relative_l2,
-    seconds_of,
 )
 from backend.commands.bench import PARTS
 from backend.generate.interface import EngineProgress
@@ -33,9 +32,9 @@ from backend.generate.wan.files import find_files
 from backend.generate.wan.loaded import LoadedModels, ModelChoice
 from backend.generate.wan.made_up import write_models
 from backend.generate.wan.models import load_image_encoder, load_vae
-from backend.measuring import Row, wait_for_gpu
+from backend.machine import VRAM_LIMIT_VARIABLE
+from backend.measuring import Row, median_seconds, wait_for_gpu
 from backend.render import RenderedFrame
-from backend.variables import VRAM_LIMIT_VARIABLE
 from ex4d_core.shot import WanSettings, wan_preset
 
 # What is asked of one H200.
@@ -213,7 +212,7 @@ def _original_job(case: Case, folder: Path, original_pass: float) -> Iterator[Ro
         for _ in decode_in_order(vae, latents, precision):
             pass
 
-    seconds = seconds_of(around, 1)
+    seconds = median_seconds(around, 1)
     steps = WanSettings().steps
     total = 2 * steps * original_pass + seconds
     yield Row(

@@ -8,12 +8,10 @@ from __future__ import annotations
 import contextlib
 import copy
 import gc
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -24,7 +22,7 @@ from backend.generate.wan.files import find_files
 from backend.generate.wan.models import load_dit
 from backend.generate.wan.original_pass import add_run_time_lora, diffsynth_velocity
 from backend.generate.wan.transformer import Transformer
-from backend.measuring import Row, wait_for_gpu
+from backend.measuring import Row, median_seconds
 
 # What is asked of one H200.
 TARGETS = {"bf16": 0.72, "fp8": 0.50}
@@ -58,18 +56,6 @@ class Case:
         return frames * height * width // 4
 
 
-def seconds_of(work: Callable[[], object], repeats: int) -> float:
-    work()
-    times = []
-    for _ in range(repeats):
-        wait_for_gpu()
-        started = time.perf_counter()
-        work()
-        wait_for_gpu()
-        times.append(time.perf_counter() - started)
-    return float(np.median(times))
-
-
 def measured_rates(case: Case) -> dict[str, float]:
     """Operations a second of products and of attention, on random data."""
     from backend.generate.wan import attention8, fused
@@ -95,8 +81,8 @@ def measured_rates(case: Case) -> dict[str, float]:
     rates = {}
     with torch.inference_mode(), fastest_attention():
         for name, (operations, once) in work.items():
-            repeats = max(1, int(0.5 / seconds_of(once, 3)))
-            rates[name] = operations * repeats / seconds_of(lambda: [once() for _ in range(repeats)], 1)  # noqa: B023
+            repeats = max(1, int(0.5 / median_seconds(once, 3)))
+            rates[name] = operations * repeats / median_seconds(lambda: [once() for _ in range(repeats)], 1)  # noqa: B023
     return rates
 
 
@@ -150,7 +136,7 @@ def passes(case: Case, models: Path) -> Iterator[Row]:
     def measured(once: Callable[[], torch.Tensor], exact: torch.Tensor | None, *contexts) -> tuple[float, str]:
         with inside(*contexts):
             made = once()
-            seconds = seconds_of(lambda: [once() for _ in range(repeats)], 1) / repeats
+            seconds = median_seconds(lambda: [once() for _ in range(repeats)], 1) / repeats
         return seconds, "" if exact is None else f"relative L2 {relative_l2(made, exact):.4f} to DiffSynth's"
 
     dit = load()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import signal
 import sys
 import threading
@@ -23,6 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 when done, 1 when the work failed with a reason (printed), 2 for a wrong command line, 130 after Ctrl-C.
     """
     options = _parser().parse_args(arguments)
+    # Files may have names that are no UTF-8, which are printed as they are.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")
     # As after Ctrl-C, so that processes of ours are ended and files put away; `serve` has its own way.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

@@ -31,8 +31,8 @@ def machine() -> str:
     return f"{date.today():%d %b %Y}, {os.cpu_count()} cores ({platform.machine()}), {gpu}, {versions}"
 
 
-def median_ms(work: Callable[[], object], repeats: int = 5) -> float:
-    """Milliseconds of wall time, once warmed up, work on a GPU included."""
+def median_seconds(work: Callable[[], object], repeats: int) -> float:
+    """Wall time, once warmed up, work on a GPU included."""
     work()
     times = []
     for _ in range(repeats):
@@ -41,7 +41,12 @@ def median_ms(work: Callable[[], object], repeats: int = 5) -> float:
         work()
         wait_for_gpu()
         times.append(time.perf_counter() - start)
-    return 1000 * float(np.median(times))
+    return float(np.median(times))
+
+
+def median_ms(work: Callable[[], object], repeats: int = 5) -> float:
+    """The same in milliseconds."""
+    return 1000 * median_seconds(work, repeats)
 
 
 def wait_for_gpu() -> None:

@@ -14,6 +14,7 @@ from backend.media import FootageInfo, VideoWriter, read_frames
 from backend.mesh import Pc2Writer, build_dw_mesh, grid_topology
 from ex4d_core.cameras import CameraPath
 from ex4d_core.scene import Scene, SceneManifest, SceneWriter
+from ex4d_core.sources import name_for_people
 from ex4d_core.trajectories import subject_distance
 
 # Footage frames turned into meshes at a time: enough to keep torch busy, 200 MB at 1080p.
@@ -87,9 +88,10 @@ def reconstruct(
                 progress(start + len(z), frames)
         np.savez(writer.path("topology"), faces=faces.numpy(), uvs=uvs.numpy(), cap_faces=np.int64(cap_faces))
         camera.save(writer.path("source_camera"))
+        told = {"depth": depth.source, "depth licence": depth.licence, **(provenance or {})}
         return writer.finish(
             SceneManifest(
-                name=name,
+                name=name_for_people(name),
                 frames=frames,
                 width=width,
                 height=height,
@@ -98,7 +100,7 @@ def reconstruct(
                 depth_range=(nearest, farthest),
                 subject_distance=distance,
                 depth_scale=depth.scale,
-                provenance={"depth": depth.source, "depth licence": depth.licence, **(provenance or {})},
+                provenance={what: name_for_people(text) for what, text in told.items()},
             )
         )
 

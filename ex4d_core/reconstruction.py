@@ -29,6 +29,7 @@ from ex4d_core.sources import (
     files_from_wire,
     files_to_wire,
     is_whole,
+    name_for_people,
     require_positive,
 )
 from ex4d_core.transfers import hash_file
@@ -179,6 +180,7 @@ class ReconstructionPlan:
     licence: str = "commercial"
     fps: tuple[int, int] | None = None
     fov_degrees: float | None = None
+    convention: str = "centered"
     mist: MistPass | None = None
     camera_files: tuple[Path, ...] = ()
     camera_scale: float = 1.0
@@ -196,7 +198,9 @@ class ReconstructionPlan:
         """
 
         def named(paths: Sequence[Path]) -> tuple[SourceFile, ...]:
-            return tuple(SourceFile(hashes[path], path.stat().st_size, path.name[-MAX_LABEL:]) for path in paths)
+            return tuple(
+                SourceFile(hashes[path], path.stat().st_size, name_for_people(path.name)[-MAX_LABEL:]) for path in paths
+            )
 
         depth = DepthRequest(
             self.layout,
@@ -211,9 +215,10 @@ class ReconstructionPlan:
         return ReconstructionRequest(
             named(self.footage),
             depth,
-            self.name,
+            name_for_people(self.name),
             self.fps,
             self.fov_degrees,
+            self.convention,
             camera=named(self.camera_files),
             camera_scale=self.camera_scale,
         )

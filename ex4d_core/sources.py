@@ -128,6 +128,11 @@ class DepthRequest:
             raise RequestError(f"depth as {self.layout} wants {wants}, {' or '.join(suffixes)}, not {found}")
 
 
+def name_for_people(name: str) -> str:
+    """A file's name as text that goes into any document: on old shares it may hold bytes that are no UTF-8."""
+    return name.encode("utf-8", "replace").decode("utf-8")
+
+
 def files_to_wire(files: Sequence[SourceFile]) -> dict[str, Any]:
     """Three values for any number of files: a long clip is many pictures, and a header may hold few maps and lists."""
     return {

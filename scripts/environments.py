@@ -100,17 +100,22 @@ def ensure(*environments: Environment) -> None:
 
 def missing_part(environment: Environment) -> Literal["", "project", "environment"]:
     """What has to be made: nothing, the project's own installation, or the whole environment with it."""
-    wanted = _wanted_stamp(environment)
-    try:
-        found = json.loads(environment.stamp.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return "environment"
+    wanted, found = _wanted_stamp(environment), _found_stamp(environment)
     # exists() follows the link to the base interpreter, which may have been uninstalled since.
-    if not isinstance(found, dict) or not environment.python.exists():
+    if not found or not environment.python.exists():
         return "environment"
     if any(found.get(key) != wanted[key] for key in ("lock", "python", "folder")):
         return "environment"
     return "" if found.get("project") == wanted["project"] else "project"
+
+
+def _found_stamp(environment: Environment) -> dict:
+    """What the environment's stamp says; empty where it has none, as one that was interrupted."""
+    try:
+        found = json.loads(environment.stamp.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _wanted_stamp(environment: Environment) -> dict[str, str]:
@@ -126,6 +131,31 @@ def _wanted_stamp(environment: Environment) -> dict[str, str]:
         "folder": str(environment.folder),
         "project": project,
     }
+
+
+def _refuse_what_is_not_ours(environment: Environment) -> None:
+    """Before an environment is replaced: what a link leads to may be another checkout's, with its own code installed.
+
+    Raises:
+        SetupError: a link is in the way.
+    """
+    if environment.folder.is_symlink():
+        message = (
+            f"{environment.folder} is a link to {environment.folder.resolve()}, which was left as it is. Remove the "
+            "link, and run this again."
+        )
+        raise SetupError(message)
+    if not HOME.is_symlink() or not environment.folder.exists():
+        return
+    owner = _found_stamp(environment).get("folder")
+    if owner != str(environment.folder):
+        holds = f"the environment {owner}" if owner else "one that this checkout is not known to have made"
+        message = (
+            f"{HOME} is a link to {HOME.resolve()}, and {environment.name} in there is {holds}; it was left as it is. "
+            f"Remove the link for environments of this checkout's own, or, if nobody needs that one, remove "
+            f"{environment.folder.resolve()}, and run this again."
+        )
+        raise SetupError(message)
 
 
 def _read(path: Path) -> str:
@@ -150,6 +180,8 @@ class _Builder:
 
     def build(self, missing: Literal["project", "environment"]) -> None:
         environment = self.environment
+        if missing == "environment":
+            _refuse_what_is_not_ours(environment)
         environment.log.write_bytes(b"")
         # Read now: what changes while this works is the next run's to see.
         finished = json.dumps(_wanted_stamp(environment), indent=1)
@@ -242,6 +274,9 @@ class _Builder:
 @contextlib.contextmanager
 def _only_one_setup(environment: Environment) -> Iterator[int]:
     """Hold a file lock that the system frees when its last holder ends, however it ends; yields its descriptor."""
+    if HOME.is_symlink() and not HOME.exists():
+        message = f"{HOME} is a link to {HOME.resolve()}, which does not exist: make that folder, or remove the link."
+        raise SetupError(message)
     HOME.mkdir(exist_ok=True)
     descriptor = os.open(HOME / f"{environment.name}.lock", os.O_RDWR | os.O_CREAT)
     try:

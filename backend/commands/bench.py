@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 
-from backend.commands.options import positive_number, progress_bar, size
+from backend.commands.options import plain_console, positive_number, progress_bar, size
 
 SUMMARY = "measure this machine"
 # Enough ticks for a 99.9th percentile.
@@ -49,7 +49,6 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _run_render(options: argparse.Namespace) -> int:
-    from rich.console import Console
     from rich.table import Table
 
     from backend.bench_render import measure_rendering
@@ -64,13 +63,12 @@ def _run_render(options: argparse.Namespace) -> int:
     table = Table("what", "measured", "", box=None)
     for row in rows:
         table.add_row(row.what, row.figure, row.remark)
-    Console().print(machine(), table, sep="\n")
+    plain_console().print(machine(), table, sep="\n")
     return 0
 
 
 def _run_generate(options: argparse.Namespace) -> int:
     """Prints each row at once: the whole takes minutes."""
-    from rich.console import Console
 
     from backend.generate.wan.models import require_diffsynth
     from backend.measuring import machine
@@ -81,16 +79,15 @@ def _run_generate(options: argparse.Namespace) -> int:
 
     from backend.bench_generate import measure_generation
 
-    console = Console()
-    console.print(f"{machine()}, diffsynth {version('diffsynth')}", highlight=False, soft_wrap=True)
+    console = plain_console()
+    console.print(f"{machine()}, diffsynth {version('diffsynth')}", soft_wrap=True)
     scratch = Path(options.scratch) if options.scratch else None
     for row in measure_generation(scratch, options.part or PARTS):
-        console.print(f"{row.what:34} {row.figure:>12}  {row.remark}", highlight=False, soft_wrap=True)
+        console.print(f"{row.what:34} {row.figure:>12}  {row.remark}", soft_wrap=True)
     return 0
 
 
 def _run_depth(options: argparse.Namespace) -> int:
-    from rich.console import Console
     from rich.table import Table
 
     from backend.depth.bench import PUBLISHED, measure_estimators
@@ -100,7 +97,7 @@ def _run_depth(options: argparse.Namespace) -> int:
 
     for name in options.estimator:
         depth_model(name)
-    console, device = Console(), resolved_device(options.device)
+    console, device = plain_console(), resolved_device(options.device)
     console.print(f"{options.size[0]}x{options.size[1]}, {options.frames} frames, random weights; {machine()}")
     table = Table("estimator", "works at", "ms/frame", "frames/s", "GPU memory", "published", box=None)
     for found in measure_estimators(options.estimator, options.frames, *options.size, device):
@@ -117,14 +114,13 @@ def _run_chain(options: argparse.Namespace) -> int:
     import tempfile
     from pathlib import Path
 
-    from rich.console import Console
     from rich.table import Table
 
     from backend.bench import measure
     from backend.demo import run_demo
     from backend.measuring import machine
 
-    console = Console()
+    console = plain_console()
     table = Table("what", "measured", "", box=None)
     width, height = options.size
     for row in measure(options.frames, width, height):

@@ -8,7 +8,7 @@ import platform
 import shutil
 import sys
 
-from backend.commands.options import add_backend_arguments, backend_client
+from backend.commands.options import add_backend_arguments, backend_client, plain_console
 
 SUMMARY = "what this machine can do, and what is missing"
 
@@ -18,7 +18,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, show_header=False)
@@ -27,7 +26,7 @@ def run(options: argparse.Namespace) -> int:
         table.add_row(name, finding)
         if problem:
             problems.append(problem)
-    Console().print(table)
+    plain_console().print(table)
     for problem in problems:
         print(f"! {problem}")
     return 1 if problems else 0
@@ -68,7 +67,7 @@ def _wan(has_gpu: bool) -> str:
     from backend.generate.wan import WAN_LICENCE, CheckpointError, ModelsMissingError, WanUnavailableError
     from backend.generate.wan.files import find_files
     from backend.generate.wan.models import require_diffsynth
-    from backend.models_folder import models_folder
+    from backend.machine import models_folder
 
     if not has_gpu:
         return "not usable: it needs an NVIDIA GPU that PyTorch can use"
@@ -110,8 +109,12 @@ def _rasterizers():
 def _backend(options: argparse.Namespace) -> str:
     from ex4d_core.client import ClientError
     from ex4d_core.messages import Hello
+    from ex4d_core.shot import RequestError
 
-    client = backend_client(options)
+    try:
+        client = backend_client(options)
+    except (ClientError, RequestError) as error:
+        return str(error)
     try:
         reply = client.ask(Hello("doctor"), timeout=1.5)
     except ClientError as error:

@@ -9,11 +9,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from backend.commands.options import ANSWER_SECONDS, add_backend_arguments, backend_client, progress_bar
+from backend.commands.options import ANSWER_SECONDS, add_backend_arguments, backend_client, plain_console, progress_bar
 
 SUMMARY = "list, cancel, fetch and forget a backend's jobs"
-# Of a table that goes into a file or another program, which has no width of its own.
-_PIPE_WIDTH = 160
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +61,6 @@ def print_jobs(jobs: list) -> None:
     """A table, newest first."""
     from datetime import datetime
 
-    from rich.console import Console
     from rich.table import Column, Table
 
     # The name of a job is what one copies: never cut it. Labels and reasons may be long, and are broken.
@@ -75,10 +72,7 @@ def print_jobs(jobs: list) -> None:
             progress = f"{job.queue_position} before it"
         since = datetime.fromtimestamp(job.created).strftime("%d %b %H:%M:%S")
         table.add_row(job.job, job.label, job.engine, job.state, progress, since, job.reason)
-    console = Console()
-    if not console.is_terminal:
-        console.width = _PIPE_WIDTH
-    console.print(table if jobs else "no jobs")
+    plain_console().print(table if jobs else "no jobs")
 
 
 def _fetch(job: str, folder: Path, bar):

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from backend.generate.wan.published import PARTS
-    from backend.models_folder import models_folder
+    from backend.machine import models_folder
     from ex4d_core.shot import RequestError
 
     folder = (options.models or models_folder()).expanduser()
@@ -70,9 +70,9 @@ def _depth_parts(folder: Path) -> list:
 
 
 def _list(folder: Path, parts: list) -> int:
-    from rich.console import Console
     from rich.table import Table
 
+    from backend.commands.options import plain_console
     from backend.generate.wan.files import list_loras
     from backend.generate.wan.inventory import files_here
 
@@ -86,12 +86,12 @@ def _list(folder: Path, parts: list) -> int:
             depth.add_row(part.name, state, f"{part.gigabytes:.2f}", where, part.licence)
         else:
             engine.add_row(part.name, part.what, state, f"{part.gigabytes:.1f}", part.licence)
-    console = Console()
+    console = plain_console()
     for table in (engine, depth):
         if table.rows:
             console.print(table)
     loras = ", ".join(path.stem for path in list_loras(folder)) or "none"
-    console.print(f"folder: {folder}\nLoRAs that --lora can name: {loras}", highlight=False)
+    console.print(f"folder: {folder}\nLoRAs that --lora can name: {loras}")
     return 0
 
 

@@ -32,6 +32,7 @@ from ex4d_core.shot import (
 from ex4d_core.trajectories import EASINGS, PRESETS, Trajectory, build_path
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress
 
     from ex4d_core.scene import Scene
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 # A backend that has said nothing for so long from the first question on is not there.
 ANSWER_SECONDS = 5.0
+_PIPE_WIDTH = 160
 
 
 def add_camera_arguments(parser: argparse.ArgumentParser) -> None:
@@ -171,7 +173,7 @@ def use_machine_arguments(options: argparse.Namespace) -> None:
     """Hand them to the engine by the environment, which worker processes inherit."""
     import os
 
-    from backend.variables import MODELS_VARIABLE, VRAM_LIMIT_VARIABLE
+    from backend.machine import MODELS_VARIABLE, VRAM_LIMIT_VARIABLE
 
     if options.models is not None:
         os.environ[MODELS_VARIABLE] = str(options.models.expanduser().absolute())
@@ -295,12 +297,28 @@ def color(text: str) -> tuple[int, int, int]:
     return red, green, blue
 
 
+def plain_console() -> Console:
+    """A console for tables and text, which are printed as they are: labels, paths and reasons may hold brackets.
+
+    What goes into a file or another program is broken late, unless COLUMNS says where.
+    """
+    import os
+
+    from rich.console import Console
+
+    console = Console(markup=False, emoji=False, highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _PIPE_WIDTH
+    return console
+
+
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
     """A progress display on stderr; plain and quiet where stderr is no terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description:12}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    described = TextColumn("{task.description:12}", markup=False)
+    columns = (described, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         yield progress

@@ -20,9 +20,10 @@ from ex4d_core.sources import MIST_FALLOFFS
 from ex4d_core.trajectories import Trajectory
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from backend.depth import DepthClip, KnownLens
     from backend.media import FootageInfo
-    from ex4d_core.cameras import CameraPath
 
 SUMMARY = "footage to a scene, with known or estimated depth"
 
@@ -104,7 +105,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from backend.depth import lens_for, read_source_camera
+    from backend.depth import known_lens, lens_for, read_source_camera
     from backend.media import probe
     from backend.reconstruct import reconstruct
     from ex4d_core.shot import RequestError
@@ -119,16 +120,21 @@ def run(options: argparse.Namespace) -> int:
     footage = probe(path, options.num_frames)
     for note in footage.notes:
         print(note)
-    source_camera = None
+    source_camera = filmed_by = None
     if options.source_camera:
         source_camera = read_source_camera(options.source_camera, footage, options.camera_scale)
-    lens = _known_lens(options, footage, source_camera)
+        filmed_by = source_camera.intrinsics, f"the camera file {options.source_camera.name}"
+    lens = known_lens(
+        footage,
+        stated=_stated_lens(options, footage),
+        filmed_by=filmed_by,
+        convention=options.convention,
+        depth_files=options.depth is not None and options.mist is None,
+    )
     depth = _depth(options, footage, lens)
     for note in depth.notes:
         print(note)
-    if lens is None:
-        lens = lens_for(footage, depth)
-    intrinsics, origin = lens
+    intrinsics, origin = lens_for(lens, footage, depth)
     with progress_bar() as bar:
         task = bar.add_task("reconstruct", total=footage.frames)
         scene = reconstruct(
@@ -156,7 +162,15 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _depth(options: argparse.Namespace, footage: FootageInfo, lens: KnownLens | None) -> DepthClip:
-    from backend.depth import DepthError, DepthFiles, EdgeSettings, EstimatorSettings, MistSettings, create_estimator
+    from backend.depth import (
+        DepthError,
+        DepthFiles,
+        EdgeSettings,
+        EstimatorSettings,
+        MistSettings,
+        create_estimator,
+        focal_in_widths,
+    )
     from backend.media import probe
 
     if options.depth:
@@ -185,7 +199,7 @@ def _depth(options: argparse.Namespace, footage: FootageInfo, lens: KnownLens | 
         edges=None if options.no_edges else EdgeSettings(),
         steady=not options.no_steady,
         full_precision=options.full_precision,
-        focal_in_widths=None if lens is None else float(lens[0].reshape(-1, 3, 3)[0, 0, 0]) / footage.width,
+        focal_in_widths=focal_in_widths(lens, footage),
     )
     estimator = create_estimator(settings)
     print(f"estimator  {estimator.name}; licence: {estimator.licence}")
@@ -194,32 +208,20 @@ def _depth(options: argparse.Namespace, footage: FootageInfo, lens: KnownLens | 
         return estimator.estimate(footage, lambda done, total: bar.update(task, completed=done))
 
 
-def _known_lens(
-    options: argparse.Namespace, footage: FootageInfo, source_camera: CameraPath | None
-) -> KnownLens | None:
-    """What is known of the lens before any depth is, in the order of trust: the user, the solved camera, the footage.
+def _stated_lens(options: argparse.Namespace, footage: FootageInfo) -> np.ndarray | None:
+    """What the user says of the lens, as intrinsics; None without a word."""
+    from backend.depth import intrinsics_from
 
-    Depth files come before the footage, so that with --depth the footage is asked last, by `lens_for`; but a mist pass
-    says nothing of the lens and needs it. The reference convention asks neither.
-    """
-    from backend.depth import REFERENCE_FOCAL_PX, intrinsics_from, lens_from_footage
-
-    if any(value is not None for value in (options.fov, options.focal_mm, options.focal_px)):
-        matrix = intrinsics_from(
-            footage.width,
-            footage.height,
-            fov_degrees=options.fov,
-            focal_mm=options.focal_mm,
-            sensor_mm=options.sensor_mm,
-            focal_px=options.focal_px,
-        )
-        return matrix, "the user"
-    if source_camera is not None:
-        return source_camera.intrinsics, f"the camera file {options.source_camera.name}"
-    if options.convention == "reference":
-        matrix = intrinsics_from(footage.width, footage.height, focal_px=REFERENCE_FOCAL_PX)
-        return matrix, "EX-4D, whose focal length is the same for all footage"
-    return None if options.depth and not options.mist else lens_from_footage(footage)
+    if options.fov is None and options.focal_mm is None and options.focal_px is None:
+        return None
+    return intrinsics_from(
+        footage.width,
+        footage.height,
+        fov_degrees=options.fov,
+        focal_mm=options.focal_mm,
+        sensor_mm=options.sensor_mm,
+        focal_px=options.focal_px,
+    )
 
 
 def _save_mesh(scene, path: Path, occlusion_rule: str) -> None:

@@ -60,23 +60,34 @@ def write_movies(
     first_frame: int = 0,
     device: str = "auto",
 ) -> None:
-    """Render into ``color_NAME.mp4``, ``mask_NAME.mp4`` and ``camera_NAME.npz`` in ``folder``."""
+    """Render into ``color_NAME.mp4``, ``mask_NAME.mp4`` and ``camera_NAME.npz`` in ``folder``: into all or none."""
     import numpy as np
 
     from backend.media import VideoWriter
+    from backend.media.errors import writing, written_whole
     from backend.render import render_shot
 
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{kind}_{name}.mp4" for kind in ("color", "mask")]
+    camera_path = folder / f"camera_{name}.npz"
     size, fps = (camera.width, camera.height), scene.manifest.fps
     seen = []
-    with VideoWriter(paths[0], *size, fps) as color, VideoWriter(paths[1], *size, fps) as mask, progress_bar() as bar:
+    with (
+        written_whole(camera_path) as partial,
+        VideoWriter(paths[0], *size, fps) as color,
+        VideoWriter(paths[1], *size, fps) as mask,
+        progress_bar() as bar,
+    ):
         frames = render_shot(scene, camera, settings, first_frame=first_frame, device=device)
         for frame in bar.track(frames, total=len(camera), description="render"):
             color.write(frame.color)
             mask.write(frame.mask.astype(np.uint8) * 255)
             seen.append(frame.mask.mean())
-    camera.save(folder / f"camera_{name}.npz")
+        # All three are whole before the first one gets its name: a disk that is full leaves no mask without its colour.
+        with writing(camera_path):
+            camera.save(partial)
+        mask.finish()
+        color.finish()
     print(f"colour     {paths[0]}")
     print(f"mask       {paths[1]}")
     print(f"seen       {100 * np.mean(seen):.1f} % on average, {100 * np.min(seen):.1f} % in frame {np.argmin(seen)}")

@@ -88,6 +88,7 @@ def visible_devices() -> list[str]:
     Raises:
         ServiceError: the driver does not answer.
     """
+    import logging
     import os
     import shutil
     import subprocess
@@ -103,6 +104,13 @@ def visible_devices() -> list[str]:
         )
     except subprocess.TimeoutExpired as error:
         raise ServiceError("nvidia-smi does not answer; mend the driver, or name the devices with --device") from error
+    if listed.returncode:
+        said = (listed.stdout or listed.stderr).strip().partition("\n")[0] or f"exit code {listed.returncode}"
+        logging.getLogger(__name__).warning(
+            "the processor will do all the work, since nvidia-smi finds no GPU: %s; mend the driver if there is one",
+            said,
+        )
+        return ["cpu"]
     count = sum(line.strip().isdigit() for line in listed.stdout.splitlines())
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:

@@ -11,12 +11,12 @@ from .interface import DepthClip, DepthError, DepthEstimator
 from .intrinsics import (
     ASSUMED_FOV_NOTE,
     DEFAULT_FOV_DEGREES,
-    REFERENCE_FOCAL_PX,
     IntrinsicsError,
     KnownLens,
+    focal_in_widths,
     intrinsics_from,
+    known_lens,
     lens_for,
-    lens_from_footage,
 )
 from .mist import MistSettings
 from .models import (
@@ -33,7 +33,6 @@ __all__ = [
     "AUTO",
     "DEFAULT_FOV_DEGREES",
     "DEPTH_MODELS",
-    "REFERENCE_FOCAL_PX",
     "CameraFileError",
     "DepthClip",
     "DepthError",
@@ -51,9 +50,10 @@ __all__ = [
     "Verdict",
     "WeightsError",
     "create_estimator",
+    "focal_in_widths",
     "intrinsics_from",
+    "known_lens",
     "lens_for",
-    "lens_from_footage",
     "read_source_camera",
     "verdicts",
 ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..depth_names import DEPTH_PRO, DEPTHCRAFTER, VIDEO_DEPTH_ANYTHING
-from ..models_folder import models_folder
+from ..machine import models_folder
 from .edges import EdgeSettings
 from .models import (
     DEPTH_MODELS,

@@ -1,4 +1,18 @@
-"""From what an artist knows of a lens to a pinhole camera's intrinsic matrix."""
+"""The lens of some footage: from an artist's words to an intrinsic matrix, and whom to trust where several know it.
+
+In the order of trust, for the command line and the service alike:
+
+1. the artist;
+2. the file of the camera that filmed it;
+3. EX-4D, which takes the same 500 pixels for all footage: in the reference convention only;
+4. files of depth, which may hold the intrinsics that it was rendered or measured with;
+5. the footage's own metadata;
+6. the estimator that made the depth, which guesses;
+7. nobody: `DEFAULT_FOV_DEGREES` is assumed, and said so.
+
+`known_lens` goes through what is known before there is any depth, since a mist pass and some estimators want the lens;
+`lens_for` answers once there is depth.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +29,7 @@ from .interface import DepthClip
 DEFAULT_FOV_DEGREES = 50.0
 
 # What EX-4D takes whatever the footage, as the "reference" convention does.
-REFERENCE_FOCAL_PX = 500.0
+_REFERENCE_FOCAL_PX = 500.0
 
 ASSUMED_FOV_NOTE = (
     f"The lens is unknown; a horizontal field of view of {DEFAULT_FOV_DEGREES:g} degrees is assumed. "
@@ -80,21 +94,56 @@ def intrinsics_from(
     return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], dtype=np.float64)
 
 
-def lens_from_footage(footage: FootageInfo) -> KnownLens | None:
+def known_lens(
+    footage: FootageInfo,
+    *,
+    stated: np.ndarray | None = None,
+    filmed_by: KnownLens | None = None,
+    convention: str = "centered",
+    depth_files: bool = False,
+) -> KnownLens | None:
+    """What is known of the lens before any depth is read; the module's head has the order of trust.
+
+    Args:
+        stated: (3, 3) intrinsics in the artist's own words.
+        filmed_by: the lens that the file of the camera holds.
+        convention: "centered" or "reference".
+        depth_files: whether depth comes from files that may know the lens, which a mist pass does not. The footage's
+            metadata then has to wait for `lens_for`.
+
+    Returns:
+        Intrinsics and their origin, or None where nobody has said anything yet.
+    """
+    if stated is not None:
+        return stated, "the user"
+    if filmed_by is not None:
+        return filmed_by
+    if convention == "reference":
+        matrix = intrinsics_from(footage.width, footage.height, focal_px=_REFERENCE_FOCAL_PX)
+        return matrix, "EX-4D, whose focal length is the same for all footage"
+    return None if depth_files else _lens_from_footage(footage)
+
+
+def lens_for(known: KnownLens | None, footage: FootageInfo, depth: DepthClip) -> KnownLens:
+    """The lens, now that there is depth: what was `known_lens`, or what depth or footage say, or an assumption.
+
+    Returns:
+        Intrinsics and their origin, which is `ASSUMED_FOV_NOTE` where nothing is known: show it.
+    """
+    if known is None and depth.intrinsics is not None:
+        return depth.intrinsics, f"the depth ({depth.source})"
+    known = known or _lens_from_footage(footage)
+    return known or (intrinsics_from(footage.width, footage.height), ASSUMED_FOV_NOTE)
+
+
+def focal_in_widths(known: KnownLens | None, footage: FootageInfo) -> float | None:
+    """The focal length of the first frame over the picture's width, as estimators want it."""
+    return None if known is None else float(known[0].reshape(-1, 3, 3)[0, 0, 0]) / footage.width
+
+
+def _lens_from_footage(footage: FootageInfo) -> KnownLens | None:
     """The lens that the footage's own metadata states, or None."""
     lens = lens_of(footage)
     if lens is None:
         return None
     return intrinsics_from(footage.width, footage.height, focal_px=lens.focal_px), f"the footage ({lens.source})"
-
-
-def lens_for(footage: FootageInfo, depth: DepthClip) -> KnownLens:
-    """The lens where the user gave none: of the depth's source, of the footage's metadata, or else assumed.
-
-    Returns:
-        Intrinsics and their origin, which is `ASSUMED_FOV_NOTE` where nothing is known: show it.
-    """
-    if depth.intrinsics is not None:
-        return depth.intrinsics, f"the depth ({depth.source})"
-    known = lens_from_footage(footage)
-    return known or (intrinsics_from(footage.width, footage.height), ASSUMED_FOV_NOTE)

@@ -13,7 +13,7 @@ from pathlib import Path
 from ex4d_core.shot import LICENCES
 
 from ..depth_names import DEPTH_ANYTHING, DEPTH_PRO, DEPTHCRAFTER, VIDEO_DEPTH_ANYTHING
-from ..models_folder import models_folder
+from ..machine import models_folder
 from .interface import DepthError
 
 

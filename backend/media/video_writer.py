@@ -27,7 +27,8 @@ class VideoWriter:
     but some browsers and phones do not.
 
     The file appears at `path` when the `with` block ends well; after any error nothing is left of it. Until then it
-    grows as `path` + ".partial".
+    grows as `path` + ".partial". Where several files shall appear together or not at all, `finish` each at the end of
+    the block that they share.
 
         with VideoWriter("take.mp4", 512, 512, Fraction(30), metadata={"engine": "preview"}) as video:
             for frame in frames:
@@ -100,7 +101,7 @@ class VideoWriter:
     def write(self, frame: np.ndarray) -> None:
         """Appends one frame: (H, W, 3) uint8 sRGB, (H, W) uint8 gray or (H, W) bool mask."""
         if self._container is None:
-            raise ValueError("VideoWriter.write() works inside its with block only")
+            raise ValueError("VideoWriter.write() works inside its with block only, and not after finish()")
         rgb = as_rgb(frame)
         if rgb.shape[:2] != (self._height, self._width):
             height, width = rgb.shape[:2]
@@ -111,31 +112,42 @@ class VideoWriter:
             self._container.mux(self._stream.encode(picture))
         self.frames += 1
 
+    def finish(self) -> None:
+        """Writes what is still to be written; all that the end of the `with` block then does is to name the file.
+
+        Raises:
+            DiskFullError, MediaError: as `VideoWriter`.
+        """
+        if self._container is None:
+            raise ValueError("VideoWriter.finish() works once, and inside its with block")
+        if not self.frames:
+            raise MediaError(f"{self.path}: no frame was written, so there is no video. Render at least one.")
+        with writing(self.path):
+            self._container.mux(self._stream.encode())
+        container, self._container = self._container, None
+        with writing(self.path):
+            container.close()
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
+        if error is not None or self._container is None:  # failed, or finished already
             self._abandon()
             self._unfinished.__exit__(kind, error, trace)
             return
         with self._unfinished:
             try:
-                if not self.frames:
-                    raise MediaError(f"{self.path}: no frame was written, so there is no video. Render at least one.")
-                with writing(self.path):
-                    self._container.mux(self._stream.encode())
+                self.finish()
             except BaseException:
                 self._abandon()
                 raise
-            container, self._container = self._container, None
-            with writing(self.path):
-                container.close()
 
     def _abandon(self) -> None:
-        """Closes the unfinished file; that it cannot be finished is known already."""
+        """Closes a file that is still open; that it cannot be finished is known already."""
         container, self._container = self._container, None
-        with suppress(av.error.FFmpegError, OSError):
-            container.close()
+        if container is not None:
+            with suppress(av.error.FFmpegError, OSError):
+                container.close()
 
 
 def read_metadata(path: str | os.PathLike) -> dict[str, str]:

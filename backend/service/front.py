@@ -18,6 +18,7 @@ from typing import Any
 import zmq
 
 from backend.service.blob_store import BlobStore
+from backend.service.damage import is_damage
 from backend.service.job_store import JobStore
 from backend.service.refusal import Refusal
 from backend.service.uploads import Answer, Uploads
@@ -186,6 +187,8 @@ class Front:
             log.exception("a request could not be served")
             text = f"the backend failed on this request ({type(error).__name__}); see its log"
             self._reply(client, request_id, Refusal("internal", text).message())
+            if is_damage(error):  # of the job database, without which there is nothing to serve
+                raise
 
     def _reply(self, client: bytes, request_id: int, message: Message) -> None:
         # What is over `_QUEUE` a ROUTER drops without a word, and so what is for a client that has gone.

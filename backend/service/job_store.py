@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgpack
 
+from backend.service.damage import damage_explained
 from backend.service.settings import ServiceError
 from ex4d_core.messages import FINAL_STATES, MAX_EVENTS, MAX_JOBS, JobEvent, JobStatus
 from ex4d_core.reconstruction import ReconstructionRequest, request_from_wire
@@ -27,6 +28,8 @@ _APPLICATION_ID = 0x45583444
 SCHEMA_VERSION = 1
 # A job that takes its worker down twice would take down the third one as well.
 MAX_CRASHES = 2
+# Letters of a reason, which every list of jobs repeats: libraries name each of a thousand tensors that do not fit.
+_MAX_REASON = 4000
 
 _SCHEMA = """
 CREATE TABLE jobs (
@@ -118,6 +121,18 @@ class JobStore:
             raise ServiceError(text) from error
         except sqlite3.Error as error:
             raise ServiceError(f"cannot use the job database {path}: {error}; move it away to begin anew") from error
+        self._path = path
+
+    def check(self) -> None:
+        """Look through the whole file, which takes milliseconds for thousands of jobs.
+
+        Raises:
+            ServiceError: it is damaged.
+        """
+        with damage_explained(self._path):
+            (found,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
+            if found != "ok":
+                raise sqlite3.DatabaseError(" ".join(found.split()))
 
     def _prepare(self, path: Path) -> None:
         with self._transaction():
@@ -355,7 +370,7 @@ class JobStore:
         """Put a job into a state that nobody holds a claim in; `claim` adds one to "running"."""
         self._db.execute(
             "UPDATE jobs SET state = ?, reason = ?, claim = NULL, worker = NULL, updated = ? WHERE id = ?",
-            (state, reason, time.time(), job),
+            (state, _storable(reason), time.time(), job),
         )
         if state == "queued":
             self._db.execute("UPDATE jobs SET stage = '', done = 0, total = 0 WHERE id = ?", (job,))
@@ -369,6 +384,11 @@ class JobStore:
         if added:
             self._db.execute("UPDATE jobs SET events = events + 1, updated = ? WHERE id = ?", (time.time(), job))
         return bool(added)
+
+
+def _storable(reason: str) -> str:
+    """A reason that fits into every list of jobs, and that SQLite takes: a file's name may hold bytes of no UTF-8."""
+    return reason[:_MAX_REASON].encode("utf-8", "replace").decode("utf-8")
 
 
 def _status(row: tuple) -> JobStatus:

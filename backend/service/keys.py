@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import zmq
-from zmq.auth import create_certificates, load_certificate, load_certificates
+from zmq.auth import create_certificates, load_certificate
 from zmq.auth.thread import ThreadAuthenticator
 
 from backend.service.settings import ServiceError
@@ -70,12 +70,15 @@ def check_keys(folder: Path) -> None:
     ServiceError: the folder lacks the service's pair or has no client; the message names the remedy.
     """
     _server_pair(folder)
+    clients = folder / "clients"
     try:
-        clients = load_certificates(folder / "clients")
+        names = [path.name for path in clients.iterdir() if path.suffix == ".key"]
+        for name in names:
+            load_certificate(clients / name)
     except (OSError, ValueError) as error:
-        raise ServiceError(f"cannot read the clients' keys in {folder / 'clients'}: {error}; {_REMEDY}") from error
-    if not clients:
-        raise ServiceError(f"no client may connect: {folder / 'clients'} holds no *.key file; {_REMEDY}")
+        raise ServiceError(f"cannot read the clients' keys in {clients}: {error}; {_REMEDY}") from error
+    if not names:
+        raise ServiceError(f"no client may connect: {clients} holds no *.key file; {_REMEDY}")
 
 
 def _server_pair(folder: Path) -> tuple[bytes, bytes]:

@@ -9,6 +9,7 @@ import os
 import struct
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -17,6 +18,8 @@ import msgpack
 import backend
 
 _LENGTH = struct.Struct("<I")
+# What a process prints is kept to so much, and as much again of what it printed before.
+_LOG_BYTES = 1_000_000
 
 
 def start_process(module: str, options: dict[str, str], folder: Path, errors: IO[bytes]) -> subprocess.Popen:
@@ -45,6 +48,21 @@ def start_process(module: str, options: dict[str, str], folder: Path, errors: IO
         # Ctrl+C in a terminal is for the service, which ends its processes itself.
         start_new_session=True,
     )
+
+
+def shorten_log(path: Path) -> bool:
+    """Empty a log that has grown too long, and keep its end in ``NAME.old.log``; returns whether it had.
+
+    The process that appends to it goes on, and may have lost a line to this.
+    """
+    # A log is not worth an error: on a full disk it stays as it is.
+    with suppress(OSError), open(path, "rb+") as log:
+        if log.seek(0, os.SEEK_END) > _LOG_BYTES:
+            log.seek(-_LOG_BYTES, os.SEEK_END)
+            path.with_suffix(".old.log").write_bytes(log.read())
+            log.truncate(0)
+            return True
+    return False
 
 
 def read_message(stream: BinaryIO) -> dict[str, Any] | None:

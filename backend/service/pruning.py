@@ -6,9 +6,11 @@ Database and blobs may be in use by a service meanwhile: each is changed only as
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from dataclasses import dataclass
 
 from backend.service.blob_store import BlobStore
+from backend.service.damage import damage_explained
 from backend.service.job_store import JobStore
 from backend.service.settings import ServiceError, ServiceSettings
 
@@ -34,7 +36,7 @@ def prune(settings: ServiceSettings, days: float) -> Pruned:
     """Forget every job that ended more than ``days`` days ago, an hour at least, and every blob not used for as long.
 
     Raises:
-        ServiceError: there is no service's data in the folder.
+        ServiceError: there is no service's data in the folder, or its job database is damaged.
     """
     if not settings.database.is_file():
         raise ServiceError(f"{settings.data} holds no jobs; name the folder of 'ex4d serve' with --data")
@@ -43,10 +45,7 @@ def prune(settings: ServiceSettings, days: float) -> Pruned:
 
 def _prune(settings: ServiceSettings, days: float, limit_bytes: float, unused_seconds: float) -> Pruned:
     before = time.time() - max(days * _DAY_SECONDS, _LEAST_SECONDS)
-    store = JobStore(settings.database)
-    try:
+    with damage_explained(settings.database), closing(JobStore(settings.database)) as store:
         jobs = store.forget(ended_before=before)
         needed = store.needed_blobs(finished_since=before)
-    finally:
-        store.close()
     return Pruned(jobs, BlobStore(settings.data).drop_unneeded(limit_bytes, needed, unused_seconds))

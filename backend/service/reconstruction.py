@@ -22,16 +22,17 @@ from backend.depth import (
     KnownLens,
     MistSettings,
     create_estimator,
+    focal_in_widths,
     intrinsics_from,
+    known_lens,
     lens_for,
-    lens_from_footage,
     read_source_camera,
 )
 from backend.media import FootageInfo, MediaError, probe
 from backend.reconstruct import reconstruct
 from backend.service.blob_store import BlobStore
 from backend.shot import TakeSink
-from ex4d_core.cameras import CameraError, CameraPath
+from ex4d_core.cameras import CameraError
 from ex4d_core.reconstruction import ReconstructionRequest
 from ex4d_core.scene import FILE_NAMES, MANIFEST
 from ex4d_core.sources import COLMAP_MODELS, DepthRequest, SourceFile
@@ -59,16 +60,25 @@ def make_scene(
     try:
         footage_path = _lay_out(request.footage, blobs, inputs / "footage", alone=request.is_video)
         footage = probe(footage_path, fps=Fraction(*request.fps) if request.fps else None)
-        source_camera = None
+        source_camera = filmed_by = stated = None
         if request.camera:
             camera_file = _lay_out_camera(request.camera, blobs, inputs / "camera")
             source_camera = read_source_camera(camera_file, footage, request.camera_scale)
-        lens = _known_lens(request, footage, source_camera)
+            filmed_by = source_camera.intrinsics, f"the camera file {request.camera[0].label}"
+        if request.fov_degrees is not None:
+            stated = intrinsics_from(footage.width, footage.height, fov_degrees=request.fov_degrees)
+        lens = known_lens(
+            footage,
+            stated=stated,
+            filmed_by=filmed_by,
+            convention=request.convention,
+            depth_files=request.depth.layout != "estimator" and request.depth.mist is None,
+        )
         if request.depth.layout == "estimator":
             depth = _estimated(request.depth, footage, device, lens, sink)
         else:
             depth = _from_files(request.depth, blobs, inputs / "depth", footage, lens)
-        intrinsics, origin = lens or lens_for(footage, depth)
+        intrinsics, origin = lens_for(lens, footage, depth)
         scene = reconstruct(
             footage,
             depth,
@@ -91,28 +101,14 @@ def make_scene(
     sink.file(MANIFEST, work_folder / "scene" / MANIFEST)
 
 
-def _known_lens(
-    request: ReconstructionRequest, footage: FootageInfo, source_camera: CameraPath | None
-) -> KnownLens | None:
-    """What is known of the lens before any depth is, in the order of trust: the artist, the camera file, the footage.
-
-    Depth files come before the footage, so that with them the footage is asked last, by `lens_for`; but a mist pass
-    says nothing of the lens and needs it.
-    """
-    if request.fov_degrees is not None:
-        return intrinsics_from(footage.width, footage.height, fov_degrees=request.fov_degrees), "the user"
-    if source_camera is not None:
-        return source_camera.intrinsics, f"the camera file {request.camera[0].label}"
-    depth_knows = request.depth.layout != "estimator" and request.depth.mist is None
-    return None if depth_knows else lens_from_footage(footage)
-
-
 def _estimated(
     request: DepthRequest, footage: FootageInfo, device: str, lens: KnownLens | None, sink: TakeSink
 ) -> DepthClip:
-    focal_in_widths = None if lens is None else float(lens[0].reshape(-1, 3, 3)[0, 0, 0]) / footage.width
     settings = EstimatorSettings(
-        name=request.estimator, licence=request.licence, device=device, focal_in_widths=focal_in_widths
+        name=request.estimator,
+        licence=request.licence,
+        device=device,
+        focal_in_widths=focal_in_widths(lens, footage),
     )
     return create_estimator(settings).estimate(footage, lambda done, total: sink.progress(ESTIMATE_STAGE, done, total))
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import zmq
 
 from backend.service.blob_store import BlobStore
+from backend.service.damage import damage_explained
 from backend.service.folder_lock import locked
 from backend.service.front import Front, bind_router
 from backend.service.inbox import Inbox
@@ -44,15 +45,17 @@ def run_service(settings: ServiceSettings) -> int:
         0, the exit code of an orderly end.
 
     Raises:
-        ServiceError: it cannot start: folder or port in use, no keys where they are needed, a foreign database.
+        ServiceError: it cannot start: folder or port in use, no keys where they are needed, a foreign database; or
+            it cannot go on, since the job database is damaged.
     """
     if settings.keys_folder:
         check_keys(settings.keys_folder)
-    with ExitStack() as stack:
+    with damage_explained(settings.database), ExitStack() as stack:
         _make_folder(settings.data)
         stack.enter_context(locked(settings.data))
         store = JobStore(settings.database)
         stack.callback(store.close)
+        store.check()
         blobs = BlobStore(settings.data)
         inbox = Inbox()
         stack.callback(inbox.close)
@@ -66,6 +69,7 @@ def run_service(settings: ServiceSettings) -> int:
         stack.callback(views.stop)
         front = Front(socket, store, blobs, uploads, views)
         workers = front.workers = Workers(settings, store, inbox, front.job_changed)
+        stack.callback(workers.stop)
         stop = stack.enter_context(_stopped_by_signals(inbox))
         workers.tick()
         log.info("listening on %s", address)
@@ -100,6 +104,7 @@ def _loop(
     poller.register(inbox.alarm, zmq.POLLIN)
     clean_at = time.monotonic()
     more = False
+    told = ""
     while not stop.is_set():
         if time.monotonic() >= clean_at:
             clean_at = time.monotonic() + _CLEAN_SECONDS
@@ -107,9 +112,11 @@ def _loop(
         try:
             inbox.deliver()
             pause = min(front.tick(), workers.tick(), views.tick(), clean_at - time.monotonic())
+            told = ""
         except (sqlite3.OperationalError, OSError) as error:
-            log.error("the service cannot go on: %s; trying again", error)
-            pause = _RETRY_SECONDS
+            if str(error) != told:  # once, and not every second of a night with a full disk
+                log.error("the service cannot go on: %s; trying again every second", error)
+            pause, told = _RETRY_SECONDS, str(error)
             # A worker's word may have been lost in this; there may be work for it.
             workers.wake()
         poller.poll(0 if more else max(pause, 0.0) * 1000 + 1)

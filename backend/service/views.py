@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from backend.service.inbox import Inbox
-from backend.service.processes import read_message, start_process, write_message
+from backend.service.processes import read_message, shorten_log, start_process, write_message
 from backend.service.refusal import Refusal
 from backend.service.settings import ServiceSettings
 from backend.service.uploads import Answer
@@ -76,6 +76,7 @@ class Views:
         self._settings = settings
         self._inbox = inbox
         self._process: subprocess.Popen | None = None
+        self._log = settings.data / "logs" / "viewer.log"
         self._waiting: OrderedDict[tuple[bytes, bool], _Wish] = OrderedDict()
         self._current: _Wish | None = None
         self._since = 0.0
@@ -126,7 +127,8 @@ class Views:
 
     def _start(self) -> None:
         options = {"data": str(self._settings.data), "device": self._settings.devices[0]}
-        with open(self._settings.data / "logs" / "viewer.log", "ab") as errors:
+        shorten_log(self._log)
+        with open(self._log, "ab") as errors:
             self._process = start_process("backend.service.viewer", options, self._settings.data, errors)
         log.info("viewer started as process %d", self._process.pid)
         threading.Thread(target=self._listen, args=(self._process,), name="viewer", daemon=True).start()
@@ -141,6 +143,7 @@ class Views:
     def _made(self, message: dict[str, Any]) -> None:
         error = message.get("error")
         if error is not None:
+            shorten_log(self._log)  # each error is a page in it, and somebody may be dragging a camera
             self._answer(Refusal("bad-request", error).message())
         elif (reply := self._current.take(message)) is not None:
             self._answer(reply)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import secrets
 import shutil
 import signal
@@ -24,7 +23,7 @@ from pathlib import Path
 
 from backend.service.inbox import Inbox
 from backend.service.job_store import JobStore
-from backend.service.processes import start_process
+from backend.service.processes import shorten_log, start_process
 from backend.service.settings import ServiceSettings
 from ex4d_core.jobs import LOAD_STAGE, WARM_UP_STAGE
 
@@ -40,8 +39,6 @@ _STOP_SECONDS = 1.0
 # A cancelled job's worker gets as long as so many of its longest steps.
 _STEPS_OF_PATIENCE = 3
 _LOG_LINES = 5
-# A log longer than this makes way for a new one when the next worker starts.
-_LOG_BYTES = 1_000_000
 
 
 @dataclass
@@ -191,8 +188,7 @@ class Workers:
         options = {"data": str(self._settings.data), "name": name, "device": slot.device}
         options["runner"] = self._settings.runner
         log_path = self._log(slot)
-        if log_path.exists() and log_path.stat().st_size > _LOG_BYTES:
-            os.replace(log_path, log_path.with_suffix(".old.log"))
+        shorten_log(log_path)
         with open(log_path, "ab") as errors:
             log_start = errors.tell()
             process = start_process("backend.service.worker", options, self._settings.data, errors)
@@ -245,7 +241,10 @@ class Workers:
     def _comes_for_work(self, worker: _Worker, *, idle: bool = False, job: str = "") -> None:
         worker.idle, worker.job, worker.kill_at, worker.verdict = idle, job, None, ""
         worker.proven = True
-        self._slots[worker.slot].deaths = 0
+        slot = self._slots[worker.slot]
+        slot.deaths = 0
+        if shorten_log(self._log(slot)):
+            worker.log_start = 0
 
     def _bury(self, worker: _Worker) -> None:
         """Settle what a dead worker leaves behind, and plan for the next one."""

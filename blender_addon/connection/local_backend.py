@@ -14,6 +14,9 @@ from pathlib import Path
 WINDOWS = os.name == "nt"
 # A backend that is told to end finishes the frame it is at, and lets its workers go.
 STOP_SECONDS = 5.0
+# Of what it printed last, the side bar shows so many letters; the log has the rest.
+_SHOWN_LETTERS = 200
+_TAIL_BYTES = 4096
 
 
 class StartError(RuntimeError):
@@ -30,7 +33,6 @@ class LocalBackend:
     def __init__(self) -> None:
         self.log: Path | None = None
         self._process: subprocess.Popen | None = None
-        self._command = ""
         self._asked_to_end = False
 
     @property
@@ -61,7 +63,7 @@ class LocalBackend:
                     f"cannot run {words[0]!r}: {error.strerror}; "
                     "give the full path of the ex4d command in the preferences"
                 ) from error
-        self.log, self._command, self._asked_to_end = log, command, False
+        self.log, self._asked_to_end = log, False
 
     def ask_to_end(self) -> None:
         """Let it end by itself, without waiting for that; asked again, it is ended at once."""
@@ -86,20 +88,33 @@ class LocalBackend:
             return ""
         code = self._process.poll()
         if self._asked_to_end:
-            return f"{self._command} is ending" if code is None else ""
+            return "the local backend is ending" if code is None else ""
         if code is None:
-            return f"{self._command} is running; its log is {self.log}"
+            return f"the local backend is running; its log is {self._log_place()}"
         if code < 0:  # what it printed last has nothing to do with that
-            return f"{self._command} was ended by the system or by somebody (signal {-code}); start it again"
-        return f"{self._command} ended with code {code}: {self.last_line()} (log: {self.log})"
+            what = f"was ended by the system or by somebody (signal {-code}); start it again"
+        else:
+            said = self.last_line() or f"it printed nothing (exit code {code})"
+            what = f"ended: {said}; see to that or to the backend command in the preferences, and start it again"
+        return f"the local backend {what}. Its log is {self._log_place()}"
 
     def last_line(self) -> str:
-        """The last thing that it printed."""
+        """The last thing that it printed, or as much of it as people read in a side bar."""
         try:
-            lines = self.log.read_text(encoding="utf-8", errors="replace").split("\n")
+            with open(self.log, "rb") as log:
+                log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
+                lines = log.read().decode("utf-8", errors="replace").split("\n")
         except OSError:
             return ""
-        return next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
+        line = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        return line if len(line) <= _SHOWN_LETTERS else line[: _SHOWN_LETTERS - 1] + "…"
+
+    def _log_place(self) -> str:
+        """The log's path, as short as it can be written."""
+        try:
+            return str(Path("~") / self.log.relative_to(Path.home()))
+        except (ValueError, RuntimeError):  # elsewhere, or nobody's home is known
+            return str(self.log)
 
 
 def words_of(command: str, windows: bool = WINDOWS) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import bpy
 import pytest
@@ -206,11 +207,28 @@ def test_disabling_the_add_on_stops_what_it_started(serve):
     blender_addon.register()
 
 
-def test_a_backend_that_does_not_start_says_why(backend_python, tmp_path):
+def test_a_backend_that_does_not_start_says_why(backend_python):
     preferences().serve_command = f'"{backend_python}" -c "print(1); raise SystemExit(\'no such device\')"'
     bpy.ops.ex4d.start_backend()
     tick_until(lambda: not local_backend.running, "its end")
-    assert "ended with code 1: no such device" in local_backend.text()
+    text, _, log = local_backend.text().partition(". Its log is ")
+    assert text == (
+        "the local backend ended: no such device; see to that or to the backend command in the preferences, and start "
+        "it again"
+    )
+    assert Path(log).expanduser() == local_backend.log
+
+
+@pytest.mark.parametrize(
+    ("prints", "shown"),
+    [("'first' + chr(10) + 5000 * 'x'", 199 * "x" + "…"), ("chr(10)", "it printed nothing (exit code 3)")],
+)
+def test_what_the_side_bar_says_of_it_is_short(backend_python, prints, shown):
+    """Neither the command line, which the preferences show, nor a page of a log."""
+    preferences().serve_command = f'"{backend_python}" -c "print({prints}); raise SystemExit(3)"'
+    bpy.ops.ex4d.start_backend()
+    tick_until(lambda: not local_backend.running, "its end")
+    assert local_backend.text().startswith(f"the local backend ended: {shown}; see to that")
 
 
 @pytest.mark.skipif(WINDOWS, reason="Windows ends processes with ordinary codes")
@@ -218,7 +236,10 @@ def test_a_backend_that_was_killed_is_not_blamed_on_what_it_printed_last(serve):
     bpy.ops.ex4d.start_backend()
     local_backend._process.kill()
     tick_until(lambda: not local_backend.running, "its end")
-    assert local_backend.text().endswith("was ended by the system or by somebody (signal 9); start it again")
+    text = local_backend.text()
+    assert text.startswith(
+        "the local backend was ended by the system or by somebody (signal 9); start it again. Its log"
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,11 @@
 """The command line, as a user types it; every verb runs in this process through the real entry point."""
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +47,20 @@ def test_the_first_frames_alone_take_their_part_of_the_depth(sample_clip, tmp_pa
     clip[2] = str(tmp_path / "four.npy")
     assert main(["reconstruct", *clip, "-o", str(tmp_path / "other")]) == 1
     assert "has depth for 4 frames, but the footage footage.mp4 has 6" in capsys.readouterr().err
+
+
+def test_footage_with_a_name_of_another_alphabet_goes_all_the_way(sample_clip, tmp_path):
+    """As file servers hand them out that never heard of UTF-8."""
+    footage = tmp_path / os.fsdecode("plan_déjà".encode("latin-1") + b".mp4")
+    try:
+        shutil.copy(sample_clip / "footage.mp4", footage)
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    depth = ["--depth", str(sample_clip / "depth.npz")]
+    assert main(["reconstruct", str(footage), *depth, "--num_frames", "2", "-o", str(tmp_path / "scene")]) == 0
+    assert Scene.open(tmp_path / "scene").manifest.name == "plan_d?j?"
+    assert main(["generate", str(tmp_path / "scene"), "--size", "96x64", "-o", str(tmp_path / "take")]) == 0
+    assert probe(tmp_path / "take" / "take.mp4").frames == 2
 
 
 def test_an_assumed_lens_is_never_silent(sample_clip, tmp_path, capsys):
@@ -291,17 +308,39 @@ def test_a_camera_file_may_be_followed_in_part(clip_file, tmp_path):
         assert np.array_equal(rendered["color"], arrays["rgb"][1:3])
 
 
-def test_a_render_that_does_not_fit_on_the_disk_leaves_what_was_there(clip_file, tmp_path, capsys):
+@contextmanager
+def small_files_only(size: int) -> Iterator[None]:
+    """No file of this process may grow beyond so many bytes, as on a disk that is full."""
     resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("failing", ["color_30.mp4", "camera_30.npz"])
+def test_colour_mask_and_camera_appear_together_or_not_at_all(clip_file, failing, tmp_path, capsys):
+    out, earlier = tmp_path / "takes", {"color_30.mp4": "an older take", "mask_30.mp4": "and its mask"}
+    out.mkdir()
+    for name, text in earlier.items():
+        (out / name).write_text(text)
+    if failing == "camera_30.npz":
+        (out / f"{failing}.partial").mkdir()
+    # The mask is smaller than that, and so is what is written of the colour before its end.
+    with small_files_only(5000 if failing == "color_30.mp4" else 10**6):
+        assert main(["render", str(clip_file[0]), "--preset", "30", "-o", str(out)]) == 1
+    assert f"{failing}: cannot be written" in capsys.readouterr().err
+    assert {path.name: path.read_text() for path in out.iterdir() if path.is_file()} == earlier
+
+
+def test_a_render_that_does_not_fit_on_the_disk_leaves_what_was_there(clip_file, tmp_path, capsys):
     (tmp_path / "takes").mkdir()
     out = tmp_path / "takes" / "out.npz"
     out.write_text("an older take")
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
-    try:
+    with small_files_only(5000):
         assert main(["render", str(clip_file[0]), "-o", str(out)]) == 1
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "out.npz: cannot be written (File too large)" in capsys.readouterr().err
     assert list(out.parent.iterdir()) == [out] and out.read_text() == "an older take"
 

@@ -118,6 +118,18 @@ def test_a_plan_becomes_a_request_once_its_files_have_hashes(tmp_path):
     assert request.depth.files == (SourceFile("b" * 64, 6, "depth.npz"),)
 
 
+def test_a_name_of_no_alphabet_can_be_sent_all_the_same(tmp_path):
+    video, array = tmp_path / "caf\udce9.mov", tmp_path / "depth.npz"
+    try:
+        video.write_bytes(b"video")
+    except (OSError, UnicodeEncodeError):
+        pytest.skip("this file system takes no such names")
+    array.write_bytes(b"depth!")
+    request = ReconstructionPlan((video,), (array,), "array", video.stem).request({video: "a" * 64, array: "b" * 64})
+    assert (request.name, request.footage[0].label) == ("caf?", "caf?.mov")
+    assert encode(Submit("key", request.to_wire()), 1)
+
+
 def test_long_files_are_hashed_in_pieces_between_polls(tmp_path):
     path = tmp_path / "long"
     path.write_bytes(bytes(3_000_000))

@@ -1,13 +1,24 @@
-"""A lens in the artist's words becomes an intrinsic matrix."""
+"""A lens in the artist's words becomes an intrinsic matrix, and where several know the lens, one is trusted."""
 
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from backend.depth import ASSUMED_FOV_NOTE, DEFAULT_FOV_DEGREES, IntrinsicsError, intrinsics_from
+from backend.depth import (
+    ASSUMED_FOV_NOTE,
+    DEFAULT_FOV_DEGREES,
+    DepthClip,
+    IntrinsicsError,
+    focal_in_widths,
+    intrinsics_from,
+    known_lens,
+    lens_for,
+)
+from backend.media import FootageInfo, VideoWriter, probe
 
 
 def test_field_of_view_focal_length_and_pixels_agree():
@@ -44,3 +55,58 @@ def test_an_unknown_lens_gets_the_default_that_the_note_names():
 def test_impossible_lenses(lens, message):
     with pytest.raises(IntrinsicsError, match=message):
         intrinsics_from(640, 480, **lens)
+
+
+def clip_that_states_its_lens(folder: Path, width: int = 64, height: int = 48) -> FootageInfo:
+    """Filmed at what would be 28 mm on full frame, as a phone writes it into the movie."""
+    phone = {"com.apple.quicktime.camera.focal_length.35mm_equivalent": "28"}
+    with VideoWriter(folder / "clip.mp4", width, height, 24, metadata=phone) as movie:
+        movie.write(np.zeros((height, width, 3), np.uint8))
+    return probe(folder / "clip.mp4")
+
+
+def depth_of(footage: FootageInfo, focal_px: float | None) -> DepthClip:
+    lens = None if focal_px is None else intrinsics_from(footage.width, footage.height, focal_px=focal_px)[None]
+    return DepthClip(1, footage.height, footage.width, lens, "metric", "depth.npz", "its own", lambda: iter(()))
+
+
+def test_who_is_trusted_with_the_lens_where_several_know_it(tmp_path):
+    """Each step takes the most trusted voice away; the command line and the service both ask in this way."""
+    footage = clip_that_states_its_lens(tmp_path)
+    knows, silent = depth_of(footage, 70.0), depth_of(footage, None)
+    voices = {
+        "stated": intrinsics_from(64, 48, focal_px=30),
+        "filmed_by": (intrinsics_from(64, 48, focal_px=40)[None], "the camera file solved.npz"),
+        "convention": "reference",
+        "depth_files": True,
+    }
+    filmed_at = 28 * math.hypot(64, 48) / math.hypot(36, 24)
+    for taken_away, focal_px, origin in (
+        (None, 30, "the user"),
+        ("stated", 40, "the camera file solved.npz"),
+        ("filmed_by", 500, "EX-4D, whose focal length is the same for all footage"),
+        ("convention", 70, "the depth (depth.npz)"),
+        ("depth_files", filmed_at, "the footage ("),
+    ):
+        voices.pop(taken_away, None)
+        known = known_lens(footage, **voices)
+        assert (known is None) == (taken_away == "convention"), "of these, only files of depth are read later"
+        matrix, told = lens_for(known, footage, knows)
+        assert matrix.reshape(-1, 3, 3)[0, 0, 0] == pytest.approx(focal_px) and told.startswith(origin)
+    assert lens_for(None, footage, silent)[0][0, 0] == pytest.approx(filmed_at), "depth files that do not know it"
+
+
+def test_where_nobody_knows_the_lens_it_is_assumed_and_said_so(write_clip):
+    footage = write_clip(frames=1)
+    assert known_lens(footage) is None
+    assert lens_for(None, footage, depth_of(footage, 70.0))[1] == "the depth (depth.npz)", "an estimator's guess"
+    matrix, told = lens_for(None, footage, depth_of(footage, None))
+    assert np.array_equal(matrix, intrinsics_from(96, 64)) and told == ASSUMED_FOV_NOTE
+
+
+def test_estimators_want_the_focal_length_in_widths_of_the_picture(write_clip):
+    footage = write_clip(frames=1)
+    assert focal_in_widths(None, footage) is None
+    assert focal_in_widths((intrinsics_from(96, 64, focal_px=48), "the user"), footage) == 0.5
+    moving = np.stack([intrinsics_from(96, 64, focal_px=focal) for focal in (96, 200)])
+    assert focal_in_widths((moving, "a zoom"), footage) == 1.0

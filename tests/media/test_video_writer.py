@@ -99,6 +99,22 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
     assert os.listdir(tmp_path) == ["take.mp4"]
 
 
+def test_a_finished_video_is_named_when_its_block_ends_well(tmp_path):
+    with VideoWriter(tmp_path / "a.mp4", 64, 48, 24) as video:
+        video.write(patches(64, 48))
+        video.finish()
+        assert os.listdir(tmp_path) == ["a.mp4.partial"]
+        with pytest.raises(ValueError, match="works inside its with block only"):
+            video.write(patches(64, 48))
+    assert os.listdir(tmp_path) == ["a.mp4"] and probe(tmp_path / "a.mp4").frames == 1
+    (tmp_path / "a.mp4").unlink()
+    with pytest.raises(OSError, match="its neighbour failed"), VideoWriter(tmp_path / "a.mp4", 64, 48, 24) as video:
+        video.write(patches(64, 48))
+        video.finish()
+        raise OSError("its neighbour failed")
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_wrong_frame_is_refused_by_number(tmp_path):
     wrong_size = pytest.raises(ValueError, match="frame 1 is 32x48, the video is 64x48")
     with wrong_size, VideoWriter(tmp_path / "a.mp4", 64, 48, 24) as video:

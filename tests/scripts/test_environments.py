@@ -188,6 +188,43 @@ def test_an_interrupted_set_up_is_done_anew(new_project):
     assert project.stamp.exists()
 
 
+def test_a_link_to_another_checkouts_environments_does_not_empty_them(ready, new_project):
+    def contents() -> dict[Path, int]:
+        return {path: path.lstat().st_mtime_ns for path in other.environment.rglob("*")}
+
+    other, _ = ready
+    before = contents()
+    project = new_project()
+    (project.folder / ".venv").symlink_to(other.folder / ".venv")
+    code, output = project.set_up()
+    assert code == 1 and output.strip() == (
+        f"{project.folder}/.venv is a link to {other.folder}/.venv, and {NAME} in there is the environment "
+        f"{other.environment}; it was left as it is. Remove the link for environments of this checkout's own, or, if "
+        f"nobody needs that one, remove {other.environment}, and run this again."
+    )
+    assert contents() == before
+
+    (project.folder / ".venv").unlink()
+    (project.folder / ".venv").mkdir()
+    project.environment.symlink_to(other.environment)
+    code, output = project.set_up()
+    assert code == 1 and f"{project.environment} is a link to {other.environment}" in output
+    assert contents() == before
+
+
+def test_environments_may_lie_on_another_disk(new_project, tmp_path):
+    project = new_project()
+    (project.folder / ".venv").symlink_to(tmp_path / "large")
+    code, output = project.set_up()
+    assert code == 1 and f"is a link to {tmp_path / 'large'}, which does not exist" in output
+    (tmp_path / "large").mkdir()
+    code, output = project.set_up()
+    assert code == 0 and (tmp_path / "large" / NAME / "bin" / "python").exists(), output
+    project.lock.write_text(project.lock.read_text(encoding="utf-8") + "# changed\n", encoding="utf-8")
+    code, output = project.set_up()
+    assert code == 0 and "creating it" in output, "what it made there itself, it may replace"
+
+
 @dataclass(frozen=True)
 class SlowInstaller:
     """A `uv` that makes an environment at once; its first install takes as long as the test wants."""

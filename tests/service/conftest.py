@@ -54,6 +54,7 @@ class ServiceProcess:
     """A service in a process of its own."""
 
     def __init__(self, data: Path, **settings: Any):
+        self.data = data
         self.settings = {
             "address": "tcp://127.0.0.1:0",
             "data": str(data),

@@ -29,6 +29,8 @@ def perform(scene: Scene, request: ShotRequest, *, device: str, sink, work_folde
     die             kills itself with half of the frames made
     refuse          fails with an error of ours
     bug             fails with an error that nobody foresaw
+    babble          fails with a reason of many pages, in which a file's name is no UTF-8
+    extra           fails with an error of ours that names a part to install
     fill            writes more than the system lets it
     """
     word, _, argument = request.label.partition(" ")
@@ -74,6 +76,10 @@ def _interlude(word: str, argument: str, sink, work_folder: Path) -> None:
         raise RequestError("this shot cannot be made; choose another")
     elif word == "bug":
         raise ZeroDivisionError("nobody thought of this")
+    elif word == "extra":
+        raise RequestError("needs pip install 'ex4d[depth]'")
+    elif word == "babble":
+        raise RequestError("caf\udce9.mp4 does not fit: " + 30_000_000 * "x")
     elif word == "fill":
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))

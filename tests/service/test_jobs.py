@@ -137,6 +137,15 @@ def test_a_job_fails_alone_and_says_why(wire, scene, shot, label, reason):
     assert wire.finish(next_one)[0].state == "done"
 
 
+def test_a_reason_of_many_pages_is_cut_to_what_people_read(wire, scene, shot):
+    """Lists of jobs repeat it, and would not fit into a message any more."""
+    wire.upload_scene(scene)
+    status, _ = wire.finish(wire.submit(shot("babble")))
+    assert (status.state, status.attempt) == ("failed", 1)
+    assert status.reason.startswith("caf?.mp4 does not fit: xxx") and len(status.reason) <= 4000
+    assert wire.ask(ListJobs(limit=1)).jobs == [status]
+
+
 def test_a_job_that_cannot_be_written_down_is_refused_and_welcome_when_there_is_room(
     start_service, connect, scene, shot
 ):

@@ -147,6 +147,27 @@ def test_colmaps_two_files_are_known_by_their_names(client, clip, tmp_path):
     np.testing.assert_allclose(camera.camera_to_world[:, 0, 3], 0.1 * np.arange(FRAMES), atol=1e-9)
 
 
+def test_the_reference_convention_takes_ex4ds_lens_as_the_command_line_does(client, clip, tmp_path):
+    """Even of depth that knows a lens; but not against the artist's word."""
+    lens = intrinsics_matrix(40.0, 40.0, WIDTH / 2, HEIGHT / 2)
+    np.savez(tmp_path / "knows.npz", depth=wall_and_post(), intrinsics=lens)
+    wanted = {"depth_files": (tmp_path / "knows.npz",), "convention": "reference"}
+    for name, changes, focal_px in (
+        ("reference", wanted, 500),
+        ("stated", {**wanted, "fov_degrees": 90.0}, 16),
+        ("centered", {**wanted, "convention": "centered"}, 40),
+    ):
+        here = Reconstruction(tmp_path / name)
+        status = client.run(here.conversation(plan(clip, **changes)), timeout=60)
+        assert status.state == "done", status.reason
+        scene = Scene.open(tmp_path / name)
+        assert scene.source_camera().intrinsics[0, 0, 0] == pytest.approx(focal_px)
+    command = ["reconstruct", str(clip / "clip.mp4"), "--depth", str(tmp_path / "knows.npz")]
+    assert main([*command, "--convention", "reference", "-o", str(tmp_path / "cli")]) == 0
+    provenance = [Scene.open(tmp_path / name).manifest.provenance["focal length"] for name in ("cli", "reference")]
+    assert provenance[0] == provenance[1]
+
+
 def write_mist(folder: Path) -> tuple[Path, ...]:
     """Mist that is half full everywhere, after which the sky begins: full in the first row."""
     folder.mkdir(exist_ok=True)

@@ -78,6 +78,15 @@ def test_a_worker_for_every_gpu_that_may_be_used(tmp_path, monkeypatch, visible,
     assert visible_devices() == devices
 
 
+def test_a_driver_that_does_not_work_is_told_before_the_processor_is_taken(tmp_path, monkeypatch, caplog):
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text("#!/bin/sh\necho 'Failed to initialize NVML: Driver/library version mismatch'\nexit 18\n")
+    driver.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert visible_devices() == ["cpu"]
+    assert "processor will do all the work" in caplog.text and "version mismatch; mend the driver" in caplog.text
+
+
 def test_a_second_service_on_the_same_folder_is_refused(start_service, tmp_path):
     service = start_service(data=tmp_path / "shared")
     with pytest.raises(ServiceError, match=f"in use by another service .process {service.process.pid}"):
@@ -125,6 +134,13 @@ def test_keys_without_a_client_are_not_enough(tmp_path):
     (tmp_path / "keys" / "clients" / "client.key").unlink()
     with pytest.raises(ServiceError, match="no client may connect"):
         run_service(ServiceSettings(address="tcp://0.0.0.0:0", data=tmp_path))
+
+
+def test_keys_may_lie_in_a_folder_of_any_name(start_service, tmp_path):
+    """Brackets mean something to whoever looks for files by a pattern."""
+    keys = create_keys(tmp_path / "shots [v2] *" / "keys")
+    service = start_service(data=str(tmp_path / "dätä #1 [v2]"), keys=str(keys.server_public.parent))
+    assert greeting(service, keys)
 
 
 def test_secrets_can_be_read_by_their_owner_only_and_are_never_overwritten(tmp_path):

@@ -23,7 +23,7 @@ def wan_licence(device: str) -> str:
     from importlib.util import find_spec
 
     from backend.generate.wan.files import find_files
-    from backend.models_folder import models_folder
+    from backend.machine import models_folder
 
     try:
         find_files(models_folder())

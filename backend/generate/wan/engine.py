@@ -34,7 +34,7 @@ from backend.generate.wan.loaded import LoadedModels, ModelChoice, models_for
 from backend.generate.wan.models import require_diffsynth
 from backend.generate.wan.parallel import RankLost
 from backend.generate.wan.windows import Window, window_count, windows
-from backend.models_folder import models_folder
+from backend.machine import models_folder
 from backend.render import RenderedFrame
 from ex4d_core.jobs import LOAD_STAGE, WARM_UP_STAGE
 from ex4d_core.shot import RequestError, WanSettings

@@ -16,7 +16,7 @@ import platformdirs
 
 from backend.generate.wan.errors import CheckpointError, ModelsMissingError
 from backend.generate.wan.published import CONVERTED, WAN, part
-from backend.variables import MODELS_VARIABLE
+from backend.machine import MODELS_VARIABLE
 
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors")
 _LORA_ENDINGS = (".safetensors", ".ckpt", ".pt", ".pth")

@@ -24,7 +24,7 @@ from backend.generate.wan.parallel import Peers
 from backend.generate.wan.products import has_8_bit_products
 from backend.generate.wan.streaming import BlockStreaming
 from backend.generate.wan.transformer import Transformer
-from backend.variables import VRAM_LIMIT_VARIABLE
+from backend.machine import VRAM_LIMIT_VARIABLE
 
 if TYPE_CHECKING:
     from diffsynth.models.wan_video_vae import WanVideoVAE

@@ -1,0 +1,61 @@
+"""`ex4d jobs` and `ex4d doctor` against a running backend: what they print is what is so, brackets included."""
+
+from __future__ import annotations
+
+import pytest
+
+from backend.cli import main
+
+
+@pytest.fixture
+def table_of(service, capsys, monkeypatch):
+    """What a verb prints about the shared service, in one line."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+    def table(*words: str) -> str:
+        assert main([*words, "--backend", service.address]) == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    return table
+
+
+def test_jobs_are_listed_with_labels_and_reasons_as_they_are(wire, scene, shot, table_of):
+    wire.upload_scene(scene)
+    label = "bracket [/v2] [red]shot[/red] :smile:"
+    job = wire.submit(shot(label))
+    wire.finish(job)
+    assert f"{job} {label} preview done 6/6 preview" in table_of("jobs")
+    failed = wire.submit(shot("extra"))
+    wire.finish(failed)
+    assert "needs pip install 'ex4d[depth]'" in table_of("jobs"), "and not 'ex4d', which would not help"
+
+
+def test_a_job_is_cancelled_and_what_it_made_is_fetched(wire, scene, shot, table_of, tmp_path):
+    wire.upload_scene(scene)
+    job = wire.submit(shot(f"wait {tmp_path / 'never'}"))
+    wire.wait_for_half(job)
+    assert f"{job} wait" in table_of("jobs", "--cancel", job)
+    folder = tmp_path / "take [/v2]"
+    assert table_of("jobs", "--fetch", job, "-o", str(folder)) == f"3 files in {folder}"
+    assert sorted(path.name for path in folder.iterdir()) == [f"frame_0000{index}.png" for index in range(3)]
+
+
+def test_an_unknown_job_and_an_unusable_folder_are_named(service, wire, scene, shot, tmp_path, capsys):
+    for verb in (["--cancel", "nobody"], ["--fetch", "nobody", "-o", str(tmp_path)]):
+        assert main(["jobs", "--backend", service.address, *verb]) == 1
+        assert "there is no job 'nobody' here" in capsys.readouterr().err
+    wire.upload_scene(scene)
+    job = wire.submit(shot("good"))
+    wire.finish(job)
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert main(["jobs", "--backend", service.address, "--fetch", job, "-o", str(folder)]) == 1
+        told = capsys.readouterr().err.strip()
+        assert told.startswith(f"ex4d jobs: {folder}: ") and "check the path and its permissions" in told
+
+
+def test_doctor_names_the_backend_or_why_there_is_none(service, wire, table_of, capsys):
+    assert f"ex4d 0.1.0 at {service.address}, with CPU, " in table_of("doctor")
+    assert main(["doctor", "--backend", "nonsense"]) == 0, "the rest of what it found is told all the same"
+    told = " ".join(capsys.readouterr().out.split())
+    assert "rasterizer warp" in told and "write it as tcp://HOST:PORT" in told
