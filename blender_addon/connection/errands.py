@@ -9,11 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import bpy
+
 from ex4d_core.client import Conversation, Task
 from ex4d_core.jobs import JobConversation
 from ex4d_core.messages import JobStatus
 
 from .session import session
+
+
+def home_of(uid: int) -> bpy.types.Scene | None:
+    """The Blender scene that lists an errand, by its ``session_uid``, which undo and a new name leave as it is.
+
+    Returns:
+        None when it was deleted, or another file is open.
+    """
+    return next((scene for scene in bpy.data.scenes if scene.session_uid == uid), None)
 
 
 @dataclass

@@ -19,7 +19,7 @@ from ex4d_core.scene import Scene, SceneError
 from ex4d_core.shot import RequestError, ShotRequest
 from ex4d_core.takes import Take
 
-from ..connection.errands import Errand
+from ..connection.errands import Errand, home_of
 from ..connection.failures import contained
 from ..connection.session import session
 from ..paths import from_blend
@@ -43,8 +43,6 @@ from .showing import (
 _FRAME_NAME = re.compile(r"frame_(\d{5,})\.png")
 
 _following: dict[str, Following] = {}
-# Whether an undo step may have changed entries or strips.
-_undone = False
 
 
 def send_take(
@@ -196,17 +194,18 @@ def newest_estimates() -> list[tuple[str, int, Path]]:
 
 def follow_all() -> None:
     """Bring every followed take's entry and strip in step; the session calls it once per tick."""
-    global _undone
-    if _undone:
-        _undone = False
-        for following in list(_following.values()):
-            with contained():
-                _restore(following)
-        resume_takes()  # those whose removal from the list was undone
     for following in list(_following.values()):
         if not following.over:
             with contained():
                 _follow_one(following)
+
+
+def restore_all() -> None:
+    """Bring the open file in step again after an undo; the session calls it."""
+    for following in list(_following.values()):
+        with contained():
+            _restore(following)
+    resume_takes()  # those whose removal from the list was undone
 
 
 def _follow(following: Following) -> None:
@@ -259,9 +258,9 @@ def _restore(following: Following) -> None:
         return
     found = find_take(following.take.key)
     if found is None:
-        home = next((one for one in bpy.data.scenes if one.session_uid == following.home), None)
+        home = home_of(following.home)
         if home is None:
-            return  # it was deleted, and its takes with it
+            return  # its takes are gone with it
         entry = _renewed(home, following) or add_entry(home, following.take, following.strip)
         entry.shot, entry.version = following.shot, following.version
     elif found[1].state in FINAL_STATES:
@@ -302,27 +301,14 @@ def _after_load(*_: object) -> None:
     resume_takes()
 
 
-@bpy.app.handlers.persistent
-def _after_undo(*_: object) -> None:
-    global _undone
-    _undone = True  # dealt with in the next tick: this is no moment to change anything
-
-
-_HANDLERS = (
-    (bpy.app.handlers.load_post, _after_load),
-    (bpy.app.handlers.undo_post, _after_undo),
-    (bpy.app.handlers.redo_post, _after_undo),
-)
-
-
 def register() -> None:
     session().followers.append(follow_all)
-    for handlers, handler in _HANDLERS:
-        handlers.append(handler)
+    session().restorers.append(restore_all)
+    bpy.app.handlers.load_post.append(_after_load)
 
 
 def unregister() -> None:
-    for handlers, handler in _HANDLERS:
-        handlers.remove(handler)
+    bpy.app.handlers.load_post.remove(_after_load)
+    session().restorers.remove(restore_all)
     session().followers.remove(follow_all)
     _following.clear()

@@ -41,7 +41,7 @@ class Following:
     Attributes:
         errand: its way over the wire.
         strip: where the take belongs in the sequencer.
-        home: ``session_uid`` of the Blender scene that lists it: undo keeps it, and so does a new name.
+        home: ``session_uid`` of the Blender scene that lists it (see `home_of`).
         shot, version: as its entry says.
         shown: frames that the strip has taken in.
         rested: ticks since it did.

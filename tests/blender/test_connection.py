@@ -33,10 +33,11 @@ from .conftest import backend_environment, backend_process, free_address, tick_u
 
 @pytest.fixture
 def followers() -> Iterator[list]:
-    """The session's followers, with those that a test puts first taken away again."""
-    before = list(session().followers)
-    yield session().followers
-    session().followers[:] = before
+    """The session's followers; a test may change them, and their restorers."""
+    known = session()
+    before = list(known.followers), list(known.restorers)
+    yield known.followers
+    known.followers[:], known.restorers[:] = before
 
 
 def preferences() -> bpy.types.AddonPreferences:
@@ -149,6 +150,24 @@ def test_a_follower_that_fails_is_told_once_and_stops_no_other(followers, capsys
     followers.remove(failing)
     bpy.ops.ex4d.reconnect()
     assert failure_text() == "" and not failures()
+
+
+def test_followers_hear_of_an_undo_and_a_redo_once_each_and_before_they_go_on(followers):
+    heard = []
+    followers.insert(0, lambda: heard.append("tick"))
+    session().restorers.append(lambda: heard.append("undone"))
+    bpy.ops.ed.undo_push(message="before")
+    bpy.data.objects.new("something", None)
+    bpy.ops.ed.undo_push(message="something")
+    tick()
+    assert heard == ["tick"]
+    bpy.ops.ed.undo()
+    assert heard == ["tick"]  # not from inside of Blender's undo
+    tick()
+    tick()
+    bpy.ops.ed.redo()
+    tick()
+    assert heard == ["tick", "undone", "tick", "tick", "undone", "tick"]
 
 
 def test_a_step_of_its_own_that_fails_leaves_those_behind_it(capsys):
