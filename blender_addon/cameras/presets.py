@@ -11,7 +11,7 @@ from ex4d_core.scene import Scene
 from ex4d_core.trajectories import PRESETS, Trajectory, build_path
 
 from ..scenes.link import open_scene
-from .keyframes import new_camera
+from .keyframes import choreograph, new_camera
 
 
 def camera_from_preset(
@@ -45,7 +45,9 @@ def camera_from_preset(
     # Moves are made from where the source camera stands when they start.
     path = replace(path, world_to_camera=path.world_to_camera @ source.world_to_camera[0])
     collection = collection or scene_object.users_collection[0]
-    return new_camera(name or _camera_name(trajectory.preset), path, scene_object, start, collection)
+    camera = new_camera(name or _camera_name(trajectory.preset), scene_object, collection)
+    choreograph(camera, path, start)
+    return camera
 
 
 def _camera_name(preset: str) -> str:

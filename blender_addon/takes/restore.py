@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bpy
 
-from ..cameras.keyframes import new_camera
+from ..cameras.keyframes import choreograph, new_camera
 from ..cameras.optics import render_size
 from ..paths import from_blend
 from ..shots.final import restore_final
@@ -29,7 +29,8 @@ def restore_take(blender_scene: bpy.types.Scene, entry: EX4D_Take) -> str:
         shot = add_shot(blender_scene)
         shot.key = entry.shot
     name = f"{entry.label} take {entry.version}"
-    camera = new_camera(name, request.camera, scene_object, entry.frame_start, scene_object.users_collection[0])
+    camera = new_camera(name, scene_object, scene_object.users_collection[0])
+    choreograph(camera, request.camera, entry.frame_start)
     shot.camera, shot.scene_object = camera, scene_object
     shot.label, shot.holes = request.label or entry.label, request.preview.holes
     shot.hole_color = [value / 255 for value in request.preview.hole_color]
