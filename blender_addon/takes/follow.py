@@ -25,7 +25,7 @@ from ..connection.session import session
 from ..paths import from_blend
 from ..sequencer.movies import discard_opened, replace_with_movie, strips_are_held
 from ..sequencer.strips import TAKE_KEY, StripError, TakeStrip, find_strip, grow_image_strip
-from .properties import EX4D_Take, find_copies, find_take, takes_of_shot
+from .properties import EX4D_Take, find_copies, find_take, takes_of_shot, version_name
 from .shots import load_request, new_take_folder, package_of, request_metadata, save_request
 from .showing import (
     MOVIE,
@@ -33,6 +33,7 @@ from .showing import (
     STOPPED,
     Following,
     add_entry,
+    label_of,
     movie_is_due,
     place_movie,
     show,
@@ -63,11 +64,12 @@ def send_take(
     folder = new_take_folder(request.label)
     save_request(folder, request)
     take = Take(request, folder)
-    label, frames, fps = request.label or folder.name, len(request.camera), float(scene.manifest.fps)
-    strip = TakeStrip(take.key, label, frame_start, frames, request_metadata(request), fps)
+    version = 1 + max((one.version for one in takes_of_shot(blender_scene, shot)), default=0)
+    name = version_name(label_of(take), version)
+    fps = float(scene.manifest.fps)
+    strip = TakeStrip(take.key, name, frame_start, len(request.camera), request_metadata(request), fps)
     entry = add_entry(blender_scene, take, strip)
-    entry.version = 1 + max((one.version for one in takes_of_shot(blender_scene, shot)), default=0)
-    entry.shot = shot
+    entry.shot, entry.version = shot, version
     _follow(_new_following(take, scene, strip, blender_scene))
     return entry
 

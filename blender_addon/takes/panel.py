@@ -24,7 +24,7 @@ from .operators import (
     can_resume,
     can_retry,
 )
-from .properties import EX4D_Take, active_take, takes_of_shot
+from .properties import EX4D_Take, active_take, takes_of_shot, version_name
 from .thumbnails import thumbnail
 
 _ICONS = {"done": "CHECKMARK", "failed": "ERROR", "stopped": "ERROR", "cancelled": "X", "running": "PLAY"}
@@ -118,7 +118,7 @@ def _draw_details(layout: bpy.types.UILayout, entry: EX4D_Take, context: bpy.typ
 def take_name(entry: EX4D_Take) -> str:
     """What lists call a take: its label, and which version of its shot it is."""
     final = " " + iface_("final") if entry.engine == FINAL_ENGINE else ""
-    return f"{entry.label} {entry.version}{final}"
+    return version_name(entry.label, entry.version) + final
 
 
 def state_text(entry: EX4D_Take) -> str:

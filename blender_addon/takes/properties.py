@@ -57,6 +57,11 @@ def find_copies(key: str) -> list[tuple[bpy.types.Scene, EX4D_Take]]:
     return [(scene, take) for scene in bpy.data.scenes for take in scene.ex4d_takes if take.key == key]
 
 
+def version_name(label: str, version: int) -> str:
+    """What a take is called in lists and in the sequencer, to tell it from its shot's other takes."""
+    return f"{label} v{version}"
+
+
 def active_take(blender_scene: bpy.types.Scene) -> EX4D_Take | None:
     """The take that the list has marked."""
     takes, index = blender_scene.ex4d_takes, blender_scene.ex4d_take_index

@@ -9,7 +9,7 @@ from ..cameras.optics import render_size
 from ..paths import from_blend
 from ..shots.final import restore_final
 from ..shots.properties import add_shot, find_shot
-from .properties import EX4D_Take
+from .properties import EX4D_Take, version_name
 from .shots import load_request, object_of
 
 
@@ -28,7 +28,7 @@ def restore_take(blender_scene: bpy.types.Scene, entry: EX4D_Take) -> str:
     if shot is None:
         shot = add_shot(blender_scene)
         shot.key = entry.shot
-    name = f"{entry.label} take {entry.version}"
+    name = version_name(entry.label, entry.version)
     camera = new_camera(name, scene_object, scene_object.users_collection[0])
     choreograph(camera, request.camera, entry.frame_start)
     shot.camera, shot.scene_object = camera, scene_object

@@ -21,7 +21,7 @@ from ..paths import to_blend
 from ..sequencer.movies import discard_opened, movie_step
 from ..sequencer.strips import StripError, TakeStrip, find_strip, grow_image_strip, strips_of_take
 from .pace import Pace
-from .properties import EX4D_Take, find_copies, find_take, takes_of_shot
+from .properties import EX4D_Take, find_copies, find_take, takes_of_shot, version_name
 from .shots import request_metadata
 
 SENDING, STOPPED = "sending", "stopped"
@@ -143,13 +143,19 @@ def show_version(blender_scene: bpy.types.Scene, entry: EX4D_Take) -> None:
 def strip_of(entry: EX4D_Take, request: ShotRequest) -> TakeStrip:
     """Where a take of the open file belongs in the sequencer."""
     metadata = request_metadata(request)
-    return TakeStrip(entry.key, entry.label, entry.frame_start, entry.frames, metadata, entry.fps)
+    name = version_name(entry.label, entry.version)
+    return TakeStrip(entry.key, name, entry.frame_start, entry.frames, metadata, entry.fps)
+
+
+def label_of(take: Take) -> str:
+    """What a take is called, whichever version it is."""
+    return take.request.label or take.folder.name
 
 
 def add_entry(blender_scene: bpy.types.Scene, take: Take, strip: TakeStrip) -> EX4D_Take:
     """List a take in a Blender scene."""
     entry = blender_scene.ex4d_takes.add()
-    entry.label = entry.name = strip.label
+    entry.label = entry.name = label_of(take)
     entry.key, entry.folder, entry.engine = take.key, to_blend(take.folder), take.request.engine
     entry.frame_start, entry.frames, entry.fps = strip.frame_start, strip.frames, strip.fps
     blender_scene.ex4d_take_index = len(blender_scene.ex4d_takes) - 1
