@@ -27,6 +27,14 @@ def home_of(uid: int) -> bpy.types.Scene | None:
     return next((scene for scene in bpy.data.scenes if scene.session_uid == uid), None)
 
 
+def note_change(what: str) -> None:
+    """Make an undo step of what has come into the file by itself, so that Blender asks for saving it."""
+    windows = bpy.context.window_manager.windows
+    if windows:
+        with bpy.context.temp_override(window=windows[0]):
+            bpy.ops.ed.undo_push(message=what)
+
+
 @dataclass
 class Errand:
     """One job, from its submission to its last result or to its cancelling.

@@ -15,7 +15,7 @@ from ex4d_core.messages import FINAL_STATES
 from ex4d_core.reconstruction import Reconstruction, ReconstructionPlan
 from ex4d_core.scene import SceneError
 
-from ..connection.errands import Errand, home_of
+from ..connection.errands import Errand, home_of, note_change
 from ..connection.failures import contained
 from ..connection.session import session
 from ..paths import from_blend, to_blend
@@ -213,10 +213,7 @@ def _import(blender_scene: bpy.types.Scene, entry: EX4D_Reconstruction) -> None:
     if entry.key in _following:
         _following[entry.key].imported = True
     blender_scene.ex4d_shot.scene_object = imported
-    windows = bpy.context.window_manager.windows
-    if windows:
-        with bpy.context.temp_override(window=windows[0]):
-            bpy.ops.ed.undo_push(message="Import EX-4D Scene")
+    note_change("Import EX-4D Scene")
 
 
 @bpy.app.handlers.persistent

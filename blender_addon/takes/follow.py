@@ -19,7 +19,7 @@ from ex4d_core.scene import Scene, SceneError
 from ex4d_core.shot import RequestError, ShotRequest
 from ex4d_core.takes import Take
 
-from ..connection.errands import Errand, home_of
+from ..connection.errands import Errand, home_of, note_change
 from ..connection.failures import contained
 from ..connection.session import session
 from ..paths import from_blend
@@ -70,7 +70,7 @@ def send_take(
     strip = TakeStrip(take.key, name, frame_start, len(request.camera), request_metadata(request), fps)
     entry = add_entry(blender_scene, take, strip)
     entry.shot, entry.version = shot, version
-    _follow(_new_following(take, scene, strip, blender_scene))
+    _follow(_new_following(take, scene, strip, blender_scene)).lost_with = bpy.data.filepath
     return entry
 
 
@@ -136,7 +136,7 @@ def retry_take(entry: EX4D_Take) -> None:
     entry.key, entry.job, entry.last_event, entry.cancelling = key, "", 0, False
     entry.state, entry.stage, entry.reason, entry.progress = SENDING, "", "", 0.0
     take = Take(request, from_blend(entry.folder), key=key)
-    _follow(_new_following(take, scene, strip_of(entry, request), entry.id_data))
+    _follow(_new_following(take, scene, strip_of(entry, request), entry.id_data)).lost_with = bpy.data.filepath
 
 
 def place_take(entry: EX4D_Take) -> None:
@@ -210,9 +210,10 @@ def restore_all() -> None:
     resume_takes()  # those whose removal from the list was undone
 
 
-def _follow(following: Following) -> None:
+def _follow(following: Following) -> Following:
     _following[following.take.key] = following
     _follow_one(following)
+    return following
 
 
 def _new_following(
@@ -271,6 +272,14 @@ def _restore(following: Following) -> None:
     following.over = False
 
 
+def _list_again(following: Following) -> None:
+    """The file that lists it was loaded as it was before the take was sent, which has happened all the same."""
+    home = bpy.data.scenes.get(following.home_name) or bpy.context.scene
+    following.here, following.home = True, home.session_uid
+    _restore(following)
+    session().alone(partial(note_change, "EX-4D Take Found Again"))
+
+
 def _renewed(home: bpy.types.Scene, following: Following) -> EX4D_Take | None:
     """The entry whose making again was undone: the new job writes into its folder all the same."""
     entry = next((one for one in home.ex4d_takes if from_blend(one.folder) == following.take.folder), None)
@@ -296,20 +305,34 @@ def _frames_on_disk(folder: Path) -> dict[int, Path]:
 def _after_load(*_: object) -> None:
     for key, following in list(_following.items()):
         following.here = find_take(key) is not None
-        if following.over:
-            del _following[key]
-        else:
+        if not following.here and following.lost_with == bpy.data.filepath != "":
+            with contained():
+                _list_again(following)
+        elif not following.over:
             _look_anew(following)
+        elif not following.lost_with:
+            del _following[key]
     resume_takes()
+
+
+@bpy.app.handlers.persistent
+def _after_save(target: str, *_: object) -> None:
+    if target != bpy.data.filepath:
+        return  # that was a copy
+    for following in _following.values():
+        if following.here:
+            following.lost_with = ""
 
 
 def register() -> None:
     session().followers.append(follow_all)
     session().restorers.append(restore_all)
     bpy.app.handlers.load_post.append(_after_load)
+    bpy.app.handlers.save_post.append(_after_save)
 
 
 def unregister() -> None:
+    bpy.app.handlers.save_post.remove(_after_save)
     bpy.app.handlers.load_post.remove(_after_load)
     session().restorers.remove(restore_all)
     session().followers.remove(follow_all)

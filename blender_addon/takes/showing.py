@@ -42,7 +42,10 @@ class Following:
         errand: its way over the wire.
         strip: where the take belongs in the sequencer.
         home: ``session_uid`` of the Blender scene that lists it (see `home_of`).
+        home_name: of that scene, which is all that a file that is loaded again has in common.
         shot, version: as its entry says.
+        lost_with: the .blend that lists it now, but not as it was last saved, so that reverting it loses the entry;
+            "" where it is saved or there is no such file.
         shown: frames that the strip has taken in.
         rested: ticks since it did.
         strip_problem: why the strip cannot be shown.
@@ -58,8 +61,10 @@ class Following:
     errand: Errand
     strip: TakeStrip
     home: int
+    home_name: str = ""
     shot: str = ""
     version: int = 1
+    lost_with: str = ""
     shown: int = 0
     rested: int = _REST_TICKS
     strip_problem: str = ""
@@ -82,7 +87,8 @@ def show(following: Following) -> None:
     if not found:
         return  # another file is open; the take goes on into its folder
     blender_scene, entry = found[0]
-    following.home, following.shot, following.version = blender_scene.session_uid, entry.shot, entry.version
+    following.home, following.home_name = blender_scene.session_uid, blender_scene.name
+    following.shot, following.version = entry.shot, entry.version
     before = _shown_values(entry)
     _show_state(following, entry)
     if not following.placing and not following.settled:
