@@ -197,6 +197,32 @@ def test_a_camera_outside_the_view_layer_is_refused(imported, camera):
         sample_camera(camera, imported, 11, 19)
 
 
+@pytest.mark.parametrize("what", ["object", "collection"])
+def test_a_camera_that_is_disabled_in_viewports_is_refused(imported, camera, what):
+    """Blender does not compute where it is then."""
+    own = bpy.data.collections.new("own")
+    bpy.context.scene.collection.children.link(own)
+    own.objects.link(camera)
+    bpy.context.scene.collection.objects.unlink(camera)
+    (camera if what == "object" else own).hide_viewport = True
+    with pytest.raises(CameraError, match="see that neither of them is disabled in viewports"):
+        sample_camera(camera, imported, 11, 19)
+
+
+def test_a_camera_that_is_hidden_is_sampled_as_ever(imported, camera):
+    expected = sample_camera(camera, imported, 11, 19)
+    camera.hide_set(True)
+    imported.hide_set(True)
+    camera.hide_render = True
+    np.testing.assert_array_equal(sample_camera(camera, imported, 11, 19).world_to_camera, expected.world_to_camera)
+
+
+def test_stretched_time_is_refused(imported, camera):
+    bpy.context.scene.render.frame_map_new = 150
+    with pytest.raises(CameraError, match=r"Time Stretching is 100 to 150.*set Old and New to the same"):
+        sample_camera(camera, imported, 11, 19)
+
+
 def test_the_operator_adds_the_camera_of_the_shot(imported):
     bpy.context.view_layer.objects.active = imported
     assert bpy.ops.ex4d.add_camera(preset="truck", use_amount=True, amount=0.5) == {"FINISHED"}
