@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import bpy
 
+from .connection.errands import own_scenes
 from .paths import to_blend
 
 
@@ -21,10 +22,11 @@ def rebase_paths(old_file: str, new_file: str) -> None:
 
 
 def _path_owners() -> Iterator[bpy.types.PropertyGroup]:
+    """All of the open file; what is linked means its own file's folder, and so does what overrides it."""
     for candidate in bpy.data.objects:
-        if candidate.ex4d_scene.folder:
+        if candidate.ex4d_scene.folder and candidate.library is None and candidate.override_library is None:
             yield candidate.ex4d_scene
-    for scene in bpy.data.scenes:
+    for scene in own_scenes():
         yield from scene.ex4d_takes
         yield from scene.ex4d_reconstructions
 

@@ -18,13 +18,18 @@ from ex4d_core.messages import JobStatus
 from .session import session
 
 
+def own_scenes() -> list[bpy.types.Scene]:
+    """The Blender scenes of the open file; what linked ones list is their own file's to follow, and to change."""
+    return [scene for scene in bpy.data.scenes if scene.library is None]
+
+
 def home_of(uid: int) -> bpy.types.Scene | None:
     """The Blender scene that lists an errand, by its ``session_uid``, which undo and a new name leave as it is.
 
     Returns:
         None when it was deleted, or another file is open.
     """
-    return next((scene for scene in bpy.data.scenes if scene.session_uid == uid), None)
+    return next((scene for scene in own_scenes() if scene.session_uid == uid), None)
 
 
 def note_change(what: str) -> None:

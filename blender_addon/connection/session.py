@@ -40,8 +40,8 @@ class Session:
         client: the connection, or None while the preferences allow none (see `problem`).
         problem: why there is no client, for people; "" when there is one.
         followers: called once per tick after arrivals were handled.
-        restorers: called before the followers in the first tick after an undo or a redo. Blender's own handlers for
-            that are no moment to change anything.
+        restorers: called before the followers in the first tick of all, and in the first one after an undo or a redo.
+            Blender's own handlers for that are no moment to change anything, and neither is an add-on's enabling.
         longest_tick, last_tick: seconds.
     """
 
@@ -59,7 +59,7 @@ class Session:
         self._stale = False
         self._redrawn = 0.0
         self._hurried = False
-        self._undone = False
+        self._undone = True
 
     @property
     def busy(self) -> bool:

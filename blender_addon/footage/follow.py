@@ -15,7 +15,7 @@ from ex4d_core.messages import FINAL_STATES
 from ex4d_core.reconstruction import Reconstruction, ReconstructionPlan
 from ex4d_core.scene import SceneError
 
-from ..connection.errands import Errand, home_of, note_change
+from ..connection.errands import Errand, home_of, note_change, own_scenes
 from ..connection.failures import contained
 from ..connection.session import session
 from ..paths import from_blend, to_blend
@@ -63,6 +63,17 @@ def start_reconstruction(plan: ReconstructionPlan, blender_scene: bpy.types.Scen
     entry = _add_entry(blender_scene, made, plan.name, plan_to_text(plan))
     _follow_one(_follow(made, plan))
     return entry
+
+
+def resume_reconstructions() -> None:
+    """Go on with every reconstruction of the open file that is not over and not being followed."""
+    for blender_scene in own_scenes():
+        for entry in blender_scene.ex4d_reconstructions:
+            if entry.state == "done":
+                _import_soon()
+            elif entry.cancelling or entry.state not in OVER:
+                with contained():
+                    resume_reconstruction(entry)
 
 
 def resume_reconstruction(entry: EX4D_Reconstruction) -> None:
@@ -116,15 +127,16 @@ def follow_all() -> None:
 
 
 def restore_all() -> None:
-    """Bring the open file in step again after an undo; the session calls it."""
+    """Bring the open file in step after an undo, or when the add-on was enabled; the session calls it."""
     for following in list(_following.values()):
         with contained():
             _restore(following)
+    resume_reconstructions()
 
 
 def import_finished() -> None:
     """Import every scene that has arrived whole; a timer calls it, and where timers do not run, the caller does."""
-    for blender_scene in bpy.data.scenes:
+    for blender_scene in own_scenes():
         for entry in blender_scene.ex4d_reconstructions:
             if entry.state == "done":
                 _import(blender_scene, entry)
@@ -193,7 +205,12 @@ def _show(following: Following, entry: EX4D_Reconstruction) -> None:
             setattr(entry, name, value)
             session().redraw()
     arrived = following.over and state == "done" and not following.imported
-    if arrived and not bpy.app.timers.is_registered(_import_timer):
+    if arrived:
+        _import_soon()
+
+
+def _import_soon() -> None:
+    if not bpy.app.timers.is_registered(_import_timer):
         bpy.app.timers.register(_import_timer, first_interval=0.0)
 
 
@@ -221,12 +238,7 @@ def _after_load(*_: object) -> None:
     for key, following in list(_following.items()):
         if following.over:
             del _following[key]
-    for blender_scene in bpy.data.scenes:
-        for entry in blender_scene.ex4d_reconstructions:
-            if entry.state == "done":
-                bpy.app.timers.register(_import_timer, first_interval=0.0)
-            elif entry.cancelling or entry.state not in OVER:
-                resume_reconstruction(entry)
+    resume_reconstructions()
 
 
 def register() -> None:

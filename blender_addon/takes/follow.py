@@ -19,7 +19,7 @@ from ex4d_core.scene import Scene, SceneError
 from ex4d_core.shot import RequestError, ShotRequest
 from ex4d_core.takes import Take
 
-from ..connection.errands import Errand, home_of, note_change
+from ..connection.errands import Errand, home_of, note_change, own_scenes
 from ..connection.failures import contained
 from ..connection.session import session
 from ..paths import from_blend
@@ -59,8 +59,13 @@ def send_take(
         shot: key of the shot that this is a take of; its takes are versions of each other.
 
     Raises:
+        RequestError: the Blender scene is linked, so that it cannot keep the take.
         OSError: the take's folder cannot be made.
     """
+    if blender_scene.library is not None:
+        raise RequestError(
+            f"the scene {blender_scene.name!r} is linked from another file; make takes in one of this file"
+        )
     folder = new_take_folder(request.label)
     save_request(folder, request)
     take = Take(request, folder)
@@ -76,9 +81,7 @@ def send_take(
 
 def resume_takes() -> None:
     """Go on with every take of the open file that is not finished and not being followed."""
-    for blender_scene in bpy.data.scenes:
-        if blender_scene.library is not None:
-            continue  # linked: the takes are that file's to follow
+    for blender_scene in own_scenes():
         for entry in blender_scene.ex4d_takes:
             if entry.cancelling or entry.state not in (*FINAL_STATES, STOPPED):
                 with contained():
@@ -203,11 +206,11 @@ def follow_all() -> None:
 
 
 def restore_all() -> None:
-    """Bring the open file in step again after an undo; the session calls it."""
+    """Bring the open file in step after an undo, or when the add-on was enabled; the session calls it."""
     for following in list(_following.values()):
         with contained():
             _restore(following)
-    resume_takes()  # those whose removal from the list was undone
+    resume_takes()  # those whose removal from the list was undone, and those under way since before
 
 
 def _follow(following: Following) -> Following:

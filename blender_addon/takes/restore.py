@@ -7,6 +7,7 @@ import bpy
 from ..cameras.keyframes import choreograph, new_camera
 from ..cameras.optics import render_size
 from ..paths import from_blend
+from ..scenes.link import collection_for
 from ..shots.final import restore_final
 from ..shots.properties import add_shot, find_shot
 from .properties import EX4D_Take, version_name
@@ -29,7 +30,7 @@ def restore_take(blender_scene: bpy.types.Scene, entry: EX4D_Take) -> str:
         shot = add_shot(blender_scene)
         shot.key = entry.shot
     name = version_name(entry.label, entry.version)
-    camera = new_camera(name, scene_object, scene_object.users_collection[0])
+    camera = new_camera(name, scene_object, collection_for(scene_object))
     choreograph(camera, request.camera, entry.frame_start)
     shot.camera, shot.scene_object = camera, scene_object
     shot.label, shot.holes = request.label or entry.label, request.preview.holes

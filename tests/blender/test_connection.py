@@ -156,6 +156,9 @@ def test_followers_hear_of_an_undo_and_a_redo_once_each_and_before_they_go_on(fo
     heard = []
     followers.insert(0, lambda: heard.append("tick"))
     session().restorers.append(lambda: heard.append("undone"))
+    tick()
+    assert heard == ["undone", "tick"]  # whatever was before the add-on was enabled
+    heard.clear()
     bpy.ops.ed.undo_push(message="before")
     bpy.data.objects.new("something", None)
     bpy.ops.ed.undo_push(message="something")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 
+import addon_utils  # comes with bpy
 import bpy
 import pytest
 
@@ -48,6 +49,18 @@ def test_a_reverted_file_gets_its_strip_again(connected, shot, tmp_path):
     assert strip_of(take()) is None and is_followed(take())
     tick_until_over()
     assert (take().state, take().reason, strip_of(take()).type) == ("done", "", "MOVIE")
+
+
+def test_an_add_on_that_is_disabled_and_enabled_again_goes_on_with_its_takes(connected, shot):
+    """As by an update of it; no file is loaded."""
+    key = send().key
+    tick_until(lambda: take().job != "", "the job to be accepted")
+    addon_utils.disable("blender_addon")
+    assert addon_utils.enable("blender_addon") is not None
+    bpy.context.preferences.addons["blender_addon"].preferences.address = connected.address
+    assert not is_followed(take())
+    tick_until_over()
+    assert (take().key, take().state, strip_of(take()).type) == (key, "done", "MOVIE")
 
 
 @pytest.mark.parametrize("moment", ["under way", "done"])
