@@ -6,6 +6,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 
+import addon_utils  # comes with bpy
 import bpy
 import pytest
 import zmq
@@ -194,6 +195,20 @@ def test_the_timer_survives_loading_a_file(tmp_path):
     bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "empty.blend"))
     assert bpy.app.timers.is_registered(tick)
     assert session() is before
+
+
+def test_an_add_on_that_failed_to_register_can_be_enabled_again(monkeypatch, capsys):
+    def failing() -> None:
+        raise OSError("no room")
+
+    addon_utils.disable("blender_addon")
+    monkeypatch.setattr(thumbnails, "register", failing)
+    assert addon_utils.enable("blender_addon") is None
+    assert "no room" in capsys.readouterr().err
+    assert not hasattr(bpy.types.Scene, "ex4d_shots") and not bpy.app.timers.is_registered(tick)
+    monkeypatch.undo()
+    assert addon_utils.enable("blender_addon") is not None
+    assert hasattr(bpy.types.Scene, "ex4d_shots") and bpy.app.timers.is_registered(tick)
 
 
 @pytest.fixture
