@@ -6,6 +6,7 @@ talks to the backend through `connection.session`; nothing here imports the back
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from types import ModuleType
 
 import bpy
@@ -89,11 +90,16 @@ MODULES: tuple[ModuleType, ...] = (
 
 
 def register() -> None:
-    for module in MODULES:
-        for kind in getattr(module, "CLASSES", ()):
-            bpy.utils.register_class(kind)
-        if hasattr(module, "register"):
-            module.register()
+    with ExitStack() as so_far:  # what fails half-way is taken back, so that the add-on can be enabled again
+        for module in MODULES:
+            for kind in getattr(module, "CLASSES", ()):
+                bpy.utils.register_class(kind)
+                so_far.callback(bpy.utils.unregister_class, kind)
+            if hasattr(module, "register"):
+                module.register()
+            if hasattr(module, "unregister"):
+                so_far.callback(module.unregister)
+        so_far.pop_all()
 
 
 def unregister() -> None:

@@ -23,6 +23,10 @@ def to_blend(path: Path | str, blend_file: str | None = None) -> str:
         return absolute
 
 
-def from_blend(text: str) -> Path:
-    """The absolute path that a .blend's text means."""
-    return Path(os.path.abspath(bpy.path.abspath(text)))
+def from_blend(text: str, library: bpy.types.Library | None = None) -> Path:
+    """The absolute path that a .blend's text means.
+
+    Args:
+        library: the .blend that it is linked from, whose folder "//" stands for then; None for the open one.
+    """
+    return Path(os.path.abspath(bpy.path.abspath(text, library=library)))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import bpy
 
+from .connection.errands import own_scenes
 from .paths import to_blend
 
 
@@ -15,18 +16,22 @@ def rebase_paths(old_file: str, new_file: str) -> None:
     old_folder = os.path.dirname(old_file)
     if not old_file or not new_file or old_folder == os.path.dirname(new_file):
         return
-    for owner in _path_owners():
-        if owner.folder.startswith("//"):
-            owner.folder = to_blend(bpy.path.abspath(owner.folder, start=old_folder), new_file)
+    for owner, name in _paths():
+        path = getattr(owner, name)
+        if path.startswith("//"):
+            setattr(owner, name, to_blend(bpy.path.abspath(path, start=old_folder), new_file))
 
 
-def _path_owners() -> Iterator[bpy.types.PropertyGroup]:
+def _paths() -> Iterator[tuple[bpy.types.PropertyGroup, str]]:
+    """All of the open file; what is linked means its own file's folder, and so does what overrides it."""
     for candidate in bpy.data.objects:
-        if candidate.ex4d_scene.folder:
-            yield candidate.ex4d_scene
-    for scene in bpy.data.scenes:
-        yield from scene.ex4d_takes
-        yield from scene.ex4d_reconstructions
+        if candidate.ex4d_scene.folder and candidate.library is None and candidate.override_library is None:
+            yield candidate.ex4d_scene, "folder"
+    for scene in own_scenes():
+        for entry in (*scene.ex4d_takes, *scene.ex4d_reconstructions):
+            yield entry, "folder"
+        for name in ("footage", "depth", "camera"):
+            yield scene.ex4d_footage, name
 
 
 @bpy.app.handlers.persistent

@@ -13,6 +13,19 @@ def render_size(render: bpy.types.RenderSettings) -> tuple[int, int]:
     return render.resolution_x * percentage // 100, render.resolution_y * percentage // 100
 
 
+def require_even_time(render: bpy.types.RenderSettings) -> None:
+    """Check that a frame of Blender is a frame of the footage.
+
+    Raises:
+        CameraError: the scene stretches time.
+    """
+    if render.frame_map_old != render.frame_map_new:
+        raise CameraError(
+            f"the scene's Time Stretching is {render.frame_map_old} to {render.frame_map_new}, which would set camera "
+            "and footage apart; set Old and New to the same (Output > Frame Range)"
+        )
+
+
 def read_lens(camera: bpy.types.Camera, render: bpy.types.RenderSettings) -> BlenderLens:
     """The optics of (evaluated) camera data, seen through a render format.
 

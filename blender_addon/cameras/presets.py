@@ -10,8 +10,8 @@ from ex4d_core.cameras import CameraError
 from ex4d_core.scene import Scene
 from ex4d_core.trajectories import PRESETS, Trajectory, build_path
 
-from ..scenes.link import open_scene
-from .keyframes import new_camera
+from ..scenes.link import collection_for, open_scene
+from .keyframes import choreograph, new_camera
 
 
 def camera_from_preset(
@@ -29,7 +29,7 @@ def camera_from_preset(
         frame_start: Blender frame at which the move starts; the scene's first by default.
         frames: how many frames it takes; by default all that the footage has from there on.
         name: of the object; made from the preset by default.
-        collection: where to put it; the scene object's own by default.
+        collection: where to put it; see `collection_for` for the default.
 
     Raises:
         SceneError: the scene package is missing or changed.
@@ -44,8 +44,10 @@ def camera_from_preset(
     )
     # Moves are made from where the source camera stands when they start.
     path = replace(path, world_to_camera=path.world_to_camera @ source.world_to_camera[0])
-    collection = collection or scene_object.users_collection[0]
-    return new_camera(name or _camera_name(trajectory.preset), path, scene_object, start, collection)
+    collection = collection or collection_for(scene_object)
+    camera = new_camera(name or _camera_name(trajectory.preset), scene_object, collection)
+    choreograph(camera, path, start)
+    return camera
 
 
 def _camera_name(preset: str) -> str:

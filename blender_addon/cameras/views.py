@@ -11,8 +11,8 @@ import numpy as np
 from ex4d_core.cameras import CameraError, CameraPath, world_to_camera_from_blender
 from ex4d_core.trajectories import ease
 
-from ..scenes.link import open_scene
-from .keyframes import new_camera
+from ..scenes.link import collection_for, open_scene
+from .keyframes import choreograph, new_camera
 from .presets import move_frames
 
 
@@ -36,7 +36,9 @@ def camera_to_view(
         np.array(view_to_world, dtype=np.float64)[None], np.array(scene_object.matrix_world, dtype=np.float64)
     )[0]
     path = path_between(source, end, easing)
-    return new_camera(name or "Camera to View", path, scene_object, start, scene_object.users_collection[0])
+    camera = new_camera(name or "Camera to View", scene_object, collection_for(scene_object))
+    choreograph(camera, path, start)
+    return camera
 
 
 def path_between(source: CameraPath, end: np.ndarray, easing: str) -> CameraPath:

@@ -9,11 +9,35 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import bpy
+
 from ex4d_core.client import Conversation, Task
 from ex4d_core.jobs import JobConversation
 from ex4d_core.messages import JobStatus
 
 from .session import session
+
+
+def own_scenes() -> list[bpy.types.Scene]:
+    """The Blender scenes of the open file; what linked ones list is their own file's to follow, and to change."""
+    return [scene for scene in bpy.data.scenes if scene.library is None]
+
+
+def home_of(uid: int) -> bpy.types.Scene | None:
+    """The Blender scene that lists an errand, by its ``session_uid``, which undo and a new name leave as it is.
+
+    Returns:
+        None when it was deleted, or another file is open.
+    """
+    return next((scene for scene in own_scenes() if scene.session_uid == uid), None)
+
+
+def note_change(what: str) -> None:
+    """Make an undo step of what has come into the file by itself, so that Blender asks for saving it."""
+    windows = bpy.context.window_manager.windows
+    if windows:
+        with bpy.context.temp_override(window=windows[0]):
+            bpy.ops.ed.undo_push(message=what)
 
 
 @dataclass

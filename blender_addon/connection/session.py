@@ -40,6 +40,8 @@ class Session:
         client: the connection, or None while the preferences allow none (see `problem`).
         problem: why there is no client, for people; "" when there is one.
         followers: called once per tick after arrivals were handled.
+        restorers: called before the followers in the first tick of all, and in the first one after an undo or a redo.
+            Blender's own handlers for that are no moment to change anything, and neither is an add-on's enabling.
         longest_tick, last_tick: seconds.
     """
 
@@ -47,6 +49,7 @@ class Session:
         self.client: Client | None = None
         self.problem = ""
         self.followers: list[Callable[[], None]] = []
+        self.restorers: list[Callable[[], None]] = []
         self.longest_tick = 0.0
         self.last_tick = 0.0
         self._settings: ConnectionSettings | None = None
@@ -56,6 +59,7 @@ class Session:
         self._stale = False
         self._redrawn = 0.0
         self._hurried = False
+        self._undone = True
 
     @property
     def busy(self) -> bool:
@@ -123,7 +127,8 @@ class Session:
         self._follow_preferences()
         if self.client is not None:
             self.client.poll(TICK_BUDGET_SECONDS - _FOLLOWERS_SECONDS)
-        for follower in list(self.followers):
+        restorers, self._undone = list(self.restorers) if self._undone else [], False
+        for follower in [*restorers, *self.followers]:
             with contained():
                 follower()
         self._tasks = [task for task in self._tasks if not task.done]
@@ -138,6 +143,10 @@ class Session:
     def hurry(self) -> None:
         """Have the next tick soon: a follower has work left over."""
         self._hurried = True
+
+    def undone(self) -> None:
+        """An undo or a redo was made, which may have changed anything of the file."""
+        self._undone = True
 
     def redraw(self) -> None:
         """Have the side bars drawn again soon, since something that they show has changed."""
@@ -223,14 +232,23 @@ def tick() -> float:
     return IDLE_INTERVAL_SECONDS
 
 
+@bpy.app.handlers.persistent
+def _after_undo(*_: object) -> None:
+    session().undone()
+
+
 def register() -> None:
     global _session
     _session = Session()
+    bpy.app.handlers.undo_post.append(_after_undo)
+    bpy.app.handlers.redo_post.append(_after_undo)
     bpy.app.timers.register(tick, first_interval=IDLE_INTERVAL_SECONDS, persistent=True)
 
 
 def unregister() -> None:
     global _session
+    bpy.app.handlers.redo_post.remove(_after_undo)
+    bpy.app.handlers.undo_post.remove(_after_undo)
     if bpy.app.timers.is_registered(tick):
         bpy.app.timers.unregister(tick)
     if _session is not None:

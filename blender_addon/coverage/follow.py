@@ -139,6 +139,10 @@ def follow_all() -> None:
         render.resolution_x,
         render.resolution_y,
         render.resolution_percentage,
+        render.pixel_aspect_x,
+        render.pixel_aspect_y,
+        render.frame_map_old,
+        render.frame_map_new,
     )
     if signature != _work.signature:
         _work.signature, _work.stale = signature, True

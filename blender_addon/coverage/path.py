@@ -16,7 +16,7 @@ import numpy as np
 from ex4d_core.cameras import CameraPath, intrinsics_from_blender, world_to_camera_from_blender
 
 from ..cameras.keyframes import curves_of
-from ..cameras.optics import read_lens, render_size
+from ..cameras.optics import read_lens, render_size, require_even_time
 
 _POSE = ("location", "rotation_euler", "rotation_quaternion", "scale")
 _LENS = ("lens", "shift_x", "shift_y")
@@ -33,7 +33,8 @@ def is_keyframed_only(camera: bpy.types.Object, scene_object: bpy.types.Object) 
     still = camera.parent is scene_object or not (
         scene_object.parent or scene_object.constraints or _moves(scene_object)
     )
-    has_deltas = any(camera.delta_location) or any(camera.delta_rotation_euler)
+    turned = camera.delta_rotation_quaternion != mathutils.Quaternion() or any(camera.delta_rotation_euler)
+    has_deltas = turned or any(camera.delta_location)
     return (
         still
         and camera.parent in (None, scene_object)
@@ -52,10 +53,11 @@ def path_in_slices(
     Between two frames the artist may do anything, so no curve is held on to: Blender frees curves that are deleted.
 
     Raises:
-        CameraError: not a perspective camera.
+        CameraError: not a perspective camera, or stretched time.
         ReferenceError: camera or scene object were deleted meanwhile.
     """
     scene = bpy.context.scene
+    require_even_time(scene.render)
     optics = read_lens(camera.data, scene.render)
     scene_world = np.array(scene_object.matrix_world, dtype=np.float64)
     root = mathutils.Matrix()

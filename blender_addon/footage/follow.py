@@ -15,7 +15,7 @@ from ex4d_core.messages import FINAL_STATES
 from ex4d_core.reconstruction import Reconstruction, ReconstructionPlan
 from ex4d_core.scene import SceneError
 
-from ..connection.errands import Errand
+from ..connection.errands import Errand, home_of, note_change, own_scenes
 from ..connection.failures import contained
 from ..connection.session import session
 from ..paths import from_blend, to_blend
@@ -32,7 +32,7 @@ class Following:
     """A reconstruction that is being followed, or was until its end, by its errand over the wire.
 
     Attributes:
-        home: ``session_uid`` of the Blender scene that lists it; 0 before it is listed.
+        home: ``session_uid`` of the Blender scene that lists it (see `home_of`); 0 before it is listed.
         label, plan: as its entry says.
         imported: its scene has been imported.
     """
@@ -51,8 +51,6 @@ class Following:
 
 
 _following: dict[str, Following] = {}
-# Whether an undo step may have changed entries.
-_undone = False
 
 
 def start_reconstruction(plan: ReconstructionPlan, blender_scene: bpy.types.Scene) -> EX4D_Reconstruction:
@@ -65,6 +63,17 @@ def start_reconstruction(plan: ReconstructionPlan, blender_scene: bpy.types.Scen
     entry = _add_entry(blender_scene, made, plan.name, plan_to_text(plan))
     _follow_one(_follow(made, plan))
     return entry
+
+
+def resume_reconstructions() -> None:
+    """Go on with every reconstruction of the open file that is not over and not being followed."""
+    for blender_scene in own_scenes():
+        for entry in blender_scene.ex4d_reconstructions:
+            if entry.state == "done":
+                _import_soon()
+            elif entry.cancelling or entry.state not in OVER:
+                with contained():
+                    resume_reconstruction(entry)
 
 
 def resume_reconstruction(entry: EX4D_Reconstruction) -> None:
@@ -111,21 +120,23 @@ def is_followed(entry: EX4D_Reconstruction) -> bool:
 
 def follow_all() -> None:
     """Bring every entry in step; the session calls it once per tick."""
-    global _undone
-    if _undone:
-        _undone = False
-        for following in list(_following.values()):
-            with contained():
-                _restore(following)
     for following in list(_following.values()):
         if not following.over:
             with contained():
                 _follow_one(following)
 
 
+def restore_all() -> None:
+    """Bring the open file in step after an undo, or when the add-on was enabled; the session calls it."""
+    for following in list(_following.values()):
+        with contained():
+            _restore(following)
+    resume_reconstructions()
+
+
 def import_finished() -> None:
     """Import every scene that has arrived whole; a timer calls it, and where timers do not run, the caller does."""
-    for blender_scene in bpy.data.scenes:
+    for blender_scene in own_scenes():
         for entry in blender_scene.ex4d_reconstructions:
             if entry.state == "done":
                 _import(blender_scene, entry)
@@ -155,9 +166,9 @@ def _add_entry(blender_scene: bpy.types.Scene, made: Reconstruction, label: str,
 def _restore(following: Following) -> None:
     """Undo goes back to an older entry, or to none; what has happened since has happened all the same."""
     found = find_reconstruction(following.made.key)
-    home = next((one for one in bpy.data.scenes if one.session_uid == following.home), None)
+    home = home_of(following.home)
     if found is None and home is None:
-        return  # another file is open, or the Blender scene was deleted
+        return
     entry = found[1] if found else _add_entry(home, following.made, following.label, following.plan)
     if entry.state == IMPORTED:
         return
@@ -194,7 +205,12 @@ def _show(following: Following, entry: EX4D_Reconstruction) -> None:
             setattr(entry, name, value)
             session().redraw()
     arrived = following.over and state == "done" and not following.imported
-    if arrived and not bpy.app.timers.is_registered(_import_timer):
+    if arrived:
+        _import_soon()
+
+
+def _import_soon() -> None:
+    if not bpy.app.timers.is_registered(_import_timer):
         bpy.app.timers.register(_import_timer, first_interval=0.0)
 
 
@@ -214,10 +230,7 @@ def _import(blender_scene: bpy.types.Scene, entry: EX4D_Reconstruction) -> None:
     if entry.key in _following:
         _following[entry.key].imported = True
     blender_scene.ex4d_shot.scene_object = imported
-    windows = bpy.context.window_manager.windows
-    if windows:
-        with bpy.context.temp_override(window=windows[0]):
-            bpy.ops.ed.undo_push(message="Import EX-4D Scene")
+    note_change("Import EX-4D Scene")
 
 
 @bpy.app.handlers.persistent
@@ -225,36 +238,18 @@ def _after_load(*_: object) -> None:
     for key, following in list(_following.items()):
         if following.over:
             del _following[key]
-    for blender_scene in bpy.data.scenes:
-        for entry in blender_scene.ex4d_reconstructions:
-            if entry.state == "done":
-                bpy.app.timers.register(_import_timer, first_interval=0.0)
-            elif entry.cancelling or entry.state not in OVER:
-                resume_reconstruction(entry)
-
-
-@bpy.app.handlers.persistent
-def _after_undo(*_: object) -> None:
-    global _undone
-    _undone = True  # dealt with in the next tick: this is no moment to change anything
-
-
-_HANDLERS = (
-    (bpy.app.handlers.load_post, _after_load),
-    (bpy.app.handlers.undo_post, _after_undo),
-    (bpy.app.handlers.redo_post, _after_undo),
-)
+    resume_reconstructions()
 
 
 def register() -> None:
     session().followers.append(follow_all)
-    for handlers, handler in _HANDLERS:
-        handlers.append(handler)
+    session().restorers.append(restore_all)
+    bpy.app.handlers.load_post.append(_after_load)
 
 
 def unregister() -> None:
-    for handlers, handler in _HANDLERS:
-        handlers.remove(handler)
+    bpy.app.handlers.load_post.remove(_after_load)
+    session().restorers.remove(restore_all)
     session().followers.remove(follow_all)
     if bpy.app.timers.is_registered(_import_timer):
         bpy.app.timers.unregister(_import_timer)

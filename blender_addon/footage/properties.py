@@ -6,6 +6,7 @@ from pathlib import Path
 
 import bpy
 
+from ..connection.errands import own_scenes
 from ..paths import PATH_OPTIONS, from_blend, to_blend
 
 
@@ -162,7 +163,7 @@ def guess_depth(footage: Path) -> Path | None:
 
 def find_reconstruction(key: str) -> tuple[bpy.types.Scene, EX4D_Reconstruction] | None:
     """The Blender scene that lists a reconstruction, and its entry; None when the open file has none."""
-    for scene in bpy.data.scenes:
+    for scene in own_scenes():
         for entry in scene.ex4d_reconstructions:
             if entry.key == key:
                 return scene, entry

@@ -12,7 +12,7 @@ import numpy as np
 from ex4d_core.cameras import BLENDER_FROM_SCENE, CameraPath, blender_from_intrinsics
 from ex4d_core.scene import Scene
 
-from ..cameras.keyframes import animate, new_camera
+from ..cameras.keyframes import animate, new_camera, record
 from .link import link_scene, scene_objects
 from .material import SOURCE_EYE, footage_image, footage_material, unseen_material
 from .mesh import add_positions_cache, build_mesh
@@ -73,7 +73,8 @@ def import_scene(folder: str | Path, settings: ImportSettings | None = None) -> 
     mesh.materials.append(footage_material(scene, image, start, tuple(eyes[0]) if still else None))
     mesh.materials.append(unseen_material(scene))
 
-    camera = new_camera(f"{name} source", source, target, start, collection)
+    camera = new_camera(f"{name} source", target, collection)
+    record(camera, source, start)
     target.ex4d_scene.source_camera = camera
     show_footage_behind(camera, image, scene.manifest.frames, start)
     if set_up:

@@ -83,6 +83,16 @@ def active_scene_object(context: bpy.types.Context) -> bpy.types.Object | None:
     return everything[0] if len(everything) == 1 else None
 
 
+def collection_for(scene_object: bpy.types.Object) -> bpy.types.Collection:
+    """Where to put what goes with an imported scene: beside it, or else, where that is linked, in the Blender scene."""
+    main = bpy.context.scene.collection
+    here = {main, *main.children_recursive}
+    for collection in scene_object.users_collection:
+        if collection in here and collection.library is None and collection.override_library is None:
+            return collection
+    return main
+
+
 class NeedsScene:
     """For operators: they say what is missing while it is not clear which imported scene is meant."""
 
@@ -115,10 +125,10 @@ def open_scene(scene_object: bpy.types.Object) -> Scene:
         name = scene_object.name if scene_object else "nothing"
         raise SceneError(f"{name!r} is not an imported EX-4D scene; choose one, or import it first")
     link = scene_object.ex4d_scene
-    folders = [from_blend(link.folder)]
+    folders = [from_blend(link.folder, scene_object.library)]
     cache = scene_object.modifiers.get(MESH_CACHE)
     if cache is not None:
-        folders.append(from_blend(cache.filepath).parent)
+        folders.append(from_blend(cache.filepath, scene_object.library).parent)
     problem: SceneError | None = None
     for folder in folders:
         try:

@@ -33,6 +33,10 @@ def require_movable(scene_object: bpy.types.Object) -> None:
     Raises:
         PlacementError: something else moves it.
     """
+    if scene_object.library is not None:
+        raise PlacementError(
+            f"{scene_object.name!r} is linked from another file; move it there, or make a library override of it"
+        )
     animation = scene_object.animation_data
     paths = {curve.data_path for curve in curves_of(scene_object)}
     driven = {driver.data_path for driver in animation.drivers} if animation is not None else set()

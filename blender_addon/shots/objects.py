@@ -23,6 +23,17 @@ def shot_objects(context: bpy.types.Context) -> tuple[bpy.types.Object | None, b
     return scene_object, camera
 
 
+def note_on_camera(context: bpy.types.Context) -> str:
+    """What to know where takes are not made with the camera that the active shot names; "" where they are."""
+    chosen, camera = active_shot(context.scene).camera, shot_objects(context)[1]
+    if chosen is None or chosen == camera:
+        return ""
+    if camera is None:
+        return iface_("{chosen} is not in this scene; choose another camera").format(chosen=chosen.name)
+    text = iface_("{chosen} is not in this scene; takes are made with its active camera, {camera}")
+    return text.format(chosen=chosen.name, camera=camera.name)
+
+
 class NeedsShot:
     """For operators: they say what is missing while there is no scene or no camera to shoot with."""
 

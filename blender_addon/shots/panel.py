@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import bpy
 
-from ..connection.panel import CATEGORY
+from ..connection.panel import CATEGORY, draw_text
+from .objects import note_on_camera
 from .operators import EX4D_OT_add_shot, EX4D_OT_duplicate_shot, EX4D_OT_move_shot, EX4D_OT_remove_shot
 from .properties import EX4D_Shot, active_shot, label_for
 
@@ -48,6 +49,8 @@ class EX4D_PT_shots(bpy.types.Panel):
         layout.use_property_split = True
         layout.use_property_decorate = False
         layout.prop(shot, "camera")
+        if text := note_on_camera(context):
+            draw_text(layout, text, context, "ERROR")
         layout.prop(shot, "use_range")
         if shot.use_range:
             column = layout.column(align=True)

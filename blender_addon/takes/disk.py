@@ -28,7 +28,7 @@ def take_folders() -> list[Path]:
 
 def old_take_folders() -> list[Path]:
     """Those that neither the open file nor a take under way needs."""
-    needed = {from_blend(take.folder) for scene in bpy.data.scenes for take in scene.ex4d_takes}
+    needed = {from_blend(take.folder, scene.library) for scene in bpy.data.scenes for take in scene.ex4d_takes}
     needed |= followed_folders()
     return [one for one in take_folders() if one not in needed]
 

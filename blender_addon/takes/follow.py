@@ -19,13 +19,13 @@ from ex4d_core.scene import Scene, SceneError
 from ex4d_core.shot import RequestError, ShotRequest
 from ex4d_core.takes import Take
 
-from ..connection.errands import Errand
+from ..connection.errands import Errand, home_of, note_change, own_scenes
 from ..connection.failures import contained
 from ..connection.session import session
 from ..paths import from_blend
 from ..sequencer.movies import discard_opened, replace_with_movie, strips_are_held
 from ..sequencer.strips import TAKE_KEY, StripError, TakeStrip, find_strip, grow_image_strip
-from .properties import EX4D_Take, find_copies, find_take, takes_of_shot
+from .properties import EX4D_Take, find_copies, find_take, takes_of_shot, version_name
 from .shots import load_request, new_take_folder, package_of, request_metadata, save_request
 from .showing import (
     MOVIE,
@@ -33,6 +33,7 @@ from .showing import (
     STOPPED,
     Following,
     add_entry,
+    label_of,
     movie_is_due,
     place_movie,
     show,
@@ -43,8 +44,6 @@ from .showing import (
 _FRAME_NAME = re.compile(r"frame_(\d{5,})\.png")
 
 _following: dict[str, Following] = {}
-# Whether an undo step may have changed entries or strips.
-_undone = False
 
 
 def send_take(
@@ -60,25 +59,29 @@ def send_take(
         shot: key of the shot that this is a take of; its takes are versions of each other.
 
     Raises:
+        RequestError: the Blender scene is linked, so that it cannot keep the take.
         OSError: the take's folder cannot be made.
     """
+    if blender_scene.library is not None:
+        raise RequestError(
+            f"the scene {blender_scene.name!r} is linked from another file; make takes in one of this file"
+        )
     folder = new_take_folder(request.label)
     save_request(folder, request)
     take = Take(request, folder)
-    label, frames, fps = request.label or folder.name, len(request.camera), float(scene.manifest.fps)
-    strip = TakeStrip(take.key, label, frame_start, frames, request_metadata(request), fps)
+    version = 1 + max((one.version for one in takes_of_shot(blender_scene, shot)), default=0)
+    name = version_name(label_of(take), version)
+    fps = float(scene.manifest.fps)
+    strip = TakeStrip(take.key, name, frame_start, len(request.camera), request_metadata(request), fps)
     entry = add_entry(blender_scene, take, strip)
-    entry.version = 1 + max((one.version for one in takes_of_shot(blender_scene, shot)), default=0)
-    entry.shot = shot
-    _follow(_new_following(take, scene, strip, blender_scene))
+    entry.shot, entry.version = shot, version
+    _follow(_new_following(take, scene, strip, blender_scene)).lost_with = bpy.data.filepath
     return entry
 
 
 def resume_takes() -> None:
     """Go on with every take of the open file that is not finished and not being followed."""
-    for blender_scene in bpy.data.scenes:
-        if blender_scene.library is not None:
-            continue  # linked: the takes are that file's to follow
+    for blender_scene in own_scenes():
         for entry in blender_scene.ex4d_takes:
             if entry.cancelling or entry.state not in (*FINAL_STATES, STOPPED):
                 with contained():
@@ -136,7 +139,7 @@ def retry_take(entry: EX4D_Take) -> None:
     entry.key, entry.job, entry.last_event, entry.cancelling = key, "", 0, False
     entry.state, entry.stage, entry.reason, entry.progress = SENDING, "", "", 0.0
     take = Take(request, from_blend(entry.folder), key=key)
-    _follow(_new_following(take, scene, strip_of(entry, request), entry.id_data))
+    _follow(_new_following(take, scene, strip_of(entry, request), entry.id_data)).lost_with = bpy.data.filepath
 
 
 def place_take(entry: EX4D_Take) -> None:
@@ -196,22 +199,24 @@ def newest_estimates() -> list[tuple[str, int, Path]]:
 
 def follow_all() -> None:
     """Bring every followed take's entry and strip in step; the session calls it once per tick."""
-    global _undone
-    if _undone:
-        _undone = False
-        for following in list(_following.values()):
-            with contained():
-                _restore(following)
-        resume_takes()  # those whose removal from the list was undone
     for following in list(_following.values()):
         if not following.over:
             with contained():
                 _follow_one(following)
 
 
-def _follow(following: Following) -> None:
+def restore_all() -> None:
+    """Bring the open file in step after an undo, or when the add-on was enabled; the session calls it."""
+    for following in list(_following.values()):
+        with contained():
+            _restore(following)
+    resume_takes()  # those whose removal from the list was undone, and those under way since before
+
+
+def _follow(following: Following) -> Following:
     _following[following.take.key] = following
     _follow_one(following)
+    return following
 
 
 def _new_following(
@@ -259,15 +264,23 @@ def _restore(following: Following) -> None:
         return
     found = find_take(following.take.key)
     if found is None:
-        home = next((one for one in bpy.data.scenes if one.session_uid == following.home), None)
+        home = home_of(following.home)
         if home is None:
-            return  # it was deleted, and its takes with it
+            return  # its takes are gone with it
         entry = _renewed(home, following) or add_entry(home, following.take, following.strip)
         entry.shot, entry.version = following.shot, following.version
     elif found[1].state in FINAL_STATES:
         return  # as it was; a strip that is not there was removed on purpose
     _look_anew(following)
     following.over = False
+
+
+def _list_again(following: Following) -> None:
+    """The file that lists it was loaded as it was before the take was sent, which has happened all the same."""
+    home = bpy.data.scenes.get(following.home_name) or bpy.context.scene
+    following.here, following.home = True, home.session_uid
+    _restore(following)
+    session().alone(partial(note_change, "EX-4D Take Found Again"))
 
 
 def _renewed(home: bpy.types.Scene, following: Following) -> EX4D_Take | None:
@@ -295,34 +308,35 @@ def _frames_on_disk(folder: Path) -> dict[int, Path]:
 def _after_load(*_: object) -> None:
     for key, following in list(_following.items()):
         following.here = find_take(key) is not None
-        if following.over:
-            del _following[key]
-        else:
+        if not following.here and following.lost_with == bpy.data.filepath != "":
+            with contained():
+                _list_again(following)
+        elif not following.over:
             _look_anew(following)
+        elif not following.lost_with:
+            del _following[key]
     resume_takes()
 
 
 @bpy.app.handlers.persistent
-def _after_undo(*_: object) -> None:
-    global _undone
-    _undone = True  # dealt with in the next tick: this is no moment to change anything
-
-
-_HANDLERS = (
-    (bpy.app.handlers.load_post, _after_load),
-    (bpy.app.handlers.undo_post, _after_undo),
-    (bpy.app.handlers.redo_post, _after_undo),
-)
+def _after_save(target: str, *_: object) -> None:
+    if target != bpy.data.filepath:
+        return  # that was a copy
+    for following in _following.values():
+        if following.here:
+            following.lost_with = ""
 
 
 def register() -> None:
     session().followers.append(follow_all)
-    for handlers, handler in _HANDLERS:
-        handlers.append(handler)
+    session().restorers.append(restore_all)
+    bpy.app.handlers.load_post.append(_after_load)
+    bpy.app.handlers.save_post.append(_after_save)
 
 
 def unregister() -> None:
-    for handlers, handler in _HANDLERS:
-        handlers.remove(handler)
+    bpy.app.handlers.save_post.remove(_after_save)
+    bpy.app.handlers.load_post.remove(_after_load)
+    session().restorers.remove(restore_all)
     session().followers.remove(follow_all)
     _following.clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
+from ..connection.errands import own_scenes
 from ..connection.panel import CATEGORY, draw_text
 from ..connection.session import session
 from ..sequencer.strips import find_strip
@@ -24,7 +25,7 @@ from .operators import (
     can_resume,
     can_retry,
 )
-from .properties import EX4D_Take, active_take, takes_of_shot
+from .properties import EX4D_Take, active_take, takes_of_shot, version_name
 from .thumbnails import thumbnail
 
 _ICONS = {"done": "CHECKMARK", "failed": "ERROR", "stopped": "ERROR", "cancelled": "X", "running": "PLAY"}
@@ -118,7 +119,7 @@ def _draw_details(layout: bpy.types.UILayout, entry: EX4D_Take, context: bpy.typ
 def take_name(entry: EX4D_Take) -> str:
     """What lists call a take: its label, and which version of its shot it is."""
     final = " " + iface_("final") if entry.engine == FINAL_ENGINE else ""
-    return f"{entry.label} {entry.version}{final}"
+    return version_name(entry.label, entry.version) + final
 
 
 def state_text(entry: EX4D_Take) -> str:
@@ -153,7 +154,7 @@ def duration(entry: EX4D_Take) -> str:
 
 def _draw_status(header: bpy.types.Header, context: bpy.types.Context) -> None:
     """In Blender's status bar: the takes under way, in every scene."""
-    under_way = [entry for scene in bpy.data.scenes for entry in scene.ex4d_takes if can_cancel(entry)]
+    under_way = [entry for scene in own_scenes() for entry in scene.ex4d_takes if can_cancel(entry)]
     if not under_way:
         return
     first = next((entry for entry in under_way if entry.state == "running"), under_way[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bpy
 
+from ..connection.errands import own_scenes
 from ..paths import PATH_OPTIONS
 
 
@@ -54,7 +55,12 @@ def find_take(key: str, shown: bpy.types.Scene | None = None) -> tuple[bpy.types
 
 def find_copies(key: str) -> list[tuple[bpy.types.Scene, EX4D_Take]]:
     """As `find_take`, and the same for every copy: whoever duplicates a Blender scene gets its list of takes along."""
-    return [(scene, take) for scene in bpy.data.scenes for take in scene.ex4d_takes if take.key == key]
+    return [(scene, take) for scene in own_scenes() for take in scene.ex4d_takes if take.key == key]
+
+
+def version_name(label: str, version: int) -> str:
+    """What a take is called in lists and in the sequencer, to tell it from its shot's other takes."""
+    return f"{label} v{version}"
 
 
 def active_take(blender_scene: bpy.types.Scene) -> EX4D_Take | None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import bpy
 
-from ..cameras.keyframes import new_camera
+from ..cameras.keyframes import choreograph, new_camera
 from ..cameras.optics import render_size
 from ..paths import from_blend
+from ..scenes.link import collection_for
 from ..shots.final import restore_final
 from ..shots.properties import add_shot, find_shot
-from .properties import EX4D_Take
+from .properties import EX4D_Take, version_name
 from .shots import load_request, object_of
 
 
@@ -28,8 +29,9 @@ def restore_take(blender_scene: bpy.types.Scene, entry: EX4D_Take) -> str:
     if shot is None:
         shot = add_shot(blender_scene)
         shot.key = entry.shot
-    name = f"{entry.label} take {entry.version}"
-    camera = new_camera(name, request.camera, scene_object, entry.frame_start, scene_object.users_collection[0])
+    name = version_name(entry.label, entry.version)
+    camera = new_camera(name, scene_object, collection_for(scene_object))
+    choreograph(camera, request.camera, entry.frame_start)
     shot.camera, shot.scene_object = camera, scene_object
     shot.label, shot.holes = request.label or entry.label, request.preview.holes
     shot.hole_color = [value / 255 for value in request.preview.hole_color]

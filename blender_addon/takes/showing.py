@@ -21,7 +21,7 @@ from ..paths import to_blend
 from ..sequencer.movies import discard_opened, movie_step
 from ..sequencer.strips import StripError, TakeStrip, find_strip, grow_image_strip, strips_of_take
 from .pace import Pace
-from .properties import EX4D_Take, find_copies, find_take, takes_of_shot
+from .properties import EX4D_Take, find_copies, find_take, takes_of_shot, version_name
 from .shots import request_metadata
 
 SENDING, STOPPED = "sending", "stopped"
@@ -41,8 +41,11 @@ class Following:
     Attributes:
         errand: its way over the wire.
         strip: where the take belongs in the sequencer.
-        home: ``session_uid`` of the Blender scene that lists it: undo keeps it, and so does a new name.
+        home: ``session_uid`` of the Blender scene that lists it (see `home_of`).
+        home_name: of that scene, which is all that a file that is loaded again has in common.
         shot, version: as its entry says.
+        lost_with: the .blend that lists it now, but not as it was last saved, so that reverting it loses the entry;
+            "" where it is saved or there is no such file.
         shown: frames that the strip has taken in.
         rested: ticks since it did.
         strip_problem: why the strip cannot be shown.
@@ -58,8 +61,10 @@ class Following:
     errand: Errand
     strip: TakeStrip
     home: int
+    home_name: str = ""
     shot: str = ""
     version: int = 1
+    lost_with: str = ""
     shown: int = 0
     rested: int = _REST_TICKS
     strip_problem: str = ""
@@ -82,7 +87,8 @@ def show(following: Following) -> None:
     if not found:
         return  # another file is open; the take goes on into its folder
     blender_scene, entry = found[0]
-    following.home, following.shot, following.version = blender_scene.session_uid, entry.shot, entry.version
+    following.home, following.home_name = blender_scene.session_uid, blender_scene.name
+    following.shot, following.version = entry.shot, entry.version
     before = _shown_values(entry)
     _show_state(following, entry)
     if not following.placing and not following.settled:
@@ -143,13 +149,19 @@ def show_version(blender_scene: bpy.types.Scene, entry: EX4D_Take) -> None:
 def strip_of(entry: EX4D_Take, request: ShotRequest) -> TakeStrip:
     """Where a take of the open file belongs in the sequencer."""
     metadata = request_metadata(request)
-    return TakeStrip(entry.key, entry.label, entry.frame_start, entry.frames, metadata, entry.fps)
+    name = version_name(entry.label, entry.version)
+    return TakeStrip(entry.key, name, entry.frame_start, entry.frames, metadata, entry.fps)
+
+
+def label_of(take: Take) -> str:
+    """What a take is called, whichever version it is."""
+    return take.request.label or take.folder.name
 
 
 def add_entry(blender_scene: bpy.types.Scene, take: Take, strip: TakeStrip) -> EX4D_Take:
     """List a take in a Blender scene."""
     entry = blender_scene.ex4d_takes.add()
-    entry.label = entry.name = strip.label
+    entry.label = entry.name = label_of(take)
     entry.key, entry.folder, entry.engine = take.key, to_blend(take.folder), take.request.engine
     entry.frame_start, entry.frames, entry.fps = strip.frame_start, strip.frames, strip.fps
     blender_scene.ex4d_take_index = len(blender_scene.ex4d_takes) - 1

@@ -9,16 +9,16 @@ import time
 from dataclasses import dataclass
 
 import bpy
-import numpy as np
 
-from ex4d_core.cameras import CameraError, CameraPath, intrinsics_from_blender, world_to_camera_from_blender
+from ex4d_core.cameras import CameraError, CameraPath
 from ex4d_core.client import Task
 from ex4d_core.messages import GetView, View
 from ex4d_core.scene import Scene, SceneError
 from ex4d_core.shot import PreviewSettings, RenderSettings, RequestError, ShotRequest
 from ex4d_core.transfers import ask_about
 
-from ..cameras.optics import read_lens, render_size
+from ..cameras.optics import render_size, require_even_time
+from ..cameras.sampling import camera_now
 from ..connection.preferences import chosen_licence
 from ..connection.session import session
 from ..scenes.link import open_scene
@@ -64,15 +64,10 @@ def current_request(context: bpy.types.Context) -> tuple[Scene, ShotRequest]:
     package, frame = _work.package, scene.frame_current - scene_object.ex4d_scene.frame_start
     if not 0 <= frame < package.manifest.frames:
         raise RequestError(f"frame {scene.frame_current} lies outside the footage; go to a frame that it has")
-    depsgraph = context.evaluated_depsgraph_get()
-    seen_camera, seen_scene = camera.evaluated_get(depsgraph), scene_object.evaluated_get(depsgraph)
-    pose = world_to_camera_from_blender(
-        np.array(seen_camera.matrix_world, dtype=np.float64)[None],
-        np.array(seen_scene.matrix_world, dtype=np.float64),
-    )
-    lens = intrinsics_from_blender(read_lens(seen_camera.data, scene.render))
+    require_even_time(scene.render)
+    pose, lens = camera_now(camera, scene_object)
     width, height = render_size(scene.render)
-    path = CameraPath(pose, lens[None], width, height)
+    path = CameraPath(pose[None], lens[None], width, height)
     scale = MAX_SIDE / max(width, height)
     if scale < 1.0:
         path = path.resized(max(1, round(width * scale)), max(1, round(height * scale)))

@@ -8,7 +8,6 @@ import bpy
 import numpy as np
 import pytest
 
-from blender_addon.cameras.keyframes import curves_of
 from blender_addon.cameras.presets import camera_from_preset
 from blender_addon.cameras.sampling import sample_camera
 from blender_addon.scenes.importing import ImportSettings, import_scene
@@ -77,14 +76,6 @@ def test_a_move_in_a_moving_shot_starts_where_the_source_camera_is(moving_scene)
     sampled = sample_camera(camera, imported, 5, 9)
     np.testing.assert_allclose(sampled.world_to_camera[0], filmed.world_to_camera[4], atol=1e-5)
     np.testing.assert_allclose(sampled.intrinsics[0], filmed.intrinsics[4], rtol=1e-5, atol=1e-4)
-
-
-def test_even_moves_have_two_keys_and_arcs_one_for_each_frame(imported):
-    truck = camera_from_preset(imported, Trajectory("truck"))
-    assert {curve.data_path for curve in curves_of(truck)} == {"location"}
-    assert [len(curve.keyframe_points) for curve in curves_of(truck)] == [2, 2, 2]
-    arc = camera_from_preset(imported, Trajectory("30"))
-    assert {len(curve.keyframe_points) for curve in curves_of(arc)} == {9}
 
 
 def test_keyframes_are_in_blenders_axes_even_for_a_moved_scene(imported):
@@ -203,6 +194,32 @@ def test_a_camera_outside_the_view_layer_is_refused(imported, camera):
     bpy.context.scene.collection.objects.unlink(camera)
     bpy.context.view_layer.layer_collection.children["away"].exclude = True
     with pytest.raises(CameraError, match="'own' is not in the current view layer"):
+        sample_camera(camera, imported, 11, 19)
+
+
+@pytest.mark.parametrize("what", ["object", "collection"])
+def test_a_camera_that_is_disabled_in_viewports_is_refused(imported, camera, what):
+    """Blender does not compute where it is then."""
+    own = bpy.data.collections.new("own")
+    bpy.context.scene.collection.children.link(own)
+    own.objects.link(camera)
+    bpy.context.scene.collection.objects.unlink(camera)
+    (camera if what == "object" else own).hide_viewport = True
+    with pytest.raises(CameraError, match="see that neither of them is disabled in viewports"):
+        sample_camera(camera, imported, 11, 19)
+
+
+def test_a_camera_that_is_hidden_is_sampled_as_ever(imported, camera):
+    expected = sample_camera(camera, imported, 11, 19)
+    camera.hide_set(True)
+    imported.hide_set(True)
+    camera.hide_render = True
+    np.testing.assert_array_equal(sample_camera(camera, imported, 11, 19).world_to_camera, expected.world_to_camera)
+
+
+def test_stretched_time_is_refused(imported, camera):
+    bpy.context.scene.render.frame_map_new = 150
+    with pytest.raises(CameraError, match=r"Time Stretching is 100 to 150.*set Old and New to the same"):
         sample_camera(camera, imported, 11, 19)
 
 

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import addon_utils  # comes with bpy
 import bpy
 import pytest
 import zmq
@@ -34,10 +35,11 @@ from .conftest import backend_environment, backend_process, free_address, tick_u
 
 @pytest.fixture
 def followers() -> Iterator[list]:
-    """The session's followers, with those that a test puts first taken away again."""
-    before = list(session().followers)
-    yield session().followers
-    session().followers[:] = before
+    """The session's followers; a test may change them, and their restorers."""
+    known = session()
+    before = list(known.followers), list(known.restorers)
+    yield known.followers
+    known.followers[:], known.restorers[:] = before
 
 
 def preferences() -> bpy.types.AddonPreferences:
@@ -152,6 +154,27 @@ def test_a_follower_that_fails_is_told_once_and_stops_no_other(followers, capsys
     assert failure_text() == "" and not failures()
 
 
+def test_followers_hear_of_an_undo_and_a_redo_once_each_and_before_they_go_on(followers):
+    heard = []
+    followers.insert(0, lambda: heard.append("tick"))
+    session().restorers.append(lambda: heard.append("undone"))
+    tick()
+    assert heard == ["undone", "tick"]  # whatever was before the add-on was enabled
+    heard.clear()
+    bpy.ops.ed.undo_push(message="before")
+    bpy.data.objects.new("something", None)
+    bpy.ops.ed.undo_push(message="something")
+    tick()
+    assert heard == ["tick"]
+    bpy.ops.ed.undo()
+    assert heard == ["tick"]  # not from inside of Blender's undo
+    tick()
+    tick()
+    bpy.ops.ed.redo()
+    tick()
+    assert heard == ["tick", "undone", "tick", "tick", "undone", "tick"]
+
+
 def test_a_step_of_its_own_that_fails_leaves_those_behind_it(capsys):
     done = []
 
@@ -173,6 +196,20 @@ def test_the_timer_survives_loading_a_file(tmp_path):
     bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "empty.blend"))
     assert bpy.app.timers.is_registered(tick)
     assert session() is before
+
+
+def test_an_add_on_that_failed_to_register_can_be_enabled_again(monkeypatch, capsys):
+    def failing() -> None:
+        raise OSError("no room")
+
+    addon_utils.disable("blender_addon")
+    monkeypatch.setattr(thumbnails, "register", failing)
+    assert addon_utils.enable("blender_addon") is None
+    assert "no room" in capsys.readouterr().err
+    assert not hasattr(bpy.types.Scene, "ex4d_shots") and not bpy.app.timers.is_registered(tick)
+    monkeypatch.undo()
+    assert addon_utils.enable("blender_addon") is not None
+    assert hasattr(bpy.types.Scene, "ex4d_shots") and bpy.app.timers.is_registered(tick)
 
 
 @pytest.fixture

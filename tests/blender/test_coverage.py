@@ -65,6 +65,12 @@ def test_a_rig_is_not_taken_for_keyframes(shot):
     assert not is_keyframed_only(camera, shot)
     camera.constraints.remove(constraint)
     assert is_keyframed_only(camera, shot)
+    for name, delta in (("location", (0, 0, 1)), ("rotation_euler", (0, 1, 0)), ("rotation_quaternion", (0, 1, 0, 0))):
+        before = getattr(camera, f"delta_{name}").copy()
+        setattr(camera, f"delta_{name}", delta)
+        assert not is_keyframed_only(camera, shot)
+        setattr(camera, f"delta_{name}", before)
+    assert is_keyframed_only(camera, shot)
     camera.data.driver_add("lens")
     assert not is_keyframed_only(camera, shot)
 
@@ -97,6 +103,26 @@ def move_key(camera: bpy.types.Object, frame: int, by: float) -> None:
     curve.update()
     camera.animation_data.action.update_tag()
     bpy.context.view_layer.update()
+
+
+def test_another_pixel_aspect_is_another_picture(connected, shot):
+    bpy.context.scene.ex4d_coverage.live = True
+    tick_until(lambda: follow.shown is not None, "coverage")
+    before = follow.shown
+    bpy.context.scene.render.pixel_aspect_y = 2.0  # sees more above and below
+    tick_until(lambda: follow.shown is not before and follow.shown.fresh.all(), "coverage of the taller picture")
+    assert follow.shown.seen[0] < before.seen[0] - 0.1
+
+
+def test_stretched_time_is_named_and_coverage_goes_on_without_it(connected, shot):
+    render = bpy.context.scene.render
+    render.frame_map_new = 150
+    bpy.context.scene.ex4d_coverage.live = True
+    tick_until(lambda: "Time Stretching" in follow.problem, "the note on time stretching")
+    assert follow.shown is None
+    render.frame_map_new = 100
+    tick_until(lambda: follow.shown is not None, "coverage")
+    assert follow.problem == ""
 
 
 def test_only_what_moved_is_asked_for_and_dimmed_meanwhile(connected, shot):

@@ -67,7 +67,7 @@ def test_a_final_is_made_with_the_shots_words_and_watched_while_it_forms(final_s
     assert (wan.seed, wan.steps, wan.guidance, wan.window) == (41, 3, 4.5, 49)
     assert pictures and tuple(estimate_image().size) == (6, 4)
     assert find_strip(bpy.context.scene, take.key).type == "MOVIE"
-    assert take_name(take).endswith("1 final")
+    assert take_name(take).endswith(" v1 final")
 
     # A preview of the same shot is its next version, and the final's settings come back.
     final_shot = bpy.context.scene.ex4d_shot

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -155,6 +156,20 @@ def test_what_is_missing_greys_the_button_out(saved, clip):
     assert bpy.ops.ex4d.reconstruct.poll()
     bpy.context.scene.ex4d_footage.depth = ""
     assert not bpy.ops.ex4d.reconstruct.poll()
+
+
+def test_chosen_files_are_found_when_the_file_is_saved_elsewhere(saved, clip, tmp_path):
+    settings = bpy.context.scene.ex4d_footage
+    pick(clip, camera=f"//{os.path.relpath(clip, tmp_path)}/transforms.json")
+    before = plan_files(settings)
+    assert before[0] == clip / "walk.mp4" and settings.footage.startswith("//")
+    (tmp_path / "one" / "deeper").mkdir(parents=True)
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "one" / "deeper" / "film.blend"))
+    assert plan_files(settings) == before
+
+
+def plan_files(settings: bpy.types.PropertyGroup) -> list[Path]:
+    return [from_blend(path) for path in (settings.footage, settings.depth, settings.camera)]
 
 
 def test_depth_pictures_keep_the_order_of_their_numbers(saved, clip, tmp_path):

@@ -14,6 +14,7 @@ from blender_addon.cameras.sampling import sample_camera
 from blender_addon.cameras.saved import PRESET_FOLDER, PresetError, read_preset
 from blender_addon.cameras.views import camera_to_view
 from blender_addon.scenes.importing import import_scene
+from blender_addon.shots.objects import note_on_camera
 from blender_addon.shots.properties import active_shot
 from ex4d_core.cameras import world_to_camera_from_blender
 from ex4d_core.trajectories import PRESETS, Trajectory
@@ -86,6 +87,21 @@ def test_a_selected_camera_becomes_the_new_shots(imported):
     bpy.context.view_layer.objects.active = imported.ex4d_scene.source_camera
     bpy.ops.ex4d.add_shot()
     assert active_shot(bpy.context.scene).camera == imported.ex4d_scene.source_camera
+
+
+def test_a_deleted_camera_is_named_and_what_takes_are_made_with_instead(imported):
+    bpy.ops.ex4d.add_camera(preset="orbit")
+    assert note_on_camera(bpy.context) == ""
+    bpy.context.scene.camera = imported.ex4d_scene.source_camera
+    bpy.ops.object.select_all(action="DESELECT")
+    bpy.data.objects["Camera orbit"].select_set(True)
+    bpy.ops.object.delete()
+    instead = imported.ex4d_scene.source_camera.name
+    assert note_on_camera(bpy.context) == (
+        f"Camera orbit is not in this scene; takes are made with its active camera, {instead}"
+    )
+    bpy.context.scene.camera = None
+    assert note_on_camera(bpy.context) == "Camera orbit is not in this scene; choose another camera"
 
 
 def test_shots_are_kept_in_the_file(imported, tmp_path):

@@ -49,7 +49,7 @@ def test_a_shot_becomes_a_movie_strip(connected, shot, tmp_path):
     assert sorted(path.name for path in folder.glob("frame_*.png")) == [f"frame_{index:05d}.png" for index in range(9)]
     strip = strip_of(entry)
     assert (strip.type, begin_of(strip), end_of(strip)) == ("MOVIE", 11, 20)
-    assert (strip.name, strip.filepath, len(strips_of(bpy.context.scene))) == ("arc", "//takes/arc_1/take.mp4", 1)
+    assert (strip.name, strip.filepath, len(strips_of(bpy.context.scene))) == ("arc v1", "//takes/arc_1/take.mp4", 1)
     grown = [length for length in lengths if length and length[0] == "IMAGE"]
     assert grown == sorted(grown) and grown[0][1] < 9, "the strip was there before the take was whole"
     request = json.loads(strip["ex4d_request"])
