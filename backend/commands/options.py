@@ -171,12 +171,21 @@ def use_machine_arguments(options: argparse.Namespace) -> None:
     """Hand them to the engine by the environment, which worker processes inherit."""
     import os
 
-    from backend.variables import MODELS_VARIABLE, VRAM_LIMIT_VARIABLE
+    from backend.variables import VRAM_LIMIT_VARIABLE
+
+    use_models_argument(options)
+    if options.vram_limit is not None:
+        os.environ[VRAM_LIMIT_VARIABLE] = str(options.vram_limit)
+
+
+def use_models_argument(options: argparse.Namespace) -> None:
+    """Hand the folder of models on by the environment, as `use_machine_arguments`."""
+    import os
+
+    from backend.variables import MODELS_VARIABLE
 
     if options.models is not None:
         os.environ[MODELS_VARIABLE] = str(options.models.expanduser().absolute())
-    if options.vram_limit is not None:
-        os.environ[VRAM_LIMIT_VARIABLE] = str(options.vram_limit)
 
 
 def wan_settings(options: argparse.Namespace) -> WanSettings:

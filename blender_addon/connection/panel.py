@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 
 import bpy
@@ -11,7 +12,7 @@ from ex4d_core.client import ConnectionState
 
 from .failures import failure_text
 from .local_backend import local_backend
-from .operators import EX4D_OT_preferences, EX4D_OT_reconnect, EX4D_OT_start_backend
+from .operators import EX4D_OT_copy_text, EX4D_OT_preferences, EX4D_OT_reconnect, EX4D_OT_start_backend
 from .preferences import is_loopback
 from .session import session
 
@@ -49,6 +50,20 @@ def draw_text(layout: bpy.types.UILayout, text: str, context: bpy.types.Context,
     column.scale_y = 0.8
     for number, line in enumerate(textwrap.wrap(iface_(text), letters)):
         column.label(text=line, translate=False, icon=icon if number == 0 else "BLANK1" if icon != "NONE" else "NONE")
+
+
+def draw_problem(layout: bpy.types.UILayout, text: str, context: bpy.types.Context, icon: str = "ERROR") -> None:
+    """What is wrong, and a button that copies the command that mends it, or else the text: labels cannot be copied."""
+    draw_text(layout, text, context, icon)
+    command = command_in(text)
+    label = iface_("Copy Command") if command else iface_("Copy Message")
+    layout.operator(EX4D_OT_copy_text.bl_idname, text=label, icon="COPYDOWN").text = command or text
+
+
+def command_in(text: str) -> str:
+    """The command that a message of the backend ends with; "" if it has none."""
+    found = re.search(r" with: ((?:ex4d|pip) .+)$", text)
+    return found[1] if found else ""
 
 
 CLASSES = (EX4D_PT_connection,)

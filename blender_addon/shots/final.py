@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import bpy
+from bpy.app.translations import pgettext_iface as iface_
 
+from ex4d_core.generation import window_count, working_size
+from ex4d_core.messages import Welcome
 from ex4d_core.shot import DEFAULT_NEGATIVE_PROMPT, DEFAULT_PROMPT, MAX_PROMPT, WAN_PRESETS, WanSettings, wan_preset
 
 FINAL_ENGINE = "wan"
@@ -18,7 +22,7 @@ _PRESET_TEXTS = {
 }
 _PRESET_ITEMS = tuple((name, *_PRESET_TEXTS.get(name, (name, ""))) for name in WAN_PRESETS)
 # Blender's whole numbers end here.
-_LARGEST_SEED = 2**31 - 1
+LARGEST_SEED = 2**31 - 1
 
 
 def _follow_preset(final: bpy.types.PropertyGroup, _: bpy.types.Context) -> None:
@@ -50,7 +54,7 @@ class EX4D_Final(bpy.types.PropertyGroup):
         description="What is invented follows from this number: the same one gives the same take again",
         default=0,
         min=0,
-        max=_LARGEST_SEED,
+        max=LARGEST_SEED,
     )
     steps: bpy.props.IntProperty(
         name="Steps",
@@ -68,6 +72,15 @@ class EX4D_Final(bpy.types.PropertyGroup):
         max=30.0,
         soft_max=10.0,
     )
+    takes: bpy.props.IntProperty(
+        name="Takes",
+        description="How many finals one press sends, to choose from: the first with this seed, the others with the "
+        "numbers after it",
+        default=1,
+        min=1,
+        max=16,
+        soft_max=8,
+    )
 
 
 class EX4D_OT_new_seed(bpy.types.Operator):
@@ -77,7 +90,7 @@ class EX4D_OT_new_seed(bpy.types.Operator):
     bl_options = {"REGISTER", "UNDO"}  # noqa: RUF012 - Blender wants a plain set here
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        context.scene.ex4d_shot.final.seed = random.randint(0, _LARGEST_SEED)
+        context.scene.ex4d_shot.final.seed = random.randint(0, LARGEST_SEED)
         return {"FINISHED"}
 
 
@@ -100,28 +113,55 @@ def final_settings(final: EX4D_Final) -> WanSettings:
     )
 
 
+def variants(final: EX4D_Final) -> list[WanSettings]:
+    """`final_settings` of every take that one press sends: alike but for their seeds.
+
+    Raises:
+        RequestError: as `final_settings`.
+    """
+    settings = final_settings(final)
+    return [replace(settings, seed=(settings.seed + number) % (LARGEST_SEED + 1)) for number in range(final.takes)]
+
+
+def extent_text(settings: WanSettings, frames: int, width: int, height: int) -> str:
+    """What a final of so many frames of this size amounts to, for people: the size it is made at, and its steps."""
+    made = working_size(width, height, settings.max_pixels)
+    size = f"{made[0]} x {made[1]}"
+    if made != (width, height):
+        size = iface_("{size}, enlarged to {width} x {height}").format(size=size, width=width, height=height)
+    count = window_count(frames, settings.window, settings.overlap)
+    if count == 1:
+        return iface_("{frames} frames at {size}, in {steps} steps").format(
+            frames=frames, size=size, steps=settings.steps
+        )
+    return iface_(
+        "{frames} frames at {size}, in {count} stretches of {steps} steps; each goes on from the one before it"
+    ).format(frames=frames, size=size, count=count, steps=settings.steps)
+
+
 def restore_final(final: EX4D_Final, settings: WanSettings) -> None:
     """Set a shot's final as a take was made; the seed last of all, as it has no say in the others."""
     final.preset = settings.preset
     final.prompt, final.negative_prompt = settings.prompt, settings.negative_prompt
     final.steps, final.guidance = settings.steps, settings.guidance
-    final.seed = min(settings.seed, _LARGEST_SEED)
+    final.seed = min(settings.seed, LARGEST_SEED)
 
 
-def why_no_final(engines: dict[str, str] | None, research: bool) -> str:
+def why_no_final(server: Welcome | None, research: bool) -> str:
     """Why a final take cannot be made now, for people; "" when it can.
 
     Args:
-        engines: those of the connected backend, with what their results rest on; None without a connection.
+        server: how the connected backend introduced itself; None without a connection.
         research: whether parts that are for research only may have a share in the result.
     """
-    if engines is None:
+    if server is None:
         return "No backend is connected, so nobody knows whether it can make finals; see Connection"
+    engines = server.engines
+    if FINAL_ENGINE in server.lacking:
+        text = iface_("This backend makes previews, but no finals: {reason}")
+        return text.format(reason=server.lacking[FINAL_ENGINE])
     if FINAL_ENGINE not in engines:
-        return (
-            "This backend cannot make finals, for it lacks the generator or its weights; "
-            "the command ex4d doctor says there what to install. Preview works without"
-        )
+        return "The backend is starting; in a moment it knows whether it can make finals"
     if "research only" in engines[FINAL_ENGINE].lower() and not research:
         return (
             f"This backend's generator is not for work that earns money ({engines[FINAL_ENGINE]}); "

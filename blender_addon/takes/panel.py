@@ -5,7 +5,9 @@ from __future__ import annotations
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
-from ..connection.panel import CATEGORY, draw_text
+from ex4d_core.jobs import LOAD_STAGE, WARM_UP_STAGE
+
+from ..connection.panel import CATEGORY, draw_problem, draw_text
 from ..connection.session import session
 from ..sequencer.strips import find_strip
 from ..shots.final import FINAL_ENGINE
@@ -25,6 +27,7 @@ from .operators import (
     can_retry,
 )
 from .properties import EX4D_Take, active_take, takes_of_shot
+from .showing import STOPPED
 from .thumbnails import thumbnail
 
 _ICONS = {"done": "CHECKMARK", "failed": "ERROR", "stopped": "ERROR", "cancelled": "X", "running": "PLAY"}
@@ -94,8 +97,10 @@ def _draw_details(layout: bpy.types.UILayout, entry: EX4D_Take, context: bpy.typ
     layout.label(text=f"{take_name(entry)}: {state_text(entry)}", icon=_ICONS.get(entry.state, "SORTTIME"))
     if can_cancel(entry):
         layout.progress(factor=entry.progress, type="BAR", text=progress_text(entry))
+    if made_with := settings_text(entry):
+        layout.label(text=made_with, translate=False)
     if entry.reason:
-        draw_text(layout, entry.reason, context, "INFO")
+        (draw_problem if entry.state in ("failed", STOPPED) else draw_text)(layout, entry.reason, context, "INFO")
     row = layout.row(align=True)
     if can_cancel(entry):
         row.operator(EX4D_OT_cancel_take.bl_idname, text="Cancel", icon="CANCEL").key = entry.key
@@ -121,6 +126,14 @@ def take_name(entry: EX4D_Take) -> str:
     return f"{entry.label} {entry.version}{final}"
 
 
+def settings_text(entry: EX4D_Take) -> str:
+    """What tells the finals of a shot apart, in a few words; "" for a preview."""
+    if entry.engine != FINAL_ENGINE or entry.seed < 0:
+        return ""
+    text = iface_("Seed {seed}, {steps} steps, guidance {guidance}")
+    return text.format(seed=entry.seed, steps=entry.steps, guidance=f"{entry.guidance:g}")
+
+
 def state_text(entry: EX4D_Take) -> str:
     """A take's state in a word, as it is now: of a backend that is away nobody knows whether it still runs."""
     if can_cancel(entry) and entry.cancelling:
@@ -140,9 +153,22 @@ def progress_text(entry: EX4D_Take) -> str:
         if entry.queue_position:
             return iface_("{count} before it").format(count=entry.queue_position)
         return iface_("next in the queue")
-    step = iface_(entry.stage or "sending")
-    text = f"{step} {entry.progress:.0%}"
+    text = stage_text(entry)
     return text if entry.seconds_left < 0 else iface_("{step}, {time} left").format(step=text, time=duration(entry))
+
+
+def stage_text(entry: EX4D_Take) -> str:
+    """What is being done, and how far that is."""
+    if entry.stage == "denoise":
+        return iface_("step {done} of {total}").format(done=entry.done, total=entry.total)
+    if entry.stage == entry.engine:
+        return iface_("frame {done} of {total}").format(done=entry.done, total=entry.total)
+    if entry.stage == WARM_UP_STAGE:
+        return iface_("warming up")
+    if not entry.stage and entry.state == "running":
+        return iface_("starting")
+    step = iface_("loading weights") if entry.stage == LOAD_STAGE else iface_(entry.stage or "sending")
+    return f"{step} {entry.progress:.0%}"
 
 
 def duration(entry: EX4D_Take) -> str:
