@@ -51,8 +51,8 @@ class Welcome(Message):
     Attributes:
         devices: in words.
         engines: what each engine's results rest on.
-        lacking: engines that it might have, and for people why it has not; a command that mends it stands last, after
-            "with: ".
+        lacking: engines ("wan") and their presets ("wan fast") that it might have, and for people why it has not; a
+            command that mends it stands last, after "with: ".
     """
 
     service: str

@@ -204,13 +204,15 @@ def _introduction(device: str) -> dict[str, object]:
     engines, rasterizers, lacking = {}, {}, {}
     if "backend.generate" in sys.modules:
         from backend.generate import PreviewEngine
-        from backend.generate.wan import WAN_LICENCE, why_no_wan
+        from backend.generate.wan import WAN_LICENCE, why_no_preset, why_no_wan
+        from ex4d_core.shot import WAN_PRESETS
 
         engines[PreviewEngine.name] = PreviewEngine.licence
         if reason := why_no_wan(device):
             lacking["wan"] = reason
         else:
             engines["wan"] = WAN_LICENCE
+            lacking |= {f"wan {name}": reason for name in WAN_PRESETS if (reason := why_no_preset(name))}
     if "backend.raster" in sys.modules:
         from backend.raster import available_rasterizers, rasterizer_class
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from unicodedata import east_asian_width
 
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
@@ -17,6 +18,8 @@ from .preferences import is_loopback
 from .session import session
 
 CATEGORY = "EX-4D"
+# A letter that no text has: of Unicode's private ones.
+_WIDE = "\uf8ff"
 _ICONS = {ConnectionState.CONNECTED: "LINKED", ConnectionState.CONNECTING: "SORTTIME"}
 
 
@@ -48,8 +51,16 @@ def draw_text(layout: bpy.types.UILayout, text: str, context: bpy.types.Context,
     letters = max(16, int(context.region.width / (7 * scale)) - 6)
     column = layout.column(align=True)
     column.scale_y = 0.8
-    for number, line in enumerate(textwrap.wrap(iface_(text), letters)):
+    for number, line in enumerate(wrapped(iface_(text), letters)):
         column.label(text=line, translate=False, icon=icon if number == 0 else "BLANK1" if icon != "NONE" else "NONE")
+
+
+def wrapped(text: str, letters: int) -> list[str]:
+    """Lines of at most so many letters, of which Chinese, Japanese and Korean ones take the room of two."""
+    # While lines are broken a mark stands behind each wide letter, so that it counts for two.
+    marked = "".join(letter + (_WIDE if east_asian_width(letter) in "WF" else "") for letter in text)
+    lines = (line.replace(_WIDE, "") for line in textwrap.wrap(marked, letters))
+    return [line for line in lines if line]
 
 
 def draw_problem(layout: bpy.types.UILayout, text: str, context: bpy.types.Context, icon: str = "ERROR") -> None:

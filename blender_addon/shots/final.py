@@ -147,11 +147,12 @@ def restore_final(final: EX4D_Final, settings: WanSettings) -> None:
     final.seed = min(settings.seed, LARGEST_SEED)
 
 
-def why_no_final(server: Welcome | None, research: bool) -> str:
+def why_no_final(server: Welcome | None, preset: str, research: bool) -> str:
     """Why a final take cannot be made now, for people; "" when it can.
 
     Args:
         server: how the connected backend introduced itself; None without a connection.
+        preset: one of `WAN_PRESETS`.
         research: whether parts that are for research only may have a share in the result.
     """
     if server is None:
@@ -162,6 +163,8 @@ def why_no_final(server: Welcome | None, research: bool) -> str:
         return text.format(reason=server.lacking[FINAL_ENGINE])
     if FINAL_ENGINE not in engines:
         return "The backend is starting; in a moment it knows whether it can make finals"
+    if reason := server.lacking.get(f"{FINAL_ENGINE} {preset}"):
+        return iface_("This backend makes no finals of this preset: {reason}").format(reason=reason)
     if "research only" in engines[FINAL_ENGINE].lower() and not research:
         return (
             f"This backend's generator is not for work that earns money ({engines[FINAL_ENGINE]}); "

@@ -82,7 +82,8 @@ class EX4D_OT_send_final(_SendsTake, bpy.types.Operator):
     def poll(cls, context: bpy.types.Context) -> bool:
         chosen = preferences()
         research = chosen is not None and chosen.licence == "RESEARCH"
-        reason = why_no_final(session().client.server if session().connected else None, research)
+        server = session().client.server if session().connected else None
+        reason = why_no_final(server, active_shot(context.scene).final.preset, research)
         if reason:
             cls.poll_message_set(iface_(reason))
             return False

@@ -28,7 +28,7 @@ from .operators import (
 )
 from .properties import EX4D_Take, active_take, takes_of_shot
 from .showing import STOPPED
-from .thumbnails import thumbnail
+from .thumbnails import has_frames, thumbnail
 
 _ICONS = {"done": "CHECKMARK", "failed": "ERROR", "stopped": "ERROR", "cancelled": "X", "running": "PLAY"}
 
@@ -113,7 +113,7 @@ def _draw_details(layout: bpy.types.UILayout, entry: EX4D_Take, context: bpy.typ
     if not can_cancel(entry):
         row.operator(EX4D_OT_forget_take.bl_idname, text="Remove", icon="TRASH").key = entry.key
         strip = find_strip(entry.id_data, entry.key)
-        if strip is None and entry.last_event:
+        if strip is None and has_frames(entry):
             layout.operator(EX4D_OT_place_take.bl_idname, icon="SEQ_SEQUENCER").key = entry.key
         elif strip is not None and strip.mute and len(takes_of_shot(entry.id_data, entry.shot)) > 1:
             layout.operator(EX4D_OT_show_take.bl_idname, icon="HIDE_OFF").key = entry.key

@@ -31,6 +31,11 @@ def thumbnail(entry: EX4D_Take) -> int:
     return known.icon_id
 
 
+def has_frames(entry: EX4D_Take) -> bool:
+    """Whether any frame of a take has arrived."""
+    return entry.last_event > 0 and (from_blend(entry.folder) / frame_file_name(0)).is_file()
+
+
 def _estimate(entry: EX4D_Take) -> int:
     """Number of the icon that shows the newest estimate of a take; 0 if there is none."""
     path = from_blend(entry.folder) / ESTIMATE_FILE

@@ -128,15 +128,23 @@ def test_the_command_that_brings_missing_weights_can_be_copied():
     missing = introduction(
         {"preview": ""}, {"wan": f"weights are missing in /data: vae, ex4d. Fetch them with: {fetch}"}
     )
-    reason = why_no_final(missing, research=False)
+    reason = why_no_final(missing, "draft", research=False)
     assert reason.startswith("This backend makes previews, but no finals: weights are missing in /data")
     assert command_in(reason) == fetch
     assert command_in("frame 0 of the shot shows nothing") == ""
     assert bpy.ops.ex4d.copy_text(text=fetch) == {"FINISHED"}
 
 
+def test_a_preset_that_the_backend_lacks_is_not_sent():
+    server = introduction({"wan": "Apache-2.0"}, {"wan fast": "the preset fast needs more: no LoRA"})
+    assert why_no_final(server, "draft", research=False) == ""
+    assert "no finals of this preset: the preset fast needs more: no LoRA" in why_no_final(
+        server, "fast", research=False
+    )
+
+
 def test_a_backend_that_is_starting_is_not_said_to_lack_anything():
-    assert "is starting" in why_no_final(introduction({}, {}), research=False)
+    assert "is starting" in why_no_final(introduction({}, {}), "draft", research=False)
 
 
 def test_one_press_sends_takes_that_differ_in_their_seeds(final_shot):
@@ -178,6 +186,6 @@ def test_what_a_final_amounts_to_is_said_before_it_is_sent(preset, frames, size,
 
 def test_a_generator_for_research_only_needs_the_preference_to_say_so():
     server = introduction({"preview": "", "wan": "somebody's weights: for research only"}, {})
-    assert "results are for any work" in why_no_final(server, research=False)
-    assert why_no_final(server, research=True) == ""
-    assert why_no_final(introduction({"wan": "Apache-2.0"}, {}), research=False) == ""
+    assert "results are for any work" in why_no_final(server, "draft", research=False)
+    assert why_no_final(server, "draft", research=True) == ""
+    assert why_no_final(introduction({"wan": "Apache-2.0"}, {}), "draft", research=False) == ""

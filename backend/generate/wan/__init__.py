@@ -44,6 +44,20 @@ def why_no_wan(device: str) -> str:
     return ""
 
 
+def why_no_preset(name: str) -> str:
+    """What a preset lacks on this machine, as `why_no_wan` says it; "" where that is nothing."""
+    from backend.generate.wan.files import find_lora
+    from backend.models_folder import models_folder
+    from ex4d_core.shot import wan_preset
+
+    try:
+        for lora in wan_preset(name).loras:
+            find_lora(models_folder(), lora.name)
+    except ModelsMissingError as error:
+        return f"the preset {name} needs more: {error}"
+    return ""
+
+
 __all__ = [
     "NO_GPU",
     "WAN_LICENCE",
@@ -52,5 +66,6 @@ __all__ = [
     "ModelsMissingError",
     "PromptError",
     "WanUnavailableError",
+    "why_no_preset",
     "why_no_wan",
 ]
