@@ -230,8 +230,8 @@ class Workers:
                 introduction[key] for key in ("device", "engines", "rasterizers", "lacking")
             )
             log.info("worker %s is ready: %s", worker.name, slot.words)
-            for engine, reason in slot.lacking.items():
-                log.info("worker %s makes nothing with %s: %s", worker.name, engine, reason)
+            for name, reason in slot.lacking.items():
+                log.info("worker %s lacks %s: %s", worker.name, name, reason)
         elif word == "idle":
             self._comes_for_work(worker, idle=True)
             # One may have come between its look and its word.

@@ -12,6 +12,8 @@ from ex4d_core.generation import window_count, working_size
 from ex4d_core.messages import Welcome
 from ex4d_core.shot import DEFAULT_NEGATIVE_PROMPT, DEFAULT_PROMPT, MAX_PROMPT, WAN_PRESETS, WanSettings, wan_preset
 
+from ..connection.panel import wrapped
+
 FINAL_ENGINE = "wan"
 
 _PRESET_TEXTS = {
@@ -21,6 +23,7 @@ _PRESET_TEXTS = {
     "draft": ("Draft", "Small pictures and few steps, to judge words and seed by"),
 }
 _PRESET_ITEMS = tuple((name, *_PRESET_TEXTS.get(name, (name, ""))) for name in WAN_PRESETS)
+_DIALOG_WIDTH = 700
 # Blender's whole numbers end here.
 LARGEST_SEED = 2**31 - 1
 
@@ -94,7 +97,35 @@ class EX4D_OT_new_seed(bpy.types.Operator):
         return {"FINISHED"}
 
 
-CLASSES = (EX4D_Final, EX4D_OT_new_seed)
+class EX4D_OT_edit_words(bpy.types.Operator):
+    bl_idname = "ex4d.edit_words"
+    bl_label = "Words"
+    bl_description = "Read and change this text in a wide window, where all of it can be seen"
+    bl_options = {"UNDO"}  # noqa: RUF012 - Blender wants a plain set here
+
+    words: bpy.props.StringProperty(options={"HIDDEN", "SKIP_SAVE"}, default="prompt")
+    text: bpy.props.StringProperty(
+        name="Text", description="Return shows how it is broken into lines; OK keeps it", maxlen=MAX_PROMPT
+    )
+
+    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+        self.text = getattr(context.scene.ex4d_shot.final, self.words)
+        return context.window_manager.invoke_props_dialog(self, width=_DIALOG_WIDTH)
+
+    def draw(self, context: bpy.types.Context) -> None:
+        self.layout.label(text=EX4D_Final.bl_rna.properties[self.words].name)
+        self.layout.prop(self, "text", text="")
+        lines = self.layout.column(align=True)
+        lines.scale_y = 0.8
+        for line in wrapped(self.text, _DIALOG_WIDTH // 6):
+            lines.label(text=line, translate=False)
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        setattr(context.scene.ex4d_shot.final, self.words, self.text)
+        return {"FINISHED"}
+
+
+CLASSES = (EX4D_Final, EX4D_OT_new_seed, EX4D_OT_edit_words)
 
 
 def final_settings(final: EX4D_Final) -> WanSettings:

@@ -12,7 +12,7 @@ from ..connection.panel import CATEGORY, command_in, draw_problem, draw_text
 from ..connection.session import session
 from ..takes.panel import EX4D_PT_take
 from ..takes.shots import shot_range
-from .final import FINAL_ENGINE, EX4D_OT_new_seed, extent_text, final_settings, why_no_final
+from .final import FINAL_ENGINE, EX4D_OT_edit_words, EX4D_OT_new_seed, extent_text, final_settings, why_no_final
 from .objects import shot_objects
 from .properties import active_shot
 
@@ -62,12 +62,12 @@ class EX4D_PT_final_settings(_BelowTake, bpy.types.Panel):
         if not session().connected:
             return
         server = session().client.server
-        if rests_on := server.engines.get(FINAL_ENGINE):
-            draw_text(layout, iface_("Results rest on {licences}").format(licences=rests_on), context, "INFO")
         if reason := why_no_final(server, final.preset, research=True):
             draw_problem(layout, reason, context)
             if command_in(reason):
                 draw_text(layout, iface_("Run it where the backend is, then start the backend again"), context)
+        if rests_on := server.engines.get(FINAL_ENGINE):
+            draw_text(layout, iface_("Results rest on {licences}").format(licences=rests_on), context, "INFO")
 
 
 def _extent(context: bpy.types.Context) -> str:
@@ -86,7 +86,9 @@ def _extent(context: bpy.types.Context) -> str:
 def _words(layout: bpy.types.UILayout, final: bpy.types.PropertyGroup, name: str) -> None:
     """A text that is long, below its name and as wide as the side bar."""
     layout.use_property_split = False
-    layout.label(text=final.bl_rna.properties[name].name)
+    row = layout.row()
+    row.label(text=final.bl_rna.properties[name].name)
+    row.operator(EX4D_OT_edit_words.bl_idname, text="", icon="TEXT", emboss=False).words = name
     layout.prop(final, name, text="")
 
 

@@ -154,7 +154,7 @@ def progress_text(entry: EX4D_Take) -> str:
             return iface_("{count} before it").format(count=entry.queue_position)
         return iface_("next in the queue")
     text = stage_text(entry)
-    return text if entry.seconds_left < 0 else iface_("{step}, {time} left").format(step=text, time=duration(entry))
+    return text if entry.seconds_left < 1 else iface_("{step}, {time} left").format(step=text, time=duration(entry))
 
 
 def stage_text(entry: EX4D_Take) -> str:

@@ -47,7 +47,10 @@ def _estimate(entry: EX4D_Take) -> int:
     if _estimates.get(name) != made:
         _estimates[name] = made
         _previews.pop(name, None)
-        _previews.load(name, str(path), "IMAGE", force_reload=True)
+        # Asking for its sizes has Blender read it now: it is small, and read later it would give way to the next one
+        # before it was ever seen.
+        preview = _previews.load(name, str(path), "IMAGE", force_reload=True)
+        tuple(preview.image_size), tuple(preview.icon_size)
     return _previews[name].icon_id
 
 

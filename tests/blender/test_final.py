@@ -107,6 +107,11 @@ def test_another_seed_is_one_press(final_shot):
     assert final_shot.final.seed != 41
 
 
+def test_words_are_changed_in_a_window_of_their_own(final_shot):
+    assert bpy.ops.ex4d.edit_words(words="negative_prompt", text="static, blurred") == {"FINISHED"}
+    assert (final_shot.final.prompt, final_shot.final.negative_prompt) == ("a wide street at night", "static, blurred")
+
+
 def test_final_is_grey_with_the_reason(connected, card_scene):
     import_scene(card_scene)
     bpy.ops.ex4d.add_camera(preset="30")
