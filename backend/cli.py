@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from typing import NoReturn
 
 from backend.commands.errors import explain, is_for_the_user
 from ex4d_core import __version__
@@ -42,6 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with a command line in one sentence: a verb's whole usage, before it, would hide that."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Keeps the paragraphs of a description, and its indented lines; shows defaults, but not those that say nothing."""
 
@@ -60,7 +68,7 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 def _parser() -> argparse.ArgumentParser:
     from importlib import import_module
 
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="ex4d",
         description="Move the camera after the shoot: footage to depth, DW-Mesh, masks and new frames (EX-4D).",
     )

@@ -13,6 +13,7 @@ import numpy as np
 from backend.generate import EngineProgress, Watch, create_engine
 from backend.media import VideoWriter, write_png
 from backend.render import RenderedFrame, render_shot
+from ex4d_core.jobs import stage_with_seconds
 from ex4d_core.scene import Scene
 from ex4d_core.shot import ShotRequest
 from ex4d_core.takes import frame_file_name
@@ -88,8 +89,7 @@ def _watching(sink: TakeSink, work_folder: Path) -> Watch:
     """Passes an engine's steps on to a sink."""
 
     def watch(step: EngineProgress) -> None:
-        left = "" if step.seconds_left is None else f", {step.seconds_left:.0f} s left"
-        sink.progress(step.stage + left, step.done, step.total)
+        sink.progress(stage_with_seconds(step.stage, step.seconds_left), step.done, step.total)
         if step.picture is not None:
             path = work_folder / "estimate.png"
             write_png(path, step.picture)

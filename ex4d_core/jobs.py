@@ -7,6 +7,7 @@ that it keeps: nothing is uploaded, made or delivered twice.
 
 from __future__ import annotations
 
+import re
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -21,8 +22,21 @@ from ex4d_core.transfers import WINDOW, chunks_of, fetch_blobs, upload_blobs
 # Stages of a job in which no step tells how long the next one takes: of loading models, and the first one with them.
 LOAD_STAGE, WARM_UP_STAGE = "load weights", "warm up"
 
+_SECONDS_LEFT = re.compile(r", (\d+) s left$")
+
 # How long one request for events is held back by the service; shorter than its limit.
 _EVENT_WAIT_SECONDS = 5.0
+
+
+def stage_with_seconds(stage: str, seconds_left: float | None) -> str:
+    """A stage as `JobStatus` has it, with the time it takes still where that is known: "denoise, 90 s left"."""
+    return stage if seconds_left is None else f"{stage}, {seconds_left:.0f} s left"
+
+
+def stage_and_seconds(text: str) -> tuple[str, float | None]:
+    """What `stage_with_seconds` was given, to whole seconds."""
+    found = _SECONDS_LEFT.search(text)
+    return (text[: found.start()], float(found[1])) if found else (text, None)
 
 
 @dataclass(kw_only=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 DEFAULT_PORT = 47747
 DEFAULT_ADDRESS = f"tcp://127.0.0.1:{DEFAULT_PORT}"
 
@@ -46,7 +46,14 @@ class Hello(Message):
 
 @dataclass(frozen=True)
 class Welcome(Message):
-    """The service introduces itself: its name and version, its devices, and what each engine's results rest on."""
+    """The service introduces itself.
+
+    Attributes:
+        devices: in words.
+        engines: what each engine's results rest on.
+        lacking: engines ("wan") and their presets ("wan fast") that it might have, and for people why it has not; a
+            command that mends it stands last, after "with: ".
+    """
 
     service: str
     version: str
@@ -54,6 +61,7 @@ class Welcome(Message):
     engines: dict[str, str]
     rasterizers: dict[str, str]
     busy: bool = False
+    lacking: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

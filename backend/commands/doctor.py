@@ -7,26 +7,35 @@ import os
 import platform
 import shutil
 import sys
+from pathlib import Path
 
-from backend.commands.options import add_backend_arguments, backend_client, plain_console
+from backend.commands.options import add_backend_arguments, backend_client, plain_console, use_models_argument
 
 SUMMARY = "what this machine can do, and what is missing"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_backend_arguments(parser)
+    parser.add_argument("--models", type=Path, metavar="FOLDER", help="default: EX4D_MODELS, or the user's data folder")
 
 
 def run(options: argparse.Namespace) -> int:
     from rich.table import Table
 
+    use_models_argument(options)
     table = Table(box=None, show_header=False)
-    problems = []
+    problems, commands = [], []
     for name, finding, problem in _findings(options):
-        table.add_row(name, finding)
+        # A command is printed in one piece, so that it can be copied: a table cuts it up.
+        finding, _, command = finding.partition(" with: ")
+        table.add_row(name, f"{finding} (see below)" if command else finding)
+        if command:
+            commands.append(f"{name}: {command}")
         if problem:
             problems.append(problem)
     plain_console().print(table)
+    for command in commands:
+        print(command)
     for problem in problems:
         print(f"! {problem}")
     return 1 if problems else 0
@@ -53,7 +62,7 @@ def _findings(options: argparse.Namespace):
     yield "torch", torch.__version__, ""
     yield from _rasterizers()
     yield "engine preview", PreviewEngine.licence, ""
-    yield "engine wan", _wan(torch.cuda.is_available()), ""
+    yield from _wan("cuda" if torch.cuda.is_available() else "cpu")
     settings = ServiceSettings()
     existing = next(folder for folder in (settings.data, *settings.data.parents) if folder.exists())
     free = shutil.disk_usage(existing).free
@@ -62,21 +71,27 @@ def _findings(options: argparse.Namespace):
     yield "backend", _backend(options), ""
 
 
-def _wan(has_gpu: bool) -> str:
-    """Whether the engine wan can run, and what it lacks if not."""
-    from backend.generate.wan import WAN_LICENCE, CheckpointError, ModelsMissingError, WanUnavailableError
-    from backend.generate.wan.files import find_files
+def _wan(device: str):
+    """Whether the engine wan can run, and what it lacks if not; and what there is of its weights."""
+    from backend.generate.wan import WAN_LICENCE, WanUnavailableError, why_no_wan
+    from backend.generate.wan.files import list_loras
+    from backend.generate.wan.inventory import files_here
     from backend.generate.wan.models import require_diffsynth
+    from backend.generate.wan.published import PARTS
     from backend.machine import models_folder
 
-    if not has_gpu:
-        return "not usable: it needs an NVIDIA GPU that PyTorch can use"
-    try:
-        require_diffsynth()
-        find_files(models_folder())
-    except (CheckpointError, ModelsMissingError, WanUnavailableError) as error:
-        return f"not usable: {error}"
-    return WAN_LICENCE
+    reason = why_no_wan(device)
+    if not reason:
+        try:
+            require_diffsynth()  # installed, but can it be imported?
+        except WanUnavailableError as error:
+            reason = str(error)
+    yield "engine wan", f"not usable: {reason}" if reason else WAN_LICENCE, ""
+    folder = models_folder()
+    complete = {part.name: files_here(folder, part)[1] for part in PARTS}
+    here, missing = (", ".join(name for name, whole in complete.items() if whole is state) for state in (True, False))
+    loras = ", ".join(path.stem for path in list_loras(folder)) or "none"
+    yield "weights of wan", f"in {folder}: {here or 'none'}; missing: {missing or 'none'}; LoRAs: {loras}", ""
 
 
 def _rasterizers():

@@ -26,6 +26,7 @@ from backend.commands.options import (
     use_machine_arguments,
     wan_settings,
 )
+from ex4d_core.jobs import stage_and_seconds
 from ex4d_core.shot import ENGINES
 
 SUMMARY = "finished frames along a camera move"
@@ -34,7 +35,7 @@ SUMMARY = "finished frames along a camera move"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("scene", nargs="?", type=Path, help="a scene folder, made by 'ex4d reconstruct'")
     parser.add_argument("-o", "--out", type=Path, help="folder for the take's frames and movies")
-    parser.add_argument("--engine", choices=ENGINES, default="preview")
+    parser.add_argument("--engine", choices=ENGINES, help="preview if not given")
     parser.add_argument("--label", default="", help="name of the take, for people")
     add_backend_arguments(parser, default=None)
     add_camera_arguments(parser)
@@ -42,7 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_preview_arguments(parser)
     add_wan_arguments(parser)
     parser.add_argument(
-        "--again", type=Path, metavar="TAKE", help="make the take in this folder again: its request.json and camera.npz"
+        "--again",
+        type=Path,
+        metavar="TAKE",
+        help="make the take in this folder again, from its request.json and camera.npz; engine, label and settings of "
+        "the engine wan may be given anew, such as another --seed",
     )
     original = parser.add_argument_group("as the original")
     original.add_argument("--color_video", type=Path, help="colour render, black where unseen")
@@ -58,6 +63,8 @@ def run(options: argparse.Namespace) -> int:
         if not (options.color_video and options.mask_video and options.output_video):
             raise RequestError("--color_video, --mask_video and --output_video belong together; give all three")
         return _from_movies(options)
+    if options.again and (options.scene is None or options.out is None):
+        raise RequestError("--again wants the scene folder that the take was made from, and --out for the new one")
     if options.scene is None or options.out is None:
         raise RequestError("give a scene folder and --out, or --color_video, --mask_video and --output_video")
     return _from_scene(options)
@@ -67,7 +74,7 @@ def _from_scene(options: argparse.Namespace) -> int:
     from ex4d_core.scene import Scene
 
     scene = Scene.open(options.scene)
-    request = _request_again(scene, options.again) if options.again else _new_request(scene, options)
+    request = _request_again(scene, options) if options.again else _new_request(scene, options)
     request.require_footage(scene.manifest.frames)
     if options.backend:
         _on_backend(scene, request, options)
@@ -94,31 +101,55 @@ def _new_request(scene, options: argparse.Namespace):
         camera=camera_from(options, scene),
         first_frame=options.first_frame,
         render=render_settings(options),
-        engine=options.engine,
+        engine=options.engine or "preview",
         preview=preview_settings(options),
         wan=wan_settings(options),
         label=options.label,
     )
 
 
-def _request_again(scene, take: Path):
-    """The request of a finished take, from the files that came with it."""
+def _request_again(scene, options: argparse.Namespace):
+    """The request of a finished take, from the files that came with it, with what the options give anew."""
     import json
+    from dataclasses import replace
 
     from ex4d_core.cameras import CameraPath
     from ex4d_core.shot import RequestError, ShotRequest, camera_to_wire
 
+    take = options.again
+    if others := _set_options(options, add_camera_arguments, add_render_arguments, add_preview_arguments):
+        raise RequestError(
+            f"--again keeps the take's camera and render, so {', '.join(others)} cannot be given with it; engine, "
+            "label and settings of the engine wan can"
+        )
     path = take / "request.json"
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         size = values.pop("camera")
-        values.pop("scene_name", None)
+        scene_name = values.pop("scene_name", "")
         camera = CameraPath.load(take / "camera.npz", size["width"], size["height"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RequestError(f"{path} is no request of a take: {error}") from error
     if values.get("scene") != scene.digest:
-        raise RequestError(f"the take in {take} was made from another scene than {scene.manifest.name!r}")
-    return ShotRequest.from_wire({**values, "camera": camera_to_wire(camera)})
+        named = f" (a scene named {scene_name!r})" if scene_name else ""
+        raise RequestError(f"the take in {take} was made from another scene{named} than {scene.manifest.name!r}")
+    before = ShotRequest.from_wire({**values, "camera": camera_to_wire(camera)})
+    return replace(
+        before,
+        engine=options.engine or before.engine,
+        label=options.label or before.label,
+        wan=wan_settings(options, before.wan),
+    )
+
+
+def _set_options(options: argparse.Namespace, *groups) -> list[str]:
+    """Which options of these groups were given, by their names; the device is this machine's, and no part of a take."""
+    parser = argparse.ArgumentParser(add_help=False)
+    for add_arguments_of in groups:
+        add_arguments_of(parser)
+    defaults = vars(parser.parse_args([]))
+    given = [name for name, value in defaults.items() if getattr(options, name) != value and name != "device"]
+    return [f"--{name.replace('_', '-')}" for name in given]
 
 
 def _here(scene, request, options: argparse.Namespace) -> None:
@@ -141,7 +172,8 @@ class FolderSink:
         self._task = bar.add_task("generate", total=None)
 
     def progress(self, stage: str, done: int, total: int) -> None:
-        self._bar.update(self._task, description=stage, completed=done, total=total)
+        # The bar has a clock of its own.
+        self._bar.update(self._task, description=stage_and_seconds(stage)[0], completed=done, total=total)
 
     def frame(self, index: int, path: Path) -> None:
         shutil.move(path, self._folder / path.name)
@@ -174,7 +206,7 @@ def _on_backend(scene, request, options: argparse.Namespace) -> None:
                     bar.update(task_id, completed=take.uploaded, total=take.upload_size)
                 else:
                     status = take.status
-                    description = status.stage or status.state
+                    description = stage_and_seconds(status.stage)[0] or status.state
                     bar.update(task_id, description=description, completed=status.done, total=status.total or None)
     except KeyboardInterrupt:
         if take.job:

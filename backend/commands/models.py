@@ -100,14 +100,16 @@ def _check(folder: Path, parts: list, named: bool, quick: bool) -> int:
     from backend.generate.wan.inventory import check_part
 
     wrong = 0
+    width = max(len(part.name) for part in parts) + 1
     with progress_bar() as bar:
         for part in parts:
-            task = bar.add_task(part.name, total=None)
+            # Seen once there are bytes to read; a part that is not here has none.
+            task = bar.add_task(part.name, total=None, visible=False)
             findings = check_part(
                 folder,
                 part,
                 quick=quick,
-                progress=lambda done, total, task=task: bar.update(task, completed=done, total=total),
+                progress=lambda done, total, task=task: bar.update(task, completed=done, total=total, visible=True),
                 check_layout=(lambda name, _: _load_depth_model(name, folder)) if part.name in ESTIMATORS else None,
             )
             for finding in findings:
@@ -115,7 +117,9 @@ def _check(folder: Path, parts: list, named: bool, quick: bool) -> int:
                 if finding.missing and not part.needed and not named:
                     continue
                 wrong += not finding.right
-                print(f"{'ok   ' if finding.right else 'WRONG'} {part.name:14}{finding.text}")
+                verdict = "ok" if finding.right else "MISSING" if finding.missing else "WRONG"
+                print(f"{verdict:8}{part.name:{width}}{finding.text}")
+            bar.update(task, visible=False)
     return 1 if wrong else 0
 
 

@@ -127,7 +127,9 @@ def backend_client(options: argparse.Namespace) -> Client:
 def add_wan_arguments(parser: argparse.ArgumentParser) -> None:
     """How the engine wan repaints; what is not given comes from --wan-preset."""
     wan = parser.add_argument_group("engine wan (defaults: see --wan-preset)")
-    wan.add_argument("--wan-preset", choices=WAN_PRESETS, default="ex4d-reference", help="what the others start from")
+    wan.add_argument(
+        "--wan-preset", choices=WAN_PRESETS, help="what the others start from; ex4d-reference if not given"
+    )
     # The default stands for "as the preset says", so the formatter must not print one.
     unset = argparse.SUPPRESS
     wan.add_argument("--prompt", default=unset, help="what the shot should look like")
@@ -173,18 +175,36 @@ def use_machine_arguments(options: argparse.Namespace) -> None:
     """Hand them to the engine by the environment, which worker processes inherit."""
     import os
 
-    from backend.machine import MODELS_VARIABLE, VRAM_LIMIT_VARIABLE
+    from backend.machine import VRAM_LIMIT_VARIABLE
 
-    if options.models is not None:
-        os.environ[MODELS_VARIABLE] = str(options.models.expanduser().absolute())
+    use_models_argument(options)
     if options.vram_limit is not None:
         os.environ[VRAM_LIMIT_VARIABLE] = str(options.vram_limit)
 
 
-def wan_settings(options: argparse.Namespace) -> WanSettings:
+def use_models_argument(options: argparse.Namespace) -> None:
+    """Hand the folder of models on by the environment, as `use_machine_arguments`."""
+    import os
+
+    from backend.machine import MODELS_VARIABLE
+
+    if options.models is not None:
+        os.environ[MODELS_VARIABLE] = str(options.models.expanduser().absolute())
+
+
+def wan_settings(options: argparse.Namespace, before: WanSettings | None = None) -> WanSettings:
+    """What the options ask for.
+
+    Args:
+        before: of a take that is made again; the options change it, and another preset leaves its words and seed.
+    """
     names = WanSettings.__dataclass_fields__
     changes = {name: value for name, value in vars(options).items() if name in names and name != "preset"}
-    return wan_preset(options.wan_preset, **changes)
+    if before is not None and options.wan_preset is None:
+        return replace(before, **changes)
+    if before is not None:
+        changes = {name: getattr(before, name) for name in ("prompt", "negative_prompt", "seed")} | changes
+    return wan_preset(options.wan_preset or "ex4d-reference", **changes)
 
 
 def camera_from(options: argparse.Namespace, scene: Scene) -> CameraPath:

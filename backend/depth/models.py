@@ -5,7 +5,6 @@ Nothing here imports a model's code: listing, choosing and refusing work without
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 from ex4d_core.shot import LICENCES
 
 from ..depth_names import DEPTH_ANYTHING, DEPTH_PRO, DEPTHCRAFTER, VIDEO_DEPTH_ANYTHING
-from ..machine import models_folder
+from ..machine import fetch_command
 from .interface import DepthError
 
 
@@ -121,8 +120,7 @@ class DepthModel:
         """The command that fetches what is missing, for people; empty where nothing is."""
         if not self.missing_files(models):
             return ""
-        elsewhere = "" if models == models_folder() else f" --models {shlex.quote(str(models))}"
-        return f"ex4d models fetch {self.name}{elsewhere}"
+        return fetch_command(models, self.name)
 
 
 _DEPTHCRAFTER = DepthModel(

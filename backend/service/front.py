@@ -197,7 +197,9 @@ class Front:
     def _hello(self, message: Hello, answer: Answer) -> None:
         workers = self.workers
         busy = self._store.unfinished() > 0
-        answer(Welcome("ex4d", __version__, workers.devices, workers.engines, workers.rasterizers, busy))
+        answer(
+            Welcome("ex4d", __version__, workers.devices, workers.engines, workers.rasterizers, busy, workers.lacking)
+        )
 
     def _blob_status(self, message: BlobStatus, answer: Answer) -> None:
         if len(message.hashes) > MAX_HASHES:

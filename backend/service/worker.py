@@ -4,7 +4,7 @@ Started by `backend.service.workers`. It never touches a client's socket: jobs c
 into the blob store and the job store. A byte on standard input means that there may be work, its end that the service
 is gone. Lines on standard output tell the service what changed:
 
-    ready {"device": ..., "engines": {...}, "rasterizers": {...}}
+    ready {"device": ..., "engines": {...}, "rasterizers": {...}, "lacking": {...}}
     idle | claimed JOB | changed JOB | ended JOB
 """
 
@@ -201,19 +201,24 @@ def use_one_thread(device: str) -> None:
 
 def _introduction(device: str) -> dict[str, object]:
     """What the service tells clients of this worker; engines and rasterizers only as far as the runner uses them."""
-    engines, rasterizers = {}, {}
+    engines, rasterizers, lacking = {}, {}, {}
     if "backend.generate" in sys.modules:
         from backend.generate import PreviewEngine
-        from backend.generate.wan import wan_licence
+        from backend.generate.wan import WAN_LICENCE, why_no_preset, why_no_wan
+        from ex4d_core.shot import WAN_PRESETS
 
         engines[PreviewEngine.name] = PreviewEngine.licence
-        if licence := wan_licence(device):
-            engines["wan"] = licence
+        if reason := why_no_wan(device):
+            lacking["wan"] = reason
+        else:
+            engines["wan"] = WAN_LICENCE
+            lacking |= {f"wan {name}": reason for name in WAN_PRESETS if (reason := why_no_preset(name))}
     if "backend.raster" in sys.modules:
         from backend.raster import available_rasterizers, rasterizer_class
 
         rasterizers = {name: rasterizer_class(name).licence for name in available_rasterizers()}
-    return {"device": _device_in_words(device), "engines": engines, "rasterizers": rasterizers}
+    words = _device_in_words(device)
+    return {"device": words, "engines": engines, "rasterizers": rasterizers, "lacking": lacking}
 
 
 def _first(device: str) -> str:

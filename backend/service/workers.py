@@ -80,6 +80,7 @@ class _Slot:
     words: str = ""
     engines: dict[str, str] = field(default_factory=dict)
     rasterizers: dict[str, str] = field(default_factory=dict)
+    lacking: dict[str, str] = field(default_factory=dict)
 
 
 class Workers:
@@ -114,6 +115,12 @@ class Workers:
     @property
     def rasterizers(self) -> dict[str, str]:
         return {name: text for slot in self._slots for name, text in slot.rasterizers.items()}
+
+    @property
+    def lacking(self) -> dict[str, str]:
+        """Engines that none of the devices has, and why."""
+        engines = self.engines
+        return {name: text for slot in self._slots for name, text in slot.lacking.items() if name not in engines}
 
     def wake(self) -> None:
         """There is a queued job: have the idle workers look for it."""
@@ -215,10 +222,12 @@ class Workers:
         if word == "ready":
             slot = self._slots[worker.slot]
             introduction = json.loads(rest)
-            slot.words, slot.engines, slot.rasterizers = (
-                introduction[key] for key in ("device", "engines", "rasterizers")
+            slot.words, slot.engines, slot.rasterizers, slot.lacking = (
+                introduction[key] for key in ("device", "engines", "rasterizers", "lacking")
             )
             log.info("worker %s is ready: %s", worker.name, slot.words)
+            for name, reason in slot.lacking.items():
+                log.info("worker %s lacks %s: %s", worker.name, name, reason)
         elif word == "idle":
             self._comes_for_work(worker, idle=True)
             # One may have come between its look and its word.

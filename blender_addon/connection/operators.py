@@ -89,4 +89,23 @@ class EX4D_OT_stop_backend(bpy.types.Operator):
         return {"FINISHED"}
 
 
-CLASSES = (EX4D_OT_reconnect, EX4D_OT_preferences, EX4D_OT_walk_through, EX4D_OT_start_backend, EX4D_OT_stop_backend)
+class EX4D_OT_copy_text(bpy.types.Operator):
+    bl_idname = "ex4d.copy_text"
+    bl_label = "Copy"
+    bl_description = "Put this on the clipboard, to paste it into a terminal or a message"
+
+    text: bpy.props.StringProperty(options={"HIDDEN", "SKIP_SAVE"})
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        context.window_manager.clipboard = self.text
+        return {"FINISHED"}
+
+
+CLASSES = (
+    EX4D_OT_reconnect,
+    EX4D_OT_preferences,
+    EX4D_OT_walk_through,
+    EX4D_OT_start_backend,
+    EX4D_OT_stop_backend,
+    EX4D_OT_copy_text,
+)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
+from unicodedata import east_asian_width
 
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
@@ -11,11 +13,13 @@ from ex4d_core.client import ConnectionState
 
 from .failures import failure_text
 from .local_backend import local_backend
-from .operators import EX4D_OT_preferences, EX4D_OT_reconnect, EX4D_OT_start_backend
+from .operators import EX4D_OT_copy_text, EX4D_OT_preferences, EX4D_OT_reconnect, EX4D_OT_start_backend
 from .preferences import is_loopback
 from .session import session
 
 CATEGORY = "EX-4D"
+# A letter that no text has: of Unicode's private ones.
+_WIDE = "\uf8ff"
 _ICONS = {ConnectionState.CONNECTED: "LINKED", ConnectionState.CONNECTING: "SORTTIME"}
 
 
@@ -47,8 +51,30 @@ def draw_text(layout: bpy.types.UILayout, text: str, context: bpy.types.Context,
     letters = max(16, int(context.region.width / (7 * scale)) - 6)
     column = layout.column(align=True)
     column.scale_y = 0.8
-    for number, line in enumerate(textwrap.wrap(iface_(text), letters)):
+    for number, line in enumerate(wrapped(iface_(text), letters)):
         column.label(text=line, translate=False, icon=icon if number == 0 else "BLANK1" if icon != "NONE" else "NONE")
+
+
+def wrapped(text: str, letters: int) -> list[str]:
+    """Lines of at most so many letters, of which Chinese, Japanese and Korean ones take the room of two."""
+    # While lines are broken a mark stands behind each wide letter, so that it counts for two.
+    marked = "".join(letter + (_WIDE if east_asian_width(letter) in "WF" else "") for letter in text)
+    lines = (line.replace(_WIDE, "") for line in textwrap.wrap(marked, letters))
+    return [line for line in lines if line]
+
+
+def draw_problem(layout: bpy.types.UILayout, text: str, context: bpy.types.Context, icon: str = "ERROR") -> None:
+    """What is wrong, and a button that copies the command that mends it, or else the text: labels cannot be copied."""
+    draw_text(layout, text, context, icon)
+    command = command_in(text)
+    label = iface_("Copy Command") if command else iface_("Copy Message")
+    layout.operator(EX4D_OT_copy_text.bl_idname, text=label, icon="COPYDOWN").text = command or text
+
+
+def command_in(text: str) -> str:
+    """The command that a message of the backend ends with; "" if it has none."""
+    found = re.search(r" with: ((?:ex4d|pip) .+)$", text)
+    return found[1] if found else ""
 
 
 CLASSES = (EX4D_PT_connection,)

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import bpy
+from bpy.app.translations import pgettext_iface as iface_
 
+from ex4d_core.generation import window_count, working_size
+from ex4d_core.messages import Welcome
 from ex4d_core.shot import DEFAULT_NEGATIVE_PROMPT, DEFAULT_PROMPT, MAX_PROMPT, WAN_PRESETS, WanSettings, wan_preset
+
+from ..connection.panel import wrapped
 
 FINAL_ENGINE = "wan"
 
@@ -17,8 +23,9 @@ _PRESET_TEXTS = {
     "draft": ("Draft", "Small pictures and few steps, to judge words and seed by"),
 }
 _PRESET_ITEMS = tuple((name, *_PRESET_TEXTS.get(name, (name, ""))) for name in WAN_PRESETS)
+_DIALOG_WIDTH = 700
 # Blender's whole numbers end here.
-_LARGEST_SEED = 2**31 - 1
+LARGEST_SEED = 2**31 - 1
 
 
 def _follow_preset(final: bpy.types.PropertyGroup, _: bpy.types.Context) -> None:
@@ -50,7 +57,7 @@ class EX4D_Final(bpy.types.PropertyGroup):
         description="What is invented follows from this number: the same one gives the same take again",
         default=0,
         min=0,
-        max=_LARGEST_SEED,
+        max=LARGEST_SEED,
     )
     steps: bpy.props.IntProperty(
         name="Steps",
@@ -68,6 +75,15 @@ class EX4D_Final(bpy.types.PropertyGroup):
         max=30.0,
         soft_max=10.0,
     )
+    takes: bpy.props.IntProperty(
+        name="Takes",
+        description="How many finals one press sends, to choose from: the first with this seed, the others with the "
+        "numbers after it",
+        default=1,
+        min=1,
+        max=16,
+        soft_max=8,
+    )
 
 
 class EX4D_OT_new_seed(bpy.types.Operator):
@@ -77,11 +93,39 @@ class EX4D_OT_new_seed(bpy.types.Operator):
     bl_options = {"REGISTER", "UNDO"}  # noqa: RUF012 - Blender wants a plain set here
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        context.scene.ex4d_shot.final.seed = random.randint(0, _LARGEST_SEED)
+        context.scene.ex4d_shot.final.seed = random.randint(0, LARGEST_SEED)
         return {"FINISHED"}
 
 
-CLASSES = (EX4D_Final, EX4D_OT_new_seed)
+class EX4D_OT_edit_words(bpy.types.Operator):
+    bl_idname = "ex4d.edit_words"
+    bl_label = "Words"
+    bl_description = "Read and change this text in a wide window, where all of it can be seen"
+    bl_options = {"UNDO"}  # noqa: RUF012 - Blender wants a plain set here
+
+    words: bpy.props.StringProperty(options={"HIDDEN", "SKIP_SAVE"}, default="prompt")
+    text: bpy.props.StringProperty(
+        name="Text", description="Return shows how it is broken into lines; OK keeps it", maxlen=MAX_PROMPT
+    )
+
+    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+        self.text = getattr(context.scene.ex4d_shot.final, self.words)
+        return context.window_manager.invoke_props_dialog(self, width=_DIALOG_WIDTH)
+
+    def draw(self, context: bpy.types.Context) -> None:
+        self.layout.label(text=EX4D_Final.bl_rna.properties[self.words].name)
+        self.layout.prop(self, "text", text="")
+        lines = self.layout.column(align=True)
+        lines.scale_y = 0.8
+        for line in wrapped(self.text, _DIALOG_WIDTH // 6):
+            lines.label(text=line, translate=False)
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        setattr(context.scene.ex4d_shot.final, self.words, self.text)
+        return {"FINISHED"}
+
+
+CLASSES = (EX4D_Final, EX4D_OT_new_seed, EX4D_OT_edit_words)
 
 
 def final_settings(final: EX4D_Final) -> WanSettings:
@@ -100,28 +144,58 @@ def final_settings(final: EX4D_Final) -> WanSettings:
     )
 
 
+def variants(final: EX4D_Final) -> list[WanSettings]:
+    """`final_settings` of every take that one press sends: alike but for their seeds.
+
+    Raises:
+        RequestError: as `final_settings`.
+    """
+    settings = final_settings(final)
+    return [replace(settings, seed=(settings.seed + number) % (LARGEST_SEED + 1)) for number in range(final.takes)]
+
+
+def extent_text(settings: WanSettings, frames: int, width: int, height: int) -> str:
+    """What a final of so many frames of this size amounts to, for people: the size it is made at, and its steps."""
+    made = working_size(width, height, settings.max_pixels)
+    size = f"{made[0]} x {made[1]}"
+    if made != (width, height):
+        size = iface_("{size}, enlarged to {width} x {height}").format(size=size, width=width, height=height)
+    count = window_count(frames, settings.window, settings.overlap)
+    if count == 1:
+        return iface_("{frames} frames at {size}, in {steps} steps").format(
+            frames=frames, size=size, steps=settings.steps
+        )
+    return iface_(
+        "{frames} frames at {size}, in {count} stretches of {steps} steps; each goes on from the one before it"
+    ).format(frames=frames, size=size, count=count, steps=settings.steps)
+
+
 def restore_final(final: EX4D_Final, settings: WanSettings) -> None:
     """Set a shot's final as a take was made; the seed last of all, as it has no say in the others."""
     final.preset = settings.preset
     final.prompt, final.negative_prompt = settings.prompt, settings.negative_prompt
     final.steps, final.guidance = settings.steps, settings.guidance
-    final.seed = min(settings.seed, _LARGEST_SEED)
+    final.seed = min(settings.seed, LARGEST_SEED)
 
 
-def why_no_final(engines: dict[str, str] | None, research: bool) -> str:
+def why_no_final(server: Welcome | None, preset: str, research: bool) -> str:
     """Why a final take cannot be made now, for people; "" when it can.
 
     Args:
-        engines: those of the connected backend, with what their results rest on; None without a connection.
+        server: how the connected backend introduced itself; None without a connection.
+        preset: one of `WAN_PRESETS`.
         research: whether parts that are for research only may have a share in the result.
     """
-    if engines is None:
+    if server is None:
         return "No backend is connected, so nobody knows whether it can make finals; see Connection"
+    engines = server.engines
+    if FINAL_ENGINE in server.lacking:
+        text = iface_("This backend makes previews, but no finals: {reason}")
+        return text.format(reason=server.lacking[FINAL_ENGINE])
     if FINAL_ENGINE not in engines:
-        return (
-            "This backend cannot make finals, for it lacks the generator or its weights; "
-            "the command ex4d doctor says there what to install. Preview works without"
-        )
+        return "The backend is starting; in a moment it knows whether it can make finals"
+    if reason := server.lacking.get(f"{FINAL_ENGINE} {preset}"):
+        return iface_("This backend makes no finals of this preset: {reason}").format(reason=reason)
     if "research only" in engines[FINAL_ENGINE].lower() and not research:
         return (
             f"This backend's generator is not for work that earns money ({engines[FINAL_ENGINE]}); "

@@ -5,10 +5,15 @@ from __future__ import annotations
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
-from ..connection.panel import CATEGORY, draw_text
+from ex4d_core.shot import RequestError
+
+from ..cameras.optics import render_size
+from ..connection.panel import CATEGORY, command_in, draw_problem, draw_text
 from ..connection.session import session
 from ..takes.panel import EX4D_PT_take
-from .final import FINAL_ENGINE, EX4D_OT_new_seed
+from ..takes.shots import shot_range
+from .final import FINAL_ENGINE, EX4D_OT_edit_words, EX4D_OT_new_seed, extent_text, final_settings, why_no_final
+from .objects import shot_objects
 from .properties import active_shot
 
 
@@ -51,14 +56,39 @@ class EX4D_PT_final_settings(_BelowTake, bpy.types.Panel):
         row.operator(EX4D_OT_new_seed.bl_idname, text="", icon="FILE_REFRESH")
         layout.prop(final, "steps")
         layout.prop(final, "guidance")
-        if session().connected and (rests_on := session().client.server.engines.get(FINAL_ENGINE)):
+        layout.prop(final, "takes")
+        if extent := _extent(context):
+            draw_text(layout, extent, context, "TIME")
+        if not session().connected:
+            return
+        server = session().client.server
+        if reason := why_no_final(server, final.preset, research=True):
+            draw_problem(layout, reason, context)
+            if command_in(reason):
+                draw_text(layout, iface_("Run it where the backend is, then start the backend again"), context)
+        if rests_on := server.engines.get(FINAL_ENGINE):
             draw_text(layout, iface_("Results rest on {licences}").format(licences=rests_on), context, "INFO")
+
+
+def _extent(context: bpy.types.Context) -> str:
+    """What a final of the active shot amounts to; "" where that cannot be said."""
+    scene_object, _ = shot_objects(context)
+    if scene_object is None:
+        return ""
+    first, last = shot_range(context.scene, scene_object)
+    try:
+        settings = final_settings(active_shot(context.scene).final)
+    except RequestError:
+        return ""
+    return extent_text(settings, last - first + 1, *render_size(context.scene.render)) if first <= last else ""
 
 
 def _words(layout: bpy.types.UILayout, final: bpy.types.PropertyGroup, name: str) -> None:
     """A text that is long, below its name and as wide as the side bar."""
     layout.use_property_split = False
-    layout.label(text=final.bl_rna.properties[name].name)
+    row = layout.row()
+    row.label(text=final.bl_rna.properties[name].name)
+    row.operator(EX4D_OT_edit_words.bl_idname, text="", icon="TEXT", emboss=False).words = name
     layout.prop(final, name, text="")
 
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
 from ex4d_core.messages import FINAL_STATES
-from ex4d_core.shot import PreviewSettings
+from ex4d_core.shot import PreviewSettings, WanSettings
 
 from ..connection.preferences import preferences
 from ..connection.session import session
 from ..errors import reports_errors
 from ..sequencer.strips import StripError, find_strip
-from ..shots.final import FINAL_ENGINE, final_settings, why_no_final
+from ..shots.final import FINAL_ENGINE, final_settings, variants, why_no_final
 from ..shots.objects import NeedsShot, shot_objects
-from ..shots.properties import active_shot, key_of
+from ..shots.properties import EX4D_Shot, active_shot, key_of
 from .follow import cancel_take, forget_take, is_followed, place_take, resume_take, retry_take, send_take
 from .properties import EX4D_Take, active_take, find_take
 from .restore import restore_take
@@ -28,6 +29,11 @@ class _SendsTake(NeedsShot):
     """An operator that sends the active shot to one of the backend's engines."""
 
     engine: ClassVar[str]
+
+    def settings(self, shot: EX4D_Shot) -> list[WanSettings]:
+        """Of the generator, for each take that is sent."""
+        return [final_settings(shot.final)]
+
     # An undo step also tells Blender to ask for saving, without which the file would know nothing of the take.
     bl_options: ClassVar[set[str]] = {"UNDO"}
 
@@ -44,11 +50,11 @@ class _SendsTake(NeedsShot):
             frame_start,
             frame_end,
             preview=PreviewSettings(shot.holes, color),
-            wan=final_settings(shot.final),
             engine=self.engine,
             label=shot.label,
         )
-        send_take(scene, request, frame_start, blender_scene, key_of(shot))
+        for wan in self.settings(shot):
+            send_take(scene, replace(request, wan=wan), frame_start, blender_scene, key_of(shot))
         workspace = context.workspace
         # From Blender 5.0 on the sequencer shows a scene of its own choice, and at first none.
         if workspace is not None and getattr(workspace, "sequencer_scene", blender_scene) is None:
@@ -69,11 +75,15 @@ class EX4D_OT_send_final(_SendsTake, bpy.types.Operator):
     bl_description = "Have the backend make the shot whole, inventing what the footage did not see; takes minutes"
     engine = FINAL_ENGINE
 
+    def settings(self, shot: EX4D_Shot) -> list[WanSettings]:
+        return variants(shot.final)
+
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         chosen = preferences()
         research = chosen is not None and chosen.licence == "RESEARCH"
-        reason = why_no_final(session().client.server.engines if session().connected else None, research)
+        server = session().client.server if session().connected else None
+        reason = why_no_final(server, active_shot(context.scene).final.preset, research)
         if reason:
             cls.poll_message_set(iface_(reason))
             return False

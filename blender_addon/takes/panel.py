@@ -5,8 +5,10 @@ from __future__ import annotations
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
+from ex4d_core.jobs import LOAD_STAGE, WARM_UP_STAGE
+
 from ..connection.errands import own_scenes
-from ..connection.panel import CATEGORY, draw_text
+from ..connection.panel import CATEGORY, draw_problem, draw_text
 from ..connection.session import session
 from ..sequencer.strips import find_strip
 from ..shots.final import FINAL_ENGINE
@@ -26,7 +28,8 @@ from .operators import (
     can_retry,
 )
 from .properties import EX4D_Take, active_take, takes_of_shot, version_name
-from .thumbnails import thumbnail
+from .showing import STOPPED
+from .thumbnails import has_frames, thumbnail
 
 _ICONS = {"done": "CHECKMARK", "failed": "ERROR", "stopped": "ERROR", "cancelled": "X", "running": "PLAY"}
 
@@ -95,8 +98,10 @@ def _draw_details(layout: bpy.types.UILayout, entry: EX4D_Take, context: bpy.typ
     layout.label(text=f"{take_name(entry)}: {state_text(entry)}", icon=_ICONS.get(entry.state, "SORTTIME"))
     if can_cancel(entry):
         layout.progress(factor=entry.progress, type="BAR", text=progress_text(entry))
+    if made_with := settings_text(entry):
+        layout.label(text=made_with, translate=False)
     if entry.reason:
-        draw_text(layout, entry.reason, context, "INFO")
+        (draw_problem if entry.state in ("failed", STOPPED) else draw_text)(layout, entry.reason, context, "INFO")
     row = layout.row(align=True)
     if can_cancel(entry):
         row.operator(EX4D_OT_cancel_take.bl_idname, text="Cancel", icon="CANCEL").key = entry.key
@@ -109,7 +114,7 @@ def _draw_details(layout: bpy.types.UILayout, entry: EX4D_Take, context: bpy.typ
     if not can_cancel(entry):
         row.operator(EX4D_OT_forget_take.bl_idname, text="Remove", icon="TRASH").key = entry.key
         strip = find_strip(entry.id_data, entry.key)
-        if strip is None and entry.last_event:
+        if strip is None and has_frames(entry):
             layout.operator(EX4D_OT_place_take.bl_idname, icon="SEQ_SEQUENCER").key = entry.key
         elif strip is not None and strip.mute and len(takes_of_shot(entry.id_data, entry.shot)) > 1:
             layout.operator(EX4D_OT_show_take.bl_idname, icon="HIDE_OFF").key = entry.key
@@ -120,6 +125,14 @@ def take_name(entry: EX4D_Take) -> str:
     """What lists call a take: its label, and which version of its shot it is."""
     final = " " + iface_("final") if entry.engine == FINAL_ENGINE else ""
     return version_name(entry.label, entry.version) + final
+
+
+def settings_text(entry: EX4D_Take) -> str:
+    """What tells the finals of a shot apart, in a few words; "" for a preview."""
+    if entry.engine != FINAL_ENGINE or entry.seed < 0:
+        return ""
+    text = iface_("Seed {seed}, {steps} steps, guidance {guidance}")
+    return text.format(seed=entry.seed, steps=entry.steps, guidance=f"{entry.guidance:g}")
 
 
 def state_text(entry: EX4D_Take) -> str:
@@ -141,9 +154,22 @@ def progress_text(entry: EX4D_Take) -> str:
         if entry.queue_position:
             return iface_("{count} before it").format(count=entry.queue_position)
         return iface_("next in the queue")
-    step = iface_(entry.stage or "sending")
-    text = f"{step} {entry.progress:.0%}"
-    return text if entry.seconds_left < 0 else iface_("{step}, {time} left").format(step=text, time=duration(entry))
+    text = stage_text(entry)
+    return text if entry.seconds_left < 1 else iface_("{step}, {time} left").format(step=text, time=duration(entry))
+
+
+def stage_text(entry: EX4D_Take) -> str:
+    """What is being done, and how far that is."""
+    if entry.stage == "denoise":
+        return iface_("step {done} of {total}").format(done=entry.done, total=entry.total)
+    if entry.stage == entry.engine:
+        return iface_("frame {done} of {total}").format(done=entry.done, total=entry.total)
+    if entry.stage == WARM_UP_STAGE:
+        return iface_("warming up")
+    if not entry.stage and entry.state == "running":
+        return iface_("starting")
+    step = iface_("loading weights") if entry.stage == LOAD_STAGE else iface_(entry.stage or "sending")
+    return f"{step} {entry.progress:.0%}"
 
 
 def duration(entry: EX4D_Take) -> str:

@@ -18,6 +18,9 @@ class EX4D_Take(bpy.types.PropertyGroup):
     shot: bpy.props.StringProperty(description="Key of the shot that it is a take of")
     version: bpy.props.IntProperty(description="Which take of its shot it is, counted from 1", default=1)
     engine: bpy.props.StringProperty(description="What makes it", default="preview")
+    seed: bpy.props.IntProperty(description="Of a final; -1 where it is not known", default=-1)
+    steps: bpy.props.IntProperty(description="Of a final's denoising")
+    guidance: bpy.props.FloatProperty(description="Of a final")
     fps: bpy.props.FloatProperty(description="Frames a second of the footage, and so of the take; 0 if not known")
     key: bpy.props.StringProperty(description="Our own name of the submission")
     job: bpy.props.StringProperty(description="The backend's name of the job")
@@ -30,6 +33,8 @@ class EX4D_Take(bpy.types.PropertyGroup):
     state: bpy.props.StringProperty(description="How the take stands", default="sending")
     stage: bpy.props.StringProperty(description="What the backend is at")
     progress: bpy.props.FloatProperty(description="How far it is, from 0 to 1", min=0.0, max=1.0)
+    done: bpy.props.IntProperty(description="Steps or frames that are through the present stage", options={"SKIP_SAVE"})
+    total: bpy.props.IntProperty(description="Of so many", options={"SKIP_SAVE"})
     queue_position: bpy.props.IntProperty(description="Jobs before it while it waits", options={"SKIP_SAVE"})
     seconds_left: bpy.props.IntProperty(
         description="Time that the present step is likely to take still; -1 while nobody knows",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import bpy
 
+from ex4d_core.jobs import stage_and_seconds
 from ex4d_core.messages import FINAL_STATES
 from ex4d_core.shot import ShotRequest
 from ex4d_core.takes import Take
@@ -20,6 +21,7 @@ from ..connection.session import session
 from ..paths import to_blend
 from ..sequencer.movies import discard_opened, movie_step
 from ..sequencer.strips import StripError, TakeStrip, find_strip, grow_image_strip, strips_of_take
+from ..shots.final import LARGEST_SEED
 from .pace import Pace
 from .properties import EX4D_Take, find_copies, find_take, takes_of_shot, version_name
 from .shots import request_metadata
@@ -30,7 +32,10 @@ MOVIE = "take.mp4"
 # five times a second, or less often where drawing is slow.
 _REST_TICKS = 10
 # Of an entry, what is as it is in every copy of it.
-_STATE = ("job", "last_event", "state", "stage", "progress", "reason", "queue_position", "seconds_left", "cancelling")
+_STATE = (
+    *("job", "last_event", "state", "stage", "progress", "done", "total"),
+    *("reason", "queue_position", "seconds_left", "cancelling"),
+)
 _REMOVED = "its strip was removed, so it stays away; Put in Sequencer brings it back"
 
 
@@ -164,6 +169,9 @@ def add_entry(blender_scene: bpy.types.Scene, take: Take, strip: TakeStrip) -> E
     entry.label = entry.name = label_of(take)
     entry.key, entry.folder, entry.engine = take.key, to_blend(take.folder), take.request.engine
     entry.frame_start, entry.frames, entry.fps = strip.frame_start, strip.frames, strip.fps
+    wan = take.request.wan
+    if wan.seed <= LARGEST_SEED:
+        entry.seed, entry.steps, entry.guidance = wan.seed, wan.steps, wan.guidance
     blender_scene.ex4d_take_index = len(blender_scene.ex4d_takes) - 1
     return entry
 
@@ -174,7 +182,7 @@ def _shown_values(entry: EX4D_Take) -> tuple:
 
 
 def _show_state(following: Following, entry: EX4D_Take) -> None:
-    take, errand, status = following.take, following.errand, following.take.status
+    take, errand, status, told = following.take, following.errand, following.take.status, None
     _set(entry, "job", take.job)
     _set(entry, "cancelling", errand.cancelling and not errand.over)
     if errand.withdrawn:
@@ -189,12 +197,15 @@ def _show_state(following: Following, entry: EX4D_Take) -> None:
         # When the backend is done, its last frames may still be on their way.
         fetching = status.state in FINAL_STATES and not following.over
         _set(entry, "state", "running" if fetching else status.state)
-        _set(entry, "stage", "fetching" if fetching else status.stage)
+        stage, told = ("fetching", None) if fetching else stage_and_seconds(status.stage)
+        _set(entry, "stage", stage)
+        _set(entry, "done", status.done)
+        _set(entry, "total", status.total)
         _set(entry, "reason", status.reason or following.strip_problem)
         _set(entry, "progress", take.progress)
         _set(entry, "queue_position", status.queue_position)
-    left = None if following.over else following.pace.seconds_left(time.monotonic(), entry.stage, entry.progress)
-    _set(entry, "seconds_left", -1 if left is None else round(left))
+    left = following.pace.seconds_left(time.monotonic(), entry.stage, entry.progress, told)
+    _set(entry, "seconds_left", -1 if left is None or following.over else round(left))
 
 
 def _show_frames(following: Following, entry: EX4D_Take, blender_scene: bpy.types.Scene) -> None:

@@ -31,6 +31,11 @@ def thumbnail(entry: EX4D_Take) -> int:
     return known.icon_id
 
 
+def has_frames(entry: EX4D_Take) -> bool:
+    """Whether any frame of a take has arrived."""
+    return entry.last_event > 0 and (from_blend(entry.folder) / frame_file_name(0)).is_file()
+
+
 def _estimate(entry: EX4D_Take) -> int:
     """Number of the icon that shows the newest estimate of a take; 0 if there is none."""
     path = from_blend(entry.folder) / ESTIMATE_FILE
@@ -42,7 +47,10 @@ def _estimate(entry: EX4D_Take) -> int:
     if _estimates.get(name) != made:
         _estimates[name] = made
         _previews.pop(name, None)
-        _previews.load(name, str(path), "IMAGE", force_reload=True)
+        # Asking for its sizes has Blender read it now: it is small, and read later it would give way to the next one
+        # before it was ever seen.
+        preview = _previews.load(name, str(path), "IMAGE", force_reload=True)
+        tuple(preview.image_size), tuple(preview.icon_size)
     return _previews[name].icon_id
 
 

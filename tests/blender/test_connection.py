@@ -17,6 +17,7 @@ from blender_addon.connection import session as session_module
 from blender_addon.connection.failures import failure_text, failures, forget_failures
 from blender_addon.connection.local_backend import WINDOWS, local_backend, words_of
 from blender_addon.connection.operators import WALK_THROUGH
+from blender_addon.connection.panel import wrapped
 from blender_addon.connection.preferences import chosen_licence, is_loopback
 from blender_addon.connection.session import (
     BUSY_INTERVAL_SECONDS,
@@ -399,6 +400,16 @@ def test_the_walk_through_comes_with_the_add_on():
     for said in ("Add Camera Move", "Move to This View", "Preview", "Final", "Use These Settings", "Scale and Ground"):
         assert f"<i>{said}</i>" in text or f"<b>{said}</b>" in text
         assert said in labels
+
+
+def test_texts_of_any_script_are_broken_to_the_side_bars_width():
+    assert wrapped("the prompt has 601 tokens", 12) == ["the prompt", "has 601", "tokens"]
+    # Eight letters that are twice as wide, in lines with room for twelve narrow ones; nothing is lost.
+    assert wrapped("一丁七万丈三上下", 12) == ["一丁七万丈三", "上下"]
+    assert (
+        "".join(wrapped("begins with '一丁七万丈三上下不与'", 13)).replace(" ", "")
+        == "beginswith'一丁七万丈三上下不与'"
+    )
 
 
 def test_every_operator_and_property_describes_itself():

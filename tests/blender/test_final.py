@@ -8,15 +8,17 @@ from collections.abc import Iterator
 import bpy
 import pytest
 
+from blender_addon.connection.panel import command_in
 from blender_addon.connection.session import session
 from blender_addon.paths import from_blend
 from blender_addon.scenes.importing import import_scene
 from blender_addon.sequencer.strips import find_strip
-from blender_addon.shots.final import final_settings, restore_final, why_no_final
+from blender_addon.shots.final import extent_text, final_settings, restore_final, variants, why_no_final
 from blender_addon.takes.follow import is_followed
-from blender_addon.takes.panel import take_name
+from blender_addon.takes.panel import settings_text, take_name
 from blender_addon.takes.shots import load_request
 from blender_addon.views.estimates import estimate_image
+from ex4d_core.messages import Welcome
 from ex4d_core.shot import WAN_PRESETS, wan_preset
 
 from .conftest import Backend, backend_environment, backend_process, free_address, tick_until
@@ -105,6 +107,11 @@ def test_another_seed_is_one_press(final_shot):
     assert final_shot.final.seed != 41
 
 
+def test_words_are_changed_in_a_window_of_their_own(final_shot):
+    assert bpy.ops.ex4d.edit_words(words="negative_prompt", text="static, blurred") == {"FINISHED"}
+    assert (final_shot.final.prompt, final_shot.final.negative_prompt) == ("a wide street at night", "static, blurred")
+
+
 def test_final_is_grey_with_the_reason(connected, card_scene):
     import_scene(card_scene)
     bpy.ops.ex4d.add_camera(preset="30")
@@ -113,12 +120,77 @@ def test_final_is_grey_with_the_reason(connected, card_scene):
     with pytest.raises(RuntimeError, match="No backend is connected"):
         bpy.ops.ex4d.send_final()
     tick_until(lambda: session().connected and session().client.server.engines, "the engines")
-    with pytest.raises(RuntimeError, match=r"cannot make finals.*ex4d doctor.*Preview works"):
+    with pytest.raises(RuntimeError, match=r"makes previews, but no finals: the engine wan needs"):
         bpy.ops.ex4d.send_final()
 
 
+def introduction(engines: dict[str, str], lacking: dict[str, str]) -> Welcome:
+    return Welcome("ex4d", "0.1.0", ["a GPU"], engines, {}, lacking=lacking)
+
+
+def test_the_command_that_brings_missing_weights_can_be_copied():
+    fetch = "ex4d models fetch vae ex4d --models '/data/my models'"
+    missing = introduction(
+        {"preview": ""}, {"wan": f"weights are missing in /data: vae, ex4d. Fetch them with: {fetch}"}
+    )
+    reason = why_no_final(missing, "draft", research=False)
+    assert reason.startswith("This backend makes previews, but no finals: weights are missing in /data")
+    assert command_in(reason) == fetch
+    assert command_in("frame 0 of the shot shows nothing") == ""
+    assert bpy.ops.ex4d.copy_text(text=fetch) == {"FINISHED"}
+
+
+def test_a_preset_that_the_backend_lacks_is_not_sent():
+    server = introduction({"wan": "Apache-2.0"}, {"wan fast": "the preset fast needs more: no LoRA"})
+    assert why_no_final(server, "draft", research=False) == ""
+    assert "no finals of this preset: the preset fast needs more: no LoRA" in why_no_final(
+        server, "fast", research=False
+    )
+
+
+def test_a_backend_that_is_starting_is_not_said_to_lack_anything():
+    assert "is starting" in why_no_final(introduction({}, {}), "draft", research=False)
+
+
+def test_one_press_sends_takes_that_differ_in_their_seeds(final_shot):
+    final_shot.final.takes, final_shot.final.seed, final_shot.final.steps = 3, 41, 1
+    bpy.ops.ex4d.send_final()
+    takes = bpy.context.scene.ex4d_takes
+    requests = [load_request(from_blend(take.folder)) for take in takes]
+    assert [request.wan.seed for request in requests] == [41, 42, 43]
+    assert [take.version for take in takes] == [1, 2, 3]
+    assert [settings_text(take) for take in takes] == [f"Seed {seed}, 1 steps, guidance 4.5" for seed in (41, 42, 43)]
+    tick_until(lambda: all(take.state == "done" for take in takes), "the finals", seconds=180)
+    movies = {(from_blend(take.folder) / "frame_00000.png").read_bytes() for take in takes}
+    assert len(movies) == 3
+
+
+def test_seeds_of_variants_stay_within_what_blender_keeps():
+    final = bpy.context.scene.ex4d_shot.final
+    final.seed, final.takes = 2**31 - 1, 2
+    assert [settings.seed for settings in variants(final)] == [2**31 - 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("preset", "frames", "size", "text"),
+    [
+        ("ex4d-reference", 49, (512, 512), "49 frames at 512 x 512, in 25 steps"),
+        ("quality", 49, (1920, 1080), "49 frames at 1920 x 1080, in 40 steps"),
+        (
+            "ex4d-reference",
+            200,
+            (1920, 1080),
+            "200 frames at 683 x 384, enlarged to 1920 x 1080, in 5 stretches of 25 steps; each goes on from the one "
+            "before it",
+        ),
+    ],
+)
+def test_what_a_final_amounts_to_is_said_before_it_is_sent(preset, frames, size, text):
+    assert extent_text(wan_preset(preset), frames, *size) == text
+
+
 def test_a_generator_for_research_only_needs_the_preference_to_say_so():
-    engines = {"preview": "", "wan": "somebody's weights: for research only"}
-    assert "results are for any work" in why_no_final(engines, research=False)
-    assert why_no_final(engines, research=True) == ""
-    assert why_no_final({"wan": "Apache-2.0"}, research=False) == ""
+    server = introduction({"preview": "", "wan": "somebody's weights: for research only"}, {})
+    assert "results are for any work" in why_no_final(server, "draft", research=False)
+    assert why_no_final(server, "draft", research=True) == ""
+    assert why_no_final(introduction({"wan": "Apache-2.0"}, {}), "draft", research=False) == ""

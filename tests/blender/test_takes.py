@@ -347,6 +347,43 @@ def test_seconds_left_follow_from_the_pace():
     assert pace.seconds_left(15.0, "preview", 0.1) is None  # another step has its own pace
 
 
+def test_the_first_stage_has_no_name_and_its_pace_begins_when_it_does():
+    """The clock may stand anywhere: the machine's time since its start, for one."""
+    pace = Pace()
+    assert pace.seconds_left(40_000.0, "", 0.37) is None
+    assert pace.seconds_left(40_002.0, "", 0.57) == pytest.approx(4.3)
+
+
+def test_the_backends_own_figure_counts_down_until_the_next_one():
+    pace = Pace()
+    assert pace.seconds_left(10.0, "denoise", 0.04, told=48.0) == 48.0
+    assert pace.seconds_left(13.0, "denoise", 0.04, told=48.0) == 45.0
+    assert pace.seconds_left(14.0, "denoise", 0.08, told=44.0) == 44.0
+    assert pace.seconds_left(99.0, "denoise", 0.08, told=44.0) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("stage", "engine", "text"),
+    [
+        ("", "wan", "starting"),
+        ("load weights", "wan", "loading weights 16%"),
+        ("warm up", "wan", "warming up"),
+        ("denoise", "wan", "step 4 of 25"),
+        ("wan", "wan", "frame 4 of 25"),
+        ("preview", "preview", "frame 4 of 25"),
+        ("fetching", "preview", "fetching 16%"),
+    ],
+)
+def test_progress_is_told_in_an_artists_words(connected, stage, engine, text):
+    entry = bpy.context.scene.ex4d_takes.add()
+    tick_until(lambda: session().connected, "the connection")
+    entry.state, entry.stage, entry.engine = "running", stage, engine
+    entry.done, entry.total, entry.progress, entry.seconds_left = 4, 25, 0.16, -1
+    assert progress_text(entry) == text
+    entry.seconds_left = 90
+    assert progress_text(entry) == f"{text}, 2 min left"
+
+
 def test_without_scene_or_camera_the_button_says_what_is_missing():
     with pytest.raises(RuntimeError, match="import one first"):
         bpy.ops.ex4d.send_take()

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from ex4d_core.jobs import JobConversation
+from ex4d_core.jobs import JobConversation, stage_and_seconds, stage_with_seconds
 from ex4d_core.messages import (
     Cancel,
     JobStatus,
@@ -59,6 +59,12 @@ def test_a_finished_job_is_as_far_as_its_results_have_been_fetched(take):
     assert take.progress == 0.2, "the backend is through, but its frames are not here"
     take.last_event = 50
     assert take.progress == 1.0
+
+
+def test_a_stage_carries_the_time_it_takes_still():
+    assert stage_with_seconds("denoise", 89.6) == "denoise, 90 s left"
+    assert stage_and_seconds("denoise, 90 s left") == ("denoise", 90.0)
+    assert stage_and_seconds(stage_with_seconds("load weights", None)) == ("load weights", None)
 
 
 def test_whoever_makes_jobs_says_where_their_results_go():

@@ -38,7 +38,7 @@ STATUS = JobStatus("j1", "Take", "preview", "running", "render", 3, 49)
         (GetEvents("j1", 4, 2.5), REQUESTS),
         (Withdraw("key"), REQUESTS),
         (Withdrawn("j1"), REPLIES),
-        (Welcome("gpu", "0.1.0", ["cpu"], {"preview": "free"}, {}, busy=True), REPLIES),
+        (Welcome("gpu", "0.1.0", ["cpu"], {"preview": "free"}, {}, True, {"wan": "no weights"}), REPLIES),
         (JobsReply([STATUS, STATUS]), REPLIES),
         (JobsReply([]), REPLIES),
         (EventsReply(STATUS, [JobEvent(1, "frame", index=0, sha256="c" * 64, size=9)]), REPLIES),

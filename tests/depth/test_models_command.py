@@ -11,6 +11,7 @@ from backend.cli import main
 from backend.depth import DEPTH_MODELS
 from backend.depth.models import depth_model
 from backend.depth_names import ESTIMATORS
+from backend.machine import models_folder
 
 
 @pytest.fixture
@@ -67,9 +68,9 @@ def test_without_a_network_the_file_and_its_place_are_named(tmp_path, capsys, mo
 
 
 def test_what_a_missing_model_says_is_the_command_that_fetches_it(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("EX4D_MODELS", str(tmp_path / "my models"))
+    monkeypatch.delenv("EX4D_MODELS", raising=False)
     pro = depth_model("depth-pro")
-    assert pro.how_to_get(tmp_path / "my models") == "ex4d models fetch depth-pro"
+    assert pro.how_to_get(models_folder()) == "ex4d models fetch depth-pro"
     assert pro.how_to_get(tmp_path / "an other") == f"ex4d models fetch depth-pro --models '{tmp_path / 'an other'}'"
     assert command(tmp_path / "my models", "check", "depth-pro") == 1
     assert "ex4d models fetch depth-pro" in capsys.readouterr().out

@@ -10,7 +10,7 @@ pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
 
 from safetensors.torch import load_file, save_file
 
-from backend.generate.wan import CheckpointError, ModelsMissingError
+from backend.generate.wan import NO_GPU, CheckpointError, ModelsMissingError, why_no_preset, why_no_wan
 from backend.generate.wan.camera_encoder import CameraEncoder, split_adapter
 from backend.generate.wan.checkpoints import read_checkpoint
 from backend.generate.wan.files import find_files
@@ -23,6 +23,7 @@ from backend.generate.wan.models import (
     load_vae,
 )
 from backend.generate.wan.published import CONVERTED, FINGERPRINTS
+from backend.machine import fetch_command, models_folder
 
 WAN_FOLDER = "Wan-AI/Wan2.1-I2V-14B-480P"
 
@@ -135,6 +136,25 @@ def test_missing_weights_come_with_the_command_that_fetches_them(models):
     (models / WAN_FOLDER / "Wan2.1_VAE.pth").unlink()
     with pytest.raises(ModelsMissingError, match=r"missing in .*: vae, ex4d.*ex4d models fetch vae ex4d"):
         find_files(models)
+
+
+def test_the_command_names_the_folder_unless_it_is_the_users_own(tmp_path, monkeypatch):
+    """It is pasted into a shell that need not have the variable which this process was given."""
+    monkeypatch.delenv("EX4D_MODELS", raising=False)
+    own = models_folder()
+    assert fetch_command(own, "vae", "ex4d") == "ex4d models fetch vae ex4d"
+    monkeypatch.setenv("EX4D_MODELS", str(tmp_path / "a disk"))
+    assert fetch_command(models_folder(), "fast") == f"ex4d models fetch fast --models '{tmp_path / 'a disk'}'"
+
+
+def test_what_a_backend_lacks_is_said_with_the_command_last(models, monkeypatch):
+    monkeypatch.setenv("EX4D_MODELS", str(models))
+    assert why_no_wan("cpu") == why_no_wan("cuda:0") == ""
+    assert why_no_preset("draft") == ""
+    assert why_no_preset("fast").endswith(f" with: {fetch_command(models, 'fast')}")
+    (models / "EX-4D" / "ex4d.ckpt").unlink()
+    assert why_no_wan("cuda:0").endswith(f" with: {fetch_command(models, 'ex4d')}")
+    assert why_no_wan("cpu") == NO_GPU, "without a GPU there is nothing to fetch for"
 
 
 def test_missing_shards_are_named(models):

@@ -17,8 +17,9 @@ from backend.generate.wan.conditioning import (
     window_pixels,
 )
 from backend.generate.wan.streaming import BlockStreaming
-from backend.generate.wan.windows import window_count, windows
+from backend.generate.wan.windows import windows
 from backend.render import RenderedFrame
+from ex4d_core.generation import window_count
 
 
 def frame(index: int, mask: np.ndarray, color: int = 200) -> RenderedFrame:

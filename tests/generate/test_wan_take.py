@@ -57,6 +57,33 @@ def test_a_take_can_be_made_again_from_its_own_files(models, small_scene, tmp_pa
     assert read_png(first / "estimate.png").shape == (4, 6, 3)
 
 
+def test_a_take_made_again_may_have_another_seed_preset_or_engine(models, small_scene, tmp_path, capsys):
+    generate = ["generate", str(small_scene.folder), "--device", "cpu"]
+    first = tmp_path / "first"
+    words = ["--frames", "2", "--seed", "7", "--label", "dusk"]
+    assert main([*generate, *words, "--prompt", "a wide street", "--out", str(first)]) == 0
+
+    def again(*options: str) -> dict:
+        folder = tmp_path / "again"
+        assert main([*generate, "--again", str(first), *options, "--out", str(folder)]) == 0
+        return json.loads((folder / "request.json").read_text(encoding="utf-8"))
+
+    before = json.loads((first / "request.json").read_text(encoding="utf-8"))
+    assert again() == before and before["engine"] == "preview"
+    quick = ["--steps", "1", "--precision", "float32"]
+    final = again("--engine", "wan", "--seed", "8", *quick)
+    assert (final["engine"], final["wan"]["seed"], final["label"]) == ("wan", 8, "dusk")
+    assert final["wan"]["prompt"] == "a wide street" and final["camera"] == before["camera"]
+    draft = again("--wan-preset", "draft")
+    assert (draft["wan"]["steps"], draft["wan"]["seed"], draft["wan"]["prompt"]) == (15, 7, "a wide street")
+
+    for options in (["--size", "32x32"], ["--preset", "crane"], ["--holes", "mark"]):
+        assert main([*generate, "--again", str(first), *options, "--out", str(tmp_path / "x")]) == 1
+        assert f"keeps the take's camera and render, so {options[0]} cannot be given" in capsys.readouterr().err
+    assert main(["generate", "--again", str(first)]) == 1
+    assert "--again wants the scene folder" in capsys.readouterr().err
+
+
 def test_a_take_of_another_scene_is_not_made_again(models, small_scene, write_small_scene, tmp_path, capsys):
     first = tmp_path / "first"
     assert main(["generate", str(small_scene.folder), *QUICK, "--frames", "1", "--out", str(first)]) == 0

@@ -16,32 +16,56 @@ from backend.generate.wan.errors import (
 )
 
 WAN_LICENCE = "Wan2.1 and DiffSynth: Apache-2.0, for any work; EX-4D's weights: see their page"
+NO_GPU = "the engine wan needs an NVIDIA GPU that PyTorch can use, and there is none here"
 
 
-def wan_licence(device: str) -> str:
-    """What results of the engine rest on, where it can run on this device: "" without the weights or the extra."""
+def why_no_wan(device: str) -> str:
+    """What keeps the engine from running on this device, and the command that mends it; "" where nothing does.
+
+    A command stands last, after "with: ", so that it can be copied.
+    """
     from importlib.util import find_spec
 
     from backend.generate.wan.files import find_files
     from backend.machine import models_folder
 
+    if find_spec("diffsynth") is None:
+        return "the engine wan needs packages that are not installed; install them with: pip install 'ex4d[wan]'"
     try:
-        find_files(models_folder())
         if device == "cpu":
             from backend.generate.wan.engine import require_small_model
 
             require_small_model(models_folder())
-    except (ModelsMissingError, CheckpointError, WanUnavailableError):
-        return ""
-    return WAN_LICENCE if find_spec("diffsynth") else ""
+        find_files(models_folder())
+    except WanUnavailableError:
+        return NO_GPU
+    except (ModelsMissingError, CheckpointError) as error:
+        return str(error)
+    return ""
+
+
+def why_no_preset(name: str) -> str:
+    """What a preset lacks on this machine, as `why_no_wan` says it; "" where that is nothing."""
+    from backend.generate.wan.files import find_lora
+    from backend.machine import models_folder
+    from ex4d_core.shot import wan_preset
+
+    try:
+        for lora in wan_preset(name).loras:
+            find_lora(models_folder(), lora.name)
+    except ModelsMissingError as error:
+        return f"the preset {name} needs more: {error}"
+    return ""
 
 
 __all__ = [
+    "NO_GPU",
     "WAN_LICENCE",
     "CheckpointError",
     "GenerationError",
     "ModelsMissingError",
     "PromptError",
     "WanUnavailableError",
-    "wan_licence",
+    "why_no_preset",
+    "why_no_wan",
 ]

@@ -6,7 +6,6 @@ and Wan's image-to-video inputs: the mask of known frames, and the VAE's latents
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import torch
 from torch.nn import functional
 
 from backend.render import RenderedFrame
+from ex4d_core.generation import working_size
 
 # VAE (8) times the transformer's patches (2).
 SIZE_STEP = 16
@@ -43,10 +43,7 @@ class WorkingSize:
         """Args:
         max_pixels: 0 for any number.
         """
-        scale = 1.0
-        if max_pixels and width * height > max_pixels:
-            scale = math.sqrt(max_pixels / (width * height))
-        return WorkingSize(width, height, max(1, round(width * scale)), max(1, round(height * scale)))
+        return WorkingSize(width, height, *working_size(width, height, max_pixels))
 
     @property
     def padded_width(self) -> int:

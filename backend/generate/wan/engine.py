@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from backend.generate.interface import EngineProgress, Watch
-from backend.generate.wan import WAN_LICENCE
+from backend.generate.wan import NO_GPU, WAN_LICENCE
 from backend.generate.wan.camera_encoder import LATENT_CHANNELS
 from backend.generate.wan.conditioning import (
     LATENT_FRAMES,
@@ -33,9 +33,10 @@ from backend.generate.wan.files import find_files, find_lora
 from backend.generate.wan.loaded import LoadedModels, ModelChoice, models_for
 from backend.generate.wan.models import require_diffsynth
 from backend.generate.wan.parallel import RankLost
-from backend.generate.wan.windows import Window, window_count, windows
+from backend.generate.wan.windows import Window, windows
 from backend.machine import models_folder
 from backend.render import RenderedFrame
+from ex4d_core.generation import window_count
 from ex4d_core.jobs import LOAD_STAGE, WARM_UP_STAGE
 from ex4d_core.shot import RequestError, WanSettings
 
@@ -339,13 +340,10 @@ def require_small_model(folder: Path) -> None:
     Raises:
         WanUnavailableError: the model is larger, or missing as well.
     """
-    message = (
-        "the engine wan needs an NVIDIA GPU that PyTorch can use, and there is none here: take --engine preview, which "
-        "runs anywhere, or --backend ADDRESS of a machine with one"
-    )
+    message = f"{NO_GPU}: take --engine preview, which runs anywhere, or --backend ADDRESS of a machine with one"
     try:
         files = find_files(folder)
     except (ModelsMissingError, CheckpointError) as error:
-        raise WanUnavailableError(f"{message} ({error})") from error
+        raise WanUnavailableError(f"{message}. Also, {error}") from error
     if files.size("dit") > _PROCESSOR_BYTES:
         raise WanUnavailableError(message)

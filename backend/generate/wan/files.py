@@ -16,7 +16,7 @@ import platformdirs
 
 from backend.generate.wan.errors import CheckpointError, ModelsMissingError
 from backend.generate.wan.published import CONVERTED, WAN, part
-from backend.machine import MODELS_VARIABLE
+from backend.machine import MODELS_VARIABLE, fetch_command
 
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors")
 _LORA_ENDINGS = (".safetensors", ".ckpt", ".pt", ".pth")
@@ -63,8 +63,8 @@ def find_files(folder: Path) -> WanFiles:
         fetch = dict.fromkeys("text_encoder" if name == "tokenizer" else name for name in missing)
         size = sum(part(name).gigabytes for name in fetch)
         raise ModelsMissingError(
-            f"weights are missing in {folder}: {', '.join(missing)}. Fetch them ({size:.1f} GB) with: "
-            f"ex4d models fetch {' '.join(fetch)} (or set {MODELS_VARIABLE} to the folder that has them)"
+            f"weights are missing in {folder}: {', '.join(missing)}. Set {MODELS_VARIABLE} to the folder that has "
+            f"them, or fetch them ({size:.1f} GB) with: {fetch_command(folder, *fetch)}"
         )
     single = {name: paths[0] for name, paths in found.items() if name != "dit"}
     return WanFiles(dit=found["dit"], **single)
@@ -81,7 +81,7 @@ def find_part(folder: Path, name: str) -> tuple[Path, ...]:
         return tuple(path for path in candidates if path.is_file())[:1]
     for place in _wan_folders(folder):
         if name == "dit":
-            if found := _transformer(place):
+            if found := _transformer(folder, place):
                 return found
             continue
         published = next(file.name for file in part(name).files)
@@ -100,7 +100,7 @@ def find_lora(folder: Path, name: str) -> Path:
     available = {path.stem: path for path in list_loras(folder)}
     if name not in available:
         known = any(file.name.endswith(f"/{name}.safetensors") for file in part("fast").files)
-        how = "fetch it with: ex4d models fetch fast" if known else f"put {name}.safetensors there"
+        how = f"fetch it with: {fetch_command(folder, 'fast')}" if known else f"put {name}.safetensors there"
         there = ", ".join(sorted(available)) or "none"
         raise ModelsMissingError(f"there is no LoRA {name!r} in {folder / 'loras'} (there: {there}); {how}")
     return available[name]
@@ -117,8 +117,8 @@ def _wan_folders(folder: Path) -> list[Path]:
     return [place for place in places if place.is_dir()]
 
 
-def _transformer(place: Path) -> tuple[Path, ...]:
-    """A transformer in one file, or all of its shards."""
+def _transformer(folder: Path, place: Path) -> tuple[Path, ...]:
+    """A transformer in one file, or all of its shards, in one ``place`` of the folder of models."""
     whole = place / "diffusion_pytorch_model.safetensors"
     if whole.is_file():
         return (whole,)
@@ -130,7 +130,7 @@ def _transformer(place: Path) -> tuple[Path, ...]:
     if missing:
         raise CheckpointError(
             f"{place} has {len(shards)} of the transformer's {count} shards; missing: "
-            f"{', '.join(f'{number:05d}' for number in missing)}. Fetch them with: ex4d models fetch dit"
+            f"{', '.join(f'{number:05d}' for number in missing)}. Fetch them with: {fetch_command(folder, 'dit')}"
         )
     return tuple(shards[number] for number in range(1, count + 1))
 

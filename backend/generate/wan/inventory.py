@@ -12,6 +12,7 @@ from pathlib import Path
 from backend.generate.wan.errors import CheckpointError, ModelsMissingError, WanUnavailableError
 from backend.generate.wan.files import find_part
 from backend.generate.wan.published import FINGERPRINTS, PublishedFile, PublishedPart
+from backend.machine import fetch_command
 
 # Hashes that the hub named when files were fetched, by path below the folder of models.
 HASHES_FILE = "hashes.json"
@@ -58,11 +59,11 @@ def check_part(
     """
     here, complete = files_here(folder, part)
     if not here:
-        yield Finding(False, f"is not in {folder}: ex4d models fetch {part.name}", missing=True)
+        yield Finding(False, f"is not in {folder}: {fetch_command(folder, part.name)}", missing=True)
         return
     if not complete:
         missing = [file.name for file in part.files if not (folder / file.path).is_file()]
-        yield Finding(False, f"lacks {', '.join(missing)}: ex4d models fetch {part.name}")
+        yield Finding(False, f"lacks {', '.join(missing)}: {fetch_command(folder, part.name)}")
     if not quick:
         yield from _check_bytes(folder, part, here, progress)
     if complete:
@@ -93,7 +94,7 @@ def _check_bytes(
         else:
             size = f" ({path.stat().st_size} bytes, published {file.size})" if file and file.size else ""
             yield Finding(
-                False, f"{path} is damaged or another file{size}: delete it, then ex4d models fetch {part.name}"
+                False, f"{path} is damaged or another file{size}: delete it, then {fetch_command(folder, part.name)}"
             )
 
 

@@ -49,8 +49,3 @@ def windows(frames: Iterable[RenderedFrame], window: int, overlap: int) -> Itera
             return
         tail = real[-overlap:]
         number += 1
-
-
-def window_count(frames: int, window: int, overlap: int) -> int:
-    """How many windows a shot of so many frames takes."""
-    return 1 + max(0, -(-(frames - window) // (window - overlap)))
