@@ -1,5 +1,6 @@
 """Memory: every mode gives the same video, the mode goes by what is free, and running out leads to a smaller one."""
 
+import gc
 import weakref
 
 import numpy as np
@@ -7,6 +8,8 @@ import pytest
 import torch
 
 pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
+
+from diffsynth.models.wan_video_text_encoder import WanTextEncoder
 
 from backend.generate.wan import GenerationError, WanUnavailableError
 from backend.generate.wan.engine import WanEngine, create_wan_engine
@@ -30,6 +33,20 @@ def test_every_memory_mode_gives_the_same_video(toy_models, mode):
     models = LoadedModels(engine.models.choice, mode)
     assert np.array_equal(plain, list(WanEngine(engine.settings, models).generate(shot())))
     assert bool(models._encoders) == (mode == "resident")
+
+
+def test_the_text_encoder_comes_once_for_both_prompts_and_leaves(toy_models):
+    """It has 11 GB."""
+    choice = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", toy_models).models.choice
+    models, loaded = LoadedModels(choice, "encoders leave"), []
+    models.on_load = lambda done, total: loaded.append(done)
+    before = sum(type(thing) is WanTextEncoder for thing in gc.get_objects())
+    street, blurred = models.text_embeddings([("a wide street", "prompt"), ("blurred", "negative prompt")])
+    assert loaded.count(1) == 1 and not torch.equal(street, blurred)
+    assert sum(type(thing) is WanTextEncoder for thing in gc.get_objects()) == before
+    # A prompt that is known already is not encoded again beside one that is not.
+    again, dark = models.text_embeddings([("a wide street", "prompt"), ("dark", "negative prompt")])
+    assert loaded.count(1) == 2 and torch.equal(again, street) and not torch.equal(dark, blurred)
 
 
 def test_blocks_are_loaded_one_after_the_other_and_none_is_kept(toy_models):
@@ -70,13 +87,13 @@ def test_out_of_memory_goes_on_in_smaller_modes_and_then_says_so(toy_models):
 def test_out_of_memory_while_a_prompt_is_encoded_goes_on_in_a_smaller_mode(toy_models):
     engine = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", toy_models)
     models = LoadedModels(engine.models.choice)
-    encoded = models.text_embedding
+    encoded = models.text_embeddings
 
-    def fail_at_first(*prompt: str) -> torch.Tensor:
-        models.text_embedding = encoded
+    def fail_at_first(prompts) -> list[torch.Tensor]:
+        models.text_embeddings = encoded
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 10 GiB")
 
-    models.text_embedding = fail_at_first
+    models.text_embeddings = fail_at_first
     made = list(WanEngine(engine.settings, models).generate(shot()))
     assert models.mode == "encoders leave" and np.array_equal(made, list(engine.generate(shot())))
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,7 +70,7 @@ def encode_picture(encoder: WanImageEncoder, picture: torch.Tensor) -> torch.Ten
     small = functional.interpolate(picture.float(), side, mode="bicubic", align_corners=False)
     mean, deviation = (small.new_tensor(values).view(1, 3, 1, 1) for values in (_CLIP_MEAN, _CLIP_DEVIATION))
     weight = next(encoder.parameters())
-    return encoder.model.visual(((small * 0.5 + 0.5 - mean) / deviation).to(weight.dtype), use_31_block=True)
+    return encoder.model.visual(((small * 0.5 + 0.5 - mean) / deviation).to(weight), use_31_block=True)
 
 
 class EmbeddingCache:
@@ -86,35 +85,38 @@ class EmbeddingCache:
         self._folder = folder
         self._owner = owner
 
-    def get(self, prompt: str, make: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """The prompt's embedding, made if it is not there. A damaged file is made again."""
+    def find(self, prompt: str) -> torch.Tensor | None:
+        """The prompt's embedding; None where it is not there, or its file is damaged."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        name = hashlib.sha256(f"{self._owner}\0{prompt}".encode()).hexdigest()
-        path = self._folder / f"{name}.safetensors"
+        path = self._path(prompt)
         try:
             embedding = load_file(path)["embedding"]
             os.utime(path)
-            return embedding
         except (OSError, SafetensorError, KeyError):
-            embedding = make()
-        # A cache that cannot be written costs time, not the take.
-        with contextlib.suppress(OSError):
-            self._keep(path, embedding)
+            return None
         return embedding
 
-    def _keep(self, path: Path, embedding: torch.Tensor) -> None:
+    def keep(self, prompt: str, embedding: torch.Tensor) -> None:
+        """Keep a prompt's embedding, and let those go that were used longest ago."""
         from safetensors.torch import save_file
 
-        self._folder.mkdir(parents=True, exist_ok=True)
-        # Written beside and renamed: another worker may be reading it.
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        save_file({"embedding": embedding.cpu().contiguous()}, partial)
-        os.replace(partial, path)
-        kept = sorted(self._folder.glob("*.safetensors"), key=lambda file: file.stat().st_mtime, reverse=True)
-        for old in kept[_KEPT_EMBEDDINGS:]:
-            old.unlink(missing_ok=True)
+        path = self._path(prompt)
+        # A cache that cannot be written costs time, not the take.
+        with contextlib.suppress(OSError):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            # Written beside and renamed: another worker may be reading it.
+            partial = path.with_suffix(f".{os.getpid()}.partial")
+            save_file({"embedding": embedding.cpu().contiguous()}, partial)
+            os.replace(partial, path)
+            kept = sorted(self._folder.glob("*.safetensors"), key=lambda file: file.stat().st_mtime, reverse=True)
+            for old in kept[_KEPT_EMBEDDINGS:]:
+                old.unlink(missing_ok=True)
+
+    def _path(self, prompt: str) -> Path:
+        name = hashlib.sha256(f"{self._owner}\0{prompt}".encode()).hexdigest()
+        return self._folder / f"{name}.safetensors"
 
 
 def identity_of(*paths: Path) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -87,13 +87,15 @@ class WanEngine:
                 progress.warm_up()
                 texts = self._in_memory(self._text_embeddings)
             latents = self._in_memory(self._latents_once, window, size, texts, tail, progress)
-            last_frames: deque[torch.Tensor] = deque(maxlen=settings.overlap)
-            for number, frame in enumerate(self._decoded(latents)):
-                if number < window.known + window.new:
-                    last_frames.append(frame)
-                if window.known <= number < window.known + window.new:
+            last_frames = []
+            end = window.known + window.new
+            for number, frame in enumerate(islice(self._decoded(latents), end)):
+                if number >= end - settings.overlap:
+                    last_frames.append(frame.cpu())
+                if number >= window.known:
                     yield to_pictures(size.enlarge(frame))[0]
-            tail = torch.cat(list(last_frames))
+            # In the host's memory: they outlast the next window's denoising.
+            tail = torch.cat(last_frames)
 
     def _check_prompts(self) -> None:
         """Say that a prompt is too long before anything is rendered."""
@@ -106,7 +108,7 @@ class WanEngine:
         return prompts if settings.guidance != 1 else prompts[:1]
 
     def _text_embeddings(self) -> tuple[torch.Tensor, torch.Tensor | None]:
-        positive, *negative = (self.models.text_embedding(*prompt) for prompt in self._prompts())
+        positive, *negative = self.models.text_embeddings(self._prompts())
         return positive, negative[0] if negative else None
 
     def _in_memory(self, work: Callable[..., _Made], *arguments: object) -> _Made:
@@ -143,6 +145,7 @@ class WanEngine:
             raise _nothing_seen(f" once its mask has shrunk by {sides[0]} pixels")
         conditions, colors = self._conditions(window, pixels, texts, tail)
         shown = _least_seen_latent(pixels, window.known)
+        del pixels  # gigabytes for long windows of large frames
 
         def on_step(step: Step) -> None:
             progress.step(window.number, step, lambda: colors.picture(step.estimate, shown))

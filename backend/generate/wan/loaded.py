@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
@@ -28,6 +28,8 @@ from backend.machine import VRAM_LIMIT_VARIABLE
 
 if TYPE_CHECKING:
     from diffsynth.models.wan_video_vae import WanVideoVAE
+
+_Made = TypeVar("_Made")
 
 # From most to least memory: everything stays; encoders leave after use; blocks of the transformer also come and go.
 MEMORY_MODES = ("resident", "encoders leave", "streamed")
@@ -93,12 +95,13 @@ class LoadedModels:
         self._embeddings = EmbeddingCache(cache_folder() / "text_embeddings", owner)
 
     @contextmanager
-    def precision(self) -> Iterator[None]:
-        """The context that all models run in."""
+    def precision(self, device: torch.device | None = None) -> Iterator[None]:
+        """The context that all models run in; ``device`` where it is not their own."""
+        kind = (device or self.device).type
         with contextlib.ExitStack() as contexts:
             if self.choice.precision != "float32":
-                contexts.enter_context(torch.autocast(self.device.type, torch.bfloat16))
-            if self.device.type == "cuda":
+                contexts.enter_context(torch.autocast(kind, torch.bfloat16))
+            if kind == "cuda":
                 contexts.enter_context(fastest_attention())
             yield
 
@@ -143,21 +146,29 @@ class LoadedModels:
         return self._tokenizer(prompt, name)
 
     @torch.inference_mode()
-    def text_embedding(self, prompt: str, name: str) -> torch.Tensor:
-        """(1, 512, C), from the disk if this prompt was used before."""
-        ids, mask = self.tokenize(prompt, name)
+    def text_embeddings(self, prompts: Sequence[tuple[str, str]]) -> list[torch.Tensor]:
+        """(1, 512, C) of each prompt, with its name for errors; from the disk if it was used before."""
+        kept = [self._embeddings.find(prompt) for prompt, _ in prompts]
+        if not all(embedding is not None for embedding in kept):
+            tokens = [self.tokenize(*prompt) for prompt in prompts]
 
-        def make() -> torch.Tensor:
-            with self._encoder("text_encoder", load_text_encoder) as encoder, self.precision():
-                return encode_text(encoder, ids, mask)
+            def encode(encoder: torch.nn.Module) -> list[torch.Tensor]:
+                made = zip(kept, tokens, strict=True)
+                return [encode_text(encoder, *ids) if embedding is None else embedding for embedding, ids in made]
 
-        return self._embeddings.get(prompt, make).to(self.device)
+            made = self._encoded("text_encoder", load_text_encoder, encode)
+            for (prompt, _), embedding, new in zip(prompts, kept, made, strict=True):
+                if embedding is None:
+                    self._embeddings.keep(prompt, new)
+            kept = made
+        return [embedding.to(self.device) for embedding in kept]
 
     @torch.inference_mode()
     def picture_embedding(self, picture: torch.Tensor) -> torch.Tensor:
         """(1, 257, 1280) of a (1, 3, H, W) picture in [-1, 1]."""
-        with self._encoder("image_encoder", load_image_encoder) as encoder, self.precision():
-            return encode_picture(encoder, picture.to(self.device))
+        return self._encoded(
+            "image_encoder", load_image_encoder, lambda encoder: encode_picture(encoder, picture).to(self.device)
+        )
 
     def choose_mode(self, size: WorkingSize, frames: int, at_most: str = MEMORY_MODES[0]) -> None:
         """Before the first window of a shot: the mode with the most memory that fits, but none larger than ``at_most``.
@@ -199,9 +210,8 @@ class LoadedModels:
         self._encoders.clear()
         _collect()
 
-    @contextmanager
-    def _encoder(self, name: str, load) -> Iterator[torch.nn.Module]:
-        """An encoder for the time of its use; it stays for the next one only if everything may stay."""
+    def _encoded(self, name: str, load, work: Callable[[torch.nn.Module], _Made]) -> _Made:
+        """What ``work`` makes with an encoder, which stays for the next time only if everything may stay."""
         encoder = self._encoders.get(name)
         if encoder is None:
             device = self.device
@@ -211,14 +221,14 @@ class LoadedModels:
             encoder = load(
                 getattr(self.choice.files, name), device=device, dtype=self.choice.dtype, on_tensor=self.on_load
             )
-        try:
-            if self.mode == "resident":
-                self._encoders[name] = encoder
-            yield encoder
-        finally:
-            if self.mode != "resident":
-                del encoder
-                _collect()
+        if self.mode == "resident":
+            self._encoders[name] = encoder
+        with self.precision(next(encoder.parameters()).device):
+            made = work(encoder)
+        if self.mode != "resident":
+            del encoder
+            _collect()
+        return made
 
     @property
     def fp8(self) -> bool:
