@@ -1,9 +1,11 @@
-"""One shot on several devices: two processes on the processor stand in for two GPUs."""
+"""One shot on several devices: two processes on the processor stand in for two GPUs, where there are none."""
 
 import shutil
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
 
@@ -16,6 +18,21 @@ from backend.render import RenderedFrame
 from ex4d_core.shot import wan_preset
 
 FEW = {"steps": 2, "prompt": "a wide street", "negative_prompt": "blurred"}
+
+
+@dataclass(frozen=True)
+class Devices:
+    alone: str
+    together: str
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def two(request) -> Devices:
+    if request.param == "cpu":
+        return Devices("cpu", "cpu+cpu")
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two CUDA devices")
+    return Devices("cuda:0", "cuda:0+1")
 
 
 @pytest.fixture(scope="module")
@@ -51,18 +68,18 @@ def cancel(step: EngineProgress) -> None:
         raise Cancelled
 
 
-def test_two_processes_make_what_one_makes(wide_models):
+def test_two_processes_make_what_one_makes(two, wide_models):
     """27 tokens and 3 heads; guided, each takes a prompt, and unguided, each takes about half of them."""
     for changes in ({"precision": "float32"}, {"precision": "float32", "guidance": 1.0}):
-        alone, together = make("cpu", wide_models, **changes), make("cpu+cpu", wide_models, **changes)
+        alone, together = make(two.alone, wide_models, **changes), make(two.together, wide_models, **changes)
         assert np.abs(alone.astype(int) - together).max() <= 1
     # The processes stay for the next shot, and a cancelled one leaves them ready.
-    engine = create_wan_engine(wan_preset("ex4d-reference", **FEW, precision="float32"), "cpu+cpu", wide_models)
+    engine = create_wan_engine(wan_preset("ex4d-reference", **FEW, precision="float32"), two.together, wide_models)
     processes = engine.models.peers._processes
     with pytest.raises(Cancelled):
-        make("cpu+cpu", wide_models, cancel, precision="float32", steps=4)
+        make(two.together, wide_models, cancel, precision="float32", steps=4)
     assert np.array_equal(
-        make("cpu+cpu", wide_models, precision="float32"), make("cpu+cpu", wide_models, precision="float32")
+        make(two.together, wide_models, precision="float32"), make(two.together, wide_models, precision="float32")
     )
     assert engine.models.peers._processes == processes and processes[0].poll() is None
     engine.models.unload()
@@ -77,7 +94,7 @@ def test_four_processes_share_prompts_and_their_tokens(wide_models):
     create_wan_engine(settings, "cpu+cpu+cpu+cpu", wide_models).models.unload()
 
 
-def test_a_shot_cancelled_before_its_first_step_leaves_nothing_in_the_next(wide_models):
+def test_a_shot_cancelled_before_its_first_step_leaves_nothing_in_the_next(two, wide_models):
     """The other process has begun it by then, and would make its steps in place of the next one's."""
     told = []
 
@@ -86,38 +103,40 @@ def test_a_shot_cancelled_before_its_first_step_leaves_nothing_in_the_next(wide_
         if told.count("warm up") == 2:
             raise Cancelled
 
-    alone = make("cpu", wide_models, precision="float32")
+    alone = make(two.alone, wide_models, precision="float32")
     with pytest.raises(Cancelled):
-        make("cpu+cpu", wide_models, cancel_at_last, precision="float32", negative_prompt="a night with rain")
+        make(two.together, wide_models, cancel_at_last, precision="float32", negative_prompt="a night with rain")
     assert "denoise" not in told
-    together = make("cpu+cpu", wide_models, precision="float32")
+    together = make(two.together, wide_models, precision="float32")
     assert np.abs(alone.astype(int) - together).max() <= 1
-    engine = create_wan_engine(wan_preset("ex4d-reference", **FEW, precision="float32"), "cpu+cpu", wide_models)
+    engine = create_wan_engine(wan_preset("ex4d-reference", **FEW, precision="float32"), two.together, wide_models)
     engine.models.unload()
 
 
-def test_a_process_that_ends_ends_the_shot_alone(wide_models):
+def test_a_process_that_ends_ends_the_shot_alone(two, wide_models):
     """Not rank 0's process, which is the service's worker; and the next shot gets new processes."""
     settings = wan_preset("ex4d-reference", **FEW, precision="float32")
-    engine = create_wan_engine(settings, "cpu+cpu", wide_models)
+    engine = create_wan_engine(settings, two.together, wide_models)
 
     def kill(step: EngineProgress) -> None:
         if step.stage == "denoise" and step.done == 1:
             engine.models.peers._processes[0].kill()
 
-    with pytest.raises(GenerationError, match="the process on cpu, which shares this shot, was killed by SIGKILL"):
+    with pytest.raises(
+        GenerationError, match=r"the process on (cpu|cuda:1), which shares this shot, was killed by SIGKILL"
+    ):
         list(engine.generate(shot(), count=9, watch=kill))
-    alone, together = (make(device, wide_models, precision="float32") for device in ("cpu", "cpu+cpu"))
+    alone, together = (make(device, wide_models, precision="float32") for device in (two.alone, two.together))
     assert np.abs(alone.astype(int) - together).max() <= 1
-    create_wan_engine(settings, "cpu+cpu", wide_models).models.unload()
+    create_wan_engine(settings, two.together, wide_models).models.unload()
 
 
-def test_what_goes_wrong_in_another_process_is_the_shots_error(wide_models, tmp_path):
+def test_what_goes_wrong_in_another_process_is_the_shots_error(two, wide_models, tmp_path):
     folder = shutil.copytree(wide_models, tmp_path / "models")
-    engine = create_wan_engine(wan_preset("ex4d-reference", **FEW, precision="float32"), "cpu+cpu", folder)
+    engine = create_wan_engine(wan_preset("ex4d-reference", **FEW, precision="float32"), two.together, folder)
     assert engine.models.transformer
     (folder / "EX-4D" / "ex4d.ckpt").unlink()
-    with pytest.raises(GenerationError, match=r"on cpu: .*ex4d.ckpt is not there; ex4d models check says"):
+    with pytest.raises(GenerationError, match=r"on (cpu|cuda:1): .*ex4d.ckpt is not there; ex4d models check says"):
         list(engine.generate(shot()))
 
 
@@ -138,28 +157,32 @@ if "backend.generate.wan.rank" in sys.orig_argv:
 """
 
 
-def test_memory_that_runs_out_in_another_process_is_retried_smaller_and_then_said(wide_models, tmp_path, monkeypatch):
+def test_memory_that_runs_out_in_another_process_is_retried_smaller_and_then_said(
+    two, wide_models, tmp_path, monkeypatch
+):
     (tmp_path / "sitecustomize.py").write_text(OUT_OF_MEMORY)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("RAN_OUT", str(tmp_path / "ran_out"))
-    alone, together = (make(device, wide_models, precision="float32") for device in ("cpu", "cpu+cpu"))
-    models = create_wan_engine(wan_preset("ex4d-reference", **FEW, precision="float32"), "cpu+cpu", wide_models).models
+    alone, together = (make(device, wide_models, precision="float32") for device in (two.alone, two.together))
+    models = create_wan_engine(
+        wan_preset("ex4d-reference", **FEW, precision="float32"), two.together, wide_models
+    ).models
     assert (tmp_path / "ran_out").exists() and models.mode == "encoders leave"
     assert np.abs(alone.astype(int) - together).max() <= 1
 
     models.unload()
     models.mode = "streamed"
     (tmp_path / "ran_out").unlink()
-    with pytest.raises(GenerationError, match=r"in the smallest mode too \(on cpu: CUDA out of memory. Tried"):
-        make("cpu+cpu", wide_models, precision="float32")
+    with pytest.raises(GenerationError, match=r"in the smallest mode too \(on (cpu|cuda:1): CUDA out of memory. Tried"):
+        make(two.together, wide_models, precision="float32")
     models.unload()
 
 
-def test_8_bits_share_their_scales(wide_models):
+def test_8_bits_share_their_scales(two, wide_models):
     settings = {"precision": "fp8", "fp8_attention": True, "guidance": 1.0}
-    alone, together = make("cpu", wide_models, **settings), make("cpu+cpu", wide_models, **settings)
+    alone, together = make(two.alone, wide_models, **settings), make(two.together, wide_models, **settings)
     assert np.abs(alone.astype(float) - together).mean() < 1
-    engine = create_wan_engine(wan_preset("ex4d-reference", **{**FEW, **settings}), "cpu+cpu", wide_models)
+    engine = create_wan_engine(wan_preset("ex4d-reference", **{**FEW, **settings}), two.together, wide_models)
     engine.models.unload()
 
 
