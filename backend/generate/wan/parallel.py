@@ -138,6 +138,7 @@ class Team:
         self.in_pass = False
         self._lost = threading.Event()
         self._ending = threading.Lock()
+        self._device = device
         self._splits: dict[bool, Split] = {}
         self._groups: list[distributed.ProcessGroup] = []
         if device.type == "cuda":
@@ -162,7 +163,11 @@ class Team:
                 tokens_groups, halves_groups = (
                     [distributed.new_group(ranks) for ranks in of] for of in (groups, pairs)
                 )
-            self._groups += [tokens_groups[half], halves_groups[place]]
+                own_groups = [tokens_groups[half], halves_groups[place]]
+                for group in own_groups:
+                    # NCCL connects at the first exchange, and what waits for that cannot be aborted.
+                    distributed.all_reduce(torch.zeros(1, device=self._device), group=group)
+            self._groups += own_groups
             self._splits[guided] = Split(
                 half if halves == 2 else None, place, places, tokens_groups[half], halves_groups[place]
             )
