@@ -1,5 +1,6 @@
 """One shot on several devices: two processes on the processor stand in for two GPUs, where there are none."""
 
+import os
 import shutil
 from dataclasses import dataclass
 
@@ -161,7 +162,8 @@ def test_memory_that_runs_out_in_another_process_is_retried_smaller_and_then_sai
     two, wide_models, tmp_path, monkeypatch
 ):
     (tmp_path / "sitecustomize.py").write_text(OUT_OF_MEMORY)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    paths = [str(tmp_path), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
     monkeypatch.setenv("RAN_OUT", str(tmp_path / "ran_out"))
     alone, together = (make(device, wide_models, precision="float32") for device in (two.alone, two.together))
     models = create_wan_engine(
