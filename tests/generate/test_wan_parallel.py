@@ -4,6 +4,7 @@ import shutil
 from dataclasses import dataclass
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -14,7 +15,7 @@ from backend.generate.wan.engine import WanEngine, create_wan_engine
 from backend.generate.wan.errors import GenerationError
 from backend.generate.wan.loaded import LoadedModels
 from backend.generate.wan.made_up import write_models
-from backend.generate.wan.parallel import _parts
+from backend.generate.wan.parallel import Peers, _parts
 from backend.render import RenderedFrame
 from ex4d_core.shot import wan_preset
 
@@ -139,6 +140,13 @@ def test_what_goes_wrong_in_another_process_is_the_shots_error(two, wide_models,
     (folder / "EX-4D" / "ex4d.ckpt").unlink()
     with pytest.raises(GenerationError, match=r"on (cpu|cuda:1): .*ex4d.ckpt is not there; ex4d models check says"):
         list(engine.generate(shot()))
+
+
+def test_processes_that_cannot_find_each_other_are_ended_and_it_is_said(monkeypatch):
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "nothing0")
+    with pytest.raises(GenerationError, match=r"cpu, cpu cannot share a shot: .*nothing0"):
+        Peers(("cpu", "cpu"))
+    assert not [child for child in psutil.Process().children() if "backend.generate.wan.rank" in child.cmdline()]
 
 
 # Has the first process beside rank 0 run out of memory in the middle of its first pass, once.
