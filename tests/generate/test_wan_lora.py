@@ -43,6 +43,7 @@ def merged(tensors: dict[str, torch.Tensor], key: str, weight: float = 1.0) -> t
 
 STYLES = {
     "peft, as in ex4d.ckpt": ("blocks.11.self_attn.q", "lora_A.default.weight", "lora_B.default.weight"),
+    "peft, named": ("base_model.model.blocks.11.self_attn.q", "lora_A.street-2.weight", "lora_B.street-2.weight"),
     "peft": ("base_model.model.blocks.11.self_attn.q", "lora_A.weight", "lora_B.weight"),
     "diffsynth": ("blocks.11.self_attn.q", "lora_A.weight", "lora_B.weight"),
     "diffusers": ("transformer.blocks.11.attn1.to_q", "lora_A.weight", "lora_B.weight"),
@@ -138,9 +139,26 @@ def test_half_precision_weights_are_merged_in_full_precision():
 
 
 def test_keys_of_no_layer_here_are_named():
-    tensors = {"transformer.single_blocks.3.lora_A.weight": random(RANK, WIDTH), "blocks.0.ffn.0.strange": random(1)}
-    with pytest.raises(CheckpointError, match=r"2 of 2 keys that belong to no layer.*blocks.0.ffn.0.strange"):
+    tensors = {"transformer.single_blocks.3.lora_A.weight": random(RANK, WIDTH), "blocks.0.strange": random(1)}
+    with pytest.raises(CheckpointError, match=r"2 of 2 keys that belong to no layer.*blocks.0.strange"):
         read_lora(tensors, SHAPES, PATH)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "blocks.0.ffn.0.lora_magnitude_vector",
+        "lora_unet_blocks_0_ffn_0.dora_scale",
+        "transformer.blocks.0.attn1.to_q.hada_w1_a",
+    ],
+)
+def test_what_is_more_than_a_plain_lora_is_said_to_be(key):
+    tensors = {
+        "blocks.0.ffn.0.lora_A.weight": random(RANK, WIDTH),
+        "blocks.0.ffn.0.lora_B.weight": random(HIDDEN, RANK),
+    }
+    with pytest.raises(CheckpointError, match=rf"1 of 3 keys that change a layer in a way unknown here: {key}"):
+        read_lora({**tensors, key: random(HIDDEN)}, SHAPES, PATH)
 
 
 def test_a_half_without_its_partner_is_named():

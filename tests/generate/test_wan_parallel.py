@@ -5,16 +5,18 @@ import shutil
 from dataclasses import dataclass
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
 pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
 
 from backend.generate.interface import EngineProgress
-from backend.generate.wan.engine import create_wan_engine
+from backend.generate.wan.engine import WanEngine, create_wan_engine
 from backend.generate.wan.errors import GenerationError
+from backend.generate.wan.loaded import LoadedModels
 from backend.generate.wan.made_up import write_models
-from backend.generate.wan.parallel import _parts
+from backend.generate.wan.parallel import Peers, _parts
 from backend.render import RenderedFrame
 from ex4d_core.shot import wan_preset
 
@@ -141,6 +143,13 @@ def test_what_goes_wrong_in_another_process_is_the_shots_error(two, wide_models,
         list(engine.generate(shot()))
 
 
+def test_processes_that_cannot_find_each_other_are_ended_and_it_is_said(monkeypatch):
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "nothing0")
+    with pytest.raises(GenerationError, match=r"cpu, cpu cannot share a shot: .*nothing0"):
+        Peers(("cpu", "cpu"))
+    assert not [child for child in psutil.Process().children() if "backend.generate.wan.rank" in child.cmdline()]
+
+
 # Has the first process beside rank 0 run out of memory in the middle of its first pass, once.
 OUT_OF_MEMORY = """
 import os, pathlib, sys
@@ -173,11 +182,12 @@ def test_memory_that_runs_out_in_another_process_is_retried_smaller_and_then_sai
     assert np.abs(alone.astype(int) - together).max() <= 1
 
     models.unload()
-    models.mode = "streamed"
+    # A mode that is given is not chosen again by what is free.
+    smallest = LoadedModels(models.choice, "streamed")
     (tmp_path / "ran_out").unlink()
     with pytest.raises(GenerationError, match=r"in the smallest mode too \(on (cpu|cuda:1): CUDA out of memory. Tried"):
-        make(two.together, wide_models, precision="float32")
-    models.unload()
+        list(WanEngine(wan_preset("ex4d-reference", **FEW, precision="float32"), smallest).generate(shot()))
+    smallest.unload()
 
 
 def test_8_bits_share_their_scales(two, wide_models):

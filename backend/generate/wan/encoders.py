@@ -93,9 +93,10 @@ class EmbeddingCache:
         path = self._path(prompt)
         try:
             embedding = load_file(path)["embedding"]
-            os.utime(path)
         except (OSError, SafetensorError, KeyError):
             return None
+        with contextlib.suppress(OSError):  # the folder may be somebody else's
+            os.utime(path)
         return embedding
 
     def keep(self, prompt: str, embedding: torch.Tensor) -> None:

@@ -24,10 +24,8 @@ _PREFIXES = ("base_model.model.", "diffusion_model.", "transformer.", "model.", 
 # What follows a layer's name, and what it is.
 _ROLES = {
     "lora_A.weight": "down",
-    "lora_A.default.weight": "down",
     "lora_down.weight": "down",
     "lora_B.weight": "up",
-    "lora_B.default.weight": "up",
     "lora_up.weight": "up",
     "lora_B.bias": "bias",
     "alpha": "alpha",
@@ -69,6 +67,8 @@ _DIFFUSERS_BLOCK = {
     "ffn.net.2": "ffn.2",
     "norm2": "norm3",
 }
+# peft puts its adapter's name in, "default" where nobody gave it one.
+_ADAPTER = re.compile(r"\.lora_([AB])\.[^.]+\.weight$")
 _BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
 
 
@@ -144,6 +144,11 @@ def read_lora(
             of_layer[role] = tensor
     if strange:
         listed = ", ".join(sorted(strange)[:5])
+        if any(names.begins(key) for key in strange):
+            raise CheckpointError(
+                f"{path} has {len(strange)} of {len(tensors)} keys that change a layer in a way unknown here: {listed}."
+                " Plain LoRAs can be merged, DoRA, LoHa and LoKr cannot"
+            )
         raise CheckpointError(
             f"{path} has {len(strange)} of {len(tensors)} keys that belong to no layer of this transformer: {listed}. "
             "Is it a LoRA for Wan2.1-I2V-14B?"
@@ -157,6 +162,7 @@ def read_lora(
 
 def _split(key: str) -> tuple[str, str | None]:
     """A key as (layer, role); the role is None where it is of no known style."""
+    key = _ADAPTER.sub(r".lora_\1.weight", key)
     for ending, role in _ROLES.items():
         if key.endswith("." + ending):
             return key[: -len(ending) - 1], role
@@ -181,6 +187,12 @@ class _LayerNames:
             if candidate in self._own:
                 return candidate
         return None
+
+    def begins(self, key: str) -> bool:
+        """Whether a key begins with the name of a layer that has weights, whatever follows."""
+        parts = key.split(".")
+        found = (self.find(".".join(parts[:end])) for end in range(1, len(parts)))
+        return any(name and not name.endswith("modulation") for name in found)
 
 
 def _from_diffusers(name: str) -> str:

@@ -287,7 +287,11 @@ class Peers:
             )
             self._processes.append(process)
             threading.Thread(target=self._watch, args=(process, rank, device), daemon=True).start()
-        self.team = Team(0, len(devices), torch.device(devices[0]), store)
+        try:
+            self.team = Team(0, len(devices), torch.device(devices[0]), store)
+        except RuntimeError as error:
+            self._end_all()
+            raise GenerationError(f"{', '.join(devices)} cannot share a shot: {error}") from error
 
     def start(self, work: dict[str, object]) -> None:
         """Have all ranks begin what rank 0 begins.
@@ -313,14 +317,17 @@ class Peers:
 
     def close(self) -> None:
         """End the other ranks."""
+        self._end_all()
+        self.team.leave()
+        self._folder.cleanup()
+
+    def _end_all(self) -> None:
         self._closing.set()
         for process in self._processes:
             process.kill()
             process.wait()
             with contextlib.suppress(OSError):  # what was not sent yet
                 process.stdin.close()
-        self.team.leave()
-        self._folder.cleanup()
 
     def _watch(self, process: subprocess.Popen, rank: int, device: str) -> None:
         """A rank that ends leaves the others waiting for it, in native code: have rank 0 go on, and know why."""

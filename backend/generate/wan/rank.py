@@ -36,10 +36,10 @@ def serve(rank: int, size: int, device: str, store: Path) -> None:
 
 
 def _take_part(rank: int, size: int, device: str, store: Path) -> None:
-    team = Team(rank, size, torch.device(device), store)
-    models: LoadedModels | None = None
     waiting: queue.SimpleQueue[dict[str, object]] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(waiting,), daemon=True).start()
+    team = Team(rank, size, torch.device(device), store)
+    models: LoadedModels | None = None
     while True:
         work = waiting.get()
         choice = replace(work["choice"], device=device, peers=())
