@@ -38,8 +38,10 @@ def run(options: argparse.Namespace) -> int:
             print_jobs([client.ask(Cancel(options.cancel), timeout=ANSWER_SECONDS).status])
         elif options.fetch:
             with progress_bar() as bar:
-                fetched = client.run(_fetch(options.fetch, options.out, bar), timeout=30)
-            print(f"{fetched} files in {options.out}")
+                fetched, job = client.run(_fetch(options.fetch, options.out, bar), timeout=30)
+            # Of a job that is not done there may be more later, or never.
+            state = "" if job.state == "done" else f"; the job is {': '.join(filter(None, (job.state, job.reason)))}"
+            print(f"{fetched} files in {options.out}{state}")
         else:
             print_jobs(client.ask(ListJobs(), timeout=ANSWER_SECONDS).jobs)
     finally:
@@ -76,7 +78,7 @@ def print_jobs(jobs: list) -> None:
 
 
 def _fetch(job: str, folder: Path, bar):
-    """Every finished frame and file of a take or a scene into a folder; returns how many."""
+    """Every finished frame and file of a take or a scene into a folder; returns how many, and the job's status."""
     from ex4d_core.messages import GetEvents
     from ex4d_core.reconstruction import PACKAGE_FILES
     from ex4d_core.takes import TAKE_FILES, frame_file_name
@@ -88,7 +90,7 @@ def _fetch(job: str, folder: Path, bar):
     while True:
         reply = yield GetEvents(job, after)
         if not reply.events:
-            return fetched
+            return fetched, reply.status
         bar.update(task, total=reply.status.events)
         for event in reply.events:
             after = event.number
