@@ -182,7 +182,7 @@ class FolderSink:
     def estimate(self, number: int, path: Path) -> None:
         shutil.move(path, self._folder / path.name)
 
-    def file(self, name: str, path: Path) -> None:
+    def file(self, name: str, path: Path, sha256: str = "") -> None:
         shutil.move(path, self._folder / name)
 
 
