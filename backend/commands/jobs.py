@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from backend.commands.options import ANSWER_SECONDS, add_backend_arguments, backend_client, plain_console, progress_bar
+
+if TYPE_CHECKING:
+    from ex4d_core.messages import JobStatus
 
 SUMMARY = "list, cancel, fetch and forget a backend's jobs"
 
@@ -22,6 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--prune", metavar="DAYS", type=float, help="forget what is older, in the folder of --data")
     parser.add_argument("--data", type=Path, help="with --prune: the service's data folder, if it is not the user's")
     parser.add_argument("-o", "--out", type=Path, help="folder for the files of --fetch")
+    parser.add_argument(
+        "--json", action="store_true", help="list jobs as JSON, for programs; times in seconds since 1970"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -32,10 +39,11 @@ def run(options: argparse.Namespace) -> int:
         raise RequestError("where to? give --out FOLDER with --fetch")
     if options.prune is not None:
         return _prune(options.prune, options.data)
+    show = print_json if options.json else print_table
     client = backend_client(options)
     try:
         if options.cancel:
-            print_jobs([client.ask(Cancel(options.cancel), timeout=ANSWER_SECONDS).status])
+            show([client.ask(Cancel(options.cancel), timeout=ANSWER_SECONDS).status])
         elif options.fetch:
             with progress_bar() as bar:
                 fetched, job = client.run(_fetch(options.fetch, options.out, bar), timeout=30)
@@ -43,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
             state = "" if job.state == "done" else f"; the job is {': '.join(filter(None, (job.state, job.reason)))}"
             print(f"{fetched} files in {options.out}{state}")
         else:
-            print_jobs(client.ask(ListJobs(), timeout=ANSWER_SECONDS).jobs)
+            show(client.ask(ListJobs(), timeout=ANSWER_SECONDS).jobs)
     finally:
         client.close()
     return 0
@@ -59,8 +67,16 @@ def _prune(days: float, data: Path | None) -> int:
     return 0
 
 
-def print_jobs(jobs: list) -> None:
-    """A table, newest first."""
+def print_json(jobs: list[JobStatus]) -> None:
+    """All that is known of each, as `JobStatus` has it."""
+    import json
+    from dataclasses import asdict
+
+    print(json.dumps([asdict(job) for job in jobs], indent=1))
+
+
+def print_table(jobs: list[JobStatus]) -> None:
+    """What people want to know, newest first."""
     from datetime import datetime
 
     from rich.table import Column, Table

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
 
 from backend.cli import main
+from ex4d_core.messages import JobStatus
 
 
 @pytest.fixture
@@ -30,6 +32,15 @@ def test_jobs_are_listed_with_labels_and_reasons_as_they_are(wire, scene, shot, 
     failed = wire.submit(shot("extra"))
     wire.finish(failed)
     assert "needs pip install 'ex4d[depth]'" in table_of("jobs"), "and not 'ex4d', which would not help"
+
+
+def test_programs_get_jobs_as_json(wire, scene, shot, table_of):
+    wire.upload_scene(scene)
+    job = wire.submit(shot("good"))
+    status, _ = wire.finish(job)
+    listed = json.loads(table_of("jobs", "--json"))
+    assert JobStatus(**listed[0]) == status and status.job == job
+    assert [one["job"] for one in json.loads(table_of("jobs", "--cancel", job, "--json"))] == [job]
 
 
 def test_a_job_is_cancelled_and_what_it_made_is_fetched(wire, scene, shot, table_of, tmp_path):
