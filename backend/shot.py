@@ -34,8 +34,11 @@ class TakeSink(Protocol):
         """A small PNG of what is coming, after step ``number``; the sink takes the file away."""
         ...
 
-    def file(self, name: str, path: Path) -> None:
-        """One of `ex4d_core.takes.TAKE_FILES` is finished; the sink takes the file away."""
+    def file(self, name: str, path: Path, sha256: str = "") -> None:
+        """One of `ex4d_core.takes.TAKE_FILES` is finished; the sink takes the file away.
+
+        ``sha256`` is that of its content, for makers that know it.
+        """
         ...
 
 

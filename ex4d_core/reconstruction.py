@@ -48,8 +48,10 @@ class ReconstructionRequest:
         depth: where depth comes from.
         name: of the scene, for people.
         fps: rate of pictures; a video has its own.
-        fov_degrees: the lens's horizontal field of view; None takes what the depth files say, or a guess.
-        convention: how the DW-Mesh for display is built.
+        fov_degrees: the lens's horizontal field of view; None takes what the camera's file, the depth files or the
+            footage say, or a guess.
+        convention: how the DW-Mesh for display is built; "reference" also takes EX-4D's lens where `fov_degrees` and
+            a camera's file say nothing.
         camera: the moving camera that filmed it: one .npz or transforms.json, or one of `COLMAP_MODELS`; none for a
             camera that stood still.
         camera_scale: multiplies that camera's positions.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -181,17 +182,17 @@ class FolderSink:
     def estimate(self, number: int, path: Path) -> None:
         shutil.move(path, self._folder / path.name)
 
-    def file(self, name: str, path: Path) -> None:
+    def file(self, name: str, path: Path, sha256: str = "") -> None:
         shutil.move(path, self._folder / name)
 
 
 def _on_backend(scene, request, options: argparse.Namespace) -> None:
-    from ex4d_core.client import ConnectionState
+    from ex4d_core.client import ClientError, ConnectionState
     from ex4d_core.shot import RequestError
     from ex4d_core.takes import Take
 
     client = backend_client(options)
-    take = Take(request, options.out)
+    take, jobs = Take(request, options.out), f"ex4d jobs --backend {options.backend}"
     try:
         with progress_bar() as bar:
             task_id = bar.add_task("upload", total=None)
@@ -208,14 +209,18 @@ def _on_backend(scene, request, options: argparse.Namespace) -> None:
                     status = take.status
                     description = stage_and_seconds(status.stage)[0] or status.state
                     bar.update(task_id, description=description, completed=status.done, total=status.total or None)
-    except KeyboardInterrupt:
+        if task.error:
+            raise task.error
+    except (KeyboardInterrupt, ClientError, OSError):  # Ctrl-C, a backend that is away, a folder of ours that is full
         if take.job:
-            print(f"job {take.job} goes on at the backend; stop it with: ex4d jobs --cancel {take.job}")
+            print(
+                f"job {take.job} goes on at the backend. Stop it: {jobs} --cancel {take.job}\n"
+                f"Or fetch what it makes: {jobs} --fetch {take.job} -o FOLDER",
+                file=sys.stderr,
+            )
         raise
     finally:
         client.close()
-    if task.error:
-        raise task.error
     if task.result.state != "done":
         raise RequestError(f"the backend's job {take.job} {task.result.state}: {task.result.reason}")
 

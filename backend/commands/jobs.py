@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from backend.commands.options import ANSWER_SECONDS, add_backend_arguments, backend_client, plain_console, progress_bar
+
+if TYPE_CHECKING:
+    from ex4d_core.messages import JobStatus
 
 SUMMARY = "list, cancel, fetch and forget a backend's jobs"
 
@@ -22,6 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--prune", metavar="DAYS", type=float, help="forget what is older, in the folder of --data")
     parser.add_argument("--data", type=Path, help="with --prune: the service's data folder, if it is not the user's")
     parser.add_argument("-o", "--out", type=Path, help="folder for the files of --fetch")
+    parser.add_argument(
+        "--json", action="store_true", help="list jobs as JSON, for programs; times in seconds since 1970"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -32,16 +39,19 @@ def run(options: argparse.Namespace) -> int:
         raise RequestError("where to? give --out FOLDER with --fetch")
     if options.prune is not None:
         return _prune(options.prune, options.data)
+    show = print_json if options.json else print_table
     client = backend_client(options)
     try:
         if options.cancel:
-            print_jobs([client.ask(Cancel(options.cancel), timeout=ANSWER_SECONDS).status])
+            show([client.ask(Cancel(options.cancel), timeout=ANSWER_SECONDS).status])
         elif options.fetch:
             with progress_bar() as bar:
-                fetched = client.run(_fetch(options.fetch, options.out, bar), timeout=30)
-            print(f"{fetched} files in {options.out}")
+                fetched, job = client.run(_fetch(options.fetch, options.out, bar), timeout=30)
+            # Of a job that is not done there may be more later, or never.
+            state = "" if job.state == "done" else f"; the job is {': '.join(filter(None, (job.state, job.reason)))}"
+            print(f"{fetched} files in {options.out}{state}")
         else:
-            print_jobs(client.ask(ListJobs(), timeout=ANSWER_SECONDS).jobs)
+            show(client.ask(ListJobs(), timeout=ANSWER_SECONDS).jobs)
     finally:
         client.close()
     return 0
@@ -57,8 +67,16 @@ def _prune(days: float, data: Path | None) -> int:
     return 0
 
 
-def print_jobs(jobs: list) -> None:
-    """A table, newest first."""
+def print_json(jobs: list[JobStatus]) -> None:
+    """All that is known of each, as `JobStatus` has it."""
+    import json
+    from dataclasses import asdict
+
+    print(json.dumps([asdict(job) for job in jobs], indent=1))
+
+
+def print_table(jobs: list[JobStatus]) -> None:
+    """What people want to know, newest first."""
     from datetime import datetime
 
     from rich.table import Column, Table
@@ -76,7 +94,7 @@ def print_jobs(jobs: list) -> None:
 
 
 def _fetch(job: str, folder: Path, bar):
-    """Every finished frame and file of a take or a scene into a folder; returns how many."""
+    """Every finished frame and file of a take or a scene into a folder; returns how many, and the job's status."""
     from ex4d_core.messages import GetEvents
     from ex4d_core.reconstruction import PACKAGE_FILES
     from ex4d_core.takes import TAKE_FILES, frame_file_name
@@ -88,7 +106,7 @@ def _fetch(job: str, folder: Path, bar):
     while True:
         reply = yield GetEvents(job, after)
         if not reply.events:
-            return fetched
+            return fetched, reply.status
         bar.update(task, total=reply.status.events)
         for event in reply.events:
             after = event.number

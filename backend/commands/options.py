@@ -172,7 +172,7 @@ def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def use_machine_arguments(options: argparse.Namespace) -> None:
-    """Hand them to the engine by the environment, which worker processes inherit."""
+    """Hand them to the engine by the environment, which worker processes inherit; they work in another folder."""
     import os
 
     from backend.machine import VRAM_LIMIT_VARIABLE
@@ -186,10 +186,12 @@ def use_models_argument(options: argparse.Namespace) -> None:
     """Hand the folder of models on by the environment, as `use_machine_arguments`."""
     import os
 
-    from backend.machine import MODELS_VARIABLE
+    from backend.machine import MODELS_VARIABLE, models_folder
 
     if options.models is not None:
-        os.environ[MODELS_VARIABLE] = str(options.models.expanduser().absolute())
+        os.environ[MODELS_VARIABLE] = str(options.models)
+    if os.environ.get(MODELS_VARIABLE):
+        os.environ[MODELS_VARIABLE] = str(models_folder().absolute())
 
 
 def wan_settings(options: argparse.Namespace, before: WanSettings | None = None) -> WanSettings:

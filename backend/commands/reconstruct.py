@@ -113,6 +113,8 @@ def run(options: argparse.Namespace) -> int:
     if (options.footage is None) == (options.input_video is None):
         raise RequestError("which footage? give one video file or one folder of images")
     path = (options.footage or options.input_video).resolve()
+    if not path.name:
+        raise RequestError(f"{path} is no footage; give one video file or one folder of images")
     # Looked at now, since the reconstruction takes its time.
     cam = Trajectory(options.cam) if options.cam else None
     folder = options.out or path.with_suffix("").with_name(path.stem + "_scene")

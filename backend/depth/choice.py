@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from .edges import EdgeSettings
 from .models import (
     DEPTH_MODELS,
     DepthModel,
+    EstimatorUnavailableError,
     WeightsError,
     check_installed,
     check_licence,
@@ -83,6 +85,7 @@ def create_estimator(settings: EstimatorSettings) -> ModelEstimator:
     Raises:
         LicenceError, UnknownModelError, WeightsError, EstimatorUnavailableError: with what to do.
     """
+    _require_device(settings.device)
     if settings.name == AUTO:
         found = verdicts(settings)
         model = next((verdict.model for verdict in found if verdict.usable), None)
@@ -118,9 +121,25 @@ def _objection(model: DepthModel, settings: EstimatorSettings) -> str:
 
 
 def resolved_device(name: str) -> torch.device:
+    """The device of a name: "auto", "cpu", or "cuda" with an optional number.
+
+    Raises:
+        EstimatorUnavailableError: it is no such name.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise EstimatorUnavailableError(f"{name!r} is no device for depth; use auto, cpu, cuda or cuda:N")
     return torch.device(name)
+
+
+def _require_device(name: str) -> None:
+    """Raises EstimatorUnavailableError where this machine has no such device."""
+    device = resolved_device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise EstimatorUnavailableError(
+            f"there is no {name} here: PyTorch finds {torch.cuda.device_count()} GPUs; use auto or cpu"
+        )
 
 
 def usual_precision(model: DepthModel, device: torch.device) -> torch.dtype:

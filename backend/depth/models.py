@@ -25,7 +25,7 @@ class WeightsError(DepthError):
 
 
 class EstimatorUnavailableError(DepthError):
-    """A model's Python packages are not installed."""
+    """A model's Python packages are not installed, or its device is not there."""
 
 
 class LicenceError(DepthError):

@@ -66,16 +66,17 @@ class BlobStore:
             file.seek(offset)
             return file.read(length)
 
-    def add_file(self, path: Path) -> tuple[str, int]:
+    def add_file(self, path: Path, sha256: str = "") -> tuple[str, int]:
         """Take a finished file in; it is gone from ``path``, and on disk here, when this returns.
 
         Args:
             path: a file that nobody writes any more, in the same file system.
+            sha256: of its content, where whoever wrote it knows that already: a long clip's mesh is many gigabytes.
 
         Returns:
             Its SHA-256 and its size.
         """
-        sha256, size = sha256_of(path), path.stat().st_size
+        sha256, size = sha256 or sha256_of(path), path.stat().st_size
         if self.size(sha256) == size:
             self.touch(sha256)
             path.unlink()

@@ -96,8 +96,8 @@ def make_scene(
         for place, label in _places(request, inputs).items():
             text = text.replace(place, label)
         raise ReconstructionError(text) from error
-    for part in scene.manifest.files:
-        sink.file(FILE_NAMES[part], scene.path(part))
+    for part, entry in scene.manifest.files.items():
+        sink.file(FILE_NAMES[part], scene.path(part), entry.sha256)
     sink.file(MANIFEST, work_folder / "scene" / MANIFEST)
 
 

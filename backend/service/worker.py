@@ -86,8 +86,8 @@ class JobSink:
         self._store.add_estimate(self._claimed, number, *self._blobs.add_file(path))
         self._pipe.say("changed", self._claimed.job)
 
-    def file(self, name: str, path: Path) -> None:
-        self._store.add_file(self._claimed, name, *self._blobs.add_file(path))
+    def file(self, name: str, path: Path, sha256: str = "") -> None:
+        self._store.add_file(self._claimed, name, *self._blobs.add_file(path, sha256))
         self._pipe.say("changed", self._claimed.job)
 
 

@@ -43,7 +43,7 @@ class Collected:
         self.estimates.append(number)
         path.rename(self.folder / path.name)
 
-    def file(self, name, path):
+    def file(self, name, path, sha256=""):
         self.files.append(name)
         path.rename(self.folder / name)
 

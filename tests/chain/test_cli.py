@@ -140,6 +140,7 @@ def test_an_earlier_take_in_the_folder_stays_until_there_is_a_new_one(sample_sce
     [
         (["render", "nowhere", "-o", "out"], "nowhere is not a scene folder"),
         (["reconstruct"], "which footage?"),
+        (["reconstruct", "/", "--depth", "d.npz"], "/ is no footage"),
         (["reconstruct", "missing.mp4", "--depth", "d.npz"], "missing.mp4"),
         (["bench", "depth", "--estimator", "midas"], "no depth estimator 'midas'"),
         (["generate"], "give a scene folder"),

@@ -14,6 +14,7 @@ from backend.depth import (
     DEPTH_MODELS,
     DepthError,
     EstimatorSettings,
+    EstimatorUnavailableError,
     LicenceError,
     UnknownModelError,
     WeightsError,
@@ -109,6 +110,16 @@ def test_auto_goes_by_the_gpus_free_memory(toy_models, monkeypatch, free, choice
     assert next(verdict.model.name for verdict in found if verdict.usable) == choice
     if free < 24:
         assert f"needs about 24 GB of GPU memory, of which {free} GB are free" in found[0].reason
+
+
+@pytest.mark.parametrize(
+    ("device", "says"),
+    [("tpu", "'tpu' is no device for depth; use auto, cpu, cuda or cuda:N"), ("cuda:99", "there is no cuda:99 here")],
+)
+def test_a_device_that_is_none_or_not_here_is_named(tmp_path, device, says):
+    for name in ("auto", "depth-anything-v2"):
+        with pytest.raises(EstimatorUnavailableError, match=says):
+            create_estimator(EstimatorSettings(name, tmp_path, device=device))
 
 
 def test_per_image_models_run(toy_models, write_clip):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import pytest
 
 from backend.cli import main
+from ex4d_core.messages import JobStatus
 
 
 @pytest.fixture
@@ -30,14 +34,43 @@ def test_jobs_are_listed_with_labels_and_reasons_as_they_are(wire, scene, shot, 
     assert "needs pip install 'ex4d[depth]'" in table_of("jobs"), "and not 'ex4d', which would not help"
 
 
+def test_programs_get_jobs_as_json(wire, scene, shot, table_of):
+    wire.upload_scene(scene)
+    job = wire.submit(shot("good"))
+    status, _ = wire.finish(job)
+    listed = json.loads(table_of("jobs", "--json"))
+    assert JobStatus(**listed[0]) == status and status.job == job
+    assert [one["job"] for one in json.loads(table_of("jobs", "--cancel", job, "--json"))] == [job]
+
+
 def test_a_job_is_cancelled_and_what_it_made_is_fetched(wire, scene, shot, table_of, tmp_path):
     wire.upload_scene(scene)
     job = wire.submit(shot(f"wait {tmp_path / 'never'}"))
     wire.wait_for_half(job)
-    assert f"{job} wait" in table_of("jobs", "--cancel", job)
     folder = tmp_path / "take [/v2]"
-    assert table_of("jobs", "--fetch", job, "-o", str(folder)) == f"3 files in {folder}"
+    fetch = ("jobs", "--fetch", job, "-o", str(folder))
+    assert table_of(*fetch) == f"3 files in {folder}; the job is running", "there may be more later"
     assert sorted(path.name for path in folder.iterdir()) == [f"frame_0000{index}.png" for index in range(3)]
+    assert f"{job} wait" in table_of("jobs", "--cancel", job)
+    assert table_of(*fetch) == f"3 files in {folder}; the job is cancelled: cancelled on request"
+    done = wire.submit(shot("good"))
+    wire.finish(done)
+    assert table_of("jobs", "--fetch", done, "-o", str(folder)) == f"7 files in {folder}"
+
+
+def test_a_take_that_cannot_be_kept_here_can_be_fetched_elsewhere(service, wire, scene, tmp_path, capsys):
+    """The backend makes it all the same, and the command that fetches it is printed."""
+    folder, elsewhere = tmp_path / "take", tmp_path / "elsewhere"
+    (folder / "frame_00000.png.partial").mkdir(parents=True)
+    clip = str(scene.path("color").parent)
+    take = ["generate", clip, "--backend", service.address, "--size", "32x24", "-o", str(folder)]
+    assert main(take) == 1
+    told = capsys.readouterr().err
+    assert f"cannot write frame_00000.png into {folder}" in told
+    (fetch,) = re.findall(r"fetch what it makes: ex4d (jobs .*) -o FOLDER", told)
+    wire.finish(fetch.split()[-1])
+    assert main([*fetch.split(), "-o", str(elsewhere)]) == 0
+    assert capsys.readouterr().out == f"7 files in {elsewhere}\n"
 
 
 def test_an_unknown_job_and_an_unusable_folder_are_named(service, wire, scene, shot, tmp_path, capsys):
