@@ -204,7 +204,8 @@ def _redraw_side_bars() -> None:
     """Draw the 3D viewports' side bars and the status bar again, and not what is beside them."""
     windows = bpy.context.window_manager.windows
     # The hints of modal operators are in the status bar of their workspace, which other windows may show, too.
-    hinting = [window.workspace for window in windows if len(window.modal_operators)]
+    # One whose add-on was disabled meanwhile is None.
+    hinting = [window.workspace for window in windows if any(one is not None for one in window.modal_operators)]
     for window in windows:
         if window.workspace not in hinting:
             window.workspace.status_text_set_internal(None)

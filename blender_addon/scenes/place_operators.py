@@ -19,6 +19,9 @@ from .placement import eye_of, ground_of, move_scene, require_movable, reset_sce
 
 _PICKED_COLOR = (1.0, 0.8, 0.1, 1.0)
 
+# What draws the points that are being picked.
+_drawing: list[object] = []
+
 
 class EX4D_OT_set_scale(NeedsScene, bpy.types.Operator):
     bl_idname = "ex4d.set_scale"
@@ -167,6 +170,7 @@ class _PicksPoints(NeedsScene):
         self.picked: list[mathutils.Vector] = []
         self.area = context.area
         self.drawing = bpy.types.SpaceView3D.draw_handler_add(self.draw_picked, (), "WINDOW", "POST_VIEW")
+        _drawing.append(self.drawing)
         context.window_manager.modal_handler_add(self)
         self.tell(context)
         return {"RUNNING_MODAL"}
@@ -194,7 +198,7 @@ class _PicksPoints(NeedsScene):
         return self.use(context)
 
     def cancel(self, context: bpy.types.Context) -> None:
-        bpy.types.SpaceView3D.draw_handler_remove(self.drawing, "WINDOW")
+        _stop_drawing(self.drawing)
         context.workspace.status_text_set(None)
         if self.area_is_open(context):
             self.area.tag_redraw()
@@ -261,6 +265,11 @@ class EX4D_OT_pick_ground(_PicksPoints, bpy.types.Operator):
             return {"CANCELLED"}
 
 
+def _stop_drawing(drawing: object) -> None:
+    _drawing.remove(drawing)
+    bpy.types.SpaceView3D.draw_handler_remove(drawing, "WINDOW")
+
+
 def _is_in(region: bpy.types.Region, area: bpy.types.Area, event: bpy.types.Event) -> bool:
     """Whether the mouse is over a region, and not over a side bar that lies upon it."""
 
@@ -295,3 +304,8 @@ CLASSES = (
     EX4D_OT_pick_scale,
     EX4D_OT_pick_ground,
 )
+
+
+def unregister() -> None:
+    for drawing in list(_drawing):  # Blender ends an operator whose class goes, and does not tell it
+        _stop_drawing(drawing)

@@ -71,7 +71,8 @@ def movie_step(scene: bpy.types.Scene, take: TakeStrip, movie: Path) -> bool:
 
 def strips_are_held(windows: Iterable[bpy.types.Window]) -> bool:
     """Whether the artist is dragging strips: what moves them has hold of them, and none may be replaced meanwhile."""
-    running = (one.bl_idname for window in windows for one in window.modal_operators)
+    # Where an add-on was disabled while its operator waited for input, Blender has None.
+    running = (one.bl_idname for window in windows for one in window.modal_operators if one is not None)
     return any(name.startswith(("SEQUENCER_OT_", "TRANSFORM_OT_")) for name in running)
 
 

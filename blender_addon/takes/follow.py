@@ -308,7 +308,7 @@ def _frames_on_disk(folder: Path) -> dict[int, Path]:
 def _after_load(*_: object) -> None:
     for key, following in list(_following.items()):
         following.here = find_take(key) is not None
-        if not following.here and following.lost_with == bpy.data.filepath != "":
+        if not following.here and following.lost_with and following.lost_with == bpy.data.filepath:
             with contained():
                 _list_again(following)
         elif not following.over:

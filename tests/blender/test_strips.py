@@ -215,7 +215,7 @@ def test_retimed_takes_lie_over_no_other_strip(scene, movie, pictures):
     [("TRANSFORM_OT_seq_slide", True), ("SEQUENCER_OT_slip", True), ("VIEW3D_OT_rotate", False), (None, False)],
 )
 def test_strips_that_are_being_dragged_are_left_alone(operator, held):
-    running = [SimpleNamespace(bl_idname=operator)] if operator else []
+    running = [None, SimpleNamespace(bl_idname=operator)] if operator else [None]  # an add-on's that was disabled
     windows = [SimpleNamespace(modal_operators=[]), SimpleNamespace(modal_operators=running)]
     assert strips_are_held(windows) is held
     assert not strips_are_held(bpy.context.window_manager.windows)
