@@ -124,8 +124,8 @@ class WanEngine:
         """After running out of memory: the next smaller mode, or the end."""
         if not self.models.use_less_memory():
             raise GenerationError(
-                f"{self.models.device} ran out of memory, in the smallest mode too ({reason}): take the preset "
-                "draft, a smaller max_pixels or a shorter window"
+                f"{self.models.device} ran out of memory, in the smallest mode too ({reason}): choose a smaller "
+                "max_pixels (the preset draft has one) or a shorter window"
             )
 
     @torch.inference_mode()

@@ -310,8 +310,8 @@ def fitting_mode(budget: int, bytes_of: Mapping[str, int], working: int, device:
     least = bytes_of["vae"] + working + 2 * bytes_of["dit"] // 40
     if budget < least:
         raise WanUnavailableError(
-            f"{device} has {budget / 2**30:.1f} GB to use, and this shot needs at least {least / 2**30:.1f} GB: take "
-            "the preset draft, a smaller max_pixels or a shorter window, or the preview engine"
+            f"{device} has {budget / 2**30:.1f} GB to use, and this shot needs at least {least / 2**30:.1f} GB: choose "
+            "a smaller max_pixels (the preset draft has one) or a shorter window, or the preview engine"
         )
     return "streamed"
 
