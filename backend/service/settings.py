@@ -65,7 +65,7 @@ class ServiceSettings:
         object.__setattr__(self, "devices", tuple(self.devices))
         wrong = [device for device in self.devices if not _DEVICE.fullmatch(device)]
         if wrong or not self.devices:
-            raise ServiceError(f"devices must be cpu or cuda:N, at least one, not {wrong or 'none'}")
+            raise ServiceError(f"devices must be cpu or cuda:N, at least one, not {', '.join(wrong) or 'none'}")
         for name in ("hang_seconds", "cancel_seconds", "cache_gb"):
             if not getattr(self, name) > 0:
                 raise ServiceError(f"{name} must be above 0, not {getattr(self, name)!r}")

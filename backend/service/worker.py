@@ -4,7 +4,7 @@ Started by `backend.service.workers`. It never touches a client's socket: jobs c
 into the blob store and the job store. A byte on standard input means that there may be work, its end that the service
 is gone. Lines on standard output tell the service what changed:
 
-    ready {"device": ..., "engines": {...}, "rasterizers": {...}, "lacking": {...}}
+    ready {"device": ..., "engines": {...}, "rasterizers": {...}, "lacking": {...}}     (again where that changes)
     idle | claimed JOB | changed JOB | ended JOB
 """
 
@@ -37,6 +37,9 @@ log = logging.getLogger("backend.service.worker")
 
 # Often enough for a bar that moves smoothly.
 _PROGRESS_SECONDS = 0.1
+
+# How often an idle worker looks whether it can do more, or less: weights may have been fetched meanwhile.
+_LOOK_SECONDS = 5.0
 
 # A worker on the processor gives way to the Blender window that may share the machine with it.
 _NICENESS = 5
@@ -158,13 +161,17 @@ def work(settings: ServiceSettings, name: str, pipe: Pipe) -> None:
     store, blobs = JobStore(settings.database), BlobStore(settings.data)
     runner = _load(settings.runner, device)
     use_one_thread(device)
-    pipe.say("ready", json.dumps(_introduction(device)))
+    introduction = _introduction(device)
+    pipe.say("ready", json.dumps(introduction))
     while True:
         wake.clear()
         claimed = store.claim(name)
         if claimed is None:
             pipe.say("idle")
-            wake.wait()
+            while not wake.wait(_LOOK_SECONDS):
+                if (now := _introduction(device)) != introduction:
+                    introduction = now
+                    pipe.say("ready", json.dumps(introduction))
             continue
         pipe.say("claimed", claimed.job)
         log.info("job %s: %s, %r", claimed.job, claimed.request.engine, claimed.request.label)

@@ -193,7 +193,10 @@ def why_no_final(server: Welcome | None, preset: str, research: bool) -> str:
         text = iface_("This backend makes previews, but no finals: {reason}")
         return text.format(reason=server.lacking[FINAL_ENGINE])
     if FINAL_ENGINE not in engines:
-        return "The backend is starting; in a moment it knows whether it can make finals"
+        return (
+            "The backend is starting, and knows in a moment whether it can make finals; "
+            "should that last for minutes, its log says why"
+        )
     if reason := server.lacking.get(f"{FINAL_ENGINE} {preset}"):
         return iface_("This backend makes no finals of this preset: {reason}").format(reason=reason)
     if "research only" in engines[FINAL_ENGINE].lower() and not research:

@@ -65,7 +65,7 @@ class EX4D_PT_final_settings(_BelowTake, bpy.types.Panel):
         if reason := why_no_final(server, final.preset, research=True):
             draw_problem(layout, reason, context)
             if command_in(reason):
-                draw_text(layout, iface_("Run it where the backend is, then start the backend again"), context)
+                draw_text(layout, iface_("Run it where the backend is; Final can be pressed soon after"), context)
         if rests_on := server.engines.get(FINAL_ENGINE):
             draw_text(layout, iface_("Results rest on {licences}").format(licences=rests_on), context, "INFO")
 

@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,7 +23,7 @@ from backend.media import VideoWriter, probe, read_frames
 from backend.media.png import read_png
 from ex4d_core.cameras import CameraPath
 from ex4d_core.client import Client
-from ex4d_core.messages import Cancel, GetEvents, ListJobs, Submit
+from ex4d_core.messages import Cancel, GetEvents, Hello, ListJobs, Submit, Welcome
 from ex4d_core.scene import Scene
 from ex4d_core.shot import ShotRequest, wan_preset
 from ex4d_core.takes import Take
@@ -165,12 +167,13 @@ class Backend:
 
 @pytest.fixture(params=["cpu", pytest.param("cuda:0", marks=pytest.mark.gpu)])
 def backend(request, models, tmp_path, free_port) -> Iterator[Backend]:
-    """A service of its own process with one worker."""
+    """A service of its own process with one worker, and models of its own in tmp_path / "models"."""
     if request.param != "cpu" and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
+    own = shutil.copytree(models, tmp_path / "models")
     address = f"tcp://127.0.0.1:{free_port}"
     command = [sys.executable, "-m", "backend.cli", "serve", "--address", address, "--data", str(tmp_path / "service")]
-    process = psutil.Popen([*command, "--device", request.param, "--models", str(models)], env=dict(os.environ))
+    process = psutil.Popen([*command, "--device", request.param, "--models", str(own)], env=dict(os.environ))
     yield Backend(address, process)
     process.terminate()
     process.wait(timeout=20)
@@ -193,6 +196,27 @@ def test_a_cancel_before_the_first_step_leaves_the_worker_as_it_is(backend, scen
     assert backend.workers() == workers and len(workers) == 1
     client.close()
     other.close()
+
+
+def test_a_running_backend_finds_weights_that_are_fetched(backend, tmp_path):
+    """Nobody need start it again; and it says so when they are gone."""
+    client, adapter = Client(backend.address), tmp_path / "models" / "EX-4D" / "ex4d.ckpt"
+
+    def welcome_once(ready) -> Welcome:
+        for _ in range(600):
+            welcome = client.ask(Hello(), timeout=60)
+            if ready(welcome):
+                return welcome
+            threading.Event().wait(0.1)
+        raise AssertionError(welcome)
+
+    assert "wan fast" in welcome_once(lambda welcome: "wan" in welcome.engines).lacking
+    adapter.rename(tmp_path / "ex4d.ckpt")
+    lacking = welcome_once(lambda welcome: "wan" not in welcome.engines).lacking
+    assert list(lacking) == ["wan"]
+    (tmp_path / "ex4d.ckpt").rename(adapter)
+    assert "wan" not in welcome_once(lambda welcome: "wan" in welcome.engines).lacking
+    client.close()
 
 
 def test_a_backend_sends_estimates_frames_and_the_request(backend, scene, tmp_path):

@@ -125,7 +125,7 @@ class WanEngine:
         if not self.models.use_less_memory():
             raise GenerationError(
                 f"{self.models.device} ran out of memory, in the smallest mode too ({reason}): choose a smaller "
-                "max_pixels or a shorter window"
+                "max_pixels (the preset draft has one) or a shorter window"
             )
 
     @torch.inference_mode()

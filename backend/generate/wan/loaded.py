@@ -311,7 +311,7 @@ def fitting_mode(budget: int, bytes_of: Mapping[str, int], working: int, device:
     if budget < least:
         raise WanUnavailableError(
             f"{device} has {budget / 2**30:.1f} GB to use, and this shot needs at least {least / 2**30:.1f} GB: choose "
-            "a smaller max_pixels or a shorter window, or the preview engine"
+            "a smaller max_pixels (the preset draft has one) or a shorter window, or the preview engine"
         )
     return "streamed"
 
