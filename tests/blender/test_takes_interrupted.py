@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 
-import addon_utils  # comes with bpy
 import bpy
 import pytest
 
@@ -38,94 +37,6 @@ def test_a_saved_and_reopened_file_gets_its_take(connected, shot, tmp_path, mome
     assert (take().state, take().reason) == ("done", "")
     assert (strip_of(take()).type, len(strips_of(bpy.context.scene))) == ("MOVIE", 1)
     assert sorted(path.name for path in (tmp_path / "takes").iterdir()) == ["arc_1"]
-
-
-def test_a_reverted_file_gets_its_strip_again(connected, shot, tmp_path):
-    send()
-    tick_until(lambda: take().job != "", "the job to be accepted")
-    bpy.ops.wm.save_mainfile()
-    tick_until(lambda: strip_of(take()) is not None, "the first frame")
-    bpy.ops.wm.revert_mainfile()
-    assert strip_of(take()) is None and is_followed(take())
-    tick_until_over()
-    assert (take().state, take().reason, strip_of(take()).type) == ("done", "", "MOVIE")
-
-
-def test_an_add_on_that_is_disabled_and_enabled_again_goes_on_with_its_takes(connected, shot):
-    """As by an update of it; no file is loaded."""
-    key = send().key
-    tick_until(lambda: take().job != "", "the job to be accepted")
-    addon_utils.disable("blender_addon")
-    assert addon_utils.enable("blender_addon") is not None
-    bpy.context.preferences.addons["blender_addon"].preferences.address = connected.address
-    assert not is_followed(take())
-    tick_until_over()
-    assert (take().key, take().state, strip_of(take()).type) == (key, "done", "MOVIE")
-
-
-@pytest.mark.parametrize("moment", ["under way", "done"])
-def test_a_take_sent_after_the_last_save_is_listed_again_in_the_reverted_file(connected, shot, tmp_path, moment):
-    bpy.context.scene.name = "Tokyo"
-    bpy.ops.wm.save_mainfile()
-    bpy.data.scenes.new("other")
-    key, of_shot = send().key, take().shot
-    tick_until(lambda: take().job != "", "the job to be accepted")
-    if moment == "done":
-        tick_until_over()
-        bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "copy.blend"), copy=True)  # saves it elsewhere
-    bpy.ops.wm.revert_mainfile()
-    assert [scene.name for scene in bpy.data.scenes] == ["Tokyo"]
-    tick_until_over()
-    assert (take().key, take().state, take().reason, strip_of(take()).type) == (key, "done", "", "MOVIE")
-    assert of_shot and (take().shot, take().version, strip_of(take()).name) == (of_shot, 1, "arc v1")
-
-    # Taken off the list, or saved and then taken off, it stays away.
-    bpy.ops.wm.save_mainfile()
-    bpy.context.scene.ex4d_takes.clear()
-    bpy.ops.wm.save_mainfile()
-    bpy.ops.wm.revert_mainfile()
-    session().tick()
-    assert not bpy.context.scene.ex4d_takes
-
-
-def test_a_take_made_again_after_the_last_save_is_listed_once_in_the_reverted_file(connected, shot):
-    key = send().key
-    bpy.ops.ex4d.cancel_take(key=key)
-    bpy.ops.wm.save_mainfile()
-    assert bpy.ops.ex4d.retry_take(key=key) == {"FINISHED"}
-    again = take().key
-    tick_until(lambda: take().job != "", "the job to be accepted")
-    bpy.ops.wm.revert_mainfile()
-    tick_until_over()
-    assert [(one.key, one.state) for one in bpy.context.scene.ex4d_takes] == [(again, "done")]
-
-
-def test_a_take_of_one_file_is_not_listed_in_another(connected, shot, tmp_path):
-    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "other.blend"), copy=True)
-    send()
-    tick_until_over()
-    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "other.blend"))
-    session().tick()
-    assert not bpy.context.scene.ex4d_takes
-    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "shot.blend"))
-    tick_until_over()
-    assert (take().state, strip_of(take()).type) == ("done", "MOVIE")
-
-
-def test_a_take_goes_on_while_another_file_is_open(connected, shot, tmp_path):
-    entry = send()
-    key, folder = entry.key, tmp_path / "takes" / "arc_1"
-    bpy.ops.wm.save_mainfile()
-    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "other.blend"))
-    bpy.context.scene.ex4d_takes.clear()
-    bpy.ops.wm.save_mainfile()
-    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "other.blend"))
-    tick_until(lambda: (folder / "take.mp4").exists() and not session().busy, "the movie")
-    assert not bpy.context.scene.ex4d_takes
-
-    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "shot.blend"))
-    tick_until_over()
-    assert take().key == key and strip_of(take()).type == "MOVIE"
 
 
 def test_a_renamed_camera_scene_and_object_do_not_matter_to_a_running_take(connected, shot):
@@ -462,18 +373,6 @@ def test_undo_does_not_bring_the_take_of_a_deleted_scene_into_another(connected,
     bpy.ops.ed.undo()
     tick_until(lambda: (folder / "take.mp4").is_file() and not session().busy, "the movie")
     assert [len(scene.ex4d_takes) for scene in bpy.data.scenes] == [0]
-
-
-def test_takes_of_a_linked_scene_are_left_to_its_own_file(shot, tmp_path):
-    send()
-    bpy.ops.wm.save_mainfile()
-    fresh_blender()
-    with bpy.data.libraries.load(str(tmp_path / "shot.blend"), link=True) as (source, wanted):
-        wanted.scenes = source.scenes
-    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "edit.blend"))
-    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "edit.blend"))
-    linked = next(scene for scene in bpy.data.scenes if scene.library is not None)
-    assert linked.ex4d_takes[0].state == "sending" and not is_followed(linked.ex4d_takes[0])
 
 
 def test_a_scene_deleted_during_the_job_does_no_harm(connected, shot, tmp_path):
