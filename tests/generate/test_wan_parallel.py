@@ -144,10 +144,13 @@ def test_what_goes_wrong_in_another_process_is_the_shots_error(two, wide_models,
 
 
 def test_processes_that_cannot_find_each_other_are_ended_and_it_is_said(monkeypatch):
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "nothing0")
-    with pytest.raises(GenerationError, match=r"cpu, cpu cannot share a shot: .*nothing0"):
-        Peers(("cpu", "cpu"))
+    with monkeypatch.context() as network:
+        network.setenv("GLOO_SOCKET_IFNAME", "nothing0")
+        with pytest.raises(GenerationError, match=r"cpu, cpu cannot share a shot: .*nothing0"):
+            Peers(("cpu", "cpu"))
     assert not [child for child in psutil.Process().children() if "backend.generate.wan.rank" in child.cmdline()]
+    # With the network mended, they find each other.
+    Peers(("cpu", "cpu")).close()
 
 
 # Has the first process beside rank 0 run out of memory in the middle of its first pass, once.
@@ -167,17 +170,14 @@ if "backend.generate.wan.rank" in sys.orig_argv:
 """
 
 
-def test_memory_that_runs_out_in_another_process_is_retried_smaller_and_then_said(
-    two, wide_models, tmp_path, monkeypatch
-):
+def test_memory_that_runs_out_in_another_process_is_retried_smaller_and_then_said(wide_models, tmp_path, monkeypatch):
+    """On processors alone: on GPUs, NCCL may hold rank 0 in the pass, whose process then ends too."""
     (tmp_path / "sitecustomize.py").write_text(OUT_OF_MEMORY)
     paths = [str(tmp_path), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
     monkeypatch.setenv("RAN_OUT", str(tmp_path / "ran_out"))
-    alone, together = (make(device, wide_models, precision="float32") for device in (two.alone, two.together))
-    models = create_wan_engine(
-        wan_preset("ex4d-reference", **FEW, precision="float32"), two.together, wide_models
-    ).models
+    alone, together = (make(device, wide_models, precision="float32") for device in ("cpu", "cpu+cpu"))
+    models = create_wan_engine(wan_preset("ex4d-reference", **FEW, precision="float32"), "cpu+cpu", wide_models).models
     assert (tmp_path / "ran_out").exists() and models.mode == "encoders leave"
     assert np.abs(alone.astype(int) - together).max() <= 1
 
@@ -185,7 +185,7 @@ def test_memory_that_runs_out_in_another_process_is_retried_smaller_and_then_sai
     # A mode that is given is not chosen again by what is free.
     smallest = LoadedModels(models.choice, "streamed")
     (tmp_path / "ran_out").unlink()
-    with pytest.raises(GenerationError, match=r"in the smallest mode too \(on (cpu|cuda:1): CUDA out of memory. Tried"):
+    with pytest.raises(GenerationError, match=r"in the smallest mode too \(on cpu: CUDA out of memory. Tried"):
         list(WanEngine(wan_preset("ex4d-reference", **FEW, precision="float32"), smallest).generate(shot()))
     smallest.unload()
 

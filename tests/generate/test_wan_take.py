@@ -187,6 +187,7 @@ def test_a_cancel_before_the_first_step_leaves_the_worker_as_it_is(backend, scen
         end = pool.submit(other.run, take.conversation(scene), timeout=120)
         stages: list[str] = []
         while not {"load weights", "warm up", "denoise"}.intersection(stages):
+            assert not end.done(), end.result()
             stages = [job.stage for job in client.ask(ListJobs(), timeout=10).jobs]
         workers = backend.workers()
         assert client.ask(Cancel(take.job), timeout=10).status.state == "cancelled"

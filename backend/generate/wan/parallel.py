@@ -134,8 +134,8 @@ class Team:
     def __init__(self, rank: int, size: int, device: torch.device, store: Path):
         self.rank, self.size = rank, size
         self.busy = False
-        # In a pass this rank waits in native code, which no exception reaches.
-        self.in_pass = False
+        # In a pass, and while it leaves, this rank may wait for others in native code, which no exception reaches.
+        self.in_native_code = False
         self._lost = threading.Event()
         self._ending = threading.Lock()
         self._device = device
@@ -196,11 +196,11 @@ class Team:
         Raises:
             RankLost: a rank ended meanwhile, so what was made is worth nothing.
         """
-        self.busy = self.in_pass = True
+        self.busy = self.in_native_code = True
         self._require_all()
         yield
         self._require_all()
-        self.busy = self.in_pass = False
+        self.busy = self.in_native_code = False
 
     def give_up(self) -> None:
         """From any thread: a rank has ended. Where this one waits for it in native code, it goes on."""
@@ -212,12 +212,14 @@ class Team:
 
     def leave(self) -> None:
         """The others have ended; this process goes on without them."""
+        self.in_native_code = True
         if self.busy:
             # What is exchanged on this GPU would wait for them for good.
             self.give_up()
         with self._ending:
             self._groups.clear()
             distributed.destroy_process_group()
+        self.in_native_code = False
 
     def _require_all(self) -> None:
         if self._lost.is_set():
@@ -272,7 +274,7 @@ class Peers:
     def __init__(self, devices: tuple[str, ...]):
         self._folder = tempfile.TemporaryDirectory(prefix="ex4d-ranks-")
         self._path = Path(self._folder.name)
-        self._closing = threading.Event()
+        self._closing, self._closed = threading.Event(), threading.Event()
         self._losses: queue.SimpleQueue[Exception] = queue.SimpleQueue()
         self.alive = True
         self.team: Team | None = None
@@ -291,6 +293,9 @@ class Peers:
             self.team = Team(0, len(devices), torch.device(devices[0]), store)
         except RuntimeError as error:
             self._end_all()
+            # Torch names groups by their number, which others would not know. It counts this one, and only a group that
+            # was made can be destroyed, which would begin again.
+            distributed.distributed_c10d._world.group_count = 0
             raise GenerationError(f"{', '.join(devices)} cannot share a shot: {error}") from error
 
     def start(self, work: dict[str, object]) -> None:
@@ -319,6 +324,7 @@ class Peers:
         """End the other ranks."""
         self._end_all()
         self.team.leave()
+        self._closed.set()
         self._folder.cleanup()
 
     def _end_all(self) -> None:
@@ -340,9 +346,11 @@ class Peers:
             self._losses.put(loss)
         if self.team is None:
             os._exit(1)  # rank 0 waits for it to join
-        self.team.give_up()
-        while not self._closing.wait(_PATIENCE_SECONDS):
-            if self.team.in_pass:
+        # NCCL may take no notice: on two H200s an exchange in the middle of a pass went on to wait for its lost rank.
+        threading.Thread(target=self.team.give_up, daemon=True).start()
+        while not self._closed.wait(_PATIENCE_SECONDS):
+            if self.team.in_native_code:
+                print(f"rank 0 still waits for rank {rank}: this process ends too", file=sys.stderr, flush=True)
                 os._exit(1)
 
     def _loss_of(self, rank: int, device: str, code: int) -> Exception | None:
