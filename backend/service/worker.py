@@ -256,7 +256,12 @@ def main() -> None:
     os.dup2(2, 1)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     settings = ServiceSettings(data=Path(arguments.data), devices=(arguments.device,), runner=arguments.runner)
-    work(settings, arguments.name, pipe)
+    try:
+        work(settings, arguments.name, pipe)
+    except (ValueError, RuntimeError) as error:
+        if type(error).__module__ == "builtins":
+            raise
+        sys.exit(f"it cannot work on {arguments.device}: {error}")
 
 
 if __name__ == "__main__":

@@ -161,7 +161,9 @@ def test_a_cancelled_worker_may_finish_its_very_first_step(start_service, connec
     wire = connect(service)
     wire.upload_scene(scene)
     job, next_one = wire.submit(shot("warm")), wire.submit(shot("good"))
-    wire.follow(job, lambda status, events: status.stage == WARM_UP_STAGE)
+    # A stage is no event: what waits for one learns of it only later.
+    while (status := wire.ask(GetEvents(job, 0)).status).stage != WARM_UP_STAGE:
+        assert status.state in ("queued", "running")
     (worker,) = service.worker_pids()
     assert wire.cancel(job).state == "cancelled"
     assert wire.finish(next_one)[0].state == "done"
@@ -177,6 +179,14 @@ def test_a_worker_that_cannot_start_leaves_the_service_up_and_says_so(start_serv
     (device,) = wire.ask(Hello()).devices
     assert "does not start" in device and "no_such_function" in device
     assert wire.cancel(job).state == "cancelled"
+
+
+def test_a_device_that_is_not_there_is_said_in_a_sentence(start_service, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    service = start_service(devices=["cuda:0"], runner="backend.shot:make_take")
+    service.wait_for_log("worker on cuda:0 ended")
+    service.wait_for_log("it cannot work on cuda:0: PyTorch finds no usable CUDA device: install an NVIDIA driver")
+    assert not [line for line in service.log if "Traceback" in line]
 
 
 def test_sigterm_ends_cleanly_and_the_job_goes_on_later_as_if_nothing_was(
