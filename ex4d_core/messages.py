@@ -6,6 +6,7 @@ pushed. Requests are idempotent, so a client may send one again whenever it doub
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -62,6 +63,12 @@ class Welcome(Message):
     rasterizers: dict[str, str]
     busy: bool = False
     lacking: dict[str, str] = field(default_factory=dict)
+
+
+def command_in(reason: str) -> str:
+    """The command that a reason of `Welcome.lacking`, or of a failed job, ends with; "" if it has none."""
+    found = re.search(r" with: ((?:ex4d|pip) .+)$", reason)
+    return found[1] if found else ""
 
 
 @dataclass(frozen=True)

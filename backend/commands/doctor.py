@@ -22,15 +22,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from rich.table import Table
 
+    from ex4d_core.messages import command_in
+
     use_models_argument(options)
     table = Table(box=None, show_header=False)
     problems, commands = [], []
     for name, finding, problem in _findings(options):
         # A command is printed in one piece, so that it can be copied: a table cuts it up.
-        finding, _, command = finding.partition(" with: ")
-        table.add_row(name, f"{finding} (see below)" if command else finding)
-        if command:
+        if command := command_in(finding):
+            finding = finding.removesuffix(f" with: {command}") + " (see below)"
             commands.append(f"{name}: {command}")
+        table.add_row(name, finding)
         if problem:
             problems.append(problem)
     plain_console().print(table)

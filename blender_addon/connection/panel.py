@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 from unicodedata import east_asian_width
 
@@ -10,6 +9,7 @@ import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
 from ex4d_core.client import ConnectionState
+from ex4d_core.messages import command_in
 
 from .failures import failure_text
 from .local_backend import local_backend
@@ -69,12 +69,6 @@ def draw_problem(layout: bpy.types.UILayout, text: str, context: bpy.types.Conte
     command = command_in(text)
     label = iface_("Copy Command") if command else iface_("Copy Message")
     layout.operator(EX4D_OT_copy_text.bl_idname, text=label, icon="COPYDOWN").text = command or text
-
-
-def command_in(text: str) -> str:
-    """The command that a message of the backend ends with; "" if it has none."""
-    found = re.search(r" with: ((?:ex4d|pip) .+)$", text)
-    return found[1] if found else ""
 
 
 CLASSES = (EX4D_PT_connection,)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
+from ex4d_core.messages import command_in
 from ex4d_core.shot import RequestError
 
 from ..cameras.optics import render_size
-from ..connection.panel import CATEGORY, command_in, draw_problem, draw_text
+from ..connection.panel import CATEGORY, draw_problem, draw_text
 from ..connection.session import session
 from ..takes.panel import EX4D_PT_take
 from ..takes.shots import shot_range

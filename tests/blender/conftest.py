@@ -37,6 +37,18 @@ def fresh_blender() -> None:
     assert addon_utils.enable("blender_addon", default_set=True) is not None
 
 
+def linked_into_another_file(blend: Path) -> bpy.types.Scene:
+    """Save the open file, and go on in one beside it that links its Blender scene; that scene."""
+    bpy.ops.wm.save_mainfile()
+    fresh_blender()
+    with bpy.data.libraries.load(str(blend), link=True) as (source, wanted):
+        wanted.scenes = source.scenes
+    edit = str(blend.with_name("edit.blend"))
+    bpy.ops.wm.save_as_mainfile(filepath=edit)
+    bpy.ops.wm.open_mainfile(filepath=edit)
+    return next(scene for scene in bpy.data.scenes if scene.library is not None)
+
+
 def require_no_failures() -> None:
     """What the add-on's timer met and nobody expected is a bug, although the timer goes on."""
     from blender_addon.connection.failures import failures, forget_failures

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import bpy
 import pytest
 
-from blender_addon.connection.panel import command_in
 from blender_addon.connection.session import session
 from blender_addon.paths import from_blend
 from blender_addon.scenes.importing import import_scene
@@ -18,7 +17,7 @@ from blender_addon.takes.follow import is_followed
 from blender_addon.takes.panel import settings_text, take_name
 from blender_addon.takes.shots import load_request
 from blender_addon.views.estimates import estimate_image
-from ex4d_core.messages import Welcome
+from ex4d_core.messages import Welcome, command_in
 from ex4d_core.shot import WAN_PRESETS, wan_preset
 
 from .conftest import Backend, backend_environment, backend_process, free_address, tick_until

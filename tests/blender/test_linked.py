@@ -15,7 +15,7 @@ from blender_addon.scenes.importing import ImportSettings, import_scene
 from blender_addon.scenes.link import is_scene_object, open_scene
 from ex4d_core.trajectories import Trajectory
 
-from .conftest import fresh_blender
+from .conftest import fresh_blender, linked_into_another_file
 from .taking import send, strip_of, take, tick_until_over
 
 
@@ -100,14 +100,8 @@ def test_an_overridden_scene_can_be_shot_and_moved(backend, linked, tmp_path):
 def test_a_linked_blender_scene_keeps_no_takes_and_no_reconstructions(shot, tmp_path):
     entry = bpy.context.scene.ex4d_reconstructions.add()
     entry.key, entry.job, entry.state = "key", "job", "running"
-    bpy.ops.wm.save_mainfile()
-    fresh_blender()
-    with bpy.data.libraries.load(str(tmp_path / "shot.blend"), link=True) as (source, wanted):
-        wanted.scenes = source.scenes
-    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "edit.blend"))
-    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "edit.blend"))
+    there = linked_into_another_file(tmp_path / "shot.blend")
     session().tick()
-    there = next(scene for scene in bpy.data.scenes if scene.library is not None)
     assert len(there.ex4d_reconstructions) == 1 and not is_followed(there.ex4d_reconstructions[0])
     bpy.context.window.scene = there
     with pytest.raises(RuntimeError, match="is linked from another file; make takes in one of this file"):

@@ -9,7 +9,7 @@ import pytest
 from blender_addon.connection.session import session
 from blender_addon.takes.follow import is_followed
 
-from .conftest import fresh_blender, tick_until
+from .conftest import linked_into_another_file, tick_until
 from .taking import send, strip_of, take, tick_until_over
 
 
@@ -103,11 +103,5 @@ def test_a_take_goes_on_while_another_file_is_open(connected, shot, tmp_path):
 
 def test_takes_of_a_linked_scene_are_left_to_its_own_file(shot, tmp_path):
     send()
-    bpy.ops.wm.save_mainfile()
-    fresh_blender()
-    with bpy.data.libraries.load(str(tmp_path / "shot.blend"), link=True) as (source, wanted):
-        wanted.scenes = source.scenes
-    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "edit.blend"))
-    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "edit.blend"))
-    linked = next(scene for scene in bpy.data.scenes if scene.library is not None)
+    linked = linked_into_another_file(tmp_path / "shot.blend")
     assert linked.ex4d_takes[0].state == "sending" and not is_followed(linked.ex4d_takes[0])
