@@ -59,7 +59,7 @@ def shorten_log(path: Path) -> bool:
     with suppress(OSError), open(path, "rb+") as log:
         if log.seek(0, os.SEEK_END) > _LOG_BYTES:
             log.seek(-_LOG_BYTES, os.SEEK_END)
-            path.with_suffix(".old.log").write_bytes(log.read())
+            path.with_suffix(".old.log").write_bytes(log.read(_LOG_BYTES))
             log.truncate(0)
             return True
     return False
