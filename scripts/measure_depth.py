@@ -1,7 +1,7 @@
 """What errors of depth cost, and what the edge step and the steadying win back, measured on the sample clips.
 
 Takes a clip's exact depth, adds graded errors as estimators make them, and compares masks and seen pixels of new
-views with the true ones. Prints the tables of backend/depth/README.md. The clips were rendered with Blender, by
+views with the true ones. Prints the tables of backend/ex4d/depth/README.md. The clips were rendered with Blender, by
 `make_sample.py`, and are committed: `sample` (a camera that stands still) and `moving_camera`, both with moving objects
 and thin structures.
 
@@ -23,12 +23,12 @@ import torch.nn.functional as F
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from backend.depth.edges import EdgeSettings, refined_depth  # noqa: E402
-from backend.depth.files import DepthFiles  # noqa: E402
-from backend.depth.steadying import Steadier, flicker  # noqa: E402
-from backend.media import probe, read_frames  # noqa: E402
-from backend.mesh import DepthSurface  # noqa: E402
-from backend.raster import create_rasterizer  # noqa: E402
+from ex4d.depth.depth_files import DepthFiles  # noqa: E402
+from ex4d.depth.edges import EdgeSettings, refined_depth  # noqa: E402
+from ex4d.depth.temporal_alignment import Steadier, flicker  # noqa: E402
+from ex4d.media import probe, read_frames  # noqa: E402
+from ex4d.mesh import DepthSurface  # noqa: E402
+from ex4d.raster import create_rasterizer  # noqa: E402
 from ex4d_core.shot import OCCLUSION_MODELS  # noqa: E402
 
 DATA = ROOT / "tests" / "data"

@@ -133,7 +133,7 @@ class Backend:
 
     def __init__(self, python: str, address: str, data: Path, *options: str):
         self.address = address
-        self._command = [python, "-m", "backend.cli", "serve", "--address", address, "--data", str(data)]
+        self._command = [python, "-m", "ex4d", "serve", "--address", address, "--data", str(data)]
         self._command += ["--device", "cpu", *options]
         self._process: subprocess.Popen | None = None
 

@@ -95,7 +95,7 @@ def test_another_protocol_version_is_named():
 
 def test_a_refused_key_is_named(backend_python, tmp_path):
     address, keys = free_address(), tmp_path / "keys"
-    made = [backend_python, "-m", "backend.cli", "serve", "--keys", str(keys), "--create-keys"]
+    made = [backend_python, "-m", "ex4d", "serve", "--keys", str(keys), "--create-keys"]
     subprocess.run(made, check=True, env=backend_environment(), capture_output=True)
     preferences().address = address
     with backend_process(backend_python, address, tmp_path / "backend", "--keys", str(keys)):
@@ -218,7 +218,7 @@ def serve(backend_python, tmp_path, monkeypatch) -> str:
     """The command that a user has in the preferences, and an address where nobody listens yet."""
     monkeypatch.setenv("PYTHONPATH", backend_environment()["PYTHONPATH"])
     preferences().address = free_address()
-    command = f'"{backend_python}" -m backend.cli serve --data "{tmp_path / "data"}" --device cpu'
+    command = f'"{backend_python}" -m ex4d serve --data "{tmp_path / "data"}" --device cpu'
     preferences().serve_command = command
     return command
 

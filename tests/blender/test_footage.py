@@ -26,7 +26,7 @@ _WRITE_CLIP = """
 import sys, numpy as np
 from fractions import Fraction
 from pathlib import Path
-from backend.media import VideoWriter
+from ex4d.media import VideoWriter
 folder, frames, size = Path(sys.argv[1]), 7, (32, 48)
 depth = np.full((frames, *size), 4.0, np.float32)
 depth[:, 8:16, 12:20] = 2.0

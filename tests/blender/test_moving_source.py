@@ -36,7 +36,7 @@ def moving_footage(backend_python: str, tmp_path_factory: pytest.TempPathFactory
 def package(request, backend_python: str, moving_footage: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The scene that `ex4d reconstruct` makes of it."""
     folder = tmp_path_factory.mktemp("scenes") / "moving"
-    command = [backend_python, "-m", "backend.cli", "reconstruct", str(moving_footage / "clip.mp4")]
+    command = [backend_python, "-m", "ex4d", "reconstruct", str(moving_footage / "clip.mp4")]
     command += ["--depth", str(moving_footage / "depth.npz"), "--out", str(folder)]
     command += ["--source-camera", str(moving_footage / request.param)]
     subprocess.run(command, check=True, env=backend_environment())

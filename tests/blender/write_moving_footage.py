@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from backend.media import VideoWriter
+from ex4d.media import VideoWriter
 
 WALL_NORMAL, WALL_OFFSET = np.array([1.0, 0.0, -4.0]), 16.0
 CARD_DEPTH = 2.5

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from backend.media import VideoWriter
-from backend.mesh import Pc2Writer, build_dw_mesh, grid_topology
+from ex4d.media import VideoWriter
+from ex4d.mesh import Pc2Writer, build_dw_mesh, grid_topology
 from ex4d_core.cameras import CameraPath, intrinsics_matrix, invert_rigid
 from ex4d_core.scene import SceneManifest, SceneWriter
 from ex4d_core.trajectories import SUBJECT_BEHIND_NEAREST

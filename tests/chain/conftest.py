@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backend.depth import DepthFiles
-from backend.media import VideoWriter, probe, read_frames
-from backend.reconstruct import reconstruct
+from ex4d.depth import DepthFiles
+from ex4d.media import VideoWriter, probe, read_frames
+from ex4d.pipeline.reconstruct import reconstruct
 from ex4d_core.cameras import CameraPath
 from ex4d_core.scene import Scene
 

@@ -7,11 +7,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from backend.depth import DepthError, DepthFiles
-from backend.media import probe, read_frames, read_metadata, read_png, read_png_metadata
-from backend.reconstruct import reconstruct
-from backend.render import render_shot
-from backend.shot import make_take
+from ex4d.depth import DepthError, DepthFiles
+from ex4d.media import probe, read_frames, read_metadata, read_png, read_png_metadata
+from ex4d.pipeline.reconstruct import reconstruct
+from ex4d.pipeline.render import render_shot
+from ex4d.pipeline.take import make_take
 from ex4d_core.cameras import CameraPath
 from ex4d_core.scene import Scene
 from ex4d_core.shot import PreviewSettings, RenderSettings, RequestError, ShotRequest

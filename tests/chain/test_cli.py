@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from backend.cli import VERBS, main
-from backend.media import probe
+from ex4d.cli.main import VERBS, main
+from ex4d.media import probe
 from ex4d_core.scene import Scene
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -175,14 +175,14 @@ def test_an_unknown_preset_lists_the_known_ones(sample_scene, tmp_path, capsys):
 )
 def test_what_makes_no_pictures_does_not_wait_for_torch(tmp_path, arguments, code):
     """It takes seconds and memory; a service's workers import it."""
-    script = f"import sys; from backend.cli import main; print(main({arguments!r}), 'torch' in sys.modules)"
+    script = f"import sys; from ex4d.cli.main import main; print(main({arguments!r}), 'torch' in sys.modules)"
     command, variables = [sys.executable, "-c", script], {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env=variables)
     assert done.stdout.splitlines()[-1] == f"{code} False"
 
 
 def test_no_backend_says_how_to_start_one(capsys, free_port, monkeypatch):
-    monkeypatch.setattr("backend.commands.jobs.ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr("ex4d.cli.jobs.ANSWER_SECONDS", 0.5)
     assert main(["jobs", "--backend", f"tcp://127.0.0.1:{free_port}"]) == 1
     assert "ex4d serve" in capsys.readouterr().err
 
@@ -355,11 +355,11 @@ def test_commercial_work_is_kept_from_research_only_code(clip_file, tmp_path, ca
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_the_bench_of_masks_says_where_a_gpu_is_missing(capsys, monkeypatch):
     """With everything small: the table's rows, as README.md has them, from a real service too."""
-    monkeypatch.setattr("backend.bench_render.CPU_SIZE", (64, 64))
-    monkeypatch.setattr("backend.bench_render.SIZES", ((64, 48),))
-    monkeypatch.setattr("backend.bench_views.COVERAGE_CLIP", (3, 64, 64))
-    monkeypatch.setattr("backend.bench_views._VIEWS", 3)
-    monkeypatch.setattr("backend.bench_views._EDITS", 1)
+    monkeypatch.setattr("ex4d.bench.rendering.CPU_SIZE", (64, 64))
+    monkeypatch.setattr("ex4d.bench.rendering.SIZES", ((64, 48),))
+    monkeypatch.setattr("ex4d.bench.views.COVERAGE_CLIP", (3, 64, 64))
+    monkeypatch.setattr("ex4d.bench.views._VIEWS", 3)
+    monkeypatch.setattr("ex4d.bench.views._EDITS", 1)
     assert main(["bench", "render", "--markdown"]) == 0
     told = capsys.readouterr().out
     assert "| warp on the CPU | " in told and "64x64, centered, thickness" in told

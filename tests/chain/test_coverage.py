@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from backend.coverage import SceneCoverage
-from backend.raster.warp_coverage import SimplifiedFrame
-from backend.render import render_shot
+from ex4d.pipeline.coverage import SceneCoverage
+from ex4d.pipeline.render import render_shot
+from ex4d.raster.warp.coverage import SimplifiedFrame
 from ex4d_core.shot import RenderSettings, RequestError, ShotRequest
 from ex4d_core.trajectories import Trajectory, build_path
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backend.cli import main
-from backend.demo.run import blender_modules
-from backend.media import probe, read_frames, read_png
+from ex4d.cli.main import main
+from ex4d.demo.chain import blender_modules
+from ex4d.media import probe, read_frames, read_png
 from ex4d_core.cameras import CameraPath
 
 DATA = Path(__file__).resolve().parents[1] / "data"

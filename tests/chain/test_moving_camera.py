@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backend.cli import main
-from backend.depth import DepthClip
-from backend.media import VideoWriter, probe, read_frames
-from backend.reconstruct import reconstruct
-from backend.render import render_shot
+from ex4d.cli.main import main
+from ex4d.depth import DepthClip
+from ex4d.media import VideoWriter, probe, read_frames
+from ex4d.pipeline.reconstruct import reconstruct
+from ex4d.pipeline.render import render_shot
 from ex4d_core.cameras import CameraPath, intrinsics_matrix, look_at
 from ex4d_core.scene import Scene
 from ex4d_core.shot import RenderSettings

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from backend.media import FootageInfo, VideoWriter, probe
+from ex4d.media import FootageInfo, VideoWriter, probe
 
 WriteClip = Callable[..., FootageInfo]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backend.depth import CameraFileError, read_source_camera
-from backend.media import FootageInfo
+from ex4d.depth import CameraFileError, read_source_camera
+from ex4d.media import FootageInfo
 from ex4d_core.cameras import CameraError, CameraPath, intrinsics_matrix, invert_rigid, look_at
 
 FRAMES, WIDTH, HEIGHT = 4, 64, 48

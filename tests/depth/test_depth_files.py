@@ -12,8 +12,8 @@ import numpy as np
 import OpenEXR
 import pytest
 
-from backend.depth import DepthError, DepthFiles
-from backend.media import FootageInfo, write_png
+from ex4d.depth import DepthError, DepthFiles
+from ex4d.media import FootageInfo, write_png
 
 FRAMES, HEIGHT, WIDTH = 4, 6, 8
 FOOTAGE = FootageInfo(path=Path("clip.mp4"), width=WIDTH, height=HEIGHT, frames=FRAMES, fps=Fraction(24))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backend.depth import (
+from ex4d.depth import (
     ASSUMED_FOV_NOTE,
     DEFAULT_FOV_DEGREES,
     DepthClip,
@@ -18,7 +18,7 @@ from backend.depth import (
     known_lens,
     lens_for,
 )
-from backend.media import FootageInfo, VideoWriter, probe
+from ex4d.media import FootageInfo, VideoWriter, probe
 
 
 def test_field_of_view_focal_length_and_pixels_agree():

@@ -13,10 +13,10 @@ import torch
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-from backend.depth import WeightsError
-from backend.depth.depthcrafter.estimator import DepthCrafter, original_depth
-from backend.depth.depthcrafter.pipeline import FRAMES_AT_ONCE, Sampling
-from backend.depth.estimation import ModelEstimator
+from ex4d.depth import WeightsError
+from ex4d.depth.depthcrafter.estimator import DepthCrafter, original_depth
+from ex4d.depth.depthcrafter.pipeline import FRAMES_AT_ONCE, Sampling
+from ex4d.depth.estimation import ModelEstimator
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU, FLOAT = torch.device("cpu"), torch.float32

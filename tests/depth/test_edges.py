@@ -9,12 +9,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from backend.depth import EdgeSettings
-from backend.depth.edges import refined_depth
-from backend.depth.files import DepthFiles
-from backend.media import probe, read_frames
-from backend.mesh import DepthSurface
-from backend.raster import create_rasterizer
+from ex4d.depth import EdgeSettings
+from ex4d.depth.depth_files import DepthFiles
+from ex4d.depth.edges import refined_depth
+from ex4d.media import probe, read_frames
+from ex4d.mesh import DepthSurface
+from ex4d.raster import create_rasterizer
 
 SAMPLE = Path(__file__).resolve().parents[1] / "data" / "sample"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backend.depth import (
+from ex4d.depth import (
     DEPTH_MODELS,
     DepthError,
     EstimatorSettings,
@@ -21,8 +21,8 @@ from backend.depth import (
     create_estimator,
     verdicts,
 )
-from backend.depth.estimation import ClipModel, ModelEstimator, resized_frame, sides_of_patches
-from backend.depth.models import check_licence, depth_model
+from ex4d.depth.depth_models import check_licence, depth_model
+from ex4d.depth.estimation import ClipModel, ModelEstimator, resized_frame, sides_of_patches
 from tests.depth.conftest import moving_picture
 
 
@@ -57,7 +57,7 @@ def test_research_models_are_refused_for_commercial_work_unless_overridden():
 
 
 def test_the_command_refuses_what_a_licence_does_not_allow(write_clip, tmp_path, capsys):
-    from backend.cli import main
+    from ex4d.cli.main import main
 
     arguments = ["reconstruct", str(write_clip(1).path), "--models", str(tmp_path), "-o", str(tmp_path / "scene")]
     assert main([*arguments, "--estimator", "depthcrafter"]) == 1
@@ -227,7 +227,7 @@ def test_frames_are_resized_without_overshoot():
 
 
 def test_the_command_estimates_depth_and_says_what_it_rests_on(toy_models, write_clip, tmp_path, capsys):
-    from backend.cli import main
+    from ex4d.cli.main import main
     from ex4d_core.scene import Scene
 
     footage = write_clip(frames=2)
@@ -253,12 +253,12 @@ real = PathFinder.find_spec
 PathFinder.find_spec = lambda name, path=None, target=None: (
     None if name in ("diffusers", "transformers", "safetensors") else real(name, path, target))
 from pathlib import Path
-import backend.depth, backend.reconstruct, backend.commands.reconstruct
+import ex4d.depth, ex4d.pipeline.reconstruct, ex4d.cli.reconstruct
 for name in ("diffusers", "transformers", "safetensors"):
     del sys.modules[name]
 try:
-    backend.depth.create_estimator(backend.depth.EstimatorSettings("video-depth-anything", Path(".")))
-except backend.depth.EstimatorUnavailableError as error:
+    ex4d.depth.create_estimator(ex4d.depth.EstimatorSettings("video-depth-anything", Path(".")))
+except ex4d.depth.EstimatorUnavailableError as error:
     print(error)
 """
     root = Path(__file__).resolve().parents[2]

@@ -17,8 +17,8 @@ import torch
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-from backend.depth import published
-from backend.depth.models import DEPTH_MODELS, depth_model
+from ex4d.depth import published_configs as published
+from ex4d.depth.depth_models import DEPTH_MODELS, depth_model
 
 LAYOUTS = Path(__file__).resolve().parents[1] / "data" / "golden" / "depth_layouts.json.gz"
 
@@ -34,7 +34,7 @@ def shapes(tensors) -> dict[str, tuple[int, ...]]:
 
 
 def test_depthcrafters_denoiser(layouts):
-    from backend.depth.depthcrafter.unet import DepthCrafterUNet
+    from ex4d.depth.depthcrafter.unet import DepthCrafterUNet
 
     with torch.device("meta"):
         network = DepthCrafterUNet.from_published({"_class_name": "whatever", **published.UNET})
@@ -50,8 +50,8 @@ def test_stable_video_diffusions_autoencoder(layouts):
 
 
 def test_video_depth_anything(layouts):
-    from backend.depth.video_depth_anything.checkpoint import published_layout
-    from backend.depth.video_depth_anything.network import NetworkSize, VideoDepthNetwork
+    from ex4d.depth.video_depth_anything.checkpoint import published_layout
+    from ex4d.depth.video_depth_anything.network import NetworkSize, VideoDepthNetwork
 
     with torch.device("meta"):
         network = VideoDepthNetwork(NetworkSize())
@@ -96,7 +96,7 @@ def test_the_registry_states_the_sizes_that_the_layouts_add_up_to(name, layouts)
 
 @pytest.mark.parametrize("model", DEPTH_MODELS, ids=lambda model: model.name)
 def test_the_benchmark_builds_every_model_at_full_size(model):
-    from backend.depth.bench import random_model
+    from ex4d.bench.estimators import random_model
 
     found = random_model(model, torch.device("meta"))
     assert found.model is model

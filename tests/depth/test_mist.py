@@ -9,9 +9,9 @@ import numpy as np
 import OpenEXR
 import pytest
 
-from backend.cli import main
-from backend.depth import DepthError, DepthFiles, MistSettings, intrinsics_from
-from backend.media import FootageInfo, write_png
+from ex4d.cli.main import main
+from ex4d.depth import DepthError, DepthFiles, MistSettings, intrinsics_from
+from ex4d.media import FootageInfo, write_png
 from ex4d_core.scene import Scene
 from ex4d_core.sources import MIST_FALLOFFS
 

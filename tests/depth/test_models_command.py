@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from backend.cli import main
-from backend.depth import DEPTH_MODELS
-from backend.depth.models import depth_model
-from backend.depth_names import ESTIMATORS
-from backend.machine import models_folder
+from ex4d.cli.main import main
+from ex4d.depth import DEPTH_MODELS
+from ex4d.depth.depth_models import depth_model
+from ex4d.depth_names import ESTIMATORS
+from ex4d.machine import models_folder
 
 
 @pytest.fixture

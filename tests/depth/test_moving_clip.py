@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backend.depth import DepthFiles, read_source_camera
-from backend.media import probe
-from backend.reconstruct import reconstruct
+from ex4d.depth import DepthFiles, read_source_camera
+from ex4d.media import probe
+from ex4d.pipeline.reconstruct import reconstruct
 from ex4d_core.cameras import CameraPath
 from ex4d_core.scene import Scene
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from backend.depth.motion import motion_between, working_picture
-from backend.depth.steadying import Steadier, flicker, robust_scale_and_shift
+from ex4d.depth.motion import motion_between, working_picture
+from ex4d.depth.temporal_alignment import Steadier, flicker, robust_scale_and_shift
 from tests.depth.conftest import moving_picture
 
 WIDTH, HEIGHT, FRAMES = 96, 64, 9

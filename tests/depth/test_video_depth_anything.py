@@ -10,12 +10,12 @@ import torch
 
 pytest.importorskip("transformers")
 
-from backend.depth import WeightsError
-from backend.depth.estimation import ModelEstimator
-from backend.depth.video_depth_anything.checkpoint import load_network
-from backend.depth.video_depth_anything.estimator import VideoDepthAnything
-from backend.depth.video_depth_anything.network import NetworkSize
-from backend.depth.video_depth_anything.windows import WINDOW, scale_and_shift, windowed
+from ex4d.depth import WeightsError
+from ex4d.depth.estimation import ModelEstimator
+from ex4d.depth.video_depth_anything.checkpoint import load_network
+from ex4d.depth.video_depth_anything.estimator import VideoDepthAnything
+from ex4d.depth.video_depth_anything.network import NetworkSize
+from ex4d.depth.video_depth_anything.windows import WINDOW, scale_and_shift, windowed
 from tests.depth.toy_checkpoints import GOLDEN
 from tests.depth.toy_checkpoints import TOY_VIDEO_NETWORK as TOY
 

@@ -13,14 +13,14 @@ import torch
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-from backend.depth import DEPTH_MODELS
-from backend.depth.choice import usual_precision
-from backend.depth.depthcrafter.estimator import DepthCrafter
-from backend.depth.depthcrafter.pipeline import FRAMES_AT_ONCE, Sampling
-from backend.depth.estimation import ClipModel, ModelEstimator, Share
-from backend.depth.per_image import DepthAnything, DepthPro
-from backend.depth.video_depth_anything.estimator import VideoDepthAnything
-from backend.depth.video_depth_anything.windows import WINDOW
+from ex4d.depth import DEPTH_MODELS
+from ex4d.depth.depthcrafter.estimator import DepthCrafter
+from ex4d.depth.depthcrafter.pipeline import FRAMES_AT_ONCE, Sampling
+from ex4d.depth.estimation import ClipModel, ModelEstimator, Share
+from ex4d.depth.estimator_choice import usual_precision
+from ex4d.depth.per_image import DepthAnything, DepthPro
+from ex4d.depth.video_depth_anything.estimator import VideoDepthAnything
+from ex4d.depth.video_depth_anything.windows import WINDOW
 from tests.depth.conftest import moving_picture
 from tests.depth.toy_checkpoints import TOY_VIDEO_NETWORK
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from backend.depth.video_depth_anything.network import NetworkSize
+from ex4d.depth.video_depth_anything.network import NetworkSize
 
 GOLDEN = Path(__file__).resolve().parents[1] / "data" / "golden"
 UNET = {

@@ -12,8 +12,8 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 
-from backend.generate.wan import triton_kernels as kernels
-from backend.generate.wan.fused import CrossKeys
+from ex4d.generate.wan.kernels import triton_kernels as kernels
+from ex4d.generate.wan.kernels.fused import CrossKeys
 
 TOKENS, WIDTH, HEAD = 64, 5120, 128
 HOPPER, ADA = GPUTarget("cuda", 90, 32), GPUTarget("cuda", 89, 32)

@@ -15,7 +15,7 @@ torch.set_num_threads(1)
 def toy_models(tmp_path_factory) -> Path:
     """A folder of models, shared: tests that change files copy it."""
     pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
-    from backend.generate.wan.made_up import write_models
+    from ex4d.generate.wan.random_weights import write_models
 
     return write_models(tmp_path_factory.mktemp("models") / "models")
 

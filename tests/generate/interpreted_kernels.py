@@ -13,8 +13,8 @@ sys.path.insert(0, os.getcwd())
 
 import torch
 
-from backend.generate.wan import fused
-from backend.generate.wan import triton_kernels as kernels
+from ex4d.generate.wan.kernels import fused
+from ex4d.generate.wan.kernels import triton_kernels as kernels
 
 DEVICE = sys.argv[1]
 TOKENS, WIDTH, HEAD = 9, 384, 128

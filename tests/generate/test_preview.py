@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from backend.generate import PreviewEngine
-from backend.generate.preview import HoleFilling
-from backend.render import RenderedFrame
+from ex4d.generate import PreviewEngine
+from ex4d.generate.preview import HoleFilling
+from ex4d.pipeline.render import RenderedFrame
 from ex4d_core.shot import PreviewSettings
 
 HEIGHT, WIDTH = 60, 90

@@ -10,20 +10,20 @@ pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
 
 from safetensors.torch import load_file, save_file
 
-from backend.generate.wan import NO_GPU, CheckpointError, ModelsMissingError, why_no_preset, why_no_wan
-from backend.generate.wan.camera_encoder import CameraEncoder, split_adapter
-from backend.generate.wan.checkpoints import read_checkpoint
-from backend.generate.wan.files import find_files
-from backend.generate.wan.layouts import fingerprint, full_size_dit, published_layout
-from backend.generate.wan.models import (
+from ex4d.generate.wan import NO_GPU, CheckpointError, ModelsMissingError, why_no_preset, why_no_wan
+from ex4d.generate.wan.camera_encoder import CameraEncoder, split_adapter
+from ex4d.generate.wan.checkpoints import read_checkpoint
+from ex4d.generate.wan.files import find_files
+from ex4d.generate.wan.layouts import fingerprint, full_size_dit, published_layout
+from ex4d.generate.wan.networks import (
     export_adapter,
     load_dit,
     load_image_encoder,
     load_text_encoder,
     load_vae,
 )
-from backend.generate.wan.published import CONVERTED, FINGERPRINTS
-from backend.machine import fetch_command, models_folder
+from ex4d.generate.wan.published import CONVERTED, FINGERPRINTS
+from ex4d.machine import fetch_command, models_folder
 
 WAN_FOLDER = "Wan-AI/Wan2.1-I2V-14B-480P"
 

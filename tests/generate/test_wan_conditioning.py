@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from backend.generate.wan.conditioning import (
+from ex4d.generate.wan.conditioning import (
     WorkingSize,
     erode,
     erosion_sides,
@@ -16,9 +16,9 @@ from backend.generate.wan.conditioning import (
     round_up,
     window_pixels,
 )
-from backend.generate.wan.streaming import BlockStreaming
-from backend.generate.wan.windows import windows
-from backend.render import RenderedFrame
+from ex4d.generate.wan.streaming import BlockStreaming
+from ex4d.generate.wan.temporal_windows import windows
+from ex4d.pipeline.render import RenderedFrame
 from ex4d_core.generation import window_count
 
 
@@ -178,7 +178,7 @@ def test_streamed_blocks_compute_the_same_again_and_again(count, resident, copie
 @pytest.fixture(scope="module")
 def vae():
     pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
-    from backend.generate.wan.models import build_vae
+    from ex4d.generate.wan.networks import build_vae
 
     vae = build_vae(8)
     generator = torch.Generator().manual_seed(0)
@@ -192,7 +192,7 @@ def vae():
 
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_decoding_in_order_equals_decoding_at_once(vae, count):
-    from backend.generate.wan.decoding import decode_in_order
+    from ex4d.generate.wan.decoding import decode_in_order
 
     latents = torch.randn(1, 16, count, 4, 6, generator=torch.Generator().manual_seed(1))
     at_once = vae.decode(latents, device="cpu")[0].transpose(0, 1)
@@ -204,7 +204,7 @@ def test_decoding_in_order_equals_decoding_at_once(vae, count):
 @pytest.mark.parametrize("known", [1, 9])
 def test_given_frames_become_the_same_latents_whatever_follows(vae, known):
     """So a window's known latents are the first ones of its image-to-video input, which is encoded anyway."""
-    from backend.generate.wan.decoding import encode_video
+    from ex4d.generate.wan.decoding import encode_video
 
     given = torch.rand(1, 3, known, 32, 48, generator=torch.Generator().manual_seed(1)) * 2 - 1
     alone = encode_video(vae, given, "cpu")
@@ -213,7 +213,7 @@ def test_given_frames_become_the_same_latents_whatever_follows(vae, known):
 
 def test_the_vae_keeps_no_frames_once_it_is_done(vae):
     """They are gigabytes for large pictures, and denoising comes between encoding and decoding."""
-    from backend.generate.wan.decoding import decode_in_order, encode_video
+    from ex4d.generate.wan.decoding import decode_in_order, encode_video
 
     latents = encode_video(vae, torch.zeros(1, 3, 9, 32, 48), "cpu")
     assert not any(kept is not None for kept in vae.model._enc_feat_map)
@@ -226,7 +226,7 @@ def test_the_vae_keeps_no_frames_once_it_is_done(vae):
 
 def test_a_consumer_between_two_frames_keeps_its_own_modes(vae):
     """Inference mode and autocast end where frames are handed out, or they would leak into whoever takes them."""
-    from backend.generate.wan.decoding import decode_in_order
+    from ex4d.generate.wan.decoding import decode_in_order
 
     latents = torch.zeros(1, 16, 2, 2, 2)
     for _ in decode_in_order(vae, latents, lambda: torch.autocast("cpu", torch.bfloat16)):
@@ -234,7 +234,7 @@ def test_a_consumer_between_two_frames_keeps_its_own_modes(vae):
 
 
 def test_estimates_are_shown_in_colours_fitted_to_the_render():
-    from backend.generate.wan.decoding import LatentColors
+    from ex4d.generate.wan.decoding import LatentColors
 
     generator = torch.Generator().manual_seed(0)
     latents = torch.randn(1, 16, 3, 8, 8, generator=generator)

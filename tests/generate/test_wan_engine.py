@@ -14,18 +14,18 @@ pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
 
 from safetensors.torch import load_file, save_file
 
-from backend.generate.interface import EngineProgress
-from backend.generate.wan import (
+from ex4d.generate.engine import EngineProgress
+from ex4d.generate.wan import (
     CheckpointError,
     GenerationError,
     ModelsMissingError,
     PromptError,
     WanUnavailableError,
 )
-from backend.generate.wan.engine import WanEngine, create_wan_engine
-from backend.generate.wan.files import find_files
-from backend.generate.wan.loaded import LoadedModels
-from backend.render import RenderedFrame
+from ex4d.generate.wan.files import find_files
+from ex4d.generate.wan.loaded_networks import LoadedModels
+from ex4d.generate.wan.wan_engine import WanEngine, create_wan_engine
+from ex4d.pipeline.render import RenderedFrame
 from ex4d_core.shot import RequestError, WanSettings, wan_preset
 from tests.generate.small_shots import FEW, HEIGHT, WIDTH, shot
 

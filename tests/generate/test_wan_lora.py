@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from backend.generate.wan import CheckpointError
-from backend.generate.wan.lora import read_lora
+from ex4d.generate.wan import CheckpointError
+from ex4d.generate.wan.lora import read_lora
 
 WIDTH, HIDDEN, RANK = 12, 20, 3
 PATH = Path("some.safetensors")

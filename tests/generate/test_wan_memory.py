@@ -11,11 +11,11 @@ pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
 
 from diffsynth.models.wan_video_text_encoder import WanTextEncoder
 
-from backend.generate.wan import GenerationError, WanUnavailableError
-from backend.generate.wan.engine import WanEngine, create_wan_engine
-from backend.generate.wan.files import find_files
-from backend.generate.wan.loaded import MEMORY_MODES, LoadedModels, fitting_mode
-from backend.generate.wan.models import open_dit
+from ex4d.generate.wan import GenerationError, WanUnavailableError
+from ex4d.generate.wan.files import find_files
+from ex4d.generate.wan.loaded_networks import MEMORY_MODES, LoadedModels, fitting_mode
+from ex4d.generate.wan.networks import open_dit
+from ex4d.generate.wan.wan_engine import WanEngine, create_wan_engine
 from ex4d_core.shot import wan_preset
 from tests.generate.small_shots import FEW, shot
 

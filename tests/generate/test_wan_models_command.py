@@ -11,10 +11,10 @@ import pytest
 
 pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
 
-from backend.cli import main
-from backend.generate.wan import CheckpointError, ModelsMissingError
-from backend.generate.wan.inventory import check_part, fetch_part
-from backend.generate.wan.published import PARTS, PublishedFile, PublishedPart, part
+from ex4d.cli.main import main
+from ex4d.generate.wan import CheckpointError, ModelsMissingError
+from ex4d.generate.wan.inventory import check_part, fetch_part
+from ex4d.generate.wan.published import PARTS, PublishedFile, PublishedPart, part
 from ex4d_core.shot import STEP_DISTILLED_LORA
 
 WAN_FOLDER = "Wan-AI/Wan2.1-I2V-14B-480P"

@@ -11,13 +11,13 @@ import torch
 
 pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
 
-from backend.generate.interface import EngineProgress
-from backend.generate.wan.engine import WanEngine, create_wan_engine
-from backend.generate.wan.errors import GenerationError
-from backend.generate.wan.loaded import LoadedModels
-from backend.generate.wan.made_up import write_models
-from backend.generate.wan.parallel import Peers, _parts
-from backend.render import RenderedFrame
+from ex4d.generate.engine import EngineProgress
+from ex4d.generate.wan.errors import GenerationError
+from ex4d.generate.wan.loaded_networks import LoadedModels
+from ex4d.generate.wan.parallel.group import Peers, _parts
+from ex4d.generate.wan.random_weights import write_models
+from ex4d.generate.wan.wan_engine import WanEngine, create_wan_engine
+from ex4d.pipeline.render import RenderedFrame
 from ex4d_core.shot import wan_preset
 
 FEW = {"steps": 2, "prompt": "a wide street", "negative_prompt": "blurred"}
@@ -148,7 +148,7 @@ def test_processes_that_cannot_find_each_other_are_ended_and_it_is_said(monkeypa
         network.setenv("GLOO_SOCKET_IFNAME", "nothing0")
         with pytest.raises(GenerationError, match=r"cpu, cpu cannot share a shot: .*nothing0"):
             Peers(("cpu", "cpu"))
-    assert not [child for child in psutil.Process().children() if "backend.generate.wan.rank" in child.cmdline()]
+    assert not [child for child in psutil.Process().children() if "ex4d.generate.wan.parallel.rank" in child.cmdline()]
     # With the network mended, they find each other.
     Peers(("cpu", "cpu")).close()
 
@@ -157,7 +157,7 @@ def test_processes_that_cannot_find_each_other_are_ended_and_it_is_said(monkeypa
 OUT_OF_MEMORY = """
 import os, pathlib, sys
 marker = pathlib.Path(os.environ["RAN_OUT"])
-if "backend.generate.wan.rank" in sys.orig_argv:
+if "ex4d.generate.wan.parallel.rank" in sys.orig_argv:
     import torch
     calls = []
     def fail(module, inputs):

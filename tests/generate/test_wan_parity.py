@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from backend.cli import main
+from ex4d.cli.main import main
 from tests.conftest import DATA, golden
 
 
 def test_the_camera_encoder_gives_the_originals_ray_latent():
     """Runs in every clone: the golden data of the encoder alone."""
-    from backend.generate.wan.camera_encoder import load_camera_encoder
-    from backend.parity.comparison import relative_l2
+    from ex4d.generate.wan.camera_encoder import load_camera_encoder
+    from ex4d.parity.comparison import relative_l2
 
     case = golden("ex4d_generation_ray.npz")
     weights = {key: torch.from_numpy(value) for key, value in case.items() if key.startswith("latent_")}

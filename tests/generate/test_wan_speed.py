@@ -13,19 +13,19 @@ import torch
 
 pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
 
-from backend.cli import main
-from backend.generate.wan import fused
-from backend.generate.wan.attention import fastest_attention
-from backend.generate.wan.attention8 import attention8, norm_factor
-from backend.generate.wan.decoding import decode_in_order, encode_video
-from backend.generate.wan.denoising import Conditions, denoise
-from backend.generate.wan.files import find_files
-from backend.generate.wan.models import load_dit, load_vae
-from backend.generate.wan.original_pass import diffsynth_velocity
-from backend.generate.wan.products import Fp8Linear
-from backend.generate.wan.streaming import BlockStreaming
-from backend.generate.wan.transformer import Transformer
-from backend.generate.wan.vae_speed import speed_up_vae
+from ex4d.bench.original_pass import diffsynth_velocity
+from ex4d.cli.main import main
+from ex4d.generate.wan.decoding import decode_in_order, encode_video
+from ex4d.generate.wan.denoising import Conditions, denoise
+from ex4d.generate.wan.files import find_files
+from ex4d.generate.wan.kernels import fused
+from ex4d.generate.wan.kernels.attention import fastest_attention
+from ex4d.generate.wan.kernels.fp8_attention import attention8, norm_factor
+from ex4d.generate.wan.kernels.matmul import Fp8Linear
+from ex4d.generate.wan.kernels.vae import speed_up_vae
+from ex4d.generate.wan.networks import load_dit, load_vae
+from ex4d.generate.wan.streaming import BlockStreaming
+from ex4d.generate.wan.transformer import Transformer
 
 ROOT = Path(__file__).parents[2]
 

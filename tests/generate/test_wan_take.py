@@ -18,9 +18,9 @@ import torch
 
 pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
 
-from backend.cli import main
-from backend.media import VideoWriter, probe, read_frames
-from backend.media.png import read_png
+from ex4d.cli.main import main
+from ex4d.media import VideoWriter, probe, read_frames
+from ex4d.media.png import read_png
 from ex4d_core.cameras import CameraPath
 from ex4d_core.client import Client
 from ex4d_core.messages import Cancel, GetEvents, Hello, ListJobs, Submit, Welcome
@@ -172,7 +172,7 @@ def backend(request, models, tmp_path, free_port) -> Iterator[Backend]:
         pytest.skip("needs a CUDA device")
     own = shutil.copytree(models, tmp_path / "models")
     address = f"tcp://127.0.0.1:{free_port}"
-    command = [sys.executable, "-m", "backend.cli", "serve", "--address", address, "--data", str(tmp_path / "service")]
+    command = [sys.executable, "-m", "ex4d", "serve", "--address", address, "--data", str(tmp_path / "service")]
     process = psutil.Popen([*command, "--device", request.param, "--models", str(own)], env=dict(os.environ))
     yield Backend(address, process)
     process.terminate()

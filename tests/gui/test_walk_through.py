@@ -43,7 +43,7 @@ def scene_package(tmp_path) -> Path:
 @pytest.fixture
 def backend(tmp_path):
     address = free_address()
-    command = [sys.executable, "-m", "backend.cli", "serve", "--address", address, "--device", "cpu"]
+    command = [sys.executable, "-m", "ex4d", "serve", "--address", address, "--device", "cpu"]
     process = subprocess.Popen(
         [*command, "--data", str(tmp_path / "data")], env={**os.environ, "PYTHONPATH": str(ROOT)}
     )

@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from backend.media import MediaError, probe, read_frames, write_png
+from ex4d.media import MediaError, probe, read_frames, write_png
 
 
 def noise(count: int) -> list[np.ndarray]:

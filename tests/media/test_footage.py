@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from backend.media import MediaError, probe, read_frames, write_png
+from ex4d.media import MediaError, probe, read_frames, write_png
 
 MILLISECONDS = Fraction(1, 1000)
 

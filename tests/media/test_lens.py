@@ -11,8 +11,8 @@ import av
 import numpy as np
 import pytest
 
-from backend.media import VideoWriter, lens_of, probe, read_frames, write_png
-from backend.media.lens import exif_of
+from ex4d.media import VideoWriter, lens_of, probe, read_frames, write_png
+from ex4d.media.lens import exif_of
 
 DIAGONAL = math.hypot(96, 64)
 

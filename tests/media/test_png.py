@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from backend.media import DiskFullError, MediaError, contact_sheet, read_png, read_png_metadata, write_png
+from ex4d.media import DiskFullError, MediaError, contact_sheet, read_png, read_png_metadata, write_png
 
 RANDOM = np.random.default_rng(0)
 

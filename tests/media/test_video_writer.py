@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from backend.media import DiskFullError, MediaError, VideoWriter, probe, read_frames, read_metadata
+from ex4d.media import DiskFullError, MediaError, VideoWriter, probe, read_frames, read_metadata
 
 PATCHES = [
     (255, 0, 0),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from backend.mesh import CONVENTIONS, OCCLUSION_RULES, DepthError, DWMesh, build_dw_mesh, grid_topology
+from ex4d.mesh import CONVENTIONS, OCCLUSION_RULES, DepthError, DWMesh, build_dw_mesh, grid_topology
 
 HEIGHT, WIDTH = 6, 9
 

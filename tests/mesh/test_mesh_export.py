@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from backend.mesh import DWMesh, Pc2Writer, build_dw_mesh, write_ply
+from ex4d.mesh import DWMesh, Pc2Writer, build_dw_mesh, write_ply
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from backend.mesh.thickness import STEP_TO_RIGHT, back_limits
+from ex4d.mesh.thickness import STEP_TO_RIGHT, back_limits
 
 FOCAL, HEIGHT, WIDTH = 100.0, 48, 128
 LENS = torch.tensor([[[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1]]], dtype=torch.float64)

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 import torch
 
-from backend.mesh import DepthError, DepthSurface
-from backend.raster import (
+from ex4d.bench.synthetic_scene import made_up_cameras, made_up_surface
+from ex4d.mesh import DepthError, DepthSurface
+from ex4d.raster import (
     Rasterizer,
     RasterizerUnavailableError,
     create_rasterizer,
     render_in_batches,
 )
-from backend.raster.speed import made_up_cameras, made_up_surface
 
 on_a_gpu = [
     pytest.mark.gpu,

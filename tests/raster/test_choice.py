@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from backend.raster import (
+from ex4d.raster import (
     LicenceError,
     RasterizerUnavailableError,
     available_rasterizers,
@@ -16,8 +16,8 @@ from backend.raster import (
     create_rasterizer,
     quick_speed,
 )
-from backend.raster.choice import licence_setting
-from backend.raster.nvdiffrast_rasterizer import load_nvdiffrast
+from ex4d.raster.nvdiffrast_rasterizer import load_nvdiffrast
+from ex4d.raster.rasterizer_choice import licence_setting
 
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from backend.mesh import DepthError, DepthSurface
-from backend.raster import Rasterizer, create_rasterizer, seen_shares, sparse_camera, view_angles
-from backend.raster.speed import SUBJECT_DISTANCE, made_up_cameras, made_up_surface
-from backend.raster.warp_coverage import SimplifiedFrame
+from ex4d.bench.synthetic_scene import SUBJECT_DISTANCE, made_up_cameras, made_up_surface
+from ex4d.mesh import DepthError, DepthSurface
+from ex4d.raster import Rasterizer, create_rasterizer, seen_shares, sparse_camera, view_angles
+from ex4d.raster.warp.coverage import SimplifiedFrame
 from ex4d_core.cameras import CameraPath
 
 MODELS = [

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from backend.coverage import SceneCoverage
-from backend.mesh import DepthSurface
-from backend.original_loop import render_as_the_original
-from backend.raster import (
+from ex4d.bench.original_loop import render_as_the_original
+from ex4d.bench.synthetic_scene import made_up_cameras, made_up_surface
+from ex4d.mesh import DepthSurface
+from ex4d.pipeline.coverage import SceneCoverage
+from ex4d.pipeline.view import SceneViews
+from ex4d.raster import (
     Rasterizer,
     RasterizerUnavailableError,
     RenderedFrames,
@@ -25,10 +27,8 @@ from backend.raster import (
     seen_shares,
     sparse_camera,
 )
-from backend.raster.nvdiffrast_rasterizer import load_nvdiffrast
-from backend.raster.speed import made_up_cameras, made_up_surface
-from backend.raster.warp_coverage import SimplifiedFrame
-from backend.view import SceneViews
+from ex4d.raster.nvdiffrast_rasterizer import load_nvdiffrast
+from ex4d.raster.warp.coverage import SimplifiedFrame
 from ex4d_core.cameras import CameraPath
 from ex4d_core.scene import Scene
 from ex4d_core.shot import PreviewSettings, ShotRequest

@@ -6,18 +6,18 @@ from importlib import import_module
 import pytest
 import warp
 
-import backend.raster
+import ex4d.raster.warp
 
 HOPPER = 90
 MODULES = [
     module.name
-    for module in pkgutil.iter_modules(backend.raster.__path__, "backend.raster.")
+    for module in pkgutil.iter_modules(ex4d.raster.warp.__path__, "ex4d.raster.warp.")
     if import_module(module.name) and warp.get_module(module.name).kernels
 ]
 
 
 def test_the_kernels_are_found():
-    assert "backend.raster.warp_drawing" in MODULES
+    assert "ex4d.raster.warp.drawing" in MODULES
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from backend.mesh import DepthSurface
-from backend.raster import create_rasterizer
+from ex4d.mesh import DepthSurface
+from ex4d.raster import create_rasterizer
 
 
 def test_seen_pixels_are_true_and_few_are_falsely_seen(ground_truth, psnr) -> None:

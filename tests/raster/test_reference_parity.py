@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from backend.mesh import DepthSurface, build_surface_mesh
-from backend.raster import create_rasterizer, force_first_frame
+from ex4d.mesh import DepthSurface, build_surface_mesh
+from ex4d.raster import create_rasterizer, force_first_frame
 from ex4d_core.cameras import from_reference
 
 TRAJECTORIES = ["30", "60", "90", "180", "free"]

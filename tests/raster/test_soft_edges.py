@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from backend.mesh import DepthSurface
-from backend.raster import create_rasterizer, render_soft_edges
+from ex4d.mesh import DepthSurface
+from ex4d.raster import create_rasterizer, render_soft_edges
 
 
 def wall() -> DepthSurface:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from backend.mesh import DepthSurface, DWMesh, build_surface_mesh
-from backend.raster import create_rasterizer
+from ex4d.mesh import DepthSurface, DWMesh, build_surface_mesh
+from ex4d.raster import create_rasterizer
 
 HEIGHT, WIDTH = 14, 18
 VIEW_HEIGHT, VIEW_WIDTH = 60, 80

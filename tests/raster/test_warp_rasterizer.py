@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from backend.mesh import DepthError, DepthSurface
-from backend.raster import (
+from ex4d.bench.synthetic_scene import made_up_cameras, made_up_surface
+from ex4d.mesh import DepthError, DepthSurface
+from ex4d.raster import (
     Rasterizer,
     RasterizerUnavailableError,
     available_rasterizers,
     create_rasterizer,
 )
-from backend.raster.speed import made_up_cameras, made_up_surface
-from backend.raster.warp_rasterizer import WarpRasterizer
+from ex4d.raster.warp.rasterizer import WarpRasterizer
 
 
 @pytest.fixture(scope="module")

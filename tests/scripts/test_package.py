@@ -31,22 +31,27 @@ def wheel(tmp_path_factory) -> zipfile.ZipFile:
 
 def test_the_wheel_holds_both_packages_the_sample_and_the_add_on(wheel):
     names = set(wheel.namelist())
-    for path in ("backend/cli.py", "ex4d_core/cameras.py", "backend/data/blender_addon/blender_manifest.toml"):
+    for path in (
+        "ex4d/cli/main.py",
+        "ex4d/py.typed",
+        "ex4d_core/cameras.py",
+        "ex4d/data/blender_addon/blender_manifest.toml",
+    ):
         assert path in names
     sample = {path.relative_to(ROOT / "tests/data/sample") for path in (ROOT / "tests/data/sample").rglob("*.*")}
     assert sample
-    assert {f"backend/data/sample/{path.as_posix()}" for path in sample} <= names
+    assert {f"ex4d/data/sample/{path.as_posix()}" for path in sample} <= names
 
 
 def test_the_wheel_holds_nothing_else(wheel):
     tops = {name.split("/")[0] for name in wheel.namelist()}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"backend", "ex4d_core"}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"ex4d", "ex4d_core"}
     assert not [name for name in wheel.namelist() if "__pycache__" in name or "/wheels/" in name]
 
 
 def test_the_wheel_gives_the_command_and_the_extras(wheel):
     folder = next(name for name in wheel.namelist() if name.endswith("/METADATA")).rpartition("/")[0]
-    assert "ex4d = backend.cli:main" in wheel.read(f"{folder}/entry_points.txt").decode()
+    assert "ex4d = ex4d.cli.main:main" in wheel.read(f"{folder}/entry_points.txt").decode()
     metadata = email.message_from_bytes(wheel.read(f"{folder}/METADATA"))
     assert set(metadata.get_all("Provides-Extra")) == {"wan", "fp8", "depth", "dev"}
     for requirement in metadata.get_all("Requires-Dist"):

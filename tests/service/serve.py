@@ -4,7 +4,7 @@ import json
 import logging
 import sys
 
-from backend.service import ServiceSettings, run_service
+from ex4d.service import ServiceSettings, run_service
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from backend.cli import main
-from backend.service import ServiceError, ServiceSettings, run_service
-from backend.service.job_store import JobStore
+from ex4d.cli.main import main
+from ex4d.service import ServiceError, ServiceSettings, run_service
+from ex4d.service.job_store import JobStore
 from ex4d_core.messages import Error, ListJobs
 
 SAYS = r"jobs\.sqlite is damaged .*Move it and its -wal and -shm files away"

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from backend.cli import main
+from ex4d.cli.main import main
 from ex4d_core.messages import JobStatus
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backend.service.processes import shorten_log
+from ex4d.service.processes import shorten_log
 
 MEGABYTE = 1_000_000
 

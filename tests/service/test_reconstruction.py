@@ -9,8 +9,8 @@ import numpy as np
 import OpenEXR
 import pytest
 
-from backend.cli import main
-from backend.media import VideoWriter, write_png
+from ex4d.cli.main import main
+from ex4d.media import VideoWriter, write_png
 from ex4d_core.cameras import CameraPath, intrinsics_matrix
 from ex4d_core.client import Client, RequestRefused
 from ex4d_core.messages import BlobStatus, Error, Submit

@@ -13,10 +13,10 @@ import pytest
 import zmq
 from zmq.auth import load_certificate
 
-from backend.commands.options import use_machine_arguments
-from backend.commands.serve import visible_devices
-from backend.machine import models_folder
-from backend.service import ServiceError, ServiceSettings, create_keys, run_service
+from ex4d.cli.options import use_machine_arguments
+from ex4d.cli.serve import visible_devices
+from ex4d.machine import models_folder
+from ex4d.service import ServiceError, ServiceSettings, create_keys, run_service
 from ex4d_core.client import Client, ClientError, ClientKeys, ConnectionState
 from ex4d_core.messages import Hello, Welcome
 

@@ -10,12 +10,12 @@ import time
 import msgpack
 import pytest
 
-from backend.media import DiskFullError
-from backend.service.blob_store import BlobStore
-from backend.service.job_store import ClaimLost, JobStore
-from backend.service.pruning import Pruned, prune
-from backend.service.settings import ServiceError, ServiceSettings
-from backend.service.worker import failure_text
+from ex4d.media import DiskFullError
+from ex4d.service.blob_store import BlobStore
+from ex4d.service.job_store import ClaimLost, JobStore
+from ex4d.service.pruning import Pruned, prune
+from ex4d.service.settings import ServiceError, ServiceSettings
+from ex4d.service.worker import failure_text
 
 
 @pytest.fixture

@@ -1,5 +1,0 @@
-"""The demo: footage to movie strip, with a real backend process, a real Blender process and a real socket."""
-
-from backend.demo.run import DemoError, run_demo
-
-__all__ = ["DemoError", "run_demo"]

@@ -1,0 +1,129 @@
+"""How fast estimators are on this machine, and how much memory they take: full-size networks with random weights.
+
+Speed does not depend on what the weights are, so nothing needs to be downloaded. `ex4d bench depth` prints the table.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from ex4d.depth import published_configs as published
+from ex4d.depth.depth_models import DEPTH_MODELS, DepthModel
+from ex4d.depth.estimation import ClipModel
+from ex4d.depth.estimator_choice import usual_precision
+from ex4d.depth_names import DEPTH_PRO, DEPTHCRAFTER, VIDEO_DEPTH_ANYTHING
+
+# What the authors state, for the last column: milliseconds a frame, gigabytes, and where.
+PUBLISHED = {
+    DEPTHCRAFTER: "466 ms, 26 GB at 1024x576 (A100)",
+    VIDEO_DEPTH_ANYTHING: "7.5 ms, 6.8 GB at 518x518 (A100, half precision)",
+}
+
+
+@dataclass(frozen=True)
+class Speed:
+    """One estimator's figures.
+
+    Attributes:
+        size: (width, height) that the network works at.
+        frames: how many were measured, after a few to warm up.
+        seconds: a frame, networks only: neither reading footage nor refining edges.
+        gigabytes: largest GPU memory allocated; None on a processor.
+    """
+
+    model: DepthModel
+    size: tuple[int, int]
+    frames: int
+    seconds: float
+    gigabytes: float | None
+
+
+def measure_estimators(names: list[str], frames: int, width: int, height: int, device: torch.device) -> Iterator[Speed]:
+    """Measures estimators one after the other, each loaded alone.
+
+    Args:
+        names: of models; empty for all.
+        frames: length of the clip.
+        width, height: of the footage.
+
+    Raises:
+        EstimatorUnavailableError: a package is missing.
+    """
+    for model in DEPTH_MODELS:
+        if names and model.name not in names:
+            continue
+        model.require_packages()
+        yield _measured(random_model(model, device), frames, width, height, device)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _measured(model: ClipModel, frames: int, width: int, height: int, device: torch.device) -> Speed:
+    size = model.working_size(width, height)
+    clip = torch.rand(8, 3, size[1], size[0], device=device)
+
+    def run(count: int) -> int:
+        return sum(1 for _ in model.predict((clip[index % 8] for index in range(count)), lambda *_: None))
+
+    run(min(frames, len(clip)))
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+    start = time.perf_counter()
+    run(frames)  # every prediction comes back to the processor, so the clock stops when all is done
+    seconds = (time.perf_counter() - start) / frames
+    peak = torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else None
+    return Speed(model.model, size, frames, seconds, peak)
+
+
+def random_model(model: DepthModel, device: torch.device) -> ClipModel:
+    """The full-size network with random weights, in the precision that it is used in."""
+    dtype = usual_precision(model, device)
+
+    def on_device(network: torch.nn.Module) -> torch.nn.Module:
+        # Not diffusers' own `to`, which warns of what only matters to published weights.
+        return torch.nn.Module.to(network, device, dtype).eval().requires_grad_(False)
+
+    import transformers
+
+    with torch.device(device):
+        if model.name == DEPTHCRAFTER:
+            return _depthcrafter(on_device)
+        if model.name == VIDEO_DEPTH_ANYTHING:
+            from ex4d.depth.video_depth_anything.estimator import VideoDepthAnything
+            from ex4d.depth.video_depth_anything.network import NetworkSize, VideoDepthNetwork
+
+            return VideoDepthAnything(on_device(VideoDepthNetwork(NetworkSize())))
+        from ex4d.depth.per_image import DepthAnything, DepthPro
+
+        if model.name == DEPTH_PRO:
+            config = transformers.DepthProConfig(**published.DEPTH_PRO)
+            return DepthPro(on_device(transformers.DepthProForDepthEstimation(config)))
+        config = transformers.DepthAnythingConfig(**published.DEPTH_ANYTHING_SMALL)
+        return DepthAnything(on_device(transformers.DepthAnythingForDepthEstimation(config)))
+
+
+def _depthcrafter(on_device: Callable[[torch.nn.Module], torch.nn.Module]) -> ClipModel:
+    from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    from ex4d.depth.depthcrafter.estimator import DepthCrafter
+    from ex4d.depth.depthcrafter.pipeline import DepthCrafterPipeline
+    from ex4d.depth.depthcrafter.unet import DepthCrafterUNet
+
+    with torch.device("cpu"):  # its schedule is made with NumPy
+        scheduler = EulerDiscreteScheduler(**published.SCHEDULER)
+    return DepthCrafter(
+        DepthCrafterPipeline(
+            on_device(DepthCrafterUNet.from_published(published.UNET)),
+            on_device(AutoencoderKLTemporalDecoder(**published.VAE)),
+            on_device(CLIPVisionModelWithProjection(CLIPVisionConfig(**published.IMAGE_ENCODER))),
+            scheduler,
+            published.IMAGE_MEAN,
+            published.IMAGE_STD,
+        )
+    )

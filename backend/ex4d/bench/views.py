@@ -1,0 +1,135 @@
+"""How quickly a backend answers an artist's hand: views and coverage, asked over a loopback socket of a real service.
+
+Part of `ex4d bench render`. The service runs in processes of its own, as `ex4d serve` starts them; what is timed is
+from the question's sending until its answer is there, with another camera each time.
+"""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from ex4d.bench.measuring import Row
+from ex4d.bench.synthetic_scene import SUBJECT_DISTANCE, made_up_cameras, made_up_surface
+from ex4d.subprocesses import module_command, module_environment
+from ex4d_core.cameras import CameraPath
+from ex4d_core.client import Client
+from ex4d_core.messages import GetCoverage, GetView, Hello, Message
+from ex4d_core.scene import Scene, SceneManifest, SceneWriter
+from ex4d_core.shot import RenderSettings, ShotRequest
+from ex4d_core.transfers import ask_about
+
+VIEW_SIZE = (1024, 576)
+COVERAGE_CLIP = (49, 512, 512)
+TARGET_MS = {"cpu": 120, "cuda": 16}  # what we ask of ourselves, for a view
+_VIEWS = 41
+_EDITS = 9
+_READY_SECONDS = 180.0
+
+
+class ServiceFailed(RuntimeError):
+    """The service that was to be measured did not start; the message has the end of its log."""
+
+
+def measure_service(device: str) -> Iterator[Row]:
+    """Rows of one device, "cpu" or "cuda"."""
+    with tempfile.TemporaryDirectory(prefix="ex4d-bench-") as name:
+        folder = Path(name)
+        view_scene = _scene(folder / "view", 3, *VIEW_SIZE)
+        clip = _scene(folder / "clip", *COVERAGE_CLIP)
+        with _service(folder / "service", device) as client:
+            for occlusion in ("watertight", "thickness"):
+                milliseconds = _views(client, view_scene, occlusion)
+                what = f"view over the socket, {VIEW_SIZE[0]}x{VIEW_SIZE[1]}"
+                slow = f"{np.quantile(milliseconds, 0.9):.1f} ms at the 90th percentile"
+                remark = f"{device}, {occlusion}, median of {len(milliseconds)}; {slow}; target {TARGET_MS[device]}"
+                yield Row(what, f"{np.median(milliseconds):.1f} ms", remark)
+            yield from _coverage(client, clip, device)
+
+
+def _views(client: Client, scene: Scene, occlusion: str) -> list[float]:
+    cameras = made_up_cameras(_VIEWS + 1, 30)[1:]
+    lens = scene.source_camera().intrinsics[:1]
+    times = []
+    for pose in cameras:
+        camera = CameraPath(pose[None], lens, *VIEW_SIZE)
+        request = ShotRequest(scene.digest, camera, first_frame=1, render=RenderSettings(occlusion=occlusion))
+        times.append(_milliseconds(client, scene, GetView(request.to_wire())))
+    return times[1:]  # the first one sends the scene and starts the viewer
+
+
+def _coverage(client: Client, scene: Scene, device: str) -> Iterator[Row]:
+    """A whole path anew, a path of which half the frames changed, and one that did not change."""
+    frames, width, height = COVERAGE_CLIP
+    lens = scene.source_camera().intrinsics
+
+    def ask(poses: np.ndarray) -> float:
+        request = ShotRequest(scene.digest, CameraPath(poses, lens, width, height))
+        return _milliseconds(client, scene, GetCoverage(request.to_wire()))
+
+    first = ask(made_up_cameras(frames, 20))
+    edits = [ask(made_up_cameras(frames, 21 + edit)) for edit in range(_EDITS)]
+    poses = made_up_cameras(frames, 21 + _EDITS - 1)
+    halves = []
+    for edit in range(_EDITS):
+        poses[frames // 2 :] = made_up_cameras(frames, 60 + edit)[frames // 2 :]
+        halves.append(ask(poses))
+    same = [ask(poses) for _ in range(_EDITS)]
+    what = f"coverage over the socket, {frames} frames"
+    yield Row(what, f"{np.median(edits):.0f} ms", f"{device}, {width}x{height}, all cameras new; first {first:.0f} ms")
+    yield Row(what, f"{np.median(halves):.0f} ms", f"{device}, {width}x{height}, half of the cameras new")
+    yield Row(what, f"{np.median(same):.1f} ms", f"{device}, {width}x{height}, no camera new")
+
+
+def _milliseconds(client: Client, scene: Scene, question: Message) -> float:
+    start = time.perf_counter()
+    client.run(ask_about(scene, question), timeout=_READY_SECONDS)
+    return 1000 * (time.perf_counter() - start)
+
+
+def _scene(folder: Path, frames: int, width: int, height: int) -> Scene:
+    """The made-up shot as a scene package."""
+    surface = made_up_surface(frames, width, height)
+    span = float(surface.depth.min()), float(surface.depth.max())
+    manifest = SceneManifest("bench", frames, width, height, Fraction(24), "centered", span, SUBJECT_DISTANCE)
+    with SceneWriter(folder) as writer:
+        writer.array("color", tuple(surface.color.shape), np.uint8).write(surface.color.numpy())
+        writer.array("depth", tuple(surface.depth.shape), np.float32).write(surface.depth.numpy())
+        still = np.repeat(np.eye(4)[None], frames, axis=0)
+        CameraPath(still, surface.intrinsics.numpy(), width, height).save(writer.path("source_camera"))
+        return writer.finish(manifest)
+
+
+@contextmanager
+def _service(folder: Path, device: str) -> Iterator[Client]:
+    """A service with one worker, ready for work, and a client of it."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{unused.getsockname()[1]}"
+    folder.mkdir()
+    name = "cpu" if device == "cpu" else "cuda:0"
+    command = module_command("ex4d", "serve", "--address", address, "--data", str(folder))
+    log_path = folder / "serve.log"
+    with open(log_path, "w", encoding="utf-8") as log:
+        process = subprocess.Popen([*command, "--device", name], stdout=log, stderr=log, env=module_environment())
+    client = Client(address, "bench")
+    try:
+        deadline = time.monotonic() + _READY_SECONDS
+        # A worker that is still loading would share the processor with what is measured.
+        while not client.ask(Hello("bench"), timeout=_READY_SECONDS).devices:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise ServiceFailed(f"the service did not start: {log_path.read_text(encoding='utf-8')[-500:]}")
+            client.wait(0.1)
+        yield client
+    finally:
+        client.close()
+        process.terminate()
+        process.wait()

@@ -1,0 +1,57 @@
+"""The whole chain on the sample clip: scene, backend, Blender, camera, take, movie strip; then look at what it made."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ex4d.cli.options import progress_bar
+
+SUMMARY = "the whole chain on the sample clip, in a few seconds"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--out", type=Path, default=Path("outputs/demo"), help="folder for what it makes")
+    parser.add_argument(
+        "--blender",
+        default="blender",
+        help="a Python that has bpy, pyzmq and msgpack, as scripts/demo.py makes one; or a Blender executable (4.2 to "
+        "5.2) whose own Python has the latter two",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    import shutil
+    import sys
+    import time
+
+    from ex4d.demo import DemoError, run_demo
+
+    blender = shutil.which(options.blender)
+    if blender is None:
+        raise DemoError(f"there is no Blender at {options.blender!r}; name one with --blender")
+    start = time.monotonic()
+    with progress_bar() as progress:
+        files, _ = run_demo(options.out, blender, progress)
+    print(f"\nDone in {time.monotonic() - start:.0f} s. Look at:")
+    for what, path in (
+        ("source, render, mask, result", files.contact_sheet),
+        ("the take", files.take),
+        ("Blender: mesh, camera, strip", files.blend),
+    ):
+        print(f"  {what:30}{_from_here(path)}")
+    # After scripts/demo.py the command is in an environment of its own, not on PATH.
+    ex4d = "ex4d" if shutil.which("ex4d") else _from_here(Path(sys.argv[0]))
+    scene = _from_here(files.scene)
+    print("\nTry next:")
+    print(f"  {ex4d} generate {scene} --preset 180 --out outputs/180")
+    print(f"  {ex4d} generate {scene} --preset dolly_zoom --holes mark --out outputs/dolly_zoom")
+    print(f"  {ex4d} reconstruct YOUR_VIDEO --depth ITS_DEPTH --out outputs/yours")
+    print(f"  {ex4d} serve, and Blender with the add-on of scripts/build_addon.py")
+    return 0
+
+
+def _from_here(path: Path) -> str:
+    """A path as one would type it: short where it lies below the present folder."""
+    path = path.absolute()
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

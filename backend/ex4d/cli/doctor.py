@@ -1,0 +1,141 @@
+"""What this machine can do: devices, rasterizers, engines, licences, room on the disk, and whether a backend runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import sys
+from pathlib import Path
+
+from ex4d.cli.options import add_backend_arguments, backend_client, plain_console, use_models_argument
+
+SUMMARY = "what this machine can do, and what is missing"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_backend_arguments(parser)
+    parser.add_argument("--models", type=Path, metavar="FOLDER", help="default: EX4D_MODELS, or the user's data folder")
+
+
+def run(options: argparse.Namespace) -> int:
+    from rich.table import Table
+
+    from ex4d_core.messages import command_in
+
+    use_models_argument(options)
+    table = Table(box=None, show_header=False)
+    problems, commands = [], []
+    for name, finding, problem in _findings(options):
+        # A command is printed in one piece, so that it can be copied: a table cuts it up.
+        if command := command_in(finding):
+            finding = finding.removesuffix(f" with: {command}") + " (see below)"
+            commands.append(f"{name}: {command}")
+        table.add_row(name, finding)
+        if problem:
+            problems.append(problem)
+    plain_console().print(table)
+    for command in commands:
+        print(command)
+    for problem in problems:
+        print(f"! {problem}")
+    return 1 if problems else 0
+
+
+def _findings(options: argparse.Namespace):
+    """(what, finding, problem or "") for each thing worth knowing."""
+    import psutil
+    import torch
+
+    from ex4d.generate import PreviewEngine
+    from ex4d.service import ServiceSettings
+    from ex4d_core import __version__
+
+    yield "ex4d", __version__, ""
+    yield "python", f"{platform.python_version()}, {sys.executable}", ""
+    yield "processor", f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GB memory", ""
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            device = torch.cuda.get_device_properties(index)
+            yield f"cuda:{index}", f"{device.name}, {device.total_memory / 2**30:.0f} GB", ""
+    else:
+        yield "GPU", "none that PyTorch can use; everything runs on the processor", ""
+    yield "torch", torch.__version__, ""
+    yield from _rasterizers()
+    yield "engine preview", PreviewEngine.licence, ""
+    yield from _wan("cuda" if torch.cuda.is_available() else "cpu")
+    settings = ServiceSettings()
+    existing = next(folder for folder in (settings.data, *settings.data.parents) if folder.exists())
+    free = shutil.disk_usage(existing).free
+    low = f"only {free / 2**30:.1f} GB are free in {existing}; a minute of 512x512 footage needs 2 GB"
+    yield "data folder", f"{settings.data}, {free / 2**30:.0f} GB free", low if free < 2 * 2**30 else ""
+    yield "backend", _backend(options), ""
+
+
+def _wan(device: str):
+    """Whether the engine wan can run, and what it lacks if not; and what there is of its weights."""
+    from ex4d.generate.wan import WAN_LICENCE, WanUnavailableError, why_no_wan
+    from ex4d.generate.wan.files import list_loras
+    from ex4d.generate.wan.inventory import files_here
+    from ex4d.generate.wan.networks import require_diffsynth
+    from ex4d.generate.wan.published import PARTS
+    from ex4d.machine import models_folder
+
+    reason = why_no_wan(device)
+    if not reason:
+        try:
+            require_diffsynth()  # installed, but can it be imported?
+        except WanUnavailableError as error:
+            reason = str(error)
+    yield "engine wan", f"not usable: {reason}" if reason else WAN_LICENCE, ""
+    folder = models_folder()
+    complete = {part.name: files_here(folder, part)[1] for part in PARTS}
+    here, missing = (", ".join(name for name, whole in complete.items() if whole is state) for state in (True, False))
+    loras = ", ".join(path.stem for path in list_loras(folder)) or "none"
+    yield "weights of wan", f"in {folder}: {here or 'none'}; missing: {missing or 'none'}; LoRAs: {loras}", ""
+
+
+def _rasterizers():
+    """Each one's state and speed here, and which of them "auto" takes."""
+    from ex4d.raster import (
+        RASTERIZERS,
+        RasterizerUnavailableError,
+        choose_rasterizer,
+        create_rasterizer,
+        quick_speed,
+    )
+    from ex4d.raster.rasterizer_choice import LICENCE_VARIABLE, licence_setting
+
+    licence = licence_setting()
+    for name in RASTERIZERS:
+        try:
+            rasterizer = create_rasterizer(name, licence="research")
+            speed = f"{quick_speed(rasterizer):.2f} ms for a frame of 512x512"
+            yield f"rasterizer {name}", f"on {rasterizer.device}, {speed}; {rasterizer.licence}", ""
+        except RasterizerUnavailableError as error:
+            # warp is ours to install, and everything needs it; nvdiffrast is the user's choice
+            yield f"rasterizer {name}", f"not usable: {error}", str(error) if name == "warp" else ""
+    try:
+        choice = choose_rasterizer(licence=licence)
+        yield "rasterizer auto", f"{choice.name}: {choice.reason} (licence: {licence}, set by {LICENCE_VARIABLE})", ""
+    except RasterizerUnavailableError as error:
+        yield "rasterizer auto", "none", str(error)
+
+
+def _backend(options: argparse.Namespace) -> str:
+    from ex4d_core.client import ClientError
+    from ex4d_core.messages import Hello
+    from ex4d_core.shot import RequestError
+
+    try:
+        client = backend_client(options)
+    except (ClientError, RequestError) as error:
+        return str(error)
+    try:
+        reply = client.ask(Hello("doctor"), timeout=1.5)
+    except ClientError as error:
+        return str(error)
+    finally:
+        client.close()
+    return f"{reply.service} {reply.version} at {options.backend}, with {', '.join(reply.devices)}"

@@ -1,0 +1,117 @@
+"""What a backend is doing and has done: list its jobs, cancel one, or fetch what one has made so far.
+
+--prune DAYS makes room in a data folder of this machine, whether a service runs there or not: jobs that ended longer
+ago are forgotten, and footage and results that were not used for as long are deleted.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ex4d.cli.options import ANSWER_SECONDS, add_backend_arguments, backend_client, plain_console, progress_bar
+
+if TYPE_CHECKING:
+    from ex4d_core.messages import JobStatus
+
+SUMMARY = "list, cancel, fetch and forget a backend's jobs"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_backend_arguments(parser)
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--cancel", metavar="JOB")
+    which.add_argument("--fetch", metavar="JOB", help="with --out")
+    which.add_argument("--prune", metavar="DAYS", type=float, help="forget what is older, in the folder of --data")
+    parser.add_argument("--data", type=Path, help="with --prune: the service's data folder, if it is not the user's")
+    parser.add_argument("-o", "--out", type=Path, help="folder for the files of --fetch")
+    parser.add_argument(
+        "--json", action="store_true", help="list jobs as JSON, for programs; times in seconds since 1970"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    from ex4d_core.messages import Cancel, ListJobs
+    from ex4d_core.shot import RequestError
+
+    if options.fetch and not options.out:
+        raise RequestError("where to? give --out FOLDER with --fetch")
+    if options.prune is not None:
+        return _prune(options.prune, options.data)
+    show = print_json if options.json else print_table
+    client = backend_client(options)
+    try:
+        if options.cancel:
+            show([client.ask(Cancel(options.cancel), timeout=ANSWER_SECONDS).status])
+        elif options.fetch:
+            with progress_bar() as bar:
+                fetched, job = client.run(_fetch(options.fetch, options.out, bar), timeout=30)
+            # Of a job that is not done there may be more later, or never.
+            state = "" if job.state == "done" else f"; the job is {': '.join(filter(None, (job.state, job.reason)))}"
+            print(f"{fetched} files in {options.out}{state}")
+        else:
+            show(client.ask(ListJobs(), timeout=ANSWER_SECONDS).jobs)
+    finally:
+        client.close()
+    return 0
+
+
+def _prune(days: float, data: Path | None) -> int:
+    from ex4d.service import ServiceError, ServiceSettings, prune
+
+    if not days >= 0:
+        raise ServiceError(f"--prune wants a number of days that is not negative, not {days:g}")
+    gone = prune(ServiceSettings(**({} if data is None else {"data": data})), days)
+    print(f"{gone.jobs} jobs forgotten, {gone.bytes / 1e9:.2f} GB freed")
+    return 0
+
+
+def print_json(jobs: list[JobStatus]) -> None:
+    """All that is known of each, as `JobStatus` has it."""
+    import json
+    from dataclasses import asdict
+
+    print(json.dumps([asdict(job) for job in jobs], indent=1))
+
+
+def print_table(jobs: list[JobStatus]) -> None:
+    """What people want to know, newest first."""
+    from datetime import datetime
+
+    from rich.table import Column, Table
+
+    # The name of a job is what one copies: never cut it. Labels and reasons may be long, and are broken.
+    short = [Column(name, no_wrap=True) for name in ("engine", "state", "progress", "since")]
+    table = Table(Column("job", no_wrap=True, min_width=16), "label", *short, "reason", box=None)
+    for job in jobs:
+        progress = f"{job.done}/{job.total} {job.stage}" if job.total else ""
+        if job.state == "queued":
+            progress = f"{job.queue_position} before it"
+        since = datetime.fromtimestamp(job.created).strftime("%d %b %H:%M:%S")
+        table.add_row(job.job, job.label, job.engine, job.state, progress, since, job.reason)
+    plain_console().print(table if jobs else "no jobs")
+
+
+def _fetch(job: str, folder: Path, bar):
+    """Every finished frame and file of a take or a scene into a folder; returns how many, and the job's status."""
+    from ex4d_core.messages import GetEvents
+    from ex4d_core.reconstruction import PACKAGE_FILES
+    from ex4d_core.takes import TAKE_FILES, frame_file_name
+    from ex4d_core.transfers import fetch_blob
+
+    folder.mkdir(parents=True, exist_ok=True)
+    fetched, after = 0, 0
+    task = bar.add_task("fetch", total=None)
+    while True:
+        reply = yield GetEvents(job, after)
+        if not reply.events:
+            return fetched, reply.status
+        bar.update(task, total=reply.status.events)
+        for event in reply.events:
+            after = event.number
+            name = frame_file_name(event.index) if event.kind == "frame" else event.name
+            if event.kind == "frame" or (event.kind == "file" and name in (*TAKE_FILES, *PACKAGE_FILES)):
+                yield from fetch_blob(event.sha256, event.size, folder / name)
+                fetched += 1
+            bar.update(task, completed=after)

@@ -1,0 +1,187 @@
+"""What an artist does in Blender, done by a script: import, camera, Generate, strip, save. Run by ``ex4d.demo.chain``.
+
+This runs inside Blender's own Python, so it knows the add-on and bpy and nothing of the backend. What it says on
+standard output, one JSON object a line, drives the progress bars of the demo.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+
+import bpy
+
+from ex4d_core.trajectories import Trajectory
+
+PRESET = Trajectory("orbit", amount=24, elevation=6, easing="ease_in_out")
+# Changes by hand, as an artist makes them: frame of the take, metres sideways and up, degrees to the left, lens factor.
+CHANGES = ((12, 0.06, 0.02, 1.5, 1.0), (30, -0.12, 0.10, -3.0, 1.12), (48, -0.25, 0.05, -5.0, 1.3))
+_PATIENCE_SECONDS = 600
+
+
+def say(stage: str, done: int, total: int | None, **more: object) -> None:
+    print(json.dumps({"stage": stage, "done": done, "total": total, **more}), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    for option in ("--scene", "--blend", "--backend"):
+        parser.add_argument(option, required=True)
+    parser.add_argument("--takes", type=int, default=1, help="how many to make of the shot, one after the other")
+    options = parser.parse_args(sys.argv[sys.argv.index("--") + 1 :])
+
+    bpy.ops.wm.read_factory_settings(use_empty=True)
+    bpy.ops.preferences.addon_enable(module="blender_addon")
+    bpy.context.preferences.addons["blender_addon"].preferences.address = options.backend
+    # Saved before anything is added, so that every path can be relative to the file.
+    bpy.ops.wm.save_as_mainfile(filepath=options.blend)
+
+    measured: dict[str, float] = {}
+    scene_object = import_scene(options.scene, measured)
+    camera = choreograph(scene_object)
+    ticks, before = Ticks(), memory_mb()
+    for _ in range(options.takes):
+        entry = generate(scene_object, camera, ticks, measured)
+    measured.update(ticks.figures())
+    measured[f"memory for {options.takes} takes MB"] = memory_mb() - before
+    play(scene_object, measured)
+    bpy.ops.wm.save_mainfile()
+    from blender_addon.paths import from_blend
+
+    say("blender", 1, 1, take_folder=str(from_blend(entry.folder)), measured=measured)
+
+
+def import_scene(folder: str, measured: dict[str, float]) -> bpy.types.Object:
+    """The sample as an animated, textured object."""
+    from blender_addon.scenes.importing import ImportSettings, import_scene
+
+    begun = time.perf_counter()
+    scene_object = import_scene(folder, ImportSettings(standard_view=True))
+    measured["import ms"] = 1000 * (time.perf_counter() - begun)
+    return scene_object
+
+
+def play(scene_object: bpy.types.Object, measured: dict[str, float]) -> None:
+    """Step through all frames, as playback does; and through the positions alone, which Blender reads by itself."""
+    frames = range(bpy.context.scene.frame_start, bpy.context.scene.frame_end + 1)
+    measured["frame_set ms"] = frame_ms(bpy.context.scene, frames)
+    alone = bpy.data.scenes.new("positions alone")
+    bare = bpy.data.objects.new("bare", bpy.data.meshes.new("bare"))
+    bare.data.vertices.add(len(scene_object.data.vertices))
+    alone.collection.objects.link(bare)
+    ours = next(one for one in scene_object.modifiers if one.type == "MESH_CACHE")
+    cache = bare.modifiers.new(ours.name, ours.type)
+    cache.cache_format, cache.filepath, cache.frame_start = ours.cache_format, ours.filepath, ours.frame_start
+    measured["frame_set of bare vertices ms"] = frame_ms(alone, frames)
+    bpy.data.batch_remove([alone, bare, bare.data])
+
+
+def frame_ms(scene: bpy.types.Scene, frames: range) -> float:
+    """Milliseconds of the median frame; the scene is at its first frame again afterwards."""
+    times = []
+    scene.frame_set(frames[0])
+    for frame in frames:
+        begun = time.perf_counter()
+        scene.frame_set(frame)
+        times.append(1000 * (time.perf_counter() - begun))
+    scene.frame_set(frames[0])
+    return sorted(times)[len(times) // 2]
+
+
+def choreograph(scene_object: bpy.types.Object) -> bpy.types.Object:
+    """A camera on a preset path, then changed by keyframes of position, rotation and focal length."""
+    from blender_addon.cameras.presets import camera_from_preset
+
+    camera = camera_from_preset(scene_object, PRESET, name="Shot camera")
+    start = bpy.context.scene.frame_start
+    # An artist's changes go over a few keyframes; those of the preset on the frames between would undo them.
+    frames = [0, *(change[0] for change in CHANGES)]
+    poses = []
+    for frame in frames:
+        bpy.context.scene.frame_set(start + frame)
+        poses.append((camera.location.copy(), camera.rotation_euler.copy(), camera.data.lens))
+    camera.animation_data_clear()
+    camera.data.animation_data_clear()
+    for frame, (location, rotation, lens), (_, right, up, left, zoom) in zip(
+        frames, poses, ((0, 0, 0, 0, 1), *CHANGES), strict=True
+    ):
+        camera.location = location
+        camera.location.x += right
+        camera.location.z += up
+        camera.rotation_euler = rotation
+        camera.rotation_euler.z += left * 3.141592653589793 / 180
+        camera.data.lens = lens * zoom
+        camera.keyframe_insert("location", frame=start + frame)
+        camera.keyframe_insert("rotation_euler", frame=start + frame)
+        camera.data.keyframe_insert("lens", frame=start + frame)
+    bpy.context.scene.camera = camera
+    return camera
+
+
+class Ticks:
+    """What the add-on's timer costs while takes are made: milliseconds on the clock, and of the processor."""
+
+    def __init__(self) -> None:
+        self.wall: list[float] = []
+        self.cpu: list[float] = []
+
+    def tick(self) -> float:
+        """One tick, as Blender's timer calls it; returns the seconds until the next."""
+        from blender_addon.connection.session import session
+
+        before = time.thread_time()
+        pause = session().tick()
+        self.cpu.append(1000 * (time.thread_time() - before))
+        self.wall.append(1000 * session().last_tick)
+        return pause
+
+    def figures(self) -> dict[str, float]:
+        """By name: the longest, and the longest of 999 in 1,000."""
+        figures = {}
+        for name, times in (("tick", sorted(self.wall)), ("tick's CPU time", sorted(self.cpu))):
+            figures[f"{name}, 99.9th percentile ms"] = times[math.ceil(0.999 * len(times)) - 1]
+            figures[f"longest {name} ms"] = times[-1]
+        return figures
+
+
+def memory_mb() -> float:
+    """What this process holds in memory; 0 where the system does not say it as Linux does."""
+    try:
+        with open("/proc/self/status", encoding="ascii") as file:
+            return next(int(line.split()[1]) for line in file if line.startswith("VmRSS")) / 1024
+    except OSError:
+        return 0.0
+
+
+def generate(scene_object: bpy.types.Object, camera: bpy.types.Object, ticks: Ticks, measured: dict[str, float]):
+    """Send the shot and follow it until its movie is in the strip; returns the take's entry in the .blend."""
+    from blender_addon.sequencer.strips import find_strip
+    from blender_addon.takes.follow import is_followed, send_take
+    from blender_addon.takes.shots import build_request
+
+    scene = bpy.context.scene
+    package, request = build_request(scene_object, camera, scene.frame_start, scene.frame_end, label="Orbit")
+    begun = time.monotonic()
+    entry = send_take(package, request, scene.frame_start, scene)
+    reached: dict[str, float] = {}
+    # In a window Blender's own timer does this while the artist works on.
+    while is_followed(entry) and time.monotonic() < begun + _PATIENCE_SECONDS:
+        pause = ticks.tick()
+        elapsed = time.monotonic() - begun
+        if entry.state == "running":
+            reached.setdefault("job started after s", elapsed)
+        if "first frame in the strip after s" not in reached and find_strip(scene, entry.key) is not None:
+            reached["first frame in the strip after s"] = elapsed
+        say(entry.stage or entry.state, round(entry.progress * entry.frames), entry.frames)
+        time.sleep(min(pause, 0.02))
+    measured |= reached  # of several takes the last: the backend is warm then, as it mostly is
+    if entry.state != "done":
+        raise SystemExit(f"the take is {entry.state}: {entry.reason}")
+    return entry
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Cameras that other programs solved or rendered: COLMAP's and NeRF's files, and our own, as a source camera's path.
+
+With known depth and such a camera, the mesh of each frame stands in one world. That world is the first frame's camera,
+so that presets and the Blender import work as for a camera that stands still.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ex4d.depth.colmap import MODEL_FILES, CameraFileError, read_colmap, refuse_distortion
+from ex4d.media import FootageInfo
+from ex4d.media.sequences import natural_key
+from ex4d_core.cameras import CameraPath, intrinsics_matrix, invert_rigid, world_to_camera_from_opengl
+
+
+def read_source_camera(path: Path, footage: FootageInfo, scale: float = 1.0) -> CameraPath:
+    """The moving camera that filmed `footage`.
+
+    Args:
+        path: our own .npz (`CameraPath.save`); a transforms.json, or a folder that holds one; or a folder with
+            COLMAP's model (cameras.bin and images.bin, or both as .txt), or one of its files.
+        scale: multiplies positions, where depth has another unit than the cameras.
+
+    Returns:
+        One camera for each frame, in the order of the images' numbers, at the footage's size; the first is the world.
+
+    Raises:
+        CameraFileError: unreadable, distorted, or not as many cameras as frames.
+        CameraError: impossible cameras.
+    """
+    if not (math.isfinite(scale) and scale > 0):
+        raise CameraFileError(f"scale={scale:g} is not possible. Give a finite factor above 0.")
+    if path.suffix.lower() == ".npz":
+        camera = CameraPath.load(path, footage.width, footage.height)
+    elif path.suffix.lower() == ".json":
+        camera = _nerf(path, footage)
+    elif path.is_dir() and (path / "transforms.json").exists():
+        camera = _nerf(path / "transforms.json", footage)
+    elif path.is_dir() or path.name in MODEL_FILES:
+        camera = read_colmap(path)
+    else:
+        raise CameraFileError(
+            f"{path}: is no camera file. Give a .npz, a transforms.json, or a folder with COLMAP's cameras and images "
+            "(.bin or .txt)."
+        )
+    if len(camera) != footage.frames:
+        raise CameraFileError(
+            f"{path}: has {len(camera)} cameras, but the footage {footage.path.name} has {footage.frames} frames. "
+            "Solve every frame, or trim the footage."
+        )
+    if (camera.width, camera.height) != (footage.width, footage.height):
+        if abs(camera.width / camera.height - footage.width / footage.height) > 0.01 * footage.width / footage.height:
+            raise CameraFileError(
+                f"{path}: is for pictures of {camera.width}x{camera.height}, which the footage "
+                f"({footage.width}x{footage.height}) is not a copy of at another size. Use the same framing."
+            )
+        camera = camera.resized(footage.width, footage.height)
+    return _in_first_frames_world(camera, scale)
+
+
+def _in_first_frames_world(camera: CameraPath, scale: float) -> CameraPath:
+    relative = camera.world_to_camera @ invert_rigid(camera.world_to_camera[:1])
+    relative[:, :3, 3] *= scale
+    relative[0] = np.eye(4)
+    return CameraPath(relative, camera.intrinsics, camera.width, camera.height)
+
+
+def _nerf(path: Path, footage: FootageInfo) -> CameraPath:
+    """transforms.json of NeRF, Instant-NGP and Nerfstudio: camera-to-world with y up and -z forward."""
+    try:
+        document = json.loads(path.read_text("utf-8"))
+        frames = sorted(document["frames"], key=lambda frame: natural_key(str(frame.get("file_path", ""))))
+        poses = np.array([frame["transform_matrix"] for frame in frames], dtype=np.float64)
+        if poses.shape != (len(frames), 4, 4):
+            raise ValueError(f"transform_matrix of shape {poses.shape[1:]}")
+        lenses = [_nerf_lens({**document, **frame}, footage) for frame in frames]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CameraFileError(f"{path}: is no transforms.json that can be read ({error!r}).") from error
+    if not frames:
+        raise CameraFileError(f"{path}: holds no frames.")
+    for index, frame in enumerate(frames):
+        refuse_distortion(path, index, [{**document, **frame}.get(name, 0.0) for name in ("k1", "k2", "p1", "p2")])
+    width, height = int(document.get("w", footage.width)), int(document.get("h", footage.height))
+    return CameraPath(world_to_camera_from_opengl(poses), np.stack(lenses), width, height)
+
+
+def _nerf_lens(values: dict[str, Any], footage: FootageInfo) -> np.ndarray:
+    width, height = float(values.get("w", footage.width)), float(values.get("h", footage.height))
+    if "fl_x" in values:
+        focal_x = float(values["fl_x"])
+    elif "camera_angle_x" in values:
+        focal_x = width / (2 * math.tan(float(values["camera_angle_x"]) / 2))
+    else:
+        raise ValueError("neither fl_x nor camera_angle_x")
+    focal_y = float(values.get("fl_y", focal_x))
+    return intrinsics_matrix(focal_x, focal_y, float(values.get("cx", width / 2)), float(values.get("cy", height / 2)))

@@ -1,0 +1,181 @@
+"""Which estimator: by name, or `auto`, by what is installed, what the licence allows, and what fits the memory."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from ex4d.depth.depth_models import (
+    DEPTH_MODELS,
+    DepthModel,
+    EstimatorUnavailableError,
+    WeightsError,
+    check_installed,
+    check_licence,
+    depth_model,
+)
+from ex4d.depth.edges import EdgeSettings
+from ex4d.depth_names import DEPTH_PRO, DEPTHCRAFTER, VIDEO_DEPTH_ANYTHING
+from ex4d.machine import models_folder
+
+if TYPE_CHECKING:
+    from ex4d.depth.estimation import ClipModel, ModelEstimator
+
+AUTO = "auto"
+_TYPICAL_MEGAPIXELS = 0.59  # 1024x576, what DepthCrafter works at; the others stay under it
+
+
+@dataclass(frozen=True)
+class EstimatorSettings:
+    """What estimator is wanted, and under which conditions.
+
+    Attributes:
+        name: of a model, or "auto".
+        models: folder of models.
+        licence: "commercial" or "research": what results are for.
+        accepted: names of research models for which there is another licence.
+        device: "auto", "cpu", or "cuda" with an optional number.
+        edges: how blurred edges are put right; None leaves them.
+        steady: whether per-image models are made steady over time.
+        focal_in_widths: the focal length over the picture's width, where it is known.
+        full_precision: float32 on a GPU, too: twice the memory and less than half the speed.
+    """
+
+    name: str = AUTO
+    models: Path | None = None
+    licence: str = "commercial"
+    accepted: tuple[str, ...] = ()
+    device: str = "auto"
+    edges: EdgeSettings | None = EdgeSettings()  # noqa: RUF009 (frozen)
+    steady: bool = True
+    focal_in_widths: float | None = None
+    full_precision: bool = False
+
+    @property
+    def folder(self) -> Path:
+        return self.models or models_folder()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether `auto` could take a model, and if not, why: a sentence for people."""
+
+    model: DepthModel
+    reason: str = ""
+
+    @property
+    def usable(self) -> bool:
+        return not self.reason
+
+
+def verdicts(settings: EstimatorSettings) -> list[Verdict]:
+    """Every model in the order of preference, with what speaks against it."""
+    return [Verdict(model, _objection(model, settings)) for model in DEPTH_MODELS]
+
+
+def create_estimator(settings: EstimatorSettings) -> ModelEstimator:
+    """The estimator that is wanted, loaded.
+
+    A model chosen by name is only refused for its licence or for what is missing; whether it fits is up to the user.
+
+    Raises:
+        LicenceError, UnknownModelError, WeightsError, EstimatorUnavailableError: with what to do.
+    """
+    _require_device(settings.device)
+    if settings.name == AUTO:
+        found = verdicts(settings)
+        model = next((verdict.model for verdict in found if verdict.usable), None)
+        if model is None:
+            easiest = next(one for one in reversed(DEPTH_MODELS) if one.commercial)
+            raise WeightsError(
+                "no depth estimator is ready: "
+                + "; ".join(f"{verdict.model.name}: {verdict.reason}" for verdict in found)
+                + f". The lightest is {easiest.name} ({easiest.bytes / 1e6:.0f} MB, {easiest.licence}): "
+                + (easiest.how_to_get(settings.folder) or "pip install 'ex4d[depth]'")
+                + ". Or give known depth with --depth."
+            )
+    else:
+        model = depth_model(settings.name)
+        check_licence(model, settings.licence, settings.accepted)
+    check_installed(model, settings.folder)
+    return _load(model, settings)
+
+
+def _objection(model: DepthModel, settings: EstimatorSettings) -> str:
+    if settings.licence == "commercial" and not model.commercial and model.name not in settings.accepted:
+        return "for research only"
+    if packages := model.missing_packages():
+        return f"needs {' and '.join(packages)}"
+    if missing := model.missing_files(settings.folder):
+        return f"{len(missing)} of its files are not in {settings.folder}"
+    device = resolved_device(settings.device)
+    if device.type != "cuda":
+        return "" if model.without_gpu else "needs a GPU to finish in reasonable time"
+    fixed, per_megapixel = model.gpu_gigabytes
+    needed, free = fixed + per_megapixel * _TYPICAL_MEGAPIXELS, torch.cuda.mem_get_info(device)[0] / 1e9
+    return "" if free >= needed else f"needs about {needed:.0f} GB of GPU memory, of which {free:.0f} GB are free"
+
+
+def resolved_device(name: str) -> torch.device:
+    """The device of a name: "auto", "cpu", or "cuda" with an optional number.
+
+    Raises:
+        EstimatorUnavailableError: it is no such name.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise EstimatorUnavailableError(f"{name!r} is no device for depth; use auto, cpu, cuda or cuda:N")
+    return torch.device(name)
+
+
+def _require_device(name: str) -> None:
+    """Raises EstimatorUnavailableError where this machine has no such device."""
+    device = resolved_device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise EstimatorUnavailableError(
+            f"there is no {name} here: PyTorch finds {torch.cuda.device_count()} GPUs; use auto or cpu"
+        )
+
+
+def usual_precision(model: DepthModel, device: torch.device) -> torch.dtype:
+    """Half precision on a GPU, as the published code runs the model; processors are slower in it than in float32."""
+    return getattr(torch, model.half) if device.type == "cuda" else torch.float32
+
+
+def _load(model: DepthModel, settings: EstimatorSettings) -> ModelEstimator:
+    from ex4d.depth.estimation import ModelEstimator
+
+    device = resolved_device(settings.device)
+    dtype = torch.float32 if settings.full_precision else usual_precision(model, device)
+    return ModelEstimator(
+        load_clip_model(model, settings.folder, device, dtype, settings.focal_in_widths),
+        edges=settings.edges,
+        steady=settings.steady,
+        device=device,
+    )
+
+
+def load_clip_model(
+    model: DepthModel, models: Path, device: torch.device, dtype: torch.dtype, focal_in_widths: float | None = None
+) -> ClipModel:
+    """A model's own code and weights; nothing else in the project imports them."""
+    if model.name == DEPTHCRAFTER:
+        from ex4d.depth.depthcrafter.estimator import DepthCrafter
+
+        return DepthCrafter.load(models, device, dtype)
+    if model.name == VIDEO_DEPTH_ANYTHING:
+        from ex4d.depth.video_depth_anything.estimator import VideoDepthAnything
+
+        return VideoDepthAnything.load(models, device, dtype)
+    if model.name == DEPTH_PRO:
+        from ex4d.depth.per_image import DepthPro
+
+        return DepthPro.load(models, device, dtype, focal_in_widths)
+    from ex4d.depth.per_image import DepthAnything
+
+    return DepthAnything.load(models, device, dtype)

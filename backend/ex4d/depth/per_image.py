@@ -1,0 +1,135 @@
+"""Models of `transformers` that look at one picture at a time: Depth Anything V2 and Depth Pro."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ex4d.depth.depth_models import depth_model
+from ex4d.depth.estimation import ClipModel, Step, pieces, sides_of_patches
+from ex4d.depth.weights import load_transformers_model
+from ex4d.depth_names import DEPTH_ANYTHING, DEPTH_PRO
+
+if TYPE_CHECKING:
+    from transformers import DepthAnythingForDepthEstimation, DepthProForDepthEstimation
+
+_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_SHORTER_SIDE = 518
+_WIDEST = 2.4  # cinema's widest usual format
+_AT_ONCE = 4  # pictures; more gain nothing and cost memory
+
+
+class DepthAnything(ClipModel):
+    """Depth Anything V2 (arXiv 2406.09414), in the layout that `transformers` reads.
+
+    Args:
+        network: loaded, on one device and in one precision; see `load`.
+        shorter_side: pixels that footage is brought to.
+    """
+
+    model = depth_model(DEPTH_ANYTHING)
+
+    def __init__(self, network: DepthAnythingForDepthEstimation, shorter_side: int = _SHORTER_SIDE) -> None:
+        self._network, self._shorter_side = network, shorter_side
+        self._patch = network.config.patch_size
+
+    @classmethod
+    def load(cls, models: Path, device: torch.device, dtype: torch.dtype) -> DepthAnything:
+        """With the published weights from a folder of models.
+
+        Raises:
+            WeightsError: the published files do not fit.
+        """
+        from transformers import DepthAnythingForDepthEstimation
+
+        folder = cls.model.repositories[0].folder(models)
+        return cls(load_transformers_model(DepthAnythingForDepthEstimation, folder, dtype).to(device))
+
+    def working_size(self, width: int, height: int) -> tuple[int, int]:
+        return sides_of_patches(width, height, self._shorter_side, self._patch, _WIDEST)
+
+    @torch.inference_mode()
+    def predict(self, frames: Iterable[torch.Tensor], step: Step) -> Iterator[np.ndarray]:
+        device, dtype = self._network.device, self._network.dtype
+        mean, std = (torch.tensor(values, device=device)[:, None, None] for values in _IMAGENET)
+        for piece in pieces(frames, _AT_ONCE):
+            step("predict", 0)
+            pictures = (piece.to(device) - mean) / std
+            disparity = self._network(pixel_values=pictures.to(dtype)).predicted_depth.float()
+            step("predict", len(piece))
+            yield from disparity.clamp_min(0).cpu().numpy()
+
+
+class DepthPro(ClipModel):
+    """Depth Pro (arXiv 2410.02073): metres, and a field of view for each picture.
+
+    The network gives inverse depth for a camera whose focal length is the picture's width; the true focal length turns
+    it into metres. One lens is assumed for the whole clip, the median of what the pictures say, unless it is known.
+
+    Args:
+        network: loaded, on one device and in one precision; see `load`.
+        focal_in_widths: the known focal length over the width of the picture.
+    """
+
+    model = depth_model(DEPTH_PRO)
+
+    def __init__(self, network: DepthProForDepthEstimation, focal_in_widths: float | None = None) -> None:
+        self._network, self._known = network, focal_in_widths
+        self._side = round(network.config.patch_size / min(network.config.scaled_images_ratios))
+        self._fields_of_view: list[float] = []
+
+    @classmethod
+    def load(
+        cls, models: Path, device: torch.device, dtype: torch.dtype, focal_in_widths: float | None = None
+    ) -> DepthPro:
+        """With the published weights from a folder of models.
+
+        Raises:
+            WeightsError: the published files do not fit.
+        """
+        from transformers import DepthProForDepthEstimation
+
+        folder = cls.model.repositories[0].folder(models)
+        return cls(load_transformers_model(DepthProForDepthEstimation, folder, dtype).to(device), focal_in_widths)
+
+    def working_size(self, width: int, height: int) -> tuple[int, int]:
+        """A size of the picture's own shape; the network itself always sees a square."""
+        scale = min(1.0, self._side / max(width, height))
+        return tuple(max(16, round(side * scale)) for side in (width, height))
+
+    @torch.inference_mode()
+    def predict(self, frames: Iterable[torch.Tensor], step: Step) -> Iterator[np.ndarray]:
+        self._fields_of_view.clear()
+        for frame in frames:
+            step("predict", 0)
+            size = frame.shape[1:]
+            square = F.interpolate(
+                frame[None].to(self._network.device), (self._side, self._side), mode="bilinear", antialias=True
+            )
+            found = self._network(pixel_values=((square - 0.5) / 0.5).to(self._network.dtype))
+            if found.field_of_view is not None:
+                self._fields_of_view.append(float(found.field_of_view))
+            inverse = F.interpolate(found.predicted_depth.float()[:, None], size, mode="bilinear", antialias=True)
+            step("predict", 1)
+            yield inverse[0, 0].clamp_min(0).cpu().numpy()
+
+    def depth(self, raw: np.ndarray, lowest: float, highest: float) -> np.ndarray:
+        """Metres: 1 / (inverse depth x width / focal length), between 0.1 mm and 10 km."""
+        focal = self._in_widths() or 1.0
+        return (1 / np.clip(raw / focal, 1e-4, 1e4)).astype(np.float32)
+
+    def focal(self, width: int) -> float | None:
+        found = self._in_widths()
+        return None if found is None else found * width
+
+    def _in_widths(self) -> float | None:
+        if self._known is not None:
+            return self._known
+        usable = [angle for angle in self._fields_of_view if 1 < angle < 175]
+        return 1 / (2 * math.tan(math.radians(float(np.median(usable))) / 2)) if usable else None

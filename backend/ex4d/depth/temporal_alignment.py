@@ -1,0 +1,214 @@
+"""Per-image depth made steady over time: each frame's scale and offset follow its neighbours', along motion.
+
+Works on disparity (1 / depth), in which monocular models are right up to a factor and an offset. Only those two numbers
+of a frame change, and afterwards small differences fade where the picture allows it; edges stay where they are.
+
+Where the camera stands still, a clip gets one scale. Where it moves, things truly come nearer or go away, and depth
+alone cannot tell that from a scale that drifts: there only quick changes are taken out, and slow ones are left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ex4d.depth.motion import Motion, motion_between, working_picture
+
+_FADE = 0.6  # share of the past in a pixel whose disparity has hardly changed
+_SMALL_CHANGE = 0.04  # of the frame's range; a change beyond is taken for true
+_LEAK = 0.02  # of a frame's own scale and offset that always comes through, so that errors cannot add up for ever
+_ENOUGH = 0.05  # share of a frame that must be trusted before it may change the frame
+_ROUNDS = 8
+_SLOW = 6.0  # frames; changes that last longer are slow
+_MOVES = 0.2  # working pixels a frame that count as motion
+_STILL, _MOVING = 0.3, 0.6  # share of a picture in motion from which on the camera may, and does, move
+
+
+@dataclass(frozen=True)
+class _Change:
+    """What brings a frame's disparity to the scale of the frame before, and the share of the picture that moved."""
+
+    scale: float
+    shift: float
+    moving: float
+
+
+@dataclass(frozen=True)
+class _Correction:
+    """What steadies a frame; and how it truly differs from the one before: now = (before - slow_shift) / slow_scale."""
+
+    scale: float = 1.0
+    shift: float = 0.0
+    slow_scale: float = 1.0
+    slow_shift: float = 0.0
+
+
+class Steadier:
+    """Goes over a clip twice: `look` at all frames in order, then `steady` all frames in order.
+
+    Args:
+        offset: whether frames differ by an offset as well (relative models), or by a factor only (metric ones).
+        device: where motion is estimated.
+    """
+
+    def __init__(self, offset: bool, device: torch.device | str = "cpu") -> None:
+        self._offset = offset
+        self._device = torch.device(device)
+        self._before: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._shots: list[list[_Change]] = []
+        self._corrections: Iterator[tuple[bool, _Correction]] | None = None
+
+    def look(self, picture: torch.Tensor, disparity: torch.Tensor, is_cut: bool = False) -> None:
+        """First pass, one frame.
+
+        Args:
+            picture: (3, H, W) in [0, 1].
+            disparity: (h, w), at least 0.
+            is_cut: whether it has nothing to do with the frame before.
+        """
+        small = working_picture(picture.to(self._device))
+        own = _resized(disparity.to(self._device), small.shape[1:])
+        change = None if self._before is None or is_cut else self._change(small, own)
+        if change is None:
+            self._shots.append([_Change(1.0, 0.0, 0.0)])
+        else:
+            self._shots[-1].append(change)
+        self._before = small, own
+
+    def steady(self, picture: torch.Tensor, disparity: torch.Tensor) -> torch.Tensor:
+        """Second pass, one frame: (h, w), at least 0."""
+        if self._corrections is None:
+            self._corrections = ((n == 0, one) for shot in self._shots for n, one in enumerate(_corrections(shot)))
+        begins, correction = next(self._corrections)
+        disparity = (correction.scale * disparity.to(self._device) + correction.shift).clamp_min(0)
+        small = working_picture(picture.to(self._device))
+        if not begins:
+            motion = motion_between(self._before[0], small)
+            before = motion.carried(_resized(self._before[1], small.shape[1:]))
+            expected = (before - correction.slow_shift) / correction.slow_scale
+            disparity = _faded(disparity, motion, expected)
+        self._before = small, disparity
+        return disparity
+
+    def _change(self, small: torch.Tensor, own: torch.Tensor) -> _Change | None:
+        """None where hardly anything of the frame before is found again."""
+        motion = motion_between(self._before[0], small)
+        reference = motion.carried(self._before[1])
+        flat = motion.trusted & ~_near_edge(own) & ~_near_edge(reference)
+        if flat.float().mean() < _ENOUGH:
+            return None
+        moving = float((motion.offset.norm(dim=0)[motion.trusted] > _MOVES).float().mean())
+        return _Change(*robust_scale_and_shift(own[flat], reference[flat], self._offset), moving)
+
+
+def _corrections(shot: list[_Change]) -> list[_Correction]:
+    """For every frame of a shot; on the average over the shot they change neither scale nor offset."""
+    scales, shifts, moving = (np.array([getattr(one, name) for one in shot]) for name in ("scale", "shift", "moving"))
+    scales = np.log(scales)
+    camera = np.clip((_smooth(moving) - _STILL) / (_MOVING - _STILL), 0, 1)
+    slow_scales, slow_shifts = camera * _smooth(scales), camera * _smooth(shifts)
+    scale, shift, found = 0.0, 0.0, []
+    for quick_scale, quick_shift in zip(scales - slow_scales, shifts - slow_shifts, strict=True):
+        shift = (1 - _LEAK) * (shift + np.exp(scale) * quick_shift)
+        scale = (1 - _LEAK) * (scale + quick_scale)
+        found.append((scale, shift))
+    scale, shift = np.array(found).T
+    scale, shift = scale - scale.mean(), (shift - shift.mean()) / np.exp(scale.mean())
+    rows = zip(np.exp(scale), shift, np.exp(slow_scales), slow_shifts, strict=True)
+    return [_Correction(*map(float, row)) for row in rows]
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+    """Means over about `_SLOW` frames, of a shot's changes; its first frame, which has none, does not count."""
+    if len(values) < 2:
+        return np.zeros_like(values)
+    frames = np.arange(len(values))
+    weights = np.exp(-((frames[:, None] - frames) ** 2) / (2 * _SLOW**2)) * (frames > 0)
+    return weights @ values / weights.sum(axis=1) * (frames > 0)
+
+
+def _faded(disparity: torch.Tensor, motion: Motion, expected: torch.Tensor) -> torch.Tensor:
+    """Small differences from what was expected fade; (h, w), at least 0."""
+    own = _resized(disparity, expected.shape)
+    flat = motion.trusted & ~_near_edge(own) & ~_near_edge(expected)
+    change = expected - own
+    spread = float(own.quantile(0.98) - own.quantile(0.02)) + 1e-12
+    weight = _FADE * torch.exp(-((change / (_SMALL_CHANGE * spread)) ** 2)) * flat
+    # Only smooth corrections, so that no edge of the frame before is drawn into this one.
+    correction = F.avg_pool2d((weight * change)[None, None], 3, stride=1, padding=1, count_include_pad=False)
+    return (disparity + _resized(correction[0, 0], disparity.shape)).clamp_min(0)
+
+
+def robust_scale_and_shift(values: torch.Tensor, target: torch.Tensor, with_shift: bool) -> tuple[float, float]:
+    """The factor (and offset) that bring most values onto their target; few, however wrong, do not matter.
+
+    Least squares reweighted by Cauchy's function of the residual over its median.
+
+    Args:
+        values, target: (N,).
+    """
+    x, y = values.double(), target.double()
+    weight = torch.ones_like(x)
+    scale, shift = 1.0, 0.0
+    for _ in range(_ROUNDS):
+        total = weight.sum()
+        centre_x = float((weight * x).sum() / total) if with_shift else 0.0
+        centre_y = float((weight * y).sum() / total) if with_shift else 0.0
+        spread = float((weight * (x - centre_x) ** 2).sum())
+        if spread <= 1e-12 * float((weight * x * x).sum()) or spread == 0.0:
+            return 1.0, (float(y.median() - x.median()) if with_shift else 0.0)
+        scale = float((weight * (x - centre_x) * (y - centre_y)).sum()) / spread
+        scale = min(max(scale, 0.2), 5.0)
+        shift = centre_y - scale * centre_x
+        residual = (y - scale * x - shift).abs()
+        weight = 1 / (1 + (residual / (2 * float(residual.median()) + 1e-12)) ** 2)
+    return scale, shift
+
+
+def flicker(pictures: Iterable[np.ndarray], depths: Iterable[np.ndarray]) -> float:
+    """How much depth changes from frame to frame where the picture says that it is the same surface.
+
+    Args:
+        pictures: (H, W, 3) uint8 each.
+        depths: (H, W) float32 along z each, above 0.
+
+    Returns:
+        Mean over frames and trusted pixels of |log depth - log depth before, carried along motion|: 0.01 is a change
+        of one per cent a frame. It holds true motion towards the camera, too. 0 for a single frame.
+    """
+    changes, before = [], None
+    for small, depth in _small_pairs(pictures, depths):
+        if before is not None:
+            motion = motion_between(before[0], small)
+            calm = motion.trusted & ~_near_edge(depth) & ~_near_edge(before[1])
+            if calm.any():
+                changes.append(float((depth.log() - motion.carried(before[1].log())).abs()[calm].mean()))
+        before = small, depth
+    return float(np.mean(changes)) if changes else 0.0
+
+
+def _small_pairs(
+    pictures: Iterable[np.ndarray], depths: Iterable[np.ndarray]
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    for picture, depth in zip(pictures, depths, strict=True):
+        small = working_picture(torch.from_numpy(picture).permute(2, 0, 1).float() / 255)
+        yield small, 1 / _resized(1 / torch.from_numpy(depth), small.shape[1:])
+
+
+def _near_edge(values: torch.Tensor) -> torch.Tensor:
+    """(h, w) bool: within two pixels of a step of more than a tenth."""
+    pooled = values[None, None]
+    high, low = F.max_pool2d(pooled, 5, 1, 2)[0, 0], -F.max_pool2d(-pooled, 5, 1, 2)[0, 0]
+    return high - low > 0.1 * high.clamp_min(1e-12)
+
+
+def _resized(values: torch.Tensor, size: Iterable[int]) -> torch.Tensor:
+    size = tuple(size)
+    if values.shape == size:
+        return values
+    shrinks = size[0] < values.shape[0]
+    return F.interpolate(values[None, None], size=size, mode="bilinear", antialias=shrinks)[0, 0]

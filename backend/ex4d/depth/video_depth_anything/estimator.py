@@ -1,0 +1,84 @@
+"""Video Depth Anything as one of the clip models: the published file to a network, a stream of frames to disparity."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ex4d.depth.depth_models import depth_model
+from ex4d.depth.estimation import ClipModel, Share, Step, sides_of_patches
+from ex4d.depth.video_depth_anything.checkpoint import load_network
+from ex4d.depth.video_depth_anything.network import PATCH, NetworkSize, VideoDepthNetwork
+from ex4d.depth.video_depth_anything.windows import windowed
+from ex4d.depth_names import VIDEO_DEPTH_ANYTHING
+
+MODEL = depth_model(VIDEO_DEPTH_ANYTHING)
+_SHORTER_SIDE = 518
+_WIDEST = 16 / 9
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as trained
+
+
+class VideoDepthAnything(ClipModel):
+    """Estimates disparity in windows of 32 frames that look at each other.
+
+    Args:
+        network: loaded, on one device and in one precision; see `load`.
+        shorter_side: pixels that footage is brought to.
+    """
+
+    model = MODEL
+
+    def __init__(self, network: VideoDepthNetwork, shorter_side: int = _SHORTER_SIDE) -> None:
+        self._network, self._shorter_side = network, shorter_side
+
+    @classmethod
+    def load(
+        cls,
+        models: Path,
+        device: torch.device,
+        dtype: torch.dtype,
+        size: NetworkSize | None = None,
+        shorter_side: int = _SHORTER_SIDE,
+    ) -> VideoDepthAnything:
+        """With the published weights from a folder of models.
+
+        Args:
+            size: the network's; published as the small one.
+
+        Raises:
+            WeightsError: the published file does not fit.
+        """
+        repository = MODEL.repositories[0]
+        file = repository.folder(models) / repository.files[0][0]
+        return cls(load_network(file, size or NetworkSize(), dtype).to(device), shorter_side)
+
+    def working_size(self, width: int, height: int) -> tuple[int, int]:
+        return sides_of_patches(width, height, self._shorter_side, PATCH, _WIDEST)
+
+    @torch.inference_mode()
+    def predict(self, frames: Iterable[torch.Tensor], step: Step) -> Iterator[np.ndarray]:
+        like = next(self._network.parameters())
+        mean, std = (torch.tensor(values, device=like.device)[:, None, None] for values in (_MEAN, _STD))
+        taken = told = 0
+
+        def ready() -> Iterator[torch.Tensor]:
+            nonlocal taken
+            for frame in frames:
+                taken += 1
+                yield ((frame.to(like.device) - mean) / std).to(like.dtype)
+
+        def window(inputs: torch.Tensor) -> torch.Tensor:
+            nonlocal told
+            # What else is in the window was told before, or fills up the last one.
+            share = Share(step, "predict", taken - told, self._network.watched_layers)
+            with self._network.between_layers(share.tick):
+                disparity = self._network(inputs).float()
+            share.finish()
+            told = taken
+            return disparity
+
+        for disparity in windowed(ready(), window):
+            yield disparity.cpu().numpy()

@@ -1,0 +1,93 @@
+"""EX-4D's camera encoder: latents of colour and mask to one addition to the transformer's patch embedding.
+
+It is set as ``dit.control_adapter``, which DiffSynth calls with ``control_camera_latents_input`` and whose result it
+adds. In the published ``ex4d.ckpt`` it stands, in one flat dictionary, beside the LoRA.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from ex4d.generate.wan.checkpoints import load_strictly, name_of, read_checkpoint
+from ex4d.generate.wan.errors import CheckpointError
+
+_PREFIXES = ("latent_encoder.", "latent_patch_embedding.")
+
+# Latent channels of the VAE, for colour and mask each.
+LATENT_CHANNELS = 16
+
+
+class RoundedConv3d(nn.Conv3d):
+    """A convolution that adds its bias afterwards, as torch has it done on GPUs.
+
+    In bfloat16 that rounds once more. The original ran so; a processor's own convolution is half a per cent off.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        made = functional.conv3d(x, self.weight, None, self.stride)
+        return made + self.bias.to(made.dtype).view(-1, 1, 1, 1)
+
+
+class CameraEncoder(nn.Module):
+    """Three 1x1x1 convolutions with SiLU between them, then one over patches of 1x2x2 latents.
+
+    Args:
+        hidden: channels between the convolutions (1024 in the published weights).
+        width: of the transformer (5120).
+    """
+
+    def __init__(self, hidden: int, width: int):
+        super().__init__()
+        self.latent_encoder = nn.Sequential(
+            RoundedConv3d(2 * LATENT_CHANNELS, hidden, 1),
+            nn.SiLU(),
+            RoundedConv3d(hidden, hidden, 1),
+            nn.SiLU(),
+            RoundedConv3d(hidden, hidden, 1),
+        )
+        self.latent_patch_embedding = RoundedConv3d(hidden, width, (1, 2, 2), stride=(1, 2, 2))
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        """(B, 32, F, h, w), colour before mask, to (B, width, F, h / 2, w / 2)."""
+        return self.latent_patch_embedding(self.latent_encoder(latents))
+
+
+def split_adapter(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """An ``ex4d.ckpt`` as (camera encoder, LoRA).
+
+    Raises:
+        CheckpointError: one of the two is missing altogether.
+    """
+    tensors = read_checkpoint(path)
+    camera = {key: value for key, value in tensors.items() if key.startswith(_PREFIXES)}
+    lora = {key: value for key, value in tensors.items() if key not in camera}
+    for what, part in (("camera encoder (latent_encoder.*)", camera), ("LoRA (blocks.N.*.lora_A.*)", lora)):
+        if not part:
+            raise CheckpointError(f"{path} has no {what}; the published ex4d.ckpt has: ex4d models fetch ex4d")
+    return camera, lora
+
+
+def load_camera_encoder(
+    tensors: Mapping[str, torch.Tensor],
+    width: int,
+    source: Path | Sequence[Path],
+    *,
+    device: torch.device | str,
+    dtype: torch.dtype,
+) -> CameraEncoder:
+    """The encoder of a transformer of ``width``, from its part of an ``ex4d.ckpt``.
+
+    Raises:
+        CheckpointError: keys or shapes that do not fit.
+    """
+    first = tensors.get("latent_encoder.0.weight")
+    if first is None or first.ndim != 5:
+        raise CheckpointError(f"{name_of(source)} has no latent_encoder.0.weight of a camera encoder")
+    with torch.device("meta"):
+        encoder = CameraEncoder(first.shape[0], width)
+    return load_strictly(encoder, tensors, source, device=device, dtype=dtype)

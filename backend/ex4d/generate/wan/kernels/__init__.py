@@ -1,0 +1,1 @@
+"""Kernels and fused operations of the diffusion transformer and the VAE."""

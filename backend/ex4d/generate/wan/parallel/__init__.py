@@ -1,0 +1,1 @@
+"""Sequence parallelism: one pass of the transformer over several GPUs of one host."""

@@ -1,0 +1,59 @@
+"""OpenEXR in: the channels of an image as arrays, in the order rows come on screen."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import OpenEXR
+
+from ex4d.media.media_errors import MediaError, system_reason
+
+
+def read_exr_channels(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """All channels of all parts: (H, W) float16, float32 or uint32 by full name, such as `ViewLayer.Depth.Z`.
+
+    A channel of a named part that does not carry the part's name already is called `part.channel`. H and W are those
+    of the data window.
+
+    Raises:
+        MediaError: not an EXR, or damaged.
+    """
+    path = Path(path)
+    _check_readable(path)
+    try:
+        with OpenEXR.File(str(path), separate_channels=True) as file:
+            if not file.parts or any(not part.channels for part in file.parts):
+                # OpenEXR gives a part whose pixels it could not read without any channel, and no exception.
+                raise MediaError(f"{path}: damaged or truncated EXR (pixels are missing). Render or copy it again.")
+            return {
+                _full_name(part, name, len(file.parts)): np.asarray(channel.pixels)
+                for part in file.parts
+                for name, channel in part.channels.items()
+                if np.ndim(channel.pixels) == 2
+            }
+    except MediaError:
+        raise
+    except (RuntimeError, ValueError, OSError) as error:
+        reason = system_reason(error).splitlines()[0]
+        raise MediaError(f"{path}: damaged or truncated EXR ({reason}). Render or copy it again.") from error
+
+
+def _check_readable(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except OSError as error:
+        raise MediaError(
+            f"{path}: cannot be opened ({system_reason(error)}). Check the path and permissions."
+        ) from error
+    if not magic:
+        raise MediaError(f"{path}: the file is empty (0 bytes). Render or copy it again.")
+    if magic != b"\x76\x2f\x31\x01":
+        raise MediaError(f"{path}: not an EXR. Choose another file or convert it.")
+
+
+def _full_name(part: OpenEXR.Part, channel: str, parts: int) -> str:
+    name = part.name() if parts > 1 else ""
+    return f"{name}.{channel}" if name and not channel.startswith(name) else channel

@@ -1,0 +1,299 @@
+"""One look through a video file without decoding it: which frames it holds, when each is shown, what is missing.
+
+First step of everything that reads footage; `timeline` turns the result into a constant frame rate.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import av.error
+import numpy as np
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from ex4d.media import pixels
+from ex4d.media.media_errors import MediaError, system_reason
+
+# Only containers that hold their own pictures: a playlist or a script must not make us open further files or addresses.
+_CONTAINERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,obu,ivf,mxf,flv,asf,ogg,gif,apng,"
+    "dv,nut,yuv4mpegpipe,png_pipe,jpeg_pipe,mjpeg,bmp_pipe,tiff_pipe,webp_pipe,image2"
+)
+
+# Here one packet is one shown frame and carries its time, so the packets tell the exact count. Elsewhere we decode.
+_ONE_PACKET_ONE_FRAME = {
+    "mov": {"h264", "hevc", "av1", "vp9", "prores", "dnxhd", "mjpeg", "png", "qtrle", "cfhd", "rawvideo", "v210"},
+    "matroska": {"h264", "hevc", "av1", "vp9", "prores", "ffv1", "mjpeg", "png", "rawvideo"},
+}
+
+_HDR_TRANSFERS = {16: "PQ", 18: "HLG"}  # ITU-T H.273
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a look through a video file found.
+
+    `times` (N,) int64 are the display times of the readable frames in units of `time_base`, sorted, or None where the
+    file gives none. `promised` is the number of frames that should be there: more than `readable` in a truncated file.
+    """
+
+    codec: str
+    width: int
+    height: int
+    orientation: pixels.Orientation
+    bit_depth: int
+    has_alpha: bool
+    pixel_aspect: Fraction
+    notes: tuple[str, ...]
+    readable: int
+    promised: int
+    times: np.ndarray | None
+    last_duration: int
+    time_base: Fraction
+    declared_rates: tuple[Fraction, ...]
+    keyframe_times: np.ndarray
+    matched_by_time: bool
+
+
+@contextmanager
+def opened_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Opens a file's first real video stream.
+
+    Raises:
+        MediaError: missing, unreadable, empty, not a video, or without pictures.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(12)
+    except OSError as error:
+        raise MediaError(
+            f"{path}: cannot be opened ({system_reason(error)}). Check the path and permissions."
+        ) from error
+    if not head:
+        raise MediaError(f"{path}: the file is empty (0 bytes). Copy or export it again.")
+    try:
+        container = av.open(
+            f"file:{path}",
+            options={"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"},
+            metadata_errors="replace",
+        )
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        if head[4:8] == b"ftyp":
+            raise MediaError(
+                f"{path}: truncated or damaged: 0 frames are readable, because the index that an .mp4 or .mov keeps "
+                "at its end is missing. Copy or export the file again."
+            ) from error
+        raise MediaError(f"{path}: not a video that can be read. Export it as .mp4 or .mov (H.264, ProRes).") from error
+    with container:
+        streams = [stream for stream in container.streams.video if not stream.disposition & _cover_art()]
+        if not streams:
+            has_sound = " (sound only)" if container.streams.audio else ""
+            raise MediaError(f"{path}: has no video stream{has_sound}. Choose a file with pictures.")
+        streams[0].thread_type = "AUTO"
+        yield container, streams[0]
+
+
+def scan(path: Path) -> Scan:
+    """Looks through the file at `path`; remembered for the last few files as long as they do not change.
+
+    Raises:
+        MediaError: not a video, or nothing in it can be decoded.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise MediaError(
+            f"{path}: cannot be opened ({system_reason(error)}). Check the path and permissions."
+        ) from error
+    return _scan(path, (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size))
+
+
+@functools.lru_cache(maxsize=16)
+def _scan(path: Path, _version: tuple[int, ...]) -> Scan:
+    with opened_video(path) as (container, stream):
+        codec = stream.codec_context.name
+        trusted = codec in _ONE_PACKET_ONE_FRAME.get(container.format.name.split(",")[0], ())
+        packets = _PacketCount(container, stream)
+    times = packets.shown_times() if trusted else None
+    matched_by_time = times is not None
+    first, decoded_times, undamaged = _decode(path, only_first=matched_by_time and packets.complete)
+    if first is None:
+        of = f" of {packets.promised}" if packets.promised else ""
+        raise MediaError(f"{path}: 0{of} frames are readable. Copy or export the file again.")
+    if not matched_by_time:
+        times = _strictly_rising(decoded_times)
+        readable = len(decoded_times)
+    elif packets.complete:
+        readable = len(times)
+    else:
+        readable = _unbroken(times, decoded_times)
+        times = times[:readable]
+    whole = packets.complete and undamaged
+    promised = readable if whole else max(packets.promised or packets.count, readable + 1)
+    turn = pixels.orientation(first)
+    width, height = (first.height, first.width) if turn[1] else (first.width, first.height)
+    return Scan(
+        codec=codec,
+        width=width,
+        height=height,
+        orientation=turn,
+        bit_depth=max(component.bits for component in first.format.components),
+        has_alpha=pixels.has_alpha(first.format),
+        pixel_aspect=packets.pixel_aspect,
+        notes=_notes(first, packets.pixel_aspect),
+        readable=readable,
+        promised=promised,
+        times=times,
+        last_duration=packets.last_duration,
+        time_base=packets.time_base,
+        declared_rates=packets.declared_rates,
+        keyframe_times=packets.keyframe_times,
+        matched_by_time=matched_by_time,
+    )
+
+
+class _PacketCount:
+    """The packets of a video stream, counted and compared with what the container announces."""
+
+    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+        self.time_base = stream.time_base or Fraction(1, 1000)
+        self.pixel_aspect = Fraction(stream.sample_aspect_ratio or 1)
+        rates = (stream.average_rate, stream.guessed_rate, stream.base_rate)
+        self.declared_rates = tuple(dict.fromkeys(Fraction(rate) for rate in rates if rate))
+        shown: list[tuple[int | None, bool]] = []
+        durations: dict[int | None, int] = {}
+        packets = 0
+        whole = True
+        try:
+            for packet in container.demux(stream):
+                if packet.dts is None and packet.size == 0:
+                    continue  # the end-of-stream mark
+                if packet.is_corrupt and container.format.name != "mpegts":
+                    whole = False
+                    continue
+                packets += 1
+                if not packet.is_discard:
+                    shown.append((packet.pts, packet.is_keyframe))
+                    durations[packet.pts] = packet.duration or 0
+        except av.error.FFmpegError:
+            whole = False
+        self._shown = shown
+        self.count = len(shown)
+        announced, seen_all = _announced(container, stream, packets, durations)
+        self.promised = announced
+        self.complete = whole and seen_all
+        keyframes = sorted(pts for pts, is_key in shown if is_key and pts is not None)
+        self.keyframe_times = np.array(keyframes, dtype=np.int64)
+        known = [pts for pts in durations if pts is not None]
+        self.last_duration = durations[max(known)] if known else 0
+
+    def shown_times(self) -> np.ndarray | None:
+        """Display times (N,) in order, or None unless every packet has its own."""
+        times = [pts for pts, _ in self._shown]
+        if not times or None in times or len(set(times)) != len(times) or not len(self.keyframe_times):
+            return None
+        # A cut in the middle of a group of pictures leaves frames in front that lean on a missing keyframe.
+        return np.array(sorted(pts for pts in times if pts >= self.keyframe_times[0]), dtype=np.int64)
+
+
+def _announced(
+    container: InputContainer, stream: VideoStream, packets: int, durations: dict[int | None, int]
+) -> tuple[int | None, bool]:
+    """How many frames the container announces, if it does, and whether its packets were all there."""
+    name = container.format.name.split(",")[0]
+    if name == "mov":
+        indexed = len(stream.index_entries)
+        discarded = sum(entry.is_discard for entry in stream.index_entries)
+        return indexed - discarded, packets >= indexed
+    if name == "avi" and stream.frames:
+        return stream.frames, packets >= stream.frames
+    duration = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", ""))
+    rate = stream.average_rate or stream.guessed_rate
+    if name == "matroska" and duration and rate:
+        hours, minutes, seconds = map(float, duration.groups())
+        announced_seconds = hours * 3600 + minutes * 60 + seconds
+        known = [pts for pts in durations if pts is not None]
+        end = float((max(known) + durations[max(known)]) * stream.time_base) if known else 0.0
+        return round(announced_seconds * rate), end > announced_seconds - 1.5 / float(rate)
+    return None, True
+
+
+def decoded_frames(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
+    """The stream's frames in display order, up to the first one that is damaged; then ends with `Damaged`."""
+    damage = None
+    try:
+        for packet in container.demux(stream):
+            yield from packet.decode()
+    except (av.error.FFmpegError, IndexError) as error:
+        damage = error
+        with suppress(av.error.FFmpegError, EOFError):
+            yield from stream.decode(None)  # frames that the decoder holds back for reordering are good ones
+    if damage is not None:
+        raise Damaged from damage
+
+
+class Damaged(Exception):
+    """A stream cannot be decoded any further; whoever reads it knows which frame that is."""
+
+
+def _decode(path: Path, only_first: bool) -> tuple[av.VideoFrame | None, list[int | None], bool]:
+    """The first frame, the display times of as many frames as can be decoded, and whether that went without errors."""
+    first = None
+    times: list[int | None] = []
+    with opened_video(path) as (container, stream):
+        try:
+            for frame in decoded_frames(container, stream):
+                first = first or frame
+                times.append(frame.pts)
+                if only_first:
+                    break
+        except Damaged:
+            return first, times, False
+    return first, times, True
+
+
+def _strictly_rising(times: list[int | None]) -> np.ndarray | None:
+    if any(time is None for time in times):
+        return None
+    array = np.array(times, dtype=np.int64)
+    return array if (np.diff(array) > 0).all() else None
+
+
+def _unbroken(expected: np.ndarray, decoded: list[int | None]) -> int:
+    """How many frames from the first on were decoded, of a file that is cut off in decoding order.
+
+    The file's last packets may be shown later than packets that are gone: a step much longer than usual among the
+    last frames (reordering never reaches back further than 16) is such a hole.
+    """
+    found = set(decoded)
+    missing = np.flatnonzero([time not in found for time in expected.tolist()])
+    count = int(missing[0]) if len(missing) else len(expected)
+    steps = np.diff(expected[:count])
+    tail = max(0, len(steps) - 16)
+    holes = np.flatnonzero(steps[tail:] > 1.5 * np.median(steps)) if len(steps) else ()
+    return int(tail + holes[0] + 1) if len(holes) else count
+
+
+def _notes(first: av.VideoFrame, pixel_aspect: Fraction) -> tuple[str, ...]:
+    notes = []
+    if pixel_aspect not in (0, 1):
+        notes.append(f"pixels are not square ({pixel_aspect}); they are kept as they are stored")
+    if pixels.has_alpha(first.format):
+        notes.append("transparency is composited over black")
+    if first.interlaced_frame:
+        notes.append("the footage is interlaced and is not deinterlaced")
+    if first.color_trc in _HDR_TRANSFERS:
+        notes.append(f"HDR footage ({_HDR_TRANSFERS[first.color_trc]}) is not tone-mapped; export it as Rec.709")
+    return tuple(notes)
+
+
+def _cover_art() -> int:
+    return int(av.stream.Disposition.attached_pic)

@@ -1,0 +1,80 @@
+"""Numbered files on disk: image sequences as artists render them, in the order of their numbers.
+
+Footage (PNG, JPEG...) and depth (EXR, 16-bit PNG) both come this way.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from itertools import pairwise
+from pathlib import Path
+
+from ex4d.media.media_errors import MediaError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+
+_NUMBER_FIELD = re.compile(r"%0?\d*d|#+")
+
+
+def is_sequence(path: Path) -> bool:
+    """Whether `path` names many files: a folder, or a pattern such as shot_%04d.png, shot_####.png, shot_*.png."""
+    # os.path answers False where pathlib raises for want of permission; opening the file then says so.
+    if os.path.isdir(path):
+        return True
+    return not os.path.exists(path) and bool(_NUMBER_FIELD.search(path.name) or "*" in path.name)
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Sort key that puts frame_2 before frame_10."""
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part.lower()) for part in re.split(r"(\d+)", name) if part]
+
+
+def sequence_files(path: Path, suffixes: tuple[str, ...], what: str = "images") -> list[Path]:
+    """The files of a sequence, sorted by number.
+
+    Args:
+        path: a folder, or a pattern in the last part of the path (%04d, #### or *).
+        suffixes: accepted file name endings, lower case with the dot.
+        what: what the files are, for messages.
+
+    Raises:
+        MediaError: no such file, or a folder that holds more than one sequence.
+    """
+    try:
+        if path.is_dir():
+            found = [file for file in path.iterdir() if file.is_file()]
+        else:
+            pattern = glob.escape(path.name).replace("[*]", "*")
+            pattern = _NUMBER_FIELD.sub("*", pattern)
+            found = [file for file in path.parent.glob(pattern) if file.is_file()]
+            if _NUMBER_FIELD.search(path.name):
+                exact = re.compile(r"\d+".join(re.escape(part) for part in _NUMBER_FIELD.split(path.name)))
+                found = [file for file in found if exact.fullmatch(file.name)]
+    except PermissionError as error:
+        raise MediaError(f"{path}: no permission to list the folder. Allow reading it, or copy the files.") from error
+    files = [file for file in found if file.suffix.lower() in suffixes and not file.name.startswith(".")]
+    if not files:
+        endings = " ".join(suffixes)
+        raise MediaError(f"{path}: holds no {what} ({endings}). Choose the folder that holds the frames.")
+    sequences = sorted({re.sub(r"\d+", "#", file.name) for file in files})
+    if len(sequences) > 1:
+        names = ", ".join(sequences[:4])
+        folder = path if path.is_dir() else path.parent
+        raise MediaError(
+            f"{path}: holds {len(sequences)} sequences ({names}). "
+            f"Name one by a pattern, such as {folder / sequences[0]}."
+        )
+    return sorted(files, key=lambda file: natural_key(file.name))
+
+
+def numbering_gap(files: list[Path]) -> str | None:
+    """A sentence about the first missing number of a sequence that otherwise counts by one, or None."""
+    last_numbers = [[int(digits) for digits in re.findall(r"\d+", file.stem)][-1:] for file in files]
+    numbers = [number[0] for number in last_numbers if number]
+    steps = {b - a for a, b in pairwise(numbers)}
+    if len(steps) > 1 and 1 in steps:
+        before, after = next((a, b) for a, b in pairwise(numbers) if b - a != 1)
+        return f"the numbering jumps from {before} to {after}: frames may be missing"
+    return None

@@ -1,0 +1,225 @@
+"""What the footage shows, as one value: depth and colour of every frame, and where they were seen from.
+
+`dw_mesh.py` builds the mesh of a surface; rasterizers draw a surface, with or without that mesh.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from ex4d_core.shot import CONVENTIONS, OCCLUSION_MODELS, OCCLUSION_RULES
+
+if TYPE_CHECKING:
+    from ex4d.mesh.thickness import BackLimits
+
+REFERENCE_BORDER_DEPTH = 100.0  # EX-4D's fixed depth of the 1-pixel border
+RING_DEPTH_FACTOR = 1.1  # any factor above 1 puts ring and caps behind the farthest surface; small keeps bounds tight
+
+
+class DepthError(ValueError):
+    """Depth that no mesh can be built from: not finite, not in front of the camera, or of too few pixels."""
+
+
+@dataclass(frozen=True)
+class DepthSurface:
+    """The seen surface of every frame of a clip, before any mesh is built.
+
+    Attributes:
+        depth: (T, H, W) float32, along z, scene units, finite and positive.
+        color: (T, H, W, 3) uint8, sRGB.
+        intrinsics: (T, 3, 3), pixels of the source picture; kept as float64 on the CPU.
+        camera_to_world: (T, 4, 4) source camera poses, kept as float64 on the CPU; None for a camera at the origin.
+        convention: "centered" (rays through pixel centres, a ring of vertices around the picture) or "reference"
+            (EX-4D's own: rays through pixel corners, the outermost pixels set to depth 100).
+        occlusion_rule: "angle" (a face is occluded if its smallest inner angle is under 2.5 degrees) or "boundary" (if
+            its largest depth difference is more than twice its larger extent in x and y).
+        occlusion: what hides: "watertight" (EX-4D's: the space behind whatever was seen counts as solid, its walls and
+            the back are drawn, unseen), "open" (occluded faces, border and caps are no obstacle and are not drawn) or
+            "thickness" (solid to a plausible depth behind each outline, see `thickness.py`; faces over a step in depth
+            count as occluded even if they are not thin; "centered" only).
+
+    Raises:
+        ValueError: shapes that do not belong together, unknown names, focal lengths not positive, broken poses.
+    """
+
+    depth: torch.Tensor
+    color: torch.Tensor
+    intrinsics: torch.Tensor
+    camera_to_world: torch.Tensor | None = None
+    convention: str = "centered"
+    occlusion_rule: str = "angle"
+    occlusion: str = "watertight"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "intrinsics", _small_float64(self.intrinsics))
+        if self.camera_to_world is not None:
+            object.__setattr__(self, "camera_to_world", _small_float64(self.camera_to_world))
+        _check_surface(self)
+
+    @property
+    def frames(self) -> int:
+        """T, the number of frames."""
+        return len(self.depth)
+
+    @property
+    def device(self) -> torch.device:
+        return self.depth.device
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the source picture, pixels."""
+        return self.depth.shape[2], self.depth.shape[1]
+
+    @property
+    def ring(self) -> int:
+        """How many vertices lie beyond the picture on each side."""
+        return 1 if self.convention == "centered" else 0
+
+    @property
+    def grid_shape(self) -> tuple[int, int]:
+        """(rows, columns) of the vertex grid."""
+        return vertex_grid_shape(*self.depth.shape[1:], self.convention)
+
+    @cached_property
+    def depth_range(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Least and greatest depth of each frame, (T,) float32 each, on the depth's device.
+
+        Raises:
+            DepthError: depth not finite or not positive, with the first such frame.
+        """
+        # min and max read the depth once; NaN fails both comparisons
+        lowest, highest = self.depth.flatten(1).aminmax(dim=1)
+        usable = (lowest > 0) & (highest < float("inf"))
+        if not bool(usable.all()):
+            frame = int((~usable).nonzero()[0])
+            bad = ~(torch.isfinite(self.depth[frame]) & (self.depth[frame] > 0))
+            raise DepthError(
+                f"depth of frame {frame} has {int(bad.sum())} values that are not finite and positive (first: "
+                f"{float(self.depth[frame][bad][0])}): fill them, or set sky to a large finite depth, before meshing"
+            )
+        return lowest, highest
+
+    @property
+    def border_depth(self) -> torch.Tensor:
+        """(T,) float32, depth of the outermost vertices of the grid; raises what `depth_range` raises."""
+        highest = self.depth_range[1]
+        return highest * RING_DEPTH_FACTOR if self.ring else torch.full_like(highest, REFERENCE_BORDER_DEPTH)
+
+    @cached_property
+    def rays(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """x / z of each column of vertices (T, C), and y / z of each row (T, R): float32 on the CPU."""
+        rays = []
+        for axis, size in enumerate(self.size):
+            positions = sample_positions(size, self.ring)
+            rays.append((positions - self.intrinsics[:, axis, 2:]) / self.intrinsics[:, axis, axis, None])
+        return rays[0].float(), rays[1].float()
+
+    @cached_property
+    def outlines(self) -> BackLimits:
+        """Where curtains end in the "thickness" model, measured on the depth's device.
+
+        Rasterizers ask for it frame by frame, and keep it where there is one frame only.
+        """
+        from ex4d.mesh.thickness import back_limits  # which starts Warp
+
+        return back_limits(self.depth, self.intrinsics)
+
+    def frame_range(self, start: int, stop: int) -> DepthSurface:
+        """The surface of frames start..stop-1, as views: no copy, and what is known stays known."""
+        part = slice(start, stop)
+        surface = copy(self)
+        for name in ("depth", "color", "intrinsics", "camera_to_world"):
+            values = getattr(self, name)
+            object.__setattr__(surface, name, None if values is None else values[part])
+        for name in ("depth_range", "rays"):
+            if name in self.__dict__:
+                surface.__dict__[name] = tuple(values[part] for values in self.__dict__[name])
+        return surface
+
+    def to(self, device: torch.device | str) -> DepthSurface:
+        """The same surface with depth and colour on a device; itself where they are there already."""
+        if self.depth.device == torch.device(device) and self.color.device == torch.device(device):
+            return self
+        return replace(
+            self, depth=self.depth.to(device, non_blocking=True), color=self.color.to(device, non_blocking=True)
+        )
+
+
+def vertex_grid_shape(height: int, width: int, convention: str = "centered") -> tuple[int, int]:
+    """(rows, columns) of the vertex grid of a picture of height x width pixels.
+
+    Raises:
+        ValueError: an unknown convention.
+        DepthError: fewer than 2 x 2 pixels.
+    """
+    require_convention(convention)
+    if height < 2 or width < 2:
+        raise DepthError(f"a mesh needs a picture of at least 2 x 2 pixels, got {width} x {height} (width x height)")
+    return (height + 2, width + 2) if convention == "centered" else (height, width)
+
+
+def sample_positions(size: int, ring: int) -> torch.Tensor:
+    """Pixel coordinates of the grid's columns (or rows), float64: centres and the picture's two edges with a ring,
+    corners without."""
+    inner = torch.arange(size, dtype=torch.float64)
+    if not ring:
+        return inner
+    return torch.cat([inner.new_zeros(1), inner + 0.5, inner.new_full((1,), float(size))])
+
+
+def require_convention(convention: str) -> None:
+    if convention not in CONVENTIONS:
+        raise ValueError(f"unknown convention {convention!r}: use one of {', '.join(CONVENTIONS)}")
+
+
+def _small_float64(matrices: torch.Tensor | np.ndarray) -> torch.Tensor:
+    return torch.as_tensor(matrices).detach().to(device="cpu", dtype=torch.float64)
+
+
+def _check_surface(surface: DepthSurface) -> None:
+    """Everything but the depth values, which cost a pass over all pixels."""
+    require_convention(surface.convention)
+    for name, value, known in (
+        ("occlusion rule", surface.occlusion_rule, OCCLUSION_RULES),
+        ("occlusion model", surface.occlusion, OCCLUSION_MODELS),
+    ):
+        if value not in known:
+            raise ValueError(f"unknown {name} {value!r}: use one of {', '.join(known)}")
+    if surface.convention == "reference" and surface.occlusion == "thickness":
+        raise ValueError(
+            "the reference convention knows the occlusion models watertight and open, not 'thickness': use the "
+            "centered convention"
+        )
+    depth, color, intrinsics, poses = surface.depth, surface.color, surface.intrinsics, surface.camera_to_world
+    if depth.ndim != 3 or depth.dtype != torch.float32:
+        raise ValueError(f"depth must be (T, H, W) float32, got {tuple(depth.shape)} {depth.dtype}")
+    if tuple(color.shape) != (*depth.shape, 3) or color.dtype != torch.uint8:
+        raise ValueError(
+            f"color must be {(*depth.shape, 3)} uint8 to match depth {tuple(depth.shape)}, "
+            f"got {tuple(color.shape)} {color.dtype}"
+        )
+    frames, height, width = depth.shape
+    if frames == 0:
+        raise ValueError("depth has no frames: a mesh needs at least one")
+    vertex_grid_shape(height, width, surface.convention)
+    if tuple(intrinsics.shape) != (frames, 3, 3):
+        raise ValueError(f"intrinsics must be {(frames, 3, 3)} to match depth, got {tuple(intrinsics.shape)}")
+    if poses is not None and tuple(poses.shape) != (frames, 4, 4):
+        raise ValueError(f"camera_to_world must be {(frames, 4, 4)} to match depth, got {tuple(poses.shape)}")
+    focal = torch.stack([intrinsics[:, 0, 0], intrinsics[:, 1, 1]], dim=1)
+    usable = (focal > 0).all(dim=1) & torch.isfinite(intrinsics).flatten(1).all(dim=1)
+    if not bool(usable.all()):
+        frame = int((~usable).nonzero()[0])
+        raise ValueError(
+            f"intrinsics of frame {frame} need finite values and positive focal lengths, got "
+            f"{intrinsics[frame].tolist()}"
+        )
+    if poses is not None and not bool(torch.isfinite(poses).all()):
+        frame = int((~torch.isfinite(poses).flatten(1).all(dim=1)).nonzero()[0])
+        raise ValueError(f"camera_to_world of frame {frame} is not finite: {poses[frame].tolist()}")

@@ -1,0 +1,167 @@
+"""How much of each new frame the footage saw, and from how far aside: for an artist who is dragging a keyframe.
+
+The viewer of the service keeps one `SceneCoverage` for each scene it has open. What does not depend on the camera is
+made once for each frame of footage, and a frame whose camera did not change is not drawn again. How a frame's share is
+found stands in `ex4d.raster.coverage`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ex4d.pipeline.array_clip import ArrayClip
+from ex4d.pipeline.render import require_footage, scene_surface, shows_first_frame
+from ex4d.raster import Rasterizer, create_rasterizer, seen_shares, sparse_camera, view_angles
+from ex4d.raster.rasterizer import cpu_cores
+from ex4d.raster.warp.coverage import SimplifiedFrame
+from ex4d_core.cameras import CameraPath
+from ex4d_core.scene import Scene
+from ex4d_core.shot import RenderSettings, ShotRequest
+
+# A simplified frame of 512x512 takes about 1 MB: some hundred frames of footage stay ready.
+_KEPT_BYTES = 256 * 2**20
+# Shares of frames under cameras that were tried: a number each.
+_KEPT_SHARES = 50_000
+# Frames that a GPU draws at once.
+_DRAWN_FRAMES = 64
+
+
+@dataclass(frozen=True)
+class PathCoverage:
+    """What a camera path asks of the generator.
+
+    Attributes:
+        seen: (T,) float64, share of each frame that the footage saw, 0 to 1.
+        view_angle: (T,) float64, degrees between the directions from which the source camera and the new camera look
+            at the subject.
+    """
+
+    seen: np.ndarray
+    view_angle: np.ndarray
+
+    def to_wire(self) -> Mapping[str, list[float]]:
+        """As `ex4d_core.messages.Coverage` has it."""
+        return {"seen": self.seen.tolist(), "view_angle": self.view_angle.tolist()}
+
+
+class SceneCoverage:
+    """Coverage of any shot of one scene; keeps what the next question will need."""
+
+    def __init__(self, scene: Scene | ArrayClip, *, device: str = "auto"):
+        self._scene = scene
+        self._source = scene.source_camera()
+        self._device = device
+        self._rasterizers: dict[RenderSettings, Rasterizer] = {}
+        self._frames = _Kept(_KEPT_BYTES)
+        self._shares = _Kept(_KEPT_SHARES)
+        self._threads = ThreadPoolExecutor(cpu_cores(), "coverage")  # which keep working memory, too
+
+    def of(self, request: ShotRequest, *, index: int = 0) -> PathCoverage:
+        """Coverage and view angle of each frame of a shot, or of a part of it.
+
+        Args:
+            index: which frame of the shot the request's first one is.
+
+        Raises:
+            RequestError: the camera runs past the footage.
+            RasterizerUnavailableError: see `ex4d.raster.create_rasterizer`.
+        """
+        camera, settings, first = request.camera, request.render, request.first_frame
+        require_footage(self._scene.manifest, camera, first)
+        if settings not in self._rasterizers:
+            self._rasterizers[settings] = create_rasterizer(settings.rasterizer, self._device, settings.licence)
+        keys = [_key(settings, first + k, camera, k) for k in range(len(camera))]
+        missing = [k for k, key in enumerate(keys) if key not in self._shares]
+        if missing:
+            on_cpu = self._rasterizers[settings].device.type == "cpu"
+            shares = (self._counted if on_cpu else self._drawn)(request, missing)
+            for k, share in zip(missing, shares, strict=True):
+                self._shares.put(keys[k], share, 1)
+        seen = np.array([self._shares.get(key) for key in keys])
+        if index == 0 and shows_first_frame(self._scene.manifest, camera, settings):
+            seen[0] = 1.0
+        source = self._source.frames(first, first + len(camera))
+        return PathCoverage(seen, view_angles(source, camera, self._scene.manifest.subject_distance))
+
+    def _drawn(self, request: ShotRequest, missing: list[int]) -> list[float]:
+        """On a GPU, frames that follow each other at once."""
+        camera, first = request.camera, request.first_frame
+        shares = []
+        for start, stop in _runs(missing, _DRAWN_FRAMES):
+            surface = scene_surface(self._scene, self._source, request.render, first + start, first + stop)
+            views = camera.world_to_camera[start:stop], camera.intrinsics[start:stop], camera.width, camera.height
+            shares += seen_shares(self._rasterizers[request.render], surface, *views).tolist()
+        return shares
+
+    def _counted(self, request: ShotRequest, missing: list[int]) -> list[float]:
+        """On a CPU, from sparse rays and simplified meshes, a frame for each core."""
+        sparse = sparse_camera(request.camera, request.render.convention)
+
+        def count(k: int) -> float:
+            frame = self._simplified(request.render, request.first_frame + k)
+            return frame.seen(sparse.world_to_camera[k], sparse.intrinsics[k], sparse.width, sparse.height)
+
+        return list(self._threads.map(count, missing))
+
+    def _simplified(self, settings: RenderSettings, footage_frame: int) -> SimplifiedFrame:
+        key = footage_frame, settings.convention, settings.occlusion_rule, settings.occlusion
+        frame = self._frames.get(key)
+        if frame is None:
+            # What it keeps of the footage is the file, mapped into memory.
+            part = footage_frame, footage_frame + 1
+            frame = SimplifiedFrame(scene_surface(self._scene, self._source, settings, *part, copy=False))
+            self._frames.put(key, frame, frame.bytes)
+        return frame
+
+
+class _Kept:
+    """The most recently used values, up to a total size; may be used by several threads."""
+
+    def __init__(self, size: int):
+        self._room = size
+        self._values: OrderedDict[Hashable, tuple[object, int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._values
+
+    def get(self, key: Hashable) -> Any:
+        with self._lock:
+            if key not in self._values:
+                return None
+            self._values.move_to_end(key)
+            return self._values[key][0]
+
+    def put(self, key: Hashable, value: object, size: int) -> None:
+        """What was put last stays, whatever its size."""
+        with self._lock:
+            if key in self._values:
+                self._room += self._values.pop(key)[1]
+            while self._values and self._room < size:
+                self._room += self._values.popitem(last=False)[1][1]
+            self._values[key] = value, size
+            self._room -= size
+
+
+def _key(settings: RenderSettings, footage_frame: int, camera: CameraPath, k: int) -> Hashable:
+    """All that a frame's share depends on."""
+    view = camera.world_to_camera[k].tobytes(), camera.intrinsics[k].tobytes(), camera.width, camera.height
+    return settings, footage_frame, *view
+
+
+def _runs(numbers: list[int], longest: int) -> Iterator[tuple[int, int]]:
+    """Ascending numbers as ranges start..stop-1 without gaps."""
+    start = stop = numbers[0]
+    for number in numbers:
+        if number != stop or stop - start == longest:
+            yield start, stop
+            start = number
+        stop = number + 1
+    yield start, stop

@@ -1,0 +1,152 @@
+"""A scene and a camera path to colour and mask, frame by frame: where mesh and rasterizer meet.
+
+Works through the clip in batches that fit a fixed share of memory, so a thousand frames cost no more than ten.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ex4d.mesh import DepthSurface
+from ex4d.pipeline.array_clip import ArrayClip
+from ex4d.raster import Rasterizer, RenderedFrames, create_rasterizer, force_first_frame, render_in_batches
+from ex4d_core.cameras import CameraPath
+from ex4d_core.scene import Scene, SceneManifest
+from ex4d_core.shot import RenderSettings, RequestError
+
+# Footage and pictures of a batch take about 20 bytes a pixel, and the drawing of it as much again on a CPU; this keeps
+# a batch under 300 MB.
+_BYTES_PER_PIXEL = 40
+_BATCH_BYTES = 300 * 1024**2
+
+
+@dataclass(frozen=True)
+class RenderedFrame:
+    """One frame of a shot as the footage shows it.
+
+    Attributes:
+        index: from 0, of the shot.
+        color: (H, W, 3) uint8 sRGB, black where nothing was seen.
+        mask: (H, W) bool, true = seen.
+        depth: (H, W) float32 along the new camera's z, scene units; infinite where there is no surface at all.
+    """
+
+    index: int
+    color: np.ndarray
+    mask: np.ndarray
+    depth: np.ndarray
+
+
+def render_shot(
+    scene: Scene | ArrayClip,
+    camera: CameraPath,
+    settings: RenderSettings,
+    *,
+    first_frame: int = 0,
+    device: str = "auto",
+) -> Iterator[RenderedFrame]:
+    """Render a camera path through a scene.
+
+    Args:
+        scene: the opened scene package, or a clip of arrays.
+        camera: frame k sees footage frame ``first_frame + k``.
+        device: "auto", "cpu", or "cuda" with an optional number.
+
+    Raises:
+        RequestError: the camera runs past the footage, or starts before it.
+        RasterizerUnavailableError: see `ex4d.raster.create_rasterizer`.
+        RenderMemoryError: the device's memory is too small for a single frame.
+    """
+    manifest = scene.manifest
+    require_footage(manifest, camera, first_frame)
+    rasterizer = create_rasterizer(settings.rasterizer, device, settings.licence)
+    pixels = max(manifest.width * manifest.height, camera.width * camera.height)
+    batch = max(1, _BATCH_BYTES // (_BYTES_PER_PIXEL * pixels))
+    for start in range(0, len(camera), batch):
+        part = camera.frames(start, start + batch)
+        yield from _render_batch(scene, part, settings, rasterizer, first_frame + start, start)
+
+
+def require_footage(footage: SceneManifest, camera: CameraPath, first_frame: int) -> None:
+    """Raises RequestError where the camera runs past the footage, or starts before it."""
+    stop = first_frame + len(camera)
+    if first_frame < 0 or stop > footage.frames:
+        raise RequestError(
+            f"the camera needs footage frames {first_frame} to {stop - 1}, but the scene has frames 0 to "
+            f"{footage.frames - 1}; shorten the shot or start it earlier"
+        )
+
+
+def _render_batch(
+    scene: Scene | ArrayClip,
+    camera: CameraPath,
+    settings: RenderSettings,
+    rasterizer: Rasterizer,
+    footage_frame: int,
+    index: int,
+) -> Iterator[RenderedFrame]:
+    surface = scene_surface(scene, scene.source_camera(), settings, footage_frame, footage_frame + len(camera))
+    size = camera.width, camera.height
+    first_is_source = index == 0 and shows_first_frame(scene.manifest, camera, settings)
+    views = (camera.world_to_camera, camera.intrinsics)
+    for rendered in render_in_batches(rasterizer, surface, *views, *size, with_depth=True):
+        if first_is_source:
+            rendered, first_is_source = force_first_frame(rendered, surface.color[0]), False
+        yield from _each_frame(rendered, index)
+        index += len(rendered.mask)
+
+
+def scene_surface(
+    scene: Scene | ArrayClip,
+    source: CameraPath,
+    settings: RenderSettings,
+    start: int,
+    stop: int,
+    *,
+    copy: bool = True,
+) -> DepthSurface:
+    """What frames start..stop-1 of the footage show; without a copy, the scene's files where they are mapped.
+
+    Args:
+        source: the scene's source camera, which takes a moment to read.
+    """
+    part = slice(start, stop)
+    depth, color = scene.depth()[part], scene.color()[part]
+    if copy:
+        depth, color = np.array(depth), np.array(color)
+    return DepthSurface(
+        _as_tensor(depth),
+        _as_tensor(color),
+        torch.from_numpy(np.array(source.intrinsics[part])),
+        torch.from_numpy(source.camera_to_world[part]),
+        settings.convention,
+        settings.occlusion_rule,
+        settings.occlusion,
+    )
+
+
+def _as_tensor(values: np.ndarray) -> torch.Tensor:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # nobody writes to footage
+        return torch.from_numpy(values)
+
+
+def shows_first_frame(footage: SceneManifest, camera: CameraPath, settings: RenderSettings) -> bool:
+    """Whether a shot's frame 0 is the source frame, all of it seen, whatever its camera: EX-4D's habit."""
+    same_size = (footage.width, footage.height) == (camera.width, camera.height)
+    return settings.convention == "reference" and same_size
+
+
+def _each_frame(rendered: RenderedFrames, index: int) -> Iterator[RenderedFrame]:
+    for offset in range(len(rendered.mask)):
+        yield RenderedFrame(
+            index + offset,
+            rendered.color[offset].numpy(),
+            rendered.mask[offset].numpy(),
+            rendered.depth[offset].numpy(),
+        )

@@ -1,0 +1,118 @@
+"""A shot request to a take: render, let the engine work, and hand over every frame as soon as it exists."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from ex4d.generate import EngineProgress, Watch, create_engine
+from ex4d.media import VideoWriter, write_png
+from ex4d.pipeline.render import RenderedFrame, render_shot
+from ex4d_core.jobs import stage_with_seconds
+from ex4d_core.scene import Scene
+from ex4d_core.shot import ShotRequest
+from ex4d_core.takes import frame_file_name
+
+
+class TakeSink(Protocol):
+    """Whoever receives a take: the service's job store, or a folder."""
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """``done`` of ``total`` frames have passed ``stage``. May raise to stop the work."""
+        ...
+
+    def frame(self, index: int, path: Path) -> None:
+        """Frame ``index`` is finished; the sink takes the file away."""
+        ...
+
+    def estimate(self, number: int, path: Path) -> None:
+        """A small PNG of what is coming, after step ``number``; the sink takes the file away."""
+        ...
+
+    def file(self, name: str, path: Path, sha256: str = "") -> None:
+        """One of `ex4d_core.takes.TAKE_FILES` is finished; the sink takes the file away.
+
+        ``sha256`` is that of its content, for makers that know it.
+        """
+        ...
+
+
+def make_take(scene: Scene, request: ShotRequest, *, device: str, sink: TakeSink, work_folder: Path) -> None:
+    """Make every frame and file of a take.
+
+    The take's frames are PNGs (lossless, and they can arrive one by one); its movies are for editors and for people:
+    ``take.mp4``, and ``color.mp4`` and ``mask.mp4`` as EX-4D's generator reads them.
+
+    Args:
+        device: as in `create_engine`.
+        work_folder: an existing folder for files on their way to the sink.
+
+    Raises:
+        RequestError: the request does not fit the scene or this backend.
+        MediaError: a file cannot be written.
+        RuntimeError: this machine cannot run the engine, or it failed; each engine has its own kinds.
+    """
+    request.require_footage(scene.manifest.frames)
+    camera, fps = request.camera, scene.manifest.fps
+    engine = create_engine(request, device)
+    description = describe(scene, request)
+    metadata = {"ex4d_engine": engine.name, "ex4d_request": description}
+    if request.label:
+        metadata["title"] = request.label
+
+    with ExitStack() as movies:
+        color, mask, take = (
+            movies.enter_context(VideoWriter(work_folder / name, camera.width, camera.height, fps, metadata=metadata))
+            for name in ("color.mp4", "mask.mp4", "take.mp4")
+        )
+        # Several devices are for the engine; the first one renders.
+        first = device.partition("+")[0]
+        rendered = render_shot(scene, camera, request.render, first_frame=request.first_frame, device=first)
+        recorded = _recorded(rendered, color, mask)
+        watch = _watching(sink, work_folder)
+        for index, picture in enumerate(engine.generate(recorded, count=len(camera), watch=watch)):
+            path = work_folder / frame_file_name(index)
+            write_png(path, picture, {"ex4d_engine": engine.name})
+            take.write(picture)
+            sink.frame(index, path)
+            sink.progress(engine.name, index + 1, len(camera))
+
+    camera.save(work_folder / "camera.npz")
+    (work_folder / "request.json").write_text(description, encoding="utf-8")
+    for name in ("color.mp4", "mask.mp4", "camera.npz", "request.json", "take.mp4"):
+        sink.file(name, work_folder / name)
+
+
+def _watching(sink: TakeSink, work_folder: Path) -> Watch:
+    """Passes an engine's steps on to a sink."""
+
+    def watch(step: EngineProgress) -> None:
+        sink.progress(stage_with_seconds(step.stage, step.seconds_left), step.done, step.total)
+        if step.picture is not None:
+            path = work_folder / "estimate.png"
+            write_png(path, step.picture)
+            sink.estimate(step.done, path)
+
+    return watch
+
+
+def describe(scene: Scene, request: ShotRequest) -> str:
+    """The request as JSON for people and for making it again; the camera itself is in ``camera.npz``."""
+    values = request.to_wire()
+    camera = values.pop("camera")
+    values["camera"] = {key: camera[key] for key in ("frames", "width", "height")}
+    values["scene_name"] = scene.manifest.name
+    return json.dumps(values, indent=1, ensure_ascii=False)
+
+
+def _recorded(frames: Iterable[RenderedFrame], color: VideoWriter, mask: VideoWriter) -> Iterator[RenderedFrame]:
+    """Pass rendered frames on, writing them into the colour and mask movies."""
+    for frame in frames:
+        color.write(frame.color)
+        mask.write(frame.mask.astype(np.uint8) * 255)
+        yield frame

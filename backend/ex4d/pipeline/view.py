@@ -1,0 +1,94 @@
+"""One camera, one frame of footage, at once: the picture that an artist sees of the backend while dragging a keyframe.
+
+The viewer of the service keeps one `SceneViews` for each scene it has open. Rendering, the filling of holes and their
+blending stay on the device that draws; only the finished picture is copied from it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ex4d.generate.preview import HoleFilling
+from ex4d.mesh import DepthSurface
+from ex4d.pipeline.array_clip import ArrayClip
+from ex4d.pipeline.render import require_footage, scene_surface
+from ex4d.raster import Rasterizer, RenderedFrames, RenderMemoryError, create_rasterizer
+from ex4d.raster.batches import is_out_of_memory
+from ex4d_core.scene import Scene
+from ex4d_core.shot import PreviewSettings, RenderSettings, ShotRequest
+
+# The frame under the artist's hand, and the few before and after it.
+_KEPT_FRAMES = 4
+
+
+@dataclass(frozen=True)
+class ShownFrame:
+    """A finished picture.
+
+    Attributes:
+        picture: (H, W, 3) uint8 sRGB.
+        seen: the share of it that the footage saw.
+    """
+
+    picture: np.ndarray
+    seen: float
+
+
+class SceneViews:
+    """Views of one scene; keeps the footage of the last few frames where it is drawn."""
+
+    def __init__(self, scene: Scene | ArrayClip, *, device: str = "auto"):
+        self._scene = scene
+        self._source = scene.source_camera()
+        self._device = device
+        self._rasterizers: dict[RenderSettings, Rasterizer] = {}
+        self._surfaces: OrderedDict[tuple[RenderSettings, int], DepthSurface] = OrderedDict()
+
+    def look(self, request: ShotRequest) -> ShownFrame:
+        """What a request's one camera sees, holes treated as its preview settings say.
+
+        Raises:
+            RequestError: the scene has no such frame.
+            RasterizerUnavailableError: see `ex4d.raster.create_rasterizer`.
+            RenderMemoryError: the device's memory is too small for this frame.
+        """
+        camera, settings = request.camera, request.render
+        require_footage(self._scene.manifest, camera, request.first_frame)
+        if settings not in self._rasterizers:
+            self._rasterizers[settings] = create_rasterizer(settings.rasterizer, self._device, settings.licence)
+        rasterizer = self._rasterizers[settings]
+        views = camera.world_to_camera, camera.intrinsics, camera.width, camera.height
+        try:
+            surface = self._surface(settings, request.first_frame, rasterizer.device)
+            return _shown(rasterizer.render(surface, *views, with_depth=True), request.preview)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise RenderMemoryError(
+                f"{rasterizer.device} has too little memory for a view of {camera.width} x {camera.height} pixels: "
+                f"close other programs that use it, or ask for a smaller view ({error})"
+            ) from error
+
+    def _surface(self, settings: RenderSettings, frame: int, device: torch.device) -> DepthSurface:
+        key = settings, frame
+        if key not in self._surfaces:
+            surface = scene_surface(self._scene, self._source, settings, frame, frame + 1)
+            self._surfaces[key] = surface.to(device)
+        self._surfaces.move_to_end(key)
+        while len(self._surfaces) > _KEPT_FRAMES:
+            self._surfaces.popitem(last=False)
+        return self._surfaces[key]
+
+
+def _shown(rendered: RenderedFrames, settings: PreviewSettings) -> ShownFrame:
+    color, mask, depth = rendered.color[0], rendered.mask[0], rendered.depth[0]
+    if settings.holes == "mark":
+        filling = torch.tensor(settings.hole_color, dtype=torch.uint8, device=color.device)
+    else:
+        filling = HoleFilling().fill(color, mask, depth)
+    picture = torch.where(mask[..., None], color, filling)
+    return ShownFrame(picture.cpu().numpy(), float(mask.sum(dtype=torch.int64)) / mask.numel())

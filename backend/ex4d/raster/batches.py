@@ -1,0 +1,136 @@
+"""A long clip to colour and mask in the computer's memory, by batches that fit the device, one batch ahead.
+
+While a batch is being copied from the GPU the next one is drawn. Works with every rasterizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ex4d.mesh import DepthSurface
+from ex4d.raster.rasterizer import Rasterizer, RenderedFrames, RenderMemoryError, page_locked_copy
+
+# Pixels of a batch, of the footage or of the render: enough to keep a GPU busy, little enough to copy and draw at once.
+BATCH_PIXELS = 1 << 24
+CPU_BATCH_PIXELS = 1 << 21
+
+
+def render_in_batches(
+    rasterizer: Rasterizer,
+    surface: DepthSurface,
+    world_to_camera: np.ndarray | torch.Tensor,
+    intrinsics: np.ndarray | torch.Tensor,
+    width: int,
+    height: int,
+    *,
+    with_depth: bool = False,
+    batch_frames: int | None = None,
+) -> Iterator[RenderedFrames]:
+    """Render as `interface.Rasterizer.render` does, batch after batch.
+
+    Args:
+        surface: on the rasterizer's device, or in the computer's memory, from where it is taken batch by batch.
+        batch_frames: at most so many frames at once; chosen by their size if not given. Where the device's memory is
+            too small for it, batches get smaller.
+
+    Yields:
+        The frames in order, in the computer's memory (page-locked where they come from a GPU).
+
+    Raises:
+        RenderMemoryError: not even one frame fits into the device's memory.
+        ValueError, DepthError: see `interface.Rasterizer.render`.
+    """
+    if batch_frames is not None and batch_frames < 1:
+        raise ValueError(f"a batch needs at least 1 frame, got {batch_frames}")
+    size = batch_frames or _batch_frames(rasterizer, surface, width * height)
+    start, pending = 0, None
+    while start < surface.frames:
+        part = slice(start, start + size)
+        current, lacking = None, None
+        try:
+            frames = rasterizer.render(
+                surface.frame_range(start, start + size),
+                world_to_camera[part],
+                intrinsics[part],
+                width,
+                height,
+                with_depth=with_depth,
+            )
+            current = _start_copy(frames)
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            lacking = str(error)  # and not the error, whose stack frames hold on to what memory there is
+        if pending is not None:
+            yield pending.finish()
+        pending = current
+        if current is not None:
+            start += size
+            if current.done is None:  # nothing is being copied, so whoever waits for these frames gets them now
+                pending = None
+                yield current.finish()
+            continue
+        torch.cuda.empty_cache()
+        if size == 1:
+            raise RenderMemoryError(
+                f"{rasterizer.device} has too little memory for a single frame of {surface.size[0]} x "
+                f"{surface.size[1]} pixels rendered at {width} x {height}: close other programs that use it, render "
+                f"smaller, or use device cpu ({lacking})"
+            )
+        size //= 2
+    if pending is not None:
+        yield pending.finish()
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a device lacked memory; nvdiffrast says so by the name of the call that failed."""
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        words in str(error) for words in ("out of memory", "cudaMalloc")
+    )
+
+
+def _batch_frames(rasterizer: Rasterizer, surface: DepthSurface, pixels: int) -> int:
+    """Batches of like size, at least two where there is anything to overlap."""
+    room = BATCH_PIXELS if rasterizer.device.type == "cuda" else CPU_BATCH_PIXELS
+    most = max(1, room // max(pixels, surface.size[0] * surface.size[1]))
+    batches = -(-surface.frames // most)
+    return -(-surface.frames // batches)
+
+
+@dataclass
+class _Copy:
+    """Frames on their way into the computer's memory."""
+
+    frames: RenderedFrames
+    done: torch.cuda.Event | None
+
+    def finish(self) -> RenderedFrames:
+        if self.done is not None:
+            self.done.synchronize()
+        return self.frames
+
+
+_copy_streams: dict[torch.device, torch.cuda.Stream] = {}
+
+
+def _start_copy(frames: RenderedFrames) -> _Copy:
+    device = frames.color.device
+    if device.type != "cuda":
+        return _Copy(frames, None)
+    stream = _copy_streams.setdefault(device, torch.cuda.Stream(device))
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        copies = [
+            values if values is None else page_locked_copy(values)
+            for values in (frames.color, frames.mask, frames.depth)
+        ]
+        for values in (frames.color, frames.mask, frames.depth):
+            if values is not None:
+                values.record_stream(stream)  # the memory is not another's until it has been copied
+        done = torch.cuda.Event()
+        done.record(stream)
+    return _Copy(RenderedFrames(*copies), done)

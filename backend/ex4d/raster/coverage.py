@@ -1,0 +1,74 @@
+"""How much of each new frame the footage saw: for a whole camera path, while it is being made.
+
+A GPU draws the path as it is and hands back a number for each frame (`seen_shares`). A CPU takes every so-manieth ray
+of the new picture (`sparse_camera`), and a mesh with large faces wherever the surface is smooth (`warp_coverage.py`),
+which is quick enough to follow an artist who drags a keyframe. `ex4d.pipeline.coverage` puts these together for a shot.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ex4d.mesh import DepthSurface
+from ex4d.raster.batches import BATCH_PIXELS
+from ex4d.raster.rasterizer import Rasterizer
+from ex4d_core.cameras import CameraPath
+
+# About so many rays of a picture. Coverage is then within 0.01 of the full picture's, which the tests hold it to.
+RAYS = 1 << 16
+
+
+def seen_shares(
+    rasterizer: Rasterizer,
+    surface: DepthSurface,
+    world_to_camera: np.ndarray | torch.Tensor,
+    intrinsics: np.ndarray | torch.Tensor,
+    width: int,
+    height: int,
+) -> np.ndarray:
+    """(T,) float64, the share of each frame of a path that is seen; the pictures never leave the device.
+
+    For arguments and errors see `interface.Rasterizer.render`.
+    """
+    step = max(1, BATCH_PIXELS // (width * height))
+    shares = []
+    for start in range(0, surface.frames, step):
+        part = slice(start, start + step)
+        frames = rasterizer.render(
+            surface.frame_range(start, start + step), world_to_camera[part], intrinsics[part], width, height
+        )
+        shares.append(frames.mask.flatten(1).double().mean(dim=1))
+    return torch.cat(shares).cpu().numpy()
+
+
+def sparse_camera(camera: CameraPath, convention: str = "centered") -> CameraPath:
+    """The camera whose pixels are every n-th pixel of this one, in both directions, so that there are about `RAYS`.
+
+    Its rays are rays of the full picture. Others, in a view close to the source camera's, would see the curtains at
+    every outline, which there lie between the rays. In the "reference" convention n is odd, and the rays are up to four
+    times as many: there colours fade over a pixel or two, and in a picture of twice the footage's size every second ray
+    would meet the same side of all of these. The full picture's centre is its principal point there, as in a render.
+    """
+    step = max(1, round((camera.width * camera.height / RAYS) ** 0.5))
+    if convention == "reference" and step % 2 == 0:
+        step -= 1
+    first = min((step - 1) // 2, camera.width - 1, camera.height - 1)
+    intrinsics = camera.intrinsics.copy()
+    if convention == "reference":
+        intrinsics[:, :2, 2] = camera.width / 2, camera.height / 2
+    intrinsics[:, :2] /= step
+    # The centre of pixel `first` is the centre of pixel 0 now: u' = (u - first - 0.5) / step + 0.5.
+    intrinsics[:, :2, 2] += 0.5 - (first + 0.5) / step
+    width, height = (len(range(first, size, step)) for size in (camera.width, camera.height))
+    return CameraPath(camera.world_to_camera, intrinsics, width, height)
+
+
+def view_angles(source: CameraPath, camera: CameraPath, subject_distance: float) -> np.ndarray:
+    """(T,) degrees between the two cameras' directions to the subject, which lies on the source camera's axis."""
+    pose = source.camera_to_world
+    ahead = pose[:, :3, 2] * subject_distance
+    there = pose[:, :3, 3] + ahead - camera.camera_to_world[:, :3, 3]
+    lengths = np.linalg.norm(ahead, axis=1) * np.linalg.norm(there, axis=1)
+    cosine = (ahead * there).sum(axis=1) / np.where(lengths > 0, lengths, 1.0)
+    return np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0)))

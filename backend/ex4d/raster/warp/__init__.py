@@ -1,0 +1,1 @@
+"""The rasterizer on NVIDIA Warp: one kernel source for CPU and CUDA."""

@@ -1,0 +1,181 @@
+"""Where the `warp` rasterizer's curtains end in the "thickness" occlusion model: the test that a fragment has to pass.
+
+`warp_drawing.py` and `warp_unsnapped.py` draw a face with a `Cut`, or with a `Whole`, of which nothing is left after
+compilation: the other models pay nothing. `ex4d.mesh.thickness` says how far behind an outline space is solid.
+"""
+
+from __future__ import annotations
+
+import warp as wp
+
+from ex4d.raster.warp.surface import (
+    GUARD_BAND,
+    HALF_PIXEL,
+    SAME_PIXEL,
+    SUBPIXEL_BITS,
+    SUBPIXELS,
+    Face,
+    Projected,
+    Source,
+    View,
+    on_border,
+)
+
+wp.set_module_options({"enable_backward": False})
+
+# Of a source pixel's width: the picture shows a source pixel as the square it covers, so an outline lies midway between
+# the last pixel of the object and the first one behind it.
+SOURCE_PIXEL_REACH = wp.constant(0.5)
+
+
+@wp.struct
+class Whole:
+    """Of a face that is drawn to its edges."""
+
+    unused: int
+
+
+@wp.struct
+class Cut:
+    """Where a curtain ends. A fragment counts where the interpolation of `beyond` is not positive.
+
+    Where it is, a fragment on the front still counts if a source pixel reaches there: one of the face's corners, whose
+    distance in x and in y is then within reach (in 1/256 pixel; negative for corners that are no source pixel).
+    """
+
+    beyond: wp.vec3  # of the corners: source depth less the limit
+    inverse_z: wp.vec3
+    x: wp.vec3i  # snapped coordinates of the corners
+    y: wp.vec3i
+    reach_x: wp.vec3i
+    reach_y: wp.vec3i
+
+
+@wp.func
+def cut_curtain(source: Source, face: Face, frame: int, projected: Projected, view: View) -> Cut:
+    return cut_at(curtain_limit(source, face, frame), source, face, frame, projected, view)
+
+
+@wp.func
+def curtain_limit(source: Source, face: Face, frame: int) -> float:
+    """A curtain hangs from its near vertices and ends at the farthest of their limits; near is the nearer half.
+
+    Infinite without limits.
+    """
+    limit = wp.float32(wp.inf)
+    if source.limits.shape[1] > 0:
+        depths = corner_depths(source, face, frame)
+        middle = 0.5 * (wp.min(depths) + wp.max(depths))
+        limit = wp.float32(0.0)
+        for k in range(3):
+            if depths[k] <= middle:
+                here = wp.float32(wp.inf)
+                if not on_border(source, face.rows[k], face.columns[k]):
+                    here = source.limits[frame, face.rows[k] - 1, face.columns[k] - 1]
+                limit = wp.max(limit, here)
+    return limit
+
+
+@wp.func
+def corner_depths(source: Source, face: Face, frame: int) -> wp.vec3:
+    """Along the source camera's z."""
+    depths = wp.vec3()
+    for k in range(3):
+        depths[k] = source.border[frame]
+        if not on_border(source, face.rows[k], face.columns[k]):
+            depths[k] = source.depth[frame, face.rows[k] - source.ring, face.columns[k] - source.ring]
+    return depths
+
+
+@wp.func
+def cut_at(limit: float, source: Source, face: Face, frame: int, projected: Projected, view: View) -> Cut:
+    """A curtain's cut at a depth."""
+    cut = Cut()
+    depths = corner_depths(source, face, frame)
+    for k in range(3):
+        vertex = face.corners[k]
+        cut.x[k] = projected.x[frame, vertex]
+        cut.y[k] = projected.y[frame, vertex]
+        cut.inverse_z[k] = projected.inverse_z[frame, vertex]
+        reach = source_pixel_reach(source, face.rows[k], face.columns[k], frame, cut.inverse_z[k], view)
+        cut.reach_x[k] = reach[0]
+        cut.reach_y[k] = reach[1]
+        cut.beyond[k] = depths[k] - limit
+    return cut
+
+
+@wp.func
+def source_pixel_reach(source: Source, row: int, column: int, frame: int, inverse_z: float, view: View) -> wp.vec2i:
+    """How far from a vertex's projection, in x and y and in 1/256 pixel, a curtain still shows its source pixel.
+
+    `SOURCE_PIXEL_REACH` of the source pixel's width at its depth, as seen from here. Negative for the ring's vertices,
+    and for those without snapped coordinates.
+    """
+    reach = wp.vec2i(-1, -1)
+    if inverse_z > 0.0 and not on_border(source, row, column):
+        scale = SOURCE_PIXEL_REACH * source.depth[frame, row - 1, column - 1] * inverse_z * float(SUBPIXELS)
+        x = scale * source.pixel_angles[frame, 0] * float(view.lenses[frame][0])
+        y = scale * source.pixel_angles[frame, 1] * float(view.lenses[frame][1])
+        reach = wp.vec2i(wp.max(SAME_PIXEL, int(wp.min(x, GUARD_BAND))), wp.max(SAME_PIXEL, int(wp.min(y, GUARD_BAND))))
+    return reach
+
+
+@wp.func
+def nearest_source_pixel(
+    source: Source, face: Face, frame: int, column: int, row: int, projected: Projected, view: View
+) -> int:
+    """The corner of a curtain whose source pixel reaches a pixel's centre, of several the nearest; -1 if none does."""
+    x = (column << SUBPIXEL_BITS) + HALF_PIXEL
+    y = (row << SUBPIXEL_BITS) + HALF_PIXEL
+    nearest = wp.int32(-1)
+    least = wp.float32(1.0)
+    for k in range(3):
+        vertex = face.corners[k]
+        w = projected.inverse_z[frame, vertex]
+        reach = source_pixel_reach(source, face.rows[k], face.columns[k], frame, w, view)
+        if reach[0] > 0:
+            dx = float(wp.abs(projected.x[frame, vertex] - x)) / float(reach[0])
+            dy = float(wp.abs(projected.y[frame, vertex] - y)) / float(reach[1])
+            distance = wp.max(dx, dy)
+            if distance < least or (distance == least and nearest < 0):
+                least = distance
+                nearest = k
+    return nearest
+
+
+@wp.func
+def survives(cut: Whole, e_a: float, e_b: float, e_c: float, x: int, y: int, front: bool) -> bool:
+    return True
+
+
+@wp.func
+def survives(cut: Cut, e_a: float, e_b: float, e_c: float, x: int, y: int, front: bool) -> bool:  # noqa: F811 (Warp: overloads)
+    """Whether a fragment of a snapped face counts, at x, y in 1/256 pixel.
+
+    Edge functions are of the corners in the order in which they turn clockwise on the screen: not front, not as listed.
+    """
+    edges = wp.vec3(e_a, e_b, e_c)
+    if not front:
+        edges = wp.vec3(e_a, e_c, e_b)
+    # perspective-correct up to a positive factor; of a face of the ring alone it is -inf or NaN, and nothing is cut
+    counts = not (wp.dot(edges, wp.cw_mul(cut.inverse_z, cut.beyond)) > 0.0)
+    if front and not counts:
+        for k in range(3):
+            if wp.abs(cut.x[k] - x) <= cut.reach_x[k] and wp.abs(cut.y[k] - y) <= cut.reach_y[k]:
+                counts = True
+    return counts
+
+
+@wp.func
+def survives_unsnapped(cut: Whole, e_a: wp.float64, e_b: wp.float64, e_c: wp.float64, front: bool) -> bool:
+    return True
+
+
+@wp.func
+def survives_unsnapped(cut: Cut, e_a: wp.float64, e_b: wp.float64, e_c: wp.float64, front: bool) -> bool:  # noqa: F811
+    """`survives` by homogeneous edge functions, which carry the depths; no source pixel reaches anywhere."""
+    edges = wp.vec3d(e_a, e_b, e_c)
+    if not front:
+        edges = wp.vec3d(e_a, e_c, e_b)
+    beyond = wp.vec3d(wp.float64(cut.beyond[0]), wp.float64(cut.beyond[1]), wp.float64(cut.beyond[2]))
+    return not (wp.dot(edges, beyond) > wp.float64(0.0))

@@ -1,0 +1,193 @@
+"""Second pass of the `warp` rasterizer: draw every face of the mesh into a 64-bit depth-and-id buffer.
+
+A thread per cell of the grid draws the cell's two faces, which are pixel-sized as a rule. Faces too large for one
+thread (stretched curtains, close-ups) go to a queue, in pieces of some rows, which groups of threads drain; so are caps
+drawn. Faces that are not snapped go to another queue, which `warp_unsnapped.py` drains. What comes out does not depend
+on who draws what, or when. `warp_surface.py` explains the two kinds of faces; `warp_resolving.py` makes pictures.
+"""
+
+from __future__ import annotations
+
+import warp as wp
+
+from ex4d.raster.warp.cutting import Whole
+from ex4d.raster.warp.filling import Snapped, draw_alone, draw_snapped, draw_vertex, may_show, screen_box, snapped
+from ex4d.raster.warp.surface import (
+    OPEN,
+    THICKNESS,
+    Projected,
+    Source,
+    View,
+    cell_face,
+    is_obstacle,
+    mesh_face,
+    nearness,
+    on_border,
+)
+
+wp.set_module_options({"enable_backward": False})
+
+# Each frame has counters, of pieces, of faces that are not snapped, of curtains and of their pieces, in a cache line of
+# their own.
+COUNTERS = wp.constant(32)
+UNSNAPPED_COUNTER = wp.constant(1)
+CURTAIN_COUNTER = wp.constant(2)
+CURTAIN_PIECE_COUNTER = wp.constant(3)
+
+
+@wp.struct
+class Work:
+    """Who draws what.
+
+    A frame one of whose queues overflows has the faces that belong there found once more, by the groups: slower, but
+    never wrong.
+    """
+
+    pieces: wp.array2d(dtype=wp.vec3i)  # (B, room): face, first and last row of the screen
+    unsnapped: wp.array2d(dtype=int)  # (B, room): faces
+    curtains: wp.array2d(dtype=int)  # (B, room): faces, for `warp_curtains`; empty unless they are drawn there
+    counters: wp.array(dtype=int)  # (B * COUNTERS,)
+    direct_pixels: int  # a thread draws faces itself whose box on the screen has at most so many pixels
+    piece_rows: int  # rows of the screen in a piece
+    groups: int  # of threads, for each frame
+    group_size: int
+
+
+@wp.kernel
+def draw_cells(
+    source: Source, span: int, projected: Projected, view: View, work: Work, winners: wp.array2d(dtype=wp.uint64)
+):
+    """Draw, or queue, both faces of each cell of the grid: threads are (frame, row, span of columns) of cells."""
+    frame, row, first = wp.tid()
+    for column in range(first * span, wp.min(first * span + span, source.columns - 1)):
+        draw_cell(frame, row, column, source, projected, view, work, winners)
+
+
+@wp.func
+def draw_cell(
+    frame: int,
+    row: int,
+    column: int,
+    source: Source,
+    projected: Projected,
+    view: View,
+    work: Work,
+    winners: wp.array2d(dtype=wp.uint64),
+):
+    top_left = row * source.columns + column
+    a = snapped(projected, frame, top_left + source.columns)
+    b = snapped(projected, frame, top_left)
+    c = snapped(projected, frame, top_left + 1)
+    d = snapped(projected, frame, top_left + source.columns + 1)
+    face = row * (source.columns - 1) + column
+    if view.occlusion == OPEN and source.ring > 0 and b.w > 0.0 and not on_border(source, row, column):
+        draw_vertex(face, b, frame, view, winners)
+    if is_obstacle(source, view, frame, cell_face(row, column, False, source.columns)):
+        draw_or_queue(face, a, b, c, frame, view, work, winners)
+    else:
+        leave_curtain(face, frame, view, work)
+    face += (source.rows - 1) * (source.columns - 1)
+    if is_obstacle(source, view, frame, cell_face(row, column, True, source.columns)):
+        draw_or_queue(face, a, c, d, frame, view, work, winners)
+    else:
+        leave_curtain(face, frame, view, work)
+
+
+@wp.func
+def leave_curtain(face: int, frame: int, view: View, work: Work):
+    """Queue a curtain of the "thickness" model."""
+    if view.occlusion == THICKNESS:
+        slot = wp.atomic_add(work.counters, frame * COUNTERS + CURTAIN_COUNTER, 1)
+        if slot < work.curtains.shape[1]:
+            work.curtains[frame, slot] = face
+
+
+@wp.kernel
+def draw_pieces(source: Source, projected: Projected, view: View, work: Work, winners: wp.array2d(dtype=wp.uint64)):
+    """Draw the pieces of large faces, and the caps: threads are (frame, member of a group)."""
+    frame, thread = wp.tid()
+    group = thread // work.group_size
+    member = thread - group * work.group_size
+    cells = (source.rows - 1) * (source.columns - 1)
+    if view.occlusion != OPEN:
+        cap_pieces = (view.height + work.piece_rows - 1) // work.piece_rows
+        for cap_piece in range(group, 2 * cap_pieces, work.groups):
+            cap = cap_piece // cap_pieces
+            top = (cap_piece - cap * cap_pieces) * work.piece_rows
+            draw_piece(
+                wp.vec3i(2 * cells + cap, top, top + work.piece_rows - 1),
+                frame,
+                member,
+                work.group_size,
+                source,
+                projected,
+                view,
+                winners,
+            )
+    count = work.counters[frame * COUNTERS]
+    if count <= work.pieces.shape[1]:
+        for slot in range(group, count, work.groups):
+            piece = work.pieces[frame, slot]
+            draw_piece(piece, frame, member, work.group_size, source, projected, view, winners)
+    else:
+        for face in range(group, 2 * cells, work.groups):
+            if is_obstacle(source, view, frame, mesh_face(face, source.rows, source.columns)):
+                # drawing once more what a thread has drawn already changes nothing
+                whole = wp.vec3i(face, 0, view.height - 1)
+                draw_piece(whole, frame, member, work.group_size, source, projected, view, winners)
+
+
+@wp.func
+def draw_or_queue(
+    face: int,
+    a: Snapped,
+    b: Snapped,
+    c: Snapped,
+    frame: int,
+    view: View,
+    work: Work,
+    winners: wp.array2d(dtype=wp.uint64),
+):
+    if a.w > 0.0 and b.w > 0.0 and c.w > 0.0:
+        box = screen_box(a, b, c, view)
+        if box.left <= box.right and box.top <= box.bottom:
+            if (box.right - box.left + 1) * (box.bottom - box.top + 1) <= work.direct_pixels:
+                draw_alone(face, a, b, c, box, frame, view, winners)
+            else:
+                for top in range(box.top, box.bottom + 1, work.piece_rows):
+                    slot = wp.atomic_add(work.counters, frame * COUNTERS, 1)
+                    if slot < work.pieces.shape[1]:
+                        bottom = wp.min(top + work.piece_rows - 1, box.bottom)
+                        work.pieces[frame, slot] = wp.vec3i(face, top, bottom)
+    else:
+        if may_show(a, b, c, view):
+            slot = wp.atomic_add(work.counters, frame * COUNTERS + UNSNAPPED_COUNTER, 1)
+            if slot < work.unsnapped.shape[1]:
+                work.unsnapped[frame, slot] = face
+
+
+@wp.func
+def draw_piece(
+    piece: wp.vec3i,
+    frame: int,
+    member: int,
+    group_size: int,
+    source: Source,
+    projected: Projected,
+    view: View,
+    winners: wp.array2d(dtype=wp.uint64),
+):
+    """Draw a thread's part of some rows of a face: nothing, if its corners are not all snapped."""
+    corners = mesh_face(piece[0], source.rows, source.columns).corners
+    a = snapped(projected, frame, corners[0])
+    b = snapped(projected, frame, corners[1])
+    c = snapped(projected, frame, corners[2])
+    nearer = nearness(piece[0], source, view)
+    a.w *= nearer
+    b.w *= nearer
+    c.w *= nearer
+    if a.w > 0.0 and b.w > 0.0 and c.w > 0.0:
+        box = screen_box(a, b, c, view)
+        box.top = wp.max(box.top, piece[1])
+        box.bottom = wp.min(box.bottom, piece[2])
+        draw_snapped(piece[0], a, b, c, box, member, group_size, Whole(), frame, view, winners)

@@ -1,0 +1,171 @@
+"""Second pass of the `warp` rasterizer, for the "thickness" occlusion model alone: curtains, as far as they are solid.
+
+`warp_drawing.py` and `warp_unsnapped.py` have drawn all other faces, and the caps; here curtains go into the same
+buffer by the same functions, each fragment only if it is within the solid (`warp_cutting.py`).
+"""
+
+from __future__ import annotations
+
+import warp as wp
+
+from ex4d.raster.warp.cutting import cut_curtain
+from ex4d.raster.warp.drawing import (
+    COUNTERS,
+    CURTAIN_COUNTER,
+    CURTAIN_PIECE_COUNTER,
+    Work,
+)
+from ex4d.raster.warp.edge_rules import face_corner
+from ex4d.raster.warp.filling import draw_small, draw_snapped, may_show, screen_box, snapped
+from ex4d.raster.warp.surface import (
+    CURTAIN,
+    Projected,
+    Source,
+    View,
+    is_curtain,
+    mesh_face,
+)
+from ex4d.raster.warp.unsnapped import draw_homogeneous, is_unsnapped
+
+wp.set_module_options({"enable_backward": False})
+
+
+@wp.kernel
+def draw_curtains(source: Source, projected: Projected, view: View, work: Work, winners: wp.array2d(dtype=wp.uint64)):
+    """Draw, or queue, the curtains that `warp_drawing` has left: threads are (frame, thread of the frame).
+
+    Where their queue overflowed, they are found once more.
+    """
+    frame, thread = wp.tid()
+    threads = work.groups * work.group_size
+    count = work.counters[frame * COUNTERS + CURTAIN_COUNTER]
+    if count <= work.curtains.shape[1]:
+        for slot in range(thread, count, threads):
+            draw_or_queue_curtain(work.curtains[frame, slot], frame, source, projected, view, work, winners)
+    else:
+        for index in range(thread, 2 * (source.rows - 1) * (source.columns - 1), threads):
+            if is_curtain(source, view, frame, mesh_face(index, source.rows, source.columns)):
+                draw_or_queue_curtain(index, frame, source, projected, view, work, winners)
+
+
+def piece_drawer(draw: wp.Function) -> wp.Kernel:
+    """A kernel that draws the queued pieces of curtains: threads are (frame, member of a group).
+
+    Args:
+        draw: draws a thread's part of a piece: piece, frame, member, group size, source, projected, view, winners.
+    """
+
+    @wp.kernel
+    def draw_pieces(source: Source, projected: Projected, view: View, work: Work, winners: wp.array2d(dtype=wp.uint64)):
+        frame, thread = wp.tid()
+        group = thread // work.group_size
+        member = thread - group * work.group_size
+        count = work.counters[frame * COUNTERS + CURTAIN_PIECE_COUNTER]
+        if count <= work.pieces.shape[1]:
+            for slot in range(group, count, work.groups):
+                piece = work.pieces[frame, slot]
+                draw(piece, frame, member, work.group_size, source, projected, view, winners)
+        else:
+            for index in range(group, 2 * (source.rows - 1) * (source.columns - 1), work.groups):
+                if is_curtain(source, view, frame, mesh_face(index, source.rows, source.columns)):
+                    whole = wp.vec3i(index, 0, view.height - 1)
+                    draw(whole, frame, member, work.group_size, source, projected, view, winners)
+
+    return draw_pieces
+
+
+@wp.func
+def draw_or_queue_curtain(
+    index: int,
+    frame: int,
+    source: Source,
+    projected: Projected,
+    view: View,
+    work: Work,
+    winners: wp.array2d(dtype=wp.uint64),
+):
+    face = mesh_face(index, source.rows, source.columns)
+    a = snapped(projected, frame, face.corners[0])
+    b = snapped(projected, frame, face.corners[1])
+    c = snapped(projected, frame, face.corners[2])
+    if a.w > 0.0 and b.w > 0.0 and c.w > 0.0:
+        box = screen_box(a, b, c, view)
+        if box.left <= box.right and box.top <= box.bottom:  # most curtains lie between the pixels' centres
+            pixels = (box.right - box.left + 1) * (box.bottom - box.top + 1)
+            if pixels <= work.direct_pixels:
+                cut = cut_curtain(source, face, frame, projected, view)
+                if box.is_small:
+                    draw_small(index + CURTAIN, a, b, c, box, cut, frame, view, winners)
+                else:
+                    draw_snapped(index + CURTAIN, a, b, c, box, 0, 1, cut, frame, view, winners)
+            else:
+                for top in range(box.top, box.bottom + 1, work.piece_rows):
+                    queue_piece(wp.vec3i(index, top, wp.min(top + work.piece_rows - 1, box.bottom)), frame, work)
+    else:
+        if may_show(a, b, c, view):
+            queue_piece(wp.vec3i(index, 0, view.height - 1), frame, work)
+
+
+@wp.func
+def queue_piece(piece: wp.vec3i, frame: int, work: Work):
+    slot = wp.atomic_add(work.counters, frame * COUNTERS + CURTAIN_PIECE_COUNTER, 1)
+    if slot < work.pieces.shape[1]:
+        work.pieces[frame, slot] = piece
+
+
+@wp.func
+def draw_snapped_curtain(
+    piece: wp.vec3i,
+    frame: int,
+    member: int,
+    group_size: int,
+    source: Source,
+    projected: Projected,
+    view: View,
+    winners: wp.array2d(dtype=wp.uint64),
+):
+    """Draw a thread's part of some rows of a curtain: nothing, if its corners are not all snapped."""
+    face = mesh_face(piece[0], source.rows, source.columns)
+    a = snapped(projected, frame, face.corners[0])
+    b = snapped(projected, frame, face.corners[1])
+    c = snapped(projected, frame, face.corners[2])
+    if a.w > 0.0 and b.w > 0.0 and c.w > 0.0:
+        box = screen_box(a, b, c, view)
+        box.top = wp.max(box.top, piece[1])
+        box.bottom = wp.min(box.bottom, piece[2])
+        cut = cut_curtain(source, face, frame, projected, view)
+        draw_snapped(piece[0] + CURTAIN, a, b, c, box, member, group_size, cut, frame, view, winners)
+
+
+@wp.func
+def draw_unsnapped_curtain(
+    piece: wp.vec3i,
+    frame: int,
+    member: int,
+    group_size: int,
+    source: Source,
+    projected: Projected,
+    view: View,
+    winners: wp.array2d(dtype=wp.uint64),
+):
+    """Draw a thread's part of some rows of a curtain, unless its corners are all snapped."""
+    face = mesh_face(piece[0], source.rows, source.columns)
+    if is_unsnapped(face, frame, projected):
+        draw_homogeneous(
+            piece[0] + CURTAIN,
+            face_corner(face.corners[0], frame, source, projected, view),
+            face_corner(face.corners[1], frame, source, projected, view),
+            face_corner(face.corners[2], frame, source, projected, view),
+            piece[1],
+            piece[2],
+            member,
+            group_size,
+            cut_curtain(source, face, frame, projected, view),
+            view,
+            frame,
+            winners,
+        )
+
+
+draw_curtain_pieces = piece_drawer(draw_snapped_curtain)
+draw_unsnapped_curtains = piece_drawer(draw_unsnapped_curtain)  # apart, as in `warp_unsnapped`

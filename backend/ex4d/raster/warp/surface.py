@@ -1,0 +1,331 @@
+"""First pass of the `warp` rasterizer, one source for CPU and CUDA: depth to projected vertices; and what passes share.
+
+No mesh is built: vertices, faces and what is occluded follow from depth, rays and position in the grid, and are worked
+out where they are needed. Only projected vertices are kept, 12 bytes each: six faces and their pixels read them.
+
+Projected vertices are snapped to 1/256 pixel (in the `reference` convention to 1/16, as nvdiffrast does), so that edge
+functions are exact integers: faces that share an edge leave no crack and share no pixel, on every device. Faces that
+reach in front of the near plane, or far off the screen, use homogeneous edge functions instead (`warp_edges`). In the
+`reference` convention they are clipped, as nvdiffrast does it.
+"""
+
+from __future__ import annotations
+
+import warp as wp
+
+from ex4d.mesh import occlusion, thickness
+
+wp.set_module_options({"enable_backward": False})
+
+SUBPIXEL_BITS = wp.constant(8)
+SUBPIXELS = wp.constant(256)
+HALF_PIXEL = wp.constant(128)
+# Snapped coordinates stay below 2^28, their edge functions below 2^59: no integer overflows.
+GUARD_BAND = wp.constant(float(2**20))
+EMPTY = wp.constant(wp.uint64(0xFFFFFFFFFFFFFFFF))
+STEP_TO_RIGHT = wp.constant(thickness.STEP_TO_RIGHT)
+STEP_TO_BELOW = wp.constant(thickness.STEP_TO_BELOW)
+BOUNDARY_RATIO = wp.constant(occlusion.BOUNDARY_RATIO)
+
+# A pixel whose centre is within 1/256 pixel (in x and in y) of a source pixel's vertex shows that source pixel. Float32
+# vertices projected back into their own camera are off by less, and being so little wrong elsewhere cannot be seen.
+SAME_PIXEL = wp.constant(1)
+
+# What hides (`View.occlusion`): see `DepthSurface.occlusion`.
+WATERTIGHT = wp.constant(0)
+OPEN = wp.constant(1)
+THICKNESS = wp.constant(2)
+
+# Added to the id of a face in the depth-and-id buffer, where whoever draws it knows it for a curtain.
+CURTAIN = wp.constant(1 << 30)
+
+# Marks in place of 1/z of vertices without snapped coordinates.
+BEHIND = wp.constant(-1.0)  # before the near plane
+FAR_OFF = wp.constant(0.0)  # beyond the guard band; in the `reference` convention outside the picture
+
+
+@wp.struct
+class Source:
+    """A frame batch of the footage's surface: B frames, H x W pixels, a grid of R x C vertices.
+
+    limits, steps and pixel_angles are `thickness.BackLimits`'s, and empty unless that is the occlusion model.
+    """
+
+    depth: wp.array3d(dtype=float)  # (B, H, W)
+    color: wp.array4d(dtype=wp.uint8)  # (B, H, W, 3)
+    ray_x: wp.array2d(dtype=float)  # (B, C), x / z of each column of vertices
+    ray_y: wp.array2d(dtype=float)  # (B, R), y / z of each row
+    border: wp.array(dtype=float)  # (B,), depth of the outermost vertices
+    limits: wp.array3d(dtype=float)  # (B, H, W)
+    steps: wp.array3d(dtype=wp.uint8)  # (B, H, W)
+    pixel_angles: wp.array2d(dtype=float)  # (B, 2)
+    rows: int
+    columns: int
+    ring: int  # how many vertices lie beyond the picture on each side, 0 or 1
+    boundary_rule: int  # 1: occluded by EX-4D's "boundary" rule, 0: by its "angle" rule
+    thin: float  # the "angle" rule's limit, 4 cos^2 of the angle
+
+
+@wp.struct
+class Projected:
+    """A frame batch's projected vertices, (B, V) each; inverse_z is above 0 where x and y are snapped coordinates.
+
+    Of vertices that are FAR_OFF, x and y tell on which side of the picture they are. exact_x and exact_y, in pixels,
+    are empty where faces show what they show at their snapped corners.
+    """
+
+    x: wp.array2d(dtype=wp.int32)
+    y: wp.array2d(dtype=wp.int32)
+    inverse_z: wp.array2d(dtype=float)
+    exact_x: wp.array2d(dtype=float)
+    exact_y: wp.array2d(dtype=float)
+
+
+@wp.struct
+class View:
+    """How a frame batch is looked at.
+
+    cameras turn the source camera's space into the new camera's; lenses holds (fx, fy, cx, cy) of each frame, pixels.
+    """
+
+    cameras: wp.array(dtype=wp.mat44d)
+    lenses: wp.array(dtype=wp.vec4d)
+    width: int
+    height: int
+    near: float
+    far: float
+    occlusion: int
+    snap: int  # vertices are snapped to so many 1/256 pixels
+    cap_nearer: float  # see `nearness`
+
+
+@wp.struct
+class Face:
+    """A face of the DW-Mesh: its corners' vertex indices, and where they lie in the grid of vertices."""
+
+    corners: wp.vec3i
+    rows: wp.vec3i
+    columns: wp.vec3i
+
+
+@wp.func
+def nearness(face: int, source: Source, view: View) -> float:
+    """By what 1 / z of a face is multiplied: caps, which come after the grid's faces, hide faces in their plane."""
+    if face >= 2 * (source.rows - 1) * (source.columns - 1):
+        return view.cap_nearer
+    return 1.0
+
+
+@wp.kernel
+def project_vertices(source: Source, span: int, view: View, projected: Projected):
+    """Snapped pixel coordinates and 1/z of each vertex that lies beyond the near plane and within the guard band.
+
+    Threads are (frame, row, span of columns) of vertices.
+    """
+    frame, row, first = wp.tid()
+    for column in range(first * span, wp.min(first * span + span, source.columns)):
+        project_vertex(frame, row, column, source, view, projected)
+
+
+@wp.func
+def project_vertex(frame: int, row: int, column: int, source: Source, view: View, projected: Projected):
+    vertex = row * source.columns + column
+    p = camera_space(source_point(source, frame, row, column), view.cameras[frame])
+    lens = view.lenses[frame]
+    x = wp.int32(0)
+    y = wp.int32(0)
+    w = wp.float32(BEHIND)
+    exact = projected.exact_x.shape[1] > 0
+    if exact or p[2] >= wp.float64(view.near):
+        inverse_z = wp.float64(1.0) / p[2]
+        px = lens[0] * p[0] * inverse_z + lens[2]
+        py = lens[1] * p[1] * inverse_z + lens[3]
+        if exact:
+            projected.exact_x[frame, vertex] = float(px)
+            projected.exact_y[frame, vertex] = float(py)
+        if p[2] >= wp.float64(view.near):
+            guard = wp.float64(GUARD_BAND)
+            steps = wp.float64(SUBPIXELS // view.snap)
+            x = int(wp.floor(wp.clamp(px, -guard, guard) * steps + wp.float64(0.5))) * view.snap
+            y = int(wp.floor(wp.clamp(py, -guard, guard) * steps + wp.float64(0.5))) * view.snap
+            w = wp.float32(FAR_OFF)
+            if is_near_the_picture(px, py, exact, view):
+                w = float(inverse_z)
+    projected.x[frame, vertex] = x
+    projected.y[frame, vertex] = y
+    projected.inverse_z[frame, vertex] = w
+
+
+@wp.func
+def is_near_the_picture(x: wp.float64, y: wp.float64, exact: bool, view: View) -> bool:
+    """Whether faces may be drawn from a vertex's snapped coordinates: as they are, or (exact) after clipping.
+
+    x and y in pixels. nvdiffrast clips every face that leaves the picture and snaps the corners that come of it.
+    """
+    guard = wp.float64(GUARD_BAND)
+    near = wp.abs(x) < guard and wp.abs(y) < guard
+    if exact:
+        zero = wp.float64(0.0)
+        near = x >= zero and x <= wp.float64(view.width) and y >= zero and y <= wp.float64(view.height)
+    return near
+
+
+@wp.func
+def on_border(source: Source, row: int, column: int) -> bool:
+    """Whether a vertex is one of the outermost, whose depth is made up, and not a source pixel's own."""
+    return row == 0 or column == 0 or row == source.rows - 1 or column == source.columns - 1
+
+
+@wp.func
+def source_point(source: Source, frame: int, row: int, column: int) -> wp.vec3:
+    """A vertex of the DW-Mesh in its own camera's space."""
+    z = source.border[frame]
+    if not on_border(source, row, column):
+        z = source.depth[frame, row - source.ring, column - source.ring]
+    return wp.vec3(z * source.ray_x[frame, column], z * source.ray_y[frame, row], z)
+
+
+@wp.func
+def vertex_point(source: Source, frame: int, vertex: int) -> wp.vec3:
+    row = vertex // source.columns
+    return source_point(source, frame, row, vertex - row * source.columns)
+
+
+@wp.func
+def camera_space(point: wp.vec3, camera: wp.mat44d) -> wp.vec3d:
+    x = wp.float64(point[0])
+    y = wp.float64(point[1])
+    z = wp.float64(point[2])
+    return wp.vec3d(
+        camera[0, 0] * x + camera[0, 1] * y + camera[0, 2] * z + camera[0, 3],
+        camera[1, 0] * x + camera[1, 1] * y + camera[1, 2] * z + camera[1, 3],
+        camera[2, 0] * x + camera[2, 1] * y + camera[2, 2] * z + camera[2, 3],
+    )
+
+
+@wp.func
+def cell_face(row: int, column: int, lower: bool, columns: int) -> Face:
+    """One of a cell's two faces; columns of the whole grid."""
+    face = Face()
+    face.rows = wp.vec3i(row + 1, row, row)
+    face.columns = wp.vec3i(column, column, column + 1)
+    if lower:
+        face.rows = wp.vec3i(row + 1, row, row + 1)
+        face.columns = wp.vec3i(column, column + 1, column + 1)
+    face.corners = face.rows * columns + face.columns
+    return face
+
+
+@wp.func
+def cap_face(cap: int, rows: int, columns: int) -> Face:
+    face = Face()
+    face.rows = wp.vec3i(0, 0, rows - 1)
+    face.columns = wp.vec3i(columns - 1, 0, columns - 1)
+    if cap == 1:
+        face.rows = wp.vec3i(rows - 1, 0, rows - 1)
+        face.columns = wp.vec3i(columns - 1, 0, 0)
+    face.corners = face.rows * columns + face.columns
+    return face
+
+
+@wp.func
+def mesh_face(index: int, rows: int, columns: int) -> Face:
+    """A face by its place in the mesh: upper faces of all cells, lower faces of all cells, two caps."""
+    cells = (rows - 1) * (columns - 1)
+    lower = index >= cells
+    cell = index
+    if lower:
+        cell = index - cells
+    row = cell // (columns - 1)
+    face = cell_face(row, cell - row * (columns - 1), lower, columns)
+    if index >= 2 * cells:
+        face = cap_face(index - 2 * cells, rows, columns)
+    return face
+
+
+@wp.func
+def face_occluded(source: Source, frame: int, face: Face) -> bool:
+    """Whether a face hides what was never seen: by EX-4D's rules, and always where it touches a ring."""
+    occluded = False
+    if source.ring > 0:
+        occluded = touches_border(source, face)
+    if not occluded:
+        occluded = stretched(
+            source,
+            source_point(source, frame, face.rows[0], face.columns[0]),
+            source_point(source, frame, face.rows[1], face.columns[1]),
+            source_point(source, frame, face.rows[2], face.columns[2]),
+        )
+    return occluded
+
+
+@wp.func
+def stretched(source: Source, a: wp.vec3, b: wp.vec3, c: wp.vec3) -> bool:
+    """`ex4d.mesh.occlusion` for one face, in the same operations."""
+    occluded = False
+    ab = b - a
+    bc = c - b
+    ca = a - c
+    if source.boundary_rule != 0:
+        dx = wp.max(wp.abs(ab[0]), wp.max(wp.abs(bc[0]), wp.abs(ca[0])))
+        dy = wp.max(wp.abs(ab[1]), wp.max(wp.abs(bc[1]), wp.abs(ca[1])))
+        dz = wp.max(wp.abs(ab[2]), wp.max(wp.abs(bc[2]), wp.abs(ca[2])))
+        occluded = dz > wp.max(dx, dy) * BOUNDARY_RATIO
+    else:
+        p = wp.dot(ab, ab)
+        q = wp.dot(bc, bc)
+        r = wp.dot(ca, ca)
+        larger = wp.max(p, q)
+        smaller = wp.min(p, q)
+        middle = wp.max(smaller, r)
+        shortest = wp.min(smaller, r)
+        numerator = larger + middle - shortest
+        occluded = numerator * numerator >= larger * middle * source.thin
+    return occluded
+
+
+@wp.func
+def touches_border(source: Source, face: Face) -> bool:
+    return (
+        on_border(source, face.rows[0], face.columns[0])
+        or on_border(source, face.rows[1], face.columns[1])
+        or on_border(source, face.rows[2], face.columns[2])
+    )
+
+
+@wp.func
+def is_obstacle(source: Source, view: View, frame: int, face: Face) -> bool:
+    """Whether all of a face is drawn. What is drawn of a curtain in the "thickness" model, `warp_curtains` draws."""
+    drawn = True
+    if view.occlusion != WATERTIGHT:
+        drawn = not touches_border(source, face) and not is_curtain(source, view, frame, face)
+    return drawn
+
+
+@wp.func
+def is_curtain(source: Source, view: View, frame: int, face: Face) -> bool:
+    """Whether a face hides what was never seen: an occluded one, in the "thickness" model also one over a step."""
+    curtain = face_occluded(source, frame, face)
+    if view.occlusion == THICKNESS and not curtain:
+        curtain = over_step(source, frame, face)
+    return curtain
+
+
+@wp.func
+def over_step(source: Source, frame: int, face: Face) -> bool:
+    """Whether the surface ends between two corners that are neighbours in the picture; of no face of the ring."""
+    right = wp.int32(1)  # of the corners, the pixel on the left of the horizontal edge, and the one above the vertical
+    below = wp.int32(1)
+    if face.rows[0] == face.rows[2]:  # the lower face
+        right = 0
+    step_right = int(source.steps[frame, face.rows[right] - 1, face.columns[right] - 1])
+    step_below = int(source.steps[frame, face.rows[below] - 1, face.columns[below] - 1])
+    return (step_right & STEP_TO_RIGHT) != 0 or (step_below & STEP_TO_BELOW) != 0
+
+
+@wp.func
+def exact_point(vertex: int, frame: int, source: Source, view: View) -> wp.vec3d:
+    """(x z, y z, z) of a vertex, with x, y in pixels."""
+    p = camera_space(vertex_point(source, frame, vertex), view.cameras[frame])
+    lens = view.lenses[frame]
+    return wp.vec3d(lens[0] * p[0] + lens[2] * p[2], lens[1] * p[1] + lens[3] * p[2], p[2])

@@ -1,0 +1,11 @@
+"""The service: it takes shots from clients over ZeroMQ, keeps them in SQLite, and has worker processes make them.
+
+Nothing here imports torch, so the front stays small and starts at once; workers do (see `ex4d.service.worker`).
+"""
+
+from ex4d.service.keys import KeyFiles, create_keys
+from ex4d.service.pruning import prune
+from ex4d.service.server import run_service
+from ex4d.service.settings import ServiceError, ServiceSettings
+
+__all__ = ["KeyFiles", "ServiceError", "ServiceSettings", "create_keys", "prune", "run_service"]

@@ -1,0 +1,123 @@
+"""CURVE keys: who may talk to a service that listens on more than loopback.
+
+A keys folder, in pyzmq's certificate format:
+
+    server.key_secret, server.key        the service's own pair; clients need the second file
+    clients/NAME.key                     one file for each client that may connect; remove it to shut that client out
+                                         from its next connection on
+    NAME.key_secret                      what the client NAME needs; give it away and delete it here
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import zmq
+from zmq.auth import create_certificates, load_certificate
+from zmq.auth.thread import ThreadAuthenticator
+
+from ex4d.service.settings import ServiceError
+
+log = logging.getLogger(__name__)
+
+_REMEDY = "create keys with 'ex4d serve --create-keys', or listen on tcp://127.0.0.1 only"
+
+
+class KeyFiles(NamedTuple):
+    """The two files that a new client needs: its own secret certificate and the server's public one."""
+
+    client_secret: Path
+    server_public: Path
+
+
+def create_keys(folder: Path, client: str = "client") -> KeyFiles:
+    """Make keys for one more client, and the service's own when there are none yet.
+
+    Secret files can be read by their owner only.
+
+    Raises:
+        ServiceError: a client of this name has keys already, or the name is none.
+    """
+    if not re.fullmatch(r"[\w-]{1,64}", client) or client == "server":
+        raise ServiceError(f"a client's name is made of letters, digits, '-' and '_', not {client!r}")
+    clients = folder / "clients"
+    if (clients / f"{client}.key").exists() or (folder / f"{client}.key_secret").exists():
+        raise ServiceError(f"{folder} has keys for {client!r} already; choose another name or remove them first")
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    clients.mkdir(exist_ok=True, mode=0o700)
+    if not (folder / "server.key_secret").exists():
+        _create_pair("server", public=folder, secret=folder)
+    _create_pair(client, public=clients, secret=folder)
+    return KeyFiles(folder / f"{client}.key_secret", folder / "server.key")
+
+
+def _create_pair(name: str, *, public: Path, secret: Path) -> None:
+    # In a folder of its own, which nobody else can enter, until the secret file's mode is right.
+    with tempfile.TemporaryDirectory(dir=secret) as workshop:
+        made_public, made_secret = map(Path, create_certificates(workshop, name))
+        made_secret.chmod(0o600)
+        os.replace(made_secret, secret / made_secret.name)
+        os.replace(made_public, public / made_public.name)
+
+
+def check_keys(folder: Path) -> None:
+    """Raises:
+    ServiceError: the folder lacks the service's pair or has no client; the message names the remedy.
+    """
+    _server_pair(folder)
+    clients = folder / "clients"
+    try:
+        names = [path.name for path in clients.iterdir() if path.suffix == ".key"]
+        for name in names:
+            load_certificate(clients / name)
+    except (OSError, ValueError) as error:
+        raise ServiceError(f"cannot read the clients' keys in {clients}: {error}; {_REMEDY}") from error
+    if not names:
+        raise ServiceError(f"no client may connect: {clients} holds no *.key file; {_REMEDY}")
+
+
+def _server_pair(folder: Path) -> tuple[bytes, bytes]:
+    try:
+        public, secret = load_certificate(folder / "server.key_secret")
+    except (OSError, ValueError) as error:
+        raise ServiceError(
+            f"listening beyond this machine needs keys, and {folder} has none ({error}); {_REMEDY}"
+        ) from error
+    if secret is None:
+        raise ServiceError(f"{folder / 'server.key_secret'} holds no secret key; {_REMEDY}")
+    return public, secret
+
+
+def require_keys(context: zmq.Context, socket: zmq.Socket, folder: Path) -> ThreadAuthenticator:
+    """Make ``socket`` talk to the folder's clients only, encrypted. Stop the returned authenticator at the end."""
+    check_keys(folder)
+    socket.curve_publickey, socket.curve_secretkey = _server_pair(folder)
+    socket.curve_server = True
+    authenticator = ThreadAuthenticator(context)
+    authenticator.start()
+    authenticator.configure_curve_callback(domain="*", credentials_provider=_Clients(folder / "clients"))
+    return authenticator
+
+
+class _Clients:
+    """Knows the folder's clients as they are at each handshake: keys come and go while the service runs."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        """Whether a public key, in Z85, is a client's; called in the authenticator's thread."""
+        for path in self._folder.glob("*.key"):
+            try:
+                public, _ = load_certificate(path)
+            except (OSError, ValueError) as error:
+                log.warning("%s is no key, and lets nobody in: %s", path, error)
+                continue
+            if public == key:
+                return True
+        return False
