@@ -18,15 +18,6 @@ import warp as wp
 
 from ex4d.mesh import DepthSurface, thickness
 from ex4d.mesh.occlusion import MIN_INNER_ANGLE_DEGREES
-from ex4d.raster import (
-    warp_antialiasing,
-    warp_clipping,
-    warp_curtains,
-    warp_drawing,
-    warp_resolving,
-    warp_surface,
-    warp_unsnapped,
-)
 from ex4d.raster.rasterizer import (
     REFERENCE_FAR,
     REFERENCE_NEAR,
@@ -38,6 +29,13 @@ from ex4d.raster.rasterizer import (
     numbered,
     torch_cuda_problem,
 )
+from ex4d.raster.warp import antialiasing as warp_antialiasing
+from ex4d.raster.warp import clipping as warp_clipping
+from ex4d.raster.warp import drawing as warp_drawing
+from ex4d.raster.warp import resolving as warp_resolving
+from ex4d.raster.warp import stretched_faces as warp_curtains
+from ex4d.raster.warp import surface as warp_surface
+from ex4d.raster.warp import unsnapped as warp_unsnapped
 
 # Working memory of a CUDA batch; more would not be faster, since a few frames already fill the device.
 CUDA_BATCH_BYTES = 1 << 30
