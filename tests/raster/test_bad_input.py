@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 
-from ex4d.bench.synthetic_scene import made_up_cameras, made_up_surface
 from ex4d.mesh import DepthError, DepthSurface
 from ex4d.raster import (
     Rasterizer,
@@ -22,6 +21,7 @@ from ex4d.raster import (
     create_rasterizer,
     render_in_batches,
 )
+from ex4d.raster.speed import made_up_cameras, made_up_surface
 
 on_a_gpu = [
     pytest.mark.gpu,

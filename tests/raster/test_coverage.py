@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from ex4d.bench.synthetic_scene import SUBJECT_DISTANCE, made_up_cameras, made_up_surface
 from ex4d.mesh import DepthError, DepthSurface
 from ex4d.raster import Rasterizer, create_rasterizer, seen_shares, sparse_camera, view_angles
+from ex4d.raster.speed import SUBJECT_DISTANCE, made_up_cameras, made_up_surface
 from ex4d.raster.warp.coverage import SimplifiedFrame
 from ex4d_core.cameras import CameraPath
 

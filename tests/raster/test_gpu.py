@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from ex4d.bench.original_loop import render_as_the_original
-from ex4d.bench.synthetic_scene import made_up_cameras, made_up_surface
 from ex4d.mesh import DepthSurface
 from ex4d.pipeline.coverage import SceneCoverage
 from ex4d.pipeline.view import SceneViews
@@ -28,6 +27,7 @@ from ex4d.raster import (
     sparse_camera,
 )
 from ex4d.raster.nvdiffrast_rasterizer import load_nvdiffrast
+from ex4d.raster.speed import made_up_cameras, made_up_surface
 from ex4d.raster.warp.coverage import SimplifiedFrame
 from ex4d_core.cameras import CameraPath
 from ex4d_core.scene import Scene

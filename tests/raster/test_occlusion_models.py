@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from ex4d.bench.synthetic_scene import made_up_cameras
 from ex4d.mesh import OCCLUSION_MODELS, DepthSurface
 from ex4d.raster import Rasterizer, RenderedFrames, create_rasterizer
+from ex4d.raster.speed import made_up_cameras
 
 SAMPLE = Path(__file__).resolve().parents[1] / "data" / "sample"
 FOCAL, HEIGHT, WIDTH = 100.0, 48, 128

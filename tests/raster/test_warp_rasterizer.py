@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from ex4d.bench.synthetic_scene import made_up_cameras, made_up_surface
 from ex4d.mesh import DepthError, DepthSurface
 from ex4d.raster import (
     Rasterizer,
@@ -17,6 +16,7 @@ from ex4d.raster import (
     available_rasterizers,
     create_rasterizer,
 )
+from ex4d.raster.speed import made_up_cameras, made_up_surface
 from ex4d.raster.warp.rasterizer import WarpRasterizer
 
 

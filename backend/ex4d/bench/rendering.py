@@ -15,12 +15,12 @@ import torch
 
 from ex4d.bench.measuring import Row, median_ms, wait_for_gpu
 from ex4d.bench.original_loop import render_as_the_original
-from ex4d.bench.synthetic_scene import made_up_cameras, made_up_surface
 from ex4d.bench.views import VIEW_SIZE, ServiceFailed, measure_service
 from ex4d.mesh import DepthSurface
 from ex4d.raster import Rasterizer, RasterizerUnavailableError, create_rasterizer, render_in_batches
 from ex4d.raster.nvdiffrast_rasterizer import load_nvdiffrast
 from ex4d.raster.rasterizer import cpu_cores
+from ex4d.raster.speed import made_up_cameras, made_up_surface
 from ex4d_core.client import ClientError
 
 CLIP = (49, 512, 512)  # frames, width, height of EX-4D's own clips

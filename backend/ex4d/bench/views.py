@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from ex4d.bench.measuring import Row
-from ex4d.bench.synthetic_scene import SUBJECT_DISTANCE, made_up_cameras, made_up_surface
+from ex4d.raster.speed import SUBJECT_DISTANCE, made_up_cameras, made_up_surface
 from ex4d.subprocesses import module_command, module_environment
 from ex4d_core.cameras import CameraPath
 from ex4d_core.client import Client

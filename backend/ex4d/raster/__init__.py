@@ -1,6 +1,5 @@
 """A surface and a camera path to colour and mask, by whichever rasterizer is asked for."""
 
-from ex4d.bench.synthetic_scene import quick_speed
 from ex4d.raster.batches import render_in_batches
 from ex4d.raster.coverage import seen_shares, sparse_camera, view_angles
 from ex4d.raster.rasterizer import (
@@ -20,6 +19,7 @@ from ex4d.raster.rasterizer_choice import (
     rasterizer_class,
 )
 from ex4d.raster.soft_edges import SoftFrames, render_soft_edges
+from ex4d.raster.speed import quick_speed
 
 __all__ = [
     "RASTERIZERS",
