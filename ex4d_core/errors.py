@@ -1,0 +1,43 @@
+"""The base of all errors that a user can act on, and the one rule that tells them from bugs.
+
+Every error of this project derives from `Ex4dError`: one kind of error for each kind of mistake, raised where the
+mistake is visible, with a message that says what is wrong, with which value, and what to do. The operating system's
+errors (a full disk, a missing permission) are the user's to act on, too. Whatever else is raised is a bug. The command
+line, the service and the add-on all ask `is_expected` and show `user_message`, so that they agree.
+"""
+
+from __future__ import annotations
+
+import errno
+
+_FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Ex4dError(Exception):
+    """An error that the user can act on; its text says what is wrong, with which value, and what to do."""
+
+
+def is_expected(error: BaseException) -> bool:
+    """Whether the user can act on an error; what is not expected is a bug."""
+    return isinstance(error, (Ex4dError, OSError))
+
+
+def is_full_disk(error: BaseException | None) -> bool:
+    """Whether an error, or the error that caused it, is a full disk or an exhausted quota."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL_DISK:
+            return True
+        error = error.__cause__
+    return False
+
+
+def user_message(error: BaseException) -> str:
+    """What to tell the user about an error, in one sentence; a bug is called one."""
+    if isinstance(error, OSError) and not isinstance(error, Ex4dError):
+        if error.errno in _FULL_DISK:
+            return f"the disk is full: {error.filename or 'no space left'}; free some space and try again"
+        if error.filename and error.strerror:
+            return f"{error.filename}: {error.strerror}; check the path and its permissions"
+    if is_expected(error):
+        return str(error)
+    return f"internal error: {type(error).__name__}: {error}; this is a bug, please report it with the log"
