@@ -81,7 +81,7 @@ def backend_python() -> str:
 
 
 def backend_environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT)}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "backend"), str(ROOT)])}
 
 
 @pytest.fixture(scope="session")

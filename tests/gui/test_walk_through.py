@@ -18,6 +18,7 @@ import pytest
 import build_addon
 
 ROOT = Path(__file__).resolve().parents[2]
+BACKEND_PATH = os.pathsep.join([str(ROOT / "backend"), str(ROOT)])
 BLENDER = os.environ.get("EX4D_BLENDER")
 ADDON = "bl_ext.user_default.ex4d"
 pytestmark = [
@@ -36,7 +37,7 @@ def free_address() -> str:
 def scene_package(tmp_path) -> Path:
     folder = tmp_path / "scene"
     command = [sys.executable, str(ROOT / "tests" / "blender" / "write_scene.py"), str(folder), "25", "256", "192"]
-    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": BACKEND_PATH})
     return folder
 
 
@@ -45,7 +46,7 @@ def backend(tmp_path):
     address = free_address()
     command = [sys.executable, "-m", "ex4d", "serve", "--address", address, "--device", "cpu"]
     process = subprocess.Popen(
-        [*command, "--data", str(tmp_path / "data")], env={**os.environ, "PYTHONPATH": str(ROOT)}
+        [*command, "--data", str(tmp_path / "data")], env={**os.environ, "PYTHONPATH": BACKEND_PATH}
     )
     yield address
     process.terminate()

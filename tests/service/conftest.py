@@ -67,7 +67,7 @@ class ServiceProcess:
         self.start()
 
     def start(self) -> None:
-        path = os.pathsep.join([str(ROOT), str(HERE)])
+        path = os.pathsep.join([str(ROOT / "backend"), str(ROOT), str(HERE)])
         self.process = subprocess.Popen(
             [sys.executable, str(HERE / "serve.py"), json.dumps(self.settings)],
             stderr=subprocess.PIPE,
