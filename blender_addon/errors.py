@@ -1,4 +1,4 @@
-"""Which errors an artist can act on: operators report these in one sentence; anything else is a bug of ours."""
+"""Reports the errors that an artist can act on in one sentence; anything else is a bug and keeps its traceback."""
 
 from __future__ import annotations
 
@@ -7,46 +7,7 @@ from functools import wraps
 
 import bpy
 
-from ex4d_core.cameras import CameraError
-from ex4d_core.scene import SceneError
-from ex4d_core.shot import RequestError
-from ex4d_core.trajectories import TrajectoryError
-
-from .cameras.saved import PresetError
-from .connection.local_backend import StartError
-from .connection.session import NotConnectedError
-from .footage.sources import FootageError
-from .scenes.ground import GroundError
-from .scenes.placement import PlacementError
-from .sequencer.otio import CutError
-from .sequencer.strips import StripError
-
-EXPECTED_ERRORS = (
-    CameraError,
-    CutError,
-    FootageError,
-    GroundError,
-    NotConnectedError,
-    PlacementError,
-    PresetError,
-    RequestError,
-    SceneError,
-    StartError,
-    StripError,
-    TrajectoryError,
-    OSError,
-)
-
-
-def in_words(error: Exception) -> str:
-    """What to tell the artist; the system's own errors have but a number and a word or two."""
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        where, why = error.filename, error.strerror
-        return (
-            f"{where} cannot be used: {why}; see whether that path is right and may be written, and its disk has room"
-        )
-    return str(error)
-
+from ex4d_core.errors import is_expected, user_message
 
 Execute = Callable[[bpy.types.Operator, bpy.types.Context], set[str]]
 
@@ -58,8 +19,10 @@ def reports_errors(execute: Execute) -> Execute:
     def reporting(self: bpy.types.Operator, context: bpy.types.Context) -> set[str]:
         try:
             return execute(self, context)
-        except EXPECTED_ERRORS as error:
-            self.report({"ERROR"}, in_words(error))
+        except Exception as error:
+            if not is_expected(error):
+                raise
+            self.report({"ERROR"}, user_message(error))
             return {"CANCELLED"}
 
     return reporting

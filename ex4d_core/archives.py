@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ex4d_core.errors import Ex4dError
 
-class ArchiveError(ValueError):
+
+class ArchiveError(Ex4dError, ValueError):
     """A file that is no .npz, is damaged, holds more than arrays of numbers, or more than fits."""
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ex4d_core.archives import ArchiveError, read_npz
+from ex4d_core.errors import Ex4dError
 
 # Blender's world (x right, y away from the viewer, z up) from the scene's OpenCV world (x right, y down, z forward).
 BLENDER_FROM_SCENE = np.array([[1, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]], dtype=np.float64)
@@ -27,7 +28,7 @@ _ORTHONORMAL_TOLERANCE = 1e-4
 _MAX_FILE_BYTES = 64 * 1024 * 1024
 
 
-class CameraError(ValueError):
+class CameraError(Ex4dError, ValueError):
     """A camera that cannot be used: not finite, not rigid, of the wrong shape, or of a kind we do not render."""
 
 

@@ -20,6 +20,7 @@ from typing import Any, Generic, TypeVar
 import zmq
 
 from ex4d_core import __version__
+from ex4d_core.errors import Ex4dError
 from ex4d_core.handshakes import Handshakes
 from ex4d_core.messages import (
     DEFAULT_ADDRESS,
@@ -58,11 +59,11 @@ class ConnectionState(str, Enum):
     REFUSED = "refused"
 
 
-class ClientError(RuntimeError):
+class ClientError(Ex4dError, RuntimeError):
     """The backend cannot be used at all: a bad address or keys that cannot be read."""
 
 
-class RequestRefused(RuntimeError):
+class RequestRefused(Ex4dError, RuntimeError):
     """The backend answered with an error. ``code`` is one of `messages.Error`'s codes."""
 
     def __init__(self, code: str, text: str):

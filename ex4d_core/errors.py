@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 
-_FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+_FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Ex4dError(Exception):
@@ -22,13 +22,13 @@ def is_expected(error: BaseException) -> bool:
     return isinstance(error, (Ex4dError, OSError))
 
 
-def is_full_disk(error: BaseException | None) -> bool:
-    """Whether an error, or the error that caused it, is a full disk or an exhausted quota."""
+def full_disk_error(error: BaseException | None) -> OSError | None:
+    """The system's error behind an error that comes from a full disk, an exhausted quota or a too large file."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in _FULL_DISK:
-            return True
+            return error
         error = error.__cause__
-    return False
+    return None
 
 
 def user_message(error: BaseException) -> str:

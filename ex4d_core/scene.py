@@ -30,6 +30,7 @@ import numpy as np
 
 from ex4d_core.archives import read_npz
 from ex4d_core.cameras import CameraError, CameraPath
+from ex4d_core.errors import Ex4dError
 
 FORMAT = "ex4d-scene"
 VERSION = 1
@@ -50,7 +51,7 @@ RENDER_FILES = ("color", "depth", "source_camera")
 MAX_MANIFEST_BYTES = 64 * 1024
 
 
-class SceneError(ValueError):
+class SceneError(Ex4dError, ValueError):
     """A scene package that is missing, incomplete, of another version, or contradicts its manifest."""
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ex4d_core.cameras import CameraError, CameraPath
+from ex4d_core.errors import Ex4dError
 from ex4d_core.scene import is_sha256
 
 # Bounds that keep one request from taking a backend down; raise them together with the memory tests.
@@ -55,7 +56,7 @@ WAN_PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-class RequestError(ValueError):
+class RequestError(Ex4dError, ValueError):
     """A request with a field that is missing, of the wrong type, or out of range; the message names it."""
 
 

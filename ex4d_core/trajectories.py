@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ex4d_core.cameras import CameraPath, look_at
+from ex4d_core.errors import Ex4dError
 
 # EX-4D orbits a point this far behind the nearest surface of frame 0 (scene units).
 SUBJECT_BEHIND_NEAREST = 0.15
@@ -39,7 +40,7 @@ PRESETS: dict[str, tuple[str, str, float]] = {
 }
 
 
-class TrajectoryError(ValueError):
+class TrajectoryError(Ex4dError, ValueError):
     """A camera move that does not exist or cannot be made with these settings."""
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ex4d_core.client import Conversation, RequestRefused
+from ex4d_core.errors import Ex4dError
 from ex4d_core.messages import CHUNK_BYTES, MAX_HASHES, BlobStatus, GetBlob, Message, PutBlob
 from ex4d_core.scene import RENDER_FILES, Scene
 
@@ -22,11 +23,11 @@ from ex4d_core.scene import RENDER_FILES, Scene
 WINDOW = 4
 
 
-class TransferError(ValueError):
+class TransferError(Ex4dError, ValueError):
     """A blob that arrived damaged, again and again."""
 
 
-class StorageError(OSError):
+class StorageError(Ex4dError, OSError):
     """A result that cannot be kept on this machine: a full disk, a folder that is gone or closed to us."""
 
 

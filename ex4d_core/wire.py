@@ -14,6 +14,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
+from ex4d_core.errors import Ex4dError
 from ex4d_core.messages import MAX_HEADER_BYTES, PROTOCOL_VERSION, JobEvent, JobStatus, Message
 
 # A list of 200 jobs is the largest that has a reason to be.
@@ -23,7 +24,7 @@ _RECORDS = {"status": JobStatus, "jobs": JobStatus, "events": JobEvent}
 _TYPES = {"int": int, "str": str, "bool": bool, "float": (float, int), "bytes": bytes}
 
 
-class ProtocolError(ValueError):
+class ProtocolError(Ex4dError, ValueError):
     """Bytes that are no message of ours. ``code`` tells programs, the text tells people."""
 
     def __init__(self, code: str, text: str, request_id: int = 0):

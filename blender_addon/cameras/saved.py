@@ -12,10 +12,12 @@ from typing import Any
 
 import bpy
 
+from ex4d_core.errors import Ex4dError
+
 PRESET_FOLDER = "operator/ex4d.add_camera"
 
 
-class PresetError(ValueError):
+class PresetError(Ex4dError, ValueError):
     """A saved move that cannot be read; the text says which and why."""
 
 

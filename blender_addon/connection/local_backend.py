@@ -11,6 +11,8 @@ import shlex
 import subprocess
 from pathlib import Path
 
+from ex4d_core.errors import Ex4dError
+
 WINDOWS = os.name == "nt"
 # A backend that is told to end finishes the frame it is at, and lets its workers go.
 STOP_SECONDS = 5.0
@@ -19,7 +21,7 @@ _SHOWN_LETTERS = 200
 _TAIL_BYTES = 4096
 
 
-class StartError(RuntimeError):
+class StartError(Ex4dError, RuntimeError):
     """The command cannot be run; the text says which and what to do."""
 
 

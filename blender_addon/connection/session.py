@@ -15,6 +15,7 @@ import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
 from ex4d_core.client import Client, ClientError, ConnectionState, Conversation, Result, Task
+from ex4d_core.errors import Ex4dError
 
 from .failures import contained, failure_text
 from .preferences import ConnectionSettings, connection_settings
@@ -29,7 +30,7 @@ IDLE_INTERVAL_SECONDS = 0.25
 REDRAW_SECONDS = 0.2
 
 
-class NotConnectedError(RuntimeError):
+class NotConnectedError(Ex4dError, RuntimeError):
     """There is no connection to talk through, by the preferences' fault; the text says what to change."""
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import bpy
 
+from ex4d_core.errors import Ex4dError
 from ex4d_core.reconstruction import ReconstructionPlan
 from ex4d_core.sources import CAMERA_SUFFIXES, COLMAP_MODELS, PICTURE_SUFFIXES, VIDEO_SUFFIXES, MistPass
 
@@ -22,7 +23,7 @@ _FILES = ("footage", "depth_files", "camera_files")
 _LAYOUTS = {".exr": "exr", ".png": "png"}
 
 
-class FootageError(ValueError):
+class FootageError(Ex4dError, ValueError):
     """Footage, depth or camera that cannot be sent; the text says what to choose instead."""
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ex4d_core.errors import Ex4dError
+
 # Further than this from the camera's own idea of up, a plane is a wall or a slope that nobody means.
 STEEPEST_DEGREES = 60.0
 # A ground must hold at least this share of the points that it is looked for in.
@@ -16,7 +18,7 @@ _REFINEMENTS = 8
 _TOLERANCE = 0.01
 
 
-class GroundError(ValueError):
+class GroundError(Ex4dError, ValueError):
     """Points that no ground goes through; the text says what to do instead."""
 
 

@@ -11,6 +11,7 @@ import mathutils
 import numpy as np
 
 from ex4d_core.cameras import BLENDER_FROM_SCENE
+from ex4d_core.errors import Ex4dError
 from ex4d_core.scene import Scene
 
 from ..cameras.keyframes import curves_of
@@ -23,7 +24,7 @@ _MOST_POINTS = 20_000
 _TRANSFORMS = ("location", "rotation_euler", "rotation_quaternion", "rotation_axis_angle", "scale")
 
 
-class PlacementError(ValueError):
+class PlacementError(Ex4dError, ValueError):
     """A scene that cannot be moved like that; the text says what to do."""
 
 

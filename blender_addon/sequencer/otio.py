@@ -13,6 +13,8 @@ from typing import Any
 
 import bpy
 
+from ex4d_core.errors import Ex4dError
+
 from ..paths import from_blend
 from .strips import REQUEST, SPEED_OF, TAKE_KEY, strips_of
 from .versions import begin_of, content_length_of, cut_off_of, end_of, length_of
@@ -21,7 +23,7 @@ _SHOWN = ("MOVIE", "IMAGE")
 _ACTIVE = "DEFAULT_MEDIA"
 
 
-class CutError(RuntimeError):
+class CutError(Ex4dError, RuntimeError):
     """There is nothing to export."""
 
 

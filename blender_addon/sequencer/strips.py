@@ -13,6 +13,8 @@ from typing import Any
 
 import bpy
 
+from ex4d_core.errors import Ex4dError
+
 from ..paths import to_blend
 from ..scenes.color_space import tag_as_finished
 from .versions import begin_of, end_of, set_end, strips_in
@@ -24,7 +26,7 @@ SPEED_OF = "ex4d_speed_of"
 MAX_CHANNELS = 128
 
 
-class StripError(RuntimeError):
+class StripError(Ex4dError, RuntimeError):
     """A strip that cannot be made: no free channel, or a file that is not there."""
 
 

@@ -176,7 +176,8 @@ def test_an_unknown_preset_lists_the_known_ones(sample_scene, tmp_path, capsys):
 def test_what_makes_no_pictures_does_not_wait_for_torch(tmp_path, arguments, code):
     """It takes seconds and memory; a service's workers import it."""
     script = f"import sys; from ex4d.cli.main import main; print(main({arguments!r}), 'torch' in sys.modules)"
-    command, variables = [sys.executable, "-c", script], {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "backend"), str(ROOT)])}
+    paths = os.pathsep.join([str(ROOT / "backend"), str(ROOT)])
+    command, variables = [sys.executable, "-c", script], {**os.environ, "PYTHONPATH": paths}
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env=variables)
     assert done.stdout.splitlines()[-1] == f"{code} False"
 

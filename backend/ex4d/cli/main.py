@@ -10,8 +10,8 @@ import threading
 from collections.abc import Sequence
 from typing import NoReturn
 
-from ex4d.cli.errors import explain, is_for_the_user
 from ex4d_core import __version__
+from ex4d_core.errors import is_expected, user_message
 
 # Every verb is a module of `ex4d.cli` with SUMMARY, add_arguments(parser) and run(arguments) -> exit code.
 # They import what they need when they run, so that `ex4d --help` does not wait for torch.
@@ -37,9 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"ex4d {options.verb}: stopped", file=sys.stderr)
         return 130
     except Exception as error:
-        if not is_for_the_user(error):
+        if not is_expected(error):
             raise
-        print(f"ex4d {options.verb}: {explain(error)}", file=sys.stderr)
+        print(f"ex4d {options.verb}: {user_message(error)}", file=sys.stderr)
         return 1
 
 

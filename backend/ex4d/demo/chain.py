@@ -23,6 +23,7 @@ import ex4d_core
 from ex4d.subprocesses import module_command, module_environment
 from ex4d_core.cameras import CameraPath
 from ex4d_core.client import Client, Conversation
+from ex4d_core.errors import Ex4dError
 from ex4d_core.messages import Hello, Message
 from ex4d_core.scene import Scene, SceneError, sha256_of
 
@@ -34,7 +35,7 @@ _INSTALLED_DATA = Path(__file__).resolve().parents[1] / "data"
 _CHECKOUT = Path(__file__).resolve().parents[3]
 
 
-class DemoError(RuntimeError):
+class DemoError(Ex4dError, RuntimeError):
     """The demo cannot go on; the message says what to do."""
 
 

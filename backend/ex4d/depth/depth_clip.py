@@ -10,9 +10,10 @@ from typing import Literal, Protocol
 import numpy as np
 
 from ex4d.media import FootageInfo
+from ex4d_core.errors import Ex4dError
 
 
-class DepthError(ValueError):
+class DepthError(Ex4dError, ValueError):
     """Depth cannot be used for this footage. The message names the file, the value that is wrong, and the remedy."""
 
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from ex4d.depth.depth_clip import DepthClip
 from ex4d.media import FootageInfo, lens_of
+from ex4d_core.errors import Ex4dError
 
 # Between a normal lens on full frame (Blender's own default, 50 mm on 36 mm: 40 degrees) and a phone's main camera
 # (about 65), and close to the 54 degrees that EX-4D's fixed focal length of 500 pixels means for 512 pixels of width.
@@ -43,7 +44,7 @@ _FULL_FRAME_MM = 36.0
 KnownLens: TypeAlias = tuple[np.ndarray, str]
 
 
-class IntrinsicsError(ValueError):
+class IntrinsicsError(Ex4dError, ValueError):
     """A lens is described twice or by an impossible value."""
 
 

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import av.error
 
+from ex4d_core.errors import Ex4dError
 
-class MediaError(ValueError):
+
+class MediaError(Ex4dError, ValueError):
     """A file cannot be used as asked. The message names the file, the value that is wrong, and the remedy."""
 
 

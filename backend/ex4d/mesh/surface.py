@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from ex4d_core.errors import Ex4dError
 from ex4d_core.shot import CONVENTIONS, OCCLUSION_MODELS, OCCLUSION_RULES
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ REFERENCE_BORDER_DEPTH = 100.0  # EX-4D's fixed depth of the 1-pixel border
 RING_DEPTH_FACTOR = 1.1  # any factor above 1 puts ring and caps behind the farthest surface; small keeps bounds tight
 
 
-class DepthError(ValueError):
+class DepthError(Ex4dError, ValueError):
     """Depth that no mesh can be built from: not finite, not in front of the camera, or of too few pixels."""
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from ex4d_core.archives import ArchiveError, read_npz
+from ex4d_core.errors import Ex4dError
 
 
-class ParityCaseError(ValueError):
+class ParityCaseError(Ex4dError, ValueError):
     """A case whose files are missing, damaged, or not laid out like the golden data."""
 
 

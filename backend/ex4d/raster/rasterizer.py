@@ -15,17 +15,18 @@ import numpy as np
 import torch
 
 from ex4d.mesh import DepthSurface
+from ex4d_core.errors import Ex4dError
 
 # EX-4D's own, which the "reference" convention keeps: clipping planes, and the alpha (of 255) that is just not seen.
 REFERENCE_NEAR, REFERENCE_FAR = 1e-3, 1e3
 REFERENCE_SEEN_ALPHA = 125.0
 
 
-class RasterizerUnavailableError(RuntimeError):
+class RasterizerUnavailableError(Ex4dError, RuntimeError):
     """The rasterizer or device that was asked for is not on this machine; the message says what to do."""
 
 
-class RenderMemoryError(RuntimeError):
+class RenderMemoryError(Ex4dError, RuntimeError):
     """Not even one frame fits into the device's memory; the message says what was asked of it."""
 
 

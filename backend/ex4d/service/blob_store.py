@@ -10,7 +10,6 @@ unless it is 64 hexadecimal digits.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shutil
 import time
@@ -20,7 +19,6 @@ from pathlib import Path
 from ex4d_core.scene import is_sha256, sha256_of
 
 # EFBIG: the limit that the operating system sets this process; for whoever has to act it is a full disk as well.
-FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # A blob in use a moment ago may be about to be asked for, or about to be named by a job.
 _RECENT_SECONDS = 3600.0
 
@@ -130,7 +128,7 @@ def free_bytes(folder: Path) -> int:
 
 
 def full_disk_text(folder: Path, error: OSError) -> str:
-    """What to tell people about a write that failed with one of `FULL_DISK_ERRORS`."""
+    """What to tell people about a write that failed for want of room."""
     free = free_bytes(folder) / 1e9
     return (
         f"the backend cannot write to {folder}, {free:.2f} GB are free there: {error.strerror}; make room on its disk "

@@ -19,6 +19,7 @@ import msgpack
 
 from ex4d.service.damage import damage_explained
 from ex4d.service.settings import ServiceError
+from ex4d_core.errors import Ex4dError
 from ex4d_core.messages import FINAL_STATES, MAX_EVENTS, MAX_JOBS, JobEvent, JobStatus
 from ex4d_core.reconstruction import ReconstructionRequest, request_from_wire
 from ex4d_core.shot import RequestError, ShotRequest
@@ -81,7 +82,7 @@ FROM jobs
 """
 
 
-class ClaimLost(RuntimeError):
+class ClaimLost(Ex4dError, RuntimeError):
     """The job was cancelled or given to another worker; whoever gets this must drop it."""
 
 

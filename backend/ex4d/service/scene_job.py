@@ -33,6 +33,7 @@ from ex4d.pipeline.reconstruct import reconstruct
 from ex4d.pipeline.take import TakeSink
 from ex4d.service.blob_store import BlobStore
 from ex4d_core.cameras import CameraError
+from ex4d_core.errors import Ex4dError
 from ex4d_core.reconstruction import ReconstructionRequest
 from ex4d_core.scene import FILE_NAMES, MANIFEST
 from ex4d_core.sources import COLMAP_MODELS, DepthRequest, SourceFile
@@ -40,7 +41,7 @@ from ex4d_core.sources import COLMAP_MODELS, DepthRequest, SourceFile
 ESTIMATE_STAGE, STAGE = "depth", "reconstruct"
 
 
-class ReconstructionError(ValueError):
+class ReconstructionError(Ex4dError, ValueError):
     """The files that were sent do not make a scene; the text speaks of them by their labels."""
 
 

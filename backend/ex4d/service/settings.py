@@ -9,13 +9,14 @@ from pathlib import Path
 
 import platformdirs
 
+from ex4d_core.errors import Ex4dError
 from ex4d_core.messages import DEFAULT_ADDRESS
 
 _ADDRESS = re.compile(r"tcp://(?P<host>\[[0-9a-fA-F:.]+\]|[^\[\]:/]+):(?P<port>\d{1,5})")
 _DEVICE = re.compile(r"cpu|cuda:\d{1,3}(\+\d{1,3})*")
 
 
-class ServiceError(RuntimeError):
+class ServiceError(Ex4dError, RuntimeError):
     """The service cannot start, or not like this; the message says what to do."""
 
 

@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from ex4d.service.blob_store import FULL_DISK_ERRORS, BlobStore, free_bytes, full_disk_text
+from ex4d.service.blob_store import BlobStore, free_bytes, full_disk_text
 from ex4d.service.inbox import Inbox
 from ex4d.service.refusal import Refusal
+from ex4d_core.errors import full_disk_error
 from ex4d_core.messages import CHUNK_BYTES, MAX_BLOB_BYTES, Message, PutBlob, PutBlobReply
 
 log = logging.getLogger(__name__)
@@ -210,7 +211,8 @@ def _give_up_last_piece(path: Path) -> None:
 
 
 def _refusal(folder: Path, error: BaseException) -> Refusal:
-    if isinstance(error, OSError) and error.errno in FULL_DISK_ERRORS:
-        return Refusal("disk-full", full_disk_text(folder, error), {"folder": str(folder), "free": free_bytes(folder)})
+    if full_disk := full_disk_error(error):
+        details = {"folder": str(folder), "free": free_bytes(folder)}
+        return Refusal("disk-full", full_disk_text(folder, full_disk), details)
     log.error("cannot keep an upload", exc_info=error)
     return Refusal("internal", f"the backend cannot keep the upload ({error}); see its log")

@@ -27,9 +27,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from ex4d.service.blob_store import FULL_DISK_ERRORS, BlobStore, full_disk_text
+from ex4d.service.blob_store import BlobStore, full_disk_text
 from ex4d.service.job_store import ClaimedJob, ClaimLost, JobStore
 from ex4d.service.settings import ServiceSettings
+from ex4d_core.errors import full_disk_error, is_expected, user_message
 from ex4d_core.reconstruction import ReconstructionRequest
 from ex4d_core.scene import MAX_MANIFEST_BYTES, RENDER_FILES, Scene, SceneError, SceneManifest
 
@@ -144,13 +145,10 @@ def run_job(
 
 def failure_text(error: Exception, folder: Path) -> str:
     """Why a job failed, for people: errors of our own kinds speak for themselves."""
-    # Errors of media files bear the system's own as their cause; their remedies are for files of the user's choice.
-    for one in (error, error.__cause__):
-        if isinstance(one, OSError) and one.errno in FULL_DISK_ERRORS:
-            return full_disk_text(folder, one)
-    if isinstance(error, (ValueError, RuntimeError)) and type(error).__module__ != "builtins":
-        return str(error)
-    return f"internal error: {type(error).__name__}: {error}"
+    # Errors of media files have the system's own as their cause; their remedies are for files of the user's choice.
+    if full_disk := full_disk_error(error):
+        return full_disk_text(folder, full_disk)
+    return user_message(error)
 
 
 def work(settings: ServiceSettings, name: str, pipe: Pipe) -> None:
@@ -258,8 +256,8 @@ def main() -> None:
     settings = ServiceSettings(data=Path(arguments.data), devices=(arguments.device,), runner=arguments.runner)
     try:
         work(settings, arguments.name, pipe)
-    except (ValueError, RuntimeError) as error:
-        if type(error).__module__ == "builtins":
+    except Exception as error:
+        if not is_expected(error):
             raise
         sys.exit(f"it cannot work on {arguments.device}: {error}")
 

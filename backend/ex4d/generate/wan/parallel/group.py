@@ -27,6 +27,7 @@ from torch import distributed
 
 from ex4d.generate.wan.errors import GenerationError
 from ex4d.subprocesses import module_command, module_environment
+from ex4d_core.errors import Ex4dError
 
 # What is exchanged goes as words of 8 bytes, whatever it is: every backend can send them, and values of 8 bits are
 # rearranged faster by the word.
@@ -246,7 +247,7 @@ class Stopped(Exception):
     """Rank 0 wants no further step."""
 
 
-class RankLost(Exception):
+class RankLost(Ex4dError):
     """Another rank is gone; `Peers.loss` says why."""
 
 
