@@ -17,6 +17,10 @@ class Ex4dError(Exception):
     """An error that the user can act on; its text says what is wrong, with which value, and what to do."""
 
 
+class RequestError(Ex4dError, ValueError):
+    """A setting or request with a field that is missing, of the wrong type, or out of range; the message names it."""
+
+
 def is_expected(error: BaseException) -> bool:
     """Whether the user can act on an error; what is not expected is a bug."""
     return isinstance(error, (Ex4dError, OSError))

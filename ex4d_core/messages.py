@@ -8,7 +8,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+
+from ex4d_core.errors import RequestError
+from ex4d_core.schema import Codec
 
 PROTOCOL_VERSION = 3
 DEFAULT_PORT = 47747
@@ -29,6 +34,16 @@ MAX_WAIT_SECONDS = 10.0
 
 JOB_STATES = ("queued", "running", "done", "failed", "cancelled")
 FINAL_STATES = ("done", "failed", "cancelled")
+
+
+def _floats_from_bytes(data: object) -> list[float]:
+    if not isinstance(data, bytes) or len(data) % 8:
+        raise RequestError(f"a list of numbers must be bytes of float64, not {type(data).__name__}")
+    return np.frombuffer(data, "<f8").tolist()
+
+
+# Lists of floats may be as long as a clip, so they travel as little-endian float64: the lists of a header are short.
+Floats = Annotated[list[float], Codec(None, lambda values: np.asarray(values, "<f8").tobytes(), _floats_from_bytes)]
 
 
 @dataclass(frozen=True)
@@ -285,8 +300,8 @@ class Coverage(Message):
         view_angle: degrees between the directions from which the source camera and the new one look at the subject.
     """
 
-    seen: list[float]
-    view_angle: list[float]
+    seen: Floats
+    view_angle: Floats
 
 
 @dataclass(frozen=True)

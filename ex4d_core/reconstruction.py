@@ -1,4 +1,4 @@
-"""Footage to a scene package, made by the backend: the request for it, and its conversation from this side of the wire.
+"""Requests for scenes: footage, depth and source camera to a scene package, reconstructed by the backend.
 
 Files are blobs on the wire; their names travel along as labels for people and never become paths over there. Footage
 and depth are sent once: the scene's own colour and depth are the backend's already when a take is made of them.
@@ -8,29 +8,28 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from ex4d_core.client import Conversation
+from ex4d_core.errors import RequestError
 from ex4d_core.jobs import JobConversation
 from ex4d_core.messages import JobEvent, JobStatus
 from ex4d_core.scene import FILE_NAMES, MANIFEST, Scene, SceneError, move_package
-from ex4d_core.shot import CONVENTIONS, MAX_FRAMES, MAX_LABEL, RequestError, ShotRequest
+from ex4d_core.schema import Length, Option, Range, Settings
+from ex4d_core.shot import MAX_FRAMES, MAX_LABEL, Convention, ShotRequest
 from ex4d_core.sources import (
     CAMERA_SUFFIXES,
     COLMAP_MODELS,
-    PICTURE_SUFFIXES,
+    IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
-    DepthRequest,
-    MistPass,
+    DepthSettings,
     SourceFile,
-    construct,
     files_from_wire,
     files_to_wire,
-    is_whole,
     name_for_people,
-    require_positive,
+    require_depth_files,
 )
 from ex4d_core.transfers import hash_file
 
@@ -38,78 +37,99 @@ KIND = "reconstruction"
 # What a reconstruction announces; a name from the wire is only ever compared with these.
 PACKAGE_FILES = (*FILE_NAMES.values(), MANIFEST)
 
+_FrameRatePart = Annotated[int, Range(1, 2**31 - 1)]
+
+
+@dataclass(frozen=True)
+class ReconstructionSettings(Settings):
+    """How a scene is reconstructed, apart from the files that it is reconstructed from.
+
+    The lens is given by one of ``fov_degrees``, ``focal_mm`` and ``focal_px``; without any, the camera's file, the
+    depth files or the footage say it, or it is guessed.
+
+    Attributes:
+        name: of the scene, for people.
+        depth: where depth comes from.
+        fps: frame rate of an image sequence, as a fraction; a video has its own.
+        fov_degrees: horizontal field of view.
+        focal_mm: focal length on a sensor ``sensor_mm`` wide.
+        focal_px: focal length in pixels of the footage.
+        convention: how the DW-Mesh for display is built; "reference" also takes EX-4D's focal length where neither
+            the settings nor a camera file give one.
+        camera_scale: multiplies the positions of a moving source camera.
+
+    Raises:
+        RequestError: a field of the wrong type or out of range.
+    """
+
+    name: Annotated[str, Length(MAX_LABEL, minimum=1), Option("name of the scene; default: the footage's file name")]
+    depth: DepthSettings
+    fps: tuple[_FrameRatePart, _FrameRatePart] | None = None
+    fov_degrees: Annotated[
+        float | None, Range(above=0, below=180), Option("horizontal field of view", ("--fov",), "DEGREES")
+    ] = None
+    focal_mm: Annotated[
+        float | None, Range(above=0), Option("focal length in millimetres, on a sensor --sensor-mm wide", metavar="MM")
+    ] = None
+    sensor_mm: Annotated[float, Range(above=0), Option("width of the sensor in millimetres", metavar="MM")] = 36.0
+    focal_px: Annotated[
+        float | None, Range(above=0), Option("focal length in pixels of the footage", metavar="PIXELS")
+    ] = None
+    convention: Annotated[
+        Convention, Option("centered, or reference: exactly as the published EX-4D code, to reproduce the paper")
+    ] = "centered"
+    camera_scale: Annotated[
+        float, Range(above=0), Option("multiply the positions of --source-camera", metavar="FACTOR")
+    ] = 1.0
+
 
 @dataclass(frozen=True)
 class ReconstructionRequest:
-    """A scene to make of footage.
+    """A scene to reconstruct from files that were sent.
 
     Attributes:
-        footage: one video, or pictures in their order.
-        depth: where depth comes from.
-        name: of the scene, for people.
-        fps: rate of pictures; a video has its own.
-        fov_degrees: the lens's horizontal field of view; None takes what the camera's file, the depth files or the
-            footage say, or a guess.
-        convention: how the DW-Mesh for display is built; "reference" also takes EX-4D's lens where `fov_degrees` and
-            a camera's file say nothing.
-        camera: the moving camera that filmed it: one .npz or transforms.json, or one of `COLMAP_MODELS`; none for a
+        settings: all but the files.
+        footage: one video, or images in their order.
+        depth_files: as ``settings.depth.layout`` has them; none for an estimator.
+        camera_files: the moving source camera: one .npz or transforms.json, or one of `COLMAP_MODELS`; none for a
             camera that stood still.
-        camera_scale: multiplies that camera's positions.
+
+    Raises:
+        RequestError: the files are not of the kinds that the settings ask for.
     """
 
+    settings: ReconstructionSettings
     footage: tuple[SourceFile, ...]
-    depth: DepthRequest
-    name: str
-    fps: tuple[int, int] | None = None
-    fov_degrees: float | None = None
-    convention: str = "centered"
-    camera: tuple[SourceFile, ...] = ()
-    camera_scale: float = 1.0
+    depth_files: tuple[SourceFile, ...] = ()
+    camera_files: tuple[SourceFile, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "footage", tuple(self.footage))
-        object.__setattr__(self, "camera", tuple(self.camera))
         suffixes = {one.suffix for one in self.footage}
-        video = len(self.footage) == 1 and suffixes <= set(VIDEO_SUFFIXES)
-        if not self.footage or not (video or (suffixes <= set(PICTURE_SUFFIXES) and len(suffixes) == 1)):
+        if not self.footage or not (self.is_video or (suffixes <= set(IMAGE_SUFFIXES) and len(suffixes) == 1)):
             raise RequestError(
-                f"footage is one video ({', '.join(VIDEO_SUFFIXES)}) or pictures of one kind, not "
+                f"footage must be one video ({', '.join(VIDEO_SUFFIXES)}) or images of one kind, not "
                 f"{', '.join(sorted(suffixes)) or 'nothing'}"
             )
-        if max(len(self.footage), len(self.depth.files)) > MAX_FRAMES:
+        if max(len(self.footage), len(self.depth_files)) > MAX_FRAMES:
             raise RequestError(f"a scene may have {MAX_FRAMES} frames, not {len(self.footage)}")
-        if not isinstance(self.name, str) or not 0 < len(self.name) <= MAX_LABEL:
-            raise RequestError(f"a scene's name is text of 1 to {MAX_LABEL} characters")
-        if self.fps is not None:
-            fps = tuple(self.fps)
-            if video:
-                raise RequestError("a video has its own rate; leave fps out")
-            if len(fps) != 2 or any(not is_whole(one) or not 0 < one < 2**31 for one in fps):
-                raise RequestError(f"fps must be two whole numbers above 0, not {self.fps!r:.80}")
-            object.__setattr__(self, "fps", fps)
-        require_positive("fov_degrees", self.fov_degrees)
-        if self.fov_degrees is not None and self.fov_degrees >= 180:
-            raise RequestError(f"fov_degrees must be below 180, not {self.fov_degrees:g}")
-        if self.convention not in CONVENTIONS:
-            raise RequestError(f"convention must be one of {', '.join(CONVENTIONS)}, not {self.convention!r:.80}")
-        names = tuple(one.label for one in self.camera)
-        alone = len(names) == 1 and self.camera[0].suffix in CAMERA_SUFFIXES
+        if self.settings.fps is not None and self.is_video:
+            raise RequestError("a video has its own frame rate; leave fps out")
+        require_depth_files(self.settings.depth.layout, self.depth_files)
+        names = tuple(one.label for one in self.camera_files)
+        alone = len(names) == 1 and self.camera_files[0].suffix in CAMERA_SUFFIXES
         if names and not alone and names not in COLMAP_MODELS:
             wants = " or ".join([*CAMERA_SUFFIXES, *(" with ".join(pair) for pair in COLMAP_MODELS)])
-            raise RequestError(f"a source camera is {wants}, not {', '.join(names)!r:.80}")
-        if self.camera_scale is None:
-            raise RequestError("camera_scale must be a number above 0, not None")
-        require_positive("camera_scale", self.camera_scale)
+            raise RequestError(f"a source camera must be {wants}, not {', '.join(names)!r:.80}")
 
     @property
     def is_video(self) -> bool:
-        """Whether the footage is one video, and not pictures."""
+        """Whether the footage is one video, and not images."""
         return len(self.footage) == 1 and self.footage[0].suffix in VIDEO_SUFFIXES
 
     @property
     def files(self) -> tuple[SourceFile, ...]:
         """All that must be sent."""
-        return (*self.footage, *self.depth.files, *self.camera)
+        return (*self.footage, *self.depth_files, *self.camera_files)
 
     # A job list shows reconstructions beside shots.
     engine = KIND
@@ -117,15 +137,15 @@ class ReconstructionRequest:
 
     @property
     def label(self) -> str:
-        return self.name
+        """The scene's name, as job lists show it."""
+        return self.settings.name
 
     def to_wire(self) -> dict[str, Any]:
         """Plain values for msgpack."""
-        depth = {**_plain(self.depth), "files": files_to_wire(self.depth.files)}
-        if self.depth.mist is not None:
-            depth["mist"] = _plain(self.depth.mist)
-        files = {"footage": files_to_wire(self.footage), "camera": files_to_wire(self.camera)}
-        return {"kind": KIND, **_plain(self), **files, "depth": depth}
+        values = self.settings.to_wire()
+        values["depth"]["files"] = files_to_wire(self.depth_files)
+        files = {"footage": files_to_wire(self.footage), "camera": files_to_wire(self.camera_files)}
+        return {"kind": KIND, **values, **files}
 
     @staticmethod
     def from_wire(values: object) -> ReconstructionRequest:
@@ -136,56 +156,42 @@ class ReconstructionRequest:
         """
         if not isinstance(values, Mapping):
             raise RequestError(f"a reconstruction must be a map of fields, not {type(values).__name__}")
-        known = {name: value for name, value in values.items() if name != "kind"}
-        depth = known.get("depth")
+        settings = {name: value for name, value in values.items() if name not in ("kind", "footage", "camera")}
+        depth = settings.get("depth")
         if not isinstance(depth, Mapping):
             raise RequestError("depth is missing")
-        mist = None if depth.get("mist") is None else construct(MistPass, depth["mist"])
-        files = files_from_wire(depth.get("files"))
-        known["footage"] = files_from_wire(known.get("footage"))
-        known["camera"] = files_from_wire(known.get("camera"))
-        known["depth"] = construct(DepthRequest, {**depth, "files": files, "mist": mist})
-        return construct(ReconstructionRequest, known)
+        settings["depth"] = {name: value for name, value in depth.items() if name != "files"}
+        footage, camera = files_from_wire(values.get("footage")), files_from_wire(values.get("camera"))
+        depth_files = files_from_wire(depth.get("files"))
+        return ReconstructionRequest(ReconstructionSettings.from_wire(settings), footage, depth_files, camera)
 
 
 def request_from_wire(values: object) -> ShotRequest | ReconstructionRequest:
-    """Check and rebuild whatever may be submitted; what names no kind is a shot.
+    """Check and rebuild whatever may be submitted; a map without a kind is a shot.
 
     Raises:
         RequestError: see `ShotRequest.from_wire`, `ReconstructionRequest.from_wire`.
     """
     if isinstance(values, Mapping) and "kind" in values:
         if values["kind"] != KIND:
-            raise RequestError(f"this backend makes no {values['kind']!r:.80}; is the client newer than it?")
+            raise RequestError(f"unknown kind of job {values['kind']!r:.80}; is the client newer than the backend?")
         return ReconstructionRequest.from_wire(values)
     return ShotRequest.from_wire(values)
 
 
 @dataclass(frozen=True)
 class ReconstructionPlan:
-    """What is to be reconstructed, while its files have not been hashed yet.
+    """What is to be reconstructed, with files on this machine, before their hashes are known.
 
     Attributes:
-        footage: one video, or pictures in their order.
-        depth_files, camera_files: as `DepthRequest.files` and `ReconstructionRequest.camera`, on this machine.
-        the others: as in `DepthRequest` and `ReconstructionRequest`.
+        settings: all but the files.
+        footage, depth_files, camera_files: as in `ReconstructionRequest`.
     """
 
+    settings: ReconstructionSettings
     footage: tuple[Path, ...]
-    depth_files: tuple[Path, ...]
-    layout: str
-    name: str
-    estimator: str = ""
-    scale: float | None = None
-    inverse: bool = False
-    invalid: str = "error"
-    licence: str = "commercial"
-    fps: tuple[int, int] | None = None
-    fov_degrees: float | None = None
-    convention: str = "centered"
-    mist: MistPass | None = None
+    depth_files: tuple[Path, ...] = ()
     camera_files: tuple[Path, ...] = ()
-    camera_scale: float = 1.0
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -204,26 +210,9 @@ class ReconstructionPlan:
                 SourceFile(hashes[path], path.stat().st_size, name_for_people(path.name)[-MAX_LABEL:]) for path in paths
             )
 
-        depth = DepthRequest(
-            self.layout,
-            named(self.depth_files),
-            self.estimator,
-            self.scale,
-            self.inverse,
-            self.invalid,
-            self.licence,
-            self.mist,
-        )
-        return ReconstructionRequest(
-            named(self.footage),
-            depth,
-            name_for_people(self.name),
-            self.fps,
-            self.fov_degrees,
-            self.convention,
-            camera=named(self.camera_files),
-            camera_scale=self.camera_scale,
-        )
+        footage, depth, camera = map(named, (self.footage, self.depth_files, self.camera_files))
+        settings = replace(self.settings, name=name_for_people(self.settings.name))
+        return ReconstructionRequest(settings, footage, depth, camera)
 
 
 @dataclass
@@ -303,7 +292,3 @@ class Reconstruction(JobConversation):
             if known != (entry.sha256, entry.size):
                 raise SceneError(f"the {part} that arrived is not the one of its manifest; reconstruct the scene again")
         move_package(self.partial, self.folder)
-
-
-def _plain(record: ReconstructionRequest | DepthRequest | MistPass) -> dict[str, Any]:
-    return {entry.name: getattr(record, entry.name) for entry in fields(record)}

@@ -1,140 +1,174 @@
-"""What a reconstruction is made from, as its request names it: files that were sent, and where depth comes from.
+"""What a scene is reconstructed from, as a request names it: source files and the settings of their depth.
 
-A file is the SHA-256 of its content and a label for people, which is compared with names of ours and never becomes a
-path. Whatever comes from the wire is checked here, before anything is done with it.
+A source file is the SHA-256 of its content and a label for people, which is compared with names of ours and never
+becomes a path. Whatever comes from the wire is checked here, before anything is done with it.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 
+from ex4d_core.errors import RequestError
 from ex4d_core.messages import MAX_BLOB_BYTES
 from ex4d_core.scene import is_sha256
-from ex4d_core.shot import LICENCES, MAX_FRAMES, MAX_LABEL, RequestError
+from ex4d_core.schema import Length, Option, Range, Settings
+from ex4d_core.shot import MAX_FRAMES, MAX_LABEL, Licence
 
-DEPTH_LAYOUTS = ("array", "exr", "png", "estimator")
-INVALID_DEPTH = ("error", "far")
-# Of Blender's mist pass, and the power that each raises the distance to.
-MIST_FALLOFFS = {"linear": 1.0, "quadratic": 2.0, "inverse-quadratic": 0.5}
+DepthLayout = Literal["array", "exr", "png", "estimator"]
+InvalidDepth = Literal["error", "far"]
+MistFalloff = Literal["linear", "quadratic", "inverse-quadratic"]
+
+DEPTH_LAYOUTS: tuple[str, ...] = get_args(DepthLayout)
+INVALID_DEPTH: tuple[str, ...] = get_args(InvalidDepth)
+# The power that each falloff of Blender's mist pass raises the distance to.
+MIST_FALLOFFS: dict[MistFalloff, float] = {"linear": 1.0, "quadratic": 2.0, "inverse-quadratic": 0.5}
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mts", ".mxf", ".ogv")
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".exr", ".tif", ".tiff", ".webp", ".bmp")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".exr", ".tif", ".tiff", ".webp", ".bmp")
 # A moving source camera is one file of these kinds, or one of COLMAP's pairs under their usual names.
 CAMERA_SUFFIXES = (".npz", ".json")
 COLMAP_MODELS = (("cameras.bin", "images.bin"), ("cameras.txt", "images.txt"))
-_LAYOUT_SUFFIXES = {"array": (".npz", ".npy"), "exr": (".exr",), "png": (".png",)}
+LAYOUT_SUFFIXES: dict[str, tuple[str, ...]] = {"array": (".npz", ".npy"), "exr": (".exr",), "png": (".png",)}
 
 
 @dataclass(frozen=True)
-class SourceFile:
-    """A file that was sent: its content's name, and a label for people."""
+class SourceFile(Settings):
+    """A file that was sent: its content's hash, its size in bytes, and a label for people."""
 
     sha256: str
-    size: int
-    label: str
+    size: Annotated[int, Range(1, MAX_BLOB_BYTES)]
+    label: Annotated[str, Length(MAX_LABEL)]
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not is_sha256(self.sha256):
-            raise RequestError(f"a file is named by its SHA-256, not {self.sha256!r:.80}")
-        if not is_whole(self.size) or not 1 <= self.size <= MAX_BLOB_BYTES:
-            raise RequestError(f"a file has 1 to {MAX_BLOB_BYTES} bytes, not {self.size!r:.80}")
-        if not isinstance(self.label, str) or len(self.label) > MAX_LABEL or "\0" in self.label:
-            raise RequestError(f"a file's label must be text of at most {MAX_LABEL} characters")
+            raise RequestError(f"sha256 must be a SHA-256 in hexadecimal, not {self.sha256!r:.80}")
+        if "\0" in self.label:
+            raise RequestError(f"label must be text without NUL characters, not {self.label!r:.80}")
 
     @property
     def suffix(self) -> str:
-        """The kind of file that its label promises, with a dot; "" if it promises none."""
+        """The file type that its label promises, with a dot; "" if it promises none."""
         return Path(self.label.replace("\\", "/")).suffix.lower()
 
 
 @dataclass(frozen=True)
-class MistPass:
-    """What Blender's world had its mist pass set to when it was rendered.
+class MistPass(Settings):
+    """The settings of Blender's world that a mist pass was rendered with.
 
     Attributes:
         start: distance at which mist begins, in the render's units.
-        depth: distance over which it goes from 0 to 1.
-        falloff: one of `MIST_FALLOFFS`.
+        depth: distance over which it rises from 0 to 1.
+        falloff: how it rises.
     """
 
-    start: float
-    depth: float
-    falloff: str = "linear"
-
-    def __post_init__(self) -> None:
-        if self.start != 0:
-            require_positive("mist start", self.start)
-        require_positive("mist depth", self.depth)
-        if self.depth is None or self.start is None:
-            raise RequestError("a mist pass has a start and a depth")
-        if self.falloff not in MIST_FALLOFFS:
-            raise RequestError(f"mist falloff must be one of {', '.join(MIST_FALLOFFS)}, not {self.falloff!r:.80}")
+    start: Annotated[float, Range(0)]
+    depth: Annotated[float, Range(above=0)]
+    falloff: MistFalloff = "linear"
 
 
 @dataclass(frozen=True)
-class DepthRequest:
-    """Where depth comes from.
+class DepthSettings(Settings):
+    """Where depth comes from, apart from its files.
 
     Attributes:
-        layout: one of `DEPTH_LAYOUTS`: "array" (one .npz or .npy), "exr" or "png" (a file for each frame, in order), or
-            "estimator".
-        files: those of the layout; none for an estimator.
-        estimator: its name, for layout "estimator".
-        scale: depth in scene units for what the files say; None takes the files' word.
+        layout: "array" (one .npz or .npy), "exr" or "png" (a file for each frame, in order), or "estimator".
+        estimator: its name, or "auto", for layout "estimator".
+        scale: depth in scene units per unit of the files; None takes the files' word.
         inverse: the files hold 1 / depth.
-        invalid: what to do with depths that cannot be: one of `INVALID_DEPTH`.
-        licence: what the scene is for, one of `LICENCES`: some estimators are for research only.
-        mist: the files are a mist pass, made with these settings; for layout "exr".
+        key: array of an .npz, or channel of an EXR; "" finds it.
+        invalid: what to do with invalid depth (NaN, infinite, zero, negative): fail, or take the farthest of the frame.
+        licence: what the scene is for, as some estimators are for research only. None leaves it to the machine.
+        accepted_licences: research-only estimators that the user holds a licence for.
+        mist: the files are a mist pass, rendered with these settings; for layout "exr".
+        refine_edges: sharpen blurred depth edges along the image's.
+        temporal_alignment: align per-image depth over time.
+        full_precision: run the estimator in float32 on a GPU, too.
+
+    Raises:
+        RequestError: a field of the wrong type or out of range, or fields that do not go together.
     """
 
-    layout: str
-    files: tuple[SourceFile, ...] = ()
-    estimator: str = ""
-    scale: float | None = None
-    inverse: bool = False
-    invalid: str = "error"
-    licence: str = "commercial"
+    layout: DepthLayout
+    estimator: Annotated[
+        str, Length(MAX_LABEL), Option("depth estimator for footage without --depth; `ex4d models list` names them")
+    ] = ""
+    scale: Annotated[
+        float | None,
+        Range(above=0),
+        Option("multiply the files' values; needed for PNG", flag="--depth-scale", metavar="FACTOR"),
+    ] = None
+    inverse: Annotated[bool, Option("the files hold 1 / depth", flag="--inverse-depth")] = False
+    invalid: Annotated[
+        InvalidDepth,
+        Option(
+            "NaN, infinite, zero or negative depth: fail, or take the farthest depth of the frame",
+            flag="--invalid-depth",
+        ),
+    ] = "error"
+    licence: Annotated[
+        Licence | None,
+        Option(
+            "intended use; commercial excludes research-only estimators (default: $EX4D_LICENCE, else commercial)",
+            aliases=("--license",),
+        ),
+    ] = None
     mist: MistPass | None = None
+    key: Annotated[
+        str,
+        Length(MAX_LABEL),
+        Option("array of an .npz, or channel of an EXR, that holds the depth", flag="--depth-key", metavar="NAME"),
+    ] = ""
+    accepted_licences: Annotated[
+        tuple[Annotated[str, Length(MAX_LABEL)], ...],
+        Length(16),
+        Option(
+            "allow this research-only estimator because you hold a licence; repeatable",
+            flag="--accept-licence",
+            aliases=("--accept-license",),
+            metavar="NAME",
+        ),
+    ] = ()
+    refine_edges: Annotated[bool, Option("leave blurred depth edges as they are", flag="--no-edges")] = True
+    temporal_alignment: Annotated[
+        bool,
+        Option("do not align per-image depth over time", flag="--no-temporal-alignment", aliases=("--no-steady",)),
+    ] = True
+    full_precision: Annotated[bool, Option("estimate in float32 on a GPU, too: slow, and large")] = False
 
     def __post_init__(self) -> None:
-        if self.licence not in LICENCES:
-            raise RequestError(f"licence must be one of {', '.join(LICENCES)}, not {self.licence!r:.80}")
-        if self.layout not in DEPTH_LAYOUTS:
-            raise RequestError(f"depth layout must be one of {', '.join(DEPTH_LAYOUTS)}, not {self.layout!r:.80}")
-        if self.invalid not in INVALID_DEPTH:
-            raise RequestError(f"invalid depth must be one of {', '.join(INVALID_DEPTH)}, not {self.invalid!r:.80}")
-        if not isinstance(self.inverse, bool):
-            raise RequestError(f"inverse must be true or false, not {self.inverse!r:.80}")
-        if not isinstance(self.estimator, str) or len(self.estimator) > MAX_LABEL:
-            raise RequestError(f"an estimator's name is text of at most {MAX_LABEL} characters")
-        require_positive("depth scale", self.scale)
-        object.__setattr__(self, "files", tuple(self.files))
+        super().__post_init__()
         if self.mist is not None and (self.layout != "exr" or self.inverse):
-            raise RequestError("a mist pass is EXR files, and not inverse")
-        if self.layout == "estimator":
-            if not self.estimator or self.files:
-                raise RequestError("an estimator needs a name and no depth files")
-            return
-        suffixes = _LAYOUT_SUFFIXES[self.layout]
-        wrong = next((one.label for one in self.files if one.suffix not in suffixes), None)
-        if not self.files or wrong is not None or (self.layout == "array" and len(self.files) > 1):
-            found = "none" if not self.files else repr(wrong) if wrong is not None else f"{len(self.files)} files"
-            wants = "one file" if self.layout == "array" else "a file for each frame"
-            raise RequestError(f"depth as {self.layout} wants {wants}, {' or '.join(suffixes)}, not {found}")
+            raise RequestError(f"a mist pass is EXR files, and not inverse; not layout {self.layout}")
+        if self.layout == "estimator" and not self.estimator:
+            raise RequestError("estimator must be a name, or auto, for depth of layout estimator")
+
+
+def require_depth_files(layout: str, files: Sequence[SourceFile]) -> None:
+    """Raises RequestError where the files are not what a layout consists of."""
+    if layout == "estimator":
+        if files:
+            raise RequestError(f"an estimator takes no depth files, but {len(files)} are given")
+        return
+    suffixes = LAYOUT_SUFFIXES[layout]
+    wrong = next((one.label for one in files if one.suffix not in suffixes), None)
+    if not files or wrong is not None or (layout == "array" and len(files) > 1):
+        found = "none" if not files else repr(wrong) if wrong is not None else f"{len(files)} files"
+        wants = "one file" if layout == "array" else "a file for each frame"
+        raise RequestError(f"depth of layout {layout} must be {wants}, {' or '.join(suffixes)}, not {found}")
 
 
 def name_for_people(name: str) -> str:
-    """A file's name as text that goes into any document: on old shares it may hold bytes that are no UTF-8."""
+    """A file's name as text that any document can hold: on old shares it may contain bytes that are not UTF-8."""
     return name.encode("utf-8", "replace").decode("utf-8")
 
 
 def files_to_wire(files: Sequence[SourceFile]) -> dict[str, Any]:
-    """Three values for any number of files: a long clip is many pictures, and a header may hold few maps and lists."""
+    """Three values for any number of files: a long clip has many images, and a header may hold few maps and lists."""
     return {
         "sha256": bytes.fromhex("".join(file.sha256 for file in files)),
         "size": np.array([file.size for file in files], "<u8").tobytes(),
@@ -143,10 +177,10 @@ def files_to_wire(files: Sequence[SourceFile]) -> dict[str, Any]:
 
 
 def files_from_wire(values: object) -> tuple[SourceFile, ...]:
-    """Check and rebuild what `files_to_wire` made.
+    """Check and rebuild what `files_to_wire` gave.
 
     Raises:
-        RequestError: its parts do not go together, there are too many, or one is no file.
+        RequestError: its parts do not go together, there are too many, or one is invalid.
     """
     if not isinstance(values, Mapping) or set(values) != {"sha256", "size", "label"}:
         raise RequestError("files must be a map of sha256, size and label")
@@ -166,30 +200,3 @@ def files_from_wire(values: object) -> tuple[SourceFile, ...]:
         SourceFile(hashes[32 * k : 32 * k + 32].hex(), size, label)
         for k, (size, label) in enumerate(zip(np.frombuffer(sizes, "<u8").tolist(), names, strict=True))
     )
-
-
-def construct(kind: type, values: object) -> Any:
-    """A dataclass of a map of its fields.
-
-    Raises:
-        RequestError: no map, or a field too many, too few or out of range.
-    """
-    if not isinstance(values, Mapping):
-        raise RequestError(f"{kind.__name__} must be a map of fields, not {type(values).__name__}")
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise RequestError(f"{kind.__name__} has a field too many, too few, or of the wrong type: {error}") from error
-
-
-def is_whole(value: object) -> bool:
-    """Whether it is an int, which true and false are not."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def require_positive(name: str, value: object) -> None:
-    """Raises RequestError for what is neither None nor a finite number above 0."""
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not (math.isfinite(value) and value > 0):
-        raise RequestError(f"{name} must be a number above 0, not {value!r:.80}")

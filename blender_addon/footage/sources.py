@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import bpy
 
 from ex4d_core.errors import Ex4dError
-from ex4d_core.reconstruction import ReconstructionPlan
-from ex4d_core.sources import CAMERA_SUFFIXES, COLMAP_MODELS, PICTURE_SUFFIXES, VIDEO_SUFFIXES, MistPass
+from ex4d_core.reconstruction import ReconstructionPlan, ReconstructionSettings
+from ex4d_core.sources import CAMERA_SUFFIXES, COLMAP_MODELS, IMAGE_SUFFIXES, VIDEO_SUFFIXES, DepthSettings, MistPass
 
 from ..connection.preferences import chosen_licence, output_folder
 from ..paths import from_blend
@@ -21,6 +21,7 @@ from .properties import EX4D_Footage
 _ARRAY_SUFFIXES = (".npz", ".npy")
 _FILES = ("footage", "depth_files", "camera_files")
 _LAYOUTS = {".exr": "exr", ".png": "png"}
+_DEPTH_FIELDS = ("layout", "estimator", "scale", "inverse", "invalid", "licence", "mist")
 
 
 class FootageError(Ex4dError, ValueError):
@@ -41,7 +42,7 @@ def plan_of(settings: EX4D_Footage, scene: bpy.types.Scene) -> ReconstructionPla
     chosen = from_blend(settings.footage)
     footage = _footage_files(chosen)
     fps = None
-    if footage[0].suffix.lower() in PICTURE_SUFFIXES:
+    if footage[0].suffix.lower() in IMAGE_SUFFIXES:
         fps = (round(scene.render.fps * 1000), round(scene.render.fps_base * 1000))
     layout, depth_files = "estimator", ()
     if settings.depth_from == "FILES":
@@ -50,22 +51,23 @@ def plan_of(settings: EX4D_Footage, scene: bpy.types.Scene) -> ReconstructionPla
         layout, depth_files = _depth_files(from_blend(settings.depth))
     camera_files = _camera_files(from_blend(settings.camera)) if settings.camera else ()
     mist = _mist(settings, layout)
-    return ReconstructionPlan(
-        footage=footage,
-        depth_files=depth_files,
-        layout=layout,
-        name=chosen.stem or "footage",
+    depth = DepthSettings(
+        layout,
         estimator=settings.estimator if layout == "estimator" else "",
         scale=settings.scale if settings.use_scale and layout != "estimator" else None,
         inverse=settings.inverse and layout != "estimator" and mist is None,
         invalid="far" if settings.far else "error",
         licence=chosen_licence(),
+        mist=mist,
+    )
+    how = ReconstructionSettings(
+        name=chosen.stem or "footage",
+        depth=depth,
         fps=fps,
         fov_degrees=math.degrees(settings.fov) if settings.use_fov else None,
-        mist=mist,
-        camera_files=camera_files,
         camera_scale=settings.camera_scale if camera_files else 1.0,
     )
+    return ReconstructionPlan(how, footage, depth_files, camera_files)
 
 
 def new_scene_folder(name: str) -> Path:
@@ -82,7 +84,8 @@ def new_scene_folder(name: str) -> Path:
 
 def plan_to_text(plan: ReconstructionPlan) -> str:
     """A plan as a .blend keeps it."""
-    return json.dumps(asdict(plan), default=str)
+    files = {name: [str(path) for path in getattr(plan, name)] for name in _FILES}
+    return json.dumps({"settings": plan.settings.to_wire(), **files})
 
 
 def plan_from_text(text: str) -> ReconstructionPlan:
@@ -91,9 +94,9 @@ def plan_from_text(text: str) -> ReconstructionPlan:
     """
     try:
         values = json.loads(text)
-        files = {name: tuple(map(Path, values[name])) for name in _FILES if name in values}
-        mist = MistPass(**values["mist"]) if values.get("mist") else None
-        plan = ReconstructionPlan(**{**values, **files, "mist": mist})
+        files = {name: tuple(map(Path, values.get(name, ()))) for name in _FILES}
+        settings = values["settings"] if "settings" in values else _nested(values)
+        plan = ReconstructionPlan(ReconstructionSettings.from_wire(settings), **files)
     except (ValueError, KeyError, TypeError) as error:
         raise FootageError(f"this file does not say any more what to reconstruct ({error}); start anew") from error
     gone = next((path for path in plan.files if not path.is_file()), None)
@@ -102,12 +105,19 @@ def plan_from_text(text: str) -> ReconstructionPlan:
     return plan
 
 
+def _nested(values: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a plan as version 0.1 kept it, with all values beside each other."""
+    depth = {name: values[name] for name in _DEPTH_FIELDS if name in values}
+    rest = {name: value for name, value in values.items() if name not in (*_DEPTH_FIELDS, *_FILES)}
+    return {**rest, "depth": depth}
+
+
 def _footage_files(chosen: Path) -> tuple[Path, ...]:
     if chosen.is_dir():
-        return _sequence(chosen, PICTURE_SUFFIXES, "pictures")[1]
+        return _sequence(chosen, IMAGE_SUFFIXES, "pictures")[1]
     if not chosen.is_file():
         raise FootageError(f"{chosen} is not there; choose the footage again")
-    if chosen.suffix.lower() in PICTURE_SUFFIXES:
+    if chosen.suffix.lower() in IMAGE_SUFFIXES:
         raise FootageError(f"{chosen.name} is one picture; choose a video, or the folder with all the pictures")
     if chosen.suffix.lower() not in VIDEO_SUFFIXES:
         raise FootageError(f"{chosen.name} is no video that is known here; choose one of {', '.join(VIDEO_SUFFIXES)}")

@@ -97,7 +97,7 @@ def test_a_refusal_bears_the_requests_id_so_that_the_asker_learns_of_it():
 @pytest.mark.parametrize("seen", [[0.5], "0.5", b"seven b"])
 def test_long_lists_of_numbers_are_bytes_of_float64(seen):
     parts = [msgpack.packb({"v": PROTOCOL_VERSION, "type": "Coverage", "id": 5, "seen": seen, "view_angle": b""})]
-    with pytest.raises(ProtocolError, match=r"Coverage\.seen must be bytes of float64"):
+    with pytest.raises(ProtocolError, match=r"Coverage: .* bytes of float64"):
         decode(parts, REPLIES)
 
 

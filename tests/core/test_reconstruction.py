@@ -6,16 +6,23 @@ import pytest
 
 from ex4d_core.client import Client
 from ex4d_core.messages import REQUESTS, Submit
-from ex4d_core.reconstruction import ReconstructionPlan, ReconstructionRequest, request_from_wire
+from ex4d_core.reconstruction import (
+    ReconstructionPlan,
+    ReconstructionRequest,
+    ReconstructionSettings,
+    request_from_wire,
+)
 from ex4d_core.scene import sha256_of
 from ex4d_core.shot import RequestError
-from ex4d_core.sources import DepthRequest, MistPass, SourceFile
+from ex4d_core.sources import DepthSettings, MistPass, SourceFile
 from ex4d_core.transfers import hash_file
 from ex4d_core.wire import decode, encode
 
 VIDEO = SourceFile("a" * 64, 1000, "clip.mp4")
 EXRS = tuple(SourceFile(letter * 64, 10, f"depth_{letter}.exr") for letter in "bcd")
-GOOD = ReconstructionRequest((VIDEO,), DepthRequest("exr", EXRS, scale=2.0), "clip", fov_degrees=40.0)
+GOOD = ReconstructionRequest(
+    ReconstructionSettings("clip", DepthSettings("exr", scale=2.0), fov_degrees=40.0), (VIDEO,), EXRS
+)
 
 
 def test_a_request_survives_the_wire():
@@ -23,12 +30,13 @@ def test_a_request_survives_the_wire():
     assert [file.label for file in GOOD.files] == ["clip.mp4", "depth_b.exr", "depth_c.exr", "depth_d.exr"]
 
 
-def test_a_long_clip_of_pictures_with_a_depth_file_for_each_survives_the_wire():
+def test_a_long_clip_of_images_with_a_depth_file_for_each_survives_the_wire():
     """Thousands of files in one message, whose header may hold few maps and lists."""
     frames = range(5000)
-    pictures = tuple(SourceFile(f"{frame:064x}", 1 + frame, f"größe {frame:04d}.png") for frame in frames)
+    images = tuple(SourceFile(f"{frame:064x}", 1 + frame, f"größe {frame:04d}.png") for frame in frames)
     depths = tuple(SourceFile(f"{frame:064x}", 2**36 - frame, f"z{frame:04d}.exr") for frame in frames)
-    request = ReconstructionRequest(pictures, DepthRequest("exr", depths), "long", fps=(24000, 1001))
+    settings = ReconstructionSettings("long", DepthSettings("exr"), fps=(24000, 1001))
+    request = ReconstructionRequest(settings, images, depths)
     _, message = decode(encode(Submit("key", request.to_wire()), 1), REQUESTS)
     assert request_from_wire(message.request) == request
 
@@ -37,9 +45,8 @@ CAMERA = (SourceFile("e" * 64, 20, "cameras.txt"), SourceFile("f" * 64, 30, "ima
 
 
 def test_a_mist_pass_and_a_moving_camera_survive_it_too():
-    request = ReconstructionRequest(
-        (VIDEO,), DepthRequest("exr", EXRS, mist=MistPass(2, 20, "quadratic")), "clip", camera=CAMERA, camera_scale=0.1
-    )
+    depth = DepthSettings("exr", mist=MistPass(2, 20, "quadratic"))
+    request = ReconstructionRequest(ReconstructionSettings("clip", depth, camera_scale=0.1), (VIDEO,), EXRS, CAMERA)
     assert request_from_wire(request.to_wire()) == request
     assert request.files[-2:] == CAMERA, "its files are sent"
 
@@ -60,36 +67,36 @@ def depth(**changes):
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        (changed(kind="sculpture"), "makes no 'sculpture'"),
-        (changed(footage=files(sha256=b"", size=b"", label="")), "footage is one video"),
+        (changed(kind="sculpture"), "'sculpture'"),
+        (changed(footage=files(sha256=b"", size=b"", label="")), "footage must be one video"),
         (changed(footage=7), "must be a map"),
         (changed(footage=files(path="/")), "must be a map"),
         (changed(footage=files(sha256="../../etc/passwd")), "hashes and sizes as bytes"),
         (changed(footage=files(sha256=bytes(31))), "do not go together"),
         (changed(footage=files(size=bytes(9))), "do not go together"),
         (changed(footage=files(label="a.mp4\0b.mp4")), "do not go together"),
-        (changed(footage=files(size=bytes(8))), "1 to .* bytes, not 0"),
-        (changed(footage=files(size=b"\xff" * 8)), "1 to .* bytes"),
+        (changed(footage=files(size=bytes(8))), "size must be .* from 1 to .*, not 0"),
+        (changed(footage=files(size=b"\xff" * 8)), "size must be .* from 1 to"),
         (changed(footage=files(size=bytes(8 * 100_001))), "100000 files"),
         (changed(footage=files(label="setup.exe")), ".exe"),
         (changed(footage=files(label="a" * 201)), "at most 200"),
         (changed(name=""), "name"),
-        (changed(fps=[24, 1]), "own rate"),
-        (changed(fov_degrees=180.0), "below 180"),
-        (changed(fov_degrees=float("nan")), "above 0"),
+        (changed(fps=[24, 1]), "own frame rate"),
+        (changed(fov_degrees=180.0), "fov_degrees must be .* below 180, not 180.0"),
+        (changed(fov_degrees=float("nan")), "fov_degrees must be a number above 0"),
         (changed(convention="sideways"), "convention"),
         (changed(depth=None), "depth is missing"),
-        (changed(shell="rm"), "too many"),
+        (changed(shell="rm"), "no field 'shell'"),
         (depth(layout="guess"), "layout"),
         (depth(layout="array"), "one file"),
-        (depth(layout="estimator"), "no depth files"),
-        (depth(layout="estimator", files=files(sha256=b"", size=b"", label="")), "needs a name"),
+        (depth(layout="estimator", estimator="auto"), "no depth files"),
+        (depth(layout="estimator", files=files(sha256=b"", size=b"", label="")), "estimator must be a name"),
         (depth(files=None), "must be a map"),
         (depth(scale=0), "above 0"),
         (depth(scale="2"), "above 0"),
         (depth(inverse=1), "true or false"),
-        (depth(mist={"start": -1, "depth": 20}), "mist start"),
-        (depth(mist={"start": 0, "depth": 0}), "mist depth"),
+        (depth(mist={"start": -1, "depth": 20}), "start must be a number from 0"),
+        (depth(mist={"start": 0, "depth": 0}), "depth must be a number above 0"),
         (depth(mist={"start": 0, "depth": 1, "falloff": "sudden"}), "falloff"),
         (depth(mist=[1, 2]), "map of fields"),
         (depth(mist={"start": 0, "depth": 1}, inverse=True), "not inverse"),
@@ -113,9 +120,10 @@ def test_a_plan_becomes_a_request_once_its_files_have_hashes(tmp_path):
     video, array = tmp_path / "clip.mov", tmp_path / "depth.npz"
     video.write_bytes(b"video")
     array.write_bytes(b"depth!")
-    request = ReconstructionPlan((video,), (array,), "array", "clip").request({video: "a" * 64, array: "b" * 64})
+    plan = ReconstructionPlan(ReconstructionSettings("clip", DepthSettings("array")), (video,), (array,))
+    request = plan.request({video: "a" * 64, array: "b" * 64})
     assert request.footage == (SourceFile("a" * 64, 5, "clip.mov"),)
-    assert request.depth.files == (SourceFile("b" * 64, 6, "depth.npz"),)
+    assert request.depth_files == (SourceFile("b" * 64, 6, "depth.npz"),)
 
 
 def test_a_name_of_no_alphabet_can_be_sent_all_the_same(tmp_path):
@@ -125,8 +133,9 @@ def test_a_name_of_no_alphabet_can_be_sent_all_the_same(tmp_path):
     except (OSError, UnicodeEncodeError):
         pytest.skip("this file system takes no such names")
     array.write_bytes(b"depth!")
-    request = ReconstructionPlan((video,), (array,), "array", video.stem).request({video: "a" * 64, array: "b" * 64})
-    assert (request.name, request.footage[0].label) == ("caf?", "caf?.mov")
+    plan = ReconstructionPlan(ReconstructionSettings(video.stem, DepthSettings("array")), (video,), (array,))
+    request = plan.request({video: "a" * 64, array: "b" * 64})
+    assert (request.label, request.footage[0].label) == ("caf?", "caf?.mov")
     assert encode(Submit("key", request.to_wire()), 1)
 
 

@@ -53,7 +53,7 @@ def test_a_request_is_the_same_on_the_other_side():
         ("render", {"occlusion": "closed"}, "occlusion must be one of watertight, open, thickness, not 'closed'"),
         ("render", {"occlusion": None}, "occlusion must be one of"),
         ("render", {"licence": "paid"}, "licence must be one of research, commercial, not 'paid'"),
-        ("render", {"occlusion": "thickness", "convention": "reference"}, "not known to the reference convention"),
+        ("render", {"occlusion": "thickness", "convention": "reference"}, "thickness .* reference convention"),
         ("render", {"occlusion": "thickness", "rasterizer": "nvdiffrast"}, "use rasterizer warp"),
         ("preview", {"holes": "fill", "hole_color": [0, 0, 300]}, "hole_color"),
         ("preview", 7, "must be a map"),
