@@ -59,8 +59,8 @@ def start_reconstruction(plan: ReconstructionPlan, blender_scene: bpy.types.Scen
     Raises:
         OSError: the folder for scenes cannot be made.
     """
-    made = Reconstruction(new_scene_folder(plan.name))
-    entry = _add_entry(blender_scene, made, plan.name, plan_to_text(plan))
+    made = Reconstruction(new_scene_folder(plan.settings.name))
+    entry = _add_entry(blender_scene, made, plan.settings.name, plan_to_text(plan))
     _follow_one(_follow(made, plan))
     return entry
 

@@ -179,7 +179,7 @@ def test_depth_pictures_keep_the_order_of_their_numbers(saved, clip, tmp_path):
         (folder / f"z_{number}.exr").write_bytes(b"exr")
     pick(clip, depth=str(folder / "z_2.exr"))
     plan = plan_of(bpy.context.scene.ex4d_footage, bpy.context.scene)
-    assert plan.layout == "exr" and [path.stem for path in plan.depth_files] == ["z_1", "z_2", "z_10"]
+    assert plan.settings.depth.layout == "exr" and [path.stem for path in plan.depth_files] == ["z_1", "z_2", "z_10"]
 
 
 @pytest.fixture
@@ -196,8 +196,8 @@ def test_a_mist_pass_is_sent_with_the_worlds_settings(saved, clip, mist_files):
     pick(clip, depth=str(mist_files), use_mist=True, mist_start=2.0, mist_depth=20.0, use_fov=True, inverse=True)
     plan = plan_of(bpy.context.scene.ex4d_footage, bpy.context.scene)
     # Blender's own falloff for a new world.
-    assert plan.mist == MistPass(2.0, 20.0, "quadratic")
-    assert not plan.inverse, "which the panel does not offer beside mist"
+    assert plan.settings.depth.mist == MistPass(2.0, 20.0, "quadratic")
+    assert not plan.settings.depth.inverse, "which the panel does not offer beside mist"
     assert plan_from_text(plan_to_text(plan)) == plan
 
 
