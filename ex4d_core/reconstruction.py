@@ -66,7 +66,7 @@ class ReconstructionSettings(Settings):
     depth: DepthSettings
     fps: tuple[_FrameRatePart, _FrameRatePart] | None = None
     fov_degrees: Annotated[
-        float | None, Range(above=0, below=180), Option("horizontal field of view", ("--fov",), "DEGREES")
+        float | None, Range(above=0, below=180), Option("horizontal field of view", metavar="DEGREES", flag="--fov")
     ] = None
     focal_mm: Annotated[
         float | None, Range(above=0), Option("focal length in millimetres, on a sensor --sensor-mm wide", metavar="MM")

@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import numpy as np
 
@@ -156,6 +156,28 @@ def _is_positive(number: object) -> bool:
 def is_sha256(text: object) -> bool:
     """Whether this is a SHA-256 in lower-case hexadecimal, and nothing that could be part of a path."""
     return isinstance(text, str) and len(text) == 64 and all(letter in "0123456789abcdef" for letter in text)
+
+
+class PlacedFootage(Protocol):
+    """Footage with depth and the camera that filmed it: an opened `Scene`, or a clip of arrays.
+
+    Attributes:
+        manifest: its frames, size, frame rate and subject distance.
+    """
+
+    manifest: SceneManifest
+
+    def color(self) -> np.ndarray:
+        """(T, H, W, 3) uint8 sRGB."""
+        ...
+
+    def depth(self) -> np.ndarray:
+        """(T, H, W) float32 along z, scene units."""
+        ...
+
+    def source_camera(self) -> CameraPath:
+        """The camera that filmed it, one pose for each frame."""
+        ...
 
 
 class Scene:

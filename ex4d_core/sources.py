@@ -148,6 +148,14 @@ class DepthSettings(Settings):
             raise RequestError("estimator must be a name, or auto, for depth of layout estimator")
 
 
+def depth_layout(path: Path) -> DepthLayout:
+    """The layout of depth files from the name of a file, a folder of files or a pattern; readers look closer."""
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        suffix = ".exr" if any(one.suffix.lower() == ".exr" for one in path.iterdir()) else ".png"
+    return "exr" if suffix == ".exr" else "png" if suffix == ".png" else "array"
+
+
 def require_depth_files(layout: str, files: Sequence[SourceFile]) -> None:
     """Raises RequestError where the files are not what a layout consists of."""
     if layout == "estimator":

@@ -7,12 +7,15 @@ Every move starts at the source camera, so frame 0 of a take is the footage's ow
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 
 from ex4d_core.cameras import CameraPath, look_at
-from ex4d_core.errors import Ex4dError
+from ex4d_core.errors import RequestError
+from ex4d_core.scene import PlacedFootage
+from ex4d_core.schema import Option, Range, Settings
 
 # EX-4D orbits a point this far behind the nearest surface of frame 0 (scene units).
 SUBJECT_BEHIND_NEAREST = 0.15
@@ -20,7 +23,8 @@ SUBJECT_BEHIND_NEAREST = 0.15
 # EX-4D's moves rise by this share of the radius on their way round.
 _REFERENCE_RISE = 0.2
 
-EASINGS = ("linear", "ease_in", "ease_out", "ease_in_out")
+Easing = Literal["linear", "ease_in", "ease_out", "ease_in_out"]
+EASINGS: tuple[str, ...] = get_args(Easing)
 
 # name: (what it does, what `amount` means, its default)
 PRESETS: dict[str, tuple[str, str, float]] = {
@@ -40,39 +44,44 @@ PRESETS: dict[str, tuple[str, str, float]] = {
 }
 
 
-class TrajectoryError(Ex4dError, ValueError):
+def _preset_help() -> str:
+    moves = "; ".join(f"{name}: {what} (amount: {unit})" for name, (what, unit, _) in PRESETS.items())
+    return f"camera move: a number of degrees, or {moves}"
+
+
+class TrajectoryError(RequestError):
     """A camera move that does not exist or cannot be made with these settings."""
 
 
 @dataclass(frozen=True)
-class Trajectory:
+class Trajectory(Settings):
     """A camera move by name.
 
     Attributes:
         preset: a key of `PRESETS`, or a number of degrees as text ("30", "-45"): EX-4D's arc, and its ellipse for 180.
         amount: how far; its meaning and default stand in `PRESETS`. None takes the default.
         elevation: degrees by which arcs and orbits also climb, reached at the end of the move.
-        easing: one of `EASINGS`: how the move starts and ends.
+        easing: how the move starts and ends.
+
+    Raises:
+        TrajectoryError: no such preset, or a value that a move cannot have.
+        RequestError: a field of the wrong type.
     """
 
-    preset: str = "30"
-    amount: float | None = None
-    elevation: float = 0.0
-    easing: str = "linear"
+    preset: Annotated[str, Option(_preset_help(), aliases=("--cam",))] = "30"
+    amount: Annotated[float | None, Option("how far the preset moves; see --preset")] = None
+    elevation: Annotated[
+        float, Range(above=-90, below=90), Option("degrees by which arcs and orbits also climb", metavar="DEGREES")
+    ] = 0.0
+    easing: Annotated[Easing, Option("how the move starts and ends")] = "linear"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.preset not in PRESETS and not is_degrees(self.preset):
             raise TrajectoryError(
-                f"there is no camera preset {self.preset!r}; use a number of degrees or one of {', '.join(PRESETS)}"
+                f"unknown camera preset {self.preset!r:.80}: expected a number of degrees or one of "
+                f"{', '.join(PRESETS)}"
             )
-        if self.easing not in EASINGS:
-            raise TrajectoryError(f"there is no easing {self.easing!r}; use one of {', '.join(EASINGS)}")
-        for name in ("amount", "elevation"):
-            value = getattr(self, name)
-            if value is not None and not math.isfinite(value):
-                raise TrajectoryError(f"{name} must be a finite number, not {value}")
-        if abs(self.elevation) >= 90:
-            raise TrajectoryError(f"elevation must lie between -90 and 90 degrees, not {self.elevation:g}")
 
 
 def is_degrees(preset: str) -> bool:
@@ -128,6 +137,28 @@ def build_path(
     path_intrinsics[:, 0, 0] *= zoom
     path_intrinsics[:, 1, 1] *= zoom
     return CameraPath(world_to_camera, path_intrinsics, width, height)
+
+
+def shot_path(
+    trajectory: Trajectory, footage: PlacedFootage, *, frames: int | None = None, first_frame: int = 0
+) -> CameraPath:
+    """A move through a scene, which starts where the source camera stands in footage frame ``first_frame``.
+
+    Args:
+        footage: an opened scene, or anything else with its manifest and source camera.
+        frames: length of the move; None for all of the footage from ``first_frame`` on.
+
+    Raises:
+        RequestError: the footage has no such frame.
+        TrajectoryError: see `build_path`.
+    """
+    manifest, source = footage.manifest, footage.source_camera()
+    if not 0 <= first_frame < manifest.frames:
+        raise RequestError(f"first_frame must be from 0 to {manifest.frames - 1}, not {first_frame}")
+    length = manifest.frames - first_frame if frames is None else frames
+    lens = source.intrinsics[first_frame]
+    path = build_path(trajectory, length, lens, manifest.width, manifest.height, manifest.subject_distance)
+    return replace(path, world_to_camera=path.world_to_camera @ source.world_to_camera[first_frame])
 
 
 def ease(time: np.ndarray, easing: str) -> np.ndarray:

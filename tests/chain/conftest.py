@@ -10,7 +10,7 @@ import pytest
 
 from ex4d.depth import DepthFiles
 from ex4d.media import VideoWriter, probe, read_frames
-from ex4d.pipeline.reconstruct import reconstruct
+from ex4d.pipeline.reconstruct import build_scene
 from ex4d_core.cameras import CameraPath
 from ex4d_core.scene import Scene
 
@@ -35,7 +35,7 @@ def sample_clip(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def sample_scene(sample_clip, tmp_path_factory) -> Scene:
     footage = probe(sample_clip / "footage.mp4")
-    return reconstruct(
+    return build_scene(
         footage,
         DepthFiles(sample_clip / "depth.npz").estimate(footage),
         CameraPath.load(sample_clip / "camera.npz").intrinsics[0],

@@ -9,9 +9,9 @@ import pytest
 
 from ex4d.depth import DepthError, DepthFiles
 from ex4d.media import probe, read_frames, read_metadata, read_png, read_png_metadata
-from ex4d.pipeline.reconstruct import reconstruct
+from ex4d.pipeline.reconstruct import build_scene
 from ex4d.pipeline.render import render_shot
-from ex4d.pipeline.take import make_take
+from ex4d.pipeline.take import generate_take
 from ex4d_core.cameras import CameraPath
 from ex4d_core.scene import Scene
 from ex4d_core.shot import PreviewSettings, RenderSettings, RequestError, ShotRequest
@@ -50,13 +50,13 @@ class Collected:
 
 @pytest.fixture
 def take(sample_scene, tmp_path):
-    """Runs make_take and returns its sink."""
+    """Runs generate_take and returns its sink."""
 
     def make(**changes) -> Collected:
         request = ShotRequest(**{"scene": sample_scene.digest, "camera": preset(sample_scene, "30"), **changes})
         work, sink = tmp_path / "work", Collected(tmp_path)
         work.mkdir()
-        make_take(sample_scene, request, device="cpu", sink=sink, work_folder=work)
+        generate_take(sample_scene, request, device="cpu", sink=sink, work_folder=work)
         assert not list(work.iterdir()), "nothing is left in the work folder"
         return sink
 
@@ -173,7 +173,7 @@ def test_impossible_depth_stops_the_reconstruction_and_leaves_nothing(sample_cli
     np.savez(tmp_path / "depth.npz", depth=depth)
     footage = probe(sample_clip / "footage.mp4")
     with pytest.raises(DepthError, match="frame 4"):
-        reconstruct(
+        build_scene(
             footage,
             DepthFiles(tmp_path / "depth.npz").estimate(footage),
             np.array([[500, 0, 256], [0, 500, 256], [0, 0, 1.0]]),

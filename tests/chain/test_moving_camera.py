@@ -11,7 +11,7 @@ import pytest
 from ex4d.cli.main import main
 from ex4d.depth import DepthClip
 from ex4d.media import VideoWriter, probe, read_frames
-from ex4d.pipeline.reconstruct import reconstruct
+from ex4d.pipeline.reconstruct import build_scene
 from ex4d.pipeline.render import render_shot
 from ex4d_core.cameras import CameraPath, intrinsics_matrix, look_at
 from ex4d_core.scene import Scene
@@ -62,7 +62,7 @@ def clip(camera, tmp_path_factory) -> Path:
 def scene(clip, camera) -> Scene:
     depth = np.load(clip / "depth.npz")["depth"]
     known = DepthClip(FRAMES, HEIGHT, WIDTH, None, "metric", "rays", "", lambda: iter(depth))
-    return reconstruct(probe(clip / "clip.mp4"), known, LENS, clip / "scene", name="moving", source_camera=camera)
+    return build_scene(probe(clip / "clip.mp4"), known, LENS, clip / "scene", name="moving", source_camera=camera)
 
 
 def world_points(scene: Scene) -> np.ndarray:
@@ -85,7 +85,7 @@ def test_the_scene_does_not_drift(scene):
 def test_without_the_camera_it_would_drift(scene, clip):
     depth = np.load(clip / "depth.npz")["depth"]
     known = DepthClip(FRAMES, HEIGHT, WIDTH, None, "metric", "rays", "", lambda: iter(depth))
-    still = reconstruct(probe(clip / "clip.mp4"), known, LENS, clip / "still", name="still")
+    still = build_scene(probe(clip / "clip.mp4"), known, LENS, clip / "still", name="still")
     assert np.abs(world_points(still)[-1, 0, 0] - world_points(scene)[-1, 0, 0]).max() > 0.2
 
 
@@ -119,6 +119,6 @@ def test_the_command_reads_the_camera_and_presets_start_where_it_stands(clip, tm
 def test_a_camera_of_another_length_is_refused(clip, camera):
     known = DepthClip(FRAMES, HEIGHT, WIDTH, None, "metric", "rays", "", lambda: iter(()))
     with pytest.raises(ValueError, match="a source camera of 3 frames does not fit footage of 8"):
-        reconstruct(
+        build_scene(
             probe(clip / "clip.mp4"), known, LENS, clip / "wrong", name="wrong", source_camera=camera.frames(0, 3)
         )

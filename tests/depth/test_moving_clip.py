@@ -9,7 +9,7 @@ import pytest
 
 from ex4d.depth import DepthFiles, read_source_camera
 from ex4d.media import probe
-from ex4d.pipeline.reconstruct import reconstruct
+from ex4d.pipeline.reconstruct import build_scene
 from ex4d_core.cameras import CameraPath
 from ex4d_core.scene import Scene
 
@@ -24,7 +24,7 @@ def scene(tmp_path_factory) -> Scene:
     camera = read_source_camera(CLIP / "camera.npz", footage)
     depth = DepthFiles(CLIP / "depth.npz").estimate(footage)
     folder = tmp_path_factory.mktemp("moving") / "scene"
-    return reconstruct(footage, depth, camera.intrinsics, folder, name="moving", source_camera=camera)
+    return build_scene(footage, depth, camera.intrinsics, folder, name="moving", source_camera=camera)
 
 
 def vertices(scene: Scene, frame: int) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Runners for services under test: the first word of a shot's label says how its making goes.
 
-They take the place of `ex4d.pipeline.take.make_take` by the service's own ``runner`` setting, and run in a real worker.
+They replace `ex4d.pipeline.take.generate_take` by the service's own ``runner`` setting, and run in a real worker.
 """
 
 from __future__ import annotations

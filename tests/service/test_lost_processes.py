@@ -183,7 +183,7 @@ def test_a_worker_that_cannot_start_leaves_the_service_up_and_says_so(start_serv
 
 def test_a_device_that_is_not_there_is_said_in_a_sentence(start_service, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    service = start_service(devices=["cuda:0"], runner="ex4d.pipeline.take:make_take")
+    service = start_service(devices=["cuda:0"], runner="ex4d.pipeline.take:generate_take")
     service.wait_for_log("worker on cuda:0 ended")
     service.wait_for_log("it cannot work on cuda:0: PyTorch finds no usable CUDA device: install an NVIDIA driver")
     assert not [line for line in service.log if "Traceback" in line]

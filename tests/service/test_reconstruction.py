@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,9 +15,9 @@ from ex4d.media import VideoWriter, write_png
 from ex4d_core.cameras import CameraPath, intrinsics_matrix
 from ex4d_core.client import Client, RequestRefused
 from ex4d_core.messages import BlobStatus, Error, Submit
-from ex4d_core.reconstruction import Reconstruction, ReconstructionPlan
+from ex4d_core.reconstruction import Reconstruction, ReconstructionPlan, ReconstructionSettings
 from ex4d_core.scene import RENDER_FILES, Scene
-from ex4d_core.sources import MistPass
+from ex4d_core.sources import DepthSettings, MistPass
 from ex4d_core.takes import Take
 
 FRAMES, WIDTH, HEIGHT = 5, 32, 24
@@ -55,15 +56,12 @@ def client(service):
 
 
 def plan(clip: Path, depth: str = "depth.npz", **changes) -> ReconstructionPlan:
-    return ReconstructionPlan(
-        **{
-            "footage": (clip / "clip.mp4",),
-            "depth_files": (clip / depth,),
-            "layout": "array",
-            "name": "clip",
-            **changes,
-        }
-    )
+    """A plan for the clip; ``changes`` are of its files, its settings, or its depth's settings."""
+    files = {"footage": (clip / "clip.mp4",), "depth_files": (clip / depth,), "camera_files": ()}
+    files = {name: changes.pop(name, paths) for name, paths in files.items()}
+    of_depth = {entry.name for entry in fields(DepthSettings)} & set(changes)
+    depth_settings = DepthSettings(**{"layout": "array", **{name: changes.pop(name) for name in of_depth}})
+    return ReconstructionPlan(ReconstructionSettings("clip", depth_settings, **changes), **files)
 
 
 def test_footage_becomes_a_scene_package(client, clip, tmp_path):
@@ -208,7 +206,7 @@ def write_gray(path: Path, values: np.ndarray) -> None:
         ({"depth": "short.npz"}, "short.npz: has depth for 3 frames"),
         ({"depth": "torn.npz"}, "torn.npz"),
         ({"camera_files": ("few.npz",)}, "few.npz: has 3 cameras"),
-        ({"depth_files": ("mist/*",), "layout": "exr", "mist": MistPass(2, 8)}, "set the field of view"),
+        ({"depth_files": ("mist/*",), "layout": "exr", "mist": MistPass(2, 8)}, "a mist pass"),
     ],
 )
 def test_what_cannot_be_reconstructed_says_why(client, clip, tmp_path, changes, says):
@@ -239,7 +237,7 @@ def test_a_folder_that_is_something_else_is_left_alone(client, clip, tmp_path):
 
 
 def test_a_plan_that_cannot_be_carried_out_is_refused_here(client, clip, tmp_path):
-    with pytest.raises((RequestRefused, ValueError), match="footage is one video"):
+    with pytest.raises((RequestRefused, ValueError), match="footage must be one video"):
         client.run(Reconstruction(tmp_path / "s").conversation(plan(clip, footage=(clip / "depth.npz",))), timeout=60)
 
 

@@ -11,7 +11,7 @@ from ex4d_core.takes import TAKE_FILES, Take
 
 @pytest.fixture
 def make_service(start_service):
-    return lambda: start_service(runner="ex4d.pipeline.take:make_take")
+    return lambda: start_service(runner="ex4d.pipeline.take:generate_take")
 
 
 def test_a_client_gets_a_take_from_a_service(make_service, connect, scene, shot, tmp_path):

@@ -90,7 +90,7 @@ def _chain(folder: Path, frames: int, width: int, height: int) -> _Chain:
 
 def _run_chain(folder: Path, frames: int, width: int, height: int) -> None:
     from ex4d.depth import DepthClip
-    from ex4d.pipeline.reconstruct import reconstruct
+    from ex4d.pipeline.reconstruct import build_scene
 
     folder.mkdir()
     with VideoWriter(folder / "footage.mp4", width, height, Fraction(24)) as movie:
@@ -104,7 +104,7 @@ def _run_chain(folder: Path, frames: int, width: int, height: int) -> None:
     depth = DepthClip(frames, height, width, None, "metric", "synthetic", "", depths)
     lens = intrinsics_matrix(width, width, width / 2, height / 2)
     start = time.perf_counter()
-    scene: Scene = reconstruct(footage, depth, lens, folder / "scene", name="bench")
+    scene: Scene = build_scene(footage, depth, lens, folder / "scene", name="bench")
     reconstructed = time.perf_counter() - start
     camera = build_path(Trajectory("orbit", 20), frames, lens, width, height, scene.manifest.subject_distance)
     start = time.perf_counter()

@@ -125,8 +125,8 @@ def _rasterizers():
 
 def _backend(options: argparse.Namespace) -> str:
     from ex4d_core.client import ClientError
+    from ex4d_core.errors import RequestError
     from ex4d_core.messages import Hello
-    from ex4d_core.shot import RequestError
 
     try:
         client = backend_client(options)

@@ -1,4 +1,4 @@
-"""A take: finished frames along a camera move.
+"""Generate a take: the finished frames of a scene from a new camera.
 
 From a scene (ex4d generate SCENE --preset orbit --out FOLDER), here or on a backend (--backend ADDRESS); or from a
 colour and a mask movie, with the original's flags (--color_video --mask_video --output_video).
@@ -7,11 +7,13 @@ colour and a mask movie, with the original's flags (--color_video --mask_video -
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ex4d.cli.flags import settings_from
 from ex4d.cli.options import (
     ANSWER_SECONDS,
     add_backend_arguments,
@@ -21,16 +23,22 @@ from ex4d.cli.options import (
     add_wan_arguments,
     backend_client,
     camera_from,
-    preview_settings,
     progress_bar,
-    render_settings,
+    stage_bars,
     use_machine_arguments,
     wan_settings,
 )
+from ex4d_core.client import ClientError, ConnectionState
+from ex4d_core.errors import RequestError
 from ex4d_core.jobs import stage_and_seconds
-from ex4d_core.shot import ENGINES
+from ex4d_core.scene import Scene
+from ex4d_core.shot import ENGINES, PreviewSettings, RenderSettings, ShotRequest
+from ex4d_core.takes import Take
 
-SUMMARY = "finished frames along a camera move"
+if TYPE_CHECKING:
+    from ex4d.generate import Engine
+
+SUMMARY = "generate the finished frames of a take"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,30 +65,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from ex4d_core.shot import RequestError
-
     use_machine_arguments(options)
-    if options.color_video or options.mask_video or options.output_video:
-        if not (options.color_video and options.mask_video and options.output_video):
+    movies = options.color_video, options.mask_video, options.output_video
+    if any(movies):
+        if not all(movies):
             raise RequestError("--color_video, --mask_video and --output_video belong together; give all three")
         return _from_movies(options)
-    if options.again and (options.scene is None or options.out is None):
-        raise RequestError("--again wants the scene folder that the take was made from, and --out for the new one")
     if options.scene is None or options.out is None:
-        raise RequestError("give a scene folder and --out, or --color_video, --mask_video and --output_video")
+        also = " (the scene that the take was made from, and a folder for the new one)" if options.again else ""
+        raise RequestError(
+            f"give a scene folder and --out{also}, or --color_video, --mask_video and --output_video instead"
+        )
     return _from_scene(options)
 
 
 def _from_scene(options: argparse.Namespace) -> int:
-    from ex4d_core.scene import Scene
-
     scene = Scene.open(options.scene)
     request = _request_again(scene, options) if options.again else _new_request(scene, options)
     request.require_footage(scene.manifest.frames)
     if options.backend:
         _on_backend(scene, request, options)
     else:
-        _here(scene, request, options)
+        from ex4d.pipeline.take import take_into_folder
+
+        with stage_bars() as progress:
+            take_into_folder(scene, request, options.out, device=options.device, progress=progress)
     _drop_frames_behind(options.out, len(request.camera))
     print(f"take       {options.out / 'take.mp4'}")
     return 0
@@ -94,47 +103,29 @@ def _drop_frames_behind(folder: Path, frames: int) -> None:
             path.unlink()
 
 
-def _new_request(scene, options: argparse.Namespace):
-    from ex4d_core.shot import ShotRequest
-
+def _new_request(scene: Scene, options: argparse.Namespace) -> ShotRequest:
     return ShotRequest(
         scene=scene.digest,
         camera=camera_from(options, scene),
         first_frame=options.first_frame,
-        render=render_settings(options),
+        render=settings_from(options, RenderSettings),
         engine=options.engine or "preview",
-        preview=preview_settings(options),
+        preview=settings_from(options, PreviewSettings),
         wan=wan_settings(options),
         label=options.label,
     )
 
 
-def _request_again(scene, options: argparse.Namespace):
-    """The request of a finished take, from the files that came with it, with what the options give anew."""
-    import json
-    from dataclasses import replace
+def _request_again(scene: Scene, options: argparse.Namespace) -> ShotRequest:
+    """The request of a finished take, with what the options change."""
+    from ex4d.pipeline.take import saved_request
 
-    from ex4d_core.cameras import CameraPath
-    from ex4d_core.shot import RequestError, ShotRequest, camera_to_wire
-
-    take = options.again
     if others := _set_options(options, add_camera_arguments, add_render_arguments, add_preview_arguments):
         raise RequestError(
             f"--again keeps the take's camera and render, so {', '.join(others)} cannot be given with it; engine, "
             "label and settings of the engine wan can"
         )
-    path = take / "request.json"
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        size = values.pop("camera")
-        scene_name = values.pop("scene_name", "")
-        camera = CameraPath.load(take / "camera.npz", size["width"], size["height"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RequestError(f"{path} is no request of a take: {error}") from error
-    if values.get("scene") != scene.digest:
-        named = f" (a scene named {scene_name!r})" if scene_name else ""
-        raise RequestError(f"the take in {take} was made from another scene{named} than {scene.manifest.name!r}")
-    before = ShotRequest.from_wire({**values, "camera": camera_to_wire(camera)})
+    before = saved_request(options.again, scene)
     return replace(
         before,
         engine=options.engine or before.engine,
@@ -143,7 +134,7 @@ def _request_again(scene, options: argparse.Namespace):
     )
 
 
-def _set_options(options: argparse.Namespace, *groups) -> list[str]:
+def _set_options(options: argparse.Namespace, *groups: Callable[[argparse.ArgumentParser], None]) -> list[str]:
     """Which options of these groups were given, by their names; the device is this machine's, and no part of a take."""
     parser = argparse.ArgumentParser(add_help=False)
     for add_arguments_of in groups:
@@ -153,44 +144,7 @@ def _set_options(options: argparse.Namespace, *groups) -> list[str]:
     return [f"--{name.replace('_', '-')}" for name in given]
 
 
-def _here(scene, request, options: argparse.Namespace) -> None:
-    import tempfile
-
-    from ex4d.pipeline.take import make_take
-
-    options.out.mkdir(parents=True, exist_ok=True)
-    with progress_bar() as bar, tempfile.TemporaryDirectory(dir=options.out, prefix=".take-") as work:
-        sink = FolderSink(options.out, bar)
-        make_take(scene, request, device=options.device, sink=sink, work_folder=Path(work))
-
-
-class FolderSink:
-    """A `ex4d.pipeline.take.TakeSink` that moves everything into one folder and shows progress."""
-
-    def __init__(self, folder: Path, bar):
-        self._folder = folder
-        self._bar = bar
-        self._task = bar.add_task("generate", total=None)
-
-    def progress(self, stage: str, done: int, total: int) -> None:
-        # The bar has a clock of its own.
-        self._bar.update(self._task, description=stage_and_seconds(stage)[0], completed=done, total=total)
-
-    def frame(self, index: int, path: Path) -> None:
-        shutil.move(path, self._folder / path.name)
-
-    def estimate(self, number: int, path: Path) -> None:
-        shutil.move(path, self._folder / path.name)
-
-    def file(self, name: str, path: Path, sha256: str = "") -> None:
-        shutil.move(path, self._folder / name)
-
-
-def _on_backend(scene, request, options: argparse.Namespace) -> None:
-    from ex4d_core.client import ClientError, ConnectionState
-    from ex4d_core.shot import RequestError
-    from ex4d_core.takes import Take
-
+def _on_backend(scene: Scene, request: ShotRequest, options: argparse.Namespace) -> None:
     client = backend_client(options)
     take, jobs = Take(request, options.out), f"ex4d jobs --backend {options.backend}"
     try:
@@ -226,34 +180,16 @@ def _on_backend(scene, request, options: argparse.Namespace) -> None:
 
 
 def _from_movies(options: argparse.Namespace) -> int:
-    from ex4d.media import MediaError, VideoWriter, probe
+    from ex4d.pipeline.movies import repaint_movies
 
-    color, mask = probe(options.color_video), probe(options.mask_video)
-    if (color.width, color.height, color.frames) != (mask.width, mask.height, mask.frames):
-        raise MediaError(
-            f"{color.path} has {color.frames} frames of {color.width}x{color.height}, {mask.path} has {mask.frames} "
-            f"of {mask.width}x{mask.height}; they must be alike"
-        )
-    count = min(options.frames or color.frames, color.frames)
-    engine = _engine(options)
-    metadata = {"ex4d_engine": engine.name}
-    with (
-        VideoWriter(options.output_video, color.width, color.height, color.fps, metadata=metadata) as movie,
-        progress_bar() as bar,
-    ):
-        task = bar.add_task(engine.name, total=count)
-
-        def watch(step) -> None:
-            bar.update(task, description=step.stage, completed=step.done, total=step.total)
-
-        for done, frame in enumerate(engine.generate(_frames(color, mask, count), count=count, watch=watch), start=1):
-            movie.write(frame)
-            bar.update(task, description=engine.name, completed=done, total=count)
+    engine, movies = _engine(options), (options.color_video, options.mask_video, options.output_video)
+    with stage_bars() as progress:
+        repaint_movies(*movies, engine, frames=options.frames, progress=progress)
     print(f"take       {options.output_video}")
     return 0
 
 
-def _engine(options: argparse.Namespace):
+def _engine(options: argparse.Namespace) -> Engine:
     """The engine for movies, which need no scene."""
     if options.engine == "wan":
         from ex4d.generate.wan.wan_engine import create_wan_engine
@@ -261,17 +197,4 @@ def _engine(options: argparse.Namespace):
         return create_wan_engine(wan_settings(options), options.device)
     from ex4d.generate import PreviewEngine
 
-    return PreviewEngine(preview_settings(options))
-
-
-def _frames(color, mask, count: int) -> Iterator:
-    """Rendered frames out of two movies. Movies have no depth: every seen pixel counts as equally far."""
-    import numpy as np
-
-    from ex4d.media import read_frames
-    from ex4d.pipeline.render import RenderedFrame
-
-    pairs = zip(read_frames(color.path, count=count), read_frames(mask.path, count=count), strict=True)
-    for index, (picture, mask_picture) in enumerate(pairs):
-        seen = mask_picture[..., 1] > 125
-        yield RenderedFrame(index, picture * seen[..., None], seen, np.ones(seen.shape, np.float32))
+    return PreviewEngine(settings_from(options, PreviewSettings))

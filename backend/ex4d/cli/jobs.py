@@ -32,8 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from ex4d_core.errors import RequestError
     from ex4d_core.messages import Cancel, ListJobs
-    from ex4d_core.shot import RequestError
 
     if options.fetch and not options.out:
         raise RequestError("where to? give --out FOLDER with --fetch")

@@ -61,7 +61,7 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return "\n\n".join(paragraphs)
 
     def _get_help_string(self, action: argparse.Action) -> str:
-        says_nothing = action.default in (None, False, "", argparse.SUPPRESS)
+        says_nothing = action.default in (None, False, True, "", (), argparse.SUPPRESS)
         return action.help or "" if says_nothing else super()._get_help_string(action)
 
 

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from ex4d.generate.wan.published import PARTS
     from ex4d.machine import models_folder
-    from ex4d_core.shot import RequestError
+    from ex4d_core.errors import RequestError
 
     folder = (options.models or models_folder()).expanduser()
     known = {part.name: part for part in (*PARTS, *_depth_parts(folder))}

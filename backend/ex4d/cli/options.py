@@ -1,4 +1,4 @@
-"""Options that several verbs share, and their way into typed values."""
+"""Options that several verbs share, beside those that follow from settings types (`ex4d.cli.flags`)."""
 
 from __future__ import annotations
 
@@ -10,89 +10,54 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ex4d.cli.flags import add_flags, given, settings_from
 from ex4d_core.cameras import CameraPath
 from ex4d_core.client import Client, ClientKeys
+from ex4d_core.errors import RequestError
 from ex4d_core.messages import DEFAULT_ADDRESS
-from ex4d_core.shot import (
-    CONVENTIONS,
-    HOLES,
-    LICENCES,
-    MAX_SIDE,
-    OCCLUSION_MODELS,
-    OCCLUSION_RULES,
-    PRECISIONS,
-    RASTERIZERS,
-    WAN_PRESETS,
-    PreviewSettings,
-    RenderSettings,
-    RequestError,
-    WanSettings,
-    wan_preset,
-)
-from ex4d_core.trajectories import EASINGS, PRESETS, Trajectory, build_path
+from ex4d_core.scene import PlacedFootage
+from ex4d_core.shot import MAX_SIDE, WAN_PRESETS, PreviewSettings, RenderSettings, WanSettings, require_size, wan_preset
+from ex4d_core.trajectories import Trajectory, shot_path
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
-    from ex4d_core.scene import Scene
+    from ex4d.progress import Progress as StageProgress
 
-
-# A backend that has said nothing for so long from the first question on is not there.
+# A backend that has not answered within this many seconds of the first question is not there.
 ANSWER_SECONDS = 5.0
 _PIPE_WIDTH = 160
 
 
 def add_camera_arguments(parser: argparse.ArgumentParser) -> None:
     """Where the new camera comes from: a file, or a preset and its settings."""
-    moves = "; ".join(f"{name}: {what} (amount: {unit})" for name, (what, unit, _) in PRESETS.items())
     camera = parser.add_argument_group("camera")
-    which = camera.add_mutually_exclusive_group()
-    which.add_argument(
+    camera.add_argument(
         "--camera",
         type=Path,
         metavar="FILE.npz",
-        help="extrinsics (T,4,4) world-to-camera and intrinsics (3,3) or (T,3,3), in the scene's world",
+        help="extrinsics (T,4,4) world-to-camera and intrinsics (3,3) or (T,3,3), in the scene's world; replaces "
+        "--preset",
     )
     camera.add_argument(
         "--camera-convention",
         choices=("opencv", "original"),
         default="opencv",
-        help="of --camera: opencv, as we write it, or original, as the files that EX-4D saves have it",
+        help="convention of the --camera file: opencv (written by ex4d) or original (camera_*.npz of EX-4D's recon.py)",
     )
-    which.add_argument("--preset", "--cam", default="30", help=f"a number of degrees, or {moves}".replace("%", "%%"))
-    camera.add_argument("--amount", type=float, help="how far the preset goes; see there")
-    camera.add_argument("--elevation", type=float, default=0.0, help="degrees by which arcs and orbits also climb")
-    camera.add_argument("--easing", choices=EASINGS, default="linear", help="how the move starts and ends")
-    camera.add_argument("--size", type=size, metavar="WxH", help="of the new picture; the footage's if not given")
+    add_flags(camera, Trajectory)
+    camera.add_argument("--size", type=size, metavar="WxH", help="output resolution; default: the footage's")
     camera.add_argument("--first-frame", type=whole_number, default=0, metavar="N", help="footage frame to start from")
-    camera.add_argument("--frames", "--num_frames", type=positive_number, metavar="N", help="length; all by default")
+    camera.add_argument(
+        "--frames", "--num_frames", type=positive_number, metavar="N", help="number of frames; default: to the end"
+    )
 
 
 def add_render_arguments(parser: argparse.ArgumentParser) -> None:
     """How the DW-Mesh is rendered."""
     render = parser.add_argument_group("render")
-    render.add_argument("--rasterizer", choices=RASTERIZERS, default="auto")
-    render.add_argument("--convention", choices=CONVENTIONS, default="centered", help="reference: EX-4D's own habits")
-    render.add_argument(
-        "--occlusion-rule",
-        "--filter_type",
-        choices=OCCLUSION_RULES,
-        default="angle",
-        help="which faces hide what the footage never saw",
-    )
-    render.add_argument(
-        "--occlusion",
-        choices=OCCLUSION_MODELS,
-        default="watertight",
-        help="what the space behind an outline counts as: solid (watertight), empty (open), or solid to a plausible "
-        "depth (thickness; with rasterizer warp and --convention centered only)",
-    )
-    render.add_argument(
-        "--licence",
-        choices=LICENCES,
-        help="what the pictures are for (default: research); commercial, wherever the variable EX4D_LICENCE says so",
-    )
+    add_flags(render, RenderSettings)
     render.add_argument(
         "--device",
         type=device,
@@ -103,9 +68,7 @@ def add_render_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_preview_arguments(parser: argparse.ArgumentParser) -> None:
     """What the preview engine does with unseen regions."""
-    preview = parser.add_argument_group("preview engine")
-    preview.add_argument("--holes", choices=HOLES, default="fill", help="what to do with what the footage never saw")
-    preview.add_argument("--hole-color", type=color, default=(255, 0, 255), metavar="R,G,B", help="for --holes mark")
+    add_flags(parser.add_argument_group("preview engine"), PreviewSettings)
 
 
 def add_backend_arguments(parser: argparse.ArgumentParser, default: str | None = DEFAULT_ADDRESS) -> None:
@@ -125,40 +88,12 @@ def backend_client(options: argparse.Namespace) -> Client:
 
 
 def add_wan_arguments(parser: argparse.ArgumentParser) -> None:
-    """How the engine wan repaints; what is not given comes from --wan-preset."""
+    """How the engine wan repaints; flags that are not given take --wan-preset's values."""
     wan = parser.add_argument_group("engine wan (defaults: see --wan-preset)")
     wan.add_argument(
-        "--wan-preset", choices=WAN_PRESETS, help="what the others start from; ex4d-reference if not given"
+        "--wan-preset", choices=tuple(WAN_PRESETS), help="settings that the others start from; default: ex4d-reference"
     )
-    # The default stands for "as the preset says", so the formatter must not print one.
-    unset = argparse.SUPPRESS
-    wan.add_argument("--prompt", default=unset, help="what the shot should look like")
-    wan.add_argument("--negative-prompt", default=unset, help="what it should not look like")
-    wan.add_argument("--seed", type=int, default=unset, help="the same seed gives the same video")
-    wan.add_argument("--steps", "--num_inference_steps", type=int, default=unset, metavar="N", help="of denoising")
-    wan.add_argument("--guidance", type=float, default=unset, help="classifier-free guidance; 1: none, twice as fast")
-    wan.add_argument("--shift", type=float, default=unset, help="of the noise schedule")
-    wan.add_argument("--erosion", type=pair, default=unset, metavar="LOW,HIGH", help="pixels that each mask shrinks by")
-    wan.add_argument("--max-pixels", type=int, default=unset, metavar="N", help="generate at no more pixels; 0: any")
-    wan.add_argument("--window", type=int, default=unset, metavar="N", help="frames made at once, 4n + 1")
-    wan.add_argument("--overlap", type=int, default=unset, metavar="N", help="frames a window starts from, 4n + 1")
-    wan.add_argument(
-        "--lora",
-        type=lora,
-        action="append",
-        default=unset,
-        dest="loras",
-        metavar="NAME[:WEIGHT]",
-        help="a file in the models' folder loras; may be given several times, and replaces the preset's",
-    )
-    wan.add_argument("--tea-cache", type=float, default=unset, metavar="X", help="skip steps that change less; 0: none")
-    wan.add_argument(
-        "--precision",
-        choices=PRECISIONS,
-        default=unset,
-        help="bf16: exactly as EX-4D; fp8: faster on Hopper and Ada GPUs",
-    )
-    wan.add_argument("--fp8-attention", action="store_true", default=unset, help="with fp8: self-attention too")
+    add_flags(wan, WanSettings, unset=True)
     add_machine_arguments(parser)
 
 
@@ -198,10 +133,10 @@ def wan_settings(options: argparse.Namespace, before: WanSettings | None = None)
     """What the options ask for.
 
     Args:
-        before: of a take that is made again; the options change it, and another preset leaves its words and seed.
+        before: settings of a take that is made again; the options change it, and another preset leaves its words and
+            seed.
     """
-    names = WanSettings.__dataclass_fields__
-    changes = {name: value for name, value in vars(options).items() if name in names and name != "preset"}
+    changes = {name: value for name, value in given(options, WanSettings).items() if name != "preset"}
     if before is not None and options.wan_preset is None:
         return replace(before, **changes)
     if before is not None:
@@ -209,46 +144,20 @@ def wan_settings(options: argparse.Namespace, before: WanSettings | None = None)
     return wan_preset(options.wan_preset or "ex4d-reference", **changes)
 
 
-def camera_from(options: argparse.Namespace, scene: Scene) -> CameraPath:
+def camera_from(options: argparse.Namespace, scene: PlacedFootage) -> CameraPath:
     """The camera that the options ask for, in ``scene``."""
-    manifest = scene.manifest
-    if options.first_frame >= manifest.frames:
-        raise RequestError(f"the footage has frames 0 to {manifest.frames - 1}, not {options.first_frame}")
     if options.camera:
         # A file without a size of its own was made for the footage's.
-        camera = CameraPath.load(options.camera, manifest.width, manifest.height, options.camera_convention)
+        size_of_footage = scene.manifest.width, scene.manifest.height
+        camera = CameraPath.load(options.camera, *size_of_footage, options.camera_convention)
         if options.frames and options.frames > len(camera):
             raise RequestError(f"{options.camera} has {len(camera)} frames, not {options.frames}")
         camera = camera.frames(0, options.frames or len(camera))
-        if max(camera.width, camera.height) > MAX_SIDE:
-            size = f"{camera.width}x{camera.height}"
-            raise RequestError(
-                f"a picture may be {MAX_SIDE} pixels wide and high, not {size}, as {options.camera} says"
-            )
+        require_size(camera)
     else:
-        source = scene.source_camera()
-        camera = build_path(
-            Trajectory(options.preset, options.amount, options.elevation, options.easing),
-            options.frames or manifest.frames - options.first_frame,
-            source.intrinsics[options.first_frame],
-            manifest.width,
-            manifest.height,
-            manifest.subject_distance,
-        )
-        # Moves are made from where the source camera stands when they start.
-        placed = camera.world_to_camera @ source.world_to_camera[options.first_frame]
-        camera = replace(camera, world_to_camera=placed)
+        move = settings_from(options, Trajectory)
+        camera = shot_path(move, scene, frames=options.frames, first_frame=options.first_frame)
     return camera.resized(*options.size) if options.size else camera
-
-
-def render_settings(options: argparse.Namespace) -> RenderSettings:
-    return RenderSettings(
-        options.rasterizer, options.convention, options.occlusion_rule, options.occlusion, options.licence
-    )
-
-
-def preview_settings(options: argparse.Namespace) -> PreviewSettings:
-    return PreviewSettings(options.holes, options.hole_color)
 
 
 def size(text: str) -> tuple[int, int]:
@@ -293,32 +202,6 @@ def device(text: str) -> str:
     return text
 
 
-def pair(text: str) -> tuple[int, int]:
-    """ "2,8" to (2, 8)."""
-    low, _, high = text.partition(",")
-    if not (low.strip().isdigit() and high.strip().isdigit()):
-        raise argparse.ArgumentTypeError(f"{text!r} is no pair of numbers; write it like 2,8")
-    return int(low), int(high)
-
-
-def lora(text: str) -> dict[str, object]:
-    """ "name:0.8" to {"name": "name", "weight": 0.8}."""
-    name, _, weight = text.partition(":")
-    try:
-        return {"name": name, "weight": float(weight or 1)}
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no LoRA; write it like NAME or NAME:0.8") from error
-
-
-def color(text: str) -> tuple[int, int, int]:
-    """ "255,0,255" to (255, 0, 255)."""
-    parts = text.split(",")
-    if len(parts) != 3 or not all(part.strip().isdigit() and int(part) <= 255 for part in parts):
-        raise argparse.ArgumentTypeError(f"{text!r} is no colour; write it like 255,0,255")
-    red, green, blue = (int(part) for part in parts)
-    return red, green, blue
-
-
 def plain_console() -> Console:
     """A console for tables and text, which are printed as they are: labels, paths and reasons may hold brackets.
 
@@ -344,3 +227,17 @@ def progress_bar() -> Iterator[Progress]:
     columns = (described, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         yield progress
+
+
+@contextmanager
+def stage_bars() -> Iterator[StageProgress]:
+    """A progress callback (see `ex4d.progress`) that shows a bar for each stage."""
+    with progress_bar() as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def report(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage)
+            bar.update(tasks[stage], completed=done, total=total)
+
+        yield report

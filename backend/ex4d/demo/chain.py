@@ -126,10 +126,10 @@ def _sample_scene(folder: Path, progress: Progress) -> Scene:
     # Not needed for a second run, which shall start its job at once.
     from ex4d.depth import DepthFiles
     from ex4d.media import probe
-    from ex4d.pipeline.reconstruct import reconstruct
+    from ex4d.pipeline.reconstruct import build_scene
 
     footage = probe(footage_path)
-    return reconstruct(
+    return build_scene(
         footage,
         DepthFiles(depth_path).estimate(footage),
         CameraPath.load(sample / "camera.npz").intrinsics,

@@ -16,14 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from ex4d.pipeline.array_clip import ArrayClip
-from ex4d.pipeline.render import require_footage, scene_surface, shows_first_frame
+from ex4d.pipeline.render import scene_surface, shows_first_frame
 from ex4d.raster import Rasterizer, create_rasterizer, seen_shares, sparse_camera, view_angles
 from ex4d.raster.rasterizer import cpu_cores
 from ex4d.raster.warp.coverage import SimplifiedFrame
 from ex4d_core.cameras import CameraPath
-from ex4d_core.scene import Scene
-from ex4d_core.shot import RenderSettings, ShotRequest
+from ex4d_core.scene import PlacedFootage
+from ex4d_core.shot import RenderSettings, ShotRequest, require_footage
 
 # A simplified frame of 512x512 takes about 1 MB: some hundred frames of footage stay ready.
 _KEPT_BYTES = 256 * 2**20
@@ -54,7 +53,7 @@ class PathCoverage:
 class SceneCoverage:
     """Coverage of any shot of one scene; keeps what the next question will need."""
 
-    def __init__(self, scene: Scene | ArrayClip, *, device: str = "auto"):
+    def __init__(self, scene: PlacedFootage, *, device: str = "auto"):
         self._scene = scene
         self._source = scene.source_camera()
         self._device = device
@@ -74,7 +73,7 @@ class SceneCoverage:
             RasterizerUnavailableError: see `ex4d.raster.create_rasterizer`.
         """
         camera, settings, first = request.camera, request.render, request.first_frame
-        require_footage(self._scene.manifest, camera, first)
+        require_footage(camera, first, self._scene.manifest.frames)
         if settings not in self._rasterizers:
             self._rasterizers[settings] = create_rasterizer(settings.rasterizer, self._device, settings.licence)
         keys = [_key(settings, first + k, camera, k) for k in range(len(camera))]

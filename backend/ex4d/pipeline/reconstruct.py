@@ -1,27 +1,186 @@
-"""Footage and its depth to a scene package: the DW-Mesh of every frame, its texture, and the camera that filmed it."""
+"""Footage to a scene package: depth, the DW-Mesh of every frame, its texture, and the camera that filmed it.
+
+`reconstruct` is the one composition of it: the library, the command line and the service call it with the same
+settings. `build_scene` is its last step, for depth and intrinsics that are at hand already.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from ex4d.depth import DepthClip
-from ex4d.media import FootageInfo, VideoWriter, read_frames
+from ex4d.depth import (
+    DepthClip,
+    DepthError,
+    DepthFiles,
+    EdgeSettings,
+    EstimatorSettings,
+    KnownLens,
+    MistSettings,
+    create_estimator,
+    focal_in_widths,
+    intrinsics_from,
+    known_lens,
+    lens_for,
+    read_source_camera,
+)
+from ex4d.media import FootageInfo, VideoWriter, probe, read_frames
 from ex4d.mesh import Pc2Writer, build_dw_mesh, grid_topology
+from ex4d.progress import Progress, ignore_progress
 from ex4d_core.cameras import CameraPath
+from ex4d_core.errors import RequestError
+from ex4d_core.reconstruction import ReconstructionSettings
 from ex4d_core.scene import Scene, SceneManifest, SceneWriter
-from ex4d_core.sources import name_for_people
+from ex4d_core.sources import DepthSettings, name_for_people
 from ex4d_core.trajectories import subject_distance
+
+ESTIMATE_STAGE, BUILD_STAGE = "depth", "reconstruct"
 
 # Footage frames turned into meshes at a time: enough to keep torch busy, 200 MB at 1080p.
 _FRAMES_AT_ONCE = 4
 
 
+@dataclass(frozen=True)
+class SourcePaths:
+    """What a scene is reconstructed from, on this machine.
+
+    Attributes:
+        footage: a video, or a folder of images.
+        depth: an .npz or .npy, or a folder or pattern of EXR or 16-bit PNG files; None where it is estimated.
+        camera: the file or folder of the moving camera that filmed it; None for a camera that stood still.
+        footage_label, camera_label: what to call them in the scene's provenance; "" takes the paths' names.
+    """
+
+    footage: Path
+    depth: Path | None = None
+    camera: Path | None = None
+    footage_label: str = ""
+    camera_label: str = ""
+
+
 def reconstruct(
+    sources: SourcePaths,
+    settings: ReconstructionSettings,
+    folder: Path,
+    *,
+    device: str = "auto",
+    models: Path | None = None,
+    frames: int | None = None,
+    progress: Progress = ignore_progress,
+    note: Callable[[str], None] = lambda text: None,
+) -> Scene:
+    """Reconstruct footage into a scene package in ``folder``.
+
+    Args:
+        device: for depth estimators: "auto", "cpu", or "cuda" with an optional number.
+        models: folder of weights; None for the machine's.
+        frames: take only so many frames from the start; depth files may be of all of the footage.
+        progress: called with the stages `ESTIMATE_STAGE` and `BUILD_STAGE`, frames done, and frames in all.
+        note: called with sentences for the user about what was found in the footage or assumed.
+
+    Raises:
+        MediaError: the footage cannot be read.
+        DepthError: depth is missing, invalid, or does not fit the footage; also for missing weights and licences.
+        CameraError: the source camera's file cannot be used.
+        IntrinsicsError: the lens is given twice.
+        SceneError: ``folder`` is in use for something else.
+    """
+    footage = probe(sources.footage, frames, fps=Fraction(*settings.fps) if settings.fps else None)
+    for text in footage.notes:
+        note(text)
+    camera = filmed_by = None
+    if sources.camera is not None:
+        camera = read_source_camera(sources.camera, footage, settings.camera_scale)
+        filmed_by = camera.intrinsics, f"the camera file {sources.camera_label or sources.camera.name}"
+    known = known_lens(
+        footage,
+        stated=_stated_intrinsics(settings, footage),
+        filmed_by=filmed_by,
+        convention=settings.convention,
+        depth_files=sources.depth is not None and settings.depth.mist is None,
+    )
+    if sources.depth is not None:
+        depth = _depth_from_files(sources.depth, settings.depth, footage, known)
+    else:
+        depth = _estimated_depth(settings.depth, footage, known, device, models, progress)
+    for text in depth.notes:
+        note(text)
+    intrinsics, origin = lens_for(known, footage, depth)
+    return build_scene(
+        footage,
+        depth,
+        intrinsics,
+        folder,
+        name=settings.name,
+        convention=settings.convention,
+        source_camera=camera,
+        provenance={"footage": sources.footage_label or sources.footage.name, "focal length": origin},
+        progress=lambda done, total: progress(BUILD_STAGE, done, total),
+    )
+
+
+def _stated_intrinsics(settings: ReconstructionSettings, footage: FootageInfo) -> np.ndarray | None:
+    """The intrinsics that the user gives, or None."""
+    lens = {name: getattr(settings, name) for name in ("fov_degrees", "focal_mm", "focal_px")}
+    if all(value is None for value in lens.values()):
+        return None
+    return intrinsics_from(footage.width, footage.height, sensor_mm=settings.sensor_mm, **lens)
+
+
+def _depth_from_files(path: Path, settings: DepthSettings, footage: FootageInfo, known: KnownLens | None) -> DepthClip:
+    mist = settings.mist
+    files = DepthFiles(
+        path,
+        scale=settings.scale,
+        inverse=settings.inverse,
+        invalid=settings.invalid,
+        key=settings.key or None,
+        mist=None if mist is None else MistSettings(mist.start, mist.depth, mist.falloff),
+        lens=None if known is None else known[0],
+    )
+    try:
+        return files.estimate(footage)
+    except DepthError:
+        whole = probe(footage.path)
+        if whole.frames == footage.frames:
+            raise
+    # What is wanted is a part of the footage; the files may be those of all of it.
+    return files.estimate(whole).first(footage.frames)
+
+
+def _estimated_depth(
+    settings: DepthSettings,
+    footage: FootageInfo,
+    known: KnownLens | None,
+    device: str,
+    models: Path | None,
+    progress: Progress,
+) -> DepthClip:
+    if settings.layout != "estimator":
+        raise RequestError(f"depth of layout {settings.layout} needs its files; give them, or use an estimator")
+    estimator = create_estimator(
+        EstimatorSettings(
+            name=settings.estimator,
+            models=models,
+            licence=settings.licence or "commercial",
+            accepted=settings.accepted_licences,
+            device=device,
+            edges=EdgeSettings() if settings.refine_edges else None,
+            steady=settings.temporal_alignment,
+            focal_in_widths=focal_in_widths(known, footage),
+            full_precision=settings.full_precision,
+        )
+    )
+    return estimator.estimate(footage, lambda done, total: progress(ESTIMATE_STAGE, done, total))
+
+
+def build_scene(
     footage: FootageInfo,
     depth: DepthClip,
     intrinsics: np.ndarray,

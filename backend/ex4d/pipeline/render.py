@@ -13,11 +13,10 @@ import numpy as np
 import torch
 
 from ex4d.mesh import DepthSurface
-from ex4d.pipeline.array_clip import ArrayClip
 from ex4d.raster import Rasterizer, RenderedFrames, create_rasterizer, force_first_frame, render_in_batches
 from ex4d_core.cameras import CameraPath
-from ex4d_core.scene import Scene, SceneManifest
-from ex4d_core.shot import RenderSettings, RequestError
+from ex4d_core.scene import PlacedFootage, SceneManifest
+from ex4d_core.shot import RenderSettings, require_footage
 
 # Footage and pictures of a batch take about 20 bytes a pixel, and the drawing of it as much again on a CPU; this keeps
 # a batch under 300 MB.
@@ -43,7 +42,7 @@ class RenderedFrame:
 
 
 def render_shot(
-    scene: Scene | ArrayClip,
+    scene: PlacedFootage,
     camera: CameraPath,
     settings: RenderSettings,
     *,
@@ -63,7 +62,7 @@ def render_shot(
         RenderMemoryError: the device's memory is too small for a single frame.
     """
     manifest = scene.manifest
-    require_footage(manifest, camera, first_frame)
+    require_footage(camera, first_frame, manifest.frames)
     rasterizer = create_rasterizer(settings.rasterizer, device, settings.licence)
     pixels = max(manifest.width * manifest.height, camera.width * camera.height)
     batch = max(1, _BATCH_BYTES // (_BYTES_PER_PIXEL * pixels))
@@ -72,18 +71,8 @@ def render_shot(
         yield from _render_batch(scene, part, settings, rasterizer, first_frame + start, start)
 
 
-def require_footage(footage: SceneManifest, camera: CameraPath, first_frame: int) -> None:
-    """Raises RequestError where the camera runs past the footage, or starts before it."""
-    stop = first_frame + len(camera)
-    if first_frame < 0 or stop > footage.frames:
-        raise RequestError(
-            f"the camera needs footage frames {first_frame} to {stop - 1}, but the scene has frames 0 to "
-            f"{footage.frames - 1}; shorten the shot or start it earlier"
-        )
-
-
 def _render_batch(
-    scene: Scene | ArrayClip,
+    scene: PlacedFootage,
     camera: CameraPath,
     settings: RenderSettings,
     rasterizer: Rasterizer,
@@ -102,7 +91,7 @@ def _render_batch(
 
 
 def scene_surface(
-    scene: Scene | ArrayClip,
+    scene: PlacedFootage,
     source: CameraPath,
     settings: RenderSettings,
     start: int,

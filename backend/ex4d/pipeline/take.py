@@ -1,8 +1,10 @@
-"""A shot request to a take: render, let the engine work, and hand over every frame as soon as it exists."""
+"""A shot request to a take: renders, lets the engine repaint, and hands over every frame as soon as it exists."""
 
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,14 +15,17 @@ import numpy as np
 from ex4d.generate import EngineProgress, Watch, create_engine
 from ex4d.media import VideoWriter, write_png
 from ex4d.pipeline.render import RenderedFrame, render_shot
-from ex4d_core.jobs import stage_with_seconds
+from ex4d.progress import Progress, ignore_progress
+from ex4d_core.cameras import CameraPath
+from ex4d_core.errors import RequestError
+from ex4d_core.jobs import stage_and_seconds, stage_with_seconds
 from ex4d_core.scene import Scene
-from ex4d_core.shot import ShotRequest
+from ex4d_core.shot import ShotRequest, camera_to_wire
 from ex4d_core.takes import frame_file_name
 
 
 class TakeSink(Protocol):
-    """Whoever receives a take: the service's job store, or a folder."""
+    """Receives a take: the service's job store, or a folder."""
 
     def progress(self, stage: str, done: int, total: int) -> None:
         """``done`` of ``total`` frames have passed ``stage``. May raise to stop the work."""
@@ -37,13 +42,69 @@ class TakeSink(Protocol):
     def file(self, name: str, path: Path, sha256: str = "") -> None:
         """One of `ex4d_core.takes.TAKE_FILES` is finished; the sink takes the file away.
 
-        ``sha256`` is that of its content, for makers that know it.
+        ``sha256`` is that of its content, where it is known.
         """
         ...
 
 
-def make_take(scene: Scene, request: ShotRequest, *, device: str, sink: TakeSink, work_folder: Path) -> None:
-    """Make every frame and file of a take.
+class TakeFolder:
+    """A `TakeSink` that moves everything into one folder."""
+
+    def __init__(self, folder: Path, progress: Progress = ignore_progress) -> None:
+        """Args:
+        folder: exists.
+        progress: called with each stage, what is done of it, and how much there is.
+        """
+        self._folder, self._progress = folder, progress
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """Pass a report on, without its ETA."""
+        self._progress(stage_and_seconds(stage)[0], done, total)
+
+    def frame(self, index: int, path: Path) -> None:
+        """Move a frame."""
+        shutil.move(path, self._folder / path.name)
+
+    def estimate(self, number: int, path: Path) -> None:
+        """Move the estimate over the one before."""
+        shutil.move(path, self._folder / path.name)
+
+    def file(self, name: str, path: Path, sha256: str = "") -> None:
+        """Move a file."""
+        shutil.move(path, self._folder / name)
+
+
+def take_into_folder(
+    scene: Scene, request: ShotRequest, folder: Path, *, device: str = "auto", progress: Progress = ignore_progress
+) -> None:
+    """Generate a take into a folder: frames, movies, ``camera.npz`` and ``request.json``; errors as `generate_take`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".take-") as work:
+        generate_take(scene, request, device=device, sink=TakeFolder(folder, progress), work_folder=Path(work))
+
+
+def saved_request(folder: Path, scene: Scene) -> ShotRequest:
+    """The request of a finished take, from the files that came with it.
+
+    Raises:
+        RequestError: the folder holds no take, or one of another scene.
+    """
+    path = folder / "request.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        size = values.pop("camera")
+        scene_name = values.pop("scene_name", "")
+        camera = CameraPath.load(folder / "camera.npz", size["width"], size["height"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RequestError(f"{path} is not the request of a take: {error}") from error
+    if values.get("scene") != scene.digest:
+        named = f" (a scene named {scene_name!r})" if scene_name else ""
+        raise RequestError(f"the take in {folder} was made from another scene{named} than {scene.manifest.name!r}")
+    return ShotRequest.from_wire({**values, "camera": camera_to_wire(camera)})
+
+
+def generate_take(scene: Scene, request: ShotRequest, *, device: str, sink: TakeSink, work_folder: Path) -> None:
+    """Generate every frame and file of a take.
 
     The take's frames are PNGs (lossless, and they can arrive one by one); its movies are for editors and for people:
     ``take.mp4``, and ``color.mp4`` and ``mask.mp4`` as EX-4D's generator reads them.

@@ -14,12 +14,11 @@ import torch
 
 from ex4d.generate.preview import HoleFilling
 from ex4d.mesh import DepthSurface
-from ex4d.pipeline.array_clip import ArrayClip
-from ex4d.pipeline.render import require_footage, scene_surface
+from ex4d.pipeline.render import scene_surface
 from ex4d.raster import Rasterizer, RenderedFrames, RenderMemoryError, create_rasterizer
 from ex4d.raster.batches import is_out_of_memory
-from ex4d_core.scene import Scene
-from ex4d_core.shot import PreviewSettings, RenderSettings, ShotRequest
+from ex4d_core.scene import PlacedFootage
+from ex4d_core.shot import PreviewSettings, RenderSettings, ShotRequest, require_footage
 
 # The frame under the artist's hand, and the few before and after it.
 _KEPT_FRAMES = 4
@@ -41,7 +40,7 @@ class ShownFrame:
 class SceneViews:
     """Views of one scene; keeps the footage of the last few frames where it is drawn."""
 
-    def __init__(self, scene: Scene | ArrayClip, *, device: str = "auto"):
+    def __init__(self, scene: PlacedFootage, *, device: str = "auto"):
         self._scene = scene
         self._source = scene.source_camera()
         self._device = device
@@ -57,7 +56,7 @@ class SceneViews:
             RenderMemoryError: the device's memory is too small for this frame.
         """
         camera, settings = request.camera, request.render
-        require_footage(self._scene.manifest, camera, request.first_frame)
+        require_footage(camera, request.first_frame, self._scene.manifest.frames)
         if settings not in self._rasterizers:
             self._rasterizers[settings] = create_rasterizer(settings.rasterizer, self._device, settings.licence)
         rasterizer = self._rasterizers[settings]

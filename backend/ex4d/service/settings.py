@@ -39,7 +39,7 @@ class ServiceSettings:
         cache_gb: blobs that nobody needs any more are dropped, oldest use first, above this.
         keep_days: finished jobs are remembered, and their results needed, for this long.
         reserve_mb: disk space that uploads leave free, so that jobs and their records still have room.
-        runner: ``module:function`` that makes a shot, called like `ex4d.pipeline.take.make_take`.
+        runner: ``module:function`` that makes a shot, called like `ex4d.pipeline.take.generate_take`.
 
     Raises:
         ServiceError: a value that cannot work.
@@ -54,7 +54,7 @@ class ServiceSettings:
     cache_gb: float = 50.0
     keep_days: float = 30.0
     reserve_mb: float = 256.0
-    runner: str = "ex4d.pipeline.take:make_take"
+    runner: str = "ex4d.pipeline.take:generate_take"
 
     def __post_init__(self) -> None:
         match = _ADDRESS.fullmatch(self.address)

@@ -123,9 +123,9 @@ def run_job(
     try:
         if isinstance(claimed.request, ReconstructionRequest):
             # Imported only now, since a worker for shots alone does without torch and decoders.
-            from ex4d.service.scene_job import make_scene
+            from ex4d.service.scene_job import reconstruct_sent
 
-            make_scene(claimed.request, blobs, device=_first(device), sink=sink, work_folder=folder)
+            reconstruct_sent(claimed.request, blobs, device=_first(device), sink=sink, work_folder=folder)
         else:
             scene = open_scene(blobs, claimed.request.scene)
             runner(scene, claimed.request, device=device, sink=sink, work_folder=folder)

@@ -1,0 +1,61 @@
+"""A colour and a mask movie to a finished movie, as the original's generator reads and writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ex4d.generate import Engine, EngineProgress
+from ex4d.media import FootageInfo, MediaError, VideoWriter, probe, read_frames
+from ex4d.pipeline.render import RenderedFrame
+from ex4d.progress import Progress, ignore_progress
+
+# Above this a pixel of a mask movie counts as seen; EX-4D's own threshold.
+_SEEN = 125
+
+
+def repaint_movies(
+    color_path: Path,
+    mask_path: Path,
+    output: Path,
+    engine: Engine,
+    *,
+    frames: int | None = None,
+    progress: Progress = ignore_progress,
+) -> None:
+    """Let an engine repaint what a mask movie (white = seen) marks as unseen in a colour movie.
+
+    Args:
+        frames: take only so many from the start.
+        progress: called with the engine's stages.
+
+    Raises:
+        MediaError: a movie cannot be read or written, or the two differ in size or length.
+    """
+    color, mask = probe(color_path), probe(mask_path)
+    if (color.width, color.height, color.frames) != (mask.width, mask.height, mask.frames):
+        raise MediaError(
+            f"{color.path} has {color.frames} frames of {color.width}x{color.height}, {mask.path} has {mask.frames} "
+            f"of {mask.width}x{mask.height}; they must be alike"
+        )
+    count = min(frames or color.frames, color.frames)
+
+    def watch(step: EngineProgress) -> None:
+        progress(step.stage, step.done, step.total)
+
+    metadata = {"ex4d_engine": engine.name}
+    with VideoWriter(output, color.width, color.height, color.fps, metadata=metadata) as movie:
+        finished = engine.generate(_rendered(color, mask, count), count=count, watch=watch)
+        for done, frame in enumerate(finished, start=1):
+            movie.write(frame)
+            progress(engine.name, done, count)
+
+
+def _rendered(color: FootageInfo, mask: FootageInfo, count: int) -> Iterator[RenderedFrame]:
+    """Rendered frames from two movies. Movies have no depth: every seen pixel counts as equally far."""
+    pairs = zip(read_frames(color.path, count=count), read_frames(mask.path, count=count), strict=True)
+    for index, (image, mask_image) in enumerate(pairs):
+        seen = mask_image[..., 1] > _SEEN
+        yield RenderedFrame(index, image * seen[..., None], seen, np.ones(seen.shape, np.float32))

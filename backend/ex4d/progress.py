@@ -1,0 +1,13 @@
+"""How long work reports where it is: the type of every progress callback, and the callback that ignores it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+# Called with the stage of the work ("depth", "render"), how many of its steps are done, and how many there are. What it
+# raises ends the work.
+Progress = Callable[[str, int, int], None]
+
+
+def ignore_progress(stage: str, done: int, total: int) -> None:
+    """Ignores all reports."""
