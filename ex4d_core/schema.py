@@ -47,7 +47,8 @@ class Range:
 
     def __str__(self) -> str:
         words = (("from", self.minimum), ("to", self.maximum), ("above", self.above), ("below", self.below))
-        return "".join(f" {word} {_exact(bound)}" for word, bound in words if math.isfinite(bound))
+        known = [f" {word} {_exact(bound)}" for word, bound in words if math.isfinite(bound)]
+        return (" and" if self.above > -math.inf else "").join(known)
 
 
 @dataclass(frozen=True)
@@ -196,6 +197,23 @@ def decode(kind: type[T], values: object) -> T:
     if issubclass(kind, Settings):  # checks its fields itself
         return kind(**values)
     return kind(**{entry.name: entry.checked(values[entry.name]) for entry in known if entry.name in values})
+
+
+def split_fields(values: Mapping[str, Any], *kinds: type[Settings]) -> list[dict[str, Any]]:
+    """Sort values by the settings type that has a field of that name; the first type that has it takes it.
+
+    Raises:
+        RequestError: none of the types has such a field.
+    """
+    parts: list[dict[str, Any]] = [{} for _ in kinds]
+    names = [{entry.name for entry in fields_of(kind)} for kind in kinds]
+    for name, value in values.items():
+        place = next((place for place, known in enumerate(names) if name in known), None)
+        if place is None:
+            known = ", ".join(sorted(set().union(*names)))
+            raise RequestError(f"unknown setting {name!r:.80}: expected one of {known}")
+        parts[place][name] = value
+    return parts
 
 
 def choices(annotation: Any) -> tuple[str, ...]:

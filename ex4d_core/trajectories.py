@@ -84,6 +84,21 @@ class Trajectory(Settings):
             )
 
 
+def arc(degrees: float, *, elevation: float = 0.0, easing: Easing = "linear") -> Trajectory:
+    """EX-4D's arc around the subject, positive to the right; its ellipse for 180 degrees."""
+    return Trajectory(f"{degrees:g}", None, elevation, easing)
+
+
+def orbit(degrees: float = 30.0, *, elevation: float = 0.0, easing: Easing = "linear") -> Trajectory:
+    """A circle around the subject at a constant distance; ``degrees`` are positive to the right."""
+    return Trajectory("orbit", degrees, elevation, easing)
+
+
+def move(preset: str, amount: float | None = None, *, easing: Easing = "linear") -> Trajectory:
+    """Any camera move by name, such as ``move("dolly_in", 0.4)``; see `PRESETS` for names and amounts."""
+    return Trajectory(preset, amount, easing=easing)
+
+
 def is_degrees(preset: str) -> bool:
     """Whether a preset is one of EX-4D's moves, which are named by their degrees."""
     return _degrees(preset) is not None

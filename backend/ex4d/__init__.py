@@ -1,1 +1,216 @@
-"""The backend service: footage to depth, DW-Mesh, masks and new frames. Everything that needs torch lives here."""
+"""EX-4D: move the camera of footage after the shoot.
+
+    import ex4d
+
+    scene = ex4d.reconstruct("clip.mp4", depth="depth.npz", fov=55)
+    views = ex4d.render(scene, ex4d.orbit(30), occlusion="thickness")
+    take = ex4d.generate(scene, ex4d.orbit(30), engine="preview", seed=7)
+
+Everything heavy is imported when it is used. The command line, the service and Blender call the same functions with
+the same settings. Errors that a user can act on derive from `Ex4dError`; the text says what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ex4d.progress import Progress, ignore_progress
+from ex4d_core import __version__
+from ex4d_core.cameras import CameraPath
+from ex4d_core.errors import Ex4dError, RequestError
+from ex4d_core.scene import PlacedFootage, Scene
+from ex4d_core.schema import split_fields
+from ex4d_core.shot import EngineName, PreviewSettings, RenderSettings, ShotRequest, WanSettings, wan_preset
+from ex4d_core.trajectories import Trajectory, arc, move, orbit, shot_path
+
+if TYPE_CHECKING:
+    from ex4d.pipeline.outputs import Views
+    from ex4d.pipeline.take import FinishedTake
+
+__all__ = [
+    "CameraPath",
+    "Ex4dError",
+    "Scene",
+    "Trajectory",
+    "__version__",
+    "arc",
+    "generate",
+    "move",
+    "open_scene",
+    "orbit",
+    "reconstruct",
+    "render",
+]
+
+
+def open_scene(folder: str | Path) -> Scene:
+    """Open a scene package that `reconstruct` wrote.
+
+    >>> ex4d.open_scene("clip_scene").manifest.frames
+    49
+
+    Raises:
+        SceneError: there is no whole scene package in the folder.
+    """
+    return Scene.open(folder)
+
+
+def reconstruct(
+    footage: str | Path,
+    folder: str | Path | None = None,
+    *,
+    depth: str | Path | None = None,
+    camera: str | Path | None = None,
+    fov: float | None = None,
+    frames: int | None = None,
+    device: str = "auto",
+    progress: Progress = ignore_progress,
+    note: Callable[[str], None] = lambda text: None,
+    **settings: Any,
+) -> Scene:
+    """Reconstruct footage into a scene package: depth, a DW-Mesh for every frame, and the camera that filmed it.
+
+    >>> scene = ex4d.reconstruct("clip.mp4", depth="depth.npz", fov=55)
+    >>> scene.color().shape, scene.depth().dtype
+    ((49, 512, 512, 3), dtype('float32'))
+
+    Args:
+        footage: a video, or a folder of images.
+        folder: for the scene package; None for ``FOOTAGE_scene`` beside the footage. An older package is replaced.
+        depth: an .npz or .npy of (T, H, W) depth along z, or a folder of EXR or 16-bit PNG files; None to estimate it.
+        camera: file or folder of the moving camera that filmed it; None for a camera that stood still.
+        fov: horizontal field of view in degrees; None takes what the files say, or a guess.
+        frames: take only so many from the start.
+        device: for depth estimators: "auto", "cpu", or "cuda" with an optional number.
+        progress: called with a stage, frames done, and frames in all; what it raises ends the work.
+        note: called with sentences about what was found in the footage or assumed.
+        settings: further fields of `ReconstructionSettings` and `DepthSettings`, such as ``estimator="depth-pro"``.
+
+    Raises:
+        Ex4dError: footage, depth or camera cannot be used, weights are missing, or a setting is invalid.
+    """
+    from ex4d.pipeline.reconstruct import SourcePaths
+    from ex4d.pipeline.reconstruct import reconstruct as reconstruct_scene
+    from ex4d_core.reconstruction import ReconstructionSettings
+    from ex4d_core.sources import DepthSettings, depth_layout
+
+    path = Path(footage).resolve()
+    sources = SourcePaths(path, None if depth is None else Path(depth), None if camera is None else Path(camera))
+    of_scene, of_depth = split_fields(settings, ReconstructionSettings, DepthSettings)
+    if sources.depth is None:
+        of_depth = {"layout": "estimator", "estimator": "auto", **of_depth}
+    else:
+        of_depth = {"layout": depth_layout(sources.depth), **of_depth}
+    if fov is not None:
+        of_scene["fov_degrees"] = fov
+    chosen = ReconstructionSettings(**{"name": path.stem, **of_scene, "depth": DepthSettings(**of_depth)})
+    target = path.with_suffix("").with_name(path.stem + "_scene") if folder is None else Path(folder)
+    return reconstruct_scene(
+        sources, chosen, target, device=device, frames=frames, progress=progress, note=note
+    )
+
+
+def render(
+    scene: PlacedFootage,
+    camera: Trajectory | CameraPath,
+    *,
+    size: tuple[int, int] | None = None,
+    first_frame: int = 0,
+    frames: int | None = None,
+    device: str = "auto",
+    progress: Progress = ignore_progress,
+    **settings: Any,
+) -> Views:
+    """Render colour, mask and depth of a scene from a new camera, into memory.
+
+    >>> scene = ex4d.open_scene("clip_scene")
+    >>> views = ex4d.render(scene, ex4d.orbit(30), size=(128, 128), frames=3, occlusion="thickness")
+    >>> views.color.shape, views.mask.dtype, bool(views.visible_fraction[0] > 0.99)
+    ((3, 128, 128, 3), dtype('bool'), True)
+
+    Args:
+        camera: a move, or a path in the scene's world (OpenCV axes), one camera for each new frame.
+        size: (width, height) of the new frames; None for the footage's.
+        first_frame: footage frame that the first new frame shows.
+        frames: length of a move; None for all of the footage from there on.
+        device: "auto", "cpu", or "cuda" with an optional number.
+        progress: called with a stage, frames done, and frames in all; what it raises ends the work.
+        settings: fields of `RenderSettings`, such as ``occlusion="thickness"``.
+
+    Raises:
+        Ex4dError: the camera leaves the footage, a setting is invalid, or the device cannot draw.
+    """
+    from ex4d.pipeline.outputs import render_views
+
+    path = _path_in(scene, camera, size, first_frame, frames)
+    return render_views(
+        scene, path, RenderSettings(**settings), first_frame=first_frame, device=device, progress=progress
+    )
+
+
+def generate(
+    scene: Scene,
+    camera: Trajectory | CameraPath,
+    folder: str | Path = "take",
+    *,
+    engine: EngineName = "preview",
+    size: tuple[int, int] | None = None,
+    first_frame: int = 0,
+    frames: int | None = None,
+    label: str = "",
+    device: str = "auto",
+    progress: Progress = ignore_progress,
+    **settings: Any,
+) -> FinishedTake:
+    """Generate the finished frames of a take: the render, with unseen regions repainted by an engine.
+
+    >>> scene = ex4d.open_scene("clip_scene")
+    >>> take = ex4d.generate(scene, ex4d.orbit(30), size=(128, 128), frames=3, engine="preview", seed=7)
+    >>> take.frames.shape, sorted(path.name for path in take.folder.glob("*.mp4"))
+    ((3, 128, 128, 3), ['color.mp4', 'mask.mp4', 'take.mp4'])
+
+    Args:
+        camera, size, first_frame, frames, device, progress: as in `render`.
+        folder: for the take's frames, movies and request; made where it is missing.
+        engine: "preview" fills unseen regions smoothly, on any machine; "wan" is EX-4D's model, which needs weights.
+        label: name of the take, for people.
+        settings: fields of `RenderSettings`, `PreviewSettings` and `WanSettings`, such as ``seed=7``.
+
+    Raises:
+        Ex4dError: the camera leaves the footage, a setting is invalid, or this machine cannot run the engine.
+    """
+    from ex4d.pipeline.take import read_take, take_into_folder
+
+    of_render, of_preview, of_wan = split_fields(settings, RenderSettings, PreviewSettings, WanSettings)
+    request = ShotRequest(
+        scene=scene.digest,
+        camera=_path_in(scene, camera, size, first_frame, frames),
+        first_frame=first_frame,
+        render=RenderSettings(**of_render),
+        engine=engine,
+        preview=PreviewSettings(**of_preview),
+        wan=wan_preset(of_wan.pop("preset", "ex4d-reference"), **of_wan),
+        label=label,
+    )
+    request.require_footage(scene.manifest.frames)
+    take_into_folder(scene, request, Path(folder), device=device, progress=progress)
+    return read_take(request, Path(folder))
+
+
+def _path_in(
+    scene: PlacedFootage,
+    camera: Trajectory | CameraPath,
+    size: tuple[int, int] | None,
+    first_frame: int,
+    frames: int | None,
+) -> CameraPath:
+    if isinstance(camera, Trajectory):
+        path = shot_path(camera, scene, frames=frames, first_frame=first_frame)
+    elif frames is not None and frames != len(camera):
+        raise RequestError(f"frames must be left out or {len(camera)}, the length of the camera path, not {frames}")
+    else:
+        path = camera
+    return path if size is None else path.resized(*size)

@@ -139,8 +139,8 @@ def test_an_earlier_take_in_the_folder_stays_until_there_is_a_new_one(sample_sce
     ("arguments", "message"),
     [
         (["render", "nowhere", "-o", "out"], "nowhere is not a scene folder"),
-        (["reconstruct"], "which footage?"),
-        (["reconstruct", "/", "--depth", "d.npz"], "/ is no footage"),
+        (["reconstruct"], "no footage, or two"),
+        (["reconstruct", "/", "--depth", "d.npz"], "/ is not footage"),
         (["reconstruct", "missing.mp4", "--depth", "d.npz"], "missing.mp4"),
         (["bench", "depth", "--estimator", "midas"], "no depth estimator 'midas'"),
         (["generate"], "give a scene folder"),

@@ -61,7 +61,7 @@ def plan(clip: Path, depth: str = "depth.npz", **changes) -> ReconstructionPlan:
     files = {name: changes.pop(name, paths) for name, paths in files.items()}
     of_depth = {entry.name for entry in fields(DepthSettings)} & set(changes)
     depth_settings = DepthSettings(**{"layout": "array", **{name: changes.pop(name) for name in of_depth}})
-    return ReconstructionPlan(ReconstructionSettings("clip", depth_settings, **changes), **files)
+    return ReconstructionPlan(ReconstructionSettings(changes.pop("name", "clip"), depth_settings, **changes), **files)
 
 
 def test_footage_becomes_a_scene_package(client, clip, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -232,12 +232,15 @@ def progress_bar() -> Iterator[Progress]:
 @contextmanager
 def stage_bars() -> Iterator[StageProgress]:
     """A progress callback (see `ex4d.progress`) that shows a bar for each stage."""
-    with progress_bar() as bar:
+    with ExitStack() as shown:
+        bars: list[Progress] = []
         tasks: dict[str, TaskID] = {}
 
         def report(stage: str, done: int, total: int) -> None:
+            if not bars:  # an error before the first step should stand alone
+                bars.append(shown.enter_context(progress_bar()))
             if stage not in tasks:
-                tasks[stage] = bar.add_task(stage)
-            bar.update(tasks[stage], completed=done, total=total)
+                tasks[stage] = bars[0].add_task(stage)
+            bars[0].update(tasks[stage], completed=done, total=total)
 
         yield report

@@ -7,13 +7,14 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from ex4d.generate import EngineProgress, Watch, create_engine
-from ex4d.media import VideoWriter, write_png
+from ex4d.media import VideoWriter, read_png, write_png
 from ex4d.pipeline.render import RenderedFrame, render_shot
 from ex4d.progress import Progress, ignore_progress
 from ex4d_core.cameras import CameraPath
@@ -81,6 +82,31 @@ def take_into_folder(
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".take-") as work:
         generate_take(scene, request, device=device, sink=TakeFolder(folder, progress), work_folder=Path(work))
+
+
+@dataclass(frozen=True, eq=False)
+class FinishedTake:
+    """A take in memory.
+
+    Attributes:
+        frames: (T, H, W, 3) uint8 sRGB, as the engine finished them.
+        request: what was asked for.
+        folder: where its files are.
+    """
+
+    frames: np.ndarray
+    request: ShotRequest
+    folder: Path
+
+
+def read_take(request: ShotRequest, folder: Path) -> FinishedTake:
+    """The frames of a take that `take_into_folder` has written.
+
+    Raises:
+        MediaError: a frame is missing or damaged.
+    """
+    frames = [read_png(folder / frame_file_name(index)) for index in range(len(request.camera))]
+    return FinishedTake(np.stack(frames), request, folder)
 
 
 def saved_request(folder: Path, scene: Scene) -> ShotRequest:

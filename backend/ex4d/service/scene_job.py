@@ -72,12 +72,16 @@ class _SentFiles:
 
     def with_labels(self, text: str) -> str:
         """An error's text with labels in place of our own paths, which tell the artist nothing."""
-        for kind, (folder, files, _) in self._kinds.items():
-            names = _names(files)
-            for name, file in zip(names, files, strict=True):
-                text = text.replace(str(folder / name), file.label)
-            for name, file in zip(names, files, strict=True):
-                text = text.replace(name, file.label)
+        named = [
+            (folder / name, file.label)
+            for folder, files, _ in self._kinds.values()
+            for name, file in zip(_names(files), files, strict=True)
+        ]
+        for path, label in named:
+            text = text.replace(str(path), label)
+        for path, label in named:
+            text = text.replace(path.name, label)
+        for kind, (folder, _, _) in self._kinds.items():
             text = text.replace(str(folder), kind)
         return text
 
