@@ -13,7 +13,6 @@ the same settings. Errors that a user can act on derive from `Ex4dError`; the te
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,9 +107,7 @@ def reconstruct(
         of_scene["fov_degrees"] = fov
     chosen = ReconstructionSettings(**{"name": path.stem, **of_scene, "depth": DepthSettings(**of_depth)})
     target = path.with_suffix("").with_name(path.stem + "_scene") if folder is None else Path(folder)
-    return reconstruct_scene(
-        sources, chosen, target, device=device, frames=frames, progress=progress, note=note
-    )
+    return reconstruct_scene(sources, chosen, target, device=device, frames=frames, progress=progress, note=note)
 
 
 def render(
