@@ -38,8 +38,8 @@ class CameraPath:
 
     Attributes:
         world_to_camera: (T, 4, 4) float64, OpenCV axes, rigid (rotation and translation only).
-        intrinsics: (T, 3, 3) float64 in pixels of a picture of ``width`` x ``height``, per frame since lenses zoom.
-        width, height: size of the picture in pixels.
+        intrinsics: (T, 3, 3) float64 in pixels of a image of ``width`` x ``height``, per frame since lenses zoom.
+        width, height: size of the image in pixels.
 
     Raises:
         CameraError: on wrong shapes, values that are not finite, matrices that are not rigid, focal lengths <= 0.
@@ -60,7 +60,7 @@ class CameraPath:
         if intrinsics.shape != (len(world_to_camera), 3, 3):
             raise CameraError(f"intrinsics must be ({len(world_to_camera)}, 3, 3) or (3, 3), not {intrinsics.shape}")
         if self.width < 1 or self.height < 1:
-            raise CameraError(f"a camera's picture needs at least 1x1 pixels, not {self.width}x{self.height}")
+            raise CameraError(f"a camera's image needs at least 1x1 pixels, not {self.width}x{self.height}")
         _require_rigid(world_to_camera)
         _require_intrinsics(intrinsics)
         world_to_camera.setflags(write=False)
@@ -81,7 +81,7 @@ class CameraPath:
         return replace(self, world_to_camera=self.world_to_camera[start:stop], intrinsics=self.intrinsics[start:stop])
 
     def resized(self, width: int, height: int) -> CameraPath:
-        """The same cameras seen through a picture of another size (another aspect ratio stretches the picture)."""
+        """The same cameras seen through a image of another size (another aspect ratio stretches the image)."""
         scale = np.diag([width / self.width, height / self.height, 1.0])
         return replace(self, intrinsics=scale @ self.intrinsics, width=width, height=height)
 
@@ -103,7 +103,7 @@ class CameraPath:
         """Read a camera file.
 
         Files without ``width`` and ``height`` (the original's have only ``extrinsics`` and ``intrinsics``) take them
-        from the arguments, or else from the principal point of frame 0, taken as the centre of the picture.
+        from the arguments, or else from the principal point of frame 0, taken as the centre of the image.
 
         Args:
             convention: of ``extrinsics``: "opencv" world-to-camera, as `save` writes it, or "original", as the files
@@ -123,16 +123,13 @@ class CameraPath:
         if intrinsics.ndim not in (2, 3) or intrinsics.shape[-2:] != (3, 3):
             raise CameraError(f"intrinsics in {path} must be (3, 3) or (T, 3, 3), not {intrinsics.shape}")
         principal_point = intrinsics.reshape(-1, 3, 3)[0, :2, 2]
-        width = data.get("width", width or 2 * principal_point[0])
-        height = data.get("height", height or 2 * principal_point[1])
+        stated = data.get("width", width or 2 * principal_point[0]), data.get("height", height or 2 * principal_point[1])
         try:
-            width, height = (round(float(size)) for size in (width, height))
+            size = tuple(round(float(side)) for side in stated)
         except (TypeError, ValueError, OverflowError) as error:
-            raise CameraError(f"the size in {path} is {width} x {height}; it must be two numbers of pixels") from error
+            raise CameraError(f"the size in {path} is {stated}; it must be two numbers of pixels") from error
         extrinsics = _float64_copy("extrinsics", data["extrinsics"])
-        return CameraPath(
-            extrinsics if convention == "opencv" else from_reference_file(extrinsics), intrinsics, width, height
-        )
+        return CameraPath(extrinsics if convention == "opencv" else from_reference_file(extrinsics), intrinsics, *size)
 
 
 def _float64_copy(name: str, values: np.ndarray | Sequence) -> np.ndarray:
@@ -184,11 +181,11 @@ def intrinsics_matrix(focal_x: float, focal_y: float, centre_x: float, centre_y:
 
 
 def look_at(eye: np.ndarray, target: np.ndarray, down: tuple[float, float, float] = (0.0, 1.0, 0.0)) -> np.ndarray:
-    """World-to-camera matrices that look from ``eye`` to ``target`` with the picture's y axis along ``down``.
+    """World-to-camera matrices that look from ``eye`` to ``target`` with the image's y axis along ``down``.
 
     Args:
         eye, target: (T, 3) positions in the scene's world; ``target`` may be (3,).
-        down: the direction that is down in the picture; +y in the scene's world.
+        down: the direction that is down in the image; +y in the scene's world.
 
     Returns:
         (T, 4, 4) float64.
@@ -243,7 +240,7 @@ def camera_from_quaternion(quaternion: Sequence[float], translation: Sequence[fl
     """
     length = float(np.linalg.norm(quaternion))
     if not length > 1e-9:
-        raise CameraError(f"the quaternion {list(quaternion)} is no rotation")
+        raise CameraError(f"the quaternion {list(quaternion)} cannot be a rotation: its length is 0")
     w, x, y, z = (float(value) / length for value in quaternion)
     matrix = np.eye(4)
     matrix[:3, :3] = [
@@ -282,7 +279,7 @@ class BlenderLens:
     Attributes:
         lens, sensor_width, sensor_height: millimetres.
         sensor_fit: "AUTO", "HORIZONTAL" or "VERTICAL".
-        shift_x, shift_y: in units of the picture's fitted side.
+        shift_x, shift_y: in units of the image's fitted side.
         width, height: rendered pixels, the scene's resolution percentage already applied.
         pixel_aspect_x, pixel_aspect_y: the render format's pixel aspect.
     """
@@ -319,7 +316,7 @@ def intrinsics_from_blender(optics: BlenderLens) -> np.ndarray:
 
 
 def blender_from_intrinsics(intrinsics: np.ndarray, width: int, height: int, sensor_width: float = 36.0) -> BlenderLens:
-    """Blender optics that see exactly what (3, 3) ``intrinsics`` see; sensor fitted to the picture's width."""
+    """Blender optics that see exactly what (3, 3) ``intrinsics`` see; sensor fitted to the image's width."""
     focal_x, focal_y = intrinsics[0, 0], intrinsics[1, 1]
     # Blender wants pixel aspects of at least 1.
     aspect_x, aspect_y = (1.0, focal_x / focal_y) if focal_x >= focal_y else (focal_y / focal_x, 1.0)

@@ -25,7 +25,7 @@ from ex4d_core.handshakes import Handshakes
 from ex4d_core.messages import (
     DEFAULT_ADDRESS,
     MAX_HEADER_BYTES,
-    MAX_PICTURE_BYTES,
+    MAX_IMAGE_BYTES,
     REPLIES,
     Error,
     GetCoverage,
@@ -353,7 +353,7 @@ def _connect(address: str, keys: ClientKeys | None) -> tuple[zmq.Socket, Handsha
     socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
     socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6000)
     # What is larger than anything of ours is dropped before it takes memory.
-    socket.setsockopt(zmq.MAXMSGSIZE, max(MAX_HEADER_BYTES, MAX_PICTURE_BYTES) + 1024 * 1024)
+    socket.setsockopt(zmq.MAXMSGSIZE, max(MAX_HEADER_BYTES, MAX_IMAGE_BYTES) + 1024 * 1024)
     socket.setsockopt(zmq.IPV6, int("[" in address))
     socket.setsockopt(zmq.RECONNECT_IVL, 100)
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2000)

@@ -1,4 +1,4 @@
-"""What client and service say to each other: typed messages and their limits; `ex4d_core.wire` has their bytes.
+"""The messages between client and service, and their limits; `ex4d_core.wire` turns them into bytes.
 
 A client asks, the service answers every request with exactly one reply that bears the request's id; nothing is ever
 pushed. Requests are idempotent, so a client may send one again whenever it doubts that it arrived.
@@ -23,8 +23,8 @@ DEFAULT_ADDRESS = f"tcp://127.0.0.1:{DEFAULT_PORT}"
 MAX_HEADER_BYTES = 24 * 1024 * 1024
 # Small enough for one chunk to be handled well within a UI tick of a few milliseconds.
 CHUNK_BYTES = 256 * 1024
-# One picture of a view, as JPEG: 2048x2048 of noise has about 5 MB.
-MAX_PICTURE_BYTES = 16 * 1024 * 1024
+# One image of a view, as JPEG: 2048x2048 of noise has about 5 MB.
+MAX_IMAGE_BYTES = 16 * 1024 * 1024
 MAX_BLOB_BYTES = 64 * 1024**3
 MAX_HASHES = 64
 MAX_EVENTS = 64
@@ -55,7 +55,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Hello(Message):
-    """Who is there? Also the heartbeat."""
+    """Asks who the service is; also the heartbeat."""
 
     client: str = ""
 
@@ -67,8 +67,8 @@ class Welcome(Message):
     Attributes:
         devices: in words.
         engines: what each engine's results rest on.
-        lacking: engines ("wan") and their presets ("wan fast") that it might have, and for people why it has not; a
-            command that mends it stands last, after "with: ".
+        lacking: engines ("wan") and their presets ("wan fast") that are unavailable, and why, for people; a command
+            that fixes it comes last, after "with: ".
     """
 
     service: str
@@ -88,7 +88,7 @@ def command_in(reason: str) -> str:
 
 @dataclass(frozen=True)
 class BlobStatus(Message):
-    """How much of each blob does the service have?"""
+    """Asks how much of each blob the service has."""
 
     hashes: list[str]
 
@@ -102,7 +102,7 @@ class BlobStatusReply(Message):
 
 @dataclass(frozen=True)
 class PutBlob(Message):
-    """One piece of a blob; pieces come in order, the first at offset 0."""
+    """One chunk of a blob; chunks come in order, the first at offset 0."""
 
     max_payload: ClassVar[int] = CHUNK_BYTES
     sha256: str
@@ -113,7 +113,7 @@ class PutBlob(Message):
 
 @dataclass(frozen=True)
 class PutBlobReply(Message):
-    """Bytes that the service has now, -1 when the blob is whole and its hash is right."""
+    """Bytes that the service has now; -1 when the blob is whole and its hash is right."""
 
     sha256: str
     received: int
@@ -121,6 +121,8 @@ class PutBlobReply(Message):
 
 @dataclass(frozen=True)
 class GetBlob(Message):
+    """Asks for one chunk of a blob."""
+
     sha256: str
     offset: int
     length: int = CHUNK_BYTES
@@ -128,6 +130,8 @@ class GetBlob(Message):
 
 @dataclass(frozen=True)
 class BlobChunk(Message):
+    """The answer to `GetBlob`."""
+
     max_payload: ClassVar[int] = CHUNK_BYTES
     sha256: str
     size: int
@@ -137,7 +141,7 @@ class BlobChunk(Message):
 
 @dataclass(frozen=True)
 class Submit(Message):
-    """Make a shot or a scene. ``key`` is the client's own random name for it: the same never makes a second job.
+    """Submits a shot or a scene. ``key`` is the client's own random name for it: the same key never makes a second job.
 
     Attributes:
         request: a `ShotRequest` or a `ReconstructionRequest` on the wire.
@@ -149,17 +153,21 @@ class Submit(Message):
 
 @dataclass(frozen=True)
 class Submitted(Message):
+    """The job that a submission has become."""
+
     job: str
 
 
 @dataclass(frozen=True)
 class Cancel(Message):
+    """Cancels a job; answered with a `StatusReply`."""
+
     job: str
 
 
 @dataclass(frozen=True)
 class Withdraw(Message):
-    """Cancel whatever was submitted under a key, for a client that never learnt which job it became, if any."""
+    """Cancels what was submitted under a key, for a client that never learned which job it became, if any."""
 
     key: str
 
@@ -173,6 +181,8 @@ class Withdrawn(Message):
 
 @dataclass(frozen=True)
 class ListJobs(Message):
+    """Asks for the newest jobs."""
+
     limit: int = MAX_JOBS
 
 
@@ -182,7 +192,7 @@ class JobStatus:
 
     Attributes:
         state: one of `JOB_STATES`.
-        stage, done, total: what the worker is at ("render", "preview"), and how far.
+        stage, done, total: the worker's stage ("render", "preview"), and how far it is.
         reason: why it failed or was cancelled, for people.
         queue_position: jobs before this one; 0 for the next and for those that are not queued.
         events: number of the newest event.
@@ -204,6 +214,8 @@ class JobStatus:
 
 @dataclass(frozen=True)
 class JobsReply(Message):
+    """The answer to `ListJobs`."""
+
     jobs: list[JobStatus]
 
 
@@ -222,8 +234,8 @@ class JobEvent:
 
     Attributes:
         number: 1, 2, 3... within the job.
-        kind: "state" (``name`` is the new state), "frame", "file" (a blob is ready), or "estimate" (a small picture of
-            what is coming is ready; ``index`` is the step).
+        kind: "state" (``name`` is the new state), "frame", "file" (a blob is ready), or "estimate" (a small image
+            of the denoised estimate is ready; ``index`` is the step).
         name: a file's name ("take.mp4", "color.mp4", "mask.mp4", "camera.npz", "request.json").
         index: a frame's number from 0; -1 otherwise.
         sha256, size: of the blob.
@@ -239,6 +251,8 @@ class JobEvent:
 
 @dataclass(frozen=True)
 class EventsReply(Message):
+    """The answer to `GetEvents`."""
+
     status: JobStatus
     events: list[JobEvent]
 
@@ -252,10 +266,10 @@ class StatusReply(Message):
 
 @dataclass(frozen=True)
 class GetView(Message):
-    """What does a camera see of one frame, at once? The newest wins.
+    """Asks what a camera sees of one frame, at once. The newest request wins.
 
-    While one view is being made, a client's later requests wait; of those only the newest is answered with a `View`,
-    the others with an `Error` of code "superseded". The scene must have been uploaded.
+    While one view is being rendered, a client's later requests wait; of those only the newest is answered with a
+    `View`, the others with an `Error` of code "superseded". The scene must have been uploaded.
 
     Attributes:
         request: a `ShotRequest` on the wire, with a camera of one frame.
@@ -269,11 +283,11 @@ class View(Message):
     """One frame as the preview engine would show it.
 
     Attributes:
-        seen: share of the picture that the footage saw.
-        payload: the picture as JPEG.
+        seen: share of the image that the footage saw.
+        payload: the image as JPEG.
     """
 
-    max_payload: ClassVar[int] = MAX_PICTURE_BYTES
+    max_payload: ClassVar[int] = MAX_IMAGE_BYTES
     width: int
     height: int
     seen: float
@@ -282,7 +296,7 @@ class View(Message):
 
 @dataclass(frozen=True)
 class GetCoverage(Message):
-    """How much of each frame of a shot did the footage see? The newest wins, as with `GetView`.
+    """Asks how much of each frame of a shot the footage saw. The newest request wins, as with `GetView`.
 
     Attributes:
         request: a `ShotRequest` on the wire.
@@ -293,7 +307,7 @@ class GetCoverage(Message):
 
 @dataclass(frozen=True)
 class Coverage(Message):
-    """For each frame of the shot, at a reduced resolution.
+    """The coverage of each frame of the shot, at a reduced resolution.
 
     Attributes:
         seen: share of the frame that the footage saw, 0 to 1.

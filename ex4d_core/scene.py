@@ -189,9 +189,11 @@ class Scene:
     """
 
     def __init__(self, manifest_bytes: bytes, paths: Mapping[str, Path]):
-        """Args:
-        manifest_bytes: as stored.
-        paths: part name to file, for the parts at hand; see `Scene.open` for a folder.
+        """Open a package from its parts.
+
+        Args:
+            manifest_bytes: as stored.
+            paths: part name to file, for the parts at hand; see `Scene.open` for a folder.
         """
         self.manifest_bytes = manifest_bytes
         self.manifest = SceneManifest.from_json(manifest_bytes)
@@ -281,12 +283,13 @@ class HashedFile:
 
     def write(self, data: bytes | memoryview | np.ndarray) -> None:
         """Append bytes, or an array's values in C order."""
-        view = memoryview(np.ascontiguousarray(data)).cast("B") if isinstance(data, np.ndarray) else memoryview(data)
+        view = np.ascontiguousarray(data).data.cast("B") if isinstance(data, np.ndarray) else memoryview(data)
         self._file.write(view)
         self._digest.update(view)
         self._size += view.nbytes
 
     def close(self) -> FileEntry:
+        """Flush the file to the disk and close it; returns its size and hash."""
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()

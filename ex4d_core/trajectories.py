@@ -129,7 +129,7 @@ def build_path(
 
     Args:
         frames: T, at least 1; the move spans all of them.
-        intrinsics: (3, 3) of the source camera, in pixels of a ``width`` x ``height`` picture.
+        intrinsics: (3, 3) of the source camera, in pixels of a ``width`` x ``height`` frame.
         distance: of the subject along z, in scene units; see `subject_distance`.
 
     Raises:

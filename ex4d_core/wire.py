@@ -6,7 +6,7 @@ and, for the types that carry a blob, one raw part. `ex4d_core.schema` checks th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgpack
@@ -37,7 +37,7 @@ def encode(message: Message, request_id: int) -> list[bytes]:
     return parts if payload is None else [*parts, payload]
 
 
-def decode(parts: Sequence[bytes], kinds: dict[str, type[Message]]) -> tuple[int, Message]:
+def decode(parts: Sequence[bytes], kinds: Mapping[str, type[Message]]) -> tuple[int, Message]:
     """Check and rebuild a message.
 
     Args:

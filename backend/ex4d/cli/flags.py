@@ -37,7 +37,7 @@ def add_flags(
             continue
         default = defaults.get(entry.name, None if entry.default is MISSING else entry.default)
         flags = (entry.option.flag or f"--{entry.name.replace('_', '-')}", *entry.option.aliases)
-        described = {"dest": entry.name, "help": entry.option.help.replace("%", "%%")}
+        described: dict[str, Any] = {"dest": entry.name, "help": entry.option.help.replace("%", "%%")}
         described["default"] = argparse.SUPPRESS if unset else default
         parser.add_argument(*flags, **described, **_value(entry))
 

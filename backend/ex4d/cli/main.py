@@ -62,7 +62,7 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str:
         says_nothing = action.default in (None, False, True, "", (), argparse.SUPPRESS)
-        return action.help or "" if says_nothing else super()._get_help_string(action)
+        return (says_nothing and action.help) or super()._get_help_string(action) or ""
 
 
 def _parser() -> argparse.ArgumentParser:

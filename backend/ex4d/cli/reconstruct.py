@@ -115,9 +115,12 @@ def run(options: argparse.Namespace) -> int:
 
 def _settings(options: argparse.Namespace, footage: Path) -> ReconstructionSettings:
     layout = "estimator" if options.depth is None else depth_layout(options.depth)
-    mist = MistPass(*options.mist, options.mist_falloff) if options.mist else None
-    depth = settings_from(options, DepthSettings, layout=layout, mist=mist)
-    return settings_from(options, ReconstructionSettings, name=options.name or footage.stem, depth=depth)
+    mist = None
+    if options.mist:
+        start, depth = options.mist
+        mist = MistPass(start, depth, options.mist_falloff)
+    of_depth = settings_from(options, DepthSettings, layout=layout, mist=mist)
+    return settings_from(options, ReconstructionSettings, name=options.name or footage.stem, depth=of_depth)
 
 
 def _print_summary(scene: Scene, folder: Path) -> None:

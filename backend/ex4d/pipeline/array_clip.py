@@ -1,7 +1,4 @@
-"""A clip in one .npz in place of a scene folder: depth, colour and focal length from wherever they came.
-
-`ex4d render` takes either; nothing else needs more of a scene than what both have.
-"""
+"""A clip of arrays in place of a scene folder: depth, colour and intrinsics from one .npz, which `ex4d render` takes."""
 
 from __future__ import annotations
 
@@ -26,7 +23,9 @@ class ArrayClip:
     """
 
     def __init__(self, name: str, depth: np.ndarray, rgb: np.ndarray, intrinsics: np.ndarray):
-        """Args:
+        """Check the arrays.
+
+        Args:
             name: for people.
             depth: (T, H, W), along z, finite and positive.
             rgb: (T, H, W, 3) uint8 sRGB.
@@ -77,9 +76,11 @@ class ArrayClip:
         return ArrayClip(str(path), arrays["depth"], arrays["rgb"], arrays["intrinsics"])
 
     def color(self) -> np.ndarray:
+        """(T, H, W, 3) uint8 sRGB."""
         return self._color
 
     def depth(self) -> np.ndarray:
+        """(T, H, W) float32 along z, scene units."""
         return self._depth
 
     def source_camera(self) -> CameraPath:

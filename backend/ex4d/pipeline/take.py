@@ -52,9 +52,11 @@ class TakeFolder:
     """A `TakeSink` that moves everything into one folder."""
 
     def __init__(self, folder: Path, progress: Progress = ignore_progress) -> None:
-        """Args:
-        folder: exists.
-        progress: called with each stage, what is done of it, and how much there is.
+        """Receive into an existing folder.
+
+        Args:
+            folder: exists.
+            progress: called with each stage, what is done of it, and how much there is.
         """
         self._folder, self._progress = folder, progress
 
