@@ -123,13 +123,15 @@ class CameraPath:
         if intrinsics.ndim not in (2, 3) or intrinsics.shape[-2:] != (3, 3):
             raise CameraError(f"intrinsics in {path} must be (3, 3) or (T, 3, 3), not {intrinsics.shape}")
         principal_point = intrinsics.reshape(-1, 3, 3)[0, :2, 2]
-        stated = data.get("width", width or 2 * principal_point[0]), data.get("height", height or 2 * principal_point[1])
+        sides = {"width": width or 2 * principal_point[0], "height": height or 2 * principal_point[1]}
+        stated = tuple(data.get(name, side) for name, side in sides.items())
         try:
-            size = tuple(round(float(side)) for side in stated)
+            columns, rows = (round(float(side)) for side in stated)
         except (TypeError, ValueError, OverflowError) as error:
             raise CameraError(f"the size in {path} is {stated}; it must be two numbers of pixels") from error
         extrinsics = _float64_copy("extrinsics", data["extrinsics"])
-        return CameraPath(extrinsics if convention == "opencv" else from_reference_file(extrinsics), intrinsics, *size)
+        world_to_camera = extrinsics if convention == "opencv" else from_reference_file(extrinsics)
+        return CameraPath(world_to_camera, intrinsics, columns, rows)
 
 
 def _float64_copy(name: str, values: np.ndarray | Sequence) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A clip of arrays in place of a scene folder: depth, colour and intrinsics from one .npz, which `ex4d render` takes."""
+"""A clip of arrays in place of a scene folder: depth, colour and intrinsics of one .npz, for `ex4d render`."""
 
 from __future__ import annotations
 
