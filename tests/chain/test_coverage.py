@@ -9,7 +9,7 @@ import pytest
 
 from ex4d.pipeline.coverage import SceneCoverage
 from ex4d.pipeline.render import render_shot
-from ex4d.raster.warp.coverage import SimplifiedFrame
+from ex4d.raster.simplified_frame import SimplifiedFrame
 from ex4d_core.shot import RenderSettings, RequestError, ShotRequest
 from ex4d_core.trajectories import Trajectory, build_path
 

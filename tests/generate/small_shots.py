@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ex4d.pipeline.render import RenderedFrame
+from ex4d.raster import RenderedFrame
 
 WIDTH, HEIGHT = 48, 32
 # Enough steps for guidance and the schedule to matter, few enough for a CPU.

@@ -5,7 +5,7 @@ import pytest
 
 from ex4d.generate import PreviewEngine
 from ex4d.generate.preview import HoleFilling
-from ex4d.pipeline.render import RenderedFrame
+from ex4d.raster import RenderedFrame
 from ex4d_core.shot import PreviewSettings
 
 HEIGHT, WIDTH = 60, 90

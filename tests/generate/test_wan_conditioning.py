@@ -18,7 +18,7 @@ from ex4d.generate.wan.conditioning import (
 )
 from ex4d.generate.wan.streaming import BlockStreaming
 from ex4d.generate.wan.temporal_windows import windows
-from ex4d.pipeline.render import RenderedFrame
+from ex4d.raster import RenderedFrame
 from ex4d_core.generation import window_count
 
 

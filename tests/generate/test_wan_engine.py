@@ -25,7 +25,7 @@ from ex4d.generate.wan import (
 from ex4d.generate.wan.files import find_files
 from ex4d.generate.wan.loaded_networks import LoadedModels
 from ex4d.generate.wan.wan_engine import WanEngine, create_wan_engine
-from ex4d.pipeline.render import RenderedFrame
+from ex4d.raster import RenderedFrame
 from ex4d_core.shot import RequestError, WanSettings, wan_preset
 from tests.generate.small_shots import FEW, HEIGHT, WIDTH, shot
 

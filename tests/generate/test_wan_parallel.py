@@ -17,7 +17,7 @@ from ex4d.generate.wan.loaded_networks import LoadedModels
 from ex4d.generate.wan.parallel.group import Peers, _parts
 from ex4d.generate.wan.random_weights import write_models
 from ex4d.generate.wan.wan_engine import WanEngine, create_wan_engine
-from ex4d.pipeline.render import RenderedFrame
+from ex4d.raster import RenderedFrame
 from ex4d_core.shot import wan_preset
 
 FEW = {"steps": 2, "prompt": "a wide street", "negative_prompt": "blurred"}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ex4d.mesh import CONVENTIONS, OCCLUSION_RULES, DepthError, DWMesh, build_dw_mesh, grid_topology
+from ex4d.mesh import CONVENTIONS, OCCLUSION_RULES, DWMesh, MeshDepthError, build_dw_mesh, grid_topology
 
 HEIGHT, WIDTH = 6, 9
 
@@ -166,7 +166,7 @@ def test_the_smallest_picture_is_2_by_2() -> None:
 def test_impossible_depth_is_refused_with_its_frame_and_value(value: float) -> None:
     depth, color, intrinsics = footage()
     depth[1, 2, 3] = value
-    with pytest.raises(DepthError, match=f"depth of frame 1 has 1 values.*first: {value}"):
+    with pytest.raises(MeshDepthError, match=f"depth of frame 1 has 1 values.*first: {value}"):
         build_dw_mesh(depth, color, intrinsics)
 
 

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 import torch
 
-from ex4d.mesh import DepthError, DepthSurface
+from ex4d.mesh import DepthSurface, MeshDepthError
 from ex4d.raster import (
     Rasterizer,
     RasterizerUnavailableError,
     create_rasterizer,
     render_in_batches,
 )
-from ex4d.raster.speed import made_up_cameras, made_up_surface
+from ex4d.raster.speed import synthetic_cameras, synthetic_surface
 
 on_a_gpu = [
     pytest.mark.gpu,
@@ -122,7 +122,7 @@ def test_from_behind_the_wall_nothing_is_seen(rasterizer) -> None:
 
 @pytest.mark.parametrize("source", [(2, 2), (512, 512), (90, 700)])
 def test_a_render_of_one_pixel(rasterizer, source) -> None:
-    surface = made_up_surface(1, *source)
+    surface = synthetic_surface(1, *source)
     assert shown(rasterizer, surface, still(), (1, 1)).mask.shape == (1, 1, 1)
 
 
@@ -131,18 +131,18 @@ SOURCES_AND_TARGETS = [((512, 512), (832, 480)), ((2, 2), (333, 222)), ((640, 36
 
 @pytest.mark.parametrize(("source", "target"), SOURCES_AND_TARGETS)
 def test_the_renders_size_is_not_the_footages(rasterizer, source, target) -> None:
-    surface = made_up_surface(2, *source)
-    assert shown(rasterizer, surface, made_up_cameras(2, 10), target).mask.any()
+    surface = synthetic_surface(2, *source)
+    assert shown(rasterizer, surface, synthetic_cameras(2, 10), target).mask.any()
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_every_resolution_in_batches_shows_what_a_small_one_shows(rasterizer, size) -> None:
-    surface = made_up_surface(2, *size)
-    cameras = made_up_cameras(2, 20)
+    surface = synthetic_surface(2, *size)
+    cameras = synthetic_cameras(2, 20)
     batches = list(render_in_batches(rasterizer, surface, cameras, surface.intrinsics, *size, batch_frames=1))
     assert [tuple(batch.mask.shape) for batch in batches] == [(1, size[1], size[0])] * 2
     small = (size[0] // 2, size[1] // 2)
-    half = rasterizer.render(made_up_surface(2, *small), cameras, lens(*small, 2), *small)
+    half = rasterizer.render(synthetic_surface(2, *small), cameras, lens(*small, 2), *small)
     for k, batch in enumerate(batches):
         share, half_share = (float(mask.float().mean()) for mask in (batch.mask, half.mask[k]))
         # curtains are a pixel wide at any size: smaller pictures lose more at outlines
@@ -153,7 +153,7 @@ def test_every_resolution_in_batches_shows_what_a_small_one_shows(rasterizer, si
 def test_depth_that_cannot_be_is_refused_with_its_frame_and_value(rasterizer, value) -> None:
     surface = wall()
     surface.depth[0, 3, 4] = value
-    with pytest.raises(DepthError, match=f"depth of frame 0 has 1 values.*first: {value}"):
+    with pytest.raises(MeshDepthError, match=f"depth of frame 0 has 1 values.*first: {value}"):
         rasterizer.render(surface, still(), lens(60, 40), 60, 40)
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from ex4d.mesh import DepthError, DepthSurface
-from ex4d.raster import Rasterizer, RenderedFrames, RenderMemoryError, create_rasterizer, render_in_batches
-from ex4d.raster.speed import made_up_cameras, made_up_surface
+from ex4d.mesh import DepthSurface, MeshDepthError
+from ex4d.raster import Rasterizer, RenderedBatch, RenderMemoryError, create_rasterizer, render_in_batches
+from ex4d.raster.speed import synthetic_cameras, synthetic_surface
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ class SmallDevice:
         self.rasterizer, self.frames, self.device = rasterizer, frames, rasterizer.device
         self.asked: list[int] = []
 
-    def render(self, surface: DepthSurface, *views, **options) -> RenderedFrames:
+    def render(self, surface: DepthSurface, *views, **options) -> RenderedBatch:
         self.asked.append(surface.frames)
         if surface.frames > self.frames:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
@@ -33,8 +33,8 @@ class SmallDevice:
 
 
 def test_batches_give_what_one_render_gives(rasterizer) -> None:
-    surface = made_up_surface(7, 64, 48)
-    views = (made_up_cameras(7), surface.intrinsics, 80, 50)
+    surface = synthetic_surface(7, 64, 48)
+    views = (synthetic_cameras(7), surface.intrinsics, 80, 50)
     whole = rasterizer.render(surface, *views, with_depth=True)
     for size in (1, 3, 7, 20, None):
         batches = list(render_in_batches(rasterizer, surface, *views, with_depth=True, batch_frames=size))
@@ -44,8 +44,8 @@ def test_batches_give_what_one_render_gives(rasterizer) -> None:
 
 
 def test_too_little_memory_makes_smaller_batches(rasterizer) -> None:
-    surface = made_up_surface(9, 64, 48)
-    views = (made_up_cameras(9), surface.intrinsics, 64, 48)
+    surface = synthetic_surface(9, 64, 48)
+    views = (synthetic_cameras(9), surface.intrinsics, 64, 48)
     small = SmallDevice(rasterizer, 2)
     drawn = torch.cat([batch.mask for batch in render_in_batches(small, surface, *views, batch_frames=9)])
     assert small.asked == [9, 4, 2, 2, 2, 2, 1]
@@ -53,24 +53,24 @@ def test_too_little_memory_makes_smaller_batches(rasterizer) -> None:
 
 
 def test_without_a_gpu_frames_do_not_wait_for_the_next_batch(rasterizer) -> None:
-    surface, watched = made_up_surface(9, 64, 48), SmallDevice(rasterizer, 9)
-    frames = render_in_batches(watched, surface, made_up_cameras(9), surface.intrinsics, 64, 48, batch_frames=3)
+    surface, watched = synthetic_surface(9, 64, 48), SmallDevice(rasterizer, 9)
+    frames = render_in_batches(watched, surface, synthetic_cameras(9), surface.intrinsics, 64, 48, batch_frames=3)
     assert len(next(frames).mask) == 3 and watched.asked == [3]
     assert len(list(frames)) == 2 and watched.asked == [3, 3, 3]
 
 
 def test_too_little_memory_for_a_single_frame_is_a_clear_error(rasterizer) -> None:
-    surface = made_up_surface(2, 64, 48)
-    frames = render_in_batches(SmallDevice(rasterizer, 0), surface, made_up_cameras(2), surface.intrinsics, 90, 70)
+    surface = synthetic_surface(2, 64, 48)
+    frames = render_in_batches(SmallDevice(rasterizer, 0), surface, synthetic_cameras(2), surface.intrinsics, 90, 70)
     with pytest.raises(RenderMemoryError, match=r"single frame of 64 x 48 pixels rendered at 90 x 70.*device cpu"):
         list(frames)
 
 
 def test_other_mistakes_are_not_taken_for_too_little_memory(rasterizer) -> None:
-    surface = made_up_surface(2, 64, 48)
+    surface = synthetic_surface(2, 64, 48)
     surface.depth[1, 5, 5] = np.nan
-    views = (made_up_cameras(2), surface.intrinsics, 64, 48)
-    with pytest.raises(DepthError, match="depth of frame"):
+    views = (synthetic_cameras(2), surface.intrinsics, 64, 48)
+    with pytest.raises(MeshDepthError, match="depth of frame"):
         list(render_in_batches(rasterizer, surface, *views, batch_frames=1))
     with pytest.raises(ValueError, match="at least 1 frame, got 0"):
         list(render_in_batches(rasterizer, surface, *views, batch_frames=0))

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from ex4d.mesh import DepthError, DepthSurface
-from ex4d.raster import Rasterizer, create_rasterizer, seen_shares, sparse_camera, view_angles
-from ex4d.raster.speed import SUBJECT_DISTANCE, made_up_cameras, made_up_surface
-from ex4d.raster.warp.coverage import SimplifiedFrame
+from ex4d.mesh import DepthSurface, MeshDepthError
+from ex4d.raster import Rasterizer, create_rasterizer, sparse_camera, view_angles, visible_fractions
+from ex4d.raster.simplified_frame import SimplifiedFrame
+from ex4d.raster.speed import SUBJECT_DISTANCE, synthetic_cameras, synthetic_surface
 from ex4d_core.cameras import CameraPath
 
 MODELS = [
@@ -32,7 +32,7 @@ def counted(surface: DepthSurface, camera: CameraPath) -> np.ndarray:
     sparse = sparse_camera(camera, surface.convention)
     return np.array(
         [
-            SimplifiedFrame(surface.frame_range(k, k + 1)).seen(pose, lens, sparse.width, sparse.height)
+            SimplifiedFrame(surface.frame_range(k, k + 1)).visible_fraction(pose, lens, sparse.width, sparse.height)
             for k, (pose, lens) in enumerate(zip(sparse.world_to_camera, sparse.intrinsics, strict=True))
         ]
     )
@@ -42,7 +42,7 @@ def assert_near_the_full_render(
     rasterizer: Rasterizer, surface: DepthSurface, camera: CameraPath, bound: float = 0.01
 ) -> None:
     found = counted(surface, camera)
-    full = seen_shares(rasterizer, surface, camera.world_to_camera, camera.intrinsics, camera.width, camera.height)
+    full = visible_fractions(rasterizer, surface, camera.world_to_camera, camera.intrinsics, camera.width, camera.height)
     print(f"off by {np.abs(found - full).max():.4f}")
     assert found == pytest.approx(full, abs=bound)
 
@@ -66,10 +66,10 @@ def test_coverage_of_the_true_scene_is_within_a_hundredth(rasterizer, ground_tru
 @pytest.mark.parametrize(("convention", "occlusion"), MODELS)
 @pytest.mark.parametrize("size", [(512, 512), (832, 480), (1280, 720)])
 def test_coverage_of_a_fence_is_within_a_hundredth(rasterizer, size, convention, occlusion) -> None:
-    surface = replace(made_up_surface(2, *size), convention=convention, occlusion=occlusion)
+    surface = replace(synthetic_surface(2, *size), convention=convention, occlusion=occlusion)
     # The camera of a "reference" shot's frame 0 shows the source frame, and is not drawn.
     for degrees in (7.0, 45.0, 130.0):
-        cameras = made_up_cameras(3, degrees)[1:]
+        cameras = synthetic_cameras(3, degrees)[1:]
         camera = CameraPath(cameras, surface.intrinsics.numpy(), *size)
         assert_near_the_full_render(rasterizer, surface, camera)
 
@@ -99,30 +99,30 @@ def test_where_nothing_can_be_simplified_every_ray_counts_as_in_a_render(rasteri
     """Depth that is a cliff at every pixel, and near enough to reach before the camera; every ray is drawn."""
     random = torch.Generator().manual_seed(1)
     depth = torch.rand(1, 60, 80, generator=random) * 9 + 0.05
-    surface = DepthSurface(depth, torch.zeros(1, 60, 80, 3, dtype=torch.uint8), made_up_surface(1, 80, 60).intrinsics)
+    surface = DepthSurface(depth, torch.zeros(1, 60, 80, 3, dtype=torch.uint8), synthetic_surface(1, 80, 60).intrinsics)
     surface = replace(surface, convention=convention, occlusion=occlusion)
     for degrees in (0.0, 15.0, 100.0, 180.0):
-        camera = CameraPath(made_up_cameras(2, degrees)[1:], surface.intrinsics.numpy(), 80, 60)
+        camera = CameraPath(synthetic_cameras(2, degrees)[1:], surface.intrinsics.numpy(), 80, 60)
         assert_near_the_full_render(rasterizer, surface, camera, 2e-3)
 
 
 def test_the_source_camera_sees_all_there_is() -> None:
     for occlusion in ("watertight", "open", "thickness"):
-        surface = replace(made_up_surface(1, 512, 300), occlusion=occlusion)
+        surface = replace(synthetic_surface(1, 512, 300), occlusion=occlusion)
         assert counted(surface, CameraPath(np.eye(4)[None], surface.intrinsics.numpy(), 512, 300)) == 1.0
 
 
 def test_a_frame_of_nothing_but_curtains_is_counted_too(rasterizer) -> None:
     """2 x 2 pixels, each behind the other's back: every face touches the ring."""
-    surface = replace(made_up_surface(1, 2, 2), depth=torch.tensor([[[1.0, 50.0], [50.0, 1.0]]]))
-    camera = CameraPath(made_up_cameras(2, 20.0)[1:], surface.intrinsics.numpy(), 2, 2).resized(30, 30)
+    surface = replace(synthetic_surface(1, 2, 2), depth=torch.tensor([[[1.0, 50.0], [50.0, 1.0]]]))
+    camera = CameraPath(synthetic_cameras(2, 20.0)[1:], surface.intrinsics.numpy(), 2, 2).resized(30, 30)
     for occlusion in ("watertight", "open", "thickness"):
         assert_near_the_full_render(rasterizer, replace(surface, occlusion=occlusion), camera)
 
 
 def test_an_open_surface_has_no_border_in_either_convention(rasterizer) -> None:
     """EX-4D's border, 100 away, is no curtain before a wall at that depth; it is left out all the same."""
-    surface = replace(made_up_surface(1, 20, 20, "reference"), occlusion="open", depth=torch.full((1, 20, 20), 100.0))
+    surface = replace(synthetic_surface(1, 20, 20, "reference"), occlusion="open", depth=torch.full((1, 20, 20), 100.0))
     camera = CameraPath(np.eye(4)[None], surface.intrinsics.numpy(), 20, 20).resized(80, 80)
     assert counted(surface, camera)[0] < 0.9
     assert_near_the_full_render(rasterizer, surface, camera)
@@ -132,7 +132,7 @@ def test_a_smooth_surface_has_few_faces_and_an_outline_all_of_them() -> None:
     wall = DepthSurface(
         torch.full((1, 300, 300), 4.0),
         torch.zeros(1, 300, 300, 3, dtype=torch.uint8),
-        made_up_surface(1, 300, 300).intrinsics,
+        synthetic_surface(1, 300, 300).intrinsics,
     )
     border = 2 * 4 * 301  # the ring's faces, which are all hidden
     smooth = SimplifiedFrame(wall).faces - border
@@ -144,15 +144,15 @@ def test_a_smooth_surface_has_few_faces_and_an_outline_all_of_them() -> None:
 
 
 def test_a_frame_is_simplified_alone_and_refuses_what_a_render_refuses() -> None:
-    surface = made_up_surface(2, 64, 48)
+    surface = synthetic_surface(2, 64, 48)
     with pytest.raises(ValueError, match="one frame at a time is simplified, got 2"):
         SimplifiedFrame(surface)
     frame = SimplifiedFrame(surface.frame_range(0, 1))
     with pytest.raises(ValueError, match="world_to_camera of frame 0 is not finite"):
-        frame.seen(np.full((4, 4), np.nan), surface.intrinsics[0].numpy(), 64, 48)
-    assert 0.0 <= frame.seen(np.eye(4), surface.intrinsics[0].numpy(), 1, 1) <= 1.0
+        frame.visible_fraction(np.full((4, 4), np.nan), surface.intrinsics[0].numpy(), 64, 48)
+    assert 0.0 <= frame.visible_fraction(np.eye(4), surface.intrinsics[0].numpy(), 1, 1) <= 1.0
     surface.depth[1, 3, 4] = np.nan
-    with pytest.raises(DepthError, match="depth of frame 0 has 1 values"):
+    with pytest.raises(MeshDepthError, match="depth of frame 0 has 1 values"):
         SimplifiedFrame(surface.frame_range(1, 2))
 
 
@@ -171,15 +171,15 @@ def test_a_sparse_camera_has_rays_of_the_full_one(size) -> None:
 
 
 def test_the_view_angle_is_the_arcs() -> None:
-    still = CameraPath(np.eye(4)[None].repeat(7, 0), made_up_surface(7, 64, 48).intrinsics.numpy(), 64, 48)
-    arc = replace(still, world_to_camera=made_up_cameras(7, 90))
+    still = CameraPath(np.eye(4)[None].repeat(7, 0), synthetic_surface(7, 64, 48).intrinsics.numpy(), 64, 48)
+    arc = replace(still, world_to_camera=synthetic_cameras(7, 90))
     np.testing.assert_allclose(view_angles(still, arc, SUBJECT_DISTANCE), np.linspace(0, 90, 7), atol=1e-6)
 
 
 def test_the_view_angle_follows_a_source_camera_that_moves() -> None:
     poses = np.eye(4)[None].repeat(3, 0)
     poses[:, :3, 3] = [[0, 0, 0], [5, 1, 2], [-3, 0, 9]]
-    moving = CameraPath(np.linalg.inv(poses), made_up_surface(3, 64, 48).intrinsics.numpy(), 64, 48)
+    moving = CameraPath(np.linalg.inv(poses), synthetic_surface(3, 64, 48).intrinsics.numpy(), 64, 48)
     np.testing.assert_allclose(view_angles(moving, moving, 3.0), 0, atol=1e-6)
     aside = np.linalg.inv(poses)
     aside[:, 0, 3] += 3.0
@@ -189,15 +189,15 @@ def test_the_view_angle_follows_a_source_camera_that_moves() -> None:
 @pytest.mark.parametrize("scale", [0.5, 1, 1.5, 2, 4])
 def test_coverage_of_the_source_camera_of_the_reference_convention(rasterizer, scale) -> None:
     """There colours fade over a pixel of the footage, and a few rays may all meet the same side of it."""
-    surface = made_up_surface(1, 512, 512, "reference")
+    surface = synthetic_surface(1, 512, 512, "reference")
     source = CameraPath(np.eye(4)[None], surface.intrinsics.numpy(), 512, 512)
     assert_near_the_full_render(rasterizer, surface, source.resized(round(512 * scale), round(512 * scale)))
 
 
 def test_the_reference_convention_has_its_principal_point_in_the_middle(rasterizer) -> None:
     """Whatever the intrinsics say: so it is in a render, and of its every third ray."""
-    surface = made_up_surface(1, 512, 512, "reference")
+    surface = synthetic_surface(1, 512, 512, "reference")
     aside = surface.intrinsics.numpy().copy()
     aside[:, :2, 2] += 60.0
-    camera = CameraPath(made_up_cameras(2, 20.0)[1:], aside, 512, 512)
+    camera = CameraPath(synthetic_cameras(2, 20.0)[1:], aside, 512, 512)
     assert_near_the_full_render(rasterizer, surface, camera.resized(1000, 1000))

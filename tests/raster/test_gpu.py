@@ -19,16 +19,16 @@ from ex4d.pipeline.view import SceneViews
 from ex4d.raster import (
     Rasterizer,
     RasterizerUnavailableError,
-    RenderedFrames,
+    RenderedBatch,
     RenderMemoryError,
     create_rasterizer,
     render_in_batches,
-    seen_shares,
     sparse_camera,
+    visible_fractions,
 )
 from ex4d.raster.nvdiffrast_rasterizer import load_nvdiffrast
-from ex4d.raster.speed import made_up_cameras, made_up_surface
-from ex4d.raster.warp.coverage import SimplifiedFrame
+from ex4d.raster.simplified_frame import SimplifiedFrame
+from ex4d.raster.speed import synthetic_cameras, synthetic_surface
 from ex4d_core.cameras import CameraPath
 from ex4d_core.scene import Scene
 from ex4d_core.shot import PreviewSettings, ShotRequest
@@ -115,7 +115,7 @@ def test_cpu_and_cuda_agree(warp, golden_geometry, ground_truth, convention: str
             truth["extrinsics"],
         )
     )
-    cases.append((made_up_surface(4, 512, 512), made_up_cameras(4, 120)))
+    cases.append((synthetic_surface(4, 512, 512), synthetic_cameras(4, 120)))
     for surface, cameras in cases:
         surface = replace(surface, convention=convention, occlusion=occlusion)
         a = on_cpu.render(surface, cameras, surface.intrinsics, *surface.size, with_depth=True)
@@ -132,8 +132,8 @@ def test_cpu_and_cuda_agree(warp, golden_geometry, ground_truth, convention: str
 def test_the_two_rasterizers_agree_on_what_is_seen(rasterizer) -> None:
     """In our own convention too, fronts, backs and caps: they share no code but the mesh's rules."""
     for occlusion in ("watertight", "open"):
-        surface = replace(made_up_surface(5, 320, 240), occlusion=occlusion)
-        cameras = made_up_cameras(5, 140)
+        surface = replace(synthetic_surface(5, 320, 240), occlusion=occlusion)
+        cameras = synthetic_cameras(5, 140)
         a = create_rasterizer("warp", "cpu").render(surface, cameras, surface.intrinsics, 320, 240, with_depth=True)
         b = rasterizer.render(surface, cameras, surface.intrinsics, 320, 240, with_depth=True).to("cpu")
         # frame 0 is the source camera's, whose every pixel warp finds again, and nvdiffrast all but those at outlines
@@ -147,8 +147,8 @@ def test_the_two_rasterizers_agree_on_what_is_seen(rasterizer) -> None:
 def test_the_same_input_gives_the_same_bytes(rasterizer, occlusion) -> None:
     if (rasterizer.name, occlusion) == ("nvdiffrast", "thickness"):
         pytest.skip("nvdiffrast does not know this model")
-    surface = replace(made_up_surface(6, 400, 300).to("cuda"), occlusion=occlusion)
-    cameras = made_up_cameras(6, 100)
+    surface = replace(synthetic_surface(6, 400, 300).to("cuda"), occlusion=occlusion)
+    cameras = synthetic_cameras(6, 100)
     first = rasterizer.render(surface, cameras, surface.intrinsics, 400, 300).to("cpu")
     for _ in range(3):
         again = rasterizer.render(surface, cameras, surface.intrinsics, 400, 300).to("cpu")
@@ -160,7 +160,7 @@ def test_the_same_input_gives_the_same_bytes(rasterizer, occlusion) -> None:
 @pytest.mark.parametrize("occlusion", ["watertight", "open", "thickness"])
 def test_close_ups_fill_the_queues_and_stay_right(warp, occlusion) -> None:
     """Every face covers hundreds of pixels, some of them cut by the near plane: more pieces than the queue takes."""
-    surface = replace(made_up_surface(2, 96, 64), occlusion=occlusion)
+    surface = replace(synthetic_surface(2, 96, 64), occlusion=occlusion)
     cameras = np.eye(4)[None].repeat(2, 0)
     cameras[:, 2, 3] = [-1.9, -2.5]
     intrinsics = torch.tensor([[3000.0, 0, 400], [0, 3000, 300], [0, 0, 1]]).expand(2, 3, 3)
@@ -172,9 +172,9 @@ def test_close_ups_fill_the_queues_and_stay_right(warp, occlusion) -> None:
 
 def test_cliffs_at_every_pixel_fill_the_queue_of_curtains_and_stay_right(warp) -> None:
     random = torch.Generator().manual_seed(5)
-    surface = replace(made_up_surface(2, 640, 480), occlusion="thickness")
+    surface = replace(synthetic_surface(2, 640, 480), occlusion="thickness")
     surface = replace(surface, depth=torch.rand(2, 480, 640, generator=random) * 9 + 0.5)
-    cameras = made_up_cameras(2, 25)
+    cameras = synthetic_cameras(2, 25)
     a = create_rasterizer("warp", "cpu").render(surface, cameras, surface.intrinsics, 640, 480)
     b = warp.render(surface, cameras, surface.intrinsics, 640, 480).to("cpu")
     assert (a.mask == b.mask).float().mean() > 0.9999
@@ -183,13 +183,13 @@ def test_cliffs_at_every_pixel_fill_the_queue_of_curtains_and_stay_right(warp) -
 
 def test_coverage_on_the_cpu_is_near_the_gpus(warp) -> None:
     for occlusion in ("watertight", "open", "thickness"):
-        surface = replace(made_up_surface(3, 512, 512), occlusion=occlusion)
-        camera = CameraPath(made_up_cameras(3, 50), surface.intrinsics.numpy(), 512, 512)
-        on_gpu = seen_shares(warp, surface.to("cuda"), camera.world_to_camera, camera.intrinsics, 512, 512)
+        surface = replace(synthetic_surface(3, 512, 512), occlusion=occlusion)
+        camera = CameraPath(synthetic_cameras(3, 50), surface.intrinsics.numpy(), 512, 512)
+        on_gpu = visible_fractions(warp, surface.to("cuda"), camera.world_to_camera, camera.intrinsics, 512, 512)
         sparse = sparse_camera(camera)
         frames = [SimplifiedFrame(surface.frame_range(k, k + 1)) for k in range(3)]
         views = zip(frames, sparse.world_to_camera, sparse.intrinsics, strict=True)
-        on_cpu = [frame.seen(pose, lens, sparse.width, sparse.height) for frame, pose, lens in views]
+        on_cpu = [frame.visible_fraction(pose, lens, sparse.width, sparse.height) for frame, pose, lens in views]
         np.testing.assert_allclose(on_cpu, on_gpu, atol=0.01)
 
 
@@ -207,13 +207,13 @@ def test_a_view_made_on_the_gpu_is_the_cpus(write_small_scene, tmp_path, holes) 
     assert again == pytest.approx(SceneCoverage(scene, device="cpu").of(request).seen, abs=0.01)
 
 
-def whole(batches: list[RenderedFrames]) -> tuple[torch.Tensor, torch.Tensor]:
+def whole(batches: list[RenderedBatch]) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.cat([each.color for each in batches]), torch.cat([each.mask for each in batches])
 
 
 def test_little_memory_makes_smaller_batches_and_then_a_clear_error(warp) -> None:
-    surface = made_up_surface(24, 512, 512)
-    cameras = made_up_cameras(24)
+    surface = synthetic_surface(24, 512, 512)
+    cameras = synthetic_cameras(24)
     plenty = list(render_in_batches(warp, surface, cameras, surface.intrinsics, 512, 512, batch_frames=24))
     assert len(plenty) == 1 and plenty[0].color.is_pinned()
     torch.cuda.empty_cache()
@@ -232,7 +232,7 @@ def test_little_memory_makes_smaller_batches_and_then_a_clear_error(warp) -> Non
 
 
 def test_a_thousand_frames_at_1080p_need_no_more_memory_than_fifty(warp) -> None:
-    one = made_up_surface(1, 1920, 1080)
+    one = synthetic_surface(1, 1920, 1080)
 
     def peak(frames: int) -> int:
         surface = DepthSurface(
@@ -243,7 +243,7 @@ def test_a_thousand_frames_at_1080p_need_no_more_memory_than_fifty(warp) -> None
         drawn = sum(
             len(batch.mask)
             for batch in render_in_batches(
-                warp, surface, made_up_cameras(frames), surface.intrinsics, 1920, 1080, batch_frames=4
+                warp, surface, synthetic_cameras(frames), surface.intrinsics, 1920, 1080, batch_frames=4
             )
         )
         assert drawn == frames
@@ -253,9 +253,9 @@ def test_a_thousand_frames_at_1080p_need_no_more_memory_than_fifty(warp) -> None
 
 
 def test_coverage_is_the_full_renders(rasterizer) -> None:
-    surface = made_up_surface(5, 512, 300).to("cuda")
-    cameras = made_up_cameras(5, 50)
-    seen = seen_shares(rasterizer, surface, cameras, surface.intrinsics, 512, 300)
+    surface = synthetic_surface(5, 512, 300).to("cuda")
+    cameras = synthetic_cameras(5, 50)
+    seen = visible_fractions(rasterizer, surface, cameras, surface.intrinsics, 512, 300)
     masks = rasterizer.render(surface, cameras, surface.intrinsics, 512, 300).mask
     np.testing.assert_allclose(seen, masks.flatten(1).double().mean(dim=1).cpu().numpy(), atol=1e-9)
 

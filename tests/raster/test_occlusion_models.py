@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from ex4d.mesh import OCCLUSION_MODELS, DepthSurface
-from ex4d.raster import Rasterizer, RenderedFrames, create_rasterizer
-from ex4d.raster.speed import made_up_cameras
+from ex4d.raster import Rasterizer, RenderedBatch, create_rasterizer
+from ex4d.raster.speed import synthetic_cameras
 
 SAMPLE = Path(__file__).resolve().parents[1] / "data" / "sample"
 FOCAL, HEIGHT, WIDTH = 100.0, 48, 128
@@ -78,7 +78,7 @@ def test_from_round_the_back_a_wall_is_unseen(rasterizer, degrees, occlusion) ->
     color = torch.full((2, 48, 64, 3), 200, dtype=torch.uint8)
     lens = torch.tensor([[64.0, 0, 32], [0, 64, 24], [0, 0, 1]]).expand(2, 3, 3)
     surface = DepthSurface(torch.full((2, 48, 64), 3.0), color, lens, occlusion=occlusion)
-    cameras = made_up_cameras(2, degrees)
+    cameras = synthetic_cameras(2, degrees)
     frames = rasterizer.render(surface, cameras, lens, 64, 48, with_depth=True)
     assert frames.mask[0].float().mean() > 0.9
     assert not frames.mask[1].any() and not frames.color[1].any()
@@ -116,7 +116,7 @@ def test_thickness_needs_the_centered_convention() -> None:
         box_before_wall(convention="reference", occlusion="thickness")
 
 
-def seen_by(rasterizer: Rasterizer, surface: DepthSurface, poses: np.ndarray, **views) -> RenderedFrames:
+def seen_by(rasterizer: Rasterizer, surface: DepthSurface, poses: np.ndarray, **views) -> RenderedBatch:
     """Cameras (T,4,4), with the lens and the size of the source picture unless given."""
     return rasterizer.render(
         surface, poses, views.get("intrinsics", surface.intrinsics), *views.get("size", surface.size)

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from ex4d.mesh import DepthError, DepthSurface
+from ex4d.mesh import DepthSurface, MeshDepthError
 from ex4d.raster import (
     Rasterizer,
     RasterizerUnavailableError,
     available_rasterizers,
     create_rasterizer,
 )
-from ex4d.raster.speed import made_up_cameras, made_up_surface
-from ex4d.raster.warp.rasterizer import WarpRasterizer
+from ex4d.raster.speed import synthetic_cameras, synthetic_surface
+from ex4d.raster.warp_rasterizer import WarpRasterizer
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +181,7 @@ def test_faces_of_no_area_draw_nothing_and_break_nothing(rasterizer) -> None:
 def test_impossible_depth_is_refused_with_its_frame_and_value(rasterizer, value: float) -> None:
     surface = wall(frames=2)
     surface.depth[1, 20, 30] = value
-    with pytest.raises(DepthError, match=f"depth of frame 1 has 1 values.*first: {value}"):
+    with pytest.raises(MeshDepthError, match=f"depth of frame 1 has 1 values.*first: {value}"):
         rasterizer.render(surface, still(2), lens(2, 60, 60, 40), 60, 40)
 
 
@@ -220,8 +220,8 @@ def test_the_same_input_gives_the_same_bytes_in_any_company(rasterizer) -> None:
 )
 def test_threads_that_share_the_drawing_draw_what_one_draws(rasterizer, monkeypatch, convention, occlusion, room):
     """As on a GPU, with faces drawn alone, in pieces by groups, before the near plane and over the picture's edges."""
-    surface = replace(made_up_surface(2, 96, 64, convention), occlusion=occlusion)
-    closer, aside = np.eye(4), made_up_cameras(2, 40)[1]
+    surface = replace(synthetic_surface(2, 96, 64, convention), occlusion=occlusion)
+    closer, aside = np.eye(4), synthetic_cameras(2, 40)[1]
     closer[2, 3] = -1.9
     cameras, intrinsics = np.stack([closer, aside]), torch.tensor([[300.0, 0, 100], [0, 300, 75], [0, 0, 1]])
     view = (surface, cameras, intrinsics.expand(2, 3, 3), 200, 150)

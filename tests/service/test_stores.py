@@ -10,7 +10,7 @@ import time
 import msgpack
 import pytest
 
-from ex4d.media import DiskFullError
+from ex4d.media import MediaError
 from ex4d.service.blob_store import BlobStore
 from ex4d.service.job_store import ClaimLost, JobStore
 from ex4d.service.pruning import Pruned, prune
@@ -115,7 +115,7 @@ def test_a_queued_job_that_this_version_cannot_read_fails_and_the_next_one_is_ta
 
 def test_a_full_disk_is_the_backends_own_whoever_ran_into_it(tmp_path):
     full = OSError(errno.ENOSPC, "No space left on device")
-    of_a_movie = DiskFullError("take.mp4: the disk is full. Choose another output folder.")
+    of_a_movie = MediaError("take.mp4: the disk is full. Choose another output folder.")
     of_a_movie.__cause__ = full
     for error in (full, of_a_movie):
         text = failure_text(error, tmp_path)

@@ -1,1 +1,1 @@
-"""Benchmarks behind `ex4d bench`: each prints a table with ratios, and none of them decides a test."""
+"""Benchmarks of `ex4d bench`: each prints a table with ratios; no test depends on them."""

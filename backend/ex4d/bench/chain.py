@@ -1,6 +1,6 @@
-"""Measurements of the whole chain on this machine: time for each step, memory, and how both grow with the clip.
+"""Benchmarks the whole chain on this machine: time of each step, memory, and how both grow with the clip's length.
 
-Every row is measured when it is printed; nothing here decides whether anything is right (the tests do).
+Every row is measured when it is printed.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-import torch
 
 from ex4d.bench.measuring import Row, median_ms
 from ex4d.generate import PreviewEngine
 from ex4d.media import FootageInfo, VideoWriter, probe, write_png
-from ex4d.mesh import DepthSurface, build_surface_mesh
-from ex4d.pipeline.render import RenderedFrame, render_shot
-from ex4d.raster import RenderedFrames, create_rasterizer
+from ex4d.mesh import build_surface_mesh
+from ex4d.pipeline.render import render_shot
+from ex4d.raster import RenderedBatch, RenderedFrame, create_rasterizer
+from ex4d.raster.speed import synthetic_frame, synthetic_surface
 from ex4d.subprocesses import module_command, module_environment
 from ex4d_core.cameras import intrinsics_matrix
 from ex4d_core.scene import Scene
@@ -32,7 +32,7 @@ from ex4d_core.trajectories import Trajectory, build_path
 
 
 def measure(frames: int, width: int, height: int) -> Iterator[Row]:
-    """Rows about clips of ``frames`` frames, and of four times as many."""
+    """Measure clips of ``frames`` frames, and of four times as many."""
     yield from _one_frame(width, height)
     with tempfile.TemporaryDirectory(prefix="ex4d-bench-") as folder:
         short = _chain(Path(folder) / "short", frames, width, height)
@@ -47,20 +47,18 @@ def measure(frames: int, width: int, height: int) -> Iterator[Row]:
 
 
 def _one_frame(width: int, height: int) -> Iterator[Row]:
-    """Steps on a single frame, the median of several."""
-    color, depth = _picture(0, width, height)
-    lens = intrinsics_matrix(width, width, width / 2, height / 2)[None]
-    arrays = (torch.from_numpy(depth)[None], torch.from_numpy(color)[None], torch.from_numpy(lens))
+    """Steps on a single frame, medians of several runs."""
     rasterizer = create_rasterizer()
-    arrays = tuple(array.to(rasterizer.device) for array in arrays)
-    surface = DepthSurface(*arrays)
-    camera = build_path(Trajectory("orbit", 20), 2, lens[0], width, height, 2.0).frames(1, 2)
+    surface = synthetic_surface(1, width, height).to(rasterizer.device)
+    intrinsics = surface.intrinsics[0].numpy()
+    camera = build_path(Trajectory("orbit", 20), 2, intrinsics, width, height, 2.0).frames(1, 2)
 
-    def render() -> RenderedFrames:
+    def render() -> RenderedBatch:
         views = (camera.world_to_camera, camera.intrinsics)
         return rasterizer.render(surface, *views, width, height, with_depth=True).to("cpu")
 
     out = render()
+    assert out.depth is not None
     frame = RenderedFrame(0, out.color[0].numpy(), out.mask[0].numpy(), out.depth[0].numpy())
     mesh_ms = median_ms(lambda: build_surface_mesh(surface))
     yield Row("DW-Mesh", f"{mesh_ms:.1f} ms/frame", f"{len(build_surface_mesh(surface).faces):,} faces")
@@ -80,12 +78,9 @@ class _Chain:
 def _chain(folder: Path, frames: int, width: int, height: int) -> _Chain:
     """Run reconstruct, render and preview on a synthetic clip in a process of its own, whose memory we can read."""
     command = module_command("ex4d.bench.chain", str(folder), str(frames), str(width), str(height))
-    told = (
-        subprocess.run(command, check=True, capture_output=True, text=True, env=module_environment())
-        .stdout.splitlines()[-1]
-        .split()
-    )
-    return _Chain({"reconstruct": float(told[0]), "render and preview": float(told[1])}, float(told[2]))
+    output = subprocess.run(command, check=True, capture_output=True, text=True, env=module_environment()).stdout
+    reconstructing, rendering, peak_mb = map(float, output.splitlines()[-1].split())
+    return _Chain({"reconstruct": reconstructing, "render and preview": rendering}, peak_mb)
 
 
 def _run_chain(folder: Path, frames: int, width: int, height: int) -> None:
@@ -95,14 +90,14 @@ def _run_chain(folder: Path, frames: int, width: int, height: int) -> None:
     folder.mkdir()
     with VideoWriter(folder / "footage.mp4", width, height, Fraction(24)) as movie:
         for index in range(frames):
-            movie.write(_picture(index, width, height)[0])
+            movie.write(synthetic_frame(index, width, height)[0])
     footage: FootageInfo = probe(folder / "footage.mp4")
 
     def depths() -> Iterator[np.ndarray]:
-        return (_picture(index, width, height)[1] for index in range(frames))
+        return (synthetic_frame(index, width, height)[1] for index in range(frames))
 
     depth = DepthClip(frames, height, width, None, "metric", "synthetic", "", depths)
-    lens = intrinsics_matrix(width, width, width / 2, height / 2)
+    intrinsics = intrinsics_matrix(width, width, width / 2, height / 2)
     start = time.perf_counter()
     scene: Scene = build_scene(footage, depth, lens, folder / "scene", name="bench")
     reconstructed = time.perf_counter() - start
@@ -115,25 +110,13 @@ def _run_chain(folder: Path, frames: int, width: int, height: int) -> None:
 
 
 def _peak_memory_mb() -> float:
-    """The most memory that this process has held."""
+    """The largest amount of memory that this process has used."""
     if sys.platform == "win32":
         return psutil.Process().memory_info().peak_wset / 2**20
     import resource
 
     # Linux counts in kilobytes, macOS in bytes.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def _picture(index: int, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
-    """Colour and depth of a moving ball before a tilted, textured wall."""
-    y, x = np.mgrid[:height, :width].astype(np.float32)
-    depth = 6 + 2 * y / height
-    centre = width * (0.5 + 0.2 * np.sin(index / 8))
-    radius = np.hypot(x - centre, y - height / 2) / (0.25 * width)
-    depth = np.where(radius < 1, 3 - np.sqrt(np.clip(1 - radius**2, 0, 1)), depth).astype(np.float32)
-    pattern = 127 + 100 * np.sin(x / 9) * np.cos(y / 11)
-    color = np.stack([pattern, 255 - pattern, np.where(radius < 1, 220.0, 90.0)], axis=2)
-    return color.astype(np.uint8), depth
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from ex4d.generate.wan.networks import load_image_encoder, load_vae
 from ex4d.generate.wan.random_weights import write_models
 from ex4d.generate.wan.wan_engine import WanEngine
 from ex4d.machine import VRAM_LIMIT_VARIABLE
-from ex4d.pipeline.render import RenderedFrame
+from ex4d.raster import RenderedFrame
 from ex4d_core.shot import WanSettings, wan_preset
 
 # What is asked of one H200.

@@ -1,4 +1,4 @@
-"""What measurements share: a row of a table, where they were made, and the median of several runs."""
+"""Shared parts of the benchmarks: a row of a table, the description of the machine, and the median of several runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ex4d_core import __version__
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: what was measured, the figure with its unit, and a remark."""
+    """One row of the table: what was measured, the figure with its unit, and a remark."""
 
     what: str
     figure: str
@@ -25,14 +25,14 @@ class Row:
 
 
 def machine() -> str:
-    """Where and with what these figures were measured."""
+    """The date, machine and versions of a measurement."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     versions = f"ex4d {__version__}, torch {torch.__version__}, Python {platform.python_version()}"
     return f"{date.today():%d %b %Y}, {os.cpu_count()} cores ({platform.machine()}), {gpu}, {versions}"
 
 
 def median_seconds(work: Callable[[], object], repeats: int) -> float:
-    """Wall time, once warmed up, work on a GPU included."""
+    """Median wall time after a warm-up run, work on a GPU included."""
     work()
     times = []
     for _ in range(repeats):
@@ -45,10 +45,11 @@ def median_seconds(work: Callable[[], object], repeats: int) -> float:
 
 
 def median_ms(work: Callable[[], object], repeats: int = 5) -> float:
-    """The same in milliseconds."""
+    """`median_seconds` in milliseconds."""
     return 1000 * median_seconds(work, repeats)
 
 
 def wait_for_gpu() -> None:
+    """Wait until all work on a GPU is done."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()

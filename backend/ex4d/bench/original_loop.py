@@ -1,8 +1,8 @@
-"""How the original EX-4D spends its time on masks, done again by us in order to be timed beside our rasterizers.
+"""The original EX-4D's loop for masks, rewritten here to be timed beside our rasterizers.
 
 The same operations in the same order as its `recon.py`, frame by frame: faces rebuilt in numpy and copied to the GPU,
-mesh and occlusion in PyTorch, nvdiffrast for one frame, antialiasing with its table of edges made anew, the picture
-copied to the computer's memory as float32. Nothing but the benchmark uses this.
+mesh and occlusion in PyTorch, nvdiffrast for one frame, antialiasing with its edge table built again, the image copied
+to host memory as float32. Used by the benchmark only.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NEAR, FAR = 1e-3, 1e3
 
 
 def render_as_the_original(surface: DepthSurface, world_to_camera: np.ndarray, context: object) -> np.ndarray:
-    """Colour and mask, (T, H, W, 4) uint8.
+    """Render colour and mask, (T, H, W, 4) uint8.
 
     Args:
         surface: on a CUDA device, with EX-4D's "angle" rule.
@@ -34,15 +34,16 @@ def render_as_the_original(surface: DepthSurface, world_to_camera: np.ndarray, c
     depth = surface.depth.clone()
     depth[:, [0, -1]] = BORDER_DEPTH
     depth[:, :, [0, -1]] = BORDER_DEPTH
-    lens = surface.intrinsics[0]
+    intrinsics = surface.intrinsics[0]
+    focal_x, focal_y, centre_x, centre_y = (intrinsics[index] for index in ((0, 0), (1, 1), (0, 2), (1, 2)))
     y, x = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij")
-    rays = torch.stack([(x - lens[0, 2]) / lens[0, 0], (y - lens[1, 2]) / lens[1, 1], torch.ones_like(x)], -1).float()
+    rays = torch.stack([(x - centre_x) / focal_x, (y - centre_y) / focal_y, torch.ones_like(x)], -1).float()
     projection = torch.zeros(4, 4, device=device)
-    projection[0, 0], projection[1, 1] = 2 * lens[0, 0] / width, 2 * lens[1, 1] / height
+    projection[0, 0], projection[1, 1] = 2 * focal_x / width, 2 * focal_y / height
     projection[2, 2], projection[2, 3] = (FAR + NEAR) / (FAR - NEAR), -2 * FAR * NEAR / (FAR - NEAR)
     projection[3, 2] = 1.0
     cameras = torch.from_numpy(world_to_camera).float().to(device)
-    pictures = []
+    images = []
     for frame in range(surface.frames):
         color = surface.color[frame].float()
         points = (depth[frame][..., None] * rays).reshape(-1, 3)
@@ -51,14 +52,14 @@ def render_as_the_original(surface: DepthSurface, world_to_camera: np.ndarray, c
         ones = torch.ones(len(points), 1, device=device)
         clip = (torch.cat([points, ones], dim=1) @ (projection @ cameras[frame]).T)[None]
         hits, _ = nvdiffrast.rasterize(context, clip, faces, resolution=[height, width])
-        picture, _ = nvdiffrast.interpolate(colors[None], hits, faces)
-        picture = nvdiffrast.antialias(picture, hits, clip, faces)[0]
-        mask = picture[..., 3:]
+        image, _ = nvdiffrast.interpolate(colors[None], hits, faces)
+        image = nvdiffrast.antialias(image, hits, clip, faces)[0]
+        mask = image[..., 3:]
         mask[mask > 125] = 255
         mask[mask <= 125] = 0
-        picture[..., :3] = picture[..., :3] * (mask / 255)
-        pictures.append(picture.cpu().numpy().astype(np.uint8))
-    return np.stack(pictures)
+        image[..., :3] = image[..., :3] * (mask / 255)
+        images.append(image.cpu().numpy().astype(np.uint8))
+    return np.stack(images)
 
 
 def _faces(height: int, width: int, device: torch.device) -> torch.Tensor:
@@ -76,10 +77,10 @@ def _faded_colors(points: torch.Tensor, faces: torch.Tensor, color: torch.Tensor
     colors = torch.cat([color, alpha], dim=-1).reshape(-1, 4)
     a, b, c = (points[faces[:, corner].long()] for corner in range(3))
     normals = torch.linalg.cross(b - a, c - a)
-    torch.nn.functional.normalize(normals, dim=1)  # worked out there too, and not used
+    torch.nn.functional.normalize(normals, dim=1)  # computed there too, but not used
     angles = [_angle(b - a, c - a), _angle(c - b, a - b), _angle(a - c, b - c)]
     thin = torch.minimum(torch.minimum(angles[0], angles[1]), angles[2]) < SMALLEST_ANGLE
-    for edge_axis in range(3):  # extents of faces, also not used further by this rule
+    for edge_axis in range(3):  # extents of faces, likewise not used by this rule
         lengths = [(p - q)[:, edge_axis].abs() for p, q in ((a, b), (b, c), (c, a))]
         torch.maximum(torch.maximum(lengths[0], lengths[1]), lengths[2])
     colors.index_put_((faces[thin].long(),), torch.zeros(4, device=color.device))

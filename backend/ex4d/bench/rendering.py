@@ -1,7 +1,7 @@
-"""How long colour and masks take on this machine, beside the original EX-4D's own loop where that can run.
+"""Benchmarks colour and mask renders on this machine, beside the original EX-4D's own loop where that can run.
 
 The table of `ex4d bench render`. Every figure is measured when it is printed; what this machine has no hardware for is
-said to be missing, never filled in.
+reported as missing.
 """
 
 from __future__ import annotations
@@ -15,31 +15,32 @@ import torch
 
 from ex4d.bench.measuring import Row, median_ms, wait_for_gpu
 from ex4d.bench.original_loop import render_as_the_original
-from ex4d.bench.views import VIEW_SIZE, ServiceFailed, measure_service
+from ex4d.bench.views import VIEW_SIZE, ServiceStartError, measure_service
 from ex4d.mesh import DepthSurface
 from ex4d.raster import Rasterizer, RasterizerUnavailableError, create_rasterizer, render_in_batches
 from ex4d.raster.nvdiffrast_rasterizer import load_nvdiffrast
 from ex4d.raster.rasterizer import cpu_cores
-from ex4d.raster.speed import made_up_cameras, made_up_surface
+from ex4d.raster.speed import synthetic_cameras, synthetic_surface
 from ex4d_core.client import ClientError
+from ex4d_core.shot import Convention, OcclusionModel
 
 CLIP = (49, 512, 512)  # frames, width, height of EX-4D's own clips
 CPU_SIZE = (512, 512)
 SIZES = ((512, 512), (832, 480), (1280, 720), (1920, 1080), (2048, 2048))
-MODELS = (
+MODELS: tuple[tuple[Convention, OcclusionModel], ...] = (
     ("centered", "watertight"),
     ("centered", "open"),
     ("centered", "thickness"),
     ("reference", "watertight"),
 )
 LONG_CLIP = (1000, 1920, 1080)
-SPEED_UP = {"warp": 50, "nvdiffrast": 20}  # what we ask of ourselves, times the original's loop
+SPEED_UP = {"warp": 50, "nvdiffrast": 20}  # our targets, times the original's loop
 
 
 def measure_rendering() -> Iterator[Row]:
     """All rows, the CPU's first."""
     yield from _on_cpu()
-    yield from _asked_over_a_socket("cpu")
+    yield from _over_a_socket("cpu")
     if not torch.cuda.is_available():
         for what in ("original's loop", "nvdiffrast", "warp on the GPU", "sizes", "views", "coverage", "long clip"):
             yield Row(what, "no GPU", "PyTorch finds no CUDA device on this machine")
@@ -48,39 +49,39 @@ def measure_rendering() -> Iterator[Row]:
     yield from _where_time_goes()
     yield from _sizes()
     yield from _one_frame(create_rasterizer("warp", "cuda"))
-    yield from _asked_over_a_socket("cuda")
+    yield from _over_a_socket("cuda")
     yield from _long_clip()
 
 
-def _asked_over_a_socket(device: str) -> Iterator[Row]:
+def _over_a_socket(device: str) -> Iterator[Row]:
     try:
         yield from measure_service(device)
-    except (ServiceFailed, ClientError) as error:
+    except (ServiceStartError, ClientError) as error:
         yield Row("views and coverage", "not measured", f"{device}: {error}")
 
 
 def _on_cpu() -> Iterator[Row]:
-    """A frame on each core: milliseconds are of wall time, divided by the number of frames."""
+    """A frame on each core: wall time divided by the number of frames."""
     rasterizer = create_rasterizer("warp", "cpu")
     frames = max(4, cpu_cores())
     for convention, occlusion in MODELS:
-        surface = replace(made_up_surface(frames, *CPU_SIZE, convention), occlusion=occlusion)
+        surface = replace(synthetic_surface(frames, *CPU_SIZE, convention), occlusion=occlusion)
         milliseconds = median_ms(lambda surface=surface: _render(rasterizer, _fresh(surface), surface.size), 9) / frames
         remark = (
             f"{CPU_SIZE[0]}x{CPU_SIZE[1]}, {convention}, {occlusion}, mesh included, {min(frames, cpu_cores())} cores"
         )
         yield Row("warp on the CPU", f"{milliseconds:.1f} ms/frame", remark)
     for width, height in SIZES:
-        surface = made_up_surface(2, width, height)
+        surface = synthetic_surface(2, width, height)
         milliseconds = median_ms(lambda of=surface: _render(rasterizer, _fresh(of), of.size), 3) / 2
         yield Row(f"{width}x{height}", f"warp {milliseconds:.1f} ms/frame", "cpu, 2 frames")
     yield from _one_frame(rasterizer)
 
 
 def _one_frame(rasterizer: Rasterizer) -> Iterator[Row]:
-    """One camera at one frame, without the socket: no batch to share the cost of starting."""
-    surface = made_up_surface(1, *VIEW_SIZE).to(rasterizer.device)
-    camera = made_up_cameras(2, 20)[1:]
+    """One camera at one frame, without the socket."""
+    surface = synthetic_surface(1, *VIEW_SIZE).to(rasterizer.device)
+    camera = synthetic_cameras(2, 20)[1:]
     milliseconds = median_ms(lambda: _render(rasterizer, surface, surface.size, camera), repeats=15)
     width, height = VIEW_SIZE
     yield Row(f"one frame, {width}x{height}", f"{milliseconds:.2f} ms", f"{rasterizer.name}, {rasterizer.device.type}")
@@ -88,8 +89,8 @@ def _one_frame(rasterizer: Rasterizer) -> Iterator[Row]:
 
 def _against_the_original() -> Iterator[Row]:
     frames, width, height = CLIP
-    surface = made_up_surface(frames, width, height, "reference").to("cuda")
-    cameras = made_up_cameras(frames)
+    surface = synthetic_surface(frames, width, height, "reference").to("cuda")
+    cameras = synthetic_cameras(frames)
     clip = f"{frames} frames, {width}x{height}"
     baseline = None
     try:
@@ -107,19 +108,19 @@ def _against_the_original() -> Iterator[Row]:
         for convention, occlusion in MODELS:
             if occlusion == "thickness" and name == "nvdiffrast":
                 continue
-            shown = replace(made_up_surface(frames, width, height, convention).to("cuda"), occlusion=occlusion)
-            milliseconds = median_ms(lambda shown=shown, by=rasterizer: _render(by, _fresh(shown), shown.size), 15)
+            clip_surface = replace(synthetic_surface(frames, width, height, convention).to("cuda"), occlusion=occlusion)
+            milliseconds = median_ms(lambda of=clip_surface, by=rasterizer: _render(by, _fresh(of), of.size), 15)
             ratio = f"{baseline / milliseconds:.0f} x the original's loop; target {SPEED_UP[name]}" if baseline else ""
             what = f"{name}, {convention}, {occlusion}"
             yield Row(what, f"{milliseconds:.2f} ms", f"{clip}, mesh and copies to the host; {ratio}")
 
 
 def _where_time_goes() -> Iterator[Row]:
-    """The warp figure's parts, and the least that memory could take for them."""
+    """The parts of the warp figure, and lower bounds by the memory's speed."""
     frames, width, height = CLIP
     rasterizer = create_rasterizer("warp", "cuda")
-    surface = made_up_surface(frames, width, height).to("cuda")
-    cameras = made_up_cameras(frames)
+    surface = synthetic_surface(frames, width, height).to("cuda")
+    cameras = synthetic_cameras(frames)
 
     def draw() -> None:
         rasterizer.render(_fresh(surface), cameras, surface.intrinsics, width, height)
@@ -140,10 +141,10 @@ def _where_time_goes() -> Iterator[Row]:
     other = torch.empty_like(room)
     rate = 2 * room.numel() / 1e6 / median_ms(lambda: other.copy_(room), 15)
     yield Row("floor: device memory", f"{1000 * gigabytes / rate:.3f} ms", f"{gigabytes:.2f} GB at {rate:.0f} GB/s")
-    pictures = torch.empty(4 * pixels, dtype=torch.uint8, device="cuda")
+    images = torch.empty(4 * pixels, dtype=torch.uint8, device="cuda")
     host = torch.empty(4 * pixels, dtype=torch.uint8, pin_memory=True)
-    copy = median_ms(lambda: host.copy_(pictures, non_blocking=True), 15)
-    yield Row("floor: copy to the host", f"{copy:.2f} ms", f"{pictures.numel() / 1e6:.0f} MB, page-locked")
+    copy = median_ms(lambda: host.copy_(images, non_blocking=True), 15)
+    yield Row("floor: copy to the host", f"{copy:.2f} ms", f"{images.numel() / 1e6:.0f} MB, page-locked")
     source = DepthSurface(surface.depth.cpu().pin_memory(), surface.color.cpu().pin_memory(), surface.intrinsics)
     milliseconds = median_ms(lambda: _render(rasterizer, _fresh(source), surface.size), 15)
     yield Row("warp, footage from the host too", f"{milliseconds:.2f} ms", "page-locked; depth and colour copied first")
@@ -152,7 +153,7 @@ def _where_time_goes() -> Iterator[Row]:
 def _sizes() -> Iterator[Row]:
     for width, height in SIZES:
         frames = max(2, min(49, (1 << 25) // (width * height)))
-        surface = made_up_surface(frames, width, height).to("cuda")
+        surface = synthetic_surface(frames, width, height).to("cuda")
         figures = []
         for name in ("warp", "nvdiffrast"):
             try:
@@ -166,9 +167,9 @@ def _sizes() -> Iterator[Row]:
 
 
 def _long_clip() -> Iterator[Row]:
-    """The same frame over and over, read from the host's memory batch by batch; nothing is kept."""
+    """The same frame again and again, read from host memory batch by batch; no result is kept."""
     frames, width, height = LONG_CLIP
-    one = made_up_surface(1, width, height)
+    one = synthetic_surface(1, width, height)
     surface = DepthSurface(
         one.depth.expand(frames, -1, -1), one.color.expand(frames, -1, -1, -1), one.intrinsics.expand(frames, 3, 3)
     )
@@ -183,13 +184,13 @@ def _long_clip() -> Iterator[Row]:
 
 
 def _fresh(surface: DepthSurface) -> DepthSurface:
-    """The same surface with nothing known about it yet, as every new clip is."""
+    """The same surface without any cached values, like a new clip."""
     return replace(surface)
 
 
 def _render(
     rasterizer: Rasterizer, surface: DepthSurface, size: tuple[int, int], cameras: np.ndarray | None = None
 ) -> None:
-    cameras = made_up_cameras(surface.frames) if cameras is None else cameras
+    cameras = synthetic_cameras(surface.frames) if cameras is None else cameras
     for _ in render_in_batches(rasterizer, surface, cameras, surface.intrinsics, *size):
         pass

@@ -1,7 +1,7 @@
-"""How quickly a backend answers an artist's hand: views and coverage, asked over a loopback socket of a real service.
+"""Benchmarks live queries: views and coverage, requested over a loopback socket of a real service.
 
-Part of `ex4d bench render`. The service runs in processes of its own, as `ex4d serve` starts them; what is timed is
-from the question's sending until its answer is there, with another camera each time.
+Part of `ex4d bench render`. The service runs in processes of its own, as `ex4d serve` starts them. The time is measured
+from sending a request until its answer has arrived, with another camera each time.
 """
 
 from __future__ import annotations
@@ -18,25 +18,27 @@ from pathlib import Path
 import numpy as np
 
 from ex4d.bench.measuring import Row
-from ex4d.raster.speed import SUBJECT_DISTANCE, made_up_cameras, made_up_surface
+from ex4d.raster.speed import SUBJECT_DISTANCE, synthetic_cameras, synthetic_surface
 from ex4d.subprocesses import module_command, module_environment
 from ex4d_core.cameras import CameraPath
 from ex4d_core.client import Client
+from ex4d_core.errors import Ex4dError
 from ex4d_core.messages import GetCoverage, GetView, Hello, Message
 from ex4d_core.scene import Scene, SceneManifest, SceneWriter
-from ex4d_core.shot import RenderSettings, ShotRequest
+from ex4d_core.shot import OcclusionModel, RenderSettings, ShotRequest
 from ex4d_core.transfers import ask_about
 
 VIEW_SIZE = (1024, 576)
 COVERAGE_CLIP = (49, 512, 512)
-TARGET_MS = {"cpu": 120, "cuda": 16}  # what we ask of ourselves, for a view
+TARGET_MS = {"cpu": 120, "cuda": 16}  # our targets, for a view
+_MODELS: tuple[OcclusionModel, ...] = ("watertight", "thickness")
 _VIEWS = 41
 _EDITS = 9
 _READY_SECONDS = 180.0
 
 
-class ServiceFailed(RuntimeError):
-    """The service that was to be measured did not start; the message has the end of its log."""
+class ServiceStartError(Ex4dError):
+    """The service to be measured did not start; the message has the end of its log."""
 
 
 def measure_service(device: str) -> Iterator[Row]:
@@ -46,7 +48,7 @@ def measure_service(device: str) -> Iterator[Row]:
         view_scene = _scene(folder / "view", 3, *VIEW_SIZE)
         clip = _scene(folder / "clip", *COVERAGE_CLIP)
         with _service(folder / "service", device) as client:
-            for occlusion in ("watertight", "thickness"):
+            for occlusion in _MODELS:
                 milliseconds = _views(client, view_scene, occlusion)
                 what = f"view over the socket, {VIEW_SIZE[0]}x{VIEW_SIZE[1]}"
                 slow = f"{np.quantile(milliseconds, 0.9):.1f} ms at the 90th percentile"
@@ -55,32 +57,32 @@ def measure_service(device: str) -> Iterator[Row]:
             yield from _coverage(client, clip, device)
 
 
-def _views(client: Client, scene: Scene, occlusion: str) -> list[float]:
-    cameras = made_up_cameras(_VIEWS + 1, 30)[1:]
-    lens = scene.source_camera().intrinsics[:1]
+def _views(client: Client, scene: Scene, occlusion: OcclusionModel) -> list[float]:
+    cameras = synthetic_cameras(_VIEWS + 1, 30)[1:]
+    intrinsics = scene.source_camera().intrinsics[:1]
     times = []
     for pose in cameras:
-        camera = CameraPath(pose[None], lens, *VIEW_SIZE)
+        camera = CameraPath(pose[None], intrinsics, *VIEW_SIZE)
         request = ShotRequest(scene.digest, camera, first_frame=1, render=RenderSettings(occlusion=occlusion))
         times.append(_milliseconds(client, scene, GetView(request.to_wire())))
     return times[1:]  # the first one sends the scene and starts the viewer
 
 
 def _coverage(client: Client, scene: Scene, device: str) -> Iterator[Row]:
-    """A whole path anew, a path of which half the frames changed, and one that did not change."""
+    """A new path, a path of which half the frames changed, and one that did not change."""
     frames, width, height = COVERAGE_CLIP
-    lens = scene.source_camera().intrinsics
+    intrinsics = scene.source_camera().intrinsics
 
     def ask(poses: np.ndarray) -> float:
-        request = ShotRequest(scene.digest, CameraPath(poses, lens, width, height))
+        request = ShotRequest(scene.digest, CameraPath(poses, intrinsics, width, height))
         return _milliseconds(client, scene, GetCoverage(request.to_wire()))
 
-    first = ask(made_up_cameras(frames, 20))
-    edits = [ask(made_up_cameras(frames, 21 + edit)) for edit in range(_EDITS)]
-    poses = made_up_cameras(frames, 21 + _EDITS - 1)
+    first = ask(synthetic_cameras(frames, 20))
+    edits = [ask(synthetic_cameras(frames, 21 + edit)) for edit in range(_EDITS)]
+    poses = synthetic_cameras(frames, 21 + _EDITS - 1)
     halves = []
     for edit in range(_EDITS):
-        poses[frames // 2 :] = made_up_cameras(frames, 60 + edit)[frames // 2 :]
+        poses[frames // 2 :] = synthetic_cameras(frames, 60 + edit)[frames // 2 :]
         halves.append(ask(poses))
     same = [ask(poses) for _ in range(_EDITS)]
     what = f"coverage over the socket, {frames} frames"
@@ -89,15 +91,15 @@ def _coverage(client: Client, scene: Scene, device: str) -> Iterator[Row]:
     yield Row(what, f"{np.median(same):.1f} ms", f"{device}, {width}x{height}, no camera new")
 
 
-def _milliseconds(client: Client, scene: Scene, question: Message) -> float:
+def _milliseconds(client: Client, scene: Scene, request: Message) -> float:
     start = time.perf_counter()
-    client.run(ask_about(scene, question), timeout=_READY_SECONDS)
+    client.run(ask_about(scene, request), timeout=_READY_SECONDS)
     return 1000 * (time.perf_counter() - start)
 
 
 def _scene(folder: Path, frames: int, width: int, height: int) -> Scene:
-    """The made-up shot as a scene package."""
-    surface = made_up_surface(frames, width, height)
+    """The synthetic shot as a scene package."""
+    surface = synthetic_surface(frames, width, height)
     span = float(surface.depth.min()), float(surface.depth.max())
     manifest = SceneManifest("bench", frames, width, height, Fraction(24), "centered", span, SUBJECT_DISTANCE)
     with SceneWriter(folder) as writer:
@@ -124,9 +126,9 @@ def _service(folder: Path, device: str) -> Iterator[Client]:
     try:
         deadline = time.monotonic() + _READY_SECONDS
         # A worker that is still loading would share the processor with what is measured.
-        while not client.ask(Hello("bench"), timeout=_READY_SECONDS).devices:
+        while not getattr(client.ask(Hello("bench"), timeout=_READY_SECONDS), "devices", ()):
             if process.poll() is not None or time.monotonic() > deadline:
-                raise ServiceFailed(f"the service did not start: {log_path.read_text(encoding='utf-8')[-500:]}")
+                raise ServiceStartError(f"the service did not start: {log_path.read_text(encoding='utf-8')[-500:]}")
             client.wait(0.1)
         yield client
     finally:

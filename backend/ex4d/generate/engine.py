@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ex4d.pipeline.render import RenderedFrame
+from ex4d.raster import RenderedFrame
 from ex4d_core.shot import RequestError, ShotRequest
 
 

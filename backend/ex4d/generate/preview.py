@@ -14,7 +14,7 @@ import torch
 from torch.nn.functional import interpolate, pad
 
 from ex4d.generate.engine import Watch
-from ex4d.pipeline.render import RenderedFrame
+from ex4d.raster import RenderedFrame
 from ex4d_core.shot import PreviewSettings
 
 # The nearest surface of a frame counts this much when holes are filled, the farthest 1.

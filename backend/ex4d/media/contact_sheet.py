@@ -1,4 +1,4 @@
-"""Contact sheets: many frames on one picture, a row for each kind, to see a whole shot at one glance."""
+"""Contact sheets: many frames of a shot in one image, a row for each kind."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ _BACKGROUND = 24  # dark gray, so that black holes in a render still have an edg
 def contact_sheet(
     rows: Sequence[tuple[str, Sequence[np.ndarray]]], columns: int = 8, cell_width: int = 192
 ) -> np.ndarray:
-    """Lays frames out in a grid, one row for each label, from first to last frame in even steps.
+    """Arrange frames in a grid, one row for each label, from first to last frame in even steps.
 
-    Labels are not drawn (no font is at hand here); they name a row in errors, and say what the caller may write
-    beside the picture.
+    Labels are not drawn (there is no font); they name a row in errors, and the caller may write them beside the image.
 
     Args:
         rows: (label, frames) with frames as (H, W, 3) uint8, (H, W) uint8 or (H, W) bool.
-        columns: frames shown of each row; a row with fewer frames leaves its last cells empty.
+        columns: frames shown of each row; with fewer frames, its last cells stay empty.
         cell_width: pixels; the height follows each row's aspect ratio.
 
     Returns:
@@ -33,7 +32,7 @@ def contact_sheet(
     """
     if not rows or columns < 1 or cell_width < 1:
         raise ValueError(
-            f"a contact sheet needs rows, columns and a cell width, not {len(rows)}, {columns}, {cell_width}"
+            f"invalid contact sheet of {len(rows)} rows, {columns} columns, width {cell_width}: expected at least 1 each"
         )
     strips = [_strip(label, frames, columns, cell_width) for label, frames in rows]
     gap = np.full((_GAP, strips[0].shape[1], 3), _BACKGROUND, np.uint8)

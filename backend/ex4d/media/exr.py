@@ -1,4 +1,4 @@
-"""OpenEXR in: the channels of an image as arrays, in the order rows come on screen."""
+"""Reads OpenEXR files: the channels of an image as arrays, rows from top to bottom."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import OpenEXR
 
-from ex4d.media.media_errors import MediaError, system_reason
+from ex4d.media.media_errors import MediaError, system_reason, unreadable
 
 
-def read_exr_channels(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """All channels of all parts: (H, W) float16, float32 or uint32 by full name, such as `ViewLayer.Depth.Z`.
+def read_exr_channels(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Read all channels of all parts: (H, W) float16, float32 or uint32 by full name, such as `ViewLayer.Depth.Z`.
 
     A channel of a named part that does not carry the part's name already is called `part.channel`. H and W are those
     of the data window.
@@ -25,7 +25,7 @@ def read_exr_channels(path: str | os.PathLike) -> dict[str, np.ndarray]:
     try:
         with OpenEXR.File(str(path), separate_channels=True) as file:
             if not file.parts or any(not part.channels for part in file.parts):
-                # OpenEXR gives a part whose pixels it could not read without any channel, and no exception.
+                # OpenEXR returns a part whose pixels it could not read without any channel, and raises nothing.
                 raise MediaError(f"{path}: damaged or truncated EXR (pixels are missing). Render or copy it again.")
             return {
                 _full_name(part, name, len(file.parts)): np.asarray(channel.pixels)
@@ -45,9 +45,7 @@ def _check_readable(path: Path) -> None:
         with path.open("rb") as file:
             magic = file.read(4)
     except OSError as error:
-        raise MediaError(
-            f"{path}: cannot be opened ({system_reason(error)}). Check the path and permissions."
-        ) from error
+        raise unreadable(path, error) from error
     if not magic:
         raise MediaError(f"{path}: the file is empty (0 bytes). Render or copy it again.")
     if magic != b"\x76\x2f\x31\x01":

@@ -1,4 +1,4 @@
-"""What footage says of its own lens: EXIF of JPEG, TIFF and PNG images, and the keys that phones write into movies."""
+"""Reads the focal length stored in footage: EXIF of JPEG, TIFF and PNG images, and the keys that phones write."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 
 from ex4d.media.footage import FootageInfo
 from ex4d.media.media_errors import MediaError
-from ex4d.media.scan import opened_video
+from ex4d.media.scan import open_video
 from ex4d.media.sequences import IMAGE_SUFFIXES, is_sequence, sequence_files
 
 _FULL_FRAME_DIAGONAL_MM = math.hypot(36, 24)  # "35 mm equivalent" compares diagonals (CIPA DCG-001)
 _MOVIE_KEYS_35MM = ("com.apple.quicktime.camera.focal_length.35mm_equivalent",)
-_HEAD_BYTES = 256 << 10  # EXIF stands in front; this is room for it and what comes before it
+_HEAD_BYTES = 256 << 10  # EXIF is near the start of a file; this is room for it and what comes before it
 
 _EXIF_IFD, _FOCAL_LENGTH, _FOCAL_LENGTH_35MM = 0x8769, 0x920A, 0xA405
 _PIXELS_ACROSS, _PLANE_RESOLUTION, _PLANE_UNIT = 0xA002, 0xA20E, 0xA210
@@ -28,7 +28,7 @@ class Lens:
 
     Attributes:
         focal_px: in pixels of the footage as displayed.
-        source: what said so, for people.
+        source: where it was found, as a text for the user.
     """
 
     focal_px: float
@@ -36,10 +36,9 @@ class Lens:
 
 
 def lens_of(footage: FootageInfo) -> Lens | None:
-    """The focal length that footage states, or None where it says nothing that makes sense.
+    """The focal length stored in footage, or None where there is none or an implausible one.
 
-    For an image sequence the first image speaks for all. A movie that was cropped after it was filmed still states
-    its camera's.
+    Of an image sequence the first image is read. A movie that was cropped later still has its camera's focal length.
     """
     diagonal, longer = math.hypot(footage.width, footage.height), max(footage.width, footage.height)
     try:
@@ -50,14 +49,14 @@ def lens_of(footage: FootageInfo) -> Lens | None:
         else:
             found = _from_movie(footage.path, diagonal)
     except (MediaError, OSError):
-        return None  # whoever reads the frames will say what is wrong with the file
+        return None  # reading the frames reports what is wrong with the file
     if found is None or not _PLAUSIBLE_WIDTHS[0] < found.focal_px / longer < _PLAUSIBLE_WIDTHS[1]:
         return None
     return found
 
 
 def _from_movie(path: Path, diagonal: float) -> Lens | None:
-    with opened_video(path) as (container, stream):
+    with open_video(path) as (container, stream):
         texts = {**stream.metadata, **container.metadata}
     for key in _MOVIE_KEYS_35MM:
         millimetres = _number(texts.get(key, ""))
@@ -69,11 +68,11 @@ def _from_movie(path: Path, diagonal: float) -> Lens | None:
 def _from_exif(tags: dict[int, float], diagonal: float, longer: int, name: str) -> Lens | None:
     if tags.get(_FOCAL_LENGTH_35MM, 0) > 0:
         return _from_35mm(tags[_FOCAL_LENGTH_35MM], diagonal, name)
-    wanted = (_FOCAL_LENGTH, _PIXELS_ACROSS, _PLANE_RESOLUTION)
+    needed = (_FOCAL_LENGTH, _PIXELS_ACROSS, _PLANE_RESOLUTION)
     unit = _UNIT_MM.get(int(tags.get(_PLANE_UNIT, 2)))
-    if unit is None or not all(tags.get(tag, 0) > 0 for tag in wanted):
+    if unit is None or not all(tags.get(tag, 0) > 0 for tag in needed):
         return None
-    millimetres, pixels, per_unit = (tags[tag] for tag in wanted)
+    millimetres, pixels, per_unit = (tags[tag] for tag in needed)
     sensor = pixels / per_unit * unit
     return Lens(longer * millimetres / sensor, f"{name}: {millimetres:g} mm on a sensor {sensor:.1f} mm wide")
 
@@ -84,7 +83,7 @@ def _from_35mm(millimetres: float, diagonal: float, name: str) -> Lens:
 
 
 def exif_of(head: bytes) -> dict[int, float]:
-    """Numeric EXIF tags from the first bytes of a JPEG, TIFF or PNG file; empty where there are none or damaged."""
+    """Numeric EXIF tags from the first bytes of a JPEG, TIFF or PNG file; empty if missing or damaged."""
     start = head.find(b"Exif\0\0")
     block = b""
     if head[:4] in (b"II*\0", b"MM\0*"):

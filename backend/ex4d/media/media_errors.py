@@ -1,6 +1,6 @@
-"""What can be wrong with media files, said so that the person at the keyboard can act on it.
+"""Errors of media files, and atomic writes that raise them.
 
-Every room that reads or writes pictures through `ex4d.media` gets these errors and nothing of PyAV's own.
+Every room that reads or writes images through `ex4d.media` gets these errors, never PyAV's own.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ import av.error
 from ex4d_core.errors import Ex4dError
 
 
-class MediaError(Ex4dError, ValueError):
-    """A file cannot be used as asked. The message names the file, the value that is wrong, and the remedy."""
-
-
-class DiskFullError(MediaError):
-    """There is no room left for a file. Nothing half-written is left behind."""
+class MediaError(Ex4dError):
+    """A file cannot be used as requested. The message names the file, the value that is wrong, and what to do."""
 
 
 def system_reason(error: BaseException) -> str:
-    """The operating system's or the codec library's own words for an error, without path or number."""
+    """The operating system's or the codec library's own message for an error, without path or number."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Gives a `.partial` sibling to write to, which becomes `path` on success and disappears on any error."""
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Provide a `.partial` file beside `path` to write to; it is renamed to `path` on success, removed on any error.
+
+    Raises:
+        MediaError: it cannot be renamed.
+    """
     partial = path.with_name(path.name + ".partial")
     try:
         yield partial
-        with writing(path):
+        with translate_write_errors(path):
             os.replace(partial, path)
     except BaseException:
         with suppress(OSError):
@@ -44,24 +44,28 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Around every call that writes to disk: says what a failure means for `path`.
+def translate_write_errors(path: Path) -> Iterator[None]:
+    """Turn the system's and PyAV's errors of a block that writes `path` into errors for the user.
 
     Raises:
-        DiskFullError: the disk or the quota is full.
-        MediaError: the folder is missing or cannot be written to.
+        MediaError: the disk or the quota is full, or the folder is missing or cannot be written to.
     """
     try:
         yield
     except (OSError, av.error.FFmpegError) as error:
-        raise _writing_error(path, error) from error
+        raise _write_error(path, error) from error
 
 
-def _writing_error(path: Path, error: BaseException) -> MediaError:
+def unreadable(path: Path, error: OSError) -> MediaError:
+    """The error for a file that the system does not open."""
+    return MediaError(f"{path}: cannot be opened ({system_reason(error)}). Check the path and permissions.")
+
+
+def _write_error(path: Path, error: BaseException) -> MediaError:
     reason = system_reason(error)
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFullError(
-            f"{path}: the disk is full ({reason}); the unfinished file was removed. "
+        return MediaError(
+            f"{path}: the disk is full ({reason}); the partial file was removed. "
             "Free some space, or choose an output folder on another disk."
         )
     if not path.parent.is_dir():

@@ -1,15 +1,17 @@
-"""Decoded pictures to upright sRGB arrays and back: colour matrix, range, bit depth, alpha and orientation.
+"""Converts decoded frames to upright sRGB arrays and back: colour matrix, range, bit depth, alpha and orientation.
 
-The only place that knows swscale's flags and colour codes; footage, PNG and video writing all pass through here.
+The only module that knows swscale's flags and colour codes; footage, PNG and video writing all use it.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
-# swscale's own numbers (libswscale/swscale.h): PyAV passes them on, but its releases for Python 3.10 name some only.
+# swscale's own numbers (libswscale/swscale.h): PyAV accepts them, but its releases for Python 3.10 name only some.
 _BILINEAR, _AREA = 0x2, 0x20
 _FULL_CHROMA_OUT, _FULL_CHROMA_IN, _ACCURATE_ROUNDING = 0x2000, 0x4000, 0x40000
 # Measured on a 512x512 video frame against the frame itself: full chroma interpolation with accurate rounding gives
@@ -29,13 +31,14 @@ _TURNS: tuple[Orientation, ...] = (UPRIGHT, (0, 1, -1, 0), (-1, 0, 0, -1), (0, -
 
 
 class FrameConverter:
-    """Turns decoded frames of one stream into (H, W, 3) uint8 sRGB, full range, upright.
+    """Converts decoded frames of one stream to (H, W, 3) uint8 sRGB, full range, upright.
 
-    Untagged YUV is taken as players take it: BT.709 from 720p up, BT.601 below. Alpha is straight and is composited
+    Untagged YUV is interpreted as players do: BT.709 from 720p up, BT.601 below. Alpha is straight and is composited
     over black. Transfer curves are not changed: HDR footage (PQ, HLG) comes out flat.
     """
 
     def __init__(self, orientation: Orientation = UPRIGHT) -> None:
+        """Prepare for frames that are stored in an orientation."""
         self._orientation = orientation
         self._reformatter = VideoReformatter()
 
@@ -57,14 +60,16 @@ class FrameConverter:
         return np.ascontiguousarray(turned(pixels, self._orientation))
 
 
-class YuvEncoderFrames:
-    """Turns (H, W, 3) uint8 sRGB into limited-range BT.709 frames in one YUV pixel format."""
+class YuvConverter:
+    """Converts (H, W, 3) uint8 sRGB to limited-range BT.709 frames in one YUV pixel format."""
 
     def __init__(self, pixel_format: str) -> None:
+        """Prepare for a pixel format, such as yuv420p."""
         self._pixel_format = pixel_format
         self._reformatter = VideoReformatter()
 
     def frame(self, rgb: np.ndarray) -> av.VideoFrame:
+        """The frame of an image."""
         return self._reformatter.reformat(
             av.VideoFrame.from_ndarray(rgb, format="rgb24"),
             format=self._pixel_format,
@@ -76,26 +81,26 @@ class YuvEncoderFrames:
 
 
 def resized(rgb: np.ndarray, width: int, height: int) -> np.ndarray:
-    """(height, width, 3) uint8 copy of a picture, averaged over areas when it gets smaller."""
+    """(height, width, 3) uint8 copy of an image, averaged over areas when it gets smaller."""
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
     return frame.reformat(width=width, height=height, interpolation=_AREA, threads=1).to_ndarray()
 
 
-def as_rgb(picture: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 of a colour picture, a gray picture (H, W) uint8 or a mask (H, W) bool.
+def as_rgb(image: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 of a colour image, a gray image (H, W) uint8 or a mask (H, W) bool.
 
     Raises:
         ValueError: any other shape or type.
     """
-    if picture.dtype == bool:
-        picture = picture.astype(np.uint8) * 255
-    if picture.dtype == np.uint8 and picture.ndim == 2:
-        picture = np.repeat(picture[..., None], 3, axis=2)
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+    if image.dtype == bool:
+        image = image.astype(np.uint8) * 255
+    if image.dtype == np.uint8 and image.ndim == 2:
+        image = np.repeat(image[..., None], 3, axis=2)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(
-            f"a picture is (H, W, 3) uint8, (H, W) uint8 or (H, W) bool, not {picture.shape} {picture.dtype}"
+            f"invalid image {image.shape} {image.dtype}: expected (H, W, 3) uint8, (H, W) uint8 or (H, W) bool"
         )
-    return np.ascontiguousarray(picture)
+    return np.ascontiguousarray(image)
 
 
 def has_alpha(pixel_format: av.VideoFormat) -> bool:
@@ -110,10 +115,10 @@ def orientation(frame: av.VideoFrame) -> Orientation:
     display matrix in ISO/IEC 14496-12, 8.3.2, rounded to the nearest quarter-turn.
     """
     try:
-        attached = list(frame.side_data)
+        attached: list[Any] = list(frame.side_data)  # PyAV's stubs say that iteration gives names
     except ValueError:
-        # PyAV has no name for what FFmpeg attaches to pictures with EXIF, and then tells of no side data at all. What
-        # it knows of the turn apart from that says nothing of mirroring, which cameras do not do.
+        # PyAV does not know the side data that FFmpeg attaches to images with EXIF, and then returns none at all. Its
+        # `rotation` lacks mirroring, which cameras do not use.
         return _TURNS[round(-frame.rotation / 90) % 4]
     for side_data in attached:
         if side_data.type.name == "DISPLAYMATRIX":

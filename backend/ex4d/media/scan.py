@@ -1,6 +1,6 @@
-"""One look through a video file without decoding it: which frames it holds, when each is shown, what is missing.
+"""Scans a video file, mostly without decoding it: its frames, when each is shown, and what is missing.
 
-First step of everything that reads footage; `timeline` turns the result into a constant frame rate.
+The first step of reading footage; `timeline.py` turns the result into a constant frame rate.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ import av
 import av.error
 import numpy as np
 from av.container import InputContainer
+from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from ex4d.media import pixels
-from ex4d.media.media_errors import MediaError, system_reason
+from ex4d.media.media_errors import MediaError, unreadable
 
-# Only containers that hold their own pictures: a playlist or a script must not make us open further files or addresses.
+# Only containers that hold their own frames: a playlist or a script must not make us open further files or addresses.
 _CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,obu,ivf,mxf,flv,asf,ogg,gif,apng,"
     "dv,nut,yuv4mpegpipe,png_pipe,jpeg_pipe,mjpeg,bmp_pipe,tiff_pipe,webp_pipe,image2"
 )
 
-# Here one packet is one shown frame and carries its time, so the packets tell the exact count. Elsewhere we decode.
+# Here one packet is one shown frame and carries its time, so counting packets is exact. Other files are decoded.
 _ONE_PACKET_ONE_FRAME = {
     "mov": {"h264", "hevc", "av1", "vp9", "prores", "dnxhd", "mjpeg", "png", "qtrle", "cfhd", "rawvideo", "v210"},
     "matroska": {"h264", "hevc", "av1", "vp9", "prores", "ffv1", "mjpeg", "png", "rawvideo"},
@@ -39,10 +40,11 @@ _HDR_TRANSFERS = {16: "PQ", 18: "HLG"}  # ITU-T H.273
 
 @dataclass(frozen=True)
 class Scan:
-    """What a look through a video file found.
+    """The result of scanning a video file.
 
     `times` (N,) int64 are the display times of the readable frames in units of `time_base`, sorted, or None where the
-    file gives none. `promised` is the number of frames that should be there: more than `readable` in a truncated file.
+    file has none. `promised` is the number of frames that should be there: more than `readable` in a truncated file.
+    `matched_by_time` is whether decoded frames are recognised by these times.
     """
 
     codec: str
@@ -64,19 +66,17 @@ class Scan:
 
 
 @contextmanager
-def opened_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Opens a file's first real video stream.
+def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open a file's first video stream that is not cover art.
 
     Raises:
-        MediaError: missing, unreadable, empty, not a video, or without pictures.
+        MediaError: missing, unreadable, empty, not a video, or without a video stream.
     """
     try:
         with path.open("rb") as file:
             head = file.read(12)
     except OSError as error:
-        raise MediaError(
-            f"{path}: cannot be opened ({system_reason(error)}). Check the path and permissions."
-        ) from error
+        raise unreadable(path, error) from error
     if not head:
         raise MediaError(f"{path}: the file is empty (0 bytes). Copy or export it again.")
     try:
@@ -91,18 +91,18 @@ def opened_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
                 f"{path}: truncated or damaged: 0 frames are readable, because the index that an .mp4 or .mov keeps "
                 "at its end is missing. Copy or export the file again."
             ) from error
-        raise MediaError(f"{path}: not a video that can be read. Export it as .mp4 or .mov (H.264, ProRes).") from error
+        raise MediaError(f"{path}: not a readable video. Export it as .mp4 or .mov (H.264, ProRes).") from error
     with container:
-        streams = [stream for stream in container.streams.video if not stream.disposition & _cover_art()]
+        streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
         if not streams:
             has_sound = " (sound only)" if container.streams.audio else ""
-            raise MediaError(f"{path}: has no video stream{has_sound}. Choose a file with pictures.")
+            raise MediaError(f"{path}: has no video stream{has_sound}. Choose a video.")
         streams[0].thread_type = "AUTO"
         yield container, streams[0]
 
 
 def scan(path: Path) -> Scan:
-    """Looks through the file at `path`; remembered for the last few files as long as they do not change.
+    """Scan the file at `path`; the results of the last few files are cached while these do not change.
 
     Raises:
         MediaError: not a video, or nothing in it can be decoded.
@@ -110,15 +110,13 @@ def scan(path: Path) -> Scan:
     try:
         status = path.stat()
     except OSError as error:
-        raise MediaError(
-            f"{path}: cannot be opened ({system_reason(error)}). Check the path and permissions."
-        ) from error
+        raise unreadable(path, error) from error
     return _scan(path, (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size))
 
 
 @functools.lru_cache(maxsize=16)
 def _scan(path: Path, _version: tuple[int, ...]) -> Scan:
-    with opened_video(path) as (container, stream):
+    with open_video(path) as (container, stream):
         codec = stream.codec_context.name
         trusted = codec in _ONE_PACKET_ONE_FRAME.get(container.format.name.split(",")[0], ())
         packets = _PacketCount(container, stream)
@@ -197,17 +195,17 @@ class _PacketCount:
 
     def shown_times(self) -> np.ndarray | None:
         """Display times (N,) in order, or None unless every packet has its own."""
-        times = [pts for pts, _ in self._shown]
-        if not times or None in times or len(set(times)) != len(times) or not len(self.keyframe_times):
+        times = [pts for pts, _ in self._shown if pts is not None]
+        if not times or len(set(times)) != len(self._shown) or not len(self.keyframe_times):
             return None
-        # A cut in the middle of a group of pictures leaves frames in front that lean on a missing keyframe.
+        # A cut in the middle of a group of pictures leaves frames in front that depend on a missing keyframe.
         return np.array(sorted(pts for pts in times if pts >= self.keyframe_times[0]), dtype=np.int64)
 
 
 def _announced(
     container: InputContainer, stream: VideoStream, packets: int, durations: dict[int | None, int]
 ) -> tuple[int | None, bool]:
-    """How many frames the container announces, if it does, and whether its packets were all there."""
+    """The number of frames that the container announces, if it does, and whether all its packets were there."""
     name = container.format.name.split(",")[0]
     if name == "mov":
         indexed = len(stream.index_entries)
@@ -221,13 +219,17 @@ def _announced(
         hours, minutes, seconds = map(float, duration.groups())
         announced_seconds = hours * 3600 + minutes * 60 + seconds
         known = [pts for pts in durations if pts is not None]
-        end = float((max(known) + durations[max(known)]) * stream.time_base) if known else 0.0
+        end = float((max(known) + durations[max(known)]) * (stream.time_base or 0)) if known else 0.0
         return round(announced_seconds * rate), end > announced_seconds - 1.5 / float(rate)
     return None, True
 
 
 def decoded_frames(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
-    """The stream's frames in display order, up to the first one that is damaged; then ends with `Damaged`."""
+    """Yield the stream's frames in display order.
+
+    Raises:
+        DamagedVideoError: after the last frame before the first damaged one.
+    """
     damage = None
     try:
         for packet in container.demux(stream):
@@ -235,27 +237,27 @@ def decoded_frames(container: InputContainer, stream: VideoStream) -> Iterator[a
     except (av.error.FFmpegError, IndexError) as error:
         damage = error
         with suppress(av.error.FFmpegError, EOFError):
-            yield from stream.decode(None)  # frames that the decoder holds back for reordering are good ones
+            yield from stream.decode(None)  # frames that the decoder still holds for reordering are intact
     if damage is not None:
-        raise Damaged from damage
+        raise DamagedVideoError(f"{container.name}: damaged ({damage})") from damage
 
 
-class Damaged(Exception):
-    """A stream cannot be decoded any further; whoever reads it knows which frame that is."""
+class DamagedVideoError(MediaError):
+    """A stream cannot be decoded any further; the caller reports at which frame."""
 
 
 def _decode(path: Path, only_first: bool) -> tuple[av.VideoFrame | None, list[int | None], bool]:
-    """The first frame, the display times of as many frames as can be decoded, and whether that went without errors."""
+    """The first frame, the display times of as many frames as can be decoded, and whether there was no error."""
     first = None
     times: list[int | None] = []
-    with opened_video(path) as (container, stream):
+    with open_video(path) as (container, stream):
         try:
             for frame in decoded_frames(container, stream):
                 first = first or frame
                 times.append(frame.pts)
                 if only_first:
                     break
-        except Damaged:
+        except DamagedVideoError:
             return first, times, False
     return first, times, True
 
@@ -268,7 +270,7 @@ def _strictly_rising(times: list[int | None]) -> np.ndarray | None:
 
 
 def _unbroken(expected: np.ndarray, decoded: list[int | None]) -> int:
-    """How many frames from the first on were decoded, of a file that is cut off in decoding order.
+    """The number of frames from the first on that were decoded, of a file that is cut off in decoding order.
 
     The file's last packets may be shown later than packets that are gone: a step much longer than usual among the
     last frames (reordering never reaches back further than 16) is such a hole.
@@ -278,14 +280,14 @@ def _unbroken(expected: np.ndarray, decoded: list[int | None]) -> int:
     count = int(missing[0]) if len(missing) else len(expected)
     steps = np.diff(expected[:count])
     tail = max(0, len(steps) - 16)
-    holes = np.flatnonzero(steps[tail:] > 1.5 * np.median(steps)) if len(steps) else ()
+    holes = np.flatnonzero(steps[tail:] > 1.5 * np.median(steps)) if len(steps) else np.empty(0, int)
     return int(tail + holes[0] + 1) if len(holes) else count
 
 
 def _notes(first: av.VideoFrame, pixel_aspect: Fraction) -> tuple[str, ...]:
     notes = []
     if pixel_aspect not in (0, 1):
-        notes.append(f"pixels are not square ({pixel_aspect}); they are kept as they are stored")
+        notes.append(f"pixels are not square ({pixel_aspect}); they are not stretched")
     if pixels.has_alpha(first.format):
         notes.append("transparency is composited over black")
     if first.interlaced_frame:
@@ -293,7 +295,3 @@ def _notes(first: av.VideoFrame, pixel_aspect: Fraction) -> tuple[str, ...]:
     if first.color_trc in _HDR_TRANSFERS:
         notes.append(f"HDR footage ({_HDR_TRANSFERS[first.color_trc]}) is not tone-mapped; export it as Rec.709")
     return tuple(notes)
-
-
-def _cover_art() -> int:
-    return int(av.stream.Disposition.attached_pic)

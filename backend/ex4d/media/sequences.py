@@ -1,6 +1,6 @@
-"""Numbered files on disk: image sequences as artists render them, in the order of their numbers.
+"""Finds the numbered files of image sequences, in the order of their numbers.
 
-Footage (PNG, JPEG...) and depth (EXR, 16-bit PNG) both come this way.
+Used for footage (PNG, JPEG...) and for depth (EXR, 16-bit PNG).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _NUMBER_FIELD = re.compile(r"%0?\d*d|#+")
 
 def is_sequence(path: Path) -> bool:
     """Whether `path` names many files: a folder, or a pattern such as shot_%04d.png, shot_####.png, shot_*.png."""
-    # os.path answers False where pathlib raises for want of permission; opening the file then says so.
+    # os.path returns False where pathlib raises PermissionError; opening the file reports it later.
     if os.path.isdir(path):
         return True
     return not os.path.exists(path) and bool(_NUMBER_FIELD.search(path.name) or "*" in path.name)
@@ -37,7 +37,7 @@ def sequence_files(path: Path, suffixes: tuple[str, ...], what: str = "images") 
     Args:
         path: a folder, or a pattern in the last part of the path (%04d, #### or *).
         suffixes: accepted file name endings, lower case with the dot.
-        what: what the files are, for messages.
+        what: the kind of files, for messages.
 
     Raises:
         MediaError: no such file, or a folder that holds more than one sequence.
@@ -64,7 +64,7 @@ def sequence_files(path: Path, suffixes: tuple[str, ...], what: str = "images") 
         folder = path if path.is_dir() else path.parent
         raise MediaError(
             f"{path}: holds {len(sequences)} sequences ({names}). "
-            f"Name one by a pattern, such as {folder / sequences[0]}."
+            f"Choose one by a pattern, such as {folder / sequences[0]}."
         )
     return sorted(files, key=lambda file: natural_key(file.name))
 

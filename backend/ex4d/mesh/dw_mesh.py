@@ -1,7 +1,7 @@
-"""Depth and colour to a Depth Watertight Mesh (DW-Mesh, EX-4D, arXiv 2506.05554), all frames at once.
+"""Builds the Depth Watertight Mesh (DW-Mesh, EX-4D, arXiv 2506.05554) of all frames of a clip at once.
 
-Stands between the depth room, which hands over metric depth and intrinsics, and the rasterizers and exporters, which
-take the mesh as it is. The mesh is a grid: its topology is the same in every frame and follows from the picture's size.
+Stands between the depth room, which provides metric depth and intrinsics, and the rasterizers and exporters. The mesh
+is a grid: its topology is the same in every frame and follows from the image's size.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import torch
 
 from ex4d.mesh.occlusion import occluded_faces
 from ex4d.mesh.surface import DepthSurface, require_convention, sample_positions, vertex_grid_shape
+from ex4d_core.shot import Convention, OcclusionRule
 
 CAP_FACES = 2
 
-# Vertices handled at a time. On a CPU: what its caches hold, and just under the 32768 elements from which PyTorch
-# hands an operation to all its threads, which gains little here and costs much when another program uses the cores.
+# Vertices of a block. On a CPU: what its caches hold, and just under the 32768 elements from which PyTorch
+# runs an operation on all its threads, which gains little here and costs much when another program uses the cores.
 _BLOCK_VERTICES = (1 << 15) - 1
 _GPU_BLOCK_VERTICES = 1 << 24  # keeps a GPU busy; some 20 float32 planes of this size are alive at once
 
@@ -28,16 +29,16 @@ class DWMesh:
 
     Vertices lie on a grid of R x C (`grid_shape`), row by row. Faces: first the upper left triangle of each grid cell
     (row by row), then the lower right triangle of each, then `cap_faces` triangles that close the back. Rasterizers may
-    rely on this order in place of reading `faces`.
+    rely on this order instead of reading `faces`.
 
     Attributes:
         vertices: (T, V, 3) float32, scene units, OpenCV axes (x right, y down, z forward), V = R * C.
         faces: (F, 3) int32; seen from the source camera, each grid face turns clockwise on the screen.
-        occluded: (T, F) bool, true where a face hides what the footage never saw (curtains, border, caps).
+        occluded: (T, F) bool, true where a face hides what the footage never saw (stretched faces, border, caps).
         colors: (T, V, 3) uint8, sRGB, the source pixel of each vertex, whether occluded or not.
-        uvs: (V, 2) float32, source picture coordinates in [0, 1], v upwards.
-        convention: "centered" (R, C = H + 2, W + 2: the picture and a ring around it) or "reference" (R, C = H, W).
-        cap_faces: how many faces at the end of `faces` are caps.
+        uvs: (V, 2) float32, source image coordinates in [0, 1], v upwards.
+        convention: "centered" (R, C = H + 2, W + 2: the image and a ring around it) or "reference" (R, C = H, W).
+        cap_faces: the number of caps at the end of `faces`.
         grid_shape: (R, C).
     """
 
@@ -51,6 +52,7 @@ class DWMesh:
     grid_shape: tuple[int, int]
 
     def __post_init__(self) -> None:
+        """Check that all shapes match."""
         require_convention(self.convention)
         rows, columns = self.grid_shape
         vertex_count = rows * columns
@@ -66,7 +68,7 @@ class DWMesh:
         for name, shape in expected.items():
             if tuple(getattr(self, name).shape) != shape:
                 raise ValueError(
-                    f"{name} has shape {tuple(getattr(self, name).shape)}, but {frames} frames on a grid of "
+                    f"{name} has shape {tuple(getattr(self, name).shape)}: {frames} frames on a grid of "
                     f"{rows} x {columns} vertices need {shape}"
                 )
 
@@ -77,6 +79,7 @@ class DWMesh:
 
     @property
     def device(self) -> torch.device:
+        """The device of the tensors."""
         return self.vertices.device
 
     def vertex_seen(self) -> torch.Tensor:
@@ -108,19 +111,21 @@ class DWMesh:
 def grid_topology(
     height: int, width: int, convention: str = "centered", device: torch.device | str = "cpu"
 ) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Faces and texture coordinates of the mesh of any picture of this size.
+    """Faces and texture coordinates of the mesh of any image of this size.
 
     Args:
-        height, width: source picture, pixels, each at least 2.
+        height: of the source image, pixels, at least 2.
+        width: of the source image, pixels, at least 2.
         convention: "centered" or "reference".
+        device: for the results.
 
     Returns:
-        faces (F, 3) int32, uvs (V, 2) float32 and cap_faces, as in `DWMesh`. Real pixels lie at texel centres; the
-        ring of the "centered" convention lies on the picture's edge.
+        faces (F, 3) int32, uvs (V, 2) float32 and cap_faces, as in `DWMesh`. Source pixels lie at texel centres; the
+        ring of the "centered" convention lies on the image's edge.
 
     Raises:
         ValueError: for an unknown convention.
-        DepthError: for a picture smaller than 2 x 2.
+        MeshDepthError: for an image smaller than 2 x 2.
     """
     rows, columns = vertex_grid_shape(height, width, convention)
     index = torch.arange(rows * columns, dtype=torch.int32, device=device).reshape(rows, columns)
@@ -145,27 +150,27 @@ def build_dw_mesh(
     color: torch.Tensor,
     intrinsics: torch.Tensor,
     *,
-    convention: str = "centered",
-    occlusion_rule: str = "angle",
+    convention: Convention = "centered",
+    occlusion_rule: OcclusionRule = "angle",
     camera_to_world: torch.Tensor | None = None,
 ) -> DWMesh:
     """Build the DW-Mesh of all frames.
 
     "centered": the vertex of pixel (i, j) lies on the ray through its centre (i + 0.5, j + 0.5). A ring of vertices
-    around the picture lies on the picture's edge, 1.1 times as far as the frame's farthest depth, so the solid is
+    around the image lies on the image's edge, 1.1 times as far as the frame's farthest depth, so the solid is
     exactly the part of the view frustum that lies behind the surface: the ring's faces are the frustum's side walls,
     and the caps close it behind everything. The outermost pixels keep their own depth and colour. Ring faces and caps
     are always occluded. Occlusion is a property of faces; vertices keep their colour.
 
     "reference": EX-4D's own mesh. The vertex of pixel (i, j) lies on the ray through (i, j); the outermost pixels are
-    set to depth 100 in place of a ring.
+    set to depth 100 instead of a ring.
 
     The mesh takes about 18 bytes per pixel and frame: split long clips.
 
     Args:
         depth: (T, H, W) float32, along z, scene units, finite and positive.
         color: (T, H, W, 3) uint8, sRGB.
-        intrinsics: (T, 3, 3), pixels of the source picture.
+        intrinsics: (T, 3, 3), pixels of the source image.
         convention: "centered" or "reference".
         occlusion_rule: "angle" (smallest inner angle under 2.5 degrees) or "boundary" (a face's largest depth
             difference more than twice its larger extent in x and y).
@@ -175,15 +180,15 @@ def build_dw_mesh(
         The mesh on depth's device.
 
     Raises:
-        ValueError: shapes that do not belong together, an unknown convention or rule, focal lengths not positive.
-        DepthError: depth not finite or not positive, with the first such frame.
+        ValueError: shapes that do not match, an unknown convention or rule, focal lengths not positive.
+        MeshDepthError: depth not finite or not positive; the message names the first such frame.
     """
     surface = DepthSurface(depth, color, intrinsics, camera_to_world, convention, occlusion_rule)
     return build_surface_mesh(surface)
 
 
 def build_surface_mesh(surface: DepthSurface) -> DWMesh:
-    """The mesh of a surface, as `build_dw_mesh` describes it, whatever the surface's occlusion model."""
+    """The mesh of a surface, as `build_dw_mesh` describes it; the surface's occlusion model does not matter."""
     frames, height, width = surface.depth.shape
     rows, columns = surface.grid_shape
     depth, device, ring = surface.depth, surface.device, surface.ring
@@ -228,7 +233,7 @@ def _blocks(frames: int, rows: int, columns: int, block: int) -> Iterator[tuple[
 
 
 def _depth_rows(depth: torch.Tensor, border: torch.Tensor, first: int, stop: int, rows: int, ring: int) -> torch.Tensor:
-    """Depth of vertex rows first..stop-1: the frame's border value all around, the picture's depth within."""
+    """Depth of vertex rows first..stop-1: the frame's border value at the edges, the image's depth within."""
     columns = depth.shape[2] + 2 * ring
     z = border[:, None, None].expand(-1, stop - first, columns).clone()
     low, high = max(first, 1), min(stop, rows - 1)
@@ -254,14 +259,14 @@ def _pad_colors(color: torch.Tensor) -> torch.Tensor:
 
 
 def _texel_positions(size: int, ring: int, device: torch.device | str) -> torch.Tensor:
-    """Where a grid's columns (or rows) lie in the texture: at the centres of texels, a ring at its edges."""
+    """The texture positions of a grid's columns (or rows): texel centres, and the texture's edges for a ring."""
     return (sample_positions(size, ring) + (0.0 if ring else 0.5)).to(device)
 
 
-def _occluded_caps(ray_x: torch.Tensor, ray_y: torch.Tensor, z: torch.Tensor, rule: str) -> torch.Tensor:
-    """(n, 2) bool: EX-4D applies its rule to the caps too.
+def _occluded_caps(ray_x: torch.Tensor, ray_y: torch.Tensor, z: torch.Tensor, rule: OcclusionRule) -> torch.Tensor:
+    """(n, 2) bool: whether EX-4D's rule, which it applies to caps too, calls them occluded.
 
-    They are the two faces of a cell that is the whole picture, mirrored, for caps are split along the other diagonal.
+    They are the two faces of a cell as large as the image, mirrored, since caps are split along the other diagonal.
     """
     x = (z * ray_x[:, :, [-1, 0]]).expand(-1, 2, 2)
     y = (z * ray_y[:, [0, -1]]).expand(-1, 2, 2)

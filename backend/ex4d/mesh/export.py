@@ -1,21 +1,21 @@
-"""DW-Mesh to files that other programs read: a coloured PLY of one frame, and Blender's PC2 vertex cache of all.
+"""Exports of a DW-Mesh: a coloured PLY file of one frame, and a PC2 vertex cache of all frames for Blender.
 
-Coordinates are written as the mesh has them (OpenCV axes); whoever loads them converts. A file appears under its name
-only when it is complete.
+Coordinates are written as in the mesh (OpenCV axes); the program that loads them converts them. A file appears under
+its name only when it is complete.
 """
 
 from __future__ import annotations
 
 import os
 import struct
-import uuid
-from fractions import Fraction
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 import torch
 
+from ex4d.media.media_errors import atomic_write
 from ex4d.mesh.dw_mesh import DWMesh
 
 PC2_HEADER = struct.Struct("<12siiffi")  # signature, version, points, start frame, sample rate, samples
@@ -23,15 +23,15 @@ PC2_SIGNATURE = b"POINTCACHE2\0"
 PC2_VERSION = 1
 
 
-def write_ply(path: str | os.PathLike, mesh: DWMesh, frame: int) -> None:
+def write_ply(path: str | os.PathLike[str], mesh: DWMesh, frame: int) -> None:
     """Write one frame as a binary PLY: positions, 8-bit colours and all faces, caps included.
 
     Raises:
-        IndexError: when the mesh has no such frame.
-        OSError: when the file cannot be written; nothing is left behind.
+        IndexError: the mesh has no such frame.
+        OSError, MediaError: the file cannot be written; nothing is left behind.
     """
     if not 0 <= frame < mesh.frames:
-        raise IndexError(f"the mesh has frames 0..{mesh.frames - 1}, asked for {frame}")
+        raise IndexError(f"invalid frame {frame}: the mesh has frames 0 to {mesh.frames - 1}")
     vertices = np.empty(mesh.vertices.shape[1], dtype=[("position", "<f4", 3), ("color", "u1", 3)])
     vertices["position"] = mesh.vertices[frame].cpu().numpy()
     vertices["color"] = mesh.colors[frame].cpu().numpy()
@@ -47,16 +47,10 @@ def write_ply(path: str | os.PathLike, mesh: DWMesh, frame: int) -> None:
         "property list uchar int vertex_indices\n"
         "end_header\n"
     )
-    path = Path(path)
-    unfinished = _unfinished_name(path)
-    try:
-        with open(unfinished, "wb") as file:
-            file.write(header.encode("ascii"))
-            file.write(memoryview(vertices).cast("B"))
-            file.write(memoryview(faces).cast("B"))
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with atomic_write(Path(path)) as partial, open(partial, "wb") as file:
+        file.write(header.encode("ascii"))
+        file.write(vertices.data)
+        file.write(faces.data)
 
 
 class Pc2Writer:
@@ -68,34 +62,26 @@ class Pc2Writer:
         with Pc2Writer(path, vertices_per_frame, frames) as cache:
             for mesh in meshes:
                 cache.append(mesh.vertices)
-
-    Args:
-        path: file to write.
-        vertices_per_frame, frames: what the cache will hold, both at least 1.
-        start: frame number of the first sample.
-        sample_rate: frames from one sample to the next.
     """
 
-    def __init__(
-        self,
-        path: str | os.PathLike,
-        vertices_per_frame: int,
-        frames: int,
-        *,
-        start: float = 0.0,
-        sample_rate: float | Fraction = 1.0,
-    ) -> None:
+    def __init__(self, path: str | os.PathLike[str], vertices_per_frame: int, frames: int) -> None:
+        """Prepare a cache of `frames` frames with `vertices_per_frame` vertices each, both at least 1."""
         if vertices_per_frame < 1 or frames < 1:
-            raise ValueError(f"a cache needs vertices and frames, got {vertices_per_frame} vertices, {frames} frames")
+            raise ValueError(f"invalid cache of {vertices_per_frame} vertices and {frames} frames: expected at least 1")
         self.path = Path(path)
         self.vertices_per_frame = vertices_per_frame
         self.frames = frames
         self.written = 0
-        self._unfinished = _unfinished_name(self.path)
-        self._file = open(self._unfinished, "wb")  # noqa: SIM115 (closed by __exit__)
-        self._file.write(
-            PC2_HEADER.pack(PC2_SIGNATURE, PC2_VERSION, vertices_per_frame, start, float(sample_rate), frames)
-        )
+
+    def __enter__(self) -> Pc2Writer:
+        """Create the file and write its header."""
+        with ExitStack() as stack:
+            self._file = stack.enter_context(open(stack.enter_context(atomic_write(self.path)), "wb"))
+            self._file.write(
+                PC2_HEADER.pack(PC2_SIGNATURE, PC2_VERSION, self.vertices_per_frame, 0.0, 1.0, self.frames)
+            )
+            self._unfinished = stack.pop_all()
+        return self
 
     def append(self, vertices: torch.Tensor | np.ndarray) -> None:
         """Write the next frames.
@@ -104,39 +90,25 @@ class Pc2Writer:
             vertices: (n, V, 3) or one frame's (V, 3), float32.
 
         Raises:
-            ValueError: another number of vertices than announced, or more frames.
+            ValueError: not the announced number of vertices, or too many frames.
         """
-        if isinstance(vertices, torch.Tensor):
+        if not isinstance(vertices, np.ndarray):
             vertices = vertices.detach().cpu().numpy()
         block = vertices[None] if vertices.ndim == 2 else vertices
         if block.ndim != 3 or block.shape[1:] != (self.vertices_per_frame, 3):
-            raise ValueError(
-                f"vertices have shape {vertices.shape}, the cache was opened for (n, {self.vertices_per_frame}, 3)"
-            )
+            raise ValueError(f"vertices have shape {vertices.shape}: expected (n, {self.vertices_per_frame}, 3)")
         if self.written + len(block) > self.frames:
-            raise ValueError(
-                f"the cache was opened for {self.frames} frames: {self.written} are written, {len(block)} more came"
-            )
-        self._file.write(memoryview(np.ascontiguousarray(block, dtype="<f4")).cast("B"))
+            raise ValueError(f"the cache holds {self.frames} frames: {self.written} are written, got {len(block)} more")
+        self._file.write(np.ascontiguousarray(block, dtype="<f4").data)
         self.written += len(block)
-
-    def __enter__(self) -> Pc2Writer:
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            self._file.close()
-            if kind is not None:
-                return
+        """Close the file and give it its name, or remove it after an error."""
+        if kind is not None:
+            self._unfinished.__exit__(kind, error, trace)
+            return
+        with self._unfinished:
             if self.written != self.frames:
-                raise ValueError(f"the cache was opened for {self.frames} frames, only {self.written} were written")
-            os.replace(self._unfinished, self.path)
-        finally:
-            self._unfinished.unlink(missing_ok=True)
-
-
-def _unfinished_name(path: Path) -> Path:
-    """A name of its own beside the target, so that two writers never share one and a rename stays on one disk."""
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+                raise ValueError(f"the cache holds {self.frames} frames: only {self.written} were written")

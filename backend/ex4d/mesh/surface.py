@@ -1,11 +1,11 @@
-"""What the footage shows, as one value: depth and colour of every frame, and where they were seen from.
+"""`DepthSurface`: depth and colour of every frame of the footage, and the camera that saw them.
 
 `dw_mesh.py` builds the mesh of a surface; rasterizers draw a surface, with or without that mesh.
 """
 
 from __future__ import annotations
 
-from copy import copy
+import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -14,17 +14,24 @@ import numpy as np
 import torch
 
 from ex4d_core.errors import Ex4dError
-from ex4d_core.shot import CONVENTIONS, OCCLUSION_MODELS, OCCLUSION_RULES
+from ex4d_core.shot import (
+    CONVENTIONS,
+    OCCLUSION_MODELS,
+    OCCLUSION_RULES,
+    Convention,
+    OcclusionModel,
+    OcclusionRule,
+)
 
 if TYPE_CHECKING:
     from ex4d.mesh.thickness import BackLimits
 
 REFERENCE_BORDER_DEPTH = 100.0  # EX-4D's fixed depth of the 1-pixel border
-RING_DEPTH_FACTOR = 1.1  # any factor above 1 puts ring and caps behind the farthest surface; small keeps bounds tight
+RING_DEPTH_FACTOR = 1.1  # above 1 puts ring and caps behind the farthest surface; a small one keeps bounds tight
 
 
-class DepthError(Ex4dError, ValueError):
-    """Depth that no mesh can be built from: not finite, not in front of the camera, or of too few pixels."""
+class MeshDepthError(Ex4dError):
+    """Depth from which no mesh can be built: not finite, not in front of the camera, or of too few pixels."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +41,16 @@ class DepthSurface:
     Attributes:
         depth: (T, H, W) float32, along z, scene units, finite and positive.
         color: (T, H, W, 3) uint8, sRGB.
-        intrinsics: (T, 3, 3), pixels of the source picture; kept as float64 on the CPU.
+        intrinsics: (T, 3, 3), pixels of the source image; kept as float64 on the CPU.
         camera_to_world: (T, 4, 4) source camera poses, kept as float64 on the CPU; None for a camera at the origin.
-        convention: "centered" (rays through pixel centres, a ring of vertices around the picture) or "reference"
+        convention: "centered" (rays through pixel centres, a ring of vertices around the image) or "reference"
             (EX-4D's own: rays through pixel corners, the outermost pixels set to depth 100).
         occlusion_rule: "angle" (a face is occluded if its smallest inner angle is under 2.5 degrees) or "boundary" (if
             its largest depth difference is more than twice its larger extent in x and y).
-        occlusion: what hides: "watertight" (EX-4D's: the space behind whatever was seen counts as solid, its walls and
-            the back are drawn, unseen), "open" (occluded faces, border and caps are no obstacle and are not drawn) or
-            "thickness" (solid to a plausible depth behind each outline, see `thickness.py`; faces over a step in depth
-            count as occluded even if they are not thin; "centered" only).
+        occlusion: what hides the surfaces behind it: "watertight" (as in EX-4D: the space behind every seen surface
+            counts as solid, its walls and the back are drawn, unseen), "open" (occluded faces, border and caps hide
+            nothing and are not drawn) or "thickness" (solid to a plausible depth behind each silhouette, see
+            `thickness.py`; faces over a step in depth count as occluded even if they are not thin; "centered" only).
 
     Raises:
         ValueError: shapes that do not belong together, unknown names, focal lengths not positive, broken poses.
@@ -53,11 +60,12 @@ class DepthSurface:
     color: torch.Tensor
     intrinsics: torch.Tensor
     camera_to_world: torch.Tensor | None = None
-    convention: str = "centered"
-    occlusion_rule: str = "angle"
-    occlusion: str = "watertight"
+    convention: Convention = "centered"
+    occlusion_rule: OcclusionRule = "angle"
+    occlusion: OcclusionModel = "watertight"
 
     def __post_init__(self) -> None:
+        """Check everything but the depth values; see `depth_range`."""
         object.__setattr__(self, "intrinsics", _small_float64(self.intrinsics))
         if self.camera_to_world is not None:
             object.__setattr__(self, "camera_to_world", _small_float64(self.camera_to_world))
@@ -70,29 +78,30 @@ class DepthSurface:
 
     @property
     def device(self) -> torch.device:
+        """The device of depth and colour."""
         return self.depth.device
 
     @property
     def size(self) -> tuple[int, int]:
-        """(width, height) of the source picture, pixels."""
+        """(width, height) of the source image, pixels."""
         return self.depth.shape[2], self.depth.shape[1]
 
     @property
     def ring(self) -> int:
-        """How many vertices lie beyond the picture on each side."""
+        """How many vertices lie beyond the image on each side."""
         return 1 if self.convention == "centered" else 0
 
     @property
     def grid_shape(self) -> tuple[int, int]:
         """(rows, columns) of the vertex grid."""
-        return vertex_grid_shape(*self.depth.shape[1:], self.convention)
+        return vertex_grid_shape(self.size[1], self.size[0], self.convention)
 
     @cached_property
     def depth_range(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Least and greatest depth of each frame, (T,) float32 each, on the depth's device.
 
         Raises:
-            DepthError: depth not finite or not positive, with the first such frame.
+            MeshDepthError: depth not finite or not positive, with the first such frame.
         """
         # min and max read the depth once; NaN fails both comparisons
         lowest, highest = self.depth.flatten(1).aminmax(dim=1)
@@ -100,9 +109,9 @@ class DepthSurface:
         if not bool(usable.all()):
             frame = int((~usable).nonzero()[0])
             bad = ~(torch.isfinite(self.depth[frame]) & (self.depth[frame] > 0))
-            raise DepthError(
+            raise MeshDepthError(
                 f"depth of frame {frame} has {int(bad.sum())} values that are not finite and positive (first: "
-                f"{float(self.depth[frame][bad][0])}): fill them, or set sky to a large finite depth, before meshing"
+                f"{float(self.depth[frame][bad][0])}): fill them, or set the sky to a large finite depth"
             )
         return lowest, highest
 
@@ -114,7 +123,7 @@ class DepthSurface:
 
     @cached_property
     def rays(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """x / z of each column of vertices (T, C), and y / z of each row (T, R): float32 on the CPU."""
+        """Rays of the grid: x / z of each column (T, C), and y / z of each row (T, R), float32 on the CPU."""
         rays = []
         for axis, size in enumerate(self.size):
             positions = sample_positions(size, self.ring)
@@ -122,19 +131,16 @@ class DepthSurface:
         return rays[0].float(), rays[1].float()
 
     @cached_property
-    def outlines(self) -> BackLimits:
-        """Where curtains end in the "thickness" model, measured on the depth's device.
+    def back_limits(self) -> BackLimits:
+        """The depths at which stretched faces end in the "thickness" model, measured on the depth's device."""
+        from ex4d.mesh.thickness import back_limits, pixel_angles  # imports Warp
 
-        Rasterizers ask for it frame by frame, and keep it where there is one frame only.
-        """
-        from ex4d.mesh.thickness import back_limits  # which starts Warp
-
-        return back_limits(self.depth, self.intrinsics)
+        return back_limits(self.depth, pixel_angles(self.intrinsics).to(self.device))
 
     def frame_range(self, start: int, stop: int) -> DepthSurface:
-        """The surface of frames start..stop-1, as views: no copy, and what is known stays known."""
+        """The surface of frames start..stop-1, as views: nothing is copied or computed again."""
         part = slice(start, stop)
-        surface = copy(self)
+        surface = copy.copy(self)
         for name in ("depth", "color", "intrinsics", "camera_to_world"):
             values = getattr(self, name)
             object.__setattr__(surface, name, None if values is None else values[part])
@@ -144,7 +150,7 @@ class DepthSurface:
         return surface
 
     def to(self, device: torch.device | str) -> DepthSurface:
-        """The same surface with depth and colour on a device; itself where they are there already."""
+        """The same surface with depth and colour on a device; itself if they are there already."""
         if self.depth.device == torch.device(device) and self.color.device == torch.device(device):
             return self
         return replace(
@@ -153,21 +159,23 @@ class DepthSurface:
 
 
 def vertex_grid_shape(height: int, width: int, convention: str = "centered") -> tuple[int, int]:
-    """(rows, columns) of the vertex grid of a picture of height x width pixels.
+    """(rows, columns) of the vertex grid of an image of height x width pixels.
 
     Raises:
         ValueError: an unknown convention.
-        DepthError: fewer than 2 x 2 pixels.
+        MeshDepthError: fewer than 2 x 2 pixels.
     """
     require_convention(convention)
     if height < 2 or width < 2:
-        raise DepthError(f"a mesh needs a picture of at least 2 x 2 pixels, got {width} x {height} (width x height)")
+        raise MeshDepthError(f"invalid size {width} x {height} of the depth: a mesh needs at least 2 x 2 pixels")
     return (height + 2, width + 2) if convention == "centered" else (height, width)
 
 
 def sample_positions(size: int, ring: int) -> torch.Tensor:
-    """Pixel coordinates of the grid's columns (or rows), float64: centres and the picture's two edges with a ring,
-    corners without."""
+    """Pixel coordinates of the grid's columns (or rows), float64.
+
+    With a ring: pixel centres and the image's two edges; without: pixel corners.
+    """
     inner = torch.arange(size, dtype=torch.float64)
     if not ring:
         return inner
@@ -175,8 +183,9 @@ def sample_positions(size: int, ring: int) -> torch.Tensor:
 
 
 def require_convention(convention: str) -> None:
+    """Raise ValueError for an unknown convention."""
     if convention not in CONVENTIONS:
-        raise ValueError(f"unknown convention {convention!r}: use one of {', '.join(CONVENTIONS)}")
+        raise ValueError(f"invalid convention {convention!r}: expected {' or '.join(CONVENTIONS)}")
 
 
 def _small_float64(matrices: torch.Tensor | np.ndarray) -> torch.Tensor:
@@ -191,11 +200,11 @@ def _check_surface(surface: DepthSurface) -> None:
         ("occlusion model", surface.occlusion, OCCLUSION_MODELS),
     ):
         if value not in known:
-            raise ValueError(f"unknown {name} {value!r}: use one of {', '.join(known)}")
+            raise ValueError(f"invalid {name} {value!r}: expected {' or '.join(known)}")
     if surface.convention == "reference" and surface.occlusion == "thickness":
         raise ValueError(
-            "the reference convention knows the occlusion models watertight and open, not 'thickness': use the "
-            "centered convention"
+            "the reference convention has no occlusion model 'thickness': use watertight or open, or the centered "
+            "convention"
         )
     depth, color, intrinsics, poses = surface.depth, surface.color, surface.intrinsics, surface.camera_to_world
     if depth.ndim != 3 or depth.dtype != torch.float32:
@@ -207,7 +216,7 @@ def _check_surface(surface: DepthSurface) -> None:
         )
     frames, height, width = depth.shape
     if frames == 0:
-        raise ValueError("depth has no frames: a mesh needs at least one")
+        raise ValueError("depth has 0 frames: a mesh needs at least 1")
     vertex_grid_shape(height, width, surface.convention)
     if tuple(intrinsics.shape) != (frames, 3, 3):
         raise ValueError(f"intrinsics must be {(frames, 3, 3)} to match depth, got {tuple(intrinsics.shape)}")

@@ -2,7 +2,7 @@
 
 The viewer of the service keeps one `SceneCoverage` for each scene it has open. What does not depend on the camera is
 made once for each frame of footage, and a frame whose camera did not change is not drawn again. How a frame's share is
-found stands in `ex4d.raster.coverage`.
+found stands in `ex4d.raster.visible_fraction`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from ex4d.pipeline.render import scene_surface, shows_first_frame
-from ex4d.raster import Rasterizer, create_rasterizer, seen_shares, sparse_camera, view_angles
+from ex4d.raster import Rasterizer, create_rasterizer, sparse_camera, view_angles, visible_fractions
 from ex4d.raster.rasterizer import cpu_cores
-from ex4d.raster.warp.coverage import SimplifiedFrame
+from ex4d.raster.simplified_frame import SimplifiedFrame
 from ex4d_core.cameras import CameraPath
 from ex4d_core.scene import PlacedFootage
 from ex4d_core.shot import RenderSettings, ShotRequest, require_footage
@@ -96,7 +96,7 @@ class SceneCoverage:
         for start, stop in _runs(missing, _DRAWN_FRAMES):
             surface = scene_surface(self._scene, self._source, request.render, first + start, first + stop)
             views = camera.world_to_camera[start:stop], camera.intrinsics[start:stop], camera.width, camera.height
-            shares += seen_shares(self._rasterizers[request.render], surface, *views).tolist()
+            shares += visible_fractions(self._rasterizers[request.render], surface, *views).tolist()
         return shares
 
     def _counted(self, request: ShotRequest, missing: list[int]) -> list[float]:
@@ -105,7 +105,7 @@ class SceneCoverage:
 
         def count(k: int) -> float:
             frame = self._simplified(request.render, request.first_frame + k)
-            return frame.seen(sparse.world_to_camera[k], sparse.intrinsics[k], sparse.width, sparse.height)
+            return frame.visible_fraction(sparse.world_to_camera[k], sparse.intrinsics[k], sparse.width, sparse.height)
 
         return list(self._threads.map(count, missing))
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from ex4d.generate import Engine, EngineProgress
 from ex4d.media import FootageInfo, MediaError, VideoWriter, probe, read_frames
-from ex4d.pipeline.render import RenderedFrame
 from ex4d.progress import Progress, ignore_progress
+from ex4d.raster import RenderedFrame
 
 # Above this a pixel of a mask movie counts as seen; EX-4D's own threshold.
 _SEEN = 125

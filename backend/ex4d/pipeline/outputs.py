@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ex4d.media import VideoWriter
-from ex4d.media.media_errors import writing, written_whole
+from ex4d.media.media_errors import atomic_write, translate_write_errors
 from ex4d.pipeline.render import render_shot
 from ex4d.progress import Progress, ignore_progress
 from ex4d_core.cameras import CameraPath
@@ -139,7 +139,7 @@ def render_arrays(
 
 def _save_arrays(path: Path, color: np.ndarray, mask: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(path) as partial, writing(path), open(partial, "wb") as file:
+    with atomic_write(path) as partial, translate_write_errors(path), open(partial, "wb") as file:
         np.savez_compressed(file, color=color, mask=mask, coverage=mask.mean(axis=(1, 2)))
 
 
@@ -156,7 +156,7 @@ def _write_movies(
     camera_path = folder / f"camera_{name}.npz"
     visible = []
     with (
-        written_whole(camera_path) as partial,
+        atomic_write(camera_path) as partial,
         VideoWriter(color_path, camera.width, camera.height, fps) as color_movie,
         VideoWriter(mask_path, camera.width, camera.height, fps) as mask_movie,
     ):
@@ -166,7 +166,7 @@ def _write_movies(
             visible.append(mask.mean())
             progress(STAGE, len(visible), len(camera))
         # All three are whole before the first one gets its name: a full disk leaves no mask without its colour.
-        with writing(camera_path):
+        with translate_write_errors(camera_path):
             camera.save(partial)
         mask_movie.finish()
         color_movie.finish()

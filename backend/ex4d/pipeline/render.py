@@ -7,13 +7,19 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from ex4d.mesh import DepthSurface
-from ex4d.raster import Rasterizer, RenderedFrames, create_rasterizer, force_first_frame, render_in_batches
+from ex4d.raster import (
+    Rasterizer,
+    RenderedBatch,
+    RenderedFrame,
+    create_rasterizer,
+    force_first_frame,
+    render_in_batches,
+)
 from ex4d_core.cameras import CameraPath
 from ex4d_core.scene import PlacedFootage, SceneManifest
 from ex4d_core.shot import RenderSettings, require_footage
@@ -22,23 +28,6 @@ from ex4d_core.shot import RenderSettings, require_footage
 # a batch under 300 MB.
 _BYTES_PER_PIXEL = 40
 _BATCH_BYTES = 300 * 1024**2
-
-
-@dataclass(frozen=True)
-class RenderedFrame:
-    """One frame of a shot as the footage shows it.
-
-    Attributes:
-        index: from 0, of the shot.
-        color: (H, W, 3) uint8 sRGB, black where nothing was seen.
-        mask: (H, W) bool, true = seen.
-        depth: (H, W) float32 along the new camera's z, scene units; infinite where there is no surface at all.
-    """
-
-    index: int
-    color: np.ndarray
-    mask: np.ndarray
-    depth: np.ndarray
 
 
 def render_shot(
@@ -131,7 +120,7 @@ def shows_first_frame(footage: SceneManifest, camera: CameraPath, settings: Rend
     return settings.convention == "reference" and same_size
 
 
-def _each_frame(rendered: RenderedFrames, index: int) -> Iterator[RenderedFrame]:
+def _each_frame(rendered: RenderedBatch, index: int) -> Iterator[RenderedFrame]:
     for offset in range(len(rendered.mask)):
         yield RenderedFrame(
             index + offset,

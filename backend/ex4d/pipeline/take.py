@@ -15,8 +15,9 @@ import numpy as np
 
 from ex4d.generate import EngineProgress, Watch, create_engine
 from ex4d.media import VideoWriter, read_png, write_png
-from ex4d.pipeline.render import RenderedFrame, render_shot
+from ex4d.pipeline.render import render_shot
 from ex4d.progress import Progress, ignore_progress
+from ex4d.raster import RenderedFrame
 from ex4d_core.cameras import CameraPath
 from ex4d_core.errors import RequestError
 from ex4d_core.jobs import stage_and_seconds, stage_with_seconds

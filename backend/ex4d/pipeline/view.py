@@ -15,7 +15,7 @@ import torch
 from ex4d.generate.preview import HoleFilling
 from ex4d.mesh import DepthSurface
 from ex4d.pipeline.render import scene_surface
-from ex4d.raster import Rasterizer, RenderedFrames, RenderMemoryError, create_rasterizer
+from ex4d.raster import Rasterizer, RenderedBatch, RenderMemoryError, create_rasterizer
 from ex4d.raster.batches import is_out_of_memory
 from ex4d_core.scene import PlacedFootage
 from ex4d_core.shot import PreviewSettings, RenderSettings, ShotRequest, require_footage
@@ -83,7 +83,7 @@ class SceneViews:
         return self._surfaces[key]
 
 
-def _shown(rendered: RenderedFrames, settings: PreviewSettings) -> ShownFrame:
+def _shown(rendered: RenderedBatch, settings: PreviewSettings) -> ShownFrame:
     color, mask, depth = rendered.color[0], rendered.mask[0], rendered.depth[0]
     if settings.holes == "mark":
         filling = torch.tensor(settings.hole_color, dtype=torch.uint8, device=color.device)

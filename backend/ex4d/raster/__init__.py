@@ -1,14 +1,8 @@
-"""A surface and a camera path to colour and mask, by whichever rasterizer is asked for."""
+"""Rasterizers: draw colour and mask of a surface along a camera path."""
 
 from ex4d.raster.batches import render_in_batches
-from ex4d.raster.coverage import seen_shares, sparse_camera, view_angles
-from ex4d.raster.rasterizer import (
-    Rasterizer,
-    RasterizerUnavailableError,
-    RenderedFrames,
-    RenderMemoryError,
-    force_first_frame,
-)
+from ex4d.raster.frames import RenderedBatch, RenderedFrame, force_first_frame
+from ex4d.raster.rasterizer import Rasterizer, RasterizerUnavailableError, RenderMemoryError
 from ex4d.raster.rasterizer_choice import (
     RASTERIZERS,
     LicenceError,
@@ -18,8 +12,8 @@ from ex4d.raster.rasterizer_choice import (
     create_rasterizer,
     rasterizer_class,
 )
-from ex4d.raster.soft_edges import SoftFrames, render_soft_edges
 from ex4d.raster.speed import quick_speed
+from ex4d.raster.visible_fraction import sparse_camera, view_angles, visible_fractions
 
 __all__ = [
     "RASTERIZERS",
@@ -28,8 +22,8 @@ __all__ = [
     "RasterizerChoice",
     "RasterizerUnavailableError",
     "RenderMemoryError",
-    "RenderedFrames",
-    "SoftFrames",
+    "RenderedBatch",
+    "RenderedFrame",
     "available_rasterizers",
     "choose_rasterizer",
     "create_rasterizer",
@@ -37,8 +31,7 @@ __all__ = [
     "quick_speed",
     "rasterizer_class",
     "render_in_batches",
-    "render_soft_edges",
-    "seen_shares",
     "sparse_camera",
     "view_angles",
+    "visible_fractions",
 ]

@@ -1,6 +1,6 @@
-"""A long clip to colour and mask in the computer's memory, by batches that fit the device, one batch ahead.
+"""Rendering of long clips, by any rasterizer, in batches that fit into the device's memory.
 
-While a batch is being copied from the GPU the next one is drawn. Works with every rasterizer.
+While a batch is being copied from the GPU the next one is drawn.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from ex4d.mesh import DepthSurface
-from ex4d.raster.rasterizer import Rasterizer, RenderedFrames, RenderMemoryError, page_locked_copy
+from ex4d.raster.frames import RenderedBatch, page_locked_copy
+from ex4d.raster.rasterizer import Rasterizer, RenderMemoryError
 
 # Pixels of a batch, of the footage or of the render: enough to keep a GPU busy, little enough to copy and draw at once.
 BATCH_PIXELS = 1 << 24
@@ -29,28 +30,34 @@ def render_in_batches(
     *,
     with_depth: bool = False,
     batch_frames: int | None = None,
-) -> Iterator[RenderedFrames]:
-    """Render as `interface.Rasterizer.render` does, batch after batch.
+) -> Iterator[RenderedBatch]:
+    """Render as `Rasterizer.render` does, batch after batch.
 
     Args:
-        surface: on the rasterizer's device, or in the computer's memory, from where it is taken batch by batch.
-        batch_frames: at most so many frames at once; chosen by their size if not given. Where the device's memory is
+        rasterizer: draws the batches.
+        surface: T frames, on the rasterizer's device or in host memory, from where it is copied batch by batch.
+        world_to_camera: (T, 4, 4), OpenCV.
+        intrinsics: (T, 3, 3), pixels of the new image.
+        width: of the new image, pixels.
+        height: of the new image, pixels.
+        with_depth: also return depth.
+        batch_frames: the most frames of a batch; chosen by their size if not given. Where the device's memory is
             too small for it, batches get smaller.
 
     Yields:
-        The frames in order, in the computer's memory (page-locked where they come from a GPU).
+        The frames in order, in host memory (page-locked where they come from a GPU).
 
     Raises:
         RenderMemoryError: not even one frame fits into the device's memory.
-        ValueError, DepthError: see `interface.Rasterizer.render`.
+        ValueError, MeshDepthError: see `Rasterizer.render`.
     """
     if batch_frames is not None and batch_frames < 1:
-        raise ValueError(f"a batch needs at least 1 frame, got {batch_frames}")
+        raise ValueError(f"invalid batch_frames {batch_frames}: expected at least 1")
     size = batch_frames or _batch_frames(rasterizer, surface, width * height)
     start, pending = 0, None
     while start < surface.frames:
         part = slice(start, start + size)
-        current, lacking = None, None
+        current, shortage = None, None
         try:
             frames = rasterizer.render(
                 surface.frame_range(start, start + size),
@@ -64,13 +71,13 @@ def render_in_batches(
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            lacking = str(error)  # and not the error, whose stack frames hold on to what memory there is
+            shortage = str(error)  # not the error itself, whose stack frames keep memory allocated
         if pending is not None:
             yield pending.finish()
         pending = current
         if current is not None:
             start += size
-            if current.done is None:  # nothing is being copied, so whoever waits for these frames gets them now
+            if current.done is None:  # nothing is being copied, so the caller gets these frames now
                 pending = None
                 yield current.finish()
             continue
@@ -79,7 +86,7 @@ def render_in_batches(
             raise RenderMemoryError(
                 f"{rasterizer.device} has too little memory for a single frame of {surface.size[0]} x "
                 f"{surface.size[1]} pixels rendered at {width} x {height}: close other programs that use it, render "
-                f"smaller, or use device cpu ({lacking})"
+                f"smaller, or use device cpu ({shortage})"
             )
         size //= 2
     if pending is not None:
@@ -87,14 +94,14 @@ def render_in_batches(
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether a device lacked memory; nvdiffrast says so by the name of the call that failed."""
+    """Whether a device ran out of memory; nvdiffrast reports that by the name of the call that failed."""
     return isinstance(error, torch.OutOfMemoryError) or any(
         words in str(error) for words in ("out of memory", "cudaMalloc")
     )
 
 
 def _batch_frames(rasterizer: Rasterizer, surface: DepthSurface, pixels: int) -> int:
-    """Batches of like size, at least two where there is anything to overlap."""
+    """Frames of a batch, so that all batches are of about the same size."""
     room = BATCH_PIXELS if rasterizer.device.type == "cuda" else CPU_BATCH_PIXELS
     most = max(1, room // max(pixels, surface.size[0] * surface.size[1]))
     batches = -(-surface.frames // most)
@@ -103,12 +110,12 @@ def _batch_frames(rasterizer: Rasterizer, surface: DepthSurface, pixels: int) ->
 
 @dataclass
 class _Copy:
-    """Frames on their way into the computer's memory."""
+    """Frames that are being copied to host memory; `done` is None where no copy was needed."""
 
-    frames: RenderedFrames
+    frames: RenderedBatch
     done: torch.cuda.Event | None
 
-    def finish(self) -> RenderedFrames:
+    def finish(self) -> RenderedBatch:
         if self.done is not None:
             self.done.synchronize()
         return self.frames
@@ -117,20 +124,17 @@ class _Copy:
 _copy_streams: dict[torch.device, torch.cuda.Stream] = {}
 
 
-def _start_copy(frames: RenderedFrames) -> _Copy:
+def _start_copy(frames: RenderedBatch) -> _Copy:
     device = frames.color.device
     if device.type != "cuda":
         return _Copy(frames, None)
     stream = _copy_streams.setdefault(device, torch.cuda.Stream(device))
     stream.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(stream):
-        copies = [
-            values if values is None else page_locked_copy(values)
-            for values in (frames.color, frames.mask, frames.depth)
-        ]
+        copies = frames.map(page_locked_copy)
         for values in (frames.color, frames.mask, frames.depth):
             if values is not None:
-                values.record_stream(stream)  # the memory is not another's until it has been copied
+                values.record_stream(stream)  # keeps the memory allocated until it has been copied
         done = torch.cuda.Event()
         done.record(stream)
-    return _Copy(RenderedFrames(*copies), done)
+    return _Copy(copies, done)

@@ -1,7 +1,7 @@
-"""The `nvdiffrast` rasterizer: NVIDIA's, which EX-4D's own masks were drawn with. CUDA only, research only.
+"""The `nvdiffrast` rasterizer, with which EX-4D's own masks were drawn. CUDA only, research only.
 
 Builds the DW-Mesh of a batch of frames on the GPU and draws all of them in one call. nvdiffrast is in no package
-registry and its licence forbids commercial use, so nothing here depends on it: it is imported when it is asked for.
+registry and its licence forbids commercial use, so no other module depends on it: it is imported on request.
 """
 
 from __future__ import annotations
@@ -13,32 +13,32 @@ import numpy as np
 import torch
 
 from ex4d.mesh import DepthSurface, DWMesh, build_surface_mesh
+from ex4d.raster.frames import RenderedBatch
 from ex4d.raster.rasterizer import (
     REFERENCE_FAR,
     REFERENCE_NEAR,
     REFERENCE_SEEN_ALPHA,
     CameraBatch,
     RasterizerUnavailableError,
-    RenderedFrames,
     check_cameras,
-    numbered,
+    indexed_device,
 )
 
 HOW_TO_INSTALL = (
-    "take its source from https://github.com/NVlabs/nvdiffrast and, in the environment of this backend and with a CUDA "
-    "compiler at hand, run: pip install --no-build-isolation ./nvdiffrast; or use rasterizer warp"
+    "get its source from https://github.com/NVlabs/nvdiffrast and, in this backend's environment and with a CUDA "
+    "compiler installed, run: pip install --no-build-isolation ./nvdiffrast; or use rasterizer warp"
 )
 
-# A batch's memory: a mesh and its making; clip coordinates and colours; nvdiffrast's own lists of triangles; images.
+# A batch's memory: a mesh and building it; clip coordinates and colours; nvdiffrast's triangle lists; images.
 BYTES_PER_VERTEX = 340
 BYTES_PER_PIXEL = 110
 BATCH_BYTES = 8 << 30
-# nvdiffrast's limit on triangles of one picture, with room for those that clipping splits.
+# nvdiffrast's limit on triangles of one image, with room for those that clipping splits.
 MAX_FACES = (1 << 24) - (1 << 16)
 
 OCCLUSION_MODELS = ("watertight", "open")
 
-# Of a frame's nearest depth. Depth is kept as 1/z in 32 bits: a nearer plane takes precision from what lies farther.
+# Times a frame's nearest depth. Depth is stored as 1/z in 32 bits: a nearer plane takes precision from farther depths.
 CENTERED_NEAR = 1e-2
 
 
@@ -46,7 +46,8 @@ def load_nvdiffrast() -> ModuleType:
     """Import ``nvdiffrast.torch``.
 
     Raises:
-        RasterizerUnavailableError: it is not installed, or does not work with this PyTorch; with what to do.
+        RasterizerUnavailableError: it is not installed, or does not work with this PyTorch; the message says what to
+            do.
     """
     try:
         return importlib.import_module("nvdiffrast.torch")
@@ -63,23 +64,29 @@ def load_nvdiffrast() -> ModuleType:
 
 
 class NvdiffrastRasterizer:
-    """See `interface.Rasterizer`.
+    """Draws with nvdiffrast; see `Rasterizer`.
 
     In the "reference" convention it does what the original does, antialiasing included. In the "centered" convention it
-    follows our own rules for what is seen, without antialiasing, which would blend seen colours into unseen ones; of a
-    source pixel met exactly it makes no exception, so the source camera gives the footage back but for its outlines.
+    follows our own rules for what is seen, without antialiasing, which would blend seen colours into unseen ones. It
+    makes no exception for a source pixel that is met exactly, so the source camera reproduces the footage except at
+    depth discontinuities.
     """
 
     name = "nvdiffrast"
     licence = "Nvidia Source Code License: research and evaluation only, no commercial use"
 
     def __init__(self, device: torch.device | str = "cuda") -> None:
+        """Create a CUDA context.
+
+        Raises:
+            RasterizerUnavailableError: see `load_nvdiffrast`; or the device is not a CUDA device.
+        """
         self._nvdiffrast = load_nvdiffrast()
         if torch.device(device).type != "cuda":
             raise RasterizerUnavailableError(f"nvdiffrast needs a CUDA device, not {device}: use rasterizer warp")
-        self.device = numbered(device)
+        self.device = indexed_device(device)
         self._context = self._nvdiffrast.RasterizeCudaContext(device=self.device)
-        self._edges: tuple[tuple, object] | None = None  # faces' shared edges, of one topology at a time
+        self._edges: tuple[tuple[tuple[int, int], str], object] | None = None  # shared edges of the last topology
 
     def render(
         self,
@@ -90,23 +97,24 @@ class NvdiffrastRasterizer:
         height: int,
         *,
         with_depth: bool = False,
-    ) -> RenderedFrames:
-        """See `interface.Rasterizer.render`.
+    ) -> RenderedBatch:
+        """Render frame t of the surface with camera t; see `Rasterizer.render`.
 
         Raises:
-            ValueError: also where the footage has more pixels than nvdiffrast can draw at once.
-            RasterizerUnavailableError: for the occlusion model "thickness", which only warp draws.
+            ValueError: see `Rasterizer.render`.
+            RasterizerUnavailableError: the footage has more pixels than nvdiffrast can draw at once, or its occlusion
+                model is "thickness", which only warp draws.
         """
         if surface.occlusion not in OCCLUSION_MODELS:
             raise RasterizerUnavailableError(
-                f"rasterizer nvdiffrast knows the occlusion models {' and '.join(OCCLUSION_MODELS)}, not "
+                f"rasterizer nvdiffrast draws the occlusion models {' and '.join(OCCLUSION_MODELS)}, not "
                 f"{surface.occlusion!r}: use rasterizer warp"
             )
         cameras = check_cameras(surface, world_to_camera, intrinsics, width, height)
         rows, columns = surface.grid_shape
         if 2 * rows * columns > MAX_FACES:
-            raise ValueError(
-                f"nvdiffrast draws at most {MAX_FACES:,} faces of a picture, and footage of {surface.size[0]} x "
+            raise RasterizerUnavailableError(
+                f"nvdiffrast draws at most {MAX_FACES:,} faces of an image, and footage of {surface.size[0]} x "
                 f"{surface.size[1]} pixels has {2 * rows * columns:,}: use rasterizer warp, or smaller footage"
             )
         surface = surface.to(self.device)
@@ -114,11 +122,11 @@ class NvdiffrastRasterizer:
         parts = []
         for start in range(0, surface.frames, size):
             part = slice(start, start + size)
-            batch = CameraBatch(cameras.world_to_camera[part], cameras.lenses[part])
+            batch = CameraBatch(cameras.world_to_camera[part], cameras.intrinsics[part])
             parts.append(self._draw_batch(surface.frame_range(start, start + size), batch, width, height, with_depth))
         if len(parts) == 1:
             return parts[0]
-        return RenderedFrames(
+        return RenderedBatch(
             torch.cat([part.color for part in parts]),
             torch.cat([part.mask for part in parts]),
             torch.cat([part.depth for part in parts]) if with_depth else None,
@@ -126,7 +134,7 @@ class NvdiffrastRasterizer:
 
     def _draw_batch(
         self, surface: DepthSurface, cameras: CameraBatch, width: int, height: int, with_depth: bool
-    ) -> RenderedFrames:
+    ) -> RenderedBatch:
         reference = surface.convention == "reference"
         mesh = build_surface_mesh(surface)
         clip = self._clip_coordinates(mesh.vertices, self._projections(surface, cameras, width, height))
@@ -136,7 +144,7 @@ class NvdiffrastRasterizer:
         if surface.occlusion == "open":
             kept = (~_obstacles(mesh)).nonzero()
             if not len(kept):
-                return _nothing(surface.frames, width, height, self.device, with_depth)
+                return _empty_batch(surface.frames, width, height, self.device, with_depth)
             faces, ranges = _faces_of_each_frame(mesh, kept)
             clip, attributes = clip.flatten(0, 1), attributes.flatten(0, 1)
 
@@ -154,14 +162,14 @@ class NvdiffrastRasterizer:
         else:
             mask = _seen(mesh, hits, derivatives, surface.occlusion == "open")
             color = image[..., :3] + 0.5
-        return RenderedFrames((color * mask[..., None]).to(torch.uint8), mask, depth)
+        return RenderedBatch((color * mask[..., None]).to(torch.uint8), mask, depth)
 
     def _projections(self, surface: DepthSurface, cameras: CameraBatch, width: int, height: int) -> torch.Tensor:
         """(T, 4, 4) float32: world to clip coordinates; nvdiffrast's first row of pixels is at y = -1."""
-        lens = cameras.lenses
-        projection = np.zeros((len(lens), 4, 4))
-        projection[:, 0, 0], projection[:, 0, 2] = 2 * lens[:, 0] / width, 2 * lens[:, 2] / width - 1
-        projection[:, 1, 1], projection[:, 1, 2] = 2 * lens[:, 1] / height, 2 * lens[:, 3] / height - 1
+        focal, centre = cameras.intrinsics[:, :2], cameras.intrinsics[:, 2:]
+        projection = np.zeros((len(focal), 4, 4))
+        projection[:, 0, 0], projection[:, 0, 2] = 2 * focal[:, 0] / width, 2 * centre[:, 0] / width - 1
+        projection[:, 1, 1], projection[:, 1, 2] = 2 * focal[:, 1] / height, 2 * centre[:, 1] / height - 1
         projection[:, 3, 2] = 1.0
         if surface.convention == "reference":
             near, far = REFERENCE_NEAR, REFERENCE_FAR
@@ -172,7 +180,7 @@ class NvdiffrastRasterizer:
         return torch.from_numpy(projection @ cameras.world_to_camera).float().to(self.device)
 
     def _clip_coordinates(self, vertices: torch.Tensor, projections: torch.Tensor) -> torch.Tensor:
-        """(T, V, 4) float32. Not by a matrix product, which PyTorch may have been told to do in fewer bits."""
+        """(T, V, 4) float32. Not by matmul, which PyTorch may be configured to compute in fewer bits."""
         clip = torch.empty(*vertices.shape[:2], 4, device=self.device)
         x, y, z = vertices.unbind(2)
         for axis in range(4):
@@ -181,7 +189,7 @@ class NvdiffrastRasterizer:
         return clip
 
     def _shared_edges(self, surface: DepthSurface, faces: torch.Tensor) -> object:
-        """Antialiasing looks edges up in a table, which nvdiffrast would make anew in each call."""
+        """The edge table of antialiasing, which nvdiffrast would otherwise build again in each call."""
         if surface.occlusion == "open":
             return None
         key = (surface.grid_shape, surface.convention)
@@ -190,10 +198,10 @@ class NvdiffrastRasterizer:
         return self._edges[1]
 
 
-def _nothing(frames: int, width: int, height: int, device: torch.device, with_depth: bool) -> RenderedFrames:
-    """Pictures of no faces at all, which nvdiffrast refuses to draw."""
+def _empty_batch(frames: int, width: int, height: int, device: torch.device, with_depth: bool) -> RenderedBatch:
+    """The render of no faces at all, which nvdiffrast refuses to draw."""
     shape = frames, height, width
-    return RenderedFrames(
+    return RenderedBatch(
         torch.zeros(*shape, 3, dtype=torch.uint8, device=device),
         torch.zeros(shape, dtype=torch.bool, device=device),
         torch.full(shape, torch.inf, device=device) if with_depth else None,
@@ -201,14 +209,14 @@ def _nothing(frames: int, width: int, height: int, device: torch.device, with_de
 
 
 def _obstacles(mesh: DWMesh) -> torch.Tensor:
-    """(T, F) bool, true for the faces that an open surface leaves out: occluded ones, the border's, and caps."""
+    """(T, F) bool, true for the faces that an open surface omits: occluded ones, the border's, and caps."""
     rows, columns = mesh.grid_shape
-    left_out = mesh.occluded.clone()
-    sides = left_out[:, : -mesh.cap_faces].unflatten(1, (2, rows - 1, columns - 1))
+    omitted = mesh.occluded.clone()
+    sides = omitted[:, : -mesh.cap_faces].unflatten(1, (2, rows - 1, columns - 1))
     for edge in (sides[:, :, 0], sides[:, :, -1], sides[..., 0], sides[..., -1]):
         edge.fill_(True)
-    left_out[:, -mesh.cap_faces :] = True
-    return left_out
+    omitted[:, -mesh.cap_faces :] = True
+    return omitted
 
 
 def _faces_of_each_frame(mesh: DWMesh, kept: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -221,8 +229,8 @@ def _faces_of_each_frame(mesh: DWMesh, kept: torch.Tensor) -> tuple[torch.Tensor
 def _seen(mesh: DWMesh, hits: torch.Tensor, derivatives: torch.Tensor, is_open: bool) -> torch.Tensor:
     """(T, H, W) bool: the front of a face that is not occluded.
 
-    Barycentric coordinates u and v of a face turn on the screen as its corners do, so the sign of their Jacobian tells
-    front from back without a look at the corners.
+    Barycentric coordinates u and v of a face turn on the screen as its corners do, so the sign of their Jacobian alone
+    tells front from back.
     """
     du_dx, du_dy, dv_dx, dv_dy = derivatives.unbind(3)
     front = du_dx * dv_dy - du_dy * dv_dx > 0

@@ -1,4 +1,4 @@
-"""How fast a rasterizer is on this machine: a made-up shot, the same everywhere, and a quick measurement of it."""
+"""A quick speed measurement of a rasterizer, and the synthetic shot that it and the benchmarks draw."""
 
 from __future__ import annotations
 
@@ -10,31 +10,36 @@ import torch
 from ex4d.mesh import DepthSurface
 from ex4d.raster.batches import render_in_batches
 from ex4d.raster.rasterizer import Rasterizer
+from ex4d_core.shot import Convention
 
 SUBJECT_DISTANCE = 3.0
 
 
-def made_up_surface(frames: int, width: int, height: int, convention: str = "centered") -> DepthSurface:
-    """A moving ball and a fence of thin posts before a tilted, textured wall."""
+def synthetic_frame(index: int, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+    """Color (H, W, 3) uint8 and depth (H, W) float32: a moving ball and thin posts before a tilted, textured wall."""
     y, x = np.mgrid[:height, :width].astype(np.float32)
     wall = 6 + 2 * y / height
     post = (x * 24 / width) % 1
     wall = np.where((post < 0.2) & (y > 0.55 * height), 4.5, wall)
     pattern = 127 + 100 * np.sin(x * 57 / width) * np.cos(y * 46 / height)
-    depth = np.empty((frames, height, width), np.float32)
-    color = np.empty((frames, height, width, 3), np.uint8)
-    for index in range(frames):
-        radius = np.hypot(x - width * (0.5 + 0.2 * np.sin(index / 8)), y - height / 2) / (0.2 * width)
-        depth[index] = np.where(radius < 1, SUBJECT_DISTANCE - np.sqrt(np.clip(1 - radius**2, 0, 1)), wall)
-        color[index] = np.stack([pattern, 255 - pattern, np.where(radius < 1, 220.0, 90.0)], axis=2)
+    radius = np.hypot(x - width * (0.5 + 0.2 * np.sin(index / 8)), y - height / 2) / (0.2 * width)
+    depth = np.where(radius < 1, SUBJECT_DISTANCE - np.sqrt(np.clip(1 - radius**2, 0, 1)), wall)
+    color = np.stack([pattern, 255 - pattern, np.where(radius < 1, 220.0, 90.0)], axis=2)
+    return color.astype(np.uint8), depth.astype(np.float32)
+
+
+def synthetic_surface(frames: int, width: int, height: int, convention: Convention = "centered") -> DepthSurface:
+    """The first frames of the synthetic shot, on the CPU; the camera stands still at the origin."""
+    colors, depths = zip(*(synthetic_frame(index, width, height) for index in range(frames)), strict=True)
+    color, depth = np.stack(colors), np.stack(depths)
     intrinsics = torch.tensor([[width, 0, width / 2], [0, width, height / 2], [0, 0, 1]], dtype=torch.float64)
     return DepthSurface(
         torch.from_numpy(depth), torch.from_numpy(color), intrinsics.expand(frames, 3, 3), convention=convention
     )
 
 
-def made_up_cameras(frames: int, degrees: float = 60.0) -> np.ndarray:
-    """(T, 4, 4) world-to-camera: an arc around the ball, from the source camera on."""
+def synthetic_cameras(frames: int, degrees: float = 60.0) -> np.ndarray:
+    """(T, 4, 4) world-to-camera: an arc of so many degrees around the ball, starting at the source camera."""
     cameras = np.repeat(np.eye(4)[None], frames, axis=0)
     angle = np.radians(np.linspace(0, degrees, frames))
     cameras[:, 0, 0] = cameras[:, 2, 2] = np.cos(angle)
@@ -45,16 +50,16 @@ def made_up_cameras(frames: int, degrees: float = 60.0) -> np.ndarray:
 
 
 def quick_speed(rasterizer: Rasterizer) -> float:
-    """Milliseconds per frame of 512 x 512, copies into the computer's memory included: the best of three runs."""
+    """Milliseconds per frame of 512 x 512 pixels, copies to host memory included: the best of three runs."""
     frames = 32 if rasterizer.device.type == "cuda" else 2
-    surface = made_up_surface(frames, 512, 512).to(rasterizer.device)
-    cameras, lenses = made_up_cameras(frames), surface.intrinsics
+    surface = synthetic_surface(frames, 512, 512).to(rasterizer.device)
+    cameras = synthetic_cameras(frames)
 
     def seconds() -> float:
         start = time.perf_counter()
-        for _ in render_in_batches(rasterizer, surface, cameras, lenses, 512, 512):
+        for _ in render_in_batches(rasterizer, surface, cameras, surface.intrinsics, 512, 512):
             pass
         return time.perf_counter() - start
 
-    seconds()  # the first run also starts what has to be started
+    seconds()  # warm-up
     return 1000 * min(seconds() for _ in range(3)) / frames

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from ex4d.generate.wan.conditioning import round_up
-from ex4d.pipeline.render import RenderedFrame
+from ex4d.raster import RenderedFrame
 
 
 @dataclass(frozen=True)

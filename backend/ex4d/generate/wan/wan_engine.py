@@ -35,7 +35,7 @@ from ex4d.generate.wan.networks import require_diffsynth
 from ex4d.generate.wan.parallel.group import RankLost
 from ex4d.generate.wan.temporal_windows import Window, windows
 from ex4d.machine import models_folder
-from ex4d.pipeline.render import RenderedFrame
+from ex4d.raster import RenderedFrame
 from ex4d_core.generation import window_count
 from ex4d_core.jobs import LOAD_STAGE, WARM_UP_STAGE
 from ex4d_core.shot import RequestError, WanSettings

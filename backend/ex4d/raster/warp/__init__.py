@@ -1,1 +1,1 @@
-"""The rasterizer on NVIDIA Warp: one kernel source for CPU and CUDA."""
+"""Kernels of the `warp` rasterizer: one source for CPU and CUDA, in Warp's own language within Python."""

@@ -3,14 +3,14 @@
 Where neighbouring pixels show different faces and a silhouette edge of the nearer face runs between their centres, the
 pixel that the edge cuts off takes a share of its neighbour's colour and alpha, up to a half: Laine et al., "Modular
 Primitives for High-Performance Differentiable Rendering", 2020, section 3.4. An edge is a silhouette if no face, or one
-that is folded back over it, lies on its other side. The published weights saw masks and colours made so.
+that is folded back over it, lies on its other side. The published weights were trained with such masks and colours.
 """
 
 from __future__ import annotations
 
 import warp as wp
 
-from ex4d.raster.warp.surface import (
+from ex4d.raster.warp.projection import (
     WATERTIGHT,
     Face,
     Projected,
@@ -23,7 +23,7 @@ from ex4d.raster.warp.surface import (
 wp.set_module_options({"enable_backward": False})
 
 FACE_BITS = wp.constant(wp.uint64(0xFFFFFFFF))
-# How far beyond the two centres, in pixels, an edge may seem to cross and still count.
+# How far beyond the two centres, in pixels, a crossing may be computed and still count.
 SLACK = wp.constant(1.0 / 16.0)
 
 
@@ -36,7 +36,7 @@ def find_silhouettes(
     winners: wp.array2d(dtype=wp.uint64),
     shares: wp.array3d(dtype=float),
 ):
-    """Share of its right and of its lower neighbour that a pixel takes; below 0, what that one takes of the pixel.
+    """Find the share of its right and of its lower neighbour that a pixel takes; negative: that neighbour's of it.
 
     shares: (B, pixels, 2). Threads are (frame, row, span of columns) of pixels.
     """
@@ -60,6 +60,7 @@ def share_of_next(
     view: View,
     winners: wp.array2d(dtype=wp.uint64),
 ) -> float:
+    """The share that a pixel takes of its next neighbour along an axis; see `find_silhouettes`."""
     next_column = column + 1 - axis
     next_row = row + axis
     here = winners[frame, row * view.width + column]
@@ -113,7 +114,7 @@ def reach(
         q = b
         farthest = ab
     cuts = farthest > -SLACK and farthest < 1.0 + SLACK
-    if cuts:  # flatter edges are for the other axis's pairs
+    if cuts:  # flatter edges belong to the pairs along the other axis
         cuts = wp.abs(q[1] - p[1]) >= wp.abs(q[0] - p[0])
     if cuts:  # Warp's `and` evaluates both sides
         cuts = is_silhouette(face, edge, p, q, frame, axis, centre, source, projected, view)
@@ -147,8 +148,8 @@ def is_silhouette(
     """Whether the surface ends, or folds back, at the edge opposite one of a face's corners.
 
     The face beyond has the corner's mirror image across the edge as its third corner. That holds for the grid's faces
-    and for the two caps alike; where it lies outside the grid there is no face. Corners behind the camera count where
-    they are mirrored to, as in nvdiffrast.
+    and for the two caps alike; where it lies outside the grid there is no face. Corners behind the camera count at
+    their mirrored position, as in nvdiffrast.
     """
     i = (edge + 1) % 3
     j = (edge + 2) % 3

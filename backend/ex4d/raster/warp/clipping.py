@@ -1,11 +1,11 @@
-"""Faces that leave the picture, in the `reference` convention: clipped to the view's frustum, then snapped and drawn.
+"""Faces that leave the image, in the `reference` convention: clipped to the view's frustum, then snapped and drawn.
 
-nvdiffrast, which EX-4D's renders were made with, cuts every such face off at the picture's edges and the near plane,
-and snaps the corners that come of it to 1/16 pixel. Snapping the far ends of a long thin curtain instead would turn it
-about, and cover other pixels; hence it is done here too, in place of `warp_unsnapped.draw_unsnapped`.
+nvdiffrast, with which EX-4D's renders were made, clips every such face at the image's edges and the near plane, and
+snaps the resulting corners to 1/16 pixel. Snapping the far ends of a long thin stretched face instead would rotate it,
+and cover other pixels; so clipping replaces `unsnapped.draw_unsnapped` here.
 
-A thread clips a face, and draws what is left of it if that is small; most of it is. Large triangles go to a queue in
-pieces of some rows, which groups of threads drain, as in `warp_drawing.py`. With every thread of a group clipping for
+A thread clips a face, and draws the remaining triangles if they are small, as most are. Large triangles go to a queue
+in pieces of some rows, which groups of threads drain, as in `drawing.py`. When every thread of a group clipped for
 itself, an H200 took ten times as long for the whole render.
 """
 
@@ -16,7 +16,7 @@ import warp as wp
 from ex4d.raster.warp.cutting import Whole
 from ex4d.raster.warp.drawing import COUNTERS, UNSNAPPED_COUNTER, Work
 from ex4d.raster.warp.filling import Box, Snapped, draw_alone, draw_snapped, screen_box
-from ex4d.raster.warp.surface import (
+from ex4d.raster.warp.projection import (
     OPEN,
     SUBPIXELS,
     Projected,
@@ -81,7 +81,7 @@ def clip_faces(
 
 @wp.kernel
 def draw_clipped(view: View, work: Work, pieces: wp.array2d(dtype=Piece), winners: wp.array2d(dtype=wp.uint64)):
-    """Draw what `clip_faces` left: threads are (frame, member of a group)."""
+    """Draw the pieces that `clip_faces` queued: threads are (frame, member of a group)."""
     frame, thread = wp.tid()
     group = thread // work.group_size
     member = thread - group * work.group_size
@@ -99,6 +99,7 @@ def draw_clipped(view: View, work: Work, pieces: wp.array2d(dtype=Piece), winner
 
 @wp.func
 def piece_corner(piece: Piece, start: int) -> Snapped:
+    """The corner that starts at an index of a piece."""
     corner = Snapped()
     corner.x = piece[start]
     corner.y = piece[start + 1]
@@ -116,7 +117,7 @@ def clip_face(
     pieces: wp.array2d(dtype=Piece),
     winners: wp.array2d(dtype=wp.uint64),
 ):
-    """Draw, or queue, a face as the fan of triangles that clipping leaves of it."""
+    """Draw, or queue, a face as the fan of triangles that remains of it after clipping."""
     corners = mesh_face(index, source.rows, source.columns).corners
     polygon = Polygon()
     some_outside = int(0)
@@ -164,7 +165,7 @@ def queue_triangle(
     pieces: wp.array2d(dtype=Piece),
     winners: wp.array2d(dtype=wp.uint64),
 ):
-    """Leave a triangle to groups; what finds no room in the queue is drawn at once."""
+    """Queue a triangle for groups; pieces for which the queue has no room are drawn at once."""
     first = box.top
     last = box.bottom
     for top in range(first, last + 1, work.piece_rows):
@@ -193,7 +194,7 @@ def queue_triangle(
 
 @wp.func
 def distance(plane: int, x: wp.float64, y: wp.float64, z: wp.float64, view: View) -> wp.float64:
-    """Of (x z, y z, z) from the picture's left, right, upper and lower edge and the near plane; outside, negative."""
+    """Of (x z, y z, z) from the image's left, right, upper and lower edge and the near plane; negative if outside."""
     far_side = wp.float64(view.width) * z - x
     if plane == 0:
         far_side = x
@@ -235,6 +236,7 @@ def cut_off(polygon: Polygon, plane: int, view: View) -> Polygon:
 
 @wp.func
 def with_corner(polygon: Polygon, x: wp.float64, y: wp.float64, z: wp.float64) -> Polygon:
+    """The polygon with one more corner, if there is room."""
     if polygon.count < ROOM:
         polygon.x[polygon.count] = x
         polygon.y[polygon.count] = y
@@ -245,6 +247,7 @@ def with_corner(polygon: Polygon, x: wp.float64, y: wp.float64, z: wp.float64) -
 
 @wp.func
 def snapped_corner(polygon: Polygon, k: int, nearer: wp.float64, view: View) -> Snapped:
+    """Corner k of a polygon, snapped; 1 / z is multiplied by `nearer`."""
     corner = Snapped()
     steps = wp.float64(SUBPIXELS // view.snap)
     inverse_z = wp.float64(1.0) / polygon.z[k]

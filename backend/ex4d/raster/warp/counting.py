@@ -1,8 +1,8 @@
-"""A frame's share of seen pixels, from its simplified mesh: what coverage on the CPU takes in place of a render.
+"""Counts the seen pixels of a frame's simplified mesh: the visible fraction on the CPU, without a render.
 
-One thread draws and counts a whole frame, with the functions of `warp_filling.py` and `warp_unsnapped.py`
-themselves. There is no picture: the depth-and-id buffer says of each pixel what counts, and only on curtains a closer
-look is needed (`warp_resolving.py` tells the same of every pixel).
+One thread draws and counts a whole frame, with the functions of `filling.py` and `unsnapped.py`. No image is produced:
+the depth-and-id buffer says whether a pixel counts, and only on stretched faces more is computed (`resolving.py` does
+the same for every pixel).
 """
 
 from __future__ import annotations
@@ -23,12 +23,10 @@ from ex4d.raster.warp.filling import (
     screen_box,
     snapped,
 )
-from ex4d.raster.warp.resolving import SEEN_ALPHA, clamped, resolve_hit, weights_by_ray
-from ex4d.raster.warp.simplifying import LOWER_HIDDEN, UPPER_HIDDEN
-from ex4d.raster.warp.surface import (
-    CURTAIN,
+from ex4d.raster.warp.projection import (
     EMPTY,
     OPEN,
+    STRETCHED,
     THICKNESS,
     WATERTIGHT,
     Face,
@@ -41,23 +39,25 @@ from ex4d.raster.warp.surface import (
     on_border,
     project_vertex,
 )
+from ex4d.raster.warp.resolving import SEEN_ALPHA, clamped, resolve_hit, weights_by_ray
+from ex4d.raster.warp.simplifying import LOWER_HIDDEN, UPPER_HIDDEN
 from ex4d.raster.warp.unsnapped import draw_homogeneous, signed_volume
 
 wp.set_module_options({"enable_backward": False})
 
-# Ids in the depth-and-id buffer, besides twice a block's number, or a curtain's number plus CURTAIN:
+# Ids in the depth-and-id buffer, besides twice a block's number, or a stretched face's number plus STRETCHED:
 UNSEEN = wp.constant((1 << 30) | (1 << 29))  # the back of a face
-CAP = wp.constant(((1 << 30) | (1 << 29)) + 1)  # and its number
+CAP = wp.constant(((1 << 30) | (1 << 29)) + 1)  # plus its number
 SEEN_VERTEX = wp.constant((1 << 29) - 1)  # a source pixel that a pixel's centre meets
 
 
 @wp.struct
 class Mesh:
-    """The simplified mesh of one frame; see `warp_simplifying.Simplified`."""
+    """The simplified mesh of one frame; see `simplifying.Simplified`."""
 
     vertices: wp.array(dtype=int)
     blocks: wp.array(dtype=wp.vec2i)
-    curtains: wp.array(dtype=int)
+    stretched: wp.array(dtype=int)
     ends: wp.array(dtype=float)
 
 
@@ -71,7 +71,10 @@ def count_seen(
     alpha: wp.array(dtype=wp.uint8),
     counts: wp.array(dtype=int),
 ):
-    """Of the one frame of source and view; alpha is (V,), for the "reference" convention, else empty."""
+    """Count the seen pixels of the one frame of source and view.
+
+    alpha is (V,) in the "reference" convention, else empty.
+    """
     for pixel in range(view.width * view.height):
         winners[0, pixel] = EMPTY
     for k in range(mesh.vertices.shape[0]):
@@ -104,6 +107,7 @@ def block_face(block: wp.vec2i, lower: bool, columns: int) -> Face:
 
 @wp.func
 def draw_blocks(source: Source, mesh: Mesh, view: View, projected: Projected, winners: wp.array2d(dtype=wp.uint64)):
+    """Draw the faces of all blocks that are not hidden."""
     for k in range(mesh.blocks.shape[0]):
         block = mesh.blocks[k]
         if (block[1] & UPPER_HIDDEN) == 0:
@@ -114,19 +118,19 @@ def draw_blocks(source: Source, mesh: Mesh, view: View, projected: Projected, wi
 
 @wp.func
 def draw_hidden(source: Source, mesh: Mesh, view: View, projected: Projected, winners: wp.array2d(dtype=wp.uint64)):
-    """Curtains and caps, as far as they hide anything, and what is seen on them all the same."""
-    for k in range(mesh.curtains.shape[0]):
-        face = mesh_face(mesh.curtains[k], source.rows, source.columns)
+    """Draw stretched faces and caps, as far as they hide anything, and the source pixels that are seen on them."""
+    for k in range(mesh.stretched.shape[0]):
+        face = mesh_face(mesh.stretched[k], source.rows, source.columns)
         if view.occlusion == WATERTIGHT:
-            draw_face(CURTAIN + k, face, Whole(), source, view, projected, winners)
+            draw_face(STRETCHED + k, face, Whole(), source, view, projected, winners)
         elif view.occlusion == THICKNESS:
             cut = cut_at(mesh.ends[k], source, face, 0, projected, view)
-            draw_face(CURTAIN + k, face, cut, source, view, projected, winners)
+            draw_face(STRETCHED + k, face, cut, source, view, projected, winners)
         elif source.ring > 0:
             for corner in range(3):
                 met = snapped(projected, 0, face.corners[corner])
                 if met.w > 0.0 and not on_border(source, face.rows[corner], face.columns[corner]):
-                    draw_vertex(SEEN_VERTEX - CURTAIN, met, 0, view, winners)
+                    draw_vertex(SEEN_VERTEX - STRETCHED, met, 0, view, winners)
     if view.occlusion != OPEN:
         for cap in range(2):
             draw_face(CAP + cap, cap_face(cap, source.rows, source.columns), Whole(), source, view, projected, winners)
@@ -166,6 +170,7 @@ def draw_face(
 def draw_in_box(
     id: int, a: Snapped, b: Snapped, c: Snapped, box: Box, cut: Any, view: View, winners: wp.array2d(dtype=wp.uint64)
 ):
+    """Draw a snapped face within its box, with one thread."""
     if box.is_small:
         draw_small(id, a, b, c, box, cut, 0, view, winners)
     else:
@@ -176,17 +181,17 @@ def draw_in_box(
 def count_fronts(
     source: Source, mesh: Mesh, view: View, projected: Projected, winners: wp.array2d(dtype=wp.uint64)
 ) -> int:
-    """Fronts are seen; on a curtain a source pixel is, as far as it reaches."""
+    """Count seen pixels: fronts, and on stretched faces the source pixels, as far as they reach."""
     count = wp.int32(0)
     for row in range(view.height):
         for column in range(view.width):
             key = winners[0, row * view.width + column]
             id = int(key & wp.uint64(0xFFFFFFFF))
             if key != EMPTY:
-                if id < CURTAIN:
+                if id < STRETCHED:
                     count += 1
                 elif id < UNSEEN:
-                    face = mesh_face(mesh.curtains[id - CURTAIN], source.rows, source.columns)
+                    face = mesh_face(mesh.stretched[id - STRETCHED], source.rows, source.columns)
                     own = wp.int32(-1)
                     if view.occlusion == THICKNESS:
                         own = nearest_source_pixel(source, face, 0, column, row, projected, view)
@@ -206,12 +211,12 @@ def count_by_alpha(
     winners: wp.array2d(dtype=wp.uint64),
     alpha: wp.array(dtype=wp.uint8),
 ) -> int:
-    """EX-4D's way: interpolated alpha decides, which is 0 at the corners of curtains."""
+    """Count seen pixels as EX-4D does, by interpolated alpha, which is 0 at the corners of stretched faces."""
     for k in range(mesh.vertices.shape[0]):
         alpha[mesh.vertices[k]] = wp.uint8(255)
     if view.occlusion == WATERTIGHT:
-        for k in range(mesh.curtains.shape[0]):
-            corners = mesh_face(mesh.curtains[k], source.rows, source.columns).corners
+        for k in range(mesh.stretched.shape[0]):
+            corners = mesh_face(mesh.stretched[k], source.rows, source.columns).corners
             for corner in range(3):
                 alpha[corners[corner]] = wp.uint8(0)
         for cap in range(2):
@@ -224,9 +229,9 @@ def count_by_alpha(
         for column in range(view.width):
             key = winners[0, row * view.width + column]
             id = int(key & wp.uint64(0xFFFFFFFF))
-            if key != EMPTY and (id < CURTAIN or id >= CAP):
+            if key != EMPTY and (id < STRETCHED or id >= CAP):
                 face = cap_face(id - CAP, source.rows, source.columns)
-                if id < CURTAIN:
+                if id < STRETCHED:
                     face = block_face(mesh.blocks[id // 2], id - 2 * (id // 2) == 1, source.columns)
                 opaque = wp.int32(0)
                 for corner in range(3):

@@ -1,14 +1,14 @@
-"""Where the `warp` rasterizer's curtains end in the "thickness" occlusion model: the test that a fragment has to pass.
+"""Cuts stretched faces off in the "thickness" occlusion model: the test that a fragment must pass.
 
-`warp_drawing.py` and `warp_unsnapped.py` draw a face with a `Cut`, or with a `Whole`, of which nothing is left after
-compilation: the other models pay nothing. `ex4d.mesh.thickness` says how far behind an outline space is solid.
+`drawing.py` and `unsnapped.py` draw a face with a `Cut`, or with a `Whole`, which disappears in compilation: the other
+models pay nothing. `ex4d.mesh.thickness` says how far behind a silhouette space is solid.
 """
 
 from __future__ import annotations
 
 import warp as wp
 
-from ex4d.raster.warp.surface import (
+from ex4d.raster.warp.projection import (
     GUARD_BAND,
     HALF_PIXEL,
     SAME_PIXEL,
@@ -23,23 +23,23 @@ from ex4d.raster.warp.surface import (
 
 wp.set_module_options({"enable_backward": False})
 
-# Of a source pixel's width: the picture shows a source pixel as the square it covers, so an outline lies midway between
-# the last pixel of the object and the first one behind it.
+# Times a source pixel's width: the image shows a source pixel as the square it covers, so a silhouette lies midway
+# between the last pixel of the object and the first one behind it.
 SOURCE_PIXEL_REACH = wp.constant(0.5)
 
 
 @wp.struct
 class Whole:
-    """Of a face that is drawn to its edges."""
+    """The cut of a face that is drawn to its edges."""
 
     unused: int
 
 
 @wp.struct
 class Cut:
-    """Where a curtain ends. A fragment counts where the interpolation of `beyond` is not positive.
+    """Where a stretched face ends. A fragment counts where the interpolation of `beyond` is not positive.
 
-    Where it is, a fragment on the front still counts if a source pixel reaches there: one of the face's corners, whose
+    Elsewhere, a fragment on the front still counts if a source pixel reaches there: one of the face's corners, whose
     distance in x and in y is then within reach (in 1/256 pixel; negative for corners that are no source pixel).
     """
 
@@ -52,13 +52,14 @@ class Cut:
 
 
 @wp.func
-def cut_curtain(source: Source, face: Face, frame: int, projected: Projected, view: View) -> Cut:
-    return cut_at(curtain_limit(source, face, frame), source, face, frame, projected, view)
+def cut_stretched(source: Source, face: Face, frame: int, projected: Projected, view: View) -> Cut:
+    """The cut of a stretched face at its back limit."""
+    return cut_at(stretched_back_limit(source, face, frame), source, face, frame, projected, view)
 
 
 @wp.func
-def curtain_limit(source: Source, face: Face, frame: int) -> float:
-    """A curtain hangs from its near vertices and ends at the farthest of their limits; near is the nearer half.
+def stretched_back_limit(source: Source, face: Face, frame: int) -> float:
+    """The depth where a stretched face ends: the farthest limit of its near vertices, those in its nearer half.
 
     Infinite without limits.
     """
@@ -78,7 +79,7 @@ def curtain_limit(source: Source, face: Face, frame: int) -> float:
 
 @wp.func
 def corner_depths(source: Source, face: Face, frame: int) -> wp.vec3:
-    """Along the source camera's z."""
+    """Depths of a face's corners along the source camera's z."""
     depths = wp.vec3()
     for k in range(3):
         depths[k] = source.border[frame]
@@ -89,7 +90,7 @@ def corner_depths(source: Source, face: Face, frame: int) -> wp.vec3:
 
 @wp.func
 def cut_at(limit: float, source: Source, face: Face, frame: int, projected: Projected, view: View) -> Cut:
-    """A curtain's cut at a depth."""
+    """The cut of a stretched face at a depth."""
     cut = Cut()
     depths = corner_depths(source, face, frame)
     for k in range(3):
@@ -106,16 +107,16 @@ def cut_at(limit: float, source: Source, face: Face, frame: int, projected: Proj
 
 @wp.func
 def source_pixel_reach(source: Source, row: int, column: int, frame: int, inverse_z: float, view: View) -> wp.vec2i:
-    """How far from a vertex's projection, in x and y and in 1/256 pixel, a curtain still shows its source pixel.
+    """How far from a vertex's projection, in x and y and in 1/256 pixel, a stretched face still shows its source pixel.
 
-    `SOURCE_PIXEL_REACH` of the source pixel's width at its depth, as seen from here. Negative for the ring's vertices,
+    `SOURCE_PIXEL_REACH` times the source pixel's width at its depth, in this view. Negative for the ring's vertices,
     and for those without snapped coordinates.
     """
     reach = wp.vec2i(-1, -1)
     if inverse_z > 0.0 and not on_border(source, row, column):
         scale = SOURCE_PIXEL_REACH * source.depth[frame, row - 1, column - 1] * inverse_z * float(SUBPIXELS)
-        x = scale * source.pixel_angles[frame, 0] * float(view.lenses[frame][0])
-        y = scale * source.pixel_angles[frame, 1] * float(view.lenses[frame][1])
+        x = scale * source.pixel_angles[frame, 0] * float(view.intrinsics[frame][0])
+        y = scale * source.pixel_angles[frame, 1] * float(view.intrinsics[frame][1])
         reach = wp.vec2i(wp.max(SAME_PIXEL, int(wp.min(x, GUARD_BAND))), wp.max(SAME_PIXEL, int(wp.min(y, GUARD_BAND))))
     return reach
 
@@ -124,7 +125,7 @@ def source_pixel_reach(source: Source, row: int, column: int, frame: int, invers
 def nearest_source_pixel(
     source: Source, face: Face, frame: int, column: int, row: int, projected: Projected, view: View
 ) -> int:
-    """The corner of a curtain whose source pixel reaches a pixel's centre, of several the nearest; -1 if none does."""
+    """The nearest corner of a stretched face whose source pixel reaches a pixel's centre; -1 if none does."""
     x = (column << SUBPIXEL_BITS) + HALF_PIXEL
     y = (row << SUBPIXEL_BITS) + HALF_PIXEL
     nearest = wp.int32(-1)
@@ -145,6 +146,7 @@ def nearest_source_pixel(
 
 @wp.func
 def survives(cut: Whole, e_a: float, e_b: float, e_c: float, x: int, y: int, front: bool) -> bool:
+    """Every fragment of a whole face counts."""
     return True
 
 
@@ -152,12 +154,12 @@ def survives(cut: Whole, e_a: float, e_b: float, e_c: float, x: int, y: int, fro
 def survives(cut: Cut, e_a: float, e_b: float, e_c: float, x: int, y: int, front: bool) -> bool:  # noqa: F811 (Warp: overloads)
     """Whether a fragment of a snapped face counts, at x, y in 1/256 pixel.
 
-    Edge functions are of the corners in the order in which they turn clockwise on the screen: not front, not as listed.
+    Edge functions belong to the corners in clockwise order on the screen, which is not their own order on the back.
     """
     edges = wp.vec3(e_a, e_b, e_c)
     if not front:
         edges = wp.vec3(e_a, e_c, e_b)
-    # perspective-correct up to a positive factor; of a face of the ring alone it is -inf or NaN, and nothing is cut
+    # Perspective-correct up to a positive factor; -inf or NaN for a face of the ring alone, of which nothing is cut.
     counts = not (wp.dot(edges, wp.cw_mul(cut.inverse_z, cut.beyond)) > 0.0)
     if front and not counts:
         for k in range(3):
@@ -168,6 +170,7 @@ def survives(cut: Cut, e_a: float, e_b: float, e_c: float, x: int, y: int, front
 
 @wp.func
 def survives_unsnapped(cut: Whole, e_a: wp.float64, e_b: wp.float64, e_c: wp.float64, front: bool) -> bool:
+    """Every fragment of a whole face counts."""
     return True
 
 

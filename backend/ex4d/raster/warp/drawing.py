@@ -1,9 +1,9 @@
-"""Second pass of the `warp` rasterizer: draw every face of the mesh into a 64-bit depth-and-id buffer.
+"""Second pass of the `warp` rasterizer: draws every face of the mesh into a 64-bit depth-and-id buffer.
 
-A thread per cell of the grid draws the cell's two faces, which are pixel-sized as a rule. Faces too large for one
-thread (stretched curtains, close-ups) go to a queue, in pieces of some rows, which groups of threads drain; so are caps
-drawn. Faces that are not snapped go to another queue, which `warp_unsnapped.py` drains. What comes out does not depend
-on who draws what, or when. `warp_surface.py` explains the two kinds of faces; `warp_resolving.py` makes pictures.
+A thread per cell of the grid draws the cell's two faces, which are usually pixel-sized. Faces too large for one thread
+(stretched faces, close-ups) go to a queue, in pieces of some rows, which groups of threads drain; caps are drawn
+likewise. Faces that are not snapped go to another queue, which `unsnapped.py` drains. The result does not depend on
+which thread draws what, or when. `projection.py` explains the two kinds of faces; `resolving.py` produces images.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import warp as wp
 
 from ex4d.raster.warp.cutting import Whole
 from ex4d.raster.warp.filling import Snapped, draw_alone, draw_snapped, draw_vertex, may_show, screen_box, snapped
-from ex4d.raster.warp.surface import (
+from ex4d.raster.warp.projection import (
     OPEN,
     THICKNESS,
     Projected,
@@ -27,27 +27,26 @@ from ex4d.raster.warp.surface import (
 
 wp.set_module_options({"enable_backward": False})
 
-# Each frame has counters, of pieces, of faces that are not snapped, of curtains and of their pieces, in a cache line of
-# their own.
+# Each frame has counters, of pieces, of faces that are not snapped, of stretched faces and of their pieces, in a cache
+# line of their own.
 COUNTERS = wp.constant(32)
 UNSNAPPED_COUNTER = wp.constant(1)
-CURTAIN_COUNTER = wp.constant(2)
-CURTAIN_PIECE_COUNTER = wp.constant(3)
+STRETCHED_COUNTER = wp.constant(2)
+STRETCHED_PIECE_COUNTER = wp.constant(3)
 
 
 @wp.struct
 class Work:
-    """Who draws what.
+    """Queues, and how threads share the drawing.
 
-    A frame one of whose queues overflows has the faces that belong there found once more, by the groups: slower, but
-    never wrong.
+    If a queue of a frame overflows, the groups search for the faces that belong there again: slower, but correct.
     """
 
     pieces: wp.array2d(dtype=wp.vec3i)  # (B, room): face, first and last row of the screen
     unsnapped: wp.array2d(dtype=int)  # (B, room): faces
-    curtains: wp.array2d(dtype=int)  # (B, room): faces, for `warp_curtains`; empty unless they are drawn there
+    stretched: wp.array2d(dtype=int)  # (B, room): faces, for `stretched_faces`; empty unless they are drawn there
     counters: wp.array(dtype=int)  # (B * COUNTERS,)
-    direct_pixels: int  # a thread draws faces itself whose box on the screen has at most so many pixels
+    direct_pixels: int  # a single thread draws faces whose box on the screen has at most so many pixels
     piece_rows: int  # rows of the screen in a piece
     groups: int  # of threads, for each frame
     group_size: int
@@ -74,6 +73,7 @@ def draw_cell(
     work: Work,
     winners: wp.array2d(dtype=wp.uint64),
 ):
+    """Draw, or queue, both faces of a cell."""
     top_left = row * source.columns + column
     a = snapped(projected, frame, top_left + source.columns)
     b = snapped(projected, frame, top_left)
@@ -85,21 +85,21 @@ def draw_cell(
     if is_obstacle(source, view, frame, cell_face(row, column, False, source.columns)):
         draw_or_queue(face, a, b, c, frame, view, work, winners)
     else:
-        leave_curtain(face, frame, view, work)
+        queue_stretched(face, frame, view, work)
     face += (source.rows - 1) * (source.columns - 1)
     if is_obstacle(source, view, frame, cell_face(row, column, True, source.columns)):
         draw_or_queue(face, a, c, d, frame, view, work, winners)
     else:
-        leave_curtain(face, frame, view, work)
+        queue_stretched(face, frame, view, work)
 
 
 @wp.func
-def leave_curtain(face: int, frame: int, view: View, work: Work):
-    """Queue a curtain of the "thickness" model."""
+def queue_stretched(face: int, frame: int, view: View, work: Work):
+    """Queue a stretched face of the "thickness" model."""
     if view.occlusion == THICKNESS:
-        slot = wp.atomic_add(work.counters, frame * COUNTERS + CURTAIN_COUNTER, 1)
-        if slot < work.curtains.shape[1]:
-            work.curtains[frame, slot] = face
+        slot = wp.atomic_add(work.counters, frame * COUNTERS + STRETCHED_COUNTER, 1)
+        if slot < work.stretched.shape[1]:
+            work.stretched[frame, slot] = face
 
 
 @wp.kernel
@@ -132,7 +132,7 @@ def draw_pieces(source: Source, projected: Projected, view: View, work: Work, wi
     else:
         for face in range(group, 2 * cells, work.groups):
             if is_obstacle(source, view, frame, mesh_face(face, source.rows, source.columns)):
-                # drawing once more what a thread has drawn already changes nothing
+                # drawing again what a thread has drawn already changes nothing
                 whole = wp.vec3i(face, 0, view.height - 1)
                 draw_piece(whole, frame, member, work.group_size, source, projected, view, winners)
 
@@ -148,6 +148,7 @@ def draw_or_queue(
     work: Work,
     winners: wp.array2d(dtype=wp.uint64),
 ):
+    """Draw a small face that is snapped, and queue any other."""
     if a.w > 0.0 and b.w > 0.0 and c.w > 0.0:
         box = screen_box(a, b, c, view)
         if box.left <= box.right and box.top <= box.bottom:

@@ -1,4 +1,4 @@
-"""On which side of an edge a pixel's centre lies: exact integers between snapped vertices, homogeneous functions else.
+"""Edge functions: exact integers between snapped vertices, homogeneous functions elsewhere.
 
 The latter (Olano and Greer, "Triangle Scan Conversion using 2D Homogeneous Coordinates", 1997) need no clipping, so the
 visible part of a face behind the camera is right by construction.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warp as wp
 
-from ex4d.raster.warp.surface import (
+from ex4d.raster.warp.projection import (
     HALF_PIXEL,
     SAME_PIXEL,
     SUBPIXEL_BITS,
@@ -35,6 +35,7 @@ class Corner:
 
 @wp.func
 def face_corner(index: int, frame: int, source: Source, projected: Projected, view: View) -> Corner:
+    """A vertex of a face, at its snapped position if it has one."""
     corner = Corner()
     corner.index = index
     corner.snapped = projected.inverse_z[frame, index] > 0.0
@@ -50,11 +51,13 @@ def face_corner(index: int, frame: int, source: Source, projected: Projected, vi
 
 @wp.func
 def cross(ax: int, ay: int, bx: int, by: int) -> wp.int64:
+    """Cross product of two vectors in the plane."""
     return wp.int64(ax) * wp.int64(by) - wp.int64(ay) * wp.int64(bx)
 
 
 @wp.func
 def meets(dx: int, dy: int) -> bool:
+    """Whether an offset, in 1/256 pixel, is close enough to show a source pixel."""
     return wp.abs(dx) <= SAME_PIXEL and wp.abs(dy) <= SAME_PIXEL
 
 
@@ -69,6 +72,7 @@ def edge_bias(dx: int, dy: int) -> wp.int64:
 
 @wp.func
 def owns_edge(a: Corner, b: Corner) -> bool:
+    """Whether pixel centres exactly on edge a-b belong to the face; of two faces at an edge, one owns it."""
     owns = a.index < b.index
     if a.snapped and b.snapped:
         owns = edge_bias(b.x - a.x, b.y - a.y) == wp.int64(0)
@@ -77,9 +81,9 @@ def owns_edge(a: Corner, b: Corner) -> bool:
 
 @wp.func
 def homogeneous_edge(a: Corner, b: Corner, column: int, row: int) -> wp.float64:
-    """Signed edge function at a pixel's centre, scaled by both depths; exactly negated when a and b change places.
+    """Signed edge function at a pixel's centre, scaled by both depths; exactly negated when a and b are swapped.
 
-    Between two snapped vertices its sign is the exact one that the neighbouring face may have been drawn with.
+    Between two snapped vertices its sign is the exact one with which the neighbouring face may have been drawn.
     """
     e = wp.float64(0.0)
     if a.snapped and b.snapped:

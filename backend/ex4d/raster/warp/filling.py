@@ -1,6 +1,6 @@
-"""How the `warp` rasterizer fills the pixels of one snapped face, or of a source pixel, in the depth-and-id buffer.
+"""Fills the pixels of one snapped face, or of a source pixel, in the depth-and-id buffer.
 
-`warp_drawing.py` and `warp_curtains.py` say which faces, and who draws them.
+`drawing.py` and `stretched_faces.py` choose the faces and the threads that draw them.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import warp as wp
 
 from ex4d.raster.warp.cutting import Whole, survives
 from ex4d.raster.warp.edge_rules import cross, edge_bias, meets
-from ex4d.raster.warp.surface import (
+from ex4d.raster.warp.projection import (
     BEHIND,
-    CURTAIN,
     HALF_PIXEL,
+    STRETCHED,
     SUBPIXEL_BITS,
     SUBPIXELS,
     Projected,
@@ -23,8 +23,8 @@ from ex4d.raster.warp.surface import (
 
 wp.set_module_options({"enable_backward": False})
 
-# Edge functions of faces less wide and less high than 2^14, in 1/256 pixel, fit in 32 bits; wider ones than 32 pixels
-# are better drawn span by span.
+# Edge functions of faces less wide and less high than 2^14, in 1/256 pixel, fit in 32 bits; faces wider than 32 pixels
+# are faster span by span.
 SMALL_WIDTH = wp.constant(1 << 13)
 SMALL_HEIGHT = wp.constant(1 << 14)
 
@@ -40,17 +40,18 @@ class Snapped:
 
 @wp.struct
 class Box:
-    """The pixels whose centres a snapped face may cover; left is beyond right, or top below bottom, if none."""
+    """The pixels whose centres a snapped face may cover; left > right, or top > bottom, if there are none."""
 
     left: int
     top: int
     right: int
     bottom: int
-    is_small: bool  # the face is, whether or not all of it is on the screen
+    is_small: bool  # of the face, whether or not all of it is on the screen
 
 
 @wp.func
 def snapped(projected: Projected, frame: int, vertex: int) -> Snapped:
+    """A vertex's snapped projection."""
     corner = Snapped()
     corner.x = projected.x[frame, vertex]
     corner.y = projected.y[frame, vertex]
@@ -60,6 +61,7 @@ def snapped(projected: Projected, frame: int, vertex: int) -> Snapped:
 
 @wp.func
 def screen_box(a: Snapped, b: Snapped, c: Snapped, view: View) -> Box:
+    """The box of a snapped face, clipped to the image."""
     left = wp.min(a.x, wp.min(b.x, c.x))
     right = wp.max(a.x, wp.max(b.x, c.x))
     top = wp.min(a.y, wp.min(b.y, c.y))
@@ -75,7 +77,7 @@ def screen_box(a: Snapped, b: Snapped, c: Snapped, view: View) -> Box:
 
 @wp.func
 def may_show(a: Snapped, b: Snapped, c: Snapped, view: View) -> bool:
-    """Whether a face that is not snapped may reach into the picture."""
+    """Whether a face that is not snapped may reach into the image."""
     may = a.w != BEHIND or b.w != BEHIND or c.w != BEHIND
     if a.w != BEHIND and b.w != BEHIND and c.w != BEHIND:
         may = (
@@ -89,9 +91,9 @@ def may_show(a: Snapped, b: Snapped, c: Snapped, view: View) -> bool:
 
 @wp.func
 def draw_vertex(face: int, b: Snapped, frame: int, view: View, winners: wp.array2d(dtype=wp.uint64)):
-    """A source pixel that a pixel's centre meets is seen even where all its faces are curtains, which are not drawn.
+    """Draw a source pixel that a pixel's centre meets: it is seen even if all its faces are stretched and not drawn.
 
-    `warp_resolving` knows it by its upper face, of which it is the top left corner, and which may be a curtain.
+    `resolving.py` identifies it by its upper face, of which it is the top left corner, and which may be stretched.
     """
     column = b.x >> SUBPIXEL_BITS
     row = b.y >> SUBPIXEL_BITS
@@ -99,7 +101,7 @@ def draw_vertex(face: int, b: Snapped, frame: int, view: View, winners: wp.array
         dx = b.x - (column << SUBPIXEL_BITS) - HALF_PIXEL
         dy = b.y - (row << SUBPIXEL_BITS) - HALF_PIXEL
         if meets(dx, dy):
-            keep_nearest(winners, frame, row * view.width + column, 1.0 / b.w, face + CURTAIN)
+            keep_nearest(winners, frame, row * view.width + column, 1.0 / b.w, face + STRETCHED)
 
 
 @wp.func
@@ -114,7 +116,7 @@ def draw_small(
     view: View,
     winners: wp.array2d(dtype=wp.uint64),
 ):
-    """What `draw_snapped` does, in 32 bits: to the same integers, and so to the same pixels and depths."""
+    """Do what `draw_snapped` does in 32 bits, with the same integers, and so with the same pixels and depths."""
     b = b0
     c = c0
     front = wp.bool(True)
@@ -192,9 +194,9 @@ def draw_snapped(
     view: View,
     winners: wp.array2d(dtype=wp.uint64),
 ):
-    """Draw a thread's part of a snapped face within a box: the group takes pixels and rows in turns.
+    """Draw a thread's part of a snapped face within a box: the group shares pixels and rows.
 
-    cut is a `Whole`, or for a curtain that does not count to its end a `Cut`.
+    cut is a `Whole`, or a `Cut` for a stretched face that is cut off.
     """
     if box.left > box.right or box.top > box.bottom:
         return
@@ -222,7 +224,7 @@ def draw_snapped(
     cw = c.w * scale
     nearest = 1.0 / view.near
     farthest = 1.0 / view.far
-    # a group draws abreast about as many pixels of a row as the face has there, and with what is left of it more rows
+    # A group draws about as many pixels of a row in parallel as the face has there; its other threads draw more rows.
     abreast = wp.int32(1)
     if group_size > 1:
         extent = wp.max(a.y, wp.max(b.y, c.y)) - wp.min(a.y, wp.min(b.y, c.y))
@@ -257,9 +259,9 @@ def draw_snapped(
 
 @wp.func
 def row_span(edge: wp.int64, step: wp.int64, span: wp.vec2i) -> wp.vec2i:
-    """The part of a span where edge + offset * step >= 0, or a pixel more on either side.
+    """The part of a span where edge + offset * step >= 0, or up to a pixel more on either side.
 
-    Float32 is wrong by less than 1e-6 of an offset, and offsets beyond the span do not count: a pixel covers it.
+    Float32 is wrong by less than 1e-6 of an offset, and offsets beyond the span do not count: a pixel is enough.
     """
     low = span[0]
     high = span[1]
@@ -277,6 +279,6 @@ def row_span(edge: wp.int64, step: wp.int64, span: wp.vec2i) -> wp.vec2i:
 
 @wp.func
 def keep_nearest(winners: wp.array2d(dtype=wp.uint64), frame: int, pixel: int, z: float, face: int):
-    """Positive floats order as their bits do: the nearest face wins, of equals the lower id, in whatever order."""
+    """Keep the nearest face, of equals the lower id, in any drawing order: positive floats order as their bits do."""
     key = (wp.uint64(wp.cast(z, wp.uint32)) << wp.uint64(32)) | wp.uint64(face)
     wp.atomic_min(winners, frame, pixel, key)

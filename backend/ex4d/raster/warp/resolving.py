@@ -1,4 +1,4 @@
-"""Third pass of the `warp` rasterizer: each pixel's winning face to colour, mask and depth, in either convention."""
+"""Third pass of the `warp` rasterizer: computes colour, mask and depth of each pixel from its winning face."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import warp as wp
 from ex4d.raster.rasterizer import REFERENCE_SEEN_ALPHA
 from ex4d.raster.warp.cutting import nearest_source_pixel
 from ex4d.raster.warp.edge_rules import cross, face_corner, homogeneous_edge, meets
-from ex4d.raster.warp.surface import (
-    CURTAIN,
+from ex4d.raster.warp.projection import (
     EMPTY,
     HALF_PIXEL,
+    STRETCHED,
     SUBPIXEL_BITS,
     THICKNESS,
     WATERTIGHT,
@@ -23,9 +23,9 @@ from ex4d.raster.warp.surface import (
     exact_point,
     face_occluded,
     mesh_face,
+    occluded_by_rule,
     on_border,
     source_point,
-    stretched,
 )
 
 wp.set_module_options({"enable_backward": False})
@@ -35,7 +35,7 @@ SEEN_ALPHA = wp.constant(REFERENCE_SEEN_ALPHA)
 
 @wp.struct
 class Hit:
-    """What a pixel's winning face shows there."""
+    """Where a pixel's ray meets its winning face."""
 
     weights: wp.vec3  # perspective-correct, of the face's corners in order
     front: bool  # turned to the viewer as to the source camera
@@ -53,11 +53,11 @@ def resolve_centered(
     mask: wp.array2d(dtype=wp.uint8),
     depth: wp.array2d(dtype=float),
 ):
-    """Colour and mask of each pixel; depth is written where its array is not empty.
+    """Write colour and mask of each pixel, and depth where its array is not empty.
 
-    Seen is the front of a face that is not occluded. Where a pixel's centre meets a source pixel's own vertex, on the
-    front of any face, it shows that source pixel: a curtain begins at the last seen point, and that point is seen.
-    In the "thickness" model a source pixel is shown on curtains as far as it reaches, not only where it is met.
+    The front of a face that is not occluded is seen. Where a pixel's centre meets a source pixel's own vertex, on the
+    front of any face, it shows that source pixel: a stretched face begins at the last seen point, which is seen itself.
+    In the "thickness" model stretched faces show a source pixel as far as it reaches, not only where it is met.
     Threads are (frame, row, span of columns) of pixels.
     """
     frame, row, first = wp.tid()
@@ -78,6 +78,7 @@ def resolve_pixel(
     mask: wp.array2d(dtype=wp.uint8),
     depth: wp.array2d(dtype=float),
 ):
+    """Write one pixel; see `resolve_centered`."""
     pixel = row * view.width + column
     key = winners[frame, pixel]
     seen = wp.uint8(0)
@@ -85,15 +86,15 @@ def resolve_pixel(
     z = float(wp.inf)
     if key != EMPTY:
         index = int(key & wp.uint64(0xFFFFFFFF))
-        known_curtain = index >= CURTAIN
-        if known_curtain:
-            index -= CURTAIN
+        drawn_as_stretched = index >= STRETCHED
+        if drawn_as_stretched:
+            index -= STRETCHED
         face = mesh_face(index, source.rows, source.columns)
         z = hit_depth(key)
         hit = resolve_hit(face.corners, frame, column, row, source, projected, view)
         if hit.front:
             own = hit.corner
-            if known_curtain and view.occlusion == THICKNESS:
+            if drawn_as_stretched and view.occlusion == THICKNESS:
                 own = nearest_source_pixel(source, face, frame, column, row, projected, view)
             if own >= 0 and on_border(source, face.rows[own], face.columns[own]):
                 own = -1
@@ -101,7 +102,7 @@ def resolve_pixel(
                 seen = wp.uint8(1)
                 color = source_color(source, frame, face.rows[own], face.columns[own])
             else:
-                hidden = known_curtain or index >= 2 * (source.rows - 1) * (source.columns - 1)  # or a cap
+                hidden = drawn_as_stretched or index >= 2 * (source.rows - 1) * (source.columns - 1)  # or a cap
                 if view.occlusion == WATERTIGHT:
                     hidden = face_occluded(source, frame, face)
                 if not hidden:
@@ -116,7 +117,7 @@ def resolve_pixel(
 
 @wp.kernel
 def fade_vertices(source: Source, span: int, alpha: wp.array2d(dtype=wp.uint8)):
-    """EX-4D's alpha, 255 before: 0 for every vertex of an occluded face.
+    """Set EX-4D's alpha, which is 255, to 0 for every vertex of an occluded face.
 
     Threads are (frame, row, span of columns) of cells.
     """
@@ -132,18 +133,20 @@ def fade_vertices(source: Source, span: int, alpha: wp.array2d(dtype=wp.uint8)):
 
 @wp.func
 def fade_cell(frame: int, row: int, column: int, source: Source, alpha: wp.array2d(dtype=wp.uint8)):
+    """Set the alpha of the corners of a cell's occluded faces to 0."""
     bottom_left = source_point(source, frame, row + 1, column)
     top_left = source_point(source, frame, row, column)
     top_right = source_point(source, frame, row, column + 1)
     bottom_right = source_point(source, frame, row + 1, column + 1)
-    if stretched(source, bottom_left, top_left, top_right):
+    if occluded_by_rule(source, bottom_left, top_left, top_right):
         fade(cell_face(row, column, False, source.columns), frame, alpha)
-    if stretched(source, bottom_left, top_right, bottom_right):
+    if occluded_by_rule(source, bottom_left, top_right, bottom_right):
         fade(cell_face(row, column, True, source.columns), frame, alpha)
 
 
 @wp.func
 def fade(face: Face, frame: int, alpha: wp.array2d(dtype=wp.uint8)):
+    """Set the alpha of a face's corners to 0."""
     for k in range(3):
         alpha[frame, face.corners[k]] = wp.uint8(0)
 
@@ -161,9 +164,9 @@ def resolve_reference(
     mask: wp.array2d(dtype=wp.uint8),
     depth: wp.array2d(dtype=float),
 ):
-    """EX-4D's way: the vertices' RGBA is interpolated on both sides of any face, antialiased, and alpha decides.
+    """Resolve as EX-4D does: interpolate the vertices' RGBA on both sides of any face, antialias it, and test alpha.
 
-    Colour is rounded down, as there. shares: see `warp_antialiasing.find_silhouettes`. Threads are (frame, row, span of
+    Colour is rounded down, as there. shares: see `antialiasing.find_silhouettes`. Threads are (frame, row, span of
     columns) of pixels.
     """
     frame, row, first = wp.tid()
@@ -186,6 +189,7 @@ def resolve_reference_pixel(
     mask: wp.array2d(dtype=wp.uint8),
     depth: wp.array2d(dtype=float),
 ):
+    """Write one pixel; see `resolve_reference`."""
     pixel = row * view.width + column
     own = faded_rgba(frame, column, row, source, alpha, projected, view, winners)
     rgba = own
@@ -229,7 +233,7 @@ def faded_rgba(
     view: View,
     winners: wp.array2d(dtype=wp.uint64),
 ) -> wp.vec4:
-    """What a pixel's face shows, 0 to 255; vertices of occluded faces, and pixels without a face, are (0, 0, 0, 0)."""
+    """RGBA of a pixel's face, 0 to 255; vertices of occluded faces, and pixels without a face, are (0, 0, 0, 0)."""
     rgba = wp.vec4(0.0, 0.0, 0.0, 0.0)
     key = winners[frame, row * view.width + column]
     if key != EMPTY:
@@ -253,6 +257,7 @@ def resolve_hit(
     projected: Projected,
     view: View,
 ) -> Hit:
+    """The weights, side and met corner of a face at a pixel."""
     hit = Hit()
     hit.corner = -1
     x = (column << SUBPIXEL_BITS) + HALF_PIXEL
@@ -296,11 +301,11 @@ def resolve_hit(
 def exact_weights(
     corners: wp.vec3i, frame: int, column: int, row: int, source: Source, projected: Projected, view: View
 ) -> wp.vec3:
-    """Perspective-correct weights of a face's corners as they are, not as they were snapped.
+    """Perspective-correct weights of a face's exact corners, not of the snapped ones.
 
-    A pixel that the snapped face covers may lie a little beyond the exact one: so weights are clamped.
+    A pixel that the snapped face covers may lie a little outside the exact one, so weights are clamped.
     """
-    weights = wp.vec3(1.0, 0.0, 0.0)  # seen edge-on, any of its points
+    weights = wp.vec3(1.0, 0.0, 0.0)  # edge-on: any of its points
     aw = projected.inverse_z[frame, corners[0]]
     bw = projected.inverse_z[frame, corners[1]]
     cw = projected.inverse_z[frame, corners[2]]
@@ -322,7 +327,7 @@ def exact_weights(
 
 @wp.func
 def weights_by_ray(corners: wp.vec3i, frame: int, column: int, row: int, source: Source, view: View) -> wp.vec3:
-    """Weights of a face's corners where a pixel's ray meets its plane, wherever the corners are."""
+    """Weights of a face's corners where a pixel's ray meets its plane; corners may be anywhere."""
     ray = wp.vec3d(wp.float64(column) + wp.float64(0.5), wp.float64(row) + wp.float64(0.5), wp.float64(1.0))
     a = exact_point(corners[0], frame, source, view)
     b = exact_point(corners[1], frame, source, view)
@@ -339,6 +344,7 @@ def weights_by_ray(corners: wp.vec3i, frame: int, column: int, row: int, source:
 
 @wp.func
 def clamped(weights: wp.vec3) -> wp.vec3:
+    """Weights within [0, 1] whose sum is 1."""
     a_weight = wp.clamp(weights[0], 0.0, 1.0)
     b_weight = wp.clamp(weights[1], 0.0, 1.0)
     scale = 1.0 / wp.max(a_weight + b_weight, 1.0)
@@ -347,6 +353,7 @@ def clamped(weights: wp.vec3) -> wp.vec3:
 
 @wp.func
 def blend(source: Source, frame: int, face: Face, weights: wp.vec3) -> wp.vec3:
+    """The colour of a face at perspective-correct weights."""
     return (
         weights[0] * source_color(source, frame, face.rows[0], face.columns[0])
         + weights[1] * source_color(source, frame, face.rows[1], face.columns[1])
@@ -366,4 +373,5 @@ def source_color(source: Source, frame: int, row: int, column: int) -> wp.vec3:
 
 @wp.func
 def hit_depth(key: wp.uint64) -> float:
+    """The depth in a key of the depth-and-id buffer."""
     return wp.cast(wp.uint32(key >> wp.uint64(32)), wp.float32)

@@ -1,22 +1,22 @@
-"""A frame's mesh with few faces, for coverage on the CPU: large ones where the surface is smooth, all at outlines.
+"""Simplifies a frame's mesh, for the visible fraction on the CPU: large faces where the surface is smooth.
 
-Blocks of up to 16 x 16 cells are drawn as one where no curtain touches them and the surface is as good as flat there;
-what is left are single cells, and curtains, each with the depth where it ends. None of this depends on the camera, so
-it is made once for as many paths as an artist tries. `warp_counting.py` draws it.
+Blocks of up to 16 x 16 cells are drawn as one where no stretched face touches them and the surface is nearly flat; the
+rest are single cells, and stretched faces, each with the depth where it ends. Nothing here depends on the camera, so it
+is computed once for all paths that an artist tries. `counting.py` draws the result.
 """
 
 from __future__ import annotations
 
 import warp as wp
 
-from ex4d.raster.warp.cutting import curtain_limit
-from ex4d.raster.warp.surface import (
+from ex4d.raster.warp.cutting import stretched_back_limit
+from ex4d.raster.warp.projection import (
     OPEN,
     Source,
     View,
     cell_face,
-    is_curtain,
     is_obstacle,
+    is_stretched,
     on_border,
     source_point,
 )
@@ -24,30 +24,30 @@ from ex4d.raster.warp.surface import (
 wp.set_module_options({"enable_backward": False})
 
 LARGEST_LEVEL = wp.constant(4)  # blocks of 2^4 cells
-# A block counts as flat if 1 / z is nowhere farther than this share from the plane of its face: seen from a place
-# that is half the distance aside, that is a shift of about a pixel of 512.
+# A block counts as flat if 1 / z differs nowhere by more than this share from the plane of its face: for a camera
+# that moved sideways by half the distance, that is a shift of about a pixel of 512.
 FLATNESS = wp.constant(0.005)
 
-UPPER_HIDDEN = wp.constant(1)  # bits of `Faces.hidden`
+UPPER_HIDDEN = wp.constant(1)  # bits of `Simplified.hidden`
 LOWER_HIDDEN = wp.constant(2)
 
 
 @wp.struct
 class Simplified:
-    """Where the simplified mesh of one frame is gathered; the lists have room for whatever may come."""
+    """The simplified mesh of one frame; the lists have room for all faces."""
 
-    hidden: wp.array(dtype=wp.uint8)  # (cells,) which faces of a cell are curtains
-    touched: wp.array(dtype=wp.uint8)  # (V,) 1: a corner of a curtain, or on the border
+    hidden: wp.array(dtype=wp.uint8)  # (cells,) which faces of a cell are stretched
+    touched: wp.array(dtype=wp.uint8)  # (V,) 1: a corner of a stretched face, or on the border
     used: wp.array(dtype=wp.uint8)  # (V,) 1: a corner of a face in the lists
     blocks: wp.array(dtype=wp.vec2i)  # top left cell, and (side << 2) | hidden
-    curtains: wp.array(dtype=int)  # faces by their place in the mesh
-    ends: wp.array(dtype=float)  # depth up to which space behind each curtain is solid
-    counts: wp.array(dtype=int)  # (2,) blocks, curtains
+    stretched: wp.array(dtype=int)  # faces by their place in the mesh
+    ends: wp.array(dtype=float)  # depth up to which space behind each stretched face is solid
+    counts: wp.array(dtype=int)  # (2,) blocks, stretched faces
 
 
 @wp.kernel
-def find_curtains(source: Source, view: View, simplified: Simplified):
-    """Threads are rows of cells. Fills `hidden`, `touched`, `curtains` and `ends`."""
+def find_stretched(source: Source, view: View, simplified: Simplified):
+    """Fill `hidden`, `touched`, `stretched` and `ends`. Threads are rows of cells."""
     row = wp.tid()
     cells = (source.rows - 1) * (source.columns - 1)
     for column in range(source.columns - 1):
@@ -55,14 +55,14 @@ def find_curtains(source: Source, view: View, simplified: Simplified):
         hidden = wp.int32(0)
         for side in range(2):
             face = cell_face(row, column, side == 1, source.columns)
-            curtain = is_curtain(source, view, 0, face)
+            stretched = is_stretched(source, view, 0, face)
             if view.occlusion == OPEN:
-                curtain = not is_obstacle(source, view, 0, face)  # nor is the border one, occluded or not
-            if curtain:
+                stretched = not is_obstacle(source, view, 0, face)  # the border is omitted too, occluded or not
+            if stretched:
                 hidden += 1 + side
                 slot = wp.atomic_add(simplified.counts, 1, 1)
-                simplified.curtains[slot] = cell + side * cells
-                simplified.ends[slot] = curtain_limit(source, face, 0)
+                simplified.stretched[slot] = cell + side * cells
+                simplified.ends[slot] = stretched_back_limit(source, face, 0)
                 for k in range(3):
                     simplified.touched[face.corners[k]] = wp.uint8(1)
                     simplified.used[face.corners[k]] = wp.uint8(1)
@@ -71,9 +71,9 @@ def find_curtains(source: Source, view: View, simplified: Simplified):
 
 @wp.kernel
 def find_blocks(source: Source, simplified: Simplified):
-    """Threads are (row, column) of the largest blocks. Fills `blocks` and `used`."""
+    """Fill `blocks` and `used`. Threads are (row, column) of the largest blocks."""
     block_row, block_column = wp.tid()
-    place = wp.int32(0)  # along a Z-shaped curve, which passes through a block's cells one after the other
+    place = wp.int32(0)  # along a Z-order curve, which visits a block's cells one after the other
     while place < (1 << (2 * LARGEST_LEVEL)):
         row = (block_row << LARGEST_LEVEL) + every_other_bit(place >> 1)
         column = (block_column << LARGEST_LEVEL) + every_other_bit(place)
@@ -111,7 +111,7 @@ def is_flat(source: Source, simplified: Simplified, row: int, column: int, side:
     """Whether two faces may stand for a block of cells; the diagonal runs as in every cell."""
     flat = row + side < source.rows and column + side < source.columns
     if flat:
-        # a block in whose corner a curtain begins is not worth a closer look
+        # a block with a stretched face at its corner cannot be flat
         flat = (
             touched(source, simplified, row, column) == 0
             and touched(source, simplified, row + side, column) == 0
@@ -143,6 +143,7 @@ def is_flat(source: Source, simplified: Simplified, row: int, column: int, side:
 
 @wp.func
 def touched(source: Source, simplified: Simplified, row: int, column: int) -> int:
+    """1 for a corner of a stretched face or a vertex on the border, else 0."""
     value = int(simplified.touched[row * source.columns + column])
     if on_border(source, row, column):
         value = 1
@@ -151,4 +152,5 @@ def touched(source: Source, simplified: Simplified, row: int, column: int) -> in
 
 @wp.func
 def disparity(source: Source, row: int, column: int) -> float:
+    """1 / z of a vertex."""
     return 1.0 / source_point(source, 0, row, column)[2]

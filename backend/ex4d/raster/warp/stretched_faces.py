@@ -1,28 +1,29 @@
-"""Second pass of the `warp` rasterizer, for the "thickness" occlusion model alone: curtains, as far as they are solid.
+"""Draws stretched faces in the "thickness" occlusion model, as far as they are solid.
 
-`warp_drawing.py` and `warp_unsnapped.py` have drawn all other faces, and the caps; here curtains go into the same
-buffer by the same functions, each fragment only if it is within the solid (`warp_cutting.py`).
+A part of the second pass of the `warp` rasterizer. `drawing.py` and `unsnapped.py` have drawn all other faces, and the
+caps; here stretched faces are drawn into the same buffer by the same functions, each fragment only if it is within the
+solid (`cutting.py`).
 """
 
 from __future__ import annotations
 
 import warp as wp
 
-from ex4d.raster.warp.cutting import cut_curtain
+from ex4d.raster.warp.cutting import cut_stretched
 from ex4d.raster.warp.drawing import (
     COUNTERS,
-    CURTAIN_COUNTER,
-    CURTAIN_PIECE_COUNTER,
+    STRETCHED_COUNTER,
+    STRETCHED_PIECE_COUNTER,
     Work,
 )
 from ex4d.raster.warp.edge_rules import face_corner
 from ex4d.raster.warp.filling import draw_small, draw_snapped, may_show, screen_box, snapped
-from ex4d.raster.warp.surface import (
-    CURTAIN,
+from ex4d.raster.warp.projection import (
+    STRETCHED,
     Projected,
     Source,
     View,
-    is_curtain,
+    is_stretched,
     mesh_face,
 )
 from ex4d.raster.warp.unsnapped import draw_homogeneous, is_unsnapped
@@ -31,25 +32,25 @@ wp.set_module_options({"enable_backward": False})
 
 
 @wp.kernel
-def draw_curtains(source: Source, projected: Projected, view: View, work: Work, winners: wp.array2d(dtype=wp.uint64)):
-    """Draw, or queue, the curtains that `warp_drawing` has left: threads are (frame, thread of the frame).
+def draw_stretched(source: Source, projected: Projected, view: View, work: Work, winners: wp.array2d(dtype=wp.uint64)):
+    """Draw, or queue, the stretched faces that `drawing.py` has queued: threads are (frame, thread of the frame).
 
-    Where their queue overflowed, they are found once more.
+    If their queue overflowed, they are searched for again.
     """
     frame, thread = wp.tid()
     threads = work.groups * work.group_size
-    count = work.counters[frame * COUNTERS + CURTAIN_COUNTER]
-    if count <= work.curtains.shape[1]:
+    count = work.counters[frame * COUNTERS + STRETCHED_COUNTER]
+    if count <= work.stretched.shape[1]:
         for slot in range(thread, count, threads):
-            draw_or_queue_curtain(work.curtains[frame, slot], frame, source, projected, view, work, winners)
+            draw_or_queue_stretched(work.stretched[frame, slot], frame, source, projected, view, work, winners)
     else:
         for index in range(thread, 2 * (source.rows - 1) * (source.columns - 1), threads):
-            if is_curtain(source, view, frame, mesh_face(index, source.rows, source.columns)):
-                draw_or_queue_curtain(index, frame, source, projected, view, work, winners)
+            if is_stretched(source, view, frame, mesh_face(index, source.rows, source.columns)):
+                draw_or_queue_stretched(index, frame, source, projected, view, work, winners)
 
 
 def piece_drawer(draw: wp.Function) -> wp.Kernel:
-    """A kernel that draws the queued pieces of curtains: threads are (frame, member of a group).
+    """A kernel that draws the queued pieces of stretched faces: threads are (frame, member of a group).
 
     Args:
         draw: draws a thread's part of a piece: piece, frame, member, group size, source, projected, view, winners.
@@ -60,14 +61,14 @@ def piece_drawer(draw: wp.Function) -> wp.Kernel:
         frame, thread = wp.tid()
         group = thread // work.group_size
         member = thread - group * work.group_size
-        count = work.counters[frame * COUNTERS + CURTAIN_PIECE_COUNTER]
+        count = work.counters[frame * COUNTERS + STRETCHED_PIECE_COUNTER]
         if count <= work.pieces.shape[1]:
             for slot in range(group, count, work.groups):
                 piece = work.pieces[frame, slot]
                 draw(piece, frame, member, work.group_size, source, projected, view, winners)
         else:
             for index in range(group, 2 * (source.rows - 1) * (source.columns - 1), work.groups):
-                if is_curtain(source, view, frame, mesh_face(index, source.rows, source.columns)):
+                if is_stretched(source, view, frame, mesh_face(index, source.rows, source.columns)):
                     whole = wp.vec3i(index, 0, view.height - 1)
                     draw(whole, frame, member, work.group_size, source, projected, view, winners)
 
@@ -75,7 +76,7 @@ def piece_drawer(draw: wp.Function) -> wp.Kernel:
 
 
 @wp.func
-def draw_or_queue_curtain(
+def draw_or_queue_stretched(
     index: int,
     frame: int,
     source: Source,
@@ -84,20 +85,21 @@ def draw_or_queue_curtain(
     work: Work,
     winners: wp.array2d(dtype=wp.uint64),
 ):
+    """Draw a small stretched face that is snapped, and queue any other."""
     face = mesh_face(index, source.rows, source.columns)
     a = snapped(projected, frame, face.corners[0])
     b = snapped(projected, frame, face.corners[1])
     c = snapped(projected, frame, face.corners[2])
     if a.w > 0.0 and b.w > 0.0 and c.w > 0.0:
         box = screen_box(a, b, c, view)
-        if box.left <= box.right and box.top <= box.bottom:  # most curtains lie between the pixels' centres
+        if box.left <= box.right and box.top <= box.bottom:  # most stretched faces lie between pixel centres
             pixels = (box.right - box.left + 1) * (box.bottom - box.top + 1)
             if pixels <= work.direct_pixels:
-                cut = cut_curtain(source, face, frame, projected, view)
+                cut = cut_stretched(source, face, frame, projected, view)
                 if box.is_small:
-                    draw_small(index + CURTAIN, a, b, c, box, cut, frame, view, winners)
+                    draw_small(index + STRETCHED, a, b, c, box, cut, frame, view, winners)
                 else:
-                    draw_snapped(index + CURTAIN, a, b, c, box, 0, 1, cut, frame, view, winners)
+                    draw_snapped(index + STRETCHED, a, b, c, box, 0, 1, cut, frame, view, winners)
             else:
                 for top in range(box.top, box.bottom + 1, work.piece_rows):
                     queue_piece(wp.vec3i(index, top, wp.min(top + work.piece_rows - 1, box.bottom)), frame, work)
@@ -108,13 +110,14 @@ def draw_or_queue_curtain(
 
 @wp.func
 def queue_piece(piece: wp.vec3i, frame: int, work: Work):
-    slot = wp.atomic_add(work.counters, frame * COUNTERS + CURTAIN_PIECE_COUNTER, 1)
+    """Queue some rows of a stretched face for groups."""
+    slot = wp.atomic_add(work.counters, frame * COUNTERS + STRETCHED_PIECE_COUNTER, 1)
     if slot < work.pieces.shape[1]:
         work.pieces[frame, slot] = piece
 
 
 @wp.func
-def draw_snapped_curtain(
+def draw_snapped_part(
     piece: wp.vec3i,
     frame: int,
     member: int,
@@ -124,7 +127,7 @@ def draw_snapped_curtain(
     view: View,
     winners: wp.array2d(dtype=wp.uint64),
 ):
-    """Draw a thread's part of some rows of a curtain: nothing, if its corners are not all snapped."""
+    """Draw a thread's part of some rows of a stretched face: nothing, if its corners are not all snapped."""
     face = mesh_face(piece[0], source.rows, source.columns)
     a = snapped(projected, frame, face.corners[0])
     b = snapped(projected, frame, face.corners[1])
@@ -133,12 +136,12 @@ def draw_snapped_curtain(
         box = screen_box(a, b, c, view)
         box.top = wp.max(box.top, piece[1])
         box.bottom = wp.min(box.bottom, piece[2])
-        cut = cut_curtain(source, face, frame, projected, view)
-        draw_snapped(piece[0] + CURTAIN, a, b, c, box, member, group_size, cut, frame, view, winners)
+        cut = cut_stretched(source, face, frame, projected, view)
+        draw_snapped(piece[0] + STRETCHED, a, b, c, box, member, group_size, cut, frame, view, winners)
 
 
 @wp.func
-def draw_unsnapped_curtain(
+def draw_unsnapped_part(
     piece: wp.vec3i,
     frame: int,
     member: int,
@@ -148,11 +151,11 @@ def draw_unsnapped_curtain(
     view: View,
     winners: wp.array2d(dtype=wp.uint64),
 ):
-    """Draw a thread's part of some rows of a curtain, unless its corners are all snapped."""
+    """Draw a thread's part of some rows of a stretched face, unless its corners are all snapped."""
     face = mesh_face(piece[0], source.rows, source.columns)
     if is_unsnapped(face, frame, projected):
         draw_homogeneous(
-            piece[0] + CURTAIN,
+            piece[0] + STRETCHED,
             face_corner(face.corners[0], frame, source, projected, view),
             face_corner(face.corners[1], frame, source, projected, view),
             face_corner(face.corners[2], frame, source, projected, view),
@@ -160,12 +163,12 @@ def draw_unsnapped_curtain(
             piece[2],
             member,
             group_size,
-            cut_curtain(source, face, frame, projected, view),
+            cut_stretched(source, face, frame, projected, view),
             view,
             frame,
             winners,
         )
 
 
-draw_curtain_pieces = piece_drawer(draw_snapped_curtain)
-draw_unsnapped_curtains = piece_drawer(draw_unsnapped_curtain)  # apart, as in `warp_unsnapped`
+draw_stretched_pieces = piece_drawer(draw_snapped_part)
+draw_unsnapped_stretched = piece_drawer(draw_unsnapped_part)  # a kernel of its own, as in `unsnapped.py`

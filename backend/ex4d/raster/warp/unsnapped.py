@@ -1,7 +1,8 @@
-"""Second pass of the `warp` rasterizer, its other half: faces that reach before the near plane, or far off the screen.
+"""Draws faces that reach in front of the near plane, or far off the screen, in the `centered` convention.
 
-There are few, and they take homogeneous edge functions in float64, so they have a kernel of their own, which would only
-slow down `warp_drawing.py`. It draws into the same buffer. `warp_clipping.py` has that of the `reference` convention.
+A part of the second pass of the `warp` rasterizer. There are few such faces, and they need homogeneous edge functions
+in float64, so they have a kernel of their own instead of slowing down `drawing.py`. It draws into the same buffer.
+`clipping.py` does this in the `reference` convention.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from ex4d.raster.warp.cutting import Whole, survives_unsnapped
 from ex4d.raster.warp.drawing import COUNTERS, UNSNAPPED_COUNTER, Work
 from ex4d.raster.warp.edge_rules import Corner, face_corner, homogeneous_edge, owns_edge
 from ex4d.raster.warp.filling import keep_nearest
-from ex4d.raster.warp.surface import (
+from ex4d.raster.warp.projection import (
     OPEN,
     Face,
     Projected,
@@ -26,8 +27,8 @@ from ex4d.raster.warp.surface import (
 
 wp.set_module_options({"enable_backward": False})
 
-# A group draws faces that are not snapped so many pixels of a row abreast; their caps, which may fill the screen, in
-# pieces of so many rows.
+# Of faces that are not snapped, a group draws so many pixels of a row in parallel; of caps, which may fill the screen,
+# it draws pieces of so many rows.
 UNSNAPPED_ABREAST = wp.constant(4)
 UNSNAPPED_CAP_ROWS = wp.constant(8)
 
@@ -64,6 +65,7 @@ def draw_unsnapped(source: Source, projected: Projected, view: View, work: Work,
 
 @wp.func
 def is_unsnapped(face: Face, frame: int, projected: Projected) -> bool:
+    """Whether a face has a vertex without snapped coordinates."""
     a = projected.inverse_z[frame, face.corners[0]]
     b = projected.inverse_z[frame, face.corners[1]]
     c = projected.inverse_z[frame, face.corners[2]]
@@ -83,6 +85,7 @@ def draw_unsnapped_face(
     view: View,
     winners: wp.array2d(dtype=wp.uint64),
 ):
+    """Draw a thread's part of some rows of a face."""
     corners = mesh_face(index, source.rows, source.columns).corners
     draw_homogeneous(
         index,
@@ -115,7 +118,7 @@ def draw_homogeneous(
     frame: int,
     winners: wp.array2d(dtype=wp.uint64),
 ):
-    """Draw a thread's part of a face with vertices before the near plane or far off the screen.
+    """Draw a thread's part of a face with vertices in front of the near plane or far off the screen.
 
     cut is a `Whole` or a `Cut`, as in `draw_snapped`.
     """
@@ -173,6 +176,7 @@ def draw_homogeneous(
 
 @wp.func
 def signed_volume(a: Corner, b: Corner, c: Corner) -> wp.float64:
+    """Determinant of three corners: positive where the face shows its front, 0 if it is edge-on."""
     return wp.dot(a.point, wp.cross(b.point, c.point))
 
 

@@ -1,8 +1,8 @@
-"""How much of each new frame the footage saw: for a whole camera path, while it is being made.
+"""The visible fraction of each frame of a camera path (the share that the footage saw), fast enough for live editing.
 
-A GPU draws the path as it is and hands back a number for each frame (`seen_shares`). A CPU takes every so-manieth ray
-of the new picture (`sparse_camera`), and a mesh with large faces wherever the surface is smooth (`warp_coverage.py`),
-which is quick enough to follow an artist who drags a keyframe. `ex4d.pipeline.coverage` puts these together for a shot.
+A GPU draws the path as it is and returns a number for each frame (`visible_fractions`). A CPU takes every n-th ray
+of the new image (`sparse_camera`), and a mesh with large faces wherever the surface is smooth (`simplified_frame.py`),
+which is fast enough to follow an artist who drags a keyframe. `ex4d.pipeline.coverage` combines these for a shot.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from ex4d.raster.batches import BATCH_PIXELS
 from ex4d.raster.rasterizer import Rasterizer
 from ex4d_core.cameras import CameraPath
 
-# About so many rays of a picture. Coverage is then within 0.01 of the full picture's, which the tests hold it to.
+# Rays of an image, about. The visible fraction is then within 0.01 of the full image's; the tests check it.
 RAYS = 1 << 16
 
 
-def seen_shares(
+def visible_fractions(
     rasterizer: Rasterizer,
     surface: DepthSurface,
     world_to_camera: np.ndarray | torch.Tensor,
@@ -27,28 +27,29 @@ def seen_shares(
     width: int,
     height: int,
 ) -> np.ndarray:
-    """(T,) float64, the share of each frame of a path that is seen; the pictures never leave the device.
+    """(T,) float64, the visible fraction of each frame of a path; the images stay on the device.
 
-    For arguments and errors see `interface.Rasterizer.render`.
+    For arguments and errors see `Rasterizer.render`.
     """
     step = max(1, BATCH_PIXELS // (width * height))
-    shares = []
+    fractions = []
     for start in range(0, surface.frames, step):
         part = slice(start, start + step)
         frames = rasterizer.render(
             surface.frame_range(start, start + step), world_to_camera[part], intrinsics[part], width, height
         )
-        shares.append(frames.mask.flatten(1).double().mean(dim=1))
-    return torch.cat(shares).cpu().numpy()
+        fractions.append(frames.mask.flatten(1).double().mean(dim=1))
+    return torch.cat(fractions).cpu().numpy()
 
 
 def sparse_camera(camera: CameraPath, convention: str = "centered") -> CameraPath:
     """The camera whose pixels are every n-th pixel of this one, in both directions, so that there are about `RAYS`.
 
-    Its rays are rays of the full picture. Others, in a view close to the source camera's, would see the curtains at
-    every outline, which there lie between the rays. In the "reference" convention n is odd, and the rays are up to four
-    times as many: there colours fade over a pixel or two, and in a picture of twice the footage's size every second ray
-    would meet the same side of all of these. The full picture's centre is its principal point there, as in a render.
+    Its rays are rays of the full image. Other rays, in a view close to the source camera's, would meet the stretched
+    faces at every discontinuity, which lie between the rays of the full image. In the "reference" convention n is odd,
+    and the rays are up to four times as many: there colours fade over a pixel or two, and in an image of twice the
+    footage's size every second ray would meet the same side of all of these. The full image's centre is its principal
+    point there, as in a render.
     """
     step = max(1, round((camera.width * camera.height / RAYS) ** 0.5))
     if convention == "reference" and step % 2 == 0:
@@ -65,7 +66,7 @@ def sparse_camera(camera: CameraPath, convention: str = "centered") -> CameraPat
 
 
 def view_angles(source: CameraPath, camera: CameraPath, subject_distance: float) -> np.ndarray:
-    """(T,) degrees between the two cameras' directions to the subject, which lies on the source camera's axis."""
+    """(T,) degrees between the directions to the subject, which lies on the source camera's axis, of two cameras."""
     pose = source.camera_to_world
     ahead = pose[:, :3, 2] * subject_distance
     there = pose[:, :3, 3] + ahead - camera.camera_to_world[:, :3, 3]

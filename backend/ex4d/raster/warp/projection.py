@@ -1,19 +1,19 @@
-"""First pass of the `warp` rasterizer, one source for CPU and CUDA: depth to projected vertices; and what passes share.
+"""First pass of the `warp` rasterizer, which projects vertices; and the structs and functions that all passes share.
 
-No mesh is built: vertices, faces and what is occluded follow from depth, rays and position in the grid, and are worked
-out where they are needed. Only projected vertices are kept, 12 bytes each: six faces and their pixels read them.
+No mesh is built: vertices, faces and their occlusion follow from depth, rays and position in the grid, and are computed
+where they are needed. Only projected vertices are stored, 12 bytes each: six faces and their pixels read them.
 
 Projected vertices are snapped to 1/256 pixel (in the `reference` convention to 1/16, as nvdiffrast does), so that edge
 functions are exact integers: faces that share an edge leave no crack and share no pixel, on every device. Faces that
-reach in front of the near plane, or far off the screen, use homogeneous edge functions instead (`warp_edges`). In the
-`reference` convention they are clipped, as nvdiffrast does it.
+reach in front of the near plane, or far off the screen, use homogeneous edge functions instead (`edge_rules.py`). In
+the `reference` convention they are clipped, as in nvdiffrast.
 """
 
 from __future__ import annotations
 
 import warp as wp
 
-from ex4d.mesh import occlusion, thickness
+from ex4d.mesh import occlusion, thickness_kernel
 
 wp.set_module_options({"enable_backward": False})
 
@@ -23,32 +23,32 @@ HALF_PIXEL = wp.constant(128)
 # Snapped coordinates stay below 2^28, their edge functions below 2^59: no integer overflows.
 GUARD_BAND = wp.constant(float(2**20))
 EMPTY = wp.constant(wp.uint64(0xFFFFFFFFFFFFFFFF))
-STEP_TO_RIGHT = wp.constant(thickness.STEP_TO_RIGHT)
-STEP_TO_BELOW = wp.constant(thickness.STEP_TO_BELOW)
+STEP_TO_RIGHT = wp.constant(thickness_kernel.STEP_TO_RIGHT)
+STEP_TO_BELOW = wp.constant(thickness_kernel.STEP_TO_BELOW)
 BOUNDARY_RATIO = wp.constant(occlusion.BOUNDARY_RATIO)
 
 # A pixel whose centre is within 1/256 pixel (in x and in y) of a source pixel's vertex shows that source pixel. Float32
-# vertices projected back into their own camera are off by less, and being so little wrong elsewhere cannot be seen.
+# vertices projected back into their own camera are off by less, and an error this small is invisible elsewhere.
 SAME_PIXEL = wp.constant(1)
 
-# What hides (`View.occlusion`): see `DepthSurface.occlusion`.
+# Occlusion models (`View.occlusion`): see `DepthSurface.occlusion`.
 WATERTIGHT = wp.constant(0)
 OPEN = wp.constant(1)
 THICKNESS = wp.constant(2)
 
-# Added to the id of a face in the depth-and-id buffer, where whoever draws it knows it for a curtain.
-CURTAIN = wp.constant(1 << 30)
+# Added to the id of a face in the depth-and-id buffer that is drawn as a stretched one.
+STRETCHED = wp.constant(1 << 30)
 
-# Marks in place of 1/z of vertices without snapped coordinates.
+# Stand instead of 1/z for vertices without snapped coordinates.
 BEHIND = wp.constant(-1.0)  # before the near plane
-FAR_OFF = wp.constant(0.0)  # beyond the guard band; in the `reference` convention outside the picture
+FAR_OFF = wp.constant(0.0)  # beyond the guard band; in the `reference` convention outside the image
 
 
 @wp.struct
 class Source:
     """A frame batch of the footage's surface: B frames, H x W pixels, a grid of R x C vertices.
 
-    limits, steps and pixel_angles are `thickness.BackLimits`'s, and empty unless that is the occlusion model.
+    limits and steps (see `BackLimits`) and pixel_angles are empty except in the "thickness" model.
     """
 
     depth: wp.array3d(dtype=float)  # (B, H, W)
@@ -61,7 +61,7 @@ class Source:
     pixel_angles: wp.array2d(dtype=float)  # (B, 2)
     rows: int
     columns: int
-    ring: int  # how many vertices lie beyond the picture on each side, 0 or 1
+    ring: int  # how many vertices lie beyond the image on each side, 0 or 1
     boundary_rule: int  # 1: occluded by EX-4D's "boundary" rule, 0: by its "angle" rule
     thin: float  # the "angle" rule's limit, 4 cos^2 of the angle
 
@@ -70,8 +70,8 @@ class Source:
 class Projected:
     """A frame batch's projected vertices, (B, V) each; inverse_z is above 0 where x and y are snapped coordinates.
 
-    Of vertices that are FAR_OFF, x and y tell on which side of the picture they are. exact_x and exact_y, in pixels,
-    are empty where faces show what they show at their snapped corners.
+    Of vertices that are FAR_OFF, x and y tell on which side of the image they are. exact_x and exact_y, in pixels,
+    are empty where colours are interpolated between snapped corners.
     """
 
     x: wp.array2d(dtype=wp.int32)
@@ -83,13 +83,14 @@ class Projected:
 
 @wp.struct
 class View:
-    """How a frame batch is looked at.
+    """The new cameras of a frame batch.
 
-    cameras turn the source camera's space into the new camera's; lenses holds (fx, fy, cx, cy) of each frame, pixels.
+    cameras transform the source camera's space to the new camera's; intrinsics holds (fx, fy, cx, cy) of each frame, in
+    pixels.
     """
 
     cameras: wp.array(dtype=wp.mat44d)
-    lenses: wp.array(dtype=wp.vec4d)
+    intrinsics: wp.array(dtype=wp.vec4d)
     width: int
     height: int
     near: float
@@ -110,7 +111,7 @@ class Face:
 
 @wp.func
 def nearness(face: int, source: Source, view: View) -> float:
-    """By what 1 / z of a face is multiplied: caps, which come after the grid's faces, hide faces in their plane."""
+    """The factor of 1 / z of a face: caps, which come after the grid's faces, hide faces in their plane."""
     if face >= 2 * (source.rows - 1) * (source.columns - 1):
         return view.cap_nearer
     return 1.0
@@ -118,7 +119,7 @@ def nearness(face: int, source: Source, view: View) -> float:
 
 @wp.kernel
 def project_vertices(source: Source, span: int, view: View, projected: Projected):
-    """Snapped pixel coordinates and 1/z of each vertex that lies beyond the near plane and within the guard band.
+    """Compute snapped pixel coordinates and 1/z of each vertex beyond the near plane and within the guard band.
 
     Threads are (frame, row, span of columns) of vertices.
     """
@@ -129,17 +130,18 @@ def project_vertices(source: Source, span: int, view: View, projected: Projected
 
 @wp.func
 def project_vertex(frame: int, row: int, column: int, source: Source, view: View, projected: Projected):
+    """Compute one vertex of `Projected`."""
     vertex = row * source.columns + column
     p = camera_space(source_point(source, frame, row, column), view.cameras[frame])
-    lens = view.lenses[frame]
+    intrinsics = view.intrinsics[frame]
     x = wp.int32(0)
     y = wp.int32(0)
     w = wp.float32(BEHIND)
     exact = projected.exact_x.shape[1] > 0
     if exact or p[2] >= wp.float64(view.near):
         inverse_z = wp.float64(1.0) / p[2]
-        px = lens[0] * p[0] * inverse_z + lens[2]
-        py = lens[1] * p[1] * inverse_z + lens[3]
+        px = intrinsics[0] * p[0] * inverse_z + intrinsics[2]
+        py = intrinsics[1] * p[1] * inverse_z + intrinsics[3]
         if exact:
             projected.exact_x[frame, vertex] = float(px)
             projected.exact_y[frame, vertex] = float(py)
@@ -149,7 +151,7 @@ def project_vertex(frame: int, row: int, column: int, source: Source, view: View
             x = int(wp.floor(wp.clamp(px, -guard, guard) * steps + wp.float64(0.5))) * view.snap
             y = int(wp.floor(wp.clamp(py, -guard, guard) * steps + wp.float64(0.5))) * view.snap
             w = wp.float32(FAR_OFF)
-            if is_near_the_picture(px, py, exact, view):
+            if can_be_snapped(px, py, exact, view):
                 w = float(inverse_z)
     projected.x[frame, vertex] = x
     projected.y[frame, vertex] = y
@@ -157,10 +159,10 @@ def project_vertex(frame: int, row: int, column: int, source: Source, view: View
 
 
 @wp.func
-def is_near_the_picture(x: wp.float64, y: wp.float64, exact: bool, view: View) -> bool:
+def can_be_snapped(x: wp.float64, y: wp.float64, exact: bool, view: View) -> bool:
     """Whether faces may be drawn from a vertex's snapped coordinates: as they are, or (exact) after clipping.
 
-    x and y in pixels. nvdiffrast clips every face that leaves the picture and snaps the corners that come of it.
+    x and y in pixels. nvdiffrast clips every face that leaves the image and snaps the resulting corners.
     """
     guard = wp.float64(GUARD_BAND)
     near = wp.abs(x) < guard and wp.abs(y) < guard
@@ -172,7 +174,7 @@ def is_near_the_picture(x: wp.float64, y: wp.float64, exact: bool, view: View) -
 
 @wp.func
 def on_border(source: Source, row: int, column: int) -> bool:
-    """Whether a vertex is one of the outermost, whose depth is made up, and not a source pixel's own."""
+    """Whether a vertex is one of the outermost, whose depth is not a source pixel's own."""
     return row == 0 or column == 0 or row == source.rows - 1 or column == source.columns - 1
 
 
@@ -187,12 +189,14 @@ def source_point(source: Source, frame: int, row: int, column: int) -> wp.vec3:
 
 @wp.func
 def vertex_point(source: Source, frame: int, vertex: int) -> wp.vec3:
+    """A vertex of the DW-Mesh, by its index, in its own camera's space."""
     row = vertex // source.columns
     return source_point(source, frame, row, vertex - row * source.columns)
 
 
 @wp.func
 def camera_space(point: wp.vec3, camera: wp.mat44d) -> wp.vec3d:
+    """A point of the source camera's space in the new camera's space."""
     x = wp.float64(point[0])
     y = wp.float64(point[1])
     z = wp.float64(point[2])
@@ -218,6 +222,7 @@ def cell_face(row: int, column: int, lower: bool, columns: int) -> Face:
 
 @wp.func
 def cap_face(cap: int, rows: int, columns: int) -> Face:
+    """One of the two caps."""
     face = Face()
     face.rows = wp.vec3i(0, 0, rows - 1)
     face.columns = wp.vec3i(columns - 1, 0, columns - 1)
@@ -250,7 +255,7 @@ def face_occluded(source: Source, frame: int, face: Face) -> bool:
     if source.ring > 0:
         occluded = touches_border(source, face)
     if not occluded:
-        occluded = stretched(
+        occluded = occluded_by_rule(
             source,
             source_point(source, frame, face.rows[0], face.columns[0]),
             source_point(source, frame, face.rows[1], face.columns[1]),
@@ -260,8 +265,8 @@ def face_occluded(source: Source, frame: int, face: Face) -> bool:
 
 
 @wp.func
-def stretched(source: Source, a: wp.vec3, b: wp.vec3, c: wp.vec3) -> bool:
-    """`ex4d.mesh.occlusion` for one face, in the same operations."""
+def occluded_by_rule(source: Source, a: wp.vec3, b: wp.vec3, c: wp.vec3) -> bool:
+    """The rule of `ex4d.mesh.occlusion` for one face, in the same operations."""
     occluded = False
     ab = b - a
     bc = c - b
@@ -286,6 +291,7 @@ def stretched(source: Source, a: wp.vec3, b: wp.vec3, c: wp.vec3) -> bool:
 
 @wp.func
 def touches_border(source: Source, face: Face) -> bool:
+    """Whether a face has a vertex on the border."""
     return (
         on_border(source, face.rows[0], face.columns[0])
         or on_border(source, face.rows[1], face.columns[1])
@@ -295,25 +301,25 @@ def touches_border(source: Source, face: Face) -> bool:
 
 @wp.func
 def is_obstacle(source: Source, view: View, frame: int, face: Face) -> bool:
-    """Whether all of a face is drawn. What is drawn of a curtain in the "thickness" model, `warp_curtains` draws."""
+    """Whether all of a face is drawn; parts of stretched faces are drawn by `stretched_faces.py`."""
     drawn = True
     if view.occlusion != WATERTIGHT:
-        drawn = not touches_border(source, face) and not is_curtain(source, view, frame, face)
+        drawn = not touches_border(source, face) and not is_stretched(source, view, frame, face)
     return drawn
 
 
 @wp.func
-def is_curtain(source: Source, view: View, frame: int, face: Face) -> bool:
-    """Whether a face hides what was never seen: an occluded one, in the "thickness" model also one over a step."""
-    curtain = face_occluded(source, frame, face)
-    if view.occlusion == THICKNESS and not curtain:
-        curtain = over_step(source, frame, face)
-    return curtain
+def is_stretched(source: Source, view: View, frame: int, face: Face) -> bool:
+    """Whether a face spans a discontinuity: an occluded one, in the "thickness" model also one over a step."""
+    stretched = face_occluded(source, frame, face)
+    if view.occlusion == THICKNESS and not stretched:
+        stretched = over_step(source, frame, face)
+    return stretched
 
 
 @wp.func
 def over_step(source: Source, frame: int, face: Face) -> bool:
-    """Whether the surface ends between two corners that are neighbours in the picture; of no face of the ring."""
+    """Whether the surface ends between two corners that are neighbours in the source image; false on the ring."""
     right = wp.int32(1)  # of the corners, the pixel on the left of the horizontal edge, and the one above the vertical
     below = wp.int32(1)
     if face.rows[0] == face.rows[2]:  # the lower face
@@ -327,5 +333,5 @@ def over_step(source: Source, frame: int, face: Face) -> bool:
 def exact_point(vertex: int, frame: int, source: Source, view: View) -> wp.vec3d:
     """(x z, y z, z) of a vertex, with x, y in pixels."""
     p = camera_space(vertex_point(source, frame, vertex), view.cameras[frame])
-    lens = view.lenses[frame]
-    return wp.vec3d(lens[0] * p[0] + lens[2] * p[2], lens[1] * p[1] + lens[3] * p[2], p[2])
+    intrinsics = view.intrinsics[frame]
+    return wp.vec3d(intrinsics[0] * p[0] + intrinsics[2] * p[2], intrinsics[1] * p[1] + intrinsics[3] * p[2], p[2])

@@ -1,6 +1,6 @@
-"""Coverage of one frame of footage on the CPU, for as many cameras as an artist tries: simplified once, then counted.
+"""The visible fraction of new views of one frame of footage, on the CPU: simplifies the mesh once, then counts pixels.
 
-`coverage.py` says what it is for; `warp_simplifying.py` and `warp_counting.py` are its two halves.
+`visible_fraction.py` says what it is for; its kernels are in `warp/simplifying.py` and `warp/counting.py`.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ import warp as wp
 
 from ex4d.mesh import DepthSurface
 from ex4d.raster.rasterizer import check_cameras
-from ex4d.raster.warp import counting as warp_counting
-from ex4d.raster.warp import simplifying as warp_simplifying
-from ex4d.raster.warp.rasterizer import Inputs, start_warp
-from ex4d.raster.warp.surface import Projected
+from ex4d.raster.warp import counting, simplifying
+from ex4d.raster.warp.projection import Projected
+from ex4d.raster.warp_rasterizer import Inputs, StructInstance, start_warp
 
-_BLOCK = 1 << int(warp_simplifying.LARGEST_LEVEL)
+_BLOCK = 1 << int(simplifying.LARGEST_LEVEL)
 
-# Working memory of each thread, kept from frame to frame: a fresh one costs more than the drawing.
+# Working memory of each thread, kept from frame to frame: allocating it costs more than the drawing.
 _workspace = threading.local()
 
 
@@ -29,80 +28,84 @@ class SimplifiedFrame:
     """One frame of footage, ready for any camera. May be used by several threads."""
 
     def __init__(self, surface: DepthSurface):
-        """Args:
-            surface: of one frame, in the computer's memory; its depth is kept, its colour is not looked at.
+        """Simplify the mesh of a frame.
+
+        Args:
+            surface: of one frame, in host memory; its depth is kept, its colour is not used.
 
         Raises:
             ValueError: more frames than one.
-            DepthError: depth that is not finite and positive.
+            MeshDepthError: depth that is not finite and positive.
         """
         if surface.frames != 1:
-            raise ValueError(f"one frame at a time is simplified, got {surface.frames}")
+            raise ValueError(f"invalid surface of {surface.frames} frames: expected 1")
         start_warp()
         self._surface = surface
         inputs = Inputs.of(surface, check_cameras(surface, np.eye(4)[None], surface.intrinsics, 1, 1))
         source, view = inputs.source(surface), inputs.view(surface, 1, 1)
         rows, columns = surface.grid_shape
         cells = (rows - 1) * (columns - 1)
-        found = warp_simplifying.Simplified()
+        found = simplifying.Simplified()
         arrays = {
             "hidden": np.empty(cells, np.uint8),
             "touched": np.zeros(rows * columns, np.uint8),
             "used": np.zeros(rows * columns, np.uint8),
             "blocks": np.empty((cells, 2), np.int32),
-            "curtains": np.empty(2 * cells, np.int32),
+            "stretched": np.empty(2 * cells, np.int32),
             "ends": np.empty(2 * cells, np.float32),
             "counts": np.zeros(2, np.int32),
         }
         for name, values in arrays.items():
             setattr(found, name, _wrap(values, wp.vec2i if name == "blocks" else None))
-        wp.launch(warp_simplifying.find_curtains, dim=rows - 1, inputs=[source, view, found], device="cpu")
+        wp.launch(simplifying.find_stretched, dim=rows - 1, inputs=[source, view, found], device="cpu")
         largest = (-(-(rows - 1) // _BLOCK), -(-(columns - 1) // _BLOCK))
-        wp.launch(warp_simplifying.find_blocks, dim=largest, inputs=[source, found], device="cpu")
+        wp.launch(simplifying.find_blocks, dim=largest, inputs=[source, found], device="cpu")
         used = arrays["used"].reshape(rows, columns)
         used[:: rows - 1, :: columns - 1] = 1  # the caps'
-        blocks, curtains = (int(count) for count in arrays["counts"])
+        blocks, stretched = (int(count) for count in arrays["counts"])
         self._kept = (
             np.flatnonzero(arrays["used"]).astype(np.int32),
             arrays["blocks"][:blocks].copy(),
-            arrays["curtains"][:curtains].copy(),
-            arrays["ends"][:curtains].copy(),
+            arrays["stretched"][:stretched].copy(),
+            arrays["ends"][:stretched].copy(),
         )
-        self.faces = 2 * blocks + curtains
+        self.faces = 2 * blocks + stretched
 
     @property
     def bytes(self) -> int:
-        """Memory that this keeps, the footage's depth apart."""
+        """Memory that this keeps besides the footage's depth."""
         return sum(values.nbytes for values in self._kept)
 
-    def seen(self, world_to_camera: np.ndarray, intrinsics: np.ndarray, width: int, height: int) -> float:
-        """The share of a picture that the footage saw.
+    def visible_fraction(self, world_to_camera: np.ndarray, intrinsics: np.ndarray, width: int, height: int) -> float:
+        """The share of an image that the footage saw.
 
         Args:
             world_to_camera: (4, 4), OpenCV.
-            intrinsics: (3, 3), pixels of the picture; pixel centres lie at +0.5. The principal point counts in every
-                convention, for these rays may be some of a larger picture's (`coverage.sparse_camera`).
+            intrinsics: (3, 3), pixels of the image; pixel centres lie at +0.5. The principal point is used in every
+                convention, since these rays may be some of a larger image's (`sparse_camera`).
+            width: of the image, pixels.
+            height: of the image, pixels.
 
         Raises:
-            ValueError: see `interface.Rasterizer.render`.
+            ValueError: see `Rasterizer.render`.
         """
         surface = self._surface
         cameras = check_cameras(surface, world_to_camera[None], intrinsics[None], width, height)
-        cameras.lenses[:, 2:] = intrinsics[[0, 1], [2, 2]]
+        cameras.intrinsics[:, 2:] = intrinsics[[0, 1], [2, 2]]
         inputs = Inputs.of(surface, cameras)
-        mesh = warp_counting.Mesh()
-        mesh.vertices, mesh.curtains, mesh.ends = (_wrap(self._kept[index]) for index in (0, 2, 3))
+        mesh = counting.Mesh()
+        mesh.vertices, mesh.stretched, mesh.ends = (_wrap(self._kept[index]) for index in (0, 2, 3))
         mesh.blocks = _wrap(self._kept[1], wp.vec2i)
         rows, columns = surface.grid_shape
         projected, winners, alpha = _working_memory(rows * columns, width * height)
         if surface.convention != "reference":
             alpha = alpha[:0]
         counts = np.zeros(1, np.int32)
-        source = inputs.source(replace(surface, occlusion="watertight"))  # outlines have been measured
+        source = inputs.source(replace(surface, occlusion="watertight"))  # back limits are known already
         source.pixel_angles = wp.from_torch(inputs.pixel_angles)
         view = inputs.view(surface, width, height)
         wp.launch(
-            warp_counting.count_seen,
+            counting.count_seen,
             dim=1,
             inputs=[source, mesh, view, projected, winners, _wrap(alpha), _wrap(counts)],
             device="cpu",
@@ -112,12 +115,12 @@ class SimplifiedFrame:
 
 def _wrap(values: np.ndarray, dtype: type | None = None) -> wp.array:
     """The same memory for Warp."""
-    if dtype is not None and not len(values):  # of which Warp would not take the strides
+    if dtype is not None and not len(values):  # Warp refuses the strides of an empty array
         return wp.empty(0, dtype=dtype, device="cpu")
     return wp.from_torch(torch.from_numpy(values), dtype=dtype)
 
 
-def _working_memory(vertices: int, pixels: int) -> tuple[Projected, wp.array, np.ndarray]:
+def _working_memory(vertices: int, pixels: int) -> tuple[StructInstance, wp.array, np.ndarray]:
     if getattr(_workspace, "size", None) != (vertices, pixels):
         projected = Projected()
         projected.x = _wrap(np.empty((1, vertices), np.int32))
