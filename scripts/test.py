@@ -97,7 +97,7 @@ def main() -> None:
     if chosen and not backend_paths:
         outcomes.append(Outcome("tests, backend", "not run, only tests of Blender were asked for"))
     else:
-        arguments = [outside_blender, *flags, *(backend_paths or [TESTS.name])]
+        arguments = [outside_blender, "--slow", *flags, *(backend_paths or [TESTS.name])]
         outcomes.append(run_pytest("tests, backend", BACKEND.python, arguments, variables))
 
     for blender in blenders:

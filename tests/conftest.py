@@ -1,7 +1,8 @@
-"""Fixtures that every folder of tests uses: golden data, and small real scenes."""
+"""Options and fixtures of all tests: slow tests, golden data, and small real scenes."""
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,20 +17,52 @@ from ex4d_core.scene import SceneManifest, SceneWriter
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "tests" / "data"
-# The whole golden data where it is at hand; a clone has the cuts under tests/data/golden.
-GOLDEN = ROOT.parent / "shared" / "golden"
 
 
-def golden(name: str) -> Mapping[str, np.ndarray]:
-    """One file of golden data, whole or cut."""
-    path = GOLDEN / name
-    with np.load(path if path.exists() else DATA / "golden" / name, allow_pickle=False) as arrays:
-        return dict(arrays)
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Two options: tests that take minutes, and larger golden data than this repository has."""
+    parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
+    parser.addoption(
+        "--golden",
+        metavar="FOLDER",
+        default=os.environ.get("EX4D_GOLDEN"),
+        help="compare with the larger golden data in FOLDER (default: EX4D_GOLDEN, else tests/data/golden)",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip slow tests unless they were requested."""
+    if not config.getoption("slow"):
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="slow: run pytest with --slow"))
 
 
 @pytest.fixture(scope="session")
-def golden_geometry() -> Mapping[str, np.ndarray]:
-    return golden("ex4d_geometry.npz")
+def golden_folder(pytestconfig: pytest.Config) -> Path:
+    """The larger golden data of --golden, for tests whose data is too large for this repository."""
+    folder = pytestconfig.getoption("golden")
+    if not folder:
+        pytest.skip("needs the larger golden data: run pytest with --golden FOLDER")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def read_golden(pytestconfig: pytest.Config) -> Callable[[str], Mapping[str, np.ndarray]]:
+    """Reads a file of golden data by its name: the committed one, or the larger one of --golden."""
+
+    def read(name: str) -> Mapping[str, np.ndarray]:
+        larger = Path(pytestconfig.getoption("golden") or DATA / "golden") / name
+        with np.load(larger if larger.exists() else DATA / "golden" / name, allow_pickle=False) as arrays:
+            return dict(arrays)
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def golden_geometry(read_golden: Callable[[str], Mapping[str, np.ndarray]]) -> Mapping[str, np.ndarray]:
+    """Mesh, cameras and renders of the original EX-4D."""
+    return read_golden("ex4d_geometry.npz")
 
 
 @dataclass(frozen=True)

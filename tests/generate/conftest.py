@@ -18,12 +18,3 @@ def toy_models(tmp_path_factory) -> Path:
     from ex4d.generate.wan.random_weights import write_models
 
     return write_models(tmp_path_factory.mktemp("models") / "models")
-
-
-@pytest.fixture(scope="session")
-def golden_folder() -> Path:
-    """The original's generation data, which is too large for the repository."""
-    folder = Path(__file__).resolve().parents[3] / "shared" / "golden"
-    if not (folder / "ex4d_generation_dit.safetensors").is_file():
-        pytest.skip("the original's generation data is not at hand")
-    return folder

@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from ex4d.cli.main import main
-from tests.conftest import DATA, golden
+from tests.conftest import DATA
 
 
-def test_the_camera_encoder_gives_the_originals_ray_latent():
+def test_the_camera_encoder_gives_the_originals_ray_latent(read_golden):
     """Runs in every clone: the golden data of the encoder alone."""
     from ex4d.generate.wan.camera_encoder import load_camera_encoder
     from ex4d.parity.comparison import relative_l2
 
-    case = golden("ex4d_generation_ray.npz")
+    case = read_golden("ex4d_generation_ray.npz")
     weights = {key: torch.from_numpy(value) for key, value in case.items() if key.startswith("latent_")}
     encoder = load_camera_encoder(weights, 256, DATA / "golden", device="cpu", dtype=torch.float32)
     latents = torch.cat([torch.from_numpy(case[name]) for name in ("color_latents", "mask_latents")], dim=1)

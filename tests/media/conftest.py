@@ -9,40 +9,40 @@ import numpy as np
 import pytest
 
 
-def _counting_picture(index: int, width: int, height: int) -> np.ndarray:
-    """A picture (H, W, 3) uint8: top left quarter red, and its number in binary as six stripes in the lower half."""
-    picture = np.zeros((height, width, 3), np.uint8)
-    picture[: height // 2, : width // 2] = (255, 0, 0)
+def _counting_image(index: int, width: int, height: int) -> np.ndarray:
+    """A image (H, W, 3) uint8: top left quarter red, and its number in binary as six stripes in the lower half."""
+    image = np.zeros((height, width, 3), np.uint8)
+    image[: height // 2, : width // 2] = (255, 0, 0)
     for bit in range(6):
-        picture[height // 2 :, bit * width // 6 : (bit + 1) * width // 6] = 255 * (index >> bit & 1)
-    return picture
+        image[height // 2 :, bit * width // 6 : (bit + 1) * width // 6] = 255 * (index >> bit & 1)
+    return image
 
 
-def _number_of(picture: np.ndarray) -> int:
-    """The number that counting pictures have, read back."""
-    height, width = picture.shape[:2]
-    return sum(1 << bit for bit in range(6) if picture[3 * height // 4, (2 * bit + 1) * width // 12].mean() > 127)
+def _number_of(image: np.ndarray) -> int:
+    """The number that counting images have, read back."""
+    height, width = image.shape[:2]
+    return sum(1 << bit for bit in range(6) if image[3 * height // 4, (2 * bit + 1) * width // 12].mean() > 127)
 
 
 @pytest.fixture
-def counting_picture():
-    """A picture by number and size."""
-    return _counting_picture
+def counting_image():
+    """A image by number and size."""
+    return _counting_image
 
 
 @pytest.fixture
 def number_of():
-    """The number of a counting picture, also after compression."""
+    """The number of a counting image, also after compression."""
     return _number_of
 
 
 @pytest.fixture
 def make_video(tmp_path):
-    """Writes a video of counting pictures (or of the given ones) and returns its path."""
+    """Writes a video of counting images (or of the given ones) and returns its path."""
 
     def make(
         name,
-        pictures=12,
+        images=12,
         size=(64, 48),
         codec="libx264",
         pixel_format="yuv420p",
@@ -56,12 +56,12 @@ def make_video(tmp_path):
         container_options=None,
     ):
         width, height = size
-        if isinstance(pictures, int):
-            pictures = [_counting_picture(index, width, height) for index in range(pictures)]
+        if isinstance(images, int):
+            images = [_counting_image(index, width, height) for index in range(images)]
         path = tmp_path / name
         with av.open(str(path), "w", options=container_options or {}) as container:
             stream = container.add_stream(codec, rate=rate, options=options or {})
-            stream.height, stream.width = pictures[0].shape[:2]
+            stream.height, stream.width = images[0].shape[:2]
             stream.pix_fmt = pixel_format
             for tag, value in (tags or {}).items():
                 setattr(stream.codec_context, tag, value)
@@ -69,8 +69,8 @@ def make_video(tmp_path):
                 stream.codec_context.time_base = time_base
             if rotation:
                 stream.set_display_rotation(rotation)
-            for index, picture in enumerate(pictures):
-                frame = av.VideoFrame.from_ndarray(picture, "rgba" if picture.shape[2] == 4 else "rgb24")
+            for index, image in enumerate(images):
+                frame = av.VideoFrame.from_ndarray(image, "rgba" if image.shape[2] == 4 else "rgb24")
                 frame = frame.reformat(format=pixel_format, dst_colorspace=matrix, dst_color_range="MPEG")
                 frame.pts = times[index] if times else index
                 frame.time_base = time_base or Fraction(1, rate)

@@ -33,7 +33,7 @@ def test_empty(tmp_path):
 
 def test_not_a_video(tmp_path):
     (tmp_path / "clip.mp4").write_text("Dear diary,\n" * 100)
-    with pytest.raises(MediaError, match=r"clip.mp4: not a video that can be read. Export it as"):
+    with pytest.raises(MediaError, match=r"clip.mp4: not a readable video. Export it as"):
         probe(tmp_path / "clip.mp4")
 
 
@@ -43,7 +43,7 @@ def test_not_a_video(tmp_path):
 def test_a_playlist_never_opens_other_files(make_video, tmp_path, playlist):
     make_video("x.ts")
     (tmp_path / "clip.mp4").write_text(playlist)
-    with pytest.raises(MediaError, match="not a video"):
+    with pytest.raises(MediaError, match="not a readable video"):
         probe(tmp_path / "clip.mp4")
 
 
@@ -66,12 +66,12 @@ def test_no_frames(tmp_path):
         stream.width = stream.height = 64
         stream.pix_fmt = "bgr0"
         container.start_encoding()
-    with pytest.raises(MediaError, match=r"none.mkv: (0 frames are readable|not a video|has no video)"):
+    with pytest.raises(MediaError, match=r"none.mkv: (0 frames are readable|not a readable video|has no video)"):
         probe(path)
 
 
 def test_truncated_before_its_index(make_video):
-    path = make_video("clip.mp4", pictures=noise(12))
+    path = make_video("clip.mp4", images=noise(12))
     cut(path, 0.5)
     with pytest.raises(MediaError, match=r"clip.mp4: truncated or damaged: 0 frames are readable.*Copy or export"):
         probe(path)
@@ -85,7 +85,7 @@ def test_truncated_names_readable_and_promised_frames_and_gives_the_readable_par
     make_video, name, codec, pixel_format
 ):
     options = {"movflags": "faststart"} if name == "c.mp4" else {}
-    path = make_video(name, pictures=noise(40), codec=codec, pixel_format=pixel_format, container_options=options)
+    path = make_video(name, images=noise(40), codec=codec, pixel_format=pixel_format, container_options=options)
     whole = list(read_frames(path))
     cut(path, 0.7)
     with pytest.raises(
@@ -100,12 +100,12 @@ def test_truncated_names_readable_and_promised_frames_and_gives_the_readable_par
     assert all(np.array_equal(a, b) for a, b in zip(part, whole, strict=False))
     with pytest.raises(MediaError):
         read_frames(path)
-    with pytest.raises(MediaError, match="frames 0 to 39 were asked for"):
+    with pytest.raises(MediaError, match="no frames 0 to 39"):
         probe(path, count=40)
 
 
 def test_damage_in_the_middle_is_named_when_it_is_reached(make_video, number_of):
-    path = make_video("c.mov", pictures=12, codec="png", pixel_format="rgb24")
+    path = make_video("c.mov", images=12, codec="png", pixel_format="rgb24")
     data = bytearray(path.read_bytes())
     frame_7 = [i for i in range(len(data)) if data.startswith(b"\x89PNG", i)][7]
     data[frame_7 : frame_7 + 40] = bytes(40)
@@ -133,5 +133,5 @@ def test_a_damaged_image_in_a_sequence(tmp_path):
 
 
 def test_a_rate_for_a_video_is_refused(make_video):
-    with pytest.raises(MediaError, match=r"fps=30 was given, but a video file brings its own"):
+    with pytest.raises(MediaError, match="fps=30"):
         probe(make_video("a.mp4"), fps=30)

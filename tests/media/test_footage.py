@@ -44,18 +44,18 @@ def test_every_container_counts_exactly(make_video, name, codec, pixel_format, n
 
 
 def test_a_part_is_the_same_as_in_the_whole(make_video):
-    path = make_video("long.mp4", pictures=60, options={"g": "8", "bf": "3"})
+    path = make_video("long.mp4", images=60, options={"g": "8", "bf": "3"})
     whole = list(read_frames(path))
     part = list(read_frames(path, start=37, count=11))
     assert len(part) == 11
     assert all(np.array_equal(a, b) for a, b in zip(part, whole[37:48], strict=True))
-    with pytest.raises(MediaError, match=r"frames 50 to 69 were asked for, but it has 60"):
+    with pytest.raises(MediaError, match="no frames 50 to 69, only 60"):
         read_frames(path, start=50, count=20)
 
 
 def test_ntsc_rate_is_a_fraction_even_where_the_container_rounds_to_milliseconds(make_video):
     path = make_video(
-        "ntsc.mkv", pictures=30, rate=Fraction(30000, 1001), times=[round(i * 1001 / 30) for i in range(30)],
+        "ntsc.mkv", images=30, rate=Fraction(30000, 1001), times=[round(i * 1001 / 30) for i in range(30)],
         time_base=MILLISECONDS,
     )  # fmt: skip
     info = probe(path)
@@ -65,7 +65,7 @@ def test_ntsc_rate_is_a_fraction_even_where_the_container_rounds_to_milliseconds
 
 def test_variable_frame_rate_is_resampled_and_keeps_its_duration(make_video, number_of):
     times = [0, 40, 80, 120, 400, 440, 480, 520, 800, 840]  # ms; frames 3 and 7 stay on screen for 280 ms
-    path = make_video("phone.mp4", pictures=10, times=times, time_base=MILLISECONDS)
+    path = make_video("phone.mp4", images=10, times=times, time_base=MILLISECONDS)
     info = probe(path)
     assert info.variable_frame_rate
     assert "frame rate varies" in info.notes[0]
@@ -82,14 +82,14 @@ def test_variable_frame_rate_is_resampled_and_keeps_its_duration(make_video, num
 
 def test_a_frame_in_an_hour_is_a_rate_too(make_video, number_of):
     hours = [0, 1000, 4_000_000, 9_000_000]  # ms
-    path = make_video("slow.mkv", pictures=4, codec="ffv1", times=hours, time_base=MILLISECONDS)
+    path = make_video("slow.mkv", images=4, codec="ffv1", times=hours, time_base=MILLISECONDS)
     info = probe(path)
     assert float(info.frames / info.fps) == pytest.approx(9000, rel=0.01)
     assert [number_of(frame) for frame in read_frames(path)] == [0, 1, 2, 2]
 
 
 def test_a_frame_shown_twice_is_not_shared(make_video):
-    path = make_video("still.mp4", pictures=4, times=[0, 40, 80, 1000], time_base=MILLISECONDS)
+    path = make_video("still.mp4", images=4, times=[0, 40, 80, 1000], time_base=MILLISECONDS)
     frames = list(read_frames(path))
     assert all(a is not b and not np.shares_memory(a, b) for a, b in pairwise(frames))
 
@@ -111,24 +111,24 @@ def test_rotation_flag_is_applied(make_video, counterclockwise, clockwise, red_c
 
 
 @pytest.mark.parametrize("size", [(63, 47), (64, 47), (1, 1), (33, 64)])
-def test_odd_sizes_are_kept_exactly(make_video, size, counting_picture):
+def test_odd_sizes_are_kept_exactly(make_video, size, counting_image):
     path = make_video("odd.mkv", size=size, codec="ffv1", pixel_format="bgr0")
     info = probe(path)
     assert (info.width, info.height) == size
-    assert np.array_equal(list(read_frames(path))[5][-1, -1], counting_picture(5, *size)[-1, -1])
+    assert np.array_equal(list(read_frames(path))[5][-1, -1], counting_image(5, *size)[-1, -1])
 
 
 @pytest.mark.parametrize(
     ("name", "codec"), [("deep.mp4", "libx264"), ("deep.mp4", "libx265"), ("deep.mov", "prores_ks")]
 )
-def test_10_bit_keeps_its_levels(make_video, name, codec, counting_picture):
+def test_10_bit_keeps_its_levels(make_video, name, codec, counting_image):
     pixel_format = "yuv422p10le" if codec == "prores_ks" else "yuv420p10le"
     options = {"x265-params": "log-level=none"} if codec == "libx265" else {}
-    picture = np.zeros((48, 64, 3), np.uint8)
-    picture[:, :32] = (200, 60, 30)
-    picture[:, 32:] = 100
+    image = np.zeros((48, 64, 3), np.uint8)
+    image[:, :32] = (200, 60, 30)
+    image[:, 32:] = 100
     path = make_video(
-        name, pictures=[picture] * 3, codec=codec, pixel_format=pixel_format, options={"crf": "4", **options}
+        name, images=[image] * 3, codec=codec, pixel_format=pixel_format, options={"crf": "4", **options}
     )
     assert probe(path).bit_depth == 10
     frame = list(read_frames(path))[2].astype(int)
@@ -146,12 +146,12 @@ def test_10_bit_keeps_its_levels(make_video, name, codec, counting_picture):
     ],
 )
 def test_alpha_is_composited_over_black(make_video, name, codec, pixel_format):
-    picture = np.zeros((48, 64, 4), np.uint8)
-    picture[..., :3] = (200, 100, 50)
-    picture[:, 32:, 3] = 255
-    picture[:, 16:32, 3] = 128
+    image = np.zeros((48, 64, 4), np.uint8)
+    image[..., :3] = (200, 100, 50)
+    image[:, 32:, 3] = 255
+    image[:, 16:32, 3] = 128
     options = {"profile": "4444"} if codec == "prores_ks" else {}
-    path = make_video(name, pictures=[picture] * 2, codec=codec, pixel_format=pixel_format, options=options)
+    path = make_video(name, images=[image] * 2, codec=codec, pixel_format=pixel_format, options=options)
     info = probe(path)
     assert info.has_alpha
     assert "composited over black" in info.notes[0]
@@ -171,16 +171,16 @@ def test_alpha_is_composited_over_black(make_video, name, codec, pixel_format):
     ],
 )
 def test_colour_matrix_comes_from_the_tag_or_else_from_the_size(make_video, size, tags, matrix):
-    picture = np.zeros((size[1], size[0], 3), np.uint8)
-    picture[:] = (40, 200, 60)
-    path = make_video("c.mp4", pictures=[picture] * 2, size=size, tags=tags, matrix=matrix, options={"crf": "4"})
+    image = np.zeros((size[1], size[0], 3), np.uint8)
+    image[:] = (40, 200, 60)
+    path = make_video("c.mp4", images=[image] * 2, size=size, tags=tags, matrix=matrix, options={"crf": "4"})
     assert np.abs(next(read_frames(path))[24, 24].astype(int) - (40, 200, 60)).max() <= 3
 
 
 def test_full_range_footage_keeps_black_and_white(make_video):
     black_and_white = np.zeros((48, 64, 3), np.uint8)
     black_and_white[:, 32:] = 255
-    path = make_video("full.avi", pictures=[black_and_white] * 2, codec="mjpeg", pixel_format="yuvj420p")
+    path = make_video("full.avi", images=[black_and_white] * 2, codec="mjpeg", pixel_format="yuvj420p")
     frame = next(read_frames(path))
     assert frame[24, 8].max() <= 20 and frame[24, 56].min() >= 230
 
@@ -192,9 +192,9 @@ def test_non_square_pixels_are_kept_and_reported(make_video):
     assert "not square (16/15)" in info.notes[0]
 
 
-def test_numbered_images_are_footage(tmp_path, counting_picture, number_of):
+def test_numbered_images_are_footage(tmp_path, counting_image, number_of):
     for index in (1, 2, 9, 10, 11):
-        write_png(tmp_path / f"shot_{index}.png", counting_picture(index, 31, 20))
+        write_png(tmp_path / f"shot_{index}.png", counting_image(index, 31, 20))
     info = probe(tmp_path)
     assert (info.width, info.height, info.frames, info.fps) == (31, 20, 5, 24)
     assert info.notes == ("the numbering jumps from 2 to 9: frames may be missing",)

@@ -97,13 +97,13 @@ def test_the_key_that_phones_write(tmp_path):
 
 @pytest.mark.parametrize(("orientation", "degrees"), [(1, 0), (3, 180), (6, 90), (8, 270)])
 def test_photos_with_exif_open_upright(tmp_path, orientation, degrees):
-    """The left half is bright as stored; a player turns the picture as EXIF says."""
-    picture = np.zeros((64, 96, 3), np.uint8)
-    picture[:, :48] = 200
+    """The left half is bright as stored; a player turns the image as EXIF says."""
+    image = np.zeros((64, 96, 3), np.uint8)
+    image[:, :48] = 200
     with av.open(str(tmp_path / "plain.jpg"), "w", format="image2") as container:
         stream = container.add_stream("mjpeg")
         stream.width, stream.height, stream.pix_fmt = 96, 64, "yuvj420p"
-        container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
     data = (tmp_path / "plain.jpg").read_bytes()
     block = b"II*\0" + struct.pack("<IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
@@ -113,4 +113,4 @@ def test_photos_with_exif_open_upright(tmp_path, orientation, degrees):
     footage = probe(folder)
     (shown,) = read_frames(folder)
     assert footage.rotation == degrees
-    assert np.abs(shown.astype(int) - np.rot90(picture, -degrees // 90)).mean() < 5
+    assert np.abs(shown.astype(int) - np.rot90(image, -degrees // 90)).mean() < 5

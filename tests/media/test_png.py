@@ -1,4 +1,4 @@
-"""PNGs: every kind of picture comes back exactly, texts too, and a damaged file is never half a picture."""
+"""PNGs: every kind of image comes back exactly, texts too, and a damaged file is never half an image."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def test_a_mask_becomes_black_and_white(tmp_path):
 
 
 def test_transparent_images_are_composited_over_black(tmp_path):
-    picture = np.full((8, 8, 4), (200, 100, 50, 128), np.uint8)
+    image = np.full((8, 8, 4), (200, 100, 50, 128), np.uint8)
     with av.open(str(tmp_path / "a.png"), "w", format="image2") as container:
         stream = container.add_stream("png", rate=1)
         stream.width = stream.height = 8
         stream.pix_fmt = "rgba"
-        container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgba")))
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgba")))
         container.mux(stream.encode())
     assert np.abs(read_png(tmp_path / "a.png").astype(int) - (100, 50, 25)).max() <= 1
 
@@ -74,8 +74,8 @@ def test_damage_is_noticed(tmp_path):
         read_png(path)
 
 
-def test_wrong_pictures_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"not \(4, 4\) float32"):
+def test_wrong_images_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"invalid image \(4, 4\) float32"):
         write_png(tmp_path / "a.png", np.zeros((4, 4), np.float32))
     assert os.listdir(tmp_path) == []
 

@@ -122,7 +122,7 @@ def test_texture_coordinates_point_at_texel_centres(convention: str) -> None:
     assert torch.equal(mesh.faces, faces) and torch.equal(mesh.uvs, uvs) and mesh.cap_faces == cap_faces == 2
     grid = uvs.unflatten(0, mesh.grid_shape)
     if convention == "centered":
-        torch.testing.assert_close(grid[0, 0], torch.tensor([0.0, 1.0]))  # the picture's top left corner
+        torch.testing.assert_close(grid[0, 0], torch.tensor([0.0, 1.0]))  # the image's top left corner
         grid = grid[1:-1, 1:-1]
     torch.testing.assert_close(grid[0, 0], torch.tensor([0.5 / WIDTH, 1 - 0.5 / HEIGHT]))
     torch.testing.assert_close(grid[-1, -1], torch.tensor([1 - 0.5 / WIDTH, 0.5 / HEIGHT]))
@@ -155,10 +155,10 @@ def test_all_frames_at_once_equal_one_at_a_time() -> None:
             assert torch.equal(getattr(alone, name), getattr(together, name)[one])
 
 
-def test_the_smallest_picture_is_2_by_2() -> None:
+def test_the_smallest_image_is_2_by_2() -> None:
     mesh = build_dw_mesh(*footage(height=2, width=2), convention="reference")
     assert mesh.faces.shape == (4, 3)
-    with pytest.raises(ValueError, match="at least 2 x 2 pixels, got 1 x 2"):
+    with pytest.raises(MeshDepthError, match="invalid size 1 x 2"):
         grid_topology(2, 1)
 
 
@@ -180,13 +180,13 @@ def test_inputs_that_do_not_belong_together_are_refused() -> None:
         build_dw_mesh(depth, color, intrinsics, camera_to_world=torch.eye(4))
     with pytest.raises(ValueError, match=r"depth must be .* float32, got .*float64"):
         build_dw_mesh(depth.double(), color, intrinsics)
-    with pytest.raises(ValueError, match="no frames"):
+    with pytest.raises(ValueError, match="0 frames"):
         build_dw_mesh(depth[:0], color[:0], intrinsics[:0])
-    with pytest.raises(ValueError, match="unknown convention 'centred': use one of centered, reference"):
+    with pytest.raises(ValueError, match="invalid convention 'centred'"):
         build_dw_mesh(depth, color, intrinsics, convention="centred")
-    with pytest.raises(ValueError, match="unknown occlusion rule 'depth': use one of angle, boundary"):
+    with pytest.raises(ValueError, match="invalid occlusion rule 'depth'"):
         build_dw_mesh(depth, color, intrinsics, occlusion_rule="depth")
     backwards = intrinsics.clone()
     backwards[1, 0, 0] = -20.0
-    with pytest.raises(ValueError, match="intrinsics of frame 1 need finite values and positive focal lengths"):
+    with pytest.raises(ValueError, match="intrinsics of frame 1"):
         build_dw_mesh(depth, color, backwards)

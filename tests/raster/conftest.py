@@ -1,23 +1,17 @@
-"""What the raster tests share: the true views of a known scene, and the measure of likeness."""
+"""Fixtures of the raster tests: the true views of a known scene, and PSNR."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 @pytest.fixture(scope="session")
-def ground_truth() -> Mapping[str, np.ndarray]:
-    """The whole data where it lies beside the checkout; else the two frames of it that are part of the checkout."""
-    folders = (ROOT.parent / "shared" / "golden", ROOT / "tests" / "data" / "golden")
-    path = next(folder / "ground_truth.npz" for folder in folders if (folder / "ground_truth.npz").exists())
-    with np.load(path) as arrays:
-        return dict(arrays)
+def ground_truth(read_golden) -> Mapping[str, np.ndarray]:
+    """The true views of a known scene."""
+    return read_golden("ground_truth.npz")
 
 
 @pytest.fixture(scope="session")

@@ -32,8 +32,8 @@ def counted(surface: DepthSurface, camera: CameraPath) -> np.ndarray:
     sparse = sparse_camera(camera, surface.convention)
     return np.array(
         [
-            SimplifiedFrame(surface.frame_range(k, k + 1)).visible_fraction(pose, lens, sparse.width, sparse.height)
-            for k, (pose, lens) in enumerate(zip(sparse.world_to_camera, sparse.intrinsics, strict=True))
+            SimplifiedFrame(surface.frame_range(k, k + 1)).visible_fraction(pose, matrix, sparse.width, sparse.height)
+            for k, (pose, matrix) in enumerate(zip(sparse.world_to_camera, sparse.intrinsics, strict=True))
         ]
     )
 
@@ -42,7 +42,8 @@ def assert_near_the_full_render(
     rasterizer: Rasterizer, surface: DepthSurface, camera: CameraPath, bound: float = 0.01
 ) -> None:
     found = counted(surface, camera)
-    full = visible_fractions(rasterizer, surface, camera.world_to_camera, camera.intrinsics, camera.width, camera.height)
+    views = camera.world_to_camera, camera.intrinsics, camera.width, camera.height
+    full = visible_fractions(rasterizer, surface, *views)
     print(f"off by {np.abs(found - full).max():.4f}")
     assert found == pytest.approx(full, abs=bound)
 
@@ -80,16 +81,16 @@ def test_coverage_of_the_golden_trajectories_is_within_a_hundredth(
     rasterizer, golden_geometry, trajectory, convention, occlusion
 ) -> None:
     original = golden_geometry
-    lens = np.repeat(original["intrinsics"].astype(float)[None], len(original["depth"]), axis=0)
+    intrinsics = np.repeat(original["intrinsics"].astype(float)[None], len(original["depth"]), axis=0)
     surface = DepthSurface(
         torch.from_numpy(original["depth"]),
         torch.from_numpy(original["rgb"]),
-        torch.from_numpy(lens),
+        torch.from_numpy(intrinsics),
         convention=convention,
         occlusion=occlusion,
     )
     raw = original[f"extrinsics_{trajectory}"][original["frames"]].astype(np.float64)
-    camera = CameraPath(np.diag([-1.0, 1.0, 1.0, 1.0]) @ raw, lens, *surface.size)
+    camera = CameraPath(np.diag([-1.0, 1.0, 1.0, 1.0]) @ raw, intrinsics, *surface.size)
     assert_near_the_full_render(rasterizer, surface, camera)
 
 
@@ -112,7 +113,7 @@ def test_the_source_camera_sees_all_there_is() -> None:
         assert counted(surface, CameraPath(np.eye(4)[None], surface.intrinsics.numpy(), 512, 300)) == 1.0
 
 
-def test_a_frame_of_nothing_but_curtains_is_counted_too(rasterizer) -> None:
+def test_a_frame_of_nothing_but_stretched_faces_is_counted_too(rasterizer) -> None:
     """2 x 2 pixels, each behind the other's back: every face touches the ring."""
     surface = replace(synthetic_surface(1, 2, 2), depth=torch.tensor([[[1.0, 50.0], [50.0, 1.0]]]))
     camera = CameraPath(synthetic_cameras(2, 20.0)[1:], surface.intrinsics.numpy(), 2, 2).resized(30, 30)
@@ -121,7 +122,7 @@ def test_a_frame_of_nothing_but_curtains_is_counted_too(rasterizer) -> None:
 
 
 def test_an_open_surface_has_no_border_in_either_convention(rasterizer) -> None:
-    """EX-4D's border, 100 away, is no curtain before a wall at that depth; it is left out all the same."""
+    """EX-4D's border, 100 away, is not stretched before a wall at that depth; it is left out all the same."""
     surface = replace(synthetic_surface(1, 20, 20, "reference"), occlusion="open", depth=torch.full((1, 20, 20), 100.0))
     camera = CameraPath(np.eye(4)[None], surface.intrinsics.numpy(), 20, 20).resized(80, 80)
     assert counted(surface, camera)[0] < 0.9
@@ -139,13 +140,13 @@ def test_a_smooth_surface_has_few_faces_and_an_outline_all_of_them() -> None:
     assert smooth < 8000  # of 178,802
     stepped = wall.depth.clone()
     stepped[:, :, 150:] = 8.0
-    outline = SimplifiedFrame(replace(wall, depth=stepped)).faces - border
-    assert smooth + 600 < outline < smooth + 8000
+    discontinuity = SimplifiedFrame(replace(wall, depth=stepped)).faces - border
+    assert smooth + 600 < discontinuity < smooth + 8000
 
 
 def test_a_frame_is_simplified_alone_and_refuses_what_a_render_refuses() -> None:
     surface = synthetic_surface(2, 64, 48)
-    with pytest.raises(ValueError, match="one frame at a time is simplified, got 2"):
+    with pytest.raises(ValueError, match="surface of 2 frames"):
         SimplifiedFrame(surface)
     frame = SimplifiedFrame(surface.frame_range(0, 1))
     with pytest.raises(ValueError, match="world_to_camera of frame 0 is not finite"):
@@ -158,11 +159,11 @@ def test_a_frame_is_simplified_alone_and_refuses_what_a_render_refuses() -> None
 
 @pytest.mark.parametrize("size", [(512, 512), (1024, 576), (1920, 1080), (90, 2000), (1, 1)])
 def test_a_sparse_camera_has_rays_of_the_full_one(size) -> None:
-    lens = np.array([[[0.9 * size[0], 0, size[0] / 2], [0, 0.9 * size[0], size[1] / 2], [0, 0, 1]]])
-    full = CameraPath(np.eye(4)[None], lens, *size)
+    intrinsics = np.array([[[0.9 * size[0], 0, size[0] / 2], [0, 0.9 * size[0], size[1] / 2], [0, 0, 1]]])
+    full = CameraPath(np.eye(4)[None], intrinsics, *size)
     sparse = sparse_camera(full)
     assert sparse.width * sparse.height <= 1.6 * 2**16
-    # Pixel centres of the sparse picture, as rays, and where the full camera sees them.
+    # Pixel centres of the sparse image, as rays, and where the full camera sees them.
     corner = (sparse.width - 0.5, sparse.height - 0.5, 1.0)
     centres = np.array([[0.5, 0.5, 1.0], [(sparse.width // 2) + 0.5, 0.5, 1.0], corner])
     seen = centres @ np.linalg.inv(sparse.intrinsics[0]).T @ full.intrinsics[0].T

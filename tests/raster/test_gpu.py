@@ -136,7 +136,7 @@ def test_the_two_rasterizers_agree_on_what_is_seen(rasterizer) -> None:
         cameras = synthetic_cameras(5, 140)
         a = create_rasterizer("warp", "cpu").render(surface, cameras, surface.intrinsics, 320, 240, with_depth=True)
         b = rasterizer.render(surface, cameras, surface.intrinsics, 320, 240, with_depth=True).to("cpu")
-        # frame 0 is the source camera's, whose every pixel warp finds again, and nvdiffrast all but those at outlines
+        # frame 0 is the source camera's: warp finds all its pixels again, nvdiffrast all but those at discontinuities
         agreed = [(x == y).float().mean().item() for x, y in zip(a.mask[1:], b.mask[1:], strict=True)]
         print(f"{rasterizer.name} {occlusion}: {min(agreed):.5f}")
         assert min(agreed) > 0.995
@@ -170,7 +170,7 @@ def test_close_ups_fill_the_queues_and_stay_right(warp, occlusion) -> None:
     assert (a.depth.isfinite() == b.depth.isfinite()).all()
 
 
-def test_cliffs_at_every_pixel_fill_the_queue_of_curtains_and_stay_right(warp) -> None:
+def test_cliffs_at_every_pixel_fill_the_queue_of_stretched_faces_and_stay_right(warp) -> None:
     random = torch.Generator().manual_seed(5)
     surface = replace(synthetic_surface(2, 640, 480), occlusion="thickness")
     surface = replace(surface, depth=torch.rand(2, 480, 640, generator=random) * 9 + 0.5)
@@ -189,7 +189,7 @@ def test_coverage_on_the_cpu_is_near_the_gpus(warp) -> None:
         sparse = sparse_camera(camera)
         frames = [SimplifiedFrame(surface.frame_range(k, k + 1)) for k in range(3)]
         views = zip(frames, sparse.world_to_camera, sparse.intrinsics, strict=True)
-        on_cpu = [frame.visible_fraction(pose, lens, sparse.width, sparse.height) for frame, pose, lens in views]
+        on_cpu = [frame.visible_fraction(pose, matrix, sparse.width, sparse.height) for frame, pose, matrix in views]
         np.testing.assert_allclose(on_cpu, on_gpu, atol=0.01)
 
 
@@ -260,12 +260,12 @@ def test_coverage_is_the_full_renders(rasterizer) -> None:
     np.testing.assert_allclose(seen, masks.flatten(1).double().mean(dim=1).cpu().numpy(), atol=1e-9)
 
 
-def test_the_originals_loop_as_we_time_it_gives_the_originals_pictures(golden_geometry) -> None:
+def test_the_originals_loop_as_we_time_it_gives_the_originals_images(golden_geometry) -> None:
     try:
         context = load_nvdiffrast().RasterizeCudaContext(device="cuda")
     except RasterizerUnavailableError as error:
         pytest.skip(str(error))
     surface = golden_surface(golden_geometry).to("cuda")
-    pictures = render_as_the_original(surface, golden_cameras(golden_geometry, "60"), context)
+    images = render_as_the_original(surface, golden_cameras(golden_geometry, "60"), context)
     expected = golden_geometry["render_60"]
-    assert (pictures[1:] == expected[1:]).mean() > 0.999
+    assert (images[1:] == expected[1:]).mean() > 0.999

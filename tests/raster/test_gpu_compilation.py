@@ -9,7 +9,7 @@ import warp
 import ex4d.raster.warp
 
 HOPPER = 90
-MODULES = [
+MODULES = ["ex4d.mesh.thickness_kernel"] + [
     module.name
     for module in pkgutil.iter_modules(ex4d.raster.warp.__path__, "ex4d.raster.warp.")
     if import_module(module.name) and warp.get_module(module.name).kernels
@@ -20,8 +20,10 @@ def test_the_kernels_are_found():
     assert "ex4d.raster.warp.drawing" in MODULES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", MODULES)
 def test_kernels_compile_for_a_gpu(module, tmp_path):
+    import_module(module)
     warp.compile_aot_module(warp.get_module(module), arch=HOPPER, module_dir=tmp_path, use_ptx=False)
     compiled = list(tmp_path.glob("*.cubin"))
     assert compiled and all(file.stat().st_size for file in compiled)

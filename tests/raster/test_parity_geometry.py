@@ -29,7 +29,7 @@ def test_a_case_of_the_originals_is_within_its_bounds(golden_geometry, tmp_path)
     assert all(comparison.right for comparison in found.values())
 
 
-def test_another_picture_is_off(golden_geometry, tmp_path) -> None:
+def test_another_image_is_off(golden_geometry, tmp_path) -> None:
     shifted = np.roll(golden_geometry["render_30"][:2], 3, axis=2)
     found = figures(write_case(tmp_path / "case.npz", golden_geometry, render_30=shifted))
     assert [name for name, comparison in found.items() if comparison.right] == ["extrinsics_30"]

@@ -59,9 +59,9 @@ def test_a_pixel_at_a_silhouette_takes_a_share_of_its_neighbour(reach: float) ->
     depth = torch.full((1, height, width), 16.0)
     color = torch.full((1, height, width, 3), 40, dtype=torch.uint8)
     depth[..., :10], color[:, :, :10] = 2.0, 200
-    lens = torch.tensor([[[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]]])
-    surface = DepthSurface(depth, color, lens, convention="reference", occlusion="open")
-    closer = lens * torch.tensor([zoom, zoom, 1.0])[:, None]
+    intrinsics = torch.tensor([[[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]]])
+    surface = DepthSurface(depth, color, intrinsics, convention="reference", occlusion="open")
+    closer = intrinsics * torch.tensor([zoom, zoom, 1.0])[:, None]
     aside = np.eye(4)[None]
     end = 11 * zoom + 0.5 + reach  # of the plate in x; without the move, which brings it before the wall, 9 * zoom
     aside[0, 0, 3] = (end - 9 * zoom) * 2.0 / (focal * zoom)
@@ -76,7 +76,7 @@ def test_a_pixel_at_a_silhouette_takes_a_share_of_its_neighbour(reach: float) ->
 
 
 def clip_and_snap(corners: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Corners (n, 2) of a convex polygon, in pixels, cut off at the picture's edges, then to 1/16 pixel."""
+    """Corners (n, 2) of a convex polygon, in pixels, cut off at the image's edges, then to 1/16 pixel."""
     for axis, sign, edge in ((0, 1, 0), (0, -1, width), (1, 1, 0), (1, -1, height)):
         inside = sign * (corners[:, axis] - edge)
         rest = []
@@ -90,8 +90,8 @@ def clip_and_snap(corners: np.ndarray, width: int, height: int) -> np.ndarray:
     return np.floor(corners * 16 + 0.5) / 16
 
 
-def test_what_leaves_the_picture_is_cut_off_before_it_is_snapped() -> None:
-    """The plane of a picture of 2 x 2 pixels, its depth all border, as a needle across 40 views."""
+def test_what_leaves_the_image_is_cut_off_before_it_is_snapped() -> None:
+    """The plane of an image of 2 x 2 pixels, its depth all border, as a needle across 40 views."""
     width, height = 48, 32
     surface = DepthSurface(
         torch.ones(40, 2, 2),
@@ -100,7 +100,7 @@ def test_what_leaves_the_picture_is_cut_off_before_it_is_snapped() -> None:
         convention="reference",
     )
     square = np.array([[-0.5, -0.5, 100], [0.5, -0.5, 100], [0.5, 0.5, 100], [-0.5, 0.5, 100]])
-    lenses = np.repeat([[[4000.0, 0, width / 2], [0, 60.0, height / 2], [0, 0, 1]]], 40, axis=0)
+    intrinsics = np.repeat([[[4000.0, 0, width / 2], [0, 60.0, height / 2], [0, 0, 1]]], 40, axis=0)
     random = np.random.default_rng(5)
     cameras = np.repeat(np.eye(4)[None], 40, axis=0)
     angles = random.uniform(0.2, 1.4, 40)
@@ -108,32 +108,32 @@ def test_what_leaves_the_picture_is_cut_off_before_it_is_snapped() -> None:
     cameras[:, 0, 1], cameras[:, 1, 0] = -np.sin(angles), np.sin(angles)
     cameras[:, :3, 3] = random.uniform([-0.3, -5, -97], [0.3, 5, -80], (40, 3))
 
-    frames = create_rasterizer("warp", "cpu").render(surface, cameras, lenses, width, height, with_depth=True)
+    frames = create_rasterizer("warp", "cpu").render(surface, cameras, intrinsics, width, height, with_depth=True)
 
     centres = np.stack(np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5), axis=-1)
     leaves = 0
     for camera, depth in zip(cameras, frames.depth.numpy(), strict=True):
-        points = (square @ camera[:3, :3].T + camera[:3, 3]) @ lenses[0].T
+        points = (square @ camera[:3, :3].T + camera[:3, 3]) @ intrinsics[0].T
         corners = points[:, :2] / points[:, 2:]
         leaves += bool(((corners < 0) | (corners > [width, height])).any())
-        outline = clip_and_snap(corners, width, height)
-        along = np.roll(outline, -1, axis=0) - outline
-        offset = centres[:, :, None] - outline
+        polygon = clip_and_snap(corners, width, height)
+        along = np.roll(polygon, -1, axis=0) - polygon
+        offset = centres[:, :, None] - polygon
         side = along[:, 0] * offset[..., 1] - along[:, 1] * offset[..., 0]
         inside, on_edge = (side > 0).all(axis=2), (side == 0).any(axis=2)
-        inside &= len(outline) > 0
+        inside &= len(polygon) > 0
         np.testing.assert_array_equal(np.isfinite(depth)[~on_edge], inside[~on_edge])
     assert leaves > 20
 
 
 def test_caps_hide_the_corners_of_the_border_that_lie_in_their_plane() -> None:
-    """Two of the picture's corners keep their alpha, and the caps show their colours (golden: frame 48 of "180")."""
+    """Two of the image's corners keep their alpha, and the caps show their colours (golden: frame 48 of "180")."""
     depth, color = torch.full((1, 12, 16), 8.0), torch.full((1, 12, 16, 3), 10, dtype=torch.uint8)
     color[0, 0, 0], color[0, -1, -1] = 100, 200
-    lens = torch.tensor([[[16.0, 0, 8.0], [0, 16.0, 6.0], [0, 0, 1]]])
-    surface = DepthSurface(depth, color, lens, convention="reference")
+    intrinsics = torch.tensor([[[16.0, 0, 8.0], [0, 16.0, 6.0], [0, 0, 1]]])
+    surface = DepthSurface(depth, color, intrinsics, convention="reference")
 
-    frames = create_rasterizer("warp", "cpu").render(surface, np.eye(4)[None], lens, 16, 12)
+    frames = create_rasterizer("warp", "cpu").render(surface, np.eye(4)[None], intrinsics, 16, 12)
 
     for row, column, shown in ((0, 0, 100), (10, 14, 200)):
         assert frames.mask[0, row, column]
@@ -157,5 +157,5 @@ def test_frame_0_is_forced_to_the_source_as_the_original_does(golden_geometry) -
     assert forced.mask[0].all() and torch.equal(forced.color[0], source)
     assert not frames.mask[0].all()
     assert torch.equal(forced.color[1], frames.color[1]) and torch.equal(forced.mask[1], frames.mask[1])
-    with pytest.raises(ValueError, match="render at the source picture's size"):
+    with pytest.raises(ValueError, match="render at the source image's size"):
         force_first_frame(frames, source[:-1])

@@ -99,9 +99,9 @@ def _run_chain(folder: Path, frames: int, width: int, height: int) -> None:
     depth = DepthClip(frames, height, width, None, "metric", "synthetic", "", depths)
     intrinsics = intrinsics_matrix(width, width, width / 2, height / 2)
     start = time.perf_counter()
-    scene: Scene = build_scene(footage, depth, lens, folder / "scene", name="bench")
+    scene: Scene = build_scene(footage, depth, intrinsics, folder / "scene", name="bench")
     reconstructed = time.perf_counter() - start
-    camera = build_path(Trajectory("orbit", 20), frames, lens, width, height, scene.manifest.subject_distance)
+    camera = build_path(Trajectory("orbit", 20), frames, intrinsics, width, height, scene.manifest.subject_distance)
     start = time.perf_counter()
     for _ in PreviewEngine().generate(render_shot(scene, camera, RenderSettings())):
         pass

@@ -32,7 +32,7 @@ def contact_sheet(
     """
     if not rows or columns < 1 or cell_width < 1:
         raise ValueError(
-            f"invalid contact sheet of {len(rows)} rows, {columns} columns, width {cell_width}: expected at least 1 each"
+            f"invalid contact sheet of {len(rows)} rows, {columns} columns, width {cell_width}: expected at least 1"
         )
     strips = [_strip(label, frames, columns, cell_width) for label, frames in rows]
     gap = np.full((_GAP, strips[0].shape[1], 3), _BACKGROUND, np.uint8)
