@@ -5,6 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from itertools import pairwise
 
+import av
 import numpy as np
 import pytest
 
@@ -17,8 +18,7 @@ def test_plain_footage(make_video, number_of):
     path = make_video("plain.mp4")
     info = probe(path)
     assert (info.width, info.height, info.frames, info.fps) == (64, 48, 12, 25)
-    assert (info.rotation, info.variable_frame_rate, info.bit_depth, info.has_alpha) == (0, False, 8, False)
-    assert (info.codec, info.notes) == ("h264", ())
+    assert info.notes == ()
     frames = list(read_frames(path))
     assert all(frame.shape == (48, 64, 3) and frame.dtype == np.uint8 for frame in frames)
     assert [number_of(frame) for frame in frames] == list(range(12))
@@ -59,7 +59,7 @@ def test_ntsc_rate_is_a_fraction_even_where_the_container_rounds_to_milliseconds
         time_base=MILLISECONDS,
     )  # fmt: skip
     info = probe(path)
-    assert (info.frames, info.variable_frame_rate) == (30, False)
+    assert (info.frames, info.notes) == (30, ())
     assert float(info.fps) == pytest.approx(29.97, abs=0.01)
 
 
@@ -67,7 +67,7 @@ def test_variable_frame_rate_is_resampled_and_keeps_its_duration(make_video, num
     times = [0, 40, 80, 120, 400, 440, 480, 520, 800, 840]  # ms; frames 3 and 7 stay on screen for 280 ms
     path = make_video("phone.mp4", images=10, times=times, time_base=MILLISECONDS)
     info = probe(path)
-    assert info.variable_frame_rate
+    assert "the frame rate varies" in info.notes[0]
     assert "frame rate varies" in info.notes[0]
     assert float(info.frames / info.fps) == pytest.approx(0.88, abs=0.5 / float(info.fps))
     shown = [number_of(frame) for frame in read_frames(path)]
@@ -101,7 +101,6 @@ def test_a_frame_shown_twice_is_not_shared(make_video):
 def test_rotation_flag_is_applied(make_video, counterclockwise, clockwise, red_corner):
     path = make_video("phone.mp4", rotation=counterclockwise)
     info = probe(path)
-    assert info.rotation == clockwise
     assert (info.width, info.height) == ((48, 64) if clockwise % 180 else (64, 48))
     frame = next(read_frames(path))
     assert frame.shape == (info.height, info.width, 3)
@@ -127,10 +126,9 @@ def test_10_bit_keeps_its_levels(make_video, name, codec, counting_image):
     image = np.zeros((48, 64, 3), np.uint8)
     image[:, :32] = (200, 60, 30)
     image[:, 32:] = 100
-    path = make_video(
-        name, images=[image] * 3, codec=codec, pixel_format=pixel_format, options={"crf": "4", **options}
-    )
-    assert probe(path).bit_depth == 10
+    path = make_video(name, images=[image] * 3, codec=codec, pixel_format=pixel_format, options={"crf": "4", **options})
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].format.components[0].bits == 10
     frame = list(read_frames(path))[2].astype(int)
     assert np.abs(frame[:, 4:28] - (200, 60, 30)).max() <= 3
     assert np.abs(frame[:, 36:] - 100).max() <= 2
@@ -153,7 +151,6 @@ def test_alpha_is_composited_over_black(make_video, name, codec, pixel_format):
     options = {"profile": "4444"} if codec == "prores_ks" else {}
     path = make_video(name, images=[image] * 2, codec=codec, pixel_format=pixel_format, options=options)
     info = probe(path)
-    assert info.has_alpha
     assert "composited over black" in info.notes[0]
     frame = next(read_frames(path)).astype(int)
     assert np.abs(frame[24, 8]).max() <= 3
@@ -188,7 +185,7 @@ def test_full_range_footage_keeps_black_and_white(make_video):
 def test_non_square_pixels_are_kept_and_reported(make_video):
     path = make_video("dv.mp4", tags={"sample_aspect_ratio": Fraction(16, 15)})
     info = probe(path)
-    assert (info.width, info.height, info.pixel_aspect) == (64, 48, Fraction(16, 15))
+    assert (info.width, info.height) == (64, 48) and "16/15" in info.notes[0]
     assert "not square (16/15)" in info.notes[0]
 
 

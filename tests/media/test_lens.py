@@ -110,7 +110,5 @@ def test_photos_with_exif_open_upright(tmp_path, orientation, degrees):
     folder = tmp_path / "photos"
     folder.mkdir()
     (folder / "photo_1.jpg").write_bytes(as_jpeg_head(block) + data[2:])
-    footage = probe(folder)
     (shown,) = read_frames(folder)
-    assert footage.rotation == degrees
     assert np.abs(shown.astype(int) - np.rot90(image, -degrees // 90)).mean() < 5

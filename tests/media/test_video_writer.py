@@ -64,7 +64,7 @@ def test_rate_is_kept_exactly(tmp_path, fps, counting_image, number_of):
         for index in range(30):
             video.write(counting_image(index, 64, 48))
     info = probe(tmp_path / "take.mp4")
-    assert (info.fps, info.frames, info.variable_frame_rate) == (fps, 30, False)
+    assert (info.fps, info.frames, info.notes) == (fps, 30, ())
     assert [number_of(frame) for frame in read_frames(tmp_path / "take.mp4")] == list(range(30))
 
 

@@ -38,7 +38,7 @@ def test_ply_holds_one_frames_positions_colours_and_faces(tmp_path: Path, mesh: 
 
 
 def test_ply_of_a_frame_that_is_not_there_is_refused(tmp_path: Path, mesh: DWMesh) -> None:
-    with pytest.raises(IndexError, match="invalid frame 3.* 0 to 2"):
+    with pytest.raises(IndexError, match=r"invalid frame 3.* 0 to 2"):
         write_ply(tmp_path / "frame.ply", mesh, 3)
     assert not list(tmp_path.iterdir())
 

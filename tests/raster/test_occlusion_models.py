@@ -110,7 +110,7 @@ def test_unknown_models_are_refused_by_name() -> None:
 
 
 def test_thickness_needs_the_centered_convention() -> None:
-    with pytest.raises(ValueError, match="reference convention .* 'thickness'"):
+    with pytest.raises(ValueError, match=r"reference convention .* 'thickness'"):
         box_before_wall(convention="reference", occlusion="thickness")
 
 

@@ -34,12 +34,6 @@ class FootageInfo:
         width, height: pixels as displayed, rotation applied; non-square pixels are not stretched (see `notes`).
         frames: the number of frames that `read_frames` yields; for a variable frame rate, after resampling.
         fps: frames per second, constant.
-        rotation: degrees clockwise by which the stored frames are turned to stand upright: 0, 90, 180, 270.
-        variable_frame_rate: whether frames are repeated or skipped to get a constant rate.
-        bit_depth: bits per stored component; frames are always converted to 8 bits.
-        has_alpha: whether stored frames may be transparent; they are composited over black.
-        codec: the codec's short name, such as h264.
-        pixel_aspect: width of a pixel over its height.
         notes: sentences for the artist about what is changed or ignored.
     """
 
@@ -48,12 +42,6 @@ class FootageInfo:
     height: int
     frames: int
     fps: Fraction
-    rotation: int = 0
-    variable_frame_rate: bool = False
-    bit_depth: int = 8
-    has_alpha: bool = False
-    codec: str = ""
-    pixel_aspect: Fraction = Fraction(1)
     notes: tuple[str, ...] = ()
 
 
@@ -133,12 +121,6 @@ def _video_info(path: Path, found: Scan, timeline: Timeline) -> FootageInfo:
         height=found.height,
         frames=len(timeline.source_index),
         fps=timeline.fps,
-        rotation=pixels.clockwise_degrees(found.orientation),
-        variable_frame_rate=timeline.resampled,
-        bit_depth=found.bit_depth,
-        has_alpha=found.has_alpha,
-        codec=found.codec,
-        pixel_aspect=found.pixel_aspect,
         notes=notes,
     )
 
@@ -209,10 +191,6 @@ def _sequence_info(path: Path, files: list[Path], fps: Fraction | int | None) ->
         height=height,
         frames=len(files),
         fps=rate,
-        rotation=pixels.clockwise_degrees(turn),
-        bit_depth=max(component.bits for component in frame.format.components),
-        has_alpha=pixels.has_alpha(frame.format),
-        codec=files[0].suffix.lower().lstrip("."),
         notes=notes,
     )
 

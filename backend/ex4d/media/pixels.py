@@ -129,12 +129,6 @@ def orientation(frame: av.VideoFrame) -> Orientation:
     return UPRIGHT
 
 
-def clockwise_degrees(turn: Orientation) -> int:
-    """The rotation part of an orientation: 0, 90, 180 or 270 degrees clockwise."""
-    a, b, _, _ = turn
-    return {(1, 0): 0, (0, 1): 90, (-1, 0): 180, (0, -1): 270}[(a, b)]
-
-
 def turned(pixels: np.ndarray, turn: Orientation) -> np.ndarray:
     """A view of (H, W, ...) pixels as a player shows them."""
     a, b, c, d = turn

@@ -47,13 +47,9 @@ class Scan:
     `matched_by_time` is whether decoded frames are recognised by these times.
     """
 
-    codec: str
     width: int
     height: int
     orientation: pixels.Orientation
-    bit_depth: int
-    has_alpha: bool
-    pixel_aspect: Fraction
     notes: tuple[str, ...]
     readable: int
     promised: int
@@ -139,13 +135,9 @@ def _scan(path: Path, _version: tuple[int, ...]) -> Scan:
     turn = pixels.orientation(first)
     width, height = (first.height, first.width) if turn[1] else (first.width, first.height)
     return Scan(
-        codec=codec,
         width=width,
         height=height,
         orientation=turn,
-        bit_depth=max(component.bits for component in first.format.components),
-        has_alpha=pixels.has_alpha(first.format),
-        pixel_aspect=packets.pixel_aspect,
         notes=_notes(first, packets.pixel_aspect),
         readable=readable,
         promised=promised,
