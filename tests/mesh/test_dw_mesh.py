@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from ex4d.mesh import CONVENTIONS, OCCLUSION_RULES, DWMesh, MeshDepthError, build_dw_mesh, grid_topology
+from ex4d.mesh import DWMesh, MeshDepthError, build_dw_mesh, grid_topology
+from ex4d_core.shot import CONVENTIONS, OCCLUSION_RULES
 
 HEIGHT, WIDTH = 6, 9
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from ex4d.mesh import OCCLUSION_MODELS, DepthSurface
+from ex4d.mesh import DepthSurface
 from ex4d.raster import Rasterizer, RenderedBatch, create_rasterizer
 from ex4d.raster.speed import synthetic_cameras
+from ex4d_core.shot import OCCLUSION_MODELS
 
 SAMPLE = Path(__file__).resolve().parents[1] / "data" / "sample"
 FOCAL, HEIGHT, WIDTH = 100.0, 48, 128

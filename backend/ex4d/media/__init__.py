@@ -2,7 +2,7 @@
 
 from ex4d.media.contact_sheet import contact_sheet
 from ex4d.media.exr import read_exr_channels
-from ex4d.media.footage import DEFAULT_SEQUENCE_FPS, FootageInfo, probe, read_frames
+from ex4d.media.footage import FootageInfo, probe, read_frames
 from ex4d.media.lens import Lens, lens_of
 from ex4d.media.media_errors import MediaError
 from ex4d.media.png import read_png, read_png_metadata, write_png
@@ -10,7 +10,6 @@ from ex4d.media.sequences import is_sequence, sequence_files
 from ex4d.media.video_writer import VideoWriter, read_metadata
 
 __all__ = [
-    "DEFAULT_SEQUENCE_FPS",
     "FootageInfo",
     "Lens",
     "MediaError",

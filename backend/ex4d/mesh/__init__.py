@@ -2,13 +2,9 @@
 
 from ex4d.mesh.dw_mesh import DWMesh, build_dw_mesh, build_surface_mesh, grid_topology
 from ex4d.mesh.export import Pc2Writer, write_ply
-from ex4d.mesh.surface import DepthSurface, MeshDepthError, vertex_grid_shape
-from ex4d_core.shot import CONVENTIONS, OCCLUSION_MODELS, OCCLUSION_RULES
+from ex4d.mesh.surface import DepthSurface, MeshDepthError
 
 __all__ = [
-    "CONVENTIONS",
-    "OCCLUSION_MODELS",
-    "OCCLUSION_RULES",
     "DWMesh",
     "DepthSurface",
     "MeshDepthError",
@@ -16,6 +12,5 @@ __all__ = [
     "build_dw_mesh",
     "build_surface_mesh",
     "grid_topology",
-    "vertex_grid_shape",
     "write_ply",
 ]

@@ -6,7 +6,6 @@ from ex4d.raster.rasterizer import Rasterizer, RasterizerUnavailableError, Rende
 from ex4d.raster.rasterizer_choice import (
     RASTERIZERS,
     LicenceError,
-    RasterizerChoice,
     available_rasterizers,
     choose_rasterizer,
     create_rasterizer,
@@ -19,7 +18,6 @@ __all__ = [
     "RASTERIZERS",
     "LicenceError",
     "Rasterizer",
-    "RasterizerChoice",
     "RasterizerUnavailableError",
     "RenderMemoryError",
     "RenderedBatch",
