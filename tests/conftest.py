@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,30 @@ from ex4d_core.scene import SceneManifest, SceneWriter
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "tests" / "data"
+
+
+# Folders of tests that run in any environment; the others need PyTorch, or Blender's Python.
+ANYWHERE = ("core", "data", "gui", "scripts")
+
+
+class SkippedFolder(pytest.Collector):
+    """A folder of tests that this environment cannot run."""
+
+    def collect(self) -> Iterator[pytest.Item]:
+        """Skip the folder without importing anything in it: only a `pytest.Directory` has its conftest.py loaded."""
+        pytest.skip(f"tests/{self.path.name} needs {needed_by(self.path)}, which is not installed here")
+
+
+def needed_by(folder: Path) -> str:
+    """The package that a folder of tests needs."""
+    return "bpy" if folder.name == "blender" else "torch"
+
+
+def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """Skip folders of tests whose packages are not installed, so that plain pytest is green everywhere."""
+    if path.parent == ROOT / "tests" and path.name not in ANYWHERE and find_spec(needed_by(path)) is None:
+        return SkippedFolder.from_parent(parent, name=path.name, path=path)
+    return None
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
