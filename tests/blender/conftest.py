@@ -17,10 +17,11 @@ from pathlib import Path
 import pytest
 
 try:
-    import addon_utils
     import bpy
-except ModuleNotFoundError:  # tests/conftest.py skips this folder
-    pass
+except ModuleNotFoundError:
+    pass  # tests/conftest.py skips this folder
+else:
+    import addon_utils  # comes with bpy
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
