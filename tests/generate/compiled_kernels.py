@@ -13,7 +13,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 
 from ex4d.generate.wan.kernels import triton_kernels as kernels
-from ex4d.generate.wan.kernels.fused import CrossKeys
+from ex4d.generate.wan.kernels.fused import CrossAttentionKV
 
 TOKENS, WIDTH, HEAD = 64, 5120, 128
 HOPPER, ADA = GPUTarget("cuda", 90, 32), GPUTarget("cuda", 89, 32)
@@ -38,8 +38,8 @@ class NoDriver:
 
 def compile_instead(kernel, grid):
     def warm_up(*arguments, **options):
-        made = kernel.warmup(*arguments, grid=grid, **options)
-        assert made.asm["cubin"], kernel
+        result = kernel.warmup(*arguments, grid=grid, **options)
+        assert result.asm["cubin"], kernel
         compiled.add(kernel.fn.__name__)
 
     return warm_up
@@ -48,26 +48,26 @@ def compile_instead(kernel, grid):
 def compile_all() -> None:
     stream, added = torch.zeros(TOKENS, WIDTH), torch.zeros(TOKENS, WIDTH, dtype=torch.bfloat16)
     gate, weight = torch.zeros(WIDTH), torch.zeros(WIDTH, dtype=torch.bfloat16)
-    for x, eight_bit, dtype in (
+    for x, fp8, dtype in (
         (stream, False, torch.bfloat16),
         (stream, False, torch.float32),
         (added.clone(), True, torch.bfloat16),
         (added.clone(), False, torch.float32),
     ):
         for more, by in ((None, None), (added, None), (added, gate)):
-            for scale, one_more in ((gate, True), (weight, False)):
-                kernels.norm(x, more, by, scale, scale, EPSILON, dtype=dtype, one_more=one_more, eight_bit=eight_bit)
+            for scale, one_plus_scale in ((gate, True), (weight, False)):
+                kernels.norm(x, more, by, scale, scale, EPSILON, dtype=dtype, one_plus_scale=one_plus_scale, fp8=fp8)
     qkv, angles = torch.zeros(TOKENS, 3 * WIDTH, dtype=torch.bfloat16), torch.zeros(TOKENS, HEAD // 2)
     for factors in (torch.ones(2), torch.ones(3)):
-        kernels.rotate(qkv, weight, weight, angles, angles, EPSILON, HEAD, factors)
-    kernels.largest_value(qkv)
+        kernels.qk_norm_rope(qkv, weight, weight, angles, angles, EPSILON, HEAD, factors)
+    kernels.value_absmax(qkv)
     for gelu in (False, True):
-        kernels.quantize(added, gelu=gelu)
-    keys = CrossKeys.of(*torch.zeros(2, 257, WIDTH, dtype=torch.bfloat16))
+        kernels.quantize_fp8(added, gelu=gelu)
+    keys = CrossAttentionKV.of(*torch.zeros(2, 257, WIDTH, dtype=torch.bfloat16))
     kernels.cross_attention(added, keys, keys, EPSILON, HEAD)
-    picture = torch.zeros(1, 96, 2, 5, 3, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last_3d)
+    image = torch.zeros(1, 96, 2, 5, 3, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last_3d)
     for silu in (False, True):
-        kernels.channel_norm(picture, torch.zeros(96, dtype=torch.bfloat16), silu=silu)
+        kernels.channel_norm(image, torch.zeros(96, dtype=torch.bfloat16), silu=silu)
 
 
 triton.runtime.driver.set_active(NoDriver())

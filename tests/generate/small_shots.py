@@ -1,4 +1,4 @@
-"""What the engine wan is tried on: a few small rendered frames, and settings that a processor can do."""
+"""A few small rendered frames, and settings of the engine wan that a CPU can run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FEW = {"steps": 2, "precision": "float32", "prompt": "a wide street", "negative_
 
 
 def shot(count: int = 5, width: int = WIDTH, height: int = HEIGHT, seed: int = 0) -> list[RenderedFrame]:
-    """Coloured blocks; a strip at the left that grows is unseen, from frame 1 on."""
+    """Coloured blocks with an unseen strip at the left that grows, from frame 1 on."""
     blocks = np.random.default_rng(seed).integers(0, 256, (count, height // 8, width // 8, 3), dtype=np.uint8)
     frames = []
     for index, coarse in enumerate(blocks):

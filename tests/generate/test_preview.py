@@ -1,10 +1,10 @@
-"""The preview engine: what was seen stays as it is, the rest is filled smoothly, steadily, and from the background."""
+"""The preview engine: seen pixels stay unchanged, the rest is filled smoothly from the background."""
 
 import numpy as np
 import pytest
 
 from ex4d.generate import PreviewEngine
-from ex4d.generate.preview import HoleFilling
+from ex4d.generate.preview import HoleFiller
 from ex4d.raster import RenderedFrame
 from ex4d_core.shot import PreviewSettings
 
@@ -27,22 +27,22 @@ def preview(*frames: RenderedFrame, **settings) -> list[np.ndarray]:
 def test_seen_pixels_are_passed_on_untouched():
     shown = frame()
     for settings in ({"holes": "fill"}, {"holes": "mark"}):
-        (picture,) = preview(shown, **settings)
-        assert np.array_equal(picture[shown.mask], shown.color[shown.mask])
+        (image,) = preview(shown, **settings)
+        assert np.array_equal(image[shown.mask], shown.color[shown.mask])
 
 
 def test_marked_holes_have_the_artists_colour():
     shown = frame()
-    (picture,) = preview(shown, holes="mark", hole_color=(10, 250, 30))
-    assert (picture[~shown.mask] == (10, 250, 30)).all()
+    (image,) = preview(shown, holes="mark", hole_color=(10, 250, 30))
+    assert (image[~shown.mask] == (10, 250, 30)).all()
 
 
 def test_filled_holes_continue_their_surroundings_smoothly():
     shown = frame()
-    (picture,) = preview(shown)
-    truth = np.broadcast_to(np.linspace(40, 200, WIDTH)[None, :, None], picture.shape)
-    assert np.abs(picture[~shown.mask] - truth[~shown.mask]).max() < 45
-    assert np.abs(np.diff(picture[30].astype(int), axis=0)).max() < 25
+    (image,) = preview(shown)
+    truth = np.broadcast_to(np.linspace(40, 200, WIDTH)[None, :, None], image.shape)
+    assert np.abs(image[~shown.mask] - truth[~shown.mask]).max() < 45
+    assert np.abs(np.diff(image[30].astype(int), axis=0)).max() < 25
 
 
 def test_what_a_moved_subject_uncovers_is_filled_with_background():
@@ -51,8 +51,8 @@ def test_what_a_moved_subject_uncovers_is_filled_with_background():
     mask = np.ones((HEIGHT, WIDTH), bool)
     color[:, 30:50], depth[:, 30:50] = (250, 240, 20), 2.0
     mask[:, 50:60] = False
-    (picture,) = preview(RenderedFrame(0, color * mask[..., None], mask, depth))
-    filled = picture[:, 52:60].reshape(-1, 3).mean(axis=0)
+    (image,) = preview(RenderedFrame(0, color * mask[..., None], mask, depth))
+    filled = image[:, 52:60].reshape(-1, 3).mean(axis=0)
     assert filled[0] < 80, "the yellow foreground must not bleed into what it uncovered"
 
 
@@ -70,8 +70,8 @@ def test_a_hole_does_not_flicker_with_its_rim():
     assert np.abs(np.diff(steady[4:], axis=0)).mean() < 0.6 * np.abs(np.diff(single[4:], axis=0)).mean()
 
 
-def test_the_past_is_no_ghost():
-    """What was seen where there is a hole now leaves no trace there."""
+def test_the_previous_frame_leaves_no_ghost():
+    """Pixels that were seen where there is a hole now leave no trace there."""
     bright = RenderedFrame(
         0, np.full((64, 64, 3), 250, np.uint8), np.ones((64, 64), bool), np.full((64, 64), 5.0, np.float32)
     )
@@ -82,12 +82,13 @@ def test_the_past_is_no_ghost():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 17), (33, 2), (61, 127)])
-def test_odd_sizes_and_frames_without_anything_seen(size):
-    nothing = HoleFilling()(np.zeros((*size, 3), np.uint8), np.zeros(size, bool), np.full(size, np.inf, np.float32))
+def test_odd_sizes_and_frames_without_seen_pixels(size):
+    color, mask, depth = np.zeros((*size, 3), np.uint8), np.zeros(size, bool), np.full(size, np.inf, np.float32)
+    nothing = HoleFiller().fill_array(color, mask, depth)
     assert nothing.shape == (*size, 3)
     assert (nothing == nothing[0, 0]).all()
 
 
-def test_the_same_frames_give_the_same_pictures():
+def test_the_same_frames_give_the_same_images():
     frames = [frame(index, (slice(10 + index, 40), slice(20, 60 + index))) for index in range(4)]
     assert all(np.array_equal(one, two) for one, two in zip(preview(*frames), preview(*frames), strict=True))

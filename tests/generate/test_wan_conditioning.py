@@ -1,4 +1,4 @@
-"""A shot to what the transformer takes: sizes, erosion, scaling, windows; and latents back to pixels."""
+"""Conditioning of a shot: sizes, erosion, scaling, windows; and decoding latents to pixels."""
 
 import contextlib
 
@@ -13,18 +13,18 @@ from ex4d.generate.wan.conditioning import (
     image_to_video_input,
     known_mask,
     latent_count,
-    round_up,
+    round_up_frames,
+    split_into_windows,
     window_pixels,
 )
 from ex4d.generate.wan.streaming import BlockStreaming
-from ex4d.generate.wan.temporal_windows import windows
 from ex4d.raster import RenderedFrame
 from ex4d_core.generation import window_count
 
 
 def frame(index: int, mask: np.ndarray, color: int = 200) -> RenderedFrame:
-    picture = np.full((*mask.shape, 3), color, np.uint8) * mask[..., None]
-    return RenderedFrame(index, picture, mask, np.ones(mask.shape, np.float32))
+    image = np.full((*mask.shape, 3), color, np.uint8) * mask[..., None]
+    return RenderedFrame(index, image, mask, np.ones(mask.shape, np.float32))
 
 
 def frames(count: int) -> list[RenderedFrame]:
@@ -50,7 +50,7 @@ def test_aspect_is_kept_and_sizes_are_padded_to_multiples_of_16(size, limit, sca
     assert (working.padded_width, working.padded_height) == padded
 
 
-def test_making_smaller_gives_holes_no_dark_rim():
+def test_downscaling_gives_holes_no_dark_rim():
     mask = np.ones((64, 64), bool)
     mask[:, 20:41] = False
     size = WorkingSize.of(64, 64, 48 * 48)
@@ -71,12 +71,12 @@ def test_colour_is_black_where_unseen_and_the_mask_is_scaled_twice():
     assert pixels.color.shape == pixels.mask.shape == (1, 3, 1, 16, 32)
     assert pixels.color[..., :16].eq(1).all() and pixels.color[..., 16:].eq(-1).all()
     assert pixels.mask[..., :16].eq(1).all() and pixels.mask[..., 16:].eq(-3).all()
-    assert pixels.seen == (0.5,)
+    assert pixels.visible_fraction == (0.5,)
 
 
 @pytest.mark.parametrize(("side", "left", "right"), [(2, 0, 1), (3, 1, 1), (8, 3, 4)])
 def test_erosion_widens_holes_by_a_square_as_opencv_does(side, left, right):
-    """OpenCV anchors a square of even side right of and below its middle."""
+    """OpenCV anchors a square of even side right of and below its centre."""
     mask = torch.ones(40, 40, dtype=torch.bool)
     mask[20, 20] = False
     unseen = torch.nonzero(~erode(mask, side))
@@ -84,7 +84,7 @@ def test_erosion_widens_holes_by_a_square_as_opencv_does(side, left, right):
     assert unseen.max(0).values.tolist() == [20 + right, 20 + right]
 
 
-def test_the_pictures_border_is_not_eroded():
+def test_the_frames_border_is_not_eroded():
     assert erode(torch.ones(10, 10, dtype=torch.bool), 8).all()
 
 
@@ -111,27 +111,27 @@ def test_wans_image_to_video_inputs():
 
 
 def test_lengths_are_rounded_up_to_4n_plus_1():
-    assert [round_up(count) for count in (1, 2, 5, 6, 48, 49, 50)] == [1, 5, 5, 9, 49, 49, 53]
+    assert [round_up_frames(count) for count in (1, 2, 5, 6, 48, 49, 50)] == [1, 5, 5, 9, 49, 49, 53]
     assert [latent_count(count) for count in (1, 5, 49)] == [1, 2, 13]
 
 
 @pytest.mark.parametrize("count", [1, 4, 9, 10, 13, 14, 17, 30])
 def test_windows_cover_every_frame_once(count):
-    made = list(windows(frames(count), 9, 5))
-    assert len(made) == window_count(count, 9, 5)
-    new = [entry.index for window in made for entry in window.frames[window.known : window.known + window.new]]
+    result = list(split_into_windows(frames(count), 9, 5))
+    assert len(result) == window_count(count, 9, 5)
+    new = [entry.index for window in result for entry in window.frames[window.known : window.known + window.new]]
     assert new == list(range(count))
-    for window in made:
+    for window in result:
         assert len(window.frames) % 4 == 1 and len(window.frames) <= 9
         assert window.known == (5 if window.number else 0)
         assert window.frames[0].index == window.start == 4 * window.number
 
 
 def test_an_empty_shot_has_no_window():
-    assert list(windows([], 9, 5)) == []
+    assert list(split_into_windows([], 9, 5)) == []
 
 
-# Blocks that wait in the host's memory.
+# Blocks that are streamed from the host's memory.
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_streamed_blocks_compute_the_same_again_and_again(count, resident, copie
     copied = []
     plain = BlockStreaming._fetch
     monkeypatch.setattr(
-        BlockStreaming, "_fetch", lambda self, index, place: (copied.append(index), plain(self, index, place))[1]
+        BlockStreaming, "_fetch", lambda self, index, number: (copied.append(index), plain(self, index, number))[1]
     )
     torch.manual_seed(0)
     blocks = torch.nn.ModuleList(
@@ -212,7 +212,7 @@ def test_given_frames_become_the_same_latents_whatever_follows(vae, known):
 
 
 def test_the_vae_keeps_no_frames_once_it_is_done(vae):
-    """They are gigabytes for large pictures, and denoising comes between encoding and decoding."""
+    """They are gigabytes for large images, and denoising comes between encoding and decoding."""
     from ex4d.generate.wan.decoding import decode_in_order, encode_video
 
     latents = encode_video(vae, torch.zeros(1, 3, 9, 32, 48), "cpu")
@@ -225,7 +225,7 @@ def test_the_vae_keeps_no_frames_once_it_is_done(vae):
 
 
 def test_a_consumer_between_two_frames_keeps_its_own_modes(vae):
-    """Inference mode and autocast end where frames are handed out, or they would leak into whoever takes them."""
+    """Inference mode and autocast end where frames are yielded, or they would leak into the consumer."""
     from ex4d.generate.wan.decoding import decode_in_order
 
     latents = torch.zeros(1, 16, 2, 2, 2)
@@ -234,14 +234,14 @@ def test_a_consumer_between_two_frames_keeps_its_own_modes(vae):
 
 
 def test_estimates_are_shown_in_colours_fitted_to_the_render():
-    from ex4d.generate.wan.decoding import LatentColors
+    from ex4d.generate.wan.decoding import LatentToRgb
 
     generator = torch.Generator().manual_seed(0)
     latents = torch.randn(1, 16, 3, 8, 8, generator=generator)
     mixture = 0.2 * torch.randn(3, 16, generator=generator)
     colors = torch.einsum("cl,blfhw->bcfhw", mixture, latents).clamp(-1, 1)
     video = colors.repeat_interleave(8, 3).repeat_interleave(8, 4)[:, :, [0, 1, 1, 1, 1, 2, 2, 2, 2]]
-    picture = LatentColors(latents, video).picture(latents, 1)
+    image = LatentToRgb(latents, video).image(latents, 1)
     expected = (colors[0, :, 1].permute(1, 2, 0) + 1) * 127.5
-    assert picture.shape == (8, 8, 3)
-    assert np.abs(picture - expected.numpy()).mean() < 12
+    assert image.shape == (8, 8, 3)
+    assert np.abs(image - expected.numpy()).mean() < 12

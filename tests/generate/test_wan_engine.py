@@ -1,4 +1,4 @@
-"""The whole engine on small random models: what changes the video, what does not, and what stops it."""
+"""The whole engine with small random weights: what changes the video, what does not, and what stops it."""
 
 import dataclasses
 import os
@@ -14,7 +14,7 @@ pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
 
 from safetensors.torch import load_file, save_file
 
-from ex4d.generate.engine import EngineProgress
+from ex4d.generate.engine import GenerationProgress
 from ex4d.generate.wan import (
     CheckpointError,
     GenerationError,
@@ -23,7 +23,7 @@ from ex4d.generate.wan import (
     WanUnavailableError,
 )
 from ex4d.generate.wan.files import find_files
-from ex4d.generate.wan.loaded_networks import LoadedModels
+from ex4d.generate.wan.loaded_networks import LoadedNetworks
 from ex4d.generate.wan.wan_engine import WanEngine, create_wan_engine
 from ex4d.raster import RenderedFrame
 from ex4d_core.shot import RequestError, WanSettings, wan_preset
@@ -32,21 +32,14 @@ from tests.generate.small_shots import FEW, HEIGHT, WIDTH, shot
 WAN_FOLDER = "Wan-AI/Wan2.1-I2V-14B-480P"
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch) -> None:
-    """Text embeddings are kept for each test alone."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("platformdirs.user_cache_dir", lambda *names, **more: str(tmp_path / "cache"))
-
-
 @pytest.fixture
 def generate(toy_models) -> Callable[..., np.ndarray]:
     """Runs the engine and returns the video (T, H, W, 3)."""
 
-    def run(frames: list[RenderedFrame] | None = None, *, models: Path = toy_models, watch=None, **changes):
+    def run(frames: list[RenderedFrame] | None = None, *, models: Path = toy_models, on_progress=None, **changes):
         engine = create_wan_engine(wan_preset("ex4d-reference", **{**FEW, **changes}), "cpu", models)
         frames = shot() if frames is None else frames
-        return np.array(list(engine.generate(frames, count=len(frames), watch=watch)))
+        return np.array(list(engine.generate(frames, count=len(frames), on_progress=on_progress)))
 
     return run
 
@@ -121,7 +114,7 @@ def test_a_further_lora_is_merged_by_file_and_weight(generate, toy_models, tmp_p
         generate(models=folder, loras=[{"name": "other"}])
 
 
-def test_without_guidance_the_negative_prompt_is_not_looked_at(generate):
+def test_without_guidance_the_negative_prompt_is_not_used(generate):
     assert np.array_equal(generate(guidance=1.0), generate(guidance=1.0, negative_prompt="static rain"))
 
 
@@ -129,7 +122,7 @@ def test_bfloat16_is_close_to_float32(generate):
     assert 0 < distance(generate(), generate(precision="bf16")) < 4
 
 
-def test_tea_cache_leaves_out_steps_whose_input_hardly_changes(generate, toy_models, tmp_path):
+def test_tea_cache_skips_steps_whose_input_hardly_changes(generate, toy_models, tmp_path):
     exact = generate(steps=6)
     # Random weights react so strongly to time that no step may be left out, whatever the threshold.
     assert np.array_equal(exact, generate(steps=6, tea_cache=1.0))
@@ -140,9 +133,9 @@ def test_tea_cache_leaves_out_steps_whose_input_hardly_changes(generate, toy_mod
         tensors = load_file(path)
         if key in tensors:
             save_file({**tensors, key: tensors[key] * 0}, path)
-    steady = generate(steps=6, models=folder)
-    assert np.array_equal(steady, generate(steps=6, models=folder, tea_cache=1e-3))
-    assert distance(steady, generate(steps=6, models=folder, tea_cache=1.0)) > 0
+    constant = generate(steps=6, models=folder)
+    assert np.array_equal(constant, generate(steps=6, models=folder, tea_cache=1e-3))
+    assert distance(constant, generate(steps=6, models=folder, tea_cache=1.0)) > 0
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 8])
@@ -155,14 +148,14 @@ def test_any_size_is_padded_and_cut_not_squashed(generate, width, height):
     assert generate(shot(2, width, height)).shape == (2, height, width, 3)
 
 
-def test_large_pictures_are_made_smaller_and_enlarged_again(generate):
+def test_large_frames_are_downscaled_and_upscaled_again(generate):
     frames = shot(2, 160, 96)
     small = generate(frames, max_pixels=64 * 64)
     assert small.shape == (2, 96, 160, 3)
     assert distance(small, generate(frames, max_pixels=0)) > 0.05
 
 
-def test_long_shots_go_on_from_what_was_generated(generate):
+def test_long_shots_continue_from_generated_frames(generate):
     """Windows of 9 frames that start from the 5 before: the second begins where the first ended."""
     frames = shot(13)
     long = generate(frames, window=9, overlap=5)
@@ -173,8 +166,8 @@ def test_long_shots_go_on_from_what_was_generated(generate):
     assert distance(long[9:], generate(other, window=9, overlap=5)[9:]) > 0.05
 
 
-def test_frames_come_as_soon_as_their_window_is_made(toy_models):
-    """Rendering goes on only when a window needs it."""
+def test_frames_come_as_soon_as_their_window_is_generated(toy_models):
+    """Rendering continues only when a window needs it."""
     asked = []
 
     def rendering() -> Iterator[RenderedFrame]:
@@ -189,24 +182,24 @@ def test_frames_come_as_soon_as_their_window_is_made(toy_models):
     frames.close()
 
 
-def test_every_step_is_told_with_a_picture_and_the_time_left(generate):
-    steps: list[EngineProgress] = []
-    generate(shot(13), watch=steps.append, window=9, overlap=5)
+def test_every_step_is_reported_with_an_image_and_the_eta(generate):
+    steps: list[GenerationProgress] = []
+    generate(shot(13), on_progress=steps.append, window=9, overlap=5)
     denoising = [step for step in steps if step.stage == "denoise"]
     assert [(step.done, step.total) for step in denoising] == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert all(step.picture.shape == (HEIGHT // 8, WIDTH // 8, 3) for step in denoising)
-    assert denoising[-1].seconds_left == 0 < denoising[0].seconds_left
+    assert all(step.image.shape == (HEIGHT // 8, WIDTH // 8, 3) for step in denoising)
+    assert denoising[-1].eta_seconds == 0 < denoising[0].eta_seconds
 
 
-def test_loading_is_told_too(toy_models, tmp_path):
+def test_loading_is_reported_too(toy_models, tmp_path):
     """A job that loads 80 GB must show signs of life."""
     folder = tmp_path / "models"
     shutil.copytree(toy_models, folder)
-    steps: list[EngineProgress] = []
+    steps: list[GenerationProgress] = []
     engine = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", folder)
-    list(engine.generate(shot(1), watch=steps.append))
+    list(engine.generate(shot(1), on_progress=steps.append))
     assert {step.stage for step in steps} == {"load weights", "warm up", "denoise"}
-    # What comes before the first step may take long and says nothing meanwhile.
+    # Everything before the first step may take long without any report.
     stages = [step.stage for step in steps]
     assert stages[0] == "warm up" and stages[stages.index("denoise") - 1] == "warm up"
 
@@ -215,36 +208,36 @@ class Cancelled(Exception):
     pass
 
 
-def test_what_the_watcher_raises_ends_the_work_within_that_step(generate):
+def test_an_exception_of_the_callback_ends_the_work_within_that_step(generate):
     seen = []
 
-    def watch(step: EngineProgress) -> None:
+    def on_progress(step: GenerationProgress) -> None:
         if step.stage == "denoise":
             seen.append(step.done)
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        generate(watch=watch, steps=20)
+        generate(on_progress=on_progress, steps=20)
     assert seen == [1]
-    # And the next job is none the worse.
+    # The next job is unaffected.
     assert len(generate()) == 5
 
 
 def test_text_embeddings_are_kept_on_disk(toy_models, tmp_path):
-    choice = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", toy_models).models.choice
-    engine = WanEngine(wan_preset("ex4d-reference", **FEW), LoadedModels(choice))
+    choice = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", toy_models).networks.choice
+    engine = WanEngine(wan_preset("ex4d-reference", **FEW), LoadedNetworks(choice))
     first = list(engine.generate(shot(1)))
     kept = sorted((tmp_path / "cache" / "text_embeddings").iterdir())
     assert len(kept) == 2
-    models = LoadedModels(choice)
-    assert np.array_equal(first, list(WanEngine(engine.settings, models).generate(shot(1))))
-    assert "text_encoder" not in models._encoders, "the encoder is not even loaded for a prompt that is known"
+    networks = LoadedNetworks(choice)
+    assert np.array_equal(first, list(WanEngine(engine.settings, networks).generate(shot(1))))
+    assert "text_encoder" not in networks._encoders, "the encoder is not even loaded for a known prompt"
     kept[0].write_bytes(b"damaged")
-    assert np.array_equal(first, list(WanEngine(engine.settings, LoadedModels(choice)).generate(shot(1))))
+    assert np.array_equal(first, list(WanEngine(engine.settings, LoadedNetworks(choice)).generate(shot(1))))
 
 
 def test_text_embeddings_depend_on_the_encoder_and_its_type_alone(toy_models, tmp_path):
-    """Products in 8 bits are the transformer's: they are no reason to load 11 GB again."""
+    """Fp8 matmuls are the transformer's, and not a reason to load 11 GB again."""
     folder = shutil.copytree(toy_models, tmp_path / "models")
 
     def kept_after(**changes: object) -> int:
@@ -258,16 +251,16 @@ def test_text_embeddings_depend_on_the_encoder_and_its_type_alone(toy_models, tm
     assert kept_after() == 6
 
 
-# What cannot work is said, not made into a black movie.
+# What cannot work is an error, not a black movie.
 
 
 def test_a_prompt_that_is_too_long_is_refused_before_anything_is_rendered(toy_models):
     def never() -> Iterator[RenderedFrame]:
-        raise AssertionError("rendering must not have begun")
+        raise AssertionError("rendering must not have started")
         yield
 
     engine = create_wan_engine(wan_preset("ex4d-reference", prompt="street " * 600), "cpu", toy_models)
-    with pytest.raises(PromptError, match=r"the prompt has 601 tokens, and the text encoder takes 512"):
+    with pytest.raises(PromptError, match=r"the prompt has 601 tokens, .* takes 512"):
         next(engine.generate(never()))
 
 
@@ -275,7 +268,7 @@ def test_prompts_in_other_scripts_count(generate):
     assert distance(generate(prompt="一丁七"), generate(prompt="万丈三")) > 0.05
 
 
-def test_a_shot_that_begins_in_the_dark_is_refused(generate):
+def test_a_shot_that_starts_with_an_unseen_frame_is_refused(generate):
     frames = shot()
     nothing = np.zeros_like(frames[0].mask)
     dark = dataclasses.replace(frames[0], mask=nothing, color=frames[0].color * 0)
@@ -289,7 +282,7 @@ def test_a_shot_of_which_erosion_leaves_nothing_is_refused(generate):
     dot = np.zeros_like(frames[0].mask)
     dot[10:13, 20:23] = True
     frames[0] = dataclasses.replace(frames[0], mask=dot, color=frames[0].color * dot[..., None])
-    with pytest.raises(RequestError, match="shows nothing that the footage saw once its mask has shrunk by 4 pixels"):
+    with pytest.raises(RequestError, match=r"shows nothing of the footage once its mask .* 4 pixels"):
         generate(frames, erosion=(4, 4))
     assert len(generate(frames, erosion=(2, 2))) == len(frames)
 
@@ -306,7 +299,7 @@ def test_frames_of_different_sizes_are_refused(generate):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_values_that_are_no_numbers_fail_the_job(toy_models, tmp_path, value):
+def test_nan_and_infinity_fail_the_job(toy_models, tmp_path, value):
     folder = tmp_path / "models"
     shutil.copytree(toy_models, folder)
     path = folder / "EX-4D" / "ex4d.ckpt"
@@ -314,11 +307,11 @@ def test_values_that_are_no_numbers_fail_the_job(toy_models, tmp_path, value):
     tensors["latent_encoder.0.bias"][0] = value
     torch.save(tensors, path)
     engine = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", folder)
-    with pytest.raises(GenerationError, match="step 1 of 2 gave values that are no numbers"):
+    with pytest.raises(GenerationError, match="NaN or infinity in denoising step 1 of 2"):
         list(engine.generate(shot()))
 
 
-def test_a_vae_that_gives_no_numbers_fails_the_job_too(toy_models, tmp_path):
+def test_a_vae_that_produces_nan_fails_the_job_too(toy_models, tmp_path):
     folder = tmp_path / "models"
     shutil.copytree(toy_models, folder)
     path = folder / WAN_FOLDER / "Wan2.1_VAE.pth"
@@ -326,7 +319,7 @@ def test_a_vae_that_gives_no_numbers_fails_the_job_too(toy_models, tmp_path):
     tensors["decoder.conv1.bias"][0] = float("nan")
     torch.save(tensors, path)
     engine = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", folder)
-    with pytest.raises(GenerationError, match="the VAE gave values that are no numbers"):
+    with pytest.raises(GenerationError, match="the VAE produced NaN"):
         list(engine.generate(shot()))
 
 

@@ -1,4 +1,4 @@
-"""Memory: every mode gives the same video, the mode goes by what is free, and running out leads to a smaller one."""
+"""Memory modes: all give the same video, the mode depends on what is free, and running out leads to a smaller one."""
 
 import gc
 import weakref
@@ -13,39 +13,34 @@ from diffsynth.models.wan_video_text_encoder import WanTextEncoder
 
 from ex4d.generate.wan import GenerationError, WanUnavailableError
 from ex4d.generate.wan.files import find_files
-from ex4d.generate.wan.loaded_networks import MEMORY_MODES, LoadedModels, fitting_mode
+from ex4d.generate.wan.loaded_networks import LoadedNetworks
+from ex4d.generate.wan.memory import MEMORY_MODES, fitting_mode
 from ex4d.generate.wan.networks import open_dit
 from ex4d.generate.wan.wan_engine import WanEngine, create_wan_engine
 from ex4d_core.shot import wan_preset
 from tests.generate.small_shots import FEW, shot
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch) -> None:
-    """Text embeddings are kept for each test alone."""
-    monkeypatch.setattr("platformdirs.user_cache_dir", lambda *names, **more: str(tmp_path / "cache"))
-
-
 @pytest.mark.parametrize("mode", MEMORY_MODES)
 def test_every_memory_mode_gives_the_same_video(toy_models, mode):
     engine = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", toy_models)
     plain = list(engine.generate(shot()))
-    models = LoadedModels(engine.models.choice, mode)
-    assert np.array_equal(plain, list(WanEngine(engine.settings, models).generate(shot())))
-    assert bool(models._encoders) == (mode == "resident")
+    networks = LoadedNetworks(engine.networks.choice, mode)
+    assert np.array_equal(plain, list(WanEngine(engine.settings, networks).generate(shot())))
+    assert bool(networks._encoders) == (mode == "resident")
 
 
-def test_the_text_encoder_comes_once_for_both_prompts_and_leaves(toy_models):
+def test_the_text_encoder_is_loaded_once_for_both_prompts_and_unloaded(toy_models):
     """It has 11 GB."""
-    choice = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", toy_models).models.choice
-    models, loaded = LoadedModels(choice, "encoders leave"), []
-    models.on_load = lambda done, total: loaded.append(done)
+    choice = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", toy_models).networks.choice
+    networks, loaded = LoadedNetworks(choice, "encoders unloaded"), []
+    networks.on_load = lambda done, total: loaded.append(done)
     before = sum(type(thing) is WanTextEncoder for thing in gc.get_objects())
-    street, blurred = models.text_embeddings([("a wide street", "prompt"), ("blurred", "negative prompt")])
+    street, blurred = networks.text_embeddings([("a wide street", "prompt"), ("blurred", "negative prompt")])
     assert loaded.count(1) == 1 and not torch.equal(street, blurred)
     assert sum(type(thing) is WanTextEncoder for thing in gc.get_objects()) == before
     # A prompt that is known already is not encoded again beside one that is not.
-    again, dark = models.text_embeddings([("a wide street", "prompt"), ("dark", "negative prompt")])
+    again, dark = networks.text_embeddings([("a wide street", "prompt"), ("dark", "negative prompt")])
     assert loaded.count(1) == 2 and torch.equal(again, street) and not torch.equal(dark, blurred)
 
 
@@ -63,59 +58,59 @@ def test_blocks_are_loaded_one_after_the_other_and_none_is_kept(toy_models):
     assert not any(parameter.is_meta for part in (dit, *rest) for parameter in part.parameters())
 
 
-def test_out_of_memory_goes_on_in_smaller_modes_and_then_says_so(toy_models):
+def test_out_of_memory_is_retried_in_smaller_modes_and_then_is_an_error(toy_models):
     engine = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", toy_models)
     plain = list(engine.generate(shot()))
-    models = LoadedModels(engine.models.choice)
+    networks = LoadedNetworks(engine.networks.choice)
     failures = []
 
     def fail(module, inputs):
-        failures.append(models.mode)
+        failures.append(networks.mode)
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
-    models.transformer.blocks[0].register_forward_pre_hook(fail)
+    networks.transformer.blocks[0].register_forward_pre_hook(fail)
     # The hook goes with the model that is unloaded, and the smaller mode succeeds.
-    assert np.array_equal(plain, list(WanEngine(engine.settings, models).generate(shot())))
-    assert failures == ["resident"] and models.mode == "encoders leave"
+    assert np.array_equal(plain, list(WanEngine(engine.settings, networks).generate(shot())))
+    assert failures == ["resident"] and networks.mode == "encoders unloaded"
 
-    models = LoadedModels(engine.models.choice, "streamed")
-    models.transformer.blocks[0].register_forward_pre_hook(fail)
-    with pytest.raises(GenerationError, match="ran out of memory, in the smallest mode too"):
-        list(WanEngine(engine.settings, models).generate(shot()))
+    networks = LoadedNetworks(engine.networks.choice, "blocks streamed")
+    networks.transformer.blocks[0].register_forward_pre_hook(fail)
+    with pytest.raises(GenerationError, match="in the smallest mode too"):
+        list(WanEngine(engine.settings, networks).generate(shot()))
 
 
-def test_out_of_memory_while_a_prompt_is_encoded_goes_on_in_a_smaller_mode(toy_models):
+def test_out_of_memory_while_a_prompt_is_encoded_is_retried_in_a_smaller_mode(toy_models):
     engine = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", toy_models)
-    models = LoadedModels(engine.models.choice)
-    encoded = models.text_embeddings
+    networks = LoadedNetworks(engine.networks.choice)
+    encoded = networks.text_embeddings
 
     def fail_at_first(prompts) -> list[torch.Tensor]:
-        models.text_embeddings = encoded
+        networks.text_embeddings = encoded
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 10 GiB")
 
-    models.text_embeddings = fail_at_first
-    made = list(WanEngine(engine.settings, models).generate(shot()))
-    assert models.mode == "encoders leave" and np.array_equal(made, list(engine.generate(shot())))
+    networks.text_embeddings = fail_at_first
+    result = list(WanEngine(engine.settings, networks).generate(shot()))
+    assert networks.mode == "encoders unloaded" and np.array_equal(result, list(engine.generate(shot())))
 
 
-def test_out_of_memory_while_decoding_goes_on_in_a_smaller_mode(toy_models):
+def test_out_of_memory_while_decoding_is_retried_in_a_smaller_mode(toy_models):
     engine = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", toy_models)
     plain = list(engine.generate(shot()))
-    models = LoadedModels(engine.models.choice)
+    networks = LoadedNetworks(engine.networks.choice)
 
     def fail(module, inputs):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
-    models.vae.model.decoder.head.register_forward_pre_hook(fail)
-    models.vae.model.decoder.conv1.register_forward_pre_hook(fail)
-    assert np.array_equal(plain, list(WanEngine(engine.settings, models).generate(shot())))
-    assert models.mode == "encoders leave"
+    networks.vae.model.decoder.head.register_forward_pre_hook(fail)
+    networks.vae.model.decoder.conv1.register_forward_pre_hook(fail)
+    assert np.array_equal(plain, list(WanEngine(engine.settings, networks).generate(shot())))
+    assert networks.mode == "encoders unloaded"
 
 
-def test_the_mode_goes_by_memory_and_too_little_is_said():
+def test_the_mode_depends_on_memory_and_too_little_is_an_error():
     gigabyte = 2**30
     weights = {"dit": 30 * gigabyte, "text_encoder": 11 * gigabyte, "image_encoder": gigabyte, "vae": gigabyte}
-    for budget, mode in ((80, "resident"), (40, "encoders leave"), (24, "streamed"), (12, "streamed")):
+    for budget, mode in ((80, "resident"), (40, "encoders unloaded"), (24, "blocks streamed"), (12, "blocks streamed")):
         assert fitting_mode(budget * gigabyte, weights, 6 * gigabyte, "cuda:0") == mode
-    with pytest.raises(WanUnavailableError, match=r"cuda:0 has 8.0 GB to use, .*at least 8.5 GB: choose a smaller"):
+    with pytest.raises(WanUnavailableError, match=r"cuda:0 has 8.0 GB .*at least 8.5 GB"):
         fitting_mode(8 * gigabyte, weights, 6 * gigabyte, "cuda:0")

@@ -1,6 +1,9 @@
-"""Colour and mask to the final frames: one interface, several engines."""
+"""Generation engines: from the rendered colour and mask of a shot to its final frames.
 
-from ex4d.generate.engine import Engine, EngineProgress, Watch, create_engine
+`engine` has the interface of all engines, `preview` the quick one that runs anywhere, `wan` the video diffusion model.
+"""
+
+from ex4d.generate.engine import Engine, GenerationProgress, ProgressCallback, create_engine
 from ex4d.generate.preview import PreviewEngine
 
-__all__ = ["Engine", "EngineProgress", "PreviewEngine", "Watch", "create_engine"]
+__all__ = ["Engine", "GenerationProgress", "PreviewEngine", "ProgressCallback", "create_engine"]

@@ -1,4 +1,4 @@
-"""What every engine does: take the rendered frames of a shot and give back finished ones, in order."""
+"""The interface of all engines, their progress reports, and the choice of an engine for a request."""
 
 from __future__ import annotations
 
@@ -9,63 +9,62 @@ from typing import Protocol
 import numpy as np
 
 from ex4d.raster import RenderedFrame
-from ex4d_core.shot import RequestError, ShotRequest
+from ex4d_core.errors import RequestError
+from ex4d_core.shot import ShotRequest
 
 
 @dataclass(frozen=True)
-class EngineProgress:
-    """Where an engine is before frames come out of it.
+class GenerationProgress:
+    """How far an engine is before it yields frames.
 
     Attributes:
         stage: `LOAD_STAGE`; `WARM_UP_STAGE` until the first step is done; "denoise".
-        done, total: tensors or steps.
-        seconds_left: of this stage, by the steps so far; None where nobody knows.
-        picture: (h, w, 3) uint8, a small picture of what is coming; None before there is one.
+        done, total: number of tensors, or of denoising steps of the whole shot.
+        eta_seconds: time left in this stage, from the steps so far; None while unknown.
+        image: (h, w, 3) uint8, a small estimate of the result; None before the first denoising step.
     """
 
     stage: str
     done: int
     total: int
-    seconds_left: float | None = None
-    picture: np.ndarray | None = None
+    eta_seconds: float | None = None
+    image: np.ndarray | None = None
 
 
-# Told of every step; what it raises ends the work, within that step.
-Watch = Callable[[EngineProgress], None]
+# Called after every step; an exception that it raises ends the generation within that step.
+ProgressCallback = Callable[[GenerationProgress], None]
 
 
 class Engine(Protocol):
-    """Invents what the footage never saw.
+    """Paints the regions of a shot that the footage never showed.
 
     Attributes:
-        name: as in `ex4d_core.shot.ENGINES`.
-        licence: what the results rest on, for people.
+        name: one of `ex4d_core.shot.ENGINES`.
+        licence: which licences the results depend on, as a text for users.
     """
 
     name: str
     licence: str
 
     def generate(
-        self, frames: Iterable[RenderedFrame], *, count: int | None = None, watch: Watch | None = None
+        self, frames: Iterable[RenderedFrame], *, count: int | None = None, on_progress: ProgressCallback | None = None
     ) -> Iterator[np.ndarray]:
-        """Finished frames (H, W, 3) uint8 sRGB, one for each rendered frame, in order, each as soon as it exists.
+        """Yield one final frame (H, W, 3) uint8 sRGB for each rendered frame, in order, as soon as it exists.
 
-        Args:
-            count: how many frames there will be, where that is known; for progress only.
-            watch: told of every step that comes before frames do.
+        ``count``, the number of frames, is used for progress only.
         """
         ...
 
 
 def create_engine(request: ShotRequest, device: str = "auto") -> Engine:
-    """The engine that a request asks for.
+    """Create the engine that a request names.
 
     Args:
-        device: "auto", "cpu", or "cuda" with an optional number; "cuda:0+1" has the engine wan use both.
+        device: "auto", "cpu", or "cuda" with an optional number; with "cuda:0+1", the engine wan uses both GPUs.
 
     Raises:
         RequestError: this backend has no such engine.
-        RuntimeError: this machine cannot run it; each engine has its own kinds.
+        Ex4dError: this machine cannot run it.
     """
     if request.engine == "preview":
         from ex4d.generate.preview import PreviewEngine
@@ -75,4 +74,4 @@ def create_engine(request: ShotRequest, device: str = "auto") -> Engine:
         from ex4d.generate.wan.wan_engine import create_wan_engine
 
         return create_wan_engine(request.wan, device)
-    raise RequestError(f"this backend has no engine {request.engine!r}; it has: preview, wan")
+    raise RequestError(f"invalid engine {request.engine!r}: expected preview or wan")

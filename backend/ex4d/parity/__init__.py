@@ -1,4 +1,4 @@
-"""Our results beside the original EX-4D's, for any case laid out like the golden data: behind `ex4d parity`."""
+"""Parity with the original EX-4D, for any case laid out like the golden data: behind `ex4d parity`."""
 
 from ex4d.parity.comparison import Comparison, ParityCaseError
 from ex4d.parity.depth import compare_depth

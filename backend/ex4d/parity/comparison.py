@@ -1,4 +1,4 @@
-"""One figure of a comparison with the original, and the bound that it must keep."""
+"""A figure that compares a result with the original's, its bound, and the files of a case."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from ex4d_core.archives import ArchiveError, read_npz
 from ex4d_core.errors import Ex4dError
 
 
-class ParityCaseError(Ex4dError, ValueError):
+class ParityCaseError(Ex4dError):
     """A case whose files are missing, damaged, or not laid out like the golden data."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was compared, what came out, and what it must be.
+    """One figure and its bound.
 
     Attributes:
-        name: as in the case's file, and how it was computed.
+        name: of the array in the case's file, and how it was computed.
         measure: "relative L2", "IoU", "PSNR dB", "difference" (the largest) or "differences" (how many).
         value: measured.
-        bound: what it may be at most, or must be at least.
+        bound: the largest allowed value, or the smallest.
         at_least: whether higher is better.
     """
 
@@ -35,27 +35,27 @@ class Comparison:
 
     @property
     def right(self) -> bool:
-        """Whether the bound is kept; a figure that is no number never does."""
+        """Whether the value is within the bound; NaN never is."""
         return bool(self.value >= self.bound if self.at_least else self.value <= self.bound)
 
 
 def relative_l2(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Length of the difference, over that of the original."""
+    """Return the length of the difference, over that of the original."""
     ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
     return float(np.linalg.norm(ours - theirs) / max(np.linalg.norm(theirs), 1e-30))
 
 
 def compare_arrays(name: str, ours: np.ndarray, theirs: np.ndarray, bound: float) -> Comparison:
-    """Relative L2 of two arrays; no number, which is off, where their shapes differ."""
+    """Compare two arrays by relative L2; NaN, which is off, if their shapes differ."""
     value = relative_l2(ours, theirs) if ours.shape == theirs.shape else float("nan")
     return Comparison(name, "relative L2", value, bound)
 
 
 def read_case(path: Path, needed: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """A case's arrays.
+    """Read a case's arrays.
 
     Raises:
-        ParityCaseError: the file cannot be read, or lacks arrays.
+        ParityCaseError: the file cannot be read, or one of ``needed`` is missing.
     """
     try:
         case = read_npz(path)
@@ -63,5 +63,5 @@ def read_case(path: Path, needed: tuple[str, ...]) -> dict[str, np.ndarray]:
         raise ParityCaseError(f"{path} cannot be read as a case of golden data: {error}") from error
     missing = [name for name in needed if name not in case]
     if missing:
-        raise ParityCaseError(f"{path} lacks the arrays {', '.join(missing)}; see the golden data's description")
+        raise ParityCaseError(f"{path} has no arrays {', '.join(missing)}: expected a case like the golden data")
     return case

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ex4d.generate import Engine, EngineProgress
+from ex4d.generate import Engine, GenerationProgress
 from ex4d.media import FootageInfo, MediaError, VideoWriter, probe, read_frames
 from ex4d.progress import Progress, ignore_progress
 from ex4d.raster import RenderedFrame
@@ -42,12 +42,12 @@ def repaint_movies(
         )
     count = min(frames or color.frames, color.frames)
 
-    def watch(step: EngineProgress) -> None:
+    def on_progress(step: GenerationProgress) -> None:
         progress(step.stage, step.done, step.total)
 
     metadata = {"ex4d_engine": engine.name}
     with VideoWriter(output, color.width, color.height, color.fps, metadata=metadata) as movie:
-        finished = engine.generate(_rendered(color, mask, count), count=count, watch=watch)
+        finished = engine.generate(_rendered(color, mask, count), count=count, on_progress=on_progress)
         for done, frame in enumerate(finished, start=1):
             movie.write(frame)
             progress(engine.name, done, count)

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ex4d.generate import EngineProgress, Watch, create_engine
+from ex4d.generate import GenerationProgress, ProgressCallback, create_engine
 from ex4d.media import VideoWriter, read_png, write_png
 from ex4d.pipeline.render import render_shot
 from ex4d.progress import Progress, ignore_progress
@@ -164,8 +164,8 @@ def generate_take(scene: Scene, request: ShotRequest, *, device: str, sink: Take
         first = device.partition("+")[0]
         rendered = render_shot(scene, camera, request.render, first_frame=request.first_frame, device=first)
         recorded = _recorded(rendered, color, mask)
-        watch = _watching(sink, work_folder)
-        for index, picture in enumerate(engine.generate(recorded, count=len(camera), watch=watch)):
+        on_progress = _progress_callback(sink, work_folder)
+        for index, picture in enumerate(engine.generate(recorded, count=len(camera), on_progress=on_progress)):
             path = work_folder / frame_file_name(index)
             write_png(path, picture, {"ex4d_engine": engine.name})
             take.write(picture)
@@ -178,17 +178,17 @@ def generate_take(scene: Scene, request: ShotRequest, *, device: str, sink: Take
         sink.file(name, work_folder / name)
 
 
-def _watching(sink: TakeSink, work_folder: Path) -> Watch:
+def _progress_callback(sink: TakeSink, work_folder: Path) -> ProgressCallback:
     """Passes an engine's steps on to a sink."""
 
-    def watch(step: EngineProgress) -> None:
-        sink.progress(stage_with_seconds(step.stage, step.seconds_left), step.done, step.total)
-        if step.picture is not None:
+    def on_progress(step: GenerationProgress) -> None:
+        sink.progress(stage_with_seconds(step.stage, step.eta_seconds), step.done, step.total)
+        if step.image is not None:
             path = work_folder / "estimate.png"
-            write_png(path, step.picture)
+            write_png(path, step.image)
             sink.estimate(step.done, path)
 
-    return watch
+    return on_progress
 
 
 def describe(scene: Scene, request: ShotRequest) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ex4d.generate.preview import HoleFilling
+from ex4d.generate.preview import HoleFiller
 from ex4d.mesh import DepthSurface
 from ex4d.pipeline.render import scene_surface
 from ex4d.raster import Rasterizer, RenderedBatch, RenderMemoryError, create_rasterizer
@@ -88,6 +88,6 @@ def _shown(rendered: RenderedBatch, settings: PreviewSettings) -> ShownFrame:
     if settings.holes == "mark":
         filling = torch.tensor(settings.hole_color, dtype=torch.uint8, device=color.device)
     else:
-        filling = HoleFilling().fill(color, mask, depth)
+        filling = HoleFiller().fill(color, mask, depth)
     picture = torch.where(mask[..., None], color, filling)
     return ShownFrame(picture.cpu().numpy(), float(mask.sum(dtype=torch.int64)) / mask.numel())

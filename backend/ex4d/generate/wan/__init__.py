@@ -1,10 +1,10 @@
-"""The `wan` engine: Wan2.1-I2V-14B with EX-4D's LoRA and camera encoder, colour and mask to the final video.
+"""The engine `wan`: Wan2.1-I2V-14B with EX-4D's LoRA and camera encoder, from colour and mask to the final video.
 
-In the order of the flow: `published` (which files there are), `files` (where they lie here), `checkpoints` and `lora`
-(reading them), `models` (building the four networks), `loaded` (keeping them, by what memory there is), `conditioning`
-and `encoders` (a shot to what the transformer takes), `transformer` (a pass, on `products`, `fused`, `attention8`,
-`streaming` and `parallel`), `denoising`, `decoding`, and `engine`, which tells the story. Importing this package needs
-neither diffsynth nor a GPU; using the engine needs the extra `wan`.
+In the order of the flow: `published` (the catalogue of files), `files` (where they are on this machine), `checkpoints`
+and `lora` (read them), `networks` with `camera_encoder` (build and load the four networks), `loaded_networks` with
+`memory` and `streaming` (keep them on the GPU), `conditioning` and `encoders` (the transformer's inputs), `transformer`
+and `transformer_block` (predict the velocity, with `kernels` and `parallel`), `denoising`, `decoding`, and `wan_engine`
+(the whole flow). Importing this package needs neither diffsynth nor a GPU; running the engine needs the extra `wan`.
 """
 
 from ex4d.generate.wan.errors import (

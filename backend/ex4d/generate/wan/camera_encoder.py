@@ -1,7 +1,7 @@
-"""EX-4D's camera encoder: latents of colour and mask to one addition to the transformer's patch embedding.
+"""EX-4D's camera encoder: maps control latents (of colour and mask) to a residual for the patch embedding.
 
-It is set as ``dit.control_adapter``, which DiffSynth calls with ``control_camera_latents_input`` and whose result it
-adds. In the published ``ex4d.ckpt`` it stands, in one flat dictionary, beside the LoRA.
+It becomes ``dit.control_adapter``, which DiffSynth calls with ``control_camera_latents_input`` and whose result it
+adds. The published ``ex4d.ckpt`` holds its weights and the LoRA's in one flat dictionary.
 """
 
 from __future__ import annotations
@@ -18,30 +18,27 @@ from ex4d.generate.wan.errors import CheckpointError
 
 _PREFIXES = ("latent_encoder.", "latent_patch_embedding.")
 
-# Latent channels of the VAE, for colour and mask each.
+# Latent channels of the VAE; the control latents have as many for colour, and for mask.
 LATENT_CHANNELS = 16
 
 
 class RoundedConv3d(nn.Conv3d):
-    """A convolution that adds its bias afterwards, as torch has it done on GPUs.
+    """A convolution that adds its bias to the rounded result, as torch does on GPUs.
 
-    In bfloat16 that rounds once more. The original ran so; a processor's own convolution is half a per cent off.
+    In bfloat16 that rounds once more. The original ran so; a CPU's own convolution differs by half a per cent.
     """
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        made = functional.conv3d(x, self.weight, None, self.stride)
-        return made + self.bias.to(made.dtype).view(-1, 1, 1, 1)
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Map (B, C, T, H, W) to the convolution's result."""
+        result = functional.conv3d(input, self.weight, None, self.stride)
+        return result if self.bias is None else result + self.bias.to(result.dtype).view(-1, 1, 1, 1)
 
 
 class CameraEncoder(nn.Module):
-    """Three 1x1x1 convolutions with SiLU between them, then one over patches of 1x2x2 latents.
-
-    Args:
-        hidden: channels between the convolutions (1024 in the published weights).
-        width: of the transformer (5120).
-    """
+    """Three 1x1x1 convolutions with SiLU between them, then one over patches of 1x2x2 latents."""
 
     def __init__(self, hidden: int, width: int):
+        """Build with ``hidden`` channels (published: 1024) for a transformer of ``width`` channels (5120)."""
         super().__init__()
         self.latent_encoder = nn.Sequential(
             RoundedConv3d(2 * LATENT_CHANNELS, hidden, 1),
@@ -53,15 +50,15 @@ class CameraEncoder(nn.Module):
         self.latent_patch_embedding = RoundedConv3d(hidden, width, (1, 2, 2), stride=(1, 2, 2))
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        """(B, 32, F, h, w), colour before mask, to (B, width, F, h / 2, w / 2)."""
+        """Map control latents (B, 32, F, h, w), colour before mask, to (B, width, F, h / 2, w / 2)."""
         return self.latent_patch_embedding(self.latent_encoder(latents))
 
 
 def split_adapter(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """An ``ex4d.ckpt`` as (camera encoder, LoRA).
+    """Read an ``ex4d.ckpt`` as (camera encoder, LoRA).
 
     Raises:
-        CheckpointError: one of the two is missing altogether.
+        CheckpointError: one of the two is missing.
     """
     tensors = read_checkpoint(path)
     camera = {key: value for key, value in tensors.items() if key.startswith(_PREFIXES)}
@@ -80,7 +77,7 @@ def load_camera_encoder(
     device: torch.device | str,
     dtype: torch.dtype,
 ) -> CameraEncoder:
-    """The encoder of a transformer of ``width``, from its part of an ``ex4d.ckpt``.
+    """Load the encoder for a transformer of ``width`` channels from its part of an ``ex4d.ckpt``.
 
     Raises:
         CheckpointError: keys or shapes that do not fit.
@@ -90,4 +87,5 @@ def load_camera_encoder(
         raise CheckpointError(f"{name_of(source)} has no latent_encoder.0.weight of a camera encoder")
     with torch.device("meta"):
         encoder = CameraEncoder(first.shape[0], width)
-    return load_strictly(encoder, tensors, source, device=device, dtype=dtype)
+    load_strictly(encoder, tensors, source, device=device, dtype=dtype)
+    return encoder

@@ -1,7 +1,7 @@
-"""Latents to pixels: the VAE frame by frame in time order, and a cheap picture of a step's estimate.
+"""Decoding latents to pixels with the VAE, in time order, and a cheap RGB preview of the denoised latents.
 
-The VAE's decoder is causal and keeps a cache over time, so decoding one latent after the other gives what decoding
-them at once gives, and each group of frames can be shown as soon as it exists.
+The VAE's decoder is causal and has a cache over time, so decoding one latent after the other gives the same frames as
+decoding them at once, and each group of frames can be shown as soon as it exists.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from diffsynth.models.wan_video_vae import WanVideoVAE
 
-# Ridge of the projection's fit: colours that a shot does not have must not blow up.
+# Ridge of the least-squares fit, for directions that a shot's latents hardly vary in.
 _RIDGE = 1e-3
 
 
 def encode_video(vae: WanVideoVAE, video: torch.Tensor, device: torch.device | str) -> torch.Tensor:
-    """(1, 3, T, H, W) in [-1, 1] to normalised latents (1, 16, F, h, w) float32."""
+    """Encode (1, 3, T, H, W) in [-1, 1] to normalised latents (1, 16, F, h, w) float32."""
     weight = next(vae.model.parameters())
     try:
         return vae.single_encode(video.to(device, weight.dtype), device).float()
     finally:
-        # It would keep each layer's last frames until it is used again: gigabytes for large pictures.
+        # It holds each layer's last frames: gigabytes for large images.
         vae.model.clear_cache()
 
 
@@ -35,13 +35,10 @@ def encode_video(vae: WanVideoVAE, video: torch.Tensor, device: torch.device | s
 def decode_in_order(
     vae: WanVideoVAE, latents: torch.Tensor, precision: Callable[[], AbstractContextManager]
 ) -> Iterator[torch.Tensor]:
-    """Frames (n, 3, H, W) float32 in [-1, 1] for each latent in turn: one for the first, then four each.
+    """Yield frames (n, 3, H, W) float32 in [-1, 1] for each latent in turn: one for the first, then four each.
 
-    Must be read to the end, or be thrown away, before the VAE is used for anything else: the cache is in it.
-
-    Args:
-        precision: gives the context that the VAE runs in. It is left before frames are handed out, since whoever
-            takes them goes on in this thread.
+    Read it to the end, or close it, before the VAE is used for anything else, since the VAE holds the cache. The VAE
+    runs in the context ``precision()``, which is left before frames are yielded, since the caller runs in this thread.
     """
     model = vae.model
     weight = next(model.parameters())
@@ -56,37 +53,34 @@ def decode_in_order(
                 frames, _, _ = model.decoder(features[:, :, index : index + 1], feat_cache=cache, feat_idx=[0])
             yield frames[0].transpose(0, 1).float().clamp(-1, 1)
     finally:
-        # Only this decoding's own: whoever threw it away may be at the next one already.
+        # Only this decoding's cache: the caller may have started the next one already.
         cache.clear()
 
 
-def to_pictures(frames: torch.Tensor) -> np.ndarray:
-    """(n, 3, H, W) in [-1, 1] to (n, H, W, 3) uint8."""
+def to_uint8_images(frames: torch.Tensor) -> np.ndarray:
+    """Convert (n, 3, H, W) in [-1, 1] to (n, H, W, 3) uint8."""
     scaled = ((frames.float() + 1) * 127.5).clamp(0, 255).to(torch.uint8)
     return scaled.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
-class LatentColors:
-    """A linear way from latents to colours, fitted to a shot's own render, whose latents and pixels are both at hand.
-
-    Args:
-        latents: (1, 16, F, h, w) of the render.
-        video: (1, 3, T, H, W) in [-1, 1], the render.
-    """
+class LatentToRgb:
+    """A linear map from latents to RGB, fitted to a shot's own render, of which latents and pixels are known."""
 
     def __init__(self, latents: torch.Tensor, video: torch.Tensor):
+        """Fit to the render's ``latents`` (1, 16, F, h, w) and pixels ``video`` (1, 3, T, H, W) in [-1, 1]."""
         samples = latents[0].flatten(1).T.float()
-        # A latent's last frame stands for all of its frames.
+        # Each latent is compared with the last one of its frames.
         last = video[0, :, :: max(1, (video.shape[2] - 1) // max(1, latents.shape[2] - 1))][:, : latents.shape[2]]
-        colors = functional.adaptive_avg_pool2d(last.transpose(0, 1).float(), latents.shape[-2:])
+        height, width = latents.shape[-2:]
+        colors = functional.adaptive_avg_pool2d(last.transpose(0, 1).float(), (height, width))
         colors = colors.transpose(0, 1).flatten(1).T.to(samples.device)
         inputs = torch.cat([samples, samples.new_ones(len(samples), 1)], dim=1)
         square = inputs.T @ inputs + _RIDGE * len(inputs) * torch.eye(inputs.shape[1], device=inputs.device)
         self._matrix = torch.linalg.solve(square, inputs.T @ colors)
 
-    def picture(self, latents: torch.Tensor, index: int) -> np.ndarray:
-        """(h, w, 3) uint8: latent ``index`` of (1, 16, F, h, w), an eighth of the frame's size."""
+    def image(self, latents: torch.Tensor, index: int) -> np.ndarray:
+        """Convert latent ``index`` of (1, 16, F, h, w) to (h, w, 3) uint8, an eighth of the frame's size."""
         frame = latents[0, :, index].float()
         height, width = frame.shape[-2:]
         colors = frame.flatten(1).T @ self._matrix[:-1] + self._matrix[-1]
-        return to_pictures(colors.T.reshape(1, 3, height, width))[0]
+        return to_uint8_images(colors.T.reshape(1, 3, height, width))[0]

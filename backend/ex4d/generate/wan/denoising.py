@@ -1,74 +1,40 @@
-"""Noise to latents: flow matching by Euler steps, with classifier-free guidance.
+"""Denoising: flow matching by Euler steps with classifier-free guidance, from noise to latents.
 
-What matters for parity with the original: latents and timesteps in float32 (in bfloat16 a timestep of 999 would become
-1000), and products in bfloat16 by autocast.
+For parity with the original, latents and timesteps are float32 (in bfloat16 a timestep of 999 would become 1000), and
+matmuls run in bfloat16 by autocast.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
 from ex4d.generate.wan.errors import GenerationError
-from ex4d.generate.wan.parallel.group import Stopped
 
 if TYPE_CHECKING:
-    from ex4d.generate.wan.parallel.group import Split, Team
-    from ex4d.generate.wan.transformer import Prepared, Transformer
+    from diffsynth.pipelines.wan_video import TeaCache
+
+    from ex4d.generate.wan.conditioning import WindowConditioning
+    from ex4d.generate.wan.parallel.group import PassShard, SequenceParallelGroup
+    from ex4d.generate.wan.transformer import PreparedConditioning, Transformer
+    from ex4d_core.shot import WanSettings
 
 # TeaCache's fitted coefficients are per model; a LoRA does not change them much.
 _TEA_CACHE_MODEL = "Wan2.1-I2V-14B-480P"
 
 
-@dataclass(frozen=True)
-class Conditions:
-    """What one window's latents are made from.
-
-    Attributes:
-        positive, negative: (1, L, C) text embeddings; no guidance without the negative one.
-        camera: (1, 32, F, h, w), latents of colour and of mask.
-        y: (1, 20, F, h, w), mask and latents of known frames.
-        clip_feature: (1, 257, 1280) of the first frame.
-        known: (1, 16, K, h, w), latents that are given, from the first on; None at the start of a shot.
-    """
-
-    positive: torch.Tensor
-    negative: torch.Tensor | None
-    camera: torch.Tensor
-    y: torch.Tensor
-    clip_feature: torch.Tensor
-    known: torch.Tensor | None = None
-
-    def to(self, device: torch.device | str) -> Conditions:
-        """The same on another device."""
-        there = {name: None if value is None else value.to(device) for name, value in vars(self).items()}
-        return Conditions(**there)
+# Called after each step with the number of steps so far, the latents (1, 16, F, h, w) that the velocity predicts for
+# sigma 0, and the step's seconds. An exception that it raises ends the work.
+StepCallback = Callable[[int, torch.Tensor, float], None]
 
 
-@dataclass(frozen=True)
-class Step:
-    """Where denoising is after one step.
-
-    Attributes:
-        done, total: steps.
-        estimate: (1, 16, F, h, w), the latents as they would be without the remaining noise.
-        seconds: that the step took.
-    """
-
-    done: int
-    total: int
-    estimate: torch.Tensor
-    seconds: float
-
-
-def schedule(steps: int, shift: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Noise levels (steps + 1, from 1 to 0) and timesteps (steps), float32, as Wan's scheduler in DiffSynth."""
+def flow_match_schedule(steps: int, shift: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return sigmas (steps + 1, from 1 to 0) and timesteps (steps), float32, of Wan's scheduler in DiffSynth."""
     from diffsynth.diffusion.flow_match import FlowMatchScheduler
 
     sigmas, timesteps = FlowMatchScheduler.set_timesteps_wan(steps, shift=shift)
@@ -79,15 +45,15 @@ def guided_velocity(
     transformer: Transformer,
     latents: torch.Tensor,
     timestep: torch.Tensor,
-    prepared: Prepared,
+    prepared: PreparedConditioning,
     guidance: float,
-    caches=(None, None),
-    split: Split | None = None,
+    caches: Sequence[TeaCache | None] = (None, None),
+    shard: PassShard | None = None,
 ) -> torch.Tensor:
-    """Classifier-free guidance: away from the negative prompt by ``guidance``; (1, 16, F, h, w) float32."""
+    """Predict the velocity (1, 16, F, h, w) float32, with classifier-free guidance of scale ``guidance``."""
     if len(prepared.prompts) == 1 or guidance == 1:
-        return transformer.velocities(latents, timestep, prepared, (0,), caches, split)[0]
-    positive, negative = transformer.velocities(latents, timestep, prepared, (0, 1), caches, split)
+        return transformer.velocities(latents, timestep, prepared, (0,), caches, shard)[0]
+    positive, negative = transformer.velocities(latents, timestep, prepared, (0, 1), caches, shard)
     return negative + guidance * (positive - negative)
 
 
@@ -95,81 +61,79 @@ def guided_velocity(
 def denoise(
     transformer: Transformer,
     noise: torch.Tensor,
-    conditions: Conditions,
+    conditioning: WindowConditioning,
+    settings: WanSettings,
     *,
-    steps: int,
-    shift: float,
-    guidance: float,
-    tea_cache: float = 0.0,
-    precision: Callable[[], AbstractContextManager],
-    on_step: Callable[[Step], None] | None = None,
-    team: Team | None = None,
+    precision: Callable[[], AbstractContextManager[None]],
+    on_step: StepCallback | None = None,
+    group: SequenceParallelGroup | None = None,
 ) -> torch.Tensor:
-    """All steps.
+    """Run all denoising steps of one window.
 
     Args:
         noise: (1, 16, F, h, w) float32.
-        precision: gives the context that the transformer runs in (autocast, or none).
-        on_step: called after every step; what it raises ends the work.
-        team: of ranks that all do this at once, each a part of every pass.
+        precision: returns the context that the transformer runs in (autocast, or none).
+        group: of ranks that all run this at once, each a part of every pass.
 
     Returns:
-        (1, 16, F, h, w) float32; `Conditions.known` stands in it as it was given.
+        (1, 16, F, h, w) float32; the known latents are in it unchanged.
 
     Raises:
-        GenerationError: the transformer gave values that are no numbers.
-        Stopped: on other ranks than 0, which wants no further step.
-        RankLost: another rank is gone.
+        GenerationError: the transformer produced NaN or infinity; on other ranks also, rank 0 stopped.
+        RankLostError: another rank ended.
     """
-    sigmas, timesteps = schedule(steps, shift)
-    caches = _tea_caches(steps, tea_cache)
+    sigmas, timesteps = flow_match_schedule(settings.steps, settings.shift)
+    caches = _tea_caches(settings)
     latents = noise.clone()
     with precision():
-        prepared = transformer.prepare(conditions)
-    split = None
-    if team is not None:
-        team.begin()
-        split = team.split(conditions.negative is not None and guidance != 1)
-    for index in range(steps):
-        if team is not None and not team.go_on():
-            raise Stopped
+        prepared = transformer.prepare(conditioning)
+    shard = None
+    if group is not None:
+        group.barrier()
+        shard = group.shard(guided=conditioning.negative_prompt_embeds is not None and settings.guidance != 1)
+    for index in range(settings.steps):
+        if group is not None and not group.broadcast_continue():
+            raise GenerationError(f"rank 0 stopped the shot before denoising step {index + 1} of {settings.steps}")
         started = time.monotonic()
-        sigma, following = sigmas[index].item(), sigmas[index + 1].item()
-        _impose(latents, conditions.known, noise, sigma)
-        with contextlib.nullcontext() if team is None else team.passing():
+        sigma, next_sigma = sigmas[index].item(), sigmas[index + 1].item()
+        _set_known(latents, conditioning.known_latents, noise, sigma)
+        with contextlib.nullcontext() if group is None else group.forward_pass():
             with precision():
-                change = guided_velocity(transformer, latents, timesteps[index], prepared, guidance, caches, split)
-            # Asking the GPU for this one bit also makes the step's time true.
-            finite = torch.isfinite(change).all().item()
+                velocity = guided_velocity(
+                    transformer, latents, timesteps[index], prepared, settings.guidance, caches, shard
+                )
+            # Reading this one bit waits for the GPU, so the step's duration is right.
+            finite = torch.isfinite(velocity).all().item()
         if not finite:
             raise GenerationError(
-                f"step {index + 1} of {steps} gave values that are no numbers; check the weights with ex4d models "
-                "check, and any LoRA and its weight"
+                f"the transformer produced NaN or infinity in denoising step {index + 1} of {settings.steps}: check its "
+                "weights with ex4d models check, and any LoRA and its weight"
             )
-        estimate = latents - sigma * change
-        latents = latents + (following - sigma) * change
+        pred_original_sample = latents - sigma * velocity
+        latents = latents + (next_sigma - sigma) * velocity
         if on_step is not None:
             try:
-                on_step(Step(index + 1, steps, estimate, time.monotonic() - started))
+                on_step(index + 1, pred_original_sample, time.monotonic() - started)
             except BaseException:
-                # The others stand before their next step, if there is one.
-                if team is not None and index + 1 < steps:
-                    team.go_on(False)
+                # The other ranks wait before their next step, if there is one.
+                if group is not None and index + 1 < settings.steps:
+                    group.broadcast_continue(False)
                 raise
-    _impose(latents, conditions.known, noise, 0.0)
+    _set_known(latents, conditioning.known_latents, noise, 0.0)
     return latents
 
 
-def _impose(latents: torch.Tensor, known: torch.Tensor | None, noise: torch.Tensor, sigma: float) -> None:
-    """Put what is known, with the noise of this step, where it belongs."""
+def _set_known(latents: torch.Tensor, known: torch.Tensor | None, noise: torch.Tensor, sigma: float) -> None:
+    """Replace the known latents, with the noise of this sigma."""
     if known is not None:
         count = known.shape[2]
         latents[:, :, :count] = (1 - sigma) * known + sigma * noise[:, :, :count]
 
 
-def _tea_caches(steps: int, threshold: float):
-    if not threshold:
+def _tea_caches(settings: WanSettings) -> Sequence[TeaCache | None]:
+    """Create one TeaCache for each prompt, if they are on."""
+    if not settings.tea_cache:
         return None, None
     from diffsynth.pipelines.wan_video import TeaCache
 
-    return tuple(TeaCache(steps, threshold, _TEA_CACHE_MODEL) for _ in range(2))
+    return [TeaCache(settings.steps, settings.tea_cache, _TEA_CACHE_MODEL) for _ in range(2)]

@@ -1,6 +1,6 @@
-"""Prompts and first frames to what the transformer attends to: UMT5 and CLIP, both used once and then not needed.
+"""Text and image embeddings for the cross-attention (UMT5 and CLIP), and a cache of text embeddings on disk.
 
-Text embeddings are kept on disk: the same prompt, mostly the default one, is not worth loading 11 GB again.
+Prompts repeat, mostly the default one, and the text encoder has 11 GB, so it is loaded for new prompts only.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from diffsynth.models.wan_video_image_encoder import WanImageEncoder
     from diffsynth.models.wan_video_text_encoder import WanTextEncoder
 
-# Tokens that the transformer's text input has room for.
+# The length of the transformer's text input.
 MAX_TOKENS = 512
 
 # CLIP's own normalisation, and the size its vision tower takes.
@@ -31,7 +31,7 @@ _KEPT_EMBEDDINGS = 50
 
 
 class Tokenizer:
-    """UMT5's tokenizer; a prompt that is too long is an error, not cut off in silence."""
+    """UMT5's tokenizer; a prompt that is too long is an error, not truncated."""
 
     def __init__(self, folder: Path):
         from diffsynth.models.wan_video_text_encoder import HuggingfaceTokenizer
@@ -39,10 +39,10 @@ class Tokenizer:
         self._tokenizer = HuggingfaceTokenizer(str(folder), seq_len=MAX_TOKENS, clean="whitespace")
 
     def __call__(self, prompt: str, name: str = "prompt") -> tuple[torch.Tensor, torch.Tensor]:
-        """(1, 512) token ids and their mask.
+        """Return (1, 512) token ids and their mask; ``name`` is for errors.
 
         Raises:
-            PromptError: more tokens than there is room for.
+            PromptError: the prompt has too many tokens.
         """
         needed = len(self._tokenizer.tokenizer(prompt, add_special_tokens=True).input_ids)
         if needed > MAX_TOKENS:
@@ -54,31 +54,29 @@ class Tokenizer:
 
 
 def encode_text(encoder: WanTextEncoder, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """(1, 512, C): the embedding of each token, and zeros after the last one."""
+    """Embed tokens: (1, 512, C), zeros after the last one."""
     device = next(encoder.parameters()).device
     embedding = encoder(ids.to(device), mask.to(device))
     return embedding * mask.to(device)[..., None].gt(0)
 
 
-def encode_picture(encoder: WanImageEncoder, picture: torch.Tensor) -> torch.Tensor:
-    """(1, 257, 1280) of CLIP's last layer but one.
+def encode_image(encoder: WanImageEncoder, image: torch.Tensor) -> torch.Tensor:
+    """Embed a (1, 3, H, W) image in [-1, 1] by CLIP's last layer but one: (1, 257, 1280).
 
-    Args:
-        picture: (1, 3, H, W) in [-1, 1]; its aspect is not kept, as in Wan.
+    The image is squashed to CLIP's square, as in Wan.
     """
-    side = (encoder.model.image_size,) * 2
-    small = functional.interpolate(picture.float(), side, mode="bicubic", align_corners=False)
+    clip: Any = encoder.model  # DiffSynth does not say that it is CLIP
+    side = (clip.image_size,) * 2
+    small = functional.interpolate(image.float(), side, mode="bicubic", align_corners=False)
     mean, deviation = (small.new_tensor(values).view(1, 3, 1, 1) for values in (_CLIP_MEAN, _CLIP_DEVIATION))
     weight = next(encoder.parameters())
-    return encoder.model.visual(((small * 0.5 + 0.5 - mean) / deviation).to(weight), use_31_block=True)
+    return clip.visual(((small * 0.5 + 0.5 - mean) / deviation).to(weight), use_31_block=True)
 
 
 class EmbeddingCache:
     """Text embeddings on disk, of the prompts used last.
 
-    Args:
-        folder: made when needed.
-        owner: what the embeddings depend on beside the prompt: the encoder's and the tokenizer's files, and its type.
+    They depend on ``owner`` too: the encoder's and tokenizer's files, and the weights' type.
     """
 
     def __init__(self, folder: Path, owner: str):
@@ -86,7 +84,7 @@ class EmbeddingCache:
         self._owner = owner
 
     def find(self, prompt: str) -> torch.Tensor | None:
-        """The prompt's embedding; None where it is not there, or its file is damaged."""
+        """Return the prompt's embedding; None if it is missing or its file is damaged."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
@@ -95,19 +93,19 @@ class EmbeddingCache:
             embedding = load_file(path)["embedding"]
         except (OSError, SafetensorError, KeyError):
             return None
-        with contextlib.suppress(OSError):  # the folder may be somebody else's
+        with contextlib.suppress(OSError):  # the folder may belong to another user
             os.utime(path)
         return embedding
 
-    def keep(self, prompt: str, embedding: torch.Tensor) -> None:
-        """Keep a prompt's embedding, and let those go that were used longest ago."""
+    def add(self, prompt: str, embedding: torch.Tensor) -> None:
+        """Write a prompt's embedding, and remove those that were used longest ago."""
         from safetensors.torch import save_file
 
         path = self._path(prompt)
         # A cache that cannot be written costs time, not the take.
         with contextlib.suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
-            # Written beside and renamed: another worker may be reading it.
+            # Written to another name and renamed: another worker may be reading it.
             partial = path.with_suffix(f".{os.getpid()}.partial")
             save_file({"embedding": embedding.cpu().contiguous()}, partial)
             os.replace(partial, path)
@@ -120,8 +118,8 @@ class EmbeddingCache:
         return self._folder / f"{name}.safetensors"
 
 
-def identity_of(*paths: Path) -> str:
-    """Names, sizes and times of files: changes when one of them is replaced."""
+def files_identity(*paths: Path) -> str:
+    """Join names, sizes and times of files and of those in folders: changes when one of them is replaced."""
     parts = []
     for path in paths:
         for file in sorted(path.iterdir()) if path.is_dir() else [path]:

@@ -1,1 +1,1 @@
-"""Kernels and fused operations of the diffusion transformer and the VAE."""
+"""Kernels of the diffusion transformer and the VAE: fused operations, fp8 matmul, fp8 attention."""

@@ -1,7 +1,7 @@
-"""The transformer's work between matrix products as Triton kernels, one pass over memory each; see `fused` for callers.
+"""Triton kernels for the transformer's operations between matmuls, one pass over memory each; `fused` calls them.
 
-A program handles one token's row of channels, all of it in registers, so that every value is read once and written
-once. The widths are no powers of two; what lies beyond them is masked.
+A program handles one token's row of channels in registers, so every value is read once and written once. The widths
+are not powers of two; channels beyond them are masked.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ import triton
 import triton.language as tl
 
 if TYPE_CHECKING:
-    from ex4d.generate.wan.kernels.fused import CrossKeys
+    from ex4d.generate.wan.kernels.fused import CrossAttentionKV
 
 _FP8 = torch.float8_e4m3fn
 _FP8_MAX = tl.constexpr(448.0)
-# A row of nothing but zeros still needs a scale.
+# A row of zeros still needs a scale.
 _LEAST = tl.constexpr(1e-12)
 _LOG2_E = 1.4426950408889634
 
-# Queries and keys that the cross-attention handles at once; the best of eleven pairs on an H200.
+# Queries and keys that the cross-attention handles at once; the fastest of eleven pairs on an H200.
 _QUERY_ROWS, KEY_STEP = 64, 64
 
 
 @triton.jit
-def _store_row(out, scales, row, channel, inside, value, width: tl.constexpr, eight_bit: tl.constexpr):
-    """A row as it is, or in 8 bits with the row's scale."""
-    if eight_bit:
+def _store_row(out, scales, row, channel, inside, value, width: tl.constexpr, fp8: tl.constexpr):
+    """Store a row as it is, or in fp8 with the row's scale."""
+    if fp8:
         scale = tl.maximum(tl.max(tl.abs(value), axis=0), _LEAST) / _FP8_MAX
         tl.store(scales + row, scale)
         value = value * (1.0 / scale)
@@ -40,7 +40,7 @@ def _store_row(out, scales, row, channel, inside, value, width: tl.constexpr, ei
 def _norm_kernel(
     x, added, gate, scale, shift, out, scales, epsilon,
     width: tl.constexpr, block: tl.constexpr, has_added: tl.constexpr, has_gate: tl.constexpr,
-    one_more: tl.constexpr, eight_bit: tl.constexpr,
+    one_plus_scale: tl.constexpr, fp8: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0)
     channel = tl.arange(0, block)
@@ -57,14 +57,14 @@ def _norm_kernel(
     mean = tl.sum(value, axis=0) / width
     centred = tl.where(inside, value - mean, 0.0)
     deviation = tl.rsqrt(tl.sum(centred * centred, axis=0) / width + epsilon)
-    factor = tl.load(scale + channel, mask=inside, other=0.0).to(tl.float32) + one_more
+    factor = tl.load(scale + channel, mask=inside, other=0.0).to(tl.float32) + one_plus_scale
     offset = tl.load(shift + channel, mask=inside, other=0.0).to(tl.float32)
-    made = centred * deviation * factor + offset
-    _store_row(out, scales, row, channel, inside, made, width, eight_bit)
+    result = centred * deviation * factor + offset
+    _store_row(out, scales, row, channel, inside, result, width, fp8)
 
 
 @triton.jit
-def _rotate_kernel(
+def _qk_norm_rope_kernel(
     qkv, out, query_weight, key_weight, cosines, sines, factors, epsilon,
     width: tl.constexpr, block: tl.constexpr, head: tl.constexpr,
 ):  # fmt: skip
@@ -88,7 +88,7 @@ def _rotate_kernel(
 
 
 @triton.jit
-def _largest_kernel(qkv, out, width: tl.constexpr, block: tl.constexpr):
+def _absmax_kernel(qkv, out, width: tl.constexpr, block: tl.constexpr):
     channel = tl.arange(0, block)
     start = tl.program_id(0).to(tl.int64) * 3 * width + 2 * width
     value = tl.load(qkv + start + channel, mask=channel < width, other=0.0).to(tl.float32)
@@ -103,7 +103,7 @@ def _quantize_kernel(
     channel = tl.arange(0, block)
     inside = channel < width
     value = tl.load(x + row.to(tl.int64) * width + channel, mask=inside, other=0.0).to(tl.float32)
-    if gelu:  # tanh's form of it, which is x times a sigmoid
+    if gelu:  # its tanh approximation, which is x times a sigmoid
         inner = 1.5957691216057308 * (value + 0.044715 * value * value * value)
         value = value * tl.sigmoid(inner)
     _store_row(out, scales, row, channel, inside, value, width, True)
@@ -122,15 +122,15 @@ def _attend(
     query, factor, keys, values, count, last_bias, head_start, width: tl.constexpr,
     rows: tl.constexpr, columns: tl.constexpr, head: tl.constexpr,
 ):  # fmt: skip
-    """One softmax over all keys, piece by piece (Milakov and Gimelshein, 2018); powers of two throughout."""
+    """Online softmax over all keys (Milakov and Gimelshein, 2018), in powers of two."""
     channel = tl.arange(0, head)
     largest = tl.full((rows,), float("-inf"), tl.float32)
     total = tl.zeros((rows,), tl.float32)
-    made = tl.zeros((rows, head), tl.float32)
+    result = tl.zeros((rows, head), tl.float32)
     for begin in range(0, count, columns):
         number = begin + tl.arange(0, columns)
         present = number < count
-        # No mask: keys and values are padded to whole pieces.
+        # No mask: keys and values are padded to whole steps.
         places = number[:, None] * width + head_start + channel[None, :]
         key = tl.load(keys + places)
         value = tl.load(values + places)
@@ -141,15 +141,15 @@ def _attend(
         shrink = tl.exp2(largest - larger)
         weight = tl.exp2(score - larger[:, None])
         total = total * shrink + tl.sum(weight, axis=1)
-        made = tl.dot(weight.to(value.dtype), value, acc=made * shrink[:, None])
+        result = tl.dot(weight.to(value.dtype), value, acc=result * shrink[:, None])
         largest = larger
-    return made / total[:, None]
+    return result / total[:, None]
 
 
 @triton.jit
 def _cross_attention_kernel(
-    query, deviations, picture_keys, picture_values, text_keys, text_values, out,
-    tokens, picture_count, text_count, last_bias, scale, width: tl.constexpr,
+    query, deviations, image_keys, image_values, text_keys, text_values, out,
+    tokens, image_count, text_count, last_bias, scale, width: tl.constexpr,
     rows: tl.constexpr, columns: tl.constexpr, head: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0) * rows + tl.arange(0, rows)
@@ -158,14 +158,14 @@ def _cross_attention_kernel(
     places = row[:, None].to(tl.int64) * width + head_start + tl.arange(0, head)[None, :]
     queries = tl.load(query + places, mask=inside[:, None], other=0.0)
     factor = tl.load(deviations + row, mask=inside, other=0.0) * scale
-    made = _attend(
+    result = _attend(
         queries, factor, text_keys, text_values, text_count, last_bias, head_start, width, rows, columns, head
     )
-    if picture_count > 0:
-        made += _attend(
-            queries, factor, picture_keys, picture_values, picture_count, 0.0, head_start, width, rows, columns, head
+    if image_count > 0:
+        result += _attend(
+            queries, factor, image_keys, image_values, image_count, 0.0, head_start, width, rows, columns, head
         )
-    tl.store(out + places, made.to(out.dtype.element_ty), mask=inside[:, None])
+    tl.store(out + places, result.to(out.dtype.element_ty), mask=inside[:, None])
 
 
 def norm(
@@ -177,22 +177,22 @@ def norm(
     epsilon: float,
     *,
     dtype: torch.dtype,
-    one_more: bool,
-    eight_bit: bool,
+    one_plus_scale: bool,
+    fp8: bool,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """See `fused.residual_norm`; ``x`` is changed in place."""
     tokens, width = x.shape
-    out = torch.empty_like(x, dtype=_FP8 if eight_bit else dtype)
-    scales = x.new_empty(tokens, 1, dtype=torch.float32) if eight_bit else x
+    out = torch.empty_like(x, dtype=_FP8 if fp8 else dtype)
+    scales = x.new_empty(tokens, 1, dtype=torch.float32) if fp8 else x
     _norm_kernel[(tokens,)](
         x, x if added is None else added, x if gate is None else gate, scale, shift, out, scales, epsilon,
         width=width, block=triton.next_power_of_2(width), has_added=added is not None, has_gate=gate is not None,
-        one_more=float(one_more), eight_bit=eight_bit, num_warps=_warps(width),
+        one_plus_scale=float(one_plus_scale), fp8=fp8, num_warps=_warps(width),
     )  # fmt: skip
-    return out, scales if eight_bit else None
+    return out, scales if fp8 else None
 
 
-def rotate(
+def qk_norm_rope(
     qkv: torch.Tensor,
     query_weight: torch.Tensor,
     key_weight: torch.Tensor,
@@ -202,31 +202,26 @@ def rotate(
     head: int,
     factors: torch.Tensor,
 ) -> torch.Tensor:
-    """See `fused.rotate_heads`.
-
-    Args:
-        factors: (3,) float32 for queries, keys and values. With three, the result is in 8 bits and of its own; with
-            two, queries and keys change in place.
-    """
+    """See `fused.qk_norm_rope`; three ``factors`` give a new fp8 tensor, with two queries and keys change in place."""
     tokens, width = qkv.shape[0], qkv.shape[1] // 3
     out = torch.empty_like(qkv, dtype=_FP8) if len(factors) == 3 else qkv
-    _rotate_kernel[(tokens, len(factors))](
+    _qk_norm_rope_kernel[(tokens, len(factors))](
         qkv, out, query_weight, key_weight, cosines, sines, factors, epsilon,
         width=width, block=triton.next_power_of_2(width), head=head, num_warps=_warps(width),
     )  # fmt: skip
     return out
 
 
-def largest_value(qkv: torch.Tensor) -> torch.Tensor:
-    """The largest magnitude among the values of (N, 3 C), a float32 number on the device."""
+def value_absmax(qkv: torch.Tensor) -> torch.Tensor:
+    """See `fused.value_absmax`."""
     tokens, width = qkv.shape[0], qkv.shape[1] // 3
     out = qkv.new_zeros(1, dtype=torch.float32)
-    _largest_kernel[(tokens,)](qkv, out, width=width, block=triton.next_power_of_2(width), num_warps=_warps(width))
+    _absmax_kernel[(tokens,)](qkv, out, width=width, block=triton.next_power_of_2(width), num_warps=_warps(width))
     return out
 
 
-def quantize(x: torch.Tensor, *, gelu: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """See `fused.quantized`."""
+def quantize_fp8(x: torch.Tensor, *, gelu: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """See `fused.quantize_fp8`."""
     tokens, width = x.shape
     out, scales = torch.empty_like(x, dtype=_FP8), x.new_empty(tokens, 1, dtype=torch.float32)
     _quantize_kernel[(tokens,)](
@@ -236,7 +231,7 @@ def quantize(x: torch.Tensor, *, gelu: bool) -> tuple[torch.Tensor, torch.Tensor
 
 
 def cross_attention(
-    query: torch.Tensor, picture: CrossKeys | None, text: CrossKeys, epsilon: float, head: int
+    query: torch.Tensor, image: CrossAttentionKV | None, text: CrossAttentionKV, epsilon: float, head: int
 ) -> torch.Tensor:
     """See `fused.cross_attention`."""
     tokens, width = query.shape
@@ -245,17 +240,17 @@ def cross_attention(
         query, deviations, epsilon, width=width, block=triton.next_power_of_2(width), num_warps=_warps(width)
     )
     out = torch.empty_like(query)
-    of_picture = picture or text
+    of_image = image or text
     _cross_attention_kernel[(triton.cdiv(tokens, _QUERY_ROWS), width // head)](
-        query, deviations, of_picture.key, of_picture.value, text.key, text.value, out,
-        tokens, picture.count if picture else 0, text.count, math.log2(text.repeats), head**-0.5 * _LOG2_E,
+        query, deviations, of_image.key, of_image.value, text.key, text.value, out,
+        tokens, image.count if image else 0, text.count, math.log2(text.repeats), head**-0.5 * _LOG2_E,
         width=width, rows=_QUERY_ROWS, columns=KEY_STEP, head=head, num_warps=4, num_stages=3,
     )  # fmt: skip
     return out
 
 
 def _warps(width: int) -> int:
-    """4 for the published widths: measured on an H200 from 2 to 32, and the best or nearly so for every kernel."""
+    """Return 4 for the published widths: of 2 to 32 on an H200, the fastest or nearly so for every kernel."""
     return max(1, min(4, triton.next_power_of_2(width) // 1024))
 
 
@@ -277,7 +272,7 @@ def _channel_norm_kernel(
 
 
 def channel_norm(x: torch.Tensor, gamma: torch.Tensor, *, silu: bool) -> torch.Tensor:
-    """See `vae_speed`: (B, C, ...) with channels last in memory, normed over channels."""
+    """Norm over channels of (B, C, ...) with channels last in memory; see `vae.FusedRMSNorm`."""
     width = x.shape[1]
     pixels = x.numel() // width
     out = torch.empty_like(x)

@@ -1,6 +1,6 @@
-"""Makes DiffSynth's VAE faster, in place: channels last in memory, norm and SiLU in one pass, no copies to add borders.
+"""A faster VAE, from DiffSynth's in place: channels last in memory, norm and SiLU in one pass, padding in one copy.
 
-The layers keep their weights and their classes' behaviour towards the VAE's cache; only how they compute is ours.
+The layers keep their weights and how they use the VAE's cache; only the arithmetic is replaced.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
     from diffsynth.models.wan_video_vae import WanVideoVAE
 
 
-class BorderConv(CausalConv3d):
-    """Puts cached frames before the given ones and a border around them in one go, not one after the other.
+class PaddedCausalConv3d(CausalConv3d):
+    """Puts cached frames before the given ones and zeros around them in one copy.
 
-    The border is real, not left to the convolution: cuDNN's kernels for those with many pixels and few channels are
-    faster that way.
+    The padding is not left to the convolution, since cuDNN's kernels for many pixels and few channels are faster so.
     """
 
     def forward(self, x: torch.Tensor, cache_x: torch.Tensor | None = None) -> torch.Tensor:
-        across, down, missing = self._padding[0], self._padding[2], self._padding[4]
+        """Map (B, C, T, H, W), with the last frames of the call before, to the convolution's result."""
+        across, down, missing = map(int, self._padding[::2])
         if missing or across or down:
-            x = _bordered(x, cache_x if missing else None, missing, down, across)
+            x = _pad(x, cache_x if missing else None, missing, down, across)
         return functional.conv3d(x, self.weight, self.bias, self.stride)
 
 
-def _bordered(x: torch.Tensor, cached: torch.Tensor | None, before: int, down: int, across: int) -> torch.Tensor:
-    """(B, C, before + T, H + 2 down, W + 2 across): the cached frames last before the given ones, zeros around."""
+def _pad(x: torch.Tensor, cached: torch.Tensor | None, before: int, down: int, across: int) -> torch.Tensor:
+    """Pad to (B, C, before + T, H + 2 down, W + 2 across): zeros around, the cached frames right before ``x``."""
     batch, channels, frames, height, width = x.shape
     kept = 0 if cached is None else cached.shape[2]
     before = max(before, kept)
@@ -54,40 +54,41 @@ def _bordered(x: torch.Tensor, cached: torch.Tensor | None, before: int, down: i
     return out
 
 
-class FusedNorm(RMS_norm):
-    """The norm over channels, in float32 inside."""
+class FusedRMSNorm(RMS_norm):
+    """RMS norm over channels, computed in float32."""
 
     silu = False
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Norm (B, C, ...)."""
         last = torch.channels_last_3d if x.ndim == 5 else torch.channels_last
         if x.is_cuda and x.dtype == torch.bfloat16 and fused.triton_kernels is not None:
             return fused.triton_kernels.channel_norm(x.contiguous(memory_format=last), self.gamma, silu=self.silu)
-        made = functional.normalize(x.float(), dim=1) * self.scale * self.gamma.float()
-        return (functional.silu(made) if self.silu else made).to(x.dtype)
+        result = functional.normalize(x.float(), dim=1) * self.scale * self.gamma.float()
+        return (functional.silu(result) if self.silu else result).to(x.dtype)
 
 
-class FusedNormSilu(FusedNorm):
-    """The norm and the SiLU after it."""
+class FusedRMSNormSiLU(FusedRMSNorm):
+    """RMS norm over channels, then SiLU."""
 
     silu = True
 
 
-def speed_up_vae(vae: WanVideoVAE) -> None:
-    """Change a loaded VAE in place; results differ by no more than rounding."""
+def optimize_vae(vae: WanVideoVAE) -> None:
+    """Replace a loaded VAE's layers in place; results differ by no more than rounding."""
     for module in list(vae.model.modules()):
         if isinstance(module, nn.Sequential):
             for number in range(len(module) - 1):
                 if isinstance(module[number], RMS_norm) and isinstance(module[number + 1], nn.SiLU):
-                    module[number].__class__ = FusedNormSilu
+                    module[number].__class__ = FusedRMSNormSiLU
                     module[number + 1] = nn.Identity()
     for module in vae.model.modules():
         if type(module) is CausalConv3d:
-            module.__class__ = BorderConv
+            module.__class__ = PaddedCausalConv3d
         elif type(module) is RMS_norm:
-            module.__class__ = FusedNorm
+            module.__class__ = FusedRMSNorm
         elif type(module) is Upsample:
-            module.__class__ = nn.Upsample
+            module.__class__ = nn.Upsample  # pyright: ignore[reportAttributeAccessIssue] (its base class)
         if isinstance(module, nn.Conv2d) and module.weight.is_cuda:
             module.to(memory_format=torch.channels_last)
         elif isinstance(module, nn.Conv3d) and module.weight.is_cuda:
