@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import bpy
 
-from .connection.errands import own_scenes
+from .jobs.records import own_scenes
 from .paths import to_blend
 
 
@@ -46,10 +46,12 @@ def _after_save(target: str, *_: object) -> None:
 
 
 def register() -> None:
+    """Follow every save."""
     bpy.app.handlers.save_pre.append(_before_save)
     bpy.app.handlers.save_post.append(_after_save)
 
 
 def unregister() -> None:
+    """Follow no more."""
     bpy.app.handlers.save_post.remove(_after_save)
     bpy.app.handlers.save_pre.remove(_before_save)

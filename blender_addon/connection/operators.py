@@ -7,8 +7,7 @@ from pathlib import Path
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
-from ..errors import reports_errors
-from .failures import forget_failures
+from ..errors import forget_failures, reports_errors
 from .local_backend import local_backend
 from .preferences import ADDON_PACKAGE, connection_settings, is_loopback, log_folder, preferences
 from .session import session

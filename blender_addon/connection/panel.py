@@ -11,7 +11,7 @@ from bpy.app.translations import pgettext_iface as iface_
 from ex4d_core.client import ConnectionState
 from ex4d_core.messages import command_in
 
-from .failures import failure_text
+from ..errors import failure_text
 from .local_backend import local_backend
 from .operators import EX4D_OT_copy_text, EX4D_OT_preferences, EX4D_OT_reconnect, EX4D_OT_start_backend
 from .preferences import is_loopback

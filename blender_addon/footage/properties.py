@@ -1,4 +1,4 @@
-"""What a .blend remembers of footage that is to become a scene, and of reconstructions under way."""
+"""What a .blend keeps of footage to reconstruct, and of reconstructions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import bpy
 
-from ..connection.errands import own_scenes
+from ..jobs.records import JobRecord
 from ..paths import PATH_OPTIONS, from_blend, to_blend
 
 
@@ -20,6 +20,10 @@ def _follow_footage(settings: bpy.types.PropertyGroup, _: bpy.types.Context) -> 
 def _follow_clip(settings: bpy.types.PropertyGroup, _: bpy.types.Context) -> None:
     if settings.clip is not None:
         settings.footage = to_blend(bpy.path.abspath(settings.clip.filepath))
+
+
+# The Blender scenes' list of reconstructions.
+RECONSTRUCTIONS = "ex4d_reconstructions"
 
 
 class EX4D_Footage(bpy.types.PropertyGroup):
@@ -128,25 +132,10 @@ class EX4D_Footage(bpy.types.PropertyGroup):
     )
 
 
-class EX4D_Reconstruction(bpy.types.PropertyGroup):
-    """A reconstruction (in ``Scene.ex4d_reconstructions``); ``follow`` keeps it up to date.
+class EX4D_Reconstruction(JobRecord, bpy.types.PropertyGroup):
+    """A reconstruction (in ``Scene.ex4d_reconstructions``)."""
 
-    ``state`` is "sending", one of the backend's job states, "imported", or "stopped" when the add-on could not go on.
-    """
-
-    label: bpy.props.StringProperty(name="Name", description="What the scene is called")
-    key: bpy.props.StringProperty(description="Our own name of the submission")
-    job: bpy.props.StringProperty(description="The backend's name of the job")
-    last_event: bpy.props.IntProperty(description="The last event that was dealt with")
     plan: bpy.props.StringProperty(description="What is to be reconstructed, as JSON")
-    folder: bpy.props.StringProperty(
-        name="Folder", description="Where the scene will be", subtype="DIR_PATH", options=PATH_OPTIONS
-    )
-    state: bpy.props.StringProperty(description="How it stands", default="sending")
-    stage: bpy.props.StringProperty(description="What is being done")
-    progress: bpy.props.FloatProperty(description="How far it is, from 0 to 1", min=0.0, max=1.0)
-    reason: bpy.props.StringProperty(description="Why it failed or stopped")
-    cancelling: bpy.props.BoolProperty(description="Whether the backend has to be told still that it is cancelled")
 
 
 CLASSES = (EX4D_Footage, EX4D_Reconstruction)
@@ -161,20 +150,13 @@ def guess_depth(footage: Path) -> Path | None:
     return None
 
 
-def find_reconstruction(key: str) -> tuple[bpy.types.Scene, EX4D_Reconstruction] | None:
-    """The Blender scene that lists a reconstruction, and its entry; None when the open file has none."""
-    for scene in own_scenes():
-        for entry in scene.ex4d_reconstructions:
-            if entry.key == key:
-                return scene, entry
-    return None
-
-
 def register() -> None:
+    """Add footage and reconstructions to Blender's scenes."""
     bpy.types.Scene.ex4d_footage = bpy.props.PointerProperty(type=EX4D_Footage)
     bpy.types.Scene.ex4d_reconstructions = bpy.props.CollectionProperty(type=EX4D_Reconstruction)
 
 
 def unregister() -> None:
+    """Remove them."""
     del bpy.types.Scene.ex4d_reconstructions
     del bpy.types.Scene.ex4d_footage

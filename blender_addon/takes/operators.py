@@ -1,4 +1,4 @@
-"""Operators on takes."""
+"""Operators that send takes, and work on listed ones."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ from typing import ClassVar
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
-from ex4d_core.messages import FINAL_STATES
 from ex4d_core.shot import PreviewSettings, WanSettings
 
 from ..connection.preferences import preferences
 from ..connection.session import session
 from ..errors import reports_errors
+from ..jobs.operators import CancelsJob, OnJob, ResumesJob
 from ..sequencer.strips import StripError, find_strip
 from ..shots.final import FINAL_ENGINE, final_settings, variants, why_no_final
 from ..shots.objects import NeedsShot, shot_objects
 from ..shots.properties import EX4D_Shot, active_shot, key_of
-from .follow import cancel_take, forget_take, is_followed, place_take, resume_take, retry_take, send_take
-from .properties import EX4D_Take, active_take, find_take
+from .properties import TAKES, EX4D_Take, active_take
+from .requests import build_request, shot_range
 from .restore import restore_take
-from .shots import build_request, shot_range
-from .showing import STOPPED, show_version
+from .take_jobs import forget_take, place_take, retry_take, send_take, show_version
 
 
 class _SendsTake(NeedsShot):
@@ -63,19 +62,24 @@ class _SendsTake(NeedsShot):
 
 
 class EX4D_OT_send_take(_SendsTake, bpy.types.Operator):
+    """Sends a preview."""
+
     bl_idname = "ex4d.send_take"
     bl_label = "Preview"
-    bl_description = "Have the backend show the shot in seconds; its frames appear in the sequencer as they are made"
+    bl_description = "Have the backend show the shot in seconds; its frames appear in the sequencer as they arrive"
     engine = "preview"
 
 
 class EX4D_OT_send_final(_SendsTake, bpy.types.Operator):
+    """Sends finals."""
+
     bl_idname = "ex4d.send_final"
     bl_label = "Final"
-    bl_description = "Have the backend make the shot whole, inventing what the footage did not see; takes minutes"
+    bl_description = "Have the backend generate the whole shot, inventing what the footage does not show; takes minutes"
     engine = FINAL_ENGINE
 
     def settings(self, shot: EX4D_Shot) -> list[WanSettings]:
+        """As many variants as the artist wants."""
         return variants(shot.final)
 
     @classmethod
@@ -90,10 +94,10 @@ class EX4D_OT_send_final(_SendsTake, bpy.types.Operator):
         return super().poll(context)
 
 
-class _OnTake:
-    """An operator on the take whose key it is given, or on the one that the list has marked."""
+class _OnTake(OnJob):
+    """An operator on the take whose key it is given, or on the one that is marked in the list."""
 
-    key: bpy.props.StringProperty(options={"HIDDEN", "SKIP_SAVE"})
+    collection = TAKES
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
@@ -102,86 +106,87 @@ class _OnTake:
             return False
         return True
 
-    @reports_errors
-    def execute(self, context: bpy.types.Context) -> set[str]:
+    def find(self, context: bpy.types.Context) -> tuple[bpy.types.Scene, EX4D_Take] | None:
         marked = active_take(context.scene)
-        found = find_take(self.key, context.scene) if self.key or marked is None else (context.scene, marked)
-        if found is None:
-            self.report({"WARNING"}, "This take is not in the file any more")
-            return {"CANCELLED"}
-        self.work(context, *found)
-        session().redraw()
-        return {"FINISHED"}
+        return super().find(context) if self.key or marked is None else (context.scene, marked)
 
 
-class EX4D_OT_cancel_take(_OnTake, bpy.types.Operator):
+class EX4D_OT_cancel_take(_OnTake, CancelsJob, bpy.types.Operator):
+    """Cancels a take."""
+
     bl_idname = "ex4d.cancel_take"
     bl_label = "Cancel Take"
-    bl_description = "Stop making this take; frames that have arrived stay"
-
-    def work(self, context: bpy.types.Context, blender_scene: bpy.types.Scene, entry: EX4D_Take) -> None:
-        cancel_take(entry)
+    bl_description = "Stop generating this take; frames that have arrived stay"
 
 
-class EX4D_OT_resume_take(_OnTake, bpy.types.Operator):
+class EX4D_OT_resume_take(_OnTake, ResumesJob, bpy.types.Operator):
+    """Resumes a take."""
+
     bl_idname = "ex4d.resume_take"
-    bl_label = "Go On With Take"
+    bl_label = "Resume Take"
     bl_description = "Try again to send this take, or to fetch its frames"
-
-    def work(self, context: bpy.types.Context, blender_scene: bpy.types.Scene, entry: EX4D_Take) -> None:
-        resume_take(entry)
 
 
 class EX4D_OT_retry_take(_OnTake, bpy.types.Operator):
+    """Sends a take again as a new job."""
+
     bl_idname = "ex4d.retry_take"
-    bl_label = "Make Take Again"
-    bl_description = "Send the same request once more, as a new job; its pictures take the place of the old ones"
+    bl_label = "Retry Take"
+    bl_description = "Send the same request again as a new job; its frames replace the old ones"
     bl_options: ClassVar[set[str]] = {"UNDO"}
 
-    def work(self, context: bpy.types.Context, blender_scene: bpy.types.Scene, entry: EX4D_Take) -> None:
-        retry_take(entry)
+    def work(self, blender_scene: bpy.types.Scene, record: EX4D_Take) -> None:
+        retry_take(record)
 
 
 class EX4D_OT_forget_take(_OnTake, bpy.types.Operator):
+    """Takes a take off the list."""
+
     bl_idname = "ex4d.forget_take"
     bl_label = "Remove Take From List"
     bl_description = "Take this out of the list; its strip and its files stay"
     bl_options: ClassVar[set[str]] = {"UNDO"}
 
-    def work(self, context: bpy.types.Context, blender_scene: bpy.types.Scene, entry: EX4D_Take) -> None:
-        forget_take(blender_scene, entry)
+    def work(self, blender_scene: bpy.types.Scene, record: EX4D_Take) -> None:
+        forget_take(blender_scene, record)
 
 
 class EX4D_OT_show_take(_OnTake, bpy.types.Operator):
+    """Shows one version of a shot in the sequencer."""
+
     bl_idname = "ex4d.show_take"
     bl_label = "Show This Version"
-    bl_description = "Let this take be seen in the sequencer, and mute the other takes of its shot"
+    bl_description = "Show this take in the sequencer, and mute the other takes of its shot"
     bl_options: ClassVar[set[str]] = {"UNDO"}
 
-    def work(self, context: bpy.types.Context, blender_scene: bpy.types.Scene, entry: EX4D_Take) -> None:
-        if find_strip(blender_scene, entry.key) is None:
+    def work(self, blender_scene: bpy.types.Scene, record: EX4D_Take) -> None:
+        if find_strip(blender_scene, record.key) is None:
             raise StripError("this take has no strip in the sequencer; Put in Sequencer makes one")
-        show_version(blender_scene, entry)
+        show_version(blender_scene, record)
 
 
 class EX4D_OT_place_take(_OnTake, bpy.types.Operator):
+    """Puts a take into the sequencer again."""
+
     bl_idname = "ex4d.place_take"
     bl_label = "Put in Sequencer"
     bl_description = "Put this take's movie, or the frames that are there, into the sequencer again"
     bl_options: ClassVar[set[str]] = {"UNDO"}
 
-    def work(self, context: bpy.types.Context, blender_scene: bpy.types.Scene, entry: EX4D_Take) -> None:
-        place_take(entry)
+    def work(self, blender_scene: bpy.types.Scene, record: EX4D_Take) -> None:
+        place_take(record)
 
 
 class EX4D_OT_restore_take(_OnTake, bpy.types.Operator):
+    """Restores the settings of a take."""
+
     bl_idname = "ex4d.restore_take"
     bl_label = "Use These Settings"
     bl_description = "Set the shot as it was for this take, with a new camera that moves as the take's did"
     bl_options: ClassVar[set[str]] = {"UNDO"}
 
-    def work(self, context: bpy.types.Context, blender_scene: bpy.types.Scene, entry: EX4D_Take) -> None:
-        note = restore_take(blender_scene, entry)
+    def work(self, blender_scene: bpy.types.Scene, record: EX4D_Take) -> None:
+        note = restore_take(blender_scene, record)
         if note:
             self.report({"WARNING"}, note)
 
@@ -197,15 +202,3 @@ CLASSES = (
     EX4D_OT_place_take,
     EX4D_OT_restore_take,
 )
-
-
-def can_cancel(entry: EX4D_Take) -> bool:
-    return is_followed(entry) and entry.state not in FINAL_STATES
-
-
-def can_resume(entry: EX4D_Take) -> bool:
-    return entry.state == STOPPED
-
-
-def can_retry(entry: EX4D_Take) -> bool:
-    return entry.state in ("failed", "cancelled", STOPPED)

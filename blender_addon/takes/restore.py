@@ -11,11 +11,11 @@ from ..scenes.link import collection_for
 from ..shots.final import restore_final
 from ..shots.properties import add_shot, find_shot
 from .properties import EX4D_Take, version_name
-from .shots import load_request, object_of
+from .requests import load_request, object_of
 
 
 def restore_take(blender_scene: bpy.types.Scene, entry: EX4D_Take) -> str:
-    """Make the shot that a take was made of what it was then, and the active one.
+    """Set the shot of a take to what it was for the take, and make it the active one.
 
     Returns:
         What the artist should know, or "".

@@ -1,4 +1,4 @@
-"""The picture that is forming while a final is denoised: in an image datablock, which an Image Editor can show."""
+"""The image that is forming while a final is denoised: in an image datablock, which an Image Editor can show."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
 from ..connection.session import session
-from ..takes.follow import newest_estimates
-from .pictures import open_picture, show_picture
+from ..scheduler import LIVE_SECONDS, scheduler
+from ..takes.take_jobs import newest_estimates
+from .images import open_image, show_image
 
 IMAGE = "EX-4D In the Making"
 
-# How many estimates of each take have been seen to.
-_seen: dict[str, int] = {}
+# How many estimates of each take have been shown, by key.
+_shown: dict[str, int] = {}
 
 
-def follow_all() -> None:
-    """Show an estimate that has arrived; the session calls it once per tick."""
+def show_estimates() -> None:
+    """Show an estimate that has arrived; the scheduler calls it in every tick."""
     for key, count, path in newest_estimates():
-        if _seen.get(key) != count:
-            _seen[key] = count
+        if _shown.get(key) != count:
+            _shown[key] = count
             if path.is_file():
-                show_picture(IMAGE, path.read_bytes())
+                show_image(IMAGE, path.read_bytes())
                 session().redraw()
 
 
@@ -31,19 +32,21 @@ def estimate_image() -> bpy.types.Image | None:
 
 
 class EX4D_OT_watch_take(bpy.types.Operator):
+    """Shows the estimates in an Image Editor."""
+
     bl_idname = "ex4d.watch_take"
     bl_label = "Watch"
-    bl_description = "Show the picture that is forming in an Image Editor: one that is open, or a new window"
+    bl_description = "Show the image that is forming in an Image Editor: one that is open, or a new window"
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         if estimate_image() is None:
-            cls.poll_message_set(iface_("There is no picture yet: it comes with the first step of a final"))
+            cls.poll_message_set(iface_("There is no image yet: it comes with the first step of a final"))
             return False
         return True
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        open_picture(context, estimate_image())
+        open_image(context, estimate_image())
         return {"FINISHED"}
 
 
@@ -52,14 +55,15 @@ CLASSES = (EX4D_OT_watch_take,)
 
 @bpy.app.handlers.persistent
 def _after_load(*_: object) -> None:
-    _seen.clear()
+    _shown.clear()
 
 
 def register() -> None:
-    session().followers.append(follow_all)
+    """Show estimates as they arrive."""
+    scheduler().every_tick(show_estimates, LIVE_SECONDS)
     bpy.app.handlers.load_post.append(_after_load)
 
 
 def unregister() -> None:
+    """Stop showing them."""
     bpy.app.handlers.load_post.remove(_after_load)
-    session().followers.remove(follow_all)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bpy
 
+from blender_addon.jobs.tracker import tracker
 from blender_addon.sequencer.strips import find_strip
 
 from .conftest import tick_until
@@ -29,3 +30,7 @@ def tick_until_over(seconds: float = 60.0) -> None:
 
 def muted() -> dict[str, bool]:
     return {one.key: strip_of(one).mute for one in bpy.context.scene.ex4d_takes}
+
+
+def is_followed(record: bpy.types.PropertyGroup) -> bool:
+    return tracker().is_followed(record)

@@ -13,14 +13,14 @@ from blender_addon.paths import from_blend
 from blender_addon.scenes.importing import import_scene
 from blender_addon.sequencer.strips import find_strip
 from blender_addon.shots.final import extent_text, final_settings, restore_final, variants, why_no_final
-from blender_addon.takes.follow import is_followed
 from blender_addon.takes.panel import settings_text, take_name
-from blender_addon.takes.shots import load_request
+from blender_addon.takes.requests import load_request
 from blender_addon.views.estimates import estimate_image
 from ex4d_core.messages import Welcome, command_in
 from ex4d_core.shot import WAN_PRESETS, wan_preset
 
 from .conftest import Backend, backend_environment, backend_process, free_address, tick_until
+from .taking import is_followed
 
 
 @pytest.fixture(scope="module")

@@ -24,9 +24,9 @@ from ex4d.media.png import read_png
 from ex4d_core.cameras import CameraPath
 from ex4d_core.client import Client
 from ex4d_core.messages import Cancel, GetEvents, Hello, ListJobs, Submit, Welcome
+from ex4d_core.remote_take import RemoteTake
 from ex4d_core.scene import Scene
 from ex4d_core.shot import ShotRequest, wan_preset
-from ex4d_core.takes import Take
 
 QUICK = ["--engine", "wan", "--steps", "2", "--precision", "float32", "--prompt", "a wide street", "--device", "cpu"]
 
@@ -182,9 +182,9 @@ def backend(request, models, tmp_path, free_port) -> Iterator[Backend]:
 def test_a_cancel_before_the_first_step_leaves_the_worker_as_it_is(backend, scene, tmp_path):
     """Loading and what comes before the first step take long on a GPU; to lose them again would take longer."""
     client, other = Client(backend.address), Client(backend.address)
-    take = Take(request_for(scene, steps=200), tmp_path / "cancelled")
+    take = RemoteTake(tmp_path / "cancelled", request_for(scene, steps=200), scene)
     with ThreadPoolExecutor(1) as pool:
-        end = pool.submit(other.run, take.conversation(scene), timeout=120)
+        end = pool.submit(other.run, take.conversation(), timeout=120)
         stages: list[str] = []
         while not {"load weights", "warm up", "denoise"}.intersection(stages):
             assert not end.done(), end.result()
@@ -192,8 +192,8 @@ def test_a_cancel_before_the_first_step_leaves_the_worker_as_it_is(backend, scen
         workers = backend.workers()
         assert client.ask(Cancel(take.job), timeout=10).status.state == "cancelled"
         assert end.result().state == "cancelled"
-    following = Take(request_for(scene, seed=2), tmp_path / "following")
-    assert client.run(following.conversation(scene), timeout=120).state == "done"
+    following = RemoteTake(tmp_path / "following", request_for(scene, seed=2), scene)
+    assert client.run(following.conversation(), timeout=120).state == "done"
     assert backend.workers() == workers and len(workers) == 1
     client.close()
     other.close()
@@ -222,8 +222,8 @@ def test_a_running_backend_finds_weights_that_are_fetched(backend, tmp_path):
 
 def test_a_backend_sends_estimates_frames_and_the_request(backend, scene, tmp_path):
     client = Client(backend.address)
-    take = Take(request_for(scene), tmp_path / "take")
-    status = client.run(take.conversation(scene), timeout=120)
+    take = RemoteTake(tmp_path / "take", request_for(scene), scene)
+    status = client.run(take.conversation(), timeout=120)
     assert (status.state, status.engine) == ("done", "wan"), status.reason
     assert len(take.frames) == 6 and {"request.json", "take.mp4", "camera.npz"} <= set(take.files)
     assert read_png(take.estimate).shape == (4, 6, 3)
@@ -231,7 +231,7 @@ def test_a_backend_sends_estimates_frames_and_the_request(backend, scene, tmp_pa
     assert [event.index for event in events if event.kind == "estimate"] == [1, 2, 3]
 
     # Cancelled in the middle: the worker ends it within a step, and makes the next one.
-    long = Take(request_for(scene, steps=200, seed=1), tmp_path / "long")
+    long = RemoteTake(tmp_path / "long", request_for(scene, steps=200, seed=1), scene)
     long.job = client.ask(Submit(long.key, long.request.to_wire()), timeout=10).job
     after, kinds = 0, set()
     while "estimate" not in kinds:
@@ -239,11 +239,11 @@ def test_a_backend_sends_estimates_frames_and_the_request(backend, scene, tmp_pa
             after = event.number
             kinds.add(event.kind)
     assert client.ask(Cancel(long.job), timeout=10).status.state == "cancelled"
-    following = Take(request_for(scene, seed=2), tmp_path / "following")
-    assert client.run(following.conversation(scene), timeout=60).state == "done"
+    following = RemoteTake(tmp_path / "following", request_for(scene, seed=2), scene)
+    assert client.run(following.conversation(), timeout=60).state == "done"
 
     # What fails says why, and the next job is none the worse.
-    failing = Take(request_for(scene, prompt="street " * 600), tmp_path / "failing")
-    status = client.run(failing.conversation(scene), timeout=60)
+    failing = RemoteTake(tmp_path / "failing", request_for(scene, prompt="street " * 600), scene)
+    status = client.run(failing.conversation(), timeout=60)
     assert status.state == "failed" and "601 tokens" in status.reason
     client.close()

@@ -6,7 +6,8 @@ import pytest
 
 from ex4d_core.client import Client
 from ex4d_core.messages import Hello
-from ex4d_core.takes import TAKE_FILES, Take
+from ex4d_core.remote_take import RemoteTake
+from ex4d_core.take_files import TAKE_FILES
 
 
 @pytest.fixture
@@ -18,8 +19,8 @@ def test_a_client_gets_a_take_from_a_service(make_service, connect, scene, shot,
     service = make_service()
     client = Client(service.address)
     arrived = []
-    take = Take(shot("a real one"), tmp_path / "take", on_frame=lambda index, path: arrived.append(index))
-    status = client.run(take.conversation(scene), timeout=120)
+    take = RemoteTake(tmp_path / "take", shot("a real one"), scene, on_frame=lambda index, path: arrived.append(index))
+    status = client.run(take.conversation(), timeout=120)
     client.close()
 
     assert (status.state, status.done, status.total) == ("done", 6, 6), status.reason

@@ -37,8 +37,8 @@ from ex4d.generate.wan.temporal_windows import Window, windows
 from ex4d.machine import models_folder
 from ex4d.pipeline.render import RenderedFrame
 from ex4d_core.generation import window_count
-from ex4d_core.jobs import LOAD_STAGE, WARM_UP_STAGE
 from ex4d_core.shot import RequestError, WanSettings
+from ex4d_core.stages import LOAD_STAGE, WARM_UP_STAGE
 
 _Made = TypeVar("_Made")
 
