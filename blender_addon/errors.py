@@ -79,11 +79,6 @@ def forget_failures() -> None:
     _reported.clear()
 
 
-def register() -> None:
-    """Start without failures."""
-    forget_failures()
-
-
 def unregister() -> None:
-    """Leave none behind."""
+    """Leave no failures behind."""
     forget_failures()

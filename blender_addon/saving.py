@@ -45,13 +45,4 @@ def _after_save(target: str, *_: object) -> None:
     rebase_paths(target, bpy.data.filepath)
 
 
-def register() -> None:
-    """Follow every save."""
-    bpy.app.handlers.save_pre.append(_before_save)
-    bpy.app.handlers.save_post.append(_after_save)
-
-
-def unregister() -> None:
-    """Follow no more."""
-    bpy.app.handlers.save_post.remove(_after_save)
-    bpy.app.handlers.save_pre.remove(_before_save)
+HANDLERS = (("save_pre", _before_save), ("save_post", _after_save))

@@ -143,20 +143,17 @@ def _after_undo(*_: object) -> None:
     _scheduler.undone()
 
 
+HANDLERS = (("undo_post", _after_undo), ("redo_post", _after_undo))
+
+
 def register() -> None:
     """Start the timer; modules that register later add their work."""
     global _scheduler
     _scheduler = Scheduler()
-    bpy.app.handlers.undo_post.append(_after_undo)
-    bpy.app.handlers.redo_post.append(_after_undo)
     bpy.app.timers.register(tick, first_interval=IDLE_INTERVAL_SECONDS, persistent=True)
 
 
 def unregister() -> None:
-    """Stop the timer, and drop all work."""
-    global _scheduler
-    bpy.app.handlers.redo_post.remove(_after_undo)
-    bpy.app.handlers.undo_post.remove(_after_undo)
+    """Stop the timer."""
     if bpy.app.timers.is_registered(tick):
         bpy.app.timers.unregister(tick)
-    _scheduler = Scheduler()

@@ -106,7 +106,7 @@ class RemoteJob:
         if self.error is not None:
             return JobState.STOPPED
         if self.status is None:
-            return JobState.RUNNING if self.job else JobState.SENDING
+            return JobState.SENDING
         state = JobState(self.status.state)
         return JobState.FETCHING if state.is_over and not self.over else state
 

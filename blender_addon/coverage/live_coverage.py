@@ -264,12 +264,9 @@ def _after_update(_: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> None:
             live_coverage.stale = True
 
 
+HANDLERS = (("depsgraph_update_post", _after_update),)
+
+
 def register() -> None:
     """Follow the artist's edits."""
     add_query(live_coverage)
-    bpy.app.handlers.depsgraph_update_post.append(_after_update)
-
-
-def unregister() -> None:
-    """Follow no more edits."""
-    bpy.app.handlers.depsgraph_update_post.remove(_after_update)

@@ -70,11 +70,4 @@ class EX4D_PT_coverage(BelowCamera, bpy.types.Panel):
 
 
 CLASSES = (EX4D_Coverage, EX4D_OT_refresh_coverage, EX4D_PT_coverage)
-
-
-def register() -> None:
-    bpy.types.Scene.ex4d_coverage = bpy.props.PointerProperty(type=EX4D_Coverage)
-
-
-def unregister() -> None:
-    del bpy.types.Scene.ex4d_coverage
+PROPERTIES = ((bpy.types.Scene, "ex4d_coverage", bpy.props.PointerProperty(type=EX4D_Coverage)),)

@@ -139,6 +139,10 @@ class EX4D_Reconstruction(JobRecord, bpy.types.PropertyGroup):
 
 
 CLASSES = (EX4D_Footage, EX4D_Reconstruction)
+PROPERTIES = (
+    (bpy.types.Scene, "ex4d_footage", bpy.props.PointerProperty(type=EX4D_Footage)),
+    (bpy.types.Scene, RECONSTRUCTIONS, bpy.props.CollectionProperty(type=EX4D_Reconstruction)),
+)
 
 
 def guess_depth(footage: Path) -> Path | None:
@@ -148,15 +152,3 @@ def guess_depth(footage: Path) -> Path | None:
         if (folder / name).exists():
             return folder / name
     return None
-
-
-def register() -> None:
-    """Add footage and reconstructions to Blender's scenes."""
-    bpy.types.Scene.ex4d_footage = bpy.props.PointerProperty(type=EX4D_Footage)
-    bpy.types.Scene.ex4d_reconstructions = bpy.props.CollectionProperty(type=EX4D_Reconstruction)
-
-
-def unregister() -> None:
-    """Remove them."""
-    del bpy.types.Scene.ex4d_reconstructions
-    del bpy.types.Scene.ex4d_footage

@@ -105,12 +105,11 @@ class FollowedJob(ABC):
         values: dict[str, object] = {
             "job": job.job,
             "cancelling": job.cancelling and not job.over,
-            "state": self.state.value,
             "eta_seconds": -1 if (eta := job.eta_seconds()) is None else round(eta),
         }
         # Of a job that was resumed the record knows more, until the backend answers.
-        if job.status is not None or not job.job:
-            values |= {"stage": job.stage, "progress": round(job.progress, 3)}
+        if job.status is not None or not job.job or self.state.is_over:
+            values |= {"state": self.state.value, "stage": job.stage, "progress": round(job.progress, 3)}
         if job.status is not None:
             values |= {name: getattr(job.status, name) for name in ("done", "total", "queue_position")}
         for name, value in values.items():
@@ -198,8 +197,11 @@ class Tracker:
                 raise
             record.state, record.reason = JobState.STOPPED, user_message(error)
             return
-        if followed is not None:
-            self._follow(followed)
+        if followed is None:
+            return
+        if record.state == JobState.STOPPED:
+            record.state = JobState.RUNNING if record.job else JobState.SENDING
+        self._follow(followed)
 
     def resume_all(self) -> None:
         """Continue every job of the open file that is not over and not being followed."""
@@ -321,19 +323,12 @@ def _after_save(target: str, *_: object) -> None:
         _tracker.file_saved()
 
 
+HANDLERS = (("load_post", _after_load), ("save_post", _after_save))
+
+
 def register() -> None:
     """Follow jobs in every tick; kinds are added by their own modules."""
     global _tracker
     _tracker = Tracker()
     scheduler().every_tick(_tracker.step_all, JOBS_SECONDS)
     scheduler().after_undo(_tracker.restore_all)
-    bpy.app.handlers.load_post.append(_after_load)
-    bpy.app.handlers.save_post.append(_after_save)
-
-
-def unregister() -> None:
-    """Follow nothing any more; the backend continues, and the file knows its jobs."""
-    global _tracker
-    bpy.app.handlers.save_post.remove(_after_save)
-    bpy.app.handlers.load_post.remove(_after_load)
-    _tracker = Tracker()

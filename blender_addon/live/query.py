@@ -137,12 +137,9 @@ def _after_load(*_: object) -> None:
             query.reset()
 
 
-def register() -> None:
-    """Forget all answers when a file is loaded."""
-    bpy.app.handlers.load_post.append(_after_load)
+HANDLERS = (("load_post", _after_load),)
 
 
 def unregister() -> None:
     """Follow nothing any more."""
-    bpy.app.handlers.load_post.remove(_after_load)
     _queries.clear()

@@ -112,13 +112,4 @@ class EX4D_OT_measure_takes(bpy.types.Operator):
 
 
 CLASSES = (EX4D_OT_clear_takes, EX4D_OT_measure_takes)
-
-
-def register() -> None:
-    """Add the text of the last measurement."""
-    bpy.types.WindowManager.ex4d_takes_on_disk = bpy.props.StringProperty(options={"SKIP_SAVE"})
-
-
-def unregister() -> None:
-    """Remove it."""
-    del bpy.types.WindowManager.ex4d_takes_on_disk
+PROPERTIES = ((bpy.types.WindowManager, "ex4d_takes_on_disk", bpy.props.StringProperty(options={"SKIP_SAVE"})),)

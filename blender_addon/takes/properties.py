@@ -25,6 +25,10 @@ class EX4D_Take(JobRecord, bpy.types.PropertyGroup):
 
 
 CLASSES = (EX4D_Take,)
+PROPERTIES = (
+    (bpy.types.Scene, TAKES, bpy.props.CollectionProperty(type=EX4D_Take)),
+    (bpy.types.Scene, "ex4d_take_index", bpy.props.IntProperty(name="Take", description="The take that is marked")),
+)
 
 
 def version_name(label: str, version: int) -> str:
@@ -41,15 +45,3 @@ def active_take(blender_scene: bpy.types.Scene) -> EX4D_Take | None:
 def takes_of_shot(blender_scene: bpy.types.Scene, shot: str) -> list[EX4D_Take]:
     """The takes of the shot with that key, oldest first."""
     return [take for take in blender_scene.ex4d_takes if shot and take.shot == shot]
-
-
-def register() -> None:
-    """Add the list of takes to Blender's scenes."""
-    bpy.types.Scene.ex4d_takes = bpy.props.CollectionProperty(type=EX4D_Take)
-    bpy.types.Scene.ex4d_take_index = bpy.props.IntProperty(name="Take", description="The take that is marked")
-
-
-def unregister() -> None:
-    """Remove it."""
-    del bpy.types.Scene.ex4d_take_index
-    del bpy.types.Scene.ex4d_takes

@@ -58,12 +58,9 @@ def _after_load(*_: object) -> None:
     _shown.clear()
 
 
+HANDLERS = (("load_post", _after_load),)
+
+
 def register() -> None:
     """Show estimates as they arrive."""
     scheduler().every_tick(show_estimates, LIVE_SECONDS)
-    bpy.app.handlers.load_post.append(_after_load)
-
-
-def unregister() -> None:
-    """Stop showing them."""
-    bpy.app.handlers.load_post.remove(_after_load)

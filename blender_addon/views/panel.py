@@ -76,11 +76,4 @@ class EX4D_PT_view(BelowCamera, bpy.types.Panel):
 
 
 CLASSES = (EX4D_View, EX4D_OT_show_view, EX4D_OT_open_view, EX4D_PT_view)
-
-
-def register() -> None:
-    bpy.types.Scene.ex4d_view = bpy.props.PointerProperty(type=EX4D_View)
-
-
-def unregister() -> None:
-    del bpy.types.Scene.ex4d_view
+PROPERTIES = ((bpy.types.Scene, "ex4d_view", bpy.props.PointerProperty(type=EX4D_View)),)

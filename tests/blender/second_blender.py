@@ -27,7 +27,7 @@ def main(address: str, package: str, folder: str) -> None:
     bpy.context.scene.ex4d_shot.label = "second"
     bpy.ops.ex4d.send_take()
     takes, deadline = bpy.context.scene.ex4d_takes, time.monotonic() + 60
-    while takes[0].state in ("sending", "queued", "running"):
+    while takes[0].state in ("sending", "queued", "running", "fetching"):
         if time.monotonic() > deadline:
             sys.exit(f"still {takes[0].state}: {session().state_text()}")
         tick()

@@ -97,7 +97,7 @@ def test_a_jobs_state_is_what_is_known_of_it(job):
     job.advance(client)
     (task,) = client.started
     job.job = "j1"
-    assert job.state is JobState.RUNNING, "accepted, and nothing heard of it yet"
+    assert job.state is JobState.SENDING, "accepted, and nothing heard of it yet"
     job.status = replace(RUNNING, state="queued", stage="denoise, 20 s left")
     assert (job.state, job.stage) == (JobState.QUEUED, "denoise")
     task.done, task.error = True, RequestRefused("unknown-job", "the job j1 is unknown")
