@@ -16,9 +16,11 @@ WALK_THROUGH = Path(__file__).resolve().parent.parent / "walkthrough" / "index.h
 
 
 class EX4D_OT_reconnect(bpy.types.Operator):
+    """Opens the connection again."""
+
     bl_idname = "ex4d.reconnect"
     bl_label = "Reconnect"
-    bl_description = "Drop the connection to the EX-4D backend and make it anew, with the address in the preferences"
+    bl_description = "Close the connection to the EX-4D backend and open it again, with the address in the preferences"
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         forget_failures()
@@ -27,6 +29,8 @@ class EX4D_OT_reconnect(bpy.types.Operator):
 
 
 class EX4D_OT_preferences(bpy.types.Operator):
+    """Opens the add-on's preferences."""
+
     bl_idname = "ex4d.preferences"
     bl_label = "EX-4D Preferences"
     bl_description = "Set the backend's address, its keys and the folder for takes"
@@ -37,6 +41,8 @@ class EX4D_OT_preferences(bpy.types.Operator):
 
 
 class EX4D_OT_walk_through(bpy.types.Operator):
+    """Opens the walk-through."""
+
     bl_idname = "ex4d.walk_through"
     bl_label = "EX-4D in Five Minutes"
     bl_description = "Read how to get from footage to a new camera move in the edit; opens in the web browser, offline"
@@ -47,6 +53,8 @@ class EX4D_OT_walk_through(bpy.types.Operator):
 
 
 class EX4D_OT_start_backend(bpy.types.Operator):
+    """Starts a backend on this computer."""
+
     bl_idname = "ex4d.start_backend"
     bl_label = "Start Local Backend"
     bl_description = "Run the backend command of the preferences on this computer; it ends with Blender"
@@ -71,9 +79,11 @@ class EX4D_OT_start_backend(bpy.types.Operator):
 
 
 class EX4D_OT_stop_backend(bpy.types.Operator):
+    """Stops it."""
+
     bl_idname = "ex4d.stop_backend"
     bl_label = "Stop Local Backend"
-    bl_description = "End the backend that was started from here; its jobs go on when it is started again"
+    bl_description = "Stop the backend that was started from here; its jobs resume when it is started again"
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
@@ -89,6 +99,8 @@ class EX4D_OT_stop_backend(bpy.types.Operator):
 
 
 class EX4D_OT_copy_text(bpy.types.Operator):
+    """Copies a text."""
+
     bl_idname = "ex4d.copy_text"
     bl_label = "Copy"
     bl_description = "Put this on the clipboard, to paste it into a terminal or a message"

@@ -1,4 +1,4 @@
-"""Side bar: how the connection stands."""
+"""Side bar: state of the connection; and how all panels draw longer texts."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ _ICONS = {ConnectionState.CONNECTED: "LINKED", ConnectionState.CONNECTING: "SORT
 
 
 class EX4D_PT_connection(bpy.types.Panel):
+    """State of the connection, and buttons to mend it."""
+
     bl_label = "Connection"
     bl_space_type = "VIEW_3D"
     bl_region_type = "UI"
@@ -46,7 +48,7 @@ class EX4D_PT_connection(bpy.types.Panel):
 
 
 def draw_text(layout: bpy.types.UILayout, text: str, context: bpy.types.Context, icon: str = "NONE") -> None:
-    """Text in as many labels as the side bar's width asks for."""
+    """Draw a text in as many labels as the width of the side bar needs."""
     scale = context.preferences.system.ui_scale
     letters = max(16, int(context.region.width / (7 * scale)) - 6)
     column = layout.column(align=True)
@@ -56,7 +58,7 @@ def draw_text(layout: bpy.types.UILayout, text: str, context: bpy.types.Context,
 
 
 def wrapped(text: str, letters: int) -> list[str]:
-    """Lines of at most so many letters, of which Chinese, Japanese and Korean ones take the room of two."""
+    """Lines of at most so many letters; Chinese, Japanese and Korean ones count for two."""
     # While lines are broken a mark stands behind each wide letter, so that it counts for two.
     marked = "".join(letter + (_WIDE if east_asian_width(letter) in "WF" else "") for letter in text)
     lines = (line.replace(_WIDE, "") for line in textwrap.wrap(marked, letters))
@@ -64,7 +66,7 @@ def wrapped(text: str, letters: int) -> list[str]:
 
 
 def draw_problem(layout: bpy.types.UILayout, text: str, context: bpy.types.Context, icon: str = "ERROR") -> None:
-    """What is wrong, and a button that copies the command that mends it, or else the text: labels cannot be copied."""
+    """Draw what is wrong, and a button that copies the command that mends it, or else the text."""
     draw_text(layout, text, context, icon)
     command = command_in(text)
     label = iface_("Copy Command") if command else iface_("Copy Message")

@@ -31,27 +31,27 @@ class EX4D_Footage(bpy.types.PropertyGroup):
 
     footage: bpy.props.StringProperty(
         name="Footage",
-        description="A video, or a folder of pictures, to make a scene of",
+        description="A video, or a folder of images, to reconstruct",
         subtype="FILE_PATH",
         options=PATH_OPTIONS,
         update=_follow_footage,
     )
     clip: bpy.props.PointerProperty(
         name="Movie Clip",
-        description="Take a movie clip that is in this file as footage",
+        description="Use a movie clip of this file as footage",
         type=bpy.types.MovieClip,
         update=_follow_clip,
     )
     depth_from: bpy.props.EnumProperty(
         name="Depth",
-        description="Where the distance of every pixel comes from",
+        description="Where depth comes from",
         items=(
             (
                 "FILES",
                 "Files",
                 "Depth along the view axis: one .npz or .npy, or a folder of EXR or of 16-bit PNG files",
             ),
-            ("ESTIMATOR", "Estimate", "Let the backend estimate it, where it has an estimator installed"),
+            ("ESTIMATOR", "Estimate", "Let the backend estimate it, if it has an estimator"),
         ),
         default="FILES",
     )
@@ -83,7 +83,7 @@ class EX4D_Footage(bpy.types.PropertyGroup):
     )
     use_mist: bpy.props.BoolProperty(
         name="Mist Pass",
-        description="The EXR files hold a render's mist pass; it needs the lens, and the mist settings of the world",
+        description="The EXR files hold a render's mist pass; it needs the field of view, and the mist settings of the world",
         default=False,
     )
     mist_start: bpy.props.FloatProperty(
@@ -119,12 +119,12 @@ class EX4D_Footage(bpy.types.PropertyGroup):
     )
     use_fov: bpy.props.BoolProperty(
         name="Own Field of View",
-        description="Set the lens; else the depth files say what it was, or 50 degrees are assumed",
+        description="Set the field of view; otherwise it is that of the depth files, or 50 degrees",
         default=False,
     )
     fov: bpy.props.FloatProperty(
         name="Field of View",
-        description="What the footage's lens saw from left to right",
+        description="Horizontal field of view of the footage",
         subtype="ANGLE",
         default=0.8727,
         min=0.02,

@@ -66,6 +66,11 @@ class FollowedJob(ABC):
         state = self.job.state
         return JobState.FETCHING if self.job.over and not self.over and state is not JobState.STOPPED else state
 
+    @property
+    def _knows_state(self) -> bool:
+        """Whether it knows more than the record of a job that was resumed, as it does from the backend's answer on."""
+        return self.job.status is not None or not self.job.job or self.state.is_over
+
     @classmethod
     @abstractmethod
     def resumed(cls, record: JobRecord) -> FollowedJob | None:
@@ -86,13 +91,14 @@ class FollowedJob(ABC):
         return True
 
     def show_again(self) -> None:  # noqa: B027 - not all kinds do
-        """The file is not as it was left any more: what was shown has to be shown again."""
+        """Note that the file is not as it was left, so that everything has to be shown again."""
 
     def restore(self, record: JobRecord) -> None:
         """Continue from an older record, after an undo or a revert; what has happened since has happened anyway."""
         self.over = False
         self.show_again()
-        record.state = self.state
+        if self._knows_state:
+            record.state = self.state
 
     def replace(self, record: JobRecord) -> None:  # noqa: B027 - not all kinds do
         """Note that a record of an earlier job in the same folder becomes this one's."""
@@ -107,8 +113,7 @@ class FollowedJob(ABC):
             "cancelling": job.cancelling and not job.over,
             "eta_seconds": -1 if (eta := job.eta_seconds()) is None else round(eta),
         }
-        # Of a job that was resumed the record knows more, until the backend answers.
-        if job.status is not None or not job.job or self.state.is_over:
+        if self._knows_state:
             values |= {"state": self.state.value, "stage": job.stage, "progress": round(job.progress, 3)}
         if job.status is not None:
             values |= {name: getattr(job.status, name) for name in ("done", "total", "queue_position")}

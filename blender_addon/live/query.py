@@ -108,13 +108,13 @@ class LiveQuery(ABC, Generic[Answer]):
         self._task = session().start(ask_about(package, question))
 
     def drop(self) -> None:
-        """Do not wait for an answer any more."""
+        """Stop waiting for an answer."""
         if self._task is not None:
             session().stop(self._task)
             self._task = None
 
     def report(self, problem: str) -> None:
-        """Show a problem, or that there is none any more."""
+        """Show a problem; "" when it is solved."""
         self.problem = problem
         session().redraw()
 
@@ -141,5 +141,5 @@ HANDLERS = (("load_post", _after_load),)
 
 
 def unregister() -> None:
-    """Follow nothing any more."""
+    """Follow nothing."""
     _queries.clear()

@@ -33,7 +33,7 @@ class _SendsTake(NeedsShot):
         """Of the generator, for each take that is sent."""
         return [final_settings(shot.final)]
 
-    # An undo step also tells Blender to ask for saving, without which the file would know nothing of the take.
+    # With an undo step Blender also asks to save the file, which would otherwise not know the take.
     bl_options: ClassVar[set[str]] = {"UNDO"}
 
     @reports_errors
@@ -161,7 +161,7 @@ class EX4D_OT_show_take(_OnTake, bpy.types.Operator):
 
     def work(self, blender_scene: bpy.types.Scene, record: EX4D_Take) -> None:
         if find_strip(blender_scene, record.key) is None:
-            raise StripError("this take has no strip in the sequencer; Put in Sequencer makes one")
+            raise StripError("this take has no strip in the sequencer; press Put in Sequencer")
         show_version(blender_scene, record)
 
 

@@ -28,8 +28,8 @@ from .properties import TAKES, EX4D_Take, takes_of_shot, version_name
 from .requests import load_request, new_take_folder, package_of, request_metadata, save_request
 
 MOVIE = "take.mp4"
-# A strip that grows makes Blender draw everything again, viewport included, so it grows only after so many ticks:
-# five times a second, or less often where drawing is slow.
+# Blender draws everything again when a strip grows, viewport included, so it grows only after so many ticks: five
+# times a second, or less often where drawing is slow.
 _REST_TICKS = 10
 _FRAME_NAME = re.compile(r"frame_(\d{5,})\.png")
 _REMOVED = "its strip was removed, so it stays away; Put in Sequencer brings it back"
@@ -125,7 +125,7 @@ class FollowedTake(FollowedJob):
         try:
             more = self._place_step()
         finally:  # whatever happens, the take comes to its end
-            self._placing, self._settled = more, not more  # the next tick tells
+            self._placing, self._settled = more, not more
         if more:
             scheduler().run_alone(self._place)
 
@@ -180,7 +180,7 @@ def send_take(
     """
     if blender_scene.library is not None:
         raise RequestError(
-            f"the scene {blender_scene.name!r} is linked from another file; make takes in one of this file"
+            f"the scene {blender_scene.name!r} is linked from another file; send takes from a scene of this file"
         )
     take = RemoteTake(new_take_folder(request.label), request, scene)
     save_request(take.folder, request)

@@ -41,12 +41,12 @@ def _estimate(entry: EX4D_Take) -> int:
     """Number of the icon that shows the newest estimate of a take; 0 if there is none."""
     path = from_blend(entry.folder) / ESTIMATE_FILE
     try:
-        made = path.stat().st_mtime_ns
+        written = path.stat().st_mtime_ns
     except OSError:
         return 0
     name = f"{entry.key} estimate"
-    if _estimates.get(name) != made:
-        _estimates[name] = made
+    if _estimates.get(name) != written:
+        _estimates[name] = written
         _previews.pop(name, None)
         # Asking for its sizes has Blender read it now: it is small, and read later it would give way to the next one
         # before it was ever seen.

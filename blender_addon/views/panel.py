@@ -18,7 +18,7 @@ class EX4D_View(bpy.types.PropertyGroup):
 
     live: bpy.props.BoolProperty(
         name="Backend View",
-        description="Have the backend show the current frame as it would make it, and follow every change; the scene "
+        description="Have the backend render the current frame as in a preview, and follow every change; the scene "
         "is sent to the backend for that",
         default=False,
     )
@@ -29,7 +29,7 @@ class EX4D_OT_show_view(NeedsShot, bpy.types.Operator):
 
     bl_idname = "ex4d.show_view"
     bl_label = "Show This Frame"
-    bl_description = "Have the backend show the current frame as it would make it, in an open Image Editor"
+    bl_description = "Have the backend render the current frame as in a preview, in an open Image Editor"
 
     @reports_errors
     def execute(self, context: bpy.types.Context) -> set[str]:

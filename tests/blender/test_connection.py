@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import addon_utils  # comes with bpy
 import bpy
@@ -33,6 +35,11 @@ from .conftest import backend_environment, backend_process, free_address, tick_r
 def no_hurry(monkeypatch) -> None:
     """Budgets that also a busy machine keeps, so that every tick does all of the work."""
     monkeypatch.setattr(scheduler_module, "TICK_BUDGET_SECONDS", 60.0)
+
+
+def add_on() -> ModuleType:
+    """The add-on's module; Blender loads another one after a failure."""
+    return sys.modules["blender_addon"]
 
 
 def preferences() -> bpy.types.AddonPreferences:
@@ -285,9 +292,9 @@ def test_a_local_backend_is_started_used_and_stopped(serve):
 def test_disabling_the_add_on_stops_what_it_started(serve):
     bpy.ops.ex4d.start_backend()
     process = local_backend._process
-    blender_addon.unregister()
+    add_on().unregister()
     assert process.poll() is not None and not local_backend.running
-    blender_addon.register()
+    add_on().register()
 
 
 def test_a_backend_that_does_not_start_says_why(backend_python):
@@ -295,10 +302,7 @@ def test_a_backend_that_does_not_start_says_why(backend_python):
     bpy.ops.ex4d.start_backend()
     tick_until(lambda: not local_backend.running, "its end")
     text, _, log = local_backend.text().partition(". Its log is ")
-    assert text == (
-        "the local backend ended: no such device; see to that or to the backend command in the preferences, and start "
-        "it again"
-    )
+    assert text.startswith("the local backend ended: no such device; ")
     assert Path(log).expanduser() == local_backend.log
 
 
@@ -311,7 +315,7 @@ def test_what_the_side_bar_says_of_it_is_short(backend_python, prints, shown):
     preferences().serve_command = f'"{backend_python}" -c "print({prints}); raise SystemExit(3)"'
     bpy.ops.ex4d.start_backend()
     tick_until(lambda: not local_backend.running, "its end")
-    assert local_backend.text().startswith(f"the local backend ended: {shown}; see to that")
+    assert local_backend.text().startswith(f"the local backend ended: {shown}; ")
 
 
 @pytest.mark.skipif(WINDOWS, reason="Windows ends processes with ordinary codes")
@@ -320,9 +324,7 @@ def test_a_backend_that_was_killed_is_not_blamed_on_what_it_printed_last(serve):
     local_backend._process.kill()
     tick_until(lambda: not local_backend.running, "its end")
     text = local_backend.text()
-    assert text.startswith(
-        "the local backend was ended by the system or by somebody (signal 9); start it again. Its log"
-    )
+    assert text.startswith("the local backend was killed by signal 9; start it again. Its log")
 
 
 @pytest.mark.parametrize(
@@ -421,17 +423,17 @@ def everything_registered() -> dict[str, object]:
 
 def test_a_hundred_rounds_leave_nothing_behind():
     registered = everything_registered()
-    blender_addon.unregister()
+    add_on().unregister()
     bare = everything_registered()
     for _ in range(100):
-        blender_addon.register()
+        add_on().register()
         assert everything_registered() == registered
-        blender_addon.unregister()
+        add_on().unregister()
         assert everything_registered() == bare
     assert not any("ex4d" in name.lower() for name in bare["classes"] | bare["scene"] | bare["object"])
     assert not any("blender_addon" in owner for owners in bare["handlers"].values() for owner in owners)
     assert not bare["timer"] and not bare["session"] and not bare["previews"] and not bare["attributes"]
-    blender_addon.register()
+    add_on().register()
 
 
 def test_the_walk_through_comes_with_the_add_on():

@@ -137,10 +137,10 @@ def test_without_that_estimator_the_backends_own_words_reach_the_artist(connecte
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"depth": "/nowhere/depth.npz"}, "is not there"),
-        ({"footage": "/nowhere/film.mp4"}, "is not there"),
-        ({"footage": __file__}, "no video that is known"),
-        ({"depth": __file__}, "is no depth"),
+        ({"depth": "/nowhere/depth.npz"}, "/nowhere/depth.npz does not exist"),
+        ({"footage": "/nowhere/film.mp4"}, "/nowhere/film.mp4 does not exist"),
+        ({"footage": __file__}, "test_footage.py is not a known video"),
+        ({"depth": __file__}, "test_footage.py is not depth"),
     ],
 )
 def test_files_that_cannot_be_used_are_refused_at_once(saved, clip, settings, says):
@@ -219,7 +219,7 @@ def test_either_file_of_a_colmap_model_or_its_folder_means_both(saved, clip, tmp
     for chosen in (model, model / "cameras.txt", model / "images.txt"):
         settings.camera = str(chosen)
         plan = plan_of(settings, bpy.context.scene)
-        assert plan.camera_files == (model / "cameras.txt", model / "images.txt") and plan.camera_scale == 0.5
+        assert plan.camera_files == (model / "cameras.txt", model / "images.txt") and plan.settings.camera_scale == 0.5
         assert plan_from_text(plan_to_text(plan)) == plan
     for wrong in (model / "points3D.txt", tmp_path / "nowhere.npz", tmp_path):
         settings.camera = str(wrong)
@@ -227,12 +227,14 @@ def test_either_file_of_a_colmap_model_or_its_folder_means_both(saved, clip, tmp
             plan_of(settings, bpy.context.scene)
 
 
-def test_a_reconstruction_that_an_older_add_on_began_goes_on(saved, clip):
+def test_a_reconstruction_that_an_older_add_on_began_is_understood(saved, clip):
     pick(clip)
     plan = plan_of(bpy.context.scene.ex4d_footage, bpy.context.scene)
     old = json.loads(plan_to_text(plan))
-    for name in ("mist", "camera_files", "camera_scale"):
-        del old[name]
+    settings = old.pop("settings")
+    old |= {**settings, **settings["depth"]}
+    for name in ("depth", "mist", "camera_files", "camera_scale"):
+        old.pop(name, None)
     assert plan_from_text(json.dumps(old)) == plan
 
 

@@ -102,7 +102,7 @@ def test_a_linked_blender_scene_keeps_no_takes_and_no_reconstructions(shot, tmp_
     tick_round()
     assert len(there.ex4d_reconstructions) == 1 and not is_followed(there.ex4d_reconstructions[0])
     bpy.context.window.scene = there
-    with pytest.raises(RuntimeError, match="is linked from another file; make takes in one of this file"):
+    with pytest.raises(RuntimeError, match="is linked from another file; send takes from a scene of this file"):
         bpy.ops.ex4d.send_take()
     assert not there.ex4d_takes
 

@@ -267,9 +267,9 @@ def test_a_take_whose_scene_was_deleted_cannot_be_made_again_and_says_why(shot):
     entry = send()
     bpy.ops.ex4d.cancel_take(key=entry.key)
     bpy.data.objects.remove(shot)
-    with pytest.raises(RuntimeError, match="is not in the file any more; import it again"):
+    with pytest.raises(RuntimeError, match="is no longer in the file; import it again"):
         bpy.ops.ex4d.retry_take(key=entry.key)
-    with pytest.raises(RuntimeError, match="is not in the file any more; import it again"):
+    with pytest.raises(RuntimeError, match="is no longer in the file; import it again"):
         bpy.ops.ex4d.restore_take(key=entry.key)
 
 
