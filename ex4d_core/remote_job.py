@@ -17,7 +17,7 @@ from typing import Any
 
 from ex4d_core.client import Client, ClientError, Conversation, Result, Task
 from ex4d_core.errors import RequestError, user_message
-from ex4d_core.messages import Cancel, GetEvents, JobEvent, JobStatus, Submit, Withdraw
+from ex4d_core.messages import Cancel, EventsReply, GetEvents, JobEvent, JobStatus, Submit, Withdraw
 from ex4d_core.scene import FILE_NAMES, MANIFEST
 from ex4d_core.stages import Pace, stage_and_eta
 from ex4d_core.take_files import TAKE_FILES, frame_file_name
@@ -185,9 +185,9 @@ class RemoteJob:
             self.submitted = True
             self.job = (yield Submit(self.key, dict(request))).job
         while True:
-            more = yield from self._fetch_announced(_EVENT_WAIT_SECONDS)
-            status = self.status
-            if not more and JobState(status.state).is_over and status.events <= self.last_event:
+            reply = yield from self._fetch_announced(_EVENT_WAIT_SECONDS)
+            status = reply.status
+            if not reply.events and JobState(status.state).is_over and status.events <= self.last_event:
                 return status
 
     def cancel_conversation(self) -> Conversation[None]:
@@ -203,9 +203,9 @@ class RemoteJob:
     def fetch_available(self) -> Conversation[JobStatus]:
         """Fetch what the job has produced so far, without waiting for more; returns its status."""
         self.results_folder.mkdir(parents=True, exist_ok=True)
-        while (yield from self._fetch_announced(0.0)):
+        while (reply := (yield from self._fetch_announced(0.0))).events:
             pass
-        return self.status
+        return reply.status
 
     # What the kinds of job decide.
 
@@ -235,9 +235,9 @@ class RemoteJob:
         """Note a result that is complete in its file."""
         self.files[event.name or path.name] = path
 
-    def _fetch_announced(self, wait: float) -> Conversation[bool]:
-        """Fetch what was announced since the last event; returns whether anything was."""
-        reply = yield GetEvents(self.job, self.last_event, wait=wait)
+    def _fetch_announced(self, wait: float) -> Conversation[EventsReply]:
+        """Fetch what was announced since the last event; returns the announcement."""
+        reply: EventsReply = yield GetEvents(self.job, self.last_event, wait=wait)
         self.status = reply.status
         # An estimate is of interest until the next one; a client that comes late need not fetch them all.
         newest = max((event.number for event in reply.events if event.kind == "estimate"), default=0)
@@ -251,7 +251,7 @@ class RemoteJob:
                 self.last_event = event.number
         if reply.events:
             self.last_event = reply.events[-1].number
-        return bool(reply.events)
+        return reply
 
 
 def _kept(

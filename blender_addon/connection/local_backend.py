@@ -35,7 +35,7 @@ class LocalBackend:
     def __init__(self) -> None:
         """Start without a process."""
         self.log: Path | None = None
-        self._process: subprocess.Popen | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._asked_to_end = False
 
     @property
@@ -56,11 +56,15 @@ class LocalBackend:
         if not any(word == "--address" or word.startswith("--address=") for word in words):
             words += ["--address", address]
         log.parent.mkdir(parents=True, exist_ok=True)
-        flags = {"creationflags": subprocess.CREATE_NO_WINDOW} if WINDOWS else {"start_new_session": True}
         with open(log, "wb") as output:
             try:
                 self._process = subprocess.Popen(
-                    words, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, **flags
+                    words,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=not WINDOWS,
+                    creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
                 )
             except OSError as error:
                 raise StartError(
@@ -104,6 +108,8 @@ class LocalBackend:
 
     def last_line(self) -> str:
         """Its last line of output, shortened for the side bar."""
+        if self.log is None:
+            return ""
         try:
             with open(self.log, "rb") as log:
                 log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
@@ -115,6 +121,8 @@ class LocalBackend:
 
     def _log_place(self) -> str:
         """The log's path, as short as it can be written."""
+        if self.log is None:
+            return ""
         try:
             return str(Path("~") / self.log.relative_to(Path.home()))
         except (ValueError, RuntimeError):  # elsewhere, or there is no home folder

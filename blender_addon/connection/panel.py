@@ -33,12 +33,13 @@ class EX4D_PT_connection(bpy.types.Panel):
     bl_order = 0
 
     def draw(self, context: bpy.types.Context) -> None:
-        state = session().client.state if session().client else None
+        client = session().client
+        state = client.state if client is not None else ConnectionState.UNREACHABLE
         draw_text(self.layout, session().state_text(), context, _ICONS.get(state, "UNLINKED"))
-        if state in (ConnectionState.CONNECTING, ConnectionState.UNREACHABLE):
+        if client is not None and state in (ConnectionState.CONNECTING, ConnectionState.UNREACHABLE):
             if text := local_backend.text():
                 draw_text(self.layout, text, context, "INFO" if local_backend.running else "ERROR")
-            if not local_backend.running and is_loopback(session().client.address):
+            if not local_backend.running and is_loopback(client.address):
                 self.layout.operator(EX4D_OT_start_backend.bl_idname, icon="PLAY")
         if text := failure_text():
             draw_text(self.layout, text, context, "ERROR")

@@ -11,10 +11,11 @@ import bpy
 
 from ex4d_core.client import ClientKeys
 from ex4d_core.messages import DEFAULT_ADDRESS
+from ex4d_core.shot import Licence
 
 from .local_backend import local_backend
 
-ADDON_PACKAGE = __package__.rpartition(".")[0]
+ADDON_PACKAGE = (__package__ or "").rpartition(".")[0]
 
 
 @dataclass(frozen=True)
@@ -151,8 +152,8 @@ def output_folder() -> Path:
     return Path(bpy.path.abspath(chosen.output_folder))
 
 
-def chosen_licence() -> str:
-    """The purpose of results, as requests state it: one of `ex4d_core.shot.LICENCES`."""
+def chosen_licence() -> Licence:
+    """The purpose of results, as requests state it."""
     chosen = preferences()
     return "research" if chosen is not None and chosen.licence == "RESEARCH" else "commercial"
 

@@ -12,6 +12,7 @@ from bpy.app.translations import pgettext_iface as iface_
 
 from ex4d_core.client import Client, ClientError, ConnectionState, Conversation, Result, Task
 from ex4d_core.errors import Ex4dError
+from ex4d_core.messages import Welcome
 
 from ..errors import failure_text
 from ..scheduler import ARRIVALS_SECONDS, REDRAW_SECONDS, scheduler
@@ -51,6 +52,11 @@ class Session:
     def connected(self) -> bool:
         """Whether the backend has answered lately."""
         return self.client is not None and self.client.state is ConnectionState.CONNECTED
+
+    @property
+    def server(self) -> Welcome | None:
+        """What the connected backend says of itself; None without a connection."""
+        return self.client.server if self.client is not None and self.connected else None
 
     def connect(self) -> Client | None:
         """The client for the address in the preferences; None while they allow none."""

@@ -17,15 +17,14 @@ from ex4d_core.cameras import CameraError, CameraPath
 from ex4d_core.errors import RequestError
 from ex4d_core.messages import Coverage, GetCoverage
 from ex4d_core.scene import Scene, SceneError
-from ex4d_core.shot import RenderSettings, ShotRequest
+from ex4d_core.shot import ShotRequest
 
 from ..cameras.sampling import sample_camera
-from ..connection.preferences import chosen_licence
 from ..live.query import LiveQuery, add_query
 from ..scenes.link import is_scene_object
 from ..scheduler import LIVE_SECONDS, scheduler
 from ..shots.objects import shot_objects
-from ..takes.requests import shot_range
+from ..takes.requests import render_settings, shot_range
 from .path import is_keyframed_only, path_in_slices
 
 # Below this visible fraction of a frame most of it is invented.
@@ -34,6 +33,11 @@ LITTLE_KNOWN = 0.5
 FAR_ASIDE_DEGREES = 60.0
 # Cameras this close see the same: in scene units and in pixels.
 _SAME_POSE, _SAME_INTRINSICS = 1e-6, 1e-3
+# Settings of the render that change what the camera sees.
+_RENDER_SETTINGS = (
+    *("resolution_x", "resolution_y", "resolution_percentage", "pixel_aspect_x", "pixel_aspect_y"),
+    *("frame_map_old", "frame_map_new"),
+)
 # Of each tick, for evaluating curves; the rest of the budget is for asking.
 _SLICE_SECONDS = LIVE_SECONDS / 2
 
@@ -123,13 +127,7 @@ class LiveCoverage(LiveQuery[Coverage]):
             scene_object.ex4d_scene.digest,
             camera.name_full,
             frames,
-            render.resolution_x,
-            render.resolution_y,
-            render.resolution_percentage,
-            render.pixel_aspect_x,
-            render.pixel_aspect_y,
-            render.frame_map_old,
-            render.frame_map_new,
+            *(getattr(render, name) for name in _RENDER_SETTINGS),
         )
         if signature != self._signature:
             self._signature, self.stale = signature, True
@@ -195,8 +193,7 @@ class LiveCoverage(LiveQuery[Coverage]):
     def _ask_about(self, package: Scene, path: CameraPath) -> None:
         if self._first_frame < 0:
             raise RequestError("the shot starts before the footage; move its first frame")
-        settings = RenderSettings(convention=package.manifest.convention, licence=chosen_licence())
-        request = ShotRequest(package.digest, path, self._first_frame, settings)
+        request = ShotRequest(package.digest, path, self._first_frame, render_settings(package))
         request.require_footage(package.manifest.frames)
         self._current = request
         if self.asked is not None and not _same_shot(self.asked, request):

@@ -86,7 +86,8 @@ class EX4D_OT_use_movie_strip(bpy.types.Operator):
         return True
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        choose_footage(context.scene, Path(bpy.path.abspath(_movie_strip(context).filepath)))
+        if (strip := _movie_strip(context)) is not None:
+            choose_footage(context.scene, Path(bpy.path.abspath(strip.filepath)))
         return {"FINISHED"}
 
 

@@ -83,7 +83,7 @@ class EX4D_Footage(bpy.types.PropertyGroup):
     )
     use_mist: bpy.props.BoolProperty(
         name="Mist Pass",
-        description="The EXR files hold a render's mist pass; it needs the field of view, and the mist settings of the world",
+        description="The EXR files hold a mist pass; it needs the field of view, and the mist settings of the world",
         default=False,
     )
     mist_start: bpy.props.FloatProperty(

@@ -18,7 +18,7 @@ from .properties import RECONSTRUCTIONS, EX4D_Reconstruction
 from .sources import new_scene_folder, plan_from_text, plan_to_text
 
 
-class FollowedScene(FollowedJob):
+class FollowedScene(FollowedJob[EX4D_Reconstruction]):
     """A reconstruction that is being followed, or was until its end.
 
     Attributes:

@@ -12,7 +12,15 @@ import bpy
 
 from ex4d_core.errors import Ex4dError
 from ex4d_core.reconstruction import ReconstructionPlan, ReconstructionSettings
-from ex4d_core.sources import CAMERA_SUFFIXES, COLMAP_MODELS, IMAGE_SUFFIXES, VIDEO_SUFFIXES, DepthSettings, MistPass
+from ex4d_core.sources import (
+    CAMERA_SUFFIXES,
+    COLMAP_MODELS,
+    IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    DepthLayout,
+    DepthSettings,
+    MistPass,
+)
 
 from ..connection.preferences import chosen_licence, output_folder
 from ..paths import from_blend
@@ -20,7 +28,7 @@ from .properties import EX4D_Footage
 
 _ARRAY_SUFFIXES = (".npz", ".npy")
 _FILES = ("footage", "depth_files", "camera_files")
-_LAYOUTS = {".exr": "exr", ".png": "png"}
+_LAYOUTS: dict[str, DepthLayout] = {".exr": "exr", ".png": "png"}
 _DEPTH_FIELDS = ("layout", "estimator", "scale", "inverse", "invalid", "licence", "mist")
 
 
@@ -45,7 +53,8 @@ def plan_of(settings: EX4D_Footage, scene: bpy.types.Scene) -> ReconstructionPla
     fps = None
     if footage[0].suffix.lower() in IMAGE_SUFFIXES:
         fps = (round(scene.render.fps * 1000), round(scene.render.fps_base * 1000))
-    layout, depth_files = "estimator", ()
+    layout: DepthLayout = "estimator"
+    depth_files: tuple[Path, ...] = ()
     if settings.depth_from == "FILES":
         if not settings.depth:
             raise FootageError("choose the depth files: an .npz or .npy, or a folder of EXR or of 16-bit PNG files")
@@ -127,7 +136,7 @@ def _footage_files(chosen: Path) -> tuple[Path, ...]:
     return (chosen,)
 
 
-def _depth_files(chosen: Path) -> tuple[str, tuple[Path, ...]]:
+def _depth_files(chosen: Path) -> tuple[DepthLayout, tuple[Path, ...]]:
     if chosen.is_file() and chosen.suffix.lower() in _ARRAY_SUFFIXES:
         return "array", (chosen,)
     if chosen.is_file() and chosen.suffix.lower() in _LAYOUTS:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import bpy
 
 from ..connection.session import session
 from ..errors import reports_errors
-from .records import JobRecord, find_record
+from .records import find_record
 from .tracker import tracker
 
 
@@ -19,16 +19,16 @@ class OnJob:
 
     key: bpy.props.StringProperty(options={"HIDDEN", "SKIP_SAVE"})
 
-    def find(self, context: bpy.types.Context) -> tuple[bpy.types.Scene, JobRecord] | None:
+    def find(self, context: bpy.types.Context) -> tuple[bpy.types.Scene, Any] | None:
         """The job's record and the Blender scene that lists it, or None."""
         return find_record(self.collection, self.key, context.scene)
 
-    def work(self, blender_scene: bpy.types.Scene, record: JobRecord) -> None:
+    def work(self, blender_scene: bpy.types.Scene, record: Any) -> None:
         """What the operator does."""
         raise NotImplementedError
 
     @reports_errors
-    def execute(self, context: bpy.types.Context) -> set[str]:
+    def execute(self: Any, context: bpy.types.Context) -> set[str]:
         found = self.find(context)
         if found is None:
             self.report({"WARNING"}, "This job is no longer in the file")
@@ -41,14 +41,14 @@ class OnJob:
 class CancelsJob(OnJob):
     """Cancels the job."""
 
-    def work(self, blender_scene: bpy.types.Scene, record: JobRecord) -> None:
+    def work(self, blender_scene: bpy.types.Scene, record: Any) -> None:
         tracker().cancel(record)
 
 
 class ResumesJob(OnJob):
     """Resumes the job."""
 
-    def work(self, blender_scene: bpy.types.Scene, record: JobRecord) -> None:
+    def work(self, blender_scene: bpy.types.Scene, record: Any) -> None:
         tracker().resume(record)
 
 
@@ -57,5 +57,5 @@ class ForgetsJob(OnJob):
 
     bl_options: ClassVar[set[str]] = {"UNDO"}
 
-    def work(self, blender_scene: bpy.types.Scene, record: JobRecord) -> None:
+    def work(self, blender_scene: bpy.types.Scene, record: Any) -> None:
         tracker().forget(blender_scene, record)

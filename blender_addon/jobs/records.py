@@ -51,19 +51,17 @@ def own_scenes() -> list[bpy.types.Scene]:
     return [scene for scene in bpy.data.scenes if scene.library is None]
 
 
-def records_of(collection: str) -> list[tuple[bpy.types.Scene, JobRecord]]:
+def records_of(collection: str) -> list[tuple[bpy.types.Scene, Any]]:
     """All records of a kind in the open file, each with the Blender scene that lists it."""
     return [(scene, record) for scene in own_scenes() for record in getattr(scene, collection)]
 
 
-def find_copies(collection: str, key: str) -> list[tuple[bpy.types.Scene, JobRecord]]:
+def find_copies(collection: str, key: str) -> list[tuple[bpy.types.Scene, Any]]:
     """Every record of a job: a duplicated Blender scene has a copy of each."""
     return [found for found in records_of(collection) if found[1].key == key]
 
 
-def find_record(
-    collection: str, key: str, shown: bpy.types.Scene | None = None
-) -> tuple[bpy.types.Scene, JobRecord] | None:
+def find_record(collection: str, key: str, shown: bpy.types.Scene | None = None) -> tuple[bpy.types.Scene, Any] | None:
     """One record of a job, and the Blender scene that lists it; None when the open file has none.
 
     Args:
@@ -75,7 +73,7 @@ def find_record(
     return next((one for one in found if one[0] == shown), found[0] if found else None)
 
 
-def add_record(blender_scene: bpy.types.Scene, collection: str, label: str, job: RemoteJob) -> JobRecord:
+def add_record(blender_scene: bpy.types.Scene, collection: str, label: str, job: RemoteJob) -> Any:
     """List a job that is about to be sent."""
     record = getattr(blender_scene, collection).add()
     record.label = record.name = label

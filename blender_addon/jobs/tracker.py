@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import bpy
 
@@ -23,10 +23,11 @@ from ..paths import from_blend, to_blend
 from ..scheduler import JOBS_SECONDS, scheduler
 from .records import SHARED, JobRecord, find_copies, home_of, note_change, records_of, set_changed
 
+Record = TypeVar("Record", bound=JobRecord)
 _OVER = tuple(state for state in JobState if state.is_over)
 
 
-class FollowedJob(ABC):
+class FollowedJob(ABC, Generic[Record]):
     """A job that is being followed, or was until its end, and how it shows in the open file.
 
     Attributes:
@@ -73,14 +74,14 @@ class FollowedJob(ABC):
 
     @classmethod
     @abstractmethod
-    def resumed(cls, record: JobRecord) -> FollowedJob | None:
+    def resumed(cls, record: Record) -> FollowedJob[Record] | None:
         """Follow a record's job from where the record says it was; None if nothing is left to follow.
 
         Raises:
             Ex4dError, OSError: that is impossible.
         """
 
-    def present(self, blender_scene: bpy.types.Scene, record: JobRecord) -> None:  # noqa: B027 - not all kinds do
+    def present(self, blender_scene: bpy.types.Scene, record: Record) -> None:
         """Show results that have arrived so far; may set `problem`."""
 
     def settle(self) -> bool:
@@ -90,20 +91,20 @@ class FollowedJob(ABC):
         """
         return True
 
-    def show_again(self) -> None:  # noqa: B027 - not all kinds do
+    def show_again(self) -> None:
         """Note that the file is not as it was left, so that everything has to be shown again."""
 
-    def restore(self, record: JobRecord) -> None:
+    def restore(self, record: Record) -> None:
         """Continue from an older record, after an undo or a revert; what has happened since has happened anyway."""
         self.over = False
         self.show_again()
         if self._knows_state:
             record.state = self.state
 
-    def replace(self, record: JobRecord) -> None:  # noqa: B027 - not all kinds do
+    def replace(self, record: Record) -> None:
         """Note that a record of an earlier job in the same folder becomes this one's."""
 
-    def update(self, copies: list[tuple[bpy.types.Scene, JobRecord]]) -> None:
+    def update(self, copies: list[tuple[bpy.types.Scene, Any]]) -> None:
         """Copy what changed into the job's records, of which the first also presents the results."""
         blender_scene, record = copies[0]
         self._home, self._home_name = blender_scene.session_uid, blender_scene.name
@@ -131,7 +132,7 @@ class FollowedJob(ABC):
         names = (known.identifier for known in record.bl_rna.properties if known.identifier != "rna_type")
         self._remembered = {name: getattr(record, name) for name in names}
 
-    def relist(self) -> JobRecord | None:
+    def relist(self) -> Any:
         """List the job again in its Blender scene, as it was; None if that scene is gone."""
         home = home_of(self._home)
         if home is None:
@@ -162,14 +163,14 @@ class Tracker:
 
     def __init__(self) -> None:
         """Follow nothing yet."""
-        self.kinds: list[type[FollowedJob]] = []
-        self._followed: dict[str, FollowedJob] = {}
+        self.kinds: list[type[FollowedJob[Any]]] = []
+        self._followed: dict[str, FollowedJob[Any]] = {}
 
-    def followed(self, key: str) -> FollowedJob | None:
+    def followed(self, key: str) -> FollowedJob[Any] | None:
         """The job with that key, if it is or was followed."""
         return self._followed.get(key)
 
-    def all_followed(self) -> list[FollowedJob]:
+    def all_followed(self) -> list[FollowedJob[Any]]:
         """All jobs that are or were followed."""
         return list(self._followed.values())
 
@@ -182,7 +183,7 @@ class Tracker:
         """Folders that jobs under way write into, those of other files too."""
         return {one.job.folder for one in self._followed.values() if not one.over}
 
-    def send(self, followed: FollowedJob) -> None:
+    def send(self, followed: FollowedJob[Any]) -> None:
         """Follow a new job, which is sent as soon as a backend answers."""
         self._follow(followed)
         followed.lost_with = bpy.data.filepath
@@ -272,18 +273,18 @@ class Tracker:
             if followed.here:
                 followed.lost_with = ""
 
-    def _follow(self, followed: FollowedJob) -> None:
+    def _follow(self, followed: FollowedJob[Any]) -> None:
         self._followed[followed.key] = followed
         self._step(followed)
 
-    def _step(self, followed: FollowedJob) -> None:
+    def _step(self, followed: FollowedJob[Any]) -> None:
         followed.job.advance(session().connect())
         followed.over = followed.job.over and followed.settle()
         copies = find_copies(followed.collection, followed.key)
         if copies:  # or another file is open, and the job continues into its folder
             followed.update(copies)
 
-    def _restore(self, followed: FollowedJob) -> None:
+    def _restore(self, followed: FollowedJob[Any]) -> None:
         if not followed.here:
             return
         found = find_copies(followed.collection, followed.key)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import bpy
 
@@ -46,7 +46,7 @@ class LiveQuery(ABC, Generic[Answer]):
         """Forget the answer and what was asked, as when another file is opened."""
         self.problem = ""
         self._package: Scene | None = None
-        self._task: Task[Answer] | None = None
+        self._task: Task[Any] | None = None
         self._tried_at = float("-inf")
 
     @property

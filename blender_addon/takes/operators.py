@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
-from ex4d_core.shot import PreviewSettings, WanSettings
+from ex4d_core.shot import EngineName, PreviewSettings, WanSettings
 
 from ..connection.preferences import preferences
 from ..connection.session import session
@@ -27,7 +27,7 @@ from .take_jobs import forget_take, place_take, retry_take, send_take, show_vers
 class _SendsTake(NeedsShot):
     """An operator that sends the active shot to one of the backend's engines."""
 
-    engine: ClassVar[str]
+    engine: ClassVar[EngineName]
 
     def settings(self, shot: EX4D_Shot) -> list[WanSettings]:
         """Of the generator, for each take that is sent."""
@@ -86,8 +86,7 @@ class EX4D_OT_send_final(_SendsTake, bpy.types.Operator):
     def poll(cls, context: bpy.types.Context) -> bool:
         chosen = preferences()
         research = chosen is not None and chosen.licence == "RESEARCH"
-        server = session().client.server if session().connected else None
-        reason = why_no_final(server, active_shot(context.scene).final.preset, research)
+        reason = why_no_final(session().server, active_shot(context.scene).final.preset, research)
         if reason:
             cls.poll_message_set(iface_(reason))
             return False
@@ -100,13 +99,14 @@ class _OnTake(OnJob):
     collection = TAKES
 
     @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
+    def poll(cls: Any, context: bpy.types.Context) -> bool:
         if not context.scene.ex4d_takes:
             cls.poll_message_set(iface_("There are no takes in this scene yet; press Preview"))
             return False
         return True
 
     def find(self, context: bpy.types.Context) -> tuple[bpy.types.Scene, EX4D_Take] | None:
+        """The marked take, without a key."""
         marked = active_take(context.scene)
         return super().find(context) if self.key or marked is None else (context.scene, marked)
 

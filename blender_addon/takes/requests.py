@@ -11,8 +11,9 @@ import bpy
 import msgpack
 
 from ex4d_core.cameras import CameraError
+from ex4d_core.errors import RequestError
 from ex4d_core.scene import Scene
-from ex4d_core.shot import PreviewSettings, RenderSettings, RequestError, ShotRequest, WanSettings
+from ex4d_core.shot import EngineName, PreviewSettings, RenderSettings, ShotRequest, WanSettings
 
 from ..cameras.sampling import sample_camera
 from ..connection.preferences import chosen_licence, output_folder
@@ -30,7 +31,7 @@ def build_request(
     *,
     preview: PreviewSettings | None = None,
     wan: WanSettings | None = None,
-    engine: str = "preview",
+    engine: EngineName = "preview",
     label: str = "",
 ) -> tuple[Scene, ShotRequest]:
     """The opened scene package, and the request to shoot it with a Blender camera.
@@ -53,13 +54,18 @@ def build_request(
         scene=scene.digest,
         camera=sample_camera(camera, scene_object, frame_start, frame_end),
         first_frame=frame_start - first,
-        render=RenderSettings(convention=scene.manifest.convention, licence=chosen_licence()),
+        render=render_settings(scene),
         engine=engine,
         preview=preview or PreviewSettings(),
         wan=wan or WanSettings(),
         label=label,
     )
     return scene, request
+
+
+def render_settings(package: Scene) -> RenderSettings:
+    """How a package is rendered: as it was built, for the purpose that the preferences state."""
+    return RenderSettings.from_wire({"convention": package.manifest.convention, "licence": chosen_licence()})
 
 
 def shot_range(scene: bpy.types.Scene, scene_object: bpy.types.Object) -> tuple[int, int]:
@@ -91,7 +97,7 @@ def new_take_folder(label: str) -> Path:
 
 def save_request(folder: Path, request: ShotRequest) -> None:
     """Keep a request beside its take, in case Blender is closed before the backend has it."""
-    (folder / REQUEST_FILE).write_bytes(msgpack.packb(request.to_wire()))
+    (folder / REQUEST_FILE).write_bytes(msgpack.packb(request.to_wire()) or b"")
 
 
 def load_request(folder: Path) -> ShotRequest:
@@ -104,7 +110,8 @@ def load_request(folder: Path) -> ShotRequest:
     try:
         return ShotRequest.from_wire(msgpack.unpackb(path.read_bytes()))
     except (OSError, ValueError, msgpack.UnpackException) as error:
-        raise RequestError(f"cannot read the request of the take, {path}: {error}; restore the file, or send a new take") from error
+        text = f"cannot read the request of the take, {path}: {error}; restore the file, or send a new take"
+        raise RequestError(text) from error
 
 
 def request_metadata(request: ShotRequest) -> dict[str, Any]:

@@ -35,7 +35,7 @@ _FRAME_NAME = re.compile(r"frame_(\d{5,})\.png")
 _REMOVED = "its strip was removed, so it stays away; Put in Sequencer brings it back"
 
 
-class FollowedTake(FollowedJob):
+class FollowedTake(FollowedJob[EX4D_Take]):
     """A take that is being followed, or was until its end.
 
     Attributes:

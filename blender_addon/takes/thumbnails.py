@@ -27,7 +27,7 @@ def thumbnail(entry: EX4D_Take) -> int:
     if known is None:
         image = from_blend(entry.folder) / frame_file_name(0)
         if not image.is_file():
-            return _estimate(entry)
+            return _estimate(_previews, entry)
         known = _previews.load(entry.key, str(image), "IMAGE")
     return known.icon_id
 
@@ -37,7 +37,7 @@ def has_frames(entry: EX4D_Take) -> bool:
     return entry.last_event > 0 and (from_blend(entry.folder) / frame_file_name(0)).is_file()
 
 
-def _estimate(entry: EX4D_Take) -> int:
+def _estimate(previews: bpy.utils.previews.ImagePreviewCollection, entry: EX4D_Take) -> int:
     """Number of the icon that shows the newest estimate of a take; 0 if there is none."""
     path = from_blend(entry.folder) / ESTIMATE_FILE
     try:
@@ -47,12 +47,12 @@ def _estimate(entry: EX4D_Take) -> int:
     name = f"{entry.key} estimate"
     if _estimates.get(name) != written:
         _estimates[name] = written
-        _previews.pop(name, None)
+        previews.pop(name, None)
         # Asking for its sizes has Blender read it now: it is small, and read later it would give way to the next one
         # before it was ever seen.
-        preview = _previews.load(name, str(path), "IMAGE", force_reload=True)
+        preview = previews.load(name, str(path), "IMAGE", force_reload=True)
         tuple(preview.image_size), tuple(preview.icon_size)
-    return _previews[name].icon_id
+    return previews[name].icon_id
 
 
 def register() -> None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import bpy
 
 from ex4d_core.cameras import CameraError, CameraPath
 from ex4d_core.errors import RequestError
 from ex4d_core.messages import GetView, View
 from ex4d_core.scene import Scene, SceneError
-from ex4d_core.shot import PreviewSettings, RenderSettings, ShotRequest
+from ex4d_core.shot import PreviewSettings, ShotRequest
 
 from ..cameras.optics import render_size, require_even_time
 from ..cameras.sampling import camera_now
-from ..connection.preferences import chosen_licence
 from ..live.query import LiveQuery, add_query
 from ..shots.objects import shot_objects
+from ..takes.requests import render_settings
 from .images import show_image
 
 IMAGE = "EX-4D View"
@@ -36,7 +38,7 @@ class LiveView(LiveQuery[View]):
         """As in `LiveQuery`."""
         super().reset()
         self.visible: float | None = None
-        self._asked: tuple[object, ...] = ()
+        self._asked: dict[str, Any] = {}
 
     def ask_now(self, context: bpy.types.Context) -> None:
         """Ask for the current frame; the image is there some ticks later.
@@ -53,7 +55,7 @@ class LiveView(LiveQuery[View]):
             return
         try:
             package, request = self.current_request(bpy.context)
-            if _identity(request) != self._asked:
+            if request.to_wire() != self._asked:
                 self._ask(package, request)
         except (SceneError, CameraError, RequestError) as error:
             self.note_try()
@@ -67,7 +69,7 @@ class LiveView(LiveQuery[View]):
 
     def failed(self) -> None:
         """Ask again."""
-        self._asked = ()
+        self._asked = {}
 
     def current_request(self, context: bpy.types.Context) -> tuple[Scene, ShotRequest]:
         """The shot's camera as it stands now, at the current frame, whatever moves it.
@@ -91,14 +93,13 @@ class LiveView(LiveQuery[View]):
             path = path.resized(max(1, round(width * scale)), max(1, round(height * scale)))
         shot = scene.ex4d_shot
         red, green, blue = (round(255 * value) for value in shot.hole_color)
-        render = RenderSettings(convention=package.manifest.convention, licence=chosen_licence())
         preview = PreviewSettings(shot.holes, (red, green, blue))
-        return package, ShotRequest(package.digest, path, frame, render, preview=preview)
+        return package, ShotRequest(package.digest, path, frame, render_settings(package), preview=preview)
 
     def _ask(self, package: Scene, request: ShotRequest) -> None:
-        self._asked = _identity(request)
+        self._asked = request.to_wire()
         self.note_try()
-        self.ask(package, GetView(request.to_wire()))
+        self.ask(package, GetView(self._asked))
 
 
 live_view = LiveView()
@@ -107,20 +108,6 @@ live_view = LiveView()
 def view_image() -> bpy.types.Image | None:
     """The image that shows the view, if there has been one."""
     return bpy.data.images.get(IMAGE)
-
-
-def _identity(request: ShotRequest) -> tuple[object, ...]:
-    """Equal for questions that have the same answer."""
-    path = request.camera
-    return (
-        request.scene,
-        request.first_frame,
-        path.width,
-        path.height,
-        path.world_to_camera.tobytes(),
-        path.intrinsics.tobytes(),
-        request.preview,
-    )
 
 
 def register() -> None:

@@ -230,11 +230,12 @@ def test_either_file_of_a_colmap_model_or_its_folder_means_both(saved, clip, tmp
 def test_a_reconstruction_that_an_older_add_on_began_is_understood(saved, clip):
     pick(clip)
     plan = plan_of(bpy.context.scene.ex4d_footage, bpy.context.scene)
-    old = json.loads(plan_to_text(plan))
-    settings = old.pop("settings")
-    old |= {**settings, **settings["depth"]}
-    for name in ("depth", "mist", "camera_files", "camera_scale"):
-        old.pop(name, None)
+    old = {
+        "footage": [str(clip / "walk.mp4")],
+        "depth_files": [str(clip / "walk_depth.npz")],
+        **{"layout": "array", "name": "walk", "estimator": "", "scale": None, "inverse": False, "invalid": "far"},
+        **{"licence": "commercial", "fps": None, "fov_degrees": None, "convention": "centered"},
+    }
     assert plan_from_text(json.dumps(old)) == plan
 
 

@@ -15,7 +15,6 @@ from ex4d.cli.options import ANSWER_SECONDS, add_backend_arguments, backend_clie
 if TYPE_CHECKING:
     from ex4d_core.client import Client
     from ex4d_core.messages import JobStatus
-    from ex4d_core.remote_job import RemoteJob
 
 SUMMARY = "list, cancel, fetch and forget a backend's jobs"
 
@@ -47,11 +46,10 @@ def run(options: argparse.Namespace) -> int:
         if options.cancel:
             show([client.ask(Cancel(options.cancel), timeout=ANSWER_SECONDS).status])
         elif options.fetch:
-            remote = _fetch(client, options.fetch, options.out)
-            job = remote.status
+            fetched, job = _fetch(client, options.fetch, options.out)
             # Of a job that is not done there may be more later, or never.
             state = "" if job.state == "done" else f"; the job is {': '.join(filter(None, (job.state, job.reason)))}"
-            print(f"{len(remote.files)} files in {options.out}{state}")
+            print(f"{fetched} files in {options.out}{state}")
         else:
             show(client.ask(ListJobs(), timeout=ANSWER_SECONDS).jobs)
     finally:
@@ -95,8 +93,8 @@ def print_table(jobs: list[JobStatus]) -> None:
     plain_console().print(table if jobs else "no jobs")
 
 
-def _fetch(client: Client, job: str, folder: Path) -> RemoteJob:
-    """Fetch every finished frame and file of a take or a scene into a folder."""
+def _fetch(client: Client, job: str, folder: Path) -> tuple[int, JobStatus]:
+    """Fetch every finished frame and file of a take or a scene into a folder; returns how many, and the status."""
     from ex4d_core.remote_job import RemoteJob
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -111,4 +109,5 @@ def _fetch(client: Client, job: str, folder: Path) -> RemoteJob:
             bar.update(task_id, completed=remote.last_event, total=total)
     if task.error:
         raise task.error
-    return remote
+    assert task.result is not None
+    return len(remote.files), task.result
