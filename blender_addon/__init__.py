@@ -14,7 +14,7 @@ from types import ModuleType
 import bpy
 
 # Registered from top to bottom, unregistered from bottom to top. A module may have
-# - CLASSES to register with Blender;
+# - CLASSES to register with Blender; the docstring of an operator is its tooltip;
 # - PROPERTIES to add to Blender's own types, as (type, name, property);
 # - HANDLERS to add to ``bpy.app.handlers``, as (name, function);
 # - `register`, called after all of these, and `unregister`, called before they go.
@@ -67,12 +67,19 @@ MODULES: tuple[ModuleType, ...] = tuple(
 _registered = ExitStack()
 
 
+def _describe(kind: type) -> None:
+    """Let an operator's docstring be its tooltip, which Blender ends with a period of its own."""
+    if issubclass(kind, bpy.types.Operator) and "bl_description" not in vars(kind):
+        kind.bl_description = " ".join((kind.__doc__ or "").split()).rstrip(".")
+
+
 def register() -> None:
     """Register every module; what fails half-way is taken back, so that the add-on can be enabled again."""
     global _registered
     with ExitStack() as so_far:
         for module in MODULES:
             for kind in getattr(module, "CLASSES", ()):
+                _describe(kind)
                 bpy.utils.register_class(kind)
                 so_far.callback(bpy.utils.unregister_class, kind)
             for owner, name, value in getattr(module, "PROPERTIES", ()):

@@ -47,16 +47,16 @@ class Scheduler:
     """All work of the add-on, in the order in which it was registered.
 
     Attributes:
-        longest_tick: seconds.
-        last_tick: seconds.
-        busy_checks: whether ticks should follow quickly, since something is under way.
+        last_tick: seconds that it took.
     """
 
     def __init__(self) -> None:
         """Start without work."""
-        self.longest_tick = 0.0
+        self.reset()
+
+    def reset(self) -> None:
+        """Drop all work."""
         self.last_tick = 0.0
-        self.busy_checks: list[Callable[[], bool]] = []
         self._work: list[Work] = []
         self._after_undo: list[Callable[[], None]] = []
         self._rest: list[Work] = []
@@ -85,7 +85,7 @@ class Scheduler:
         self._alone.append(step)
 
     def tick_soon(self) -> None:
-        """Have the next tick at once: work has more to do than fitted into its budget."""
+        """Have the next tick soon: something is under way, or did not fit into its budget."""
         self._soon = True
 
     def undone(self) -> None:
@@ -108,9 +108,7 @@ class Scheduler:
         else:
             self._run_work(begun + TICK_BUDGET_SECONDS)
         self.last_tick = time.perf_counter() - begun
-        self.longest_tick = max(self.longest_tick, self.last_tick)
-        busy = self._soon or self.pending or any(check() for check in self.busy_checks)
-        return BUSY_INTERVAL_SECONDS if busy else IDLE_INTERVAL_SECONDS
+        return BUSY_INTERVAL_SECONDS if self._soon or self.pending else IDLE_INTERVAL_SECONDS
 
     def _run_work(self, deadline: float) -> None:
         due, self._rest = self._rest or list(self._work), []
@@ -123,24 +121,19 @@ class Scheduler:
                 work.run()
 
 
-_scheduler = Scheduler()
-
-
-def scheduler() -> Scheduler:
-    """The one scheduler; a new one each time the add-on is enabled."""
-    return _scheduler
+scheduler = Scheduler()
 
 
 def tick() -> float:
     """What the timer calls. Blender drops a timer that raises."""
     with contained():
-        return _scheduler.tick()
+        return scheduler.tick()
     return IDLE_INTERVAL_SECONDS
 
 
 @bpy.app.handlers.persistent
 def _after_undo(*_: object) -> None:
-    _scheduler.undone()
+    scheduler.undone()
 
 
 HANDLERS = (("undo_post", _after_undo), ("redo_post", _after_undo))
@@ -148,8 +141,7 @@ HANDLERS = (("undo_post", _after_undo), ("redo_post", _after_undo))
 
 def register() -> None:
     """Start the timer; modules that register later add their work."""
-    global _scheduler
-    _scheduler = Scheduler()
+    scheduler.reset()
     bpy.app.timers.register(tick, first_interval=IDLE_INTERVAL_SECONDS, persistent=True)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,7 +25,6 @@ class RemoteTake(RemoteJob):
         frames: files of the frames that have arrived, by index.
         estimate: file of the newest estimate, None before the first.
         estimates: how many of them have arrived.
-        on_frame: called once for each frame when its file is complete.
     """
 
     request: ShotRequest
@@ -34,7 +32,6 @@ class RemoteTake(RemoteJob):
     frames: dict[int, Path] = field(default_factory=dict)
     estimate: Path | None = field(default=None, init=False)
     estimates: int = field(default=0, init=False)
-    on_frame: Callable[[int, Path], None] | None = None
 
     def prepare(self) -> Conversation[Submission]:
         """The shot request, and the scene's files."""
@@ -60,7 +57,4 @@ class RemoteTake(RemoteJob):
         elif event.kind == "estimate":
             self.estimate, self.estimates = path, self.estimates + 1
         else:
-            is_new = event.index not in self.frames
             self.frames[event.index] = path
-            if self.on_frame and is_new:
-                self.on_frame(event.index, path)

@@ -16,11 +16,10 @@ WALK_THROUGH = Path(__file__).resolve().parent.parent / "walkthrough" / "index.h
 
 
 class EX4D_OT_reconnect(bpy.types.Operator):
-    """Opens the connection again."""
+    """Close the connection to the EX-4D backend and open it again, with the address in the preferences."""
 
     bl_idname = "ex4d.reconnect"
     bl_label = "Reconnect"
-    bl_description = "Close the connection to the EX-4D backend and open it again, with the address in the preferences"
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         forget_failures()
@@ -29,11 +28,10 @@ class EX4D_OT_reconnect(bpy.types.Operator):
 
 
 class EX4D_OT_preferences(bpy.types.Operator):
-    """Opens the add-on's preferences."""
+    """Set the backend's address, its keys and the folder for takes."""
 
     bl_idname = "ex4d.preferences"
     bl_label = "EX-4D Preferences"
-    bl_description = "Set the backend's address, its keys and the folder for takes"
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         bpy.ops.preferences.addon_show(module=ADDON_PACKAGE)
@@ -41,11 +39,10 @@ class EX4D_OT_preferences(bpy.types.Operator):
 
 
 class EX4D_OT_walk_through(bpy.types.Operator):
-    """Opens the walk-through."""
+    """Read how to get from footage to a new camera move in the edit; opens in the web browser, offline."""
 
     bl_idname = "ex4d.walk_through"
     bl_label = "EX-4D in Five Minutes"
-    bl_description = "Read how to get from footage to a new camera move in the edit; opens in the web browser, offline"
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         bpy.ops.wm.url_open(url=WALK_THROUGH.as_uri())
@@ -53,11 +50,10 @@ class EX4D_OT_walk_through(bpy.types.Operator):
 
 
 class EX4D_OT_start_backend(bpy.types.Operator):
-    """Starts a backend on this computer."""
+    """Run the backend command of the preferences on this computer; it ends with Blender."""
 
     bl_idname = "ex4d.start_backend"
     bl_label = "Start Local Backend"
-    bl_description = "Run the backend command of the preferences on this computer; it ends with Blender"
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
@@ -79,11 +75,10 @@ class EX4D_OT_start_backend(bpy.types.Operator):
 
 
 class EX4D_OT_stop_backend(bpy.types.Operator):
-    """Stops it."""
+    """Stop the backend that was started from here; its jobs resume when it is started again."""
 
     bl_idname = "ex4d.stop_backend"
     bl_label = "Stop Local Backend"
-    bl_description = "Stop the backend that was started from here; its jobs resume when it is started again"
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
@@ -99,11 +94,10 @@ class EX4D_OT_stop_backend(bpy.types.Operator):
 
 
 class EX4D_OT_copy_text(bpy.types.Operator):
-    """Copies a text."""
+    """Put this on the clipboard, to paste it into a terminal or a message."""
 
     bl_idname = "ex4d.copy_text"
     bl_label = "Copy"
-    bl_description = "Put this on the clipboard, to paste it into a terminal or a message"
 
     text: bpy.props.StringProperty(options={"HIDDEN", "SKIP_SAVE"})
 

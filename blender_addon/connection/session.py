@@ -46,7 +46,7 @@ class Session:
     @property
     def busy(self) -> bool:
         """Whether a conversation is under way, or work waits for the next tick."""
-        return scheduler().pending or (self.client is not None and self.client.busy)
+        return scheduler.pending or (self.client is not None and self.client.busy)
 
     @property
     def connected(self) -> bool:
@@ -88,6 +88,8 @@ class Session:
         client = self.connect()
         if client is not None:
             client.poll(ARRIVALS_SECONDS)
+            if client.busy:
+                scheduler.tick_soon()
 
     def redraw(self) -> None:
         """Have the side bars drawn again soon, since something that they show has changed."""
@@ -176,9 +178,8 @@ def register() -> None:
     """Connect with the first tick."""
     global _session
     _session = Session()
-    scheduler().every_tick(_session.handle_arrivals, ARRIVALS_SECONDS)
-    scheduler().every_tick(_session.draw_changes, REDRAW_SECONDS)
-    scheduler().busy_checks.append(lambda: session().busy)
+    scheduler.every_tick(_session.handle_arrivals, ARRIVALS_SECONDS)
+    scheduler.every_tick(_session.draw_changes, REDRAW_SECONDS)
 
 
 def unregister() -> None:

@@ -117,7 +117,7 @@ class LiveCoverage(LiveQuery[Coverage]):
         """Read the camera path on, or again if something has changed."""
         if self._reading is not None:
             self._read_on(self._reading)
-            scheduler().tick_soon()
+            scheduler.tick_soon()
             return
         scene_object, camera = shot_objects(bpy.context) if self.may_ask() else (None, None)
         if scene_object is None or camera is None:

@@ -24,11 +24,10 @@ class EX4D_Coverage(bpy.types.PropertyGroup):
 
 
 class EX4D_OT_refresh_coverage(NeedsShot, bpy.types.Operator):
-    """Reads the camera of a rig and asks for its coverage."""
+    """Read the camera on every frame, whatever moves it, and ask how much the footage shows of each."""
 
     bl_idname = "ex4d.refresh_coverage"
     bl_label = "Refresh"
-    bl_description = "Read the camera on every frame, whatever moves it, and ask how much the footage shows of each"
 
     @reports_errors
     def execute(self, context: bpy.types.Context) -> set[str]:

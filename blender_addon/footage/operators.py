@@ -23,11 +23,10 @@ _DEPTH_SUFFIXES = (".npz", ".npy", ".exr", ".png")
 
 
 class EX4D_OT_pick_footage(bpy.types.Operator, ImportHelper):
-    """Chooses the footage."""
+    """Choose a video to reconstruct; it can also be dropped into the 3D viewport."""
 
     bl_idname = "ex4d.pick_footage"
     bl_label = "Use as EX-4D Footage"
-    bl_description = "Choose a video to reconstruct; it can also be dropped into the 3D viewport"
     bl_options: ClassVar[set[str]] = {"UNDO"}
 
     filter_glob: bpy.props.StringProperty(
@@ -48,11 +47,10 @@ class EX4D_OT_pick_footage(bpy.types.Operator, ImportHelper):
 
 
 class EX4D_OT_pick_depth(bpy.types.Operator, ImportHelper):
-    """Chooses the depth files."""
+    """Choose the footage's depth: an .npz or .npy, or any file of an EXR or PNG sequence."""
 
     bl_idname = "ex4d.pick_depth"
     bl_label = "Use as EX-4D Depth"
-    bl_description = "Choose the footage's depth: an .npz or .npy, or any file of an EXR or PNG sequence"
     bl_options: ClassVar[set[str]] = {"UNDO"}
 
     filter_glob: bpy.props.StringProperty(
@@ -69,13 +67,10 @@ class EX4D_OT_pick_depth(bpy.types.Operator, ImportHelper):
 
 
 class EX4D_OT_use_movie_strip(bpy.types.Operator):
-    """Takes the footage from the sequencer."""
+    """Take the sequencer's active movie strip as footage; its whole file, whatever the strip shows of it."""
 
     bl_idname = "ex4d.use_movie_strip"
     bl_label = "Use Active Movie Strip"
-    bl_description = (
-        "Take the sequencer's active movie strip as footage; its whole file, whatever the strip shows of it"
-    )
     bl_options: ClassVar[set[str]] = {"UNDO"}
 
     @classmethod
@@ -92,11 +87,10 @@ class EX4D_OT_use_movie_strip(bpy.types.Operator):
 
 
 class EX4D_OT_reconstruct(bpy.types.Operator):
-    """Starts a reconstruction."""
+    """Send footage and depth to the backend, and import the scene that it reconstructs from them."""
 
     bl_idname = "ex4d.reconstruct"
     bl_label = "Reconstruct"
-    bl_description = "Send footage and depth to the backend, and import the scene that it reconstructs from them"
     bl_options: ClassVar[set[str]] = {"UNDO"}
 
     @classmethod
@@ -117,29 +111,26 @@ class EX4D_OT_reconstruct(bpy.types.Operator):
 
 
 class EX4D_OT_cancel_reconstruction(CancelsJob, bpy.types.Operator):
-    """Cancels a reconstruction."""
+    """Stop sending or reconstructing this scene."""
 
     bl_idname = "ex4d.cancel_reconstruction"
     bl_label = "Cancel Reconstruction"
-    bl_description = "Stop sending or reconstructing this scene"
     collection = RECONSTRUCTIONS
 
 
 class EX4D_OT_resume_reconstruction(ResumesJob, bpy.types.Operator):
-    """Resumes a reconstruction."""
+    """Try again to send the footage, or to fetch the scene."""
 
     bl_idname = "ex4d.resume_reconstruction"
     bl_label = "Resume Reconstruction"
-    bl_description = "Try again to send the footage, or to fetch the scene"
     collection = RECONSTRUCTIONS
 
 
 class EX4D_OT_forget_reconstruction(ForgetsJob, bpy.types.Operator):
-    """Takes a reconstruction off the list."""
+    """Take this out of the list; the imported scene stays."""
 
     bl_idname = "ex4d.forget_reconstruction"
     bl_label = "Remove From List"
-    bl_description = "Take this out of the list; the imported scene stays"
     collection = RECONSTRUCTIONS
 
 

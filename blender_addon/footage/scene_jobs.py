@@ -37,7 +37,7 @@ class FollowedScene(FollowedJob[EX4D_Reconstruction]):
     def resumed(cls, record: EX4D_Reconstruction) -> FollowedScene | None:
         """See `FollowedJob`."""
         if record.state == JobState.DONE:
-            scheduler().run_alone(import_finished)
+            scheduler.run_alone(import_finished)
             return None
         plan = None if record.job or record.cancelling else plan_from_text(record.plan)
         return cls(RemoteScene(plan=plan, **resumed_fields(record)), record)
@@ -45,7 +45,7 @@ class FollowedScene(FollowedJob[EX4D_Reconstruction]):
     def settle(self) -> bool:
         """Have the scene imported; its record says "done" until then."""
         if self.job.state is JobState.DONE and not self.imported:
-            scheduler().run_alone(import_finished)
+            scheduler.run_alone(import_finished)
         return True
 
     def restore(self, record: EX4D_Reconstruction) -> None:
@@ -65,7 +65,7 @@ def start_reconstruction(plan: ReconstructionPlan, blender_scene: bpy.types.Scen
     job = RemoteScene(new_scene_folder(plan.settings.name), plan)
     record: EX4D_Reconstruction = add_record(blender_scene, RECONSTRUCTIONS, plan.settings.name, job)
     record.plan = plan_to_text(plan)
-    tracker().send(FollowedScene(job, record))
+    tracker.send(FollowedScene(job, record))
     return record
 
 
@@ -84,7 +84,7 @@ def _import(blender_scene: bpy.types.Scene, record: EX4D_Reconstruction) -> None
         record.state, record.reason = JobState.STOPPED, str(error)
         return
     record.state, record.progress = JobState.IMPORTED, 1.0
-    followed = tracker().followed(record.key)
+    followed = tracker.followed.get(record.key)
     if isinstance(followed, FollowedScene):
         followed.imported = True
     blender_scene.ex4d_shot.scene_object = imported
@@ -93,4 +93,4 @@ def _import(blender_scene: bpy.types.Scene, record: EX4D_Reconstruction) -> None
 
 def register() -> None:
     """Let the tracker follow reconstructions."""
-    tracker().kinds.append(FollowedScene)
+    tracker.kinds.append(FollowedScene)

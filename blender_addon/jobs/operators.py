@@ -42,14 +42,14 @@ class CancelsJob(OnJob):
     """Cancels the job."""
 
     def work(self, blender_scene: bpy.types.Scene, record: Any) -> None:
-        tracker().cancel(record)
+        tracker.cancel(record)
 
 
 class ResumesJob(OnJob):
     """Resumes the job."""
 
     def work(self, blender_scene: bpy.types.Scene, record: Any) -> None:
-        tracker().resume(record)
+        tracker.resume(record)
 
 
 class ForgetsJob(OnJob):
@@ -58,4 +58,4 @@ class ForgetsJob(OnJob):
     bl_options: ClassVar[set[str]] = {"UNDO"}
 
     def work(self, blender_scene: bpy.types.Scene, record: Any) -> None:
-        tracker().forget(blender_scene, record)
+        tracker.forget(blender_scene, record)

@@ -159,29 +159,26 @@ class Tracker:
 
     Attributes:
         kinds: the kinds of jobs.
+        followed: all that are, or were until their end, by key.
     """
 
     def __init__(self) -> None:
         """Follow nothing yet."""
+        self.reset()
+
+    def reset(self) -> None:
+        """Follow nothing."""
         self.kinds: list[type[FollowedJob[Any]]] = []
-        self._followed: dict[str, FollowedJob[Any]] = {}
-
-    def followed(self, key: str) -> FollowedJob[Any] | None:
-        """The job with that key, if it is or was followed."""
-        return self._followed.get(key)
-
-    def all_followed(self) -> list[FollowedJob[Any]]:
-        """All jobs that are or were followed."""
-        return list(self._followed.values())
+        self.followed: dict[str, FollowedJob[Any]] = {}
 
     def is_followed(self, record: JobRecord) -> bool:
         """Whether a record's job is under way in this Blender."""
-        known = self._followed.get(record.key)
+        known = self.followed.get(record.key)
         return known is not None and not known.over
 
     def folders(self) -> set[Path]:
         """Folders that jobs under way write into, those of other files too."""
-        return {one.job.folder for one in self._followed.values() if not one.over}
+        return {one.job.folder for one in self.followed.values() if not one.over}
 
     def send(self, followed: FollowedJob[Any]) -> None:
         """Follow a new job, which is sent as soon as a backend answers."""
@@ -190,7 +187,7 @@ class Tracker:
 
     def resume(self, record: JobRecord) -> None:
         """Continue a record's job; the record says why, if that is impossible."""
-        known = self._followed.get(record.key)
+        known = self.followed.get(record.key)
         if known is not None and not known.over:
             if known.job.folder == from_blend(record.folder):
                 return
@@ -219,14 +216,14 @@ class Tracker:
 
     def cancel(self, record: JobRecord) -> None:
         """Cancel a record's job: the backend's work, or the sending of it."""
-        known = self._followed.get(record.key)
+        known = self.followed.get(record.key)
         if known is not None and not known.over:
             known.job.cancel(session().connect())
             self._step(known)
 
     def abandon(self, key: str) -> None:
         """Follow a job no more; the backend continues it."""
-        known = self._followed.pop(key, None)
+        known = self.followed.pop(key, None)
         if known is not None:
             known.job.abandon(session().client)
 
@@ -240,41 +237,41 @@ class Tracker:
 
     def step_all(self) -> None:
         """Bring every followed job and its records up to date; the scheduler calls it in every tick."""
-        for followed in self.all_followed():
+        for followed in list(self.followed.values()):
             if not followed.over:
                 with contained():
                     self._step(followed)
 
     def restore_all(self) -> None:
         """Bring the open file up to date after an undo, or when the add-on was enabled."""
-        for followed in self.all_followed():
+        for followed in list(self.followed.values()):
             with contained():
                 self._restore(followed)
         self.resume_all()  # those whose removal from the list was undone, and those under way since before
 
     def file_loaded(self) -> None:
         """Find out what belongs to the file that is open now, and continue its jobs."""
-        for key, followed in list(self._followed.items()):
+        for key, followed in list(self.followed.items()):
             followed.here = bool(find_copies(followed.collection, key))
             if not followed.here and followed.lost_with and followed.lost_with == bpy.data.filepath:
                 with contained():
                     followed.find_new_home()
                     self._restore(followed)
-                    scheduler().run_alone(partial(note_change, "EX-4D Job Found Again"))
+                    scheduler.run_alone(partial(note_change, "EX-4D Job Found Again"))
             elif not followed.over:
                 followed.show_again()
             elif not followed.lost_with:
-                del self._followed[key]
+                del self.followed[key]
         self.resume_all()
 
     def file_saved(self) -> None:
         """Note that the open file's records are saved."""
-        for followed in self._followed.values():
+        for followed in self.followed.values():
             if followed.here:
                 followed.lost_with = ""
 
     def _follow(self, followed: FollowedJob[Any]) -> None:
-        self._followed[followed.key] = followed
+        self.followed[followed.key] = followed
         self._step(followed)
 
     def _step(self, followed: FollowedJob[Any]) -> None:
@@ -295,17 +292,12 @@ class Tracker:
             followed.restore(record)
 
 
-_tracker = Tracker()
-
-
-def tracker() -> Tracker:
-    """The one tracker; a new one each time the add-on is enabled."""
-    return _tracker
+tracker = Tracker()
 
 
 def can_cancel(record: JobRecord) -> bool:
     """Whether a job is under way, so that it can be cancelled."""
-    return _tracker.is_followed(record) and record.state not in _OVER
+    return tracker.is_followed(record) and record.state not in _OVER
 
 
 def can_resume(record: JobRecord) -> bool:
@@ -320,13 +312,13 @@ def can_retry(record: JobRecord) -> bool:
 
 @bpy.app.handlers.persistent
 def _after_load(*_: object) -> None:
-    _tracker.file_loaded()
+    tracker.file_loaded()
 
 
 @bpy.app.handlers.persistent
 def _after_save(target: str, *_: object) -> None:
     if target == bpy.data.filepath:  # and not a copy
-        _tracker.file_saved()
+        tracker.file_saved()
 
 
 HANDLERS = (("load_post", _after_load), ("save_post", _after_save))
@@ -334,7 +326,6 @@ HANDLERS = (("load_post", _after_load), ("save_post", _after_save))
 
 def register() -> None:
     """Follow jobs in every tick; kinds are added by their own modules."""
-    global _tracker
-    _tracker = Tracker()
-    scheduler().every_tick(_tracker.step_all, JOBS_SECONDS)
-    scheduler().after_undo(_tracker.restore_all)
+    tracker.reset()
+    scheduler.every_tick(tracker.step_all, JOBS_SECONDS)
+    scheduler.after_undo(tracker.restore_all)

@@ -126,7 +126,7 @@ def add_query(query: LiveQuery) -> None:
     """Let a query follow the artist from now on."""
     query.reset()
     _queries.append(query)
-    scheduler().every_tick(query.step, LIVE_SECONDS)
+    scheduler.every_tick(query.step, LIVE_SECONDS)
 
 
 @bpy.app.handlers.persistent

@@ -29,7 +29,7 @@ def take_folders() -> list[Path]:
 def old_take_folders() -> list[Path]:
     """Folders that neither the open file nor a job under way needs."""
     needed = {from_blend(take.folder, scene.library) for scene in bpy.data.scenes for take in scene.ex4d_takes}
-    needed |= tracker().folders()
+    needed |= tracker.folders()
     return [one for one in take_folders() if one not in needed]
 
 
@@ -63,14 +63,13 @@ def in_words(size: int) -> str:
 
 
 class EX4D_OT_clear_takes(bpy.types.Operator):
-    """Deletes old takes."""
+    """Delete takes of unsaved files from disk, except those of the open file.
+
+    Files that were saved later and still show them will miss them.
+    """
 
     bl_idname = "ex4d.clear_takes"
     bl_label = "Delete Old Takes"
-    bl_description = (
-        "Delete takes of unsaved files from disk, except those of the open file. Files that were saved later and still "
-        "show them will miss them"
-    )
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
@@ -96,11 +95,10 @@ class EX4D_OT_clear_takes(bpy.types.Operator):
 
 
 class EX4D_OT_measure_takes(bpy.types.Operator):
-    """Measures the takes on disk."""
+    """Measure how much disk space takes of unsaved files use."""
 
     bl_idname = "ex4d.measure_takes"
     bl_label = "Measure"
-    bl_description = "Measure how much disk space takes of unsaved files use"
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         folders, old = take_folders(), old_take_folders()

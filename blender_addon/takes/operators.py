@@ -62,20 +62,18 @@ class _SendsTake(NeedsShot):
 
 
 class EX4D_OT_send_take(_SendsTake, bpy.types.Operator):
-    """Sends a preview."""
+    """Have the backend show the shot in seconds; its frames appear in the sequencer as they arrive."""
 
     bl_idname = "ex4d.send_take"
     bl_label = "Preview"
-    bl_description = "Have the backend show the shot in seconds; its frames appear in the sequencer as they arrive"
     engine = "preview"
 
 
 class EX4D_OT_send_final(_SendsTake, bpy.types.Operator):
-    """Sends finals."""
+    """Have the backend generate the whole shot, inventing what the footage does not show; takes minutes."""
 
     bl_idname = "ex4d.send_final"
     bl_label = "Final"
-    bl_description = "Have the backend generate the whole shot, inventing what the footage does not show; takes minutes"
     engine = FINAL_ENGINE
 
     def settings(self, shot: EX4D_Shot) -> list[WanSettings]:
@@ -112,27 +110,24 @@ class _OnTake(OnJob):
 
 
 class EX4D_OT_cancel_take(_OnTake, CancelsJob, bpy.types.Operator):
-    """Cancels a take."""
+    """Stop generating this take; frames that have arrived stay."""
 
     bl_idname = "ex4d.cancel_take"
     bl_label = "Cancel Take"
-    bl_description = "Stop generating this take; frames that have arrived stay"
 
 
 class EX4D_OT_resume_take(_OnTake, ResumesJob, bpy.types.Operator):
-    """Resumes a take."""
+    """Try again to send this take, or to fetch its frames."""
 
     bl_idname = "ex4d.resume_take"
     bl_label = "Resume Take"
-    bl_description = "Try again to send this take, or to fetch its frames"
 
 
 class EX4D_OT_retry_take(_OnTake, bpy.types.Operator):
-    """Sends a take again as a new job."""
+    """Send the same request again as a new job; its frames replace the old ones."""
 
     bl_idname = "ex4d.retry_take"
     bl_label = "Retry Take"
-    bl_description = "Send the same request again as a new job; its frames replace the old ones"
     bl_options: ClassVar[set[str]] = {"UNDO"}
 
     def work(self, blender_scene: bpy.types.Scene, record: EX4D_Take) -> None:
@@ -140,11 +135,10 @@ class EX4D_OT_retry_take(_OnTake, bpy.types.Operator):
 
 
 class EX4D_OT_forget_take(_OnTake, bpy.types.Operator):
-    """Takes a take off the list."""
+    """Take this out of the list; its strip and its files stay."""
 
     bl_idname = "ex4d.forget_take"
     bl_label = "Remove Take From List"
-    bl_description = "Take this out of the list; its strip and its files stay"
     bl_options: ClassVar[set[str]] = {"UNDO"}
 
     def work(self, blender_scene: bpy.types.Scene, record: EX4D_Take) -> None:
@@ -152,11 +146,10 @@ class EX4D_OT_forget_take(_OnTake, bpy.types.Operator):
 
 
 class EX4D_OT_show_take(_OnTake, bpy.types.Operator):
-    """Shows one version of a shot in the sequencer."""
+    """Show this take in the sequencer, and mute the other takes of its shot."""
 
     bl_idname = "ex4d.show_take"
     bl_label = "Show This Version"
-    bl_description = "Show this take in the sequencer, and mute the other takes of its shot"
     bl_options: ClassVar[set[str]] = {"UNDO"}
 
     def work(self, blender_scene: bpy.types.Scene, record: EX4D_Take) -> None:
@@ -166,11 +159,10 @@ class EX4D_OT_show_take(_OnTake, bpy.types.Operator):
 
 
 class EX4D_OT_place_take(_OnTake, bpy.types.Operator):
-    """Puts a take into the sequencer again."""
+    """Put this take's movie, or the frames that are there, into the sequencer again."""
 
     bl_idname = "ex4d.place_take"
     bl_label = "Put in Sequencer"
-    bl_description = "Put this take's movie, or the frames that are there, into the sequencer again"
     bl_options: ClassVar[set[str]] = {"UNDO"}
 
     def work(self, blender_scene: bpy.types.Scene, record: EX4D_Take) -> None:
@@ -178,11 +170,10 @@ class EX4D_OT_place_take(_OnTake, bpy.types.Operator):
 
 
 class EX4D_OT_restore_take(_OnTake, bpy.types.Operator):
-    """Restores the settings of a take."""
+    """Set the shot as it was for this take, with a new camera that moves as the take's did."""
 
     bl_idname = "ex4d.restore_take"
     bl_label = "Use These Settings"
-    bl_description = "Set the shot as it was for this take, with a new camera that moves as the take's did"
     bl_options: ClassVar[set[str]] = {"UNDO"}
 
     def work(self, blender_scene: bpy.types.Scene, record: EX4D_Take) -> None:

@@ -99,7 +99,7 @@ class FollowedTake(FollowedJob[EX4D_Take]):
         )
         if due and not self._placing and not strips_are_held(bpy.context.window_manager.windows):
             self._placing = True
-            scheduler().run_alone(self._place)
+            scheduler.run_alone(self._place)
         return not due and not self._placing
 
     def show_again(self) -> None:
@@ -116,7 +116,7 @@ class FollowedTake(FollowedJob[EX4D_Take]):
 
     def _place(self) -> None:
         """In a tick of its own: one step of the movie's way into the sequencer."""
-        if tracker().followed(self.key) is not self or not self._placing:
+        if tracker.followed.get(self.key) is not self or not self._placing:
             return
         if strips_are_held(bpy.context.window_manager.windows):
             self._placing = False  # continues from here as soon as they are let go
@@ -127,7 +127,7 @@ class FollowedTake(FollowedJob[EX4D_Take]):
         finally:  # whatever happens, the take comes to its end
             self._placing, self._settled = more, not more
         if more:
-            scheduler().run_alone(self._place)
+            scheduler.run_alone(self._place)
 
     def _place_step(self) -> bool:
         """Returns whether there is another step."""
@@ -191,7 +191,7 @@ def send_take(
     if request.wan.seed <= LARGEST_SEED:
         record.seed, record.steps, record.guidance = request.wan.seed, request.wan.steps, request.wan.guidance
     blender_scene.ex4d_take_index = len(blender_scene.ex4d_takes) - 1
-    tracker().send(FollowedTake(take, record))
+    tracker.send(FollowedTake(take, record))
     return record
 
 
@@ -202,15 +202,15 @@ def retry_take(record: EX4D_Take) -> None:
         RequestError: it is under way, its request cannot be read, or its scene is not in the file.
         SceneError: the scene package is missing or changed.
     """
-    if tracker().is_followed(record) and record.state not in FollowedTake.finished:
+    if tracker.is_followed(record) and record.state not in FollowedTake.finished:
         raise RequestError("this take is under way; cancel it first, or press Preview for another one")
     folder = from_blend(record.folder)
     request = load_request(folder)
     take = RemoteTake(folder, request, package_of(request), key=uuid.uuid4().hex)
-    tracker().abandon(record.key)
+    tracker.abandon(record.key)
     _rename_strip(record, take.key)
     record.key = take.key
-    tracker().send(FollowedTake(take, record))
+    tracker.send(FollowedTake(take, record))
 
 
 def place_take(record: EX4D_Take) -> None:
@@ -226,7 +226,7 @@ def place_take(record: EX4D_Take) -> None:
         replace_with_movie(record.id_data, strip, folder / MOVIE)
     elif grow_image_strip(record.id_data, strip, _frames_on_disk(folder)) is None:
         raise StripError(f"no frames of this take are in {folder} yet")
-    followed = tracker().followed(record.key)
+    followed = tracker.followed.get(record.key)
     if isinstance(followed, FollowedTake):
         followed.note_placed()
     show_version(record.id_data, record)
@@ -236,14 +236,14 @@ def forget_take(blender_scene: bpy.types.Scene, record: EX4D_Take) -> None:
     """Remove a take from the list, and mark the one before it; its strip and files stay."""
     index = list(blender_scene.ex4d_takes).index(record)
     discard_opened(blender_scene, record.key)
-    tracker().forget(blender_scene, record)
+    tracker.forget(blender_scene, record)
     if blender_scene.ex4d_take_index >= index > 0:
         blender_scene.ex4d_take_index -= 1
 
 
 def newest_estimates() -> list[tuple[str, int, Path]]:
     """Of each take that has had any since the file was opened: key, how many estimates, and the newest one's file."""
-    followed = (one for one in tracker().all_followed() if isinstance(one, FollowedTake) and one.here)
+    followed = (one for one in tracker.followed.values() if isinstance(one, FollowedTake) and one.here)
     return [(one.key, one.job.estimates, one.job.estimate) for one in followed if one.job.estimate is not None]
 
 
@@ -274,4 +274,4 @@ def _frames_on_disk(folder: Path) -> dict[int, Path]:
 
 def register() -> None:
     """Let the tracker follow takes."""
-    tracker().kinds.append(FollowedTake)
+    tracker.kinds.append(FollowedTake)

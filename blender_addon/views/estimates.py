@@ -32,11 +32,10 @@ def estimate_image() -> bpy.types.Image | None:
 
 
 class EX4D_OT_watch_take(bpy.types.Operator):
-    """Shows the estimates in an Image Editor."""
+    """Show the image that is forming in an Image Editor: one that is open, or a new window."""
 
     bl_idname = "ex4d.watch_take"
     bl_label = "Watch"
-    bl_description = "Show the image that is forming in an Image Editor: one that is open, or a new window"
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
@@ -63,4 +62,4 @@ HANDLERS = (("load_post", _after_load),)
 
 def register() -> None:
     """Show estimates as they arrive."""
-    scheduler().every_tick(show_estimates, LIVE_SECONDS)
+    scheduler.every_tick(show_estimates, LIVE_SECONDS)

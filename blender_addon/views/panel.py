@@ -25,11 +25,10 @@ class EX4D_View(bpy.types.PropertyGroup):
 
 
 class EX4D_OT_show_view(NeedsShot, bpy.types.Operator):
-    """Asks for the view of the current frame."""
+    """Have the backend render the current frame as in a preview, in an open Image Editor."""
 
     bl_idname = "ex4d.show_view"
     bl_label = "Show This Frame"
-    bl_description = "Have the backend render the current frame as in a preview, in an open Image Editor"
 
     @reports_errors
     def execute(self, context: bpy.types.Context) -> set[str]:
@@ -38,11 +37,10 @@ class EX4D_OT_show_view(NeedsShot, bpy.types.Operator):
 
 
 class EX4D_OT_open_view(bpy.types.Operator):
-    """Opens the view in an Image Editor."""
+    """Show the backend's view in an Image Editor: one that is open, or a new window."""
 
     bl_idname = "ex4d.open_view"
     bl_label = "Open View"
-    bl_description = "Show the backend's view in an Image Editor: one that is open, or a new window"
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:

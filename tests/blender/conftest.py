@@ -182,7 +182,7 @@ def free_address() -> str:
         return f"tcp://127.0.0.1:{one.getsockname()[1]}"
 
 
-def tick_until(met: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
+def tick_until(met: Callable[[], bool], what: str, seconds: float = 240.0) -> None:
     """Do what Blender's timer does until something has happened; the limit only ends a test that is broken."""
     from blender_addon.connection.session import session
     from blender_addon.scheduler import tick
@@ -201,5 +201,5 @@ def tick_round() -> None:
 
     tick()
     tick()  # the first one after an undo restores, and does nothing else
-    while scheduler().pending:
+    while scheduler.pending:
         tick()

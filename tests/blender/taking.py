@@ -24,8 +24,8 @@ def strip_of(entry: bpy.types.PropertyGroup) -> bpy.types.Strip | None:
     return find_strip(bpy.context.scene, entry.key)
 
 
-def tick_until_over(seconds: float = 60.0) -> None:
-    tick_until(lambda: take().state in ("done", "failed", "cancelled", "stopped"), "the take", seconds)
+def tick_until_over() -> None:
+    tick_until(lambda: take().state in ("done", "failed", "cancelled", "stopped"), "the take")
 
 
 def muted() -> dict[str, bool]:
@@ -33,4 +33,4 @@ def muted() -> dict[str, bool]:
 
 
 def is_followed(record: bpy.types.PropertyGroup) -> bool:
-    return tracker().is_followed(record)
+    return tracker.is_followed(record)

@@ -142,8 +142,8 @@ def test_work_that_fails_is_reported_once_and_stops_no_other(no_hurry, capsys):
         raise KeyError("no such take")
 
     tick()  # the first one restores
-    scheduler().every_tick(failing, 0.001)
-    scheduler().every_tick(lambda: done.append(1), 0.001)
+    scheduler.every_tick(failing, 0.001)
+    scheduler.every_tick(lambda: done.append(1), 0.001)
     tick()
     tick()
     assert len(done) == 2 and session().connected is False
@@ -164,8 +164,8 @@ def test_an_error_that_the_artist_can_act_on_is_shown_as_it_is():
 
 def test_an_undo_and_a_redo_are_followed_once_each_in_a_tick_of_their_own(no_hurry):
     done = []
-    scheduler().every_tick(lambda: done.append("work"), 0.001)
-    scheduler().after_undo(lambda: done.append("restored"))
+    scheduler.every_tick(lambda: done.append("work"), 0.001)
+    scheduler.after_undo(lambda: done.append("restored"))
     tick()
     assert done == ["restored"]  # whatever was before the add-on was enabled
     tick()
@@ -192,8 +192,8 @@ def test_a_step_of_its_own_that_fails_leaves_those_behind_it(capsys):
         raise ZeroDivisionError("never")
 
     tick()
-    scheduler().run_alone(failing)
-    scheduler().run_alone(lambda: done.append(1))
+    scheduler.run_alone(failing)
+    scheduler.run_alone(lambda: done.append(1))
     assert (tick(), done) == (BUSY_INTERVAL_SECONDS, [])
     tick()
     assert done == [1] and not session().busy
@@ -239,8 +239,8 @@ def test_a_tick_keeps_its_budget_and_the_next_one_does_the_rest(monkeypatch):
 
 
 def test_the_budgets_of_all_work_are_known_and_each_fits_into_a_tick():
-    assert len(scheduler()._work) == 6  # arrivals, drawing, jobs, coverage, views, estimates
-    assert all(0 < work.budget <= scheduler_module.TICK_BUDGET_SECONDS <= 0.004 for work in scheduler()._work)
+    assert len(scheduler._work) == 6  # arrivals, drawing, jobs, coverage, views, estimates
+    assert all(0 < work.budget <= scheduler_module.TICK_BUDGET_SECONDS <= 0.004 for work in scheduler._work)
 
 
 def test_the_timer_survives_loading_a_file(tmp_path):

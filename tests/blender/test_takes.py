@@ -19,7 +19,6 @@ from blender_addon.errors import failures, forget_failures
 from blender_addon.jobs.progress import progress_text, state_text
 from blender_addon.jobs.tracker import can_cancel, tracker
 from blender_addon.scenes.importing import import_scene
-from blender_addon.scheduler import scheduler
 from blender_addon.sequencer.strips import find_strip, strips_of
 from blender_addon.sequencer.versions import begin_of, end_of, length_of
 from ex4d_core.cameras import CameraPath
@@ -57,13 +56,6 @@ def test_a_shot_becomes_a_movie_strip(connected, shot, tmp_path):
     assert entry.progress == 1.0 and not is_followed(entry)
 
 
-def test_the_longest_tick_is_known(connected, shot):
-    scheduler().longest_tick = 0.0
-    send()
-    tick_until_over()
-    assert 0.0 < scheduler().last_tick <= scheduler().longest_tick
-
-
 def test_two_takes_lie_above_each_other(connected, shot):
     first = send().key
     second = send().key
@@ -75,7 +67,7 @@ def test_two_takes_lie_above_each_other(connected, shot):
 
 def test_a_take_that_fails_inside_the_add_on_stops_no_other(connected, shot, capsys):
     first, second = send().key, send().key
-    tracker().followed(first).job.advance = None  # as no code of ours leaves it
+    tracker.followed[first].job.advance = None  # as no code of ours leaves it
     tick_until(lambda: take().state == "done", "the second take")
     assert (take().key, strip_of(take()).type) == (second, "MOVIE")
     assert capsys.readouterr().err.count("Traceback") == len(failures()) == 1
@@ -146,7 +138,7 @@ def test_a_take_cancelled_while_its_backend_is_away_is_cancelled_there_too(backe
     bpy.context.scene.render.resolution_x = bpy.context.scene.render.resolution_y = 4096
     with backend_process(backend_python, address, tmp_path / "backend") as running:
         entry = send()
-        submission = tracker().followed(entry.key).job
+        submission = tracker.followed[entry.key].job
         tick_until(lambda: submission.submitted, "the submission")
         job = jobs_of(address, lambda jobs: len(jobs) == 1)[0].job  # and no tick here
         running.kill()

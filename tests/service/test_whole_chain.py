@@ -18,13 +18,12 @@ def make_service(start_service):
 def test_a_client_gets_a_take_from_a_service(make_service, connect, scene, shot, tmp_path):
     service = make_service()
     client = Client(service.address)
-    arrived = []
-    take = RemoteTake(tmp_path / "take", shot("a real one"), scene, on_frame=lambda index, path: arrived.append(index))
+    take = RemoteTake(tmp_path / "take", shot("a real one"), scene)
     status = client.run(take.conversation(), timeout=120)
     client.close()
 
     assert (status.state, status.done, status.total) == ("done", 6, 6), status.reason
-    assert sorted(arrived) == [0, 1, 2, 3, 4, 5]
+    assert sorted(take.frames) == [0, 1, 2, 3, 4, 5]
     assert set(take.files) == set(TAKE_FILES)
     assert all(path.stat().st_size > 0 for path in [*take.frames.values(), *take.files.values()])
 

@@ -133,9 +133,9 @@ class Ticks:
         from blender_addon.scheduler import scheduler
 
         before = time.thread_time()
-        pause = scheduler().tick()
+        pause = scheduler.tick()
         self.cpu.append(1000 * (time.thread_time() - before))
-        self.wall.append(1000 * scheduler().last_tick)
+        self.wall.append(1000 * scheduler.last_tick)
         return pause
 
     def figures(self) -> dict[str, float]:
@@ -169,7 +169,7 @@ def generate(scene_object: bpy.types.Object, camera: bpy.types.Object, ticks: Ti
     entry = send_take(package, request, scene.frame_start, scene)
     reached: dict[str, float] = {}
     # In a window Blender's own timer does this while the artist works on.
-    while tracker().is_followed(entry) and time.monotonic() < begun + _PATIENCE_SECONDS:
+    while tracker.is_followed(entry) and time.monotonic() < begun + _PATIENCE_SECONDS:
         pause = ticks.tick()
         elapsed = time.monotonic() - begun
         if entry.state in ("running", "fetching"):
