@@ -55,7 +55,6 @@ MODULES: tuple[ModuleType, ...] = tuple(
         "coverage.drawing",
         "views.panel",
         "views.live_view",
-        "views.estimates",
         "footage.properties",
         "footage.scene_jobs",
         "footage.operators",

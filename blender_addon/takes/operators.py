@@ -18,10 +18,11 @@ from ..sequencer.strips import StripError, find_strip
 from ..shots.final import FINAL_ENGINE, final_settings, variants, why_no_final
 from ..shots.objects import NeedsShot, shot_objects
 from ..shots.properties import EX4D_Shot, active_shot, key_of
+from ..views.images import open_image
 from .properties import TAKES, EX4D_Take, active_take
 from .requests import build_request, shot_range
 from .restore import restore_take
-from .take_jobs import forget_take, place_take, retry_take, send_take, show_version
+from .take_jobs import ESTIMATE_IMAGE, forget_take, place_take, retry_take, send_take, show_version
 
 
 class _SendsTake(NeedsShot):
@@ -182,6 +183,24 @@ class EX4D_OT_restore_take(_OnTake, bpy.types.Operator):
             self.report({"WARNING"}, note)
 
 
+class EX4D_OT_watch_take(bpy.types.Operator):
+    """Show the image that is forming in an Image Editor: one that is open, or a new window."""
+
+    bl_idname = "ex4d.watch_take"
+    bl_label = "Watch"
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        if ESTIMATE_IMAGE not in bpy.data.images:
+            cls.poll_message_set(iface_("There is no image yet: it comes with the first step of a final"))
+            return False
+        return True
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        open_image(context, bpy.data.images[ESTIMATE_IMAGE])
+        return {"FINISHED"}
+
+
 CLASSES = (
     EX4D_OT_send_take,
     EX4D_OT_send_final,
@@ -192,4 +211,5 @@ CLASSES = (
     EX4D_OT_show_take,
     EX4D_OT_place_take,
     EX4D_OT_restore_take,
+    EX4D_OT_watch_take,
 )

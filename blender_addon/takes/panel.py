@@ -24,6 +24,7 @@ from .operators import (
     EX4D_OT_send_final,
     EX4D_OT_send_take,
     EX4D_OT_show_take,
+    EX4D_OT_watch_take,
 )
 from .properties import TAKES, EX4D_Take, active_take, takes_of_shot, version_name
 from .thumbnails import has_frames, thumbnail
@@ -108,7 +109,7 @@ def _draw_details(layout: bpy.types.UILayout, entry: EX4D_Take, context: bpy.typ
     if can_cancel(entry):
         row.operator(EX4D_OT_cancel_take.bl_idname, text="Cancel", icon="CANCEL").key = entry.key
         if entry.engine == FINAL_ENGINE:
-            row.operator("ex4d.watch_take", icon="IMAGE_DATA")
+            row.operator(EX4D_OT_watch_take.bl_idname, icon="IMAGE_DATA")
     if can_resume(entry):
         row.operator(EX4D_OT_resume_take.bl_idname, text="Resume", icon="PLAY").key = entry.key
     if can_retry(entry):

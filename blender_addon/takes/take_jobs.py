@@ -17,6 +17,7 @@ from ex4d_core.remote_take import RemoteTake
 from ex4d_core.scene import Scene
 from ex4d_core.shot import ShotRequest
 
+from ..connection.session import session
 from ..jobs.records import add_record, find_copies, resumed_fields, set_changed
 from ..jobs.tracker import FollowedJob, tracker
 from ..paths import from_blend
@@ -24,10 +25,13 @@ from ..scheduler import scheduler
 from ..sequencer.movies import discard_opened, movie_step, replace_with_movie, strips_are_held
 from ..sequencer.strips import TAKE_KEY, StripError, TakeStrip, find_strip, grow_image_strip, strips_of_take
 from ..shots.final import LARGEST_SEED
+from ..views.images import show_image
 from .properties import TAKES, EX4D_Take, takes_of_shot, version_name
 from .requests import load_request, new_take_folder, package_of, request_metadata, save_request
 
 MOVIE = "take.mp4"
+# The image datablock that shows what is forming while a final is denoised.
+ESTIMATE_IMAGE = "EX-4D In the Making"
 # Blender draws everything again when a strip grows, viewport included, so it grows only after so many ticks: five
 # times a second, or less often where drawing is slow.
 _REST_TICKS = 10
@@ -52,7 +56,7 @@ class FollowedTake(FollowedJob[EX4D_Take]):
         super().__init__(take, record.id_data)
         self.strip = strip_of(record, take.request)
         self.placed = False
-        self._frames_shown = 0
+        self._frames_shown = self._estimates_shown = 0
         self._ticks_rested = _REST_TICKS
         self._placing = False  # the movie is on its way into the sequencer
         self._settled = False  # it has come there, or will not
@@ -71,8 +75,13 @@ class FollowedTake(FollowedJob[EX4D_Take]):
         return cls(RemoteTake(request=request, scene=scene, frames=frames, **resumed_fields(record)), record)
 
     def present(self, blender_scene: bpy.types.Scene, record: EX4D_Take) -> None:
-        """Let the image strip grow by the frames that have arrived."""
-        frames = self.job.frames
+        """Show the newest estimate, and let the image strip grow by the frames that have arrived."""
+        frames, estimate = self.job.frames, self.job.estimate
+        if estimate is not None and self._estimates_shown != self.job.estimates:
+            self._estimates_shown = self.job.estimates
+            if estimate.is_file():
+                show_image(ESTIMATE_IMAGE, estimate.read_bytes())
+                session().redraw()
         if self._placing or self._settled:
             return
         self._ticks_rested += 1
@@ -104,7 +113,8 @@ class FollowedTake(FollowedJob[EX4D_Take]):
 
     def show_again(self) -> None:
         """See `FollowedJob`."""
-        self.placed, self._frames_shown, self._settled = False, 0, False
+        self.placed = self._settled = False
+        self._frames_shown = self._estimates_shown = 0
 
     def replace(self, record: EX4D_Take) -> None:
         """The strip goes with the record; see `FollowedJob`."""
@@ -239,12 +249,6 @@ def forget_take(blender_scene: bpy.types.Scene, record: EX4D_Take) -> None:
     tracker.forget(blender_scene, record)
     if blender_scene.ex4d_take_index >= index > 0:
         blender_scene.ex4d_take_index -= 1
-
-
-def newest_estimates() -> list[tuple[str, int, Path]]:
-    """Of each take that has had any since the file was opened: key, how many estimates, and the newest one's file."""
-    followed = (one for one in tracker.followed.values() if isinstance(one, FollowedTake) and one.here)
-    return [(one.key, one.job.estimates, one.job.estimate) for one in followed if one.job.estimate is not None]
 
 
 def show_version(blender_scene: bpy.types.Scene, record: EX4D_Take) -> None:
