@@ -1,110 +1,100 @@
 """EX-4D for Blender: import a reconstructed scene, choreograph a camera, send the shot, watch the frames arrive.
 
 One folder per feature, each with thin operators over plain functions; this module only puts them in order. Everything
-talks to the backend through `connection.session`; nothing here imports the backend or waits for it.
+talks to the backend through `connection.session`, in ticks of `scheduler`; nothing here imports the backend or waits
+for it.
 """
 
 from __future__ import annotations
 
 from contextlib import ExitStack
+from importlib import import_module
 from types import ModuleType
 
 import bpy
 
-from . import saving
-from .cameras import operators as camera_operators
-from .cameras import panel as camera_panel
-from .cameras import saved as camera_saved
-from .connection import failures, local_backend, preferences, session
-from .connection import operators as connection_operators
-from .connection import panel as connection_panel
-from .coverage import drawing as coverage_drawing
-from .coverage import follow as coverage_follow
-from .coverage import panel as coverage_panel
-from .footage import follow as footage_follow
-from .footage import operators as footage_operators
-from .footage import panel as footage_panel
-from .footage import properties as footage_properties
-from .scenes import curtains as scene_curtains
-from .scenes import link as scene_link
-from .scenes import operators as scene_operators
-from .scenes import panel as scene_panel
-from .scenes import place_operators as scene_place_operators
-from .sequencer import operators as sequencer_operators
-from .shots import final as shot_final
-from .shots import operators as shot_operators
-from .shots import panel as shot_panel
-from .shots import properties as shot_properties
-from .shots import take_panels as shot_take_panels
-from .takes import disk as take_disk
-from .takes import follow as take_follow
-from .takes import operators as take_operators
-from .takes import panel as take_panel
-from .takes import properties as take_properties
-from .takes import thumbnails as take_thumbnails
-from .views import estimates as view_estimates
-from .views import follow as view_follow
-from .views import panel as view_panel
-
-# Registered from top to bottom, unregistered from bottom to top. A module may have CLASSES, `register` (called after
-# its classes exist) and `unregister` (called before they go).
-MODULES: tuple[ModuleType, ...] = (
-    failures,
-    preferences,
-    local_backend,
-    session,
-    connection_operators,
-    connection_panel,
-    scene_link,
-    scene_curtains,
-    scene_operators,
-    scene_place_operators,
-    scene_panel,
-    shot_final,
-    shot_properties,
-    camera_saved,
-    camera_operators,
-    camera_panel,
-    shot_operators,
-    shot_panel,
-    take_properties,
-    take_thumbnails,
-    take_follow,
-    take_operators,
-    take_panel,
-    shot_take_panels,
-    take_disk,
-    sequencer_operators,
-    coverage_panel,
-    coverage_follow,
-    coverage_drawing,
-    view_panel,
-    view_follow,
-    view_estimates,
-    footage_properties,
-    footage_follow,
-    footage_operators,
-    footage_panel,
-    saving,
+# Registered from top to bottom, unregistered from bottom to top. A module may have
+# - CLASSES to register with Blender; the docstring of an operator is its tooltip;
+# - PROPERTIES to add to Blender's own types, as (type, name, property);
+# - HANDLERS to add to ``bpy.app.handlers``, as (name, function);
+# - `register`, called after all of these, and `unregister`, called before they go.
+MODULES: tuple[ModuleType, ...] = tuple(
+    import_module(f".{name}", __package__)
+    for name in (
+        "errors",
+        "scheduler",
+        "connection.preferences",
+        "connection.local_backend",
+        "connection.session",
+        "connection.operators",
+        "connection.panel",
+        "jobs.tracker",
+        "live.query",
+        "scenes.link",
+        "scenes.curtains",
+        "scenes.operators",
+        "scenes.place_operators",
+        "scenes.panel",
+        "shots.final",
+        "shots.properties",
+        "cameras.saved",
+        "cameras.operators",
+        "cameras.panel",
+        "shots.operators",
+        "shots.panel",
+        "takes.properties",
+        "takes.thumbnails",
+        "takes.take_jobs",
+        "takes.operators",
+        "takes.panel",
+        "shots.take_panels",
+        "takes.disk",
+        "sequencer.operators",
+        "coverage.panel",
+        "coverage.live_coverage",
+        "coverage.drawing",
+        "views.panel",
+        "views.live_view",
+        "footage.properties",
+        "footage.scene_jobs",
+        "footage.operators",
+        "footage.panel",
+        "saving",
+    )
 )
+
+_registered = ExitStack()
+
+
+def _describe(kind: type) -> None:
+    """Let an operator's docstring be its tooltip, which Blender ends with a period of its own."""
+    if issubclass(kind, bpy.types.Operator) and "bl_description" not in vars(kind):
+        kind.bl_description = " ".join((kind.__doc__ or "").split()).rstrip(".")
 
 
 def register() -> None:
-    with ExitStack() as so_far:  # what fails half-way is taken back, so that the add-on can be enabled again
+    """Register every module; what fails half-way is taken back, so that the add-on can be enabled again."""
+    global _registered
+    with ExitStack() as so_far:
         for module in MODULES:
             for kind in getattr(module, "CLASSES", ()):
+                _describe(kind)
                 bpy.utils.register_class(kind)
                 so_far.callback(bpy.utils.unregister_class, kind)
+            for owner, name, value in getattr(module, "PROPERTIES", ()):
+                setattr(owner, name, value)
+                so_far.callback(delattr, owner, name)
+            for name, handler in getattr(module, "HANDLERS", ()):
+                handlers = getattr(bpy.app.handlers, name)
+                handlers.append(handler)
+                so_far.callback(handlers.remove, handler)
             if hasattr(module, "register"):
                 module.register()
             if hasattr(module, "unregister"):
                 so_far.callback(module.unregister)
-        so_far.pop_all()
+        _registered = so_far.pop_all()
 
 
 def unregister() -> None:
-    for module in reversed(MODULES):
-        if hasattr(module, "unregister"):
-            module.unregister()
-        for kind in reversed(getattr(module, "CLASSES", ())):
-            bpy.utils.unregister_class(kind)
+    """Take everything back, in reverse order."""
+    _registered.close()

@@ -1,15 +1,26 @@
-"""Reports the errors that an artist can act on in one sentence; anything else is a bug and keeps its traceback."""
+"""Shows errors to the artist: one sentence for those that they can act on, and a note of those that are bugs.
+
+Operators report an error where they were pressed. Errors in the scheduler's work are shown in the Connection panel,
+bugs also with a traceback in Blender's console, and stop nothing else.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 
 import bpy
+from bpy.app.translations import pgettext_iface as iface_
 
 from ex4d_core.errors import is_expected, user_message
 
 Execute = Callable[[bpy.types.Operator, bpy.types.Context], set[str]]
+
+# File, line and type of each error of the scheduler's work, in order, to the error and its traceback.
+_reported: dict[tuple[str, int, str], tuple[Exception, str]] = {}
 
 
 def reports_errors(execute: Execute) -> Execute:
@@ -26,3 +37,48 @@ def reports_errors(execute: Execute) -> Execute:
             return {"CANCELLED"}
 
     return reporting
+
+
+@contextmanager
+def contained() -> Iterator[None]:
+    """Report what is raised inside the block, once, and continue after it.
+
+    One job that fails must not stop the others, and Blender would drop a timer that raises.
+    """
+    try:
+        yield
+    except Exception as error:
+        innermost = traceback.extract_tb(error.__traceback__)[-1]
+        place = (innermost.filename, innermost.lineno or 0, type(error).__name__)
+        if place not in _reported:
+            _reported[place] = (error, "".join(traceback.format_exception(error)))
+            print(_reported[place][1], file=sys.stderr, end="")
+
+
+def failure_text() -> str:
+    """What the artist should know of the newest failure; "" while all is well."""
+    if not _reported:
+        return ""
+    error, _ = _reported[next(reversed(_reported))]
+    if is_expected(error):
+        return user_message(error)
+    text = iface_(
+        "The add-on made a mistake ({kind}) and continues without what failed. If something stands still now, save and "
+        "restart Blender; its console has the details for a report"
+    )
+    return text.format(kind=type(error).__name__)
+
+
+def failures() -> tuple[str, ...]:
+    """The traceback of each failure, for tests."""
+    return tuple(text for _, text in _reported.values())
+
+
+def forget_failures() -> None:
+    """Start over, as after a reconnect."""
+    _reported.clear()
+
+
+def unregister() -> None:
+    """Leave no failures behind."""
+    forget_failures()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import bpy
 
-# A property that holds such a path; Blender 4.5 and later want to be told.
+# A property that holds such a path; Blender 4.5 and later ask for it.
 PATH_OPTIONS = {"PATH_SUPPORTS_BLEND_RELATIVE"} if bpy.app.version >= (4, 5, 0) else set()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import bpy
 
-from .connection.errands import own_scenes
+from .jobs.records import own_scenes
 from .paths import to_blend
 
 
@@ -45,11 +45,4 @@ def _after_save(target: str, *_: object) -> None:
     rebase_paths(target, bpy.data.filepath)
 
 
-def register() -> None:
-    bpy.app.handlers.save_pre.append(_before_save)
-    bpy.app.handlers.save_post.append(_after_save)
-
-
-def unregister() -> None:
-    bpy.app.handlers.save_post.remove(_after_save)
-    bpy.app.handlers.save_pre.remove(_before_save)
+HANDLERS = (("save_pre", _before_save), ("save_post", _after_save))

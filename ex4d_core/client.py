@@ -2,7 +2,7 @@
 
 Nothing here blocks and nothing runs in a thread: the owner calls `Client.poll` from a timer (Blender) or `Client.wait`
 in a loop (command line). Conversations are written as generators that yield requests and receive replies (see
-`ex4d_core.jobs`); the client sends, resends after a lost connection, and resumes them. Requests are idempotent. A
+`ex4d_core.remote_job`); the client sends, resends after a lost connection, and resumes them. Requests are idempotent. A
 conversation with work of its own (hashing a long file) does it in pieces, and yields an empty list after each.
 """
 
@@ -134,6 +134,11 @@ class Client:
         self._next_id = 1
         self._heard = self._polled = time.monotonic()
         self._hello_at = 0.0
+
+    @property
+    def busy(self) -> bool:
+        """Whether any conversation is under way."""
+        return bool(self._working) or any(pending.task is not None for pending in self._pending.values())
 
     def close(self) -> None:
         """Drop the connection; conversations under way end with an error."""

@@ -6,17 +6,12 @@ and depth are sent once: the scene's own colour and depth are the backend's alre
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from ex4d_core.client import Conversation
 from ex4d_core.errors import RequestError
-from ex4d_core.jobs import JobConversation
-from ex4d_core.messages import JobEvent, JobStatus
-from ex4d_core.scene import FILE_NAMES, MANIFEST, Scene, SceneError, move_package
 from ex4d_core.schema import Length, Option, Range, Settings
 from ex4d_core.shot import MAX_FRAMES, MAX_LABEL, Convention, ShotRequest
 from ex4d_core.sources import (
@@ -31,11 +26,8 @@ from ex4d_core.sources import (
     name_for_people,
     require_depth_files,
 )
-from ex4d_core.transfers import hash_file
 
 KIND = "reconstruction"
-# What a reconstruction announces; a name from the wire is only ever compared with these.
-PACKAGE_FILES = (*FILE_NAMES.values(), MANIFEST)
 
 _FrameRatePart = Annotated[int, Range(1, 2**31 - 1)]
 
@@ -213,82 +205,3 @@ class ReconstructionPlan:
         footage, depth, camera = map(named, (self.footage, self.depth_files, self.camera_files))
         settings = replace(self.settings, name=name_for_people(self.settings.name))
         return ReconstructionRequest(settings, footage, depth, camera)
-
-
-@dataclass
-class Reconstruction(JobConversation):
-    """One reconstruction, whose package appears in ``folder`` when all of it is there.
-
-    Attributes:
-        folder: where the scene package will be; its parts arrive in a hidden folder beside it.
-        hashed, hash_size: bytes of the source files looked through, and to look through.
-        request: what was asked for, once all files have been looked through.
-        arrivals: SHA-256 and size of the files that arrived, by name.
-    """
-
-    folder: Path
-    hashed: int = 0
-    hash_size: int = 0
-    request: ReconstructionRequest | None = None
-    arrivals: dict[str, tuple[str, int]] = field(default_factory=dict)
-
-    @property
-    def partial(self) -> Path:
-        """Where the parts are until the package is whole."""
-        return self.folder.parent / f".{self.folder.name}.{self.key[:8]}.partial"
-
-    def conversation(self, plan: ReconstructionPlan | None) -> Conversation[JobStatus]:
-        """From hashing the files to the package in its place; returns the job's final status.
-
-        Args:
-            plan: what to reconstruct; None when the job was submitted earlier.
-
-        Raises:
-            SceneError: what arrived is no whole package, or the folder is in use.
-        """
-        self.partial.mkdir(parents=True, exist_ok=True)
-        if not self.job:
-            hashes = yield from self._hash(plan.files)
-            self.request = plan.request(hashes)
-            blobs: dict[str, Path | bytes] = {sha256: path for path, sha256 in hashes.items()}
-            yield from self._submit(self.request.to_wire(), blobs)
-        status = yield from self._collect()
-        if status.state == "done":
-            self._install()
-        else:
-            self.discard()
-        return status
-
-    def discard(self) -> None:
-        """Remove what has arrived of a package that will not become whole."""
-        shutil.rmtree(self.partial, ignore_errors=True)
-
-    def place_of(self, event: JobEvent) -> Path | None:
-        return self.partial / event.name if event.kind == "file" and event.name in PACKAGE_FILES else None
-
-    def arrived(self, event: JobEvent, path: Path) -> None:
-        super().arrived(event, path)
-        self.arrivals[event.name] = (event.sha256, event.size)
-
-    def _hash(self, paths: Sequence[Path]) -> Conversation[dict[Path, str]]:
-        missing = next((path for path in paths if not path.is_file()), None)
-        if missing is not None:
-            raise RequestError(f"{missing} is not there any more; put it back, or choose the footage anew")
-        self.hash_size = sum(path.stat().st_size for path in paths)
-        hashes = {}
-        for path in paths:
-            hashes[path] = yield from hash_file(path)
-            self.hashed += path.stat().st_size
-        return hashes
-
-    def _install(self) -> None:
-        if not (self.partial / MANIFEST).exists() and (self.folder / MANIFEST).exists():
-            self.discard()  # an earlier try came to here
-            return
-        scene = Scene.open(self.partial)
-        for part, entry in scene.manifest.files.items():
-            # What arrived before an interruption was checked then.
-            known = self.arrivals.get(FILE_NAMES[part], (entry.sha256, entry.size))
-            if known != (entry.sha256, entry.size):
-                raise SceneError(f"the {part} that arrived is not the one of its manifest; reconstruct the scene again")
-        move_package(self.partial, self.folder)

@@ -1,6 +1,6 @@
 """A backend on this computer, started and stopped from Blender: the user's own ``ex4d serve`` command as a process.
 
-Only what was started here is ever stopped. What it prints goes to a log file, since nobody looks at a pipe.
+Only a process that was started here is ever stopped. Its output goes to a log file.
 """
 
 from __future__ import annotations
@@ -14,38 +14,40 @@ from pathlib import Path
 from ex4d_core.errors import Ex4dError
 
 WINDOWS = os.name == "nt"
-# A backend that is told to end finishes the frame it is at, and lets its workers go.
+# A backend that is asked to end finishes its frame and stops its workers.
 STOP_SECONDS = 5.0
-# Of what it printed last, the side bar shows so many letters; the log has the rest.
+# So much of its last line of output fits into the side bar; the log has the rest.
 _SHOWN_LETTERS = 200
 _TAIL_BYTES = 4096
 
 
-class StartError(Ex4dError, RuntimeError):
-    """The command cannot be run; the text says which and what to do."""
+class StartError(Ex4dError):
+    """The command cannot be run."""
 
 
 class LocalBackend:
-    """The process, if there is one.
+    """The backend's process, if it was started here.
 
     Attributes:
         log: file that holds what it printed.
     """
 
     def __init__(self) -> None:
+        """Start without a process."""
         self.log: Path | None = None
-        self._process: subprocess.Popen | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._asked_to_end = False
 
     @property
     def running(self) -> bool:
+        """Whether the process runs."""
         return self._process is not None and self._process.poll() is None
 
     def start(self, command: str, address: str, log: Path) -> None:
         """Run ``command``, with ``--address`` added if it names none.
 
         Raises:
-            StartError: it is no command, or runs already.
+            StartError: it cannot be run, or runs already.
             OSError: the log cannot be written.
         """
         if self.running:
@@ -54,11 +56,15 @@ class LocalBackend:
         if not any(word == "--address" or word.startswith("--address=") for word in words):
             words += ["--address", address]
         log.parent.mkdir(parents=True, exist_ok=True)
-        flags = {"creationflags": subprocess.CREATE_NO_WINDOW} if WINDOWS else {"start_new_session": True}
         with open(log, "wb") as output:
             try:
                 self._process = subprocess.Popen(
-                    words, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, **flags
+                    words,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=not WINDOWS,
+                    creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
                 )
             except OSError as error:
                 raise StartError(
@@ -68,14 +74,14 @@ class LocalBackend:
         self.log, self._asked_to_end = log, False
 
     def ask_to_end(self) -> None:
-        """Let it end by itself, without waiting for that; asked again, it is ended at once."""
-        if self.running:
+        """Ask it to end, without waiting for that; asked again, it is killed."""
+        if self._process is not None and self.running:
             (self._process.kill if self._asked_to_end else self._process.terminate)()
             self._asked_to_end = True
 
     def stop(self) -> None:
-        """End it now, if it was started here; for when Blender or the add-on ends."""
-        if self.running:
+        """End it and wait for that, as when Blender or the add-on ends."""
+        if self._process is not None and self.running:
             self._process.terminate()
             try:
                 self._process.wait(STOP_SECONDS)
@@ -90,18 +96,20 @@ class LocalBackend:
             return ""
         code = self._process.poll()
         if self._asked_to_end:
-            return "the local backend is ending" if code is None else ""
+            return "the local backend is stopping" if code is None else ""
         if code is None:
             return f"the local backend is running; its log is {self._log_place()}"
         if code < 0:  # what it printed last has nothing to do with that
-            what = f"was ended by the system or by somebody (signal {-code}); start it again"
+            what = f"was killed by signal {-code}; start it again"
         else:
             said = self.last_line() or f"it printed nothing (exit code {code})"
-            what = f"ended: {said}; see to that or to the backend command in the preferences, and start it again"
+            what = f"ended: {said}; check that, or the backend command in the preferences, and start it again"
         return f"the local backend {what}. Its log is {self._log_place()}"
 
     def last_line(self) -> str:
-        """The last thing that it printed, or as much of it as people read in a side bar."""
+        """Its last line of output, shortened for the side bar."""
+        if self.log is None:
+            return ""
         try:
             with open(self.log, "rb") as log:
                 log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
@@ -113,17 +121,19 @@ class LocalBackend:
 
     def _log_place(self) -> str:
         """The log's path, as short as it can be written."""
+        if self.log is None:
+            return ""
         try:
             return str(Path("~") / self.log.relative_to(Path.home()))
-        except (ValueError, RuntimeError):  # elsewhere, or nobody's home is known
+        except (ValueError, RuntimeError):  # elsewhere, or there is no home folder
             return str(self.log)
 
 
 def words_of(command: str, windows: bool = WINDOWS) -> list[str]:
-    """A command line's words, split as this system's shell does: backslashes are parts of paths on Windows.
+    """Split a command line as this system's shell does: backslashes are parts of paths on Windows.
 
     Raises:
-        StartError: there are none, or a quotation mark is open.
+        StartError: it is empty, or has an open quotation mark.
     """
     try:
         words = shlex.split(command, posix=not windows)
@@ -138,9 +148,11 @@ local_backend = LocalBackend()
 
 
 def register() -> None:
+    """End it with Blender."""
     atexit.register(local_backend.stop)
 
 
 def unregister() -> None:
+    """End it with the add-on."""
     atexit.unregister(local_backend.stop)
     local_backend.stop()

@@ -7,8 +7,7 @@ from pathlib import Path
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
-from ..errors import reports_errors
-from .failures import forget_failures
+from ..errors import forget_failures, reports_errors
 from .local_backend import local_backend
 from .preferences import ADDON_PACKAGE, connection_settings, is_loopback, log_folder, preferences
 from .session import session
@@ -17,9 +16,10 @@ WALK_THROUGH = Path(__file__).resolve().parent.parent / "walkthrough" / "index.h
 
 
 class EX4D_OT_reconnect(bpy.types.Operator):
+    """Close the connection to the EX-4D backend and open it again, with the address in the preferences."""
+
     bl_idname = "ex4d.reconnect"
     bl_label = "Reconnect"
-    bl_description = "Drop the connection to the EX-4D backend and make it anew, with the address in the preferences"
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         forget_failures()
@@ -28,9 +28,10 @@ class EX4D_OT_reconnect(bpy.types.Operator):
 
 
 class EX4D_OT_preferences(bpy.types.Operator):
+    """Set the backend's address, its keys and the folder for takes."""
+
     bl_idname = "ex4d.preferences"
     bl_label = "EX-4D Preferences"
-    bl_description = "Set the backend's address, its keys and the folder for takes"
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         bpy.ops.preferences.addon_show(module=ADDON_PACKAGE)
@@ -38,9 +39,10 @@ class EX4D_OT_preferences(bpy.types.Operator):
 
 
 class EX4D_OT_walk_through(bpy.types.Operator):
+    """Read how to get from footage to a new camera move in the edit; opens in the web browser, offline."""
+
     bl_idname = "ex4d.walk_through"
     bl_label = "EX-4D in Five Minutes"
-    bl_description = "Read how to get from footage to a new camera move in the edit; opens in the web browser, offline"
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         bpy.ops.wm.url_open(url=WALK_THROUGH.as_uri())
@@ -48,9 +50,10 @@ class EX4D_OT_walk_through(bpy.types.Operator):
 
 
 class EX4D_OT_start_backend(bpy.types.Operator):
+    """Run the backend command of the preferences on this computer; it ends with Blender."""
+
     bl_idname = "ex4d.start_backend"
     bl_label = "Start Local Backend"
-    bl_description = "Run the backend command of the preferences on this computer; it ends with Blender"
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
@@ -72,9 +75,10 @@ class EX4D_OT_start_backend(bpy.types.Operator):
 
 
 class EX4D_OT_stop_backend(bpy.types.Operator):
+    """Stop the backend that was started from here; its jobs resume when it is started again."""
+
     bl_idname = "ex4d.stop_backend"
     bl_label = "Stop Local Backend"
-    bl_description = "End the backend that was started from here; its jobs go on when it is started again"
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
@@ -90,9 +94,10 @@ class EX4D_OT_stop_backend(bpy.types.Operator):
 
 
 class EX4D_OT_copy_text(bpy.types.Operator):
+    """Put this on the clipboard, to paste it into a terminal or a message."""
+
     bl_idname = "ex4d.copy_text"
     bl_label = "Copy"
-    bl_description = "Put this on the clipboard, to paste it into a terminal or a message"
 
     text: bpy.props.StringProperty(options={"HIDDEN", "SKIP_SAVE"})
 

@@ -1,4 +1,4 @@
-"""Side bar: how the connection stands."""
+"""Side bar: state of the connection; and how all panels draw longer texts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bpy.app.translations import pgettext_iface as iface_
 from ex4d_core.client import ConnectionState
 from ex4d_core.messages import command_in
 
-from .failures import failure_text
+from ..errors import failure_text
 from .local_backend import local_backend
 from .operators import EX4D_OT_copy_text, EX4D_OT_preferences, EX4D_OT_reconnect, EX4D_OT_start_backend
 from .preferences import is_loopback
@@ -24,6 +24,8 @@ _ICONS = {ConnectionState.CONNECTED: "LINKED", ConnectionState.CONNECTING: "SORT
 
 
 class EX4D_PT_connection(bpy.types.Panel):
+    """State of the connection, and buttons to mend it."""
+
     bl_label = "Connection"
     bl_space_type = "VIEW_3D"
     bl_region_type = "UI"
@@ -31,12 +33,13 @@ class EX4D_PT_connection(bpy.types.Panel):
     bl_order = 0
 
     def draw(self, context: bpy.types.Context) -> None:
-        state = session().client.state if session().client else None
+        client = session().client
+        state = client.state if client is not None else ConnectionState.UNREACHABLE
         draw_text(self.layout, session().state_text(), context, _ICONS.get(state, "UNLINKED"))
-        if state in (ConnectionState.CONNECTING, ConnectionState.UNREACHABLE):
+        if client is not None and state in (ConnectionState.CONNECTING, ConnectionState.UNREACHABLE):
             if text := local_backend.text():
                 draw_text(self.layout, text, context, "INFO" if local_backend.running else "ERROR")
-            if not local_backend.running and is_loopback(session().client.address):
+            if not local_backend.running and is_loopback(client.address):
                 self.layout.operator(EX4D_OT_start_backend.bl_idname, icon="PLAY")
         if text := failure_text():
             draw_text(self.layout, text, context, "ERROR")
@@ -46,7 +49,7 @@ class EX4D_PT_connection(bpy.types.Panel):
 
 
 def draw_text(layout: bpy.types.UILayout, text: str, context: bpy.types.Context, icon: str = "NONE") -> None:
-    """Text in as many labels as the side bar's width asks for."""
+    """Draw a text in as many labels as the width of the side bar needs."""
     scale = context.preferences.system.ui_scale
     letters = max(16, int(context.region.width / (7 * scale)) - 6)
     column = layout.column(align=True)
@@ -56,7 +59,7 @@ def draw_text(layout: bpy.types.UILayout, text: str, context: bpy.types.Context,
 
 
 def wrapped(text: str, letters: int) -> list[str]:
-    """Lines of at most so many letters, of which Chinese, Japanese and Korean ones take the room of two."""
+    """Lines of at most so many letters; Chinese, Japanese and Korean ones count for two."""
     # While lines are broken a mark stands behind each wide letter, so that it counts for two.
     marked = "".join(letter + (_WIDE if east_asian_width(letter) in "WF" else "") for letter in text)
     lines = (line.replace(_WIDE, "") for line in textwrap.wrap(marked, letters))
@@ -64,7 +67,7 @@ def wrapped(text: str, letters: int) -> list[str]:
 
 
 def draw_problem(layout: bpy.types.UILayout, text: str, context: bpy.types.Context, icon: str = "ERROR") -> None:
-    """What is wrong, and a button that copies the command that mends it, or else the text: labels cannot be copied."""
+    """Draw what is wrong, and a button that copies the command that mends it, or else the text."""
     draw_text(layout, text, context, icon)
     command = command_in(text)
     label = iface_("Copy Command") if command else iface_("Copy Message")

@@ -1,8 +1,9 @@
-"""Add-on preferences: where the backend is, the keys for it, and where takes go when the .blend has no folder yet."""
+"""Add-on preferences: the backend's address and keys, and where takes go while the .blend is not saved."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -10,15 +11,16 @@ import bpy
 
 from ex4d_core.client import ClientKeys
 from ex4d_core.messages import DEFAULT_ADDRESS
+from ex4d_core.shot import Licence
 
 from .local_backend import local_backend
 
-ADDON_PACKAGE = __package__.rpartition(".")[0]
+ADDON_PACKAGE = (__package__ or "").rpartition(".")[0]
 
 
 @dataclass(frozen=True)
 class ConnectionSettings:
-    """What a connection is made from; another value means another connection.
+    """The settings of a connection; others mean another connection.
 
     Attributes:
         address: a ZeroMQ address, tcp://HOST:PORT.
@@ -32,6 +34,8 @@ class ConnectionSettings:
 
 
 class EX4D_Preferences(bpy.types.AddonPreferences):
+    """The add-on's preferences."""
+
     bl_idname = ADDON_PACKAGE
 
     address: bpy.props.StringProperty(
@@ -56,12 +60,12 @@ class EX4D_Preferences(bpy.types.AddonPreferences):
     )
     licence: bpy.props.EnumProperty(
         name="Results Are For",
-        description="What you may use the results for; it decides which parts of the backend make them",
+        description="What you may use the results for; it decides which parts of the backend may be used",
         items=(
             (
                 "ANY",
                 "Any Work",
-                "Also work that earns money: nothing that is for research only has a part in the result",
+                "Commercial work too: no part that is for research only is used",
             ),
             ("RESEARCH", "Research Only", "The backend may also use parts that are for research only, if it has them"),
         ),
@@ -89,7 +93,6 @@ class EX4D_Preferences(bpy.types.AddonPreferences):
             layout.prop(self, "server_public")
         layout.prop(self, "licence")
         layout.prop(self, "output_folder", placeholder=str(default_output_folder()))
-        # Below the folder that they are about, with its share of the width.
         row = layout.split(factor=0.4)
         row.label()
         row = row.row(align=True)
@@ -121,7 +124,7 @@ def connection_settings() -> ConnectionSettings:
             Path(bpy.path.abspath(chosen.client_secret)),
             Path(bpy.path.abspath(chosen.server_public)),
         )
-    # What is no address at all goes nowhere, and the client says so better.
+    # An invalid address goes nowhere, and the client explains it better.
     allowed = local or bpy.app.online_access or "://" not in chosen.address
     return ConnectionSettings(chosen.address.strip(), keys, allowed)
 
@@ -135,9 +138,10 @@ def is_loopback(address: str) -> bool:
         return False
     if parts.scheme in ("ipc", "inproc"):
         return True
-    numbers = host.split(".")
-    is_ipv4 = len(numbers) == 4 and all(number.isdigit() for number in numbers)
-    return host in ("localhost", "::1") or (is_ipv4 and numbers[0] == "127")
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:  # the name of a machine
+        return False
 
 
 def output_folder() -> Path:
@@ -148,8 +152,8 @@ def output_folder() -> Path:
     return Path(bpy.path.abspath(chosen.output_folder))
 
 
-def chosen_licence() -> str:
-    """What results are for, as requests say it: one of `ex4d_core.shot.LICENCES`."""
+def chosen_licence() -> Licence:
+    """The purpose of results, as requests state it."""
     chosen = preferences()
     return "research" if chosen is not None and chosen.licence == "RESEARCH" else "commercial"
 

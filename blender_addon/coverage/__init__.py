@@ -1,1 +1,1 @@
-"""See before you pay: how much of each frame the footage saw, along the timeline and in numbers."""
+"""How much of each frame of the shot is visible in the footage, along the timeline and in numbers."""

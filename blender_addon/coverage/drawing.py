@@ -1,4 +1,4 @@
-"""The coverage strip: a thin band along the timeline, below its frame numbers, coloured by what the footage saw."""
+"""The coverage strip: a thin band below the timeline's frame numbers, coloured by each frame's visible fraction."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import gpu
 import numpy as np
 from gpu_extras.batch import batch_for_shader
 
-from . import follow
+from .live_coverage import LITTLE_KNOWN, live_coverage
 
 # In pixels of an interface at scale 1: Blender's band of frame numbers, and ours below it.
 _SCRUB_HEIGHT, _STRIP_HEIGHT = 23, 6
-# Values that are being asked for anew are drawn this faintly.
+# Values that are being asked for again are drawn this faintly.
 _DIMMED = 0.3
 _WELL, _HALF, _LITTLE = (0.20, 0.72, 0.35), (0.95, 0.75, 0.15), (0.90, 0.20, 0.20)
 _SPACES = ("SpaceDopeSheetEditor", "SpaceGraphEditor")
@@ -20,24 +20,24 @@ _handlers: list[tuple[type, object]] = []
 
 
 def colors_of(seen: np.ndarray, fresh: np.ndarray | None = None) -> np.ndarray:
-    """(T, 4) float32: green where all was seen, yellow on the way, red from `follow.LITTLE_KNOWN` down.
+    """(T, 4) float32: green where all is visible, yellow on the way, red from `live_coverage.LITTLE_KNOWN` down.
 
     Args:
-        seen: (T,) share of each frame that the footage saw.
+        seen: (T,) visible fraction of each frame.
         fresh: (T,) bool, false where that is out of date; such frames are dimmed.
     """
-    share = np.clip((seen - follow.LITTLE_KNOWN) / (1.0 - follow.LITTLE_KNOWN), 0.0, 1.0)
+    known = np.clip((seen - LITTLE_KNOWN) / (1.0 - LITTLE_KNOWN), 0.0, 1.0)
     table = np.array([_LITTLE, _HALF, _WELL], dtype=np.float32)
     colors = np.ones((len(seen), 4), dtype=np.float32)
     for channel in range(3):
-        colors[:, channel] = np.interp(share, [0.0, 0.5, 1.0], table[:, channel])
+        colors[:, channel] = np.interp(known, [0.0, 0.5, 1.0], table[:, channel])
     if fresh is not None:
         colors[~fresh, 3] = _DIMMED
     return colors
 
 
 def _draw() -> None:
-    shown, context = follow.shown, bpy.context
+    shown, context = live_coverage.shown, bpy.context
     if shown is None or not context.scene.ex4d_coverage.live:
         return
     region, scale = context.region, context.preferences.system.ui_scale
@@ -65,6 +65,7 @@ def _draw() -> None:
 
 
 def register() -> None:
+    """Draw into the open timelines."""
     if bpy.app.background:
         return  # nothing is drawn there
     for name in _SPACES:
@@ -73,6 +74,7 @@ def register() -> None:
 
 
 def unregister() -> None:
+    """Stop drawing."""
     while _handlers:
         space, handler = _handlers.pop()
         space.draw_handler_remove(handler, "WINDOW")

@@ -1,4 +1,4 @@
-"""Side bar: coverage of the shot in numbers, and what to beware of."""
+"""Side bar: coverage of the shot in numbers, and warnings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..cameras.panel import BelowCamera
 from ..connection.panel import draw_text
 from ..errors import reports_errors
 from ..shots.objects import NeedsShot
-from . import follow
+from .live_coverage import live_coverage
 
 
 class EX4D_Coverage(bpy.types.PropertyGroup):
@@ -17,31 +17,34 @@ class EX4D_Coverage(bpy.types.PropertyGroup):
 
     live: bpy.props.BoolProperty(
         name="Coverage",
-        description="Show how much of each frame the footage saw, along the timeline, and follow every edit of the "
-        "camera; the scene is sent to the backend for that",
+        description="Show how much of each frame is visible in the footage, along the timeline, and follow every "
+        "edit of the camera; the scene is sent to the backend for that",
         default=False,
     )
 
 
 class EX4D_OT_refresh_coverage(NeedsShot, bpy.types.Operator):
+    """Read the camera on every frame, whatever moves it, and ask how much the footage shows of each."""
+
     bl_idname = "ex4d.refresh_coverage"
     bl_label = "Refresh"
-    bl_description = "Read the camera on every frame, whatever moves it, and ask how much of them the footage saw"
 
     @reports_errors
     def execute(self, context: bpy.types.Context) -> set[str]:
-        follow.refresh(context)
+        live_coverage.refresh(context)
         context.scene.ex4d_coverage.live = True
         return {"FINISHED"}
 
 
 class EX4D_PT_coverage(BelowCamera, bpy.types.Panel):
+    """The shot's coverage in numbers."""
+
     bl_label = "Coverage"
     bl_order = 0
     settings = "ex4d_coverage"
 
     def draw(self, context: bpy.types.Context) -> None:
-        layout, shown = self.layout, follow.shown
+        layout, shown = self.layout, live_coverage.shown
         layout.active = context.scene.ex4d_coverage.live
         if shown is not None and len(shown.seen):
             column = layout.column(align=True)
@@ -49,28 +52,21 @@ class EX4D_PT_coverage(BelowCamera, bpy.types.Panel):
             if 0 <= now < len(shown.seen):
                 row = column.row()
                 row.active = bool(shown.fresh[now])
-                text = iface_("This frame: {share} seen, {angle}° aside")
+                text = iface_("This frame: {fraction} visible, {angle}° aside")
                 row.label(
-                    text=text.format(share=f"{shown.seen[now]:.0%}", angle=f"{shown.view_angle[now]:.0f}"),
+                    text=text.format(fraction=f"{shown.seen[now]:.0%}", angle=f"{shown.view_angle[now]:.0f}"),
                     translate=False,
                 )
             least = int(shown.seen.argmin())
-            text = iface_("Least: {share} at frame {frame}")
-            text = text.format(share=f"{shown.seen[least]:.0%}", frame=shown.frame_start + least)
+            text = iface_("Least: {fraction} at frame {frame}")
+            text = text.format(fraction=f"{shown.seen[least]:.0%}", frame=shown.frame_start + least)
             column.label(text=text, translate=False)
             if shown.warning:
                 draw_text(layout, shown.warning, context, "ERROR")
-        if follow.problem:
-            draw_text(layout, follow.problem, context, "INFO")
+        if live_coverage.problem:
+            draw_text(layout, live_coverage.problem, context, "INFO")
         layout.operator(EX4D_OT_refresh_coverage.bl_idname, icon="FILE_REFRESH")
 
 
 CLASSES = (EX4D_Coverage, EX4D_OT_refresh_coverage, EX4D_PT_coverage)
-
-
-def register() -> None:
-    bpy.types.Scene.ex4d_coverage = bpy.props.PointerProperty(type=EX4D_Coverage)
-
-
-def unregister() -> None:
-    del bpy.types.Scene.ex4d_coverage
+PROPERTIES = ((bpy.types.Scene, "ex4d_coverage", bpy.props.PointerProperty(type=EX4D_Coverage)),)

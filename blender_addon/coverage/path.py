@@ -1,4 +1,4 @@
-"""The camera path that keyframes make, straight from the F-curves: without changing the frame, in slices of a tick.
+"""Reads the camera path of keyframes from the F-curves, without changing the frame, in slices of a tick.
 
 Only for cameras that keyframes alone move; whatever else there may be (constraints, drivers, rigs) needs Blender's
 own evaluation of every frame, see `cameras.sampling`.

@@ -13,26 +13,20 @@ from bpy_extras.io_utils import ImportHelper
 from ex4d_core.sources import VIDEO_SUFFIXES
 
 from ..errors import reports_errors
+from ..jobs.operators import CancelsJob, ForgetsJob, ResumesJob
 from ..paths import to_blend
-from .follow import (
-    OVER,
-    STOPPED,
-    cancel_reconstruction,
-    forget_reconstruction,
-    is_followed,
-    resume_reconstruction,
-    start_reconstruction,
-)
-from .properties import EX4D_Reconstruction, find_reconstruction
+from .properties import RECONSTRUCTIONS
+from .scene_jobs import start_reconstruction
 from .sources import plan_of
 
 _DEPTH_SUFFIXES = (".npz", ".npy", ".exr", ".png")
 
 
 class EX4D_OT_pick_footage(bpy.types.Operator, ImportHelper):
+    """Choose a video to reconstruct; it can also be dropped into the 3D viewport."""
+
     bl_idname = "ex4d.pick_footage"
     bl_label = "Use as EX-4D Footage"
-    bl_description = "Choose a video to make a scene of; it can also be dropped into the 3D viewport"
     bl_options: ClassVar[set[str]] = {"UNDO"}
 
     filter_glob: bpy.props.StringProperty(
@@ -46,16 +40,17 @@ class EX4D_OT_pick_footage(bpy.types.Operator, ImportHelper):
     def execute(self, context: bpy.types.Context) -> set[str]:
         path = Path(bpy.path.abspath(self.filepath))
         if not path.is_file() and not path.is_dir():
-            self.report({"ERROR"}, report_("{path} is not there; choose a video").format(path=path))
+            self.report({"ERROR"}, report_("{path} does not exist; choose a video").format(path=path))
             return {"CANCELLED"}
         choose_footage(context.scene, path)
         return {"FINISHED"}
 
 
 class EX4D_OT_pick_depth(bpy.types.Operator, ImportHelper):
+    """Choose the footage's depth: an .npz or .npy, or any file of an EXR or PNG sequence."""
+
     bl_idname = "ex4d.pick_depth"
     bl_label = "Use as EX-4D Depth"
-    bl_description = "Choose the footage's depth: an .npz or .npy, or any file of an EXR or PNG sequence"
     bl_options: ClassVar[set[str]] = {"UNDO"}
 
     filter_glob: bpy.props.StringProperty(
@@ -72,11 +67,10 @@ class EX4D_OT_pick_depth(bpy.types.Operator, ImportHelper):
 
 
 class EX4D_OT_use_movie_strip(bpy.types.Operator):
+    """Take the sequencer's active movie strip as footage; its whole file, whatever the strip shows of it."""
+
     bl_idname = "ex4d.use_movie_strip"
     bl_label = "Use Active Movie Strip"
-    bl_description = (
-        "Take the sequencer's active movie strip as footage; its whole file, whatever the strip shows of it"
-    )
     bl_options: ClassVar[set[str]] = {"UNDO"}
 
     @classmethod
@@ -87,14 +81,16 @@ class EX4D_OT_use_movie_strip(bpy.types.Operator):
         return True
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        choose_footage(context.scene, Path(bpy.path.abspath(_movie_strip(context).filepath)))
+        if (strip := _movie_strip(context)) is not None:
+            choose_footage(context.scene, Path(bpy.path.abspath(strip.filepath)))
         return {"FINISHED"}
 
 
 class EX4D_OT_reconstruct(bpy.types.Operator):
+    """Send footage and depth to the backend, and import the scene that it reconstructs from them."""
+
     bl_idname = "ex4d.reconstruct"
     bl_label = "Reconstruct"
-    bl_description = "Send footage and depth to the backend, and import the scene that it makes of them"
     bl_options: ClassVar[set[str]] = {"UNDO"}
 
     @classmethod
@@ -114,47 +110,28 @@ class EX4D_OT_reconstruct(bpy.types.Operator):
         return {"FINISHED"}
 
 
-class _OnReconstruction:
-    """An operator on the reconstruction whose key it is given."""
+class EX4D_OT_cancel_reconstruction(CancelsJob, bpy.types.Operator):
+    """Stop sending or reconstructing this scene."""
 
-    key: bpy.props.StringProperty(options={"HIDDEN", "SKIP_SAVE"})
-
-    @reports_errors
-    def execute(self, context: bpy.types.Context) -> set[str]:
-        found = find_reconstruction(self.key)
-        if found is None:
-            self.report({"WARNING"}, "This reconstruction is not in the file any more")
-            return {"CANCELLED"}
-        self.act(*found)
-        return {"FINISHED"}
-
-
-class EX4D_OT_cancel_reconstruction(_OnReconstruction, bpy.types.Operator):
     bl_idname = "ex4d.cancel_reconstruction"
     bl_label = "Cancel Reconstruction"
-    bl_description = "Stop sending or making this scene"
-
-    def act(self, blender_scene: bpy.types.Scene, entry: EX4D_Reconstruction) -> None:
-        cancel_reconstruction(entry)
+    collection = RECONSTRUCTIONS
 
 
-class EX4D_OT_resume_reconstruction(_OnReconstruction, bpy.types.Operator):
+class EX4D_OT_resume_reconstruction(ResumesJob, bpy.types.Operator):
+    """Try again to send the footage, or to fetch the scene."""
+
     bl_idname = "ex4d.resume_reconstruction"
-    bl_label = "Go On With Reconstruction"
-    bl_description = "Try again to send the footage, or to fetch the scene"
-
-    def act(self, blender_scene: bpy.types.Scene, entry: EX4D_Reconstruction) -> None:
-        resume_reconstruction(entry)
+    bl_label = "Resume Reconstruction"
+    collection = RECONSTRUCTIONS
 
 
-class EX4D_OT_forget_reconstruction(_OnReconstruction, bpy.types.Operator):
+class EX4D_OT_forget_reconstruction(ForgetsJob, bpy.types.Operator):
+    """Take this out of the list; the imported scene stays."""
+
     bl_idname = "ex4d.forget_reconstruction"
     bl_label = "Remove From List"
-    bl_description = "Take this out of the list; the scene that came of it stays"
-    bl_options: ClassVar[set[str]] = {"UNDO"}
-
-    def act(self, blender_scene: bpy.types.Scene, entry: EX4D_Reconstruction) -> None:
-        forget_reconstruction(blender_scene, entry)
+    collection = RECONSTRUCTIONS
 
 
 class _OntoViewport:
@@ -166,6 +143,8 @@ class _OntoViewport:
 
 
 class EX4D_FH_footage(_OntoViewport, bpy.types.FileHandler):
+    """Takes dropped videos as footage."""
+
     bl_idname = "EX4D_FH_footage"
     bl_label = "EX-4D Footage"
     bl_import_operator = EX4D_OT_pick_footage.bl_idname
@@ -173,6 +152,8 @@ class EX4D_FH_footage(_OntoViewport, bpy.types.FileHandler):
 
 
 class EX4D_FH_depth(_OntoViewport, bpy.types.FileHandler):
+    """Takes dropped arrays as depth."""
+
     bl_idname = "EX4D_FH_depth"
     bl_label = "EX-4D Depth"
     bl_import_operator = EX4D_OT_pick_depth.bl_idname
@@ -195,14 +176,6 @@ CLASSES = (
 def choose_footage(scene: bpy.types.Scene, path: Path) -> None:
     """Set the footage to reconstruct next, and with it its depth if that lies beside it."""
     scene.ex4d_footage.footage = to_blend(path)
-
-
-def can_cancel(entry: EX4D_Reconstruction) -> bool:
-    return is_followed(entry) and entry.state not in OVER
-
-
-def can_resume(entry: EX4D_Reconstruction) -> bool:
-    return entry.state == STOPPED
 
 
 def _movie_strip(context: bpy.types.Context) -> bpy.types.Strip | None:

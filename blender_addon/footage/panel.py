@@ -1,12 +1,15 @@
-"""Side bar: footage to reconstruct, and how that goes."""
+"""Side bar: footage to reconstruct, and the progress of reconstructions."""
 
 from __future__ import annotations
 
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
+from ex4d_core.remote_job import JobState
+
 from ..connection.panel import CATEGORY, draw_text
-from ..connection.session import session
+from ..jobs.progress import progress_text, state_icon
+from ..jobs.tracker import can_cancel, can_resume
 from ..scenes.panel import EX4D_PT_scene
 from .operators import (
     EX4D_OT_cancel_reconstruction,
@@ -14,15 +17,13 @@ from .operators import (
     EX4D_OT_reconstruct,
     EX4D_OT_resume_reconstruction,
     EX4D_OT_use_movie_strip,
-    can_cancel,
-    can_resume,
 )
 from .properties import EX4D_Reconstruction
 
-_ICONS = {"imported": "CHECKMARK", "failed": "ERROR", "stopped": "ERROR", "cancelled": "X", "running": "PLAY"}
-
 
 class EX4D_PT_footage(bpy.types.Panel):
+    """Chooses footage and depth, and lists reconstructions."""
+
     bl_label = "From Footage"
     bl_space_type = "VIEW_3D"
     bl_region_type = "UI"
@@ -43,12 +44,14 @@ class EX4D_PT_footage(bpy.types.Panel):
         else:
             layout.prop(settings, "estimator")
         layout.operator(EX4D_OT_reconstruct.bl_idname, icon="MOD_REMESH")
-        for entry in reversed(context.scene.ex4d_reconstructions):
-            if entry.state != "imported":
-                _draw_reconstruction(layout.box(), entry, context)
+        for record in reversed(context.scene.ex4d_reconstructions):
+            if record.state != JobState.IMPORTED:
+                _draw_reconstruction(layout.box(), record, context)
 
 
 class EX4D_PT_footage_options(bpy.types.Panel):
+    """Settings of depth and camera."""
+
     bl_label = "Depth and Camera"
     bl_space_type = "VIEW_3D"
     bl_region_type = "UI"
@@ -85,27 +88,18 @@ def _optional(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup, use
     value.prop(settings, name, text="")
 
 
-def _draw_reconstruction(layout: bpy.types.UILayout, entry: EX4D_Reconstruction, context: bpy.types.Context) -> None:
+def _draw_reconstruction(layout: bpy.types.UILayout, record: EX4D_Reconstruction, context: bpy.types.Context) -> None:
     row = layout.row(align=True)
-    row.label(text=f"{entry.label}: {iface_(entry.state)}", translate=False, icon=_ICONS.get(entry.state, "SORTTIME"))
-    if can_resume(entry):
-        row.operator(EX4D_OT_resume_reconstruction.bl_idname, text="", icon="FILE_REFRESH").key = entry.key
-    if can_cancel(entry):
-        row.operator(EX4D_OT_cancel_reconstruction.bl_idname, text="", icon="CANCEL").key = entry.key
-        layout.progress(factor=entry.progress, type="BAR", text=progress_text(entry))
+    row.label(text=f"{record.label}: {iface_(record.state)}", translate=False, icon=state_icon(record))
+    if can_resume(record):
+        row.operator(EX4D_OT_resume_reconstruction.bl_idname, text="", icon="FILE_REFRESH").key = record.key
+    if can_cancel(record):
+        row.operator(EX4D_OT_cancel_reconstruction.bl_idname, text="", icon="CANCEL").key = record.key
+        layout.progress(factor=record.progress, type="BAR", text=progress_text(record))
     else:
-        row.operator(EX4D_OT_forget_reconstruction.bl_idname, text="", icon="TRASH").key = entry.key
-    if entry.reason:
-        draw_text(layout, entry.reason, context)
-
-
-def progress_text(entry: EX4D_Reconstruction) -> str:
-    """What a reconstruction under way is at, in a few words."""
-    if entry.cancelling:
-        return iface_("cancelling")
-    if not session().connected and entry.stage != "reading":
-        return iface_("waiting for the backend")
-    return f"{iface_(entry.stage or entry.state)} {entry.progress:.0%}"
+        row.operator(EX4D_OT_forget_reconstruction.bl_idname, text="", icon="TRASH").key = record.key
+    if record.reason:
+        draw_text(layout, record.reason, context)
 
 
 CLASSES = (EX4D_PT_footage, EX4D_PT_footage_options)

@@ -1,4 +1,4 @@
-"""What a .blend remembers of footage that is to become a scene, and of reconstructions under way."""
+"""What a .blend keeps of footage to reconstruct, and of reconstructions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import bpy
 
-from ..connection.errands import own_scenes
+from ..jobs.records import JobRecord
 from ..paths import PATH_OPTIONS, from_blend, to_blend
 
 
@@ -22,32 +22,36 @@ def _follow_clip(settings: bpy.types.PropertyGroup, _: bpy.types.Context) -> Non
         settings.footage = to_blend(bpy.path.abspath(settings.clip.filepath))
 
 
+# The Blender scenes' list of reconstructions.
+RECONSTRUCTIONS = "ex4d_reconstructions"
+
+
 class EX4D_Footage(bpy.types.PropertyGroup):
     """The footage to reconstruct next (``Scene.ex4d_footage``)."""
 
     footage: bpy.props.StringProperty(
         name="Footage",
-        description="A video, or a folder of pictures, to make a scene of",
+        description="A video, or a folder of images, to reconstruct",
         subtype="FILE_PATH",
         options=PATH_OPTIONS,
         update=_follow_footage,
     )
     clip: bpy.props.PointerProperty(
         name="Movie Clip",
-        description="Take a movie clip that is in this file as footage",
+        description="Use a movie clip of this file as footage",
         type=bpy.types.MovieClip,
         update=_follow_clip,
     )
     depth_from: bpy.props.EnumProperty(
         name="Depth",
-        description="Where the distance of every pixel comes from",
+        description="Where depth comes from",
         items=(
             (
                 "FILES",
                 "Files",
                 "Depth along the view axis: one .npz or .npy, or a folder of EXR or of 16-bit PNG files",
             ),
-            ("ESTIMATOR", "Estimate", "Let the backend estimate it, where it has an estimator installed"),
+            ("ESTIMATOR", "Estimate", "Let the backend estimate it, if it has an estimator"),
         ),
         default="FILES",
     )
@@ -79,7 +83,7 @@ class EX4D_Footage(bpy.types.PropertyGroup):
     )
     use_mist: bpy.props.BoolProperty(
         name="Mist Pass",
-        description="The EXR files hold a render's mist pass; it needs the lens, and the mist settings of the world",
+        description="The EXR files hold a mist pass; it needs the field of view, and the mist settings of the world",
         default=False,
     )
     mist_start: bpy.props.FloatProperty(
@@ -115,12 +119,12 @@ class EX4D_Footage(bpy.types.PropertyGroup):
     )
     use_fov: bpy.props.BoolProperty(
         name="Own Field of View",
-        description="Set the lens; else the depth files say what it was, or 50 degrees are assumed",
+        description="Set the field of view; otherwise it is that of the depth files, or 50 degrees",
         default=False,
     )
     fov: bpy.props.FloatProperty(
         name="Field of View",
-        description="What the footage's lens saw from left to right",
+        description="Horizontal field of view of the footage",
         subtype="ANGLE",
         default=0.8727,
         min=0.02,
@@ -128,28 +132,17 @@ class EX4D_Footage(bpy.types.PropertyGroup):
     )
 
 
-class EX4D_Reconstruction(bpy.types.PropertyGroup):
-    """A reconstruction (in ``Scene.ex4d_reconstructions``); ``follow`` keeps it up to date.
+class EX4D_Reconstruction(JobRecord, bpy.types.PropertyGroup):
+    """A reconstruction (in ``Scene.ex4d_reconstructions``)."""
 
-    ``state`` is "sending", one of the backend's job states, "imported", or "stopped" when the add-on could not go on.
-    """
-
-    label: bpy.props.StringProperty(name="Name", description="What the scene is called")
-    key: bpy.props.StringProperty(description="Our own name of the submission")
-    job: bpy.props.StringProperty(description="The backend's name of the job")
-    last_event: bpy.props.IntProperty(description="The last event that was dealt with")
     plan: bpy.props.StringProperty(description="What is to be reconstructed, as JSON")
-    folder: bpy.props.StringProperty(
-        name="Folder", description="Where the scene will be", subtype="DIR_PATH", options=PATH_OPTIONS
-    )
-    state: bpy.props.StringProperty(description="How it stands", default="sending")
-    stage: bpy.props.StringProperty(description="What is being done")
-    progress: bpy.props.FloatProperty(description="How far it is, from 0 to 1", min=0.0, max=1.0)
-    reason: bpy.props.StringProperty(description="Why it failed or stopped")
-    cancelling: bpy.props.BoolProperty(description="Whether the backend has to be told still that it is cancelled")
 
 
 CLASSES = (EX4D_Footage, EX4D_Reconstruction)
+PROPERTIES = (
+    (bpy.types.Scene, "ex4d_footage", bpy.props.PointerProperty(type=EX4D_Footage)),
+    (bpy.types.Scene, RECONSTRUCTIONS, bpy.props.CollectionProperty(type=EX4D_Reconstruction)),
+)
 
 
 def guess_depth(footage: Path) -> Path | None:
@@ -159,22 +152,3 @@ def guess_depth(footage: Path) -> Path | None:
         if (folder / name).exists():
             return folder / name
     return None
-
-
-def find_reconstruction(key: str) -> tuple[bpy.types.Scene, EX4D_Reconstruction] | None:
-    """The Blender scene that lists a reconstruction, and its entry; None when the open file has none."""
-    for scene in own_scenes():
-        for entry in scene.ex4d_reconstructions:
-            if entry.key == key:
-                return scene, entry
-    return None
-
-
-def register() -> None:
-    bpy.types.Scene.ex4d_footage = bpy.props.PointerProperty(type=EX4D_Footage)
-    bpy.types.Scene.ex4d_reconstructions = bpy.props.CollectionProperty(type=EX4D_Reconstruction)
-
-
-def unregister() -> None:
-    del bpy.types.Scene.ex4d_reconstructions
-    del bpy.types.Scene.ex4d_footage

@@ -1,4 +1,4 @@
-"""The artist's choice of footage and depth to a plan of files, checked as far as this side can."""
+"""Turns the artist's choice of footage and depth into a plan of files, and checks it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ import bpy
 
 from ex4d_core.errors import Ex4dError
 from ex4d_core.reconstruction import ReconstructionPlan, ReconstructionSettings
-from ex4d_core.sources import CAMERA_SUFFIXES, COLMAP_MODELS, IMAGE_SUFFIXES, VIDEO_SUFFIXES, DepthSettings, MistPass
+from ex4d_core.sources import (
+    CAMERA_SUFFIXES,
+    COLMAP_MODELS,
+    IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    DepthLayout,
+    DepthSettings,
+    MistPass,
+)
 
 from ..connection.preferences import chosen_licence, output_folder
 from ..paths import from_blend
@@ -20,31 +28,33 @@ from .properties import EX4D_Footage
 
 _ARRAY_SUFFIXES = (".npz", ".npy")
 _FILES = ("footage", "depth_files", "camera_files")
-_LAYOUTS = {".exr": "exr", ".png": "png"}
+_LAYOUTS: dict[str, DepthLayout] = {".exr": "exr", ".png": "png"}
 _DEPTH_FIELDS = ("layout", "estimator", "scale", "inverse", "invalid", "licence", "mist")
 
 
-class FootageError(Ex4dError, ValueError):
-    """Footage, depth or camera that cannot be sent; the text says what to choose instead."""
+class FootageError(Ex4dError):
+    """Footage, depth or camera that cannot be sent."""
 
 
 def plan_of(settings: EX4D_Footage, scene: bpy.types.Scene) -> ReconstructionPlan:
     """What to reconstruct, as chosen in the panel.
 
     Args:
-        scene: whose rate pictures get.
+        settings: of the panel.
+        scene: whose frame rate image sequences get.
 
     Raises:
-        FootageError: something is missing, or is no footage or depth.
+        FootageError: something is missing, or is not footage or depth.
     """
     if not settings.footage:
-        raise FootageError("choose the footage first: a video, or a folder of pictures")
+        raise FootageError("choose the footage first: a video, or a folder of images")
     chosen = from_blend(settings.footage)
     footage = _footage_files(chosen)
     fps = None
     if footage[0].suffix.lower() in IMAGE_SUFFIXES:
         fps = (round(scene.render.fps * 1000), round(scene.render.fps_base * 1000))
-    layout, depth_files = "estimator", ()
+    layout: DepthLayout = "estimator"
+    depth_files: tuple[Path, ...] = ()
     if settings.depth_from == "FILES":
         if not settings.depth:
             raise FootageError("choose the depth files: an .npz or .npy, or a folder of EXR or of 16-bit PNG files")
@@ -89,8 +99,10 @@ def plan_to_text(plan: ReconstructionPlan) -> str:
 
 
 def plan_from_text(text: str) -> ReconstructionPlan:
-    """Raises:
-    FootageError: it is damaged, or one of its files is gone.
+    """The plan that `plan_to_text` kept.
+
+    Raises:
+        FootageError: it is damaged, or one of its files is missing.
     """
     try:
         values = json.loads(text)
@@ -98,10 +110,10 @@ def plan_from_text(text: str) -> ReconstructionPlan:
         settings = values["settings"] if "settings" in values else _nested(values)
         plan = ReconstructionPlan(ReconstructionSettings.from_wire(settings), **files)
     except (ValueError, KeyError, TypeError) as error:
-        raise FootageError(f"this file does not say any more what to reconstruct ({error}); start anew") from error
+        raise FootageError(f"the plan of this reconstruction is damaged ({error}); start it again") from error
     gone = next((path for path in plan.files if not path.is_file()), None)
     if gone is not None:
-        raise FootageError(f"{gone} is not there any more; put it back, or choose the footage anew")
+        raise FootageError(f"{gone} is missing; put it back, or choose the footage again")
     return plan
 
 
@@ -114,23 +126,23 @@ def _nested(values: dict[str, Any]) -> dict[str, Any]:
 
 def _footage_files(chosen: Path) -> tuple[Path, ...]:
     if chosen.is_dir():
-        return _sequence(chosen, IMAGE_SUFFIXES, "pictures")[1]
+        return _sequence(chosen, IMAGE_SUFFIXES, "images")[1]
     if not chosen.is_file():
-        raise FootageError(f"{chosen} is not there; choose the footage again")
+        raise FootageError(f"{chosen} does not exist; choose the footage again")
     if chosen.suffix.lower() in IMAGE_SUFFIXES:
-        raise FootageError(f"{chosen.name} is one picture; choose a video, or the folder with all the pictures")
+        raise FootageError(f"{chosen.name} is one image; choose a video, or the folder with all images")
     if chosen.suffix.lower() not in VIDEO_SUFFIXES:
-        raise FootageError(f"{chosen.name} is no video that is known here; choose one of {', '.join(VIDEO_SUFFIXES)}")
+        raise FootageError(f"{chosen.name} is not a known video; choose one of {', '.join(VIDEO_SUFFIXES)}")
     return (chosen,)
 
 
-def _depth_files(chosen: Path) -> tuple[str, tuple[Path, ...]]:
+def _depth_files(chosen: Path) -> tuple[DepthLayout, tuple[Path, ...]]:
     if chosen.is_file() and chosen.suffix.lower() in _ARRAY_SUFFIXES:
         return "array", (chosen,)
     if chosen.is_file() and chosen.suffix.lower() in _LAYOUTS:
-        chosen = chosen.parent  # one picture of the sequence stands for all
+        chosen = chosen.parent  # one image stands for the whole sequence
     if not chosen.is_dir():
-        problem = "is not there" if not chosen.exists() else "is no depth"
+        problem = "does not exist" if not chosen.exists() else "is not depth"
         raise FootageError(f"{chosen} {problem}; choose an .npz or .npy, or a folder of EXR or of 16-bit PNG files")
     suffix, files = _sequence(chosen, tuple(_LAYOUTS), "EXR or PNG files")
     return _LAYOUTS[suffix], files
@@ -144,7 +156,7 @@ def _mist(settings: EX4D_Footage, layout: str) -> MistPass | None:
         raise FootageError("a mist pass is a folder of EXR files; choose that as depth, or switch Mist Pass off")
     if not settings.use_fov and not settings.camera:
         raise FootageError(
-            "a mist pass needs the lens that it was rendered with; set Field of View, or choose the camera's file"
+            "a mist pass needs the field of view it was rendered with; set Field of View, or choose the camera's file"
         )
     return MistPass(settings.mist_start, settings.mist_depth, settings.mist_falloff)
 
@@ -160,14 +172,14 @@ def _camera_files(chosen: Path) -> tuple[Path, ...]:
         files = tuple(folder / name for name in pair)
         if (chosen.is_dir() or chosen in files) and all(file.is_file() for file in files):
             return files
-    problem = "is no camera" if chosen.exists() else "is not there"
+    problem = "is not a camera file" if chosen.exists() else "does not exist"
     raise FootageError(
         f"{chosen} {problem}; choose an .npz, a transforms.json, or COLMAP's cameras and images (.bin or .txt)"
     )
 
 
 def _sequence(folder: Path, suffixes: tuple[str, ...], what: str) -> tuple[str, tuple[Path, ...]]:
-    """The suffix and the files of a folder's pictures, in the order of their numbers."""
+    """The suffix and the files of a folder's images, in the order of their numbers."""
     found = [path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith(".")]
     kinds = sorted({path.suffix.lower() for path in found})
     if len(kinds) != 1:

@@ -12,7 +12,7 @@ from ..cameras.optics import render_size
 from ..connection.panel import CATEGORY, draw_problem, draw_text
 from ..connection.session import session
 from ..takes.panel import EX4D_PT_take
-from ..takes.shots import shot_range
+from ..takes.requests import shot_range
 from .final import FINAL_ENGINE, EX4D_OT_edit_words, EX4D_OT_new_seed, extent_text, final_settings, why_no_final
 from .objects import shot_objects
 from .properties import active_shot

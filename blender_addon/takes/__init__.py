@@ -1,1 +1,1 @@
-"""Takes: send a shot to the backend, follow its job, and go on after any interruption."""
+"""Takes: send a shot to the backend, follow its job, and show its frames and its movie in the sequencer."""

@@ -1,4 +1,4 @@
-"""What takes of unsaved files take up on disk, and how to get rid of those that no open file speaks of."""
+"""Measures takes of unsaved files on disk, and deletes those that no open file needs."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from bpy.app.translations import pgettext_iface as iface_
 from bpy.app.translations import pgettext_rpt as report_
 
 from ..connection.preferences import output_folder
+from ..jobs.tracker import tracker
 from ..paths import from_blend
-from .follow import followed_folders
-from .shots import REQUEST_FILE
+from .requests import REQUEST_FILE
 
 
 def take_folders() -> list[Path]:
@@ -27,9 +27,9 @@ def take_folders() -> list[Path]:
 
 
 def old_take_folders() -> list[Path]:
-    """Those that neither the open file nor a take under way needs."""
+    """Folders that neither the open file nor a job under way needs."""
     needed = {from_blend(take.folder, scene.library) for scene in bpy.data.scenes for take in scene.ex4d_takes}
-    needed |= followed_folders()
+    needed |= tracker.folders()
     return [one for one in take_folders() if one not in needed]
 
 
@@ -63,12 +63,13 @@ def in_words(size: int) -> str:
 
 
 class EX4D_OT_clear_takes(bpy.types.Operator):
+    """Delete takes of unsaved files from disk, except those of the open file.
+
+    Files that were saved later and still show them will miss them.
+    """
+
     bl_idname = "ex4d.clear_takes"
     bl_label = "Delete Old Takes"
-    bl_description = (
-        "Delete takes of unsaved files from disk, except those of the open file. Files that were saved later and still "
-        "show them will lack them"
-    )
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
@@ -94,9 +95,10 @@ class EX4D_OT_clear_takes(bpy.types.Operator):
 
 
 class EX4D_OT_measure_takes(bpy.types.Operator):
+    """Measure how much disk space takes of unsaved files use."""
+
     bl_idname = "ex4d.measure_takes"
     bl_label = "Measure"
-    bl_description = "Say how much room the takes of unsaved files take up on disk"
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         folders, old = take_folders(), old_take_folders()
@@ -108,11 +110,4 @@ class EX4D_OT_measure_takes(bpy.types.Operator):
 
 
 CLASSES = (EX4D_OT_clear_takes, EX4D_OT_measure_takes)
-
-
-def register() -> None:
-    bpy.types.WindowManager.ex4d_takes_on_disk = bpy.props.StringProperty(options={"SKIP_SAVE"})
-
-
-def unregister() -> None:
-    del bpy.types.WindowManager.ex4d_takes_on_disk
+PROPERTIES = ((bpy.types.WindowManager, "ex4d_takes_on_disk", bpy.props.StringProperty(options={"SKIP_SAVE"})),)

@@ -1,40 +1,40 @@
-"""Operators on takes."""
+"""Operators that send takes, and work on listed ones."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
-from ex4d_core.messages import FINAL_STATES
-from ex4d_core.shot import PreviewSettings, WanSettings
+from ex4d_core.shot import EngineName, PreviewSettings, WanSettings
 
 from ..connection.preferences import preferences
 from ..connection.session import session
 from ..errors import reports_errors
+from ..jobs.operators import CancelsJob, OnJob, ResumesJob
 from ..sequencer.strips import StripError, find_strip
 from ..shots.final import FINAL_ENGINE, final_settings, variants, why_no_final
 from ..shots.objects import NeedsShot, shot_objects
 from ..shots.properties import EX4D_Shot, active_shot, key_of
-from .follow import cancel_take, forget_take, is_followed, place_take, resume_take, retry_take, send_take
-from .properties import EX4D_Take, active_take, find_take
+from ..views.images import open_image
+from .properties import TAKES, EX4D_Take, active_take
+from .requests import build_request, shot_range
 from .restore import restore_take
-from .shots import build_request, shot_range
-from .showing import STOPPED, show_version
+from .take_jobs import ESTIMATE_IMAGE, forget_take, place_take, retry_take, send_take, show_version
 
 
 class _SendsTake(NeedsShot):
     """An operator that sends the active shot to one of the backend's engines."""
 
-    engine: ClassVar[str]
+    engine: ClassVar[EngineName]
 
     def settings(self, shot: EX4D_Shot) -> list[WanSettings]:
         """Of the generator, for each take that is sent."""
         return [final_settings(shot.final)]
 
-    # An undo step also tells Blender to ask for saving, without which the file would know nothing of the take.
+    # With an undo step Blender also asks to save the file, which would otherwise not know the take.
     bl_options: ClassVar[set[str]] = {"UNDO"}
 
     @reports_errors
@@ -63,127 +63,142 @@ class _SendsTake(NeedsShot):
 
 
 class EX4D_OT_send_take(_SendsTake, bpy.types.Operator):
+    """Have the backend show the shot in seconds; its frames appear in the sequencer as they arrive."""
+
     bl_idname = "ex4d.send_take"
     bl_label = "Preview"
-    bl_description = "Have the backend show the shot in seconds; its frames appear in the sequencer as they are made"
     engine = "preview"
 
 
 class EX4D_OT_send_final(_SendsTake, bpy.types.Operator):
+    """Have the backend generate the whole shot, inventing what the footage does not show; takes minutes."""
+
     bl_idname = "ex4d.send_final"
     bl_label = "Final"
-    bl_description = "Have the backend make the shot whole, inventing what the footage did not see; takes minutes"
     engine = FINAL_ENGINE
 
     def settings(self, shot: EX4D_Shot) -> list[WanSettings]:
+        """As many variants as the artist wants."""
         return variants(shot.final)
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         chosen = preferences()
         research = chosen is not None and chosen.licence == "RESEARCH"
-        server = session().client.server if session().connected else None
-        reason = why_no_final(server, active_shot(context.scene).final.preset, research)
+        reason = why_no_final(session().server, active_shot(context.scene).final.preset, research)
         if reason:
             cls.poll_message_set(iface_(reason))
             return False
         return super().poll(context)
 
 
-class _OnTake:
-    """An operator on the take whose key it is given, or on the one that the list has marked."""
+class _OnTake(OnJob):
+    """An operator on the take whose key it is given, or on the one that is marked in the list."""
 
-    key: bpy.props.StringProperty(options={"HIDDEN", "SKIP_SAVE"})
+    collection = TAKES
 
     @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
+    def poll(cls: Any, context: bpy.types.Context) -> bool:
         if not context.scene.ex4d_takes:
             cls.poll_message_set(iface_("There are no takes in this scene yet; press Preview"))
             return False
         return True
 
-    @reports_errors
-    def execute(self, context: bpy.types.Context) -> set[str]:
+    def find(self, context: bpy.types.Context) -> tuple[bpy.types.Scene, EX4D_Take] | None:
+        """The marked take, without a key."""
         marked = active_take(context.scene)
-        found = find_take(self.key, context.scene) if self.key or marked is None else (context.scene, marked)
-        if found is None:
-            self.report({"WARNING"}, "This take is not in the file any more")
-            return {"CANCELLED"}
-        self.work(context, *found)
-        session().redraw()
-        return {"FINISHED"}
+        return super().find(context) if self.key or marked is None else (context.scene, marked)
 
 
-class EX4D_OT_cancel_take(_OnTake, bpy.types.Operator):
+class EX4D_OT_cancel_take(_OnTake, CancelsJob, bpy.types.Operator):
+    """Stop generating this take; frames that have arrived stay."""
+
     bl_idname = "ex4d.cancel_take"
     bl_label = "Cancel Take"
-    bl_description = "Stop making this take; frames that have arrived stay"
-
-    def work(self, context: bpy.types.Context, blender_scene: bpy.types.Scene, entry: EX4D_Take) -> None:
-        cancel_take(entry)
 
 
-class EX4D_OT_resume_take(_OnTake, bpy.types.Operator):
+class EX4D_OT_resume_take(_OnTake, ResumesJob, bpy.types.Operator):
+    """Try again to send this take, or to fetch its frames."""
+
     bl_idname = "ex4d.resume_take"
-    bl_label = "Go On With Take"
-    bl_description = "Try again to send this take, or to fetch its frames"
-
-    def work(self, context: bpy.types.Context, blender_scene: bpy.types.Scene, entry: EX4D_Take) -> None:
-        resume_take(entry)
+    bl_label = "Resume Take"
 
 
 class EX4D_OT_retry_take(_OnTake, bpy.types.Operator):
+    """Send the same request again as a new job; its frames replace the old ones."""
+
     bl_idname = "ex4d.retry_take"
-    bl_label = "Make Take Again"
-    bl_description = "Send the same request once more, as a new job; its pictures take the place of the old ones"
+    bl_label = "Retry Take"
     bl_options: ClassVar[set[str]] = {"UNDO"}
 
-    def work(self, context: bpy.types.Context, blender_scene: bpy.types.Scene, entry: EX4D_Take) -> None:
-        retry_take(entry)
+    def work(self, blender_scene: bpy.types.Scene, record: EX4D_Take) -> None:
+        retry_take(record)
 
 
 class EX4D_OT_forget_take(_OnTake, bpy.types.Operator):
+    """Take this out of the list; its strip and its files stay."""
+
     bl_idname = "ex4d.forget_take"
     bl_label = "Remove Take From List"
-    bl_description = "Take this out of the list; its strip and its files stay"
     bl_options: ClassVar[set[str]] = {"UNDO"}
 
-    def work(self, context: bpy.types.Context, blender_scene: bpy.types.Scene, entry: EX4D_Take) -> None:
-        forget_take(blender_scene, entry)
+    def work(self, blender_scene: bpy.types.Scene, record: EX4D_Take) -> None:
+        forget_take(blender_scene, record)
 
 
 class EX4D_OT_show_take(_OnTake, bpy.types.Operator):
+    """Show this take in the sequencer, and mute the other takes of its shot."""
+
     bl_idname = "ex4d.show_take"
     bl_label = "Show This Version"
-    bl_description = "Let this take be seen in the sequencer, and mute the other takes of its shot"
     bl_options: ClassVar[set[str]] = {"UNDO"}
 
-    def work(self, context: bpy.types.Context, blender_scene: bpy.types.Scene, entry: EX4D_Take) -> None:
-        if find_strip(blender_scene, entry.key) is None:
-            raise StripError("this take has no strip in the sequencer; Put in Sequencer makes one")
-        show_version(blender_scene, entry)
+    def work(self, blender_scene: bpy.types.Scene, record: EX4D_Take) -> None:
+        if find_strip(blender_scene, record.key) is None:
+            raise StripError("this take has no strip in the sequencer; press Put in Sequencer")
+        show_version(blender_scene, record)
 
 
 class EX4D_OT_place_take(_OnTake, bpy.types.Operator):
+    """Put this take's movie, or the frames that are there, into the sequencer again."""
+
     bl_idname = "ex4d.place_take"
     bl_label = "Put in Sequencer"
-    bl_description = "Put this take's movie, or the frames that are there, into the sequencer again"
     bl_options: ClassVar[set[str]] = {"UNDO"}
 
-    def work(self, context: bpy.types.Context, blender_scene: bpy.types.Scene, entry: EX4D_Take) -> None:
-        place_take(entry)
+    def work(self, blender_scene: bpy.types.Scene, record: EX4D_Take) -> None:
+        place_take(record)
 
 
 class EX4D_OT_restore_take(_OnTake, bpy.types.Operator):
+    """Set the shot as it was for this take, with a new camera that moves as the take's did."""
+
     bl_idname = "ex4d.restore_take"
     bl_label = "Use These Settings"
-    bl_description = "Set the shot as it was for this take, with a new camera that moves as the take's did"
     bl_options: ClassVar[set[str]] = {"UNDO"}
 
-    def work(self, context: bpy.types.Context, blender_scene: bpy.types.Scene, entry: EX4D_Take) -> None:
-        note = restore_take(blender_scene, entry)
+    def work(self, blender_scene: bpy.types.Scene, record: EX4D_Take) -> None:
+        note = restore_take(blender_scene, record)
         if note:
             self.report({"WARNING"}, note)
+
+
+class EX4D_OT_watch_take(bpy.types.Operator):
+    """Show the image that is forming in an Image Editor: one that is open, or a new window."""
+
+    bl_idname = "ex4d.watch_take"
+    bl_label = "Watch"
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        if ESTIMATE_IMAGE not in bpy.data.images:
+            cls.poll_message_set(iface_("There is no image yet: it comes with the first step of a final"))
+            return False
+        return True
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        open_image(context, bpy.data.images[ESTIMATE_IMAGE])
+        return {"FINISHED"}
 
 
 CLASSES = (
@@ -196,16 +211,5 @@ CLASSES = (
     EX4D_OT_show_take,
     EX4D_OT_place_take,
     EX4D_OT_restore_take,
+    EX4D_OT_watch_take,
 )
-
-
-def can_cancel(entry: EX4D_Take) -> bool:
-    return is_followed(entry) and entry.state not in FINAL_STATES
-
-
-def can_resume(entry: EX4D_Take) -> bool:
-    return entry.state == STOPPED
-
-
-def can_retry(entry: EX4D_Take) -> bool:
-    return entry.state in ("failed", "cancelled", STOPPED)

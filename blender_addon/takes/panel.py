@@ -1,15 +1,16 @@
-"""Side bar: how to make the take, the takes made so far, and what the marked one is at; progress in the status bar."""
+"""Side bar: buttons for takes, the list of takes, details of the marked one; and progress in the status bar."""
 
 from __future__ import annotations
 
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
-from ex4d_core.jobs import LOAD_STAGE, WARM_UP_STAGE
+from ex4d_core.remote_job import JobState
 
-from ..connection.errands import own_scenes
 from ..connection.panel import CATEGORY, draw_problem, draw_text
-from ..connection.session import session
+from ..jobs.progress import progress_text, state_icon, state_text
+from ..jobs.records import records_of
+from ..jobs.tracker import can_cancel, can_resume, can_retry
 from ..sequencer.strips import find_strip
 from ..shots.final import FINAL_ENGINE
 from ..shots.properties import active_shot
@@ -23,18 +24,15 @@ from .operators import (
     EX4D_OT_send_final,
     EX4D_OT_send_take,
     EX4D_OT_show_take,
-    can_cancel,
-    can_resume,
-    can_retry,
+    EX4D_OT_watch_take,
 )
-from .properties import EX4D_Take, active_take, takes_of_shot, version_name
-from .showing import STOPPED
+from .properties import TAKES, EX4D_Take, active_take, takes_of_shot, version_name
 from .thumbnails import has_frames, thumbnail
-
-_ICONS = {"done": "CHECKMARK", "failed": "ERROR", "stopped": "ERROR", "cancelled": "X", "running": "PLAY"}
 
 
 class EX4D_PT_take(bpy.types.Panel):
+    """Buttons that send the active shot."""
+
     bl_label = "Take"
     bl_space_type = "VIEW_3D"
     bl_region_type = "UI"
@@ -57,10 +55,12 @@ class EX4D_PT_take(bpy.types.Panel):
 
 
 class EX4D_UL_takes(bpy.types.UIList):
+    """The takes of a scene, with their progress."""
+
     def draw_item(self, context, layout, data, item: EX4D_Take, icon, active_data, active_property, index) -> None:
         row = layout.row(align=True)
-        picture = thumbnail(item)
-        shown = {"icon_value": picture} if picture else {"icon": "SEQUENCE"}
+        image = thumbnail(item)
+        shown = {"icon_value": image} if image else {"icon": "SEQUENCE"}
         row.label(text=take_name(item), translate=False, **shown)
         if can_cancel(item):
             row.progress(factor=item.progress, type="BAR", text=state_text(item))
@@ -69,10 +69,12 @@ class EX4D_UL_takes(bpy.types.UIList):
         if (strip := find_strip(item.id_data, item.key)) is not None:
             eye = "HIDE_ON" if strip.mute else "HIDE_OFF"
             row.operator(EX4D_OT_show_take.bl_idname, text="", icon=eye, emboss=False).key = item.key
-        row.label(text="", icon=_ICONS.get(item.state, "SORTTIME"))
+        row.label(text="", icon=state_icon(item))
 
 
 class EX4D_PT_takes(bpy.types.Panel):
+    """The list of takes, and the marked one in detail."""
+
     bl_label = "Takes"
     bl_space_type = "VIEW_3D"
     bl_region_type = "UI"
@@ -92,25 +94,26 @@ class EX4D_PT_takes(bpy.types.Panel):
 
 
 def _draw_details(layout: bpy.types.UILayout, entry: EX4D_Take, context: bpy.types.Context) -> None:
-    picture = thumbnail(entry)
-    if picture:
-        layout.template_icon(icon_value=picture, scale=4.0)
-    layout.label(text=f"{take_name(entry)}: {state_text(entry)}", icon=_ICONS.get(entry.state, "SORTTIME"))
+    image = thumbnail(entry)
+    if image:
+        layout.template_icon(icon_value=image, scale=4.0)
+    layout.label(text=f"{take_name(entry)}: {state_text(entry)}", icon=state_icon(entry))
     if can_cancel(entry):
-        layout.progress(factor=entry.progress, type="BAR", text=progress_text(entry))
+        layout.progress(factor=entry.progress, type="BAR", text=progress_text(entry, entry.engine))
     if made_with := settings_text(entry):
         layout.label(text=made_with, translate=False)
     if entry.reason:
-        (draw_problem if entry.state in ("failed", STOPPED) else draw_text)(layout, entry.reason, context, "INFO")
+        draw = draw_problem if entry.state in (JobState.FAILED, JobState.STOPPED) else draw_text
+        draw(layout, entry.reason, context, "INFO")
     row = layout.row(align=True)
     if can_cancel(entry):
         row.operator(EX4D_OT_cancel_take.bl_idname, text="Cancel", icon="CANCEL").key = entry.key
         if entry.engine == FINAL_ENGINE:
-            row.operator("ex4d.watch_take", icon="IMAGE_DATA")
+            row.operator(EX4D_OT_watch_take.bl_idname, icon="IMAGE_DATA")
     if can_resume(entry):
-        row.operator(EX4D_OT_resume_take.bl_idname, text="Go On", icon="PLAY").key = entry.key
+        row.operator(EX4D_OT_resume_take.bl_idname, text="Resume", icon="PLAY").key = entry.key
     if can_retry(entry):
-        row.operator(EX4D_OT_retry_take.bl_idname, text="Make Again", icon="FILE_REFRESH").key = entry.key
+        row.operator(EX4D_OT_retry_take.bl_idname, text="Retry", icon="FILE_REFRESH").key = entry.key
     if not can_cancel(entry):
         row.operator(EX4D_OT_forget_take.bl_idname, text="Remove", icon="TRASH").key = entry.key
         strip = find_strip(entry.id_data, entry.key)
@@ -128,74 +131,33 @@ def take_name(entry: EX4D_Take) -> str:
 
 
 def settings_text(entry: EX4D_Take) -> str:
-    """What tells the finals of a shot apart, in a few words; "" for a preview."""
+    """What distinguishes the finals of a shot, in a few words; "" for a preview."""
     if entry.engine != FINAL_ENGINE or entry.seed < 0:
         return ""
     text = iface_("Seed {seed}, {steps} steps, guidance {guidance}")
     return text.format(seed=entry.seed, steps=entry.steps, guidance=f"{entry.guidance:g}")
 
 
-def state_text(entry: EX4D_Take) -> str:
-    """A take's state in a word, as it is now: of a backend that is away nobody knows whether it still runs."""
-    if can_cancel(entry) and entry.cancelling:
-        return iface_("cancelling")
-    if can_cancel(entry) and not session().connected:
-        return iface_("waiting")
-    return iface_(entry.state)
-
-
-def progress_text(entry: EX4D_Take) -> str:
-    """What a take under way is at, in a few words."""
-    if entry.cancelling:
-        return iface_("cancelling")
-    if not session().connected:  # what it was at when last heard of may be long over
-        return iface_("waiting for the backend") + f" {entry.progress:.0%}"
-    if entry.state == "queued":
-        if entry.queue_position:
-            return iface_("{count} before it").format(count=entry.queue_position)
-        return iface_("next in the queue")
-    text = stage_text(entry)
-    return text if entry.seconds_left < 1 else iface_("{step}, {time} left").format(step=text, time=duration(entry))
-
-
-def stage_text(entry: EX4D_Take) -> str:
-    """What is being done, and how far that is."""
-    if entry.stage == "denoise":
-        return iface_("step {done} of {total}").format(done=entry.done, total=entry.total)
-    if entry.stage == entry.engine:
-        return iface_("frame {done} of {total}").format(done=entry.done, total=entry.total)
-    if entry.stage == WARM_UP_STAGE:
-        return iface_("warming up")
-    if not entry.stage and entry.state == "running":
-        return iface_("starting")
-    step = iface_("loading weights") if entry.stage == LOAD_STAGE else iface_(entry.stage or "sending")
-    return f"{step} {entry.progress:.0%}"
-
-
-def duration(entry: EX4D_Take) -> str:
-    """Seconds left, as people say it."""
-    seconds = entry.seconds_left
-    return f"{seconds} s" if seconds < 90 else f"{round(seconds / 60)} min"
-
-
 def _draw_status(header: bpy.types.Header, context: bpy.types.Context) -> None:
     """In Blender's status bar: the takes under way, in every scene."""
-    under_way = [entry for scene in own_scenes() for entry in scene.ex4d_takes if can_cancel(entry)]
+    under_way = [take for _, take in records_of(TAKES) if can_cancel(take)]
     if not under_way:
         return
-    first = next((entry for entry in under_way if entry.state == "running"), under_way[0])
+    first = next((take for take in under_way if take.state == JobState.RUNNING), under_way[0])
     more = f" (+{len(under_way) - 1})" if len(under_way) > 1 else ""
     row = header.layout.row(align=True)
     row.progress(factor=first.progress, type="RING", text="")
-    row.label(text=f"EX-4D {take_name(first)}: {progress_text(first)}{more}", translate=False)
+    row.label(text=f"EX-4D {take_name(first)}: {progress_text(first, first.engine)}{more}", translate=False)
 
 
 CLASSES = (EX4D_PT_take, EX4D_UL_takes, EX4D_PT_takes)
 
 
 def register() -> None:
+    """Show progress in the status bar."""
     bpy.types.STATUSBAR_HT_header.append(_draw_status)
 
 
 def unregister() -> None:
+    """Stop showing it."""
     bpy.types.STATUSBAR_HT_header.remove(_draw_status)

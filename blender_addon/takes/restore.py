@@ -1,4 +1,4 @@
-"""A take's settings back into its shot, and its camera path as a new camera."""
+"""Restores a take's settings into its shot, and its camera path as a new camera."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ..scenes.link import collection_for
 from ..shots.final import restore_final
 from ..shots.properties import add_shot, find_shot
 from .properties import EX4D_Take, version_name
-from .shots import load_request, object_of
+from .requests import load_request, object_of
 
 
 def restore_take(blender_scene: bpy.types.Scene, entry: EX4D_Take) -> str:
-    """Make the shot that a take was made of what it was then, and the active one.
+    """Set the shot of a take to what it was for the take, and make it the active one.
 
     Returns:
-        What the artist should know, or "".
+        A note for the artist, or "".
 
     Raises:
         RequestError: the take's request cannot be read, or its scene is not in the file.
@@ -42,7 +42,8 @@ def restore_take(blender_scene: bpy.types.Scene, entry: EX4D_Take) -> str:
         if one == shot:
             blender_scene.ex4d_shot_index = index
     blender_scene.camera = camera
-    made, now = (request.camera.width, request.camera.height), render_size(blender_scene.render)
-    if made == now:
+    taken, now = (request.camera.width, request.camera.height), render_size(blender_scene.render)
+    if taken == now:
         return ""
-    return f"the take is {made[0]}x{made[1]}, the scene renders {now[0]}x{now[1]}; set the Resolution for the same view"
+    sizes = f"the take is {taken[0]}x{taken[1]}, the scene renders {now[0]}x{now[1]}"
+    return f"{sizes}; set the Resolution for the same view"

@@ -1,6 +1,6 @@
-"""Small pictures of takes for the list, read by Blender when they are first drawn.
+"""Thumbnails of takes for the list, read by Blender when they are first drawn.
 
-Each take's first frame; before there is one, the picture that is forming while it is denoised.
+They show each take's first frame, and before there is one the estimate that forms while it is denoised.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 import bpy
 import bpy.utils.previews
 
-from ex4d_core.takes import ESTIMATE_FILE, frame_file_name
+from ex4d_core.remote_job import JobState
+from ex4d_core.take_files import ESTIMATE_FILE, frame_file_name
 
 from ..paths import from_blend
 from .properties import EX4D_Take
@@ -20,14 +21,14 @@ _estimates: dict[str, int] = {}
 
 def thumbnail(entry: EX4D_Take) -> int:
     """Number of the icon that shows a take; 0 while it has no frame."""
-    if _previews is None or (not entry.last_event and entry.state != "done"):
+    if _previews is None or (not entry.last_event and entry.state != JobState.DONE):
         return 0
     known = _previews.get(entry.key)
     if known is None:
-        picture = from_blend(entry.folder) / frame_file_name(0)
-        if not picture.is_file():
-            return _estimate(entry)
-        known = _previews.load(entry.key, str(picture), "IMAGE")
+        image = from_blend(entry.folder) / frame_file_name(0)
+        if not image.is_file():
+            return _estimate(_previews, entry)
+        known = _previews.load(entry.key, str(image), "IMAGE")
     return known.icon_id
 
 
@@ -36,30 +37,32 @@ def has_frames(entry: EX4D_Take) -> bool:
     return entry.last_event > 0 and (from_blend(entry.folder) / frame_file_name(0)).is_file()
 
 
-def _estimate(entry: EX4D_Take) -> int:
+def _estimate(previews: bpy.utils.previews.ImagePreviewCollection, entry: EX4D_Take) -> int:
     """Number of the icon that shows the newest estimate of a take; 0 if there is none."""
     path = from_blend(entry.folder) / ESTIMATE_FILE
     try:
-        made = path.stat().st_mtime_ns
+        written = path.stat().st_mtime_ns
     except OSError:
         return 0
     name = f"{entry.key} estimate"
-    if _estimates.get(name) != made:
-        _estimates[name] = made
-        _previews.pop(name, None)
+    if _estimates.get(name) != written:
+        _estimates[name] = written
+        previews.pop(name, None)
         # Asking for its sizes has Blender read it now: it is small, and read later it would give way to the next one
         # before it was ever seen.
-        preview = _previews.load(name, str(path), "IMAGE", force_reload=True)
+        preview = previews.load(name, str(path), "IMAGE", force_reload=True)
         tuple(preview.image_size), tuple(preview.icon_size)
-    return _previews[name].icon_id
+    return previews[name].icon_id
 
 
 def register() -> None:
+    """Begin without thumbnails."""
     global _previews
     _previews = bpy.utils.previews.new()
 
 
 def unregister() -> None:
+    """Free them."""
     global _previews
     if _previews is not None:
         bpy.utils.previews.remove(_previews)

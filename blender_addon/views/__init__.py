@@ -1,1 +1,1 @@
-"""The backend's own picture of the current frame, beside the viewport."""
+"""The backend's own image of the current frame, beside the viewport."""

@@ -9,8 +9,8 @@ from ..cameras.panel import BelowCamera
 from ..connection.panel import draw_text
 from ..errors import reports_errors
 from ..shots.objects import NeedsShot
-from . import follow
-from .pictures import open_picture
+from .images import open_image
+from .live_view import live_view, view_image
 
 
 class EX4D_View(bpy.types.PropertyGroup):
@@ -18,63 +18,60 @@ class EX4D_View(bpy.types.PropertyGroup):
 
     live: bpy.props.BoolProperty(
         name="Backend View",
-        description="Have the backend show the current frame as it would make it, and follow every change; the scene "
+        description="Have the backend render the current frame as in a preview, and follow every change; the scene "
         "is sent to the backend for that",
         default=False,
     )
 
 
 class EX4D_OT_show_view(NeedsShot, bpy.types.Operator):
+    """Have the backend render the current frame as in a preview, in an open Image Editor."""
+
     bl_idname = "ex4d.show_view"
     bl_label = "Show This Frame"
-    bl_description = "Have the backend show the current frame as it would make it, in an open Image Editor"
 
     @reports_errors
     def execute(self, context: bpy.types.Context) -> set[str]:
-        follow.ask_for_view(context)
+        live_view.ask_now(context)
         return {"FINISHED"}
 
 
 class EX4D_OT_open_view(bpy.types.Operator):
+    """Show the backend's view in an Image Editor: one that is open, or a new window."""
+
     bl_idname = "ex4d.open_view"
     bl_label = "Open View"
-    bl_description = "Show the backend's view in an Image Editor: one that is open, or a new window"
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        if follow.view_image() is None:
+        if view_image() is None:
             cls.poll_message_set(iface_("There is no view yet; press Show This Frame"))
             return False
         return True
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        open_picture(context, follow.view_image())
+        open_image(context, view_image())
         return {"FINISHED"}
 
 
 class EX4D_PT_view(BelowCamera, bpy.types.Panel):
+    """The view's visible fraction, and buttons to get it."""
+
     bl_label = "Backend View"
     bl_order = 1
     settings = "ex4d_view"
 
     def draw(self, context: bpy.types.Context) -> None:
         layout = self.layout
-        if follow.seen is not None:
-            text = iface_("{share} of it seen by the footage").format(share=f"{follow.seen:.0%}")
+        if live_view.visible is not None:
+            text = iface_("{fraction} of it visible in the footage").format(fraction=f"{live_view.visible:.0%}")
             layout.label(text=text, icon="HIDE_OFF", translate=False)
-        if follow.problem:
-            draw_text(layout, follow.problem, context, "INFO")
+        if live_view.problem:
+            draw_text(layout, live_view.problem, context, "INFO")
         row = layout.row(align=True)
         row.operator(EX4D_OT_show_view.bl_idname, icon="RENDER_STILL")
         row.operator(EX4D_OT_open_view.bl_idname, text="", icon="IMAGE_DATA")
 
 
 CLASSES = (EX4D_View, EX4D_OT_show_view, EX4D_OT_open_view, EX4D_PT_view)
-
-
-def register() -> None:
-    bpy.types.Scene.ex4d_view = bpy.props.PointerProperty(type=EX4D_View)
-
-
-def unregister() -> None:
-    del bpy.types.Scene.ex4d_view
+PROPERTIES = ((bpy.types.Scene, "ex4d_view", bpy.props.PointerProperty(type=EX4D_View)),)

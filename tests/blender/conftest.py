@@ -55,7 +55,7 @@ def linked_into_another_file(blend: Path) -> bpy.types.Scene:
 
 def require_no_failures() -> None:
     """What the add-on's timer met and nobody expected is a bug, although the timer goes on."""
-    from blender_addon.connection.failures import failures, forget_failures
+    from blender_addon.errors import failures, forget_failures
 
     met = failures()
     forget_failures()
@@ -186,9 +186,10 @@ def free_address() -> str:
         return f"tcp://127.0.0.1:{one.getsockname()[1]}"
 
 
-def tick_until(met: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
+def tick_until(met: Callable[[], bool], what: str, seconds: float = 240.0) -> None:
     """Do what Blender's timer does until something has happened; the limit only ends a test that is broken."""
-    from blender_addon.connection.session import session, tick
+    from blender_addon.connection.session import session
+    from blender_addon.scheduler import tick
 
     deadline = time.monotonic() + seconds
     while not met():
@@ -196,3 +197,13 @@ def tick_until(met: Callable[[], bool], what: str, seconds: float = 60.0) -> Non
         tick()
         if session().client is not None:
             session().client._socket.poll(20)  # wait for an arrival, as the timer's interval does
+
+
+def tick_round() -> None:
+    """All of the scheduler's work once, however many ticks that takes on a slow machine."""
+    from blender_addon.scheduler import scheduler, tick
+
+    tick()
+    tick()  # the first one after an undo restores, and does nothing else
+    while scheduler.pending:
+        tick()

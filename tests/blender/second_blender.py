@@ -18,7 +18,8 @@ def main(address: str, package: str, folder: str) -> None:
     bpy.ops.wm.read_factory_settings(use_empty=True)
     addon_utils.enable("blender_addon", default_set=True)
     bpy.context.preferences.addons["blender_addon"].preferences.address = address
-    from blender_addon.connection.session import session, tick
+    from blender_addon.connection.session import session
+    from blender_addon.scheduler import tick
 
     bpy.ops.wm.save_as_mainfile(filepath=str(Path(folder) / "second.blend"))
     bpy.ops.ex4d.import_scene(filepath=str(Path(package) / "manifest.json"))
@@ -26,7 +27,7 @@ def main(address: str, package: str, folder: str) -> None:
     bpy.context.scene.ex4d_shot.label = "second"
     bpy.ops.ex4d.send_take()
     takes, deadline = bpy.context.scene.ex4d_takes, time.monotonic() + 60
-    while takes[0].state in ("sending", "queued", "running"):
+    while takes[0].state in ("sending", "queued", "running", "fetching"):
         if time.monotonic() > deadline:
             sys.exit(f"still {takes[0].state}: {session().state_text()}")
         tick()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bpy
 
+from blender_addon.jobs.tracker import tracker
 from blender_addon.sequencer.strips import find_strip
 
 from .conftest import tick_until
@@ -23,9 +24,13 @@ def strip_of(entry: bpy.types.PropertyGroup) -> bpy.types.Strip | None:
     return find_strip(bpy.context.scene, entry.key)
 
 
-def tick_until_over(seconds: float = 60.0) -> None:
-    tick_until(lambda: take().state in ("done", "failed", "cancelled", "stopped"), "the take", seconds)
+def tick_until_over() -> None:
+    tick_until(lambda: take().state in ("done", "failed", "cancelled", "stopped"), "the take")
 
 
 def muted() -> dict[str, bool]:
     return {one.key: strip_of(one).mute for one in bpy.context.scene.ex4d_takes}
+
+
+def is_followed(record: bpy.types.PropertyGroup) -> bool:
+    return tracker.is_followed(record)

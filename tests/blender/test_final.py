@@ -13,14 +13,14 @@ from blender_addon.paths import from_blend
 from blender_addon.scenes.importing import import_scene
 from blender_addon.sequencer.strips import find_strip
 from blender_addon.shots.final import extent_text, final_settings, restore_final, variants, why_no_final
-from blender_addon.takes.follow import is_followed
 from blender_addon.takes.panel import settings_text, take_name
-from blender_addon.takes.shots import load_request
-from blender_addon.views.estimates import estimate_image
+from blender_addon.takes.requests import load_request
+from blender_addon.takes.take_jobs import ESTIMATE_IMAGE
 from ex4d_core.messages import Welcome, command_in
 from ex4d_core.shot import WAN_PRESETS, wan_preset
 
 from .conftest import Backend, backend_environment, backend_process, free_address, tick_until
+from .taking import is_followed
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +55,8 @@ def test_a_final_is_made_with_the_shots_words_and_watched_while_it_forms(final_s
     pictures = set()
 
     def over() -> bool:
-        if estimate_image() is not None:
-            pictures.add(hash(estimate_image().packed_file.data))
+        if bpy.data.images.get(ESTIMATE_IMAGE) is not None:
+            pictures.add(hash(bpy.data.images.get(ESTIMATE_IMAGE).packed_file.data))
         return not is_followed(bpy.context.scene.ex4d_takes[0])
 
     bpy.ops.ex4d.send_final()
@@ -66,7 +66,7 @@ def test_a_final_is_made_with_the_shots_words_and_watched_while_it_forms(final_s
     wan = load_request(from_blend(take.folder)).wan
     assert (wan.prompt, wan.negative_prompt) == ("a wide street at night", "static")
     assert (wan.seed, wan.steps, wan.guidance, wan.window) == (41, 3, 4.5, 49)
-    assert pictures and tuple(estimate_image().size) == (6, 4)
+    assert pictures and tuple(bpy.data.images.get(ESTIMATE_IMAGE).size) == (6, 4)
     assert find_strip(bpy.context.scene, take.key).type == "MOVIE"
     assert take_name(take).endswith(" v1 final")
 

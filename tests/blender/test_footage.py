@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 
 from blender_addon.connection.session import session
-from blender_addon.footage.follow import import_finished, is_followed
-from blender_addon.footage.panel import progress_text
+from blender_addon.footage.scene_jobs import import_finished
 from blender_addon.footage.sources import FootageError, plan_from_text, plan_of, plan_to_text
+from blender_addon.jobs.progress import progress_text
 from blender_addon.paths import from_blend
 from blender_addon.scenes.link import open_scene, scene_objects
 from ex4d_core.scene import Scene
 from ex4d_core.sources import MistPass
 
-from .conftest import backend_environment, backend_process, free_address, fresh_blender, tick_until
+from .conftest import backend_environment, backend_process, free_address, fresh_blender, tick_round, tick_until
+from .taking import is_followed
 
 _WRITE_CLIP = """
 import sys, numpy as np
@@ -74,7 +75,6 @@ def tick_until_over() -> None:
 def test_a_picked_video_becomes_an_imported_scene(connected, saved, clip, tmp_path):
     pick(clip, use_fov=True, fov=np.radians(60.0))
     assert bpy.context.scene.ex4d_footage.depth.endswith("walk_depth.npz"), "depth beside the video is found"
-    session().longest_tick = 0.0
     reconstruct()
     tick_until_over()
     assert entry().state == "done", entry().reason
@@ -137,10 +137,10 @@ def test_without_that_estimator_the_backends_own_words_reach_the_artist(connecte
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"depth": "/nowhere/depth.npz"}, "is not there"),
-        ({"footage": "/nowhere/film.mp4"}, "is not there"),
-        ({"footage": __file__}, "no video that is known"),
-        ({"depth": __file__}, "is no depth"),
+        ({"depth": "/nowhere/depth.npz"}, "/nowhere/depth.npz does not exist"),
+        ({"footage": "/nowhere/film.mp4"}, "/nowhere/film.mp4 does not exist"),
+        ({"footage": __file__}, "test_footage.py is not a known video"),
+        ({"depth": __file__}, "test_footage.py is not depth"),
     ],
 )
 def test_files_that_cannot_be_used_are_refused_at_once(saved, clip, settings, says):
@@ -219,7 +219,7 @@ def test_either_file_of_a_colmap_model_or_its_folder_means_both(saved, clip, tmp
     for chosen in (model, model / "cameras.txt", model / "images.txt"):
         settings.camera = str(chosen)
         plan = plan_of(settings, bpy.context.scene)
-        assert plan.camera_files == (model / "cameras.txt", model / "images.txt") and plan.camera_scale == 0.5
+        assert plan.camera_files == (model / "cameras.txt", model / "images.txt") and plan.settings.camera_scale == 0.5
         assert plan_from_text(plan_to_text(plan)) == plan
     for wrong in (model / "points3D.txt", tmp_path / "nowhere.npz", tmp_path):
         settings.camera = str(wrong)
@@ -227,19 +227,22 @@ def test_either_file_of_a_colmap_model_or_its_folder_means_both(saved, clip, tmp
             plan_of(settings, bpy.context.scene)
 
 
-def test_a_reconstruction_that_an_older_add_on_began_goes_on(saved, clip):
+def test_a_reconstruction_that_an_older_add_on_began_is_understood(saved, clip):
     pick(clip)
     plan = plan_of(bpy.context.scene.ex4d_footage, bpy.context.scene)
-    old = json.loads(plan_to_text(plan))
-    for name in ("mist", "camera_files", "camera_scale"):
-        del old[name]
+    old = {
+        "footage": [str(clip / "walk.mp4")],
+        "depth_files": [str(clip / "walk_depth.npz")],
+        **{"layout": "array", "name": "walk", "estimator": "", "scale": None, "inverse": False, "invalid": "far"},
+        **{"licence": "commercial", "fps": None, "fov_degrees": None, "convention": "centered"},
+    }
     assert plan_from_text(json.dumps(old)) == plan
 
 
 def test_cancelled_before_a_backend_answers(saved, clip, tmp_path):
     pick(clip)
     key = reconstruct().key
-    session().tick()
+    tick_round()
     assert bpy.ops.ex4d.cancel_reconstruction(key=key) == {"FINISHED"}
     assert entry().state == "cancelled" and not is_followed(entry())
     assert not any((tmp_path / "scenes").iterdir())
@@ -253,9 +256,9 @@ def test_the_panel_says_what_it_waits_for_while_no_backend_answers(backend_pytho
         key = reconstruct().key
         tick_until(lambda: entry().job, "the backend has taken it")
     tick_until(lambda: not session().connected, "the backend is missed")
-    assert progress_text(entry()) == "waiting for the backend"
+    assert progress_text(entry()) == f"waiting for the backend {entry().progress:.0%}"
     assert bpy.ops.ex4d.cancel_reconstruction(key=key) == {"FINISHED"}
-    tick_until(lambda: entry().cancelling, "the wish to cancel")
+    assert entry().cancelling
     assert progress_text(entry()) == "cancelling"
     with backend_process(backend_python, address, tmp_path / "backend"):
         tick_until(lambda: not is_followed(entry()), "the backend hears of it")
@@ -275,7 +278,7 @@ def test_footage_that_is_gone_when_the_file_is_reopened_is_named(connected, save
     bpy.ops.wm.open_mainfile(filepath=str(saved))
     tick_until_over()
     assert entry().state == "stopped"
-    assert entry().reason == f"{movie} is not there any more; put it back, or choose the footage anew"
+    assert entry().reason.startswith(f"{movie} is missing")
     movie.write_bytes((clip / "walk.mp4").read_bytes())
     bpy.context.preferences.addons["blender_addon"].preferences.address = connected.address
     assert bpy.ops.ex4d.resume_reconstruction(key=entry().key) == {"FINISHED"}
@@ -288,7 +291,7 @@ def test_a_file_closed_meanwhile_gets_its_scene_when_it_is_opened_again(backend_
     bpy.context.preferences.addons["blender_addon"].preferences.address = address
     pick(clip)
     reconstruct()
-    session().tick()
+    tick_round()
     bpy.ops.wm.save_mainfile()
     fresh_blender()
     bpy.context.preferences.addons["blender_addon"].preferences.address = address
@@ -316,9 +319,9 @@ def test_undo_loses_no_reconstruction_and_an_undone_import_can_be_made_again(con
     assert entry().state == "imported" and len(scene_objects()) == 1
     bpy.ops.ed.undo()
     for _ in range(3):
-        session().tick()
+        tick_round()
     assert (entry().state, len(scene_objects())) == ("stopped", 0)
-    assert entry().reason == "its import was undone; Go On imports it again"
+    assert entry().reason == "its import was undone; Resume imports it again"
     assert bpy.ops.ex4d.resume_reconstruction(key=key) == {"FINISHED"}
     tick_until_over()
     import_finished()

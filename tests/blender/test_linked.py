@@ -9,14 +9,12 @@ import bpy
 import pytest
 
 from blender_addon.cameras.presets import camera_from_preset
-from blender_addon.connection.session import session
-from blender_addon.footage.follow import is_followed
 from blender_addon.scenes.importing import ImportSettings, import_scene
 from blender_addon.scenes.link import is_scene_object, open_scene
 from ex4d_core.trajectories import Trajectory
 
-from .conftest import fresh_blender, linked_into_another_file
-from .taking import send, strip_of, take, tick_until_over
+from .conftest import fresh_blender, linked_into_another_file, tick_round
+from .taking import is_followed, send, strip_of, take, tick_until_over
 
 
 @pytest.fixture
@@ -101,10 +99,10 @@ def test_a_linked_blender_scene_keeps_no_takes_and_no_reconstructions(shot, tmp_
     entry = bpy.context.scene.ex4d_reconstructions.add()
     entry.key, entry.job, entry.state = "key", "job", "running"
     there = linked_into_another_file(tmp_path / "shot.blend")
-    session().tick()
+    tick_round()
     assert len(there.ex4d_reconstructions) == 1 and not is_followed(there.ex4d_reconstructions[0])
     bpy.context.window.scene = there
-    with pytest.raises(RuntimeError, match="is linked from another file; make takes in one of this file"):
+    with pytest.raises(RuntimeError, match="is linked from another file; send takes from a scene of this file"):
         bpy.ops.ex4d.send_take()
     assert not there.ex4d_takes
 

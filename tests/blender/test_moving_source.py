@@ -11,7 +11,7 @@ import pytest
 
 from blender_addon.cameras.presets import camera_from_preset
 from blender_addon.cameras.sampling import sample_camera
-from blender_addon.footage.follow import import_finished
+from blender_addon.footage.scene_jobs import import_finished
 from blender_addon.scenes.importing import ImportSettings, import_scene
 from ex4d_core.scene import Scene
 from ex4d_core.trajectories import Trajectory

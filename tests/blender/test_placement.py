@@ -16,7 +16,7 @@ from blender_addon.scenes.ground import GroundError, ground_in, plane_through, u
 from blender_addon.scenes.importing import import_scene
 from blender_addon.scenes.place_operators import EX4D_OT_pick_ground
 from blender_addon.scenes.placement import PlacementError, ground_of, scale_scene
-from blender_addon.takes.shots import build_request
+from blender_addon.takes.requests import build_request
 from ex4d_core.trajectories import Trajectory
 
 

@@ -16,7 +16,7 @@ from mathutils import Matrix
 
 from blender_addon.cameras.presets import camera_from_preset
 from blender_addon.scenes.importing import ImportSettings, import_scene
-from blender_addon.takes.shots import build_request, load_request, save_request
+from blender_addon.takes.requests import build_request, load_request, save_request
 from ex4d_core.trajectories import Trajectory
 
 FIRST, LAST = 11, 19

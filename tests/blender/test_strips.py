@@ -25,7 +25,7 @@ from blender_addon.sequencer.strips import (
 )
 from blender_addon.sequencer.versions import begin_of, end_of
 from ex4d_core.scene import Scene
-from ex4d_core.takes import frame_file_name
+from ex4d_core.take_files import frame_file_name
 
 # Blender 5.2 has other names for where strips lie; the old ones go in 6.0.
 RENAMED = bpy.app.version >= (5, 2, 0)

@@ -14,22 +14,19 @@ import numpy as np
 import pytest
 
 from blender_addon.cameras.sampling import sample_camera
-from blender_addon.connection.failures import failures, forget_failures
 from blender_addon.connection.session import session
+from blender_addon.errors import failures, forget_failures
+from blender_addon.jobs.progress import progress_text, state_text
+from blender_addon.jobs.tracker import can_cancel, tracker
 from blender_addon.scenes.importing import import_scene
 from blender_addon.sequencer.strips import find_strip, strips_of
 from blender_addon.sequencer.versions import begin_of, end_of, length_of
-from blender_addon.takes import follow
-from blender_addon.takes.follow import is_followed
-from blender_addon.takes.operators import can_cancel
-from blender_addon.takes.pace import Pace
-from blender_addon.takes.panel import progress_text, state_text
 from ex4d_core.cameras import CameraPath
 from ex4d_core.client import Client
 from ex4d_core.messages import JobStatus, ListJobs
 
-from .conftest import backend_process, free_address, fresh_blender, tick_until
-from .taking import muted, send, strip_of, take, tick_until_over
+from .conftest import backend_process, free_address, fresh_blender, tick_round, tick_until
+from .taking import is_followed, muted, send, strip_of, take, tick_until_over
 
 
 def test_a_shot_becomes_a_movie_strip(connected, shot, tmp_path):
@@ -59,13 +56,6 @@ def test_a_shot_becomes_a_movie_strip(connected, shot, tmp_path):
     assert entry.progress == 1.0 and not is_followed(entry)
 
 
-def test_the_longest_tick_is_known(connected, shot):
-    session().longest_tick = 0.0
-    send()
-    tick_until_over()
-    assert 0.0 < session().last_tick <= session().longest_tick
-
-
 def test_two_takes_lie_above_each_other(connected, shot):
     first = send().key
     second = send().key
@@ -77,7 +67,7 @@ def test_two_takes_lie_above_each_other(connected, shot):
 
 def test_a_take_that_fails_inside_the_add_on_stops_no_other(connected, shot, capsys):
     first, second = send().key, send().key
-    follow._following[first].errand = None  # as no code of ours leaves it
+    tracker.followed[first].job.advance = None  # as no code of ours leaves it
     tick_until(lambda: take().state == "done", "the second take")
     assert (take().key, strip_of(take()).type) == (second, "MOVIE")
     assert capsys.readouterr().err.count("Traceback") == len(failures()) == 1
@@ -102,7 +92,7 @@ def test_a_shot_sent_without_a_backend_is_made_when_one_comes_up(backend_python,
     bpy.context.preferences.addons["blender_addon"].preferences.address = address
     entry = send()
     for _ in range(3):
-        session().tick()
+        tick_round()
     assert entry.state == "sending" and strip_of(entry) is None
     with backend_process(backend_python, address, tmp_path / "backend"):
         tick_until_over()
@@ -148,7 +138,7 @@ def test_a_take_cancelled_while_its_backend_is_away_is_cancelled_there_too(backe
     bpy.context.scene.render.resolution_x = bpy.context.scene.render.resolution_y = 4096
     with backend_process(backend_python, address, tmp_path / "backend") as running:
         entry = send()
-        submission = follow._following[entry.key].take
+        submission = tracker.followed[entry.key].job
         tick_until(lambda: submission.submitted, "the submission")
         job = jobs_of(address, lambda jobs: len(jobs) == 1)[0].job  # and no tick here
         running.kill()
@@ -312,7 +302,7 @@ def test_a_deleted_camera_is_not_shot_with(shot):
 
 def test_a_folder_that_cannot_be_written_is_named(shot, tmp_path):
     (tmp_path / "takes").write_text("a file, where the folder of takes should be")
-    with pytest.raises(RuntimeError, match=r"takes.* cannot be used: .*; see whether that path is right"):
+    with pytest.raises(RuntimeError, match=r"takes/arc_1: .*check the path"):
         bpy.ops.ex4d.send_take()
     assert not bpy.context.scene.ex4d_takes
 
@@ -337,51 +327,27 @@ def test_two_blenders_share_a_backend(connected, shot, tmp_path):
     assert [path.name for path in (tmp_path / "takes").iterdir()] == ["arc_1"]
 
 
-def test_seconds_left_follow_from_the_pace():
-    pace = Pace()
-    assert pace.seconds_left(10.0, "render", 0.0) is None
-    assert pace.seconds_left(10.5, "render", 0.5) is None  # too early to tell
-    assert pace.seconds_left(12.0, "render", 0.5) is None  # no news since
-    assert pace.seconds_left(14.0, "render", 0.8) == pytest.approx(1.0)
-    assert pace.seconds_left(14.5, "render", 0.8) == pytest.approx(0.5)
-    assert pace.seconds_left(15.0, "preview", 0.1) is None  # another step has its own pace
-
-
-def test_the_first_stage_has_no_name_and_its_pace_begins_when_it_does():
-    """The clock may stand anywhere: the machine's time since its start, for one."""
-    pace = Pace()
-    assert pace.seconds_left(40_000.0, "", 0.37) is None
-    assert pace.seconds_left(40_002.0, "", 0.57) == pytest.approx(4.3)
-
-
-def test_the_backends_own_figure_counts_down_until_the_next_one():
-    pace = Pace()
-    assert pace.seconds_left(10.0, "denoise", 0.04, told=48.0) == 48.0
-    assert pace.seconds_left(13.0, "denoise", 0.04, told=48.0) == 45.0
-    assert pace.seconds_left(14.0, "denoise", 0.08, told=44.0) == 44.0
-    assert pace.seconds_left(99.0, "denoise", 0.08, told=44.0) == 0.0
-
-
 @pytest.mark.parametrize(
-    ("stage", "engine", "text"),
+    ("state", "stage", "engine", "text"),
     [
-        ("", "wan", "starting"),
-        ("load weights", "wan", "loading weights 16%"),
-        ("warm up", "wan", "warming up"),
-        ("denoise", "wan", "step 4 of 25"),
-        ("wan", "wan", "frame 4 of 25"),
-        ("preview", "preview", "frame 4 of 25"),
-        ("fetching", "preview", "fetching 16%"),
+        ("running", "", "wan", "starting"),
+        ("running", "load weights", "wan", "loading weights 16%"),
+        ("running", "warm up", "wan", "warming up"),
+        ("running", "denoise", "wan", "step 4 of 25"),
+        ("running", "wan", "wan", "frame 4 of 25"),
+        ("running", "preview", "preview", "frame 4 of 25"),
+        ("sending", "", "preview", "sending 16%"),
+        ("fetching", "", "preview", "fetching 16%"),
     ],
 )
-def test_progress_is_told_in_an_artists_words(connected, stage, engine, text):
+def test_progress_is_told_in_an_artists_words(connected, state, stage, engine, text):
     entry = bpy.context.scene.ex4d_takes.add()
     tick_until(lambda: session().connected, "the connection")
-    entry.state, entry.stage, entry.engine = "running", stage, engine
-    entry.done, entry.total, entry.progress, entry.seconds_left = 4, 25, 0.16, -1
-    assert progress_text(entry) == text
-    entry.seconds_left = 90
-    assert progress_text(entry) == f"{text}, 2 min left"
+    entry.state, entry.stage, entry.engine = state, stage, engine
+    entry.done, entry.total, entry.progress, entry.eta_seconds = 4, 25, 0.16, -1
+    assert progress_text(entry, engine) == text
+    entry.eta_seconds = 90
+    assert progress_text(entry, engine) == f"{text}, 2 min left"
 
 
 def test_without_scene_or_camera_the_button_says_what_is_missing():

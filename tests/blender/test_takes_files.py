@@ -7,10 +7,9 @@ import bpy
 import pytest
 
 from blender_addon.connection.session import session
-from blender_addon.takes.follow import is_followed
 
-from .conftest import linked_into_another_file, tick_until
-from .taking import send, strip_of, take, tick_until_over
+from .conftest import linked_into_another_file, tick_round, tick_until
+from .taking import is_followed, send, strip_of, take, tick_until_over
 
 
 def test_a_reverted_file_gets_its_strip_again(connected, shot, tmp_path):
@@ -57,7 +56,7 @@ def test_a_take_sent_after_the_last_save_is_listed_again_in_the_reverted_file(co
     bpy.context.scene.ex4d_takes.clear()
     bpy.ops.wm.save_mainfile()
     bpy.ops.wm.revert_mainfile()
-    session().tick()
+    tick_round()
     assert not bpy.context.scene.ex4d_takes
 
 
@@ -78,7 +77,7 @@ def test_a_take_of_one_file_is_not_listed_in_another(connected, shot, tmp_path):
     send()
     tick_until_over()
     bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "other.blend"))
-    session().tick()
+    tick_round()
     assert not bpy.context.scene.ex4d_takes
     bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "shot.blend"))
     tick_until_over()

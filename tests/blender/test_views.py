@@ -8,7 +8,7 @@ import pytest
 
 from blender_addon.cameras.presets import camera_from_preset
 from blender_addon.scenes.importing import ImportSettings, import_scene
-from blender_addon.views import follow
+from blender_addon.views.live_view import IMAGE, live_view, view_image
 from ex4d_core.trajectories import Trajectory
 
 from .conftest import tick_until
@@ -25,30 +25,30 @@ def shot(card_scene) -> bpy.types.Object:
 
 def pixels() -> np.ndarray:
     """(H, W, 3) of the view, 0 to 1, from the top."""
-    image = follow.view_image()
+    image = view_image()
     width, height = image.size
     return np.array(image.pixels[:]).reshape(height, width, 4)[::-1, :, :3]
 
 
 def test_the_current_frame_is_shown_as_the_backend_sees_it(connected, shot):
     assert bpy.ops.ex4d.show_view() == {"FINISHED"}
-    tick_until(lambda: follow.seen is not None, "the view")
+    tick_until(lambda: live_view.visible is not None, "the view")
     shown = pixels()
-    assert shown.shape == (32, 48, 3) and follow.seen == 1.0
+    assert shown.shape == (32, 48, 3) and live_view.visible == 1.0
     right, left = shown[2:6, 40:46, 1].mean(), shown[2:6, 2:8, 1].mean()
     assert right > left + 0.2, "the wall gets greener to the right"
 
 
 def test_it_follows_frame_and_camera_while_that_is_wanted(connected, shot):
     bpy.context.scene.ex4d_view.live = True
-    tick_until(lambda: follow.seen is not None, "the first view")
+    tick_until(lambda: live_view.visible is not None, "the first view")
     before = pixels()[2:6, 40:46, 0].mean()
     bpy.context.scene.frame_set(19)
     tick_until(lambda: pixels()[2:6, 40:46, 0].mean() > before + 0.2, "the wall of frame 19, which is redder")
     camera = camera_from_preset(shot, Trajectory("orbit", 60.0), name="arc")
     bpy.context.scene.ex4d_shot.camera = camera
-    tick_until(lambda: follow.seen < 0.99, "the view from aside")
-    assert len([image for image in bpy.data.images if image.name.startswith(follow.IMAGE)]) == 1
+    tick_until(lambda: live_view.visible < 0.99, "the view from aside")
+    assert len([image for image in bpy.data.images if image.name.startswith(IMAGE)]) == 1
 
 
 def test_outside_the_footage_it_says_so(connected, shot):
@@ -56,10 +56,10 @@ def test_outside_the_footage_it_says_so(connected, shot):
     with pytest.raises(RuntimeError, match="frame 50 lies outside"):
         bpy.ops.ex4d.show_view()
     bpy.context.scene.ex4d_view.live = True
-    tick_until(lambda: "outside the footage" in follow.problem, "the reason")
+    tick_until(lambda: "outside the footage" in live_view.problem, "the reason")
     bpy.context.scene.frame_set(12)
-    tick_until(lambda: follow.seen is not None, "the view, once there is footage")
-    assert follow.problem == ""
+    tick_until(lambda: live_view.visible is not None, "the view, once there is footage")
+    assert live_view.problem == ""
 
 
 def test_without_a_scene_the_button_is_grey():

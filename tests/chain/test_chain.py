@@ -15,7 +15,7 @@ from ex4d.pipeline.take import generate_take
 from ex4d_core.cameras import CameraPath
 from ex4d_core.scene import Scene
 from ex4d_core.shot import PreviewSettings, RenderSettings, RequestError, ShotRequest
-from ex4d_core.takes import TAKE_FILES
+from ex4d_core.take_files import TAKE_FILES
 from ex4d_core.trajectories import Trajectory, build_path
 
 

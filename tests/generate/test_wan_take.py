@@ -24,9 +24,9 @@ from ex4d.media.png import read_png
 from ex4d_core.cameras import CameraPath
 from ex4d_core.client import Client
 from ex4d_core.messages import Cancel, GetEvents, Hello, JobStatus, ListJobs, Submit, Welcome
+from ex4d_core.remote_take import RemoteTake
 from ex4d_core.scene import Scene
 from ex4d_core.shot import ShotRequest, wan_preset
-from ex4d_core.takes import Take
 
 # Seconds of silence after which a backend must have ended. Only a failing test waits that long.
 SILENCE = 240
@@ -184,9 +184,9 @@ def backend(request, models, tmp_path, free_port) -> Iterator[Backend]:
 def test_a_cancel_before_the_first_step_leaves_the_worker_as_it_is(backend, scene, tmp_path):
     """Loading and what comes before the first step take long on a GPU; to lose them again would take longer."""
     client, other = Client(backend.address), Client(backend.address)
-    take = Take(request_for(scene, steps=200), tmp_path / "cancelled")
+    take = RemoteTake(tmp_path / "cancelled", request_for(scene, steps=200), scene)
     with ThreadPoolExecutor(1) as pool:
-        end = pool.submit(other.run, take.conversation(scene), timeout=SILENCE)
+        end = pool.submit(other.run, take.conversation(), timeout=SILENCE)
         jobs: list[JobStatus] = []
         while not any(job.stage.startswith(("load weights", "warm up", "denoise")) for job in jobs):
             assert not end.done(), end.result()
@@ -194,8 +194,8 @@ def test_a_cancel_before_the_first_step_leaves_the_worker_as_it_is(backend, scen
         workers = backend.workers()
         assert client.ask(Cancel(jobs[0].job), timeout=SILENCE).status.state == "cancelled"
         assert end.result().state == "cancelled"
-    following = Take(request_for(scene, seed=2), tmp_path / "following")
-    assert client.run(following.conversation(scene), timeout=SILENCE).state == "done"
+    following = RemoteTake(tmp_path / "following", request_for(scene, seed=2), scene)
+    assert client.run(following.conversation(), timeout=SILENCE).state == "done"
     assert backend.workers() == workers and len(workers) == 1
     client.close()
     other.close()
@@ -222,8 +222,8 @@ def test_a_running_backend_finds_weights_that_are_fetched(backend, tmp_path):
 
 def test_a_backend_sends_estimates_frames_and_the_request(backend, scene, tmp_path):
     client = Client(backend.address)
-    take = Take(request_for(scene), tmp_path / "take")
-    status = client.run(take.conversation(scene), timeout=SILENCE)
+    take = RemoteTake(tmp_path / "take", request_for(scene), scene)
+    status = client.run(take.conversation(), timeout=SILENCE)
     assert (status.state, status.engine) == ("done", "wan"), status.reason
     assert len(take.frames) == 6 and {"request.json", "take.mp4", "camera.npz"} <= set(take.files)
     assert read_png(take.estimate).shape == (4, 6, 3)
@@ -231,7 +231,7 @@ def test_a_backend_sends_estimates_frames_and_the_request(backend, scene, tmp_pa
     assert [event.index for event in events if event.kind == "estimate"] == [1, 2, 3]
 
     # Cancelled in the middle: the worker ends it within a step, and runs the next one.
-    long = Take(request_for(scene, steps=200, seed=1), tmp_path / "long")
+    long = RemoteTake(tmp_path / "long", request_for(scene, steps=200, seed=1), scene)
     long.job = client.ask(Submit(long.key, long.request.to_wire()), timeout=SILENCE).job
     after, kinds = 0, set()
     while "estimate" not in kinds:
@@ -239,11 +239,11 @@ def test_a_backend_sends_estimates_frames_and_the_request(backend, scene, tmp_pa
             after = event.number
             kinds.add(event.kind)
     assert client.ask(Cancel(long.job), timeout=SILENCE).status.state == "cancelled"
-    following = Take(request_for(scene, seed=2), tmp_path / "following")
-    assert client.run(following.conversation(scene), timeout=SILENCE).state == "done"
+    following = RemoteTake(tmp_path / "following", request_for(scene, seed=2), scene)
+    assert client.run(following.conversation(), timeout=SILENCE).state == "done"
 
     # A failed job has its reason, and the next one is unaffected.
-    failing = Take(request_for(scene, prompt="street " * 600), tmp_path / "failing")
-    status = client.run(failing.conversation(scene), timeout=SILENCE)
+    failing = RemoteTake(tmp_path / "failing", request_for(scene, prompt="street " * 600), scene)
+    status = client.run(failing.conversation(), timeout=SILENCE)
     assert status.state == "failed" and "601 tokens" in status.reason
     client.close()

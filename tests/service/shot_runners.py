@@ -11,9 +11,9 @@ import signal
 import threading
 from pathlib import Path
 
-from ex4d_core.jobs import WARM_UP_STAGE
 from ex4d_core.scene import Scene
 from ex4d_core.shot import RequestError, ShotRequest
+from ex4d_core.stages import WARM_UP_STAGE
 
 
 def perform(scene: Scene, request: ShotRequest, *, device: str, sink, work_folder: Path) -> None:

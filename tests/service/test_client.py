@@ -9,7 +9,7 @@ import zmq
 from ex4d_core import client as client_module
 from ex4d_core.client import Client, ClientError, ClientKeys, ConnectionState, RequestRefused
 from ex4d_core.messages import GetEvents, Hello, ListJobs, Submit, Welcome
-from ex4d_core.takes import Take
+from ex4d_core.remote_take import RemoteTake
 
 PATIENCE = 60.0
 
@@ -145,13 +145,13 @@ def test_a_budget_of_nothing_handles_nothing(service, client_of):
 
 def test_a_damaged_frame_is_fetched_again(service, client_of, scene, shot, tmp_path):
     client = client_of(service.address)
-    take = Take(shot("good"), tmp_path)
-    assert client.run(take.conversation(scene), timeout=PATIENCE).state == "done"
+    take = RemoteTake(tmp_path, shot("good"), scene)
+    assert client.run(take.conversation(), timeout=PATIENCE).state == "done"
     whole = {index: path.read_bytes() for index, path in take.frames.items()}
     take.frames[2].write_bytes(b"x" * len(whole[2]))
     take.frames[3].unlink()
-    again = Take(take.request, tmp_path, key=take.key, job=take.job)
-    client.run(again.conversation(None), timeout=PATIENCE)
+    again = RemoteTake(tmp_path, take.request, key=take.key, job=take.job)
+    client.run(again.conversation(), timeout=PATIENCE)
     assert {index: path.read_bytes() for index, path in again.frames.items()} == whole
     assert not list(tmp_path.glob("*.partial"))
 

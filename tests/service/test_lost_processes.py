@@ -7,8 +7,8 @@ import select
 import signal
 from pathlib import Path
 
-from ex4d_core.jobs import WARM_UP_STAGE
 from ex4d_core.messages import GetEvents, Hello
+from ex4d_core.stages import WARM_UP_STAGE
 
 
 def frames_of(events):

@@ -15,10 +15,11 @@ from ex4d.media import VideoWriter, write_png
 from ex4d_core.cameras import CameraPath, intrinsics_matrix
 from ex4d_core.client import Client, RequestRefused
 from ex4d_core.messages import BlobStatus, Error, Submit
-from ex4d_core.reconstruction import Reconstruction, ReconstructionPlan, ReconstructionSettings
+from ex4d_core.reconstruction import ReconstructionPlan, ReconstructionSettings
+from ex4d_core.remote_scene import RemoteScene
+from ex4d_core.remote_take import RemoteTake
 from ex4d_core.scene import RENDER_FILES, Scene
 from ex4d_core.sources import DepthSettings, MistPass
-from ex4d_core.takes import Take
 
 FRAMES, WIDTH, HEIGHT = 5, 32, 24
 
@@ -65,8 +66,8 @@ def plan(clip: Path, depth: str = "depth.npz", **changes) -> ReconstructionPlan:
 
 
 def test_footage_becomes_a_scene_package(client, clip, tmp_path):
-    made = Reconstruction(tmp_path / "scene")
-    status = client.run(made.conversation(plan(clip, fov_degrees=60.0)), timeout=60)
+    made = RemoteScene(tmp_path / "scene", plan(clip, fov_degrees=60.0))
+    status = client.run(made.conversation(), timeout=60)
     assert (status.state, status.engine, status.label) == ("done", "reconstruction", "clip"), status.reason
     scene = Scene.open(tmp_path / "scene")
     assert (scene.manifest.frames, scene.manifest.fps) == (FRAMES, 25)
@@ -78,23 +79,23 @@ def test_footage_becomes_a_scene_package(client, clip, tmp_path):
 
 
 def test_a_finished_scene_can_be_fetched_from_the_command_line(service, client, clip, tmp_path):
-    made = Reconstruction(tmp_path / "scene")
-    client.run(made.conversation(plan(clip)), timeout=60)
+    made = RemoteScene(tmp_path / "scene", plan(clip))
+    client.run(made.conversation(), timeout=60)
     assert main(["jobs", "--backend", service.address, "--fetch", made.job, "-o", str(tmp_path / "fetched")]) == 0
     assert Scene.open(tmp_path / "fetched").digest == Scene.open(tmp_path / "scene").digest
 
 
 def test_what_was_sent_or_made_there_is_not_sent_again(client, wire, clip, shot, tmp_path):
-    client.run(Reconstruction(tmp_path / "first").conversation(plan(clip)), timeout=60)
-    second = Reconstruction(tmp_path / "second")
-    client.run(second.conversation(plan(clip, name="again")), timeout=60)
+    client.run(RemoteScene(tmp_path / "first", plan(clip)).conversation(), timeout=60)
+    second = RemoteScene(tmp_path / "second", plan(clip, name="again"))
+    client.run(second.conversation(), timeout=60)
     assert second.upload_size == 0
     scene = Scene.open(tmp_path / "first")
     hashes = [scene.digest, *(scene.manifest.files[part].sha256 for part in RENDER_FILES)]
     assert wire.ask(BlobStatus(hashes)).received == [-1] * 4, "a take uploads nothing of a scene made there"
     request = shot().__class__(scene.digest, scene.source_camera().frames(0, 2))
-    take = Take(request, tmp_path / "take")
-    assert client.run(take.conversation(scene), timeout=60).state == "done"
+    take = RemoteTake(tmp_path / "take", request, scene)
+    assert client.run(take.conversation(), timeout=60).state == "done"
     assert take.upload_size == 0
 
 
@@ -106,7 +107,7 @@ def test_pictures_and_depth_pictures_keep_their_order(client, clip, tmp_path):
     pictures = tuple(sorted((clip / "pictures").iterdir()))
     depths = tuple(sorted((tmp_path / "depth").iterdir()))
     wanted = plan(clip, footage=pictures, depth_files=depths, layout="png", scale=0.001, fps=(12, 1))
-    status = client.run(Reconstruction(tmp_path / "scene").conversation(wanted), timeout=60)
+    status = client.run(RemoteScene(tmp_path / "scene", wanted).conversation(), timeout=60)
     assert status.state == "done", status.reason
     scene = Scene.open(tmp_path / "scene")
     assert scene.manifest.fps == 12
@@ -125,8 +126,8 @@ def write_camera(path: Path, frames: int = FRAMES) -> Path:
 
 def test_the_camera_that_filmed_it_may_have_moved(client, clip, tmp_path):
     wanted = plan(clip, camera_files=(write_camera(tmp_path / "solved.npz"),), camera_scale=2.0)
-    made = Reconstruction(tmp_path / "scene")
-    status = client.run(made.conversation(wanted), timeout=60)
+    made = RemoteScene(tmp_path / "scene", wanted)
+    status = client.run(made.conversation(), timeout=60)
     assert status.state == "done", status.reason
     scene = Scene.open(tmp_path / "scene")
     camera = scene.source_camera()
@@ -139,7 +140,7 @@ def test_colmaps_two_files_are_known_by_their_names(client, clip, tmp_path):
     poses = [f"{index + 1} 1 0 0 0 {-0.1 * index} 0 0 1 {index}.png\n\n" for index in range(FRAMES)]
     (tmp_path / "images.txt").write_text("".join(poses))
     wanted = plan(clip, camera_files=(tmp_path / "cameras.txt", tmp_path / "images.txt"))
-    status = client.run(Reconstruction(tmp_path / "scene").conversation(wanted), timeout=60)
+    status = client.run(RemoteScene(tmp_path / "scene", wanted).conversation(), timeout=60)
     assert status.state == "done", status.reason
     camera = Scene.open(tmp_path / "scene").source_camera()
     np.testing.assert_allclose(camera.camera_to_world[:, 0, 3], 0.1 * np.arange(FRAMES), atol=1e-9)
@@ -155,8 +156,8 @@ def test_the_reference_convention_takes_ex4ds_lens_as_the_command_line_does(clie
         ("stated", {**wanted, "fov_degrees": 90.0}, 16),
         ("centered", {**wanted, "convention": "centered"}, 40),
     ):
-        here = Reconstruction(tmp_path / name)
-        status = client.run(here.conversation(plan(clip, **changes)), timeout=60)
+        here = RemoteScene(tmp_path / name, plan(clip, **changes))
+        status = client.run(here.conversation(), timeout=60)
         assert status.state == "done", status.reason
         scene = Scene.open(tmp_path / name)
         assert scene.source_camera().intrinsics[0, 0, 0] == pytest.approx(focal_px)
@@ -180,7 +181,7 @@ def write_mist(folder: Path) -> tuple[Path, ...]:
 def test_a_mist_pass_becomes_depth_through_the_lens(client, clip, tmp_path):
     mist = {"depth_files": write_mist(tmp_path / "mist"), "layout": "exr", "invalid": "far", "mist": MistPass(2, 8)}
     wanted = plan(clip, **mist, fov_degrees=60.0)
-    status = client.run(Reconstruction(tmp_path / "scene").conversation(wanted), timeout=60)
+    status = client.run(RemoteScene(tmp_path / "scene", wanted).conversation(), timeout=60)
     assert status.state == "done", status.reason
     depth = Scene.open(tmp_path / "scene").depth()
     focal = 16 / np.tan(np.pi / 6)
@@ -216,7 +217,7 @@ def test_what_cannot_be_reconstructed_says_why(client, clip, tmp_path, changes, 
     write_mist(clip / "mist")
     for name in {"camera_files", "depth_files"} & set(changes):
         changes = {**changes, name: tuple(path for one in changes[name] for path in sorted(clip.glob(one)))}
-    status = client.run(Reconstruction(tmp_path / "scene").conversation(plan(clip, **changes)), timeout=60)
+    status = client.run(RemoteScene(tmp_path / "scene", plan(clip, **changes)).conversation(), timeout=60)
     assert status.state == "failed" and says in status.reason
     assert "/work/" not in status.reason and "blobs" not in status.reason, "the backend's own paths are its own"
     assert not (tmp_path / "scene").exists() and not any(tmp_path.iterdir())
@@ -232,25 +233,25 @@ def test_a_folder_that_is_something_else_is_left_alone(client, clip, tmp_path):
     (tmp_path / "scene").mkdir()
     (tmp_path / "scene" / "diary.txt").write_text("dear")
     with pytest.raises(ValueError, match="something else"):
-        client.run(Reconstruction(tmp_path / "scene").conversation(plan(clip)), timeout=60)
+        client.run(RemoteScene(tmp_path / "scene", plan(clip)).conversation(), timeout=60)
     assert (tmp_path / "scene" / "diary.txt").read_text() == "dear"
 
 
 def test_a_plan_that_cannot_be_carried_out_is_refused_here(client, clip, tmp_path):
     with pytest.raises((RequestRefused, ValueError), match="footage must be one video"):
-        client.run(Reconstruction(tmp_path / "s").conversation(plan(clip, footage=(clip / "depth.npz",))), timeout=60)
+        client.run(RemoteScene(tmp_path / "s", plan(clip, footage=(clip / "depth.npz",))).conversation(), timeout=60)
 
 
 def test_an_interrupted_reconstruction_goes_on(service, clip, tmp_path):
     first = Client(service.address)
-    made = Reconstruction(tmp_path / "scene")
-    task = first.start(made.conversation(plan(clip)))
+    made = RemoteScene(tmp_path / "scene", plan(clip))
+    task = first.start(made.conversation())
     while not made.job:
         first.wait()
     assert not task.done
     first.close()
     again = Client(service.address)
-    resumed = Reconstruction(tmp_path / "scene", key=made.key, job=made.job, last_event=made.last_event)
-    assert again.run(resumed.conversation(None), timeout=60).state == "done"
+    resumed = RemoteScene(tmp_path / "scene", key=made.key, job=made.job, last_event=made.last_event)
+    assert again.run(resumed.conversation(), timeout=60).state == "done"
     again.close()
     assert Scene.open(tmp_path / "scene").manifest.frames == FRAMES

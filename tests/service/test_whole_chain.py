@@ -6,7 +6,8 @@ import pytest
 
 from ex4d_core.client import Client
 from ex4d_core.messages import Hello
-from ex4d_core.takes import TAKE_FILES, Take
+from ex4d_core.remote_take import RemoteTake
+from ex4d_core.take_files import TAKE_FILES
 
 
 @pytest.fixture
@@ -17,13 +18,12 @@ def make_service(start_service):
 def test_a_client_gets_a_take_from_a_service(make_service, connect, scene, shot, tmp_path):
     service = make_service()
     client = Client(service.address)
-    arrived = []
-    take = Take(shot("a real one"), tmp_path / "take", on_frame=lambda index, path: arrived.append(index))
-    status = client.run(take.conversation(scene), timeout=120)
+    take = RemoteTake(tmp_path / "take", shot("a real one"), scene)
+    status = client.run(take.conversation(), timeout=120)
     client.close()
 
     assert (status.state, status.done, status.total) == ("done", 6, 6), status.reason
-    assert sorted(arrived) == [0, 1, 2, 3, 4, 5]
+    assert sorted(take.frames) == [0, 1, 2, 3, 4, 5]
     assert set(take.files) == set(TAKE_FILES)
     assert all(path.stat().st_size > 0 for path in [*take.frames.values(), *take.files.values()])
 

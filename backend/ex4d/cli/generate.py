@@ -30,10 +30,9 @@ from ex4d.cli.options import (
 )
 from ex4d_core.client import ClientError, ConnectionState
 from ex4d_core.errors import RequestError
-from ex4d_core.jobs import stage_and_seconds
+from ex4d_core.remote_take import RemoteTake
 from ex4d_core.scene import Scene
 from ex4d_core.shot import ENGINES, PreviewSettings, RenderSettings, ShotRequest
-from ex4d_core.takes import Take
 
 if TYPE_CHECKING:
     from ex4d.generate import Engine
@@ -146,11 +145,11 @@ def _set_options(options: argparse.Namespace, *groups: Callable[[argparse.Argume
 
 def _on_backend(scene: Scene, request: ShotRequest, options: argparse.Namespace) -> None:
     client = backend_client(options)
-    take, jobs = Take(request, options.out), f"ex4d jobs --backend {options.backend}"
+    take, jobs = RemoteTake(options.out, request, scene), f"ex4d jobs --backend {options.backend}"
     try:
         with progress_bar() as bar:
             task_id = bar.add_task("upload", total=None)
-            task = client.start(take.conversation(scene))
+            task = client.start(take.conversation())
             while not task.done:
                 client.wait()
                 # A backend that never answered is not there; one that fell silent may be back in a moment.
@@ -160,8 +159,7 @@ def _on_backend(scene: Scene, request: ShotRequest, options: argparse.Namespace)
                 elif take.status is None:
                     bar.update(task_id, completed=take.uploaded, total=take.upload_size)
                 else:
-                    status = take.status
-                    description = stage_and_seconds(status.stage)[0] or status.state
+                    description, status = take.stage or take.state.value, take.status
                     bar.update(task_id, description=description, completed=status.done, total=status.total or None)
         if task.error:
             raise task.error

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ex4d.cli.options import ANSWER_SECONDS, add_backend_arguments, backend_client, plain_console, progress_bar
 
 if TYPE_CHECKING:
+    from ex4d_core.client import Client
     from ex4d_core.messages import JobStatus
 
 SUMMARY = "list, cancel, fetch and forget a backend's jobs"
@@ -45,8 +46,7 @@ def run(options: argparse.Namespace) -> int:
         if options.cancel:
             show([client.ask(Cancel(options.cancel), timeout=ANSWER_SECONDS).status])
         elif options.fetch:
-            with progress_bar() as bar:
-                fetched, job = client.run(_fetch(options.fetch, options.out, bar), timeout=30)
+            fetched, job = _fetch(client, options.fetch, options.out)
             # Of a job that is not done there may be more later, or never.
             state = "" if job.state == "done" else f"; the job is {': '.join(filter(None, (job.state, job.reason)))}"
             print(f"{fetched} files in {options.out}{state}")
@@ -93,25 +93,21 @@ def print_table(jobs: list[JobStatus]) -> None:
     plain_console().print(table if jobs else "no jobs")
 
 
-def _fetch(job: str, folder: Path, bar):
-    """Every finished frame and file of a take or a scene into a folder; returns how many, and the job's status."""
-    from ex4d_core.messages import GetEvents
-    from ex4d_core.reconstruction import PACKAGE_FILES
-    from ex4d_core.takes import TAKE_FILES, frame_file_name
-    from ex4d_core.transfers import fetch_blob
+def _fetch(client: Client, job: str, folder: Path) -> tuple[int, JobStatus]:
+    """Fetch every finished frame and file of a take or a scene into a folder; returns how many, and the status."""
+    from ex4d_core.remote_job import RemoteJob
 
     folder.mkdir(parents=True, exist_ok=True)
-    fetched, after = 0, 0
-    task = bar.add_task("fetch", total=None)
-    while True:
-        reply = yield GetEvents(job, after)
-        if not reply.events:
-            return fetched, reply.status
-        bar.update(task, total=reply.status.events)
-        for event in reply.events:
-            after = event.number
-            name = frame_file_name(event.index) if event.kind == "frame" else event.name
-            if event.kind == "frame" or (event.kind == "file" and name in (*TAKE_FILES, *PACKAGE_FILES)):
-                yield from fetch_blob(event.sha256, event.size, folder / name)
-                fetched += 1
-            bar.update(task, completed=after)
+    remote = RemoteJob(folder, job=job)
+    with progress_bar() as bar:
+        task_id = bar.add_task("fetch", total=None)
+        task = client.start(remote.fetch_available())
+        while not task.done:
+            client.wait()
+            client.require_answer(30)
+            total = remote.status.events if remote.status else None
+            bar.update(task_id, completed=remote.last_event, total=total)
+    if task.error:
+        raise task.error
+    assert task.result is not None
+    return len(remote.files), task.result

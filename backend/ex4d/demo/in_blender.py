@@ -130,12 +130,12 @@ class Ticks:
 
     def tick(self) -> float:
         """One tick, as Blender's timer calls it; returns the seconds until the next."""
-        from blender_addon.connection.session import session
+        from blender_addon.scheduler import scheduler
 
         before = time.thread_time()
-        pause = session().tick()
+        pause = scheduler.tick()
         self.cpu.append(1000 * (time.thread_time() - before))
-        self.wall.append(1000 * session().last_tick)
+        self.wall.append(1000 * scheduler.last_tick)
         return pause
 
     def figures(self) -> dict[str, float]:
@@ -158,9 +158,10 @@ def memory_mb() -> float:
 
 def generate(scene_object: bpy.types.Object, camera: bpy.types.Object, ticks: Ticks, measured: dict[str, float]):
     """Send the shot and follow it until its movie is in the strip; returns the take's entry in the .blend."""
+    from blender_addon.jobs.tracker import tracker
     from blender_addon.sequencer.strips import find_strip
-    from blender_addon.takes.follow import is_followed, send_take
-    from blender_addon.takes.shots import build_request
+    from blender_addon.takes.requests import build_request
+    from blender_addon.takes.take_jobs import send_take
 
     scene = bpy.context.scene
     package, request = build_request(scene_object, camera, scene.frame_start, scene.frame_end, label="Orbit")
@@ -168,10 +169,10 @@ def generate(scene_object: bpy.types.Object, camera: bpy.types.Object, ticks: Ti
     entry = send_take(package, request, scene.frame_start, scene)
     reached: dict[str, float] = {}
     # In a window Blender's own timer does this while the artist works on.
-    while is_followed(entry) and time.monotonic() < begun + _PATIENCE_SECONDS:
+    while tracker.is_followed(entry) and time.monotonic() < begun + _PATIENCE_SECONDS:
         pause = ticks.tick()
         elapsed = time.monotonic() - begun
-        if entry.state == "running":
+        if entry.state in ("running", "fetching"):
             reached.setdefault("job started after s", elapsed)
         if "first frame in the strip after s" not in reached and find_strip(scene, entry.key) is not None:
             reached["first frame in the strip after s"] = elapsed

@@ -20,10 +20,10 @@ from ex4d.progress import Progress, ignore_progress
 from ex4d.raster import RenderedFrame
 from ex4d_core.cameras import CameraPath
 from ex4d_core.errors import RequestError
-from ex4d_core.jobs import stage_and_seconds, stage_with_seconds
 from ex4d_core.scene import Scene
 from ex4d_core.shot import ShotRequest, camera_to_wire
-from ex4d_core.takes import frame_file_name
+from ex4d_core.stages import stage_and_eta, stage_with_eta
+from ex4d_core.take_files import frame_file_name
 
 
 class TakeSink(Protocol):
@@ -42,7 +42,7 @@ class TakeSink(Protocol):
         ...
 
     def file(self, name: str, path: Path, sha256: str = "") -> None:
-        """One of `ex4d_core.takes.TAKE_FILES` is finished; the sink takes the file away.
+        """One of `ex4d_core.take_files.TAKE_FILES` is finished; the sink takes the file away.
 
         ``sha256`` is that of its content, where it is known.
         """
@@ -63,7 +63,7 @@ class TakeFolder:
 
     def progress(self, stage: str, done: int, total: int) -> None:
         """Pass a report on, without its ETA."""
-        self._progress(stage_and_seconds(stage)[0], done, total)
+        self._progress(stage_and_eta(stage)[0], done, total)
 
     def frame(self, index: int, path: Path) -> None:
         """Move a frame."""
@@ -182,7 +182,7 @@ def _progress_callback(sink: TakeSink, work_folder: Path) -> ProgressCallback:
     """Passes an engine's steps on to a sink."""
 
     def on_progress(step: GenerationProgress) -> None:
-        sink.progress(stage_with_seconds(step.stage, step.eta_seconds), step.done, step.total)
+        sink.progress(stage_with_eta(step.stage, step.eta_seconds), step.done, step.total)
         if step.image is not None:
             path = work_folder / "estimate.png"
             write_png(path, step.image)

@@ -25,7 +25,7 @@ from ex4d.service.inbox import Inbox
 from ex4d.service.job_store import JobStore
 from ex4d.service.processes import shorten_log, start_process
 from ex4d.service.settings import ServiceSettings
-from ex4d_core.jobs import LOAD_STAGE, WARM_UP_STAGE
+from ex4d_core.stages import LOAD_STAGE, WARM_UP_STAGE
 
 log = logging.getLogger(__name__)
 

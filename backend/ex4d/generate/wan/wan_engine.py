@@ -40,8 +40,8 @@ from ex4d.machine import models_folder
 from ex4d.raster import RenderedFrame
 from ex4d_core.errors import RequestError
 from ex4d_core.generation import window_count
-from ex4d_core.jobs import LOAD_STAGE, WARM_UP_STAGE
 from ex4d_core.shot import WanSettings
+from ex4d_core.stages import LOAD_STAGE, WARM_UP_STAGE
 
 _Result = TypeVar("_Result")
 

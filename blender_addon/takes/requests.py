@@ -1,4 +1,4 @@
-"""A shot in Blender's terms to the request that goes over the wire, and to the folder that its take lives in."""
+"""Builds requests from shots in Blender, and keeps them in the folders of their takes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import bpy
 import msgpack
 
 from ex4d_core.cameras import CameraError
+from ex4d_core.errors import RequestError
 from ex4d_core.scene import Scene
-from ex4d_core.shot import PreviewSettings, RenderSettings, RequestError, ShotRequest, WanSettings
+from ex4d_core.shot import EngineName, PreviewSettings, RenderSettings, ShotRequest, WanSettings
 
 from ..cameras.sampling import sample_camera
 from ..connection.preferences import chosen_licence, output_folder
@@ -30,7 +31,7 @@ def build_request(
     *,
     preview: PreviewSettings | None = None,
     wan: WanSettings | None = None,
-    engine: str = "preview",
+    engine: EngineName = "preview",
     label: str = "",
 ) -> tuple[Scene, ShotRequest]:
     """The opened scene package, and the request to shoot it with a Blender camera.
@@ -53,13 +54,18 @@ def build_request(
         scene=scene.digest,
         camera=sample_camera(camera, scene_object, frame_start, frame_end),
         first_frame=frame_start - first,
-        render=RenderSettings(convention=scene.manifest.convention, licence=chosen_licence()),
+        render=render_settings(scene),
         engine=engine,
         preview=preview or PreviewSettings(),
         wan=wan or WanSettings(),
         label=label,
     )
     return scene, request
+
+
+def render_settings(package: Scene) -> RenderSettings:
+    """How a package is rendered: as it was built, for the purpose that the preferences state."""
+    return RenderSettings.from_wire({"convention": package.manifest.convention, "licence": chosen_licence()})
 
 
 def shot_range(scene: bpy.types.Scene, scene_object: bpy.types.Object) -> tuple[int, int]:
@@ -90,23 +96,26 @@ def new_take_folder(label: str) -> Path:
 
 
 def save_request(folder: Path, request: ShotRequest) -> None:
-    """Keep a request beside its take, for the case that Blender is closed before the backend has it."""
-    (folder / REQUEST_FILE).write_bytes(msgpack.packb(request.to_wire()))
+    """Keep a request beside its take, in case Blender is closed before the backend has it."""
+    (folder / REQUEST_FILE).write_bytes(msgpack.packb(request.to_wire()) or b"")
 
 
 def load_request(folder: Path) -> ShotRequest:
-    """Raises:
-    RequestError: it is not there, or damaged.
+    """Read the request of the take in a folder.
+
+    Raises:
+        RequestError: it is missing or damaged.
     """
     path = folder / REQUEST_FILE
     try:
         return ShotRequest.from_wire(msgpack.unpackb(path.read_bytes()))
     except (OSError, ValueError, msgpack.UnpackException) as error:
-        raise RequestError(f"cannot read {path}, which says what the take was to be: {error}") from error
+        text = f"cannot read the request of the take, {path}: {error}; restore the file, or send a new take"
+        raise RequestError(text) from error
 
 
 def request_metadata(request: ShotRequest) -> dict[str, Any]:
-    """The request without its camera's matrices (they are in the take's camera.npz), as plain values for JSON."""
+    """The request as plain values for JSON, without the camera's matrices, which are in the take's camera.npz."""
     values = request.to_wire()
     camera = {name: value for name, value in values["camera"].items() if not isinstance(value, bytes)}
     return json.loads(json.dumps({**values, "camera": camera}))
@@ -126,4 +135,4 @@ def object_of(request: ShotRequest) -> bpy.types.Object:
     for candidate in bpy.data.objects:
         if is_scene_object(candidate) and candidate.ex4d_scene.digest == request.scene:
             return candidate
-    raise RequestError("the imported scene that this take is about is not in the file any more; import it again")
+    raise RequestError("the imported scene that this take is about is no longer in the file; import it again")

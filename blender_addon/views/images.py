@@ -1,4 +1,4 @@
-"""Pictures that the backend sends, in image datablocks and Image Editors; without files, and without a sound."""
+"""Shows images that the backend sends in image datablocks and Image Editors, without files."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import bpy
 _DRAWN_SECONDS = 0.3
 
 
-def show_picture(name: str, data: bytes) -> bpy.types.Image:
-    """Put a picture (bytes of a JPEG or PNG file) into the image datablock of that name."""
+def show_image(name: str, data: bytes) -> bpy.types.Image:
+    """Put an image (bytes of a JPEG or PNG file) into the image datablock of that name."""
     image = bpy.data.images.get(name)
     if image is None:
         image = bpy.data.images.new(name, 1, 1)
-    # Another source and back makes Blender drop the picture it had decoded; reload() would miss a file, aloud.
+    # Another source and back makes Blender drop the pixels it had decoded; reload() would complain of a missing file.
     image.source = "GENERATED"
     image.pack(data=data, data_len=len(data))
     image.source = "FILE"
@@ -23,7 +23,7 @@ def show_picture(name: str, data: bytes) -> bpy.types.Image:
     return image
 
 
-def open_picture(context: bpy.types.Context, image: bpy.types.Image) -> None:
+def open_image(context: bpy.types.Context, image: bpy.types.Image) -> None:
     """Show an image in an Image Editor, as large as fits: one that shows it, one that is open, or a new window."""
     windows = context.window_manager.windows
     editors = [(one, area) for one in windows for area in one.screen.areas if area.type == "IMAGE_EDITOR"]

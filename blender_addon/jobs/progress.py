@@ -1,0 +1,76 @@
+"""How a job stands, in an artist's words."""
+
+from __future__ import annotations
+
+from bpy.app.translations import pgettext_iface as iface_
+
+from ex4d_core.remote_job import JobState
+from ex4d_core.stages import LOAD_STAGE, WARM_UP_STAGE
+
+from ..connection.session import session
+from .records import JobRecord
+from .tracker import can_cancel
+
+STATE_ICONS = {
+    "done": "CHECKMARK",
+    "imported": "CHECKMARK",
+    "failed": "ERROR",
+    "stopped": "ERROR",
+    "cancelled": "X",
+    "running": "PLAY",
+    "fetching": "PLAY",
+}
+
+
+def state_icon(record: JobRecord) -> str:
+    """The icon that goes with a job's state."""
+    return STATE_ICONS.get(record.state, "SORTTIME")
+
+
+def state_text(record: JobRecord) -> str:
+    """A job's state in a word, as it is now: whether one still runs is unknown while the backend is away."""
+    if can_cancel(record) and record.cancelling:
+        return iface_("cancelling")
+    if can_cancel(record) and not session().connected:
+        return iface_("waiting")
+    return iface_(record.state)
+
+
+def progress_text(record: JobRecord, engine: str = "") -> str:
+    """What a job under way is at, in a few words.
+
+    Args:
+        record: of the job.
+        engine: of a take, whose stage of that name counts frames.
+    """
+    if record.cancelling:
+        return iface_("cancelling")
+    # What it was at when last heard of may be long over; only the reading of files needs no backend.
+    if not session().connected and record.stage != "reading":
+        return iface_("waiting for the backend") + f" {record.progress:.0%}"
+    if record.state == JobState.QUEUED:
+        if record.queue_position:
+            return iface_("{count} before it").format(count=record.queue_position)
+        return iface_("next in the queue")
+    text = _stage_text(record, engine)
+    return text if record.eta_seconds < 1 else iface_("{step}, {time} left").format(step=text, time=_duration(record))
+
+
+def _stage_text(record: JobRecord, engine: str) -> str:
+    """What is being done, and how far that is."""
+    if record.stage == "denoise":
+        return iface_("step {done} of {total}").format(done=record.done, total=record.total)
+    if engine and record.stage == engine:
+        return iface_("frame {done} of {total}").format(done=record.done, total=record.total)
+    if record.stage == WARM_UP_STAGE:
+        return iface_("warming up")
+    if not record.stage and record.state == JobState.RUNNING:
+        return iface_("starting")
+    stage = iface_("loading weights") if record.stage == LOAD_STAGE else iface_(record.stage or record.state)
+    return f"{stage} {record.progress:.0%}"
+
+
+def _duration(record: JobRecord) -> str:
+    """The ETA, as people say it."""
+    seconds = record.eta_seconds
+    return f"{seconds} s" if seconds < 90 else f"{round(seconds / 60)} min"

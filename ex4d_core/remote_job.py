@@ -1,0 +1,275 @@
+"""A job of the backend from the client's side: uploads, submits, fetches results, cancels, and resumes.
+
+`RemoteJob.conversation` tells that story from top to bottom. `remote_take` and `remote_scene` are the two kinds of
+job: they say what is sent and where results go. A job can be cut off anywhere (a closed Blender, a lost network) and
+resumed from its ``key``, ``job`` and ``last_event``: nothing is uploaded, computed or delivered twice.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from ex4d_core.client import Client, ClientError, Conversation, Result, Task
+from ex4d_core.errors import RequestError, user_message
+from ex4d_core.messages import Cancel, EventsReply, GetEvents, JobEvent, JobStatus, Submit, Withdraw
+from ex4d_core.scene import FILE_NAMES, MANIFEST
+from ex4d_core.stages import Pace, stage_and_eta
+from ex4d_core.take_files import TAKE_FILES, frame_file_name
+from ex4d_core.transfers import WINDOW, chunks_of, fetch_blobs, upload_blobs
+
+# What a reconstruction announces. A name from the wire is only ever compared with these, or with `TAKE_FILES`; it never
+# becomes a path by itself.
+PACKAGE_FILES = (*FILE_NAMES.values(), MANIFEST)
+
+# How long the service may hold back one request for events; shorter than its limit.
+_EVENT_WAIT_SECONDS = 5.0
+
+Submission = tuple[Mapping[str, Any], Mapping[str, Path | bytes]]
+
+
+class JobState(str, Enum):
+    """Where a job stands for the client. The values are what .blend files keep."""
+
+    SENDING = "sending"
+    QUEUED = "queued"
+    RUNNING = "running"
+    FETCHING = "fetching"  # the backend has finished; results are still arriving
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    STOPPED = "stopped"  # the client cannot continue; resuming tries again
+    IMPORTED = "imported"  # a scene that was done and is in the .blend
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more happens by itself."""
+        return self not in (JobState.SENDING, JobState.QUEUED, JobState.RUNNING, JobState.FETCHING)
+
+
+@dataclass
+class RemoteJob:
+    """One job, from its submission to its last result or its cancelling.
+
+    Attributes:
+        folder: where results are put.
+        key: the client's own name of the submission; the same key never makes two jobs.
+        job: the backend's name of the job, "" before it is accepted.
+        submitted: whether the backend may have the job, although its name never came back.
+        last_event: number of the last event that was handled completely.
+        cancelling: whether the user cancelled it; `over` tells whether the backend knows.
+        over: nothing more will happen on the wire; see `advance`.
+        status: the newest `JobStatus`, or None.
+        uploaded: bytes sent so far.
+        upload_size: bytes to send.
+        files: results that have arrived, by name.
+    """
+
+    folder: Path
+    _: KW_ONLY
+    key: str = field(default_factory=lambda: uuid.uuid4().hex)
+    job: str = ""
+    submitted: bool = False
+    last_event: int = 0
+    cancelling: bool = False
+    over: bool = field(default=False, init=False)
+    status: JobStatus | None = field(default=None, init=False)
+    uploaded: int = field(default=0, init=False)
+    upload_size: int = field(default=0, init=False)
+    files: dict[str, Path] = field(default_factory=dict, init=False)
+    _task: Task[JobStatus] | None = field(default=None, init=False, repr=False)
+    _cancel_task: Task[None] | None = field(default=None, init=False, repr=False)
+    _pace: Pace = field(default_factory=Pace, init=False, repr=False)
+
+    # What users see.
+
+    @property
+    def withdrawn(self) -> bool:
+        """Whether it was cancelled before the backend had named the job, so that there are no results to wait for."""
+        return self.cancelling and not self.job
+
+    @property
+    def error(self) -> Exception | None:
+        """What ended it before its time."""
+        return self._task.error if self._task is not None and self.over and not self.withdrawn else None
+
+    @property
+    def state(self) -> JobState:
+        """Where it stands."""
+        if self.withdrawn:
+            return JobState.CANCELLED
+        if self.error is not None:
+            return JobState.STOPPED
+        if self.status is None:
+            return JobState.SENDING
+        state = JobState(self.status.state)
+        return JobState.FETCHING if state.is_over and not self.over else state
+
+    @property
+    def reason(self) -> str:
+        """Why it failed, was cancelled or cannot continue; "" if there is nothing to say."""
+        if self.error is not None:
+            return user_message(self.error)
+        return self.status.reason if self.status is not None else ""
+
+    @property
+    def stage(self) -> str:
+        """What the backend does while it runs ("denoise"); "" where the state says it all."""
+        if self.status is None or self.state is JobState.FETCHING:
+            return ""
+        return stage_and_eta(self.status.stage)[0]
+
+    @property
+    def progress(self) -> float:
+        """How far the present stage is, 0 to 1: the backend's own figure, or that of the upload or of the fetching."""
+        status = self.status
+        if status is None:
+            return self.uploaded / self.upload_size if self.upload_size and not self.job else 0.0
+        if JobState(status.state).is_over:
+            return self.last_event / status.events if status.events else 1.0
+        return status.done / status.total if status.total else 0.0
+
+    def eta_seconds(self) -> float | None:
+        """Seconds until the present stage is over; None while unknown."""
+        if self.over:
+            return None
+        reported = stage_and_eta(self.status.stage)[1] if self.status is not None and self.stage else None
+        return self._pace.eta_seconds(time.monotonic(), self.stage or self.state.value, self.progress, reported)
+
+    # How it is kept going.
+
+    def advance(self, client: Client | None) -> None:
+        """Keep the job's conversations going on a client, also on another one than before.
+
+        Call it after each `Client.poll`. A job that was cancelled while the backend was away is cancelled there when
+        it is back.
+
+        Args:
+            client: the connection; None while there is none, when nothing can happen.
+        """
+        if self.cancelling:
+            self._cancel_task = _kept(client, self._cancel_task, self.cancel_conversation)
+        if self.withdrawn:
+            self.over = not self.submitted or (self._cancel_task is not None and self._cancel_task.done)
+            return
+        self._task = _kept(client, self._task, self.conversation)
+        self.over = self._task is not None and self._task.done
+
+    def cancel(self, client: Client | None) -> None:
+        """Stop the backend's job, or the sending of it; works while no backend answers, too."""
+        if self.over or self.cancelling:
+            return
+        self.cancelling = True
+        if self.withdrawn:
+            self.abandon(client)
+        self.advance(client)  # the conversation that collects a job's results will hear of its end
+
+    def abandon(self, client: Client | None) -> None:
+        """Stop following the job; the backend continues it, unless it was cancelled."""
+        if client is not None and self._task is not None and not self._task.done:
+            client.stop(self._task)
+
+    # Conversations.
+
+    def conversation(self) -> Conversation[JobStatus]:
+        """From the upload to the last result; returns the job's final status."""
+        self.results_folder.mkdir(parents=True, exist_ok=True)
+        if not self.job:
+            request, blobs = yield from self.prepare()
+            yield from upload_blobs(blobs, self)
+            self.submitted = True
+            self.job = (yield Submit(self.key, dict(request))).job
+        while True:
+            reply = yield from self._fetch_announced(_EVENT_WAIT_SECONDS)
+            status = reply.status
+            if not reply.events and JobState(status.state).is_over and status.events <= self.last_event:
+                return status
+
+    def cancel_conversation(self) -> Conversation[None]:
+        """Ask the backend to stop the job, or whatever became of a submission without an answer.
+
+        Like every conversation it waits for a backend that is away. Nothing is asked where nothing was submitted.
+        """
+        if self.job:
+            self.status = (yield Cancel(self.job)).status
+        elif self.submitted:
+            yield Withdraw(self.key)
+
+    def fetch_available(self) -> Conversation[JobStatus]:
+        """Fetch what the job has produced so far, without waiting for more; returns its status."""
+        self.results_folder.mkdir(parents=True, exist_ok=True)
+        while (reply := (yield from self._fetch_announced(0.0))).events:
+            pass
+        return reply.status
+
+    # What the kinds of job decide.
+
+    @property
+    def results_folder(self) -> Path:
+        """Where results are put while they arrive."""
+        return self.folder
+
+    def prepare(self) -> Conversation[Submission]:
+        """What to send: the request on the wire, and the blobs that it names by SHA-256 as files or bytes.
+
+        Raises:
+            RequestError: this job can only be fetched or cancelled.
+        """
+        raise RequestError(f"job {self.key} has nothing to send; give it the backend's name of a job")
+        yield []
+
+    def path_for(self, event: JobEvent) -> Path | None:
+        """File for an announced result; None for one that is not wanted."""
+        if event.kind == "frame" and event.index >= 0:
+            return self.results_folder / frame_file_name(event.index)
+        if event.kind == "file" and event.name in (*TAKE_FILES, *PACKAGE_FILES):
+            return self.results_folder / event.name
+        return None
+
+    def arrived(self, event: JobEvent, path: Path) -> None:
+        """Note a result that is complete in its file."""
+        self.files[event.name or path.name] = path
+
+    def _fetch_announced(self, wait: float) -> Conversation[EventsReply]:
+        """Fetch what was announced since the last event; returns the announcement."""
+        reply: EventsReply = yield GetEvents(self.job, self.last_event, wait=wait)
+        self.status = reply.status
+        # An estimate is of interest until the next one; a client that comes late need not fetch them all.
+        newest = max((event.number for event in reply.events if event.kind == "estimate"), default=0)
+        wanted = [event for event in reply.events if event.kind != "estimate" or event.number == newest]
+        for events in _small_together(wanted):
+            paths = {event.number: path for event in events if (path := self.path_for(event)) is not None}
+            yield from fetch_blobs([(one.sha256, one.size, paths[one.number]) for one in events if one.number in paths])
+            for event in events:
+                if event.number in paths:
+                    self.arrived(event, paths[event.number])
+                self.last_event = event.number
+        if reply.events:
+            self.last_event = reply.events[-1].number
+        return reply
+
+
+def _kept(
+    client: Client | None, task: Task[Result] | None, conversation: Callable[[], Conversation[Result]]
+) -> Task[Result] | None:
+    """The task; a new one where there is none, or where its connection was closed."""
+    if task is not None and not isinstance(task.error, ClientError):
+        return task
+    return None if client is None else client.start(conversation())
+
+
+def _small_together(events: list[JobEvent]) -> Iterator[list[JobEvent]]:
+    """Events in order, in groups whose blobs fit into one window of chunks; a larger blob is a group of its own."""
+    group: list[JobEvent] = []
+    for event in events:
+        if group and chunks_of(one.size for one in [*group, event]) > WINDOW:
+            yield group
+            group = []
+        group.append(event)
+    if group:
+        yield group

@@ -1,0 +1,60 @@
+"""A take as a `RemoteJob`: sends a scene and a shot, and collects frames, estimates and movies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ex4d_core.client import Conversation
+from ex4d_core.errors import RequestError
+from ex4d_core.messages import JobEvent
+from ex4d_core.remote_job import RemoteJob, Submission
+from ex4d_core.scene import Scene
+from ex4d_core.shot import ShotRequest
+from ex4d_core.take_files import ESTIMATE_FILE, TAKE_FILES, frame_file_name
+from ex4d_core.transfers import scene_blobs
+
+
+@dataclass
+class RemoteTake(RemoteJob):
+    """A shot request and everything that has arrived for it so far.
+
+    Attributes:
+        request: what was asked for.
+        scene: the opened scene package; None when the job was submitted earlier.
+        frames: files of the frames that have arrived, by index.
+        estimate: file of the newest estimate, None before the first.
+        estimates: how many of them have arrived.
+    """
+
+    request: ShotRequest
+    scene: Scene | None = None
+    frames: dict[int, Path] = field(default_factory=dict)
+    estimate: Path | None = field(default=None, init=False)
+    estimates: int = field(default=0, init=False)
+
+    def prepare(self) -> Conversation[Submission]:
+        """The shot request, and the scene's files."""
+        yield from ()
+        if self.scene is None:
+            raise RequestError(f"take {self.request.label!r} cannot be sent without its scene; open the scene first")
+        return self.request.to_wire(), scene_blobs(self.scene)
+
+    def path_for(self, event: JobEvent) -> Path | None:
+        """Frames of this shot, the newest estimate, and the take's own files."""
+        if event.kind == "frame" and 0 <= event.index < len(self.request.camera):
+            return self.folder / frame_file_name(event.index)
+        if event.kind == "estimate":
+            return self.folder / ESTIMATE_FILE
+        if event.kind == "file" and event.name in TAKE_FILES:
+            return self.folder / event.name
+        return None
+
+    def arrived(self, event: JobEvent, path: Path) -> None:
+        """Note a frame, an estimate or a file."""
+        if event.kind == "file":
+            super().arrived(event, path)
+        elif event.kind == "estimate":
+            self.estimate, self.estimates = path, self.estimates + 1
+        else:
+            self.frames[event.index] = path

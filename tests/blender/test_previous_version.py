@@ -1,0 +1,86 @@
+"""A .blend of version 0.1 opens with its scene, its shot and its jobs; see tests/data/previous_version/blend."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import bpy
+import pytest
+
+from blender_addon.footage.sources import plan_from_text
+from blender_addon.paths import from_blend
+from blender_addon.scenes.link import open_scene, scene_objects
+from blender_addon.sequencer.strips import find_strip
+from blender_addon.takes.requests import load_request
+
+from .conftest import ROOT, fresh_blender, tick_round, tick_until
+from .taking import is_followed
+
+
+@pytest.fixture
+def film(tmp_path) -> Path:
+    """The file, opened with nothing around it changed."""
+    folder = Path(shutil.copytree(ROOT / "tests" / "data" / "previous_version" / "blend", tmp_path / "film"))
+    address = bpy.context.preferences.addons["blender_addon"].preferences.address
+    fresh_blender()
+    bpy.context.preferences.addons["blender_addon"].preferences.address = address
+    bpy.ops.wm.open_mainfile(filepath=str(folder / "film.blend"))
+    return folder
+
+
+def takes() -> list[bpy.types.PropertyGroup]:
+    return list(bpy.context.scene.ex4d_takes)
+
+
+def test_its_scene_shot_and_footage_are_there(film):
+    (imported,) = scene_objects()
+    assert open_scene(imported).manifest.frames == imported.ex4d_scene.frames == 4
+    shot = bpy.context.scene.ex4d_shot
+    assert (shot.label, shot.holes, tuple(shot.hole_color)) == ("walk by", "mark", (0.0, 1.0, 0.0))
+    assert (shot.final.prompt, shot.final.seed) == ("a street in the rain", 7)
+    assert shot.camera is not None and shot.camera == bpy.context.scene.camera
+    assert from_blend(bpy.context.scene.ex4d_footage.footage) == film / "walk.mp4"
+    assert bpy.context.scene.ex4d_footage.use_fov
+
+
+def test_its_takes_are_as_they_were(film):
+    done, queued, unsent = takes()
+    assert [take.label for take in takes()] == ["walk by"] * 3
+    assert [(take.version, take.engine, take.frames, take.frame_start) for take in takes()] == [
+        (version, "preview", 4, 1) for version in (1, 3, 4)
+    ]
+    assert [take.shot for take in takes()] == [bpy.context.scene.ex4d_shot.key] * 3
+    assert (done.state, done.progress, is_followed(done)) == ("done", 1.0, False)
+    assert find_strip(bpy.context.scene, done.key).type == "MOVIE"
+    assert (queued.state, unsent.state) == ("queued", "sending")
+    assert is_followed(queued) and is_followed(unsent)
+    assert [load_request(from_blend(take.folder)).label for take in takes()] == ["walk by"] * 3
+    tick_round()
+    assert (queued.state, unsent.state) == ("queued", "sending"), "as long as no backend answers"
+
+
+def test_its_reconstructions_are_as_they_were_and_one_says_why_it_cannot_be_resumed(film):
+    imported, stopped = bpy.context.scene.ex4d_reconstructions
+    assert (imported.state, imported.label) == ("imported", "walk")
+    assert stopped.state == "stopped" and "/tmp/film/walk.mp4" in stopped.reason
+    renamed = stopped.plan.replace("/tmp/film/", f"{film.as_posix()}/")
+    assert plan_from_text(renamed).settings.depth.layout == "array"
+
+
+def test_a_take_that_was_never_sent_is_made_now_and_a_lost_one_says_so_and_can_be_retried(connected, film):
+    _, queued, unsent = takes()
+    tick_until(lambda: unsent.state == "done" and queued.state == "stopped", "both takes")
+    assert find_strip(bpy.context.scene, unsent.key).type == "MOVIE"
+    assert queued.job in queued.reason
+    assert bpy.ops.ex4d.retry_take(key=queued.key) == {"FINISHED"}
+    tick_until(lambda: queued.state == "done", "the take that was retried")
+    assert find_strip(bpy.context.scene, queued.key).type == "MOVIE"
+
+
+def test_its_interrupted_reconstruction_is_made_when_its_files_are_back(connected, film):
+    _, stopped = bpy.context.scene.ex4d_reconstructions
+    stopped.plan = stopped.plan.replace("/tmp/film/", f"{film.as_posix()}/")
+    assert bpy.ops.ex4d.resume_reconstruction(key=stopped.key) == {"FINISHED"}
+    tick_until(lambda: stopped.state == "imported", "the scene")
+    assert len(scene_objects()) == 2
