@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ex4d.bench import PARTS
 from ex4d.bench.measuring import Row, median_seconds, wait_for_gpu
 from ex4d.bench.passes import (
     Case,
@@ -26,7 +27,6 @@ from ex4d.bench.passes import (
     passes,
     relative_l2,
 )
-from ex4d.cli.bench import PARTS
 from ex4d.generate.engine import EngineProgress
 from ex4d.generate.wan.files import find_files
 from ex4d.generate.wan.loaded_networks import LoadedModels, ModelChoice
