@@ -66,6 +66,7 @@ class Score:
 
 
 def load_clip(name: str, occlusion: str) -> Clip:
+    """Read one of `CLIPS`, with its exact depth."""
     folder = DATA / name
     footage = probe(folder / "footage.mp4")
     with np.load(folder / "camera.npz") as camera, np.load(folder / "true_views.npz") as views:
@@ -76,6 +77,7 @@ def load_clip(name: str, occlusion: str) -> Clip:
 
 
 def score(clip: Clip, depth: np.ndarray, in_time: bool = True) -> Score:
+    """Draw a clip with this depth along the true views, and compare; flicker only where depth changes over time."""
     rasterizer = create_rasterizer("warp", "cpu")
     views = clip.views
     inside = union = false = missed = pixels = 0
@@ -142,6 +144,7 @@ def noisy(share: float) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def steadied(clip: Clip, depth: np.ndarray) -> np.ndarray:
+    """Depth after the temporal alignment."""
     steadier = Steadier(offset=True)
     pairs = [
         (torch.from_numpy(picture).permute(2, 0, 1).float() / 255, 1 / torch.from_numpy(z))
@@ -153,6 +156,7 @@ def steadied(clip: Clip, depth: np.ndarray) -> np.ndarray:
 
 
 def sharpened(clip: Clip, depth: np.ndarray) -> np.ndarray:
+    """Depth after the edge step, for the frames that have true views."""
     needed = set(clip.views["frames"].tolist())
     settings = EdgeSettings()
     return np.stack(
@@ -175,6 +179,7 @@ def grown(pixels: int) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def unchanged(clip: Clip, depth: np.ndarray) -> np.ndarray:
+    """Depth as it is."""
     return depth
 
 
@@ -200,6 +205,7 @@ ERRORS = {
 
 
 def main() -> None:
+    """Print one table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clip", choices=CLIPS, default="sample")
     parser.add_argument("--only", default="", help="errors whose name contains this")
