@@ -1,7 +1,7 @@
-"""What errors of depth cost, and what the edge step and the steadying win back, measured on the sample clips.
+"""What errors of depth cost, and what the edge step and the temporal alignment win back, measured on the sample clips.
 
 Takes a clip's exact depth, adds graded errors as estimators make them, and compares masks and seen pixels of new
-views with the true ones. Prints the tables of backend/ex4d/depth/README.md. The clips were rendered with Blender, by
+views with the true ones. Prints the tables of docs/measured/depth.md. The clips were rendered with Blender, by
 `make_sample.py`, and are committed: `sample` (a camera that stands still) and `moving_camera`, both with moving objects
 and thin structures.
 
@@ -58,10 +58,10 @@ class Score:
     flicker: float | None
 
     def __str__(self) -> str:
-        unsteady = "" if self.flicker is None else f"{100 * self.flicker:.2f} %"
+        flicker = "" if self.flicker is None else f"{100 * self.flicker:.2f} %"
         return (
             f"{self.agreement:.3f} | {100 * self.falsely_seen:.2f} % | {100 * self.missed:.1f} % | {self.psnr:.2f} dB "
-            f"| {unsteady}"
+            f"| {flicker}"
         )
 
 
@@ -143,7 +143,7 @@ def noisy(share: float) -> Callable[[np.ndarray], np.ndarray]:
     return lambda depth: (depth * (1 + share * random.standard_normal(depth.shape))).astype(np.float32)
 
 
-def steadied(clip: Clip, depth: np.ndarray) -> np.ndarray:
+def aligned(clip: Clip, depth: np.ndarray) -> np.ndarray:
     """Depth after the temporal alignment."""
     steadier = Steadier(offset=True)
     pairs = [
@@ -185,8 +185,8 @@ def unchanged(clip: Clip, depth: np.ndarray) -> np.ndarray:
 
 AS_IT_IS = {"as it is": unchanged}
 IN_SPACE = {**AS_IT_IS, "edges": sharpened}
-IN_TIME = {**AS_IT_IS, "steady": steadied}
-BOTH = {**IN_SPACE, **IN_TIME, "steady, edges": lambda clip, depth: sharpened(clip, steadied(clip, depth))}
+IN_TIME = {**AS_IT_IS, "aligned": aligned}
+BOTH = {**IN_SPACE, **IN_TIME, "aligned, edges": lambda clip, depth: sharpened(clip, aligned(clip, depth))}
 ERRORS = {
     "none (exact depth)": (lambda depth: depth, BOTH),
     "blur of 1 px": (blurred(1), IN_SPACE),
@@ -219,7 +219,7 @@ def main() -> None:
         if options.only in name:
             spoilt = spoil(clip.depth)
             for step, repair in ((step, repair) for step, repair in steps.items() if options.step in step):
-                print(f"| {name} | {step} | {score(clip, repair(clip, spoilt), 'steady' in steps)} |", flush=True)
+                print(f"| {name} | {step} | {score(clip, repair(clip, spoilt), 'aligned' in steps)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--frames", type=positive_number, default=49, help="length of the clip; also 4 times that")
     parser.add_argument("--size", type=size, default=(512, 512), metavar="WxH", help="of the clip")
-    parser.add_argument("--markdown", action="store_true", help="with render: the table as docs/measured.md has it")
+    parser.add_argument("--markdown", action="store_true", help="with render: the table as docs/measured/speed.md has it")
     parser.add_argument("--estimator", action="append", default=[], help="with depth: only this one; may be repeated")
     parser.add_argument("--device", default="auto", help="with depth: auto, cpu or cuda")
     parser.add_argument(
