@@ -56,7 +56,7 @@ def parsers_below(parser: argparse.ArgumentParser) -> Iterator[argparse.Argument
 
 def section(parser: argparse.ArgumentParser) -> str:
     """One verb: its description, its usage, and a table of its arguments."""
-    formatter = argparse.HelpFormatter(prog=parser.prog, width=100)
+    formatter = argparse.HelpFormatter(prog=parser.prog, width=78)
     formatter.add_usage(parser.usage, parser._actions, parser._mutually_exclusive_groups)
     usage = formatter.format_help().strip()
     parts = [f"## {parser.prog}", description(parser.description or ""), f"```text\n{usage}\n```"]

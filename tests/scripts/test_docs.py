@@ -67,6 +67,14 @@ def test_the_table_of_environment_variables_is_complete():
     assert read <= set(re.findall(r"`(EX4D_[A-Z_]+)`", page))
 
 
+def test_the_names_of_the_glossary_are_those_of_the_code():
+    code = "\n".join(path.read_text(encoding="utf-8") for path in PRODUCT)
+    rows = re.findall(r"^\|.*\| ([^|]*) \|$", (DOCS / "glossary.md").read_text(encoding="utf-8"), re.MULTILINE)
+    names = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    assert len(names) > 50
+    assert [name for name in names if not re.search(rf"\b\w*{name}\w*\b", code)] == []
+
+
 @pytest.mark.parametrize("page", sorted((DOCS / "extend").glob("*.md")), ids=lambda page: page.stem)
 def test_an_addition_touches_at_most_three_files_and_each_is_there(page):
     text = page.read_text(encoding="utf-8")
