@@ -22,7 +22,10 @@ import interpreters
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "scripts"
 NAME = "blender-5.0"
-pytestmark = pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="sets up environments of Python 3.11 from 3.11")
+pytestmark = [
+    pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="sets up environments of Python 3.11 from 3.11"),
+    pytest.mark.skipif(os.name == "nt", reason="watches processes by POSIX signals and pipes"),
+]
 
 
 @dataclass(frozen=True)
