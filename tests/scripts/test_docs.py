@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -46,6 +47,21 @@ def test_the_command_line_has_every_verb_with_all_its_flags(site):
         assert f">{parser.prog}" in page
         for flag in parser._option_string_actions:
             assert flag in page, f"{parser.prog} {flag}"
+
+
+COMMANDS = [
+    (page.relative_to(ROOT).as_posix(), line)
+    for page in (ROOT / "README.md", *sorted(DOCS.rglob("*.md")))
+    for line in re.findall(r"^ {4,}(ex4d .*)$", page.read_text(encoding="utf-8").replace("\\\n", " "), re.MULTILINE)
+]
+
+
+@pytest.mark.parametrize(("page", "line"), COMMANDS)
+def test_the_commands_in_the_pages_are_accepted(page, line, capsys):
+    try:
+        docs_hook.command_line().parse_args(shlex.split(line, comments=True)[1:])
+    except SystemExit as ended:
+        assert ended.code == 0, f"{page}: {line}: {capsys.readouterr().err}"
 
 
 def test_the_api_has_everything_that_the_library_offers(site):
