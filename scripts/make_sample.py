@@ -1,7 +1,7 @@
-"""Creates the sample clips in `tests/data/`: a small garden, animated and rendered from code alone.
+"""Makes the sample clips in `tests/data/`: a small garden, animated and rendered from code alone.
 
 The clips are what tests, the demo and `measure_depth.py` start from: footage, its exact depth and camera, and the true
-image from two other cameras. In `sample` the camera stands still, in `moving_camera` it travels. They are committed,
+picture from two other cameras. In `sample` the camera stands still, in `moving_camera` it travels. They are committed,
 so this needs to run only when the scene is changed. `bpy` (5.0) and the video and EXR libraries live in different
 environments, hence two steps, the first about a quarter of an hour on 2 CPU cores:
 
@@ -9,7 +9,7 @@ environments, hence two steps, the first about a quarter of an hour on 2 CPU cor
     BACKEND_PYTHON scripts/make_sample.py pack --clip sample --work WORK_FOLDER
 
 `render` (bpy, numpy) writes PNG colours, EXR depths and ray-cast line-of-sight masks into the work folder; a second
-call resumes where the first stopped. `pack` (numpy, PyAV, OpenEXR) compresses, measures what compression cost,
+call goes on where the first stopped. `pack` (numpy, PyAV, OpenEXR) compresses, measures what compression cost,
 checks the cameras by reprojection, and writes the committed files with their README.
 
 Cameras and rendering are in `sample_views.py`, the scene in `sample_garden.py`, its shapes in `sample_shapes.py`.
@@ -56,8 +56,8 @@ def write_video(path: Path, video: np.ndarray, crf: int) -> None:
         stream.pix_fmt = "yuv420p"
         context = stream.codec_context
         context.colorspace = context.color_primaries = context.color_trc = context.color_range = 1
-        for image in video:
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+        for picture in video:
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             frame = frame.reformat(
                 format="yuv420p", dst_colorspace="ITU709", src_color_range="JPEG", dst_color_range="MPEG"
             )
@@ -89,16 +89,16 @@ def write_arrays(path: Path, **arrays: np.ndarray) -> None:
 
 
 def reprojection_error(depth: np.ndarray, other: np.ndarray, to_other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Carry a image's surface points into another camera and compare with the depth found there.
+    """Carry a picture's surface points into another camera and compare with the depth found there.
 
     Args:
-        depth: (H, W) of the image the points come from.
+        depth: (H, W) of the picture the points come from.
         other: (h, w) depth seen by the other camera.
         to_other: (4, 4) from the first camera's OpenCV frame to the other's.
 
     Returns:
         (9, H, W) signed relative error, positive where the point lies behind what the other camera sees, at the pixel
-        where the point falls (first) and at its 8 neighbours; (H, W) bool, whether it falls into the image.
+        where the point falls (first) and at its 8 neighbours; (H, W) bool, whether it falls into the picture.
     """
     points = unproject(depth, camera_intrinsics(depth.shape[1])) @ to_other[:3, :3].T + to_other[:3, 3]
     z = np.maximum(points[..., 2], 1e-6)
@@ -155,7 +155,7 @@ rights reserved.
 | `footage.mp4` | H.264, 4:2:0, limited range, BT.709; PSNR to the renders {luma:.1f} dB in luma, {psnr:.1f} in RGB |
 | `depth.npz` | `depth` ({frames}, {size}, {size}) uint16 x `scale` is depth along z; `intrinsics` as below |
 | `camera.npz` | `extrinsics` ({frames}, 4, 4){identity}; `intrinsics` ({frames}, 3, 3); `width`, `height` |
-| `true_views.npz` | {count} images from two other cameras, see below |
+| `true_views.npz` | {count} pictures from two other cameras, see below |
 
 Conventions: OpenCV cameras (x right, y down, z forward); `extrinsics` are world-to-camera, and the world is the
 {world}; intrinsics in pixels, pixel centres at +0.5. Focal length {focal:.3f} px at
@@ -174,20 +174,20 @@ The .npz files are compressed with LZMA; `numpy.load` reads them as usual.
 
 ## True views
 
-`true_views.npz`, each array with one entry for each image: `view` (name), `frames` (the footage frame), `rgb`
+`true_views.npz`, each array with one entry for each picture: `view` (name), `frames` (the footage frame), `rgb`
 ({true_size}, {true_size}, 3) uint8, `depth` float32 (same steps as above), `visible` bool, `extrinsics`,
 `intrinsics` (for {true_size} px). The cameras are the source camera turned about the flower:
 
 {views}
 
 `visible` is true where the source camera saw, in that frame, the surface point in the middle of the pixel: the point
-projects into the source image, a ray cast from the source camera's centre to it meets nothing before it (tolerance
+projects into the source picture, a ray cast from the source camera's centre to it meets nothing before it (tolerance
 {tolerance} units), and both cameras are on the same side of it (petals and wings are sheets). Edge pixels of `rgb`
 are antialiased, so they mix both sides of an edge.
 
 Checked with the stored arrays: source depth carried into the true cameras lands on their depth with a median error
 of {reprojection_median:.4f} %. Carried back, {seen:.2f} % of the visible pixels lie on the source depth (nearest of
-3 x 3 pixels, within 1 %), and {hidden:.2f} % of the others fall outside the image or more than 1 % behind it; the
+3 x 3 pixels, within 1 %), and {hidden:.2f} % of the others fall outside the picture or more than 1 % behind it; the
 rest is hidden by less than that, by less than a pixel, or turned away.
 """
 

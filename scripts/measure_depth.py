@@ -1,7 +1,7 @@
-"""What errors of depth cost, and what the edge step and the temporal alignment win back, measured on the sample clips.
+"""What errors of depth cost, and what the edge step and the steadying win back, measured on the sample clips.
 
 Takes a clip's exact depth, adds graded errors as estimators make them, and compares masks and seen pixels of new
-views with the true ones. Prints the tables of docs/measured/depth.md. The clips were rendered with Blender, by
+views with the true ones. Prints the tables of backend/ex4d/depth/README.md. The clips were rendered with Blender, by
 `make_sample.py`, and are committed: `sample` (a camera that stands still) and `moving_camera`, both with moving objects
 and thin structures.
 
@@ -58,15 +58,14 @@ class Score:
     flicker: float | None
 
     def __str__(self) -> str:
-        flicker = "" if self.flicker is None else f"{100 * self.flicker:.2f} %"
+        unsteady = "" if self.flicker is None else f"{100 * self.flicker:.2f} %"
         return (
             f"{self.agreement:.3f} | {100 * self.falsely_seen:.2f} % | {100 * self.missed:.1f} % | {self.psnr:.2f} dB "
-            f"| {flicker}"
+            f"| {unsteady}"
         )
 
 
 def load_clip(name: str, occlusion: str) -> Clip:
-    """Read one of `CLIPS`, with its exact depth."""
     folder = DATA / name
     footage = probe(folder / "footage.mp4")
     with np.load(folder / "camera.npz") as camera, np.load(folder / "true_views.npz") as views:
@@ -77,7 +76,6 @@ def load_clip(name: str, occlusion: str) -> Clip:
 
 
 def score(clip: Clip, depth: np.ndarray, in_time: bool = True) -> Score:
-    """Draw a clip with this depth along the true views, and compare; flicker only where depth changes over time."""
     rasterizer = create_rasterizer("warp", "cpu")
     views = clip.views
     inside = union = false = missed = pixels = 0
@@ -143,8 +141,7 @@ def noisy(share: float) -> Callable[[np.ndarray], np.ndarray]:
     return lambda depth: (depth * (1 + share * random.standard_normal(depth.shape))).astype(np.float32)
 
 
-def aligned(clip: Clip, depth: np.ndarray) -> np.ndarray:
-    """Depth after the temporal alignment."""
+def steadied(clip: Clip, depth: np.ndarray) -> np.ndarray:
     steadier = Steadier(offset=True)
     pairs = [
         (torch.from_numpy(picture).permute(2, 0, 1).float() / 255, 1 / torch.from_numpy(z))
@@ -156,7 +153,6 @@ def aligned(clip: Clip, depth: np.ndarray) -> np.ndarray:
 
 
 def sharpened(clip: Clip, depth: np.ndarray) -> np.ndarray:
-    """Depth after the edge step, for the frames that have true views."""
     needed = set(clip.views["frames"].tolist())
     settings = EdgeSettings()
     return np.stack(
@@ -179,14 +175,13 @@ def grown(pixels: int) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def unchanged(clip: Clip, depth: np.ndarray) -> np.ndarray:
-    """Depth as it is."""
     return depth
 
 
 AS_IT_IS = {"as it is": unchanged}
 IN_SPACE = {**AS_IT_IS, "edges": sharpened}
-IN_TIME = {**AS_IT_IS, "aligned": aligned}
-BOTH = {**IN_SPACE, **IN_TIME, "aligned, edges": lambda clip, depth: sharpened(clip, aligned(clip, depth))}
+IN_TIME = {**AS_IT_IS, "steady": steadied}
+BOTH = {**IN_SPACE, **IN_TIME, "steady, edges": lambda clip, depth: sharpened(clip, steadied(clip, depth))}
 ERRORS = {
     "none (exact depth)": (lambda depth: depth, BOTH),
     "blur of 1 px": (blurred(1), IN_SPACE),
@@ -205,7 +200,6 @@ ERRORS = {
 
 
 def main() -> None:
-    """Print one table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clip", choices=CLIPS, default="sample")
     parser.add_argument("--only", default="", help="errors whose name contains this")
@@ -219,7 +213,7 @@ def main() -> None:
         if options.only in name:
             spoilt = spoil(clip.depth)
             for step, repair in ((step, repair) for step, repair in steps.items() if options.step in step):
-                print(f"| {name} | {step} | {score(clip, repair(clip, spoilt), 'aligned' in steps)} |", flush=True)
+                print(f"| {name} | {step} | {score(clip, repair(clip, spoilt), 'steady' in steps)} |", flush=True)
 
 
 if __name__ == "__main__":
