@@ -186,7 +186,8 @@ def look_at(eye: np.ndarray, target: np.ndarray, down: tuple[float, float, float
     """World-to-camera matrices that look from ``eye`` to ``target`` with the image's y axis along ``down``.
 
     Args:
-        eye, target: (T, 3) positions in the scene's world; ``target`` may be (3,).
+        eye: (T, 3) positions in the scene's world.
+        target: (T, 3), or (3,) for one point.
         down: the direction that is down in the image; +y in the scene's world.
 
     Returns:

@@ -3,7 +3,7 @@
 The zip is `blender_addon/` with a folder of wheels, which Blender unpacks for the system and Python it runs on:
 `ex4d_core` as a wheel of its own, because an extension's modules lie under a name that Blender chooses, and pyzmq and
 msgpack as their makers publish them, fetched once by the hashes in scripts/locks/addon-wheels.txt. numpy is Blender's.
-Needs nothing but the standard library to start.
+Needs only the standard library to start.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class BuildFailed(environments.SetupError):
 
 
 def main() -> None:
+    """Build the zip, and say where it is."""
     parser = argparse.ArgumentParser(description="Build the add-on's installable zip, with all it needs inside.")
     parser.add_argument("--source", type=Path, default=ROOT / "blender_addon", help="the add-on (default: %(default)s)")
     parser.add_argument("--output", type=Path, help="the zip to write (default: outputs/ex4d-<version>.zip)")
@@ -88,11 +89,16 @@ def build(source: Path, output: Path | None = None) -> Path:
 
 
 def read_manifest(source: Path) -> str:
+    """The text of the add-on's manifest.
+
+    Raises:
+        BuildFailed: there is none, or it has lines that the build writes.
+    """
     path = source / "blender_manifest.toml"
     try:
         manifest = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        message = f"{path} does not exist: --source has to be an add-on's folder."
+        message = f"{path} does not exist: --source must be the folder of an add-on."
         raise BuildFailed(message) from error
     for key in ("wheels", "platforms"):
         if re.search(rf"^{key}\s*=", manifest, re.MULTILINE):
@@ -102,6 +108,11 @@ def read_manifest(source: Path) -> str:
 
 
 def manifest_value(manifest: str, key: str) -> str:
+    """A text value at the manifest's top level.
+
+    Raises:
+        BuildFailed: it is missing.
+    """
     found = re.search(rf'^{key}\s*=\s*"([^"]*)"', manifest, re.MULTILINE)
     if not found:
         message = f'blender_manifest.toml has no line `{key} = "..."`: add it.'
@@ -110,6 +121,11 @@ def manifest_value(manifest: str, key: str) -> str:
 
 
 def project_version() -> str:
+    """The version that `ex4d_core` states.
+
+    Raises:
+        BuildFailed: it states none.
+    """
     found = re.search(r'^__version__ = "([^"]+)"', (CORE / "__init__.py").read_text(encoding="utf-8"), re.MULTILINE)
     if not found:
         message = 'ex4d_core/__init__.py has no line `__version__ = "..."`: add it.'
@@ -199,7 +215,7 @@ def blender_tool(*arguments: str) -> None:
     """Run Blender's extension tool, which lies in the bpy wheel and is a program of its own.
 
     Raises:
-        BuildFailed: with the tool's own words.
+        BuildFailed: with the tool's output.
     """
     blender = BLENDERS["5.0"]
     libraries = blender.folder / "Lib" if environments.WINDOWS else next(blender.folder.glob("lib/python*"))
@@ -208,6 +224,11 @@ def blender_tool(*arguments: str) -> None:
 
 
 def checked(command: Sequence[str], cwd: Path = ROOT) -> None:
+    """Run a command whose output matters only if it fails.
+
+    Raises:
+        BuildFailed: with the command and its output.
+    """
     done = subprocess.run(
         command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

@@ -14,6 +14,7 @@ import environments
 
 
 def main():
+    """Create what is missing, and become `ex4d demo`."""
     blender = environments.BLENDERS["5.0"]
     with environments.exit_on_setup_error():
         environments.ensure(environments.BACKEND, blender)

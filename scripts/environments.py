@@ -1,8 +1,8 @@
-"""Makes the Python environments that the project runs in, beside it, from the hashed locks in scripts/locks/.
+"""Creates the Python environments of the project, under .venv/, from the hashed locks in scripts/locks/.
 
-`python3 scripts/environments.py` makes them all; demo.py, test.py and build_addon.py call `ensure` for what they need.
+`python3 scripts/environments.py` creates all; demo.py, test.py and build_addon.py call `ensure` for what they need.
 There is more than one because each Blender, as the `bpy` module, dictates its own Python and numpy.
-Needs nothing but the standard library. Uses uv where it is on PATH, and venv with pip otherwise; both take their
+Needs only the standard library. Uses uv where it is on PATH, and venv with pip otherwise; both take their
 indexes and proxies from the user's own configuration, and the hashes decide what is accepted.
 """
 
@@ -46,22 +46,27 @@ class Environment:
 
     @property
     def folder(self) -> Path:
+        """Where it is installed."""
         return HOME / self.name
 
     @property
     def lock(self) -> Path:
+        """The pinned requirements that it is installed from."""
         return LOCKS / f"{self.name}.txt"
 
     @property
     def python(self) -> Path:
+        """Its interpreter."""
         return self.command("python")
 
     @property
     def stamp(self) -> Path:
+        """The file that says what was installed; written last."""
         return self.folder / "ex4d-setup.json"
 
     @property
     def log(self) -> Path:
+        """The output of the last set-up."""
         return HOME / f"{self.name}.log"
 
     def command(self, name: str) -> Path:
@@ -83,8 +88,8 @@ ENVIRONMENTS = {environment.name: environment for environment in (BACKEND, *BLEN
 def ensure(*environments: Environment) -> None:
     """Make each environment ready to use; returns within milliseconds where it already is.
 
-    An environment counts as ready when its stamp, written last, names the lock, Python and folder of today. One
-    without a stamp was interrupted, and is made anew.
+    An environment is ready when its stamp, which is written last, names the current lock, Python and folder. One
+    without a stamp was interrupted, and is created again.
 
     Raises:
         PythonMissing: no interpreter of the needed version.
@@ -99,7 +104,7 @@ def ensure(*environments: Environment) -> None:
 
 
 def missing_part(environment: Environment) -> Literal["", "project", "environment"]:
-    """What has to be made: nothing, the project's own installation, or the whole environment with it."""
+    """What is missing: nothing, the project's own installation, or the whole environment with it."""
     wanted, found = _wanted_stamp(environment), _found_stamp(environment)
     # exists() follows the link to the base interpreter, which may have been uninstalled since.
     if not found or not environment.python.exists():
@@ -110,7 +115,7 @@ def missing_part(environment: Environment) -> Literal["", "project", "environmen
 
 
 def _found_stamp(environment: Environment) -> dict:
-    """What the environment's stamp says; empty where it has none, as one that was interrupted."""
+    """The content of the environment's stamp; empty without one, as after an interruption."""
     try:
         found = json.loads(environment.stamp.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -133,8 +138,8 @@ def _wanted_stamp(environment: Environment) -> dict[str, str]:
     }
 
 
-def _refuse_what_is_not_ours(environment: Environment) -> None:
-    """Before an environment is replaced: what a link leads to may be another checkout's, with its own code installed.
+def _refuse_foreign_environment(environment: Environment) -> None:
+    """Refuse to replace an environment behind a link, which may belong to another checkout.
 
     Raises:
         SetupError: a link is in the way.
@@ -181,7 +186,7 @@ class _Builder:
     def build(self, missing: Literal["project", "environment"]) -> None:
         environment = self.environment
         if missing == "environment":
-            _refuse_what_is_not_ours(environment)
+            _refuse_foreign_environment(environment)
         environment.log.write_bytes(b"")
         # Read now: what changes while this works is the next run's to see.
         finished = json.dumps(_wanted_stamp(environment), indent=1)
@@ -266,7 +271,7 @@ class _Builder:
         if code:
             tail = "\n".join(self.environment.log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
             message = (
-                f"This step failed (exit code {code}); its output is in {self.environment.log} and ends so:\n{tail}"
+                f"This step failed (exit code {code}); its output is in {self.environment.log} and ends with:\n{tail}"
             )
             raise InstallFailed(message)
 
@@ -281,7 +286,7 @@ def _only_one_setup(environment: Environment) -> Iterator[int]:
     descriptor = os.open(HOME / f"{environment.name}.lock", os.O_RDWR | os.O_CREAT)
     try:
         if not _try_lock(descriptor):
-            print(f"[{environment.name}] another set-up is at work; waiting for it to end", flush=True)
+            print(f"[{environment.name}] another set-up is running; waiting for it to end", flush=True)
             while not _try_lock(descriptor):
                 time.sleep(0.2)
         yield descriptor
@@ -305,7 +310,7 @@ def _try_lock(descriptor: int) -> bool:
 
 
 def write_locks(*, upgrade: bool) -> None:
-    """Pin `scripts/locks/*.in` anew, for all systems, with the hash of every file and the address of none.
+    """Pin `scripts/locks/*.in` again, for all systems, with the hash of every file and the address of none.
 
     Raises:
         SetupError: uv, which alone can lock for other systems, is not on PATH, or found no solution.
@@ -330,28 +335,29 @@ def write_locks(*, upgrade: bool) -> None:
         command += [source.relative_to(ROOT).as_posix(), "--output-file", target.relative_to(ROOT).as_posix()]
         print(f"locking {target.relative_to(ROOT).as_posix()}", flush=True)
         if subprocess.run(command, cwd=ROOT, env=tool_variables()).returncode:
-            message = f"uv could not lock {source.relative_to(ROOT).as_posix()}; its own words are above."
+            message = f"uv could not lock {source.relative_to(ROOT).as_posix()}; its output is above."
             raise SetupError(message)
 
 
 @contextlib.contextmanager
 def exit_on_setup_error() -> Iterator[None]:
-    """Within this, a set-up error ends the program with its sentence, and Ctrl-C with the customary code 130."""
+    """End the program with the message of a set-up error raised within, and with code 130 after Ctrl-C."""
     try:
         yield
     except SetupError as error:
         sys.exit(f"\n{error}")
     except KeyboardInterrupt:
-        print("Interrupted; the same command goes on.", file=sys.stderr)
+        print("Interrupted; run the same command to resume.", file=sys.stderr)
         sys.exit(130)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Make the project's Python environments, under .venv/.")
+    """Create environments, or lock them again."""
+    parser = argparse.ArgumentParser(description="Create the project's Python environments, under .venv/.")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB")
-    setup = verbs.add_parser("setup", help="make the environments (this is also done without a verb)")
+    setup = verbs.add_parser("setup", help="create the environments (the default)")
     setup.add_argument("names", nargs="*", metavar="NAME", help=f"which ones: {', '.join(ENVIRONMENTS)} (default: all)")
-    lock = verbs.add_parser("lock", help="pin scripts/locks/*.in anew, with uv")
+    lock = verbs.add_parser("lock", help="pin scripts/locks/*.in again, with uv")
     lock.add_argument("--upgrade", action="store_true", help="take the newest versions that the .in files allow")
     options = parser.parse_args()
     with exit_on_setup_error():
@@ -361,7 +367,7 @@ def main() -> None:
         names = getattr(options, "names", None) or list(ENVIRONMENTS)
         for name in names:
             if name not in ENVIRONMENTS:
-                parser.error(f"no environment is named {name!r}; there are {', '.join(ENVIRONMENTS)}")
+                parser.error(f"unknown environment {name!r}: expected {', '.join(ENVIRONMENTS)}")
         ensure(*(ENVIRONMENTS[name] for name in names))
         for name in names:
             print(f"{name}: {ENVIRONMENTS[name].python}")

@@ -1,4 +1,4 @@
-"""Finds the Python that an environment is made from; environments.py calls this before it makes one."""
+"""Finds the Python interpreter for an environment; environments.py calls this before it creates one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 class SetupError(Exception):
-    """Set-up cannot go on; the message says what to do."""
+    """Set-up cannot continue; the message says what to do."""
 
 
 class PythonMissing(SetupError):
@@ -92,7 +92,7 @@ print(json.dumps({
 
 
 def _probe(command: Sequence[str]) -> dict:
-    """What an interpreter says of itself; empty where it does not start, as a pyenv shim without its version."""
+    """What an interpreter reports about itself; empty where it does not start, as a pyenv shim without its version."""
     try:
         return json.loads(_output([*command, "-I", "-c", _PROBE]))
     except ValueError:
@@ -110,9 +110,9 @@ def _output(command: Sequence[str]) -> str:
 
 
 def tool_variables() -> dict[str, str]:
-    """The user's environment, less what would send packages or imports somewhere else than our folder."""
-    astray = {"PYTHONPATH", "PYTHONHOME", "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_REQUIRE_VIRTUALENV"}
-    variables = {name: value for name, value in os.environ.items() if name not in astray}
+    """The user's environment variables, without those that redirect packages or imports out of our folder."""
+    redirecting = {"PYTHONPATH", "PYTHONHOME", "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_REQUIRE_VIRTUALENV"}
+    variables = {name: value for name, value in os.environ.items() if name not in redirecting}
     return {**variables, "UV_PYTHON_DOWNLOADS": "never"}
 
 

@@ -1,7 +1,8 @@
-"""Sets everything up, then runs every check: ruff, the tests of the backend, and those of the add-on in each Blender.
+"""Runs every check of the project: formatting, types, documentation, and the tests of the backend and the add-on.
 
-Arguments that this script does not know go on to pytest: `scripts/test.py tests/mesh -k border -x`. Paths choose which
-environments run at all. Needs nothing but the standard library.
+Environments that are missing are created first. Unknown arguments are passed to pytest, as in
+`scripts/test.py tests/mesh -k border -x`; paths select the environments, and types and documentation, which take
+minutes, are then left out. Needs only the standard library.
 """
 
 from __future__ import annotations
@@ -45,7 +46,13 @@ TAKES_VALUE = {
 
 @dataclass
 class Outcome:
-    """What became of one check."""
+    """The result of one check.
+
+    Attributes:
+        name: as the summary shows it.
+        state: "passed", "FAILED", or why it did not run.
+        skipped: reasons of skipped tests, and how many tests each skipped.
+    """
 
     name: str
     state: str
@@ -53,14 +60,15 @@ class Outcome:
     passed: int = 0
     failed: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
-    """Reasons of skipped tests, and how many tests each skipped."""
 
     @property
     def skips(self) -> int:
+        """How many tests were skipped."""
         return sum(self.skipped.values())
 
     @property
     def line(self) -> str:
+        """One line of the summary."""
         counts = ""
         if self.passed or self.failed or self.skipped:
             counts = f": {self.passed} passed, {self.failed} failed, {self.skips} skipped"
@@ -69,15 +77,18 @@ class Outcome:
 
 
 def main() -> None:
+    """Run the checks, and exit with 0 only if all of them passed."""
     parser = argparse.ArgumentParser(
-        description="Run every check of the project.", epilog="All other arguments go on to pytest.", allow_abbrev=False
+        description="Run every check of the project.",
+        epilog="All other arguments are passed to pytest.",
+        allow_abbrev=False,
     )
     parser.add_argument(
         "--blender",
         type=blender_versions,
         metavar="VERSIONS",
-        help=f"the Blenders to test the add-on in, with commas between: {', '.join(BLENDERS)} (default: all of them "
-        "whose Python this machine has)",
+        help=f"the Blender versions to test the add-on in, separated by commas: {', '.join(BLENDERS)} (default: all "
+        "whose Python is installed)",
     )
     options, for_pytest = parser.parse_known_args()
     with environments.exit_on_setup_error():
@@ -87,6 +98,10 @@ def main() -> None:
     flags, backend_paths, blender_paths = split_paths(for_pytest)
     chosen = bool(backend_paths or blender_paths)
     outcomes = [ruff("check"), ruff("format", "--check")]
+    if for_pytest:
+        outcomes += [Outcome(name, "not run, only tests were asked for") for name in ("types", "documentation")]
+    else:
+        outcomes += [check_types(), build_documentation()]
 
     outside_blender = f"--ignore={BLENDER_TESTS.relative_to(ROOT)}"
     variables = {"EX4D_BACKEND_PYTHON": str(BACKEND.python)}
@@ -114,20 +129,24 @@ def main() -> None:
 
 
 def blender_versions(text: str) -> list[str]:
-    """The versions in a list such as "4.2,5.0"."""
+    """The versions in a list such as "4.2,5.0".
+
+    Raises:
+        argparse.ArgumentTypeError: a version that is not supported.
+    """
     versions = [version.strip() for version in text.split(",")]
     for version in versions:
         if version not in BLENDERS:
-            message = f"no Blender is named {version!r}; there are {', '.join(BLENDERS)}"
+            message = f"unknown Blender version {version!r}: expected {', '.join(BLENDERS)}"
             raise argparse.ArgumentTypeError(message)
     return versions
 
 
 def ready_blenders(versions: Sequence[str] | None) -> tuple[list[Environment], list[Outcome]]:
-    """The environments to test in, made where they are missing, and what was left out and why.
+    """The environments to test in, created where they are missing, and what was left out and why.
 
     Raises:
-        SetupError: set-up failed. That a Python is missing is an error only for versions that were asked for by name.
+        SetupError: set-up failed. A missing Python is an error only for versions that were given by name.
     """
     ready, left_out = [], []
     for version in versions or BLENDERS:
@@ -170,8 +189,24 @@ def split_paths(arguments: Sequence[str]) -> tuple[list[str], list[str], list[st
 
 
 def ruff(*verb: str) -> Outcome:
-    name = " ".join(("ruff", *verb))
-    seconds, code = run(name, [str(BACKEND.command("ruff")), *verb, "."], {})
+    """Check style and docstrings, or the formatting."""
+    return check(" ".join(("ruff", *verb)), [str(BACKEND.command("ruff")), *verb, "."])
+
+
+def check_types() -> Outcome:
+    """Check all types; pyproject.toml says of which files."""
+    command = [str(BACKEND.command("basedpyright")), "--pythonpath", str(BACKEND.python), "--level", "error"]
+    return check("types", command)
+
+
+def build_documentation() -> Outcome:
+    """Build the documentation into outputs/docs; any warning is a failure."""
+    return check("documentation", [str(BACKEND.python), "-m", "mkdocs", "build"], {"NO_MKDOCS_2_WARNING": "1"})
+
+
+def check(name: str, command: Sequence[str], variables: dict[str, str] | None = None) -> Outcome:
+    """Run a tool that fails by its exit code."""
+    seconds, code = run(name, command, variables or {})
     return Outcome(name, "FAILED" if code else "passed", seconds)
 
 

@@ -57,7 +57,7 @@ class EX4D_PT_footage_options(bpy.types.Panel):
     bl_region_type = "UI"
     bl_category = CATEGORY
     bl_parent_id = EX4D_PT_footage.__name__
-    bl_options = {"DEFAULT_CLOSED"}  # noqa: RUF012 - Blender wants a plain set here
+    bl_options = {"DEFAULT_CLOSED"}
 
     def draw(self, context: bpy.types.Context) -> None:
         layout, settings = self.layout, context.scene.ex4d_footage

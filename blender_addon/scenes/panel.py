@@ -48,7 +48,7 @@ class EX4D_PT_placement(bpy.types.Panel):
     bl_category = CATEGORY
     bl_parent_id = EX4D_PT_scene.__name__
     bl_order = 1
-    bl_options = {"DEFAULT_CLOSED"}  # noqa: RUF012 - Blender wants a plain set here
+    bl_options = {"DEFAULT_CLOSED"}
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:

@@ -90,7 +90,7 @@ class EX4D_OT_new_seed(bpy.types.Operator):
     bl_idname = "ex4d.new_seed"
     bl_label = "Another Seed"
     bl_description = "Have something else invented: choose a seed by chance"
-    bl_options = {"REGISTER", "UNDO"}  # noqa: RUF012 - Blender wants a plain set here
+    bl_options = {"REGISTER", "UNDO"}
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         context.scene.ex4d_shot.final.seed = random.randint(0, LARGEST_SEED)
@@ -101,7 +101,7 @@ class EX4D_OT_edit_words(bpy.types.Operator):
     bl_idname = "ex4d.edit_words"
     bl_label = "Words"
     bl_description = "Read and change this text in a wide window, where all of it can be seen"
-    bl_options = {"UNDO"}  # noqa: RUF012 - Blender wants a plain set here
+    bl_options = {"UNDO"}
 
     words: bpy.props.StringProperty(options={"HIDDEN", "SKIP_SAVE"}, default="prompt")
     text: bpy.props.StringProperty(

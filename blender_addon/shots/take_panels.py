@@ -23,7 +23,7 @@ class _BelowTake:
     bl_region_type = "UI"
     bl_category = CATEGORY
     bl_parent_id = EX4D_PT_take.__name__
-    bl_options = {"DEFAULT_CLOSED"}  # noqa: RUF012 - Blender wants a plain set here
+    bl_options = {"DEFAULT_CLOSED"}
 
 
 class EX4D_PT_preview_settings(_BelowTake, bpy.types.Panel):

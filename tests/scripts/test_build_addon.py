@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(
     reason="building needs the project's own environments: run scripts/environments.py",
 )
 
-# How the wheels of each platform's Blender are told by their file names.
+# How the wheels of each platform's Blender are recognised by their file names.
 TAGS = {
     "linux-x64": r"manylinux\w*_x86_64",
     "macos-arm64": r"macosx_\d+_\d+_(arm64|universal2)",
@@ -112,9 +112,9 @@ def test_blender_installs_and_enables_it_with_the_wheels_inside(built, tmp_path)
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert "bl_ext.user_default.ex4d" in told["enabled"], done.stdout + done.stderr
-    for path in told["from"]:
+    reported = json.loads(done.stdout.splitlines()[-1])
+    assert "bl_ext.user_default.ex4d" in reported["enabled"], done.stdout + done.stderr
+    for path in reported["from"]:
         assert Path(path).is_relative_to(user / "extensions" / ".local")
 
 

@@ -77,4 +77,4 @@ def test_locks_serve_windows_and_macos_too():
     cuda = [line for line in lines if line.startswith("nvidia-")]
     assert cuda
     assert all("sys_platform == 'linux'" in line for line in cuda)
-    assert any(line.startswith("colorama==") and "sys_platform == 'win32'" in line for line in lines)
+    assert any(line.startswith("pywin32-ctypes==") and "sys_platform == 'win32'" in line for line in lines)

@@ -59,10 +59,25 @@ def test_the_wheel_gives_the_command_and_the_extras(wheel):
     assert f"{folder}/licenses/LICENSE" in wheel.namelist()
 
 
+def test_a_package_index_accepts_both_and_shows_no_broken_link(tmp_path):
+    pytest.importorskip("twine", reason="checking needs the project's own environment, .venv/backend")
+    files = [build(kind, ROOT, tmp_path / kind) for kind in ("wheel", "sdist")]
+    command = [sys.executable, "-m", "twine", "--no-color", "check", "--strict", *map(str, files)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    with zipfile.ZipFile(files[0]) as opened:
+        name = next(name for name in opened.namelist() if name.endswith("/METADATA"))
+        description = email.message_from_bytes(opened.read(name)).get_payload()
+    # An index shows the text alone, without the files of the repository.
+    assert "import ex4d" in description
+    assert "](" not in description
+
+
 def test_a_source_archive_builds_the_same_wheel(wheel, tmp_path):
     archive = build("sdist", ROOT, tmp_path / "sdist")
     with tarfile.open(archive) as opened:
-        assert not [name for name in opened.getnames() if "/.venv" in name or "/outputs" in name]
+        tops = {name.split("/")[1] for name in opened.getnames() if "/" in name}
+        assert not tops & {".venv", "outputs", "dist", "build"}
         opened.extractall(tmp_path / "source", filter="data")
     again = build("wheel", next((tmp_path / "source").iterdir()), tmp_path / "again")
     with zipfile.ZipFile(again) as opened:

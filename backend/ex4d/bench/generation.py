@@ -20,9 +20,9 @@ from unittest import mock
 import numpy as np
 import torch
 
+from ex4d.bench import PARTS
 from ex4d.bench.measuring import Row, median_seconds, wait_for_gpu
 from ex4d.bench.passes import Case, measure_passes, measure_rates, minimum_seconds, relative_l2
-from ex4d.cli.bench import PARTS
 from ex4d.generate.engine import GenerationProgress
 from ex4d.generate.wan.files import find_files
 from ex4d.generate.wan.loaded_networks import LoadedNetworks, NetworkChoice, networks_for

@@ -12,14 +12,12 @@ from __future__ import annotations
 
 import argparse
 
+from ex4d.bench import PARTS
 from ex4d.cli.options import plain_console, positive_number, progress_bar, size
 
 SUMMARY = "measure this machine"
 # Enough ticks for a 99.9th percentile.
 _TAKES = 10
-
-# Of `ex4d bench generate`, in its order. Here, so that the command line knows them without torch.
-PARTS = ("passes", "jobs", "memory", "gpus")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--frames", type=positive_number, default=49, help="length of the clip; also 4 times that")
     parser.add_argument("--size", type=size, default=(512, 512), metavar="WxH", help="of the clip")
-    parser.add_argument("--markdown", action="store_true", help="with render: the table as README.md has it")
+    parser.add_argument("--markdown", action="store_true", help="with render: the table as docs/measured/speed.md has it")
     parser.add_argument("--estimator", action="append", default=[], help="with depth: only this one; may be repeated")
     parser.add_argument("--device", default="auto", help="with depth: auto, cpu or cuda")
     parser.add_argument(
@@ -69,7 +67,6 @@ def _run_render(options: argparse.Namespace) -> int:
 
 def _run_generate(options: argparse.Namespace) -> int:
     """Prints each row at once: the whole takes minutes."""
-
     from ex4d.bench.measuring import machine
     from ex4d.generate.wan.networks import require_diffsynth
 

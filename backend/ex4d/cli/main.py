@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 when done, 1 when the work failed with a reason (printed), 2 for a wrong command line, 130 after Ctrl-C.
     """
-    options = _parser().parse_args(arguments)
+    options = build_parser().parse_args(arguments)
     # Files may have names that are no UTF-8, which are printed as they are.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")
@@ -65,7 +65,8 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return (says_nothing and action.help) or super()._get_help_string(action) or ""
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line, one subparser a verb."""
     from importlib import import_module
 
     parser = _Parser(

@@ -97,7 +97,7 @@ def _positions(offset: torch.Tensor) -> torch.Tensor:
 
 
 def _sampled(values: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
-    """values (n, C, h, w) at displaced places, bilinear, the border repeated."""
+    """Values (n, C, h, w) at displaced places, bilinear, the border repeated."""
     height, width = values.shape[2:]
     size = offset.new_tensor([width, height])
     grid = (2 * _positions(offset).permute(0, 2, 3, 1) + 1) / size - 1
