@@ -62,9 +62,14 @@ class EX4D_SceneLink(bpy.types.PropertyGroup):
 CLASSES = (EX4D_SceneLink,)
 
 
+def link_of(candidate: bpy.types.Object) -> EX4D_SceneLink:
+    """An object's scene link; its ``digest`` is empty unless the object is an imported scene."""
+    return candidate.ex4d_scene  # pyright: ignore[reportAttributeAccessIssue] - registered below
+
+
 def is_scene_object(candidate: bpy.types.Object | None) -> bool:
     """Whether this object is an imported scene."""
-    return candidate is not None and bool(candidate.ex4d_scene.digest)
+    return candidate is not None and bool(link_of(candidate).digest)
 
 
 def scene_objects() -> list[bpy.types.Object]:
@@ -106,7 +111,7 @@ class NeedsScene:
 
 def link_scene(target: bpy.types.Object, scene: Scene, folder: Path, frame_start: int) -> None:
     """Note on an object which package it shows."""
-    link = target.ex4d_scene
+    link = link_of(target)
     link.folder = to_blend(folder)
     link.digest = scene.digest
     link.frame_start = frame_start
@@ -124,7 +129,7 @@ def open_scene(scene_object: bpy.types.Object) -> Scene:
     if not is_scene_object(scene_object):
         name = scene_object.name if scene_object else "nothing"
         raise SceneError(f"{name!r} is not an imported EX-4D scene; choose one, or import it first")
-    link = scene_object.ex4d_scene
+    link = link_of(scene_object)
     folders = [from_blend(link.folder, scene_object.library)]
     cache = scene_object.modifiers.get(MESH_CACHE)
     if cache is not None:

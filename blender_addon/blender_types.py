@@ -1,0 +1,115 @@
+"""Blender's classes as a type checker should see them in this add-on; at run time they are Blender's own.
+
+The stubs of bpy do not know the properties that the add-on registers on scenes, and call optional what is always there
+while the add-on's code runs (a panel's layout, a context's scene). Operators, panels, menus and lists derive from the
+classes below and take a `Context`; functions on a Blender scene take a `BlenderScene`, whose ``ex4d_...`` properties
+are typed; outside a callback `current_context` gives the context. An object's scene link is read with
+`scenes.link.link_of`.
+"""
+
+# pyright: reportIncompatibleMethodOverride=false, reportIncompatibleVariableOverride=false
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import bpy
+
+if TYPE_CHECKING:
+    from bpy.types import bpy_prop_collection_idprop as Collection
+
+    from .coverage.panel import EX4D_Coverage
+    from .footage.properties import EX4D_Footage, EX4D_Reconstruction
+    from .shots.properties import EX4D_Shot
+    from .takes.properties import EX4D_Take
+    from .views.panel import EX4D_View
+
+    class BlenderScene(bpy.types.Scene):
+        """A Blender scene with the add-on's properties."""
+
+        ex4d_shots: Collection[EX4D_Shot]
+        ex4d_shot_index: int
+        ex4d_unlisted_shot: EX4D_Shot
+        ex4d_shot: EX4D_Shot
+        ex4d_takes: Collection[EX4D_Take]
+        ex4d_take_index: int
+        ex4d_footage: EX4D_Footage
+        ex4d_reconstructions: Collection[EX4D_Reconstruction]
+        ex4d_coverage: EX4D_Coverage
+        ex4d_view: EX4D_View
+
+    class Window(bpy.types.Window):
+        """A window, which always has a screen, a scene and a workspace."""
+
+        screen: bpy.types.Screen
+        scene: BlenderScene
+        workspace: bpy.types.WorkSpace
+
+    class WindowManager(bpy.types.WindowManager):
+        """The window manager with the add-on's property."""
+
+        windows: list[Window]
+        ex4d_takes_on_disk: str
+
+    class Context(bpy.types.Context):
+        """A context with what every callback of the add-on finds; ``area`` and ``region_data`` may be missing."""
+
+        scene: BlenderScene
+        view_layer: bpy.types.ViewLayer
+        window_manager: WindowManager
+        workspace: bpy.types.WorkSpace
+        preferences: bpy.types.Preferences
+        region: bpy.types.Region
+        space_data: Any
+
+    class Operator(bpy.types.Operator):
+        """An operator; ``execute``, ``invoke`` and ``modal`` return a set of result names."""
+
+        bl_options: set[str]
+        layout: bpy.types.UILayout
+
+        @classmethod
+        def poll(cls, context: Context) -> bool: ...
+        def execute(self, context: Context) -> set[str]: ...
+        def invoke(self, context: Context, event: bpy.types.Event) -> set[str]: ...
+        def modal(self, context: Context, event: bpy.types.Event) -> set[str]: ...
+        def cancel(self, context: Context) -> None: ...
+        def draw(self, context: Context) -> None: ...
+        def check(self, context: Context) -> bool: ...
+
+    class Panel(bpy.types.Panel):
+        """A panel."""
+
+        bl_options: set[str]
+        layout: bpy.types.UILayout
+
+        @classmethod
+        def poll(cls, context: Context) -> bool: ...
+        def draw(self, context: Context) -> None: ...
+        def draw_header(self, context: Context) -> None: ...
+
+    class Menu(bpy.types.Menu):
+        """A menu."""
+
+        layout: bpy.types.UILayout
+
+        def draw(self, context: Context) -> None: ...
+
+    class UIList(bpy.types.UIList):
+        """A list."""
+
+        def draw_item(
+            self, context: Context, layout: bpy.types.UILayout, data: Any, item: Any, icon: int, *active: Any
+        ) -> None: ...
+
+    OperatorMixin, PanelMixin = Operator, Panel
+else:
+    BlenderScene, Window, WindowManager = bpy.types.Scene, bpy.types.Window, bpy.types.WindowManager
+    Context, Operator, Panel = bpy.types.Context, bpy.types.Operator, bpy.types.Panel
+    Menu, UIList = bpy.types.Menu, bpy.types.UIList
+    # Bases of what operators or panels share: Blender reads the properties of bases that are not classes of its own.
+    OperatorMixin = PanelMixin = object
+
+
+def current_context() -> Context:
+    """Blender's context, for code that no callback hands one."""
+    return cast(Context, bpy.context)
