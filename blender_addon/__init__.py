@@ -1,6 +1,6 @@
-"""EX-4D for Blender: import a reconstructed scene, choreograph a camera, send the shot, watch the frames arrive.
+"""EX-4D for Blender: import a reconstructed scene, animate a camera, send the shot, watch the frames arrive.
 
-One folder per feature, each with thin operators over plain functions; this module only puts them in order. Everything
+One folder per feature, each with thin operators over plain functions; this module registers them in order. Everything
 talks to the backend through `connection.session`, in ticks of `scheduler`; nothing here imports the backend or waits
 for it.
 """
@@ -31,13 +31,13 @@ MODULES: tuple[ModuleType, ...] = tuple(
         "jobs.tracker",
         "live.query",
         "scenes.link",
-        "scenes.curtains",
+        "scenes.stretched_faces",
         "scenes.operators",
-        "scenes.place_operators",
+        "scenes.placement_operators",
         "scenes.panel",
-        "shots.final",
+        "shots.final_settings",
         "shots.properties",
-        "cameras.saved",
+        "cameras.saved_moves",
         "cameras.operators",
         "cameras.panel",
         "shots.operators",
@@ -47,7 +47,7 @@ MODULES: tuple[ModuleType, ...] = tuple(
         "takes.take_jobs",
         "takes.operators",
         "takes.panel",
-        "shots.take_panels",
+        "shots.settings_panels",
         "takes.disk",
         "sequencer.operators",
         "coverage.panel",
@@ -73,28 +73,28 @@ def _describe(kind: type) -> None:
 
 
 def register() -> None:
-    """Register every module; what fails half-way is taken back, so that the add-on can be enabled again."""
+    """Register every module; a failure is rolled back, so that the add-on can be enabled again."""
     global _registered
-    with ExitStack() as so_far:
+    with ExitStack() as registered:
         for module in MODULES:
             for kind in getattr(module, "CLASSES", ()):
                 _describe(kind)
                 bpy.utils.register_class(kind)
-                so_far.callback(bpy.utils.unregister_class, kind)
+                registered.callback(bpy.utils.unregister_class, kind)
             for owner, name, value in getattr(module, "PROPERTIES", ()):
                 setattr(owner, name, value)
-                so_far.callback(delattr, owner, name)
+                registered.callback(delattr, owner, name)
             for name, handler in getattr(module, "HANDLERS", ()):
                 handlers = getattr(bpy.app.handlers, name)
                 handlers.append(handler)
-                so_far.callback(handlers.remove, handler)
+                registered.callback(handlers.remove, handler)
             if hasattr(module, "register"):
                 module.register()
             if hasattr(module, "unregister"):
-                so_far.callback(module.unregister)
-        _registered = so_far.pop_all()
+                registered.callback(module.unregister)
+        _registered = registered.pop_all()
 
 
 def unregister() -> None:
-    """Take everything back, in reverse order."""
+    """Unregister everything in reverse order."""
     _registered.close()

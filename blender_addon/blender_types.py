@@ -4,10 +4,10 @@ The stubs of bpy do not know the properties that the add-on registers on scenes,
 while the add-on's code runs (a panel's layout, a context's scene). Operators, panels, menus and lists derive from the
 classes below and take a `Context`; functions on a Blender scene take a `BlenderScene`, whose ``ex4d_...`` properties
 are typed; outside a callback `current_context` gives the context. An object's scene link is read with
-`scenes.link.link_of`.
+`scenes.link.link_of`. Operators are called through `ops`, and `classes` takes new properties.
 """
 
-# pyright: reportIncompatibleMethodOverride=false, reportIncompatibleVariableOverride=false
+# pyright: reportIncompatibleVariableOverride=false
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         ex4d_reconstructions: Collection[EX4D_Reconstruction]
         ex4d_coverage: EX4D_Coverage
         ex4d_view: EX4D_View
+        view_settings: Any
 
     class Window(bpy.types.Window):
         """A window, which always has a screen, a scene and a workspace."""
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
         """The window manager with the add-on's property."""
 
         windows: list[Window]
+        invoke_props_dialog: Any
         ex4d_takes_on_disk: str
 
     class Context(bpy.types.Context):
@@ -60,49 +62,42 @@ if TYPE_CHECKING:
         preferences: bpy.types.Preferences
         region: bpy.types.Region
         space_data: Any
+        temp_override: Any
 
-    class Operator(bpy.types.Operator):
-        """An operator; ``execute``, ``invoke`` and ``modal`` return a set of result names."""
+    # Not of bpy's classes: our callbacks take a `Context`, which is narrower than theirs.
+    class Operator(Any):
+        """An operator, whose callbacks return a set of result names."""
 
         bl_options: set[str]
         layout: bpy.types.UILayout
 
-        @classmethod
-        def poll(cls, context: Context) -> bool: ...
-        def execute(self, context: Context) -> set[str]: ...
-        def invoke(self, context: Context, event: bpy.types.Event) -> set[str]: ...
-        def modal(self, context: Context, event: bpy.types.Event) -> set[str]: ...
-        def cancel(self, context: Context) -> None: ...
-        def draw(self, context: Context) -> None: ...
-        def check(self, context: Context) -> bool: ...
-
-    class Panel(bpy.types.Panel):
+    class Panel(Any):
         """A panel."""
 
         bl_options: set[str]
         layout: bpy.types.UILayout
 
-        @classmethod
-        def poll(cls, context: Context) -> bool: ...
-        def draw(self, context: Context) -> None: ...
-        def draw_header(self, context: Context) -> None: ...
-
-    class Menu(bpy.types.Menu):
+    class Menu(Any):
         """A menu."""
 
         layout: bpy.types.UILayout
 
-        def draw(self, context: Context) -> None: ...
+    UIList = Any
 
-    class UIList(bpy.types.UIList):
-        """A list."""
+    class ImportHelper(Operator):
+        """An operator that asks for a file to read."""
 
-        def draw_item(
-            self, context: Context, layout: bpy.types.UILayout, data: Any, item: Any, icon: int, *active: Any
-        ) -> None: ...
+        filepath: str
+
+    class ExportHelper(Operator):
+        """An operator that asks for a file to write."""
+
+        filepath: str
 
     OperatorMixin, PanelMixin = Operator, Panel
 else:
+    from bpy_extras.io_utils import ExportHelper, ImportHelper  # noqa: F401 - for operators
+
     BlenderScene, Window, WindowManager = bpy.types.Scene, bpy.types.Window, bpy.types.WindowManager
     Context, Operator, Panel = bpy.types.Context, bpy.types.Operator, bpy.types.Panel
     Menu, UIList = bpy.types.Menu, bpy.types.UIList
@@ -110,6 +105,24 @@ else:
     OperatorMixin = PanelMixin = object
 
 
+class SidebarPanel(PanelMixin):
+    """A panel in the EX-4D tab of the 3D viewport's sidebar."""
+
+    bl_space_type = "VIEW_3D"
+    bl_region_type = "UI"
+    bl_category = "EX-4D"
+
+
+# All operators, with the add-on's own, and classes to register properties on or to append to.
+ops: Any = bpy.ops
+classes: Any = bpy.types
+
+
 def current_context() -> Context:
     """Blender's context, for code that no callback hands one."""
     return cast(Context, bpy.context)
+
+
+def enum_items(owner: Any, name: str) -> bpy.types.bpy_prop_collection[bpy.types.EnumPropertyItem]:
+    """The choices of an enum property of a Blender class or value, by identifier."""
+    return owner.bl_rna.properties[name].enum_items

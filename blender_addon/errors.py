@@ -11,23 +11,25 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from typing import TypeVar, cast
 
-import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
 from ex4d_core.errors import is_expected, user_message
 
-Execute = Callable[[bpy.types.Operator, bpy.types.Context], set[str]]
+from .blender_types import Context, Operator
+
+_Execute = TypeVar("_Execute", bound=Callable[..., set[str]])
 
 # File, line and type of each error of the scheduler's work, in order, to the error and its traceback.
 _reported: dict[tuple[str, int, str], tuple[Exception, str]] = {}
 
 
-def reports_errors(execute: Execute) -> Execute:
-    """Let an operator's ``execute`` tell the artist what was wrong and what to do, and end as cancelled."""
+def reports_errors(execute: _Execute) -> _Execute:
+    """Let an operator's ``execute`` report errors that the artist can act on, and end as cancelled."""
 
     @wraps(execute)
-    def reporting(self: bpy.types.Operator, context: bpy.types.Context) -> set[str]:
+    def reporting(self: Operator, context: Context) -> set[str]:
         try:
             return execute(self, context)
         except Exception as error:
@@ -36,7 +38,7 @@ def reports_errors(execute: Execute) -> Execute:
             self.report({"ERROR"}, user_message(error))
             return {"CANCELLED"}
 
-    return reporting
+    return cast(_Execute, reporting)
 
 
 @contextmanager

@@ -1,18 +1,19 @@
-"""File paths as a .blend keeps them: relative to it ("//...") once it is saved, absolute before."""
+"""File paths in a .blend: relative to it ("//...") once it is saved, absolute before."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import bpy
 
-# A property that holds such a path; Blender 4.5 and later ask for it.
-PATH_OPTIONS = {"PATH_SUPPORTS_BLEND_RELATIVE"} if bpy.app.version >= (4, 5, 0) else set()
+# Options of a property that holds such a path; new in Blender 4.5.
+PATH_OPTIONS: set[Any] = {"PATH_SUPPORTS_BLEND_RELATIVE"} if bpy.app.version >= (4, 5, 0) else set()
 
 
 def to_blend(path: Path | str, blend_file: str | None = None) -> str:
-    """A path as text for a .blend: relative to ``blend_file`` (default: the open one) where that is possible."""
+    """A path for a .blend: relative to ``blend_file`` (default: the open one) if possible."""
     blend_file = bpy.data.filepath if blend_file is None else blend_file
     absolute = os.path.abspath(path)
     if not blend_file:
@@ -24,9 +25,10 @@ def to_blend(path: Path | str, blend_file: str | None = None) -> str:
 
 
 def from_blend(text: str, library: bpy.types.Library | None = None) -> Path:
-    """The absolute path that a .blend's text means.
+    """The absolute path of a path in a .blend.
 
     Args:
-        library: the .blend that it is linked from, whose folder "//" stands for then; None for the open one.
+        text: the path.
+        library: the .blend that "//" refers to; None for the open one.
     """
     return Path(os.path.abspath(bpy.path.abspath(text, library=library)))

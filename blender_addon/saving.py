@@ -1,4 +1,4 @@
-"""Keeps the add-on's own relative paths right when a file is saved in another folder; Blender does so for its own."""
+"""Rebases the add-on's relative paths when a file is saved in another folder, as Blender does its own."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import bpy
 
 from .jobs.records import own_scenes
 from .paths import to_blend
+from .scenes.link import link_of
 
 
 def rebase_paths(old_file: str, new_file: str) -> None:
-    """Let relative paths that were meant from ``old_file`` mean the same from ``new_file``."""
+    """Change relative paths of ``old_file`` so that they name the same files from ``new_file``."""
     old_folder = os.path.dirname(old_file)
     if not old_file or not new_file or old_folder == os.path.dirname(new_file):
         return
@@ -23,10 +24,10 @@ def rebase_paths(old_file: str, new_file: str) -> None:
 
 
 def _paths() -> Iterator[tuple[bpy.types.PropertyGroup, str]]:
-    """All of the open file; what is linked means its own file's folder, and so does what overrides it."""
+    """All paths of the open file; those of linked data and its overrides are relative to the library."""
     for candidate in bpy.data.objects:
-        if candidate.ex4d_scene.folder and candidate.library is None and candidate.override_library is None:
-            yield candidate.ex4d_scene, "folder"
+        if link_of(candidate).folder and candidate.library is None and candidate.override_library is None:
+            yield link_of(candidate), "folder"
     for scene in own_scenes():
         for entry in (*scene.ex4d_takes, *scene.ex4d_reconstructions):
             yield entry, "folder"
@@ -41,7 +42,7 @@ def _before_save(target: str, *_: object) -> None:
 
 @bpy.app.handlers.persistent
 def _after_save(target: str, *_: object) -> None:
-    # After a copy was saved, the open file is still where it was.
+    # After a copy was saved, the open file still has its old path.
     rebase_paths(target, bpy.data.filepath)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -290,7 +291,7 @@ class BlenderLens:
     lens: float
     sensor_width: float
     sensor_height: float
-    sensor_fit: str
+    sensor_fit: Literal["AUTO", "HORIZONTAL", "VERTICAL"]
     shift_x: float
     shift_y: float
     width: int

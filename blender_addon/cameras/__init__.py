@@ -1,1 +1,1 @@
-"""Cameras from presets, and the evaluated camera of every frame, in the terms of the scene."""
+"""Cameras: moves from presets, their keyframes, and the sampled camera of a shot."""

@@ -1,13 +1,13 @@
 """Camera paths to Blender keyframes: plain location, rotation and lens curves.
 
-What a camera did when it filmed is kept on every frame. A move that is made up gets as few keys as it can, since it is
-there to be changed: two with a straight line between them where it is even, else Bezier keys on common frames.
+What a camera did when it filmed is kept on every frame. A new move gets as few keys as possible, since an artist is to
+edit it: two linear ones where it is even, else Bezier keys on common frames.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import bpy
 import mathutils
@@ -20,14 +20,15 @@ from ex4d_core.cameras import (
     blender_from_world_to_camera,
 )
 
-from .few_keys import few_keys
+from ..blender_types import enum_items
+from .keyframe_reduction import reduce_keyframes
 from .optics import write_sensor
 
 # Values this close (relative to the largest) are the same number in Blender's float32.
-_SAME = 2e-7
-# How far a move with few keys may be from the one that was asked for: radians of each angle, and a share of the focal
-# length and of how far the camera goes. Together about a hundredth of a pixel, for a lens of 1,000 pixels.
-_CLOSE = 5e-6
+_FLOAT32_ROUNDING = 2e-7
+# The largest error of a move with few keys: radians of each angle, and a share of the focal length and of the distance
+# that the camera travels. Together about a hundredth of a pixel at a focal length of 1,000 pixels.
+_TOLERANCE = 5e-6
 
 
 @dataclass(frozen=True)
@@ -35,55 +36,65 @@ class _Channel:
     """A property of a camera on every frame.
 
     Attributes:
+        owner: the camera object, or its data.
+        data_path: the property.
         values: (T, K).
-        bound: by how much they may miss.
+        bound: the largest error of a curve with few keys.
     """
 
-    owner: bpy.types.ID
+    owner: bpy.types.Object | bpy.types.Camera
     data_path: str
     values: np.ndarray
     bound: float
 
 
 def new_camera(name: str, scene_object: bpy.types.Object, collection: bpy.types.Collection) -> bpy.types.Object:
-    """A camera object that is tied to the scene object, so that it moves along when that is moved.
+    """A camera object that is parented to the scene object.
 
     Its own location and rotation are in Blender's axes, as if the scene object stood where it was imported.
 
     Args:
+        name: of the object and its data.
+        scene_object: the imported scene.
         collection: where the object is linked.
     """
     camera = bpy.data.objects.new(name, bpy.data.cameras.new(name))
     collection.objects.link(camera)
     camera.parent = scene_object
-    camera.matrix_parent_inverse = mathutils.Matrix(BLENDER_FROM_SCENE).inverted()
+    camera.matrix_parent_inverse = mathutils.Matrix(BLENDER_FROM_SCENE.tolist()).inverted()
     return camera
 
 
-def record(camera: bpy.types.Object, path: CameraPath, frame_start: int) -> None:
-    """Animate a camera made by `new_camera` exactly: with a key on every frame, but for what moves evenly.
+def camera_data(camera: bpy.types.Object) -> bpy.types.Camera:
+    """The data of a camera object."""
+    assert isinstance(camera.data, bpy.types.Camera)
+    return camera.data
+
+
+def bake_path(camera: bpy.types.Object, path: CameraPath, frame_start: int) -> None:
+    """Animate a camera made by `new_camera` exactly: with a key on every frame, except for what moves evenly.
 
     Args:
+        camera: the camera object.
         path: in the scene's world.
         frame_start: Blender frame of the path's frame 0.
     """
-    frames = frame_start + np.arange(len(path), dtype=np.float64)
     for channel in _channels(camera, path):
-        animate(channel.owner, channel.data_path, frames, channel.values)
+        animate(channel.owner, channel.data_path, frame_start, channel.values)
 
 
-def choreograph(camera: bpy.types.Object, path: CameraPath, frame_start: int) -> None:
-    """As `record`, with few keys to go on with where the move is close enough with them; see `_CLOSE`.
+def animate_with_few_keys(camera: bpy.types.Object, path: CameraPath, frame_start: int) -> None:
+    """As `bake_path`, but with few keys where the move stays close enough with them; see `_TOLERANCE`.
 
-    Whatever does not move evenly has its keys on the same frames.
+    All that does not move evenly has its keys on the same frames.
     """
-    record(camera, path, frame_start)
+    bake_path(camera, path, frame_start)
     bent = [channel for channel in _channels(camera, path) if not _is_even(channel.values)]
     if not bent:
         return
     values = np.hstack([channel.values for channel in bent])
     bounds = np.concatenate([np.full(channel.values.shape[1], channel.bound) for channel in bent])
-    keys = few_keys(values, bounds)
+    keys = reduce_keyframes(values, bounds)
     if keys is None:
         return
     curves = [curve for channel in bent for curve in _curves_at(channel.owner, channel.data_path)]
@@ -93,39 +104,39 @@ def choreograph(camera: bpy.types.Object, path: CameraPath, frame_start: int) ->
     shown = np.array([[curve.evaluate(frame) for curve in curves] for frame in frames])
     # Blender keeps the places of handles as 32-bit numbers, which is too coarse for a shot at frame 90,000.
     if (np.abs(shown - values) > 2 * bounds).any():
-        record(camera, path, frame_start)
+        bake_path(camera, path, frame_start)
 
 
-def animate(owner: bpy.types.ID, data_path: str, frames: np.ndarray, values: Iterable) -> None:
-    """Give a property its value on every frame; what stays the same is set without keys.
+def animate(owner: bpy.types.ID, data_path: str, frame_start: int, values: np.ndarray) -> None:
+    """Give a property its value on every frame; a constant is set without keys.
 
     Args:
         owner: the object or data whose property it is.
         data_path: the property: a number, or a vector of K numbers.
-        frames: (T,) Blender frames, rising.
-        values: T numbers, or T vectors of K numbers.
+        frame_start: the first of T Blender frames.
+        values: (T, K).
     """
-    table = np.array([np.atleast_1d(value) for value in values], dtype=np.float64)
-    first = table[0].tolist()
+    first = values[0].tolist()
     if data_path.startswith("["):  # a custom property: ["name"]
         owner[data_path[2:-2]] = first
     else:
-        setattr(owner, data_path, first if table.shape[1] > 1 else first[0])
-    if (np.abs(table - table[0]) <= _rounding(table)).all():
+        setattr(owner, data_path, first if len(first) > 1 else first[0])
+    if (np.abs(values - values[0]) <= _rounding(values)).all():
         return
-    if _is_even(table):
-        frames, table = frames[[0, -1]], table[[0, -1]]
-    # Inserting the first key makes the curves, wherever this version of Blender keeps them; the rest is set at once.
+    frames = frame_start + np.arange(len(values), dtype=np.float64)
+    if _is_even(values):
+        frames, values = frames[[0, -1]], values[[0, -1]]
+    # Inserting the first key creates the curves, wherever this version of Blender keeps them; the rest is set at once.
     owner.keyframe_insert(data_path, frame=frames[0])
     for index, curve in enumerate(_curves_at(owner, data_path)):
-        points = _new_points(curve, frames, table[:, index])
+        points = _replace_points(curve, frames, values[:, index])
         points.foreach_set("interpolation", np.full(len(frames), _number_of("interpolation", "LINEAR")))
         curve.update()
 
 
 def curves_of(owner: bpy.types.ID) -> list[bpy.types.FCurve]:
     """The F-curves that animate an object or its data; from Blender 4.4 on they belong to a slot of the action."""
-    animation = owner.animation_data
+    animation: Any = getattr(owner, "animation_data", None)
     if animation is None or animation.action is None:
         return []
     if bpy.app.version < (4, 4, 0):
@@ -140,35 +151,36 @@ def curves_of(owner: bpy.types.ID) -> list[bpy.types.FCurve]:
 
 
 def _channels(camera: bpy.types.Object, path: CameraPath) -> list[_Channel]:
-    """What moves a camera along a path; sets what cannot be animated."""
+    """The animated properties of a camera on a path; sets those that cannot be animated."""
     matrices = [mathutils.Matrix(matrix) for matrix in blender_from_world_to_camera(path.world_to_camera)]
     rotations = [matrices[0].to_euler("XYZ")]
     for matrix in matrices[1:]:
         rotations.append(matrix.to_euler("XYZ", rotations[-1]))  # without jumps of a whole turn
     lenses = [blender_from_intrinsics(one, path.width, path.height) for one in path.intrinsics]
-    write_sensor(camera.data, lenses[0])
+    data = camera_data(camera)
+    write_sensor(data, lenses[0])
     camera.rotation_mode = "XYZ"
-    places = np.array([matrix.translation for matrix in matrices], dtype=np.float64)
-    travel = float(np.linalg.norm(np.ptp(places, axis=0)))
+    positions = np.array([matrix.translation for matrix in matrices], dtype=np.float64)
+    travel = float(np.linalg.norm(np.ptp(positions, axis=0)))
     focal = np.array([[optics.lens] for optics in lenses])
     shifts = np.array([(optics.shift_x, optics.shift_y) for optics in lenses])
     return [
-        _Channel(camera, "location", places, max(_CLOSE * travel, _rounding(places))),
-        _Channel(camera, "rotation_euler", np.array(rotations, dtype=np.float64), _CLOSE),
-        _Channel(camera.data, "lens", focal, _CLOSE * float(focal.min())),
-        _Channel(camera.data, "shift_x", shifts[:, :1], _CLOSE),
-        _Channel(camera.data, "shift_y", shifts[:, 1:], _CLOSE),
+        _Channel(camera, "location", positions, max(_TOLERANCE * travel, _rounding(positions))),
+        _Channel(camera, "rotation_euler", np.array(rotations, dtype=np.float64), _TOLERANCE),
+        _Channel(data, "lens", focal, _TOLERANCE * float(focal.min())),
+        _Channel(data, "shift_x", shifts[:, :1], _TOLERANCE),
+        _Channel(data, "shift_y", shifts[:, 1:], _TOLERANCE),
     ]
 
 
-def _rounding(table: np.ndarray) -> float:
-    return _SAME * max(1.0, float(np.abs(table).max()))
+def _rounding(values: np.ndarray) -> float:
+    return _FLOAT32_ROUNDING * max(1.0, float(np.abs(values).max()))
 
 
-def _is_even(table: np.ndarray) -> bool:
-    """Whether (T, K) values stay the same or change by as much on every frame."""
-    time = np.linspace(0.0, 1.0, len(table))[:, None]
-    return bool((np.abs(table - table[0] - (table[-1] - table[0]) * time) <= _rounding(table)).all())
+def _is_even(values: np.ndarray) -> bool:
+    """Whether (T, K) values are constant or change by as much on every frame."""
+    time = np.linspace(0.0, 1.0, len(values))[:, None]
+    return bool((np.abs(values - values[0] - (values[-1] - values[0]) * time) <= _rounding(values)).all())
 
 
 def _curves_at(owner: bpy.types.ID, data_path: str) -> list[bpy.types.FCurve]:
@@ -177,9 +189,9 @@ def _curves_at(owner: bpy.types.ID, data_path: str) -> list[bpy.types.FCurve]:
 
 
 def _set_smooth_keys(curve: bpy.types.FCurve, frames: np.ndarray, values: np.ndarray, slopes: np.ndarray) -> None:
-    """Bezier keys whose handles end at a third of the way to the next key, which makes time run evenly between them."""
+    """Bezier keys whose handles end a third of the way to the next key, which makes time run evenly between them."""
     reach = np.diff(frames) / 3
-    points = _new_points(curve, frames, values)
+    points = _replace_points(curve, frames, values)
     points.foreach_set("interpolation", np.full(len(frames), _number_of("interpolation", "BEZIER")))
     for side, lengths in (("left", -np.r_[reach[0], reach]), ("right", np.r_[reach, reach[-1]])):
         points.foreach_set(f"handle_{side}_type", np.full(len(frames), _number_of(f"handle_{side}_type", "ALIGNED")))
@@ -188,8 +200,8 @@ def _set_smooth_keys(curve: bpy.types.FCurve, frames: np.ndarray, values: np.nda
     curve.update()
 
 
-def _new_points(curve: bpy.types.FCurve, frames: np.ndarray, values: np.ndarray):
-    """A curve's keys, all of them new."""
+def _replace_points(curve: bpy.types.FCurve, frames: np.ndarray, values: np.ndarray) -> bpy.types.bpy_prop_collection:
+    """Give a curve new keys, and return them."""
     points = curve.keyframe_points
     points.clear()
     points.add(len(frames))
@@ -198,5 +210,5 @@ def _new_points(curve: bpy.types.FCurve, frames: np.ndarray, values: np.ndarray)
 
 
 def _number_of(name: str, value: str) -> np.int32:
-    """What `foreach_set` wants for a choice."""
-    return np.int32(bpy.types.Keyframe.bl_rna.properties[name].enum_items[value].value)
+    """The number that `foreach_set` takes for an enum value."""
+    return np.int32(enum_items(bpy.types.Keyframe, name)[value].value)

@@ -1,43 +1,48 @@
-"""Operators on cameras."""
+"""Operators that add cameras."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
 
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
-from ex4d_core.trajectories import EASINGS, PRESETS, Trajectory
+from ex4d_core.trajectories import PRESETS, Trajectory, TrajectoryError
 
+from ..blender_types import Context, Operator, OperatorMixin, ops
 from ..errors import reports_errors
-from ..scenes.link import NeedsScene, active_scene_object
+from ..scenes.link import NeedsScene, chosen_scene_object
 from ..shots.properties import DEFAULT_LABEL, active_shot, add_shot, free_label, label_for, listed_shot
-from .presets import camera_from_preset, turned_round
-from .saved import PresetError, read_preset
-from .views import camera_to_view
+from .presets import camera_from_preset, reversed_move
+from .saved_moves import read_preset
+from .viewport_moves import camera_to_view
 
 _PRESET_ITEMS = tuple(
     (name, f"Arc {name}°" if name.isdigit() else name.replace("_", " ").title(), does)
     for name, (does, _, _) in PRESETS.items()
 )
-_EASING_ITEMS = tuple((name, name.replace("_", " ").title(), "How the move starts and ends") for name in EASINGS)
+_EASING_ITEMS = (
+    ("linear", "Linear", "Move at a constant speed"),
+    ("ease_in", "Ease In", "Start gently"),
+    ("ease_out", "Ease Out", "Stop gently"),
+    ("ease_in_out", "Ease In and Out", "Start and stop gently"),
+)
 
 
-class _AddsCamera(NeedsScene):
-    """An operator that makes a camera for the active shot."""
+class _AddsCamera(NeedsScene, OperatorMixin):
+    """An operator that adds a camera for the active shot."""
 
     easing: bpy.props.EnumProperty(
         name="Easing", description="How the move starts and ends", items=_EASING_ITEMS, default="linear"
     )
     new_shot: bpy.props.BoolProperty(
         name="As New Shot",
-        description="Add a shot for this camera, instead of giving it to the active shot",
+        description="Add a shot for this camera instead of assigning it to the active shot",
         default=False,
     )
 
-    def use(self, context: bpy.types.Context, camera: bpy.types.Object) -> None:
-        """Shoot with a camera, and look through it."""
+    def use(self, context: Context, camera: bpy.types.Object) -> None:
+        """Assign a camera to the shot, and look through it."""
         scene = context.scene
         if self.new_shot and (scene.ex4d_shots or active_shot(scene).camera is not None):
             listed_shot(scene)
@@ -50,29 +55,33 @@ class _AddsCamera(NeedsScene):
         scene.camera = camera
 
 
-class EX4D_OT_add_camera(_AddsCamera, bpy.types.Operator):
+class EX4D_OT_add_camera(_AddsCamera, Operator):
+    """Adds a camera with a preset move."""
+
     bl_idname = "ex4d.add_camera"
     bl_label = "Add Camera Move"
-    bl_description = "Add a camera that starts at the source camera's view and makes a move, as keyframes to go on with"
-    bl_options: ClassVar[set[str]] = {"REGISTER", "UNDO", "PRESET"}
+    bl_description = "Add a camera that moves away from the source camera's view, with keyframes to edit"
+    bl_options = {"REGISTER", "UNDO", "PRESET"}
 
-    preset: bpy.props.EnumProperty(name="Move", description="What the camera does", items=_PRESET_ITEMS, default="30")
+    preset: bpy.props.EnumProperty(name="Move", description="Kind of camera move", items=_PRESET_ITEMS, default="30")
     other_way: bpy.props.BoolProperty(
-        name="Other Way", description="Go left instead of right, down instead of up, out instead of in", default=False
+        name="Reverse", description="Move left instead of right, down instead of up, out instead of in", default=False
     )
-    use_amount: bpy.props.BoolProperty(name="Own Amount", description="Choose how far the move goes", default=False)
+    use_amount: bpy.props.BoolProperty(name="Custom Amount", description="Set how far the camera moves", default=False)
     amount: bpy.props.FloatProperty(
-        name="Amount", description="How far: degrees, a share of the subject's distance, or a lens factor", default=0.3
+        name="Amount",
+        description="Distance of the move: degrees, a fraction of the subject's distance, or a focal length factor",
+        default=0.3,
     )
     elevation: bpy.props.FloatProperty(
         name="Elevation",
-        description="Degrees by which arcs and orbits also climb",
+        description="Degrees by which arcs and orbits also rise",
         default=0.0,
         soft_min=-60.0,
         soft_max=60.0,
     )
 
-    def draw(self, context: bpy.types.Context) -> None:
+    def draw(self, context: Context) -> None:
         layout = self.layout
         layout.use_property_split = True
         layout.prop(self, "preset")
@@ -88,67 +97,68 @@ class EX4D_OT_add_camera(_AddsCamera, bpy.types.Operator):
         layout.prop(self, "new_shot")
 
     @reports_errors
-    def execute(self, context: bpy.types.Context) -> set[str]:
-        scene_object = active_scene_object(context)
+    def execute(self, context: Context) -> set[str]:
         trajectory = Trajectory(self.preset, self.amount if self.use_amount else None, self.elevation, self.easing)
         if self.other_way:
-            trajectory = turned_round(trajectory)
-        camera = camera_from_preset(scene_object, trajectory)
-        self.use(context, camera)
+            trajectory = reversed_move(trajectory)
+        self.use(context, camera_from_preset(chosen_scene_object(context), trajectory))
         return {"FINISHED"}
 
 
-class EX4D_OT_camera_to_view(_AddsCamera, bpy.types.Operator):
+class EX4D_OT_camera_to_view(_AddsCamera, Operator):
+    """Adds a camera that moves to the viewport's view."""
+
     bl_idname = "ex4d.camera_to_view"
     bl_label = "Move to This View"
-    bl_description = "Add a camera that goes from the source camera's view to what this viewport shows"
-    bl_options: ClassVar[set[str]] = {"REGISTER", "UNDO"}
+    bl_description = "Add a camera that moves from the source camera's view to this viewport's view"
+    bl_options = {"REGISTER", "UNDO"}
 
     easing: bpy.props.EnumProperty(
         name="Easing", description="How the move starts and ends", items=_EASING_ITEMS, default="ease_in_out"
     )
 
     @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
+    def poll(cls, context: Context) -> bool:
         view = context.region_data
         if view is None:
             cls.poll_message_set(iface_("Use this in a 3D viewport"))
             return False
         if view.view_perspective == "ORTHO":
-            cls.poll_message_set(
-                iface_("This viewport is orthographic: press Numpad 5 for a view that a camera can have")
-            )
+            cls.poll_message_set(iface_("The viewport is orthographic; press Numpad 5 to switch to perspective"))
             return False
         return super().poll(context)
 
-    def draw(self, context: bpy.types.Context) -> None:
+    def draw(self, context: Context) -> None:
         self.layout.use_property_split = True
         self.layout.prop(self, "easing")
         self.layout.prop(self, "new_shot")
 
     @reports_errors
-    def execute(self, context: bpy.types.Context) -> set[str]:
+    def execute(self, context: Context) -> set[str]:
+        assert context.region_data is not None  # polled
         view_to_world = context.region_data.view_matrix.inverted()
-        camera = camera_to_view(active_scene_object(context), view_to_world, self.easing)
-        self.use(context, camera)
+        self.use(context, camera_to_view(chosen_scene_object(context), view_to_world, self.easing))
         return {"FINISHED"}
 
 
-class EX4D_OT_add_saved_camera(NeedsScene, bpy.types.Operator):
+class EX4D_OT_add_saved_camera(NeedsScene, Operator):
+    """Adds a camera with a saved move."""
+
     bl_idname = "ex4d.add_saved_camera"
     bl_label = "Add Saved Camera Move"
-    bl_description = "Add a camera that makes this saved move"
-    bl_options: ClassVar[set[str]] = {"UNDO"}
+    bl_description = "Add a camera with this saved move"
+    bl_options = {"UNDO"}
 
     filepath: bpy.props.StringProperty(options={"HIDDEN", "SKIP_SAVE"})
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
+    @reports_errors
+    def execute(self, context: Context) -> set[str]:
         known = {*EX4D_OT_add_camera.__annotations__, *_AddsCamera.__annotations__}
+        settings = read_preset(Path(self.filepath), known)
         try:
-            return bpy.ops.ex4d.add_camera(**read_preset(Path(self.filepath), known))
-        except (PresetError, TypeError) as error:  # TypeError: a value that the operator does not take
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
+            return ops.ex4d.add_camera(**settings)
+        except TypeError as error:  # a value that the operator does not take
+            raise TrajectoryError(f"the saved move {self.filepath} is invalid: {error}; save it again") from error
 
 
 CLASSES = (EX4D_OT_add_camera, EX4D_OT_camera_to_view, EX4D_OT_add_saved_camera)

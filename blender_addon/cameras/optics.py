@@ -1,4 +1,4 @@
-"""Blender's camera and render settings as the numbers that `ex4d_core.cameras` converts, and back."""
+"""Reads and writes Blender's camera and render settings as the `BlenderLens` that `ex4d_core.cameras` converts."""
 
 from __future__ import annotations
 
@@ -6,23 +6,25 @@ import bpy
 
 from ex4d_core.cameras import BlenderLens, CameraError
 
+from ..blender_types import enum_items
+
 
 def render_size(render: bpy.types.RenderSettings) -> tuple[int, int]:
-    """Width and height in pixels of what Blender renders; it rounds the resolution percentage down."""
+    """Width and height in pixels of Blender's renders; it rounds the resolution percentage down."""
     percentage = render.resolution_percentage
     return render.resolution_x * percentage // 100, render.resolution_y * percentage // 100
 
 
 def require_even_time(render: bpy.types.RenderSettings) -> None:
-    """Check that a frame of Blender is a frame of the footage.
+    """Check that a frame in Blender is a frame of the footage.
 
     Raises:
         CameraError: the scene stretches time.
     """
     if render.frame_map_old != render.frame_map_new:
         raise CameraError(
-            f"the scene's Time Stretching is {render.frame_map_old} to {render.frame_map_new}, which would set camera "
-            "and footage apart; set Old and New to the same (Output > Frame Range)"
+            f"Time Stretching is {render.frame_map_old} to {render.frame_map_new}, which would move camera and footage "
+            "apart; set Old and New to the same value (Output > Frame Range)"
         )
 
 
@@ -33,9 +35,9 @@ def read_lens(camera: bpy.types.Camera, render: bpy.types.RenderSettings) -> Ble
         CameraError: the camera is not a perspective one.
     """
     if camera.type != "PERSP":
-        kind = camera.bl_rna.properties["type"].enum_items[camera.type].name.lower()
+        kind = enum_items(camera, "type")[camera.type].name.lower()
         raise CameraError(
-            f"the camera {camera.name!r} is {kind}; EX-4D renders perspective cameras only: "
+            f"the camera {camera.name!r} is {kind}, but EX-4D renders perspective cameras only; "
             "set Type to Perspective in the camera's Lens settings"
         )
     width, height = render_size(render)
@@ -54,7 +56,7 @@ def read_lens(camera: bpy.types.Camera, render: bpy.types.RenderSettings) -> Ble
 
 
 def write_sensor(camera: bpy.types.Camera, optics: BlenderLens) -> None:
-    """Set what does not move while a lens zooms: sensor and fit."""
+    """Set what is constant while a lens zooms: sensor and fit."""
     camera.type = "PERSP"
     camera.sensor_fit = optics.sensor_fit
     camera.sensor_width = optics.sensor_width

@@ -1,1 +1,1 @@
-"""Scene packages in Blender: the animated DW-Mesh with its footage, and the camera that filmed it."""
+"""Scene packages in Blender: the animated DW-Mesh with its footage, its source camera and its placement."""

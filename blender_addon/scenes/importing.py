@@ -1,4 +1,4 @@
-"""Scene package to Blender objects: mesh, footage, source camera and timing, in a collection of their own."""
+"""Imports a scene package: mesh, footage, source camera and timing, in a collection of their own."""
 
 from __future__ import annotations
 
@@ -12,24 +12,26 @@ import numpy as np
 from ex4d_core.cameras import BLENDER_FROM_SCENE, CameraPath, blender_from_intrinsics
 from ex4d_core.scene import Scene
 
-from ..cameras.keyframes import animate, new_camera, record
-from .link import link_scene, scene_objects
+from ..blender_types import BlenderScene, current_context
+from ..cameras.keyframes import animate, bake_path, camera_data, new_camera
+from .link import link_of, link_scene, scene_objects
 from .material import SOURCE_EYE, footage_image, footage_material, unseen_material
 from .mesh import add_positions_cache, build_mesh
 
-_STILL = 1e-9
+# A source camera that moves by less than this, in scene units, is static.
+_STATIC = 1e-9
 
 
 @dataclass(frozen=True)
 class ImportSettings:
-    """How a scene comes into Blender.
+    """How a scene is imported.
 
     Attributes:
-        frame_start: Blender frame that shows the footage's first frame; None takes the Blender scene's first frame.
-        set_up_scene: whether frame range, rate, resolution, pixel aspect and active camera are set to the footage's;
-            None does so when the Blender scene has no imported scene yet.
+        frame_start: Blender frame that shows the footage's first frame; None for the Blender scene's first frame.
+        set_up_scene: whether to take frame range, rate, resolution, pixel aspect and active camera from the footage;
+            None does so if the Blender scene has no imported scene yet.
         standard_view: whether that also sets the view transform to Standard, the only one under which Solid view shows
-            footage as it was filmed, and the fastest (see `color_space`), and has Solid view show images.
+            footage as filmed, and the fastest (see `color_space`), and lets Solid view show textures without lights.
     """
 
     frame_start: int | None = None
@@ -38,10 +40,10 @@ class ImportSettings:
 
 
 def import_scene(folder: str | Path, settings: ImportSettings | None = None) -> bpy.types.Object:
-    """Bring a scene package into the current Blender scene.
+    """Import a scene package into the current Blender scene.
 
     Returns:
-        The DW-Mesh object, whose ``ex4d_scene`` names the package and the source camera.
+        The DW-Mesh object, whose `link_of` names the package and the source camera.
 
     Raises:
         SceneError: no package there, or a damaged one; nothing is added then.
@@ -50,68 +52,69 @@ def import_scene(folder: str | Path, settings: ImportSettings | None = None) -> 
     folder = Path(folder)
     scene = Scene.open(folder)
     source, mesh = scene.source_camera(), build_mesh(scene)
-    blender_scene = bpy.context.scene
+    blender_scene = current_context().scene
     start = blender_scene.frame_start if settings.frame_start is None else settings.frame_start
     set_up = not scene_objects() if settings.set_up_scene is None else settings.set_up_scene
     if set_up and settings.standard_view:
         blender_scene.view_settings.view_transform = "Standard"
-        show_images_in_solid_view()
+        show_footage_in_solid_view()
 
     name = scene.manifest.name
     collection = bpy.data.collections.new(name)
     blender_scene.collection.children.link(collection)
     target = bpy.data.objects.new(name, mesh)
     collection.objects.link(target)
-    target.matrix_world = mathutils.Matrix(BLENDER_FROM_SCENE)
+    target.matrix_world = mathutils.Matrix(BLENDER_FROM_SCENE.tolist())
     add_positions_cache(target, scene, start)
     link_scene(target, scene, folder, start)
 
     eyes = source.camera_to_world[:, :3, 3]
-    still = float(np.abs(eyes - eyes[0]).max()) <= _STILL
-    animate(target, f'["{SOURCE_EYE}"]', start + np.arange(len(source), dtype=np.float64), eyes)
+    static = float(np.abs(eyes - eyes[0]).max()) <= _STATIC
+    animate(target, f'["{SOURCE_EYE}"]', start, eyes)
     image = footage_image(scene, blender_scene)
-    mesh.materials.append(footage_material(scene, image, start, tuple(eyes[0]) if still else None))
+    mesh.materials.append(footage_material(scene, image, start, tuple(eyes[0]) if static else None))
     mesh.materials.append(unseen_material(scene))
 
     camera = new_camera(f"{name} source", target, collection)
-    record(camera, source, start)
-    target.ex4d_scene.source_camera = camera
-    show_footage_behind(camera, image, scene.manifest.frames, start)
+    bake_path(camera, source, start)
+    link_of(target).source_camera = camera
+    add_footage_background(camera, image, scene.manifest.frames, start)
     if set_up:
         set_up_blender_scene(blender_scene, scene, source, camera, start)
     return target
 
 
-def show_footage_behind(camera: bpy.types.Object, image: bpy.types.Image, frames: int, frame_start: int) -> None:
-    """Give the source camera the footage as its background, switched off, to compare with."""
-    background = camera.data.background_images.new()
+def add_footage_background(camera: bpy.types.Object, image: bpy.types.Image, frames: int, frame_start: int) -> None:
+    """Give the source camera the footage as a background image, disabled, to compare with."""
+    data = camera_data(camera)
+    background = data.background_images.new()
     background.image = image
     background.display_depth = "FRONT"
     background.alpha = 0.5
     user = background.image_user
     user.use_auto_refresh = True
     user.frame_start, user.frame_duration, user.frame_offset = frame_start, frames, 0
-    camera.data.show_background_images = False
+    data.show_background_images = False
 
 
-def show_images_in_solid_view() -> None:
-    """Let every open 3D viewport's Solid view show footage as it is: images, and no light on them."""
-    for window in bpy.context.window_manager.windows:
+def show_footage_in_solid_view() -> None:
+    """Let Solid view in every open 3D viewport show textures without lights."""
+    for window in current_context().window_manager.windows:
         for area in window.screen.areas:
-            if area.type == "VIEW_3D":
+            if isinstance(area.spaces.active, bpy.types.SpaceView3D):
                 shading = area.spaces.active.shading
                 shading.light, shading.color_type = "FLAT", "TEXTURE"
 
 
 def set_up_blender_scene(
-    blender_scene: bpy.types.Scene, scene: Scene, source: CameraPath, camera: bpy.types.Object, frame_start: int
+    blender_scene: BlenderScene, scene: Scene, source: CameraPath, camera: bpy.types.Object, frame_start: int
 ) -> None:
-    """Frame range, rate, resolution, pixel aspect and active camera as the footage has them."""
+    """Take frame range, rate, resolution, pixel aspect and active camera from the footage."""
     manifest, render = scene.manifest, blender_scene.render
     optics = blender_from_intrinsics(source.intrinsics[0], source.width, source.height)
     blender_scene.frame_start = frame_start
     blender_scene.frame_end = frame_start + manifest.frames - 1
-    # Blender's rate is a whole number over a base: 30000/1001 is 30 over 1.001.
+    # Blender's rate is an integer over a base: 30000/1001 is 30 over 1.001.
     render.fps = max(1, round(manifest.fps))
     render.fps_base = render.fps / float(manifest.fps)
     render.resolution_x, render.resolution_y, render.resolution_percentage = manifest.width, manifest.height, 100

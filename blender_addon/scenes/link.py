@@ -1,8 +1,9 @@
-"""What ties an object in a .blend to the scene package it shows: its folder and its digest."""
+"""Links an object in a .blend to the scene package that it shows: the package's folder and digest."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, TypeGuard
 
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
@@ -10,22 +11,22 @@ from bpy.app.translations import pgettext_n as mark_
 
 from ex4d_core.scene import Scene, SceneError
 
+from ..blender_types import Context, OperatorMixin, classes, current_context
 from ..paths import PATH_OPTIONS, from_blend, to_blend
 
 MESH_CACHE = "EX-4D Positions"
-# Why an operator that needs a scene is greyed out.
+# Why an operator that needs a scene is disabled.
 NO_SCENE = mark_("Select an imported EX-4D scene, or import one first")
-# Of the node, in a scene's materials, that emits the colour of what the footage did not see.
+# The name, kept in .blend files, of the node that emits the colour of unseen areas in a scene's materials.
 UNSEEN_NODE = "Unseen Colour"
 DEFAULT_UNSEEN_COLOR = (1.0, 0.0, 1.0)
 
 
-def _show_unseen_color(link: bpy.types.PropertyGroup, _: bpy.types.Context) -> None:
-    for slot in link.id_data.material_slots:
-        node = slot.material.node_tree.nodes.get(UNSEEN_NODE) if slot.material and slot.material.node_tree else None
+def _show_unseen_color(link: Any, _: bpy.types.Context) -> None:
+    for material in (slot.material for slot in link.id_data.material_slots):
+        node = material.node_tree.nodes.get(UNSEEN_NODE) if material and material.node_tree else None
         if node is not None:
-            node.inputs["Color"].default_value = (*link.unseen_color, 1.0)
-            slot.material.diffuse_color = (*link.unseen_color, 1.0)
+            node.inputs["Color"].default_value = material.diffuse_color = (*link.unseen_color, 1.0)
 
 
 class EX4D_SceneLink(bpy.types.PropertyGroup):
@@ -33,23 +34,21 @@ class EX4D_SceneLink(bpy.types.PropertyGroup):
 
     folder: bpy.props.StringProperty(
         name="Scene Folder",
-        description="The scene package that this object shows",
+        description="Folder of the scene package that this object shows",
         subtype="DIR_PATH",
         options=PATH_OPTIONS,
     )
-    digest: bpy.props.StringProperty(
-        name="Digest", description="SHA-256 of the package's manifest; its name on the wire"
-    )
+    digest: bpy.props.StringProperty(name="Digest", description="SHA-256 of the package's manifest")
     frame_start: bpy.props.IntProperty(
-        name="First Frame", description="The frame at which the footage's first frame shows", default=1
+        name="Start Frame", description="Frame that shows the first frame of the footage", default=1
     )
-    frames: bpy.props.IntProperty(name="Frames", description="Frames of footage")
+    frames: bpy.props.IntProperty(name="Frames", description="Number of frames in the footage")
     source_camera: bpy.props.PointerProperty(
-        name="Source Camera", description="The camera that filmed the footage", type=bpy.types.Object
+        name="Source Camera", description="Camera that filmed the footage", type=bpy.types.Object
     )
     unseen_color: bpy.props.FloatVectorProperty(
         name="Unseen",
-        description="The colour in which the viewport shows what the footage did not see",
+        description="Viewport color of areas that the footage did not see",
         subtype="COLOR",
         size=3,
         min=0.0,
@@ -67,18 +66,18 @@ def link_of(candidate: bpy.types.Object) -> EX4D_SceneLink:
     return candidate.ex4d_scene  # pyright: ignore[reportAttributeAccessIssue] - registered below
 
 
-def is_scene_object(candidate: bpy.types.Object | None) -> bool:
+def is_scene_object(candidate: bpy.types.Object | None) -> TypeGuard[bpy.types.Object]:
     """Whether this object is an imported scene."""
     return candidate is not None and bool(link_of(candidate).digest)
 
 
 def scene_objects() -> list[bpy.types.Object]:
     """The imported scenes in the current Blender scene."""
-    return [candidate for candidate in bpy.context.scene.objects if is_scene_object(candidate)]
+    return [candidate for candidate in current_context().scene.objects if is_scene_object(candidate)]
 
 
-def active_scene_object(context: bpy.types.Context) -> bpy.types.Object | None:
-    """The imported scene that the artist means: the active object, its parent's, or the only one there is."""
+def active_scene_object(context: Context) -> bpy.types.Object | None:
+    """The imported scene that the artist means: the active object, its parent, or the only one in the Blender scene."""
     # Not ``context.object``, which a timer's context may lack.
     active = context.view_layer.objects.active
     for candidate in (active, active.parent if active else None):
@@ -88,9 +87,21 @@ def active_scene_object(context: bpy.types.Context) -> bpy.types.Object | None:
     return everything[0] if len(everything) == 1 else None
 
 
+def chosen_scene_object(context: Context) -> bpy.types.Object:
+    """`active_scene_object` for operators that `NeedsScene` has polled.
+
+    Raises:
+        SceneError: there is none any more.
+    """
+    scene_object = active_scene_object(context)
+    if scene_object is None:
+        raise SceneError("no EX-4D scene is selected; select an imported scene")
+    return scene_object
+
+
 def collection_for(scene_object: bpy.types.Object) -> bpy.types.Collection:
-    """Where to put what goes with an imported scene: beside it, or else, where that is linked, in the Blender scene."""
-    main = bpy.context.scene.collection
+    """The collection for objects that go with an imported scene: its own, or the Blender scene's if that is linked."""
+    main = current_context().scene.collection
     here = {main, *main.children_recursive}
     for collection in scene_object.users_collection:
         if collection in here and collection.library is None and collection.override_library is None:
@@ -98,11 +109,11 @@ def collection_for(scene_object: bpy.types.Object) -> bpy.types.Collection:
     return main
 
 
-class NeedsScene:
-    """For operators: they say what is missing while it is not clear which imported scene is meant."""
+class NeedsScene(OperatorMixin):
+    """An operator that is disabled, and says why, while it is not clear which imported scene is meant."""
 
     @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
+    def poll(cls, context: Context) -> bool:
         if active_scene_object(context) is None:
             cls.poll_message_set(iface_(NO_SCENE))
             return False
@@ -110,7 +121,7 @@ class NeedsScene:
 
 
 def link_scene(target: bpy.types.Object, scene: Scene, folder: Path, frame_start: int) -> None:
-    """Note on an object which package it shows."""
+    """Store on an object which package it shows."""
     link = link_of(target)
     link.folder = to_blend(folder)
     link.digest = scene.digest
@@ -119,37 +130,39 @@ def link_scene(target: bpy.types.Object, scene: Scene, folder: Path, frame_start
 
 
 def open_scene(scene_object: bpy.types.Object) -> Scene:
-    """Open the package behind an imported scene, wherever its object's names and links went.
+    """Open the package behind an imported scene.
 
-    The folder that holds the object's mesh cache is tried too, since Blender and artists move that path along.
+    The folder of the object's mesh cache is tried too, since Blender and artists update that path.
 
     Raises:
-        SceneError: the object is no imported scene, or its package is gone or is another one now.
+        SceneError: the object is not an imported scene, or its package is missing or has changed.
     """
     if not is_scene_object(scene_object):
-        name = scene_object.name if scene_object else "nothing"
-        raise SceneError(f"{name!r} is not an imported EX-4D scene; choose one, or import it first")
+        raise SceneError(f"{scene_object.name!r} is not an imported EX-4D scene; select one, or import it first")
     link = link_of(scene_object)
     folders = [from_blend(link.folder, scene_object.library)]
     cache = scene_object.modifiers.get(MESH_CACHE)
-    if cache is not None:
+    if isinstance(cache, bpy.types.MeshCacheModifier):
         folders.append(from_blend(cache.filepath, scene_object.library).parent)
-    problem: SceneError | None = None
+    problems: list[SceneError] = []
     for folder in folders:
         try:
             scene = Scene.open(folder)
         except SceneError as error:
-            problem = problem or error
+            problems.append(error)
             continue
         if scene.digest == link.digest:
             return scene
-        problem = SceneError(f"the scene in {folder} has changed since {scene_object.name!r} was imported; import it")
-    raise problem
+        changed = f"the scene in {folder} has changed since {scene_object.name!r} was imported; import it again"
+        problems.insert(0, SceneError(changed))
+    raise problems[0]
 
 
 def register() -> None:
-    bpy.types.Object.ex4d_scene = bpy.props.PointerProperty(type=EX4D_SceneLink)
+    """Add the scene link to objects."""
+    classes.Object.ex4d_scene = bpy.props.PointerProperty(type=EX4D_SceneLink)
 
 
 def unregister() -> None:
-    del bpy.types.Object.ex4d_scene
+    """Remove the scene link from objects."""
+    del classes.Object.ex4d_scene

@@ -1,28 +1,30 @@
-"""The look of a scene: the footage as it was filmed, and one flat colour wherever it saw nothing.
+"""The materials of a scene: the footage as filmed, and one flat colour for unseen areas.
 
-A face that stretches from a foreground to its background (a curtain of the DW-Mesh) is seen edge-on from the source
-camera. The shader tests that angle, so curtains show as unseen in every frame without any further data.
+A stretched face of the DW-Mesh spans a depth discontinuity, from a foreground to its background, so the source camera
+sees it edge-on. The shader tests that angle, so stretched faces show as unseen in every frame without further data.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import bpy
 
 from ex4d_core.scene import Scene
 
 from ..paths import to_blend
-from .color_space import tag_as_finished
+from .color_space import tag_as_filmed
 from .link import DEFAULT_UNSEEN_COLOR, UNSEEN_NODE
 
-# Who looks along the ray of a pixel, to within this, sees there what the source camera saw: from its own place every
-# outline's curtain is the pixel-wide step from one surface to the next, and nothing is missing.
+# A viewer who looks along the ray of a pixel, to within this, sees what the source camera saw there: from its position
+# a stretched face is the pixel-wide step from one surface to the next, and nothing is missing.
 ALIGNED_DEGREES = 0.25
-# Faces seen at less than this angle are curtains: EX-4D's threshold for the smallest angle of a face, which for a face
+# Faces seen at less than this angle are stretched: EX-4D's threshold for the smallest angle of a face, which for a face
 # of one pixel is nearly the angle at which the camera sees it.
-CURTAIN_DEGREES = 2.5
+STRETCHED_DEGREES = 2.5
 
+# The custom property, kept in .blend files, with the source camera's position.
 SOURCE_EYE = "ex4d_source_eye"
 
 
@@ -31,138 +33,120 @@ def footage_image(scene: Scene, blender_scene: bpy.types.Scene) -> bpy.types.Ima
     image = bpy.data.images.load(str(scene.path("footage")), check_existing=True)
     image.filepath = to_blend(scene.path("footage"))
     image.alpha_mode = "NONE"
-    tag_as_finished(blender_scene, image.colorspace_settings)
+    tag_as_filmed(blender_scene, image)
     return image
 
 
 def footage_material(
-    scene: Scene, image: bpy.types.Image, frame_start: int, eye: tuple[float, float, float] | None
+    scene: Scene, image: bpy.types.Image, frame_start: int, eye: tuple[float, ...] | None
 ) -> bpy.types.Material:
-    """A material that emits the footage, and the unseen colour on curtains.
+    """A material that emits the footage, and the unseen colour on stretched faces.
 
     Args:
+        scene: the package.
+        image: its footage.
         frame_start: Blender frame that shows the footage's first frame.
-        eye: position of a source camera that stands still, in the scene's world; None for one that moves, whose
-            position is the object's animated custom property ``ex4d_source_eye``.
+        eye: position of a static source camera in the scene's world; None for a moving one, whose position is the
+            object's animated custom property `SOURCE_EYE`.
     """
-    material = bpy.data.materials.new(f"{scene.manifest.name} footage")
-    nodes, link = _empty_tree(material)
-
-    texture = _node(nodes, "ShaderNodeTexImage", (-300, 200), "Footage")
+    tree = _empty_tree(material := bpy.data.materials.new(f"{scene.manifest.name} footage"))
+    uv = _node(tree, "ShaderNodeUVMap", (-500, 200))
+    uv.uv_map = "UVMap"
+    texture = _node(tree, "ShaderNodeTexImage", (-300, 200), uv.outputs["UV"], label="Footage")
     texture.image = image
     texture.extension = "EXTEND"
-    # A face is about one texel wide: nothing is gained by filtering, which needs mipmaps of every frame of the movie
-    # and goes wrong on faces smaller than a screen pixel.
+    # A face is about one texel wide: filtering gains nothing, needs mipmaps of every frame of the movie, and is wrong
+    # on faces smaller than a screen pixel.
     texture.interpolation = "Closest"
     user = texture.image_user
-    user.use_auto_refresh = True
-    user.use_cyclic = False
-    user.frame_duration = scene.manifest.frames
-    user.frame_start = frame_start
-    user.frame_offset = 0
-    uv = _node(nodes, "ShaderNodeUVMap", (-500, 200))
-    uv.uv_map = "UVMap"
-    link(uv.outputs["UV"], texture.inputs["Vector"])
-
-    seen = _node(nodes, "ShaderNodeEmission", (0, 200), "Seen")
-    link(texture.outputs["Color"], seen.inputs["Color"])
-    unseen = _unseen_emission(nodes, (0, 60))
-    mix = _node(nodes, "ShaderNodeMixShader", (200, 200))
-    link(_curtain_test(nodes, link, eye), mix.inputs["Fac"])
-    link(seen.outputs["Emission"], mix.inputs[1])
-    link(unseen.outputs["Emission"], mix.inputs[2])
-    output = _node(nodes, "ShaderNodeOutputMaterial", (400, 200))
-    link(mix.outputs["Shader"], output.inputs["Surface"])
-    nodes.active = texture  # what Solid view shows
+    user.use_auto_refresh, user.use_cyclic = True, False
+    user.frame_duration, user.frame_start, user.frame_offset = scene.manifest.frames, frame_start, 0
+    seen = _node(tree, "ShaderNodeEmission", (0, 200), texture.outputs["Color"], label="Seen").outputs["Emission"]
+    mix = _node(tree, "ShaderNodeMixShader", (200, 200), _stretched_test(tree, eye), seen, _unseen(tree, (0, 60)))
+    _node(tree, "ShaderNodeOutputMaterial", (400, 200), mix.outputs["Shader"])
+    tree.nodes.active = texture  # what Solid view shows
     return material
 
 
 def unseen_material(scene: Scene) -> bpy.types.Material:
     """A material in the unseen colour alone."""
-    material = bpy.data.materials.new(f"{scene.manifest.name} unseen")
-    nodes, link = _empty_tree(material)
-    output = _node(nodes, "ShaderNodeOutputMaterial", (200, 0))
-    link(_unseen_emission(nodes, (0, 0)).outputs["Emission"], output.inputs["Surface"])
-    material.diffuse_color = (*DEFAULT_UNSEEN_COLOR, 1.0)
+    tree = _empty_tree(material := bpy.data.materials.new(f"{scene.manifest.name} unseen"))
+    _node(tree, "ShaderNodeOutputMaterial", (200, 0), _unseen(tree, (0, 0)))
+    color: Any = (*DEFAULT_UNSEEN_COLOR, 1.0)
+    material.diffuse_color = color
     return material
 
 
-def _curtain_test(nodes: bpy.types.Nodes, link, eye: tuple[float, float, float] | None) -> bpy.types.NodeSocket:
-    """1 on faces that the source camera sees at a grazing angle, for a viewer who looks from aside; else 0."""
-    position = _node(nodes, "ShaderNodeTexCoord", (-1100, -100))
-    ray = _node(nodes, "ShaderNodeVectorMath", (-900, -100), "From Source Camera")
-    ray.operation = "SUBTRACT"
-    link(position.outputs["Object"], ray.inputs[0])
+def _stretched_test(tree: bpy.types.NodeTree, eye: tuple[float, ...] | None) -> bpy.types.NodeSocket:
+    """1 on faces that the source camera sees at a grazing angle, unless viewed from its position; else 0."""
+    position = _node(tree, "ShaderNodeTexCoord", (-1100, -100)).outputs["Object"]
+    source_eye: Any = eye
     if eye is None:
-        attribute = _node(nodes, "ShaderNodeAttribute", (-1100, -300), "Source Camera")
-        attribute.attribute_type = "OBJECT"
-        attribute.attribute_name = SOURCE_EYE
-        link(attribute.outputs["Vector"], ray.inputs[1])
-    else:
-        ray.inputs[1].default_value = eye
-    direction = _vector_math(nodes, link, "NORMALIZE", (-700, -100), ray.outputs[0])
+        attribute = _node(tree, "ShaderNodeAttribute", (-1100, -300), label="Source Camera")
+        attribute.attribute_type, attribute.attribute_name = "OBJECT", SOURCE_EYE
+        source_eye = attribute.outputs["Vector"]
+    ray = _vector(tree, "SUBTRACT", (-900, -100), position, source_eye, label="From Source Camera")
+    direction = _vector(tree, "NORMALIZE", (-700, -100), ray)
 
-    geometry = _node(nodes, "ShaderNodeNewGeometry", (-1100, -500))
-    turned = _node(nodes, "ShaderNodeVectorTransform", (-900, -500))
-    turned.vector_type, turned.convert_from, turned.convert_to = "NORMAL", "WORLD", "OBJECT"
-    link(geometry.outputs["True Normal"], turned.inputs["Vector"])
-    normal = _vector_math(nodes, link, "NORMALIZE", (-700, -500), turned.outputs["Vector"])
+    geometry = _node(tree, "ShaderNodeNewGeometry", (-1100, -500)).outputs
+    normal = _to_object(tree, "NORMAL", -500, geometry["True Normal"])
+    cosine = _vector(tree, "DOT_PRODUCT", (-500, -100), direction, normal)
+    absolute = _math(tree, "ABSOLUTE", (-300, -100), cosine)
+    edge_on = math.sin(math.radians(STRETCHED_DEGREES))
+    stretched = _math(tree, "LESS_THAN", (-100, -100), absolute, edge_on, label="Stretched Face")
 
-    dot = _node(nodes, "ShaderNodeVectorMath", (-500, -100))
-    dot.operation = "DOT_PRODUCT"
-    link(direction, dot.inputs[0])
-    link(normal, dot.inputs[1])
-    size = _node(nodes, "ShaderNodeMath", (-300, -100))
-    size.operation = "ABSOLUTE"
-    link(dot.outputs["Value"], size.inputs[0])
-    curtain = _node(nodes, "ShaderNodeMath", (-100, -100), "Curtain")
-    curtain.operation = "LESS_THAN"
-    curtain.inputs[1].default_value = math.sin(math.radians(CURTAIN_DEGREES))
-    link(size.outputs["Value"], curtain.inputs[0])
-
-    viewer = _node(nodes, "ShaderNodeVectorTransform", (-900, -700))
-    viewer.vector_type, viewer.convert_from, viewer.convert_to = "VECTOR", "WORLD", "OBJECT"
-    link(geometry.outputs["Incoming"], viewer.inputs["Vector"])
-    along = _node(nodes, "ShaderNodeVectorMath", (-500, -700))
-    along.operation = "DOT_PRODUCT"
-    link(direction, along.inputs[0])
-    link(_vector_math(nodes, link, "NORMALIZE", (-700, -700), viewer.outputs["Vector"]), along.inputs[1])
-    # From the surface to the viewer, against from the camera to the surface: -1 on the same ray.
-    aside = _node(nodes, "ShaderNodeMath", (-300, -700), "From Aside")
-    aside.operation = "GREATER_THAN"
-    aside.inputs[1].default_value = -math.cos(math.radians(ALIGNED_DEGREES))
-    link(along.outputs["Value"], aside.inputs[0])
-    both = _node(nodes, "ShaderNodeMath", (0, -300))
-    both.operation = "MULTIPLY"
-    link(curtain.outputs["Value"], both.inputs[0])
-    link(aside.outputs["Value"], both.inputs[1])
-    return both.outputs["Value"]
+    to_viewer = _to_object(tree, "VECTOR", -700, geometry["Incoming"])
+    along = _vector(tree, "DOT_PRODUCT", (-500, -700), direction, to_viewer)
+    # The direction from surface to viewer, times that from camera to surface: -1 on the same ray.
+    same_ray = -math.cos(math.radians(ALIGNED_DEGREES))
+    aside = _math(tree, "GREATER_THAN", (-300, -700), along, same_ray, label="From Aside")
+    return _math(tree, "MULTIPLY", (0, -300), stretched, aside)
 
 
-def _empty_tree(material: bpy.types.Material):
+def _empty_tree(material: bpy.types.Material) -> bpy.types.NodeTree:
     if material.node_tree is None:  # from Blender 5.0 on materials have one from the start
         material.use_nodes = True
     tree = material.node_tree
+    assert tree is not None
     tree.nodes.clear()
-    return tree.nodes, tree.links.new
+    return tree
 
 
-def _node(nodes: bpy.types.Nodes, kind: str, location: tuple[int, int], label: str = "") -> bpy.types.Node:
-    node = nodes.new(kind)
+# The stubs know neither which class a node's type name stands for nor the classes of its sockets.
+def _node(tree: bpy.types.NodeTree, kind: str, location: tuple[int, int], *inputs: Any, label: str = "") -> Any:
+    """A new node with its first inputs linked to sockets or set to values."""
+    node: Any = tree.nodes.new(kind)
     node.location = location
     if label:
         node.name = node.label = label
+    for target, source in zip(node.inputs, inputs, strict=False):
+        if isinstance(source, bpy.types.NodeSocket):
+            tree.links.new(source, target)
+        else:
+            target.default_value = source
     return node
 
 
-def _vector_math(nodes, link, operation: str, location: tuple[int, int], source) -> bpy.types.NodeSocket:
-    node = _node(nodes, "ShaderNodeVectorMath", location)
+def _math(tree: bpy.types.NodeTree, operation: str, location: tuple[int, int], *inputs: Any, label: str = "") -> Any:
+    node = _node(tree, "ShaderNodeMath", location, *inputs, label=label)
     node.operation = operation
-    link(source, node.inputs[0])
-    return node.outputs["Vector"]
+    return node.outputs["Value"]
 
 
-def _unseen_emission(nodes: bpy.types.Nodes, location: tuple[int, int]) -> bpy.types.Node:
-    node = _node(nodes, "ShaderNodeEmission", location, UNSEEN_NODE)
-    node.inputs["Color"].default_value = (*DEFAULT_UNSEEN_COLOR, 1.0)
-    return node
+def _vector(tree: bpy.types.NodeTree, operation: str, location: tuple[int, int], *inputs: Any, label: str = "") -> Any:
+    node = _node(tree, "ShaderNodeVectorMath", location, *inputs, label=label)
+    node.operation = operation
+    return node.outputs["Value" if operation == "DOT_PRODUCT" else "Vector"]
+
+
+def _to_object(tree: bpy.types.NodeTree, kind: str, y: int, source: bpy.types.NodeSocket) -> Any:
+    """A world-space normal or vector in the object's space, normalised."""
+    node = _node(tree, "ShaderNodeVectorTransform", (-900, y), source)
+    node.vector_type, node.convert_from, node.convert_to = kind, "WORLD", "OBJECT"
+    return _vector(tree, "NORMALIZE", (-700, y), node.outputs["Vector"])
+
+
+def _unseen(tree: bpy.types.NodeTree, location: tuple[int, int]) -> bpy.types.NodeSocket:
+    node = _node(tree, "ShaderNodeEmission", location, (*DEFAULT_UNSEEN_COLOR, 1.0), label=UNSEEN_NODE)
+    node.label = "Unseen Color"
+    return node.outputs["Emission"]

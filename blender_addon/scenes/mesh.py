@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from typing import Any
 
 import bpy
 import numpy as np
@@ -12,12 +13,12 @@ from ex4d_core.scene import Scene, SceneError
 
 from ..paths import to_blend
 from .link import MESH_CACHE
-from .material import CURTAIN_DEGREES
+from .material import STRETCHED_DEGREES
 
 SEEN_SLOT, UNSEEN_SLOT = 0, 1
 
-# A wall spans half a pixel, at the picture's corners along both axes, and ends at 1.1 times the largest depth. So the
-# sine of the angle at which the source camera sees it is less than this many pixels by the focal length; but for a
+# A wall spans half a pixel, at the image's corners along both axes, and ends at 1.1 times the largest depth. So the
+# sine of the angle at which the source camera sees it is less than this many pixels by the focal length, except for a
 # speck of half a pixel at each corner, which faces the camera.
 _WALL_PIXELS = 8.0
 
@@ -27,36 +28,57 @@ _PC2_HEADER = struct.Struct("<12siiffi")  # signature, version, points, start fr
 def build_mesh(scene: Scene) -> bpy.types.Mesh:
     """A mesh with the positions of frame 0, UVs "UVMap", flat faces, and the unseen slot on the faces behind.
 
-    Positions are in the scene's world (OpenCV axes). Faces are turned round, since OpenCV's y axis points down.
+    Positions are in the scene's world (OpenCV axes). The winding is reversed, since OpenCV's y axis points down.
 
     Raises:
-        SceneError: topology and positions are not those of one mesh.
+        SceneError: topology and positions do not belong together.
     """
     faces, uvs, cap_faces = scene.topology()
     if faces.ndim != 2 or faces.shape[1] != 3 or faces.min() < 0 or faces.max() >= len(uvs):
-        raise SceneError(f"the mesh of {scene.manifest.name!r} has faces without vertices; reconstruct the scene")
+        raise SceneError(f"the mesh of {scene.manifest.name!r} has faces without vertices; reconstruct the scene again")
     positions = positions_of_frame(scene, 0, len(uvs))
     corners = np.ascontiguousarray(faces[:, ::-1], dtype=np.int32).ravel()
     mesh = bpy.data.meshes.new(scene.manifest.name)
     mesh.vertices.add(len(uvs))
     mesh.loops.add(len(corners))
     mesh.polygons.add(len(faces))
-    mesh.attributes["position"].data.foreach_set("vector", positions)
+    _write(mesh.attributes["position"], "vector", positions)
     mesh.polygons.foreach_set("loop_start", np.arange(0, len(corners), 3, dtype=np.int32))
-    mesh.attributes[".corner_vert"].data.foreach_set("value", corners)
-    # The faces are our own, so the costly mesh.validate() is left out.
+    _write(mesh.attributes[".corner_vert"], "value", corners)
+    # The faces were checked above, so the costly mesh.validate() is left out.
     mesh.update(calc_edges=True)
     mesh.uv_layers.new(name="UVMap", do_init=False).uv.foreach_set("vector", uvs[corners].astype(np.float32).ravel())
     # Flat faces need no vertex normals, which would cost time on every frame.
-    mesh.attributes.new("sharp_face", "BOOLEAN", "FACE").data.foreach_set("value", np.ones(len(faces), dtype=bool))
+    _write(mesh.attributes.new("sharp_face", "BOOLEAN", "FACE"), "value", np.ones(len(faces), dtype=bool))
     slots = np.full(len(faces), SEEN_SLOT, dtype=np.int32)
     slots[always_unseen(scene, len(faces), cap_faces)] = UNSEEN_SLOT
-    mesh.attributes.new("material_index", "INT", "FACE").data.foreach_set("value", slots)
+    _write(mesh.attributes.new("material_index", "INT", "FACE"), "value", slots)
     return mesh
 
 
+def mesh_data(candidate: bpy.types.Object) -> bpy.types.Mesh:
+    """The data of a mesh object."""
+    assert isinstance(candidate.data, bpy.types.Mesh)
+    return candidate.data
+
+
+def read_attribute(mesh: bpy.types.Mesh, name: str, field: str, values: np.ndarray) -> None:
+    """Read a mesh attribute into a flat array."""
+    data: Any = mesh.attributes[name]  # the stubs have only the base of attributes' classes
+    data.data.foreach_get(field, values)
+
+
+def _write(attribute: Any, field: str, values: np.ndarray) -> None:
+    attribute.data.foreach_set(field, values)
+
+
 def positions_of_frame(scene: Scene, index: int, vertices: int) -> np.ndarray:
-    """(3 V,) float32 positions of a frame, after checking that the file holds every vertex of every frame.
+    """(3 V,) float32 positions of a frame.
+
+    Args:
+        scene: the package.
+        index: of the frame.
+        vertices: number of vertices that the file must hold for every frame.
 
     Raises:
         SceneError: the file holds another mesh.
@@ -70,7 +92,7 @@ def positions_of_frame(scene: Scene, index: int, vertices: int) -> np.ndarray:
     if signature.rstrip(b"\0") != b"POINTCACHE2" or (points, samples) != (vertices, scene.manifest.frames):
         raise SceneError(
             f"{path} holds {samples} frames of {points} points, the scene has {scene.manifest.frames} of {vertices}; "
-            "reconstruct the scene"
+            "reconstruct the scene again"
         )
     return np.fromfile(path, dtype="<f4", offset=_PC2_HEADER.size + 12 * vertices * index, count=3 * vertices)
 
@@ -78,9 +100,14 @@ def positions_of_frame(scene: Scene, index: int, vertices: int) -> np.ndarray:
 def always_unseen(scene: Scene, faces: int, cap_faces: int) -> np.ndarray:
     """(F,) bool, true for faces that the footage cannot have seen in any frame: the caps, and the ring's side walls.
 
-    The "centered" mesh has a ring of vertices around the picture; its faces are the view frustum's walls. They also
-    cover the outer half of the outermost pixels, so that they are left out where they show as curtains do (see
-    `material`): unseen from aside, and as the footage from the source camera's own place.
+    The "centered" mesh has a ring of vertices around the image; its faces are the walls of the view frustum. They also
+    cover the outer half of the outermost pixels, so they are left out where the material shows them as stretched faces
+    (see `material`): as footage from the source camera's position, else as unseen.
+
+    Args:
+        scene: the package.
+        faces: number of faces.
+        cap_faces: number of faces of the caps, the last ones.
 
     Raises:
         SceneError: the source camera cannot be read.
@@ -89,22 +116,23 @@ def always_unseen(scene: Scene, faces: int, cap_faces: int) -> np.ndarray:
     unseen[faces - cap_faces :] = True
     rows, columns = scene.manifest.height + 1, scene.manifest.width + 1
     has_ring = scene.manifest.convention == "centered" and faces == 2 * rows * columns + cap_faces
-    if has_ring and not _walls_are_curtains(scene):
+    if has_ring and not _walls_are_stretched(scene):
         cells = unseen[: 2 * rows * columns].reshape(2, rows, columns)
         cells[:, [0, -1]] = True
         cells[:, :, [0, -1]] = True
     return unseen
 
 
-def _walls_are_curtains(scene: Scene) -> bool:
-    """Whether the source camera sees every side wall edge-on in every frame: its lens is no wide one of few pixels."""
+def _walls_are_stretched(scene: Scene) -> bool:
+    """Whether the source camera sees every side wall edge-on in every frame: its focal length has enough pixels."""
     focal_length = np.diagonal(scene.source_camera().intrinsics[:, :2, :2], axis1=1, axis2=2).min()
-    return _WALL_PIXELS / focal_length < math.sin(math.radians(CURTAIN_DEGREES))
+    return _WALL_PIXELS / focal_length < math.sin(math.radians(STRETCHED_DEGREES))
 
 
 def add_positions_cache(target: bpy.types.Object, scene: Scene, frame_start: int) -> bpy.types.MeshCacheModifier:
-    """Let an object's vertices follow the package's positions; they are in the object's own axes already."""
+    """Animate an object's vertices with the package's positions, which are in the object's own axes."""
     cache = target.modifiers.new(MESH_CACHE, "MESH_CACHE")
+    assert isinstance(cache, bpy.types.MeshCacheModifier)
     cache.cache_format = "PC2"
     cache.filepath = to_blend(scene.path("positions"))
     cache.frame_start = frame_start

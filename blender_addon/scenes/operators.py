@@ -1,54 +1,55 @@
-"""Operators on scenes: import, and keep footage looking as filmed."""
+"""Operators on scenes: import a scene, and match footage to the view transform."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
 
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
-from bpy_extras.io_utils import ImportHelper
 
 from ex4d_core.scene import MANIFEST
 
+from ..blender_types import BlenderScene, Context, ImportHelper, Menu, Operator, classes, ops
 from ..errors import reports_errors
 from ..sequencer.strips import TAKE_KEY, strips_of
-from .color_space import shows_as_finished, tag_as_finished
+from .color_space import shows_as_filmed, tag_as_filmed
 from .importing import ImportSettings, import_scene
 from .link import scene_objects
 
 
-class EX4D_OT_import_scene(bpy.types.Operator, ImportHelper):
+class EX4D_OT_import_scene(ImportHelper, Operator):
+    """Imports a scene package."""
+
     bl_idname = "ex4d.import_scene"
     bl_label = "Import EX-4D Scene"
-    bl_description = "Bring reconstructed footage in as an animated mesh, with the camera that filmed it"
-    bl_options: ClassVar[set[str]] = {"REGISTER", "UNDO"}
+    bl_description = "Import reconstructed footage as an animated mesh, with the camera that filmed it"
+    bl_options = {"REGISTER", "UNDO"}
 
     filter_glob: bpy.props.StringProperty(default=MANIFEST, options={"HIDDEN"})
     use_scene_start: bpy.props.BoolProperty(
-        name="At Scene Start", description="Show the footage's first frame at the scene's first frame", default=True
+        name="At Scene Start", description="Start the footage at the scene's start frame", default=True
     )
     frame_start: bpy.props.IntProperty(
-        name="First Frame", description="The frame at which the footage's first frame shows", default=1
+        name="Start Frame", description="Frame that shows the first frame of the footage", default=1
     )
     set_up: bpy.props.EnumProperty(
         name="Set Up Scene",
-        description="Take frame range, rate, resolution and active camera from the footage",
+        description="Take frame range, frame rate, resolution and active camera from the footage",
         items=(
-            ("AUTO", "If First", "Only for the first EX-4D scene in this Blender scene"),
-            ("YES", "Yes", "Always"),
-            ("NO", "No", "Leave the Blender scene as it is"),
+            ("AUTO", "First Import", "Only for the first EX-4D scene in this Blender scene"),
+            ("YES", "Always", "Set up the Blender scene"),
+            ("NO", "Never", "Leave the Blender scene as it is"),
         ),
         default="AUTO",
     )
     standard_view: bpy.props.BoolProperty(
         name="Standard View",
-        description="Set-up includes the view transform Standard, and Solid view without lights: both show footage as "
-        "it was filmed",
+        description="Also set the view transform to Standard, and Solid view to show textures without lights, so that "
+        "footage looks as filmed",
         default=True,
     )
 
-    def draw(self, context: bpy.types.Context) -> None:
+    def draw(self, context: Context) -> None:
         layout = self.layout
         layout.use_property_split = True
         layout.prop(self, "use_scene_start")
@@ -61,7 +62,7 @@ class EX4D_OT_import_scene(bpy.types.Operator, ImportHelper):
         row.prop(self, "standard_view")
 
     @reports_errors
-    def execute(self, context: bpy.types.Context) -> set[str]:
+    def execute(self, context: Context) -> set[str]:
         chosen = Path(self.filepath)
         settings = ImportSettings(
             frame_start=None if self.use_scene_start else self.frame_start,
@@ -69,52 +70,54 @@ class EX4D_OT_import_scene(bpy.types.Operator, ImportHelper):
             standard_view=self.standard_view,
         )
         imported = import_scene(chosen.parent if chosen.name == MANIFEST else chosen, settings)
-        if context.mode != "OBJECT" and bpy.ops.object.mode_set.poll():
-            bpy.ops.object.mode_set(mode="OBJECT")  # what is being edited is no longer active, and would stay open
-        for selected in context.selected_objects:
+        if context.mode != "OBJECT" and ops.object.mode_set.poll():
+            ops.object.mode_set(mode="OBJECT")  # or the edited object would stay in Edit Mode, no longer active
+        for selected in context.selected_objects or ():
             selected.select_set(False)
         imported.select_set(True)
         context.view_layer.objects.active = imported
         return {"FINISHED"}
 
 
-class EX4D_OT_match_view(bpy.types.Operator):
+class EX4D_OT_match_view(Operator):
+    """Tags footage and takes for the view transform."""
+
     bl_idname = "ex4d.match_view"
     bl_label = "Match View Transform"
-    bl_description = "Tag footage and takes anew, so that they look as filmed under the present view transform"
-    bl_options: ClassVar[set[str]] = {"REGISTER", "UNDO"}
+    bl_description = "Set the color space of footage and takes to look as filmed under the current view transform"
+    bl_options = {"REGISTER", "UNDO"}
 
     @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
+    def poll(cls, context: Context) -> bool:
         if not scene_objects():
-            cls.poll_message_set(iface_("There is no EX-4D scene here yet; import one"))
+            cls.poll_message_set(iface_("No EX-4D scene in this Blender scene; import one"))
             return False
         return True
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
+    def execute(self, context: Context) -> set[str]:
         for imported in scene_objects():
             for image in _images_of(imported):
-                tag_as_finished(context.scene, image.colorspace_settings)
+                tag_as_filmed(context.scene, image)
         if context.scene.sequence_editor is not None:
             for strip in strips_of(context.scene):
-                if TAKE_KEY in strip and hasattr(strip, "colorspace_settings"):
-                    tag_as_finished(context.scene, strip.colorspace_settings)
+                if TAKE_KEY in strip:
+                    tag_as_filmed(context.scene, strip)
         return {"FINISHED"}
 
 
-def is_matched(scene_object: bpy.types.Object, blender_scene: bpy.types.Scene) -> bool:
-    """Whether a scene's footage looks as filmed under the present view transform."""
+def is_matched(scene_object: bpy.types.Object, blender_scene: BlenderScene) -> bool:
+    """Whether a scene's footage looks as filmed under the current view transform."""
     images = _images_of(scene_object)
-    return all(shows_as_finished(blender_scene, image.colorspace_settings) for image in images)
+    return all(shows_as_filmed(blender_scene, image) for image in images)
 
 
 def _images_of(scene_object: bpy.types.Object) -> list[bpy.types.Image]:
     materials = (slot.material for slot in scene_object.material_slots if slot.material)
     nodes = (node for one in materials if one.node_tree for node in one.node_tree.nodes)
-    return [node.image for node in nodes if node.type == "TEX_IMAGE" and node.image]
+    return [node.image for node in nodes if isinstance(node, bpy.types.ShaderNodeTexImage) and node.image]
 
 
-def _menu_entry(menu: bpy.types.Menu, context: bpy.types.Context) -> None:
+def _menu_entry(menu: Menu, context: Context) -> None:
     menu.layout.operator(EX4D_OT_import_scene.bl_idname, text="EX-4D Scene (manifest.json)")
 
 
@@ -122,8 +125,10 @@ CLASSES = (EX4D_OT_import_scene, EX4D_OT_match_view)
 
 
 def register() -> None:
-    bpy.types.TOPBAR_MT_file_import.append(_menu_entry)
+    """Add the File > Import entry."""
+    classes.TOPBAR_MT_file_import.append(_menu_entry)
 
 
 def unregister() -> None:
-    bpy.types.TOPBAR_MT_file_import.remove(_menu_entry)
+    """Remove the File > Import entry."""
+    classes.TOPBAR_MT_file_import.remove(_menu_entry)

@@ -1,35 +1,34 @@
-"""Side bar: the imported scene, its size and its ground."""
+"""Sidebar: the imported scene, its scale and its ground."""
 
 from __future__ import annotations
 
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
-from ..connection.panel import CATEGORY
-from .link import active_scene_object
+from ..blender_types import Context, Panel, SidebarPanel
+from .link import active_scene_object, chosen_scene_object, link_of
 from .operators import EX4D_OT_import_scene, EX4D_OT_match_view, is_matched
-from .place_operators import (
+from .placement import eye_of
+from .placement_operators import (
     EX4D_OT_align_ground,
     EX4D_OT_pick_ground,
     EX4D_OT_pick_scale,
     EX4D_OT_reset_placement,
     EX4D_OT_set_scale,
 )
-from .placement import eye_of
 
 
-class EX4D_PT_scene(bpy.types.Panel):
+class EX4D_PT_scene(SidebarPanel, Panel):
+    """The imported scene that is chosen."""
+
     bl_label = "Scene"
-    bl_space_type = "VIEW_3D"
-    bl_region_type = "UI"
-    bl_category = CATEGORY
     bl_order = 1
 
-    def draw(self, context: bpy.types.Context) -> None:
+    def draw(self, context: Context) -> None:
         layout = self.layout
         imported = active_scene_object(context)
         if imported is not None:
-            link = imported.ex4d_scene
+            link = link_of(imported)
             column = layout.column(align=True)
             column.label(text=imported.name, icon="MESH_GRID", translate=False)
             frames = iface_("Frames {first} to {last}")
@@ -41,29 +40,28 @@ class EX4D_PT_scene(bpy.types.Panel):
         layout.operator(EX4D_OT_import_scene.bl_idname, text="Import Scene", icon="IMPORT")
 
 
-class EX4D_PT_placement(bpy.types.Panel):
+class EX4D_PT_placement(SidebarPanel, Panel):
+    """Buttons that scale the scene and align it to the ground."""
+
     bl_label = "Scale and Ground"
-    bl_space_type = "VIEW_3D"
-    bl_region_type = "UI"
-    bl_category = CATEGORY
     bl_parent_id = EX4D_PT_scene.__name__
     bl_order = 1
     bl_options = {"DEFAULT_CLOSED"}
 
     @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
+    def poll(cls, context: Context) -> bool:
         return active_scene_object(context) is not None
 
-    def draw(self, context: bpy.types.Context) -> None:
+    def draw(self, context: Context) -> None:
         layout = self.layout
         units = context.scene.unit_settings
         height = bpy.utils.units.to_string(
             units.system if units.system != "NONE" else "METRIC",
             "LENGTH",
-            float(eye_of(active_scene_object(context))[2]) * units.scale_length,
+            float(eye_of(chosen_scene_object(context))[2]) * units.scale_length,
             precision=2,
         )
-        layout.label(text=iface_("Camera at height {height}").format(height=height), translate=False)
+        layout.label(text=iface_("Camera Height: {height}").format(height=height), translate=False)
         row = layout.row(align=True)
         row.operator(EX4D_OT_align_ground.bl_idname, text="Find Ground", icon="MOD_PHYSICS")
         row.operator(EX4D_OT_pick_ground.bl_idname, text="", icon="EYEDROPPER")

@@ -1,1 +1,1 @@
-"""Takes in the Video Sequencer: image strips that grow, and the movie strips that replace them."""
+"""Takes in the Video Sequencer: growing image strips, the movie strips that replace them, and the export of a cut."""

@@ -1,4 +1,4 @@
-"""Operators on the cut."""
+"""Exports the cut of a sequencer."""
 
 from __future__ import annotations
 
@@ -7,42 +7,44 @@ from pathlib import Path
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 from bpy.app.translations import pgettext_rpt as report_
-from bpy_extras.io_utils import ExportHelper
 
+from ..blender_types import Context, ExportHelper, Menu, Operator, classes
 from ..errors import reports_errors
 from .otio import export_cut
-from .versions import strips_in
+from .strip_api import strips_in
 
 
-def _cut_scene(context: bpy.types.Context) -> bpy.types.Scene:
-    """The scene whose sequencer is open: from Blender 5.0 on a workspace may show another scene's than its own."""
+def _cut_scene(context: Context) -> bpy.types.Scene:
+    """The scene whose sequencer is open; from Blender 5.0 on a workspace may show another scene's sequencer."""
     return getattr(context, "sequencer_scene", None) or context.scene
 
 
-class EX4D_OT_export_cut(bpy.types.Operator, ExportHelper):
+class EX4D_OT_export_cut(ExportHelper, Operator):
+    """Writes the cut to an .otio file."""
+
     bl_idname = "ex4d.export_cut"
     bl_label = "Export Cut as OpenTimelineIO"
-    bl_description = "Write the sequencer's movies and pictures, with their places and versions, for an editing program"
+    bl_description = "Export the movie and image strips of the sequencer, with all versions, for an editing program"
 
     filename_ext = ".otio"
     filter_glob: bpy.props.StringProperty(default="*.otio", options={"HIDDEN"})
 
     @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
+    def poll(cls, context: Context) -> bool:
         editor = _cut_scene(context).sequence_editor
         if editor is None or not len(strips_in(editor)):
-            cls.poll_message_set(iface_("There is no cut yet: make a take, or add strips in the Video Sequencer"))
+            cls.poll_message_set(iface_("The sequencer is empty; make a take, or add strips"))
             return False
         return True
 
     @reports_errors
-    def execute(self, context: bpy.types.Context) -> set[str]:
+    def execute(self, context: Context) -> set[str]:
         count = export_cut(_cut_scene(context), Path(self.filepath))
-        self.report({"INFO"}, report_("{count} strips written to {path}").format(count=count, path=self.filepath))
+        self.report({"INFO"}, report_("Exported {count} strips to {path}").format(count=count, path=self.filepath))
         return {"FINISHED"}
 
 
-def _menu_entry(menu: bpy.types.Menu, context: bpy.types.Context) -> None:
+def _menu_entry(menu: Menu, context: Context) -> None:
     menu.layout.operator(EX4D_OT_export_cut.bl_idname, text="Cut as OpenTimelineIO (.otio)")
 
 
@@ -50,8 +52,10 @@ CLASSES = (EX4D_OT_export_cut,)
 
 
 def register() -> None:
-    bpy.types.TOPBAR_MT_file_export.append(_menu_entry)
+    """Add the File > Export entry."""
+    classes.TOPBAR_MT_file_export.append(_menu_entry)
 
 
 def unregister() -> None:
-    bpy.types.TOPBAR_MT_file_export.remove(_menu_entry)
+    """Remove the File > Export entry."""
+    classes.TOPBAR_MT_file_export.remove(_menu_entry)

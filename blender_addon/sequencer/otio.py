@@ -1,7 +1,7 @@
-"""The cut as OpenTimelineIO: every movie and picture strip of a sequencer with its place, trim and version.
+"""Exports a cut as OpenTimelineIO: every movie and image strip of a sequencer with its position, trim and version.
 
-OpenTimelineIO's file is JSON, and a cut needs six of its record types, so they are written here; the library itself is
-a compiled package for every system. Source: OpenTimelineIO's serialized schema, versions as of its release 0.17.
+An .otio file is JSON, and a cut needs six of its record types, so they are written here; the library itself would be a
+compiled package for every system. Source: OpenTimelineIO's serialized schema, as of release 0.17.
 """
 
 from __future__ import annotations
@@ -13,39 +13,33 @@ from typing import Any
 
 import bpy
 
-from ex4d_core.errors import Ex4dError
-
 from ..paths import from_blend
-from .strips import REQUEST, SPEED_OF, TAKE_KEY, strips_of
-from .versions import begin_of, content_length_of, cut_off_of, end_of, length_of
+from .strip_api import Strip, content_length_of, end_of, length_of, offset_of, start_of
+from .strips import REQUEST, SPEED_OF, TAKE_KEY, StripError, strips_of
 
 _SHOWN = ("MOVIE", "IMAGE")
 _ACTIVE = "DEFAULT_MEDIA"
 
 
-class CutError(Ex4dError, RuntimeError):
-    """There is nothing to export."""
-
-
 def timeline(scene: bpy.types.Scene) -> dict[str, Any]:
     """A scene's cut as OpenTimelineIO's ``Timeline.1``: one track a channel, lowest first, gaps between the strips.
 
-    Muted strips are there, disabled, so that all versions of a shot go along. Speed effects become time warps of the
-    takes that they are on; other effects, sounds and scenes are left out.
+    Muted strips are included, disabled, so that all versions of a shot are exported. Speed effects become time warps of
+    their takes; other effects, sounds and scenes are left out.
 
     Raises:
-        CutError: the sequencer has neither movies nor pictures.
+        StripError: the sequencer has neither movie nor image strips.
     """
     rate = scene.render.fps / scene.render.fps_base
     everything = [] if scene.sequence_editor is None else list(strips_of(scene))
-    # What ended before the timeline begins is not part of the cut.
+    # Strips that end before the timeline starts are not part of the cut.
     strips = [one for one in everything if one.type in _SHOWN and end_of(one) > scene.frame_start]
     if not strips:
-        raise CutError(f"the sequencer of the scene {scene.name!r} has neither movies nor pictures to export")
+        raise StripError(f"the sequencer of scene {scene.name!r} has no movie or image strips; add strips to export")
     speeds = {one.get(SPEED_OF): one.speed_factor for one in everything if one.get(SPEED_OF)}
     tracks = []
     for channel in sorted({strip.channel for strip in strips}):
-        on_it = sorted((one for one in strips if one.channel == channel), key=begin_of)
+        on_it = sorted((one for one in strips if one.channel == channel), key=start_of)
         tracks.append(_track(f"Channel {channel}", on_it, scene, rate, speeds))
     return {
         "OTIO_SCHEMA": "Timeline.1",
@@ -61,10 +55,10 @@ def timeline(scene: bpy.types.Scene) -> dict[str, Any]:
 
 
 def export_cut(scene: bpy.types.Scene, path: Path) -> int:
-    """Write a scene's cut to a ``.otio`` file; returns how many strips went along.
+    """Write a scene's cut to a ``.otio`` file; returns the number of strips.
 
     Raises:
-        CutError: there is nothing to export.
+        StripError: see `timeline`.
         OSError: the file cannot be written.
     """
     cut = timeline(scene)
@@ -73,33 +67,37 @@ def export_cut(scene: bpy.types.Scene, path: Path) -> int:
 
 
 def _track(
-    name: str, strips: list[bpy.types.Strip], scene: bpy.types.Scene, rate: float, speeds: dict[str, float]
+    name: str, strips: list[Strip], scene: bpy.types.Scene, rate: float, speeds: dict[str, float]
 ) -> dict[str, Any]:
     children, reached = [], scene.frame_start
     for strip in strips:
-        if begin_of(strip) > reached:
-            length = begin_of(strip) - reached
+        if start_of(strip) > reached:
+            length = start_of(strip) - reached
             children.append({"OTIO_SCHEMA": "Gap.1", **_item("", _range(0, length, rate))})
         speed = speeds.get(strip.get(TAKE_KEY), 1.0)
-        children.append(_clip(strip, rate, speed, max(0, reached - begin_of(strip))))
+        children.append(_clip(strip, rate, speed, max(0, reached - start_of(strip))))
         reached = max(reached, end_of(strip))
     return {"OTIO_SCHEMA": "Track.1", **_item(name, None), "kind": "Video", "children": children}
 
 
-def _clip(strip: bpy.types.Strip, rate: float, speed: float, cut_off: int) -> dict[str, Any]:
-    """Args:
-    speed: frames of the strip for each frame of the scene.
-    cut_off: frames of the scene at the strip's begin that lie before the timeline begins.
+def _clip(strip: Strip, rate: float, speed: float, cut_off: int) -> dict[str, Any]:
+    """A strip as ``Clip.2``.
+
+    Args:
+        strip: the strip.
+        rate: frame rate of the scene.
+        speed: frames of the strip for each frame of the scene.
+        cut_off: frames of the scene by which the strip starts before the timeline.
     """
     own_rate = (strip.fps or rate) if strip.type == "MOVIE" else rate
-    begin = round(cut_off_of(strip) + cut_off * speed)
-    # Blender plays a movie frame for frame, whatever its rate; OpenTimelineIO plays it at its rate unless told.
+    start = round(offset_of(strip) + cut_off * speed)
+    # Blender plays one movie frame a scene frame; OpenTimelineIO plays a movie at its own rate without a time warp.
     scalar = speed * rate / own_rate
     warp = {"OTIO_SCHEMA": "LinearTimeWarp.1", "metadata": {}, "name": "", "effect_name": "LinearTimeWarp"}
     effects = [] if abs(scalar - 1.0) < 1e-5 else [{**warp, "time_scalar": scalar}]
     source_range = {
         "OTIO_SCHEMA": "TimeRange.1",
-        "start_time": _time(begin, own_rate),
+        "start_time": _time(start, own_rate),
         "duration": _time(length_of(strip) - cut_off, rate),
     }
     request = strip.get(REQUEST)
@@ -112,7 +110,7 @@ def _clip(strip: bpy.types.Strip, rate: float, speed: float, cut_off: int) -> di
     }
 
 
-def _media(strip: bpy.types.Strip, rate: float) -> dict[str, Any]:
+def _media(strip: Strip, rate: float) -> dict[str, Any]:
     shared = {"metadata": {}, "name": "", "available_image_bounds": None}
     if strip.type == "MOVIE":
         available = _range(0, content_length_of(strip), rate)
@@ -141,7 +139,7 @@ def _media(strip: bpy.types.Strip, rate: float) -> dict[str, Any]:
 
 
 def _item(name: str, source_range: dict | None, effects: list | None = None, enabled: bool = True) -> dict[str, Any]:
-    """What stacks, tracks, gaps and clips have in common."""
+    """The fields that stacks, tracks, gaps and clips have in common."""
     return {
         "metadata": {},
         "name": name,

@@ -1,6 +1,6 @@
-"""A take in the Video Sequencer: an image strip that grows while frames arrive; `movies` puts the movie in its place.
+"""Takes as image strips in the Video Sequencer, which grow while frames arrive; `movies` replaces them with the movie.
 
-Strips are found again by the take's key, which they carry as a custom property; artists may rename and move them.
+A strip has the take's key as a custom property and is found by it; artists may rename and move strips.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import bpy
 from ex4d_core.errors import Ex4dError
 
 from ..paths import to_blend
-from ..scenes.color_space import tag_as_finished
-from .versions import begin_of, end_of, set_end, strips_in
+from ..scenes.color_space import tag_as_filmed
+from .strip_api import Strip, end_of, set_end_of, start_of, strips_in
 
 TAKE_KEY = "ex4d_take"
 REQUEST = "ex4d_request"
-# On the speed effect that retimes a take's movie: the take's key.
+# On the speed effect over a take's movie: the take's key.
 SPEED_OF = "ex4d_speed_of"
 MAX_CHANNELS = 128
 
 
-class StripError(Ex4dError, RuntimeError):
-    """A strip that cannot be made: no free channel, or a file that is not there."""
+class StripError(Ex4dError):
+    """A strip that cannot be created or exported: no free channel, a missing file, or no strips."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class TakeStrip:
         key: of the take.
         label: name of the strip.
         frame_start: Blender frame of the take's first frame.
-        frames: of the whole take; room for all of them is kept free.
-        request: what was asked for, kept on the strip as JSON.
-        fps: frames a second at which the take plays right; 0 for one frame of the scene each.
+        frames: of the whole take, all of which get room.
+        request: the take's request, kept on the strip as JSON.
+        fps: frame rate of the take; 0 for that of the scene.
     """
 
     key: str
@@ -51,67 +51,69 @@ class TakeStrip:
     fps: float = 0.0
 
     def length_in(self, scene: bpy.types.Scene) -> int:
-        """Frames of a scene that the whole take lasts, at the scene's rate."""
+        """Duration of the whole take in frames of a scene."""
         speed = self.speed_in(scene)
         return self.frames if speed == 1.0 else max(1, round(self.frames / speed))
 
     def speed_in(self, scene: bpy.types.Scene) -> float:
-        """Frames of the take for each frame of a scene; 1 where the rates are the same."""
+        """Frames of the take for each frame of a scene; 1 if the rates are the same."""
         rate = scene.render.fps / scene.render.fps_base
         # Blender keeps its rate as a 32-bit number.
         return 1.0 if not self.fps or abs(self.fps / rate - 1.0) < 1e-5 else self.fps / rate
 
 
-def strips_of(scene: bpy.types.Scene):
-    """The strips of a scene's sequencer, which is made if there is none."""
+def strips_of(scene: bpy.types.Scene) -> Any:
+    """The strips of a scene's sequencer, which is created if there is none."""
     return strips_in(scene.sequence_editor or scene.sequence_editor_create())
 
 
-def find_strip(scene: bpy.types.Scene, key: str, mark: str = TAKE_KEY) -> bpy.types.Strip | None:
-    """The strip that bears a take's key as ``mark``, or None."""
+def find_strip(scene: bpy.types.Scene, key: str, mark: str = TAKE_KEY) -> Strip | None:
+    """The strip with a take's key in the custom property ``mark``, or None."""
     if scene.sequence_editor is None:
         return None
     return next((strip for strip in strips_of(scene) if strip.get(mark) == key), None)
 
 
-def strips_of_take(scene: bpy.types.Scene, key: str) -> list[bpy.types.Strip]:
-    """All strips of a take: its picture, and the speed effect over it if it was retimed."""
+def strips_of_take(scene: bpy.types.Scene, key: str) -> list[Strip]:
+    """All strips of a take: its images or movie, and the speed effect over it if it was retimed."""
     if scene.sequence_editor is None:
         return []
     return [strip for strip in strips_of(scene) if key in (strip.get(TAKE_KEY), strip.get(SPEED_OF))]
 
 
-def free_channel(scene: bpy.types.Scene, start: int, end: int, besides: bpy.types.Strip | None = None) -> int:
-    """The lowest channel on which no strip, ``besides`` apart, touches the frames from ``start`` up to ``end``.
+def free_channel(scene: bpy.types.Scene, start: int, end: int, besides: Strip | None = None) -> int:
+    """The lowest channel on which no strip but ``besides`` overlaps the frames from ``start`` up to ``end``.
 
     Raises:
-        StripError: all channels are taken.
+        StripError: all channels are occupied.
     """
     taken = {
         strip.channel
         for strip in strips_of(scene)
-        if strip != besides and begin_of(strip) < end and end_of(strip) > start
+        if strip != besides and start_of(strip) < end and end_of(strip) > start
     }
     for channel in range(1, MAX_CHANNELS + 1):
         if channel not in taken:
             return channel
-    raise StripError(f"all {MAX_CHANNELS} sequencer channels are taken at frames {start} to {end}; clear one")
+    raise StripError(f"all {MAX_CHANNELS} sequencer channels are occupied at frames {start} to {end}; clear one")
 
 
-def grow_image_strip(scene: bpy.types.Scene, take: TakeStrip, pictures: Mapping[int, Path]) -> bpy.types.Strip | None:
+def grow_image_strip(scene: bpy.types.Scene, take: TakeStrip, images: Mapping[int, Path]) -> Strip | None:
     """Let the take's image strip show every frame from 0 up to the first one that has not arrived.
 
     Args:
-        pictures: files of the frames that have arrived, by index.
+        scene: the Blender scene of the sequencer.
+        take: the take.
+        images: files of the frames that have arrived, by index.
 
     Returns:
-        The strip; None while frame 0 is missing. A strip that has become the movie is left alone.
+        The strip; None while frame 0 is missing. A movie strip is not changed.
 
     Raises:
-        StripError: there is no free channel for it.
+        StripError: no channel is free.
     """
     ready = 0
-    while ready in pictures:
+    while ready in images:
         ready += 1
     strip = find_strip(scene, take.key)
     if ready == 0 or (strip is not None and strip.type != "IMAGE"):
@@ -119,37 +121,35 @@ def grow_image_strip(scene: bpy.types.Scene, take: TakeStrip, pictures: Mapping[
     if strip is None:
         length = max(take.frames, take.length_in(scene))
         channel = free_channel(scene, take.frame_start, take.frame_start + length)
-        # Blender decodes the picture to make a strip of it (14 ms for the first one), unless it is not there.
-        not_there = to_blend(pictures[0].with_name("pending.png"))
-        strip = strips_of(scene).new_image(take.label, not_there, channel, take.frame_start, fit_method="ORIGINAL")
-        strip.elements[0].filename = pictures[0].name
+        # Blender decodes an image for a new strip (14 ms for the first one), unless the file is missing.
+        missing = to_blend(images[0].with_name("pending.png"))
+        strip = strips_of(scene).new_image(take.label, missing, channel, take.frame_start, fit_method="ORIGINAL")
+        strip.elements[0].filename = images[0].name
         mark_strip(scene, strip, take)
     grown = ready - len(strip.elements)
     if grown > 0:
         end = end_of(strip) + grown
         strip.channel = channel_kept_or_free(scene, strip, end)
         for index in range(len(strip.elements), ready):
-            strip.elements.append(pictures[index].name)
-        if end_of(strip) != end:  # not every version of Blender lets the strip grow along
-            set_end(strip, end)
+            strip.elements.append(images[index].name)
+        if end_of(strip) != end:  # not every version of Blender extends the strip
+            set_end_of(strip, end)
     return strip
 
 
-def mark_strip(scene: bpy.types.Scene, strip: bpy.types.Strip, take: TakeStrip) -> None:
-    """Make a strip the take's: its name, its key, its request, and its colours as they were filmed."""
-    tag_as_finished(scene, strip.colorspace_settings)
+def mark_strip(scene: bpy.types.Scene, strip: Strip, take: TakeStrip) -> None:
+    """Give a strip the take's name, key and request, and the colour space of footage."""
+    tag_as_filmed(scene, strip)
     strip.name = take.label
     strip[TAKE_KEY] = take.key
     strip[REQUEST] = json.dumps(take.request, sort_keys=True)
 
 
-def channel_kept_or_free(
-    scene: bpy.types.Scene, strip: bpy.types.Strip, end: int, besides: bpy.types.Strip | None = None
-) -> int:
-    """The strip's own channel if it may reach to ``end`` there, or else a free one (``besides``'s, if there is one)."""
+def channel_kept_or_free(scene: bpy.types.Scene, strip: Strip, end: int, besides: Strip | None = None) -> int:
+    """The strip's own channel if it has room up to ``end``, else a free one (that of ``besides`` if given)."""
     for other in strips_of(scene):
         if other in (strip, besides) or other.channel != strip.channel:
             continue
-        if begin_of(other) < end and end_of(other) > begin_of(strip):
-            return besides.channel if besides else free_channel(scene, begin_of(strip), end, besides=strip)
+        if start_of(other) < end and end_of(other) > start_of(strip):
+            return besides.channel if besides else free_channel(scene, start_of(strip), end, besides=strip)
     return strip.channel

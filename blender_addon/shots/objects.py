@@ -1,18 +1,19 @@
-"""The imported scene and the camera that the active shot is about; operators that need both are greyed out without."""
+"""Finds the imported scene and the camera of the active shot."""
 
 from __future__ import annotations
 
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
+from ..blender_types import Context, OperatorMixin
 from ..scenes.link import NO_SCENE, active_scene_object, is_scene_object
 from .properties import active_shot
 
 
-def shot_objects(context: bpy.types.Context) -> tuple[bpy.types.Object | None, bpy.types.Object | None]:
-    """Scene object and camera of the active shot: those chosen, or else those that the artist means.
+def shot_objects(context: Context) -> tuple[bpy.types.Object | None, bpy.types.Object | None]:
+    """Scene object and camera of the active shot, or else the active scene object and the scene's active camera.
 
-    An object that was deleted is still pointed to, but is in no Blender scene any more.
+    A pointer keeps a deleted object, which is then in no Blender scene.
     """
     shot, objects = active_shot(context.scene), context.scene.objects
     scene_object, camera = shot.scene_object, shot.camera
@@ -23,25 +24,25 @@ def shot_objects(context: bpy.types.Context) -> tuple[bpy.types.Object | None, b
     return scene_object, camera
 
 
-def note_on_camera(context: bpy.types.Context) -> str:
-    """What to know where takes are not made with the camera that the active shot names; "" where they are."""
+def note_on_camera(context: Context) -> str:
+    """A note if takes do not use the active shot's camera, because it is not in the Blender scene; else ""."""
     chosen, camera = active_shot(context.scene).camera, shot_objects(context)[1]
     if chosen is None or chosen == camera:
         return ""
     if camera is None:
         return iface_("{chosen} is not in this scene; choose another camera").format(chosen=chosen.name)
-    text = iface_("{chosen} is not in this scene; takes are made with its active camera, {camera}")
+    text = iface_("{chosen} is not in this scene; takes use the active camera {camera}")
     return text.format(chosen=chosen.name, camera=camera.name)
 
 
-class NeedsShot:
-    """For operators: they say what is missing while there is no scene or no camera to shoot with."""
+class NeedsShot(OperatorMixin):
+    """An operator that is disabled, and says why, without an imported scene or a camera."""
 
     @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
+    def poll(cls, context: Context) -> bool:
         scene_object, camera = shot_objects(context)
         if scene_object is None:
             cls.poll_message_set(iface_(NO_SCENE))
         elif camera is None:
-            cls.poll_message_set(iface_("The shot has no camera; add a camera move or choose one"))
+            cls.poll_message_set(iface_("The shot has no camera; add a camera move, or choose a camera"))
         return scene_object is not None and camera is not None

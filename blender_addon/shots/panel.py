@@ -1,17 +1,31 @@
-"""Side bar: the scene's shots, and the active one's camera and frames."""
+"""Sidebar: the list of shots, and the active shot's camera and frame range."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import bpy
 
-from ..connection.panel import CATEGORY, draw_text
+from ..blender_types import Context, Menu, Panel, SidebarPanel, UIList
+from ..connection.panel import draw_text
 from .objects import note_on_camera
 from .operators import EX4D_OT_add_shot, EX4D_OT_duplicate_shot, EX4D_OT_move_shot, EX4D_OT_remove_shot
 from .properties import EX4D_Shot, active_shot, label_for
 
 
-class EX4D_UL_shots(bpy.types.UIList):
-    def draw_item(self, context, layout, data, item: EX4D_Shot, icon, active_data, active_property, index) -> None:
+class EX4D_UL_shots(UIList):
+    """The list of shots."""
+
+    def draw_item(
+        self,
+        context: Context,
+        layout: bpy.types.UILayout,
+        data: Any,
+        item: EX4D_Shot,
+        icon: int,
+        active_data: Any,
+        active_property: str,
+    ) -> None:
         row = layout.row(align=True)
         row.prop(item, "label", text="", emboss=False, icon="VIEW_CAMERA" if item.camera else "ERROR")
         if item.camera and label_for(item.camera) != item.label:
@@ -20,24 +34,25 @@ class EX4D_UL_shots(bpy.types.UIList):
             camera.label(text=item.camera.name, translate=False)
 
 
-class EX4D_MT_shots(bpy.types.Menu):
-    bl_label = "Shots"
-    bl_description = "More to do with shots"
+class EX4D_MT_shots(Menu):
+    """More operators on shots."""
 
-    def draw(self, context: bpy.types.Context) -> None:
+    bl_label = "Shot Specials"
+    bl_description = "More operations on shots"
+
+    def draw(self, context: Context) -> None:
         self.layout.operator(EX4D_OT_duplicate_shot.bl_idname, icon="DUPLICATE")
         self.layout.operator(EX4D_OT_move_shot.bl_idname, text="Move Up", icon="TRIA_UP").direction = "UP"
         self.layout.operator(EX4D_OT_move_shot.bl_idname, text="Move Down", icon="TRIA_DOWN").direction = "DOWN"
 
 
-class EX4D_PT_shots(bpy.types.Panel):
+class EX4D_PT_shots(SidebarPanel, Panel):
+    """The shots of the scene."""
+
     bl_label = "Shots"
-    bl_space_type = "VIEW_3D"
-    bl_region_type = "UI"
-    bl_category = CATEGORY
     bl_order = 3
 
-    def draw(self, context: bpy.types.Context) -> None:
+    def draw(self, context: Context) -> None:
         layout, scene = self.layout, context.scene
         row = layout.row()
         row.template_list(EX4D_UL_shots.__name__, "", scene, "ex4d_shots", scene, "ex4d_shot_index", rows=3)
@@ -51,11 +66,13 @@ class EX4D_PT_shots(bpy.types.Panel):
         layout.prop(shot, "camera")
         if text := note_on_camera(context):
             draw_text(layout, text, context, "ERROR")
-        layout.prop(shot, "use_range")
+        row = layout.row()
+        row.use_property_split = False  # as wide as the sidebar, which may be narrow
+        row.prop(shot, "use_range")
         if shot.use_range:
             column = layout.column(align=True)
-            column.prop(shot, "frame_start")
-            column.prop(shot, "frame_end", text="Last")
+            column.prop(shot, "frame_start", text="Start")
+            column.prop(shot, "frame_end", text="End")
 
 
 CLASSES = (EX4D_UL_shots, EX4D_MT_shots, EX4D_PT_shots)

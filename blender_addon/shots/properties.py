@@ -1,20 +1,22 @@
-"""What a .blend remembers of its shots: any number a scene, one of them active.
+"""The shots that a .blend stores: any number in a scene, one of them active.
 
-``Scene.ex4d_shots`` lists them; `active_shot` is the one that the panels and the Preview button speak of. A scene
-whose list is empty has one all the same, unlisted, so that nothing has to be made before the first take.
+``Scene.ex4d_shots`` lists them; `active_shot` is the one that panels and operators use. A scene with an empty list has
+an unlisted shot, so that an artist can make a take without adding a shot first.
 """
 
 from __future__ import annotations
 
 import re
 import uuid
+from typing import Any
 
 import bpy
 
+from ..blender_types import BlenderScene, classes
 from ..scenes.link import is_scene_object
-from .final import EX4D_Final
+from .final_settings import EX4D_Final
 
-# What a new shot takes over from the one before it.
+# The settings that a new shot copies.
 _SETTINGS = ("scene_object", "use_range", "frame_start", "frame_end", "holes", "hole_color")
 DEFAULT_LABEL = "take"
 
@@ -27,107 +29,107 @@ def _is_camera(_: bpy.types.PropertyGroup, candidate: bpy.types.Object) -> bool:
     return candidate.type == "CAMERA"
 
 
-def _look_through(blender_scene: bpy.types.Scene, _: bpy.types.Context) -> None:
-    """A shot that is picked is looked through, as its takes will be."""
+def _use_camera(blender_scene: Any, _: bpy.types.Context) -> None:
+    """Make the selected shot's camera the active one."""
     camera = active_shot(blender_scene).camera
     if camera is not None and camera.name in blender_scene.objects:
         blender_scene.camera = camera
 
 
 class EX4D_Shot(bpy.types.PropertyGroup):
-    """A shot to make takes of."""
+    """A shot: a camera and a frame range in an imported scene, and the settings of its takes."""
 
-    key: bpy.props.StringProperty(description="Our own name of the shot, by which its takes find it")
+    key: bpy.props.StringProperty(description="Identifier of the shot, which its takes refer to")
     scene_object: bpy.props.PointerProperty(
-        name="Scene", description="The imported scene to shoot in", type=bpy.types.Object, poll=_is_scene
+        name="Scene", description="Imported scene to shoot", type=bpy.types.Object, poll=_is_scene
     )
     camera: bpy.props.PointerProperty(
-        name="Camera", description="The camera to shoot with", type=bpy.types.Object, poll=_is_camera
+        name="Camera", description="Camera to shoot with", type=bpy.types.Object, poll=_is_camera
     )
     label: bpy.props.StringProperty(
-        name="Label", description="What to call the shot and its takes", default=DEFAULT_LABEL, maxlen=200
+        name="Label", description="Name of the shot and its takes", default=DEFAULT_LABEL, maxlen=200
     )
     use_range: bpy.props.BoolProperty(
-        name="Own Range", description="Choose the frames, instead of the scene's frame range", default=False
+        name="Custom Range", description="Override the frame range of the scene", default=False
     )
-    frame_start: bpy.props.IntProperty(name="First Frame", description="The first frame to make", default=1)
-    frame_end: bpy.props.IntProperty(name="Last Frame", description="The last frame to make", default=49)
+    frame_start: bpy.props.IntProperty(name="Start Frame", description="First frame of the shot", default=1)
+    frame_end: bpy.props.IntProperty(name="End Frame", description="Last frame of the shot", default=49)
     holes: bpy.props.EnumProperty(
         name="Unseen",
-        description="What the preview does where the footage saw nothing",
+        description="How previews show areas that the footage did not see",
         items=(
-            ("fill", "Fill", "Fill smoothly from around"),
-            ("mark", "Mark", "Show in one flat colour"),
+            ("fill", "Fill", "Fill smoothly from the surroundings"),
+            ("mark", "Mark", "Show in a flat color"),
         ),
         default="fill",
     )
     hole_color: bpy.props.FloatVectorProperty(
-        name="Colour",
-        description="The colour that marks what the footage did not see",
+        name="Color",
+        description="Color of areas that the footage did not see",
         subtype="COLOR_GAMMA",
         size=3,
         min=0.0,
         max=1.0,
         default=(1.0, 0.0, 1.0),
     )
-    final: bpy.props.PointerProperty(description="How finals of the shot are made", type=EX4D_Final)
+    final: bpy.props.PointerProperty(description="Settings for final takes of the shot", type=EX4D_Final)
 
 
 CLASSES = (EX4D_Shot,)
 
 
-def active_shot(blender_scene: bpy.types.Scene) -> EX4D_Shot:
-    """The shot that the panels speak of; changes nothing, so panels may ask while they draw."""
+def active_shot(blender_scene: BlenderScene) -> EX4D_Shot:
+    """The active shot; changes nothing, so panels may call this while they draw."""
     shots = blender_scene.ex4d_shots
     if not len(shots):
         return blender_scene.ex4d_unlisted_shot
     return shots[min(max(blender_scene.ex4d_shot_index, 0), len(shots) - 1)]
 
 
-def listed_shot(blender_scene: bpy.types.Scene) -> EX4D_Shot:
-    """The active shot, put on the list if it is not there."""
+def listed_shot(blender_scene: BlenderScene) -> EX4D_Shot:
+    """The active shot, added to the list if it is not there."""
     shots = blender_scene.ex4d_shots
     if not len(shots):
         unlisted = blender_scene.ex4d_unlisted_shot
         first = shots.add()
         first.key, first.camera, first.label = unlisted.key, unlisted.camera, unlisted.label
-        _take_over(first, unlisted)
+        _copy_settings(unlisted, first)
     return active_shot(blender_scene)
 
 
 def key_of(shot: EX4D_Shot) -> str:
-    """The shot's key, made now if it has none."""
+    """The shot's key, created if it has none."""
     if not shot.key:
         shot.key = uuid.uuid4().hex
     return shot.key
 
 
-def add_shot(blender_scene: bpy.types.Scene, camera: bpy.types.Object | None = None) -> EX4D_Shot:
-    """A further shot with the active one's settings, and make it the active one."""
+def add_shot(blender_scene: BlenderScene, camera: bpy.types.Object | None = None) -> EX4D_Shot:
+    """Add a shot with the active one's settings, and make it the active one."""
     blender_scene.ex4d_shots.add()
     shots = blender_scene.ex4d_shots  # adding may move the others
     shot = shots[-1]
-    before = shots[min(max(blender_scene.ex4d_shot_index, 0), len(shots) - 2)] if len(shots) > 1 else None
-    _take_over(shot, before or blender_scene.ex4d_unlisted_shot)
+    listed = shots[min(max(blender_scene.ex4d_shot_index, 0), len(shots) - 2)] if len(shots) > 1 else None
+    _copy_settings(listed or blender_scene.ex4d_unlisted_shot, shot)
     shot.camera = camera
     shot.label = free_label(blender_scene, label_for(camera) if camera else "shot", besides=shot)
     blender_scene.ex4d_shot_index = len(shots) - 1
     return shot
 
 
-def find_shot(blender_scene: bpy.types.Scene, key: str) -> EX4D_Shot | None:
-    """The shot of that key, or None."""
+def find_shot(blender_scene: BlenderScene, key: str) -> EX4D_Shot | None:
+    """The shot with that key, or None."""
     shots = [*blender_scene.ex4d_shots] or [blender_scene.ex4d_unlisted_shot]
     return next((shot for shot in shots if key and shot.key == key), None)
 
 
 def label_for(camera: bpy.types.Object) -> str:
-    """What a shot with this camera may be called: "orbit" for "Camera orbit.001"."""
+    """A label for a shot with this camera: "orbit" for "Camera orbit.001"."""
     return re.sub(r"\.\d{3}$", "", camera.name.removeprefix("Camera "))
 
 
-def free_label(blender_scene: bpy.types.Scene, wanted: str, besides: EX4D_Shot | None = None) -> str:
-    """``wanted``, with a number behind it if another shot is called so."""
+def free_label(blender_scene: BlenderScene, wanted: str, besides: EX4D_Shot | None = None) -> str:
+    """``wanted``, followed by a number if another shot has that label."""
     taken = {shot.label for shot in blender_scene.ex4d_shots if shot != besides}
     label, number = wanted, 2
     while label in taken:
@@ -135,25 +137,27 @@ def free_label(blender_scene: bpy.types.Scene, wanted: str, besides: EX4D_Shot |
     return label
 
 
-def _take_over(shot: EX4D_Shot, before: EX4D_Shot) -> None:
+def _copy_settings(source: EX4D_Shot, target: EX4D_Shot) -> None:
     for name in _SETTINGS:
-        setattr(shot, name, getattr(before, name))
+        setattr(target, name, getattr(source, name))
     for name in EX4D_Final.__annotations__:  # the preset first, since it sets others
-        setattr(shot.final, name, getattr(before.final, name))
+        setattr(target.final, name, getattr(source.final, name))
 
 
 def register() -> None:
-    bpy.types.Scene.ex4d_shots = bpy.props.CollectionProperty(type=EX4D_Shot)
-    bpy.types.Scene.ex4d_shot_index = bpy.props.IntProperty(
-        name="Shot", description="The shot to work on; picking one looks through its camera", update=_look_through
+    """Add the shots to Blender scenes."""
+    classes.Scene.ex4d_shots = bpy.props.CollectionProperty(type=EX4D_Shot)
+    classes.Scene.ex4d_shot_index = bpy.props.IntProperty(
+        name="Shot", description="Active shot; its camera becomes the active camera", update=_use_camera
     )
-    bpy.types.Scene.ex4d_unlisted_shot = bpy.props.PointerProperty(type=EX4D_Shot)
-    # For scripts: the active shot, whichever that is.
-    bpy.types.Scene.ex4d_shot = property(active_shot)
+    classes.Scene.ex4d_unlisted_shot = bpy.props.PointerProperty(type=EX4D_Shot)
+    # For scripts: the active shot.
+    classes.Scene.ex4d_shot = property(active_shot)
 
 
 def unregister() -> None:
-    del bpy.types.Scene.ex4d_shot
-    del bpy.types.Scene.ex4d_unlisted_shot
-    del bpy.types.Scene.ex4d_shot_index
-    del bpy.types.Scene.ex4d_shots
+    """Remove the shots from Blender scenes."""
+    del classes.Scene.ex4d_shot
+    del classes.Scene.ex4d_unlisted_shot
+    del classes.Scene.ex4d_shot_index
+    del classes.Scene.ex4d_shots

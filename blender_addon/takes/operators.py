@@ -15,7 +15,7 @@ from ..connection.session import session
 from ..errors import reports_errors
 from ..jobs.operators import CancelsJob, OnJob, ResumesJob
 from ..sequencer.strips import StripError, find_strip
-from ..shots.final import FINAL_ENGINE, final_settings, variants, why_no_final
+from ..shots.final_settings import FINAL_ENGINE, final_settings, final_unavailable, settings_of_takes
 from ..shots.objects import NeedsShot, shot_objects
 from ..shots.properties import EX4D_Shot, active_shot, key_of
 from ..views.images import open_image
@@ -79,13 +79,13 @@ class EX4D_OT_send_final(_SendsTake, bpy.types.Operator):
 
     def settings(self, shot: EX4D_Shot) -> list[WanSettings]:
         """As many variants as the artist wants."""
-        return variants(shot.final)
+        return settings_of_takes(shot.final)
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         chosen = preferences()
         research = chosen is not None and chosen.licence == "RESEARCH"
-        reason = why_no_final(session().server, active_shot(context.scene).final.preset, research)
+        reason = final_unavailable(session().server, active_shot(context.scene).final.preset, research)
         if reason:
             cls.poll_message_set(iface_(reason))
             return False

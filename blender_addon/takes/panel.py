@@ -12,7 +12,7 @@ from ..jobs.progress import progress_text, state_icon, state_text
 from ..jobs.records import records_of
 from ..jobs.tracker import can_cancel, can_resume, can_retry
 from ..sequencer.strips import find_strip
-from ..shots.final import FINAL_ENGINE
+from ..shots.final_settings import FINAL_ENGINE
 from ..shots.properties import active_shot
 from .operators import (
     EX4D_OT_cancel_take,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import bpy
 
-from ..cameras.keyframes import choreograph, new_camera
+from ..cameras.keyframes import animate_with_few_keys, new_camera
 from ..cameras.optics import render_size
 from ..paths import from_blend
 from ..scenes.link import collection_for
-from ..shots.final import restore_final
+from ..shots.final_settings import restore_final_settings
 from ..shots.properties import add_shot, find_shot
 from .properties import EX4D_Take, version_name
 from .requests import load_request, object_of
@@ -31,11 +31,11 @@ def restore_take(blender_scene: bpy.types.Scene, entry: EX4D_Take) -> str:
         shot.key = entry.shot
     name = version_name(entry.label, entry.version)
     camera = new_camera(name, scene_object, collection_for(scene_object))
-    choreograph(camera, request.camera, entry.frame_start)
+    animate_with_few_keys(camera, request.camera, entry.frame_start)
     shot.camera, shot.scene_object = camera, scene_object
     shot.label, shot.holes = request.label or entry.label, request.preview.holes
     shot.hole_color = [value / 255 for value in request.preview.hole_color]
-    restore_final(shot.final, request.wan)
+    restore_final_settings(shot.final, request.wan)
     shot.use_range = True
     shot.frame_start, shot.frame_end = entry.frame_start, entry.frame_start + entry.frames - 1
     for index, one in enumerate(blender_scene.ex4d_shots):

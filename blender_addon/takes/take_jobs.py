@@ -24,7 +24,7 @@ from ..paths import from_blend
 from ..scheduler import scheduler
 from ..sequencer.movies import discard_opened, movie_step, replace_with_movie, strips_are_held
 from ..sequencer.strips import TAKE_KEY, StripError, TakeStrip, find_strip, grow_image_strip, strips_of_take
-from ..shots.final import LARGEST_SEED
+from ..shots.final_settings import MAX_SEED
 from ..views.images import show_image
 from .properties import TAKES, EX4D_Take, takes_of_shot, version_name
 from .requests import load_request, new_take_folder, package_of, request_metadata, save_request
@@ -198,7 +198,7 @@ def send_take(
     record: EX4D_Take = add_record(blender_scene, TAKES, request.label or take.folder.name, take)
     record.shot, record.version, record.engine = shot, version, request.engine
     record.frame_start, record.frames, record.fps = frame_start, len(request.camera), float(scene.manifest.fps)
-    if request.wan.seed <= LARGEST_SEED:
+    if request.wan.seed <= MAX_SEED:
         record.seed, record.steps, record.guidance = request.wan.seed, request.wan.steps, request.wan.guidance
     blender_scene.ex4d_take_index = len(blender_scene.ex4d_takes) - 1
     tracker.send(FollowedTake(take, record))

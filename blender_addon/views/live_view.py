@@ -6,14 +6,14 @@ from typing import Any
 
 import bpy
 
-from ex4d_core.cameras import CameraError, CameraPath
+from ex4d_core.cameras import CameraError
 from ex4d_core.errors import RequestError
 from ex4d_core.messages import GetView, View
 from ex4d_core.scene import Scene, SceneError
 from ex4d_core.shot import PreviewSettings, ShotRequest
 
-from ..cameras.optics import render_size, require_even_time
-from ..cameras.sampling import camera_now
+from ..cameras.optics import require_even_time
+from ..cameras.sampling import current_camera
 from ..live.query import LiveQuery, add_query
 from ..shots.objects import shot_objects
 from ..takes.requests import render_settings
@@ -85,12 +85,10 @@ class LiveView(LiveQuery[View]):
         if not 0 <= frame < package.manifest.frames:
             raise RequestError(f"frame {scene.frame_current} lies outside the footage; go to a frame that it has")
         require_even_time(scene.render)
-        pose, intrinsics = camera_now(camera, scene_object)
-        width, height = render_size(scene.render)
-        path = CameraPath(pose[None], intrinsics[None], width, height)
-        scale = MAX_SIDE / max(width, height)
+        path = current_camera(camera, scene_object)
+        scale = MAX_SIDE / max(path.width, path.height)
         if scale < 1.0:
-            path = path.resized(max(1, round(width * scale)), max(1, round(height * scale)))
+            path = path.resized(max(1, round(path.width * scale)), max(1, round(path.height * scale)))
         shot = scene.ex4d_shot
         red, green, blue = (round(255 * value) for value in shot.hole_color)
         preview = PreviewSettings(shot.holes, (red, green, blue))

@@ -171,19 +171,19 @@ def test_the_current_frame_is_the_same_afterwards(imported, camera):
 @pytest.mark.parametrize(("kind", "word"), [("ORTHO", "orthographic"), ("PANO", "panoramic")])
 def test_other_than_perspective_cameras_are_refused(imported, camera, kind, word):
     camera.data.type = kind
-    with pytest.raises(CameraError, match=f"'own' is {word}; EX-4D renders perspective cameras only"):
+    with pytest.raises(CameraError, match=f"'own' is {word}"):
         sample_camera(camera, imported, 11, 19)
 
 
 def test_impossible_shots_are_refused(imported, camera):
     with pytest.raises(CameraError, match="ends at frame 10, before it starts at 11"):
         sample_camera(camera, imported, 11, 10)
-    with pytest.raises(CameraError, match="choose a camera"):
+    with pytest.raises(CameraError, match="no camera"):
         sample_camera(None, imported, 11, 19)
     imported.scale = (1.0, 2.0, 1.0)
     with pytest.raises(CameraError, match="scaled unevenly"):
         sample_camera(camera, imported, 11, 19)
-    with pytest.raises(CameraError, match="leaves the footage, which lies at frames 11 to 19"):
+    with pytest.raises(CameraError, match="frames 11 to 19"):
         camera_from_preset(imported, Trajectory("30"), frame_start=15, frames=6)
 
 
@@ -205,7 +205,7 @@ def test_a_camera_that_is_disabled_in_viewports_is_refused(imported, camera, wha
     own.objects.link(camera)
     bpy.context.scene.collection.objects.unlink(camera)
     (camera if what == "object" else own).hide_viewport = True
-    with pytest.raises(CameraError, match="see that neither of them is disabled in viewports"):
+    with pytest.raises(CameraError, match=r"'own' .* disable either in viewports"):
         sample_camera(camera, imported, 11, 19)
 
 
@@ -219,7 +219,7 @@ def test_a_camera_that_is_hidden_is_sampled_as_ever(imported, camera):
 
 def test_stretched_time_is_refused(imported, camera):
     bpy.context.scene.render.frame_map_new = 150
-    with pytest.raises(CameraError, match=r"Time Stretching is 100 to 150.*set Old and New to the same"):
+    with pytest.raises(CameraError, match="Time Stretching is 100 to 150"):
         sample_camera(camera, imported, 11, 19)
 
 

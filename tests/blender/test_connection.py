@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import zmq
 
 import blender_addon
 from blender_addon import scheduler as scheduler_module
+from blender_addon.cameras.panel import EX4D_PT_camera
 from blender_addon.connection import session as session_module
 from blender_addon.connection.local_backend import WINDOWS, local_backend, words_of
 from blender_addon.connection.operators import WALK_THROUGH
@@ -444,7 +446,8 @@ def test_the_walk_through_comes_with_the_add_on():
         assert 10_000 < (WALK_THROUGH.parent / name).stat().st_size < 150_000
     # What it tells people to press is what the buttons say.
     labels = {getattr(getattr(bpy.types, name), "bl_label", "") for name in dir(bpy.types) if name.startswith("EX4D_")}
-    for said in ("Add Camera Move", "Move to This View", "Preview", "Final", "Use These Settings", "Scale and Ground"):
+    assert "<i>Add Move</i>" in text and 'text="Add Move"' in inspect.getsource(EX4D_PT_camera)
+    for said in ("Move to This View", "Preview", "Final", "Use These Settings", "Scale and Ground"):
         assert f"<i>{said}</i>" in text or f"<b>{said}</b>" in text
         assert said in labels
 

@@ -15,7 +15,7 @@ import pytest
 from blender_addon.scenes.color_space import display_color_space
 from blender_addon.scenes.importing import ImportSettings, import_scene
 from blender_addon.scenes.link import active_scene_object, open_scene
-from blender_addon.scenes.material import CURTAIN_DEGREES
+from blender_addon.scenes.material import STRETCHED_DEGREES
 from ex4d_core.scene import Scene, SceneError
 
 
@@ -38,18 +38,18 @@ def unprojected(scene: Scene, frame: int) -> np.ndarray:
     return in_camera @ to_world[:3, :3].T + to_world[:3, 3]
 
 
-def render_frame(frame: int, picture: Path) -> np.ndarray:
-    """(H, W, 3) the picture that Blender renders on a frame, through the view transform, 0 to 255."""
+def render_frame(frame: int, target: Path) -> np.ndarray:
+    """(H, W, 3) the image that Blender renders on a frame, through the view transform, 0 to 255."""
     blender_scene = bpy.context.scene
     blender_scene.render.engine = "CYCLES"
     blender_scene.cycles.samples = 4
     blender_scene.cycles.use_denoising = False
     blender_scene.cycles.pixel_filter_type = "BOX"
     blender_scene.render.dither_intensity = 0
-    blender_scene.render.filepath = str(picture)
+    blender_scene.render.filepath = str(target)
     blender_scene.frame_set(frame)
     bpy.ops.render.render(write_still=True)
-    image = bpy.data.images.load(str(picture), check_existing=False)
+    image = bpy.data.images.load(str(target), check_existing=False)
     pixels = np.empty(image.size[0] * image.size[1] * 4, dtype=np.float32)
     image.pixels.foreach_get(pixels)
     rgba = pixels.reshape(image.size[1], image.size[0], 4)[::-1]
@@ -63,14 +63,14 @@ def test_every_frame_is_the_unprojected_depth(package, request):
     imported = import_scene(request.getfixturevalue(package), ImportSettings(frame_start=101))
 
     for frame in (0, 4, 8):
-        grid = evaluated_positions(imported, 101 + frame).reshape(34, 50, 3)  # the picture and a ring around it
+        grid = evaluated_positions(imported, 101 + frame).reshape(34, 50, 3)  # the image and a ring around it
         np.testing.assert_allclose(grid[1:-1, 1:-1], unprojected(scene, frame), atol=1e-5)
 
 
 def test_the_object_turns_the_scene_upright(card_scene):
     imported = import_scene(card_scene)
     grid = (evaluated_positions(imported, 1) @ np.array(imported.matrix_world)[:3, :3].T).reshape(34, 50, 3)
-    assert (grid[1, :, 2] > 0).all() and (grid[-2, :, 2] < 0).all()  # the picture's upper rows are up
+    assert (grid[1, :, 2] > 0).all() and (grid[-2, :, 2] < 0).all()  # the image's upper rows are up
     assert (grid[1:-1, 1:-1, 1] > 1.9).all()  # ahead of the camera, along Blender's y
     assert grid[5, -2, 0] > 0 > grid[5, 1, 0]
 
@@ -98,7 +98,7 @@ def test_walls_and_caps_of_few_wide_pixels_wear_the_unseen_material(card_scene):
     assert cells.sum() == 2 * (2 * 49 + 2 * 31)
 
 
-def test_walls_of_footage_with_more_pixels_are_curtains_and_no_line_around_the_picture(write_scene, tmp_path):
+def test_walls_of_footage_with_more_pixels_are_stretched_and_no_line_around_the_image(write_scene, tmp_path):
     """They cover the outer half of the edge's pixels, which the source camera shall see as they were filmed."""
     imported = import_scene(write_scene(tmp_path / "card", "2", "192", "128"))
     mesh = imported.data
@@ -119,7 +119,7 @@ def test_walls_of_footage_with_more_pixels_are_curtains_and_no_line_around_the_p
         normals /= np.linalg.norm(normals, axis=1, keepdims=True)
         rays = places / np.linalg.norm(places, axis=2, keepdims=True)
         edge_on = np.abs(np.einsum("fi,fci->fc", normals, rays))
-        assert edge_on.max() < np.sin(np.radians(CURTAIN_DEGREES))
+        assert edge_on.max() < np.sin(np.radians(STRETCHED_DEGREES))
 
 
 @pytest.mark.parametrize("package", ["card_scene", "moving_scene"])
@@ -129,8 +129,8 @@ def test_the_source_camera_sees_the_footage_of_its_frame(package, request, tmp_p
     import_scene(folder, ImportSettings(frame_start=11))
 
     for frame in (0, 3, 8):
-        picture = render_frame(11 + frame, tmp_path / "render.png")
-        errors = [np.median(np.abs(picture - one)) for one in footage]
+        rendered = render_frame(11 + frame, tmp_path / "render.png")
+        errors = [np.median(np.abs(rendered - one)) for one in footage]
         assert int(np.argmin(errors)) == frame
         assert errors[frame] < 3
 
@@ -138,26 +138,26 @@ def test_the_source_camera_sees_the_footage_of_its_frame(package, request, tmp_p
 def test_from_the_source_camera_nothing_shows_as_unseen(card_scene, tmp_path):
     imported = import_scene(card_scene)
 
-    def picture(frame: int, unseen: tuple[float, float, float]) -> np.ndarray:
+    def rendered(frame: int, unseen: tuple[float, float, float]) -> np.ndarray:
         imported.ex4d_scene.unseen_color = unseen
         return render_frame(frame, tmp_path / "render.png")[1:-1, 1:-1]  # the frustum's walls touch its edge
 
     for frame in (1, 5):
-        assert np.abs(picture(frame, (0, 1, 0)) - picture(frame, (0, 0, 0))).max() < 2, f"frame {frame}"
+        assert np.abs(rendered(frame, (0, 1, 0)) - rendered(frame, (0, 0, 0))).max() < 2, f"frame {frame}"
 
 
 @pytest.mark.parametrize("view_transform", ["Standard", "AgX", "Filmic"])
 def test_the_view_transform_does_not_change_the_footage(card_scene, tmp_path, view_transform):
     bpy.context.scene.view_settings.view_transform = view_transform
     import_scene(card_scene, ImportSettings(standard_view=False))
-    picture = render_frame(1, tmp_path / "render.png")
-    assert np.median(np.abs(picture - Scene.open(card_scene).color()[0])) < 3
+    rendered = render_frame(1, tmp_path / "render.png")
+    assert np.median(np.abs(rendered - Scene.open(card_scene).color()[0])) < 3
 
 
 def test_a_view_transform_without_an_inverse_gets_srgb(card_scene):
     bpy.context.scene.view_settings.view_transform = "Raw"
     image = bpy.data.images.new("any", 1, 1)
-    assert display_color_space(bpy.context.scene, image.colorspace_settings) == "sRGB"
+    assert display_color_space(bpy.context.scene, image) == "sRGB"
 
 
 def test_footage_is_tagged_anew_when_the_view_transform_changes(card_scene):
@@ -173,15 +173,15 @@ def test_footage_is_tagged_anew_when_the_view_transform_changes(card_scene):
 
 
 @pytest.mark.parametrize("package", ["card_scene", "moving_scene"])
-def test_curtains_show_in_the_unseen_colour_from_the_side(package, request, tmp_path):
+def test_stretched_faces_show_in_the_unseen_colour_from_the_side(package, request, tmp_path):
     imported = import_scene(request.getfixturevalue(package))
     source = imported.ex4d_scene.source_camera
     imported.ex4d_scene.unseen_color = (0.0, 1.0, 0.0)
     bpy.context.scene.view_settings.view_transform = "Standard"
 
     def green_share(frame: int) -> float:
-        picture = render_frame(frame, tmp_path / "render.png")
-        return float((np.abs(picture - (0, 255, 0)).max(axis=-1) < 12).mean())
+        rendered = render_frame(frame, tmp_path / "render.png")
+        return float((np.abs(rendered - (0, 255, 0)).max(axis=-1) < 12).mean())
 
     for frame in (1, 9):
         source.delta_location = (0, 0, 0)

@@ -9,15 +9,15 @@ import mathutils
 import numpy as np
 import pytest
 
-from blender_addon.cameras.presets import turned_round
+from blender_addon.cameras.presets import reversed_move
 from blender_addon.cameras.sampling import sample_camera
-from blender_addon.cameras.saved import PRESET_FOLDER, PresetError, read_preset
-from blender_addon.cameras.views import camera_to_view
+from blender_addon.cameras.saved_moves import PRESET_FOLDER, read_preset
+from blender_addon.cameras.viewport_moves import camera_to_view
 from blender_addon.scenes.importing import import_scene
 from blender_addon.shots.objects import note_on_camera
 from blender_addon.shots.properties import active_shot
 from ex4d_core.cameras import world_to_camera_from_blender
-from ex4d_core.trajectories import PRESETS, Trajectory
+from ex4d_core.trajectories import PRESETS, Trajectory, TrajectoryError
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_shots_are_added_duplicated_moved_and_removed(imported):
     bpy.ops.ex4d.remove_shot()
     assert labels() == ["orbit"] and active_shot(bpy.context.scene).label == "orbit"
     bpy.ops.ex4d.remove_shot()
-    with pytest.raises(RuntimeError, match="There are no shots in this scene yet; add one"):
+    with pytest.raises(RuntimeError, match="No shots in this scene"):
         bpy.ops.ex4d.remove_shot()
 
 
@@ -89,7 +89,7 @@ def test_a_selected_camera_becomes_the_new_shots(imported):
     assert active_shot(bpy.context.scene).camera == imported.ex4d_scene.source_camera
 
 
-def test_a_deleted_camera_is_named_and_what_takes_are_made_with_instead(imported):
+def test_a_deleted_camera_is_named_with_the_one_that_takes_use_instead(imported):
     bpy.ops.ex4d.add_camera(preset="orbit")
     assert note_on_camera(bpy.context) == ""
     bpy.context.scene.camera = imported.ex4d_scene.source_camera
@@ -97,9 +97,7 @@ def test_a_deleted_camera_is_named_and_what_takes_are_made_with_instead(imported
     bpy.data.objects["Camera orbit"].select_set(True)
     bpy.ops.object.delete()
     instead = imported.ex4d_scene.source_camera.name
-    assert note_on_camera(bpy.context) == (
-        f"Camera orbit is not in this scene; takes are made with its active camera, {instead}"
-    )
+    assert note_on_camera(bpy.context) == f"Camera orbit is not in this scene; takes use the active camera {instead}"
     bpy.context.scene.camera = None
     assert note_on_camera(bpy.context) == "Camera orbit is not in this scene; choose another camera"
 
@@ -114,9 +112,9 @@ def test_shots_are_kept_in_the_file(imported, tmp_path):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_move_has_another_way(preset):
-    there, back = Trajectory(preset), turned_round(Trajectory(preset))
+    there, back = Trajectory(preset), reversed_move(Trajectory(preset))
     assert back != there
-    again = turned_round(back)
+    again = reversed_move(back)
     assert (float(again.preset), again.amount) == (float(preset), None) if preset.isdigit() else again.preset == preset
 
 
@@ -160,7 +158,7 @@ def test_a_move_saved_as_blenders_preset_is_read_back(imported, tmp_path):
 def test_a_preset_is_read_and_never_run(tmp_path, text):
     path = tmp_path / "odd.py"
     path.write_text(text)
-    with pytest.raises(PresetError, match=r"odd\.py"):
+    with pytest.raises(TrajectoryError, match=r"odd\.py"):
         read_preset(path, {"preset"})
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from blender_addon.sequencer.movies import replace_with_movie, strips_are_held
 from blender_addon.sequencer.otio import timeline
+from blender_addon.sequencer.strip_api import end_of, start_of
 from blender_addon.sequencer.strips import (
     StripError,
     TakeStrip,
@@ -23,7 +24,6 @@ from blender_addon.sequencer.strips import (
     strips_of,
     strips_of_take,
 )
-from blender_addon.sequencer.versions import begin_of, end_of
 from ex4d_core.scene import Scene
 from ex4d_core.take_files import frame_file_name
 
@@ -33,8 +33,8 @@ TAKE = TakeStrip("k1", "flower arc", 11, 9, {"engine": "preview", "label": "flow
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> dict[int, Path]:
-    """Nine small pictures, as a take's folder has them."""
+def images(tmp_path: Path) -> dict[int, Path]:
+    """Nine small images, as a take's folder has them."""
     files = {index: tmp_path / frame_file_name(index) for index in range(9)}
     for index, path in files.items():
         image = bpy.data.images.new(path.name, 8, 6)
@@ -46,12 +46,12 @@ def pictures(tmp_path: Path) -> dict[int, Path]:
     return files
 
 
-def first(pictures: dict[int, Path], count: int) -> dict[int, Path]:
-    return {index: pictures[index] for index in range(count)}
+def first(images: dict[int, Path], count: int) -> dict[int, Path]:
+    return {index: images[index] for index in range(count)}
 
 
 def span(strip) -> tuple[int, int]:
-    return begin_of(strip), end_of(strip)
+    return start_of(strip), end_of(strip)
 
 
 @pytest.fixture
@@ -64,30 +64,30 @@ def test_no_frames_no_strip(scene):
     assert scene.sequence_editor is None or not len(strips_of(scene))
 
 
-def test_the_strip_starts_at_the_cameras_first_frame_and_grows(scene, pictures):
-    strip = grow_image_strip(scene, TAKE, first(pictures, 1))
+def test_the_strip_starts_at_the_cameras_first_frame_and_grows(scene, images):
+    strip = grow_image_strip(scene, TAKE, first(images, 1))
     assert span(strip) == (11, 12)
-    grow_image_strip(scene, TAKE, first(pictures, 4))
+    grow_image_strip(scene, TAKE, first(images, 4))
     assert span(strip) == (11, 15)
     assert [element.filename for element in strip.elements] == [frame_file_name(index) for index in range(4)]
-    grow_image_strip(scene, TAKE, pictures)
+    grow_image_strip(scene, TAKE, images)
     assert span(strip) == (11, 20)
     assert len(strips_of(scene)) == 1
     assert (strip.name, strip.channel, strip.type) == ("flower arc", 1, "IMAGE")
 
 
-def test_frames_out_of_order_wait_for_those_before_them(scene, pictures):
-    assert grow_image_strip(scene, TAKE, {1: pictures[1]}) is None
-    strip = grow_image_strip(scene, TAKE, {0: pictures[0], 1: pictures[1], 4: pictures[4]})
+def test_frames_out_of_order_wait_for_those_before_them(scene, images):
+    assert grow_image_strip(scene, TAKE, {1: images[1]}) is None
+    strip = grow_image_strip(scene, TAKE, {0: images[0], 1: images[1], 4: images[4]})
     assert span(strip) == (11, 13)
-    grow_image_strip(scene, TAKE, pictures)
+    grow_image_strip(scene, TAKE, images)
     assert span(strip) == (11, 20)
 
 
-def test_each_frame_shows_its_own_picture(scene, pictures, tmp_path):
+def test_each_frame_shows_its_own_image(scene, images, tmp_path):
     scene.view_settings.view_transform = "AgX"
-    grow_image_strip(scene, TAKE, first(pictures, 2))
-    grow_image_strip(scene, TAKE, pictures)
+    grow_image_strip(scene, TAKE, first(images, 2))
+    grow_image_strip(scene, TAKE, images)
     scene.render.resolution_x, scene.render.resolution_y, scene.render.dither_intensity = 8, 6, 0
     scene.render.filepath = str(tmp_path / "render.png")
     for index in (0, 1, 4, 8):
@@ -99,32 +99,32 @@ def test_each_frame_shows_its_own_picture(scene, pictures, tmp_path):
         bpy.data.images.remove(image)
 
 
-def test_other_strips_are_never_overlapped(scene, pictures):
+def test_other_strips_are_never_overlapped(scene, images):
     blocker = add_title(scene, 1, 15, 30)
-    strip = grow_image_strip(scene, TAKE, first(pictures, 1))
+    strip = grow_image_strip(scene, TAKE, first(images, 1))
     assert strip.channel == 2  # although its single frame would still fit on channel 1
     before = add_title(scene, 2, 1, 11)
     assert free_channel(scene, 11, 20, besides=strip) == 2
     assert {blocker.channel, before.channel} == {1, 2}
 
 
-def test_a_strip_put_in_the_way_makes_the_take_change_its_channel(scene, pictures):
-    strip = grow_image_strip(scene, TAKE, first(pictures, 2))
+def test_a_strip_put_in_the_way_makes_the_take_change_its_channel(scene, images):
+    strip = grow_image_strip(scene, TAKE, first(images, 2))
     add_title(scene, 1, 15, 30)
-    grow_image_strip(scene, TAKE, pictures)
+    grow_image_strip(scene, TAKE, images)
     assert (strip.channel, *span(strip)) == (2, 11, 20)
 
 
-def test_all_channels_taken_is_said(scene, pictures):
+def test_occupied_channels_are_reported(scene, images):
     for channel in range(1, 129):
         add_title(scene, channel, 1, 50)
-    with pytest.raises(StripError, match="all 128 sequencer channels are taken at frames 11 to 20"):
-        grow_image_strip(scene, TAKE, pictures)
+    with pytest.raises(StripError, match=r"all 128 sequencer channels .* frames 11 to 20"):
+        grow_image_strip(scene, TAKE, images)
 
 
-def test_the_movie_takes_the_strips_place(scene, pictures, movie):
+def test_the_movie_takes_the_strips_place(scene, images, movie):
     add_title(scene, 1, 15, 30)
-    grow_image_strip(scene, TAKE, first(pictures, 5))
+    grow_image_strip(scene, TAKE, first(images, 5))
 
     strip = replace_with_movie(scene, TAKE, movie)
 
@@ -132,11 +132,11 @@ def test_the_movie_takes_the_strips_place(scene, pictures, movie):
     assert (strip.type, strip.channel, *span(strip)) == ("MOVIE", 2, 11, 20)
     assert json.loads(strip["ex4d_request"]) == {"engine": "preview", "label": "flower arc"}
     assert replace_with_movie(scene, TAKE, movie) == strip
-    assert grow_image_strip(scene, TAKE, pictures) == strip and len(strips_of(scene)) == 2
+    assert grow_image_strip(scene, TAKE, images) == strip and len(strips_of(scene)) == 2
 
 
-def test_a_renamed_and_moved_strip_is_found_and_keeps_its_place(scene, pictures, movie):
-    strip = grow_image_strip(scene, TAKE, first(pictures, 5))
+def test_a_renamed_and_moved_strip_is_found_and_keeps_its_place(scene, images, movie):
+    strip = grow_image_strip(scene, TAKE, first(images, 5))
     strip.name, strip.channel = "mine", 5
     setattr(strip, "content_start" if RENAMED else "frame_start", 101)
     assert find_strip(scene, "k1") == strip
@@ -144,25 +144,25 @@ def test_a_renamed_and_moved_strip_is_found_and_keeps_its_place(scene, pictures,
     assert (moved.channel, *span(moved)) == (5, 101, 110)
 
 
-def test_a_missing_movie_is_not_put_in(scene, pictures, tmp_path):
-    strip = grow_image_strip(scene, TAKE, pictures)
+def test_a_missing_movie_is_not_put_in(scene, images, tmp_path):
+    strip = grow_image_strip(scene, TAKE, images)
     with pytest.raises(StripError, match="is missing"):
         replace_with_movie(scene, TAKE, tmp_path / "gone.mp4")
     assert find_strip(scene, "k1") == strip and strip.type == "IMAGE"
 
 
-def test_a_movie_that_cannot_be_read_leaves_the_frames(scene, pictures, tmp_path):
+def test_a_movie_that_cannot_be_read_leaves_the_frames(scene, images, tmp_path):
     broken = tmp_path / "take.mp4"
     broken.write_bytes(b"not a movie")
-    strip = grow_image_strip(scene, TAKE, pictures)
+    strip = grow_image_strip(scene, TAKE, images)
     with pytest.raises(StripError, match="Blender reads 1 of 9 frames"):
         replace_with_movie(scene, TAKE, broken)
     assert find_strip(scene, "k1") == strip and len(strips_of(scene)) == 1
 
 
-def test_paths_are_relative_in_a_saved_file(scene, pictures, tmp_path, card_scene):
+def test_paths_are_relative_in_a_saved_file(scene, images, tmp_path, card_scene):
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "shot.blend"))
-    strip = grow_image_strip(scene, TAKE, pictures)
+    strip = grow_image_strip(scene, TAKE, images)
     assert strip.directory in ("//", "//./")
     movie = Path(shutil.copy(Scene.open(card_scene).path("footage"), tmp_path / "take.mp4"))
     assert replace_with_movie(scene, TAKE, movie).filepath == "//take.mp4"
@@ -200,12 +200,12 @@ def test_a_retimed_movie_shows_the_frame_of_the_moment(scene, movie, tmp_path):
         bpy.data.images.remove(image)
 
 
-def test_retimed_takes_lie_over_no_other_strip(scene, movie, pictures):
+def test_retimed_takes_lie_over_no_other_strip(scene, movie, images):
     scene.render.fps = 48
     add_title(scene, 1, 22, 40)  # free for the take's nine frames, but not for the eighteen that they last
     add_title(scene, 3, 15, 40)
     take = replace(TAKE, fps=24.0)
-    grow_image_strip(scene, take, pictures)
+    grow_image_strip(scene, take, images)
     replace_with_movie(scene, take, movie)
     assert [one.channel for one in strips_of_take(scene, "k1")] == [2, 4]
 
@@ -227,21 +227,21 @@ def test_proxies_are_set_up_where_the_preferences_ask_and_a_sequencer_shows_them
     assert not strip.use_proxy
 
 
-def otio_cut(scene, movie, pictures, tmp_path) -> Path:
+def otio_cut(scene, movie, images, tmp_path) -> Path:
     """A cut of a muted movie, the movie again later, and a growing take above."""
     scene.frame_start, scene.render.fps = 5, 24
     first = replace_with_movie(scene, TAKE, movie)
     first.mute = True
     second = replace_with_movie(scene, replace(TAKE, key="k2", frame_start=30, label="again"), movie)
     setattr(second, "left_handle" if RENAMED else "frame_final_start", 32)
-    grow_image_strip(scene, replace(TAKE, key="k3", label="growing"), pictures)
+    grow_image_strip(scene, replace(TAKE, key="k3", label="growing"), images)
     path = tmp_path / "cut.otio"
     assert bpy.ops.ex4d.export_cut(filepath=str(path)) == {"FINISHED"}
     return path
 
 
-def test_the_cut_is_written_as_opentimelineio(scene, movie, pictures, tmp_path):
-    cut = json.loads(otio_cut(scene, movie, pictures, tmp_path).read_text())
+def test_the_cut_is_written_as_opentimelineio(scene, movie, images, tmp_path):
+    cut = json.loads(otio_cut(scene, movie, images, tmp_path).read_text())
     assert (cut["OTIO_SCHEMA"], cut["tracks"]["OTIO_SCHEMA"]) == ("Timeline.1", "Stack.1")
     lower, upper = cut["tracks"]["children"]
     kinds = [one["OTIO_SCHEMA"] for one in lower["children"]]
@@ -265,9 +265,9 @@ def test_a_path_that_is_relative_to_nothing_is_written_whole(scene, movie, monke
     assert media["target_url"] == movie.as_uri()
 
 
-def test_opentimelineio_itself_reads_the_cut(scene, movie, pictures, tmp_path):
+def test_opentimelineio_itself_reads_the_cut(scene, movie, images, tmp_path):
     otio = pytest.importorskip("opentimelineio", reason="OpenTimelineIO is not in this environment")
-    cut = otio.adapters.read_from_file(str(otio_cut(scene, movie, pictures, tmp_path)))
+    cut = otio.adapters.read_from_file(str(otio_cut(scene, movie, images, tmp_path)))
     assert [len(track) for track in cut.tracks] == [4, 2]
     clips = [clip for clip in cut.find_clips() if clip.enabled]
     assert [clip.name for clip in clips] == ["again", "growing"]
@@ -284,11 +284,11 @@ def test_a_movie_at_another_rate_than_the_scene_is_a_time_warp_unless_it_was_ret
     assert retimed["effects"] == [] and retimed["source_range"]["duration"]["value"] == 18
 
 
-def test_there_is_no_cut_without_pictures(scene):
-    with pytest.raises(RuntimeError, match="There is no cut yet: make a take"):
+def test_there_is_no_cut_without_strips(scene):
+    with pytest.raises(RuntimeError, match="The sequencer is empty"):
         bpy.ops.ex4d.export_cut(filepath="cut.otio")
     add_title(scene, 1, 1, 9)
-    with pytest.raises(RuntimeError, match="has neither movies nor pictures to export"):
+    with pytest.raises(RuntimeError, match="no movie or image strips"):
         bpy.ops.ex4d.export_cut(filepath="cut.otio")
 
 

@@ -19,8 +19,8 @@ from blender_addon.errors import failures, forget_failures
 from blender_addon.jobs.progress import progress_text, state_text
 from blender_addon.jobs.tracker import can_cancel, tracker
 from blender_addon.scenes.importing import import_scene
+from blender_addon.sequencer.strip_api import end_of, length_of, start_of
 from blender_addon.sequencer.strips import find_strip, strips_of
-from blender_addon.sequencer.versions import begin_of, end_of, length_of
 from ex4d_core.cameras import CameraPath
 from ex4d_core.client import Client
 from ex4d_core.messages import JobStatus, ListJobs
@@ -45,7 +45,7 @@ def test_a_shot_becomes_a_movie_strip(connected, shot, tmp_path):
     assert entry.folder == "//takes/arc_1"
     assert sorted(path.name for path in folder.glob("frame_*.png")) == [f"frame_{index:05d}.png" for index in range(9)]
     strip = strip_of(entry)
-    assert (strip.type, begin_of(strip), end_of(strip)) == ("MOVIE", 11, 20)
+    assert (strip.type, start_of(strip), end_of(strip)) == ("MOVIE", 11, 20)
     assert (strip.name, strip.filepath, len(strips_of(bpy.context.scene))) == ("arc v1", "//takes/arc_1/take.mp4", 1)
     grown = [length for length in lengths if length and length[0] == "IMAGE"]
     assert grown == sorted(grown) and grown[0][1] < 9, "the strip was there before the take was whole"
@@ -81,7 +81,7 @@ def test_part_of_the_footage_can_be_shot_with_holes_marked(connected, shot, tmp_
     entry = send()
     tick_until_over()
     strip = strip_of(entry)
-    assert (begin_of(strip), end_of(strip)) == (14, 17)
+    assert (start_of(strip), end_of(strip)) == (14, 17)
     request = json.loads(strip["ex4d_request"])
     assert request["first_frame"] == 3
     assert request["preview"] == {"holes": "mark", "hole_color": [0, 255, 0]}

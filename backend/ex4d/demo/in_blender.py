@@ -41,7 +41,7 @@ def main() -> None:
 
     measured: dict[str, float] = {}
     scene_object = import_scene(options.scene, measured)
-    camera = choreograph(scene_object)
+    camera = animate_with_few_keys(scene_object)
     ticks, before = Ticks(), memory_mb()
     for _ in range(options.takes):
         entry = generate(scene_object, camera, ticks, measured)
@@ -91,7 +91,7 @@ def frame_ms(scene: bpy.types.Scene, frames: range) -> float:
     return sorted(times)[len(times) // 2]
 
 
-def choreograph(scene_object: bpy.types.Object) -> bpy.types.Object:
+def animate_with_few_keys(scene_object: bpy.types.Object) -> bpy.types.Object:
     """A camera on a preset path, then changed by keyframes of position, rotation and focal length."""
     from blender_addon.cameras.presets import camera_from_preset
 

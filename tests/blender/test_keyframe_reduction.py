@@ -10,8 +10,8 @@ import mathutils
 import numpy as np
 import pytest
 
-from blender_addon.cameras.few_keys import few_keys
-from blender_addon.cameras.keyframes import choreograph, curves_of, new_camera, record
+from blender_addon.cameras.keyframe_reduction import reduce_keyframes
+from blender_addon.cameras.keyframes import animate_with_few_keys, bake_path, curves_of, new_camera
 from blender_addon.cameras.presets import camera_from_preset
 from blender_addon.cameras.sampling import sample_camera
 from blender_addon.scenes.importing import import_scene
@@ -49,7 +49,7 @@ def pixels(path: CameraPath) -> np.ndarray:
 
 def moved(holder: bpy.types.Object, path: CameraPath, frame_start: int = 1) -> bpy.types.Object:
     camera = new_camera("move", holder, bpy.context.scene.collection)
-    choreograph(camera, path, frame_start)
+    animate_with_few_keys(camera, path, frame_start)
     return camera
 
 
@@ -98,7 +98,7 @@ def test_between_frames_it_goes_on_as_smoothly_as_the_path(holder):
     camera = moved(holder, path_of("60"))
     twice_as_often = path_of("60", frames=97)
     fine = new_camera("fine", holder, bpy.context.scene.collection)
-    record(fine, twice_as_often, 1)
+    bake_path(fine, twice_as_often, 1)
     for ours, theirs in zip(curves_of(camera), curves_of(fine), strict=True):
         for index in range(97):
             assert ours.evaluate(1 + index / 2) == pytest.approx(theirs.evaluate(1 + index), abs=2e-5)
@@ -136,7 +136,7 @@ def test_far_along_the_timeline_it_is_as_exact(holder):
 
 def test_what_was_filmed_keeps_every_frame(holder):
     camera = new_camera("filmed", holder, bpy.context.scene.collection)
-    record(camera, path_of("30"), 1)
+    bake_path(camera, path_of("30"), 1)
     assert key_frames(camera)["location"] == [tuple(range(1, 50))] * 3
 
 
@@ -148,13 +148,13 @@ def test_a_move_of_few_frames_that_would_have_keys_on_most_has_them_on_all(card_
 def test_keys_lie_on_the_curves_and_there_are_more_where_these_bend_more():
     time = np.linspace(0.0, 1.0, 101)
     values = np.stack([np.where(time < 0.5, time, time + (time - 0.5) ** 2 * np.sin(20 * time)), time], axis=1)
-    keys = few_keys(values, np.array([1e-4, 1e-4]))
+    keys = reduce_keyframes(values, np.array([1e-4, 1e-4]))
     assert keys.at[0] == 0 and keys.at[-1] == 100 and len(keys.at) < 30
     assert (keys.at < 45).sum() < (keys.at > 55).sum()
     np.testing.assert_allclose(keys.slopes[:, 1], 0.01, atol=1e-6)
 
 
 def test_two_frames_need_two_keys_and_cannot_have_fewer_than_half():
-    assert few_keys(np.array([[0.0], [1.0]]), np.array([1e-6])) is None
-    straight = few_keys(np.arange(4.0)[:, None], np.array([1e-6]))
+    assert reduce_keyframes(np.array([[0.0], [1.0]]), np.array([1e-6])) is None
+    straight = reduce_keyframes(np.arange(4.0)[:, None], np.array([1e-6]))
     np.testing.assert_allclose(straight.slopes, 1.0)

@@ -1,4 +1,4 @@
-"""Finals: words and numbers of a shot go to the generator, the picture that forms is seen, settings come back."""
+"""Final takes: a shot's settings go to the generator, the current estimate shows, settings are restored."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from blender_addon.connection.session import session
 from blender_addon.paths import from_blend
 from blender_addon.scenes.importing import import_scene
 from blender_addon.sequencer.strips import find_strip
-from blender_addon.shots.final import extent_text, final_settings, restore_final, variants, why_no_final
+from blender_addon.shots.final_settings import (
+    final_settings,
+    final_unavailable,
+    restore_final_settings,
+    settings_of_takes,
+    workload_text,
+)
 from blender_addon.takes.panel import settings_text, take_name
 from blender_addon.takes.requests import load_request
 from blender_addon.takes.take_jobs import ESTIMATE_IMAGE
@@ -52,11 +58,11 @@ def final_shot(generator: Backend, card_scene, tmp_path) -> bpy.types.PropertyGr
 
 
 def test_a_final_is_made_with_the_shots_words_and_watched_while_it_forms(final_shot):
-    pictures = set()
+    images = set()
 
     def over() -> bool:
         if bpy.data.images.get(ESTIMATE_IMAGE) is not None:
-            pictures.add(hash(bpy.data.images.get(ESTIMATE_IMAGE).packed_file.data))
+            images.add(hash(bpy.data.images[ESTIMATE_IMAGE].packed_file.data))
         return not is_followed(bpy.context.scene.ex4d_takes[0])
 
     bpy.ops.ex4d.send_final()
@@ -66,7 +72,7 @@ def test_a_final_is_made_with_the_shots_words_and_watched_while_it_forms(final_s
     wan = load_request(from_blend(take.folder)).wan
     assert (wan.prompt, wan.negative_prompt) == ("a wide street at night", "static")
     assert (wan.seed, wan.steps, wan.guidance, wan.window) == (41, 3, 4.5, 49)
-    assert pictures and tuple(bpy.data.images.get(ESTIMATE_IMAGE).size) == (6, 4)
+    assert images and tuple(bpy.data.images[ESTIMATE_IMAGE].size) == (6, 4)
     assert find_strip(bpy.context.scene, take.key).type == "MOVIE"
     assert take_name(take).endswith(" v1 final")
 
@@ -97,7 +103,7 @@ def test_a_preset_sets_what_it_is_known_for(preset):
     final.preset = preset
     assert final_settings(final) == wan_preset(preset)
     final.preset = "ex4d-reference"
-    restore_final(final, wan_preset(preset, steps=11, guidance=2.5, seed=3))
+    restore_final_settings(final, wan_preset(preset, steps=11, guidance=2.5, seed=3))
     assert final_settings(final) == wan_preset(preset, steps=11, guidance=2.5, seed=3)
 
 
@@ -111,7 +117,7 @@ def test_words_are_changed_in_a_window_of_their_own(final_shot):
     assert (final_shot.final.prompt, final_shot.final.negative_prompt) == ("a wide street at night", "static, blurred")
 
 
-def test_final_is_grey_with_the_reason(connected, card_scene):
+def test_final_is_disabled_with_the_reason(connected, card_scene):
     import_scene(card_scene)
     bpy.ops.ex4d.add_camera(preset="30")
     assert bpy.ops.ex4d.send_take.poll() and not bpy.ops.ex4d.send_final.poll()
@@ -119,7 +125,7 @@ def test_final_is_grey_with_the_reason(connected, card_scene):
     with pytest.raises(RuntimeError, match="No backend is connected"):
         bpy.ops.ex4d.send_final()
     tick_until(lambda: session().connected and session().client.server.engines, "the engines")
-    with pytest.raises(RuntimeError, match=r"makes previews, but no finals: the engine wan needs"):
+    with pytest.raises(RuntimeError, match="no final takes: the engine wan needs"):
         bpy.ops.ex4d.send_final()
 
 
@@ -132,26 +138,24 @@ def test_the_command_that_brings_missing_weights_can_be_copied():
     missing = introduction(
         {"preview": ""}, {"wan": f"weights are missing in /data: vae, ex4d. Fetch them with: {fetch}"}
     )
-    reason = why_no_final(missing, "draft", research=False)
-    assert reason.startswith("This backend makes previews, but no finals: weights are missing in /data")
+    reason = final_unavailable(missing, "draft", research=False)
+    assert "weights are missing in /data" in reason
     assert command_in(reason) == fetch
     assert command_in("frame 0 of the shot shows nothing") == ""
     assert bpy.ops.ex4d.copy_text(text=fetch) == {"FINISHED"}
 
 
-def test_a_preset_that_the_backend_lacks_is_not_sent():
+def test_a_preset_that_is_unavailable_is_not_sent():
     server = introduction({"wan": "Apache-2.0"}, {"wan fast": "the preset fast needs more: no LoRA"})
-    assert why_no_final(server, "draft", research=False) == ""
-    assert "no finals of this preset: the preset fast needs more: no LoRA" in why_no_final(
-        server, "fast", research=False
-    )
+    assert final_unavailable(server, "draft", research=False) == ""
+    assert "the preset fast needs more: no LoRA" in final_unavailable(server, "fast", research=False)
 
 
-def test_a_backend_that_is_starting_is_not_said_to_lack_anything():
-    assert "is starting" in why_no_final(introduction({}, {}), "draft", research=False)
+def test_a_backend_that_is_starting_is_not_reported_as_unable():
+    assert "still checking" in final_unavailable(introduction({}, {}), "draft", research=False)
 
 
-def test_one_press_sends_takes_that_differ_in_their_seeds(final_shot):
+def test_several_takes_sent_at_once_differ_in_their_seeds(final_shot):
     final_shot.final.takes, final_shot.final.seed, final_shot.final.steps = 3, 41, 1
     bpy.ops.ex4d.send_final()
     takes = bpy.context.scene.ex4d_takes
@@ -159,37 +163,37 @@ def test_one_press_sends_takes_that_differ_in_their_seeds(final_shot):
     assert [request.wan.seed for request in requests] == [41, 42, 43]
     assert [take.version for take in takes] == [1, 2, 3]
     assert [settings_text(take) for take in takes] == [f"Seed {seed}, 1 steps, guidance 4.5" for seed in (41, 42, 43)]
-    tick_until(lambda: all(take.state == "done" for take in takes), "the finals", seconds=180)
+    tick_until(lambda: all(take.state == "done" for take in takes), "the final takes", seconds=180)
     movies = {(from_blend(take.folder) / "frame_00000.png").read_bytes() for take in takes}
     assert len(movies) == 3
 
 
-def test_seeds_of_variants_stay_within_what_blender_keeps():
+def test_seeds_of_several_takes_stay_within_blenders_integers():
     final = bpy.context.scene.ex4d_shot.final
     final.seed, final.takes = 2**31 - 1, 2
-    assert [settings.seed for settings in variants(final)] == [2**31 - 1, 0]
+    assert [settings.seed for settings in settings_of_takes(final)] == [2**31 - 1, 0]
 
 
 @pytest.mark.parametrize(
     ("preset", "frames", "size", "text"),
     [
-        ("ex4d-reference", 49, (512, 512), "49 frames at 512 x 512, in 25 steps"),
-        ("quality", 49, (1920, 1080), "49 frames at 1920 x 1080, in 40 steps"),
+        ("ex4d-reference", 49, (512, 512), "49 frames at 512 x 512, 25 steps"),
+        ("quality", 49, (1920, 1080), "49 frames at 1920 x 1080, 40 steps"),
         (
             "ex4d-reference",
             200,
             (1920, 1080),
-            "200 frames at 683 x 384, enlarged to 1920 x 1080, in 5 stretches of 25 steps; each goes on from the one "
-            "before it",
+            "200 frames at 683 x 384, enlarged to 1920 x 1080, 5 windows of 25 steps; each window continues the "
+            "previous one",
         ),
     ],
 )
-def test_what_a_final_amounts_to_is_said_before_it_is_sent(preset, frames, size, text):
-    assert extent_text(wan_preset(preset), frames, *size) == text
+def test_the_workload_of_a_final_take_is_shown_before_it_is_sent(preset, frames, size, text):
+    assert workload_text(wan_preset(preset), frames, *size) == text
 
 
 def test_a_generator_for_research_only_needs_the_preference_to_say_so():
     server = introduction({"preview": "", "wan": "somebody's weights: for research only"}, {})
-    assert "results are for any work" in why_no_final(server, "draft", research=False)
-    assert why_no_final(server, "draft", research=True) == ""
-    assert why_no_final(introduction({"wan": "Apache-2.0"}, {}), "draft", research=False) == ""
+    assert "somebody's weights" in final_unavailable(server, "draft", research=False)
+    assert final_unavailable(server, "draft", research=True) == ""
+    assert final_unavailable(introduction({"wan": "Apache-2.0"}, {}), "draft", research=False) == ""

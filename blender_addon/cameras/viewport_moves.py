@@ -1,0 +1,72 @@
+"""A camera move from the source camera's view to the view of a 3D viewport."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import bpy
+import mathutils
+import numpy as np
+
+from ex4d_core.cameras import CameraError, CameraPath, invert_rigid, world_to_camera_from_blender
+from ex4d_core.trajectories import ease
+
+from ..scenes.link import collection_for, open_scene
+from .keyframes import animate_with_few_keys, new_camera
+from .presets import move_frames
+
+
+def camera_to_view(
+    scene_object: bpy.types.Object, view_to_world: mathutils.Matrix, easing: str = "ease_in_out", name: str = ""
+) -> bpy.types.Object:
+    """Add a camera that starts at the source camera's view and ends at another, over all of the footage.
+
+    Args:
+        scene_object: the imported scene.
+        view_to_world: of the final view, in Blender's world; a viewport has its inverse (``view_matrix``).
+        easing: one of `ex4d_core.trajectories.EASINGS`.
+        name: of the object; "Camera to View" by default.
+
+    Raises:
+        SceneError: the scene package is missing or changed.
+        CameraError: the scene object is sheared, or the footage has one frame only.
+    """
+    scene = open_scene(scene_object)
+    start, first, frames = move_frames(scene, scene_object)
+    end = world_to_camera_from_blender(
+        np.array(view_to_world, dtype=np.float64)[None], np.array(scene_object.matrix_world, dtype=np.float64)
+    )[0]
+    path = path_between(scene.source_camera().frames(first, first + frames), end, easing)
+    camera = new_camera(name or "Camera to View", scene_object, collection_for(scene_object))
+    animate_with_few_keys(camera, path, start)
+    return camera
+
+
+def path_between(source: CameraPath, end: np.ndarray, easing: str) -> CameraPath:
+    """A path from a source camera's first view, with its first focal length, to another view.
+
+    The position moves in a straight line, the rotation takes the shortest way.
+
+    Args:
+        source: gives the number of frames, too.
+        end: (4, 4) world-to-camera of the last frame.
+        easing: one of `ex4d_core.trajectories.EASINGS`.
+
+    Raises:
+        CameraError: there is only one frame to move in.
+    """
+    if len(source) < 2:
+        raise CameraError("a camera move needs at least 2 frames, and the footage has 1; use longer footage")
+    first, last = source.camera_to_world[0], invert_rigid(end)
+    first_rotation, last_rotation = (mathutils.Matrix(pose.tolist()).to_quaternion() for pose in (first, last))
+    camera_to_world = [
+        mathutils.Matrix.LocRotScale(
+            (first + t * (last - first))[:3, 3].tolist(), first_rotation.slerp(last_rotation, t), None
+        )
+        for t in ease(np.linspace(0.0, 1.0, len(source)), easing)
+    ]
+    return replace(
+        source,
+        world_to_camera=np.linalg.inv(np.array(camera_to_world, dtype=np.float64)),
+        intrinsics=source.intrinsics[0],
+    )

@@ -1,0 +1,205 @@
+"""The settings of a shot's final takes: preset, prompts, seed, steps and guidance, kept in the .blend with the shot."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import Any
+
+import bpy
+from bpy.app.translations import pgettext_iface as iface_
+
+from ex4d_core.generation import window_count, working_size
+from ex4d_core.messages import Welcome
+from ex4d_core.shot import DEFAULT_NEGATIVE_PROMPT, DEFAULT_PROMPT, MAX_PROMPT, WAN_PRESETS, WanSettings, wan_preset
+
+from ..blender_types import Context, Operator
+from ..connection.panel import wrapped
+
+FINAL_ENGINE = "wan"
+
+_PRESET_TEXTS = {
+    "ex4d-reference": ("EX-4D", "As EX-4D was published: 25 steps, images of 512x512 pixels at most"),
+    "quality": ("Quality", "Full render size, longer windows and 40 steps: slow, for large GPUs"),
+    "fast": ("Fast", "4 steps with a distilled LoRA, which the backend must have"),
+    "draft": ("Draft", "Small images and few steps, to try out prompts and seeds"),
+}
+_PRESET_ITEMS = tuple((name, *_PRESET_TEXTS.get(name, (name, ""))) for name in WAN_PRESETS)
+_DIALOG_WIDTH = 700
+# The largest value of Blender's integers.
+MAX_SEED = 2**31 - 1
+
+
+def _apply_preset(final: Any, _: bpy.types.Context) -> None:
+    settings = wan_preset(final.preset)
+    final.steps, final.guidance = settings.steps, settings.guidance
+
+
+class EX4D_Final(bpy.types.PropertyGroup):
+    """Settings of a shot's final takes (``EX4D_Shot.final``); the preset has the rest."""
+
+    preset: bpy.props.EnumProperty(
+        name="Preset",
+        description="Base of the generator's settings; sets Steps and Guidance",
+        items=_PRESET_ITEMS,
+        default="ex4d-reference",
+        update=_apply_preset,
+    )
+    prompt: bpy.props.StringProperty(
+        name="Prompt", description="Text that describes the shot", default=DEFAULT_PROMPT, maxlen=MAX_PROMPT
+    )
+    negative_prompt: bpy.props.StringProperty(
+        name="Negative Prompt",
+        description="Text that describes what to avoid; no effect if Guidance is 1",
+        default=DEFAULT_NEGATIVE_PROMPT,
+        maxlen=MAX_PROMPT,
+    )
+    seed: bpy.props.IntProperty(
+        name="Seed",
+        description="Seed of the random generator; the same seed gives the same take",
+        default=0,
+        min=0,
+        max=MAX_SEED,
+    )
+    steps: bpy.props.IntProperty(
+        name="Steps",
+        description="Number of denoising steps; more steps take longer and add detail",
+        default=25,
+        min=1,
+        max=200,
+        soft_max=60,
+    )
+    guidance: bpy.props.FloatProperty(
+        name="Guidance",
+        description="How closely to follow the prompt; 1 ignores the negative prompt and takes half the time",
+        default=5.0,
+        min=1.0,
+        max=30.0,
+        soft_max=10.0,
+    )
+    takes: bpy.props.IntProperty(
+        name="Takes",
+        description="Number of final takes to send at once; each further take adds 1 to the seed",
+        default=1,
+        min=1,
+        max=16,
+        soft_max=8,
+    )
+
+
+class EX4D_OT_new_seed(Operator):
+    """Randomizes the seed."""
+
+    bl_idname = "ex4d.new_seed"
+    bl_label = "Random Seed"
+    bl_description = "Set the seed to a random number"
+    bl_options = {"REGISTER", "UNDO"}
+
+    def execute(self, context: Context) -> set[str]:
+        context.scene.ex4d_shot.final.seed = random.randint(0, MAX_SEED)
+        return {"FINISHED"}
+
+
+class EX4D_OT_edit_words(Operator):
+    """Edits a prompt in a dialog."""
+
+    bl_idname = "ex4d.edit_words"
+    bl_label = "Edit Prompt"
+    bl_description = "Edit this text in a wide dialog that shows all of it"
+    bl_options = {"UNDO"}
+
+    words: bpy.props.StringProperty(options={"HIDDEN", "SKIP_SAVE"}, default="prompt")
+    text: bpy.props.StringProperty(name="Text", description="Press Return to update the lines below", maxlen=MAX_PROMPT)
+
+    def invoke(self, context: Context, event: bpy.types.Event) -> set[str]:
+        self.text = getattr(context.scene.ex4d_shot.final, self.words)
+        return context.window_manager.invoke_props_dialog(self, width=_DIALOG_WIDTH)
+
+    def draw(self, context: Context) -> None:
+        self.layout.label(text=EX4D_Final.bl_rna.properties[self.words].name)
+        self.layout.prop(self, "text", text="")
+        lines = self.layout.column(align=True)
+        lines.scale_y = 0.8
+        for line in wrapped(self.text, _DIALOG_WIDTH // 6):
+            lines.label(text=line, translate=False)
+
+    def execute(self, context: Context) -> set[str]:
+        setattr(context.scene.ex4d_shot.final, self.words, self.text)
+        return {"FINISHED"}
+
+
+CLASSES = (EX4D_Final, EX4D_OT_new_seed, EX4D_OT_edit_words)
+
+
+def final_settings(final: EX4D_Final) -> WanSettings:
+    """The settings as the backend takes them.
+
+    Raises:
+        RequestError: an invalid value.
+    """
+    return wan_preset(
+        final.preset,
+        prompt=final.prompt,
+        negative_prompt=final.negative_prompt,
+        seed=final.seed,
+        steps=final.steps,
+        guidance=round(final.guidance, 4),  # Blender stores float32
+    )
+
+
+def settings_of_takes(final: EX4D_Final) -> list[WanSettings]:
+    """`final_settings` of every take to send at once, with consecutive seeds.
+
+    Raises:
+        RequestError: an invalid value.
+    """
+    settings = final_settings(final)
+    return [replace(settings, seed=(settings.seed + number) % (MAX_SEED + 1)) for number in range(final.takes)]
+
+
+def workload_text(settings: WanSettings, frames: int, width: int, height: int) -> str:
+    """A summary for the panel: the number of frames, the size that they are generated at, and the steps."""
+    generated = working_size(width, height, settings.max_pixels)
+    size = f"{generated[0]} x {generated[1]}"
+    if generated != (width, height):
+        size = iface_("{size}, enlarged to {width} x {height}").format(size=size, width=width, height=height)
+    count = window_count(frames, settings.window, settings.overlap)
+    if count == 1:
+        return iface_("{frames} frames at {size}, {steps} steps").format(frames=frames, size=size, steps=settings.steps)
+    return iface_(
+        "{frames} frames at {size}, {count} windows of {steps} steps; each window continues the previous one"
+    ).format(frames=frames, size=size, count=count, steps=settings.steps)
+
+
+def restore_final_settings(final: EX4D_Final, settings: WanSettings) -> None:
+    """Set a shot's final settings to those of a take."""
+    final.preset = settings.preset
+    final.prompt, final.negative_prompt = settings.prompt, settings.negative_prompt
+    final.steps, final.guidance = settings.steps, settings.guidance
+    final.seed = min(settings.seed, MAX_SEED)
+
+
+def final_unavailable(server: Welcome | None, preset: str, research: bool) -> str:
+    """Why no final take can be made now; "" if one can.
+
+    Args:
+        server: what the connected backend offers; None without a connection.
+        preset: one of `WAN_PRESETS`.
+        research: whether the result may depend on parts with a research-only license.
+    """
+    if server is None:
+        return "No backend is connected; see Connection"
+    engines = server.engines
+    if FINAL_ENGINE in server.lacking:
+        text = iface_("This backend can make previews but no final takes: {reason}")
+        return text.format(reason=server.lacking[FINAL_ENGINE])
+    if FINAL_ENGINE not in engines:
+        return "The backend is still checking whether it can make final takes; see its log if this takes minutes"
+    if reason := server.lacking.get(f"{FINAL_ENGINE} {preset}"):
+        return iface_("This backend cannot use this preset: {reason}").format(reason=reason)
+    if "research only" in engines[FINAL_ENGINE].lower() and not research:
+        return (
+            f"The license of this backend's generator does not allow commercial use ({engines[FINAL_ENGINE]}); "
+            "the add-on's preferences ask for results for commercial use"
+        )
+    return ""

@@ -1,0 +1,108 @@
+"""Sidebar: the settings of the active shot's previews and final takes, below the Take panel."""
+
+from __future__ import annotations
+
+import bpy
+from bpy.app.translations import pgettext_iface as iface_
+
+from ex4d_core.messages import command_in
+from ex4d_core.shot import RequestError
+
+from ..blender_types import Context, Panel, SidebarPanel
+from ..cameras.optics import render_size
+from ..connection.panel import draw_problem, draw_text
+from ..connection.session import session
+from ..takes.panel import EX4D_PT_take
+from ..takes.requests import shot_range
+from .final_settings import (
+    FINAL_ENGINE,
+    EX4D_OT_edit_words,
+    EX4D_OT_new_seed,
+    final_settings,
+    final_unavailable,
+    workload_text,
+)
+from .objects import shot_objects
+from .properties import active_shot
+
+
+class _BelowTake(SidebarPanel):
+    bl_parent_id = EX4D_PT_take.__name__
+    bl_options = {"DEFAULT_CLOSED"}
+
+
+class EX4D_PT_preview_settings(_BelowTake, Panel):
+    """Settings of previews."""
+
+    bl_label = "Preview Settings"
+    bl_order = 0
+
+    def draw(self, context: Context) -> None:
+        layout, shot = self.layout, active_shot(context.scene)
+        layout.use_property_split = True
+        layout.use_property_decorate = False
+        layout.prop(shot, "holes")
+        if shot.holes == "mark":
+            layout.prop(shot, "hole_color")
+
+
+class EX4D_PT_final_settings(_BelowTake, Panel):
+    """Settings of final takes."""
+
+    bl_label = "Final Settings"
+    bl_order = 1
+
+    def draw(self, context: Context) -> None:
+        layout, final = self.layout, active_shot(context.scene).final
+        layout.use_property_split = True
+        layout.use_property_decorate = False
+        layout.prop(final, "preset")
+        _draw_prompt(layout.column(align=True), final, "prompt")
+        negative = layout.column(align=True)
+        negative.active = final.guidance > 1.0
+        _draw_prompt(negative, final, "negative_prompt")
+        numbers = layout.column(align=True)
+        numbers.use_property_split = False  # with the labels inside, which fit a narrow sidebar
+        row = numbers.row(align=True)
+        row.prop(final, "seed")
+        row.operator(EX4D_OT_new_seed.bl_idname, text="", icon="FILE_REFRESH")
+        numbers.prop(final, "steps")
+        numbers.prop(final, "guidance")
+        numbers.prop(final, "takes")
+        if workload := _workload(context):
+            draw_text(layout, workload, context, "TIME")
+        client = session().client
+        server = client.server if client is not None and session().connected else None
+        if server is None:
+            return
+        if reason := final_unavailable(server, final.preset, research=True):
+            draw_problem(layout, reason, context)
+            if command_in(reason):
+                draw_text(layout, iface_("Run it on the backend's computer; Final is enabled soon after"), context)
+        if depends_on := server.engines.get(FINAL_ENGINE):
+            draw_text(layout, iface_("Results depend on {licenses}").format(licenses=depends_on), context, "INFO")
+
+
+def _workload(context: Context) -> str:
+    """The workload of a final take of the active shot; "" without a scene or with invalid settings."""
+    scene_object, _ = shot_objects(context)
+    if scene_object is None:
+        return ""
+    first, last = shot_range(context.scene, scene_object)
+    try:
+        settings = final_settings(active_shot(context.scene).final)
+    except RequestError:
+        return ""
+    return workload_text(settings, last - first + 1, *render_size(context.scene.render)) if first <= last else ""
+
+
+def _draw_prompt(layout: bpy.types.UILayout, final: bpy.types.PropertyGroup, name: str) -> None:
+    """A long text, below its name and as wide as the sidebar."""
+    layout.use_property_split = False
+    row = layout.row()
+    row.label(text=final.bl_rna.properties[name].name)
+    row.operator(EX4D_OT_edit_words.bl_idname, text="", icon="TEXT", emboss=False).words = name
+    layout.prop(final, name, text="")
+
+
+CLASSES = (EX4D_PT_preview_settings, EX4D_PT_final_settings)
