@@ -56,11 +56,10 @@ class _AddsCamera(NeedsScene, OperatorMixin):
 
 
 class EX4D_OT_add_camera(_AddsCamera, Operator):
-    """Adds a camera with a preset move."""
+    """Add a camera that moves away from the source camera's view, with keyframes to edit."""
 
     bl_idname = "ex4d.add_camera"
     bl_label = "Add Camera Move"
-    bl_description = "Add a camera that moves away from the source camera's view, with keyframes to edit"
     bl_options = {"REGISTER", "UNDO", "PRESET"}
 
     preset: bpy.props.EnumProperty(name="Move", description="Kind of camera move", items=_PRESET_ITEMS, default="30")
@@ -106,11 +105,10 @@ class EX4D_OT_add_camera(_AddsCamera, Operator):
 
 
 class EX4D_OT_camera_to_view(_AddsCamera, Operator):
-    """Adds a camera that moves to the viewport's view."""
+    """Add a camera that moves from the source camera's view to this viewport's view."""
 
     bl_idname = "ex4d.camera_to_view"
     bl_label = "Move to This View"
-    bl_description = "Add a camera that moves from the source camera's view to this viewport's view"
     bl_options = {"REGISTER", "UNDO"}
 
     easing: bpy.props.EnumProperty(
@@ -142,11 +140,10 @@ class EX4D_OT_camera_to_view(_AddsCamera, Operator):
 
 
 class EX4D_OT_add_saved_camera(NeedsScene, Operator):
-    """Adds a camera with a saved move."""
+    """Add a camera with this saved move."""
 
     bl_idname = "ex4d.add_saved_camera"
     bl_label = "Add Saved Camera Move"
-    bl_description = "Add a camera with this saved move"
     bl_options = {"UNDO"}
 
     filepath: bpy.props.StringProperty(options={"HIDDEN", "SKIP_SAVE"})

@@ -11,7 +11,7 @@ from bpy.app.translations import pgettext_n as mark_
 
 from ex4d_core.scene import Scene, SceneError
 
-from ..blender_types import Context, OperatorMixin, classes, current_context
+from ..blender_types import Context, OperatorMixin, current_context
 from ..paths import PATH_OPTIONS, from_blend, to_blend
 
 MESH_CACHE = "EX-4D Positions"
@@ -59,11 +59,12 @@ class EX4D_SceneLink(bpy.types.PropertyGroup):
 
 
 CLASSES = (EX4D_SceneLink,)
+PROPERTIES = ((bpy.types.Object, "ex4d_scene", bpy.props.PointerProperty(type=EX4D_SceneLink)),)
 
 
 def link_of(candidate: bpy.types.Object) -> EX4D_SceneLink:
     """An object's scene link; its ``digest`` is empty unless the object is an imported scene."""
-    return candidate.ex4d_scene  # pyright: ignore[reportAttributeAccessIssue] - registered below
+    return candidate.ex4d_scene  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def is_scene_object(candidate: bpy.types.Object | None) -> TypeGuard[bpy.types.Object]:
@@ -156,13 +157,3 @@ def open_scene(scene_object: bpy.types.Object) -> Scene:
         changed = f"the scene in {folder} has changed since {scene_object.name!r} was imported; import it again"
         problems.insert(0, SceneError(changed))
     raise problems[0]
-
-
-def register() -> None:
-    """Add the scene link to objects."""
-    classes.Object.ex4d_scene = bpy.props.PointerProperty(type=EX4D_SceneLink)
-
-
-def unregister() -> None:
-    """Remove the scene link from objects."""
-    del classes.Object.ex4d_scene

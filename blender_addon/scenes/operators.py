@@ -18,11 +18,10 @@ from .link import scene_objects
 
 
 class EX4D_OT_import_scene(ImportHelper, Operator):
-    """Imports a scene package."""
+    """Import reconstructed footage as an animated mesh, with the camera that filmed it."""
 
     bl_idname = "ex4d.import_scene"
     bl_label = "Import EX-4D Scene"
-    bl_description = "Import reconstructed footage as an animated mesh, with the camera that filmed it"
     bl_options = {"REGISTER", "UNDO"}
 
     filter_glob: bpy.props.StringProperty(default=MANIFEST, options={"HIDDEN"})
@@ -80,11 +79,10 @@ class EX4D_OT_import_scene(ImportHelper, Operator):
 
 
 class EX4D_OT_match_view(Operator):
-    """Tags footage and takes for the view transform."""
+    """Set the color space of footage and takes to look as filmed under the current view transform."""
 
     bl_idname = "ex4d.match_view"
     bl_label = "Match View Transform"
-    bl_description = "Set the color space of footage and takes to look as filmed under the current view transform"
     bl_options = {"REGISTER", "UNDO"}
 
     @classmethod

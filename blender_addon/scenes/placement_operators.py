@@ -24,11 +24,10 @@ _draw_handlers: list[object] = []
 
 
 class EX4D_OT_set_scale(NeedsScene, Operator):
-    """Scales the scene by a factor or a known distance."""
+    """Scale the scene to its real size, with its cameras; takes stay the same."""
 
     bl_idname = "ex4d.set_scale"
     bl_label = "Set Scene Scale"
-    bl_description = "Scale the scene to its real size, with its cameras; takes stay the same"
     bl_options = {"REGISTER", "UNDO"}
 
     method: bpy.props.EnumProperty(
@@ -80,11 +79,10 @@ class EX4D_OT_set_scale(NeedsScene, Operator):
 
 
 class EX4D_OT_align_ground(NeedsScene, Operator):
-    """Levels the scene, and puts its ground at a height."""
+    """Rotate the scene upright and move its ground to height 0, with its cameras."""
 
     bl_idname = "ex4d.align_ground"
     bl_label = "Align to Ground"
-    bl_description = "Rotate the scene upright and move its ground to height 0, with its cameras"
     bl_options = {"REGISTER", "UNDO"}
 
     method: bpy.props.EnumProperty(
@@ -149,11 +147,10 @@ class EX4D_OT_align_ground(NeedsScene, Operator):
 
 
 class EX4D_OT_reset_placement(NeedsScene, Operator):
-    """Resets the scene to where it was imported."""
+    """Reset the scene to the location, rotation and scale of its import, with its cameras."""
 
     bl_idname = "ex4d.reset_placement"
     bl_label = "Reset Placement"
-    bl_description = "Reset the scene to the location, rotation and scale of its import, with its cameras"
     bl_options = {"REGISTER", "UNDO"}
 
     @reports_errors
@@ -250,11 +247,10 @@ class _PicksPoints(NeedsScene):
 
 
 class EX4D_OT_pick_scale(_PicksPoints, Operator):
-    """Scales the scene by the distance between two picked points."""
+    """Click two points of the scene, then enter the real distance between them."""
 
     bl_idname = "ex4d.pick_scale"
     bl_label = "Pick Two Points"
-    bl_description = "Click two points of the scene, then enter the real distance between them"
     count, hint = 2, "Scale"
 
     def use(self, context: Context) -> set[str]:
@@ -267,11 +263,10 @@ class EX4D_OT_pick_scale(_PicksPoints, Operator):
 
 
 class EX4D_OT_pick_ground(_PicksPoints, Operator):
-    """Aligns the scene to three picked points."""
+    """Click three points on the ground to rotate the scene upright and move its ground to height 0."""
 
     bl_idname = "ex4d.pick_ground"
     bl_label = "Pick Three Points"
-    bl_description = "Click three points on the ground to rotate the scene upright and move its ground to height 0"
     count, hint = 3, "Ground"
 
     def use(self, context: Context) -> set[str]:

@@ -180,30 +180,24 @@ def _after_load(*_: object) -> None:
     _meshes.clear()
 
 
-_HANDLERS = (
-    (bpy.app.handlers.frame_change_post, _after_frame),
-    (bpy.app.handlers.depsgraph_update_post, _after_update),
-    (bpy.app.handlers.load_post, _after_load),
+HANDLERS = (
+    ("frame_change_post", _after_frame),
+    ("depsgraph_update_post", _after_update),
+    ("load_post", _after_load),
 )
 
 
 def register() -> None:
     """Draw in every 3D viewport; nothing is drawn in the background."""
     global _handler
-    if bpy.app.background:
-        return
-    _handler = bpy.types.SpaceView3D.draw_handler_add(_draw, (), "WINDOW", "POST_VIEW")
-    for handlers, handler in _HANDLERS:
-        handlers.append(handler)
+    if not bpy.app.background:
+        _handler = bpy.types.SpaceView3D.draw_handler_add(_draw, (), "WINDOW", "POST_VIEW")
 
 
 def unregister() -> None:
     """Stop drawing."""
     global _handler, _shader
-    if _handler is None:
-        return
-    for handlers, handler in _HANDLERS:
-        handlers.remove(handler)
-    bpy.types.SpaceView3D.draw_handler_remove(_handler, "WINDOW")
+    if _handler is not None:
+        bpy.types.SpaceView3D.draw_handler_remove(_handler, "WINDOW")
     _handler = _shader = None
     _meshes.clear()

@@ -20,11 +20,10 @@ def _cut_scene(context: Context) -> bpy.types.Scene:
 
 
 class EX4D_OT_export_cut(ExportHelper, Operator):
-    """Writes the cut to an .otio file."""
+    """Export the movie and image strips of the sequencer, with all versions, for an editing program."""
 
     bl_idname = "ex4d.export_cut"
     bl_label = "Export Cut as OpenTimelineIO"
-    bl_description = "Export the movie and image strips of the sequencer, with all versions, for an editing program"
 
     filename_ext = ".otio"
     filter_glob: bpy.props.StringProperty(default="*.otio", options={"HIDDEN"})

@@ -88,11 +88,10 @@ class EX4D_Final(bpy.types.PropertyGroup):
 
 
 class EX4D_OT_new_seed(Operator):
-    """Randomizes the seed."""
+    """Set the seed to a random number."""
 
     bl_idname = "ex4d.new_seed"
     bl_label = "Random Seed"
-    bl_description = "Set the seed to a random number"
     bl_options = {"REGISTER", "UNDO"}
 
     def execute(self, context: Context) -> set[str]:
@@ -101,11 +100,10 @@ class EX4D_OT_new_seed(Operator):
 
 
 class EX4D_OT_edit_words(Operator):
-    """Edits a prompt in a dialog."""
+    """Edit this text in a wide dialog that shows all of it."""
 
     bl_idname = "ex4d.edit_words"
     bl_label = "Edit Prompt"
-    bl_description = "Edit this text in a wide dialog that shows all of it"
     bl_options = {"UNDO"}
 
     words: bpy.props.StringProperty(options={"HIDDEN", "SKIP_SAVE"}, default="prompt")

@@ -10,11 +10,10 @@ from .properties import active_shot, add_shot, free_label, listed_shot
 
 
 class EX4D_OT_add_shot(Operator):
-    """Adds a shot."""
+    """Add a shot with the settings of the active shot, and the active object if it is a camera."""
 
     bl_idname = "ex4d.add_shot"
     bl_label = "Add Shot"
-    bl_description = "Add a shot with the settings of the active shot, and the active object if it is a camera"
     bl_options = {"REGISTER", "UNDO"}
 
     def execute(self, context: Context) -> set[str]:
@@ -37,11 +36,10 @@ class _OnShots(OperatorMixin):
 
 
 class EX4D_OT_remove_shot(_OnShots, Operator):
-    """Removes a shot."""
+    """Remove the active shot from the list, but keep its camera and takes."""
 
     bl_idname = "ex4d.remove_shot"
     bl_label = "Remove Shot"
-    bl_description = "Remove the active shot from the list, but keep its camera and takes"
     bl_options = {"REGISTER", "UNDO"}
 
     def execute(self, context: Context) -> set[str]:
@@ -53,11 +51,10 @@ class EX4D_OT_remove_shot(_OnShots, Operator):
 
 
 class EX4D_OT_duplicate_shot(_OnShots, Operator):
-    """Duplicates a shot."""
+    """Duplicate the active shot, with the same camera."""
 
     bl_idname = "ex4d.duplicate_shot"
     bl_label = "Duplicate Shot"
-    bl_description = "Duplicate the active shot, with the same camera"
     bl_options = {"REGISTER", "UNDO"}
 
     def execute(self, context: Context) -> set[str]:
@@ -69,11 +66,10 @@ class EX4D_OT_duplicate_shot(_OnShots, Operator):
 
 
 class EX4D_OT_move_shot(_OnShots, Operator):
-    """Moves a shot in the list."""
+    """Move the active shot up or down in the list."""
 
     bl_idname = "ex4d.move_shot"
     bl_label = "Move Shot"
-    bl_description = "Move the active shot up or down in the list"
     bl_options = {"REGISTER", "UNDO"}
 
     direction: bpy.props.EnumProperty(

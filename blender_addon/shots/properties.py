@@ -12,7 +12,7 @@ from typing import Any
 
 import bpy
 
-from ..blender_types import BlenderScene, classes
+from ..blender_types import BlenderScene
 from ..scenes.link import is_scene_object
 from .final_settings import EX4D_Final
 
@@ -144,20 +144,16 @@ def _copy_settings(source: EX4D_Shot, target: EX4D_Shot) -> None:
         setattr(target.final, name, getattr(source.final, name))
 
 
-def register() -> None:
-    """Add the shots to Blender scenes."""
-    classes.Scene.ex4d_shots = bpy.props.CollectionProperty(type=EX4D_Shot)
-    classes.Scene.ex4d_shot_index = bpy.props.IntProperty(
-        name="Shot", description="Active shot; its camera becomes the active camera", update=_use_camera
-    )
-    classes.Scene.ex4d_unlisted_shot = bpy.props.PointerProperty(type=EX4D_Shot)
+PROPERTIES = (
+    (bpy.types.Scene, "ex4d_shots", bpy.props.CollectionProperty(type=EX4D_Shot)),
+    (
+        bpy.types.Scene,
+        "ex4d_shot_index",
+        bpy.props.IntProperty(
+            name="Shot", description="Active shot; its camera becomes the active camera", update=_use_camera
+        ),
+    ),
+    (bpy.types.Scene, "ex4d_unlisted_shot", bpy.props.PointerProperty(type=EX4D_Shot)),
     # For scripts: the active shot.
-    classes.Scene.ex4d_shot = property(active_shot)
-
-
-def unregister() -> None:
-    """Remove the shots from Blender scenes."""
-    del classes.Scene.ex4d_shot
-    del classes.Scene.ex4d_unlisted_shot
-    del classes.Scene.ex4d_shot_index
-    del classes.Scene.ex4d_shots
+    (bpy.types.Scene, "ex4d_shot", property(active_shot)),
+)
