@@ -4,7 +4,7 @@ The stubs of bpy do not know the properties that the add-on registers on scenes,
 while the add-on's code runs (a panel's layout, a context's scene). Operators, panels, menus and lists derive from the
 classes below and take a `Context`; functions on a Blender scene take a `BlenderScene`, whose ``ex4d_...`` properties
 are typed; outside a callback `current_context` gives the context. An object's scene link is read with
-`scenes.link.link_of`. Operators are called through `ops`, and `classes` takes new properties.
+`scenes.link.link_of`. Operators are called through `ops`, and menus of Blender are extended through `classes`.
 """
 
 # pyright: reportIncompatibleVariableOverride=false
@@ -38,26 +38,12 @@ if TYPE_CHECKING:
         ex4d_view: EX4D_View
         view_settings: Any
 
-    class Window(bpy.types.Window):
-        """A window, which always has a screen, a scene and a workspace."""
-
-        screen: bpy.types.Screen
-        scene: BlenderScene
-        workspace: bpy.types.WorkSpace
-
-    class WindowManager(bpy.types.WindowManager):
-        """The window manager with the add-on's property."""
-
-        windows: list[Window]
-        invoke_props_dialog: Any
-        ex4d_takes_on_disk: str
-
     class Context(bpy.types.Context):
         """A context with what every callback of the add-on finds; ``area`` and ``region_data`` may be missing."""
 
         scene: BlenderScene
         view_layer: bpy.types.ViewLayer
-        window_manager: WindowManager
+        window_manager: Any
         workspace: bpy.types.WorkSpace
         preferences: bpy.types.Preferences
         region: bpy.types.Region
@@ -72,35 +58,23 @@ if TYPE_CHECKING:
         layout: bpy.types.UILayout
 
     class Panel(Any):
-        """A panel."""
+        """A panel or menu."""
 
         bl_options: set[str]
         layout: bpy.types.UILayout
 
-    class Menu(Any):
-        """A menu."""
-
-        layout: bpy.types.UILayout
-
-    UIList = Any
-
-    class ImportHelper(Operator):
-        """An operator that asks for a file to read."""
+    class FileOperator(Operator):
+        """An operator that asks for a file."""
 
         filepath: str
 
-    class ExportHelper(Operator):
-        """An operator that asks for a file to write."""
-
-        filepath: str
-
-    OperatorMixin, PanelMixin = Operator, Panel
+    ImportHelper = ExportHelper = FileOperator
+    OperatorMixin, PanelMixin, Menu, UIList = Operator, Panel, Panel, Any
 else:
     from bpy_extras.io_utils import ExportHelper, ImportHelper  # noqa: F401 - for operators
 
-    BlenderScene, Window, WindowManager = bpy.types.Scene, bpy.types.Window, bpy.types.WindowManager
-    Context, Operator, Panel = bpy.types.Context, bpy.types.Operator, bpy.types.Panel
-    Menu, UIList = bpy.types.Menu, bpy.types.UIList
+    BlenderScene, Context, Operator = bpy.types.Scene, bpy.types.Context, bpy.types.Operator
+    Panel, Menu, UIList = bpy.types.Panel, bpy.types.Menu, bpy.types.UIList
     # Bases of what operators or panels share: Blender reads the properties of bases that are not classes of its own.
     OperatorMixin = PanelMixin = object
 
@@ -113,7 +87,7 @@ class SidebarPanel(PanelMixin):
     bl_category = "EX-4D"
 
 
-# All operators, with the add-on's own, and classes to register properties on or to append to.
+# All operators with the add-on's own, and all classes with the menus to append to.
 ops: Any = bpy.ops
 classes: Any = bpy.types
 

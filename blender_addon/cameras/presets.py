@@ -7,7 +7,6 @@ from dataclasses import replace
 import bpy
 
 from ex4d_core.cameras import CameraError
-from ex4d_core.scene import Scene
 from ex4d_core.trajectories import PRESETS, Trajectory, shot_path
 
 from ..scenes.link import collection_for, link_of, open_scene
@@ -41,7 +40,15 @@ def camera_from_preset(
         TrajectoryError: the amount cannot be made at the subject's distance.
     """
     scene = open_scene(scene_object)
-    start, first, frames = move_frames(scene, scene_object, frame_start, frames)
+    footage_start, length = link_of(scene_object).frame_start, scene.manifest.frames
+    start = footage_start if frame_start is None else frame_start
+    first = start - footage_start
+    frames = length - first if frames is None else frames
+    if first < 0 or frames < 1 or first + frames > length:
+        raise CameraError(
+            f"a move of {frames} frames from frame {start} leaves the footage; stay within frames {footage_start} to "
+            f"{footage_start + length - 1}"
+        )
     path = shot_path(trajectory, scene, frames=frames, first_frame=first)
     name = name or _camera_name(trajectory.preset)
     camera = new_camera(name, scene_object, collection or collection_for(scene_object))
@@ -52,32 +59,6 @@ def camera_from_preset(
 def _camera_name(preset: str) -> str:
     """As the menu of moves calls it: "Camera arc 30", "Camera dolly zoom"."""
     return "Camera arc " + preset if preset.isdigit() else "Camera " + preset.replace("_", " ")
-
-
-def move_frames(
-    scene: Scene, scene_object: bpy.types.Object, frame_start: int | None = None, frames: int | None = None
-) -> tuple[int, int, int]:
-    """Where a move lies: its first Blender frame, the footage frame shown there, and its number of frames.
-
-    Args:
-        scene: the package behind ``scene_object``.
-        scene_object: the imported scene.
-        frame_start: Blender frame at which it starts; that of the footage by default.
-        frames: how many; by default all that the footage has from there on.
-
-    Raises:
-        CameraError: it does not lie within the footage.
-    """
-    footage_start, length = link_of(scene_object).frame_start, scene.manifest.frames
-    start = footage_start if frame_start is None else frame_start
-    first = start - footage_start
-    frames = length - first if frames is None else frames
-    if first < 0 or frames < 1 or first + frames > length:
-        raise CameraError(
-            f"a move of {frames} frames from frame {start} leaves the footage; stay within frames {footage_start} to "
-            f"{footage_start + length - 1}"
-        )
-    return start, first, frames
 
 
 def reversed_move(trajectory: Trajectory) -> Trajectory:

@@ -11,9 +11,8 @@ import numpy as np
 from ex4d_core.cameras import CameraError, CameraPath, invert_rigid, world_to_camera_from_blender
 from ex4d_core.trajectories import ease
 
-from ..scenes.link import collection_for, open_scene
+from ..scenes.link import collection_for, link_of, open_scene
 from .keyframes import animate_with_few_keys, new_camera
-from .presets import move_frames
 
 
 def camera_to_view(
@@ -31,14 +30,13 @@ def camera_to_view(
         SceneError: the scene package is missing or changed.
         CameraError: the scene object is sheared, or the footage has one frame only.
     """
-    scene = open_scene(scene_object)
-    start, first, frames = move_frames(scene, scene_object)
+    source = open_scene(scene_object).source_camera()
     end = world_to_camera_from_blender(
         np.array(view_to_world, dtype=np.float64)[None], np.array(scene_object.matrix_world, dtype=np.float64)
     )[0]
-    path = path_between(scene.source_camera().frames(first, first + frames), end, easing)
+    path = path_between(source, end, easing)
     camera = new_camera(name or "Camera to View", scene_object, collection_for(scene_object))
-    animate_with_few_keys(camera, path, start)
+    animate_with_few_keys(camera, path, link_of(scene_object).frame_start)
     return camera
 
 

@@ -310,13 +310,7 @@ def _selected_vertices(scene_object: bpy.types.Object) -> np.ndarray:
     return positions.reshape(-1, 3)[selected] @ to_world[:3, :3].T + to_world[:3, 3]
 
 
-CLASSES = (
-    EX4D_OT_set_scale,
-    EX4D_OT_align_ground,
-    EX4D_OT_reset_placement,
-    EX4D_OT_pick_scale,
-    EX4D_OT_pick_ground,
-)
+CLASSES = (EX4D_OT_set_scale, EX4D_OT_align_ground, EX4D_OT_reset_placement, EX4D_OT_pick_scale, EX4D_OT_pick_ground)
 
 
 def unregister() -> None:

@@ -180,11 +180,7 @@ def _after_load(*_: object) -> None:
     _meshes.clear()
 
 
-HANDLERS = (
-    ("frame_change_post", _after_frame),
-    ("depsgraph_update_post", _after_update),
-    ("load_post", _after_load),
-)
+HANDLERS = (("frame_change_post", _after_frame), ("depsgraph_update_post", _after_update), ("load_post", _after_load))
 
 
 def register() -> None:

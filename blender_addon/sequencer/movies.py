@@ -12,7 +12,6 @@ from pathlib import Path
 
 import bpy
 
-from ..blender_types import Window
 from ..paths import to_blend
 from .proxies import set_up_proxies
 from .strip_api import Strip, content_length_of, set_end_of, start_of
@@ -72,7 +71,7 @@ def movie_step(scene: bpy.types.Scene, take: TakeStrip, movie: Path) -> bool:
     return False
 
 
-def strips_are_held(windows: Iterable[Window]) -> bool:
+def strips_are_held(windows: Iterable[bpy.types.Window]) -> bool:
     """Whether the artist is dragging strips: the operator that moves them refers to them, so none may be replaced."""
     # Blender lists None for an operator whose add-on was disabled while it was running.
     running = (one.bl_idname for window in windows for one in window.modal_operators if one is not None)

@@ -111,22 +111,19 @@ def _clip(strip: Strip, rate: float, speed: float, cut_off: int) -> dict[str, An
 
 
 def _media(strip: Strip, rate: float) -> dict[str, Any]:
-    shared = {"metadata": {}, "name": "", "available_image_bounds": None}
-    if strip.type == "MOVIE":
-        available = _range(0, content_length_of(strip), rate)
-        url = from_blend(strip.filepath).as_uri()
-        return {"OTIO_SCHEMA": "ExternalReference.1", **shared, "available_range": available, "target_url": url}
-    names, folder = [element.filename for element in strip.elements], from_blend(strip.directory)
-    numbered = re.fullmatch(r"(.*?)(\d+)(\.\w+)", names[0])
-    if numbered is None or len(names) == 1:
-        available = _range(0, len(names), rate)
-        url = (folder / names[0]).as_uri()
-        return {"OTIO_SCHEMA": "ExternalReference.1", **shared, "available_range": available, "target_url": url}
+    movie = strip.type == "MOVIE"
+    names = [] if movie else [element.filename for element in strip.elements]
+    folder = from_blend(strip.filepath if movie else strip.directory)
+    available = _range(0, content_length_of(strip) if movie else len(names), rate)
+    shared = {"metadata": {}, "name": "", "available_image_bounds": None, "available_range": available}
+    numbered = re.fullmatch(r"(.*?)(\d+)(\.\w+)", names[0]) if len(names) > 1 else None
+    if numbered is None:
+        url = folder.joinpath(*names[:1]).as_uri()
+        return {"OTIO_SCHEMA": "ExternalReference.1", **shared, "target_url": url}
     prefix, number, suffix = numbered.groups()
     return {
         "OTIO_SCHEMA": "ImageSequenceReference.1",
         **shared,
-        "available_range": _range(0, len(names), rate),
         "target_url_base": folder.as_uri() + "/",
         "name_prefix": prefix,
         "name_suffix": suffix,

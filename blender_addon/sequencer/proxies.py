@@ -6,7 +6,7 @@ from typing import Any
 
 import bpy
 
-from ..blender_types import Window, current_context, ops
+from ..blender_types import current_context, ops
 from .strip_api import Strip, all_strips_in
 
 _SIZES = {"PROXY_25": "build_25", "PROXY_50": "build_50", "PROXY_75": "build_75", "PROXY_100": "build_100"}
@@ -31,7 +31,7 @@ def set_up_proxies(strip: Strip) -> None:
     _build(strip, window, area)
 
 
-def _preview_areas(scene: bpy.types.ID | None) -> list[tuple[Window, bpy.types.Area, str]]:
+def _preview_areas(scene: bpy.types.ID | None) -> list[tuple[bpy.types.Window, bpy.types.Area, str]]:
     """The open sequencers that show proxies of a scene's strips, and the size that they show."""
     return [
         (window, area, _SIZES[space.proxy_render_size])

@@ -5,25 +5,12 @@ The older names will go in Blender 6.0. All other code reads and sets strips wit
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import bpy
 
-if TYPE_CHECKING:
-
-    class Strip(bpy.types.Strip):
-        """Any strip, with the properties that image, movie and effect strips have."""
-
-        elements: Any
-        directory: str
-        filepath: str
-        fps: float
-        colorspace_settings: Any
-        proxy: Any
-        use_proxy: bool
-
-else:
-    Strip = object  # the class has another name before Blender 4.4
+# An image, movie or effect strip; before Blender 4.4 their classes have other names.
+Strip = Any
 
 _IS_CALLED_STRIP = bpy.app.version >= (4, 4, 0)
 _HAS_HANDLES = bpy.app.version >= (5, 2, 0)
