@@ -87,3 +87,14 @@ def test_the_map_in_the_documentation_is_up_to_date(rooms):
     assert draw_rooms.TARGET.read_text(encoding="utf-8") == drawn, "run scripts/draw_rooms.py"
     for room in rooms:
         assert f">{room}</text>" in drawn
+
+
+def test_only_files_with_kernels_are_left_out_of_the_type_check():
+    tomllib = pytest.importorskip("tomllib", reason="Python has it from 3.11 on")
+    settings = tomllib.loads((draw_rooms.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["pyright"]
+    assert settings["typeCheckingMode"] == "standard"
+    excluded = [name for name in settings["exclude"] if not name.startswith("**")]
+    assert len(excluded) > 5
+    for name in excluded:
+        text = (draw_rooms.ROOT / name).read_text(encoding="utf-8")
+        assert re.search(r"@(wp\.(kernel|func)|triton\.jit)", text), name

@@ -72,7 +72,7 @@ def choose_rasterizer(name: str = "auto", device: str = "auto", licence: str | N
     """Choose a rasterizer and a device, without creating anything.
 
     "auto" is warp wherever it is installed: it draws on any device, for any use, and was the faster of the two on
-    every GPU and in every case we measured (see README.md in this folder). Only where warp is missing, a GPU is
+    every GPU and in every case we measured (see docs/measured/rendering.md). Only where warp is missing, a GPU is
     present and the use is research, it is nvdiffrast.
 
     Args:
