@@ -69,9 +69,11 @@ def test_a_reference_shot_begins_with_the_footage(sample_scene, coverage):
 def test_only_frames_whose_camera_changed_are_drawn_again(sample_scene, monkeypatch):
     coverage, shot = SceneCoverage(sample_scene, device="cpu"), request(sample_scene, "30")
     drawn = []
-    seen = SimplifiedFrame.seen
+    fraction = SimplifiedFrame.visible_fraction
     monkeypatch.setattr(
-        SimplifiedFrame, "seen", lambda self, pose, *rest: drawn.append(pose) or seen(self, pose, *rest)
+        SimplifiedFrame,
+        "visible_fraction",
+        lambda self, pose, *rest: drawn.append(pose) or fraction(self, pose, *rest),
     )
     first = coverage.of(shot).seen
     assert len(drawn) == 6
