@@ -106,8 +106,8 @@ def denoise(
             finite = torch.isfinite(velocity).all().item()
         if not finite:
             raise GenerationError(
-                f"the transformer produced NaN or infinity in denoising step {index + 1} of {settings.steps}: check its "
-                "weights with ex4d models check, and any LoRA and its weight"
+                f"the transformer produced NaN or infinity in denoising step {index + 1} of {settings.steps}: check "
+                "the files with ex4d models check, and any LoRA and its weight"
             )
         pred_original_sample = latents - sigma * velocity
         latents = latents + (next_sigma - sigma) * velocity
