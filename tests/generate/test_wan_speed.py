@@ -220,9 +220,7 @@ def test_the_triton_kernels_compile_for_gpus_that_are_not_here(tmp_path):
     pytest.importorskip("triton", reason="no Triton for this system")
     path = Path(__file__).with_name("compiled_kernels.py")
     environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, str(path)], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, str(path)], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

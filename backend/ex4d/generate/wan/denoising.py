@@ -107,7 +107,7 @@ def denoise(
         if not finite:
             raise GenerationError(
                 f"the transformer produced NaN or infinity in denoising step {index + 1} of {settings.steps}: check "
-                "its weights with ex4d models check, and any LoRA and its weight"
+                "the files with ex4d models check, and any LoRA and its weight"
             )
         pred_original_sample = latents - sigma * velocity
         latents = latents + (next_sigma - sigma) * velocity

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -78,7 +79,6 @@ class LoadedNetworks:
         self.mode: MemoryMode = mode or "resident"
         self._fixed_mode = mode is not None
         self.on_load: OnTensor | None = None
-        self._tokenizer: Tokenizer | None = None
         self._transformer: Transformer | None = None
         self._vae: WanVideoVAE | None = None
         self._encoders: dict[str, Any] = {}
@@ -135,17 +135,16 @@ class LoadedNetworks:
             self._rank_processes.close()
             self._rank_processes = None
 
-    def tokenize(self, prompt: str, name: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return token ids and mask; raises `PromptError` if there are too many."""
-        if self._tokenizer is None:
-            self._tokenizer = Tokenizer(self.choice.files.tokenizer)
-        return self._tokenizer(prompt, name)
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The text encoder's tokenizer."""
+        return Tokenizer(self.choice.files.tokenizer)
 
     @torch.inference_mode()
     def text_embeddings(self, prompts: Sequence[tuple[str, str]]) -> list[torch.Tensor]:
         """Return (1, 512, C) of each prompt, given with its name for errors; from the disk if it was used before."""
         cached = {prompt: found for prompt, _ in prompts if (found := self._embeddings.find(prompt)) is not None}
-        new = {prompt: self.tokenize(prompt, name) for prompt, name in prompts if prompt not in cached}
+        new = {prompt: self.tokenizer(prompt, name) for prompt, name in prompts if prompt not in cached}
         if new:
             encoded = self._encode(
                 "text_encoder",

@@ -8,7 +8,8 @@ influenced yet (the first block's) is computed once.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypedDict, cast
+from functools import partial
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
@@ -29,11 +30,6 @@ Stream = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]
 
 # Cosines and sines (N, head_dim / 2) float32 of the rotary embedding.
 Angles = tuple[torch.Tensor, torch.Tensor]
-
-
-class _NormOptions(TypedDict):
-    dtype: torch.dtype
-    fp8: bool
 
 
 class ContextLayers(nn.Module):
@@ -79,7 +75,7 @@ class Block(nn.Module):
         self.query_weight, self.key_weight = self_attn.norm_q.weight, self_attn.norm_k.weight
         self.cross_scale, self.cross_shift = block.norm3.weight, block.norm3.bias
         self.fp8 = fp8
-        self._norm_options = _NormOptions(dtype=ffn[0].weight.dtype, fp8=fp8)
+        self._residual_norm = partial(fused.residual_norm, dtype=ffn[0].weight.dtype, fp8=fp8)
 
     def forward(
         self,
@@ -114,7 +110,7 @@ class Block(nn.Module):
     ) -> Stream:
         x, added, gate = stream
         shift, scale, own_gate = modulation[:3]
-        rows = fused.residual_norm(x, added, gate, scale, shift, self.epsilon, **self._norm_options)
+        rows = self._residual_norm(x, added, gate, scale, shift, self.epsilon)
         return x, self.o(self._attend(self.qkv(rows), angles, shard)), own_gate
 
     def _cross_attention_and_ffn(
@@ -123,10 +119,10 @@ class Block(nn.Module):
         x, added, gate = stream
         shift, scale, own_gate = modulation[3:]
         norm3 = (self.cross_scale, self.cross_shift, self.epsilon)
-        rows = fused.residual_norm(x, added, gate, *norm3, one_plus_scale=False, **self._norm_options)
+        rows = self._residual_norm(x, added, gate, *norm3, one_plus_scale=False)
         attended = fused.cross_attention(self.cross_q(rows), image, text, self.norm_epsilon, self.head_dim)
         added = self.cross_o(self._rows(attended))
-        rows = fused.residual_norm(x, added, None, scale, shift, self.epsilon, **self._norm_options)
+        rows = self._residual_norm(x, added, None, scale, shift, self.epsilon)
         if self.fp8:
             return x, self.down(fused.quantize_fp8(self.up(rows), gelu=True)), own_gate
         return x, self.down(self.up(rows, gelu=True)), own_gate

@@ -78,7 +78,7 @@ class WanEngine:
         """
         settings = self.settings
         for prompt, name in self._prompts():
-            self.networks.tokenize(prompt, name)  # a prompt that is too long fails before anything is rendered
+            self.networks.tokenizer(prompt, name)  # a prompt that is too long fails before anything is rendered
         progress = _ProgressReporter(on_progress, settings, count)
         self.networks.on_load = progress.report_load
         size, embeds, tail = None, [], None
@@ -224,25 +224,21 @@ class _ProgressReporter:
     """Counts steps over all windows, and calls the callback."""
 
     def __init__(self, callback: ProgressCallback | None, settings: WanSettings, count: int | None):
-        self._callback = callback
+        self._callback = callback or (lambda progress: None)
         self._steps = settings.steps
         self._total = settings.steps * (window_count(count, settings.window, settings.overlap) if count else 1)
         self._seconds: list[float] = []
 
     def report_load(self, done: int, total: int) -> None:
         """Report a tensor that was loaded."""
-        if self._callback is not None:
-            self._callback(GenerationProgress(LOAD_STAGE, done, total))
+        self._callback(GenerationProgress(LOAD_STAGE, done, total))
 
     def report_warm_up(self) -> None:
         """Report the start of encoding and of the first step, which compiles kernels."""
-        if self._callback is not None:
-            self._callback(GenerationProgress(WARM_UP_STAGE, 0, self._total))
+        self._callback(GenerationProgress(WARM_UP_STAGE, 0, self._total))
 
     def report_step(self, window: int, step: int, seconds: float, image: Callable[[], np.ndarray]) -> None:
         """Report a denoising step. The first one also warms up, so it is left out of the ETA as soon as it can be."""
-        if self._callback is None:
-            return
         self._seconds.append(seconds)
         counted = self._seconds[1:] or self._seconds
         done = window * self._steps + step
