@@ -14,6 +14,7 @@ import numpy as np
 
 from ex4d_core.cameras import CameraError, CameraPath
 from ex4d_core.errors import RequestError
+from ex4d_core.licences import Licence
 from ex4d_core.scene import is_sha256
 from ex4d_core.schema import Codec, Length, Option, Range, Settings, decode
 
@@ -25,7 +26,6 @@ MAX_PROMPT = 5000
 MAX_LORAS = 8
 
 RasterizerName = Literal["auto", "warp", "nvdiffrast"]
-Licence = Literal["research", "commercial"]
 Convention = Literal["centered", "reference"]
 OcclusionRule = Literal["angle", "boundary"]
 OcclusionModel = Literal["watertight", "open", "thickness"]
@@ -34,7 +34,6 @@ Precision = Literal["bf16", "fp8", "float32"]
 WanPreset = Literal["ex4d-reference", "quality", "fast", "draft"]
 
 RASTERIZERS: tuple[str, ...] = get_args(RasterizerName)
-LICENCES: tuple[str, ...] = get_args(Licence)
 CONVENTIONS: tuple[str, ...] = get_args(Convention)
 OCCLUSION_RULES: tuple[str, ...] = get_args(OcclusionRule)
 OCCLUSION_MODELS: tuple[str, ...] = get_args(OcclusionModel)
@@ -97,7 +96,7 @@ class RenderSettings(Settings):
     licence: Annotated[
         Licence | None,
         Option(
-            "intended use; commercial excludes research-only parts (default: $EX4D_LICENCE, else research)",
+            "intended use; commercial excludes research-only parts (default: $EX4D_LICENCE, else commercial)",
             aliases=("--license",),
         ),
     ] = None

@@ -14,10 +14,11 @@ from typing import Annotated, Any, Literal, get_args
 import numpy as np
 
 from ex4d_core.errors import RequestError
+from ex4d_core.licences import Licence
 from ex4d_core.messages import MAX_BLOB_BYTES
 from ex4d_core.scene import is_sha256
 from ex4d_core.schema import Length, Option, Range, Settings
-from ex4d_core.shot import MAX_FRAMES, MAX_LABEL, Licence
+from ex4d_core.shot import MAX_FRAMES, MAX_LABEL
 
 DepthLayout = Literal["array", "exr", "png", "estimator"]
 InvalidDepth = Literal["error", "far"]
@@ -83,7 +84,6 @@ class DepthSettings(Settings):
         key: array of an .npz, or channel of an EXR; "" finds it.
         invalid: what to do with invalid depth (NaN, infinite, zero, negative): fail, or take the farthest of the frame.
         licence: what the scene is for, as some estimators are for research only. None leaves it to the machine.
-        accepted_licences: research-only estimators that the user holds a licence for.
         mist: the files are a mist pass, rendered with these settings; for layout "exr".
         refine_edges: sharpen blurred depth edges along the image's.
         temporal_alignment: align per-image depth over time.
@@ -123,16 +123,6 @@ class DepthSettings(Settings):
         Length(MAX_LABEL),
         Option("array of an .npz, or channel of an EXR, that holds the depth", flag="--depth-key", metavar="NAME"),
     ] = ""
-    accepted_licences: Annotated[
-        tuple[Annotated[str, Length(MAX_LABEL)], ...],
-        Length(16),
-        Option(
-            "allow this research-only estimator because you hold a licence; repeatable",
-            flag="--accept-licence",
-            aliases=("--accept-license",),
-            metavar="NAME",
-        ),
-    ] = ()
     refine_edges: Annotated[bool, Option("leave blurred depth edges as they are", flag="--no-edges")] = True
     temporal_alignment: Annotated[
         bool,

@@ -1,35 +1,104 @@
-"""What a machine's owner sets for the models that run on it, by environment variables that worker processes inherit.
+"""What the owner of a machine sets for everything that runs on it: weights, GPU memory, licence.
 
-The service and the command line import this, so nothing here may need torch.
+Read once, by the command line or by a library call that names no settings, and then passed on; processes of the
+service get it on their command lines. Imports nothing heavy.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import os
-import shlex
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import platformdirs
+
+from ex4d.devices import DeviceError
+from ex4d_core.licences import LICENCE_VARIABLE, Licence, as_licence, effective_licence, is_allowed, require_allowed
 
 MODELS_VARIABLE = "EX4D_MODELS"
 VRAM_LIMIT_VARIABLE = "EX4D_VRAM_LIMIT_GB"
 
 
-def models_folder() -> Path:
-    """Where weights lie, of the engine wan and of the depth estimators: as `MODELS_VARIABLE` says, or in one's data."""
-    named = os.environ.get(MODELS_VARIABLE)
-    return Path(named).expanduser() if named else _default_folder()
-
-
-def fetch_command(folder: Path, *parts: str) -> str:
-    """The command that fetches parts into ``folder``, in any shell of this machine.
-
-    The folder is left out only where it is the user's own: the shell that the command is pasted into need not have the
-    variable, or the option, that this process was given.
-    """
-    elsewhere = "" if folder == _default_folder() else f" --models {shlex.quote(str(folder))}"
-    return f"ex4d models fetch {' '.join(parts)}{elsewhere}"
-
-
-def _default_folder() -> Path:
+def default_models_folder() -> Path:
+    """Where weights lie unless something else is set: in the user's data."""
     return Path(platformdirs.user_data_dir("ex4d", appauthor=False)) / "models"
+
+
+@dataclass(frozen=True)
+class MachineSettings:
+    """What this machine lends, and for what.
+
+    Attributes:
+        models: folder of weights, absolute.
+        vram_limit_gb: GPU memory (of 2**30 bytes each) that one process of the engine wan may take; None for all.
+        licence: what results of this machine are for; None leaves it to the request.
+        accepted: names of parts that are for research only and for which the owner holds another licence.
+
+    Raises:
+        DeviceError: the limit is not a number above 0.
+        LicenceError: no such licence.
+    """
+
+    models: Path = field(default_factory=default_models_folder)
+    vram_limit_gb: float | None = None
+    licence: Licence | None = None
+    accepted: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "models", Path(self.models).expanduser().absolute())
+        object.__setattr__(self, "accepted", tuple(self.accepted))
+        if self.vram_limit_gb is not None and not 0 < self.vram_limit_gb < math.inf:
+            raise DeviceError(f"invalid limit of GPU memory {self.vram_limit_gb!r}: expected gigabytes above 0")
+        if self.licence is not None:
+            as_licence(self.licence)
+
+    @classmethod
+    def from_environment(
+        cls, models: Path | None = None, vram_limit_gb: float | None = None, accepted: tuple[str, ...] = ()
+    ) -> MachineSettings:
+        """The settings of the environment variables, but for what is given.
+
+        Raises:
+            DeviceError, LicenceError: a variable has an invalid value.
+        """
+        licence = os.environ.get(LICENCE_VARIABLE)
+        return cls(
+            models or Path(os.environ.get(MODELS_VARIABLE) or default_models_folder()),
+            _gigabytes(os.environ.get(VRAM_LIMIT_VARIABLE)) if vram_limit_gb is None else vram_limit_gb,
+            as_licence(licence, LICENCE_VARIABLE) if licence else None,
+            accepted,
+        )
+
+    def to_json(self) -> str:
+        """As `from_json` takes it, for the command line of a process."""
+        return json.dumps({**asdict(self), "models": str(self.models)})
+
+    @classmethod
+    def from_json(cls, text: str) -> MachineSettings:
+        """The settings that another process wrote with `to_json`."""
+        return cls(**json.loads(text))
+
+    def licence_for(self, requested: str | None) -> Licence:
+        """What a result is for, by a request's setting and this machine's; see `effective_licence`."""
+        return effective_licence(requested, self.licence)
+
+    def allows(self, name: str, commercial: bool, requested: str | None) -> bool:
+        """Whether a part may be used here for a request; see `ex4d_core.licences.is_allowed`."""
+        return is_allowed(name, commercial, self.licence_for(requested), self.accepted)
+
+    def require_allowed(
+        self, name: str, commercial: bool, requested: str | None, *, terms: str, instead: str = ""
+    ) -> None:
+        """Raises LicenceError where a part may not be used here; see `ex4d_core.licences.require_allowed`."""
+        require_allowed(name, commercial, self.licence_for(requested), self.accepted, terms=terms, instead=instead)
+
+
+def _gigabytes(text: str | None) -> float | None:
+    if not text:
+        return None
+    try:
+        return float(text)
+    except ValueError as error:
+        raise DeviceError(f"invalid {VRAM_LIMIT_VARIABLE} {text!r}: expected gigabytes above 0") from error

@@ -14,15 +14,16 @@ from ex4d.depth import (
     DEPTH_MODELS,
     DepthError,
     EstimatorSettings,
-    EstimatorUnavailableError,
-    LicenceError,
     UnknownModelError,
-    WeightsError,
     create_estimator,
     verdicts,
 )
-from ex4d.depth.depth_models import check_licence, depth_model
+from ex4d.depth.depth_models import depth_model
 from ex4d.depth.estimation import ClipModel, ModelEstimator, resized_frame, sides_of_patches
+from ex4d.devices import DeviceError
+from ex4d.machine import MachineSettings
+from ex4d.weights.errors import CheckpointError, WeightsMissingError
+from ex4d_core.licences import LicenceError
 from tests.depth.conftest import moving_picture
 
 
@@ -44,16 +45,25 @@ def depth_of(footage, **options) -> np.ndarray:
     return np.stack(list(ModelEstimator(BrightIsNear(), **options).estimate(footage)))
 
 
-def test_research_models_are_refused_for_commercial_work_unless_overridden():
-    for model in DEPTH_MODELS:
-        check_licence(model, "research")
-        if model.commercial:
-            check_licence(model, "commercial")
-            continue
-        with pytest.raises(LicenceError, match=rf"not be used for commercial work .*--accept-licence {model.name}"):
-            check_licence(model, "commercial")
-        check_licence(model, "commercial", accepted=(model.name,))
-    assert {model.name for model in DEPTH_MODELS if model.commercial} == {"video-depth-anything", "depth-anything-v2"}
+def depth_anything(models: Path) -> EstimatorSettings:
+    return EstimatorSettings("depth-anything-v2", MachineSettings(models), device="cpu")
+
+
+@pytest.mark.parametrize("name", [model.name for model in DEPTH_MODELS])
+def test_research_models_are_refused_unless_research_or_their_licence_is_said(name, tmp_path):
+    """Without weights here, what is allowed gets as far as looking for them."""
+    commercial = name in ("video-depth-anything", "depth-anything-v2")
+    for machine, licence, allowed in (
+        (MachineSettings(tmp_path), None, commercial),
+        (MachineSettings(tmp_path), "commercial", commercial),
+        (MachineSettings(tmp_path), "research", True),
+        (MachineSettings(tmp_path, licence="research"), None, True),
+        (MachineSettings(tmp_path, licence="commercial"), "research", commercial),
+        (MachineSettings(tmp_path, licence="commercial", accepted=(name,)), None, True),
+    ):
+        with pytest.raises(WeightsMissingError if allowed else LicenceError) as raised:
+            create_estimator(EstimatorSettings(name, machine, licence, device="cpu"))
+        assert allowed or f"--accept-licence {name}" in str(raised.value)
 
 
 def test_the_command_refuses_what_a_licence_does_not_allow(write_clip, tmp_path, capsys):
@@ -62,51 +72,67 @@ def test_the_command_refuses_what_a_licence_does_not_allow(write_clip, tmp_path,
     arguments = ["reconstruct", str(write_clip(1).path), "--models", str(tmp_path), "-o", str(tmp_path / "scene")]
     assert main([*arguments, "--estimator", "depthcrafter"]) == 1
     told = capsys.readouterr().err
-    assert "DepthCrafter may not be used for commercial work" in told and "--licence research" in told
+    assert "depthcrafter may not be used for commercial work" in told and "--licence research" in told
     assert not (tmp_path / "scene").exists()
 
 
+def test_no_option_takes_a_machines_commercial_back_but_a_licence_of_ones_own(
+    write_clip, tmp_path, capsys, monkeypatch
+):
+    from ex4d.cli.main import main
+
+    monkeypatch.setenv("EX4D_LICENCE", "commercial")
+    arguments = ["reconstruct", str(write_clip(1).path), "--models", str(tmp_path), "-o", str(tmp_path / "scene")]
+    arguments += ["--estimator", "depthcrafter", "--licence", "research"]
+    assert main(arguments) == 1
+    assert "depthcrafter may not be used for commercial work" in capsys.readouterr().err
+    assert main([*arguments, "--accept-licence", "depthcrafter"]) == 1
+    assert "ex4d models fetch depthcrafter" in capsys.readouterr().err
+
+
 def test_an_unknown_name_lists_the_known_ones(tmp_path):
-    with pytest.raises(UnknownModelError, match=r"no depth estimator 'midas'. Choose auto, or one of depthcrafter"):
-        create_estimator(EstimatorSettings("midas", tmp_path))
+    with pytest.raises(UnknownModelError, match=r"depth estimator 'midas': expected auto, or one of depthcrafter"):
+        create_estimator(EstimatorSettings("midas", MachineSettings(tmp_path)))
 
 
 def test_missing_weights_say_what_to_download(tmp_path):
     pytest.importorskip("transformers")
     told = r"-hf/model.safetensors are missing .*ex4d models fetch depth-anything-v2 --models"
-    with pytest.raises(WeightsError, match=told):
-        create_estimator(EstimatorSettings("depth-anything-v2", tmp_path))
-    with pytest.raises(WeightsError, match=r"no depth estimator is ready: .*for research only.*--depth"):
-        create_estimator(EstimatorSettings("auto", tmp_path))
+    with pytest.raises(WeightsMissingError, match=told):
+        create_estimator(EstimatorSettings("depth-anything-v2", MachineSettings(tmp_path)))
+    with pytest.raises(WeightsMissingError, match=r"no depth estimator is ready: .*for research only.*--depth"):
+        create_estimator(EstimatorSettings("auto", MachineSettings(tmp_path)))
 
 
 def test_a_partial_download_names_the_missing_files(toy_models, tmp_path):
     folder = tmp_path / "depth-anything" / "Depth-Anything-V2-Small-hf"
     folder.mkdir(parents=True)
     (folder / "config.json").write_bytes(next(toy_models.rglob("Depth-Anything-V2*/config.json")).read_bytes())
-    with pytest.raises(WeightsError, match=r"-hf/model.safetensors is missing"):
-        create_estimator(EstimatorSettings("depth-anything-v2", tmp_path))
+    with pytest.raises(WeightsMissingError, match=r"-hf/model.safetensors is missing"):
+        create_estimator(EstimatorSettings("depth-anything-v2", MachineSettings(tmp_path)))
     whole = next(toy_models.rglob("Depth-Anything-V2*/model.safetensors")).read_bytes()
     (folder / "model.safetensors").write_bytes(whole[:-100])
-    with pytest.raises(WeightsError, match="Download it again"):
-        create_estimator(EstimatorSettings("depth-anything-v2", tmp_path))
+    with pytest.raises(CheckpointError, match="fetch it again"):
+        create_estimator(EstimatorSettings("depth-anything-v2", MachineSettings(tmp_path)))
 
 
 def test_auto_takes_what_is_installed_licensed_and_fits(toy_models):
-    settings = EstimatorSettings("auto", toy_models, device="cpu")
+    settings = EstimatorSettings("auto", MachineSettings(toy_models), device="cpu")
     assert create_estimator(settings).name == "depth-anything-v2"
     told = {verdict.model.name: verdict.reason for verdict in verdicts(settings)}
     assert told["depthcrafter"] == "for research only"
     assert "files are not in" in told["video-depth-anything"]
-    research = EstimatorSettings("auto", toy_models, licence="research", device="cpu")
+    research = EstimatorSettings("auto", MachineSettings(toy_models), licence="research", device="cpu")
     told = {verdict.model.name: verdict.reason for verdict in verdicts(research)}
     assert "needs a GPU" in told["depthcrafter"] and not told["depth-anything-v2"]
 
 
 @pytest.mark.parametrize(("free", "choice"), [(80, "depthcrafter"), (8, "depth-pro"), (2, "depth-anything-v2")])
 def test_auto_goes_by_the_gpus_free_memory(toy_models, monkeypatch, free, choice):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (free * 10**9, 80 * 10**9))
-    found = verdicts(EstimatorSettings("auto", toy_models, licence="research", device="cuda"))
+    found = verdicts(EstimatorSettings("auto", MachineSettings(toy_models), licence="research", device="cuda"))
     assert next(verdict.model.name for verdict in found if verdict.usable) == choice
     if free < 24:
         assert f"needs about 24 GB of GPU memory, of which {free} GB are free" in found[0].reason
@@ -114,17 +140,17 @@ def test_auto_goes_by_the_gpus_free_memory(toy_models, monkeypatch, free, choice
 
 @pytest.mark.parametrize(
     ("device", "says"),
-    [("tpu", "'tpu' is no device for depth; use auto, cpu, cuda or cuda:N"), ("cuda:99", "there is no cuda:99 here")],
+    [("tpu", "'tpu': expected auto, cpu, cuda, cuda:N"), ("cuda:99", "CUDA device|cuda:99"), ("cuda:0+1", "cuda:0.1")],
 )
 def test_a_device_that_is_none_or_not_here_is_named(tmp_path, device, says):
     for name in ("auto", "depth-anything-v2"):
-        with pytest.raises(EstimatorUnavailableError, match=says):
-            create_estimator(EstimatorSettings(name, tmp_path, device=device))
+        with pytest.raises(DeviceError, match=says):
+            create_estimator(EstimatorSettings(name, MachineSettings(tmp_path), device=device))
 
 
 def test_per_image_models_run(toy_models, write_clip):
     footage = write_clip(frames=3)
-    clip = create_estimator(EstimatorSettings("depth-anything-v2", toy_models, device="cpu")).estimate(footage)
+    clip = create_estimator(depth_anything(toy_models)).estimate(footage)
     depth = np.stack(list(clip))
     assert depth.shape == (3, 64, 96) and np.isfinite(depth).all() and depth.min() > 0
     assert (clip.scale, clip.intrinsics) == ("relative", None)
@@ -132,7 +158,8 @@ def test_per_image_models_run(toy_models, write_clip):
 
 def test_depth_pro_gives_metres_and_the_focal_length(toy_models, write_clip):
     footage = write_clip(frames=2)
-    settings = EstimatorSettings("depth-pro", toy_models, licence="research", device="cpu", edges=None, steady=False)
+    machine = MachineSettings(toy_models, licence="research")
+    settings = EstimatorSettings("depth-pro", machine, device="cpu", edges=None, steady=False)
     clip = create_estimator(settings).estimate(footage)
     depth = np.stack(list(clip))
     assert clip.scale == "metric" and depth.shape == (2, 64, 96)
@@ -167,7 +194,7 @@ def test_black_footage_is_flat_and_said_to_be(write_clip):
 
 def test_still_footage_stays_still(write_clip, toy_models):
     footage = write_clip(frames=4, pictures=[moving_picture(0, 96, 64)] * 4)
-    clip = create_estimator(EstimatorSettings("depth-anything-v2", toy_models, device="cpu")).estimate(footage)
+    clip = create_estimator(depth_anything(toy_models)).estimate(footage)
     depth = np.stack(list(clip))
     assert np.abs(np.log(depth) - np.log(depth[:1])).mean() < 0.02
     assert not clip.notes
@@ -257,7 +284,8 @@ import ex4d.depth, ex4d.pipeline.reconstruct, ex4d.cli.reconstruct
 for name in ("diffusers", "transformers", "safetensors"):
     del sys.modules[name]
 try:
-    ex4d.depth.create_estimator(ex4d.depth.EstimatorSettings("video-depth-anything", Path(".")))
+    machine = ex4d.machine.MachineSettings(Path("."))
+    ex4d.depth.create_estimator(ex4d.depth.EstimatorSettings("video-depth-anything", machine))
 except ex4d.depth.EstimatorUnavailableError as error:
     print(error)
 """

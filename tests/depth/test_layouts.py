@@ -87,7 +87,7 @@ BYTES_EACH = {"depthcrafter": 2, "depth-pro": 2, "depth-anything-v2": 4, "video-
 
 @pytest.mark.parametrize("name", [model.name for model in DEPTH_MODELS])
 def test_the_registry_states_the_sizes_that_the_layouts_add_up_to(name, layouts):
-    weights = [size for one in depth_model(name).repositories for path, size in one.files if "json" not in path]
+    weights = [file.size for file in depth_model(name).part.files if "json" not in file.path]
     parts = [layout for model, layout in layouts.items() if model.split("/")[0] == name]
     expected = [BYTES_EACH[name] * sum(prod(shape) for shape in layout.values()) for layout in parts]
     assert sum(weights) == pytest.approx(sum(expected), rel=0.03)

@@ -10,12 +10,12 @@ import torch
 
 pytest.importorskip("transformers")
 
-from ex4d.depth import WeightsError
 from ex4d.depth.estimation import ModelEstimator
 from ex4d.depth.video_depth_anything.checkpoint import load_network
 from ex4d.depth.video_depth_anything.estimator import VideoDepthAnything
 from ex4d.depth.video_depth_anything.network import NetworkSize
 from ex4d.depth.video_depth_anything.windows import WINDOW, scale_and_shift, windowed
+from ex4d.weights.errors import CheckpointError
 from tests.depth.toy_checkpoints import GOLDEN
 from tests.depth.toy_checkpoints import TOY_VIDEO_NETWORK as TOY
 
@@ -111,14 +111,14 @@ def test_an_unfinished_download_is_said(models, tmp_path):
     whole = next(models.rglob("*.pth")).read_bytes()
     file = tmp_path / "video_depth_anything_vits.pth"
     file.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(WeightsError, match="incomplete or damaged"):
+    with pytest.raises(CheckpointError, match="cut off"):
         load_network(file, TOY, torch.float32)
-    with pytest.raises(WeightsError, match="is missing"):
+    with pytest.raises(CheckpointError, match="is not there"):
         load_network(tmp_path / "no.pth", TOY, torch.float32)
 
 
 def test_weights_of_another_size_are_refused(models):
-    with pytest.raises(WeightsError, match="these are not the weights of this model"):
+    with pytest.raises(CheckpointError, match="is not the VideoDepthNetwork it should be"):
         load_network(next(models.rglob("*.pth")), NetworkSize(), torch.float32)
 
 
@@ -130,6 +130,6 @@ def test_a_pickle_with_code_is_never_run(tmp_path):
             return (os.mkdir, (str(tmp_path / "exploded"),))
 
     torch.save({"pretrained.cls_token": Bomb()}, tmp_path / "weights.pth")
-    with pytest.raises(WeightsError):
+    with pytest.raises(CheckpointError):
         load_network(tmp_path / "weights.pth", TOY, torch.float32)
     assert not (tmp_path / "exploded").exists()

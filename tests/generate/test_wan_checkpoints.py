@@ -10,11 +10,8 @@ pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
 
 from safetensors.torch import load_file, save_file
 
-from ex4d.generate.wan import NO_GPU, CheckpointError, ModelsMissingError, why_no_preset, why_no_wan
 from ex4d.generate.wan.camera_encoder import CameraEncoder, split_adapter
-from ex4d.generate.wan.checkpoints import read_checkpoint
-from ex4d.generate.wan.files import find_files
-from ex4d.generate.wan.layouts import fingerprint, full_size_dit, published_layout
+from ex4d.generate.wan.layouts import FINGERPRINTS, fingerprint, full_size_dit, published_layout
 from ex4d.generate.wan.networks import (
     export_adapter,
     load_dit,
@@ -22,8 +19,9 @@ from ex4d.generate.wan.networks import (
     load_text_encoder,
     load_vae,
 )
-from ex4d.generate.wan.published import CONVERTED, FINGERPRINTS
-from ex4d.machine import fetch_command, models_folder
+from ex4d.weights.checkpoints import read_checkpoint
+from ex4d.weights.errors import CheckpointError
+from ex4d.weights.places import find_wan_files
 
 WAN_FOLDER = "Wan-AI/Wan2.1-I2V-14B-480P"
 
@@ -92,75 +90,6 @@ def test_the_exported_names_are_those_of_the_golden_adapter(golden_folder):
     theirs = {key: tuple(value.shape) for key, value in read_checkpoint(path).items()}
     dit = load_dit([golden_folder / "ex4d_generation_dit.safetensors"], path)
     assert {key: tuple(value.shape) for key, value in export_adapter(dit).items()} == theirs
-
-
-# Finding files.
-
-
-def test_the_published_file_names_are_found(toy_models):
-    files = find_files(toy_models)
-    assert [path.name for path in files.dit] == [
-        f"diffusion_pytorch_model-{number:05d}-of-00007.safetensors" for number in range(1, 8)
-    ]
-    assert (files.ex4d.name, files.vae.name) == ("ex4d.ckpt", "Wan2.1_VAE.pth")
-    assert files.tokenizer.parts[-2:] == ("google", "umt5-xxl")
-
-
-def test_the_originals_own_folder_is_found_too(models):
-    """Its README downloads into models/Wan-AI, without the model's name."""
-    (models / WAN_FOLDER).rename(models / "moved")
-    shutil.rmtree(models / "Wan-AI")
-    (models / "moved").rename(models / "Wan-AI")
-    assert len(find_files(models).dit) == 7
-
-
-def test_diffsynths_converted_safetensors_are_taken(models):
-    """The same keys in another container; the VAE and CLIP may carry DiffSynth's prefix "model."."""
-    for name, prefix in (
-        ("Wan2.1_VAE.pth", "model."),
-        ("models_t5_umt5-xxl-enc-bf16.pth", ""),
-        ("models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth", ""),
-    ):
-        path = models / WAN_FOLDER / name
-        (models / CONVERTED).mkdir(parents=True, exist_ok=True)
-        converted = {prefix + key: value for key, value in torch.load(path, weights_only=True).items()}
-        save_file(converted, (models / CONVERTED / name).with_suffix(".safetensors"))
-        path.unlink()
-    files = find_files(models)
-    assert files.vae.suffix == files.text_encoder.suffix == files.image_encoder.suffix == ".safetensors"
-    load_vae(files.vae), load_text_encoder(files.text_encoder), load_image_encoder(files.image_encoder)
-
-
-def test_missing_weights_come_with_the_command_that_fetches_them(models):
-    (models / "EX-4D" / "ex4d.ckpt").unlink()
-    (models / WAN_FOLDER / "Wan2.1_VAE.pth").unlink()
-    with pytest.raises(ModelsMissingError, match=r"missing in .*: vae, ex4d.*ex4d models fetch vae ex4d"):
-        find_files(models)
-
-
-def test_the_command_names_the_folder_unless_it_is_the_users_own(tmp_path, monkeypatch):
-    """It is pasted into a shell that need not have the variable which this process was given."""
-    monkeypatch.delenv("EX4D_MODELS", raising=False)
-    own = models_folder()
-    assert fetch_command(own, "vae", "ex4d") == "ex4d models fetch vae ex4d"
-    monkeypatch.setenv("EX4D_MODELS", str(tmp_path / "a disk"))
-    assert fetch_command(models_folder(), "fast") == f"ex4d models fetch fast --models '{tmp_path / 'a disk'}'"
-
-
-def test_what_a_backend_lacks_is_said_with_the_command_last(models, monkeypatch):
-    monkeypatch.setenv("EX4D_MODELS", str(models))
-    assert why_no_wan("cpu") == why_no_wan("cuda:0") == ""
-    assert why_no_preset("draft") == ""
-    assert why_no_preset("fast").endswith(f" with: {fetch_command(models, 'fast')}")
-    (models / "EX-4D" / "ex4d.ckpt").unlink()
-    assert why_no_wan("cuda:0").endswith(f" with: {fetch_command(models, 'ex4d')}")
-    assert why_no_wan("cpu") == NO_GPU, "without a GPU there is nothing to fetch for"
-
-
-def test_missing_shards_are_named(models):
-    (models / WAN_FOLDER / "diffusion_pytorch_model-00004-of-00007.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="6 of the transformer's 7 shards; missing: 00004"):
-        find_files(models)
 
 
 # Damaged and wrong files.
@@ -237,24 +166,24 @@ def test_another_models_file_is_recognised(models, load, name):
 
 
 def test_a_transformer_without_image_input_is_recognised(models):
-    for path in find_files(models).dit:
+    for path in find_wan_files(models).dit:
         save_file({key: value for key, value in load_file(path).items() if "img" not in key}, path)
     with pytest.raises(CheckpointError, match="text to video"):
-        load_dit(find_files(models).dit, None)
+        load_dit(find_wan_files(models).dit, None)
 
 
 def test_a_key_in_two_shards_is_an_error(models):
-    first, second = find_files(models).dit[:2]
+    first, second = find_wan_files(models).dit[:2]
     tensors = load_file(first)
     save_file({**load_file(second), next(iter(tensors)): next(iter(tensors.values()))}, second)
     with pytest.raises(CheckpointError, match="an earlier shard holds too"):
-        load_dit(find_files(models).dit, None)
+        load_dit(find_wan_files(models).dit, None)
 
 
 def test_an_adapter_for_another_width_is_refused(models):
     change(models / "EX-4D" / "ex4d.ckpt", latent_patch_embedding__weight=torch.zeros(256, 8, 1, 2, 2))
     with pytest.raises(CheckpointError, match=r"ex4d.ckpt is not the CameraEncoder .*\(256, 8, 1, 2, 2\), not \(128,"):
-        load_dit(find_files(models).dit, find_files(models).ex4d)
+        load_dit(find_wan_files(models).dit, find_wan_files(models).ex4d)
 
 
 @pytest.mark.parametrize(("prefix", "what"), [("latent_", "camera encoder"), ("blocks.", "LoRA")])
@@ -270,7 +199,7 @@ def test_half_an_adapter_is_refused(models, prefix, what):
 
 
 def test_the_transformer_is_the_same_from_shards_and_from_one_file(toy_models, tmp_path):
-    files = find_files(toy_models).dit
+    files = find_wan_files(toy_models).dit
     save_file(read_checkpoint(files), tmp_path / "whole.safetensors")
     sharded, whole = load_dit(files, None).state_dict(), load_dit([tmp_path / "whole.safetensors"], None).state_dict()
     assert sharded.keys() == whole.keys()

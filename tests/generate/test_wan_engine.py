@@ -14,18 +14,19 @@ pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
 
 from safetensors.torch import load_file, save_file
 
+from ex4d.devices import DeviceError
 from ex4d.generate.engine import GenerationProgress
 from ex4d.generate.wan import (
-    CheckpointError,
     GenerationError,
-    ModelsMissingError,
     PromptError,
     WanUnavailableError,
 )
-from ex4d.generate.wan.files import find_files
 from ex4d.generate.wan.loaded_networks import LoadedNetworks
 from ex4d.generate.wan.wan_engine import WanEngine, create_wan_engine
+from ex4d.machine import MachineSettings
 from ex4d.raster import RenderedFrame
+from ex4d.weights.errors import CheckpointError, WeightsMissingError
+from ex4d.weights.places import find_wan_files
 from ex4d_core.shot import RequestError, WanSettings, wan_preset
 from tests.generate.small_shots import FEW, HEIGHT, WIDTH, shot
 
@@ -37,7 +38,7 @@ def generate(toy_models) -> Callable[..., np.ndarray]:
     """Runs the engine and returns the video (T, H, W, 3)."""
 
     def run(frames: list[RenderedFrame] | None = None, *, models: Path = toy_models, on_progress=None, **changes):
-        engine = create_wan_engine(wan_preset("ex4d-reference", **{**FEW, **changes}), "cpu", models)
+        engine = create_wan_engine(wan_preset("ex4d-reference", **{**FEW, **changes}), "cpu", MachineSettings(models))
         frames = shot() if frames is None else frames
         return np.array(list(engine.generate(frames, count=len(frames), on_progress=on_progress)))
 
@@ -110,7 +111,7 @@ def test_a_further_lora_is_merged_by_file_and_weight(generate, toy_models, tmp_p
     strong = generate(models=folder, loras=[{"name": "mine"}])
     assert distance(plain, strong) > 0.05
     assert np.array_equal(plain, generate(models=folder, loras=[{"name": "mine", "weight": 0.0}]))
-    with pytest.raises(ModelsMissingError, match=r"no LoRA 'other' .*there: mine"):
+    with pytest.raises(WeightsMissingError, match=r"no LoRA 'other' .*there: mine"):
         generate(models=folder, loras=[{"name": "other"}])
 
 
@@ -175,7 +176,8 @@ def test_frames_come_as_soon_as_their_window_is_generated(toy_models):
             asked.append(frame.index)
             yield frame
 
-    engine = create_wan_engine(wan_preset("ex4d-reference", **FEW, window=9, overlap=5), "cpu", toy_models)
+    settings = wan_preset("ex4d-reference", **FEW, window=9, overlap=5)
+    engine = create_wan_engine(settings, "cpu", MachineSettings(toy_models))
     frames = engine.generate(rendering(), count=13)
     next(frames)
     assert asked == list(range(9))
@@ -196,7 +198,7 @@ def test_loading_is_reported_too(toy_models, tmp_path):
     folder = tmp_path / "models"
     shutil.copytree(toy_models, folder)
     steps: list[GenerationProgress] = []
-    engine = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", folder)
+    engine = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", MachineSettings(folder))
     list(engine.generate(shot(1), on_progress=steps.append))
     assert {step.stage for step in steps} == {"load weights", "warm up", "denoise"}
     # Everything before the first step may take long without any report.
@@ -224,7 +226,7 @@ def test_an_exception_of_the_callback_ends_the_work_within_that_step(generate):
 
 
 def test_text_embeddings_are_kept_on_disk(toy_models, tmp_path):
-    choice = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", toy_models).networks.choice
+    choice = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", MachineSettings(toy_models)).networks.choice
     engine = WanEngine(wan_preset("ex4d-reference", **FEW), LoadedNetworks(choice))
     first = list(engine.generate(shot(1)))
     kept = sorted((tmp_path / "cache" / "text_embeddings").iterdir())
@@ -241,12 +243,12 @@ def test_text_embeddings_depend_on_the_encoder_and_its_type_alone(toy_models, tm
     folder = shutil.copytree(toy_models, tmp_path / "models")
 
     def kept_after(**changes: object) -> int:
-        engine = create_wan_engine(wan_preset("ex4d-reference", **{**FEW, **changes}), "cpu", folder)
+        engine = create_wan_engine(wan_preset("ex4d-reference", **{**FEW, **changes}), "cpu", MachineSettings(folder))
         list(engine.generate(shot(1)))
         return len(list((tmp_path / "cache" / "text_embeddings").iterdir()))
 
     assert [kept_after(precision=precision) for precision in ("fp8", "bf16", "float32")] == [2, 2, 4]
-    encoder = find_files(folder).text_encoder
+    encoder = find_wan_files(folder).text_encoder
     os.utime(encoder, (0, 0))  # as if another one were put in its place
     assert kept_after() == 6
 
@@ -259,7 +261,7 @@ def test_a_prompt_that_is_too_long_is_refused_before_anything_is_rendered(toy_mo
         raise AssertionError("rendering must not have started")
         yield
 
-    engine = create_wan_engine(wan_preset("ex4d-reference", prompt="street " * 600), "cpu", toy_models)
+    engine = create_wan_engine(wan_preset("ex4d-reference", prompt="street " * 600), "cpu", MachineSettings(toy_models))
     with pytest.raises(PromptError, match=r"the prompt has 601 tokens, .* takes 512"):
         next(engine.generate(never()))
 
@@ -306,7 +308,7 @@ def test_nan_and_infinity_fail_the_job(toy_models, tmp_path, value):
     tensors = torch.load(path, weights_only=True)
     tensors["latent_encoder.0.bias"][0] = value
     torch.save(tensors, path)
-    engine = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", folder)
+    engine = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", MachineSettings(folder))
     with pytest.raises(GenerationError, match="NaN or infinity in denoising step 1 of 2"):
         list(engine.generate(shot()))
 
@@ -318,7 +320,7 @@ def test_a_vae_that_produces_nan_fails_the_job_too(toy_models, tmp_path):
     tensors = torch.load(path, weights_only=True)
     tensors["decoder.conv1.bias"][0] = float("nan")
     torch.save(tensors, path)
-    engine = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", folder)
+    engine = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", MachineSettings(folder))
     with pytest.raises(GenerationError, match="the VAE produced NaN"):
         list(engine.generate(shot()))
 
@@ -327,9 +329,9 @@ def test_without_weights_or_gpu_the_preview_engine_is_offered(tmp_path):
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     with pytest.raises(WanUnavailableError, match=r"NVIDIA GPU .*--engine preview.*ex4d models fetch dit"):
-        create_wan_engine(WanSettings(), "auto", tmp_path)
-    with pytest.raises(WanUnavailableError, match="--engine preview needs none"):
-        create_wan_engine(WanSettings(), "cuda:0", tmp_path)
+        create_wan_engine(WanSettings(), "auto", MachineSettings(tmp_path))
+    with pytest.raises(DeviceError, match="no usable CUDA device"):
+        create_wan_engine(WanSettings(), "cuda:0", MachineSettings(tmp_path))
 
 
 def test_a_model_of_full_size_is_refused_without_a_gpu(toy_models, tmp_path):
@@ -339,7 +341,7 @@ def test_a_model_of_full_size_is_refused_without_a_gpu(toy_models, tmp_path):
     with open(shard, "r+b") as file:  # sparse: as large as the published one, without its bytes
         file.truncate(9 * 2**30)
     with pytest.raises(WanUnavailableError, match="needs an NVIDIA GPU"):
-        create_wan_engine(WanSettings(), "cpu", folder)
+        create_wan_engine(WanSettings(), "cpu", MachineSettings(folder))
 
 
 def test_a_shard_cut_off_while_it_was_copied_is_named(toy_models, tmp_path):
@@ -347,6 +349,6 @@ def test_a_shard_cut_off_while_it_was_copied_is_named(toy_models, tmp_path):
     shutil.copytree(toy_models, folder)
     shard = next((folder / WAN_FOLDER).glob("*00003-of-00007*"))
     shard.write_bytes(shard.read_bytes()[:-100])
-    engine = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", folder)
+    engine = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", MachineSettings(folder))
     with pytest.raises(CheckpointError, match=r"00003-of-00007.safetensors .*may be cut off"):
         list(engine.generate(shot()))

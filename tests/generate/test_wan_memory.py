@@ -12,18 +12,19 @@ pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
 from diffsynth.models.wan_video_text_encoder import WanTextEncoder
 
 from ex4d.generate.wan import GenerationError, WanUnavailableError
-from ex4d.generate.wan.files import find_files
 from ex4d.generate.wan.loaded_networks import LoadedNetworks
 from ex4d.generate.wan.memory import MEMORY_MODES, fitting_mode
 from ex4d.generate.wan.networks import open_dit
 from ex4d.generate.wan.wan_engine import WanEngine, create_wan_engine
+from ex4d.machine import MachineSettings
+from ex4d.weights.places import find_wan_files
 from ex4d_core.shot import wan_preset
 from tests.generate.small_shots import FEW, shot
 
 
 @pytest.mark.parametrize("mode", MEMORY_MODES)
 def test_every_memory_mode_gives_the_same_video(toy_models, mode):
-    engine = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", toy_models)
+    engine = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", MachineSettings(toy_models))
     plain = list(engine.generate(shot()))
     networks = LoadedNetworks(engine.networks.choice, mode)
     assert np.array_equal(plain, list(WanEngine(engine.settings, networks).generate(shot())))
@@ -32,7 +33,7 @@ def test_every_memory_mode_gives_the_same_video(toy_models, mode):
 
 def test_the_text_encoder_is_loaded_once_for_both_prompts_and_unloaded(toy_models):
     """It has 11 GB."""
-    choice = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", toy_models).networks.choice
+    choice = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", MachineSettings(toy_models)).networks.choice
     networks, loaded = LoadedNetworks(choice, "encoders unloaded"), []
     networks.on_load = lambda done, total: loaded.append(done)
     before = sum(type(thing) is WanTextEncoder for thing in gc.get_objects())
@@ -46,7 +47,7 @@ def test_the_text_encoder_is_loaded_once_for_both_prompts_and_unloaded(toy_model
 
 def test_blocks_are_loaded_one_after_the_other_and_none_is_kept(toy_models):
     """All of them as they are stored, before they are made smaller, would take 33 GB of the GPU's or the host's."""
-    files, loaded = find_files(toy_models), []
+    files, loaded = find_wan_files(toy_models), []
     dit, blocks = open_dit(files.dit, files.ex4d, on_tensor=lambda done, total: loaded.append((done, total)))
     before = len(loaded)
     block = weakref.ref(next(blocks))
@@ -59,7 +60,7 @@ def test_blocks_are_loaded_one_after_the_other_and_none_is_kept(toy_models):
 
 
 def test_out_of_memory_is_retried_in_smaller_modes_and_then_is_an_error(toy_models):
-    engine = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", toy_models)
+    engine = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", MachineSettings(toy_models))
     plain = list(engine.generate(shot()))
     networks = LoadedNetworks(engine.networks.choice)
     failures = []
@@ -80,7 +81,7 @@ def test_out_of_memory_is_retried_in_smaller_modes_and_then_is_an_error(toy_mode
 
 
 def test_out_of_memory_while_a_prompt_is_encoded_is_retried_in_a_smaller_mode(toy_models):
-    engine = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", toy_models)
+    engine = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", MachineSettings(toy_models))
     networks = LoadedNetworks(engine.networks.choice)
     encoded = networks.text_embeddings
 
@@ -94,7 +95,7 @@ def test_out_of_memory_while_a_prompt_is_encoded_is_retried_in_a_smaller_mode(to
 
 
 def test_out_of_memory_while_decoding_is_retried_in_a_smaller_mode(toy_models):
-    engine = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", toy_models)
+    engine = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", MachineSettings(toy_models))
     plain = list(engine.generate(shot()))
     networks = LoadedNetworks(engine.networks.choice)
 

@@ -20,10 +20,12 @@ from ex4d.generate.wan.parallel.group import split_evenly
 from ex4d.generate.wan.parallel.processes import RankProcesses, WindowWork, read_work
 from ex4d.generate.wan.random_weights import write_models
 from ex4d.generate.wan.wan_engine import WanEngine, create_wan_engine
+from ex4d.machine import MachineSettings
 from ex4d.raster import RenderedFrame
 from ex4d_core.shot import wan_preset
 
 FEW = {"steps": 2, "prompt": "a wide street", "negative_prompt": "blurred"}
+EXACT = wan_preset("ex4d-reference", **FEW, precision="float32")
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def shot(count: int = 9, width: int = 48, height: int = 48) -> list[RenderedFram
 
 
 def generate(device: str, models, on_progress=None, **changes) -> np.ndarray:
-    engine = create_wan_engine(wan_preset("ex4d-reference", **{**FEW, **changes}), device, models)
+    engine = create_wan_engine(wan_preset("ex4d-reference", **{**FEW, **changes}), device, MachineSettings(models))
     return np.array(list(engine.generate(shot(), count=9, on_progress=on_progress)))
 
 
@@ -75,7 +77,7 @@ def test_two_processes_generate_what_one_generates(two, wide_models):
         alone, together = generate(two.alone, wide_models, **changes), generate(two.together, wide_models, **changes)
         assert np.abs(alone.astype(int) - together).max() <= 1
     # The processes stay for the next shot, also after a cancelled one.
-    engine = create_wan_engine(wan_preset("ex4d-reference", **FEW, precision="float32"), two.together, wide_models)
+    engine = create_wan_engine(EXACT, two.together, MachineSettings(wide_models))
     processes = engine.networks.rank_processes._processes
     with pytest.raises(Cancelled):
         generate(two.together, wide_models, cancel, precision="float32", steps=4)
@@ -91,7 +93,7 @@ def test_four_processes_share_prompts_and_their_tokens(wide_models):
     alone, together = (generate(device, wide_models, precision="float32") for device in ("cpu", "cpu+cpu+cpu+cpu"))
     assert np.abs(alone.astype(int) - together).max() <= 1
     settings = wan_preset("ex4d-reference", **FEW, precision="float32")
-    create_wan_engine(settings, "cpu+cpu+cpu+cpu", wide_models).networks.unload()
+    create_wan_engine(settings, "cpu+cpu+cpu+cpu", MachineSettings(wide_models)).networks.unload()
 
 
 def test_a_shot_cancelled_before_its_first_step_leaves_nothing_in_the_next(two, wide_models):
@@ -109,14 +111,14 @@ def test_a_shot_cancelled_before_its_first_step_leaves_nothing_in_the_next(two, 
     assert "denoise" not in reported
     together = generate(two.together, wide_models, precision="float32")
     assert np.abs(alone.astype(int) - together).max() <= 1
-    engine = create_wan_engine(wan_preset("ex4d-reference", **FEW, precision="float32"), two.together, wide_models)
+    engine = create_wan_engine(EXACT, two.together, MachineSettings(wide_models))
     engine.networks.unload()
 
 
 def test_a_process_that_ends_ends_the_shot_alone(two, wide_models):
     """Rank 0's process, which is the service's worker, continues, and the next shot gets new processes."""
     settings = wan_preset("ex4d-reference", **FEW, precision="float32")
-    engine = create_wan_engine(settings, two.together, wide_models)
+    engine = create_wan_engine(settings, two.together, MachineSettings(wide_models))
 
     def kill(step: GenerationProgress) -> None:
         if step.stage == "denoise" and step.done == 1:
@@ -128,12 +130,12 @@ def test_a_process_that_ends_ends_the_shot_alone(two, wide_models):
         list(engine.generate(shot(), count=9, on_progress=kill))
     alone, together = (generate(device, wide_models, precision="float32") for device in (two.alone, two.together))
     assert np.abs(alone.astype(int) - together).max() <= 1
-    create_wan_engine(settings, two.together, wide_models).networks.unload()
+    create_wan_engine(settings, two.together, MachineSettings(wide_models)).networks.unload()
 
 
 def test_what_goes_wrong_in_another_process_is_the_shots_error(two, wide_models, tmp_path):
     folder = shutil.copytree(wide_models, tmp_path / "models")
-    engine = create_wan_engine(wan_preset("ex4d-reference", **FEW, precision="float32"), two.together, folder)
+    engine = create_wan_engine(EXACT, two.together, MachineSettings(folder))
     assert engine.networks.transformer
     (folder / "EX-4D" / "ex4d.ckpt").unlink()
     with pytest.raises(GenerationError, match=r"on (cpu|cuda:1): .*ex4d.ckpt is not there; ex4d models check says"):
@@ -175,7 +177,7 @@ def test_out_of_memory_in_another_process_is_retried_and_then_an_error(wide_mode
     monkeypatch.setenv("RAN_OUT", str(tmp_path / "ran_out"))
     alone, together = (generate(device, wide_models, precision="float32") for device in ("cpu", "cpu+cpu"))
     settings = wan_preset("ex4d-reference", **FEW, precision="float32")
-    networks = create_wan_engine(settings, "cpu+cpu", wide_models).networks
+    networks = create_wan_engine(settings, "cpu+cpu", MachineSettings(wide_models)).networks
     assert (tmp_path / "ran_out").exists() and networks.mode == "encoders unloaded"
     assert np.abs(alone.astype(int) - together).max() <= 1
 
@@ -192,13 +194,14 @@ def test_fp8_scales_are_shared_by_all_ranks(two, wide_models):
     settings = {"precision": "fp8", "fp8_attention": True, "guidance": 1.0}
     alone, together = generate(two.alone, wide_models, **settings), generate(two.together, wide_models, **settings)
     assert np.abs(alone.astype(float) - together).mean() < 1
-    engine = create_wan_engine(wan_preset("ex4d-reference", **{**FEW, **settings}), two.together, wide_models)
+    changed = wan_preset("ex4d-reference", **{**FEW, **settings})
+    engine = create_wan_engine(changed, two.together, MachineSettings(wide_models))
     engine.networks.unload()
 
 
 def test_work_for_other_ranks_is_sent_as_plain_data(toy_models):
     """Equal prompts share memory; and a stream that breaks off has no work."""
-    choice = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", toy_models).networks.choice
+    choice = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", MachineSettings(toy_models)).networks.choice
     text = torch.randn(1, 20, 32)
     inputs = [torch.randn(shape) for shape in ((1, 32, 3, 4, 6), (1, 20, 3, 4, 6), (1, 257, 1280))]
     conditioning = WindowConditioning(text, text, *inputs)

@@ -13,12 +13,12 @@ import torch
 
 pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
 
+
 from ex4d.bench.original_pass import diffsynth_velocity
 from ex4d.cli.main import main
 from ex4d.generate.wan.conditioning import WindowConditioning
 from ex4d.generate.wan.decoding import decode_in_order, encode_video
 from ex4d.generate.wan.denoising import denoise
-from ex4d.generate.wan.files import find_files
 from ex4d.generate.wan.kernels import fused
 from ex4d.generate.wan.kernels.attention import attention, fastest_attention
 from ex4d.generate.wan.kernels.fp8_attention import fp8_attention, norm_factor
@@ -27,6 +27,7 @@ from ex4d.generate.wan.kernels.vae import optimize_vae
 from ex4d.generate.wan.networks import load_dit, load_vae
 from ex4d.generate.wan.streaming import BlockStreaming
 from ex4d.generate.wan.transformer import Transformer
+from ex4d.weights.places import find_wan_files
 from ex4d_core.shot import WanSettings
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +39,7 @@ def autocast():
 
 @pytest.fixture(scope="module")
 def loaded(toy_models):
-    files = find_files(toy_models)
+    files = find_wan_files(toy_models)
     return load_dit(files.dit, files.ex4d)
 
 
@@ -192,7 +193,7 @@ def test_streamed_weights_are_copied_once_for_both_prompts(dit, conditioning, mo
 @torch.inference_mode()
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.bfloat16, 0.03)], ids=["float32", "bf16"])
 def test_the_faster_vae_is_diffsynths(toy_models, dtype, bound):
-    files = find_files(toy_models)
+    files = find_wan_files(toy_models)
     video = torch.rand(1, 3, 9, 32, 48, generator=torch.Generator().manual_seed(0)) * 2 - 1
     result = []
     for faster in (False, True):

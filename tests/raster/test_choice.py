@@ -8,8 +8,8 @@ import sys
 import pytest
 import torch
 
+from ex4d.machine import MachineSettings
 from ex4d.raster import (
-    LicenceError,
     RasterizerUnavailableError,
     available_rasterizers,
     choose_rasterizer,
@@ -17,8 +17,7 @@ from ex4d.raster import (
     quick_speed,
 )
 from ex4d.raster.nvdiffrast_rasterizer import load_nvdiffrast
-from ex4d.raster.rasterizer_choice import licence_setting
-from ex4d_core.errors import RequestError
+from ex4d_core.licences import LicenceError
 
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 
@@ -51,24 +50,22 @@ def test_auto_takes_warp_for_any_use(licence) -> None:
 
 def test_commercial_use_refuses_nvdiffrast_whether_it_is_here_or_not(monkeypatch) -> None:
     for choose in (choose_rasterizer, create_rasterizer):
-        with pytest.raises(LicenceError, match=r"research and evaluation only.*use rasterizer warp"):
-            choose("nvdiffrast", licence="commercial")
+        for licence in ("commercial", None):
+            with pytest.raises(LicenceError, match=r"research and evaluation only.*use rasterizer warp"):
+                choose("nvdiffrast", licence=licence)
     monkeypatch.setenv("EX4D_LICENCE", "commercial")
-    with pytest.raises(LicenceError, match="the licence setting is commercial"):
-        create_rasterizer("nvdiffrast")
+    with pytest.raises(LicenceError, match="--accept-licence nvdiffrast"):
+        create_rasterizer("nvdiffrast", licence="research")
 
 
-def test_the_stricter_of_the_requests_licence_and_the_machines_counts(monkeypatch) -> None:
-    monkeypatch.delenv("EX4D_LICENCE", raising=False)
-    assert licence_setting() == "research" and licence_setting("commercial") == "commercial"
-    monkeypatch.setenv("EX4D_LICENCE", "commercial")
-    assert licence_setting() == "commercial" and licence_setting("research") == "commercial"
-    monkeypatch.setenv("EX4D_LICENCE", "free")
-    with pytest.raises(LicenceError, match="EX4D_LICENCE 'free'"):
-        licence_setting("research")
-    monkeypatch.delenv("EX4D_LICENCE")
-    with pytest.raises(RequestError, match="invalid licence 'paid'"):
-        choose_rasterizer(licence="paid")
+def test_a_licence_of_ones_own_is_enough_for_nvdiffrast(installed_nvdiffrast) -> None:
+    installed_nvdiffrast("")
+    machine = MachineSettings(licence="commercial", accepted=("nvdiffrast",))
+    if torch.cuda.is_available():
+        assert choose_rasterizer("nvdiffrast", machine=machine).name == "nvdiffrast"
+    else:
+        with pytest.raises(RasterizerUnavailableError, match="CUDA devices only"):
+            choose_rasterizer("nvdiffrast", machine=machine)
 
 
 @pytest.mark.skipif("nvdiffrast" in available_rasterizers(), reason="nvdiffrast is installed here")

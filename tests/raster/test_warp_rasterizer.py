@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from ex4d.devices import DeviceError
 from ex4d.mesh import DepthSurface, MeshDepthError
 from ex4d.raster import (
     Rasterizer,
-    RasterizerUnavailableError,
     available_rasterizers,
     create_rasterizer,
 )
@@ -263,13 +263,11 @@ def test_choice_of_rasterizer_and_device() -> None:
     assert chosen.device.type == ("cuda" if torch.cuda.is_available() else "cpu")
     with pytest.raises(RequestError, match="invalid rasterizer 'opengl'"):
         create_rasterizer("opengl")
-    with pytest.raises(RequestError, match="invalid device 'gpu'"):
+    with pytest.raises(DeviceError, match="invalid device 'gpu'"):
         create_rasterizer("warp", "gpu")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 def test_cuda_where_there_is_none_is_refused_with_the_remedy() -> None:
-    with pytest.raises(
-        RasterizerUnavailableError, match=r"no usable CUDA device: install an NVIDIA driver.*device cpu"
-    ):
+    with pytest.raises(DeviceError, match=r"no usable CUDA device: install an NVIDIA driver.*device cpu"):
         create_rasterizer("warp", "cuda")

@@ -4,8 +4,12 @@ import json
 import logging
 import sys
 
+from ex4d.machine import MachineSettings
 from ex4d.service import ServiceSettings, run_service
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    sys.exit(run_service(ServiceSettings(**json.loads(sys.argv[1]))))
+    settings = json.loads(sys.argv[1])
+    if "machine" in settings:
+        settings["machine"] = MachineSettings(**settings["machine"])
+    sys.exit(run_service(ServiceSettings(**settings)))

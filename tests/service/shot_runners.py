@@ -16,7 +16,7 @@ from ex4d_core.shot import RequestError, ShotRequest
 from ex4d_core.stages import WARM_UP_STAGE
 
 
-def perform(scene: Scene, request: ShotRequest, *, device: str, sink, work_folder: Path) -> None:
+def perform(scene: Scene, request: ShotRequest, *, device: str, machine, sink, work_folder: Path) -> None:
     """Every frame is a text file that says which one it is; then comes one file, ``take.mp4``.
 
     good            just that

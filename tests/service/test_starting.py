@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import socket
 import sqlite3
 import stat
-from pathlib import Path
 
 import pytest
 import zmq
 from zmq.auth import load_certificate
 
-from ex4d.cli.options import use_machine_arguments
 from ex4d.cli.serve import visible_devices
-from ex4d.machine import models_folder
+from ex4d.devices import DeviceError
 from ex4d.service import ServiceError, ServiceSettings, create_keys, run_service
 from ex4d_core.client import Client, ClientError, ClientKeys, ConnectionState
 from ex4d_core.messages import Hello, Welcome
@@ -80,21 +77,6 @@ def test_a_worker_for_every_gpu_that_may_be_used(tmp_path, monkeypatch, visible,
     else:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert visible_devices() == devices
-
-
-@pytest.mark.parametrize(
-    ("argument", "variable", "found"),
-    [(None, "weights", "here/weights"), (Path("other"), "weights", "here/other"), (None, "~/weights", "home/weights")],
-)
-def test_workers_find_the_models_that_a_relative_path_names(tmp_path, monkeypatch, argument, variable, found):
-    """They work in the data folder, where the same words would name another place."""
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("EX4D_MODELS", variable)
-    use_machine_arguments(argparse.Namespace(models=argument, vram_limit=None))
-    monkeypatch.chdir(tmp_path)
-    assert models_folder() == tmp_path / found
 
 
 def test_a_driver_that_does_not_work_is_told_before_the_processor_is_taken(tmp_path, monkeypatch, caplog):
@@ -265,7 +247,8 @@ def wait_for_refusal(monitor: zmq.Socket) -> None:
     "wrong",
     [
         {"devices": ()},
-        {"devices": ("gpu",)},
+        {"devices": ("auto",)},
+        {"devices": ("cuda",)},
         {"hang_seconds": 0},
         {"cache_gb": float("nan")},
         {"keep_days": -1},
@@ -275,3 +258,8 @@ def wait_for_refusal(monitor: zmq.Socket) -> None:
 def test_settings_that_cannot_work_are_refused(wrong):
     with pytest.raises(ServiceError):
         ServiceSettings(**wrong)
+
+
+def test_a_device_that_is_none_is_refused():
+    with pytest.raises(DeviceError, match="'gpu'"):
+        ServiceSettings(devices=("cpu", "gpu"))

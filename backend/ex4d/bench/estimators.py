@@ -15,7 +15,7 @@ from ex4d.depth import published_configs as published
 from ex4d.depth.depth_models import DEPTH_MODELS, DepthModel
 from ex4d.depth.estimation import ClipModel
 from ex4d.depth.estimator_choice import usual_precision
-from ex4d.depth_names import DEPTH_PRO, DEPTHCRAFTER, VIDEO_DEPTH_ANYTHING
+from ex4d.weights.catalogue import DEPTH_PRO, DEPTHCRAFTER, VIDEO_DEPTH_ANYTHING
 
 # What the authors state, for the last column: milliseconds a frame, gigabytes, and where.
 PUBLISHED = {

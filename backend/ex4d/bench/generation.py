@@ -24,13 +24,12 @@ from ex4d.bench import PARTS
 from ex4d.bench.measuring import Row, median_seconds, wait_for_gpu
 from ex4d.bench.passes import Case, measure_passes, measure_rates, minimum_seconds, relative_l2
 from ex4d.generate.engine import GenerationProgress
-from ex4d.generate.wan.files import find_files
 from ex4d.generate.wan.loaded_networks import LoadedNetworks, NetworkChoice, networks_for
 from ex4d.generate.wan.networks import load_image_encoder, load_vae
 from ex4d.generate.wan.random_weights import write_models
 from ex4d.generate.wan.wan_engine import WanEngine
-from ex4d.machine import VRAM_LIMIT_VARIABLE
 from ex4d.raster import RenderedFrame
+from ex4d.weights.places import find_wan_files
 from ex4d_core.shot import WanSettings, wan_preset
 
 # Targets on one H200.
@@ -54,7 +53,6 @@ def measure_generation(folder: Path | None = None, parts: Sequence[str] = PARTS)
     with tempfile.TemporaryDirectory(prefix="ex4d-bench-", dir=folder) as place, mock.patch.dict(os.environ):
         # An empty cache, so that no earlier run makes this one faster.
         os.environ["XDG_CACHE_HOME"] = str(Path(place) / "cache")
-        os.environ.pop(VRAM_LIMIT_VARIABLE, None)
         started = time.perf_counter()
         models = write_models(Path(place) / "models", full_size=case.on_gpu, device=case.device)
         yield Row("weights written", f"{time.perf_counter() - started:.0f} s", "not part of any job")
@@ -164,7 +162,7 @@ def _original_job(case: Case, folder: Path, original_pass: float) -> Generator[R
     from ex4d.generate.wan.decoding import decode_in_order, encode_video
     from ex4d.generate.wan.encoders import encode_image
 
-    files = find_files(folder)
+    files = find_wan_files(folder)
     vae = load_vae(files.vae, device=case.device)
     encoder = load_image_encoder(files.image_encoder, device=case.device, dtype=torch.bfloat16)
     video = torch.rand(1, 3, case.frames, case.side, case.side, device=case.device) * 2 - 1
@@ -196,9 +194,7 @@ def _memory_modes(case: Case, folder: Path) -> Iterator[Row]:
     plain = None
     settings = wan_preset("ex4d-reference", precision="bf16", steps=4)
     for cap in (None, *CAPS):
-        if cap is not None:
-            os.environ[VRAM_LIMIT_VARIABLE] = str(cap)
-        networks = LoadedNetworks(_choice(case, folder, settings))
+        networks = LoadedNetworks(replace(_choice(case, folder, settings), vram_limit_gb=cap))
         loading, step, memory, _ = _step(case, settings, networks)
         plain = plain or step
         yield Row(
@@ -208,7 +204,6 @@ def _memory_modes(case: Case, folder: Path) -> Iterator[Row]:
         )
         networks.unload()
         torch.cuda.set_per_process_memory_fraction(1.0, case.device)
-    os.environ.pop(VRAM_LIMIT_VARIABLE)
 
 
 def _several_gpus(case: Case, folder: Path) -> Iterator[Row]:
@@ -246,7 +241,7 @@ def _step(case: Case, settings: WanSettings, networks: LoadedNetworks) -> tuple[
 
 
 def _choice(case: Case, folder: Path, settings: WanSettings) -> NetworkChoice:
-    return NetworkChoice(find_files(folder), (), str(case.device), settings.precision, settings.fp8_attention)
+    return NetworkChoice(find_wan_files(folder), (), str(case.device), settings.precision, settings.fp8_attention)
 
 
 def _peak_reset(case: Case) -> Callable[[], float]:

@@ -19,13 +19,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ex4d.bench.measuring import Row, median_seconds
 from ex4d.bench.original_pass import add_lora_layers, diffsynth_velocity
 from ex4d.generate.wan.conditioning import WindowConditioning
-from ex4d.generate.wan.files import find_files
 from ex4d.generate.wan.kernels import fp8_attention, fused
 from ex4d.generate.wan.kernels.attention import attention, fastest_attention
 from ex4d.generate.wan.kernels.matmul import Fp8Linear
 from ex4d.generate.wan.memory import free_memory
 from ex4d.generate.wan.networks import load_dit
 from ex4d.generate.wan.transformer import Transformer
+from ex4d.weights.places import find_wan_files
 
 # Targets on one H200, in seconds.
 TARGETS = {"bf16": 0.72, "fp8": 0.50}
@@ -122,7 +122,7 @@ def _random_inputs(case: Case, text_width: int) -> tuple[WindowConditioning, tor
 
 def measure_passes(case: Case, models: Path) -> Generator[Row, None, float]:
     """Measure one pass with each option, several in a row as in a job; return the original's seconds."""
-    files = find_files(models)
+    files = find_wan_files(models)
     repeats = 5 if case.on_gpu else 1
     loaded = load_dit(files.dit, files.ex4d, device=case.device)
 

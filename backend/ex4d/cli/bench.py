@@ -30,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--frames", type=positive_number, default=49, help="length of the clip; also 4 times that")
     parser.add_argument("--size", type=size, default=(512, 512), metavar="WxH", help="of the clip")
-    parser.add_argument("--markdown", action="store_true", help="with render: the table as docs/measured/speed.md has it")
+    parser.add_argument(
+        "--markdown", action="store_true", help="with render: the table as docs/measured/speed.md has it"
+    )
     parser.add_argument("--estimator", action="append", default=[], help="with depth: only this one; may be repeated")
     parser.add_argument("--device", default="auto", help="with depth: auto, cpu or cuda")
     parser.add_argument(
@@ -90,11 +92,11 @@ def _run_depth(options: argparse.Namespace) -> int:
     from ex4d.bench.estimators import PUBLISHED, measure_estimators
     from ex4d.bench.measuring import machine
     from ex4d.depth.depth_models import depth_model
-    from ex4d.depth.estimator_choice import resolved_device
+    from ex4d.devices import torch_device
 
     for name in options.estimator:
         depth_model(name)
-    console, device = plain_console(), resolved_device(options.device)
+    console, device = plain_console(), torch_device(options.device)
     console.print(f"{options.size[0]}x{options.size[1]}, {options.frames} frames, random weights; {machine()}")
     table = Table("estimator", "works at", "ms/frame", "frames/s", "GPU memory", "published", box=None)
     for found in measure_estimators(options.estimator, options.frames, *options.size, device):

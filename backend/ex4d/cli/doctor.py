@@ -7,9 +7,14 @@ import os
 import platform
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ex4d.cli.options import add_backend_arguments, backend_client, plain_console, use_models_argument
+from ex4d.cli.options import add_backend_arguments, backend_client, machine_settings, plain_console
+
+if TYPE_CHECKING:
+    from ex4d.machine import MachineSettings
 
 SUMMARY = "what this machine can do, and what is missing"
 
@@ -24,7 +29,6 @@ def run(options: argparse.Namespace) -> int:
 
     from ex4d_core.messages import command_in
 
-    use_models_argument(options)
     table = Table(box=None, show_header=False)
     problems, commands = [], []
     for name, finding, problem in _findings(options):
@@ -62,9 +66,10 @@ def _findings(options: argparse.Namespace):
     else:
         yield "GPU", "none that PyTorch can use; everything runs on the processor", ""
     yield "torch", torch.__version__, ""
-    yield from _rasterizers()
+    machine = machine_settings(options)
+    yield from _rasterizers(machine)
     yield "engine preview", PreviewEngine.licence, ""
-    yield from _wan("cuda" if torch.cuda.is_available() else "cpu")
+    yield from _wan("cuda" if torch.cuda.is_available() else "cpu", machine)
     settings = ServiceSettings()
     existing = next(folder for folder in (settings.data, *settings.data.parents) if folder.exists())
     free = shutil.disk_usage(existing).free
@@ -73,30 +78,29 @@ def _findings(options: argparse.Namespace):
     yield "backend", _backend(options), ""
 
 
-def _wan(device: str):
+def _wan(device: str, machine: MachineSettings):
     """Whether the engine wan can run, and what it lacks if not; and what there is of its weights."""
     from ex4d.generate.wan import WAN_LICENCE, WanUnavailableError, why_no_wan
-    from ex4d.generate.wan.files import list_loras
-    from ex4d.generate.wan.inventory import files_here
     from ex4d.generate.wan.networks import require_diffsynth
-    from ex4d.generate.wan.published import PARTS
-    from ex4d.machine import models_folder
+    from ex4d.weights.catalogue import PARTS
+    from ex4d.weights.inventory import files_here
+    from ex4d.weights.places import list_loras
 
-    reason = why_no_wan(device)
+    reason = why_no_wan(device, machine)
     if not reason:
         try:
             require_diffsynth()  # installed, but can it be imported?
         except WanUnavailableError as error:
             reason = str(error)
     yield "engine wan", f"not usable: {reason}" if reason else WAN_LICENCE, ""
-    folder = models_folder()
-    complete = {part.name: files_here(folder, part)[1] for part in PARTS}
+    folder = machine.models
+    complete = {part.name: files_here(folder, part)[1] for part in PARTS if part.kind in ("wan", "lora")}
     here, missing = (", ".join(name for name, whole in complete.items() if whole is state) for state in (True, False))
     loras = ", ".join(path.stem for path in list_loras(folder)) or "none"
     yield "weights of wan", f"in {folder}: {here or 'none'}; missing: {missing or 'none'}; LoRAs: {loras}", ""
 
 
-def _rasterizers():
+def _rasterizers(machine: MachineSettings):
     """Each one's state and speed here, and which of them "auto" takes."""
     from ex4d.raster import (
         RASTERIZERS,
@@ -105,20 +109,21 @@ def _rasterizers():
         create_rasterizer,
         quick_speed,
     )
-    from ex4d.raster.rasterizer_choice import LICENCE_VARIABLE, licence_setting
+    from ex4d_core.licences import LICENCE_VARIABLE
 
-    licence = licence_setting()
+    unlimited = replace(machine, licence="research")  # what is here, whatever it may be used for
     for name in RASTERIZERS:
         try:
-            rasterizer = create_rasterizer(name, licence="research")
+            rasterizer = create_rasterizer(name, machine=unlimited)
             speed = f"{quick_speed(rasterizer):.2f} ms for a frame of 512x512"
             yield f"rasterizer {name}", f"on {rasterizer.device}, {speed}; {rasterizer.licence}", ""
         except RasterizerUnavailableError as error:
             # warp is ours to install, and everything needs it; nvdiffrast is the user's choice
             yield f"rasterizer {name}", f"not usable: {error}", str(error) if name == "warp" else ""
     try:
-        choice = choose_rasterizer(licence=licence)
-        yield "rasterizer auto", f"{choice.name}: {choice.reason} (licence: {licence}, set by {LICENCE_VARIABLE})", ""
+        choice = choose_rasterizer(machine=machine)
+        licence = f"licence: {machine.licence_for(None)}, set by {LICENCE_VARIABLE}"
+        yield "rasterizer auto", f"{choice.name}: {choice.reason} ({licence})", ""
     except RasterizerUnavailableError as error:
         yield "rasterizer auto", "none", str(error)
 

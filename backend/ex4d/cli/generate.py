@@ -23,9 +23,9 @@ from ex4d.cli.options import (
     add_wan_arguments,
     backend_client,
     camera_from,
+    machine_settings,
     progress_bar,
     stage_bars,
-    use_machine_arguments,
     wan_settings,
 )
 from ex4d_core.client import ClientError, ConnectionState
@@ -36,6 +36,9 @@ from ex4d_core.shot import ENGINES, PreviewSettings, RenderSettings, ShotRequest
 
 if TYPE_CHECKING:
     from ex4d.generate import Engine
+
+# Options that are this machine's, and no part of a take.
+_OF_THE_MACHINE = ("device", "accept_licence")
 
 SUMMARY = "generate the finished frames of a take"
 
@@ -64,7 +67,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    use_machine_arguments(options)
     movies = options.color_video, options.mask_video, options.output_video
     if any(movies):
         if not all(movies):
@@ -83,12 +85,15 @@ def _from_scene(options: argparse.Namespace) -> int:
     request = _request_again(scene, options) if options.again else _new_request(scene, options)
     request.require_footage(scene.manifest.frames)
     if options.backend:
+        if options.accept_licence:
+            raise RequestError("--accept-licence is for the machine that does the work; give it to ex4d serve there")
         _on_backend(scene, request, options)
     else:
         from ex4d.pipeline.take import take_into_folder
 
+        where = {"device": options.device, "machine": machine_settings(options)}
         with stage_bars() as progress:
-            take_into_folder(scene, request, options.out, device=options.device, progress=progress)
+            take_into_folder(scene, request, options.out, **where, progress=progress)
     _drop_frames_behind(options.out, len(request.camera))
     print(f"take       {options.out / 'take.mp4'}")
     return 0
@@ -134,13 +139,13 @@ def _request_again(scene: Scene, options: argparse.Namespace) -> ShotRequest:
 
 
 def _set_options(options: argparse.Namespace, *groups: Callable[[argparse.ArgumentParser], None]) -> list[str]:
-    """Which options of these groups were given, by their names; the device is this machine's, and no part of a take."""
+    """Which options of these groups were given, by their names."""
     parser = argparse.ArgumentParser(add_help=False)
     for add_arguments_of in groups:
         add_arguments_of(parser)
     defaults = vars(parser.parse_args([]))
-    given = [name for name, value in defaults.items() if getattr(options, name) != value and name != "device"]
-    return [f"--{name.replace('_', '-')}" for name in given]
+    given = [name for name, value in defaults.items() if getattr(options, name) != value]
+    return [f"--{name.replace('_', '-')}" for name in given if name not in _OF_THE_MACHINE]
 
 
 def _on_backend(scene: Scene, request: ShotRequest, options: argparse.Namespace) -> None:
@@ -192,7 +197,9 @@ def _engine(options: argparse.Namespace) -> Engine:
     if options.engine == "wan":
         from ex4d.generate.wan.wan_engine import create_wan_engine
 
-        return create_wan_engine(wan_settings(options), options.device)
+        return create_wan_engine(
+            wan_settings(options), options.device, machine_settings(options), licence=options.licence
+        )
     from ex4d.generate import PreviewEngine
 
     return PreviewEngine(settings_from(options, PreviewSettings))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ex4d.cli.flags import add_flags, given, settings_from
+from ex4d.devices import DeviceError, Devices
+from ex4d.machine import MachineSettings
 from ex4d_core.cameras import CameraPath
 from ex4d_core.client import Client, ClientKeys
 from ex4d_core.errors import RequestError
@@ -58,6 +59,7 @@ def add_render_arguments(parser: argparse.ArgumentParser) -> None:
     """How the DW-Mesh is rendered."""
     render = parser.add_argument_group("render")
     add_flags(render, RenderSettings)
+    add_accept_licence_argument(render)
     render.add_argument(
         "--device",
         type=device,
@@ -106,27 +108,24 @@ def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
     machine.add_argument("--vram-limit", type=gigabytes, metavar="GB", help="use no more of the GPU's memory")
 
 
-def use_machine_arguments(options: argparse.Namespace) -> None:
-    """Hand them to the engine by the environment, which worker processes inherit; they work in another folder."""
-    import os
+def add_accept_licence_argument(parser: argparse._ActionsContainer) -> None:
+    """Research-only parts for which the user of this machine holds a licence."""
+    parser.add_argument(
+        "--accept-licence",
+        "--accept-license",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="allow this research-only part because you hold a licence; repeatable",
+    )
 
-    from ex4d.machine import VRAM_LIMIT_VARIABLE
 
-    use_models_argument(options)
-    if options.vram_limit is not None:
-        os.environ[VRAM_LIMIT_VARIABLE] = str(options.vram_limit)
-
-
-def use_models_argument(options: argparse.Namespace) -> None:
-    """Hand the folder of models on by the environment, as `use_machine_arguments`."""
-    import os
-
-    from ex4d.machine import MODELS_VARIABLE, models_folder
-
-    if options.models is not None:
-        os.environ[MODELS_VARIABLE] = str(options.models)
-    if os.environ.get(MODELS_VARIABLE):
-        os.environ[MODELS_VARIABLE] = str(models_folder().absolute())
+def machine_settings(options: argparse.Namespace) -> MachineSettings:
+    """What this machine lends, by the options that a verb has, and by the environment for the others."""
+    values = vars(options)
+    return MachineSettings.from_environment(
+        values.get("models"), values.get("vram_limit"), tuple(values.get("accept_licence", ()))
+    )
 
 
 def wan_settings(options: argparse.Namespace, before: WanSettings | None = None) -> WanSettings:
@@ -196,10 +195,11 @@ def gigabytes(text: str) -> float:
 
 
 def device(text: str) -> str:
-    """ "auto", "cpu", "cuda", "cuda:1", or "cuda:0+1" for several."""
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+(\+\d+)*)?", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no device; use auto, cpu, cuda, cuda:N, or cuda:N+M for several")
-    return text
+    """The name of a device, or of several."""
+    try:
+        return str(Devices.parse(text))
+    except DeviceError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def plain_console() -> Console:

@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 
 from ex4d.cli.flags import add_flags, settings_from
-from ex4d.cli.options import device, positive_number, stage_bars
+from ex4d.cli.options import add_accept_licence_argument, device, machine_settings, positive_number, stage_bars
 from ex4d_core.errors import RequestError
 from ex4d_core.reconstruction import ReconstructionSettings
 from ex4d_core.scene import Scene
@@ -22,8 +22,7 @@ from ex4d_core.sources import MIST_FALLOFFS, DepthSettings, MistPass, depth_layo
 from ex4d_core.trajectories import Trajectory, shot_path
 
 SUMMARY = "build a scene folder from footage and its depth"
-_ESTIMATOR_FIELDS = ("estimator", "licence", "accepted_licences", "refine_edges", "temporal_alignment")
-_ESTIMATOR_FIELDS += ("full_precision",)
+_ESTIMATOR_FIELDS = ("estimator", "licence", "refine_edges", "temporal_alignment", "full_precision")
 _DEPTH_FIELDS = ("scale", "inverse", "invalid", "key")
 
 
@@ -59,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     estimator = parser.add_argument_group("estimated depth (without --depth)")
     add_flags(estimator, DepthSettings, skip=_DEPTH_FIELDS, estimator="auto")
+    add_accept_licence_argument(estimator)
     estimator.add_argument(
         "--models", type=Path, metavar="FOLDER", help="folder of weights; default: $EX4D_MODELS, else your data folder"
     )
@@ -100,7 +100,7 @@ def run(options: argparse.Namespace) -> int:
             settings,
             scene_folder,
             device=options.device,
-            models=options.models,
+            machine=machine_settings(options),
             frames=options.num_frames,
             progress=progress,
             note=print,
@@ -156,7 +156,8 @@ def _render_like_the_original(scene: Scene, cam: Trajectory, options: argparse.N
 
     settings = RenderSettings(convention=options.convention, occlusion_rule=options.filter_type)
     with stage_bars() as progress:
-        movies = render_movies(scene, shot_path(cam, scene), settings, folder, options.cam, progress=progress)
+        how = {"machine": machine_settings(options), "progress": progress}
+        movies = render_movies(scene, shot_path(cam, scene), settings, folder, options.cam, **how)
     print(f"colour     {movies.color}")
     print(f"mask       {movies.mask}")
     if not (folder / "input.mp4").exists():  # it may be the footage itself

@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from ex4d.cli.flags import settings_from
-from ex4d.cli.options import add_camera_arguments, add_render_arguments, camera_from, stage_bars
+from ex4d.cli.options import add_camera_arguments, add_render_arguments, camera_from, machine_settings, stage_bars
 from ex4d_core.scene import Scene
 from ex4d_core.shot import RenderSettings
 
@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
     scene = ArrayClip.load(options.scene) if options.scene.suffix == ".npz" else Scene.open(options.scene)
     camera = camera_from(options, scene)
     settings = settings_from(options, RenderSettings)
-    how = {"first_frame": options.first_frame, "device": options.device}
+    how = {"first_frame": options.first_frame, "device": options.device, "machine": machine_settings(options)}
     if options.out.suffix == ".npz":
         with stage_bars() as progress:
             render_arrays(scene, camera, settings, options.out, **how, progress=progress)

@@ -11,7 +11,7 @@ import itertools
 import sys
 from pathlib import Path
 
-from ex4d.cli.options import add_machine_arguments, use_machine_arguments
+from ex4d.cli.options import add_accept_licence_argument, add_machine_arguments, machine_settings
 from ex4d_core.messages import DEFAULT_ADDRESS
 
 SUMMARY = "run the backend service that Blender talks to"
@@ -41,17 +41,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--verbose", action="store_true", help="log every event")
     add_machine_arguments(parser)
+    add_accept_licence_argument(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     from ex4d.service import ServiceSettings, create_keys, run_service
 
-    use_machine_arguments(options)
     _start_logging(options.verbose)
     chosen = {"data": options.data, "keys": options.keys}
     settings = ServiceSettings(
         address=options.address,
         devices=tuple(options.device or visible_devices()),
+        machine=machine_settings(options),
         hang_seconds=options.hang_seconds,
         keep_days=options.keep_days,
         cache_gb=options.cache_gb,

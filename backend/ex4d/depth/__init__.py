@@ -10,9 +10,7 @@ from ex4d.depth.depth_models import (
     DEPTH_MODELS,
     DepthModel,
     EstimatorUnavailableError,
-    LicenceError,
     UnknownModelError,
-    WeightsError,
 )
 from ex4d.depth.edges import EdgeSettings
 from ex4d.depth.estimator_choice import AUTO, EstimatorSettings, Verdict, create_estimator, verdicts
@@ -44,11 +42,9 @@ __all__ = [
     "EstimatorUnavailableError",
     "IntrinsicsError",
     "KnownLens",
-    "LicenceError",
     "MistSettings",
     "UnknownModelError",
     "Verdict",
-    "WeightsError",
     "create_estimator",
     "focal_in_widths",
     "intrinsics_from",

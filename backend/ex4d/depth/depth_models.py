@@ -1,6 +1,7 @@
-"""The depth models that can be fetched: names, files, sizes and licences, as data.
+"""The depth estimators: what each one needs beside its weights, and what it gives, as data.
 
-Nothing here imports a model's code: listing, choosing and refusing work without `diffusers` or `transformers`.
+Names, files and licences are in `ex4d.weights.catalogue`. Nothing here imports an estimator's code: listing, choosing
+and refusing work without `diffusers` or `transformers`.
 """
 
 from __future__ import annotations
@@ -10,49 +11,17 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ex4d.depth.depth_clip import DepthError
-from ex4d.depth_names import DEPTH_ANYTHING, DEPTH_PRO, DEPTHCRAFTER, VIDEO_DEPTH_ANYTHING
-from ex4d.machine import fetch_command
-from ex4d_core.shot import LICENCES
+from ex4d.weights.catalogue import DEPTH_ANYTHING, DEPTH_PRO, DEPTHCRAFTER, VIDEO_DEPTH_ANYTHING, Part, part
+from ex4d.weights.errors import WeightsMissingError
+from ex4d.weights.places import fetch_command, missing_files
 
 
 class UnknownModelError(DepthError):
     """There is no estimator of this name."""
 
 
-class WeightsError(DepthError):
-    """Weights are missing, incomplete, damaged, or of another model. The message says what to download."""
-
-
 class EstimatorUnavailableError(DepthError):
-    """A model's Python packages are not installed, or its device is not there."""
-
-
-class LicenceError(DepthError):
-    """A model's licence does not allow what its result is wanted for."""
-
-
-@dataclass(frozen=True)
-class WeightsRepository:
-    """A published repository and what is needed of it.
-
-    Attributes:
-        hub: its published name, OWNER/NAME.
-        files: (path inside it, bytes); sizes of weights are what names, shapes and types of the tensors add up to.
-    """
-
-    hub: str
-    files: tuple[tuple[str, int], ...]
-
-    def folder(self, models: Path) -> Path:
-        """Where it lies: MODELS/OWNER/NAME, or MODELS/NAME where that exists instead."""
-        owner, _, name = self.hub.partition("/")
-        full, short = models / owner / name, models / name
-        return short if short.is_dir() and not full.is_dir() else full
-
-    def missing(self, models: Path) -> tuple[str, ...]:
-        """Paths of the files that are not there."""
-        folder = self.folder(models)
-        return tuple(path for path, _ in self.files if not (folder / path).is_file())
+    """A model's Python packages are not installed."""
 
 
 @dataclass(frozen=True)
@@ -60,47 +29,40 @@ class DepthModel:
     """What is known of an estimator before any of it is loaded.
 
     Attributes:
-        name: as on the command line.
-        title: for people.
-        repositories: everything it needs.
-        licence: the weights' licence, for display.
-        commercial: whether that licence lets results be sold.
+        name: of its part in the catalogue of weights, as on the command line.
         packages: Python packages that must be importable.
-        metric: gives metres rather than depth up to a factor.
-        gives_focal: estimates the focal length, too.
-        temporal: looks at many frames together; the others are made stable over time afterwards.
         gpu_gigabytes: (fixed, per megapixel at the working size), of GPU memory in half precision; what `auto` goes by.
+        metric: gives metres rather than depth up to a factor.
+        temporal: looks at many frames together; the others are aligned over time afterwards.
         without_gpu: whether `auto` may choose it where there is no GPU.
         half: the half precision that the published code runs it in, as torch names it; on a GPU it is the default.
-        about: one sentence on when to use it.
     """
 
     name: str
-    title: str
-    repositories: tuple[WeightsRepository, ...]
-    licence: str
-    commercial: bool
     packages: tuple[str, ...]
-    metric: bool
-    gives_focal: bool
-    temporal: bool
     gpu_gigabytes: tuple[float, float]
-    without_gpu: bool
-    about: str
+    metric: bool = False
+    temporal: bool = False
+    without_gpu: bool = False
     half: str = "float16"
 
     @property
-    def bytes(self) -> int:
-        """To download, all in all."""
-        return sum(size for repository in self.repositories for _, size in repository.files)
+    def part(self) -> Part:
+        """Its weights: files and licence."""
+        return part(self.name)
 
-    def missing_files(self, models: Path) -> tuple[str, ...]:
-        """OWNER/NAME/path of every file that is not in the folder of models."""
-        return tuple(
-            f"{repository.hub}/{path}" for repository in self.repositories for path in repository.missing(models)
-        )
+    @property
+    def title(self) -> str:
+        """Its name for people."""
+        return self.part.title
+
+    @property
+    def licence(self) -> str:
+        """The weights' licence, for people."""
+        return self.part.licence
 
     def missing_packages(self) -> tuple[str, ...]:
+        """Python packages that are not installed."""
         return tuple(package for package in self.packages if find_spec(package) is None)
 
     def require_packages(self) -> None:
@@ -115,101 +77,18 @@ class DepthModel:
                 "pip install 'ex4d[depth]'"
             )
 
-    def how_to_get(self, models: Path) -> str:
-        """The command that fetches what is missing, for people; empty where nothing is."""
-        if not self.missing_files(models):
-            return ""
-        return fetch_command(models, self.name)
 
-
-_DEPTHCRAFTER = DepthModel(
-    name=DEPTHCRAFTER,
-    title="DepthCrafter",
-    repositories=(
-        WeightsRepository(
-            "tencent/DepthCrafter",
-            (("config.json", 1_000), ("diffusion_pytorch_model.safetensors", 3_049_246_164)),
-        ),
-        WeightsRepository(
-            "stabilityai/stable-video-diffusion-img2vid",
-            (
-                ("feature_extractor/preprocessor_config.json", 1_000),
-                ("image_encoder/config.json", 1_000),
-                ("image_encoder/model.fp16.safetensors", 1_264_153_600),
-                ("scheduler/scheduler_config.json", 1_000),
-                ("vae/config.json", 1_000),
-                ("vae/diffusion_pytorch_model.fp16.safetensors", 195_485_694),
-            ),
-        ),
+# In the order of the catalogue, in which `auto` prefers them. Memory as measured, at the size that each works at.
+DEPTH_MODELS = (
+    DepthModel(  # 22.3 GB; published: 26 GB
+        DEPTHCRAFTER, ("diffusers", "transformers", "safetensors"), temporal=True, gpu_gigabytes=(6.0, 30.0)
     ),
-    licence="DepthCrafter: academic research and education only; Stable Video Diffusion: Stability AI's own licence",
-    commercial=False,
-    packages=("diffusers", "transformers", "safetensors"),
-    metric=False,
-    gives_focal=False,
-    temporal=True,
-    gpu_gigabytes=(6.0, 30.0),  # measured: 22.3 GB at 1024x576; published: 26 GB
-    without_gpu=False,
-    about="what EX-4D was trained with: steady over long clips, slow, for a large GPU",
-)
-
-_VIDEO_DEPTH_ANYTHING = DepthModel(
-    name=VIDEO_DEPTH_ANYTHING,
-    title="Video Depth Anything (small)",
-    repositories=(
-        WeightsRepository(
-            "depth-anything/Video-Depth-Anything-Small", (("video_depth_anything_vits.pth", 116_320_772),)
-        ),
+    DepthModel(  # 1.0 GB
+        VIDEO_DEPTH_ANYTHING, ("transformers",), temporal=True, gpu_gigabytes=(1.0, 4.0), without_gpu=True
     ),
-    licence="Apache-2.0",
-    commercial=True,
-    packages=("transformers",),
-    metric=False,
-    gives_focal=False,
-    temporal=True,
-    gpu_gigabytes=(1.0, 4.0),  # measured: 1.0 GB at 518x518
-    without_gpu=True,
-    about="fast, steady over time, free for any use: the first choice for paid work",
+    DepthModel(DEPTH_PRO, ("transformers", "safetensors"), metric=True, gpu_gigabytes=(5.0, 0.0)),  # 4.0 GB
+    DepthModel(DEPTH_ANYTHING, ("transformers", "safetensors"), gpu_gigabytes=(0.8, 1.0), without_gpu=True),  # 0.5 GB
 )
-
-_DEPTH_PRO = DepthModel(
-    name=DEPTH_PRO,
-    title="Depth Pro",
-    repositories=(
-        WeightsRepository("apple/DepthPro-hf", (("config.json", 3_000), ("model.safetensors", 1_903_982_660))),
-    ),
-    licence="Apple's machine learning research model licence: research only",
-    commercial=False,
-    packages=("transformers", "safetensors"),
-    metric=True,
-    gives_focal=True,
-    temporal=False,
-    gpu_gigabytes=(5.0, 0.0),  # measured: 4.0 GB; always works at 1536x1536
-    without_gpu=False,
-    about="metres and the focal length from every frame by itself, with fine edges",
-)
-
-_DEPTH_ANYTHING = DepthModel(
-    name=DEPTH_ANYTHING,
-    title="Depth Anything V2 (small)",
-    repositories=(
-        WeightsRepository(
-            "depth-anything/Depth-Anything-V2-Small-hf", (("config.json", 1_000), ("model.safetensors", 99_140_356))
-        ),
-    ),
-    licence="Apache-2.0",
-    commercial=True,
-    packages=("transformers", "safetensors"),
-    metric=False,
-    gives_focal=False,
-    temporal=False,
-    gpu_gigabytes=(0.8, 1.0),  # measured: 0.5 GB at 518x518
-    without_gpu=True,
-    about="the lightest: every frame by itself, made steady afterwards",
-)
-
-# In the order of `depth_names.ESTIMATORS`, in which `auto` prefers them.
-DEPTH_MODELS = (_DEPTHCRAFTER, _VIDEO_DEPTH_ANYTHING, _DEPTH_PRO, _DEPTH_ANYTHING)
 
 
 def depth_model(name: str) -> DepthModel:
@@ -222,36 +101,20 @@ def depth_model(name: str) -> DepthModel:
         if model.name == name:
             return model
     known = ", ".join(model.name for model in DEPTH_MODELS)
-    raise UnknownModelError(f"there is no depth estimator {name!r}. Choose auto, or one of {known}.")
+    raise UnknownModelError(f"unknown depth estimator {name!r}: expected auto, or one of {known}")
 
 
-def check_licence(model: DepthModel, setting: str, accepted: tuple[str, ...] = ()) -> None:
-    """Refuses a research model under the `commercial` setting, unless its name is among `accepted`.
-
-    Raises:
-        LicenceError: it does not fit.
-        ValueError: no such setting.
-    """
-    if setting not in LICENCES:
-        raise ValueError(f"licence={setting!r} is not known: use one of {', '.join(LICENCES)}")
-    if setting == "commercial" and not model.commercial and model.name not in accepted:
-        free = ", ".join(one.name for one in DEPTH_MODELS if one.commercial)
-        raise LicenceError(
-            f"{model.title} may not be used for commercial work ({model.licence}). Choose {free}; or, for research, "
-            f"say --licence research; or, if you have a licence of your own, --accept-licence {model.name}."
-        )
-
-
-def check_installed(model: DepthModel, models: Path) -> None:
-    """Everything a model needs, packages and files, before any of it is loaded.
+def require_installed(model: DepthModel, models: Path) -> None:
+    """Check that everything a model needs is here, packages and files, before any of it is loaded.
 
     Raises:
-        EstimatorUnavailableError, WeightsError: with the commands that help.
+        EstimatorUnavailableError, WeightsMissingError: with the commands that help.
     """
     model.require_packages()
-    if missing := model.missing_files(models):
-        raise WeightsError(
-            f"the weights of {model.title} are not in {models}: {', '.join(missing)} "
-            f"{'is' if len(missing) == 1 else 'are'} missing ({model.bytes / 1e9:.1f} GB in all; {model.licence}). "
-            f"Fetch them with: {model.how_to_get(models)}"
+    if missing := missing_files(models, model.part):
+        names = ", ".join(f"{file.repository}/{file.path}" for file in missing)
+        raise WeightsMissingError(
+            f"the weights of {model.title} are not in {models}: {names} {'is' if len(missing) == 1 else 'are'} missing "
+            f"({model.part.bytes / 1e9:.1f} GB in all; {model.licence}). "
+            f"Fetch them with: {fetch_command(models, model.name)}"
         )

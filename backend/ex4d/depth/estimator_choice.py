@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,15 +11,16 @@ import torch
 from ex4d.depth.depth_models import (
     DEPTH_MODELS,
     DepthModel,
-    EstimatorUnavailableError,
-    WeightsError,
-    check_installed,
-    check_licence,
     depth_model,
+    require_installed,
 )
 from ex4d.depth.edges import EdgeSettings
-from ex4d.depth_names import DEPTH_PRO, DEPTHCRAFTER, VIDEO_DEPTH_ANYTHING
-from ex4d.machine import models_folder
+from ex4d.devices import torch_device
+from ex4d.machine import MachineSettings
+from ex4d.weights.catalogue import DEPTH_PRO, DEPTHCRAFTER, VIDEO_DEPTH_ANYTHING, Part
+from ex4d.weights.errors import CheckpointError, WeightsMissingError
+from ex4d.weights.inventory import Finding
+from ex4d.weights.places import fetch_command, missing_files
 
 if TYPE_CHECKING:
     from ex4d.depth.estimation import ClipModel, ModelEstimator
@@ -35,9 +35,8 @@ class EstimatorSettings:
 
     Attributes:
         name: of a model, or "auto".
-        models: folder of models.
-        licence: "commercial" or "research": what results are for.
-        accepted: names of research models for which there is another licence.
+        machine: where weights lie, and what results of this machine are for.
+        licence: what the result is for, by the request; see `ex4d_core.licences.effective_licence`.
         device: "auto", "cpu", or "cuda" with an optional number.
         edges: how blurred edges are put right; None leaves them.
         steady: whether per-image models are made steady over time.
@@ -46,18 +45,13 @@ class EstimatorSettings:
     """
 
     name: str = AUTO
-    models: Path | None = None
-    licence: str = "commercial"
-    accepted: tuple[str, ...] = ()
+    machine: MachineSettings = field(default_factory=MachineSettings.from_environment)
+    licence: str | None = None
     device: str = "auto"
     edges: EdgeSettings | None = EdgeSettings()  # noqa: RUF009 (frozen)
     steady: bool = True
     focal_in_widths: float | None = None
     full_precision: bool = False
-
-    @property
-    def folder(self) -> Path:
-        return self.models or models_folder()
 
 
 @dataclass(frozen=True)
@@ -83,36 +77,44 @@ def create_estimator(settings: EstimatorSettings) -> ModelEstimator:
     A model chosen by name is only refused for its licence or for what is missing; whether it fits is up to the user.
 
     Raises:
-        LicenceError, UnknownModelError, WeightsError, EstimatorUnavailableError: with what to do.
+        LicenceError, DeviceError, UnknownModelError, WeightsMissingError, CheckpointError, EstimatorUnavailableError:
+            with what to do.
     """
-    _require_device(settings.device)
+    device = torch_device(settings.device)
     if settings.name == AUTO:
         found = verdicts(settings)
         model = next((verdict.model for verdict in found if verdict.usable), None)
         if model is None:
-            easiest = next(one for one in reversed(DEPTH_MODELS) if one.commercial)
-            raise WeightsError(
+            easiest = next(one for one in reversed(DEPTH_MODELS) if one.part.commercial)
+            raise WeightsMissingError(
                 "no depth estimator is ready: "
                 + "; ".join(f"{verdict.model.name}: {verdict.reason}" for verdict in found)
-                + f". The lightest is {easiest.name} ({easiest.bytes / 1e6:.0f} MB, {easiest.licence}): "
-                + (easiest.how_to_get(settings.folder) or "pip install 'ex4d[depth]'")
+                + f". The lightest is {easiest.name} ({easiest.part.bytes / 1e6:.0f} MB, {easiest.licence}): "
+                + (
+                    fetch_command(settings.machine.models, easiest.name)
+                    if missing_files(settings.machine.models, easiest.part)
+                    else "pip install 'ex4d[depth]'"
+                )
                 + ". Or give known depth with --depth."
             )
     else:
         model = depth_model(settings.name)
-        check_licence(model, settings.licence, settings.accepted)
-    check_installed(model, settings.folder)
-    return _load(model, settings)
+        free = ", ".join(one.name for one in DEPTH_MODELS if one.part.commercial)
+        settings.machine.require_allowed(
+            model.name, model.part.commercial, settings.licence, terms=model.licence, instead=free
+        )
+    require_installed(model, settings.machine.models)
+    return _load(model, settings, device)
 
 
 def _objection(model: DepthModel, settings: EstimatorSettings) -> str:
-    if settings.licence == "commercial" and not model.commercial and model.name not in settings.accepted:
+    if not settings.machine.allows(model.name, model.part.commercial, settings.licence):
         return "for research only"
     if packages := model.missing_packages():
         return f"needs {' and '.join(packages)}"
-    if missing := model.missing_files(settings.folder):
-        return f"{len(missing)} of its files are not in {settings.folder}"
-    device = resolved_device(settings.device)
+    if missing := missing_files(settings.machine.models, model.part):
+        return f"{len(missing)} of its files are not in {settings.machine.models}"
+    device = torch_device(settings.device)
     if device.type != "cuda":
         return "" if model.without_gpu else "needs a GPU to finish in reasonable time"
     fixed, per_megapixel = model.gpu_gigabytes
@@ -120,40 +122,17 @@ def _objection(model: DepthModel, settings: EstimatorSettings) -> str:
     return "" if free >= needed else f"needs about {needed:.0f} GB of GPU memory, of which {free:.0f} GB are free"
 
 
-def resolved_device(name: str) -> torch.device:
-    """The device of a name: "auto", "cpu", or "cuda" with an optional number.
-
-    Raises:
-        EstimatorUnavailableError: it is no such name.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
-        raise EstimatorUnavailableError(f"{name!r} is no device for depth; use auto, cpu, cuda or cuda:N")
-    return torch.device(name)
-
-
-def _require_device(name: str) -> None:
-    """Raises EstimatorUnavailableError where this machine has no such device."""
-    device = resolved_device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise EstimatorUnavailableError(
-            f"there is no {name} here: PyTorch finds {torch.cuda.device_count()} GPUs; use auto or cpu"
-        )
-
-
 def usual_precision(model: DepthModel, device: torch.device) -> torch.dtype:
     """Half precision on a GPU, as the published code runs the model; processors are slower in it than in float32."""
     return getattr(torch, model.half) if device.type == "cuda" else torch.float32
 
 
-def _load(model: DepthModel, settings: EstimatorSettings) -> ModelEstimator:
+def _load(model: DepthModel, settings: EstimatorSettings, device: torch.device) -> ModelEstimator:
     from ex4d.depth.estimation import ModelEstimator
 
-    device = resolved_device(settings.device)
     dtype = torch.float32 if settings.full_precision else usual_precision(model, device)
     return ModelEstimator(
-        load_clip_model(model, settings.folder, device, dtype, settings.focal_in_widths),
+        load_clip_model(model, settings.machine.models, device, dtype, settings.focal_in_widths),
         edges=settings.edges,
         steady=settings.steady,
         device=device,
@@ -179,3 +158,15 @@ def load_clip_model(
     from ex4d.depth.per_image import DepthAnything
 
     return DepthAnything.load(models, device, dtype)
+
+
+def check_layout(part: Part, paths: tuple[Path, ...], models: Path) -> Finding:
+    """A `CheckLayout` of the weights room. Loading is strict, so it is the check: every tensor fits, and no other."""
+    model = depth_model(part.name)
+    if packages := model.missing_packages():
+        return Finding(True, f"keys and shapes were not compared: that needs {' and '.join(packages)}")
+    try:
+        load_clip_model(model, models, torch.device("cpu"), torch.float16)
+    except CheckpointError as error:
+        return Finding(False, str(error))
+    return Finding(True, "loads: every tensor is there and fits")

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 
 from ex4d.depth.depth_models import depth_model
 from ex4d.depth.estimation import ClipModel, Step, pieces, sides_of_patches
-from ex4d.depth.weights import load_transformers_model
-from ex4d.depth_names import DEPTH_ANYTHING, DEPTH_PRO
+from ex4d.weights.catalogue import DEPTH_ANYTHING, DEPTH_PRO
+from ex4d.weights.places import repository_folder
+from ex4d.weights.pretrained import load_pretrained
 
 if TYPE_CHECKING:
     from transformers import DepthAnythingForDepthEstimation, DepthProForDepthEstimation
@@ -44,12 +45,12 @@ class DepthAnything(ClipModel):
         """With the published weights from a folder of models.
 
         Raises:
-            WeightsError: the published files do not fit.
+            CheckpointError: the published files do not fit.
         """
         from transformers import DepthAnythingForDepthEstimation
 
-        folder = cls.model.repositories[0].folder(models)
-        return cls(load_transformers_model(DepthAnythingForDepthEstimation, folder, dtype).to(device))
+        folder = repository_folder(models, cls.model.part.repositories[0])
+        return cls(load_pretrained(DepthAnythingForDepthEstimation, folder, dtype).to(device))
 
     def working_size(self, width: int, height: int) -> tuple[int, int]:
         return sides_of_patches(width, height, self._shorter_side, self._patch, _WIDEST)
@@ -91,12 +92,12 @@ class DepthPro(ClipModel):
         """With the published weights from a folder of models.
 
         Raises:
-            WeightsError: the published files do not fit.
+            CheckpointError: the published files do not fit.
         """
         from transformers import DepthProForDepthEstimation
 
-        folder = cls.model.repositories[0].folder(models)
-        return cls(load_transformers_model(DepthProForDepthEstimation, folder, dtype).to(device), focal_in_widths)
+        folder = repository_folder(models, cls.model.part.repositories[0])
+        return cls(load_pretrained(DepthProForDepthEstimation, folder, dtype).to(device), focal_in_widths)
 
     def working_size(self, width: int, height: int) -> tuple[int, int]:
         """A size of the picture's own shape; the network itself always sees a square."""

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from ex4d.depth.depth_models import depth_model
-from ex4d.depth.estimator_choice import resolved_device
-from ex4d.depth_names import DEPTHCRAFTER
+from ex4d.devices import torch_device
 from ex4d.parity.comparison import Comparison, ParityCaseError, compare_arrays, read_case
+from ex4d.weights.catalogue import DEPTHCRAFTER
 
 # Relative L2 to the original, which computed in float32 too.
 BOUND = 1e-3
@@ -32,7 +32,7 @@ def compare_depth(folder: Path, device: str = "cpu") -> Iterator[Comparison]:
 
     Raises:
         ParityCaseError: a file that is missing or not laid out like the golden data.
-        WeightsError: weights that cannot be loaded.
+        CheckpointError: weights that cannot be loaded.
         EstimatorUnavailableError: a package is missing.
     """
     depth_model(DEPTHCRAFTER).require_packages()
@@ -42,7 +42,7 @@ def compare_depth(folder: Path, device: str = "cpu") -> Iterator[Comparison]:
     names = [key.removesuffix("_settings") for key in case if key.endswith("_settings")]
     if not names:
         raise ParityCaseError(f"{folder / 'expected.npz'} has no NAME_settings, so no case to compare with")
-    pipeline = load_pipeline(folder / "unet", folder / "svd", resolved_device(device), torch.float32)
+    pipeline = load_pipeline(folder / "unet", folder / "svd", torch_device(device), torch.float32)
     for name in names:
         missing = [f"{name}_{part}" for part in _PARTS if f"{name}_{part}" not in case]
         if missing:

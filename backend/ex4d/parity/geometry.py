@@ -55,7 +55,7 @@ def compare_geometry(path: Path, rasterizer: str = "auto", device: str = "auto")
         if f"extrinsics_{_trajectory_of(render)}" not in case:
             raise ParityCaseError(f"{path} has render_{render} but no extrinsics_{_trajectory_of(render)}")
     _require_layout(case, path)
-    drawn_by = create_rasterizer(rasterizer, device)
+    drawn_by = create_rasterizer(rasterizer, device, "research")
     if "mesh_vertices" in case:
         yield from _mesh(case)
     if case["frames"][0] == 0:  # otherwise the depth that scales the moves is missing

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ex4d.machine import MachineSettings
 from ex4d.pipeline.render import scene_surface, shows_first_frame
 from ex4d.raster import Rasterizer, create_rasterizer, sparse_camera, view_angles, visible_fractions
 from ex4d.raster.rasterizer import cpu_cores
@@ -53,10 +54,10 @@ class PathCoverage:
 class SceneCoverage:
     """Coverage of any shot of one scene; keeps what the next question will need."""
 
-    def __init__(self, scene: PlacedFootage, *, device: str = "auto"):
+    def __init__(self, scene: PlacedFootage, *, device: str = "auto", machine: MachineSettings | None = None):
         self._scene = scene
         self._source = scene.source_camera()
-        self._device = device
+        self._device, self._machine = device, machine
         self._rasterizers: dict[RenderSettings, Rasterizer] = {}
         self._frames = _Kept(_KEPT_BYTES)
         self._shares = _Kept(_KEPT_SHARES)
@@ -70,12 +71,14 @@ class SceneCoverage:
 
         Raises:
             RequestError: the camera runs past the footage.
-            RasterizerUnavailableError: see `ex4d.raster.create_rasterizer`.
+            LicenceError, DeviceError, RasterizerUnavailableError: see `ex4d.raster.create_rasterizer`.
         """
         camera, settings, first = request.camera, request.render, request.first_frame
         require_footage(camera, first, self._scene.manifest.frames)
         if settings not in self._rasterizers:
-            self._rasterizers[settings] = create_rasterizer(settings.rasterizer, self._device, settings.licence)
+            self._rasterizers[settings] = create_rasterizer(
+                settings.rasterizer, self._device, settings.licence, self._machine
+            )
         keys = [_key(settings, first + k, camera, k) for k in range(len(camera))]
         missing = [k for k, key in enumerate(keys) if key not in self._shares]
         if missing:

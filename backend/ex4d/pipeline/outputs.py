@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ex4d.machine import MachineSettings
 from ex4d.media import VideoWriter
 from ex4d.media.media_errors import atomic_write, translate_write_errors
 from ex4d.pipeline.render import render_shot
@@ -84,6 +85,7 @@ def render_views(
     *,
     first_frame: int = 0,
     device: str = "auto",
+    machine: MachineSettings | None = None,
     progress: Progress = ignore_progress,
 ) -> Views:
     """Render a camera path into memory; see `ex4d.pipeline.render.render_shot`.
@@ -93,7 +95,7 @@ def render_views(
     """
     color = np.empty((len(camera), camera.height, camera.width, 3), np.uint8)
     mask, depth = np.empty(color.shape[:3], bool), np.empty(color.shape[:3], np.float32)
-    for frame in render_shot(scene, camera, settings, first_frame=first_frame, device=device):
+    for frame in render_shot(scene, camera, settings, first_frame=first_frame, device=device, machine=machine):
         color[frame.index], mask[frame.index], depth[frame.index] = frame.color, frame.mask, frame.depth
         progress(STAGE, frame.index + 1, len(camera))
     return Views(color, mask, depth, camera, scene.manifest.fps)
@@ -108,6 +110,7 @@ def render_movies(
     *,
     first_frame: int = 0,
     device: str = "auto",
+    machine: MachineSettings | None = None,
     progress: Progress = ignore_progress,
 ) -> RenderedMovies:
     """Render into ``color_NAME.mp4``, ``mask_NAME.mp4`` and ``camera_NAME.npz``: all three are written, or none.
@@ -117,7 +120,7 @@ def render_movies(
     Raises:
         MediaError: a file cannot be written.
     """
-    rendered = render_shot(scene, camera, settings, first_frame=first_frame, device=device)
+    rendered = render_shot(scene, camera, settings, first_frame=first_frame, device=device, machine=machine)
     frames = ((frame.color, frame.mask) for frame in rendered)
     return _write_movies(folder, name, camera, scene.manifest.fps, frames, progress)
 
@@ -130,10 +133,12 @@ def render_arrays(
     *,
     first_frame: int = 0,
     device: str = "auto",
+    machine: MachineSettings | None = None,
     progress: Progress = ignore_progress,
 ) -> None:
     """Render into one .npz: color (T,H,W,3) u8, mask (T,H,W) bool, coverage (T,); all frames are held in memory."""
-    views = render_views(scene, camera, settings, first_frame=first_frame, device=device, progress=progress)
+    where = {"device": device, "machine": machine}
+    views = render_views(scene, camera, settings, first_frame=first_frame, **where, progress=progress)
     _save_arrays(path, views.color, views.mask)
 
 

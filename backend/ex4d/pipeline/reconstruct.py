@@ -30,6 +30,7 @@ from ex4d.depth import (
     lens_for,
     read_source_camera,
 )
+from ex4d.machine import MachineSettings
 from ex4d.media import FootageInfo, VideoWriter, probe, read_frames
 from ex4d.mesh import Pc2Writer, build_dw_mesh, grid_topology
 from ex4d.progress import Progress, ignore_progress
@@ -70,7 +71,7 @@ def reconstruct(
     folder: Path,
     *,
     device: str = "auto",
-    models: Path | None = None,
+    machine: MachineSettings | None = None,
     frames: int | None = None,
     progress: Progress = ignore_progress,
     note: Callable[[str], None] = lambda text: None,
@@ -79,14 +80,15 @@ def reconstruct(
 
     Args:
         device: for depth estimators: "auto", "cpu", or "cuda" with an optional number.
-        models: folder of weights; None for the machine's.
+        machine: as the environment says by default.
         frames: take only so many frames from the start; depth files may be of all of the footage.
         progress: called with the stages `ESTIMATE_STAGE` and `BUILD_STAGE`, frames done, and frames in all.
         note: called with sentences for the user about what was found in the footage or assumed.
 
     Raises:
         MediaError: the footage cannot be read.
-        DepthError: depth is missing, invalid, or does not fit the footage; also for missing weights and licences.
+        DepthError: depth is missing, invalid, or does not fit the footage.
+        LicenceError, DeviceError, WeightsMissingError, CheckpointError: see `ex4d.depth.create_estimator`.
         CameraError: the source camera's file cannot be used.
         IntrinsicsError: the lens is given twice.
         SceneError: ``folder`` is in use for something else.
@@ -108,7 +110,7 @@ def reconstruct(
     if sources.depth is not None:
         depth = _depth_from_files(sources.depth, settings.depth, footage, known)
     else:
-        depth = _estimated_depth(settings.depth, footage, known, device, models, progress)
+        depth = _estimated_depth(settings.depth, footage, known, device, machine, progress)
     for text in depth.notes:
         note(text)
     intrinsics, origin = lens_for(known, footage, depth)
@@ -159,7 +161,7 @@ def _estimated_depth(
     footage: FootageInfo,
     known: KnownLens | None,
     device: str,
-    models: Path | None,
+    machine: MachineSettings | None,
     progress: Progress,
 ) -> DepthClip:
     if settings.layout != "estimator":
@@ -167,9 +169,8 @@ def _estimated_depth(
     estimator = create_estimator(
         EstimatorSettings(
             name=settings.estimator,
-            models=models,
-            licence=settings.licence or "commercial",
-            accepted=settings.accepted_licences,
+            machine=machine or MachineSettings.from_environment(),
+            licence=settings.licence,
             device=device,
             edges=EdgeSettings() if settings.refine_edges else None,
             steady=settings.temporal_alignment,

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from ex4d.machine import MachineSettings
 from ex4d.mesh import DepthSurface
 from ex4d.raster import (
     Rasterizer,
@@ -37,6 +38,7 @@ def render_shot(
     *,
     first_frame: int = 0,
     device: str = "auto",
+    machine: MachineSettings | None = None,
 ) -> Iterator[RenderedFrame]:
     """Render a camera path through a scene.
 
@@ -44,15 +46,16 @@ def render_shot(
         scene: the opened scene package, or a clip of arrays.
         camera: frame k sees footage frame ``first_frame + k``.
         device: "auto", "cpu", or "cuda" with an optional number.
+        machine: as the environment says by default.
 
     Raises:
         RequestError: the camera runs past the footage, or starts before it.
-        RasterizerUnavailableError: see `ex4d.raster.create_rasterizer`.
+        LicenceError, DeviceError, RasterizerUnavailableError: see `ex4d.raster.create_rasterizer`.
         RenderMemoryError: the device's memory is too small for a single frame.
     """
     manifest = scene.manifest
     require_footage(camera, first_frame, manifest.frames)
-    rasterizer = create_rasterizer(settings.rasterizer, device, settings.licence)
+    rasterizer = create_rasterizer(settings.rasterizer, device, settings.licence, machine)
     pixels = max(manifest.width * manifest.height, camera.width * camera.height)
     batch = max(1, _BATCH_BYTES // (_BYTES_PER_PIXEL * pixels))
     for start in range(0, len(camera), batch):

@@ -13,7 +13,9 @@ from typing import Protocol
 
 import numpy as np
 
+from ex4d.devices import Devices
 from ex4d.generate import GenerationProgress, ProgressCallback, create_engine
+from ex4d.machine import MachineSettings
 from ex4d.media import VideoWriter, read_png, write_png
 from ex4d.pipeline.render import render_shot
 from ex4d.progress import Progress, ignore_progress
@@ -79,12 +81,19 @@ class TakeFolder:
 
 
 def take_into_folder(
-    scene: Scene, request: ShotRequest, folder: Path, *, device: str = "auto", progress: Progress = ignore_progress
+    scene: Scene,
+    request: ShotRequest,
+    folder: Path,
+    *,
+    device: str = "auto",
+    machine: MachineSettings | None = None,
+    progress: Progress = ignore_progress,
 ) -> None:
     """Generate a take into a folder: frames, movies, ``camera.npz`` and ``request.json``; errors as `generate_take`."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".take-") as work:
-        generate_take(scene, request, device=device, sink=TakeFolder(folder, progress), work_folder=Path(work))
+        sink = TakeFolder(folder, progress)
+        generate_take(scene, request, device=device, machine=machine, sink=sink, work_folder=Path(work))
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +141,15 @@ def saved_request(folder: Path, scene: Scene) -> ShotRequest:
     return ShotRequest.from_wire({**values, "camera": camera_to_wire(camera)})
 
 
-def generate_take(scene: Scene, request: ShotRequest, *, device: str, sink: TakeSink, work_folder: Path) -> None:
+def generate_take(
+    scene: Scene,
+    request: ShotRequest,
+    *,
+    device: str,
+    sink: TakeSink,
+    work_folder: Path,
+    machine: MachineSettings | None = None,
+) -> None:
     """Generate every frame and file of a take.
 
     The take's frames are PNGs (lossless, and they can arrive one by one); its movies are for editors and for people:
@@ -141,6 +158,7 @@ def generate_take(scene: Scene, request: ShotRequest, *, device: str, sink: Take
     Args:
         device: as in `create_engine`.
         work_folder: an existing folder for files on their way to the sink.
+        machine: the environment's settings by default.
 
     Raises:
         RequestError: the request does not fit the scene or this backend.
@@ -149,7 +167,7 @@ def generate_take(scene: Scene, request: ShotRequest, *, device: str, sink: Take
     """
     request.require_footage(scene.manifest.frames)
     camera, fps = request.camera, scene.manifest.fps
-    engine = create_engine(request, device)
+    engine = create_engine(request, device, machine)
     description = describe(scene, request)
     metadata = {"ex4d_engine": engine.name, "ex4d_request": description}
     if request.label:
@@ -161,8 +179,8 @@ def generate_take(scene: Scene, request: ShotRequest, *, device: str, sink: Take
             for name in ("color.mp4", "mask.mp4", "take.mp4")
         )
         # Several devices are for the engine; the first one renders.
-        first = device.partition("+")[0]
-        rendered = render_shot(scene, camera, request.render, first_frame=request.first_frame, device=first)
+        first, start = Devices.parse(device).first, request.first_frame
+        rendered = render_shot(scene, camera, request.render, first_frame=start, device=first, machine=machine)
         recorded = _recorded(rendered, color, mask)
         on_progress = _progress_callback(sink, work_folder)
         for index, picture in enumerate(engine.generate(recorded, count=len(camera), on_progress=on_progress)):

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ex4d.generate.preview import HoleFiller
+from ex4d.machine import MachineSettings
 from ex4d.mesh import DepthSurface
 from ex4d.pipeline.render import scene_surface
 from ex4d.raster import Rasterizer, RenderedBatch, RenderMemoryError, create_rasterizer
@@ -40,10 +41,10 @@ class ShownFrame:
 class SceneViews:
     """Views of one scene; keeps the footage of the last few frames where it is drawn."""
 
-    def __init__(self, scene: PlacedFootage, *, device: str = "auto"):
+    def __init__(self, scene: PlacedFootage, *, device: str = "auto", machine: MachineSettings | None = None):
         self._scene = scene
         self._source = scene.source_camera()
-        self._device = device
+        self._device, self._machine = device, machine
         self._rasterizers: dict[RenderSettings, Rasterizer] = {}
         self._surfaces: OrderedDict[tuple[RenderSettings, int], DepthSurface] = OrderedDict()
 
@@ -58,7 +59,9 @@ class SceneViews:
         camera, settings = request.camera, request.render
         require_footage(camera, request.first_frame, self._scene.manifest.frames)
         if settings not in self._rasterizers:
-            self._rasterizers[settings] = create_rasterizer(settings.rasterizer, self._device, settings.licence)
+            self._rasterizers[settings] = create_rasterizer(
+                settings.rasterizer, self._device, settings.licence, self._machine
+            )
         rasterizer = self._rasterizers[settings]
         views = camera.world_to_camera, camera.intrinsics, camera.width, camera.height
         try:

@@ -5,7 +5,6 @@ from ex4d.raster.frames import RenderedBatch, RenderedFrame, force_first_frame
 from ex4d.raster.rasterizer import Rasterizer, RasterizerUnavailableError, RenderMemoryError
 from ex4d.raster.rasterizer_choice import (
     RASTERIZERS,
-    LicenceError,
     available_rasterizers,
     choose_rasterizer,
     create_rasterizer,
@@ -16,7 +15,6 @@ from ex4d.raster.visible_fraction import sparse_camera, view_angles, visible_fra
 
 __all__ = [
     "RASTERIZERS",
-    "LicenceError",
     "Rasterizer",
     "RasterizerUnavailableError",
     "RenderMemoryError",

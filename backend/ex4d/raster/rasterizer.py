@@ -124,24 +124,6 @@ def check_cameras(
     return CameraBatch(poses, np.concatenate([focal, centre], axis=1))
 
 
-def torch_cuda_problem(device: str) -> str | None:
-    """Why PyTorch cannot use this device ("cuda", "cuda:N" or "auto"), and what to do; None where it can."""
-    if not torch.cuda.is_available():
-        return no_usable_cuda("PyTorch")
-    index, count = torch.device(device).index if device.startswith("cuda") else None, torch.cuda.device_count()
-    if index is not None and index >= count:
-        return f"there is no device {device}: this machine has cuda:0 to cuda:{count - 1}"
-    return None
-
-
-def no_usable_cuda(library: str) -> str:
-    """The message for a library that finds no CUDA device."""
-    return (
-        f"{library} finds no usable CUDA device: install an NVIDIA driver and a CUDA build of PyTorch, or use "
-        "device cpu"
-    )
-
-
 def indexed_device(device: torch.device | str) -> torch.device:
     """The device with its index: plain "cuda" is the current CUDA device."""
     device = torch.device(device)

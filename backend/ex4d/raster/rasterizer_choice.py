@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ex4d.raster.rasterizer import Rasterizer, RasterizerUnavailableError, torch_cuda_problem
+from ex4d.devices import DeviceError, Devices
+from ex4d.machine import MachineSettings
+from ex4d.raster.rasterizer import Rasterizer, RasterizerUnavailableError
 from ex4d_core.errors import RequestError
-from ex4d_core.shot import LICENCES
+from ex4d_core.licences import Licence
 
 if TYPE_CHECKING:
     from ex4d.raster.nvdiffrast_rasterizer import NvdiffrastRasterizer
     from ex4d.raster.warp_rasterizer import WarpRasterizer
 
 RASTERIZERS = ("warp", "nvdiffrast")
-LICENCE_VARIABLE = "EX4D_LICENCE"
-DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 _HOW_TO_INSTALL = {
     "warp": "run pip install warp-lang",
     "nvdiffrast": "it is in no package registry, so build https://github.com/NVlabs/nvdiffrast here, or use warp",
 }
 _RESEARCH_ONLY = ("nvdiffrast",)
-
-
-class LicenceError(RasterizerUnavailableError):
-    """A rasterizer whose licence forbids the intended use, or an invalid EX4D_LICENCE."""
 
 
 @dataclass(frozen=True)
@@ -51,24 +45,14 @@ def available_rasterizers() -> tuple[str, ...]:
     return tuple(name for name in RASTERIZERS if importlib.util.find_spec(name) is not None)
 
 
-def licence_setting(licence: str | None = None) -> str:
-    """The intended use of results: "commercial" if the argument or the environment variable EX4D_LICENCE says so.
-
-    The variable is set by the operator of this machine; no request can override it.
-
-    Raises:
-        RequestError: the argument is neither "research" nor "commercial".
-        LicenceError: the variable is neither.
-    """
-    allowed = os.environ.get(LICENCE_VARIABLE, "research")
-    if allowed not in LICENCES:
-        raise LicenceError(f"invalid {LICENCE_VARIABLE} {allowed!r}: set it to {' or '.join(LICENCES)}")
-    if licence is not None and licence not in LICENCES:
-        raise RequestError(f"invalid licence {licence!r}: expected {' or '.join(LICENCES)}")
-    return "commercial" if "commercial" in (licence, allowed) else "research"
+def is_allowed(name: str, licence: Licence | None, machine: MachineSettings) -> bool:
+    """Whether a rasterizer's licence allows the intended use, by a request's setting and the machine's."""
+    return machine.allows(name, name not in _RESEARCH_ONLY, licence)
 
 
-def choose_rasterizer(name: str = "auto", device: str = "auto", licence: str | None = None) -> RasterizerChoice:
+def choose_rasterizer(
+    name: str = "auto", device: str = "auto", licence: Licence | None = None, machine: MachineSettings | None = None
+) -> RasterizerChoice:
     """Choose a rasterizer and a device, without creating anything.
 
     "auto" is warp wherever it is installed: it draws on any device, for any use, and was the faster of the two on
@@ -78,41 +62,38 @@ def choose_rasterizer(name: str = "auto", device: str = "auto", licence: str | N
     Args:
         name: "auto" or one of `RASTERIZERS`.
         device: "auto" (CUDA where there is a usable GPU), "cpu", "cuda" or "cuda:N".
-        licence: "research" or "commercial"; see `licence_setting`.
+        licence: what the result is for, by the request; see `ex4d_core.licences.effective_licence`.
+        machine: the environment's settings by default.
 
     Raises:
-        RequestError: an unknown name, device or licence.
+        RequestError: an unknown name.
         LicenceError: a rasterizer for research only was requested by name, for commercial use.
-        RasterizerUnavailableError: it is not installed, or there is no such usable CUDA device, or several are named.
+        DeviceError: an unknown device, several, or one that is not here.
+        RasterizerUnavailableError: it is not installed, or cannot draw on this device.
     """
     if name not in ("auto", *RASTERIZERS):
         raise RequestError(f"invalid rasterizer {name!r}: expected auto, {' or '.join(RASTERIZERS)}")
-    if "+" in device:
-        raise RasterizerUnavailableError(f"a rasterizer draws on one device, not on {device}: choose one of them")
-    if not DEVICE.fullmatch(device):
-        raise RequestError(f"invalid device {device!r}: expected auto, cpu, cuda or cuda:N")
-    licence = licence_setting(licence)
-    if name in _RESEARCH_ONLY and licence == "commercial":
-        raise LicenceError(
-            f"rasterizer {name} is for research and evaluation only, and the licence setting is commercial: use "
-            "rasterizer warp, or set the licence to research"
-        )
+    devices = Devices.parse(device).single()
+    machine = machine or MachineSettings.from_environment()
     installed = available_rasterizers()
     if name == "auto":
-        allowed = [each for each in installed if licence == "research" or each not in _RESEARCH_ONLY]
+        allowed = [each for each in installed if is_allowed(each, licence, machine)]
         name = allowed[0] if allowed else RASTERIZERS[0]
-        reason = f"the fastest here that is free for {licence} use"
+        reason = f"the fastest here that is free for {machine.licence_for(licence)} use"
     else:
-        reason = "requested by name"
+        terms, reason = "for research and evaluation only", "requested by name"
+        machine.require_allowed(name, name not in _RESEARCH_ONLY, licence, terms=terms, instead="rasterizer warp")
     if name not in installed:
         raise RasterizerUnavailableError(f"rasterizer {name!r} is not installed: {_HOW_TO_INSTALL[name]}")
-    device, why_device = _usable_device(name, device)
+    device, why_device = _usable_device(name, devices)
     return RasterizerChoice(name, device, f"{reason}; {why_device}")
 
 
-def create_rasterizer(name: str = "auto", device: str = "auto", licence: str | None = None) -> Rasterizer:
+def create_rasterizer(
+    name: str = "auto", device: str = "auto", licence: Licence | None = None, machine: MachineSettings | None = None
+) -> Rasterizer:
     """Create the rasterizer that `choose_rasterizer` chooses; raises what it raises."""
-    choice = choose_rasterizer(name, device, licence)
+    choice = choose_rasterizer(name, device, licence, machine)
     return rasterizer_class(choice.name)(choice.device)
 
 
@@ -128,21 +109,21 @@ def rasterizer_class(name: str) -> type[NvdiffrastRasterizer] | type[WarpRasteri
     return WarpRasterizer
 
 
-def _usable_device(name: str, device: str) -> tuple[str, str]:
+def _usable_device(name: str, devices: Devices) -> tuple[str, str]:
     """The device to draw on, and the reason for it, as a text for the user."""
     if name == "warp":
         from ex4d.raster.warp_rasterizer import cuda_problem
 
-        problem = cuda_problem(device)
+        problem = cuda_problem(devices)
     else:
-        problem = torch_cuda_problem(device)
-        if device == "cpu" or (device == "auto" and problem):
+        problem = devices.problem()
+        if devices.first == "cpu" or (devices.first == "auto" and problem):
             raise RasterizerUnavailableError(
                 f"rasterizer {name} draws on CUDA devices only, but "
                 + (problem or "device cpu was requested: use rasterizer warp")
             )
-    if device == "auto":
+    if devices.first == "auto":
         return ("cpu", f"on the CPU: {problem}") if problem else ("cuda", "on the GPU")
-    if device != "cpu" and problem:
-        raise RasterizerUnavailableError(problem)
-    return device, f"on {device}, requested by name"
+    if problem:
+        raise DeviceError(problem)
+    return devices.first, f"on {devices}, requested by name"

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import warp as wp
 
+from ex4d.devices import NO_CUDA, Devices
 from ex4d.mesh import DepthSurface, thickness_kernel
 from ex4d.mesh.occlusion import MIN_INNER_ANGLE_DEGREES
 from ex4d.mesh.thickness import BackLimits, back_limits, pixel_angles
@@ -29,8 +30,6 @@ from ex4d.raster.rasterizer import (
     check_cameras,
     cpu_cores,
     indexed_device,
-    no_usable_cuda,
-    torch_cuda_problem,
 )
 from ex4d.raster.warp import antialiasing, clipping, drawing, projection, resolving, stretched_faces, unsnapped
 
@@ -62,10 +61,12 @@ REFERENCE_CAP_NEARER = 1 + 1e-4
 CENTERED_NEAR, CENTERED_FAR = 1e-6, math.inf
 
 
-def cuda_problem(device: str) -> str | None:
-    """Why CUDA cannot be used for this device ("cuda", "cuda:N" or "auto"), and what to do; None where it can."""
+def cuda_problem(devices: Devices) -> str:
+    """Why CUDA cannot be used for this device, and what to do; "" where it can."""
     start_warp()
-    return torch_cuda_problem(device) or (None if wp.is_cuda_available() else no_usable_cuda("Warp"))
+    if problem := devices.problem():
+        return problem
+    return "" if devices.first == "cpu" or wp.is_cuda_available() else NO_CUDA.format("Warp")
 
 
 def start_warp() -> None:

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from ex4d.machine import MachineSettings
 from ex4d.pipeline.reconstruct import SourcePaths, reconstruct
 from ex4d.pipeline.take import TakeSink
 from ex4d.service.blob_store import BlobStore
@@ -26,12 +27,19 @@ class ReconstructionError(Ex4dError):
 
 
 def reconstruct_sent(
-    request: ReconstructionRequest, blobs: BlobStore, *, device: str, sink: TakeSink, work_folder: Path
+    request: ReconstructionRequest,
+    blobs: BlobStore,
+    *,
+    device: str,
+    machine: MachineSettings,
+    sink: TakeSink,
+    work_folder: Path,
 ) -> None:
     """Reconstruct a scene and announce every file of its package.
 
     Args:
         device: for depth estimators, "cpu" or "cuda:N".
+        machine: where their weights lie, and what results of this machine are for.
         work_folder: an existing folder, in the file system of the blobs.
 
     Raises:
@@ -40,7 +48,12 @@ def reconstruct_sent(
     sent = _SentFiles(request, blobs, work_folder / "sent")
     try:
         scene = reconstruct(
-            sent.lay_out(), request.settings, work_folder / "scene", device=device, progress=sink.progress
+            sent.lay_out(),
+            request.settings,
+            work_folder / "scene",
+            device=device,
+            machine=machine,
+            progress=sink.progress,
         )
     except ClaimLost:
         raise

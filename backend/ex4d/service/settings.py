@@ -9,11 +9,12 @@ from pathlib import Path
 
 import platformdirs
 
+from ex4d.devices import Devices
+from ex4d.machine import MachineSettings
 from ex4d_core.errors import Ex4dError
 from ex4d_core.messages import DEFAULT_ADDRESS
 
 _ADDRESS = re.compile(r"tcp://(?P<host>\[[0-9a-fA-F:.]+\]|[^\[\]:/]+):(?P<port>\d{1,5})")
-_DEVICE = re.compile(r"cpu|cuda:\d{1,3}(\+\d{1,3})*")
 
 
 class ServiceError(Ex4dError, RuntimeError):
@@ -33,6 +34,7 @@ class ServiceSettings:
         address: ``tcp://HOST:PORT`` to listen on; port 0 takes any free one.
         data: folder for jobs, blobs, logs and work in progress; one service at a time uses it.
         devices: one worker process each, "cpu" or "cuda:N"; "cuda:0+1" is one worker whose engine wan uses both.
+        machine: weights, memory and licence of the workers and the viewer.
         hang_seconds: a worker that reports no progress for this long is stopped and replaced.
         cancel_seconds: a worker that goes on with a cancelled job for this long is stopped and replaced.
         keys: folder made by `keys.create_keys`. None: no keys on loopback, ``data/keys`` on any other address.
@@ -42,12 +44,13 @@ class ServiceSettings:
         runner: ``module:function`` that makes a shot, called like `ex4d.pipeline.take.generate_take`.
 
     Raises:
-        ServiceError: a value that cannot work.
+        ServiceError, DeviceError: a value that cannot work.
     """
 
     address: str = DEFAULT_ADDRESS
     data: Path = field(default_factory=default_data_folder)
     devices: tuple[str, ...] = ("cpu",)
+    machine: MachineSettings = field(default_factory=MachineSettings.from_environment)
     hang_seconds: float = 300.0
     cancel_seconds: float = 2.0
     keys: Path | None = None
@@ -64,9 +67,9 @@ class ServiceSettings:
         if self.keys is not None:
             object.__setattr__(self, "keys", Path(self.keys).expanduser().absolute())
         object.__setattr__(self, "devices", tuple(self.devices))
-        wrong = [device for device in self.devices if not _DEVICE.fullmatch(device)]
-        if wrong or not self.devices:
-            raise ServiceError(f"devices must be cpu or cuda:N, at least one, not {', '.join(wrong) or 'none'}")
+        names = [name for device in self.devices for name in Devices.parse(device).names]
+        if not names or {"auto", "cuda"} & set(names):
+            raise ServiceError(f"devices must be cpu or cuda:N, at least one, not {', '.join(self.devices) or 'none'}")
         for name in ("hang_seconds", "cancel_seconds", "cache_gb"):
             if not getattr(self, name) > 0:
                 raise ServiceError(f"{name} must be above 0, not {getattr(self, name)!r}")

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ex4d.devices import Devices
+from ex4d.machine import MachineSettings
 from ex4d.media.jpeg import jpeg_bytes
 from ex4d.pipeline.coverage import SceneCoverage
 from ex4d.pipeline.view import SceneViews
@@ -39,9 +41,9 @@ class _OpenScene:
 class Viewer:
     """Makes views, keeping recently used scenes open."""
 
-    def __init__(self, blobs: BlobStore, device: str):
+    def __init__(self, blobs: BlobStore, device: str, machine: MachineSettings):
         self._blobs = blobs
-        self._device = device
+        self._place = {"device": device, "machine": machine}
         self._scenes: OrderedDict[str, _OpenScene] = OrderedDict()
 
     def make(self, wish: dict[str, Any]) -> dict[str, Any]:
@@ -60,8 +62,7 @@ class Viewer:
     def _open(self, digest: str) -> _OpenScene:
         if digest not in self._scenes:
             scene = open_scene(self._blobs, digest)
-            device = self._device
-            self._scenes[digest] = _OpenScene(SceneViews(scene, device=device), SceneCoverage(scene, device=device))
+            self._scenes[digest] = _OpenScene(SceneViews(scene, **self._place), SceneCoverage(scene, **self._place))
         self._scenes.move_to_end(digest)
         while len(self._scenes) > _OPEN_SCENES:
             self._scenes.popitem(last=False)
@@ -70,7 +71,7 @@ class Viewer:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="The viewer of the EX-4D service; the service starts it.")
-    for option in ("--data", "--device"):
+    for option in ("--data", "--device", "--machine"):
         parser.add_argument(option, required=True)
     arguments = parser.parse_args()
     # Where the service's processes share its console, Ctrl+C is for the service alone.
@@ -80,7 +81,8 @@ def main() -> None:
     os.dup2(2, 1)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     use_one_thread(arguments.device)
-    viewer = Viewer(BlobStore(Path(arguments.data)), arguments.device)
+    device, machine = Devices.parse(arguments.device).first, MachineSettings.from_json(arguments.machine)
+    viewer = Viewer(BlobStore(Path(arguments.data)), device, machine)
     while (message := read_message(sys.stdin.buffer)) is not None:
         try:
             write_message(output, viewer.make(message))

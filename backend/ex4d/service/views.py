@@ -127,6 +127,7 @@ class Views:
 
     def _start(self) -> None:
         options = {"data": str(self._settings.data), "device": self._settings.devices[0]}
+        options["machine"] = self._settings.machine.to_json()
         shorten_log(self._log)
         with open(self._log, "ab") as errors:
             self._process = start_process("ex4d.service.viewer", options, self._settings.data, errors)

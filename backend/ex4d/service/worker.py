@@ -27,6 +27,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from ex4d.devices import Devices
+from ex4d.machine import MachineSettings
 from ex4d.service.blob_store import BlobStore, full_disk_text
 from ex4d.service.job_store import ClaimedJob, ClaimLost, JobStore
 from ex4d.service.settings import ServiceSettings
@@ -115,20 +117,27 @@ def open_scene(blobs: BlobStore, digest: str) -> Scene:
 
 
 def run_job(
-    claimed: ClaimedJob, runner: Runner, store: JobStore, blobs: BlobStore, pipe: Pipe, device: str, folder: Path
+    claimed: ClaimedJob,
+    runner: Runner,
+    store: JobStore,
+    blobs: BlobStore,
+    pipe: Pipe,
+    settings: ServiceSettings,
+    folder: Path,
 ) -> None:
     """Make a job, and write down how it ended. Whatever goes wrong in it is the job's end, not the worker's."""
     folder.mkdir(parents=True)
-    sink = JobSink(store, blobs, claimed, pipe)
+    where = {"machine": settings.machine, "sink": JobSink(store, blobs, claimed, pipe), "work_folder": folder}
+    device = settings.devices[0]
     try:
         if isinstance(claimed.request, ReconstructionRequest):
             # Imported only now, since a worker for shots alone does without torch and decoders.
             from ex4d.service.scene_job import reconstruct_sent
 
-            reconstruct_sent(claimed.request, blobs, device=_first(device), sink=sink, work_folder=folder)
+            reconstruct_sent(claimed.request, blobs, device=_first(device), **where)
         else:
             scene = open_scene(blobs, claimed.request.scene)
-            runner(scene, claimed.request, device=device, sink=sink, work_folder=folder)
+            runner(scene, claimed.request, device=device, **where)
         store.finish(claimed)
     except ClaimLost as lost:
         log.info("%s; dropped", lost)
@@ -159,7 +168,7 @@ def work(settings: ServiceSettings, name: str, pipe: Pipe) -> None:
     store, blobs = JobStore(settings.database), BlobStore(settings.data)
     runner = _load(settings.runner, device)
     use_one_thread(device)
-    introduction = _introduction(device)
+    introduction = _introduction(device, settings.machine)
     pipe.say("ready", json.dumps(introduction))
     while True:
         wake.clear()
@@ -167,13 +176,13 @@ def work(settings: ServiceSettings, name: str, pipe: Pipe) -> None:
         if claimed is None:
             pipe.say("idle")
             while not wake.wait(_LOOK_SECONDS):
-                if (now := _introduction(device)) != introduction:
+                if (now := _introduction(device, settings.machine)) != introduction:
                     introduction = now
                     pipe.say("ready", json.dumps(introduction))
             continue
         pipe.say("claimed", claimed.job)
         log.info("job %s: %s, %r", claimed.job, claimed.request.engine, claimed.request.label)
-        run_job(claimed, runner, store, blobs, pipe, device, settings.data / "work" / name / claimed.claim)
+        run_job(claimed, runner, store, blobs, pipe, settings, settings.data / "work" / name / claimed.claim)
         pipe.say("ended", claimed.job)
 
 
@@ -204,8 +213,8 @@ def use_one_thread(device: str) -> None:
         sys.modules["torch"].set_num_threads(1)
 
 
-def _introduction(device: str) -> dict[str, object]:
-    """What the service tells clients of this worker; engines and rasterizers only as far as the runner uses them."""
+def _introduction(device: str, machine: MachineSettings) -> dict[str, object]:
+    """What the service tells clients of this worker: engines and rasterizers that the runner and the licence allow."""
     engines, rasterizers, lacking = {}, {}, {}
     if "ex4d.generate" in sys.modules:
         from ex4d.generate import PreviewEngine
@@ -213,26 +222,29 @@ def _introduction(device: str) -> dict[str, object]:
         from ex4d_core.shot import WAN_PRESETS
 
         engines[PreviewEngine.name] = PreviewEngine.licence
-        if reason := why_no_wan(device):
+        if reason := why_no_wan(device, machine):
             lacking["wan"] = reason
         else:
             engines["wan"] = WAN_LICENCE
-            lacking |= {f"wan {name}": reason for name in WAN_PRESETS if (reason := why_no_preset(name))}
+            lacking |= {f"wan {name}": reason for name in WAN_PRESETS if (reason := why_no_preset(name, machine))}
     if "ex4d.raster" in sys.modules:
         from ex4d.raster import available_rasterizers, rasterizer_class
+        from ex4d.raster.rasterizer_choice import is_allowed
 
-        rasterizers = {name: rasterizer_class(name).licence for name in available_rasterizers()}
+        # A request can ask for research, so only the machine's own word takes one away.
+        offered = (name for name in available_rasterizers() if is_allowed(name, "research", machine))
+        rasterizers = {name: rasterizer_class(name).licence for name in offered}
     words = _device_in_words(device)
     return {"device": words, "engines": engines, "rasterizers": rasterizers, "lacking": lacking}
 
 
 def _first(device: str) -> str:
     """Of the devices that the engine wan may share a shot among."""
-    return device.partition("+")[0]
+    return Devices.parse(device).first
 
 
 def _device_in_words(device: str) -> str:
-    if device.startswith("cuda"):
+    if Devices.parse(device).is_cuda:
         import torch
 
         properties = torch.cuda.get_device_properties(_first(device))
@@ -242,7 +254,7 @@ def _device_in_words(device: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="A worker of the EX-4D service; the service starts it.")
-    for option in ("--data", "--name", "--device", "--runner"):
+    for option in ("--data", "--name", "--device", "--runner", "--machine"):
         parser.add_argument(option, required=True)
     arguments = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -253,7 +265,12 @@ def main() -> None:
     pipe = Pipe(os.fdopen(os.dup(1), "wb", buffering=0))
     os.dup2(2, 1)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    settings = ServiceSettings(data=Path(arguments.data), devices=(arguments.device,), runner=arguments.runner)
+    settings = ServiceSettings(
+        data=Path(arguments.data),
+        devices=(arguments.device,),
+        machine=MachineSettings.from_json(arguments.machine),
+        runner=arguments.runner,
+    )
     try:
         work(settings, arguments.name, pipe)
     except Exception as error:

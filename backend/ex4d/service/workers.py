@@ -193,7 +193,7 @@ class Workers:
         number = self._slots.index(slot)
         name = f"{number}-{secrets.token_hex(4)}"
         options = {"data": str(self._settings.data), "name": name, "device": slot.device}
-        options["runner"] = self._settings.runner
+        options |= {"runner": self._settings.runner, "machine": self._settings.machine.to_json()}
         log_path = self._log(slot)
         shorten_log(log_path)
         with open(log_path, "ab") as errors:

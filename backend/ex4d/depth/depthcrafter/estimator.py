@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,10 @@ import torch
 from ex4d.depth.depth_models import depth_model
 from ex4d.depth.depthcrafter.pipeline import FRAMES_AT_ONCE, DepthCrafterPipeline, Sampling
 from ex4d.depth.estimation import ClipModel, Step, pieces
-from ex4d.depth.weights import damage_told, load_strictly, load_transformers_model, read_config, read_tensors
-from ex4d.depth_names import DEPTHCRAFTER
+from ex4d.weights.catalogue import DEPTHCRAFTER
+from ex4d.weights.checkpoints import load_strictly, read_checkpoint
+from ex4d.weights.places import repository_folder
+from ex4d.weights.pretrained import damage_named, load_pretrained, read_config
 
 MODEL = depth_model(DEPTHCRAFTER)
 _LONGEST_SIDE = 1024
@@ -43,9 +45,9 @@ class DepthCrafter(ClipModel):
         """With the published weights from a folder of models.
 
         Raises:
-            WeightsError: the published files do not fit.
+            CheckpointError: the published files do not fit.
         """
-        own, video = (repository.folder(models) for repository in MODEL.repositories)
+        own, video = (repository_folder(models, repository) for repository in MODEL.part.repositories)
         return cls(load_pipeline(own, video, device, dtype), sampling)
 
     def working_size(self, width: int, height: int) -> tuple[int, int]:
@@ -89,33 +91,37 @@ def load_pipeline(own: Path, video: Path, device: torch.device, dtype: torch.dty
         video: of Stable Video Diffusion, with everything else.
 
     Raises:
-        WeightsError: a file is missing, incomplete, or does not fit.
+        CheckpointError: a file is missing, incomplete, or does not fit.
     """
     from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler
     from transformers import CLIPVisionModelWithProjection
 
     from ex4d.depth.depthcrafter.unet import DepthCrafterUNet
 
-    config = read_config(own / "config.json")
-    weights = own / "diffusion_pytorch_model.safetensors"
-    unet = load_strictly(lambda: DepthCrafterUNet.from_published(config), read_tensors(weights), weights, dtype)
+    def loaded(kind: Callable[[dict], torch.nn.Module], config: Path, weights: Path) -> torch.nn.Module:
+        settings = read_config(config)
+        with damage_named(config), torch.device("meta"):
+            network = kind(settings)
+        return load_strictly(network, read_checkpoint(weights), weights, device=device, dtype=dtype)
 
-    settings = _without_marks(read_config(video / "vae" / "config.json"))
-    weights = video / "vae" / "diffusion_pytorch_model.fp16.safetensors"
-    vae = load_strictly(lambda: AutoencoderKLTemporalDecoder(**settings), read_tensors(weights), weights, dtype)
-
-    encoder = load_transformers_model(
+    unet = loaded(DepthCrafterUNet.from_published, own / "config.json", own / "diffusion_pytorch_model.safetensors")
+    vae = loaded(
+        lambda settings: AutoencoderKLTemporalDecoder(**_without_marks(settings)),
+        video / "vae" / "config.json",
+        video / "vae" / "diffusion_pytorch_model.fp16.safetensors",
+    )
+    encoder = load_pretrained(
         CLIPVisionModelWithProjection, video / "image_encoder", dtype, variant="fp16", use_safetensors=True
     )
     path = video / "feature_extractor" / "preprocessor_config.json"
     preparing = read_config(path)
-    with damage_told(path):
+    with damage_named(path):
         mean, std = ([float(value) for value in preparing[name]] for name in ("image_mean", "image_std"))
     path = video / "scheduler" / "scheduler_config.json"
     settings = _without_marks(read_config(path))
-    with damage_told(path):
+    with damage_named(path):
         scheduler = EulerDiscreteScheduler(**settings)
-    return DepthCrafterPipeline(unet.to(device), vae.to(device), encoder.to(device), scheduler, mean, std)
+    return DepthCrafterPipeline(unet, vae, encoder.to(device), scheduler, mean, std)
 
 
 def _without_marks(config: dict) -> dict:

@@ -8,28 +8,27 @@ from pathlib import Path
 import torch
 
 from ex4d.depth.video_depth_anything.network import NetworkSize, VideoDepthNetwork, backbone_names
-from ex4d.depth.weights import check_layout, load_strictly, read_tensors
+from ex4d.weights.checkpoints import load_strictly, read_checkpoint, require_layout
 
 
 def load_network(file: Path, size: NetworkSize, dtype: torch.dtype) -> VideoDepthNetwork:
-    """The network with published weights.
+    """The network with published weights, on the CPU.
 
     Raises:
-        WeightsError: the file is missing, incomplete, or of another model or size.
+        CheckpointError: the file is missing, incomplete, or of another model or size.
     """
-    published = read_tensors(file)
+    published = read_checkpoint(file)
     with torch.device("meta"):
-        own = VideoDepthNetwork(size).state_dict()
-    check_layout(
-        {name: tuple(value.shape) for name, value in published.items()}, published_layout(size, own), source=file
-    )
+        network = VideoDepthNetwork(size)
+    own = network.state_dict()
+    require_layout(published, published_layout(size, own), file, type(network).__name__)
     names = backbone_names(size, own)
     tensors = {}
     for name, value in own.items():
         there, third = names.get(name, (name, None))
         taken = published[there]
         tensors[name] = (taken if third is None else taken.chunk(3)[third]).reshape(value.shape)
-    return load_strictly(lambda: VideoDepthNetwork(size), tensors, file, dtype)
+    return load_strictly(network, tensors, file, device="cpu", dtype=dtype)
 
 
 def published_layout(size: NetworkSize, own: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:

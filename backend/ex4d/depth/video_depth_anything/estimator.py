@@ -13,7 +13,8 @@ from ex4d.depth.estimation import ClipModel, Share, Step, sides_of_patches
 from ex4d.depth.video_depth_anything.checkpoint import load_network
 from ex4d.depth.video_depth_anything.network import PATCH, NetworkSize, VideoDepthNetwork
 from ex4d.depth.video_depth_anything.windows import windowed
-from ex4d.depth_names import VIDEO_DEPTH_ANYTHING
+from ex4d.weights.catalogue import VIDEO_DEPTH_ANYTHING
+from ex4d.weights.places import path_of
 
 MODEL = depth_model(VIDEO_DEPTH_ANYTHING)
 _SHORTER_SIDE = 518
@@ -49,10 +50,9 @@ class VideoDepthAnything(ClipModel):
             size: the network's; published as the small one.
 
         Raises:
-            WeightsError: the published file does not fit.
+            CheckpointError: the published file does not fit.
         """
-        repository = MODEL.repositories[0]
-        file = repository.folder(models) / repository.files[0][0]
+        file = path_of(models, MODEL.part.files[0])
         return cls(load_network(file, size or NetworkSize(), dtype).to(device), shorter_side)
 
     def working_size(self, width: int, height: int) -> tuple[int, int]:

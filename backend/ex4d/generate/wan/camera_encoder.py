@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ex4d.generate.wan.checkpoints import load_strictly, name_of, read_checkpoint
-from ex4d.generate.wan.errors import CheckpointError
+from ex4d.weights.checkpoints import load_strictly, name_of, read_checkpoint
+from ex4d.weights.errors import CheckpointError
 
 _PREFIXES = ("latent_encoder.", "latent_patch_embedding.")
 

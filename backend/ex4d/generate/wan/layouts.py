@@ -10,23 +10,21 @@ from pathlib import Path
 import torch
 
 from ex4d.generate.wan.camera_encoder import CameraEncoder
-from ex4d.generate.wan.checkpoints import read_checkpoint
-from ex4d.generate.wan.networks import build_image_encoder, build_vae, export_adapter
+from ex4d.generate.wan.errors import WanUnavailableError
+from ex4d.generate.wan.networks import build_image_encoder, build_vae, export_adapter, require_diffsynth
+from ex4d.weights.catalogue import Part
+from ex4d.weights.checkpoints import read_checkpoint, shapes_of
+from ex4d.weights.errors import CheckpointError
+from ex4d.weights.inventory import Finding
 
-# Wan2.1-I2V-14B.
-DIT_SIZES = {
-    "dim": 5120,
-    "in_dim": 36,
-    "ffn_dim": 13824,
-    "out_dim": 16,
-    "text_dim": 4096,
-    "freq_dim": 256,
-    "eps": 1e-6,
-    "patch_size": (1, 2, 2),
-    "num_heads": 40,
-    "num_layers": 40,
-    "has_image_input": True,
+# Which of DiffSynth's registered layouts each part has (`diffsynth.configs.model_configs`): MD5 of keys and shapes.
+FINGERPRINTS = {
+    "dit": "6bfcfb3b342cb286ce886889d519a77e",
+    "text_encoder": "9c8818c2cbea55eca56c7b447df170da",
+    "vae": "ccc42284ea13e1ad04693284c7a09be6",
+    "image_encoder": "5941c53e207d62f20f9025686193c40b",
 }
+
 CAMERA_ENCODER_HIDDEN = 1024
 
 
@@ -37,22 +35,33 @@ def fingerprint(tensors: dict[str, torch.Tensor]) -> str:
     return hash_state_dict_keys(tensors)
 
 
-def fingerprint_of(paths: tuple[Path, ...]) -> str:
-    """The fingerprint of files on disk, all shards together.
-
-    Raises:
-        CheckpointError: a file cannot be read.
-    """
-    return fingerprint(read_checkpoint(paths))
+def check_layout(part: Part, paths: tuple[Path, ...], models: Path) -> Finding:
+    """A `CheckLayout` of the weights room: by DiffSynth's fingerprints, or by the adapter's layout."""
+    try:
+        require_diffsynth()
+        tensors = read_checkpoint(tuple(path for path in paths if path.suffix in (".safetensors", ".pth", ".ckpt")))
+        if part.name == "ex4d":
+            right = shapes_of(tensors) == shapes_of(published_layout("ex4d"))
+        else:
+            right = fingerprint(tensors) == FINGERPRINTS[part.name]
+    except CheckpointError as error:
+        return Finding(False, str(error))
+    except WanUnavailableError as error:
+        return Finding(True, f"keys and shapes were not compared: {error}")
+    if right:
+        return Finding(True, "keys and shapes are those of the published model")
+    return Finding(False, f"keys and shapes are not those of the published model ({paths[0]})")
 
 
 def full_size_dit() -> torch.nn.Module:
     """The 14B transformer with EX-4D's camera encoder, on the meta device."""
+    from diffsynth.configs.model_configs import wan_series
     from diffsynth.models.wan_video_dit import WanModel
 
+    sizes = next(entry["extra_kwargs"] for entry in wan_series if entry["model_hash"] == FINGERPRINTS["dit"])
     with torch.device("meta"):
-        dit = WanModel(**DIT_SIZES)
-        dit.control_adapter = CameraEncoder(CAMERA_ENCODER_HIDDEN, DIT_SIZES["dim"])
+        dit = WanModel(**sizes)
+        dit.control_adapter = CameraEncoder(CAMERA_ENCODER_HIDDEN, sizes["dim"])
     return dit
 
 

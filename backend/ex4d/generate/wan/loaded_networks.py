@@ -10,19 +10,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import platformdirs
 import torch
 from torch import nn
 
 from ex4d.generate.wan import memory
-from ex4d.generate.wan.checkpoints import OnTensor, read_checkpoint
 from ex4d.generate.wan.encoders import EmbeddingCache, Tokenizer, encode_image, encode_text, files_identity
-from ex4d.generate.wan.files import WanFiles, cache_folder
 from ex4d.generate.wan.kernels.attention import fastest_attention
 from ex4d.generate.wan.kernels.matmul import supports_fp8_matmul
 from ex4d.generate.wan.memory import MEMORY_MODES, MemoryMode, free_memory, memory_budget
 from ex4d.generate.wan.networks import load_image_encoder, load_text_encoder, load_vae, open_dit
 from ex4d.generate.wan.streaming import BlockStreaming
 from ex4d.generate.wan.transformer import Transformer
+from ex4d.weights.checkpoints import OnTensor, read_checkpoint
+from ex4d.weights.places import WanFiles
 from ex4d_core.shot import Precision
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class NetworkChoice:
         fp8_attention: with "fp8", self-attention in fp8 too.
         identity: of the files, so that a replaced one is loaded again.
         further_devices: they share every shot's denoising steps.
+        vram_limit_gb: GPU memory (of 2**30 bytes each) to use of each device; None for all that is free.
     """
 
     files: WanFiles
@@ -58,6 +60,7 @@ class NetworkChoice:
     fp8_attention: bool = False
     identity: str = ""
     further_devices: tuple[str, ...] = ()
+    vram_limit_gb: float | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -86,7 +89,8 @@ class LoadedNetworks:
         self._streaming: list[BlockStreaming] = []
         self._rank_processes: RankProcesses | None = None
         owner = f"{files_identity(choice.files.text_encoder, choice.files.tokenizer)} {choice.dtype}"
-        self._embeddings = EmbeddingCache(cache_folder() / "text_embeddings", owner)
+        cache = Path(platformdirs.user_cache_dir("ex4d", appauthor=False))
+        self._embeddings = EmbeddingCache(cache / "text_embeddings", owner)
 
     @contextmanager
     def precision(self, device: torch.device | None = None) -> Iterator[None]:
@@ -173,11 +177,14 @@ class LoadedNetworks:
             return
         fitting = self.mode
         if self.device.type == "cuda":
-            memory.apply_vram_limit(self.device)
+            memory.apply_vram_limit(self.device, self.choice.vram_limit_gb)
             self._working_bytes = memory.working_bytes(latent_shape)
             sizes = {name: self._weight_bytes(name) for name in ("dit", "text_encoder", "image_encoder", "vae")}
-            fitting = memory.fitting_mode(memory_budget(self.device), sizes, self._working_bytes, str(self.device))
+            fitting = memory.fitting_mode(self._budget(self.device), sizes, self._working_bytes, str(self.device))
         self.mode = MEMORY_MODES[max(map(MEMORY_MODES.index, (fitting, at_most)))]
+
+    def _budget(self, device: torch.device) -> int:
+        return memory_budget(device, self.choice.vram_limit_gb)
 
     def use_less_memory(self) -> bool:
         """After running out of memory: unload and choose the next smaller mode; false if there is none."""
@@ -203,7 +210,7 @@ class LoadedNetworks:
         encoder = self._encoders.get(name)
         if encoder is None:
             device = self.device
-            if device.type == "cuda" and self._weight_bytes(name) + memory.ENCODING_BYTES > memory_budget(device):
+            if device.type == "cuda" and self._weight_bytes(name) + memory.ENCODING_BYTES > self._budget(device):
                 # On a small GPU the text encoder runs on the CPU, once for each new prompt.
                 device = torch.device("cpu")
             encoder = load(
@@ -248,7 +255,7 @@ class LoadedNetworks:
         if self.device.type != "cuda":
             return 0
         one = sum(parameter.numel() * parameter.element_size() for parameter in blocks[0].parameters())
-        free = memory_budget(self.device) - self._working_bytes
+        free = self._budget(self.device) - self._working_bytes
         if free >= len(blocks) * one:
             return len(blocks)
         return max(0, min(len(blocks), (free - 2 * one) // one))

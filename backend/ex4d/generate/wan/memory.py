@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import gc
-import os
 from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 import torch
 
 from ex4d.generate.wan.errors import WanUnavailableError
-from ex4d.machine import VRAM_LIMIT_VARIABLE
 
 # From most to least memory: everything stays; encoders are unloaded after use; blocks are streamed as well.
 MemoryMode = Literal["resident", "encoders unloaded", "blocks streamed"]
@@ -44,37 +42,20 @@ def fitting_mode(budget: int, weight_bytes: Mapping[str, int], working: int, dev
     return "blocks streamed"
 
 
-def memory_budget(device: torch.device) -> int:
+def memory_budget(device: torch.device, limit_gb: float | None) -> int:
     """Return the bytes of a GPU's memory that this process may still take, by what is free and by the user's limit."""
     free, _ = torch.cuda.mem_get_info(device)
     available = free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    limit = vram_limit()
-    return available if limit is None else min(available, limit - torch.cuda.memory_allocated(device))
+    if limit_gb is None:
+        return available
+    return min(available, int(limit_gb * 2**30) - torch.cuda.memory_allocated(device))
 
 
-def apply_vram_limit(device: torch.device) -> None:
+def apply_vram_limit(device: torch.device, limit_gb: float | None) -> None:
     """Let torch enforce the user's limit, even where the estimates here are wrong."""
-    if (limit := vram_limit()) is not None:
+    if limit_gb is not None:
         total = torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, limit / total), device)
-
-
-def vram_limit() -> int | None:
-    """Return the bytes that the user allows, from the environment; None without a limit.
-
-    Raises:
-        WanUnavailableError: the limit is invalid.
-    """
-    text = os.environ.get(VRAM_LIMIT_VARIABLE, "")
-    if not text:
-        return None
-    try:
-        limit = float(text)
-    except ValueError:
-        limit = -1.0
-    if not limit > 0:
-        raise WanUnavailableError(f"invalid {VRAM_LIMIT_VARIABLE} {text!r}: expected a number of gigabytes above 0")
-    return int(limit * 2**30)
+        torch.cuda.set_per_process_memory_fraction(min(1.0, limit_gb * 2**30 / total), device)
 
 
 def working_bytes(latent_shape: Sequence[int]) -> int:

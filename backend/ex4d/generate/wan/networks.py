@@ -17,9 +17,18 @@ import torch
 from torch import nn
 
 from ex4d.generate.wan.camera_encoder import LATENT_CHANNELS, load_camera_encoder, split_adapter
-from ex4d.generate.wan.checkpoints import OnTensor, fill, load_strictly, name_of, read_checkpoint, require_layout
-from ex4d.generate.wan.errors import CheckpointError, WanUnavailableError
-from ex4d.generate.wan.lora import read_lora
+from ex4d.generate.wan.errors import WanUnavailableError
+from ex4d.weights.checkpoints import (
+    OnTensor,
+    fill,
+    load_strictly,
+    name_of,
+    read_checkpoint,
+    require_layout,
+    shapes_of,
+)
+from ex4d.weights.errors import CheckpointError
+from ex4d.weights.lora import read_lora
 
 if TYPE_CHECKING:
     from diffsynth.models.wan_video_dit import DiTBlock, WanModel
@@ -140,8 +149,8 @@ def open_dit(
     """
     tensors, sizes = _open(files, _DIT_KEYS, "Wan transformer", "dit")
     dit = _build_dit(tensors, sizes, files)
-    require_layout(dit, tensors, files)
-    shapes = {key: tuple(value.shape) for key, value in tensors.items()}
+    require_layout(tensors, shapes_of(dit.state_dict()), files, "WanModel")
+    shapes = shapes_of(tensors)
     encoder, merged = None, []
     if adapter is not None:
         camera, lora = split_adapter(adapter)
@@ -160,7 +169,7 @@ def open_dit(
             return tensor
 
         own = {key.removeprefix(prefix): tensors[key] for key in keys}
-        return fill(module, own, device=device, dtype=dtype, change=merge)
+        return _with_exact_norms(fill(module, own, device=device, dtype=dtype, change=merge))
 
     blocks, dit.blocks = list(dit.blocks), nn.ModuleList()
     load(dit, "", [key for key in tensors if not key.startswith("blocks.")])
@@ -202,6 +211,14 @@ def without_wrapper(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]
         if tensors and all(key.startswith(prefix) for key in tensors):
             return {key[len(prefix) :]: value for key, value in tensors.items()}
     return tensors
+
+
+def _with_exact_norms(module: nn.Module) -> nn.Module:
+    """Keep LayerNorms in float32: they are small, and a CPU cannot mix half precision weights with exact inputs."""
+    for part in module.modules():
+        if isinstance(part, nn.LayerNorm):
+            part.float()
+    return module
 
 
 def load_vae(
@@ -264,7 +281,8 @@ def load_image_encoder(
         vision_mlp_ratio=(hidden[0] + 0.5) / width,
         vision_layers=_count_blocks(tensors, "visual.transformer."),
     )
-    load_strictly(cast(nn.Module, encoder.model), tensors, file, device=device, dtype=dtype, on_tensor=on_tensor)
+    model = cast(nn.Module, encoder.model)
+    _with_exact_norms(load_strictly(model, tensors, file, device=device, dtype=dtype, on_tensor=on_tensor))
     return encoder
 
 

@@ -12,12 +12,13 @@ import torch
 from ex4d.generate.wan.camera_encoder import CameraEncoder
 from ex4d.generate.wan.layouts import published_layout
 from ex4d.generate.wan.networks import export_adapter
-from ex4d.generate.wan.published import SHARDS, WAN, part
+from ex4d.weights.catalogue import WAN, part
 
 # Words that the small tokenizer knows; any other becomes <unk>.
 WORDS = ["a", "wide", "street", "at", "night", "with", "rain", "blurred", "static", "quality"]
 
-_PTH = {name: part(name).files[0].name for name in ("text_encoder", "vae", "image_encoder")}
+_SHARDS = [file.path for file in part("dit").files]
+_PTH = {name: part(name).files[0].path for name in ("text_encoder", "vae", "image_encoder")}
 
 
 def random_weights(
@@ -61,14 +62,13 @@ def write_models(
         return weights
 
     keys = sorted(layouts["dit"])
-    for shard in range(SHARDS):
-        of_shard = {key: layouts["dit"][key] for key in keys[shard::SHARDS]}
-        name = f"diffusion_pytorch_model-{shard + 1:05d}-of-{SHARDS:05d}.safetensors"
+    for shard, name in enumerate(_SHARDS):
+        of_shard = {key: layouts["dit"][key] for key in keys[shard :: len(_SHARDS)]}
         save_file(made(of_shard, shard), wan / name)
-    for number, (model, name) in enumerate(_PTH.items(), start=SHARDS):
+    for number, (model, name) in enumerate(_PTH.items(), start=len(_SHARDS)):
         torch.save(made(layouts[model], number), wan / name)
     (folder / "EX-4D").mkdir()
-    adapter = {key: value.float() for key, value in made(layouts["ex4d"], 2 * SHARDS).items()}
+    adapter = {key: value.float() for key, value in made(layouts["ex4d"], 2 * len(_SHARDS)).items()}
     torch.save(adapter, folder / "EX-4D" / "ex4d.ckpt")
     write_tokenizer(wan / "google" / "umt5-xxl")
     return folder

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import torch
 
+from ex4d.devices import Devices
 from ex4d.generate.engine import GenerationProgress, ProgressCallback
-from ex4d.generate.wan import NO_GPU, WAN_LICENCE
+from ex4d.generate.wan import WAN_LICENCE, require_small_model
 from ex4d.generate.wan.camera_encoder import LATENT_CHANNELS
 from ex4d.generate.wan.conditioning import (
     LATENT_FRAMES,
@@ -30,16 +29,18 @@ from ex4d.generate.wan.conditioning import (
 from ex4d.generate.wan.decoding import LatentToRgb, decode_in_order, encode_video, to_uint8_images
 from ex4d.generate.wan.denoising import denoise
 from ex4d.generate.wan.encoders import files_identity
-from ex4d.generate.wan.errors import CheckpointError, GenerationError, ModelsMissingError, WanUnavailableError
-from ex4d.generate.wan.files import find_files, find_lora
+from ex4d.generate.wan.errors import GenerationError
 from ex4d.generate.wan.loaded_networks import LoadedNetworks, NetworkChoice, networks_for
 from ex4d.generate.wan.networks import require_diffsynth
 from ex4d.generate.wan.parallel.group import RankLostError
 from ex4d.generate.wan.parallel.processes import WindowWork
-from ex4d.machine import models_folder
+from ex4d.machine import MachineSettings
 from ex4d.raster import RenderedFrame
+from ex4d.weights.catalogue import PARTS
+from ex4d.weights.places import find_lora, find_wan_files, lora_part
 from ex4d_core.errors import RequestError
 from ex4d_core.generation import window_count
+from ex4d_core.licences import Licence
 from ex4d_core.shot import WanSettings
 from ex4d_core.stages import LOAD_STAGE, WARM_UP_STAGE
 
@@ -47,9 +48,6 @@ _Result = TypeVar("_Result")
 
 # Seeds of a shot's windows lie far apart, so that window 1 of seed 0 is not window 0 of seed 1.
 _WINDOW_SEEDS = 0x9E3779B97F4A7C15
-
-# Without a GPU, a larger transformer would take hours for each step.
-_CPU_BYTES = 4 * 2**30
 
 
 class WanEngine:
@@ -278,60 +276,45 @@ def _require_equal_sizes(frames: Iterable[RenderedFrame]) -> Iterator[RenderedFr
         yield frame
 
 
-def create_wan_engine(settings: WanSettings, device: str = "auto", folder: Path | None = None) -> WanEngine:
+def create_wan_engine(
+    settings: WanSettings,
+    device: str = "auto",
+    machine: MachineSettings | None = None,
+    *,
+    licence: Licence | None = None,
+) -> WanEngine:
     """Create the engine on a device; its weights are found, but not loaded yet.
 
     Args:
         device: "auto", "cpu", "cuda", "cuda:N", or "cuda:N+M..." for several GPUs that share each shot.
-        folder: of models; `models_folder` by default.
+        machine: the environment's settings by default.
+        licence: what the result is for, by the request; see `ex4d_core.licences.effective_licence`.
 
     Raises:
-        WanUnavailableError: no GPU, or the extra is not installed.
-        ModelsMissingError, CheckpointError: as in `find_files` and `find_lora`.
+        LicenceError: the licence of some weights does not allow it.
+        DeviceError: there is no such device here.
+        WanUnavailableError: the model needs a GPU, or the extra is not installed.
+        WeightsMissingError, CheckpointError: as in `find_wan_files` and `find_lora`.
     """
-    folder = folder or models_folder()
-    first, *further = _devices(device)
+    machine = machine or MachineSettings.from_environment()
+    for part in (*(part for part in PARTS if part.kind == "wan"), *(lora_part(lora.name) for lora in settings.loras)):
+        if part is not None:
+            machine.require_allowed(part.name, part.commercial, licence, terms=part.licence, instead="--engine preview")
+    first, *further = Devices.parse(device).resolve().names
     if first == "cpu":
-        require_small_model(folder)
-    files = find_files(folder)
-    loras = tuple((find_lora(folder, lora.name), lora.weight) for lora in settings.loras)
+        require_small_model(machine.models)
+    files = find_wan_files(machine.models)
+    loras = tuple((find_lora(machine.models, lora.name), lora.weight) for lora in settings.loras)
     require_diffsynth()
     paths = (*files.dit, files.text_encoder, files.tokenizer, files.image_encoder, files.vae, files.ex4d)
-    identity = files_identity(*paths, *(path for path, _ in loras))
     choice = NetworkChoice(
-        files, loras, first, settings.precision, settings.fp8_attention, identity, further_devices=tuple(further)
+        files,
+        loras,
+        first,
+        settings.precision,
+        settings.fp8_attention,
+        identity=files_identity(*paths, *(path for path, _ in loras)),
+        further_devices=tuple(further),
+        vram_limit_gb=machine.vram_limit_gb,
     )
     return WanEngine(settings, networks_for(choice))
-
-
-def _devices(device: str) -> list[str]:
-    """Parse "auto", "cpu", "cuda" or "cuda:N" as one device with its number, and "cuda:0+1" as both."""
-    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
-        return ["cpu"]
-    if re.fullmatch(r"cpu(\+cpu)+", device):
-        return device.split("+")  # no faster, but the result is the same
-    if not torch.cuda.is_available():
-        raise WanUnavailableError(f"invalid device {device!r}: PyTorch finds no GPU; --engine preview needs none")
-    first, *others = device.split("+")
-    index = torch.device("cuda" if first == "auto" else first).index or 0
-    for number in (index, *map(int, others)):
-        if number >= torch.cuda.device_count():
-            raise WanUnavailableError(
-                f"invalid device {device!r}: expected a GPU from cuda:0 to cuda:{torch.cuda.device_count() - 1}"
-            )
-    return [f"cuda:{index}", *(f"cuda:{number}" for number in others)]
-
-
-def require_small_model(folder: Path) -> None:
-    """Check that the transformer is small enough for a CPU.
-
-    Raises:
-        WanUnavailableError: it is larger, or missing.
-    """
-    message = f"{NO_GPU}: use --engine preview, which runs anywhere, or --backend ADDRESS of a machine with one"
-    try:
-        files = find_files(folder)
-    except (ModelsMissingError, CheckpointError) as error:
-        raise WanUnavailableError(f"{message}. Also, {error}") from error
-    if files.size("dit") > _CPU_BYTES:
-        raise WanUnavailableError(message)

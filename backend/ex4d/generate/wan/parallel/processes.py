@@ -24,11 +24,11 @@ from torch import distributed
 
 from ex4d.generate.wan.conditioning import WindowConditioning
 from ex4d.generate.wan.errors import GenerationError
-from ex4d.generate.wan.files import WanFiles
 from ex4d.generate.wan.loaded_networks import NetworkChoice
 from ex4d.generate.wan.memory import MemoryMode
 from ex4d.generate.wan.parallel.group import RankLostError, SequenceParallelGroup
 from ex4d.subprocesses import module_command, module_environment
+from ex4d.weights.places import WanFiles
 from ex4d_core.errors import is_expected
 from ex4d_core.shot import WanSettings
 

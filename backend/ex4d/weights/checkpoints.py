@@ -1,4 +1,4 @@
-"""Reading weights, and loading them strictly: every key and every shape, or an error that names what is wrong.
+"""Reads weights from .safetensors and .pth files, and loads them strictly: every key and every shape, or an error.
 
 Tensors are mapped from the file, not read, until they are used: a transformer of 65 GB passes through a machine with
 less memory than that.
@@ -9,19 +9,21 @@ from __future__ import annotations
 import pickle
 import struct
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import count
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import nn
 
-from ex4d.generate.wan.errors import CheckpointError
+from ex4d.weights.errors import CheckpointError
 
 # What torch raises over damaged bytes, by where they are damaged.
 _UNREADABLE = (RuntimeError, OSError, EOFError, ValueError, LookupError, pickle.UnpicklingError, struct.error)
 
 OnTensor = Callable[[int, int], None]
+_Network = TypeVar("_Network", bound=nn.Module)
 
 # How many keys an error lists before it only counts them.
 _LISTED = 5
@@ -66,65 +68,67 @@ def _read_pickled(path: Path) -> dict[str, torch.Tensor]:
         raise _damaged(path, error) from error
     if isinstance(values, Mapping) and len(values) == 1 and (name := next(iter(values))) in _WRAPPERS:
         values = values[name]
-    is_flat = isinstance(values, Mapping) and all(
-        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in values.items()
-    )
-    if not is_flat:
-        raise CheckpointError(f"{path} is no flat dictionary of tensors, so it holds no weights that this engine knows")
-    return dict(values)
+    found = values if isinstance(values, Mapping) else {}
+    tensors = {key: value for key, value in found.items() if isinstance(key, str) and isinstance(value, torch.Tensor)}
+    if not isinstance(values, Mapping) or len(tensors) < len(values):
+        raise CheckpointError(f"{path} is not a flat dictionary of tensors, so it holds no known weights")
+    return tensors
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:
     if not path.exists():
         return CheckpointError(f"{path} is not there; ex4d models check says what is missing")
-    size = path.stat().st_size
-    reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
     return CheckpointError(
-        f"{path} ({size} bytes) cannot be read as weights, it may be cut off: {reason}. "
+        f"{path} ({path.stat().st_size} bytes) cannot be read as weights, it may be cut off: {first_line(error)}. "
         "Compare it with ex4d models check, and fetch it again with ex4d models fetch"
     )
 
 
+def first_line(error: Exception) -> str:
+    """The first line of a library's error, shortened, or its kind where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
 def load_strictly(
-    model: nn.Module,
+    model: _Network,
     tensors: Mapping[str, torch.Tensor],
     source: Path | Sequence[Path],
     *,
     device: torch.device | str,
     dtype: torch.dtype,
     on_tensor: OnTensor | None = None,
-) -> nn.Module:
-    """Give a model built without memory (on the meta device) its weights, and make it ready for inference.
+) -> _Network:
+    """Give a network built without memory (on the meta device) its weights, and make it ready for inference.
 
     Args:
         model: its parameters decide which keys and shapes are right.
-        tensors: by the model's own names.
+        tensors: by the network's own names.
         source: for errors.
         on_tensor: called with how many tensors are loaded, and of how many; what it raises ends the work.
 
     Raises:
         CheckpointError: naming missing and unexpected keys, and keys of another shape.
     """
-    require_layout(model, tensors, source)
+    require_layout(tensors, shapes_of(model.state_dict()), source, type(model).__name__)
     done = count(1)
 
-    def tell(key: str, tensor: torch.Tensor) -> torch.Tensor:
+    def report(key: str, tensor: torch.Tensor) -> torch.Tensor:
         if on_tensor is not None:
             on_tensor(next(done), len(tensors))
         return tensor
 
-    return fill(model, tensors, device=device, dtype=dtype, change=tell)
+    return fill(model, tensors, device=device, dtype=dtype, change=report)
 
 
 def fill(
-    model: nn.Module,
+    model: _Network,
     tensors: Mapping[str, torch.Tensor],
     *,
     device: torch.device | str,
     dtype: torch.dtype,
     change: Callable[[str, torch.Tensor], torch.Tensor],
-) -> nn.Module:
-    """Give a model, or a part of one, weights that are known to fit.
+) -> _Network:
+    """Give a network, or a part of one, weights that are known to fit.
 
     Args:
         change: called with each key and tensor (as in the file, on ``device``) before it is turned into ``dtype``.
@@ -135,34 +139,45 @@ def fill(
         # A copy in any case: a tensor that stays mapped would change with its file.
         state[key] = moved.to(dtype, copy=moved.data_ptr() == tensor.data_ptr())
     model.load_state_dict(state, assign=True)
-    for module in model.modules():
-        # A few thousand numbers, and on a CPU torch refuses to mix half precision weights with exact inputs here.
-        if isinstance(module, nn.LayerNorm):
-            module.float()
     return model.eval().requires_grad_(False)
 
 
-def require_layout(model: nn.Module, tensors: Mapping[str, torch.Tensor], source: Path | Sequence[Path]) -> None:
-    """Compare keys and shapes with a model's, and see that all are numbers of some precision.
+def shapes_of(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    """Keys and shapes."""
+    return {key: tuple(value.shape) for key, value in tensors.items()}
+
+
+def require_layout(
+    tensors: Mapping[str, torch.Tensor], expected: Mapping[str, Sequence[int]], source: Path | Sequence[Path], what: str
+) -> None:
+    """Compare keys and shapes with what they should be, and check that all tensors hold real numbers.
+
+    Args:
+        what: the network's name, for the error.
 
     Raises:
         CheckpointError: as in `load_strictly`.
     """
-    expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    problems = []
-    if missing := expected.keys() - tensors.keys():
-        problems.append(f"{len(missing)} keys are missing ({_some(missing)})")
-    if unexpected := tensors.keys() - expected.keys():
-        problems.append(f"{len(unexpected)} keys are unexpected ({_some(unexpected)})")
-    wrong = [key for key in expected.keys() & tensors.keys() if tuple(tensors[key].shape) != expected[key]]
-    if wrong:
-        examples = (f"{key} is {tuple(tensors[key].shape)}, not {expected[key]}" for key in sorted(wrong)[:_LISTED])
-        problems.append(f"{len(wrong)} tensors have another shape ({'; '.join(examples)})")
-    if odd := [key for key in expected.keys() & tensors.keys() if not tensors[key].is_floating_point()]:
-        problems.append(f"{len(odd)} tensors hold no real numbers ({_some(odd)})")
+    common = expected.keys() & tensors.keys()
+    shapes = {key: (tuple(tensors[key].shape), tuple(expected[key])) for key in common}
+    refuse_differences(
+        source,
+        what,
+        {
+            "keys are missing": expected.keys() - tensors.keys(),
+            "keys are unexpected": tensors.keys() - expected.keys(),
+            "tensors have another shape": [f"{key} is {a}, not {b}" for key, (a, b) in shapes.items() if a != b],
+            "tensors hold no real numbers": [key for key in common if not tensors[key].is_floating_point()],
+        },
+    )
+
+
+def refuse_differences(source: Path | Sequence[Path], what: str, keys: Mapping[str, Collection[str]]) -> None:
+    """Raises CheckpointError where there are keys of any problem; see `require_layout`."""
+    problems = [f"{len(found)} {problem} ({_some(found)})" for problem, found in keys.items() if found]
     if problems:
         raise CheckpointError(
-            f"{name_of(source)} is not the {type(model).__name__} it should be: {'; '.join(problems)}. "
+            f"{name_of(source)} is not the {what} it should be: {'; '.join(problems)}. "
             "ex4d models list says which files belong here"
         )
 
@@ -174,6 +189,6 @@ def name_of(source: Path | Sequence[Path]) -> str:
     return str(source[0]) if len(source) == 1 else f"{source[0]} and {len(source) - 1} more shards"
 
 
-def _some(keys) -> str:
+def _some(keys: Collection[str]) -> str:
     listed = sorted(keys)[:_LISTED]
     return ", ".join(listed) + (", ..." if len(keys) > _LISTED else "")

@@ -1,4 +1,4 @@
-"""LoRAs in the key styles found in the wild, merged into the transformer's weights while these are loaded.
+"""Reads LoRAs in the key styles found in the wild, and merges them into a Wan transformer's weights while these load.
 
 Merged once, a LoRA costs nothing at run time. The styles, for one layer:
 
@@ -10,14 +10,15 @@ Merged once, a LoRA costs nothing at run time. The styles, for one layer:
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from ex4d.generate.wan.errors import CheckpointError
+from ex4d.weights.errors import CheckpointError
 
 _PREFIXES = ("base_model.model.", "diffusion_model.", "transformer.", "model.", "dit.", "pipe.dit.")
 
@@ -72,13 +73,6 @@ _ADAPTER = re.compile(r"\.lora_([AB])\.[^.]+\.weight$")
 _BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
 
 
-@dataclass
-class _Layer:
-    """What one file says about one layer, by role."""
-
-    tensors: dict[str, torch.Tensor] = field(default_factory=dict)
-
-
 @dataclass(frozen=True)
 class LoraFile:
     """A LoRA that is known to fit a transformer.
@@ -86,12 +80,12 @@ class LoraFile:
     Attributes:
         path: for errors.
         weight: how strongly it is merged.
-        layers: by the transformer's own layer names.
+        layers: tensors by role, by the transformer's own layer names.
     """
 
     path: Path
     weight: float
-    layers: Mapping[str, _Layer]
+    layers: Mapping[str, Mapping[str, torch.Tensor]]
 
     def merge(self, key: str, value: torch.Tensor) -> torch.Tensor:
         """A transformer's tensor with this LoRA in it; float32 if the LoRA changes it.
@@ -104,7 +98,7 @@ class LoraFile:
         layer = self.layers.get(name)
         if layer is None:
             return value
-        tensors = {role: tensor.to(value.device, torch.float32) for role, tensor in layer.tensors.items()}
+        tensors = {role: tensor.to(value.device, torch.float32) for role, tensor in layer.items()}
         if last == "weight" and "down" in tensors:
             down, up = tensors["down"], tensors["up"]
             scale = tensors["alpha"].item() / down.shape[0] if "alpha" in tensors else 1.0
@@ -125,48 +119,48 @@ def read_lora(
         shapes: of the transformer's tensors, by name.
 
     Raises:
-        CheckpointError: a key of no known style, of no layer here, without its partner, of another shape, there twice,
+        CheckpointError: a key of unknown style, of no layer here, without its partner, of another shape, there twice,
             or without real numbers.
     """
     names = _LayerNames(shapes)
-    layers: dict[str, _Layer] = {}
-    strange = []
+    layers: dict[str, dict[str, torch.Tensor]] = {}
+    unknown = []
     for key, tensor in tensors.items():
         layer_name, role = _split(key)
-        target = names.find(layer_name) if role else None
-        if target is None:
-            strange.append(key)
-        else:
-            role = "modulation" if target.endswith("modulation") else role
-            of_layer = layers.setdefault(target, _Layer()).tensors
-            if role in of_layer:
-                raise CheckpointError(f"{path} says twice how {target} changes, the second time as {key}")
-            of_layer[role] = tensor
-    if strange:
-        listed = ", ".join(sorted(strange)[:5])
-        if any(names.begins(key) for key in strange):
+        target = names.find(layer_name) if role else ""
+        if not target:
+            unknown.append(key)
+            continue
+        role = "modulation" if target.endswith("modulation") else role
+        of_layer = layers.setdefault(target, {})
+        if role in of_layer:
+            raise CheckpointError(f"{path} changes {target} twice, the second time as {key}")
+        of_layer[role] = tensor
+    if unknown:
+        listed = ", ".join(sorted(unknown)[:5])
+        if any(names.begins(key) for key in unknown):
             raise CheckpointError(
-                f"{path} has {len(strange)} of {len(tensors)} keys that change a layer in a way unknown here: {listed}."
+                f"{path} has {len(unknown)} of {len(tensors)} keys that change a layer in a way unknown here: {listed}."
                 " Plain LoRAs can be merged, DoRA, LoHa and LoKr cannot"
             )
         raise CheckpointError(
-            f"{path} has {len(strange)} of {len(tensors)} keys that belong to no layer of this transformer: {listed}. "
+            f"{path} has {len(unknown)} of {len(tensors)} keys that belong to no layer of this transformer: {listed}. "
             "Is it a LoRA for Wan2.1-I2V-14B?"
         )
     if not layers:
         raise CheckpointError(f"{path} holds no LoRA")
     for name, layer in layers.items():
-        _check(name, layer.tensors, shapes, path)
+        _check(name, layer, shapes, path)
     return LoraFile(path, weight, layers)
 
 
-def _split(key: str) -> tuple[str, str | None]:
-    """A key as (layer, role); the role is None where it is of no known style."""
+def _split(key: str) -> tuple[str, str]:
+    """A key as (layer, role); the role is "" where the style is unknown."""
     key = _ADAPTER.sub(r".lora_\1.weight", key)
     for ending, role in _ROLES.items():
         if key.endswith("." + ending):
             return key[: -len(ending) - 1], role
-    return key, None
+    return key, ""
 
 
 class _LayerNames:
@@ -178,6 +172,7 @@ class _LayerNames:
         self._kohya = {name.replace(".", "_"): name for name in self._own}
 
     def find(self, name: str) -> str | None:
+        """The transformer's own name of a layer; None where it has no such layer."""
         if name.startswith("lora_unet_"):
             return self._kohya.get(name[len("lora_unet_") :])
         for prefix in _PREFIXES:
@@ -189,7 +184,7 @@ class _LayerNames:
         return None
 
     def begins(self, key: str) -> bool:
-        """Whether a key begins with the name of a layer that has weights, whatever follows."""
+        """Whether a key begins with the name of a layer that has weights."""
         parts = key.split(".")
         found = (self.find(".".join(parts[:end])) for end in range(1, len(parts)))
         return any(name and not name.endswith("modulation") for name in found)
@@ -214,29 +209,22 @@ def _check(name: str, tensors: Mapping[str, torch.Tensor], shapes: Mapping[str, 
     if "down" in tensors:
         weight = tuple(shapes.get(f"{name}.weight", ()))
         down, up = tensors["down"], tensors["up"]
-        if not (weight and _makes(up, down, weight)):
+        if not (weight and _fits(up, down, weight)):
             raise CheckpointError(
-                f"{path} changes {name} of shape {weight} by {tuple(up.shape)} times {tuple(down.shape)}: it was made "
+                f"{path} changes {name} of shape {weight} by {tuple(up.shape)} times {tuple(down.shape)}: it is "
                 "for another model"
             )
     for role in ("weight", "bias", "modulation"):
         key = name if role == "modulation" else f"{name}.{role}"
-        if role in tensors and tensors[role].numel() != _count(shapes.get(key, (0,))):
+        if role in tensors and tensors[role].numel() != math.prod(shapes.get(key, (0,))):
             raise CheckpointError(
                 f"{path} changes {key} of shape {tuple(shapes.get(key, ()))} by {tuple(tensors[role].shape)}"
             )
 
 
-def _makes(up: torch.Tensor, down: torch.Tensor, weight: Sequence[int]) -> bool:
+def _fits(up: torch.Tensor, down: torch.Tensor, weight: Sequence[int]) -> bool:
     """Whether ``up`` times ``down`` is of a weight's shape."""
     if min(up.ndim, down.ndim) < 2:
         return False
     rank, columns = down.flatten(1).shape
-    return up.flatten(1).shape == (weight[0], rank) and columns * weight[0] == _count(weight)
-
-
-def _count(shape: Sequence[int]) -> int:
-    count = 1
-    for side in shape:
-        count *= side
-    return count
+    return up.flatten(1).shape == (weight[0], rank) and columns * weight[0] == math.prod(weight)

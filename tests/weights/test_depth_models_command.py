@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 
 from ex4d.cli.main import main
 from ex4d.depth import DEPTH_MODELS
-from ex4d.depth.depth_models import depth_model
-from ex4d.depth_names import ESTIMATORS
-from ex4d.machine import models_folder
-
-
-@pytest.fixture
-def models(toy_models, tmp_path) -> Path:
-    return Path(shutil.copytree(toy_models, tmp_path / "models"))
+from ex4d.machine import MachineSettings
+from ex4d.weights.catalogue import DEPTH_PRO, ESTIMATORS
+from ex4d.weights.places import fetch_command
 
 
 def command(folder: Path, *words: str) -> int:
@@ -26,36 +20,36 @@ def command(folder: Path, *words: str) -> int:
 def test_the_command_line_names_every_estimator_in_the_order_of_auto(capsys):
     assert tuple(model.name for model in DEPTH_MODELS) == ESTIMATORS
     with pytest.raises(SystemExit):
-        main(["reconstruct", "--help"])
+        main(["models", "--help"])
     said = " ".join(capsys.readouterr().out.replace("-\n", "-").split()).replace("- ", "-")
-    assert f"auto, {', '.join(ESTIMATORS)}" in said
+    assert f"fast, {', '.join(ESTIMATORS)}" in said
 
 
-def test_the_list_says_size_place_and_licence(models, capsys, monkeypatch):
+def test_the_list_says_size_place_and_licence(depth_models, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")
-    (models / "stabilityai/stable-video-diffusion-img2vid/vae/config.json").unlink()
-    assert command(models, "list") == 0
+    (depth_models / "stabilityai/stable-video-diffusion-img2vid/vae/config.json").unlink()
+    assert command(depth_models, "list") == 0
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
     for model in DEPTH_MODELS:
-        assert model.licence in lines[model.name] and model.repositories[0].hub in lines[model.name]
-        assert f" {model.bytes / 1e9:.2f} " in lines[model.name]
+        assert model.licence in lines[model.name] and model.part.repositories[0] in lines[model.name]
+        assert f" {model.part.bytes / 1e9:.2f} " in lines[model.name]
     assert "7 of 8 files" in lines["depthcrafter"]
     assert " no " in lines["video-depth-anything"] and " yes " in lines["depth-pro"]
     assert "dit" in lines, "the engine's own parts are in the same list"
 
 
-def test_weights_laid_out_by_name_alone_are_found(models, capsys, monkeypatch):
+def test_weights_laid_out_by_name_alone_are_found(depth_models, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")
-    (models / "apple" / "DepthPro-hf").rename(models / "DepthPro-hf")
-    assert command(models, "list", "depth-pro") == 0
+    (depth_models / "apple" / "DepthPro-hf").rename(depth_models / "DepthPro-hf")
+    assert command(depth_models, "list", "depth-pro") == 0
     assert " yes " in capsys.readouterr().out
 
 
-def test_files_that_are_here_are_not_fetched_again(models, capsys):
-    assert command(models, "fetch", "depth-pro") == 0
+def test_files_that_are_here_are_not_fetched_again(depth_models, capsys):
+    assert command(depth_models, "fetch", "depth-pro") == 0
     told = capsys.readouterr().out
-    assert "depth: Depth Pro, 1.9 GB; Apple's machine learning research model licence" in told
-    assert str(models / "apple" / "DepthPro-hf" / "model.safetensors") in told
+    assert "depth-pro: Depth Pro, 1.9 GB; Apple's machine learning research model licence" in told
+    assert str(depth_models / "apple" / "DepthPro-hf" / "model.safetensors") in told
 
 
 def test_without_a_network_the_file_and_its_place_are_named(tmp_path, capsys, monkeypatch):
@@ -69,29 +63,29 @@ def test_without_a_network_the_file_and_its_place_are_named(tmp_path, capsys, mo
 
 def test_what_a_missing_model_says_is_the_command_that_fetches_it(tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("EX4D_MODELS", raising=False)
-    pro = depth_model("depth-pro")
-    assert pro.how_to_get(models_folder()) == "ex4d models fetch depth-pro"
-    assert pro.how_to_get(tmp_path / "an other") == f"ex4d models fetch depth-pro --models '{tmp_path / 'an other'}'"
+    own, other = MachineSettings.from_environment().models, tmp_path / "an other"
+    assert fetch_command(own, DEPTH_PRO) == "ex4d models fetch depth-pro"
+    assert fetch_command(other, DEPTH_PRO) == f"ex4d models fetch depth-pro --models '{other}'"
     assert command(tmp_path / "my models", "check", "depth-pro") == 1
     assert "ex4d models fetch depth-pro" in capsys.readouterr().out
 
 
-def test_the_check_loads_every_tensor(models, capsys):
-    assert command(models, "check", "depth-pro", "depthcrafter", "--quick") == 0
+def test_the_check_loads_every_tensor(depth_models, capsys):
+    assert command(depth_models, "check", "depth-pro", "depthcrafter", "--quick") == 0
     assert capsys.readouterr().out.count("loads: every tensor is there and fits") == 2
-    weights = models / "apple" / "DepthPro-hf" / "model.safetensors"
+    weights = depth_models / "apple" / "DepthPro-hf" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-50])
-    assert command(models, "check", "depth-pro", "--quick") == 1
-    assert "Download it again" in capsys.readouterr().out
+    assert command(depth_models, "check", "depth-pro", "--quick") == 1
+    assert "fetch it again" in capsys.readouterr().out
 
 
-def test_the_check_compares_bytes_with_the_hash_noted_when_they_were_fetched(models, capsys):
-    (models / "hashes.json").write_text('{"apple/DepthPro-hf/model.safetensors": "' + 64 * "0" + '"}')
-    assert command(models, "check", "depth-pro") == 1
+def test_the_check_compares_bytes_with_the_hash_noted_when_they_were_fetched(depth_models, capsys):
+    (depth_models / "hashes.json").write_text('{"apple/DepthPro-hf/model.safetensors": "' + 64 * "0" + '"}')
+    assert command(depth_models, "check", "depth-pro") == 1
     told = capsys.readouterr().out.replace("\n", " ")
     assert "model.safetensors is damaged or another file" in told and "ex4d models fetch depth-pro" in told
 
 
 def test_a_part_that_there_is_not(tmp_path, capsys):
     assert command(tmp_path, "fetch", "midas") == 1
-    assert "there is no part 'midas'; there are: dit" in capsys.readouterr().err
+    assert "unknown part 'midas': expected dit" in capsys.readouterr().err

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ex4d.generate.wan import CheckpointError
-from ex4d.generate.wan.lora import read_lora
+from ex4d.weights.lora import read_lora
 
 WIDTH, HIDDEN, RANK = 12, 20, 3
 PATH = Path("some.safetensors")
@@ -190,7 +190,7 @@ def test_a_bias_of_another_size_is_named():
 def test_a_change_that_stands_there_twice_is_named():
     """In two styles, of which only one could be merged."""
     name = "blocks.0.self_attn.q.diff_b"
-    with pytest.raises(CheckpointError, match=r"says twice how blocks.0.self_attn.q changes"):
+    with pytest.raises(CheckpointError, match=r"changes blocks.0.self_attn.q twice"):
         read_lora({name: random(WIDTH), f"diffusion_model.{name}": random(WIDTH)}, SHAPES, PATH)
 
 

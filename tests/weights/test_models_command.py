@@ -2,72 +2,66 @@
 
 import hashlib
 import json
-import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
-
 from ex4d.cli.main import main
-from ex4d.generate.wan import CheckpointError, ModelsMissingError
-from ex4d.generate.wan.inventory import check_part, fetch_part
-from ex4d.generate.wan.published import PARTS, PublishedFile, PublishedPart, part
+from ex4d.weights.catalogue import PARTS, Part, PublishedFile, part
+from ex4d.weights.errors import CheckpointError, WeightsMissingError
+from ex4d.weights.fetch import fetch_part
+from ex4d.weights.inventory import check_part
+from ex4d.weights.places import path_of
 from ex4d_core.shot import STEP_DISTILLED_LORA
 
 WAN_FOLDER = "Wan-AI/Wan2.1-I2V-14B-480P"
-
-
-@pytest.fixture
-def models(toy_models, tmp_path) -> Path:
-    return Path(shutil.copytree(toy_models, tmp_path / "models"))
 
 
 def models_command(folder: Path, *words: str) -> int:
     return main(["models", *words, "--models", str(folder)])
 
 
-def test_the_list_says_what_is_here_and_what_it_may_be_used_for(models, capsys, monkeypatch):
+def test_the_list_says_what_is_here_and_what_it_may_be_used_for(wan_models, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    (models / WAN_FOLDER / "Wan2.1_VAE.pth").unlink()
-    (models / WAN_FOLDER / "diffusion_pytorch_model-00002-of-00007.safetensors").unlink()
-    assert models_command(models, "list") == 0
+    (wan_models / WAN_FOLDER / "Wan2.1_VAE.pth").unlink()
+    (wan_models / WAN_FOLDER / "diffusion_pytorch_model-00002-of-00007.safetensors").unlink()
+    assert models_command(wan_models, "list") == 0
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
     assert " yes " in lines["text_encoder"] or "files" in lines["text_encoder"]
     assert " no " in lines["vae"] and "6 of 7 files" in lines["dit"]
-    assert all("Apache-2.0" in lines[entry.name] for entry in PARTS)
-    assert lines["folder:"].endswith(models.name)
+    assert all("Apache-2.0" in lines[entry.name] for entry in PARTS if entry.kind in ("wan", "lora"))
+    assert lines["folder:"].endswith(wan_models.name)
 
 
-def test_loras_that_a_request_can_name_are_listed(models, capsys):
-    (models / "loras").mkdir()
-    (models / "loras" / "mine.safetensors").write_bytes(b"")
-    models_command(models, "list", "vae")
+def test_loras_that_a_request_can_name_are_listed(wan_models, capsys):
+    (wan_models / "loras").mkdir()
+    (wan_models / "loras" / "mine.safetensors").write_bytes(b"")
+    models_command(wan_models, "list", "vae")
     assert "LoRAs that --lora can name: mine" in capsys.readouterr().out
 
 
-def test_toy_models_are_not_the_published_ones_and_the_check_says_so(models, capsys):
-    assert models_command(models, "check", "vae", "dit") == 1
+def test_toy_models_are_not_the_published_ones_and_the_check_says_so(wan_models, capsys):
+    assert models_command(wan_models, "check", "vae", "dit") == 1
     out = capsys.readouterr().out
     assert "Wan2.1_VAE.pth is damaged or another file" in out and "published 507609880" in out
     assert "keys and shapes are not those of the published model" in out
     assert "no hash is known for it" in out
 
 
-def test_a_quick_check_reads_no_bytes(models, capsys):
-    assert models_command(models, "check", "vae", "--quick") == 1
+def test_a_quick_check_reads_no_bytes(wan_models, capsys):
+    assert models_command(wan_models, "check", "vae", "--quick") == 1
     out = capsys.readouterr().out
     assert "damaged" not in out and "keys and shapes are not those" in out
 
 
-def test_missing_parts_are_wrong_unless_they_are_optional(models, capsys):
-    (models / "EX-4D" / "ex4d.ckpt").unlink()
-    assert models_command(models, "check", "--quick") == 1
+def test_missing_parts_are_wrong_unless_they_are_optional(wan_models, capsys):
+    (wan_models / "EX-4D" / "ex4d.ckpt").unlink()
+    assert models_command(wan_models, "check", "--quick") == 1
     out = capsys.readouterr().out
     assert "ex4d models fetch ex4d" in out and "fetch fast" not in out
-    assert models_command(models, "check", "fast") == 1
+    assert models_command(wan_models, "check", "fast") == 1
     assert "ex4d models fetch fast" in capsys.readouterr().out
 
 
@@ -81,13 +75,13 @@ def test_bytes_are_compared_with_the_published_hash_and_with_the_hubs(tmp_path):
         (folder / "x").mkdir(parents=True)
         (folder / "x" / "file.txt").write_bytes(b"weights")
         (folder / "hashes.json").write_text(json.dumps({"x/file.txt": noted}))
-        entry = PublishedPart("thing", "", "", 0.0, (PublishedFile("some/where", "file.txt", "x", sha256),))
+        entry = Part("thing", "", "lora", "", True, (PublishedFile("some/where", "file.txt", 0, sha256, "x"),))
         findings = list(check_part(folder, entry))
         assert findings[0].right is verdict, (sha256, noted)
 
 
-def test_files_that_are_here_are_not_fetched_again(models, capsys):
-    assert models_command(models, "fetch", "vae", "ex4d") == 0
+def test_files_that_are_here_are_not_fetched_again(wan_models, capsys):
+    assert models_command(wan_models, "fetch", "vae", "ex4d") == 0
     out = capsys.readouterr().out
     assert "Wan2.1_VAE.pth" in out and "ex4d.ckpt" in out and "Apache-2.0" in out
 
@@ -145,7 +139,12 @@ def hub(monkeypatch):
         server.shutdown()
 
 
-THING = PublishedPart("thing", "", "", 0.0, (PublishedFile("some/where", "folder/file.bin", "x"),))
+def thing(path: str, size: int = 0, sha256: str = "") -> Part:
+    """A part of one file of the hub."""
+    return Part("thing", "", "lora", "", True, (PublishedFile("some/where", path, size, sha256, "x"),))
+
+
+THING = thing("folder/file.bin")
 
 
 def test_a_part_is_fetched_and_its_hash_is_kept(hub, tmp_path):
@@ -160,15 +159,13 @@ def test_a_part_is_fetched_and_its_hash_is_kept(hub, tmp_path):
 
 
 def test_a_file_that_the_hub_does_not_have_is_named(hub, tmp_path):
-    gone = PublishedPart("thing", "", "", 0.0, (PublishedFile("some/where", "gone.bin", "x"),))
-    with pytest.raises(ModelsMissingError, match=r"some/where/gone.bin could not be fetched: .*or put the file at"):
-        list(fetch_part(tmp_path, gone))
+    with pytest.raises(WeightsMissingError, match=r"some/where/gone.bin could not be fetched: .*or put the file at"):
+        list(fetch_part(tmp_path, thing("gone.bin")))
 
 
 def test_a_published_file_that_was_replaced_is_said_to_be_another(hub, tmp_path):
-    old = PublishedPart("thing", "", "", 0.0, (PublishedFile("some/where", "folder/file.bin", "x", "0" * 64),))
     with pytest.raises(CheckpointError, match=r"the hub now has another folder/file.bin"):
-        list(fetch_part(tmp_path, old))
+        list(fetch_part(tmp_path, thing("folder/file.bin", sha256="0" * 64)))
 
 
 def test_a_network_that_fails_on_the_way_is_said_in_one_sentence(tmp_path, monkeypatch):
@@ -179,7 +176,7 @@ def test_a_network_that_fails_on_the_way_is_said_in_one_sentence(tmp_path, monke
         raise HfHubHTTPError.__bases__[0]("the connection was lost")
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lost)
-    with pytest.raises(ModelsMissingError, match=r"could not be fetched: the connection was lost. Check the network"):
+    with pytest.raises(WeightsMissingError, match=r"could not be fetched: the connection was lost. Check the network"):
         list(fetch_part(tmp_path, THING))
 
 
@@ -209,16 +206,16 @@ def test_without_a_network_the_file_and_its_place_are_named(tmp_path, capsys, mo
 
 
 def test_a_disk_that_is_too_small_is_said_before_the_download(tmp_path):
-    huge = PublishedPart("huge", "", "", 1e9, (PublishedFile("some/where", "file", "x"),))
-    with pytest.raises(RuntimeError, match=r"huge needs .* GB free; set EX4D_MODELS"):
-        next(fetch_part(tmp_path, huge))
+    with pytest.raises(WeightsMissingError, match=r"thing needs .* GB free; set EX4D_MODELS"):
+        next(fetch_part(tmp_path, thing("file", size=10**18)))
 
 
 def test_an_unknown_part_is_named(tmp_path, capsys):
     assert models_command(tmp_path, "fetch", "everything") == 1
-    assert "there is no part 'everything'; there are: dit, text_encoder" in capsys.readouterr().err
+    assert "unknown part 'everything': expected dit, text_encoder" in capsys.readouterr().err
 
 
 def test_the_fast_presets_lora_is_fetched_to_where_requests_find_it():
+    models = Path("models")
     (file,) = part("fast").files
-    assert Path(file.path) == Path("loras") / f"{STEP_DISTILLED_LORA}.safetensors"
+    assert path_of(models, file) == models / "loras" / f"{STEP_DISTILLED_LORA}.safetensors"

@@ -1,0 +1,81 @@
+"""Fetches published weights from the hub: resumes interrupted downloads, and keeps the hashes that the hub names."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from ex4d.machine import MODELS_VARIABLE
+from ex4d.weights.catalogue import Part, PublishedFile
+from ex4d.weights.errors import CheckpointError, WeightsMissingError
+from ex4d.weights.inventory import HASHES_FILE, read_hashes
+from ex4d.weights.places import missing_files, path_of, repository_folder
+
+
+def fetch_part(models: Path, part: Part) -> Iterator[Path]:
+    """Download what is missing of a part.
+
+    Yields:
+        Every file of the part, once it is here.
+
+    Raises:
+        WeightsMissingError: huggingface_hub is not installed, the hub cannot be reached, or the disk is too small.
+        CheckpointError: the hub has another file than the one this version was written for.
+    """
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError as error:
+        raise WeightsMissingError(f"fetching needs huggingface_hub ({error}): pip install huggingface_hub") from error
+    _require_room(models, part)
+    for file in part.files:
+        path = path_of(models, file)
+        if not path.is_file():
+            place = repository_folder(models, file.repository, file.folder)
+            try:
+                hf_hub_download(file.repository, file.path, local_dir=place)
+            except _network_errors() as error:
+                raise WeightsMissingError(
+                    f"{file.repository}/{file.path} could not be fetched: {str(error).splitlines()[0]}. Check the "
+                    f"network and run the command again (it resumes the download), or put the file at {path}"
+                ) from error
+            _keep_hash(models, file, path)
+        yield path
+
+
+def _keep_hash(models: Path, file: PublishedFile, path: Path) -> None:
+    """Ask the hub for a fetched file's hash, and compare or keep it."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    try:
+        named = get_hf_file_metadata(hf_hub_url(file.repository, file.path)).etag or ""
+    except _network_errors():
+        return
+    # Small files have a git hash there, of 40 digits.
+    if len(named) != 64:
+        return
+    if file.sha256 and named != file.sha256:
+        raise CheckpointError(
+            f"the hub now has another {file.path} (SHA-256 {named}) than the one this version was written for"
+        )
+    hashes = {**read_hashes(models), path.relative_to(models).as_posix(): named}
+    (models / HASHES_FILE).write_text(json.dumps(hashes, indent=1), encoding="utf-8")
+
+
+def _network_errors() -> tuple[type[Exception], ...]:
+    """What fetching raises: the hub's own errors, and those of the HTTP library that this release of it rests on."""
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    return (HfHubHTTPError, *HfHubHTTPError.__bases__, LocalEntryNotFoundError, OSError)
+
+
+def _require_room(models: Path, part: Part) -> None:
+    models.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(models).free
+    # Where a part is here already, the rest of it may be, too, as an interrupted download.
+    if missing_files(models, part) == part.files and free < part.bytes:
+        raise WeightsMissingError(
+            f"{part.name} needs {part.bytes / 1e9:.1f} GB, and {models} has {free / 1e9:.1f} GB free; set "
+            f"{MODELS_VARIABLE} to a folder on a larger disk"
+        )

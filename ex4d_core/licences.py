@@ -1,0 +1,73 @@
+"""Defines the licence setting, and the one rule that says which engines, rasterizers, estimators and weights it allows.
+
+Some parts may be used for research only. A result that no word was said about may earn money one day, so the default
+is `DEFAULT_LICENCE`, "commercial": nobody uses a part that is for research only without having asked for research. Who
+does research says so, in the request (``--licence research``, the add-on's preferences) or for a machine
+(``EX4D_LICENCE=research``). A machine's "commercial" is the word of whoever runs it: no request can take it back. Who
+holds another licence of a part names it with ``--accept-licence`` where the part runs, so `ex4d serve` decides for a
+service; a request over the wire accepts nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Literal, cast, get_args
+
+from ex4d_core.errors import Ex4dError
+
+Licence = Literal["research", "commercial"]
+LICENCES: tuple[Licence, ...] = get_args(Licence)
+LICENCE_VARIABLE = "EX4D_LICENCE"
+DEFAULT_LICENCE: Licence = "commercial"
+
+
+class LicenceError(Ex4dError):
+    """A part must not be used for what its results are for, or a licence setting is invalid."""
+
+
+def as_licence(value: str, what: str = "licence") -> Licence:
+    """Raises LicenceError for a value, of ``what``, that is not one of `LICENCES`."""
+    if value not in LICENCES:
+        raise LicenceError(f"invalid {what} {value!r}: expected one of {', '.join(LICENCES)}")
+    return cast(Licence, value)
+
+
+def effective_licence(requested: str | None, machine: str | None) -> Licence:
+    """What a result is for, by the request's setting and the machine's; None where one of them says nothing.
+
+    Raises:
+        LicenceError: a setting is not one of `LICENCES`.
+    """
+    settings: list[Licence] = [as_licence(one) for one in (requested, machine) if one is not None]
+    if "commercial" in settings:
+        return "commercial"
+    return settings[0] if settings else DEFAULT_LICENCE
+
+
+def is_allowed(name: str, commercial: bool, licence: Licence, accepted: Collection[str] = ()) -> bool:
+    """Whether a part may be used; arguments as of `require_allowed`."""
+    return commercial or licence == "research" or name in accepted
+
+
+def require_allowed(
+    name: str, commercial: bool, licence: Licence, accepted: Collection[str] = (), *, terms: str, instead: str = ""
+) -> None:
+    """Check that a part may be used.
+
+    Args:
+        name: as the command line takes it.
+        commercial: whether the part's own licence allows commercial work.
+        licence: what the result is for; see `effective_licence`.
+        accepted: names of parts for which the user holds another licence.
+        terms, instead: the part's licence, and what to use in its place, for the error.
+
+    Raises:
+        LicenceError: it may not be used; says what to do.
+    """
+    if not is_allowed(name, commercial, licence, accepted):
+        others = f"use {instead}; or, " if instead else ""
+        raise LicenceError(
+            f"{name} may not be used for commercial work ({terms}): {others}for research, set the licence to research "
+            f"(--licence research; not where {LICENCE_VARIABLE} is commercial); or, if you hold a licence of your own, "
+            f"add --accept-licence {name} to the command that runs it"
+        )
