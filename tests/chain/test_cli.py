@@ -199,7 +199,7 @@ def test_doctor_tells_what_is_here(capsys, free_port):
         "512x512",
         "engine preview",
         "data folder",
-        "no backend answers",
+        "no backend replies",
     ):
         assert word in told
 

@@ -1,4 +1,4 @@
-"""What a service is started with. The command line fills it in; every other module of this room reads it."""
+"""`ServiceSettings`: how a backend service runs, checked. The command line fills them in."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _ADDRESS = re.compile(r"tcp://(?P<host>\[[0-9a-fA-F:.]+\]|[^\[\]:/]+):(?P<port>\
 _DEVICE = re.compile(r"cpu|cuda:\d{1,3}(\+\d{1,3})*")
 
 
-class ServiceError(Ex4dError, RuntimeError):
-    """The service cannot start, or not like this; the message says what to do."""
+class ServiceError(Ex4dError):
+    """The service cannot start or continue; the message says what to do."""
 
 
 def default_data_folder() -> Path:
-    """Where the service keeps everything unless told otherwise."""
+    """Where the service keeps everything by default."""
     return Path(platformdirs.user_data_dir("ex4d", appauthor=False)) / "service"
 
 
@@ -34,15 +34,15 @@ class ServiceSettings:
         data: folder for jobs, blobs, logs and work in progress; one service at a time uses it.
         devices: one worker process each, "cpu" or "cuda:N"; "cuda:0+1" is one worker whose engine wan uses both.
         hang_seconds: a worker that reports no progress for this long is stopped and replaced.
-        cancel_seconds: a worker that goes on with a cancelled job for this long is stopped and replaced.
-        keys: folder made by `keys.create_keys`. None: no keys on loopback, ``data/keys`` on any other address.
-        cache_gb: blobs that nobody needs any more are dropped, oldest use first, above this.
-        keep_days: finished jobs are remembered, and their results needed, for this long.
+        cancel_seconds: a worker that continues a cancelled job for this long is stopped and replaced.
+        keys: folder of `keys.create_keys`. None: no keys on loopback, ``data/keys`` on any other address.
+        cache_gb: above this size blobs that nothing needs are deleted, least recently used first.
+        keep_days: finished jobs and their results are kept for this long.
         reserve_mb: disk space that uploads leave free, so that jobs and their records still have room.
-        runner: ``module:function`` that makes a shot, called like `ex4d.pipeline.take.generate_take`.
+        runner: ``module:function`` that generates a shot, called like `ex4d.pipeline.take.generate_take`.
 
     Raises:
-        ServiceError: a value that cannot work.
+        ServiceError: a value is invalid.
     """
 
     address: str = DEFAULT_ADDRESS
@@ -57,34 +57,32 @@ class ServiceSettings:
     runner: str = "ex4d.pipeline.take:generate_take"
 
     def __post_init__(self) -> None:
+        """Check every value, and make paths absolute."""
         match = _ADDRESS.fullmatch(self.address)
         if not match or int(match["port"]) > 65535:
-            raise ServiceError(f"the address {self.address!r} is none; it looks like {DEFAULT_ADDRESS}")
+            raise ServiceError(f"invalid address {self.address!r}: expected tcp://HOST:PORT, such as {DEFAULT_ADDRESS}")
         object.__setattr__(self, "data", Path(self.data).expanduser().absolute())
         if self.keys is not None:
             object.__setattr__(self, "keys", Path(self.keys).expanduser().absolute())
         object.__setattr__(self, "devices", tuple(self.devices))
-        wrong = [device for device in self.devices if not _DEVICE.fullmatch(device)]
-        if wrong or not self.devices:
-            raise ServiceError(f"devices must be cpu or cuda:N, at least one, not {', '.join(wrong) or 'none'}")
+        if not self.devices:
+            raise ServiceError("invalid devices: expected at least one")
+        for device in self.devices:
+            if not _DEVICE.fullmatch(device):
+                raise ServiceError(f"invalid device {device!r}: expected cpu, cuda:N or cuda:N+M")
         for name in ("hang_seconds", "cancel_seconds", "cache_gb"):
             if not getattr(self, name) > 0:
-                raise ServiceError(f"{name} must be above 0, not {getattr(self, name)!r}")
+                raise ServiceError(f"invalid {name} {getattr(self, name)!r}: expected a number above 0")
         for name in ("keep_days", "reserve_mb"):
             if not getattr(self, name) >= 0:
-                raise ServiceError(f"{name} must not be negative, not {getattr(self, name)!r}")
+                raise ServiceError(f"invalid {name} {getattr(self, name)!r}: expected a number from 0 on")
         if not re.fullmatch(r"[\w.]+:\w+", self.runner):
-            raise ServiceError(f"the runner {self.runner!r} must look like module:function")
-
-    @property
-    def host(self) -> str:
-        """The address's host, an IPv6 one in brackets."""
-        return _ADDRESS.fullmatch(self.address)["host"]
+            raise ServiceError(f"invalid runner {self.runner!r}: expected module:function")
 
     @property
     def loopback(self) -> bool:
         """Whether only programs on this machine can reach the address."""
-        host = self.host.strip("[]")
+        host = self.address.removeprefix("tcp://").rpartition(":")[0].strip("[]")
         if host == "localhost":
             return True
         try:
@@ -94,11 +92,12 @@ class ServiceSettings:
 
     @property
     def keys_folder(self) -> Path | None:
-        """Where the keys must be, or None if clients need none."""
+        """The folder that must hold keys, or None if clients need none."""
         if self.keys is not None:
             return self.keys
         return None if self.loopback else self.data / "keys"
 
     @property
     def database(self) -> Path:
+        """The file of the job database."""
         return self.data / "jobs.sqlite"
