@@ -205,7 +205,7 @@ class Wire:
         events: list[JobEvent] = []
         deadline = time.monotonic() + PATIENCE
         while True:
-            reply = self.ask(GetEvents(job, len(events), wait=5.0))
+            reply = self.ask(GetEvents(job, len(events), wait=0.5))
             events += reply.events
             if until(reply.status, events):
                 return reply.status, events

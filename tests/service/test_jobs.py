@@ -150,9 +150,7 @@ def test_a_reason_of_many_pages_is_cut_to_what_people_read(wire, scene, shot):
     assert wire.ask(ListJobs(limit=1)).jobs == [status]
 
 
-def test_a_job_that_cannot_be_stored_is_refused_and_accepted_when_there_is_room(
-    start_service, connect, scene, shot
-):
+def test_a_job_that_cannot_be_stored_is_refused_and_accepted_when_there_is_room(start_service, connect, scene, shot):
     """The system refuses the service's writes, as on a full disk, and later allows them again."""
     service = start_service()
     service.wait_for_log("is ready")

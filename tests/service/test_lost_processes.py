@@ -190,9 +190,7 @@ def test_an_unavailable_device_is_reported_in_a_sentence(start_service, monkeypa
     assert not [line for line in service.log if "Traceback" in line]
 
 
-def test_sigterm_ends_cleanly_and_the_job_resumes_later(
-    start_service, connect, scene, shot, tmp_path
-):
+def test_sigterm_ends_cleanly_and_the_job_resumes_later(start_service, connect, scene, shot, tmp_path):
     service = start_service()
     wire = connect(service)
     wire.upload_scene(scene)
