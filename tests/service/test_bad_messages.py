@@ -130,8 +130,9 @@ def test_waits_and_limits_that_make_no_sense_do_no_harm(wire, scene, shot, tmp_p
     job = wire.submit(shot(f"wait {tmp_path / 'never'}"))
     wire.wait_for_half(job)
     last = wire.ask(GetEvents(job)).status.events
-    for wait in (float("nan"), float("-inf"), -1.0, float("inf")):
-        assert wire.ask(GetEvents(job, after=last, wait=wait)).events == []
+    for wait in (float("nan"), float("-inf"), float("inf")):
+        assert wire.ask(GetEvents(job, after=last, wait=wait)).code == "bad-message"
+    assert wire.ask(GetEvents(job, after=last, wait=-1.0)).events == []
     wire.cancel(job)
     assert wire.ask(ListJobs(limit=-5)).jobs == []
     assert len(wire.ask(ListJobs(limit=2**64 - 1)).jobs) >= 1
@@ -173,17 +174,17 @@ def change_camera(**changes):
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
-        (lambda fields: fields.pop("camera"), "camera is missing"),
-        (lambda fields: fields.update(engine="magic"), "engine must be one of"),
-        (lambda fields: fields.update(scene="../../x"), "scene must be the SHA-256"),
-        (lambda fields: fields.update(first_frame=1), "shorten the shot"),
+        (lambda fields: fields.pop("camera"), "camera"),
+        (lambda fields: fields.update(engine="magic"), "magic"),
+        (lambda fields: fields.update(scene="../../x"), "../../x"),
+        (lambda fields: fields.update(first_frame=1), "footage frame 1"),
         (lambda fields: fields.update(first_frame=-1), "first_frame"),
-        (lambda fields: fields.update(surprise=1), "has no field"),
-        (lambda fields: fields.update(render={"rasterizer": "povray"}), "rasterizer must be one of"),
-        (change_camera(frames=7), "must be 896 bytes"),
-        (change_camera(frames=10**9), "whole number from 1 to"),
-        (change_camera(width=10**6), "width must be"),
-        (change_camera(intrinsics=b"\xff" * 6 * 72), "not finite"),
+        (lambda fields: fields.update(surprise=1), "surprise"),
+        (lambda fields: fields.update(render={"rasterizer": "povray"}), "povray"),
+        (change_camera(frames=7), "896"),
+        (change_camera(frames=10**9), "frames"),
+        (change_camera(width=10**6), "width"),
+        (change_camera(intrinsics=b"\xff" * 6 * 72), "intrinsics"),
     ],
 )
 def test_a_request_that_cannot_be_made_names_the_field(wire, scene, shot, spoil, says):

@@ -27,7 +27,7 @@ def client(start_service, tmp_path):
     """Of today's service, on a copy of the old data folder."""
     with tarfile.open(DATA / "service.tar.gz") as archive:
         archive.extractall(tmp_path / "old", filter="data")
-    service = start_service(data=tmp_path / "old", runner="ex4d.pipeline.take:make_take", keep_days=1e6)
+    service = start_service(data=tmp_path / "old", runner="ex4d.pipeline.take:generate_take", keep_days=1e6)
     client = Client(service.address)
     yield client
     client.close()

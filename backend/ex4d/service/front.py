@@ -7,7 +7,6 @@ events are held back until there is news.
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -325,7 +324,7 @@ class Front:
         status = self._status(message.job)
         if message.after < 0:
             raise Refusal("bad-request", f"invalid event number {message.after}: expected 0 or more")
-        wait = min(message.wait, MAX_WAIT_SECONDS) if math.isfinite(message.wait) else 0.0
+        wait = min(message.wait, MAX_WAIT_SECONDS)  # `decode` lets finite numbers through only
         after = min(message.after, status.events)
         held = _HeldRequest(client, answer, message.job, after, _progress(status), time.monotonic() + wait)
         self._held.append(held)
