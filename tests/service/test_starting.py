@@ -19,6 +19,7 @@ from ex4d.cli.serve import visible_devices
 from ex4d.machine import models_folder
 from ex4d.service import ServiceError, ServiceSettings, create_keys, run_service
 from ex4d_core.client import Client, ClientError, ClientKeys, ConnectionState
+from ex4d_core.errors import RequestError
 from ex4d_core.messages import Hello, Welcome
 
 
@@ -39,7 +40,7 @@ def test_an_address_that_is_not_ours_is_named(tmp_path):
     "address", ["", "127.0.0.1:5000", "tcp://127.0.0.1", "tcp://host:99999", "http://x:1", "ipc:///x"]
 )
 def test_an_invalid_address_is_refused(address):
-    with pytest.raises(ServiceError, match=f"invalid address {re.escape(repr(address))}: expected tcp://HOST:PORT"):
+    with pytest.raises(RequestError, match=f"invalid address {re.escape(repr(address))}: expected tcp://HOST:PORT"):
         ServiceSettings(address=address)
 
 
@@ -277,5 +278,5 @@ def wait_for_refusal(monitor: zmq.Socket) -> None:
     ],
 )
 def test_settings_that_cannot_work_are_refused(wrong):
-    with pytest.raises(ServiceError):
+    with pytest.raises(RequestError, match=next(iter(wrong)).rstrip("s")):
         ServiceSettings(**wrong)

@@ -28,8 +28,8 @@ def store(tmp_path):
 def writes_of_a_worker(store, claimed):
     return [
         lambda: store.set_progress(claimed, "render", 1, 2),
-        lambda: store.add_frame(claimed, 0, "ab" * 32, 5),
-        lambda: store.add_file(claimed, "take.mp4", "ab" * 32, 5),
+        lambda: store.add_result(claimed, "frame", "", 0, "ab" * 32, 5),
+        lambda: store.add_result(claimed, "file", "take.mp4", -1, "ab" * 32, 5),
         lambda: store.finish(claimed),
         lambda: store.fail(claimed, "no"),
     ]
@@ -48,7 +48,7 @@ def writes_of_a_worker(store, claimed):
 def test_a_worker_that_lost_its_job_cannot_write_into_it(store, shot, lose):
     job = store.submit("key", shot(), [])
     claimed = store.claim("worker a")
-    store.add_frame(claimed, 0, "cd" * 32, 5)
+    store.add_result(claimed, "frame", "", 0, "cd" * 32, 5)
     lose(store, job)
     before = store.status(job), store.events(job, 0)
     for write in writes_of_a_worker(store, claimed):
@@ -59,11 +59,11 @@ def test_a_worker_that_lost_its_job_cannot_write_into_it(store, shot, lose):
 
 def test_a_second_attempt_announces_only_what_the_first_did_not(store, shot):
     job = store.submit("key", shot(), [])
-    assert store.add_frame(store.claim("a"), 0, "cd" * 32, 5)
+    assert store.add_result(store.claim("a"), "frame", "", 0, "cd" * 32, 5)
     store.worker_died("a", "was killed")
     second = store.claim("b")
-    assert not store.add_frame(second, 0, "ef" * 32, 6), "made again, a little differently"
-    assert store.add_frame(second, 1, "12" * 32, 6)
+    assert not store.add_result(second, "frame", "", 0, "ef" * 32, 6), "made again, a little differently"
+    assert store.add_result(second, "frame", "", 1, "12" * 32, 6)
     frames = [event for event in store.events(job, 0) if event.kind == "frame"]
     assert [(frame.index, frame.sha256) for frame in frames] == [(0, "cd" * 32), (1, "12" * 32)]
     numbers = [event.number for event in store.events(job, 0)]
@@ -147,7 +147,7 @@ def test_blobs_are_needed_by_jobs_under_way_and_results_for_a_while(store, shot)
     store.submit("key", shot(), [footage])
     assert store.needed_blobs(finished_since=time.time()) == {footage}
     claimed = store.claim("a")
-    store.add_frame(claimed, 0, result, 5)
+    store.add_result(claimed, "frame", "", 0, result, 5)
     assert store.needed_blobs(finished_since=time.time()) == {footage, result}
     store.finish(claimed)
     assert store.needed_blobs(finished_since=time.time() - 3600) == {result}
@@ -170,7 +170,7 @@ def test_a_folder_is_pruned_by_age(store, shot, tmp_path):
     blobs, settings = BlobStore(tmp_path), ServiceSettings(data=tmp_path)
     result, footage, newer = (put(blobs, bytes([days]) * 1000, 24 * days) for days in (40, 35, 5))
     claimed = _submitted_and_claimed(store, shot, footage)
-    store.add_frame(claimed, 0, result, 1000)
+    store.add_result(claimed, "frame", "", 0, result, 1000)
     assert prune(settings, 30) == Pruned(0, 0), "a job under way keeps what it has, however old"
     store.finish(claimed)
     assert prune(settings, 30) == Pruned(0, 1000), "its footage; its result is kept as long as it is"

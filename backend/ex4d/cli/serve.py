@@ -9,28 +9,22 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
-from pathlib import Path
 
+from ex4d.cli.flags import add_flags, settings_from
 from ex4d.cli.options import add_machine_arguments, use_machine_arguments
-from ex4d_core.messages import DEFAULT_ADDRESS
 
 SUMMARY = "run the backend service that Blender talks to"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `ex4d serve`."""
-    parser.add_argument("--address", default=DEFAULT_ADDRESS, help="where to listen")
-    parser.add_argument("--data", type=Path, help="folder for jobs, blobs and keys; default: the user's data folder")
-    parser.add_argument("--keys", type=Path, help="folder of CURVE keys; default: keys in the data folder")
+    from ex4d.service import ServiceSettings
+
+    add_flags(parser, ServiceSettings)
     parser.add_argument(
         "--device",
         action="append",
         help="cpu, cuda:0, ...: one worker each; cuda:0+1: one worker on two GPUs; default: all GPUs, or cpu",
-    )
-    parser.add_argument("--hang-seconds", type=float, default=300.0, help="stop a job without progress after this long")
-    parser.add_argument("--keep-days", type=float, default=30.0, help="forget finished jobs after this many days")
-    parser.add_argument(
-        "--cache-gb", type=float, default=50.0, help="disk space for footage and results that nothing needs"
     )
     parser.add_argument(
         "--create-keys",
@@ -47,19 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run `ex4d serve`."""
     from ex4d.service import ServiceSettings, create_keys, run_service
-    from ex4d.service.settings import default_data_folder
 
     use_machine_arguments(options)
     _start_logging(options.verbose)
-    settings = ServiceSettings(
-        address=options.address,
-        data=options.data or default_data_folder(),
-        keys=options.keys,
-        devices=tuple(options.device or visible_devices()),
-        hang_seconds=options.hang_seconds,
-        keep_days=options.keep_days,
-        cache_gb=options.cache_gb,
-    )
+    settings = settings_from(options, ServiceSettings, devices=options.device or visible_devices())
     if options.create_keys is not None:
         files = create_keys(settings.keys or settings.data / "keys", options.create_keys)
         print(f"Give these two files to {options.create_keys}, then delete the first one here:", file=sys.stderr)

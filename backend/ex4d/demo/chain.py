@@ -12,8 +12,8 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.progress import Progress
 
@@ -33,39 +33,13 @@ class DemoError(Ex4dError):
     """The demo cannot continue; the message says what to do."""
 
 
-@dataclass(frozen=True)
-class DemoFiles:
-    """The demo's results in its folder."""
+class DemoFiles(NamedTuple):
+    """The demo's results: scene package, Blender's file, movie of the take, and image of source, mask and result."""
 
-    folder: Path
-
-    @property
-    def scene(self) -> Path:
-        """The scene package."""
-        return self.folder / "scene"
-
-    @property
-    def blend(self) -> Path:
-        """Blender's file with mesh, camera and strip."""
-        return self.folder / "demo.blend"
-
-    @property
-    def take(self) -> Path:
-        """The movie of the take."""
-        return self.folder / f"take_{NAME}.mp4"
-
-    @property
-    def contact_sheet(self) -> Path:
-        """The image with source, render, mask and result."""
-        return self.folder / "contact_sheet.png"
-
-
-@dataclass(frozen=True)
-class ArtistReport:
-    """Blender's report at the end of its part: the folder of the take, and measured times by name."""
-
-    take_folder: Path
-    measured: dict[str, float]
+    scene: Path
+    blend: Path
+    take: Path
+    contact_sheet: Path
 
 
 def run_demo(folder: Path, blender: str, progress: Progress, takes: int = 1) -> tuple[DemoFiles, dict[str, float]]:
@@ -81,15 +55,17 @@ def run_demo(folder: Path, blender: str, progress: Progress, takes: int = 1) -> 
         DemoError: Blender failed; the message names the log.
         ServiceError: the backend failed; the message names the log.
     """
-    files = DemoFiles(folder.absolute())
-    files.folder.mkdir(parents=True, exist_ok=True)
+    folder = folder.absolute()
+    names = ("scene", "demo.blend", f"take_{NAME}.mp4", "contact_sheet.png")
+    files = DemoFiles(*(folder / name for name in names))
+    folder.mkdir(parents=True, exist_ok=True)
     for earlier in ("takes", "backend"):
-        shutil.rmtree(files.folder / earlier, ignore_errors=True)
-    with local_service(files.folder / "backend") as backend:
+        shutil.rmtree(folder / earlier, ignore_errors=True)
+    with local_service(folder / "backend") as backend:
         scene = _sample_scene(files.scene, progress)
-        report = _artist(files, blender, backend, progress, takes)
-    _collect(files, scene, report.take_folder)
-    return files, report.measured
+        take_folder, measured = _artist(files, blender, backend, progress, takes)
+    _collect(files, scene, take_folder)
+    return files, measured
 
 
 def sample_folder() -> Path:
@@ -139,12 +115,14 @@ def _sample_scene(folder: Path, progress: Progress) -> Scene:
     )
 
 
-def _artist(files: DemoFiles, blender: str, backend: LocalService, progress: Progress, takes: int) -> ArtistReport:
-    """Run the artist's part in Blender."""
+def _artist(
+    files: DemoFiles, blender: str, backend: LocalService, progress: Progress, takes: int
+) -> tuple[Path, dict[str, float]]:
+    """Run the artist's part in Blender; returns the folder of the take, and measured times by name."""
     command = [blender, *_blender_flags(blender), str(_IN_BLENDER), "--"]
     command += ["--scene", str(files.scene), "--blend", str(files.blend), "--backend", backend.address]
     command += ["--takes", str(takes)]
-    log_path = files.folder / "blender.log"
+    log_path = files.blend.with_name("blender.log")
     task = progress.add_task("blender", total=None)
     report = None
     with blender_modules() as modules, open(log_path, "w", encoding="utf-8") as log:
@@ -162,7 +140,7 @@ def _artist(files: DemoFiles, blender: str, backend: LocalService, progress: Pro
                         task, description=message["stage"], completed=message["done"], total=message["total"]
                     )
                     if "take_folder" in message:
-                        report = ArtistReport(Path(message["take_folder"]), message["measured"])
+                        report = Path(message["take_folder"]), message["measured"]
         except BaseException:
             process.kill()
             raise
@@ -191,5 +169,5 @@ def _collect(files: DemoFiles, scene: Scene, take_folder: Path) -> None:
 
     names = {"color.mp4": f"color_{NAME}.mp4", "mask.mp4": f"mask_{NAME}.mp4", "camera.npz": f"camera_{NAME}.npz"}
     for name, copy in {**names, "take.mp4": files.take.name}.items():
-        shutil.copyfile(take_folder / name, files.folder / copy)
+        shutil.copyfile(take_folder / name, files.blend.with_name(copy))
     draw_contact_sheet(files.contact_sheet, scene, take_folder)

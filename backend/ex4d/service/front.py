@@ -23,36 +23,8 @@ from ex4d.service.live_views import LiveViewQueue
 from ex4d.service.refusals import Refusal, refusal_for
 from ex4d.service.uploads import Answer, Uploads
 from ex4d.service.workers import Workers
-from ex4d_core import __version__
-from ex4d_core.messages import (
-    CHUNK_BYTES,
-    FINAL_STATES,
-    MAX_HASHES,
-    MAX_HEADER_BYTES,
-    MAX_WAIT_SECONDS,
-    REQUESTS,
-    BlobChunk,
-    BlobStatus,
-    BlobStatusReply,
-    Cancel,
-    EventsReply,
-    GetBlob,
-    GetCoverage,
-    GetEvents,
-    GetView,
-    Hello,
-    JobsReply,
-    JobStatus,
-    ListJobs,
-    Message,
-    PutBlob,
-    StatusReply,
-    Submit,
-    Submitted,
-    Welcome,
-    Withdraw,
-    Withdrawn,
-)
+from ex4d_core import messages
+from ex4d_core.messages import FINAL_STATES, JobStatus, Message
 from ex4d_core.reconstruction import ReconstructionRequest, request_from_wire
 from ex4d_core.scene import MAX_MANIFEST_BYTES, RENDER_FILES, SceneManifest, is_sha256
 from ex4d_core.shot import ShotRequest
@@ -61,7 +33,7 @@ from ex4d_core.wire import ProtocolError, decode, encode
 log = logging.getLogger(__name__)
 
 # libzmq drops a larger part before it allocates memory for it, and disconnects the peer that sent it.
-_MAX_PART_BYTES = MAX_HEADER_BYTES + 1024 * 1024
+_MAX_PART_BYTES = messages.MAX_HEADER_BYTES + 1024 * 1024
 # Replies waiting for one client to read them: 16 MB of chunks. Any more are dropped, and the client asks again.
 _MAX_QUEUED_REPLIES = 64
 _MAX_KEY = 128
@@ -132,14 +104,14 @@ class Front:
         self._data = data
         self._held: list[_HeldRequest] = []
         self._handlers: dict[type[Message], Callable[..., None]] = {
-            Hello: self._hello,
-            BlobStatus: self._blob_status,
-            PutBlob: self._put_blob,
-            GetBlob: self._get_blob,
-            Submit: self._submit,
-            Cancel: self._cancel,
-            Withdraw: self._withdraw,
-            ListJobs: self._list_jobs,
+            messages.Hello: self._hello,
+            messages.BlobStatus: self._blob_status,
+            messages.PutBlob: self._put_blob,
+            messages.GetBlob: self._get_blob,
+            messages.Submit: self._submit,
+            messages.Cancel: self._cancel,
+            messages.Withdraw: self._withdraw,
+            messages.ListJobs: self._list_jobs,
         }
 
     def serve(self) -> bool:
@@ -172,13 +144,13 @@ class Front:
     def _serve_one(self, client: bytes, parts: list[bytes]) -> None:
         request_id = 0
         try:
-            request_id, message = decode(parts, REQUESTS)
+            request_id, message = decode(parts, messages.REQUESTS)
             answer = partial(self._reply, client, request_id)
-            if isinstance(message, GetEvents):
+            if isinstance(message, messages.GetEvents):
                 self._get_events(message, answer, client)
-            elif isinstance(message, GetView):
+            elif isinstance(message, messages.GetView):
                 self._get_view(message, answer, client, request_id)
-            elif isinstance(message, GetCoverage):
+            elif isinstance(message, messages.GetCoverage):
                 request = self._shot(message.request)
                 self._views.ask_coverage(client, request_id, request, answer)
             else:
@@ -198,29 +170,25 @@ class Front:
         # A ROUTER silently drops replies beyond `_MAX_QUEUED_REPLIES`, and those for a client that has gone.
         self._socket.send_multipart([client, *encode(message, request_id)], zmq.NOBLOCK)
 
-    def _hello(self, message: Hello, answer: Answer) -> None:
-        workers, busy = self._workers, self._store.unfinished() > 0
-        answer(
-            Welcome(
-                "ex4d", __version__, workers.devices, workers.engines, workers.rasterizers, busy, workers.unavailable
-            )
-        )
+    def _hello(self, message: messages.Hello, answer: Answer) -> None:
+        answer(self._workers.welcome(busy=self._store.unfinished() > 0))
 
-    def _blob_status(self, message: BlobStatus, answer: Answer) -> None:
-        if len(message.hashes) > MAX_HASHES:
-            text = f"invalid number of blobs {len(message.hashes)}: expected at most {MAX_HASHES}"
+    def _blob_status(self, message: messages.BlobStatus, answer: Answer) -> None:
+        if len(message.hashes) > messages.MAX_HASHES:
+            text = f"invalid number of blobs {len(message.hashes)}: expected at most {messages.MAX_HASHES}"
             raise Refusal("bad-request", text)
         for sha256 in message.hashes:
             _require_hash(sha256)
+        received = self._uploads.received
         self._uploads.when_settled(
-            message.hashes, lambda: answer(BlobStatusReply([self._uploads.received(one) for one in message.hashes]))
+            message.hashes, lambda: answer(messages.BlobStatusReply([received(one) for one in message.hashes]))
         )
 
-    def _put_blob(self, message: PutBlob, answer: Answer) -> None:
+    def _put_blob(self, message: messages.PutBlob, answer: Answer) -> None:
         _require_hash(message.sha256)
         self._uploads.put(message, answer)
 
-    def _get_blob(self, message: GetBlob, answer: Answer) -> None:
+    def _get_blob(self, message: messages.GetBlob, answer: Answer) -> None:
         _require_hash(message.sha256)
         size = self._blobs.size(message.sha256)
         if size is None:
@@ -231,10 +199,10 @@ class Front:
             )
         if message.offset == 0:
             self._blobs.touch(message.sha256)
-        data = self._blobs.read(message.sha256, message.offset, min(message.length, CHUNK_BYTES))
-        answer(BlobChunk(message.sha256, size, message.offset, data))
+        data = self._blobs.read(message.sha256, message.offset, min(message.length, messages.CHUNK_BYTES))
+        answer(messages.BlobChunk(message.sha256, size, message.offset, data))
 
-    def _submit(self, message: Submit, answer: Answer) -> None:
+    def _submit(self, message: messages.Submit, answer: Answer) -> None:
         _require_key(message.key)
         job = self._store.job_of_key(message.key)
         if job is None:
@@ -246,9 +214,9 @@ class Front:
             job = self._store.submit(message.key, request, needs)
             log.info("job %s submitted: %s, %r", job, request.engine, request.label)
             self._workers.wake()
-        answer(Submitted(job))
+        answer(messages.Submitted(job))
 
-    def _get_view(self, message: GetView, answer: Answer, client: bytes, request_id: int) -> None:
+    def _get_view(self, message: messages.GetView, answer: Answer, client: bytes, request_id: int) -> None:
         request = self._shot(message.request)
         if len(request.camera) != 1:
             text = f"a view has a camera of 1 frame, not {len(request.camera)}; submit a shot instead"
@@ -299,16 +267,16 @@ class Front:
         request.require_footage(manifest.frames)
         return manifest
 
-    def _cancel(self, message: Cancel, answer: Answer) -> None:
+    def _cancel(self, message: messages.Cancel, answer: Answer) -> None:
         self._stop(message.job)
-        answer(StatusReply(self._status(message.job)))
+        answer(messages.StatusReply(self._status(message.job)))
 
-    def _withdraw(self, message: Withdraw, answer: Answer) -> None:
+    def _withdraw(self, message: messages.Withdraw, answer: Answer) -> None:
         _require_key(message.key)
         job = self._store.job_of_key(message.key)
         if job is not None:
             self._stop(job)
-        answer(Withdrawn(job or ""))
+        answer(messages.Withdrawn(job or ""))
 
     def _stop(self, job: str) -> None:
         if self._status(job).state not in FINAL_STATES:
@@ -317,14 +285,14 @@ class Front:
             self._workers.job_cancelled(job)
             self.job_changed(job)
 
-    def _list_jobs(self, message: ListJobs, answer: Answer) -> None:
-        answer(JobsReply(self._store.jobs(message.limit)))
+    def _list_jobs(self, message: messages.ListJobs, answer: Answer) -> None:
+        answer(messages.JobsReply(self._store.jobs(message.limit)))
 
-    def _get_events(self, message: GetEvents, answer: Answer, client: bytes) -> None:
+    def _get_events(self, message: messages.GetEvents, answer: Answer, client: bytes) -> None:
         status = self._status(message.job)
         if message.after < 0:
             raise Refusal("bad-request", f"invalid event number {message.after}: expected 0 or more")
-        wait = min(message.wait, MAX_WAIT_SECONDS)  # `decode` lets finite numbers through only
+        wait = min(message.wait, messages.MAX_WAIT_SECONDS)  # `decode` lets finite numbers through only
         after = min(message.after, status.events)
         held = _HeldRequest(client, answer, message.job, after, _progress(status), time.monotonic() + wait)
         self._held.append(held)
@@ -336,7 +304,7 @@ class Front:
     def _release(self, held: _HeldRequest) -> None:
         self._held.remove(held)
         events = self._store.events(held.job, held.after)
-        held.answer(EventsReply(self._status(held.job), events))
+        held.answer(messages.EventsReply(self._status(held.job), events))
 
     def _status(self, job: str) -> JobStatus:
         status = self._store.status(job)

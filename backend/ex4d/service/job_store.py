@@ -281,23 +281,20 @@ class JobStore:
         finally:
             self._db.execute("PRAGMA synchronous = FULL")
 
-    def add_frame(self, claim: Claim, index: int, sha256: str, size: int) -> bool:
-        """Announce a frame, unless an earlier attempt did; returns whether it is new."""
-        with self._transaction():
-            self._require_claim(claim)
-            return self._add_event(claim.job, "frame", "", index, sha256, size)
+    def add_result(self, claim: Claim, kind: str, name: str, index: int, sha256: str, size: int) -> bool:
+        """Announce a frame, file or estimate, unless an earlier attempt did; returns whether it is new.
 
-    def add_file(self, claim: Claim, name: str, sha256: str, size: int) -> bool:
-        """Announce a file, unless an earlier attempt did; returns whether it is new."""
+        Args:
+            claim: the worker's.
+            kind: "frame", "file" or "estimate".
+            name: of a file; "" otherwise.
+            index: of a frame or of an estimate's step; -1 otherwise.
+            sha256: of the blob.
+            size: of the blob.
+        """
         with self._transaction():
             self._require_claim(claim)
-            return self._add_event(claim.job, "file", name, -1, sha256, size)
-
-    def add_estimate(self, claim: Claim, number: int, sha256: str, size: int) -> bool:
-        """Announce a small image of the expected result, after step ``number``."""
-        with self._transaction():
-            self._require_claim(claim)
-            return self._add_event(claim.job, "estimate", "", number, sha256, size)
+            return self._add_event(claim.job, kind, name, index, sha256, size)
 
     def finish(self, claim: Claim) -> None:
         """End a job that is done."""

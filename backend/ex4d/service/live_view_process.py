@@ -1,16 +1,12 @@
 """The live view process: renders one frame at once, or the coverage of a few, while the workers generate.
 
 `ex4d.service.live_views` starts it at the first request. Requests come on standard input and results leave on standard
-output, as `ex4d.service.processes` writes messages; it ends with standard input.
+output; it ends with standard input.
 """
 
 from __future__ import annotations
 
-import argparse
 import logging
-import os
-import signal
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +17,7 @@ from ex4d.media.jpeg import jpeg_bytes
 from ex4d.pipeline.coverage import SceneCoverage
 from ex4d.pipeline.view import SceneViews
 from ex4d.service.blob_store import BlobStore
-from ex4d.service.processes import read_message, write_message
+from ex4d.service.processes import read_messages, start_child, write_message
 from ex4d.service.refusals import refusal_for
 from ex4d.service.worker import open_scene, use_one_thread
 from ex4d_core.shot import ShotRequest
@@ -82,20 +78,12 @@ class LiveViewRenderer:
 
 def main() -> None:
     """Serve until the end of standard input."""
-    parser = argparse.ArgumentParser(description="The live view process of the EX-4D service, which starts it.")
-    for option in ("--data", "--device"):
-        parser.add_argument(option, required=True)
-    arguments = parser.parse_args()
-    # Ctrl+C is for the service alone, where its processes share a console.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Libraries print to standard output; only our own messages may go to the service.
-    output = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    use_one_thread(arguments.device)
-    renderer = LiveViewRenderer(Path(arguments.data), arguments.device)
-    while (message := read_message(sys.stdin.buffer)) is not None:
-        write_message(output, renderer.result(message))
+    options, output = start_child("The live view process", "data", "device")
+    use_one_thread(options.device)
+    renderer = LiveViewRenderer(Path(options.data), options.device)
+    with open(0, "rb", buffering=0) as requests:
+        for message in read_messages(requests):
+            write_message(output, renderer.result(message))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from ex4d.service.inbox import Inbox
-from ex4d.service.processes import ChildProcess, read_message, shorten_log, write_message
+from ex4d.service.processes import ChildProcess, read_messages, shorten_log, write_message
 from ex4d.service.refusals import Refusal
 from ex4d.service.settings import ServiceSettings
 from ex4d.service.uploads import Answer
@@ -129,7 +129,7 @@ class LiveViewQueue:
 
     def _listen(self, process: ChildProcess) -> None:
         """In a thread: pass on the results of a process, and its end."""
-        while (result := read_message(process.output)) is not None:
+        for result in read_messages(process.output):
             self._inbox.post(partial(self._received, result))
         process.wait()
         self._inbox.post(partial(self._ended, process))

@@ -7,8 +7,8 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ex4d.service.settings import ServiceError
 from ex4d.subprocesses import module_command, module_environment
@@ -19,15 +19,8 @@ _READY_SECONDS = 180.0
 _STOP_SECONDS = 10.0
 
 
-@dataclass(frozen=True)
-class LocalService:
-    """A running service.
-
-    Attributes:
-        address: where it listens.
-        log: what it prints.
-        process: the process.
-    """
+class LocalService(NamedTuple):
+    """A running service: where it listens, what it prints, and its process."""
 
     address: str
     log: Path

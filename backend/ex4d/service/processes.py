@@ -1,13 +1,14 @@
-"""Starts the service's own processes and exchanges messages with them through pipes; keeps their logs short.
-
-A message in a pipe is a 4-byte length and that many bytes of msgpack.
-"""
+"""Starts the service's own processes, shortens their logs, and exchanges msgpack messages with them through pipes."""
 
 from __future__ import annotations
 
+import argparse
+import logging
 import os
-import struct
+import signal
 import subprocess
+import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -16,7 +17,6 @@ import msgpack
 
 from ex4d.subprocesses import module_command, module_environment
 
-_LENGTH = struct.Struct("<I")
 # A log keeps this many bytes, and as many of those before them.
 _LOG_BYTES = 1_000_000
 
@@ -78,26 +78,35 @@ def shorten_log(path: Path) -> bool:
     return False
 
 
-def read_message(stream: IO[bytes]) -> dict[str, Any] | None:
-    """The next message, or None at the end of the stream."""
-    head = _read_exactly(stream, _LENGTH.size)
-    body = _read_exactly(stream, _LENGTH.unpack(head)[0]) if head else None
-    return msgpack.unpackb(body) if body else None
+def read_messages(stream: IO[bytes]) -> Iterator[dict[str, Any]]:
+    """The messages of an unbuffered stream, as they arrive, to its end."""
+    return iter(msgpack.Unpacker(stream, read_size=1 << 16))  # as much as a pipe holds
 
 
 def write_message(stream: IO[bytes], message: dict[str, Any]) -> None:
     """Write all of a message to an unbuffered stream."""
-    packed = msgpack.packb(message) or b""  # which msgpack types as optional
-    body = memoryview(_LENGTH.pack(len(packed)) + packed)
+    body = memoryview(msgpack.packb(message) or b"")  # which msgpack types as optional
     while body:
         body = body[stream.write(body) :]
 
 
-def _read_exactly(stream: IO[bytes], count: int) -> bytes | None:
-    data = bytearray()
-    while len(data) < count:
-        piece = stream.read(count - len(data))
-        if not piece:
-            return None
-        data += piece
-    return bytes(data)
+def start_child(what: str, *options: str) -> tuple[argparse.Namespace, IO[bytes]]:
+    """What every `ChildProcess` does first: reads its options, and starts its log.
+
+    Args:
+        what: the process is, for its help.
+        options: names, all required.
+
+    Returns:
+        The options, and the stream to the service.
+    """
+    parser = argparse.ArgumentParser(description=f"{what} of the EX-4D service, which starts it.")
+    for option in options:
+        parser.add_argument(f"--{option}", required=True)
+    # Ctrl+C is for the service alone, where its processes share a console.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Libraries print to standard output; only our own messages may go to the service.
+    output = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    return parser.parse_args(), output

@@ -6,11 +6,13 @@ import ipaddress
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import platformdirs
 
-from ex4d_core.errors import Ex4dError
+from ex4d_core.errors import Ex4dError, RequestError
 from ex4d_core.messages import DEFAULT_ADDRESS
+from ex4d_core.schema import Codec, Option, Range, Settings
 
 _ADDRESS = re.compile(r"tcp://(?P<host>\[[0-9a-fA-F:.]+\]|[^\[\]:/]+):(?P<port>\d{1,5})")
 _DEVICE = re.compile(r"cpu|cuda:\d{1,3}(\+\d{1,3})*")
@@ -25,8 +27,11 @@ def default_data_folder() -> Path:
     return Path(platformdirs.user_data_dir("ex4d", appauthor=False)) / "service"
 
 
+Folder = Annotated[Path, Codec(Path, str, Path)]
+
+
 @dataclass(frozen=True)
-class ServiceSettings:
+class ServiceSettings(Settings):
     """How a service runs.
 
     Attributes:
@@ -40,44 +45,33 @@ class ServiceSettings:
         keep_days: finished jobs and their results are kept for this long.
         reserve_mb: disk space that uploads leave free, so that jobs and their records still have room.
         runner: ``module:function`` that generates a shot, called like `ex4d.pipeline.take.generate_take`.
-
-    Raises:
-        ServiceError: a value is invalid.
     """
 
-    address: str = DEFAULT_ADDRESS
-    data: Path = field(default_factory=default_data_folder)
+    address: Annotated[str, Option("where to listen", metavar="tcp://HOST:PORT")] = DEFAULT_ADDRESS
+    data: Annotated[Folder, Option("folder for jobs, blobs and keys")] = field(default_factory=default_data_folder)
     devices: tuple[str, ...] = ("cpu",)
-    hang_seconds: float = 300.0
-    cancel_seconds: float = 2.0
-    keys: Path | None = None
-    cache_gb: float = 50.0
-    keep_days: float = 30.0
-    reserve_mb: float = 256.0
+    hang_seconds: Annotated[float, Range(above=0), Option("stop a job without progress after this long")] = 300.0
+    cancel_seconds: Annotated[float, Range(above=0)] = 2.0
+    keys: Annotated[Folder | None, Option("folder of CURVE keys; default: keys in the data folder")] = None
+    cache_gb: Annotated[float, Range(above=0), Option("disk space for footage and results that nothing needs")] = 50.0
+    keep_days: Annotated[float, Range(0), Option("forget finished jobs after this many days")] = 30.0
+    reserve_mb: Annotated[float, Range(0)] = 256.0
     runner: str = "ex4d.pipeline.take:generate_take"
 
     def __post_init__(self) -> None:
         """Check every value, and make paths absolute."""
+        super().__post_init__()
         match = _ADDRESS.fullmatch(self.address)
         if not match or int(match["port"]) > 65535:
-            raise ServiceError(f"invalid address {self.address!r}: expected tcp://HOST:PORT, such as {DEFAULT_ADDRESS}")
-        object.__setattr__(self, "data", Path(self.data).expanduser().absolute())
-        if self.keys is not None:
-            object.__setattr__(self, "keys", Path(self.keys).expanduser().absolute())
-        object.__setattr__(self, "devices", tuple(self.devices))
-        if not self.devices:
-            raise ServiceError("invalid devices: expected at least one")
-        for device in self.devices:
+            raise RequestError(f"invalid address {self.address!r}: expected tcp://HOST:PORT, such as {DEFAULT_ADDRESS}")
+        for name in ("data", "keys"):
+            if (path := getattr(self, name)) is not None:
+                object.__setattr__(self, name, path.expanduser().absolute())
+        for device in self.devices or ("",):
             if not _DEVICE.fullmatch(device):
-                raise ServiceError(f"invalid device {device!r}: expected cpu, cuda:N or cuda:N+M")
-        for name in ("hang_seconds", "cancel_seconds", "cache_gb"):
-            if not getattr(self, name) > 0:
-                raise ServiceError(f"invalid {name} {getattr(self, name)!r}: expected a number above 0")
-        for name in ("keep_days", "reserve_mb"):
-            if not getattr(self, name) >= 0:
-                raise ServiceError(f"invalid {name} {getattr(self, name)!r}: expected a number from 0 on")
+                raise RequestError(f"invalid device {device!r}: expected cpu, cuda:N or cuda:N+M")
         if not re.fullmatch(r"[\w.]+:\w+", self.runner):
-            raise ServiceError(f"invalid runner {self.runner!r}: expected module:function")
+            raise RequestError(f"invalid runner {self.runner!r}: expected module:function")
 
     @property
     def loopback(self) -> bool:

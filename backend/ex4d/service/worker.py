@@ -4,13 +4,12 @@
 blob store and the job store. A byte on standard input means that there may be work, its end that the service has ended.
 Lines on standard output report changes to the service:
 
-    ready {"device": ..., "engines": {...}, "rasterizers": {...}, "unavailable": {...}}     (again at every change)
+    ready [DEVICE, {"engines": {...}, "rasterizers": {...}, "unavailable": {...}}]     (again at every change)
     idle | claimed JOB | changed JOB | ended JOB
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import faulthandler
 import importlib
@@ -19,16 +18,15 @@ import logging
 import os
 import platform
 import shutil
-import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
 
 from ex4d.service.blob_store import BlobStore
 from ex4d.service.job_store import Claim, ClaimedJob, ClaimLost, JobStore
+from ex4d.service.processes import start_child
 from ex4d.service.refusals import refusal_for
 from ex4d.service.settings import ServiceSettings
 from ex4d_core.errors import is_expected, user_message
@@ -47,20 +45,8 @@ _CHECK_SECONDS = 5.0
 _NICENESS = 5
 
 Runner = Callable[..., None]
-
-
-class ServicePipe:
-    """Reports to the service, line by line."""
-
-    def __init__(self, file: IO[bytes]):
-        """Write to an unbuffered file."""
-        self._file = file
-
-    def report(self, *words: str) -> None:
-        """Write a line."""
-        # When the service has ended, the end of standard input ends this process.
-        with contextlib.suppress(OSError):
-            self._file.write(" ".join(words).encode() + b"\n")
+# Writes a line to the service, of these words.
+Report = Callable[..., None]
 
 
 class JobSink:
@@ -69,12 +55,12 @@ class JobSink:
     Every method raises `ClaimLost` once the job is no longer this worker's.
     """
 
-    def __init__(self, store: JobStore, blobs: BlobStore, claim: Claim, pipe: ServicePipe):
+    def __init__(self, store: JobStore, blobs: BlobStore, claim: Claim, report: Report):
         """Write for a claim."""
         self._store = store
         self._blobs = blobs
         self._claim = claim
-        self._pipe = pipe
+        self._report = report
         self._stage = ""
         self._written = 0.0
 
@@ -85,22 +71,23 @@ class JobSink:
             return
         self._store.set_progress(self._claim, stage, done, total)
         self._stage, self._written = stage, now
-        self._pipe.report("changed", self._claim.job)
+        self._report("changed", self._claim.job)
 
     def frame(self, index: int, path: Path) -> None:
         """Store a finished frame, and announce it."""
-        self._store.add_frame(self._claim, index, *self._blobs.add_file(path))
-        self._pipe.report("changed", self._claim.job)
+        self._add("frame", path, index=index)
 
     def estimate(self, number: int, path: Path) -> None:
         """Store a small image of the expected result after a step, and announce it."""
-        self._store.add_estimate(self._claim, number, *self._blobs.add_file(path))
-        self._pipe.report("changed", self._claim.job)
+        self._add("estimate", path, index=number)
 
     def file(self, name: str, path: Path, sha256: str = "") -> None:
         """Store a finished file, whose hash may be known, and announce it."""
-        self._store.add_file(self._claim, name, *self._blobs.add_file(path, sha256))
-        self._pipe.report("changed", self._claim.job)
+        self._add("file", path, name, sha256=sha256)
+
+    def _add(self, kind: str, path: Path, name: str = "", index: int = -1, sha256: str = "") -> None:
+        self._store.add_result(self._claim, kind, name, index, *self._blobs.add_file(path, sha256))
+        self._report("changed", self._claim.job)
 
 
 def open_scene(blobs: BlobStore, digest: str) -> Scene:
@@ -123,11 +110,11 @@ def open_scene(blobs: BlobStore, digest: str) -> Scene:
 
 
 def run_job(
-    job: ClaimedJob, runner: Runner, store: JobStore, blobs: BlobStore, pipe: ServicePipe, device: str, folder: Path
+    job: ClaimedJob, runner: Runner, store: JobStore, blobs: BlobStore, report: Report, device: str, folder: Path
 ) -> None:
     """Run a job, and record how it ended. Any exception ends the job, not the worker."""
     folder.mkdir(parents=True)
-    sink = JobSink(store, blobs, job, pipe)
+    sink = JobSink(store, blobs, job, report)
     try:
         if isinstance(job.request, ReconstructionRequest):
             # Imported here, since a worker for shots alone needs neither torch nor decoders.
@@ -151,7 +138,7 @@ def run_job(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def work(settings: ServiceSettings, name: str, pipe: ServicePipe) -> None:
+def work(settings: ServiceSettings, name: str, report: Report) -> None:
     """Take and run jobs, forever."""
     wake = threading.Event()
     threading.Thread(target=_watch_stdin, args=(wake,), name="stdin", daemon=True).start()
@@ -160,21 +147,21 @@ def work(settings: ServiceSettings, name: str, pipe: ServicePipe) -> None:
     runner = _load(settings.runner, device)
     use_one_thread(device)
     capabilities = _capabilities(device)
-    pipe.report("ready", json.dumps(capabilities))
+    report("ready", json.dumps(capabilities))
     while True:
         wake.clear()
         job = store.claim(name)
         if job is None:
-            pipe.report("idle")
+            report("idle")
             while not wake.wait(_CHECK_SECONDS):
                 if (now := _capabilities(device)) != capabilities:
                     capabilities = now
-                    pipe.report("ready", json.dumps(capabilities))
+                    report("ready", json.dumps(capabilities))
             continue
-        pipe.report("claimed", job.job)
+        report("claimed", job.job)
         log.info("job %s: %s, %r", job.job, job.request.engine, job.request.label)
-        run_job(job, runner, store, blobs, pipe, device, settings.data / "work" / name / job.secret)
-        pipe.report("ended", job.job)
+        run_job(job, runner, store, blobs, report, device, settings.data / "work" / name / job.secret)
+        report("ended", job.job)
 
 
 def _load(runner: str, device: str) -> Runner:
@@ -204,8 +191,8 @@ def use_one_thread(device: str) -> None:
         sys.modules["torch"].set_num_threads(1)
 
 
-def _capabilities(device: str) -> dict[str, object]:
-    """What the service tells clients of this worker; engines and rasterizers only as far as the runner uses them."""
+def _capabilities(device: str) -> tuple[str, dict[str, dict[str, str]]]:
+    """The device's name, and engines and rasterizers as far as the runner uses them."""
     engines, rasterizers, unavailable = {}, {}, {}
     if "ex4d.generate" in sys.modules:
         from ex4d.generate import PreviewEngine
@@ -222,8 +209,7 @@ def _capabilities(device: str) -> dict[str, object]:
         from ex4d.raster import available_rasterizers, rasterizer_class
 
         rasterizers = {name: rasterizer_class(name).licence for name in available_rasterizers()}
-    named = _device_name(device)
-    return {"device": named, "engines": engines, "rasterizers": rasterizers, "unavailable": unavailable}
+    return _device_name(device), {"engines": engines, "rasterizers": rasterizers, "unavailable": unavailable}
 
 
 def _first(device: str) -> str:
@@ -242,25 +228,23 @@ def _device_name(device: str) -> str:
 
 def main() -> None:
     """Work until the end of standard input."""
-    parser = argparse.ArgumentParser(description="A worker of the EX-4D service, which starts it.")
-    for option in ("--data", "--name", "--device", "--runner"):
-        parser.add_argument(option, required=True)
-    arguments = parser.parse_args()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    options, output = start_child("A worker", "data", "name", "device", "runner")
     faulthandler.enable()
-    if arguments.device == "cpu" and hasattr(os, "nice"):
+    if options.device == "cpu" and hasattr(os, "nice"):
         os.nice(_NICENESS)
-    # Libraries print to standard output; only our own lines may go to the service.
-    pipe = ServicePipe(os.fdopen(os.dup(1), "wb", buffering=0))
-    os.dup2(2, 1)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    settings = ServiceSettings(data=Path(arguments.data), devices=(arguments.device,), runner=arguments.runner)
+    settings = ServiceSettings(data=Path(options.data), devices=(options.device,), runner=options.runner)
+
+    def report(*words: str) -> None:
+        # When the service has ended, the end of standard input ends this process.
+        with contextlib.suppress(OSError):
+            output.write(" ".join(words).encode() + b"\n")
+
     try:
-        work(settings, arguments.name, pipe)
+        work(settings, options.name, report)
     except Exception as error:
         if not is_expected(error):
             raise
-        sys.exit(f"cannot work on {arguments.device}: {user_message(error)}")
+        sys.exit(f"cannot work on {options.device}: {user_message(error)}")
 
 
 if __name__ == "__main__":

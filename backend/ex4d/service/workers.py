@@ -24,6 +24,8 @@ from ex4d.service.inbox import Inbox
 from ex4d.service.job_store import JobStore
 from ex4d.service.processes import ChildProcess, shorten_log
 from ex4d.service.settings import ServiceSettings
+from ex4d_core import __version__
+from ex4d_core.messages import Welcome
 from ex4d_core.stages import LOAD_STAGE, WARM_UP_STAGE
 
 log = logging.getLogger(__name__)
@@ -77,9 +79,7 @@ class _Slot:
     start_at: float = 0.0
     failed_starts: int = 0
     device_name: str = ""
-    engines: dict[str, str] = field(default_factory=dict)
-    rasterizers: dict[str, str] = field(default_factory=dict)
-    unavailable: dict[str, str] = field(default_factory=dict)
+    capabilities: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 class Workers:
@@ -109,26 +109,16 @@ class Workers:
             for number, device in enumerate(settings.devices)
         ]
 
-    @property
-    def devices(self) -> list[str]:
-        """The devices, for people."""
-        return [slot.device_name or f"{slot.device} (starting)" for slot in self._slots]
+    def welcome(self, *, busy: bool) -> Welcome:
+        """How the service introduces itself: its devices, and what any of them can do."""
 
-    @property
-    def engines(self) -> dict[str, str]:
-        """Engines that a device has, and their licences."""
-        return {name: text for slot in self._slots for name, text in slot.engines.items()}
+        def merged(kind: str) -> dict[str, str]:
+            return {name: text for slot in self._slots for name, text in slot.capabilities.get(kind, {}).items()}
 
-    @property
-    def rasterizers(self) -> dict[str, str]:
-        """Rasterizers that a device has, and their licences."""
-        return {name: text for slot in self._slots for name, text in slot.rasterizers.items()}
-
-    @property
-    def unavailable(self) -> dict[str, str]:
-        """Engines that no device has, and why."""
-        engines = self.engines
-        return {name: text for slot in self._slots for name, text in slot.unavailable.items() if name not in engines}
+        devices = [slot.device_name or f"{slot.device} (starting)" for slot in self._slots]
+        engines = merged("engines")
+        unavailable = {name: text for name, text in merged("unavailable").items() if name not in engines}
+        return Welcome("ex4d", __version__, devices, engines, merged("rasterizers"), busy, unavailable)
 
     def wake(self) -> None:
         """Have the idle workers ask for work."""
@@ -223,11 +213,9 @@ class Workers:
         worker.heard = now
         word, _, rest = line.decode().strip().partition(" ")
         if word == "ready":
-            reported = json.loads(rest)
-            slot.device_name, slot.engines = reported["device"], reported["engines"]
-            slot.rasterizers, slot.unavailable = reported["rasterizers"], reported["unavailable"]
+            slot.device_name, slot.capabilities = json.loads(rest)
             log.info("worker %s is ready: %s", worker.name, slot.device_name)
-            for name, reason in slot.unavailable.items():
+            for name, reason in slot.capabilities["unavailable"].items():
                 log.info("%s is unavailable on worker %s: %s", name, worker.name, reason)
         elif word == "idle":
             self._asks_for_work(slot, worker, idle=True)
