@@ -1,9 +1,9 @@
 """`Client`: the connection to a backend service, for Blender, the command line and the tests.
 
 Nothing here blocks and nothing runs in a thread: the owner calls `Client.poll` from a timer (Blender) or `Client.wait`
-in a loop (command line). Conversations are generators that yield requests and receive replies (see `ex4d_core.remote_job`);
-the client sends the requests, and again after a lost connection: they are idempotent. A conversation with work of its
-own (hashing a long file) does it in pieces, and yields an empty list after each.
+in a loop (command line). Conversations are generators that yield requests and receive replies (see
+`ex4d_core.remote_job`); the client sends the requests, and again after a lost connection: they are idempotent. A
+conversation with work of its own (hashing a long file) does it in pieces, and yields an empty list after each.
 """
 
 from __future__ import annotations

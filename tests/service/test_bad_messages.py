@@ -25,7 +25,7 @@ from ex4d_core.messages import (
 from ex4d_core.scene import SceneManifest
 from ex4d_core.wire import decode, encode
 
-PATIENCE = 120.0
+PATIENCE = 240.0
 
 
 def packed(**fields) -> bytes:

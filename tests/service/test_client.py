@@ -11,7 +11,7 @@ from ex4d_core.client import Client, ClientError, ClientKeys, ConnectionState, R
 from ex4d_core.messages import GetEvents, Hello, ListJobs, Submit, Welcome
 from ex4d_core.remote_take import RemoteTake
 
-PATIENCE = 120.0
+PATIENCE = 240.0
 
 
 def wait_for(client: Client, happened) -> None:

@@ -7,16 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ex4d_core.take_files import TAKE_FILES
 
 from ex4d.cli.main import main
 from ex4d.media import probe
 from ex4d_core.cameras import CameraPath
 from ex4d_core.client import Client
 from ex4d_core.messages import ListJobs
-from ex4d_core.reconstruction import Reconstruction
+from ex4d_core.remote_scene import RemoteScene
+from ex4d_core.remote_take import RemoteTake
 from ex4d_core.scene import FILE_NAMES, Scene
 from ex4d_core.shot import ShotRequest
-from ex4d_core.takes import TAKE_FILES, Take
 
 DATA = Path(__file__).resolve().parents[1] / "data" / "previous_version"
 FINISHED, TAKE, RECONSTRUCTION = "335440d074035f46", "e8e96383fa7aced7", "3b7a8f222b51d405"
@@ -44,18 +45,18 @@ def test_old_jobs_are_listed_fetched_and_run_to_the_end(client, tmp_path):
 
     scene = Scene.open(DATA / "scene")
     camera = scene.source_camera()
-    finished = Take(ShotRequest(scene.digest, camera), tmp_path / "finished", job=FINISHED)
-    assert client.run(finished.conversation(None), timeout=120).state == "done"
+    finished = RemoteTake(tmp_path / "finished", ShotRequest(scene.digest, camera), job=FINISHED)
+    assert client.run(finished.conversation(), timeout=120).state == "done"
     assert sorted(finished.frames) == [0, 1, 2, 3] and set(finished.files) == set(TAKE_FILES)
     assert probe(finished.files["take.mp4"]).frames == 4
 
-    take = Take(ShotRequest(scene.digest, camera.frames(1, 4), first_frame=1), tmp_path / "take", job=TAKE)
-    status = client.run(take.conversation(None), timeout=120)
+    take = RemoteTake(tmp_path / "take", ShotRequest(scene.digest, camera.frames(1, 4), first_frame=1), job=TAKE)
+    status = client.run(take.conversation(), timeout=120)
     assert (status.state, status.attempt) == ("done", 1), status.reason
     assert sorted(take.frames) == [0, 1, 2] and set(take.files) == set(TAKE_FILES)
 
-    made = Reconstruction(tmp_path / "reconstruction", job=RECONSTRUCTION)
-    status = client.run(made.conversation(None), timeout=120)
+    remote = RemoteScene(tmp_path / "reconstruction", job=RECONSTRUCTION)
+    status = client.run(remote.conversation(), timeout=120)
     assert (status.state, status.attempt) == ("done", 1), status.reason
     new = Scene.open(tmp_path / "reconstruction")
     assert new.manifest.frames == 4

@@ -66,22 +66,22 @@ def plan(clip: Path, depth: str = "depth.npz", **changes) -> ReconstructionPlan:
 
 
 def test_footage_becomes_a_scene_package(client, clip, tmp_path):
-    made = RemoteScene(tmp_path / "scene", plan(clip, fov_degrees=60.0))
-    status = client.run(made.conversation(), timeout=60)
+    job = RemoteScene(tmp_path / "scene", plan(clip, fov_degrees=60.0))
+    status = client.run(job.conversation(), timeout=60)
     assert (status.state, status.engine, status.label) == ("done", "reconstruction", "clip"), status.reason
     scene = Scene.open(tmp_path / "scene")
     assert (scene.manifest.frames, scene.manifest.fps) == (FRAMES, 25)
     assert scene.manifest.provenance["footage"] == "clip.mp4"
     np.testing.assert_array_equal(scene.depth(), wall_and_post())
     assert scene.source_camera().intrinsics[0, 0, 0] == pytest.approx(16 / np.tan(np.pi / 6))
-    assert scene_job.uploaded == scene_job.upload_size == sum((clip / name).stat().st_size for name in ("clip.mp4", "depth.npz"))
+    assert job.uploaded == job.upload_size == sum((clip / name).stat().st_size for name in ("clip.mp4", "depth.npz"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scene"], "nothing half is left"
 
 
 def test_a_finished_scene_can_be_fetched_from_the_command_line(service, client, clip, tmp_path):
-    made = RemoteScene(tmp_path / "scene", plan(clip))
-    client.run(made.conversation(), timeout=60)
-    assert main(["jobs", "--backend", service.address, "--fetch", made.job, "-o", str(tmp_path / "fetched")]) == 0
+    job = RemoteScene(tmp_path / "scene", plan(clip))
+    client.run(job.conversation(), timeout=60)
+    assert main(["jobs", "--backend", service.address, "--fetch", job.job, "-o", str(tmp_path / "fetched")]) == 0
     assert Scene.open(tmp_path / "fetched").digest == Scene.open(tmp_path / "scene").digest
 
 
@@ -126,8 +126,8 @@ def write_camera(path: Path, frames: int = FRAMES) -> Path:
 
 def test_the_camera_that_filmed_it_may_have_moved(client, clip, tmp_path):
     wanted = plan(clip, camera_files=(write_camera(tmp_path / "solved.npz"),), camera_scale=2.0)
-    made = RemoteScene(tmp_path / "scene", wanted)
-    status = client.run(made.conversation(), timeout=60)
+    job = RemoteScene(tmp_path / "scene", wanted)
+    status = client.run(job.conversation(), timeout=60)
     assert status.state == "done", status.reason
     scene = Scene.open(tmp_path / "scene")
     camera = scene.source_camera()
@@ -244,14 +244,14 @@ def test_a_plan_that_cannot_be_carried_out_is_refused_here(client, clip, tmp_pat
 
 def test_an_interrupted_reconstruction_goes_on(service, clip, tmp_path):
     first = Client(service.address)
-    made = RemoteScene(tmp_path / "scene", plan(clip))
-    task = first.start(made.conversation())
-    while not made.job:
+    job = RemoteScene(tmp_path / "scene", plan(clip))
+    task = first.start(job.conversation())
+    while not job.job:
         first.wait()
     assert not task.done
     first.close()
     again = Client(service.address)
-    resumed = RemoteScene(tmp_path / "scene", key=made.key, job=made.job, last_event=made.last_event)
+    resumed = RemoteScene(tmp_path / "scene", key=job.key, job=job.job, last_event=job.last_event)
     assert again.run(resumed.conversation(), timeout=60).state == "done"
     again.close()
     assert Scene.open(tmp_path / "scene").manifest.frames == FRAMES
