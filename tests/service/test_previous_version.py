@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ex4d_core.take_files import TAKE_FILES
 
 from ex4d.cli.main import main
 from ex4d.media import probe
@@ -18,6 +17,7 @@ from ex4d_core.remote_scene import RemoteScene
 from ex4d_core.remote_take import RemoteTake
 from ex4d_core.scene import FILE_NAMES, Scene
 from ex4d_core.shot import ShotRequest
+from ex4d_core.take_files import TAKE_FILES
 
 DATA = Path(__file__).resolve().parents[1] / "data" / "previous_version"
 FINISHED, TAKE, RECONSTRUCTION = "335440d074035f46", "e8e96383fa7aced7", "3b7a8f222b51d405"

@@ -12,7 +12,7 @@ import math
 import sys
 import time
 
-import bpy
+import bpy  # pyright: ignore[reportMissingImports] - in Blender alone
 
 from ex4d_core.trajectories import Trajectory
 
