@@ -1,8 +1,8 @@
-"""The client of the backend service: one class for Blender, the command line and the tests.
+"""`Client`: the connection to a backend service, for Blender, the command line and the tests.
 
 Nothing here blocks and nothing runs in a thread: the owner calls `Client.poll` from a timer (Blender) or `Client.wait`
-in a loop (command line). Conversations are written as generators that yield requests and receive replies (see
-`ex4d_core.remote_job`); the client sends, resends after a lost connection, and resumes them. Requests are idempotent. A
+in a loop (command line). Conversations are generators that yield requests and receive replies (see
+`ex4d_core.remote_job`); the client sends the requests, and again after a lost connection: they are idempotent. A
 conversation with work of its own (hashing a long file) does it in pieces, and yields an empty list after each.
 """
 
@@ -11,11 +11,11 @@ from __future__ import annotations
 import time
 import uuid
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import zmq
 
@@ -38,35 +38,37 @@ from ex4d_core.messages import (
 from ex4d_core.wire import ProtocolError, decode, encode
 
 HEARTBEAT_SECONDS = 2.0
-# Three heartbeats without an answer: the backend is gone, or the network is.
+# Three heartbeats without a reply: the backend or the network is down.
 UNREACHABLE_SECONDS = 6.0
 # An owner that polls less often than this was busy with something else; its timer is far quicker.
 ASLEEP_SECONDS = 2.0
-# A request that got no answer for this long is sent again.
+# A request without a reply is sent again after this long.
 RESEND_SECONDS = 4.0
-
 # The first view waits until the backend has loaded what it renders with.
 VIEW_SECONDS = 120.0
 
 Result = TypeVar("Result")
-Conversation = Generator["Message | list[Message]", Any, Result]
+Conversation = Generator["Message | Sequence[Message]", Any, Result]
 
 
 class ConnectionState(str, Enum):
+    """Whether the backend replies."""
+
     CONNECTING = "connecting"
     CONNECTED = "connected"
     UNREACHABLE = "unreachable"
     REFUSED = "refused"
 
 
-class ClientError(Ex4dError, RuntimeError):
-    """The backend cannot be used at all: a bad address or keys that cannot be read."""
+class ClientError(Ex4dError):
+    """The backend cannot be used at all: an invalid address, unreadable keys, or no reply."""
 
 
-class RequestRefused(Ex4dError, RuntimeError):
-    """The backend answered with an error. ``code`` is one of `messages.Error`'s codes."""
+class RequestRefused(Ex4dError):
+    """The backend replied with an error. ``code`` is one of `messages.Error`'s codes."""
 
     def __init__(self, code: str, text: str):
+        """See the class; the text is for people."""
         super().__init__(text)
         self.code = code
 
@@ -80,7 +82,7 @@ class ClientKeys:
 
 
 class Task(Generic[Result]):
-    """A conversation under way; see `Client.start`.
+    """A conversation in progress; see `Client.start`.
 
     Attributes:
         done: whether it has ended.
@@ -89,6 +91,7 @@ class Task(Generic[Result]):
     """
 
     def __init__(self, conversation: Conversation[Result]):
+        """For `Client.start`."""
         self._conversation = conversation
         self._waiting: list[int] = []
         self._replies: dict[int, Message] = {}
@@ -97,13 +100,19 @@ class Task(Generic[Result]):
         self.result: Result | None = None
         self.error: Exception | None = None
 
+    def outcome(self) -> Result:
+        """The result of a task that is done; raises its error."""
+        if self.error:
+            raise self.error
+        return cast(Result, self.result)
+
 
 @dataclass
 class _Pending:
-    """A request without an answer yet. ``sent`` is 0 until a connection took it."""
+    """A request without a reply yet. ``sent`` is 0 until a connection took it."""
 
     message: Message
-    task: Task | None
+    task: Task[Any] | None
     sent: float = 0.0
 
 
@@ -111,15 +120,22 @@ class Client:
     """A connection to one backend.
 
     Attributes:
-        state: `ConnectionState`, always honest: CONNECTED means answered within the last seconds.
+        state: CONNECTED means that the backend replied within the last seconds.
         since: monotonic time of the last change of state.
-        server: what the backend said of itself, or None.
-        refusal: why the state is REFUSED (another protocol version, keys that do not fit), for people.
+        server: how the backend introduced itself, or None.
+        refusal: why the state is REFUSED (another protocol version, wrong keys), for people.
     """
 
     def __init__(self, address: str = DEFAULT_ADDRESS, name: str = "", keys: ClientKeys | None = None):
-        """Raises:
-        ClientError: the address is none, or the keys cannot be read.
+        """Start to connect.
+
+        Args:
+            address: ``tcp://HOST:PORT``.
+            name: of this client, for the backend.
+            keys: for a backend that needs them.
+
+        Raises:
+            ClientError: the address is invalid, or the keys cannot be read.
         """
         self.address = address
         self.name = name or f"ex4d {__version__}"
@@ -130,7 +146,7 @@ class Client:
         self._socket, self._handshakes = _connect(address, keys)
         self._pending: dict[int, _Pending] = {}
         self._unsent: deque[int] = deque()
-        self._working: deque[Task] = deque()
+        self._working: deque[Task[Any]] = deque()
         self._next_id = 1
         self._heard = self._polled = time.monotonic()
         self._hello_at = 0.0
@@ -141,12 +157,9 @@ class Client:
         return bool(self._working) or any(pending.task is not None for pending in self._pending.values())
 
     def close(self) -> None:
-        """Drop the connection; conversations under way end with an error."""
-        for pending in list(self._pending.values()):
-            if pending.task and not pending.task.done:
-                self._end(pending.task, ClientError("the connection was closed"))
-        for task in self._working:
-            if not task.done:
+        """Drop the connection; conversations in progress end with an error."""
+        for task in [*(pending.task for pending in self._pending.values()), *self._working]:
+            if task and not task.done:
                 self._end(task, ClientError("the connection was closed"))
         self._pending.clear()
         self._working.clear()
@@ -154,20 +167,20 @@ class Client:
         self._socket.close(linger=0)
 
     def start(self, conversation: Conversation[Result]) -> Task[Result]:
-        """Begin a conversation; it goes on whenever `poll` or `wait` is called."""
+        """Begin a conversation; it continues whenever `poll` or `wait` is called."""
         task = Task(conversation)
         self._advance(task, None)
         return task
 
-    def stop(self, task: Task) -> None:
-        """Abandon a conversation on this side (a job of the backend goes on; see `messages.Cancel`)."""
+    def stop(self, task: Task[Any]) -> None:
+        """Abandon a conversation on this side (a job of the backend continues; see `messages.Cancel`)."""
         for request_id in task._waiting:
             self._pending.pop(request_id, None)
         task._conversation.close()
         task.done = True
 
     def poll(self, budget: float = 0.004) -> None:
-        """Handle what has arrived, and stop once ``budget`` seconds are spent; never waits.
+        """Handle messages that have arrived, for ``budget`` seconds at most; never waits.
 
         One message takes well under a millisecond (chunks are `messages.CHUNK_BYTES`), so the budget is kept.
         """
@@ -183,7 +196,7 @@ class Client:
                 break
             self._receive(parts)
             self._flush()
-        # Conversations with work of their own have the rest of the time, and one piece of it at least.
+        # Conversations with work of their own get the rest of the time, at least for one piece.
         while self._working:
             task = self._working.popleft()
             if not task.done:
@@ -196,11 +209,11 @@ class Client:
         """Sleep up to ``timeout`` seconds until something arrives, then handle it; for programs without a UI."""
         self._keep_alive()
         self._flush()
-        self._socket.poll(0 if self._working else timeout * 1000)
+        self._socket.poll(0 if self._working else int(timeout * 1000))
         self.poll(budget=0.05)
 
-    def ask(self, message: Message, timeout: float | None = None) -> Message:
-        """One request and its reply, blocking; raises as `run` does."""
+    def ask(self, message: Message, timeout: float | None = None) -> Any:
+        """Send a request and return its reply, blocking; raises as `run` does."""
 
         def conversation() -> Conversation[Message]:
             return (yield message)
@@ -208,11 +221,11 @@ class Client:
         return self.run(conversation(), timeout)
 
     def run(self, conversation: Conversation[Result], timeout: float | None = None) -> Result:
-        """Hold a whole conversation, blocking; for programs without a UI.
+        """Run a whole conversation, blocking; for programs without a UI.
 
         Raises:
-            ClientError: no answer from the backend for ``timeout`` seconds, or it speaks another version.
-            RequestRefused: the backend said no.
+            ClientError: no reply from the backend for ``timeout`` seconds, or it has another version.
+            RequestRefused: the backend replied with an error.
         """
         task = self.start(conversation)
         try:
@@ -222,20 +235,18 @@ class Client:
         except ClientError:
             self.stop(task)
             raise
-        if task.error:
-            raise task.error
-        return task.result
+        return task.outcome()
 
     def require_answer(self, timeout: float | None) -> None:
-        """Check that the backend is there.
+        """Check that the backend replies.
 
         Raises:
-            ClientError: it speaks another version, or has said nothing for ``timeout`` seconds.
+            ClientError: it has another version, or has not replied for ``timeout`` seconds.
         """
         if self.state is ConnectionState.REFUSED:
             raise ClientError(self.refusal)
         if timeout is not None and time.monotonic() - self._heard > timeout:
-            raise ClientError(f"no backend answers at {self.address}; start one with 'ex4d serve'")
+            raise ClientError(f"no backend replies at {self.address}; start one with 'ex4d serve'")
 
     def _keep_alive(self) -> None:
         now = time.monotonic()
@@ -245,18 +256,18 @@ class Client:
             self._heard += asleep
         if now - self._hello_at > HEARTBEAT_SECONDS:
             self._hello_at = now
-            # Earlier heartbeats without an answer; a conversation's own greeting bears a task and stays.
+            # Drop earlier heartbeats without a reply; a conversation's own greeting has a task and stays.
             self._pending = {key: one for key, one in self._pending.items() if one.task}
             self._ask(Hello(self.name), None)
         if now - self._heard > UNREACHABLE_SECONDS and self.state is not ConnectionState.REFUSED:
             self._change_state(ConnectionState.UNREACHABLE)
         for request_id, pending in self._pending.items():
-            if pending.sent and now - pending.sent > _patience(pending.message):
+            if pending.sent and now - pending.sent > _resend_seconds(pending.message):
                 pending.sent = 0.0
                 self._unsent.append(request_id)
 
     def _flush(self) -> None:
-        """Send what waits for a connection, in order."""
+        """Send requests that wait for a connection, in order."""
         while self._unsent:
             pending = self._pending.get(self._unsent[0])
             if pending is not None:
@@ -267,7 +278,7 @@ class Client:
                 pending.sent = time.monotonic()
             self._unsent.popleft()
 
-    def _ask(self, message: Message, task: Task | None) -> int:
+    def _ask(self, message: Message, task: Task[Any] | None) -> int:
         request_id = self._next_id
         self._next_id += 1
         self._pending[request_id] = _Pending(message, task)
@@ -278,7 +289,7 @@ class Client:
         try:
             request_id, reply = decode(parts, REPLIES)
         except ProtocolError as error:
-            # Only another version of the backend talks like this; asking again would not help.
+            # Only another version of the backend sends this; asking again would not help.
             self._refuse(f"wrong version: {error}")
             return
         self._heard = time.monotonic()
@@ -309,14 +320,14 @@ class Client:
         self.state = state
         self.since = time.monotonic()
         if back:
-            # What was asked of a backend that went away was lost with it: ask again now.
+            # Requests to a backend that went away were lost with it: send them again now.
             for request_id, pending in self._pending.items():
                 if pending.task and pending.sent and pending.sent < self._hello_at:
                     pending.sent = 0.0
                     self._unsent.append(request_id)
 
-    def _advance(self, task: Task, replies: list[Message] | None) -> None:
-        """Give the conversation its replies and send what it asks for next."""
+    def _advance(self, task: Task[Any], replies: list[Message] | None) -> None:
+        """Give the conversation its replies and send its next requests."""
         refused = next((reply for reply in replies or [] if isinstance(reply, Error)), None)
         try:
             if replies is None:
@@ -328,36 +339,36 @@ class Client:
         except StopIteration as stop:
             task.result, task.done = stop.value, True
             return
-        # A conversation is somebody else's code, and a timer that raised would be the end of all conversations.
+        # A conversation is the owner's code, and a timer that raised would end all conversations.
         except Exception as error:
             self._end(task, error)
             return
         task._single = isinstance(asked, Message)
-        task._waiting = [self._ask(message, task) for message in ([asked] if task._single else asked)]
+        task._waiting = [self._ask(message, task) for message in ([asked] if isinstance(asked, Message) else asked)]
         if not task._waiting:
             self._working.append(task)
 
-    def _end(self, task: Task, error: Exception) -> None:
+    def _end(self, task: Task[Any], error: Exception) -> None:
         task._conversation.close()
         task.error, task.done = error, True
 
 
-def _patience(message: Message) -> float:
-    """Seconds after which a request without an answer is taken for lost."""
+def _resend_seconds(message: Message) -> float:
+    """Seconds after which a request without a reply is sent again."""
     if isinstance(message, GetEvents):
         return RESEND_SECONDS + message.wait
     return VIEW_SECONDS if isinstance(message, (GetView, GetCoverage)) else RESEND_SECONDS
 
 
-def _connect(address: str, keys: ClientKeys | None) -> tuple[zmq.Socket, Handshakes]:
+def _connect(address: str, keys: ClientKeys | None) -> tuple[zmq.Socket[bytes], Handshakes]:
     socket = zmq.Context.instance().socket(zmq.DEALER)
     socket.setsockopt(zmq.LINGER, 0)
-    # Without a connection a send says so at once, instead of queueing requests that would arrive twice.
+    # Without a connection a send fails at once, instead of queueing requests that would arrive twice.
     socket.setsockopt(zmq.IMMEDIATE, 1)
-    # A path that fell silent (another network, a sleeping router) is given up, and a new connection made.
+    # Reconnect when a connection falls silent (another network, a sleeping router).
     socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
     socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6000)
-    # What is larger than anything of ours is dropped before it takes memory.
+    # Drop anything larger than our messages before it takes memory.
     socket.setsockopt(zmq.MAXMSGSIZE, max(MAX_HEADER_BYTES, MAX_IMAGE_BYTES) + 1024 * 1024)
     socket.setsockopt(zmq.IPV6, int("[" in address))
     socket.setsockopt(zmq.RECONNECT_IVL, 100)
@@ -373,13 +384,11 @@ def _connect(address: str, keys: ClientKeys | None) -> tuple[zmq.Socket, Handsha
         socket.close(linger=0)
         if isinstance(error, ClientError):
             raise
-        raise ClientError(
-            f"cannot use the backend address {address!r} ({error}): write it as tcp://HOST:PORT"
-        ) from error
+        raise ClientError(f"invalid address {address!r} ({error}): expected tcp://HOST:PORT") from error
     return socket, handshakes
 
 
-def _use_keys(socket: zmq.Socket, keys: ClientKeys) -> None:
+def _use_keys(socket: zmq.Socket[bytes], keys: ClientKeys) -> None:
     from zmq.auth import load_certificate
 
     try:
@@ -387,6 +396,6 @@ def _use_keys(socket: zmq.Socket, keys: ClientKeys) -> None:
         socket.curve_publickey, socket.curve_secretkey = load_certificate(keys.client_secret)
     except (OSError, ValueError, TypeError, zmq.ZMQError) as error:
         raise ClientError(
-            f"cannot use the keys {keys.client_secret} and {keys.server_public}: {error}; the first is this computer's "
-            "own (NAME.key_secret), the second the backend's (server.key)"
+            f"cannot use the keys {keys.client_secret} and {keys.server_public}: {error}; expected this computer's own "
+            "NAME.key_secret, and the backend's server.key"
         ) from error

@@ -1,6 +1,6 @@
-"""Why a backend does not even say hello: keys that it does not know, or that are wanted on one side only.
+"""`Handshakes`: explains connections that fail over CURVE keys, which are unknown, wrong, missing or not used.
 
-ZeroMQ drops such connections without a word to the program; what it tells is on the socket's monitor.
+ZeroMQ drops such connections silently; only the socket's monitor reports them.
 """
 
 from __future__ import annotations
@@ -8,16 +8,16 @@ from __future__ import annotations
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-# A connection may end in its handshake because the other side stops. The wrong server key ends it every time, and keys
-# that the backend does not use may: which side finds the fault first is a race.
-_TIMES = 3
+# A handshake may also fail because the other side stops. With the wrong server key it fails every time; with keys that
+# the backend does not use it may, since either side can find the fault first.
+_FAILURES = 3
 
 _UNKNOWN = (
     "refused: the backend does not know this computer's key; put its public part (*.key) into the folder 'clients' of "
     "the backend's keys, then connect again"
 )
-_WANTED = "refused: the backend wants keys; ask for a client's key and the server's public one, and name their files"
-_UNWANTED = "refused: the backend uses no keys; leave the key files out"
+_REQUIRED = "refused: the backend requires keys; ask for a client's key and the server's public key, and set both files"
+_UNUSED = "refused: the backend uses no keys; leave the key files out"
 _WRONG = (
     "refused: the server's public key is not this backend's, or the backend uses no keys; ask for its server.key, or "
     "leave the key files out"
@@ -27,7 +27,8 @@ _WRONG = (
 class Handshakes:
     """Watches the handshakes of a client's socket."""
 
-    def __init__(self, socket: zmq.Socket, with_keys: bool):
+    def __init__(self, socket: zmq.Socket[bytes], with_keys: bool):
+        """Watch a socket, with or without keys, that is not connected yet."""
         self._socket, self._with_keys, self._cut_off = socket, with_keys, 0
         self._monitor = socket.get_monitor_socket(
             zmq.EVENT_HANDSHAKE_SUCCEEDED
@@ -37,10 +38,11 @@ class Handshakes:
         )
 
     def close(self) -> None:
+        """Stop watching."""
         self._socket.disable_monitor()
 
     def refusal(self) -> str:
-        """What failed since the last call, and what to do, for people; "" if nothing did."""
+        """What failed since the last call, and what to do, for people; "" for nothing."""
         text = ""
         while self._monitor.poll(0):
             event = recv_monitor_message(self._monitor, zmq.NOBLOCK)["event"]
@@ -49,7 +51,7 @@ class Handshakes:
             if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
                 text = _UNKNOWN
             elif event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
-                text = _UNWANTED if self._with_keys else _WANTED
-            elif cut_off and self._with_keys and self._cut_off >= _TIMES:
+                text = _UNUSED if self._with_keys else _REQUIRED
+            elif cut_off and self._with_keys and self._cut_off >= _FAILURES:
                 text = _WRONG
         return text

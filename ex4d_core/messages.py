@@ -324,7 +324,7 @@ class Error(Message):
 
     Attributes:
         code: "version", "bad-message", "too-large", "bad-request", "unknown-scene", "unknown-job", "unknown-blob",
-            "bad-blob", "disk-full", "superseded" or "internal".
+            "bad-blob", "disk-full", "storage", "superseded" or "internal", which is a bug.
         text: what was wrong and what to do, for people.
     """
 

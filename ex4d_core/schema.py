@@ -135,15 +135,21 @@ class Field:
     Attributes:
         name: of the field.
         annotation: its bare type.
-        default: `dataclasses.MISSING` for a field that must be given.
         option: how the command line offers it, or None.
+        required: whether it has no default.
     """
 
     name: str
     annotation: Any
-    default: Any
     option: Option | None
+    required: bool
     type: _Type
+    _make_default: Callable[[], Any]
+
+    @property
+    def default(self) -> Any:
+        """The default, or None for a field that must be given."""
+        return None if self.required else self._make_default()
 
     def checked(self, value: Any) -> Any:
         """The value, normalised.
@@ -164,9 +170,10 @@ def fields_of(kind: type) -> tuple[Field, ...]:
     found = []
     for entry in fields(kind):
         annotation, notes = _split(hints[entry.name])
-        default = entry.default if entry.default_factory is MISSING else entry.default_factory()
         option = next((note for note in notes if isinstance(note, Option)), None)
-        found.append(Field(entry.name, annotation, default, option, _type_of(annotation, notes)))
+        required = entry.default is MISSING and entry.default_factory is MISSING
+        make = (lambda value=entry.default: value) if entry.default_factory is MISSING else entry.default_factory
+        found.append(Field(entry.name, annotation, option, required, _type_of(annotation, notes), make))
     return tuple(found)
 
 
@@ -191,7 +198,7 @@ def decode(kind: type[T], values: object) -> T:
     if unknown := set(values) - {entry.name for entry in known}:
         name = min(map(str, unknown))
         raise RequestError(f"{kind.__name__} has no field {name[:40]!r}; is the client newer than the backend?")
-    missing = [entry.name for entry in known if entry.default is MISSING and entry.name not in values]
+    missing = [entry.name for entry in known if entry.required and entry.name not in values]
     if missing:
         raise RequestError(f"{kind.__name__} is incomplete: {', '.join(missing)} missing")
     if issubclass(kind, Settings):  # checks its fields itself

@@ -1,4 +1,4 @@
-"""Starts Python processes that run modules of this package: workers, the viewer, ranks of a process group, the demo."""
+"""The command and environment of Python processes that run modules of this package: services, workers, ranks."""
 
 from __future__ import annotations
 

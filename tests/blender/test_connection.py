@@ -100,14 +100,14 @@ def test_a_refused_key_is_named(backend_python, tmp_path):
     preferences().address = address
     with backend_process(backend_python, address, tmp_path / "backend", "--keys", str(keys)):
         tick_until(lambda: session().state_text().startswith("refused: "), "the backend's refusal")
-        assert "the backend wants keys" in session().state_text()
+        assert "the backend requires keys" in session().state_text()
 
 
 def test_an_address_that_is_none_is_named():
     preferences().address = "the big machine"
     tick_round()
-    assert "cannot use the backend address 'the big machine'" in session().state_text()
-    with pytest.raises(NotConnectedError, match="write it as tcp://HOST:PORT"):
+    assert "invalid address 'the big machine'" in session().state_text()
+    with pytest.raises(NotConnectedError, match="tcp://HOST:PORT"):
         session().start(iter([Hello()]))
 
 

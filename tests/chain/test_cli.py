@@ -145,10 +145,10 @@ def test_an_earlier_take_in_the_folder_stays_until_there_is_a_new_one(sample_sce
         (["bench", "depth", "--estimator", "midas"], "no depth estimator 'midas'"),
         (["generate"], "give a scene folder"),
         (["generate", "--color_video", "c.mp4"], "belong together"),
-        (["jobs", "--fetch", "x"], "give --out"),
+        (["jobs", "--fetch", "x"], "--out FOLDER"),
         (["jobs", "--backend", "nonsense"], "tcp://HOST:PORT"),
-        (["jobs", "--prune=-3"], "not negative, not -3"),
-        (["jobs", "--prune", "3", "--data", "nowhere"], "nowhere holds no jobs"),
+        (["jobs", "--prune=-3"], "--prune -3"),
+        (["jobs", "--prune", "3", "--data", "nowhere"], "nowhere has no jobs"),
         (["demo", "--blender", "no-such-blender"], "no-such-blender"),
     ],
 )
@@ -199,7 +199,7 @@ def test_doctor_tells_what_is_here(capsys, free_port):
         "512x512",
         "engine preview",
         "data folder",
-        "no backend answers",
+        "no backend replies",
     ):
         assert word in told
 

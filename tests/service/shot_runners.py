@@ -1,10 +1,11 @@
-"""Runners for services under test: the first word of a shot's label says how its making goes.
+"""A runner for services under test: the first word of a shot's label says what happens.
 
-They replace `ex4d.pipeline.take.generate_take` by the service's own ``runner`` setting, and run in a real worker.
+It replaces `ex4d.pipeline.take.generate_take` by the service's own ``runner`` setting, and runs in a real worker.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
@@ -15,23 +16,30 @@ from ex4d_core.scene import Scene
 from ex4d_core.shot import RequestError, ShotRequest
 from ex4d_core.stages import WARM_UP_STAGE
 
+_BUGS = {
+    "zero": lambda: 1 / 0,
+    "json": lambda: json.loads("{"),
+    "key": lambda: {}["camera"],
+    "value": lambda: int("x"),
+}
+
 
 def perform(scene: Scene, request: ShotRequest, *, device: str, machine, sink, work_folder: Path) -> None:
     """Every frame is a text file that says which one it is; then comes one file, ``take.mp4``.
 
     good            just that
-    wait FILE       stops after half of the frames until FILE exists, reporting progress meanwhile
-    count FILE      the same, with progress that goes on
-    slow            takes a second for each of many steps, and says nothing meanwhile
-    warm            takes two seconds for its first step, as models do that are used for the first time
-    stubborn        stops after half of the frames for good, and looks at nothing
-    hang FILE       the same at the first attempt (FILE does not exist yet, and is made)
-    die             kills itself with half of the frames made
+    wait FILE       pauses after half of the frames until FILE exists, and reports the same progress meanwhile
+    count FILE      the same, with new progress
+    slow            takes a second for each of many steps, and reports nothing meanwhile
+    warm FILE       its first step lasts until two seconds after FILE exists, as the first step with new models does
+    stubborn        pauses after half of the frames for good, and reports nothing
+    hang FILE       the same at the first attempt (FILE does not exist yet, and is created)
+    die             kills itself after half of the frames
     refuse          fails with an error of ours
-    bug             fails with an error that nobody foresaw
-    babble          fails with a reason of many pages, in which a file's name is no UTF-8
+    bug NAME        fails with an error that is not expected: "zero", "json", "key" or "value"
+    babble          fails with a reason of many pages, with a file name that is not UTF-8
     extra           fails with an error of ours that names a part to install
-    fill            writes more than the system lets it
+    fill            writes more than the system allows
     """
     word, _, argument = request.label.partition(" ")
     frames = len(request.camera)
@@ -62,6 +70,8 @@ def _interlude(word: str, argument: str, sink, work_folder: Path) -> None:
             sink.progress("halfway", step, 1_000_000)
     elif word == "warm":
         sink.progress(WARM_UP_STAGE, 0, 1_000_000)
+        while not Path(argument).exists():
+            forever.wait(0.02)
         forever.wait(2)
         sink.progress("halfway", 1, 1_000_000)
     elif word == "stubborn":
@@ -75,7 +85,7 @@ def _interlude(word: str, argument: str, sink, work_folder: Path) -> None:
     elif word == "refuse":
         raise RequestError("this shot cannot be made; choose another")
     elif word == "bug":
-        raise ZeroDivisionError("nobody thought of this")
+        _BUGS[argument]()
     elif word == "extra":
         raise RequestError("needs pip install 'ex4d[depth]'")
     elif word == "babble":

@@ -1,8 +1,9 @@
-"""What is no message, or asks for what is not there, gets an answer that says so; the service stays up."""
+"""Invalid messages, and requests for unknown things, get an error that says so; the service stays up."""
 
 from __future__ import annotations
 
 import hashlib
+import time
 from dataclasses import replace
 
 import msgpack
@@ -23,6 +24,8 @@ from ex4d_core.messages import (
 )
 from ex4d_core.scene import SceneManifest
 from ex4d_core.wire import decode, encode
+
+PATIENCE = 240.0
 
 
 def packed(**fields) -> bytes:
@@ -79,7 +82,7 @@ WHOLE = encode(Hello("somebody"), 7)[0]
     ],
     ids=lambda value: repr(value)[:40],
 )
-def test_what_is_no_message_gets_an_error(wire, parts, code):
+def test_an_invalid_message_gets_an_error(wire, parts, code):
     _, error = ask_raw(wire, *parts)
     assert isinstance(error, Error) and error.code == code, error
     assert 0 < len(error.text) <= 2000
@@ -98,10 +101,11 @@ def test_a_giant_is_cut_off_before_it_takes_memory_and_others_do_not_notice(serv
     giant.socket.send(bytes(MAX_HEADER_BYTES + 8 * 1024 * 1024))
     assert isinstance(other.ask(Hello()), Welcome)
     # The connection was dropped without an answer; a new one is made by itself and works.
-    for _ in range(100):
+    deadline = time.monotonic() + PATIENCE
+    giant.send(Hello())
+    while not giant.socket.poll(500):
+        assert time.monotonic() < deadline
         giant.send(Hello())
-        if giant.socket.poll(100):
-            break
     assert isinstance(decode(giant.socket.recv_multipart(), REPLIES)[1], Welcome)
 
 
@@ -126,8 +130,9 @@ def test_waits_and_limits_that_make_no_sense_do_no_harm(wire, scene, shot, tmp_p
     job = wire.submit(shot(f"wait {tmp_path / 'never'}"))
     wire.wait_for_half(job)
     last = wire.ask(GetEvents(job)).status.events
-    for wait in (float("nan"), float("-inf"), -1.0, float("inf")):
-        assert wire.ask(GetEvents(job, after=last, wait=wait)).events == []
+    for wait in (float("nan"), float("-inf"), float("inf")):
+        assert wire.ask(GetEvents(job, after=last, wait=wait)).code == "bad-message"
+    assert wire.ask(GetEvents(job, after=last, wait=-1.0)).events == []
     wire.cancel(job)
     assert wire.ask(ListJobs(limit=-5)).jobs == []
     assert len(wire.ask(ListJobs(limit=2**64 - 1)).jobs) >= 1
@@ -148,7 +153,7 @@ def test_a_scene_that_is_not_here_is_named_with_what_is_missing(wire, scene, sho
     assert "half" in error.text and "depth" in error.text
 
 
-def test_a_manifest_that_is_none_is_refused(wire, shot):
+def test_an_invalid_manifest_is_refused(wire, shot):
     for data in (b"not json", b"{}", b"[" * 60_000, b'{"format": "ex4d-scene", "version": 99}', bytes(70_000)):
         error = wire.ask(Submit("k3", replace(shot(), scene=wire.upload(data)).to_wire()))
         assert isinstance(error, Error) and error.code == "bad-request", error
@@ -169,17 +174,17 @@ def change_camera(**changes):
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
-        (lambda fields: fields.pop("camera"), "camera is missing"),
-        (lambda fields: fields.update(engine="magic"), "engine must be one of"),
-        (lambda fields: fields.update(scene="../../x"), "scene must be the SHA-256"),
-        (lambda fields: fields.update(first_frame=1), "shorten the shot"),
+        (lambda fields: fields.pop("camera"), "camera"),
+        (lambda fields: fields.update(engine="magic"), "magic"),
+        (lambda fields: fields.update(scene="../../x"), "../../x"),
+        (lambda fields: fields.update(first_frame=1), "footage frame 1"),
         (lambda fields: fields.update(first_frame=-1), "first_frame"),
-        (lambda fields: fields.update(surprise=1), "has no field"),
-        (lambda fields: fields.update(render={"rasterizer": "povray"}), "rasterizer must be one of"),
-        (change_camera(frames=7), "must be 896 bytes"),
-        (change_camera(frames=10**9), "whole number from 1 to"),
-        (change_camera(width=10**6), "width must be"),
-        (change_camera(intrinsics=b"\xff" * 6 * 72), "not finite"),
+        (lambda fields: fields.update(surprise=1), "surprise"),
+        (lambda fields: fields.update(render={"rasterizer": "povray"}), "povray"),
+        (change_camera(frames=7), "896"),
+        (change_camera(frames=10**9), "frames"),
+        (change_camera(width=10**6), "width"),
+        (change_camera(intrinsics=b"\xff" * 6 * 72), "intrinsics"),
     ],
 )
 def test_a_request_that_cannot_be_made_names_the_field(wire, scene, shot, spoil, says):
@@ -195,7 +200,7 @@ def test_a_key_has_a_sensible_length(wire, shot, key):
     assert wire.ask(Submit(key, shot().to_wire())).code == "bad-request"
 
 
-def test_a_blob_can_be_no_scene_by_its_size(wire, shot):
+def test_a_blob_may_be_too_large_for_a_manifest(wire, shot):
     data = hashlib.sha256(b"").digest() * 4000
     error = wire.ask(Submit("k6", replace(shot(), scene=wire.upload(data)).to_wire()))
     assert error.code == "bad-request" and "over the limit" in error.text

@@ -1,4 +1,4 @@
-"""Blobs over the wire: in pieces, verified, resumed where they broke off, refused where they cannot be kept."""
+"""Blobs over the wire: sent in chunks, verified, resumed after an interruption, refused if they cannot be stored."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_piece_out_of_order_is_answered_with_what_is_here(wire):
     assert wire.download(sha256) == data
 
 
-def test_an_upload_broken_off_by_a_killed_service_goes_on_where_it_stopped(start_service, connect):
+def test_an_upload_interrupted_by_a_killed_service_resumes(start_service, connect):
     data, sha256 = random_blob(4.5)
     service = start_service()
     wire = connect(service)
@@ -112,7 +112,7 @@ def test_impossible_sizes_are_refused(wire, size, offset, payload, code):
     assert isinstance(reply, Error) and reply.code == code, reply
 
 
-def test_a_smaller_size_than_has_arrived_begins_the_upload_anew(wire):
+def test_a_smaller_size_than_has_arrived_restarts_the_upload(wire):
     data, sha256 = random_blob()
     wire.ask(chunk_of(data, sha256, 0))
     reply = wire.ask(PutBlob(sha256, 10, 0, b"0123456789"))
@@ -151,15 +151,18 @@ def test_a_client_that_stops_reading_costs_nobody_anything(start_service, connec
     # The service takes one request of each client in turn, so after these it has dealt with all of the other's.
     assert all(isinstance(other.ask(Hello()), Welcome) for _ in asked)
     assert psutil.Process(service.process.pid).memory_info().rss - before < 100 * CHUNK_BYTES
-    answered = []
-    while stalled.socket.poll(500):
-        answered.append(stalled.receive()[0])
-    assert 0 < len(answered) < len(asked) and answered == sorted(answered)
-    assert isinstance(stalled.ask(Hello()), Welcome), "what was dropped may be asked for again"
+    answered, greetings = [], set()
+    while not greetings & set(answered):
+        # Replies that waited for the client come first; a greeting may be dropped while they fill its queue.
+        greetings.add(stalled.send(Hello()))
+        while stalled.socket.poll(1000) and not greetings & set(answered):
+            answered.append(stalled.receive()[0])
+    blobs = [one for one in answered if one in asked]
+    assert 0 < len(blobs) < len(asked) and answered == sorted(answered)
 
 
-def test_a_full_disk_stops_an_upload_which_goes_on_when_there_is_room(start_service, connect, tmp_path):
-    """The system refuses to let the service write more, as it does on a full disk, and later allows it again."""
+def test_a_full_disk_stops_an_upload_which_resumes_when_there_is_room(start_service, connect, tmp_path):
+    """The system refuses the service's writes, as on a full disk, and later allows them again."""
     data, sha256 = random_blob(4.5)
     service = start_service()
     wire = connect(service)

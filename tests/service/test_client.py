@@ -1,4 +1,4 @@
-"""The client of Blender, command line and tests: an honest state, and conversations that survive lost backends."""
+"""The client of Blender, command line and tests: its state, and conversations that survive lost backends."""
 
 import time
 
@@ -11,7 +11,7 @@ from ex4d_core.client import Client, ClientError, ClientKeys, ConnectionState, R
 from ex4d_core.messages import GetEvents, Hello, ListJobs, Submit, Welcome
 from ex4d_core.remote_take import RemoteTake
 
-PATIENCE = 60.0
+PATIENCE = 240.0
 
 
 def wait_for(client: Client, happened) -> None:
@@ -89,14 +89,14 @@ def test_another_version_is_refused_with_the_reason(client_of):
 
 
 @pytest.mark.parametrize("address", ["", "localhost", "tcp://", "http://127.0.0.1:80", "tcp://127.0.0.1:notaport"])
-def test_an_address_that_is_none_says_what_one_looks_like(address):
-    with pytest.raises(ClientError, match="tcp://HOST:PORT"):
+def test_an_invalid_address_says_what_is_expected(address):
+    with pytest.raises(ClientError, match=f"invalid address {address!r}.*expected tcp://HOST:PORT"):
         Client(address)
 
 
 def test_keys_that_cannot_be_read_are_named_and_not_the_address(tmp_path):
     keys = ClientKeys(tmp_path / "anna.key_secret", tmp_path / "server.key")
-    with pytest.raises(ClientError, match=r"anna\.key_secret and .*server\.key: .*this computer's own") as refused:
+    with pytest.raises(ClientError, match=r"anna\.key_secret and .*server\.key: ") as refused:
         Client("tcp://127.0.0.1:1", keys=keys)
     assert "HOST:PORT" not in str(refused.value)
 
@@ -143,7 +143,7 @@ def test_a_budget_of_nothing_handles_nothing(service, client_of):
     wait_for(client, lambda: task.done)
 
 
-def test_a_damaged_frame_is_fetched_again(service, client_of, scene, shot, tmp_path):
+def test_a_corrupt_frame_is_fetched_again(service, client_of, scene, shot, tmp_path):
     client = client_of(service.address)
     take = RemoteTake(tmp_path, shot("good"), scene)
     assert client.run(take.conversation(), timeout=PATIENCE).state == "done"

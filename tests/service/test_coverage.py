@@ -1,4 +1,4 @@
-"""How much of a shot the footage saw, while the camera is still being made."""
+"""How much of a shot the footage saw, while the artist still moves the camera."""
 
 from dataclasses import replace
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ex4d_core.client import Client
-from ex4d_core.messages import Coverage, Error, GetCoverage, GetView, View
+from ex4d_core.messages import Coverage, Error, GetCoverage, GetView, Hello, View, Welcome
 from ex4d_core.shot import RequestError
 from ex4d_core.transfers import ask_about
 from ex4d_core.wire import encode
@@ -29,7 +29,7 @@ def test_coverage_falls_and_the_view_angle_grows_as_the_camera_leaves(wire, scen
     np.testing.assert_allclose(reply.view_angle, np.degrees(np.arctan2(0.4 * np.arange(6), 2.0)), atol=1e-6)
 
 
-def test_a_long_path_is_made_in_pieces_and_comes_whole(wire, scene, truck):
+def test_a_long_path_is_computed_in_pieces_and_returned_whole(wire, scene, truck):
     wire.upload_scene(scene)
     alone = [
         wire.ask(GetCoverage(replace(truck, camera=truck.camera.frames(k, k + 1), first_frame=k).to_wire()))
@@ -39,24 +39,27 @@ def test_a_long_path_is_made_in_pieces_and_comes_whole(wire, scene, truck):
     assert [one.seen[0] for one in alone] == together.seen
 
 
-def test_the_newest_wins_and_views_come_in_between(wire, scene, truck):
+def test_the_newest_wins_and_views_come_in_between(service, wire, scene, truck):
     wire.upload_scene(scene)
     wire.ask(GetCoverage(truck.to_wire()))
-    asked = [wire.send(GetCoverage(truck.to_wire())) for _ in range(5)]
-    view = wire.send(GetView(replace(truck, camera=truck.camera.frames(0, 1)).to_wire()))
-    replies = dict(wire.receive() for _ in range(6))
-    assert isinstance(replies[view], View) and isinstance(replies[asked[-1]], Coverage)
-    dropped = [replies[one] for one in asked[1:-1]]
+    with service.live_views_paused():
+        asked = [wire.send(GetCoverage(truck.to_wire())) for _ in range(5)]
+        view = wire.send(GetView(replace(truck, camera=truck.camera.frames(0, 1)).to_wire()))
+        dropped = wire.collect(asked[1:-1]).values()
     assert all(isinstance(one, Error) and one.code == "superseded" for one in dropped)
+    replies = wire.collect([asked[0], asked[-1], view])
+    assert isinstance(replies[view], View) and isinstance(replies[asked[-1]], Coverage)
 
 
-def test_a_question_asked_again_with_the_same_number_does_not_supersede_itself(wire, scene, truck):
+def test_the_same_request_again_does_not_supersede_itself(service, wire, scene, truck):
     wire.upload_scene(scene)
     question = GetCoverage(truck.to_wire())
-    for _ in range(3):
-        wire.socket.send_multipart(encode(question, 77))
-    assert wire.receive()[0] == 77
-    answered, reply = wire.receive(patience=0.5) if wire.socket.poll(500) else (77, Coverage([], []))
+    wire.ask(question)
+    with service.live_views_paused():
+        for _ in range(3):
+            wire.socket.send_multipart(encode(question, 77))
+        assert isinstance(wire.ask(Hello()), Welcome), "none of them has a reply yet"
+    answered, reply = wire.receive()
     assert answered == 77 and isinstance(reply, Coverage)
 
 

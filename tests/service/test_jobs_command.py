@@ -76,7 +76,7 @@ def test_a_take_that_cannot_be_kept_here_can_be_fetched_elsewhere(service, wire,
 def test_an_unknown_job_and_an_unusable_folder_are_named(service, wire, scene, shot, tmp_path, capsys):
     for verb in (["--cancel", "nobody"], ["--fetch", "nobody", "-o", str(tmp_path)]):
         assert main(["jobs", "--backend", service.address, *verb]) == 1
-        assert "there is no job 'nobody' here" in capsys.readouterr().err
+        assert "unknown job 'nobody'" in capsys.readouterr().err
     wire.upload_scene(scene)
     job = wire.submit(shot("good"))
     wire.finish(job)
@@ -91,4 +91,4 @@ def test_doctor_names_the_backend_or_why_there_is_none(service, wire, table_of, 
     assert f"ex4d 0.1.0 at {service.address}, with CPU, " in table_of("doctor")
     assert main(["doctor", "--backend", "nonsense"]) == 0, "the rest of what it found is told all the same"
     told = " ".join(capsys.readouterr().out.split())
-    assert "rasterizer warp" in told and "write it as tcp://HOST:PORT" in told
+    assert "rasterizer warp" in told and "expected tcp://HOST:PORT" in told

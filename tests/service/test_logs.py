@@ -1,4 +1,4 @@
-"""Logs of processes that live for months, and of libraries that print a line at every step, stay short."""
+"""Logs of processes that run for months, and of libraries that print a line at every step, stay short."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from ex4d.service.processes import shorten_log
 MEGABYTE = 1_000_000
 
 
-def test_a_long_log_is_emptied_under_whoever_appends_to_it_and_its_end_is_kept(tmp_path):
-    path = tmp_path / "viewer.log"
+def test_a_long_log_is_emptied_while_a_process_appends_to_it_and_its_end_is_kept(tmp_path):
+    path = tmp_path / "live-view.log"
     assert not shorten_log(path), "there is none yet"
     with open(path, "ab", buffering=0) as log:
         log.write(MEGABYTE * b"a")
@@ -17,7 +17,7 @@ def test_a_long_log_is_emptied_under_whoever_appends_to_it_and_its_end_is_kept(t
         assert shorten_log(path)
         log.write(b"a new beginning")
     assert path.read_bytes() == b"a new beginning"
-    old = (tmp_path / "viewer.old.log").read_bytes()
+    old = (tmp_path / "live-view.old.log").read_bytes()
     assert len(old) == MEGABYTE and old.endswith(b"aathe end")
 
 

@@ -1,4 +1,4 @@
-"""Workers that die, hang or do not listen, and a service that is killed: no job is lost, no frame comes twice."""
+"""Workers that die, hang or ignore a cancelled job, and a killed service: no job is lost, no frame comes twice."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_worker_killed_in_a_job_is_replaced_and_the_job_ends_with_every_frame_
     assert service.worker_pids() != [worker]
 
 
-def test_a_service_killed_in_a_job_goes_on_after_a_restart(start_service, connect, scene, shot, tmp_path):
+def test_a_service_killed_in_a_job_resumes_after_a_restart(start_service, connect, scene, shot, tmp_path):
     service = start_service()
     wire = connect(service)
     wire.upload_scene(scene)
@@ -113,7 +113,7 @@ def test_a_job_that_kills_its_worker_twice_fails_with_the_reason(start_service, 
 
 
 def test_a_hanging_worker_is_replaced_and_its_job_tried_again(start_service, connect, scene, shot, tmp_path):
-    service = start_service(hang_seconds=3, devices=["cpu", "cpu"])
+    service = start_service(hang_seconds=10, devices=["cpu", "cpu"])
     service.wait_for_log("worker 0-.* is ready")
     service.wait_for_log("worker 1-.* is ready")
     before = service.worker_pids()
@@ -123,19 +123,19 @@ def test_a_hanging_worker_is_replaced_and_its_job_tried_again(start_service, con
     status, events = wire.finish(job)
     assert (status.state, status.attempt) == ("done", 2)
     assert frames_of(events) == [0, 1, 2, 3, 4, 5]
-    service.wait_for_log("made no progress for 3 seconds")
+    service.wait_for_log("made no progress for 10 seconds")
     # The other one had nothing to do for as long; that is not hanging.
     assert len(set(before) & set(service.worker_pids())) == 1
 
 
-def test_cancel_works_at_once_even_if_the_worker_does_not_listen(start_service, connect, scene, shot):
+def test_cancel_works_at_once_even_if_the_worker_ignores_it(start_service, connect, scene, shot):
     service = start_service(cancel_seconds=0.2)
     wire = connect(service)
     wire.upload_scene(scene)
     job, next_one = wire.submit(shot("stubborn")), wire.submit(shot("good"))
     wire.wait_for_half(job)
     assert wire.cancel(job).state == "cancelled"
-    service.wait_for_log(f"went on with the cancelled job {job}")
+    service.wait_for_log(f"continued the cancelled job {job}")
     assert wire.finish(next_one)[0].state == "done"
     status, events = wire.finish(job)
     assert (status.state, status.attempt) == ("cancelled", 1)
@@ -155,17 +155,18 @@ def test_a_cancelled_worker_may_finish_its_step_however_long_its_steps_are(start
     assert service.worker_pids() == [worker]
 
 
-def test_a_cancelled_worker_may_finish_its_very_first_step(start_service, connect, scene, shot):
-    """Nothing that it did before says how long that takes."""
+def test_a_cancelled_worker_may_finish_its_very_first_step(start_service, connect, scene, shot, tmp_path):
+    """No earlier step tells how long it takes."""
     service = start_service(cancel_seconds=0.1)
     wire = connect(service)
     wire.upload_scene(scene)
-    job, next_one = wire.submit(shot("warm")), wire.submit(shot("good"))
-    # A stage is no event: what waits for one learns of it only later.
+    job, next_one = wire.submit(shot(f"warm {tmp_path / 'go'}")), wire.submit(shot("good"))
+    # A stage is not an event, so a request for events would only return later.
     while (status := wire.ask(GetEvents(job, 0)).status).stage != WARM_UP_STAGE:
         assert status.state in ("queued", "running")
     (worker,) = service.worker_pids()
     assert wire.cancel(job).state == "cancelled"
+    (tmp_path / "go").touch()
     assert wire.finish(next_one)[0].state == "done"
     assert service.worker_pids() == [worker]
 
@@ -181,17 +182,15 @@ def test_a_worker_that_cannot_start_leaves_the_service_up_and_says_so(start_serv
     assert wire.cancel(job).state == "cancelled"
 
 
-def test_a_device_that_is_not_there_is_said_in_a_sentence(start_service, monkeypatch):
+def test_an_unavailable_device_is_reported_in_a_sentence(start_service, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     service = start_service(devices=["cuda:0"], runner="ex4d.pipeline.take:generate_take")
     service.wait_for_log("worker on cuda:0 ended")
-    service.wait_for_log("it cannot work on cuda:0: PyTorch finds no usable CUDA device: install an NVIDIA driver")
+    service.wait_for_log("cannot work on cuda:0: PyTorch finds no usable CUDA device")
     assert not [line for line in service.log if "Traceback" in line]
 
 
-def test_sigterm_ends_cleanly_and_the_job_goes_on_later_as_if_nothing_was(
-    start_service, connect, scene, shot, tmp_path
-):
+def test_sigterm_ends_cleanly_and_the_job_resumes_later(start_service, connect, scene, shot, tmp_path):
     service = start_service()
     wire = connect(service)
     wire.upload_scene(scene)

@@ -24,7 +24,7 @@ from ex4d_core.sources import DepthSettings, MistPass
 FRAMES, WIDTH, HEIGHT = 5, 32, 24
 
 
-def picture(index: int) -> np.ndarray:
+def image(index: int) -> np.ndarray:
     shown = np.full((HEIGHT, WIDTH, 3), 40 * index, np.uint8)
     shown[:, : WIDTH // 2] = 200
     return shown
@@ -38,13 +38,13 @@ def wall_and_post() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory) -> Path:
-    """clip.mp4, depth.npz and the same clip as pictures."""
+    """clip.mp4, depth.npz and the same clip as images."""
     folder = tmp_path_factory.mktemp("clip")
-    (folder / "pictures").mkdir()
+    (folder / "images").mkdir()
     with VideoWriter(folder / "clip.mp4", WIDTH, HEIGHT, Fraction(25)) as movie:
         for index in range(FRAMES):
-            movie.write(picture(index))
-            write_png(folder / "pictures" / f"{index:03d}.png", picture(index))
+            movie.write(image(index))
+            write_png(folder / "images" / f"{index:03d}.png", image(index))
     np.savez(folder / "depth.npz", depth=wall_and_post())
     return folder
 
@@ -66,22 +66,22 @@ def plan(clip: Path, depth: str = "depth.npz", **changes) -> ReconstructionPlan:
 
 
 def test_footage_becomes_a_scene_package(client, clip, tmp_path):
-    made = RemoteScene(tmp_path / "scene", plan(clip, fov_degrees=60.0))
-    status = client.run(made.conversation(), timeout=60)
+    job = RemoteScene(tmp_path / "scene", plan(clip, fov_degrees=60.0))
+    status = client.run(job.conversation(), timeout=60)
     assert (status.state, status.engine, status.label) == ("done", "reconstruction", "clip"), status.reason
     scene = Scene.open(tmp_path / "scene")
     assert (scene.manifest.frames, scene.manifest.fps) == (FRAMES, 25)
     assert scene.manifest.provenance["footage"] == "clip.mp4"
     np.testing.assert_array_equal(scene.depth(), wall_and_post())
     assert scene.source_camera().intrinsics[0, 0, 0] == pytest.approx(16 / np.tan(np.pi / 6))
-    assert made.uploaded == made.upload_size == sum((clip / name).stat().st_size for name in ("clip.mp4", "depth.npz"))
+    assert job.uploaded == job.upload_size == sum((clip / name).stat().st_size for name in ("clip.mp4", "depth.npz"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scene"], "nothing half is left"
 
 
 def test_a_finished_scene_can_be_fetched_from_the_command_line(service, client, clip, tmp_path):
-    made = RemoteScene(tmp_path / "scene", plan(clip))
-    client.run(made.conversation(), timeout=60)
-    assert main(["jobs", "--backend", service.address, "--fetch", made.job, "-o", str(tmp_path / "fetched")]) == 0
+    job = RemoteScene(tmp_path / "scene", plan(clip))
+    client.run(job.conversation(), timeout=60)
+    assert main(["jobs", "--backend", service.address, "--fetch", job.job, "-o", str(tmp_path / "fetched")]) == 0
     assert Scene.open(tmp_path / "fetched").digest == Scene.open(tmp_path / "scene").digest
 
 
@@ -92,27 +92,27 @@ def test_what_was_sent_or_made_there_is_not_sent_again(client, wire, clip, shot,
     assert second.upload_size == 0
     scene = Scene.open(tmp_path / "first")
     hashes = [scene.digest, *(scene.manifest.files[part].sha256 for part in RENDER_FILES)]
-    assert wire.ask(BlobStatus(hashes)).received == [-1] * 4, "a take uploads nothing of a scene made there"
+    assert wire.ask(BlobStatus(hashes)).received == [-1] * 4, "a take uploads nothing of a scene reconstructed there"
     request = shot().__class__(scene.digest, scene.source_camera().frames(0, 2))
     take = RemoteTake(tmp_path / "take", request, scene)
     assert client.run(take.conversation(), timeout=60).state == "done"
     assert take.upload_size == 0
 
 
-def test_pictures_and_depth_pictures_keep_their_order(client, clip, tmp_path):
+def test_images_and_depth_images_keep_their_order(client, clip, tmp_path):
     (tmp_path / "depth").mkdir()
     for index in range(FRAMES):
         gray = np.full((HEIGHT, WIDTH), 1000 * (index + 1), np.uint16)
         write_gray(tmp_path / "depth" / f"z{index}.png", gray)
-    pictures = tuple(sorted((clip / "pictures").iterdir()))
+    images = tuple(sorted((clip / "images").iterdir()))
     depths = tuple(sorted((tmp_path / "depth").iterdir()))
-    wanted = plan(clip, footage=pictures, depth_files=depths, layout="png", scale=0.001, fps=(12, 1))
+    wanted = plan(clip, footage=images, depth_files=depths, layout="png", scale=0.001, fps=(12, 1))
     status = client.run(RemoteScene(tmp_path / "scene", wanted).conversation(), timeout=60)
     assert status.state == "done", status.reason
     scene = Scene.open(tmp_path / "scene")
     assert scene.manifest.fps == 12
     np.testing.assert_allclose(scene.depth()[:, 0, 0], [1, 2, 3, 4, 5])
-    np.testing.assert_array_equal(scene.color()[3], picture(3))
+    np.testing.assert_array_equal(scene.color()[3], image(3))
 
 
 def write_camera(path: Path, frames: int = FRAMES) -> Path:
@@ -126,8 +126,8 @@ def write_camera(path: Path, frames: int = FRAMES) -> Path:
 
 def test_the_camera_that_filmed_it_may_have_moved(client, clip, tmp_path):
     wanted = plan(clip, camera_files=(write_camera(tmp_path / "solved.npz"),), camera_scale=2.0)
-    made = RemoteScene(tmp_path / "scene", wanted)
-    status = client.run(made.conversation(), timeout=60)
+    job = RemoteScene(tmp_path / "scene", wanted)
+    status = client.run(job.conversation(), timeout=60)
     assert status.state == "done", status.reason
     scene = Scene.open(tmp_path / "scene")
     camera = scene.source_camera()
@@ -244,14 +244,14 @@ def test_a_plan_that_cannot_be_carried_out_is_refused_here(client, clip, tmp_pat
 
 def test_an_interrupted_reconstruction_goes_on(service, clip, tmp_path):
     first = Client(service.address)
-    made = RemoteScene(tmp_path / "scene", plan(clip))
-    task = first.start(made.conversation())
-    while not made.job:
+    job = RemoteScene(tmp_path / "scene", plan(clip))
+    task = first.start(job.conversation())
+    while not job.job:
         first.wait()
     assert not task.done
     first.close()
     again = Client(service.address)
-    resumed = RemoteScene(tmp_path / "scene", key=made.key, job=made.job, last_event=made.last_event)
+    resumed = RemoteScene(tmp_path / "scene", key=job.key, job=job.job, last_event=job.last_event)
     assert again.run(resumed.conversation(), timeout=60).state == "done"
     again.close()
     assert Scene.open(tmp_path / "scene").manifest.frames == FRAMES

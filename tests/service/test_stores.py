@@ -1,4 +1,4 @@
-"""What holds between processes: claims that fence off whoever lost a job, and blobs that stay while they are needed."""
+"""Rules between processes: claims stop a worker that lost its job, and blobs stay while they are needed."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ex4d.media import MediaError
 from ex4d.service.blob_store import BlobStore
 from ex4d.service.job_store import ClaimLost, JobStore
 from ex4d.service.pruning import Pruned, prune
+from ex4d.service.refusals import refusal_for
 from ex4d.service.settings import ServiceError, ServiceSettings
-from ex4d.service.worker import failure_text
 
 
 @pytest.fixture
@@ -28,8 +28,8 @@ def store(tmp_path):
 def writes_of_a_worker(store, claimed):
     return [
         lambda: store.set_progress(claimed, "render", 1, 2),
-        lambda: store.add_frame(claimed, 0, "ab" * 32, 5),
-        lambda: store.add_file(claimed, "take.mp4", "ab" * 32, 5),
+        lambda: store.add_result(claimed, "frame", "", 0, "ab" * 32, 5),
+        lambda: store.add_result(claimed, "file", "take.mp4", -1, "ab" * 32, 5),
         lambda: store.finish(claimed),
         lambda: store.fail(claimed, "no"),
     ]
@@ -43,12 +43,12 @@ def writes_of_a_worker(store, claimed):
         lambda store, job: store.requeue_running(count_attempt=True),
         lambda store, job: (store.requeue_running(count_attempt=True), store.claim("worker a")),
     ],
-    ids=["cancelled", "given up for dead", "service restarted", "claimed anew, even by a worker of the same name"],
+    ids=["cancelled", "given up for dead", "service restarted", "claimed again, even by a worker of the same name"],
 )
-def test_whoever_lost_a_job_cannot_write_into_it(store, shot, lose):
+def test_a_worker_that_lost_its_job_cannot_write_into_it(store, shot, lose):
     job = store.submit("key", shot(), [])
     claimed = store.claim("worker a")
-    store.add_frame(claimed, 0, "cd" * 32, 5)
+    store.add_result(claimed, "frame", "", 0, "cd" * 32, 5)
     lose(store, job)
     before = store.status(job), store.events(job, 0)
     for write in writes_of_a_worker(store, claimed):
@@ -59,11 +59,11 @@ def test_whoever_lost_a_job_cannot_write_into_it(store, shot, lose):
 
 def test_a_second_attempt_announces_only_what_the_first_did_not(store, shot):
     job = store.submit("key", shot(), [])
-    assert store.add_frame(store.claim("a"), 0, "cd" * 32, 5)
+    assert store.add_result(store.claim("a"), "frame", "", 0, "cd" * 32, 5)
     store.worker_died("a", "was killed")
     second = store.claim("b")
-    assert not store.add_frame(second, 0, "ef" * 32, 6), "made again, a little differently"
-    assert store.add_frame(second, 1, "12" * 32, 6)
+    assert not store.add_result(second, "frame", "", 0, "ef" * 32, 6), "made again, a little differently"
+    assert store.add_result(second, "frame", "", 1, "12" * 32, 6)
     frames = [event for event in store.events(job, 0) if event.kind == "frame"]
     assert [(frame.index, frame.sha256) for frame in frames] == [(0, "cd" * 32), (1, "12" * 32)]
     numbers = [event.number for event in store.events(job, 0)]
@@ -113,13 +113,14 @@ def test_a_queued_job_that_this_version_cannot_read_fails_and_the_next_one_is_ta
     assert store.claim("a") is None
 
 
-def test_a_full_disk_is_the_backends_own_whoever_ran_into_it(tmp_path):
+def test_a_full_disk_is_the_backends_own_whatever_failed_on_it(tmp_path):
     full = OSError(errno.ENOSPC, "No space left on device")
     of_a_movie = MediaError("take.mp4: the disk is full. Choose another output folder.")
     of_a_movie.__cause__ = full
     for error in (full, of_a_movie):
-        text = failure_text(error, tmp_path)
-        assert text.startswith(f"the backend cannot write to {tmp_path}") and "make room on its disk" in text
+        refusal = refusal_for(error, tmp_path)
+        assert refusal.code == refusal.message().code == "disk-full"
+        assert str(tmp_path) in str(refusal) and refusal.details["folder"] == str(tmp_path)
 
 
 def put(blobs: BlobStore, data: bytes, hours_ago: float) -> str:
@@ -146,7 +147,7 @@ def test_blobs_are_needed_by_jobs_under_way_and_results_for_a_while(store, shot)
     store.submit("key", shot(), [footage])
     assert store.needed_blobs(finished_since=time.time()) == {footage}
     claimed = store.claim("a")
-    store.add_frame(claimed, 0, result, 5)
+    store.add_result(claimed, "frame", "", 0, result, 5)
     assert store.needed_blobs(finished_since=time.time()) == {footage, result}
     store.finish(claimed)
     assert store.needed_blobs(finished_since=time.time() - 3600) == {result}
@@ -169,7 +170,7 @@ def test_a_folder_is_pruned_by_age(store, shot, tmp_path):
     blobs, settings = BlobStore(tmp_path), ServiceSettings(data=tmp_path)
     result, footage, newer = (put(blobs, bytes([days]) * 1000, 24 * days) for days in (40, 35, 5))
     claimed = _submitted_and_claimed(store, shot, footage)
-    store.add_frame(claimed, 0, result, 1000)
+    store.add_result(claimed, "frame", "", 0, result, 1000)
     assert prune(settings, 30) == Pruned(0, 0), "a job under way keeps what it has, however old"
     store.finish(claimed)
     assert prune(settings, 30) == Pruned(0, 1000), "its footage; its result is kept as long as it is"
@@ -177,7 +178,7 @@ def test_a_folder_is_pruned_by_age(store, shot, tmp_path):
     store._db.execute("UPDATE jobs SET updated = updated - 31 * 86400")
     assert prune(settings, 30) == Pruned(1, 1000)
     assert not any(blobs.size(one) for one in (result, footage, newer))
-    with pytest.raises(ServiceError, match="holds no jobs"):
+    with pytest.raises(ServiceError, match="elsewhere has no jobs"):
         prune(ServiceSettings(data=tmp_path / "elsewhere"), 30)
 
 
@@ -191,12 +192,12 @@ def test_the_same_content_is_kept_once(tmp_path):
     assert put(blobs, b"one frame", 0) == put(blobs, b"one frame", 0)
     assert sum(path.is_file() for path in (tmp_path / "blobs").rglob("*")) == 1
     assert not any(blobs.partial.iterdir())
-    with pytest.raises(ValueError, match="no SHA-256"):
+    with pytest.raises(ValueError, match=r"invalid blob name '\.\./\.\./etc/passwd'"):
         blobs.path("../../etc/passwd")
 
 
-def test_a_hash_that_its_maker_knows_is_believed(tmp_path):
-    """A long clip's mesh has many gigabytes, and was hashed while it was written."""
+def test_a_hash_that_the_worker_knows_is_not_computed_again(tmp_path):
+    """The mesh of a long clip has many gigabytes, and was hashed while it was written."""
     blobs = BlobStore(tmp_path)
     (tmp_path / "mesh.pc2").write_bytes(b"vertices")
     assert blobs.add_file(tmp_path / "mesh.pc2", "ab" * 32) == ("ab" * 32, 8)

@@ -15,12 +15,13 @@ import torch
 
 from ex4d.bench.measuring import Row, median_ms, wait_for_gpu
 from ex4d.bench.original_loop import render_as_the_original
-from ex4d.bench.views import VIEW_SIZE, ServiceStartError, measure_service
+from ex4d.bench.views import VIEW_SIZE, measure_service
 from ex4d.mesh import DepthSurface
 from ex4d.raster import Rasterizer, RasterizerUnavailableError, create_rasterizer, render_in_batches
 from ex4d.raster.nvdiffrast_rasterizer import load_nvdiffrast
 from ex4d.raster.rasterizer import cpu_cores
 from ex4d.raster.speed import synthetic_cameras, synthetic_surface
+from ex4d.service import ServiceError
 from ex4d_core.client import ClientError
 from ex4d_core.shot import Convention, OcclusionModel
 
@@ -56,7 +57,7 @@ def measure_rendering() -> Iterator[Row]:
 def _over_a_socket(device: str) -> Iterator[Row]:
     try:
         yield from measure_service(device)
-    except (ServiceStartError, ClientError) as error:
+    except (ServiceError, ClientError) as error:
         yield Row("views and coverage", "not measured", f"{device}: {error}")
 
 

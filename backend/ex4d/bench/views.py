@@ -6,12 +6,10 @@ from sending a request until its answer has arrived, with another camera each ti
 
 from __future__ import annotations
 
-import socket
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 
@@ -19,11 +17,10 @@ import numpy as np
 
 from ex4d.bench.measuring import Row
 from ex4d.raster.speed import SUBJECT_DISTANCE, synthetic_cameras, synthetic_surface
-from ex4d.subprocesses import module_command, module_environment
+from ex4d.service.local_service import local_service
 from ex4d_core.cameras import CameraPath
 from ex4d_core.client import Client
-from ex4d_core.errors import Ex4dError
-from ex4d_core.messages import GetCoverage, GetView, Hello, Message
+from ex4d_core.messages import GetCoverage, GetView, Message
 from ex4d_core.scene import Scene, SceneManifest, SceneWriter
 from ex4d_core.shot import OcclusionModel, RenderSettings, ShotRequest
 from ex4d_core.transfers import ask_about
@@ -34,11 +31,7 @@ TARGET_MS = {"cpu": 120, "cuda": 16}  # our targets, for a view
 _MODELS: tuple[OcclusionModel, ...] = ("watertight", "thickness")
 _VIEWS = 41
 _EDITS = 9
-_READY_SECONDS = 180.0
-
-
-class ServiceStartError(Ex4dError):
-    """The service to be measured did not start; the message has the end of its log."""
+_TIMEOUT_SECONDS = 180.0
 
 
 def measure_service(device: str) -> Iterator[Row]:
@@ -47,7 +40,10 @@ def measure_service(device: str) -> Iterator[Row]:
         folder = Path(name)
         view_scene = _scene(folder / "view", 3, *VIEW_SIZE)
         clip = _scene(folder / "clip", *COVERAGE_CLIP)
-        with _service(folder / "service", device) as client:
+        name = "cpu" if device == "cpu" else "cuda:0"
+        with local_service(folder / "service", "--device", name) as service, closing(Client(service.address)) as client:
+            # A worker that is still loading would share the processor with what is measured.
+            service.wait_until_ready()
             for occlusion in _MODELS:
                 milliseconds = _views(client, view_scene, occlusion)
                 what = f"view over the socket, {VIEW_SIZE[0]}x{VIEW_SIZE[1]}"
@@ -65,7 +61,7 @@ def _views(client: Client, scene: Scene, occlusion: OcclusionModel) -> list[floa
         camera = CameraPath(pose[None], intrinsics, *VIEW_SIZE)
         request = ShotRequest(scene.digest, camera, first_frame=1, render=RenderSettings(occlusion=occlusion))
         times.append(_milliseconds(client, scene, GetView(request.to_wire())))
-    return times[1:]  # the first one sends the scene and starts the viewer
+    return times[1:]  # the first one uploads the scene and starts the live view process
 
 
 def _coverage(client: Client, scene: Scene, device: str) -> Iterator[Row]:
@@ -93,7 +89,7 @@ def _coverage(client: Client, scene: Scene, device: str) -> Iterator[Row]:
 
 def _milliseconds(client: Client, scene: Scene, request: Message) -> float:
     start = time.perf_counter()
-    client.run(ask_about(scene, request), timeout=_READY_SECONDS)
+    client.run(ask_about(scene, request), timeout=_TIMEOUT_SECONDS)
     return 1000 * (time.perf_counter() - start)
 
 
@@ -108,30 +104,3 @@ def _scene(folder: Path, frames: int, width: int, height: int) -> Scene:
         still = np.repeat(np.eye(4)[None], frames, axis=0)
         CameraPath(still, surface.intrinsics.numpy(), width, height).save(writer.path("source_camera"))
         return writer.finish(manifest)
-
-
-@contextmanager
-def _service(folder: Path, device: str) -> Iterator[Client]:
-    """A service with one worker, ready for work, and a client of it."""
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        address = f"tcp://127.0.0.1:{unused.getsockname()[1]}"
-    folder.mkdir()
-    name = "cpu" if device == "cpu" else "cuda:0"
-    command = module_command("ex4d", "serve", "--address", address, "--data", str(folder))
-    log_path = folder / "serve.log"
-    with open(log_path, "w", encoding="utf-8") as log:
-        process = subprocess.Popen([*command, "--device", name], stdout=log, stderr=log, env=module_environment())
-    client = Client(address, "bench")
-    try:
-        deadline = time.monotonic() + _READY_SECONDS
-        # A worker that is still loading would share the processor with what is measured.
-        while not getattr(client.ask(Hello("bench"), timeout=_READY_SECONDS), "devices", ()):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise ServiceStartError(f"the service did not start: {log_path.read_text(encoding='utf-8')[-500:]}")
-            client.wait(0.1)
-        yield client
-    finally:
-        client.close()
-        process.terminate()
-        process.wait()

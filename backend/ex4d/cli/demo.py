@@ -1,4 +1,4 @@
-"""The whole chain on the sample clip: scene, backend, Blender, camera, take, movie strip; then look at what it made."""
+"""Run the whole chain on the sample clip: scene, backend, Blender, camera, take, movie strip."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ from pathlib import Path
 
 from ex4d.cli.options import progress_bar
 
-SUMMARY = "the whole chain on the sample clip, in a few seconds"
+SUMMARY = "run the whole chain on the sample clip, in a few seconds"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-o", "--out", type=Path, default=Path("outputs/demo"), help="folder for what it makes")
+    """Add the flags of `ex4d demo`."""
+    parser.add_argument("-o", "--out", type=Path, default=Path("outputs/demo"), help="folder for the results")
     parser.add_argument(
         "--blender",
         default="blender",
-        help="a Python that has bpy, pyzmq and msgpack, as scripts/demo.py makes one; or a Blender executable (4.2 to "
-        "5.2) whose own Python has the latter two",
+        help="a Python with bpy, pyzmq and msgpack, such as scripts/demo.py installs; or a Blender executable (4.2 to "
+        "5.2) whose own Python has pyzmq and msgpack",
     )
 
 
 def run(options: argparse.Namespace) -> int:
+    """Run `ex4d demo`."""
     import shutil
     import sys
     import time
@@ -29,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
 
     blender = shutil.which(options.blender)
     if blender is None:
-        raise DemoError(f"there is no Blender at {options.blender!r}; name one with --blender")
+        raise DemoError(f"no Blender found at {options.blender!r}; set --blender")
     start = time.monotonic()
     with progress_bar() as progress:
         files, _ = run_demo(options.out, blender, progress)
@@ -40,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
         ("Blender: mesh, camera, strip", files.blend),
     ):
         print(f"  {what:30}{_from_here(path)}")
-    # After scripts/demo.py the command is in an environment of its own, not on PATH.
+    # After scripts/demo.py the command is in an environment of its own, and not on PATH.
     ex4d = "ex4d" if shutil.which("ex4d") else _from_here(Path(sys.argv[0]))
     scene = _from_here(files.scene)
     print("\nTry next:")
@@ -52,6 +54,6 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _from_here(path: Path) -> str:
-    """A path as one would type it: short where it lies below the present folder."""
+    """A path to type: relative if it is below the current folder."""
     path = path.absolute()
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

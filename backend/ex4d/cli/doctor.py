@@ -1,4 +1,4 @@
-"""What this machine can do: devices, rasterizers, engines, licences, room on the disk, and whether a backend runs."""
+"""Report what this machine can do: devices, rasterizers, engines, licences, disk space, and whether a backend runs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,15 +17,20 @@ from ex4d.cli.options import add_backend_arguments, backend_client, machine_sett
 if TYPE_CHECKING:
     from ex4d.machine import MachineSettings
 
-SUMMARY = "what this machine can do, and what is missing"
+# Name, finding, and the problem if there is one.
+Finding = tuple[str, str, str]
+
+SUMMARY = "report what this machine can do, and what is missing"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `ex4d doctor`."""
     add_backend_arguments(parser)
     parser.add_argument("--models", type=Path, metavar="FOLDER", help="default: EX4D_MODELS, or the user's data folder")
 
 
 def run(options: argparse.Namespace) -> int:
+    """Run `ex4d doctor`; returns 1 if something needs repair."""
     from rich.table import Table
 
     from ex4d_core.messages import command_in
@@ -32,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     table = Table(box=None, show_header=False)
     problems, commands = [], []
     for name, finding, problem in _findings(options):
-        # A command is printed in one piece, so that it can be copied: a table cuts it up.
+        # Print a command in one piece, so that it can be copied: a table wraps it.
         if command := command_in(finding):
             finding = finding.removesuffix(f" with: {command}") + " (see below)"
             commands.append(f"{name}: {command}")
@@ -47,8 +53,7 @@ def run(options: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def _findings(options: argparse.Namespace):
-    """(what, finding, problem or "") for each thing worth knowing."""
+def _findings(options: argparse.Namespace) -> Iterator[Finding]:
     import psutil
     import torch
 
@@ -64,7 +69,7 @@ def _findings(options: argparse.Namespace):
             device = torch.cuda.get_device_properties(index)
             yield f"cuda:{index}", f"{device.name}, {device.total_memory / 2**30:.0f} GB", ""
     else:
-        yield "GPU", "none that PyTorch can use; everything runs on the processor", ""
+        yield "GPU", "none that PyTorch can use; everything runs on the CPU", ""
     yield "torch", torch.__version__, ""
     machine = machine_settings(options)
     yield from _rasterizers(machine)
@@ -78,8 +83,8 @@ def _findings(options: argparse.Namespace):
     yield "backend", _backend(options), ""
 
 
-def _wan(device: str, machine: MachineSettings):
-    """Whether the engine wan can run, and what it lacks if not; and what there is of its weights."""
+def _wan(device: str, machine: MachineSettings) -> Iterator[Finding]:
+    """Whether the engine wan is available, why not, and which of its weights are here."""
     from ex4d.generate.wan import WAN_LICENCE, WanUnavailableError, why_no_wan
     from ex4d.generate.wan.networks import require_diffsynth
     from ex4d.weights.catalogue import PARTS
@@ -92,7 +97,7 @@ def _wan(device: str, machine: MachineSettings):
             require_diffsynth()  # installed, but can it be imported?
         except WanUnavailableError as error:
             reason = str(error)
-    yield "engine wan", f"not usable: {reason}" if reason else WAN_LICENCE, ""
+    yield "engine wan", f"unavailable: {reason}" if reason else WAN_LICENCE, ""
     folder = machine.models
     complete = {part.name: files_here(folder, part)[1] for part in PARTS if part.kind in ("wan", "lora")}
     here, missing = (", ".join(name for name, whole in complete.items() if whole is state) for state in (True, False))
@@ -100,8 +105,8 @@ def _wan(device: str, machine: MachineSettings):
     yield "weights of wan", f"in {folder}: {here or 'none'}; missing: {missing or 'none'}; LoRAs: {loras}", ""
 
 
-def _rasterizers(machine: MachineSettings):
-    """Each one's state and speed here, and which of them "auto" takes."""
+def _rasterizers(machine: MachineSettings) -> Iterator[Finding]:
+    """The state and speed of each rasterizer, and which of them "auto" selects."""
     from ex4d.raster import (
         RASTERIZERS,
         RasterizerUnavailableError,
@@ -118,8 +123,8 @@ def _rasterizers(machine: MachineSettings):
             speed = f"{quick_speed(rasterizer):.2f} ms for a frame of 512x512"
             yield f"rasterizer {name}", f"on {rasterizer.device}, {speed}; {rasterizer.licence}", ""
         except RasterizerUnavailableError as error:
-            # warp is ours to install, and everything needs it; nvdiffrast is the user's choice
-            yield f"rasterizer {name}", f"not usable: {error}", str(error) if name == "warp" else ""
+            # Everything needs warp, which is installed with this package; nvdiffrast is the user's choice.
+            yield f"rasterizer {name}", f"unavailable: {error}", str(error) if name == "warp" else ""
     try:
         choice = choose_rasterizer(machine=machine)
         licence = f"licence: {machine.licence_for(None)}, set by {LICENCE_VARIABLE}"

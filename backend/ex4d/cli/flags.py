@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Collection
-from dataclasses import MISSING
 from typing import Any, TypeVar, get_args, get_origin
 
 from ex4d_core.errors import RequestError
@@ -35,7 +34,7 @@ def add_flags(
     for entry in fields_of(kind):
         if entry.option is None or entry.name in skip:
             continue
-        default = defaults.get(entry.name, None if entry.default is MISSING else entry.default)
+        default = defaults[entry.name] if entry.name in defaults else entry.default
         flags = (entry.option.flag or f"--{entry.name.replace('_', '-')}", *entry.option.aliases)
         described: dict[str, Any] = {"dest": entry.name, "help": entry.option.help.replace("%", "%%")}
         described["default"] = argparse.SUPPRESS if unset else default

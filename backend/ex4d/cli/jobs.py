@@ -1,7 +1,7 @@
-"""What a backend is doing and has done: list its jobs, cancel one, or fetch what one has made so far.
+"""List the jobs of a backend, cancel one, or fetch the results of one so far.
 
---prune DAYS makes room in a data folder of this machine, whether a service runs there or not: jobs that ended longer
-ago are forgotten, and footage and results that were not used for as long are deleted.
+--prune DAYS makes room in a data folder of this machine, whether a service runs there or not: it forgets jobs that
+ended longer ago, and deletes footage and results that were not used for as long.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ if TYPE_CHECKING:
     from ex4d_core.client import Client
     from ex4d_core.messages import JobStatus
 
-SUMMARY = "list, cancel, fetch and forget a backend's jobs"
+SUMMARY = "list, cancel, fetch and prune the jobs of a backend"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `ex4d jobs`."""
     add_backend_arguments(parser)
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--cancel", metavar="JOB")
-    which.add_argument("--fetch", metavar="JOB", help="with --out")
-    which.add_argument("--prune", metavar="DAYS", type=float, help="forget what is older, in the folder of --data")
-    parser.add_argument("--data", type=Path, help="with --prune: the service's data folder, if it is not the user's")
+    which.add_argument("--cancel", metavar="JOB", help="cancel a job")
+    which.add_argument("--fetch", metavar="JOB", help="download the results of a job into --out")
+    which.add_argument("--prune", metavar="DAYS", type=float, help="forget older jobs in the folder of --data")
+    parser.add_argument("--data", type=Path, help="with --prune: the service's data folder; default: the user's")
     parser.add_argument("-o", "--out", type=Path, help="folder for the files of --fetch")
-    parser.add_argument(
-        "--json", action="store_true", help="list jobs as JSON, for programs; times in seconds since 1970"
-    )
+    parser.add_argument("--json", action="store_true", help="list jobs as JSON; times in seconds since 1970")
 
 
 def run(options: argparse.Namespace) -> int:
+    """Run `ex4d jobs`."""
     from ex4d_core.errors import RequestError
     from ex4d_core.messages import Cancel, ListJobs
 
     if options.fetch and not options.out:
-        raise RequestError("where to? give --out FOLDER with --fetch")
+        raise RequestError("no folder for --fetch; add --out FOLDER")
     if options.prune is not None:
         return _prune(options.prune, options.data)
     show = print_json if options.json else print_table
@@ -47,7 +47,6 @@ def run(options: argparse.Namespace) -> int:
             show([client.ask(Cancel(options.cancel), timeout=ANSWER_SECONDS).status])
         elif options.fetch:
             fetched, job = _fetch(client, options.fetch, options.out)
-            # Of a job that is not done there may be more later, or never.
             state = "" if job.state == "done" else f"; the job is {': '.join(filter(None, (job.state, job.reason)))}"
             print(f"{fetched} files in {options.out}{state}")
         else:
@@ -61,14 +60,14 @@ def _prune(days: float, data: Path | None) -> int:
     from ex4d.service import ServiceError, ServiceSettings, prune
 
     if not days >= 0:
-        raise ServiceError(f"--prune wants a number of days that is not negative, not {days:g}")
-    gone = prune(ServiceSettings(**({} if data is None else {"data": data})), days)
-    print(f"{gone.jobs} jobs forgotten, {gone.bytes / 1e9:.2f} GB freed")
+        raise ServiceError(f"invalid --prune {days:g}: expected a number of days from 0 on")
+    pruned = prune(ServiceSettings() if data is None else ServiceSettings(data=data), days)
+    print(f"{pruned.jobs} jobs forgotten, {pruned.bytes / 1e9:.2f} GB freed")
     return 0
 
 
 def print_json(jobs: list[JobStatus]) -> None:
-    """All that is known of each, as `JobStatus` has it."""
+    """Print each `JobStatus` as JSON."""
     import json
     from dataclasses import asdict
 
@@ -76,18 +75,18 @@ def print_json(jobs: list[JobStatus]) -> None:
 
 
 def print_table(jobs: list[JobStatus]) -> None:
-    """What people want to know, newest first."""
+    """Print a table for people, newest job first."""
     from datetime import datetime
 
     from rich.table import Column, Table
 
-    # The name of a job is what one copies: never cut it. Labels and reasons may be long, and are broken.
+    # Users copy the name of a job, so never cut it. Labels and reasons may be long, and are wrapped.
     short = [Column(name, no_wrap=True) for name in ("engine", "state", "progress", "since")]
     table = Table(Column("job", no_wrap=True, min_width=16), "label", *short, "reason", box=None)
     for job in jobs:
         progress = f"{job.done}/{job.total} {job.stage}" if job.total else ""
         if job.state == "queued":
-            progress = f"{job.queue_position} before it"
+            progress = f"{job.queue_position} ahead"
         since = datetime.fromtimestamp(job.created).strftime("%d %b %H:%M:%S")
         table.add_row(job.job, job.label, job.engine, job.state, progress, since, job.reason)
     plain_console().print(table if jobs else "no jobs")

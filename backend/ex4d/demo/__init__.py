@@ -1,4 +1,4 @@
-"""The demo: footage to movie strip, with a real backend process, a real Blender process and a real socket."""
+"""The demo: runs footage to movie strip with a real backend, a real Blender and a real socket."""
 
 from ex4d.demo.chain import DemoError, run_demo
 

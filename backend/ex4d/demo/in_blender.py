@@ -1,7 +1,7 @@
-"""What an artist does in Blender, done by a script: import, camera, Generate, strip, save. Run by ``ex4d.demo.chain``.
+"""The artist's part of the demo, inside Blender: import, camera, Generate, strip, save. Run by ``ex4d.demo.chain``.
 
-This runs inside Blender's own Python, so it knows the add-on and bpy and nothing of the backend. What it says on
-standard output, one JSON object a line, drives the progress bars of the demo.
+It runs in Blender's own Python, with the add-on and bpy, and without the backend. Its reports on standard output, one
+JSON object a line, drive the progress bars of the demo.
 """
 
 from __future__ import annotations
@@ -12,25 +12,27 @@ import math
 import sys
 import time
 
-import bpy
+import bpy  # pyright: ignore[reportMissingImports] - in Blender alone
 
 from ex4d_core.trajectories import Trajectory
 
 PRESET = Trajectory("orbit", amount=24, elevation=6, easing="ease_in_out")
-# Changes by hand, as an artist makes them: frame of the take, metres sideways and up, degrees to the left, lens factor.
+# Manual changes, as an artist makes them: frame of the take, metres sideways and up, degrees to the left, lens factor.
 CHANGES = ((12, 0.06, 0.02, 1.5, 1.0), (30, -0.12, 0.10, -3.0, 1.12), (48, -0.25, 0.05, -5.0, 1.3))
-_PATIENCE_SECONDS = 600
+_TIMEOUT_SECONDS = 600
 
 
-def say(stage: str, done: int, total: int | None, **more: object) -> None:
+def report(stage: str, done: int, total: int | None, **more: object) -> None:
+    """Report progress, and more by name, to the demo."""
     print(json.dumps({"stage": stage, "done": done, "total": total, **more}), flush=True)
 
 
 def main() -> None:
+    """Run all steps and save the file."""
     parser = argparse.ArgumentParser()
     for option in ("--scene", "--blend", "--backend"):
         parser.add_argument(option, required=True)
-    parser.add_argument("--takes", type=int, default=1, help="how many to make of the shot, one after the other")
+    parser.add_argument("--takes", type=int, default=1, help="takes to generate of the shot, one after the other")
     options = parser.parse_args(sys.argv[sys.argv.index("--") + 1 :])
 
     bpy.ops.wm.read_factory_settings(use_empty=True)
@@ -43,7 +45,8 @@ def main() -> None:
     scene_object = import_scene(options.scene, measured)
     camera = animate_with_few_keys(scene_object)
     ticks, before = Ticks(), memory_mb()
-    for _ in range(options.takes):
+    entry = generate(scene_object, camera, ticks, measured)
+    for _ in range(options.takes - 1):
         entry = generate(scene_object, camera, ticks, measured)
     measured.update(ticks.figures())
     measured[f"memory for {options.takes} takes MB"] = memory_mb() - before
@@ -51,11 +54,11 @@ def main() -> None:
     bpy.ops.wm.save_mainfile()
     from blender_addon.paths import from_blend
 
-    say("blender", 1, 1, take_folder=str(from_blend(entry.folder)), measured=measured)
+    report("blender", 1, 1, take_folder=str(from_blend(entry.folder)), measured=measured)
 
 
 def import_scene(folder: str, measured: dict[str, float]) -> bpy.types.Object:
-    """The sample as an animated, textured object."""
+    """Import the sample as an animated, textured object."""
     from blender_addon.scenes.importing import ImportSettings, import_scene
 
     begun = time.perf_counter()
@@ -65,7 +68,7 @@ def import_scene(folder: str, measured: dict[str, float]) -> bpy.types.Object:
 
 
 def play(scene_object: bpy.types.Object, measured: dict[str, float]) -> None:
-    """Step through all frames, as playback does; and through the positions alone, which Blender reads by itself."""
+    """Measure all frames as playback shows them, and with the mesh cache alone, which Blender reads by itself."""
     frames = range(bpy.context.scene.frame_start, bpy.context.scene.frame_end + 1)
     measured["frame_set ms"] = frame_ms(bpy.context.scene, frames)
     alone = bpy.data.scenes.new("positions alone")
@@ -80,7 +83,7 @@ def play(scene_object: bpy.types.Object, measured: dict[str, float]) -> None:
 
 
 def frame_ms(scene: bpy.types.Scene, frames: range) -> float:
-    """Milliseconds of the median frame; the scene is at its first frame again afterwards."""
+    """Milliseconds of the median frame; returns to the first frame."""
     times = []
     scene.frame_set(frames[0])
     for frame in frames:
@@ -92,12 +95,12 @@ def frame_ms(scene: bpy.types.Scene, frames: range) -> float:
 
 
 def animate_with_few_keys(scene_object: bpy.types.Object) -> bpy.types.Object:
-    """A camera on a preset path, then changed by keyframes of position, rotation and focal length."""
+    """Create a camera from a preset, then change position, rotation and focal length by keyframes."""
     from blender_addon.cameras.presets import camera_from_preset
 
     camera = camera_from_preset(scene_object, PRESET, name="Shot camera")
     start = bpy.context.scene.frame_start
-    # An artist's changes go over a few keyframes; those of the preset on the frames between would undo them.
+    # An artist edits a few keyframes; the preset's keyframes in between would undo that.
     frames = [0, *(change[0] for change in CHANGES)]
     poses = []
     for frame in frames:
@@ -122,14 +125,15 @@ def animate_with_few_keys(scene_object: bpy.types.Object) -> bpy.types.Object:
 
 
 class Ticks:
-    """What the add-on's timer costs while takes are made: milliseconds on the clock, and of the processor."""
+    """Cost of the add-on's timer while takes are generated: milliseconds of wall time and of CPU time."""
 
     def __init__(self) -> None:
+        """Without measurements."""
         self.wall: list[float] = []
         self.cpu: list[float] = []
 
     def tick(self) -> float:
-        """One tick, as Blender's timer calls it; returns the seconds until the next."""
+        """Run one tick, as Blender's timer does; returns the seconds until the next."""
         from blender_addon.scheduler import scheduler
 
         before = time.thread_time()
@@ -139,7 +143,7 @@ class Ticks:
         return pause
 
     def figures(self) -> dict[str, float]:
-        """By name: the longest, and the longest of 999 in 1,000."""
+        """The 99.9th percentile and the maximum, by name."""
         figures = {}
         for name, times in (("tick", sorted(self.wall)), ("tick's CPU time", sorted(self.cpu))):
             figures[f"{name}, 99.9th percentile ms"] = times[math.ceil(0.999 * len(times)) - 1]
@@ -148,7 +152,7 @@ class Ticks:
 
 
 def memory_mb() -> float:
-    """What this process holds in memory; 0 where the system does not say it as Linux does."""
+    """Resident memory of this process; 0 where there is no /proc."""
     try:
         with open("/proc/self/status", encoding="ascii") as file:
             return next(int(line.split()[1]) for line in file if line.startswith("VmRSS")) / 1024
@@ -168,17 +172,17 @@ def generate(scene_object: bpy.types.Object, camera: bpy.types.Object, ticks: Ti
     begun = time.monotonic()
     entry = send_take(package, request, scene.frame_start, scene)
     reached: dict[str, float] = {}
-    # In a window Blender's own timer does this while the artist works on.
-    while tracker.is_followed(entry) and time.monotonic() < begun + _PATIENCE_SECONDS:
+    # In a window Blender's own timer does this while the artist continues to work.
+    while tracker.is_followed(entry) and time.monotonic() < begun + _TIMEOUT_SECONDS:
         pause = ticks.tick()
         elapsed = time.monotonic() - begun
         if entry.state in ("running", "fetching"):
             reached.setdefault("job started after s", elapsed)
         if "first frame in the strip after s" not in reached and find_strip(scene, entry.key) is not None:
             reached["first frame in the strip after s"] = elapsed
-        say(entry.stage or entry.state, round(entry.progress * entry.frames), entry.frames)
+        report(entry.stage or entry.state, round(entry.progress * entry.frames), entry.frames)
         time.sleep(min(pause, 0.02))
-    measured |= reached  # of several takes the last: the backend is warm then, as it mostly is
+    measured |= reached  # of several takes the last, with a warm backend
     if entry.state != "done":
         raise SystemExit(f"the take is {entry.state}: {entry.reason}")
     return entry

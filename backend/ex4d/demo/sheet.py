@@ -1,4 +1,4 @@
-"""The contact sheet of a take: source, render, mask and result, a row of frames each."""
+"""Draws the contact sheet of a take: source, render, mask and result, a row of frames each."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ def draw_contact_sheet(path: Path, scene: Scene, take_folder: Path, first_frame:
     """Write a PNG with `COLUMNS` frames of a take, evenly spread from its first to its last.
 
     Args:
+        path: of the PNG.
+        scene: that the take shows.
         take_folder: with ``color.mp4``, ``mask.mp4`` and ``take.mp4``.
         first_frame: footage frame of the take's frame 0.
     """
@@ -32,7 +34,7 @@ def draw_contact_sheet(path: Path, scene: Scene, take_folder: Path, first_frame:
 
 
 def _chosen(movie: Path) -> Iterator[tuple[int, np.ndarray]]:
-    """(index, frame) of the frames that the sheet shows; one frame in memory at a time."""
+    """(index, frame) of the frames on the sheet; one frame in memory at a time."""
     from ex4d.media import probe
 
     frames = probe(movie).frames

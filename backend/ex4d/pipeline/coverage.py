@@ -8,13 +8,12 @@ found stands in `ex4d.raster.visible_fraction`.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from cachetools import LRUCache
 
 from ex4d.machine import MachineSettings
 from ex4d.pipeline.render import scene_surface, shows_first_frame
@@ -59,8 +58,9 @@ class SceneCoverage:
         self._source = scene.source_camera()
         self._device, self._machine = device, machine
         self._rasterizers: dict[RenderSettings, Rasterizer] = {}
-        self._frames = _Kept(_KEPT_BYTES)
-        self._shares = _Kept(_KEPT_SHARES)
+        self._frames: LRUCache[Hashable, SimplifiedFrame] = LRUCache(_KEPT_BYTES, _size)
+        self._frames_lock = threading.Lock()
+        self._shares: LRUCache[Hashable, float] = LRUCache(_KEPT_SHARES)
         self._threads = ThreadPoolExecutor(cpu_cores(), "coverage")  # which keep working memory, too
 
     def of(self, request: ShotRequest, *, index: int = 0) -> PathCoverage:
@@ -80,13 +80,14 @@ class SceneCoverage:
                 settings.rasterizer, self._device, settings.licence, self._machine
             )
         keys = [_key(settings, first + k, camera, k) for k in range(len(camera))]
-        missing = [k for k, key in enumerate(keys) if key not in self._shares]
+        found = {k: self._shares[key] for k, key in enumerate(keys) if key in self._shares}
+        missing = [k for k in range(len(keys)) if k not in found]
         if missing:
             on_cpu = self._rasterizers[settings].device.type == "cpu"
             shares = (self._counted if on_cpu else self._drawn)(request, missing)
             for k, share in zip(missing, shares, strict=True):
-                self._shares.put(keys[k], share, 1)
-        seen = np.array([self._shares.get(key) for key in keys])
+                found[k] = self._shares[keys[k]] = share
+        seen = np.array([found[k] for k in range(len(keys))])
         if index == 0 and shows_first_frame(self._scene.manifest, camera, settings):
             seen[0] = 1.0
         source = self._source.frames(first, first + len(camera))
@@ -114,42 +115,20 @@ class SceneCoverage:
 
     def _simplified(self, settings: RenderSettings, footage_frame: int) -> SimplifiedFrame:
         key = footage_frame, settings.convention, settings.occlusion_rule, settings.occlusion
-        frame = self._frames.get(key)
+        with self._frames_lock:
+            frame = self._frames.get(key)
         if frame is None:
             # What it keeps of the footage is the file, mapped into memory.
             part = footage_frame, footage_frame + 1
             frame = SimplifiedFrame(scene_surface(self._scene, self._source, settings, *part, copy=False))
-            self._frames.put(key, frame, frame.bytes)
+            with self._frames_lock:
+                self._frames[key] = frame
         return frame
 
 
-class _Kept:
-    """The most recently used values, up to a total size; may be used by several threads."""
-
-    def __init__(self, size: int):
-        self._room = size
-        self._values: OrderedDict[Hashable, tuple[object, int]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def __contains__(self, key: Hashable) -> bool:
-        return key in self._values
-
-    def get(self, key: Hashable) -> Any:
-        with self._lock:
-            if key not in self._values:
-                return None
-            self._values.move_to_end(key)
-            return self._values[key][0]
-
-    def put(self, key: Hashable, value: object, size: int) -> None:
-        """What was put last stays, whatever its size."""
-        with self._lock:
-            if key in self._values:
-                self._room += self._values.pop(key)[1]
-            while self._values and self._room < size:
-                self._room += self._values.popitem(last=False)[1][1]
-            self._values[key] = value, size
-            self._room -= size
+def _size(frame: SimplifiedFrame) -> int:
+    """Bytes of a frame in the cache, which keeps the last one whatever its size."""
+    return min(frame.bytes, _KEPT_BYTES)
 
 
 def _key(settings: RenderSettings, footage_frame: int, camera: CameraPath, k: int) -> Hashable:

@@ -6,11 +6,11 @@ blending stay on the device that draws; only the finished picture is copied from
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from cachetools import LRUCache
 
 from ex4d.generate.preview import HoleFiller
 from ex4d.machine import MachineSettings
@@ -46,7 +46,7 @@ class SceneViews:
         self._source = scene.source_camera()
         self._device, self._machine = device, machine
         self._rasterizers: dict[RenderSettings, Rasterizer] = {}
-        self._surfaces: OrderedDict[tuple[RenderSettings, int], DepthSurface] = OrderedDict()
+        self._surfaces: LRUCache[tuple[RenderSettings, int], DepthSurface] = LRUCache(_KEPT_FRAMES)
 
     def look(self, request: ShotRequest) -> ShownFrame:
         """What a request's one camera sees, holes treated as its preview settings say.
@@ -80,9 +80,6 @@ class SceneViews:
         if key not in self._surfaces:
             surface = scene_surface(self._scene, self._source, settings, frame, frame + 1)
             self._surfaces[key] = surface.to(device)
-        self._surfaces.move_to_end(key)
-        while len(self._surfaces) > _KEPT_FRAMES:
-            self._surfaces.popitem(last=False)
         return self._surfaces[key]
 
 

@@ -1,6 +1,7 @@
-"""The service: it takes shots from clients over ZeroMQ, keeps them in SQLite, and has worker processes make them.
+"""The backend service: a ZeroMQ front, a job store in SQLite, blobs by content hash, and worker processes.
 
-Nothing here imports torch, so the front stays small and starts at once; workers do (see `ex4d.service.worker`).
+Nothing here imports torch, so the service process stays small and starts at once; workers do (see
+`ex4d.service.worker`).
 """
 
 from ex4d.service.keys import KeyFiles, create_keys

@@ -1,7 +1,7 @@
-"""Files by the SHA-256 of their content: footage that clients sent, and results that workers made.
+"""`BlobStore`: files named by the SHA-256 of their content, sent by clients or written by workers.
 
-    blobs/ab/abcdef...      whole and verified; never changed, only dropped
-    partial/abcdef...       uploads under way, or broken off (see `ex4d.service.uploads`)
+    blobs/ab/abcdef...      complete and verified; never changed, only deleted
+    partial/abcdef...       uploads in progress or interrupted (see `ex4d.service.uploads`)
 
 A file appears under ``blobs`` by a rename, after its content is on disk. No name from the wire becomes a path
 unless it is 64 hexadecimal digits.
@@ -11,15 +11,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import time
 from collections.abc import Set
 from pathlib import Path
 
 from ex4d_core.scene import is_sha256, sha256_of
 
-# EFBIG: the limit that the operating system sets this process; for whoever has to act it is a full disk as well.
-# A blob in use a moment ago may be about to be asked for, or about to be named by a job.
+# A blob used a moment ago may be about to be requested, or to be named by a job.
 _RECENT_SECONDS = 3600.0
 
 
@@ -27,6 +25,7 @@ class BlobStore:
     """Blobs in a data folder; any number of processes may use one at a time."""
 
     def __init__(self, data: Path):
+        """Use the folders below ``data``, and create them if need be."""
         self._blobs = data / "blobs"
         self.partial = data / "partial"
         self._blobs.mkdir(parents=True, exist_ok=True)
@@ -36,21 +35,21 @@ class BlobStore:
         """Where a blob is, or would be.
 
         Raises:
-            ValueError: the name is no SHA-256.
+            ValueError: the name is not a SHA-256; callers check names from the wire before.
         """
         if not is_sha256(sha256):
-            raise ValueError(f"{sha256!r:.80} is no SHA-256 in lower-case hexadecimal")
+            raise ValueError(f"invalid blob name {sha256!r:.80}: expected a SHA-256 in lower-case hexadecimal")
         return self._blobs / sha256[:2] / sha256
 
     def size(self, sha256: str) -> int | None:
-        """Bytes of a whole blob; None if it is not here."""
+        """Bytes of a complete blob; None if it is not here."""
         try:
             return self.path(sha256).stat().st_size
         except FileNotFoundError:
             return None
 
     def touch(self, sha256: str) -> None:
-        """Note that a blob is in use, so that it is dropped later than others."""
+        """Note that a blob is in use, so that it is deleted later than others."""
         with contextlib.suppress(FileNotFoundError):
             os.utime(self.path(sha256))
 
@@ -65,11 +64,11 @@ class BlobStore:
             return file.read(length)
 
     def add_file(self, path: Path, sha256: str = "") -> tuple[str, int]:
-        """Take a finished file in; it is gone from ``path``, and on disk here, when this returns.
+        """Move a finished file in; it is on disk when this returns.
 
         Args:
             path: a file that nobody writes any more, in the same file system.
-            sha256: of its content, where whoever wrote it knows that already: a long clip's mesh is many gigabytes.
+            sha256: of its content if the caller knows it: the mesh of a long clip has many gigabytes.
 
         Returns:
             Its SHA-256 and its size.
@@ -83,7 +82,7 @@ class BlobStore:
         return sha256, size
 
     def move_in(self, path: Path, sha256: str) -> None:
-        """Put a file whose content has been verified under its name, on disk before it can be seen."""
+        """Move a file with verified content to its name, on disk before it appears there."""
         target = self.path(sha256)
         target.parent.mkdir(exist_ok=True)
         with open(path, "rb+") as file:
@@ -93,9 +92,9 @@ class BlobStore:
         _sync_folder(target.parent)
 
     def drop_unneeded(self, limit_bytes: float, needed: Set[str], unused_seconds: float = 0.0) -> int:
-        """Drop the blobs that were not used for longest until the rest takes ``limit_bytes`` at most.
+        """Delete the least recently used blobs until the rest takes ``limit_bytes`` at most.
 
-        Broken-off uploads count and go like blobs. What is in ``needed``, or was used within the hour or within
+        Interrupted uploads count as blobs. What is in ``needed``, or was used within the hour or within
         ``unused_seconds``, stays, even above the limit.
 
         Returns:
@@ -114,7 +113,7 @@ class BlobStore:
                 break
             if path.name in needed:
                 continue
-            # Asked again: it may have been used, or dropped, since the list was made. Windows keeps what is open.
+            # Checked again: it may have been used, or deleted, since the list was read. Windows keeps open files.
             with contextlib.suppress(FileNotFoundError, PermissionError):
                 if time.time() - path.stat().st_mtime > recent:
                     path.unlink()
@@ -122,29 +121,15 @@ class BlobStore:
         return freed
 
 
-def free_bytes(folder: Path) -> int:
-    """Disk space left where ``folder`` is."""
-    return shutil.disk_usage(folder).free
-
-
-def full_disk_text(folder: Path, error: OSError) -> str:
-    """What to tell people about a write that failed for want of room."""
-    free = free_bytes(folder) / 1e9
-    return (
-        f"the backend cannot write to {folder}, {free:.2f} GB are free there: {error.strerror}; make room on its disk "
-        "and try again"
-    )
-
-
-def _stat(entry: os.DirEntry) -> os.stat_result | None:
+def _stat(entry: os.DirEntry[str]) -> os.stat_result | None:
     try:
         return entry.stat()
-    except FileNotFoundError:  # Moved or dropped meanwhile.
+    except FileNotFoundError:  # Moved or deleted meanwhile.
         return None
 
 
 def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # Windows cannot open folders, and keeps its directory in order by itself.
+    if os.name == "nt":  # Windows cannot open folders, and needs no sync of them.
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -1,96 +1,67 @@
-"""The service's side of the wire: one ROUTER socket, one loop, one answer to each request.
+"""`Front` answers the requests of all clients on one ROUTER socket.
 
 Nothing here may take long, since every client waits for it: it moves bytes, and reads and writes rows. Requests for
-events are parked until there is something to tell.
+events are held back until there is news.
 """
 
 from __future__ import annotations
 
 import logging
-import math
-import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import zmq
 
 from ex4d.service.blob_store import BlobStore
-from ex4d.service.damage import is_damage
+from ex4d.service.corrupt_database import is_corruption
 from ex4d.service.job_store import JobStore
-from ex4d.service.refusal import Refusal
+from ex4d.service.live_views import LiveViewQueue
+from ex4d.service.refusals import Refusal, refusal_for
 from ex4d.service.uploads import Answer, Uploads
-from ex4d.service.views import Views
 from ex4d.service.workers import Workers
-from ex4d_core import __version__
-from ex4d_core.messages import (
-    CHUNK_BYTES,
-    FINAL_STATES,
-    MAX_HASHES,
-    MAX_HEADER_BYTES,
-    MAX_WAIT_SECONDS,
-    REQUESTS,
-    BlobChunk,
-    BlobStatus,
-    BlobStatusReply,
-    Cancel,
-    EventsReply,
-    GetBlob,
-    GetCoverage,
-    GetEvents,
-    GetView,
-    Hello,
-    JobsReply,
-    JobStatus,
-    ListJobs,
-    Message,
-    PutBlob,
-    StatusReply,
-    Submit,
-    Submitted,
-    Welcome,
-    Withdraw,
-    Withdrawn,
-)
+from ex4d_core import messages
+from ex4d_core.messages import FINAL_STATES, JobStatus, Message
 from ex4d_core.reconstruction import ReconstructionRequest, request_from_wire
-from ex4d_core.scene import MAX_MANIFEST_BYTES, RENDER_FILES, SceneError, SceneManifest, is_sha256
-from ex4d_core.shot import RequestError, ShotRequest
+from ex4d_core.scene import MAX_MANIFEST_BYTES, RENDER_FILES, SceneManifest, is_sha256
+from ex4d_core.shot import ShotRequest
 from ex4d_core.wire import ProtocolError, decode, encode
 
 log = logging.getLogger(__name__)
 
-# libzmq itself drops a larger part before it takes memory for it, and disconnects the peer that sent it.
-MAX_PART_BYTES = MAX_HEADER_BYTES + 1024 * 1024
-# Answers waiting for one client to read them: 16 MB of chunks. What is over is dropped, and asked for again.
-_QUEUE = 64
+# libzmq drops a larger part before it allocates memory for it, and disconnects the peer that sent it.
+_MAX_PART_BYTES = messages.MAX_HEADER_BYTES + 1024 * 1024
+# Replies waiting for one client to read them: 16 MB of chunks. Any more are dropped, and the client asks again.
+_MAX_QUEUED_REPLIES = 64
 _MAX_KEY = 128
-# A view is for a window, and its JPEG must fit in one message.
+# A live view is for a window, and its JPEG must fit in one message.
 _MAX_VIEW_SIDE = 2048
 # Queued and running jobs; each keeps its request in the database.
 _MAX_UNFINISHED = 1000
-# Requests for events that one client may have parked; the oldest is answered when there is one more.
-_MAX_PARKED = 32
-# News of progress is worth a message this often.
+# Requests for events that are held back for one client; one more, and the oldest is answered.
+_MAX_HELD = 32
+# Progress is worth a message this often.
 _PROGRESS_SECONDS = 0.25
-_MESSAGES_A_TURN = 64
+_MESSAGES_PER_TURN = 64
 
 
-def bind_router(socket: zmq.Socket, address: str) -> str:
-    """Set a ROUTER socket's limits and bind it; returns the address, with the port that port 0 became.
+def bind_router(socket: zmq.Socket[bytes], address: str) -> str:
+    """Set a ROUTER socket's limits and bind it; returns the address, with the real port in place of port 0.
 
     Raises:
         zmq.ZMQError: it cannot be bound.
     """
-    socket.setsockopt(zmq.MAXMSGSIZE, MAX_PART_BYTES)
-    socket.setsockopt(zmq.SNDHWM, _QUEUE)
-    socket.setsockopt(zmq.RCVHWM, _QUEUE)
+    socket.setsockopt(zmq.MAXMSGSIZE, _MAX_PART_BYTES)
+    socket.setsockopt(zmq.SNDHWM, _MAX_QUEUED_REPLIES)
+    socket.setsockopt(zmq.RCVHWM, _MAX_QUEUED_REPLIES)
     socket.setsockopt(zmq.LINGER, 200)
-    # A client that vanished without a word (a laptop closed) is forgotten.
+    # Forget a client that disappeared (a closed laptop).
     socket.setsockopt(zmq.HEARTBEAT_IVL, 15_000)
     socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 60_000)
-    # A client that comes back under its name gets the answers, instead of the connection it lost.
+    # A client that reconnects under its name gets the replies, instead of its lost connection.
     socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
     socket.setsockopt(zmq.IPV6, int("[" in address))
     socket.bind(address)
@@ -98,8 +69,8 @@ def bind_router(socket: zmq.Socket, address: str) -> str:
 
 
 @dataclass
-class _Parked:
-    """A request for events that is held back; times are monotonic."""
+class _HeldRequest:
+    """A request for events without a reply yet; times are monotonic."""
 
     client: bytes
     answer: Answer
@@ -111,30 +82,41 @@ class _Parked:
 
 
 class Front:
-    """Answers clients. `job_changed` tells it what workers did."""
+    """Answers clients; to be used on the service's loop only."""
 
-    def __init__(self, socket: zmq.Socket, store: JobStore, blobs: BlobStore, uploads: Uploads, views: Views):
+    def __init__(
+        self,
+        socket: zmq.Socket[bytes],
+        store: JobStore,
+        blobs: BlobStore,
+        uploads: Uploads,
+        views: LiveViewQueue,
+        workers: Workers,
+        data: Path,
+    ):
+        """Args are the parts of the service; ``data`` is its folder, for messages about a full disk."""
         self._socket = socket
         self._store = store
         self._blobs = blobs
         self._uploads = uploads
         self._views = views
-        self._parked: list[_Parked] = []
-        self.workers: Workers | None = None
+        self._workers = workers
+        self._data = data
+        self._held: list[_HeldRequest] = []
         self._handlers: dict[type[Message], Callable[..., None]] = {
-            Hello: self._hello,
-            BlobStatus: self._blob_status,
-            PutBlob: self._put_blob,
-            GetBlob: self._get_blob,
-            Submit: self._submit,
-            Cancel: self._cancel,
-            Withdraw: self._withdraw,
-            ListJobs: self._list_jobs,
+            messages.Hello: self._hello,
+            messages.BlobStatus: self._blob_status,
+            messages.PutBlob: self._put_blob,
+            messages.GetBlob: self._get_blob,
+            messages.Submit: self._submit,
+            messages.Cancel: self._cancel,
+            messages.Withdraw: self._withdraw,
+            messages.ListJobs: self._list_jobs,
         }
 
     def serve(self) -> bool:
-        """Answer what has arrived; returns whether there may be more."""
-        for _ in range(_MESSAGES_A_TURN):
+        """Answer requests that have arrived; returns whether there may be more."""
+        for _ in range(_MESSAGES_PER_TURN):
             try:
                 client, *parts = self._socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
@@ -143,92 +125,84 @@ class Front:
         return True
 
     def job_changed(self, job: str) -> None:
-        """Answer parked requests that now have something to tell."""
-        for parked in [one for one in self._parked if one.job == job]:
-            status = self._store.status(job)
-            if status.events > parked.after or status.state in FINAL_STATES:
-                self._unpark(parked)
-            elif _progress(status) != parked.progress:
-                # A little later, together with what else will have happened by then.
-                parked.deadline = min(parked.deadline, parked.since + _PROGRESS_SECONDS)
+        """Answer held requests about a job that a worker has changed, if there is news."""
+        for held in [one for one in self._held if one.job == job]:
+            status = self._status(job)
+            if status.events > held.after or status.state in FINAL_STATES:
+                self._release(held)
+            elif _progress(status) != held.progress:
+                # A little later, together with further progress.
+                held.deadline = min(held.deadline, held.since + _PROGRESS_SECONDS)
 
     def tick(self) -> float:
-        """Answer parked requests whose time is up; returns the seconds until the next one's is."""
+        """Answer held requests at their deadline; returns the seconds until the next deadline."""
         now = time.monotonic()
-        for parked in [one for one in self._parked if one.deadline <= now]:
-            self._unpark(parked)
-        return max(min((one.deadline for one in self._parked), default=now + 60.0) - now, 0.0)
+        for held in [one for one in self._held if one.deadline <= now]:
+            self._release(held)
+        return max(min((one.deadline for one in self._held), default=now + 60.0) - now, 0.0)
 
     def _serve_one(self, client: bytes, parts: list[bytes]) -> None:
         request_id = 0
         try:
-            request_id, message = decode(parts, REQUESTS)
+            request_id, message = decode(parts, messages.REQUESTS)
             answer = partial(self._reply, client, request_id)
-            if isinstance(message, GetEvents):
+            if isinstance(message, messages.GetEvents):
                 self._get_events(message, answer, client)
-            elif isinstance(message, GetView):
+            elif isinstance(message, messages.GetView):
                 self._get_view(message, answer, client, request_id)
-            elif isinstance(message, GetCoverage):
-                request, _ = self._request(message.request)
+            elif isinstance(message, messages.GetCoverage):
+                request = self._shot(message.request)
                 self._views.ask_coverage(client, request_id, request, answer)
             else:
                 self._handlers[type(message)](message, answer)
-        except ProtocolError as error:
-            self._reply(client, error.request_id, Refusal(error.code, str(error)).message())
-        except Refusal as refusal:
-            self._reply(client, request_id, refusal.message())
-        except sqlite3.OperationalError as error:
-            full = "full" in str(error)
-            log.error("the job database cannot be used: %s", error)
-            text = f"the backend's job database cannot be written: {error}; make room or see the backend's log"
-            self._reply(client, request_id, Refusal("disk-full" if full else "internal", text).message())
-        # Whatever a message may provoke, the other clients must not pay for it.
+        # No request may harm the other clients.
         except Exception as error:
-            log.exception("a request could not be served")
-            text = f"the backend failed on this request ({type(error).__name__}); see its log"
-            self._reply(client, request_id, Refusal("internal", text).message())
-            if is_damage(error):  # of the job database, without which there is nothing to serve
+            refusal = refusal_for(error, self._data)
+            if refusal.code in ("internal", "storage"):
+                log.exception("could not serve a request")
+            if isinstance(error, ProtocolError):
+                request_id = error.request_id
+            self._reply(client, request_id, refusal.message())
+            if is_corruption(error):  # of the job database, without which there is nothing to serve
                 raise
 
     def _reply(self, client: bytes, request_id: int, message: Message) -> None:
-        # What is over `_QUEUE` a ROUTER drops without a word, and so what is for a client that has gone.
+        # A ROUTER silently drops replies beyond `_MAX_QUEUED_REPLIES`, and those for a client that has gone.
         self._socket.send_multipart([client, *encode(message, request_id)], zmq.NOBLOCK)
 
-    def _hello(self, message: Hello, answer: Answer) -> None:
-        workers = self.workers
-        busy = self._store.unfinished() > 0
-        answer(
-            Welcome("ex4d", __version__, workers.devices, workers.engines, workers.rasterizers, busy, workers.lacking)
-        )
+    def _hello(self, message: messages.Hello, answer: Answer) -> None:
+        answer(self._workers.welcome(busy=self._store.unfinished() > 0))
 
-    def _blob_status(self, message: BlobStatus, answer: Answer) -> None:
-        if len(message.hashes) > MAX_HASHES:
-            raise Refusal("bad-request", f"ask for {MAX_HASHES} blobs at a time, not {len(message.hashes)}")
+    def _blob_status(self, message: messages.BlobStatus, answer: Answer) -> None:
+        if len(message.hashes) > messages.MAX_HASHES:
+            text = f"invalid number of blobs {len(message.hashes)}: expected at most {messages.MAX_HASHES}"
+            raise Refusal("bad-request", text)
         for sha256 in message.hashes:
             _require_hash(sha256)
+        received = self._uploads.received
         self._uploads.when_settled(
-            message.hashes, lambda: answer(BlobStatusReply([self._uploads.received(one) for one in message.hashes]))
+            message.hashes, lambda: answer(messages.BlobStatusReply([received(one) for one in message.hashes]))
         )
 
-    def _put_blob(self, message: PutBlob, answer: Answer) -> None:
+    def _put_blob(self, message: messages.PutBlob, answer: Answer) -> None:
         _require_hash(message.sha256)
         self._uploads.put(message, answer)
 
-    def _get_blob(self, message: GetBlob, answer: Answer) -> None:
+    def _get_blob(self, message: messages.GetBlob, answer: Answer) -> None:
         _require_hash(message.sha256)
         size = self._blobs.size(message.sha256)
         if size is None:
-            raise Refusal("unknown-blob", f"there is no blob {message.sha256}; results are kept for a limited time")
+            raise Refusal("unknown-blob", f"unknown blob {message.sha256}; results are kept for a limited time")
         if not 0 <= message.offset <= size or message.length < 1:
             raise Refusal(
-                "bad-request", f"{message.length} bytes from {message.offset} on are not part of a blob of {size} bytes"
+                "bad-request", f"invalid range of {message.length} bytes at {message.offset} in a blob of {size} bytes"
             )
         if message.offset == 0:
             self._blobs.touch(message.sha256)
-        data = self._blobs.read(message.sha256, message.offset, min(message.length, CHUNK_BYTES))
-        answer(BlobChunk(message.sha256, size, message.offset, data))
+        data = self._blobs.read(message.sha256, message.offset, min(message.length, messages.CHUNK_BYTES))
+        answer(messages.BlobChunk(message.sha256, size, message.offset, data))
 
-    def _submit(self, message: Submit, answer: Answer) -> None:
+    def _submit(self, message: messages.Submit, answer: Answer) -> None:
         _require_key(message.key)
         job = self._store.job_of_key(message.key)
         if job is None:
@@ -236,114 +210,106 @@ class Front:
             for sha256 in needs:
                 self._blobs.touch(sha256)
             if self._store.unfinished() >= _MAX_UNFINISHED:
-                raise Refusal("bad-request", f"{_MAX_UNFINISHED} jobs are waiting already; cancel some, or wait")
+                raise Refusal("bad-request", f"{_MAX_UNFINISHED} jobs are waiting; cancel some, or wait")
             job = self._store.submit(message.key, request, needs)
             log.info("job %s submitted: %s, %r", job, request.engine, request.label)
-            self.workers.wake()
-        answer(Submitted(job))
+            self._workers.wake()
+        answer(messages.Submitted(job))
 
-    def _get_view(self, message: GetView, answer: Answer, client: bytes, request_id: int) -> None:
-        request, _ = self._request(message.request)
+    def _get_view(self, message: messages.GetView, answer: Answer, client: bytes, request_id: int) -> None:
+        request = self._shot(message.request)
         if len(request.camera) != 1:
-            raise Refusal("bad-request", f"a view has a camera of 1 frame, not {len(request.camera)}; submit a shot")
+            text = f"a view has a camera of 1 frame, not {len(request.camera)}; submit a shot instead"
+            raise Refusal("bad-request", text)
         if max(request.camera.width, request.camera.height) > _MAX_VIEW_SIDE:
-            raise Refusal("bad-request", f"a view may be {_MAX_VIEW_SIDE} pixels wide and high; submit a shot")
-        self._views.ask(client, request_id, request, answer)
+            text = f"a view has at most {_MAX_VIEW_SIDE} x {_MAX_VIEW_SIDE} pixels; submit a shot instead"
+            raise Refusal("bad-request", text)
+        self._views.ask_view(client, request_id, request, answer)
 
     def _job_request(self, values: dict[str, Any]) -> tuple[ShotRequest | ReconstructionRequest, list[str]]:
-        """A checked request of either kind, and the hashes of all that it needs, which is here."""
-        if "kind" not in values:
-            request, manifest = self._request(values)
+        """A checked request of either kind, and the hashes of the blobs that it needs, which are all here."""
+        request = request_from_wire(values)
+        if isinstance(request, ShotRequest):
+            manifest = self._manifest(request)
             return request, [request.scene, *(manifest.files[part].sha256 for part in RENDER_FILES)]
-        try:
-            request = request_from_wire(values)
-        except RequestError as error:
-            raise Refusal("bad-request", str(error)) from error
         for file in request.files:
             size = self._blobs.size(file.sha256)
             if size is None:
-                raise Refusal("unknown-blob", f"{file.label!r} is not here; send it", {"missing": [file.sha256]})
+                raise Refusal("unknown-blob", f"{file.label!r} is not here; upload it", {"missing": [file.sha256]})
             if size != file.size:
                 raise Refusal("bad-request", f"{file.label!r} has {size} bytes, the request says {file.size}")
         return request, [file.sha256 for file in request.files]
 
-    def _request(self, values: dict[str, Any]) -> tuple[ShotRequest, SceneManifest]:
-        """A checked request, and the manifest of its scene, whose files are all here."""
-        try:
-            request = ShotRequest.from_wire(values)
-            manifest = self._manifest(request.scene)
-            request.require_footage(manifest.frames)
-        except RequestError as error:
-            raise Refusal("bad-request", str(error)) from error
-        return request, manifest
+    def _shot(self, values: dict[str, Any]) -> ShotRequest:
+        """A checked request, whose scene is here."""
+        request = ShotRequest.from_wire(values)
+        self._manifest(request)
+        return request
 
-    def _manifest(self, digest: str) -> SceneManifest:
-        """The manifest of a scene whose files are all here."""
+    def _manifest(self, request: ShotRequest) -> SceneManifest:
+        """The manifest of a shot's scene, which is here and covers the shot."""
+        digest = request.scene
         size = self._blobs.size(digest)
         if size is None:
-            raise Refusal("unknown-scene", f"scene {digest} is not here; send its manifest", {"missing": ["manifest"]})
-        try:
-            manifest = SceneManifest.from_json(self._blobs.read(digest, 0, MAX_MANIFEST_BYTES + 1))
-        except SceneError as error:
-            raise Refusal("bad-request", str(error)) from error
+            text = f"scene {digest} is not here; upload its manifest"
+            raise Refusal("unknown-scene", text, {"missing": ["manifest"]})
+        manifest = SceneManifest.from_json(self._blobs.read(digest, 0, MAX_MANIFEST_BYTES + 1))
         sizes = {part: self._blobs.size(manifest.files[part].sha256) for part in RENDER_FILES}
         missing = [part for part, size in sizes.items() if size is None]
         if missing:
-            text = f"scene {manifest.name!r} is not whole here; send its {', '.join(missing)}"
+            text = f"scene {manifest.name!r} is incomplete here; upload its {', '.join(missing)}"
             raise Refusal("unknown-scene", text, {"missing": missing})
         for part, size in sizes.items():
             if size != manifest.files[part].size:
-                said = manifest.files[part].size
-                text = f"the {part} of scene {manifest.name!r} has {size} bytes, its manifest says {said}"
+                expected = manifest.files[part].size
+                text = f"the {part} of scene {manifest.name!r} has {size} bytes, its manifest says {expected}"
                 raise Refusal("bad-request", f"{text}; reconstruct the scene")
+        request.require_footage(manifest.frames)
         return manifest
 
-    def _cancel(self, message: Cancel, answer: Answer) -> None:
+    def _cancel(self, message: messages.Cancel, answer: Answer) -> None:
         self._stop(message.job)
-        answer(StatusReply(self._status(message.job)))
+        answer(messages.StatusReply(self._status(message.job)))
 
-    def _withdraw(self, message: Withdraw, answer: Answer) -> None:
+    def _withdraw(self, message: messages.Withdraw, answer: Answer) -> None:
         _require_key(message.key)
         job = self._store.job_of_key(message.key)
         if job is not None:
             self._stop(job)
-        answer(Withdrawn(job or ""))
+        answer(messages.Withdrawn(job or ""))
 
     def _stop(self, job: str) -> None:
         if self._status(job).state not in FINAL_STATES:
             self._store.cancel(job)
-            log.info("job %s is cancelled", job)
-            self.workers.cancelled(job)
+            log.info("cancelled job %s", job)
+            self._workers.job_cancelled(job)
             self.job_changed(job)
 
-    def _list_jobs(self, message: ListJobs, answer: Answer) -> None:
-        answer(JobsReply(self._store.jobs(message.limit)))
+    def _list_jobs(self, message: messages.ListJobs, answer: Answer) -> None:
+        answer(messages.JobsReply(self._store.jobs(message.limit)))
 
-    def _get_events(self, message: GetEvents, answer: Answer, client: bytes) -> None:
+    def _get_events(self, message: messages.GetEvents, answer: Answer, client: bytes) -> None:
         status = self._status(message.job)
         if message.after < 0:
-            raise Refusal("bad-request", f"events are numbered from 1, so after must be 0 or more, not {message.after}")
-        wait = min(message.wait, MAX_WAIT_SECONDS) if math.isfinite(message.wait) else 0.0
+            raise Refusal("bad-request", f"invalid event number {message.after}: expected 0 or more")
+        wait = min(message.wait, messages.MAX_WAIT_SECONDS)  # `decode` lets finite numbers through only
         after = min(message.after, status.events)
-        parked = _Parked(client, answer, message.job, after, _progress(status), time.monotonic() + wait)
-        self._parked.append(parked)
+        held = _HeldRequest(client, answer, message.job, after, _progress(status), time.monotonic() + wait)
+        self._held.append(held)
         if status.events > after or status.state in FINAL_STATES or wait <= 0:
-            self._unpark(parked)
-        elif len(of_client := [one for one in self._parked if one.client == client]) > _MAX_PARKED:
-            self._unpark(of_client[0])
+            self._release(held)
+        elif len(of_client := [one for one in self._held if one.client == client]) > _MAX_HELD:
+            self._release(of_client[0])
 
-    def _unpark(self, parked: _Parked) -> None:
-        self._parked.remove(parked)
-        events = self._store.events(parked.job, parked.after)
-        parked.answer(EventsReply(self._status(parked.job), events))
+    def _release(self, held: _HeldRequest) -> None:
+        self._held.remove(held)
+        events = self._store.events(held.job, held.after)
+        held.answer(messages.EventsReply(self._status(held.job), events))
 
     def _status(self, job: str) -> JobStatus:
         status = self._store.status(job)
         if status is None:
-            raise Refusal(
-                "unknown-job",
-                f"there is no job {job!r:.80} here; was it too old, or given to another backend?",
-            )
+            raise Refusal("unknown-job", f"unknown job {job!r:.80}; it may be too old, or belong to another backend")
         return status
 
 
@@ -353,9 +319,9 @@ def _progress(status: JobStatus) -> tuple[str, int, int]:
 
 def _require_key(key: str) -> None:
     if not 0 < len(key) <= _MAX_KEY:
-        raise Refusal("bad-request", f"a key has 1 to {_MAX_KEY} characters, not {len(key)}")
+        raise Refusal("bad-request", f"invalid key of {len(key)} characters: expected 1 to {_MAX_KEY}")
 
 
 def _require_hash(sha256: str) -> None:
     if not is_sha256(sha256):
-        raise Refusal("bad-request", f"a blob's name is a SHA-256 in lower-case hexadecimal, not {sha256!r:.80}")
+        raise Refusal("bad-request", f"invalid blob name {sha256!r:.80}: expected a SHA-256 in lower-case hexadecimal")

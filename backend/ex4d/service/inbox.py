@@ -1,4 +1,4 @@
-"""How threads hand work to the front's loop: calls in a queue, and a socket that wakes the loop for them."""
+"""`Inbox`: calls that other threads post to the service's loop, and a socket that wakes the loop for them."""
 
 from __future__ import annotations
 
@@ -6,42 +6,45 @@ import queue
 import socket
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import TypeVar
+
+Result = TypeVar("Result")
 
 
 class Inbox:
-    """Calls from any thread, made on the loop's thread by `deliver`.
+    """Calls from any thread, made on the loop's thread by `run_calls`.
 
     Attributes:
-        alarm: readable when there is something to deliver; for a poller.
-        bell: any byte written here wakes the loop (`signal.set_wakeup_fd` wants such a socket).
+        readable: a socket that is readable when there are calls; for a poller.
+        wakeup: a socket; any byte written to it wakes the loop, as `signal.set_wakeup_fd` needs it.
     """
 
     def __init__(self) -> None:
-        self.alarm, self.bell = socket.socketpair()
-        self.alarm.setblocking(False)
-        self.bell.setblocking(False)
+        """Without calls."""
+        self.readable, self.wakeup = socket.socketpair()
+        self.readable.setblocking(False)
+        self.wakeup.setblocking(False)
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="aside")
+        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="inbox")
 
     def post(self, call: Callable[[], None]) -> None:
-        """Have ``call`` made on the loop's thread."""
+        """Queue a call for the loop's thread."""
         self._calls.put(call)
         try:
-            self.bell.send(b"!")
+            self.wakeup.send(b"!")
         except BlockingIOError:
-            pass  # Full of bytes that nobody has read: the loop is about to wake anyway.
+            pass  # Full of unread bytes: the loop is about to wake anyway.
         except OSError:
-            pass  # Closed: the loop has ended, and nobody will make the call.
+            pass  # Closed: the loop has ended, and nobody makes the call.
 
-    def aside(self, work: Callable[[], Any], then: Callable[[Future], None]) -> None:
-        """Do ``work`` in a thread, and ``then(future)`` on the loop's thread."""
+    def run_in_thread(self, work: Callable[[], Result], then: Callable[[Future[Result]], None]) -> None:
+        """Run ``work`` in a thread, and ``then(future)`` on the loop's thread."""
         self._threads.submit(work).add_done_callback(lambda future: self.post(lambda: then(future)))
 
-    def deliver(self) -> None:
+    def run_calls(self) -> None:
         """Make every call that has arrived."""
         try:
-            while self.alarm.recv(4096):
+            while self.readable.recv(4096):
                 pass
         except BlockingIOError:
             pass
@@ -53,7 +56,7 @@ class Inbox:
             call()
 
     def close(self) -> None:
-        """Drop what was not begun; what is under way in a thread may end."""
+        """Drop work that has not begun; work under way in a thread may end."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-        self.alarm.close()
-        self.bell.close()
+        self.readable.close()
+        self.wakeup.close()

@@ -1,8 +1,8 @@
-"""Jobs and what happened to them, in one SQLite file that front and workers share, each with its own connection.
+"""`JobStore`: jobs and their events in one SQLite file that front and workers share, each with its own connection.
 
-What is written here is on disk before anybody is told of it. A worker holds a job by a random claim, and every write
-of a worker is made only while its claim is still the job's claim; so a worker that was given up for dead, or whose
-job was cancelled, can never write into it again.
+Everything is on disk before anybody is told of it. A worker holds a job by a random claim, and writes only while its
+claim is still the job's claim: a worker that was given up for dead, or whose job was cancelled, can never write into
+it again.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgpack
 
-from ex4d.service.damage import damage_explained
+from ex4d.service.corrupt_database import corruption_reported
 from ex4d.service.settings import ServiceError
 from ex4d_core.errors import Ex4dError
 from ex4d_core.messages import FINAL_STATES, MAX_EVENTS, MAX_JOBS, JobEvent, JobStatus
@@ -27,9 +28,9 @@ from ex4d_core.shot import RequestError, ShotRequest
 # Marks the file as ours ("EX4D"), so that another program's database is never touched.
 _APPLICATION_ID = 0x45583444
 SCHEMA_VERSION = 1
-# A job that takes its worker down twice would take down the third one as well.
+# A job that crashed two workers would crash the third one as well.
 MAX_CRASHES = 2
-# Letters of a reason, which every list of jobs repeats: libraries name each of a thousand tensors that do not fit.
+# Characters of a reason, which every list of jobs repeats: libraries list a thousand tensors that do not fit.
 _MAX_REASON = 4000
 
 _SCHEMA = """
@@ -82,35 +83,41 @@ FROM jobs
 """
 
 
-class ClaimLost(Ex4dError, RuntimeError):
-    """The job was cancelled or given to another worker; whoever gets this must drop it."""
+class ClaimLost(Ex4dError):
+    """The job was cancelled or given to another worker; this worker must drop it."""
 
 
 @dataclass(frozen=True)
-class ClaimedJob:
-    """A job in the hands of a worker.
+class Claim:
+    """A worker's hold on a job.
 
     Attributes:
-        claim: what it must show at every write.
-        request: what is to be made; None until it has been read.
+        job: its id.
+        secret: what the worker must present at every write.
     """
 
     job: str
-    claim: str
-    request: ShotRequest | ReconstructionRequest | None
+    secret: str
+
+
+@dataclass(frozen=True)
+class ClaimedJob(Claim):
+    """A claim, and what to do."""
+
+    request: ShotRequest | ReconstructionRequest
 
 
 class JobStore:
-    """One connection to the job database; not to be shared between threads.
+    """One connection to the job database; threads must not share it.
 
-    Methods that take a `ClaimedJob` are a worker's, and raise `ClaimLost` once it has lost the job.
+    Workers call the methods that take a `Claim`, which raise `ClaimLost` once the worker has lost the job.
     """
 
     def __init__(self, path: Path):
-        """Open the database, and make it when there is none.
+        """Open the database, or create it.
 
         Raises:
-            ServiceError: the file is no job database of this version, or cannot be written.
+            ServiceError: the file is not a job database of this version, or cannot be written.
         """
         try:
             self._db = sqlite3.connect(path, timeout=10.0, isolation_level=None)
@@ -118,19 +125,19 @@ class JobStore:
             self._db.execute("PRAGMA synchronous = FULL")
             self._prepare(path)
         except sqlite3.OperationalError as error:
-            text = f"cannot use the job database {path}: {error}; is there room in its folder, and may it be written?"
+            text = f"cannot use the job database {path}: {error}; check the folder's free space and permissions"
             raise ServiceError(text) from error
         except sqlite3.Error as error:
-            raise ServiceError(f"cannot use the job database {path}: {error}; move it away to begin anew") from error
+            raise ServiceError(f"cannot use the job database {path}: {error}; move it away to start again") from error
         self._path = path
 
     def check(self) -> None:
-        """Look through the whole file, which takes milliseconds for thousands of jobs.
+        """Check the whole file, which takes milliseconds for thousands of jobs.
 
         Raises:
-            ServiceError: it is damaged.
+            ServiceError: it is corrupt.
         """
-        with damage_explained(self._path):
+        with corruption_reported(self._path):
             (found,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
             if found != "ok":
                 raise sqlite3.DatabaseError(" ".join(found.split()))
@@ -146,14 +153,15 @@ class JobStore:
                 self._db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
                 self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             elif application != _APPLICATION_ID:
-                raise ServiceError(f"{path} is another program's database; choose another data folder")
+                raise ServiceError(f"{path} belongs to another program; choose another data folder")
             elif version != SCHEMA_VERSION:
                 raise ServiceError(
-                    f"the job database {path} has version {version}, this program writes {SCHEMA_VERSION}; use the "
-                    "program that wrote it, or another data folder"
+                    f"the job database {path} has version {version}, this program uses version {SCHEMA_VERSION}; use "
+                    "the program that wrote it, or another data folder"
                 )
 
     def close(self) -> None:
+        """Close the connection."""
         self._db.close()
 
     @contextmanager
@@ -168,14 +176,15 @@ class JobStore:
                 self._db.execute("ROLLBACK")
             raise
 
-    # What clients ask for.
+    # For clients.
 
     def submit(self, key: str, request: ShotRequest | ReconstructionRequest, needs: Sequence[str]) -> str:
         """Queue a job; it is on disk when this returns.
 
         Args:
-            key: the client's own name for it; a key that is known gives the job that has it.
-            needs: hashes of the blobs that must stay until the job is over.
+            key: the client's own name for it; a known key returns the job that has it.
+            request: what to do.
+            needs: hashes of the blobs that must stay until the job has ended.
 
         Returns:
             The job's id.
@@ -195,11 +204,12 @@ class JobStore:
         return job
 
     def job_of_key(self, key: str) -> str | None:
+        """The job that was submitted under a key, if any."""
         row = self._db.execute("SELECT id FROM jobs WHERE key = ?", (key,)).fetchone()
         return row[0] if row else None
 
     def status(self, job: str) -> JobStatus | None:
-        """Where a job stands; None for one that was never submitted."""
+        """The status of a job; None for one that was never submitted."""
         row = self._db.execute(f"{_STATUS} WHERE id = ?", (job,)).fetchone()
         return _status(row) if row else None
 
@@ -218,98 +228,93 @@ class JobStore:
         return [JobEvent(*row) for row in rows]
 
     def cancel(self, job: str, reason: str = "cancelled on request") -> None:
-        """Cancel a job unless it is over; whoever works on it has lost its claim when this returns."""
+        """Cancel a job unless it has ended; its worker has lost the claim when this returns."""
         with self._transaction():
             row = self._db.execute("SELECT state FROM jobs WHERE id = ?", (job,)).fetchone()
             if row and row[0] not in FINAL_STATES:
                 self._enter(job, "cancelled", reason)
 
     def unfinished(self) -> int:
-        """How many jobs are queued or running."""
+        """The number of queued and running jobs."""
         return self._db.execute("SELECT count(*) FROM jobs WHERE state IN ('queued', 'running')").fetchone()[0]
 
     def has_queued(self) -> bool:
+        """Whether a job waits for a worker."""
         return self._db.execute("SELECT 1 FROM jobs WHERE state = 'queued' LIMIT 1").fetchone() is not None
 
-    # What a worker does.
+    # For workers.
 
     def claim(self, worker: str) -> ClaimedJob | None:
         """Take the oldest queued job, or None if there is none.
 
-        Jobs that another version of this program has queued, and that are nothing to this one, fail on the way.
+        Jobs whose request this version cannot read, since another version queued them, fail on the way.
         """
-        while taken := self._take(worker):
-            claimed, stored = taken
+        while True:
+            with self._transaction():
+                row = self._db.execute(
+                    "SELECT id, request FROM jobs WHERE state = 'queued' ORDER BY sequence LIMIT 1"
+                ).fetchone()
+                if not row:
+                    return None
+                claim = Claim(row[0], secrets.token_hex(8))
+                self._enter(claim.job, "running")
+                self._db.execute(
+                    "UPDATE jobs SET claim = ?, worker = ?, attempt = attempt + 1 WHERE id = ?",
+                    (claim.secret, worker, claim.job),
+                )
             try:
-                return replace(claimed, request=request_from_wire(msgpack.unpackb(stored)))
+                return ClaimedJob(claim.job, claim.secret, request_from_wire(msgpack.unpackb(row[1])))
             except RequestError as error:
-                self.fail(claimed, f"this version of the backend cannot read its request: {error}; submit it again")
-        return None
+                self.fail(claim, f"this version of the backend cannot read its request: {error}; submit it again")
 
-    def _take(self, worker: str) -> tuple[ClaimedJob, bytes] | None:
-        """The oldest queued job, whose request is not looked at yet, and that request as it was stored."""
-        claim = secrets.token_hex(8)
-        with self._transaction():
-            row = self._db.execute(
-                "SELECT id, request FROM jobs WHERE state = 'queued' ORDER BY sequence LIMIT 1"
-            ).fetchone()
-            if not row:
-                return None
-            job, request = row
-            self._enter(job, "running")
-            self._db.execute(
-                "UPDATE jobs SET claim = ?, worker = ?, attempt = attempt + 1 WHERE id = ?", (claim, worker, job)
-            )
-        return ClaimedJob(job, claim, None), request
-
-    def set_progress(self, claimed: ClaimedJob, stage: str, done: int, total: int) -> None:
+    def set_progress(self, claim: Claim, stage: str, done: int, total: int) -> None:
+        """Record the stage of a job, and the steps done in it."""
         # Progress may be lost with the power; it is not worth waiting for the disk.
         self._db.execute("PRAGMA synchronous = NORMAL")
         try:
             with self._transaction():
-                self._require_claim(claimed)
+                self._require_claim(claim)
                 self._db.execute(
                     "UPDATE jobs SET stage = ?, done = ?, total = ?, updated = ? WHERE id = ?",
-                    (stage, done, total, time.time(), claimed.job),
+                    (stage, done, total, time.time(), claim.job),
                 )
         finally:
             self._db.execute("PRAGMA synchronous = FULL")
 
-    def add_frame(self, claimed: ClaimedJob, index: int, sha256: str, size: int) -> bool:
-        """Announce a frame, unless an earlier attempt did; returns whether it is new."""
-        with self._transaction():
-            self._require_claim(claimed)
-            return self._add_event(claimed.job, "frame", "", index, sha256, size)
+    def add_result(self, claim: Claim, kind: str, name: str, index: int, sha256: str, size: int) -> bool:
+        """Announce a frame, file or estimate, unless an earlier attempt did; returns whether it is new.
 
-    def add_file(self, claimed: ClaimedJob, name: str, sha256: str, size: int) -> bool:
-        """Announce a file, unless an earlier attempt did; returns whether it is new."""
+        Args:
+            claim: the worker's.
+            kind: "frame", "file" or "estimate".
+            name: of a file; "" otherwise.
+            index: of a frame or of an estimate's step; -1 otherwise.
+            sha256: of the blob.
+            size: of the blob.
+        """
         with self._transaction():
-            self._require_claim(claimed)
-            return self._add_event(claimed.job, "file", name, -1, sha256, size)
+            self._require_claim(claim)
+            return self._add_event(claim.job, kind, name, index, sha256, size)
 
-    def add_estimate(self, claimed: ClaimedJob, number: int, sha256: str, size: int) -> bool:
-        """Announce a picture of what is coming, after step ``number``."""
+    def finish(self, claim: Claim) -> None:
+        """End a job that is done."""
         with self._transaction():
-            self._require_claim(claimed)
-            return self._add_event(claimed.job, "estimate", "", number, sha256, size)
+            self._require_claim(claim)
+            self._enter(claim.job, "done")
 
-    def finish(self, claimed: ClaimedJob) -> None:
+    def fail(self, claim: Claim, reason: str) -> None:
+        """End a job that failed; the reason is for people."""
         with self._transaction():
-            self._require_claim(claimed)
-            self._enter(claimed.job, "done")
+            self._require_claim(claim)
+            self._enter(claim.job, "failed", reason)
 
-    def fail(self, claimed: ClaimedJob, reason: str) -> None:
-        with self._transaction():
-            self._require_claim(claimed)
-            self._enter(claimed.job, "failed", reason)
-
-    # What the service does about workers that are gone.
+    # For the service, about workers that have ended.
 
     def worker_died(self, worker: str, reason: str) -> JobStatus | None:
-        """Queue the job that a dead worker held, or fail it when it has cost `MAX_CRASHES` workers.
+        """Queue the job that a dead worker held, or fail it when it has crashed `MAX_CRASHES` workers.
 
         Returns:
-            Where the job stands now; None if the worker held none.
+            The job's status; None if the worker held none.
         """
         with self._transaction():
             row = self._db.execute(
@@ -326,10 +331,10 @@ class JobStore:
         return self.status(job)
 
     def requeue_running(self, *, count_attempt: bool) -> list[str]:
-        """Queue every running job again, since all workers are gone; returns the jobs.
+        """Queue every running job again, since all workers have ended; returns the jobs.
 
         Args:
-            count_attempt: False after an orderly stop, which takes back the attempt that was under way.
+            count_attempt: False after an orderly stop, which does not count as an attempt.
         """
         with self._transaction():
             jobs = [row[0] for row in self._db.execute("SELECT id FROM jobs WHERE state = 'running' ORDER BY sequence")]
@@ -340,7 +345,7 @@ class JobStore:
         return jobs
 
     def forget(self, ended_before: float) -> int:
-        """Delete all that is known of jobs that ended before a moment (seconds since 1970); returns how many."""
+        """Delete all records of jobs that ended before a time (seconds since 1970); returns how many."""
         with self._transaction():
             marks = ",".join("?" * len(FINAL_STATES))
             old = f"SELECT id FROM jobs WHERE state IN ({marks}) AND updated < ?"
@@ -361,14 +366,14 @@ class JobStore:
         )
         return needed.union(row[0] for row in results)
 
-    def _require_claim(self, claimed: ClaimedJob) -> None:
-        row = self._db.execute("SELECT claim, state FROM jobs WHERE id = ?", (claimed.job,)).fetchone()
-        if row is None or row[0] != claimed.claim:
-            state = row[1] if row else "gone"
-            raise ClaimLost(f"job {claimed.job} is no longer this worker's; it is {state}")
+    def _require_claim(self, claim: Claim) -> None:
+        row = self._db.execute("SELECT claim, state FROM jobs WHERE id = ?", (claim.job,)).fetchone()
+        if row is None or row[0] != claim.secret:
+            state = row[1] if row else "deleted"
+            raise ClaimLost(f"job {claim.job} no longer belongs to this worker: it is {state}")
 
     def _enter(self, job: str, state: str, reason: str = "") -> None:
-        """Put a job into a state that nobody holds a claim in; `claim` adds one to "running"."""
+        """Set a job's state, without a claim; `claim` adds one to "running"."""
         self._db.execute(
             "UPDATE jobs SET state = ?, reason = ?, claim = NULL, worker = NULL, updated = ? WHERE id = ?",
             (state, _storable(reason), time.time(), job),
@@ -388,10 +393,10 @@ class JobStore:
 
 
 def _storable(reason: str) -> str:
-    """A reason that fits into every list of jobs, and that SQLite takes: a file's name may hold bytes of no UTF-8."""
+    """A reason short enough for lists of jobs, and valid UTF-8 for SQLite: a file's name may be anything."""
     return reason[:_MAX_REASON].encode("utf-8", "replace").decode("utf-8")
 
 
-def _status(row: tuple) -> JobStatus:
+def _status(row: tuple[Any, ...]) -> JobStatus:
     job, label, engine, state, stage, done, total, reason, created, attempt, events, position = row
     return JobStatus(job, label, engine, state, stage, done, total, reason, position, created, attempt, events)

@@ -1,11 +1,11 @@
-"""CURVE keys: who may talk to a service that listens on more than loopback.
+"""Creates and checks CURVE keys, which decide who may connect to a service that listens beyond loopback.
 
 A keys folder, in pyzmq's certificate format:
 
     server.key_secret, server.key        the service's own pair; clients need the second file
-    clients/NAME.key                     one file for each client that may connect; remove it to shut that client out
-                                         from its next connection on
-    NAME.key_secret                      what the client NAME needs; give it away and delete it here
+    clients/NAME.key                     one file for each client that may connect; delete it to refuse the client's
+                                         next connection
+    NAME.key_secret                      what the client NAME needs; hand it over and delete it here
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ class KeyFiles(NamedTuple):
 
 
 def create_keys(folder: Path, client: str = "client") -> KeyFiles:
-    """Make keys for one more client, and the service's own when there are none yet.
+    """Create keys for one more client, and the service's own if there are none yet.
 
-    Secret files can be read by their owner only.
+    Only their owner can read secret files.
 
     Raises:
-        ServiceError: a client of this name has keys already, or the name is none.
+        ServiceError: a client of this name has keys already, or the name is invalid.
     """
     if not re.fullmatch(r"[\w-]{1,64}", client) or client == "server":
-        raise ServiceError(f"a client's name is made of letters, digits, '-' and '_', not {client!r}")
+        raise ServiceError(f"invalid client name {client!r}: expected letters, digits, '-' and '_', and not 'server'")
     clients = folder / "clients"
     if (clients / f"{client}.key").exists() or (folder / f"{client}.key_secret").exists():
         raise ServiceError(f"{folder} has keys for {client!r} already; choose another name or remove them first")
@@ -57,17 +57,19 @@ def create_keys(folder: Path, client: str = "client") -> KeyFiles:
 
 
 def _create_pair(name: str, *, public: Path, secret: Path) -> None:
-    # In a folder of its own, which nobody else can enter, until the secret file's mode is right.
-    with tempfile.TemporaryDirectory(dir=secret) as workshop:
-        made_public, made_secret = map(Path, create_certificates(workshop, name))
-        made_secret.chmod(0o600)
-        os.replace(made_secret, secret / made_secret.name)
-        os.replace(made_public, public / made_public.name)
+    # In a private folder until the secret file's mode is right.
+    with tempfile.TemporaryDirectory(dir=secret) as folder:
+        public_file, secret_file = map(Path, create_certificates(folder, name))
+        secret_file.chmod(0o600)
+        os.replace(secret_file, secret / secret_file.name)
+        os.replace(public_file, public / public_file.name)
 
 
 def check_keys(folder: Path) -> None:
-    """Raises:
-    ServiceError: the folder lacks the service's pair or has no client; the message names the remedy.
+    """Check that a folder has keys of the service and of a client.
+
+    Raises:
+        ServiceError: some are missing or unreadable; the message names the remedy.
     """
     _server_pair(folder)
     clients = folder / "clients"
@@ -78,7 +80,7 @@ def check_keys(folder: Path) -> None:
     except (OSError, ValueError) as error:
         raise ServiceError(f"cannot read the clients' keys in {clients}: {error}; {_REMEDY}") from error
     if not names:
-        raise ServiceError(f"no client may connect: {clients} holds no *.key file; {_REMEDY}")
+        raise ServiceError(f"no client may connect: {clients} has no *.key file; {_REMEDY}")
 
 
 def _server_pair(folder: Path) -> tuple[bytes, bytes]:
@@ -86,15 +88,17 @@ def _server_pair(folder: Path) -> tuple[bytes, bytes]:
         public, secret = load_certificate(folder / "server.key_secret")
     except (OSError, ValueError) as error:
         raise ServiceError(
-            f"listening beyond this machine needs keys, and {folder} has none ({error}); {_REMEDY}"
+            f"cannot listen beyond this machine without keys, and {folder} has none ({error}); {_REMEDY}"
         ) from error
     if secret is None:
-        raise ServiceError(f"{folder / 'server.key_secret'} holds no secret key; {_REMEDY}")
+        raise ServiceError(f"{folder / 'server.key_secret'} has no secret key; {_REMEDY}")
     return public, secret
 
 
-def require_keys(context: zmq.Context, socket: zmq.Socket, folder: Path) -> ThreadAuthenticator:
-    """Make ``socket`` talk to the folder's clients only, encrypted. Stop the returned authenticator at the end."""
+def require_keys(
+    context: zmq.Context[zmq.Socket[bytes]], socket: zmq.Socket[bytes], folder: Path
+) -> ThreadAuthenticator:
+    """Restrict ``socket`` to the folder's clients, encrypted. Stop the returned authenticator at the end."""
     check_keys(folder)
     socket.curve_publickey, socket.curve_secretkey = _server_pair(folder)
     socket.curve_server = True
@@ -105,7 +109,7 @@ def require_keys(context: zmq.Context, socket: zmq.Socket, folder: Path) -> Thre
 
 
 class _Clients:
-    """Knows the folder's clients as they are at each handshake: keys come and go while the service runs."""
+    """Reads the folder's clients at each handshake, since keys come and go while the service runs."""
 
     def __init__(self, folder: Path):
         self._folder = folder
@@ -116,7 +120,7 @@ class _Clients:
             try:
                 public, _ = load_certificate(path)
             except (OSError, ValueError) as error:
-                log.warning("%s is no key, and lets nobody in: %s", path, error)
+                log.warning("ignored %s, which is not a key: %s", path, error)
                 continue
             if public == key:
                 return True

@@ -1,53 +1,74 @@
-"""How the service starts processes of its own, with our packages found, and talks with them through pipes.
-
-A message in a pipe is a 4-byte length and that many bytes of msgpack.
-"""
+"""Starts the service's own processes, shortens their logs, and exchanges msgpack messages with them through pipes."""
 
 from __future__ import annotations
 
+import argparse
+import logging
 import os
+import signal
 import struct
 import subprocess
+import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any
 
 import msgpack
 
 from ex4d.subprocesses import module_command, module_environment
 
 _LENGTH = struct.Struct("<I")
-# What a process prints is kept to so much, and as much again of what it printed before.
+# A log keeps this many bytes, and as many of those before them.
 _LOG_BYTES = 1_000_000
 
 
-def start_process(module: str, options: dict[str, str], folder: Path, errors: IO[bytes]) -> subprocess.Popen:
-    """Run ``python -m module --name value ...`` with pipes for standard input and output.
+class ChildProcess(subprocess.Popen[bytes]):
+    """A Python process with pipes for standard input and output, and a log of its standard error.
 
-    Args:
-        module: of this package.
-        options: names without dashes, and values.
-        folder: working directory.
-        errors: where its standard error goes.
+    Attributes:
+        input: what it reads.
+        output: what it writes.
+        log_start: where its own lines begin in its log.
     """
-    words = [word for name, value in options.items() for word in (f"--{name}", value)]
-    return subprocess.Popen(
-        module_command(module, *words),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=errors,
-        bufsize=0,
-        cwd=folder,
-        env={**module_environment(), "PYTHONUNBUFFERED": "1"},
-        # Ctrl+C in a terminal is for the service, which ends its processes itself.
-        start_new_session=True,
-    )
+
+    def __init__(self, module: str, options: dict[str, str], folder: Path, log: Path):
+        """Run ``python -m module --name value ...``.
+
+        Args:
+            module: of this package.
+            options: names without dashes, and values.
+            folder: working directory.
+            log: its standard error is appended to it; shortened first if it is too long.
+        """
+        words = [word for name, value in options.items() for word in (f"--{name}", value)]
+        shorten_log(log)
+        with open(log, "ab") as errors:
+            self.log_start = errors.tell()
+            super().__init__(
+                module_command(module, *words),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                bufsize=0,
+                cwd=folder,
+                env={**module_environment(), "PYTHONUNBUFFERED": "1"},
+                # Ctrl+C in a terminal is for the service, which ends its processes itself.
+                start_new_session=True,
+            )
+        assert self.stdin and self.stdout
+        self.input, self.output = self.stdin, self.stdout
+
+    def close(self) -> None:
+        """Close the pipes of a process that has ended."""
+        self.input.close()
+        self.output.close()
 
 
 def shorten_log(path: Path) -> bool:
     """Empty a log that has grown too long, and keep its end in ``NAME.old.log``; returns whether it had.
 
-    The process that appends to it goes on, and may have lost a line to this.
+    The process that appends to it continues, and may lose a line.
     """
     # A log is not worth an error: on a full disk it stays as it is.
     with suppress(OSError), open(path, "rb+") as log:
@@ -59,24 +80,51 @@ def shorten_log(path: Path) -> bool:
     return False
 
 
-def read_message(stream: BinaryIO) -> dict[str, Any] | None:
-    """The next message, or None at the end of the stream."""
-    head = _read_exactly(stream, _LENGTH.size)
-    body = _read_exactly(stream, _LENGTH.unpack(head)[0]) if head else None
-    return msgpack.unpackb(body) if body else None
+def read_messages(stream: IO[bytes]) -> Iterator[dict[str, Any]]:
+    """The messages of an unbuffered stream, as they arrive, to its end.
+
+    Each is a 4-byte length and that many bytes of msgpack; `msgpack.Unpacker` is several times slower for large ones.
+    """
+    while (head := _read_exactly(stream, _LENGTH.size)) and (body := _read_exactly(stream, *_LENGTH.unpack(head))):
+        yield msgpack.unpackb(body)
 
 
-def write_message(stream: BinaryIO, message: dict[str, Any]) -> None:
-    body = memoryview(_LENGTH.pack(len(data := msgpack.packb(message))) + data)
+def write_message(stream: IO[bytes], message: dict[str, Any]) -> None:
+    """Write all of a message to an unbuffered stream."""
+    packed = msgpack.packb(message) or b""  # which msgpack types as optional
+    body = memoryview(_LENGTH.pack(len(packed)) + packed)
     while body:
         body = body[stream.write(body) :]
 
 
-def _read_exactly(stream: BinaryIO, count: int) -> bytes | None:
+def _read_exactly(stream: IO[bytes], count: int) -> bytes:
+    """So many bytes; none at the end of the stream."""
     data = bytearray()
     while len(data) < count:
         piece = stream.read(count - len(data))
         if not piece:
-            return None
+            return b""
         data += piece
     return bytes(data)
+
+
+def start_child(what: str, *options: str) -> tuple[argparse.Namespace, IO[bytes]]:
+    """What every `ChildProcess` does first: reads its options, and starts its log.
+
+    Args:
+        what: the process is, for its help.
+        options: names, all required.
+
+    Returns:
+        The options, and the stream to the service.
+    """
+    parser = argparse.ArgumentParser(description=f"{what} of the EX-4D service, which starts it.")
+    for option in options:
+        parser.add_argument(f"--{option}", required=True)
+    # Ctrl+C is for the service alone, where its processes share a console.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Libraries print to standard output; only our own messages may go to the service.
+    output = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    return parser.parse_args(), output

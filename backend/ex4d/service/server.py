@@ -1,9 +1,10 @@
-"""The service as a whole: `run_service` puts front, workers and stores together, and takes them apart again."""
+"""`run_service` starts front, workers and stores, runs the service's loop, and stops them."""
 
 from __future__ import annotations
 
 import errno
 import logging
+import os
 import signal
 import sqlite3
 import threading
@@ -14,45 +15,44 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
+import filelock
 import zmq
 
 from ex4d.service.blob_store import BlobStore
-from ex4d.service.damage import damage_explained
-from ex4d.service.folder_lock import locked
+from ex4d.service.corrupt_database import corruption_reported
 from ex4d.service.front import Front, bind_router
 from ex4d.service.inbox import Inbox
 from ex4d.service.job_store import JobStore
 from ex4d.service.keys import check_keys, require_keys
-from ex4d.service.pruning import Pruned, keep_in_bounds
+from ex4d.service.live_views import LiveViewQueue
+from ex4d.service.pruning import Pruned, prune_to_limits
 from ex4d.service.settings import ServiceError, ServiceSettings
 from ex4d.service.uploads import Uploads
-from ex4d.service.views import Views
 from ex4d.service.workers import Workers
 
 log = logging.getLogger(__name__)
 
-_CLEAN_SECONDS = 600.0
-# After a write failed for want of disk space, say.
+_PRUNE_SECONDS = 600.0
+# After a write failed, on a full disk for one.
 _RETRY_SECONDS = 1.0
 
 
 def run_service(settings: ServiceSettings) -> int:
     """Serve until SIGTERM or SIGINT; to be called in the main thread.
 
-    Jobs that run at the end are queued again, and go on when the service is started again.
+    Jobs that run at the end are queued again and resume at the next start.
 
     Returns:
         0, the exit code of an orderly end.
 
     Raises:
-        ServiceError: it cannot start: folder or port in use, no keys where they are needed, a foreign database; or
-            it cannot go on, since the job database is damaged.
+        ServiceError: it cannot start (folder or port in use, missing keys, another program's database), or it cannot
+            continue, since the job database is corrupt.
     """
     if settings.keys_folder:
         check_keys(settings.keys_folder)
-    with damage_explained(settings.database), ExitStack() as stack:
-        _make_folder(settings.data)
-        stack.enter_context(locked(settings.data))
+    with corruption_reported(settings.database), ExitStack() as stack:
+        stack.enter_context(_locked(settings.data))
         store = JobStore(settings.database)
         stack.callback(store.close)
         store.check()
@@ -64,11 +64,11 @@ def run_service(settings: ServiceSettings) -> int:
         socket, address = stack.enter_context(_listening(settings))
 
         for job in store.requeue_running(count_attempt=True):
-            log.info("job %s was interrupted and is queued again", job)
-        views = Views(settings, inbox)
+            log.info("queued job %s again, which was interrupted", job)
+        views = LiveViewQueue(settings, inbox)
         stack.callback(views.stop)
-        front = Front(socket, store, blobs, uploads, views)
-        workers = front.workers = Workers(settings, store, inbox, front.job_changed)
+        workers = Workers(settings, store, inbox, lambda job: front.job_changed(job))
+        front = Front(socket, store, blobs, uploads, views, workers, settings.data)
         stack.callback(workers.stop)
         stop = stack.enter_context(_stopped_by_signals(inbox))
         workers.tick()
@@ -78,53 +78,65 @@ def run_service(settings: ServiceSettings) -> int:
         log.info("stopping")
         workers.stop()
         for job in store.requeue_running(count_attempt=False):
-            log.info("job %s is queued again for the next start", job)
+            log.info("queued job %s again, for the next start", job)
     return 0
 
 
-def _make_folder(folder: Path) -> None:
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Create a data folder if need be, and hold its lock, which the system releases however this process ends."""
+    owner = folder / "service.pid"
     try:
-        # Footage is nobody else's business.
+        # Footage is private.
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = filelock.FileLock(folder / "lock").acquire(timeout=0)
+    except filelock.Timeout as error:
+        pid = owner.read_text() if owner.exists() else "unknown"
+        raise ServiceError(
+            f"another service (process {pid}) uses the data folder {folder}; stop it, or choose another folder"
+        ) from error
     except OSError as error:
-        raise ServiceError(f"cannot use the data folder {folder}: {error.strerror}; choose another") from error
+        raise ServiceError(f"cannot write into the data folder {folder}: {error.strerror}; choose another") from error
+    with lock:
+        owner.write_text(str(os.getpid()))
+        yield
 
 
 def _loop(
     settings: ServiceSettings,
     front: Front,
     workers: Workers,
-    views: Views,
+    views: LiveViewQueue,
     inbox: Inbox,
-    socket: zmq.Socket,
+    socket: zmq.Socket[bytes],
     stop: threading.Event,
 ) -> None:
     poller = zmq.Poller()
     poller.register(socket, zmq.POLLIN)
-    poller.register(inbox.alarm, zmq.POLLIN)
-    clean_at = time.monotonic()
+    poller.register(inbox.readable, zmq.POLLIN)
+    prune_at = time.monotonic()
     more = False
-    told = ""
+    reported = ""
     while not stop.is_set():
-        if time.monotonic() >= clean_at:
-            clean_at = time.monotonic() + _CLEAN_SECONDS
-            inbox.aside(partial(keep_in_bounds, settings), _cleaned)
+        if time.monotonic() >= prune_at:
+            prune_at = time.monotonic() + _PRUNE_SECONDS
+            inbox.run_in_thread(partial(prune_to_limits, settings), _log_pruned)
         try:
-            inbox.deliver()
-            pause = min(front.tick(), workers.tick(), views.tick(), clean_at - time.monotonic())
-            told = ""
+            inbox.run_calls()
+            pause = min(front.tick(), workers.tick(), views.tick(), prune_at - time.monotonic())
+            reported = ""
         except (sqlite3.OperationalError, OSError) as error:
-            if str(error) != told:  # once, and not every second of a night with a full disk
-                log.error("the service cannot go on: %s; trying again every second", error)
-            pause, told = _RETRY_SECONDS, str(error)
-            # A worker's word may have been lost in this; there may be work for it.
+            if str(error) != reported:  # once, and not every second of a night with a full disk
+                log.error("cannot continue: %s; trying again every second", error)
+            pause, reported = _RETRY_SECONDS, str(error)
+            # This may have lost a worker's report; there may be work for it.
             workers.wake()
-        poller.poll(0 if more else max(pause, 0.0) * 1000 + 1)
+        poller.poll(0 if more else int(max(pause, 0.0) * 1000) + 1)
         more = front.serve()
 
 
 @contextmanager
-def _listening(settings: ServiceSettings) -> Iterator[tuple[zmq.Socket, str]]:
+def _listening(settings: ServiceSettings) -> Iterator[tuple[zmq.Socket[bytes], str]]:
     with ExitStack() as stack:
         context = zmq.Context()
         stack.callback(context.term)
@@ -143,35 +155,35 @@ def _listening(settings: ServiceSettings) -> Iterator[tuple[zmq.Socket, str]]:
 def _bind_failure(address: str, error: zmq.ZMQError) -> str:
     if error.errno == errno.EADDRINUSE:
         return (
-            f"{address} is in use by another program, perhaps another 'ex4d serve'; stop it, or choose another port "
-            "with --address"
+            f"another program uses {address}, perhaps another 'ex4d serve'; stop it, or choose another port with "
+            "--address"
         )
     if error.errno in (errno.EADDRNOTAVAIL, errno.ENODEV):
-        return f"{address} is no address of this machine; tcp://127.0.0.1:PORT and tcp://0.0.0.0:PORT always are"
+        return f"{address} is not an address of this machine; try tcp://127.0.0.1:PORT or tcp://0.0.0.0:PORT"
     return f"cannot listen on {address}: {error.strerror}"
 
 
 @contextmanager
 def _stopped_by_signals(inbox: Inbox) -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set, waking the loop."""
+    """An event that SIGTERM and SIGINT set; they also wake the loop."""
     stop = threading.Event()
     before = {kind: signal.signal(kind, lambda *_: stop.set()) for kind in (signal.SIGTERM, signal.SIGINT)}
-    bell = signal.set_wakeup_fd(inbox.bell.fileno(), warn_on_full_buffer=False)
+    wakeup = signal.set_wakeup_fd(inbox.wakeup.fileno(), warn_on_full_buffer=False)
     try:
         yield stop
     finally:
-        signal.set_wakeup_fd(bell)
+        signal.set_wakeup_fd(wakeup)
         for kind, handler in before.items():
             signal.signal(kind, handler)
 
 
-def _cleaned(outcome: Future[Pruned]) -> None:
+def _log_pruned(outcome: Future[Pruned]) -> None:
     error = outcome.exception()
     if error:
-        log.error("cannot tidy jobs and blobs up: %s", error)
+        log.error("cannot prune jobs and blobs: %s", error)
         return
-    gone = outcome.result()
-    if gone.jobs:
-        log.info("forgot %d jobs that ended long ago", gone.jobs)
-    if gone.bytes:
-        log.info("dropped %.2f GB of blobs that nobody needs", gone.bytes / 1e9)
+    pruned = outcome.result()
+    if pruned.jobs:
+        log.info("forgot %d jobs that ended long ago", pruned.jobs)
+    if pruned.bytes:
+        log.info("deleted %.2f GB of unneeded blobs", pruned.bytes / 1e9)

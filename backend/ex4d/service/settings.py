@@ -1,4 +1,4 @@
-"""What a service is started with. The command line fills it in; every other module of this room reads it."""
+"""`ServiceSettings`: how a backend service runs, checked. The command line fills them in."""
 
 from __future__ import annotations
 
@@ -6,88 +6,85 @@ import ipaddress
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import platformdirs
 
 from ex4d.devices import Devices
 from ex4d.machine import MachineSettings
-from ex4d_core.errors import Ex4dError
+from ex4d_core.errors import Ex4dError, RequestError
 from ex4d_core.messages import DEFAULT_ADDRESS
+from ex4d_core.schema import Codec, Option, Range, Settings
 
 _ADDRESS = re.compile(r"tcp://(?P<host>\[[0-9a-fA-F:.]+\]|[^\[\]:/]+):(?P<port>\d{1,5})")
 
 
-class ServiceError(Ex4dError, RuntimeError):
-    """The service cannot start, or not like this; the message says what to do."""
+class ServiceError(Ex4dError):
+    """The service cannot start or continue; the message says what to do."""
 
 
 def default_data_folder() -> Path:
-    """Where the service keeps everything unless told otherwise."""
+    """Where the service keeps everything by default."""
     return Path(platformdirs.user_data_dir("ex4d", appauthor=False)) / "service"
 
 
+Folder = Annotated[Path, Codec(Path, str, Path)]
+
+
 @dataclass(frozen=True)
-class ServiceSettings:
+class ServiceSettings(Settings):
     """How a service runs.
 
     Attributes:
         address: ``tcp://HOST:PORT`` to listen on; port 0 takes any free one.
         data: folder for jobs, blobs, logs and work in progress; one service at a time uses it.
         devices: one worker process each, "cpu" or "cuda:N"; "cuda:0+1" is one worker whose engine wan uses both.
-        machine: weights, memory and licence of the workers and the viewer.
+        machine: weights, memory and licence of the workers and of the live view process.
         hang_seconds: a worker that reports no progress for this long is stopped and replaced.
-        cancel_seconds: a worker that goes on with a cancelled job for this long is stopped and replaced.
-        keys: folder made by `keys.create_keys`. None: no keys on loopback, ``data/keys`` on any other address.
-        cache_gb: blobs that nobody needs any more are dropped, oldest use first, above this.
-        keep_days: finished jobs are remembered, and their results needed, for this long.
+        cancel_seconds: a worker that continues a cancelled job for this long is stopped and replaced.
+        keys: folder of `keys.create_keys`. None: no keys on loopback, ``data/keys`` on any other address.
+        cache_gb: above this size blobs that nothing needs are deleted, least recently used first.
+        keep_days: finished jobs and their results are kept for this long.
         reserve_mb: disk space that uploads leave free, so that jobs and their records still have room.
-        runner: ``module:function`` that makes a shot, called like `ex4d.pipeline.take.generate_take`.
+        runner: ``module:function`` that generates a shot, called like `ex4d.pipeline.take.generate_take`.
 
     Raises:
-        ServiceError, DeviceError: a value that cannot work.
+        RequestError, DeviceError: an invalid value.
     """
 
-    address: str = DEFAULT_ADDRESS
-    data: Path = field(default_factory=default_data_folder)
+    address: Annotated[str, Option("where to listen", metavar="tcp://HOST:PORT")] = DEFAULT_ADDRESS
+    data: Annotated[Folder, Option("folder for jobs, blobs and keys")] = field(default_factory=default_data_folder)
     devices: tuple[str, ...] = ("cpu",)
     machine: MachineSettings = field(default_factory=MachineSettings.from_environment)
-    hang_seconds: float = 300.0
-    cancel_seconds: float = 2.0
-    keys: Path | None = None
-    cache_gb: float = 50.0
-    keep_days: float = 30.0
-    reserve_mb: float = 256.0
+    hang_seconds: Annotated[float, Range(above=0), Option("stop a job without progress after this long")] = 300.0
+    cancel_seconds: Annotated[float, Range(above=0)] = 2.0
+    keys: Annotated[Folder | None, Option("folder of CURVE keys; default: keys in the data folder")] = None
+    cache_gb: Annotated[float, Range(above=0), Option("disk space for footage and results that nothing needs")] = 50.0
+    keep_days: Annotated[float, Range(0), Option("forget finished jobs after this many days")] = 30.0
+    reserve_mb: Annotated[float, Range(0)] = 256.0
     runner: str = "ex4d.pipeline.take:generate_take"
 
     def __post_init__(self) -> None:
+        """Check every value, and make paths absolute."""
+        super().__post_init__()
         match = _ADDRESS.fullmatch(self.address)
         if not match or int(match["port"]) > 65535:
-            raise ServiceError(f"the address {self.address!r} is none; it looks like {DEFAULT_ADDRESS}")
-        object.__setattr__(self, "data", Path(self.data).expanduser().absolute())
-        if self.keys is not None:
-            object.__setattr__(self, "keys", Path(self.keys).expanduser().absolute())
-        object.__setattr__(self, "devices", tuple(self.devices))
-        names = [name for device in self.devices for name in Devices.parse(device).names]
-        if not names or {"auto", "cuda"} & set(names):
-            raise ServiceError(f"devices must be cpu or cuda:N, at least one, not {', '.join(self.devices) or 'none'}")
-        for name in ("hang_seconds", "cancel_seconds", "cache_gb"):
-            if not getattr(self, name) > 0:
-                raise ServiceError(f"{name} must be above 0, not {getattr(self, name)!r}")
-        for name in ("keep_days", "reserve_mb"):
-            if not getattr(self, name) >= 0:
-                raise ServiceError(f"{name} must not be negative, not {getattr(self, name)!r}")
+            raise RequestError(f"invalid address {self.address!r}: expected tcp://HOST:PORT, such as {DEFAULT_ADDRESS}")
+        for name in ("data", "keys"):
+            if (path := getattr(self, name)) is not None:
+                object.__setattr__(self, name, path.expanduser().absolute())
+        if not self.devices:
+            raise RequestError("devices must be cpu, cuda:N or cuda:N+M, at least one")
+        for device in self.devices:
+            if {"auto", "cuda"} & set(Devices.parse(device).names):
+                raise RequestError(f"invalid device {device!r}: expected cpu, cuda:N or cuda:N+M")
         if not re.fullmatch(r"[\w.]+:\w+", self.runner):
-            raise ServiceError(f"the runner {self.runner!r} must look like module:function")
-
-    @property
-    def host(self) -> str:
-        """The address's host, an IPv6 one in brackets."""
-        return _ADDRESS.fullmatch(self.address)["host"]
+            raise RequestError(f"invalid runner {self.runner!r}: expected module:function")
 
     @property
     def loopback(self) -> bool:
         """Whether only programs on this machine can reach the address."""
-        host = self.host.strip("[]")
+        host = self.address.removeprefix("tcp://").rpartition(":")[0].strip("[]")
         if host == "localhost":
             return True
         try:
@@ -97,11 +94,12 @@ class ServiceSettings:
 
     @property
     def keys_folder(self) -> Path | None:
-        """Where the keys must be, or None if clients need none."""
+        """The folder that must hold keys, or None if clients need none."""
         if self.keys is not None:
             return self.keys
         return None if self.loopback else self.data / "keys"
 
     @property
     def database(self) -> Path:
+        """The file of the job database."""
         return self.data / "jobs.sqlite"

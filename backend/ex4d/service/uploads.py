@@ -1,7 +1,7 @@
-"""Blobs on their way in. Chunks are hashed as they come, so that the last one needs no second look at the rest.
+"""`Uploads`: receives blobs chunk by chunk, hashes them as they arrive, and resumes interrupted ones.
 
-What takes long (waiting for the disk; hashing what an earlier service received) is done in a thread, and the answer
-to the last chunk is held back until the blob is whole.
+Slow work (waiting for the disk; hashing what an earlier service received) runs in a thread, and the reply to the last
+chunk is held back until the blob is complete.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import shutil
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -17,27 +18,28 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from ex4d.service.blob_store import BlobStore, free_bytes, full_disk_text
+from ex4d.service.blob_store import BlobStore
 from ex4d.service.inbox import Inbox
-from ex4d.service.refusal import Refusal
-from ex4d_core.errors import full_disk_error
+from ex4d.service.refusals import Refusal, refusal_for
 from ex4d_core.messages import CHUNK_BYTES, MAX_BLOB_BYTES, Message, PutBlob, PutBlobReply
 
 log = logging.getLogger(__name__)
 
 Answer = Callable[[Message], None]
 
-# Uploads whose running hash is kept; those beyond are hashed once more at their end.
+# Uploads whose running hash is kept; any others are hashed again at their end.
 _MAX_RUNNING = 256
 
 
 @dataclass
 class _Upload:
-    """Attributes:
-    received: bytes in the partial file.
-    digest: of those bytes; None if an earlier service received some of them.
-    finishing: whether a thread has it.
-    answers: whom to tell when it has ended, well or badly: called with None or the Refusal.
+    """A blob that is not complete.
+
+    Attributes:
+        received: bytes in the partial file.
+        digest: of those bytes; None if an earlier service received some of them.
+        finishing: whether a thread verifies it.
+        answers: called at its end, with None or the Refusal.
     """
 
     received: int
@@ -50,8 +52,12 @@ class Uploads:
     """All uploads of a service; to be used on its loop's thread only."""
 
     def __init__(self, blobs: BlobStore, inbox: Inbox, reserve_bytes: float):
-        """Args:
-        reserve_bytes: disk space that uploads leave free.
+        """Take over the uploads that an earlier service left unfinished.
+
+        Args:
+            blobs: where complete uploads go.
+            inbox: of the service's loop.
+            reserve_bytes: disk space that uploads leave free.
         """
         self._blobs = blobs
         self._inbox = inbox
@@ -59,21 +65,21 @@ class Uploads:
         self._uploads: OrderedDict[str, _Upload] = OrderedDict()
         self._closing = threading.Event()
         for path in blobs.partial.iterdir():
-            _give_up_last_piece(path)
+            _drop_last_chunk(path)
 
     def close(self) -> None:
-        """Stop what is under way in threads; partial files stay."""
+        """Stop work in threads; partial files stay."""
         self._closing.set()
 
     def received(self, sha256: str) -> int:
-        """Bytes of a blob that are here; -1 when it is whole."""
+        """Bytes of a blob that are here; -1 when it is complete."""
         if self._blobs.size(sha256) is not None:
             self._blobs.touch(sha256)
             return -1
         return self._upload(sha256).received
 
     def when_settled(self, hashes: Sequence[str], call: Callable[[], None]) -> None:
-        """Make ``call`` as soon as none of these blobs is in a thread's hands; at once if none is."""
+        """Make ``call`` as soon as no thread verifies any of these blobs; at once if none does."""
         for sha256 in hashes:
             upload = self._uploads.get(sha256)
             if upload and upload.finishing:
@@ -82,16 +88,16 @@ class Uploads:
         call()
 
     def put(self, chunk: PutBlob, answer: Answer) -> None:
-        """Take a chunk; ``answer`` is called with a `PutBlobReply` now or when the blob is whole.
+        """Take a chunk; ``answer`` is called with a `PutBlobReply` now or when the blob is complete.
 
         Raises:
-            Refusal: now, as said in its text; or later, through ``answer``.
+            Refusal: the chunk is invalid or cannot be written; later refusals come through ``answer``.
         """
         sha256, size, end = chunk.sha256, chunk.size, chunk.offset + len(chunk.payload)
         if size > MAX_BLOB_BYTES:
             raise Refusal("too-large", f"a blob of {size} bytes is over the limit of {MAX_BLOB_BYTES}")
         if size < 0 or chunk.offset < 0 or end > size:
-            raise Refusal("bad-request", f"bytes {chunk.offset} to {end} are not part of a blob of {size} bytes")
+            raise Refusal("bad-request", f"invalid range {chunk.offset} to {end} in a blob of {size} bytes")
         if self._blobs.size(sha256) is not None:
             answer(PutBlobReply(sha256, -1))
             return
@@ -100,7 +106,7 @@ class Uploads:
             if upload.received > size:
                 self._forget(sha256)
                 raise Refusal(
-                    "bad-blob", f"more than {size} bytes of {sha256} had arrived; send it again from the start"
+                    "bad-blob", f"received more than {size} bytes of {sha256}; upload it again from the start"
                 )
             if chunk.offset == upload.received:
                 self._append(sha256, upload, chunk)
@@ -131,21 +137,19 @@ class Uploads:
 
     def _append(self, sha256: str, upload: _Upload, chunk: PutBlob) -> None:
         folder, missing = self._blobs.partial, chunk.size - upload.received
-        free = free_bytes(folder)
+        free = shutil.disk_usage(folder).free
         if free - missing < self._reserve:
             raise Refusal(
                 "disk-full",
                 f"{folder} has {free / 1e9:.2f} GB free, the upload needs {missing / 1e9:.2f} GB more and "
-                f"{self._reserve / 1e9:.2f} GB are kept free; make room there, the upload then goes on where it is",
+                f"{self._reserve / 1e9:.2f} GB stay free; make room there, the upload then resumes",
                 {"folder": str(folder), "free": free},
             )
         path = self._partial(sha256)
         try:
             with open(path, "ab", buffering=0) as file:
                 if file.tell() != upload.received:
-                    raise Refusal(
-                        "bad-blob", f"the upload {path} was changed by somebody; send it again from the start"
-                    )
+                    raise Refusal("bad-blob", f"another program changed the upload {path}; upload it again")
                 rest = memoryview(chunk.payload)
                 while rest:
                     rest = rest[file.write(rest) :]
@@ -155,18 +159,18 @@ class Uploads:
         except OSError as error:
             if path.exists():
                 os.truncate(path, upload.received)
-            raise _refusal(folder, error) from error
+            raise refusal_for(error, folder) from error
         upload.received += len(chunk.payload)
         if upload.digest:
             upload.digest.update(chunk.payload)
 
     def _finish(self, sha256: str, upload: _Upload) -> None:
         upload.finishing = True
-        path = self._partial(sha256)
-        self._inbox.aside(partial(self._verify, path, sha256, upload.digest), partial(self._finished, sha256, upload))
+        verify = partial(self._verify, self._partial(sha256), sha256, upload.digest)
+        self._inbox.run_in_thread(verify, partial(self._finished, sha256, upload))
 
     def _verify(self, path: Path, sha256: str, digest: hashlib._Hash | None) -> str:
-        """In a thread: the file's true hash; the file has become the blob if that is its name."""
+        """In a thread: the file's real hash; if that is its name, the file has become the blob."""
         if digest is None:
             digest = hashlib.sha256()
             with open(path, "rb", buffering=0) as file:
@@ -180,39 +184,30 @@ class Uploads:
         refusal = None
         error = outcome.exception()
         if error:
-            refusal = _refusal(self._blobs.partial, error)
-            _give_up_last_piece(self._partial(sha256))
+            log.error("cannot keep the upload %s", sha256, exc_info=error)
+            refusal = refusal_for(error, self._blobs.partial)
+            _drop_last_chunk(self._partial(sha256))
             del self._uploads[sha256]
         elif outcome.result() != sha256:
-            log.warning("an upload named %s was something else, and is dropped", sha256)
-            refusal = Refusal(
-                "bad-blob", f"what arrived as {sha256} has the SHA-256 {outcome.result()}; it is dropped, send it again"
-            )
+            log.warning("dropped an upload: %s has the SHA-256 %s", sha256, outcome.result())
+            refusal = Refusal("bad-blob", f"the upload {sha256} has the SHA-256 {outcome.result()}; upload it again")
             self._forget(sha256)
         else:
             del self._uploads[sha256]
-        for tell in upload.answers:
-            tell(refusal)
+        for answer in upload.answers:
+            answer(refusal)
 
     def _forget(self, sha256: str) -> None:
         self._partial(sha256).unlink(missing_ok=True)
         self._uploads.pop(sha256, None)
 
 
-def _give_up_last_piece(path: Path) -> None:
-    """Shorten an upload whose end is in doubt: what a killed machine wrote last may not have reached its disk.
+def _drop_last_chunk(path: Path) -> None:
+    """Shorten an upload whose end is in doubt: the last write before a crash may not have reached the disk.
 
-    The client also has something left to send then, and gets an answer when the blob is whole.
+    The client then also has something left to send, and gets a reply when the blob is complete.
     """
     if not path.exists():
         return
     size = path.stat().st_size
     os.truncate(path, max(size - 1, 0) // CHUNK_BYTES * CHUNK_BYTES)
-
-
-def _refusal(folder: Path, error: BaseException) -> Refusal:
-    if full_disk := full_disk_error(error):
-        details = {"folder": str(folder), "free": free_bytes(folder)}
-        return Refusal("disk-full", full_disk_text(folder, full_disk), details)
-    log.error("cannot keep an upload", exc_info=error)
-    return Refusal("internal", f"the backend cannot keep the upload ({error}); see its log")

@@ -1,4 +1,4 @@
-"""A job database that its disk has damaged: the service says so in a sentence and ends, instead of half working."""
+"""A job database that its disk has corrupted: the service reports it in a sentence and ends, and changes nothing."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ex4d.service import ServiceError, ServiceSettings, run_service
 from ex4d.service.job_store import JobStore
 from ex4d_core.messages import Error, ListJobs
 
-SAYS = r"jobs\.sqlite is damaged .*Move it and its -wal and -shm files away"
+REPORT = r"jobs\.sqlite is corrupt .*-wal and -shm"
 
 
-def damage(database: Path) -> None:
+def corrupt(database: Path) -> None:
     """Overwrite all but the first page, as nothing but a broken disk does."""
     with closing(sqlite3.connect(database, isolation_level=None)) as connection:
-        # Whoever has it open sees that something was written, and reads the file anew.
+        # Programs that have it open see that something was written, and read the file again.
         connection.execute("UPDATE jobs SET updated = updated + 1")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         (page,) = connection.execute("PRAGMA page_size").fetchone()
@@ -34,13 +34,13 @@ def test_a_service_does_not_start_on_it(tmp_path, shot, capsys):
     with closing(JobStore(settings.database)) as store:
         store.submit("key", shot(), [])
         store.check()
-    damage(settings.database)
+    corrupt(settings.database)
     before = settings.database.read_bytes()
-    with pytest.raises(ServiceError, match=SAYS):
+    with pytest.raises(ServiceError, match=REPORT):
         run_service(settings)
     assert main(["jobs", "--prune", "1", "--data", str(tmp_path)]) == 1
-    assert "is damaged" in capsys.readouterr().err
-    assert settings.database.read_bytes() == before, "whoever can rescue it finds it as it was"
+    assert "is corrupt" in capsys.readouterr().err
+    assert settings.database.read_bytes() == before, "a rescue finds it unchanged"
 
 
 def test_a_service_ends_when_it_finds_out(start_service, connect, scene, shot, tmp_path):
@@ -48,8 +48,8 @@ def test_a_service_ends_when_it_finds_out(start_service, connect, scene, shot, t
     wire = connect(service)
     wire.upload_scene(scene)
     wire.finish(wire.submit(shot("good")))
-    damage(tmp_path / "data" / "jobs.sqlite")
+    corrupt(tmp_path / "data" / "jobs.sqlite")
     reply = wire.ask(ListJobs())
-    assert isinstance(reply, Error) and reply.code == "internal"
-    service.wait_for_log(SAYS)
+    assert isinstance(reply, Error) and reply.code == "storage" and "report" not in reply.text
+    service.wait_for_log(REPORT)
     assert service.process.wait(60) == 1

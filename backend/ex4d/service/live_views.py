@@ -1,0 +1,170 @@
+"""`LiveViewQueue`: hands the clients' requests for live views and coverage to one live view process.
+
+Of each kind and client only the newest request counts. The process (see `ex4d.service.live_view_process`) is apart
+from the workers, so that an artist who drags a keyframe sees the result at once, whatever is being generated. It
+computes the coverage of a shot in pieces: a view waits for one of them at most, and a newer request replaces an older
+one half-way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from ex4d.service.inbox import Inbox
+from ex4d.service.processes import ChildProcess, read_messages, shorten_log, write_message
+from ex4d.service.refusals import Refusal
+from ex4d.service.settings import ServiceSettings
+from ex4d.service.uploads import Answer
+from ex4d_core.messages import Coverage, Message, View
+from ex4d_core.shot import ShotRequest
+
+log = logging.getLogger(__name__)
+
+# The first view waits for torch to be imported, later ones take milliseconds.
+_TIMEOUT_SECONDS = 120.0
+_IDLE_SECONDS = 3600.0
+# Frames of coverage in a piece: about as slow as one view of full size.
+_PIECE_FRAMES = 8
+
+
+@dataclass
+class ViewRequest:
+    """A client's request; ``coverage`` is None for a view, else the values so far."""
+
+    client: bytes
+    request_id: int
+    request: ShotRequest
+    answer: Answer
+    coverage: dict[str, list[float]] | None = None
+
+    @property
+    def key(self) -> tuple[bytes, bool]:
+        """Of two requests with one key the newer one counts."""
+        return self.client, self.coverage is None
+
+    def next_message(self) -> dict[str, Any]:
+        """What the process is asked next."""
+        if self.coverage is None:
+            return {"view": self.request.to_wire()}
+        start = len(self.coverage["seen"])
+        camera = self.request.camera.frames(start, start + _PIECE_FRAMES)
+        part = replace(self.request, camera=camera, first_frame=self.request.first_frame + start)
+        return {"coverage": part.to_wire(), "index": start}
+
+    def reply_to(self, result: dict[str, Any]) -> Message | None:
+        """The client's reply; None while pieces of it are missing."""
+        if self.coverage is None:
+            return View(**result)
+        for name, values in result.items():
+            self.coverage[name] += values
+        return Coverage(**self.coverage) if len(self.coverage["seen"]) >= len(self.request.camera) else None
+
+
+class LiveViewQueue:
+    """Keeps the live view process busy; to be used on the service's loop only."""
+
+    def __init__(self, settings: ServiceSettings, inbox: Inbox):
+        """Without a process, which starts at the first request."""
+        self._settings = settings
+        self._inbox = inbox
+        self._process: ChildProcess | None = None
+        self._log = settings.data / "logs" / "live-view.log"
+        self._waiting: OrderedDict[tuple[bytes, bool], ViewRequest] = OrderedDict()
+        self._current: ViewRequest | None = None
+        self._since = 0.0
+
+    def ask_view(self, client: bytes, request_id: int, request: ShotRequest, answer: Answer) -> None:
+        """Render a view; drops a waiting request for a view of this client."""
+        self._add(ViewRequest(client, request_id, request, answer))
+
+    def ask_coverage(self, client: bytes, request_id: int, request: ShotRequest, answer: Answer) -> None:
+        """Compute the coverage of a shot; drops a request for coverage of this client, even half-way."""
+        self._add(ViewRequest(client, request_id, request, answer, {"seen": [], "view_angle": []}))
+
+    def tick(self) -> float:
+        """Kill a process that hangs; returns the seconds until the next call is due."""
+        if self._current is None or self._process is None:
+            return _IDLE_SECONDS
+        left = self._since + _TIMEOUT_SECONDS - time.monotonic()
+        if left <= 0:
+            self._process.kill()
+        return max(left, 1.0)
+
+    def stop(self) -> None:
+        """Kill the process."""
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+
+    def _add(self, added: ViewRequest) -> None:
+        known = [one for one in (self._current, self._waiting.get(added.key)) if one is not None]
+        if any((one.key, one.request_id) == (added.key, added.request_id) for one in known):
+            return  # the client sent the same request again, which is in progress
+        superseded = self._waiting.pop(added.key, None)
+        if superseded:
+            _supersede(superseded)
+        self._waiting[added.key] = added
+        self._next()
+
+    def _next(self) -> None:
+        if self._current is not None or not self._waiting:
+            return
+        if self._process is None:
+            options = {"data": str(self._settings.data), "device": self._settings.devices[0]}
+            options["machine"] = self._settings.machine.to_json()
+            self._process = ChildProcess("ex4d.service.live_view_process", options, self._settings.data, self._log)
+            log.info("live view process %d started", self._process.pid)
+            threading.Thread(target=self._listen, args=(self._process,), name="live views", daemon=True).start()
+        _, self._current = self._waiting.popitem(last=False)
+        self._since = time.monotonic()
+        # A dead process cannot be written to; its end is on the way to us.
+        with contextlib.suppress(OSError):
+            write_message(self._process.input, self._current.next_message())
+
+    def _listen(self, process: ChildProcess) -> None:
+        """In a thread: pass on the results of a process, and its end."""
+        for result in read_messages(process.output):
+            self._inbox.post(partial(self._received, result))
+        process.wait()
+        self._inbox.post(partial(self._ended, process))
+
+    def _received(self, result: dict[str, Any]) -> None:
+        current = self._current
+        assert current is not None, "the process answers each request once"
+        if "error" in result:
+            shorten_log(self._log)  # each error is a page in it, and somebody may be dragging a camera
+            self._answer(Refusal(*result["error"]).message())
+        elif reply := current.reply_to(result):
+            self._answer(reply)
+        else:
+            self._current = None
+            if current.key in self._waiting:
+                _supersede(current)
+            else:
+                self._waiting[current.key] = current
+            self._next()
+
+    def _ended(self, process: ChildProcess) -> None:
+        process.close()
+        self._process = None
+        if self._current is not None:
+            log.warning("the live view process ended with code %s during a view", process.returncode)
+            text = "the live view process ended during this view; try again, or see logs/live-view.log of the backend"
+            self._answer(Refusal("internal", text).message())
+
+    def _answer(self, message: Message) -> None:
+        current, self._current = self._current, None
+        if current is not None:
+            current.answer(message)
+        self._next()
+
+
+def _supersede(request: ViewRequest) -> None:
+    request.answer(Refusal("superseded", "a newer request replaced this one").message())

@@ -1,0 +1,73 @@
+"""Data of the previous version: its job database opens, its jobs are listed, fetched and run, its scene is rendered."""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ex4d.cli.main import main
+from ex4d.media import probe
+from ex4d_core.cameras import CameraPath
+from ex4d_core.client import Client
+from ex4d_core.messages import ListJobs
+from ex4d_core.remote_scene import RemoteScene
+from ex4d_core.remote_take import RemoteTake
+from ex4d_core.scene import FILE_NAMES, Scene
+from ex4d_core.shot import ShotRequest
+from ex4d_core.take_files import TAKE_FILES
+
+DATA = Path(__file__).resolve().parents[1] / "data" / "previous_version"
+FINISHED, TAKE, RECONSTRUCTION = "335440d074035f46", "e8e96383fa7aced7", "3b7a8f222b51d405"
+
+
+@pytest.fixture
+def client(start_service, tmp_path):
+    """Of today's service, on a copy of the old data folder."""
+    with tarfile.open(DATA / "service.tar.gz") as archive:
+        archive.extractall(tmp_path / "old", filter="data")
+    service = start_service(data=tmp_path / "old", runner="ex4d.pipeline.take:generate_take", keep_days=1e6)
+    client = Client(service.address)
+    yield client
+    client.close()
+
+
+def test_old_jobs_are_listed_fetched_and_run_to_the_end(client, tmp_path):
+    listed = client.ask(ListJobs(), timeout=120).jobs
+    assert [(one.job, one.engine, one.label) for one in listed] == [
+        (RECONSTRUCTION, "reconstruction", "queued reconstruction"),
+        (TAKE, "preview", "queued take"),
+        (FINISHED, "preview", "finished take"),
+    ]
+    assert (listed[2].state, listed[2].events, listed[2].attempt) == ("done", 12, 1)
+
+    scene = Scene.open(DATA / "scene")
+    camera = scene.source_camera()
+    finished = RemoteTake(tmp_path / "finished", ShotRequest(scene.digest, camera), job=FINISHED)
+    assert client.run(finished.conversation(), timeout=120).state == "done"
+    assert sorted(finished.frames) == [0, 1, 2, 3] and set(finished.files) == set(TAKE_FILES)
+    assert probe(finished.files["take.mp4"]).frames == 4
+
+    take = RemoteTake(tmp_path / "take", ShotRequest(scene.digest, camera.frames(1, 4), first_frame=1), job=TAKE)
+    status = client.run(take.conversation(), timeout=120)
+    assert (status.state, status.attempt) == ("done", 1), status.reason
+    assert sorted(take.frames) == [0, 1, 2] and set(take.files) == set(TAKE_FILES)
+
+    remote = RemoteScene(tmp_path / "reconstruction", job=RECONSTRUCTION)
+    status = client.run(remote.conversation(), timeout=120)
+    assert (status.state, status.attempt) == ("done", 1), status.reason
+    new = Scene.open(tmp_path / "reconstruction")
+    assert new.manifest.frames == 4
+    np.testing.assert_array_equal(new.depth(), scene.depth())
+
+
+def test_an_old_scene_package_opens_with_all_its_parts_and_renders(tmp_path):
+    scene = Scene.open(DATA / "scene")
+    assert scene.manifest.name == "post before a wall" and scene.color().shape == (4, 32, 48, 3)
+    assert set(scene.manifest.files) == set(FILE_NAMES)
+    assert all(scene.path(part).stat().st_size == entry.size for part, entry in scene.manifest.files.items())
+    assert main(["generate", str(DATA / "scene"), "--preset", "orbit", "-o", str(tmp_path / "take")]) == 0
+    assert probe(tmp_path / "take" / "take.mp4").frames == 4
+    assert len(CameraPath.load(tmp_path / "take" / "camera.npz")) == 4
