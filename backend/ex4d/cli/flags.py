@@ -34,7 +34,7 @@ def add_flags(
     for entry in fields_of(kind):
         if entry.option is None or entry.name in skip:
             continue
-        default = defaults[entry.name] if entry.name in defaults else entry.default
+        default = defaults.get(entry.name, entry.default)
         flags = (entry.option.flag or f"--{entry.name.replace('_', '-')}", *entry.option.aliases)
         described: dict[str, Any] = {"dest": entry.name, "help": entry.option.help.replace("%", "%%")}
         described["default"] = argparse.SUPPRESS if unset else default
