@@ -103,7 +103,7 @@ def test_a_refused_key_is_named(backend_python, tmp_path):
         assert "the backend wants keys" in session().state_text()
 
 
-def test_an_address_that_is_none_is_named():
+def test_an_invalid_address_is_named():
     preferences().address = "the big machine"
     tick_round()
     assert "cannot use the backend address 'the big machine'" in session().state_text()
@@ -362,7 +362,7 @@ def test_another_computers_backend_is_not_started_here():
         bpy.ops.ex4d.start_backend()
 
 
-def test_the_licence_setting_decides_what_may_make_the_picture():
+def test_the_licence_setting_is_what_requests_state():
     assert chosen_licence() == "commercial"
     preferences().licence = "RESEARCH"
     assert chosen_licence() == "research"

@@ -1,4 +1,4 @@
-"""The backend's own picture of the current frame, in an image datablock."""
+"""The backend's own image of the current frame, in an image datablock."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def pixels() -> np.ndarray:
     return np.array(image.pixels[:]).reshape(height, width, 4)[::-1, :, :3]
 
 
-def test_the_current_frame_is_shown_as_the_backend_sees_it(connected, shot):
+def test_the_current_frame_is_shown_as_the_backend_renders_it(connected, shot):
     assert bpy.ops.ex4d.show_view() == {"FINISHED"}
     tick_until(lambda: live_view.visible is not None, "the view")
     shown = pixels()
@@ -39,7 +39,7 @@ def test_the_current_frame_is_shown_as_the_backend_sees_it(connected, shot):
     assert right > left + 0.2, "the wall gets greener to the right"
 
 
-def test_it_follows_frame_and_camera_while_that_is_wanted(connected, shot):
+def test_it_follows_frame_and_camera_while_it_is_live(connected, shot):
     bpy.context.scene.ex4d_view.live = True
     tick_until(lambda: live_view.visible is not None, "the first view")
     before = pixels()[2:6, 40:46, 0].mean()
