@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from blender_addon.cameras.presets import camera_from_preset
+from blender_addon.connection.session import session
 from blender_addon.scenes.importing import ImportSettings, import_scene
+from blender_addon.scheduler import BUSY_INTERVAL_SECONDS, tick
 from blender_addon.views.live_view import IMAGE, live_view, view_image
 from ex4d_core.trajectories import Trajectory
 
@@ -49,6 +51,16 @@ def test_it_follows_frame_and_camera_while_it_is_live(connected, shot):
     bpy.context.scene.ex4d_shot.camera = camera
     tick_until(lambda: live_view.visible < 0.99, "the view from aside")
     assert len([image for image in bpy.data.images if image.name.startswith(IMAGE)]) == 1
+
+
+def test_a_tick_that_asks_is_followed_by_quick_ones(connected, shot):
+    tick_until(lambda: session().connected, "the backend")
+    bpy.context.scene.ex4d_view.live = True
+    pause = 0.0
+    for _ in range(100):  # the first one asks, unless this machine is too busy for all of a tick's work
+        if not live_view.waiting:
+            pause = tick()
+    assert live_view.waiting and pause == BUSY_INTERVAL_SECONDS
 
 
 def test_outside_the_footage_it_says_so(connected, shot):
