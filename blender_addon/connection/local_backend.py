@@ -16,7 +16,7 @@ from ex4d_core.errors import Ex4dError
 WINDOWS = os.name == "nt"
 # A backend that is asked to end finishes its frame and stops its workers.
 STOP_SECONDS = 5.0
-# So much of its last line of output fits into the side bar; the log has the rest.
+# So much of its last line of output fits into the sidebar; the log has the rest.
 _SHOWN_LETTERS = 200
 _TAIL_BYTES = 4096
 
@@ -107,7 +107,7 @@ class LocalBackend:
         return f"the local backend {what}. Its log is {self._log_place()}"
 
     def last_line(self) -> str:
-        """Its last line of output, shortened for the side bar."""
+        """Its last line of output, shortened for the sidebar."""
         if self.log is None:
             return ""
         try:

@@ -1,4 +1,4 @@
-"""Side bar: state of the connection; and how all panels draw longer texts."""
+"""Sidebar: state of the connection; and how all panels draw longer texts."""
 
 from __future__ import annotations
 
@@ -11,25 +11,22 @@ from bpy.app.translations import pgettext_iface as iface_
 from ex4d_core.client import ConnectionState
 from ex4d_core.messages import command_in
 
+from ..blender_types import SidebarPanel
 from ..errors import failure_text
 from .local_backend import local_backend
 from .operators import EX4D_OT_copy_text, EX4D_OT_preferences, EX4D_OT_reconnect, EX4D_OT_start_backend
 from .preferences import is_loopback
 from .session import session
 
-CATEGORY = "EX-4D"
 # A letter that no text has: of Unicode's private ones.
 _WIDE = "\uf8ff"
 _ICONS = {ConnectionState.CONNECTED: "LINKED", ConnectionState.CONNECTING: "SORTTIME"}
 
 
-class EX4D_PT_connection(bpy.types.Panel):
+class EX4D_PT_connection(SidebarPanel, bpy.types.Panel):
     """State of the connection, and buttons to mend it."""
 
     bl_label = "Connection"
-    bl_space_type = "VIEW_3D"
-    bl_region_type = "UI"
-    bl_category = CATEGORY
     bl_order = 0
 
     def draw(self, context: bpy.types.Context) -> None:
@@ -49,7 +46,7 @@ class EX4D_PT_connection(bpy.types.Panel):
 
 
 def draw_text(layout: bpy.types.UILayout, text: str, context: bpy.types.Context, icon: str = "NONE") -> None:
-    """Draw a text in as many labels as the width of the side bar needs."""
+    """Draw a text in as many labels as the width of the sidebar needs."""
     scale = context.preferences.system.ui_scale
     letters = max(16, int(context.region.width / (7 * scale)) - 6)
     column = layout.column(align=True)

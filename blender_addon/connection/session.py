@@ -92,17 +92,17 @@ class Session:
                 scheduler.tick_soon()
 
     def redraw(self) -> None:
-        """Have the side bars drawn again soon, since something that they show has changed."""
+        """Have the sidebars drawn again soon, since something that they show has changed."""
         self._stale = True
 
     def draw_changes(self) -> None:
-        """Have the side bars drawn again, if that is due."""
+        """Have the sidebars drawn again, if that is due."""
         text, now = self.state_text() + failure_text(), time.monotonic()
         if text != self._shown:
             self._shown, self._stale = text, True
         if self._stale and now - self._redrawn > _DRAW_INTERVAL_SECONDS:
             self._stale, self._redrawn = False, now
-            _redraw_side_bars()
+            _redraw_sidebars()
 
     def reconnect(self) -> None:
         """Drop the connection and open a new one; jobs continue on it."""
@@ -148,8 +148,8 @@ class Session:
             self.problem = str(error)
 
 
-def _redraw_side_bars() -> None:
-    """Draw the 3D viewports' side bars and the status bar again, and not what is beside them."""
+def _redraw_sidebars() -> None:
+    """Draw the 3D viewports' sidebars and the status bar again, and not what is beside them."""
     windows = bpy.context.window_manager.windows
     # The hints of modal operators are in the status bar of their workspace, which other windows may show, too.
     # One whose add-on was disabled meanwhile is None.

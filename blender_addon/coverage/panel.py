@@ -1,4 +1,4 @@
-"""Side bar: coverage of the shot in numbers, and warnings."""
+"""Sidebar: coverage of the shot in numbers, and warnings."""
 
 from __future__ import annotations
 

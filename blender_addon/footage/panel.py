@@ -1,4 +1,4 @@
-"""Side bar: footage to reconstruct, and the progress of reconstructions."""
+"""Sidebar: footage to reconstruct, and the progress of reconstructions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from bpy.app.translations import pgettext_iface as iface_
 
 from ex4d_core.remote_job import JobState
 
-from ..connection.panel import CATEGORY, draw_text
+from ..blender_types import SidebarPanel
+from ..connection.panel import draw_text
 from ..jobs.progress import progress_text, state_icon
 from ..jobs.tracker import can_cancel, can_resume
 from ..scenes.panel import EX4D_PT_scene
@@ -21,13 +22,10 @@ from .operators import (
 from .properties import EX4D_Reconstruction
 
 
-class EX4D_PT_footage(bpy.types.Panel):
+class EX4D_PT_footage(SidebarPanel, bpy.types.Panel):
     """Chooses footage and depth, and lists reconstructions."""
 
     bl_label = "From Footage"
-    bl_space_type = "VIEW_3D"
-    bl_region_type = "UI"
-    bl_category = CATEGORY
     bl_parent_id = EX4D_PT_scene.__name__
     bl_order = 0
 
@@ -49,13 +47,10 @@ class EX4D_PT_footage(bpy.types.Panel):
                 _draw_reconstruction(layout.box(), record, context)
 
 
-class EX4D_PT_footage_options(bpy.types.Panel):
+class EX4D_PT_footage_options(SidebarPanel, bpy.types.Panel):
     """Settings of depth and camera."""
 
     bl_label = "Depth and Camera"
-    bl_space_type = "VIEW_3D"
-    bl_region_type = "UI"
-    bl_category = CATEGORY
     bl_parent_id = EX4D_PT_footage.__name__
     bl_options = {"DEFAULT_CLOSED"}
 

@@ -55,7 +55,7 @@ class ResumesJob(OnJob):
 class ForgetsJob(OnJob):
     """Takes the job off the list."""
 
-    bl_options: ClassVar[set[str]] = {"UNDO"}
+    bl_options = {"UNDO"}
 
     def work(self, blender_scene: bpy.types.Scene, record: Any) -> None:
         tracker.forget(blender_scene, record)

@@ -129,7 +129,7 @@ class FollowedJob(ABC, Generic[Record]):
         for _, copy in copies[1:]:
             for name in SHARED:
                 set_changed(copy, name, getattr(record, name))
-        names = (known.identifier for known in record.bl_rna.properties if known.identifier != "rna_type")
+        names = self._remembered or [one.identifier for one in record.bl_rna.properties if not one.is_readonly]
         self._remembered = {name: getattr(record, name) for name in names}
 
     def relist(self) -> Any:

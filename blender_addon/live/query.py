@@ -106,6 +106,7 @@ class LiveQuery(ABC, Generic[Answer]):
         """
         self.drop()
         self._task = session().start(ask_about(package, question))
+        scheduler.tick_soon()
 
     def drop(self) -> None:
         """Stop waiting for an answer."""

@@ -35,7 +35,7 @@ class _SendsTake(NeedsShot):
         return [final_settings(shot.final)]
 
     # With an undo step Blender also asks to save the file, which would otherwise not know the take.
-    bl_options: ClassVar[set[str]] = {"UNDO"}
+    bl_options = {"UNDO"}
 
     @reports_errors
     def execute(self, context: bpy.types.Context) -> set[str]:
@@ -129,7 +129,7 @@ class EX4D_OT_retry_take(_OnTake, bpy.types.Operator):
 
     bl_idname = "ex4d.retry_take"
     bl_label = "Retry Take"
-    bl_options: ClassVar[set[str]] = {"UNDO"}
+    bl_options = {"UNDO"}
 
     def work(self, blender_scene: bpy.types.Scene, record: EX4D_Take) -> None:
         retry_take(record)
@@ -140,7 +140,7 @@ class EX4D_OT_forget_take(_OnTake, bpy.types.Operator):
 
     bl_idname = "ex4d.forget_take"
     bl_label = "Remove Take From List"
-    bl_options: ClassVar[set[str]] = {"UNDO"}
+    bl_options = {"UNDO"}
 
     def work(self, blender_scene: bpy.types.Scene, record: EX4D_Take) -> None:
         forget_take(blender_scene, record)
@@ -151,7 +151,7 @@ class EX4D_OT_show_take(_OnTake, bpy.types.Operator):
 
     bl_idname = "ex4d.show_take"
     bl_label = "Show This Version"
-    bl_options: ClassVar[set[str]] = {"UNDO"}
+    bl_options = {"UNDO"}
 
     def work(self, blender_scene: bpy.types.Scene, record: EX4D_Take) -> None:
         if find_strip(blender_scene, record.key) is None:
@@ -164,7 +164,7 @@ class EX4D_OT_place_take(_OnTake, bpy.types.Operator):
 
     bl_idname = "ex4d.place_take"
     bl_label = "Put in Sequencer"
-    bl_options: ClassVar[set[str]] = {"UNDO"}
+    bl_options = {"UNDO"}
 
     def work(self, blender_scene: bpy.types.Scene, record: EX4D_Take) -> None:
         place_take(record)
@@ -175,7 +175,7 @@ class EX4D_OT_restore_take(_OnTake, bpy.types.Operator):
 
     bl_idname = "ex4d.restore_take"
     bl_label = "Use These Settings"
-    bl_options: ClassVar[set[str]] = {"UNDO"}
+    bl_options = {"UNDO"}
 
     def work(self, blender_scene: bpy.types.Scene, record: EX4D_Take) -> None:
         note = restore_take(blender_scene, record)

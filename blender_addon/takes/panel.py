@@ -1,4 +1,4 @@
-"""Side bar: buttons for takes, the list of takes, details of the marked one; and progress in the status bar."""
+"""Sidebar: buttons for takes, the list of takes, details of the marked one; and progress in the status bar."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from bpy.app.translations import pgettext_iface as iface_
 
 from ex4d_core.remote_job import JobState
 
-from ..connection.panel import CATEGORY, draw_problem, draw_text
+from ..blender_types import SidebarPanel
+from ..connection.panel import draw_problem, draw_text
 from ..jobs.progress import progress_text, state_icon, state_text
 from ..jobs.records import records_of
 from ..jobs.tracker import can_cancel, can_resume, can_retry
@@ -30,13 +31,10 @@ from .properties import TAKES, EX4D_Take, active_take, takes_of_shot, version_na
 from .thumbnails import has_frames, thumbnail
 
 
-class EX4D_PT_take(bpy.types.Panel):
+class EX4D_PT_take(SidebarPanel, bpy.types.Panel):
     """Buttons that send the active shot."""
 
     bl_label = "Take"
-    bl_space_type = "VIEW_3D"
-    bl_region_type = "UI"
-    bl_category = CATEGORY
     bl_order = 4
 
     def draw(self, context: bpy.types.Context) -> None:
@@ -72,13 +70,10 @@ class EX4D_UL_takes(bpy.types.UIList):
         row.label(text="", icon=state_icon(item))
 
 
-class EX4D_PT_takes(bpy.types.Panel):
+class EX4D_PT_takes(SidebarPanel, bpy.types.Panel):
     """The list of takes, and the marked one in detail."""
 
     bl_label = "Takes"
-    bl_space_type = "VIEW_3D"
-    bl_region_type = "UI"
-    bl_category = CATEGORY
     bl_order = 5
 
     @classmethod

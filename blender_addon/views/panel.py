@@ -1,4 +1,4 @@
-"""Side bar: the backend's view of the current frame."""
+"""Sidebar: the backend's view of the current frame."""
 
 from __future__ import annotations
 

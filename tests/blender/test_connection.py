@@ -103,7 +103,7 @@ def test_a_refused_key_is_named(backend_python, tmp_path):
         assert "the backend requires keys" in session().state_text()
 
 
-def test_an_address_that_is_none_is_named():
+def test_an_invalid_address_is_named():
     preferences().address = "the big machine"
     tick_round()
     assert "invalid address 'the big machine'" in session().state_text()
@@ -312,7 +312,7 @@ def test_a_backend_that_does_not_start_says_why(backend_python):
     ("prints", "shown"),
     [("'first' + chr(10) + 5000 * 'x'", 199 * "x" + "…"), ("chr(10)", "it printed nothing (exit code 3)")],
 )
-def test_what_the_side_bar_says_of_it_is_short(backend_python, prints, shown):
+def test_what_the_sidebar_says_of_it_is_short(backend_python, prints, shown):
     """Neither the command line, which the preferences show, nor a page of a log."""
     preferences().serve_command = f'"{backend_python}" -c "print({prints}); raise SystemExit(3)"'
     bpy.ops.ex4d.start_backend()
@@ -362,7 +362,7 @@ def test_another_computers_backend_is_not_started_here():
         bpy.ops.ex4d.start_backend()
 
 
-def test_the_licence_setting_decides_what_may_make_the_picture():
+def test_the_licence_setting_is_what_requests_state():
     assert chosen_licence() == "commercial"
     preferences().licence = "RESEARCH"
     assert chosen_licence() == "research"
@@ -452,7 +452,7 @@ def test_the_walk_through_comes_with_the_add_on():
         assert said in labels
 
 
-def test_texts_of_any_script_are_broken_to_the_side_bars_width():
+def test_texts_of_any_script_are_broken_to_the_sidebars_width():
     assert wrapped("the prompt has 601 tokens", 12) == ["the prompt", "has 601", "tokens"]
     # Eight letters that are twice as wide, in lines with room for twelve narrow ones; nothing is lost.
     assert wrapped("一丁七万丈三上下", 12) == ["一丁七万丈三", "上下"]

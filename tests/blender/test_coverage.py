@@ -109,7 +109,7 @@ def move_key(camera: bpy.types.Object, frame: int, by: float) -> None:
     bpy.context.view_layer.update()
 
 
-def test_another_pixel_aspect_is_another_picture(connected, shot):
+def test_another_pixel_aspect_is_another_image(connected, shot):
     bpy.context.scene.ex4d_coverage.live = True
     tick_until(lambda: live_coverage.shown is not None, "coverage")
     before = live_coverage.shown
@@ -118,7 +118,7 @@ def test_another_pixel_aspect_is_another_picture(connected, shot):
     assert live_coverage.shown.seen[0] < before.seen[0] - 0.1
 
 
-def test_stretched_time_is_named_and_coverage_goes_on_without_it(connected, shot):
+def test_stretched_time_is_named_and_coverage_resumes_without_it(connected, shot):
     render = bpy.context.scene.render
     render.frame_map_new = 150
     bpy.context.scene.ex4d_coverage.live = True
@@ -184,14 +184,14 @@ def test_a_rig_is_read_on_request(connected, shot):
     tick_until(lambda: live_coverage.shown is not None, "coverage")
 
 
-def test_nothing_is_sent_unless_it_is_wanted(connected, shot):
+def test_nothing_is_sent_unless_coverage_is_live(connected, shot):
     tick_until(lambda: session().connected, "the backend")
     for _ in range(20):
         tick_round()
     assert live_coverage.shown is None and not session().busy
 
 
-def test_colours_say_how_much_is_seen():
+def test_colours_show_the_visible_fraction():
     all_seen, little, nothing = colors_of(np.array([1.0, LITTLE_KNOWN, 0.0]))
     assert all_seen[1] > all_seen[0] and little[0] > little[1]
     np.testing.assert_array_equal(little, nothing)

@@ -172,7 +172,7 @@ def plan_files(settings: bpy.types.PropertyGroup) -> list[Path]:
     return [from_blend(path) for path in (settings.footage, settings.depth, settings.camera)]
 
 
-def test_depth_pictures_keep_the_order_of_their_numbers(saved, clip, tmp_path):
+def test_depth_images_keep_the_order_of_their_numbers(saved, clip, tmp_path):
     folder = tmp_path / "z"
     folder.mkdir()
     for number in (1, 2, 10):
@@ -248,7 +248,7 @@ def test_cancelled_before_a_backend_answers(saved, clip, tmp_path):
     assert not any((tmp_path / "scenes").iterdir())
 
 
-def test_the_panel_says_what_it_waits_for_while_no_backend_answers(backend_python, saved, clip, tmp_path):
+def test_the_panel_says_that_it_waits_for_the_backend(backend_python, saved, clip, tmp_path):
     address = free_address()
     bpy.context.preferences.addons["blender_addon"].preferences.address = address
     with backend_process(backend_python, address, tmp_path / "backend"):
@@ -303,7 +303,7 @@ def test_a_file_closed_meanwhile_gets_its_scene_when_it_is_opened_again(backend_
     assert Scene.open(tmp_path / "scenes" / "walk_1").digest == scene_objects()[0].ex4d_scene.digest
 
 
-def test_undo_loses_no_reconstruction_and_an_undone_import_can_be_made_again(connected, saved, clip):
+def test_undo_loses_no_reconstruction_and_an_undone_import_can_be_repeated(connected, saved, clip):
     pick(clip)
     bpy.ops.ed.undo_push(message="picked")
     bpy.data.objects.new("something", None)

@@ -68,7 +68,7 @@ def test_its_reconstructions_are_as_they_were_and_one_says_why_it_cannot_be_resu
     assert plan_from_text(renamed).settings.depth.layout == "array"
 
 
-def test_a_take_that_was_never_sent_is_made_now_and_a_lost_one_says_so_and_can_be_retried(connected, film):
+def test_a_take_that_was_never_sent_is_sent_now_and_a_lost_one_says_so_and_can_be_retried(connected, film):
     _, queued, unsent = takes()
     tick_until(lambda: unsent.state == "done" and queued.state == "stopped", "both takes")
     assert find_strip(bpy.context.scene, unsent.key).type == "MOVIE"
@@ -78,7 +78,7 @@ def test_a_take_that_was_never_sent_is_made_now_and_a_lost_one_says_so_and_can_b
     assert find_strip(bpy.context.scene, queued.key).type == "MOVIE"
 
 
-def test_its_interrupted_reconstruction_is_made_when_its_files_are_back(connected, film):
+def test_its_interrupted_reconstruction_resumes_when_its_files_are_back(connected, film):
     _, stopped = bpy.context.scene.ex4d_reconstructions
     stopped.plan = stopped.plan.replace("/tmp/film/", f"{film.as_posix()}/")
     assert bpy.ops.ex4d.resume_reconstruction(key=stopped.key) == {"FINISHED"}

@@ -87,7 +87,7 @@ def test_part_of_the_footage_can_be_shot_with_holes_marked(connected, shot, tmp_
     assert request["preview"] == {"holes": "mark", "hole_color": [0, 255, 0]}
 
 
-def test_a_shot_sent_without_a_backend_is_made_when_one_comes_up(backend_python, shot, tmp_path):
+def test_a_shot_sent_without_a_backend_is_generated_when_one_comes_up(backend_python, shot, tmp_path):
     address = free_address()
     bpy.context.preferences.addons["blender_addon"].preferences.address = address
     entry = send()
@@ -230,7 +230,7 @@ def test_takes_of_another_shot_are_left_alone(connected, shot):
     assert muted() == {first: False, second: False}
 
 
-def test_a_cancelled_take_can_be_made_again_in_its_own_place(connected, shot, tmp_path):
+def test_a_cancelled_take_can_be_retried_in_its_own_place(connected, shot, tmp_path):
     entry = send()
     bpy.ops.ex4d.cancel_take(key=entry.key)
     assert entry.state == "cancelled"
@@ -242,7 +242,7 @@ def test_a_cancelled_take_can_be_made_again_in_its_own_place(connected, shot, tm
     assert sorted(path.name for path in (tmp_path / "takes").iterdir()) == ["arc_1"]
 
 
-def test_a_take_under_way_is_not_made_again(shot):
+def test_a_take_under_way_is_not_retried(shot):
     entry = send()
     with pytest.raises(RuntimeError, match="is under way; cancel it first"):
         bpy.ops.ex4d.retry_take(key=entry.key)
@@ -340,7 +340,7 @@ def test_two_blenders_share_a_backend(connected, shot, tmp_path):
         ("fetching", "", "preview", "fetching 16%"),
     ],
 )
-def test_progress_is_told_in_an_artists_words(connected, state, stage, engine, text):
+def test_progress_is_shown_in_an_artists_words(connected, state, stage, engine, text):
     entry = bpy.context.scene.ex4d_takes.add()
     tick_until(lambda: session().connected, "the connection")
     entry.state, entry.stage, entry.engine = state, stage, engine

@@ -23,7 +23,7 @@ def test_a_reverted_file_gets_its_strip_again(connected, shot, tmp_path):
     assert (take().state, take().reason, strip_of(take()).type) == ("done", "", "MOVIE")
 
 
-def test_an_add_on_that_is_disabled_and_enabled_again_goes_on_with_its_takes(connected, shot):
+def test_an_add_on_that_is_disabled_and_enabled_again_resumes_its_takes(connected, shot):
     """As by an update of it; no file is loaded."""
     key = send().key
     tick_until(lambda: take().job != "", "the job to be accepted")
@@ -60,7 +60,7 @@ def test_a_take_sent_after_the_last_save_is_listed_again_in_the_reverted_file(co
     assert not bpy.context.scene.ex4d_takes
 
 
-def test_a_take_made_again_after_the_last_save_is_listed_once_in_the_reverted_file(connected, shot):
+def test_a_take_retried_after_the_last_save_is_listed_once_in_the_reverted_file(connected, shot):
     key = send().key
     bpy.ops.ex4d.cancel_take(key=key)
     bpy.ops.wm.save_mainfile()
@@ -84,7 +84,7 @@ def test_a_take_of_one_file_is_not_listed_in_another(connected, shot, tmp_path):
     assert (take().state, strip_of(take()).type) == ("done", "MOVIE")
 
 
-def test_a_take_goes_on_while_another_file_is_open(connected, shot, tmp_path):
+def test_a_take_continues_while_another_file_is_open(connected, shot, tmp_path):
     entry = send()
     key, folder = entry.key, tmp_path / "takes" / "arc_1"
     bpy.ops.wm.save_mainfile()

@@ -83,7 +83,7 @@ def test_sending_and_removing_a_take_are_undo_steps_of_their_own(connected, shot
     assert (take().key, take().state, strip_of(take()).type) == (key, "done", "MOVIE")
 
 
-def test_undoing_that_a_take_is_made_again_lists_it_once(connected, shot):
+def test_undoing_a_retry_lists_the_take_once(connected, shot):
     key = send().key
     tick_until(lambda: strip_of(take()) is not None, "the first frame")
     bpy.ops.ex4d.cancel_take(key=key)
@@ -237,7 +237,7 @@ def test_a_job_that_the_backend_does_not_know_says_so_and_can_be_tried_again(con
 
 
 @pytest.mark.parametrize("moment", ["accepted", "first frame"])
-def test_a_full_disk_stops_the_take_and_room_lets_it_go_on(connected, shot, tmp_path, moment):
+def test_a_full_disk_stops_the_take_and_it_resumes_when_there_is_room(connected, shot, tmp_path, moment):
     resource = pytest.importorskip("resource", reason="this system limits no file sizes")
     entry = send()
     tick_until((lambda: entry.job != "") if moment == "accepted" else (lambda: strip_of(entry) is not None), moment)
@@ -263,7 +263,7 @@ def test_what_a_running_take_was_made_of_may_be_deleted(connected, shot, deleted
     assert (entry.state, entry.reason, strip_of(entry).type) == ("done", "", "MOVIE")
 
 
-def test_a_take_whose_scene_was_deleted_cannot_be_made_again_and_says_why(shot):
+def test_a_take_whose_scene_was_deleted_cannot_be_retried_and_says_why(shot):
     entry = send()
     bpy.ops.ex4d.cancel_take(key=entry.key)
     bpy.data.objects.remove(shot)
@@ -304,7 +304,7 @@ def test_takes_operators_can_be_undone(connected, shot):
     assert [one.state for one in bpy.context.scene.ex4d_takes] == ["done", "done"]
 
 
-def test_a_running_take_that_was_taken_off_the_list_and_put_back_goes_on(connected, shot):
+def test_a_running_take_that_was_taken_off_the_list_and_put_back_continues(connected, shot):
     entry = send()
     tick_until(lambda: entry.job != "", "the job to be accepted")
     undone(lambda: bpy.ops.ex4d.forget_take(key=entry.key))

@@ -129,7 +129,7 @@ def steps() -> Iterator[float]:
 
 
 def coverage_is_shown() -> bool:
-    shown = sys.modules[f"{addon}.coverage.follow"].shown
+    shown = sys.modules[f"{addon}.coverage.live_coverage"].live_coverage.shown
     return shown is not None and bool(shown.fresh.all())
 
 
