@@ -10,7 +10,7 @@ are typed; outside a callback `current_context` gives the context. An object's s
 # pyright: reportIncompatibleVariableOverride=false
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import bpy
 
@@ -54,13 +54,13 @@ if TYPE_CHECKING:
     class Operator(Any):
         """An operator, whose callbacks return a set of result names."""
 
-        bl_options: set[str]
+        bl_options: ClassVar[set[str]]
         layout: bpy.types.UILayout
 
     class Panel(Any):
         """A panel or menu."""
 
-        bl_options: set[str]
+        bl_options: ClassVar[set[str]]
         layout: bpy.types.UILayout
 
     class FileOperator(Operator):
