@@ -18,46 +18,13 @@ from ex4d.depth.depth_models import (
     check_licence,
     depth_model,
 )
-from ex4d.depth.edges import EdgeSettings
+from ex4d.depth.depth_settings import AUTO, EstimatorSettings
 from ex4d.depth_names import DEPTH_PRO, DEPTHCRAFTER, VIDEO_DEPTH_ANYTHING
-from ex4d.machine import models_folder
 
 if TYPE_CHECKING:
     from ex4d.depth.estimation import ClipModel, ModelEstimator
 
-AUTO = "auto"
 _TYPICAL_MEGAPIXELS = 0.59  # 1024x576, what DepthCrafter works at; the others stay under it
-
-
-@dataclass(frozen=True)
-class EstimatorSettings:
-    """What estimator is wanted, and under which conditions.
-
-    Attributes:
-        name: of a model, or "auto".
-        models: folder of models.
-        licence: "commercial" or "research": what results are for.
-        accepted: names of research models for which there is another licence.
-        device: "auto", "cpu", or "cuda" with an optional number.
-        edges: how blurred edges are put right; None leaves them.
-        steady: whether per-image models are made steady over time.
-        focal_in_widths: the focal length over the picture's width, where it is known.
-        full_precision: float32 on a GPU, too: twice the memory and less than half the speed.
-    """
-
-    name: str = AUTO
-    models: Path | None = None
-    licence: str = "commercial"
-    accepted: tuple[str, ...] = ()
-    device: str = "auto"
-    edges: EdgeSettings | None = EdgeSettings()  # noqa: RUF009 (frozen)
-    steady: bool = True
-    focal_in_widths: float | None = None
-    full_precision: bool = False
-
-    @property
-    def folder(self) -> Path:
-        return self.models or models_folder()
 
 
 @dataclass(frozen=True)
@@ -69,6 +36,7 @@ class Verdict:
 
     @property
     def usable(self) -> bool:
+        """Whether nothing speaks against it."""
         return not self.reason
 
 
@@ -100,13 +68,13 @@ def create_estimator(settings: EstimatorSettings) -> ModelEstimator:
             )
     else:
         model = depth_model(settings.name)
-        check_licence(model, settings.licence, settings.accepted)
+        check_licence(model, settings.licence, settings.accepted_licences)
     check_installed(model, settings.folder)
     return _load(model, settings)
 
 
 def _objection(model: DepthModel, settings: EstimatorSettings) -> str:
-    if settings.licence == "commercial" and not model.commercial and model.name not in settings.accepted:
+    if settings.licence == "commercial" and not model.commercial and model.name not in settings.accepted_licences:
         return "for research only"
     if packages := model.missing_packages():
         return f"needs {' and '.join(packages)}"
@@ -153,15 +121,15 @@ def _load(model: DepthModel, settings: EstimatorSettings) -> ModelEstimator:
     device = resolved_device(settings.device)
     dtype = torch.float32 if settings.full_precision else usual_precision(model, device)
     return ModelEstimator(
-        load_clip_model(model, settings.folder, device, dtype, settings.focal_in_widths),
+        load_clip_model(model, settings.folder, device, dtype, settings.normalized_focal),
         edges=settings.edges,
-        steady=settings.steady,
+        temporal_alignment=settings.temporal_alignment,
         device=device,
     )
 
 
 def load_clip_model(
-    model: DepthModel, models: Path, device: torch.device, dtype: torch.dtype, focal_in_widths: float | None = None
+    model: DepthModel, models: Path, device: torch.device, dtype: torch.dtype, normalized_focal: float | None = None
 ) -> ClipModel:
     """A model's own code and weights; nothing else in the project imports them."""
     if model.name == DEPTHCRAFTER:
@@ -175,7 +143,7 @@ def load_clip_model(
     if model.name == DEPTH_PRO:
         from ex4d.depth.per_image import DepthPro
 
-        return DepthPro.load(models, device, dtype, focal_in_widths)
+        return DepthPro.load(models, device, dtype, normalized_focal)
     from ex4d.depth.per_image import DepthAnything
 
     return DepthAnything.load(models, device, dtype)
