@@ -1,7 +1,7 @@
 """Measures what errors of depth cost, and what edge refinement and temporal alignment win back, on the sample clips.
 
 Takes a clip's exact depth, adds graded errors such as estimators have, and compares masks and seen pixels of new
-views with the true ones. Prints the tables of backend/ex4d/depth/README.md. The clips were rendered with Blender, by
+views with the true ones. Prints the tables of docs/measured/depth.md. The clips were rendered with Blender, by
 `make_sample.py`, and are committed: `sample` (a camera that stands still) and `moving_camera`, both with moving objects
 and thin structures.
 
@@ -30,7 +30,7 @@ from ex4d.depth.temporal_alignment import TemporalAligner, flicker  # noqa: E402
 from ex4d.media import probe, read_frames  # noqa: E402
 from ex4d.mesh import DepthSurface  # noqa: E402
 from ex4d.raster import create_rasterizer  # noqa: E402
-from ex4d_core.shot import OCCLUSION_MODELS  # noqa: E402
+from ex4d_core.shot import OCCLUSION_MODELS, OcclusionModel  # noqa: E402
 
 DATA = ROOT / "tests" / "data"
 CLIPS = ("sample", "moving_camera")
@@ -45,7 +45,7 @@ class Clip:
     intrinsics: np.ndarray
     camera_to_world: np.ndarray
     views: dict[str, np.ndarray]
-    occlusion: str
+    occlusion: OcclusionModel
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Score:
         )
 
 
-def load_clip(name: str, occlusion: str) -> Clip:
+def load_clip(name: str, occlusion: OcclusionModel) -> Clip:
     """One of `CLIPS`, with its true views."""
     folder = DATA / name
     footage = probe(folder / "footage.mp4")

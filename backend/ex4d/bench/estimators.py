@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import torch
 
-from ex4d.depth import published_configs as published
+from ex4d.bench import estimator_configs as published
 from ex4d.depth.depth_models import DEPTH_MODELS, DepthModel
 from ex4d.depth.estimation import ClipModel
 from ex4d.depth.estimator_choice import usual_precision
@@ -52,9 +52,6 @@ def measure_estimators(names: list[str], frames: int, width: int, height: int, d
     Args:
         names: of models; empty for all.
         frames: length of the clip.
-        width: of the footage.
-        height: of the footage.
-        device: to measure on.
 
     Raises:
         EstimatorUnavailableError: a package is missing.
@@ -104,8 +101,8 @@ def random_model(model: DepthModel, device: torch.device) -> ClipModel:
         if model.name == DEPTH_PRO:
             config = transformers.DepthProConfig(**published.DEPTH_PRO)
             return DepthPro(_ready(transformers.DepthProForDepthEstimation(config), device, dtype))
-        config = transformers.DepthAnythingConfig(**published.DEPTH_ANYTHING_SMALL)
-        return DepthAnything(_ready(transformers.DepthAnythingForDepthEstimation(config), device, dtype))
+        network = transformers.DepthAnythingForDepthEstimation(transformers.DepthAnythingConfig())
+        return DepthAnything(_ready(network, device, dtype))
 
 
 def _depthcrafter(device: torch.device, dtype: torch.dtype) -> ClipModel:
@@ -121,7 +118,7 @@ def _depthcrafter(device: torch.device, dtype: torch.dtype) -> ClipModel:
         scheduler = EulerDiscreteScheduler(**published.SCHEDULER)
     return DepthCrafter(
         DepthCrafterPipeline(
-            _ready(DepthCrafterUNet.from_published(published.UNET), device, dtype),
+            _ready(DepthCrafterUNet(), device, dtype),
             _ready(AutoencoderKLTemporalDecoder(**published.VAE), device, dtype),
             _ready(CLIPVisionModelWithProjection(CLIPVisionConfig(**published.IMAGE_ENCODER)), device, dtype),
             scheduler,

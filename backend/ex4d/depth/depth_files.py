@@ -259,13 +259,10 @@ def _stored_intrinsics(path: Path, frames: int) -> np.ndarray:
             f"{path}: 'intrinsics' has shape {intrinsics.shape}. Save (3, 3), or ({frames}, 3, 3) for one per frame."
         )
     intrinsics = np.ascontiguousarray(np.broadcast_to(intrinsics, (frames, 3, 3)))
-    focal = intrinsics[:, [0, 1], [0, 1]]
-    if not np.isfinite(intrinsics).all() or (focal <= 0).any() or (intrinsics[:, 2] != (0, 0, 1)).any():
-        bad = next(
-            index
-            for index, matrix in enumerate(intrinsics)
-            if not np.isfinite(matrix).all() or (np.diag(matrix)[:2] <= 0).any() or (matrix[2] != (0, 0, 1)).any()
-        )
+    valid = np.isfinite(intrinsics).all(axis=(1, 2)) & (intrinsics[:, 2] == (0, 0, 1)).all(axis=1)
+    valid &= (intrinsics[:, [0, 1], [0, 1]] > 0).all(axis=1)
+    if not valid.all():
+        bad = int(np.argmin(valid))
         raise DepthError(
             f"{path}: 'intrinsics' of frame {bad} is {intrinsics[bad].tolist()}. Save finite values in pixels, with "
             "focal lengths above 0 and 0, 0, 1 in the last row."

@@ -26,7 +26,6 @@ def refined_depth(
         depth: (h, w) float32 along z, above 0.
         image: (H, W, 3) uint8.
         settings: None leaves edges as smooth as they are.
-        device: where it is computed.
 
     Returns:
         (H, W) float32, within the range of `depth`.

@@ -71,8 +71,6 @@ def intrinsics_from(
     `ASSUMED_FOV_NOTE`.
 
     Args:
-        width: of the image in pixels.
-        height: of the image in pixels.
         fov_degrees: horizontal field of view.
         focal_mm: focal length in millimetres, on a sensor of `sensor_mm`.
         sensor_mm: width of the sensor (36 mm: full-frame equivalent).

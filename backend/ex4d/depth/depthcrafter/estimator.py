@@ -89,8 +89,6 @@ def load_pipeline(own: Path, video: Path, device: torch.device, dtype: torch.dty
     Args:
         own: of tencent/DepthCrafter, with the denoiser.
         video: of Stable Video Diffusion, with everything else.
-        device: of all networks.
-        dtype: of all weights.
 
     Raises:
         WeightsError: a file is missing, incomplete, or does not fit.

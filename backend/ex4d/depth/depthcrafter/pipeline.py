@@ -105,7 +105,8 @@ class DepthCrafterPipeline:
         latents, embeddings = [], []
         # In half precision the encoder overflows; Stable Video Diffusion says so in its configuration.
         precise = torch.float32 if self.vae.config["force_upcast"] else self.unet.dtype
-        self.vae.encoder.to(precise), self.vae.quant_conv.to(precise)
+        for part in (self.vae.encoder, self.vae.quant_conv):
+            part.to(precise)
         for frame_batch in frames:
             batch = frame_batch.to(self.unet.device, self.unet.dtype) * 2 - 1
             embeddings.append(self._embedded(batch))
@@ -113,7 +114,8 @@ class DepthCrafterPipeline:
             moments = self.vae.quant_conv(self.vae.encoder(noisy.to(precise)))
             latents.append(moments.chunk(2, dim=1)[0].to(batch))  # the mode: mean without the log variance
             self.step("encode", len(batch))
-        self.vae.encoder.to(self.unet.dtype), self.vae.quant_conv.to(self.unet.dtype)
+        for part in (self.vae.encoder, self.vae.quant_conv):
+            part.to(self.unet.dtype)
         return Conditioning(torch.cat(latents), torch.cat(embeddings))
 
     def _embedded(self, batch: torch.Tensor) -> torch.Tensor:

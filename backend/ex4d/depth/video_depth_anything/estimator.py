@@ -46,11 +46,7 @@ class VideoDepthAnything(ClipModel):
         """With the published weights from a folder of models.
 
         Args:
-            models: the folder.
-            device: of the network.
-            dtype: of its weights.
             size: the network's; published as the small one.
-            shorter_side: pixels that footage is resized to.
 
         Raises:
             WeightsError: the published file does not fit.

@@ -242,30 +242,19 @@ class TemporalBlock(nn.Module):
         super().__init__()
         self.attention_blocks = nn.ModuleList(TemporalAttention(channels) for _ in range(2))
         self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(2))
-        self.ff = FeedForward(channels)
+        layers = nn.Sequential(GatedGelu(channels), nn.Identity(), nn.Linear(4 * channels, channels))
+        self.ff = nn.ModuleDict({"net": layers})
         self.ff_norm = nn.LayerNorm(channels)
 
     def forward(self, value: torch.Tensor) -> torch.Tensor:
         """(N, T, C) in and out."""
         for attention, norm in zip(self.attention_blocks, self.norms, strict=True):
             value = value + attention(norm(value))
-        return value + self.ff(self.ff_norm(value))
-
-
-class FeedForward(nn.Module):
-    """A layer four times as wide, gated (GEGLU, arXiv 2002.05202)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.net = nn.Sequential(GatedGelu(channels), nn.Identity(), nn.Linear(4 * channels, channels))
-
-    def forward(self, value: torch.Tensor) -> torch.Tensor:
-        """(N, T, C) in and out."""
-        return self.net(value)
+        return value + self.ff["net"](self.ff_norm(value))
 
 
 class GatedGelu(nn.Module):
-    """Four times the channels, each times the activation of its gate."""
+    """Four times the channels, each times the activation of its gate (GEGLU, arXiv 2002.05202)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
