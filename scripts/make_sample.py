@@ -1,7 +1,7 @@
-"""Makes the sample clips in `tests/data/`: a small garden, animated and rendered from code alone.
+"""Builds the sample clips in `tests/data/`: a small garden, animated and rendered from code alone.
 
 The clips are what tests, the demo and `measure_depth.py` start from: footage, its exact depth and camera, and the true
-picture from two other cameras. In `sample` the camera stands still, in `moving_camera` it travels. They are committed,
+image from two other cameras. In `sample` the camera stands still, in `moving_camera` it travels. They are committed,
 so this needs to run only when the scene is changed. `bpy` (5.0) and the video and EXR libraries live in different
 environments, hence two steps, the first about a quarter of an hour on 2 CPU cores:
 
@@ -9,7 +9,7 @@ environments, hence two steps, the first about a quarter of an hour on 2 CPU cor
     BACKEND_PYTHON scripts/make_sample.py pack --clip sample --work WORK_FOLDER
 
 `render` (bpy, numpy) writes PNG colours, EXR depths and ray-cast line-of-sight masks into the work folder; a second
-call goes on where the first stopped. `pack` (numpy, PyAV, OpenEXR) compresses, measures what compression cost,
+call resumes the first. `pack` (numpy, PyAV, OpenEXR) compresses, measures what compression cost,
 checks the cameras by reprojection, and writes the committed files with their README.
 
 Cameras and rendering are in `sample_views.py`, the scene in `sample_garden.py`, its shapes in `sample_shapes.py`.
@@ -22,6 +22,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from sample_views import CLIPS, SIGHT_TOLERANCE, TRUE_VIEWS, SampleClip, camera_intrinsics, render, unproject
 
@@ -56,8 +57,8 @@ def write_video(path: Path, video: np.ndarray, crf: int) -> None:
         stream.pix_fmt = "yuv420p"
         context = stream.codec_context
         context.colorspace = context.color_primaries = context.color_trc = context.color_range = 1
-        for picture in video:
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        for image in video:
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame = frame.reformat(
                 format="yuv420p", dst_colorspace="ITU709", src_color_range="JPEG", dst_color_range="MPEG"
             )
@@ -74,10 +75,10 @@ def read_video(path: Path) -> np.ndarray:
     return np.stack(frames)
 
 
-def write_arrays(path: Path, **arrays: np.ndarray) -> None:
+def write_arrays(path: Path, **arrays: npt.ArrayLike) -> None:
     """An .npz compressed with LZMA: `numpy.load` reads it as any other, and a still background costs almost nothing.
 
-    Deflate looks back 32 KB, less than a frame; LZMA sees the frame before, so the depth is a sixth of the size.
+    Deflate refers back 32 KB, less than a frame; LZMA refers to the frame before, so the depth is a sixth of the size.
     """
     with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
         for name, array in arrays.items():
@@ -89,16 +90,16 @@ def write_arrays(path: Path, **arrays: np.ndarray) -> None:
 
 
 def reprojection_error(depth: np.ndarray, other: np.ndarray, to_other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Carry a picture's surface points into another camera and compare with the depth found there.
+    """Carry an image's surface points into another camera and compare with the depth found there.
 
     Args:
-        depth: (H, W) of the picture the points come from.
-        other: (h, w) depth seen by the other camera.
+        depth: (H, W) of the image that the points come from.
+        other: (h, w) depth of the other camera.
         to_other: (4, 4) from the first camera's OpenCV frame to the other's.
 
     Returns:
         (9, H, W) signed relative error, positive where the point lies behind what the other camera sees, at the pixel
-        where the point falls (first) and at its 8 neighbours; (H, W) bool, whether it falls into the picture.
+        where the point falls (first) and at its 8 neighbours; (H, W) bool, whether it falls into the image.
     """
     points = unproject(depth, camera_intrinsics(depth.shape[1])) @ to_other[:3, :3].T + to_other[:3, 3]
     z = np.maximum(points[..., 2], 1e-6)
@@ -114,7 +115,7 @@ def reprojection_error(depth: np.ndarray, other: np.ndarray, to_other: np.ndarra
 def measure(
     clip: SampleClip, work: Path, depth: np.ndarray, views: list[tuple[str, int]], stack: dict[str, np.ndarray]
 ) -> dict[str, float]:
-    """What the README states: each figure is measured on the arrays as they are stored."""
+    """The figures that the README states, measured on the arrays as they are stored."""
     cast_errors, forward, agree_seen, agree_hidden = [], [], [], []
     for i, (name, frame) in enumerate(views):
         cast_depth = np.load(work / f"{name}_{frame:02d}.npz")["depth"]
@@ -155,7 +156,7 @@ rights reserved.
 | `footage.mp4` | H.264, 4:2:0, limited range, BT.709; PSNR to the renders {luma:.1f} dB in luma, {psnr:.1f} in RGB |
 | `depth.npz` | `depth` ({frames}, {size}, {size}) uint16 x `scale` is depth along z; `intrinsics` as below |
 | `camera.npz` | `extrinsics` ({frames}, 4, 4){identity}; `intrinsics` ({frames}, 3, 3); `width`, `height` |
-| `true_views.npz` | {count} pictures from two other cameras, see below |
+| `true_views.npz` | {count} images from two other cameras, see below |
 
 Conventions: OpenCV cameras (x right, y down, z forward); `extrinsics` are world-to-camera, and the world is the
 {world}; intrinsics in pixels, pixel centres at +0.5. Focal length {focal:.3f} px at
@@ -174,20 +175,20 @@ The .npz files are compressed with LZMA; `numpy.load` reads them as usual.
 
 ## True views
 
-`true_views.npz`, each array with one entry for each picture: `view` (name), `frames` (the footage frame), `rgb`
+`true_views.npz`, each array with one entry for each image: `view` (name), `frames` (the footage frame), `rgb`
 ({true_size}, {true_size}, 3) uint8, `depth` float32 (same steps as above), `visible` bool, `extrinsics`,
 `intrinsics` (for {true_size} px). The cameras are the source camera turned about the flower:
 
 {views}
 
 `visible` is true where the source camera saw, in that frame, the surface point in the middle of the pixel: the point
-projects into the source picture, a ray cast from the source camera's centre to it meets nothing before it (tolerance
+projects into the source image, a ray cast from the source camera's centre to it meets nothing before it (tolerance
 {tolerance} units), and both cameras are on the same side of it (petals and wings are sheets). Edge pixels of `rgb`
 are antialiased, so they mix both sides of an edge.
 
 Checked with the stored arrays: source depth carried into the true cameras lands on their depth with a median error
 of {reprojection_median:.4f} %. Carried back, {seen:.2f} % of the visible pixels lie on the source depth (nearest of
-3 x 3 pixels, within 1 %), and {hidden:.2f} % of the others fall outside the picture or more than 1 % behind it; the
+3 x 3 pixels, within 1 %), and {hidden:.2f} % of the others fall outside the image or more than 1 % behind it; the
 rest is hidden by less than that, by less than a pixel, or turned away.
 """
 
@@ -219,8 +220,8 @@ def pack(clip: SampleClip, work: Path, crf: int) -> None:
 
     exact = np.stack([read_depth(work / f"source_{frame:02d}.exr") for frame in numbers])
     quantised = np.round(exact / clip.depth_step).astype(np.uint16)
-    lens = np.broadcast_to(camera_intrinsics(clip.size), (clip.frames, 3, 3))
-    write_arrays(folder / "depth.npz", depth=quantised, scale=np.float64(clip.depth_step), intrinsics=lens)
+    intrinsics = np.broadcast_to(camera_intrinsics(clip.size), (clip.frames, 3, 3))
+    write_arrays(folder / "depth.npz", depth=quantised, scale=np.float64(clip.depth_step), intrinsics=intrinsics)
     depth = quantised * np.float32(clip.depth_step)
 
     extrinsics = np.stack([clip.world_to_camera(frame) for frame in numbers])
@@ -228,7 +229,7 @@ def pack(clip: SampleClip, work: Path, crf: int) -> None:
     if not (clip.orbit or clip.elevation or clip.push):
         extrinsics[:] = np.eye(4)
     size = np.int64(clip.size)
-    write_arrays(folder / "camera.npz", extrinsics=extrinsics, intrinsics=lens, width=size, height=size)
+    write_arrays(folder / "camera.npz", extrinsics=extrinsics, intrinsics=intrinsics, width=size, height=size)
 
     views = [(name, frame) for name in TRUE_VIEWS for frame in clip.true_frames]
     true_depth = np.stack([read_depth(work / f"{name}_{frame:02d}.exr") for name, frame in views])
@@ -277,7 +278,7 @@ def pack(clip: SampleClip, work: Path, crf: int) -> None:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("step", choices=("render", "pack"))
     parser.add_argument("--clip", choices=CLIPS, default="sample")
     parser.add_argument("--work", type=Path, required=True, help="folder for the frames between the two steps")

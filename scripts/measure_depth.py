@@ -1,7 +1,7 @@
-"""What errors of depth cost, and what the edge step and the steadying win back, measured on the sample clips.
+"""Measures what errors of depth cost, and what edge refinement and temporal alignment win back, on the sample clips.
 
-Takes a clip's exact depth, adds graded errors as estimators make them, and compares masks and seen pixels of new
-views with the true ones. Prints the tables of backend/ex4d/depth/README.md. The clips were rendered with Blender, by
+Takes a clip's exact depth, adds graded errors such as estimators have, and compares masks and seen pixels of new
+views with the true ones. Prints the tables of docs/measured/depth.md. The clips were rendered with Blender, by
 `make_sample.py`, and are committed: `sample` (a camera that stands still) and `moving_camera`, both with moving objects
 and thin structures.
 
@@ -24,12 +24,13 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from ex4d.depth.depth_files import DepthFiles  # noqa: E402
-from ex4d.depth.edges import EdgeSettings, refined_depth  # noqa: E402
-from ex4d.depth.temporal_alignment import Steadier, flicker  # noqa: E402
+from ex4d.depth.depth_settings import EdgeSettings  # noqa: E402
+from ex4d.depth.edges import refined_depth  # noqa: E402
+from ex4d.depth.temporal_alignment import TemporalAligner, flicker  # noqa: E402
 from ex4d.media import probe, read_frames  # noqa: E402
 from ex4d.mesh import DepthSurface  # noqa: E402
 from ex4d.raster import create_rasterizer  # noqa: E402
-from ex4d_core.shot import OCCLUSION_MODELS  # noqa: E402
+from ex4d_core.shot import OCCLUSION_MODELS, OcclusionModel  # noqa: E402
 
 DATA = ROOT / "tests" / "data"
 CLIPS = ("sample", "moving_camera")
@@ -37,14 +38,14 @@ CLIPS = ("sample", "moving_camera")
 
 @dataclass(frozen=True)
 class Clip:
-    """Frames (T, H, W, 3) uint8, exact depth (T, H, W), the camera that filmed, true views of some of the frames."""
+    """Frames (T, H, W, 3) uint8, exact depth (T, H, W), the source camera, true views of some of the frames."""
 
     color: np.ndarray
     depth: np.ndarray
     intrinsics: np.ndarray
     camera_to_world: np.ndarray
     views: dict[str, np.ndarray]
-    occlusion: str
+    occlusion: OcclusionModel
 
 
 @dataclass(frozen=True)
@@ -58,14 +59,15 @@ class Score:
     flicker: float | None
 
     def __str__(self) -> str:
-        unsteady = "" if self.flicker is None else f"{100 * self.flicker:.2f} %"
+        flicker_text = "" if self.flicker is None else f"{100 * self.flicker:.2f} %"
         return (
             f"{self.agreement:.3f} | {100 * self.falsely_seen:.2f} % | {100 * self.missed:.1f} % | {self.psnr:.2f} dB "
-            f"| {unsteady}"
+            f"| {flicker_text}"
         )
 
 
-def load_clip(name: str, occlusion: str) -> Clip:
+def load_clip(name: str, occlusion: OcclusionModel) -> Clip:
+    """One of `CLIPS`, with its true views."""
     folder = DATA / name
     footage = probe(folder / "footage.mp4")
     with np.load(folder / "camera.npz") as camera, np.load(folder / "true_views.npz") as views:
@@ -76,6 +78,7 @@ def load_clip(name: str, occlusion: str) -> Clip:
 
 
 def score(clip: Clip, depth: np.ndarray, in_time: bool = True) -> Score:
+    """Renders the true views' cameras from (T, H, W) depth and compares; `in_time` measures flicker, too."""
     rasterizer = create_rasterizer("warp", "cpu")
     views = clip.views
     inside = union = false = missed = pixels = 0
@@ -104,7 +107,7 @@ def score(clip: Clip, depth: np.ndarray, in_time: bool = True) -> Score:
 
 
 def blurred(pixels: float) -> Callable[[np.ndarray], np.ndarray]:
-    """Disparity blurred by a Gaussian, as where a model's small map is brought up to size."""
+    """Disparity blurred by a Gaussian, as where a model's small map is upsampled."""
 
     def apply(depth: np.ndarray) -> np.ndarray:
         reach = int(3 * pixels + 0.5)
@@ -141,24 +144,24 @@ def noisy(share: float) -> Callable[[np.ndarray], np.ndarray]:
     return lambda depth: (depth * (1 + share * random.standard_normal(depth.shape))).astype(np.float32)
 
 
-def steadied(clip: Clip, depth: np.ndarray) -> np.ndarray:
-    steadier = Steadier(offset=True)
-    pairs = [
-        (torch.from_numpy(picture).permute(2, 0, 1).float() / 255, 1 / torch.from_numpy(z))
-        for picture, z in zip(clip.color, depth, strict=True)
-    ]
-    for pair in pairs:
-        steadier.look(*pair)
-    return np.stack([1 / steadier.steady(*pair).clamp_min(1e-3).numpy() for pair in pairs]).astype(np.float32)
+def aligned(clip: Clip, depth: np.ndarray) -> np.ndarray:
+    """Depth (T, H, W) aligned over time."""
+    aligner = TemporalAligner(with_offset=True)
+    disparities = [1 / torch.from_numpy(z) for z in depth]
+    for image, disparity in zip(clip.color, disparities, strict=True):
+        aligner.observe(torch.from_numpy(image).permute(2, 0, 1).float() / 255, disparity)
+    found = [1 / disparity.clamp_min(1e-3).numpy() for disparity in aligner.aligned(disparities)]
+    return np.stack(found).astype(np.float32)
 
 
-def sharpened(clip: Clip, depth: np.ndarray) -> np.ndarray:
+def refined(clip: Clip, depth: np.ndarray) -> np.ndarray:
+    """Depth (T, H, W) refined along the edges of the frames that have true views."""
     needed = set(clip.views["frames"].tolist())
     settings = EdgeSettings()
     return np.stack(
         [
-            refined_depth(torch.from_numpy(z), picture, settings) if index in needed else z
-            for index, (picture, z) in enumerate(zip(clip.color, depth, strict=True))
+            refined_depth(torch.from_numpy(z), image, settings) if index in needed else z
+            for index, (image, z) in enumerate(zip(clip.color, depth, strict=True))
         ]
     )
 
@@ -175,13 +178,14 @@ def grown(pixels: int) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def unchanged(clip: Clip, depth: np.ndarray) -> np.ndarray:
+    """Depth as it is."""
     return depth
 
 
 AS_IT_IS = {"as it is": unchanged}
-IN_SPACE = {**AS_IT_IS, "edges": sharpened}
-IN_TIME = {**AS_IT_IS, "steady": steadied}
-BOTH = {**IN_SPACE, **IN_TIME, "steady, edges": lambda clip, depth: sharpened(clip, steadied(clip, depth))}
+IN_SPACE = {**AS_IT_IS, "edges": refined}
+IN_TIME = {**AS_IT_IS, "alignment": aligned}
+BOTH = {**IN_SPACE, **IN_TIME, "alignment, edges": lambda clip, depth: refined(clip, aligned(clip, depth))}
 ERRORS = {
     "none (exact depth)": (lambda depth: depth, BOTH),
     "blur of 1 px": (blurred(1), IN_SPACE),
@@ -200,6 +204,7 @@ ERRORS = {
 
 
 def main() -> None:
+    """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clip", choices=CLIPS, default="sample")
     parser.add_argument("--only", default="", help="errors whose name contains this")
@@ -213,7 +218,7 @@ def main() -> None:
         if options.only in name:
             spoilt = spoil(clip.depth)
             for step, repair in ((step, repair) for step, repair in steps.items() if options.step in step):
-                print(f"| {name} | {step} | {score(clip, repair(clip, spoilt), 'steady' in steps)} |", flush=True)
+                print(f"| {name} | {step} | {score(clip, repair(clip, spoilt), 'alignment' in steps)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The sample clip's garden in bpy: materials, meshes, light, and what moves.
+"""The garden of the sample clips in bpy: materials, meshes, light, and motion.
 
 Blender's world: x right, y away from the source camera, z up, in units of about a metre. Everything moves by plain
 functions of the time t in [0, 1] (`Garden.pose`), so there are no key frames to keep.
@@ -52,21 +52,26 @@ STONES = ((0.75, 2.75), (1.02, 3.4), (0.8, 4.05), (1.15, 4.7), (-1.0, 3.2), (-1.
 
 def linear(colour: str) -> tuple[float, float, float, float]:
     """An sRGB colour such as "ff8040" as Blender's linear RGBA."""
-    srgb = [int(colour[i : i + 2], 16) / 255 for i in (0, 2, 4)]
-    return (*(c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in srgb), 1.0)
+    srgb = (int(colour[i : i + 2], 16) / 255 for i in (0, 2, 4))
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in srgb)
+    return red, green, blue, 1.0
 
 
-def material(name: str, colours: str, pattern: str = "noise", scale: Vector = (8, 8, 8), **texture: float) -> Any:
+def create_material(
+    name: str, colours: str, pattern: str = "noise", scale: Vector = (8, 8, 8), **texture: float
+) -> Any:
     """A material whose pattern runs through `colours`, separated by spaces.
 
     Args:
+        name: of the material.
+        colours: sRGB, such as "ff8040 ffffff".
         pattern: "noise", "bands" (wavy stripes), or "streaks" (the mesh's own attribute of that name).
         scale: how often the pattern repeats per unit, in object coordinates.
         texture: inputs of the texture node, such as Detail or Distortion.
     """
-    made = bpy.data.materials.new(name)
-    made.use_nodes = True
-    nodes, links = made.node_tree.nodes, made.node_tree.links
+    created = bpy.data.materials.new(name)
+    created.use_nodes = True
+    nodes, links = created.node_tree.nodes, created.node_tree.links
     surface, ramp = nodes["Principled BSDF"], nodes.new("ShaderNodeValToRGB")
     stops, steps = ramp.color_ramp.elements, colours.split()
     # Noise stays near its middle, so its colours are set closer together.
@@ -85,49 +90,49 @@ def material(name: str, colours: str, pattern: str = "noise", scale: Vector = (8
         place, stretch = nodes.new("ShaderNodeTexCoord"), nodes.new("ShaderNodeMapping")
         stretch.inputs["Scale"].default_value = scale
         links.new(place.outputs["Object"], stretch.inputs["Vector"])
-        made_of = nodes.new({"noise": "ShaderNodeTexNoise", "bands": "ShaderNodeTexWave"}[pattern])
+        texture_node = nodes.new({"noise": "ShaderNodeTexNoise", "bands": "ShaderNodeTexWave"}[pattern])
         for key, value in {"Scale": 1.0, **({"Detail": 3.0} if pattern == "noise" else {}), **texture}.items():
-            made_of.inputs[key].default_value = value
-        links.new(stretch.outputs[0], made_of.inputs["Vector"])
-        links.new(made_of.outputs["Factor" if "Factor" in made_of.outputs else "Fac"], ramp.inputs[0])
+            texture_node.inputs[key].default_value = value
+        links.new(stretch.outputs[0], texture_node.inputs["Vector"])
+        links.new(texture_node.outputs["Factor" if "Factor" in texture_node.outputs else "Fac"], ramp.inputs[0])
     links.new(ramp.outputs[0], surface.inputs["Base Color"])
     surface.inputs["Specular IOR Level"].default_value = 0.2
     surface.inputs["Roughness"].default_value = 0.7
-    return made
+    return created
 
 
-def let_glow(look: Any, strength: float) -> Any:
-    """Turn a material's colour into light of its own, as on a painted backdrop."""
-    surface, links = look.node_tree.nodes["Principled BSDF"], look.node_tree.links
+def make_emissive(material: Any, strength: float) -> Any:
+    """Turn a material's colour into emission, as on a painted backdrop."""
+    surface, links = material.node_tree.nodes["Principled BSDF"], material.node_tree.links
     links.new(surface.inputs["Base Color"].links[0].from_socket, surface.inputs["Emission Color"])
     links.remove(surface.inputs["Base Color"].links[0])
     surface.inputs["Base Color"].default_value = (0, 0, 0, 1)
     surface.inputs["Emission Strength"].default_value = strength
-    return look
+    return material
 
 
-def add(shape: Shape, look: Any, at: np.ndarray | None = None, smooth: bool = True) -> Any:
+def add(shape: Shape, material: Any, at: np.ndarray | None = None, smooth: bool = True) -> Any:
     """Put a shape into the scene, its vertices moved by `at`, and return its object."""
     vertices, faces = shape if at is None else moved(shape, at)
-    mesh = bpy.data.meshes.new(look.name)
+    mesh = bpy.data.meshes.new(material.name)
     mesh.from_pydata(vertices.tolist(), [], faces)
     mesh.polygons.foreach_set("use_smooth", [smooth] * len(mesh.polygons))
-    mesh.materials.append(look)
-    made = bpy.data.objects.new(look.name, mesh)
-    bpy.context.scene.collection.objects.link(made)
-    return made
+    mesh.materials.append(material)
+    created = bpy.data.objects.new(material.name, mesh)
+    bpy.context.scene.collection.objects.link(created)
+    return created
 
 
-def add_petals(whorl: Whorl, look: Any, at: np.ndarray | None = None) -> Any:
+def add_petals(whorl: Whorl, material: Any, at: np.ndarray | None = None) -> Any:
     """Put a whorl of petals or leaves into the scene, with its streaks."""
-    made = add(petals(*whorl), look, at)
-    streaks = made.data.attributes.new("streaks", "FLOAT_VECTOR", "POINT")
+    created = add(petals(*whorl), material, at)
+    streaks = created.data.attributes.new("streaks", "FLOAT_VECTOR", "POINT")
     streaks.data.foreach_set("vector", petal_streaks(whorl[0]).ravel())
-    return made
+    return created
 
 
 def reshape(thing: Any, shape: Shape) -> None:
-    """Move the vertices of an object made from the same kind of shape."""
+    """Move the vertices of an object of the same kind of shape."""
     thing.data.vertices.foreach_set("co", np.ascontiguousarray(shape[0], np.float32).ravel())
     thing.data.update()
 
@@ -142,13 +147,13 @@ Whorl = tuple[int, float, float, float, float, float]  # the arguments of `petal
 
 @dataclass(frozen=True)
 class Flower:
-    """What one flower looks like and how it moves.
+    """The appearance and motion of one flower.
 
     Attributes:
         lean: how far the tip of the stem stands off its root in x and y.
         whorls: rings of petals, outermost first.
         swing: how far the tip sways.
-        face: (yaw, pitch) of the head at a time, radians; zero looks at the source camera.
+        face: (yaw, pitch) of the head at a time, radians; zero faces the source camera.
         bloom: how far it is open at a time, 0 to 1.
     """
 
@@ -157,7 +162,7 @@ class Flower:
     lean: tuple[float, float]
     thickness: float
     whorls: list[Whorl]
-    petal_looks: list[Any]
+    petal_materials: list[Any]
     seed_radius: float
     seed_count: int
     swing: float
@@ -189,7 +194,9 @@ class Garden:
     def add_flower(self, flower: Flower, green: Any, yellow: Any) -> None:
         """A flower that sways, turns and opens."""
         stem = add(tube(flower.stem(0), flower.thickness), green)
-        rows = [add_petals(whorl, look) for whorl, look in zip(flower.whorls, flower.petal_looks, strict=True)]
+        rows = [
+            add_petals(whorl, material) for whorl, material in zip(flower.whorls, flower.petal_materials, strict=True)
+        ]
         seeds = add(seed_head(flower.seed_radius, flower.seed_count), yellow)
 
         def move(t: float) -> None:
@@ -219,7 +226,9 @@ class Garden:
     def add_butterfly(self, orange: Any, dark: Any) -> None:
         """A butterfly that comes from behind the flower, passes its left and its front, and leaves to the right."""
         wings = [
-            (add(wing, look), s) for wing, look in zip(butterfly_wing(), (orange, dark), strict=True) for s in (1, -1)
+            (add(wing, material), s)
+            for wing, material in zip(butterfly_wing(), (orange, dark), strict=True)
+            for s in (1, -1)
         ]
         feelers = [np.array([[s * 0.01, 0.10, 0.0], [s * 0.03, 0.17, 0.02], [s * 0.07, 0.24, 0.05]]) for s in (1, -1)]
         trunk = moved(ball(0.028), np.diag([1, 4.5, 1, 1.0]))
@@ -241,11 +250,11 @@ class Garden:
 
 def add_far(wood: Any) -> None:
     """A painted sky that stands upright, so that every pixel has a depth; hills; trees."""
-    paint = material("sky", "6fb4e4 93cdf0 d7ecf6 ffffff", scale=(0.35, 1, 0.9))
-    sky = add(sheet(np.array([[(x, 12.4, z) for x in (-60, 60)] for z in (-2, 40)], float)), let_glow(paint, 0.95))
+    paint = create_material("sky", "6fb4e4 93cdf0 d7ecf6 ffffff", scale=(0.35, 1, 0.9))
+    sky = add(sheet(np.array([[(x, 12.4, z) for x in (-60, 60)] for z in (-2, 40)], float)), make_emissive(paint, 0.95))
     sky.visible_shadow = sky.visible_diffuse = False
-    add(ground(), material("grass", "47752f 5f8f38 7ba548 a3bb60", scale=(2.6, 2.6, 2.6), Detail=4.0))
-    crown = material("crown", "2f6d3a 4f9448 86bb5e", scale=(4, 4, 4))
+    add(ground(), create_material("grass", "47752f 5f8f38 7ba548 a3bb60", scale=(2.6, 2.6, 2.6), Detail=4.0))
+    crown = create_material("crown", "2f6d3a 4f9448 86bb5e", scale=(4, 4, 4))
     for x, y, size in TREES:
         z = float(hill_height(np.array(x), np.array(y)))
         add(lathe([(0.11, 0), (0.08, 1.0)], 12), wood, translation(x, y, z - 0.1))
@@ -264,8 +273,8 @@ def add_middle(wood: Any, white: Any, dark: Any) -> None:
     for height in (0.28, 0.56, 0.84):
         sag = height - 0.02 * np.cos((reach - 0.3) / 0.95 * tau)
         add(tube(np.stack([reach, 0 * reach + 5.24, sag], -1), 0.012, 8), dark)
-    red = material("roof", "b8382e d9573f", "bands", (12, 12, 12), Distortion=0.5)
-    blue = material("boards", "5f9fc0 78b6d3 96cbe2", "bands", (1, 1, 11), Distortion=0.3)
+    red = create_material("roof", "b8382e d9573f", "bands", (12, 12, 12), Distortion=0.5)
+    blue = create_material("boards", "5f9fc0 78b6d3 96cbe2", "bands", (1, 1, 11), Distortion=0.3)
     house, outwards = translation(-1.55, 4.7, 0), rotation("x", pi / 2)
     add(lathe([(0.035, 0), (0.035, 1.4)], 12), wood, house)
     add(box(0.46, 0.42, 0.42), blue, house @ translation(0, 0, 1.4), smooth=False)
@@ -276,21 +285,21 @@ def add_middle(wood: Any, white: Any, dark: Any) -> None:
         add(box(0.42, 0.56, 0.035), red, house @ slope, smooth=False)
     add(lathe([(0.001, 0), (0.085, 0), (0.085, 0.01)], 24), dark, house @ translation(0, -0.212, 1.64) @ outwards)
     add(lathe([(0.012, 0), (0.012, 0.12)], 8), wood, house @ translation(0, -0.2, 1.5) @ outwards)
-    stone = material("stone", "8c8a86 b3b0a8 d2cec2", scale=(6, 6, 6))
+    stone = create_material("stone", "8c8a86 b3b0a8 d2cec2", scale=(6, 6, 6))
     for k, (x, y) in enumerate(STONES):
         add(ball(1.0, 12, 24), stone, translation(x, y, 0) @ rotation("z", k) @ np.diag([0.27, 0.2, 0.05, 1.0]))
 
 
 def add_pot(white: Any) -> None:
     """The pot, the leaves in it, and grass about it."""
-    clay = material("clay", "a8532f c86f43 dd8a5a", scale=(5, 5, 16))
+    clay = create_material("clay", "a8532f c86f43 dd8a5a", scale=(5, 5, 16))
     profile = [(0.2, 0.0), (0.28, 0.36), (0.32, 0.36), (0.32, 0.46), (0.285, 0.46), (0.27, 0.4), (0.001, 0.4)]
     at = translation(0, 3.15, 0)
     add(lathe(profile, 48), clay, at, smooth=False)
     add(lathe([(0.262, 0.2), (0.272, 0.22), (0.274, 0.25), (0.268, 0.27)], 48), white, at)
-    leaf = material("leaf", "2d6a2c 4d9138 93c45a", "streaks")
+    leaf = create_material("leaf", "2d6a2c 4d9138 93c45a", "streaks")
     add_petals((7, 0.34, 0.075, 0.95, 1.5, 0.2), leaf, at @ translation(0, 0, 0.4))
-    blade = material("blade", "3f7a2a 7fb043 a7cc5c", scale=(3, 3, 3))
+    blade = create_material("blade", "3f7a2a 7fb043 a7cc5c", scale=(3, 3, 3))
     add(grass_blades(150, np.random.default_rng(4)), blade)
 
 
@@ -301,17 +310,17 @@ def open_slowly(t: float) -> float:
 
 def add_flowers(garden: Garden, yellow: Any) -> None:
     """The large flower that is the clip's subject, and three small ones."""
-    green = material("stem", "2f6b2a 5f9a3c", scale=(9, 9, 9))
-    outer = material("outer petals", "7d1548 d5306e f4668f ffb3c4", "streaks")
-    middle = material("middle petals", "94184a e64a6e ff8a88 ffcdbd", "streaks")
-    inner = material("inner petals", "ab2540 f8704f ffb070 ffe4b0", "streaks")
+    green = create_material("stem", "2f6b2a 5f9a3c", scale=(9, 9, 9))
+    outer = create_material("outer petals", "7d1548 d5306e f4668f ffb3c4", "streaks")
+    middle = create_material("middle petals", "94184a e64a6e ff8a88 ffcdbd", "streaks")
+    inner = create_material("inner petals", "ab2540 f8704f ffb070 ffe4b0", "streaks")
     subject = Flower(
         root=(0, 3.15, 0.4),
         height=1.12,
         lean=(0.03, -0.12),
         thickness=0.017,
         whorls=[(11, 0.5, 0.125, 0.25, 0.5, 0.0), (10, 0.4, 0.11, 0.6, 0.7, 0.3), (8, 0.28, 0.085, 0.95, 0.75, 0.1)],
-        petal_looks=[outer, middle, inner],
+        petal_materials=[outer, middle, inner],
         seed_radius=0.13,
         seed_count=130,
         swing=0.09,
@@ -319,7 +328,7 @@ def add_flowers(garden: Garden, yellow: Any) -> None:
         bloom=lambda t: 0.25 + 0.75 * open_slowly(t),
     )
     garden.add_flower(subject, green, yellow)
-    violet = material("small petals", "6a5bd0 9d90f0 ddd8ff", "streaks")
+    violet = create_material("small petals", "6a5bd0 9d90f0 ddd8ff", "streaks")
     for root, height, lean, yaw in (
         ((-0.14, 3.1, 0.4), 0.62, (-0.38, -0.1), -0.35),
         ((0.15, 3.2, 0.4), 0.78, (0.42, -0.02), 0.5),
@@ -331,7 +340,7 @@ def add_flowers(garden: Garden, yellow: Any) -> None:
             lean=lean,
             thickness=0.009,
             whorls=[(12, 0.17, 0.036, 0.12, 0.25, 0.0)],
-            petal_looks=[violet],
+            petal_materials=[violet],
             seed_radius=0.05,
             seed_count=40,
             swing=0.05,
@@ -358,15 +367,15 @@ def add_light() -> None:
 def build_garden() -> Garden:
     """The whole scene in the current, empty file."""
     garden = Garden()
-    wood = material("wood", "8a5a33 b98350 d6a771", "bands", (3, 3, 14), Distortion=5.0)
-    white = material("white paint", "d8d4c6 f7f4ea", scale=(7, 7, 2))
-    dark, yellow = material("dark", "2b1a16 3a2620"), material("yellow", "f2b21c ffd95a")
+    wood = create_material("wood", "8a5a33 b98350 d6a771", "bands", (3, 3, 14), Distortion=5.0)
+    white = create_material("white paint", "d8d4c6 f7f4ea", scale=(7, 7, 2))
+    dark, yellow = create_material("dark", "2b1a16 3a2620"), create_material("yellow", "f2b21c ffd95a")
     add_far(wood)
     add_middle(wood, white, dark)
     add_pot(white)
     add_flowers(garden, yellow)
-    blades = [material("paper", colours) for colours in ("e8433f ef6a55", "ffc93c ffdc76", "3f8fd6 66aee6")]
+    blades = [create_material("paper", colours) for colours in ("e8433f ef6a55", "ffc93c ffdc76", "3f8fd6 66aee6")]
     garden.add_pinwheel(1.32, 4.3, 1.42, blades, white, yellow)
-    garden.add_butterfly(material("wing", "ff8a1f ffb347 ffd27a", scale=(14, 14, 14)), dark)
+    garden.add_butterfly(create_material("wing", "ff8a1f ffb347 ffd27a", scale=(14, 14, 14)), dark)
     add_light()
     return garden

@@ -1,4 +1,4 @@
-"""Shapes of the sample clip's garden, as plain vertices and faces, and the transforms that place them.
+"""Shapes of the garden in the sample clips, as plain vertices and faces, and the transforms that place them.
 
 Only numpy: `sample_garden.py` turns them into Blender meshes. A shape is (N, 3) vertices and a list of faces; its z is
 up. Transforms are (4, 4) and act on columns.
@@ -169,7 +169,7 @@ def hill_height(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def ground() -> Shape:
-    """The ground with its hills, from behind the source camera to just behind the sky, finer where it is looked at."""
+    """The ground with its hills, from behind the source camera to just behind the sky, finer in the camera's view."""
     x = np.concatenate([np.linspace(-60, -9, 40)[:-1], np.linspace(-9, 9, 150), np.linspace(9, 60, 40)[1:]])
     y = np.concatenate([np.linspace(-6, 6, 30)[:-1], np.linspace(6, 12.6, 90)])
     yy, xx = np.meshgrid(y, x, indexing="ij")

@@ -1,4 +1,4 @@
-"""The sample clips' cameras, and what they see: colour, exact depth and lines of sight, rendered in bpy.
+"""Cameras of the sample clips, and their renders in bpy: colour, exact depth and lines of sight.
 
 First step of `make_sample.py`. Cameras need numpy alone, so that the second step, which packs what was rendered, has
 them too; `bpy` is imported where it is used.
@@ -14,7 +14,7 @@ import numpy as np
 
 from sample_shapes import rotation, translation
 
-LENS, SENSOR = 38.0, 36.0  # millimetres; the sensor is as wide as the picture
+LENS, SENSOR = 38.0, 36.0  # millimetres; the sensor is as wide as the image
 EYE, TILT = (0.0, 0.0, 1.5), radians(4.0)  # the source camera looks along +y, a little down
 PIVOT = (0.0, 3.1, 1.3)  # the orbit's centre: the flower, under its head
 SIGHT_TOLERANCE = 2e-3  # scene units a ray may stop short of its surface point, from float32 ray casts
@@ -28,12 +28,16 @@ class SampleClip:
 
     Attributes:
         name: of its folder under tests/data.
-        frames, size: of the footage; pictures are square.
+        frames: of the footage.
+        size: of the footage in pixels; images are square.
         times: the garden's time at the first and at the last frame.
-        orbit, elevation, push: how the source camera has moved at the last frame: degrees about the flower and units
-            towards it. It starts with the opposite orbit, level and unpushed. All zero: it stands still.
-        true_frames, true_size: which frames are also seen by the true views, and how large those are.
+        true_frames: which frames also have true views.
+        true_size: of those in pixels.
         depth_step: scene units, a power of two so that float32 holds every multiple exactly.
+        orbit: degrees about the flower by which the source camera has moved at the last frame; it starts with the
+            opposite orbit. With all three at zero it stands still.
+        elevation: degrees up by which it has moved at the last frame.
+        push: units towards the flower by which it has moved at the last frame.
     """
 
     name: str
@@ -49,6 +53,7 @@ class SampleClip:
 
     @property
     def folder(self) -> Path:
+        """Where its files are."""
         return DATA / self.name
 
     def progress(self, frame: int) -> float:
@@ -83,7 +88,7 @@ CLIPS = {
 
 
 def camera_intrinsics(size: int) -> np.ndarray:
-    """(3, 3) intrinsics in pixels of a square picture of `size` pixels, pixel centres at +0.5."""
+    """(3, 3) intrinsics in pixels of a square image of `size` pixels, pixel centres at +0.5."""
     focal = LENS / SENSOR * size
     return np.array([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1.0]])
 
@@ -91,7 +96,7 @@ def camera_intrinsics(size: int) -> np.ndarray:
 def camera_to_world(orbit: float = 0.0, elevation: float = 0.0, push: float = 0.0) -> np.ndarray:
     """(4, 4) Blender camera-to-world (x right, y up, looks along -z), turned about the pivot by degrees.
 
-    The source camera is turned rigidly, so the pivot keeps its place in the picture. Positive orbit moves the camera
+    The source camera is turned rigidly, so the pivot keeps its place in the image. Positive orbit moves the camera
     to the right, positive elevation up, positive push ahead.
     """
     source = translation(*EYE) @ rotation("x", pi / 2 - TILT) @ translation(0, 0, -push)
@@ -176,9 +181,9 @@ def cast(origins: np.ndarray, towards: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def cast_view(clip: SampleClip, frame: int, view: str) -> tuple[np.ndarray, np.ndarray]:
     """(depth, visible) of a true view by ray casts through its pixel centres.
 
-    A pixel is visible when its surface point lies inside the source picture, nothing stands on the straight line
+    A pixel is visible when its surface point lies inside the source image, nothing stands on the straight line
     between that point and the source camera's centre, and both cameras are on the same side of the surface: petals
-    and wings are sheets, and who saw the front has not seen the back.
+    and wings are sheets, whose front and back are different surfaces.
     """
     to_world, source = clip.camera_to_world(frame, view) @ FLIP, clip.camera_to_world(frame)
     to_source, size = np.linalg.inv(source @ FLIP), clip.true_size
@@ -197,7 +202,7 @@ def cast_view(clip: SampleClip, frame: int, view: str) -> tuple[np.ndarray, np.n
 
 
 def render(clip: SampleClip, work: Path, samples: int, frames: list[int]) -> None:
-    """Everything that needs bpy, into the work folder; files that are there already are kept."""
+    """Render everything that needs bpy into the work folder; files that are there already are kept."""
     import bpy
 
     from sample_garden import build_garden, place

@@ -61,8 +61,9 @@ def clip(camera, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def scene(clip, camera) -> Scene:
     depth = np.load(clip / "depth.npz")["depth"]
-    known = DepthClip(FRAMES, HEIGHT, WIDTH, None, "metric", "rays", "", lambda: iter(depth))
-    return build_scene(probe(clip / "clip.mp4"), known, LENS, clip / "scene", name="moving", source_camera=camera)
+    footage = probe(clip / "clip.mp4")
+    known = DepthClip(footage, None, "metric", "rays", "", lambda: iter(depth))
+    return build_scene(footage, known, LENS, clip / "scene", name="moving", source_camera=camera)
 
 
 def world_points(scene: Scene) -> np.ndarray:
@@ -84,8 +85,9 @@ def test_the_scene_does_not_drift(scene):
 
 def test_without_the_camera_it_would_drift(scene, clip):
     depth = np.load(clip / "depth.npz")["depth"]
-    known = DepthClip(FRAMES, HEIGHT, WIDTH, None, "metric", "rays", "", lambda: iter(depth))
-    still = build_scene(probe(clip / "clip.mp4"), known, LENS, clip / "still", name="still")
+    footage = probe(clip / "clip.mp4")
+    known = DepthClip(footage, None, "metric", "rays", "", lambda: iter(depth))
+    still = build_scene(footage, known, LENS, clip / "still", name="still")
     assert np.abs(world_points(still)[-1, 0, 0] - world_points(scene)[-1, 0, 0]).max() > 0.2
 
 
@@ -117,8 +119,7 @@ def test_the_command_reads_the_camera_and_presets_start_where_it_stands(clip, tm
 
 
 def test_a_camera_of_another_length_is_refused(clip, camera):
-    known = DepthClip(FRAMES, HEIGHT, WIDTH, None, "metric", "rays", "", lambda: iter(()))
+    footage = probe(clip / "clip.mp4")
+    known = DepthClip(footage, None, "metric", "rays", "", lambda: iter(()))
     with pytest.raises(ValueError, match="a source camera of 3 frames does not fit footage of 8"):
-        build_scene(
-            probe(clip / "clip.mp4"), known, LENS, clip / "wrong", name="wrong", source_camera=camera.frames(0, 3)
-        )
+        build_scene(footage, known, LENS, clip / "wrong", name="wrong", source_camera=camera.frames(0, 3))

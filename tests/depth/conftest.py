@@ -14,16 +14,16 @@ from ex4d.media import FootageInfo, VideoWriter, probe
 WriteClip = Callable[..., FootageInfo]
 
 
-def moving_picture(index: int, width: int, height: int) -> np.ndarray:
+def moving_image(index: int, width: int, height: int) -> np.ndarray:
     """A bright textured square that moves to the right over a darker, textured wall."""
     y, x = np.mgrid[:height, :width]
     wall = 70 + 40 * np.sin(x / 5) * np.cos(y / 4)
-    picture = np.stack([wall, wall * 0.8, wall * 1.2], axis=2)
+    image = np.stack([wall, wall * 0.8, wall * 1.2], axis=2)
     left, size = width // 5 + index, height // 3
     square = 190 + 50 * np.sin((x - left) / 3) * np.cos(y / 3)
     inside = (x >= left) & (x < left + size) & (y >= size) & (y < 2 * size)
-    picture[inside] = np.stack([square, square * 0.9, square * 0.4], axis=2)[inside]
-    return picture.clip(0, 255).astype(np.uint8)
+    image[inside] = np.stack([square, square * 0.9, square * 0.4], axis=2)[inside]
+    return image.clip(0, 255).astype(np.uint8)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -34,15 +34,15 @@ def one_thread() -> None:
 
 @pytest.fixture
 def write_clip(tmp_path) -> WriteClip:
-    """Writes a clip of a moving square, or of given pictures."""
+    """Writes a clip of a moving square, or of given images."""
 
-    def write(frames: int = 5, width: int = 96, height: int = 64, pictures=None, name: str = "clip") -> FootageInfo:
+    def write(frames: int = 5, width: int = 96, height: int = 64, images=None, name: str = "clip") -> FootageInfo:
         path = tmp_path / f"{name}.mp4"
-        if pictures is not None:
-            height, width = pictures[0].shape[:2]
+        if images is not None:
+            height, width = images[0].shape[:2]
         with VideoWriter(path, width, height, 24, crf=4) as movie:
             for index in range(frames):
-                movie.write(moving_picture(index, width, height) if pictures is None else pictures[index])
+                movie.write(moving_image(index, width, height) if images is None else images[index])
         return probe(path)
 
     return write

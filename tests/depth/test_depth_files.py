@@ -41,7 +41,7 @@ def frames_of(path, **options) -> np.ndarray:
 def test_npz_of_any_type(tmp_path, depth, save, dtype):
     save(tmp_path / "d.npz", depth=depth.astype(dtype))
     clip = DepthFiles(tmp_path / "d.npz").estimate(FOOTAGE)
-    assert (clip.frames, clip.height, clip.width, len(clip)) == (FRAMES, HEIGHT, WIDTH, FRAMES)
+    assert clip.footage == FOOTAGE and len(clip) == FRAMES
     assert (clip.intrinsics, clip.scale, clip.source) == (None, "metric", "files (d.npz)")
     first, again = np.stack(list(clip)), np.stack(list(clip))
     assert np.array_equal(first, depth.astype(dtype).astype(np.float32))
@@ -104,14 +104,14 @@ def test_exr_depth_among_other_passes(tmp_path, depth):
         normal = {f"ViewLayer.Normal.{c}": depth[index] * 0 for c in "XYZ"}
         write_exr(tmp_path / f"{index}.exr", {**colour, **normal, "ViewLayer.Depth.Z": depth[index]})
     assert np.array_equal(frames_of(tmp_path), depth)
-    with pytest.raises(DepthError, match=r"0.exr: has no channel 'Z'; it holds .*ViewLayer.Depth.Z"):
+    with pytest.raises(DepthError, match=r"0.exr: .*'Z'.*ViewLayer.Depth.Z"):
         frames_of(tmp_path, key="Z")
 
 
 def test_exr_without_a_depth_channel(tmp_path, depth):
     for index in range(FRAMES):
         write_exr(tmp_path / f"{index}.exr", {"A": depth[index], "B": depth[index]})
-    with pytest.raises(DepthError, match=r"0.exr: has no depth channel among A, B. Name it with --depth-key"):
+    with pytest.raises(DepthError, match=r"0.exr: .*A, B.*--depth-key"):
         frames_of(tmp_path)
     assert np.array_equal(frames_of(tmp_path, key="A"), depth)
 
@@ -119,7 +119,7 @@ def test_exr_without_a_depth_channel(tmp_path, depth):
 def test_exr_with_two_depth_channels(tmp_path, depth):
     for index in range(FRAMES):
         write_exr(tmp_path / f"{index}.exr", {"Near.Depth.Z": depth[index], "Far.Depth.Z": depth[index]})
-    with pytest.raises(DepthError, match=r"could take depth from Far.Depth.Z, Near.Depth.Z. Name one with --depth-key"):
+    with pytest.raises(DepthError, match=r"Far.Depth.Z, Near.Depth.Z.*--depth-key"):
         frames_of(tmp_path)
 
 
@@ -128,40 +128,38 @@ def test_16_bit_png_needs_a_scale(tmp_path, depth):
     for index in range(FRAMES):
         write_png(tmp_path / f"d_{index:04d}.png", millimetres[index])
     assert np.allclose(frames_of(tmp_path, scale=0.001), depth, atol=0.001)
-    with pytest.raises(DepthError, match=r"without a unit. Give the scale, such as 0.001"):
+    with pytest.raises(DepthError, match="scale"):
         frames_of(tmp_path)
     write_png(tmp_path / "d_0002.png", np.ones((HEIGHT, WIDTH), np.uint8))
-    with pytest.raises(DepthError, match=r"d_0002.png: is a PNG of 8 bits, too coarse"):
+    with pytest.raises(DepthError, match=r"d_0002.png: .*8 bits"):
         frames_of(tmp_path, scale=0.001)
 
 
 def test_another_number_of_frames(tmp_path, depth):
     np.savez(tmp_path / "d.npz", depth=depth[:3])
-    with pytest.raises(
-        DepthError, match=r"depth for 3 frames, but the footage clip.mp4 has 4. Export depth for the same"
-    ):
+    with pytest.raises(DepthError, match=r"3 frames, .*clip.mp4 has 4"):
         DepthFiles(tmp_path / "d.npz").estimate(FOOTAGE)
     write_exr(tmp_path / "1.exr", {"Z": depth[0]})
-    with pytest.raises(DepthError, match=r"depth for 1 frames, but the footage clip.mp4 has 4"):
+    with pytest.raises(DepthError, match=r"1 frames, .*clip.mp4 has 4"):
         DepthFiles(tmp_path / "*.exr").estimate(FOOTAGE)
 
 
 def test_another_size(tmp_path, depth):
     np.savez(tmp_path / "d.npz", depth=depth.transpose(0, 2, 1))
-    with pytest.raises(DepthError, match=r"depth is 6x8, but the footage clip.mp4 is 8x6. Export depth at"):
+    with pytest.raises(DepthError, match=r"6x8, .*clip.mp4 is 8x6"):
         DepthFiles(tmp_path / "d.npz").estimate(FOOTAGE)
     for index in range(FRAMES):
         write_exr(tmp_path / f"{index}.exr", {"Z": depth[index] if index != 2 else depth[index][:, :4].copy()})
     frames = iter(DepthFiles(tmp_path / "*.exr").estimate(FOOTAGE))
     next(frames), next(frames)
-    with pytest.raises(DepthError, match=r"2.exr: depth is 4x6, but the footage clip.mp4 is 8x6"):
+    with pytest.raises(DepthError, match=r"2.exr: .*4x6, .*clip.mp4 is 8x6"):
         next(frames)
 
 
 @pytest.mark.parametrize("shape", [(HEIGHT, WIDTH), (FRAMES, HEIGHT, WIDTH, 1)])
 def test_another_number_of_dimensions(tmp_path, shape):
     np.savez(tmp_path / "d.npz", depth=np.ones(shape))
-    with pytest.raises(DepthError, match=rf"depth has {len(shape)} dimensions .* it needs three"):
+    with pytest.raises(DepthError, match=rf"{len(shape)} dimensions"):
         DepthFiles(tmp_path / "d.npz").estimate(FOOTAGE)
 
 
@@ -174,7 +172,7 @@ def test_impossible_values(tmp_path, depth, value, kind):
     np.savez(tmp_path / "d.npz", depth=depth)
     frames = iter(DepthFiles(tmp_path / "d.npz").estimate(FOOTAGE))
     assert np.array_equal(next(frames), depth[0]) and np.array_equal(next(frames), depth[1])
-    message = rf"d.npz: frame 2: 2 {kind} of 48 depth values, the first at pixel x=3 y=1 .*--invalid-depth far"
+    message = rf"d.npz: frame 2: 2 {kind} of 48 .*x=3 y=1 .*--invalid-depth far"
     with pytest.raises(DepthError, match=message):
         next(frames)
     repaired = frames_of(tmp_path / "d.npz", invalid="far")
@@ -193,13 +191,13 @@ def test_nothing_hit_stays_far_under_a_scale(tmp_path, depth):
 def test_a_frame_without_any_valid_depth(tmp_path, depth, invalid):
     depth[1] = np.nan
     np.savez(tmp_path / "d.npz", depth=depth)
-    with pytest.raises(DepthError, match=r"frame 1: has no valid depth at all \(48 NaN of 48 pixels\)"):
+    with pytest.raises(DepthError, match=r"frame 1: .*48 NaN of 48"):
         frames_of(tmp_path / "d.npz", invalid=invalid)
 
 
 def test_a_missing_key_lists_what_is_there(tmp_path, depth):
     np.savez(tmp_path / "d.npz", depths=depth, fps=24)
-    with pytest.raises(DepthError, match=r"has no array 'depth'; it holds depths, fps. Name the .* --depth-key"):
+    with pytest.raises(DepthError, match=r"'depth'.* depths, fps.*--depth-key"):
         DepthFiles(tmp_path / "d.npz").estimate(FOOTAGE)
 
 
@@ -209,37 +207,37 @@ def test_python_objects_are_never_loaded(tmp_path):
             return (os.mkdir, (str(tmp_path / "exploded"),))
 
     np.savez(tmp_path / "d.npz", depth=np.array([Bomb()], dtype=object))
-    with pytest.raises(DepthError, match="holds Python objects, which are never loaded"):
+    with pytest.raises(DepthError, match="Python objects"):
         DepthFiles(tmp_path / "d.npz").estimate(FOOTAGE)
     assert not (tmp_path / "exploded").exists()
 
 
 def test_values_that_are_not_numbers(tmp_path):
     np.savez(tmp_path / "d.npz", depth=np.full((FRAMES, HEIGHT, WIDTH), "far"))
-    with pytest.raises(DepthError, match="has type <U3, which is not depth"):
+    with pytest.raises(DepthError, match="<U3"):
         DepthFiles(tmp_path / "d.npz").estimate(FOOTAGE)
 
 
 def test_fortran_order_is_refused_with_the_remedy(tmp_path, depth):
     np.savez(tmp_path / "d.npz", depth=np.asfortranarray(depth))
-    with pytest.raises(DepthError, match=r"Fortran order.*numpy.ascontiguousarray"):
+    with pytest.raises(DepthError, match=r"numpy.ascontiguousarray"):
         DepthFiles(tmp_path / "d.npz").estimate(FOOTAGE)
 
 
 def test_files_that_are_something_else(tmp_path):
     (tmp_path / "d.npz").write_text("not a zip")
-    with pytest.raises(DepthError, match=r"d.npz: not an .npz \(zip\) file, or truncated"):
+    with pytest.raises(DepthError, match=r"d.npz: not an .npz"):
         DepthFiles(tmp_path / "d.npz").estimate(FOOTAGE)
     with zipfile.ZipFile(tmp_path / "e.npz", "w") as archive:
         archive.writestr("depth.npy", b"not an array")
-    with pytest.raises(DepthError, match=r"e.npz: 'depth': not a NumPy array"):
+    with pytest.raises(DepthError, match=r"e.npz: 'depth'"):
         DepthFiles(tmp_path / "e.npz").estimate(FOOTAGE)
     (tmp_path / "f.npy").write_bytes(b"")
-    with pytest.raises(DepthError, match=r"f.npy: not a NumPy array, or damaged"):
+    with pytest.raises(DepthError, match=r"f.npy"):
         DepthFiles(tmp_path / "f.npy").estimate(FOOTAGE)
-    with pytest.raises(DepthError, match=r"g.npz: cannot be read \(No such file"):
+    with pytest.raises(DepthError, match=r"g.npz: .*No such file"):
         DepthFiles(tmp_path / "g.npz").estimate(FOOTAGE)
-    with pytest.raises(DepthError, match="holds no depth images"):
+    with pytest.raises(DepthError, match="no depth images"):
         DepthFiles(tmp_path).estimate(FOOTAGE)
 
 
@@ -249,16 +247,16 @@ def test_truncated_files(tmp_path, depth):
     frames = iter(DepthFiles(tmp_path / "d.npy").estimate(FOOTAGE))
     for _ in range(3):
         next(frames)
-    with pytest.raises(DepthError, match=r"d.npy: truncated: frame 3 of 4 is cut off"):
+    with pytest.raises(DepthError, match=r"d.npy: .*frame 3 of 4"):
         next(frames)
     np.savez_compressed(tmp_path / "d.npz", depth=depth)
     os.truncate(tmp_path / "d.npz", (tmp_path / "d.npz").stat().st_size // 2)
-    with pytest.raises(DepthError, match="truncated or damaged"):
+    with pytest.raises(DepthError, match=r"d.npz: .*truncated"):
         DepthFiles(tmp_path / "d.npz").estimate(FOOTAGE)
     for index in range(FRAMES):
         write_exr(tmp_path / f"{index}.exr", {"Z": depth[index]})
     os.truncate(tmp_path / "0.exr", (tmp_path / "0.exr").stat().st_size - 60)
-    with pytest.raises(DepthError, match=r"0.exr: damaged or truncated EXR"):
+    with pytest.raises(DepthError, match=r"0.exr"):
         DepthFiles(tmp_path / "*.exr").estimate(FOOTAGE)
 
 
@@ -306,8 +304,8 @@ def test_impossible_intrinsics(tmp_path, depth, intrinsics, message):
 
 @pytest.mark.parametrize("scale", [0, -1, float("nan"), float("inf")])
 def test_impossible_scale(tmp_path, depth, scale):
-    with pytest.raises(DepthError, match=r"is not possible. Give a finite factor above 0"):
+    with pytest.raises(DepthError, match=f"scale={scale:g}"):
         DepthFiles(tmp_path / "d.npz", scale=scale)
     np.savez(tmp_path / "d.npz", depth=depth, scale=scale)
-    with pytest.raises(DepthError, match=r"'scale' is .* Save one finite number above 0"):
+    with pytest.raises(DepthError, match=rf"'scale' is {scale:g}|'scale' is {scale:.1f}"):
         DepthFiles(tmp_path / "d.npz").estimate(FOOTAGE)

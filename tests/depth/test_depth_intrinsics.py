@@ -1,4 +1,4 @@
-"""A lens in the artist's words becomes an intrinsic matrix, and where several know the lens, one is trusted."""
+"""A field of view or focal length becomes an intrinsic matrix, and where several know it, one is trusted."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ex4d.depth import (
     ASSUMED_FOV_NOTE,
     DEFAULT_FOV_DEGREES,
     DepthClip,
-    IntrinsicsError,
-    focal_in_widths,
+    KnownIntrinsics,
     intrinsics_from,
-    known_lens,
-    lens_for,
+    known_intrinsics,
+    resolved_intrinsics,
 )
 from ex4d.media import FootageInfo, VideoWriter, probe
+from ex4d_core.cameras import CameraError
 
 
 def test_field_of_view_focal_length_and_pixels_agree():
@@ -31,7 +31,7 @@ def test_field_of_view_focal_length_and_pixels_agree():
     assert by_angle[0, 0] == by_angle[1, 1]
 
 
-def test_the_picture_s_edge_lies_at_half_the_angle():
+def test_the_image_s_edge_lies_at_half_the_angle():
     camera = intrinsics_from(640, 480, fov_degrees=70)
     assert math.degrees(math.atan((640 - camera[0, 2]) / camera[0, 0])) == pytest.approx(35)
 
@@ -44,16 +44,16 @@ def test_an_unknown_lens_gets_the_default_that_the_note_names():
 @pytest.mark.parametrize(
     ("lens", "message"),
     [
-        ({"fov_degrees": 50, "focal_mm": 35}, r"described more than once \(fov_degrees=50, focal_mm=35\)"),
-        ({"fov_degrees": 180}, "fov_degrees=180 is not possible"),
-        ({"fov_degrees": 0}, "fov_degrees=0 is not possible"),
-        ({"focal_mm": -35}, "focal_mm=-35 is not possible"),
-        ({"focal_mm": 35, "sensor_mm": 0}, "sensor_mm=0 is not possible"),
-        ({"focal_px": math.nan}, "focal_px=nan is not possible"),
+        ({"fov_degrees": 50, "focal_mm": 35}, r"fov_degrees=50, focal_mm=35"),
+        ({"fov_degrees": 180}, "fov_degrees=180"),
+        ({"fov_degrees": 0}, "fov_degrees=0"),
+        ({"focal_mm": -35}, "focal_mm=-35"),
+        ({"focal_mm": 35, "sensor_mm": 0}, "sensor_mm=0"),
+        ({"focal_px": math.nan}, "focal_px=nan"),
     ],
 )
-def test_impossible_lenses(lens, message):
-    with pytest.raises(IntrinsicsError, match=message):
+def test_invalid_lenses(lens, message):
+    with pytest.raises(CameraError, match=message):
         intrinsics_from(640, 480, **lens)
 
 
@@ -67,7 +67,7 @@ def clip_that_states_its_lens(folder: Path, width: int = 64, height: int = 48) -
 
 def depth_of(footage: FootageInfo, focal_px: float | None) -> DepthClip:
     lens = None if focal_px is None else intrinsics_from(footage.width, footage.height, focal_px=focal_px)[None]
-    return DepthClip(1, footage.height, footage.width, lens, "metric", "depth.npz", "its own", lambda: iter(()))
+    return DepthClip(footage, lens, "metric", "depth.npz", "its own", lambda: iter(()))
 
 
 def test_who_is_trusted_with_the_lens_where_several_know_it(tmp_path):
@@ -76,7 +76,7 @@ def test_who_is_trusted_with_the_lens_where_several_know_it(tmp_path):
     knows, silent = depth_of(footage, 70.0), depth_of(footage, None)
     voices = {
         "stated": intrinsics_from(64, 48, focal_px=30),
-        "filmed_by": (intrinsics_from(64, 48, focal_px=40)[None], "the camera file solved.npz"),
+        "camera_file": KnownIntrinsics(intrinsics_from(64, 48, focal_px=40)[None], "the camera file solved.npz"),
         "convention": "reference",
         "depth_files": True,
     }
@@ -84,29 +84,31 @@ def test_who_is_trusted_with_the_lens_where_several_know_it(tmp_path):
     for taken_away, focal_px, origin in (
         (None, 30, "the user"),
         ("stated", 40, "the camera file solved.npz"),
-        ("filmed_by", 500, "EX-4D, whose focal length is the same for all footage"),
+        ("camera_file", 500, "EX-4D, whose focal length is the same for all footage"),
         ("convention", 70, "the depth (depth.npz)"),
         ("depth_files", filmed_at, "the footage ("),
     ):
         voices.pop(taken_away, None)
-        known = known_lens(footage, **voices)
+        known = known_intrinsics(footage, **voices)
         assert (known is None) == (taken_away == "convention"), "of these, only files of depth are read later"
-        matrix, told = lens_for(known, footage, knows)
-        assert matrix.reshape(-1, 3, 3)[0, 0, 0] == pytest.approx(focal_px) and told.startswith(origin)
-    assert lens_for(None, footage, silent)[0][0, 0] == pytest.approx(filmed_at), "depth files that do not know it"
+        matrix, found = resolved_intrinsics(known, footage, knows)
+        assert matrix.reshape(-1, 3, 3)[0, 0, 0] == pytest.approx(focal_px) and found.startswith(origin)
+    assert resolved_intrinsics(None, footage, silent)[0][0, 0] == pytest.approx(filmed_at), (
+        "depth files that do not know it"
+    )
 
 
-def test_where_nobody_knows_the_lens_it_is_assumed_and_said_so(write_clip):
+def test_an_unknown_lens_is_assumed_and_reported(write_clip):
     footage = write_clip(frames=1)
-    assert known_lens(footage) is None
-    assert lens_for(None, footage, depth_of(footage, 70.0))[1] == "the depth (depth.npz)", "an estimator's guess"
-    matrix, told = lens_for(None, footage, depth_of(footage, None))
-    assert np.array_equal(matrix, intrinsics_from(96, 64)) and told == ASSUMED_FOV_NOTE
+    assert known_intrinsics(footage) is None
+    assert resolved_intrinsics(None, footage, depth_of(footage, 70.0))[1] == "the depth (depth.npz)", (
+        "an estimator's guess"
+    )
+    matrix, found = resolved_intrinsics(None, footage, depth_of(footage, None))
+    assert np.array_equal(matrix, intrinsics_from(96, 64)) and found == ASSUMED_FOV_NOTE
 
 
-def test_estimators_want_the_focal_length_in_widths_of_the_picture(write_clip):
-    footage = write_clip(frames=1)
-    assert focal_in_widths(None, footage) is None
-    assert focal_in_widths((intrinsics_from(96, 64, focal_px=48), "the user"), footage) == 0.5
-    moving = np.stack([intrinsics_from(96, 64, focal_px=focal) for focal in (96, 200)])
-    assert focal_in_widths((moving, "a zoom"), footage) == 1.0
+def test_the_normalized_focal_length_is_that_of_the_first_frame_over_the_width():
+    assert KnownIntrinsics(intrinsics_from(96, 64, focal_px=48), "the user").normalized_focal(96) == 0.5
+    zoom = np.stack([intrinsics_from(96, 64, focal_px=focal) for focal in (96, 200)])
+    assert KnownIntrinsics(zoom, "a zoom").normalized_focal(96) == 1.0

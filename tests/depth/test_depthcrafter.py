@@ -28,15 +28,14 @@ def difference(value: np.ndarray, expected: np.ndarray) -> float:
 
 def run(pipeline, video: torch.Tensor, noise, initial: torch.Tensor, sampling: Sampling):
     """Latents (T, 4, h, w) and normalised disparity (T, H, W)."""
-    pieces = (video[start : start + FRAMES_AT_ONCE] for start in range(0, len(video), FRAMES_AT_ONCE))
-    latents = pipeline.denoise(pipeline.encode(pieces, noise), initial, sampling)
+    latents = pipeline.denoise(pipeline.encode(video.split(FRAMES_AT_ONCE), noise), initial, sampling)
     disparity = torch.cat(list(pipeline.decode(latents))).mean(dim=1)
     low, high = disparity.min(), disparity.max()
     return latents.numpy(), ((disparity - low) / (high - low)).numpy()
 
 
 def given(noise: torch.Tensor):
-    """Hands out the rows of a known noise, as many as are asked for."""
+    """Hands out the rows of known noise, as many as are requested."""
     rows = iter(noise)
     return lambda shape: torch.stack([next(rows) for _ in range(shape[0])])
 
@@ -92,14 +91,14 @@ def depthcrafter(toy_models) -> DepthCrafter:
 
 
 def test_a_clip_longer_than_a_window_becomes_depth(depthcrafter, write_clip):
-    told = []
+    reports = []
     footage = write_clip(frames=4, width=64)
-    clip = ModelEstimator(depthcrafter).estimate(footage, lambda done, total: told.append((done, total)))
+    clip = ModelEstimator(depthcrafter).estimate(footage, lambda done, total: reports.append((done, total)))
     depth = np.stack(list(clip))
     assert depth.shape == (4, 64, 64) and depth.dtype == np.float32
     assert np.isfinite(depth).all() and depth.min() >= 10_000 / 3900 - 1e-3
-    assert [done for done, _ in told] == sorted(done for done, _ in told)
-    assert told[-1] == (4, 4) and len({done for done, _ in told}) >= 4
+    assert [done for done, _ in reports] == sorted(done for done, _ in reports)
+    assert reports[-1] == (4, 4) and len({done for done, _ in reports}) >= 4
     assert (clip.scale, clip.intrinsics, clip.source) == ("relative", None, "DepthCrafter")
     assert "research" in clip.licence
     again = np.stack(list(ModelEstimator(depthcrafter).estimate(footage)))
@@ -111,21 +110,21 @@ def test_a_clip_of_one_frame(depthcrafter, write_clip):
     assert depth.shape == (64, 64) and np.isfinite(depth).all()
 
 
-class Stopped(Exception):
+class Cancelled(Exception):
     pass
 
 
 def test_cancelling_ends_the_work_inside_a_window(depthcrafter, write_clip):
-    """The denoiser asks between its blocks, many times before the first window's first step is done."""
+    """The denoiser reports between its blocks, many times before the first window's first step is done."""
     calls = 0
 
     def stop(done: int, total: int) -> None:
         nonlocal calls
         calls += 1
         if calls == 4:
-            raise Stopped
+            raise Cancelled
 
-    with pytest.raises(Stopped):
+    with pytest.raises(Cancelled):
         ModelEstimator(depthcrafter).estimate(write_clip(frames=3, width=64), stop)
     assert calls == 4
 
@@ -142,7 +141,7 @@ def broken(toy_models, tmp_path) -> Path:
     return Path(shutil.copytree(toy_models, tmp_path / "models"))
 
 
-def test_an_unfinished_download_is_said(broken):
+def test_an_incomplete_download_is_reported(broken):
     weights = broken / "tencent" / "DepthCrafter" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
     with pytest.raises(CheckpointError, match=r"diffusion_pytorch_model.safetensors .*cut off.*ex4d models fetch"):

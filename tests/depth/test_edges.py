@@ -30,18 +30,18 @@ def blurred(depth: np.ndarray, pixels: float) -> torch.Tensor:
 
 @pytest.fixture
 def disc() -> tuple[np.ndarray, np.ndarray]:
-    """Depth of a disc before a wall, and a picture in which the disc is red and the wall is blue."""
+    """Depth of a disc before a wall, and a image in which the disc is red and the wall is blue."""
     y, x = np.mgrid[:96, :128]
     inside = np.hypot(x - 60, y - 48) < 25
-    picture = np.where(inside[..., None], (200, 60, 40), (40, 60, 180)).astype(np.uint8)
-    return np.where(inside, 2, 5).astype(np.float32), picture
+    image = np.where(inside[..., None], (200, 60, 40), (40, 60, 180)).astype(np.uint8)
+    return np.where(inside, 2, 5).astype(np.float32), image
 
 
 @pytest.mark.parametrize("pixels", [1, 2, 3])
 def test_a_blurred_edge_becomes_the_true_one(disc, pixels):
-    depth, picture = disc
+    depth, image = disc
     soft = blurred(depth, pixels)
-    sharp = refined_depth(soft, picture, EdgeSettings())
+    sharp = refined_depth(soft, image, EdgeSettings())
     wrong_before = (np.abs(np.log(soft.numpy() / depth)) > 0.05).mean()
     wrong = (np.abs(np.log(sharp / depth)) > 0.05).mean()
     assert wrong < 0.15 * wrong_before
@@ -49,11 +49,11 @@ def test_a_blurred_edge_becomes_the_true_one(disc, pixels):
 
 def test_colour_decides_where_depth_bleeds_over_the_edge(disc):
     """A model that sees the disc two pixels too large: by depth alone the edge would stay there."""
-    depth, picture = disc
+    depth, image = disc
     grown = 1 / F.max_pool2d(1 / torch.from_numpy(depth)[None, None], 5, 1, 2)[0, 0].numpy()
     soft = blurred(grown, 1.5)
     by_depth, with_colour = (
-        (np.abs(np.log(refined_depth(soft, picture, EdgeSettings(colour_weight=weight)) / depth)) > 0.05).mean()
+        (np.abs(np.log(refined_depth(soft, image, EdgeSettings(colour_weight=weight)) / depth)) > 0.05).mean()
         for weight in (0.0, 1.5)
     )
     assert with_colour < 0.5 * by_depth
@@ -61,23 +61,23 @@ def test_colour_decides_where_depth_bleeds_over_the_edge(disc):
 
 def test_true_slopes_stay(disc):
     floor = np.broadcast_to(1 / np.linspace(1, 0.2, 96, dtype=np.float32)[:, None], (96, 128)).copy()
-    _, picture = disc
-    assert np.allclose(refined_depth(torch.from_numpy(floor), picture, EdgeSettings()), floor, rtol=1e-5)
+    _, image = disc
+    assert np.allclose(refined_depth(torch.from_numpy(floor), image, EdgeSettings()), floor, rtol=1e-5)
 
 
 def test_without_settings_only_the_size_changes(disc):
-    depth, picture = disc
-    assert np.allclose(refined_depth(torch.from_numpy(depth), picture, None), depth)
+    depth, image = disc
+    assert np.allclose(refined_depth(torch.from_numpy(depth), image, None), depth)
     small = torch.from_numpy(depth[::4, ::4].copy())
-    large = refined_depth(small, picture, None)
+    large = refined_depth(small, image, None)
     assert large.shape == (96, 128) and large.min() >= 2 - 1e-4 and large.max() <= 5 + 1e-4
 
 
-def test_small_depth_is_brought_up_along_the_pictures_edges(disc):
-    depth, picture = disc
+def test_small_depth_is_brought_up_along_the_images_edges(disc):
+    depth, image = disc
     small = 1 / F.interpolate(1 / torch.from_numpy(depth)[None, None], (24, 32), mode="bilinear", antialias=True)[0, 0]
     wrong_plain, wrong = (
-        (np.abs(np.log(refined_depth(small, picture, settings) / depth)) > 0.05).mean()
+        (np.abs(np.log(refined_depth(small, image, settings) / depth)) > 0.05).mean()
         for settings in (None, EdgeSettings())
     )
     assert wrong < 0.35 * wrong_plain
@@ -87,14 +87,14 @@ def test_new_views_of_the_sample_gain_from_it():
     """Exact depth of the sample's first frame, blurred by two pixels, against its two true views."""
     with np.load(SAMPLE / "true_views.npz") as arrays, np.load(SAMPLE / "camera.npz") as camera:
         views, lens = dict(arrays), camera["intrinsics"][0]
-    (picture,) = read_frames(SAMPLE / "footage.mp4", count=1)
+    (image,) = read_frames(SAMPLE / "footage.mp4", count=1)
     exact = next(iter(DepthFiles(SAMPLE / "depth.npz").estimate(probe(SAMPLE / "footage.mp4"))))
     soft = blurred(exact, 2)
     which = views["frames"] == 0
 
     def measured(depth: np.ndarray) -> tuple[float, float]:
         surface = DepthSurface(
-            torch.from_numpy(depth[None]), torch.from_numpy(picture[None]), torch.from_numpy(lens[None])
+            torch.from_numpy(depth[None]), torch.from_numpy(image[None]), torch.from_numpy(lens[None])
         )
         errors, false = [], []
         for index in np.flatnonzero(which):
@@ -108,7 +108,7 @@ def test_new_views_of_the_sample_gain_from_it():
 
     (psnr_before, false_before), (psnr, false) = (
         measured(soft.numpy()),
-        measured(refined_depth(soft, picture, EdgeSettings())),
+        measured(refined_depth(soft, image, EdgeSettings())),
     )
     print(f"PSNR {psnr_before:.2f} -> {psnr:.2f} dB, falsely seen {false_before:.2%} -> {false:.2%}")
     assert psnr > psnr_before + 3

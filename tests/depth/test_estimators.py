@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +17,18 @@ from ex4d.depth import (
     EstimatorSettings,
     UnknownModelError,
     create_estimator,
+    intrinsics_from,
     verdicts,
 )
 from ex4d.depth.depth_models import depth_model
-from ex4d.depth.estimation import ClipModel, ModelEstimator, resized_frame, sides_of_patches
+from ex4d.depth.estimation import ClipModel, ModelEstimator, resized_frame, size_in_patches
 from ex4d.devices import DeviceError
 from ex4d.machine import MachineSettings
+from ex4d.media import probe, read_frames
+from ex4d.pipeline.reconstruct import build_scene
 from ex4d.weights.errors import CheckpointError, WeightsMissingError
 from ex4d_core.licences import LicenceError
-from tests.depth.conftest import moving_picture
+from tests.depth.conftest import moving_image
 
 
 class BrightIsNear(ClipModel):
@@ -33,7 +37,7 @@ class BrightIsNear(ClipModel):
     model = depth_model("video-depth-anything")
 
     def working_size(self, width, height):
-        return sides_of_patches(width, height, 56, 14, 16 / 9)
+        return size_in_patches(width, height, 56, 14, 16 / 9)
 
     def predict(self, frames, step):
         for frame in frames:
@@ -159,17 +163,53 @@ def test_per_image_models_run(toy_models, write_clip):
 def test_depth_pro_gives_metres_and_the_focal_length(toy_models, write_clip):
     footage = write_clip(frames=2)
     machine = MachineSettings(toy_models, licence="research")
-    settings = EstimatorSettings("depth-pro", machine, device="cpu", edges=None, steady=False)
+    settings = EstimatorSettings("depth-pro", machine, device="cpu", edges=None, temporal_alignment=False)
     clip = create_estimator(settings).estimate(footage)
     depth = np.stack(list(clip))
     assert clip.scale == "metric" and depth.shape == (2, 64, 96)
     focal = clip.intrinsics[0, 0, 0]
     assert 10 < focal < 1000 and np.allclose(clip.intrinsics, clip.intrinsics[0])
-    # Seen through a lens twice as long, the same picture is twice as far away.
-    known = EstimatorSettings(**{**settings.__dict__, "focal_in_widths": 2 * float(focal) / footage.width})
-    told = create_estimator(known).estimate(footage)
-    assert told.intrinsics[0, 0, 0] == pytest.approx(2 * focal)
-    assert np.allclose(np.stack(list(told)), 2 * depth, rtol=1e-3)
+    # Through a lens twice as long, the same image is twice as far away.
+    known = replace(settings, normalized_focal=2 * float(focal) / footage.width)
+    found = create_estimator(known).estimate(footage)
+    assert found.intrinsics[0, 0, 0] == pytest.approx(2 * focal)
+    assert np.allclose(np.stack(list(found)), 2 * depth, rtol=1e-3)
+
+
+@pytest.fixture
+def decoded(monkeypatch) -> list[int]:
+    """Grows by one for each frame that anything in the process decodes from footage."""
+    frames: list[int] = []
+
+    def counted(*arguments, **options):
+        for frame in read_frames(*arguments, **options):
+            frames.append(1)
+            yield frame
+
+    for module in list(sys.modules.values()):
+        if getattr(module, "read_frames", None) is read_frames and module.__name__.startswith("ex4d"):
+            monkeypatch.setattr(module, "read_frames", counted)
+    return frames
+
+
+@pytest.mark.parametrize("name", ["depth-anything-v2", "depth-pro", "stand-in"])
+def test_a_reconstruction_decodes_the_footage_twice(name, decoded, toy_models, write_clip, tmp_path):
+    """Once to estimate depth and align it over time, once to build the scene along the refined edges."""
+    footage = write_clip(frames=7)
+    settings = EstimatorSettings(name, toy_models, licence="research", device="cpu")
+    estimator = ModelEstimator(BrightIsNear()) if name == "stand-in" else create_estimator(settings)
+    clip = estimator.estimate(footage)
+    assert len(decoded) == 7
+    scene = build_scene(footage, clip, intrinsics_from(96, 64), tmp_path / "scene", name="decoded twice")
+    assert len(decoded) == 14
+    assert np.array_equal(scene.depth(), np.stack(list(clip))), "as where the clip reads the footage itself"
+
+
+def test_only_the_wanted_frames_are_estimated(write_clip):
+    footage = probe(write_clip(frames=5).path, 3)
+    clip = ModelEstimator(BrightIsNear()).estimate(footage)
+    assert len(list(clip)) == len(clip) == 3
+    assert len(list(clip.first(2))) == 2
 
 
 @pytest.mark.parametrize("frames", [1, 2, 7])
@@ -180,12 +220,12 @@ def test_clips_of_any_length(write_clip, frames):
 def test_portrait_and_narrow_footage(write_clip):
     assert depth_of(write_clip(2, width=64, height=160)).shape == (2, 160, 64)
     assert depth_of(write_clip(1, width=400, height=40)).shape == (1, 40, 400)
-    assert sides_of_patches(1080, 1920, 518, 14, 16 / 9) == (518, 924)
-    assert sides_of_patches(3840, 1600, 518, 14, 16 / 9) == (924, 378)
+    assert size_in_patches(1080, 1920, 518, 14, 16 / 9) == (518, 924)
+    assert size_in_patches(3840, 1600, 518, 14, 16 / 9) == (924, 378)
 
 
-def test_black_footage_is_flat_and_said_to_be(write_clip):
-    footage = write_clip(pictures=np.zeros((3, 64, 96, 3), np.uint8), frames=3)
+def test_black_footage_is_flat_and_reported(write_clip):
+    footage = write_clip(images=np.zeros((3, 64, 96, 3), np.uint8), frames=3)
     clip = ModelEstimator(BrightIsNear()).estimate(footage)
     depth = np.stack(list(clip))
     assert np.isfinite(depth).all() and depth.min() == depth.max() > 0
@@ -193,7 +233,7 @@ def test_black_footage_is_flat_and_said_to_be(write_clip):
 
 
 def test_still_footage_stays_still(write_clip, toy_models):
-    footage = write_clip(frames=4, pictures=[moving_picture(0, 96, 64)] * 4)
+    footage = write_clip(frames=4, images=[moving_image(0, 96, 64)] * 4)
     clip = create_estimator(depth_anything(toy_models)).estimate(footage)
     depth = np.stack(list(clip))
     assert np.abs(np.log(depth) - np.log(depth[:1])).mean() < 0.02
@@ -201,19 +241,19 @@ def test_still_footage_stays_still(write_clip, toy_models):
 
 
 def test_a_cut_is_found_and_reported(write_clip):
-    one = [moving_picture(index, 96, 64) for index in range(6)]
-    other = [255 - moving_picture(index, 96, 64)[::-1] for index in range(6)]
-    clip = ModelEstimator(BrightIsNear()).estimate(write_clip(frames=12, pictures=one + other))
+    one = [moving_image(index, 96, 64) for index in range(6)]
+    other = [255 - moving_image(index, 96, 64)[::-1] for index in range(6)]
+    clip = ModelEstimator(BrightIsNear()).estimate(write_clip(frames=12, images=one + other))
     assert any("a cut (at frame 6)" in note for note in clip.notes)
-    steady = ModelEstimator(BrightIsNear()).estimate(write_clip(frames=12, name="uncut"))
-    assert not steady.notes
+    uncut = ModelEstimator(BrightIsNear()).estimate(write_clip(frames=12, name="uncut"))
+    assert not uncut.notes
 
 
-def test_4k_is_worked_at_a_bounded_size_and_its_edges_are_the_pictures(write_clip):
+def test_4k_is_worked_at_a_bounded_size_and_its_edges_are_the_images(write_clip):
     inside = np.zeros((2160, 3840), bool)
     inside[720:1440, 770:1490] = True
-    picture = np.where(inside[..., None], (220, 200, 120), (50, 60, 90)).astype(np.uint8)
-    footage = write_clip(frames=1, pictures=[picture])
+    image = np.where(inside[..., None], (220, 200, 120), (50, 60, 90)).astype(np.uint8)
+    footage = write_clip(frames=1, images=[image])
     sizes = []
 
     class Watched(BrightIsNear):
@@ -231,13 +271,13 @@ def test_4k_is_worked_at_a_bounded_size_and_its_edges_are_the_pictures(write_cli
     assert between.mean() < 0.01, "hardly a pixel hangs between the two surfaces"
 
 
-def test_a_model_that_gives_no_numbers_is_an_error(write_clip):
+def test_a_model_that_produces_nan_is_an_error(write_clip):
     class Broken(BrightIsNear):
         def predict(self, frames, step):
             for frame in frames:
                 yield np.full(frame.shape[1:], np.nan, np.float32)
 
-    with pytest.raises(DepthError, match="gave no number for frame 0"):
+    with pytest.raises(DepthError, match="frame 0"):
         ModelEstimator(Broken()).estimate(write_clip(1))
 
 
@@ -248,12 +288,12 @@ def test_relative_disparity_becomes_bounded_depth():
 
 
 def test_frames_are_resized_without_overshoot():
-    frame = resized_frame(moving_picture(0, 96, 64), 28, 42)
+    frame = resized_frame(moving_image(0, 96, 64), 28, 42)
     assert frame.shape == (3, 28, 42) and frame.min() >= 0 and frame.max() <= 1
-    assert math.isclose(float(frame.mean()), moving_picture(0, 96, 64).mean() / 255, rel_tol=0.02)
+    assert math.isclose(float(frame.mean()), moving_image(0, 96, 64).mean() / 255, rel_tol=0.02)
 
 
-def test_the_command_estimates_depth_and_says_what_it_rests_on(toy_models, write_clip, tmp_path, capsys):
+def test_the_command_estimates_depth_and_reports_its_licence(toy_models, write_clip, tmp_path, capsys):
     from ex4d.cli.main import main
     from ex4d_core.scene import Scene
 
@@ -270,7 +310,7 @@ def test_the_command_estimates_depth_and_says_what_it_rests_on(toy_models, write
 
 
 def test_everything_else_works_without_the_depth_extra():
-    """The packages are hidden from a fresh interpreter; the room imports, and says what it would need."""
+    """The packages are hidden from a fresh interpreter; the room imports, and names what is missing."""
     script = """
 import sys
 for name in ("diffusers", "transformers", "safetensors"):

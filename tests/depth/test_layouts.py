@@ -17,7 +17,7 @@ import torch
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-from ex4d.depth import published_configs as published
+from ex4d.bench import estimator_configs as published
 from ex4d.depth.depth_models import DEPTH_MODELS, depth_model
 
 LAYOUTS = Path(__file__).resolve().parents[1] / "data" / "golden" / "depth_layouts.json.gz"
@@ -37,7 +37,7 @@ def test_depthcrafters_denoiser(layouts):
     from ex4d.depth.depthcrafter.unet import DepthCrafterUNet
 
     with torch.device("meta"):
-        network = DepthCrafterUNet.from_published({"_class_name": "whatever", **published.UNET})
+        network = DepthCrafterUNet.from_published({"_class_name": "another", "num_frames": 14})
     assert shapes(network.state_dict()) == layouts["depthcrafter/unet"]
 
 
@@ -62,12 +62,7 @@ def test_video_depth_anything(layouts):
     ("kind", "config", "settings", "layout"),
     [
         ("CLIPVisionModelWithProjection", "CLIPVisionConfig", published.IMAGE_ENCODER, "depthcrafter/image_encoder"),
-        (
-            "DepthAnythingForDepthEstimation",
-            "DepthAnythingConfig",
-            published.DEPTH_ANYTHING_SMALL,
-            "depth-anything-v2",
-        ),
+        ("DepthAnythingForDepthEstimation", "DepthAnythingConfig", {}, "depth-anything-v2"),
         ("DepthProForDepthEstimation", "DepthProConfig", published.DEPTH_PRO, "depth-pro"),
     ],
 )

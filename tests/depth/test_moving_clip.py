@@ -28,14 +28,14 @@ def scene(tmp_path_factory) -> Scene:
 
 
 def vertices(scene: Scene, frame: int) -> np.ndarray:
-    """(H W, 3) in the world, without the ring around the picture."""
+    """(H W, 3) in the world, without the ring around the image."""
     rows, columns = scene.manifest.height + 2, scene.manifest.width + 2
     data = np.memmap(scene.path("positions"), "<f4", "r", 32).reshape(-1, rows, columns, 3)
     return np.array(data[frame, 1:-1, 1:-1], np.float64).reshape(-1, 3)
 
 
 def seen_again(points: np.ndarray, scene: Scene, camera: CameraPath) -> tuple[np.ndarray, np.ndarray]:
-    """Points in frame 0's picture: how far they lie from its surface (nearest of 3 x 3 pixels), and how far before."""
+    """Points in frame 0's image: how far they lie from its surface (nearest of 3 x 3 pixels), and how far before."""
     depth, lens = np.array(scene.depth()[0]), camera.intrinsics[0]
     column, row = np.floor(points[:, :2].T * lens[[0, 1], [0, 1], None] / points[:, 2] + lens[:2, 2:]).astype(int)
     near = (row > 0) & (row < len(depth) - 1) & (column > 0) & (column < depth.shape[1] - 1)

@@ -14,7 +14,7 @@ from ex4d.depth.estimation import ModelEstimator
 from ex4d.depth.video_depth_anything.checkpoint import load_network
 from ex4d.depth.video_depth_anything.estimator import VideoDepthAnything
 from ex4d.depth.video_depth_anything.network import NetworkSize
-from ex4d.depth.video_depth_anything.windows import WINDOW, scale_and_shift, windowed
+from ex4d.depth.video_depth_anything.window_stitching import WINDOW, scale_and_shift, stitched_windows
 from ex4d.weights.errors import CheckpointError
 from tests.depth.toy_checkpoints import GOLDEN
 from tests.depth.toy_checkpoints import TOY_VIDEO_NETWORK as TOY
@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def golden() -> dict[str, np.ndarray]:
-    """Weights, frames, and what the original repository's code made of them."""
+    """Weights, frames, and what the original repository's code computed with them."""
     with np.load(GOLDEN / "video_depth_anything.npz") as arrays:
         return dict(arrays)
 
@@ -56,7 +56,7 @@ def test_the_originals_disparity_of_one_window(golden, network):
 
 @torch.inference_mode()
 def test_the_originals_disparity_over_two_windows(golden, network):
-    disparity = torch.stack(list(windowed(normalised(golden["frames"]), network))).numpy()
+    disparity = torch.stack(list(stitched_windows(normalised(golden["frames"]), network))).numpy()
     assert disparity.shape == golden["long"].shape == (40, 28, 42)
     assert difference(disparity, golden["long"]) < 1e-3
 
@@ -73,7 +73,7 @@ def test_windows_of_any_scale_become_one_clip(frames):
         windows += 1
         return inputs[:, 0] / windows + 0.05 * (windows - 1)
 
-    found = torch.stack(list(windowed((one.expand(3, -1, -1) for one in truth), predict)))
+    found = torch.stack(list(stitched_windows((one.expand(3, -1, -1) for one in truth), predict)))
     assert torch.allclose(found, truth, atol=1e-4)
     assert windows == max(1, -(-(frames - 10) // 22))
 
@@ -84,12 +84,12 @@ def test_constant_values_have_no_scale():
 
 def test_a_clip_becomes_depth(models, write_clip):
     footage = write_clip(frames=34, width=56, height=42)
-    told = []
+    reports = []
     estimator = ModelEstimator(VideoDepthAnything.load(models, CPU, torch.float32, TOY, shorter_side=28))
-    clip = estimator.estimate(footage, lambda done, total: told.append(done))
+    clip = estimator.estimate(footage, lambda done, total: reports.append(done))
     depth = np.stack(list(clip))
     assert depth.shape == (34, 42, 56) and np.isfinite(depth).all() and depth.min() > 0
-    assert told == sorted(told) and told[-1] == 34
+    assert reports == sorted(reports) and reports[-1] == 34
     assert clip.licence == "Apache-2.0"
 
 
@@ -107,7 +107,7 @@ def test_cancelling_ends_the_work_inside_a_window(models, write_clip):
     assert calls == [0, 0, 0], "before the window was done"
 
 
-def test_an_unfinished_download_is_said(models, tmp_path):
+def test_an_incomplete_download_is_reported(models, tmp_path):
     whole = next(models.rglob("*.pth")).read_bytes()
     file = tmp_path / "video_depth_anything_vits.pth"
     file.write_bytes(whole[: len(whole) // 2])

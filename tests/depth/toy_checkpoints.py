@@ -126,7 +126,7 @@ def write_depth_anything(models: Path) -> None:
 
 
 def write_depth_pro(models: Path) -> None:
-    """MODELS/apple/DepthPro-hf, for pictures of 128x128 in place of 1536x1536."""
+    """MODELS/apple/DepthPro-hf, for images of 128x128 in place of 1536x1536."""
     from transformers import DepthProConfig, DepthProForDepthEstimation
 
     dino = {**DINO, "num_hidden_layers": 2, "image_size": 32, "patch_size": 4, "use_mask_token": False}

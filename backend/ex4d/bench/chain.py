@@ -96,7 +96,7 @@ def _run_chain(folder: Path, frames: int, width: int, height: int) -> None:
     def depths() -> Iterator[np.ndarray]:
         return (synthetic_frame(index, width, height)[1] for index in range(frames))
 
-    depth = DepthClip(frames, height, width, None, "metric", "synthetic", "", depths)
+    depth = DepthClip(footage, None, "metric", "synthetic", "", depths)
     intrinsics = intrinsics_matrix(width, width, width / 2, height / 2)
     start = time.perf_counter()
     scene: Scene = build_scene(footage, depth, intrinsics, folder / "scene", name="bench")

@@ -1,21 +1,24 @@
-"""How fast estimators are on this machine, and how much memory they take: full-size networks with random weights.
+"""Measures the speed and memory of depth estimators on this machine: full-size networks with random weights.
 
-Speed does not depend on what the weights are, so nothing needs to be downloaded. `ex4d bench depth` prints the table.
+Speed does not depend on the weights, so nothing needs to be downloaded. `ex4d bench depth` prints the table.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
-from ex4d.depth import published_configs as published
+from ex4d.bench import estimator_configs as published
 from ex4d.depth.depth_models import DEPTH_MODELS, DepthModel
 from ex4d.depth.estimation import ClipModel
 from ex4d.depth.estimator_choice import usual_precision
 from ex4d.weights.catalogue import DEPTH_PRO, DEPTHCRAFTER, VIDEO_DEPTH_ANYTHING
+
+Network = TypeVar("Network", bound=torch.nn.Module)
 
 # What the authors state, for the last column: milliseconds a frame, gigabytes, and where.
 PUBLISHED = {
@@ -29,10 +32,11 @@ class Speed:
     """One estimator's figures.
 
     Attributes:
+        model: its entry in the catalogue.
         size: (width, height) that the network works at.
         frames: how many were measured, after a few to warm up.
         seconds: a frame, networks only: neither reading footage nor refining edges.
-        gigabytes: largest GPU memory allocated; None on a processor.
+        gigabytes: largest GPU memory allocated; None on a CPU.
     """
 
     model: DepthModel
@@ -48,7 +52,6 @@ def measure_estimators(names: list[str], frames: int, width: int, height: int, d
     Args:
         names: of models; empty for all.
         frames: length of the clip.
-        width, height: of the footage.
 
     Raises:
         EstimatorUnavailableError: a package is missing.
@@ -74,56 +77,58 @@ def _measured(model: ClipModel, frames: int, width: int, height: int, device: to
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
     start = time.perf_counter()
-    run(frames)  # every prediction comes back to the processor, so the clock stops when all is done
+    run(frames)  # every prediction comes back to the CPU, so the clock stops when all is done
     seconds = (time.perf_counter() - start) / frames
     peak = torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else None
     return Speed(model.model, size, frames, seconds, peak)
 
 
 def random_model(model: DepthModel, device: torch.device) -> ClipModel:
-    """The full-size network with random weights, in the precision that it is used in."""
-    dtype = usual_precision(model, device)
-
-    def on_device(network: torch.nn.Module) -> torch.nn.Module:
-        # Not diffusers' own `to`, which warns of what only matters to published weights.
-        return torch.nn.Module.to(network, device, dtype).eval().requires_grad_(False)
-
+    """The full-size network with random weights, in the precision that it runs in."""
     import transformers
 
+    dtype = usual_precision(model, device)
     with torch.device(device):
         if model.name == DEPTHCRAFTER:
-            return _depthcrafter(on_device)
+            return _depthcrafter(device, dtype)
         if model.name == VIDEO_DEPTH_ANYTHING:
             from ex4d.depth.video_depth_anything.estimator import VideoDepthAnything
             from ex4d.depth.video_depth_anything.network import NetworkSize, VideoDepthNetwork
 
-            return VideoDepthAnything(on_device(VideoDepthNetwork(NetworkSize())))
+            return VideoDepthAnything(_ready(VideoDepthNetwork(NetworkSize()), device, dtype))
         from ex4d.depth.per_image import DepthAnything, DepthPro
 
         if model.name == DEPTH_PRO:
             config = transformers.DepthProConfig(**published.DEPTH_PRO)
-            return DepthPro(on_device(transformers.DepthProForDepthEstimation(config)))
-        config = transformers.DepthAnythingConfig(**published.DEPTH_ANYTHING_SMALL)
-        return DepthAnything(on_device(transformers.DepthAnythingForDepthEstimation(config)))
+            return DepthPro(_ready(transformers.DepthProForDepthEstimation(config), device, dtype))
+        network = transformers.DepthAnythingForDepthEstimation(transformers.DepthAnythingConfig())
+        return DepthAnything(_ready(network, device, dtype))
 
 
-def _depthcrafter(on_device: Callable[[torch.nn.Module], torch.nn.Module]) -> ClipModel:
-    from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler
+def _depthcrafter(device: torch.device, dtype: torch.dtype) -> ClipModel:
+    from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import AutoencoderKLTemporalDecoder
+    from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
     from ex4d.depth.depthcrafter.estimator import DepthCrafter
     from ex4d.depth.depthcrafter.pipeline import DepthCrafterPipeline
     from ex4d.depth.depthcrafter.unet import DepthCrafterUNet
 
-    with torch.device("cpu"):  # its schedule is made with NumPy
+    with torch.device("cpu"):  # its schedule is computed with NumPy
         scheduler = EulerDiscreteScheduler(**published.SCHEDULER)
     return DepthCrafter(
         DepthCrafterPipeline(
-            on_device(DepthCrafterUNet.from_published(published.UNET)),
-            on_device(AutoencoderKLTemporalDecoder(**published.VAE)),
-            on_device(CLIPVisionModelWithProjection(CLIPVisionConfig(**published.IMAGE_ENCODER))),
+            _ready(DepthCrafterUNet(), device, dtype),
+            _ready(AutoencoderKLTemporalDecoder(**published.VAE), device, dtype),
+            _ready(CLIPVisionModelWithProjection(CLIPVisionConfig(**published.IMAGE_ENCODER)), device, dtype),
             scheduler,
             published.IMAGE_MEAN,
             published.IMAGE_STD,
         )
     )
+
+
+def _ready(network: Network, device: torch.device, dtype: torch.dtype) -> Network:
+    # Not diffusers' own `to`, whose warnings only matter to published weights.
+    torch.nn.Module.to(network, device, dtype)
+    return network.eval().requires_grad_(False)

@@ -3,7 +3,7 @@
 Nothing here imports `diffusers` or `transformers` until an estimator that needs them is loaded.
 """
 
-from ex4d.depth.camera_files import CameraFileError, read_source_camera
+from ex4d.depth.camera_files import read_source_camera
 from ex4d.depth.depth_clip import DepthClip, DepthError, DepthEstimator
 from ex4d.depth.depth_files import DepthFiles
 from ex4d.depth.depth_models import (
@@ -12,26 +12,22 @@ from ex4d.depth.depth_models import (
     EstimatorUnavailableError,
     UnknownModelError,
 )
-from ex4d.depth.edges import EdgeSettings
-from ex4d.depth.estimator_choice import AUTO, EstimatorSettings, Verdict, create_estimator, verdicts
+from ex4d.depth.depth_settings import AUTO, EdgeSettings, EstimatorSettings
+from ex4d.depth.estimator_choice import Verdict, create_estimator, verdicts
 from ex4d.depth.intrinsics import (
     ASSUMED_FOV_NOTE,
     DEFAULT_FOV_DEGREES,
-    IntrinsicsError,
-    KnownLens,
-    focal_in_widths,
+    KnownIntrinsics,
     intrinsics_from,
-    known_lens,
-    lens_for,
+    known_intrinsics,
+    resolved_intrinsics,
 )
-from ex4d.depth.mist import MistSettings
 
 __all__ = [
     "ASSUMED_FOV_NOTE",
     "AUTO",
     "DEFAULT_FOV_DEGREES",
     "DEPTH_MODELS",
-    "CameraFileError",
     "DepthClip",
     "DepthError",
     "DepthEstimator",
@@ -40,16 +36,13 @@ __all__ = [
     "EdgeSettings",
     "EstimatorSettings",
     "EstimatorUnavailableError",
-    "IntrinsicsError",
-    "KnownLens",
-    "MistSettings",
+    "KnownIntrinsics",
     "UnknownModelError",
     "Verdict",
     "create_estimator",
-    "focal_in_widths",
     "intrinsics_from",
-    "known_lens",
-    "lens_for",
+    "known_intrinsics",
     "read_source_camera",
+    "resolved_intrinsics",
     "verdicts",
 ]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 from numpy.lib import format as npy_format
@@ -18,7 +18,7 @@ from numpy.lib import format as npy_format
 from ex4d.depth.depth_clip import DepthError
 
 _RETRY = "Export or copy it again."
-_LARGEST_EXTRA = 64 << 20  # bytes; intrinsics of 100,000 frames are 7 MB, so more than this is not intrinsics
+_LARGEST_EXTRA = 64 << 20  # bytes; intrinsics of 100,000 frames are 7 MB, so more than this is something else
 
 
 @dataclass(frozen=True)
@@ -30,33 +30,19 @@ class ArrayHeader:
 
 
 @contextmanager
-def opened_array(path: Path, key: str) -> Iterator[tuple[ArrayHeader, BinaryIO]]:
+def opened_array(path: Path, key: str) -> Iterator[tuple[ArrayHeader, IO[bytes]]]:
     """Opens the array `key` of an .npz, or the only array of an .npy, right behind its header.
 
     Raises:
         DepthError: missing, no permission, not such a file, no such key, damaged, or not plain numbers.
     """
-    try:
+    with _damage_reported(path):
         if path.suffix.lower() == ".npy":
             with path.open("rb") as stream:
                 yield _header(path, path.name, stream), stream
         else:
-            with zipfile.ZipFile(path) as archive:
-                name = _member(path, archive, key)
-                with archive.open(name) as stream:
-                    yield _header(path, f"{path}: {key!r}", stream), stream
-    except zipfile.BadZipFile as error:
-        raise DepthError(f"{path}: not an .npz (zip) file, or truncated or damaged ({error}). {_RETRY}") from error
-    except (zlib.error, lzma.LZMAError) as error:
-        raise DepthError(f"{path}: damaged ({error}). {_RETRY}") from error
-    except NotImplementedError as error:
-        raise DepthError(f"{path}: {error}. Save it with numpy.savez or numpy.savez_compressed.") from error
-    except EOFError as error:
-        raise DepthError(f"{path}: truncated. {_RETRY}") from error
-    except OSError as error:
-        raise DepthError(
-            f"{path}: cannot be read ({error.strerror or error}). Check the path and permissions."
-        ) from error
+            with zipfile.ZipFile(path) as archive, archive.open(_member(path, archive, key)) as stream:
+                yield _header(path, f"{path}: {key!r}", stream), stream
 
 
 def array_keys(path: Path) -> list[str]:
@@ -67,11 +53,22 @@ def array_keys(path: Path) -> list[str]:
     """
     if path.suffix.lower() == ".npy":
         return []
+    with _damage_reported(path), zipfile.ZipFile(path) as archive:
+        return _keys(archive)
+
+
+@contextmanager
+def _damage_reported(path: Path) -> Iterator[None]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            return _keys(archive)
+        yield
     except zipfile.BadZipFile as error:
         raise DepthError(f"{path}: not an .npz (zip) file, or truncated or damaged ({error}). {_RETRY}") from error
+    except (zlib.error, lzma.LZMAError) as error:
+        raise DepthError(f"{path}: damaged ({error}). {_RETRY}") from error
+    except NotImplementedError as error:
+        raise DepthError(f"{path}: {error}. Save it with numpy.savez or numpy.savez_compressed.") from error
+    except EOFError as error:
+        raise DepthError(f"{path}: truncated. {_RETRY}") from error
     except OSError as error:
         raise DepthError(
             f"{path}: cannot be read ({error.strerror or error}). Check the path and permissions."
@@ -112,14 +109,14 @@ def _keys(archive: zipfile.ZipFile) -> list[str]:
 def _member(path: Path, archive: zipfile.ZipFile, key: str) -> str:
     if key not in _keys(archive):
         keys = ", ".join(_keys(archive)) or "nothing"
-        raise DepthError(f"{path}: has no array {key!r}; it holds {keys}. Name the right one with --depth-key.")
+        raise DepthError(f"{path}: has no array {key!r}; it holds {keys}. Name one of them with --depth-key.")
     name = f"{key}.npy" if f"{key}.npy" in archive.namelist() else key
     if archive.getinfo(name).flag_bits & 0x1:
         raise DepthError(f"{path}: is encrypted. Save it without a password.")
     return name
 
 
-def _header(path: Path, what: str, stream: BinaryIO) -> ArrayHeader:
+def _header(path: Path, what: str, stream: IO[bytes]) -> ArrayHeader:
     try:
         version = npy_format.read_magic(stream)
         read = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}[version]
@@ -144,7 +141,7 @@ def _header(path: Path, what: str, stream: BinaryIO) -> ArrayHeader:
     return ArrayHeader(shape, dtype)
 
 
-def _exactly(path: Path, stream: BinaryIO, size: int, detail: str = "") -> bytes:
+def _exactly(path: Path, stream: IO[bytes], size: int, detail: str = "") -> bytes:
     data = stream.read(size)
     while len(data) < size:
         more = stream.read(size - len(data))

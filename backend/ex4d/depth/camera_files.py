@@ -1,4 +1,4 @@
-"""Cameras that other programs solved or rendered: COLMAP's and NeRF's files, and our own, as a source camera's path.
+"""Reads the camera that filmed some footage from COLMAP's, NeRF's and our own files, as a `CameraPath`.
 
 With known depth and such a camera, the mesh of each frame stands in one world. That world is the first frame's camera,
 so that presets and the Blender import work as for a camera that stands still.
@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from ex4d.depth.colmap import MODEL_FILES, CameraFileError, read_colmap, refuse_distortion
+from ex4d.depth.colmap import MODEL_FILES, read_colmap, refuse_distortion
 from ex4d.media import FootageInfo
 from ex4d.media.sequences import natural_key
-from ex4d_core.cameras import CameraPath, intrinsics_matrix, invert_rigid, world_to_camera_from_opengl
+from ex4d_core.cameras import CameraError, CameraPath, intrinsics_matrix, invert_rigid, world_to_camera_from_opengl
 
 
 def read_source_camera(path: Path, footage: FootageInfo, scale: float = 1.0) -> CameraPath:
@@ -25,17 +25,17 @@ def read_source_camera(path: Path, footage: FootageInfo, scale: float = 1.0) -> 
     Args:
         path: our own .npz (`CameraPath.save`); a transforms.json, or a folder that holds one; or a folder with
             COLMAP's model (cameras.bin and images.bin, or both as .txt), or one of its files.
+        footage: of `ex4d.media.probe`.
         scale: multiplies positions, where depth has another unit than the cameras.
 
     Returns:
         One camera for each frame, in the order of the images' numbers, at the footage's size; the first is the world.
 
     Raises:
-        CameraFileError: unreadable, distorted, or not as many cameras as frames.
-        CameraError: impossible cameras.
+        CameraError: unreadable, distorted, not rigid, or not as many cameras as frames.
     """
     if not (math.isfinite(scale) and scale > 0):
-        raise CameraFileError(f"scale={scale:g} is not possible. Give a finite factor above 0.")
+        raise CameraError(f"invalid scale={scale:g}: expected a finite factor above 0")
     if path.suffix.lower() == ".npz":
         camera = CameraPath.load(path, footage.width, footage.height)
     elif path.suffix.lower() == ".json":
@@ -45,20 +45,20 @@ def read_source_camera(path: Path, footage: FootageInfo, scale: float = 1.0) -> 
     elif path.is_dir() or path.name in MODEL_FILES:
         camera = read_colmap(path)
     else:
-        raise CameraFileError(
-            f"{path}: is no camera file. Give a .npz, a transforms.json, or a folder with COLMAP's cameras and images "
+        raise CameraError(
+            f"{path}: not a camera file. Give a .npz, a transforms.json, or a folder with COLMAP's cameras and images "
             "(.bin or .txt)."
         )
     if len(camera) != footage.frames:
-        raise CameraFileError(
+        raise CameraError(
             f"{path}: has {len(camera)} cameras, but the footage {footage.path.name} has {footage.frames} frames. "
             "Solve every frame, or trim the footage."
         )
     if (camera.width, camera.height) != (footage.width, footage.height):
         if abs(camera.width / camera.height - footage.width / footage.height) > 0.01 * footage.width / footage.height:
-            raise CameraFileError(
-                f"{path}: is for pictures of {camera.width}x{camera.height}, which the footage "
-                f"({footage.width}x{footage.height}) is not a copy of at another size. Use the same framing."
+            raise CameraError(
+                f"{path}: is for images of {camera.width}x{camera.height}, whose shape the footage "
+                f"({footage.width}x{footage.height}) does not have. Use the same framing."
             )
         camera = camera.resized(footage.width, footage.height)
     return _in_first_frames_world(camera, scale)
@@ -79,18 +79,18 @@ def _nerf(path: Path, footage: FootageInfo) -> CameraPath:
         poses = np.array([frame["transform_matrix"] for frame in frames], dtype=np.float64)
         if poses.shape != (len(frames), 4, 4):
             raise ValueError(f"transform_matrix of shape {poses.shape[1:]}")
-        lenses = [_nerf_lens({**document, **frame}, footage) for frame in frames]
+        intrinsics = [_nerf_intrinsics({**document, **frame}, footage) for frame in frames]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CameraFileError(f"{path}: is no transforms.json that can be read ({error!r}).") from error
+        raise CameraError(f"{path}: not a readable transforms.json ({error!r}). Export it again.") from error
     if not frames:
-        raise CameraFileError(f"{path}: holds no frames.")
+        raise CameraError(f"{path}: holds no frames. Export it again.")
     for index, frame in enumerate(frames):
         refuse_distortion(path, index, [{**document, **frame}.get(name, 0.0) for name in ("k1", "k2", "p1", "p2")])
     width, height = int(document.get("w", footage.width)), int(document.get("h", footage.height))
-    return CameraPath(world_to_camera_from_opengl(poses), np.stack(lenses), width, height)
+    return CameraPath(world_to_camera_from_opengl(poses), np.stack(intrinsics), width, height)
 
 
-def _nerf_lens(values: dict[str, Any], footage: FootageInfo) -> np.ndarray:
+def _nerf_intrinsics(values: dict[str, Any], footage: FootageInfo) -> np.ndarray:
     width, height = float(values.get("w", footage.width)), float(values.get("h", footage.height))
     if "fl_x" in values:
         focal_x = float(values["fl_x"])

@@ -1,6 +1,7 @@
-"""COLMAP's sparse models: who photographed what from where, as text or binary.
+"""Reads the cameras of COLMAP's sparse models, as text or binary.
 
-Layout: COLMAP's documentation, "Output Format". A model is cameras (lenses) and images (poses); points are not needed.
+Layout: COLMAP's documentation, "Output Format". A model is cameras (intrinsics) and images (poses); points are not
+needed.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,13 +18,9 @@ from ex4d.media.sequences import natural_key
 from ex4d_core.cameras import CameraError, CameraPath, camera_from_quaternion, intrinsics_matrix
 
 
-class CameraFileError(CameraError):
-    """A camera file that cannot be used for this footage."""
-
-
 @dataclass(frozen=True)
 class _Model:
-    """A camera model: its number in binary files, its parameters, and with how many focal lengths they begin."""
+    """A camera model: its number in binary files, how many parameters it has, and how many are focal lengths."""
 
     number: int
     parameters: int
@@ -37,7 +35,7 @@ _MODELS = {
     "RADIAL": _Model(3, 5, 1),
     "OPENCV": _Model(4, 8, 2),
 }
-# The others, so that they can be named.
+# The others, for messages.
 _OTHER_MODELS = {
     5: "OPENCV_FISHEYE",
     6: "FULL_OPENCV",
@@ -77,44 +75,46 @@ def read_colmap(path: Path) -> CameraPath:
         path: the folder, in which binary files come before text, or one of the four files, which says which of them.
 
     Raises:
-        CameraFileError: unreadable, distorted, or images of different sizes.
+        CameraError: unreadable, distorted, or images of different sizes.
     """
     folder = path if path.is_dir() else path.parent
     binary = path.suffix == ".bin" or (path.is_dir() and (folder / "images.bin").exists())
     ending = "bin" if binary else "txt"
     camera_file, image_file = folder / f"cameras.{ending}", folder / f"images.{ending}"
-    cameras = {one.number: one for one in (_binary_cameras if binary else _text_cameras)(camera_file)}
-    images = sorted((_binary_images if binary else _text_images)(image_file), key=lambda one: natural_key(one.name))
+    cameras = {camera.number: camera for camera in (_binary_cameras if binary else _text_cameras)(camera_file)}
+    images = sorted((_binary_images if binary else _text_images)(image_file), key=lambda image: natural_key(image.name))
     if not images:
-        raise CameraFileError(f"{image_file}: holds no images.")
-    lenses = {number: _lens(camera_file, one) for number, one in cameras.items()}
+        raise CameraError(f"{image_file}: holds no images. Export the model again.")
+    matrices = {number: _intrinsics(camera_file, camera) for number, camera in cameras.items()}
     try:
-        intrinsics = np.stack([lenses[image.camera] for image in images])
+        intrinsics = np.stack([matrices[image.camera] for image in images])
     except KeyError as error:
-        raise CameraFileError(f"{image_file}: names a camera {error} that {camera_file.name} lacks.") from error
+        raise CameraError(f"{image_file}: names camera {error}, which is missing in {camera_file.name}.") from error
     sizes = {(cameras[image.camera].width, cameras[image.camera].height) for image in images}
     if len(sizes) > 1:
-        raise CameraFileError(
-            f"{image_file}: images have different sizes {sorted(sizes)}. Solve the frames of one clip."
-        )
+        raise CameraError(f"{image_file}: images have different sizes {sorted(sizes)}. Solve the frames of one clip.")
     poses = np.stack([camera_from_quaternion(image.pose[:4], image.pose[4:]) for image in images])
     return CameraPath(poses, intrinsics, *sizes.pop())
 
 
 def refuse_distortion(path: Path, number: int, coefficients: list[float]) -> None:
-    """Raises CameraFileError where a lens bends straight lines."""
+    """Checks that the lens does not bend straight lines.
+
+    Raises:
+        CameraError: it does.
+    """
     if any(abs(value) > _LARGEST_DISTORTION for value in coefficients):
-        raise CameraFileError(
+        raise CameraError(
             f"{path}: camera {number} has lens distortion {coefficients}. Undistort the footage and its depth first "
             "(colmap image_undistorter)."
         )
 
 
-def _lens(path: Path, camera: _Camera) -> np.ndarray:
+def _intrinsics(path: Path, camera: _Camera) -> np.ndarray:
     """(3, 3) in pixels; COLMAP measures the principal point with pixel centres at +0.5, as we do."""
     if camera.model not in _MODELS:
-        raise CameraFileError(
-            f"{path}: camera model '{camera.model}' is not known here. Undistort to one of {', '.join(_MODELS)}."
+        raise CameraError(
+            f"{path}: unsupported camera model '{camera.model}'. Undistort to one of {', '.join(_MODELS)}."
         )
     values, focals = camera.parameters, _MODELS[camera.model].focals
     refuse_distortion(path, camera.number, list(values[focals + 2 :]))
@@ -130,48 +130,48 @@ def _text_cameras(path: Path) -> Iterator[_Camera]:
             if camera.model in _MODELS and len(values) != _MODELS[camera.model].parameters:
                 raise ValueError
         except (ValueError, IndexError) as error:
-            raise CameraFileError(f"{path}: cannot read the line {line[:80]!r}.") from error
+            raise CameraError(f"{path}: cannot read the line {line[:80]!r}.") from error
         yield camera
 
 
 def _text_images(path: Path) -> Iterator[_Image]:
-    # Two lines an image: its pose, and its points, which may be none.
+    # Two lines for each image: its pose, and its points, of which there may be none.
     for line in _lines(path, keep_empty=True)[::2]:
         words = line.split(maxsplit=9)
         try:
             yield _Image(words[9], tuple(map(float, words[1:8])), int(words[8]))
         except (ValueError, IndexError) as error:
-            raise CameraFileError(f"{path}: cannot read the line {line[:80]!r}.") from error
+            raise CameraError(f"{path}: cannot read the line {line[:80]!r}.") from error
 
 
 def _lines(path: Path, keep_empty: bool = False) -> list[str]:
     try:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise CameraFileError(f"{path}: cannot be read ({error}).") from error
+        raise CameraError(f"{path}: cannot be read ({error}).") from error
     return [line for line in lines if not line.startswith("#") and (keep_empty or line.strip())]
 
 
 class _Bytes:
-    """A binary file, taken from front to back; everything in it is little-endian."""
+    """A binary file, read from front to back; everything in it is little-endian."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._at = path, 0
         try:
             self._data = path.read_bytes()
         except OSError as error:
-            raise CameraFileError(f"{path}: cannot be read ({error}).") from error
+            raise CameraError(f"{path}: cannot be read ({error}).") from error
 
-    def take(self, layout: str) -> tuple:
+    def take(self, layout: str) -> tuple[Any, ...]:
         start, self._at = self._at, self._at + struct.calcsize("<" + layout)
         if self._at > len(self._data):
-            raise CameraFileError(f"{self._path}: ends in the middle of a record. Write or copy it again.")
+            raise CameraError(f"{self._path}: ends in the middle of a record. Export or copy it again.")
         return struct.unpack_from("<" + layout, self._data, start)
 
     def take_name(self) -> str:
         end = self._data.find(b"\0", self._at, self._at + _LONGEST_NAME)
         if end < 0:
-            raise CameraFileError(f"{self._path}: an image has no end to its name. Write or copy it again.")
+            raise CameraError(f"{self._path}: an image has no end to its name. Export or copy it again.")
         name, self._at = self._data[self._at : end], end + 1
         return name.decode("utf-8", "replace")
 
@@ -181,9 +181,9 @@ class _Bytes:
 
     def finish(self) -> None:
         if self._at != len(self._data):
-            raise CameraFileError(
+            raise CameraError(
                 f"{self._path}: {len(self._data) - self._at} bytes follow the last record; this is another file, or "
-                "of a COLMAP that writes it in another way. Convert it: colmap model_converter --output_type TXT"
+                "of another version of COLMAP. Convert it: colmap model_converter --output_type TXT"
             )
 
 
@@ -193,7 +193,7 @@ def _binary_cameras(path: Path) -> Iterator[_Camera]:
     for _ in range(*file.take("Q")):
         number, model, width, height = file.take("iiQQ")
         if model not in names:
-            # How many parameters follow is not known, so reading ends here, with the model's name.
+            # How many parameters follow is unknown, so reading ends here, with the model's name.
             yield _Camera(number, _OTHER_MODELS.get(model, str(model)), width, height, ())
             return
         values = file.take(f"{_MODELS[names[model]].parameters}d")
@@ -207,6 +207,6 @@ def _binary_images(path: Path) -> Iterator[_Image]:
         _, *pose, camera = file.take("i7di")
         name = file.take_name()
         (points,) = file.take("Q")
-        file.skip(24 * points)  # two doubles in the picture and the number of a point each
+        file.skip(24 * points)  # for each point, two doubles in the image and its number
         yield _Image(name, tuple(pose), camera)
     file.finish()

@@ -1,19 +1,22 @@
-"""What a source of depth promises: between footage and the mesh, whoever measured, rendered or estimated it."""
+"""`DepthClip`, the depth of some footage, and `DepthEstimator`, the interface of whatever provides one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Literal, Protocol
 
 import numpy as np
 
-from ex4d.media import FootageInfo
+from ex4d.media import FootageInfo, read_frames
 from ex4d_core.errors import Ex4dError
 
+# Called with frames done and frames in all; what it raises ends the work.
+FrameProgress = Callable[[int, int], None]
 
-class DepthError(Ex4dError, ValueError):
+
+class DepthError(Ex4dError):
     """Depth cannot be used for this footage. The message names the file, the value that is wrong, and the remedy."""
 
 
@@ -22,65 +25,87 @@ class DepthClip:
     """Depth for every frame of some footage, one frame in memory at a time.
 
     Iterating yields (height, width) float32 depth along z in scene units, finite and above 0, once per frame; every
-    new iteration starts again from frame 0.
+    new iteration starts again from frame 0. Estimated depth is refined along the edges of the footage, which iterating
+    therefore decodes; a caller that holds the frames anyway uses `with_frames`, which decodes nothing.
 
     Attributes:
-        frames, height, width: as the footage.
+        footage: what the depth is of.
         intrinsics: (T, 3, 3) float64 in pixels, principal point measured with pixel centres at +0.5, or None where
             the source knows nothing of the camera.
         scale: "metric" when depths are true to scale with each other and over time, "relative" when they are known
             up to a factor (and, for most estimators, an offset) only.
-        source: what made the depth, for display.
+        source: what provided the depth, for display.
         licence: under which conditions a result that rests on it may be used, for display.
-        read: starts a new iteration.
+        read: starts a new iteration over the stored depth: final, or, with `refine`, (h, w) of any size.
+        refine: stored depth (h, w) and its frame (H, W, 3) uint8 to final depth (H, W); None where that is stored.
         notes: sentences for the artist about what was found in the footage, such as cuts.
 
     Raises:
-        DepthError: while iterating, when a frame turns out to be damaged or to hold impossible values.
+        DepthError: while iterating, when a frame turns out to be damaged or to hold invalid values.
     """
 
-    frames: int
-    height: int
-    width: int
+    footage: FootageInfo
     intrinsics: np.ndarray | None
     scale: Literal["metric", "relative"]
     source: str
     licence: str
     read: Callable[[], Iterator[np.ndarray]]
+    refine: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
     notes: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        return self.read()
+        if self.refine is None:
+            return self.read()
+        frames = read_frames(self.footage.path, count=len(self))
+        return (depth for _, depth in self.with_frames(frames))
 
     def __len__(self) -> int:
-        return self.frames
+        return self.footage.frames
+
+    def with_frames(self, frames: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Pairs every frame of the footage, (H, W, 3) uint8, with its final depth, (H, W) float32.
+
+        Args:
+            frames: all frames of the footage in order, as `read_frames` yields them; they are taken one at a time.
+        """
+        for frame, depth in zip(frames, self.read(), strict=True):
+            yield frame, depth if self.refine is None else self.refine(depth, frame)
 
     def first(self, frames: int) -> DepthClip:
         """The first frames alone."""
-        intrinsics = None if self.intrinsics is None else self.intrinsics[:frames]
-        return replace(self, frames=frames, intrinsics=intrinsics, read=lambda: islice(self.read(), frames))
+        return replace(
+            self,
+            footage=replace(self.footage, frames=frames),
+            intrinsics=None if self.intrinsics is None else self.intrinsics[:frames],
+            read=lambda: islice(self.read(), frames),
+        )
 
 
-def ignore_progress(done: int, total: int) -> None:
+def ignore_frame_progress(done: int, total: int) -> None:
     """For callers who do not watch."""
 
 
 class DepthEstimator(Protocol):
-    """Anything that gives depth for footage: files from elsewhere, or a model."""
+    """Anything that provides depth for footage: files, or a model."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Its name on the command line."""
+        ...
 
     @property
-    def licence(self) -> str: ...
+    def licence(self) -> str:
+        """The licence of what it provides, for display."""
+        ...
 
-    def estimate(self, footage: FootageInfo, progress: Callable[[int, int], None] = ignore_progress) -> DepthClip:
+    def estimate(self, footage: FootageInfo, progress: FrameProgress = ignore_frame_progress) -> DepthClip:
         """Depth for all of `footage.frames` frames at `footage.width` x `footage.height`.
 
         Args:
-            progress: told frames done and frames in all; what it raises ends the work.
+            footage: of `ex4d.media.probe`.
+            progress: called with frames done and frames in all; what it raises ends the work.
 
         Raises:
-            DepthError: no depth can be given for this footage.
+            DepthError: no depth can be provided for this footage.
         """
         ...

@@ -1,6 +1,6 @@
 """Depth that comes in files beside the footage: .npz, .npy, EXR sequences, 16-bit PNG sequences.
 
-The first of the depth estimators, and the only one that needs no model: rendered, scanned or estimated elsewhere.
+The only source of depth that needs no model: it was rendered, scanned or estimated elsewhere.
 """
 
 from __future__ import annotations
@@ -8,15 +8,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from ex4d.depth.arrays import array_frames, array_keys, opened_array, small_array
-from ex4d.depth.depth_clip import DepthClip, DepthError, ignore_progress
-from ex4d.depth.mist import MistSettings
+from ex4d.depth.depth_clip import DepthClip, DepthError, FrameProgress, ignore_frame_progress
+from ex4d.depth.mist import mist_to_depth
 from ex4d.depth.validity import checked_depth, depth_along_z
 from ex4d.media import FootageInfo, MediaError, is_sequence, read_exr_channels, read_png, sequence_files
+from ex4d_core.sources import INVALID_DEPTH, InvalidDepth, MistPass
 
 _DEFAULT_KEY = "depth"
 _IMAGE_SUFFIXES = (".exr", ".png")
@@ -35,8 +35,11 @@ class DepthFiles:
             the farthest valid depth of their frame.
         key: name of the array in an .npz ("depth") or of the channel in an EXR (found by itself when it has a
             usual name).
-        mist: the EXRs hold Blender's mist pass, made with these settings.
-        lens: (3, 3) or (T, 3, 3) intrinsics in pixels, which a mist pass needs: it is measured along rays.
+        mist: the EXRs hold Blender's mist pass, rendered with these settings.
+        intrinsics: (3, 3) or (T, 3, 3) in pixels, which a mist pass needs: it is measured along rays.
+
+    Raises:
+        DepthError: a value out of range, or options that do not go together.
     """
 
     name = "files"
@@ -44,37 +47,37 @@ class DepthFiles:
 
     def __init__(
         self,
-        path: str | os.PathLike,
+        path: str | os.PathLike[str],
         scale: float | None = None,
         inverse: bool = False,
-        invalid: Literal["error", "far"] = "error",
+        invalid: InvalidDepth = "error",
         key: str | None = None,
-        mist: MistSettings | None = None,
-        lens: np.ndarray | None = None,
+        mist: MistPass | None = None,
+        intrinsics: np.ndarray | None = None,
     ) -> None:
-        if invalid not in ("error", "far"):
-            raise DepthError(f"invalid={invalid!r} is not known. Choose 'error' or 'far'.")
+        if invalid not in INVALID_DEPTH:
+            raise DepthError(f"invalid={invalid!r} is not known: expected one of {', '.join(INVALID_DEPTH)}")
         if scale is not None and not (np.isfinite(scale) and scale > 0):
-            raise DepthError(f"scale={scale:g} is not possible. Give a finite factor above 0.")
-        self._path = Path(path)
-        self._scale = scale
-        self._inverse = inverse
-        self._invalid = invalid
-        self._key = key
-        self._mist, self._lens = mist, lens
+            raise DepthError(f"invalid scale={scale:g}: expected a finite factor above 0")
         if mist is not None and inverse:
             raise DepthError("a mist pass cannot be inverse depth, too. Give its falloff instead.")
-        if mist is not None and lens is None:
+        if mist is not None and intrinsics is None:
             raise DepthError(
                 "a mist pass holds distances along rays, which the lens turns into depth. Give the lens that it was "
                 "rendered with (Own Field of View in Blender; --fov, --focal-mm with --sensor-mm, or --focal-px)."
             )
+        self._path = Path(path)
+        self._scale = scale
+        self._inverse = inverse
+        self._invalid: InvalidDepth = invalid
+        self._key = key
+        self._mist = None if mist is None or intrinsics is None else (mist, intrinsics)
 
-    def estimate(self, footage: FootageInfo, progress: Callable[[int, int], None] = ignore_progress) -> DepthClip:
+    def estimate(self, footage: FootageInfo, progress: FrameProgress = ignore_frame_progress) -> DepthClip:
         """The depth in the files, checked against the footage.
 
         Number and size of frames are checked at once; values frame by frame while iterating. There is nothing to wait
-        for, so `progress` hears nothing.
+        for, so `progress` is not called.
 
         Raises:
             DepthError: the files cannot be read, or do not fit the footage.
@@ -137,21 +140,19 @@ class DepthFiles:
     ) -> DepthClip:
         factor = 1.0 if scale is None else scale
 
-        lens = None if self._mist is None else np.broadcast_to(self._lens, (footage.frames, 3, 3))
-
         def read() -> Iterator[np.ndarray]:
             for index, stored in enumerate(stored_frames()):
                 what = f"{self._path}: frame {index}"
                 if self._mist is None:
                     depth = depth_along_z(stored, factor, self._inverse)
                 else:
-                    depth = np.float32(factor) * self._mist.along_z(stored, lens[index], what)
+                    mist, matrix = self._mist
+                    matrix = np.broadcast_to(matrix, (footage.frames, 3, 3))[index]
+                    depth = np.float32(factor) * mist_to_depth(stored, mist, matrix, what)
                 yield checked_depth(depth, what, self._invalid)
 
         return DepthClip(
-            frames=footage.frames,
-            height=footage.height,
-            width=footage.width,
+            footage=footage,
             intrinsics=intrinsics,
             scale="relative" if self._inverse else "metric",
             source=f"{self.name} ({self._path.name})",
@@ -180,6 +181,9 @@ def depth_channel(names: list[str], key: str | None, file: Path, mist: bool = Fa
     V, Y or R alone.
 
     Args:
+        names: of all channels.
+        key: the one to take; None finds it.
+        file: for messages.
         mist: a mist pass is wanted instead: anything in a layer Mist, or V, Y or R alone.
 
     Raises:
@@ -255,13 +259,10 @@ def _stored_intrinsics(path: Path, frames: int) -> np.ndarray:
             f"{path}: 'intrinsics' has shape {intrinsics.shape}. Save (3, 3), or ({frames}, 3, 3) for one per frame."
         )
     intrinsics = np.ascontiguousarray(np.broadcast_to(intrinsics, (frames, 3, 3)))
-    focal = intrinsics[:, [0, 1], [0, 1]]
-    if not np.isfinite(intrinsics).all() or (focal <= 0).any() or (intrinsics[:, 2] != (0, 0, 1)).any():
-        bad = next(
-            index
-            for index, matrix in enumerate(intrinsics)
-            if not np.isfinite(matrix).all() or (np.diag(matrix)[:2] <= 0).any() or (matrix[2] != (0, 0, 1)).any()
-        )
+    valid = np.isfinite(intrinsics).all(axis=(1, 2)) & (intrinsics[:, 2] == (0, 0, 1)).all(axis=1)
+    valid &= (intrinsics[:, [0, 1], [0, 1]] > 0).all(axis=1)
+    if not valid.all():
+        bad = int(np.argmin(valid))
         raise DepthError(
             f"{path}: 'intrinsics' of frame {bad} is {intrinsics[bad].tolist()}. Save finite values in pixels, with "
             "focal lengths above 0 and 0, 0, 1 in the last row."

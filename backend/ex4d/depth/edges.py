@@ -1,54 +1,36 @@
-"""Depth edges put where the picture has them: a pixel between two surfaces joins one of them.
+"""Refines blurred depth edges along the image's: a pixel between two surfaces joins one of them.
 
-Models that see a picture at a bounded size blur silhouettes, and a mesh draws such a blur as a rubber sheet from the
+Models that see an image at a bounded size blur silhouettes, and a mesh draws such a blur as stretched faces from the
 near surface to the far one. Here each pixel on such a slope is given the depth of the nearer or the farther surface,
-by where it lies on the slope and by which of them it resembles in colour. The same step brings depth of a smaller size
-up to the picture's own.
+by where it lies on the slope and by which of them it resembles in colour. The same step upsamples depth of a smaller
+size to the image's own.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import ceil, log2
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-
-@dataclass(frozen=True)
-class EdgeSettings:
-    """What counts as a blurred edge, and how its pixels choose a side.
-
-    Attributes:
-        reach: pixels of the depth's own size that a pixel may lie from the foot or the top of its slope.
-        step: ratio of far to near from which on a slope is an edge.
-        slope: rise of disparity for each pixel of the depth's own size under which a surface begins.
-        colour: difference of colours (of 1, over three channels) that counts as much as lying at a slope's end.
-        colour_weight: 0 goes by depth alone.
-    """
-
-    reach: int = 16
-    step: float = 1.06
-    slope: float = 0.01
-    colour: float = 0.15
-    colour_weight: float = 0.5
+from ex4d.depth.depth_settings import EdgeSettings
 
 
 def refined_depth(
-    depth: torch.Tensor, picture: np.ndarray, settings: EdgeSettings | None, device: torch.device | str = "cpu"
+    depth: torch.Tensor, image: np.ndarray, settings: EdgeSettings | None, device: torch.device | str = "cpu"
 ) -> np.ndarray:
-    """Depth of a model's size at the picture's size, its edges where the picture's are.
+    """Depth of a model's size at the image's size, its edges where the image's are.
 
     Args:
         depth: (h, w) float32 along z, above 0.
-        picture: (H, W, 3) uint8.
+        image: (H, W, 3) uint8.
         settings: None leaves edges as smooth as they are.
 
     Returns:
         (H, W) float32, within the range of `depth`.
     """
-    size = picture.shape[:2]
+    size = image.shape[:2]
     disparity = 1 / depth.to(device)
     bounds = disparity.min(), disparity.max()
     factor = max(size[0] / depth.shape[0], size[1] / depth.shape[1], 1.0)
@@ -57,16 +39,19 @@ def refined_depth(
         # In disparity, in which models are smooth, so that a far side of any depth does not eat into the near one.
         disparity = F.interpolate(disparity[None, None], size, mode="bilinear", antialias=shrinks)[0, 0]
     if settings is not None:
-        colour = torch.from_numpy(picture).to(device).permute(2, 0, 1).float() / 255
+        colour = torch.from_numpy(image).to(device).permute(2, 0, 1).float() / 255
         disparity = _snapped(disparity, colour, settings, factor)
     return (1 / disparity.clamp(*bounds)).cpu().numpy()
 
 
 def _snapped(disparity: torch.Tensor, colour: torch.Tensor, settings: EdgeSettings, factor: float) -> torch.Tensor:
-    """Every pixel climbs its slope and descends it; where both ends are surfaces, it goes to one of them.
+    """Every pixel climbs its slope and descends it; where both ends are surfaces, it takes the value of one of them.
 
     Args:
-        disparity: (H, W). colour: (3, H, W). factor: how much larger the picture is than the model's map.
+        disparity: (H, W).
+        colour: (3, H, W).
+        settings: what counts as an edge.
+        factor: how much larger the image is than the model's map.
     """
     height, width = disparity.shape
     log = disparity.log()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +14,8 @@ from ex4d.depth.depth_models import (
     depth_model,
     require_installed,
 )
-from ex4d.depth.edges import EdgeSettings
+from ex4d.depth.depth_settings import AUTO, EstimatorSettings
 from ex4d.devices import torch_device
-from ex4d.machine import MachineSettings
 from ex4d.weights.catalogue import DEPTH_PRO, DEPTHCRAFTER, VIDEO_DEPTH_ANYTHING, Part
 from ex4d.weights.errors import CheckpointError, WeightsMissingError
 from ex4d.weights.inventory import Finding
@@ -25,33 +24,7 @@ from ex4d.weights.places import fetch_command, missing_files
 if TYPE_CHECKING:
     from ex4d.depth.estimation import ClipModel, ModelEstimator
 
-AUTO = "auto"
 _TYPICAL_MEGAPIXELS = 0.59  # 1024x576, what DepthCrafter works at; the others stay under it
-
-
-@dataclass(frozen=True)
-class EstimatorSettings:
-    """What estimator is wanted, and under which conditions.
-
-    Attributes:
-        name: of a model, or "auto".
-        machine: where weights lie, and what results of this machine are for.
-        licence: what the result is for, by the request; see `ex4d_core.licences.effective_licence`.
-        device: "auto", "cpu", or "cuda" with an optional number.
-        edges: how blurred edges are put right; None leaves them.
-        steady: whether per-image models are made steady over time.
-        focal_in_widths: the focal length over the picture's width, where it is known.
-        full_precision: float32 on a GPU, too: twice the memory and less than half the speed.
-    """
-
-    name: str = AUTO
-    machine: MachineSettings = field(default_factory=MachineSettings.from_environment)
-    licence: str | None = None
-    device: str = "auto"
-    edges: EdgeSettings | None = EdgeSettings()  # noqa: RUF009 (frozen)
-    steady: bool = True
-    focal_in_widths: float | None = None
-    full_precision: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,6 +36,7 @@ class Verdict:
 
     @property
     def usable(self) -> bool:
+        """Whether nothing speaks against it."""
         return not self.reason
 
 
@@ -132,15 +106,15 @@ def _load(model: DepthModel, settings: EstimatorSettings, device: torch.device) 
 
     dtype = torch.float32 if settings.full_precision else usual_precision(model, device)
     return ModelEstimator(
-        load_clip_model(model, settings.machine.models, device, dtype, settings.focal_in_widths),
+        load_clip_model(model, settings.machine.models, device, dtype, settings.normalized_focal),
         edges=settings.edges,
-        steady=settings.steady,
+        temporal_alignment=settings.temporal_alignment,
         device=device,
     )
 
 
 def load_clip_model(
-    model: DepthModel, models: Path, device: torch.device, dtype: torch.dtype, focal_in_widths: float | None = None
+    model: DepthModel, models: Path, device: torch.device, dtype: torch.dtype, normalized_focal: float | None = None
 ) -> ClipModel:
     """A model's own code and weights; nothing else in the project imports them."""
     if model.name == DEPTHCRAFTER:
@@ -154,7 +128,7 @@ def load_clip_model(
     if model.name == DEPTH_PRO:
         from ex4d.depth.per_image import DepthPro
 
-        return DepthPro.load(models, device, dtype, focal_in_widths)
+        return DepthPro.load(models, device, dtype, normalized_focal)
     from ex4d.depth.per_image import DepthAnything
 
     return DepthAnything.load(models, device, dtype)

@@ -1,4 +1,4 @@
-"""Blender's mist pass as depth: how far each point is from the camera, between a start and an end, as 0 to 1.
+"""Blender's mist pass to depth: distances from the camera, between a start and an end, as values from 0 to 1.
 
 Cycles writes ((distance - start) / depth) ^ falloff, where distance is measured along the ray, not along the camera's
 axis; checked against its Z pass for all three falloffs. Unlike the Z pass, mist is averaged over a pixel's samples.
@@ -6,76 +6,49 @@ axis; checked against its Z pass for all three falloffs. Unlike the Z pass, mist
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-
 import numpy as np
 
 from ex4d.depth.depth_clip import DepthError
-from ex4d_core.sources import MIST_FALLOFFS
+from ex4d_core.sources import MIST_FALLOFFS, MistPass
 
 
-@dataclass(frozen=True)
-class MistSettings:
-    """What the world's mist was set to when it was rendered.
+def mist_to_depth(stored: np.ndarray, mist: MistPass, intrinsics: np.ndarray, what: str) -> np.ndarray:
+    """Depth along z.
 
-    Attributes:
-        start: distance in scene units at which mist begins.
-        depth: scene units over which it goes from 0 to 1.
-        falloff: "linear", "quadratic" or "inverse-quadratic".
+    Args:
+        stored: (H, W) mist, any floating type.
+        mist: what the world's mist was set to when it was rendered.
+        intrinsics: (3, 3) in pixels.
+        what: file and frame, for messages.
+
+    Returns:
+        (H, W) float32, infinite where the mist is full: how much farther such a point lies is not in the pass.
 
     Raises:
-        DepthError: impossible values.
+        DepthError: points nearer than the start, whose distance is not in the pass; or values that are no mist.
     """
-
-    start: float
-    depth: float
-    falloff: str = "linear"
-
-    def __post_init__(self) -> None:
-        if self.falloff not in MIST_FALLOFFS:
-            raise DepthError(f"mist falloff {self.falloff!r} is not known. Choose one of {', '.join(MIST_FALLOFFS)}.")
-        if not (math.isfinite(self.start) and self.start >= 0 and math.isfinite(self.depth) and self.depth > 0):
-            raise DepthError(
-                f"mist from {self.start:g} over {self.depth:g} is not possible. Give the start (0 or more) and "
-                "the depth (above 0) of World > Mist Pass."
-            )
-
-    def along_z(self, stored: np.ndarray, intrinsics: np.ndarray, what: str) -> np.ndarray:
-        """Depth along z.
-
-        Args:
-            stored: (H, W) mist, any floating type.
-            intrinsics: (3, 3) in pixels.
-            what: file and frame, for messages.
-
-        Returns:
-            (H, W) float32, infinite where the mist is full: how much farther such a point lies is not in the pass.
-
-        Raises:
-            DepthError: points nearer than the start, whose distance is not in the pass; or no mist at all.
-        """
-        mist = stored.astype(np.float64)
-        # Rounding may put values a little outside.
-        if np.nanmin(mist) < -1e-3 or np.nanmax(mist) > 1.001:
-            raise DepthError(
-                f"{what}: mist goes from 0 to 1, but this is {np.nanmin(mist):g} to {np.nanmax(mist):g}. Name the "
-                "channel of the mist pass (--depth-key), or, if it is a depth (Z) pass, do not call it mist (--mist)."
-            )
-        nearer = int((mist <= 0).sum())
-        if nearer:
-            raise DepthError(
-                f"{what}: {nearer} of {mist.size} points have no mist: they are nearer than its start "
-                f"({self.start:g}), and how near is not in the pass. Render it with a smaller start."
-            )
-        distance = self.start + self.depth * mist ** (1 / MIST_FALLOFFS[self.falloff])
-        depth = np.where(mist >= 1, np.inf, distance / _ray_lengths(mist.shape, intrinsics))
-        return depth.astype(np.float32)
+    values = stored.astype(np.float64)
+    low, high = np.nanmin(values), np.nanmax(values)
+    # Rounding may put values a little outside.
+    if low < -1e-3 or high > 1.001:
+        raise DepthError(
+            f"{what}: mist must be from 0 to 1, not {low:g} to {high:g}. Name the channel of the mist pass "
+            "(--depth-key), or, if this is a depth (Z) pass, leave out --mist."
+        )
+    nearer = int((values <= 0).sum())
+    if nearer:
+        raise DepthError(
+            f"{what}: {nearer} of {values.size} points have no mist: they are nearer than its start ({mist.start:g}), "
+            "and how near is not in the pass. Render it with a smaller start."
+        )
+    distance = mist.start + mist.depth * values ** (1 / MIST_FALLOFFS[mist.falloff])
+    height, width = values.shape
+    depth = np.where(values >= 1, np.inf, distance / _ray_lengths(height, width, intrinsics))
+    return depth.astype(np.float32)
 
 
-def _ray_lengths(size: tuple[int, int], intrinsics: np.ndarray) -> np.ndarray:
+def _ray_lengths(height: int, width: int, intrinsics: np.ndarray) -> np.ndarray:
     """(H, W): distance along a pixel's ray for each unit along z, at pixel centres."""
-    height, width = size
     x = (np.arange(width) + 0.5 - intrinsics[0, 2]) / intrinsics[0, 0]
     y = (np.arange(height) + 0.5 - intrinsics[1, 2]) / intrinsics[1, 1]
     return np.sqrt(1 + x[None, :] ** 2 + y[:, None] ** 2)

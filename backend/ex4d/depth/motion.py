@@ -1,7 +1,7 @@
-"""Where each part of a picture was in the picture before: small displacement fields by block matching, on any device.
+"""Optical flow between two frames: small displacement fields by block matching, on any device.
 
 Used to compare depth over time. A quarter of a pixel does not matter there, but a wrong match does, so each
-displacement says whether it can be trusted.
+displacement says whether it can be trusted (forward-backward consistency, and alike colours).
 """
 
 from __future__ import annotations
@@ -20,35 +20,35 @@ _ROUND_TRIP = 1.5  # working pixels by which going there and back may miss
 
 @dataclass(frozen=True)
 class Motion:
-    """Displacement of a picture against an earlier one.
+    """Displacement of an image against an earlier one.
 
     Attributes:
         offset: (2, h, w) float32, x and y: what is at (x, y) now was at (x, y) + offset, in working pixels.
-        trusted: (h, w) bool, false where nothing in the earlier picture looks alike or the way back misses.
+        trusted: (h, w) bool, false where nothing in the earlier image is alike or the way back misses.
     """
 
     offset: torch.Tensor
     trusted: torch.Tensor
 
-    def carried(self, earlier: torch.Tensor) -> torch.Tensor:
-        """Values (h, w) of the earlier picture, brought to where they are now."""
+    def warped(self, earlier: torch.Tensor) -> torch.Tensor:
+        """Values (h, w) of the earlier image, moved to where they are now."""
         return _sampled(earlier[None, None], self.offset[None])[0, 0]
 
 
-def working_picture(picture: torch.Tensor) -> torch.Tensor:
-    """A picture (3, H, W) in [0, 1] at the size that motion is estimated at."""
-    scale = min(1.0, WORKING_SIDE / max(picture.shape[1:]))
-    size = [max(8, round(side * scale)) for side in picture.shape[1:]]
-    return F.interpolate(picture[None], size=size, mode="bilinear", antialias=True)[0]
+def working_image(image: torch.Tensor) -> torch.Tensor:
+    """An image (3, H, W) in [0, 1] at the size that motion is estimated at."""
+    scale = min(1.0, WORKING_SIDE / max(image.shape[1:]))
+    size = [max(8, round(side * scale)) for side in image.shape[1:]]
+    return F.interpolate(image[None], size=size, mode="bilinear", antialias=True)[0]
 
 
 def motion_between(earlier: torch.Tensor, now: torch.Tensor) -> Motion:
-    """Motion from two working pictures (3, h, w)."""
+    """Motion from one working image (3, h, w) to the next."""
     there, back = _offsets(earlier, now), _offsets(now, earlier)
     returned = there + _sampled(back, there)
-    alike = (now[None] - _sampled(earlier[None], there)).abs().mean(dim=1, keepdim=True)
-    alike = F.avg_pool2d(alike, 3, stride=1, padding=1, count_include_pad=False)[0, 0]
-    trusted = (returned.norm(dim=1)[0] < _ROUND_TRIP) & (alike < _TRUSTED_DIFFERENCE)
+    difference = (now[None] - _sampled(earlier[None], there)).abs().mean(dim=1, keepdim=True)
+    difference = F.avg_pool2d(difference, 3, stride=1, padding=1, count_include_pad=False)[0, 0]
+    trusted = (returned.norm(dim=1)[0] < _ROUND_TRIP) & (difference < _TRUSTED_DIFFERENCE)
     return Motion(there[0], trusted & _inside(there)[0])
 
 
@@ -56,7 +56,8 @@ def _offsets(earlier: torch.Tensor, now: torch.Tensor) -> torch.Tensor:
     """(1, 2, h, w): coarse to fine, each level tries steps of one pixel around what the coarser one found."""
     pyramid = [(earlier[None], now[None])]
     while len(pyramid) < _LEVELS and min(pyramid[-1][0].shape[2:]) >= 4 * _BLOCK:
-        pyramid.append(tuple(F.avg_pool2d(one, 2) for one in pyramid[-1]))
+        before, after = pyramid[-1]
+        pyramid.append((F.avg_pool2d(before, 2), F.avg_pool2d(after, 2)))
     offset = now.new_zeros(1, 2, *pyramid[-1][0].shape[2:])
     for before, after in reversed(pyramid):
         size = after.shape[2:]
@@ -69,26 +70,26 @@ def _offsets(earlier: torch.Tensor, now: torch.Tensor) -> torch.Tensor:
 
 
 def _best_of_nine(before: torch.Tensor, after: torch.Tensor, offset: torch.Tensor, step: float) -> torch.Tensor:
-    """The displacement itself, or one of its eight neighbours, whichever block looks most alike."""
+    """The displacement itself, or one of its eight neighbours, whichever block is most alike."""
     around = [(x, y) for y in (0, -step, step) for x in (0, -step, step)]
     steps = offset.new_tensor(around)[:, :, None, None]
     tried = offset + steps
     costs = (after - _sampled(before.expand(9, -1, -1, -1), tried)).abs().mean(dim=1, keepdim=True)
     costs = F.avg_pool2d(costs, _BLOCK, stride=1, padding=_BLOCK // 2, count_include_pad=False)
-    costs[1:] += 1e-4 * step  # where all look alike, nothing moves
+    costs[1:] += 1e-4 * step  # where all are alike, nothing moves
     best = costs.argmin(dim=0, keepdim=True).expand(1, 2, -1, -1)
     return tried.gather(0, best)
 
 
 def _median(offset: torch.Tensor) -> torch.Tensor:
-    """Median of 3 x 3: takes out single wrong blocks and keeps the edges of moving things."""
+    """Median of 3 x 3: removes single wrong blocks and keeps the edges of moving things."""
     padded = F.pad(offset, (1, 1, 1, 1), mode="replicate")
     patches = F.unfold(padded, 3).reshape(1, 2, 9, -1)
     return patches.median(dim=2).values.reshape(offset.shape)
 
 
 def _positions(offset: torch.Tensor) -> torch.Tensor:
-    """(n, 2, h, w): where each place looks, in pixels counted from the first one's centre."""
+    """(n, 2, h, w): where each displaced pixel lies, in pixels counted from the first one's centre."""
     height, width = offset.shape[2:]
     y, x = torch.meshgrid(
         torch.arange(height, device=offset.device), torch.arange(width, device=offset.device), indexing="ij"

@@ -1,18 +1,18 @@
-"""Models of `transformers` that look at one picture at a time: Depth Anything V2 and Depth Pro."""
+"""Models of `transformers` that see one image at a time: Depth Anything V2 and Depth Pro."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from ex4d.depth.depth_models import depth_model
-from ex4d.depth.estimation import ClipModel, Step, pieces, sides_of_patches
+from ex4d.depth.estimation import ClipModel, Step, batches, size_in_patches
 from ex4d.weights.catalogue import DEPTH_ANYTHING, DEPTH_PRO
 from ex4d.weights.places import repository_folder
 from ex4d.weights.pretrained import load_pretrained
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _SHORTER_SIDE = 518
 _WIDEST = 2.4  # cinema's widest usual format
-_AT_ONCE = 4  # pictures; more gain nothing and cost memory
+_BATCH = 4  # images; more gain nothing and cost memory
 
 
 class DepthAnything(ClipModel):
@@ -31,14 +31,13 @@ class DepthAnything(ClipModel):
 
     Args:
         network: loaded, on one device and in one precision; see `load`.
-        shorter_side: pixels that footage is brought to.
+        shorter_side: pixels that footage is resized to.
     """
 
     model = depth_model(DEPTH_ANYTHING)
 
     def __init__(self, network: DepthAnythingForDepthEstimation, shorter_side: int = _SHORTER_SIDE) -> None:
         self._network, self._shorter_side = network, shorter_side
-        self._patch = network.config.patch_size
 
     @classmethod
     def load(cls, models: Path, device: torch.device, dtype: torch.dtype) -> DepthAnything:
@@ -53,41 +52,45 @@ class DepthAnything(ClipModel):
         return cls(load_pretrained(DepthAnythingForDepthEstimation, folder, dtype).to(device))
 
     def working_size(self, width: int, height: int) -> tuple[int, int]:
-        return sides_of_patches(width, height, self._shorter_side, self._patch, _WIDEST)
+        """As the base class; in whole patches of the network."""
+        config: Any = self._network.config
+        return size_in_patches(width, height, self._shorter_side, config.patch_size, _WIDEST)
 
     @torch.inference_mode()
     def predict(self, frames: Iterable[torch.Tensor], step: Step) -> Iterator[np.ndarray]:
+        """As the base class; a few frames at a time."""
         device, dtype = self._network.device, self._network.dtype
         mean, std = (torch.tensor(values, device=device)[:, None, None] for values in _IMAGENET)
-        for piece in pieces(frames, _AT_ONCE):
+        for batch in batches(frames, _BATCH):
             step("predict", 0)
-            pictures = (piece.to(device) - mean) / std
-            disparity = self._network(pixel_values=pictures.to(dtype)).predicted_depth.float()
-            step("predict", len(piece))
+            images = (batch.to(device) - mean) / std
+            disparity = self._network(pixel_values=images.to(dtype)).predicted_depth.float()
+            step("predict", len(batch))
             yield from disparity.clamp_min(0).cpu().numpy()
 
 
 class DepthPro(ClipModel):
-    """Depth Pro (arXiv 2410.02073): metres, and a field of view for each picture.
+    """Depth Pro (arXiv 2410.02073): metres, and a field of view for each image.
 
-    The network gives inverse depth for a camera whose focal length is the picture's width; the true focal length turns
-    it into metres. One lens is assumed for the whole clip, the median of what the pictures say, unless it is known.
+    The network gives inverse depth for a camera whose focal length is the image's width; the true focal length turns
+    it into metres. One focal length is assumed for the whole clip: the known one, or the median of the images'.
 
     Args:
         network: loaded, on one device and in one precision; see `load`.
-        focal_in_widths: the known focal length over the width of the picture.
+        normalized_focal: the known focal length over the image's width.
     """
 
     model = depth_model(DEPTH_PRO)
 
-    def __init__(self, network: DepthProForDepthEstimation, focal_in_widths: float | None = None) -> None:
-        self._network, self._known = network, focal_in_widths
-        self._side = round(network.config.patch_size / min(network.config.scaled_images_ratios))
+    def __init__(self, network: DepthProForDepthEstimation, normalized_focal: float | None = None) -> None:
+        config: Any = network.config
+        self._network, self._known_focal = network, normalized_focal
+        self._side = round(config.patch_size / min(config.scaled_images_ratios))
         self._fields_of_view: list[float] = []
 
     @classmethod
     def load(
-        cls, models: Path, device: torch.device, dtype: torch.dtype, focal_in_widths: float | None = None
+        cls, models: Path, device: torch.device, dtype: torch.dtype, normalized_focal: float | None = None
     ) -> DepthPro:
         """With the published weights from a folder of models.
 
@@ -97,15 +100,16 @@ class DepthPro(ClipModel):
         from transformers import DepthProForDepthEstimation
 
         folder = repository_folder(models, cls.model.part.repositories[0])
-        return cls(load_pretrained(DepthProForDepthEstimation, folder, dtype).to(device), focal_in_widths)
+        return cls(load_pretrained(DepthProForDepthEstimation, folder, dtype).to(device), normalized_focal)
 
     def working_size(self, width: int, height: int) -> tuple[int, int]:
-        """A size of the picture's own shape; the network itself always sees a square."""
+        """A size of the image's own shape; the network itself always sees a square."""
         scale = min(1.0, self._side / max(width, height))
-        return tuple(max(16, round(side * scale)) for side in (width, height))
+        return max(16, round(width * scale)), max(16, round(height * scale))
 
     @torch.inference_mode()
     def predict(self, frames: Iterable[torch.Tensor], step: Step) -> Iterator[np.ndarray]:
+        """As the base class; one frame at a time, whose field of view is remembered."""
         self._fields_of_view.clear()
         for frame in frames:
             step("predict", 0)
@@ -122,15 +126,16 @@ class DepthPro(ClipModel):
 
     def depth(self, raw: np.ndarray, lowest: float, highest: float) -> np.ndarray:
         """Metres: 1 / (inverse depth x width / focal length), between 0.1 mm and 10 km."""
-        focal = self._in_widths() or 1.0
+        focal = self._normalized_focal() or 1.0
         return (1 / np.clip(raw / focal, 1e-4, 1e4)).astype(np.float32)
 
     def focal(self, width: int) -> float | None:
-        found = self._in_widths()
-        return None if found is None else found * width
+        """As the base class: the known focal length, or the clip's median."""
+        normalized = self._normalized_focal()
+        return None if normalized is None else normalized * width
 
-    def _in_widths(self) -> float | None:
-        if self._known is not None:
-            return self._known
+    def _normalized_focal(self) -> float | None:
+        if self._known_focal is not None:
+            return self._known_focal
         usable = [angle for angle in self._fields_of_view if 1 < angle < 175]
         return 1 / (2 * math.tan(math.radians(float(np.median(usable))) / 2)) if usable else None

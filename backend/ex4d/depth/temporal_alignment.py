@@ -1,36 +1,37 @@
-"""Per-image depth made steady over time: each frame's scale and offset follow its neighbours', along motion.
+"""Aligns per-image depth over time: each frame's scale and offset follow its neighbours', along motion.
 
 Works on disparity (1 / depth), in which monocular models are right up to a factor and an offset. Only those two numbers
-of a frame change, and afterwards small differences fade where the picture allows it; edges stay where they are.
+of a frame change, and afterwards small differences fade where the image allows it; edges stay where they are.
 
 Where the camera stands still, a clip gets one scale. Where it moves, things truly come nearer or go away, and depth
-alone cannot tell that from a scale that drifts: there only quick changes are taken out, and slow ones are left.
+alone cannot tell that from a scale that drifts: there only quick changes are removed, and slow ones are left.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ex4d.depth.motion import Motion, motion_between, working_picture
+from ex4d.depth.frame_store import FrameStore
+from ex4d.depth.motion import Motion, motion_between, working_image
 
 _FADE = 0.6  # share of the past in a pixel whose disparity has hardly changed
-_SMALL_CHANGE = 0.04  # of the frame's range; a change beyond is taken for true
+_SMALL_CHANGE = 0.04  # of the frame's range; a change beyond counts as true
 _LEAK = 0.02  # of a frame's own scale and offset that always comes through, so that errors cannot add up for ever
 _ENOUGH = 0.05  # share of a frame that must be trusted before it may change the frame
 _ROUNDS = 8
 _SLOW = 6.0  # frames; changes that last longer are slow
 _MOVES = 0.2  # working pixels a frame that count as motion
-_STILL, _MOVING = 0.3, 0.6  # share of a picture in motion from which on the camera may, and does, move
+_STILL, _MOVING = 0.3, 0.6  # share of an image in motion from which on the camera may, and does, move
 
 
 @dataclass(frozen=True)
 class _Change:
-    """What brings a frame's disparity to the scale of the frame before, and the share of the picture that moved."""
+    """What brings a frame's disparity to the scale of the frame before, and the share of the image that moved."""
 
     scale: float
     shift: float
@@ -39,7 +40,7 @@ class _Change:
 
 @dataclass(frozen=True)
 class _Correction:
-    """What steadies a frame; and how it truly differs from the one before: now = (before - slow_shift) / slow_scale."""
+    """What aligns a frame; and how it truly differs from the one before: now = (before - slow_shift) / slow_scale."""
 
     scale: float = 1.0
     shift: float = 0.0
@@ -47,68 +48,76 @@ class _Correction:
     slow_shift: float = 0.0
 
 
-class Steadier:
-    """Goes over a clip twice: `look` at all frames in order, then `steady` all frames in order.
+class TemporalAligner:
+    """Goes over a clip twice: `observe` takes all frames in order, then `aligned` gives all frames in order.
+
+    What the second pass needs of the images is kept in a temporary file.
 
     Args:
-        offset: whether frames differ by an offset as well (relative models), or by a factor only (metric ones).
+        with_offset: whether frames differ by an offset as well (relative models), or by a factor only (metric ones).
         device: where motion is estimated.
     """
 
-    def __init__(self, offset: bool, device: torch.device | str = "cpu") -> None:
-        self._offset = offset
+    def __init__(self, with_offset: bool, device: torch.device | str = "cpu") -> None:
+        self._with_offset = with_offset
         self._device = torch.device(device)
-        self._before: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._images = FrameStore()
+        self._previous: tuple[torch.Tensor, torch.Tensor] | None = None
         self._shots: list[list[_Change]] = []
-        self._corrections: Iterator[tuple[bool, _Correction]] | None = None
 
-    def look(self, picture: torch.Tensor, disparity: torch.Tensor, is_cut: bool = False) -> None:
+    def observe(self, image: torch.Tensor, disparity: torch.Tensor, is_cut: bool = False) -> None:
         """First pass, one frame.
 
         Args:
-            picture: (3, H, W) in [0, 1].
+            image: (3, H, W) in [0, 1].
             disparity: (h, w), at least 0.
             is_cut: whether it has nothing to do with the frame before.
         """
-        small = working_picture(picture.to(self._device))
+        small = working_image(image.to(self._device))
+        self._images.append(small.cpu().numpy())
         own = _resized(disparity.to(self._device), small.shape[1:])
-        change = None if self._before is None or is_cut else self._change(small, own)
+        change = None if self._previous is None or is_cut else self._change(*self._previous, small, own)
         if change is None:
             self._shots.append([_Change(1.0, 0.0, 0.0)])
         else:
             self._shots[-1].append(change)
-        self._before = small, own
+        self._previous = small, own
 
-    def steady(self, picture: torch.Tensor, disparity: torch.Tensor) -> torch.Tensor:
-        """Second pass, one frame: (h, w), at least 0."""
-        if self._corrections is None:
-            self._corrections = ((n == 0, one) for shot in self._shots for n, one in enumerate(_corrections(shot)))
-        begins, correction = next(self._corrections)
-        disparity = (correction.scale * disparity.to(self._device) + correction.shift).clamp_min(0)
-        small = working_picture(picture.to(self._device))
-        if not begins:
-            motion = motion_between(self._before[0], small)
-            before = motion.carried(_resized(self._before[1], small.shape[1:]))
-            expected = (before - correction.slow_shift) / correction.slow_scale
-            disparity = _faded(disparity, motion, expected)
-        self._before = small, disparity
-        return disparity
+    def aligned(self, disparities: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+        """Second pass: the frames' disparities (h, w) again, and what they become, at least 0."""
+        frames = zip(disparities, self._images, strict=True)
+        for shot in self._shots:
+            previous: tuple[torch.Tensor, torch.Tensor] | None = None
+            # The corrections come first, so that their end takes no frame of the next shot.
+            for correction, (disparity, image) in zip(_corrections(shot), frames, strict=False):
+                disparity = (correction.scale * disparity.to(self._device) + correction.shift).clamp_min(0)
+                small = torch.from_numpy(image).to(self._device)
+                if previous is not None:
+                    motion = motion_between(previous[0], small)
+                    before = motion.warped(_resized(previous[1], small.shape[1:]))
+                    expected = (before - correction.slow_shift) / correction.slow_scale
+                    disparity = _faded(disparity, motion, expected)
+                previous = small, disparity
+                yield disparity
 
-    def _change(self, small: torch.Tensor, own: torch.Tensor) -> _Change | None:
+    def _change(
+        self, earlier: torch.Tensor, before: torch.Tensor, small: torch.Tensor, own: torch.Tensor
+    ) -> _Change | None:
         """None where hardly anything of the frame before is found again."""
-        motion = motion_between(self._before[0], small)
-        reference = motion.carried(self._before[1])
+        motion = motion_between(earlier, small)
+        reference = motion.warped(before)
         flat = motion.trusted & ~_near_edge(own) & ~_near_edge(reference)
         if flat.float().mean() < _ENOUGH:
             return None
         moving = float((motion.offset.norm(dim=0)[motion.trusted] > _MOVES).float().mean())
-        return _Change(*robust_scale_and_shift(own[flat], reference[flat], self._offset), moving)
+        return _Change(*robust_scale_and_shift(own[flat], reference[flat], self._with_offset), moving)
 
 
 def _corrections(shot: list[_Change]) -> list[_Correction]:
     """For every frame of a shot; on the average over the shot they change neither scale nor offset."""
-    scales, shifts, moving = (np.array([getattr(one, name) for one in shot]) for name in ("scale", "shift", "moving"))
-    scales = np.log(scales)
+    scales = np.log([change.scale for change in shot])
+    shifts = np.array([change.shift for change in shot])
+    moving = np.array([change.moving for change in shot])
     camera = np.clip((_smooth(moving) - _STILL) / (_MOVING - _STILL), 0, 1)
     slow_scales, slow_shifts = camera * _smooth(scales), camera * _smooth(shifts)
     scale, shift, found = 0.0, 0.0, []
@@ -144,12 +153,14 @@ def _faded(disparity: torch.Tensor, motion: Motion, expected: torch.Tensor) -> t
 
 
 def robust_scale_and_shift(values: torch.Tensor, target: torch.Tensor, with_shift: bool) -> tuple[float, float]:
-    """The factor (and offset) that bring most values onto their target; few, however wrong, do not matter.
+    """The factor (and offset) that bring most values to their target; few, however wrong, do not matter.
 
     Least squares reweighted by Cauchy's function of the residual over its median.
 
     Args:
-        values, target: (N,).
+        values: (N,).
+        target: (N,).
+        with_shift: false keeps the offset at 0.
     """
     x, y = values.double(), target.double()
     weight = torch.ones_like(x)
@@ -169,34 +180,30 @@ def robust_scale_and_shift(values: torch.Tensor, target: torch.Tensor, with_shif
     return scale, shift
 
 
-def flicker(pictures: Iterable[np.ndarray], depths: Iterable[np.ndarray]) -> float:
-    """How much depth changes from frame to frame where the picture says that it is the same surface.
+def flicker(images: Iterable[np.ndarray], depths: Iterable[np.ndarray]) -> float:
+    """How much depth changes from frame to frame where the image says that it is the same surface.
 
     Args:
-        pictures: (H, W, 3) uint8 each.
+        images: (H, W, 3) uint8 each.
         depths: (H, W) float32 along z each, above 0.
 
     Returns:
-        Mean over frames and trusted pixels of |log depth - log depth before, carried along motion|: 0.01 is a change
-        of one per cent a frame. It holds true motion towards the camera, too. 0 for a single frame.
+        Mean over frames and trusted pixels of |log depth - log depth before, warped along motion|: 0.01 is a change
+        of one per cent a frame. It includes true motion towards the camera. 0 for a single frame.
     """
-    changes, before = [], None
-    for small, depth in _small_pairs(pictures, depths):
-        if before is not None:
-            motion = motion_between(before[0], small)
-            calm = motion.trusted & ~_near_edge(depth) & ~_near_edge(before[1])
+    changes: list[float] = []
+    previous: tuple[torch.Tensor, torch.Tensor] | None = None
+    for image, depth in zip(images, depths, strict=True):
+        small = working_image(torch.from_numpy(image).permute(2, 0, 1).float() / 255)
+        own = 1 / _resized(1 / torch.from_numpy(depth), small.shape[1:])
+        if previous is not None:
+            earlier, before = previous
+            motion = motion_between(earlier, small)
+            calm = motion.trusted & ~_near_edge(own) & ~_near_edge(before)
             if calm.any():
-                changes.append(float((depth.log() - motion.carried(before[1].log())).abs()[calm].mean()))
-        before = small, depth
+                changes.append(float((own.log() - motion.warped(before.log())).abs()[calm].mean()))
+        previous = small, own
     return float(np.mean(changes)) if changes else 0.0
-
-
-def _small_pairs(
-    pictures: Iterable[np.ndarray], depths: Iterable[np.ndarray]
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    for picture, depth in zip(pictures, depths, strict=True):
-        small = working_picture(torch.from_numpy(picture).permute(2, 0, 1).float() / 255)
-        yield small, 1 / _resized(1 / torch.from_numpy(depth), small.shape[1:])
 
 
 def _near_edge(values: torch.Tensor) -> torch.Tensor:
@@ -206,9 +213,8 @@ def _near_edge(values: torch.Tensor) -> torch.Tensor:
     return high - low > 0.1 * high.clamp_min(1e-12)
 
 
-def _resized(values: torch.Tensor, size: Iterable[int]) -> torch.Tensor:
-    size = tuple(size)
-    if values.shape == size:
+def _resized(values: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    if values.shape == tuple(size):
         return values
     shrinks = size[0] < values.shape[0]
-    return F.interpolate(values[None, None], size=size, mode="bilinear", antialias=shrinks)[0, 0]
+    return F.interpolate(values[None, None], size=list(size), mode="bilinear", antialias=shrinks)[0, 0]

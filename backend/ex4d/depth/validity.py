@@ -1,12 +1,11 @@
-"""Which depth values make no sense, how that is said, and how they may be replaced."""
+"""Checks stored depth: which values are invalid, how they are reported, and how they may be replaced."""
 
 from __future__ import annotations
-
-from typing import Literal
 
 import numpy as np
 
 from ex4d.depth.depth_clip import DepthError
+from ex4d_core.sources import InvalidDepth
 
 # Renderers write a huge depth where a ray hit nothing (Blender: 1e10); no real scene reaches that far.
 _NOTHING_HIT = 1e9
@@ -15,7 +14,7 @@ _NOTHING_HIT = 1e9
 def depth_along_z(stored: np.ndarray, scale: float, inverse: bool) -> np.ndarray:
     """Depth (H, W) float32 from stored values of any numeric type: scale x stored, or scale / stored if `inverse`.
 
-    May be NaN, infinite, zero or negative where the stored values make no sense; "nothing hit" becomes infinite.
+    May be NaN, infinite, zero or negative where the stored values are; "nothing hit" becomes infinite.
     """
     values = stored.astype(np.float32)
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
@@ -26,16 +25,16 @@ def depth_along_z(stored: np.ndarray, scale: float, inverse: bool) -> np.ndarray
         return np.float32(scale) * values
 
 
-def checked_depth(depth: np.ndarray, what: str, invalid: Literal["error", "far"]) -> np.ndarray:
+def checked_depth(depth: np.ndarray, what: str, invalid: InvalidDepth) -> np.ndarray:
     """A frame of depth with only finite values above 0.
 
     Args:
         depth: (H, W) float32, changed in place.
         what: file and frame, for messages.
-        invalid: "error" refuses bad values; "far" replaces them by the farthest valid depth of the frame.
+        invalid: "error" refuses invalid values; "far" replaces them by the farthest valid depth of the frame.
 
     Raises:
-        DepthError: bad values with "error", or a frame without any valid depth.
+        DepthError: invalid values with "error", or a frame without any valid depth.
     """
     valid = (depth > 0) & (depth < np.inf)  # false for NaN, too
     if valid.all():
@@ -46,13 +45,13 @@ def checked_depth(depth: np.ndarray, what: str, invalid: Literal["error", "far"]
         "zero": (depth == 0).sum(),
         "negative": ((depth < 0) & ~np.isinf(depth)).sum(),
     }
-    said = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+    found = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
     if not valid.any():
-        raise DepthError(f"{what}: has no valid depth at all ({said} of {depth.size} pixels). Export this frame again.")
+        raise DepthError(f"{what}: has no valid depth ({found} of {depth.size} pixels). Export this frame again.")
     if invalid == "error":
         row, column = np.argwhere(~valid)[0].tolist()
         raise DepthError(
-            f"{what}: {said} of {depth.size} depth values, the first at pixel x={column} y={row} "
+            f"{what}: {found} of {depth.size} depth values, the first at pixel x={column} y={row} "
             f"({depth[row, column]:g}). Export it again, or replace them by the farthest depth of the frame "
             "(Gaps Are Far in Blender, or --invalid-depth far)."
         )

@@ -1,4 +1,4 @@
-"""DepthCrafter beside the original's: a folder with unet/, svd/ and expected.npz, laid out like the golden data.
+"""Compares DepthCrafter with the original: a folder with unet/, svd/ and expected.npz, laid out like the golden data.
 
 Every case of expected.npz (``NAME_video``, ``NAME_settings``, ...) goes through the estimator's own loading code and
 pipeline in float32, with the noise that the original drew.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,6 +18,9 @@ from ex4d.depth.depth_models import depth_model
 from ex4d.devices import torch_device
 from ex4d.parity.comparison import Comparison, ParityCaseError, compare_arrays, read_case
 from ex4d.weights.catalogue import DEPTHCRAFTER
+
+if TYPE_CHECKING:
+    from ex4d.depth.depthcrafter.pipeline import DepthCrafterPipeline
 
 # Relative L2 to the original, which computed in float32 too.
 BOUND = 1e-3
@@ -28,11 +32,11 @@ _SETTINGS = ("num_inference_steps", "guidance_scale", "window_size", "overlap")
 
 
 def compare_depth(folder: Path, device: str = "cpu") -> Iterator[Comparison]:
-    """Every comparison that a folder's cases have, each as soon as it is made.
+    """Every comparison of a folder's cases, each as soon as it is done.
 
     Raises:
-        ParityCaseError: a file that is missing or not laid out like the golden data.
-        CheckpointError: weights that cannot be loaded.
+        ParityCaseError: a file is missing or not laid out like the golden data.
+        CheckpointError: weights cannot be loaded.
         EstimatorUnavailableError: a package is missing.
     """
     depth_model(DEPTHCRAFTER).require_packages()
@@ -50,7 +54,7 @@ def compare_depth(folder: Path, device: str = "cpu") -> Iterator[Comparison]:
         yield from _case(pipeline, name, {part: case[f"{name}_{part}"] for part in _PARTS})
 
 
-def _case(pipeline, name: str, case: dict[str, np.ndarray]) -> Iterator[Comparison]:
+def _case(pipeline: DepthCrafterPipeline, name: str, case: dict[str, np.ndarray]) -> Iterator[Comparison]:
     from ex4d.depth.depthcrafter.estimator import original_depth
     from ex4d.depth.depthcrafter.pipeline import FRAMES_AT_ONCE, Sampling
 
@@ -59,8 +63,8 @@ def _case(pipeline, name: str, case: dict[str, np.ndarray]) -> Iterator[Comparis
     except (KeyError, ValueError) as error:
         raise ParityCaseError(f"{name}_settings is not laid out like the golden data: {error!r}") from error
     video = _float32(case["video"]).permute(0, 3, 1, 2)
-    conditions = pipeline.encode(video.split(FRAMES_AT_ONCE), _handed_out(case["augmentation_noise"]))
-    latents = pipeline.denoise(conditions, _float32(case["initial_noise"])[0], sampling)
+    conditioning = pipeline.encode(video.split(FRAMES_AT_ONCE), _known_noise(case["augmentation_noise"]))
+    latents = pipeline.denoise(conditioning, _float32(case["initial_noise"])[0], sampling)
     frames = torch.cat(list(pipeline.decode(latents))).permute(0, 2, 3, 1).cpu().numpy()
     disparity = frames.mean(axis=3)
     disparity = (disparity - disparity.min()) / max(float(np.ptp(disparity)), 1e-12)
@@ -73,8 +77,8 @@ def _case(pipeline, name: str, case: dict[str, np.ndarray]) -> Iterator[Comparis
         yield compare_arrays(f"{name}, {part}", ours, case[part], bound)
 
 
-def _handed_out(noise: np.ndarray) -> Callable[[tuple[int, ...]], torch.Tensor]:
-    """Known noise, as many rows at a time as are asked for."""
+def _known_noise(noise: np.ndarray) -> Callable[[tuple[int, ...]], torch.Tensor]:
+    """Hands out known noise, as many rows at a time as are requested."""
     rows = iter(_float32(noise))
     return lambda shape: torch.stack([next(rows) for _ in range(shape[0])])
 

@@ -21,14 +21,12 @@ from ex4d.depth import (
     DepthFiles,
     EdgeSettings,
     EstimatorSettings,
-    KnownLens,
-    MistSettings,
+    KnownIntrinsics,
     create_estimator,
-    focal_in_widths,
     intrinsics_from,
-    known_lens,
-    lens_for,
+    known_intrinsics,
     read_source_camera,
+    resolved_intrinsics,
 )
 from ex4d.machine import MachineSettings
 from ex4d.media import FootageInfo, VideoWriter, probe, read_frames
@@ -89,21 +87,21 @@ def reconstruct(
         MediaError: the footage cannot be read.
         DepthError: depth is missing, invalid, or does not fit the footage.
         LicenceError, DeviceError, WeightsMissingError, CheckpointError: see `ex4d.depth.create_estimator`.
-        CameraError: the source camera's file cannot be used.
-        IntrinsicsError: the lens is given twice.
+        CameraError: the source camera's file cannot be used, or the lens is given twice.
         SceneError: ``folder`` is in use for something else.
     """
     footage = probe(sources.footage, frames, fps=Fraction(*settings.fps) if settings.fps else None)
     for text in footage.notes:
         note(text)
-    camera = filmed_by = None
+    camera = camera_file = None
     if sources.camera is not None:
         camera = read_source_camera(sources.camera, footage, settings.camera_scale)
-        filmed_by = camera.intrinsics, f"the camera file {sources.camera_label or sources.camera.name}"
-    known = known_lens(
+        origin = f"the camera file {sources.camera_label or sources.camera.name}"
+        camera_file = KnownIntrinsics(camera.intrinsics, origin)
+    known = known_intrinsics(
         footage,
         stated=_stated_intrinsics(settings, footage),
-        filmed_by=filmed_by,
+        camera_file=camera_file,
         convention=settings.convention,
         depth_files=sources.depth is not None and settings.depth.mist is None,
     )
@@ -113,7 +111,7 @@ def reconstruct(
         depth = _estimated_depth(settings.depth, footage, known, device, machine, progress)
     for text in depth.notes:
         note(text)
-    intrinsics, origin = lens_for(known, footage, depth)
+    intrinsics, origin = resolved_intrinsics(known, footage, depth)
     return build_scene(
         footage,
         depth,
@@ -135,16 +133,17 @@ def _stated_intrinsics(settings: ReconstructionSettings, footage: FootageInfo) -
     return intrinsics_from(footage.width, footage.height, sensor_mm=settings.sensor_mm, **lens)
 
 
-def _depth_from_files(path: Path, settings: DepthSettings, footage: FootageInfo, known: KnownLens | None) -> DepthClip:
-    mist = settings.mist
+def _depth_from_files(
+    path: Path, settings: DepthSettings, footage: FootageInfo, known: KnownIntrinsics | None
+) -> DepthClip:
     files = DepthFiles(
         path,
         scale=settings.scale,
         inverse=settings.inverse,
         invalid=settings.invalid,
         key=settings.key or None,
-        mist=None if mist is None else MistSettings(mist.start, mist.depth, mist.falloff),
-        lens=None if known is None else known[0],
+        mist=settings.mist,
+        intrinsics=None if known is None else known.matrix,
     )
     try:
         return files.estimate(footage)
@@ -159,7 +158,7 @@ def _depth_from_files(path: Path, settings: DepthSettings, footage: FootageInfo,
 def _estimated_depth(
     settings: DepthSettings,
     footage: FootageInfo,
-    known: KnownLens | None,
+    known: KnownIntrinsics | None,
     device: str,
     machine: MachineSettings | None,
     progress: Progress,
@@ -173,8 +172,8 @@ def _estimated_depth(
             licence=settings.licence,
             device=device,
             edges=EdgeSettings() if settings.refine_edges else None,
-            steady=settings.temporal_alignment,
-            focal_in_widths=focal_in_widths(known, footage),
+            temporal_alignment=settings.temporal_alignment,
+            normalized_focal=None if known is None else known.normalized_focal(footage.width),
             full_precision=settings.full_precision,
         )
     )
@@ -267,7 +266,7 @@ def build_scene(
 
 def _batches(footage: FootageInfo, depth: DepthClip) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """(first frame, colour (n, H, W, 3) uint8, depth (n, H, W) float32) until the footage ends."""
-    pairs = zip(read_frames(footage.path, count=footage.frames), depth, strict=True)
+    pairs = depth.with_frames(read_frames(footage.path, count=footage.frames))
     start = 0
     while batch := list(islice(pairs, _FRAMES_AT_ONCE)):
         color, z = (np.stack(part) for part in zip(*batch, strict=True))

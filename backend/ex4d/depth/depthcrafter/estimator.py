@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
 from ex4d.depth.depth_models import depth_model
 from ex4d.depth.depthcrafter.pipeline import FRAMES_AT_ONCE, DepthCrafterPipeline, Sampling
-from ex4d.depth.estimation import ClipModel, Step, pieces
+from ex4d.depth.estimation import ClipModel, Step, batches
 from ex4d.weights.catalogue import DEPTHCRAFTER
 from ex4d.weights.checkpoints import load_strictly, read_checkpoint
 from ex4d.weights.places import repository_folder
@@ -32,6 +33,8 @@ class DepthCrafter(ClipModel):
     """
 
     model = MODEL
+    # As measured on an H200 at 1024x576.
+    stages: ClassVar[Mapping[str, float]] = {"encode": 0.20, "denoise": 0.35, "decode": 0.45}
 
     def __init__(self, pipeline: DepthCrafterPipeline, sampling: Sampling | None = None, seed: int = 42) -> None:
         self.pipeline = pipeline
@@ -51,11 +54,12 @@ class DepthCrafter(ClipModel):
         return cls(load_pipeline(own, video, device, dtype), sampling)
 
     def working_size(self, width: int, height: int) -> tuple[int, int]:
-        scale = min(1.0, _LONGEST_SIDE / max(width, height))
-        sides = (max(_MULTIPLE, round(side * scale / _MULTIPLE) * _MULTIPLE) for side in (width, height))
-        return tuple(sides)
+        """As the base class; at most 1024 pixels, in whole blocks of the network."""
+        scale = min(1.0, _LONGEST_SIDE / max(width, height)) / _MULTIPLE
+        return _MULTIPLE * max(1, round(width * scale)), _MULTIPLE * max(1, round(height * scale))
 
     def predict(self, frames: Iterable[torch.Tensor], step: Step) -> Iterator[np.ndarray]:
+        """As the base class; the latents of the whole clip are in memory."""
         device = self.pipeline.unet.device
         generator = torch.Generator(device).manual_seed(self._seed)
 
@@ -63,17 +67,15 @@ class DepthCrafter(ClipModel):
             return torch.randn(shape, generator=generator, device=device)
 
         pipeline = self.pipeline.reporting(step)
-        conditions = pipeline.encode(pieces(frames, FRAMES_AT_ONCE), noise)
-        window = min(len(conditions.latents), self.sampling.window)
-        initial = noise((window, *conditions.latents.shape[1:]))
-        latents = pipeline.denoise(conditions, initial, self.sampling)
-        for piece in pipeline.decode(latents):
-            yield from piece.mean(dim=1).cpu().numpy()
-
-    def work(self) -> dict[str, float]:
-        return {"encode": 0.20, "denoise": 0.35, "decode": 0.45}  # as measured on an H200 at 1024x576
+        conditioning = pipeline.encode(batches(frames, FRAMES_AT_ONCE), noise)
+        window = min(len(conditioning.latents), self.sampling.window)
+        initial = noise((window, *conditioning.latents.shape[1:]))
+        latents = pipeline.denoise(conditioning, initial, self.sampling)
+        for batch in pipeline.decode(latents):
+            yield from batch.mean(dim=1).cpu().numpy()
 
     def depth(self, raw: np.ndarray, lowest: float, highest: float) -> np.ndarray:
+        """As the base class; by EX-4D's conversion."""
         return original_depth((raw - lowest) / max(highest - lowest, 1e-12))
 
 
@@ -93,7 +95,8 @@ def load_pipeline(own: Path, video: Path, device: torch.device, dtype: torch.dty
     Raises:
         CheckpointError: a file is missing, incomplete, or does not fit.
     """
-    from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler
+    from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import AutoencoderKLTemporalDecoder
+    from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
     from transformers import CLIPVisionModelWithProjection
 
     from ex4d.depth.depthcrafter.unet import DepthCrafterUNet
@@ -106,7 +109,7 @@ def load_pipeline(own: Path, video: Path, device: torch.device, dtype: torch.dty
 
     unet = loaded(DepthCrafterUNet.from_published, own / "config.json", own / "diffusion_pytorch_model.safetensors")
     vae = loaded(
-        lambda settings: AutoencoderKLTemporalDecoder(**_without_marks(settings)),
+        lambda settings: AutoencoderKLTemporalDecoder(**_without_notes(settings)),
         video / "vae" / "config.json",
         video / "vae" / "diffusion_pytorch_model.fp16.safetensors",
     )
@@ -114,16 +117,16 @@ def load_pipeline(own: Path, video: Path, device: torch.device, dtype: torch.dty
         CLIPVisionModelWithProjection, video / "image_encoder", dtype, variant="fp16", use_safetensors=True
     )
     path = video / "feature_extractor" / "preprocessor_config.json"
-    preparing = read_config(path)
+    preprocessing = read_config(path)
     with damage_named(path):
-        mean, std = ([float(value) for value in preparing[name]] for name in ("image_mean", "image_std"))
+        mean, std = ([float(value) for value in preprocessing[name]] for name in ("image_mean", "image_std"))
     path = video / "scheduler" / "scheduler_config.json"
-    settings = _without_marks(read_config(path))
+    settings = _without_notes(read_config(path))
     with damage_named(path):
         scheduler = EulerDiscreteScheduler(**settings)
     return DepthCrafterPipeline(unet, vae, encoder.to(device), scheduler, mean, std)
 
 
-def _without_marks(config: dict) -> dict:
+def _without_notes(config: dict[str, Any]) -> dict[str, Any]:
     """A diffusers configuration without its notes on class and version."""
     return {name: value for name, value in config.items() if not name.startswith("_")}

@@ -29,11 +29,11 @@ class DepthCrafterUNet(UNetSpatioTemporalConditionModel):
 
     @classmethod
     def from_published(cls, config: Mapping[str, Any]) -> DepthCrafterUNet:
-        """From the published config.json, whose class name is the original repository's and is not looked at."""
+        """From the published config.json, whose class name is the original repository's and is ignored."""
         known = {name: value for name, value in config.items() if not name.startswith("_")}
         return cls(**known)
 
-    def forward(
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, latents: torch.Tensor, timestep: torch.Tensor, image_embeddings: torch.Tensor, time_ids: torch.Tensor
     ) -> torch.Tensor:
         """One pass over a window.
@@ -51,7 +51,7 @@ class DepthCrafterUNet(UNetSpatioTemporalConditionModel):
         hidden = self.conv_in(latents.flatten(0, 1))
         common = {
             "temb": self._embedded_time(timestep, time_ids, hidden.dtype).repeat_interleave(frames, dim=0),
-            # Whether a batch holds pictures rather than clips, which mixes the temporal layers out.
+            # Whether a batch holds images rather than clips, which mixes the temporal layers out.
             "image_only_indicator": hidden.new_zeros(batch, frames),
         }
         context = {"encoder_hidden_states": image_embeddings.flatten(0, 1)[:, None]}
@@ -65,7 +65,7 @@ class DepthCrafterUNet(UNetSpatioTemporalConditionModel):
         hidden = self.mid_block(hidden, **common, **context)
         for block in self.up_blocks:
             self.between_blocks()
-            count = len(block.resnets)
+            count = _skips(block)
             skips, used = skips[:-count], tuple(skips[-count:])
             # A size that halves unevenly on the way down must come back as it was; the next skip knows it.
             size = skips[-1].shape[2:] if skips else None
@@ -75,10 +75,15 @@ class DepthCrafterUNet(UNetSpatioTemporalConditionModel):
         return hidden.unflatten(0, (batch, frames))
 
     def _embedded_time(self, timestep: torch.Tensor, time_ids: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """(B, 4 C): noise level and clip conditions, embedded and added. Sinusoids are computed in float32."""
-        noise_level = self.time_proj(timestep.expand(len(time_ids))).to(dtype)
-        conditions = self.add_time_proj(time_ids.flatten()).reshape(len(time_ids), -1).to(dtype)
-        return self.time_embedding(noise_level) + self.add_embedding(conditions)
+        """(B, 4 C): the timestep and the clip's time ids, embedded and added. Sinusoids are computed in float32."""
+        timesteps = self.time_proj(timestep.expand(len(time_ids))).to(dtype)
+        added = self.add_time_proj(time_ids.flatten()).reshape(len(time_ids), -1).to(dtype)
+        return self.time_embedding(timesteps) + self.add_embedding(added)
+
+
+def _skips(block: Any) -> int:
+    """How many of the skips an up block uses."""
+    return len(block.resnets)
 
 
 def _attends(block: torch.nn.Module) -> bool:

@@ -1,4 +1,4 @@
-"""The published .pth file into the network: every tensor of the file is used, and the network needs no other."""
+"""Loads the published .pth file into the network: every tensor of the file is used, and the network needs no other."""
 
 from __future__ import annotations
 

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from ex4d.depth.depth_models import depth_model
-from ex4d.depth.estimation import ClipModel, Share, Step, sides_of_patches
+from ex4d.depth.estimation import ClipModel, StageProgress, Step, size_in_patches
 from ex4d.depth.video_depth_anything.checkpoint import load_network
 from ex4d.depth.video_depth_anything.network import PATCH, NetworkSize, VideoDepthNetwork
-from ex4d.depth.video_depth_anything.windows import windowed
+from ex4d.depth.video_depth_anything.window_stitching import stitched_windows
 from ex4d.weights.catalogue import VIDEO_DEPTH_ANYTHING
 from ex4d.weights.places import path_of
 
@@ -23,11 +23,11 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as tr
 
 
 class VideoDepthAnything(ClipModel):
-    """Estimates disparity in windows of 32 frames that look at each other.
+    """Estimates disparity in windows of 32 frames that attend to each other.
 
     Args:
         network: loaded, on one device and in one precision; see `load`.
-        shorter_side: pixels that footage is brought to.
+        shorter_side: pixels that footage is resized to.
     """
 
     model = MODEL
@@ -56,13 +56,15 @@ class VideoDepthAnything(ClipModel):
         return cls(load_network(file, size or NetworkSize(), dtype).to(device), shorter_side)
 
     def working_size(self, width: int, height: int) -> tuple[int, int]:
-        return sides_of_patches(width, height, self._shorter_side, PATCH, _WIDEST)
+        """As the base class; in whole patches of the network."""
+        return size_in_patches(width, height, self._shorter_side, PATCH, _WIDEST)
 
     @torch.inference_mode()
     def predict(self, frames: Iterable[torch.Tensor], step: Step) -> Iterator[np.ndarray]:
+        """As the base class; a window of frames at a time."""
         like = next(self._network.parameters())
         mean, std = (torch.tensor(values, device=like.device)[:, None, None] for values in (_MEAN, _STD))
-        taken = told = 0
+        taken = reported = 0
 
         def ready() -> Iterator[torch.Tensor]:
             nonlocal taken
@@ -71,14 +73,14 @@ class VideoDepthAnything(ClipModel):
                 yield ((frame.to(like.device) - mean) / std).to(like.dtype)
 
         def window(inputs: torch.Tensor) -> torch.Tensor:
-            nonlocal told
-            # What else is in the window was told before, or fills up the last one.
-            share = Share(step, "predict", taken - told, self._network.watched_layers)
-            with self._network.between_layers(share.tick):
+            nonlocal reported
+            # What else is in the window was reported before, or pads the last one.
+            progress = StageProgress(step, "predict", taken - reported, self._network.watched_layers)
+            with self._network.between_layers(progress.tick):
                 disparity = self._network(inputs).float()
-            share.finish()
-            told = taken
+            progress.finish()
+            reported = taken
             return disparity
 
-        for disparity in windowed(ready(), window):
+        for disparity in stitched_windows(ready(), window):
             yield disparity.cpu().numpy()

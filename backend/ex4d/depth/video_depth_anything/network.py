@@ -1,4 +1,4 @@
-"""Video Depth Anything's network: DINOv2 from `transformers`, and a dense prediction head with attention over frames.
+"""Video Depth Anything's network: DINOv2 from `transformers`, and a dense prediction head with temporal attention.
 
 Modules of the head carry the names of the published checkpoint, which therefore loads as it is; the backbone's names
 are translated by `backbone_names`.
@@ -7,9 +7,10 @@ are translated by `backbone_names`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,11 +28,14 @@ class NetworkSize:
     """What differs between the published sizes; the defaults are those of the small one.
 
     Attributes:
-        width, depth, heads: of the backbone.
+        width: channels of the backbone.
+        depth: its layers.
+        heads: of its attention.
         taps: backbone layers, counted from 1, whose output the head reads.
         channels: of the four taps in the head.
-        features, hidden: of the head after that, and of its last layer.
-        trained_size: side in pixels of the pictures that the backbone's positions were made for.
+        features: channels of the head after that.
+        trained_size: side in pixels of the images that the backbone's position embeddings were trained for.
+        hidden: channels of the head's last layer.
     """
 
     width: int = 384
@@ -49,18 +53,17 @@ class VideoDepthNetwork(nn.Module):
 
     def __init__(self, size: NetworkSize) -> None:
         super().__init__()
-        self.pretrained = Dinov2Backbone(
-            Dinov2Config(
-                hidden_size=size.width,
-                num_hidden_layers=size.depth,
-                num_attention_heads=size.heads,
-                image_size=size.trained_size,
-                patch_size=PATCH,
-                out_indices=list(size.taps),
-                apply_layernorm=True,
-                reshape_hidden_states=False,
-            )
-        )
+        config: dict[str, Any] = {
+            "hidden_size": size.width,
+            "num_hidden_layers": size.depth,
+            "num_attention_heads": size.heads,
+            "image_size": size.trained_size,
+            "patch_size": PATCH,
+            "out_indices": list(size.taps),
+            "apply_layernorm": True,
+            "reshape_hidden_states": False,
+        }
+        self.pretrained = Dinov2Backbone(Dinov2Config(**config))
         self.pretrained.embeddings.interpolate_pos_encoding = self._positions
         self.head = TemporalDepthHead(size)
 
@@ -80,7 +83,7 @@ class VideoDepthNetwork(nn.Module):
 
     @contextmanager
     def between_layers(self, call: Callable[[], None]) -> Iterator[None]:
-        """Within the block, calls something before each layer of the backbone and each station of the head.
+        """Within the block, `call` is called before each layer of the backbone and each temporal layer of the head.
 
         It may raise, which ends the pass within a fraction of a second.
         """
@@ -99,11 +102,11 @@ class VideoDepthNetwork(nn.Module):
     def _watched(self) -> list[nn.Module]:
         return [*self.pretrained.encoder.layer, *self.head.motion_modules]
 
-    def _positions(self, tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        """The backbone's positions (1, 1 + N, C) for pictures of another size, sampled as when it was trained.
+    def _positions(self, embeddings: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        """The backbone's position embeddings (1, 1 + N, C) for images of another size, resampled as in training.
 
-        DINOv2 stretches its square of positions by (patches + 0.1) / side, not exactly to the number of patches;
-        `transformers` leaves the 0.1 away, and the head amplifies the difference.
+        DINOv2 scales its square of positions by (patches + 0.1) / side, not exactly to the number of patches;
+        `transformers` omits the 0.1, and the head amplifies the difference.
         """
         known = self.pretrained.embeddings.position_embeddings
         side = math.isqrt(known.shape[1] - 1)
@@ -117,7 +120,7 @@ class VideoDepthNetwork(nn.Module):
 
 
 class TemporalDepthHead(nn.Module):
-    """A dense prediction transformer's head (DPT, arXiv 2103.13413), with four stations of attention over frames."""
+    """A dense prediction transformer's head (DPT, arXiv 2103.13413), with four layers of attention over frames."""
 
     def __init__(self, size: NetworkSize) -> None:
         super().__init__()
@@ -132,16 +135,9 @@ class TemporalDepthHead(nn.Module):
             ]
         )
         self.motion_modules = nn.ModuleList(
-            TemporalStation(channels) for channels in (third, fourth, size.features, size.features)
+            TemporalLayer(channels) for channels in (third, fourth, size.features, size.features)
         )
-        self.scratch = nn.Module()
-        for number, channels in enumerate(size.channels, 1):
-            self.scratch.add_module(f"layer{number}_rn", nn.Conv2d(channels, size.features, 3, padding=1, bias=False))
-            self.scratch.add_module(f"refinenet{number}", Fusion(size.features))
-        self.scratch.output_conv1 = nn.Conv2d(size.features, size.features // 2, 3, padding=1)
-        self.scratch.output_conv2 = nn.Sequential(
-            nn.Conv2d(size.features // 2, size.hidden, 3, padding=1), nn.ReLU(), nn.Conv2d(size.hidden, 1, 1), nn.ReLU()
-        )
+        self.scratch = FusionLayers(size)
 
     def forward(self, maps: list[torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
         """(T, H, W) from four maps (T, C, h, w) of the backbone, and the size (H, W) in pixels."""
@@ -153,26 +149,46 @@ class TemporalDepthHead(nn.Module):
         four = scratch.layer4_rn(self.motion_modules[1](four))
         path = self.motion_modules[2](scratch.refinenet4(four, None, three.shape[2:]))
         path = self.motion_modules[3](scratch.refinenet3(path, three, two.shape[2:]))
-        # From here on frames do not see each other.
-        pieces = zip(*(value.split(_FRAMES_AT_ONCE) for value in (path, two, one)), strict=True)
-        return torch.cat([self._finest(*piece, size) for piece in pieces])
+        # From here on frames do not depend on each other.
+        count = _FRAMES_AT_ONCE
+        batches = zip(path.split(count), two.split(count), one.split(count), strict=True)
+        return torch.cat([scratch.finest(*batch, size) for batch in batches])
 
-    def _finest(self, path: torch.Tensor, two: torch.Tensor, one: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-        path = self.scratch.refinenet2(path, two, one.shape[2:])
-        path = self.scratch.refinenet1(path, one, (2 * one.shape[2], 2 * one.shape[3]))
-        path = _resized(self.scratch.output_conv1(path), size)
-        return self.scratch.output_conv2(path)[:, 0]
+
+class FusionLayers(nn.Module):
+    """The convolutions with which the head fuses its four maps, from the coarsest to the finest."""
+
+    def __init__(self, size: NetworkSize) -> None:
+        super().__init__()
+        first, second, third, fourth = size.channels
+        self.layer1_rn = nn.Conv2d(first, size.features, 3, padding=1, bias=False)
+        self.layer2_rn = nn.Conv2d(second, size.features, 3, padding=1, bias=False)
+        self.layer3_rn = nn.Conv2d(third, size.features, 3, padding=1, bias=False)
+        self.layer4_rn = nn.Conv2d(fourth, size.features, 3, padding=1, bias=False)
+        self.refinenet1, self.refinenet2 = Fusion(size.features), Fusion(size.features)
+        self.refinenet3, self.refinenet4 = Fusion(size.features), Fusion(size.features)
+        self.output_conv1 = nn.Conv2d(size.features, size.features // 2, 3, padding=1)
+        self.output_conv2 = nn.Sequential(
+            nn.Conv2d(size.features // 2, size.hidden, 3, padding=1), nn.ReLU(), nn.Conv2d(size.hidden, 1, 1), nn.ReLU()
+        )
+
+    def finest(self, path: torch.Tensor, two: torch.Tensor, one: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """(T, H, W) from what the two coarser maps gave and the two finer maps (T, C, h, w)."""
+        path = self.refinenet2(path, two, one.shape[2:])
+        path = self.refinenet1(path, one, (2 * one.shape[2], 2 * one.shape[3]))
+        return self.output_conv2(_resized(self.output_conv1(path), size))[:, 0]
 
 
 class Fusion(nn.Module):
-    """Adds a finer map to a coarser one and brings the sum to the finer size."""
+    """Adds a finer map to a coarser one and resizes the sum to the finer size."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
         self.out_conv = nn.Conv2d(features, features, 1)
         self.resConfUnit1, self.resConfUnit2 = Residual(features), Residual(features)
 
-    def forward(self, coarse: torch.Tensor, fine: torch.Tensor | None, size: tuple[int, int]) -> torch.Tensor:
+    def forward(self, coarse: torch.Tensor, fine: torch.Tensor | None, size: Sequence[int]) -> torch.Tensor:
+        """(T, C, *size) of maps (T, C, h, w); `fine` is missing where the coarse one is the first."""
         if fine is not None:
             coarse = coarse + self.resConfUnit1(fine)
         return self.out_conv(_resized(self.resConfUnit2(coarse), size))
@@ -186,68 +202,102 @@ class Residual(nn.Module):
         self.conv1, self.conv2 = (nn.Conv2d(features, features, 3, padding=1) for _ in range(2))
 
     def forward(self, value: torch.Tensor) -> torch.Tensor:
+        """(T, C, h, w) in and out."""
         return value + self.conv2(F.relu(self.conv1(F.relu(value))))
 
 
-class TemporalStation(nn.Module):
-    """Lets every place of a map look at the same place in the window's other frames; (T, C, h, w) in and out."""
+class TemporalLayer(nn.Module):
+    """Attention of every place of a map to the same place in the window's other frames, with a shortcut."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.temporal_transformer = nn.Module()
-        self.temporal_transformer.norm = nn.GroupNorm(math.gcd(32, channels), channels, eps=1e-6)
-        self.temporal_transformer.proj_in = nn.Linear(channels, channels)
-        self.temporal_transformer.transformer_blocks = nn.ModuleList([TemporalBlock(channels)])
-        self.temporal_transformer.proj_out = nn.Linear(channels, channels)
+        self.temporal_transformer = TemporalTransformer(channels)
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        layers = self.temporal_transformer
-        along_time = layers.norm(maps).permute(2, 3, 0, 1).flatten(0, 1)  # (h w, T, C)
-        along_time = layers.proj_in(along_time)
-        for block in layers.transformer_blocks:
-            along_time = block(along_time)
-        along_time = layers.proj_out(along_time)
-        return maps + along_time.unflatten(0, maps.shape[2:]).permute(2, 3, 0, 1)
+        """(T, C, h, w) in and out."""
+        return maps + self.temporal_transformer(maps)
+
+
+class TemporalTransformer(nn.Module):
+    """A transformer along time, between two projections."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(math.gcd(32, channels), channels, eps=1e-6)
+        self.proj_in = nn.Linear(channels, channels)
+        self.transformer_blocks = nn.Sequential(TemporalBlock(channels))
+        self.proj_out = nn.Linear(channels, channels)
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """(T, C, h, w) in and out."""
+        along_time = self.norm(maps).permute(2, 3, 0, 1).flatten(0, 1)  # (h w, T, C)
+        along_time = self.proj_out(self.transformer_blocks(self.proj_in(along_time)))
+        return along_time.unflatten(0, maps.shape[2:]).permute(2, 3, 0, 1)
 
 
 class TemporalBlock(nn.Module):
-    """Two rounds of attention over time and a gated feed-forward layer, each with a shortcut; (N, T, C)."""
+    """Two rounds of attention over time and a gated feed-forward layer, each with a shortcut."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.attention_blocks = nn.ModuleList(TemporalAttention(channels) for _ in range(2))
         self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(2))
-        self.ff = nn.Module()
-        gate = nn.Module()
-        gate.proj = nn.Linear(channels, 8 * channels)
-        self.ff.net = nn.ModuleList([gate, nn.Identity(), nn.Linear(4 * channels, channels)])
+        layers = nn.Sequential(GatedGelu(channels), nn.Identity(), nn.Linear(4 * channels, channels))
+        self.ff = nn.ModuleDict({"net": layers})
         self.ff_norm = nn.LayerNorm(channels)
 
     def forward(self, value: torch.Tensor) -> torch.Tensor:
+        """(N, T, C) in and out."""
         for attention, norm in zip(self.attention_blocks, self.norms, strict=True):
             value = value + attention(norm(value))
-        opened, gate = self.ff.net[0].proj(self.ff_norm(value)).chunk(2, dim=-1)
-        return value + self.ff.net[2](opened * F.gelu(gate))
+        return value + self.ff["net"](self.ff_norm(value))
+
+
+class GatedGelu(nn.Module):
+    """Four times the channels, each times the activation of its gate (GEGLU, arXiv 2002.05202)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(channels, 8 * channels)
+
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        """(N, T, 4 C) of (N, T, C)."""
+        content, gate = self.proj(value).chunk(2, dim=-1)
+        return content * F.gelu(gate)
 
 
 class TemporalAttention(nn.Module):
-    """Attention over the frames of a window, which know their place in it; (N, T, C)."""
+    """Attention over the frames of a window, whose positions in it are embedded."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.to_q, self.to_k, self.to_v = (nn.Linear(channels, channels, bias=False) for _ in range(3))
-        self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
-        self.pos_encoder = nn.Module()
-        self.pos_encoder.register_buffer("pe", sinusoids(LONGEST_WINDOW, channels)[None])
+        self.to_out = nn.Sequential(nn.Linear(channels, channels))
+        self.pos_encoder = PositionalEncoding(channels)
 
     def forward(self, value: torch.Tensor) -> torch.Tensor:
-        placed = value + self.pos_encoder.pe[:, : value.shape[1]].to(value.dtype)
+        """(N, T, C) in and out."""
+        placed = self.pos_encoder(value)
         query, key, content = (
             layer(placed).unflatten(2, (_TEMPORAL_HEADS, -1)).transpose(1, 2)
             for layer in (self.to_q, self.to_k, self.to_v)
         )
-        seen = _attention_in_pieces(query, key, content)
-        return self.to_out[0](seen.transpose(1, 2).flatten(2))
+        attended = _attention_in_batches(query, key, content)
+        return self.to_out(attended.transpose(1, 2).flatten(2))
+
+
+class PositionalEncoding(nn.Module):
+    """Adds sinusoids of the positions in a window."""
+
+    pe: torch.Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("pe", sinusoids(LONGEST_WINDOW, channels)[None])
+
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        """(N, T, C) in and out."""
+        return value + self.pe[:, : value.shape[1]].to(value.dtype)
 
 
 def sinusoids(length: int, channels: int) -> torch.Tensor:
@@ -261,10 +311,11 @@ def backbone_names(size: NetworkSize, own: Mapping[str, object]) -> dict[str, tu
     """Where each of the backbone's own tensors lies in the published checkpoint.
 
     Args:
-        own: the network's state dict; its names tell the installed `transformers`' way of naming.
+        size: of the network.
+        own: its state dict, whose names show how the installed `transformers` names them.
 
     Returns:
-        own name to (published name, None or which third of it along the first axis).
+        Own name to (published name, None or which third of it along the first axis).
     """
     renamed = any(".q_proj." in name for name in own)
     parts = ("q_proj", "k_proj", "v_proj") if renamed else ("attention.query", "attention.key", "attention.value")
@@ -291,12 +342,12 @@ def backbone_names(size: NetworkSize, own: Mapping[str, object]) -> dict[str, tu
     return names
 
 
-def _attention_in_pieces(query: torch.Tensor, key: torch.Tensor, content: torch.Tensor) -> torch.Tensor:
+def _attention_in_batches(query: torch.Tensor, key: torch.Tensor, content: torch.Tensor) -> torch.Tensor:
     """Scaled dot products. CUDA's kernels take no more than 65535 blocks along the first axis."""
     limit = 32_768
-    pieces = zip(query.split(limit), key.split(limit), content.split(limit), strict=True)
-    return torch.cat([F.scaled_dot_product_attention(*piece) for piece in pieces])
+    batches = zip(query.split(limit), key.split(limit), content.split(limit), strict=True)
+    return torch.cat([F.scaled_dot_product_attention(*batch) for batch in batches])
 
 
-def _resized(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=True)
+def _resized(maps: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    return F.interpolate(maps, size=list(size), mode="bilinear", align_corners=True)
