@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -127,7 +127,7 @@ def measure_passes(case: Case, models: Path) -> Generator[Row, None, float]:
     loaded = load_dit(files.dit, files.ex4d, device=case.device)
 
     def measure(
-        once: Callable[[], torch.Tensor], choice_of_attention: AbstractContextManager[None]
+        once: Callable[[], torch.Tensor], choice_of_attention: AbstractContextManager[Any]
     ) -> tuple[float, torch.Tensor]:
         with torch.inference_mode(), torch.autocast(case.device.type, torch.bfloat16), choice_of_attention:
             result = once()
