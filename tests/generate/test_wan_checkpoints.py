@@ -141,7 +141,7 @@ def test_missing_unexpected_and_misshapen_keys_are_all_named(models):
 def test_tensors_that_no_size_can_be_read_from_are_named(models, load, name, key):
     path = models / WAN_FOLDER / name
     change(path, **{key.replace(".", "__"): torch.zeros(3)})
-    with pytest.raises(CheckpointError, match=rf"{name} is no .*: its {key} is \(3,\); ex4d models fetch"):
+    with pytest.raises(CheckpointError, match=rf"{name} is not .*: its {key} is \(3,\); ex4d models fetch"):
         load(path)
 
 
@@ -161,7 +161,7 @@ def test_whole_and_complex_numbers_are_no_weights(models):
     ],
 )
 def test_another_models_file_is_recognised(models, load, name):
-    with pytest.raises(CheckpointError, match=rf"{name} is no "):
+    with pytest.raises(CheckpointError, match=rf"{name} is not a"):
         load(models / WAN_FOLDER / name)
 
 

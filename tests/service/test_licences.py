@@ -12,7 +12,8 @@ import pytest
 from ex4d.media import VideoWriter
 from ex4d_core.client import Client
 from ex4d_core.messages import Error, GetView
-from ex4d_core.reconstruction import Reconstruction, ReconstructionPlan, ReconstructionSettings
+from ex4d_core.reconstruction import ReconstructionPlan, ReconstructionSettings
+from ex4d_core.remote_scene import RemoteScene
 from ex4d_core.shot import RenderSettings
 from ex4d_core.sources import DepthSettings
 
@@ -43,7 +44,7 @@ def why_no_depthcrafter(service, clip: Path, licence: str | None) -> str:
     plan = ReconstructionPlan(ReconstructionSettings("clip", depth), (clip,))
     client = Client(service.address)
     try:
-        status = client.run(Reconstruction(clip.parent / "scene").conversation(plan), timeout=60)
+        status = client.run(RemoteScene(clip.parent / "scene", plan).conversation(), timeout=60)
     finally:
         client.close()
     assert status.state == "failed"
