@@ -32,9 +32,9 @@ def encode(message: Message, request_id: int) -> list[bytes]:
     """The parts to send for a message."""
     header: dict[str, Any] = {"v": PROTOCOL_VERSION, "type": type(message).__name__, "id": request_id}
     header.update(schema.encode(message))
-    payload = header.pop("payload", None)
-    parts = [msgpack.packb(header, use_bin_type=True)]
-    return parts if payload is None else [*parts, payload]
+    payload: bytes | None = header.pop("payload", None)
+    head: bytes = msgpack.packb(header, use_bin_type=True) or b""
+    return [head] if payload is None else [head, payload]
 
 
 def decode(parts: Sequence[bytes], kinds: Mapping[str, type[Message]]) -> tuple[int, Message]:

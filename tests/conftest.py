@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -18,6 +19,8 @@ from ex4d_core.scene import SceneManifest, SceneWriter
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "tests" / "data"
+# Last, so that scripts/test.py does not hide the standard library's `test`.
+sys.path.append(str(ROOT / "scripts"))
 
 
 # Folders of tests that run in any environment; the others need PyTorch, or Blender's Python.

@@ -51,7 +51,7 @@ def _estimate(previews: bpy.utils.previews.ImagePreviewCollection, entry: EX4D_T
         # Asking for its sizes has Blender read it now: it is small, and read later it would give way to the next one
         # before it was ever seen.
         preview = previews.load(name, str(path), "IMAGE", force_reload=True)
-        tuple(preview.image_size), tuple(preview.icon_size)
+        _ = tuple(preview.image_size), tuple(preview.icon_size)
     return previews[name].icon_id
 
 

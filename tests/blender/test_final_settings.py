@@ -36,7 +36,7 @@ def generator(backend_python: str, tmp_path_factory: pytest.TempPathFactory) -> 
     if probe.returncode:
         pytest.skip("the backend's environment lacks the extra wan")
     models = tmp_path_factory.mktemp("models") / "models"
-    write = f"import pathlib as p, ex4d.generate.wan.random_weights as m; m.write_models(p.Path({str(models)!r}))"
+    write = f"import pathlib as p, bench.random_weights as m; m.write_models(p.Path({str(models)!r}))"
     subprocess.run([backend_python, "-c", write], check=True, env=backend_environment())
     data = tmp_path_factory.mktemp("generator")
     with backend_process(backend_python, free_address(), data, "--models", str(models)) as running:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from bench.__main__ import main as bench_main
 from ex4d.cli.main import VERBS, main
 from ex4d.media import probe
 from ex4d_core.scene import Scene
@@ -142,7 +143,6 @@ def test_an_earlier_take_in_the_folder_stays_until_there_is_a_new_one(sample_sce
         (["reconstruct"], "no footage, or two"),
         (["reconstruct", "/", "--depth", "d.npz"], "/ is not footage"),
         (["reconstruct", "missing.mp4", "--depth", "d.npz"], "missing.mp4"),
-        (["bench", "depth", "--estimator", "midas"], "no depth estimator 'midas'"),
         (["generate"], "give a scene folder"),
         (["generate", "--color_video", "c.mp4"], "belong together"),
         (["jobs", "--fetch", "x"], "--out FOLDER"),
@@ -356,14 +356,32 @@ def test_commercial_work_is_kept_from_research_only_code(clip_file, tmp_path, ca
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_the_bench_of_masks_says_where_a_gpu_is_missing(capsys, monkeypatch):
     """With everything small: the table's rows, as README.md has them, from a real service too."""
-    monkeypatch.setattr("ex4d.bench.rendering.CPU_SIZE", (64, 64))
-    monkeypatch.setattr("ex4d.bench.rendering.SIZES", ((64, 48),))
-    monkeypatch.setattr("ex4d.bench.views.COVERAGE_CLIP", (3, 64, 64))
-    monkeypatch.setattr("ex4d.bench.views._VIEWS", 3)
-    monkeypatch.setattr("ex4d.bench.views._EDITS", 1)
-    assert main(["bench", "render", "--markdown"]) == 0
+    monkeypatch.setattr("bench.rendering.CPU_SIZE", (64, 64))
+    monkeypatch.setattr("bench.rendering.SIZES", ((64, 48),))
+    monkeypatch.setattr("bench.views.COVERAGE_CLIP", (3, 64, 64))
+    monkeypatch.setattr("bench.views._VIEWS", 3)
+    monkeypatch.setattr("bench.views._EDITS", 1)
+    assert bench_main(["render", "--markdown"]) == 0
     told = capsys.readouterr().out
     assert "| warp on the CPU | " in told and "64x64, centered, thickness" in told
     for row in ("view over the socket, 1024x576", "coverage over the socket, 3 frames"):
         assert f"| {row} | " in told
     assert "| original's loop | no GPU | PyTorch finds no CUDA device on this machine |" in told
+
+
+@pytest.mark.parametrize("verb", ["bench", "parity"])
+def test_verbs_of_the_checkout_run_as_programs_of_their_own(verb, capfd):
+    assert main([verb, "--help"]) == 0
+    assert f"usage: ex4d {verb}" in capfd.readouterr().out
+
+
+def test_without_a_checkout_its_verbs_say_so(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("ex4d.cli.checkout._SCRIPTS", tmp_path)
+    assert main(["bench"]) == 1
+    assert "source checkout" in capsys.readouterr().err
+
+
+def test_a_mistake_in_a_verb_of_the_checkout_gets_one_sentence(capsys):
+    assert bench_main(["depth", "--estimator", "midas"]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("ex4d bench: ") and "'midas'" in told and "Traceback" not in told

@@ -17,7 +17,7 @@ import torch
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-from ex4d.bench import estimator_configs as published
+from bench import estimator_configs as published
 from ex4d.depth.depth_models import DEPTH_MODELS, depth_model
 
 LAYOUTS = Path(__file__).resolve().parents[1] / "data" / "golden" / "depth_layouts.json.gz"
@@ -91,7 +91,7 @@ def test_the_registry_states_the_sizes_that_the_layouts_add_up_to(name, layouts)
 
 @pytest.mark.parametrize("model", DEPTH_MODELS, ids=lambda model: model.name)
 def test_the_benchmark_builds_every_model_at_full_size(model):
-    from ex4d.bench.estimators import random_model
+    from bench.estimators import random_model
 
     found = random_model(model, torch.device("meta"))
     assert found.model is model

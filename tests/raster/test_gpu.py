@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from ex4d.bench.original_loop import render_as_the_original
+from bench.original_loop import render_as_the_original
 from ex4d.mesh import DepthSurface
 from ex4d.pipeline.coverage import SceneCoverage
 from ex4d.pipeline.view import SceneViews
@@ -202,7 +202,7 @@ def test_a_view_made_on_the_gpu_is_the_cpus(write_small_scene, tmp_path, holes) 
     request = ShotRequest(scene.digest, replace(camera, world_to_camera=aside), 2, preview=PreviewSettings(holes))
     a, b = (SceneViews(scene, device=device).look(request) for device in ("cpu", "cuda"))
     assert a.seen == pytest.approx(b.seen, abs=1e-4) and 0.3 < a.seen < 0.95
-    assert (np.abs(a.picture.astype(int) - b.picture) <= 1).mean() > 0.999
+    assert (np.abs(a.image.astype(int) - b.image) <= 1).mean() > 0.999
     again = SceneCoverage(scene, device="cuda").of(request).seen
     assert again == pytest.approx(SceneCoverage(scene, device="cpu").of(request).seen, abs=0.01)
 

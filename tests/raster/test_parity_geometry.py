@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ex4d.parity import Comparison, ParityCaseError, compare_geometry
+from parity import Comparison, ParityCaseError, compare_geometry
 
 
 def write_case(path: Path, golden_geometry, frames: int = 2, **changes) -> Path:

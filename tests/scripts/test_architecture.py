@@ -14,9 +14,9 @@ import draw_rooms
 # From the top. Rooms of one layer may import each other, as long as there is no circle.
 LAYERS = [
     {"cli"},
-    {"service", "bench", "parity", "demo"},
+    {"service", "demo"},
     {"pipeline"},
-    {"generate", "raster"},
+    {"generation", "raster"},
     {"mesh"},
     {"depth", "media", "weights"},
     {"ex4d"},

@@ -16,7 +16,7 @@ torch.set_num_threads(1)
 def toy_wan_models(tmp_path_factory) -> Path:
     """All parts of the engine wan."""
     pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
-    from ex4d.generate.wan.random_weights import write_models
+    from bench.random_weights import write_models
 
     return write_models(tmp_path_factory.mktemp("wan") / "models")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ex4d.generate.wan import CheckpointError
+from ex4d.generation.wan import CheckpointError
 from ex4d.weights.lora import read_lora
 
 WIDTH, HIDDEN, RANK = 12, 20, 3

@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ex4d.generate.wan import NO_GPU, why_no_preset, why_no_wan
-from ex4d.generate.wan.networks import load_image_encoder, load_text_encoder, load_vae
+from ex4d.generation.wan import NO_GPU, why_no_preset, why_no_wan
+from ex4d.generation.wan.networks import load_image_encoder, load_text_encoder, load_vae
 from ex4d.machine import MachineSettings
 from ex4d.weights.catalogue import CONVERTED
 from ex4d.weights.errors import CheckpointError, WeightsMissingError

@@ -8,8 +8,8 @@ import pytest
 
 pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
 
-from ex4d.generate.wan import WanUnavailableError
-from ex4d.generate.wan.wan_engine import create_wan_engine
+from ex4d.generation.wan import WanUnavailableError
+from ex4d.generation.wan.wan_engine import create_wan_engine
 from ex4d.machine import MachineSettings
 from ex4d.weights.catalogue import PARTS
 from ex4d_core.licences import LicenceError
@@ -20,7 +20,7 @@ from ex4d_core.shot import wan_preset
 def test_a_part_of_the_engine_for_research_only_is_refused(name, tmp_path, monkeypatch):
     """As the catalogue would have it, had its licence been another; what is allowed then lacks weights and a GPU."""
     parts = tuple(replace(part, commercial=part.name != name, licence="for study") for part in PARTS)
-    monkeypatch.setattr("ex4d.generate.wan.wan_engine.PARTS", parts)
+    monkeypatch.setattr("ex4d.generation.wan.wan_engine.PARTS", parts)
     monkeypatch.setattr("ex4d.weights.places.PARTS", parts)
     settings = wan_preset("fast")
     for machine, licence in (

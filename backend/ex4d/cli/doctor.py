@@ -57,7 +57,7 @@ def _findings(options: argparse.Namespace) -> Iterator[Finding]:
     import psutil
     import torch
 
-    from ex4d.generate import PreviewEngine
+    from ex4d.generation import PreviewEngine
     from ex4d.service import ServiceSettings
     from ex4d_core import __version__
 
@@ -85,8 +85,8 @@ def _findings(options: argparse.Namespace) -> Iterator[Finding]:
 
 def _wan(device: str, machine: MachineSettings) -> Iterator[Finding]:
     """Whether the engine wan is available, why not, and which of its weights are here."""
-    from ex4d.generate.wan import WAN_LICENCE, WanUnavailableError, why_no_wan
-    from ex4d.generate.wan.networks import require_diffsynth
+    from ex4d.generation.wan import WAN_LICENCE, WanUnavailableError, why_no_wan
+    from ex4d.generation.wan.networks import require_diffsynth
     from ex4d.weights.catalogue import PARTS
     from ex4d.weights.inventory import files_here
     from ex4d.weights.places import list_loras

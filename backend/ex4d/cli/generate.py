@@ -35,7 +35,7 @@ from ex4d_core.scene import Scene
 from ex4d_core.shot import ENGINES, PreviewSettings, RenderSettings, ShotRequest
 
 if TYPE_CHECKING:
-    from ex4d.generate import Engine
+    from ex4d.generation import Engine
 
 # Options that are this machine's, and no part of a take.
 _OF_THE_MACHINE = ("device", "accept_licence")
@@ -195,11 +195,11 @@ def _from_movies(options: argparse.Namespace) -> int:
 def _engine(options: argparse.Namespace) -> Engine:
     """The engine for movies, which need no scene."""
     if options.engine == "wan":
-        from ex4d.generate.wan.wan_engine import create_wan_engine
+        from ex4d.generation.wan.wan_engine import create_wan_engine
 
         return create_wan_engine(
             wan_settings(options), options.device, machine_settings(options), licence=options.licence
         )
-    from ex4d.generate import PreviewEngine
+    from ex4d.generation import PreviewEngine
 
     return PreviewEngine(settings_from(options, PreviewSettings))

@@ -1,4 +1,4 @@
-"""The command ``ex4d``: one verb for each thing the backend does. The verbs stand in `ex4d.cli`."""
+"""The command ``ex4d``, with a verb for each task of the backend; every verb is a module of `ex4d.cli`."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ import io
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import NoReturn
 
+from ex4d.cli.checkout import CHECKOUT_VERBS, run_in_checkout
 from ex4d_core import __version__
 from ex4d_core.errors import is_expected, user_message
 
 # Every verb is a module of `ex4d.cli` with SUMMARY, add_arguments(parser) and run(arguments) -> exit code.
 # They import what they need when they run, so that `ex4d --help` does not wait for torch.
-VERBS = ("demo", "serve", "reconstruct", "render", "generate", "models", "parity", "jobs", "doctor", "bench")
+VERBS = ("demo", "serve", "reconstruct", "render", "generate", "models", "jobs", "doctor")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,7 +26,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 when done, 1 when the work failed with a reason (printed), 2 for a wrong command line, 130 after Ctrl-C.
     """
-    options = build_parser().parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words and words[0] in CHECKOUT_VERBS:
+        return _run(words[0], lambda: run_in_checkout(words[0], words[1:]))
+    options = build_parser().parse_args(words)
+    return _run(options.verb, lambda: options.run(options))
+
+
+def run_program(name: str, program: ModuleType, arguments: Sequence[str] | None = None) -> int:
+    """Run a verb that is a program of its own; see `main` for what it returns.
+
+    Args:
+        program: a module with SUMMARY, add_arguments and run, as verbs are.
+    """
+    parser = _Parser(prog=f"ex4d {name}", description=program.__doc__, formatter_class=_HelpFormatter)
+    program.add_arguments(parser)
+    options = parser.parse_args(arguments)
+    return _run(name, lambda: program.run(options))
+
+
+def _run(verb: str, work: Callable[[], int]) -> int:
+    """Do a verb's work, and say in one sentence what went wrong where the user can act on it."""
     # Files may have names that are no UTF-8, which are printed as they are.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")
@@ -32,14 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        return options.run(options)
+        return work()
     except KeyboardInterrupt:
-        print(f"ex4d {options.verb}: stopped", file=sys.stderr)
+        print(f"ex4d {verb}: stopped", file=sys.stderr)
         return 130
     except Exception as error:
         if not is_expected(error):
             raise
-        print(f"ex4d {options.verb}: {user_message(error)}", file=sys.stderr)
+        print(f"ex4d {verb}: {user_message(error)}", file=sys.stderr)
         return 1
 
 
@@ -85,6 +107,8 @@ def build_parser() -> argparse.ArgumentParser:
         )
         module.add_arguments(verb)
         verb.set_defaults(run=module.run)
+    for name, summary in CHECKOUT_VERBS.items():
+        verbs.add_parser(name, help=summary, add_help=False)
     return parser
 
 

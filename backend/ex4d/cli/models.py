@@ -103,7 +103,7 @@ def _check(models: Path, parts: Sequence[Part], named: bool, quick: bool) -> int
 def _layout_check(part: Part) -> CheckLayout | None:
     """The check of the room that has the part's network."""
     if part.kind == "wan":
-        from ex4d.generate.wan.layouts import check_layout
+        from ex4d.generation.wan.layouts import check_layout
     elif part.kind == "depth":
         from ex4d.depth.estimator_choice import check_layout
     else:

@@ -160,7 +160,7 @@ def camera_from(options: argparse.Namespace, scene: PlacedFootage) -> CameraPath
 
 
 def size(text: str) -> tuple[int, int]:
-    """ "832x480" to (832, 480)."""
+    """A size: "832x480" to (832, 480)."""
     width, _, height = text.lower().partition("x")
     if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
         raise argparse.ArgumentTypeError(f"{text!r} is no size; write it like 832x480")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ex4d.generate import Engine, GenerationProgress
+from ex4d.generation import Engine, GenerationProgress
 from ex4d.media import FootageInfo, MediaError, VideoWriter, probe, read_frames
 from ex4d.progress import Progress, ignore_progress
 from ex4d.raster import RenderedFrame

@@ -36,6 +36,7 @@ from ex4d_core.cameras import CameraPath
 from ex4d_core.errors import RequestError
 from ex4d_core.reconstruction import ReconstructionSettings
 from ex4d_core.scene import Scene, SceneManifest, SceneWriter
+from ex4d_core.shot import Convention
 from ex4d_core.sources import DepthSettings, name_for_people
 from ex4d_core.trajectories import subject_distance
 
@@ -187,7 +188,7 @@ def build_scene(
     folder: Path,
     *,
     name: str,
-    convention: str = "centered",
+    convention: Convention = "centered",
     source_camera: CameraPath | None = None,
     provenance: dict[str, str] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -219,7 +220,7 @@ def build_scene(
     camera = CameraPath(still if source_camera is None else source_camera.world_to_camera, lens, width, height)
     camera_to_world = None if source_camera is None else torch.from_numpy(camera.camera_to_world)
     faces, uvs, cap_faces = grid_topology(height, width, convention)
-    nearest, farthest, distance = np.inf, 0.0, None
+    nearest, farthest, distance = np.inf, 0.0, 0.0
 
     with SceneWriter(folder) as writer:
         color_file = writer.array("color", (frames, height, width, 3), np.uint8)
@@ -229,8 +230,8 @@ def build_scene(
             Pc2Writer(writer.path("positions"), len(uvs), frames) as positions,
         ):
             for start, color, z in _batches(footage, depth):
-                for picture in color:
-                    movie.write(picture)
+                for image in color:
+                    movie.write(image)
                 mesh = build_dw_mesh(
                     torch.from_numpy(z),
                     torch.from_numpy(color),
@@ -247,7 +248,7 @@ def build_scene(
                 progress(start + len(z), frames)
         np.savez(writer.path("topology"), faces=faces.numpy(), uvs=uvs.numpy(), cap_faces=np.int64(cap_faces))
         camera.save(writer.path("source_camera"))
-        told = {"depth": depth.source, "depth licence": depth.licence, **(provenance or {})}
+        origins = {"depth": depth.source, "depth licence": depth.licence, **(provenance or {})}
         return writer.finish(
             SceneManifest(
                 name=name_for_people(name),
@@ -259,7 +260,7 @@ def build_scene(
                 depth_range=(nearest, farthest),
                 subject_distance=distance,
                 depth_scale=depth.scale,
-                provenance={what: name_for_people(text) for what, text in told.items()},
+                provenance={what: name_for_people(text) for what, text in origins.items()},
             )
         )
 

@@ -124,6 +124,7 @@ def shows_first_frame(footage: SceneManifest, camera: CameraPath, settings: Rend
 
 
 def _each_frame(rendered: RenderedBatch, index: int) -> Iterator[RenderedFrame]:
+    assert rendered.depth is not None, "rendered with depth"
     for offset in range(len(rendered.mask)):
         yield RenderedFrame(
             index + offset,

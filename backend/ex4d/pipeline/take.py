@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from ex4d.devices import Devices
-from ex4d.generate import GenerationProgress, ProgressCallback, create_engine
+from ex4d.generation import GenerationProgress, ProgressCallback, create_engine
 from ex4d.machine import MachineSettings
 from ex4d.media import VideoWriter, read_png, write_png
 from ex4d.pipeline.render import render_shot

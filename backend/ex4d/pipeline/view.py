@@ -1,7 +1,7 @@
-"""One camera, one frame of footage, at once: the picture that an artist sees of the backend while dragging a keyframe.
+"""One camera, one frame of footage, at once: the image that an artist sees of the backend while dragging a keyframe.
 
 The viewer of the service keeps one `SceneViews` for each scene it has open. Rendering, the filling of holes and their
-blending stay on the device that draws; only the finished picture is copied from it.
+blending stay on the device that draws; only the finished image is copied from it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from cachetools import LRUCache
 
-from ex4d.generate.preview import HoleFiller
+from ex4d.generation.preview import HoleFiller
 from ex4d.machine import MachineSettings
 from ex4d.mesh import DepthSurface
 from ex4d.pipeline.render import scene_surface
@@ -27,14 +27,14 @@ _KEPT_FRAMES = 4
 
 @dataclass(frozen=True)
 class ShownFrame:
-    """A finished picture.
+    """A finished image.
 
     Attributes:
-        picture: (H, W, 3) uint8 sRGB.
+        image: (H, W, 3) uint8 sRGB.
         seen: the share of it that the footage saw.
     """
 
-    picture: np.ndarray
+    image: np.ndarray
     seen: float
 
 
@@ -84,10 +84,11 @@ class SceneViews:
 
 
 def _shown(rendered: RenderedBatch, settings: PreviewSettings) -> ShownFrame:
+    assert rendered.depth is not None, "rendered with depth"
     color, mask, depth = rendered.color[0], rendered.mask[0], rendered.depth[0]
     if settings.holes == "mark":
         filling = torch.tensor(settings.hole_color, dtype=torch.uint8, device=color.device)
     else:
         filling = HoleFiller().fill(color, mask, depth)
-    picture = torch.where(mask[..., None], color, filling)
-    return ShownFrame(picture.cpu().numpy(), float(mask.sum(dtype=torch.int64)) / mask.numel())
+    image = torch.where(mask[..., None], color, filling)
+    return ShownFrame(image.cpu().numpy(), float(mask.sum(dtype=torch.int64)) / mask.numel())

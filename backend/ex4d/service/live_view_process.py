@@ -64,8 +64,8 @@ class LiveViewRenderer:
                 return dict(self._open(request.scene).coverage.of(request, index=message["index"]).to_wire())
             request = ShotRequest.from_wire(message["view"])
             shown = self._open(request.scene).views.look(request)
-            height, width = shown.picture.shape[:2]
-            return {"width": width, "height": height, "seen": shown.seen, "payload": jpeg_bytes(shown.picture)}
+            height, width = shown.image.shape[:2]
+            return {"width": width, "height": height, "seen": shown.seen, "payload": jpeg_bytes(shown.image)}
         # Rendering may raise anything, and the next view may well be fine.
         except Exception as error:
             log.exception("could not render a view")

@@ -203,9 +203,9 @@ def use_one_thread(device: str) -> None:
 def _capabilities(device: str, machine: MachineSettings) -> tuple[str, dict[str, dict[str, str]]]:
     """The device's name, and engines and rasterizers that the runner uses and the machine's licence allows."""
     engines, rasterizers, unavailable = {}, {}, {}
-    if "ex4d.generate" in sys.modules:
-        from ex4d.generate import PreviewEngine
-        from ex4d.generate.wan import WAN_LICENCE, why_no_preset, why_no_wan
+    if "ex4d.generation" in sys.modules:
+        from ex4d.generation import PreviewEngine
+        from ex4d.generation.wan import WAN_LICENCE, why_no_preset, why_no_wan
         from ex4d_core.shot import WAN_PRESETS
 
         engines[PreviewEngine.name] = PreviewEngine.licence

@@ -1,9 +1,0 @@
-"""Generation engines: from the rendered colour and mask of a shot to its final frames.
-
-`engine` has the interface of all engines, `preview` the quick one that runs anywhere, `wan` the video diffusion model.
-"""
-
-from ex4d.generate.engine import Engine, GenerationProgress, ProgressCallback, create_engine
-from ex4d.generate.preview import PreviewEngine
-
-__all__ = ["Engine", "GenerationProgress", "PreviewEngine", "ProgressCallback", "create_engine"]

@@ -1,0 +1,135 @@
+"""The preview engine: the render with its unseen regions filled smoothly or marked; takes seconds on any machine.
+
+Holes are filled by pull-push (Gortler et al., The Lumigraph, 1996): averages of seen pixels at ever coarser levels flow
+back into the holes. Two additions: a moving camera uncovers background, so farther pixels have larger weights; and
+where a hole persists its colour is smoothed over time, since its rim flickers with the mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from torch.nn.functional import interpolate, pad
+
+from ex4d.generation.engine import ProgressCallback
+from ex4d.raster import RenderedFrame
+from ex4d_core.shot import PreviewSettings
+
+# Weight of the nearest surface of a frame when holes are filled; the farthest has 1.
+_FOREGROUND_WEIGHT = 0.001
+# Smoothing over time starts at averages over 8 pixels; at finer levels it would smear edges.
+_FIRST_SMOOTHED_LEVEL = 3
+# Weight of the previous frame in a hole's colour: half of it is gone after about 2 frames.
+_PREVIOUS_WEIGHT = 0.75
+# A cell with at least this visible fraction takes its own average, not that of the coarser level.
+_ENOUGH_VISIBLE = 1 / 16
+
+
+class PreviewEngine:
+    """The `Engine` that fills or marks holes; see the module."""
+
+    name = "preview"
+    licence = "free for any use: no model, only the footage"
+
+    def __init__(self, settings: PreviewSettings | None = None):
+        self.settings = settings or PreviewSettings()
+
+    def generate(
+        self, frames: Iterable[RenderedFrame], *, count: int | None = None, on_progress: ProgressCallback | None = None
+    ) -> Iterator[np.ndarray]:
+        """Yield each rendered frame at once, its seen pixels unchanged."""
+        filler = HoleFiller()
+        for frame in frames:
+            if self.settings.holes == "mark":
+                filling = np.array(self.settings.hole_color, dtype=np.uint8)
+            else:
+                filling = filler.fill_array(frame.color, frame.mask, frame.depth)
+            yield np.where(frame.mask[..., None], frame.color, filling)
+
+
+class HoleFiller:
+    """Pull-push over a sequence of frames of one size; fill each frame once, in order."""
+
+    def __init__(self) -> None:
+        self._previous: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def fill_array(self, color: np.ndarray, mask: np.ndarray, depth: np.ndarray) -> np.ndarray:
+        """As `fill`, for arrays."""
+        return self.fill(torch.from_numpy(color), torch.from_numpy(mask), torch.from_numpy(depth)).numpy()
+
+    def fill(self, color: torch.Tensor, mask: torch.Tensor, depth: torch.Tensor) -> torch.Tensor:
+        """Compute the colours of a frame without holes, on the tensors' device.
+
+        Computed at half the resolution: that takes a third of the time and is not visible in something so smooth.
+
+        Args:
+            color: (H, W, 3) uint8.
+            mask: (H, W) bool, true = seen.
+            depth: (H, W) float32.
+
+        Returns:
+            (H, W, 3) uint8; mid grey if nothing was ever seen.
+        """
+        height, width = mask.shape
+        weight = _background_weight(mask, depth)
+        half = _downsample(torch.cat([color.permute(2, 0, 1) * weight, weight[None]])[None])
+        filled = self._push(_pull(half))
+        if not filled.is_cuda:
+            # A tenth of the time, since torch has a uint8 channels-last kernel for this; not on CUDA.
+            filled = filled.add_(0.5).clamp_(0, 255).to(torch.uint8, memory_format=torch.channels_last)
+        filled = interpolate(filled, scale_factor=2, mode="bilinear")[0, :, :height, :width].permute(1, 2, 0)
+        return filled if filled.dtype == torch.uint8 else filled.add_(0.5).clamp_(0, 255).to(torch.uint8)
+
+    def _push(self, pyramid: list[torch.Tensor]) -> torch.Tensor:
+        """Go from coarse to fine: each cell has the average of its seen pixels, or the coarser level's colour."""
+        filled = torch.full_like(pyramid[-1][:, :3], 127.5)
+        for level in range(len(pyramid) - 1, -1, -1):
+            weight = pyramid[level][:, 3:]
+            size = weight.shape[-2:]
+            if filled.shape[-2:] != size:
+                filled = interpolate(filled, scale_factor=2, mode="bilinear")[..., : size[0], : size[1]]
+            trust = (weight / _ENOUGH_VISIBLE).clamp_(max=1)
+            filled = torch.lerp(filled, pyramid[level][:, :3] / weight.clamp_min(1e-6), trust)
+            if level >= _FIRST_SMOOTHED_LEVEL:
+                filled = self._smooth_over_time(level, filled, 1 - trust)
+        return filled
+
+    def _smooth_over_time(self, level: int, filled: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
+        """Blend with the previous frame where both have a hole; elsewhere it would show through as a ghost."""
+        if level in self._previous:
+            previous, previous_hole = self._previous[level]
+            filled = torch.lerp(filled, previous, _PREVIOUS_WEIGHT * hole * previous_hole)
+        self._previous[level] = filled, hole
+        return filled
+
+
+def _pull(finest: torch.Tensor) -> list[torch.Tensor]:
+    """Average (1, 4, h, w) of weighted colour and weight over ever larger cells, down to a single one."""
+    pyramid = [finest]
+    while max(pyramid[-1].shape[-2:]) > 1:
+        pyramid.append(_downsample(pyramid[-1]))
+    return pyramid
+
+
+def _downsample(level: torch.Tensor) -> torch.Tensor:
+    """Average 2x2 cells, with zeros outside: (1, C, ceil(h / 2), ceil(w / 2))."""
+    height, width = level.shape[-2:]
+    if height % 2 or width % 2:
+        level = pad(level, (0, width % 2, 0, height % 2))
+    rows = level[..., 0::2, :] + level[..., 1::2, :]  # a pooling layer takes ten times as long
+    return (rows[..., 0::2] + rows[..., 1::2]).mul_(0.25)
+
+
+def _background_weight(mask: torch.Tensor, depth: torch.Tensor) -> torch.Tensor:
+    """Compute (H, W) float32 weights in [0, 1]: 0 for holes, larger for surfaces farther back in the depth range."""
+    if not mask.any():
+        return mask.float()
+    disparity = depth.reciprocal()  # 0 where there is no surface
+    near = disparity.mul(mask).max()
+    far = disparity.masked_fill(~mask, torch.inf).min()
+    if near - far <= 1e-6 * near:
+        return mask.float()
+    farness = (near - disparity).div_(near - far).square_()
+    return farness.mul_(1 - _FOREGROUND_WEIGHT).add_(_FOREGROUND_WEIGHT).mul_(mask)

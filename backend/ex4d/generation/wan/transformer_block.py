@@ -1,0 +1,156 @@
+"""One block of the transformer: self-attention, cross-attention and feed-forward layers, rebuilt from DiffSynth's.
+
+Queries, keys and values come from one matmul, and everything between matmuls is fused (`kernels.fused`). All prompts go
+through a block together, so that streamed weights are copied once for all, and the self-attention that no prompt has
+influenced yet (the first block's) is computed once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import nn
+
+from ex4d.generation.wan.kernels import fused
+from ex4d.generation.wan.kernels.attention import attention
+from ex4d.generation.wan.kernels.fp8_attention import fp8_attention, norm_factor, supports_fp8_attention
+from ex4d.generation.wan.kernels.fused import FP8_MAX, CrossAttentionKV
+from ex4d.generation.wan.kernels.matmul import merge_linear
+
+if TYPE_CHECKING:
+    from diffsynth.models.wan_video_dit import DiTBlock
+
+    from ex4d.generation.wan.parallel.group import PassShard
+
+# The tokens' residual stream x (N, C), and what the next norm adds to it: a branch's result and its gate.
+Stream = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]
+
+# Cosines and sines (N, head_dim / 2) float32 of the rotary embedding.
+Angles = tuple[torch.Tensor, torch.Tensor]
+
+
+class ContextLayers(nn.Module):
+    """A block's cross-attention layers for keys and values, which run once per window."""
+
+    def __init__(self, block: DiTBlock):
+        super().__init__()
+        cross = block.cross_attn
+        self.k, self.v, self.norm_k = cross.k, cross.v, cross.norm_k
+        self.k_img, self.v_img, self.norm_k_img = cross.k_img, cross.v_img, cross.norm_k_img
+        self.query_weight = cross.norm_q.weight
+
+    def forward(
+        self, image: torch.Tensor, texts: Sequence[tuple[torch.Tensor, int]]
+    ) -> tuple[CrossAttentionKV, list[CrossAttentionKV]]:
+        """Compute keys and values of the image (257, C), and of each text (K, C) with its last embedding's repeats."""
+        key = (self.norm_k_img(self.k_img(image)) * self.query_weight).to(image.dtype)
+        of_texts = [
+            CrossAttentionKV.of((self.norm_k(self.k(text)) * self.query_weight).to(text.dtype), self.v(text), repeats)
+            for text, repeats in texts
+        ]
+        return CrossAttentionKV.of(key, self.v_img(image)), of_texts
+
+
+class Block(nn.Module):
+    """A block's layers that run at every step; with ``fp8`` and ``fp8_attention``, computed in fp8."""
+
+    def __init__(self, block: DiTBlock, *, fp8: bool = False, fp8_attention: bool = False):
+        super().__init__()
+        self_attn, ffn = block.self_attn, cast(Sequence[nn.Linear], block.ffn)
+        factors = [norm_factor(norm.weight.detach()) for norm in (self_attn.norm_q, self_attn.norm_k)]
+        self.factors = nn.Parameter(torch.tensor(factors, device=self_attn.q.weight.device), requires_grad=False)
+        self.fp8_attention = fp8_attention
+        self.head_dim = self_attn.head_dim
+        self.epsilon = block.norm1.eps
+        self.norm_epsilon = self_attn.norm_q.eps
+        self.qkv = merge_linear((self_attn.q, self_attn.k, self_attn.v), fp8=fp8)
+        self.o = merge_linear((self_attn.o,), fp8=fp8)
+        self.cross_q = merge_linear((block.cross_attn.q,), fp8=fp8)
+        self.cross_o = merge_linear((block.cross_attn.o,), fp8=fp8)
+        self.up = merge_linear((ffn[0],), fp8=fp8)
+        self.down = merge_linear((ffn[2],), fp8=fp8)
+        self.query_weight, self.key_weight = self_attn.norm_q.weight, self_attn.norm_k.weight
+        self.cross_scale, self.cross_shift = block.norm3.weight, block.norm3.bias
+        self.fp8 = fp8
+        self._residual_norm = partial(fused.residual_norm, dtype=ffn[0].weight.dtype, fp8=fp8)
+
+    def forward(
+        self,
+        streams: Sequence[Stream],
+        modulation: torch.Tensor,
+        image: CrossAttentionKV,
+        texts: Sequence[CrossAttentionKV],
+        angles: Angles,
+        shard: PassShard | None = None,
+    ) -> list[Stream]:
+        """Run the block for all prompts.
+
+        Args:
+            streams: of each prompt; changed in place. One object for all while they are equal.
+            modulation: (6, C) float32.
+            angles: of all tokens; with a ``shard``, the streams have a part of them.
+        """
+        shared = len(streams) > 1 and all(stream is streams[0] for stream in streams)
+        attended = [
+            self._self_attention(stream, modulation, angles, shard) for stream in streams[: 1 if shared else None]
+        ]
+        if shared:
+            x, added, gate = attended[0]
+            attended += [(x.clone(), added, gate) for _ in streams[1:]]
+        return [
+            self._cross_attention_and_ffn(stream, modulation, image, text)
+            for stream, text in zip(attended, texts, strict=True)
+        ]
+
+    def _self_attention(
+        self, stream: Stream, modulation: torch.Tensor, angles: Angles, shard: PassShard | None
+    ) -> Stream:
+        x, added, gate = stream
+        shift, scale, own_gate = modulation[:3]
+        rows = self._residual_norm(x, added, gate, scale, shift, self.epsilon)
+        return x, self.o(self._attend(self.qkv(rows), angles, shard)), own_gate
+
+    def _cross_attention_and_ffn(
+        self, stream: Stream, modulation: torch.Tensor, image: CrossAttentionKV, text: CrossAttentionKV
+    ) -> Stream:
+        x, added, gate = stream
+        shift, scale, own_gate = modulation[3:]
+        norm3 = (self.cross_scale, self.cross_shift, self.epsilon)
+        rows = self._residual_norm(x, added, gate, *norm3, one_plus_scale=False)
+        attended = fused.cross_attention(self.cross_q(rows), image, text, self.norm_epsilon, self.head_dim)
+        added = self.cross_o(self._rows(attended))
+        rows = self._residual_norm(x, added, None, scale, shift, self.epsilon)
+        if self.fp8:
+            return x, self.down(fused.quantize_fp8(self.up(rows), gelu=True)), own_gate
+        return x, self.down(self.up(rows, gelu=True)), own_gate
+
+    def _attend(self, qkv: torch.Tensor, angles: Angles, shard: PassShard | None) -> fused.Rows:
+        """Norm, rotate and attend: (N, 3 C) to (N, C)."""
+        own, total, heads = slice(0, len(qkv)), len(angles[0]), qkv.shape[1] // 3 // self.head_dim
+        if shard is not None:
+            own = shard.token_slice(total)
+        factors = None
+        if self.fp8_attention and supports_fp8_attention(total, heads * self.head_dim, self.head_dim, qkv.device):
+            absmax = fused.value_absmax(qkv)
+            absmax = absmax if shard is None else shard.all_reduce_max(absmax)
+            factors = torch.cat([self.factors, FP8_MAX / absmax.clamp_min(1e-12)])
+        own_angles = (angles[0][own], angles[1][own])
+        rotated = fused.qk_norm_rope(
+            qkv, self.query_weight, self.key_weight, own_angles, self.norm_epsilon, self.head_dim, factors
+        )
+        if shard is not None:
+            rotated = shard.tokens_to_heads(rotated, total, self.head_dim)
+        if factors is None:
+            query, key, value = rotated.chunk(3, dim=1)
+            attended, scales = attention(query, key, value, self.head_dim), None
+        else:
+            attended, scales = fp8_attention(rotated, factors, self.head_dim)
+        if shard is not None:
+            attended = shard.heads_to_tokens(attended, total, heads, self.head_dim)
+        return self._rows(attended) if scales is None else (attended, scales[: len(attended)])
+
+    def _rows(self, values: torch.Tensor) -> fused.Rows:
+        return fused.quantize_fp8(values) if self.fp8 else values

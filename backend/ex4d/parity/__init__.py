@@ -1,8 +1,0 @@
-"""Parity with the original EX-4D, for any case laid out like the golden data: behind `ex4d parity`."""
-
-from ex4d.parity.comparison import Comparison, ParityCaseError
-from ex4d.parity.depth import compare_depth
-from ex4d.parity.generation import compare_generation
-from ex4d.parity.geometry import compare_geometry
-
-__all__ = ["Comparison", "ParityCaseError", "compare_depth", "compare_generation", "compare_geometry"]

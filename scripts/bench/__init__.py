@@ -1,0 +1,18 @@
+"""Benchmarks of `ex4d bench`: each prints a table with ratios; no test depends on them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ex4d.subprocesses import module_environment
+
+# Of `ex4d bench generate`, in its order. Here, so that the command line knows them without torch.
+PARTS = ("passes", "jobs", "memory", "gpus")
+
+
+def bench_environment() -> dict[str, str]:
+    """This process's environment variables, with which `python -m bench.MODULE` finds these packages."""
+    environment = module_environment()
+    environment["PYTHONPATH"] += os.pathsep + str(Path(__file__).resolve().parents[1])
+    return environment

@@ -1,0 +1,106 @@
+"""Benchmarks live queries: views and coverage, requested over a loopback socket of a real service.
+
+Part of `ex4d bench render`. The service runs in processes of its own, as `ex4d serve` starts them. The time is measured
+from sending a request until its answer has arrived, with another camera each time.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from bench.measuring import Row
+from ex4d.raster.speed import SUBJECT_DISTANCE, synthetic_cameras, synthetic_surface
+from ex4d.service.local_service import local_service
+from ex4d_core.cameras import CameraPath
+from ex4d_core.client import Client
+from ex4d_core.messages import GetCoverage, GetView, Message
+from ex4d_core.scene import Scene, SceneManifest, SceneWriter
+from ex4d_core.shot import OcclusionModel, RenderSettings, ShotRequest
+from ex4d_core.transfers import ask_about
+
+VIEW_SIZE = (1024, 576)
+COVERAGE_CLIP = (49, 512, 512)
+TARGET_MS = {"cpu": 120, "cuda": 16}  # our targets, for a view
+_MODELS: tuple[OcclusionModel, ...] = ("watertight", "thickness")
+_VIEWS = 41
+_EDITS = 9
+_TIMEOUT_SECONDS = 180.0
+
+
+def measure_service(device: str) -> Iterator[Row]:
+    """Rows of one device, "cpu" or "cuda"."""
+    with tempfile.TemporaryDirectory(prefix="ex4d-bench-") as name:
+        folder = Path(name)
+        view_scene = _scene(folder / "view", 3, *VIEW_SIZE)
+        clip = _scene(folder / "clip", *COVERAGE_CLIP)
+        name = "cpu" if device == "cpu" else "cuda:0"
+        with local_service(folder / "service", "--device", name) as service, closing(Client(service.address)) as client:
+            # A worker that is still loading would share the processor with what is measured.
+            service.wait_until_ready()
+            for occlusion in _MODELS:
+                milliseconds = _views(client, view_scene, occlusion)
+                what = f"view over the socket, {VIEW_SIZE[0]}x{VIEW_SIZE[1]}"
+                slow = f"{np.quantile(milliseconds, 0.9):.1f} ms at the 90th percentile"
+                remark = f"{device}, {occlusion}, median of {len(milliseconds)}; {slow}; target {TARGET_MS[device]}"
+                yield Row(what, f"{np.median(milliseconds):.1f} ms", remark)
+            yield from _coverage(client, clip, device)
+
+
+def _views(client: Client, scene: Scene, occlusion: OcclusionModel) -> list[float]:
+    cameras = synthetic_cameras(_VIEWS + 1, 30)[1:]
+    intrinsics = scene.source_camera().intrinsics[:1]
+    times = []
+    for pose in cameras:
+        camera = CameraPath(pose[None], intrinsics, *VIEW_SIZE)
+        request = ShotRequest(scene.digest, camera, first_frame=1, render=RenderSettings(occlusion=occlusion))
+        times.append(_milliseconds(client, scene, GetView(request.to_wire())))
+    return times[1:]  # the first one uploads the scene and starts the live view process
+
+
+def _coverage(client: Client, scene: Scene, device: str) -> Iterator[Row]:
+    """A new path, a path of which half the frames changed, and one that did not change."""
+    frames, width, height = COVERAGE_CLIP
+    intrinsics = scene.source_camera().intrinsics
+
+    def ask(poses: np.ndarray) -> float:
+        request = ShotRequest(scene.digest, CameraPath(poses, intrinsics, width, height))
+        return _milliseconds(client, scene, GetCoverage(request.to_wire()))
+
+    first = ask(synthetic_cameras(frames, 20))
+    edits = [ask(synthetic_cameras(frames, 21 + edit)) for edit in range(_EDITS)]
+    poses = synthetic_cameras(frames, 21 + _EDITS - 1)
+    halves = []
+    for edit in range(_EDITS):
+        poses[frames // 2 :] = synthetic_cameras(frames, 60 + edit)[frames // 2 :]
+        halves.append(ask(poses))
+    same = [ask(poses) for _ in range(_EDITS)]
+    what = f"coverage over the socket, {frames} frames"
+    yield Row(what, f"{np.median(edits):.0f} ms", f"{device}, {width}x{height}, all cameras new; first {first:.0f} ms")
+    yield Row(what, f"{np.median(halves):.0f} ms", f"{device}, {width}x{height}, half of the cameras new")
+    yield Row(what, f"{np.median(same):.1f} ms", f"{device}, {width}x{height}, no camera new")
+
+
+def _milliseconds(client: Client, scene: Scene, request: Message) -> float:
+    start = time.perf_counter()
+    client.run(ask_about(scene, request), timeout=_TIMEOUT_SECONDS)
+    return 1000 * (time.perf_counter() - start)
+
+
+def _scene(folder: Path, frames: int, width: int, height: int) -> Scene:
+    """The synthetic shot as a scene package."""
+    surface = synthetic_surface(frames, width, height)
+    span = float(surface.depth.min()), float(surface.depth.max())
+    manifest = SceneManifest("bench", frames, width, height, Fraction(24), "centered", span, SUBJECT_DISTANCE)
+    with SceneWriter(folder) as writer:
+        writer.array("color", tuple(surface.color.shape), np.uint8).write(surface.color.numpy())
+        writer.array("depth", tuple(surface.depth.shape), np.float32).write(surface.depth.numpy())
+        still = np.repeat(np.eye(4)[None], frames, axis=0)
+        CameraPath(still, surface.intrinsics.numpy(), width, height).save(writer.path("source_camera"))
+        return writer.finish(manifest)

@@ -1,0 +1,8 @@
+"""Parity with the original EX-4D, for any case laid out like the golden data: behind `ex4d parity`."""
+
+from parity.comparison import Comparison, ParityCaseError
+from parity.depth import compare_depth
+from parity.generation import compare_generation
+from parity.geometry import compare_geometry
+
+__all__ = ["Comparison", "ParityCaseError", "compare_depth", "compare_generation", "compare_geometry"]

@@ -1,0 +1,59 @@
+"""Is this what the original EX-4D computes? Prints every comparison, and fails when one is off.
+
+ex4d parity generation PREFIX   PREFIX.npz, PREFIX_dit.safetensors and PREFIX_adapter.ckpt
+ex4d parity geometry FILE.npz   DW-Mesh, camera moves and mask renders
+ex4d parity depth FOLDER        DepthCrafter: unet/, svd/ and expected.npz in the folder
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ex4d.cli.main import run_program
+from ex4d_core.shot import RASTERIZERS
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags."""
+    parser.add_argument("what", choices=("generation", "geometry", "depth"))
+    parser.add_argument("case", type=Path, help="the case's file, its path without the ending, or its folder")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--rasterizer", choices=RASTERIZERS, default="auto", help="for geometry")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print every row or comparison as soon as it is there; returns the exit code."""
+    if options.what == "generation":
+        from parity.generation import compare_generation
+
+        comparisons = compare_generation(options.case, options.device)
+    elif options.what == "depth":
+        from parity.depth import compare_depth
+
+        comparisons = compare_depth(options.case, options.device)
+    else:
+        from parity.geometry import compare_geometry
+
+        comparisons = compare_geometry(options.case, options.rasterizer, options.device)
+    count = off = 0
+    for comparison in comparisons:
+        count += 1
+        off += not comparison.right
+        relation = ">=" if comparison.at_least else "<="
+        verdict = "ok " if comparison.right else "OFF"
+        figure = f"{comparison.value:.5g} {relation} {comparison.bound:g}"
+        print(f"{verdict}  {comparison.name:38} {comparison.measure:12} {figure}", flush=True)
+    print(f"{count} comparisons, {off} off" if off else f"{count} comparisons, all within their bounds")
+    return 1 if off else 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `ex4d parity`; returns the exit code."""
+    return run_program("parity", sys.modules[__name__], arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,271 @@
+"""Optimizations of the transformer and the VAE stay within the bounds on their results."""
+
+import contextlib
+import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
+
+
+from bench.__main__ import main as bench_main
+from bench.original_pass import diffsynth_velocity
+from ex4d.generation.wan.conditioning import WindowConditioning
+from ex4d.generation.wan.decoding import decode_in_order, encode_video
+from ex4d.generation.wan.denoising import denoise
+from ex4d.generation.wan.kernels import fused
+from ex4d.generation.wan.kernels.attention import attention, fastest_attention
+from ex4d.generation.wan.kernels.fp8_attention import fp8_attention, norm_factor
+from ex4d.generation.wan.kernels.matmul import Fp8Linear
+from ex4d.generation.wan.kernels.vae import optimize_vae
+from ex4d.generation.wan.networks import load_dit, load_vae
+from ex4d.generation.wan.streaming import BlockStreaming
+from ex4d.generation.wan.transformer import Transformer
+from ex4d.weights.places import find_wan_files
+from ex4d_core.shot import WanSettings
+
+ROOT = Path(__file__).parents[2]
+
+
+def autocast():
+    return torch.autocast("cpu", torch.bfloat16)
+
+
+@pytest.fixture(scope="module")
+def loaded(toy_models):
+    files = find_wan_files(toy_models)
+    return load_dit(files.dit, files.ex4d)
+
+
+@pytest.fixture
+def dit(loaded):
+    return copy.deepcopy(loaded)
+
+
+@pytest.fixture(scope="module")
+def conditioning() -> WindowConditioning:
+    """With prompts of 7 and 12 tokens of 20, the rest padding."""
+    generator = torch.Generator().manual_seed(0)
+
+    def values(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator)
+
+    texts = [values(1, 20, 32) for _ in range(2)]
+    texts[0][:, 7:] = 0
+    texts[1][:, 12:] = 0
+    latents = values(1, 32, 3, 4, 6), values(1, 20, 3, 4, 6)
+    return WindowConditioning(*texts, *latents, values(1, 257, 1280).bfloat16().float())
+
+
+SETTINGS = WanSettings(steps=4, shift=5.0, guidance=5.0)
+NOISE = torch.randn(1, 16, 3, 4, 6, generator=torch.Generator().manual_seed(1))
+
+
+def rebuild(dit, **options) -> Transformer:
+    return Transformer(dit, dit.blocks, **options)
+
+
+def final(transformer: Transformer, conditioning: WindowConditioning) -> torch.Tensor:
+    return denoise(transformer, NOISE, conditioning, SETTINGS, precision=autocast)
+
+
+def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    return ((ours.float() - theirs.float()).norm() / theirs.float().norm()).item()
+
+
+@torch.inference_mode()
+def test_the_rebuilt_transformer_is_diffsynths(dit, conditioning):
+    """In float32, where nothing hides: one matmul for three, padding counted once, rotation in real numbers."""
+    dit = dit.float()
+    expected = [diffsynth_velocity(dit, NOISE, torch.tensor(700.0), conditioning, negative=n) for n in (False, True)]
+    transformer = rebuild(dit)
+    prepared = transformer.prepare(conditioning)
+    assert [keys[0].repeats for keys in prepared.prompts] == [13, 8], "padding is one key with repeats"
+    result = transformer.velocities(NOISE, torch.tensor(700.0), prepared)
+    for ours, theirs in zip(result, expected, strict=True):
+        assert relative(ours, theirs) < 1e-5
+    # Both prompts share what they have in common, and nothing else.
+    for prompt, together in enumerate(result):
+        alone = transformer.velocities(NOISE, torch.tensor(700.0), prepared, (prompt,))[0]
+        assert torch.equal(alone, together)
+
+
+def test_every_attention_backend_gives_the_same(dit, conditioning):
+    transformer = rebuild(dit)
+    plain = final(transformer, conditioning)
+    with fastest_attention():
+        assert relative(final(transformer, conditioning), plain) < 1e-2
+
+
+@pytest.mark.parametrize("attention", [False, True], ids=["matmul", "matmul and attention"])
+def test_fp8_is_close(dit, conditioning, attention):
+    """Random weights and a guidance of 5 make more of the difference than trained ones do."""
+    plain = final(rebuild(copy.deepcopy(dit)), conditioning)
+    transformer = rebuild(dit, fp8=True, fp8_attention=attention)
+    assert 1e-4 < relative(final(transformer, conditioning), plain) < 0.12
+    layers = [module for block in transformer.blocks for module in block.modules() if isinstance(module, Fp8Linear)]
+    assert len(layers) == 6 * len(transformer.blocks)
+    assert all(layer.weight.dtype == torch.float8_e4m3fn for layer in layers)
+
+
+@pytest.mark.parametrize("attention", [False, True], ids=["matmul", "matmul and attention"])
+def test_fp8_stays_within_5_percent_on_the_originals_toy_model(golden_folder, attention):
+    with np.load(golden_folder / "ex4d_generation.npz") as arrays:
+        case = {key: torch.from_numpy(arrays[key]) for key in arrays if arrays[key].dtype == np.float32}
+    camera = torch.cat([case["color_latents"], case["mask_latents"]], dim=1)
+    texts = case["context_positive"], case["context_negative"]
+    inputs = WindowConditioning(*texts, camera, case["y"], case["clip_feature"])
+    files = [golden_folder / f"ex4d_generation_{name}" for name in ("dit.safetensors", "adapter.ckpt")]
+    results = {}
+    for fp8 in (False, True):
+        transformer = rebuild(load_dit(files[:1], files[1]), fp8=fp8, fp8_attention=attention)
+        results[fp8] = denoise(transformer, case["noise"], inputs, SETTINGS, precision=autocast)
+    changed = relative(results[True], results[False])
+    print(f"relative L2 of the final latents, fp8 to bfloat16: {changed:.4f}")
+    assert changed < 0.05
+
+
+def test_fp8_attention_is_attention_within_fp8s_precision():
+    generator = torch.Generator().manual_seed(0)
+    weight = 1 + 0.1 * torch.randn(256, generator=generator)
+    qkv = torch.randn(300, 768, generator=generator)
+    qkv[:, 512:] += 1  # a common mean, so that the average is not mere noise
+    angles = torch.randn(300, 64, generator=generator)
+    options = (weight, weight, (angles.cos(), angles.sin()), 1e-6, 128)
+    factors = torch.tensor([norm_factor(weight)] * 2 + [448 / fused.value_absmax(qkv).item()])
+    rows, scales = fp8_attention(fused.qk_norm_rope(qkv.clone(), *options, factors), factors, 128)
+    exact = attention(*fused.qk_norm_rope(qkv.clone(), *options).chunk(3, dim=1), 128)
+    assert relative(rows.float() * scales, exact) < 0.04
+
+
+def test_normed_values_never_leave_the_range_of_fp8():
+    """Not even if all of a row is in one channel with the largest weight."""
+    weight = torch.linspace(0.1, 3.0, 5120)
+    row = torch.zeros(5120)
+    row[-1] = 1e4
+    largest = torch.nn.functional.rms_norm(row, (5120,), weight).max().item()
+    assert 448 / 4 < largest * norm_factor(weight) <= 448
+
+
+@pytest.mark.parametrize("fp8", [False, True])
+def test_blocks_can_be_streamed_whatever_their_precision(dit, conditioning, fp8):
+    plain = final(rebuild(copy.deepcopy(dit), fp8=fp8), conditioning)
+    transformer = rebuild(dit, fp8=fp8)
+    BlockStreaming(transformer.contexts, torch.device("cpu"), cyclic=False)
+    BlockStreaming(transformer.blocks, torch.device("cpu"))
+    for _ in range(2):
+        assert torch.equal(final(transformer, conditioning), plain)
+
+
+@torch.inference_mode()
+def test_the_first_self_attention_is_computed_once_for_both_prompts(dit, conditioning, monkeypatch):
+    transformer = rebuild(dit.float())
+    prepared = transformer.prepare(conditioning)
+    attentions = []
+    plain = fused.qk_norm_rope
+    monkeypatch.setattr(fused, "qk_norm_rope", lambda *given: (attentions.append(1), plain(*given))[1])
+    transformer.velocities(NOISE, torch.tensor(700.0), prepared)
+    assert len(attentions) == 2 * len(transformer.blocks) - 1
+
+
+@torch.inference_mode()
+def test_streamed_weights_are_copied_once_for_both_prompts(dit, conditioning, monkeypatch):
+    copies = []
+    plain = BlockStreaming._fetch
+    monkeypatch.setattr(
+        BlockStreaming, "_fetch", lambda self, index, number: (copies.append(index), plain(self, index, number))[1]
+    )
+    transformer = rebuild(dit.float())
+    BlockStreaming(transformer.blocks, torch.device("cpu"))
+    prepared = transformer.prepare(conditioning)
+    for _ in range(3):
+        transformer.velocities(NOISE, torch.tensor(700.0), prepared)
+    # Two blocks, two buffers: once there, they stay.
+    assert len(transformer.blocks) == 2 and copies == [0, 1]
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.bfloat16, 0.03)], ids=["float32", "bf16"])
+def test_the_faster_vae_is_diffsynths(toy_models, dtype, bound):
+    files = find_wan_files(toy_models)
+    video = torch.rand(1, 3, 9, 32, 48, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    result = []
+    for faster in (False, True):
+        vae = load_vae(files.vae, dtype=dtype)
+        if faster:
+            optimize_vae(vae)
+        latents = encode_video(vae, video, "cpu")
+        result.append((latents, torch.cat(list(decode_in_order(vae, latents, contextlib.nullcontext)))))
+    for ours, theirs in zip(result[1], result[0], strict=True):
+        assert relative(ours, theirs) < bound
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_the_triton_kernels_compute_what_their_torch_versions_do(device):
+    """Interpreted on the CPU, in a process of its own, since Triton reads the switch when it is imported."""
+    pytest.importorskip("triton", reason="no Triton for this system")
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    path = Path(__file__).with_name("interpreted_kernels.py")
+    done = subprocess.run([sys.executable, str(path), device], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_triton_kernels_compile_for_gpus_that_are_not_here(tmp_path):
+    pytest.importorskip("triton", reason="no Triton for this system")
+    path = Path(__file__).with_name("compiled_kernels.py")
+    environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, str(path)], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_without_a_gpu_the_bench_runs_at_toy_size_and_says_so(capsys):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    assert bench_main(["generate", "--part", "passes", "--part", "memory"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert "no GPU" in rows[0] and "diffsynth" in rows[0]
+    for what in ("pass, the original", "pass, ours, bf16", "pass, ours, fp8, attention too"):
+        assert any(row.startswith(what) for row in rows)
+    assert any(row.startswith("memory, cap 12 GB") and "no GPU" in row for row in rows)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("fp8", [False, True])
+def test_on_a_gpu_the_result_is_the_cpus(dit, conditioning, fp8):
+    """In fp8 the least difference flips roundings, and guidance amplifies it: one rounding more in every matmul moves a
+    CPU's own final latents by 5 %. So the GPU's must be as near to the exact ones as the CPU's, and matmuls and kernels
+    are compared one by one."""
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    exact = final(rebuild(copy.deepcopy(dit)), conditioning)
+    plain = final(rebuild(copy.deepcopy(dit), fp8=True), conditioning) if fp8 else exact
+    result = denoise(
+        rebuild(dit, device="cuda", fp8=fp8),
+        NOISE.cuda(),
+        conditioning.to("cuda"),
+        SETTINGS,
+        precision=lambda: torch.autocast("cuda", torch.bfloat16),
+    )
+    bound = 1.3 * relative(plain, exact) if fp8 else 0.02
+    assert relative(result.cpu(), exact) < bound
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_an_fp8_matmul_is_the_cpus():
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    generator = torch.Generator().manual_seed(0)
+    weight, bias = torch.randn(256, 512, generator=generator), torch.randn(256, generator=generator)
+    layer = Fp8Linear(weight, bias)
+    values, scales = fused.quantize_fp8_in_torch(torch.randn(300, 512, generator=generator))
+    plain = layer((values, scales))
+    result = layer.cuda()((values.cuda(), scales.cuda()))
+    # Both round to bfloat16; the GPU adds up with fewer bits.
+    assert relative(result.cpu(), plain) < 5e-3
