@@ -1,7 +1,7 @@
-"""The five-minute walk-through in a Blender with a window: the zip installed as an artist does, the buttons pressed.
+"""The five-minute walk-through in a Blender with a window: install the zip as an artist does, and press the buttons.
 
 `EX4D_BLENDER` names the Blender (a program that takes Blender's arguments and shows its window on a real or virtual
-screen). The pictures stay in the test's folder; look at them: is the next step obvious, is anything cut off?
+screen). The screenshots stay in the test's folder; inspect them: is the next step obvious, is anything cut off?
 """
 
 from __future__ import annotations
@@ -54,36 +54,36 @@ def backend(tmp_path):
 
 
 def test_from_footage_to_two_versions_in_the_sequencer(tmp_path, backend, scene_package):
-    # A package has what an artist has to begin with: a movie and its depth.
+    # A package has what an artist starts with: a movie and its depth.
     package = Path(os.environ.get("EX4D_SCENE") or scene_package)
     zip_file = build_addon.build(ROOT / "blender_addon", tmp_path / "ex4d.zip")
     variables = {**os.environ, "BLENDER_USER_RESOURCES": str(tmp_path / "user"), "PYTHONPATH": ""}
     install = ["--command", "extension", "install-file", "--repo", "user_default", "--enable", str(zip_file)]
     subprocess.run([BLENDER, *install], check=True, env=variables, timeout=300)
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
+    screenshots = tmp_path / "screenshots"
+    screenshots.mkdir()
     script = str(Path(__file__).with_name("walk_through.py"))
 
     subprocess.run(
         [
             *(BLENDER, "--python", script, "--", ADDON, backend),
-            *(str(package / "footage.mp4"), str(package / "depth.npy"), str(pictures)),
+            *(str(package / "footage.mp4"), str(package / "depth.npy"), str(screenshots)),
         ],
         check=True,
         env=variables,
         timeout=600,
     )
 
-    result = json.loads((pictures / "result.json").read_text())
-    assert result["ended"] == "well", result["ended"]
+    result = json.loads((screenshots / "result.json").read_text())
+    assert result["outcome"] == "success", result["outcome"]
     assert result["reconstruction"] == ["imported", ""]
     unseen = result["unseen"]
-    # The panel shows the colour itself, and the frustum's walls touch the edge of what the source camera sees.
+    # The panel shows the colour itself, and the walls of the frustum touch the edge of the source camera's view.
     assert unseen["source"] < 0.004 < 0.01 < unseen["SOLID"], unseen
     for view in ("MATERIAL", "RENDERED"):
         assert unseen[view] == pytest.approx(unseen["SOLID"], rel=0.1), unseen
     assert [take[2:] for take in result["takes"]] == [["done", ""], ["done", ""]]
     names = ("1_connected", "2_footage", "3_scene", "4_camera", "6_running", "7_takes")
-    assert result["pictures"] == [f"{name}.png" for name in names]
-    # An empty window's picture has a few thousand bytes, whatever its size.
-    assert all((pictures / name).stat().st_size > 100_000 for name in result["pictures"])
+    assert result["screenshots"] == [f"{name}.png" for name in names]
+    # A screenshot of an empty window has a few thousand bytes, whatever its size.
+    assert all((screenshots / name).stat().st_size > 100_000 for name in result["screenshots"])

@@ -1,9 +1,9 @@
-"""Runs inside a Blender with a window: from footage to two takes in the sequencer, with a picture of each step.
+"""Runs inside a Blender with a window: from footage to two takes in the sequencer, with a screenshot of each step.
 
     blender --factory-startup --python walk_through.py -- ADD-ON ADDRESS MOVIE DEPTH FOLDER
 
-Every button is pressed as the panels do it, by its operator. FOLDER gets NAME.png for each step, and result.json, which
-says how it ended.
+Every button is pressed by its operator, as the panels do. FOLDER gets NAME.png for each step, and result.json with the
+outcome.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 addon, address, movie, depth, folder = sys.argv[sys.argv.index("--") + 1 :]
 FOLDER = Path(folder)
 PATIENCE_SECONDS = 180.0
-result: dict = {"pictures": []}
+result: dict = {"screenshots": []}
 
 
 def area(kind: str) -> bpy.types.Area:
@@ -43,7 +43,7 @@ def press(operator, in_area: str = "VIEW_3D", **settings) -> None:
         assert operator("EXEC_DEFAULT", **settings) == {"FINISHED"}, operator
 
 
-def picture(name: str, keep: bool = True) -> None:
+def take_screenshot(name: str, keep: bool = True) -> None:
     path = FOLDER / f"{name}.png"
     grab = shutil.which("import")  # ImageMagick's; Blender's own comes out black where Mesa draws in software
     if grab and "DISPLAY" in os.environ:
@@ -52,11 +52,11 @@ def picture(name: str, keep: bool = True) -> None:
         with bpy.context.temp_override(window=bpy.context.window_manager.windows[0]):
             bpy.ops.screen.screenshot(filepath=str(path))
     if keep:
-        result["pictures"].append(path.name)
+        result["screenshots"].append(path.name)
 
 
-def unseen_share(name: str) -> float:
-    """Share of a picture that is magenta, the unseen colour, in full light or below the camera's dark surround."""
+def unseen_fraction(name: str) -> float:
+    """Share of a screenshot that is magenta, the unseen colour, in full light or under the camera's passepartout."""
     image = bpy.data.images.load(str(FOLDER / f"{name}.png"), check_existing=False)
     pixels = np.empty(image.size[0] * image.size[1] * 4, dtype=np.float32)
     image.pixels.foreach_get(pixels)
@@ -66,7 +66,7 @@ def unseen_share(name: str) -> float:
 
 
 def set_up_window() -> None:
-    """A viewport with the EX-4D tab, and the sequencer where the properties were."""
+    """A viewport with the EX-4D tab, and the sequencer instead of the Properties editor."""
     viewport = area("VIEW_3D")
     space = viewport.spaces.active
     space.show_region_ui, space.show_region_toolbar = True, False
@@ -90,26 +90,26 @@ def steps() -> Iterator[float]:
     yield 1.0
     set_up_window()
     yield 1.0
-    picture("1_connected")
+    take_screenshot("1_connected")
     press(bpy.ops.ex4d.pick_footage, filepath=movie)
     press(bpy.ops.ex4d.pick_depth, filepath=depth)
     press(bpy.ops.ex4d.reconstruct)
     yield 1.2
-    picture("2_footage")
+    take_screenshot("2_footage")
     yield from wait(lambda: scene.ex4d_reconstructions[0].state in ("imported", "failed", "stopped"))
     look_through_camera()
     yield 1.0
     result["reconstruction"] = [scene.ex4d_reconstructions[0].state, scene.ex4d_reconstructions[0].reason]
     result["unseen"] = {}
-    picture("3_scene")
-    result["unseen"]["source"] = unseen_share("3_scene")
+    take_screenshot("3_scene")
+    result["unseen"]["source"] = unseen_fraction("3_scene")
     press(bpy.ops.ex4d.add_camera, preset="orbit", other_way=True)
     scene.frame_set((scene.frame_start + scene.frame_end) // 2)
     scene.ex4d_coverage.live = True
     yield from wait(coverage_is_shown)
     yield 1.0
-    picture("4_camera")
-    result["unseen"]["SOLID"] = unseen_share("4_camera")
+    take_screenshot("4_camera")
+    result["unseen"]["SOLID"] = unseen_fraction("4_camera")
     yield from shaded_alike()
     press(bpy.ops.ex4d.add_camera, preset="crane", new_shot=True)
     scene.ex4d_shot_index = 0
@@ -117,7 +117,7 @@ def steps() -> Iterator[float]:
     yield from wait(lambda: scene.ex4d_takes[0].state == "running" and scene.ex4d_takes[0].progress > 0.2)
     bring_takes_into_view()
     yield 0.5
-    picture("6_running")
+    take_screenshot("6_running")
     press(bpy.ops.ex4d.send_take)
     yield from wait(lambda: all(take.state in ("done", "failed", "stopped") for take in scene.ex4d_takes))
     result["takes"] = [[take.label, take.version, take.state, take.reason] for take in scene.ex4d_takes]
@@ -125,7 +125,7 @@ def steps() -> Iterator[float]:
     press(bpy.ops.sequencer.view_all, in_area="SEQUENCE_EDITOR")
     bring_takes_into_view()
     yield 2.0
-    picture("7_takes")
+    take_screenshot("7_takes")
 
 
 def coverage_is_shown() -> bool:
@@ -143,8 +143,8 @@ def shaded_alike() -> Iterator[float]:
             bpy.context.scene.frame_set(frame)
             yield 2.0
             waited += 2.0
-            picture("5_" + kind.lower(), keep=False)
-            result["unseen"][kind] = unseen_share("5_" + kind.lower())
+            take_screenshot("5_" + kind.lower(), keep=False)
+            result["unseen"][kind] = unseen_fraction("5_" + kind.lower())
             if abs(result["unseen"][kind] - result["unseen"]["SOLID"]) < 0.1 * result["unseen"]["SOLID"]:
                 break
     shading.type = "SOLID"
@@ -170,9 +170,9 @@ def run() -> float | None:
     try:
         return next(walk)
     except StopIteration:
-        result["ended"] = "well"
-    except BaseException:  # whatever it is, the test has to hear of it, and Blender to end
-        result["ended"] = traceback.format_exc()
+        result["outcome"] = "success"
+    except BaseException:  # the test must report any failure, and Blender must quit
+        result["outcome"] = traceback.format_exc()
     (FOLDER / "result.json").write_text(json.dumps(result))
     bpy.ops.wm.quit_blender()
     return None
