@@ -66,11 +66,13 @@ def read_work(file: BinaryIO) -> WindowWork | None:
     if len(body) < header["bytes"]:
         return None
     tensors = safetensors.torch.load(body)
-    paths = header["choice"]["files"]
-    files = WanFiles(tuple(map(Path, paths.pop("dit"))), **{name: Path(path) for name, path in paths.items()})
-    loras = tuple((Path(path), weight) for path, weight in header["choice"]["loras"])
+    choice = header["choice"]
+    dit = tuple(map(Path, choice["files"].pop("dit")))
+    choice["files"] = WanFiles(dit, **{name: Path(path) for name, path in choice["files"].items()})
+    choice["loras"] = tuple((Path(path), weight) for path, weight in choice["loras"])
+    choice["further_devices"] = tuple(choice["further_devices"])
     return WindowWork(
-        NetworkChoice(**{**header["choice"], "files": files, "loras": loras}),
+        NetworkChoice(**choice),
         header["mode"],
         WanSettings.from_wire(header["settings"]),
         tensors.pop("noise"),
