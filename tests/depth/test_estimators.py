@@ -196,7 +196,7 @@ def decoded(monkeypatch) -> list[int]:
 def test_a_reconstruction_decodes_the_footage_twice(name, decoded, toy_models, write_clip, tmp_path):
     """Once to estimate depth and align it over time, once to build the scene along the refined edges."""
     footage = write_clip(frames=7)
-    settings = EstimatorSettings(name, toy_models, licence="research", device="cpu")
+    settings = EstimatorSettings(name, MachineSettings(toy_models, licence="research"), device="cpu")
     estimator = ModelEstimator(BrightIsNear()) if name == "stand-in" else create_estimator(settings)
     clip = estimator.estimate(footage)
     assert len(decoded) == 7

@@ -37,7 +37,7 @@ def test_depthcrafters_denoiser(layouts):
     from ex4d.depth.depthcrafter.unet import DepthCrafterUNet
 
     with torch.device("meta"):
-        network = DepthCrafterUNet.from_published({"_class_name": "another", "num_frames": 14})
+        network = DepthCrafterUNet()
     assert shapes(network.state_dict()) == layouts["depthcrafter/unet"]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from ex4d.weights.catalogue import DEPTHCRAFTER
 from ex4d.weights.checkpoints import load_strictly, read_checkpoint
 from ex4d.weights.places import repository_folder
 from ex4d.weights.pretrained import damage_named, load_pretrained, read_config
+
+_Network = TypeVar("_Network", bound=torch.nn.Module)
 
 MODEL = depth_model(DEPTHCRAFTER)
 _LONGEST_SIDE = 1024
@@ -101,18 +103,15 @@ def load_pipeline(own: Path, video: Path, device: torch.device, dtype: torch.dty
 
     from ex4d.depth.depthcrafter.unet import DepthCrafterUNet
 
-    def loaded(kind: Callable[[dict], torch.nn.Module], config: Path, weights: Path) -> torch.nn.Module:
-        settings = read_config(config)
+    def loaded(kind: Callable[..., _Network], config: Path, weights: Path) -> _Network:
+        settings = _without_notes(read_config(config))
         with damage_named(config), torch.device("meta"):
-            network = kind(settings)
+            network = kind(**settings)
         return load_strictly(network, read_checkpoint(weights), weights, device=device, dtype=dtype)
 
-    unet = loaded(DepthCrafterUNet.from_published, own / "config.json", own / "diffusion_pytorch_model.safetensors")
-    vae = loaded(
-        lambda settings: AutoencoderKLTemporalDecoder(**_without_notes(settings)),
-        video / "vae" / "config.json",
-        video / "vae" / "diffusion_pytorch_model.fp16.safetensors",
-    )
+    unet = loaded(DepthCrafterUNet, own / "config.json", own / "diffusion_pytorch_model.safetensors")
+    vae_weights = video / "vae" / "diffusion_pytorch_model.fp16.safetensors"
+    vae = loaded(AutoencoderKLTemporalDecoder, video / "vae" / "config.json", vae_weights)
     encoder = load_pretrained(
         CLIPVisionModelWithProjection, video / "image_encoder", dtype, variant="fp16", use_safetensors=True
     )

@@ -6,7 +6,7 @@ embedding as context, where Stable Video Diffusion repeats one embedding over th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -26,12 +26,6 @@ class DepthCrafterUNet(UNetSpatioTemporalConditionModel):
     def blocks(self) -> int:
         """How often `between_blocks` is called in a pass."""
         return len(self.down_blocks) + 1 + len(self.up_blocks)
-
-    @classmethod
-    def from_published(cls, config: Mapping[str, Any]) -> DepthCrafterUNet:
-        """From the published config.json, whose class name is the original repository's and is ignored."""
-        known = {name: value for name, value in config.items() if not name.startswith("_")}
-        return cls(**known)
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, latents: torch.Tensor, timestep: torch.Tensor, image_embeddings: torch.Tensor, time_ids: torch.Tensor
