@@ -252,7 +252,7 @@ def wait_for_refusal(monitor: zmq.Socket) -> None:
     "wrong",
     [
         {"devices": ()},
-        {"devices": ("gpu",)},
+        {"devices": ("auto",)},
         {"hang_seconds": 0},
         {"cache_gb": float("nan")},
         {"keep_days": -1},
