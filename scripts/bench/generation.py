@@ -25,7 +25,8 @@ from bench.measuring import Row, median_seconds, wait_for_gpu
 from bench.passes import Case, measure_passes, measure_rates, minimum_seconds, relative_l2
 from bench.random_weights import write_models
 from ex4d.generation.engine import GenerationProgress
-from ex4d.generation.wan.loaded_networks import LoadedNetworks, NetworkChoice, networks_for
+from ex4d.generation.wan.loaded_networks import LoadedNetworks, networks_for
+from ex4d.generation.wan.network_choice import NetworkChoice
 from ex4d.generation.wan.networks import load_image_encoder, load_vae
 from ex4d.generation.wan.wan_engine import WanEngine
 from ex4d.raster import RenderedFrame

@@ -171,15 +171,17 @@ def _on_backend(scene: Scene, request: ShotRequest, options: argparse.Namespace)
     except (KeyboardInterrupt, ClientError, OSError):  # Ctrl-C, a backend that is away, a folder of ours that is full
         if take.job:
             print(
-                f"job {take.job} goes on at the backend. Stop it: {jobs} --cancel {take.job}\n"
-                f"Or fetch what it makes: {jobs} --fetch {take.job} -o FOLDER",
+                f"job {take.job} continues at the backend. Stop it: {jobs} --cancel {take.job}\n"
+                f"Or fetch its results: {jobs} --fetch {take.job} -o FOLDER",
                 file=sys.stderr,
             )
         raise
     finally:
         client.close()
-    if task.result.state != "done":
-        raise RequestError(f"the backend's job {take.job} {task.result.state}: {task.result.reason}")
+    status = task.result
+    if status is None or status.state != "done":
+        ended = "was abandoned" if status is None else f"{status.state}: {status.reason}"
+        raise RequestError(f"the backend's job {take.job} {ended}")
 
 
 def _from_movies(options: argparse.Namespace) -> int:

@@ -106,10 +106,11 @@ def run(options: argparse.Namespace) -> int:
             note=print,
         )
     _print_summary(scene, scene_folder)
+    render = RenderSettings(convention=options.convention, occlusion_rule=options.filter_type)
     if options.save_mesh:
-        _save_mesh(scene, folder / "DW-Mesh.ply", options.filter_type)
+        _save_mesh(scene, folder / "DW-Mesh.ply", render)
     if cam:
-        _render_like_the_original(scene, cam, options, folder)
+        _render_like_the_original(scene, cam, render, folder, options.cam)
     return 0
 
 
@@ -133,7 +134,7 @@ def _print_summary(scene: Scene, folder: Path) -> None:
     print(f"lens       {scene.source_camera().intrinsics[0, 0, 0]:.1f} px, from {origin['focal length']}")
 
 
-def _save_mesh(scene: Scene, path: Path, occlusion_rule: str) -> None:
+def _save_mesh(scene: Scene, path: Path, settings: RenderSettings) -> None:
     import numpy as np
     import torch
 
@@ -143,21 +144,22 @@ def _save_mesh(scene: Scene, path: Path, occlusion_rule: str) -> None:
         torch.from_numpy(np.array(scene.depth()[:1])),
         torch.from_numpy(np.array(scene.color()[:1])),
         torch.from_numpy(np.array(scene.source_camera().intrinsics[:1])),
-        convention=scene.manifest.convention,
-        occlusion_rule=occlusion_rule,
+        convention=settings.convention,
+        occlusion_rule=settings.occlusion_rule,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_ply(path, mesh, 0)
     print(f"mesh       {path}")
 
 
-def _render_like_the_original(scene: Scene, cam: Trajectory, options: argparse.Namespace, folder: Path) -> None:
+def _render_like_the_original(
+    scene: Scene, cam: Trajectory, settings: RenderSettings, folder: Path, name: str
+) -> None:
     from ex4d.pipeline.outputs import render_movies
 
-    settings = RenderSettings(convention=options.convention, occlusion_rule=options.filter_type)
     with stage_bars() as progress:
         how = {"machine": machine_settings(options), "progress": progress}
-        movies = render_movies(scene, shot_path(cam, scene), settings, folder, options.cam, **how)
+        movies = render_movies(scene, shot_path(cam, scene), settings, folder, name, **how)
     print(f"colour     {movies.color}")
     print(f"mask       {movies.mask}")
     if not (folder / "input.mp4").exists():  # it may be the footage itself

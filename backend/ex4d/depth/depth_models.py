@@ -30,6 +30,7 @@ class DepthModel:
 
     Attributes:
         name: of its part in the catalogue of weights, as on the command line.
+        code: "module:class" of its `ClipModel`, imported when it is loaded.
         packages: Python packages that must be importable.
         gpu_gigabytes: (fixed, per megapixel at the working size), of GPU memory in half precision; what `auto` goes by.
         metric: gives metres rather than depth up to a factor.
@@ -39,6 +40,7 @@ class DepthModel:
     """
 
     name: str
+    code: str
     packages: tuple[str, ...]
     gpu_gigabytes: tuple[float, float]
     metric: bool = False
@@ -81,13 +83,34 @@ class DepthModel:
 # In the order of the catalogue, in which `auto` prefers them. Memory as measured, at the size that each works at.
 DEPTH_MODELS = (
     DepthModel(  # 22.3 GB; published: 26 GB
-        DEPTHCRAFTER, ("diffusers", "transformers", "safetensors"), temporal=True, gpu_gigabytes=(6.0, 30.0)
+        DEPTHCRAFTER,
+        "ex4d.depth.depthcrafter.estimator:DepthCrafter",
+        ("diffusers", "transformers", "safetensors"),
+        temporal=True,
+        gpu_gigabytes=(6.0, 30.0),
     ),
     DepthModel(  # 1.0 GB
-        VIDEO_DEPTH_ANYTHING, ("transformers",), temporal=True, gpu_gigabytes=(1.0, 4.0), without_gpu=True
+        VIDEO_DEPTH_ANYTHING,
+        "ex4d.depth.video_depth_anything.estimator:VideoDepthAnything",
+        ("transformers",),
+        temporal=True,
+        gpu_gigabytes=(1.0, 4.0),
+        without_gpu=True,
     ),
-    DepthModel(DEPTH_PRO, ("transformers", "safetensors"), metric=True, gpu_gigabytes=(5.0, 0.0)),  # 4.0 GB
-    DepthModel(DEPTH_ANYTHING, ("transformers", "safetensors"), gpu_gigabytes=(0.8, 1.0), without_gpu=True),  # 0.5 GB
+    DepthModel(  # 4.0 GB
+        DEPTH_PRO,
+        "ex4d.depth.per_image:DepthPro",
+        ("transformers", "safetensors"),
+        metric=True,
+        gpu_gigabytes=(5.0, 0.0),
+    ),
+    DepthModel(  # 0.5 GB
+        DEPTH_ANYTHING,
+        "ex4d.depth.per_image:DepthAnything",
+        ("transformers", "safetensors"),
+        gpu_gigabytes=(0.8, 1.0),
+        without_gpu=True,
+    ),
 )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +18,7 @@ from ex4d.depth.depth_models import (
 )
 from ex4d.depth.depth_settings import AUTO, EstimatorSettings
 from ex4d.devices import torch_device
-from ex4d.weights.catalogue import DEPTH_PRO, DEPTHCRAFTER, VIDEO_DEPTH_ANYTHING, Part
+from ex4d.weights.catalogue import Part
 from ex4d.weights.errors import CheckpointError, WeightsMissingError
 from ex4d.weights.inventory import Finding
 from ex4d.weights.places import fetch_command, missing_files
@@ -117,21 +119,10 @@ def load_clip_model(
     model: DepthModel, models: Path, device: torch.device, dtype: torch.dtype, normalized_focal: float | None = None
 ) -> ClipModel:
     """A model's own code and weights; nothing else in the project imports them."""
-    if model.name == DEPTHCRAFTER:
-        from ex4d.depth.depthcrafter.estimator import DepthCrafter
-
-        return DepthCrafter.load(models, device, dtype)
-    if model.name == VIDEO_DEPTH_ANYTHING:
-        from ex4d.depth.video_depth_anything.estimator import VideoDepthAnything
-
-        return VideoDepthAnything.load(models, device, dtype)
-    if model.name == DEPTH_PRO:
-        from ex4d.depth.per_image import DepthPro
-
-        return DepthPro.load(models, device, dtype, normalized_focal)
-    from ex4d.depth.per_image import DepthAnything
-
-    return DepthAnything.load(models, device, dtype)
+    module, _, name = model.code.partition(":")
+    load: Callable[..., ClipModel] = getattr(import_module(module), name).load
+    # Metres follow from the focal length, where it is known.
+    return load(models, device, dtype, normalized_focal) if model.metric else load(models, device, dtype)
 
 
 def check_layout(part: Part, paths: tuple[Path, ...], models: Path) -> Finding:

@@ -1,9 +1,11 @@
 """Generation engines: from the rendered colour and mask of a shot to its final frames.
 
-`engine` has the interface of all engines, `preview` the quick one that runs anywhere, `wan` the video diffusion model.
+`engine` has the interface of all engines, `engine_choice` creates the one that a request names, `preview` is the quick one
+that runs anywhere, `wan` the video diffusion model.
 """
 
-from ex4d.generation.engine import Engine, GenerationProgress, ProgressCallback, create_engine
+from ex4d.generation.engine import Engine, GenerationProgress, ProgressCallback
+from ex4d.generation.engine_choice import create_engine
 from ex4d.generation.preview import PreviewEngine
 
 __all__ = ["Engine", "GenerationProgress", "PreviewEngine", "ProgressCallback", "create_engine"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,12 +18,11 @@ from ex4d.generation.wan.encoders import EmbeddingCache, Tokenizer, encode_image
 from ex4d.generation.wan.kernels.attention import fastest_attention
 from ex4d.generation.wan.kernels.matmul import supports_fp8_matmul
 from ex4d.generation.wan.memory import MEMORY_MODES, MemoryMode, free_memory, memory_budget
+from ex4d.generation.wan.network_choice import NetworkChoice
 from ex4d.generation.wan.networks import load_image_encoder, load_text_encoder, load_vae, open_dit
 from ex4d.generation.wan.streaming import BlockStreaming
 from ex4d.generation.wan.transformer import Transformer
 from ex4d.weights.checkpoints import OnTensor, read_checkpoint
-from ex4d.weights.places import WanFiles
-from ex4d_core.shot import Precision
 
 if TYPE_CHECKING:
     from diffsynth.models.wan_video_vae import WanVideoVAE
@@ -36,36 +34,6 @@ _Result = TypeVar("_Result")
 
 # The latents of 49 frames of 512x512 pixels, until a shot says otherwise.
 _TYPICAL_LATENTS = (13, 64, 64)
-
-
-@dataclass(frozen=True)
-class NetworkChoice:
-    """Which weights are loaded, and how.
-
-    Attributes:
-        files: as found on this machine.
-        loras: files and weights.
-        device: "cpu" or "cuda:N".
-        precision: of the transformer.
-        fp8_attention: with "fp8", self-attention in fp8 too.
-        identity: of the files, so that a replaced one is loaded again.
-        further_devices: they share every shot's denoising steps.
-        vram_limit_gb: GPU memory (of 2**30 bytes each) to use of each device; None for all that is free.
-    """
-
-    files: WanFiles
-    loras: tuple[tuple[Path, float], ...]
-    device: str
-    precision: Precision
-    fp8_attention: bool = False
-    identity: str = ""
-    further_devices: tuple[str, ...] = ()
-    vram_limit_gb: float | None = None
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The type of all weights that are not fp8."""
-        return torch.float32 if self.precision == "float32" else torch.bfloat16
 
 
 class LoadedNetworks:

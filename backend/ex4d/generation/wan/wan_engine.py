@@ -30,7 +30,8 @@ from ex4d.generation.wan.decoding import LatentToRgb, decode_in_order, encode_vi
 from ex4d.generation.wan.denoising import denoise
 from ex4d.generation.wan.encoders import files_identity
 from ex4d.generation.wan.errors import GenerationError
-from ex4d.generation.wan.loaded_networks import LoadedNetworks, NetworkChoice, networks_for
+from ex4d.generation.wan.loaded_networks import LoadedNetworks, networks_for
+from ex4d.generation.wan.network_choice import NetworkChoice
 from ex4d.generation.wan.networks import require_diffsynth
 from ex4d.generation.wan.parallel.group import RankLostError
 from ex4d.generation.wan.parallel.processes import WindowWork

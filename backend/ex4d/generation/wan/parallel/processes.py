@@ -24,8 +24,8 @@ from torch import distributed
 
 from ex4d.generation.wan.conditioning import WindowConditioning
 from ex4d.generation.wan.errors import GenerationError
-from ex4d.generation.wan.loaded_networks import NetworkChoice
 from ex4d.generation.wan.memory import MemoryMode
+from ex4d.generation.wan.network_choice import NetworkChoice
 from ex4d.generation.wan.parallel.group import RankLostError, SequenceParallelGroup
 from ex4d.subprocesses import module_command, module_environment
 from ex4d.weights.places import WanFiles

@@ -1,0 +1,41 @@
+"""Which weights the networks are loaded from, and how; what every process of a shot agrees on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ex4d.weights.places import WanFiles
+from ex4d_core.shot import Precision
+
+
+@dataclass(frozen=True)
+class NetworkChoice:
+    """Which weights are loaded, and how.
+
+    Attributes:
+        files: as found on this machine.
+        loras: files and weights.
+        device: "cpu" or "cuda:N".
+        precision: of the transformer.
+        fp8_attention: with "fp8", self-attention in fp8 too.
+        identity: of the files, so that a replaced one is loaded again.
+        further_devices: they share every shot's denoising steps.
+        vram_limit_gb: GPU memory (of 2**30 bytes each) to use of each device; None for all that is free.
+    """
+
+    files: WanFiles
+    loras: tuple[tuple[Path, float], ...]
+    device: str
+    precision: Precision
+    fp8_attention: bool = False
+    identity: str = ""
+    further_devices: tuple[str, ...] = ()
+    vram_limit_gb: float | None = None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of all weights that are not fp8."""
+        return torch.float32 if self.precision == "float32" else torch.bfloat16
