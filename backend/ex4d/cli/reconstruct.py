@@ -110,7 +110,7 @@ def run(options: argparse.Namespace) -> int:
     if options.save_mesh:
         _save_mesh(scene, folder / "DW-Mesh.ply", render)
     if cam:
-        _render_like_the_original(scene, cam, render, folder, options.cam)
+        _render_like_the_original(scene, cam, render, folder, options)
     return 0
 
 
@@ -153,13 +153,13 @@ def _save_mesh(scene: Scene, path: Path, settings: RenderSettings) -> None:
 
 
 def _render_like_the_original(
-    scene: Scene, cam: Trajectory, settings: RenderSettings, folder: Path, name: str
+    scene: Scene, cam: Trajectory, settings: RenderSettings, folder: Path, options: argparse.Namespace
 ) -> None:
     from ex4d.pipeline.outputs import render_movies
 
     with stage_bars() as progress:
         how = {"machine": machine_settings(options), "progress": progress}
-        movies = render_movies(scene, shot_path(cam, scene), settings, folder, name, **how)
+        movies = render_movies(scene, shot_path(cam, scene), settings, folder, options.cam, **how)
     print(f"colour     {movies.color}")
     print(f"mask       {movies.mask}")
     if not (folder / "input.mp4").exists():  # it may be the footage itself

@@ -1,7 +1,7 @@
 """Generation engines: from the rendered colour and mask of a shot to its final frames.
 
-`engine` has the interface of all engines, `engine_choice` creates the one that a request names, `preview` is the quick one
-that runs anywhere, `wan` the video diffusion model.
+`engine` has the interface of all engines, `engine_choice` creates the one that a request names, `preview` is the quick
+one that runs anywhere, `wan` the video diffusion model.
 """
 
 from ex4d.generation.engine import Engine, GenerationProgress, ProgressCallback
