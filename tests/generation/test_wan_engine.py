@@ -13,7 +13,7 @@ import torch
 pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
 
 from safetensors.torch import load_file, save_file
-from tests.generate.small_shots import FEW, HEIGHT, WIDTH, shot
+from tests.generation.small_shots import FEW, HEIGHT, WIDTH, shot
 
 from ex4d.devices import DeviceError
 from ex4d.generation.engine import GenerationProgress

@@ -10,7 +10,7 @@ import torch
 pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
 
 from diffsynth.models.wan_video_text_encoder import WanTextEncoder
-from tests.generate.small_shots import FEW, shot
+from tests.generation.small_shots import FEW, shot
 
 from ex4d.generation.wan import GenerationError, WanUnavailableError
 from ex4d.generation.wan.loaded_networks import LoadedNetworks
