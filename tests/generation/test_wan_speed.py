@@ -217,6 +217,7 @@ def test_the_triton_kernels_compute_what_their_torch_versions_do(device):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_the_triton_kernels_compile_for_gpus_that_are_not_here(tmp_path):
     pytest.importorskip("triton", reason="no Triton for this system")
     path = Path(__file__).with_name("compiled_kernels.py")
