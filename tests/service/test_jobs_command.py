@@ -59,7 +59,7 @@ def test_a_job_is_cancelled_and_what_it_made_is_fetched(wire, scene, shot, table
 
 
 def test_a_take_that_cannot_be_kept_here_can_be_fetched_elsewhere(service, wire, scene, tmp_path, capsys):
-    """The backend makes it all the same, and the command that fetches it is printed."""
+    """The backend generates it all the same, and the command that fetches it is printed."""
     folder, elsewhere = tmp_path / "take", tmp_path / "elsewhere"
     (folder / "frame_00000.png.partial").mkdir(parents=True)
     clip = str(scene.path("color").parent)
@@ -67,7 +67,7 @@ def test_a_take_that_cannot_be_kept_here_can_be_fetched_elsewhere(service, wire,
     assert main(take) == 1
     told = capsys.readouterr().err
     assert f"cannot write frame_00000.png into {folder}" in told
-    (fetch,) = re.findall(r"fetch what it makes: ex4d (jobs .*) -o FOLDER", told)
+    (fetch,) = re.findall(r"ex4d (jobs .*--fetch .*) -o FOLDER", told)
     wire.finish(fetch.split()[-1])
     assert main([*fetch.split(), "-o", str(elsewhere)]) == 0
     assert capsys.readouterr().out == f"7 files in {elsewhere}\n"

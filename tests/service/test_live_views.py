@@ -8,6 +8,7 @@ import av
 import numpy as np
 import pytest
 
+from ex4d.machine import MachineSettings
 from ex4d.service.live_view_process import LiveViewRenderer
 from ex4d_core.messages import Error, GetView, Hello, View, Welcome
 from ex4d_core.shot import PreviewSettings
@@ -121,7 +122,7 @@ def test_impossible_requests_get_their_reason(service, wire, scene, shot, view_o
 
 
 def test_a_bug_is_reported_as_one_and_an_error_of_ours_is_not(tmp_path, view_of):
-    renderer = LiveViewRenderer(tmp_path, "cpu")
+    renderer = LiveViewRenderer(tmp_path, "cpu", MachineSettings())
     code, text = renderer.result({"view": view_of().request})["error"]
     assert code == "bad-request" and "manifest" in text and "internal error" not in text, "the scene is not there"
     code, text = renderer.result({"coverage": view_of().request})["error"]

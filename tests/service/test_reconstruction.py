@@ -203,7 +203,7 @@ def write_gray(path: Path, values: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"layout": "estimator", "depth_files": (), "estimator": "best"}, "no depth estimator 'best'"),
+        ({"layout": "estimator", "depth_files": (), "estimator": "best"}, "'best'"),
         ({"depth": "short.npz"}, "short.npz: has depth for 3 frames"),
         ({"depth": "torn.npz"}, "torn.npz"),
         ({"camera_files": ("few.npz",)}, "few.npz: has 3 cameras"),
