@@ -79,6 +79,18 @@ else:
     OperatorMixin = PanelMixin = object
 
 
+class Subscripted:
+    """A generic class whose subscripts are for type checkers alone.
+
+    The cache of `typing` would keep the class, and with it the module bpy, past the end of Python, which crashes 4.2.
+    """
+
+    if not TYPE_CHECKING:
+
+        def __class_getitem__(cls, _: object) -> type:
+            return cls
+
+
 class SidebarPanel(PanelMixin):
     """A panel in the EX-4D tab of the 3D viewport's sidebar."""
 

@@ -17,17 +17,18 @@ import bpy
 from ex4d_core.errors import is_expected, user_message
 from ex4d_core.remote_job import JobState, RemoteJob
 
+from ..blender_types import Subscripted
 from ..connection.session import session
 from ..errors import contained
 from ..paths import from_blend, to_blend
 from ..scheduler import JOBS_SECONDS, scheduler
 from .records import SHARED, JobRecord, find_copies, home_of, note_change, records_of, set_changed
 
-Record = TypeVar("Record", bound=JobRecord)
+Record = TypeVar("Record", bound="JobRecord")
 _OVER = tuple(state for state in JobState if state.is_over)
 
 
-class FollowedJob(ABC, Generic[Record]):
+class FollowedJob(Subscripted, ABC, Generic[Record]):
     """A job that is being followed, or was until its end, and how it shows in the open file.
 
     Attributes:

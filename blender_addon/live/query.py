@@ -18,6 +18,7 @@ from ex4d_core.messages import Message
 from ex4d_core.scene import Scene
 from ex4d_core.transfers import ask_about
 
+from ..blender_types import Subscripted
 from ..connection.session import session
 from ..errors import contained
 from ..scenes.link import open_scene
@@ -26,7 +27,7 @@ from ..scheduler import LIVE_SECONDS, scheduler
 Answer = TypeVar("Answer", bound=Message)
 
 
-class LiveQuery(ABC, Generic[Answer]):
+class LiveQuery(Subscripted, ABC, Generic[Answer]):
     """One such question and its newest answer.
 
     Attributes:
