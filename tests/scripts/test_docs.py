@@ -84,7 +84,8 @@ def test_the_table_of_environment_variables_is_complete():
 
 
 def test_the_names_of_the_glossary_are_those_of_the_code():
-    code = "\n".join(path.read_text(encoding="utf-8") for path in PRODUCT)
+    files = [*PRODUCT, *(ROOT / "scripts").rglob("*.py")]
+    code = "\n".join(f"{path.stem}\n{path.read_text(encoding='utf-8')}" for path in files)
     rows = re.findall(r"^\|.*\| ([^|]*) \|$", (DOCS / "glossary.md").read_text(encoding="utf-8"), re.MULTILINE)
     names = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
     assert len(names) > 50
