@@ -6,6 +6,7 @@ mkdocs.yml names this file as a hook. Nothing here imports torch.
 from __future__ import annotations
 
 import argparse
+import importlib
 import re
 import sys
 from collections.abc import Iterator
@@ -36,13 +37,20 @@ def command_line_page() -> str:
 
 
 def command_line() -> argparse.ArgumentParser:
-    """The parser of the command `ex4d` in this checkout."""
-    for folder in (str(ROOT), str(ROOT / "backend")):
-        if folder not in sys.path:
-            sys.path.insert(0, folder)
+    """The parser of the command `ex4d` in this checkout, with the verbs whose programs lie beside this file."""
+    for folder in (ROOT, ROOT / "backend", ROOT / "scripts"):
+        if str(folder) not in sys.path:
+            sys.path.append(str(folder))
+    from ex4d.cli.checkout import CHECKOUT_VERBS
     from ex4d.cli.main import build_parser
 
-    return build_parser()
+    parser = build_parser()
+    verbs = {verb.prog.split()[-1]: verb for verb in parsers_below(parser)}
+    for name in CHECKOUT_VERBS:
+        program = importlib.import_module(f"{name}.__main__")
+        verbs[name].description = program.__doc__
+        program.add_arguments(verbs[name])
+    return parser
 
 
 def parsers_below(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:

@@ -170,8 +170,8 @@ def generate(
     ((3, 128, 128, 3), ['color.mp4', 'mask.mp4', 'take.mp4'])
 
     Args:
-        camera, size, first_frame, frames, device, progress: as in `render`.
-        folder: for the take's frames, movies and request; made where it is missing.
+        camera: as in `render`, like the other arguments that both have.
+        folder: for the take's frames, movies and request; created where it is missing.
         engine: "preview" fills unseen regions smoothly, on any machine; "wan" is EX-4D's model, which needs weights.
         label: name of the take, for people.
         settings: fields of `RenderSettings`, `PreviewSettings` and `WanSettings`, such as ``seed=7``.
