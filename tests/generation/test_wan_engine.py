@@ -13,7 +13,6 @@ import torch
 pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
 
 from safetensors.torch import load_file, save_file
-from tests.generation.small_shots import FEW, HEIGHT, WIDTH, shot
 
 from ex4d.devices import DeviceError
 from ex4d.generation.engine import GenerationProgress
@@ -29,6 +28,7 @@ from ex4d.raster import RenderedFrame
 from ex4d.weights.errors import CheckpointError, WeightsMissingError
 from ex4d.weights.places import find_wan_files
 from ex4d_core.shot import RequestError, WanSettings, wan_preset
+from tests.generation.small_shots import FEW, HEIGHT, WIDTH, shot
 
 WAN_FOLDER = "Wan-AI/Wan2.1-I2V-14B-480P"
 

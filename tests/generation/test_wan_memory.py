@@ -10,7 +10,6 @@ import torch
 pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
 
 from diffsynth.models.wan_video_text_encoder import WanTextEncoder
-from tests.generation.small_shots import FEW, shot
 
 from ex4d.generation.wan import GenerationError, WanUnavailableError
 from ex4d.generation.wan.loaded_networks import LoadedNetworks
@@ -20,6 +19,7 @@ from ex4d.generation.wan.wan_engine import WanEngine, create_wan_engine
 from ex4d.machine import MachineSettings
 from ex4d.weights.places import find_wan_files
 from ex4d_core.shot import wan_preset
+from tests.generation.small_shots import FEW, shot
 
 
 @pytest.mark.parametrize("mode", MEMORY_MODES)
