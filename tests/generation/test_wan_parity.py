@@ -1,4 +1,4 @@
-"""The original's numbers, through the engine's own loading code; and what `ex4d parity` says of any case."""
+"""The original's numbers, through the engine's own loading code; and what `ex4d parity` reports of any case."""
 
 import shutil
 
@@ -20,7 +20,7 @@ def test_the_camera_encoder_gives_the_originals_ray_latent(read_golden):
     encoder = load_camera_encoder(weights, 256, DATA / "golden", device="cpu", dtype=torch.float32)
     latents = torch.cat([torch.from_numpy(case[name]) for name in ("color_latents", "mask_latents")], dim=1)
     assert relative_l2(encoder(latents).numpy(), case["ray_latent"]) < 0.01
-    # Rounded where a GPU rounds, the processor gives the original's numbers themselves.
+    # Rounded where a GPU rounds, the CPU gives the original's numbers themselves.
     with torch.autocast("cpu", torch.bfloat16):
         rounded = encoder(latents)
     assert relative_l2(rounded.float().numpy(), case["ray_latent"]) < 1e-3
@@ -66,13 +66,13 @@ def test_a_case_that_is_off_fails_whatever_type_its_arrays_have(case, tmp_path, 
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("y", lambda values: values[:, :, :2], "does not go with noise"),
+        ("y", lambda values: values[:, :, :2], "invalid y of shape"),
         ("noise", lambda values: values[..., :5], "even h and w"),
-        ("config", lambda values: np.array("{}"), "no JSON with dim and num_heads"),
+        ("config", lambda values: np.array("{}"), "JSON with dim and num_heads"),
         ("config", lambda values: np.array('{"dim": 256, "num_heads": 4}'), "4 heads for a width of 256"),
     ],
 )
-def test_a_case_that_does_not_go_together_is_refused(case, tmp_path, capsys, name, change, message):
+def test_an_inconsistent_case_is_refused(case, tmp_path, capsys, name, change, message):
     np.savez(tmp_path / "case.npz", **{**case, name: change(case[name])})
     assert parity_main(["generation", str(tmp_path / "case")]) == 1
     assert message in capsys.readouterr().err
@@ -106,7 +106,7 @@ def test_depth_is_at_parity_and_a_case_that_is_off_fails(golden_folder, tmp_path
     del case["single_initial_noise"]
     np.savez(tmp_path / "expected.npz", **case)
     assert parity_main(["depth", str(tmp_path)]) == 1
-    assert "lacks the arrays single_initial_noise" in capsys.readouterr().err
+    assert "has no arrays single_initial_noise" in capsys.readouterr().err
 
 
 def test_geometry_is_at_parity_and_a_case_that_is_off_fails(golden_geometry, tmp_path, capsys):
@@ -125,7 +125,7 @@ def test_geometry_is_at_parity_and_a_case_that_is_off_fails(golden_geometry, tmp
 
 
 @pytest.mark.parametrize("what", ["generation", "geometry"])
-def test_a_case_that_is_none_is_said_to_be_none(what, tmp_path, capsys):
+def test_a_missing_or_foreign_case_is_refused(what, tmp_path, capsys):
     if what == "generation":
         pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
     path = tmp_path / "case.npz"
@@ -133,4 +133,4 @@ def test_a_case_that_is_none_is_said_to_be_none(what, tmp_path, capsys):
     assert "cannot be read as a case" in capsys.readouterr().err
     np.savez(path, depth=np.ones(3))
     assert parity_main([what, str(path)]) == 1
-    assert "lacks the arrays" in capsys.readouterr().err
+    assert "has no arrays" in capsys.readouterr().err
