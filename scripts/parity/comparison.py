@@ -63,5 +63,5 @@ def read_case(path: Path, needed: tuple[str, ...]) -> dict[str, np.ndarray]:
         raise ParityCaseError(f"{path} cannot be read as a case of golden data: {error}") from error
     missing = [name for name in needed if name not in case]
     if missing:
-        raise ParityCaseError(f"{path} has no arrays {', '.join(missing)}: expected a case like the golden data")
+        raise ParityCaseError(f"{path} lacks the arrays {', '.join(missing)}: expected a case like the golden data")
     return case

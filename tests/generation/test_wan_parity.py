@@ -106,7 +106,7 @@ def test_depth_is_at_parity_and_a_case_that_is_off_fails(golden_folder, tmp_path
     del case["single_initial_noise"]
     np.savez(tmp_path / "expected.npz", **case)
     assert parity_main(["depth", str(tmp_path)]) == 1
-    assert "has no arrays single_initial_noise" in capsys.readouterr().err
+    assert "lacks the arrays single_initial_noise" in capsys.readouterr().err
 
 
 def test_geometry_is_at_parity_and_a_case_that_is_off_fails(golden_geometry, tmp_path, capsys):
@@ -133,4 +133,4 @@ def test_a_missing_or_foreign_case_is_refused(what, tmp_path, capsys):
     assert "cannot be read as a case" in capsys.readouterr().err
     np.savez(path, depth=np.ones(3))
     assert parity_main([what, str(path)]) == 1
-    assert "has no arrays" in capsys.readouterr().err
+    assert "lacks the arrays" in capsys.readouterr().err
