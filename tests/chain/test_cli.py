@@ -288,7 +288,7 @@ def test_a_clip_file_that_is_none_says_so(tmp_path, capsys):
         ({"width": np.arange(3), "height": 5}, [], "must be two numbers of pixels"),
         ({"width": 10**9, "height": 5}, [], "may be 8192 pixels wide and high, not 1000000000x5"),
         ({}, ["--frames", "9"], "camera.npz has 4 frames, not 9"),
-        ({}, ["--device", "cuda:0+1"], "draws on one device, not on cuda:0+1"),
+        ({}, ["--device", "cuda:0+1"], "cuda:0+1 names several"),
     ],
 )
 def test_a_camera_file_that_cannot_be_followed_says_why(clip_file, change, options, message, tmp_path, capsys):
