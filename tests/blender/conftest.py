@@ -85,7 +85,7 @@ def backend_python() -> str:
 
 
 def backend_environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "backend"), str(ROOT)])}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "backend"), str(ROOT), str(ROOT / "scripts")])}
 
 
 @pytest.fixture(scope="session")
