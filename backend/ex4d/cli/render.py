@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from ex4d.pipeline.array_clip import ArrayClip
-    from ex4d.pipeline.outputs import render_arrays, render_movies
+    from ex4d.pipeline.outputs import render_movies, render_views
 
     scene = ArrayClip.load(options.scene) if options.scene.suffix == ".npz" else Scene.open(options.scene)
     camera = camera_from(options, scene)
@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     how = {"first_frame": options.first_frame, "device": options.device, "machine": machine_settings(options)}
     if options.out.suffix == ".npz":
         with stage_bars() as progress:
-            render_arrays(scene, camera, settings, options.out, **how, progress=progress)
+            render_views(scene, camera, settings, **how, progress=progress).save(options.out)
         print(f"colour, mask and coverage of {len(camera)} frames: {options.out}")
         return 0
     name = options.camera.stem if options.camera else options.preset

@@ -125,23 +125,6 @@ def render_movies(
     return _write_movies(folder, name, camera, scene.manifest.fps, frames, progress)
 
 
-def render_arrays(
-    scene: PlacedFootage,
-    camera: CameraPath,
-    settings: RenderSettings,
-    path: Path,
-    *,
-    first_frame: int = 0,
-    device: str = "auto",
-    machine: MachineSettings | None = None,
-    progress: Progress = ignore_progress,
-) -> None:
-    """Render into one .npz: color (T,H,W,3) u8, mask (T,H,W) bool, coverage (T,); all frames are held in memory."""
-    where = {"device": device, "machine": machine}
-    views = render_views(scene, camera, settings, first_frame=first_frame, **where, progress=progress)
-    _save_arrays(path, views.color, views.mask)
-
-
 def _save_arrays(path: Path, color: np.ndarray, mask: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as partial, translate_write_errors(path), open(partial, "wb") as file:
