@@ -30,8 +30,9 @@ def workplace(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("name", ["reconstruct", "open_scene", "render", "generate"])
 def test_the_docstrings_examples_do_what_they_say(name, workplace, monkeypatch):
-    """In this order: the first one writes the scene that the others open."""
     monkeypatch.chdir(workplace)
+    if name != "reconstruct" and not Path("clip_scene").exists():  # that example made it, unless it was not selected
+        ex4d.reconstruct("clip.mp4", depth="depth.npz", fov=55)
     examples = doctest.DocTestFinder(recurse=False).find(getattr(ex4d, name), name, globs={"ex4d": ex4d})
     assert examples and all(one.examples for one in examples)
     for one in examples:
