@@ -39,7 +39,7 @@ class CameraPath:
 
     Attributes:
         world_to_camera: (T, 4, 4) float64, OpenCV axes, rigid (rotation and translation only).
-        intrinsics: (T, 3, 3) float64 in pixels of a image of ``width`` x ``height``, per frame since lenses zoom.
+        intrinsics: (T, 3, 3) float64 in pixels of an image of ``width`` x ``height``, per frame since lenses zoom.
         width, height: size of the image in pixels.
 
     Raises:
@@ -82,7 +82,7 @@ class CameraPath:
         return replace(self, world_to_camera=self.world_to_camera[start:stop], intrinsics=self.intrinsics[start:stop])
 
     def resized(self, width: int, height: int) -> CameraPath:
-        """The same cameras seen through a image of another size (another aspect ratio stretches the image)."""
+        """The same cameras seen through an image of another size (another aspect ratio stretches the image)."""
         scale = np.diag([width / self.width, height / self.height, 1.0])
         return replace(self, intrinsics=scale @ self.intrinsics, width=width, height=height)
 

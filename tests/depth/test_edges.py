@@ -30,7 +30,7 @@ def blurred(depth: np.ndarray, pixels: float) -> torch.Tensor:
 
 @pytest.fixture
 def disc() -> tuple[np.ndarray, np.ndarray]:
-    """Depth of a disc before a wall, and a image in which the disc is red and the wall is blue."""
+    """Depth of a disc before a wall, and an image in which the disc is red and the wall is blue."""
     y, x = np.mgrid[:96, :128]
     inside = np.hypot(x - 60, y - 48) < 25
     image = np.where(inside[..., None], (200, 60, 40), (40, 60, 180)).astype(np.uint8)
