@@ -94,15 +94,15 @@ def scene_surface(
     Args:
         source: the scene's source camera, which takes a moment to read.
     """
-    part = slice(start, stop)
-    depth, color = scene.depth()[part], scene.color()[part]
+    seen_by = source.frames(start, stop)
+    depth, color = scene.depth()[start:stop], scene.color()[start:stop]
     if copy:
         depth, color = np.array(depth), np.array(color)
     return DepthSurface(
         _as_tensor(depth),
         _as_tensor(color),
-        torch.from_numpy(np.array(source.intrinsics[part])),
-        torch.from_numpy(source.camera_to_world[part]),
+        torch.tensor(seen_by.intrinsics),
+        torch.from_numpy(seen_by.camera_to_world),
         settings.convention,
         settings.occlusion_rule,
         settings.occlusion,
