@@ -9,7 +9,7 @@ from typing import Any
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
-from ex4d_core.generation import window_count, working_size
+from ex4d_core.final_sizes import window_count, working_size
 from ex4d_core.messages import Welcome
 from ex4d_core.shot import DEFAULT_NEGATIVE_PROMPT, DEFAULT_PROMPT, MAX_PROMPT, WAN_PRESETS, WanSettings, wan_preset
 
