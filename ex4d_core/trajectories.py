@@ -1,4 +1,4 @@
-"""Camera moves by name: EX-4D's own presets, exactly, and the moves that artists ask for.
+"""Camera moves by name: EX-4D's own presets, reproduced exactly, and common moves of film cameras.
 
 A trajectory needs only the source camera's intrinsics and the distance of the subject; it returns a `CameraPath`.
 Every move starts at the source camera, so frame 0 of a take is the footage's own view.
@@ -56,7 +56,7 @@ class Trajectory(Settings):
 
     Attributes:
         preset: a key of `PRESETS`, or a number of degrees as text ("30", "-45"): EX-4D's arc, and its ellipse for 180.
-        amount: how far; its meaning and default stand in `PRESETS`. None takes the default.
+        amount: how far; its meaning and default are in `PRESETS`. None takes the default.
         elevation: degrees by which arcs and orbits also climb, reached at the end of the move.
         easing: how the move starts and ends.
 
@@ -240,9 +240,7 @@ class _Move:
         elif self.preset in ("dolly_in", "dolly_zoom"):
             eye[:, 2] = step
             if self.amount >= 1:
-                raise RequestError(
-                    f"{self.preset} by {self.amount:g} of the distance ends behind the subject; use < 1"
-                )
+                raise RequestError(f"{self.preset} by {self.amount:g} of the distance ends behind the subject; use < 1")
             if self.preset == "dolly_zoom":
                 zoom = (self.distance - step) / self.distance
         elif self.preset == "dolly_out":

@@ -64,7 +64,7 @@ class DepthFiles:
         if mist is not None and intrinsics is None:
             raise DepthError(
                 "a mist pass holds distances along rays, which the lens turns into depth. Give the lens that it was "
-                "rendered with (Own Field of View in Blender; --fov, --focal-mm with --sensor-mm, or --focal-px)."
+                "rendered with (Custom Field of View in Blender; --fov, --focal-mm with --sensor-mm, or --focal-px)."
             )
         self._path = Path(path)
         self._scale = scale
