@@ -39,7 +39,7 @@ def synthetic_surface(frames: int, width: int, height: int, convention: Conventi
 
 
 def synthetic_cameras(frames: int, degrees: float = 60.0) -> np.ndarray:
-    """(T, 4, 4) world-to-camera: an arc of so many degrees around the ball, starting at the source camera."""
+    """(T, 4, 4) world-to-camera: an arc of ``degrees`` around the ball, starting at the source camera."""
     cameras = np.repeat(np.eye(4)[None], frames, axis=0)
     angle = np.radians(np.linspace(0, degrees, frames))
     cameras[:, 0, 0] = cameras[:, 2, 2] = np.cos(angle)
