@@ -18,14 +18,14 @@ class EX4D_View(bpy.types.PropertyGroup):
 
     live: bpy.props.BoolProperty(
         name="Backend View",
-        description="Have the backend render the current frame as in a preview, and follow every change; the scene "
-        "is sent to the backend for that",
+        description="Let the backend render the current frame as in a preview, updated with every change; sends the "
+        "scene to the backend",
         default=False,
     )
 
 
 class EX4D_OT_show_view(NeedsShot, bpy.types.Operator):
-    """Have the backend render the current frame as in a preview, in an open Image Editor."""
+    """Render the current frame on the backend as in a preview, and show it in an open Image Editor."""
 
     bl_idname = "ex4d.show_view"
     bl_label = "Show This Frame"

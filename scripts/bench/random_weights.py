@@ -1,4 +1,4 @@
-"""Models with random weights in files with the published names and keys, at full size or small enough for a processor.
+"""Writes models with random weights under the published names and keys, at full size or small enough for a CPU.
 
 For measurements and tests: how long the engine takes and how much memory it needs do not depend on the weights' values.
 """
@@ -44,7 +44,7 @@ def write_models(
     """All that the engine needs, as it is published: seven shards, two .pth, the VAE, ex4d.ckpt.
 
     Args:
-        full_size: with the published sizes (52 GB); else a few megabytes, and a transformer of so many ``heads``.
+        full_size: with the published sizes (52 GB); else a few megabytes, and a transformer of ``heads`` heads.
         device: where the random numbers are drawn.
     """
     from safetensors.torch import save_file

@@ -26,7 +26,7 @@ SUMMARY = "report what this machine can do, and what is missing"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `ex4d doctor`."""
     add_backend_arguments(parser)
-    parser.add_argument("--models", type=Path, metavar="FOLDER", help="default: EX4D_MODELS, or the user's data folder")
+    parser.add_argument("--models", type=Path, metavar="FOLDER", help="weights; default: $EX4D_MODELS, else user data")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -69,7 +69,7 @@ def _findings(options: argparse.Namespace) -> Iterator[Finding]:
             device = torch.cuda.get_device_properties(index)
             yield f"cuda:{index}", f"{device.name}, {device.total_memory / 2**30:.0f} GB", ""
     else:
-        yield "GPU", "none that PyTorch can use; everything runs on the CPU", ""
+        yield "GPU", "none that PyTorch can use: everything runs on the CPU", ""
     yield "torch", torch.__version__, ""
     machine = machine_settings(options)
     yield from _rasterizers(machine)
@@ -116,7 +116,7 @@ def _rasterizers(machine: MachineSettings) -> Iterator[Finding]:
     )
     from ex4d_core.licences import LICENCE_VARIABLE
 
-    unlimited = replace(machine, licence="research")  # what is here, whatever it may be used for
+    unlimited = replace(machine, licence="research")  # what is here, for any use
     for name in RASTERIZERS:
         try:
             rasterizer = create_rasterizer(name, machine=unlimited)
@@ -127,7 +127,7 @@ def _rasterizers(machine: MachineSettings) -> Iterator[Finding]:
             yield f"rasterizer {name}", f"unavailable: {error}", str(error) if name == "warp" else ""
     try:
         choice = choose_rasterizer(machine=machine)
-        licence = f"licence: {machine.licence_for(None)}, set by {LICENCE_VARIABLE}"
+        licence = f"licence: {machine.licence_for(None)}, {LICENCE_VARIABLE} changes it"
         yield "rasterizer auto", f"{choice.name}: {choice.reason} ({licence})", ""
     except RasterizerUnavailableError as error:
         yield "rasterizer auto", "none", str(error)

@@ -37,7 +37,7 @@ from ex4d_core.shot import ENGINES, PreviewSettings, RenderSettings, ShotRequest
 if TYPE_CHECKING:
     from ex4d.generation import Engine
 
-# Options that are this machine's, and no part of a take.
+# Options of this machine, which are not part of a take.
 _OF_THE_MACHINE = ("device", "accept_licence")
 
 SUMMARY = "generate the finished frames of a take"
@@ -46,7 +46,7 @@ SUMMARY = "generate the finished frames of a take"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("scene", nargs="?", type=Path, help="a scene folder, made by 'ex4d reconstruct'")
     parser.add_argument("-o", "--out", type=Path, help="folder for the take's frames and movies")
-    parser.add_argument("--engine", choices=ENGINES, help="preview if not given")
+    parser.add_argument("--engine", choices=ENGINES, help="default: preview")
     parser.add_argument("--label", default="", help="name of the take, for people")
     add_backend_arguments(parser, default=None)
     add_camera_arguments(parser)
@@ -57,13 +57,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--again",
         type=Path,
         metavar="TAKE",
-        help="make the take in this folder again, from its request.json and camera.npz; engine, label and settings of "
-        "the engine wan may be given anew, such as another --seed",
+        help="repeat the take in this folder, from its request.json and camera.npz; engine, label and settings of "
+        "the engine wan may differ, such as another --seed",
     )
-    original = parser.add_argument_group("as the original")
-    original.add_argument("--color_video", type=Path, help="colour render, black where unseen")
-    original.add_argument("--mask_video", type=Path, help="white = seen")
-    original.add_argument("--output_video", type=Path)
+    original = parser.add_argument_group("flags of the original EX-4D")
+    original.add_argument("--color_video", type=Path, help="movie of the colour render, black where unseen")
+    original.add_argument("--mask_video", type=Path, help="movie of the mask, white = seen")
+    original.add_argument("--output_video", type=Path, help="movie to write")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -86,7 +86,7 @@ def _from_scene(options: argparse.Namespace) -> int:
     request.require_footage(scene.manifest.frames)
     if options.backend:
         if options.accept_licence:
-            raise RequestError("--accept-licence is for the machine that does the work; give it to ex4d serve there")
+            raise RequestError("--accept-licence does not work with --backend: give it to 'ex4d serve' on that machine")
         _on_backend(scene, request, options)
     else:
         from ex4d.pipeline.take import take_into_folder
@@ -100,7 +100,7 @@ def _from_scene(options: argparse.Namespace) -> int:
 
 
 def _drop_frames_behind(folder: Path, frames: int) -> None:
-    """Remove what an earlier, longer take left in the folder."""
+    """Remove frames of an earlier, longer take from the folder."""
     for path in folder.glob("frame_*.png"):
         number = path.stem.removeprefix("frame_")
         if number.isdigit() and int(number) >= frames:
@@ -157,7 +157,7 @@ def _on_backend(scene: Scene, request: ShotRequest, options: argparse.Namespace)
             task = client.start(take.conversation())
             while not task.done:
                 client.wait()
-                # A backend that never answered is not there; one that fell silent may be back in a moment.
+                # A backend that never replied is not there; one that stopped replying may return in a moment.
                 client.require_answer(ANSWER_SECONDS if client.server is None else 60)
                 if client.state is not ConnectionState.CONNECTED:
                     bar.update(task_id, description=client.state.value)
@@ -171,7 +171,7 @@ def _on_backend(scene: Scene, request: ShotRequest, options: argparse.Namespace)
     except (KeyboardInterrupt, ClientError, OSError):  # Ctrl-C, a backend that is away, a folder of ours that is full
         if take.job:
             print(
-                f"job {take.job} continues at the backend. Stop it: {jobs} --cancel {take.job}\n"
+                f"job {take.job} continues on the backend. Cancel it: {jobs} --cancel {take.job}\n"
                 f"Or fetch its results: {jobs} --fetch {take.job} -o FOLDER",
                 file=sys.stderr,
             )

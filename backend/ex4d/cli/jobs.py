@@ -1,7 +1,7 @@
-"""List the jobs of a backend, cancel one, or fetch the results of one so far.
+"""List the jobs of a backend, cancel one, or download its results so far.
 
---prune DAYS makes room in a data folder of this machine, whether a service runs there or not: it forgets jobs that
-ended longer ago, and deletes footage and results that were not used for as long.
+--prune DAYS frees space in a data folder of this machine, whether a service uses it or not: it forgets jobs that ended
+more than DAYS days ago, and deletes footage and results that were not used for as long.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--cancel", metavar="JOB", help="cancel a job")
     which.add_argument("--fetch", metavar="JOB", help="download the results of a job into --out")
-    which.add_argument("--prune", metavar="DAYS", type=float, help="forget older jobs in the folder of --data")
-    parser.add_argument("--data", type=Path, help="with --prune: the service's data folder; default: the user's")
+    which.add_argument("--prune", metavar="DAYS", type=float, help="forget jobs that ended more than DAYS days ago")
+    parser.add_argument("--data", type=Path, help="with --prune: data folder of the service; default: the user's")
     parser.add_argument("-o", "--out", type=Path, help="folder for the files of --fetch")
     parser.add_argument("--json", action="store_true", help="list jobs as JSON; times in seconds since 1970")
 
@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     from ex4d_core.messages import Cancel, ListJobs
 
     if options.fetch and not options.out:
-        raise RequestError("no folder for --fetch; add --out FOLDER")
+        raise RequestError("--fetch needs a folder: add --out FOLDER")
     if options.prune is not None:
         return _prune(options.prune, options.data)
     show = print_json if options.json else print_table
@@ -60,7 +60,7 @@ def _prune(days: float, data: Path | None) -> int:
     from ex4d.service import ServiceError, ServiceSettings, prune
 
     if not days >= 0:
-        raise ServiceError(f"invalid --prune {days:g}: expected a number of days from 0 on")
+        raise ServiceError(f"invalid --prune {days:g}: expected a number of days, 0 or more")
     pruned = prune(ServiceSettings() if data is None else ServiceSettings(data=data), days)
     print(f"{pruned.jobs} jobs forgotten, {pruned.bytes / 1e9:.2f} GB freed")
     return 0
@@ -93,7 +93,7 @@ def print_table(jobs: list[JobStatus]) -> None:
 
 
 def _fetch(client: Client, job: str, folder: Path) -> tuple[int, JobStatus]:
-    """Fetch every finished frame and file of a take or a scene into a folder; returns how many, and the status."""
+    """Download every finished frame and file of a take or a scene into a folder; returns how many, and the status."""
     from ex4d_core.remote_job import RemoteJob
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -46,8 +46,8 @@ def run_program(name: str, program: ModuleType, arguments: Sequence[str] | None 
 
 
 def _run(verb: str, work: Callable[[], int]) -> int:
-    """Do a verb's work, and say in one sentence what went wrong where the user can act on it."""
-    # Files may have names that are no UTF-8, which are printed as they are.
+    """Do a verb's work; print an error that the user can act on as one sentence."""
+    # File names that are not UTF-8 are printed as they are.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")
     # As after Ctrl-C, so that processes of ours are ended and files put away; `serve` has its own way.
@@ -66,14 +66,14 @@ def _run(verb: str, work: Callable[[], int]) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong with a command line in one sentence: a verb's whole usage, before it, would hide that."""
+    """Reports an invalid command line in one sentence, without the usage, which would hide it."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Keeps the paragraphs of a description, and its indented lines; shows defaults, but not those that say nothing."""
+    """Keeps the paragraphs and indented lines of a description; shows defaults other than None, False and empty."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         paragraphs = []
@@ -83,7 +83,7 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return "\n\n".join(paragraphs)
 
     def _get_help_string(self, action: argparse.Action) -> str:
-        says_nothing = action.default in (None, False, True, "", (), argparse.SUPPRESS)
+        says_nothing = action.default in (None, False, True, "", (), [], argparse.SUPPRESS)
         return (says_nothing and action.help) or super()._get_help_string(action) or ""
 
 
@@ -93,7 +93,10 @@ def build_parser() -> argparse.ArgumentParser:
 
     parser = _Parser(
         prog="ex4d",
-        description="Move the camera after the shoot: footage to depth, DW-Mesh, masks and new frames (EX-4D).",
+        description="Re-shoot finished footage with a new camera (EX-4D): reconstruct, then render or generate; serve "
+        "runs the backend for Blender.",
+        epilog="Exit codes: 0 done, 1 failed, 2 invalid command line, 130 stopped by Ctrl-C. Environment variables: "
+        "EX4D_MODELS, EX4D_LICENCE, EX4D_VRAM_LIMIT_GB.",
     )
     parser.add_argument("--version", action="version", version=f"ex4d {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")

@@ -1,10 +1,10 @@
-"""Published weights, of the engine wan and of the depth estimators: what is here, what it is licensed for, fetching it.
+"""List, download and check the published weights of the engine wan and of the depth estimators.
 
-One of three things is done:
+  ex4d models list              which parts are here, how large they are, and their licences
+  ex4d models fetch [PART ...]  download what wan needs, or the named parts; resumes interrupted downloads
+  ex4d models check [PART ...]  compare files with the published ones (reads every byte; --quick reads headers only)
 
-  ex4d models list              what is here and what is not, where, and under which licence
-  ex4d models fetch             all that is needed, or the parts that are named; resumes interrupted downloads
-  ex4d models check             are the files whole and the right ones? (reads every byte; --quick reads headers only)
+Weights are in the folder of --models.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from ex4d_core.errors import RequestError
 if TYPE_CHECKING:
     from ex4d.weights.inventory import CheckLayout
 
-SUMMARY = "list, fetch and check the weights of the engine wan and of the depth estimators"
+SUMMARY = "list, download and check the weights of the engine wan and of the depth estimators"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The action, its parts, and where weights lie."""
+    """The action, its parts, and the folder of weights."""
     parser.add_argument("action", choices=("list", "fetch", "check"))
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(part.name for part in PARTS))
-    parser.add_argument("--models", type=Path, metavar="FOLDER", help="default: EX4D_MODELS, or the user's data folder")
+    parser.add_argument("--models", type=Path, metavar="FOLDER", help="weights; default: $EX4D_MODELS, else user data")
     parser.add_argument("--quick", action="store_true", help="check keys and shapes only, not every byte")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Do one of the three."""
+    """List, fetch or check."""
     models = machine_settings(options).models
     known = {part.name: part for part in PARTS}
     unknown = [name for name in options.parts if name not in known]
@@ -68,7 +68,7 @@ def _list(models: Path, parts: Sequence[Part]) -> int:
         if table.rows:
             console.print(table)
     loras = ", ".join(path.stem for path in list_loras(models)) or "none"
-    console.print(f"folder: {models}\nLoRAs that --lora can name: {loras}")
+    console.print(f"folder: {models}\nLoRAs for --loras: {loras}")
     return 0
 
 
@@ -80,7 +80,7 @@ def _check(models: Path, parts: Sequence[Part], named: bool, quick: bool) -> int
     width = max(len(part.name) for part in parts) + 1
     with progress_bar() as bar:
         for part in parts:
-            # Seen once there are bytes to read; a part that is not here has none.
+            # Visible once there are bytes to read; a missing part has none.
             task = bar.add_task(part.name, total=None, visible=False)
             findings = check_part(
                 models,

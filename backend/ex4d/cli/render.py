@@ -1,4 +1,4 @@
-"""Render colour and mask movies of a scene from a new camera: what the footage shows there, and where it shows nothing.
+"""Render colour and mask movies of a scene from a new camera: what the footage saw, and where it saw nothing.
 
 Writes color_NAME.mp4, mask_NAME.mp4 and camera_NAME.npz into a folder, or everything losslessly into one .npz
 (color (T,H,W,3) u8, mask (T,H,W) bool, coverage (T,)). In place of a scene it also takes one .npz with depth (T,H,W),

@@ -1,6 +1,6 @@
 """Run the backend service that Blender talks to.
 
-The default address, on this machine alone, needs no keys. Any other address needs CURVE keys: create them with
+The default address accepts only this machine and needs no keys. Any other address needs CURVE keys: create them with
 --create-keys, once for each client. A running service accepts a new client at once.
 """
 
@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
     settings = settings_from(options, ServiceSettings, devices=devices, machine=machine)
     if options.create_keys is not None:
         files = create_keys(settings.keys or settings.data / "keys", options.create_keys)
-        print(f"Give these two files to {options.create_keys}, then delete the first one here:", file=sys.stderr)
+        print(f"Copy these two files to {options.create_keys}, then delete the first one here:", file=sys.stderr)
         print(files.client_secret, files.server_public, sep="\n")
         return 0
     return run_service(settings)
@@ -92,7 +92,7 @@ def visible_devices() -> list[str]:
             [command, "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, timeout=30
         )
     except subprocess.TimeoutExpired as error:
-        raise ServiceError("nvidia-smi does not reply; repair the driver, or set --device") from error
+        raise ServiceError("nvidia-smi does not respond; repair the driver, or set --device") from error
     if listed.returncode:
         output = (listed.stdout or listed.stderr).strip().partition("\n")[0] or f"exit code {listed.returncode}"
         logging.getLogger(__name__).warning(

@@ -1,4 +1,4 @@
-"""A colour and a mask movie to a finished movie, as the original's generator reads and writes them."""
+"""Generates a finished movie from a colour and a mask movie, in the formats of the original EX-4D's generator."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def repaint_movies(
     """Let an engine repaint what a mask movie (white = seen) marks as unseen in a colour movie.
 
     Args:
-        frames: take only so many from the start.
+        frames: take only this many from the start.
         progress: called with the engine's stages.
 
     Raises:
@@ -38,7 +38,7 @@ def repaint_movies(
     if (color.width, color.height, color.frames) != (mask.width, mask.height, mask.frames):
         raise MediaError(
             f"{color.path} has {color.frames} frames of {color.width}x{color.height}, {mask.path} has {mask.frames} "
-            f"of {mask.width}x{mask.height}; they must be alike"
+            f"of {mask.width}x{mask.height}; render both at one size and length"
         )
     count = min(frames or color.frames, color.frames)
 

@@ -70,7 +70,7 @@ def shorten_log(path: Path) -> bool:
 
     The process that appends to it continues, and may lose a line.
     """
-    # A log is not worth an error: on a full disk it stays as it is.
+    # An error here is ignored: on a full disk the log stays as it is.
     with suppress(OSError), open(path, "rb+") as log:
         if log.seek(0, os.SEEK_END) > _LOG_BYTES:
             log.seek(-_LOG_BYTES, os.SEEK_END)
@@ -98,7 +98,7 @@ def write_message(stream: IO[bytes], message: dict[str, Any]) -> None:
 
 
 def _read_exactly(stream: IO[bytes], count: int) -> bytes:
-    """So many bytes; none at the end of the stream."""
+    """``count`` bytes; none at the end of the stream."""
     data = bytearray()
     while len(data) < count:
         piece = stream.read(count - len(data))
