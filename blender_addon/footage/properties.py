@@ -65,7 +65,7 @@ class EX4D_Footage(bpy.types.PropertyGroup):
         name="Estimator", description="Name of the backend's depth estimator", default="auto", maxlen=200
     )
     use_scale: bpy.props.BoolProperty(
-        name="Own Depth Scale", description="Multiply what the files say; PNG files need it", default=False
+        name="Custom Depth Scale", description="Multiply what the files say; PNG files need it", default=False
     )
     scale: bpy.props.FloatProperty(
         name="Depth Scale",
@@ -118,7 +118,7 @@ class EX4D_Footage(bpy.types.PropertyGroup):
         precision=4,
     )
     use_fov: bpy.props.BoolProperty(
-        name="Own Field of View",
+        name="Custom Field of View",
         description="Set the field of view; otherwise it is that of the depth files, or 50 degrees",
         default=False,
     )
