@@ -22,7 +22,7 @@ import build_addon
 ROOT = Path(__file__).resolve().parents[2]
 BACKEND_PATH = os.pathsep.join([str(ROOT / "backend"), str(ROOT)])
 BLENDER = os.environ.get("EX4D_BLENDER")
-# For a Blender that draws in software on a busy machine; on an idle one the test takes three minutes.
+# For a Blender that draws in software on a busy machine; on an idle one the test takes a minute.
 LIMIT_SECONDS = 3600
 ADDON = "bl_ext.user_default.ex4d"
 pytestmark = [

@@ -69,7 +69,7 @@ def pixels_of(name: str) -> np.ndarray:
 def unseen_fraction(name: str) -> float:
     """Share of a screenshot that is magenta, the unseen colour, in full light or under the camera's passepartout."""
     red, green, blue = pixels_of(name).T
-    return float(((red > 0.6) & (blue > 0.6) & (green < 0.1) & (np.abs(red - blue) < 0.05)).mean())
+    return float(((red > 0.6) & (blue > 0.6) & (green < 0.2) & (np.abs(red - blue) < 0.1)).mean())
 
 
 def set_up_window() -> None:
