@@ -13,7 +13,7 @@ from ex4d_core.errors import Ex4dError
 # What each does, for `ex4d --help`.
 CHECKOUT_VERBS = {
     "bench": "measure this machine (in a source checkout)",
-    "parity": "compare with what the original EX-4D computed (in a source checkout)",
+    "parity": "compare results with the original EX-4D's (in a source checkout)",
 }
 _SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
 
@@ -29,7 +29,7 @@ def run_in_checkout(verb: str, arguments: Sequence[str]) -> int:
         NoCheckoutError: this package is not part of a source checkout.
     """
     if not (_SCRIPTS / verb / "__main__.py").is_file():
-        raise NoCheckoutError(f"{verb} is part of the source checkout: clone the repository and run it from there")
+        raise NoCheckoutError(f"'ex4d {verb}' needs a checkout: clone the repository and run pip install -e . in it")
     environment = module_environment()
     environment["PYTHONPATH"] += os.pathsep + str(_SCRIPTS)
     with subprocess.Popen(module_command(verb, *arguments), env=environment) as process:

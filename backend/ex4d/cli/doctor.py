@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ex4d.cli.options import add_backend_arguments, backend_client, machine_settings, plain_console
+from ex4d.cli.options import add_backend_arguments, backend_client, machine_settings
+from ex4d.cli.report import Report
 
 if TYPE_CHECKING:
     from ex4d.machine import MachineSettings
@@ -26,30 +27,29 @@ SUMMARY = "report what this machine can do, and what is missing"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `ex4d doctor`."""
     add_backend_arguments(parser)
-    parser.add_argument("--models", type=Path, metavar="FOLDER", help="default: EX4D_MODELS, or the user's data folder")
+    parser.add_argument("--models", type=Path, metavar="FOLDER", help="weights; default: $EX4D_MODELS, else user data")
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace, report: Report) -> int:
     """Run `ex4d doctor`; returns 1 if something needs repair."""
     from rich.table import Table
 
     from ex4d_core.messages import command_in
 
     table = Table(box=None, show_header=False)
-    problems, commands = [], []
+    rows, commands = [], []
     for name, finding, problem in _findings(options):
+        rows.append({"name": name, "finding": finding, "problem": problem})
         # Print a command in one piece, so that it can be copied: a table wraps it.
         if command := command_in(finding):
             finding = finding.removesuffix(f" with: {command}") + " (see below)"
             commands.append(f"{name}: {command}")
         table.add_row(name, finding)
-        if problem:
-            problems.append(problem)
-    plain_console().print(table)
-    for command in commands:
-        print(command)
+    report.show(table, *commands)
+    report.add("findings", rows, "")
+    problems = [row["problem"] for row in rows if row["problem"]]
     for problem in problems:
-        print(f"! {problem}")
+        report.say(f"! {problem}")
     return 1 if problems else 0
 
 
@@ -69,7 +69,7 @@ def _findings(options: argparse.Namespace) -> Iterator[Finding]:
             device = torch.cuda.get_device_properties(index)
             yield f"cuda:{index}", f"{device.name}, {device.total_memory / 2**30:.0f} GB", ""
     else:
-        yield "GPU", "none that PyTorch can use; everything runs on the CPU", ""
+        yield "GPU", "none that PyTorch can use: everything runs on the CPU", ""
     yield "torch", torch.__version__, ""
     machine = machine_settings(options)
     yield from _rasterizers(machine)
@@ -116,7 +116,7 @@ def _rasterizers(machine: MachineSettings) -> Iterator[Finding]:
     )
     from ex4d_core.licences import LICENCE_VARIABLE
 
-    unlimited = replace(machine, licence="research")  # what is here, whatever it may be used for
+    unlimited = replace(machine, licence="research")  # what is here, for any use
     for name in RASTERIZERS:
         try:
             rasterizer = create_rasterizer(name, machine=unlimited)
@@ -127,7 +127,7 @@ def _rasterizers(machine: MachineSettings) -> Iterator[Finding]:
             yield f"rasterizer {name}", f"unavailable: {error}", str(error) if name == "warp" else ""
     try:
         choice = choose_rasterizer(machine=machine)
-        licence = f"licence: {machine.licence_for(None)}, set by {LICENCE_VARIABLE}"
+        licence = f"licence: {machine.licence_for(None)}, {LICENCE_VARIABLE} changes it"
         yield "rasterizer auto", f"{choice.name}: {choice.reason} ({licence})", ""
     except RasterizerUnavailableError as error:
         yield "rasterizer auto", "none", str(error)

@@ -1,4 +1,4 @@
-"""Flags of the command line from settings types, and settings from parsed flags: the annotations say it all.
+"""Derives command-line flags from settings types, and settings from parsed flags.
 
 See `ex4d_core.schema.Option`. Every field with an Option becomes a flag whose type, choices, default and help follow
 from the field, and whose checks are the field's own.

@@ -1,10 +1,10 @@
-"""Options that several verbs share, beside those that follow from settings types (`ex4d.cli.flags`)."""
+"""Options that several verbs share, besides those that are derived from settings types (`ex4d.cli.flags`)."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,14 +21,10 @@ from ex4d_core.shot import MAX_SIDE, WAN_PRESETS, PreviewSettings, RenderSetting
 from ex4d_core.trajectories import Trajectory, shot_path
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress
 
-    from ex4d.progress import Progress as StageProgress
-
-# A backend that has not answered within this many seconds of the first question is not there.
+# A backend that has not replied to the first request after this many seconds is not there.
 ANSWER_SECONDS = 5.0
-_PIPE_WIDTH = 160
 
 
 def add_camera_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,8 +73,8 @@ def add_backend_arguments(parser: argparse.ArgumentParser, default: str | None =
     """Which backend, and the keys that one on another machine asks for."""
     backend = parser.add_argument_group("backend")
     backend.add_argument("--backend", default=default, metavar="ADDRESS", help=f"such as {DEFAULT_ADDRESS}")
-    backend.add_argument("--client-key", type=Path, metavar="FILE", help="own certificate (.key_secret)")
-    backend.add_argument("--server-key", type=Path, metavar="FILE", help="the backend's public certificate (.key)")
+    backend.add_argument("--client-key", type=Path, metavar="FILE", help="client's secret certificate (.key_secret)")
+    backend.add_argument("--server-key", type=Path, metavar="FILE", help="public certificate of the backend (.key)")
 
 
 def backend_client(options: argparse.Namespace) -> Client:
@@ -93,19 +89,22 @@ def add_wan_arguments(parser: argparse.ArgumentParser) -> None:
     """How the engine wan repaints; flags that are not given take --wan-preset's values."""
     wan = parser.add_argument_group("engine wan (defaults: see --wan-preset)")
     wan.add_argument(
-        "--wan-preset", choices=tuple(WAN_PRESETS), help="settings that the others start from; default: ex4d-reference"
+        "--wan-preset", choices=tuple(WAN_PRESETS), help="base of the other settings; default: ex4d-reference"
     )
     add_flags(wan, WanSettings, unset=True)
     add_machine_arguments(parser)
 
 
 def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
-    """What this machine lends the engine wan."""
-    machine = parser.add_argument_group("this machine, for the engine wan")
+    """The resources of this machine for the engine wan."""
+    machine = parser.add_argument_group("resources for the engine wan")
     machine.add_argument(
-        "--models", type=Path, metavar="FOLDER", help="default: EX4D_MODELS, or the user's data folder"
+        "--models",
+        type=Path,
+        metavar="FOLDER",
+        help="weights; default: $EX4D_MODELS, else user data",
     )
-    machine.add_argument("--vram-limit", type=gigabytes, metavar="GB", help="use no more of the GPU's memory")
+    machine.add_argument("--vram-limit", type=gigabytes, metavar="GB", help="limit of GPU memory")
 
 
 def add_accept_licence_argument(parser: argparse._ActionsContainer) -> None:
@@ -121,7 +120,7 @@ def add_accept_licence_argument(parser: argparse._ActionsContainer) -> None:
 
 
 def machine_settings(options: argparse.Namespace) -> MachineSettings:
-    """What this machine lends, by the options that a verb has, and by the environment for the others."""
+    """The machine's settings from the options that a verb has, and from the environment for the others."""
     values = vars(options)
     return MachineSettings.from_environment(
         values.get("models"), values.get("vram_limit"), tuple(values.get("accept_licence", ()))
@@ -163,23 +162,23 @@ def size(text: str) -> tuple[int, int]:
     """A size: "832x480" to (832, 480)."""
     width, _, height = text.lower().partition("x")
     if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; write it like 832x480")
+        raise argparse.ArgumentTypeError(f"invalid size {text!r}: expected WIDTHxHEIGHT, for example 832x480")
     if max(int(width), int(height)) > MAX_SIDE:
-        raise argparse.ArgumentTypeError(f"a picture may be {MAX_SIDE} pixels wide and high, not {text}")
+        raise argparse.ArgumentTypeError(f"invalid size {text}: expected sides of at most {MAX_SIDE} pixels")
     return int(width), int(height)
 
 
 def whole_number(text: str) -> int:
     """0, 1, 2..."""
     if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from 0 on")
+        raise argparse.ArgumentTypeError(f"invalid number {text!r}: expected a whole number of at least 0")
     return int(text)
 
 
 def positive_number(text: str) -> int:
     """1, 2, 3..."""
     if not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from 1 on")
+        raise argparse.ArgumentTypeError(f"invalid number {text!r}: expected a whole number of at least 1")
     return int(text)
 
 
@@ -190,7 +189,7 @@ def gigabytes(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} must be a number of gigabytes above 0")
+        raise argparse.ArgumentTypeError(f"invalid size {text!r}: expected a number of gigabytes above 0")
     return value
 
 
@@ -202,24 +201,9 @@ def device(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def plain_console() -> Console:
-    """A console for tables and text, which are printed as they are: labels, paths and reasons may hold brackets.
-
-    What goes into a file or another program is broken late, unless COLUMNS says where.
-    """
-    import os
-
-    from rich.console import Console
-
-    console = Console(markup=False, emoji=False, highlight=False)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = _PIPE_WIDTH
-    return console
-
-
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
-    """A progress display on stderr; plain and quiet where stderr is no terminal."""
+    """A progress display on stderr; plain and quiet where stderr is not a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -227,20 +211,3 @@ def progress_bar() -> Iterator[Progress]:
     columns = (described, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         yield progress
-
-
-@contextmanager
-def stage_bars() -> Iterator[StageProgress]:
-    """A progress callback (see `ex4d.progress`) that shows a bar for each stage."""
-    with ExitStack() as shown:
-        bars: list[Progress] = []
-        tasks: dict[str, TaskID] = {}
-
-        def report(stage: str, done: int, total: int) -> None:
-            if not bars:  # an error before the first step should stand alone
-                bars.append(shown.enter_context(progress_bar()))
-            if stage not in tasks:
-                tasks[stage] = bars[0].add_task(stage)
-            bars[0].update(tasks[stage], completed=done, total=total)
-
-        yield report

@@ -1,9 +1,9 @@
 """Build a scene folder from footage and its depth: the DW-Mesh of every frame, ready for Blender and for rendering.
 
-Depth is read from files with --depth, and estimated without.
+Depth is read from files (--depth), or estimated.
 
-With the original's flags (--input_video, --cam, --output_dir, --save_mesh) it also renders colour and mask along the
-camera move, into the files that the original writes.
+With the flags of the original EX-4D (--input_video, --cam, --output_dir, --save_mesh) it also renders colour and mask
+along the camera move, into the files that the original writes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import shutil
 from pathlib import Path
 
 from ex4d.cli.flags import add_flags, settings_from
-from ex4d.cli.options import add_accept_licence_argument, device, machine_settings, positive_number, stage_bars
+from ex4d.cli.options import add_accept_licence_argument, device, machine_settings, positive_number
+from ex4d.cli.report import Report
 from ex4d_core.errors import RequestError
 from ex4d_core.reconstruction import ReconstructionSettings
 from ex4d_core.scene import Scene
@@ -31,13 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--out", "--output_dir", type=Path, help="folder for the scene; default: beside the footage"
     )
-    parser.add_argument("--input_video", type=Path, help="the footage, as the original names it")
+    parser.add_argument("--input_video", type=Path, help="same as footage")
     lens = ("fov_degrees", "focal_mm", "sensor_mm", "focal_px")
     add_flags(parser, ReconstructionSettings, skip=(*lens, "camera_scale"))
 
     depth = parser.add_argument_group("depth")
     depth.add_argument(
-        "--depth", type=Path, help="known depth along z: .npz or .npy (T,H,W), a folder of EXR or of 16-bit PNG"
+        "--depth", type=Path, help="known depth along z: .npz or .npy (T,H,W), or a folder of EXR or 16-bit PNG files"
     )
     add_flags(depth, DepthSettings, skip=_ESTIMATOR_FIELDS)
     depth.add_argument(
@@ -45,14 +46,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         nargs=2,
         metavar=("START", "DEPTH"),
-        help="the EXRs hold Blender's mist pass, rendered with these settings of the world",
+        help="the EXR files hold Blender's mist pass, rendered with these world settings",
     )
-    depth.add_argument("--mist-falloff", choices=tuple(MIST_FALLOFFS), default="linear", help="falloff of that mist")
+    depth.add_argument("--mist-falloff", choices=tuple(MIST_FALLOFFS), default="linear", help="falloff of the mist")
 
     parser.add_argument(
         "--source-camera",
         type=Path,
-        help="the moving camera that filmed it: .npz, NeRF's transforms.json, or a folder with COLMAP's model",
+        help="file of the moving source camera: .npz, NeRF's transforms.json, or a folder with COLMAP's model",
     )
     add_flags(parser, ReconstructionSettings, skip=(*lens, "name", "convention"))
 
@@ -60,41 +61,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_flags(estimator, DepthSettings, skip=_DEPTH_FIELDS, estimator="auto")
     add_accept_licence_argument(estimator)
     estimator.add_argument(
-        "--models", type=Path, metavar="FOLDER", help="folder of weights; default: $EX4D_MODELS, else your data folder"
+        "--models",
+        type=Path,
+        metavar="FOLDER",
+        help="weights; default: $EX4D_MODELS, else user data",
     )
     estimator.add_argument("--device", type=device, default="auto", help="auto, cpu, cuda or cuda:N")
 
     lens_group = parser.add_argument_group(
-        "lens (default: what the camera file, the depth or the footage say, else a field of view of 50 degrees; with "
-        "--convention reference EX-4D's 500 pixels)"
+        "intrinsics (default: from the camera file, depth files or footage, else a field of view of 50 degrees; with "
+        "--convention reference EX-4D's focal length of 500 pixels)"
     )
     add_flags(lens_group, ReconstructionSettings, skip=("name", "convention", "camera_scale"))
 
-    original = parser.add_argument_group("as the original")
+    original = parser.add_argument_group("flags of the original EX-4D")
     original.add_argument("--cam", help="also render along this preset, into --output_dir")
     switch = {"type": int, "nargs": "?", "const": 1, "default": 0, "metavar": "0|1"}
     original.add_argument("--save_mesh", **switch, help="also write frame 0 as DW-Mesh.ply")
     original.add_argument("--save_camera", **switch, help="accepted; the camera is always written")
     original.add_argument(
-        "--num_frames", type=positive_number, metavar="N", help="take only the first N frames; the depth may be of all"
+        "--num_frames",
+        type=positive_number,
+        metavar="N",
+        help="take the first N frames; depth files may have more",
     )
     original.add_argument("--filter_type", choices=OCCLUSION_RULES, default="angle", help="occlusion rule")
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace, report: Report) -> int:
     from ex4d.pipeline.reconstruct import SourcePaths, reconstruct
 
     if (options.footage is None) == (options.input_video is None):
-        raise RequestError("no footage, or two: give one video file or one folder of images")
+        raise RequestError("give the footage once: a video file or a folder of images")
     path = (options.footage or options.input_video).resolve()
     if not path.name:
-        raise RequestError(f"{path} is not footage: give one video file or one folder of images")
-    # Checked now, since the reconstruction takes its time.
+        raise RequestError(f"invalid footage {path}: expected a video file or a folder of images")
+    # Checked now, since the reconstruction takes long.
     cam = Trajectory(options.cam) if options.cam else None
     settings = _settings(options, path)
     folder = options.out or path.with_suffix("").with_name(path.stem + "_scene")
     scene_folder = folder / "scene" if cam or options.save_mesh else folder
-    with stage_bars() as progress:
+    with report.stages() as progress:
         scene = reconstruct(
             SourcePaths(path, options.depth, options.source_camera),
             settings,
@@ -103,14 +110,15 @@ def run(options: argparse.Namespace) -> int:
             machine=machine_settings(options),
             frames=options.num_frames,
             progress=progress,
-            note=print,
+            note=report.note,
         )
-    _print_summary(scene, scene_folder)
+    _report_scene(scene, scene_folder, report)
     render = RenderSettings(convention=options.convention, occlusion_rule=options.filter_type)
     if options.save_mesh:
         _save_mesh(scene, folder / "DW-Mesh.ply", render)
+        report.add("mesh", folder / "DW-Mesh.ply")
     if cam:
-        _render_like_the_original(scene, cam, render, folder, options)
+        _render_like_the_original(scene, cam, render, folder, options, report)
     return 0
 
 
@@ -124,14 +132,30 @@ def _settings(options: argparse.Namespace, footage: Path) -> ReconstructionSetti
     return settings_from(options, ReconstructionSettings, name=options.name or footage.stem, depth=of_depth)
 
 
-def _print_summary(scene: Scene, folder: Path) -> None:
-    manifest = scene.manifest
-    origin = manifest.provenance
-    print(f"scene      {folder}")
-    print(f"footage    {manifest.frames} frames, {manifest.width}x{manifest.height}, {float(manifest.fps):g} fps")
-    print(f"depth      {manifest.depth_range[0]:.4g} to {manifest.depth_range[1]:.4g} ({manifest.depth_scale})")
-    print(f"source     {origin['depth']}; licence: {origin['depth licence']}")
-    print(f"lens       {scene.source_camera().intrinsics[0, 0, 0]:.1f} px, from {origin['focal length']}")
+def _report_scene(scene: Scene, folder: Path, report: Report) -> None:
+    manifest, origin = scene.manifest, scene.manifest.provenance
+    size, fps = (manifest.width, manifest.height), float(manifest.fps)
+    nearest, farthest = manifest.depth_range
+    focal = float(scene.source_camera().intrinsics[0, 0, 0])
+    report.add("scene", folder)
+    report.add(
+        "footage",
+        {"frames": manifest.frames, "size": size, "fps": fps},
+        f"{manifest.frames} frames, {size[0]}x{size[1]}, {fps:g} fps",
+    )
+    report.add(
+        "depth",
+        {"range": (nearest, farthest), "scale": manifest.depth_scale},
+        f"{nearest:.4g} to {farthest:.4g} ({manifest.depth_scale})",
+    )
+    report.add(
+        "depth_source",
+        {"source": origin["depth"], "licence": origin["depth licence"]},
+        f"{origin['depth']}; licence: {origin['depth licence']}",
+    )
+    report.add(
+        "lens", {"focal_px": focal, "source": origin["focal length"]}, f"{focal:.1f} px, from {origin['focal length']}"
+    )
 
 
 def _save_mesh(scene: Scene, path: Path, settings: RenderSettings) -> None:
@@ -149,18 +173,17 @@ def _save_mesh(scene: Scene, path: Path, settings: RenderSettings) -> None:
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_ply(path, mesh, 0)
-    print(f"mesh       {path}")
 
 
 def _render_like_the_original(
-    scene: Scene, cam: Trajectory, settings: RenderSettings, folder: Path, options: argparse.Namespace
+    scene: Scene, cam: Trajectory, settings: RenderSettings, folder: Path, options: argparse.Namespace, report: Report
 ) -> None:
     from ex4d.pipeline.outputs import render_movies
 
-    with stage_bars() as progress:
+    with report.stages() as progress:
         how = {"machine": machine_settings(options), "progress": progress}
         movies = render_movies(scene, shot_path(cam, scene), settings, folder, options.cam, **how)
-    print(f"colour     {movies.color}")
-    print(f"mask       {movies.mask}")
+    report.add("color", movies.color)
+    report.add("mask", movies.mask)
     if not (folder / "input.mp4").exists():  # it may be the footage itself
         shutil.copyfile(scene.path("footage"), folder / "input.mp4")
