@@ -17,7 +17,7 @@ import bpy
 # - CLASSES to register with Blender; the docstring of an operator is its tooltip;
 # - PROPERTIES to add to Blender's own types, as (type, name, property);
 # - HANDLERS to add to ``bpy.app.handlers``, as (name, function);
-# - `register`, called after all of these, and `unregister`, called before they go.
+# - `register`, called after all of these, and `unregister`, called before they are unregistered.
 MODULES: tuple[ModuleType, ...] = tuple(
     import_module(f".{name}", __package__)
     for name in (

@@ -105,7 +105,7 @@ classes: Any = bpy.types
 
 
 def current_context() -> Context:
-    """Blender's context, for code that no callback hands one."""
+    """Blender's context, for code outside a callback."""
     return cast(Context, bpy.context)
 
 

@@ -1,4 +1,4 @@
-"""Shows errors to the artist: one sentence for those that they can act on, and a note of those that are bugs.
+"""Shows errors to the artist: one sentence for those that they can act on, and a notice for bugs.
 
 Operators report an error where they were pressed. Errors in the scheduler's work are shown in the Connection panel,
 bugs also with a traceback in Blender's console, and stop nothing else.
@@ -65,8 +65,8 @@ def failure_text() -> str:
     if is_expected(error):
         return user_message(error)
     text = iface_(
-        "The add-on made a mistake ({kind}) and continues without what failed. If something stands still now, save and "
-        "restart Blender; its console has the details for a report"
+        "Bug in the add-on: {kind}. The failed step was skipped. If something no longer updates, save and restart "
+        "Blender; the system console has the details for a bug report"
     )
     return text.format(kind=type(error).__name__)
 

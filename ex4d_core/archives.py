@@ -1,6 +1,6 @@
-"""Arrays from .npz files that come from anywhere: cameras, clips, cases of golden data, the parts of a scene.
+"""Reads arrays from .npz files of any origin: cameras, clips, golden data, the parts of a scene.
 
-Whoever reads one turns what is wrong with it into an error of its own.
+Callers turn an `ArchiveError` into an error of their own.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from ex4d_core.errors import Ex4dError
 
 
 class ArchiveError(Ex4dError, ValueError):
-    """A file that is no .npz, is damaged, holds more than arrays of numbers, or more than fits."""
+    """A file that is not an .npz, is damaged, holds other things than arrays of numbers, or is too large."""
 
 
 def read_npz(path: str | Path, *, most_bytes: int | None = None) -> dict[str, np.ndarray]:
     """All arrays of a .npz file, by name.
 
     Args:
-        most_bytes: that it may unpack to; a few bytes may stand for gigabytes.
+        most_bytes: that it may unpack to; a few bytes may unpack to gigabytes.
 
     Raises:
         ArchiveError: see there.
@@ -36,5 +36,5 @@ def read_npz(path: str | Path, *, most_bytes: int | None = None) -> dict[str, np
                 return dict(arrays)
     # RuntimeError: an encrypted archive. MemoryError: an array that says to be larger than it is.
     except (EOFError, MemoryError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise ArchiveError(f"it is no .npz file, or damaged ({error})") from error
+        raise ArchiveError(f"not an .npz file, or damaged ({error})") from error
     raise ArchiveError(f"it unpacks to {size} bytes; at most {most_bytes} are expected")

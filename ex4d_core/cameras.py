@@ -1,8 +1,8 @@
 """Cameras and every conversion between camera conventions; no other module converts.
 
-The house convention is OpenCV's: x right, y down, z forward, ``world_to_camera`` matrices, intrinsics in pixels,
-pixel centres at +0.5 (the centre of the top left pixel is (0.5, 0.5)). The scene's world is the frame of the source
-camera. Blender, OpenGL and EX-4D's raw matrices are translated here at the border.
+The convention is OpenCV's: x right, y down, z forward, ``world_to_camera`` matrices, intrinsics in pixels, pixel
+centres at +0.5 (the centre of the top left pixel is (0.5, 0.5)). The scene's world is the frame of the source camera.
+Matrices of Blender, OpenGL and the original EX-4D are converted here.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _MAX_FILE_BYTES = 64 * 1024 * 1024
 
 
 class CameraError(Ex4dError, ValueError):
-    """A camera that cannot be used: not finite, not rigid, of the wrong shape, or of a kind we do not render."""
+    """A camera that cannot be used: not finite, not rigid, of the wrong shape, or of a kind that is not rendered."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class CameraPath:
 
     Attributes:
         world_to_camera: (T, 4, 4) float64, OpenCV axes, rigid (rotation and translation only).
-        intrinsics: (T, 3, 3) float64 in pixels of a image of ``width`` x ``height``, per frame since lenses zoom.
+        intrinsics: (T, 3, 3) float64 in pixels of an image of ``width`` x ``height``, per frame since lenses zoom.
         width, height: size of the image in pixels.
 
     Raises:
@@ -82,7 +82,7 @@ class CameraPath:
         return replace(self, world_to_camera=self.world_to_camera[start:stop], intrinsics=self.intrinsics[start:stop])
 
     def resized(self, width: int, height: int) -> CameraPath:
-        """The same cameras seen through a image of another size (another aspect ratio stretches the image)."""
+        """The same cameras seen through an image of another size (another aspect ratio stretches the image)."""
         scale = np.diag([width / self.width, height / self.height, 1.0])
         return replace(self, intrinsics=scale @ self.intrinsics, width=width, height=height)
 
@@ -119,7 +119,7 @@ class CameraPath:
             raise CameraError(f"cannot read the camera file {path}: {error}") from error
         missing = {"extrinsics", "intrinsics"} - set(data)
         if missing:
-            raise CameraError(f"the camera file {path} lacks {sorted(missing)}; it holds {sorted(data)}")
+            raise CameraError(f"{path} is not a camera file: it lacks {sorted(missing)}, and holds {sorted(data)}")
         intrinsics = _float64_copy("intrinsics", data["intrinsics"])
         if intrinsics.ndim not in (2, 3) or intrinsics.shape[-2:] != (3, 3):
             raise CameraError(f"intrinsics in {path} must be (3, 3) or (T, 3, 3), not {intrinsics.shape}")
@@ -129,7 +129,7 @@ class CameraPath:
         try:
             columns, rows = (round(float(side)) for side in stated)
         except (TypeError, ValueError, OverflowError) as error:
-            raise CameraError(f"the size in {path} is {stated}; it must be two numbers of pixels") from error
+            raise CameraError(f"invalid size {stated} in {path}: expected width and height in pixels") from error
         extrinsics = _float64_copy("extrinsics", data["extrinsics"])
         world_to_camera = extrinsics if convention == "opencv" else from_reference_file(extrinsics)
         return CameraPath(world_to_camera, intrinsics, columns, rows)
@@ -201,7 +201,7 @@ def look_at(eye: np.ndarray, target: np.ndarray, down: tuple[float, float, float
     forward = np.broadcast_to(target, eye.shape) - eye
     distance = np.linalg.norm(forward, axis=1, keepdims=True)
     if distance.min() < 1e-9:
-        raise CameraError(f"frame {int(np.argmin(distance))}: the camera stands on the point it looks at")
+        raise CameraError(f"frame {int(np.argmin(distance))}: the camera is at the point it looks at")
     forward = forward / distance
     right = np.cross(np.broadcast_to(down, eye.shape), forward)
     length = np.linalg.norm(right, axis=1, keepdims=True)

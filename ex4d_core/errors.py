@@ -2,7 +2,7 @@
 
 Every error of this project derives from `Ex4dError`: one kind of error for each kind of mistake, raised where the
 mistake is visible, with a message that says what is wrong, with which value, and what to do. The operating system's
-errors (a full disk, a missing permission) are the user's to act on, too. Whatever else is raised is a bug. The command
+errors (a full disk, a missing permission) are expected, too. Any other exception is a bug. The command
 line, the service and the add-on all ask `is_expected` and show `user_message`, so that they agree.
 """
 
@@ -27,7 +27,7 @@ def is_expected(error: BaseException) -> bool:
 
 
 def full_disk_error(error: BaseException | None) -> OSError | None:
-    """The system's error behind an error that comes from a full disk, an exhausted quota or a too large file."""
+    """The system's error behind one that comes from a full disk, an exhausted quota or a file that is too large."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in _FULL_DISK:
             return error
@@ -36,7 +36,7 @@ def full_disk_error(error: BaseException | None) -> OSError | None:
 
 
 def user_message(error: BaseException) -> str:
-    """What to tell the user about an error, in one sentence; a bug is called one."""
+    """One sentence about an error for the user; it says so if the error is a bug."""
     if isinstance(error, OSError) and not isinstance(error, Ex4dError):
         if error.errno in _FULL_DISK:
             return f"the disk is full: {error.filename or 'no space left'}; free some space and try again"

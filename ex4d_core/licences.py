@@ -1,11 +1,10 @@
 """Defines the licence setting, and the one rule that says which engines, rasterizers, estimators and weights it allows.
 
-Some parts may be used for research only. A result that no word was said about may earn money one day, so the default
-is `DEFAULT_LICENCE`, "commercial": nobody uses a part that is for research only without having asked for research. Who
-does research says so, in the request (``--licence research``, the add-on's preferences) or for a machine
-(``EX4D_LICENCE=research``). A machine's "commercial" is the word of whoever runs it: no request can take it back. Who
-holds another licence of a part names it with ``--accept-licence`` where the part runs, so `ex4d serve` decides for a
-service; a request over the wire accepts nothing.
+Some parts may be used for research only. The default, `DEFAULT_LICENCE`, is "commercial", so that nobody uses such a
+part without asking for research: in the request (``--licence research``, the add-on's preferences) or for a machine
+(``EX4D_LICENCE=research``). Where the machine's setting is "commercial", no request overrides it. A user who holds
+another licence of a part names it with ``--accept-licence`` in the command that runs the part (`ex4d serve` for a
+service); a request over the wire cannot.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ DEFAULT_LICENCE: Licence = "commercial"
 
 
 class LicenceError(Ex4dError):
-    """A part must not be used for what its results are for, or a licence setting is invalid."""
+    """A part whose licence does not allow the use of its results, or an invalid licence setting."""
 
 
 def as_licence(value: str, what: str = "licence") -> Licence:
@@ -33,7 +32,7 @@ def as_licence(value: str, what: str = "licence") -> Licence:
 
 
 def effective_licence(requested: str | None, machine: str | None) -> Licence:
-    """What a result is for, by the request's setting and the machine's; None where one of them says nothing.
+    """What a result is for, by the request's setting and the machine's; None where one is not set.
 
     Raises:
         LicenceError: a setting is not one of `LICENCES`.

@@ -1,7 +1,7 @@
 """The messages between client and service, and their limits; `ex4d_core.wire` turns them into bytes.
 
-A client asks, the service answers every request with exactly one reply that bears the request's id; nothing is ever
-pushed. Requests are idempotent, so a client may send one again whenever it doubts that it arrived.
+The service answers every request of a client with exactly one reply, which has the request's id; it pushes nothing.
+Requests are idempotent, so a client may send one again when no reply arrives.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Welcome(Message):
 
     Attributes:
         devices: in words.
-        engines: what each engine's results rest on.
+        engines: what licences each engine's results depend on.
         lacking: engines ("wan") and their presets ("wan fast") that are unavailable, and why, for people; a command
             that fixes it comes last, after "with: ".
     """
@@ -95,7 +95,7 @@ class BlobStatus(Message):
 
 @dataclass(frozen=True)
 class BlobStatusReply(Message):
-    """Bytes received so far, per hash as asked; -1 for a blob that is whole."""
+    """Bytes received so far, for each hash; -1 for a complete blob."""
 
     received: list[int]
 
@@ -113,7 +113,7 @@ class PutBlob(Message):
 
 @dataclass(frozen=True)
 class PutBlobReply(Message):
-    """Bytes that the service has now; -1 when the blob is whole and its hash is right."""
+    """Bytes that the service has now; -1 when the blob is complete and its hash is right."""
 
     sha256: str
     received: int
@@ -167,7 +167,7 @@ class Cancel(Message):
 
 @dataclass(frozen=True)
 class Withdraw(Message):
-    """Cancels what was submitted under a key, for a client that never learned which job it became, if any."""
+    """Cancels what was submitted under a key, for a client that never received the job's name."""
 
     key: str
 
@@ -188,11 +188,11 @@ class ListJobs(Message):
 
 @dataclass(frozen=True)
 class JobStatus:
-    """Where a job stands.
+    """The state and progress of a job.
 
     Attributes:
         state: one of `JOB_STATES`.
-        stage, done, total: the worker's stage ("render", "preview"), and how far it is.
+        stage, done, total: the worker's stage ("render", "preview"), and its progress.
         reason: why it failed or was cancelled, for people.
         queue_position: jobs before this one; 0 for the next and for those that are not queued.
         events: number of the newest event.
@@ -230,7 +230,7 @@ class GetEvents(Message):
 
 @dataclass(frozen=True)
 class JobEvent:
-    """Something that happened, once.
+    """An event of a job.
 
     Attributes:
         number: 1, 2, 3... within the job.
@@ -325,7 +325,7 @@ class Error(Message):
     Attributes:
         code: "version", "bad-message", "too-large", "bad-request", "unknown-scene", "unknown-job", "unknown-blob",
             "bad-blob", "disk-full", "storage", "superseded" or "internal", which is a bug.
-        text: what was wrong and what to do, for people.
+        text: what is wrong and what to do, for people.
     """
 
     code: str

@@ -1,7 +1,7 @@
 """Requests for scenes: footage, depth and source camera to a scene package, reconstructed by the backend.
 
-Files are blobs on the wire; their names travel along as labels for people and never become paths over there. Footage
-and depth are sent once: the scene's own colour and depth are the backend's already when a take is made of them.
+Files are blobs on the wire; their names travel as labels for people and never become paths on the backend. Footage and
+depth are sent once: a take needs the scene's colour and depth only, which the backend then has.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class ReconstructionRequest:
                 f"{', '.join(sorted(suffixes)) or 'nothing'}"
             )
         if max(len(self.footage), len(self.depth_files)) > MAX_FRAMES:
-            raise RequestError(f"a scene may have {MAX_FRAMES} frames, not {len(self.footage)}")
+            raise RequestError(f"a scene may have at most {MAX_FRAMES} frames, not {len(self.footage)}")
         if self.settings.fps is not None and self.is_video:
             raise RequestError("a video has its own frame rate; leave fps out")
         require_depth_files(self.settings.depth.layout, self.depth_files)
@@ -120,7 +120,7 @@ class ReconstructionRequest:
 
     @property
     def files(self) -> tuple[SourceFile, ...]:
-        """All that must be sent."""
+        """All files to send."""
         return (*self.footage, *self.depth_files, *self.camera_files)
 
     # A job list shows reconstructions beside shots.
@@ -151,7 +151,7 @@ class ReconstructionRequest:
         settings = {name: value for name, value in values.items() if name not in ("kind", "footage", "camera")}
         depth = settings.get("depth")
         if not isinstance(depth, Mapping):
-            raise RequestError("depth is missing")
+            raise RequestError("depth is missing: expected a map of its settings")
         settings["depth"] = {name: value for name, value in depth.items() if name != "files"}
         footage, camera = files_from_wire(values.get("footage")), files_from_wire(values.get("camera"))
         depth_files = files_from_wire(depth.get("files"))
@@ -159,14 +159,14 @@ class ReconstructionRequest:
 
 
 def request_from_wire(values: object) -> ShotRequest | ReconstructionRequest:
-    """Check and rebuild whatever may be submitted; a map without a kind is a shot.
+    """Check and rebuild a request of any kind; a map without a kind is a shot.
 
     Raises:
         RequestError: see `ShotRequest.from_wire`, `ReconstructionRequest.from_wire`.
     """
     if isinstance(values, Mapping) and "kind" in values:
         if values["kind"] != KIND:
-            raise RequestError(f"unknown kind of job {values['kind']!r:.80}; is the client newer than the backend?")
+            raise RequestError(f"unknown kind of job {values['kind']!r:.80}; update the backend if the client is newer")
         return ReconstructionRequest.from_wire(values)
     return ShotRequest.from_wire(values)
 
@@ -187,7 +187,7 @@ class ReconstructionPlan:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """All that must be sent."""
+        """All files to send."""
         return (*self.footage, *self.depth_files, *self.camera_files)
 
     def request(self, hashes: Mapping[Path, str]) -> ReconstructionRequest:

@@ -1,7 +1,7 @@
 """A job of the backend from the client's side: uploads, submits, fetches results, cancels, and resumes.
 
-`RemoteJob.conversation` tells that story from top to bottom. `remote_take` and `remote_scene` are the two kinds of
-job: they say what is sent and where results go. A job can be cut off anywhere (a closed Blender, a lost network) and
+`RemoteJob.conversation` shows the order of these steps. `remote_take` and `remote_scene` are the two kinds of job:
+they define what is sent and where results go. A job can be interrupted anywhere (a closed Blender, a lost network) and
 resumed from its ``key``, ``job`` and ``last_event``: nothing is uploaded, computed or delivered twice.
 """
 
@@ -34,7 +34,7 @@ Submission = tuple[Mapping[str, Any], Mapping[str, Path | bytes]]
 
 
 class JobState(str, Enum):
-    """Where a job stands for the client. The values are what .blend files keep."""
+    """The state of a job for the client; .blend files store these values."""
 
     SENDING = "sending"
     QUEUED = "queued"
@@ -95,12 +95,12 @@ class RemoteJob:
 
     @property
     def error(self) -> Exception | None:
-        """What ended it before its time."""
+        """What ended it early."""
         return self._task.error if self._task is not None and self.over and not self.withdrawn else None
 
     @property
     def state(self) -> JobState:
-        """Where it stands."""
+        """Its state."""
         if self.withdrawn:
             return JobState.CANCELLED
         if self.error is not None:
@@ -126,7 +126,7 @@ class RemoteJob:
 
     @property
     def progress(self) -> float:
-        """How far the present stage is, 0 to 1: the backend's own figure, or that of the upload or of the fetching."""
+        """Progress of the present stage, 0 to 1: the backend's, or that of the upload or download."""
         status = self.status
         if status is None:
             return self.uploaded / self.upload_size if self.upload_size and not self.job else 0.0
@@ -191,9 +191,9 @@ class RemoteJob:
                 return status
 
     def cancel_conversation(self) -> Conversation[None]:
-        """Ask the backend to stop the job, or whatever became of a submission without an answer.
+        """Ask the backend to stop the job, or the job of a submission that was not answered.
 
-        Like every conversation it waits for a backend that is away. Nothing is asked where nothing was submitted.
+        Like every conversation it waits for a backend that is away. Without a submission it asks nothing.
         """
         if self.job:
             self.status = (yield Cancel(self.job)).status
@@ -220,7 +220,7 @@ class RemoteJob:
         Raises:
             RequestError: this job can only be fetched or cancelled.
         """
-        raise RequestError(f"job {self.key} has nothing to send; give it the backend's name of a job")
+        raise RequestError(f"job {self.key} has nothing to send: it needs the backend's name of a job")
         yield []
 
     def path_for(self, event: JobEvent) -> Path | None:

@@ -116,5 +116,5 @@ class RemoteScene(RemoteJob):
             # What arrived before an interruption was checked then.
             known = self.arrivals.get(FILE_NAMES[part], (entry.sha256, entry.size))
             if known != (entry.sha256, entry.size):
-                raise SceneError(f"the {part} that arrived is not the one of its manifest; reconstruct the scene again")
+                raise SceneError(f"the {part} that arrived does not match its manifest; reconstruct the scene again")
         move_package(partial, self.folder)

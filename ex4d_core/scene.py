@@ -8,7 +8,7 @@
     mesh.pc2             DW-Mesh vertex positions of every frame, in the scene's world
     mesh_topology.npz    faces (F, 3) int32, uvs (V, 2) float32, cap_faces: the DW-Mesh's fixed topology
 
-A package is written whole or not at all: `SceneWriter` works in a hidden sibling folder and renames it at the end.
+A package is written completely or not at all: `SceneWriter` works in a hidden sibling folder and renames it at the end.
 The SHA-256 of manifest.json names the scene on the wire; the first three files are all that a backend needs of it.
 """
 
@@ -47,7 +47,7 @@ FILE_NAMES = {
 }
 RENDER_FILES = ("color", "depth", "source_camera")
 
-# Above this a manifest is no manifest of ours: about 1 KB is usual.
+# A larger file is not a manifest of ours: about 1 KB is usual.
 MAX_MANIFEST_BYTES = 64 * 1024
 
 
@@ -65,7 +65,7 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class SceneManifest:
-    """What a scene package says of itself.
+    """The description of a scene package.
 
     Attributes:
         name: for people.
@@ -115,7 +115,7 @@ class SceneManifest:
             raise SceneError(f"this is not a scene manifest: it does not say format {FORMAT!r}")
         version = document.pop("version", None)
         if version != VERSION:
-            raise SceneError(f"the scene has version {version}, this program reads {VERSION}; reconstruct it again")
+            raise SceneError(f"the scene has version {version}, not {VERSION} as this program reads; reconstruct it")
         try:
             document["fps"] = Fraction(*document["fps"])
             document["depth_range"] = tuple(float(value) for value in document["depth_range"])
@@ -132,7 +132,7 @@ class SceneManifest:
             raise SceneError(f"the scene manifest has sizes that are not positive whole numbers: {sizes}")
         texts = (self.name, self.convention, self.depth_scale)
         if any(not isinstance(text, str) for text in texts):
-            raise SceneError(f"the scene manifest has names that are no text: {texts}")
+            raise SceneError(f"the scene manifest has names that are not text: {texts}")
         distances = (*self.depth_range, self.subject_distance)
         if len(distances) != 3 or not all(_is_positive(distance) for distance in distances):
             raise SceneError(f"the scene manifest has distances that are not three positive numbers: {distances}")
@@ -144,7 +144,7 @@ class SceneManifest:
             raise SceneError(f"the scene manifest lacks {sorted(missing)}; reconstruct the scene again")
         for name, entry in self.files.items():
             if not is_sha256(entry.sha256):
-                raise SceneError(f"the scene manifest's checksum of {name} is no SHA-256: {entry.sha256!r}")
+                raise SceneError(f"the scene manifest's checksum of {name} is not a SHA-256: {entry.sha256!r}")
         if self.fps <= 0:
             raise SceneError(f"the scene's frame rate is {self.fps}; it must be positive")
 
@@ -154,7 +154,7 @@ def _is_positive(number: object) -> bool:
 
 
 def is_sha256(text: object) -> bool:
-    """Whether this is a SHA-256 in lower-case hexadecimal, and nothing that could be part of a path."""
+    """Whether this is a SHA-256 in lower-case hexadecimal, so that it cannot be part of a path."""
     return isinstance(text, str) and len(text) == 64 and all(letter in "0123456789abcdef" for letter in text)
 
 
@@ -184,7 +184,7 @@ class Scene:
     """An opened scene package.
 
     Attributes:
-        manifest: what the package says of itself.
+        manifest: the description of the package.
         digest: SHA-256 of the manifest's bytes; the scene's name on the wire.
     """
 
@@ -212,7 +212,8 @@ class Scene:
             data = (folder / MANIFEST).read_bytes()
         except OSError as error:
             raise SceneError(
-                f"{folder} is not a scene folder: cannot read its {MANIFEST} ({error.strerror})"
+                f"{folder} is not a scene folder: cannot read its {MANIFEST} ({error.strerror}); "
+                "'ex4d reconstruct' makes one"
             ) from error
         scene = Scene(data, {name: folder / file for name, file in FILE_NAMES.items()})
         for name, entry in scene.manifest.files.items():
@@ -308,7 +309,7 @@ class SceneWriter:
     Leaving the block without `finish`, by an error say, leaves nothing behind, and an older package untouched.
 
     Raises:
-        SceneError: on entering, where ``folder`` is something else than a scene package, or cannot be made.
+        SceneError: on entering, where ``folder`` is something other than a scene package, or cannot be made.
     """
 
     def __init__(self, folder: str | Path):

@@ -1,7 +1,7 @@
 """One validator and one codec for everything typed: settings, requests, and the messages of the wire.
 
-The annotations of a frozen dataclass say all there is to say about a field, and everything else follows from them: the
-checks, the plain form for msgpack and JSON, and the flags of the command line.
+The annotations of a frozen dataclass describe its fields completely: the checks, the plain form for msgpack and JSON,
+and the flags of the command line follow from them.
 
     @dataclass(frozen=True)
     class Denoising(Settings):
@@ -10,7 +10,7 @@ checks, the plain form for msgpack and JSON, and the flags of the command line.
 
 `Settings` check themselves when they are constructed, so an instance is always valid; other dataclasses are checked
 when they are decoded. Supported are bool, int, float, str, bytes, Any, Literal, optional values, tuples, lists, dicts
-with text as keys, nested dataclasses, and whatever brings a `Codec`.
+with text as keys, nested dataclasses, and any type with a `Codec`.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Codec:
-    """How a value that is no plain one travels.
+    """How a value that is not plain is encoded.
 
     Attributes:
         kind: instances of it are taken as they are; None decodes every value.
@@ -197,7 +197,7 @@ def decode(kind: type[T], values: object) -> T:
     known = fields_of(kind)
     if unknown := set(values) - {entry.name for entry in known}:
         name = min(map(str, unknown))
-        raise RequestError(f"{kind.__name__} has no field {name[:40]!r}; is the client newer than the backend?")
+        raise RequestError(f"{kind.__name__} has no field {name[:40]!r}; update the backend if the client is newer")
     missing = [entry.name for entry in known if entry.required and entry.name not in values]
     if missing:
         raise RequestError(f"{kind.__name__} is incomplete: {', '.join(missing)} missing")

@@ -1,6 +1,6 @@
 """Requests for shots: typed settings that the library, the command line, the service and the add-on share.
 
-Every field's type, bounds and flag on the command line stand in its annotation; see `ex4d_core.schema`.
+Every field's type, bounds and flag on the command line are in its annotation; see `ex4d_core.schema`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ DEFAULT_NEGATIVE_PROMPT = (
 )
 STEP_DISTILLED_LORA = "Wan21_I2V_14B_lightx2v_cfg_step_distill_lora_rank64"
 
-# How each preset differs from the defaults of `WanSettings`, which are EX-4D's own but for the arithmetic.
+# How each preset differs from the defaults of `WanSettings`, which are EX-4D's own except for the arithmetic.
 WAN_PRESETS: dict[WanPreset, dict[str, Any]] = {
     "ex4d-reference": {},
     "quality": {"max_pixels": 0, "window": 81, "overlap": 13, "steps": 40},
@@ -79,7 +79,7 @@ class RenderSettings(Settings):
         RequestError: a field of the wrong type or out of range, or an occlusion model that does not go with the others.
     """
 
-    rasterizer: Annotated[RasterizerName, Option("what draws; auto takes the fastest that is installed")] = "auto"
+    rasterizer: Annotated[RasterizerName, Option("auto takes the fastest that is installed and allowed")] = "auto"
     convention: Annotated[
         Convention, Option("centered, or reference: exactly as the published EX-4D code, to reproduce the paper")
     ] = "centered"
@@ -146,8 +146,8 @@ class Lora(Settings):
         super().__post_init__()
         if not _LORA_NAME.fullmatch(self.name):
             raise RequestError(
-                f"a LoRA is named like its file, without folder and ending (letters, digits, . _ + -), "
-                f"not {self.name!r:.80}"
+                f"invalid LoRA name {self.name!r:.80}: expected a file name without folder and ending "
+                "(letters, digits, . _ + -)"
             )
 
     @classmethod
@@ -170,8 +170,8 @@ class Lora(Settings):
 class WanSettings(Settings):
     """How the Wan model with the EX-4D adapter repaints a shot.
 
-    The defaults are those of EX-4D, but for the arithmetic: matrix products in fp8 are what makes a job more than twice
-    as fast as the original, for a small change of the result (`ex4d bench generate` measures both).
+    The defaults are those of EX-4D, except for the arithmetic: matrix products in fp8 make a job more than twice as
+    fast as the original, for a small change of the result (`ex4d bench generate` measures both).
 
     Attributes:
         preset: one of `WAN_PRESETS` that the other fields started from; for people, it changes nothing by itself.
@@ -239,7 +239,7 @@ class WanSettings(Settings):
         if 0 < self.max_pixels < 64 * 64:
             raise RequestError(f"max_pixels must be 0 or at least {64 * 64}, not {self.max_pixels}")
         if self.erosion[0] > self.erosion[1]:
-            raise RequestError(f"erosion goes from its smallest to its largest side, not {self.erosion!r}")
+            raise RequestError(f"erosion must be its smallest, then its largest side, not {self.erosion!r}")
 
 
 def wan_preset(name: str, **changes: Any) -> WanSettings:
@@ -324,7 +324,7 @@ class ShotRequest(Settings):
         if not is_sha256(self.scene):
             raise RequestError(f"scene must be the SHA-256 of a scene manifest, not {self.scene!r:.80}")
         if len(self.camera) > MAX_FRAMES:
-            raise RequestError(f"a shot may have {MAX_FRAMES} frames, not {len(self.camera)}")
+            raise RequestError(f"a shot may have at most {MAX_FRAMES} frames, not {len(self.camera)}")
         require_size(self.camera)
 
     def require_footage(self, frames: int) -> None:
@@ -339,7 +339,7 @@ class ShotRequest(Settings):
 def require_size(camera: CameraPath) -> None:
     """Raises RequestError where a camera's frames are larger than this project renders."""
     if max(camera.width, camera.height) > MAX_SIDE:
-        raise RequestError(f"a frame may be {MAX_SIDE} pixels wide and high, not {camera.width}x{camera.height}")
+        raise RequestError(f"a frame may have sides of at most {MAX_SIDE} pixels, not {camera.width}x{camera.height}")
 
 
 def require_footage(camera: CameraPath, first_frame: int, frames: int) -> None:
@@ -353,6 +353,6 @@ def require_footage(camera: CameraPath, first_frame: int, frames: int) -> None:
     """
     if first_frame < 0 or first_frame + len(camera) > frames:
         raise RequestError(
-            f"the camera has {len(camera)} frames from footage frame {first_frame} on, "
+            f"the camera has {len(camera)} frames from footage frame {first_frame}, "
             f"but the scene has {frames}; shorten the shot or start it earlier"
         )

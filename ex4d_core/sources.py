@@ -1,7 +1,7 @@
 """What a scene is reconstructed from, as a request names it: source files and the settings of their depth.
 
-A source file is the SHA-256 of its content and a label for people, which is compared with names of ours and never
-becomes a path. Whatever comes from the wire is checked here, before anything is done with it.
+A source file is the SHA-256 of its content and a label for people, which is only compared with known names and never
+becomes a path. All of it is checked here when it arrives over the wire.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class DepthSettings(Settings):
     Attributes:
         layout: "array" (one .npz or .npy), "exr" or "png" (a file for each frame, in order), or "estimator".
         estimator: its name, or "auto", for layout "estimator".
-        scale: depth in scene units per unit of the files; None takes the files' word.
+        scale: depth in scene units per unit of the files; None uses the files' own scale.
         inverse: the files hold 1 / depth.
         key: array of an .npz, or channel of an EXR; "" finds it.
         invalid: what to do with invalid depth (NaN, infinite, zero, negative): fail, or take the farthest of the frame.
@@ -106,7 +106,7 @@ class DepthSettings(Settings):
     invalid: Annotated[
         InvalidDepth,
         Option(
-            "NaN, infinite, zero or negative depth: fail, or take the farthest depth of the frame",
+            "invalid depth (NaN, infinite, zero, negative): fail, or replace it by the frame's farthest depth",
             flag="--invalid-depth",
         ),
     ] = "error"
@@ -128,7 +128,7 @@ class DepthSettings(Settings):
         bool,
         Option("do not align per-image depth over time", flag="--no-temporal-alignment", aliases=("--no-steady",)),
     ] = True
-    full_precision: Annotated[bool, Option("estimate in float32 on a GPU, too: slow, and large")] = False
+    full_precision: Annotated[bool, Option("estimate in float32 on a GPU too: slower, more memory")] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -187,7 +187,7 @@ def files_from_wire(values: object) -> tuple[SourceFile, ...]:
         raise RequestError("files must have their hashes and sizes as bytes, and their labels as text")
     count = len(sizes) // 8
     if count > MAX_FRAMES:
-        raise RequestError(f"a scene may have {MAX_FRAMES} files, not {count}")
+        raise RequestError(f"a scene may have at most {MAX_FRAMES} files, not {count}")
     names = labels.split("\0") if count else []
     if (len(hashes), len(sizes), len(names)) != (32 * count, 8 * count, count):
         raise RequestError(

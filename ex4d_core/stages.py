@@ -9,7 +9,7 @@ LOAD_STAGE, WARM_UP_STAGE = "load weights", "warm up"
 
 _ETA = re.compile(r", (\d+) s left$")
 
-# An estimate from less time or less progress than this would jump about.
+# An estimate from less time or less progress than this would fluctuate.
 _MIN_SECONDS = 1.0
 _MIN_FRACTION = 0.02
 

@@ -1,4 +1,4 @@
-"""Camera moves by name: EX-4D's own presets, exactly, and the moves that artists ask for.
+"""Camera moves by name: EX-4D's own presets, reproduced exactly, and common moves of film cameras.
 
 A trajectory needs only the source camera's intrinsics and the distance of the subject; it returns a `CameraPath`.
 Every move starts at the source camera, so frame 0 of a take is the footage's own view.
@@ -45,12 +45,9 @@ PRESETS: dict[str, tuple[str, str, float]] = {
 
 
 def _preset_help() -> str:
-    moves = "; ".join(f"{name}: {what} (amount: {unit})" for name, (what, unit, _) in PRESETS.items())
-    return f"camera move: a number of degrees, or {moves}"
-
-
-class TrajectoryError(RequestError):
-    """A camera move that does not exist or cannot be made with these settings."""
+    named = {name: row for name, row in PRESETS.items() if not name.isdigit()}
+    moves = "; ".join(f"{name}: {what} (amount: {unit})" for name, (what, unit, _) in named.items())
+    return f"camera move: degrees of EX-4D's arc, negative to the left (180: its ellipse); or {moves}"
 
 
 @dataclass(frozen=True)
@@ -59,13 +56,12 @@ class Trajectory(Settings):
 
     Attributes:
         preset: a key of `PRESETS`, or a number of degrees as text ("30", "-45"): EX-4D's arc, and its ellipse for 180.
-        amount: how far; its meaning and default stand in `PRESETS`. None takes the default.
+        amount: how far; its meaning and default are in `PRESETS`. None takes the default.
         elevation: degrees by which arcs and orbits also climb, reached at the end of the move.
         easing: how the move starts and ends.
 
     Raises:
-        TrajectoryError: no such preset, or a value that a move cannot have.
-        RequestError: a field of the wrong type.
+        RequestError: no such preset, or an invalid field.
     """
 
     preset: Annotated[str, Option(_preset_help(), aliases=("--cam",))] = "30"
@@ -78,7 +74,7 @@ class Trajectory(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.preset not in PRESETS and not is_degrees(self.preset):
-            raise TrajectoryError(
+            raise RequestError(
                 f"unknown camera preset {self.preset!r:.80}: expected a number of degrees or one of "
                 f"{', '.join(PRESETS)}"
             )
@@ -113,12 +109,12 @@ def subject_distance(depth: np.ndarray) -> float:
         depth: (H, W), of frame 0, along z, scene units.
 
     Raises:
-        TrajectoryError: the depth is not positive and finite.
+        RequestError: the depth is not positive and finite.
     """
     inner = depth[1:-1, 1:-1] if min(depth.shape) > 2 else depth
     nearest = float(inner.min())
     if not math.isfinite(nearest) or nearest <= 0:
-        raise TrajectoryError(f"the nearest depth must be positive, not {nearest}; check the depth of frame 0")
+        raise RequestError(f"the nearest depth must be positive, not {nearest}; check the depth of frame 0")
     return nearest + SUBJECT_BEHIND_NEAREST
 
 
@@ -133,10 +129,10 @@ def build_path(
         distance: of the subject along z, in scene units; see `subject_distance`.
 
     Raises:
-        TrajectoryError: the amount would put the camera on or past the subject, or the lens at zero.
+        RequestError: the amount would put the camera on or past the subject, or the lens at zero.
     """
     if frames < 1:
-        raise TrajectoryError(f"a camera move needs at least 1 frame, not {frames}")
+        raise RequestError(f"a camera move needs at least 1 frame, not {frames}")
     time = ease(np.linspace(0.0, 1.0, frames), trajectory.easing)
     subject = np.array([0.0, 0.0, distance])
     degrees = _degrees(trajectory.preset)
@@ -164,8 +160,7 @@ def shot_path(
         frames: length of the move; None for all of the footage from ``first_frame`` on.
 
     Raises:
-        RequestError: the footage has no such frame.
-        TrajectoryError: see `build_path`.
+        RequestError: the footage has no such frame, or see `build_path`.
     """
     manifest, source = footage.manifest, footage.source_camera()
     if not 0 <= first_frame < manifest.frames:
@@ -239,21 +234,19 @@ class _Move:
             eye, ahead = _elevate(subject + self.distance * turn, subject, self.elevation * time), False
         elif self.preset in ("zoom_in", "zoom_out"):
             if self.amount <= 0:
-                raise TrajectoryError(f"{self.preset} needs a positive focal length factor, not {self.amount:g}")
+                raise RequestError(f"{self.preset} needs a positive focal length factor, not {self.amount:g}")
             factor = self.amount if self.preset == "zoom_in" else 1 / self.amount
             zoom = factor**time  # equal ratios per frame look like an even zoom
         elif self.preset in ("dolly_in", "dolly_zoom"):
             eye[:, 2] = step
             if self.amount >= 1:
-                raise TrajectoryError(
-                    f"{self.preset} by {self.amount:g} of the distance ends behind the subject; use < 1"
-                )
+                raise RequestError(f"{self.preset} by {self.amount:g} of the distance ends behind the subject; use < 1")
             if self.preset == "dolly_zoom":
                 zoom = (self.distance - step) / self.distance
         elif self.preset == "dolly_out":
             eye[:, 2] = -step
             if self.amount <= -1:
-                raise TrajectoryError(f"dolly_out by {self.amount:g} ends behind the subject; use > -1")
+                raise RequestError(f"dolly_out by {self.amount:g} ends behind the subject; use > -1")
         elif self.preset == "truck":
             eye[:, 0] = step
         else:  # pedestal and crane: up is -y

@@ -24,7 +24,7 @@ WINDOW = 4
 
 
 class TransferError(Ex4dError):
-    """A blob that arrived corrupt, again and again."""
+    """A blob that arrived corrupt twice."""
 
 
 class StorageError(Ex4dError, OSError):

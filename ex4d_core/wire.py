@@ -1,4 +1,4 @@
-"""Messages as bytes, checked before they are believed.
+"""Encodes messages as bytes, and decodes and checks what arrives.
 
 A message is a ZeroMQ multipart message: a small msgpack header ``{"v": version, "type": name, "id": number, ...}``
 and, for the types that carry a blob, one raw part. `ex4d_core.schema` checks the header's fields by their types.
@@ -15,12 +15,12 @@ from ex4d_core import schema
 from ex4d_core.errors import Ex4dError, RequestError
 from ex4d_core.messages import MAX_HEADER_BYTES, PROTOCOL_VERSION, Message
 
-# A list of 200 jobs is the largest that has a reason to be.
+# The largest list that a message needs has 200 jobs.
 _MAX_CONTAINERS = 1024
 
 
 class ProtocolError(Ex4dError, ValueError):
-    """Bytes that are no message of ours. ``code`` tells programs, the text tells people."""
+    """Bytes that are not a valid message. ``code`` tells programs, the text tells people."""
 
     def __init__(self, code: str, text: str, request_id: int = 0):
         super().__init__(text)
@@ -73,7 +73,7 @@ def decode(parts: Sequence[bytes], kinds: Mapping[str, type[Message]]) -> tuple[
     if kind is None:
         raise ProtocolError("bad-message", f"unknown message type {str(name)[:40]!r}", request_id)
     if (len(parts) == 2) != (kind.max_payload > 0):
-        raise ProtocolError("bad-message", f"{name} has {len(parts)} parts", request_id)
+        raise ProtocolError("bad-message", f"{name} must not have {len(parts)} parts", request_id)
     if kind.max_payload:
         if len(parts[1]) > kind.max_payload:
             text = f"a payload of {len(parts[1])} bytes is over the limit of {kind.max_payload}"

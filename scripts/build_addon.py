@@ -42,10 +42,10 @@ class BuildFailed(environments.SetupError):
 
 
 def main() -> None:
-    """Build the zip, and say where it is."""
-    parser = argparse.ArgumentParser(description="Build the add-on's installable zip, with all it needs inside.")
+    """Build the zip, and print its path."""
+    parser = argparse.ArgumentParser(description="Build the add-on's installable zip, with everything that it needs.")
     parser.add_argument("--source", type=Path, default=ROOT / "blender_addon", help="the add-on (default: %(default)s)")
-    parser.add_argument("--output", type=Path, help="the zip to write (default: outputs/ex4d-<version>.zip)")
+    parser.add_argument("--output", type=Path, help="zip to write (default: outputs/ex4d-<version>.zip)")
     options = parser.parse_args()
     with environments.exit_on_setup_error():
         environments.ensure(BACKEND, BLENDERS["5.0"])
@@ -71,7 +71,7 @@ def build(source: Path, output: Path | None = None) -> Path:
         raise BuildFailed(message)
     output = output or ROOT / "outputs" / f"{manifest_value(manifest, 'id')}-{version}.zip"
     output.parent.mkdir(parents=True, exist_ok=True)
-    # Beside its place, so that the finished zip is there in one step.
+    # Written beside its final path and renamed, so that a complete zip appears at once.
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".ex4d-") as folder:
         stage, built = Path(folder) / "add-on", Path(folder) / "built.zip"
         shutil.copytree(source, stage, ignore=shutil.ignore_patterns("__pycache__", "*.py[co]"))

@@ -1,6 +1,6 @@
-"""Sets everything up, then runs `ex4d demo`: a backend and a Blender, each its own process, shoot the sample scene.
+"""Creates the environments, then runs `ex4d demo`: a backend and a Blender, each its own process, shoot the sample.
 
-Needs nothing but the standard library. Further arguments go on to `ex4d demo` (`--help` lists them).
+Needs nothing but the standard library. Further arguments are passed to `ex4d demo` (`--help` lists them).
 """
 
 import os
@@ -21,7 +21,7 @@ def main():
     command = [str(environments.BACKEND.command("ex4d")), "demo", "--blender", str(blender.python)]
     command += ["--out", os.path.relpath(environments.ROOT / "outputs" / "demo"), *sys.argv[1:]]
     if environments.WINDOWS:
-        # exec there starts a second process and lets the shell go on at once.
+        # exec there starts a second process and the shell continues at once.
         sys.exit(subprocess.call(command))
     os.execv(command[0], command)
 

@@ -1,4 +1,4 @@
-"""Pages and images of the documentation that come from elsewhere: the command line's reference and shared images.
+"""Adds to the documentation: the command line's reference, and images shared with the README and the add-on.
 
 mkdocs.yml names this file as a hook. Nothing here imports torch.
 """
@@ -96,6 +96,6 @@ def cell(text: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text whose angle brackets and stars are no markup, outside of `code`."""
+    """Text with angle brackets and stars escaped, outside of `code`."""
     parts = re.split(r"(`[^`]*`)", text)
     return "".join(part if part.startswith("`") else re.sub(r"([<>*_\[\]])", r"\\\1", part) for part in parts)

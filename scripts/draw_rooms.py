@@ -3,8 +3,8 @@
     .venv/backend/bin/python scripts/draw_rooms.py
 
 A room is a package of its own: `ex4d_core`, `blender_addon`, and each folder of `ex4d`. Modules that lie beside those
-folders are one room, "ex4d". An arrow leads from a room to one that it imports; where a longer way leads there too, it
-is left out. The imports are read, not carried out.
+folders are one room, "ex4d". An arrow leads from a room to one that it imports; it is left out
+where a longer path leads there, too. Modules are parsed, not imported.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import grimp
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "docs" / "rooms.svg"
 PACKAGES = ("ex4d", "ex4d_core", "blender_addon")
-# The command's start belongs to the command.
+# The entry point belongs to the command.
 SAME_ROOM = {"ex4d.__main__": "cli"}
 
 BOX_WIDTH, BOX_HEIGHT, PASSAGE_WIDTH, GAP_X, GAP_Y, MARGIN = 132, 40, 12, 20, 52, 20
@@ -62,7 +62,7 @@ def read_rooms() -> Rooms:
     rooms: dict[str, set[str]] = {}
     for module in graph.modules:
         if module == "ex4d":
-            continue  # the face imports when it is asked, by names that no reader of imports sees
+            continue  # the package imports lazily, by names that the parser does not see
         room = room_of(module, packages)
         imported = {room_of(one, packages) for one in graph.find_modules_directly_imported_by(module) if one != "ex4d"}
         rooms.setdefault(room, set()).update(imported - {room})
@@ -70,7 +70,7 @@ def read_rooms() -> Rooms:
 
 
 def reachable(rooms: Rooms, start: str) -> set[str]:
-    """All rooms below one, on whatever way."""
+    """All rooms below one, over any path."""
     found: set[str] = set()
     waiting = [start]
     while waiting:

@@ -98,7 +98,7 @@ def ensure(*environments: Environment) -> None:
     for environment in environments:
         if missing_part(environment):
             with _only_one_setup(environment) as lock_file:
-                # Asked again: the set-up that we may have waited for has done our work.
+                # Checked again: another set-up that we waited for may have created it.
                 if missing := missing_part(environment):
                     _Builder(environment, lock_file).build(missing)
 
@@ -126,7 +126,7 @@ def _found_stamp(environment: Environment) -> dict:
 def _wanted_stamp(environment: Environment) -> dict[str, str]:
     project = ""
     if environment.installs_project:
-        # All that an editable install copies: the commands and metadata, and the version, which stands elsewhere.
+        # All that an editable install copies: the commands and metadata, and the version, which is in another file.
         version = re.search(r"^__version__ = .*$", _read(ROOT / "ex4d_core" / "__init__.py"), re.MULTILINE)
         project = _sha256(_read(ROOT / "pyproject.toml") + (version.group() if version else ""))
     return {
@@ -188,13 +188,13 @@ class _Builder:
         if missing == "environment":
             _refuse_foreign_environment(environment)
         environment.log.write_bytes(b"")
-        # Read now: what changes while this works is the next run's to see.
+        # Read now: the next run notices later changes.
         finished = json.dumps(_wanted_stamp(environment), indent=1)
         python = None
         if missing == "environment":
-            # Found first: a missing Python should not cost the user the environment that is there.
+            # Found first: a missing Python must not remove the existing environment.
             python = find_python(environment.python_version, needs_pip=self.uv is None)
-        # The stamp goes first and comes last: whatever is cut short in between is not taken for an environment.
+        # The stamp is removed first and written last, so that an interrupted set-up does not count as an environment.
         environment.stamp.unlink(missing_ok=True)
         if python:
             self._create(python)
@@ -261,7 +261,7 @@ class _Builder:
                         if sys.stdout.isatty():
                             print(f"\r{line} {time.monotonic() - start:.0f} s", end="", flush=True)
             except BaseException:
-                # Ctrl-C: nothing may go on writing into a folder that the next run removes.
+                # Ctrl-C: nothing may continue to write into a folder that the next run removes.
                 process.terminate()
                 process.wait()
                 print(flush=True)

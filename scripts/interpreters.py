@@ -24,7 +24,7 @@ def find_python(version: tuple[int, int], *, needs_pip: bool) -> Path:
 
     Args:
         version: major and minor number.
-        needs_pip: whether its venv module has to be complete, which Debian splits off; uv does without.
+        needs_pip: whether its venv module has to be complete, which Debian packages separately; uv does not need it.
 
     Raises:
         PythonMissing: with one sentence on what to install.

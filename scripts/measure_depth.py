@@ -1,4 +1,4 @@
-"""Measures what errors of depth cost, and what edge refinement and temporal alignment win back, on the sample clips.
+"""Measures how errors of depth degrade views, and what edge refinement and temporal alignment recover.
 
 Takes a clip's exact depth, adds graded errors such as estimators have, and compares masks and seen pixels of new
 views with the true ones. Prints the tables of docs/measured/depth.md. The clips were rendered with Blender, by
@@ -107,7 +107,7 @@ def score(clip: Clip, depth: np.ndarray, in_time: bool = True) -> Score:
 
 
 def blurred(pixels: float) -> Callable[[np.ndarray], np.ndarray]:
-    """Disparity blurred by a Gaussian, as where a model's small map is upsampled."""
+    """Disparity blurred by a Gaussian, as when a model's small map is upsampled."""
 
     def apply(depth: np.ndarray) -> np.ndarray:
         reach = int(3 * pixels + 0.5)

@@ -2,7 +2,7 @@
 
 Environments that are missing are created first. Unknown arguments are passed to pytest, as in
 `scripts/test.py tests/mesh -k border -x`; paths select the environments, and types and documentation, which take
-minutes, are then left out. Needs only the standard library.
+minutes, are then skipped. Needs only the standard library.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def open_scene(folder: str | Path) -> Scene:
     49
 
     Raises:
-        SceneError: there is no whole scene package in the folder.
+        SceneError: there is no complete scene package in the folder.
     """
     return Scene.open(folder)
 
@@ -81,8 +81,8 @@ def reconstruct(
         folder: for the scene package; None for ``FOOTAGE_scene`` beside the footage. An older package is replaced.
         depth: an .npz or .npy of (T, H, W) depth along z, or a folder of EXR or 16-bit PNG files; None to estimate it.
         camera: file or folder of the moving camera that filmed it; None for a camera that stood still.
-        fov: horizontal field of view in degrees; None takes what the files say, or a guess.
-        frames: take only so many from the start.
+        fov: horizontal field of view in degrees; None takes it from the files, or assumes 50.
+        frames: take only this many from the start.
         device: for depth estimators: "auto", "cpu", or "cuda" with an optional number.
         progress: called with a stage, frames done, and frames in all; what it raises ends the work.
         note: called with sentences about what was found in the footage or assumed.

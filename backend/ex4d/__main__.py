@@ -1,4 +1,4 @@
-"""`python -m ex4d` is the command `ex4d`."""
+"""Runs the command `ex4d` as `python -m ex4d`."""
 
 import sys
 

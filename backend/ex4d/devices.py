@@ -1,4 +1,4 @@
-"""Devices by name, such as "cuda:0+1": parsing, checking that they are there, and handing them to torch."""
+"""Devices by name, such as "cuda:0+1": parses them, checks that this machine has them, and converts them for torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ex4d_core.errors import Ex4dError
 if TYPE_CHECKING:
     import torch
 
-# Several times the processor gains nothing, but shows without a GPU that sharing gives the same result.
+# Several CPU ranks are not faster, but test without a GPU that sharing gives the same result.
 _NAME = re.compile(r"auto|cpu(\+cpu)*|cuda(:\d{1,3}(\+\d{1,3})*)?")
 
 # What to do where a library finds no GPU.

@@ -1,4 +1,4 @@
-"""What the owner of a machine sets for everything that runs on it: weights, GPU memory, licence.
+"""Settings of a machine for everything that runs on it: folder of weights, GPU memory, licence.
 
 Read once, by the command line or by a library call that names no settings, and then passed on; processes of the
 service get it on their command lines. Imports nothing heavy.
@@ -22,13 +22,13 @@ VRAM_LIMIT_VARIABLE = "EX4D_VRAM_LIMIT_GB"
 
 
 def default_models_folder() -> Path:
-    """Where weights lie unless something else is set: in the user's data."""
+    """The default folder of weights, in the user's data folder."""
     return Path(platformdirs.user_data_dir("ex4d", appauthor=False)) / "models"
 
 
 @dataclass(frozen=True)
 class MachineSettings:
-    """What this machine lends, and for what.
+    """The resources of this machine, and the permitted use of results.
 
     Attributes:
         models: folder of weights, absolute.
@@ -58,7 +58,7 @@ class MachineSettings:
     def from_environment(
         cls, models: Path | None = None, vram_limit_gb: float | None = None, accepted: tuple[str, ...] = ()
     ) -> MachineSettings:
-        """The settings of the environment variables, but for what is given.
+        """The settings from environment variables, overridden by what is given.
 
         Raises:
             DeviceError, LicenceError: a variable has an invalid value.

@@ -1,4 +1,4 @@
-"""How long work reports where it is: the type of every progress callback, and the callback that ignores it."""
+"""The type of every progress callback, and a callback that ignores all reports."""
 
 from __future__ import annotations
 

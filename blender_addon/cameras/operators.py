@@ -7,7 +7,8 @@ from pathlib import Path
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
-from ex4d_core.trajectories import PRESETS, Trajectory, TrajectoryError
+from ex4d_core.errors import RequestError
+from ex4d_core.trajectories import PRESETS, Trajectory
 
 from ..blender_types import Context, Operator, OperatorMixin, ops
 from ..errors import reports_errors
@@ -155,7 +156,7 @@ class EX4D_OT_add_saved_camera(NeedsScene, Operator):
         try:
             return ops.ex4d.add_camera(**settings)
         except TypeError as error:  # a value that the operator does not take
-            raise TrajectoryError(f"the saved move {self.filepath} is invalid: {error}; save it again") from error
+            raise RequestError(f"the saved move {self.filepath} is invalid: {error}; save it again") from error
 
 
 CLASSES = (EX4D_OT_add_camera, EX4D_OT_camera_to_view, EX4D_OT_add_saved_camera)

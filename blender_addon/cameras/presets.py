@@ -37,7 +37,7 @@ def camera_from_preset(
     Raises:
         SceneError: the scene package is missing or changed.
         CameraError: the move does not lie within the footage.
-        TrajectoryError: the amount cannot be made at the subject's distance.
+        RequestError: the amount cannot be made at the subject's distance.
     """
     scene = open_scene(scene_object)
     footage_start, length = link_of(scene_object).frame_start, scene.manifest.frames

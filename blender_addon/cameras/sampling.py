@@ -104,7 +104,7 @@ def _may_follow_a_surface(camera: bpy.types.Object) -> bool:
         for constraint in one.constraints:
             target = getattr(constraint, "target", None)
             on_vertices = target is not None and target.type != "ARMATURE" and getattr(constraint, "subtarget", "")
-            # Armature constraints, and whatever else has several targets, may reach anywhere.
+            # Armature constraints, and whatever else has several targets, may refer to anything.
             if constraint.type == "SHRINKWRAP" or hasattr(constraint, "targets") or on_vertices:
                 return True
             if target is not None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import bpy
 
-from ex4d_core.trajectories import TrajectoryError
+from ex4d_core.errors import RequestError
 
 from ..blender_types import Context, Menu
 
@@ -27,7 +27,7 @@ def read_preset(path: Path, known: set[str]) -> dict[str, Any]:
         known: names to read; a preset of another version of the add-on may have others.
 
     Raises:
-        TrajectoryError: the file is missing or is not a preset.
+        RequestError: the file is missing or is not a preset.
     """
     try:
         values = {}
@@ -37,7 +37,7 @@ def read_preset(path: Path, known: set[str]) -> dict[str, Any]:
                     values[name] = ast.literal_eval(value)
         return values
     except (OSError, ValueError, SyntaxError) as error:
-        raise TrajectoryError(f"cannot read the saved move {path}: {error}; save it again") from error
+        raise RequestError(f"cannot read the saved move {path}: {error}; save it again") from error
 
 
 class EX4D_MT_saved_moves(Menu):

@@ -1,1 +1,1 @@
-"""The one connection to the backend: where it is, how it stands, and the timer that keeps it alive."""
+"""The connection to the backend: preferences, state, panel, and a backend started on this computer."""

@@ -51,7 +51,7 @@ class LocalBackend:
             OSError: the log cannot be written.
         """
         if self.running:
-            raise StartError("the backend that was started from here is running already")
+            raise StartError("the backend that was started from here is already running")
         words = words_of(command)
         if not any(word == "--address" or word.startswith("--address=") for word in words):
             words += ["--address", address]
@@ -91,7 +91,7 @@ class LocalBackend:
         self._process = None
 
     def text(self) -> str:
-        """How it stands, for people; "" when nothing was started."""
+        """Its state, for people; "" when nothing was started."""
         if self._process is None:
             return ""
         code = self._process.poll()

@@ -39,7 +39,7 @@ class EX4D_OT_preferences(bpy.types.Operator):
 
 
 class EX4D_OT_walk_through(bpy.types.Operator):
-    """Read how to get from footage to a new camera move in the edit; opens in the web browser, offline."""
+    """Read how to get from footage to a new camera move; opens in the web browser, works offline."""
 
     bl_idname = "ex4d.walk_through"
     bl_label = "EX-4D in Five Minutes"
@@ -58,7 +58,7 @@ class EX4D_OT_start_backend(bpy.types.Operator):
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         if local_backend.running:
-            cls.poll_message_set(iface_("The backend that was started from here is running already"))
+            cls.poll_message_set(iface_("The backend that was started from here is already running"))
             return False
         if not is_loopback(connection_settings().address):
             cls.poll_message_set(iface_("The preferences name a backend on another computer; start it there"))

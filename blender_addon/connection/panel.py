@@ -18,13 +18,13 @@ from .operators import EX4D_OT_copy_text, EX4D_OT_preferences, EX4D_OT_reconnect
 from .preferences import is_loopback
 from .session import session
 
-# A letter that no text has: of Unicode's private ones.
+# A character that no text has, from Unicode's private use area.
 _WIDE = "\uf8ff"
 _ICONS = {ConnectionState.CONNECTED: "LINKED", ConnectionState.CONNECTING: "SORTTIME"}
 
 
 class EX4D_PT_connection(SidebarPanel, bpy.types.Panel):
-    """State of the connection, and buttons to mend it."""
+    """State of the connection, and buttons to fix it."""
 
     bl_label = "Connection"
     bl_order = 0
@@ -64,7 +64,7 @@ def wrapped(text: str, letters: int) -> list[str]:
 
 
 def draw_problem(layout: bpy.types.UILayout, text: str, context: bpy.types.Context, icon: str = "ERROR") -> None:
-    """Draw what is wrong, and a button that copies the command that mends it, or else the text."""
+    """Draw what is wrong, and a button that copies the command that fixes it, or else the text."""
     draw_text(layout, text, context, icon)
     command = command_in(text)
     label = iface_("Copy Command") if command else iface_("Copy Message")

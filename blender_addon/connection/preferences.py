@@ -44,36 +44,36 @@ class EX4D_Preferences(bpy.types.AddonPreferences):
         default=DEFAULT_ADDRESS,
     )
     client_secret: bpy.props.StringProperty(
-        name="Own Key",
-        description="Our certificate (.key_secret), for a backend on another machine",
+        name="Client Key",
+        description="Secret certificate of this computer (.key_secret), for a backend on another machine",
         subtype="FILE_PATH",
     )
     server_public: bpy.props.StringProperty(
-        name="Backend Key",
-        description="The backend's public certificate (.key), for a backend on another machine",
+        name="Server Key",
+        description="Public certificate of the backend (.key), for a backend on another machine",
         subtype="FILE_PATH",
     )
     serve_command: bpy.props.StringProperty(
         name="Backend Command",
-        description="What starts a backend on this computer; the address is added to it",
+        description="Command that starts a backend on this computer; the address is appended",
         default="ex4d serve",
     )
     licence: bpy.props.EnumProperty(
-        name="Results Are For",
-        description="What you may use the results for; it decides which parts of the backend may be used",
+        name="License",
+        description="Intended use of the results; decides which parts of the backend may be used",
         items=(
             (
                 "ANY",
-                "Any Work",
-                "Commercial work too: no part that is for research only is used",
+                "Commercial",
+                "Any use, commercial included; excludes research-only parts of the backend",
             ),
-            ("RESEARCH", "Research Only", "The backend may also use parts that are for research only, if it has them"),
+            ("RESEARCH", "Research", "Research only; the backend may also use research-only parts"),
         ),
         default="ANY",
     )
     output_folder: bpy.props.StringProperty(
         name="Takes of Unsaved Files",
-        description="Where takes are kept while the .blend is not saved; saved files keep theirs in //takes",
+        description="Folder for takes while the .blend is not saved; saved files keep theirs in //takes",
         subtype="DIR_PATH",
     )
 

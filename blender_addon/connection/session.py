@@ -55,7 +55,7 @@ class Session:
 
     @property
     def server(self) -> Welcome | None:
-        """What the connected backend says of itself; None without a connection."""
+        """How the connected backend introduced itself; None without a connection."""
         return self.client.server if self.client is not None and self.connected else None
 
     def connect(self) -> Client | None:
@@ -117,7 +117,7 @@ class Session:
         self._settings = None
 
     def state_text(self) -> str:
-        """How the connection stands, for people."""
+        """State of the connection, for people."""
         client = self.client
         if client is None:
             return self.problem or "not started"

@@ -1,1 +1,1 @@
-"""How much of each frame of the shot is visible in the footage, along the timeline and in numbers."""
+"""Coverage of the active shot: the visible fraction of each frame, along the timeline and in numbers."""

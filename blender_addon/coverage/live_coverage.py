@@ -27,9 +27,9 @@ from ..shots.objects import shot_objects
 from ..takes.requests import render_settings, shot_range
 from .path import is_keyframed_only, path_in_slices
 
-# Below this visible fraction of a frame most of it is invented.
+# Below this visible fraction most of a frame is generated.
 LITTLE_KNOWN = 0.5
-# From here on aside, surfaces that the footage saw edge-on fill much of the frame.
+# Beyond this view angle, surfaces that the footage saw edge-on fill much of the frame.
 FAR_ASIDE_DEGREES = 60.0
 # Cameras this close see the same: in scene units and in pixels.
 _SAME_POSE, _SAME_INTRINSICS = 1e-6, 1e-3
@@ -60,14 +60,14 @@ class ShownCoverage:
 
     @property
     def warning(self) -> str:
-        """Where little is known, for people; "" where all is well."""
+        """Where little is visible, for people; "" if nowhere."""
         little = np.flatnonzero(self.seen < LITTLE_KNOWN)
         if len(little):
-            text = iface_("Less than {fraction} visible from frame {frame} on: mostly invented")
+            text = iface_("Less than {fraction} visible from frame {frame}: mostly generated")
             return text.format(fraction=f"{LITTLE_KNOWN:.0%}", frame=self.frame_start + little[0])
         aside = np.flatnonzero(self.view_angle > FAR_ASIDE_DEGREES)
         if len(aside):
-            text = iface_("More than {angle}° aside from frame {frame} on")
+            text = iface_("View angle above {angle}° from frame {frame}")
             return text.format(angle=f"{FAR_ASIDE_DEGREES:.0f}", frame=self.frame_start + aside[0])
         return ""
 

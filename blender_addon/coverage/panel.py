@@ -17,14 +17,14 @@ class EX4D_Coverage(bpy.types.PropertyGroup):
 
     live: bpy.props.BoolProperty(
         name="Coverage",
-        description="Show how much of each frame is visible in the footage, along the timeline, and follow every "
-        "edit of the camera; the scene is sent to the backend for that",
+        description="Show the visible fraction of each frame along the timeline, updated with every edit of the "
+        "camera; sends the scene to the backend",
         default=False,
     )
 
 
 class EX4D_OT_refresh_coverage(NeedsShot, bpy.types.Operator):
-    """Read the camera on every frame, whatever moves it, and ask how much the footage shows of each."""
+    """Read the camera on every frame, whatever animates it, and update the coverage."""
 
     bl_idname = "ex4d.refresh_coverage"
     bl_label = "Refresh"
@@ -52,7 +52,7 @@ class EX4D_PT_coverage(BelowCamera, bpy.types.Panel):
             if 0 <= now < len(shown.seen):
                 row = column.row()
                 row.active = bool(shown.fresh[now])
-                text = iface_("This frame: {fraction} visible, {angle}° aside")
+                text = iface_("This frame: {fraction} visible, view angle {angle}°")
                 row.label(
                     text=text.format(fraction=f"{shown.seen[now]:.0%}", angle=f"{shown.view_angle[now]:.0f}"),
                     translate=False,

@@ -1,6 +1,6 @@
 """Reads the camera path of keyframes from the F-curves, without changing the frame, in slices of a tick.
 
-Only for cameras that keyframes alone move; whatever else there may be (constraints, drivers, rigs) needs Blender's
+Only for cameras that keyframes alone move; anything else (constraints, drivers, rigs) needs Blender's
 own evaluation of every frame, see `cameras.sampling`.
 """
 
@@ -23,7 +23,7 @@ _LENS = ("lens", "shift_x", "shift_y")
 
 
 def is_keyframed_only(camera: bpy.types.Object, scene_object: bpy.types.Object) -> bool:
-    """Whether F-curves alone say where this camera is, relative to the scene object."""
+    """Whether F-curves alone determine where this camera is, relative to the scene object."""
     for owner, known in ((camera, _POSE), (camera.data, _LENS)):
         animation = owner.animation_data
         if animation is not None and (animation.drivers or animation.nla_tracks or animation.use_tweak_mode):

@@ -70,7 +70,7 @@ class EX4D_PT_footage_options(SidebarPanel, bpy.types.Panel):
                 column.prop(settings, "mist_depth", text="Depth")
                 column.prop(settings, "mist_falloff")
         _optional(layout, settings, "use_fov", "fov", "Field of View")
-        layout.prop(settings, "camera", placeholder="Stood still")
+        layout.prop(settings, "camera", placeholder="Static camera")
         if settings.camera:
             layout.prop(settings, "camera_scale")
 

@@ -65,20 +65,20 @@ class EX4D_Footage(bpy.types.PropertyGroup):
         name="Estimator", description="Name of the backend's depth estimator", default="auto", maxlen=200
     )
     use_scale: bpy.props.BoolProperty(
-        name="Own Depth Scale", description="Multiply what the files say; PNG files need it", default=False
+        name="Custom Depth Scale", description="Multiply the values of the files; required for PNG files", default=False
     )
     scale: bpy.props.FloatProperty(
         name="Depth Scale",
-        description="Scene units for one unit in the files: 0.001 where they hold millimetres",
+        description="Scene units for one unit in the files: 0.001 if they hold millimeters",
         default=0.001,
         min=1e-9,
         soft_max=1000.0,
         precision=5,
     )
-    inverse: bpy.props.BoolProperty(name="Inverse Depth", description="The files hold one over the depth")
+    inverse: bpy.props.BoolProperty(name="Inverse Depth", description="The files hold 1 / depth")
     far: bpy.props.BoolProperty(
-        name="Gaps Are Far",
-        description="Where the files have no depth, as in a sky, take the frame's farthest; else that is an error",
+        name="Fill Gaps",
+        description="Where the files have no depth, use the farthest depth of the frame instead of failing",
         default=True,
     )
     use_mist: bpy.props.BoolProperty(
@@ -96,7 +96,7 @@ class EX4D_Footage(bpy.types.PropertyGroup):
         name="Falloff",
         description="Falloff of the world's mist",
         items=(
-            ("quadratic", "Quadratic", "As a new world has it"),
+            ("quadratic", "Quadratic", "Mist grows with the square of the distance; the default of a new world"),
             ("linear", "Linear", "Mist grows evenly with the distance"),
             ("inverse-quadratic", "Inverse Quadratic", "Mist grows fast at first"),
         ),
@@ -104,21 +104,21 @@ class EX4D_Footage(bpy.types.PropertyGroup):
     )
     camera: bpy.props.StringProperty(
         name="Camera File",
-        description="The moving camera that filmed it: transforms.json, any file of a COLMAP model, or .npz; empty "
-        "where the camera stood still",
+        description="The moving camera that filmed it: transforms.json, any file of a COLMAP model, or .npz; leave "
+        "empty for a static camera",
         subtype="FILE_PATH",
         options=PATH_OPTIONS,
     )
     camera_scale: bpy.props.FloatProperty(
         name="Camera Scale",
-        description="Multiplies the camera's positions, where the file has another unit than the depth",
+        description="Multiply the positions of the camera, if they have another unit than the depth",
         default=1.0,
         min=1e-6,
         soft_max=1000.0,
         precision=4,
     )
     use_fov: bpy.props.BoolProperty(
-        name="Own Field of View",
+        name="Custom Field of View",
         description="Set the field of view; otherwise it is that of the depth files, or 50 degrees",
         default=False,
     )

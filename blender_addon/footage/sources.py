@@ -33,7 +33,7 @@ _DEPTH_FIELDS = ("layout", "estimator", "scale", "inverse", "invalid", "licence"
 
 
 class FootageError(Ex4dError):
-    """Footage, depth or camera that cannot be sent."""
+    """Footage, depth or a camera that cannot be sent."""
 
 
 def plan_of(settings: EX4D_Footage, scene: bpy.types.Scene) -> ReconstructionPlan:

@@ -1,4 +1,4 @@
-"""How a job stands, in an artist's words."""
+"""The state and progress of a job in words, for lists and the status bar."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def state_text(record: JobRecord) -> str:
 
 
 def progress_text(record: JobRecord, engine: str = "") -> str:
-    """What a job under way is at, in a few words.
+    """The stage and progress of a running job, in a few words.
 
     Args:
         record: of the job.
@@ -45,7 +45,7 @@ def progress_text(record: JobRecord, engine: str = "") -> str:
     """
     if record.cancelling:
         return iface_("cancelling")
-    # What it was at when last heard of may be long over; only the reading of files needs no backend.
+    # The last known stage may be long over; only the reading of files needs no backend.
     if not session().connected and record.stage != "reading":
         return iface_("waiting for the backend") + f" {record.progress:.0%}"
     if record.state == JobState.QUEUED:

@@ -19,24 +19,24 @@ from ..paths import PATH_OPTIONS, from_blend, to_blend
 class JobRecord:
     """Properties of one listed job; the tracker keeps them up to date. ``state`` is a `JobState`."""
 
-    label: bpy.props.StringProperty(name="Label", description="What the take or the scene is called")
-    key: bpy.props.StringProperty(description="Our own name of the submission")
-    job: bpy.props.StringProperty(description="The backend's name of the job")
-    last_event: bpy.props.IntProperty(description="The last event that was handled completely")
+    label: bpy.props.StringProperty(name="Label", description="Name of the take or scene")
+    key: bpy.props.StringProperty(description="Client's identifier of the submission")
+    job: bpy.props.StringProperty(description="Backend's identifier of the job")
+    last_event: bpy.props.IntProperty(description="Number of the last event that was handled completely")
     folder: bpy.props.StringProperty(
-        name="Folder", description="Where the results are", subtype="DIR_PATH", options=PATH_OPTIONS
+        name="Folder", description="Folder of the results", subtype="DIR_PATH", options=PATH_OPTIONS
     )
-    state: bpy.props.StringProperty(description="Where the job stands", default=JobState.SENDING.value)
-    stage: bpy.props.StringProperty(description="What is being done")
-    progress: bpy.props.FloatProperty(description="How far it is, from 0 to 1", min=0.0, max=1.0)
-    done: bpy.props.IntProperty(description="Steps or frames of the stage that are done", options={"SKIP_SAVE"})
+    state: bpy.props.StringProperty(description="State of the job", default=JobState.SENDING.value)
+    stage: bpy.props.StringProperty(description="Current stage of the job")
+    progress: bpy.props.FloatProperty(description="Progress of the stage, from 0 to 1", min=0.0, max=1.0)
+    done: bpy.props.IntProperty(description="Completed steps or frames of the stage", options={"SKIP_SAVE"})
     total: bpy.props.IntProperty(description="Steps or frames of the stage", options={"SKIP_SAVE"})
-    queue_position: bpy.props.IntProperty(description="Jobs before it while it is queued", options={"SKIP_SAVE"})
+    queue_position: bpy.props.IntProperty(description="Number of jobs ahead in the queue", options={"SKIP_SAVE"})
     eta_seconds: bpy.props.IntProperty(
-        description="Seconds until the stage is over; -1 while unknown", default=-1, options={"SKIP_SAVE"}
+        description="ETA of the stage in seconds; -1 if unknown", default=-1, options={"SKIP_SAVE"}
     )
-    reason: bpy.props.StringProperty(description="Why it failed or stopped")
-    cancelling: bpy.props.BoolProperty(description="Whether the backend still has to hear that it is cancelled")
+    reason: bpy.props.StringProperty(description="Why the job failed or stopped")
+    cancelling: bpy.props.BoolProperty(description="Whether the backend must still be told that the job is cancelled")
 
 
 # What is the same in every copy of a record.

@@ -1,8 +1,8 @@
 """Follows all jobs of this Blender: brings records up to date, and resumes after undo, load, revert and restart.
 
-The truth is in `ex4d_core.remote_job.RemoteJob` while Blender runs. Each tick copies what changed into the job's
-record, so that a saved file, an undo step or another Blender finds its way back; results are in the job's folder. What
-a kind of job shows besides (strips, an imported scene) is up to its subclass of `FollowedJob`.
+While Blender runs, `ex4d_core.remote_job.RemoteJob` has the state of a job. Each tick copies what changed into the
+job's record, so that a saved file, an undo step or another Blender finds its way back; results are in the job's folder.
+What a kind of job shows besides (strips, an imported scene) is up to its subclass of `FollowedJob`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class FollowedJob(Subscripted, ABC, Generic[Record]):
     Attributes:
         collection: name of the Blender scenes' list of such jobs.
         finished: states in which a record of this kind stays as it is.
-        job: the truth.
+        job: the client's side of it.
         over: nothing more will happen: on the wire, or with the results in the open file.
         here: whether it belongs to the open file.
         problem: why the results cannot be shown.
@@ -223,7 +223,7 @@ class Tracker:
             self._step(known)
 
     def abandon(self, key: str) -> None:
-        """Follow a job no more; the backend continues it."""
+        """Stop following a job; the backend continues it."""
         known = self.followed.pop(key, None)
         if known is not None:
             known.job.abandon(session().client)

@@ -61,14 +61,14 @@ class LiveQuery(Subscripted, ABC, Generic[Answer]):
 
     @abstractmethod
     def received(self, answer: Answer) -> None:
-        """Take in the answer to the newest question."""
+        """Handle the answer to the newest question."""
 
     @abstractmethod
     def failed(self) -> None:
         """Note that the newest question has to be asked again."""
 
     def step(self) -> None:
-        """Take in what has arrived, and ask again if that is due; the scheduler calls it in every tick."""
+        """Handle what has arrived, and ask again if that is due; the scheduler calls it in every tick."""
         task = self._task
         if task is not None and task.done:
             self._task = None

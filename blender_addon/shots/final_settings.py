@@ -9,7 +9,7 @@ from typing import Any
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
-from ex4d_core.generation import window_count, working_size
+from ex4d_core.final_sizes import window_count, working_size
 from ex4d_core.messages import Welcome
 from ex4d_core.shot import DEFAULT_NEGATIVE_PROMPT, DEFAULT_PROMPT, MAX_PROMPT, WAN_PRESETS, WanSettings, wan_preset
 
@@ -19,7 +19,7 @@ from ..connection.panel import wrapped
 FINAL_ENGINE = "wan"
 
 _PRESET_TEXTS = {
-    "ex4d-reference": ("EX-4D", "As EX-4D was published: 25 steps, images of 512x512 pixels at most"),
+    "ex4d-reference": ("EX-4D", "Settings of the published EX-4D: 25 steps, images of 512x512 pixels at most"),
     "quality": ("Quality", "Full render size, longer windows and 40 steps: slow, for large GPUs"),
     "fast": ("Fast", "4 steps with a distilled LoRA, which the backend must have"),
     "draft": ("Draft", "Small images and few steps, to try out prompts and seeds"),

@@ -192,7 +192,7 @@ class EX4D_OT_watch_take(bpy.types.Operator):
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         if ESTIMATE_IMAGE not in bpy.data.images:
-            cls.poll_message_set(iface_("There is no image yet: it comes with the first step of a final"))
+            cls.poll_message_set(iface_("There is no image yet; the first one appears after the first step of a final"))
             return False
         return True
 

@@ -13,21 +13,21 @@ TAKES = "ex4d_takes"
 class EX4D_Take(JobRecord, bpy.types.PropertyGroup):
     """One take (in ``Scene.ex4d_takes``)."""
 
-    shot: bpy.props.StringProperty(description="Key of the shot that it is a take of")
-    version: bpy.props.IntProperty(description="Which take of its shot it is, counted from 1", default=1)
-    engine: bpy.props.StringProperty(description="The engine that generates it", default="preview")
+    shot: bpy.props.StringProperty(description="Key of the take's shot")
+    version: bpy.props.IntProperty(description="Number of the take in its shot, from 1", default=1)
+    engine: bpy.props.StringProperty(description="Engine that generates the take", default="preview")
     seed: bpy.props.IntProperty(description="Random seed of a final; -1 if unknown", default=-1)
     steps: bpy.props.IntProperty(description="Denoising steps of a final")
     guidance: bpy.props.FloatProperty(description="Guidance of a final")
-    fps: bpy.props.FloatProperty(description="Frame rate of the footage, and so of the take; 0 if unknown")
-    frame_start: bpy.props.IntProperty(description="The frame at which the take starts")
-    frames: bpy.props.IntProperty(description="Frames of the take")
+    fps: bpy.props.FloatProperty(description="Frame rate of the footage and the take; 0 if unknown")
+    frame_start: bpy.props.IntProperty(description="Start frame of the take")
+    frames: bpy.props.IntProperty(description="Number of frames in the take")
 
 
 CLASSES = (EX4D_Take,)
 PROPERTIES = (
     (bpy.types.Scene, TAKES, bpy.props.CollectionProperty(type=EX4D_Take)),
-    (bpy.types.Scene, "ex4d_take_index", bpy.props.IntProperty(name="Take", description="The take that is marked")),
+    (bpy.types.Scene, "ex4d_take_index", bpy.props.IntProperty(name="Take", description="Selected take")),
 )
 
 
@@ -37,7 +37,7 @@ def version_name(label: str, version: int) -> str:
 
 
 def active_take(blender_scene: bpy.types.Scene) -> EX4D_Take | None:
-    """The take that is marked in the list."""
+    """The selected take in the list."""
     takes, index = blender_scene.ex4d_takes, blender_scene.ex4d_take_index
     return takes[index] if 0 <= index < len(takes) else None
 

@@ -36,7 +36,7 @@ ESTIMATE_IMAGE = "EX-4D In the Making"
 # times a second, or less often where drawing is slow.
 _REST_TICKS = 10
 _FRAME_NAME = re.compile(r"frame_(\d{5,})\.png")
-_REMOVED = "its strip was removed, so it stays away; Put in Sequencer brings it back"
+_REMOVED = "its strip was removed; Put in Sequencer adds it again"
 
 
 class FollowedTake(FollowedJob[EX4D_Take]):

@@ -80,10 +80,10 @@ class LiveView(LiveQuery[View]):
         scene = context.scene
         scene_object, camera = shot_objects(context)
         if scene_object is None or camera is None:
-            raise RequestError("there is no scene or no camera yet; import a scene and add a camera move")
+            raise RequestError("there is no scene or camera yet; import a scene and add a camera move")
         package, frame = self.open(scene_object), scene.frame_current - scene_object.ex4d_scene.frame_start
         if not 0 <= frame < package.manifest.frames:
-            raise RequestError(f"frame {scene.frame_current} lies outside the footage; go to a frame that it has")
+            raise RequestError(f"frame {scene.frame_current} is outside the footage; go to one of its frames")
         require_even_time(scene.render)
         path = current_camera(camera, scene_object)
         scale = MAX_SIDE / max(path.width, path.height)

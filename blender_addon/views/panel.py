@@ -18,8 +18,8 @@ class EX4D_View(bpy.types.PropertyGroup):
 
     live: bpy.props.BoolProperty(
         name="Backend View",
-        description="Have the backend render the current frame as in a preview, and follow every change; the scene "
-        "is sent to the backend for that",
+        description="Let the backend render the current frame as in a preview, updated with every change; sends the "
+        "scene to the backend",
         default=False,
     )
 

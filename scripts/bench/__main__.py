@@ -1,11 +1,13 @@
-"""Measure this machine: time for each step of the chain, memory, and how both grow with the length of the clip.
+"""Measure this machine.
 
-`ex4d bench depth` measures the depth estimators instead, at full size with random weights.
+  ex4d bench           time for each step of the chain, memory, and how both grow with the length of the clip;
+                       with --blender also the add-on with ten takes: import, playback, memory, ticks of its timer
+  ex4d bench render    colour and masks at several sizes, beside the original EX-4D's loop where a GPU and nvdiffrast
+                       are there; views and coverage over a socket, as Blender requests them
+  ex4d bench depth     the depth estimators, at full size with random weights
+  ex4d bench generate  the engine wan with random weights, beside DiffSynth's code and the original EX-4D
 
-With --blender also the add-on in Blender, with ten takes: import, playback, memory, and the ticks of its timer.
-`ex4d bench generate` measures the engine wan with random weights, beside DiffSynth's code and the original's way.
-`ex4d bench render` measures colour and masks alone, at several sizes, beside the original EX-4D's own loop where a GPU
-and nvdiffrast are there; and views and coverage as Blender asks for them, over a socket.
+Needs a source checkout.
 """
 
 from __future__ import annotations
@@ -34,19 +36,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         choices=("chain", "render", "depth", "generate"),
         default="chain",
-        help="the whole chain, colour and masks alone, the depth estimators, or the engine wan",
+        help="what to measure",
     )
-    parser.add_argument("--frames", type=positive_number, default=49, help="length of the clip; also 4 times that")
-    parser.add_argument("--size", type=size, default=(512, 512), metavar="WxH", help="of the clip")
     parser.add_argument(
-        "--markdown", action="store_true", help="with render: the table as docs/measured/speed.md has it"
+        "--frames", type=positive_number, default=49, help="frames of the clip; the chain also with 4 times that"
     )
-    parser.add_argument("--estimator", action="append", default=[], help="with depth: only this one; may be repeated")
+    parser.add_argument("--size", type=size, default=(512, 512), metavar="WxH", help="size of the clip")
+    parser.add_argument("--markdown", action="store_true", help="with render: print tables like docs/measured/speed.md")
+    parser.add_argument("--estimator", action="append", default=[], help="with depth: only this one; repeatable")
     parser.add_argument("--device", default="auto", help="with depth: auto, cpu or cuda")
     parser.add_argument(
-        "--part", action="append", choices=PARTS, help="with generate: only this; may be repeated (all: 8 minutes)"
+        "--part", action="append", choices=PARTS, help="with generate: only this; repeatable (all: 8 minutes)"
     )
-    parser.add_argument("--scratch", help="with generate: a folder with room for 60 GB; default: for temporary files")
+    parser.add_argument("--scratch", help="with generate: a folder with 60 GB free; default: for temporary files")
     parser.add_argument("--blender", help="a Blender executable, or a Python that has the bpy module")
 
 
@@ -97,7 +99,9 @@ def _run_depth(options: argparse.Namespace, report: Report) -> int:
         for found in measure_estimators(options.estimator, options.frames, *options.size, device):
             memory = "" if found.gigabytes is None else f", {found.gigabytes:.1f} GB of GPU memory"
             stated = PUBLISHED.get(found.model.name)
-            remark = f"a frame, at {found.size[0]}x{found.size[1]}{memory}" + (f"; published: {stated}" if stated else "")
+            remark = f"a frame, at {found.size[0]}x{found.size[1]}{memory}" + (
+                f"; published: {stated}" if stated else ""
+            )
             yield Row(found.model.name, f"{1000 * found.seconds:.1f} ms", remark)
 
     what = f"{options.size[0]}x{options.size[1]}, {options.frames} frames, random weights; {machine()}"

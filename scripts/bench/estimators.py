@@ -20,7 +20,7 @@ from ex4d.weights.catalogue import DEPTH_PRO, DEPTHCRAFTER, VIDEO_DEPTH_ANYTHING
 
 Network = TypeVar("Network", bound=torch.nn.Module)
 
-# What the authors state, for the last column: milliseconds a frame, gigabytes, and where.
+# Figures of the authors, for the last column: milliseconds a frame, gigabytes, and where.
 PUBLISHED = {
     DEPTHCRAFTER: "466 ms, 26 GB at 1024x576 (A100)",
     VIDEO_DEPTH_ANYTHING: "7.5 ms, 6.8 GB at 518x518 (A100, half precision)",

@@ -1,4 +1,4 @@
-"""Shared parts of the benchmarks: a row of a table, the description of the machine, and the median of several runs."""
+"""Shared by the benchmarks: a row of a table, the description of the machine, and the median of several runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The original EX-4D's loop for masks, rewritten here to be timed beside our rasterizers.
+"""The original EX-4D's loop for masks, rewritten for timing beside our rasterizers.
 
 The same operations in the same order as its `recon.py`, frame by frame: faces rebuilt in numpy and copied to the GPU,
 mesh and occlusion in PyTorch, nvdiffrast for one frame, antialiasing with its edge table built again, the image copied

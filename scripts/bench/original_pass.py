@@ -1,4 +1,4 @@
-"""The references of a pass: DiffSynth's own, and the original EX-4D's, which has the LoRA as separate layers.
+"""Reference implementations of a pass: DiffSynth's, and the original EX-4D's, with the LoRA as separate layers.
 
 Networks and pass are DiffSynth's code; the LoRA layers have the arithmetic of the usual libraries.
 """

@@ -1,4 +1,4 @@
-"""Models with random weights in files with the published names and keys, at full size or small enough for a processor.
+"""Writes models with random weights under the published names and keys, at full size or small enough for a CPU.
 
 For measurements and tests: how long the engine takes and how much memory it needs do not depend on the weights' values.
 """

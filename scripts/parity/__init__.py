@@ -1,4 +1,4 @@
-"""Parity with the original EX-4D, for any case laid out like the golden data: behind `ex4d parity`."""
+"""Comparisons of `ex4d parity` with the original EX-4D, for any case laid out like the golden data."""
 
 from parity.comparison import Comparison, ParityCaseError
 from parity.depth import compare_depth

@@ -1,8 +1,10 @@
-"""Is this what the original EX-4D computes? Prints every comparison, and fails when one is off.
+"""Compare results with the original EX-4D's: print every comparison, and fail if one is out of bounds.
 
-ex4d parity generation PREFIX   PREFIX.npz, PREFIX_dit.safetensors and PREFIX_adapter.ckpt
-ex4d parity geometry FILE.npz   DW-Mesh, camera moves and mask renders
-ex4d parity depth FOLDER        DepthCrafter: unet/, svd/ and expected.npz in the folder
+  ex4d parity generation PREFIX   PREFIX.npz, PREFIX_dit.safetensors and PREFIX_adapter.ckpt
+  ex4d parity geometry FILE.npz   DW-Mesh, camera moves and mask renders
+  ex4d parity depth FOLDER        DepthCrafter: unet/, svd/ and expected.npz in the folder
+
+Needs a source checkout.
 """
 
 from __future__ import annotations
@@ -21,9 +23,9 @@ from ex4d_core.shot import RASTERIZERS
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags."""
     parser.add_argument("what", choices=("generation", "geometry", "depth"))
-    parser.add_argument("case", type=Path, help="the case's file, its path without the ending, or its folder")
+    parser.add_argument("case", type=Path, help="file, prefix or folder of the case")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--rasterizer", choices=RASTERIZERS, default="auto", help="for geometry")
+    parser.add_argument("--rasterizer", choices=RASTERIZERS, default="auto", help="with geometry")
 
 
 def run(options: argparse.Namespace, report: Report) -> int:

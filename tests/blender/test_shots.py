@@ -17,7 +17,8 @@ from blender_addon.scenes.importing import import_scene
 from blender_addon.shots.objects import note_on_camera
 from blender_addon.shots.properties import active_shot
 from ex4d_core.cameras import world_to_camera_from_blender
-from ex4d_core.trajectories import PRESETS, Trajectory, TrajectoryError
+from ex4d_core.errors import RequestError
+from ex4d_core.trajectories import PRESETS, Trajectory
 
 
 @pytest.fixture
@@ -158,7 +159,7 @@ def test_a_move_saved_as_blenders_preset_is_read_back(imported, tmp_path):
 def test_a_preset_is_read_and_never_run(tmp_path, text):
     path = tmp_path / "odd.py"
     path.write_text(text)
-    with pytest.raises(TrajectoryError, match=r"odd\.py"):
+    with pytest.raises(RequestError, match=r"odd\.py"):
         read_preset(path, {"preset"})
 
 

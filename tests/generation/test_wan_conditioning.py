@@ -19,7 +19,7 @@ from ex4d.generation.wan.conditioning import (
 )
 from ex4d.generation.wan.streaming import BlockStreaming
 from ex4d.raster import RenderedFrame
-from ex4d_core.generation import window_count
+from ex4d_core.final_sizes import window_count
 
 
 def frame(index: int, mask: np.ndarray, color: int = 200) -> RenderedFrame:

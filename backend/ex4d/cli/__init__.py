@@ -1,1 +1,1 @@
-"""The verbs of ``ex4d``: they read options, call the rooms that do the work, and print what came of it."""
+"""The verbs of the command ``ex4d``: they parse options, call the package that does the work, and print results."""

@@ -156,7 +156,7 @@ def _on_backend(scene: Scene, request: ShotRequest, options: argparse.Namespace,
             task = client.start(take.conversation())
             while not task.done:
                 client.wait()
-                # A backend that never answered is not there; one that fell silent may be back in a moment.
+                # A backend that never replied is not there; one that stopped replying may return in a moment.
                 client.require_answer(ANSWER_SECONDS if client.server is None else 60)
                 if client.state is not ConnectionState.CONNECTED:
                     progress(client.state.value, 0, 0)

@@ -63,7 +63,7 @@ def _prune(days: float, data: Path | None, report: Report) -> int:
     from ex4d.service import ServiceError, ServiceSettings, prune
 
     if not days >= 0:
-        raise ServiceError(f"invalid --prune {days:g}: expected a number of days from 0 on")
+        raise ServiceError(f"invalid --prune {days:g}: expected a number of days, 0 or more")
     pruned = prune(ServiceSettings() if data is None else ServiceSettings(data=data), days)
     report.add("forgotten", pruned.jobs, f"{pruned.jobs} jobs")
     report.add("freed_bytes", pruned.bytes, f"{pruned.bytes / 1e9:.2f} GB")

@@ -28,7 +28,7 @@ VERBS = ("demo", "serve", "reconstruct", "render", "generate", "models", "jobs",
 # Exit codes. 128 + the signal's number is what shells report for a program that a signal ended.
 DONE, FAILED, WRONG_USAGE, INTERRUPTED, BROKEN_PIPE, TERMINATED = 0, 1, 2, 130, 141, 143
 
-_DESCRIPTION = "Move the camera after the shoot: footage to depth, DW-Mesh, masks and new frames (EX-4D)."
+_DESCRIPTION = "Re-shoot finished footage with a new camera (EX-4D): footage to depth, DW-Mesh, masks and new frames."
 _EPILOG = """
 Usual order: reconstruct, then render or generate; serve runs the backend for Blender.
 
@@ -130,14 +130,14 @@ def _run(report: Report, work: Callable[[Report], int]) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong with a command line in one sentence: a verb's whole usage, before it, would hide that."""
+    """Reports an invalid command line in one sentence, without the usage, which would hide it."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(WRONG_USAGE, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Keeps the paragraphs of a description, and its indented lines; shows defaults, but not those that say nothing."""
+    """Keeps the paragraphs and indented lines of a description; shows defaults other than None, False and empty."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         paragraphs = []
@@ -147,7 +147,7 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return "\n\n".join(paragraphs)
 
     def _get_help_string(self, action: argparse.Action) -> str:
-        says_nothing = action.default in (None, False, True, "", (), argparse.SUPPRESS)
+        says_nothing = action.default in (None, False, True, "", (), [], argparse.SUPPRESS)
         return (says_nothing and action.help) or super()._get_help_string(action) or ""
 
 

@@ -110,7 +110,7 @@ def _sample_scene(folder: Path, progress: Progress) -> Scene:
         CameraPath.load(sample / "camera.npz").intrinsics,
         folder,
         name="sample",
-        provenance={"footage": footage_path.name, "focal length": "the camera that rendered it", "sample": fingerprint},
+        provenance={"footage": footage_path.name, "focal length": "the render's camera", "sample": fingerprint},
         progress=lambda done, total: progress.update(task, completed=done, total=total),
     )
 
@@ -145,7 +145,7 @@ def _artist(
             process.kill()
             raise
     if process.wait() != 0 or report is None:
-        raise DemoError(f"Blender's part failed (exit code {process.returncode}); its log is {log_path}")
+        raise DemoError(f"Blender failed (exit code {process.returncode}); see its log {log_path}")
     return report
 
 

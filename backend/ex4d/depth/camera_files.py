@@ -1,7 +1,7 @@
 """Reads the camera that filmed some footage from COLMAP's, NeRF's and our own files, as a `CameraPath`.
 
-With known depth and such a camera, the mesh of each frame stands in one world. That world is the first frame's camera,
-so that presets and the Blender import work as for a camera that stands still.
+With known depth and such a camera, the meshes of all frames are in one world, that of the first frame's camera, so that
+presets and the Blender import work as for a static camera.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def read_source_camera(path: Path, footage: FootageInfo, scale: float = 1.0) -> 
     if (camera.width, camera.height) != (footage.width, footage.height):
         if abs(camera.width / camera.height - footage.width / footage.height) > 0.01 * footage.width / footage.height:
             raise CameraError(
-                f"{path}: is for images of {camera.width}x{camera.height}, whose shape the footage "
+                f"{path}: is for images of {camera.width}x{camera.height}, whose aspect ratio the footage "
                 f"({footage.width}x{footage.height}) does not have. Use the same framing."
             )
         camera = camera.resized(footage.width, footage.height)

@@ -98,7 +98,7 @@ def read_colmap(path: Path) -> CameraPath:
 
 
 def refuse_distortion(path: Path, number: int, coefficients: list[float]) -> None:
-    """Checks that the lens does not bend straight lines.
+    """Checks that the camera has no lens distortion.
 
     Raises:
         CameraError: it does.

@@ -1,4 +1,4 @@
-"""Detects cuts inside a clip (shot boundary detection): depth does not carry over them, and the artist is warned."""
+"""Detects cuts inside a clip (shot boundary detection): depth is not aligned across them, and the artist is warned."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def cuts_note(cuts: list[int]) -> str:
     where = ", ".join(map(str, cuts[:8])) + (", ..." if len(cuts) > 8 else "")
     count = "a cut" if len(cuts) == 1 else f"{len(cuts)} cuts"
     return (
-        f"the footage seems to have {count} (at frame {where}): depth before and after may differ in scale. "
-        "Reconstruct each shot by itself."
+        f"the footage seems to contain {count} (at frame {where}): depth before and after may differ in scale. "
+        "Reconstruct each shot separately."
     )
 
 

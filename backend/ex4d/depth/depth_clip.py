@@ -1,4 +1,4 @@
-"""`DepthClip`, the depth of some footage, and `DepthEstimator`, the interface of whatever provides one."""
+"""`DepthClip`, the depth of some footage, and `DepthEstimator`, the interface of everything that provides one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FrameProgress = Callable[[int, int], None]
 
 
 class DepthError(Ex4dError):
-    """Depth cannot be used for this footage. The message names the file, the value that is wrong, and the remedy."""
+    """Depth cannot be used for this footage. The message names the file, the value, and what to do."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,7 @@ class DepthClip:
     Attributes:
         footage: what the depth is of.
         intrinsics: (T, 3, 3) float64 in pixels, principal point measured with pixel centres at +0.5, or None where
-            the source knows nothing of the camera.
+            the source has no camera.
         scale: "metric" when depths are true to scale with each other and over time, "relative" when they are known
             up to a factor (and, for most estimators, an offset) only.
         source: what provided the depth, for display.
@@ -82,7 +82,7 @@ class DepthClip:
 
 
 def ignore_frame_progress(done: int, total: int) -> None:
-    """For callers who do not watch."""
+    """For callers that show no progress."""
 
 
 class DepthEstimator(Protocol):

@@ -1,6 +1,6 @@
-"""Depth that comes in files beside the footage: .npz, .npy, EXR sequences, 16-bit PNG sequences.
+"""Reads known depth from files: .npz, .npy, EXR sequences, 16-bit PNG sequences.
 
-The only source of depth that needs no model: it was rendered, scanned or estimated elsewhere.
+This depth was rendered, scanned or estimated elsewhere, so no model is needed.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ class DepthFiles:
         if scale is not None and not (np.isfinite(scale) and scale > 0):
             raise DepthError(f"invalid scale={scale:g}: expected a finite factor above 0")
         if mist is not None and inverse:
-            raise DepthError("a mist pass cannot be inverse depth, too. Give its falloff instead.")
+            raise DepthError("a mist pass cannot be inverse depth. Give its falloff instead.")
         if mist is not None and intrinsics is None:
             raise DepthError(
                 "a mist pass holds distances along rays, which the lens turns into depth. Give the lens that it was "
-                "rendered with (Own Field of View in Blender; --fov, --focal-mm with --sensor-mm, or --focal-px)."
+                "rendered with (Custom Field of View in Blender; --fov, --focal-mm with --sensor-mm, or --focal-px)."
             )
         self._path = Path(path)
         self._scale = scale
@@ -76,8 +76,8 @@ class DepthFiles:
     def estimate(self, footage: FootageInfo, progress: FrameProgress = ignore_frame_progress) -> DepthClip:
         """The depth in the files, checked against the footage.
 
-        Number and size of frames are checked at once; values frame by frame while iterating. There is nothing to wait
-        for, so `progress` is not called.
+        Number and size of frames are checked at once; values frame by frame while iterating. This is quick, so
+        `progress` is not called.
 
         Raises:
             DepthError: the files cannot be read, or do not fit the footage.
@@ -215,7 +215,7 @@ def depth_channel(names: list[str], key: str | None, file: Path, mist: bool = Fa
         if len(found) == 1:
             return found[0]
         if found:
-            raise DepthError(f"{file}: could take depth from {', '.join(found)}. Name one with --depth-key.")
+            raise DepthError(f"{file}: has several depth channels: {', '.join(found)}. Name one with --depth-key.")
     held = ", ".join(names) or "none"
     if in_mist and not mist:
         raise DepthError(

@@ -1,4 +1,4 @@
-"""The depth estimators: what each one needs beside its weights, and what it gives, as data.
+"""The depth estimators as data: what each one needs besides its weights, and what it produces.
 
 Names, files and licences are in `ex4d.weights.catalogue`. Nothing here imports an estimator's code: listing, choosing
 and refusing work without `diffusers` or `transformers`.
@@ -26,7 +26,7 @@ class EstimatorUnavailableError(DepthError):
 
 @dataclass(frozen=True)
 class DepthModel:
-    """What is known of an estimator before any of it is loaded.
+    """The properties of an estimator, known before it is loaded.
 
     Attributes:
         name: of its part in the catalogue of weights, as on the command line.

@@ -63,7 +63,7 @@ def _snapped(disparity: torch.Tensor, colour: torch.Tensor, settings: EdgeSettin
     above, below = (torch.where(on_slope, step[0, 0], itself).flatten() for step in (above, below))
     for _ in range(ceil(log2(settings.reach * factor))):
         above, below = above[above], below[below]
-    # The tops of thin things are slopes on all sides, but there is no way on.
+    # The tops of thin things are slopes on all sides, but there is nowhere further to climb.
     ends = ~on_slope.flatten() | _is_extreme(log, high, low)
     flat = disparity.flatten()
     place = torch.nonzero(on_slope.flatten() & ends[above] & ends[below])[:, 0]

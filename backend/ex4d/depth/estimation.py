@@ -1,8 +1,8 @@
-"""Footage through a model to a `DepthClip`: what every estimator does the same way.
+"""Runs a model over footage and returns a `DepthClip`; shared by all estimators.
 
 Frames are resized to the model's size as they are decoded; its disparity goes to a temporary file, frame by frame;
 and when the clip is read, each frame is converted to depth and upsampled to the footage's size along its edges.
-Memory does not grow with the footage's size, nor, but for what a model itself remembers, with its length. The footage
+Memory does not grow with the footage's size, nor, except for a model's own memory, with its length. The footage
 is decoded once; refining along its edges takes the frames that the reader of the clip holds.
 """
 
@@ -176,7 +176,7 @@ class ModelEstimator:
             intrinsics = np.ascontiguousarray(np.broadcast_to(matrix, (footage.frames, 3, 3)))
         notes = (cuts_note(cuts),) if cuts else ()
         if store.highest <= store.lowest:
-            notes += ("the estimator finds no depth at all in this footage (is it black?): the scene is flat.",)
+            notes += ("the estimator found no depth in this footage (is it black?): the scene is flat.",)
         return DepthClip(
             footage=footage,
             intrinsics=intrinsics,

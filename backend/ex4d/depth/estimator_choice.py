@@ -1,4 +1,4 @@
-"""Which estimator: by name, or `auto`, by what is installed, what the licence allows, and what fits the memory."""
+"""Chooses a depth estimator: by name, or for `auto` by what is installed, allowed by its licence, and fits memory."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def verdicts(settings: EstimatorSettings) -> list[Verdict]:
 def create_estimator(settings: EstimatorSettings) -> ModelEstimator:
     """The estimator that is wanted, loaded.
 
-    A model chosen by name is only refused for its licence or for what is missing; whether it fits is up to the user.
+    A model chosen by name is refused only for its licence or missing files; whether it fits memory is not checked.
 
     Raises:
         LicenceError, DeviceError, UnknownModelError, WeightsMissingError, CheckpointError, EstimatorUnavailableError:
@@ -63,9 +63,9 @@ def create_estimator(settings: EstimatorSettings) -> ModelEstimator:
         if model is None:
             easiest = next(one for one in reversed(DEPTH_MODELS) if one.part.commercial)
             raise WeightsMissingError(
-                "no depth estimator is ready: "
+                "no depth estimator is available: "
                 + "; ".join(f"{verdict.model.name}: {verdict.reason}" for verdict in found)
-                + f". The lightest is {easiest.name} ({easiest.part.bytes / 1e6:.0f} MB, {easiest.licence}): "
+                + f". The smallest is {easiest.name} ({easiest.part.bytes / 1e6:.0f} MB, {easiest.licence}): "
                 + (
                     fetch_command(settings.machine.models, easiest.name)
                     if missing_files(settings.machine.models, easiest.part)

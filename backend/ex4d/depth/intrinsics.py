@@ -1,14 +1,14 @@
-"""The intrinsics of footage: from a field of view or focal length to a matrix, and whom to trust where several know it.
+"""The intrinsics of footage: a matrix from a field of view or focal length, and the order of precedence of sources.
 
-In the order of trust, for the command line and the service alike:
+The command line and the service take the first of these that is known:
 
 1. the user;
 2. the file of the camera that filmed it;
-3. EX-4D, which takes the same 500 pixels for all footage: in the reference convention only;
-4. files of depth, which may hold the intrinsics that it was rendered or measured with;
+3. in the reference convention only, EX-4D's 500 pixels for all footage;
+4. the depth files, which may hold the intrinsics that they were rendered or measured with;
 5. the footage's own metadata;
-6. the estimator that provided the depth, which guesses;
-7. nobody: `DEFAULT_FOV_DEGREES` is assumed, and reported.
+6. the estimator's guess;
+7. otherwise `DEFAULT_FOV_DEGREES` is assumed and reported.
 
 `known_intrinsics` goes through what is known before there is any depth, since a mist pass and some estimators need it;
 `resolved_intrinsics` answers once there is depth.
@@ -29,12 +29,12 @@ from ex4d_core.cameras import CameraError
 # (about 65), and close to the 54 degrees that EX-4D's fixed focal length of 500 pixels means for 512 pixels of width.
 DEFAULT_FOV_DEGREES = 50.0
 
-# What EX-4D takes whatever the footage, as the "reference" convention does.
+# EX-4D's focal length for all footage, used by the "reference" convention.
 _REFERENCE_FOCAL_PX = 500.0
 
 ASSUMED_FOV_NOTE = (
-    f"The lens is unknown; a horizontal field of view of {DEFAULT_FOV_DEGREES:g} degrees is assumed. "
-    "Give the real one if depth looks stretched or flat."
+    f"an assumed field of view of {DEFAULT_FOV_DEGREES:g} degrees, since no file states it; "
+    "give the real one if depth looks stretched or flat"
 )
 
 _FULL_FRAME_MM = 36.0
@@ -86,7 +86,7 @@ def intrinsics_from(
     given = {name: value for name, value in given.items() if value is not None}
     if len(given) > 1:
         text = ", ".join(f"{name}={value:g}" for name, value in given.items())
-        raise CameraError(f"the lens is described more than once ({text}). Give one of them.")
+        raise CameraError(f"the focal length is given more than once ({text}). Give one of them.")
     for name, value in {**given, "sensor_mm": sensor_mm, "width": width, "height": height}.items():
         if not (math.isfinite(value) and value > 0):
             raise CameraError(f"invalid {name}={value:g}: expected a finite value above 0")
@@ -110,7 +110,7 @@ def known_intrinsics(
     convention: str = "centered",
     depth_files: bool = False,
 ) -> KnownIntrinsics | None:
-    """What is known of the intrinsics before any depth is read; the module's head has the order of trust.
+    """What is known of the intrinsics before any depth is read; the module's docstring has the order.
 
     Args:
         footage: of `ex4d.media.probe`.
@@ -129,7 +129,7 @@ def known_intrinsics(
         return camera_file
     if convention == "reference":
         matrix = intrinsics_from(footage.width, footage.height, focal_px=_REFERENCE_FOCAL_PX)
-        return KnownIntrinsics(matrix, "EX-4D, whose focal length is the same for all footage")
+        return KnownIntrinsics(matrix, "EX-4D's default for all footage")
     return None if depth_files else _metadata_intrinsics(footage)
 
 

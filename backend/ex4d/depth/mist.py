@@ -17,7 +17,7 @@ def mist_to_depth(stored: np.ndarray, mist: MistPass, intrinsics: np.ndarray, wh
 
     Args:
         stored: (H, W) mist, any floating type.
-        mist: what the world's mist was set to when it was rendered.
+        mist: the mist settings of the world that was rendered.
         intrinsics: (3, 3) in pixels.
         what: file and frame, for messages.
 
@@ -25,7 +25,7 @@ def mist_to_depth(stored: np.ndarray, mist: MistPass, intrinsics: np.ndarray, wh
         (H, W) float32, infinite where the mist is full: how much farther such a point lies is not in the pass.
 
     Raises:
-        DepthError: points nearer than the start, whose distance is not in the pass; or values that are no mist.
+        DepthError: points nearer than the start, whose distance is not in the pass; or values outside 0 to 1.
     """
     values = stored.astype(np.float64)
     low, high = np.nanmin(values), np.nanmax(values)

@@ -53,7 +53,7 @@ def checked_depth(depth: np.ndarray, what: str, invalid: InvalidDepth) -> np.nda
         raise DepthError(
             f"{what}: {found} of {depth.size} depth values, the first at pixel x={column} y={row} "
             f"({depth[row, column]:g}). Export it again, or replace them by the farthest depth of the frame "
-            "(Gaps Are Far in Blender, or --invalid-depth far)."
+            "(Fill Gaps in Blender, or --invalid-depth far)."
         )
     depth[~valid] = depth[valid].max()
     return depth

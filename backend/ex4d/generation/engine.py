@@ -13,7 +13,7 @@ from ex4d.raster import RenderedFrame
 
 @dataclass(frozen=True)
 class GenerationProgress:
-    """How far an engine is before it yields frames.
+    """Progress of an engine before it yields frames.
 
     Attributes:
         stage: `LOAD_STAGE`; `WARM_UP_STAGE` until the first step is done; "denoise".

@@ -1,4 +1,4 @@
-"""Which engine: the one that a request names, with its settings."""
+"""Creates the engine that a request names, with its settings."""
 
 from __future__ import annotations
 

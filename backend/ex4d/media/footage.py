@@ -132,7 +132,7 @@ def _video_frames(info: FootageInfo, found: Scan, timeline: Timeline, start: int
     position, image = -1, np.empty(0, np.uint8)
     for number, index in enumerate(indices.tolist(), start):
         if index == position:
-            image = image.copy()  # shown again; the caller may have drawn into the last one
+            image = image.copy()  # shown again; the caller may have changed the last one
         else:
             position, frame = next((pair for pair in sources if pair[0] >= index), (-1, None))
             if frame is None or position != index:

@@ -57,7 +57,7 @@ def translate_write_errors(path: Path) -> Iterator[None]:
 
 
 def unreadable(path: Path, error: OSError) -> MediaError:
-    """The error for a file that the system does not open."""
+    """The error for a file that the system cannot open."""
     return MediaError(f"{path}: cannot be opened ({system_reason(error)}). Check the path and permissions.")
 
 

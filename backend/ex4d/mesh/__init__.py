@@ -1,4 +1,4 @@
-"""Depth Watertight Meshes of depth and colour, as batched tensors, and their exports (PLY, PC2)."""
+"""Depth Watertight Meshes from depth and colour, as batched tensors, and their exports (PLY, PC2)."""
 
 from ex4d.mesh.dw_mesh import DWMesh, build_dw_mesh, build_surface_mesh, grid_topology
 from ex4d.mesh.export import Pc2Writer, write_ply

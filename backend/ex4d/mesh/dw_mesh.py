@@ -1,7 +1,7 @@
 """Builds the Depth Watertight Mesh (DW-Mesh, EX-4D, arXiv 2506.05554) of all frames of a clip at once.
 
-Stands between the depth room, which provides metric depth and intrinsics, and the rasterizers and exporters. The mesh
-is a grid: its topology is the same in every frame and follows from the image's size.
+Its input is depth and intrinsics from `ex4d.depth`; rasterizers and exporters use the mesh. The mesh is a grid: its
+topology is the same in every frame and follows from the image's size.
 """
 
 from __future__ import annotations

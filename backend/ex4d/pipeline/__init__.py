@@ -1,1 +1,1 @@
-"""Where the rooms meet: footage to scene, scene and camera to images, shot to take, live views, visible fraction."""
+"""Combines the packages: footage to scene, scene and camera to images, shot to take, live views, coverage."""

@@ -1,4 +1,4 @@
-"""A clip of arrays in place of a scene folder: depth, colour and intrinsics of one .npz, for `ex4d render`."""
+"""`ArrayClip`: depth, colour and intrinsics of one .npz instead of a scene folder, for `ex4d render`."""
 
 from __future__ import annotations
 

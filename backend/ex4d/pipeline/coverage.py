@@ -1,8 +1,8 @@
-"""How much of each new frame the footage saw, and from how far aside: for an artist who is dragging a keyframe.
+"""Coverage of a shot: visible fraction and view angle of each frame, fast enough for dragging a keyframe.
 
 The viewer of the service keeps one `SceneCoverage` for each scene it has open. What does not depend on the camera is
-made once for each frame of footage, and a frame whose camera did not change is not drawn again. How a frame's share is
-found stands in `ex4d.raster.visible_fraction`.
+computed once for each frame of footage, and a frame whose camera did not change is not drawn again.
+`ex4d.raster.visible_fraction` computes the fraction of a frame.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _DRAWN_FRAMES = 64
 
 @dataclass(frozen=True)
 class PathCoverage:
-    """What a camera path asks of the generator.
+    """Coverage of a camera path.
 
     Attributes:
         seen: (T,) float64, share of each frame that the footage saw, 0 to 1.

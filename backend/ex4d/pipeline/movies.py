@@ -1,4 +1,4 @@
-"""A colour and a mask movie to a finished movie, as the original's generator reads and writes them."""
+"""Generates a finished movie from a colour and a mask movie, in the formats of the original EX-4D's generator."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def repaint_movies(
     if (color.width, color.height, color.frames) != (mask.width, mask.height, mask.frames):
         raise MediaError(
             f"{color.path} has {color.frames} frames of {color.width}x{color.height}, {mask.path} has {mask.frames} "
-            f"of {mask.width}x{mask.height}; they must be alike"
+            f"of {mask.width}x{mask.height}; render both at one size and length"
         )
     count = min(frames or color.frames, color.frames)
 

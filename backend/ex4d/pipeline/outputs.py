@@ -1,4 +1,4 @@
-"""What a render or a take leaves behind: arrays in memory, movies in a folder, one .npz, or a folder of frames."""
+"""Outputs of a render: arrays in memory, movies in a folder, or one .npz."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Footage to a scene package: depth, the DW-Mesh of every frame, its texture, and the camera that filmed it.
 
-`reconstruct` is the one composition of it: the library, the command line and the service call it with the same
-settings. `build_scene` is its last step, for depth and intrinsics that are at hand already.
+The library, the command line and the service all call `reconstruct` with the same settings. `build_scene` is its last
+step, for depth and intrinsics that are already there.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class SourcePaths:
         footage: a video, or a folder of images.
         depth: an .npz or .npy, or a folder or pattern of EXR or 16-bit PNG files; None where it is estimated.
         camera: the file or folder of the moving camera that filmed it; None for a camera that stood still.
-        footage_label, camera_label: what to call them in the scene's provenance; "" takes the paths' names.
+        footage_label, camera_label: their names in the scene's provenance; "" takes the paths' names.
     """
 
     footage: Path
@@ -80,7 +80,7 @@ def reconstruct(
     Args:
         device: for depth estimators: "auto", "cpu", or "cuda" with an optional number.
         machine: as the environment says by default.
-        frames: take only so many frames from the start; depth files may be of all of the footage.
+        frames: take only this many frames from the start; depth files may be of all of the footage.
         progress: called with the stages `ESTIMATE_STAGE` and `BUILD_STAGE`, frames done, and frames in all.
         note: called with sentences for the user about what was found in the footage or assumed.
 
@@ -89,7 +89,7 @@ def reconstruct(
         DepthError: depth is missing, invalid, or does not fit the footage.
         LicenceError, DeviceError, WeightsMissingError, CheckpointError: see `ex4d.depth.create_estimator`.
         CameraError: the source camera's file cannot be used, or the lens is given twice.
-        SceneError: ``folder`` is in use for something else.
+        SceneError: ``folder`` holds something else.
     """
     footage = probe(sources.footage, frames, fps=Fraction(*settings.fps) if settings.fps else None)
     for text in footage.notes:
@@ -152,7 +152,7 @@ def _depth_from_files(
         whole = probe(footage.path)
         if whole.frames == footage.frames:
             raise
-    # What is wanted is a part of the footage; the files may be those of all of it.
+    # Only a part of the footage is used; the files may cover all of it.
     return files.estimate(whole).first(footage.frames)
 
 
@@ -165,7 +165,7 @@ def _estimated_depth(
     progress: Progress,
 ) -> DepthClip:
     if settings.layout != "estimator":
-        raise RequestError(f"depth of layout {settings.layout} needs its files; give them, or use an estimator")
+        raise RequestError(f"depth of layout {settings.layout} needs files: give them, or use layout estimator")
     estimator = create_estimator(
         EstimatorSettings(
             name=settings.estimator,
@@ -209,7 +209,7 @@ def build_scene(
     Raises:
         DepthError: depth has impossible values, or its files are damaged.
         MediaError: the footage cannot be read to its end.
-        SceneError: ``folder`` is in use for something else.
+        SceneError: ``folder`` holds something else.
         ValueError: `source_camera` has another number of frames.
     """
     frames, height, width = footage.frames, footage.height, footage.width

@@ -1,6 +1,6 @@
-"""A scene and a camera path to colour and mask, frame by frame: where mesh and rasterizer meet.
+"""Renders colour and mask of a scene along a camera path, frame by frame.
 
-Works through the clip in batches that fit a fixed share of memory, so a thousand frames cost no more than ten.
+It works in batches of a fixed size, so memory does not grow with the number of frames.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ex4d_core.cameras import CameraPath
 from ex4d_core.scene import PlacedFootage, SceneManifest
 from ex4d_core.shot import RenderSettings, require_footage
 
-# Footage and pictures of a batch take about 20 bytes a pixel, and the drawing of it as much again on a CPU; this keeps
+# Footage and images of a batch take about 20 bytes a pixel, and the drawing of it as much again on a CPU; this keeps
 # a batch under 300 MB.
 _BYTES_PER_PIXEL = 40
 _BATCH_BYTES = 300 * 1024**2

@@ -1,4 +1,4 @@
-"""A shot request to a take: renders, lets the engine repaint, and hands over every frame as soon as it exists."""
+"""Generates a take from a shot request: renders, lets the engine repaint, and delivers each frame when it exists."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class TakeSink(Protocol):
     """Receives a take: the service's job store, or a folder."""
 
     def progress(self, stage: str, done: int, total: int) -> None:
-        """``done`` of ``total`` frames have passed ``stage``. May raise to stop the work."""
+        """``done`` of ``total`` frames have completed ``stage``. May raise to stop the work."""
         ...
 
     def frame(self, index: int, path: Path) -> None:
@@ -40,7 +40,7 @@ class TakeSink(Protocol):
         ...
 
     def estimate(self, number: int, path: Path) -> None:
-        """A small PNG of what is coming, after step ``number``; the sink takes the file away."""
+        """A small PNG of the expected result, after step ``number``; the sink takes the file away."""
         ...
 
     def file(self, name: str, path: Path, sha256: str = "") -> None:
@@ -137,7 +137,7 @@ def saved_request(folder: Path, scene: Scene) -> ShotRequest:
         raise RequestError(f"{path} is not the request of a take: {error}") from error
     if values.get("scene") != scene.digest:
         named = f" (a scene named {scene_name!r})" if scene_name else ""
-        raise RequestError(f"the take in {folder} was made from another scene{named} than {scene.manifest.name!r}")
+        raise RequestError(f"the take in {folder} is of another scene{named} than {scene.manifest.name!r}")
     return ShotRequest.from_wire({**values, "camera": camera_to_wire(camera)})
 
 

@@ -1,4 +1,4 @@
-"""One camera, one frame of footage, at once: the image that an artist sees of the backend while dragging a keyframe.
+"""`SceneViews`: one frame from one camera, at once, for an artist who is dragging a keyframe.
 
 The viewer of the service keeps one `SceneViews` for each scene it has open. Rendering, the filling of holes and their
 blending stay on the device that draws; only the finished image is copied from it.
@@ -21,7 +21,7 @@ from ex4d.raster.batches import is_out_of_memory
 from ex4d_core.scene import PlacedFootage
 from ex4d_core.shot import PreviewSettings, RenderSettings, ShotRequest, require_footage
 
-# The frame under the artist's hand, and the few before and after it.
+# The current frame, and a few before and after it.
 _KEPT_FRAMES = 4
 
 

@@ -1,4 +1,4 @@
-"""Rasterizers: draw colour and mask of a surface along a camera path."""
+"""Rasterizers, which draw colour and mask of a surface along a camera path."""
 
 from ex4d.raster.batches import render_in_batches
 from ex4d.raster.frames import RenderedBatch, RenderedFrame, force_first_frame

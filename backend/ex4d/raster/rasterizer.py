@@ -1,7 +1,7 @@
 """The interface of all rasterizers: a surface and a camera path in, colour and mask out.
 
-Stands between the mesh room and the users of a render (engines, worker, command line), none of which know which
-rasterizer draws, nor whether it builds a mesh to do so.
+Users of a render (engines, worker, command line) do not depend on which rasterizer draws, nor on whether it builds a
+mesh to do so.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ex4d.mesh import DepthSurface
 from ex4d.raster.frames import RenderedBatch
 from ex4d_core.errors import Ex4dError
 
-# EX-4D's own, which the "reference" convention keeps: clipping planes, and the alpha (of 255) that is just not seen.
+# EX-4D's own, which the "reference" convention uses: clipping planes, and the alpha (of 255) that is just not seen.
 REFERENCE_NEAR, REFERENCE_FAR = 1e-3, 1e3
 REFERENCE_SEEN_ALPHA = 125.0
 

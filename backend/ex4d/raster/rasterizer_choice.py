@@ -41,7 +41,7 @@ class RasterizerChoice:
 
 
 def available_rasterizers() -> tuple[str, ...]:
-    """Names of the installed rasterizers, best first. None of them is imported, so one may still prove unusable."""
+    """Names of the installed rasterizers, best first. None of them is imported, so one may still be unusable."""
     return tuple(name for name in RASTERIZERS if importlib.util.find_spec(name) is not None)
 
 

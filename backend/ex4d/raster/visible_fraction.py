@@ -1,6 +1,6 @@
 """The visible fraction of each frame of a camera path (the share that the footage saw), fast enough for live editing.
 
-A GPU draws the path as it is and returns a number for each frame (`visible_fractions`). A CPU takes every n-th ray
+A GPU draws every frame and returns a number for each frame (`visible_fractions`). A CPU takes every n-th ray
 of the new image (`sparse_camera`), and a mesh with large faces wherever the surface is smooth (`simplified_frame.py`),
 which is fast enough to follow an artist who drags a keyframe. `ex4d.pipeline.coverage` combines these for a shot.
 """

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ex4d_core.scene import is_sha256, sha256_of
 
-# A blob used a moment ago may be about to be requested, or to be named by a job.
+# A recently used blob may soon be requested, or named by a job.
 _RECENT_SECONDS = 3600.0
 
 

@@ -1,6 +1,6 @@
 """`Front` answers the requests of all clients on one ROUTER socket.
 
-Nothing here may take long, since every client waits for it: it moves bytes, and reads and writes rows. Requests for
+Nothing here may take long, since all clients wait for it: it only moves bytes, and reads and writes rows. Requests for
 events are held back until there is news.
 """
 
@@ -43,7 +43,7 @@ _MAX_VIEW_SIDE = 2048
 _MAX_UNFINISHED = 1000
 # Requests for events that are held back for one client; one more, and the oldest is answered.
 _MAX_HELD = 32
-# Progress is worth a message this often.
+# Progress is reported at most this often.
 _PROGRESS_SECONDS = 0.25
 _MESSAGES_PER_TURN = 64
 
@@ -163,7 +163,7 @@ class Front:
             if isinstance(error, ProtocolError):
                 request_id = error.request_id
             self._reply(client, request_id, refusal.message())
-            if is_corruption(error):  # of the job database, without which there is nothing to serve
+            if is_corruption(error):  # of the job database, which the service cannot do without
                 raise
 
     def _reply(self, client: bytes, request_id: int, message: Message) -> None:
@@ -210,7 +210,7 @@ class Front:
             for sha256 in needs:
                 self._blobs.touch(sha256)
             if self._store.unfinished() >= _MAX_UNFINISHED:
-                raise Refusal("bad-request", f"{_MAX_UNFINISHED} jobs are waiting; cancel some, or wait")
+                raise Refusal("bad-request", f"{_MAX_UNFINISHED} jobs are queued or running; cancel some, or wait")
             job = self._store.submit(message.key, request, needs)
             log.info("job %s submitted: %s, %r", job, request.engine, request.label)
             self._workers.wake()

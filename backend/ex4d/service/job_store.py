@@ -1,8 +1,7 @@
 """`JobStore`: jobs and their events in one SQLite file that front and workers share, each with its own connection.
 
-Everything is on disk before anybody is told of it. A worker holds a job by a random claim, and writes only while its
-claim is still the job's claim: a worker that was given up for dead, or whose job was cancelled, can never write into
-it again.
+Everything is on disk before it is announced. A worker holds a job by a random claim, and writes only while its claim is
+still the job's: a worker that was declared dead, or whose job was cancelled, can never write into it again.
 """
 
 from __future__ import annotations

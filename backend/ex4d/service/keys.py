@@ -5,7 +5,7 @@ A keys folder, in pyzmq's certificate format:
     server.key_secret, server.key        the service's own pair; clients need the second file
     clients/NAME.key                     one file for each client that may connect; delete it to refuse the client's
                                          next connection
-    NAME.key_secret                      what the client NAME needs; hand it over and delete it here
+    NAME.key_secret                      what the client NAME needs; copy it to that computer and delete it here
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def check_keys(folder: Path) -> None:
     """Check that a folder has keys of the service and of a client.
 
     Raises:
-        ServiceError: some are missing or unreadable; the message names the remedy.
+        ServiceError: some are missing or unreadable; the message says what to do.
     """
     _server_pair(folder)
     clients = folder / "clients"

@@ -3,7 +3,7 @@
 Of each kind and client only the newest request counts. The process (see `ex4d.service.live_view_process`) is apart
 from the workers, so that an artist who drags a keyframe sees the result at once, whatever is being generated. It
 computes the coverage of a shot in pieces: a view waits for one of them at most, and a newer request replaces an older
-one half-way.
+one halfway.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class LiveViewQueue:
         self._add(ViewRequest(client, request_id, request, answer))
 
     def ask_coverage(self, client: bytes, request_id: int, request: ShotRequest, answer: Answer) -> None:
-        """Compute the coverage of a shot; drops a request for coverage of this client, even half-way."""
+        """Compute the coverage of a shot; drops a request for coverage of this client, even halfway."""
         self._add(ViewRequest(client, request_id, request, answer, {"seen": [], "view_angle": []}))
 
     def tick(self) -> float:

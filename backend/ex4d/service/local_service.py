@@ -20,7 +20,7 @@ _STOP_SECONDS = 10.0
 
 
 class LocalService(NamedTuple):
-    """A running service: where it listens, what it prints, and its process."""
+    """A running service: its address, its log and its process."""
 
     address: str
     log: Path
@@ -33,7 +33,7 @@ class LocalService(NamedTuple):
             ServiceError: it has ended.
         """
         if self.process.poll() is not None:
-            raise ServiceError(f"the backend ended with exit code {self.process.returncode}; its log is {self.log}")
+            raise ServiceError(f"the backend ended with exit code {self.process.returncode}; see its log {self.log}")
 
     def wait_until_ready(self) -> None:
         """Return when the first worker is ready.
@@ -46,7 +46,7 @@ class LocalService(NamedTuple):
             while not (client.server and client.server.engines):
                 self.require_running()
                 if time.monotonic() > deadline:
-                    raise ServiceError(f"the backend is not ready after {_READY_SECONDS:.0f} s; its log is {self.log}")
+                    raise ServiceError(f"the backend is not ready after {_READY_SECONDS:.0f} s; see its log {self.log}")
                 client.wait()
         finally:
             client.close()

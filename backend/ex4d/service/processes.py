@@ -70,7 +70,7 @@ def shorten_log(path: Path) -> bool:
 
     The process that appends to it continues, and may lose a line.
     """
-    # A log is not worth an error: on a full disk it stays as it is.
+    # An error here is ignored: on a full disk the log stays as it is.
     with suppress(OSError), open(path, "rb+") as log:
         if log.seek(0, os.SEEK_END) > _LOG_BYTES:
             log.seek(-_LOG_BYTES, os.SEEK_END)

@@ -39,7 +39,7 @@ def prune(settings: ServiceSettings, days: float) -> Pruned:
         ServiceError: the folder has no service's data, or its job database is corrupt.
     """
     if not settings.database.is_file():
-        raise ServiceError(f"{settings.data} has no jobs; name the folder of 'ex4d serve' with --data")
+        raise ServiceError(f"{settings.data} has no jobs; give the data folder of 'ex4d serve' with --data")
     return _prune(settings, days, 0.0, days * _DAY_SECONDS)
 
 

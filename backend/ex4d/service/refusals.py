@@ -13,7 +13,7 @@ from ex4d_core.errors import Ex4dError, full_disk_error, is_expected, user_messa
 from ex4d_core.messages import Error
 from ex4d_core.wire import ProtocolError
 
-# A reply stays small, however long the value is that it complains about.
+# A reply stays small, however long the invalid value is.
 _MAX_TEXT = 2000
 
 
@@ -37,7 +37,7 @@ class Refusal(Ex4dError):
 
 
 def refusal_for(error: BaseException, folder: Path) -> Refusal:
-    """The reply to a request, or the reason of a failed job, that an exception stands for.
+    """The reply to a request, or the reason of a failed job, for an exception.
 
     Args:
         error: any exception.
@@ -53,11 +53,11 @@ def refusal_for(error: BaseException, folder: Path) -> Refusal:
         return Refusal(
             "disk-full",
             f"the backend cannot write to {folder}, {free / 1e9:.2f} GB are free there: "
-            f"{full_disk.strerror if full_disk else error}; make room on its disk and try again",
+            f"{full_disk.strerror if full_disk else error}; free some space there and try again",
             {"folder": str(folder), "free": free},
         )
     if isinstance(error, sqlite3.OperationalError) or is_corruption(error):
-        text = f"the backend cannot use its job database: {error}; make room on its disk, or check it"
+        text = f"the backend cannot use its job database: {error}; free some space on its disk, or check the disk"
         return Refusal("storage", text)
     if isinstance(error, OSError) and not isinstance(error, Ex4dError):
         return Refusal("storage", f"the backend cannot use its files: {user_message(error)}")

@@ -1,6 +1,6 @@
-"""A reconstruction job in a worker: gives sent files names that readers expect, and files the scene package.
+"""Runs a reconstruction job in a worker: gives sent files the names that readers expect, and stores the scene package.
 
-Every file of the package becomes a blob under its own hash, so that takes of the scene upload nothing of it again; the
+Every file of the package becomes a blob under its own hash, so that takes of the scene do not upload it again; the
 manifest is announced last.
 """
 
@@ -23,7 +23,7 @@ from ex4d_core.sources import COLMAP_MODELS, SourceFile
 
 
 class ReconstructionError(Ex4dError):
-    """The files that were sent cannot become a scene; the text speaks of them by their labels."""
+    """The files that were sent cannot be reconstructed; the text calls them by their labels."""
 
 
 def reconstruct_sent(
@@ -65,7 +65,7 @@ def reconstruct_sent(
 
 
 class _SentFiles:
-    """Blobs under names of our own; labels are only compared with names of ours and never become paths."""
+    """Blobs under names of our own; labels are only compared with known names and never become paths."""
 
     def __init__(self, request: ReconstructionRequest, blobs: BlobStore, folder: Path) -> None:
         self._blobs = blobs

@@ -1,4 +1,4 @@
-"""`run_service` starts front, workers and stores, runs the service's loop, and stops them."""
+"""`run_service`: starts front, workers and stores, runs the service's loop, and stops them."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def _bind_failure(address: str, error: zmq.ZMQError) -> str:
             "--address"
         )
     if error.errno in (errno.EADDRNOTAVAIL, errno.ENODEV):
-        return f"{address} is not an address of this machine; try tcp://127.0.0.1:PORT or tcp://0.0.0.0:PORT"
+        return f"{address} is not an address of this machine; give tcp://127.0.0.1:PORT or tcp://0.0.0.0:PORT"
     return f"cannot listen on {address}: {error.strerror}"
 
 

@@ -1,4 +1,4 @@
-"""`ServiceSettings`: how a backend service runs, checked. The command line fills them in."""
+"""`ServiceSettings`: the checked settings of a backend service, which the command line fills in."""
 
 from __future__ import annotations
 
@@ -56,10 +56,14 @@ class ServiceSettings(Settings):
     data: Annotated[Folder, Option("folder for jobs, blobs and keys")] = field(default_factory=default_data_folder)
     devices: tuple[str, ...] = ("cpu",)
     machine: MachineSettings = field(default_factory=MachineSettings.from_environment)
-    hang_seconds: Annotated[float, Range(above=0), Option("stop a job without progress after this long")] = 300.0
+    hang_seconds: Annotated[float, Range(above=0), Option("stop a job without progress for this many seconds")] = 300.0
     cancel_seconds: Annotated[float, Range(above=0)] = 2.0
     keys: Annotated[Folder | None, Option("folder of CURVE keys; default: keys in the data folder")] = None
-    cache_gb: Annotated[float, Range(above=0), Option("disk space for footage and results that nothing needs")] = 50.0
+    cache_gb: Annotated[
+        float,
+        Range(above=0),
+        Option("limit of unused footage and results, which are deleted above it"),
+    ] = 50.0
     keep_days: Annotated[float, Range(0), Option("forget finished jobs after this many days")] = 30.0
     reserve_mb: Annotated[float, Range(0)] = 256.0
     runner: str = "ex4d.pipeline.take:generate_take"

@@ -142,7 +142,7 @@ class Uploads:
             raise Refusal(
                 "disk-full",
                 f"{folder} has {free / 1e9:.2f} GB free, the upload needs {missing / 1e9:.2f} GB more and "
-                f"{self._reserve / 1e9:.2f} GB stay free; make room there, the upload then resumes",
+                f"{self._reserve / 1e9:.2f} GB stay free; free some space there, and the upload resumes",
                 {"folder": str(folder), "free": free},
             )
         path = self._partial(sha256)

@@ -1,8 +1,8 @@
 """A worker process: takes the oldest queued job, has the runner generate it, and stores the results.
 
 `ex4d.service.workers` starts it. It never touches a client's socket: jobs come from the job store, results go into the
-blob store and the job store. A byte on standard input means that there may be work, its end that the service has ended.
-Lines on standard output report changes to the service:
+blob store and the job store. A byte on standard input means that there may be work; its end means that the service has
+ended. Lines on standard output report changes to the service:
 
     ready [DEVICE, {"engines": {...}, "rasterizers": {...}, "unavailable": {...}}]     (again at every change)
     idle | claimed JOB | changed JOB | ended JOB

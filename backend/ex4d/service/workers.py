@@ -1,7 +1,7 @@
 """`Workers`: starts, wakes, watches, stops and replaces the worker processes of a service.
 
-A byte on a worker's standard input means that there may be work, its end that the service has ended; the worker reports
-on its standard output (see `ex4d.service.worker`). All that matters is in the job store; the pipes only save waiting.
+A byte on a worker's standard input means that there may be work; its end means that the service has ended. The worker
+reports on its standard output (see `ex4d.service.worker`). All state is in the job store; the pipes only save polling.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class Workers:
         """Have the idle workers ask for work."""
         for worker in self._running():
             if worker.idle:
-                # Its silence until now was idleness.
+                # It was silent until now because it was idle.
                 worker.idle, worker.heard = False, time.monotonic()
                 # It may have died; then its end is on the way to us.
                 with contextlib.suppress(OSError):

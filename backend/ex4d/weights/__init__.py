@@ -1,7 +1,7 @@
-"""Published weights: one catalogue, where they lie on this machine, reading and checking and fetching them.
+"""Published weights: a catalogue, their places on this machine, and how they are read, checked and fetched.
 
 `catalogue` names every part that can be fetched, with its licence; `places` finds parts on disk; `checkpoints` reads
 and loads tensors strictly, `pretrained` does so for models of `transformers`, and `lora` merges LoRAs; `inventory`
-checks what is here and `fetch` gets what is not. Importing the catalogue needs no torch, so that the command line can
-read names from it.
+checks the files that are here and `fetch` downloads those that are not. Importing the catalogue needs no torch, so that
+the command line can read names from it.
 """

@@ -1,7 +1,7 @@
-"""Everything that can be fetched: parts of the engine wan, LoRAs, depth estimators, with files, hashes and licences.
+"""Catalogue of all weights: parts of the engine wan, LoRAs, depth estimators, with files, hashes and licences.
 
-Hashes written here were published by several independent users of the files; for the others the hub's own hash is
-asked for when a file is fetched, and kept beside it. What an estimator needs beside its weights (memory, packages) is
+Hashes written here were published by several independent users of the files; for the others the hub is asked
+for its hash when a file is fetched, and the hash is kept beside it. What else an estimator needs (memory, packages) is
 in `ex4d.depth.depth_models`.
 """
 
@@ -29,8 +29,8 @@ class PublishedFile:
 
     Attributes:
         repository, path: on the hub, OWNER/NAME and below it.
-        size: bytes; exact where there is a hash, else about.
-        sha256: of its bytes, "" where it is not written down here.
+        size: bytes; exact where there is a hash, else approximate.
+        sha256: of its bytes, "" if unknown.
         folder: where the repository lies below the folder of models; "" for its own name there.
     """
 
@@ -50,9 +50,9 @@ class Part:
         title: for people.
         kind: what uses it.
         licence: of the weights, for people.
-        commercial: whether that licence lets results be sold; see `ex4d_core.licences`.
+        commercial: whether that licence allows commercial use of results; see `ex4d_core.licences`.
         files: what is fetched; the first one holds the weights of parts that consist of one file.
-        needed: whether ``ex4d models fetch`` gets it without being asked for it by name.
+        needed: whether ``ex4d models fetch`` without names downloads it.
     """
 
     name: str

@@ -36,7 +36,7 @@ def read_checkpoint(paths: Path | Sequence[Path]) -> dict[str, torch.Tensor]:
     """The tensors of one file, or of all shards of one model, on the CPU and mapped from the disk.
 
     Raises:
-        CheckpointError: a file is damaged or cut off, holds other things than tensors, or two shards hold one key.
+        CheckpointError: a file is damaged or cut off, holds something other than tensors, or two shards hold one key.
     """
     tensors: dict[str, torch.Tensor] = {}
     for path in [paths] if isinstance(paths, Path) else paths:
@@ -77,7 +77,7 @@ def _read_pickled(path: Path) -> dict[str, torch.Tensor]:
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:
     if not path.exists():
-        return CheckpointError(f"{path} is not there; ex4d models check says what is missing")
+        return CheckpointError(f"{path} is missing; ex4d models check lists what is missing")
     return CheckpointError(
         f"{path} ({path.stat().st_size} bytes) cannot be read as weights, it may be cut off: {first_line(error)}. "
         "Compare it with ex4d models check, and fetch it again with ex4d models fetch"

@@ -1,4 +1,4 @@
-"""What can go wrong with weights: they are missing, or they are not what they should be."""
+"""Errors of weights: missing files, and damaged or unexpected checkpoints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fetches published weights from the hub: resumes interrupted downloads, and keeps the hashes that the hub names."""
+"""Downloads published weights from the hub: resumes interrupted downloads, and keeps the hub's hashes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ def fetch_part(models: Path, part: Part) -> Iterator[Path]:
     try:
         from huggingface_hub import hf_hub_download
     except ImportError as error:
-        raise WeightsMissingError(f"fetching needs huggingface_hub ({error}): pip install huggingface_hub") from error
+        raise WeightsMissingError(
+            f"downloading weights needs huggingface_hub ({error}): pip install huggingface_hub"
+        ) from error
     _require_room(models, part)
     for file in part.files:
         path = path_of(models, file)
@@ -37,7 +39,7 @@ def fetch_part(models: Path, part: Part) -> Iterator[Path]:
                 hf_hub_download(file.repository, file.path, local_dir=place)
             except _network_errors() as error:
                 raise WeightsMissingError(
-                    f"{file.repository}/{file.path} could not be fetched: {str(error).splitlines()[0]}. Check the "
+                    f"{file.repository}/{file.path} could not be downloaded: {str(error).splitlines()[0]}. Check the "
                     f"network and run the command again (it resumes the download), or put the file at {path}"
                 ) from error
             _keep_hash(models, file, path)

@@ -1,4 +1,4 @@
-"""Checks weights on disk against what was published: which files are here, whether they are whole, the right ones."""
+"""Checks weights on disk against the published ones: which files are here, and whether they are complete and intact."""
 
 from __future__ import annotations
 
@@ -101,12 +101,13 @@ def _check_bytes(
         if not expected:
             yield Finding(True, f"{path.name}: no hash is known for it; its SHA-256 is {digest.hexdigest()}")
         elif digest.hexdigest() == expected:
-            yield Finding(True, f"{path.name}: the bytes that were published")
+            yield Finding(True, f"{path.name}: identical to the published file")
         else:
             exact = file.size if file and file.sha256 else 0
             size = f" ({path.stat().st_size} bytes, published {exact})" if exact else ""
             yield Finding(
-                False, f"{path} is damaged or another file{size}: delete it, then {fetch_command(models, part.name)}"
+                False,
+                f"{path} is damaged or not as published{size}: delete it, then {fetch_command(models, part.name)}",
             )
 
 

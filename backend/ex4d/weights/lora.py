@@ -1,4 +1,4 @@
-"""Reads LoRAs in the key styles found in the wild, and merges them into a Wan transformer's weights while these load.
+"""Reads LoRAs in the usual key styles, and merges them into a Wan transformer's weights while these load.
 
 Merged once, a LoRA costs nothing at run time. The styles, for one layer:
 
@@ -202,7 +202,9 @@ def _check(name: str, tensors: Mapping[str, torch.Tensor], shapes: Mapping[str, 
         there, gone = ("down", "up") if "down" in tensors else ("up", "down")
         raise CheckpointError(f"{path} has a lora_{there} of {name} but no lora_{gone}; the file is incomplete")
     if "alpha" in tensors and tensors["alpha"].numel() != 1:
-        raise CheckpointError(f"{path} has an alpha of {name} that is no number but {tuple(tensors['alpha'].shape)}")
+        raise CheckpointError(
+            f"{path} has an alpha of {name} that is not a number but of shape {tuple(tensors['alpha'].shape)}"
+        )
     # An alpha may be a whole number, as some programs write it.
     if odd := [role for role, tensor in tensors.items() if role != "alpha" and not tensor.is_floating_point()]:
         raise CheckpointError(f"{path} has a {odd[0]} of {name} that holds no real numbers; the file is damaged")

@@ -1,10 +1,10 @@
-"""Where weights lie on this machine: one folder of models, with repositories by their published names.
+"""Finds weights on this machine: one folder of models, with repositories under their published names.
 
 MODELS/OWNER/NAME/   a repository, as `fetch` lays it out; MODELS/NAME/ is found, too
 MODELS/EX-4D/ex4d.ckpt, MODELS/loras/NAME.safetensors
 
-Of Wan2.1 it is also taken what lies as the original EX-4D (all of it in MODELS/Wan-AI/) and DiffSynth (.safetensors of
-text encoder, CLIP and VAE in MODELS/DiffSynth-Studio/Wan-Series-Converted-Safetensors/) lay it out.
+Wan2.1 is also found in the layouts of the original EX-4D (all of it in MODELS/Wan-AI/) and of DiffSynth (.safetensors
+of text encoder, CLIP and VAE in MODELS/DiffSynth-Studio/Wan-Series-Converted-Safetensors/).
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ def fetch_command(models: Path, *parts: str) -> str:
 
 
 def repository_folder(models: Path, repository: str, folder: str = "") -> Path:
-    """Where a repository lies: MODELS/OWNER/NAME (or ``folder`` instead), or MODELS/NAME where only that exists."""
+    """Folder of a repository: MODELS/OWNER/NAME (or ``folder`` instead), or MODELS/NAME where only that exists."""
     full, short = models / (folder or repository), models / repository.partition("/")[2]
     return short if short.is_dir() and not full.is_dir() else full
 
 
 def path_of(models: Path, file: PublishedFile) -> Path:
-    """Where a published file lies, or will lie once it is fetched."""
+    """Path of a published file, whether or not it is there."""
     return repository_folder(models, file.repository, file.folder) / file.path
 
 

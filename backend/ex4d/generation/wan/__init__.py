@@ -23,9 +23,9 @@ _CPU_BYTES = 4 * 2**30
 
 
 def why_no_wan(device: str, machine: MachineSettings) -> str:
-    """What keeps the engine from running on this device, and the command that mends it; "" where nothing does.
+    """Why the engine cannot run on this device, and the command that fixes it; "" if it can.
 
-    A command stands last, after "with: ", so that it can be copied.
+    A command comes last, after "with: ", so that it can be copied.
     """
     from importlib.util import find_spec
 
@@ -43,7 +43,7 @@ def why_no_wan(device: str, machine: MachineSettings) -> str:
 
 
 def why_no_preset(name: WanPreset, machine: MachineSettings) -> str:
-    """What a preset lacks on this machine, as `why_no_wan` says it; "" where that is nothing."""
+    """What a preset lacks on this machine, as `why_no_wan` says it; "" if nothing."""
     try:
         for lora in wan_preset(name).loras:
             find_lora(machine.models, lora.name)

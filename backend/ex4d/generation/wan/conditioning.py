@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional
 
 from ex4d.raster import RenderedFrame
-from ex4d_core.generation import working_size
+from ex4d_core.final_sizes import working_size
 
 # The VAE's factor (8) times the transformer's patches (2).
 SIZE_STEP = 16

@@ -1,4 +1,4 @@
-"""What can go wrong with the `wan` engine, one kind of error for each kind of mistake."""
+"""Errors of the engine `wan`, one type for each kind of mistake."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ class WanUnavailableError(Ex4dError):
 
 
 class GenerationError(Ex4dError):
-    """A generation that went wrong on the way, such as one with values that are no numbers."""
+    """A generation that failed, for example because a network produced NaN."""
 
 
 class PromptError(RequestError):
-    """A prompt that the text encoder cannot take whole."""
+    """A prompt that is too long for the text encoder."""

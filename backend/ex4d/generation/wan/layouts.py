@@ -88,7 +88,7 @@ def published_layout(part: str) -> dict[str, torch.Tensor]:
 
 
 def _text_tower(width: int = 1024, layers: int = 24, vocabulary: int = 250_002, positions: int = 514):
-    """XLM-RoBERTa-large, which the published CLIP file holds and nothing here uses."""
+    """XLM-RoBERTa-large, which the published CLIP file holds but this engine does not use."""
     layout: dict[str, tuple[int, ...]] = {
         "token_embedding.weight": (vocabulary, width),
         "type_embedding.weight": (1, width),

@@ -1,4 +1,4 @@
-"""The networks of one engine: loaded when first used, and kept while they fit, also for the process's next job."""
+"""The networks of one engine: loaded on first use, and kept for later jobs while they fit into memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which weights the networks are loaded from, and how; what every process of a shot agrees on."""
+"""`NetworkChoice`: the weights that the networks are loaded from, and how; shared by all processes of a shot."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ from ex4d.raster import RenderedFrame
 from ex4d.weights.catalogue import PARTS
 from ex4d.weights.places import find_lora, find_wan_files, lora_part
 from ex4d_core.errors import RequestError
-from ex4d_core.generation import window_count
+from ex4d_core.final_sizes import window_count
 from ex4d_core.licences import Licence
 from ex4d_core.shot import WanSettings
 from ex4d_core.stages import LOAD_STAGE, WARM_UP_STAGE

@@ -39,7 +39,7 @@ THICKNESS = wp.constant(2)
 # Added to the id of a face in the depth-and-id buffer that is drawn as a stretched one.
 STRETCHED = wp.constant(1 << 30)
 
-# Stand instead of 1/z for vertices without snapped coordinates.
+# Used instead of 1/z for vertices without snapped coordinates.
 BEHIND = wp.constant(-1.0)  # before the near plane
 FAR_OFF = wp.constant(0.0)  # beyond the guard band; in the `reference` convention outside the image
 

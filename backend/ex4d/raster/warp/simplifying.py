@@ -108,7 +108,7 @@ def every_other_bit(place: int) -> int:
 
 @wp.func
 def is_flat(source: Source, simplified: Simplified, row: int, column: int, side: int) -> bool:
-    """Whether two faces may stand for a block of cells; the diagonal runs as in every cell."""
+    """Whether two faces may replace a block of cells; the diagonal runs as in every cell."""
     flat = row + side < source.rows and column + side < source.columns
     if flat:
         # a block with a stretched face at its corner cannot be flat

@@ -136,7 +136,7 @@ class RankProcesses:
         try:
             return self._failures.get(timeout=_GRACE_SECONDS)
         except queue.Empty:
-            return GenerationError(f"the processes of this shot's GPUs lost each other ({lost}): try again")
+            return GenerationError(f"the processes of this shot's GPUs lost contact ({lost}): try again")
 
     def close(self) -> None:
         """End the other ranks."""

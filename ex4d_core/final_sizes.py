@@ -1,4 +1,4 @@
-"""How a shot is cut up and scaled for the generator; the add-on tells the artist, the engine `wan` does it."""
+"""Sizes of a final take: the number of windows it is generated in, and the image size it is generated at."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import math
 
 
 def window_count(frames: int, window: int, overlap: int) -> int:
-    """How many windows a shot of so many frames takes.
+    """Number of windows that a shot of ``frames`` frames is generated in.
 
     Args:
-        window: frames made at once.
-        overlap: frames of the window before that each further window starts from.
+        window: frames generated at once.
+        overlap: frames of the previous window that each further window starts from.
     """
     return 1 + max(0, -(-(frames - window) // (window - overlap)))
 
 
 def working_size(width: int, height: int, max_pixels: int) -> tuple[int, int]:
-    """Width and height at which pictures of so many pixels are generated, their aspect kept.
+    """Width and height at which images are generated: at most ``max_pixels`` pixels, with the same aspect ratio.
 
     Args:
-        max_pixels: 0 for any number.
+        max_pixels: 0 for no limit.
     """
     if not max_pixels or width * height <= max_pixels:
         return width, height
