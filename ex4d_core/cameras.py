@@ -73,6 +73,11 @@ class CameraPath:
         return len(self.world_to_camera)
 
     @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the image, pixels."""
+        return self.width, self.height
+
+    @property
     def camera_to_world(self) -> np.ndarray:
         """(T, 4, 4) float64."""
         return invert_rigid(self.world_to_camera)
@@ -85,6 +90,12 @@ class CameraPath:
         """The same cameras seen through an image of another size (another aspect ratio stretches the image)."""
         scale = np.diag([width / self.width, height / self.height, 1.0])
         return replace(self, intrinsics=scale @ self.intrinsics, width=width, height=height)
+
+    def with_centred_principal_point(self) -> CameraPath:
+        """The same cameras with the principal point in the image's centre."""
+        intrinsics = self.intrinsics.copy()
+        intrinsics[:, :2, 2] = self.width / 2, self.height / 2
+        return replace(self, intrinsics=intrinsics)
 
     def save(self, path: str | Path) -> None:
         """Write ``extrinsics`` (T,4,4), ``intrinsics`` (T,3,3), ``width`` and ``height`` as .npz, in OpenCV terms."""

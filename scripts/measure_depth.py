@@ -30,6 +30,7 @@ from ex4d.depth.temporal_alignment import TemporalAligner, flicker  # noqa: E402
 from ex4d.media import probe, read_frames  # noqa: E402
 from ex4d.mesh import DepthSurface  # noqa: E402
 from ex4d.raster import create_rasterizer  # noqa: E402
+from ex4d_core.cameras import CameraPath  # noqa: E402
 from ex4d_core.shot import OCCLUSION_MODELS, OcclusionModel  # noqa: E402
 
 DATA = ROOT / "tests" / "data"
@@ -92,9 +93,8 @@ def score(clip: Clip, depth: np.ndarray, in_time: bool = True) -> Score:
             occlusion=clip.occlusion,
         )
         truth = views["rgb"][index]
-        out = rasterizer.render(
-            surface, views["extrinsics"][index][None], views["intrinsics"][index][None], *truth.shape[1::-1]
-        )
+        camera = CameraPath(views["extrinsics"][index][None], views["intrinsics"][index], *truth.shape[1::-1])
+        out = rasterizer.render(surface, camera)
         seen, visible = out.mask[0].numpy(), views["visible"][index]
         both = seen & visible
         errors.append((out.color[0].numpy()[both].astype(np.float64) - truth[both]).ravel() ** 2)

@@ -55,8 +55,7 @@ def _one_frame(width: int, height: int) -> Iterator[Row]:
     camera = build_path(Trajectory("orbit", 20), 2, intrinsics, width, height, 2.0).frames(1, 2)
 
     def render() -> RenderedBatch:
-        views = (camera.world_to_camera, camera.intrinsics)
-        return rasterizer.render(surface, *views, width, height, with_depth=True).to("cpu")
+        return rasterizer.render(surface, camera, with_depth=True).to("cpu")
 
     out = render()
     assert out.depth is not None

@@ -14,18 +14,19 @@ import torch
 
 from ex4d.mesh import DepthSurface
 from ex4d.raster.nvdiffrast_rasterizer import load_nvdiffrast
+from ex4d_core.cameras import CameraPath
 
 BORDER_DEPTH = 100.0
 SMALLEST_ANGLE = 2.5
 NEAR, FAR = 1e-3, 1e3
 
 
-def render_as_the_original(surface: DepthSurface, world_to_camera: np.ndarray, context: object) -> np.ndarray:
+def render_as_the_original(surface: DepthSurface, camera: CameraPath, context: object) -> np.ndarray:
     """Render colour and mask, (T, H, W, 4) uint8.
 
     Args:
         surface: on a CUDA device, with EX-4D's "angle" rule.
-        world_to_camera: (T, 4, 4), OpenCV.
+        camera: of the footage's size and lens.
         context: an nvdiffrast ``RasterizeCudaContext``.
     """
     nvdiffrast = load_nvdiffrast()
@@ -42,7 +43,7 @@ def render_as_the_original(surface: DepthSurface, world_to_camera: np.ndarray, c
     projection[0, 0], projection[1, 1] = 2 * focal_x / width, 2 * focal_y / height
     projection[2, 2], projection[2, 3] = (FAR + NEAR) / (FAR - NEAR), -2 * FAR * NEAR / (FAR - NEAR)
     projection[3, 2] = 1.0
-    cameras = torch.from_numpy(world_to_camera).float().to(device)
+    cameras = torch.tensor(camera.world_to_camera, dtype=torch.float32, device=device)
     images = []
     for frame in range(surface.frames):
         color = surface.color[frame].float()

@@ -20,8 +20,9 @@ from ex4d.mesh import DepthSurface
 from ex4d.raster import Rasterizer, RasterizerUnavailableError, create_rasterizer, render_in_batches
 from ex4d.raster.nvdiffrast_rasterizer import load_nvdiffrast
 from ex4d.raster.rasterizer import cpu_cores
-from ex4d.raster.speed import synthetic_cameras, synthetic_surface
+from ex4d.raster.speed import synthetic_camera, synthetic_surface
 from ex4d.service import ServiceError
+from ex4d_core.cameras import CameraPath
 from ex4d_core.client import ClientError
 from ex4d_core.shot import Convention, OcclusionModel
 
@@ -67,14 +68,14 @@ def _on_cpu() -> Iterator[Row]:
     frames = max(4, cpu_cores())
     for convention, occlusion in MODELS:
         surface = replace(synthetic_surface(frames, *CPU_SIZE, convention), occlusion=occlusion)
-        milliseconds = median_ms(lambda surface=surface: _render(rasterizer, _fresh(surface), surface.size), 9) / frames
+        milliseconds = median_ms(lambda surface=surface: _render(rasterizer, _fresh(surface)), 9) / frames
         remark = (
             f"{CPU_SIZE[0]}x{CPU_SIZE[1]}, {convention}, {occlusion}, mesh included, {min(frames, cpu_cores())} cores"
         )
         yield Row("warp on the CPU", f"{milliseconds:.1f} ms/frame", remark)
     for width, height in SIZES:
         surface = synthetic_surface(2, width, height)
-        milliseconds = median_ms(lambda of=surface: _render(rasterizer, _fresh(of), of.size), 3) / 2
+        milliseconds = median_ms(lambda of=surface: _render(rasterizer, _fresh(of)), 3) / 2
         yield Row(f"{width}x{height}", f"warp {milliseconds:.1f} ms/frame", "cpu, 2 frames")
     yield from _one_frame(rasterizer)
 
@@ -82,8 +83,8 @@ def _on_cpu() -> Iterator[Row]:
 def _one_frame(rasterizer: Rasterizer) -> Iterator[Row]:
     """One camera at one frame, without the socket."""
     surface = synthetic_surface(1, *VIEW_SIZE).to(rasterizer.device)
-    camera = synthetic_cameras(2, 20)[1:]
-    milliseconds = median_ms(lambda: _render(rasterizer, surface, surface.size, camera), repeats=15)
+    camera = synthetic_camera(2, *VIEW_SIZE, 20).frames(1, 2)
+    milliseconds = median_ms(lambda: _render(rasterizer, surface, camera), repeats=15)
     width, height = VIEW_SIZE
     yield Row(f"one frame, {width}x{height}", f"{milliseconds:.2f} ms", f"{rasterizer.name}, {rasterizer.device.type}")
 
@@ -91,12 +92,12 @@ def _one_frame(rasterizer: Rasterizer) -> Iterator[Row]:
 def _against_the_original() -> Iterator[Row]:
     frames, width, height = CLIP
     surface = synthetic_surface(frames, width, height, "reference").to("cuda")
-    cameras = synthetic_cameras(frames)
+    camera = synthetic_camera(frames, width, height)
     clip = f"{frames} frames, {width}x{height}"
     baseline = None
     try:
         context = load_nvdiffrast().RasterizeCudaContext(device="cuda")
-        baseline = median_ms(lambda: render_as_the_original(surface, cameras, context), repeats=3)
+        baseline = median_ms(lambda: render_as_the_original(surface, camera, context), repeats=3)
         yield Row("original's loop", f"{baseline:.1f} ms", f"{clip}; our own rewriting of it, for timing")
     except RasterizerUnavailableError as error:
         yield Row("original's loop", "not measured", str(error))
@@ -110,7 +111,7 @@ def _against_the_original() -> Iterator[Row]:
             if occlusion == "thickness" and name == "nvdiffrast":
                 continue
             clip_surface = replace(synthetic_surface(frames, width, height, convention).to("cuda"), occlusion=occlusion)
-            milliseconds = median_ms(lambda of=clip_surface, by=rasterizer: _render(by, _fresh(of), of.size), 15)
+            milliseconds = median_ms(lambda of=clip_surface, by=rasterizer: _render(by, _fresh(of)), 15)
             ratio = f"{baseline / milliseconds:.0f} x the original's loop; target {SPEED_UP[name]}" if baseline else ""
             what = f"{name}, {convention}, {occlusion}"
             yield Row(what, f"{milliseconds:.2f} ms", f"{clip}, mesh and copies to the host; {ratio}")
@@ -121,10 +122,10 @@ def _where_time_goes() -> Iterator[Row]:
     frames, width, height = CLIP
     rasterizer = create_rasterizer("warp", "cuda")
     surface = synthetic_surface(frames, width, height).to("cuda")
-    cameras = synthetic_cameras(frames)
+    camera = synthetic_camera(frames, width, height)
 
     def draw() -> None:
-        rasterizer.render(_fresh(surface), cameras, surface.intrinsics, width, height)
+        rasterizer.render(_fresh(surface), camera)
 
     yield Row("warp, without copies to the host", f"{median_ms(draw, 15):.2f} ms", "wall time")
     events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
@@ -147,7 +148,7 @@ def _where_time_goes() -> Iterator[Row]:
     copy = median_ms(lambda: host.copy_(images, non_blocking=True), 15)
     yield Row("floor: copy to the host", f"{copy:.2f} ms", f"{images.numel() / 1e6:.0f} MB, page-locked")
     source = DepthSurface(surface.depth.cpu().pin_memory(), surface.color.cpu().pin_memory(), surface.intrinsics)
-    milliseconds = median_ms(lambda: _render(rasterizer, _fresh(source), surface.size), 15)
+    milliseconds = median_ms(lambda: _render(rasterizer, _fresh(source)), 15)
     yield Row("warp, footage from the host too", f"{milliseconds:.2f} ms", "page-locked; depth and colour copied first")
 
 
@@ -162,7 +163,7 @@ def _sizes() -> Iterator[Row]:
             except RasterizerUnavailableError:
                 figures.append(f"{name} -")
                 continue
-            milliseconds = median_ms(lambda by=rasterizer, of=surface: _render(by, _fresh(of), of.size)) / frames
+            milliseconds = median_ms(lambda by=rasterizer, of=surface: _render(by, _fresh(of))) / frames
             figures.append(f"{name} {milliseconds:.3f}")
         yield Row(f"{width}x{height}", ", ".join(figures) + " ms/frame", f"{frames} frames, copies to the host")
 
@@ -178,7 +179,7 @@ def _long_clip() -> Iterator[Row]:
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     start = time.perf_counter()
-    _render(rasterizer, surface, (width, height))
+    _render(rasterizer, surface)
     seconds = time.perf_counter() - start
     peak = torch.cuda.max_memory_allocated() / 2**30
     yield Row(f"{frames} frames, {width}x{height}", f"{seconds:.1f} s", f"{peak:.2f} GB of GPU memory at most")
@@ -189,9 +190,6 @@ def _fresh(surface: DepthSurface) -> DepthSurface:
     return replace(surface)
 
 
-def _render(
-    rasterizer: Rasterizer, surface: DepthSurface, size: tuple[int, int], cameras: np.ndarray | None = None
-) -> None:
-    cameras = synthetic_cameras(surface.frames) if cameras is None else cameras
-    for _ in render_in_batches(rasterizer, surface, cameras, surface.intrinsics, *size):
+def _render(rasterizer: Rasterizer, surface: DepthSurface, camera: CameraPath | None = None) -> None:
+    for _ in render_in_batches(rasterizer, surface, camera or synthetic_camera(surface.frames, *surface.size)):
         pass

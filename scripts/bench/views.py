@@ -10,13 +10,14 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
 from bench.measuring import Row
-from ex4d.raster.speed import SUBJECT_DISTANCE, synthetic_cameras, synthetic_surface
+from ex4d.raster.speed import SUBJECT_DISTANCE, synthetic_camera, synthetic_surface
 from ex4d.service.local_service import local_service
 from ex4d_core.cameras import CameraPath
 from ex4d_core.client import Client
@@ -54,12 +55,11 @@ def measure_service(device: str) -> Iterator[Row]:
 
 
 def _views(client: Client, scene: Scene, occlusion: OcclusionModel) -> list[float]:
-    cameras = synthetic_cameras(_VIEWS + 1, 30)[1:]
-    intrinsics = scene.source_camera().intrinsics[:1]
+    camera = synthetic_camera(_VIEWS + 1, *VIEW_SIZE, 30)
     times = []
-    for pose in cameras:
-        camera = CameraPath(pose[None], intrinsics, *VIEW_SIZE)
-        request = ShotRequest(scene.digest, camera, first_frame=1, render=RenderSettings(occlusion=occlusion))
+    for k in range(1, len(camera)):
+        view = camera.frames(k, k + 1)
+        request = ShotRequest(scene.digest, view, first_frame=1, render=RenderSettings(occlusion=occlusion))
         times.append(_milliseconds(client, scene, GetView(request.to_wire())))
     return times[1:]  # the first one uploads the scene and starts the live view process
 
@@ -67,20 +67,22 @@ def _views(client: Client, scene: Scene, occlusion: OcclusionModel) -> list[floa
 def _coverage(client: Client, scene: Scene, device: str) -> Iterator[Row]:
     """A new path, a path of which half the frames changed, and one that did not change."""
     frames, width, height = COVERAGE_CLIP
-    intrinsics = scene.source_camera().intrinsics
 
-    def ask(poses: np.ndarray) -> float:
-        request = ShotRequest(scene.digest, CameraPath(poses, intrinsics, width, height))
-        return _milliseconds(client, scene, GetCoverage(request.to_wire()))
+    def arc(degrees: float) -> CameraPath:
+        return synthetic_camera(*COVERAGE_CLIP, degrees)
 
-    first = ask(synthetic_cameras(frames, 20))
-    edits = [ask(synthetic_cameras(frames, 21 + edit)) for edit in range(_EDITS)]
-    poses = synthetic_cameras(frames, 21 + _EDITS - 1)
+    def ask(camera: CameraPath) -> float:
+        return _milliseconds(client, scene, GetCoverage(ShotRequest(scene.digest, camera).to_wire()))
+
+    first = ask(arc(20))
+    edits = [ask(arc(21 + edit)) for edit in range(_EDITS)]
+    camera = arc(21 + _EDITS - 1)
     halves = []
     for edit in range(_EDITS):
-        poses[frames // 2 :] = synthetic_cameras(frames, 60 + edit)[frames // 2 :]
-        halves.append(ask(poses))
-    same = [ask(poses) for _ in range(_EDITS)]
+        poses = np.concatenate([camera.world_to_camera[: frames // 2], arc(60 + edit).world_to_camera[frames // 2 :]])
+        camera = replace(camera, world_to_camera=poses)
+        halves.append(ask(camera))
+    same = [ask(camera) for _ in range(_EDITS)]
     what = f"coverage over the socket, {frames} frames"
     yield Row(what, f"{np.median(edits):.0f} ms", f"{device}, {width}x{height}, all cameras new; first {first:.0f} ms")
     yield Row(what, f"{np.median(halves):.0f} ms", f"{device}, {width}x{height}, half of the cameras new")
@@ -101,6 +103,5 @@ def _scene(folder: Path, frames: int, width: int, height: int) -> Scene:
     with SceneWriter(folder) as writer:
         writer.array("color", tuple(surface.color.shape), np.uint8).write(surface.color.numpy())
         writer.array("depth", tuple(surface.depth.shape), np.float32).write(surface.depth.numpy())
-        still = np.repeat(np.eye(4)[None], frames, axis=0)
-        CameraPath(still, surface.intrinsics.numpy(), width, height).save(writer.path("source_camera"))
+        synthetic_camera(frames, width, height, 0).save(writer.path("source_camera"))
         return writer.finish(manifest)

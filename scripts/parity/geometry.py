@@ -17,7 +17,7 @@ import torch
 from ex4d.mesh import DepthSurface, build_surface_mesh
 from ex4d.mesh.surface import REFERENCE_BORDER_DEPTH
 from ex4d.raster import Rasterizer, create_rasterizer, force_first_frame
-from ex4d_core.cameras import from_reference
+from ex4d_core.cameras import CameraPath, from_reference
 from ex4d_core.shot import OcclusionRule
 from ex4d_core.trajectories import Trajectory, build_path, is_degrees, subject_distance
 from parity.comparison import Comparison, ParityCaseError, read_case
@@ -118,11 +118,9 @@ def _moves(case: dict[str, np.ndarray]) -> Iterator[Comparison]:
 def _render(case: dict[str, np.ndarray], render: str, rasterizer: Rasterizer) -> Iterator[Comparison]:
     rule: OcclusionRule = "boundary" if render.startswith(_BOUNDARY) else "angle"
     steps = case["frames"]
-    cameras = from_reference(case[f"extrinsics_{_trajectory_of(render)}"][steps])
-    height, width = case["depth"].shape[1:]
-    intrinsics = np.broadcast_to(case["intrinsics"], (len(steps), 3, 3))
     surface = surface_of(case, rule, rasterizer.device)
-    ours = rasterizer.render(surface, cameras, intrinsics, width, height)
+    poses = from_reference(case[f"extrinsics_{_trajectory_of(render)}"][steps])
+    ours = rasterizer.render(surface, CameraPath(poses, case["intrinsics"], *surface.size))
     ours = force_first_frame(ours, surface.color[0]).to("cpu")
     theirs = case[f"render_{render}"]
     overlaps, ratios = [], []

@@ -117,6 +117,11 @@ def test_wrong_shapes_are_refused():
         CameraPath(some_cameras(), LENS, 0, 192)
 
 
+def test_a_principal_point_can_be_put_in_the_middle_of_the_image():
+    path = CameraPath(some_cameras(2), LENS, 320, 192).with_centred_principal_point()
+    assert np.array_equal(path.intrinsics, [intrinsics_matrix(500, 520, 160, 96)] * 2)
+
+
 def test_a_path_survives_its_file(tmp_path):
     path = CameraPath(some_cameras(), LENS, 320, 192)
     path.save(tmp_path / "camera.npz")

@@ -15,6 +15,7 @@ from ex4d.depth.edges import refined_depth
 from ex4d.media import probe, read_frames
 from ex4d.mesh import DepthSurface
 from ex4d.raster import create_rasterizer
+from ex4d_core.cameras import CameraPath
 
 SAMPLE = Path(__file__).resolve().parents[1] / "data" / "sample"
 
@@ -30,7 +31,7 @@ def blurred(depth: np.ndarray, pixels: float) -> torch.Tensor:
 
 @pytest.fixture
 def disc() -> tuple[np.ndarray, np.ndarray]:
-    """Depth of a disc before a wall, and a image in which the disc is red and the wall is blue."""
+    """Depth of a disc before a wall, and an image in which the disc is red and the wall is blue."""
     y, x = np.mgrid[:96, :128]
     inside = np.hypot(x - 60, y - 48) < 25
     image = np.where(inside[..., None], (200, 60, 40), (40, 60, 180)).astype(np.uint8)
@@ -98,8 +99,8 @@ def test_new_views_of_the_sample_gain_from_it():
         )
         errors, false = [], []
         for index in np.flatnonzero(which):
-            cameras = (views["extrinsics"][index][None], views["intrinsics"][index][None])
-            out = create_rasterizer("warp", "cpu").render(surface, *cameras, 256, 256)
+            camera = CameraPath(views["extrinsics"][index][None], views["intrinsics"][index], 256, 256)
+            out = create_rasterizer("warp", "cpu").render(surface, camera)
             seen, visible = out.mask[0].numpy(), views["visible"][index]
             error = out.color[0].numpy()[seen & visible].astype(float) - views["rgb"][index][seen & visible]
             errors.append(error.ravel() ** 2)

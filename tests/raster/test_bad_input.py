@@ -22,7 +22,8 @@ from ex4d.raster import (
     create_rasterizer,
     render_in_batches,
 )
-from ex4d.raster.speed import synthetic_cameras, synthetic_surface
+from ex4d.raster.speed import synthetic_camera, synthetic_surface
+from ex4d_core.cameras import CameraPath, intrinsics_matrix
 
 on_a_gpu = [
     pytest.mark.gpu,
@@ -45,30 +46,31 @@ def rasterizer(request) -> Rasterizer:
         pytest.skip(str(error))
 
 
-def intrinsics_of(width: int, height: int, frames: int = 1) -> np.ndarray:
-    return np.array([[width, 0, width / 2], [0, width, height / 2], [0, 0, 1.0]])[None].repeat(frames, 0)
-
-
 def wall(width: int = 60, height: int = 40) -> DepthSurface:
     """A flat wall at depth 4, in one colour."""
     color = torch.full((1, height, width, 3), 200, dtype=torch.uint8)
-    return DepthSurface(torch.full((1, height, width), 4.0), color, torch.from_numpy(intrinsics_of(width, height)))
+    intrinsics = torch.from_numpy(intrinsics_matrix(width, width, width / 2, height / 2)[None])
+    return DepthSurface(torch.full((1, height, width), 4.0), color, intrinsics)
 
 
 def still(frames: int = 1) -> np.ndarray:
     return np.eye(4)[None].repeat(frames, 0)
 
 
-def shown(rasterizer: Rasterizer, surface: DepthSurface, cameras: np.ndarray, size: tuple[int, int]):
-    frames = rasterizer.render(surface, cameras, intrinsics_of(*size, len(cameras)), *size, with_depth=True).to("cpu")
-    assert frames.color.shape == (len(cameras), size[1], size[0], 3)
+def camera_of(poses: np.ndarray, width: int = 60, height: int = 40) -> CameraPath:
+    return CameraPath(poses, intrinsics_matrix(width, width, width / 2, height / 2), width, height)
+
+
+def shown(rasterizer: Rasterizer, surface: DepthSurface, poses: np.ndarray, size: tuple[int, int] = (60, 40)):
+    frames = rasterizer.render(surface, camera_of(poses, *size), with_depth=True).to("cpu")
+    assert frames.color.shape == (len(poses), size[1], size[0], 3)
     assert (frames.color[~frames.mask] == 0).all()
     assert not frames.depth.isnan().any()
     return frames
 
 
 def test_constant_depth_is_a_wall(rasterizer) -> None:
-    frames = shown(rasterizer, wall(), still(), (60, 40))
+    frames = shown(rasterizer, wall(), still())
     assert frames.mask.float().mean() > 0.9
     assert (frames.color[frames.mask] == 200).all()
     np.testing.assert_allclose(frames.depth[0, 5:-5, 5:-5], 4.0, rtol=1e-4)
@@ -79,7 +81,7 @@ def test_one_near_pixel_before_a_wall_hides_no_more_than_its_shadow(rasterizer) 
     surface.depth[0, 20, 30] = 2.0
     aside = still()
     aside[0, 0, 3] = -0.3
-    frames = shown(rasterizer, surface, aside, (60, 40))
+    frames = shown(rasterizer, surface, aside)
     assert 0.8 < frames.mask.float().mean() < 1.0
 
 
@@ -97,7 +99,7 @@ def test_two_by_two_pixels_are_the_smallest_image(rasterizer) -> None:
 @pytest.mark.parametrize("squash", [(0, 1, 1), (1, 0, 1), (0, 0, 1), (0, 0, 0)])
 def test_faces_of_no_area_draw_nothing(rasterizer, squash) -> None:
     flat = replace(wall(), camera_to_world=np.diag([*map(float, squash), 1.0])[None])
-    assert not shown(rasterizer, flat, still(), (60, 40)).mask.any()
+    assert not shown(rasterizer, flat, still()).mask.any()
 
 
 def test_faces_behind_the_camera_draw_nothing(rasterizer) -> None:
@@ -110,7 +112,7 @@ def test_faces_behind_the_camera_draw_nothing(rasterizer) -> None:
         color=surface.color.expand(3, -1, -1, -1),
         intrinsics=surface.intrinsics.expand(3, 3, 3),
     )
-    frames = shown(rasterizer, surface, ahead, (60, 40))
+    frames = shown(rasterizer, surface, ahead)
     assert frames.mask[0].float().mean() > 0.9
     assert not frames.mask[1:].any()
 
@@ -118,7 +120,7 @@ def test_faces_behind_the_camera_draw_nothing(rasterizer) -> None:
 def test_from_behind_the_wall_nothing_is_seen(rasterizer) -> None:
     behind = np.diag([-1.0, 1.0, -1.0, 1.0])[None].copy()
     behind[0, 2, 3] = 10.0
-    assert not shown(rasterizer, wall(), behind, (60, 40)).mask.any()
+    assert not shown(rasterizer, wall(), behind).mask.any()
 
 
 @pytest.mark.parametrize("source", [(2, 2), (512, 512), (90, 700)])
@@ -133,17 +135,16 @@ SOURCES_AND_TARGETS = [((512, 512), (832, 480)), ((2, 2), (333, 222)), ((640, 36
 @pytest.mark.parametrize(("source", "target"), SOURCES_AND_TARGETS)
 def test_the_renders_size_is_not_the_footages(rasterizer, source, target) -> None:
     surface = synthetic_surface(2, *source)
-    assert shown(rasterizer, surface, synthetic_cameras(2, 10), target).mask.any()
+    assert shown(rasterizer, surface, synthetic_camera(2, *target, 10).world_to_camera, target).mask.any()
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_every_resolution_in_batches_shows_what_a_small_one_shows(rasterizer, size) -> None:
     surface = synthetic_surface(2, *size)
-    cameras = synthetic_cameras(2, 20)
-    batches = list(render_in_batches(rasterizer, surface, cameras, surface.intrinsics, *size, batch_frames=1))
+    batches = list(render_in_batches(rasterizer, surface, synthetic_camera(2, *size, 20), batch_frames=1))
     assert [tuple(batch.mask.shape) for batch in batches] == [(1, size[1], size[0])] * 2
     small = (size[0] // 2, size[1] // 2)
-    half = rasterizer.render(synthetic_surface(2, *small), cameras, intrinsics_of(*small, 2), *small)
+    half = rasterizer.render(synthetic_surface(2, *small), synthetic_camera(2, *small, 20))
     for k, batch in enumerate(batches):
         share, half_share = (float(mask.float().mean()) for mask in (batch.mask, half.mask[k]))
         # stretched faces are a pixel wide at any size: smaller images lose more at discontinuities
@@ -155,22 +156,12 @@ def test_depth_that_cannot_be_is_refused_with_its_frame_and_value(rasterizer, va
     surface = wall()
     surface.depth[0, 3, 4] = value
     with pytest.raises(MeshDepthError, match=f"depth of frame 0 has 1 values.*first: {value}"):
-        rasterizer.render(surface, still(), intrinsics_of(60, 40), 60, 40)
+        rasterizer.render(surface, camera_of(still()))
 
 
-def test_cameras_that_cannot_be_are_refused_with_their_frame(rasterizer) -> None:
-    broken = still()
-    broken[0, 1, 3] = np.nan
-    with pytest.raises(ValueError, match="world_to_camera of frame 0 is not finite"):
-        rasterizer.render(wall(), broken, intrinsics_of(60, 40), 60, 40)
-    with pytest.raises(ValueError, match="intrinsics of frame 0 is not finite"):
-        rasterizer.render(wall(), still(), np.full((1, 3, 3), np.nan), 60, 40)
-    with pytest.raises(ValueError, match="focal lengths of frame 0 must be positive"):
-        rasterizer.render(wall(), still(), intrinsics_of(60, 40) * 0, 60, 40)
-    with pytest.raises(ValueError, match=r"world_to_camera has shape \(2, 4, 4\)"):
-        rasterizer.render(wall(), still(2), intrinsics_of(60, 40), 60, 40)
-    with pytest.raises(ValueError, match="invalid size 0 x 40"):
-        rasterizer.render(wall(), still(), intrinsics_of(60, 40), 0, 40)
+def test_a_camera_path_of_another_length_is_refused_with_both(rasterizer) -> None:
+    with pytest.raises(ValueError, match="a camera path of 2 frames does not fit a surface of 1"):
+        rasterizer.render(wall(), camera_of(still(2)))
 
 
 DEVICES = ["cpu", pytest.param("cuda", marks=on_a_gpu)]

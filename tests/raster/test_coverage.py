@@ -11,7 +11,7 @@ import torch
 from ex4d.mesh import DepthSurface, MeshDepthError
 from ex4d.raster import Rasterizer, create_rasterizer, sparse_camera, view_angles, visible_fractions
 from ex4d.raster.simplified_frame import SimplifiedFrame
-from ex4d.raster.speed import SUBJECT_DISTANCE, synthetic_cameras, synthetic_surface
+from ex4d.raster.speed import SUBJECT_DISTANCE, synthetic_camera, synthetic_surface
 from ex4d_core.cameras import CameraPath
 
 MODELS = [
@@ -32,8 +32,8 @@ def counted(surface: DepthSurface, camera: CameraPath) -> np.ndarray:
     sparse = sparse_camera(camera, surface.convention)
     return np.array(
         [
-            SimplifiedFrame(surface.frame_range(k, k + 1)).visible_fraction(pose, matrix, sparse.width, sparse.height)
-            for k, (pose, matrix) in enumerate(zip(sparse.world_to_camera, sparse.intrinsics, strict=True))
+            SimplifiedFrame(surface.frame_range(k, k + 1)).visible_fraction(sparse.frames(k, k + 1))
+            for k in range(len(sparse))
         ]
     )
 
@@ -42,8 +42,7 @@ def assert_near_the_full_render(
     rasterizer: Rasterizer, surface: DepthSurface, camera: CameraPath, bound: float = 0.01
 ) -> None:
     found = counted(surface, camera)
-    views = camera.world_to_camera, camera.intrinsics, camera.width, camera.height
-    full = visible_fractions(rasterizer, surface, *views)
+    full = visible_fractions(rasterizer, surface, camera)
     print(f"off by {np.abs(found - full).max():.4f}")
     assert found == pytest.approx(full, abs=bound)
 
@@ -70,9 +69,7 @@ def test_coverage_of_a_fence_is_within_a_hundredth(rasterizer, size, convention,
     surface = replace(synthetic_surface(2, *size), convention=convention, occlusion=occlusion)
     # The camera of a "reference" shot's frame 0 shows the source frame, and is not drawn.
     for degrees in (7.0, 45.0, 130.0):
-        cameras = synthetic_cameras(3, degrees)[1:]
-        camera = CameraPath(cameras, surface.intrinsics.numpy(), *size)
-        assert_near_the_full_render(rasterizer, surface, camera)
+        assert_near_the_full_render(rasterizer, surface, synthetic_camera(3, *size, degrees).frames(1, 3))
 
 
 @pytest.mark.parametrize("trajectory", ["30", "60", "90", "180", "free"])
@@ -103,20 +100,19 @@ def test_where_nothing_can_be_simplified_every_ray_counts_as_in_a_render(rasteri
     surface = DepthSurface(depth, torch.zeros(1, 60, 80, 3, dtype=torch.uint8), synthetic_surface(1, 80, 60).intrinsics)
     surface = replace(surface, convention=convention, occlusion=occlusion)
     for degrees in (0.0, 15.0, 100.0, 180.0):
-        camera = CameraPath(synthetic_cameras(2, degrees)[1:], surface.intrinsics.numpy(), 80, 60)
-        assert_near_the_full_render(rasterizer, surface, camera, 2e-3)
+        assert_near_the_full_render(rasterizer, surface, synthetic_camera(2, 80, 60, degrees).frames(1, 2), 2e-3)
 
 
 def test_the_source_camera_sees_all_there_is() -> None:
     for occlusion in ("watertight", "open", "thickness"):
         surface = replace(synthetic_surface(1, 512, 300), occlusion=occlusion)
-        assert counted(surface, CameraPath(np.eye(4)[None], surface.intrinsics.numpy(), 512, 300)) == 1.0
+        assert counted(surface, synthetic_camera(1, 512, 300)) == 1.0
 
 
 def test_a_frame_of_nothing_but_stretched_faces_is_counted_too(rasterizer) -> None:
     """2 x 2 pixels, each behind the other's back: every face touches the ring."""
     surface = replace(synthetic_surface(1, 2, 2), depth=torch.tensor([[[1.0, 50.0], [50.0, 1.0]]]))
-    camera = CameraPath(synthetic_cameras(2, 20.0)[1:], surface.intrinsics.numpy(), 2, 2).resized(30, 30)
+    camera = synthetic_camera(2, 30, 30, 20.0).frames(1, 2)
     for occlusion in ("watertight", "open", "thickness"):
         assert_near_the_full_render(rasterizer, replace(surface, occlusion=occlusion), camera)
 
@@ -124,7 +120,7 @@ def test_a_frame_of_nothing_but_stretched_faces_is_counted_too(rasterizer) -> No
 def test_an_open_surface_has_no_border_in_either_convention(rasterizer) -> None:
     """EX-4D's border, 100 away, is not stretched before a wall at that depth; it is left out all the same."""
     surface = replace(synthetic_surface(1, 20, 20, "reference"), occlusion="open", depth=torch.full((1, 20, 20), 100.0))
-    camera = CameraPath(np.eye(4)[None], surface.intrinsics.numpy(), 20, 20).resized(80, 80)
+    camera = synthetic_camera(1, 80, 80)
     assert counted(surface, camera)[0] < 0.9
     assert_near_the_full_render(rasterizer, surface, camera)
 
@@ -148,10 +144,10 @@ def test_a_frame_is_simplified_alone_and_refuses_what_a_render_refuses() -> None
     surface = synthetic_surface(2, 64, 48)
     with pytest.raises(ValueError, match="surface of 2 frames"):
         SimplifiedFrame(surface)
-    frame = SimplifiedFrame(surface.frame_range(0, 1))
-    with pytest.raises(ValueError, match="world_to_camera of frame 0 is not finite"):
-        frame.visible_fraction(np.full((4, 4), np.nan), surface.intrinsics[0].numpy(), 64, 48)
-    assert 0.0 <= frame.visible_fraction(np.eye(4), surface.intrinsics[0].numpy(), 1, 1) <= 1.0
+    frame, camera = SimplifiedFrame(surface.frame_range(0, 1)), synthetic_camera(2, 64, 48)
+    with pytest.raises(ValueError, match="a camera path of 2 frames does not fit a surface of 1"):
+        frame.visible_fraction(camera)
+    assert 0.0 <= frame.visible_fraction(replace(camera.frames(0, 1), width=1, height=1)) <= 1.0
     surface.depth[1, 3, 4] = np.nan
     with pytest.raises(MeshDepthError, match="depth of frame 0 has 1 values"):
         SimplifiedFrame(surface.frame_range(1, 2))
@@ -172,15 +168,14 @@ def test_a_sparse_camera_has_rays_of_the_full_one(size) -> None:
 
 
 def test_the_view_angle_is_the_arcs() -> None:
-    still = CameraPath(np.eye(4)[None].repeat(7, 0), synthetic_surface(7, 64, 48).intrinsics.numpy(), 64, 48)
-    arc = replace(still, world_to_camera=synthetic_cameras(7, 90))
+    still, arc = synthetic_camera(7, 64, 48, 0), synthetic_camera(7, 64, 48, 90)
     np.testing.assert_allclose(view_angles(still, arc, SUBJECT_DISTANCE), np.linspace(0, 90, 7), atol=1e-6)
 
 
 def test_the_view_angle_follows_a_source_camera_that_moves() -> None:
     poses = np.eye(4)[None].repeat(3, 0)
     poses[:, :3, 3] = [[0, 0, 0], [5, 1, 2], [-3, 0, 9]]
-    moving = CameraPath(np.linalg.inv(poses), synthetic_surface(3, 64, 48).intrinsics.numpy(), 64, 48)
+    moving = replace(synthetic_camera(3, 64, 48), world_to_camera=np.linalg.inv(poses))
     np.testing.assert_allclose(view_angles(moving, moving, 3.0), 0, atol=1e-6)
     aside = np.linalg.inv(poses)
     aside[:, 0, 3] += 3.0
@@ -191,8 +186,8 @@ def test_the_view_angle_follows_a_source_camera_that_moves() -> None:
 def test_coverage_of_the_source_camera_of_the_reference_convention(rasterizer, scale) -> None:
     """There colours fade over a pixel of the footage, and a few rays may all meet the same side of it."""
     surface = synthetic_surface(1, 512, 512, "reference")
-    source = CameraPath(np.eye(4)[None], surface.intrinsics.numpy(), 512, 512)
-    assert_near_the_full_render(rasterizer, surface, source.resized(round(512 * scale), round(512 * scale)))
+    side = round(512 * scale)
+    assert_near_the_full_render(rasterizer, surface, synthetic_camera(1, side, side))
 
 
 def test_the_reference_convention_has_its_principal_point_in_the_middle(rasterizer) -> None:
@@ -200,5 +195,5 @@ def test_the_reference_convention_has_its_principal_point_in_the_middle(rasteriz
     surface = synthetic_surface(1, 512, 512, "reference")
     aside = surface.intrinsics.numpy().copy()
     aside[:, :2, 2] += 60.0
-    camera = CameraPath(synthetic_cameras(2, 20.0)[1:], aside, 512, 512)
+    camera = replace(synthetic_camera(2, 512, 512, 20.0).frames(1, 2), intrinsics=aside)
     assert_near_the_full_render(rasterizer, surface, camera.resized(1000, 1000))

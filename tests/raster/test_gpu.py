@@ -28,8 +28,8 @@ from ex4d.raster import (
 )
 from ex4d.raster.nvdiffrast_rasterizer import load_nvdiffrast
 from ex4d.raster.simplified_frame import SimplifiedFrame
-from ex4d.raster.speed import synthetic_cameras, synthetic_surface
-from ex4d_core.cameras import CameraPath
+from ex4d.raster.speed import synthetic_camera, synthetic_surface
+from ex4d_core.cameras import CameraPath, from_reference, intrinsics_matrix
 from ex4d_core.scene import Scene
 from ex4d_core.shot import PreviewSettings, ShotRequest
 
@@ -60,9 +60,9 @@ def golden_surface(original: Mapping[str, np.ndarray], rule: str = "angle") -> D
     return DepthSurface(depth, color, intrinsics, convention="reference", occlusion_rule=rule)
 
 
-def golden_cameras(original: Mapping[str, np.ndarray], trajectory: str) -> np.ndarray:
-    raw = original[f"extrinsics_{trajectory}"][original["frames"]].astype(np.float64)
-    return np.diag([-1.0, 1.0, 1.0, 1.0]) @ raw
+def golden_camera(original: Mapping[str, np.ndarray], trajectory: str) -> CameraPath:
+    poses = from_reference(original[f"extrinsics_{trajectory}"][original["frames"]])
+    return CameraPath(poses, original["intrinsics"], *original["depth"].shape[:0:-1])
 
 
 def overlaps(a: torch.Tensor, b: torch.Tensor) -> list[float]:
@@ -74,11 +74,8 @@ def overlaps(a: torch.Tensor, b: torch.Tensor) -> list[float]:
 @pytest.mark.parametrize(("trajectory", "rule"), TRAJECTORIES)
 def test_renders_match_the_originals(rasterizer, golden_geometry, psnr, trajectory: str, rule: str) -> None:
     original = golden_geometry
-    surface = golden_surface(original, rule)
-    height, width = original["depth"].shape[1:]
-    cameras = golden_cameras(original, trajectory)
 
-    frames = rasterizer.render(surface, cameras, surface.intrinsics, width, height).to("cpu")
+    frames = rasterizer.render(golden_surface(original, rule), golden_camera(original, trajectory)).to("cpu")
 
     expected = original[f"render_{trajectory}" if rule == "angle" else f"render_{rule}_{trajectory}"][1:]
     seen = torch.from_numpy(expected[..., 3] > 0)
@@ -106,20 +103,16 @@ def test_renders_match_the_originals(rasterizer, golden_geometry, psnr, trajecto
 )
 def test_cpu_and_cuda_agree(warp, golden_geometry, ground_truth, convention: str, occlusion: str) -> None:
     on_cpu = create_rasterizer("warp", "cpu")
-    cases = [(golden_surface(golden_geometry), golden_cameras(golden_geometry, name)) for name in ("60", "180", "free")]
+    cases = [(golden_surface(golden_geometry), golden_camera(golden_geometry, name)) for name in ("60", "180", "free")]
     truth = ground_truth
     intrinsics = torch.from_numpy(truth["intrinsics"]).expand(len(truth["depth"]), 3, 3)
-    cases.append(
-        (
-            DepthSurface(torch.from_numpy(truth["depth"]), torch.from_numpy(truth["rgb"]), intrinsics),
-            truth["extrinsics"],
-        )
-    )
-    cases.append((synthetic_surface(4, 512, 512), synthetic_cameras(4, 120)))
-    for surface, cameras in cases:
+    surface = DepthSurface(torch.from_numpy(truth["depth"]), torch.from_numpy(truth["rgb"]), intrinsics)
+    cases.append((surface, CameraPath(truth["extrinsics"], truth["intrinsics"], *surface.size)))
+    cases.append((synthetic_surface(4, 512, 512), synthetic_camera(4, 512, 512, 120)))
+    for surface, camera in cases:
         surface = replace(surface, convention=convention, occlusion=occlusion)
-        a = on_cpu.render(surface, cameras, surface.intrinsics, *surface.size, with_depth=True)
-        b = warp.render(surface, cameras, surface.intrinsics, *surface.size, with_depth=True).to("cpu")
+        a = on_cpu.render(surface, camera, with_depth=True)
+        b = warp.render(surface, camera, with_depth=True).to("cpu")
         found = overlaps(a.mask, b.mask)
         both = a.mask & b.mask
         differing = float((a.color[both].int() - b.color[both].int()).abs().amax(dim=1).gt(1).float().mean())
@@ -133,9 +126,9 @@ def test_the_two_rasterizers_agree_on_what_is_seen(rasterizer) -> None:
     """In our own convention too, fronts, backs and caps: they share no code but the mesh's rules."""
     for occlusion in ("watertight", "open"):
         surface = replace(synthetic_surface(5, 320, 240), occlusion=occlusion)
-        cameras = synthetic_cameras(5, 140)
-        a = create_rasterizer("warp", "cpu").render(surface, cameras, surface.intrinsics, 320, 240, with_depth=True)
-        b = rasterizer.render(surface, cameras, surface.intrinsics, 320, 240, with_depth=True).to("cpu")
+        camera = synthetic_camera(5, 320, 240, 140)
+        a = create_rasterizer("warp", "cpu").render(surface, camera, with_depth=True)
+        b = rasterizer.render(surface, camera, with_depth=True).to("cpu")
         # frame 0 is the source camera's: warp finds all its pixels again, nvdiffrast all but those at discontinuities
         agreed = [(x == y).float().mean().item() for x, y in zip(a.mask[1:], b.mask[1:], strict=True)]
         print(f"{rasterizer.name} {occlusion}: {min(agreed):.5f}")
@@ -148,12 +141,12 @@ def test_the_same_input_gives_the_same_bytes(rasterizer, occlusion) -> None:
     if (rasterizer.name, occlusion) == ("nvdiffrast", "thickness"):
         pytest.skip("nvdiffrast does not know this model")
     surface = replace(synthetic_surface(6, 400, 300).to("cuda"), occlusion=occlusion)
-    cameras = synthetic_cameras(6, 100)
-    first = rasterizer.render(surface, cameras, surface.intrinsics, 400, 300).to("cpu")
+    camera = synthetic_camera(6, 400, 300, 100)
+    first = rasterizer.render(surface, camera).to("cpu")
     for _ in range(3):
-        again = rasterizer.render(surface, cameras, surface.intrinsics, 400, 300).to("cpu")
+        again = rasterizer.render(surface, camera).to("cpu")
         assert torch.equal(first.color, again.color) and torch.equal(first.mask, again.mask)
-    alone = rasterizer.render(surface.frame_range(3, 4), cameras[3:4], surface.intrinsics[3:4], 400, 300).to("cpu")
+    alone = rasterizer.render(surface.frame_range(3, 4), camera.frames(3, 4)).to("cpu")
     assert torch.equal(first.mask[3], alone.mask[0]) and torch.equal(first.color[3], alone.color[0])
 
 
@@ -161,11 +154,11 @@ def test_the_same_input_gives_the_same_bytes(rasterizer, occlusion) -> None:
 def test_close_ups_fill_the_queues_and_stay_right(warp, occlusion) -> None:
     """Every face covers hundreds of pixels, some of them cut by the near plane: more pieces than the queue takes."""
     surface = replace(synthetic_surface(2, 96, 64), occlusion=occlusion)
-    cameras = np.eye(4)[None].repeat(2, 0)
-    cameras[:, 2, 3] = [-1.9, -2.5]
-    intrinsics = torch.tensor([[3000.0, 0, 400], [0, 3000, 300], [0, 0, 1]]).expand(2, 3, 3)
-    a = create_rasterizer("warp", "cpu").render(surface, cameras, intrinsics, 800, 600, with_depth=True)
-    b = warp.render(surface, cameras, intrinsics, 800, 600, with_depth=True).to("cpu")
+    poses = np.eye(4)[None].repeat(2, 0)
+    poses[:, 2, 3] = [-1.9, -2.5]
+    camera = CameraPath(poses, intrinsics_matrix(3000, 3000, 400, 300), 800, 600)
+    a = create_rasterizer("warp", "cpu").render(surface, camera, with_depth=True)
+    b = warp.render(surface, camera, with_depth=True).to("cpu")
     assert (a.mask == b.mask).float().mean() > 0.9999
     assert (a.depth.isfinite() == b.depth.isfinite()).all()
 
@@ -174,9 +167,9 @@ def test_cliffs_at_every_pixel_fill_the_queue_of_stretched_faces_and_stay_right(
     random = torch.Generator().manual_seed(5)
     surface = replace(synthetic_surface(2, 640, 480), occlusion="thickness")
     surface = replace(surface, depth=torch.rand(2, 480, 640, generator=random) * 9 + 0.5)
-    cameras = synthetic_cameras(2, 25)
-    a = create_rasterizer("warp", "cpu").render(surface, cameras, surface.intrinsics, 640, 480)
-    b = warp.render(surface, cameras, surface.intrinsics, 640, 480).to("cpu")
+    camera = synthetic_camera(2, 640, 480, 25)
+    a = create_rasterizer("warp", "cpu").render(surface, camera)
+    b = warp.render(surface, camera).to("cpu")
     assert (a.mask == b.mask).float().mean() > 0.9999
     assert (a.color == b.color).float().mean() > 0.9999
 
@@ -184,12 +177,11 @@ def test_cliffs_at_every_pixel_fill_the_queue_of_stretched_faces_and_stay_right(
 def test_coverage_on_the_cpu_is_near_the_gpus(warp) -> None:
     for occlusion in ("watertight", "open", "thickness"):
         surface = replace(synthetic_surface(3, 512, 512), occlusion=occlusion)
-        camera = CameraPath(synthetic_cameras(3, 50), surface.intrinsics.numpy(), 512, 512)
-        on_gpu = visible_fractions(warp, surface.to("cuda"), camera.world_to_camera, camera.intrinsics, 512, 512)
+        camera = synthetic_camera(3, 512, 512, 50)
+        on_gpu = visible_fractions(warp, surface.to("cuda"), camera)
         sparse = sparse_camera(camera)
-        frames = [SimplifiedFrame(surface.frame_range(k, k + 1)) for k in range(3)]
-        views = zip(frames, sparse.world_to_camera, sparse.intrinsics, strict=True)
-        on_cpu = [frame.visible_fraction(pose, matrix, sparse.width, sparse.height) for frame, pose, matrix in views]
+        parts = [(k, k + 1) for k in range(3)]
+        on_cpu = [SimplifiedFrame(surface.frame_range(*k)).visible_fraction(sparse.frames(*k)) for k in parts]
         np.testing.assert_allclose(on_cpu, on_gpu, atol=0.01)
 
 
@@ -212,21 +204,20 @@ def whole(batches: list[RenderedBatch]) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_little_memory_makes_smaller_batches_and_then_a_clear_error(warp) -> None:
-    surface = synthetic_surface(24, 512, 512)
-    cameras = synthetic_cameras(24)
-    plenty = list(render_in_batches(warp, surface, cameras, surface.intrinsics, 512, 512, batch_frames=24))
+    surface, camera = synthetic_surface(24, 512, 512), synthetic_camera(24, 512, 512)
+    plenty = list(render_in_batches(warp, surface, camera, batch_frames=24))
     assert len(plenty) == 1 and plenty[0].color.is_pinned()
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(0).total_memory
     try:
         torch.cuda.set_per_process_memory_fraction((100 << 20) / total)
-        little = list(render_in_batches(warp, surface, cameras, surface.intrinsics, 512, 512, batch_frames=24))
+        little = list(render_in_batches(warp, surface, camera, batch_frames=24))
         assert len(little) > 2
         assert all(torch.equal(a, b) for a, b in zip(whole(little), whole(plenty), strict=True))
         torch.cuda.empty_cache()
         torch.cuda.set_per_process_memory_fraction((2 << 20) / total)
         with pytest.raises(RenderMemoryError, match=r"too little memory for a single frame of 512 x 512.*device cpu"):
-            list(render_in_batches(warp, surface, cameras, surface.intrinsics, 512, 512))
+            list(render_in_batches(warp, surface, camera))
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
 
@@ -242,9 +233,7 @@ def test_a_thousand_frames_at_1080p_need_no_more_memory_than_fifty(warp) -> None
         torch.cuda.reset_peak_memory_stats()
         drawn = sum(
             len(batch.mask)
-            for batch in render_in_batches(
-                warp, surface, synthetic_cameras(frames), surface.intrinsics, 1920, 1080, batch_frames=4
-            )
+            for batch in render_in_batches(warp, surface, synthetic_camera(frames, 1920, 1080), batch_frames=4)
         )
         assert drawn == frames
         return torch.cuda.max_memory_allocated()
@@ -253,10 +242,9 @@ def test_a_thousand_frames_at_1080p_need_no_more_memory_than_fifty(warp) -> None
 
 
 def test_coverage_is_the_full_renders(rasterizer) -> None:
-    surface = synthetic_surface(5, 512, 300).to("cuda")
-    cameras = synthetic_cameras(5, 50)
-    seen = visible_fractions(rasterizer, surface, cameras, surface.intrinsics, 512, 300)
-    masks = rasterizer.render(surface, cameras, surface.intrinsics, 512, 300).mask
+    surface, camera = synthetic_surface(5, 512, 300).to("cuda"), synthetic_camera(5, 512, 300, 50)
+    seen = visible_fractions(rasterizer, surface, camera)
+    masks = rasterizer.render(surface, camera).mask
     np.testing.assert_allclose(seen, masks.flatten(1).double().mean(dim=1).cpu().numpy(), atol=1e-9)
 
 
@@ -266,6 +254,6 @@ def test_the_originals_loop_as_we_time_it_gives_the_originals_images(golden_geom
     except RasterizerUnavailableError as error:
         pytest.skip(str(error))
     surface = golden_surface(golden_geometry).to("cuda")
-    images = render_as_the_original(surface, golden_cameras(golden_geometry, "60"), context)
+    images = render_as_the_original(surface, golden_camera(golden_geometry, "60"), context)
     expected = golden_geometry["render_60"]
     assert (images[1:] == expected[1:]).mean() > 0.999

@@ -13,7 +13,8 @@ import torch
 
 from ex4d.mesh import DepthSurface
 from ex4d.raster import Rasterizer, RenderedBatch, create_rasterizer
-from ex4d.raster.speed import synthetic_cameras
+from ex4d.raster.speed import synthetic_camera
+from ex4d_core.cameras import CameraPath, look_at
 from ex4d_core.shot import OCCLUSION_MODELS
 
 SAMPLE = Path(__file__).resolve().parents[1] / "data" / "sample"
@@ -34,23 +35,19 @@ def box_before_wall(**settings) -> DepthSurface:
     return DepthSurface(depth, color, intrinsics, **settings)
 
 
-def looking(eye: tuple[float, float, float], target: tuple[float, float, float]) -> np.ndarray:
-    forward = np.subtract(target, eye) / np.linalg.norm(np.subtract(target, eye))
-    right = np.cross([0.0, 1.0, 0.0], forward)
-    right /= np.linalg.norm(right)
-    camera = np.eye(4)
-    camera[:3, :3] = right, np.cross(forward, right), forward
-    camera[:3, 3] = -camera[:3, :3] @ eye
-    return camera[None]
+def seen_by(rasterizer: Rasterizer, surface: DepthSurface, poses: np.ndarray) -> RenderedBatch:
+    """Cameras (T, 4, 4) with the intrinsics and the size of the source image."""
+    camera = CameraPath(poses, surface.intrinsics.numpy(), *surface.size)
+    return rasterizer.render(surface, camera, with_depth=True)
 
 
 def test_through_the_boxs_shadow_open_shows_the_wall_and_watertight_does_not(rasterizer) -> None:
     """From beside the box, past its back, on to the wall at the other side, which the source camera did see."""
     surface = box_before_wall()
     eye, target = (1.2, 0.0, 2.4), (-1.2, 0.0, 4.0)
-    views = (looking(eye, target), surface.intrinsics, 60, 40)
-    watertight = rasterizer.render(surface, *views, with_depth=True)
-    opened = rasterizer.render(replace(surface, occlusion="open"), *views, with_depth=True)
+    pose = look_at(np.array([eye]), np.array(target))
+    watertight = seen_by(rasterizer, surface, pose)
+    opened = seen_by(rasterizer, replace(surface, occlusion="open"), pose)
 
     way = float(np.linalg.norm(np.subtract(target, eye)))
     assert not watertight.mask[0, 20, 30] and watertight.depth[0, 20, 30] < 0.8 * way
@@ -67,7 +64,7 @@ def test_open_too_gives_the_source_camera_the_source_back_exactly(rasterizer) ->
     color = torch.randint(0, 256, (2, 37, 64, 3), dtype=torch.uint8, generator=random)
     intrinsics = torch.tensor([[50.0, 0, 32.3], [0, 50, 17], [0, 0, 1]]).expand(2, 3, 3)
     surface = DepthSurface(depth, color, intrinsics, occlusion="open")
-    frames = rasterizer.render(surface, np.eye(4)[None].repeat(2, 0), intrinsics, 64, 37)
+    frames = seen_by(rasterizer, surface, np.eye(4)[None].repeat(2, 0))
     assert frames.mask.all()
     assert torch.equal(frames.color, color)
 
@@ -77,10 +74,9 @@ def test_open_too_gives_the_source_camera_the_source_back_exactly(rasterizer) ->
 def test_from_round_the_back_a_wall_is_unseen(rasterizer, degrees, occlusion) -> None:
     """A flat wall at the pivot's depth has no side that the footage saw, from 90 degrees on."""
     color = torch.full((2, 48, 64, 3), 200, dtype=torch.uint8)
-    intrinsics = torch.tensor([[64.0, 0, 32], [0, 64, 24], [0, 0, 1]]).expand(2, 3, 3)
-    surface = DepthSurface(torch.full((2, 48, 64), 3.0), color, intrinsics, occlusion=occlusion)
-    cameras = synthetic_cameras(2, degrees)
-    frames = rasterizer.render(surface, cameras, intrinsics, 64, 48, with_depth=True)
+    camera = synthetic_camera(2, 64, 48, degrees)
+    surface = DepthSurface(torch.full((2, 48, 64), 3.0), color, torch.tensor(camera.intrinsics), occlusion=occlusion)
+    frames = rasterizer.render(surface, camera)
     assert frames.mask[0].float().mean() > 0.9
     assert not frames.mask[1].any() and not frames.color[1].any()
 
@@ -91,7 +87,7 @@ def test_backs_insides_and_caps_are_never_colour(rasterizer, z) -> None:
     surface = box_before_wall()
     back = np.diag([-1.0, 1.0, -1.0, 1.0])[None].copy()
     back[0, 2, 3] = z
-    frames = rasterizer.render(surface, back, surface.intrinsics, 60, 40, with_depth=True)
+    frames = seen_by(rasterizer, surface, back)
     assert frames.depth[0, 20, 30].isfinite()
     assert not frames.mask.any() and not frames.color.any()
 
@@ -101,8 +97,8 @@ def test_the_reference_convention_colours_backs_as_the_original_does(rasterizer)
     back = np.diag([-1.0, 1.0, -1.0, 1.0])[None].copy()
     back[0, 2, 3] = 5.0
     surface = box_before_wall(convention="reference", occlusion="open")
-    assert rasterizer.render(surface, back, surface.intrinsics, 60, 40).mask.any()
-    assert not rasterizer.render(replace(surface, convention="centered"), back, surface.intrinsics, 60, 40).mask.any()
+    assert seen_by(rasterizer, surface, back).mask.any()
+    assert not seen_by(rasterizer, replace(surface, convention="centered"), back).mask.any()
 
 
 def test_unknown_models_are_refused_by_name() -> None:
@@ -113,13 +109,6 @@ def test_unknown_models_are_refused_by_name() -> None:
 def test_thickness_needs_the_centered_convention() -> None:
     with pytest.raises(ValueError, match=r"reference convention .* 'thickness'"):
         box_before_wall(convention="reference", occlusion="thickness")
-
-
-def seen_by(rasterizer: Rasterizer, surface: DepthSurface, poses: np.ndarray, **views) -> RenderedBatch:
-    """Cameras (T,4,4), with the intrinsics and the size of the source image unless given."""
-    return rasterizer.render(
-        surface, poses, views.get("intrinsics", surface.intrinsics), *views.get("size", surface.size)
-    )
 
 
 def before_wall(depth: float, box: tuple[slice, slice], box_depth: float, model: str) -> DepthSurface:
@@ -164,8 +153,7 @@ def sample_seen_by_its_true_views(rasterizer: Rasterizer, sample: Mapping[str, n
     grey = torch.full((*depth.shape, 3), 128, dtype=torch.uint8)
     intrinsics = torch.from_numpy(sample["source_intrinsics"]).expand(len(depth), 3, 3)
     surface = DepthSurface(depth, grey, intrinsics, occlusion=model)
-    intrinsics = np.broadcast_to(sample["intrinsics"], (len(depth), 3, 3))
-    return seen_by(rasterizer, surface, sample["extrinsics"], intrinsics=intrinsics, size=(256, 256))
+    return rasterizer.render(surface, CameraPath(sample["extrinsics"], sample["intrinsics"], 256, 256))
 
 
 def shares(mask: torch.Tensor, visible: np.ndarray) -> tuple[float, float]:

@@ -42,7 +42,7 @@ def test_another_camera_move_is_off(golden_geometry, tmp_path) -> None:
 
 
 def test_where_neither_sees_anything_they_agree(golden_geometry, tmp_path) -> None:
-    away = np.eye(4)[None].repeat(49, 0)
+    away = np.diag([-1.0, 1.0, 1.0, 1.0])[None].repeat(49, 0)
     away[:, 2, 3] = -5000.0  # everything lies behind the camera
     nothing = np.zeros_like(golden_geometry["render_30"][:2])
     found = figures(write_case(tmp_path / "case.npz", golden_geometry, extrinsics_away=away, render_away=nothing))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ import torch
 
 from ex4d.mesh import DepthSurface, build_surface_mesh
 from ex4d.raster import create_rasterizer, force_first_frame
-from ex4d_core.cameras import from_reference
+from ex4d.raster.speed import synthetic_camera, synthetic_surface
+from ex4d_core.cameras import CameraPath, from_reference, intrinsics_matrix
 
 TRAJECTORIES = ["30", "60", "90", "180", "free"]
 
@@ -33,11 +35,9 @@ def test_renders_match_the_originals(golden_geometry, psnr, trajectory: str, rul
     original = golden_geometry
     surface = reference_surface(original, rule)
     steps = original["frames"]
-    cameras = from_reference(original[f"extrinsics_{trajectory}"][steps])
-    height, width = original["depth"].shape[1:]
-    intrinsics = np.broadcast_to(original["intrinsics"], (len(steps), 3, 3))
+    poses = from_reference(original[f"extrinsics_{trajectory}"][steps])
 
-    frames = create_rasterizer("warp", "cpu").render(surface, cameras, intrinsics, width, height)
+    frames = create_rasterizer("warp", "cpu").render(surface, CameraPath(poses, original["intrinsics"], *surface.size))
 
     expected = original[f"render_{trajectory}" if rule == "angle" else f"render_{rule}_{trajectory}"]
     overlaps, ratios = [], []
@@ -59,14 +59,14 @@ def test_a_pixel_at_a_silhouette_takes_a_share_of_its_neighbour(reach: float) ->
     depth = torch.full((1, height, width), 16.0)
     color = torch.full((1, height, width, 3), 40, dtype=torch.uint8)
     depth[..., :10], color[:, :, :10] = 2.0, 200
-    intrinsics = torch.tensor([[[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]]])
-    surface = DepthSurface(depth, color, intrinsics, convention="reference", occlusion="open")
-    closer = intrinsics * torch.tensor([zoom, zoom, 1.0])[:, None]
+    lens = intrinsics_matrix(focal, focal, width / 2, height / 2)
+    surface = DepthSurface(depth, color, torch.from_numpy(lens[None]), convention="reference", occlusion="open")
     aside = np.eye(4)[None]
     end = 11 * zoom + 0.5 + reach  # of the plate in x; without the move, which brings it before the wall, 9 * zoom
     aside[0, 0, 3] = (end - 9 * zoom) * 2.0 / (focal * zoom)
 
-    frames = create_rasterizer("warp", "cpu").render(surface, aside, closer, width * zoom, height * zoom)
+    closer = CameraPath(aside, lens, width, height).resized(width * zoom, height * zoom)
+    frames = create_rasterizer("warp", "cpu").render(surface, closer)
 
     # a row that the lower faces of the cells cross at their right ends: only a pixel whose own face ends is blended
     row, last = frames.color[0, height * zoom // 2 + zoom - 2, :, 0], int(end - 0.5)
@@ -100,7 +100,7 @@ def test_what_leaves_the_image_is_cut_off_before_it_is_snapped() -> None:
         convention="reference",
     )
     square = np.array([[-0.5, -0.5, 100], [0.5, -0.5, 100], [0.5, 0.5, 100], [-0.5, 0.5, 100]])
-    intrinsics = np.repeat([[[4000.0, 0, width / 2], [0, 60.0, height / 2], [0, 0, 1]]], 40, axis=0)
+    lens = intrinsics_matrix(4000.0, 60.0, width / 2, height / 2)
     random = np.random.default_rng(5)
     cameras = np.repeat(np.eye(4)[None], 40, axis=0)
     angles = random.uniform(0.2, 1.4, 40)
@@ -108,12 +108,13 @@ def test_what_leaves_the_image_is_cut_off_before_it_is_snapped() -> None:
     cameras[:, 0, 1], cameras[:, 1, 0] = -np.sin(angles), np.sin(angles)
     cameras[:, :3, 3] = random.uniform([-0.3, -5, -97], [0.3, 5, -80], (40, 3))
 
-    frames = create_rasterizer("warp", "cpu").render(surface, cameras, intrinsics, width, height, with_depth=True)
+    camera = CameraPath(cameras, lens, width, height)
+    frames = create_rasterizer("warp", "cpu").render(surface, camera, with_depth=True)
 
     centres = np.stack(np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5), axis=-1)
     leaves = 0
-    for camera, depth in zip(cameras, frames.depth.numpy(), strict=True):
-        points = (square @ camera[:3, :3].T + camera[:3, 3]) @ intrinsics[0].T
+    for pose, depth in zip(cameras, frames.depth.numpy(), strict=True):
+        points = (square @ pose[:3, :3].T + pose[:3, 3]) @ lens.T
         corners = points[:, :2] / points[:, 2:]
         leaves += bool(((corners < 0) | (corners > [width, height])).any())
         polygon = clip_and_snap(corners, width, height)
@@ -130,10 +131,10 @@ def test_caps_hide_the_corners_of_the_border_that_lie_in_their_plane() -> None:
     """Two of the image's corners keep their alpha, and the caps show their colours (golden: frame 48 of "180")."""
     depth, color = torch.full((1, 12, 16), 8.0), torch.full((1, 12, 16, 3), 10, dtype=torch.uint8)
     color[0, 0, 0], color[0, -1, -1] = 100, 200
-    intrinsics = torch.tensor([[[16.0, 0, 8.0], [0, 16.0, 6.0], [0, 0, 1]]])
-    surface = DepthSurface(depth, color, intrinsics, convention="reference")
+    camera = synthetic_camera(1, 16, 12)
+    surface = DepthSurface(depth, color, torch.tensor(camera.intrinsics), convention="reference")
 
-    frames = create_rasterizer("warp", "cpu").render(surface, np.eye(4)[None], intrinsics, 16, 12)
+    frames = create_rasterizer("warp", "cpu").render(surface, camera)
 
     for row, column, shown in ((0, 0, 100), (10, 14, 200)):
         assert frames.mask[0, row, column]
@@ -141,15 +142,23 @@ def test_caps_hide_the_corners_of_the_border_that_lie_in_their_plane() -> None:
         assert not frames.mask[0, row + 1, column] and not frames.mask[0, row, column + 1]
 
 
+def test_the_principal_point_is_the_images_centre_whatever_the_intrinsics_say() -> None:
+    surface, camera = synthetic_surface(1, 64, 48), synthetic_camera(1, 64, 48)
+    aside = replace(camera, intrinsics=intrinsics_matrix(64, 64, 39, 19))
+    for convention, same in (("reference", True), ("centered", False)):
+        drawn = [
+            create_rasterizer("warp", "cpu").render(replace(surface, convention=convention), view).color
+            for view in (camera, aside)
+        ]
+        assert torch.equal(*drawn) == same, convention
+
+
 def test_frame_0_is_forced_to_the_source_as_the_original_does(golden_geometry) -> None:
     original = golden_geometry
     surface = reference_surface(original).frame_range(0, 2)
-    height, width = original["depth"].shape[1:]
     aside = np.eye(4)[None].repeat(2, 0)
     aside[:, 0, 3] = 1.0
-    frames = create_rasterizer("warp", "cpu").render(
-        surface, aside, original["intrinsics"][None].repeat(2, 0), width, height
-    )
+    frames = create_rasterizer("warp", "cpu").render(surface, CameraPath(aside, original["intrinsics"], *surface.size))
     source = torch.from_numpy(original["rgb"][0])
 
     forced = force_first_frame(frames, source)

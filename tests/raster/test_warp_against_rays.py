@@ -9,6 +9,7 @@ import torch
 
 from ex4d.mesh import DepthSurface, DWMesh, build_surface_mesh
 from ex4d.raster import create_rasterizer
+from ex4d_core.cameras import CameraPath
 
 HEIGHT, WIDTH = 14, 18
 VIEW_HEIGHT, VIEW_WIDTH = 60, 80
@@ -82,9 +83,8 @@ def test_agrees_with_a_ray_caster_from_anywhere(camera: str) -> None:
     world_to_camera = pose(*CAMERAS[camera])
     intrinsics = np.array([[50.0, 0, 40.3], [0, 50.0, 30.1], [0, 0, 1]])
 
-    frames = create_rasterizer("warp", "cpu").render(
-        surface, world_to_camera[None], intrinsics[None], VIEW_WIDTH, VIEW_HEIGHT, with_depth=True
-    )
+    view = CameraPath(world_to_camera[None], intrinsics, VIEW_WIDTH, VIEW_HEIGHT)
+    frames = create_rasterizer("warp", "cpu").render(surface, view, with_depth=True)
     depth, seen, color = cast_rays(build_surface_mesh(surface), world_to_camera, intrinsics)
 
     # vertices are snapped to 1/256 pixel: a pixel on a silhouette may fall to the other side

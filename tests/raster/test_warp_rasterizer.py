@@ -16,8 +16,9 @@ from ex4d.raster import (
     available_rasterizers,
     create_rasterizer,
 )
-from ex4d.raster.speed import synthetic_cameras, synthetic_surface
+from ex4d.raster.speed import synthetic_camera, synthetic_surface
 from ex4d.raster.warp_rasterizer import WarpRasterizer
+from ex4d_core.cameras import CameraPath, intrinsics_matrix
 from ex4d_core.errors import RequestError
 
 
@@ -26,8 +27,13 @@ def rasterizer() -> Rasterizer:
     return create_rasterizer("warp", "cpu")
 
 
-def intrinsics_of(frames: int, focal: float, width: int, height: int) -> np.ndarray:
-    return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])[None].repeat(frames, 0)
+def camera_of(poses: np.ndarray, focal: float = 60.0, width: int = 60, height: int = 40) -> CameraPath:
+    return CameraPath(poses, intrinsics_matrix(focal, focal, width / 2, height / 2), width, height)
+
+
+def source(depth: torch.Tensor, color: torch.Tensor, camera: CameraPath, **settings) -> DepthSurface:
+    """A surface seen with a camera's lens."""
+    return DepthSurface(depth, color, torch.tensor(camera.intrinsics), **settings)
 
 
 def noise(frames: int, height: int, width: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -40,8 +46,7 @@ def noise(frames: int, height: int, width: int, seed: int = 0) -> tuple[torch.Te
 def wall(frames: int = 1, height: int = 40, width: int = 60) -> DepthSurface:
     """A flat wall at depth 4, in one colour; the focal length equals the width."""
     color = torch.full((frames, height, width, 3), 200, dtype=torch.uint8)
-    intrinsics = torch.from_numpy(intrinsics_of(frames, width, width, height))
-    return DepthSurface(torch.full((frames, height, width), 4.0), color, intrinsics)
+    return source(torch.full((frames, height, width), 4.0), color, camera_of(still(frames), width, width, height))
 
 
 def still(frames: int = 1) -> np.ndarray:
@@ -54,12 +59,10 @@ def still(frames: int = 1) -> np.ndarray:
 @pytest.mark.parametrize("centre", [(0.0, 0.0), (0.31, -7.7)], ids=["centred", "shifted"])
 def test_the_source_camera_gives_the_source_back_exactly(rasterizer, height, width, focal, centre) -> None:
     depth, color = noise(2, height, width)
-    intrinsics = intrinsics_of(2, focal, width, height)
-    intrinsics[:, :2, 2] += centre
+    lens = intrinsics_matrix(focal, focal, width / 2 + centre[0], height / 2 + centre[1])
+    camera = CameraPath(still(2), lens, width, height)
 
-    frames = rasterizer.render(
-        DepthSurface(depth, color, torch.from_numpy(intrinsics)), still(2), intrinsics, width, height, with_depth=True
-    )
+    frames = rasterizer.render(source(depth, color, camera), camera, with_depth=True)
 
     assert frames.mask.all()
     assert torch.equal(frames.color, color)
@@ -69,15 +72,15 @@ def test_the_source_camera_gives_the_source_back_exactly(rasterizer, height, wid
 
 def test_a_moving_source_camera_gives_the_source_back_exactly(rasterizer) -> None:
     depth, color = noise(3, 90, 120)
-    intrinsics = intrinsics_of(3, 130.0, 120, 90)
     angles = np.radians([10.0, 75.0, 200.0])
     poses = still(3)
     poses[:, 0, 0] = poses[:, 2, 2] = np.cos(angles)
     poses[:, 0, 2], poses[:, 2, 0] = np.sin(angles), -np.sin(angles)
     poses[:, :3, 3] = [[0.2, 0, 0], [5, -3, 8], [-20, 4, 2]]
 
-    mesh = DepthSurface(depth, color, torch.from_numpy(intrinsics), camera_to_world=torch.from_numpy(poses))
-    frames = rasterizer.render(mesh, np.linalg.inv(poses), intrinsics, 120, 90)
+    camera = camera_of(np.linalg.inv(poses), 130.0, 120, 90)
+    mesh = source(depth, color, camera, camera_to_world=torch.from_numpy(poses))
+    frames = rasterizer.render(mesh, camera)
 
     assert frames.mask.all()
     assert torch.equal(frames.color, color)
@@ -86,7 +89,7 @@ def test_a_moving_source_camera_gives_the_source_back_exactly(rasterizer) -> Non
 def test_render_size_is_independent_of_mesh_size(rasterizer) -> None:
     mesh = wall()
     for width, height in ((1, 1), (7, 5), (60, 40), (333, 222)):
-        frames = rasterizer.render(mesh, still(), intrinsics_of(1, width, width, height), width, height)
+        frames = rasterizer.render(mesh, camera_of(still(), width, width, height))
         assert frames.color.shape == (1, height, width, 3) and frames.color.dtype == torch.uint8
         assert frames.mask.shape == (1, height, width) and frames.mask.dtype == torch.bool
         assert frames.depth is None
@@ -99,9 +102,8 @@ def test_render_size_is_independent_of_mesh_size(rasterizer) -> None:
 def test_zoom_follows_the_intrinsics_of_each_frame(rasterizer) -> None:
     """A wall 60 pixels wide of half the focal length covers the middle half of the image."""
     mesh = wall(frames=2)
-    intrinsics = intrinsics_of(2, 60, 60, 40)
-    intrinsics[1, [0, 1], [0, 1]] = 30.0
-    frames = rasterizer.render(mesh, still(2), intrinsics, 60, 40)
+    intrinsics = np.stack([intrinsics_matrix(focal, focal, 30, 20) for focal in (60, 30)])
+    frames = rasterizer.render(mesh, CameraPath(still(2), intrinsics, 60, 40))
     assert frames.mask[0].all()
     assert frames.mask[1, 11:29, 16:44].all()
     assert not frames.mask[1, :9].any() and not frames.mask[1, :, :14].any()
@@ -113,7 +115,7 @@ def test_no_crack_and_no_overlap_at_any_view_of_a_surface(rasterizer) -> None:
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     depth = (4 + 0.1 * torch.sin(x / 5.0) * torch.cos(y / 7.0)).expand(count, -1, -1).contiguous()
     color = torch.full((count, height, width, 3), 90, dtype=torch.uint8)
-    mesh = DepthSurface(depth, color, torch.from_numpy(intrinsics_of(count, 60.0, width, height)))
+    mesh = source(depth, color, camera_of(still(count), 60.0, width, height))
     random = np.random.default_rng(3)
     angles = random.uniform(-0.15, 0.15, count)
     cameras = still(count)
@@ -121,7 +123,7 @@ def test_no_crack_and_no_overlap_at_any_view_of_a_surface(rasterizer) -> None:
     cameras[:, 0, 1], cameras[:, 1, 0] = -np.sin(angles), np.sin(angles)
     cameras[:, :3, 3] = random.uniform(-0.2, 0.2, (count, 3))
 
-    frames = rasterizer.render(mesh, cameras, intrinsics_of(count, 150.0, 101, 67), 101, 67)
+    frames = rasterizer.render(mesh, camera_of(cameras, 150.0, 101, 67))
 
     assert frames.mask.all()
     assert (frames.color == 90).all()
@@ -132,7 +134,7 @@ def test_from_behind_nothing_is_seen(rasterizer, distance: float) -> None:
     mesh = wall()
     behind = np.diag([-1.0, 1.0, -1.0, 1.0])[None].copy()
     behind[0, 2, 3] = distance
-    frames = rasterizer.render(mesh, behind, intrinsics_of(1, 60, 60, 40), 60, 40, with_depth=True)
+    frames = rasterizer.render(mesh, camera_of(behind), with_depth=True)
     assert not frames.mask.any()
     assert (frames.color == 0).all()
     assert frames.depth[0, 20, 30].isfinite()  # but it is there, and hides what is behind it
@@ -143,7 +145,7 @@ def test_a_camera_that_flies_through_the_wall_sees_it_until_it_is_through(raster
     mesh = wall(frames=len(positions))
     cameras = still(len(positions))
     cameras[:, 2, 3] = -np.array(positions)
-    frames = rasterizer.render(mesh, cameras, intrinsics_of(len(positions), 60, 60, 40), 60, 40, with_depth=True)
+    frames = rasterizer.render(mesh, camera_of(cameras), with_depth=True)
     assert frames.mask.flatten(1).all(dim=1).tolist() == [True, True, True, False, False, False]
     assert not frames.mask[3:].any()
     np.testing.assert_allclose(frames.depth[:3, 20, 30], [4.0, 0.1, 1e-5], rtol=0.05)
@@ -161,7 +163,7 @@ def test_a_grazing_camera_inside_the_mesh_sees_the_part_before_it(rasterizer) ->
     camera = still()
     camera[0, 2, 3] = -4.0
     camera[0, 1, 3] = -0.95
-    frames = rasterizer.render(mesh, camera, intrinsics_of(1, 40.0, 41, 31), 41, 31, with_depth=True)
+    frames = rasterizer.render(mesh, camera_of(camera, 40.0, 41, 31), with_depth=True)
     floor = frames.depth[0, 20:, 20]
     expected = 0.05 * 40.0 / (np.arange(20, 31) + 0.5 - 15.5)
     np.testing.assert_allclose(floor.numpy(), expected, rtol=0.01)
@@ -174,7 +176,7 @@ def test_faces_of_no_area_draw_nothing_and_break_nothing(rasterizer) -> None:
     flat = wall(height=4, width=5)
     for squash in ((0.0, 1.0, 1.0), (1.0, 0.0, 1.0), (0.0, 0.0, 1.0), (0.0, 0.0, 0.0), (1.0, 1.0, -1.0)):
         degenerate = replace(flat, camera_to_world=np.diag([*squash, 1.0])[None])
-        frames = rasterizer.render(degenerate, still(), intrinsics_of(1, 5, 5, 4), 5, 4)
+        frames = rasterizer.render(degenerate, camera_of(still(), 5, 5, 4))
         assert not frames.mask.any()
 
 
@@ -183,34 +185,34 @@ def test_impossible_depth_is_refused_with_its_frame_and_value(rasterizer, value:
     surface = wall(frames=2)
     surface.depth[1, 20, 30] = value
     with pytest.raises(MeshDepthError, match=f"depth of frame 1 has 1 values.*first: {value}"):
-        rasterizer.render(surface, still(2), intrinsics_of(2, 60, 60, 40), 60, 40)
+        rasterizer.render(surface, camera_of(still(2)))
 
 
 def test_footage_that_is_all_border_has_nothing_to_show_in_the_originals_convention(rasterizer) -> None:
     """2 x 2 pixels: EX-4D's border takes them all; in our own convention they stay what they are."""
     color = torch.full((1, 2, 2, 3), 77, dtype=torch.uint8)
-    intrinsics = intrinsics_of(1, 2, 2, 2)
-    tiny = DepthSurface(torch.full((1, 2, 2), 3.0), color, torch.from_numpy(intrinsics), convention="reference")
-    opened = rasterizer.render(replace(tiny, occlusion="open"), still(), intrinsics, 2, 2)
+    camera = camera_of(still(), 2, 2, 2)
+    tiny = source(torch.full((1, 2, 2), 3.0), color, camera, convention="reference")
+    opened = rasterizer.render(replace(tiny, occlusion="open"), camera)
     assert not opened.mask.any()
-    centered = rasterizer.render(replace(tiny, convention="centered"), still(), intrinsics_of(1, 2, 2, 2), 2, 2)
+    centered = rasterizer.render(replace(tiny, convention="centered"), camera)
     assert centered.mask.all() and (centered.color == 77).all()
     with pytest.raises(MeshDepthError, match="invalid size 1 x 1"):
-        DepthSurface(torch.ones(1, 1, 1), color[:, :1, :1], torch.from_numpy(intrinsics_of(1, 1, 1, 1)))
+        source(torch.ones(1, 1, 1), color[:, :1, :1], camera)
 
 
 def test_the_same_input_gives_the_same_bytes_in_any_company(rasterizer) -> None:
     depth, color = noise(4, 50, 70)
-    intrinsics = intrinsics_of(4, 60.0, 70, 50)
-    mesh = DepthSurface(depth, color, torch.from_numpy(intrinsics))
-    cameras = still(4)
-    cameras[:, 0, 3] = [-0.5, 0.3, 1.0, 2.0]
-    together = rasterizer.render(mesh, cameras, intrinsics, 70, 50)
-    again = rasterizer.render(mesh, cameras, intrinsics, 70, 50)
+    poses = still(4)
+    poses[:, 0, 3] = [-0.5, 0.3, 1.0, 2.0]
+    camera = camera_of(poses, 60.0, 70, 50)
+    mesh = source(depth, color, camera)
+    together = rasterizer.render(mesh, camera)
+    again = rasterizer.render(mesh, camera)
     assert torch.equal(together.color, again.color) and torch.equal(together.mask, again.mask)
     for frame in range(4):
-        one = slice(frame, frame + 1)
-        alone = rasterizer.render(mesh.frame_range(frame, frame + 1), cameras[one], intrinsics[one], 70, 50)
+        one = frame, frame + 1
+        alone = rasterizer.render(mesh.frame_range(*one), camera.frames(*one))
         assert torch.equal(alone.color[0], together.color[frame])
         assert torch.equal(alone.mask[0], together.mask[frame])
 
@@ -223,37 +225,18 @@ def test_the_same_input_gives_the_same_bytes_in_any_company(rasterizer) -> None:
 def test_threads_that_share_the_drawing_draw_what_one_draws(rasterizer, monkeypatch, convention, occlusion, room):
     """As on a GPU, with faces drawn alone, in pieces by groups, before the near plane and over the image's edges."""
     surface = replace(synthetic_surface(2, 96, 64, convention), occlusion=occlusion)
-    closer, aside = np.eye(4), synthetic_cameras(2, 40)[1]
-    closer[2, 3] = -1.9
-    cameras, intrinsics = np.stack([closer, aside]), torch.tensor([[300.0, 0, 100], [0, 300, 75], [0, 0, 1]])
-    view = (surface, cameras, intrinsics.expand(2, 3, 3), 200, 150)
-    alone = rasterizer.render(*view, with_depth=True)
+    poses = synthetic_camera(2, 200, 150, 40).world_to_camera.copy()
+    poses[0, 2, 3] = -1.9
+    camera = camera_of(poses, 300.0, 200, 150)
+    alone = rasterizer.render(surface, camera, with_depth=True)
     monkeypatch.setattr(WarpRasterizer, "_sharing", lambda self, frames, height: (48, 8, 5, 16))
     if room is not None:
         monkeypatch.setattr(WarpRasterizer, "_pieces", lambda self, vertices: room)
         monkeypatch.setattr(WarpRasterizer, "_stretched_faces", lambda self, vertices: room)
-    together = rasterizer.render(*view, with_depth=True)
+    together = rasterizer.render(surface, camera, with_depth=True)
     assert 0.2 < alone.mask.float().mean() < 0.999
     for part in ("color", "mask", "depth"):
         assert torch.equal(getattr(together, part), getattr(alone, part)), part
-
-
-def test_bad_cameras_are_refused_with_frame_and_value(rasterizer) -> None:
-    mesh, cameras, intrinsics = wall(frames=3), still(3), intrinsics_of(3, 60, 60, 40)
-
-    def refused(message: str, cameras=cameras, intrinsics=intrinsics, size=(60, 40)) -> None:
-        with pytest.raises(ValueError, match=message):
-            rasterizer.render(mesh, cameras, intrinsics, *size)
-
-    refused(r"world_to_camera has shape \(2, 4, 4\): a surface of 3 frames needs \(3, 4, 4\)", cameras=cameras[:2])
-    refused(r"intrinsics have shape \(4, 3, 3\): a surface of 3 frames", intrinsics=intrinsics_of(4, 60, 60, 40))
-    refused("invalid size 60 x 0", size=(60, 0))
-    broken = cameras.copy()
-    broken[1, 0, 3] = np.nan
-    refused("world_to_camera of frame 1 is not finite", cameras=broken)
-    zoom = intrinsics.copy()
-    zoom[2, 1, 1] = 0.0
-    refused(r"focal lengths of frame 2 must be positive, got \[60.0, 0.0\] pixels", intrinsics=zoom)
 
 
 def test_choice_of_rasterizer_and_device() -> None:

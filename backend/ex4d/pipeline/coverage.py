@@ -99,8 +99,8 @@ class SceneCoverage:
         shares = []
         for start, stop in _runs(missing, _DRAWN_FRAMES):
             surface = scene_surface(self._scene, self._source, request.render, first + start, first + stop)
-            views = camera.world_to_camera[start:stop], camera.intrinsics[start:stop], camera.width, camera.height
-            shares += visible_fractions(self._rasterizers[request.render], surface, *views).tolist()
+            rasterizer = self._rasterizers[request.render]
+            shares += visible_fractions(rasterizer, surface, camera.frames(start, stop)).tolist()
         return shares
 
     def _counted(self, request: ShotRequest, missing: list[int]) -> list[float]:
@@ -109,7 +109,7 @@ class SceneCoverage:
 
         def count(k: int) -> float:
             frame = self._simplified(request.render, request.first_frame + k)
-            return frame.visible_fraction(sparse.world_to_camera[k], sparse.intrinsics[k], sparse.width, sparse.height)
+            return frame.visible_fraction(sparse.frames(k, k + 1))
 
         return list(self._threads.map(count, missing))
 
@@ -133,7 +133,7 @@ def _size(frame: SimplifiedFrame) -> int:
 
 def _key(settings: RenderSettings, footage_frame: int, camera: CameraPath, k: int) -> Hashable:
     """All that a frame's share depends on."""
-    view = camera.world_to_camera[k].tobytes(), camera.intrinsics[k].tobytes(), camera.width, camera.height
+    view = camera.world_to_camera[k].tobytes(), camera.intrinsics[k].tobytes(), camera.size
     return settings, footage_frame, *view
 
 

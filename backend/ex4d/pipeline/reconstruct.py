@@ -213,12 +213,10 @@ def build_scene(
         ValueError: `source_camera` has another number of frames.
     """
     frames, height, width = footage.frames, footage.height, footage.width
-    lens = np.broadcast_to(np.asarray(intrinsics, dtype=np.float64), (frames, 3, 3))
     if source_camera is not None and len(source_camera) != frames:
         raise ValueError(f"a source camera of {len(source_camera)} frames does not fit footage of {frames}")
     still = np.broadcast_to(np.eye(4), (frames, 4, 4))
-    camera = CameraPath(still if source_camera is None else source_camera.world_to_camera, lens, width, height)
-    camera_to_world = None if source_camera is None else torch.from_numpy(camera.camera_to_world)
+    camera = CameraPath(still if source_camera is None else source_camera.world_to_camera, intrinsics, width, height)
     faces, uvs, cap_faces = grid_topology(height, width, convention)
     nearest, farthest, distance = np.inf, 0.0, 0.0
 
@@ -232,12 +230,13 @@ def build_scene(
             for start, color, z in _batches(footage, depth):
                 for image in color:
                     movie.write(image)
+                part = camera.frames(start, start + len(z))
                 mesh = build_dw_mesh(
                     torch.from_numpy(z),
                     torch.from_numpy(color),
-                    torch.from_numpy(lens[start : start + len(z)].copy()),
+                    torch.tensor(part.intrinsics),
                     convention=convention,
-                    camera_to_world=None if camera_to_world is None else camera_to_world[start : start + len(z)],
+                    camera_to_world=None if source_camera is None else torch.from_numpy(part.camera_to_world),
                 )
                 positions.append(mesh.vertices)
                 color_file.write(color)

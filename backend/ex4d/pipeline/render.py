@@ -72,10 +72,8 @@ def _render_batch(
     index: int,
 ) -> Iterator[RenderedFrame]:
     surface = scene_surface(scene, scene.source_camera(), settings, footage_frame, footage_frame + len(camera))
-    size = camera.width, camera.height
     first_is_source = index == 0 and shows_first_frame(scene.manifest, camera, settings)
-    views = (camera.world_to_camera, camera.intrinsics)
-    for rendered in render_in_batches(rasterizer, surface, *views, *size, with_depth=True):
+    for rendered in render_in_batches(rasterizer, surface, camera, with_depth=True):
         if first_is_source:
             rendered, first_is_source = force_first_frame(rendered, surface.color[0]), False
         yield from _each_frame(rendered, index)
@@ -96,15 +94,15 @@ def scene_surface(
     Args:
         source: the scene's source camera, which takes a moment to read.
     """
-    part = slice(start, stop)
-    depth, color = scene.depth()[part], scene.color()[part]
+    seen_by = source.frames(start, stop)
+    depth, color = scene.depth()[start:stop], scene.color()[start:stop]
     if copy:
         depth, color = np.array(depth), np.array(color)
     return DepthSurface(
         _as_tensor(depth),
         _as_tensor(color),
-        torch.from_numpy(np.array(source.intrinsics[part])),
-        torch.from_numpy(source.camera_to_world[part]),
+        torch.tensor(seen_by.intrinsics),
+        torch.from_numpy(seen_by.camera_to_world),
         settings.convention,
         settings.occlusion_rule,
         settings.occlusion,
@@ -119,7 +117,7 @@ def _as_tensor(values: np.ndarray) -> torch.Tensor:
 
 def shows_first_frame(footage: SceneManifest, camera: CameraPath, settings: RenderSettings) -> bool:
     """Whether a shot's frame 0 is the source frame, all of it seen, whatever its camera: EX-4D's habit."""
-    same_size = (footage.width, footage.height) == (camera.width, camera.height)
+    same_size = (footage.width, footage.height) == camera.size
     return settings.convention == "reference" and same_size
 
 

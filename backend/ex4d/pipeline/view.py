@@ -63,10 +63,9 @@ class SceneViews:
                 settings.rasterizer, self._device, settings.licence, self._machine
             )
         rasterizer = self._rasterizers[settings]
-        views = camera.world_to_camera, camera.intrinsics, camera.width, camera.height
         try:
             surface = self._surface(settings, request.first_frame, rasterizer.device)
-            return _shown(rasterizer.render(surface, *views, with_depth=True), request.preview)
+            return _shown(rasterizer.render(surface, camera, with_depth=True), request.preview)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from ex4d.mesh import DepthSurface
 from ex4d.raster.frames import RenderedBatch, page_locked_copy
-from ex4d.raster.rasterizer import Rasterizer, RenderMemoryError
+from ex4d.raster.rasterizer import Rasterizer, RenderMemoryError, require_same_frames
+from ex4d_core.cameras import CameraPath
 
 # Pixels of a batch, of the footage or of the render: enough to keep a GPU busy, little enough to copy and draw at once.
 BATCH_PIXELS = 1 << 24
@@ -23,10 +23,7 @@ CPU_BATCH_PIXELS = 1 << 21
 def render_in_batches(
     rasterizer: Rasterizer,
     surface: DepthSurface,
-    world_to_camera: np.ndarray | torch.Tensor,
-    intrinsics: np.ndarray | torch.Tensor,
-    width: int,
-    height: int,
+    camera: CameraPath,
     *,
     with_depth: bool = False,
     batch_frames: int | None = None,
@@ -36,10 +33,7 @@ def render_in_batches(
     Args:
         rasterizer: draws the batches.
         surface: T frames, on the rasterizer's device or in host memory, from where it is copied batch by batch.
-        world_to_camera: (T, 4, 4), OpenCV.
-        intrinsics: (T, 3, 3), pixels of the new image.
-        width: of the new image, pixels.
-        height: of the new image, pixels.
+        camera: of T frames.
         with_depth: also return depth.
         batch_frames: the most frames of a batch; chosen by their size if not given. Where the device's memory is
             too small for it, batches get smaller.
@@ -53,20 +47,14 @@ def render_in_batches(
     """
     if batch_frames is not None and batch_frames < 1:
         raise ValueError(f"invalid batch_frames {batch_frames}: expected at least 1")
-    size = batch_frames or _batch_frames(rasterizer, surface, width * height)
+    require_same_frames(surface, camera)
+    size = batch_frames or _batch_frames(rasterizer, surface, camera.width * camera.height)
     start, pending = 0, None
     while start < surface.frames:
-        part = slice(start, start + size)
         current, shortage = None, None
         try:
-            frames = rasterizer.render(
-                surface.frame_range(start, start + size),
-                world_to_camera[part],
-                intrinsics[part],
-                width,
-                height,
-                with_depth=with_depth,
-            )
+            part = start, start + size
+            frames = rasterizer.render(surface.frame_range(*part), camera.frames(*part), with_depth=with_depth)
             current = _start_copy(frames)
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
@@ -85,8 +73,8 @@ def render_in_batches(
         if size == 1:
             raise RenderMemoryError(
                 f"{rasterizer.device} has too little memory for a single frame of {surface.size[0]} x "
-                f"{surface.size[1]} pixels rendered at {width} x {height}: close other programs that use it, render "
-                f"smaller, or use device cpu ({shortage})"
+                f"{surface.size[1]} pixels rendered at {camera.width} x {camera.height}: close other programs that "
+                f"use it, render smaller, or use device cpu ({shortage})"
             )
         size //= 2
     if pending is not None:

@@ -18,11 +18,11 @@ from ex4d.raster.rasterizer import (
     REFERENCE_FAR,
     REFERENCE_NEAR,
     REFERENCE_SEEN_ALPHA,
-    CameraBatch,
     RasterizerUnavailableError,
-    check_cameras,
+    camera_to_draw,
     indexed_device,
 )
+from ex4d_core.cameras import CameraPath
 
 HOW_TO_INSTALL = (
     "get its source from https://github.com/NVlabs/nvdiffrast and, in this backend's environment and with a CUDA "
@@ -88,16 +88,7 @@ class NvdiffrastRasterizer:
         self._context = self._nvdiffrast.RasterizeCudaContext(device=self.device)
         self._edges: tuple[tuple[tuple[int, int], str], object] | None = None  # shared edges of the last topology
 
-    def render(
-        self,
-        surface: DepthSurface,
-        world_to_camera: np.ndarray | torch.Tensor,
-        intrinsics: np.ndarray | torch.Tensor,
-        width: int,
-        height: int,
-        *,
-        with_depth: bool = False,
-    ) -> RenderedBatch:
+    def render(self, surface: DepthSurface, camera: CameraPath, *, with_depth: bool = False) -> RenderedBatch:
         """Render frame t of the surface with camera t; see `Rasterizer.render`.
 
         Raises:
@@ -110,7 +101,7 @@ class NvdiffrastRasterizer:
                 f"rasterizer nvdiffrast draws the occlusion models {' and '.join(OCCLUSION_MODELS)}, not "
                 f"{surface.occlusion!r}: use rasterizer warp"
             )
-        cameras = check_cameras(surface, world_to_camera, intrinsics, width, height)
+        camera = camera_to_draw(surface, camera)
         rows, columns = surface.grid_shape
         if 2 * rows * columns > MAX_FACES:
             raise RasterizerUnavailableError(
@@ -118,38 +109,36 @@ class NvdiffrastRasterizer:
                 f"{surface.size[1]} pixels has {2 * rows * columns:,}: use rasterizer warp, or smaller footage"
             )
         surface = surface.to(self.device)
-        size = max(1, BATCH_BYTES // (rows * columns * BYTES_PER_VERTEX + width * height * BYTES_PER_PIXEL))
-        parts = []
-        for start in range(0, surface.frames, size):
-            part = slice(start, start + size)
-            batch = CameraBatch(cameras.world_to_camera[part], cameras.intrinsics[part])
-            parts.append(self._draw_batch(surface.frame_range(start, start + size), batch, width, height, with_depth))
+        frame_bytes = rows * columns * BYTES_PER_VERTEX + camera.width * camera.height * BYTES_PER_PIXEL
+        size = max(1, BATCH_BYTES // frame_bytes)
+        parts = [
+            self._draw_batch(surface.frame_range(k, k + size), camera.frames(k, k + size), with_depth)
+            for k in range(0, surface.frames, size)
+        ]
         if len(parts) == 1:
             return parts[0]
         return RenderedBatch(
             torch.cat([part.color for part in parts]),
             torch.cat([part.mask for part in parts]),
-            torch.cat([part.depth for part in parts]) if with_depth else None,
+            torch.cat([part.depth for part in parts if part.depth is not None]) if with_depth else None,
         )
 
-    def _draw_batch(
-        self, surface: DepthSurface, cameras: CameraBatch, width: int, height: int, with_depth: bool
-    ) -> RenderedBatch:
+    def _draw_batch(self, surface: DepthSurface, camera: CameraPath, with_depth: bool) -> RenderedBatch:
         reference = surface.convention == "reference"
         mesh = build_surface_mesh(surface)
-        clip = self._clip_coordinates(mesh.vertices, self._projections(surface, cameras, width, height))
+        clip = self._clip_coordinates(mesh.vertices, self._projections(surface, camera))
         attributes = mesh.vertex_rgba() if reference and surface.occlusion == "watertight" else mesh.colors
         attributes = torch.cat([attributes.float(), clip[..., 3:]], dim=2)
         faces, ranges = mesh.faces, None
         if surface.occlusion == "open":
             kept = (~_obstacles(mesh)).nonzero()
             if not len(kept):
-                return _empty_batch(surface.frames, width, height, self.device, with_depth)
+                return _empty_batch(camera, self.device, with_depth)
             faces, ranges = _faces_of_each_frame(mesh, kept)
             clip, attributes = clip.flatten(0, 1), attributes.flatten(0, 1)
 
         draw = self._nvdiffrast
-        hits, derivatives = draw.rasterize(self._context, clip, faces, (height, width), ranges=ranges, grad_db=False)
+        hits, derivatives = draw.rasterize(self._context, clip, faces, camera.size[::-1], ranges=ranges, grad_db=False)
         image, _ = draw.interpolate(attributes, hits, faces)
         depth = torch.where(hits[..., 3] > 0, image[..., -1], torch.inf) if with_depth else None
         if reference:
@@ -164,12 +153,12 @@ class NvdiffrastRasterizer:
             color = image[..., :3] + 0.5
         return RenderedBatch((color * mask[..., None]).to(torch.uint8), mask, depth)
 
-    def _projections(self, surface: DepthSurface, cameras: CameraBatch, width: int, height: int) -> torch.Tensor:
+    def _projections(self, surface: DepthSurface, camera: CameraPath) -> torch.Tensor:
         """(T, 4, 4) float32: world to clip coordinates; nvdiffrast's first row of pixels is at y = -1."""
-        focal, centre = cameras.intrinsics[:, :2], cameras.intrinsics[:, 2:]
-        projection = np.zeros((len(focal), 4, 4))
-        projection[:, 0, 0], projection[:, 0, 2] = 2 * focal[:, 0] / width, 2 * centre[:, 0] / width - 1
-        projection[:, 1, 1], projection[:, 1, 2] = 2 * focal[:, 1] / height, 2 * centre[:, 1] / height - 1
+        projection = np.zeros((len(camera), 4, 4))
+        for axis, side in enumerate(camera.size):
+            projection[:, axis, axis] = 2 * camera.intrinsics[:, axis, axis] / side
+            projection[:, axis, 2] = 2 * camera.intrinsics[:, axis, 2] / side - 1
         projection[:, 3, 2] = 1.0
         if surface.convention == "reference":
             near, far = REFERENCE_NEAR, REFERENCE_FAR
@@ -177,7 +166,7 @@ class NvdiffrastRasterizer:
         else:
             nearest = surface.depth_range[0].cpu().numpy()
             projection[:, 2, 2], projection[:, 2, 3] = 1.0, -2 * CENTERED_NEAR * nearest
-        return torch.from_numpy(projection @ cameras.world_to_camera).float().to(self.device)
+        return torch.from_numpy(projection @ camera.world_to_camera).float().to(self.device)
 
     def _clip_coordinates(self, vertices: torch.Tensor, projections: torch.Tensor) -> torch.Tensor:
         """(T, V, 4) float32. Not by matmul, which PyTorch may be configured to compute in fewer bits."""
@@ -198,9 +187,9 @@ class NvdiffrastRasterizer:
         return self._edges[1]
 
 
-def _empty_batch(frames: int, width: int, height: int, device: torch.device, with_depth: bool) -> RenderedBatch:
+def _empty_batch(camera: CameraPath, device: torch.device, with_depth: bool) -> RenderedBatch:
     """The render of no faces at all, which nvdiffrast refuses to draw."""
-    shape = frames, height, width
+    shape = len(camera), camera.height, camera.width
     return RenderedBatch(
         torch.zeros(*shape, 3, dtype=torch.uint8, device=device),
         torch.zeros(shape, dtype=torch.bool, device=device),

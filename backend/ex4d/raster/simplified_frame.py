@@ -13,10 +13,11 @@ import torch
 import warp as wp
 
 from ex4d.mesh import DepthSurface
-from ex4d.raster.rasterizer import check_cameras
+from ex4d.raster.rasterizer import require_same_frames
 from ex4d.raster.warp import counting, simplifying
 from ex4d.raster.warp.projection import Projected
 from ex4d.raster.warp_rasterizer import Inputs, StructInstance, start_warp
+from ex4d_core.cameras import CameraPath
 
 _BLOCK = 1 << int(simplifying.LARGEST_LEVEL)
 
@@ -41,8 +42,9 @@ class SimplifiedFrame:
             raise ValueError(f"invalid surface of {surface.frames} frames: expected 1")
         start_warp()
         self._surface = surface
-        inputs = Inputs.of(surface, check_cameras(surface, np.eye(4)[None], surface.intrinsics, 1, 1))
-        source, view = inputs.source(surface), inputs.view(surface, 1, 1)
+        source_camera = CameraPath(np.eye(4)[None], surface.intrinsics.numpy(), *surface.size)
+        inputs = Inputs.of(surface, source_camera)
+        source, view = inputs.source(surface), inputs.view(surface, surface.size)
         rows, columns = surface.grid_shape
         cells = (rows - 1) * (columns - 1)
         found = simplifying.Simplified()
@@ -76,41 +78,37 @@ class SimplifiedFrame:
         """Memory that this keeps besides the footage's depth."""
         return sum(values.nbytes for values in self._kept)
 
-    def visible_fraction(self, world_to_camera: np.ndarray, intrinsics: np.ndarray, width: int, height: int) -> float:
+    def visible_fraction(self, camera: CameraPath) -> float:
         """The share of an image that the footage saw.
 
         Args:
-            world_to_camera: (4, 4), OpenCV.
-            intrinsics: (3, 3), pixels of the image; pixel centres lie at +0.5. The principal point is used in every
-                convention, since these rays may be some of a larger image's (`sparse_camera`).
-            width: of the image, pixels.
-            height: of the image, pixels.
+            camera: of one frame. Its principal point is used in every convention, since these rays may be some of a
+                larger image's (`sparse_camera`).
 
         Raises:
-            ValueError: see `Rasterizer.render`.
+            ValueError: more frames than one.
         """
         surface = self._surface
-        cameras = check_cameras(surface, world_to_camera[None], intrinsics[None], width, height)
-        cameras.intrinsics[:, 2:] = intrinsics[[0, 1], [2, 2]]
-        inputs = Inputs.of(surface, cameras)
+        require_same_frames(surface, camera)
+        inputs = Inputs.of(surface, camera)
         mesh = counting.Mesh()
         mesh.vertices, mesh.stretched, mesh.ends = (_wrap(self._kept[index]) for index in (0, 2, 3))
         mesh.blocks = _wrap(self._kept[1], wp.vec2i)
         rows, columns = surface.grid_shape
-        projected, winners, alpha = _working_memory(rows * columns, width * height)
+        projected, winners, alpha = _working_memory(rows * columns, camera.width * camera.height)
         if surface.convention != "reference":
             alpha = alpha[:0]
         counts = np.zeros(1, np.int32)
         source = inputs.source(replace(surface, occlusion="watertight"))  # back limits are known already
         source.pixel_angles = wp.from_torch(inputs.pixel_angles)
-        view = inputs.view(surface, width, height)
+        view = inputs.view(surface, camera.size)
         wp.launch(
             counting.count_seen,
             dim=1,
             inputs=[source, mesh, view, projected, winners, _wrap(alpha), _wrap(counts)],
             device="cpu",
         )
-        return int(counts[0]) / (width * height)
+        return int(counts[0]) / (camera.width * camera.height)
 
 
 def _wrap(values: np.ndarray, dtype: type | None = None) -> wp.array:

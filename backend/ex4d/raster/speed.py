@@ -10,6 +10,7 @@ import torch
 from ex4d.mesh import DepthSurface
 from ex4d.raster.batches import render_in_batches
 from ex4d.raster.rasterizer import Rasterizer
+from ex4d_core.cameras import CameraPath, intrinsics_matrix
 from ex4d_core.shot import Convention
 
 SUBJECT_DISTANCE = 3.0
@@ -32,32 +33,32 @@ def synthetic_surface(frames: int, width: int, height: int, convention: Conventi
     """The first frames of the synthetic shot, on the CPU; the camera stands still at the origin."""
     colors, depths = zip(*(synthetic_frame(index, width, height) for index in range(frames)), strict=True)
     color, depth = np.stack(colors), np.stack(depths)
-    intrinsics = torch.tensor([[width, 0, width / 2], [0, width, height / 2], [0, 0, 1]], dtype=torch.float64)
+    intrinsics = torch.from_numpy(intrinsics_matrix(width, width, width / 2, height / 2))
     return DepthSurface(
         torch.from_numpy(depth), torch.from_numpy(color), intrinsics.expand(frames, 3, 3), convention=convention
     )
 
 
-def synthetic_cameras(frames: int, degrees: float = 60.0) -> np.ndarray:
-    """(T, 4, 4) world-to-camera: an arc of so many degrees around the ball, starting at the source camera."""
-    cameras = np.repeat(np.eye(4)[None], frames, axis=0)
+def synthetic_camera(frames: int, width: int, height: int, degrees: float = 60.0) -> CameraPath:
+    """An arc of so many degrees around the ball, starting at the source camera."""
     angle = np.radians(np.linspace(0, degrees, frames))
-    cameras[:, 0, 0] = cameras[:, 2, 2] = np.cos(angle)
-    cameras[:, 0, 2], cameras[:, 2, 0] = np.sin(angle), -np.sin(angle)
+    poses = np.repeat(np.eye(4)[None], frames, axis=0)
+    poses[:, 0, 0] = poses[:, 2, 2] = np.cos(angle)
+    poses[:, 0, 2], poses[:, 2, 0] = np.sin(angle), -np.sin(angle)
     eye = SUBJECT_DISTANCE * np.stack([-np.sin(angle), np.zeros(frames), 1 - np.cos(angle)], axis=1)
-    cameras[:, :3, 3] = -np.einsum("tij,tj->ti", cameras[:, :3, :3], eye)
-    return cameras
+    poses[:, :3, 3] = -np.einsum("tij,tj->ti", poses[:, :3, :3], eye)
+    return CameraPath(poses, intrinsics_matrix(width, width, width / 2, height / 2), width, height)
 
 
 def quick_speed(rasterizer: Rasterizer) -> float:
     """Milliseconds per frame of 512 x 512 pixels, copies to host memory included: the best of three runs."""
     frames = 32 if rasterizer.device.type == "cuda" else 2
     surface = synthetic_surface(frames, 512, 512).to(rasterizer.device)
-    cameras = synthetic_cameras(frames)
+    camera = synthetic_camera(frames, 512, 512)
 
     def seconds() -> float:
         start = time.perf_counter()
-        for _ in render_in_batches(rasterizer, surface, cameras, surface.intrinsics, 512, 512):
+        for _ in render_in_batches(rasterizer, surface, camera):
             pass
         return time.perf_counter() - start
 

@@ -12,32 +12,24 @@ import torch
 
 from ex4d.mesh import DepthSurface
 from ex4d.raster.batches import BATCH_PIXELS
-from ex4d.raster.rasterizer import Rasterizer
+from ex4d.raster.rasterizer import Rasterizer, require_same_frames
 from ex4d_core.cameras import CameraPath
 
 # Rays of an image, about. The visible fraction is then within 0.01 of the full image's; the tests check it.
 RAYS = 1 << 16
 
 
-def visible_fractions(
-    rasterizer: Rasterizer,
-    surface: DepthSurface,
-    world_to_camera: np.ndarray | torch.Tensor,
-    intrinsics: np.ndarray | torch.Tensor,
-    width: int,
-    height: int,
-) -> np.ndarray:
+def visible_fractions(rasterizer: Rasterizer, surface: DepthSurface, camera: CameraPath) -> np.ndarray:
     """(T,) float64, the visible fraction of each frame of a path; the images stay on the device.
 
     For arguments and errors see `Rasterizer.render`.
     """
-    step = max(1, BATCH_PIXELS // (width * height))
+    require_same_frames(surface, camera)
+    step = max(1, BATCH_PIXELS // (camera.width * camera.height))
     fractions = []
     for start in range(0, surface.frames, step):
-        part = slice(start, start + step)
-        frames = rasterizer.render(
-            surface.frame_range(start, start + step), world_to_camera[part], intrinsics[part], width, height
-        )
+        part = start, start + step
+        frames = rasterizer.render(surface.frame_range(*part), camera.frames(*part))
         fractions.append(frames.mask.flatten(1).double().mean(dim=1))
     return torch.cat(fractions).cpu().numpy()
 
@@ -55,13 +47,13 @@ def sparse_camera(camera: CameraPath, convention: str = "centered") -> CameraPat
     if convention == "reference" and step % 2 == 0:
         step -= 1
     first = min((step - 1) // 2, camera.width - 1, camera.height - 1)
-    intrinsics = camera.intrinsics.copy()
     if convention == "reference":
-        intrinsics[:, :2, 2] = camera.width / 2, camera.height / 2
+        camera = camera.with_centred_principal_point()
+    intrinsics = camera.intrinsics.copy()
     intrinsics[:, :2] /= step
     # The centre of pixel `first` is the centre of pixel 0 now: u' = (u - first - 0.5) / step + 0.5.
     intrinsics[:, :2, 2] += 0.5 - (first + 0.5) / step
-    width, height = (len(range(first, size, step)) for size in (camera.width, camera.height))
+    width, height = (len(range(first, size, step)) for size in camera.size)
     return CameraPath(camera.world_to_camera, intrinsics, width, height)
 
 

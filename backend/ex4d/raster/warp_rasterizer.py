@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from typing import Any
 
-import numpy as np
 import torch
 import warp as wp
 
@@ -26,12 +25,12 @@ from ex4d.raster.frames import RenderedBatch
 from ex4d.raster.rasterizer import (
     REFERENCE_FAR,
     REFERENCE_NEAR,
-    CameraBatch,
-    check_cameras,
+    camera_to_draw,
     cpu_cores,
     indexed_device,
 )
 from ex4d.raster.warp import antialiasing, clipping, drawing, projection, resolving, stretched_faces, unsnapped
+from ex4d_core.cameras import CameraPath
 
 # Working memory of a CUDA batch; more would not be faster, since a few frames already fill the device.
 CUDA_BATCH_BYTES = 1 << 30
@@ -101,21 +100,12 @@ class WarpRasterizer:
         ):
             wp.load_module(kernels, device=self._warp_device)
 
-    def render(
-        self,
-        surface: DepthSurface,
-        world_to_camera: np.ndarray | torch.Tensor,
-        intrinsics: np.ndarray | torch.Tensor,
-        width: int,
-        height: int,
-        *,
-        with_depth: bool = False,
-    ) -> RenderedBatch:
+    def render(self, surface: DepthSurface, camera: CameraPath, *, with_depth: bool = False) -> RenderedBatch:
         """Render frame t of the surface with camera t; see `Rasterizer.render`."""
-        cameras = check_cameras(surface, world_to_camera, intrinsics, width, height)
+        camera = camera_to_draw(surface, camera)
         surface = surface.to(self.device)
-        frames = surface.frames
-        inputs = Inputs.of(surface, cameras)
+        frames, (width, height) = surface.frames, camera.size
+        inputs = Inputs.of(surface, camera)
         color = torch.empty(frames, height * width, 3, dtype=torch.uint8, device=self.device)
         mask = torch.empty(frames, height * width, dtype=torch.bool, device=self.device)
         depth = torch.empty(frames, height * width if with_depth else 0, dtype=torch.float32, device=self.device)
@@ -124,7 +114,7 @@ class WarpRasterizer:
 
         def draw(start: int) -> None:
             part = slice(start, min(start + size, frames))
-            self._draw_batch(surface, inputs.frames(part), (width, height), (color[part], mask[part], depth[part]))
+            self._draw_batch(surface, inputs.frames(part), camera.size, (color[part], mask[part], depth[part]))
 
         threads = min(cpu_cores(), len(starts)) if self.device.type == "cpu" else 1
         if threads > 1:
@@ -181,7 +171,7 @@ class WarpRasterizer:
 
         known = surface.back_limits if surface.occlusion == "thickness" and surface.frames == 1 else None
         source = inputs.source(surface, known)
-        view = inputs.view(surface, width, height)
+        view = inputs.view(surface, size)
         projected = projection.Projected()
         projected.x = self._empty(wp.int32, frames, vertices)
         projected.y = self._empty(wp.int32, frames, vertices)
@@ -259,12 +249,13 @@ class Inputs:
     pixel_angles: torch.Tensor
 
     @staticmethod
-    def of(surface: DepthSurface, cameras: CameraBatch) -> Inputs:
+    def of(surface: DepthSurface, camera: CameraPath) -> Inputs:
         """The inputs for all frames of a surface, copied to its device."""
-        poses = torch.from_numpy(cameras.world_to_camera)
+        poses = torch.tensor(camera.world_to_camera)
         if surface.camera_to_world is not None:
             poses = poses @ surface.camera_to_world
-        small = (*surface.rays, poses, torch.from_numpy(cameras.intrinsics), pixel_angles(surface.intrinsics))
+        intrinsics = torch.from_numpy(camera.intrinsics[:, [0, 1, 0, 1], [0, 1, 2, 2]])
+        small = (*surface.rays, poses, intrinsics, pixel_angles(surface.intrinsics))
         return Inputs(
             surface.depth.contiguous(),
             surface.color.contiguous(),
@@ -292,12 +283,12 @@ class Inputs:
         source.thin = 4.0 * math.cos(math.radians(MIN_INNER_ANGLE_DEGREES)) ** 2
         return source
 
-    def view(self, surface: DepthSurface, width: int, height: int) -> StructInstance:
-        """The kernels' `View` of an image of width x height pixels."""
+    def view(self, surface: DepthSurface, size: tuple[int, int]) -> StructInstance:
+        """The kernels' `View` of an image of (width, height) pixels."""
         view = projection.View()
         view.cameras = wp.from_torch(self.cameras, dtype=wp.mat44d)
         view.intrinsics = wp.from_torch(self.intrinsics, dtype=wp.vec4d)
-        view.width, view.height = width, height
+        view.width, view.height = size
         reference = surface.convention == "reference"
         view.near = REFERENCE_NEAR if reference else CENTERED_NEAR
         view.far = REFERENCE_FAR if reference else CENTERED_FAR
