@@ -70,7 +70,7 @@ class Scheduler:
         return bool(self._alone or self._rest)
 
     def every_tick(self, run: Callable[[], None], budget: float) -> None:
-        """Do something in every tick, within so many seconds."""
+        """Do something in every tick, within ``budget`` seconds."""
         self._work.append(Work(run, budget))
 
     def after_undo(self, run: Callable[[], None]) -> None:

@@ -122,7 +122,7 @@ class CameraPath:
                 that EX-4D saves have it.
 
         Raises:
-            CameraError: the file is no .npz, lacks an array, or holds a camera that cannot be used.
+            CameraError: the file is not an .npz, lacks an array, or holds a camera that cannot be used.
         """
         try:
             data = read_npz(path, most_bytes=_MAX_FILE_BYTES)

@@ -153,7 +153,7 @@ def build_path(
 def shot_path(
     trajectory: Trajectory, footage: PlacedFootage, *, frames: int | None = None, first_frame: int = 0
 ) -> CameraPath:
-    """A move through a scene, which starts where the source camera stands in footage frame ``first_frame``.
+    """A move through a scene, which starts at the source camera's pose in footage frame ``first_frame``.
 
     Args:
         footage: an opened scene, or anything else with its manifest and source camera.

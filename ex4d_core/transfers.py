@@ -193,7 +193,7 @@ def _storing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StorageError(
-            f"cannot write {path.name} into {path.parent}: {error.strerror or error}; make room there or check its "
+            f"cannot write {path.name} into {path.parent}: {error.strerror or error}; free space there or check its "
             "permissions, then resume"
         ) from error
 

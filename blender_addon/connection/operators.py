@@ -94,7 +94,7 @@ class EX4D_OT_stop_backend(bpy.types.Operator):
 
 
 class EX4D_OT_copy_text(bpy.types.Operator):
-    """Put this on the clipboard, to paste it into a terminal or a message."""
+    """Copy this to the clipboard, to paste it into a terminal or a message."""
 
     bl_idname = "ex4d.copy_text"
     bl_label = "Copy"

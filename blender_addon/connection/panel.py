@@ -56,7 +56,7 @@ def draw_text(layout: bpy.types.UILayout, text: str, context: bpy.types.Context,
 
 
 def wrapped(text: str, letters: int) -> list[str]:
-    """Lines of at most so many letters; Chinese, Japanese and Korean ones count for two."""
+    """Lines of at most ``letters`` characters; Chinese, Japanese and Korean ones count for two."""
     # While lines are broken a mark stands behind each wide letter, so that it counts for two.
     marked = "".join(letter + (_WIDE if east_asian_width(letter) in "WF" else "") for letter in text)
     lines = (line.replace(_WIDE, "") for line in textwrap.wrap(marked, letters))

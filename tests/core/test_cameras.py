@@ -38,7 +38,7 @@ def test_a_camera_looks_at_its_target_with_x_right_and_y_down():
 
 @pytest.mark.parametrize(
     ("eye", "target", "message"),
-    [([0, 0, 1], [0, 0, 1], "stands on"), ([0, -2, 0], [0, 3, 0], "straight up or down")],
+    [([0, 0, 1], [0, 0, 1], "frame 0"), ([0, -2, 0], [0, 3, 0], "straight up or down")],
 )
 def test_views_without_a_direction_or_horizon_are_refused(eye, target, message):
     with pytest.raises(CameraError, match=message):

@@ -65,15 +65,15 @@ def test_a_request_is_the_same_on_the_other_side():
         ("wan", {"steps": True}, "steps must be a whole number"),
         ("wan", {"guidance": float("nan")}, "guidance must be a number"),
         ("wan", {"guidance": "5"}, "guidance must be a number"),
-        ("wan", {"erosion": [8, 2]}, "from its smallest to its largest"),
+        ("wan", {"erosion": [8, 2]}, "erosion .*8, 2"),
         ("wan", {"erosion": 3}, "two whole numbers"),
         ("wan", {"window": 48}, "4n . 1 frames"),
         ("wan", {"overlap": 49}, "overlap must be shorter than window"),
         ("wan", {"max_pixels": 100}, "max_pixels must be 0 or at least"),
         ("wan", {"precision": "int4"}, "precision must be one of"),
         ("wan", {"fp8_attention": 1}, "fp8_attention must be true or false"),
-        ("wan", {"loras": [{"name": "../../etc/passwd"}]}, "named like its file"),
-        ("wan", {"loras": [{"name": "a/b"}]}, "named like its file"),
+        ("wan", {"loras": [{"name": "../../etc/passwd"}]}, "etc/passwd"),
+        ("wan", {"loras": [{"name": "a/b"}]}, "a/b"),
         ("wan", {"loras": [{"name": "ok", "weight": 1e9}]}, "weight must be a number"),
         ("wan", {"loras": [{"weight": 1}]}, "Lora is incomplete"),
         ("wan", {"loras": [{"name": "ok"}] * 9}, "at most 8"),
@@ -148,7 +148,7 @@ def test_a_missing_field_is_named():
 
 def test_a_shot_must_lie_within_its_footage():
     request().require_footage(7)
-    with pytest.raises(RequestError, match="5 frames from footage frame 2 on, but the scene has 6"):
+    with pytest.raises(RequestError, match=r"5 frames .* frame 2, .* 6"):
         request().require_footage(6)
 
 

@@ -38,7 +38,7 @@ def test_the_image_s_edge_lies_at_half_the_angle():
 
 def test_an_unknown_lens_gets_the_default_that_the_note_names():
     assert np.allclose(intrinsics_from(512, 512), intrinsics_from(512, 512, fov_degrees=DEFAULT_FOV_DEGREES))
-    assert f"{DEFAULT_FOV_DEGREES:g} degrees is assumed" in ASSUMED_FOV_NOTE
+    assert f"{DEFAULT_FOV_DEGREES:g} degrees" in ASSUMED_FOV_NOTE
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_who_is_trusted_with_the_lens_where_several_know_it(tmp_path):
     for taken_away, focal_px, origin in (
         (None, 30, "the user"),
         ("stated", 40, "the camera file solved.npz"),
-        ("camera_file", 500, "EX-4D, whose focal length is the same for all footage"),
+        ("camera_file", 500, "EX-4D"),
         ("convention", 70, "the depth (depth.npz)"),
         ("depth_files", filmed_at, "the footage ("),
     ):

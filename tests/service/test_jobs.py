@@ -126,7 +126,7 @@ def test_jobs_wait_in_line_and_are_listed_newest_first(wire, scene, shot, tmp_pa
         ("bug json", "internal error: JSONDecodeError: "),
         ("bug key", "internal error: KeyError: 'camera'"),
         ("bug value", "internal error: ValueError: invalid literal"),
-        ("fill", "make room"),
+        ("fill", "free"),
     ],
 )
 def test_a_job_fails_alone_and_says_why(wire, scene, shot, label, reason):
@@ -159,7 +159,7 @@ def test_a_job_that_cannot_be_stored_is_refused_and_accepted_when_there_is_room(
     before = resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE)
     resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, (1000, before[1]))
     error = wire.ask(Submit("key", shot().to_wire()))
-    assert isinstance(error, Error) and error.code in ("disk-full", "storage") and "make room" in error.text
+    assert isinstance(error, Error) and error.code in ("disk-full", "storage") and "free" in error.text
     assert wire.ask(ListJobs()).jobs == []
     resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, before)
     assert wire.finish(wire.submit(shot(), "key"))[0].state == "done"

@@ -50,7 +50,8 @@ def run(options: argparse.Namespace, report: Report) -> int:
         elif options.fetch:
             fetched, job = _fetch(client, options.fetch, options.out, report)
             state = "" if job.state == "done" else f"; the job is {': '.join(filter(None, (job.state, job.reason)))}"
-            report.add("files", fetched, f"{fetched} in {options.out}{state}")
+            report.say(f"{fetched} files in {options.out}{state}")
+            report.add("files", fetched, "")
             report.add("jobs", [asdict(job)], "")
         else:
             _report_jobs(client.ask(ListJobs(), timeout=ANSWER_SECONDS).jobs, report)
@@ -65,8 +66,9 @@ def _prune(days: float, data: Path | None, report: Report) -> int:
     if not days >= 0:
         raise ServiceError(f"invalid --prune {days:g}: expected a number of days, 0 or more")
     pruned = prune(ServiceSettings() if data is None else ServiceSettings(data=data), days)
-    report.add("forgotten", pruned.jobs, f"{pruned.jobs} jobs")
-    report.add("freed_bytes", pruned.bytes, f"{pruned.bytes / 1e9:.2f} GB")
+    report.say(f"{pruned.jobs} jobs forgotten, {pruned.bytes / 1e9:.2f} GB freed")
+    report.add("forgotten", pruned.jobs, "")
+    report.add("freed_bytes", pruned.bytes, "")
     return 0
 
 

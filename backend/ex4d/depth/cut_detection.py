@@ -68,7 +68,7 @@ def _thumbnail(image: np.ndarray) -> np.ndarray:
 
 
 def _histogram(small: np.ndarray) -> np.ndarray:
-    """Share of the pixels in each bin of each channel, shared between neighbouring bins so that rounding is no change.
+    """Share of the pixels in each bin of each channel, with overlapping bins, so that rounding changes little.
 
     Returns:
         (3, bins) float32.

@@ -28,7 +28,7 @@ def repaint_movies(
     """Let an engine repaint what a mask movie (white = seen) marks as unseen in a colour movie.
 
     Args:
-        frames: take only so many from the start.
+        frames: take only this many from the start.
         progress: called with the engine's stages.
 
     Raises:

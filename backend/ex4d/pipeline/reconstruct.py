@@ -201,7 +201,7 @@ def build_scene(
         intrinsics: (3, 3) or (T, 3, 3), pixels of the footage.
         name: of the scene, for people.
         convention: how the DW-Mesh for display is built; rendering may choose again.
-        source_camera: the moving camera that filmed it, one pose for each frame; each frame's mesh then stands in that
+        source_camera: the moving camera that filmed it, one pose for each frame; the meshes are then in that
             camera's world. None: a camera that stands still at the origin. Only `intrinsics` say what the lens is.
         provenance: where depth and focal length came from, for people.
         progress: called with frames done and frames in all.

@@ -183,10 +183,10 @@ def generate_take(
         rendered = render_shot(scene, camera, request.render, first_frame=start, device=first, machine=machine)
         recorded = _recorded(rendered, color, mask)
         on_progress = _progress_callback(sink, work_folder)
-        for index, picture in enumerate(engine.generate(recorded, count=len(camera), on_progress=on_progress)):
+        for index, image in enumerate(engine.generate(recorded, count=len(camera), on_progress=on_progress)):
             path = work_folder / frame_file_name(index)
-            write_png(path, picture, {"ex4d_engine": engine.name})
-            take.write(picture)
+            write_png(path, image, {"ex4d_engine": engine.name})
+            take.write(image)
             sink.frame(index, path)
             sink.progress(engine.name, index + 1, len(camera))
 

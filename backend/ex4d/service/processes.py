@@ -98,7 +98,7 @@ def write_message(stream: IO[bytes], message: dict[str, Any]) -> None:
 
 
 def _read_exactly(stream: IO[bytes], count: int) -> bytes:
-    """So many bytes; none at the end of the stream."""
+    """``count`` bytes; none at the end of the stream."""
     data = bytearray()
     while len(data) < count:
         piece = stream.read(count - len(data))

@@ -189,7 +189,7 @@ def open_dit(
 def _open(
     source: Path | Sequence[Path], keys: Mapping[str, int], what: str, part: str
 ) -> tuple[dict[str, torch.Tensor], list[torch.Size]]:
-    """Read the tensors of a network, and the shapes of ``keys``, which must have so many dimensions.
+    """Read the tensors of a network, and the shapes of ``keys``, whose values are their expected numbers of dimensions.
 
     ``what`` is the network's name for people, ``part`` that for `ex4d models fetch`.
     """

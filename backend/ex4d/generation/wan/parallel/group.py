@@ -61,7 +61,7 @@ class PassShard:
         self._prompt_group = prompt_group
 
     def token_slice(self, total: int) -> slice:
-        """Return this rank's part of so many tokens."""
+        """Return this rank's part of ``total`` tokens."""
         sizes = split_evenly(total, self._count)
         start = sum(sizes[: self._index])
         return slice(start, start + sizes[self._index])
