@@ -39,14 +39,8 @@ def synthetic_surface(frames: int, width: int, height: int, convention: Conventi
     )
 
 
-<<<<<<< HEAD
 def synthetic_camera(frames: int, width: int, height: int, degrees: float = 60.0) -> CameraPath:
-    """An arc of so many degrees around the ball, starting at the source camera."""
-=======
-def synthetic_cameras(frames: int, degrees: float = 60.0) -> np.ndarray:
-    """(T, 4, 4) world-to-camera: an arc of ``degrees`` around the ball, starting at the source camera."""
-    cameras = np.repeat(np.eye(4)[None], frames, axis=0)
->>>>>>> english
+    """An arc of ``degrees`` around the ball, starting at the source camera."""
     angle = np.radians(np.linspace(0, degrees, frames))
     poses = np.repeat(np.eye(4)[None], frames, axis=0)
     poses[:, 0, 0] = poses[:, 2, 2] = np.cos(angle)
