@@ -213,6 +213,6 @@ class _StageLog:
         began, done, total = self._stages[self._current]
         parts = [f"{self._current} {done}/{total}" if total else f"{self._current} {done or ''}".rstrip()]
         if total and 0 < done < total:
-            left = (time.monotonic() - began) * (total - done) / done
-            parts.append(f"ETA {timedelta(seconds=round(left))}")
+            left = round((time.monotonic() - began) * (total - done) / done)
+            parts += [f"ETA {timedelta(seconds=left)}"] if left else []
         print(f"{datetime.now():%H:%M:%S} {self.verb}: {', '.join(parts)}", file=sys.stderr, flush=True)
