@@ -14,11 +14,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from bench import PARTS
 from ex4d.cli.main import run_program
-from ex4d.cli.options import plain_console, positive_number, progress_bar, size
+from ex4d.cli.options import positive_number, progress_bar, size
+from ex4d.cli.report import Report
+
+if TYPE_CHECKING:
+    from bench.measuring import Row
 
 # Enough ticks for a 99.9th percentile.
 _TAKES = 10
@@ -47,34 +52,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--blender", help="a Blender executable, or a Python that has the bpy module")
 
 
-def run(options: argparse.Namespace) -> int:
-    """Print every row or comparison as soon as it is measured; returns the exit code."""
-    return {"chain": _run_chain, "render": _run_render, "depth": _run_depth, "generate": _run_generate}[options.what](
-        options
-    )
+def run(options: argparse.Namespace, report: Report) -> int:
+    """Report every row as soon as it is there; returns the exit code."""
+    runs = {"chain": _run_chain, "render": _run_render, "depth": _run_depth, "generate": _run_generate}
+    return runs[options.what](options, report)
 
 
-def _run_render(options: argparse.Namespace) -> int:
-    from rich.table import Table
-
+def _run_render(options: argparse.Namespace, report: Report) -> int:
     from bench.measuring import machine
     from bench.rendering import measure_rendering
 
-    rows = measure_rendering()
-    if options.markdown:
-        print(f"{machine()}:\n\n| what | measured | |\n|---|---|---|", flush=True)
-        for row in rows:
-            print(f"| {row.what} | {row.figure} | {row.remark} |", flush=True)
-        return 0
-    table = Table("what", "measured", "", box=None)
-    for row in rows:
-        table.add_row(row.what, row.figure, row.remark)
-    plain_console().print(machine(), table, sep="\n")
+    if not options.markdown:
+        return _report_rows(measure_rendering(), machine(), report)
+    report.say(f"{machine()}:\n\n| what | measured | |\n|---|---|---|")
+    for row in measure_rendering():
+        report.say(f"| {row.what} | {row.figure} | {row.remark} |")
     return 0
 
 
-def _run_generate(options: argparse.Namespace) -> int:
-    """Prints each row at once: the whole takes minutes."""
+def _run_generate(options: argparse.Namespace, report: Report) -> int:
     from bench.measuring import machine
     from ex4d.generation.wan.networks import require_diffsynth
 
@@ -84,60 +80,64 @@ def _run_generate(options: argparse.Namespace) -> int:
 
     from bench.generation import measure_generation
 
-    console = plain_console()
-    console.print(f"{machine()}, diffsynth {version('diffsynth')}", soft_wrap=True)
     scratch = Path(options.scratch) if options.scratch else None
-    for row in measure_generation(scratch, options.part or PARTS):
-        console.print(f"{row.what:34} {row.figure:>12}  {row.remark}", soft_wrap=True)
-    return 0
+    rows = measure_generation(scratch, options.part or PARTS)
+    return _report_rows(rows, f"{machine()}, diffsynth {version('diffsynth')}", report)
 
 
-def _run_depth(options: argparse.Namespace) -> int:
-    from rich.table import Table
-
+def _run_depth(options: argparse.Namespace, report: Report) -> int:
     from bench.estimators import PUBLISHED, measure_estimators
-    from bench.measuring import machine
+    from bench.measuring import Row, machine
     from ex4d.depth.depth_models import depth_model
     from ex4d.devices import torch_device
 
     for name in options.estimator:
         depth_model(name)
-    console, device = plain_console(), torch_device(options.device)
-    console.print(f"{options.size[0]}x{options.size[1]}, {options.frames} frames, random weights; {machine()}")
-    table = Table("estimator", "works at", "ms/frame", "frames/s", "GPU memory", "published", box=None)
-    for found in measure_estimators(options.estimator, options.frames, *options.size, device):
-        memory = "" if found.gigabytes is None else f"{found.gigabytes:.1f} GB"
-        size = f"{found.size[0]}x{found.size[1]}"
-        rate = f"{1 / found.seconds:.1f}"
-        stated = PUBLISHED.get(found.model.name, "")
-        table.add_row(found.model.name, size, f"{1000 * found.seconds:.1f}", rate, memory, stated)
-    console.print(table)
-    return 0
+    device = torch_device(options.device)
+
+    def rows() -> Iterator[Row]:
+        for found in measure_estimators(options.estimator, options.frames, *options.size, device):
+            memory = "" if found.gigabytes is None else f", {found.gigabytes:.1f} GB of GPU memory"
+            stated = PUBLISHED.get(found.model.name)
+            remark = f"a frame, at {found.size[0]}x{found.size[1]}{memory}" + (
+                f"; published: {stated}" if stated else ""
+            )
+            yield Row(found.model.name, f"{1000 * found.seconds:.1f} ms", remark)
+
+    what = f"{options.size[0]}x{options.size[1]}, {options.frames} frames, random weights; {machine()}"
+    return _report_rows(rows(), what, report)
 
 
-def _run_chain(options: argparse.Namespace) -> int:
+def _run_chain(options: argparse.Namespace, report: Report) -> int:
     import tempfile
     from pathlib import Path
 
-    from rich.table import Table
-
     from bench.chain import measure
-    from bench.measuring import machine
+    from bench.measuring import Row, machine
     from ex4d.demo import run_demo
 
-    console = plain_console()
-    table = Table("what", "measured", "", box=None)
     width, height = options.size
-    for row in measure(options.frames, width, height):
-        table.add_row(row.what, row.figure, row.remark)
-    if options.blender:
-        with tempfile.TemporaryDirectory(prefix="ex4d-bench-") as folder, progress_bar() as progress:
-            _, measured = run_demo(Path(folder), options.blender, progress, takes=_TAKES)
-        for what, figure in measured.items():
-            what, _, unit = what.rpartition(" ")
-            table.add_row(f"Blender: {what}", f"{figure:.1f} {unit}", "sample clip, 512x512, 49 frames")
-    console.print(f"{width}x{height}, {options.frames} frames; {machine()}")
-    console.print(table)
+
+    def rows() -> Iterator[Row]:
+        yield from measure(options.frames, width, height)
+        if options.blender:
+            with tempfile.TemporaryDirectory(prefix="ex4d-bench-") as folder, progress_bar() as progress:
+                _, measured = run_demo(Path(folder), options.blender, progress, takes=_TAKES)
+            for what, figure in measured.items():
+                what, _, unit = what.rpartition(" ")
+                yield Row(f"Blender: {what}", f"{figure:.1f} {unit}", "sample clip, 512x512, 49 frames")
+
+    return _report_rows(rows(), f"{width}x{height}, {options.frames} frames; {machine()}", report)
+
+
+def _report_rows(rows: Iterable[Row], machine: str, report: Report) -> int:
+    """Say each row at once: the whole takes minutes."""
+    report.add("machine", machine, machine)
+    measured = []
+    for row in rows:
+        report.say(f"{row.what:38} {row.figure:>14}  {row.remark}")
+        measured.append({"what": row.what, "figure": row.figure, "remark": row.remark})
+    report.add("rows", measured, "")
     return 0
 
 

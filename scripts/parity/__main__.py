@@ -12,9 +12,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from ex4d.cli.main import run_program
+from ex4d.cli.report import Report
 from ex4d_core.shot import RASTERIZERS
 
 
@@ -26,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rasterizer", choices=RASTERIZERS, default="auto", help="with geometry")
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace, report: Report) -> int:
     """Print every row or comparison as soon as it is there; returns the exit code."""
     if options.what == "generation":
         from parity.generation import compare_generation
@@ -40,15 +42,15 @@ def run(options: argparse.Namespace) -> int:
         from parity.geometry import compare_geometry
 
         comparisons = compare_geometry(options.case, options.rasterizer, options.device)
-    count = off = 0
+    rows = []
     for comparison in comparisons:
-        count += 1
-        off += not comparison.right
         relation = ">=" if comparison.at_least else "<="
         verdict = "ok " if comparison.right else "OFF"
         figure = f"{comparison.value:.5g} {relation} {comparison.bound:g}"
-        print(f"{verdict}  {comparison.name:38} {comparison.measure:12} {figure}", flush=True)
-    print(f"{count} comparisons, {off} off" if off else f"{count} comparisons, all within their bounds")
+        report.say(f"{verdict}  {comparison.name:38} {comparison.measure:12} {figure}")
+        rows.append({**asdict(comparison), "right": comparison.right})
+    off = sum(not row["right"] for row in rows)
+    report.add("comparisons", rows, f"{len(rows)}, {off} off" if off else f"{len(rows)}, all within their bounds")
     return 1 if off else 0
 
 

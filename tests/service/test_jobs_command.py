@@ -38,9 +38,9 @@ def test_programs_get_jobs_as_json(wire, scene, shot, table_of):
     wire.upload_scene(scene)
     job = wire.submit(shot("good"))
     status, _ = wire.finish(job)
-    listed = json.loads(table_of("jobs", "--json"))
+    listed = json.loads(table_of("jobs", "--json"))["result"]["jobs"]
     assert JobStatus(**listed[0]) == status and status.job == job
-    assert [one["job"] for one in json.loads(table_of("jobs", "--cancel", job, "--json"))] == [job]
+    assert [one["job"] for one in json.loads(table_of("jobs", "--cancel", job, "--json"))["result"]["jobs"]] == [job]
 
 
 def test_a_job_is_cancelled_and_what_it_made_is_fetched(wire, scene, shot, table_of, tmp_path):

@@ -20,7 +20,7 @@ def command(folder: Path, *words: str) -> int:
 def test_the_command_line_names_every_estimator_in_the_order_of_auto(capsys):
     assert tuple(model.name for model in DEPTH_MODELS) == ESTIMATORS
     with pytest.raises(SystemExit):
-        main(["models", "--help"])
+        main(["models", "list", "--help"])
     said = " ".join(capsys.readouterr().out.replace("-\n", "-").split()).replace("- ", "-")
     assert f"fast, {', '.join(ESTIMATORS)}" in said
 

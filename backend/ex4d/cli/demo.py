@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from ex4d.cli.options import progress_bar
+from ex4d.cli.report import Report
 
 SUMMARY = "run the whole chain on the sample clip, in a few seconds"
 
@@ -21,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace, report: Report) -> int:
     """Run `ex4d demo`."""
     import shutil
     import sys

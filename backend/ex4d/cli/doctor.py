@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ex4d.cli.options import add_backend_arguments, backend_client, machine_settings, plain_console
+from ex4d.cli.options import add_backend_arguments, backend_client, machine_settings
+from ex4d.cli.report import Report
 
 if TYPE_CHECKING:
     from ex4d.machine import MachineSettings
@@ -29,27 +30,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--models", type=Path, metavar="FOLDER", help="weights; default: $EX4D_MODELS, else user data")
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace, report: Report) -> int:
     """Run `ex4d doctor`; returns 1 if something needs repair."""
     from rich.table import Table
 
     from ex4d_core.messages import command_in
 
     table = Table(box=None, show_header=False)
-    problems, commands = [], []
+    rows, commands = [], []
     for name, finding, problem in _findings(options):
+        rows.append({"name": name, "finding": finding, "problem": problem})
         # Print a command in one piece, so that it can be copied: a table wraps it.
         if command := command_in(finding):
             finding = finding.removesuffix(f" with: {command}") + " (see below)"
             commands.append(f"{name}: {command}")
         table.add_row(name, finding)
-        if problem:
-            problems.append(problem)
-    plain_console().print(table)
-    for command in commands:
-        print(command)
+    report.show(table, *commands)
+    report.add("findings", rows, "")
+    problems = [row["problem"] for row in rows if row["problem"]]
     for problem in problems:
-        print(f"! {problem}")
+        report.say(f"! {problem}")
     return 1 if problems else 0
 
 

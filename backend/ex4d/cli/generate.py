@@ -24,10 +24,9 @@ from ex4d.cli.options import (
     backend_client,
     camera_from,
     machine_settings,
-    progress_bar,
-    stage_bars,
     wan_settings,
 )
+from ex4d.cli.report import Report
 from ex4d_core.client import ClientError, ConnectionState
 from ex4d_core.errors import RequestError
 from ex4d_core.remote_take import RemoteTake
@@ -66,36 +65,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     original.add_argument("--output_video", type=Path, help="movie to write")
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace, report: Report) -> int:
     movies = options.color_video, options.mask_video, options.output_video
     if any(movies):
         if not all(movies):
             raise RequestError("--color_video, --mask_video and --output_video belong together; give all three")
-        return _from_movies(options)
+        return _from_movies(options, report)
     if options.scene is None or options.out is None:
         also = " (the scene that the take was made from, and a folder for the new one)" if options.again else ""
         raise RequestError(
             f"give a scene folder and --out{also}, or --color_video, --mask_video and --output_video instead"
         )
-    return _from_scene(options)
+    return _from_scene(options, report)
 
 
-def _from_scene(options: argparse.Namespace) -> int:
+def _from_scene(options: argparse.Namespace, report: Report) -> int:
     scene = Scene.open(options.scene)
     request = _request_again(scene, options) if options.again else _new_request(scene, options)
     request.require_footage(scene.manifest.frames)
     if options.backend:
         if options.accept_licence:
             raise RequestError("--accept-licence does not work with --backend: give it to 'ex4d serve' on that machine")
-        _on_backend(scene, request, options)
+        _on_backend(scene, request, options, report)
     else:
         from ex4d.pipeline.take import take_into_folder
 
         where = {"device": options.device, "machine": machine_settings(options)}
-        with stage_bars() as progress:
+        with report.stages() as progress:
             take_into_folder(scene, request, options.out, **where, progress=progress)
     _drop_frames_behind(options.out, len(request.camera))
-    print(f"take       {options.out / 'take.mp4'}")
+    report.add("take", options.out / "take.mp4")
+    report.add("frames", len(request.camera), "")
     return 0
 
 
@@ -148,24 +148,22 @@ def _set_options(options: argparse.Namespace, *groups: Callable[[argparse.Argume
     return [f"--{name.replace('_', '-')}" for name in given if name not in _OF_THE_MACHINE]
 
 
-def _on_backend(scene: Scene, request: ShotRequest, options: argparse.Namespace) -> None:
+def _on_backend(scene: Scene, request: ShotRequest, options: argparse.Namespace, report: Report) -> None:
     client = backend_client(options)
     take, jobs = RemoteTake(options.out, request, scene), f"ex4d jobs --backend {options.backend}"
     try:
-        with progress_bar() as bar:
-            task_id = bar.add_task("upload", total=None)
+        with report.stages() as progress:
             task = client.start(take.conversation())
             while not task.done:
                 client.wait()
                 # A backend that never replied is not there; one that stopped replying may return in a moment.
                 client.require_answer(ANSWER_SECONDS if client.server is None else 60)
                 if client.state is not ConnectionState.CONNECTED:
-                    bar.update(task_id, description=client.state.value)
+                    progress(client.state.value, 0, 0)
                 elif take.status is None:
-                    bar.update(task_id, completed=take.uploaded, total=take.upload_size)
+                    progress("upload", take.uploaded, take.upload_size)
                 else:
-                    description, status = take.stage or take.state.value, take.status
-                    bar.update(task_id, description=description, completed=status.done, total=status.total or None)
+                    progress(take.stage or take.state.value, take.status.done, take.status.total)
         if task.error:
             raise task.error
     except (KeyboardInterrupt, ClientError, OSError):  # Ctrl-C, a backend that is away, a folder of ours that is full
@@ -184,13 +182,13 @@ def _on_backend(scene: Scene, request: ShotRequest, options: argparse.Namespace)
         raise RequestError(f"the backend's job {take.job} {ended}")
 
 
-def _from_movies(options: argparse.Namespace) -> int:
+def _from_movies(options: argparse.Namespace, report: Report) -> int:
     from ex4d.pipeline.movies import repaint_movies
 
     engine, movies = _engine(options), (options.color_video, options.mask_video, options.output_video)
-    with stage_bars() as progress:
+    with report.stages() as progress:
         repaint_movies(*movies, engine, frames=options.frames, progress=progress)
-    print(f"take       {options.output_video}")
+    report.add("take", options.output_video)
     return 0
 
 

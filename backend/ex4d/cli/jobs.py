@@ -7,12 +7,16 @@ more than DAYS days ago, and deletes footage and results that were not used for 
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ex4d.cli.options import ANSWER_SECONDS, add_backend_arguments, backend_client, plain_console, progress_bar
+from ex4d.cli.options import ANSWER_SECONDS, add_backend_arguments, backend_client
+from ex4d.cli.report import Report
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from ex4d_core.client import Client
     from ex4d_core.messages import JobStatus
 
@@ -28,10 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--prune", metavar="DAYS", type=float, help="forget jobs that ended more than DAYS days ago")
     parser.add_argument("--data", type=Path, help="with --prune: data folder of the service; default: the user's")
     parser.add_argument("-o", "--out", type=Path, help="folder for the files of --fetch")
-    parser.add_argument("--json", action="store_true", help="list jobs as JSON; times in seconds since 1970")
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace, report: Report) -> int:
     """Run `ex4d jobs`."""
     from ex4d_core.errors import RequestError
     from ex4d_core.messages import Cancel, ListJobs
@@ -39,43 +42,44 @@ def run(options: argparse.Namespace) -> int:
     if options.fetch and not options.out:
         raise RequestError("--fetch needs a folder: add --out FOLDER")
     if options.prune is not None:
-        return _prune(options.prune, options.data)
-    show = print_json if options.json else print_table
+        return _prune(options.prune, options.data, report)
     client = backend_client(options)
     try:
         if options.cancel:
-            show([client.ask(Cancel(options.cancel), timeout=ANSWER_SECONDS).status])
+            _report_jobs([client.ask(Cancel(options.cancel), timeout=ANSWER_SECONDS).status], report)
         elif options.fetch:
-            fetched, job = _fetch(client, options.fetch, options.out)
+            fetched, job = _fetch(client, options.fetch, options.out, report)
             state = "" if job.state == "done" else f"; the job is {': '.join(filter(None, (job.state, job.reason)))}"
-            print(f"{fetched} files in {options.out}{state}")
+            report.say(f"{fetched} files in {options.out}{state}")
+            report.add("files", fetched, "")
+            report.add("jobs", [asdict(job)], "")
         else:
-            show(client.ask(ListJobs(), timeout=ANSWER_SECONDS).jobs)
+            _report_jobs(client.ask(ListJobs(), timeout=ANSWER_SECONDS).jobs, report)
     finally:
         client.close()
     return 0
 
 
-def _prune(days: float, data: Path | None) -> int:
+def _prune(days: float, data: Path | None, report: Report) -> int:
     from ex4d.service import ServiceError, ServiceSettings, prune
 
     if not days >= 0:
         raise ServiceError(f"invalid --prune {days:g}: expected a number of days, 0 or more")
     pruned = prune(ServiceSettings() if data is None else ServiceSettings(data=data), days)
-    print(f"{pruned.jobs} jobs forgotten, {pruned.bytes / 1e9:.2f} GB freed")
+    report.say(f"{pruned.jobs} jobs forgotten, {pruned.bytes / 1e9:.2f} GB freed")
+    report.add("forgotten", pruned.jobs, "")
+    report.add("freed_bytes", pruned.bytes, "")
     return 0
 
 
-def print_json(jobs: list[JobStatus]) -> None:
-    """Print each `JobStatus` as JSON."""
-    import json
-    from dataclasses import asdict
-
-    print(json.dumps([asdict(job) for job in jobs], indent=1))
+def _report_jobs(jobs: list[JobStatus], report: Report) -> None:
+    """The jobs, newest first; times are in seconds since 1970."""
+    report.add("jobs", [asdict(job) for job in jobs], "")
+    report.show(_table(jobs) if jobs else "no jobs")
 
 
-def print_table(jobs: list[JobStatus]) -> None:
-    """Print a table for people, newest job first."""
+def _table(jobs: list[JobStatus]) -> Table:
+    """For people, newest job first."""
     from datetime import datetime
 
     from rich.table import Column, Table
@@ -89,23 +93,21 @@ def print_table(jobs: list[JobStatus]) -> None:
             progress = f"{job.queue_position} ahead"
         since = datetime.fromtimestamp(job.created).strftime("%d %b %H:%M:%S")
         table.add_row(job.job, job.label, job.engine, job.state, progress, since, job.reason)
-    plain_console().print(table if jobs else "no jobs")
+    return table
 
 
-def _fetch(client: Client, job: str, folder: Path) -> tuple[int, JobStatus]:
+def _fetch(client: Client, job: str, folder: Path, report: Report) -> tuple[int, JobStatus]:
     """Download every finished frame and file of a take or a scene into a folder; returns how many, and the status."""
     from ex4d_core.remote_job import RemoteJob
 
     folder.mkdir(parents=True, exist_ok=True)
     remote = RemoteJob(folder, job=job)
-    with progress_bar() as bar:
-        task_id = bar.add_task("fetch", total=None)
+    with report.stages() as progress:
         task = client.start(remote.fetch_available())
         while not task.done:
             client.wait()
             client.require_answer(30)
-            total = remote.status.events if remote.status else None
-            bar.update(task_id, completed=remote.last_event, total=total)
+            progress("fetch", remote.last_event, remote.status.events if remote.status else 0)
     if task.error:
         raise task.error
     assert task.result is not None

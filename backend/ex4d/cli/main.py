@@ -1,75 +1,139 @@
-"""The command ``ex4d``, with a verb for each task of the backend; every verb is a module of `ex4d.cli`."""
+"""The command ``ex4d``: finds the verb, parses its options, runs it, and turns its end into an exit code.
+
+Every verb is a module of `ex4d.cli` with SUMMARY, add_arguments(parser) and run(options, report) -> exit code, or with
+ACTIONS, a name and such a namespace for each verb below it (`ex4d models fetch`). They import what they need when they
+run, so that `ex4d --help` does not wait for torch.
+"""
 
 from __future__ import annotations
 
 import argparse
 import io
+import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Sequence
-from types import ModuleType
-from typing import NoReturn
+from importlib import import_module
+from typing import Any, NoReturn
 
 from ex4d.cli.checkout import CHECKOUT_VERBS, run_in_checkout
+from ex4d.cli.report import Report, add_report_arguments
 from ex4d_core import __version__
 from ex4d_core.errors import is_expected, user_message
 
-# Every verb is a module of `ex4d.cli` with SUMMARY, add_arguments(parser) and run(arguments) -> exit code.
-# They import what they need when they run, so that `ex4d --help` does not wait for torch.
 VERBS = ("demo", "serve", "reconstruct", "render", "generate", "models", "jobs", "doctor")
+
+# Exit codes. 128 + the signal's number is what shells report for a program that a signal ended.
+DONE, FAILED, WRONG_USAGE, INTERRUPTED, BROKEN_PIPE, TERMINATED = 0, 1, 2, 130, 141, 143
+
+_DESCRIPTION = "Re-shoot finished footage with a new camera (EX-4D): footage to depth, DW-Mesh, masks and new frames."
+_EPILOG = """
+Usual order: reconstruct, then render or generate; serve runs the backend for Blender.
+
+  ex4d reconstruct clip.mp4 --depth depth.npz --fov 55
+  ex4d generate clip_scene --preset orbit --amount 30 -o take
+
+Exit codes: 0 done, 1 failed with a reason, 2 wrong usage, 130 after Ctrl-C, 143 after SIGTERM.
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb.
-
-    Returns:
-        0 when done, 1 when the work failed with a reason (printed), 2 for a wrong command line, 130 after Ctrl-C.
-    """
+    """Run one verb; returns its exit code (wrong usage raises SystemExit, as argparse does)."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words and words[0] in CHECKOUT_VERBS:
-        return _run(words[0], lambda: run_in_checkout(words[0], words[1:]))
-    options = build_parser().parse_args(words)
-    return _run(options.verb, lambda: options.run(options))
+        return _run(Report(words[0]), lambda report: run_in_checkout(words[0], words[1:]))
+    if not words or words[0] not in VERBS:
+        build_parser().parse_args(words)  # prints help, the version, or what is wrong
+        return WRONG_USAGE
+    verb = import_module(f"ex4d.cli.{words.pop(0)}")
+    name = verb.__name__.rpartition(".")[2]
+    actions = getattr(verb, "ACTIONS", {})
+    if actions and (not words or words[0] not in actions):
+        _verb_parser(name, verb).parse_args(words)
+        return WRONG_USAGE
+    if actions:
+        action = words.pop(0)
+        name, verb = f"{name} {action}", actions[action]
+    return run_program(name, verb, words)
 
 
-def run_program(name: str, program: ModuleType, arguments: Sequence[str] | None = None) -> int:
-    """Run a verb that is a program of its own; see `main` for what it returns.
+def run_program(name: str, program: Any, arguments: Sequence[str] | None = None) -> int:
+    """Run a verb; see `main` for what it returns.
 
     Args:
-        program: a module with SUMMARY, add_arguments and run, as verbs are.
+        name: behind `ex4d` on the command line.
+        program: a module or namespace with SUMMARY, add_arguments and run.
+        arguments: behind the name; None for the process's own.
     """
-    parser = _Parser(prog=f"ex4d {name}", description=program.__doc__, formatter_class=_HelpFormatter)
-    program.add_arguments(parser)
-    options = parser.parse_args(arguments)
-    return _run(name, lambda: program.run(options))
+    # Parts may come before, between or behind options.
+    options = _verb_parser(name, program).parse_intermixed_args(arguments)
+    return _run(Report.of(name, options), lambda report: program.run(options, report))
 
 
-def _run(verb: str, work: Callable[[], int]) -> int:
-    """Do a verb's work; print an error that the user can act on as one sentence."""
-    # File names that are not UTF-8 are printed as they are.
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line, for help, documentation and completion."""
+    parser = _Parser(prog="ex4d", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=_HelpFormatter)
+    parser.add_argument("--version", action="version", version=f"ex4d {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name in VERBS:
+        _fill(verbs, name, import_module(f"ex4d.cli.{name}"))
+    for name, summary in CHECKOUT_VERBS.items():
+        verbs.add_parser(name, help=summary, add_help=False)
+    return parser
+
+
+def _verb_parser(name: str, verb: Any) -> argparse.ArgumentParser:
+    parser = _Parser(prog=f"ex4d {name}", description=verb.__doc__, formatter_class=_HelpFormatter)
+    return _with_arguments(parser, verb)
+
+
+def _fill(verbs: Any, name: str, verb: Any) -> None:
+    described = {"help": verb.SUMMARY, "description": verb.__doc__, "formatter_class": _HelpFormatter}
+    _with_arguments(verbs.add_parser(name, **described), verb)
+
+
+def _with_arguments(parser: argparse.ArgumentParser, verb: Any) -> argparse.ArgumentParser:
+    if actions := getattr(verb, "ACTIONS", {}):
+        below = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+        for name, action in actions.items():
+            _fill(below, name, action)
+    else:
+        verb.add_arguments(parser)
+        add_report_arguments(parser)
+    return parser
+
+
+def _run(report: Report, work: Callable[[Report], int]) -> int:
+    """Do a verb's work, and say in one sentence what went wrong where the user can act on it."""
+    # Files may have names that are no UTF-8, which are printed as they are.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")
     # As after Ctrl-C, so that processes of ours are ended and files put away; `serve` has its own way.
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     try:
-        return work()
+        code, error = work(report), ""
+        sys.stdout.flush()
     except KeyboardInterrupt:
-        print(f"ex4d {verb}: stopped", file=sys.stderr)
-        return 130
-    except Exception as error:
-        if not is_expected(error):
-            raise
-        print(f"ex4d {verb}: {user_message(error)}", file=sys.stderr)
-        return 1
+        code, error = INTERRUPTED, "stopped"
+    except BrokenPipeError:  # `ex4d jobs | head`: the reader has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except Exception as failure:
+        code, error = FAILED, user_message(failure)
+        if report.verbose or not is_expected(failure):
+            traceback.print_exception(failure)
+    report.finish(code, error)
+    return code
 
 
 class _Parser(argparse.ArgumentParser):
     """Reports an invalid command line in one sentence, without the usage, which would hide it."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+        self.exit(WRONG_USAGE, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -85,34 +149,6 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str:
         says_nothing = action.default in (None, False, True, "", (), [], argparse.SUPPRESS)
         return (says_nothing and action.help) or super()._get_help_string(action) or ""
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of the whole command line, one subparser a verb."""
-    from importlib import import_module
-
-    parser = _Parser(
-        prog="ex4d",
-        description="Re-shoot finished footage with a new camera (EX-4D): reconstruct, then render or generate; serve "
-        "runs the backend for Blender.",
-        epilog="Exit codes: 0 done, 1 failed, 2 invalid command line, 130 stopped by Ctrl-C. Environment variables: "
-        "EX4D_MODELS, EX4D_LICENCE, EX4D_VRAM_LIMIT_GB.",
-    )
-    parser.add_argument("--version", action="version", version=f"ex4d {__version__}")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for name in VERBS:
-        module = import_module(f"ex4d.cli.{name}")
-        verb = verbs.add_parser(
-            name,
-            help=module.SUMMARY,
-            description=module.__doc__,
-            formatter_class=_HelpFormatter,
-        )
-        module.add_arguments(verb)
-        verb.set_defaults(run=module.run)
-    for name, summary in CHECKOUT_VERBS.items():
-        verbs.add_parser(name, help=summary, add_help=False)
-    return parser
 
 
 if __name__ == "__main__":

@@ -10,11 +10,14 @@ Weights are in the folder of --models.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from ex4d.cli.options import machine_settings
+from ex4d.cli.report import Report
 from ex4d.weights.catalogue import PARTS, Part
 from ex4d_core.errors import RequestError
 
@@ -24,80 +27,112 @@ if TYPE_CHECKING:
 SUMMARY = "list, download and check the weights of the engine wan and of the depth estimators"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The action, its parts, and the folder of weights."""
-    parser.add_argument("action", choices=("list", "fetch", "check"))
-    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(part.name for part in PARTS))
-    parser.add_argument("--models", type=Path, metavar="FOLDER", help="weights; default: $EX4D_MODELS, else user data")
-    parser.add_argument("--quick", action="store_true", help="check keys and shapes only, not every byte")
-
-
-def run(options: argparse.Namespace) -> int:
-    """List, fetch or check."""
-    models = machine_settings(options).models
-    known = {part.name: part for part in PARTS}
-    unknown = [name for name in options.parts if name not in known]
-    if unknown:
-        raise RequestError(f"unknown part {unknown[0]!r}: expected {', '.join(known)}")
-    parts = [known[name] for name in options.parts or known]
-    if options.action == "list":
-        return _list(models, parts)
-    if options.action == "check":
-        return _check(models, parts, bool(options.parts), options.quick)
-    return _fetch(models, parts if options.parts else [part for part in parts if part.needed])
-
-
-def _list(models: Path, parts: Sequence[Part]) -> int:
+def list_parts(options: argparse.Namespace, report: Report) -> int:
+    """List parts: which are here, how large they are, and what their licences allow."""
     from rich.table import Table
 
-    from ex4d.cli.options import plain_console
     from ex4d.weights.inventory import files_here
     from ex4d.weights.places import list_loras
 
+    models, parts = machine_settings(options).models, _chosen(options.parts)
     engine = Table("part", "what", "here", "GB", "licence", box=None)
     depth = Table("depth estimator", "here", "GB", "where", "licence", box=None)
+    rows = []
     for part in parts:
         here, complete = files_here(models, part)
         state = "yes" if complete else (f"{len(here)} of {len(part.files)} files" if here else "no")
+        rows.append({**_described(part), "complete": complete, "files": here})
         if part.kind == "depth":
             depth.add_row(part.name, state, f"{part.bytes / 1e9:.2f}", ", ".join(part.repositories), part.licence)
         else:
             engine.add_row(part.name, part.title, state, f"{part.bytes / 1e9:.1f}", part.licence)
-    console = plain_console()
-    for table in (engine, depth):
-        if table.rows:
-            console.print(table)
-    loras = ", ".join(path.stem for path in list_loras(models)) or "none"
-    console.print(f"folder: {models}\nLoRAs for --loras: {loras}")
+    report.show(*(table for table in (engine, depth) if table.rows))
+    report.add("parts", rows, "")
+    report.add("folder", models)
+    loras = [path.stem for path in list_loras(models)]
+    report.add("loras", loras, ", ".join(loras) or "none for --loras")
     return 0
 
 
-def _check(models: Path, parts: Sequence[Part], named: bool, quick: bool) -> int:
-    from ex4d.cli.options import progress_bar
+def check_parts(options: argparse.Namespace, report: Report) -> int:
+    """Compare files with the published ones: every byte, or with --quick keys and shapes only."""
     from ex4d.weights.inventory import check_part
 
-    wrong = 0
+    models, parts = machine_settings(options).models, _chosen(options.parts)
     width = max(len(part.name) for part in parts) + 1
-    with progress_bar() as bar:
+    rows = []
+    with report.stages() as progress:
         for part in parts:
-            # Visible once there are bytes to read; a missing part has none.
-            task = bar.add_task(part.name, total=None, visible=False)
             findings = check_part(
                 models,
                 part,
-                quick=quick,
-                progress=lambda done, total, task=task: bar.update(task, completed=done, total=total, visible=True),
+                quick=options.quick,
+                progress=lambda done, total, name=part.name: progress(name, done, total),
                 check_layout=_layout_check(part),
             )
             for finding in findings:
                 # A part that is optional and was not asked for may be missing.
-                if finding.missing and not part.needed and not named:
+                if finding.missing and not part.needed and not options.parts:
                     continue
-                wrong += not finding.right
                 verdict = "ok" if finding.right else "MISSING" if finding.missing else "WRONG"
-                print(f"{verdict:8}{part.name:{width}}{finding.text}")
-            bar.update(task, visible=False)
-    return 1 if wrong else 0
+                rows.append({"part": part.name, "verdict": verdict.lower(), "text": finding.text})
+                report.say(f"{verdict:8}{part.name:{width}}{finding.text}")
+    report.add("findings", rows, "")
+    return 0 if all(row["verdict"] == "ok" for row in rows) else 1
+
+
+def fetch_parts(options: argparse.Namespace, report: Report) -> int:
+    """Download the named parts, or what the engine wan needs; resumes interrupted downloads."""
+    from ex4d.weights.fetch import fetch_part
+
+    models = machine_settings(options).models
+    parts = _chosen(options.parts) if options.parts else [part for part in PARTS if part.needed]
+    for part in parts:
+        report.say(f"{part.name}: {part.title}, {_gigabytes(part.bytes)}; {part.licence}")
+    total = _gigabytes(sum(part.bytes for part in parts))
+    if not options.parts and not options.yes and not _confirmed(f"Download {total} into {models}?"):
+        depth = min((part for part in PARTS if part.kind == "depth"), key=lambda part: part.bytes)
+        raise RequestError(
+            f"nothing was downloaded: give --yes for all of it ({total}), or name parts. For depth alone: "
+            f"ex4d models fetch {depth.name} ({_gigabytes(depth.bytes)})"
+        )
+    files = []
+    for part in parts:
+        for path in fetch_part(models, part):
+            report.say(f"  {path}")
+            files.append(path)
+    report.add("files", files, "")
+    return 0
+
+
+def _chosen(names: Sequence[str]) -> list[Part]:
+    known = {part.name: part for part in PARTS}
+    if unknown := [name for name in names if name not in known]:
+        raise RequestError(f"unknown part {unknown[0]!r}: expected {', '.join(known)}")
+    return [known[name] for name in names or known]
+
+
+def _described(part: Part) -> dict[str, object]:
+    return {
+        "name": part.name,
+        "title": part.title,
+        "kind": part.kind,
+        "bytes": part.bytes,
+        "licence": part.licence,
+        "commercial": part.commercial,
+    }
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size > 1e9 else f"{size / 1e6:.0f} MB"
+
+
+def _confirmed(question: str) -> bool:
+    """Ask at a terminal; elsewhere nobody can answer."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _layout_check(part: Part) -> CheckLayout | None:
@@ -111,11 +146,27 @@ def _layout_check(part: Part) -> CheckLayout | None:
     return check_layout
 
 
-def _fetch(models: Path, parts: Sequence[Part]) -> int:
-    from ex4d.weights.fetch import fetch_part
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    names = ", ".join(part.name for part in PARTS)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"default: all; {names}")
+    parser.add_argument("--models", type=Path, metavar="FOLDER", help="weights; default: $EX4D_MODELS, else user data")
 
-    for part in parts:
-        print(f"{part.name}: {part.title}, {part.bytes / 1e9:.1f} GB; {part.licence}")
-        for path in fetch_part(models, part):
-            print(f"  {path}")
-    return 0
+
+def _add_fetch_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_arguments(parser)
+    parser.add_argument("--yes", action="store_true", help="download without asking")
+
+
+def _add_check_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_arguments(parser)
+    parser.add_argument("--quick", action="store_true", help="check keys and shapes only, not every byte")
+
+
+ACTIONS = {
+    name: SimpleNamespace(SUMMARY=summary, __doc__=run.__doc__, add_arguments=add_arguments, run=run)
+    for name, summary, add_arguments, run in (
+        ("list", "list parts, their sizes and their licences", _add_arguments, list_parts),
+        ("fetch", "download parts", _add_fetch_arguments, fetch_parts),
+        ("check", "compare files with the published ones", _add_check_arguments, check_parts),
+    )
+}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,14 +21,10 @@ from ex4d_core.shot import MAX_SIDE, WAN_PRESETS, PreviewSettings, RenderSetting
 from ex4d_core.trajectories import Trajectory, shot_path
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.progress import Progress, TaskID
-
-    from ex4d.progress import Progress as StageProgress
+    from rich.progress import Progress
 
 # A backend that has not replied to the first request after this many seconds is not there.
 ANSWER_SECONDS = 5.0
-_PIPE_WIDTH = 160
 
 
 def add_camera_arguments(parser: argparse.ArgumentParser) -> None:
@@ -205,21 +201,6 @@ def device(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def plain_console() -> Console:
-    """A console for tables and text, which are printed as they are: labels, paths and reasons may hold brackets.
-
-    Output to a file or another program has long lines, unless COLUMNS is set.
-    """
-    import os
-
-    from rich.console import Console
-
-    console = Console(markup=False, emoji=False, highlight=False)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = _PIPE_WIDTH
-    return console
-
-
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
     """A progress display on stderr; plain and quiet where stderr is not a terminal."""
@@ -230,20 +211,3 @@ def progress_bar() -> Iterator[Progress]:
     columns = (described, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         yield progress
-
-
-@contextmanager
-def stage_bars() -> Iterator[StageProgress]:
-    """A progress callback (see `ex4d.progress`) that shows a bar for each stage."""
-    with ExitStack() as shown:
-        bars: list[Progress] = []
-        tasks: dict[str, TaskID] = {}
-
-        def report(stage: str, done: int, total: int) -> None:
-            if not bars:  # an error before the first step should stand alone
-                bars.append(shown.enter_context(progress_bar()))
-            if stage not in tasks:
-                tasks[stage] = bars[0].add_task(stage)
-            bars[0].update(tasks[stage], completed=done, total=total)
-
-        yield report

@@ -13,7 +13,8 @@ import shutil
 from pathlib import Path
 
 from ex4d.cli.flags import add_flags, settings_from
-from ex4d.cli.options import add_accept_licence_argument, device, machine_settings, positive_number, stage_bars
+from ex4d.cli.options import add_accept_licence_argument, device, machine_settings, positive_number
+from ex4d.cli.report import Report
 from ex4d_core.errors import RequestError
 from ex4d_core.reconstruction import ReconstructionSettings
 from ex4d_core.scene import Scene
@@ -87,7 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     original.add_argument("--filter_type", choices=OCCLUSION_RULES, default="angle", help="occlusion rule")
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace, report: Report) -> int:
     from ex4d.pipeline.reconstruct import SourcePaths, reconstruct
 
     if (options.footage is None) == (options.input_video is None):
@@ -100,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
     settings = _settings(options, path)
     folder = options.out or path.with_suffix("").with_name(path.stem + "_scene")
     scene_folder = folder / "scene" if cam or options.save_mesh else folder
-    with stage_bars() as progress:
+    with report.stages() as progress:
         scene = reconstruct(
             SourcePaths(path, options.depth, options.source_camera),
             settings,
@@ -109,14 +110,15 @@ def run(options: argparse.Namespace) -> int:
             machine=machine_settings(options),
             frames=options.num_frames,
             progress=progress,
-            note=print,
+            note=report.note,
         )
-    _print_summary(scene, scene_folder)
+    _report_scene(scene, scene_folder, report)
     render = RenderSettings(convention=options.convention, occlusion_rule=options.filter_type)
     if options.save_mesh:
         _save_mesh(scene, folder / "DW-Mesh.ply", render)
+        report.add("mesh", folder / "DW-Mesh.ply")
     if cam:
-        _render_like_the_original(scene, cam, render, folder, options)
+        _render_like_the_original(scene, cam, render, folder, options, report)
     return 0
 
 
@@ -130,14 +132,30 @@ def _settings(options: argparse.Namespace, footage: Path) -> ReconstructionSetti
     return settings_from(options, ReconstructionSettings, name=options.name or footage.stem, depth=of_depth)
 
 
-def _print_summary(scene: Scene, folder: Path) -> None:
-    manifest = scene.manifest
-    origin = manifest.provenance
-    print(f"scene      {folder}")
-    print(f"footage    {manifest.frames} frames, {manifest.width}x{manifest.height}, {float(manifest.fps):g} fps")
-    print(f"depth      {manifest.depth_range[0]:.4g} to {manifest.depth_range[1]:.4g} ({manifest.depth_scale})")
-    print(f"source     {origin['depth']}; licence: {origin['depth licence']}")
-    print(f"lens       {scene.source_camera().intrinsics[0, 0, 0]:.1f} px, from {origin['focal length']}")
+def _report_scene(scene: Scene, folder: Path, report: Report) -> None:
+    manifest, origin = scene.manifest, scene.manifest.provenance
+    size, fps = (manifest.width, manifest.height), float(manifest.fps)
+    nearest, farthest = manifest.depth_range
+    focal = float(scene.source_camera().intrinsics[0, 0, 0])
+    report.add("scene", folder)
+    report.add(
+        "footage",
+        {"frames": manifest.frames, "size": size, "fps": fps},
+        f"{manifest.frames} frames, {size[0]}x{size[1]}, {fps:g} fps",
+    )
+    report.add(
+        "depth",
+        {"range": (nearest, farthest), "scale": manifest.depth_scale},
+        f"{nearest:.4g} to {farthest:.4g} ({manifest.depth_scale})",
+    )
+    report.add(
+        "depth_source",
+        {"source": origin["depth"], "licence": origin["depth licence"]},
+        f"{origin['depth']}; licence: {origin['depth licence']}",
+    )
+    report.add(
+        "lens", {"focal_px": focal, "source": origin["focal length"]}, f"{focal:.1f} px, from {origin['focal length']}"
+    )
 
 
 def _save_mesh(scene: Scene, path: Path, settings: RenderSettings) -> None:
@@ -155,18 +173,17 @@ def _save_mesh(scene: Scene, path: Path, settings: RenderSettings) -> None:
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_ply(path, mesh, 0)
-    print(f"mesh       {path}")
 
 
 def _render_like_the_original(
-    scene: Scene, cam: Trajectory, settings: RenderSettings, folder: Path, options: argparse.Namespace
+    scene: Scene, cam: Trajectory, settings: RenderSettings, folder: Path, options: argparse.Namespace, report: Report
 ) -> None:
     from ex4d.pipeline.outputs import render_movies
 
-    with stage_bars() as progress:
+    with report.stages() as progress:
         how = {"machine": machine_settings(options), "progress": progress}
         movies = render_movies(scene, shot_path(cam, scene), settings, folder, options.cam, **how)
-    print(f"colour     {movies.color}")
-    print(f"mask       {movies.mask}")
+    report.add("color", movies.color)
+    report.add("mask", movies.mask)
     if not (folder / "input.mp4").exists():  # it may be the footage itself
         shutil.copyfile(scene.path("footage"), folder / "input.mp4")

@@ -11,7 +11,8 @@ import argparse
 from pathlib import Path
 
 from ex4d.cli.flags import settings_from
-from ex4d.cli.options import add_camera_arguments, add_render_arguments, camera_from, machine_settings, stage_bars
+from ex4d.cli.options import add_camera_arguments, add_render_arguments, camera_from, machine_settings
+from ex4d.cli.report import Report
 from ex4d_core.scene import Scene
 from ex4d_core.shot import RenderSettings
 
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_render_arguments(parser)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace, report: Report) -> int:
     from ex4d.pipeline.array_clip import ArrayClip
     from ex4d.pipeline.outputs import render_movies, render_views
 
@@ -34,15 +35,20 @@ def run(options: argparse.Namespace) -> int:
     settings = settings_from(options, RenderSettings)
     how = {"first_frame": options.first_frame, "device": options.device, "machine": machine_settings(options)}
     if options.out.suffix == ".npz":
-        with stage_bars() as progress:
-            render_views(scene, camera, settings, **how, progress=progress).save(options.out)
-        print(f"colour, mask and coverage of {len(camera)} frames: {options.out}")
-        return 0
-    name = options.camera.stem if options.camera else options.preset
-    with stage_bars() as progress:
-        movies = render_movies(scene, camera, settings, options.out, name, **how, progress=progress)
-    seen = 100 * movies.visible_fraction
-    print(f"colour     {movies.color}")
-    print(f"mask       {movies.mask}")
-    print(f"seen       {seen.mean():.1f} % on average, {seen.min():.1f} % in frame {seen.argmin()}")
+        with report.stages() as progress:
+            views = render_views(scene, camera, settings, **how, progress=progress)
+            views.save(options.out)
+        report.add("arrays", options.out)
+        visible = views.visible_fraction
+    else:
+        name = options.camera.stem if options.camera else options.preset
+        with report.stages() as progress:
+            movies = render_movies(scene, camera, settings, options.out, name, **how, progress=progress)
+        report.add("color", movies.color, f"{movies.color}")
+        report.add("mask", movies.mask)
+        report.add("camera", movies.camera)
+        visible = movies.visible_fraction
+    percent = 100 * visible
+    seen = f"{percent.mean():.1f} % on average, {percent.min():.1f} % in frame {percent.argmin()}"
+    report.add("visible_fraction", visible, seen)
     return 0

@@ -12,6 +12,7 @@ import sys
 
 from ex4d.cli.flags import add_flags, settings_from
 from ex4d.cli.options import add_accept_licence_argument, add_machine_arguments, machine_settings
+from ex4d.cli.report import Report
 
 SUMMARY = "run the backend service that Blender talks to"
 
@@ -34,31 +35,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="create keys for a client of this name (default: 'client'), and the service's own if it has none; then "
         "stop",
     )
-    parser.add_argument("--verbose", action="store_true", help="log every event")
     add_machine_arguments(parser)
     add_accept_licence_argument(parser)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace, report: Report) -> int:
     """Run `ex4d serve`."""
     from ex4d.service import ServiceSettings, create_keys, run_service
 
-    _start_logging(options.verbose)
+    _start_logging(report)
     machine, devices = machine_settings(options), options.device or visible_devices()
     settings = settings_from(options, ServiceSettings, devices=devices, machine=machine)
     if options.create_keys is not None:
         files = create_keys(settings.keys or settings.data / "keys", options.create_keys)
-        print(f"Copy these two files to {options.create_keys}, then delete the first one here:", file=sys.stderr)
-        print(files.client_secret, files.server_public, sep="\n")
+        report.note(f"give these two files to {options.create_keys}, then delete the first one here")
+        report.add("client_secret", files.client_secret)
+        report.add("server_public", files.server_public)
         return 0
     return run_service(settings)
 
 
-def _start_logging(verbose: bool) -> None:
+def _start_logging(report: Report) -> None:
     """Log in colour at a terminal; in a file or a journal log a line with its time for each event."""
     import logging
 
-    level = logging.DEBUG if verbose else logging.INFO
+    level = logging.DEBUG if report.verbose else logging.WARNING if report.quiet else logging.INFO
     if not sys.stderr.isatty():
         logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
         return
