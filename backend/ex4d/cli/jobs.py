@@ -99,12 +99,17 @@ def _table(jobs: list[JobStatus]) -> Table:
 
 def _fetch(client: Client, job: str, folder: Path, report: Report, *, overwrite: bool) -> tuple[int, JobStatus]:
     """Download every finished frame and file of a take or a scene into a folder; returns how many, and the status."""
-    from ex4d.pipeline.targets import remove, require_results_folder
+    from ex4d.pipeline.targets import mark_results, remove, require_results_folder, unmark_results
     from ex4d_core.remote_job import RemoteJob
 
-    earlier = require_results_folder(folder, overwrite=overwrite)
+    earlier = require_results_folder(folder, job, overwrite=overwrite)
+
+    def begin() -> None:
+        remove(earlier)
+        mark_results(folder, job)
+
     remote = RemoteJob(folder, job=job)
-    remote.before_results = lambda: remove(earlier)
+    remote.before_results = begin
     with report.stages() as progress:
         task = client.start(remote.fetch_available())
         while not task.done:
@@ -113,5 +118,6 @@ def _fetch(client: Client, job: str, folder: Path, report: Report, *, overwrite:
             progress("fetch", remote.last_event, remote.status.events if remote.status else 0)
     if task.error:
         raise task.error
+    unmark_results(folder)
     assert task.result is not None
     return len(remote.files), task.result

@@ -32,6 +32,8 @@ _FILE_ENDINGS = frozenset(
 )
 # Arrays of the .npz files that we write: of a render, and of a camera.
 _OUR_ARRAYS = ({"color", "mask", "coverage"}, {"extrinsics", "intrinsics", "width", "height"})
+# In a folder with results of a job of a backend: the job's name.
+_JOB_MARK = ".ex4d-job"
 # What file managers leave in folders.
 _IGNORED = frozenset(("Thumbs.db", "desktop.ini"))
 # The key that starts each of our entries in a movie's metadata.
@@ -138,16 +140,31 @@ def require_scene_folder(folder: Path, *, inputs: Iterable[Path] = (), overwrite
         raise OutputError(f"{folder} holds a scene already; {REPLACE}, or choose another folder")
 
 
-def require_results_folder(folder: Path, *, overwrite: bool = False) -> tuple[Path, ...]:
+def require_results_folder(folder: Path, job: str, *, overwrite: bool = False) -> tuple[Path, ...]:
     """Check that a job's results, a take or a scene, may be put into a folder; what is returned is to be removed.
+
+    A folder with some results of the same job takes the others; see `mark_results`.
 
     Raises:
         OutputError, SceneError: as `require_take_folder` and `require_scene_folder`.
     """
+    if _exists(mark := folder / _JOB_MARK) and mark.read_text(encoding="utf-8") == job:
+        return ()
     if is_package(folder):
         require_scene_folder(folder, overwrite=overwrite)
         return tuple(path for name in (*FILE_NAMES.values(), MANIFEST) if _exists(path := folder / name))
     return require_take_folder(folder, 0, overwrite=overwrite)
+
+
+def mark_results(folder: Path, job: str) -> None:
+    """Mark a folder as one with results of a job, until they can be told from other files."""
+    (folder / _JOB_MARK).write_text(job, encoding="utf-8")
+
+
+def unmark_results(folder: Path) -> None:
+    """Remove the mark where the results are a take or a scene by now."""
+    if is_take(folder) or is_package(folder):
+        (folder / _JOB_MARK).unlink(missing_ok=True)
 
 
 def remove(files: Iterable[Path]) -> None:
