@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import numpy as np
 import pytest
 
@@ -30,7 +32,7 @@ def generate(toy_models, tmp_path):
     def run(done: int = 0, stop: int | None = None) -> tuple[list[np.ndarray], set[int]]:
         steps = []
         frames = engine.generate(FRAMES, count=13, on_progress=steps.append, done=done, state=state)
-        made = [frame for frame, _ in zip(frames, range(13 if stop is None else stop), strict=False)]
+        made = list(islice(frames, stop))
         frames.close()
         return made, {(step.done - 1) // FEW["steps"] for step in steps if step.stage == "denoise"}
 
