@@ -68,6 +68,7 @@ class RemoteJob:
         uploaded: bytes sent so far.
         upload_size: bytes to send.
         files: results that have arrived, by name.
+        before_results: called once, before the first result is put into its place.
     """
 
     folder: Path
@@ -82,6 +83,7 @@ class RemoteJob:
     uploaded: int = field(default=0, init=False)
     upload_size: int = field(default=0, init=False)
     files: dict[str, Path] = field(default_factory=dict, init=False)
+    before_results: Callable[[], None] | None = field(default=None, init=False, repr=False)
     _task: Task[JobStatus] | None = field(default=None, init=False, repr=False)
     _cancel_task: Task[None] | None = field(default=None, init=False, repr=False)
     _pace: Pace = field(default_factory=Pace, init=False, repr=False)
@@ -244,6 +246,9 @@ class RemoteJob:
         wanted = [event for event in reply.events if event.kind != "estimate" or event.number == newest]
         for events in _small_together(wanted):
             paths = {event.number: path for event in events if (path := self.path_for(event)) is not None}
+            if paths and self.before_results is not None:
+                self.before_results()
+                self.before_results = None
             yield from fetch_blobs([(one.sha256, one.size, paths[one.number]) for one in events if one.number in paths])
             for event in events:
                 if event.number in paths:

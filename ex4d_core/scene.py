@@ -19,21 +19,22 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
+from ex4d_core import __version__
 from ex4d_core.archives import read_npz
 from ex4d_core.cameras import CameraError, CameraPath
 from ex4d_core.errors import Ex4dError
 
 FORMAT = "ex4d-scene"
-VERSION = 1
+VERSION = 2
 MANIFEST = "manifest.json"
 
 # Names of a package's parts (keys of `SceneManifest.files`) and the files they are kept in.
@@ -64,6 +65,21 @@ class FileEntry:
 
 
 @dataclass(frozen=True)
+class FootageOrigin:
+    """The footage that a scene was reconstructed from, so that a take can be traced to it.
+
+    Attributes:
+        name: of the file or folder.
+        sha256: of the file, or of a sequence's files one after the other; "" where unknown.
+        timecode: of its first frame, such as "01:00:00:00"; "" if it has none.
+    """
+
+    name: str = ""
+    sha256: str = ""
+    timecode: str = ""
+
+
+@dataclass(frozen=True)
 class SceneManifest:
     """The description of a scene package.
 
@@ -77,6 +93,7 @@ class SceneManifest:
         depth_scale: "metric" (units are metres) or "relative".
         provenance: where footage, depth and focal length came from, and the licences they rest on; for people.
         files: part name (see `FILE_NAMES`) to `FileEntry`.
+        origin: the footage, for programs.
     """
 
     name: str
@@ -90,6 +107,7 @@ class SceneManifest:
     depth_scale: str = "relative"
     provenance: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, FileEntry] = field(default_factory=dict)
+    origin: FootageOrigin = FootageOrigin()
 
     def to_json(self) -> bytes:
         """Canonical bytes, whose SHA-256 names the scene."""
@@ -100,10 +118,10 @@ class SceneManifest:
 
     @staticmethod
     def from_json(data: bytes) -> SceneManifest:
-        """Parse and check a manifest.
+        """Parse and check a manifest; one of an older version is migrated.
 
         Raises:
-            SceneError: not a manifest, of another version, or with impossible values.
+            SceneError: not a manifest, of a newer version, or with impossible values.
         """
         if len(data) > MAX_MANIFEST_BYTES:
             raise SceneError(f"a scene manifest of {len(data)} bytes is over the limit of {MAX_MANIFEST_BYTES}")
@@ -113,13 +131,12 @@ class SceneManifest:
             raise SceneError(f"the scene manifest is not JSON: {error}") from error
         if not isinstance(document, dict) or document.pop("format", None) != FORMAT:
             raise SceneError(f"this is not a scene manifest: it does not say format {FORMAT!r}")
-        version = document.pop("version", None)
-        if version != VERSION:
-            raise SceneError(f"the scene has version {version}, not {VERSION} as this program reads; reconstruct it")
+        _migrate(document)
         try:
             document["fps"] = Fraction(*document["fps"])
             document["depth_range"] = tuple(float(value) for value in document["depth_range"])
             document["files"] = {name: FileEntry(**entry) for name, entry in document["files"].items()}
+            document["origin"] = FootageOrigin(**document["origin"])
             manifest = SceneManifest(**document)
         except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise SceneError(f"the scene manifest is damaged: {error!r}; reconstruct the scene again") from error
@@ -130,7 +147,7 @@ class SceneManifest:
         sizes = (self.frames, self.width, self.height, *(entry.size for entry in self.files.values()))
         if any(not isinstance(size, int) or size < 1 for size in sizes):
             raise SceneError(f"the scene manifest has sizes that are not positive whole numbers: {sizes}")
-        texts = (self.name, self.convention, self.depth_scale)
+        texts = (self.name, self.convention, self.depth_scale, *vars(self.origin).values())
         if any(not isinstance(text, str) for text in texts):
             raise SceneError(f"the scene manifest has names that are not text: {texts}")
         distances = (*self.depth_range, self.subject_distance)
@@ -147,6 +164,37 @@ class SceneManifest:
                 raise SceneError(f"the scene manifest's checksum of {name} is not a SHA-256: {entry.sha256!r}")
         if self.fps <= 0:
             raise SceneError(f"the scene's frame rate is {self.fps}; it must be positive")
+
+
+def _name_the_footage(document: dict[str, Any]) -> None:
+    """Version 2 has the footage's name, hash and timecode for programs; 1 had its name only, for people."""
+    document["origin"] = {"name": document.get("provenance", {}).get("footage", "")}
+
+
+# What brings a manifest of each older version to the next one. The bytes on disk stay as they are: their SHA-256 names
+# the scene in takes, in .blend files and in job databases.
+_MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], None]] = {1: _name_the_footage}
+
+
+def _migrate(document: dict[str, Any]) -> None:
+    """Take the version out of a manifest, and bring the rest to `VERSION`.
+
+    Raises:
+        SceneError: the version is newer, or none.
+    """
+    version = document.pop("version", None)
+    if not isinstance(version, int) or version < min(_MIGRATIONS):
+        raise SceneError(f"the scene manifest has no valid version ({version!r}); reconstruct the scene again")
+    if version > VERSION:
+        raise SceneError(
+            f"the scene has version {version}, and this program ({__version__}) reads up to version {VERSION}: "
+            "update ex4d, or reconstruct the scene again with this one"
+        )
+    for older in range(version, VERSION):
+        try:
+            _MIGRATIONS[older](document)
+        except (AttributeError, TypeError) as error:
+            raise SceneError(f"the scene manifest is damaged: {error!r}; reconstruct the scene again") from error
 
 
 def _is_positive(number: object) -> bool:
@@ -215,7 +263,10 @@ class Scene:
                 f"{folder} is not a scene folder: cannot read its {MANIFEST} ({error.strerror}); "
                 "'ex4d reconstruct' makes one"
             ) from error
-        scene = Scene(data, {name: folder / file for name, file in FILE_NAMES.items()})
+        try:
+            scene = Scene(data, {name: folder / file for name, file in FILE_NAMES.items()})
+        except SceneError as error:
+            raise SceneError(f"cannot open {folder}: {error}") from error
         for name, entry in scene.manifest.files.items():
             path = scene.path(name)
             size = path.stat().st_size if path.is_file() else None
@@ -233,6 +284,10 @@ class Scene:
         if part not in self.manifest.files or part not in self._paths:
             raise SceneError(f"the scene {self.manifest.name!r} has no {part}; it has {sorted(self.manifest.files)}")
         return self._paths[part]
+
+    def paths(self) -> list[Path]:
+        """The files of all parts at hand."""
+        return [self._paths[part] for part in self.manifest.files if part in self._paths]
 
     def color(self) -> np.ndarray:
         """(T, H, W, 3) uint8, mapped from disk: only the frames that are touched take memory."""
@@ -318,7 +373,7 @@ class SceneWriter:
         self._open: dict[str, HashedFile] = {}
 
     def __enter__(self) -> SceneWriter:
-        _require_ours(self.folder)
+        require_replaceable(self.folder)
         try:
             self.partial.mkdir(parents=True)
         except OSError as error:
@@ -377,11 +432,28 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _require_ours(folder: Path) -> None:
-    """Refuse to replace anything but a scene package."""
-    if folder.exists() and not folder.is_dir():
+def is_package(folder: Path) -> bool:
+    """Whether a folder holds a scene package, of any version and complete or not, by its manifest."""
+    try:
+        with open(folder / MANIFEST, "rb") as file:
+            document = json.loads(file.read(MAX_MANIFEST_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(document, dict) and document.get("format") == FORMAT
+
+
+def require_replaceable(folder: Path) -> None:
+    """Refuse to replace anything but a scene package or an empty folder.
+
+    Raises:
+        SceneError: there is something else in the folder, or it is a file.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
         raise SceneError(f"{folder} is a file; choose another folder for the scene")
-    strange = {path.name for path in folder.iterdir()} - {MANIFEST, *FILE_NAMES.values()} if folder.exists() else set()
+    found = {path.name for path in folder.iterdir()}
+    strange = found - {MANIFEST, *FILE_NAMES.values()} if is_package(folder) else found
     if strange:
         raise SceneError(f"{folder} holds something else ({min(strange)}); choose another folder, or move it away")
 
@@ -392,7 +464,7 @@ def move_package(new: Path, target: Path) -> None:
     Raises:
         SceneError: there is something else at ``target``.
     """
-    _require_ours(target)
+    require_replaceable(target)
     if not target.exists():
         os.replace(new, target)
         return

@@ -81,7 +81,10 @@ class RenderSettings(Settings):
 
     rasterizer: Annotated[RasterizerName, Option("auto takes the fastest that is installed and allowed")] = "auto"
     convention: Annotated[
-        Convention, Option("centered, or reference: exactly as the published EX-4D code, to reproduce the paper")
+        Convention,
+        Option(
+            "centered, or reference: exactly as the published EX-4D code, to reproduce the paper (default: the scene's)"
+        ),
     ] = "centered"
     occlusion_rule: Annotated[
         OcclusionRule, Option("which faces hide what the footage never saw", aliases=("--filter_type",))

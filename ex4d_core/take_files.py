@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+# The request that made a take: the first file that a take delivers, by which its folder is recognised.
+REQUEST_FILE = "request.json"
+
 # What a finished take brings along besides its frames.
-TAKE_FILES = ("take.mp4", "color.mp4", "mask.mp4", "camera.npz", "request.json")
+TAKE_FILES = ("take.mp4", "color.mp4", "mask.mp4", "camera.npz", REQUEST_FILE)
 
 # The newest small image of a take that is still being denoised.
 ESTIMATE_FILE = "estimate.png"

@@ -27,7 +27,7 @@ from ex4d_core.trajectories import Trajectory, arc, move, orbit, shot_path
 
 if TYPE_CHECKING:
     from ex4d.pipeline.outputs import Views
-    from ex4d.pipeline.take import FinishedTake
+    from ex4d.pipeline.take_folder import FinishedTake
 
 __all__ = [
     "CameraPath",
@@ -68,6 +68,7 @@ def reconstruct(
     device: str = "auto",
     progress: Progress = ignore_progress,
     note: Callable[[str], None] = lambda text: None,
+    overwrite: bool = False,
     **settings: Any,
 ) -> Scene:
     """Reconstruct footage into a scene package: depth, a DW-Mesh for every frame, and the camera that filmed it.
@@ -78,7 +79,7 @@ def reconstruct(
 
     Args:
         footage: a video, or a folder of images.
-        folder: for the scene package; None for ``FOOTAGE_scene`` beside the footage. An older package is replaced.
+        folder: for the scene package; None for ``FOOTAGE_scene`` beside the footage.
         depth: an .npz or .npy of (T, H, W) depth along z, or a folder of EXR or 16-bit PNG files; None to estimate it.
         camera: file or folder of the moving camera that filmed it; None for a camera that stood still.
         fov: horizontal field of view in degrees; None takes it from the files, or assumes 50.
@@ -86,10 +87,12 @@ def reconstruct(
         device: for depth estimators: "auto", "cpu", or "cuda" with an optional number.
         progress: called with a stage, frames done, and frames in all; what it raises ends the work.
         note: called with sentences about what was found in the footage or assumed.
+        overwrite: replace a scene package that is in the folder.
         settings: further fields of `ReconstructionSettings` and `DepthSettings`, such as ``estimator="depth-pro"``.
 
     Raises:
-        Ex4dError: footage, depth or camera cannot be used, weights are missing, or a setting is invalid.
+        Ex4dError: footage, depth or camera cannot be used, weights are missing, a setting is invalid, or the folder
+            holds something else than a scene that may be replaced.
     """
     from ex4d.pipeline.reconstruct import SourcePaths
     from ex4d.pipeline.reconstruct import reconstruct as reconstruct_scene
@@ -107,7 +110,8 @@ def reconstruct(
         of_scene["fov_degrees"] = fov
     chosen = ReconstructionSettings(**{"name": path.stem, **of_scene, "depth": DepthSettings(**of_depth)})
     target = path.with_suffix("").with_name(path.stem + "_scene") if folder is None else Path(folder)
-    return reconstruct_scene(sources, chosen, target, device=device, frames=frames, progress=progress, note=note)
+    how = {"device": device, "frames": frames, "progress": progress, "note": note, "overwrite": overwrite}
+    return reconstruct_scene(sources, chosen, target, **how)
 
 
 def render(
@@ -119,6 +123,7 @@ def render(
     frames: int | None = None,
     device: str = "auto",
     progress: Progress = ignore_progress,
+    note: Callable[[str], None] = lambda text: None,
     **settings: Any,
 ) -> Views:
     """Render colour, mask and depth of a scene from a new camera, into memory.
@@ -135,7 +140,8 @@ def render(
         frames: length of a move; None for all of the footage from there on.
         device: "auto", "cpu", or "cuda" with an optional number.
         progress: called with a stage, frames done, and frames in all; what it raises ends the work.
-        settings: fields of `RenderSettings`, such as ``occlusion="thickness"``.
+        note: called with sentences about what you should know of the render.
+        settings: fields of `RenderSettings`, such as ``occlusion="thickness"``; the convention is the scene's own.
 
     Raises:
         Ex4dError: the camera leaves the footage, a setting is invalid, or the device cannot draw.
@@ -143,9 +149,8 @@ def render(
     from ex4d.pipeline.outputs import render_views
 
     path = _path_in(scene, camera, size, first_frame, frames)
-    return render_views(
-        scene, path, RenderSettings(**settings), first_frame=first_frame, device=device, progress=progress
-    )
+    chosen = RenderSettings(**{"convention": scene.manifest.convention, **settings})
+    return render_views(scene, path, chosen, first_frame=first_frame, device=device, progress=progress, note=note)
 
 
 def generate(
@@ -160,6 +165,9 @@ def generate(
     label: str = "",
     device: str = "auto",
     progress: Progress = ignore_progress,
+    note: Callable[[str], None] = lambda text: None,
+    overwrite: bool = False,
+    resume: bool = False,
     **settings: Any,
 ) -> FinishedTake:
     """Generate the finished frames of a take: the render, with unseen regions repainted by an engine.
@@ -174,26 +182,30 @@ def generate(
         folder: for the take's frames, movies and request; created where it is missing.
         engine: "preview" fills unseen regions smoothly, on any machine; "wan" is EX-4D's model, which needs weights.
         label: name of the take, for people.
+        overwrite: replace a take that is in the folder.
+        resume: continue an interrupted take of the same settings, to the same result; a finished one stays.
         settings: fields of `RenderSettings`, `PreviewSettings` and `WanSettings`, such as ``seed=7``.
 
     Raises:
-        Ex4dError: the camera leaves the footage, a setting is invalid, or this machine cannot run the engine.
+        Ex4dError: the camera leaves the footage, a setting is invalid, this machine cannot run the engine, or the
+            folder holds something else than a take that may be replaced.
     """
-    from ex4d.pipeline.take import read_take, take_into_folder
+    from ex4d.pipeline.take_folder import read_take, take_into_folder
 
     of_render, of_preview, of_wan = split_fields(settings, RenderSettings, PreviewSettings, WanSettings)
     request = ShotRequest(
         scene=scene.digest,
         camera=_path_in(scene, camera, size, first_frame, frames),
         first_frame=first_frame,
-        render=RenderSettings(**of_render),
+        render=RenderSettings(**{"convention": scene.manifest.convention, **of_render}),
         engine=engine,
         preview=PreviewSettings(**of_preview),
         wan=wan_preset(of_wan.pop("preset", "ex4d-reference"), **of_wan),
         label=label,
     )
     request.require_footage(scene.manifest.frames)
-    take_into_folder(scene, request, Path(folder), device=device, progress=progress)
+    how = {"device": device, "progress": progress, "note": note, "overwrite": overwrite, "resume": resume}
+    take_into_folder(scene, request, Path(folder), **how)
     return read_take(request, Path(folder))
 
 

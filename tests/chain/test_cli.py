@@ -6,15 +6,18 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import ex4d
 from bench.__main__ import main as bench_main
 from ex4d.cli.main import VERBS, main
 from ex4d.media import probe
+from ex4d.pipeline.take_folder import saved_request
 from ex4d_core.scene import Scene
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -109,7 +112,7 @@ def test_a_camera_file_gives_what_its_preset_gave(sample_scene, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["camera_30.npz", "color_30.mp4", "mask_30.mp4"]
     pictures = []
     for which in (["--preset", "30"], ["--camera", str(tmp_path / "camera_30.npz")]):
-        assert main(["render", folder, *which, *size, "-o", str(tmp_path / "render.npz")]) == 0
+        assert main(["render", folder, *which, *size, "-o", str(tmp_path / "render.npz"), "--overwrite"]) == 0
         with np.load(tmp_path / "render.npz") as arrays:
             pictures.append(arrays["color"])
     assert np.array_equal(*pictures)
@@ -126,14 +129,14 @@ def test_a_take_of_a_scene_lies_in_its_folder(sample_scene, tmp_path):
 
 def test_an_earlier_take_in_the_folder_stays_until_there_is_a_new_one(sample_scene, tmp_path):
     folder, out = str(sample_scene.path("color").parent), ["--size", "96x64", "-o", str(tmp_path)]
-    for index in range(5):
-        (tmp_path / f"frame_{index:05d}.png").write_bytes(b"earlier")
-    assert main(["generate", folder, "--engine", "wan", *out]) == 1
-    assert {path.read_bytes() for path in tmp_path.glob("frame_*.png")} == {b"earlier"}
-    assert main(["generate", folder, "--frames", "3", *out]) == 0
+    assert main(["generate", folder, "--preset", "truck", "--frames", "5", *out]) == 0
+    earlier = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert main(["generate", folder, "--engine", "wan", *out, "--overwrite"]) == 1
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == earlier
+    assert main(["generate", folder, "--frames", "3", *out, "--overwrite"]) == 0
     frames = sorted(tmp_path.glob("frame_*.png"))
     assert [path.name for path in frames] == [f"frame_0000{index}.png" for index in range(3)]
-    assert not any(path.read_bytes() == b"earlier" for path in frames)
+    assert not any(path.read_bytes() == earlier[path.name] for path in frames[1:])
 
 
 @pytest.mark.parametrize(
@@ -226,7 +229,7 @@ def test_a_render_takes_a_clip_of_arrays_in_place_of_a_scene(clip_file, tmp_path
         assert np.array_equal(rendered["color"], arrays["rgb"])
         assert (rendered["coverage"] == 1).all() and rendered["coverage"].shape == (4,)
     preset = ["--preset", "60", "--convention", "reference", "--rasterizer", "warp", "--device", "cpu"]
-    assert main(["render", str(path), *preset, "-o", str(out)]) == 0
+    assert main(["render", str(path), *preset, "-o", str(out), "--overwrite"]) == 0
     with np.load(out) as rendered:
         assert rendered["mask"][0].all()  # EX-4D's first frame is the source's
         assert np.allclose(rendered["coverage"], rendered["mask"].mean(axis=(1, 2)))
@@ -244,6 +247,45 @@ def test_what_hides_is_the_users_choice(clip_file, tmp_path):
         with np.load(out) as rendered:
             seen[model] = rendered["mask"][-1].sum()
     assert seen["watertight"] < seen["thickness"] <= seen["open"]
+
+
+def test_a_scene_is_rendered_in_the_convention_it_was_reconstructed_in(sample_clip, tmp_path):
+    """Unless a flag says otherwise; on the command line and in the library, for renders and for takes."""
+    clip = [str(sample_clip / "footage.mp4"), "--depth", str(sample_clip / "depth.npz"), "--num_frames", "2"]
+    assert main(["reconstruct", *clip, "--convention", "reference", "-o", str(tmp_path / "scene")]) == 0
+    seen = {}
+    for name in ("", "reference", "centered"):
+        out, chosen = tmp_path / f"{name or 'default'}.npz", ["--convention", name] if name else []
+        assert main(["render", str(tmp_path / "scene"), "--preset", "30", *chosen, "-o", str(out)]) == 0
+        with np.load(out) as arrays:
+            seen[name] = arrays["mask"]
+    assert np.array_equal(seen[""], seen["reference"]) and not np.array_equal(seen[""], seen["centered"])
+
+    scene = ex4d.open_scene(tmp_path / "scene")
+    assert np.array_equal(ex4d.render(scene, ex4d.arc(30)).mask, seen[""])
+    assert np.array_equal(ex4d.render(scene, ex4d.arc(30), convention="centered").mask, seen["centered"])
+    take = ex4d.generate(scene, ex4d.arc(30), tmp_path / "take")
+    assert take.request.render.convention == "reference"
+    assert main(["generate", str(tmp_path / "scene"), "--preset", "30", "-o", str(tmp_path / "cli")]) == 0
+    assert saved_request(tmp_path / "cli", scene).render.convention == "reference"
+
+
+def test_a_camera_that_sees_nothing_at_first_is_noted_with_the_other_convention(small_scene, tmp_path, capsys):
+    """A camera that looks the other way, as one in EX-4D's signs does that is read in OpenCV's."""
+    scene = ex4d.open_scene(small_scene.folder)
+    camera = scene.source_camera()
+    turned = replace(camera, world_to_camera=np.diag([-1.0, 1.0, -1.0, 1.0]) @ camera.world_to_camera)
+    turned.save(tmp_path / "camera.npz")
+    follow = [str(small_scene.folder), "--camera", str(tmp_path / "camera.npz")]
+    for verb, out in (("render", "movies"), ("render", "render.npz"), ("generate", "take")):
+        assert main([verb, *follow, "-o", str(tmp_path / out)]) == 0
+        told = capsys.readouterr().err
+        assert told.count("0 % seen") == 1 and "--camera-convention original" in told
+    notes = []
+    ex4d.render(scene, turned, note=notes.append)
+    ex4d.generate(scene, turned, tmp_path / "other", note=notes.append)
+    ex4d.render(scene, camera, note=notes.append)
+    assert len(notes) == 2 and all('convention="original"' in note for note in notes)
 
 
 def test_an_occlusion_model_that_a_convention_does_not_know_is_refused(clip_file, tmp_path, capsys):
@@ -324,27 +366,26 @@ def small_files_only(size: int) -> Iterator[None]:
 
 @pytest.mark.parametrize("failing", ["color_30.mp4", "camera_30.npz"])
 def test_colour_mask_and_camera_appear_together_or_not_at_all(clip_file, failing, tmp_path, capsys):
-    out, earlier = tmp_path / "takes", {"color_30.mp4": "an older take", "mask_30.mp4": "and its mask"}
-    out.mkdir()
-    for name, text in earlier.items():
-        (out / name).write_text(text)
+    out, command = tmp_path / "takes", ["render", str(clip_file[0]), "--preset", "30"]
+    assert main([*command, "--frames", "1", "-o", str(out)]) == 0
+    earlier = {path.name: path.read_bytes() for path in out.iterdir()}
     if failing == "camera_30.npz":
         (out / f"{failing}.partial").mkdir()
     # The mask is smaller than that, and so is what is written of the colour before its end.
     with small_files_only(5000 if failing == "color_30.mp4" else 10**6):
-        assert main(["render", str(clip_file[0]), "--preset", "30", "-o", str(out)]) == 1
+        assert main([*command, "-o", str(out), "--overwrite"]) == 1
     assert f"{failing}: cannot be written" in capsys.readouterr().err
-    assert {path.name: path.read_text() for path in out.iterdir() if path.is_file()} == earlier
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == earlier
 
 
 def test_a_render_that_does_not_fit_on_the_disk_leaves_what_was_there(clip_file, tmp_path, capsys):
-    (tmp_path / "takes").mkdir()
     out = tmp_path / "takes" / "out.npz"
-    out.write_text("an older take")
+    assert main(["render", str(clip_file[0]), "--frames", "1", "-o", str(out)]) == 0
+    earlier = out.read_bytes()
     with small_files_only(5000):
-        assert main(["render", str(clip_file[0]), "-o", str(out)]) == 1
+        assert main(["render", str(clip_file[0]), "-o", str(out), "--overwrite"]) == 1
     assert "out.npz: cannot be written (File too large)" in capsys.readouterr().err
-    assert list(out.parent.iterdir()) == [out] and out.read_text() == "an older take"
+    assert list(out.parent.iterdir()) == [out] and out.read_bytes() == earlier
 
 
 def test_commercial_work_is_kept_from_research_only_code(clip_file, tmp_path, capsys):

@@ -1,11 +1,12 @@
 """The scene package: written whole or not at all, and checked when opened."""
 
+import hashlib
 import json
 
 import numpy as np
 import pytest
 
-from ex4d_core.scene import MANIFEST, FileEntry, Scene, SceneError, SceneManifest, SceneWriter, is_sha256
+from ex4d_core.scene import MANIFEST, FileEntry, FootageOrigin, Scene, SceneError, SceneManifest, SceneWriter, is_sha256
 
 
 def test_a_scene_reads_back_as_written(small_scene):
@@ -80,7 +81,9 @@ def test_an_array_that_contradicts_the_manifest_is_refused(small_scene):
     ("change", "message"),
     [
         ({"format": "other"}, "not a scene manifest"),
-        ({"version": 99}, "version 99"),
+        ({"version": 99}, "version 99.* reads up to version 2.*update ex4d"),
+        ({"version": "1"}, "no valid version"),
+        ({"origin": {"colour": 1}}, "damaged"),
         ({"frames": 0}, "positive whole numbers"),
         ({"width": "wide"}, "positive whole numbers"),
         ({"fps": [1, 0]}, "damaged"),
@@ -114,3 +117,25 @@ def test_a_checksum_that_could_be_a_path_is_refused(small_scene):
     with pytest.raises(SceneError, match="SHA-256"):
         SceneManifest.from_json(SceneManifest(**{**manifest.__dict__, "files": files}).to_json())
     assert not is_sha256("A" * 64)
+
+
+def test_a_manifest_of_version_1_is_migrated_and_its_bytes_stay(small_scene):
+    path = small_scene.folder / MANIFEST
+    document = json.loads(path.read_bytes())
+    del document["origin"]
+    path.write_text(json.dumps({**document, "version": 1, "provenance": {"footage": "walk.mp4"}}))
+    before = path.read_bytes()
+    scene = Scene.open(small_scene.folder)
+    assert scene.manifest.origin == FootageOrigin("walk.mp4")
+    assert path.read_bytes() == before and scene.digest == hashlib.sha256(before).hexdigest()
+
+
+@pytest.mark.parametrize("name", ["footage.mp4", "depth.npy", "manifest.json", "notes.txt"])
+def test_a_folder_with_somebody_elses_files_is_never_replaced(small_scene, write_small_scene, tmp_path, name):
+    """Not even when they have the names of a package's parts."""
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    (folder / name).write_text("{}")
+    with pytest.raises(SceneError, match="holds something else"):
+        write_small_scene(folder)
+    assert (folder / name).read_text() == "{}" and len(list(folder.iterdir())) == 1

@@ -50,20 +50,39 @@ def test_a_job_is_cancelled_and_what_it_made_is_fetched(wire, scene, shot, table
     folder = tmp_path / "take [/v2]"
     fetch = ("jobs", "--fetch", job, "-o", str(folder))
     assert table_of(*fetch) == f"3 files in {folder}; the job is running", "there may be more later"
-    assert sorted(path.name for path in folder.iterdir()) == [f"frame_0000{index}.png" for index in range(3)]
+    frames = [f"frame_0000{index}.png" for index in range(3)]
+    assert sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) == frames
     assert f"{job} wait" in table_of("jobs", "--cancel", job)
     assert table_of(*fetch) == f"3 files in {folder}; the job is cancelled: cancelled on request"
     done = wire.submit(shot("good"))
     wire.finish(done)
-    assert table_of("jobs", "--fetch", done, "-o", str(folder)) == f"7 files in {folder}"
+    elsewhere = tmp_path / "elsewhere"
+    assert table_of("jobs", "--fetch", done, "-o", str(elsewhere)) == f"7 files in {elsewhere}"
+
+
+def test_results_are_not_put_among_other_files(service, wire, scene, shot, tmp_path, capsys):
+    wire.upload_scene(scene)
+    jobs = [wire.submit(shot("good")), wire.submit(shot("good"))]
+    for job in jobs:
+        wire.finish(job)
+    plate = tmp_path / "plate"
+    plate.mkdir()
+    (plate / "frame_00000.png").write_bytes(b"the user's")
+    fetch = ["jobs", "--backend", service.address, "--fetch"]
+    assert main([*fetch, jobs[0], "-o", str(plate), "--overwrite"]) == 1
+    assert "frame_00000.png" in capsys.readouterr().err
+    assert [path.read_bytes() for path in plate.iterdir()] == [b"the user's"]
+    assert main([*fetch, jobs[0], "-o", str(tmp_path / "first")]) == 0
+    assert main([*fetch, jobs[1], "-o", str(tmp_path / "first")]) == 1, "it has results of another job"
 
 
 def test_a_take_that_cannot_be_kept_here_can_be_fetched_elsewhere(service, wire, scene, tmp_path, capsys):
     """The backend generates it all the same, and the command that fetches it is printed."""
     folder, elsewhere = tmp_path / "take", tmp_path / "elsewhere"
-    (folder / "frame_00000.png.partial").mkdir(parents=True)
     clip = str(scene.path("color").parent)
-    take = ["generate", clip, "--backend", service.address, "--size", "32x24", "-o", str(folder)]
+    assert main(["generate", clip, "--size", "32x24", "--frames", "1", "-o", str(folder)]) == 0
+    (folder / "frame_00000.png.partial").mkdir()
+    take = ["generate", clip, "--backend", service.address, "--size", "32x24", "-o", str(folder), "--overwrite"]
     assert main(take) == 1
     told = capsys.readouterr().err
     assert f"cannot write frame_00000.png into {folder}" in told
@@ -84,7 +103,7 @@ def test_an_unknown_job_and_an_unusable_folder_are_named(service, wire, scene, s
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
         assert main(["jobs", "--backend", service.address, "--fetch", job, "-o", str(folder)]) == 1
         told = capsys.readouterr().err.strip()
-        assert told.startswith(f"ex4d jobs: {folder}: ") and "check the path and its permissions" in told
+        assert told.startswith(f"ex4d jobs: {folder}")
 
 
 def test_doctor_names_the_backend_or_why_there_is_none(service, wire, table_of, capsys):

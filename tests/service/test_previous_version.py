@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import sqlite3
 import tarfile
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +13,14 @@ import pytest
 
 from ex4d.cli.main import main
 from ex4d.media import probe
+from ex4d.service.job_migrations import SCHEMA_VERSION
+from ex4d.service.job_store import JobStore
 from ex4d_core.cameras import CameraPath
 from ex4d_core.client import Client
 from ex4d_core.messages import ListJobs
 from ex4d_core.remote_scene import RemoteScene
 from ex4d_core.remote_take import RemoteTake
-from ex4d_core.scene import FILE_NAMES, Scene
+from ex4d_core.scene import FILE_NAMES, FootageOrigin, Scene
 from ex4d_core.shot import ShotRequest
 from ex4d_core.take_files import TAKE_FILES
 
@@ -71,3 +76,35 @@ def test_an_old_scene_package_opens_with_all_its_parts_and_renders(tmp_path):
     assert main(["generate", str(DATA / "scene"), "--preset", "orbit", "-o", str(tmp_path / "take")]) == 0
     assert probe(tmp_path / "take" / "take.mp4").frames == 4
     assert len(CameraPath.load(tmp_path / "take" / "camera.npz")) == 4
+
+
+def test_the_old_job_database_is_migrated_once_and_a_copy_stays(tmp_path):
+    with tarfile.open(DATA / "service.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    path, copy = tmp_path / "jobs.sqlite", tmp_path / "jobs.sqlite.v1"
+
+    def version_and_columns(database: Path) -> tuple[int, set[str]]:
+        with closing(sqlite3.connect(database)) as opened:
+            (version,) = opened.execute("PRAGMA user_version").fetchone()
+            return version, {row[1] for row in opened.execute("PRAGMA table_info(jobs)")}
+
+    before = version_and_columns(path)
+    store = JobStore(path)
+    jobs = store.jobs()
+    store.close()
+    assert [one.job for one in jobs] == [RECONSTRUCTION, TAKE, FINISHED]
+    assert version_and_columns(path) == (SCHEMA_VERSION, before[1] | {"started", "device"})
+    assert version_and_columns(copy) == before == (1, before[1])
+    with closing(sqlite3.connect(copy)) as opened:
+        assert opened.execute("SELECT count(*) FROM jobs").fetchone() == (3,)
+
+    written = copy.stat().st_mtime_ns
+    JobStore(path).close()
+    assert copy.stat().st_mtime_ns == written and version_and_columns(path)[0] == SCHEMA_VERSION
+
+
+def test_an_old_scene_names_its_footage_and_keeps_its_name_on_the_wire():
+    data = (DATA / "scene" / "manifest.json").read_bytes()
+    scene = Scene.open(DATA / "scene")
+    assert scene.manifest.origin == FootageOrigin("clip.mp4")
+    assert scene.digest == hashlib.sha256(data).hexdigest()

@@ -18,12 +18,14 @@ from ex4d.cli.options import (
     ANSWER_SECONDS,
     add_backend_arguments,
     add_camera_arguments,
+    add_overwrite_argument,
     add_preview_arguments,
     add_render_arguments,
     add_wan_arguments,
     backend_client,
     camera_from,
     machine_settings,
+    render_settings,
     wan_settings,
 )
 from ex4d.cli.report import Report
@@ -31,7 +33,7 @@ from ex4d_core.client import ClientError, ConnectionState
 from ex4d_core.errors import RequestError
 from ex4d_core.remote_take import RemoteTake
 from ex4d_core.scene import Scene
-from ex4d_core.shot import ENGINES, PreviewSettings, RenderSettings, ShotRequest
+from ex4d_core.shot import ENGINES, PreviewSettings, ShotRequest
 
 if TYPE_CHECKING:
     from ex4d.generation import Engine
@@ -45,6 +47,13 @@ SUMMARY = "generate the finished frames of a take"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("scene", nargs="?", type=Path, help="a scene folder, made by 'ex4d reconstruct'")
     parser.add_argument("-o", "--out", type=Path, help="folder for the take's frames and movies")
+    existing = parser.add_mutually_exclusive_group()
+    add_overwrite_argument(existing, "a take that is in the folder, exactly its files")
+    existing.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue an interrupted take of the same request in the folder; its finished frames stay",
+    )
     parser.add_argument("--engine", choices=ENGINES, help="default: preview")
     parser.add_argument("--label", default="", help="name of the take, for people")
     add_backend_arguments(parser, default=None)
@@ -88,23 +97,20 @@ def _from_scene(options: argparse.Namespace, report: Report) -> int:
             raise RequestError("--accept-licence does not work with --backend: give it to 'ex4d serve' on that machine")
         _on_backend(scene, request, options, report)
     else:
-        from ex4d.pipeline.take import take_into_folder
+        from ex4d.pipeline.take_folder import take_into_folder
 
-        where = {"device": options.device, "machine": machine_settings(options)}
+        how = {"device": options.device, "machine": machine_settings(options), "note": report.note}
+        how |= {"inputs": _inputs(options), "overwrite": options.overwrite, "resume": options.resume}
         with report.stages() as progress:
-            take_into_folder(scene, request, options.out, **where, progress=progress)
-    _drop_frames_behind(options.out, len(request.camera))
+            take_into_folder(scene, request, options.out, **how, progress=progress)
     report.add("take", options.out / "take.mp4")
     report.add("frames", len(request.camera), "")
     return 0
 
 
-def _drop_frames_behind(folder: Path, frames: int) -> None:
-    """Remove frames of an earlier, longer take from the folder."""
-    for path in folder.glob("frame_*.png"):
-        number = path.stem.removeprefix("frame_")
-        if number.isdigit() and int(number) >= frames:
-            path.unlink()
+def _inputs(options: argparse.Namespace) -> list[Path]:
+    """What a take is made from, besides the scene's files."""
+    return [path for path in (options.scene, options.camera, options.again) if path is not None]
 
 
 def _new_request(scene: Scene, options: argparse.Namespace) -> ShotRequest:
@@ -112,7 +118,7 @@ def _new_request(scene: Scene, options: argparse.Namespace) -> ShotRequest:
         scene=scene.digest,
         camera=camera_from(options, scene),
         first_frame=options.first_frame,
-        render=settings_from(options, RenderSettings),
+        render=render_settings(options, scene),
         engine=options.engine or "preview",
         preview=settings_from(options, PreviewSettings),
         wan=wan_settings(options),
@@ -122,7 +128,7 @@ def _new_request(scene: Scene, options: argparse.Namespace) -> ShotRequest:
 
 def _request_again(scene: Scene, options: argparse.Namespace) -> ShotRequest:
     """The request of a finished take, with what the options change."""
-    from ex4d.pipeline.take import saved_request
+    from ex4d.pipeline.take_folder import saved_request
 
     if others := _set_options(options, add_camera_arguments, add_render_arguments, add_preview_arguments):
         raise RequestError(
@@ -149,8 +155,16 @@ def _set_options(options: argparse.Namespace, *groups: Callable[[argparse.Argume
 
 
 def _on_backend(scene: Scene, request: ShotRequest, options: argparse.Namespace, report: Report) -> None:
+    from ex4d.pipeline.targets import remove, require_take_folder
+
+    jobs = f"ex4d jobs --backend {options.backend}"
+    if options.resume:
+        raise RequestError(f"--resume does not work with --backend, which continues by itself: see {jobs}")
+    inputs = [*_inputs(options), *scene.paths()]
+    earlier = require_take_folder(options.out, len(request.camera), inputs=inputs, overwrite=options.overwrite)
     client = backend_client(options)
-    take, jobs = RemoteTake(options.out, request, scene), f"ex4d jobs --backend {options.backend}"
+    take = RemoteTake(options.out, request, scene)
+    take.before_results = lambda: remove(earlier)
     try:
         with report.stages() as progress:
             task = client.start(take.conversation())
@@ -187,7 +201,7 @@ def _from_movies(options: argparse.Namespace, report: Report) -> int:
 
     engine, movies = _engine(options), (options.color_video, options.mask_video, options.output_video)
     with report.stages() as progress:
-        repaint_movies(*movies, engine, frames=options.frames, progress=progress)
+        repaint_movies(*movies, engine, frames=options.frames, progress=progress, overwrite=options.overwrite)
     report.add("take", options.output_video)
     return 0
 

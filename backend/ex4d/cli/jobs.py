@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ex4d.cli.options import ANSWER_SECONDS, add_backend_arguments, backend_client
+from ex4d.cli.options import ANSWER_SECONDS, add_backend_arguments, add_overwrite_argument, backend_client
 from ex4d.cli.report import Report
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--prune", metavar="DAYS", type=float, help="forget jobs that ended more than DAYS days ago")
     parser.add_argument("--data", type=Path, help="with --prune: data folder of the service; default: the user's")
     parser.add_argument("-o", "--out", type=Path, help="folder for the files of --fetch")
+    add_overwrite_argument(parser, "with --fetch: a take or scene that is in the folder, exactly its files")
 
 
 def run(options: argparse.Namespace, report: Report) -> int:
@@ -48,7 +49,7 @@ def run(options: argparse.Namespace, report: Report) -> int:
         if options.cancel:
             _report_jobs([client.ask(Cancel(options.cancel), timeout=ANSWER_SECONDS).status], report)
         elif options.fetch:
-            fetched, job = _fetch(client, options.fetch, options.out, report)
+            fetched, job = _fetch(client, options.fetch, options.out, report, overwrite=options.overwrite)
             state = "" if job.state == "done" else f"; the job is {': '.join(filter(None, (job.state, job.reason)))}"
             report.say(f"{fetched} files in {options.out}{state}")
             report.add("files", fetched, "")
@@ -96,12 +97,19 @@ def _table(jobs: list[JobStatus]) -> Table:
     return table
 
 
-def _fetch(client: Client, job: str, folder: Path, report: Report) -> tuple[int, JobStatus]:
+def _fetch(client: Client, job: str, folder: Path, report: Report, *, overwrite: bool) -> tuple[int, JobStatus]:
     """Download every finished frame and file of a take or a scene into a folder; returns how many, and the status."""
+    from ex4d.pipeline.targets import mark_results, remove, require_results_folder, unmark_results
     from ex4d_core.remote_job import RemoteJob
 
-    folder.mkdir(parents=True, exist_ok=True)
+    earlier = require_results_folder(folder, job, overwrite=overwrite)
+
+    def begin() -> None:
+        remove(earlier)
+        mark_results(folder, job)
+
     remote = RemoteJob(folder, job=job)
+    remote.before_results = begin
     with report.stages() as progress:
         task = client.start(remote.fetch_available())
         while not task.done:
@@ -110,5 +118,6 @@ def _fetch(client: Client, job: str, folder: Path, report: Report) -> tuple[int,
             progress("fetch", remote.last_event, remote.status.events if remote.status else 0)
     if task.error:
         raise task.error
+    unmark_results(folder)
     assert task.result is not None
     return len(remote.files), task.result

@@ -54,7 +54,7 @@ def add_camera_arguments(parser: argparse.ArgumentParser) -> None:
 def add_render_arguments(parser: argparse.ArgumentParser) -> None:
     """How the DW-Mesh is rendered."""
     render = parser.add_argument_group("render")
-    add_flags(render, RenderSettings)
+    add_flags(render, RenderSettings, convention=None)
     add_accept_licence_argument(render)
     render.add_argument(
         "--device",
@@ -62,6 +62,16 @@ def add_render_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="auto, cpu, cuda, cuda:N, or cuda:N+M...: several for the engine wan",
     )
+
+
+def render_settings(options: argparse.Namespace, scene: PlacedFootage) -> RenderSettings:
+    """What the options ask for; without --convention a scene is rendered in the one it was reconstructed in."""
+    return settings_from(options, RenderSettings, convention=options.convention or scene.manifest.convention)
+
+
+def add_overwrite_argument(parser: argparse._ActionsContainer, what: str) -> None:
+    """Whether outputs of ours may be replaced; nothing else ever is."""
+    parser.add_argument("--overwrite", action="store_true", help=f"replace {what}")
 
 
 def add_preview_arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,7 +13,13 @@ import shutil
 from pathlib import Path
 
 from ex4d.cli.flags import add_flags, settings_from
-from ex4d.cli.options import add_accept_licence_argument, device, machine_settings, positive_number
+from ex4d.cli.options import (
+    add_accept_licence_argument,
+    add_overwrite_argument,
+    device,
+    machine_settings,
+    positive_number,
+)
 from ex4d.cli.report import Report
 from ex4d_core.errors import RequestError
 from ex4d_core.reconstruction import ReconstructionSettings
@@ -32,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--out", "--output_dir", type=Path, help="folder for the scene; default: beside the footage"
     )
+    add_overwrite_argument(parser, "a scene that is in the folder, and files made with it")
     parser.add_argument("--input_video", type=Path, help="same as footage")
     lens = ("fov_degrees", "focal_mm", "sensor_mm", "focal_px")
     add_flags(parser, ReconstructionSettings, skip=(*lens, "camera_scale"))
@@ -111,6 +118,7 @@ def run(options: argparse.Namespace, report: Report) -> int:
             frames=options.num_frames,
             progress=progress,
             note=report.note,
+            overwrite=options.overwrite,
         )
     _report_scene(scene, scene_folder, report)
     render = RenderSettings(convention=options.convention, occlusion_rule=options.filter_type)

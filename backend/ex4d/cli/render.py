@@ -10,11 +10,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ex4d.cli.flags import settings_from
-from ex4d.cli.options import add_camera_arguments, add_render_arguments, camera_from, machine_settings
+from ex4d.cli.options import (
+    add_camera_arguments,
+    add_overwrite_argument,
+    add_render_arguments,
+    camera_from,
+    machine_settings,
+    render_settings,
+)
 from ex4d.cli.report import Report
 from ex4d_core.scene import Scene
-from ex4d_core.shot import RenderSettings
 
 SUMMARY = "render colour and mask movies of a scene from a new camera"
 
@@ -22,26 +27,31 @@ SUMMARY = "render colour and mask movies of a scene from a new camera"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("scene", type=Path, help="a scene folder, made by 'ex4d reconstruct', or a .npz")
     parser.add_argument("-o", "--out", type=Path, required=True, help="a folder, or a file that ends in .npz")
+    add_overwrite_argument(parser, "files of an earlier render")
     add_camera_arguments(parser)
     add_render_arguments(parser)
 
 
 def run(options: argparse.Namespace, report: Report) -> int:
     from ex4d.pipeline.array_clip import ArrayClip
-    from ex4d.pipeline.outputs import render_movies, render_views
+    from ex4d.pipeline.outputs import is_arrays, render_movies, render_views, require_render_target
 
     scene = ArrayClip.load(options.scene) if options.scene.suffix == ".npz" else Scene.open(options.scene)
     camera = camera_from(options, scene)
-    settings = settings_from(options, RenderSettings)
+    settings = render_settings(options, scene)
     how = {"first_frame": options.first_frame, "device": options.device, "machine": machine_settings(options)}
-    if options.out.suffix == ".npz":
+    how |= {"note": report.note}
+    name = options.camera.stem if options.camera else options.preset
+    inputs = [options.scene, *filter(None, [options.camera])]
+    require_render_target(options.out, name, inputs=inputs, overwrite=options.overwrite)
+    if is_arrays(options.out):
         with report.stages() as progress:
             views = render_views(scene, camera, settings, **how, progress=progress)
-            views.save(options.out)
+            views.save(options.out, overwrite=options.overwrite)
         report.add("arrays", options.out)
         visible = views.visible_fraction
     else:
-        name = options.camera.stem if options.camera else options.preset
+        how |= {"inputs": inputs, "overwrite": options.overwrite}
         with report.stages() as progress:
             movies = render_movies(scene, camera, settings, options.out, name, **how, progress=progress)
         report.add("color", movies.color, f"{movies.color}")

@@ -4,8 +4,8 @@
 one that runs anywhere, `wan` the video diffusion model.
 """
 
-from ex4d.generation.engine import Engine, GenerationProgress, ProgressCallback
+from ex4d.generation.engine import Engine, EngineState, GenerationProgress, ProgressCallback
 from ex4d.generation.engine_choice import create_engine
 from ex4d.generation.preview import PreviewEngine
 
-__all__ = ["Engine", "GenerationProgress", "PreviewEngine", "ProgressCallback", "create_engine"]
+__all__ = ["Engine", "EngineState", "GenerationProgress", "PreviewEngine", "ProgressCallback", "create_engine"]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import os
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
+import torch
 
 from ex4d.raster import RenderedFrame
 
@@ -33,6 +37,27 @@ class GenerationProgress:
 ProgressCallback = Callable[[GenerationProgress], None]
 
 
+class EngineState:
+    """What an engine needs of its finished frames to continue an interrupted shot, in one file."""
+
+    def __init__(self, path: Path) -> None:
+        """Keep the state in a file, which need not exist yet."""
+        self.path = path
+
+    def save(self, values: Mapping[str, Any]) -> None:
+        """Replace the state by tensors and numbers, by name; an interruption leaves the one before."""
+        partial = self.path.with_name(self.path.name + ".partial")
+        torch.save(dict(values), partial)
+        os.replace(partial, self.path)
+
+    def load(self) -> Mapping[str, Any]:
+        """What was saved last, on the CPU; empty if nothing was, or if it is damaged."""
+        try:
+            return torch.load(self.path, map_location="cpu", weights_only=True)
+        except (EOFError, OSError, RuntimeError, ValueError, pickle.UnpicklingError):
+            return {}
+
+
 class Engine(Protocol):
     """Paints the regions of a shot that the footage never showed.
 
@@ -44,11 +69,28 @@ class Engine(Protocol):
     name: str
     licence: str
 
+    @property
+    def precision(self) -> str:
+        """Of its arithmetic on this machine, one of `ex4d_core.shot.PRECISIONS`."""
+        ...
+
     def generate(
-        self, frames: Iterable[RenderedFrame], *, count: int | None = None, on_progress: ProgressCallback | None = None
+        self,
+        frames: Iterable[RenderedFrame],
+        *,
+        count: int | None = None,
+        on_progress: ProgressCallback | None = None,
+        done: int = 0,
+        state: EngineState | None = None,
     ) -> Iterator[np.ndarray]:
         """Yield one final frame (H, W, 3) uint8 sRGB for each rendered frame, in order, as soon as it exists.
 
-        ``count``, the number of frames, is used for progress only.
+        Args:
+            frames: all frames of the shot.
+            count: number of frames, for progress only.
+            on_progress: called after every step.
+            done: so many first frames were finished by an earlier run and are not yielded; the others are the same as
+                if all were generated at once.
+            state: where to keep what a later run needs to continue, and where an earlier run has kept it.
         """
         ...

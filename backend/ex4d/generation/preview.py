@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate, pad
 
-from ex4d.generation.engine import ProgressCallback
+from ex4d.generation.engine import EngineState, ProgressCallback
 from ex4d.raster import RenderedFrame
 from ex4d_core.shot import PreviewSettings
 
@@ -32,21 +32,33 @@ class PreviewEngine:
 
     name = "preview"
     licence = "free for any use: no model, only the footage"
+    precision = "float32"
 
     def __init__(self, settings: PreviewSettings | None = None):
         self.settings = settings or PreviewSettings()
 
     def generate(
-        self, frames: Iterable[RenderedFrame], *, count: int | None = None, on_progress: ProgressCallback | None = None
+        self,
+        frames: Iterable[RenderedFrame],
+        *,
+        count: int | None = None,
+        on_progress: ProgressCallback | None = None,
+        done: int = 0,
+        state: EngineState | None = None,
     ) -> Iterator[np.ndarray]:
-        """Yield each rendered frame at once, its seen pixels unchanged."""
+        """Yield each rendered frame at once, its seen pixels unchanged; see `Engine.generate`.
+
+        Filling depends on the frames before. It takes a fraction of the time that rendering does, so frames that are
+        done are filled again for the next ones, and no state is kept.
+        """
         filler = HoleFiller()
-        for frame in frames:
+        for index, frame in enumerate(frames):
             if self.settings.holes == "mark":
                 filling = np.array(self.settings.hole_color, dtype=np.uint8)
             else:
                 filling = filler.fill_array(frame.color, frame.mask, frame.depth)
-            yield np.where(frame.mask[..., None], frame.color, filling)
+            if index >= done:
+                yield np.where(frame.mask[..., None], frame.color, filling)
 
 
 class HoleFiller:

@@ -5,6 +5,7 @@ from ex4d.media.exr import read_exr_channels
 from ex4d.media.footage import FootageInfo, probe, read_frames
 from ex4d.media.lens import Lens, lens_of
 from ex4d.media.media_errors import MediaError
+from ex4d.media.origin import footage_sha256, start_timecode
 from ex4d.media.png import read_png, read_png_metadata, write_png
 from ex4d.media.sequences import is_sequence, sequence_files
 from ex4d.media.video_writer import VideoWriter, read_metadata
@@ -15,6 +16,7 @@ __all__ = [
     "MediaError",
     "VideoWriter",
     "contact_sheet",
+    "footage_sha256",
     "is_sequence",
     "lens_of",
     "probe",
@@ -24,5 +26,6 @@ __all__ = [
     "read_png",
     "read_png_metadata",
     "sequence_files",
+    "start_timecode",
     "write_png",
 ]

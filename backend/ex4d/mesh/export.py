@@ -39,7 +39,7 @@ def write_ply(path: str | os.PathLike[str], mesh: DWMesh, frame: int) -> None:
     faces["count"] = 3
     faces["corners"] = mesh.faces.cpu().numpy()
     header = (
-        "ply\nformat binary_little_endian 1.0\n"
+        "ply\nformat binary_little_endian 1.0\ncomment ex4d\n"
         f"element vertex {len(vertices)}\n"
         "property float x\nproperty float y\nproperty float z\n"
         "property uchar red\nproperty uchar green\nproperty uchar blue\n"

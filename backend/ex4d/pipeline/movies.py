@@ -9,6 +9,7 @@ import numpy as np
 
 from ex4d.generation import Engine, GenerationProgress
 from ex4d.media import FootageInfo, MediaError, VideoWriter, probe, read_frames
+from ex4d.pipeline.targets import require_file, require_movie_name
 from ex4d.progress import Progress, ignore_progress
 from ex4d.raster import RenderedFrame
 
@@ -24,16 +25,21 @@ def repaint_movies(
     *,
     frames: int | None = None,
     progress: Progress = ignore_progress,
+    overwrite: bool = False,
 ) -> None:
     """Let an engine repaint what a mask movie (white = seen) marks as unseen in a colour movie.
 
     Args:
         frames: take only this many from the start.
         progress: called with the engine's stages.
+        overwrite: replace a movie of ours.
 
     Raises:
+        OutputError: the output is an input or exists, or does not end in .mp4.
         MediaError: a movie cannot be read or written, or the two differ in size or length.
     """
+    require_movie_name(output)
+    require_file(output, inputs=[color_path, mask_path], overwrite=overwrite)
     color, mask = probe(color_path), probe(mask_path)
     if (color.width, color.height, color.frames) != (mask.width, mask.height, mask.frames):
         raise MediaError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -12,8 +12,10 @@ import numpy as np
 from ex4d.machine import MachineSettings
 from ex4d.media import VideoWriter
 from ex4d.media.media_errors import atomic_write, translate_write_errors
-from ex4d.pipeline.render import render_shot
+from ex4d.pipeline.render import nothing_seen_note, render_shot, shows_nothing
+from ex4d.pipeline.targets import files_of, require_file, require_folder_name
 from ex4d.progress import Progress, ignore_progress
+from ex4d_core import __version__
 from ex4d_core.cameras import CameraPath
 from ex4d_core.scene import PlacedFootage
 from ex4d_core.shot import RenderSettings
@@ -47,17 +49,20 @@ class Views:
         """(T,) float64, share of each frame that the footage saw, 0 to 1."""
         return self.mask.mean(axis=(1, 2))
 
-    def save(self, path: str | Path, name: str = "view") -> None:
+    def save(self, path: str | Path, name: str = "view", *, overwrite: bool = False) -> None:
         """Write color_NAME.mp4, mask_NAME.mp4 and camera_NAME.npz into a folder, or everything into one .npz.
 
         Args:
             path: a folder, or a file that ends in .npz.
+            overwrite: replace files of an earlier render.
 
         Raises:
+            OutputError: a file exists and is not to be replaced, or is not of ex4d, or the path has another ending.
             MediaError: a file cannot be written.
         """
         path = Path(path)
-        if path.suffix == ".npz":
+        require_render_target(path, name, overwrite=overwrite)
+        if is_arrays(path):
             _save_arrays(path, self.color, self.mask)
             return
         _write_movies(path, name, self.camera, self.fps, zip(self.color, self.mask, strict=True))
@@ -78,6 +83,33 @@ class RenderedMovies:
     visible_fraction: np.ndarray
 
 
+def is_arrays(path: Path) -> bool:
+    """Whether a render into this path is one file of arrays, and not a folder of movies."""
+    return path.suffix.lower() == ".npz"
+
+
+def require_render_target(path: Path, name: str, *, inputs: Iterable[Path] = (), overwrite: bool = False) -> None:
+    """Check that a render may be written, before it begins.
+
+    Args:
+        path: a folder, or a file that ends in .npz.
+        name: of the render in the folder, as in `render_movies`.
+        inputs: what it is made from.
+        overwrite: replace files of an earlier render.
+
+    Raises:
+        OutputError: a file is an input, exists and is not to be replaced, or is not of ex4d; or the path has another
+            ending.
+    """
+    if is_arrays(path):
+        require_file(path, inputs=inputs, overwrite=overwrite)
+        return
+    require_folder_name(path, "a folder of H.264 .mp4 movies, or one lossless .npz")
+    inputs = list(inputs)
+    for file in _movie_paths(path, name):
+        require_file(file, inputs=inputs, overwrite=overwrite)
+
+
 def render_views(
     scene: PlacedFootage,
     camera: CameraPath,
@@ -87,17 +119,21 @@ def render_views(
     device: str = "auto",
     machine: MachineSettings | None = None,
     progress: Progress = ignore_progress,
+    note: Callable[[str], None] = lambda text: None,
 ) -> Views:
     """Render a camera path into memory; see `ex4d.pipeline.render.render_shot`.
 
     Args:
         progress: called with the stage `STAGE`, frames done, and frames in all.
+        note: called with sentences about what the user should know of the render.
     """
     color = np.empty((len(camera), camera.height, camera.width, 3), np.uint8)
     mask, depth = np.empty(color.shape[:3], bool), np.empty(color.shape[:3], np.float32)
     for frame in render_shot(scene, camera, settings, first_frame=first_frame, device=device, machine=machine):
         color[frame.index], mask[frame.index], depth[frame.index] = frame.color, frame.mask, frame.depth
         progress(STAGE, frame.index + 1, len(camera))
+    if shows_nothing(mask[0].mean()):
+        note(nothing_seen_note())
     return Views(color, mask, depth, camera, scene.manifest.fps)
 
 
@@ -112,23 +148,40 @@ def render_movies(
     device: str = "auto",
     machine: MachineSettings | None = None,
     progress: Progress = ignore_progress,
+    note: Callable[[str], None] = lambda text: None,
+    inputs: Iterable[Path] = (),
+    overwrite: bool = False,
 ) -> RenderedMovies:
     """Render into ``color_NAME.mp4``, ``mask_NAME.mp4`` and ``camera_NAME.npz``: all three are written, or none.
 
     Memory does not depend on the number of frames. Errors and arguments as `render_views`.
 
+    Args:
+        inputs: files that the camera was made from, besides the scene.
+        overwrite: replace files of an earlier render.
+
     Raises:
+        OutputError: as `require_render_target`.
         MediaError: a file cannot be written.
     """
+    require_render_target(folder, name, inputs=[*inputs, *files_of(scene)], overwrite=overwrite)
     rendered = render_shot(scene, camera, settings, first_frame=first_frame, device=device, machine=machine)
     frames = ((frame.color, frame.mask) for frame in rendered)
-    return _write_movies(folder, name, camera, scene.manifest.fps, frames, progress)
+    movies = _write_movies(folder, name, camera, scene.manifest.fps, frames, progress)
+    if shows_nothing(movies.visible_fraction[0]):
+        note(nothing_seen_note())
+    return movies
 
 
 def _save_arrays(path: Path, color: np.ndarray, mask: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as partial, translate_write_errors(path), open(partial, "wb") as file:
         np.savez_compressed(file, color=color, mask=mask, coverage=mask.mean(axis=(1, 2)))
+
+
+def _movie_paths(folder: Path, name: str) -> tuple[Path, Path, Path]:
+    """Colour, mask and camera of a render."""
+    return folder / f"color_{name}.mp4", folder / f"mask_{name}.mp4", folder / f"camera_{name}.npz"
 
 
 def _write_movies(
@@ -140,13 +193,13 @@ def _write_movies(
     progress: Progress = ignore_progress,
 ) -> RenderedMovies:
     folder.mkdir(parents=True, exist_ok=True)
-    color_path, mask_path = (folder / f"{kind}_{name}.mp4" for kind in ("color", "mask"))
-    camera_path = folder / f"camera_{name}.npz"
+    color_path, mask_path, camera_path = _movie_paths(folder, name)
+    how = {"width": camera.width, "height": camera.height, "fps": fps, "metadata": {"ex4d_version": __version__}}
     visible = []
     with (
         atomic_write(camera_path) as partial,
-        VideoWriter(color_path, camera.width, camera.height, fps) as color_movie,
-        VideoWriter(mask_path, camera.width, camera.height, fps) as mask_movie,
+        VideoWriter(color_path, **how) as color_movie,
+        VideoWriter(mask_path, **how) as mask_movie,
     ):
         for color, mask in frames:
             color_movie.write(color)

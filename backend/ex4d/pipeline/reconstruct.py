@@ -29,13 +29,14 @@ from ex4d.depth import (
     resolved_intrinsics,
 )
 from ex4d.machine import MachineSettings
-from ex4d.media import FootageInfo, VideoWriter, probe, read_frames
+from ex4d.media import FootageInfo, VideoWriter, footage_sha256, probe, read_frames, start_timecode
 from ex4d.mesh import Pc2Writer, build_dw_mesh, grid_topology
+from ex4d.pipeline.targets import require_scene_folder
 from ex4d.progress import Progress, ignore_progress
 from ex4d_core.cameras import CameraPath
 from ex4d_core.errors import RequestError
 from ex4d_core.reconstruction import ReconstructionSettings
-from ex4d_core.scene import Scene, SceneManifest, SceneWriter
+from ex4d_core.scene import FootageOrigin, Scene, SceneManifest, SceneWriter
 from ex4d_core.shot import Convention
 from ex4d_core.sources import DepthSettings, name_for_people
 from ex4d_core.trajectories import subject_distance
@@ -74,6 +75,7 @@ def reconstruct(
     frames: int | None = None,
     progress: Progress = ignore_progress,
     note: Callable[[str], None] = lambda text: None,
+    overwrite: bool = False,
 ) -> Scene:
     """Reconstruct footage into a scene package in ``folder``.
 
@@ -83,14 +85,18 @@ def reconstruct(
         frames: take only this many frames from the start; depth files may be of all of the footage.
         progress: called with the stages `ESTIMATE_STAGE` and `BUILD_STAGE`, frames done, and frames in all.
         note: called with sentences for the user about what was found in the footage or assumed.
+        overwrite: replace a scene that is in the folder.
 
     Raises:
+        OutputError: ``folder`` holds a scene already, or one of the sources.
         MediaError: the footage cannot be read.
         DepthError: depth is missing, invalid, or does not fit the footage.
         LicenceError, DeviceError, WeightsMissingError, CheckpointError: see `ex4d.depth.create_estimator`.
         CameraError: the source camera's file cannot be used, or the lens is given twice.
         SceneError: ``folder`` holds something else.
     """
+    read = (sources.footage, sources.depth, sources.camera)
+    require_scene_folder(folder, inputs=[path for path in read if path is not None], overwrite=overwrite)
     footage = probe(sources.footage, frames, fps=Fraction(*settings.fps) if settings.fps else None)
     for text in footage.notes:
         note(text)
@@ -247,6 +253,7 @@ def build_scene(
                 progress(start + len(z), frames)
         np.savez(writer.path("topology"), faces=faces.numpy(), uvs=uvs.numpy(), cap_faces=np.int64(cap_faces))
         camera.save(writer.path("source_camera"))
+        label = (provenance or {}).get("footage", footage.path.name)
         origins = {"depth": depth.source, "depth licence": depth.licence, **(provenance or {})}
         return writer.finish(
             SceneManifest(
@@ -260,6 +267,9 @@ def build_scene(
                 subject_distance=distance,
                 depth_scale=depth.scale,
                 provenance={what: name_for_people(text) for what, text in origins.items()},
+                origin=FootageOrigin(
+                    name_for_people(label), footage_sha256(footage.path), start_timecode(footage.path)
+                ),
             )
         )
 

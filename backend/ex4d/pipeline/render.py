@@ -29,6 +29,8 @@ from ex4d_core.shot import RenderSettings, require_footage
 # a batch under 300 MB.
 _BYTES_PER_PIXEL = 40
 _BATCH_BYTES = 300 * 1024**2
+# Less than this share of a frame is shown as 0.0 %.
+_NOTHING_SEEN = 0.0005
 
 
 def render_shot(
@@ -119,6 +121,20 @@ def shows_first_frame(footage: SceneManifest, camera: CameraPath, settings: Rend
     """Whether a shot's frame 0 is the source frame, all of it seen, whatever its camera: EX-4D's habit."""
     same_size = (footage.width, footage.height) == camera.size
     return settings.convention == "reference" and same_size
+
+
+def shows_nothing(visible_fraction: float) -> bool:
+    """Whether a frame shows nothing of the footage, or so little that it rounds to 0.0 %."""
+    return visible_fraction < _NOTHING_SEEN
+
+
+def nothing_seen_note() -> str:
+    """For the user, about a shot whose frame 0 shows nothing: most often its camera file was read the wrong way."""
+    return (
+        "frame 0 shows nothing of the footage (0 % seen). If the camera came from a file, read it in the other "
+        "convention: --camera-convention original for files of EX-4D, opencv for those of ex4d "
+        '(CameraPath.load(path, convention="original"))'
+    )
 
 
 def _each_frame(rendered: RenderedBatch, index: int) -> Iterator[RenderedFrame]:

@@ -18,6 +18,7 @@ from typing import Any
 import msgpack
 
 from ex4d.service.corrupt_database import corruption_reported
+from ex4d.service.job_migrations import SCHEMA_VERSION, migrate
 from ex4d.service.settings import ServiceError
 from ex4d_core.errors import Ex4dError
 from ex4d_core.messages import FINAL_STATES, MAX_EVENTS, MAX_JOBS, JobEvent, JobStatus
@@ -26,7 +27,6 @@ from ex4d_core.shot import RequestError, ShotRequest
 
 # Marks the file as ours ("EX4D"), so that another program's database is never touched.
 _APPLICATION_ID = 0x45583444
-SCHEMA_VERSION = 1
 # A job that crashed two workers would crash the third one as well.
 MAX_CRASHES = 2
 # Characters of a reason, which every list of jobs repeats: libraries list a thousand tensors that do not fit.
@@ -52,7 +52,9 @@ CREATE TABLE jobs (
     crashes INTEGER NOT NULL DEFAULT 0,
     events INTEGER NOT NULL DEFAULT 0,
     claim TEXT,
-    worker TEXT
+    worker TEXT,
+    started REAL NOT NULL DEFAULT 0,
+    device TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX jobs_by_state ON jobs (state, sequence);
 CREATE TABLE events (
@@ -116,7 +118,7 @@ class JobStore:
         """Open the database, or create it.
 
         Raises:
-            ServiceError: the file is not a job database of this version, or cannot be written.
+            ServiceError: the file is not a job database, is of a newer version, or cannot be written.
         """
         try:
             self._db = sqlite3.connect(path, timeout=10.0, isolation_level=None)
@@ -144,7 +146,6 @@ class JobStore:
     def _prepare(self, path: Path) -> None:
         with self._transaction():
             (application,) = self._db.execute("PRAGMA application_id").fetchone()
-            (version,) = self._db.execute("PRAGMA user_version").fetchone()
             (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
             if not tables:
                 for statement in _SCHEMA.split(";\n"):
@@ -153,11 +154,8 @@ class JobStore:
                 self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             elif application != _APPLICATION_ID:
                 raise ServiceError(f"{path} belongs to another program; choose another data folder")
-            elif version != SCHEMA_VERSION:
-                raise ServiceError(
-                    f"the job database {path} has version {version}, this program uses version {SCHEMA_VERSION}; use "
-                    "the program that wrote it, or another data folder"
-                )
+            else:
+                migrate(self._db, path)
 
     def close(self) -> None:
         """Close the connection."""

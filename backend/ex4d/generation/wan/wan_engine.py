@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ex4d.devices import Devices
-from ex4d.generation.engine import GenerationProgress, ProgressCallback
+from ex4d.generation.engine import EngineState, GenerationProgress, ProgressCallback
 from ex4d.generation.wan import WAN_LICENCE, require_small_model
 from ex4d.generation.wan.camera_encoder import LATENT_CHANNELS
 from ex4d.generation.wan.conditioning import (
@@ -65,10 +65,27 @@ class WanEngine:
         self.settings = settings
         self.networks = networks
 
+    @property
+    def precision(self) -> str:
+        """Of the transformer: fp8 is bf16 on a GPU without it."""
+        if self.networks.choice.precision == "float32":
+            return "float32"
+        return "fp8" if self.networks.fp8 else "bf16"
+
     def generate(
-        self, frames: Iterable[RenderedFrame], *, count: int | None = None, on_progress: ProgressCallback | None = None
+        self,
+        frames: Iterable[RenderedFrame],
+        *,
+        count: int | None = None,
+        on_progress: ProgressCallback | None = None,
+        done: int = 0,
+        state: EngineState | None = None,
     ) -> Iterator[np.ndarray]:
         """Yield one final frame for each rendered frame; see `Engine.generate`.
+
+        It continues at the window after the last complete one, whose last frames the state has as the VAE decoded them:
+        frames on disk are rounded to 8 bits, and starting from these would give other ones. A window that was
+        interrupted is generated again, and what was done of it is not yielded.
 
         Raises:
             RequestError: frame 0 shows nothing of the footage.
@@ -81,6 +98,10 @@ class WanEngine:
         progress = _ProgressReporter(on_progress, settings, count)
         self.networks.on_load = progress.report_load
         size, embeds, tail = None, [], None
+        kept = state.load() if state is not None else {}
+        complete = 0
+        if 0 < kept.get("frames", 0) <= done:
+            complete, tail = kept["windows"], kept["tail"]
         for window in split_into_windows(_require_equal_sizes(frames), settings.window, settings.overlap):
             if size is None:
                 first = window.frames[0]
@@ -90,16 +111,20 @@ class WanEngine:
                 self.networks.choose_mode(size.latent_shape(len(window.frames)))
                 progress.report_warm_up()
                 embeds = self._retry_with_less_memory(lambda: self.networks.text_embeddings(self._prompts()))
+            if window.number < complete:
+                continue
             latents = self._retry_with_less_memory(self._generate_latents, window, size, embeds, tail, progress)
             last_frames = []
             end = window.known + window.new
             for number, frame in enumerate(islice(self._decode(latents), end)):
                 if number >= end - settings.overlap:
                     last_frames.append(frame.cpu())
-                if number >= window.known:
+                if number >= max(window.known, done - window.start):
                     yield to_uint8_images(size.upscale(frame))[0]
             # In the host's memory, since the next window needs the GPU's.
             tail = torch.cat(last_frames)
+            if state is not None:
+                state.save({"windows": window.number + 1, "frames": window.start + end, "tail": tail})
 
     def _prompts(self) -> list[tuple[str, str]]:
         """Return the prompts that are used, with their names for errors."""

@@ -1,0 +1,52 @@
+"""Where a take came from: the program, the machine and the footage, as ``made_by`` in its request.json."""
+
+from __future__ import annotations
+
+import platform
+from datetime import datetime, timezone
+from typing import Any
+
+import torch
+
+from ex4d.devices import Devices
+from ex4d.generation import Engine
+from ex4d.machine import MachineSettings
+from ex4d.raster import choose_rasterizer
+from ex4d_core import __version__
+from ex4d_core.scene import Scene
+from ex4d_core.shot import ShotRequest
+
+# Its key in request.json. What stands below it is no part of the request: two takes of one request may differ in it.
+MADE_BY = "made_by"
+
+
+def made_by(
+    scene: Scene, request: ShotRequest, engine: Engine, device: str, machine: MachineSettings | None
+) -> dict[str, Any]:
+    """What a take can be traced by; all of it but the date is the same for the same take on the same machine.
+
+    Args:
+        device: as the take's, "auto" say.
+
+    Returns:
+        ``ex4d`` and ``torch`` (versions), ``date`` (UTC), ``device`` (in words), ``rasterizer`` and ``precision`` as
+        used on this machine, and ``footage``: name, sha256, fps ([numerator, denominator]) and timecode of its first
+        frame, each "" where it is not known.
+    """
+    devices = Devices.parse(device)
+    drawn = choose_rasterizer(request.render.rasterizer, devices.first, request.render.licence, machine)
+    origin, fps = scene.manifest.origin, scene.manifest.fps
+    footage = {**vars(origin), "fps": [fps.numerator, fps.denominator]}
+    return {
+        "ex4d": __version__,
+        "torch": torch.__version__,
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "device": ", ".join(map(_in_words, devices.resolve().names)),
+        "rasterizer": drawn.name,
+        "precision": engine.precision,
+        "footage": footage,
+    }
+
+
+def _in_words(device: str) -> str:
+    return f"{torch.cuda.get_device_name(device)} ({device})" if device != "cpu" else f"CPU ({platform.machine()})"

@@ -1,0 +1,161 @@
+"""A take that was interrupted is finished by --resume, to the same files as without the interruption."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+import torch
+
+import ex4d
+from ex4d.cli.main import main
+from ex4d_core.errors import RequestError
+from ex4d_core.scene import sha256_of
+
+ROOT = Path(__file__).resolve().parents[2]
+# Fills holes, which depends on the frames before.
+MOVE = ["--preset", "orbit", "--amount", "40"]
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+import ex4d
+
+def progress(stage, done, total):
+    if done == int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+ex4d.generate(ex4d.open_scene(sys.argv[1]), ex4d.orbit(40), Path(sys.argv[2]), progress=progress)
+"""
+
+
+def killed_after(frames: int, scene: Path, take: Path) -> None:
+    """A process that generates a take, and is killed without a chance to clean up."""
+    paths = os.pathsep.join([str(ROOT / "backend"), str(ROOT)])
+    command = [sys.executable, "-c", _KILLED, str(scene), str(take), str(frames)]
+    assert subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}).returncode == -signal.SIGKILL
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files of a take, but for what may differ between two takes of one request."""
+    found = {path.name: path.read_bytes() for path in folder.iterdir()}
+    request = json.loads(found.pop("request.json"))
+    del request["made_by"]
+    return {**found, "request": json.dumps(request).encode()}
+
+
+@pytest.mark.parametrize("frames", [1, 4, 6])
+def test_a_killed_take_is_finished_to_the_same_files(small_scene, tmp_path, frames):
+    whole, take = tmp_path / "whole", tmp_path / "take"
+    generate = ["generate", str(small_scene.folder), *MOVE]
+    assert main([*generate, "-o", str(whole)]) == 0
+    killed_after(frames, small_scene.folder, take)
+    made = {path.name: path.stat().st_mtime_ns for path in take.glob("frame_*.png")}
+    assert len(made) == frames and not (take / "take.mp4").exists()
+
+    assert main([*generate, "-o", str(take), "--resume"]) == 0
+    assert contents(take) == contents(whole)
+    assert {name: (take / name).stat().st_mtime_ns for name in made} == made, "finished frames stay"
+
+
+def test_resuming_is_safe_to_repeat(small_scene, tmp_path):
+    """Without a take it makes one; a finished one stays as it is."""
+    generate = ["generate", str(small_scene.folder), *MOVE, "-o", str(tmp_path / "take"), "--resume"]
+    assert main(generate) == 0
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in (tmp_path / "take").iterdir()}
+    assert main(generate) == 0
+    assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in (tmp_path / "take").iterdir()} == before
+
+
+def test_a_damaged_frame_and_those_after_it_are_made_again(small_scene, tmp_path):
+    generate = ["generate", str(small_scene.folder), *MOVE, "-o"]
+    assert main([*generate, str(tmp_path / "whole")]) == 0
+    take = shutil.copytree(tmp_path / "whole", tmp_path / "take")
+    (take / "take.mp4").unlink()
+    frame = take / "frame_00003.png"
+    frame.write_bytes(frame.read_bytes()[:-20])
+    assert main([*generate, str(take), "--resume"]) == 0
+    assert contents(take) == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        (["--seed", "8"], "wan.seed (0, now 8)"),
+        (["--amount", "20"], "camera"),
+        (["--holes", "mark", "--occlusion", "open"], "render.occlusion ('watertight', now 'open'), preview.holes"),
+        (["--label", "other"], "label ('', now 'other')"),
+    ],
+)
+def test_a_take_of_another_request_is_not_continued(small_scene, tmp_path, changes, named, capsys):
+    take = tmp_path / "take"
+    generate = ["generate", str(small_scene.folder), *MOVE, "-o", str(take)]
+    assert main(generate) == 0
+    (take / "take.mp4").unlink()
+    before = contents(take)
+    assert main([*generate, *changes, "--resume"]) == 1
+    assert named in capsys.readouterr().err
+    assert contents(take) == before
+
+
+def test_a_take_of_another_scene_is_not_continued(small_scene, write_small_scene, tmp_path):
+    ex4d.generate(ex4d.open_scene(small_scene.folder), ex4d.orbit(), tmp_path / "take")
+    other = ex4d.open_scene(write_small_scene(tmp_path / "other", seed=3).folder)
+    with pytest.raises(RequestError, match="of another scene"):
+        ex4d.generate(other, ex4d.orbit(), tmp_path / "take", resume=True)
+
+
+def test_a_stopped_take_says_how_it_goes_on(small_scene, tmp_path, capsys):
+    def stop(stage: str, done: int, total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    take = tmp_path / "take"
+    with pytest.raises(KeyboardInterrupt):
+        ex4d.generate(ex4d.open_scene(small_scene.folder), ex4d.orbit(40), take, progress=stop)
+    names = {"request.json", "camera.npz", "frame_00000.png", "frame_00001.png"}
+    assert {path.name for path in take.iterdir()} == names
+    generate = ["generate", str(small_scene.folder), *MOVE, "-o", str(take)]
+    assert main(generate) == 1
+    told = capsys.readouterr().err
+    assert "unfinished take" in told and "--resume" in told and "--overwrite" in told
+    assert main([*generate, "--overwrite"]) == 0
+
+
+def test_two_processes_do_not_write_one_take(small_scene, tmp_path, capsys):
+    take, codes = tmp_path / "take", []
+
+    def second(stage: str, done: int, total: int) -> None:
+        if done == 2:
+            command = ["generate", str(small_scene.folder), *MOVE, "-o", str(take)]
+            codes.extend([main([*command, "--resume"]), main([*command, "--overwrite"])])
+
+    ex4d.generate(ex4d.open_scene(small_scene.folder), ex4d.orbit(40), take, progress=second)
+    assert codes == [1, 1] and "another ex4d is writing" in capsys.readouterr().err
+
+
+def test_a_take_can_be_traced_to_what_made_it(sample_clip, tmp_path):
+    footage = sample_clip / "footage.mp4"
+    clip = [str(footage), "--depth", str(sample_clip / "depth.npz"), "--num_frames", "2"]
+    assert main(["reconstruct", *clip, "-o", str(tmp_path / "scene")]) == 0
+    generate = ["generate", str(tmp_path / "scene"), "--size", "64x64", "--device", "cpu"]
+    assert main([*generate, "-o", str(tmp_path / "take")]) == 0
+    made_by = json.loads((tmp_path / "take" / "request.json").read_text())["made_by"]
+    assert datetime.fromisoformat(made_by.pop("date")).utcoffset() == timedelta(0)
+    assert made_by.pop("device").startswith("CPU")
+    assert made_by == {
+        "ex4d": ex4d.__version__,
+        "torch": torch.__version__,
+        "rasterizer": "warp",
+        "precision": "float32",
+        "footage": {"name": "footage.mp4", "sha256": sha256_of(footage), "timecode": "", "fps": [24, 1]},
+    }
+    assert main([*generate[:2], "--again", str(tmp_path / "take"), "-o", str(tmp_path / "again")]) == 0
+    assert contents(tmp_path / "again") == contents(tmp_path / "take")
