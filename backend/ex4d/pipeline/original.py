@@ -320,10 +320,10 @@ def _write_movies(
     files: OriginalFiles, camera: CameraPath, frames: Iterator[RenderedFrame], progress: Progress
 ) -> np.ndarray:
     """Write the movies, then the camera; returns the visible fraction of each frame."""
-    visible, how = [], {"metadata": {"ex4d_render": files.color.stem}}
+    visible, metadata = [], {"ex4d_render": files.color.stem}
     with (
-        VideoWriter(files.color, camera.width, camera.height, RENDER_FPS, **how) as color_movie,
-        VideoWriter(files.mask, camera.width, camera.height, RENDER_FPS, **how) as mask_movie,
+        VideoWriter(files.color, camera.width, camera.height, RENDER_FPS, metadata=metadata) as color_movie,
+        VideoWriter(files.mask, camera.width, camera.height, RENDER_FPS, metadata=metadata) as mask_movie,
     ):
         for frame in frames:
             color_movie.write(frame.color)
