@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,13 +10,43 @@ import numpy as np
 import pytest
 
 from ex4d.cli.main import main
-from ex4d.cli.original import routed
+from ex4d.cli.original import ACTIONS, routed
 from ex4d.media import VideoWriter, probe, read_frames
 from ex4d.pipeline.original import original_size
 from ex4d_core.cameras import CameraPath
 from ex4d_core.trajectories import build_path, move, reference_path, subject_distance
 
 FRAMES = 6  # of the sample
+# What the published scripts take, with their defaults; None: required here, found here, or (depth) written on request.
+RECON = {
+    "input_video": None,
+    "num_frames": 49,
+    "output_dir": None,
+    "only_first_frame": 0,
+    "save_depth": None,
+    "cam": 180,
+    "save_camera": 0,
+    "save_mesh": 0,
+    "filter_type": "angle",
+    "use_dwmesh": 1,
+    "input_size": 518,
+}
+GENERATE = {
+    "color_video": None,
+    "mask_video": None,
+    "output_video": None,
+    "height": 512,
+    "width": 512,
+    "num_frames": 49,
+    "device": "cuda",
+    "seed": 0,
+    "num_inference_steps": 25,
+    "ex4d_path": None,
+    "text_encoder_path": None,
+    "vae_path": None,
+    "clip_path": None,
+    "dit_dir": None,
+}
 
 
 @pytest.fixture
@@ -33,6 +64,15 @@ def recon(sample_clip, tmp_path):
 
 def frames_of(path: Path) -> np.ndarray:
     return np.array(list(read_frames(path))).astype(int)
+
+
+@pytest.mark.parametrize(("action", "options"), [("recon", RECON), ("generate", GENERATE)])
+def test_every_option_of_the_published_script_is_there_with_its_default(action, options):
+    parser = argparse.ArgumentParser()
+    ACTIONS[action].add_arguments(parser)
+    for name, default in options.items():
+        assert f"--{name}" in parser._option_string_actions
+        assert parser.get_default(name) == default, name
 
 
 def test_it_writes_the_originals_files_and_no_others(recon):
