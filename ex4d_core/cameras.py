@@ -113,8 +113,27 @@ class CameraPath:
         object.__setattr__(path, "intrinsics", intrinsics)
         return path
 
-    def save(self, path: str | Path) -> None:
-        """Write ``extrinsics`` (T,4,4), ``intrinsics`` (T,3,3), ``width`` and ``height`` as .npz, in OpenCV terms."""
+    def save(self, path: str | Path, convention: str = "opencv") -> None:
+        """Write ``extrinsics`` (T,4,4), ``intrinsics`` (T,3,3), ``width`` and ``height`` as .npz, in OpenCV terms.
+
+        Args:
+            convention: "original" writes what EX-4D's recon.py saves instead: float32 ``extrinsics`` (T,4,4) with its
+                signs and ``intrinsics`` (3,3), and nothing else.
+
+        Raises:
+            CameraError: the lens zooms, for which the original's file has no place.
+        """
+        if convention == "original":
+            if not (self.intrinsics == self.intrinsics[0]).all():
+                raise CameraError("EX-4D's camera files have one lens for all frames, but this camera zooms")
+            extrinsics = from_reference_file(self.world_to_camera)  # its own inverse
+            with open(path, "wb") as file:
+                np.savez_compressed(
+                    file,
+                    extrinsics=extrinsics.astype(np.float32),
+                    intrinsics=self.intrinsics[0].astype(np.float32),
+                )
+            return
         with open(path, "wb") as file:
             np.savez(
                 file,

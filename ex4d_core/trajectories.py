@@ -20,8 +20,9 @@ from ex4d_core.schema import Option, Range, Settings
 # EX-4D orbits a point this far behind the nearest surface of frame 0 (scene units).
 SUBJECT_BEHIND_NEAREST = 0.15
 
-# EX-4D's moves rise by this share of the radius on their way round.
+# EX-4D's moves rise by this share of the radius on their way round, in this many frames.
 _REFERENCE_RISE = 0.2
+REFERENCE_FRAMES = 49
 
 Easing = Literal["linear", "ease_in", "ease_out", "ease_in_out"]
 EASINGS: tuple[str, ...] = get_args(Easing)
@@ -137,7 +138,7 @@ def build_path(
     subject = np.array([0.0, 0.0, distance])
     degrees = _degrees(trajectory.preset)
     if degrees is not None:
-        eye = _reference_eye(time, degrees, distance)
+        eye = _reference_eye(time, degrees, distance, ellipse=abs(degrees) == 180)
         world_to_camera = look_at(_elevate(eye, subject, trajectory.elevation * time), subject)
         zoom = np.ones(frames)
     else:
@@ -148,6 +149,29 @@ def build_path(
     path_intrinsics[:, 0, 0] *= zoom
     path_intrinsics[:, 1, 1] *= zoom
     return CameraPath(world_to_camera, path_intrinsics, width, height)
+
+
+def reference_path(
+    degrees: int, frames: int, intrinsics: np.ndarray, width: int, height: int, distance: float
+) -> CameraPath:
+    """The camera of every frame of EX-4D's own recon.py, whose moves are made for 49 frames.
+
+    With another number of frames they go farther than `build_path`'s, by `reference_rounds`.
+
+    Args:
+        degrees: its --cam; 180 is its ellipse.
+        frames: T, at least 1.
+        intrinsics: (3, 3), in pixels of a ``width`` x ``height`` frame.
+        distance: of the subject along z, in scene units.
+    """
+    time = reference_rounds(frames) * np.linspace(0.0, 1.0, frames)
+    eye = _reference_eye(time, degrees, distance, ellipse=degrees == 180)
+    return CameraPath(look_at(eye, np.array([0.0, 0.0, distance])), intrinsics, width, height)
+
+
+def reference_rounds(frames: int) -> float:
+    """By what factor EX-4D's moves of so many frames go farther than those of 49: both fewer and more go farther."""
+    return max(REFERENCE_FRAMES / frames, frames / REFERENCE_FRAMES)
 
 
 def shot_path(
@@ -190,12 +214,12 @@ def _degrees(preset: str) -> float | None:
     return degrees if math.isfinite(degrees) else None
 
 
-def _reference_eye(time: np.ndarray, degrees: float, radius: float) -> np.ndarray:
-    """EX-4D's camera positions (T, 3): an arc of ``degrees``, or for +-180 its ellipse.
+def _reference_eye(time: np.ndarray, degrees: float, radius: float, *, ellipse: bool) -> np.ndarray:
+    """EX-4D's camera positions (T, 3): an arc of ``degrees``, or its ellipse.
 
     Source: golden data of EX-4D's ``get_camera_pose``; the arc's |cos| mirrors the path beyond 90 degrees, as there.
     """
-    if abs(degrees) == 180:
+    if ellipse:
         angle = math.copysign(2 * np.pi, degrees) * time
         rise, forward = np.cos(angle) - 1, np.zeros_like(time)
     else:

@@ -43,7 +43,7 @@ def test_footage_and_depth_become_a_scene(sample_clip, tmp_path, capsys):
 
 
 def test_the_first_frames_alone_take_their_part_of_the_depth(sample_clip, tmp_path, capsys):
-    clip = [str(sample_clip / "footage.mp4"), "--depth", str(sample_clip / "depth.npz"), "--num_frames", "3"]
+    clip = [str(sample_clip / "footage.mp4"), "--depth", str(sample_clip / "depth.npz"), "--frames", "3"]
     assert main(["reconstruct", *clip, "-o", str(tmp_path / "scene")]) == 0
     with np.load(sample_clip / "depth.npz") as arrays:
         np.testing.assert_array_equal(Scene.open(tmp_path / "scene").depth(), arrays["depth"][:3])
@@ -61,7 +61,7 @@ def test_footage_with_a_name_of_another_alphabet_goes_all_the_way(sample_clip, t
     except OSError:
         pytest.skip("this file system takes no such names")
     depth = ["--depth", str(sample_clip / "depth.npz")]
-    assert main(["reconstruct", str(footage), *depth, "--num_frames", "2", "-o", str(tmp_path / "scene")]) == 0
+    assert main(["reconstruct", str(footage), *depth, "--frames", "2", "-o", str(tmp_path / "scene")]) == 0
     assert Scene.open(tmp_path / "scene").manifest.name == "plan_d?j?"
     assert main(["generate", str(tmp_path / "scene"), "--size", "96x64", "-o", str(tmp_path / "take")]) == 0
     assert probe(tmp_path / "take" / "take.mp4").frames == 2
@@ -71,19 +71,6 @@ def test_an_assumed_lens_is_never_silent(sample_clip, tmp_path, capsys):
     clip = [str(sample_clip / "footage.mp4"), "--depth", str(sample_clip / "depth.npz")]
     assert main(["reconstruct", *clip, "-o", str(tmp_path / "scene")]) == 0
     assert "assumed" in capsys.readouterr().out
-
-
-def test_the_originals_flags_write_the_originals_files(sample_clip, tmp_path):
-    arguments = ["--input_video", sample_clip / "footage.mp4", "--depth", sample_clip / "depth.npz"]
-    arguments += ["--cam", "180", "--output_dir", tmp_path, "--save_mesh", "--convention", "reference"]
-    assert main(["reconstruct", *map(str, arguments)]) == 0
-    names = {path.name for path in tmp_path.iterdir()}
-    assert {"color_180.mp4", "mask_180.mp4", "camera_180.npz", "DW-Mesh.ply"} <= names
-    assert Scene.open(tmp_path / "scene").source_camera().intrinsics[0, 0, 0] == 500
-    take = ["--color_video", tmp_path / "color_180.mp4", "--mask_video", tmp_path / "mask_180.mp4"]
-    take += ["--output_video", tmp_path / "output.mp4", "--seed", "1", "--num_inference_steps", "25"]
-    assert main(["generate", *map(str, take)]) == 0
-    assert probe(tmp_path / "output.mp4").frames == 6
 
 
 def test_without_depth_the_missing_estimator_is_named_with_what_to_download(sample_clip, tmp_path, capsys):
@@ -143,11 +130,9 @@ def test_an_earlier_take_in_the_folder_stays_until_there_is_a_new_one(sample_sce
     ("arguments", "message"),
     [
         (["render", "nowhere", "-o", "out"], "nowhere is not a scene folder"),
-        (["reconstruct"], "footage"),
         (["reconstruct", "/", "--depth", "d.npz"], "footage /"),
         (["reconstruct", "missing.mp4", "--depth", "d.npz"], "missing.mp4"),
         (["generate"], "give a scene folder"),
-        (["generate", "--color_video", "c.mp4"], "belong together"),
         (["jobs", "--fetch", "x"], "--out FOLDER"),
         (["jobs", "--backend", "nonsense"], "tcp://HOST:PORT"),
         (["jobs", "--prune=-3"], "--prune -3"),

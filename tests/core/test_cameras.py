@@ -165,3 +165,12 @@ def test_a_damaged_file_and_one_that_unpacks_without_end_are_refused(tmp_path):
 def test_resizing_moves_every_pixel_with_the_picture():
     path = CameraPath(some_cameras(), LENS, 320, 192).resized(640, 96)
     assert np.allclose(path.intrinsics[0], [[1000, 0, 340], [0, 260, 45], [0, 0, 1]])
+
+
+def test_a_camera_that_zooms_has_no_file_in_the_originals_convention(tmp_path):
+    lenses = np.repeat(np.diag([500.0, 500, 1])[None], 2, axis=0)
+    lenses[1, :2, :2] *= 2
+    camera = CameraPath(np.repeat(np.eye(4)[None], 2, axis=0), lenses, 64, 48)
+    with pytest.raises(CameraError, match="zooms"):
+        camera.save(tmp_path / "camera.npz", convention="original")
+    assert not (tmp_path / "camera.npz").exists()

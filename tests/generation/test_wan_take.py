@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,6 @@ import torch
 pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
 
 from ex4d.cli.main import main
-from ex4d.media import VideoWriter, probe, read_frames
 from ex4d.media.png import read_png
 from ex4d_core import __version__
 from ex4d_core.cameras import CameraPath
@@ -103,42 +101,6 @@ def test_a_take_of_another_scene_is_not_made_again(models, small_scene, write_sm
     other = write_small_scene(tmp_path / "other", seed=5).folder
     assert main(["generate", str(other), "--again", str(first), "--out", str(tmp_path / "x")]) == 1
     assert "another scene" in capsys.readouterr().err
-
-
-def test_the_originals_flags_take_two_movies(models, tmp_path):
-    size = (48, 32)
-    rng = np.random.default_rng(0)
-    paths = [str(tmp_path / f"{name}.mp4") for name in ("color", "mask", "output")]
-    with VideoWriter(paths[0], *size, Fraction(24)) as color, VideoWriter(paths[1], *size, Fraction(24)) as mask:
-        for _ in range(3):
-            color.write(rng.integers(0, 256, (32, 48, 3), dtype=np.uint8))
-            mask.write(np.full((32, 48), 255, np.uint8))
-    flags = [
-        word
-        for name, path in zip(("color", "mask", "output"), paths, strict=True)
-        for word in (f"--{name}_video", path)
-    ]
-    assert main(["generate", *flags, *QUICK, "--num_inference_steps", "1"]) == 0
-    made = probe(Path(paths[2]))
-    assert (made.width, made.height, made.frames, made.fps) == (48, 32, 3, 24)
-    assert np.array(list(read_frames(made.path))).std() > 5
-
-
-def test_movies_that_do_not_go_together_are_refused(tmp_path, capsys):
-    """Another number of frames, another size; and one movie alone."""
-    paths = {}
-    for name, (count, width) in {"color": (3, 48), "short": (2, 48), "wide": (3, 64)}.items():
-        paths[name] = str(tmp_path / f"{name}.mp4")
-        with VideoWriter(paths[name], width, 32, Fraction(24)) as movie:
-            for _ in range(count):
-                movie.write(np.full((32, width), 255, np.uint8))
-    out = ["--output_video", str(tmp_path / "out.mp4")]
-    for mask, said in (("short", "2 of 48x32"), ("wide", "3 of 64x32")):
-        assert main(["generate", "--color_video", paths["color"], "--mask_video", paths[mask], *out]) == 1
-        assert said in capsys.readouterr().err
-    assert main(["generate", "--color_video", paths["color"], *out]) == 1
-    assert "give all three" in capsys.readouterr().err
-    assert not (tmp_path / "out.mp4").exists()
 
 
 @pytest.mark.parametrize("limit", ["0", "-3", "nan", "inf", "much"])

@@ -58,8 +58,10 @@ COMMANDS = [
 
 @pytest.mark.parametrize(("page", "line"), COMMANDS)
 def test_the_commands_in_the_pages_are_accepted(page, line, capsys):
+    from ex4d.cli.original import routed
+
     try:
-        docs_hook.command_line().parse_args(shlex.split(line, comments=True)[1:])
+        docs_hook.command_line().parse_args(routed(shlex.split(line, comments=True)[1:]))
     except SystemExit as ended:
         assert ended.code == 0, f"{page}: {line}: {capsys.readouterr().err}"
 

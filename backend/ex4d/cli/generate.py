@@ -1,7 +1,7 @@
 """Generate a take: the finished frames of a scene from a new camera.
 
-From a scene (ex4d generate SCENE --preset orbit --out FOLDER), here or on a backend (--backend ADDRESS); or from a
-colour and a mask movie, with the original's flags (--color_video --mask_video --output_video).
+On this machine, or on a backend (--backend ADDRESS). A colour and a mask movie in place of a scene: see
+`ex4d original generate`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ex4d.cli.flags import settings_from
 from ex4d.cli.options import (
@@ -34,9 +33,6 @@ from ex4d_core.errors import RequestError
 from ex4d_core.remote_take import RemoteTake
 from ex4d_core.scene import Scene
 from ex4d_core.shot import ENGINES, PreviewSettings, ShotRequest
-
-if TYPE_CHECKING:
-    from ex4d.generation import Engine
 
 # Options of this machine, which are not part of a take.
 _OF_THE_MACHINE = ("device", "accept_licence")
@@ -68,27 +64,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="repeat the take in this folder, from its request.json and camera.npz; engine, label and settings of "
         "the engine wan may differ, such as another --seed",
     )
-    original = parser.add_argument_group("flags of the original EX-4D")
-    original.add_argument("--color_video", type=Path, help="movie of the colour render, black where unseen")
-    original.add_argument("--mask_video", type=Path, help="movie of the mask, white = seen")
-    original.add_argument("--output_video", type=Path, help="movie to write")
 
 
 def run(options: argparse.Namespace, report: Report) -> int:
-    movies = options.color_video, options.mask_video, options.output_video
-    if any(movies):
-        if not all(movies):
-            raise RequestError("--color_video, --mask_video and --output_video belong together; give all three")
-        return _from_movies(options, report)
     if options.scene is None or options.out is None:
         also = " (the scene that the take was made from, and a folder for the new one)" if options.again else ""
-        raise RequestError(
-            f"give a scene folder and --out{also}, or --color_video, --mask_video and --output_video instead"
-        )
-    return _from_scene(options, report)
-
-
-def _from_scene(options: argparse.Namespace, report: Report) -> int:
+        raise RequestError(f"give a scene folder and --out{also}")
     scene = Scene.open(options.scene)
     request = _request_again(scene, options) if options.again else _new_request(scene, options)
     request.require_footage(scene.manifest.frames)
@@ -194,26 +175,3 @@ def _on_backend(scene: Scene, request: ShotRequest, options: argparse.Namespace,
     if status is None or status.state != "done":
         ended = "was abandoned" if status is None else f"{status.state}: {status.reason}"
         raise RequestError(f"the backend's job {take.job} {ended}")
-
-
-def _from_movies(options: argparse.Namespace, report: Report) -> int:
-    from ex4d.pipeline.movies import repaint_movies
-
-    engine, movies = _engine(options), (options.color_video, options.mask_video, options.output_video)
-    with report.stages() as progress:
-        repaint_movies(*movies, engine, frames=options.frames, progress=progress, overwrite=options.overwrite)
-    report.add("take", options.output_video)
-    return 0
-
-
-def _engine(options: argparse.Namespace) -> Engine:
-    """The engine for movies, which need no scene."""
-    if options.engine == "wan":
-        from ex4d.generation.wan.wan_engine import create_wan_engine
-
-        return create_wan_engine(
-            wan_settings(options), options.device, machine_settings(options), licence=options.licence
-        )
-    from ex4d.generation import PreviewEngine
-
-    return PreviewEngine(settings_from(options, PreviewSettings))

@@ -19,11 +19,12 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 from ex4d.cli.checkout import CHECKOUT_VERBS, run_in_checkout
+from ex4d.cli.original import routed
 from ex4d.cli.report import Report, add_report_arguments
 from ex4d_core import __version__
 from ex4d_core.errors import is_expected, user_message
 
-VERBS = ("demo", "serve", "reconstruct", "render", "generate", "models", "jobs", "doctor")
+VERBS = ("demo", "serve", "reconstruct", "render", "generate", "original", "models", "jobs", "doctor")
 
 # Exit codes. 128 + the signal's number is what shells report for a program that a signal ended.
 DONE, FAILED, WRONG_USAGE, INTERRUPTED, BROKEN_PIPE, TERMINATED = 0, 1, 2, 130, 141, 143
@@ -41,7 +42,7 @@ Exit codes: 0 done, 1 failed with a reason, 2 wrong usage, 130 after Ctrl-C, 143
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns its exit code (wrong usage raises SystemExit, as argparse does)."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    words = routed(list(sys.argv[1:] if arguments is None else arguments))
     if words and words[0] in CHECKOUT_VERBS:
         return _run(Report(words[0]), lambda report: run_in_checkout(words[0], words[1:]))
     if not words or words[0] not in VERBS:

@@ -1,15 +1,11 @@
 """Build a scene folder from footage and its depth: the DW-Mesh of every frame, ready for Blender and for rendering.
 
-Depth is read from files (--depth), or estimated.
-
-With the flags of the original EX-4D (--input_video, --cam, --output_dir, --save_mesh) it also renders colour and mask
-along the camera move, into the files that the original writes.
+Depth is read from files (--depth), or estimated. With --input_video it is `ex4d original recon`.
 """
 
 from __future__ import annotations
 
 import argparse
-import shutil
 from pathlib import Path
 
 from ex4d.cli.flags import add_flags, settings_from
@@ -24,9 +20,7 @@ from ex4d.cli.report import Report
 from ex4d_core.errors import RequestError
 from ex4d_core.reconstruction import ReconstructionSettings
 from ex4d_core.scene import Scene
-from ex4d_core.shot import OCCLUSION_RULES, RenderSettings
 from ex4d_core.sources import MIST_FALLOFFS, DepthSettings, MistPass, depth_layout
-from ex4d_core.trajectories import Trajectory, shot_path
 
 SUMMARY = "build a scene folder from footage and its depth"
 _ESTIMATOR_FIELDS = ("estimator", "licence", "refine_edges", "temporal_alignment", "full_precision")
@@ -34,12 +28,17 @@ _DEPTH_FIELDS = ("scale", "inverse", "invalid", "key")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("footage", nargs="?", type=Path, help="a video, or a folder of images")
+    parser.add_argument("footage", type=Path, help="a video, or a folder of images")
+    parser.add_argument("-o", "--out", type=Path, help="folder for the scene; default: beside the footage")
     parser.add_argument(
-        "-o", "--out", "--output_dir", type=Path, help="folder for the scene; default: beside the footage"
+        "--frames",
+        "--num_frames",
+        dest="num_frames",
+        type=positive_number,
+        metavar="N",
+        help="take the first N frames; depth files may have more",
     )
     add_overwrite_argument(parser, "a scene that is in the folder, and files made with it")
-    parser.add_argument("--input_video", type=Path, help="same as footage")
     lens = ("fov_degrees", "focal_mm", "sensor_mm", "focal_px")
     add_flags(parser, ReconstructionSettings, skip=(*lens, "camera_scale"))
 
@@ -81,38 +80,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_flags(lens_group, ReconstructionSettings, skip=("name", "convention", "camera_scale"))
 
-    original = parser.add_argument_group("flags of the original EX-4D")
-    original.add_argument("--cam", help="also render along this preset, into --output_dir")
-    switch = {"type": int, "nargs": "?", "const": 1, "default": 0, "metavar": "0|1"}
-    original.add_argument("--save_mesh", **switch, help="also write frame 0 as DW-Mesh.ply")
-    original.add_argument("--save_camera", **switch, help="accepted; the camera is always written")
-    original.add_argument(
-        "--num_frames",
-        type=positive_number,
-        metavar="N",
-        help="take the first N frames; depth files may have more",
-    )
-    original.add_argument("--filter_type", choices=OCCLUSION_RULES, default="angle", help="occlusion rule")
-
 
 def run(options: argparse.Namespace, report: Report) -> int:
     from ex4d.pipeline.reconstruct import SourcePaths, reconstruct
 
-    if (options.footage is None) == (options.input_video is None):
-        raise RequestError("give the footage once: a video file or a folder of images")
-    path = (options.footage or options.input_video).resolve()
+    path = options.footage.resolve()
     if not path.name:
         raise RequestError(f"invalid footage {path}: expected a video file or a folder of images")
-    # Checked now, since the reconstruction takes long.
-    cam = Trajectory(options.cam) if options.cam else None
     settings = _settings(options, path)
     folder = options.out or path.with_suffix("").with_name(path.stem + "_scene")
-    scene_folder = folder / "scene" if cam or options.save_mesh else folder
     with report.stages() as progress:
         scene = reconstruct(
             SourcePaths(path, options.depth, options.source_camera),
             settings,
-            scene_folder,
+            folder,
             device=options.device,
             machine=machine_settings(options),
             frames=options.num_frames,
@@ -120,13 +101,7 @@ def run(options: argparse.Namespace, report: Report) -> int:
             note=report.note,
             overwrite=options.overwrite,
         )
-    _report_scene(scene, scene_folder, report)
-    render = RenderSettings(convention=options.convention, occlusion_rule=options.filter_type)
-    if options.save_mesh:
-        _save_mesh(scene, folder / "DW-Mesh.ply", render)
-        report.add("mesh", folder / "DW-Mesh.ply")
-    if cam:
-        _render_like_the_original(scene, cam, render, folder, options, report)
+    _report_scene(scene, folder, report)
     return 0
 
 
@@ -164,34 +139,3 @@ def _report_scene(scene: Scene, folder: Path, report: Report) -> None:
     report.add(
         "lens", {"focal_px": focal, "source": origin["focal length"]}, f"{focal:.1f} px, from {origin['focal length']}"
     )
-
-
-def _save_mesh(scene: Scene, path: Path, settings: RenderSettings) -> None:
-    import numpy as np
-    import torch
-
-    from ex4d.mesh import build_dw_mesh, write_ply
-
-    mesh = build_dw_mesh(
-        torch.from_numpy(np.array(scene.depth()[:1])),
-        torch.from_numpy(np.array(scene.color()[:1])),
-        torch.from_numpy(np.array(scene.source_camera().intrinsics[:1])),
-        convention=settings.convention,
-        occlusion_rule=settings.occlusion_rule,
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_ply(path, mesh, 0)
-
-
-def _render_like_the_original(
-    scene: Scene, cam: Trajectory, settings: RenderSettings, folder: Path, options: argparse.Namespace, report: Report
-) -> None:
-    from ex4d.pipeline.outputs import render_movies
-
-    with report.stages() as progress:
-        how = {"machine": machine_settings(options), "progress": progress}
-        movies = render_movies(scene, shot_path(cam, scene), settings, folder, options.cam, **how)
-    report.add("color", movies.color)
-    report.add("mask", movies.mask)
-    if not (folder / "input.mp4").exists():  # it may be the footage itself
-        shutil.copyfile(scene.path("footage"), folder / "input.mp4")

@@ -23,8 +23,14 @@ PC2_SIGNATURE = b"POINTCACHE2\0"
 PC2_VERSION = 1
 
 
-def write_ply(path: str | os.PathLike[str], mesh: DWMesh, frame: int) -> None:
+def write_ply(path: str | os.PathLike[str], mesh: DWMesh, frame: int, *, occluded: bool = True) -> None:
     """Write one frame as a binary PLY: positions, 8-bit colours and all faces, caps included.
+
+    Args:
+        path: the file; an existing one is replaced.
+        mesh: of any number of frames.
+        frame: which of them.
+        occluded: whether to write occluded faces, too.
 
     Raises:
         IndexError: the mesh has no such frame.
@@ -35,9 +41,10 @@ def write_ply(path: str | os.PathLike[str], mesh: DWMesh, frame: int) -> None:
     vertices = np.empty(mesh.vertices.shape[1], dtype=[("position", "<f4", 3), ("color", "u1", 3)])
     vertices["position"] = mesh.vertices[frame].cpu().numpy()
     vertices["color"] = mesh.colors[frame].cpu().numpy()
-    faces = np.empty(len(mesh.faces), dtype=[("count", "u1"), ("corners", "<i4", 3)])
+    corners = mesh.faces if occluded else mesh.faces[~mesh.occluded[frame]]
+    faces = np.empty(len(corners), dtype=[("count", "u1"), ("corners", "<i4", 3)])
     faces["count"] = 3
-    faces["corners"] = mesh.faces.cpu().numpy()
+    faces["corners"] = corners.cpu().numpy()
     header = (
         "ply\nformat binary_little_endian 1.0\ncomment ex4d\n"
         f"element vertex {len(vertices)}\n"

@@ -112,10 +112,7 @@ def reconstruct(
         convention=settings.convention,
         depth_files=sources.depth is not None and settings.depth.mist is None,
     )
-    if sources.depth is not None:
-        depth = _depth_from_files(sources.depth, settings.depth, footage, known)
-    else:
-        depth = _estimated_depth(settings.depth, footage, known, device, machine, progress)
+    depth = depth_of(sources.depth, settings.depth, footage, known, device, machine, progress)
     for text in depth.notes:
         note(text)
     intrinsics, origin = resolved_intrinsics(known, footage, depth)
@@ -130,6 +127,26 @@ def reconstruct(
         provenance={"footage": sources.footage_label or sources.footage.name, "focal length": origin},
         progress=lambda done, total: progress(BUILD_STAGE, done, total),
     )
+
+
+def depth_of(
+    path: Path | None,
+    settings: DepthSettings,
+    footage: FootageInfo,
+    known: KnownIntrinsics | None = None,
+    device: str = "auto",
+    machine: MachineSettings | None = None,
+    progress: Progress = ignore_progress,
+) -> DepthClip:
+    """The depth of some footage, from the files at ``path`` or, where that is None, estimated; errors as `reconstruct`.
+
+    Args:
+        footage: of `ex4d.media.probe`; with fewer frames than the file has, depth files may be of all of them.
+        known: intrinsics of the footage, which a mist pass and some estimators need.
+    """
+    if path is not None:
+        return _depth_from_files(path, settings, footage, known)
+    return _estimated_depth(settings, footage, known, device, machine, progress)
 
 
 def _stated_intrinsics(settings: ReconstructionSettings, footage: FootageInfo) -> np.ndarray | None:

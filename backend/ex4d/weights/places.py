@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,15 +89,24 @@ class WanFiles:
     ex4d: Path
 
 
-def find_wan_files(models: Path) -> WanFiles:
+def find_wan_files(models: Path, chosen: Mapping[str, Path] | None = None) -> WanFiles:
     """All that the engine wan needs.
+
+    Args:
+        models: folder of weights.
+        chosen: paths to use instead of the folder's, by the names of parts: a file, or for "dit" the folder with the
+            transformer. The tokenizer is also looked for beside a text encoder that is given so.
 
     Raises:
         WeightsMissingError: which parts are missing, and the command that fetches them.
         CheckpointError: as in `find_part`.
     """
-    found = {entry.name: find_part(models, entry) for entry in PARTS if entry.kind == "wan"}
-    tokenizers = [place / "google" / "umt5-xxl" for place in _wan_folders(models)]
+    chosen = chosen or {}
+    found = {name: _chosen_files(models, name, path) for name, path in chosen.items()}
+    others = (entry for entry in PARTS if entry.kind == "wan" and entry.name not in chosen)
+    found |= {entry.name: find_part(models, entry) for entry in others}
+    folders = [chosen["text_encoder"].parent] if "text_encoder" in chosen else []
+    tokenizers = [place / "google" / "umt5-xxl" for place in [*folders, *_wan_folders(models)]]
     found["tokenizer"] = tuple(place for place in tokenizers if (place / "tokenizer.json").is_file())
     missing = [name for name, paths in found.items() if not paths]
     if missing:
@@ -108,6 +118,17 @@ def find_wan_files(models: Path) -> WanFiles:
         )
     single = {name: paths[0] for name, paths in found.items() if name != "dit"}
     return WanFiles(dit=found["dit"], **single)
+
+
+def _chosen_files(models: Path, name: str, path: Path) -> tuple[Path, ...]:
+    """The files of a part at a path that the user names."""
+    found: tuple[Path, ...] = (path,) if path.is_file() else ()
+    if name == "dit":
+        found = _transformer(models, path) if path.is_dir() else ()
+    if not found:
+        expected = "a folder with diffusion_pytorch_model*.safetensors" if name == "dit" else "a file"
+        raise WeightsMissingError(f"{path} does not hold the part {name} of the weights: expected {expected}")
+    return found
 
 
 def lora_part(name: str) -> Part | None:

@@ -7,12 +7,12 @@ inputs), `transformer` and `transformer_block` (predict the velocity, with `kern
 engine needs the extra `wan`.
 """
 
-from pathlib import Path
+from collections.abc import Callable
 
 from ex4d.generation.wan.errors import GenerationError, PromptError, WanUnavailableError
 from ex4d.machine import MachineSettings
 from ex4d.weights.errors import CheckpointError, WeightsMissingError
-from ex4d.weights.places import find_lora, find_wan_files
+from ex4d.weights.places import WanFiles, find_lora, find_wan_files
 from ex4d_core.shot import WanPreset, wan_preset
 
 WAN_LICENCE = "Wan2.1 and DiffSynth: Apache-2.0, for any work; EX-4D's weights: see their page"
@@ -33,7 +33,7 @@ def why_no_wan(device: str, machine: MachineSettings) -> str:
         return "the engine wan needs packages that are not installed; install them with: pip install 'ex4d[wan]'"
     try:
         if device == "cpu":
-            require_small_model(machine.models)
+            require_small_model(lambda: find_wan_files(machine.models))
         find_wan_files(machine.models)
     except WanUnavailableError:
         return NO_GPU
@@ -52,15 +52,18 @@ def why_no_preset(name: WanPreset, machine: MachineSettings) -> str:
     return ""
 
 
-def require_small_model(folder: Path) -> None:
+def require_small_model(find: Callable[[], WanFiles]) -> None:
     """Check that the transformer is small enough for a CPU.
+
+    Args:
+        find: finds the weights, or raises as `find_wan_files` does.
 
     Raises:
         WanUnavailableError: it is larger, or missing.
     """
     message = f"{NO_GPU}: use --engine preview, which runs anywhere, or --backend ADDRESS of a machine with one"
     try:
-        files = find_wan_files(folder)
+        files = find()
     except (WeightsMissingError, CheckpointError) as error:
         raise WanUnavailableError(f"{message}. Also, {error}") from error
     if sum(path.stat().st_size for path in files.dit) > _CPU_BYTES:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -308,6 +309,7 @@ def create_wan_engine(
     machine: MachineSettings | None = None,
     *,
     licence: Licence | None = None,
+    chosen: Mapping[str, Path] | None = None,
 ) -> WanEngine:
     """Create the engine on a device; its weights are found, but not loaded yet.
 
@@ -315,6 +317,7 @@ def create_wan_engine(
         device: "auto", "cpu", "cuda", "cuda:N", or "cuda:N+M..." for several GPUs that share each shot.
         machine: the environment's settings by default.
         licence: what the result is for, by the request; see `ex4d_core.licences.effective_licence`.
+        chosen: weights to use instead of those in the folder of models; see `find_wan_files`.
 
     Raises:
         LicenceError: the licence of some weights does not allow it.
@@ -328,8 +331,8 @@ def create_wan_engine(
             machine.require_allowed(part.name, part.commercial, licence, terms=part.licence, instead="--engine preview")
     first, *further = Devices.parse(device).resolve().names
     if first == "cpu":
-        require_small_model(machine.models)
-    files = find_wan_files(machine.models)
+        require_small_model(lambda: find_wan_files(machine.models, chosen))
+    files = find_wan_files(machine.models, chosen)
     loras = tuple((find_lora(machine.models, lora.name), lora.weight) for lora in settings.loras)
     require_diffsynth()
     paths = (*files.dit, files.text_encoder, files.tokenizer, files.image_encoder, files.vae, files.ex4d)
