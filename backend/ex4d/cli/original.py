@@ -18,6 +18,7 @@ from types import SimpleNamespace
 from ex4d.cli.flags import add_flags, settings_from
 from ex4d.cli.options import (
     add_accept_licence_argument,
+    add_overwrite_argument,
     device,
     gigabytes,
     machine_settings,
@@ -91,6 +92,7 @@ def render(options: argparse.Namespace, report: Report) -> int:
             machine=_machine(options),
             progress=progress,
             note=report.note,
+            overwrite=options.overwrite,
         )
     for name, path in made.files.named().items():
         report.add(name, path)
@@ -127,7 +129,7 @@ def generate(options: argparse.Namespace, report: Report) -> int:
     movies = (options.color_video, options.mask_video, options.output_video)
     size = {"frames": options.num_frames, "width": options.width, "height": options.height}
     with report.stages() as progress:
-        repaint_original(*movies, engine, **size, progress=progress, note=report.note)
+        repaint_original(*movies, engine, **size, progress=progress, note=report.note, overwrite=options.overwrite)
     report.add("take", options.output_video)
     return 0
 
@@ -152,6 +154,7 @@ def _add_render_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input_size", type=positive_number, default=518, metavar="N", help="no effect, as there")
 
     ours = parser.add_argument_group("in addition")
+    add_overwrite_argument(ours, "files of an earlier run")
     ours.add_argument(
         "--depth", type=Path, help="known depth along z: .npz or .npy (T,H,W), or a folder of EXR or 16-bit PNG files"
     )
@@ -178,6 +181,7 @@ def _add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     for name, (_, what) in _WEIGHTS.items():
         weights.add_argument(f"--{name}", type=Path, metavar="PATH", help=what)
     ours = parser.add_argument_group("in addition")
+    add_overwrite_argument(ours, "a movie of an earlier run")
     add_flags(ours, RenderSettings, skip=("rasterizer", "convention", "occlusion_rule", "occlusion"))
     add_accept_licence_argument(ours)
     ours.add_argument("--models", type=Path, metavar="FOLDER", help=_MODELS_HELP)

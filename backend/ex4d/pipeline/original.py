@@ -25,6 +25,7 @@ from ex4d.pipeline.array_clip import ArrayClip
 from ex4d.pipeline.outputs import STAGE
 from ex4d.pipeline.reconstruct import depth_of
 from ex4d.pipeline.render import render_shot
+from ex4d.pipeline.targets import require_file, require_movie_name
 from ex4d.progress import Progress, ignore_progress
 from ex4d.raster import RenderedFrame
 from ex4d_core.cameras import CameraPath
@@ -140,27 +141,32 @@ def render_original(
     machine: MachineSettings | None = None,
     progress: Progress = ignore_progress,
     note: Callable[[str], None] = lambda text: None,
+    overwrite: bool = False,
 ) -> OriginalResult:
     """Footage to color_N.mp4, mask_N.mp4 and what else the options ask for, as recon.py names them.
 
     Args:
-        folder: is created where it is missing; files of earlier runs are replaced.
+        folder: is created where it is missing.
         depth_settings: of the files at ``depth_path``, or of the estimator.
         depth_path: known depth of the footage at its own size; None estimates it.
         device: "auto", "cpu", or "cuda" with an optional number.
         machine: as the environment says by default.
         progress: called with the stages of depth and of rendering.
         note: called with sentences for the user about the footage.
+        overwrite: replace files of an earlier run.
 
     Raises:
-        RequestError: the footage has too few frames, or an output would replace it.
+        RequestError: the footage has too few frames.
+        OutputError: a file exists, or would replace an input.
         MediaError, DepthError, LicenceError, WeightsMissingError: as in `ex4d.pipeline.reconstruct.reconstruct`.
     """
     footage = _first_frames(footage_path, options.frames)
     for text in footage.notes:
         note(text)
     files = OriginalFiles.of(folder, options)
-    _require_other_files(tuple(files.named().values()), (footage_path,))
+    inputs = [path for path in (footage_path, depth_path) if path is not None]
+    for path in files.named().values():
+        require_file(path, inputs=inputs, overwrite=overwrite, beside=files.color)
     width, height = original_size(footage.width, footage.height)
     lens = intrinsics_from(footage.width, footage.height, focal_px=FOCAL_PX * footage.width / width)
     known = KnownIntrinsics(lens, "EX-4D's default for all footage")
@@ -208,6 +214,7 @@ def repaint_original(
     height: int = 512,
     progress: Progress = ignore_progress,
     note: Callable[[str], None] = lambda text: None,
+    overwrite: bool = False,
 ) -> None:
     """Let an engine repaint what a mask movie (white = seen) marks as unseen in a colour movie, as generate.py does.
 
@@ -217,14 +224,17 @@ def repaint_original(
         width, height: pixels that both movies are resized to.
         progress: called with the engine's stages.
         note: called with sentences for the user about the movies.
+        overwrite: replace a movie of ours.
 
     Raises:
-        RequestError: the output would replace one of the movies, or the size is too large.
+        RequestError: the size is too large.
+        OutputError: the output is an input or exists, or does not end in .mp4.
         MediaError: a movie cannot be read or written.
     """
     if max(width, height) > MAX_SIDE:
         raise RequestError(f"a frame may have sides of at most {MAX_SIDE} pixels, not {width}x{height}")
-    _require_other_files((output,), (color_path, mask_path))
+    require_movie_name(output)
+    require_file(output, inputs=(color_path, mask_path), overwrite=overwrite)
     movies = [probe(path) for path in (color_path, mask_path)]
     for movie in movies:
         if movie.frames < frames:
@@ -267,14 +277,6 @@ def spread_indices(available: int, count: int) -> np.ndarray:
     if available >= count:
         return np.linspace(0, available - 1, count, dtype=int)
     return np.minimum(np.arange(count), available - 1)
-
-
-def _require_other_files(outputs: tuple[Path, ...], inputs: tuple[Path, ...]) -> None:
-    """Raises RequestError where an output would replace an input."""
-    for output in outputs:
-        for path in inputs:
-            if output.resolve() == path.resolve():
-                raise RequestError(f"{output} is read and would be replaced: choose another name or folder to write to")
 
 
 def _first_frames(path: Path, count: int) -> FootageInfo:

@@ -46,12 +46,15 @@ class OutputError(Ex4dError):
     """An output that is not ours, exists already, is an input, or has an impossible name; the text says what to do."""
 
 
-def require_file(path: Path, *, inputs: Iterable[Path] = (), overwrite: bool = False) -> None:
+def require_file(
+    path: Path, *, inputs: Iterable[Path] = (), overwrite: bool = False, beside: Path | None = None
+) -> None:
     """Check that a file may be written.
 
     Args:
         inputs: what the file is made from.
         overwrite: replace a file of ours.
+        beside: a movie that is written with it: where that is ours, the file is, which may show no sign of it.
 
     Raises:
         OutputError: it is one of the inputs, or exists and is not ours or not to be replaced.
@@ -61,7 +64,7 @@ def require_file(path: Path, *, inputs: Iterable[Path] = (), overwrite: bool = F
             raise OutputError(f"{path} would overwrite its own input {source}; choose another name")
     if not _exists(path):
         return
-    if not is_ours(path):
+    if not (is_ours(path) or (beside is not None and is_ours(beside))):
         raise OutputError(f"{path} exists, and ex4d did not make it; choose another name, or move it away")
     if not overwrite:
         raise OutputError(f"{path} exists; {REPLACE}, or choose another name")
