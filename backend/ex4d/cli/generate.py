@@ -24,8 +24,10 @@ from ex4d.cli.options import (
     backend_client,
     camera_from,
     machine_settings,
+    refuse_useless_engine_options,
     wan_settings,
 )
+from ex4d.cli.parsing import refuse_without_effect
 from ex4d.cli.report import Report
 from ex4d_core.client import ClientError, ConnectionState
 from ex4d_core.errors import RequestError
@@ -83,6 +85,7 @@ def _from_scene(options: argparse.Namespace, report: Report) -> int:
     scene = Scene.open(options.scene)
     request = _request_again(scene, options) if options.again else _new_request(scene, options)
     request.require_footage(scene.manifest.frames)
+    _refuse_useless_options(options, request.engine)
     if options.backend:
         if options.accept_licence:
             raise RequestError("--accept-licence does not work with --backend: give it to 'ex4d serve' on that machine")
@@ -97,6 +100,15 @@ def _from_scene(options: argparse.Namespace, report: Report) -> int:
     report.add("take", options.out / "take.mp4")
     report.add("frames", len(request.camera), "")
     return 0
+
+
+def _refuse_useless_options(options: argparse.Namespace, engine: str) -> None:
+    if options.backend:
+        names = ("device", "models", "vram_limit")
+        refuse_without_effect(options, names, "with --backend: give it to 'ex4d serve' on that machine")
+    else:
+        refuse_without_effect(options, ("client_key", "server_key", "detach", "wait"), "without --backend")
+    refuse_useless_engine_options(options, engine)
 
 
 def _drop_frames_behind(folder: Path, frames: int) -> None:
@@ -132,20 +144,19 @@ def _request_again(scene: Scene, options: argparse.Namespace) -> ShotRequest:
     before = saved_request(options.again, scene)
     return replace(
         before,
-        engine=options.engine or before.engine,
-        label=options.label or before.label,
+        engine=options.engine if "engine" in options.typed else before.engine,
+        label=options.label if "label" in options.typed else before.label,
         wan=wan_settings(options, before.wan),
     )
 
 
 def _set_options(options: argparse.Namespace, *groups: Callable[[argparse.ArgumentParser], None]) -> list[str]:
-    """Which options of these groups were given, by their names."""
+    """Which options of these groups are on the command line."""
     parser = argparse.ArgumentParser(add_help=False)
     for add_arguments_of in groups:
         add_arguments_of(parser)
-    defaults = vars(parser.parse_args([]))
-    given = [name for name, value in defaults.items() if getattr(options, name) != value]
-    return [f"--{name.replace('_', '-')}" for name in given if name not in _OF_THE_MACHINE]
+    names = [action.dest for action in parser._actions if action.dest not in _OF_THE_MACHINE]
+    return [options.typed[name] for name in dict.fromkeys(names) if name in options.typed]
 
 
 def _on_backend(scene: Scene, request: ShotRequest, options: argparse.Namespace, report: Report) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ex4d.cli.options import ANSWER_SECONDS, add_backend_arguments, backend_client
+from ex4d.cli.parsing import refuse_without_effect
 from ex4d.cli.report import Report
 
 if TYPE_CHECKING:
@@ -39,6 +40,13 @@ def run(options: argparse.Namespace, report: Report) -> int:
     from ex4d_core.errors import RequestError
     from ex4d_core.messages import Cancel, ListJobs
 
+    if options.prune is None:
+        refuse_without_effect(options, ["data"], "without --prune")
+    else:
+        names = ("backend", "client_key", "server_key")
+        refuse_without_effect(options, names, "with --prune, which works on a folder of this machine (--data)")
+    if not options.fetch:
+        refuse_without_effect(options, ["out"], "without --fetch")
     if options.fetch and not options.out:
         raise RequestError("--fetch needs a folder: add --out FOLDER")
     if options.prune is not None:

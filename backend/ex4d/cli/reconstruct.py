@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ex4d.cli.flags import add_flags, settings_from
 from ex4d.cli.options import add_accept_licence_argument, device, machine_settings, positive_number
+from ex4d.cli.parsing import refuse_without_effect
 from ex4d.cli.report import Report
 from ex4d_core.errors import RequestError
 from ex4d_core.reconstruction import ReconstructionSettings
@@ -96,6 +97,7 @@ def run(options: argparse.Namespace, report: Report) -> int:
     path = (options.footage or options.input_video).resolve()
     if not path.name:
         raise RequestError(f"invalid footage {path}: expected a video file or a folder of images")
+    _refuse_useless_options(options)
     # Checked now, since the reconstruction takes long.
     cam = Trajectory(options.cam) if options.cam else None
     settings = _settings(options, path)
@@ -120,6 +122,22 @@ def run(options: argparse.Namespace, report: Report) -> int:
     if cam:
         _render_like_the_original(scene, cam, render, folder, options, report)
     return 0
+
+
+def _refuse_useless_options(options: argparse.Namespace) -> None:
+    if options.depth is None:
+        refuse_without_effect(options, (*_DEPTH_FIELDS, "mist"), "without --depth")
+    else:
+        names = (*_ESTIMATOR_FIELDS, "accept_licence", "models", "device")
+        refuse_without_effect(options, names, "with --depth, since nothing is estimated")
+    if not options.mist:
+        refuse_without_effect(options, ["mist_falloff"], "without --mist")
+    if not options.source_camera:
+        refuse_without_effect(options, ["camera_scale"], "without --source-camera")
+    if options.focal_mm is None:
+        refuse_without_effect(options, ["sensor_mm"], "without --focal-mm")
+    if not options.cam and not options.save_mesh:
+        refuse_without_effect(options, ["filter_type"], "without --cam and --save_mesh")
 
 
 def _settings(options: argparse.Namespace, footage: Path) -> ReconstructionSettings:

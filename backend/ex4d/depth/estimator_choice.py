@@ -18,6 +18,7 @@ from ex4d.depth.depth_models import (
 )
 from ex4d.depth.depth_settings import AUTO, EstimatorSettings
 from ex4d.devices import torch_device
+from ex4d.installation import install_command
 from ex4d.weights.catalogue import Part
 from ex4d.weights.errors import CheckpointError, WeightsMissingError
 from ex4d.weights.inventory import Finding
@@ -61,18 +62,7 @@ def create_estimator(settings: EstimatorSettings) -> ModelEstimator:
         found = verdicts(settings)
         model = next((verdict.model for verdict in found if verdict.usable), None)
         if model is None:
-            easiest = next(one for one in reversed(DEPTH_MODELS) if one.part.commercial)
-            raise WeightsMissingError(
-                "no depth estimator is available: "
-                + "; ".join(f"{verdict.model.name}: {verdict.reason}" for verdict in found)
-                + f". The smallest is {easiest.name} ({easiest.part.bytes / 1e6:.0f} MB, {easiest.licence}): "
-                + (
-                    fetch_command(settings.machine.models, easiest.name)
-                    if missing_files(settings.machine.models, easiest.part)
-                    else "pip install 'ex4d[depth]'"
-                )
-                + ". Or give known depth with --depth."
-            )
+            raise WeightsMissingError(_how_to_get_one(settings.machine.models, found))
     else:
         model = depth_model(settings.name)
         free = ", ".join(one.name for one in DEPTH_MODELS if one.part.commercial)
@@ -81,6 +71,21 @@ def create_estimator(settings: EstimatorSettings) -> ModelEstimator:
         )
     require_installed(model, settings.machine.models)
     return _load(model, settings, device)
+
+
+def _how_to_get_one(models: Path, found: list[Verdict]) -> str:
+    """Why there is no estimator, and the commands that lead to the smallest one that is free for any work."""
+    easiest = next(one for one in reversed(DEPTH_MODELS) if one.part.commercial)
+    steps = [install_command("depth")] if easiest.missing_packages() else []
+    if missing_files(models, easiest.part):
+        steps.append(f"{fetch_command(models, easiest.name)} ({easiest.part.bytes / 1e6:.0f} MB)")
+    if steps:
+        return (
+            f"No depth was given and no estimator is installed. Run {' and '.join(steps)}, or give --depth. "
+            "(ex4d doctor says what each estimator lacks.)"
+        )
+    reasons = "; ".join(f"{verdict.model.name}: {verdict.reason}" for verdict in found)
+    return f"No depth was given and no estimator can be used here: {reasons}. Give --depth."
 
 
 def _objection(model: DepthModel, settings: EstimatorSettings) -> str:

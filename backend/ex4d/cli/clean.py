@@ -1,0 +1,5 @@
+SUMMARY = "x"
+
+
+def add_arguments(parser):
+    pass
