@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ex4d.cli.flags import settings_from
 from ex4d.cli.options import (
@@ -24,22 +24,30 @@ from ex4d.cli.options import (
     backend_client,
     camera_from,
     machine_settings,
+    names_of,
     refuse_useless_engine_options,
     wan_settings,
 )
 from ex4d.cli.parsing import refuse_without_effect
 from ex4d.cli.report import Report
-from ex4d_core.client import ClientError, ConnectionState
+from ex4d_core.client import ClientError, ConnectionState, Task
 from ex4d_core.errors import RequestError
 from ex4d_core.remote_take import RemoteTake
 from ex4d_core.scene import Scene
-from ex4d_core.shot import ENGINES, PreviewSettings, RenderSettings, ShotRequest
+from ex4d_core.shot import ENGINES, MAX_LABEL, PreviewSettings, RenderSettings, ShotRequest
+from ex4d_core.sources import name_for_people
+from ex4d_core.trajectories import Trajectory
 
 if TYPE_CHECKING:
     from ex4d.generation import Engine
 
 # Options of this machine, which are not part of a take.
 _OF_THE_MACHINE = ("device", "accept_licence")
+# Options that only takes of a scene have.
+_OF_SCENES = (
+    *("camera", "camera_convention", "size", "first_frame", "again", "out", "label"),
+    *("backend", "client_key", "server_key", "wait", "detach"),
+)
 
 SUMMARY = "generate the finished frames of a take"
 
@@ -48,8 +56,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("scene", nargs="?", type=Path, help="a scene folder, made by 'ex4d reconstruct'")
     parser.add_argument("-o", "--out", type=Path, help="folder for the take's frames and movies")
     parser.add_argument("--engine", choices=ENGINES, help="default: preview")
-    parser.add_argument("--label", default="", help="name of the take, for people")
+    parser.add_argument(
+        "--label", default="", help="name of the take, for people; with --backend: scene, camera and engine by default"
+    )
     add_backend_arguments(parser, default=None)
+    waiting = parser.add_mutually_exclusive_group()
+    waiting.add_argument(
+        "--wait", action="store_true", help="with --backend: wait for the take and fetch it into --out; the default"
+    )
+    waiting.add_argument(
+        "--detach",
+        action="store_true",
+        help="with --backend: submit the take, print the job's name and end; 'ex4d jobs --fetch JOB' collects it",
+    )
     add_camera_arguments(parser)
     add_render_arguments(parser)
     add_preview_arguments(parser)
@@ -73,7 +92,7 @@ def run(options: argparse.Namespace, report: Report) -> int:
         if not all(movies):
             raise RequestError("--color_video, --mask_video and --output_video belong together; give all three")
         return _from_movies(options, report)
-    if options.scene is None or options.out is None:
+    if options.scene is None or (options.out is None and not options.detach):
         also = " (the scene that the take was made from, and a folder for the new one)" if options.again else ""
         raise RequestError(
             f"give a scene folder and --out{also}, or --color_video, --mask_video and --output_video instead"
@@ -90,6 +109,8 @@ def _from_scene(options: argparse.Namespace, report: Report) -> int:
         if options.accept_licence:
             raise RequestError("--accept-licence does not work with --backend: give it to 'ex4d serve' on that machine")
         _on_backend(scene, request, options, report)
+        if options.detach:
+            return 0
     else:
         from ex4d.pipeline.take import take_into_folder
 
@@ -106,6 +127,8 @@ def _refuse_useless_options(options: argparse.Namespace, engine: str) -> None:
     if options.backend:
         names = ("device", "models", "vram_limit")
         refuse_without_effect(options, names, "with --backend: give it to 'ex4d serve' on that machine")
+        if options.detach:
+            refuse_without_effect(options, ["out"], "with --detach: give it to 'ex4d jobs --fetch JOB'")
     else:
         refuse_without_effect(options, ("client_key", "server_key", "detach", "wait"), "without --backend")
     refuse_useless_engine_options(options, engine)
@@ -128,8 +151,14 @@ def _new_request(scene: Scene, options: argparse.Namespace) -> ShotRequest:
         engine=options.engine or "preview",
         preview=settings_from(options, PreviewSettings),
         wan=wan_settings(options),
-        label=options.label,
+        label=options.label or (_usual_label(scene, options) if options.backend else ""),
     )
+
+
+def _usual_label(scene: Scene, options: argparse.Namespace) -> str:
+    """What tells a job from others in a list: scene, camera and engine."""
+    camera = options.camera.stem if options.camera else options.preset
+    return f"{name_for_people(scene.manifest.name)} {name_for_people(camera)} {options.engine or 'preview'}"[:MAX_LABEL]
 
 
 def _request_again(scene: Scene, options: argparse.Namespace) -> ShotRequest:
@@ -161,10 +190,10 @@ def _set_options(options: argparse.Namespace, *groups: Callable[[argparse.Argume
 
 def _on_backend(scene: Scene, request: ShotRequest, options: argparse.Namespace, report: Report) -> None:
     client = backend_client(options)
-    take, jobs = RemoteTake(options.out, request, scene), f"ex4d jobs --backend {options.backend}"
+    take, jobs = RemoteTake(options.out or Path(), request, scene), f"ex4d jobs --backend {options.backend}"
     try:
         with report.stages() as progress:
-            task = client.start(take.conversation())
+            task: Task[Any] = client.start(take.submission() if options.detach else take.conversation())
             while not task.done:
                 client.wait()
                 # A backend that never replied is not there; one that stopped replying may return in a moment.
@@ -187,6 +216,10 @@ def _on_backend(scene: Scene, request: ShotRequest, options: argparse.Namespace,
         raise
     finally:
         client.close()
+    if options.detach:
+        report.add("job", take.job)
+        report.detail(f"fetch its results: {jobs} --fetch {take.job} -o FOLDER")
+        return
     status = task.result
     if status is None or status.state != "done":
         ended = "was abandoned" if status is None else f"{status.state}: {status.reason}"
@@ -196,6 +229,8 @@ def _on_backend(scene: Scene, request: ShotRequest, options: argparse.Namespace,
 def _from_movies(options: argparse.Namespace, report: Report) -> int:
     from ex4d.pipeline.movies import repaint_movies
 
+    names = [*names_of(Trajectory), *(set(names_of(RenderSettings)) - {"licence"}), *_OF_SCENES]
+    refuse_without_effect(options, names, "with --color_video; it needs a scene")
     engine, movies = _engine(options), (options.color_video, options.mask_video, options.output_video)
     with report.stages() as progress:
         repaint_movies(*movies, engine, frames=options.frames, progress=progress)

@@ -7,9 +7,10 @@ more than DAYS days ago, and deletes footage and results that were not used for 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ex4d.cli.options import ANSWER_SECONDS, add_backend_arguments, backend_client
 from ex4d.cli.parsing import refuse_without_effect
@@ -62,7 +63,8 @@ def run(options: argparse.Namespace, report: Report) -> int:
             report.add("files", fetched, "")
             report.add("jobs", [asdict(job)], "")
         else:
-            _report_jobs(client.ask(ListJobs(), timeout=ANSWER_SECONDS).jobs, report)
+            jobs = client.ask(ListJobs(), timeout=ANSWER_SECONDS).jobs
+            _report_jobs(jobs, report, _details(client) if report.as_json else {})
     finally:
         client.close()
     return 0
@@ -80,9 +82,23 @@ def _prune(days: float, data: Path | None, report: Report) -> int:
     return 0
 
 
-def _report_jobs(jobs: list[JobStatus], report: Report) -> None:
+def _details(client: Client) -> dict[str, dict[str, Any]]:
+    """What jobs are of, by their names; nothing from a service that is too old to tell."""
+    from ex4d_core.client import RequestRefused
+    from ex4d_core.messages import DescribeJobs
+
+    try:
+        described = client.ask(DescribeJobs(), timeout=ANSWER_SECONDS).jobs
+    except RequestRefused as error:
+        if error.code != "bad-message":
+            raise
+        return {}
+    return {one.job: asdict(one) for one in described}
+
+
+def _report_jobs(jobs: list[JobStatus], report: Report, details: Mapping[str, dict[str, Any]] | None = None) -> None:
     """The jobs, newest first; times are in seconds since 1970."""
-    report.add("jobs", [asdict(job) for job in jobs], "")
+    report.add("jobs", [{**asdict(job), **(details or {}).get(job.job, {})} for job in jobs], "")
     report.show(_table(jobs) if jobs else "no jobs")
 
 
