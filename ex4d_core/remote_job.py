@@ -187,7 +187,7 @@ class RemoteJob:
                 return status
 
     def submission(self) -> Conversation[str]:
-        """Upload and submit, unless that is done, without waiting for results; returns the backend's name of the job."""
+        """Upload and submit, unless that is done, without waiting for results; returns the backend's job."""
         if not self.job:
             request, blobs = yield from self.prepare()
             yield from upload_blobs(blobs, self)

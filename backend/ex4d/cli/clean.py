@@ -56,7 +56,7 @@ def run(options: argparse.Namespace, report: Report) -> int:
             table.add_row(row["kind"], bytes_text(row["bytes"]), f"{row['path']}{jobs}")
         report.show(table if rows else "nothing to remove")
         report.add("found", rows, "")
-        report.add("bytes", total, bytes_text(total))
+        report.add("bytes", total, bytes_text(total) if rows else "")
         removed = bool(rows) and not options.dry_run
         if removed and not options.yes:
             removed = confirmed("Remove all of it?")

@@ -21,9 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, report: Report) -> int:
     """Run `ex4d completion`."""
-    import argcomplete
+    from argcomplete.shell_integration import shellcode
 
-    code = argcomplete.shellcode(["ex4d"], shell=options.shell)
+    code = shellcode(["ex4d"], shell=options.shell)
     report.say(code)
     report.add("code", code, "")
     return 0

@@ -281,7 +281,8 @@ class JobStore:
                 claim = Claim(row[0], secrets.token_hex(8))
                 self._enter(claim.job, "running")
                 self._db.execute(
-                    "UPDATE jobs SET claim = ?, worker = ?, started = ?, device = ?, attempt = attempt + 1 WHERE id = ?",
+                    "UPDATE jobs SET claim = ?, worker = ?, started = ?, device = ?, attempt = attempt + 1 "
+                    "WHERE id = ?",
                     (claim.secret, worker, time.time(), device, claim.job),
                 )
             try:
