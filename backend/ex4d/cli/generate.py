@@ -24,7 +24,6 @@ from ex4d.cli.options import (
     backend_client,
     camera_from,
     machine_settings,
-    names_of,
     refuse_useless_engine_options,
     wan_settings,
 )
@@ -36,18 +35,12 @@ from ex4d_core.remote_take import RemoteTake
 from ex4d_core.scene import Scene
 from ex4d_core.shot import ENGINES, MAX_LABEL, PreviewSettings, RenderSettings, ShotRequest
 from ex4d_core.sources import name_for_people
-from ex4d_core.trajectories import Trajectory
 
 if TYPE_CHECKING:
     from ex4d.generation import Engine
 
 # Options of this machine, which are not part of a take.
 _OF_THE_MACHINE = ("device", "accept_licence")
-# Options that only takes of a scene have.
-_OF_SCENES = (
-    *("camera", "camera_convention", "size", "first_frame", "again", "out", "label"),
-    *("backend", "client_key", "server_key", "wait", "detach"),
-)
 
 SUMMARY = "generate the finished frames of a take"
 
@@ -229,8 +222,6 @@ def _on_backend(scene: Scene, request: ShotRequest, options: argparse.Namespace,
 def _from_movies(options: argparse.Namespace, report: Report) -> int:
     from ex4d.pipeline.movies import repaint_movies
 
-    names = [*names_of(Trajectory), *(set(names_of(RenderSettings)) - {"licence"}), *_OF_SCENES]
-    refuse_without_effect(options, names, "with --color_video; it needs a scene")
     engine, movies = _engine(options), (options.color_video, options.mask_video, options.output_video)
     with report.stages() as progress:
         repaint_movies(*movies, engine, frames=options.frames, progress=progress)

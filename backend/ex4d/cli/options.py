@@ -144,8 +144,8 @@ def refuse_useless_engine_options(options: argparse.Namespace, engine: str) -> N
 
 
 def names_of(kind: type[Settings]) -> list[str]:
-    """The names of a settings type's fields."""
-    return [entry.name for entry in fields_of(kind)]
+    """The names of a settings type's fields that have a flag."""
+    return [entry.name for entry in fields_of(kind) if entry.option is not None]
 
 
 def confirmed(question: str) -> bool:

@@ -136,8 +136,6 @@ def _refuse_useless_options(options: argparse.Namespace) -> None:
         refuse_without_effect(options, ["camera_scale"], "without --source-camera")
     if options.focal_mm is None:
         refuse_without_effect(options, ["sensor_mm"], "without --focal-mm")
-    if not options.cam and not options.save_mesh:
-        refuse_without_effect(options, ["filter_type"], "without --cam and --save_mesh")
 
 
 def _settings(options: argparse.Namespace, footage: Path) -> ReconstructionSettings:
