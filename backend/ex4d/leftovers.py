@@ -22,7 +22,7 @@ import platformdirs
 STALE_SECONDS = 86_400.0
 
 # As `tempfile` completes the prefixes that this package and Warp give it. Other names that begin so may be the user's.
-_TEMPORARY = re.compile(r"(wp_pch_|ex4d-demo-|ex4d-ranks-)[a-z0-9_]{8}")
+_TEMPORARY = re.compile(r"(wp_pch_|ex4d-(?:bench|demo|ranks)-)[a-z0-9_]{8}")
 _PARTIAL_DOWNLOADS = ("*/*/.cache/huggingface/download", "*/.cache/huggingface/download")
 
 
