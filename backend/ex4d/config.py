@@ -17,7 +17,7 @@ from ex4d_core.errors import Ex4dError
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # pyright: ignore[reportMissingImports]
 
 CONFIG_VARIABLE = "EX4D_CONFIG"
 MACHINE_TABLE = "machine"
