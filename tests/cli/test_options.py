@@ -30,6 +30,7 @@ CAMERA = ["--camera", "move.npz"]
         (["render", "SCENE", "--camera-convention", "opencv"], "--camera-convention has no effect without --camera"),
         (["render", "SCENE", *CAMERA, "--preset", "orbit"], "--preset has no effect with --camera"),
         (["render", "SCENE", "--preset", "30", "--amount", "4"], "--amount has no effect with --preset 30"),
+        (["render", "SCENE", "--preset", "truck", "--elevation", "4"], "--elevation has no effect with --preset truck"),
         (["generate", "SCENE", "--client-key", "c"], "--client-key has no effect without --backend"),
         (["generate", "SCENE", "--detach"], "--detach has no effect without --backend"),
         (["generate", "SCENE", "--steps", "9"], "--steps has no effect with the engine preview; add --engine wan"),

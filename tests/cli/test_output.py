@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import sys
 import threading
 
@@ -83,6 +84,25 @@ def test_json_is_one_document_whatever_the_end(tmp_path, capsys):
             assert "anna's own secret" in document["notes"][0]
         else:
             assert "has keys for 'anna' already" in document["error"] and document["result"] == {}
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without asking it")
+def test_a_signal_ends_a_command_with_the_shells_code(number, code, capsys, monkeypatch):
+    def interrupted(options, report):
+        report.add("half", 1)
+        signal.raise_signal(number)
+        raise AssertionError("the work goes on")
+
+    monkeypatch.setattr("ex4d.cli.man.run", interrupted)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert main(["man", "--json"]) == code
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    document = json.loads(capsys.readouterr().out)
+    assert (document["exit_code"], document["result"]) == (code, {"half": 1})
+    assert document["error"].startswith("stopped")
 
 
 def test_parts_may_stand_before_and_behind_options(tmp_path, capsys):

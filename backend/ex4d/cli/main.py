@@ -132,6 +132,10 @@ def _run(report: Report, work: Callable[[Report], int]) -> int:
         sys.stdout.flush()
     except KeyboardInterrupt:
         code, error = INTERRUPTED, "stopped"
+    except SystemExit as ended:
+        if ended.code != TERMINATED:
+            raise
+        code, error = TERMINATED, "stopped by SIGTERM"
     except BrokenPipeError:
         return _leave_pipe()
     except Exception as failure:

@@ -130,6 +130,8 @@ def refuse_useless_camera_options(options: argparse.Namespace) -> None:
         refuse_without_effect(options, ["camera_convention"], "without --camera")
         if is_degrees(options.preset):
             refuse_without_effect(options, ["amount"], f"with --preset {options.preset}, which names its own degrees")
+        elif options.preset != "orbit":
+            refuse_without_effect(options, ["elevation"], f"with --preset {options.preset}; arcs and orbit climb")
 
 
 def refuse_useless_engine_options(options: argparse.Namespace, engine: str) -> None:
