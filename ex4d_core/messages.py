@@ -220,6 +220,41 @@ class JobsReply(Message):
 
 
 @dataclass(frozen=True)
+class DescribeJobs(Message):
+    """Asks what the newest jobs are of. Services up to version 0.1.0 refuse it as an unknown type."""
+
+    limit: int = MAX_JOBS
+
+
+@dataclass(frozen=True)
+class JobDetails:
+    """What a job is of, when it ran and where.
+
+    Attributes:
+        job: its name, as in `JobStatus`.
+        scene: SHA-256 of the scene's manifest; "" for a reconstruction, which makes one.
+        request: SHA-256 of the request; the same request has the same.
+        started: when a worker took it up, for the last time, in seconds since 1970; 0 if none has.
+        ended: when it was done, failed or was cancelled; 0 if it was not.
+        device: of that worker: "cpu", "cuda:0"; "" if none has taken it up.
+    """
+
+    job: str
+    scene: str = ""
+    request: str = ""
+    started: float = 0.0
+    ended: float = 0.0
+    device: str = ""
+
+
+@dataclass(frozen=True)
+class JobsDescribed(Message):
+    """The answer to `DescribeJobs`, newest job first."""
+
+    jobs: list[JobDetails]
+
+
+@dataclass(frozen=True)
 class GetEvents(Message):
     """Events of a job numbered above ``after``; held back up to ``wait`` seconds until there is one."""
 
@@ -344,6 +379,7 @@ REQUESTS = {
         Cancel,
         Withdraw,
         ListJobs,
+        DescribeJobs,
         GetEvents,
         GetView,
         GetCoverage,
@@ -359,6 +395,7 @@ REPLIES = {
         Submitted,
         Withdrawn,
         JobsReply,
+        JobsDescribed,
         EventsReply,
         StatusReply,
         View,

@@ -181,16 +181,21 @@ class RemoteJob:
     def conversation(self) -> Conversation[JobStatus]:
         """From the upload to the last result; returns the job's final status."""
         self.results_folder.mkdir(parents=True, exist_ok=True)
-        if not self.job:
-            request, blobs = yield from self.prepare()
-            yield from upload_blobs(blobs, self)
-            self.submitted = True
-            self.job = (yield Submit(self.key, dict(request))).job
+        yield from self.submission()
         while True:
             reply = yield from self._fetch_announced(_EVENT_WAIT_SECONDS)
             status = reply.status
             if not reply.events and JobState(status.state).is_over and status.events <= self.last_event:
                 return status
+
+    def submission(self) -> Conversation[str]:
+        """Upload and submit, unless that is done, without waiting for results; returns the backend's job."""
+        if not self.job:
+            request, blobs = yield from self.prepare()
+            yield from upload_blobs(blobs, self)
+            self.submitted = True
+            self.job = (yield Submit(self.key, dict(request))).job
+        return self.job
 
     def cancel_conversation(self) -> Conversation[None]:
         """Ask the backend to stop the job, or the job of a submission that was not answered.

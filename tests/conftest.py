@@ -21,6 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "tests" / "data"
 # Last, so that scripts/test.py does not hide the standard library's `test`.
 sys.path.append(str(ROOT / "scripts"))
+# An empty configuration file for these tests and the processes they start, whatever this machine's user has.
+os.environ["EX4D_CONFIG"] = os.devnull
 
 
 # Folders of tests that run in any environment; the others need PyTorch, or Blender's Python.

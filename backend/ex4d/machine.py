@@ -1,7 +1,8 @@
 """Settings of a machine for everything that runs on it: folder of weights, GPU memory, licence.
 
 Read once, by the command line or by a library call that names no settings, and then passed on; processes of the
-service get it on their command lines. Imports nothing heavy.
+service get it on their command lines. Environment variables stand above the configuration file's table [machine].
+Imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -14,11 +15,25 @@ from pathlib import Path
 
 import platformdirs
 
+from ex4d.config import CONFIG_VARIABLE, MACHINE_TABLE, ConfigError, config_file, read_config
 from ex4d.devices import DeviceError
+from ex4d_core.errors import Ex4dError
 from ex4d_core.licences import LICENCE_VARIABLE, Licence, as_licence, effective_licence, is_allowed, require_allowed
 
 MODELS_VARIABLE = "EX4D_MODELS"
 VRAM_LIMIT_VARIABLE = "EX4D_VRAM_LIMIT_GB"
+
+# Every variable that this package reads, its meaning, and the flag that goes before it; for `ex4d --help` and the docs.
+ENVIRONMENT = {
+    CONFIG_VARIABLE: ("configuration file, instead of ex4d.toml in the user's configuration folder", ""),
+    MODELS_VARIABLE: ("folder of weights", "--models"),
+    LICENCE_VARIABLE: ("what results of this machine are for: commercial or research", "--licence"),
+    VRAM_LIMIT_VARIABLE: ("GPU memory that the engine wan may use, in GB", "--vram-limit"),
+    "CUDA_VISIBLE_DEVICES": ("GPUs that PyTorch and a service see", "--device"),
+}
+
+# Keys of the configuration file's table [machine], and the types that TOML has for them.
+_MACHINE_KEYS = {"models": (str,), "licence": (str,), "vram_limit_gb": (int, float)}
 
 
 def default_models_folder() -> Path:
@@ -58,18 +73,40 @@ class MachineSettings:
     def from_environment(
         cls, models: Path | None = None, vram_limit_gb: float | None = None, accepted: tuple[str, ...] = ()
     ) -> MachineSettings:
-        """The settings from environment variables, overridden by what is given.
+        """The settings from what is given, else from environment variables, else from the configuration file.
 
         Raises:
             DeviceError, LicenceError: a variable has an invalid value.
+            ConfigError: the configuration file has.
         """
-        licence = os.environ.get(LICENCE_VARIABLE)
+        file = cls._from_file()
+        variable, licence = _gigabytes(os.environ.get(VRAM_LIMIT_VARIABLE)), os.environ.get(LICENCE_VARIABLE)
+        limits = (vram_limit_gb, variable, file.vram_limit_gb)
         return cls(
-            models or Path(os.environ.get(MODELS_VARIABLE) or default_models_folder()),
-            _gigabytes(os.environ.get(VRAM_LIMIT_VARIABLE)) if vram_limit_gb is None else vram_limit_gb,
-            as_licence(licence, LICENCE_VARIABLE) if licence else None,
+            models or Path(os.environ.get(MODELS_VARIABLE) or file.models),
+            next((limit for limit in limits if limit is not None), None),
+            as_licence(licence, LICENCE_VARIABLE) if licence else file.licence,
             accepted,
         )
+
+    @classmethod
+    def _from_file(cls) -> MachineSettings:
+        """The settings of the configuration file alone.
+
+        Raises:
+            ConfigError: an unknown key or an invalid value.
+        """
+        table, where = read_config().get(MACHINE_TABLE, {}), f"{config_file()}: [{MACHINE_TABLE}]"
+        for key, value in table.items():
+            if key not in _MACHINE_KEYS:
+                raise ConfigError(f"{where} has no key {key!r}: expected one of {', '.join(_MACHINE_KEYS)}")
+            if isinstance(value, bool) or not isinstance(value, _MACHINE_KEYS[key]):
+                wanted = "text" if _MACHINE_KEYS[key] == (str,) else "a number"
+                raise ConfigError(f"{where} {key} must be {wanted}, not {value!r}")
+        try:
+            return cls(**table)
+        except Ex4dError as error:
+            raise ConfigError(f"{where} {error}") from error
 
     def to_json(self) -> str:
         """As `from_json` takes it, for the command line of a process."""

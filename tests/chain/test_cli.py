@@ -77,7 +77,7 @@ def test_without_depth_the_missing_estimator_is_named_with_what_to_download(samp
     clip, models = str(sample_clip / "footage.mp4"), tmp_path / "models"
     assert main(["reconstruct", clip, "--models", str(models), "-o", str(tmp_path / "scene")]) == 1
     told = capsys.readouterr().err
-    assert "no depth estimator" in told and "--depth" in told
+    assert f"ex4d models fetch depth-anything-v2 --models {models} (99 MB), or give --depth" in told
     assert main(["reconstruct", clip, "--estimator", "depthcrafter", "-o", str(tmp_path / "scene")]) == 1
     assert "may not be used for commercial work" in capsys.readouterr().err
     assert not (tmp_path / "scene").exists()
@@ -157,7 +157,7 @@ def test_an_unknown_preset_lists_the_known_ones(sample_scene, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
-        (["serve", "--create-keys", "--data", "data", "--models", "models", "--vram-limit", "24"], 0),
+        (["serve", "--create-keys", "--data", "data"], 0),
         (["jobs", "--backend", "nonsense"], 1),
     ],
 )
@@ -186,10 +186,16 @@ def test_doctor_tells_what_is_here(capsys, free_port):
         "rasterizer auto",
         "512x512",
         "engine preview",
+        "estimator depth-anything-v2",
+        "Blender",
+        "configuration",
+        "kernel cache",
         "data folder",
         "no backend replies",
     ):
         assert word in told
+    if not torch.cuda.is_available():
+        assert "[wan]" not in told, "packages for a GPU do not help a machine without one"
 
 
 @pytest.fixture

@@ -104,7 +104,7 @@ def test_missing_weights_say_what_to_download(tmp_path):
     told = r"-hf/model.safetensors are missing .*ex4d models fetch depth-anything-v2 --models"
     with pytest.raises(WeightsMissingError, match=told):
         create_estimator(EstimatorSettings("depth-anything-v2", MachineSettings(tmp_path)))
-    with pytest.raises(WeightsMissingError, match=r"for research only.*--depth"):
+    with pytest.raises(WeightsMissingError, match=r"fetch depth-anything-v2 --models .* or give --depth"):
         create_estimator(EstimatorSettings("auto", MachineSettings(tmp_path)))
 
 
@@ -331,4 +331,4 @@ except ex4d.depth.EstimatorUnavailableError as error:
 """
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True)
-    assert "needs transformers" in done.stdout and "pip install 'ex4d[depth]'" in done.stdout
+    assert "needs transformers" in done.stdout and "pip install -e '.[depth]'" in done.stdout

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
+from dataclasses import dataclass, fields
+from pathlib import Path
 
 import pytest
 
 from ex4d.cli.main import main
-from ex4d_core.messages import JobStatus
+from ex4d_core.messages import JobDetails, JobStatus, Message
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -38,9 +45,62 @@ def test_programs_get_jobs_as_json(wire, scene, shot, table_of):
     wire.upload_scene(scene)
     job = wire.submit(shot("good"))
     status, _ = wire.finish(job)
-    listed = json.loads(table_of("jobs", "--json"))["result"]["jobs"]
-    assert JobStatus(**listed[0]) == status and status.job == job
+    listed = json.loads(table_of("jobs", "--json"))["result"]["jobs"][0]
+    names = [entry.name for entry in fields(JobDetails) if entry.name != "job"]
+    details = JobDetails(job, **{name: listed.pop(name) for name in names})
+    assert JobStatus(**listed) == status and status.job == job
+    assert details.scene == scene.digest and details.device == "cpu"
+    assert status.created <= details.started <= details.ended
+    for label in ("good", "good as well"):
+        wire.finish(wire.submit(shot(label)))
+    other, same = json.loads(table_of("jobs", "--json"))["result"]["jobs"][:2]
+    assert same["request"] == details.request != other["request"]
     assert [one["job"] for one in json.loads(table_of("jobs", "--cancel", job, "--json"))["result"]["jobs"]] == [job]
+
+
+def test_an_older_backend_lists_its_jobs_without_details(wire, scene, shot, table_of, monkeypatch):
+    """It answers a message that it does not know, as it does here, with "bad-message"."""
+    wire.upload_scene(scene)
+    wire.finish(wire.submit(shot("good")))
+
+    @dataclass(frozen=True)
+    class DescribeJobsLikeTheNextVersion(Message):
+        limit: int = 1
+
+    monkeypatch.setattr("ex4d_core.messages.DescribeJobs", DescribeJobsLikeTheNextVersion)
+    listed = json.loads(table_of("jobs", "--json"))["result"]["jobs"]
+    assert JobStatus(**listed[0]).state == "done"
+
+
+def test_a_detached_take_is_submitted_under_a_telling_name_and_fetched_later(service, wire, scene, tmp_path, capsys):
+    clip, take = str(scene.path("color").parent), ["--preset", "dolly_in", "--size", "32x24"]
+    submit = ["generate", clip, *take, "--backend", service.address, "--detach", "--json"]
+    assert main(submit) == 0
+    job = json.loads(capsys.readouterr().out)["result"]["job"]
+    status, _ = wire.finish(job)
+    assert (status.label, status.engine) == ("gradient dolly_in preview", "preview")
+    assert main(["jobs", "--backend", service.address, "--fetch", job, "-o", str(tmp_path)]) == 0
+    assert len(list(tmp_path.glob("frame_*.png"))) == 6
+    capsys.readouterr()
+    assert main([*submit, "-o", str(tmp_path)]) == 1
+    assert "--out has no effect with --detach" in json.loads(capsys.readouterr().out)["error"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGPIPE")
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_reader_that_has_enough_ends_the_command_quietly(service, wire, scene, shot, form):
+    """As in `ex4d jobs | head`, once head has gone."""
+    wire.upload_scene(scene)
+    wire.finish(wire.submit(shot("good")))
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "ex4d", "jobs", *form, "--backend", service.address]
+    paths = os.pathsep.join([str(ROOT / "backend"), str(ROOT)])
+    with open(writer, "wb") as gone:
+        done = subprocess.run(
+            command, stdout=gone, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": paths}
+        )
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_a_job_is_cancelled_and_what_it_made_is_fetched(wire, scene, shot, table_of, tmp_path):

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from pathlib import Path
 
 import pytest
 
 from ex4d.cli.main import main
 from ex4d.depth import DEPTH_MODELS
-from ex4d.machine import MachineSettings
+from ex4d.installation import install_command
+from ex4d.machine import MachineSettings, default_models_folder
 from ex4d.weights.catalogue import DEPTH_PRO, ESTIMATORS
 from ex4d.weights.places import fetch_command
+
+DATA = Path(__file__).resolve().parents[1] / "data"
 
 
 def command(folder: Path, *words: str) -> int:
@@ -89,3 +94,68 @@ def test_the_check_compares_bytes_with_the_hash_noted_when_they_were_fetched(dep
 def test_a_part_that_there_is_not(tmp_path, capsys):
     assert command(tmp_path, "fetch", "midas") == 1
     assert "unknown part 'midas': expected dit" in capsys.readouterr().err
+
+
+@pytest.fixture
+def plain_install(monkeypatch):
+    """As after `pip install ex4d`, without the extra: no transformers, no huggingface_hub."""
+    monkeypatch.setattr("ex4d.depth.depth_models.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    monkeypatch.setattr("ex4d.installation.checkout", lambda: None)
+
+
+def test_after_a_plain_install_one_sentence_leads_to_depth(plain_install, tmp_path, capsys, monkeypatch):
+    clip = str(DATA / "sample" / "footage.mp4")
+    monkeypatch.setenv("EX4D_MODELS", str(default_models_folder()))
+    monkeypatch.setattr("ex4d.depth.estimator_choice.missing_files", lambda models, part: part.files)
+    assert main(["reconstruct", clip, "-o", str(tmp_path / "scene")]) == 1
+    assert capsys.readouterr().err.endswith(
+        "No depth was given and no estimator is installed. Run pip install 'ex4d[depth]' and ex4d models fetch "
+        "depth-anything-v2 (99 MB), or give --depth. (ex4d doctor says what each estimator lacks.)\n"
+    )
+
+
+def test_packages_that_a_download_needs_are_missed_before_its_first_byte(plain_install, tmp_path, capsys):
+    assert command(tmp_path / "models", "fetch", "depth-anything-v2") == 1
+    assert "needs huggingface_hub" in (told := capsys.readouterr().err) and "Run pip install 'ex4d[depth]'" in told
+    assert not (tmp_path / "models").exists()
+    assert command(tmp_path / "models", "fetch", "vae") == 1
+    assert "Run pip install 'ex4d[wan]'" in capsys.readouterr().err
+
+
+def test_weights_may_be_fetched_for_another_machine_with_a_note(depth_models, capsys, monkeypatch):
+    monkeypatch.setattr("ex4d.depth.depth_models.find_spec", lambda name: None)
+    assert command(depth_models, "fetch", "depth-pro") == 0
+    assert "note: depth-pro also needs transformers and safetensors here: run pip install" in capsys.readouterr().err
+
+
+def test_a_checkout_installs_extras_from_itself(monkeypatch, tmp_path):
+    root = Path(__file__).resolve().parents[2]
+    monkeypatch.chdir(root)
+    assert install_command("depth") == "pip install -e '.[depth]'"
+    monkeypatch.chdir(tmp_path)
+    assert install_command("wan") == f"pip install -e '{root}[wan]'"
+    monkeypatch.setattr("ex4d.installation.checkout", lambda: None)
+    assert install_command("wan") == "pip install 'ex4d[wan]'"
+
+
+class Terminal(io.StringIO):
+    """Somebody who types this."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("typed", "code"), [("n\n", 1), ("", 1), ("yes\n", 0)])
+def test_a_fetch_without_a_name_asks_with_the_total_before_82_gigabytes(tmp_path, capsys, monkeypatch, typed, code):
+    fetched = []
+    monkeypatch.setattr("ex4d.weights.fetch.fetch_part", lambda models, part: fetched.append(part.name) or [])
+    monkeypatch.setattr("sys.stdin", Terminal(typed))
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert command(tmp_path, "fetch") == code
+    told = capsys.readouterr().err
+    assert "Download 82.8 GB into" in told
+    if code:
+        assert not fetched and "For depth alone: ex4d models fetch depth-anything-v2 (99 MB)" in told
+    else:
+        assert "dit" in fetched

@@ -36,21 +36,23 @@ def run(options: argparse.Namespace, report: Report) -> int:
     start = time.monotonic()
     with progress_bar() as progress:
         files, _ = run_demo(options.out, blender, progress)
-    print(f"\nDone in {time.monotonic() - start:.0f} s. Look at:")
-    for what, path in (
-        ("source, render, mask, result", files.contact_sheet),
-        ("the take", files.take),
-        ("Blender: mesh, camera, strip", files.blend),
+    report.say(f"\nDone in {time.monotonic() - start:.0f} s. Look at:")
+    for name, what, path in (
+        ("contact_sheet", "source, render, mask, result", files.contact_sheet),
+        ("take", "the take", files.take),
+        ("blend", "Blender: mesh, camera, strip", files.blend),
+        ("scene", "the scene", files.scene),
     ):
-        print(f"  {what:30}{_from_here(path)}")
+        report.say(f"  {what:30}{_from_here(path)}")
+        report.add(name, path, "")
     # After scripts/demo.py the command is in an environment of its own, and not on PATH.
     ex4d = "ex4d" if shutil.which("ex4d") else _from_here(Path(sys.argv[0]))
     scene = _from_here(files.scene)
-    print("\nTry next:")
-    print(f"  {ex4d} generate {scene} --preset 180 --out outputs/180")
-    print(f"  {ex4d} generate {scene} --preset dolly_zoom --holes mark --out outputs/dolly_zoom")
-    print(f"  {ex4d} reconstruct YOUR_VIDEO --depth ITS_DEPTH --out outputs/yours")
-    print(f"  {ex4d} serve, and Blender with the add-on of scripts/build_addon.py")
+    report.say("\nTry next:")
+    report.say(f"  {ex4d} generate {scene} --preset 180 --out outputs/180")
+    report.say(f"  {ex4d} generate {scene} --preset dolly_zoom --holes mark --out outputs/dolly_zoom")
+    report.say(f"  {ex4d} reconstruct YOUR_VIDEO --depth ITS_DEPTH --out outputs/yours")
+    report.say(f"  {ex4d} serve, and Blender with the add-on of scripts/build_addon.py")
     return 0
 
 

@@ -12,8 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ex4d.cli.options import add_backend_arguments, backend_client, machine_settings
+from ex4d.cli.options import add_backend_arguments, backend_client, bytes_text, machine_settings
 from ex4d.cli.report import Report
+from ex4d.config import config_file
+from ex4d.leftovers import compiled_kernels, kernel_cache_folders, size_of
 
 if TYPE_CHECKING:
     from ex4d.machine import MachineSettings
@@ -37,15 +39,16 @@ def run(options: argparse.Namespace, report: Report) -> int:
     from ex4d_core.messages import command_in
 
     table = Table(box=None, show_header=False)
-    rows, commands = [], []
+    rows: list[dict[str, str]] = []
+    commands: dict[str, list[str]] = {}
     for name, finding, problem in _findings(options):
         rows.append({"name": name, "finding": finding, "problem": problem})
         # Print a command in one piece, so that it can be copied: a table wraps it.
         if command := command_in(finding):
             finding = finding.removesuffix(f" with: {command}") + " (see below)"
-            commands.append(f"{name}: {command}")
+            commands.setdefault(command, []).append(name)
         table.add_row(name, finding)
-    report.show(table, *commands)
+    report.show(table, *(f"{', '.join(names)}: {command}" for command, names in commands.items()))
     report.add("findings", rows, "")
     problems = [row["problem"] for row in rows if row["problem"]]
     for problem in problems:
@@ -63,6 +66,8 @@ def _findings(options: argparse.Namespace) -> Iterator[Finding]:
 
     yield "ex4d", __version__, ""
     yield "python", f"{platform.python_version()}, {sys.executable}", ""
+    path = config_file()
+    yield "configuration", str(path) if path.exists() else f"none at {path}; all settings have their defaults", ""
     yield "processor", f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GB memory", ""
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
@@ -75,11 +80,21 @@ def _findings(options: argparse.Namespace) -> Iterator[Finding]:
     yield from _rasterizers(machine)
     yield "engine preview", PreviewEngine.licence, ""
     yield from _wan("cuda" if torch.cuda.is_available() else "cpu", machine)
+    yield from _estimators(machine)
+    yield "Blender", _blender(), ""
     settings = ServiceSettings()
     existing = next(folder for folder in (settings.data, *settings.data.parents) if folder.exists())
     free = shutil.disk_usage(existing).free
     low = f"only {free / 2**30:.1f} GB are free in {existing}; a minute of 512x512 footage needs 2 GB"
-    yield "data folder", f"{settings.data}, {free / 2**30:.0f} GB free", low if free < 2 * 2**30 else ""
+    used = f"{bytes_text(size_of(settings.data))} used, {free / 2**30:.0f} GB free"
+    yield "data folder", f"{settings.data}, {used}", low if free < 2 * 2**30 else ""
+    yield "models folder", f"{machine.models}, {bytes_text(size_of(machine.models))} used", ""
+    kernels = sum(one.bytes for one in compiled_kernels())
+    yield (
+        "kernel cache",
+        f"{bytes_text(kernels)} of ours in {', '.join(map(str, kernel_cache_folders())) or 'none'}",
+        "",
+    )
     yield "backend", _backend(options), ""
 
 
@@ -103,6 +118,26 @@ def _wan(device: str, machine: MachineSettings) -> Iterator[Finding]:
     here, missing = (", ".join(name for name, whole in complete.items() if whole is state) for state in (True, False))
     loras = ", ".join(path.stem for path in list_loras(folder)) or "none"
     yield "weights of wan", f"in {folder}: {here or 'none'}; missing: {missing or 'none'}; LoRAs: {loras}", ""
+
+
+def _estimators(machine: MachineSettings) -> Iterator[Finding]:
+    """Which depth estimators can run here, and what the others lack."""
+    from ex4d.depth import EstimatorSettings
+    from ex4d.depth.estimator_choice import verdicts
+
+    for verdict in verdicts(EstimatorSettings(machine=machine)):
+        model, reason = verdict.model, verdict.reason
+        finding = f"unavailable: {reason}" if reason else model.licence
+        if verdict.command:
+            finding += f"; get them ({bytes_text(model.part.bytes)} of weights) with: {verdict.command}"
+        yield f"estimator {model.name}", finding, ""
+
+
+def _blender() -> str:
+    usual = [Path("/Applications/Blender.app/Contents/MacOS/Blender")]
+    usual += Path("C:/Program Files/Blender Foundation").glob("*/blender.exe")
+    found = [shutil.which("blender"), *(str(path) for path in usual if path.is_file())]
+    return next((path for path in found if path), "not on PATH; only the add-on and ex4d demo need it")
 
 
 def _rasterizers(machine: MachineSettings) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ex4d.cli.flags import settings_from
 from ex4d.cli.options import (
@@ -24,15 +25,18 @@ from ex4d.cli.options import (
     backend_client,
     camera_from,
     machine_settings,
+    refuse_useless_engine_options,
     render_settings,
     wan_settings,
 )
+from ex4d.cli.parsing import refuse_without_effect
 from ex4d.cli.report import Report
-from ex4d_core.client import ClientError, ConnectionState
+from ex4d_core.client import ClientError, ConnectionState, Task
 from ex4d_core.errors import RequestError
 from ex4d_core.remote_take import RemoteTake
 from ex4d_core.scene import Scene
-from ex4d_core.shot import ENGINES, PreviewSettings, ShotRequest
+from ex4d_core.shot import ENGINES, MAX_LABEL, PreviewSettings, ShotRequest
+from ex4d_core.sources import name_for_people
 
 # Options of this machine, which are not part of a take.
 _OF_THE_MACHINE = ("device", "accept_licence")
@@ -51,8 +55,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="continue an interrupted take of the same request in the folder; its finished frames stay",
     )
     parser.add_argument("--engine", choices=ENGINES, help="default: preview")
-    parser.add_argument("--label", default="", help="name of the take, for people")
+    parser.add_argument(
+        "--label", default="", help="name of the take, for people; with --backend: scene, camera and engine by default"
+    )
     add_backend_arguments(parser, default=None)
+    waiting = parser.add_mutually_exclusive_group()
+    waiting.add_argument(
+        "--wait", action="store_true", help="with --backend: wait for the take and fetch it into --out; the default"
+    )
+    waiting.add_argument(
+        "--detach",
+        action="store_true",
+        help="with --backend: submit the take, print the job's name and end; 'ex4d jobs --fetch JOB' collects it",
+    )
     add_camera_arguments(parser)
     add_render_arguments(parser)
     add_preview_arguments(parser)
@@ -67,21 +82,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, report: Report) -> int:
-    if options.scene is None or options.out is None:
+    if options.scene is None or (options.out is None and not options.detach):
         also = " (the scene that the take was made from, and a folder for the new one)" if options.again else ""
         raise RequestError(f"give a scene folder and --out{also}")
     scene = Scene.open(options.scene)
     request = _request_again(scene, options) if options.again else _new_request(scene, options)
     request.require_footage(scene.manifest.frames)
+    _refuse_useless_options(options, request.engine)
     if options.backend:
         if options.accept_licence:
             raise RequestError("--accept-licence does not work with --backend: give it to 'ex4d serve' on that machine")
         _on_backend(scene, request, options, report)
+        if options.detach:
+            return 0
     else:
         from ex4d.pipeline.take_folder import take_into_folder
 
         how = {"device": options.device, "machine": machine_settings(options), "note": report.note}
         how |= {"inputs": _inputs(options), "overwrite": options.overwrite, "resume": options.resume}
+        assert options.out is not None, "only --detach, which needs --backend, does without"
         with report.stages() as progress:
             take_into_folder(scene, request, options.out, **how, progress=progress)
     report.add("take", options.out / "take.mp4")
@@ -94,6 +113,17 @@ def _inputs(options: argparse.Namespace) -> list[Path]:
     return [path for path in (options.scene, options.camera, options.again) if path is not None]
 
 
+def _refuse_useless_options(options: argparse.Namespace, engine: str) -> None:
+    if options.backend:
+        names = ("device", "models", "vram_limit")
+        refuse_without_effect(options, names, "with --backend: give it to 'ex4d serve' on that machine")
+        if options.detach:
+            refuse_without_effect(options, ["out"], "with --detach: give it to 'ex4d jobs --fetch JOB'")
+    else:
+        refuse_without_effect(options, ("client_key", "server_key", "detach", "wait"), "without --backend")
+    refuse_useless_engine_options(options, engine)
+
+
 def _new_request(scene: Scene, options: argparse.Namespace) -> ShotRequest:
     return ShotRequest(
         scene=scene.digest,
@@ -103,8 +133,14 @@ def _new_request(scene: Scene, options: argparse.Namespace) -> ShotRequest:
         engine=options.engine or "preview",
         preview=settings_from(options, PreviewSettings),
         wan=wan_settings(options),
-        label=options.label,
+        label=options.label or (_usual_label(scene, options) if options.backend else ""),
     )
+
+
+def _usual_label(scene: Scene, options: argparse.Namespace) -> str:
+    """What tells a job from others in a list: scene, camera and engine."""
+    camera = options.camera.stem if options.camera else options.preset
+    return f"{name_for_people(scene.manifest.name)} {name_for_people(camera)} {options.engine or 'preview'}"[:MAX_LABEL]
 
 
 def _request_again(scene: Scene, options: argparse.Namespace) -> ShotRequest:
@@ -119,20 +155,19 @@ def _request_again(scene: Scene, options: argparse.Namespace) -> ShotRequest:
     before = saved_request(options.again, scene)
     return replace(
         before,
-        engine=options.engine or before.engine,
-        label=options.label or before.label,
+        engine=options.engine if "engine" in options.typed else before.engine,
+        label=options.label if "label" in options.typed else before.label,
         wan=wan_settings(options, before.wan),
     )
 
 
 def _set_options(options: argparse.Namespace, *groups: Callable[[argparse.ArgumentParser], None]) -> list[str]:
-    """Which options of these groups were given, by their names."""
+    """Which options of these groups are on the command line."""
     parser = argparse.ArgumentParser(add_help=False)
     for add_arguments_of in groups:
         add_arguments_of(parser)
-    defaults = vars(parser.parse_args([]))
-    given = [name for name, value in defaults.items() if getattr(options, name) != value]
-    return [f"--{name.replace('_', '-')}" for name in given if name not in _OF_THE_MACHINE]
+    names = [action.dest for action in parser._actions if action.dest not in _OF_THE_MACHINE]
+    return [options.typed[name] for name in dict.fromkeys(names) if name in options.typed]
 
 
 def _on_backend(scene: Scene, request: ShotRequest, options: argparse.Namespace, report: Report) -> None:
@@ -142,13 +177,17 @@ def _on_backend(scene: Scene, request: ShotRequest, options: argparse.Namespace,
     if options.resume:
         raise RequestError(f"--resume does not work with --backend, which continues by itself: see {jobs}")
     inputs = [*_inputs(options), *scene.paths()]
-    earlier = require_take_folder(options.out, len(request.camera), inputs=inputs, overwrite=options.overwrite)
+    earlier = (
+        ()
+        if options.detach
+        else require_take_folder(options.out, len(request.camera), inputs=inputs, overwrite=options.overwrite)
+    )
     client = backend_client(options)
-    take = RemoteTake(options.out, request, scene)
+    take = RemoteTake(options.out or Path(), request, scene)
     take.before_results = lambda: remove(earlier)
     try:
         with report.stages() as progress:
-            task = client.start(take.conversation())
+            task: Task[Any] = client.start(take.submission() if options.detach else take.conversation())
             while not task.done:
                 client.wait()
                 # A backend that never replied is not there; one that stopped replying may return in a moment.
@@ -171,6 +210,10 @@ def _on_backend(scene: Scene, request: ShotRequest, options: argparse.Namespace,
         raise
     finally:
         client.close()
+    if options.detach:
+        report.add("job", take.job)
+        report.detail(f"fetch its results: {jobs} --fetch {take.job} -o FOLDER")
+        return
     status = task.result
     if status is None or status.state != "done":
         ended = "was abandoned" if status is None else f"{status.state}: {status.reason}"

@@ -7,11 +7,13 @@ more than DAYS days ago, and deletes footage and results that were not used for 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ex4d.cli.options import ANSWER_SECONDS, add_backend_arguments, add_overwrite_argument, backend_client
+from ex4d.cli.parsing import refuse_without_effect
 from ex4d.cli.report import Report
 
 if TYPE_CHECKING:
@@ -40,6 +42,13 @@ def run(options: argparse.Namespace, report: Report) -> int:
     from ex4d_core.errors import RequestError
     from ex4d_core.messages import Cancel, ListJobs
 
+    if options.prune is None:
+        refuse_without_effect(options, ["data"], "without --prune")
+    else:
+        names = ("backend", "client_key", "server_key")
+        refuse_without_effect(options, names, "with --prune, which works on a folder of this machine (--data)")
+    if not options.fetch:
+        refuse_without_effect(options, ["out"], "without --fetch")
     if options.fetch and not options.out:
         raise RequestError("--fetch needs a folder: add --out FOLDER")
     if options.prune is not None:
@@ -55,7 +64,8 @@ def run(options: argparse.Namespace, report: Report) -> int:
             report.add("files", fetched, "")
             report.add("jobs", [asdict(job)], "")
         else:
-            _report_jobs(client.ask(ListJobs(), timeout=ANSWER_SECONDS).jobs, report)
+            jobs = client.ask(ListJobs(), timeout=ANSWER_SECONDS).jobs
+            _report_jobs(jobs, report, _details(client) if report.as_json else {})
     finally:
         client.close()
     return 0
@@ -73,9 +83,23 @@ def _prune(days: float, data: Path | None, report: Report) -> int:
     return 0
 
 
-def _report_jobs(jobs: list[JobStatus], report: Report) -> None:
+def _details(client: Client) -> dict[str, dict[str, Any]]:
+    """What jobs are of, by their names; nothing from a service that is too old to tell."""
+    from ex4d_core.client import RequestRefused
+    from ex4d_core.messages import DescribeJobs
+
+    try:
+        described = client.ask(DescribeJobs(), timeout=ANSWER_SECONDS).jobs
+    except RequestRefused as error:
+        if error.code != "bad-message":
+            raise
+        return {}
+    return {one.job: asdict(one) for one in described}
+
+
+def _report_jobs(jobs: list[JobStatus], report: Report, details: Mapping[str, dict[str, Any]] | None = None) -> None:
     """The jobs, newest first; times are in seconds since 1970."""
-    report.add("jobs", [asdict(job) for job in jobs], "")
+    report.add("jobs", [{**asdict(job), **(details or {}).get(job.job, {})} for job in jobs], "")
     report.show(_table(jobs) if jobs else "no jobs")
 
 

@@ -20,11 +20,17 @@ from typing import Any, NoReturn
 
 from ex4d.cli.checkout import CHECKOUT_VERBS, run_in_checkout
 from ex4d.cli.original import routed
+from ex4d.cli.parsing import parse
 from ex4d.cli.report import Report, add_report_arguments
+from ex4d.config import ConfigError
+from ex4d.machine import ENVIRONMENT
 from ex4d_core import __version__
 from ex4d_core.errors import is_expected, user_message
 
-VERBS = ("demo", "serve", "reconstruct", "render", "generate", "original", "models", "jobs", "doctor")
+VERBS = (
+    *("demo", "serve", "reconstruct", "render", "generate", "original", "models", "jobs", "doctor"),
+    *("clean", "completion", "man"),
+)
 
 # Exit codes. 128 + the signal's number is what shells report for a program that a signal ended.
 DONE, FAILED, WRONG_USAGE, INTERRUPTED, BROKEN_PIPE, TERMINATED = 0, 1, 2, 130, 141, 143
@@ -36,12 +42,19 @@ Usual order: reconstruct, then render or generate; serve runs the backend for Bl
   ex4d reconstruct clip.mp4 --depth depth.npz --fov 55
   ex4d generate clip_scene --preset orbit --amount 30 -o take
 
-Exit codes: 0 done, 1 failed with a reason, 2 wrong usage, 130 after Ctrl-C, 143 after SIGTERM.
-"""
+Exit codes: 0 done, 1 failed with a reason, 2 wrong usage, 130 after Ctrl-C, 141 when the reader of a pipe has gone,
+143 after SIGTERM.
+
+Environment variables (a flag goes before its variable, a variable before the configuration file):
+""" + "\n".join(f"  {name:21} {meaning}" for name, (meaning, _) in ENVIRONMENT.items())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns its exit code (wrong usage raises SystemExit, as argparse does)."""
+    if "_ARGCOMPLETE" in os.environ:  # the shell asks for completions, see `ex4d completion`
+        import argcomplete
+
+        argcomplete.autocomplete(build_parser())
     words = routed(list(sys.argv[1:] if arguments is None else arguments))
     if words and words[0] in CHECKOUT_VERBS:
         return _run(Report(words[0]), lambda report: run_in_checkout(words[0], words[1:]))
@@ -68,8 +81,12 @@ def run_program(name: str, program: Any, arguments: Sequence[str] | None = None)
         program: a module or namespace with SUMMARY, add_arguments and run.
         arguments: behind the name; None for the process's own.
     """
-    # Parts may come before, between or behind options.
-    options = _verb_parser(name, program).parse_intermixed_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    try:
+        options = parse(_verb_parser(name, program), name, words, VERBS)
+    except ConfigError as error:
+        print(f"ex4d {name}: {error}", file=sys.stderr)
+        return WRONG_USAGE
     return _run(Report.of(name, options), lambda report: program.run(options, report))
 
 
@@ -119,15 +136,28 @@ def _run(report: Report, work: Callable[[Report], int]) -> int:
         sys.stdout.flush()
     except KeyboardInterrupt:
         code, error = INTERRUPTED, "stopped"
-    except BrokenPipeError:  # `ex4d jobs | head`: the reader has what it wanted
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
+    except SystemExit as ended:
+        if ended.code != TERMINATED:
+            raise
+        code, error = TERMINATED, "stopped by SIGTERM"
+    except BrokenPipeError:
+        return _leave_pipe()
     except Exception as failure:
         code, error = FAILED, user_message(failure)
         if report.verbose or not is_expected(failure):
             traceback.print_exception(failure)
-    report.finish(code, error)
+    try:
+        report.finish(code, error)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return _leave_pipe()
     return code
+
+
+def _leave_pipe() -> int:
+    """End quietly, as in `ex4d jobs | head`: the reader has what it wanted. Python must not flush into the pipe."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return BROKEN_PIPE
 
 
 class _Parser(argparse.ArgumentParser):

@@ -10,13 +10,12 @@ Weights are in the folder of --models.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from ex4d.cli.options import machine_settings
+from ex4d.cli.options import bytes_text, confirmed, machine_settings
 from ex4d.cli.report import Report
 from ex4d.weights.catalogue import PARTS, Part
 from ex4d_core.errors import RequestError
@@ -83,18 +82,23 @@ def check_parts(options: argparse.Namespace, report: Report) -> int:
 
 def fetch_parts(options: argparse.Namespace, report: Report) -> int:
     """Download the named parts, or what the engine wan needs; resumes interrupted downloads."""
-    from ex4d.weights.fetch import fetch_part
+    from ex4d.weights.fetch import fetch_part, require_downloader
+    from ex4d.weights.inventory import files_here
 
     models = machine_settings(options).models
     parts = _chosen(options.parts) if options.parts else [part for part in PARTS if part.needed]
     for part in parts:
-        report.say(f"{part.name}: {part.title}, {_gigabytes(part.bytes)}; {part.licence}")
-    total = _gigabytes(sum(part.bytes for part in parts))
-    if not options.parts and not options.yes and not _confirmed(f"Download {total} into {models}?"):
+        report.say(f"{part.name}: {part.title}, {bytes_text(part.bytes)}; {part.licence}")
+        # Before the first byte: a download of gigabytes must not end at a package that is missing.
+        if not files_here(models, part)[1]:
+            require_downloader(part)
+        _note_missing_packages(part, report)
+    total = bytes_text(sum(part.bytes for part in parts))
+    if not options.parts and not options.yes and not confirmed(f"Download {total} into {models}?"):
         depth = min((part for part in PARTS if part.kind == "depth"), key=lambda part: part.bytes)
         raise RequestError(
             f"nothing was downloaded: give --yes for all of it ({total}), or name parts. For depth alone: "
-            f"ex4d models fetch {depth.name} ({_gigabytes(depth.bytes)})"
+            f"ex4d models fetch {depth.name} ({bytes_text(depth.bytes)})"
         )
     files = []
     for part in parts:
@@ -103,6 +107,17 @@ def fetch_parts(options: argparse.Namespace, report: Report) -> int:
             files.append(path)
     report.add("files", files, "")
     return 0
+
+
+def _note_missing_packages(part: Part, report: Report) -> None:
+    """Tell what would keep a depth estimator from running here; its weights may be for another machine."""
+    if part.kind != "depth":
+        return
+    from ex4d.depth.depth_models import depth_model
+    from ex4d.installation import install_command
+
+    if packages := depth_model(part.name).missing_packages():
+        report.note(f"{part.name} also needs {' and '.join(packages)} here: run {install_command('depth')}")
 
 
 def _chosen(names: Sequence[str]) -> list[Part]:
@@ -121,18 +136,6 @@ def _described(part: Part) -> dict[str, object]:
         "licence": part.licence,
         "commercial": part.commercial,
     }
-
-
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size > 1e9 else f"{size / 1e6:.0f} MB"
-
-
-def _confirmed(question: str) -> bool:
-    """Ask at a terminal; elsewhere nobody can answer."""
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        return False
-    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _layout_check(part: Part) -> CheckLayout | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ex4d.cli.flags import add_flags, given, settings_from
+from ex4d.cli.parsing import refuse_without_effect
 from ex4d.devices import DeviceError, Devices
 from ex4d.machine import MachineSettings
 from ex4d_core.cameras import CameraPath
@@ -17,8 +19,9 @@ from ex4d_core.client import Client, ClientKeys
 from ex4d_core.errors import RequestError
 from ex4d_core.messages import DEFAULT_ADDRESS
 from ex4d_core.scene import PlacedFootage
+from ex4d_core.schema import Settings, fields_of
 from ex4d_core.shot import MAX_SIDE, WAN_PRESETS, PreviewSettings, RenderSettings, WanSettings, require_size, wan_preset
-from ex4d_core.trajectories import Trajectory, shot_path
+from ex4d_core.trajectories import Trajectory, is_degrees, shot_path
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -129,6 +132,47 @@ def add_accept_licence_argument(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def refuse_useless_camera_options(options: argparse.Namespace) -> None:
+    """Refuse options of `add_camera_arguments` that the others make useless."""
+    if options.camera:
+        refuse_without_effect(options, names_of(Trajectory), "with --camera, whose file has the whole move")
+    else:
+        refuse_without_effect(options, ["camera_convention"], "without --camera")
+        if is_degrees(options.preset):
+            refuse_without_effect(options, ["amount"], f"with --preset {options.preset}, which names its own degrees")
+        elif options.preset != "orbit":
+            refuse_without_effect(options, ["elevation"], f"with --preset {options.preset}; arcs and orbit climb")
+
+
+def refuse_useless_engine_options(options: argparse.Namespace, engine: str) -> None:
+    """Refuse options of the other engine than the one that runs."""
+    if engine == "preview":
+        names = (*names_of(WanSettings), "wan_preset", "models", "vram_limit")
+        refuse_without_effect(options, names, "with the engine preview; add --engine wan")
+        if options.holes != "mark":
+            refuse_without_effect(options, ["hole_color"], "without --holes mark")
+    else:
+        refuse_without_effect(options, names_of(PreviewSettings), f"with the engine {engine}")
+
+
+def names_of(kind: type[Settings]) -> list[str]:
+    """The names of a settings type's fields that have a flag."""
+    return [entry.name for entry in fields_of(kind) if entry.option is not None]
+
+
+def confirmed(question: str) -> bool:
+    """Ask at a terminal; elsewhere nobody can answer."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def bytes_text(size: float) -> str:
+    """A size for people: "99 MB", "1.9 GB"."""
+    return f"{size / 1e9:.1f} GB" if size > 1e9 else f"{size / 1e6:.0f} MB" if size > 1e6 else f"{size / 1e3:.0f} kB"
+
+
 def machine_settings(options: argparse.Namespace) -> MachineSettings:
     """The machine's settings from the options that a verb has, and from the environment for the others."""
     values = vars(options)
@@ -141,11 +185,13 @@ def wan_settings(options: argparse.Namespace, before: WanSettings | None = None)
     """What the options ask for.
 
     Args:
-        before: settings of a take that is made again; the options change it, and another preset leaves its words and
-            seed.
+        before: settings of a take that is made again; the options on the command line change it, and another preset
+            leaves its words and seed.
     """
     changes = {name: value for name, value in given(options, WanSettings).items() if name != "preset"}
-    if before is not None and options.wan_preset is None:
+    if before is not None:
+        changes = {name: value for name, value in changes.items() if name in options.typed}
+    if before is not None and "wan_preset" not in options.typed:
         return replace(before, **changes)
     if before is not None:
         changes = {name: getattr(before, name) for name in ("prompt", "negative_prompt", "seed")} | changes
@@ -154,6 +200,7 @@ def wan_settings(options: argparse.Namespace, before: WanSettings | None = None)
 
 def camera_from(options: argparse.Namespace, scene: PlacedFootage) -> CameraPath:
     """The camera that the options ask for, in ``scene``."""
+    refuse_useless_camera_options(options)
     if options.camera:
         # A file without a size of its own was made for the footage's.
         size_of_footage = scene.manifest.width, scene.manifest.height

@@ -16,6 +16,7 @@ from ex4d.cli.options import (
     machine_settings,
     positive_number,
 )
+from ex4d.cli.parsing import refuse_without_effect
 from ex4d.cli.report import Report
 from ex4d_core.errors import RequestError
 from ex4d_core.reconstruction import ReconstructionSettings
@@ -87,6 +88,7 @@ def run(options: argparse.Namespace, report: Report) -> int:
     path = options.footage.resolve()
     if not path.name:
         raise RequestError(f"invalid footage {path}: expected a video file or a folder of images")
+    _refuse_useless_options(options)
     settings = _settings(options, path)
     folder = options.out or path.with_suffix("").with_name(path.stem + "_scene")
     with report.stages() as progress:
@@ -103,6 +105,20 @@ def run(options: argparse.Namespace, report: Report) -> int:
         )
     _report_scene(scene, folder, report)
     return 0
+
+
+def _refuse_useless_options(options: argparse.Namespace) -> None:
+    if options.depth is None:
+        refuse_without_effect(options, (*_DEPTH_FIELDS, "mist"), "without --depth")
+    else:
+        names = (*_ESTIMATOR_FIELDS, "accept_licence", "models", "device")
+        refuse_without_effect(options, names, "with --depth, since nothing is estimated")
+    if not options.mist:
+        refuse_without_effect(options, ["mist_falloff"], "without --mist")
+    if not options.source_camera:
+        refuse_without_effect(options, ["camera_scale"], "without --source-camera")
+    if options.focal_mm is None:
+        refuse_without_effect(options, ["sensor_mm"], "without --focal-mm")
 
 
 def _settings(options: argparse.Namespace, footage: Path) -> ReconstructionSettings:

@@ -41,9 +41,18 @@ def add_report_arguments(parser: argparse.ArgumentParser) -> None:
 class Report:
     """Results, notes and progress of one command."""
 
-    def __init__(self, verb: str, *, as_json: bool = False, quiet: bool = False, verbose: bool = False) -> None:
+    def __init__(
+        self,
+        verb: str,
+        *,
+        as_json: bool = False,
+        quiet: bool = False,
+        verbose: bool = False,
+        log_seconds: float = LOG_SECONDS,
+    ) -> None:
         """Report on a run of `verb`; the flags are those of `add_report_arguments`."""
         self.verb, self.as_json, self.quiet, self.verbose = verb, as_json, quiet, verbose
+        self._log_seconds = log_seconds
         self.result: dict[str, Any] = {}
         self.notes: list[str] = []
         self._announced = False
@@ -98,7 +107,7 @@ class Report:
             with _stage_bars() as progress:
                 yield progress
         else:
-            with _stage_log(self.verb) as progress:
+            with _stage_log(self.verb, self._log_seconds) as progress:
                 yield progress
 
     def finish(self, exit_code: int, error: str = "") -> None:
@@ -140,7 +149,11 @@ def plain_console() -> Console:
 
     from rich.console import Console
 
-    console = Console(markup=False, emoji=False, highlight=False)
+    class PlainConsole(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # as print() does; rich itself would exit with code 1
+
+    console = PlainConsole(markup=False, emoji=False, highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = _PIPE_WIDTH
     return console
@@ -172,7 +185,7 @@ def _stage_bars() -> Iterator[Progress]:
 
 
 @contextmanager
-def _stage_log(verb: str, seconds: float = LOG_SECONDS) -> Iterator[Progress]:
+def _stage_log(verb: str, seconds: float) -> Iterator[Progress]:
     """Lines on stderr: the start and the end of each stage, and in between one every so many seconds, steps or not."""
     log = _StageLog(verb)
     ended = threading.Event()

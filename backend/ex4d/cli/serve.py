@@ -12,6 +12,7 @@ import sys
 
 from ex4d.cli.flags import add_flags, settings_from
 from ex4d.cli.options import add_accept_licence_argument, add_machine_arguments, machine_settings
+from ex4d.cli.parsing import refuse_without_effect
 from ex4d.cli.report import Report
 
 SUMMARY = "run the backend service that Blender talks to"
@@ -43,12 +44,19 @@ def run(options: argparse.Namespace, report: Report) -> int:
     """Run `ex4d serve`."""
     from ex4d.service import ServiceSettings, create_keys, run_service
 
+    if options.create_keys is not None:
+        served = set(options.typed) - {"create_keys", "keys", "data", "json", "quiet", "verbose"}
+        refuse_without_effect(options, sorted(served), "with --create-keys, which starts no service")
     _start_logging(report)
     machine, devices = machine_settings(options), options.device or visible_devices()
     settings = settings_from(options, ServiceSettings, devices=devices, machine=machine)
     if options.create_keys is not None:
         files = create_keys(settings.keys or settings.data / "keys", options.create_keys)
-        report.note(f"give these two files to {options.create_keys}, then delete the first one here")
+        name = options.create_keys
+        report.note(
+            f"copy these two files to the computer of {name}, then delete the first one here. It is {name}'s own "
+            f"secret: the sentence in it, 'DO NOT PROVIDE THIS FILE TO OTHER USERS', means anyone but {name}"
+        )
         report.add("client_secret", files.client_secret)
         report.add("server_public", files.server_public)
         return 0

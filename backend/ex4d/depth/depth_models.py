@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ex4d.depth.depth_clip import DepthError
+from ex4d.installation import install_command
 from ex4d.weights.catalogue import DEPTH_ANYTHING, DEPTH_PRO, DEPTHCRAFTER, VIDEO_DEPTH_ANYTHING, Part, part
 from ex4d.weights.errors import WeightsMissingError
 from ex4d.weights.places import fetch_command, missing_files
@@ -76,7 +77,7 @@ class DepthModel:
         if packages := self.missing_packages():
             raise EstimatorUnavailableError(
                 f"{self.title} needs {' and '.join(packages)}, which this Python lacks. Install the extra: "
-                "pip install 'ex4d[depth]'"
+                f"{install_command('depth')}"
             )
 
 

@@ -18,6 +18,7 @@ from ex4d.depth.depth_models import (
 )
 from ex4d.depth.depth_settings import AUTO, EstimatorSettings
 from ex4d.devices import torch_device
+from ex4d.installation import install_command
 from ex4d.weights.catalogue import Part
 from ex4d.weights.errors import CheckpointError, WeightsMissingError
 from ex4d.weights.inventory import Finding
@@ -31,10 +32,11 @@ _TYPICAL_MEGAPIXELS = 0.59  # 1024x576, what DepthCrafter works at; the others s
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether `auto` could take a model, and if not, why: a sentence for people."""
+    """Whether `auto` could take a model, and if not, why: a sentence for people, and the command that changes it."""
 
     model: DepthModel
     reason: str = ""
+    command: str = ""
 
     @property
     def usable(self) -> bool:
@@ -44,7 +46,7 @@ class Verdict:
 
 def verdicts(settings: EstimatorSettings) -> list[Verdict]:
     """Every model in the order of preference, with what speaks against it."""
-    return [Verdict(model, _objection(model, settings)) for model in DEPTH_MODELS]
+    return [Verdict(model, *_objection(model, settings)) for model in DEPTH_MODELS]
 
 
 def create_estimator(settings: EstimatorSettings) -> ModelEstimator:
@@ -61,18 +63,7 @@ def create_estimator(settings: EstimatorSettings) -> ModelEstimator:
         found = verdicts(settings)
         model = next((verdict.model for verdict in found if verdict.usable), None)
         if model is None:
-            easiest = next(one for one in reversed(DEPTH_MODELS) if one.part.commercial)
-            raise WeightsMissingError(
-                "no depth estimator is available: "
-                + "; ".join(f"{verdict.model.name}: {verdict.reason}" for verdict in found)
-                + f". The smallest is {easiest.name} ({easiest.part.bytes / 1e6:.0f} MB, {easiest.licence}): "
-                + (
-                    fetch_command(settings.machine.models, easiest.name)
-                    if missing_files(settings.machine.models, easiest.part)
-                    else "pip install 'ex4d[depth]'"
-                )
-                + ". Or give known depth with --depth."
-            )
+            raise WeightsMissingError(_how_to_get_one(settings.machine.models, found))
     else:
         model = depth_model(settings.name)
         free = ", ".join(one.name for one in DEPTH_MODELS if one.part.commercial)
@@ -83,16 +74,36 @@ def create_estimator(settings: EstimatorSettings) -> ModelEstimator:
     return _load(model, settings, device)
 
 
-def _objection(model: DepthModel, settings: EstimatorSettings) -> str:
+def _how_to_get_one(models: Path, found: list[Verdict]) -> str:
+    """Why there is no estimator, and the commands that lead to the smallest one that is free for any work."""
+    easiest = next(one for one in reversed(DEPTH_MODELS) if one.part.commercial)
+    steps = [install_command("depth")] if easiest.missing_packages() else []
+    if missing_files(models, easiest.part):
+        steps.append(f"{fetch_command(models, easiest.name)} ({easiest.part.bytes / 1e6:.0f} MB)")
+    if steps:
+        return (
+            f"No depth was given and no estimator is installed. Run {' and '.join(steps)}, or give --depth. "
+            "(ex4d doctor says what each estimator lacks.)"
+        )
+    reasons = "; ".join(f"{verdict.model.name}: {verdict.reason}" for verdict in found)
+    return f"No depth was given and no estimator can be used here: {reasons}. Give --depth."
+
+
+def _objection(model: DepthModel, settings: EstimatorSettings) -> tuple[str, str]:
+    """What speaks against a model, and the command that helps; what no command changes comes first."""
+    models, device = settings.machine.models, torch_device(settings.device)
     if not settings.machine.allows(model.name, model.part.commercial, settings.licence):
-        return "for research only"
+        return "for research only", ""
+    if device.type != "cuda" and not model.without_gpu:
+        return "needs a GPU to finish in reasonable time", ""
     if packages := model.missing_packages():
-        return f"needs {' and '.join(packages)}"
-    if missing := missing_files(settings.machine.models, model.part):
-        return f"{len(missing)} of its files are not in {settings.machine.models}"
-    device = torch_device(settings.device)
-    if device.type != "cuda":
-        return "" if model.without_gpu else "needs a GPU to finish in reasonable time"
+        return f"needs {' and '.join(packages)}", install_command("depth")
+    if missing := missing_files(models, model.part):
+        return f"{len(missing)} of its files are not in {models}", fetch_command(models, model.name)
+    return ("", "") if device.type != "cuda" else (_lack_of_memory(model, device), "")
+
+
+def _lack_of_memory(model: DepthModel, device: torch.device) -> str:
     fixed, per_megapixel = model.gpu_gigabytes
     needed, free = fixed + per_megapixel * _TYPICAL_MEGAPIXELS, torch.cuda.mem_get_info(device)[0] / 1e9
     return "" if free >= needed else f"needs about {needed:.0f} GB of GPU memory, of which {free:.0f} GB are free"

@@ -91,6 +91,17 @@ class BlobStore:
         os.replace(path, target)
         _sync_folder(target.parent)
 
+    def unneeded(self, needed: Set[str], unused_seconds: float = 0.0) -> list[tuple[int, Path]]:
+        """Bytes and paths of the blobs and interrupted uploads that `drop_unneeded` may delete, least recent first."""
+        before = time.time() - max(unused_seconds, _RECENT_SECONDS)
+        return [(size, path) for used, size, path in sorted(self._files()) if path.name not in needed and used < before]
+
+    def _files(self) -> list[tuple[float, int, Path]]:
+        """When each file was last used, its bytes, and its path."""
+        folders = [self.partial, *(path for path in self._blobs.iterdir() if path.is_dir())]
+        entries = [entry for folder in folders for entry in os.scandir(folder)]
+        return [(stat.st_mtime, stat.st_size, Path(entry.path)) for entry in entries if (stat := _stat(entry))]
+
     def drop_unneeded(self, limit_bytes: float, needed: Set[str], unused_seconds: float = 0.0) -> int:
         """Delete the least recently used blobs until the rest takes ``limit_bytes`` at most.
 
@@ -100,19 +111,11 @@ class BlobStore:
         Returns:
             Bytes freed.
         """
-        files = [
-            (stat.st_mtime, stat.st_size, Path(entry.path))
-            for folder in [self.partial, *(path for path in self._blobs.iterdir() if path.is_dir())]
-            for entry in os.scandir(folder)
-            if (stat := _stat(entry))
-        ]
-        excess = sum(size for _, size, _ in files) - limit_bytes
+        excess = sum(size for _, size, _ in self._files()) - limit_bytes
         recent, freed = max(unused_seconds, _RECENT_SECONDS), 0
-        for _, size, path in sorted(files):
+        for size, path in self.unneeded(needed, unused_seconds):
             if freed >= excess:
                 break
-            if path.name in needed:
-                continue
             # Checked again: it may have been used, or deleted, since the list was read. Windows keeps open files.
             with contextlib.suppress(FileNotFoundError, PermissionError):
                 if time.time() - path.stat().st_mtime > recent:

@@ -112,6 +112,7 @@ class Front:
             messages.Cancel: self._cancel,
             messages.Withdraw: self._withdraw,
             messages.ListJobs: self._list_jobs,
+            messages.DescribeJobs: self._describe_jobs,
         }
 
     def serve(self) -> bool:
@@ -287,6 +288,9 @@ class Front:
 
     def _list_jobs(self, message: messages.ListJobs, answer: Answer) -> None:
         answer(messages.JobsReply(self._store.jobs(message.limit)))
+
+    def _describe_jobs(self, message: messages.DescribeJobs, answer: Answer) -> None:
+        answer(messages.JobsDescribed(self._store.details(message.limit)))
 
     def _get_events(self, message: messages.GetEvents, answer: Answer, client: bytes) -> None:
         status = self._status(message.job)

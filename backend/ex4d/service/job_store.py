@@ -6,6 +6,7 @@ still the job's: a worker that was declared dead, or whose job was cancelled, ca
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import sqlite3
 import time
@@ -21,7 +22,7 @@ from ex4d.service.corrupt_database import corruption_reported
 from ex4d.service.job_migrations import SCHEMA_VERSION, migrate
 from ex4d.service.settings import ServiceError
 from ex4d_core.errors import Ex4dError
-from ex4d_core.messages import FINAL_STATES, MAX_EVENTS, MAX_JOBS, JobEvent, JobStatus
+from ex4d_core.messages import FINAL_STATES, MAX_EVENTS, MAX_JOBS, JobDetails, JobEvent, JobStatus
 from ex4d_core.reconstruction import ReconstructionRequest, request_from_wire
 from ex4d_core.shot import RequestError, ShotRequest
 
@@ -215,6 +216,19 @@ class JobStore:
         limit = min(max(limit, 0), MAX_JOBS)
         return [_status(row) for row in self._db.execute(f"{_STATUS} ORDER BY sequence DESC LIMIT ?", (limit,))]
 
+    def details(self, limit: int = MAX_JOBS) -> list[JobDetails]:
+        """What the newest jobs are of, newest first."""
+        rows = self._db.execute(
+            "SELECT id, scene, request, started, state, updated, device FROM jobs ORDER BY sequence DESC LIMIT ?",
+            (min(max(limit, 0), MAX_JOBS),),
+        )
+        return [
+            JobDetails(
+                job, scene, hashlib.sha256(request).hexdigest(), started, updated * (state in FINAL_STATES), device
+            )
+            for job, scene, request, started, state, updated, device in rows
+        ]
+
     def events(self, job: str, after: int, limit: int = MAX_EVENTS) -> list[JobEvent]:
         """Events of a job with numbers above ``after``, in order."""
         rows = self._db.execute(
@@ -241,8 +255,8 @@ class JobStore:
 
     # For workers.
 
-    def claim(self, worker: str) -> ClaimedJob | None:
-        """Take the oldest queued job, or None if there is none.
+    def claim(self, worker: str, device: str = "") -> ClaimedJob | None:
+        """Take the oldest queued job for a worker, which runs it on a device, or None if there is none.
 
         Jobs whose request this version cannot read, since another version queued them, fail on the way.
         """
@@ -256,8 +270,9 @@ class JobStore:
                 claim = Claim(row[0], secrets.token_hex(8))
                 self._enter(claim.job, "running")
                 self._db.execute(
-                    "UPDATE jobs SET claim = ?, worker = ?, attempt = attempt + 1 WHERE id = ?",
-                    (claim.secret, worker, claim.job),
+                    "UPDATE jobs SET claim = ?, worker = ?, started = ?, device = ?, attempt = attempt + 1 "
+                    "WHERE id = ?",
+                    (claim.secret, worker, time.time(), device, claim.job),
                 )
             try:
                 return ClaimedJob(claim.job, claim.secret, request_from_wire(msgpack.unpackb(row[1])))
@@ -349,6 +364,12 @@ class JobStore:
             for table in ("events", "needs"):
                 self._db.execute(f"DELETE FROM {table} WHERE job IN ({old})", (*FINAL_STATES, ended_before))
             return self._db.execute(f"DELETE FROM jobs WHERE id IN ({old})", (*FINAL_STATES, ended_before)).rowcount
+
+    def forgettable(self, ended_before: float) -> int:
+        """The number of jobs that `forget` would delete."""
+        marks = ",".join("?" * len(FINAL_STATES))
+        counted = f"SELECT count(*) FROM jobs WHERE state IN ({marks}) AND updated < ?"
+        return self._db.execute(counted, (*FINAL_STATES, ended_before)).fetchone()[0]
 
     def needed_blobs(self, finished_since: float) -> set[str]:
         """Hashes that queued and running jobs need, and results of those that ended after ``finished_since``."""

@@ -43,8 +43,27 @@ def prune(settings: ServiceSettings, days: float) -> Pruned:
     return _prune(settings, days, 0.0, days * _DAY_SECONDS)
 
 
+def prunable(settings: ServiceSettings, days: float) -> Pruned:
+    """What `prune` would forget and delete; nothing where the folder has no service's data.
+
+    Raises:
+        ServiceError: its job database is corrupt.
+    """
+    if not settings.database.is_file():
+        return Pruned(0, 0)
+    before = _ended_before(days)
+    with corruption_reported(settings.database), closing(JobStore(settings.database)) as store:
+        jobs, needed = store.forgettable(ended_before=before), store.needed_blobs(finished_since=before)
+    blobs = BlobStore(settings.data).unneeded(needed, days * _DAY_SECONDS)
+    return Pruned(jobs, sum(size for size, _ in blobs))
+
+
+def _ended_before(days: float) -> float:
+    return time.time() - max(days * _DAY_SECONDS, _LEAST_SECONDS)
+
+
 def _prune(settings: ServiceSettings, days: float, limit_bytes: float, unused_seconds: float) -> Pruned:
-    before = time.time() - max(days * _DAY_SECONDS, _LEAST_SECONDS)
+    before = _ended_before(days)
     with corruption_reported(settings.database), closing(JobStore(settings.database)) as store:
         jobs = store.forget(ended_before=before)
         needed = store.needed_blobs(finished_since=before)

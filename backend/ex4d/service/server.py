@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import signal
 import sqlite3
 import threading
@@ -13,13 +12,12 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from pathlib import Path
 
-import filelock
 import zmq
 
 from ex4d.service.blob_store import BlobStore
 from ex4d.service.corrupt_database import corruption_reported
+from ex4d.service.folder_lock import locked
 from ex4d.service.front import Front, bind_router
 from ex4d.service.inbox import Inbox
 from ex4d.service.job_store import JobStore
@@ -52,7 +50,7 @@ def run_service(settings: ServiceSettings) -> int:
     if settings.keys_folder:
         check_keys(settings.keys_folder)
     with corruption_reported(settings.database), ExitStack() as stack:
-        stack.enter_context(_locked(settings.data))
+        stack.enter_context(locked(settings.data))
         store = JobStore(settings.database)
         stack.callback(store.close)
         store.check()
@@ -80,26 +78,6 @@ def run_service(settings: ServiceSettings) -> int:
         for job in store.requeue_running(count_attempt=False):
             log.info("queued job %s again, for the next start", job)
     return 0
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Create a data folder if need be, and hold its lock, which the system releases however this process ends."""
-    owner = folder / "service.pid"
-    try:
-        # Footage is private.
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = filelock.FileLock(folder / "lock").acquire(timeout=0)
-    except filelock.Timeout as error:
-        pid = owner.read_text() if owner.exists() else "unknown"
-        raise ServiceError(
-            f"another service (process {pid}) uses the data folder {folder}; stop it, or choose another folder"
-        ) from error
-    except OSError as error:
-        raise ServiceError(f"cannot write into the data folder {folder}: {error.strerror}; choose another") from error
-    with lock:
-        owner.write_text(str(os.getpid()))
-        yield
 
 
 def _loop(

@@ -159,7 +159,7 @@ def work(settings: ServiceSettings, name: str, report: Report) -> None:
     report("ready", json.dumps(capabilities))
     while True:
         wake.clear()
-        job = store.claim(name)
+        job = store.claim(name, device)
         if job is None:
             report("idle")
             while not wake.wait(_CHECK_SECONDS):

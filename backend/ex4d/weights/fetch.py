@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from ex4d.installation import install_command
 from ex4d.machine import MODELS_VARIABLE
 from ex4d.weights.catalogue import Part, PublishedFile
 from ex4d.weights.errors import CheckpointError, WeightsMissingError
@@ -21,15 +22,12 @@ def fetch_part(models: Path, part: Part) -> Iterator[Path]:
         Every file of the part, once it is here.
 
     Raises:
-        WeightsMissingError: huggingface_hub is not installed, the hub cannot be reached, or the disk is too small.
+        WeightsMissingError: packages are missing, the hub cannot be reached, or the disk is too small.
         CheckpointError: the hub has another file than the one this version was written for.
     """
-    try:
-        from huggingface_hub import hf_hub_download
-    except ImportError as error:
-        raise WeightsMissingError(
-            f"downloading weights needs huggingface_hub ({error}): pip install huggingface_hub"
-        ) from error
+    require_downloader(part)
+    from huggingface_hub import hf_hub_download
+
     _require_room(models, part)
     for file in part.files:
         path = path_of(models, file)
@@ -44,6 +42,22 @@ def fetch_part(models: Path, part: Part) -> Iterator[Path]:
                 ) from error
             _keep_hash(models, file, path)
         yield path
+
+
+def require_downloader(part: Part) -> None:
+    """Check that the package that downloads a part can be imported.
+
+    Raises:
+        WeightsMissingError: it cannot; the extra that the message names also has what runs the part.
+    """
+    try:
+        import huggingface_hub  # noqa: F401
+    except ImportError as error:
+        extra = "depth" if part.kind == "depth" else "wan"
+        raise WeightsMissingError(
+            f"downloading {part.name} needs huggingface_hub, which this Python lacks ({error}). Run "
+            f"{install_command(extra)}, then this command again"
+        ) from error
 
 
 def _keep_hash(models: Path, file: PublishedFile, path: Path) -> None:

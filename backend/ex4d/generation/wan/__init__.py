@@ -10,6 +10,7 @@ engine needs the extra `wan`.
 from collections.abc import Callable
 
 from ex4d.generation.wan.errors import GenerationError, PromptError, WanUnavailableError
+from ex4d.installation import install_command
 from ex4d.machine import MachineSettings
 from ex4d.weights.errors import CheckpointError, WeightsMissingError
 from ex4d.weights.places import WanFiles, find_lora, find_wan_files
@@ -30,7 +31,9 @@ def why_no_wan(device: str, machine: MachineSettings) -> str:
     from importlib.util import find_spec
 
     if find_spec("diffsynth") is None:
-        return "the engine wan needs packages that are not installed; install them with: pip install 'ex4d[wan]'"
+        if device == "cpu":  # the packages would not help
+            return NO_GPU
+        return f"the engine wan needs packages that are not installed; install them with: {install_command('wan')}"
     try:
         if device == "cpu":
             require_small_model(lambda: find_wan_files(machine.models))

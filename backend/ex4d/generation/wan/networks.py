@@ -18,6 +18,7 @@ from torch import nn
 
 from ex4d.generation.wan.camera_encoder import LATENT_CHANNELS, load_camera_encoder, split_adapter
 from ex4d.generation.wan.errors import WanUnavailableError
+from ex4d.installation import install_command
 from ex4d.weights.checkpoints import (
     OnTensor,
     fill,
@@ -79,7 +80,7 @@ def require_diffsynth() -> None:
         import diffsynth.models.wan_video_dit  # noqa: F401
     except ImportError as error:
         raise WanUnavailableError(
-            f"the engine wan needs packages that are not installed ({error}): pip install 'ex4d[wan]'; "
+            f"the engine wan needs packages that are not installed ({error}): {install_command('wan')}; "
             "without them, --engine preview works"
         ) from error
 
