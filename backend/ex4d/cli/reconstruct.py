@@ -33,6 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--out", "--output_dir", type=Path, help="folder for the scene; default: beside the footage"
     )
     parser.add_argument("--input_video", type=Path, help="same as footage")
+    parser.add_argument(
+        "--mesh",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="also write the mesh's positions, which Blender otherwise writes when it imports the scene",
+    )
     lens = ("fov_degrees", "focal_mm", "sensor_mm", "focal_px")
     add_flags(parser, ReconstructionSettings, skip=(*lens, "camera_scale"))
 
@@ -109,6 +115,7 @@ def run(options: argparse.Namespace, report: Report) -> int:
             device=options.device,
             machine=machine_settings(options),
             frames=options.num_frames,
+            mesh=options.mesh,
             progress=progress,
             note=report.note,
         )
