@@ -53,7 +53,7 @@ class Pc2Writer:
 
     def __enter__(self) -> Pc2Writer:
         """Create the file and write its header."""
-        self._file = open(self._partial, "wb")  # noqa: SIM115 - closed by __exit__
+        self._file = open(self._partial, "wb")
         self._file.write(PC2_HEADER.pack(PC2_SIGNATURE, PC2_VERSION, self.vertices_per_frame, 0.0, 1.0, self.frames))
         return self
 

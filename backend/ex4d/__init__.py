@@ -109,7 +109,9 @@ def reconstruct(
         of_scene["fov_degrees"] = fov
     chosen = ReconstructionSettings(**{"name": path.stem, **of_scene, "depth": DepthSettings(**of_depth)})
     target = path.with_suffix("").with_name(path.stem + "_scene") if folder is None else Path(folder)
-    return reconstruct_scene(sources, chosen, target, device=device, frames=frames, mesh=mesh, progress=progress, note=note)
+    return reconstruct_scene(
+        sources, chosen, target, device=device, frames=frames, mesh=mesh, progress=progress, note=note
+    )
 
 
 def render(

@@ -1,4 +1,4 @@
-"""The positions that Blender's mesh is animated with: those of the DW-Mesh, computed from a scene's depth without torch."""
+"""The positions that Blender's mesh is animated with: those of the DW-Mesh, computed from depth without torch."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ex4d.cli.dry_run import add_dry_run_argument, tell
 from ex4d.cli.flags import settings_from
 from ex4d.cli.options import (
     ANSWER_SECONDS,
@@ -47,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--out", type=Path, help="folder for the take's frames and movies")
     parser.add_argument("--engine", choices=ENGINES, help="default: preview")
     parser.add_argument("--label", default="", help="name of the take, for people")
+    add_dry_run_argument(parser)
     add_backend_arguments(parser, default=None)
     add_camera_arguments(parser)
     add_render_arguments(parser)
@@ -83,6 +85,13 @@ def _from_scene(options: argparse.Namespace, report: Report) -> int:
     scene = Scene.open(options.scene)
     request = _request_again(scene, options) if options.again else _new_request(scene, options)
     request.require_footage(scene.manifest.frames)
+    if options.dry_run:
+        from ex4d.pipeline.estimate import estimate_take
+
+        tell(estimate_take(scene, request, options.device, machine_settings(options)), options.out, report)
+        if options.backend:
+            report.note("this machine was estimated; with --backend the backend does the work, and the disk is yours")
+        return 0
     if options.backend:
         if options.accept_licence:
             raise RequestError("--accept-licence does not work with --backend: give it to 'ex4d serve' on that machine")

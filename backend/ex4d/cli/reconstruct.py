@@ -11,7 +11,9 @@ from __future__ import annotations
 import argparse
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ex4d.cli.dry_run import add_dry_run_argument, tell
 from ex4d.cli.flags import add_flags, settings_from
 from ex4d.cli.options import add_accept_licence_argument, device, machine_settings, positive_number
 from ex4d.cli.report import Report
@@ -21,6 +23,9 @@ from ex4d_core.scene import Scene
 from ex4d_core.shot import OCCLUSION_RULES, RenderSettings
 from ex4d_core.sources import MIST_FALLOFFS, DepthSettings, MistPass, depth_layout
 from ex4d_core.trajectories import Trajectory, shot_path
+
+if TYPE_CHECKING:
+    from ex4d.pipeline.estimate import Estimate
 
 SUMMARY = "build a scene folder from footage and its depth"
 _ESTIMATOR_FIELDS = ("estimator", "licence", "refine_edges", "temporal_alignment", "full_precision")
@@ -39,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=False,
         help="also write the mesh's positions, which Blender otherwise writes when it imports the scene",
     )
+    add_dry_run_argument(parser)
     lens = ("fov_degrees", "focal_mm", "sensor_mm", "focal_px")
     add_flags(parser, ReconstructionSettings, skip=(*lens, "camera_scale"))
 
@@ -107,6 +113,9 @@ def run(options: argparse.Namespace, report: Report) -> int:
     settings = _settings(options, path)
     folder = options.out or path.with_suffix("").with_name(path.stem + "_scene")
     scene_folder = folder / "scene" if cam or options.save_mesh else folder
+    if options.dry_run:
+        tell(_estimate(options, settings, path), folder, report)
+        return 0
     with report.stages() as progress:
         scene = reconstruct(
             SourcePaths(path, options.depth, options.source_camera),
@@ -137,6 +146,15 @@ def _settings(options: argparse.Namespace, footage: Path) -> ReconstructionSetti
         mist = MistPass(start, depth, options.mist_falloff)
     of_depth = settings_from(options, DepthSettings, layout=layout, mist=mist)
     return settings_from(options, ReconstructionSettings, name=options.name or footage.stem, depth=of_depth)
+
+
+def _estimate(options: argparse.Namespace, settings: ReconstructionSettings, footage: Path) -> Estimate:
+    from ex4d.media import probe
+    from ex4d.pipeline.estimate import chosen_estimator, estimate_scene
+
+    estimator = chosen_estimator(settings.depth, options.device, machine_settings(options))
+    info = probe(footage, options.num_frames)
+    return estimate_scene(info, settings.convention, estimator=estimator, device=options.device, mesh=options.mesh)
 
 
 def _report_scene(scene: Scene, folder: Path, report: Report) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ex4d.cli.dry_run import add_dry_run_argument, tell
 from ex4d.cli.flags import settings_from
 from ex4d.cli.options import add_camera_arguments, add_render_arguments, camera_from, machine_settings
 from ex4d.cli.report import Report
@@ -22,6 +23,7 @@ SUMMARY = "render colour and mask movies of a scene from a new camera"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("scene", type=Path, help="a scene folder, made by 'ex4d reconstruct', or a .npz")
     parser.add_argument("-o", "--out", type=Path, required=True, help="a folder, or a file that ends in .npz")
+    add_dry_run_argument(parser)
     add_camera_arguments(parser)
     add_render_arguments(parser)
 
@@ -34,6 +36,11 @@ def run(options: argparse.Namespace, report: Report) -> int:
     camera = camera_from(options, scene)
     settings = settings_from(options, RenderSettings)
     how = {"first_frame": options.first_frame, "device": options.device, "machine": machine_settings(options)}
+    if options.dry_run:
+        from ex4d.pipeline.estimate import estimate_render
+
+        tell(estimate_render(scene, camera, settings, arrays=options.out.suffix == ".npz", **how), options.out, report)
+        return 0
     if options.out.suffix == ".npz":
         with report.stages() as progress:
             views = render_views(scene, camera, settings, **how, progress=progress)

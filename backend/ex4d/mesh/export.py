@@ -15,7 +15,6 @@ from ex4d.media.media_errors import atomic_write
 from ex4d.mesh.dw_mesh import DWMesh
 
 
-
 def write_ply(path: str | os.PathLike[str], mesh: DWMesh, frame: int) -> None:
     """Write one frame as a binary PLY: positions, 8-bit colours and all faces, caps included.
 

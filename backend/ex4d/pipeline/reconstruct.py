@@ -32,6 +32,7 @@ from ex4d.depth import (
 from ex4d.machine import MachineSettings
 from ex4d.media import FootageInfo, VideoWriter, probe, read_frames
 from ex4d.mesh import DepthSurface, Pc2Writer, grid_topology
+from ex4d.pipeline.estimate import require_room, scene_bytes
 from ex4d.progress import Progress, ignore_progress
 from ex4d_core.cameras import CameraPath
 from ex4d_core.errors import RequestError
@@ -94,10 +95,14 @@ def reconstruct(
         LicenceError, DeviceError, WeightsMissingError, CheckpointError: see `ex4d.depth.create_estimator`.
         CameraError: the source camera's file cannot be used, or the lens is given twice.
         SceneError: ``folder`` holds something else.
+        DiskRoomError: its disk has no room for the scene.
     """
     footage = probe(sources.footage, frames, fps=Fraction(*settings.fps) if settings.fps else None)
     for text in footage.notes:
         note(text)
+    size = footage.width, footage.height
+    needed = scene_bytes(footage.frames, *size, settings.convention, mesh=mesh)
+    require_room(folder, needed, f"a scene of {footage.frames} frames of {size[0]}x{size[1]}")
     camera = camera_file = None
     if sources.camera is not None:
         camera = read_source_camera(sources.camera, footage, settings.camera_scale)
