@@ -110,7 +110,7 @@ def run(options: argparse.Namespace, report: Report) -> int:
         raise RequestError(f"invalid footage {path}: expected a video file or a folder of images")
     # Checked now, since the reconstruction takes long.
     cam = Trajectory(options.cam) if options.cam else None
-    settings = _settings(options, path)
+    settings = settings_of(options, path)
     folder = options.out or path.with_suffix("").with_name(path.stem + "_scene")
     scene_folder = folder / "scene" if cam or options.save_mesh else folder
     if options.dry_run:
@@ -138,7 +138,8 @@ def run(options: argparse.Namespace, report: Report) -> int:
     return 0
 
 
-def _settings(options: argparse.Namespace, footage: Path) -> ReconstructionSettings:
+def settings_of(options: argparse.Namespace, footage: Path) -> ReconstructionSettings:
+    """What the options ask for; raises RequestError where they do not go together."""
     layout = "estimator" if options.depth is None else depth_layout(options.depth)
     mist = None
     if options.mist:
