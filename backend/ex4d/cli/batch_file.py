@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ from ex4d_core.trajectories import Trajectory
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # pyright: ignore[reportMissingImports]
 
 VIEW_VERBS = ("generate", "render")
 _VERBS = ("reconstruct", *VIEW_VERBS)
@@ -94,22 +95,23 @@ def read_batch(path: Path, folder: Path) -> list[Shot]:
     """
     defaults, rows = _tables(path)
     mistakes = [f"[defaults]: {text}" for text in _unknown(defaults, _VERBS)]
-    base, shots, scenes = path.absolute().parent, [], {}
+    shots: list[Shot] = []
+    scenes: dict[Path, Work] = {}
+    readers = [_Row(path.absolute().parent, folder, defaults, row) for row in rows]
     if not rows:
         mistakes.append("no shots; write [[shot]], or in a CSV a row for each below the names of options")
-    for number, row in enumerate(rows, start=1):
-        reader = _Row(base, folder, defaults, row)
+    for number, reader in enumerate(readers, start=1):
         shot = reader.shot()
-        where = f"shot {row.get('name') or number}"
-        mistakes += [f"{where}: {text}" for text in reader.mistakes]
+        where = f"shot {reader.name or number}"
+        mistakes += [f"{where}: {text}" for text in dict.fromkeys(reader.mistakes)]
         if shot is not None:
             if shot.scene is not None and scenes.setdefault(shot.scene.out, shot.scene) != shot.scene:
                 mistakes.append(f"{where}: another shot reconstructs {shot.scene.out} with other options")
             shots.append(shot)
-    for what, values in (("name", [shot.name for shot in shots]), ("output", [shot.view.out for shot in shots])):
-        mistakes += [
-            f"{values.count(one)} shots have the {what} {one}" for one in dict.fromkeys(values) if values.count(one) > 1
-        ]
+    names = Counter(reader.name for reader in readers if reader.name)
+    mistakes += [f"{count} shots have the name {name}" for name, count in names.items() if count > 1]
+    outputs = Counter(reader.out for reader in readers if names[reader.name] == 1)
+    mistakes += [f"{count} shots have the output {out}" for out, count in outputs.items() if count > 1]
     if mistakes:
         count = "a mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
         raise BatchError("\n  ".join([f"{path} has {count}, nothing was started:", *mistakes]))
@@ -142,11 +144,13 @@ class _Row:
         row = {name: value for name, value in row.items() if value != ""}
         self.fields = {**_flat(defaults), **_flat(row)}
         self.own = _flat(row)
+        self.name = str(self.fields.get("name", ""))
+        self.out = self._path(self.fields["out"]) if "out" in self.fields else folder / self.name
 
     def shot(self) -> Shot | None:
         """The shot, or None where the row has mistakes."""
         fields = self.fields
-        name, verb = str(fields.get("name", "")), fields.get("verb", "generate")
+        name, verb = self.name, fields.get("verb", "generate")
         if not name or name.startswith(".") or set(name) & set("/\\") or name in (SCENES, REPORT, LOG):
             self.mistakes.append(f"name must be text without slashes that can name a folder, not {name!r}")
         if verb not in VIEW_VERBS:
@@ -158,12 +162,11 @@ class _Row:
         verbs = (verb, *(["reconstruct"] if "footage" in fields else []))
         self.mistakes += _unknown(self.own, verbs)
         scene = self._scene() if "footage" in fields else None
-        folder = scene.out if scene else self._path(fields["scene"])
-        if scene is None and not folder.exists():
+        folder = scene.out if scene else self._path(fields.get("scene", ""))
+        if "footage" not in fields and not folder.exists():
             self.mistakes.append(f"scene: {folder} does not exist; give footage to have it made")
-        out = self._path(fields["out"]) if "out" in fields else self.folder / name
         label = [f"--label={name}"] if verb == "generate" and "label" not in fields else []
-        view = self._work(verb, [str(folder), f"--out={out}", *label], out, scene)
+        view = self._work(verb, [str(folder), f"--out={self.out}", *label], self.out, scene)
         return None if self.mistakes or view is None else Shot(name, scene, view)
 
     def _scene(self) -> Work | None:
