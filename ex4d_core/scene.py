@@ -5,8 +5,9 @@
     depth.npy            (T, H, W) float32 along z, scene units
     source_camera.npz    the camera that filmed it (a `CameraPath`)
     footage.mp4          the footage as a movie, for display in Blender
-    mesh.pc2             DW-Mesh vertex positions of every frame, in the scene's world
     mesh_topology.npz    faces (F, 3) int32, uvs (V, 2) float32, cap_faces: the DW-Mesh's fixed topology
+    mesh.pc2             DW-Mesh vertex positions of every frame, in the scene's world; `ex4d_core.mesh_cache` writes it
+                         when Blender imports the scene, unless it is part of the package
 
 A package is written completely or not at all: `SceneWriter` works in a hidden sibling folder and renames it at the end.
 The SHA-256 of manifest.json names the scene on the wire; the first three files are all that a backend needs of it.
@@ -47,6 +48,8 @@ FILE_NAMES = {
     "topology": "mesh_topology.npz",
 }
 RENDER_FILES = ("color", "depth", "source_camera")
+# How names of files end that are being written.
+PARTIAL_SUFFIX = ".partial"
 
 # A larger file is not a manifest of ours: about 1 KB is usual.
 MAX_MANIFEST_BYTES = 64 * 1024
@@ -454,6 +457,8 @@ def require_replaceable(folder: Path) -> None:
         raise SceneError(f"{folder} is a file; choose another folder for the scene")
     found = {path.name for path in folder.iterdir()}
     strange = found - {MANIFEST, *FILE_NAMES.values()} if is_package(folder) else found
+    # What a Blender leaves that was ended while it wrote the mesh.
+    strange = {name for name in strange if not (name.startswith("mesh.pc2.") and name.endswith(PARTIAL_SUFFIX))}
     if strange:
         raise SceneError(f"{folder} holds something else ({min(strange)}); choose another folder, or move it away")
 

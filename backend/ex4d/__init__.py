@@ -65,6 +65,7 @@ def reconstruct(
     camera: str | Path | None = None,
     fov: float | None = None,
     frames: int | None = None,
+    mesh: bool = False,
     device: str = "auto",
     progress: Progress = ignore_progress,
     note: Callable[[str], None] = lambda text: None,
@@ -84,6 +85,7 @@ def reconstruct(
         camera: file or folder of the moving camera that filmed it; None for a camera that stood still.
         fov: horizontal field of view in degrees; None takes it from the files, or assumes 50.
         frames: take only this many from the start.
+        mesh: also write the mesh's positions, which Blender otherwise writes when it imports the scene.
         device: for depth estimators: "auto", "cpu", or "cuda" with an optional number.
         progress: called with a stage, frames done, and frames in all; what it raises ends the work.
         note: called with sentences about what was found in the footage or assumed.
@@ -110,7 +112,7 @@ def reconstruct(
         of_scene["fov_degrees"] = fov
     chosen = ReconstructionSettings(**{"name": path.stem, **of_scene, "depth": DepthSettings(**of_depth)})
     target = path.with_suffix("").with_name(path.stem + "_scene") if folder is None else Path(folder)
-    how = {"device": device, "frames": frames, "progress": progress, "note": note, "overwrite": overwrite}
+    how = {"device": device, "frames": frames, "mesh": mesh, "progress": progress, "note": note, "overwrite": overwrite}
     return reconstruct_scene(sources, chosen, target, **how)
 
 

@@ -10,6 +10,7 @@ import mathutils
 import numpy as np
 
 from ex4d_core.cameras import BLENDER_FROM_SCENE, CameraPath, blender_from_intrinsics
+from ex4d_core.mesh_cache import positions_file
 from ex4d_core.scene import Scene
 
 from ..blender_types import BlenderScene, current_context
@@ -51,6 +52,7 @@ def import_scene(folder: str | Path, settings: ImportSettings | None = None) -> 
     settings = settings or ImportSettings()
     folder = Path(folder)
     scene = Scene.open(folder)
+    write_positions(scene)
     source, mesh = scene.source_camera(), build_mesh(scene)
     blender_scene = current_context().scene
     start = blender_scene.frame_start if settings.frame_start is None else settings.frame_start
@@ -82,6 +84,20 @@ def import_scene(folder: str | Path, settings: ImportSettings | None = None) -> 
     if set_up:
         set_up_blender_scene(blender_scene, scene, source, camera, start)
     return target
+
+
+def write_positions(scene: Scene) -> None:
+    """Write the positions that the mesh is animated with, where they are not there yet; the cursor shows how far it is.
+
+    Raises:
+        SceneError: they cannot be written.
+    """
+    windows = current_context().window_manager
+    windows.progress_begin(0, scene.manifest.frames)
+    try:
+        positions_file(scene, lambda done, total: windows.progress_update(done))
+    finally:
+        windows.progress_end()
 
 
 def add_footage_background(camera: bpy.types.Object, image: bpy.types.Image, frames: int, frame_start: int) -> None:

@@ -1,14 +1,14 @@
-"""The DW-Mesh as a Blender mesh: fixed topology from the package, positions of each frame from its PC2 file."""
+"""The DW-Mesh as a Blender mesh: fixed topology from the package, positions of each frame from a PC2 file."""
 
 from __future__ import annotations
 
 import math
-import struct
 from typing import Any
 
 import bpy
 import numpy as np
 
+from ex4d_core.mesh_cache import PC2_HEADER, positions_file
 from ex4d_core.scene import Scene, SceneError
 
 from ..paths import to_blend
@@ -21,8 +21,6 @@ SEEN_SLOT, UNSEEN_SLOT = 0, 1
 # sine of the angle at which the source camera sees it is less than this many pixels by the focal length, except for a
 # speck of half a pixel at each corner, which faces the camera.
 _WALL_PIXELS = 8.0
-
-_PC2_HEADER = struct.Struct("<12siiffi")  # signature, version, points, start frame, sample rate, samples
 
 
 def build_mesh(scene: Scene) -> bpy.types.Mesh:
@@ -83,18 +81,18 @@ def positions_of_frame(scene: Scene, index: int, vertices: int) -> np.ndarray:
     Raises:
         SceneError: the file holds another mesh.
     """
-    path = scene.path("positions")
+    path = positions_file(scene)
     with open(path, "rb") as file:
-        header = file.read(_PC2_HEADER.size)
+        header = file.read(PC2_HEADER.size)
     signature, _, points, _, _, samples = (
-        _PC2_HEADER.unpack(header) if len(header) == _PC2_HEADER.size else (b"", 0, 0, 0.0, 0.0, 0)
+        PC2_HEADER.unpack(header) if len(header) == PC2_HEADER.size else (b"", 0, 0, 0.0, 0.0, 0)
     )
     if signature.rstrip(b"\0") != b"POINTCACHE2" or (points, samples) != (vertices, scene.manifest.frames):
         raise SceneError(
             f"{path} holds {samples} frames of {points} points, the scene has {scene.manifest.frames} of {vertices}; "
             "reconstruct the scene again"
         )
-    return np.fromfile(path, dtype="<f4", offset=_PC2_HEADER.size + 12 * vertices * index, count=3 * vertices)
+    return np.fromfile(path, dtype="<f4", offset=PC2_HEADER.size + 12 * vertices * index, count=3 * vertices)
 
 
 def always_unseen(scene: Scene, faces: int, cap_faces: int) -> np.ndarray:
@@ -134,7 +132,7 @@ def add_positions_cache(target: bpy.types.Object, scene: Scene, frame_start: int
     cache = target.modifiers.new(MESH_CACHE, "MESH_CACHE")
     assert isinstance(cache, bpy.types.MeshCacheModifier)
     cache.cache_format = "PC2"
-    cache.filepath = to_blend(scene.path("positions"))
+    cache.filepath = to_blend(positions_file(scene))
     cache.frame_start = frame_start
     cache.interpolation = "LINEAR"
     cache.show_expanded = False

@@ -274,6 +274,21 @@ def test_positions_of_another_mesh_are_refused(card_scene, tmp_path):
     assert not bpy.data.objects and not bpy.data.meshes
 
 
+def test_positions_that_a_package_lacks_are_written_at_import(card_scene, tmp_path):
+    """They move with the package, whose digest they do not change."""
+    folder = tmp_path / "without"
+    shutil.copytree(card_scene, folder)
+    (folder / "mesh.pc2").unlink()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["files"]["positions"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+    imported, whole = import_scene(folder), import_scene(card_scene)
+    np.testing.assert_allclose(evaluated_positions(imported, 5), evaluated_positions(whole, 5), rtol=1e-5)
+    assert (folder / "mesh.pc2").stat().st_size == (card_scene / "mesh.pc2").stat().st_size
+    assert open_scene(imported).digest == Scene.open(folder).digest
+
+
 def test_importing_ends_the_editing_of_something_else(card_scene):
     edited = bpy.data.objects.new("edited", bpy.data.meshes.new("edited"))
     bpy.context.scene.collection.objects.link(edited)

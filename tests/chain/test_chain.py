@@ -13,6 +13,7 @@ from ex4d.pipeline.reconstruct import build_scene
 from ex4d.pipeline.render import render_shot
 from ex4d.pipeline.take import generate_take
 from ex4d_core.cameras import CameraPath
+from ex4d_core.mesh_cache import positions_file
 from ex4d_core.scene import Scene
 from ex4d_core.shot import PreviewSettings, RenderSettings, RequestError, ShotRequest
 from ex4d_core.take_files import TAKE_FILES
@@ -74,7 +75,7 @@ def test_a_scene_holds_what_was_filmed(sample_scene, sample_clip):
 def test_the_vertex_cache_is_the_unprojected_depth(sample_scene):
     manifest, frame = sample_scene.manifest, 3
     faces, uvs, caps = sample_scene.topology()
-    data = sample_scene.path("positions").read_bytes()
+    data = positions_file(sample_scene).read_bytes()
     signature, _, points, start, rate, samples = struct.unpack_from("<12siiffi", data)
     assert signature == b"POINTCACHE2\0" and (points, samples, start, rate) == (len(uvs), manifest.frames, 0, 1)
     positions = np.frombuffer(data, "<f4", offset=32).reshape(samples, points, 3)[frame]

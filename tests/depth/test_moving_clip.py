@@ -11,6 +11,7 @@ from ex4d.depth import DepthFiles, read_source_camera
 from ex4d.media import probe
 from ex4d.pipeline.reconstruct import build_scene
 from ex4d_core.cameras import CameraPath
+from ex4d_core.mesh_cache import positions_file
 from ex4d_core.scene import Scene
 
 CLIP = Path(__file__).resolve().parents[1] / "data" / "moving_camera"
@@ -30,7 +31,7 @@ def scene(tmp_path_factory) -> Scene:
 def vertices(scene: Scene, frame: int) -> np.ndarray:
     """(H W, 3) in the world, without the ring around the image."""
     rows, columns = scene.manifest.height + 2, scene.manifest.width + 2
-    data = np.memmap(scene.path("positions"), "<f4", "r", 32).reshape(-1, rows, columns, 3)
+    data = np.memmap(positions_file(scene), "<f4", "r", 32).reshape(-1, rows, columns, 3)
     return np.array(data[frame, 1:-1, 1:-1], np.float64).reshape(-1, 3)
 
 

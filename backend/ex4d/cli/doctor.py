@@ -61,6 +61,7 @@ def _findings(options: argparse.Namespace) -> Iterator[Finding]:
     import torch
 
     from ex4d.generation import PreviewEngine
+    from ex4d.pipeline.estimate import scene_bytes, size_text
     from ex4d.service import ServiceSettings
     from ex4d_core import __version__
 
@@ -85,9 +86,10 @@ def _findings(options: argparse.Namespace) -> Iterator[Finding]:
     settings = ServiceSettings()
     existing = next(folder for folder in (settings.data, *settings.data.parents) if folder.exists())
     free = shutil.disk_usage(existing).free
-    low = f"only {free / 2**30:.1f} GB are free in {existing}; a minute of 512x512 footage needs 2 GB"
+    needed = scene_bytes(60 * 30, 512, 512)
+    low = f"only {size_text(free)} are free in {existing}; a minute of 512x512 footage needs {size_text(needed)}"
     used = f"{bytes_text(size_of(settings.data))} used, {free / 2**30:.0f} GB free"
-    yield "data folder", f"{settings.data}, {used}", low if free < 2 * 2**30 else ""
+    yield "data folder", f"{settings.data}, {used}", low if free < needed else ""
     yield "models folder", f"{machine.models}, {bytes_text(size_of(machine.models))} used", ""
     kernels = sum(one.bytes for one in compiled_kernels())
     yield (

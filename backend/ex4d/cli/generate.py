@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ex4d.cli.dry_run import add_dry_run_argument, tell
 from ex4d.cli.flags import settings_from
 from ex4d.cli.options import (
     ANSWER_SECONDS,
@@ -58,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--label", default="", help="name of the take, for people; with --backend: scene, camera and engine by default"
     )
+    add_dry_run_argument(parser)
     add_backend_arguments(parser, default=None)
     waiting = parser.add_mutually_exclusive_group()
     waiting.add_argument(
@@ -85,10 +87,18 @@ def run(options: argparse.Namespace, report: Report) -> int:
     if options.scene is None or (options.out is None and not options.detach):
         also = " (the scene that the take was made from, and a folder for the new one)" if options.again else ""
         raise RequestError(f"give a scene folder and --out{also}")
+    out = options.out or Path()  # unused with --detach
     scene = Scene.open(options.scene)
     request = _request_again(scene, options) if options.again else _new_request(scene, options)
     request.require_footage(scene.manifest.frames)
     _refuse_useless_options(options, request.engine)
+    if options.dry_run:
+        from ex4d.pipeline.estimate import estimate_take
+
+        tell(estimate_take(scene, request, options.device, machine_settings(options)), out, report)
+        if options.backend:
+            report.note("this machine was estimated; with --backend the backend does the work, and the disk is yours")
+        return 0
     if options.backend:
         if options.accept_licence:
             raise RequestError("--accept-licence does not work with --backend: give it to 'ex4d serve' on that machine")
@@ -100,10 +110,9 @@ def run(options: argparse.Namespace, report: Report) -> int:
 
         how = {"device": options.device, "machine": machine_settings(options), "note": report.note}
         how |= {"inputs": _inputs(options), "overwrite": options.overwrite, "resume": options.resume}
-        assert options.out is not None, "only --detach, which needs --backend, does without"
         with report.stages() as progress:
-            take_into_folder(scene, request, options.out, **how, progress=progress)
-    report.add("take", options.out / "take.mp4")
+            take_into_folder(scene, request, out, **how, progress=progress)
+    report.add("take", out / "take.mp4")
     report.add("frames", len(request.camera), "")
     return 0
 

@@ -28,7 +28,7 @@ from ex4d_core import __version__
 from ex4d_core.errors import is_expected, user_message
 
 VERBS = (
-    *("demo", "serve", "reconstruct", "render", "generate", "original", "models", "jobs", "doctor"),
+    *("demo", "serve", "reconstruct", "render", "generate", "batch", "original", "models", "jobs", "doctor"),
     *("clean", "completion", "man"),
 )
 
@@ -37,7 +37,7 @@ DONE, FAILED, WRONG_USAGE, INTERRUPTED, BROKEN_PIPE, TERMINATED = 0, 1, 2, 130, 
 
 _DESCRIPTION = "Re-shoot finished footage with a new camera (EX-4D): footage to depth, DW-Mesh, masks and new frames."
 _EPILOG = """
-Usual order: reconstruct, then render or generate; serve runs the backend for Blender.
+Usual order: reconstruct, then render or generate; batch does both for many shots; serve runs the backend for Blender.
 
   ex4d reconstruct clip.mp4 --depth depth.npz --fov 55
   ex4d generate clip_scene --preset orbit --amount 30 -o take
@@ -88,6 +88,16 @@ def run_program(name: str, program: Any, arguments: Sequence[str] | None = None)
         print(f"ex4d {name}: {error}", file=sys.stderr)
         return WRONG_USAGE
     return _run(Report.of(name, options), lambda report: program.run(options, report))
+
+
+def verb_parser(name: str) -> argparse.ArgumentParser:
+    """The parser of a verb that has no actions, by its name."""
+    return _verb_parser(name, import_module(f"ex4d.cli.{name}"))
+
+
+def parse_verb(name: str, words: Sequence[str]) -> argparse.Namespace:
+    """The options of a verb, as the command line would parse them; wrong usage raises SystemExit."""
+    return verb_parser(name).parse_intermixed_args(words)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ex4d.cli.dry_run import add_dry_run_argument, tell
 from ex4d.cli.flags import add_flags, settings_from
 from ex4d.cli.options import (
     add_accept_licence_argument,
@@ -22,6 +24,9 @@ from ex4d_core.errors import RequestError
 from ex4d_core.reconstruction import ReconstructionSettings
 from ex4d_core.scene import Scene
 from ex4d_core.sources import MIST_FALLOFFS, DepthSettings, MistPass, depth_layout
+
+if TYPE_CHECKING:
+    from ex4d.pipeline.estimate import Estimate
 
 SUMMARY = "build a scene folder from footage and its depth"
 _ESTIMATOR_FIELDS = ("estimator", "licence", "refine_edges", "temporal_alignment", "full_precision")
@@ -40,6 +45,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="take the first N frames; depth files may have more",
     )
     add_overwrite_argument(parser, "a scene that is in the folder, and files made with it")
+    parser.add_argument(
+        "--mesh",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="also write the mesh's positions, which Blender otherwise writes when it imports the scene",
+    )
+    add_dry_run_argument(parser)
     lens = ("fov_degrees", "focal_mm", "sensor_mm", "focal_px")
     add_flags(parser, ReconstructionSettings, skip=(*lens, "camera_scale"))
 
@@ -89,8 +101,11 @@ def run(options: argparse.Namespace, report: Report) -> int:
     if not path.name:
         raise RequestError(f"invalid footage {path}: expected a video file or a folder of images")
     _refuse_useless_options(options)
-    settings = _settings(options, path)
+    settings = settings_of(options, path)
     folder = options.out or path.with_suffix("").with_name(path.stem + "_scene")
+    if options.dry_run:
+        tell(_estimate(options, settings, path), folder, report)
+        return 0
     with report.stages() as progress:
         scene = reconstruct(
             SourcePaths(path, options.depth, options.source_camera),
@@ -99,6 +114,7 @@ def run(options: argparse.Namespace, report: Report) -> int:
             device=options.device,
             machine=machine_settings(options),
             frames=options.num_frames,
+            mesh=options.mesh,
             progress=progress,
             note=report.note,
             overwrite=options.overwrite,
@@ -121,7 +137,8 @@ def _refuse_useless_options(options: argparse.Namespace) -> None:
         refuse_without_effect(options, ["sensor_mm"], "without --focal-mm")
 
 
-def _settings(options: argparse.Namespace, footage: Path) -> ReconstructionSettings:
+def settings_of(options: argparse.Namespace, footage: Path) -> ReconstructionSettings:
+    """What the options ask for; raises RequestError where they do not go together."""
     layout = "estimator" if options.depth is None else depth_layout(options.depth)
     mist = None
     if options.mist:
@@ -129,6 +146,15 @@ def _settings(options: argparse.Namespace, footage: Path) -> ReconstructionSetti
         mist = MistPass(start, depth, options.mist_falloff)
     of_depth = settings_from(options, DepthSettings, layout=layout, mist=mist)
     return settings_from(options, ReconstructionSettings, name=options.name or footage.stem, depth=of_depth)
+
+
+def _estimate(options: argparse.Namespace, settings: ReconstructionSettings, footage: Path) -> Estimate:
+    from ex4d.media import probe
+    from ex4d.pipeline.estimate import chosen_estimator, estimate_scene
+
+    estimator = chosen_estimator(settings.depth, options.device, machine_settings(options))
+    info = probe(footage, options.num_frames)
+    return estimate_scene(info, settings.convention, estimator=estimator, device=options.device, mesh=options.mesh)
 
 
 def _report_scene(scene: Scene, folder: Path, report: Report) -> None:

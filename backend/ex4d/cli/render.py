@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ex4d.cli.dry_run import add_dry_run_argument, tell
 from ex4d.cli.options import (
     add_camera_arguments,
     add_overwrite_argument,
@@ -28,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("scene", type=Path, help="a scene folder, made by 'ex4d reconstruct', or a .npz")
     parser.add_argument("-o", "--out", type=Path, required=True, help="a folder, or a file that ends in .npz")
     add_overwrite_argument(parser, "files of an earlier render")
+    add_dry_run_argument(parser)
     add_camera_arguments(parser)
     add_render_arguments(parser)
 
@@ -40,6 +42,11 @@ def run(options: argparse.Namespace, report: Report) -> int:
     camera = camera_from(options, scene)
     settings = render_settings(options, scene)
     how = {"first_frame": options.first_frame, "device": options.device, "machine": machine_settings(options)}
+    if options.dry_run:
+        from ex4d.pipeline.estimate import estimate_render
+
+        tell(estimate_render(scene, camera, settings, arrays=is_arrays(options.out), **how), options.out, report)
+        return 0
     how |= {"note": report.note}
     name = options.camera.stem if options.camera else options.preset
     inputs = [options.scene, *filter(None, [options.camera])]

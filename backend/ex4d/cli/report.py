@@ -124,10 +124,10 @@ class Report:
             "notes": self.notes,
             "result": self.result,
         }
-        print(json.dumps(document, indent=1, ensure_ascii=False, default=_plain))
+        print(json.dumps(document, indent=1, ensure_ascii=False, default=plain_value))
 
 
-def _plain(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
     """What JSON does not know: paths, dataclasses as mappings, numpy's numbers and arrays, fractions."""
     if isinstance(value, Path):
         return str(value)

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from ex4d_core import mesh_cache
 from ex4d_core.errors import Ex4dError
+from ex4d_core.mesh_cache import REFERENCE_BORDER_DEPTH, RING_DEPTH_FACTOR
 from ex4d_core.shot import (
     CONVENTIONS,
     OCCLUSION_MODELS,
@@ -25,9 +27,6 @@ from ex4d_core.shot import (
 
 if TYPE_CHECKING:
     from ex4d.mesh.thickness import BackLimits
-
-REFERENCE_BORDER_DEPTH = 100.0  # EX-4D's fixed depth of the 1-pixel border
-RING_DEPTH_FACTOR = 1.1  # above 1 puts ring and caps behind the farthest surface; a small one keeps bounds tight
 
 
 class MeshDepthError(Ex4dError):
@@ -176,10 +175,7 @@ def sample_positions(size: int, ring: int) -> torch.Tensor:
 
     With a ring: pixel centres and the image's two edges; without: pixel corners.
     """
-    inner = torch.arange(size, dtype=torch.float64)
-    if not ring:
-        return inner
-    return torch.cat([inner.new_zeros(1), inner + 0.5, inner.new_full((1,), float(size))])
+    return torch.from_numpy(mesh_cache.sample_positions(size, ring))
 
 
 def require_convention(convention: str) -> None:

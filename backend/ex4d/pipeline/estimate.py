@@ -1,0 +1,362 @@
+"""Estimates of the time, memory and disk that a scene, a render or a take needs, before any of it is made.
+
+Disk and memory are counted: bytes of arrays, and a bound on what is held at once. Time is measured where something can
+be: a few frames are made in a temporary folder, and removed. Otherwise it follows from stated figures, which each
+estimate names. Nothing here imports torch before it is needed.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ex4d.devices import Devices
+from ex4d_core.errors import Ex4dError
+from ex4d_core.final_sizes import window_count, working_size
+from ex4d_core.mesh_cache import grid_vertices, positions_bytes
+from ex4d_core.shot import WanSettings
+
+if TYPE_CHECKING:
+    from ex4d.machine import MachineSettings
+    from ex4d.media import FootageInfo
+    from ex4d_core.cameras import CameraPath
+    from ex4d_core.scene import PlacedFootage, Scene
+    from ex4d_core.shot import RenderSettings, ShotRequest
+    from ex4d_core.sources import DepthSettings
+
+# Until the first frame: Python, torch and the kernels, with warm caches.
+START_SECONDS = 2.0
+# Measured on two processor cores (x86_64), 512x512 to 1920x1080, in nanoseconds a pixel and frame.
+_RECONSTRUCT_NS = 75  # decoding, checking, encoding footage.mp4, hashing
+_RENDER_NS = 150  # rasterizing, and encoding two movies
+_TAKE_NS = 400  # that, filling holes, a PNG and a third movie
+_TWO_CORES = "from figures measured on two processor cores; decoding, disk and other programs may double it"
+
+# Host memory that the system cannot take back; measured: 320 to 370 MB with torch and Warp imported.
+_BASE_BYTES = 500_000_000
+_CUDA_BYTES = 4_000_000_000  # CUDA's libraries keep copies of their code in the host's memory
+# Of one frame, measured at 1920x1080: 200 B a pixel for a scene and a render, 300 for a take.
+_SCENE_BYTES_PER_PIXEL, _RENDER_BYTES_PER_PIXEL, _TAKE_BYTES_PER_PIXEL = 300, 300, 450
+# As in `ex4d.pipeline.render`, which draws several frames at once.
+_BATCH_BYTES, _BATCH_BYTES_PER_PIXEL = 300 * 2**20, 40
+
+# Bytes a pixel of a frame in movies, of which noise takes more and a title card nothing; and what else a folder has.
+_MOVIE_BYTES = 0.1
+_CAMERA_BYTES, _MANIFEST_BYTES = 208, 5_000
+_CALIBRATION_FRAMES = 8
+
+# Seconds a frame on one H200, networks alone (docs/measured/depth.md).
+_ESTIMATOR_SECONDS = {
+    "depthcrafter": 0.175,
+    "video-depth-anything": 0.0012,
+    "depth-pro": 0.073,
+    "depth-anything-v2": 0.0029,
+}
+# The engine wan on one H200 (docs/measured/speed.md): a pass of the network over a window of 49 frames of 512x512.
+_WAN_TOKENS = 13_312
+_WAN_PASS_SECONDS = {"fp8 attention": 0.463, "fp8": 0.546, "bf16": 0.765, "float32": 1.53}
+_WAN_ATTENTION = 0.3  # of a pass; it grows with the square of the tokens, the rest with the tokens
+_WAN_WINDOW_SECONDS = 1.4  # encoding and decoding
+_WAN_LOADING_SECONDS = 120.0
+# At full speed, and with weights streamed from the host's memory, where all of them lie in 16 bits.
+_WAN_GPU_BYTES = {"fp8 attention": 44.2e9, "fp8": 44.2e9, "bf16": 54.8e9, "float32": 100e9}
+_WAN_STREAMED_BYTES, _WAN_BYTES_PER_TOKEN, _WAN_HOST_BYTES = 6.7e9, 250_000, 60e9
+
+
+class DiskRoomError(Ex4dError):
+    """The disk has no room for what is about to be made; the message says how much is needed, and where."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What some work needs.
+
+    Attributes:
+        seconds: about, without `START_SECONDS`; None where no figure is known.
+        disk_bytes: that stay, about.
+        memory_bytes: of the host, at most; without footage that is mapped from disk, which the system may drop.
+        gpu_bytes: of GPU memory for full speed, about; 0 if none is needed.
+        gpu_least_bytes: below which it does not work.
+        basis: where the figures come from, for people.
+    """
+
+    seconds: float | None
+    disk_bytes: int
+    memory_bytes: int
+    gpu_bytes: int = 0
+    gpu_least_bytes: int = 0
+    basis: tuple[str, ...] = ()
+
+
+def total(estimates: Iterable[Estimate]) -> Estimate:
+    """Of work that is done one after the other."""
+    result = Estimate(0.0, 0, 0)
+    for one in estimates:
+        unknown = result.seconds is None or one.seconds is None
+        result = Estimate(
+            None if unknown else (result.seconds or 0) + (one.seconds or 0),
+            result.disk_bytes + one.disk_bytes,
+            max(result.memory_bytes, one.memory_bytes),
+            max(result.gpu_bytes, one.gpu_bytes),
+            max(result.gpu_least_bytes, one.gpu_least_bytes),
+            tuple(dict.fromkeys((*result.basis, *one.basis))),
+        )
+    return result
+
+
+def scene_bytes(frames: int, width: int, height: int, convention: str = "centered", *, mesh: bool = False) -> int:
+    """Size of a scene package: exact, except for its movie of the footage.
+
+    Args:
+        mesh: with the vertex positions of every frame.
+    """
+    vertices = grid_vertices(width, height, convention)
+    rows, columns = (height + 1, width + 1) if convention == "centered" else (height - 1, width - 1)
+    arrays = frames * width * height * (3 + 4 + _MOVIE_BYTES)
+    topology = 12 * (2 * rows * columns + 2) + 8 * vertices
+    positions = positions_bytes(vertices, frames) if mesh else 0
+    return round(arrays + topology + positions + frames * _CAMERA_BYTES + _MANIFEST_BYTES)
+
+
+def chosen_estimator(depth: DepthSettings, device: str, machine: MachineSettings) -> str | None:
+    """The name of the estimator that a reconstruction would use; None for known depth.
+
+    Raises:
+        WeightsMissingError: with "auto", if none is ready.
+    """
+    if depth.layout != "estimator":
+        return None
+    from ex4d.depth import AUTO, EstimatorSettings, create_estimator, verdicts
+
+    if depth.estimator != AUTO:
+        return depth.estimator
+    settings = EstimatorSettings(name=AUTO, machine=machine, licence=depth.licence, device=device)
+    ready = next((verdict.model.name for verdict in verdicts(settings) if verdict.usable), None)
+    return ready or create_estimator(settings).name  # which says what is missing
+
+
+def estimate_scene(
+    footage: FootageInfo,
+    convention: str = "centered",
+    *,
+    estimator: str | None = None,
+    device: str = "auto",
+    mesh: bool = False,
+) -> Estimate:
+    """What a reconstruction needs.
+
+    Args:
+        estimator: of depth, by its name; None for known depth.
+        device: for the estimator.
+    """
+    pixels, frames = footage.width * footage.height, footage.frames
+    disk = scene_bytes(frames, footage.width, footage.height, convention, mesh=mesh)
+    seconds = frames * pixels * _RECONSTRUCT_NS * 1e-9
+    memory = _BASE_BYTES + _SCENE_BYTES_PER_PIXEL * pixels
+    known = Estimate(seconds, disk, memory, basis=(f"time {_TWO_CORES}",))
+    if estimator is None:
+        return known
+    from ex4d.depth.depth_models import depth_model
+
+    fixed, per_megapixel = depth_model(estimator).gpu_gigabytes
+    network = int(1e9 * (fixed + per_megapixel * pixels / 1e6))
+    if not _on_gpu(device):
+        why = f"no figure is known for the time of {estimator} on a processor"
+        # In float32, where a GPU has half precision.
+        return replace(known, seconds=None, memory_bytes=memory + 2 * network, basis=(why,))
+    each = _ESTIMATOR_SECONDS.get(estimator)
+    why = f"time of {estimator} from figures measured on one H200; other GPUs are slower"
+    return replace(
+        known,
+        seconds=None if each is None else 2 * seconds + each * frames,  # the footage is decoded twice
+        memory_bytes=memory + _CUDA_BYTES,
+        gpu_bytes=network,
+        gpu_least_bytes=network,
+        basis=(*known.basis, why),
+    )
+
+
+def estimate_render(
+    scene: PlacedFootage,
+    camera: CameraPath,
+    settings: RenderSettings,
+    *,
+    arrays: bool,
+    first_frame: int = 0,
+    device: str = "auto",
+    machine: MachineSettings | None = None,
+) -> Estimate:
+    """What the movies of a render need, or its .npz (``arrays``), by making a few frames of it.
+
+    Raises:
+        Ex4dError: the render itself would fail.
+    """
+    from ex4d.pipeline.outputs import render_movies, render_views
+
+    def make(folder: Path, start: int, part: CameraPath) -> None:
+        how = {"first_frame": first_frame + start, "device": device, "machine": machine}
+        if arrays:
+            render_views(scene, part, settings, **how).save(folder / "arrays.npz")
+        else:
+            render_movies(scene, part, settings, folder, "view", **how)
+
+    each, size, basis = _measured(make, camera)
+    memory = _drawing_bytes(scene, camera, device) + _RENDER_BYTES_PER_PIXEL * camera.width * camera.height
+    if arrays:
+        memory += 12 * len(camera) * camera.width * camera.height  # colour, mask, depth, and one of them compressed
+    return Estimate(each * len(camera), round(size * len(camera)), memory, basis=(basis,))
+
+
+def estimate_take(scene: Scene, request: ShotRequest, device: str, machine: MachineSettings | None = None) -> Estimate:
+    """What a take needs, by making a few frames of it as a preview; see `add_wan` for the engine wan.
+
+    Raises:
+        Ex4dError: the take itself would fail.
+    """
+    from ex4d.pipeline.take_folder import take_into_folder
+
+    def make(folder: Path, start: int, part: CameraPath) -> None:
+        sample = replace(request, camera=part, first_frame=request.first_frame + start, engine="preview")
+        take_into_folder(scene, sample, folder, device=Devices.parse(device).first, machine=machine)
+
+    each, size, basis = _measured(make, request.camera)
+    camera = request.camera
+    memory = _drawing_bytes(scene, camera, device) + _TAKE_BYTES_PER_PIXEL * camera.width * camera.height
+    preview = Estimate(each * len(camera), round(size * len(camera)), memory, basis=(basis,))
+    return add_wan(preview, request.wan, len(camera), camera.width, camera.height, device, request.engine)
+
+
+def estimate_take_of_footage(
+    footage: FootageInfo, frames: int, width: int, height: int, wan: WanSettings, device: str, engine: str
+) -> Estimate:
+    """What a take of a scene needs that is not there yet, by the size of one frame of its footage as a PNG."""
+    pixels = frames * width * height
+    disk = round(pixels * (_png_bytes_per_pixel(footage) + 3 * _MOVIE_BYTES))
+    drawing = min(_BATCH_BYTES, _BATCH_BYTES_PER_PIXEL * pixels) + (_CUDA_BYTES if _on_gpu(device) else 0)
+    memory = _BASE_BYTES + drawing + _TAKE_BYTES_PER_PIXEL * width * height
+    preview = Estimate(pixels * _TAKE_NS * 1e-9, disk, memory, basis=(f"time {_TWO_CORES}",))
+    return add_wan(preview, wan, frames, width, height, device, engine)
+
+
+def estimate_render_of_footage(frames: int, width: int, height: int, device: str) -> Estimate:
+    """What the movies of a render need of a scene that is not there yet."""
+    pixels = frames * width * height
+    drawing = min(_BATCH_BYTES, _BATCH_BYTES_PER_PIXEL * pixels) + (_CUDA_BYTES if _on_gpu(device) else 0)
+    memory = _BASE_BYTES + drawing + _RENDER_BYTES_PER_PIXEL * width * height
+    disk = round(pixels * 2 * _MOVIE_BYTES)
+    return Estimate(pixels * _RENDER_NS * 1e-9, disk, memory, basis=(f"time {_TWO_CORES}",))
+
+
+def add_wan(
+    preview: Estimate, settings: WanSettings, frames: int, width: int, height: int, device: str, engine: str
+) -> Estimate:
+    """What the engine wan needs on top of a preview of the same take; the preview itself for any other engine."""
+    if engine != "wan":
+        return preview
+    arithmetic = "fp8 attention" if settings.precision == "fp8" and settings.fp8_attention else settings.precision
+    windows = window_count(frames, settings.window, settings.overlap)
+    size = working_size(width, height, settings.max_pixels)
+    long = min(settings.window, max(5, frames))
+    tokens = ((long - 1) // 4 + 1) * math.prod(-(-side // 16) for side in size)
+    ratio = tokens / _WAN_TOKENS
+    one = _WAN_PASS_SECONDS[arithmetic] * ((1 - _WAN_ATTENTION) * ratio + _WAN_ATTENTION * ratio**2)
+    passes = settings.steps * (1 if settings.guidance == 1 else 2)
+    gpus = max(1, len(Devices.parse(device).names))
+    seconds = _WAN_LOADING_SECONDS + windows * (passes * one / gpus + _WAN_WINDOW_SECONDS)
+    more = _WAN_BYTES_PER_TOKEN * max(0, tokens - _WAN_TOKENS)
+    on_gpu = _on_gpu(device)
+    basis = "time of wan from figures measured on one H200, and loading from a fast disk; other GPUs are slower"
+    return Estimate(
+        (preview.seconds or 0) + seconds if on_gpu else None,
+        preview.disk_bytes,
+        preview.memory_bytes + int(_WAN_HOST_BYTES),
+        int(_WAN_GPU_BYTES[arithmetic] + more),
+        int(_WAN_STREAMED_BYTES + _WAN_BYTES_PER_TOKEN * tokens),
+        (*preview.basis, basis if on_gpu else "the engine wan needs an NVIDIA GPU, and there is none here"),
+    )
+
+
+def free_bytes(folder: Path) -> int:
+    """Room on the disk of a folder, which need not exist yet."""
+    folder = folder.absolute()
+    return shutil.disk_usage(next(one for one in (folder, *folder.parents) if one.exists())).free
+
+
+def require_room(folder: Path, needed: int, what: str) -> None:
+    """Check that the disk has room.
+
+    Args:
+        what: needs it, for people: "a scene of 49 frames".
+
+    Raises:
+        DiskRoomError: it has not.
+    """
+    free = free_bytes(folder)
+    if needed > free:
+        raise DiskRoomError(
+            f"{what} needs about {size_text(needed)}, and {size_text(free)} are free where {folder} is: free some "
+            "space, choose another folder, or take fewer frames"
+        )
+
+
+def size_text(size: float) -> str:
+    """Bytes for people: "99 MB", "2.8 GB"."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
+
+
+def time_text(seconds: float | None) -> str:
+    """A time that is not known exactly, for people: "about 12 s"."""
+    if seconds is None:
+        return "unknown"
+    if seconds < 100:
+        return f"about {max(1, round(seconds))} s"
+    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
+
+
+def _measured(make: Callable[[Path, int, CameraPath], None], camera: CameraPath) -> tuple[float, float, str]:
+    """Make a few frames from the middle of a move, which see about as much as the average.
+
+    Args:
+        make: called with a folder, the number of the first frame, and the frames.
+
+    Returns:
+        Seconds and bytes a frame, and the basis of an estimate.
+    """
+    frames = min(_CALIBRATION_FRAMES, len(camera))
+    start = (len(camera) - frames) // 2
+    with tempfile.TemporaryDirectory(prefix="ex4d-estimate-") as folder:
+        warm, measured = Path(folder) / "warm", Path(folder) / "measured"
+        for place in (warm, measured):
+            place.mkdir()
+        make(warm, start, camera.frames(start, start + 1))  # compiles kernels
+        began = time.perf_counter()
+        make(measured, start, camera.frames(start, start + frames))
+        seconds = time.perf_counter() - began
+        size = sum(path.stat().st_size for path in measured.rglob("*") if path.is_file())
+    basis = f"time and disk measured on {frames} of its frames, on this machine as busy as it is now"
+    return seconds / frames, size / frames, basis
+
+
+def _drawing_bytes(scene: PlacedFootage, camera: CameraPath, device: str) -> int:
+    pixels = max(scene.manifest.width * scene.manifest.height, camera.width * camera.height)
+    batch = min(_BATCH_BYTES, _BATCH_BYTES_PER_PIXEL * pixels * len(camera))
+    return _BASE_BYTES + batch + (_CUDA_BYTES if _on_gpu(device) else 0)
+
+
+def _png_bytes_per_pixel(footage: FootageInfo) -> float:
+    from ex4d.media import read_frames, write_png
+
+    with tempfile.TemporaryDirectory(prefix="ex4d-estimate-") as folder:
+        path = Path(folder) / "frame.png"
+        write_png(path, next(iter(read_frames(footage.path, footage.frames // 2, 1))))
+        return path.stat().st_size / (footage.width * footage.height)
+
+
+def _on_gpu(device: str) -> bool:
+    return Devices.parse(device).first != "cpu" and Devices.parse(device).resolve().is_cuda
