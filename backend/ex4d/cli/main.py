@@ -17,7 +17,7 @@ from ex4d_core.errors import is_expected, user_message
 
 # Every verb is a module of `ex4d.cli` with SUMMARY, add_arguments(parser) and run(arguments) -> exit code.
 # They import what they need when they run, so that `ex4d --help` does not wait for torch.
-VERBS = ("demo", "serve", "reconstruct", "render", "generate", "models", "jobs", "doctor")
+VERBS = ("demo", "addon", "serve", "reconstruct", "render", "generate", "models", "jobs", "doctor")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
