@@ -22,6 +22,7 @@ import system_packages
 from addon_package import addon_module
 from cpu_torch import tool_with_cpu_torch
 from environments import BACKEND, BLENDERS, DEMO, DEMO_CUDA_MEGABYTES, WINDOWS, Environment
+from environment_builder import usable_python
 from interpreters import PythonMissing, SetupError, dotted, find_python
 
 # The wheel of Blender for each Python; the first is tried first, after the Python that runs this.
@@ -197,7 +198,7 @@ def new_backend(version: tuple[int, int]) -> Environment:
     if sys.platform != "linux":
         return demo  # what every index has is a build for processors
     if version == DEMO.python_version and platform.machine() == "x86_64":
-        python = find_python(version, needs_pip=False)
+        python = usable_python(version)
         if tool := tool_with_cpu_torch(python, version, demo.lock):
             return replace(demo, torch_from=tool)
     why = f"for Python {dotted(version)} only PyTorch's CUDA build can be had here; it runs without a GPU, too"

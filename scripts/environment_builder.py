@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from interpreters import SetupError, VenvMissing, dotted, find_python, tool_variables
-from system_packages import install_packages, package_manager
+from system_packages import can_install, install_packages, package_manager
 from tool_output import telling_line
 
 if TYPE_CHECKING:
@@ -28,6 +28,22 @@ _FULL = 20 * 2**20
 
 class InstallFailed(SetupError):
     """venv, pip or uv ended with an error."""
+
+
+def usable_python(version: tuple[int, int]) -> Path:
+    """A Python that environments can be made with: found, fetched by uv, or completed by Debian's package as root.
+
+    Raises:
+        PythonMissing: there is none; says what to install.
+    """
+    try:
+        return find_python(version, needs_pip=shutil.which("uv") is None, may_fetch=True)
+    except VenvMissing:
+        if not can_install() or package_manager() != "apt":
+            raise
+        number = dotted(version)
+        install_packages(f"Python {number} lacks its venv module", "apt", [f"python{number}-venv"])
+        return find_python(version, needs_pip=True)
 
 
 class Builder:
@@ -56,7 +72,7 @@ class Builder:
         environment = self.environment
         environment.log.write_bytes(b"")
         # Found first: a missing Python should not cost the user the environment that is there.
-        python = self._find_python() if whole else None
+        python = usable_python(environment.python_version) if whole else None
         # The stamp goes first and comes last: whatever is cut short in between is not taken for an environment.
         environment.stamp.unlink(missing_ok=True)
         with self._removed_if_unfinished():
@@ -68,17 +84,6 @@ class Builder:
             unfinished = environment.stamp.with_suffix(".unfinished")
             unfinished.write_text(json.dumps(stamp, indent=1), encoding="utf-8")
             os.replace(unfinished, environment.stamp)
-
-    def _find_python(self) -> Path:
-        version = self.environment.python_version
-        try:
-            return find_python(version, needs_pip=not self.uv, may_fetch=True)
-        except VenvMissing:
-            if WINDOWS or package_manager() != "apt" or os.geteuid() != 0:
-                raise
-            number = dotted(version)
-            install_packages(f"Python {number} lacks its venv module", "apt", [f"python{number}-venv"])
-            return find_python(version, needs_pip=True)
 
     @contextlib.contextmanager
     def _removed_if_unfinished(self) -> Iterator[None]:
@@ -181,7 +186,7 @@ class Builder:
         if code:
             output = self.environment.log.read_bytes()[begins:].decode(errors="replace")
             message = (
-                f"{Path(command[0]).name} failed (exit code {code}) while {label}: {telling_line(output)} All of its "
-                f"output is in {self.environment.log}."
+                f"{self.tool} failed (exit code {code}) while {label}: {telling_line(output)}\nAll of its output is in "
+                f"{self.environment.log}."
             )
             raise InstallFailed(message)

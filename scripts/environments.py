@@ -125,15 +125,19 @@ def ensure(*environments: Environment) -> None:
                 Builder(environment, ROOT, lock_file).build(whole=part == "environment", stamp=stamp)
 
 
+_announced: set[Environment] = set()
+
+
 def require_space(*environments: Environment) -> None:
     """Say how much disk space the missing environments need and how much is free.
 
     Raises:
         SetupError: there is not enough.
     """
-    missing = [one for one in environments if missing_part(one) == "environment"]
+    missing = [one for one in environments if missing_part(one) == "environment" and one not in _announced]
     if not missing:
         return
+    _announced.update(missing)
     needed = sum(one.megabytes for one in missing) * 1e6
     # A link that leads nowhere is refused later, in its own words.
     existing = next(folder for folder in (HOME, ROOT) if folder.exists())

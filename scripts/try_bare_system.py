@@ -153,7 +153,9 @@ def local_indexes() -> list[str]:
         if path.name == "pip.conf" and path.is_file():
             text += " " + path.read_text(encoding="utf-8")
     named = re.findall(r"(?<![\w:/])(?:file://)?(/[\w./-]+)", text)
-    return sorted({path.rstrip("/") for path in named if Path(path).is_dir()})
+    folders = {Path(path) for path in named if Path(path).is_dir()}
+    # The pages of an index lead to files beside it.
+    return sorted(str(folder.parent if folder.name == "simple" else folder) for folder in folders)
 
 
 def disk_use(folder: Path) -> int:
