@@ -21,8 +21,8 @@ import environments
 import system_packages
 from addon_package import addon_module
 from cpu_torch import tool_with_cpu_torch
-from environments import BACKEND, BLENDERS, DEMO, DEMO_CUDA_MEGABYTES, WINDOWS, Environment
 from environment_builder import usable_python
+from environments import BACKEND, BLENDERS, DEMO, DEMO_CUDA_MEGABYTES, WINDOWS, Environment
 from interpreters import PythonMissing, SetupError, dotted, find_python
 
 # The wheel of Blender for each Python; the first is tried first, after the Python that runs this.

@@ -112,6 +112,9 @@ def ensure(*environments: Environment) -> None:
     missing = [one for one in environments if missing_part(one)]
     if not missing:
         return
+    for environment in missing:
+        if missing_part(environment) == "environment":
+            _refuse_foreign_environment(environment)
     system_packages.require_libraries(list(dict.fromkeys(name for one in missing for name in one.libraries)))
     require_space(*missing)
     for environment in missing:
