@@ -18,12 +18,12 @@ import time
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import environments
 from environments import BACKEND, BLENDERS, ROOT, Environment
-from interpreters import PythonMissing
+from interpreters import PythonMissing, find_python
 
 TESTS = ROOT / "tests"
 BLENDER_TESTS = TESTS / "blender"
@@ -95,8 +95,9 @@ def main() -> None:
     )
     options, for_pytest = parser.parse_known_args()
     with environments.exit_on_setup_error():
-        environments.require_space(BACKEND, *(BLENDERS[version] for version in options.blender or BLENDERS))
-        environments.ensure(BACKEND)
+        backend = backend_here()
+        environments.require_space(backend, *(BLENDERS[version] for version in options.blender or BLENDERS))
+        environments.ensure(backend)
         blenders, left_out = ready_blenders(options.blender)
 
     flags, backend_paths, blender_paths = split_paths(for_pytest)
@@ -111,7 +112,7 @@ def main() -> None:
     variables = {"EX4D_BACKEND_PYTHON": str(BACKEND.python)}
     if blenders:
         # The chain's tests need one Blender: the newest that runs on the backend's own version of Python.
-        alike = [blender for blender in blenders if blender.python_version == BACKEND.python_version]
+        alike = [blender for blender in blenders if blender.python_version == backend.python_version]
         variables["EX4D_BLENDER_PYTHON"] = str((alike or blenders)[-1].python)
     if chosen and not backend_paths:
         outcomes.append(Outcome("tests, backend", "not run, only tests of Blender were asked for"))
@@ -130,6 +131,18 @@ def main() -> None:
             in_blender = {**variables, "EX4D_BLENDER_PYTHON": str(blender.python)}
             outcomes.append(run_pytest(name, blender.python, [*flags, *paths], in_blender))
     sys.exit(report([*outcomes, *left_out], filtered=bool(for_pytest)))
+
+
+def backend_here() -> Environment:
+    """The backend's environment on Python 3.11, or on 3.13 where that alone is installed."""
+    for version in (BACKEND.python_version, (3, 13)):
+        here = replace(BACKEND, python_version=version)
+        try:
+            find_python(version, needs_pip=False)
+        except PythonMissing:
+            continue
+        return here
+    return BACKEND  # uv may fetch its Python
 
 
 def blender_versions(text: str) -> list[str]:

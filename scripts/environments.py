@@ -86,13 +86,13 @@ class Environment:
 BACKEND = Environment("backend", (3, 11), 7500, installs_project=True)
 # The backend without a GPU, for the demo; demo_setup.py adapts it to the Pythons of the machine.
 DEMO = Environment("demo", (3, 11), 1400, installs_project=True, compiled=False)
-DEMO_CUDA_MEGABYTES = 4400
+DEMO_CUDA_MEGABYTES = 4430
 # A further Blender is a line here and a `blender-<version>.in` beside the locks.
 BLENDERS = {
-    "4.2": Environment("blender-4.2", (3, 11), 1030, libraries=system_packages.BLENDER_4_2),
-    "4.5": Environment("blender-4.5", (3, 11), 870, libraries=system_packages.BLENDER),
-    "5.0": Environment("blender-5.0", (3, 11), 900, libraries=system_packages.BLENDER),
-    "5.2": Environment("blender-5.2", (3, 13), 1050, libraries=system_packages.BLENDER),
+    "4.2": Environment("blender-4.2", (3, 11), 1050, libraries=system_packages.BLENDER_4_2),
+    "4.5": Environment("blender-4.5", (3, 11), 990, libraries=system_packages.BLENDER),
+    "5.0": Environment("blender-5.0", (3, 11), 1020, libraries=system_packages.BLENDER),
+    "5.2": Environment("blender-5.2", (3, 13), 1070, libraries=system_packages.BLENDER),
 }
 ENVIRONMENTS = {environment.name: environment for environment in (BACKEND, *BLENDERS.values(), DEMO)}
 

@@ -88,7 +88,7 @@ def validate(built: Path) -> str:
     blender = find_tool()
     if blender is None:
         return "Not validated by Blender, as no Blender was found; its manifest has the required lines."
-    done = run([*blender.tool(), "validate", str(built)])
+    done = run([*blender.tool(), "validate", str(built.resolve())])
     if done.returncode:
         raise AddonError(f"Blender's extension tool refuses the add-on: {last_line(done.stdout)}")
     return f"Validated by the extension tool of {blender.program}."
