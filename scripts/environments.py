@@ -1,6 +1,6 @@
 """Creates the Python environments of the project, under .venv/, from the hashed locks in scripts/locks/.
 
-`python3 scripts/environments.py` creates all; demo.py, test.py and build_addon.py call `ensure` for what they need.
+`python3 scripts/environments.py` creates all; demo_setup.py and all_checks.py call `ensure` for what they need.
 There is more than one because each Blender, as the `bpy` module, dictates its own Python and numpy.
 Needs only the standard library. Uses uv where it is on PATH, and venv with pip otherwise; both take their
 indexes and proxies from the user's own configuration, and the hashes decide what is accepted.
@@ -15,7 +15,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -23,26 +22,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from interpreters import SetupError, dotted, find_python, tool_variables
+import system_packages
+from environment_builder import WINDOWS, Builder
+from interpreters import SetupError, dotted
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ROOT / "scripts" / "locks"
 HOME = ROOT / ".venv"
-WINDOWS = os.name == "nt"
 LOCK_COMMAND = "python3 scripts/environments.py lock"
-
-
-class InstallFailed(SetupError):
-    """venv, pip or uv ended with an error."""
 
 
 @dataclass(frozen=True)
 class Environment:
-    """One environment, `.venv/<name>`, installed from `scripts/locks/<name>.txt`."""
+    """One environment, `.venv/<name>`, installed from a lock in `scripts/locks/`.
+
+    Attributes:
+        megabytes: what it takes on disk once it is installed, as measured on Linux.
+        libraries: shared libraries of the system that it does not start without, on Linux.
+        lock_name: of the lock, if it is not the environment's.
+        torch_from: "pip" or "uv" if only that tool can have its build of PyTorch.
+        compiled: whether all bytecode is written at once.
+    """
 
     name: str
     python_version: tuple[int, int]
+    megabytes: int
     installs_project: bool = False
+    libraries: tuple[str, ...] = ()
+    lock_name: str = ""
+    torch_from: Literal["", "pip", "uv"] = ""
+    compiled: bool = True
 
     @property
     def folder(self) -> Path:
@@ -52,7 +61,7 @@ class Environment:
     @property
     def lock(self) -> Path:
         """The pinned requirements that it is installed from."""
-        return LOCKS / f"{self.name}.txt"
+        return LOCKS / f"{self.lock_name or self.name}.txt"
 
     @property
     def python(self) -> Path:
@@ -74,33 +83,83 @@ class Environment:
         return self.folder / "Scripts" / f"{name}.exe" if WINDOWS else self.folder / "bin" / name
 
 
-BACKEND = Environment("backend", (3, 11), installs_project=True)
+BACKEND = Environment("backend", (3, 11), 7500, installs_project=True)
+# The backend without a GPU, for the demo; demo_setup.py adapts it to the Pythons of the machine.
+DEMO = Environment("demo", (3, 11), 1400, installs_project=True, compiled=False)
+DEMO_CUDA_MEGABYTES = 4430
 # A further Blender is a line here and a `blender-<version>.in` beside the locks.
 BLENDERS = {
-    "4.2": Environment("blender-4.2", (3, 11)),
-    "4.5": Environment("blender-4.5", (3, 11)),
-    "5.0": Environment("blender-5.0", (3, 11)),
-    "5.2": Environment("blender-5.2", (3, 13)),
+    "4.2": Environment("blender-4.2", (3, 11), 1050, libraries=system_packages.BLENDER_4_2),
+    "4.5": Environment("blender-4.5", (3, 11), 990, libraries=system_packages.BLENDER),
+    "5.0": Environment("blender-5.0", (3, 11), 1020, libraries=system_packages.BLENDER),
+    "5.2": Environment("blender-5.2", (3, 13), 1070, libraries=system_packages.BLENDER),
 }
-ENVIRONMENTS = {environment.name: environment for environment in (BACKEND, *BLENDERS.values())}
+ENVIRONMENTS = {environment.name: environment for environment in (BACKEND, *BLENDERS.values(), DEMO)}
 
 
 def ensure(*environments: Environment) -> None:
     """Make each environment ready to use; returns within milliseconds where it already is.
 
     An environment is ready when its stamp, which is written last, names the current lock, Python and folder. One
-    without a stamp was interrupted, and is created again.
+    without a stamp was interrupted, and is created again. Before anything is fetched, shared libraries and free disk
+    space are checked.
 
     Raises:
         PythonMissing: no interpreter of the needed version.
-        InstallFailed: a tool failed; the end of its log is in the message.
+        InstallFailed: a tool failed; the line in which it said why is in the message.
+        SetupError: a library is missing, the disk is too small, or the checkout cannot be written to.
     """
-    for environment in environments:
-        if missing_part(environment):
-            with _only_one_setup(environment) as lock_file:
-                # Checked again: another set-up that we waited for may have created it.
-                if missing := missing_part(environment):
-                    _Builder(environment, lock_file).build(missing)
+    missing = [one for one in environments if missing_part(one)]
+    if not missing:
+        return
+    for environment in missing:
+        if missing_part(environment) == "environment":
+            _refuse_foreign_environment(environment)
+    system_packages.require_libraries(list(dict.fromkeys(name for one in missing for name in one.libraries)))
+    require_space(*missing)
+    for environment in missing:
+        with _only_one_setup(environment) as lock_file:
+            # Asked again: the set-up that we may have waited for has done our work.
+            if part := missing_part(environment):
+                if part == "environment":
+                    _refuse_foreign_environment(environment)
+                # Read now: what changes while this works is the next run's to see.
+                stamp = _wanted_stamp(environment)
+                Builder(environment, ROOT, lock_file).build(whole=part == "environment", stamp=stamp)
+
+
+_announced: set[Environment] = set()
+
+
+def require_space(*environments: Environment) -> None:
+    """Say how much disk space the missing environments need and how much is free.
+
+    Raises:
+        SetupError: there is not enough.
+    """
+    missing = [one for one in environments if missing_part(one) == "environment" and one not in _announced]
+    if not missing:
+        return
+    _announced.update(missing)
+    needed = sum(one.megabytes for one in missing) * 1e6
+    # A link that leads nowhere is refused later, in its own words.
+    existing = next(folder for folder in (HOME, ROOT) if folder.exists())
+    free = shutil.disk_usage(existing).free
+    names = ", ".join(one.name for one in missing)
+    print(f"needs {needed / 1e9:.1f} GB in {HOME} ({names}); {free / 1e9:.1f} GB free", flush=True)
+    if free < needed:
+        # What is replaced makes room; adding that up takes long, so it is left for when it matters.
+        free += sum(_size(one.folder) for one in missing)
+    if free < needed:
+        message = (
+            f"Not enough disk space in {HOME}: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free. Free "
+            "some, or make .venv a link to a folder on a larger disk, and run this again."
+        )
+        raise SetupError(message)
+
+
+def _size(folder: Path) -> int:
+    return sum(path.lstat().st_size for path in folder.rglob("*")) if folder.is_dir() else 0
 
 
 def missing_part(environment: Environment) -> Literal["", "project", "environment"]:
@@ -126,7 +185,7 @@ def _found_stamp(environment: Environment) -> dict:
 def _wanted_stamp(environment: Environment) -> dict[str, str]:
     project = ""
     if environment.installs_project:
-        # All that an editable install copies: the commands and metadata, and the version, which is in another file.
+        # All that an editable install copies: the commands and metadata, and the version, which stands elsewhere.
         version = re.search(r"^__version__ = .*$", _read(ROOT / "ex4d_core" / "__init__.py"), re.MULTILINE)
         project = _sha256(_read(ROOT / "pyproject.toml") + (version.group() if version else ""))
     return {
@@ -175,115 +234,24 @@ def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-class _Builder:
-    """Builds one environment, one line of output per step."""
-
-    def __init__(self, environment: Environment, lock_file: int) -> None:
-        self.environment = environment
-        self.lock_file = lock_file
-        self.uv = shutil.which("uv")
-
-    def build(self, missing: Literal["project", "environment"]) -> None:
-        environment = self.environment
-        if missing == "environment":
-            _refuse_foreign_environment(environment)
-        environment.log.write_bytes(b"")
-        # Read now: the next run notices later changes.
-        finished = json.dumps(_wanted_stamp(environment), indent=1)
-        python = None
-        if missing == "environment":
-            # Found first: a missing Python must not remove the existing environment.
-            python = find_python(environment.python_version, needs_pip=self.uv is None)
-        # The stamp is removed first and written last, so that an interrupted set-up does not count as an environment.
-        environment.stamp.unlink(missing_ok=True)
-        if python:
-            self._create(python)
-            self._install_lock()
-        if environment.installs_project:
-            self._install_project()
-        unfinished = environment.stamp.with_suffix(".unfinished")
-        unfinished.write_text(finished, encoding="utf-8")
-        os.replace(unfinished, environment.stamp)
-
-    def _create(self, python: Path) -> None:
-        folder = self.environment.folder
-        if folder.exists():
-            try:
-                shutil.rmtree(folder)
-            except OSError as error:
-                message = f"Cannot replace {folder}: {error.strerror}. End the programs that use it and run this again."
-                raise SetupError(message) from error
-        label = f"creating it with {python}"
-        if self.uv:
-            self._step(label, [self.uv, "venv", "--no-project", "--python", str(python), str(folder)])
-        else:
-            self._step(label, [str(python), "-m", "venv", str(folder)])
-
-    def _install_lock(self) -> None:
-        lock = self.environment.lock
-        tool = "uv" if self.uv else "pip"
-        count = len(re.findall(r"^[A-Za-z0-9]", _read(lock), re.MULTILINE))
-        label = f"installing up to {count} packages from {lock.relative_to(ROOT).as_posix()} with {tool}"
-        # Compiled here, once: the first start of Blender or the service would else do it while the user waits.
-        compiled = ["--compile-bytecode"] if self.uv else ["--compile"]
-        self._step(label, [*self._installer(), "--require-hashes", "--no-deps", *compiled, "-r", str(lock)])
-
-    def _install_project(self) -> None:
-        options = ["--no-deps", "--no-build-isolation", "--editable", str(ROOT)]
-        self._step("installing the project, editable", [*self._installer(), *options])
-
-    def _installer(self) -> list[str]:
-        python = str(self.environment.python)
-        if self.uv:
-            return [self.uv, "pip", "install", "--python", python]
-        quiet = ["--no-input", "--disable-pip-version-check", "--progress-bar", "off"]
-        return [python, "-m", "pip", "install", *quiet]
-
-    def _step(self, label: str, command: Sequence[str]) -> None:
-        start = time.monotonic()
-        line = f"[{self.environment.name}] {label} ..."
-        print(line, end="", flush=True)
-        # Where this process is killed outright, its installer lives on; it inherits the lock file, and with it the
-        # lock, so that a new set-up waits for it instead of working in the same folder.
-        inherited = {} if WINDOWS else {"pass_fds": (self.lock_file,)}
-        with self.environment.log.open("ab") as log:
-            log.write(f"$ {' '.join(command)}\n".encode())
-            log.flush()
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT, env=tool_variables(), **inherited
-            )
-            try:
-                while True:
-                    try:
-                        code = process.wait(timeout=1.0)
-                        break
-                    except subprocess.TimeoutExpired:
-                        if sys.stdout.isatty():
-                            print(f"\r{line} {time.monotonic() - start:.0f} s", end="", flush=True)
-            except BaseException:
-                # Ctrl-C: nothing may continue to write into a folder that the next run removes.
-                process.terminate()
-                process.wait()
-                print(flush=True)
-                raise
-        elapsed = f"{time.monotonic() - start:.1f} s"
-        print(f"\r{line} {elapsed}" if sys.stdout.isatty() else f" {elapsed}", flush=True)
-        if code:
-            tail = "\n".join(self.environment.log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
-            message = (
-                f"This step failed (exit code {code}); its output is in {self.environment.log} and ends with:\n{tail}"
-            )
-            raise InstallFailed(message)
-
-
 @contextlib.contextmanager
 def _only_one_setup(environment: Environment) -> Iterator[int]:
-    """Hold a file lock that the system frees when its last holder ends, however it ends; yields its descriptor."""
+    """Hold a file lock that the system frees when its last holder ends, however it ends; yields its descriptor.
+
+    Raises:
+        SetupError: the folder of all environments cannot be written to.
+    """
     if HOME.is_symlink() and not HOME.exists():
         message = f"{HOME} is a link to {HOME.resolve()}, which does not exist: make that folder, or remove the link."
         raise SetupError(message)
-    HOME.mkdir(exist_ok=True)
-    descriptor = os.open(HOME / f"{environment.name}.lock", os.O_RDWR | os.O_CREAT)
+    try:
+        HOME.mkdir(exist_ok=True)
+        descriptor = os.open(HOME / f"{environment.name}.lock", os.O_RDWR | os.O_CREAT)
+    except OSError as error:
+        message = (
+            f"Cannot write to {HOME}: {error.strerror}. Copy the project to a folder of your own, and run this there."
+        )
+        raise SetupError(message) from error
     try:
         if not _try_lock(descriptor):
             print(f"[{environment.name}] another set-up is running; waiting for it to end", flush=True)
@@ -309,36 +277,6 @@ def _try_lock(descriptor: int) -> bool:
     return True
 
 
-def write_locks(*, upgrade: bool) -> None:
-    """Pin `scripts/locks/*.in` again, for all systems, with the hash of every file and the address of none.
-
-    Raises:
-        SetupError: uv, which alone can lock for other systems, is not on PATH, or found no solution.
-    """
-    uv = shutil.which("uv")
-    if not uv:
-        message = "Locking needs uv: install it (`pip install uv`), and run this again."
-        raise SetupError(message)
-    for source in sorted(LOCKS.glob("*.in")):
-        environment = ENVIRONMENTS.get(source.stem)
-        python_version = environment.python_version if environment else BACKEND.python_version
-        command = [uv, "pip", "compile", "--quiet", "--universal", "--generate-hashes", "--no-emit-index-url"]
-        command += ["--no-emit-find-links", "--custom-compile-command", LOCK_COMMAND]
-        command += ["--python-version", dotted(python_version)]
-        if environment is None:
-            # Wheels for inside the add-on: Blender brings what these depend on, and takes each file as it is.
-            command += ["--no-deps"]
-        elif environment.installs_project:
-            command += ["pyproject.toml", "--extra", "dev"]
-        command += ["--upgrade"] if upgrade else []
-        target = source.with_suffix(".txt")
-        command += [source.relative_to(ROOT).as_posix(), "--output-file", target.relative_to(ROOT).as_posix()]
-        print(f"locking {target.relative_to(ROOT).as_posix()}", flush=True)
-        if subprocess.run(command, cwd=ROOT, env=tool_variables()).returncode:
-            message = f"uv could not lock {source.relative_to(ROOT).as_posix()}; its output is above."
-            raise SetupError(message)
-
-
 @contextlib.contextmanager
 def exit_on_setup_error() -> Iterator[None]:
     """End the program with the message of a set-up error raised within, and with code 130 after Ctrl-C."""
@@ -346,25 +284,35 @@ def exit_on_setup_error() -> Iterator[None]:
         yield
     except SetupError as error:
         sys.exit(f"\n{error}")
+    except OSError as error:
+        sys.exit(f"\n{error.filename or 'the project'}: {error.strerror}; check the path and its permissions.")
     except KeyboardInterrupt:
         print("Interrupted; run the same command to resume.", file=sys.stderr)
         sys.exit(130)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Create environments, or lock them again."""
     parser = argparse.ArgumentParser(description="Create the project's Python environments, under .venv/.")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB")
     setup = verbs.add_parser("setup", help="create the environments (the default)")
-    setup.add_argument("names", nargs="*", metavar="NAME", help=f"which ones: {', '.join(ENVIRONMENTS)} (default: all)")
+    needed = [name for name in ENVIRONMENTS if name != DEMO.name]
+    setup.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"which ones: {', '.join(ENVIRONMENTS)} (default: all but {DEMO.name}, which backend contains)",
+    )
     lock = verbs.add_parser("lock", help="pin scripts/locks/*.in again, with uv")
     lock.add_argument("--upgrade", action="store_true", help="take the newest versions that the .in files allow")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     with exit_on_setup_error():
         if options.verb == "lock":
+            from pin_locks import write_locks
+
             write_locks(upgrade=options.upgrade)
             return
-        names = getattr(options, "names", None) or list(ENVIRONMENTS)
+        names = getattr(options, "names", None) or needed
         for name in names:
             if name not in ENVIRONMENTS:
                 parser.error(f"unknown environment {name!r}: expected {', '.join(ENVIRONMENTS)}")

@@ -10,6 +10,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tool_output import telling_line
+
+# Values of UV_PYTHON_DOWNLOADS with which uv must not fetch a Python by itself.
+_NO_DOWNLOADS = ("never", "manual", "false", "0")
+
 
 class SetupError(Exception):
     """Set-up cannot continue; the message says what to do."""
@@ -19,12 +24,17 @@ class PythonMissing(SetupError):
     """No usable interpreter of the version that an environment needs."""
 
 
-def find_python(version: tuple[int, int], *, needs_pip: bool) -> Path:
+class VenvMissing(PythonMissing):
+    """An interpreter without a complete venv module, which Debian has in a package of its own."""
+
+
+def find_python(version: tuple[int, int], *, needs_pip: bool, may_fetch: bool = False) -> Path:
     """The first interpreter of this version that works, from PATH, the `py` launcher, pyenv or uv.
 
     Args:
         version: major and minor number.
-        needs_pip: whether its venv module has to be complete, which Debian packages separately; uv does not need it.
+        needs_pip: whether its venv module has to be complete, which Debian splits off; uv does without.
+        may_fetch: whether uv may fetch one where none is installed, unless UV_PYTHON_DOWNLOADS forbids it.
 
     Raises:
         PythonMissing: with one sentence on what to install.
@@ -43,11 +53,20 @@ def find_python(version: tuple[int, int], *, needs_pip: bool) -> Path:
             f"{incomplete} is Python {number} without its venv module: install that (on Debian and Ubuntu the package "
             f"python{number}-venv), and run this again."
         )
-        raise PythonMissing(message)
+        raise VenvMissing(message)
+    refusal = ""
+    if may_fetch and (uv := shutil.which("uv")) and os.environ.get("UV_PYTHON_DOWNLOADS", "") not in _NO_DOWNLOADS:
+        print(f"[python {number}] fetching it with uv ...", flush=True)
+        done = subprocess.run(
+            [uv, "python", "install", number], capture_output=True, text=True, env=tool_variables(), errors="replace"
+        )
+        if found := _output([uv, "python", "find", "--no-project", "--managed-python", number]):
+            return Path(found)
+        refusal = f" uv could not fetch it: {telling_line(done.stdout + done.stderr)}"
     message = (
         f"Python {number} is needed and was not found: install it (from python.org, your system's packages, "
         f"`pyenv install {number}` or `uv python install {number}`) so that `python{number}` is on PATH, and run this "
-        "again."
+        f"again.{refusal}"
     )
     raise PythonMissing(message)
 
@@ -112,8 +131,7 @@ def _output(command: Sequence[str]) -> str:
 def tool_variables() -> dict[str, str]:
     """The user's environment variables, without those that redirect packages or imports out of our folder."""
     redirecting = {"PYTHONPATH", "PYTHONHOME", "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_REQUIRE_VIRTUALENV"}
-    variables = {name: value for name, value in os.environ.items() if name not in redirecting}
-    return {**variables, "UV_PYTHON_DOWNLOADS": "never"}
+    return {name: value for name, value in os.environ.items() if name not in redirecting}
 
 
 def dotted(version: Sequence[int]) -> str:

@@ -19,7 +19,7 @@ LAYERS = [
     {"generation", "raster"},
     {"mesh"},
     {"depth", "media", "weights"},
-    {"ex4d"},
+    {"ex4d", "addon"},
     {"ex4d_core"},
 ]
 LEVEL = {room: len(LAYERS) - number for number, layer in enumerate(LAYERS) for room in layer}

@@ -1,4 +1,4 @@
-"""The add-on's zip: complete for every system, unmodified in its foreign parts, and installable by Blender itself."""
+"""The add-on's zip: made without an environment, complete for every system, and installable by Blender itself."""
 
 from __future__ import annotations
 
@@ -8,22 +8,21 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 
-import build_addon
 import environments
+from addon_package import addon_module
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
 BLENDER = environments.BLENDERS["5.0"]
-
-pytestmark = pytest.mark.skipif(
-    bool(environments.missing_part(environments.BACKEND) or environments.missing_part(BLENDER)),
-    reason="building needs the project's own environments: run scripts/environments.py",
+zip_file, blenders = addon_module("zip_file"), addon_module("blenders")
+AddonError = addon_module("").AddonError
+needs_blender = pytest.mark.skipif(
+    bool(environments.missing_part(BLENDER)), reason="needs the environment blender-5.0: run scripts/environments.py"
 )
 
 # How the wheels of each platform's Blender are recognised by their file names.
@@ -38,7 +37,7 @@ TAGS = {
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> Path:
-    return build_addon.build(ROOT / "blender_addon", tmp_path_factory.mktemp("add-on") / "ex4d.zip")
+    return zip_file.build(ROOT / "blender_addon", tmp_path_factory.mktemp("add-on") / "ex4d.zip")
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +93,7 @@ print(json.dumps({{
 """
 
 
+@needs_blender
 def test_blender_installs_and_enables_it_with_the_wheels_inside(built, tmp_path):
     """In a Blender whose Python has neither pyzmq nor msgpack, as an artist's has not."""
     packages, user = tmp_path / "packages", tmp_path / "user"
@@ -147,8 +147,8 @@ def test_a_wrong_manifest_is_refused_and_an_older_zip_stays(addon, tmp_path, old
     change_manifest(addon, old, new)
     output = tmp_path / "ex4d.zip"
     output.write_bytes(b"older")
-    with pytest.raises(build_addon.BuildFailed, match=message):
-        build_addon.build(addon, output)
+    with pytest.raises(AddonError, match=message):
+        zip_file.build(addon, output)
     assert output.read_bytes() == b"older"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["addon", "ex4d.zip"]
 
@@ -157,11 +157,95 @@ def test_a_changed_ex4d_core_gets_another_version(tmp_path, monkeypatch):
     """Blender keeps what it has unpacked as long as name and version stay."""
     core = tmp_path / "ex4d_core"
     shutil.copytree(ROOT / "ex4d_core", core, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(build_addon, "CORE", core)
+    monkeypatch.setattr(zip_file, "CORE", core)
     names = []
     for text in ("", "", "MORE = 1\n"):
         (core / "more.py").write_text(text, encoding="utf-8")
-        target = tmp_path / str(len(names))
-        build_addon.build_core_wheel("0.1.0", target)
-        names += [path.name for path in target.iterdir()]
+        names.append(zip_file.core_wheel("0.1.0")[0])
     assert names[0] == names[1] != names[2]
+
+
+def test_the_same_files_give_the_same_bytes(built, tmp_path):
+    again = zip_file.build(ROOT / "blender_addon", tmp_path / "again.zip")
+    assert again.read_bytes() == built.read_bytes()
+
+
+def test_the_wheel_of_ex4d_core_installs_with_pip(tmp_path):
+    name, content = zip_file.core_wheel("0.1.0")
+    (tmp_path / name).write_bytes(content)
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target"]
+    done = subprocess.run([*command, str(tmp_path / "into"), str(tmp_path / name)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "into" / "ex4d_core" / "cameras.py").is_file()
+    metadata = next((tmp_path / "into").glob("ex4d_core-0.1.0+*.dist-info"))
+    assert {path.name for path in metadata.iterdir()} >= {"METADATA", "WHEEL", "RECORD", "licenses"}
+
+
+def test_one_platform_gets_its_own_wheels_and_name(tmp_path):
+    [built] = [zip_file.build(platforms=["windows-x64"], folder=tmp_path)]
+    assert built == tmp_path / f"ex4d-{zip_file.ex4d_core.__version__}-windows-x64.zip"
+    with zipfile.ZipFile(built) as opened:
+        manifest = opened.read("blender_manifest.toml").decode()
+        foreign = [name for name in opened.namelist() if name.endswith(".whl") and "ex4d_core" not in name]
+    assert 'platforms = [\n    "windows-x64",\n]' in manifest
+    assert foreign and all(re.search(TAGS["windows-x64"], name) for name in foreign)
+
+
+def test_both_doors_lead_to_one_implementation(tmp_path):
+    """The script, whose Python has neither numpy nor torch, and the verb."""
+    outputs = []
+    for start in (["-S", "scripts/build_addon.py"], ["-m", "ex4d", "addon"]):
+        output = tmp_path / f"{len(outputs)}.zip"
+        command = [sys.executable, *start, "--platform", "linux-x64", "--output", str(output)]
+        variables = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT / "backend"), str(ROOT)))}
+        done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert re.search(r"alidated by", done.stdout) and "drag it into Blender" in done.stdout
+        outputs.append(output.read_bytes())
+    assert outputs[0] == outputs[1]
+
+
+@needs_blender
+def test_blenders_tool_validates_where_there_is_a_blender(built):
+    assert zip_file.validate(built).startswith("Validated by the extension tool of ")
+
+
+def test_without_a_blender_it_is_said_that_nobody_validated(built, monkeypatch):
+    monkeypatch.setattr(zip_file, "find_tool", lambda: None)
+    assert zip_file.validate(built).startswith("Not validated by Blender, as no Blender was found")
+
+
+def test_wheels_that_cannot_be_had_are_named_in_pips_words(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name in [name for name in os.environ if name.startswith(("PIP_", "UV_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises(
+        AddonError, match=r"pip cannot fetch the wheels for \S+, Python 3\.\d+: ERROR: .*(msgpack|pyzmq)"
+    ):
+        zip_file.build(output=tmp_path / "ex4d.zip", platforms=["linux-x64"])
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+
+
+def fake_blender(path: Path, version: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\necho 'Blender {version}'\n", encoding="utf-8")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into the folders that are usual on Linux")
+def test_the_newest_blender_of_the_usual_folders_is_found_and_an_old_one_passed_over(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setattr(blenders, "_CHECKOUT", tmp_path)
+    fake_blender(tmp_path / "bin" / "blender", "3.6.2")
+    for version in ("4.2.1", "4.10.0"):
+        fake_blender(tmp_path / f"blender-{version}-linux-x64" / "blender", version)
+    found = blenders.find_blender()
+    assert found.program == tmp_path / "blender-4.10.0-linux-x64" / "blender"
+    assert found.version() == (4, 10)
+    on_path = fake_blender(tmp_path / "bin" / "blender", "4.3.2")
+    assert blenders.find_blender().program == on_path

@@ -14,6 +14,7 @@ import pytest
 
 pytest.importorskip("mkdocs", reason="building needs the project's own environment, .venv/backend")
 import docs_hook
+from addon_package import addon_module
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -143,6 +144,14 @@ def test_workflows_run_what_is_there():
     assert "scripts/test.py" in text
     for folder in re.findall(r"\btests/\w+", text):
         assert (ROOT / folder).is_dir(), folder
+
+
+def test_a_release_gets_a_zip_for_each_system_and_one_for_all():
+    text = (ROOT / ".github/workflows/release.yml").read_text(encoding="utf-8")
+    loop = re.search(r"for platform in ([^;]+); do", text).group(1)
+    assert sorted(loop.split()) == sorted(addon_module("published_wheels").PLATFORMS)
+    assert text.count("python3 scripts/build_addon.py") == 2
+    assert "gh release upload" in text
 
 
 def test_commits_are_checked_by_the_same_tools():

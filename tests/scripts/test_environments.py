@@ -85,8 +85,8 @@ def new_project(tmp_path_factory):
     def make() -> Project:
         project = Project(tmp_path_factory.mktemp("project"))
         project.lock.parent.mkdir(parents=True)
-        for script in ("environments.py", "interpreters.py"):
-            shutil.copy2(SCRIPTS / script, project.folder / "scripts")
+        for script in ("environments", "environment_builder", "interpreters", "system_packages", "tool_output"):
+            shutil.copy2(SCRIPTS / f"{script}.py", project.folder / "scripts")
         digest = write_wheel(project.folder / "packages")
         project.lock.write_text(f"tiny==1.0 \\\n    --hash=sha256:{digest}\n", encoding="utf-8")
         return project
@@ -275,7 +275,7 @@ def test_a_killed_set_ups_installer_is_waited_for(new_project, slow_installer):
         killed.kill()
         killed.wait()
         follower = project.start(slow_installer.path)
-        assert "another set-up is running" in follower.stdout.readline()
+        assert any("another set-up is running" in line for line in iter(follower.stdout.readline, ""))
         gate.write("done\n")
     output, _ = follower.communicate()
     assert follower.returncode == 0, output
@@ -357,18 +357,61 @@ def test_a_set_up_error_ends_the_program_with_its_sentence_alone():
     assert done.stderr.strip() == "Get it."
 
 
-@pytest.mark.parametrize("script", ["environments", "interpreters", "demo", "test", "build_addon"])
+MODULES = ["environments", "interpreters", "demo_setup", "all_checks", "build_addon", "demo", "test", "pin_locks"]
+
+
+@pytest.mark.parametrize("script", MODULES)
 def test_scripts_start_with_the_standard_library_alone(script):
     program = f"import sys; sys.path.insert(0, {str(SCRIPTS)!r}); import {script}"
     done = subprocess.run([sys.executable, "-S", "-I", "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
-def test_an_old_python_is_told_which_one_the_demo_wants():
-    demo = ROOT / "scripts" / "demo.py"
-    ast.parse(demo.read_text(), feature_version=(3, 6))
-    assert "__future__" not in demo.read_text(), "Python 3.6 would stumble over it before it could say anything"
-    pretend = "import runpy, sys; sys.version_info = (3, 6, 8); runpy.run_path(sys.argv[1], run_name='__main__')"
-    done = subprocess.run([sys.executable, "-c", pretend, str(demo)], capture_output=True, text=True)
-    assert done.returncode == 1
-    assert done.stderr.strip() == "This is Python 3.6; run this script with 3.8 or later."
+DOORS = ["demo", "test", "build_addon"]
+
+
+@pytest.mark.parametrize("script", DOORS)
+def test_help_installs_nothing(script, tmp_path):
+    shutil.copytree(SCRIPTS, tmp_path / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "backend/ex4d/addon", tmp_path / "backend/ex4d/addon")
+    shutil.copytree(ROOT / "ex4d_core", tmp_path / "ex4d_core")
+    done = subprocess.run(
+        [sys.executable, "-B", f"scripts/{script}.py", "--help"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and f"usage: {script}.py" in done.stdout, done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["backend", "ex4d_core", "scripts"]
+
+
+@pytest.mark.parametrize("script", [*DOORS, "require_python"])
+def test_an_old_python_can_read_the_scripts_that_people_start(script):
+    tree = ast.parse((SCRIPTS / f"{script}.py").read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        assert not isinstance(node, (ast.JoinedStr, ast.AnnAssign, ast.Starred, ast.NamedExpr, ast.Nonlocal)), (
+            node.lineno
+        )
+        if isinstance(node, ast.FunctionDef):
+            assert node.returns is None and not node.args.kwonlyargs, node.name
+        if isinstance(node, ast.ImportFrom):
+            assert node.module != "__future__"
+
+
+@pytest.mark.parametrize("script", DOORS)
+@pytest.mark.parametrize("version", ["2.7", "3.6", "3.7", "3.8", "3.9"])
+def test_an_old_python_is_told_which_one_to_run_the_script_with(script, version, tmp_path):
+    root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    old = next(root.glob(f"versions/{version}.*/bin/python"), None) or shutil.which(f"python{version}")
+    if old is None or subprocess.run([old, "-c", ""]).returncode:
+        pytest.skip(f"Python {version} is not installed")
+    (tmp_path / "python3.13").symlink_to(sys.executable)
+    for path, advice in (
+        (tmp_path, f"run it again with `python3.13 {SCRIPTS}/{script}.py`"),
+        (tmp_path / "empty", f"install Python 3.11 or 3.13, and run it again with `python3.11 {SCRIPTS}/{script}.py`"),
+    ):
+        done = subprocess.run(
+            [old, "-B", SCRIPTS / f"{script}.py"],
+            env={"PATH": str(path)},
+            capture_output=True,
+            text=True,
+        )
+        expected = f"This is Python {version}, and {SCRIPTS}/{script}.py needs 3.10 or later: {advice}."
+        assert (done.returncode, done.stderr.strip()) == (1, expected)

@@ -47,12 +47,39 @@ def test_no_lock_names_an_index_a_host_or_a_folder_of_one_machine(lock):
 def test_every_environment_and_every_input_has_its_lock():
     inputs = {path.stem for path in environments.LOCKS.glob("*.in")}
     assert inputs == {lock.stem for lock in LOCKS}
-    assert inputs == {*environments.ENVIRONMENTS, "addon-wheels"}
+    assert inputs == {*environments.ENVIRONMENTS, "demo-cuda", "addon-wheels"}
 
 
 def test_the_versions_that_results_rest_on():
     backend = pinned("backend")
     assert (backend["torch"], backend["warp-lang"]) == ("2.15.0", "1.19.0")
+
+
+def test_the_demo_needs_no_gpu_and_nothing_of_the_engine_wan():
+    small = requirements(environments.LOCKS / "demo.txt")
+    here = [line for line in small if "+cpu ;" in line]
+    assert len(here) == 1 and here[0].startswith("torch==") and "== '3.11.*'" in here[0]
+    # On that Python and system, nothing of CUDA comes along.
+    markers = pytest.importorskip("packaging.markers", reason="reads markers as pip does")
+    linux = {"python_full_version": "3.11.7", "python_version": "3.11", "sys_platform": "linux"}
+    linux |= {"platform_machine": "x86_64", "implementation_name": "cpython"}
+    taken = set()
+    for line in small:
+        requirement, _, marker = line.partition("--hash")[0].partition(" ; ")
+        if not marker or markers.Marker(marker).evaluate(linux):
+            taken.add(requirement.strip())
+    assert {"torch==2.13.0+cpu", "warp-lang==1.19.0"} <= taken
+    assert not [one for one in taken if one.startswith("nvidia-")]
+    for name in ("demo", "demo-cuda"):
+        packages = {line.split("==")[0] for line in requirements(environments.LOCKS / f"{name}.txt")}
+        assert {"torch", "warp-lang", "av", "openexr"} <= packages
+        assert not packages & {"diffsynth", "transformers", "torchvision", "triton", "pytest", "ruff"}
+
+
+@pytest.mark.parametrize("name", ["demo", "demo-cuda"])
+def test_demo_and_backend_render_by_the_same_warp(name):
+    assert pinned(name)["warp-lang"] == pinned("backend")["warp-lang"]
+    assert pinned(name)["pyzmq"] == pinned("addon-wheels")["pyzmq"]
 
 
 @pytest.mark.parametrize("version", environments.BLENDERS)

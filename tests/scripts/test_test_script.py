@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import sys
 from pathlib import Path
 
 import pytest
 
+import all_checks as script
+
 ROOT = Path(__file__).resolve().parents[2]
-# Not by its name, which is also that of a package of the standard library.
-_spec = importlib.util.spec_from_file_location("run_all_tests", ROOT / "scripts" / "test.py")
-script = importlib.util.module_from_spec(_spec)
-sys.modules["run_all_tests"] = script
-_spec.loader.exec_module(script)
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--out", type=Path, default=Path("outputs/demo"), help="folder for the results")
     parser.add_argument(
         "--blender",
-        default="blender",
-        help="a Python with bpy, pyzmq and msgpack, such as scripts/demo.py installs; or a Blender executable (4.2 to "
-        "5.2) whose own Python has pyzmq and msgpack",
+        help="a Blender executable (4.2 or later), or a Python that has bpy (default: the first found: this Python, "
+        "`blender` on PATH, the usual folders)",
     )
 
 
@@ -28,11 +27,19 @@ def run(options: argparse.Namespace, report: Report) -> int:
     import sys
     import time
 
+    from ex4d.addon.blenders import HOW_TO_GET_BLENDER, find_blender
     from ex4d.demo import DemoError, run_demo
 
-    blender = shutil.which(options.blender)
-    if blender is None:
-        raise DemoError(f"no Blender found at {options.blender!r}; set --blender")
+    if options.blender:
+        blender = shutil.which(options.blender)
+        if blender is None:
+            raise DemoError(f"no Blender found at {options.blender!r}; set --blender")
+    else:
+        found = find_blender()
+        if found is None:
+            raise DemoError(f"no Blender found: {HOW_TO_GET_BLENDER}")
+        blender = str(found.program)
+        print(f"Blender: {blender}")
     start = time.monotonic()
     with progress_bar() as progress:
         files, _ = run_demo(options.out, blender, progress)
@@ -52,7 +59,7 @@ def run(options: argparse.Namespace, report: Report) -> int:
     report.say(f"  {ex4d} generate {scene} --preset 180 --out outputs/180")
     report.say(f"  {ex4d} generate {scene} --preset dolly_zoom --holes mark --out outputs/dolly_zoom")
     report.say(f"  {ex4d} reconstruct YOUR_VIDEO --depth ITS_DEPTH --out outputs/yours")
-    report.say(f"  {ex4d} serve, and Blender with the add-on of scripts/build_addon.py")
+    report.say(f"  {ex4d} addon, then drag its zip into Blender, and {ex4d} serve")
     return 0
 
 

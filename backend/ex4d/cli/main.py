@@ -28,7 +28,7 @@ from ex4d_core import __version__
 from ex4d_core.errors import is_expected, user_message
 
 VERBS = (
-    *("demo", "serve", "reconstruct", "render", "generate", "batch", "original", "models", "jobs", "doctor"),
+    *("demo", "addon", "serve", "reconstruct", "render", "generate", "batch", "original", "models", "jobs", "doctor"),
     *("clean", "completion", "man"),
 )
 
@@ -97,7 +97,7 @@ def verb_parser(name: str) -> argparse.ArgumentParser:
 
 def parse_verb(name: str, words: Sequence[str]) -> argparse.Namespace:
     """The options of a verb, as the command line would parse them; wrong usage raises SystemExit."""
-    return verb_parser(name).parse_intermixed_args(words)
+    return parse(verb_parser(name), name, words, VERBS)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -9,15 +9,17 @@ import json
 import os
 import shutil
 import subprocess
-import tempfile
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from rich.progress import Progress
+from filelock import FileLock, Timeout
+from rich.progress import Progress, TaskID
 
-import ex4d_core
+from ex4d.addon.blenders import Blender
+from ex4d.demo.blender_packages import blender_modules, last_line_of
 from ex4d.service.local_service import LocalService, local_service
 from ex4d_core.cameras import CameraPath
 from ex4d_core.errors import Ex4dError
@@ -59,13 +61,31 @@ def run_demo(folder: Path, blender: str, progress: Progress, takes: int = 1) -> 
     names = ("scene", "demo.blend", f"take_{NAME}.mp4", "contact_sheet.png")
     files = DemoFiles(*(folder / name for name in names))
     folder.mkdir(parents=True, exist_ok=True)
-    for earlier in ("takes", "backend"):
-        shutil.rmtree(folder / earlier, ignore_errors=True)
-    with local_service(folder / "backend") as backend:
-        scene = _sample_scene(files.scene, progress)
-        take_folder, measured = _artist(files, blender, backend, progress, takes)
-    _collect(files, scene, take_folder)
+    # Blender first: what is wrong with it should not cost the user the time of all that comes before.
+    at = Blender.at(blender)
+    with _only_one_demo(folder), blender_modules(at) as modules:
+        for earlier in ("takes", "backend"):
+            shutil.rmtree(folder / earlier, ignore_errors=True)
+        with local_service(folder / "backend") as backend:
+            scene = _sample_scene(files.scene, progress)
+            take_folder, measured = _artist(files, at, modules, backend, progress, takes)
+        _collect(files, scene, take_folder)
     return files, measured
+
+
+@contextmanager
+def _only_one_demo(folder: Path) -> Iterator[None]:
+    """Wait for another demo that works in the same folder; the system frees the lock however that one ends."""
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"another demo is running in {folder}; waiting for it to end", file=sys.stderr, flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def sample_folder() -> Path:
@@ -74,27 +94,16 @@ def sample_folder() -> Path:
     return installed if installed.is_dir() else _CHECKOUT / "tests" / "data" / "sample"
 
 
-@contextmanager
-def blender_modules() -> Iterator[Path]:
-    """A folder with our packages for Blender's Python, and nothing that is installed beside them here."""
-    with tempfile.TemporaryDirectory(prefix="ex4d-demo-") as folder:
-        addon = _INSTALLED_DATA / "blender_addon"
-        core = Path(ex4d_core.__file__).parent
-        for package in (core, addon if addon.is_dir() else _CHECKOUT / "blender_addon"):
-            shutil.copytree(package, Path(folder) / package.name)
-        yield Path(folder)
-
-
 def _sample_scene(folder: Path, progress: Progress) -> Scene:
     """The sample's scene package; built, unless the folder has that of the same sample."""
     sample = sample_folder()
     footage_path, depth_path = sample / "footage.mp4", sample / "depth.npz"
     fingerprint = f"{sha256_of(footage_path)} {sha256_of(depth_path)}"
-    task = progress.add_task("reconstruct", total=None)
     try:
         scene = Scene.open(folder)
         if scene.manifest.provenance.get("sample") == fingerprint:
-            progress.update(task, total=scene.manifest.frames, completed=scene.manifest.frames)
+            frames = scene.manifest.frames
+            progress.add_task("reconstruct", total=frames, completed=frames)
             return scene
     except SceneError:
         pass  # none there yet, or an unfinished one: build it
@@ -104,6 +113,13 @@ def _sample_scene(folder: Path, progress: Progress) -> Scene:
     from ex4d.pipeline.reconstruct import build_scene
 
     footage = probe(footage_path)
+    bars: list[TaskID] = []
+
+    def show(done: int, total: int) -> None:
+        if not bars:  # an error before the first frame should stand alone
+            bars.append(progress.add_task("reconstruct"))
+        progress.update(bars[0], completed=done, total=total)
+
     return build_scene(
         footage,
         DepthFiles(depth_path).estimate(footage),
@@ -111,21 +127,21 @@ def _sample_scene(folder: Path, progress: Progress) -> Scene:
         folder,
         name="sample",
         provenance={"footage": footage_path.name, "focal length": "the render's camera", "sample": fingerprint},
-        progress=lambda done, total: progress.update(task, completed=done, total=total),
+        progress=show,
     )
 
 
 def _artist(
-    files: DemoFiles, blender: str, backend: LocalService, progress: Progress, takes: int
+    files: DemoFiles, blender: Blender, modules: Path, backend: LocalService, progress: Progress, takes: int
 ) -> tuple[Path, dict[str, float]]:
     """Run the artist's part in Blender; returns the folder of the take, and measured times by name."""
-    command = [blender, *_blender_flags(blender), str(_IN_BLENDER), "--"]
+    command = [*blender.script(_IN_BLENDER), "--"]
     command += ["--scene", str(files.scene), "--blend", str(files.blend), "--backend", backend.address]
     command += ["--takes", str(takes)]
     log_path = files.blend.with_name("blender.log")
     task = progress.add_task("blender", total=None)
     report = None
-    with blender_modules() as modules, open(log_path, "w", encoding="utf-8") as log:
+    with open(log_path, "w", encoding="utf-8") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=_environment(modules))
         assert process.stdout
         try:
@@ -145,16 +161,9 @@ def _artist(
             process.kill()
             raise
     if process.wait() != 0 or report is None:
-        raise DemoError(f"Blender failed (exit code {process.returncode}); see its log {log_path}")
+        last = last_line_of(log_path.read_text(encoding="utf-8", errors="replace"))
+        raise DemoError(f"Blender failed (exit code {process.returncode}): {last}; log: {log_path}")
     return report
-
-
-def _blender_flags(blender: str) -> list[str]:
-    """What Blender needs to run a script; a Python with bpy needs nothing."""
-    if Path(blender).stem.lower().startswith("blender"):
-        # Blender's Python ignores PYTHONPATH by default.
-        return ["--background", "--factory-startup", "--python-use-system-env", "--python-exit-code", "1", "--python"]
-    return []
 
 
 def _environment(modules: Path) -> dict[str, str]:

@@ -13,6 +13,7 @@ import torch
 import warp as wp
 
 from ex4d.mesh.thickness_kernel import measure_silhouettes
+from ex4d.warp_start import start_warp
 
 # A round body is as deep behind its silhouette as its radius, half its width. A camera that turns by an angle a around
 # it sees tan(a / 2) of that depth, all of it at 90 degrees only: below that this errs towards solid.
@@ -67,8 +68,7 @@ def back_limits(depth: torch.Tensor, angles: torch.Tensor) -> BackLimits:
     widest = max(1, round(WIDEST_SHARE * max(depth.shape[1:])))
     limits, steps = torch.empty_like(depth), torch.empty(depth.shape, dtype=torch.uint8, device=depth.device)
 
-    wp.config.log_level = max(wp.config.log_level, wp.LOG_WARNING)
-    wp.init()
+    start_warp()
     device = wp.device_from_torch(depth.device)
     arrays = [wp.from_torch(depth), wp.from_torch(angles)]
     results = [wp.from_torch(limits), wp.from_torch(steps)]

@@ -16,7 +16,8 @@ from ex4d.mesh import DepthSurface
 from ex4d.raster.rasterizer import require_same_frames
 from ex4d.raster.warp import counting, simplifying
 from ex4d.raster.warp.projection import Projected
-from ex4d.raster.warp_rasterizer import Inputs, StructInstance, start_warp
+from ex4d.raster.warp_rasterizer import Inputs, StructInstance
+from ex4d.warp_start import start_warp
 from ex4d_core.cameras import CameraPath
 
 _BLOCK = 1 << int(simplifying.LARGEST_LEVEL)

@@ -30,6 +30,7 @@ from ex4d.raster.rasterizer import (
     indexed_device,
 )
 from ex4d.raster.warp import antialiasing, clipping, drawing, projection, resolving, stretched_faces, unsnapped
+from ex4d.warp_start import start_warp
 from ex4d_core.cameras import CameraPath
 
 # Working memory of a CUDA batch; more would not be faster, since a few frames already fill the device.
@@ -66,12 +67,6 @@ def cuda_problem(devices: Devices) -> str:
     if problem := devices.problem():
         return problem
     return "" if devices.first == "cpu" or wp.is_cuda_available() else NO_CUDA.format("Warp")
-
-
-def start_warp() -> None:
-    """Start Warp without its greeting, which would end up in the output of the calling program."""
-    wp.config.log_level = max(wp.config.log_level, wp.LOG_WARNING)
-    wp.init()
 
 
 class WarpRasterizer:
