@@ -25,7 +25,7 @@ CAMERA = ["--camera", "move.npz"]
         (["reconstruct", "c.mp4", "--depth-scale", "2"], "--depth-scale has no effect without --depth"),
         (["reconstruct", "c.mp4", "--inverse-depth", "--mist", "1", "2"], "--inverse-depth and --mist have no effect"),
         (["reconstruct", "c.mp4", "--depth", "d", "--estimator", "auto"], "--estimator has no effect with --depth"),
-        (["reconstruct", "c.mp4", "--depth", "d", "--device", "cpu"], "--device has no effect with --depth"),
+        (["reconstruct", "c.mp4", "--depth", "d", "--models", "m"], "--models has no effect with --depth"),
         (["reconstruct", "c.mp4", "--sensor-mm", "36"], "--sensor-mm has no effect without --focal-mm"),
         (["render", "SCENE", "--camera-convention", "opencv"], "--camera-convention has no effect without --camera"),
         (["render", "SCENE", *CAMERA, "--preset", "orbit"], "--preset has no effect with --camera"),

@@ -17,7 +17,7 @@ from ex4d.service.job_migrations import SCHEMA_VERSION
 from ex4d.service.job_store import JobStore
 from ex4d_core.cameras import CameraPath
 from ex4d_core.client import Client
-from ex4d_core.messages import ListJobs
+from ex4d_core.messages import DescribeJobs, ListJobs
 from ex4d_core.remote_scene import RemoteScene
 from ex4d_core.remote_take import RemoteTake
 from ex4d_core.scene import FILE_NAMES, FootageOrigin, Scene
@@ -47,6 +47,9 @@ def test_old_jobs_are_listed_fetched_and_run_to_the_end(client, tmp_path):
         (FINISHED, "preview", "finished take"),
     ]
     assert (listed[2].state, listed[2].events, listed[2].attempt) == ("done", 12, 1)
+    described = client.ask(DescribeJobs(), timeout=120).jobs[2]
+    assert (described.job, described.scene) == (FINISHED, Scene.open(DATA / "scene").digest)
+    assert (described.started, described.device) == (0, "") and described.ended >= listed[2].created
 
     scene = Scene.open(DATA / "scene")
     camera = scene.source_camera()

@@ -127,7 +127,8 @@ def _refuse_useless_options(options: argparse.Namespace) -> None:
     if options.depth is None:
         refuse_without_effect(options, (*_DEPTH_FIELDS, "mist"), "without --depth")
     else:
-        names = (*_ESTIMATOR_FIELDS, "accept_licence", "models", "device")
+        # --device stays allowed: scripts that start a command for each device give it to all verbs.
+        names = (*_ESTIMATOR_FIELDS, "accept_licence", "models")
         refuse_without_effect(options, names, "with --depth, since nothing is estimated")
     if not options.mist:
         refuse_without_effect(options, ["mist_falloff"], "without --mist")
