@@ -20,7 +20,6 @@ from ex4d_core.errors import RequestError
 from ex4d_core.scene import sha256_of
 
 ROOT = Path(__file__).resolve().parents[2]
-# Fills holes, which depends on the frames before.
 MOVE = ["--preset", "orbit", "--amount", "40"]
 
 _KILLED = """
@@ -52,11 +51,12 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("frames", [1, 4, 6])
-def test_a_killed_take_is_finished_to_the_same_files(small_scene, tmp_path, frames):
-    whole, take = tmp_path / "whole", tmp_path / "take"
-    generate = ["generate", str(small_scene.folder), *MOVE]
+def test_a_killed_take_is_finished_to_the_same_files(sample_scene, tmp_path, frames):
+    """Its holes are large enough to be smoothed over time, so that each frame depends on those before."""
+    scene, whole, take = sample_scene.path("color").parent, tmp_path / "whole", tmp_path / "take"
+    generate = ["generate", str(scene), *MOVE]
     assert main([*generate, "-o", str(whole)]) == 0
-    killed_after(frames, small_scene.folder, take)
+    killed_after(frames, scene, take)
     made = {path.name: path.stat().st_mtime_ns for path in take.glob("frame_*.png")}
     assert len(made) == frames and not (take / "take.mp4").exists()
 

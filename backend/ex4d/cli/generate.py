@@ -155,7 +155,7 @@ def _set_options(options: argparse.Namespace, *groups: Callable[[argparse.Argume
 
 
 def _on_backend(scene: Scene, request: ShotRequest, options: argparse.Namespace, report: Report) -> None:
-    from ex4d.pipeline.targets import remove, require_take_folder
+    from ex4d.pipeline.targets import mark_results, remove, require_take_folder, unmark_results
 
     jobs = f"ex4d jobs --backend {options.backend}"
     if options.resume:
@@ -164,7 +164,12 @@ def _on_backend(scene: Scene, request: ShotRequest, options: argparse.Namespace,
     earlier = require_take_folder(options.out, len(request.camera), inputs=inputs, overwrite=options.overwrite)
     client = backend_client(options)
     take = RemoteTake(options.out, request, scene)
-    take.before_results = lambda: remove(earlier)
+
+    def begin() -> None:
+        remove(earlier)
+        mark_results(options.out, take.job)  # so that `ex4d jobs --fetch` continues here
+
+    take.before_results = begin
     try:
         with report.stages() as progress:
             task = client.start(take.conversation())
@@ -194,6 +199,7 @@ def _on_backend(scene: Scene, request: ShotRequest, options: argparse.Namespace,
     if status is None or status.state != "done":
         ended = "was abandoned" if status is None else f"{status.state}: {status.reason}"
         raise RequestError(f"the backend's job {take.job} {ended}")
+    unmark_results(options.out)
 
 
 def _from_movies(options: argparse.Namespace, report: Report) -> int:
