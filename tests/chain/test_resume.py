@@ -26,6 +26,9 @@ _KILLED = """
 import os, signal, sys
 from pathlib import Path
 import ex4d
+import torch
+
+torch.set_num_threads(int(sys.argv[4]))  # another number rounds a few pixels of the filled holes the other way
 
 def progress(stage, done, total):
     if done == int(sys.argv[3]):
@@ -38,7 +41,7 @@ ex4d.generate(ex4d.open_scene(sys.argv[1]), ex4d.orbit(40), Path(sys.argv[2]), p
 def killed_after(frames: int, scene: Path, take: Path) -> None:
     """A process that generates a take, and is killed without a chance to clean up."""
     paths = os.pathsep.join([str(ROOT / "backend"), str(ROOT)])
-    command = [sys.executable, "-c", _KILLED, str(scene), str(take), str(frames)]
+    command = [sys.executable, "-c", _KILLED, str(scene), str(take), str(frames), str(torch.get_num_threads())]
     assert subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}).returncode == -signal.SIGKILL
 
 
