@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,15 @@ def demo(blender, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("outputs") / "demo"
     assert main(["demo", "--blender", blender, "--out", str(folder)]) == 0
     return folder
+
+
+def test_a_demo_is_not_put_among_other_files(tmp_path, capsys):
+    """It would replace a folder of takes."""
+    (tmp_path / "takes").mkdir()
+    (tmp_path / "takes" / "frame.png").write_bytes(b"the user's")
+    assert main(["demo", "--blender", sys.executable, "--out", str(tmp_path)]) == 1
+    assert "holds something else (takes)" in capsys.readouterr().err
+    assert (tmp_path / "takes" / "frame.png").read_bytes() == b"the user's"
 
 
 def test_blender_gets_our_two_packages_and_nothing_that_is_installed_beside_them():

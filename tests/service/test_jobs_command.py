@@ -13,9 +13,13 @@ from pathlib import Path
 import pytest
 
 from ex4d.cli.main import main
+<<<<<<< HEAD
 from ex4d_core.messages import JobDetails, JobStatus, Message
 
 ROOT = Path(__file__).resolve().parents[2]
+=======
+from ex4d_core.messages import JobStatus, ListJobs
+>>>>>>> safe
 
 
 @pytest.fixture
@@ -171,3 +175,26 @@ def test_doctor_names_the_backend_or_why_there_is_none(service, wire, table_of, 
     assert main(["doctor", "--backend", "nonsense"]) == 0, "the rest of what it found is told all the same"
     told = " ".join(capsys.readouterr().out.split())
     assert "rasterizer warp" in told and "expected tcp://HOST:PORT" in told
+
+
+def test_a_backends_take_is_not_put_among_other_files_and_not_even_sent(service, wire, scene, tmp_path, capsys):
+    (tmp_path / "frame_00000.png").write_bytes(b"the user's")
+    clip, before = str(scene.path("color").parent), sorted(tmp_path.iterdir())
+    jobs = wire.ask(ListJobs()).jobs
+    generate = ["generate", clip, "--backend", service.address, "-o", str(tmp_path)]
+    for also, told in (([], "holds something else"), (["--overwrite"], "holds something else"), (["--resume"], "jobs")):
+        assert main([*generate, *also]) == 1
+        assert told in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before and (tmp_path / "frame_00000.png").read_bytes() == b"the user's"
+    assert wire.ask(ListJobs()).jobs == jobs
+
+
+def test_a_take_that_could_not_be_fetched_is_fetched_into_its_own_folder(service, scene, tmp_path, capsys):
+    folder, clip = tmp_path / "take", str(scene.path("color").parent)
+    extra = ["generate", clip, "--backend", service.address, "--label", "refuse", "-o", str(folder)]
+    assert main(extra) == 1
+    capsys.readouterr()
+    assert main(["jobs", "--backend", service.address, "--json"]) == 0
+    job = json.loads(capsys.readouterr().out)["result"]["jobs"][0]["job"]
+    assert main(["jobs", "--backend", service.address, "--fetch", job, "-o", str(folder)]) == 0
+    assert (folder / "frame_00000.png").exists()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from ex4d_core import __version__
 from ex4d_core.client import Client
 from ex4d_core.messages import Hello
 from ex4d_core.remote_take import RemoteTake
@@ -26,6 +29,9 @@ def test_a_client_gets_a_take_from_a_service(make_service, connect, scene, shot,
     assert sorted(take.frames) == [0, 1, 2, 3, 4, 5]
     assert set(take.files) == set(TAKE_FILES)
     assert all(path.stat().st_size > 0 for path in [*take.frames.values(), *take.files.values()])
+
+    made_by = json.loads(take.files["request.json"].read_text(encoding="utf-8"))["made_by"]
+    assert made_by["ex4d"] == __version__ and made_by["rasterizer"] == "warp" and made_by["device"].startswith("CPU")
 
     welcome = connect(service).ask(Hello())
     assert "warp" in welcome.rasterizers and "preview" in welcome.engines

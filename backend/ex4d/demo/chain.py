@@ -48,18 +48,19 @@ def run_demo(folder: Path, blender: str, progress: Progress, takes: int = 1) -> 
     """Run the whole chain on the sample clip; returns its files, and times measured inside Blender.
 
     Args:
-        folder: for all results; replaces an earlier demo there, but keeps its scene.
+        folder: for all results; replaces an earlier demo there, but keeps its scene. Nothing else may be in it.
         blender: a Blender executable, or a Python that has ``bpy``.
         progress: shows the bars.
         takes: how many takes of the shot to generate, one after the other.
 
     Raises:
-        DemoError: Blender failed; the message names the log.
+        DemoError: the folder holds something else, or Blender failed; the message names the log.
         ServiceError: the backend failed; the message names the log.
     """
     folder = folder.absolute()
     names = ("scene", "demo.blend", f"take_{NAME}.mp4", "contact_sheet.png")
     files = DemoFiles(*(folder / name for name in names))
+<<<<<<< HEAD
     folder.mkdir(parents=True, exist_ok=True)
     # Blender first: what is wrong with it should not cost the user the time of all that comes before.
     at = Blender.at(blender)
@@ -86,6 +87,31 @@ def _only_one_demo(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+=======
+    _claim(folder)
+    for earlier in ("takes", "backend"):
+        shutil.rmtree(folder / earlier, ignore_errors=True)
+    with local_service(folder / "backend") as backend:
+        scene = _sample_scene(files.scene, progress)
+        take_folder, measured = _artist(files, blender, backend, progress, takes)
+    _collect(files, scene, take_folder)
+    return files, measured
+
+
+def _claim(folder: Path) -> None:
+    """Make a folder the demo's, so that the next demo may replace what is in it.
+
+    Raises:
+        DemoError: it holds something that no demo has made.
+    """
+    mark = folder / ".ex4d-demo"
+    found = {path.name for path in folder.iterdir() if not path.name.startswith(".")} if folder.exists() else set()
+    # Demos before version 0.2 left no mark; their scene came first.
+    if found and not mark.exists() and not {"scene", "backend"} <= found:
+        raise DemoError(f"{folder} holds something else ({min(found)}); choose another folder with --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+>>>>>>> safe
 
 
 def sample_folder() -> Path:

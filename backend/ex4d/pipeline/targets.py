@@ -20,6 +20,7 @@ from typing import Any
 from ex4d.media import MediaError, read_metadata
 from ex4d_core.errors import Ex4dError
 from ex4d_core.scene import FILE_NAMES, MANIFEST, PlacedFootage, Scene, is_package, is_sha256, require_replaceable
+from ex4d_core.shot import MAX_FRAMES
 from ex4d_core.take_files import ESTIMATE_FILE, REQUEST_FILE, TAKE_FILES, frame_file_name
 
 # Endings that name a file: a folder of such a name is not what the user means.
@@ -204,13 +205,13 @@ def is_take(folder: Path) -> bool:
 
 
 def files_of_take(folder: Path) -> tuple[Path, ...]:
-    """The files of the take in a folder that are there, and what an interrupted download left of them."""
+    """The files of the take in a folder that are there, and what an interrupted download left of them and beside."""
     request = _request_in(folder)
     if request is None:
         return ()
     names = take_file_names(request["camera"]["frames"])
     # The request last: until then the folder is recognised as a take's.
-    ordered = (*(name for name in names if name != REQUEST_FILE), REQUEST_FILE)
+    ordered = (_JOB_MARK, *(name for name in names if name != REQUEST_FILE), REQUEST_FILE)
     paths = (folder / part for name in ordered for part in (f"{name}.partial", name))
     return tuple(path for path in paths if path.is_file() or path.is_symlink())
 
@@ -232,8 +233,8 @@ def _request_in(folder: Path) -> Mapping[str, Any] | None:
         frames = values["camera"]["frames"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    is_request = is_sha256(values.get("scene")) and "engine" in values and isinstance(frames, int)
-    return values if is_request else None
+    is_request = is_sha256(values.get("scene")) and "engine" in values
+    return values if is_request and isinstance(frames, int) and 0 < frames <= MAX_FRAMES else None
 
 
 def _require_no_input(folder: Path, inputs: Iterable[Path]) -> None:
