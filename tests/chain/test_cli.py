@@ -30,11 +30,7 @@ def test_every_verb_explains_itself(capsys):
         assert stopped.value.code == 0
         told = capsys.readouterr().out
         assert len(told) > 200
-<<<<<<< HEAD
         assert verb != "models" or "\n\n  ex4d models list  " in told, "paragraphs and lists stay what they are"
-=======
-        assert verb != "models" or "\n  ex4d models list  " in told, "paragraphs and lists stay what they are"
->>>>>>> safe
 
 
 def test_footage_and_depth_become_a_scene(sample_clip, tmp_path, capsys):

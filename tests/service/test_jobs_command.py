@@ -13,13 +13,9 @@ from pathlib import Path
 import pytest
 
 from ex4d.cli.main import main
-<<<<<<< HEAD
-from ex4d_core.messages import JobDetails, JobStatus, Message
+from ex4d_core.messages import JobDetails, JobStatus, ListJobs, Message
 
 ROOT = Path(__file__).resolve().parents[2]
-=======
-from ex4d_core.messages import JobStatus, ListJobs
->>>>>>> safe
 
 
 @pytest.fixture

@@ -192,18 +192,13 @@ def _on_backend(scene: Scene, request: ShotRequest, options: argparse.Namespace,
         else require_take_folder(options.out, len(request.camera), inputs=inputs, overwrite=options.overwrite)
     )
     client = backend_client(options)
-<<<<<<< HEAD
     take = RemoteTake(options.out or Path(), request, scene)
-    take.before_results = lambda: remove(earlier)
-=======
-    take = RemoteTake(options.out, request, scene)
 
     def begin() -> None:
         remove(earlier)
-        mark_results(options.out, take.job)  # so that `ex4d jobs --fetch` continues here
+        mark_results(take.folder, take.job)  # so that `ex4d jobs --fetch` continues here
 
     take.before_results = begin
->>>>>>> safe
     try:
         with report.stages() as progress:
             task: Task[Any] = client.start(take.submission() if options.detach else take.conversation())
@@ -237,30 +232,4 @@ def _on_backend(scene: Scene, request: ShotRequest, options: argparse.Namespace,
     if status is None or status.state != "done":
         ended = "was abandoned" if status is None else f"{status.state}: {status.reason}"
         raise RequestError(f"the backend's job {take.job} {ended}")
-<<<<<<< HEAD
-=======
-    unmark_results(options.out)
-
-
-def _from_movies(options: argparse.Namespace, report: Report) -> int:
-    from ex4d.pipeline.movies import repaint_movies
-
-    engine, movies = _engine(options), (options.color_video, options.mask_video, options.output_video)
-    with report.stages() as progress:
-        repaint_movies(*movies, engine, frames=options.frames, progress=progress, overwrite=options.overwrite)
-    report.add("take", options.output_video)
-    return 0
-
-
-def _engine(options: argparse.Namespace) -> Engine:
-    """The engine for movies, which need no scene."""
-    if options.engine == "wan":
-        from ex4d.generation.wan.wan_engine import create_wan_engine
-
-        return create_wan_engine(
-            wan_settings(options), options.device, machine_settings(options), licence=options.licence
-        )
-    from ex4d.generation import PreviewEngine
-
-    return PreviewEngine(settings_from(options, PreviewSettings))
->>>>>>> safe
+    unmark_results(take.folder)

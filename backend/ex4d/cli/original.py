@@ -11,6 +11,7 @@ what differs by choice.
 from __future__ import annotations
 
 import argparse
+import inspect
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -252,7 +253,7 @@ def _whole_degrees(text: str) -> int:
 
 
 ACTIONS = {
-    name: SimpleNamespace(SUMMARY=summary, __doc__=run.__doc__, add_arguments=add_arguments, run=run)
+    name: SimpleNamespace(SUMMARY=summary, __doc__=inspect.getdoc(run), add_arguments=add_arguments, run=run)
     for name, summary, add_arguments, run in (
         ("recon", "render colour and mask of footage, as recon.py", _add_render_arguments, render),
         ("generate", "generate the final video, as generate.py", _add_generate_arguments, generate),

@@ -60,8 +60,7 @@ def run_demo(folder: Path, blender: str, progress: Progress, takes: int = 1) -> 
     folder = folder.absolute()
     names = ("scene", "demo.blend", f"take_{NAME}.mp4", "contact_sheet.png")
     files = DemoFiles(*(folder / name for name in names))
-<<<<<<< HEAD
-    folder.mkdir(parents=True, exist_ok=True)
+    _claim(folder)
     # Blender first: what is wrong with it should not cost the user the time of all that comes before.
     at = Blender.at(blender)
     with _only_one_demo(folder), blender_modules(at) as modules:
@@ -87,15 +86,6 @@ def _only_one_demo(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-=======
-    _claim(folder)
-    for earlier in ("takes", "backend"):
-        shutil.rmtree(folder / earlier, ignore_errors=True)
-    with local_service(folder / "backend") as backend:
-        scene = _sample_scene(files.scene, progress)
-        take_folder, measured = _artist(files, blender, backend, progress, takes)
-    _collect(files, scene, take_folder)
-    return files, measured
 
 
 def _claim(folder: Path) -> None:
@@ -111,7 +101,6 @@ def _claim(folder: Path) -> None:
         raise DemoError(f"{folder} holds something else ({min(found)}); choose another folder with --out")
     folder.mkdir(parents=True, exist_ok=True)
     mark.touch()
->>>>>>> safe
 
 
 def sample_folder() -> Path:
