@@ -7,6 +7,7 @@ Matrices of Blender, OpenGL and the original EX-4D are converted here.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -83,8 +84,15 @@ class CameraPath:
         return invert_rigid(self.world_to_camera)
 
     def frames(self, start: int, stop: int) -> CameraPath:
-        """The part of the path from frame ``start`` up to, but not including, ``stop``."""
-        return replace(self, world_to_camera=self.world_to_camera[start:stop], intrinsics=self.intrinsics[start:stop])
+        """The part of the path from frame ``start`` up to, but not including, ``stop``: views of its arrays.
+
+        Raises:
+            CameraError: the path has no such frames.
+        """
+        part = slice(start, stop)
+        if not len(self.world_to_camera[part]):
+            raise CameraError(f"a camera path of {len(self)} frames has no frames {start} to {stop}")
+        return self._with_checked(self.world_to_camera[part], self.intrinsics[part])
 
     def resized(self, width: int, height: int) -> CameraPath:
         """The same cameras seen through an image of another size (another aspect ratio stretches the image)."""
@@ -95,7 +103,15 @@ class CameraPath:
         """The same cameras with the principal point in the image's centre."""
         intrinsics = self.intrinsics.copy()
         intrinsics[:, :2, 2] = self.width / 2, self.height / 2
-        return replace(self, intrinsics=intrinsics)
+        return self._with_checked(self.world_to_camera, intrinsics)
+
+    def _with_checked(self, world_to_camera: np.ndarray, intrinsics: np.ndarray) -> CameraPath:
+        """This path with arrays that need no check, which takes longer than a GPU needs for some frames."""
+        path = copy.copy(self)
+        intrinsics.setflags(write=False)
+        object.__setattr__(path, "world_to_camera", world_to_camera)
+        object.__setattr__(path, "intrinsics", intrinsics)
+        return path
 
     def save(self, path: str | Path) -> None:
         """Write ``extrinsics`` (T,4,4), ``intrinsics`` (T,3,3), ``width`` and ``height`` as .npz, in OpenCV terms."""

@@ -90,7 +90,7 @@ class EX4D_OT_add_camera(_AddsCamera, Operator):
         if meaning != "unused":
             layout.prop(self, "use_amount")
             if self.use_amount:
-                layout.prop(self, "amount", text=meaning.split(",")[0].capitalize())
+                layout.prop(self, "amount", text=meaning.split()[0].capitalize())
         if self.preset.isdigit() or self.preset == "orbit":
             layout.prop(self, "elevation")
         layout.prop(self, "easing")

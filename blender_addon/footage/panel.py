@@ -55,11 +55,10 @@ class EX4D_PT_footage_options(SidebarPanel, bpy.types.Panel):
     bl_options = {"DEFAULT_CLOSED"}
 
     def draw(self, context: bpy.types.Context) -> None:
+        # Labels stand inside the fields, where they fit a narrow sidebar.
         layout, settings = self.layout, context.scene.ex4d_footage
-        layout.use_property_split = True
-        layout.use_property_decorate = False
         if settings.depth_from == "FILES":
-            _optional(layout, settings, "use_scale", "scale", "Depth Scale")
+            _draw_optional(layout, settings, "use_scale", "scale")
             if not settings.use_mist:
                 layout.prop(settings, "inverse")
             layout.prop(settings, "far")
@@ -67,20 +66,20 @@ class EX4D_PT_footage_options(SidebarPanel, bpy.types.Panel):
             if settings.use_mist:
                 column = layout.column(align=True)
                 column.prop(settings, "mist_start")
-                column.prop(settings, "mist_depth", text="Depth")
+                column.prop(settings, "mist_depth")
                 column.prop(settings, "mist_falloff")
-        _optional(layout, settings, "use_fov", "fov", "Field of View")
-        layout.prop(settings, "camera", placeholder="Static camera")
+        _draw_optional(layout, settings, "use_fov", "fov")
+        layout.prop(settings, "camera", text="", placeholder="Camera file, if it moved")
         if settings.camera:
             layout.prop(settings, "camera_scale")
 
 
-def _optional(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup, use: str, name: str, text: str) -> None:
-    row = layout.row(align=True, heading=text)
+def _draw_optional(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup, use: str, name: str) -> None:
+    row = layout.row(align=True)
     row.prop(settings, use, text="")
     value = row.row(align=True)
     value.enabled = getattr(settings, use)
-    value.prop(settings, name, text="")
+    value.prop(settings, name)
 
 
 def _draw_reconstruction(layout: bpy.types.UILayout, record: EX4D_Reconstruction, context: bpy.types.Context) -> None:

@@ -166,6 +166,7 @@ class _PicksPoints(NeedsScene):
     hint: str
 
     def use(self, context: Context) -> set[str]:
+        """What each operator does with the ``picked`` points, in Blender's world, once there are ``count``."""
         raise NotImplementedError
 
     @classmethod

@@ -48,7 +48,7 @@ def build_request(
     first, last = scene_object.ex4d_scene.frame_start, scene_object.ex4d_scene.frame_start + scene.manifest.frames - 1
     if frame_start < first or frame_end > last:
         raise CameraError(
-            f"the shot's frames {frame_start} to {frame_end} are not all in the footage, frames {first} to {last}"
+            f"the shot's frames {frame_start} to {frame_end} leave the footage; stay within frames {first} to {last}"
         )
     request = ShotRequest(
         scene=scene.digest,

@@ -152,7 +152,7 @@ def test_work_that_fails_is_reported_once_and_stops_no_other(no_hurry, capsys):
     assert len(done) == 2 and session().connected is False
     assert capsys.readouterr().err.count("KeyError: 'no such take'") == 1
     assert len(failures()) == 1 and "in failing" in failures()[0]
-    assert "(KeyError)" in failure_text()
+    assert "KeyError" in failure_text()
     forget_failures()
     bpy.ops.ex4d.reconnect()
     assert failure_text() == "" and not failures()
@@ -282,7 +282,7 @@ def test_a_local_backend_is_started_used_and_stopped(serve):
     assert local_backend.text() == ""
     assert bpy.ops.ex4d.start_backend() == {"FINISHED"}
     assert "is running; its log is" in local_backend.text()
-    with pytest.raises(RuntimeError, match="is running already"):
+    with pytest.raises(RuntimeError, match="running"):
         bpy.ops.ex4d.start_backend()
     tick_until(lambda: session().connected, "the backend that was started")
     assert bpy.ops.ex4d.stop_backend() == {"FINISHED"}

@@ -182,7 +182,7 @@ def test_what_is_deleted_between_two_steps_does_no_harm(connected, shot, tmp_pat
     tick_until_over()
     if deleted == "the strip":
         assert (entry.state, len(strips_of(main))) == ("done", 0)
-        assert entry.reason == "its strip was removed, so it stays away; Put in Sequencer brings it back"
+        assert "strip was removed" in entry.reason
         assert bpy.ops.ex4d.place_take(key=entry.key) == {"FINISHED"}
     assert [one.type for one in strips_of(main)] == ["MOVIE"]
 

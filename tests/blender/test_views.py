@@ -65,7 +65,7 @@ def test_a_tick_that_asks_is_followed_by_quick_ones(connected, shot):
 
 def test_outside_the_footage_it_says_so(connected, shot):
     bpy.context.scene.frame_set(50)
-    with pytest.raises(RuntimeError, match="frame 50 lies outside"):
+    with pytest.raises(RuntimeError, match="frame 50"):
         bpy.ops.ex4d.show_view()
     bpy.context.scene.ex4d_view.live = True
     tick_until(lambda: "outside the footage" in live_view.problem, "the reason")

@@ -124,7 +124,7 @@ def test_movies_that_do_not_go_together_are_refused(tmp_path, capsys):
             for _ in range(count):
                 movie.write(np.full((32, width), 255, np.uint8))
     out = ["--output_video", str(tmp_path / "out.mp4")]
-    for mask, said in (("short", "2 of 48x32; they must be alike"), ("wide", "3 of 64x32; they must be alike")):
+    for mask, said in (("short", "2 of 48x32"), ("wide", "3 of 64x32")):
         assert main(["generate", "--color_video", paths["color"], "--mask_video", paths[mask], *out]) == 1
         assert said in capsys.readouterr().err
     assert main(["generate", "--color_video", paths["color"], *out]) == 1
@@ -136,7 +136,7 @@ def test_movies_that_do_not_go_together_are_refused(tmp_path, capsys):
 def test_a_limit_that_is_no_number_of_gigabytes_is_refused(limit, capsys):
     with pytest.raises(SystemExit):
         main(["generate", "scene", "--engine", "wan", f"--vram-limit={limit}"])
-    assert "must be a number of gigabytes above 0" in capsys.readouterr().err
+    assert repr(limit) in capsys.readouterr().err
 
 
 def test_options_that_cannot_be_are_refused(models, small_scene, tmp_path, capsys):

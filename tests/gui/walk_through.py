@@ -23,7 +23,9 @@ import numpy as np
 
 addon, address, movie, depth, folder = sys.argv[sys.argv.index("--") + 1 :]
 FOLDER = Path(folder)
-PATIENCE_SECONDS = 180.0
+# How long Blender may take to reach a state, drawn in software on a busy machine.
+PATIENCE_SECONDS = 300.0
+FINISHED = ("done", "failed", "stopped")
 result: dict = {"screenshots": []}
 
 
@@ -55,18 +57,23 @@ def take_screenshot(name: str, keep: bool = True) -> None:
         result["screenshots"].append(path.name)
 
 
-def unseen_fraction(name: str) -> float:
-    """Share of a screenshot that is magenta, the unseen colour, in full light or under the camera's passepartout."""
+def pixels_of(name: str) -> np.ndarray:
+    """(H*W, 3) colours of a screenshot."""
     image = bpy.data.images.load(str(FOLDER / f"{name}.png"), check_existing=False)
     pixels = np.empty(image.size[0] * image.size[1] * 4, dtype=np.float32)
     image.pixels.foreach_get(pixels)
     bpy.data.images.remove(image)
-    red, green, blue = pixels.reshape(-1, 4)[:, :3].T
-    return float(((red > 0.6) & (blue > 0.6) & (green < 0.1) & (np.abs(red - blue) < 0.05)).mean())
+    return pixels.reshape(-1, 4)[:, :3]
+
+
+def unseen_fraction(name: str) -> float:
+    """Share of a screenshot that is magenta, the unseen colour, in full light or under the camera's passepartout."""
+    red, green, blue = pixels_of(name).T
+    return float(((red > 0.6) & (blue > 0.6) & (green < 0.2) & (np.abs(red - blue) < 0.1)).mean())
 
 
 def set_up_window() -> None:
-    """A viewport with the EX-4D tab, and the sequencer instead of the Properties editor."""
+    """A viewport with a sidebar, and the sequencer instead of the Properties editor."""
     viewport = area("VIEW_3D")
     space = viewport.spaces.active
     space.show_region_ui, space.show_region_toolbar = True, False
@@ -75,7 +82,15 @@ def set_up_window() -> None:
         sequencer = area("PROPERTIES")
         sequencer.type = "SEQUENCE_EDITOR"
         sequencer.spaces.active.view_type = "SEQUENCER_PREVIEW"
-    region(viewport, "UI").active_panel_category = "EX-4D"
+
+
+def tab_is_shown() -> bool:
+    sidebar = region(area("VIEW_3D"), "UI")
+    try:
+        sidebar.active_panel_category = "EX-4D"
+    except (AttributeError, TypeError):  # the sidebar has no tabs until it is drawn
+        return False
+    return sidebar.active_panel_category == "EX-4D"
 
 
 def look_through_camera() -> None:
@@ -85,12 +100,10 @@ def look_through_camera() -> None:
 def steps() -> Iterator[float]:
     """Each step yields how long Blender may draw before the next."""
     scene = bpy.context.scene
-    region_ready = area("VIEW_3D")
-    region_ready.spaces.active.show_region_ui = True
-    yield 1.0
     set_up_window()
-    yield 1.0
-    take_screenshot("1_connected")
+    yield from wait(tab_is_shown)
+    yield from wait(is_connected)
+    yield from drawn("1_connected")
     press(bpy.ops.ex4d.pick_footage, filepath=movie)
     press(bpy.ops.ex4d.pick_depth, filepath=depth)
     press(bpy.ops.ex4d.reconstruct)
@@ -98,34 +111,35 @@ def steps() -> Iterator[float]:
     take_screenshot("2_footage")
     yield from wait(lambda: scene.ex4d_reconstructions[0].state in ("imported", "failed", "stopped"))
     look_through_camera()
-    yield 1.0
     result["reconstruction"] = [scene.ex4d_reconstructions[0].state, scene.ex4d_reconstructions[0].reason]
     result["unseen"] = {}
-    take_screenshot("3_scene")
+    yield from drawn("3_scene")
     result["unseen"]["source"] = unseen_fraction("3_scene")
     press(bpy.ops.ex4d.add_camera, preset="orbit", other_way=True)
     scene.frame_set((scene.frame_start + scene.frame_end) // 2)
     scene.ex4d_coverage.live = True
     yield from wait(coverage_is_shown)
-    yield 1.0
-    take_screenshot("4_camera")
+    yield from drawn("4_camera")
     result["unseen"]["SOLID"] = unseen_fraction("4_camera")
     yield from shaded_alike()
     press(bpy.ops.ex4d.add_camera, preset="crane", new_shot=True)
     scene.ex4d_shot_index = 0
     press(bpy.ops.ex4d.send_take)
-    yield from wait(lambda: scene.ex4d_takes[0].state == "running" and scene.ex4d_takes[0].progress > 0.2)
+    yield from wait(lambda: scene.ex4d_takes[0].progress > 0.2 or scene.ex4d_takes[0].state in FINISHED)
     bring_takes_into_view()
     yield 0.5
     take_screenshot("6_running")
     press(bpy.ops.ex4d.send_take)
-    yield from wait(lambda: all(take.state in ("done", "failed", "stopped") for take in scene.ex4d_takes))
+    yield from wait(lambda: all(take.state in FINISHED for take in scene.ex4d_takes))
     result["takes"] = [[take.label, take.version, take.state, take.reason] for take in scene.ex4d_takes]
     press(bpy.ops.ex4d.show_take, key=scene.ex4d_takes[1].key)
     press(bpy.ops.sequencer.view_all, in_area="SEQUENCE_EDITOR")
     bring_takes_into_view()
-    yield 2.0
-    take_screenshot("7_takes")
+    yield from drawn("7_takes")
+
+
+def is_connected() -> bool:
+    return sys.modules[f"{addon}.connection.session"].session().connected
 
 
 def coverage_is_shown() -> bool:
@@ -148,6 +162,20 @@ def shaded_alike() -> Iterator[float]:
             if abs(result["unseen"][kind] - result["unseen"]["SOLID"]) < 0.1 * result["unseen"]["SOLID"]:
                 break
     shading.type = "SOLID"
+
+
+def drawn(name: str) -> Iterator[float]:
+    """Take a screenshot once two in a row are the same: panels unfold, and previews are loaded, over several frames."""
+    before, waited = np.empty(0), 0.0
+    while waited < PATIENCE_SECONDS:
+        yield 0.5
+        waited += 0.5
+        take_screenshot(name, keep=False)
+        now = pixels_of(name)
+        if np.array_equal(before, now):
+            break
+        before = now
+    result["screenshots"].append(f"{name}.png")
 
 
 def bring_takes_into_view() -> None:

@@ -29,7 +29,7 @@ def run_in_checkout(verb: str, arguments: Sequence[str]) -> int:
         NoCheckoutError: this package is not part of a source checkout.
     """
     if not (_SCRIPTS / verb / "__main__.py").is_file():
-        raise NoCheckoutError(f"'ex4d {verb}' needs a checkout: clone the repository and run pip install -e . in it")
+        raise NoCheckoutError("needs a source checkout: clone the repository and run pip install -e . in it")
     environment = module_environment()
     environment["PYTHONPATH"] += os.pathsep + str(_SCRIPTS)
     with subprocess.Popen(module_command(verb, *arguments), env=environment) as process:

@@ -251,7 +251,7 @@ class Inputs:
     @staticmethod
     def of(surface: DepthSurface, camera: CameraPath) -> Inputs:
         """The inputs for all frames of a surface, copied to its device."""
-        poses = torch.tensor(camera.world_to_camera)
+        poses = torch.from_numpy(camera.world_to_camera.copy())
         if surface.camera_to_world is not None:
             poses = poses @ surface.camera_to_world
         intrinsics = torch.from_numpy(camera.intrinsics[:, [0, 1, 0, 1], [0, 1, 2, 2]])
