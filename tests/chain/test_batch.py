@@ -262,6 +262,18 @@ def test_a_shot_of_a_scene_that_is_there_needs_no_footage(clips, small_scene):
         read_batch(path, clips / "out")
 
 
+def test_nothing_is_replaced_that_the_batch_has_not_made(clips, capsys):
+    path = write(clips, shot("one") + shot("two", more='scene = "kept"'))
+    plate = clips / "shots" / "one" / "frame_00000.png"
+    for file in (plate, clips / "kept" / "manifest.json"):
+        file.parent.mkdir(parents=True)
+        file.write_text("somebody's")
+    assert main(["batch", str(path)]) == 1
+    told = capsys.readouterr().err
+    assert str(plate.parent) in told and str(clips / "kept") in told
+    assert plate.read_text() == "somebody's" and not (clips / "shots" / "report.json").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "text"), [("a.toml", "[[shot"), ("b.toml", "x = 1"), ("c.toml", ""), ("d.csv", "name\n")]
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from .published_wheels import PLATFORMS
@@ -23,9 +24,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", type=Path, default=SOURCE, help="folder of the add-on (default: this project's)")
 
 
-def run(options: argparse.Namespace, folder: Path = Path("outputs")) -> None:
-    """Build the zip, by default into a folder, and say where it is and how it was validated."""
+def run(
+    options: argparse.Namespace, folder: Path = Path("outputs"), say: Callable[[str], None] = print
+) -> tuple[Path, list[str]]:
+    """Build the zip, by default into a folder; returns its path and its platforms.
+
+    Args:
+        say: called with how it was validated, and at last with where it is.
+    """
     platforms = list(dict.fromkeys(options.platform or PLATFORMS))
-    built = build(options.source, options.output, platforms, folder, print)
+    built = build(options.source, options.output, platforms, folder, say)
     size = built.stat().st_size / 1e6
-    print(f"{os.path.relpath(built)}: {size:.1f} MB, for {', '.join(platforms)}. To install: drag it into Blender.")
+    say(f"{os.path.relpath(built)}: {size:.1f} MB, for {', '.join(platforms)}. To install: drag it into Blender.")
+    return built, platforms

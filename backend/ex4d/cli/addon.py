@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from ex4d.cli.report import Report
+
 SUMMARY = "build the Blender add-on's installable zip"
 
 
@@ -14,9 +16,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_flags(parser)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace, report: Report) -> int:
     """Run `ex4d addon`."""
     from ex4d.addon.command import run as build_zip
 
-    build_zip(options)
+    path, platforms = build_zip(options, say=report.say)
+    report.add("addon", path, "")
+    report.add("platforms", platforms, "")
     return 0

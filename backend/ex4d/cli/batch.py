@@ -59,6 +59,7 @@ def run(options: argparse.Namespace, report: Report) -> int:
     shots = read_batch(options.shots, folder)
     devices = options.device or ["auto"]
     state = BatchState(folder)
+    state.require_ours(shots)
     estimate, unreadable = estimate_shots(shots, state, devices[0], disk_only=not options.dry_run)
     if options.dry_run:
         for name, reason in unreadable.items():

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ex4d.cli.batch_file import LOG, STATE, Shot, Work
+from ex4d.cli.batch_file import LOG, STATE, BatchError, Shot, Work
 from ex4d.cli.main import verb_parser
 from ex4d.progress import Progress, ignore_progress
 from ex4d.service.processes import ChildProcess, read_messages, write_message
@@ -66,6 +66,27 @@ class BatchState:
         if not work.out.exists() or not all(map(os.path.exists, entry["files"])):
             return None
         return Outcome("skipped", seconds=entry["seconds"], notes=entry["notes"], result=entry["result"])
+
+    def require_ours(self, shots: Sequence[Shot]) -> None:
+        """Check that nothing is replaced that this batch has not begun itself.
+
+        Raises:
+            BatchError: names what would be.
+        """
+        works = dict.fromkeys(work for shot in shots for work in (shot.scene, shot.view) if work is not None)
+        strange = [
+            f"{work.out}"
+            for work in works
+            if str(work.out) not in self._entries
+            and "--overwrite" not in work.words
+            and (work.out.is_file() or (work.out.is_dir() and any(work.out.iterdir())))
+        ]
+        if strange:
+            raise BatchError(
+                "\n  ".join(
+                    ["this batch has not made what is in its outputs; move it away, or give another out:", *strange]
+                )
+            )
 
     def further_words(self, work: Work) -> list[str]:
         """Options with which a verb goes on with its own unfinished output, or replaces it."""
