@@ -25,7 +25,9 @@ def main():
     try:
         command.run(options, Path(__file__).resolve().parent.parent / "outputs")
     except (addon_module("").AddonError, OSError) as error:
-        sys.exit("build_addon.py: " + str(error))
+        from ex4d_core.errors import user_message
+
+        sys.exit("build_addon.py: " + user_message(error))
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -20,4 +20,6 @@ def telling_line(output: str) -> str:
     causes = [line for line in lines if _CAUSES.search(line)]
     errors = [line for line in lines if re.match(r"(error|E|×|cause|Caused by)\b", line, re.IGNORECASE)]
     chosen = next((group[-1] for group in (causes, errors, lines) if group), "it printed nothing")
+    # pip's own line begins with how often it will try again.
+    chosen = chosen.rpartition("after connection broken by ")[2].strip("'")
     return chosen if len(chosen) <= _LONGEST else chosen[: _LONGEST - 3] + "..."

@@ -74,7 +74,9 @@ def main() -> None:
         commands = ["python3 scripts/demo.py --help", "python3 scripts/build_addon.py --platform linux-x64"]
     failed = False
     for suite in options.suite or SUITES:
-        steps = try_suite(suite, [one.replace("NEWEST", newest[suite]) for one in commands], options.folder)
+        # The zip alone does not install what the system's Python lacks, as the other two do.
+        packages = ("python3-venv",) if options.short else ()
+        steps = try_suite(suite, [one.replace("NEWEST", newest[suite]) for one in commands], packages, options.folder)
         print(f"\n===== {suite}, Python {SUITES[suite]}", *(step.line for step in steps), sep="\n", flush=True)
         failed = failed or any(step.code for step in steps)
     sys.exit(int(failed))
@@ -90,7 +92,7 @@ def why_not() -> str:
     return f"{' and '.join(missing)} not found (on Debian and Ubuntu: apt install debootstrap)" if missing else ""
 
 
-def try_suite(suite: str, commands: Sequence[str], folder: Path | None = None) -> list[Step]:
+def try_suite(suite: str, commands: Sequence[str], packages: Sequence[str], folder: Path | None) -> list[Step]:
     """Make a bare system, run commands in a checkout there one after the other, and remove it.
 
     Raises:
@@ -99,14 +101,15 @@ def try_suite(suite: str, commands: Sequence[str], folder: Path | None = None) -
     with tempfile.TemporaryDirectory(prefix="ex4d-bare-", dir=folder, ignore_cleanup_errors=True) as name:
         system = Path(name) / "root"
         start = time.monotonic()
-        make_system(suite, system)
+        make_system(suite, system, packages)
         print(f"{suite}: made in {time.monotonic() - start:.0f} s", flush=True)
         return [run_inside(system, command) for command in commands]
 
 
-def make_system(suite: str, system: Path) -> None:
-    """Make Debian's smallest root folder with Python, with this checkout's last commit in it."""
-    command = ["debootstrap", "--variant=minbase", "--include=python3,ca-certificates", suite, str(system)]
+def make_system(suite: str, system: Path, packages: Sequence[str]) -> None:
+    """Make Debian's smallest root folder with Python and further packages, and this checkout's last commit in it."""
+    included = ",".join(("python3", "ca-certificates", *packages))
+    command = ["debootstrap", "--variant=minbase", f"--include={included}", suite, str(system)]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         print(done.stdout[-2000:], file=sys.stderr)

@@ -141,7 +141,7 @@ ERROR: No matching distribution found for tiny==1.0
     [
         (UV, "cause: Name or service not known"),
         (APT, "E: Unable to locate package libgl1"),
-        (PIP, PIP.splitlines()[1]),
+        (PIP, "SSLError(SSLCertVerificationError(1, 'unable to get local"),
         ("a\nb\n", "b"),
         ("", "it printed nothing"),
     ],
