@@ -18,6 +18,7 @@ import pytest
 
 from ex4d.cli import batch_run
 from ex4d.cli.batch_file import BatchError, read_batch
+from ex4d.cli.batch_worker import device_words
 from ex4d.cli.main import main
 from ex4d.media import VideoWriter, probe
 from ex4d.subprocesses import module_environment
@@ -195,6 +196,12 @@ def test_workers_share_the_shots_of_one_scene(clips, processes):
     assert len(processes) == 2
     assert set(states(clips / "shots").values()) == {"done"}
     assert len(list((clips / "shots" / "scenes").iterdir())) == 1
+
+
+def test_several_gpus_are_for_takes_and_a_backend_has_its_own():
+    assert device_words("generate", [], "cuda:0+1") == ["--device=cuda:0+1"]
+    assert device_words("reconstruct", [], "cuda:0+1") == ["--device=cuda:0"]
+    assert device_words("generate", ["scene", "--backend=tcp://gpu-box:47747"], "cpu") == []
 
 
 def test_all_mistakes_are_told_before_any_work(clips, capsys):

@@ -68,6 +68,14 @@ def devices_of(name: str) -> list[str]:
     return [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["cpu"]
 
 
+def device_words(verb: str, words: list[str], device: str) -> list[str]:
+    """The option that names this worker's device."""
+    if any(word.startswith("--backend=") for word in words):
+        return []  # that backend has devices of its own
+    # Several GPUs are for the engine wan; one of them estimates depth and renders.
+    return [f"--device={device if verb == 'generate' else Devices.parse(device).first}"]
+
+
 def main() -> None:
     """Work until there is no more."""
     options, output = start_child("a worker of ex4d batch", "device")
@@ -75,10 +83,8 @@ def main() -> None:
     devices = devices_of(options.device)
     write_message(output, {"devices": devices})
     for message in read_messages(os.fdopen(0, "rb", buffering=0)):
-        verb = message["verb"]
-        # Several GPUs are for the engine wan; one of them estimates depth.
-        device = Devices.parse(devices[0]).first if verb == "reconstruct" else devices[0]
-        write_message(output, {"ended": run_verb(verb, [*message["words"], f"--device={device}"], output)})
+        verb, words = message["verb"], message["words"]
+        write_message(output, {"ended": run_verb(verb, [*words, *device_words(verb, words, devices[0])], output)})
 
 
 if __name__ == "__main__":
