@@ -92,10 +92,8 @@ def test_a_failure_inside_blender_is_told_in_the_logs_own_words(tmp_path, capfd)
     )
     assert main(["demo", "--blender", str(program), "--out", str(tmp_path / "out")]) == 1
     told = capfd.readouterr().err.splitlines()[-1]
-    assert told.startswith(
-        "ex4d demo: Blender's part failed (exit code 1): ImportError: libSM.so.6: cannot open shared"
-    )
-    assert told.endswith(f"its log is {tmp_path / 'out' / 'blender.log'}")
+    assert told.startswith("ex4d demo: Blender failed (exit code 1): ImportError: libSM.so.6: cannot open shared")
+    assert told.endswith(f"log: {tmp_path / 'out' / 'blender.log'}")
 
 
 def test_without_any_blender_the_demo_says_how_to_get_one(tmp_path, monkeypatch, capfd):

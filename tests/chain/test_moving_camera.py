@@ -63,7 +63,7 @@ def scene(clip, camera) -> Scene:
     depth = np.load(clip / "depth.npz")["depth"]
     footage = probe(clip / "clip.mp4")
     known = DepthClip(footage, None, "metric", "rays", "", lambda: iter(depth))
-    return build_scene(footage, known, LENS, clip / "scene", name="moving", source_camera=camera)
+    return build_scene(footage, known, LENS, clip / "scene", name="moving", source_camera=camera, mesh=True)
 
 
 def world_points(scene: Scene) -> np.ndarray:
@@ -87,7 +87,7 @@ def test_without_the_camera_it_would_drift(scene, clip):
     depth = np.load(clip / "depth.npz")["depth"]
     footage = probe(clip / "clip.mp4")
     known = DepthClip(footage, None, "metric", "rays", "", lambda: iter(depth))
-    still = build_scene(footage, known, LENS, clip / "still", name="still")
+    still = build_scene(footage, known, LENS, clip / "still", name="still", mesh=True)
     assert np.abs(world_points(still)[-1, 0, 0] - world_points(scene)[-1, 0, 0]).max() > 0.2
 
 

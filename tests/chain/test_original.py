@@ -55,7 +55,17 @@ def recon(sample_clip, tmp_path):
 
     def run(*options: str, code: int = 0, folder: Path = tmp_path / "new" / "out", clip: Path = sample_clip) -> Path:
         paths = ["--input_video", clip / "footage.mp4", "--depth", clip / "depth.npz", "--output_dir", folder]
-        words = ["original", "recon", *map(str, paths), "--num_frames", str(FRAMES), "--device", "cpu", *options]
+        words = [
+            "original",
+            "recon",
+            *map(str, paths),
+            "--num_frames",
+            str(FRAMES),
+            "--device",
+            "cpu",
+            "--overwrite",
+            *options,
+        ]
         assert main(words) == code
         return folder
 

@@ -25,7 +25,7 @@ def test_a_verbs_options_have_the_files_values_unless_they_are_typed(small_scene
     configure(f'[render]\nsize = "24x16"\nframes = 2\nout = "{out.as_posix()}"\n')
     assert main(["render", str(small_scene.folder)]) == 0, "an option that must be given may be in the file"
     assert rendered_size(out) == (24, 16)
-    assert main(["render", str(small_scene.folder), "--size", "12x8"]) == 0
+    assert main(["render", str(small_scene.folder), "--size", "12x8", "--overwrite"]) == 0
     assert rendered_size(out) == (12, 8)
 
 

@@ -95,11 +95,13 @@ def test_a_signal_ends_a_command_with_the_shells_code(number, code, capsys, monk
         raise AssertionError("the work goes on")
 
     monkeypatch.setattr("ex4d.cli.man.run", interrupted)
-    before = signal.getsignal(signal.SIGTERM)
+    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     try:
         assert main(["man", "--json"]) == code
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)
     document = json.loads(capsys.readouterr().out)
     assert (document["exit_code"], document["result"]) == (code, {"half": 1})
     assert document["error"].startswith("stopped")

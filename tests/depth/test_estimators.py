@@ -305,7 +305,7 @@ def test_the_command_estimates_depth_and_reports_its_licence(toy_models, write_c
     manifest = Scene.open(tmp_path / "scene").manifest
     assert manifest.provenance["depth licence"] == "Apache-2.0" and manifest.depth_scale == "relative"
     pro = ["--estimator", "depth-pro", "--accept-licence", "depth-pro"]
-    assert main(["reconstruct", str(footage.path), *options, *pro]) == 0
+    assert main(["reconstruct", str(footage.path), *options, *pro, "--overwrite"]) == 0
     assert "px, from the depth (Depth Pro)" in capsys.readouterr().out
 
 

@@ -85,8 +85,8 @@ def test_a_take_made_again_may_have_another_seed_preset_or_engine(models, small_
     final = again("--engine", "wan", "--seed", "8", *quick)
     assert (final["engine"], final["wan"]["seed"], final["label"]) == ("wan", 8, "dusk")
     assert final["wan"]["prompt"] == "a wide street" and final["camera"] == before["camera"]
-    draft = again("--wan-preset", "draft")
-    assert (draft["wan"]["steps"], draft["wan"]["seed"], draft["wan"]["prompt"]) == (15, 7, "a wide street")
+    draft = again("--engine", "wan", "--wan-preset", "draft", *quick)["wan"]
+    assert (draft["preset"], draft["tea_cache"], draft["seed"], draft["prompt"]) == ("draft", 0.2, 7, "a wide street")
 
     for options in (["--size", "32x32"], ["--preset", "crane"], ["--holes", "mark"]):
         assert main([*generate, "--again", str(first), *options, "--out", str(tmp_path / "x")]) == 1

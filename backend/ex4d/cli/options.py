@@ -147,7 +147,9 @@ def refuse_useless_camera_options(options: argparse.Namespace) -> None:
 def refuse_useless_engine_options(options: argparse.Namespace, engine: str) -> None:
     """Refuse options of the other engine than the one that runs."""
     if engine == "preview":
-        names = (*names_of(WanSettings), "wan_preset", "models", "vram_limit")
+        # A preview keeps prompt and seed for the final that --again makes of it.
+        kept = {"prompt", "negative_prompt", "seed"}
+        names = (*(name for name in names_of(WanSettings) if name not in kept), "wan_preset", "models", "vram_limit")
         refuse_without_effect(options, names, "with the engine preview; add --engine wan")
         if options.holes != "mark":
             refuse_without_effect(options, ["hole_color"], "without --holes mark")
