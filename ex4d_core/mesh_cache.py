@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from ex4d_core.cameras import CameraPath
-from ex4d_core.scene import FILE_NAMES, PARTIAL_SUFFIX, Scene, SceneError
+from ex4d_core.scene import PARTIAL_SUFFIX, Scene
+from ex4d_core.scene_manifest import FILE_NAMES, SceneError
 
 PC2_HEADER = struct.Struct("<12siiffi")  # signature, version, points, start frame, sample rate, samples
 PC2_SIGNATURE = b"POINTCACHE2\0"

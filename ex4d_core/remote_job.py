@@ -18,7 +18,7 @@ from typing import Any
 from ex4d_core.client import Client, ClientError, Conversation, Result, Task
 from ex4d_core.errors import RequestError, user_message
 from ex4d_core.messages import Cancel, EventsReply, GetEvents, JobEvent, JobStatus, Submit, Withdraw
-from ex4d_core.scene import FILE_NAMES, MANIFEST
+from ex4d_core.scene_manifest import FILE_NAMES, MANIFEST
 from ex4d_core.stages import Pace, stage_and_eta
 from ex4d_core.take_files import TAKE_FILES, frame_file_name
 from ex4d_core.transfers import WINDOW, chunks_of, fetch_blobs, upload_blobs

@@ -12,7 +12,8 @@ from ex4d_core.errors import RequestError
 from ex4d_core.messages import JobEvent, JobStatus
 from ex4d_core.reconstruction import ReconstructionPlan, ReconstructionRequest
 from ex4d_core.remote_job import PACKAGE_FILES, RemoteJob, Submission
-from ex4d_core.scene import FILE_NAMES, MANIFEST, Scene, SceneError, move_package
+from ex4d_core.scene import Scene, move_package
+from ex4d_core.scene_manifest import FILE_NAMES, MANIFEST, SceneError
 from ex4d_core.transfers import hash_file
 
 

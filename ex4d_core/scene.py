@@ -20,193 +20,27 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
-from fractions import Fraction
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Protocol
+from typing import BinaryIO, Protocol
 
 import numpy as np
 
-from ex4d_core import __version__
 from ex4d_core.archives import read_npz
 from ex4d_core.cameras import CameraError, CameraPath
-from ex4d_core.errors import Ex4dError
+from ex4d_core.scene_manifest import (
+    FILE_NAMES,
+    FORMAT,
+    MANIFEST,
+    MAX_MANIFEST_BYTES,
+    FileEntry,
+    SceneError,
+    SceneManifest,
+)
 
-FORMAT = "ex4d-scene"
-VERSION = 2
-MANIFEST = "manifest.json"
-
-# Names of a package's parts (keys of `SceneManifest.files`) and the files they are kept in.
-FILE_NAMES = {
-    "color": "color.npy",
-    "depth": "depth.npy",
-    "source_camera": "source_camera.npz",
-    "footage": "footage.mp4",
-    "positions": "mesh.pc2",
-    "topology": "mesh_topology.npz",
-}
-RENDER_FILES = ("color", "depth", "source_camera")
 # How names of files end that are being written.
 PARTIAL_SUFFIX = ".partial"
-
-# A larger file is not a manifest of ours: about 1 KB is usual.
-MAX_MANIFEST_BYTES = 64 * 1024
-
-
-class SceneError(Ex4dError, ValueError):
-    """A scene package that is missing, incomplete, of another version, or contradicts its manifest."""
-
-
-@dataclass(frozen=True)
-class FileEntry:
-    """One file of a package: its size in bytes and its SHA-256 in hexadecimal."""
-
-    size: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class FootageOrigin:
-    """The footage that a scene was reconstructed from, so that a take can be traced to it.
-
-    Attributes:
-        name: of the file or folder.
-        sha256: of the file, or of a sequence's files one after the other; "" where unknown.
-        timecode: of its first frame, such as "01:00:00:00"; "" if it has none.
-    """
-
-    name: str = ""
-    sha256: str = ""
-    timecode: str = ""
-
-
-@dataclass(frozen=True)
-class SceneManifest:
-    """The description of a scene package.
-
-    Attributes:
-        name: for people.
-        frames, width, height: of the footage.
-        fps: frames per second.
-        convention: "centered" or "reference"; how the DW-Mesh was built.
-        depth_range: smallest and largest depth of the clip, scene units.
-        subject_distance: of the point that camera presets turn around, scene units.
-        depth_scale: "metric" (units are metres) or "relative".
-        provenance: where footage, depth and focal length came from, and the licences they rest on; for people.
-        files: part name (see `FILE_NAMES`) to `FileEntry`.
-        origin: the footage, for programs.
-    """
-
-    name: str
-    frames: int
-    width: int
-    height: int
-    fps: Fraction
-    convention: str
-    depth_range: tuple[float, float]
-    subject_distance: float
-    depth_scale: str = "relative"
-    provenance: Mapping[str, str] = field(default_factory=dict)
-    files: Mapping[str, FileEntry] = field(default_factory=dict)
-    origin: FootageOrigin = FootageOrigin()
-
-    def to_json(self) -> bytes:
-        """Canonical bytes, whose SHA-256 names the scene."""
-        fields = asdict(self)
-        fields["fps"] = [self.fps.numerator, self.fps.denominator]
-        document = {"format": FORMAT, "version": VERSION, **fields}
-        return json.dumps(document, indent=1, sort_keys=True).encode()
-
-    @staticmethod
-    def from_json(data: bytes) -> SceneManifest:
-        """Parse and check a manifest; one of an older version is migrated.
-
-        Raises:
-            SceneError: not a manifest, of a newer version, or with impossible values.
-        """
-        if len(data) > MAX_MANIFEST_BYTES:
-            raise SceneError(f"a scene manifest of {len(data)} bytes is over the limit of {MAX_MANIFEST_BYTES}")
-        try:
-            document = json.loads(data)
-        except (ValueError, RecursionError) as error:
-            raise SceneError(f"the scene manifest is not JSON: {error}") from error
-        if not isinstance(document, dict) or document.pop("format", None) != FORMAT:
-            raise SceneError(f"this is not a scene manifest: it does not say format {FORMAT!r}")
-        _migrate(document)
-        try:
-            document["fps"] = Fraction(*document["fps"])
-            document["depth_range"] = tuple(float(value) for value in document["depth_range"])
-            document["files"] = {name: FileEntry(**entry) for name, entry in document["files"].items()}
-            document["origin"] = FootageOrigin(**document["origin"])
-            manifest = SceneManifest(**document)
-        except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
-            raise SceneError(f"the scene manifest is damaged: {error!r}; reconstruct the scene again") from error
-        manifest._check()
-        return manifest
-
-    def _check(self) -> None:
-        sizes = (self.frames, self.width, self.height, *(entry.size for entry in self.files.values()))
-        if any(not isinstance(size, int) or size < 1 for size in sizes):
-            raise SceneError(f"the scene manifest has sizes that are not positive whole numbers: {sizes}")
-        texts = (self.name, self.convention, self.depth_scale, *vars(self.origin).values())
-        if any(not isinstance(text, str) for text in texts):
-            raise SceneError(f"the scene manifest has names that are not text: {texts}")
-        distances = (*self.depth_range, self.subject_distance)
-        if len(distances) != 3 or not all(_is_positive(distance) for distance in distances):
-            raise SceneError(f"the scene manifest has distances that are not three positive numbers: {distances}")
-        unknown = set(self.files) - set(FILE_NAMES)
-        if unknown:
-            raise SceneError(f"the scene manifest names unknown parts {sorted(unknown)}")
-        missing = set(RENDER_FILES) - set(self.files)
-        if missing:
-            raise SceneError(f"the scene manifest lacks {sorted(missing)}; reconstruct the scene again")
-        for name, entry in self.files.items():
-            if not is_sha256(entry.sha256):
-                raise SceneError(f"the scene manifest's checksum of {name} is not a SHA-256: {entry.sha256!r}")
-        if self.fps <= 0:
-            raise SceneError(f"the scene's frame rate is {self.fps}; it must be positive")
-
-
-def _name_the_footage(document: dict[str, Any]) -> None:
-    """Version 2 has the footage's name, hash and timecode for programs; 1 had its name only, for people."""
-    document["origin"] = {"name": document.get("provenance", {}).get("footage", "")}
-
-
-# What brings a manifest of each older version to the next one. The bytes on disk stay as they are: their SHA-256 names
-# the scene in takes, in .blend files and in job databases.
-_MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], None]] = {1: _name_the_footage}
-
-
-def _migrate(document: dict[str, Any]) -> None:
-    """Take the version out of a manifest, and bring the rest to `VERSION`.
-
-    Raises:
-        SceneError: the version is newer, or none.
-    """
-    version = document.pop("version", None)
-    if not isinstance(version, int) or version < min(_MIGRATIONS):
-        raise SceneError(f"the scene manifest has no valid version ({version!r}); reconstruct the scene again")
-    if version > VERSION:
-        raise SceneError(
-            f"the scene has version {version}, and this program ({__version__}) reads up to version {VERSION}: "
-            "update ex4d, or reconstruct the scene again with this one"
-        )
-    for older in range(version, VERSION):
-        try:
-            _MIGRATIONS[older](document)
-        except (AttributeError, TypeError) as error:
-            raise SceneError(f"the scene manifest is damaged: {error!r}; reconstruct the scene again") from error
-
-
-def _is_positive(number: object) -> bool:
-    return isinstance(number, (int, float)) and 0 < number < float("inf")
-
-
-def is_sha256(text: object) -> bool:
-    """Whether this is a SHA-256 in lower-case hexadecimal, so that it cannot be part of a path."""
-    return isinstance(text, str) and len(text) == 64 and all(letter in "0123456789abcdef" for letter in text)
 
 
 class PlacedFootage(Protocol):

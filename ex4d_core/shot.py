@@ -15,7 +15,7 @@ import numpy as np
 from ex4d_core.cameras import CameraError, CameraPath
 from ex4d_core.errors import RequestError
 from ex4d_core.licences import Licence
-from ex4d_core.scene import is_sha256
+from ex4d_core.scene_manifest import is_sha256
 from ex4d_core.schema import Codec, Length, Option, Range, Settings, decode
 
 # Bounds that keep one request from taking a backend down; raise them together with the memory tests.

@@ -17,7 +17,8 @@ from typing import Any, Protocol
 from ex4d_core.client import Conversation, RequestRefused
 from ex4d_core.errors import Ex4dError
 from ex4d_core.messages import CHUNK_BYTES, MAX_HASHES, BlobStatus, GetBlob, Message, PutBlob
-from ex4d_core.scene import RENDER_FILES, Scene
+from ex4d_core.scene import Scene
+from ex4d_core.scene_manifest import RENDER_FILES
 
 # Chunks in flight at a time: enough to fill a link, few enough to stay within a tick of the UI.
 WINDOW = 4

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from ex4d_core.cameras import CameraPath, intrinsics_matrix
-from ex4d_core.scene import SceneManifest, SceneWriter
+from ex4d_core.scene import SceneWriter
+from ex4d_core.scene_manifest import SceneManifest
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "tests" / "data"

@@ -16,7 +16,8 @@ from bpy.app.translations import pgettext_iface as iface_
 from ex4d_core.cameras import CameraError, CameraPath
 from ex4d_core.errors import RequestError
 from ex4d_core.messages import Coverage, GetCoverage
-from ex4d_core.scene import Scene, SceneError
+from ex4d_core.scene import Scene
+from ex4d_core.scene_manifest import SceneError
 from ex4d_core.shot import ShotRequest
 
 from ..cameras.sampling import sample_camera

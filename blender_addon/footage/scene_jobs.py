@@ -7,7 +7,7 @@ import bpy
 from ex4d_core.reconstruction import ReconstructionPlan
 from ex4d_core.remote_job import JobState
 from ex4d_core.remote_scene import RemoteScene
-from ex4d_core.scene import SceneError
+from ex4d_core.scene_manifest import SceneError
 
 from ..jobs.records import add_record, note_change, records_of, resumed_fields
 from ..jobs.tracker import FollowedJob, tracker

@@ -9,7 +9,8 @@ import bpy
 from bpy.app.translations import pgettext_iface as iface_
 from bpy.app.translations import pgettext_n as mark_
 
-from ex4d_core.scene import Scene, SceneError
+from ex4d_core.scene import Scene
+from ex4d_core.scene_manifest import SceneError
 
 from ..blender_types import Context, OperatorMixin, current_context
 from ..paths import PATH_OPTIONS, from_blend, to_blend

@@ -9,7 +9,8 @@ import bpy
 import numpy as np
 
 from ex4d_core.mesh_cache import PC2_HEADER, positions_file
-from ex4d_core.scene import Scene, SceneError
+from ex4d_core.scene import Scene
+from ex4d_core.scene_manifest import SceneError
 
 from ..paths import to_blend
 from .link import MESH_CACHE

@@ -7,7 +7,7 @@ from pathlib import Path
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
-from ex4d_core.scene import MANIFEST
+from ex4d_core.scene_manifest import MANIFEST
 
 from ..blender_types import BlenderScene, Context, ImportHelper, Menu, Operator, classes, ops
 from ..errors import reports_errors

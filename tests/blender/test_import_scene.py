@@ -16,7 +16,8 @@ from blender_addon.scenes.color_space import display_color_space
 from blender_addon.scenes.importing import ImportSettings, import_scene
 from blender_addon.scenes.link import active_scene_object, open_scene
 from blender_addon.scenes.material import STRETCHED_DEGREES
-from ex4d_core.scene import Scene, SceneError
+from ex4d_core.scene import Scene
+from ex4d_core.scene_manifest import SceneError
 
 
 def evaluated_positions(target: bpy.types.Object, frame: int) -> np.ndarray:

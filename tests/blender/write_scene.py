@@ -19,7 +19,8 @@ import torch
 from ex4d.media import VideoWriter
 from ex4d.mesh import Pc2Writer, build_dw_mesh, grid_topology
 from ex4d_core.cameras import CameraPath, intrinsics_matrix, invert_rigid
-from ex4d_core.scene import SceneManifest, SceneWriter
+from ex4d_core.scene import SceneWriter
+from ex4d_core.scene_manifest import SceneManifest
 from ex4d_core.trajectories import SUBJECT_BEHIND_NEAREST
 
 CARD_DEPTH, WALL_DEPTH = 2.0, 4.0

@@ -6,7 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from ex4d_core.scene import MANIFEST, FileEntry, FootageOrigin, Scene, SceneError, SceneManifest, SceneWriter, is_sha256
+from ex4d_core.scene import Scene, SceneWriter
+from ex4d_core.scene_manifest import MANIFEST, FileEntry, FootageOrigin, SceneError, SceneManifest, is_sha256
 
 
 def test_a_scene_reads_back_as_written(small_scene):

@@ -14,7 +14,8 @@ from ex4d.mesh import build_dw_mesh
 from ex4d.pipeline.reconstruct import build_scene
 from ex4d_core.cameras import CameraPath
 from ex4d_core.mesh_cache import PC2_HEADER, frame_positions, positions_file
-from ex4d_core.scene import Scene, SceneError
+from ex4d_core.scene import Scene
+from ex4d_core.scene_manifest import SceneError
 
 CLIP = Path(__file__).resolve().parents[1] / "data" / "moving_camera"
 

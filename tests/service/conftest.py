@@ -41,7 +41,8 @@ from ex4d_core.messages import (
     PutBlobReply,
     Submit,
 )
-from ex4d_core.scene import RENDER_FILES, Scene, SceneManifest, SceneWriter
+from ex4d_core.scene import Scene, SceneWriter
+from ex4d_core.scene_manifest import RENDER_FILES, SceneManifest
 from ex4d_core.shot import ShotRequest
 from ex4d_core.wire import decode, encode
 

@@ -22,7 +22,7 @@ from ex4d_core.messages import (
     Submit,
     Welcome,
 )
-from ex4d_core.scene import SceneManifest
+from ex4d_core.scene_manifest import SceneManifest
 from ex4d_core.wire import decode, encode
 
 PATIENCE = 240.0

@@ -20,7 +20,8 @@ from ex4d_core.client import Client
 from ex4d_core.messages import DescribeJobs, ListJobs
 from ex4d_core.remote_scene import RemoteScene
 from ex4d_core.remote_take import RemoteTake
-from ex4d_core.scene import FILE_NAMES, FootageOrigin, Scene
+from ex4d_core.scene import Scene
+from ex4d_core.scene_manifest import FILE_NAMES, FootageOrigin
 from ex4d_core.shot import ShotRequest
 from ex4d_core.take_files import TAKE_FILES
 

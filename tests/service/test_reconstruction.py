@@ -18,7 +18,8 @@ from ex4d_core.messages import BlobStatus, Error, Submit
 from ex4d_core.reconstruction import ReconstructionPlan, ReconstructionSettings
 from ex4d_core.remote_scene import RemoteScene
 from ex4d_core.remote_take import RemoteTake
-from ex4d_core.scene import RENDER_FILES, Scene
+from ex4d_core.scene import Scene
+from ex4d_core.scene_manifest import RENDER_FILES
 from ex4d_core.sources import DepthSettings, MistPass
 
 FRAMES, WIDTH, HEIGHT = 5, 32, 24

@@ -21,7 +21,7 @@ from ex4d.service.uploads import Uploads
 from ex4d.service.workers import Workers
 from ex4d_core.cameras import CameraError
 from ex4d_core.messages import REPLIES, Cancel, Error, ListJobs
-from ex4d_core.scene import SceneError
+from ex4d_core.scene_manifest import SceneError
 from ex4d_core.shot import RequestError
 from ex4d_core.wire import ProtocolError, decode, encode
 

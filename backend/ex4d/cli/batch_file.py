@@ -24,7 +24,7 @@ from ex4d.cli.flags import settings_from
 from ex4d.cli.main import parse_verb, verb_parser
 from ex4d.cli.options import wan_settings
 from ex4d_core.errors import Ex4dError, RequestError
-from ex4d_core.scene import MANIFEST
+from ex4d_core.scene_manifest import MANIFEST
 from ex4d_core.trajectories import Trajectory
 
 if sys.version_info >= (3, 11):

@@ -89,7 +89,7 @@ class BatchState:
             )
 
     def further_words(self, work: Work) -> list[str]:
-        """Options with which a verb goes on with its own unfinished output, or replaces it."""
+        """Options with which a verb continues with its own unfinished output, or replaces it."""
         known = verb_parser(work.verb)._option_string_actions
         entry = self._entries.get(str(work.out))
         if entry is None or "--overwrite" in work.words:

@@ -23,7 +23,8 @@ from ex4d.demo.blender_packages import blender_modules, last_line_of
 from ex4d.service.local_service import LocalService, local_service
 from ex4d_core.cameras import CameraPath
 from ex4d_core.errors import Ex4dError
-from ex4d_core.scene import Scene, SceneError, sha256_of
+from ex4d_core.scene import Scene, sha256_of
+from ex4d_core.scene_manifest import SceneError
 
 NAME = "orbit"
 _IN_BLENDER = Path(__file__).with_name("in_blender.py")

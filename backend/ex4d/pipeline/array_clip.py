@@ -9,7 +9,7 @@ import numpy as np
 
 from ex4d_core.archives import ArchiveError, read_npz
 from ex4d_core.cameras import CameraPath
-from ex4d_core.scene import SceneError, SceneManifest
+from ex4d_core.scene_manifest import SceneError, SceneManifest
 from ex4d_core.trajectories import subject_distance
 
 _FPS = Fraction(24)  # for movies; frames have no time in the file

@@ -39,7 +39,8 @@ from ex4d_core.cameras import CameraPath
 from ex4d_core.errors import RequestError
 from ex4d_core.mesh_cache import frame_positions
 from ex4d_core.reconstruction import ReconstructionSettings
-from ex4d_core.scene import FootageOrigin, Scene, SceneManifest, SceneWriter
+from ex4d_core.scene import Scene, SceneWriter
+from ex4d_core.scene_manifest import FootageOrigin, SceneManifest
 from ex4d_core.shot import Convention
 from ex4d_core.sources import DepthSettings, name_for_people
 from ex4d_core.trajectories import subject_distance

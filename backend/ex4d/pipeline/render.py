@@ -22,7 +22,8 @@ from ex4d.raster import (
     render_in_batches,
 )
 from ex4d_core.cameras import CameraPath
-from ex4d_core.scene import PlacedFootage, SceneManifest
+from ex4d_core.scene import PlacedFootage
+from ex4d_core.scene_manifest import SceneManifest
 from ex4d_core.shot import RenderSettings, require_footage
 
 # Footage and images of a batch take about 20 bytes a pixel, and the drawing of it as much again on a CPU; this keeps

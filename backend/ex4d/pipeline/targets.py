@@ -19,7 +19,8 @@ from typing import Any
 
 from ex4d.media import MediaError, read_metadata
 from ex4d_core.errors import Ex4dError
-from ex4d_core.scene import FILE_NAMES, MANIFEST, PlacedFootage, Scene, is_package, is_sha256, require_replaceable
+from ex4d_core.scene import PlacedFootage, Scene, is_package, require_replaceable
+from ex4d_core.scene_manifest import FILE_NAMES, MANIFEST, is_sha256
 from ex4d_core.shot import MAX_FRAMES
 from ex4d_core.take_files import ESTIMATE_FILE, REQUEST_FILE, TAKE_FILES, frame_file_name
 

@@ -15,7 +15,8 @@ import time
 from collections.abc import Set
 from pathlib import Path
 
-from ex4d_core.scene import is_sha256, sha256_of
+from ex4d_core.scene import sha256_of
+from ex4d_core.scene_manifest import is_sha256
 
 # A recently used blob may soon be requested, or named by a job.
 _RECENT_SECONDS = 3600.0

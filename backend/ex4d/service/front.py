@@ -26,7 +26,7 @@ from ex4d.service.workers import Workers
 from ex4d_core import messages
 from ex4d_core.messages import FINAL_STATES, JobStatus, Message
 from ex4d_core.reconstruction import ReconstructionRequest, request_from_wire
-from ex4d_core.scene import MAX_MANIFEST_BYTES, RENDER_FILES, SceneManifest, is_sha256
+from ex4d_core.scene_manifest import MAX_MANIFEST_BYTES, RENDER_FILES, SceneManifest, is_sha256
 from ex4d_core.shot import ShotRequest
 from ex4d_core.wire import ProtocolError, decode, encode
 

@@ -18,7 +18,7 @@ from ex4d.service.blob_store import BlobStore
 from ex4d.service.job_store import ClaimLost
 from ex4d_core.errors import Ex4dError
 from ex4d_core.reconstruction import ReconstructionRequest
-from ex4d_core.scene import FILE_NAMES, MANIFEST
+from ex4d_core.scene_manifest import FILE_NAMES, MANIFEST
 from ex4d_core.sources import COLMAP_MODELS, SourceFile
 
 

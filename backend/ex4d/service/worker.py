@@ -33,7 +33,8 @@ from ex4d.service.refusals import refusal_for
 from ex4d.service.settings import ServiceSettings
 from ex4d_core.errors import is_expected, user_message
 from ex4d_core.reconstruction import ReconstructionRequest
-from ex4d_core.scene import MAX_MANIFEST_BYTES, RENDER_FILES, Scene, SceneError, SceneManifest
+from ex4d_core.scene import Scene
+from ex4d_core.scene_manifest import MAX_MANIFEST_BYTES, RENDER_FILES, SceneError, SceneManifest
 
 log = logging.getLogger("ex4d.service.worker")
 
