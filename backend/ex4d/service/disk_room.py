@@ -56,8 +56,9 @@ class DiskRoom:
         system = full_disk_error(error)
         if system is not None:
             return system.errno in (errno.ENOSPC, errno.EDQUOT)
-        if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
-            return True
+        for one in (error, error.__cause__):
+            if isinstance(one, sqlite3.OperationalError) and "full" in str(one):
+                return True
         return not isinstance(error, Ex4dError) and bool(self.problem())
 
     def needed_after(self, used: int) -> int:
@@ -79,7 +80,7 @@ class DiskRoom:
         while True:
             try:
                 return write()
-            except (sqlite3.OperationalError, OSError) as error:
+            except Exception as error:
                 if not self.is_lacking(error):
                     raise
                 reason = self.problem() or f"{self._folder}: {error}"

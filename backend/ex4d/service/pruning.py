@@ -43,8 +43,8 @@ class Used:
 
     def __str__(self) -> str:
         return (
-            f"footage and results take {self.blobs / 1e9:.2f} GB (kept within {self.blobs_limit / 1e9:g} GB, "
-            f"--cache-gb), the job database {self.jobs / 1e9:.3f} GB (kept within {self.jobs_limit / 1e9:g} GB, --jobs-gb)"
+            f"footage and results take {self.blobs / 1e9:.2f} GB (limit {self.blobs_limit / 1e9:g} GB, --cache-gb), "
+            f"the job database {self.jobs / 1e9:.3f} GB (limit {self.jobs_limit / 1e9:g} GB, --jobs-gb)"
         )
 
 

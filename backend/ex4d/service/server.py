@@ -16,6 +16,7 @@ import zmq
 
 from ex4d.service.blob_store import BlobStore
 from ex4d.service.corrupt_database import corruption_reported
+from ex4d.service.disk_room import DiskRoom
 from ex4d.service.folder_lock import locked
 from ex4d.service.front import Front, bind_router
 from ex4d.service.inbox import Inbox
@@ -35,6 +36,7 @@ _PATIENCE_SECONDS = 0.05
 _LAST_PATIENCE_SECONDS = 10.0
 # After a write failed, on a full disk for one.
 _RETRY_SECONDS = 1.0
+_START_RETRY_SECONDS = 2.0
 
 
 def run_service(settings: ServiceSettings) -> int:
@@ -53,7 +55,8 @@ def run_service(settings: ServiceSettings) -> int:
         check_keys(settings.keys_folder)
     with corruption_reported(settings.database), ExitStack() as stack:
         stack.enter_context(locked(settings.data))
-        store = JobStore(settings.database)
+        room = DiskRoom(settings.data, settings.reserve_mb * 1e6)
+        store = room.keep_trying(lambda: JobStore(settings.database), _wait_for_room)
         stack.callback(store.close)
         store.check()
         try:
@@ -153,6 +156,11 @@ def _loop(
             workers.wake()
         poller.poll(0 if more else int(max(pause, 0.0) * 1000) + 1)
         more = front.serve()
+
+
+def _wait_for_room(reason: str) -> None:
+    log.error("cannot start: %s; the service waits for room", reason)
+    time.sleep(_START_RETRY_SECONDS)
 
 
 @contextmanager

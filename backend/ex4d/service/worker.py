@@ -46,8 +46,8 @@ _PROGRESS_SECONDS = 0.1
 # How often an idle worker checks its capabilities: weights may have been fetched meanwhile.
 _CHECK_SECONDS = 5.0
 
-# How often it looks for room on a full disk. After each job that ran into it the pause grows, up to the longest: where a
-# quota is exhausted, nothing else tells when there is room.
+# How often it looks for room on a full disk. After each job that ran into it the pause grows, up to the longest: where
+# a quota is exhausted, nothing else tells when there is room.
 _ROOM_SECONDS = 1.0
 _LONGEST_PAUSE = 60
 
@@ -186,13 +186,14 @@ def work(settings: ServiceSettings, name: str, report: Report) -> None:
     wake = threading.Event()
     threading.Thread(target=_watch_stdin, args=(wake,), name="stdin", daemon=True).start()
     device = settings.devices[0]
-    store, blobs = JobStore(settings.database), BlobStore(settings.data)
+    room = DiskRoom(settings.data, settings.reserve_mb * 1e6)
+    wait = partial(_wait_for_room, report)
+    store = room.keep_trying(lambda: JobStore(settings.database), wait)
+    blobs = BlobStore(settings.data)
     runner = _load(settings.runner, device)
     use_one_thread(device)
     capabilities = _capabilities(device, settings.machine)
     report("ready", json.dumps(capabilities))
-    room = DiskRoom(settings.data, settings.reserve_mb * 1e6)
-    wait = partial(_wait_for_room, report)
     # Jobs that ran into the full disk, one after the other.
     ran_full = 0
     while True:
