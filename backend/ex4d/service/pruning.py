@@ -53,7 +53,9 @@ def used(settings: ServiceSettings) -> Used:
     limits = settings.cache_gb * 1e9, settings.jobs_gb * 1e9
     if not settings.database.is_file():
         return Used(0, 0, *limits)
-    return Used(BlobStore(settings.data).total_bytes(), settings.database.stat().st_size, *limits)
+    log = settings.database.with_name(f"{settings.database.name}-wal")
+    jobs = sum(path.stat().st_size for path in (settings.database, log) if path.exists())
+    return Used(BlobStore(settings.data).total_bytes(), jobs, *limits)
 
 
 class Tidying:
