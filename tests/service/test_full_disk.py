@@ -87,9 +87,7 @@ def test_thirty_jobs_wait_for_room_and_all_end_done(start_service, connect, scen
     assert not any("paused" in device for device in wire.ask(Hello()).devices)
 
 
-def test_a_service_that_starts_on_a_full_disk_waits_for_room(
-    start_service, connect, scene, shot, small_disk, tmp_path
-):
+def test_a_service_that_starts_on_a_full_disk_waits_for_room(start_service, connect, scene, shot, small_disk, tmp_path):
     service = start_service(data=small_disk / "data")
     wire = connect(service)
     wire.upload_scene(scene)
@@ -104,7 +102,7 @@ def test_a_service_that_starts_on_a_full_disk_waits_for_room(
     (tmp_path / "go").touch()
     starting = threading.Thread(target=service.start)
     starting.start()
-    while not any("waits for room" in line for line in service.log):
+    while not any("waits for room" in line or "cannot continue" in line for line in service.log):
         time.sleep(0.05)
     (small_disk / "ballast").unlink()
     starting.join()

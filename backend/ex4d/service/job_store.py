@@ -95,9 +95,11 @@ class JobStore(JobTidying):
             ServiceError: the file is not a job database, is of a newer version, or cannot be written.
         """
         try:
+            new = not path.exists() or not path.stat().st_size
             self._db = sqlite3.connect(path, timeout=10.0, isolation_level=None)
-            # A new file must know from its first page on that it is to shrink.
-            self._db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            # A new file must know from its first page on that it is to shrink. In another this would write.
+            if new:
+                self._db.execute("PRAGMA auto_vacuum = INCREMENTAL")
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute(f"PRAGMA journal_size_limit = {_MAX_WAL_BYTES}")
             self._db.execute("PRAGMA synchronous = FULL")
