@@ -24,6 +24,7 @@ DAY = 86_400.0
 @pytest.fixture
 def store(tmp_path):
     with closing(JobStore(tmp_path / "jobs.sqlite")) as store:
+        store._db.execute("PRAGMA synchronous = OFF")  # thousands of rows
         yield store
 
 
@@ -150,8 +151,8 @@ def test_a_finished_job_keeps_no_request_and_what_waits_is_bounded(store, shot):
 
 def test_forgetting_takes_the_database_for_a_few_rows_at_a_time(store, shot, monkeypatch):
     """A client that submits meanwhile waits for one of the slices."""
-    for number in range(120):
-        finished(store, shot, str(number), results=3 if number else 2500)
+    for number in range(420):
+        finished(store, shot, str(number), results=3 if number else 5000)
     slices = []
 
     def trace(statement: str) -> None:
@@ -162,7 +163,7 @@ def test_forgetting_takes_the_database_for_a_few_rows_at_a_time(store, shot, mon
     monkeypatch.setattr("ex4d.service.job_tidying.time.sleep", pauses.append)
     before = store._db.total_changes
     store._db.set_trace_callback(trace)
-    assert store.forget() == 120
+    assert store.forget() == 420
     store._db.set_trace_callback(None)
     changes = [after - earlier for earlier, after in zip([before, *slices], slices, strict=False)]
     assert max(changes) <= SLICE_ROWS + SLICE_JOBS
@@ -241,3 +242,15 @@ def test_the_limits_are_in_the_log_of_a_starting_service(start_service):
     service = start_service(cache_gb=7, jobs_gb=0.5)
     line = service.wait_for_log("footage and results take").string
     assert re.search(r"limit 7 GB, --cache-gb.*limit 0.5 GB, --jobs-gb", line)
+
+
+def test_the_file_shrinks_in_few_slices(store, shot, monkeypatch):
+    """Each gives many pages back, not one."""
+    finished(store, shot, "job", results=8_000)
+    store.forget()
+    pauses = []
+    monkeypatch.setattr("ex4d.service.job_tidying.time.sleep", pauses.append)
+    free = store._db.execute("PRAGMA freelist_count").fetchone()[0]
+    store.shrink()
+    left = store._db.execute("PRAGMA freelist_count").fetchone()[0]
+    assert left <= 256 < free and len(pauses) == -(-(free - 256) // 256)

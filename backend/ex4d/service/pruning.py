@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from ex4d.service.blob_store import BlobStore
 from ex4d.service.corrupt_database import corruption_reported
 from ex4d.service.job_store import JobStore
-from ex4d.service.job_tidying import SLICE_JOBS
 from ex4d.service.settings import ServiceError, ServiceSettings
 
 _DAY_SECONDS = 86_400.0
+# Jobs that are forgotten at once until the database is within its limit.
+_JOBS_PER_STEP = 10
 # A client may be about to hear of a job that ended a moment ago.
 _LEAST_SECONDS = 3600.0
 # A machine without a battery for its clock starts with a wrong time, which the network corrects within minutes.
@@ -93,7 +94,7 @@ class Tidying:
         with corruption_reported(settings.database), closing(JobStore(settings.database)) as store:
             jobs = self._forget_old(store, steady, min(clocks))
             limit = settings.jobs_gb * 1e9
-            while store.used_bytes() > limit and (some := store.forget(limit=SLICE_JOBS)):
+            while store.used_bytes() > limit and (some := store.forget(limit=_JOBS_PER_STEP)):
                 jobs += some
             store.shrink()
             blobs, freed = BlobStore(settings.data), 0

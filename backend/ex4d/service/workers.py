@@ -41,6 +41,8 @@ _STOP_SECONDS = 1.0
 # The worker of a cancelled job gets the time of this many of its longest steps.
 _STEPS_UNTIL_KILLED = 3
 _LOG_LINES = 5
+# What is known of the room on the disk is at most this old.
+_ROOM_SECONDS = 0.2
 
 
 @dataclass
@@ -105,6 +107,7 @@ class Workers:
         self._job_changed = job_changed
         self._ended: list[tuple[_Slot, _Worker]] = []
         self._room = DiskRoom(settings.data, settings.reserve_mb * 1e6)
+        self._paused, self._asked_at = "", -_ROOM_SECONDS
         self._work = settings.data / "work"
         logs = settings.data / "logs"
         shutil.rmtree(self._work, ignore_errors=True)
@@ -131,7 +134,11 @@ class Workers:
 
     def paused(self) -> str:
         """Why no queued job is taken up now, for people; "" if they are."""
-        return self._room.problem()
+        # A list of jobs asks for each of them, and the disk may be a network's.
+        now = time.monotonic()
+        if now >= self._asked_at + _ROOM_SECONDS:
+            self._asked_at, self._paused = now, self._room.problem()
+        return self._paused
 
     def shown(self, status: JobStatus) -> JobStatus:
         """A job's status as clients see it: a queued job tells why the queue is paused."""
