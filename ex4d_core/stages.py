@@ -6,6 +6,10 @@ import re
 
 # Stages in which no step tells how long the next one takes: loading models, and the first step with them.
 LOAD_STAGE, WARM_UP_STAGE = "load weights", "warm up"
+# The stage of a queued job that waits for disk space on the backend; its reason says how much.
+NO_ROOM_STAGE = "waiting for disk space"
+# In `Welcome.devices`, before the reason why no device takes a job.
+PAUSED = ", paused: "
 
 _ETA = re.compile(r", (\d+) s left$")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bpy.app.translations import pgettext_iface as iface_
 
 from ex4d_core.remote_job import JobState
-from ex4d_core.stages import LOAD_STAGE, WARM_UP_STAGE
+from ex4d_core.stages import LOAD_STAGE, NO_ROOM_STAGE, WARM_UP_STAGE
 
 from ..connection.session import session
 from .records import JobRecord
@@ -48,6 +48,8 @@ def progress_text(record: JobRecord, engine: str = "") -> str:
     # The last known stage may be long over; only the reading of files needs no backend.
     if not session().connected and record.stage != "reading":
         return iface_("waiting for the backend") + f" {record.progress:.0%}"
+    if record.state == JobState.QUEUED and record.stage == NO_ROOM_STAGE:
+        return iface_("waiting for disk space on the backend")
     if record.state == JobState.QUEUED:
         if record.queue_position:
             return iface_("{count} before it").format(count=record.queue_position)

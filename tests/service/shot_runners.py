@@ -40,6 +40,8 @@ def perform(scene: Scene, request: ShotRequest, *, device: str, machine, sink, w
     babble          fails with a reason of many pages, with a file name that is not UTF-8
     extra           fails with an error of ours that names a part to install
     fill            writes more than the system allows
+    bulk FILE       waits for FILE, then needs 3 MB on the disk
+    bulky           needs 60 MB on the disk
     """
     word, _, argument = request.label.partition(" ")
     frames = len(request.camera)
@@ -58,12 +60,16 @@ def perform(scene: Scene, request: ShotRequest, *, device: str, machine, sink, w
 def _interlude(word: str, argument: str, sink, work_folder: Path) -> None:
     forever = threading.Event()
     sink.progress("halfway", 0, 1_000_000)
-    if word in ("wait", "count"):
+    if word in ("wait", "count", "bulk"):
         turns = 0
         while not Path(argument).exists():
             turns += word == "count"
             sink.progress("halfway", turns, 1_000_000)
             forever.wait(0.02)
+        if word == "bulk":
+            (work_folder / "bulk").write_bytes(bytes(3_000_000))
+    elif word == "bulky":
+        (work_folder / "bulk").write_bytes(bytes(60_000_000))
     elif word == "slow":
         for step in range(1, 100):
             forever.wait(1)

@@ -218,3 +218,24 @@ def test_two_devices_work_side_by_side(start_service, connect, scene, shot, tmp_
     assert wire.ask(GetEvents(waiting)).status.state == "running"
     go.touch()
     assert wire.finish(waiting)[0].state == "done"
+
+
+def test_a_job_that_takes_the_service_down_three_times_fails_and_others_get_their_turn(
+    start_service, connect, scene, shot, tmp_path
+):
+    service = start_service()
+    wire = connect(service)
+    wire.upload_scene(scene)
+    job, next_one = wire.submit(shot(f"wait {tmp_path / 'never'}")), wire.submit(shot("good"))
+    for down in range(3):
+        connect(service).follow(job, lambda status, events, down=down: status.attempt == down + 1)
+        workers = service.worker_pids()
+        service.kill()
+        for worker in workers:
+            wait_for_end(worker)
+        service.start()
+    wire = connect(service)
+    status, _ = wire.finish(job)
+    assert (status.state, status.attempt) == ("failed", 3)
+    assert "went down 3 times" in status.reason
+    assert wire.finish(next_one)[0].state == "done"

@@ -26,6 +26,7 @@ from ex4d_core.shot import ShotRequest
 from ex4d_core.take_files import TAKE_FILES
 
 DATA = Path(__file__).resolve().parents[1] / "data" / "previous_version"
+NEW_COLUMNS = {"started", "device", "digest", "bytes", "downs", "room", "ended"}
 FINISHED, TAKE, RECONSTRUCTION = "335440d074035f46", "e8e96383fa7aced7", "3b7a8f222b51d405"
 
 
@@ -97,7 +98,7 @@ def test_the_old_job_database_is_migrated_once_and_a_copy_stays(tmp_path):
     jobs = store.jobs()
     store.close()
     assert [one.job for one in jobs] == [RECONSTRUCTION, TAKE, FINISHED]
-    assert version_and_columns(path) == (SCHEMA_VERSION, before[1] | {"started", "device"})
+    assert version_and_columns(path) == (SCHEMA_VERSION, before[1] | NEW_COLUMNS)
     assert version_and_columns(copy) == before == (1, before[1])
     with closing(sqlite3.connect(copy)) as opened:
         assert opened.execute("SELECT count(*) FROM jobs").fetchone() == (3,)

@@ -69,7 +69,7 @@ def test_a_bug_in_the_front_reaches_the_client_as_one_and_others_are_served(tmp_
         client.connect(bind_router(socket, "tcp://127.0.0.1:0"))
         workers = Workers(settings, store, inbox, lambda job: None)
         front = Front(
-            socket, store, blobs, Uploads(blobs, inbox, 0), LiveViewQueue(settings, inbox), workers, settings.data
+            socket, store, blobs, Uploads(blobs, inbox, 0), LiveViewQueue(settings, inbox), workers, settings, inbox
         )
 
         def ask(message):

@@ -64,6 +64,7 @@ def _findings(options: argparse.Namespace) -> Iterator[Finding]:
     from ex4d.pipeline.estimate import scene_bytes, size_text
     from ex4d.service import ServiceSettings
     from ex4d_core import __version__
+    from ex4d_core.stages import PAUSED
 
     yield "ex4d", __version__, ""
     yield "python", f"{platform.python_version()}, {sys.executable}", ""
@@ -89,7 +90,8 @@ def _findings(options: argparse.Namespace) -> Iterator[Finding]:
     needed = scene_bytes(60 * 30, 512, 512)
     low = f"only {size_text(free)} are free in {existing}; a minute of 512x512 footage needs {size_text(needed)}"
     used = f"{bytes_text(size_of(settings.data))} used, {free / 2**30:.0f} GB free"
-    yield "data folder", f"{settings.data}, {used}", low if free < needed else ""
+    limits = f"limits of a service: {settings.cache_gb:g} GB of footage and results, {settings.jobs_gb:g} GB of jobs"
+    yield "data folder", f"{settings.data}, {used} ({limits})", low if free < needed else ""
     yield "models folder", f"{machine.models}, {bytes_text(size_of(machine.models))} used", ""
     kernels = sum(one.bytes for one in compiled_kernels())
     yield (
@@ -97,7 +99,9 @@ def _findings(options: argparse.Namespace) -> Iterator[Finding]:
         f"{bytes_text(kernels)} of ours in {', '.join(map(str, kernel_cache_folders())) or 'none'}",
         "",
     )
-    yield "backend", _backend(options), ""
+    backend = _backend(options)
+    reason = backend.partition(PAUSED)[2].partition(PAUSED)[0]
+    yield "backend", backend, f"the queue of the backend is paused: {reason}" if reason else ""
 
 
 def _wan(device: str, machine: MachineSettings) -> Iterator[Finding]:

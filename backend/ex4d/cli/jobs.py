@@ -72,14 +72,17 @@ def run(options: argparse.Namespace, report: Report) -> int:
 
 
 def _prune(days: float, data: Path | None, report: Report) -> int:
-    from ex4d.service import ServiceError, ServiceSettings, prune
+    from ex4d.service import ServiceError, ServiceSettings, prune, used
 
     if not days >= 0:
         raise ServiceError(f"invalid --prune {days:g}: expected a number of days, 0 or more")
-    pruned = prune(ServiceSettings() if data is None else ServiceSettings(data=data), days)
+    settings = ServiceSettings() if data is None else ServiceSettings(data=data)
+    pruned, left = prune(settings, days), used(settings)
     report.say(f"{pruned.jobs} jobs forgotten, {pruned.bytes / 1e9:.2f} GB freed")
+    report.note(f"{left.blobs / 1e9:.2f} GB of footage and results and {left.jobs / 1e9:.3f} GB of jobs are left")
     report.add("forgotten", pruned.jobs, "")
     report.add("freed_bytes", pruned.bytes, "")
+    report.add("left_bytes", {"blobs": left.blobs, "jobs": left.jobs}, "")
     return 0
 
 
@@ -99,8 +102,12 @@ def _details(client: Client) -> dict[str, dict[str, Any]]:
 
 def _report_jobs(jobs: list[JobStatus], report: Report, details: Mapping[str, dict[str, Any]] | None = None) -> None:
     """The jobs, newest first; times are in seconds since 1970."""
+    from ex4d_core.stages import NO_ROOM_STAGE
+
     report.add("jobs", [{**asdict(job), **(details or {}).get(job.job, {})} for job in jobs], "")
     report.show(_table(jobs) if jobs else "no jobs")
+    if any(job.stage == NO_ROOM_STAGE for job in jobs):
+        report.note("jobs wait for disk space on the backend, and continue by themselves when there is room")
 
 
 def _table(jobs: list[JobStatus]) -> Table:
@@ -115,7 +122,7 @@ def _table(jobs: list[JobStatus]) -> Table:
     for job in jobs:
         progress = f"{job.done}/{job.total} {job.stage}" if job.total else ""
         if job.state == "queued":
-            progress = f"{job.queue_position} ahead"
+            progress = job.stage or f"{job.queue_position} ahead"
         since = datetime.fromtimestamp(job.created).strftime("%d %b %H:%M:%S")
         table.add_row(job.job, job.label, job.engine, job.state, progress, since, job.reason)
     return table

@@ -5,8 +5,8 @@ Nothing here imports torch, so the service process stays small and starts at onc
 """
 
 from ex4d.service.keys import KeyFiles, create_keys
-from ex4d.service.pruning import prunable, prune
+from ex4d.service.pruning import prunable, prune, used
 from ex4d.service.server import run_service
 from ex4d.service.settings import ServiceError, ServiceSettings
 
-__all__ = ["KeyFiles", "ServiceError", "ServiceSettings", "create_keys", "prunable", "prune", "run_service"]
+__all__ = ["KeyFiles", "ServiceError", "ServiceSettings", "create_keys", "prunable", "prune", "run_service", "used"]

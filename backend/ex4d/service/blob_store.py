@@ -12,14 +12,17 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Set
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
+from types import MappingProxyType
 
 from ex4d_core.scene import sha256_of
 from ex4d_core.scene_manifest import is_sha256
 
 # A recently used blob may soon be requested, or named by a job.
 _RECENT_SECONDS = 3600.0
+# An upload that nobody has continued for so long is given up.
+_ABANDONED_SECONDS = 7 * 86_400.0
 
 
 class BlobStore:
@@ -92,10 +95,29 @@ class BlobStore:
         os.replace(path, target)
         _sync_folder(target.parent)
 
-    def unneeded(self, needed: Set[str], unused_seconds: float = 0.0) -> list[tuple[int, Path]]:
+    def unneeded(
+        self,
+        needed: Set[str],
+        unused_seconds: float = 0.0,
+        groups: Mapping[str, int] = MappingProxyType({}),
+        clocks: Sequence[float] = (),
+    ) -> list[tuple[int, Path]]:
         """Bytes and paths of the blobs and interrupted uploads that `drop_unneeded` may delete, least recent first."""
-        before = time.time() - max(unused_seconds, _RECENT_SECONDS)
-        return [(size, path) for used, size, path in sorted(self._files()) if path.name not in needed and used < before]
+        files, used_last = self._files(), dict[int, float]()
+        for used, _, path in files:
+            if (group := groups.get(path.name)) is not None:
+                used_last[group] = max(used_last.get(group, used), used)
+        recent, now = max(unused_seconds, _RECENT_SECONDS), clocks or (time.time(),)
+        dated = [(used_last.get(groups.get(path.name, -1), used), size, path) for used, size, path in files]
+        return [
+            (size, path)
+            for used, size, path in sorted(dated)
+            if path.name not in needed and not _is_recent(used, recent, now)
+        ]
+
+    def total_bytes(self) -> int:
+        """Bytes of all blobs and interrupted uploads."""
+        return sum(size for _, size, _ in self._files())
 
     def _files(self) -> list[tuple[float, int, Path]]:
         """When each file was last used, its bytes, and its path."""
@@ -103,26 +125,57 @@ class BlobStore:
         entries = [entry for folder in folders for entry in os.scandir(folder)]
         return [(stat.st_mtime, stat.st_size, Path(entry.path)) for entry in entries if (stat := _stat(entry))]
 
-    def drop_unneeded(self, limit_bytes: float, needed: Set[str], unused_seconds: float = 0.0) -> int:
+    def drop_unneeded(
+        self,
+        limit_bytes: float,
+        needed: Set[str],
+        unused_seconds: float = 0.0,
+        groups: Mapping[str, int] = MappingProxyType({}),
+        clocks: Sequence[float] = (),
+    ) -> int:
         """Delete the least recently used blobs until the rest takes ``limit_bytes`` at most.
 
         Interrupted uploads count as blobs. What is in ``needed``, or was used within the hour or within
         ``unused_seconds``, stays, even above the limit.
 
+        Args:
+            limit_bytes: of all blobs.
+            needed: hashes.
+            unused_seconds: see above.
+            groups: numbers of groups by hash; a group is as recent as its most recent blob, so that it goes together.
+            clocks: what may be the time now, in seconds since 1970: what is recent by any of them stays. The present
+                time by default.
+
         Returns:
             Bytes freed.
         """
-        excess = sum(size for _, size, _ in self._files()) - limit_bytes
-        recent, freed = max(unused_seconds, _RECENT_SECONDS), 0
-        for size, path in self.unneeded(needed, unused_seconds):
+        excess, freed = self.total_bytes() - limit_bytes, 0
+        recent, now = max(unused_seconds, _RECENT_SECONDS), clocks or (time.time(),)
+        for size, path in self.unneeded(needed, unused_seconds, groups, now):
             if freed >= excess:
                 break
             # Checked again: it may have been used, or deleted, since the list was read. Windows keeps open files.
             with contextlib.suppress(FileNotFoundError, PermissionError):
-                if time.time() - path.stat().st_mtime > recent:
+                if not _is_recent(path.stat().st_mtime, recent, (*now, time.time())):
                     path.unlink()
                     freed += size
         return freed
+
+    def drop_abandoned(self, clocks: Sequence[float]) -> int:
+        """Delete the uploads that nobody has continued for a week by each of the clocks; returns the bytes freed."""
+        freed = 0
+        for entry in os.scandir(self.partial):
+            stat = _stat(entry)
+            if stat and min(clocks) - stat.st_mtime > _ABANDONED_SECONDS:
+                with contextlib.suppress(FileNotFoundError, PermissionError):
+                    os.unlink(entry.path)
+                    freed += stat.st_size
+        return freed
+
+
+def _is_recent(used: float, seconds: float, clocks: Sequence[float]) -> bool:
+    """Whether a time is recent by one of the clocks; one in the future is an error of a clock, and is not for ever."""
+    return any(-_RECENT_SECONDS <= now - used <= seconds for now in clocks)
 
 
 def _stat(entry: os.DirEntry[str]) -> os.stat_result | None:

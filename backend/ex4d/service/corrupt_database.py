@@ -1,4 +1,4 @@
-"""Detects and reports a corrupt job database."""
+"""Detects a corrupt or locked job database, and reports a corrupt one."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ from ex4d.service.settings import ServiceError
 def is_corruption(error: BaseException) -> bool:
     """Whether SQLite found its file corrupt: it raises the base class itself for that, and for nothing else."""
     return type(error) is sqlite3.DatabaseError
+
+
+def is_locked(error: BaseException) -> bool:
+    """Whether another connection has held SQLite's lock for too long."""
+    return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import filelock
@@ -39,5 +39,7 @@ def locked(folder: Path, *, create: bool = True) -> Iterator[None]:
     except OSError as error:
         raise ServiceError(f"cannot write into the data folder {folder}: {error.strerror}; choose another") from error
     with lock:
-        owner.write_text(str(os.getpid()))
+        # It is for a message only; on a full disk the service does without.
+        with suppress(OSError):
+            owner.write_text(str(os.getpid()))
         yield

@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import zmq
 
 from ex4d.service.blob_store import BlobStore
-from ex4d.service.corrupt_database import is_corruption
+from ex4d.service.corrupt_database import is_corruption, is_locked
+from ex4d.service.inbox import Inbox
 from ex4d.service.job_store import JobStore
 from ex4d.service.live_views import LiveViewQueue
 from ex4d.service.refusals import Refusal, refusal_for
+from ex4d.service.settings import ServiceSettings
 from ex4d.service.uploads import Answer, Uploads
 from ex4d.service.workers import Workers
 from ex4d_core import messages
@@ -46,6 +50,13 @@ _MAX_HELD = 32
 # Progress is reported at most this often.
 _PROGRESS_SECONDS = 0.25
 _MESSAGES_PER_TURN = 64
+# Files of a request that is checked at once; those of a longer one take seconds, and a thread.
+_MAX_FILES_AT_ONCE = 500
+# Another process may keep the job database locked: requests that write wait so long for it, and nobody else does.
+_LOCKED_SECONDS = 10.0
+_RETRY_SECONDS = 0.02
+_MAX_POSTPONED = 256
+_WRITING = (messages.Submit, messages.Cancel, messages.Withdraw)
 
 
 def bind_router(socket: zmq.Socket[bytes], address: str) -> str:
@@ -81,6 +92,16 @@ class _HeldRequest:
     since: float = field(default_factory=time.monotonic)
 
 
+@dataclass
+class _Postponed:
+    """A request that writes, while the job database is locked; ``deadline`` is monotonic."""
+
+    client: bytes
+    request_id: int
+    message: Message
+    deadline: float = field(default_factory=lambda: time.monotonic() + _LOCKED_SECONDS)
+
+
 class Front:
     """Answers clients; to be used on the service's loop only."""
 
@@ -92,16 +113,23 @@ class Front:
         uploads: Uploads,
         views: LiveViewQueue,
         workers: Workers,
-        data: Path,
+        settings: ServiceSettings,
+        inbox: Inbox,
+        tidy: Callable[[], None] = lambda: None,
     ):
-        """Args are the parts of the service; ``data`` is its folder, for messages about a full disk."""
+        """Args are the parts of the service; ``tidy`` is called when the job database is over its limit."""
         self._socket = socket
         self._store = store
         self._blobs = blobs
         self._uploads = uploads
         self._views = views
         self._workers = workers
-        self._data = data
+        self._settings = settings
+        self._inbox = inbox
+        self._tidy = tidy
+        self._postponed: deque[_Postponed] = deque()
+        # By the key of a submission that a thread checks: what to do with its job or refusal.
+        self._checking: dict[str, list[Callable[[Message], None]]] = {}
         self._held: list[_HeldRequest] = []
         self._handlers: dict[type[Message], Callable[..., None]] = {
             messages.Hello: self._hello,
@@ -136,36 +164,59 @@ class Front:
                 held.deadline = min(held.deadline, held.since + _PROGRESS_SECONDS)
 
     def tick(self) -> float:
-        """Answer held requests at their deadline; returns the seconds until the next deadline."""
+        """Answer held requests at their deadline, and postponed ones; returns the seconds until the next call."""
+        while self._postponed and self._serve_message(self._postponed[0]):
+            self._postponed.popleft()
         now = time.monotonic()
         for held in [one for one in self._held if one.deadline <= now]:
             self._release(held)
-        return max(min((one.deadline for one in self._held), default=now + 60.0) - now, 0.0)
+        due = min((one.deadline for one in self._held), default=now + 60.0) - now
+        return max(min(due, _RETRY_SECONDS) if self._postponed else due, 0.0)
 
     def _serve_one(self, client: bytes, parts: list[bytes]) -> None:
-        request_id = 0
         try:
             request_id, message = decode(parts, messages.REQUESTS)
+        # No request may harm the other clients.
+        except Exception as error:
+            self._refuse(client, error.request_id if isinstance(error, ProtocolError) else 0, error)
+            return
+        request = _Postponed(client, request_id, message)
+        waits = isinstance(message, _WRITING) and self._postponed
+        if waits and len(self._postponed) >= _MAX_POSTPONED:
+            text = "the job database is locked, and too many requests wait for it; try again"
+            self._refuse(client, request_id, Refusal("storage", text))
+        elif waits or not self._serve_message(request):
+            self._postponed.append(request)
+
+    def _serve_message(self, request: _Postponed) -> bool:
+        """Answer a request; returns whether that is done, and need not be tried again when the database is unlocked."""
+        client, request_id, message = request.client, request.request_id, request.message
+        try:
             answer = partial(self._reply, client, request_id)
             if isinstance(message, messages.GetEvents):
                 self._get_events(message, answer, client)
             elif isinstance(message, messages.GetView):
                 self._get_view(message, answer, client, request_id)
             elif isinstance(message, messages.GetCoverage):
-                request = self._shot(message.request)
-                self._views.ask_coverage(client, request_id, request, answer)
+                self._views.ask_coverage(client, request_id, self._shot(message.request), answer)
             else:
                 self._handlers[type(message)](message, answer)
-        # No request may harm the other clients.
         except Exception as error:
-            refusal = refusal_for(error, self._data)
-            if refusal.code in ("internal", "storage"):
-                log.exception("could not serve a request")
-            if isinstance(error, ProtocolError):
-                request_id = error.request_id
-            self._reply(client, request_id, refusal.message())
-            if is_corruption(error):  # of the job database, which the service cannot do without
-                raise
+            if isinstance(message, _WRITING) and is_locked(error) and time.monotonic() < request.deadline:
+                return False
+            self._refuse(client, request_id, error)
+        return True
+
+    def _refuse(self, client: bytes, request_id: int, error: Exception) -> None:
+        self._reply(client, request_id, self._refusal(error).message())
+        if is_corruption(error):  # of the job database, which the service cannot do without
+            raise error
+
+    def _refusal(self, error: BaseException) -> Refusal:
+        refusal = refusal_for(error, self._settings.data)
+        if refusal.code in ("internal", "storage"):
+            log.error("could not serve a request", exc_info=error)
+        return refusal
 
     def _reply(self, client: bytes, request_id: int, message: Message) -> None:
         # A ROUTER silently drops replies beyond `_MAX_QUEUED_REPLIES`, and those for a client that has gone.
@@ -206,16 +257,46 @@ class Front:
     def _submit(self, message: messages.Submit, answer: Answer) -> None:
         _require_key(message.key)
         job = self._store.job_of_key(message.key)
-        if job is None:
-            request, needs = self._job_request(message.request)
-            for sha256 in needs:
-                self._blobs.touch(sha256)
-            if self._store.unfinished() >= _MAX_UNFINISHED:
-                raise Refusal("bad-request", f"{_MAX_UNFINISHED} jobs are queued or running; cancel some, or wait")
-            job = self._store.submit(message.key, request, needs)
-            log.info("job %s submitted: %s, %r", job, request.engine, request.label)
-            self._workers.wake()
-        answer(messages.Submitted(job))
+        if job is not None:
+            answer(messages.Submitted(job))
+            return
+        if message.key in self._checking:
+            self._checking[message.key].append(answer)
+            return
+        if self._store.unfinished() + len(self._checking) >= _MAX_UNFINISHED:
+            raise Refusal("bad-request", f"{_MAX_UNFINISHED} jobs are queued or running; cancel some, or wait")
+        if _files_of(message.request) <= _MAX_FILES_AT_ONCE:
+            answer(self._accepted(self._queue(self._store, message)))
+            return
+        self._checking[message.key] = [answer]
+        self._inbox.run_in_thread(
+            partial(self._queue_in_thread, message), partial(self._queued, message.key), "requests"
+        )
+
+    def _queue(self, store: JobStore, message: messages.Submit) -> str:
+        """Check a request, and queue it as a job; the blobs and the store are all that it uses."""
+        request, needs = self._job_request(message.request)
+        for sha256 in needs:
+            self._blobs.touch(sha256)
+        job = store.submit(message.key, request, needs, self._settings.jobs_gb * 1e9)
+        log.info("job %s submitted: %s, %r", job, request.engine, request.label)
+        return job
+
+    def _queue_in_thread(self, message: messages.Submit) -> str:
+        with closing(JobStore(self._settings.database)) as store:
+            return self._queue(store, message)
+
+    def _queued(self, key: str, outcome: Future[str]) -> None:
+        error = outcome.exception()
+        reply = self._refusal(error).message() if error else self._accepted(outcome.result())
+        for answer in self._checking.pop(key):
+            answer(reply)
+
+    def _accepted(self, job: str) -> Message:
+        self._workers.wake()
+        if self._store.used_bytes() > self._settings.jobs_gb * 1e9:
+            self._tidy()
+        return messages.Submitted(job)
 
     def _get_view(self, message: messages.GetView, answer: Answer, client: bytes, request_id: int) -> None:
         request = self._shot(message.request)
@@ -274,10 +355,19 @@ class Front:
 
     def _withdraw(self, message: messages.Withdraw, answer: Answer) -> None:
         _require_key(message.key)
+        if message.key in self._checking:  # nearly a job
+            self._checking[message.key].append(lambda _: self._withdraw_checked(message, answer))
+            return
         job = self._store.job_of_key(message.key)
         if job is not None:
             self._stop(job)
         answer(messages.Withdrawn(job or ""))
+
+    def _withdraw_checked(self, message: messages.Withdraw, answer: Answer) -> None:
+        try:
+            self._withdraw(message, answer)
+        except Exception as error:
+            answer(self._refusal(error).message())
 
     def _stop(self, job: str) -> None:
         if self._status(job).state not in FINAL_STATES:
@@ -287,7 +377,7 @@ class Front:
             self.job_changed(job)
 
     def _list_jobs(self, message: messages.ListJobs, answer: Answer) -> None:
-        answer(messages.JobsReply(self._store.jobs(message.limit)))
+        answer(messages.JobsReply([self._workers.shown(one) for one in self._store.jobs(message.limit)]))
 
     def _describe_jobs(self, message: messages.DescribeJobs, answer: Answer) -> None:
         answer(messages.JobsDescribed(self._store.details(message.limit)))
@@ -314,11 +404,19 @@ class Front:
         status = self._store.status(job)
         if status is None:
             raise Refusal("unknown-job", f"unknown job {job!r:.80}; it may be too old, or belong to another backend")
-        return status
+        return self._workers.shown(status)
 
 
 def _progress(status: JobStatus) -> tuple[str, int, int]:
     return status.stage, status.done, status.total
+
+
+def _files_of(request: dict[str, Any]) -> int:
+    """About how many files a request names, before it is checked."""
+    depth, parts = request.get("depth"), [request.get(name) for name in ("footage", "camera")]
+    files = [*parts, depth.get("files") if isinstance(depth, dict) else None]
+    sizes = [one.get("size") for one in files if isinstance(one, dict)]
+    return sum(len(one) // 8 for one in sizes if isinstance(one, bytes))
 
 
 def _require_key(key: str) -> None:

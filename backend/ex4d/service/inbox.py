@@ -25,7 +25,11 @@ class Inbox:
         self.readable.setblocking(False)
         self.wakeup.setblocking(False)
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="inbox")
+        # A clip of many gigabytes is hashed for minutes; what clients wait for, and tidying, have threads of their own.
+        self._threads = {
+            kind: ThreadPoolExecutor(max_workers=count, thread_name_prefix=kind)
+            for kind, count in (("files", 2), ("requests", 1), ("tidying", 1))
+        }
 
     def post(self, call: Callable[[], None]) -> None:
         """Queue a call for the loop's thread."""
@@ -37,9 +41,17 @@ class Inbox:
         except OSError:
             pass  # Closed: the loop has ended, and nobody makes the call.
 
-    def run_in_thread(self, work: Callable[[], Result], then: Callable[[Future[Result]], None]) -> None:
-        """Run ``work`` in a thread, and ``then(future)`` on the loop's thread."""
-        self._threads.submit(work).add_done_callback(lambda future: self.post(lambda: then(future)))
+    def run_in_thread(
+        self, work: Callable[[], Result], then: Callable[[Future[Result]], None], kind: str = "files"
+    ) -> None:
+        """Run ``work`` in a thread, and ``then(future)`` on the loop's thread.
+
+        Args:
+            work: what takes long.
+            then: gets its result or its exception.
+            kind: "files", "requests" or "tidying"; work of one kind does not wait for another's.
+        """
+        self._threads[kind].submit(work).add_done_callback(lambda future: self.post(lambda: then(future)))
 
     def run_calls(self) -> None:
         """Make every call that has arrived."""
@@ -57,6 +69,7 @@ class Inbox:
 
     def close(self) -> None:
         """Drop work that has not begun; work under way in a thread may end."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in self._threads.values():
+            threads.shutdown(wait=False, cancel_futures=True)
         self.readable.close()
         self.wakeup.close()

@@ -1,7 +1,8 @@
-"""Brings a job database of an older version to the present one, step by step; a copy of the old one stays beside it."""
+"""The schema of the job database, and the steps from older versions to it; a copy of an old one stays beside it."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sqlite3
 from collections.abc import Mapping
@@ -18,9 +19,78 @@ _MIGRATIONS: Mapping[int, tuple[str, ...]] = {
         "ALTER TABLE jobs ADD COLUMN started REAL NOT NULL DEFAULT 0",
         "ALTER TABLE jobs ADD COLUMN device TEXT NOT NULL DEFAULT ''",
     ),
+    # Version 3 counts ends (of jobs, and of services under a job), knows the room that a job needs, and keeps requests
+    # only until their job has ended.
+    2: (
+        "ALTER TABLE jobs ADD COLUMN digest TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE jobs ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE jobs ADD COLUMN downs INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE jobs ADD COLUMN room INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE jobs ADD COLUMN ended INTEGER NOT NULL DEFAULT 0",
+        "CREATE INDEX jobs_by_end ON jobs (ended) WHERE ended > 0",
+        "CREATE TABLE forgotten (job TEXT PRIMARY KEY) WITHOUT ROWID",
+        "CREATE TABLE ends (count INTEGER NOT NULL)",
+        "UPDATE jobs SET digest = sha256_of(request), bytes = length(request)",
+        "UPDATE jobs SET ended = sequence, request = x'' WHERE state NOT IN ('queued', 'running')",
+        "DELETE FROM needs WHERE job IN (SELECT id FROM jobs WHERE ended > 0)",
+        "INSERT INTO ends SELECT coalesce(max(sequence), 0) FROM jobs",
+    ),
 }
 # The version that a new database has.
 SCHEMA_VERSION = max(_MIGRATIONS) + 1
+
+# Of the present version.
+SCHEMA = """
+CREATE TABLE jobs (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    key TEXT NOT NULL UNIQUE,
+    label TEXT NOT NULL,
+    engine TEXT NOT NULL,
+    scene TEXT NOT NULL,
+    request BLOB NOT NULL,
+    state TEXT NOT NULL,
+    stage TEXT NOT NULL DEFAULT '',
+    done INTEGER NOT NULL DEFAULT 0,
+    total INTEGER NOT NULL DEFAULT 0,
+    reason TEXT NOT NULL DEFAULT '',
+    created REAL NOT NULL,
+    updated REAL NOT NULL,
+    attempt INTEGER NOT NULL DEFAULT 0,
+    crashes INTEGER NOT NULL DEFAULT 0,
+    events INTEGER NOT NULL DEFAULT 0,
+    claim TEXT,
+    worker TEXT,
+    started REAL NOT NULL DEFAULT 0,
+    device TEXT NOT NULL DEFAULT '',
+    digest TEXT NOT NULL DEFAULT '',
+    bytes INTEGER NOT NULL DEFAULT 0,
+    downs INTEGER NOT NULL DEFAULT 0,
+    room INTEGER NOT NULL DEFAULT 0,
+    ended INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX jobs_by_state ON jobs (state, sequence);
+CREATE INDEX jobs_by_end ON jobs (ended) WHERE ended > 0;
+CREATE TABLE events (
+    job TEXT NOT NULL REFERENCES jobs (id),
+    number INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    name TEXT NOT NULL,
+    idx INTEGER NOT NULL,
+    sha256 TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    PRIMARY KEY (job, number)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX results_once ON events (job, kind, name, idx) WHERE kind <> 'state';
+CREATE TABLE needs (
+    job TEXT NOT NULL REFERENCES jobs (id),
+    sha256 TEXT NOT NULL,
+    PRIMARY KEY (job, sha256)
+) WITHOUT ROWID;
+CREATE TABLE forgotten (job TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE ends (count INTEGER NOT NULL);
+INSERT INTO ends VALUES (0);
+"""
 
 
 def migrate(database: sqlite3.Connection, path: Path) -> None:
@@ -42,6 +112,7 @@ def migrate(database: sqlite3.Connection, path: Path) -> None:
         raise ServiceError(f"the job database {path} has no valid version ({version}); move it away to start again")
     if version < SCHEMA_VERSION:
         _copy(path, path.with_name(f"{path.name}.v{version}"))
+    database.create_function("sha256_of", 1, lambda data: hashlib.sha256(data).hexdigest(), deterministic=True)
     for older in range(version, SCHEMA_VERSION):
         for statement in _MIGRATIONS[older]:
             database.execute(statement)

@@ -19,62 +19,31 @@ from typing import Any
 import msgpack
 
 from ex4d.service.corrupt_database import corruption_reported
-from ex4d.service.job_migrations import SCHEMA_VERSION, migrate
+from ex4d.service.job_migrations import SCHEMA, SCHEMA_VERSION, migrate
+from ex4d.service.job_tidying import JobTidying
 from ex4d.service.settings import ServiceError
 from ex4d_core.errors import Ex4dError
 from ex4d_core.messages import FINAL_STATES, MAX_EVENTS, MAX_JOBS, JobDetails, JobEvent, JobStatus
 from ex4d_core.reconstruction import ReconstructionRequest, request_from_wire
 from ex4d_core.shot import RequestError, ShotRequest
+from ex4d_core.stages import NO_ROOM_STAGE
 
 # Marks the file as ours ("EX4D"), so that another program's database is never touched.
 _APPLICATION_ID = 0x45583444
 # A job that crashed two workers would crash the third one as well.
 MAX_CRASHES = 2
+# A job under which the service or its machine went down so often is not tried again: it may be what takes them down.
+MAX_DOWNS = 3
+# The write-ahead log gives back what it has grown beyond this.
+_MAX_WAL_BYTES = 4_000_000
+_DOWN_REASON = (
+    "the backend or its machine went down {downs} times while this job ran, so it is not tried again: it may need more "
+    "memory than there is; look at the machine's log, then submit a smaller one, or the same again"
+)
+# About what the database keeps for each blob that a job needs.
+_NEED_BYTES = 100
 # Characters of a reason, which every list of jobs repeats: libraries list a thousand tensors that do not fit.
 _MAX_REASON = 4000
-
-_SCHEMA = """
-CREATE TABLE jobs (
-    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL UNIQUE,
-    key TEXT NOT NULL UNIQUE,
-    label TEXT NOT NULL,
-    engine TEXT NOT NULL,
-    scene TEXT NOT NULL,
-    request BLOB NOT NULL,
-    state TEXT NOT NULL,
-    stage TEXT NOT NULL DEFAULT '',
-    done INTEGER NOT NULL DEFAULT 0,
-    total INTEGER NOT NULL DEFAULT 0,
-    reason TEXT NOT NULL DEFAULT '',
-    created REAL NOT NULL,
-    updated REAL NOT NULL,
-    attempt INTEGER NOT NULL DEFAULT 0,
-    crashes INTEGER NOT NULL DEFAULT 0,
-    events INTEGER NOT NULL DEFAULT 0,
-    claim TEXT,
-    worker TEXT,
-    started REAL NOT NULL DEFAULT 0,
-    device TEXT NOT NULL DEFAULT ''
-);
-CREATE INDEX jobs_by_state ON jobs (state, sequence);
-CREATE TABLE events (
-    job TEXT NOT NULL REFERENCES jobs (id),
-    number INTEGER NOT NULL,
-    kind TEXT NOT NULL,
-    name TEXT NOT NULL,
-    idx INTEGER NOT NULL,
-    sha256 TEXT NOT NULL,
-    size INTEGER NOT NULL,
-    PRIMARY KEY (job, number)
-) WITHOUT ROWID;
-CREATE UNIQUE INDEX results_once ON events (job, kind, name, idx) WHERE kind <> 'state';
-CREATE TABLE needs (
-    job TEXT NOT NULL REFERENCES jobs (id),
-    sha256 TEXT NOT NULL,
-    PRIMARY KEY (job, sha256)
-) WITHOUT ROWID;
-"""
 
 _STATUS = """
 SELECT id, label, engine, state, stage, done, total, reason, created, attempt, events,
@@ -109,7 +78,11 @@ class ClaimedJob(Claim):
     request: ShotRequest | ReconstructionRequest
 
 
-class JobStore:
+class QueueFullError(Ex4dError):
+    """The database has no room for another request until queued jobs have ended."""
+
+
+class JobStore(JobTidying):
     """One connection to the job database; threads must not share it.
 
     Workers call the methods that take a `Claim`, which raise `ClaimLost` once the worker has lost the job.
@@ -122,8 +95,13 @@ class JobStore:
             ServiceError: the file is not a job database, is of a newer version, or cannot be written.
         """
         try:
+            new = not path.exists() or not path.stat().st_size
             self._db = sqlite3.connect(path, timeout=10.0, isolation_level=None)
+            # A new file must know from its first page on that it is to shrink. In another this would write.
+            if new:
+                self._db.execute("PRAGMA auto_vacuum = INCREMENTAL")
             self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute(f"PRAGMA journal_size_limit = {_MAX_WAL_BYTES}")
             self._db.execute("PRAGMA synchronous = FULL")
             self._prepare(path)
         except sqlite3.OperationalError as error:
@@ -132,6 +110,10 @@ class JobStore:
         except sqlite3.Error as error:
             raise ServiceError(f"cannot use the job database {path}: {error}; move it away to start again") from error
         self._path = path
+
+    def set_patience(self, seconds: float) -> None:
+        """Wait for other writers this long at most, before a write fails as "locked"; 10 seconds by default."""
+        self._db.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
 
     def check(self) -> None:
         """Check the whole file, which takes milliseconds for thousands of jobs.
@@ -149,7 +131,7 @@ class JobStore:
             (application,) = self._db.execute("PRAGMA application_id").fetchone()
             (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
             if not tables:
-                for statement in _SCHEMA.split(";\n"):
+                for statement in SCHEMA.split(";\n"):
                     self._db.execute(statement)
                 self._db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
                 self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
@@ -176,30 +158,52 @@ class JobStore:
 
     # For clients.
 
-    def submit(self, key: str, request: ShotRequest | ReconstructionRequest, needs: Sequence[str]) -> str:
+    def submit(
+        self,
+        key: str,
+        request: ShotRequest | ReconstructionRequest,
+        needs: Sequence[str],
+        limit_bytes: float = float("inf"),
+    ) -> str:
         """Queue a job; it is on disk when this returns.
 
         Args:
             key: the client's own name for it; a known key returns the job that has it.
             request: what to do.
             needs: hashes of the blobs that must stay until the job has ended.
+            limit_bytes: what queued and running jobs may take in the database.
 
         Returns:
             The job's id.
+
+        Raises:
+            QueueFullError: they would take more.
         """
         job, now = secrets.token_hex(8), time.time()
+        packed = msgpack.packb(request.to_wire()) or b""  # which msgpack types as optional
+        size = len(packed) + _NEED_BYTES * len(needs)
         with self._transaction():
             known = self.job_of_key(key)
             if known:
                 return known
+            self._require_bytes(size, limit_bytes)
+            digest = hashlib.sha256(packed).hexdigest()
             self._db.execute(
-                "INSERT INTO jobs (id, key, label, engine, scene, request, state, created, updated) "
-                "VALUES (?, ?, ?, ?, ?, ?, 'queued', ?, ?)",
-                (job, key, request.label, request.engine, request.scene, msgpack.packb(request.to_wire()), now, now),
+                "INSERT INTO jobs (id, key, label, engine, scene, request, digest, bytes, state, created, updated) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?)",
+                (job, key, request.label, request.engine, request.scene, packed, digest, size, now, now),
             )
             self._db.executemany("INSERT OR IGNORE INTO needs VALUES (?, ?)", [(job, sha256) for sha256 in needs])
             self._add_event(job, "state", "queued")
         return job
+
+    def _require_bytes(self, size: int, limit: float) -> None:
+        (waiting,) = self._db.execute("SELECT coalesce(sum(bytes), 0) FROM jobs WHERE ended = 0").fetchone()
+        if waiting + size > limit:
+            raise QueueFullError(
+                f"the requests of queued and running jobs take {waiting / 1e6:.1f} MB, this one {size / 1e6:.1f} MB, "
+                f"and the limit is {limit / 1e6:.1f} MB: cancel some, wait, or raise --jobs-gb of the backend"
+            )
 
     def job_of_key(self, key: str) -> str | None:
         """The job that was submitted under a key, if any."""
@@ -219,14 +223,12 @@ class JobStore:
     def details(self, limit: int = MAX_JOBS) -> list[JobDetails]:
         """What the newest jobs are of, newest first."""
         rows = self._db.execute(
-            "SELECT id, scene, request, started, state, updated, device FROM jobs ORDER BY sequence DESC LIMIT ?",
+            "SELECT id, scene, digest, started, state, updated, device FROM jobs ORDER BY sequence DESC LIMIT ?",
             (min(max(limit, 0), MAX_JOBS),),
         )
         return [
-            JobDetails(
-                job, scene, hashlib.sha256(request).hexdigest(), started, updated * (state in FINAL_STATES), device
-            )
-            for job, scene, request, started, state, updated, device in rows
+            JobDetails(job, scene, digest, started, updated * (state in FINAL_STATES), device)
+            for job, scene, digest, started, state, updated, device in rows
         ]
 
     def events(self, job: str, after: int, limit: int = MAX_EVENTS) -> list[JobEvent]:
@@ -255,22 +257,25 @@ class JobStore:
 
     # For workers.
 
-    def claim(self, worker: str, device: str = "") -> ClaimedJob | None:
+    def claim(self, worker: str, device: str = "", free: float = float("inf")) -> ClaimedJob | None:
         """Take the oldest queued job for a worker, which runs it on a device, or None if there is none.
+
+        A job that ran into the full disk is passed over until the bytes that it needs are ``free``.
 
         Jobs whose request this version cannot read, since another version queued them, fail on the way.
         """
         while True:
             with self._transaction():
                 row = self._db.execute(
-                    "SELECT id, request FROM jobs WHERE state = 'queued' ORDER BY sequence LIMIT 1"
+                    "SELECT id, request FROM jobs WHERE state = 'queued' AND room <= ? ORDER BY sequence LIMIT 1",
+                    (free,),
                 ).fetchone()
                 if not row:
                     return None
                 claim = Claim(row[0], secrets.token_hex(8))
                 self._enter(claim.job, "running")
                 self._db.execute(
-                    "UPDATE jobs SET claim = ?, worker = ?, started = ?, device = ?, attempt = attempt + 1 "
+                    "UPDATE jobs SET claim = ?, worker = ?, started = ?, device = ?, attempt = attempt + 1, stage = '' "
                     "WHERE id = ?",
                     (claim.secret, worker, time.time(), device, claim.job),
                 )
@@ -308,6 +313,22 @@ class JobStore:
             self._require_claim(claim)
             return self._add_event(claim.job, kind, name, index, sha256, size)
 
+    def put_back(self, claim: Claim, room: int, reason: str) -> None:
+        """Queue a job again that ran into the full disk, which is no attempt; others may go before it.
+
+        Args:
+            claim: the worker's.
+            room: bytes that must be free before it is tried again.
+            reason: for people, while it waits.
+        """
+        with self._transaction():
+            self._require_claim(claim)
+            self._enter(claim.job, "queued", reason)
+            self._db.execute(
+                "UPDATE jobs SET room = ?, stage = ?, attempt = attempt - 1 WHERE id = ?",
+                (room, NO_ROOM_STAGE, claim.job),
+            )
+
     def finish(self, claim: Claim) -> None:
         """End a job that is done."""
         with self._transaction():
@@ -322,8 +343,13 @@ class JobStore:
 
     # For the service, about workers that have ended.
 
-    def worker_died(self, worker: str, reason: str) -> JobStatus | None:
+    def worker_died(self, worker: str, reason: str, *, count: bool = True) -> JobStatus | None:
         """Queue the job that a dead worker held, or fail it when it has crashed `MAX_CRASHES` workers.
+
+        Args:
+            worker: its name.
+            reason: why it died.
+            count: False where the job is not to blame.
 
         Returns:
             The job's status; None if the worker held none.
@@ -334,7 +360,7 @@ class JobStore:
             ).fetchone()
             if not row:
                 return None
-            job, crashes = row[0], row[1] + 1
+            job, crashes = row[0], row[1] + count
             self._db.execute("UPDATE jobs SET crashes = ? WHERE id = ?", (crashes, job))
             if crashes < MAX_CRASHES:
                 self._enter(job, "queued")
@@ -345,44 +371,26 @@ class JobStore:
     def requeue_running(self, *, count_attempt: bool) -> list[str]:
         """Queue every running job again, since all workers have ended; returns the jobs.
 
+        A job under which the service went down `MAX_DOWNS` times fails: it runs from before its work begins until its
+        end is on disk, so that not even a power cut goes uncounted.
+
         Args:
             count_attempt: False after an orderly stop, which does not count as an attempt.
         """
         with self._transaction():
-            jobs = [row[0] for row in self._db.execute("SELECT id FROM jobs WHERE state = 'running' ORDER BY sequence")]
-            for job in jobs:
-                self._enter(job, "queued")
+            running = self._db.execute(
+                "SELECT id, downs FROM jobs WHERE state = 'running' ORDER BY sequence"
+            ).fetchall()
+            for job, downs in running:
                 if not count_attempt:
+                    self._enter(job, "queued")
                     self._db.execute("UPDATE jobs SET attempt = attempt - 1 WHERE id = ?", (job,))
-        return jobs
-
-    def forget(self, ended_before: float) -> int:
-        """Delete all records of jobs that ended before a time (seconds since 1970); returns how many."""
-        with self._transaction():
-            marks = ",".join("?" * len(FINAL_STATES))
-            old = f"SELECT id FROM jobs WHERE state IN ({marks}) AND updated < ?"
-            for table in ("events", "needs"):
-                self._db.execute(f"DELETE FROM {table} WHERE job IN ({old})", (*FINAL_STATES, ended_before))
-            return self._db.execute(f"DELETE FROM jobs WHERE id IN ({old})", (*FINAL_STATES, ended_before)).rowcount
-
-    def forgettable(self, ended_before: float) -> int:
-        """The number of jobs that `forget` would delete."""
-        marks = ",".join("?" * len(FINAL_STATES))
-        counted = f"SELECT count(*) FROM jobs WHERE state IN ({marks}) AND updated < ?"
-        return self._db.execute(counted, (*FINAL_STATES, ended_before)).fetchone()[0]
-
-    def needed_blobs(self, finished_since: float) -> set[str]:
-        """Hashes that queued and running jobs need, and results of those that ended after ``finished_since``."""
-        inputs = self._db.execute(
-            "SELECT sha256 FROM needs JOIN jobs ON jobs.id = needs.job WHERE state IN ('queued', 'running')"
-        )
-        needed = {row[0] for row in inputs}
-        results = self._db.execute(
-            "SELECT sha256 FROM events JOIN jobs ON jobs.id = events.job "
-            "WHERE kind <> 'state' AND (state IN ('queued', 'running') OR updated > ?)",
-            (finished_since,),
-        )
-        return needed.union(row[0] for row in results)
+                elif downs + 1 < MAX_DOWNS:
+                    self._enter(job, "queued")
+                    self._db.execute("UPDATE jobs SET downs = downs + 1 WHERE id = ?", (job,))
+                else:
+                    self._enter(job, "failed", _DOWN_REASON.format(downs=downs + 1))
+        return [job for job, _ in running]
 
     def _require_claim(self, claim: Claim) -> None:
         row = self._db.execute("SELECT claim, state FROM jobs WHERE id = ?", (claim.job,)).fetchone()
@@ -399,6 +407,16 @@ class JobStore:
         if state == "queued":
             self._db.execute("UPDATE jobs SET stage = '', done = 0, total = 0 WHERE id = ?", (job,))
         self._add_event(job, "state", state)
+        if state in FINAL_STATES:
+            # Its request may have megabytes, and nobody needs it any more.
+            self._db.execute("DELETE FROM needs WHERE job = ?", (job,))
+            self._db.execute("UPDATE ends SET count = count + 1")
+            # A clock that is wrong for a moment must not end it before it was submitted, and so be forgotten at once.
+            self._db.execute(
+                "UPDATE jobs SET ended = (SELECT count FROM ends), request = x'', updated = max(updated, created) "
+                "WHERE id = ?",
+                (job,),
+            )
 
     def _add_event(self, job: str, kind: str, name: str, index: int = -1, sha256: str = "", size: int = 0) -> bool:
         added = self._db.execute(

@@ -1,11 +1,13 @@
 """Prunes a data folder: forgets jobs that ended long ago and deletes blobs that nothing needs.
 
-A service prunes by itself, `ex4d jobs --prune` on request; also while a service uses the folder.
+A service prunes by itself (`Tidying`), `ex4d jobs --prune` on request; also while a service uses the folder.
 """
 
 from __future__ import annotations
 
 import time
+from collections import deque
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -15,8 +17,12 @@ from ex4d.service.job_store import JobStore
 from ex4d.service.settings import ServiceError, ServiceSettings
 
 _DAY_SECONDS = 86_400.0
+# Jobs that are forgotten at once until the database is within its limit.
+_JOBS_PER_STEP = 10
 # A client may be about to hear of a job that ended a moment ago.
 _LEAST_SECONDS = 3600.0
+# A machine without a battery for its clock starts with a wrong time, which the network corrects within minutes.
+_TRUST_CLOCK_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
@@ -27,9 +33,91 @@ class Pruned:
     bytes: int
 
 
-def prune_to_limits(settings: ServiceSettings) -> Pruned:
-    """Forget jobs after ``keep_days`` and keep the blobs within ``cache_gb``, as a service does from time to time."""
-    return _prune(settings, settings.keep_days, settings.cache_gb * 1e9, 0.0)
+@dataclass(frozen=True)
+class Used:
+    """Bytes that a data folder takes, and their limits."""
+
+    blobs: int
+    jobs: int
+    blobs_limit: float
+    jobs_limit: float
+
+    def __str__(self) -> str:
+        return (
+            f"footage and results take {self.blobs / 1e9:.2f} GB (limit {self.blobs_limit / 1e9:g} GB, --cache-gb), "
+            f"the job database {self.jobs / 1e9:.3f} GB (limit {self.jobs_limit / 1e9:g} GB, --jobs-gb)"
+        )
+
+
+def used(settings: ServiceSettings) -> Used:
+    """What a data folder takes now; nothing where there is none."""
+    limits = settings.cache_gb * 1e9, settings.jobs_gb * 1e9
+    if not settings.database.is_file():
+        return Used(0, 0, *limits)
+    log = settings.database.with_name(f"{settings.database.name}-wal")
+    jobs = sum(path.stat().st_size for path in (settings.database, log) if path.exists())
+    return Used(BlobStore(settings.data).total_bytes(), jobs, *limits)
+
+
+class Tidying:
+    """Keeps a running service's folder within its limits; jobs that ended first go first.
+
+    A clock that is wrong for a moment must not cost anybody's results. So a job of before this service is forgotten by
+    its age only if the clock, and the clock of the start plus the time since, both say so; and a job that ended since,
+    if it is old enough by the time since alone.
+    """
+
+    def __init__(
+        self,
+        settings: ServiceSettings,
+        wall_clock: Callable[[], float] = time.time,
+        steady_clock: Callable[[], float] = time.monotonic,
+    ):
+        """Begin with the service.
+
+        Args:
+            settings: of the service.
+            wall_clock: the time in seconds since 1970, which may jump.
+            steady_clock: seconds since any moment, without jumps.
+        """
+        self._settings, self._wall_clock, self._steady_clock = settings, wall_clock, steady_clock
+        self._offset, self._began = wall_clock() - steady_clock(), steady_clock()
+        with closing(JobStore(settings.database)) as store:
+            self._ended_before = store.ends()
+        # How many jobs had ended at which steady time, the oldest first.
+        self._marks = deque([(self._began, self._ended_before)])
+
+    def run(self) -> Pruned:
+        """Forget and delete what is over the limits; for a thread, since it may take long."""
+        settings, steady = self._settings, self._steady_clock()
+        clocks = self._wall_clock(), self._offset + steady
+        with corruption_reported(settings.database), closing(JobStore(settings.database)) as store:
+            jobs = self._forget_old(store, steady, min(clocks))
+            limit = settings.jobs_gb * 1e9
+            while store.used_bytes() > limit and (some := store.forget(limit=_JOBS_PER_STEP)):
+                jobs += some
+            store.shrink()
+            blobs, freed = BlobStore(settings.data), 0
+            if steady - self._began >= _TRUST_CLOCK_SECONDS:
+                freed += blobs.drop_abandoned(clocks)
+            if blobs.total_bytes() > (limit := settings.cache_gb * 1e9):
+                needed, groups = store.needed_blobs(), store.results()
+                freed += blobs.drop_unneeded(limit, needed, groups=groups, clocks=clocks)
+        return Pruned(jobs, freed)
+
+    def _forget_old(self, store: JobStore, steady: float, now: float) -> int:
+        self._marks.append((steady, store.ends()))
+        keep = max(self._settings.keep_days * _DAY_SECONDS, _LEAST_SECONDS)
+        old = None
+        while self._marks and self._marks[0][0] <= steady - keep:
+            old = self._marks.popleft()
+        jobs = 0
+        if old:
+            self._marks.appendleft(old)
+            jobs = store.forget(up_to=old[1])
+        if steady - self._began >= _TRUST_CLOCK_SECONDS:
+            jobs += store.forget(ended_before=now - keep, up_to=self._ended_before)
+        return jobs
 
 
 def prune(settings: ServiceSettings, days: float) -> Pruned:
@@ -40,7 +128,12 @@ def prune(settings: ServiceSettings, days: float) -> Pruned:
     """
     if not settings.database.is_file():
         raise ServiceError(f"{settings.data} has no jobs; give the data folder of 'ex4d serve' with --data")
-    return _prune(settings, days, 0.0, days * _DAY_SECONDS)
+    before = _ended_before(days)
+    with corruption_reported(settings.database), closing(JobStore(settings.database)) as store:
+        jobs = store.forget(ended_before=before)
+        store.shrink()
+        needed = store.needed_blobs(finished_since=before)
+    return Pruned(jobs, BlobStore(settings.data).drop_unneeded(0.0, needed, days * _DAY_SECONDS))
 
 
 def prunable(settings: ServiceSettings, days: float) -> Pruned:
@@ -60,11 +153,3 @@ def prunable(settings: ServiceSettings, days: float) -> Pruned:
 
 def _ended_before(days: float) -> float:
     return time.time() - max(days * _DAY_SECONDS, _LEAST_SECONDS)
-
-
-def _prune(settings: ServiceSettings, days: float, limit_bytes: float, unused_seconds: float) -> Pruned:
-    before = _ended_before(days)
-    with corruption_reported(settings.database), closing(JobStore(settings.database)) as store:
-        jobs = store.forget(ended_before=before)
-        needed = store.needed_blobs(finished_since=before)
-    return Pruned(jobs, BlobStore(settings.data).drop_unneeded(limit_bytes, needed, unused_seconds))

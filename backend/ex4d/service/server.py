@@ -11,19 +11,19 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
-from functools import partial
 
 import zmq
 
 from ex4d.service.blob_store import BlobStore
 from ex4d.service.corrupt_database import corruption_reported
+from ex4d.service.disk_room import DiskRoom
 from ex4d.service.folder_lock import locked
 from ex4d.service.front import Front, bind_router
 from ex4d.service.inbox import Inbox
 from ex4d.service.job_store import JobStore
 from ex4d.service.keys import check_keys, require_keys
 from ex4d.service.live_views import LiveViewQueue
-from ex4d.service.pruning import Pruned, prune_to_limits
+from ex4d.service.pruning import Pruned, Tidying, used
 from ex4d.service.settings import ServiceError, ServiceSettings
 from ex4d.service.uploads import Uploads
 from ex4d.service.workers import Workers
@@ -31,8 +31,12 @@ from ex4d.service.workers import Workers
 log = logging.getLogger(__name__)
 
 _PRUNE_SECONDS = 600.0
+# The loop waits so long for others who write into the job database, since all clients wait for the loop.
+_PATIENCE_SECONDS = 0.05
+_LAST_PATIENCE_SECONDS = 10.0
 # After a write failed, on a full disk for one.
 _RETRY_SECONDS = 1.0
+_START_RETRY_SECONDS = 2.0
 
 
 def run_service(settings: ServiceSettings) -> int:
@@ -51,9 +55,16 @@ def run_service(settings: ServiceSettings) -> int:
         check_keys(settings.keys_folder)
     with corruption_reported(settings.database), ExitStack() as stack:
         stack.enter_context(locked(settings.data))
-        store = JobStore(settings.database)
+        room = DiskRoom(settings.data, settings.reserve_mb * 1e6)
+        store = room.keep_trying(lambda: JobStore(settings.database), _wait_for_room)
         stack.callback(store.close)
         store.check()
+        try:
+            store.make_shrinkable()
+        except sqlite3.OperationalError as error:
+            log.warning("the job database stays as large as it is: %s; the next start tries again", error)
+        tidying = Tidying(settings)
+        log.info("%s", used(settings))
         blobs = BlobStore(settings.data)
         inbox = Inbox()
         stack.callback(inbox.close)
@@ -61,27 +72,65 @@ def run_service(settings: ServiceSettings) -> int:
         stack.callback(uploads.close)
         socket, address = stack.enter_context(_listening(settings))
 
-        for job in store.requeue_running(count_attempt=True):
-            log.info("queued job %s again, which was interrupted", job)
+        store.set_patience(_PATIENCE_SECONDS)
         views = LiveViewQueue(settings, inbox)
         stack.callback(views.stop)
         workers = Workers(settings, store, inbox, lambda job: front.job_changed(job))
-        front = Front(socket, store, blobs, uploads, views, workers, settings.data)
+        chores = _Chores(store, tidying, inbox)
+        front = Front(socket, store, blobs, uploads, views, workers, settings, inbox, chores.tidy_soon)
         stack.callback(workers.stop)
         stop = stack.enter_context(_stopped_by_signals(inbox))
-        workers.tick()
         log.info("listening on %s", address)
-        _loop(settings, front, workers, views, inbox, socket, stop)
+        _loop(chores, front, workers, views, inbox, socket, stop)
 
         log.info("stopping")
         workers.stop()
-        for job in store.requeue_running(count_attempt=False):
-            log.info("queued job %s again, for the next start", job)
+        store.set_patience(_LAST_PATIENCE_SECONDS)
+        try:
+            for job in store.requeue_running(count_attempt=False):
+                log.info("queued job %s again, for the next start", job)
+        except sqlite3.OperationalError as error:
+            log.error("cannot record the end of the service: %s; the next start takes it for a crash", error)
     return 0
 
 
+class _Chores:
+    """What the loop does besides: takes over from an earlier service, and tidies from time to time in a thread."""
+
+    def __init__(self, store: JobStore, tidying: Tidying, inbox: Inbox):
+        self._store, self._tidying, self._inbox = store, tidying, inbox
+        self._taken_over = self._busy = False
+        self._tidy_at = time.monotonic()
+
+    def tick(self) -> float:
+        """Returns the seconds until the next call is due.
+
+        Raises:
+            sqlite3.OperationalError: the jobs of an earlier service cannot be queued, on a full disk for one; no worker
+                may start before.
+        """
+        if not self._taken_over:
+            for job in self._store.requeue_running(count_attempt=True):
+                status = self._store.status(job)
+                assert status, "it was there a moment ago"
+                log.info("job %s was interrupted, and is %s %s", job, status.state, status.reason)
+            self._taken_over = True
+        if time.monotonic() >= self._tidy_at and not self._busy:
+            self._busy, self._tidy_at = True, time.monotonic() + _PRUNE_SECONDS
+            self._inbox.run_in_thread(self._tidying.run, self._tidied, "tidying")
+        return max(self._tidy_at - time.monotonic(), 0.0) if not self._busy else _PRUNE_SECONDS
+
+    def tidy_soon(self) -> None:
+        """Tidy as soon as a tidying under way is over."""
+        self._tidy_at = time.monotonic()
+
+    def _tidied(self, outcome: Future[Pruned]) -> None:
+        self._busy = False
+        _log_pruned(outcome)
+
+
 def _loop(
-    settings: ServiceSettings,
+    chores: _Chores,
     front: Front,
     workers: Workers,
     views: LiveViewQueue,
@@ -92,16 +141,12 @@ def _loop(
     poller = zmq.Poller()
     poller.register(socket, zmq.POLLIN)
     poller.register(inbox.readable, zmq.POLLIN)
-    prune_at = time.monotonic()
     more = False
     reported = ""
     while not stop.is_set():
-        if time.monotonic() >= prune_at:
-            prune_at = time.monotonic() + _PRUNE_SECONDS
-            inbox.run_in_thread(partial(prune_to_limits, settings), _log_pruned)
         try:
             inbox.run_calls()
-            pause = min(front.tick(), workers.tick(), views.tick(), prune_at - time.monotonic())
+            pause = min(front.tick(), chores.tick(), workers.tick(), views.tick())
             reported = ""
         except (sqlite3.OperationalError, OSError) as error:
             if str(error) != reported:  # once, and not every second of a night with a full disk
@@ -111,6 +156,11 @@ def _loop(
             workers.wake()
         poller.poll(0 if more else int(max(pause, 0.0) * 1000) + 1)
         more = front.serve()
+
+
+def _wait_for_room(reason: str) -> None:
+    log.error("cannot start: %s; the service waits for room", reason)
+    time.sleep(_START_RETRY_SECONDS)
 
 
 @contextmanager

@@ -43,8 +43,11 @@ class ServiceSettings(Settings):
         hang_seconds: a worker that reports no progress for this long is stopped and replaced.
         cancel_seconds: a worker that continues a cancelled job for this long is stopped and replaced.
         keys: folder of `keys.create_keys`. None: no keys on loopback, ``data/keys`` on any other address.
-        cache_gb: above this size blobs that nothing needs are deleted, least recently used first.
-        keep_days: finished jobs and their results are kept for this long.
+        cache_gb: above this size footage and results that no queued or running job needs are deleted, least recently
+            used first; the results of a job go together. What was used within the hour stays.
+        jobs_gb: above this size of the job database the jobs that ended first are forgotten; queued and running ones
+            may take as much.
+        keep_days: finished jobs are forgotten after this time.
         reserve_mb: disk space that uploads leave free, so that jobs and their records still have room.
         runner: ``module:function`` that generates a shot, called like `ex4d.pipeline.take.generate_take`.
 
@@ -64,6 +67,9 @@ class ServiceSettings(Settings):
         Range(above=0),
         Option("limit of unused footage and results, which are deleted above it"),
     ] = 50.0
+    jobs_gb: Annotated[
+        float, Range(above=0), Option("limit of the job database, which forgets the oldest finished jobs above it")
+    ] = 1.0
     keep_days: Annotated[float, Range(0), Option("forget finished jobs after this many days")] = 30.0
     reserve_mb: Annotated[float, Range(0)] = 256.0
     runner: str = "ex4d.pipeline.take:generate_take"

@@ -76,6 +76,9 @@ class Uploads:
         if self._blobs.size(sha256) is not None:
             self._blobs.touch(sha256)
             return -1
+        upload = self._uploads.get(sha256)
+        if upload and not upload.finishing and upload.received and not self._partial(sha256).exists():
+            del self._uploads[sha256]  # Given up and deleted meanwhile.
         return self._upload(sha256).received
 
     def when_settled(self, hashes: Sequence[str], call: Callable[[], None]) -> None:
@@ -209,5 +212,7 @@ def _drop_last_chunk(path: Path) -> None:
     """
     if not path.exists():
         return
-    size = path.stat().st_size
-    os.truncate(path, max(size - 1, 0) // CHUNK_BYTES * CHUNK_BYTES)
+    stat = path.stat()
+    os.truncate(path, max(stat.st_size - 1, 0) // CHUNK_BYTES * CHUNK_BYTES)
+    # This is no use of it: a service that is started every day must give it up some time, too.
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))

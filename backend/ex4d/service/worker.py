@@ -5,7 +5,7 @@ blob store and the job store. A byte on standard input means that there may be w
 ended. Lines on standard output report changes to the service:
 
     ready [DEVICE, {"engines": {...}, "rasterizers": {...}, "unavailable": {...}}]     (again at every change)
-    idle | claimed JOB | changed JOB | ended JOB
+    idle | claimed JOB | changed JOB | ended JOB | waiting REASON     (for room on the disk; every second)
 """
 
 from __future__ import annotations
@@ -22,11 +22,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from ex4d.devices import Devices
 from ex4d.machine import MachineSettings
 from ex4d.service.blob_store import BlobStore
+from ex4d.service.disk_room import DiskRoom, folder_bytes
 from ex4d.service.job_store import Claim, ClaimedJob, ClaimLost, JobStore
 from ex4d.service.processes import start_child
 from ex4d.service.refusals import refusal_for
@@ -44,9 +47,15 @@ _PROGRESS_SECONDS = 0.1
 # How often an idle worker checks its capabilities: weights may have been fetched meanwhile.
 _CHECK_SECONDS = 5.0
 
+# How often it looks for room on a full disk. After each job that ran into it the pause grows, up to the longest: where
+# a quota is exhausted, nothing else tells when there is room.
+_ROOM_SECONDS = 1.0
+_LONGEST_PAUSE = 60
+
 # A worker on the CPU yields to a Blender window on the same machine.
 _NICENESS = 5
 
+Result = TypeVar("Result")
 Runner = Callable[..., None]
 # Writes a line to the service, of these words.
 Report = Callable[..., None]
@@ -58,8 +67,9 @@ class JobSink:
     Every method raises `ClaimLost` once the job is no longer this worker's.
     """
 
-    def __init__(self, store: JobStore, blobs: BlobStore, claim: Claim, report: Report):
+    def __init__(self, store: JobStore, blobs: BlobStore, claim: Claim, report: Report, room: DiskRoom):
         """Write for a claim."""
+        self._room = room
         self._store = store
         self._blobs = blobs
         self._claim = claim
@@ -72,7 +82,7 @@ class JobSink:
         now = time.monotonic()
         if stage == self._stage and done < total and now - self._written < _PROGRESS_SECONDS:
             return
-        self._store.set_progress(self._claim, stage, done, total)
+        self._patiently(lambda: self._store.set_progress(self._claim, stage, done, total))
         self._stage, self._written = stage, now
         self._report("changed", self._claim.job)
 
@@ -89,8 +99,13 @@ class JobSink:
         self._add("file", path, name, sha256=sha256)
 
     def _add(self, kind: str, path: Path, name: str = "", index: int = -1, sha256: str = "") -> None:
-        self._store.add_result(self._claim, kind, name, index, *self._blobs.add_file(path, sha256))
+        # Hours of work may be in this file.
+        blob = self._patiently(lambda: self._blobs.add_file(path, sha256))
+        self._patiently(lambda: self._store.add_result(self._claim, kind, name, index, *blob))
         self._report("changed", self._claim.job)
+
+    def _patiently(self, write: Callable[[], Result]) -> Result:
+        return self._room.keep_trying(write, partial(_wait_for_room, self._report))
 
 
 def open_scene(blobs: BlobStore, digest: str) -> Scene:
@@ -120,12 +135,20 @@ def run_job(
     report: Report,
     settings: ServiceSettings,
     folder: Path,
-) -> None:
-    """Run a job, and record how it ended. Any exception ends the job, not the worker."""
-    folder.mkdir(parents=True)
-    device = settings.devices[0]
-    where = {"machine": settings.machine, "sink": JobSink(store, blobs, job, report), "work_folder": folder}
+) -> bool:
+    """Run a job, and record how it ended. Any exception ends the job, not the worker.
+
+    A full disk ends neither: the job is queued again, for a time with more room.
+
+    Returns:
+        Whether the job's work is over.
+    """
+    device, room = settings.devices[0], DiskRoom(settings.data, settings.reserve_mb * 1e6)
+    sink = JobSink(store, blobs, job, report, room)
+    where = {"machine": settings.machine, "sink": sink, "work_folder": folder}
+    end, over = partial(store.finish, job), True
     try:
+        folder.mkdir(parents=True)
         if isinstance(job.request, ReconstructionRequest):
             # Imported here, since a worker for shots alone needs neither torch nor decoders.
             from ex4d.service.scene_job import reconstruct_sent
@@ -134,18 +157,29 @@ def run_job(
         else:
             scene = open_scene(blobs, job.request.scene)
             runner(scene, job.request, device=device, **where)
-        store.finish(job)
     except ClaimLost as lost:
-        log.info("%s; dropped", lost)
+        end = partial(log.info, "%s; dropped", lost)
     # Engines may raise anything, and other jobs must run.
     except Exception as error:
-        log.exception("job %s failed", job.job)
-        try:
-            store.fail(job, str(refusal_for(error, folder)))
-        except ClaimLost as lost:
-            log.info("%s; dropped", lost)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        reason = str(refusal_for(error, settings.data))
+        if room.is_lacking(error):
+            log.warning("job %s waits for disk space: %s", job.job, user_message(error))
+            end, over = partial(store.put_back, job, room.needed_after(folder_bytes(folder)), reason), False
+        else:
+            log.exception("job %s failed", job.job)
+            end = partial(store.fail, job, reason)
+    # First the folder: on a full disk the record needs the room that this gives.
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        room.keep_trying(end, partial(_wait_for_room, report))
+    except ClaimLost as lost:
+        log.info("%s; dropped", lost)
+    return over
+
+
+def _wait_for_room(report: Report, reason: str, seconds: float = _ROOM_SECONDS) -> None:
+    report("waiting", reason.replace("\n", " "))
+    time.sleep(seconds)
 
 
 def work(settings: ServiceSettings, name: str, report: Report) -> None:
@@ -153,14 +187,23 @@ def work(settings: ServiceSettings, name: str, report: Report) -> None:
     wake = threading.Event()
     threading.Thread(target=_watch_stdin, args=(wake,), name="stdin", daemon=True).start()
     device = settings.devices[0]
-    store, blobs = JobStore(settings.database), BlobStore(settings.data)
+    room = DiskRoom(settings.data, settings.reserve_mb * 1e6)
+    wait = partial(_wait_for_room, report)
+    store = room.keep_trying(lambda: JobStore(settings.database), wait)
+    blobs = BlobStore(settings.data)
     runner = _load(settings.runner, device)
     use_one_thread(device)
     capabilities = _capabilities(device, settings.machine)
     report("ready", json.dumps(capabilities))
+    # Jobs that ran into the full disk, one after the other.
+    ran_full = 0
     while True:
         wake.clear()
-        job = store.claim(name, device)
+        problem = room.problem()
+        job = None if problem else room.keep_trying(lambda: store.claim(name, device, room.free()), wait)
+        if job is None and store.has_queued():
+            wait(problem or f"a queued job needs more than the {room.free() / 1e6:.0f} MB that are free")
+            continue
         if job is None:
             report("idle")
             while not wake.wait(_CHECK_SECONDS):
@@ -170,8 +213,11 @@ def work(settings: ServiceSettings, name: str, report: Report) -> None:
             continue
         report("claimed", job.job)
         log.info("job %s: %s, %r", job.job, job.request.engine, job.request.label)
-        run_job(job, runner, store, blobs, report, settings, settings.data / "work" / name / job.secret)
+        over = run_job(job, runner, store, blobs, report, settings, settings.data / "work" / name / job.secret)
         report("ended", job.job)
+        ran_full = 0 if over else ran_full + 1
+        for _ in range(min(2**ran_full - 1, _LONGEST_PAUSE)):
+            wait(f"job {job.job} ran into the full disk")
 
 
 def _load(runner: str, device: str) -> Runner:
@@ -236,7 +282,7 @@ def _device_name(device: str) -> str:
 
 def main() -> None:
     """Work until the end of standard input."""
-    options, output = start_child("A worker", "data", "name", "device", "runner", "machine")
+    options, output = start_child("A worker", "data", "name", "device", "runner", "machine", "reserve")
     faulthandler.enable()
     if options.device == "cpu" and hasattr(os, "nice"):
         os.nice(_NICENESS)
@@ -245,6 +291,7 @@ def main() -> None:
         devices=(options.device,),
         machine=MachineSettings.from_json(options.machine),
         runner=options.runner,
+        reserve_mb=float(options.reserve),
     )
 
     def report(*words: str) -> None:

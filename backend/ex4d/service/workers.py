@@ -16,17 +16,18 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from ex4d.service.disk_room import DiskRoom
 from ex4d.service.inbox import Inbox
 from ex4d.service.job_store import JobStore
 from ex4d.service.processes import ChildProcess, shorten_log
 from ex4d.service.settings import ServiceSettings
 from ex4d_core import __version__
-from ex4d_core.messages import Welcome
-from ex4d_core.stages import LOAD_STAGE, WARM_UP_STAGE
+from ex4d_core.messages import JobStatus, Welcome
+from ex4d_core.stages import LOAD_STAGE, NO_ROOM_STAGE, PAUSED, WARM_UP_STAGE
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,8 @@ _STOP_SECONDS = 1.0
 # The worker of a cancelled job gets the time of this many of its longest steps.
 _STEPS_UNTIL_KILLED = 3
 _LOG_LINES = 5
+# What is known of the room on the disk is at most this old.
+_ROOM_SECONDS = 0.2
 
 
 @dataclass
@@ -53,9 +56,11 @@ class _Worker:
         proven: whether it has asked for work, and so got through its start.
         idle: whether it waits for work.
         job: what it works on, "" for nothing.
+        waiting: why it waits for room on the disk, "" if it does not.
         longest: seconds of its longest silence at work; a step of its engine may take as long.
         kill_at: monotonic time at which it is killed, unless it asks for work before.
         kill_reason: why it is killed.
+        to_blame: whether its death counts against its job; on a full disk it does not.
     """
 
     process: ChildProcess
@@ -64,9 +69,11 @@ class _Worker:
     proven: bool = False
     idle: bool = False
     job: str = ""
+    waiting: str = ""
     longest: float = 0.0
     kill_at: float | None = None
     kill_reason: str = ""
+    to_blame: bool = True
 
 
 @dataclass
@@ -99,6 +106,8 @@ class Workers:
         self._inbox = inbox
         self._job_changed = job_changed
         self._ended: list[tuple[_Slot, _Worker]] = []
+        self._room = DiskRoom(settings.data, settings.reserve_mb * 1e6)
+        self._paused, self._asked_at = "", -_ROOM_SECONDS
         self._work = settings.data / "work"
         logs = settings.data / "logs"
         shutil.rmtree(self._work, ignore_errors=True)
@@ -115,10 +124,27 @@ class Workers:
         def merged(kind: str) -> dict[str, str]:
             return {name: text for slot in self._slots for name, text in slot.capabilities.get(kind, {}).items()}
 
-        devices = [slot.device_name or f"{slot.device} (starting)" for slot in self._slots]
+        paused = self.paused()
+        devices = [
+            (slot.device_name or f"{slot.device} (starting)") + (paused and f"{PAUSED}{paused}") for slot in self._slots
+        ]
         engines = merged("engines")
         unavailable = {name: text for name, text in merged("unavailable").items() if name not in engines}
         return Welcome("ex4d", __version__, devices, engines, merged("rasterizers"), busy, unavailable)
+
+    def paused(self) -> str:
+        """Why no queued job is taken up now, for people; "" if they are."""
+        # A list of jobs asks for each of them, and the disk may be a network's.
+        now = time.monotonic()
+        if now >= self._asked_at + _ROOM_SECONDS:
+            self._asked_at, self._paused = now, self._room.problem()
+        return self._paused
+
+    def shown(self, status: JobStatus) -> JobStatus:
+        """A job's status as clients see it: a queued job tells why the queue is paused."""
+        if status.state == "queued" and (paused := self.paused()):
+            return replace(status, stage=NO_ROOM_STAGE, reason=f"the queue is paused: {paused}")
+        return status
 
     def wake(self) -> None:
         """Have the idle workers ask for work."""
@@ -195,6 +221,7 @@ class Workers:
         name = f"{self._slots.index(slot)}-{secrets.token_hex(4)}"
         options = {"data": str(data), "name": name, "device": slot.device, "runner": self._settings.runner}
         options["machine"] = self._settings.machine.to_json()
+        options["reserve"] = str(self._settings.reserve_mb)
         process = ChildProcess("ex4d.service.worker", options, data, slot.log)
         slot.worker = _Worker(process, name, heard=time.monotonic())
         log.info("worker %s on %s started as process %d", name, slot.device, process.pid)
@@ -213,6 +240,12 @@ class Workers:
             worker.longest = max(worker.longest, now - worker.heard)
         worker.heard = now
         word, _, rest = line.decode().strip().partition(" ")
+        if word == "waiting":
+            self._waits(worker, rest)
+            return
+        if worker.waiting:
+            worker.waiting = ""
+            log.info("worker %s continues: there is room again", worker.name)
         if word == "ready":
             slot.device_name, slot.capabilities = json.loads(rest)
             log.info("worker %s is ready: %s", worker.name, slot.device_name)
@@ -235,6 +268,12 @@ class Workers:
                 log.info("job %s is %s %s", rest, status.state, status.reason.partition("\n")[0])
             self._job_changed(rest)
 
+    def _waits(self, worker: _Worker, reason: str) -> None:
+        """A worker looks for room on the disk every second, with or without a job."""
+        if not worker.waiting:
+            log.error("the queue is paused: %s; it continues by itself when there is room", reason)
+        worker.waiting, worker.proven = reason, True
+
     def _asks_for_work(self, slot: _Slot, worker: _Worker, *, idle: bool = False, job: str = "") -> None:
         worker.idle, worker.job, worker.kill_at, worker.kill_reason = idle, job, None, ""
         worker.proven = True
@@ -248,9 +287,12 @@ class Workers:
         reason = f"the worker on {slot.device} {worker.kill_reason or _ending(process.returncode)}"
         last = _last_lines(slot.log, process.log_start)
         last_lines = "\n".join(last)
-        status = self._store.worker_died(worker.name, f"{reason}\n{last_lines}".strip())
-        log.warning("%s%s", reason, f"; its last lines:\n{last_lines}" if last_lines else "")
+        # A full disk kills as well (a mapped file without room is a SIGBUS). Asked before its folder makes room, which
+        # the record of its end may need.
+        worker.to_blame = worker.to_blame and not self._room.problem()
         shutil.rmtree(self._work / worker.name, ignore_errors=True)
+        status = self._store.worker_died(worker.name, f"{reason}\n{last_lines}".strip(), count=worker.to_blame)
+        log.warning("%s%s", reason, f"; its last lines:\n{last_lines}" if last_lines else "")
         process.close()
         slot.worker = None
         if worker.proven:
