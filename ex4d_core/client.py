@@ -22,6 +22,7 @@ import zmq
 from ex4d_core import __version__
 from ex4d_core.errors import Ex4dError
 from ex4d_core.handshakes import Handshakes
+from ex4d_core.local_token import USER, read_token, token_file
 from ex4d_core.messages import (
     DEFAULT_ADDRESS,
     MAX_HEADER_BYTES,
@@ -44,6 +45,10 @@ UNREACHABLE_SECONDS = 6.0
 ASLEEP_SECONDS = 2.0
 # A request without a reply is sent again after this long.
 RESEND_SECONDS = 4.0
+# The token of a backend on this machine is looked up again after this long, while it does not let us in.
+TOKEN_SECONDS = 0.1
+# A backend that has just started listens for a moment before its token is in the file.
+_REFUSALS = 3
 # The first view waits until the backend has loaded what it renders with.
 VIEW_SECONDS = 120.0
 
@@ -132,7 +137,8 @@ class Client:
         Args:
             address: ``tcp://HOST:PORT``.
             name: of this client, for the backend.
-            keys: for a backend that needs them.
+            keys: for a backend that needs them. Without, the token of a backend on this machine is looked up by the
+                address (see `ex4d_core.local_token`).
 
         Raises:
             ClientError: the address is invalid, or the keys cannot be read.
@@ -143,7 +149,11 @@ class Client:
         self.since = time.monotonic()
         self.server: Welcome | None = None
         self.refusal = ""
-        self._socket, self._handshakes = _connect(address, keys)
+        # Whether a token is asked for, the one in use, and how often in a row it was refused.
+        self._local = keys is None and token_file(address) is not None
+        self._token = read_token(address) if self._local else ""
+        self._refused, self._token_at = 0, 0.0
+        self._socket, self._handshakes = _connect(address, keys, self._token)
         self._pending: dict[int, _Pending] = {}
         self._unsent: deque[int] = deque()
         self._working: deque[Task[Any]] = deque()
@@ -186,7 +196,9 @@ class Client:
         """
         deadline = time.monotonic() + budget
         if refusal := self._handshakes.refusal():
-            self._refuse(refusal)
+            self._refused += 1
+            if not self._local or self._refused >= _REFUSALS:
+                self._refuse(refusal)
         self._keep_alive()
         self._flush()
         while time.monotonic() < deadline:
@@ -254,6 +266,8 @@ class Client:
         asleep, self._polled = now - self._polled, now
         if asleep > ASLEEP_SECONDS:
             self._heard += asleep
+        if self._local and (self._refused or self.state is not ConnectionState.CONNECTED):
+            self._look_up_token(now)
         if now - self._hello_at > HEARTBEAT_SECONDS:
             self._hello_at = now
             # Drop earlier heartbeats without a reply; a conversation's own greeting has a task and stays.
@@ -265,6 +279,26 @@ class Client:
             if pending.sent and now - pending.sent > _resend_seconds(pending.message):
                 pending.sent = 0.0
                 self._unsent.append(request_id)
+
+    def _look_up_token(self, now: float) -> None:
+        """Connect again with a new token; after a refusal also with the same one, which may be in time now."""
+        if now - self._token_at < TOKEN_SECONDS:
+            return
+        self._token_at = now
+        token = read_token(self.address)
+        if token != self._token:
+            self._refused = 0
+        elif not 0 < self._refused < _REFUSALS:
+            return
+        self._token = token
+        self._handshakes.close()
+        self._socket.close(linger=0)
+        self._socket, self._handshakes = _connect(self.address, None, token)
+        self._unsent = deque(self._pending)
+        for pending in self._pending.values():
+            pending.sent = 0.0
+        if self.state is ConnectionState.REFUSED:
+            self._change_state(ConnectionState.CONNECTING)
 
     def _flush(self) -> None:
         """Send requests that wait for a connection, in order."""
@@ -297,7 +331,7 @@ class Client:
             self._refuse(f"wrong version: {reply.text}")
             return
         if isinstance(reply, Welcome):
-            self.server = reply
+            self.server, self._refused = reply, 0
             self._change_state(ConnectionState.CONNECTED)
         pending = self._pending.pop(request_id, None)
         if pending is None or pending.task is None:
@@ -360,7 +394,7 @@ def _resend_seconds(message: Message) -> float:
     return VIEW_SECONDS if isinstance(message, (GetView, GetCoverage)) else RESEND_SECONDS
 
 
-def _connect(address: str, keys: ClientKeys | None) -> tuple[zmq.Socket[bytes], Handshakes]:
+def _connect(address: str, keys: ClientKeys | None, token: str) -> tuple[zmq.Socket[bytes], Handshakes]:
     socket = zmq.Context.instance().socket(zmq.DEALER)
     socket.setsockopt(zmq.LINGER, 0)
     # Without a connection a send fails at once, instead of queueing requests that would arrive twice.
@@ -377,7 +411,9 @@ def _connect(address: str, keys: ClientKeys | None) -> tuple[zmq.Socket[bytes], 
     try:
         if keys:
             _use_keys(socket, keys)
-        handshakes = Handshakes(socket, keys is not None)
+        elif token:
+            socket.plain_username, socket.plain_password = USER.encode(), token.encode()
+        handshakes = Handshakes(socket, keys is not None, token_file(address) if keys is None else None, bool(token))
         socket.connect(address)
     except (OSError, ValueError, TypeError, zmq.ZMQError, ClientError) as error:
         socket.disable_monitor()

@@ -21,12 +21,13 @@ from ex4d.service.folder_lock import locked
 from ex4d.service.front import Front, bind_router
 from ex4d.service.inbox import Inbox
 from ex4d.service.job_store import JobStore
-from ex4d.service.keys import check_keys, require_keys
+from ex4d.service.keys import check_keys, require_keys, require_token
 from ex4d.service.live_views import LiveViewQueue
 from ex4d.service.pruning import Pruned, prune_to_limits
 from ex4d.service.settings import ServiceError, ServiceSettings
 from ex4d.service.uploads import Uploads
 from ex4d.service.workers import Workers
+from ex4d_core.local_token import new_token, remove_token, write_token
 
 log = logging.getLogger(__name__)
 
@@ -120,13 +121,25 @@ def _listening(settings: ServiceSettings) -> Iterator[tuple[zmq.Socket[bytes], s
         stack.callback(context.term)
         socket = context.socket(zmq.ROUTER)
         stack.callback(socket.close)
+        token = new_token()
         if settings.keys_folder:
             authenticator = require_keys(context, socket, settings.keys_folder)
-            stack.callback(authenticator.stop)
+        else:
+            authenticator = require_token(context, socket, token)
+        stack.callback(authenticator.stop)
         try:
             address = bind_router(socket, settings.address)
         except zmq.ZMQError as error:
             raise ServiceError(_bind_failure(settings.address, error)) from error
+        if not settings.keys_folder:
+            # Only now: another service that listens here keeps its own.
+            try:
+                file = write_token(address, token)
+            except OSError as error:
+                text = f"cannot write the token that clients need ({error}); set EX4D_TOKENS to another folder"
+                raise ServiceError(text) from error
+            stack.callback(remove_token, address, token)
+            log.info("clients of this user find their token in %s", file)
         yield socket, address
 
 
