@@ -16,6 +16,7 @@ from functools import partial
 import zmq
 
 from ex4d.service.blob_store import BlobStore
+from ex4d.service.connections import ConnectionGuard, raise_descriptor_limit
 from ex4d.service.corrupt_database import corruption_reported
 from ex4d.service.folder_lock import locked
 from ex4d.service.front import Front, bind_router
@@ -60,14 +61,14 @@ def run_service(settings: ServiceSettings) -> int:
         stack.callback(inbox.close)
         uploads = Uploads(blobs, inbox, settings.reserve_mb * 1e6)
         stack.callback(uploads.close)
-        socket, address = stack.enter_context(_listening(settings))
+        socket, guard, address = stack.enter_context(_listening(settings))
 
         for job in store.requeue_running(count_attempt=True):
             log.info("queued job %s again, which was interrupted", job)
         views = LiveViewQueue(settings, inbox)
         stack.callback(views.stop)
         workers = Workers(settings, store, inbox, lambda job: front.job_changed(job))
-        front = Front(socket, store, blobs, uploads, views, workers, settings.data)
+        front = Front(socket, store, blobs, uploads, views, workers, settings.data, guard)
         stack.callback(workers.stop)
         stop = stack.enter_context(_stopped_by_signals(inbox))
         workers.tick()
@@ -115,7 +116,7 @@ def _loop(
 
 
 @contextmanager
-def _listening(settings: ServiceSettings) -> Iterator[tuple[zmq.Socket[bytes], str]]:
+def _listening(settings: ServiceSettings) -> Iterator[tuple[zmq.Socket[bytes], ConnectionGuard, str]]:
     with ExitStack() as stack:
         context = zmq.Context()
         stack.callback(context.term)
@@ -127,6 +128,8 @@ def _listening(settings: ServiceSettings) -> Iterator[tuple[zmq.Socket[bytes], s
         else:
             authenticator = require_token(context, socket, token)
         stack.callback(authenticator.stop)
+        guard = ConnectionGuard(socket, raise_descriptor_limit())
+        stack.callback(guard.close)
         try:
             address = bind_router(socket, settings.address)
         except zmq.ZMQError as error:
@@ -140,7 +143,7 @@ def _listening(settings: ServiceSettings) -> Iterator[tuple[zmq.Socket[bytes], s
                 raise ServiceError(text) from error
             stack.callback(remove_token, address, token)
             log.info("clients of this user find their token in %s", file)
-        yield socket, address
+        yield socket, guard, address
 
 
 def _bind_failure(address: str, error: zmq.ZMQError) -> str:
