@@ -8,6 +8,7 @@ conversation with work of its own (hashing a long file) does it in pieces, and y
 
 from __future__ import annotations
 
+import heapq
 import time
 import uuid
 from collections import deque
@@ -24,6 +25,7 @@ from ex4d_core.errors import Ex4dError
 from ex4d_core.handshakes import Handshakes
 from ex4d_core.local_token import USER, read_token, token_file
 from ex4d_core.messages import (
+    ANSWERS,
     DEFAULT_ADDRESS,
     MAX_HEADER_BYTES,
     MAX_IMAGE_BYTES,
@@ -53,7 +55,14 @@ _REFUSALS = 3
 VIEW_SECONDS = 120.0
 
 Result = TypeVar("Result")
-Conversation = Generator["Message | Sequence[Message]", Any, Result]
+Conversation = Generator["Message | Sequence[Message] | Pause", Any, Result]
+
+
+@dataclass(frozen=True)
+class Pause:
+    """What a conversation yields to go on after some seconds; `Client` then sends it an empty list."""
+
+    seconds: float
 
 
 class ConnectionState(str, Enum):
@@ -157,22 +166,27 @@ class Client:
         self._pending: dict[int, _Pending] = {}
         self._unsent: deque[int] = deque()
         self._working: deque[Task[Any]] = deque()
-        self._next_id = 1
+        # Conversations that pause, by the time when they go on.
+        self._pausing: list[tuple[float, int, Task[Any]]] = []
+        self._next_id, self._pauses = 1, 0
         self._heard = self._polled = time.monotonic()
         self._hello_at = 0.0
 
     @property
     def busy(self) -> bool:
         """Whether any conversation is under way."""
-        return bool(self._working) or any(pending.task is not None for pending in self._pending.values())
+        return bool(self._working or self._pausing) or any(
+            pending.task is not None for pending in self._pending.values()
+        )
 
     def close(self) -> None:
         """Drop the connection; conversations in progress end with an error."""
-        for task in [*(pending.task for pending in self._pending.values()), *self._working]:
+        for task in [*(pending.task for pending in self._pending.values()), *self._working, *self._paused_tasks()]:
             if task and not task.done:
                 self._end(task, ClientError("the connection was closed"))
         self._pending.clear()
         self._working.clear()
+        self._pausing.clear()
         self._handshakes.close()
         self._socket.close(linger=0)
 
@@ -208,6 +222,8 @@ class Client:
                 break
             self._receive(parts)
             self._flush()
+        while self._pausing and self._pausing[0][0] <= time.monotonic():
+            self._working.append(heapq.heappop(self._pausing)[2])
         # Conversations with work of their own get the rest of the time, at least for one piece.
         while self._working:
             task = self._working.popleft()
@@ -221,6 +237,8 @@ class Client:
         """Sleep up to ``timeout`` seconds until something arrives, then handle it; for programs without a UI."""
         self._keep_alive()
         self._flush()
+        if self._pausing:
+            timeout = min(timeout, max(self._pausing[0][0] - time.monotonic(), 0.0))
         self._socket.poll(0 if self._working else int(timeout * 1000))
         self.poll(budget=0.05)
 
@@ -336,6 +354,9 @@ class Client:
         pending = self._pending.pop(request_id, None)
         if pending is None or pending.task is None:
             return
+        if not isinstance(reply, (ANSWERS[type(pending.message)], Error)):
+            asked, got = type(pending.message).__name__, type(reply).__name__
+            reply = Error("bad-message", f"the backend at {self.address} answered {asked} with {got}; is it ours?")
         task = pending.task
         task._replies[request_id] = reply
         if all(one in task._replies for one in task._waiting):
@@ -377,10 +398,17 @@ class Client:
         except Exception as error:
             self._end(task, error)
             return
+        if isinstance(asked, Pause):
+            task._single, task._waiting, self._pauses = False, [], self._pauses + 1
+            heapq.heappush(self._pausing, (time.monotonic() + asked.seconds, self._pauses, task))
+            return
         task._single = isinstance(asked, Message)
         task._waiting = [self._ask(message, task) for message in ([asked] if isinstance(asked, Message) else asked)]
         if not task._waiting:
             self._working.append(task)
+
+    def _paused_tasks(self) -> list[Task[Any]]:
+        return [task for _, _, task in self._pausing]
 
     def _end(self, task: Task[Any], error: Exception) -> None:
         task._conversation.close()

@@ -21,6 +21,7 @@ import zmq
 from zmq.auth import create_certificates, load_certificate
 from zmq.auth.thread import ThreadAuthenticator
 
+from ex4d.service.private_files import tighten_secret
 from ex4d.service.settings import ServiceError
 from ex4d_core.local_token import USER
 
@@ -90,6 +91,7 @@ def check_keys(folder: Path) -> None:
 
 
 def _server_pair(folder: Path) -> tuple[bytes, bytes]:
+    tighten_secret(folder / "server.key_secret")
     try:
         public, secret = load_certificate(folder / "server.key_secret")
     except (OSError, ValueError) as error:
@@ -113,7 +115,9 @@ def require_keys(
     return authenticator
 
 
-def require_token(context: zmq.Context[zmq.Socket[bytes]], socket: zmq.Socket[bytes], token: str) -> ThreadAuthenticator:
+def require_token(
+    context: zmq.Context[zmq.Socket[bytes]], socket: zmq.Socket[bytes], token: str
+) -> ThreadAuthenticator:
     """Restrict ``socket`` to clients that send the token. Stop the returned authenticator at the end.
 
     ZeroMQ then refuses clients without a password, and its protocol 1.0, for which a web page's request can be taken.

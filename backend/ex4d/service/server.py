@@ -24,6 +24,7 @@ from ex4d.service.inbox import Inbox
 from ex4d.service.job_store import JobStore
 from ex4d.service.keys import check_keys, require_keys, require_token
 from ex4d.service.live_views import LiveViewQueue
+from ex4d.service.private_files import private_files, tighten_data
 from ex4d.service.pruning import Pruned, prune_to_limits
 from ex4d.service.settings import ServiceError, ServiceSettings
 from ex4d.service.uploads import Uploads
@@ -51,8 +52,9 @@ def run_service(settings: ServiceSettings) -> int:
     """
     if settings.keys_folder:
         check_keys(settings.keys_folder)
-    with corruption_reported(settings.database), ExitStack() as stack:
+    with corruption_reported(settings.database), private_files(), ExitStack() as stack:
         stack.enter_context(locked(settings.data))
+        tighten_data(settings.data)
         store = JobStore(settings.database)
         stack.callback(store.close)
         store.check()
