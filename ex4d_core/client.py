@@ -354,7 +354,7 @@ class Client:
         pending = self._pending.pop(request_id, None)
         if pending is None or pending.task is None:
             return
-        if not isinstance(reply, (ANSWERS[type(pending.message)], Error)):
+        if not isinstance(reply, (ANSWERS.get(type(pending.message), Message), Error)):
             asked, got = type(pending.message).__name__, type(reply).__name__
             reply = Error("bad-message", f"the backend at {self.address} answered {asked} with {got}; is it ours?")
         task = pending.task

@@ -1,4 +1,4 @@
-"""Whatever stands in a field of a request, a manifest or a message, it is refused as such, or taken; it is never a bug."""
+"""Whatever stands in a field of a request, a manifest or a message is refused as such, or taken; it is never a bug."""
 
 from __future__ import annotations
 

@@ -11,7 +11,6 @@ from contextlib import ExitStack
 
 import psutil
 import pytest
-import zmq
 
 from ex4d.service import create_keys
 from ex4d.service.connections import MAX_GROWTH_BYTES, MAX_TOTAL_BYTES

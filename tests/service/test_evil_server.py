@@ -121,24 +121,22 @@ def iter_forever():
 
 def test_an_answer_of_another_type_is_refused(evil):
     server = evil({ListJobs: lambda _: WELCOME})
-    with closing(Client(server.address)) as client:
-        with pytest.raises(RequestRefused, match="answered ListJobs with Welcome"):
-            client.ask(ListJobs(), timeout=PATIENCE)
+    refused = pytest.raises(RequestRefused, match="answered ListJobs with Welcome")
+    with closing(Client(server.address)) as client, refused:
+        client.ask(ListJobs(), timeout=PATIENCE)
 
 
 @pytest.mark.parametrize("received", [[], [0, 0]])
 def test_a_wrong_number_of_blobs_is_no_bug(evil, received):
     server = evil({BlobStatus: lambda _: BlobStatusReply(received)})
-    with closing(Client(server.address)) as client:
-        with pytest.raises(TransferError, match="1"):
-            client.run(upload_blobs({"ab" * 32: b"data"}, Sent()), timeout=PATIENCE)
+    with closing(Client(server.address)) as client, pytest.raises(TransferError, match="1"):
+        client.run(upload_blobs({"ab" * 32: b"data"}, Sent()), timeout=PATIENCE)
 
 
 def test_an_upload_that_gets_no_further_ends(evil):
     server = evil({BlobStatus: lambda _: BlobStatusReply([0]), PutBlob: lambda put: PutBlobReply(put.sha256, 0)})
-    with closing(Client(server.address)) as client:
-        with pytest.raises(TransferError, match="keeps only 0 of 4 bytes"):
-            client.run(upload_blobs({"ab" * 32: b"data"}, Sent()), timeout=PATIENCE)
+    with closing(Client(server.address)) as client, pytest.raises(TransferError, match="keeps only 0 of 4 bytes"):
+        client.run(upload_blobs({"ab" * 32: b"data"}, Sent()), timeout=PATIENCE)
     assert server.asked["PutBlob"] < 100
 
 

@@ -1,6 +1,7 @@
 """Decides who may connect: holders of CURVE keys, or on loopback, without keys, of the user's token.
 
-This module creates and checks the keys; `ex4d_core.local_token` has the token's file. A keys folder, in pyzmq's certificate format:
+This module creates and checks the keys; `ex4d_core.local_token` has the token's file. A keys folder, in pyzmq's
+certificate format:
 
     server.key_secret, server.key        the service's own pair; clients need the second file
     clients/NAME.key                     one file for each client that may connect; delete it to refuse the client's

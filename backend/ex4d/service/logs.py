@@ -1,4 +1,4 @@
-"""What the service's own log and those of its processes have in common: harmless text, and a bound on lines a minute."""
+"""The format of the logs of the service and its processes: harmless text, and a bound on lines a minute."""
 
 from __future__ import annotations
 
