@@ -8,6 +8,7 @@ conversation with work of its own (hashing a long file) does it in pieces, and y
 
 from __future__ import annotations
 
+import heapq
 import time
 import uuid
 from collections import deque
@@ -22,7 +23,9 @@ import zmq
 from ex4d_core import __version__
 from ex4d_core.errors import Ex4dError
 from ex4d_core.handshakes import Handshakes
+from ex4d_core.local_token import USER, read_token, token_file
 from ex4d_core.messages import (
+    ANSWERS,
     DEFAULT_ADDRESS,
     MAX_HEADER_BYTES,
     MAX_IMAGE_BYTES,
@@ -44,11 +47,22 @@ UNREACHABLE_SECONDS = 6.0
 ASLEEP_SECONDS = 2.0
 # A request without a reply is sent again after this long.
 RESEND_SECONDS = 4.0
+# The token of a backend on this machine is looked up again after this long, while it does not let us in.
+TOKEN_SECONDS = 0.1
+# A backend that has just started listens for a moment before its token is in the file.
+_REFUSALS = 3
 # The first view waits until the backend has loaded what it renders with.
 VIEW_SECONDS = 120.0
 
 Result = TypeVar("Result")
-Conversation = Generator["Message | Sequence[Message]", Any, Result]
+Conversation = Generator["Message | Sequence[Message] | Pause", Any, Result]
+
+
+@dataclass(frozen=True)
+class Pause:
+    """What a conversation yields to go on after some seconds; `Client` then sends it an empty list."""
+
+    seconds: float
 
 
 class ConnectionState(str, Enum):
@@ -132,7 +146,8 @@ class Client:
         Args:
             address: ``tcp://HOST:PORT``.
             name: of this client, for the backend.
-            keys: for a backend that needs them.
+            keys: for a backend that needs them. Without, the token of a backend on this machine is looked up by the
+                address (see `ex4d_core.local_token`).
 
         Raises:
             ClientError: the address is invalid, or the keys cannot be read.
@@ -143,26 +158,35 @@ class Client:
         self.since = time.monotonic()
         self.server: Welcome | None = None
         self.refusal = ""
-        self._socket, self._handshakes = _connect(address, keys)
+        # Whether a token is asked for, the one in use, and how often in a row it was refused.
+        self._local = keys is None and token_file(address) is not None
+        self._token = read_token(address) if self._local else ""
+        self._refused, self._token_at = 0, 0.0
+        self._socket, self._handshakes = _connect(address, keys, self._token)
         self._pending: dict[int, _Pending] = {}
         self._unsent: deque[int] = deque()
         self._working: deque[Task[Any]] = deque()
-        self._next_id = 1
+        # Conversations that pause, by the time when they go on.
+        self._pausing: list[tuple[float, int, Task[Any]]] = []
+        self._next_id, self._pauses = 1, 0
         self._heard = self._polled = time.monotonic()
         self._hello_at = 0.0
 
     @property
     def busy(self) -> bool:
         """Whether any conversation is under way."""
-        return bool(self._working) or any(pending.task is not None for pending in self._pending.values())
+        return bool(self._working or self._pausing) or any(
+            pending.task is not None for pending in self._pending.values()
+        )
 
     def close(self) -> None:
         """Drop the connection; conversations in progress end with an error."""
-        for task in [*(pending.task for pending in self._pending.values()), *self._working]:
+        for task in [*(pending.task for pending in self._pending.values()), *self._working, *self._paused_tasks()]:
             if task and not task.done:
                 self._end(task, ClientError("the connection was closed"))
         self._pending.clear()
         self._working.clear()
+        self._pausing.clear()
         self._handshakes.close()
         self._socket.close(linger=0)
 
@@ -186,7 +210,9 @@ class Client:
         """
         deadline = time.monotonic() + budget
         if refusal := self._handshakes.refusal():
-            self._refuse(refusal)
+            self._refused += 1
+            if not self._local or self._refused >= _REFUSALS:
+                self._refuse(refusal)
         self._keep_alive()
         self._flush()
         while time.monotonic() < deadline:
@@ -196,6 +222,8 @@ class Client:
                 break
             self._receive(parts)
             self._flush()
+        while self._pausing and self._pausing[0][0] <= time.monotonic():
+            self._working.append(heapq.heappop(self._pausing)[2])
         # Conversations with work of their own get the rest of the time, at least for one piece.
         while self._working:
             task = self._working.popleft()
@@ -209,6 +237,8 @@ class Client:
         """Sleep up to ``timeout`` seconds until something arrives, then handle it; for programs without a UI."""
         self._keep_alive()
         self._flush()
+        if self._pausing:
+            timeout = min(timeout, max(self._pausing[0][0] - time.monotonic(), 0.0))
         self._socket.poll(0 if self._working else int(timeout * 1000))
         self.poll(budget=0.05)
 
@@ -254,6 +284,8 @@ class Client:
         asleep, self._polled = now - self._polled, now
         if asleep > ASLEEP_SECONDS:
             self._heard += asleep
+        if self._local and (self._refused or self.state is not ConnectionState.CONNECTED):
+            self._look_up_token(now)
         if now - self._hello_at > HEARTBEAT_SECONDS:
             self._hello_at = now
             # Drop earlier heartbeats without a reply; a conversation's own greeting has a task and stays.
@@ -265,6 +297,26 @@ class Client:
             if pending.sent and now - pending.sent > _resend_seconds(pending.message):
                 pending.sent = 0.0
                 self._unsent.append(request_id)
+
+    def _look_up_token(self, now: float) -> None:
+        """Connect again with a new token; after a refusal also with the same one, which may be in time now."""
+        if now - self._token_at < TOKEN_SECONDS:
+            return
+        self._token_at = now
+        token = read_token(self.address)
+        if token != self._token:
+            self._refused = 0
+        elif not 0 < self._refused < _REFUSALS:
+            return
+        self._token = token
+        self._handshakes.close()
+        self._socket.close(linger=0)
+        self._socket, self._handshakes = _connect(self.address, None, token)
+        self._unsent = deque(self._pending)
+        for pending in self._pending.values():
+            pending.sent = 0.0
+        if self.state is ConnectionState.REFUSED:
+            self._change_state(ConnectionState.CONNECTING)
 
     def _flush(self) -> None:
         """Send requests that wait for a connection, in order."""
@@ -297,11 +349,14 @@ class Client:
             self._refuse(f"wrong version: {reply.text}")
             return
         if isinstance(reply, Welcome):
-            self.server = reply
+            self.server, self._refused = reply, 0
             self._change_state(ConnectionState.CONNECTED)
         pending = self._pending.pop(request_id, None)
         if pending is None or pending.task is None:
             return
+        if not isinstance(reply, (ANSWERS.get(type(pending.message), Message), Error)):
+            asked, got = type(pending.message).__name__, type(reply).__name__
+            reply = Error("bad-message", f"the backend at {self.address} answered {asked} with {got}; is it ours?")
         task = pending.task
         task._replies[request_id] = reply
         if all(one in task._replies for one in task._waiting):
@@ -343,10 +398,17 @@ class Client:
         except Exception as error:
             self._end(task, error)
             return
+        if isinstance(asked, Pause):
+            task._single, task._waiting, self._pauses = False, [], self._pauses + 1
+            heapq.heappush(self._pausing, (time.monotonic() + asked.seconds, self._pauses, task))
+            return
         task._single = isinstance(asked, Message)
         task._waiting = [self._ask(message, task) for message in ([asked] if isinstance(asked, Message) else asked)]
         if not task._waiting:
             self._working.append(task)
+
+    def _paused_tasks(self) -> list[Task[Any]]:
+        return [task for _, _, task in self._pausing]
 
     def _end(self, task: Task[Any], error: Exception) -> None:
         task._conversation.close()
@@ -360,7 +422,7 @@ def _resend_seconds(message: Message) -> float:
     return VIEW_SECONDS if isinstance(message, (GetView, GetCoverage)) else RESEND_SECONDS
 
 
-def _connect(address: str, keys: ClientKeys | None) -> tuple[zmq.Socket[bytes], Handshakes]:
+def _connect(address: str, keys: ClientKeys | None, token: str) -> tuple[zmq.Socket[bytes], Handshakes]:
     socket = zmq.Context.instance().socket(zmq.DEALER)
     socket.setsockopt(zmq.LINGER, 0)
     # Without a connection a send fails at once, instead of queueing requests that would arrive twice.
@@ -377,7 +439,9 @@ def _connect(address: str, keys: ClientKeys | None) -> tuple[zmq.Socket[bytes], 
     try:
         if keys:
             _use_keys(socket, keys)
-        handshakes = Handshakes(socket, keys is not None)
+        elif token:
+            socket.plain_username, socket.plain_password = USER.encode(), token.encode()
+        handshakes = Handshakes(socket, keys is not None, token_file(address) if keys is None else None, bool(token))
         socket.connect(address)
     except (OSError, ValueError, TypeError, zmq.ZMQError, ClientError) as error:
         socket.disable_monitor()

@@ -403,3 +403,18 @@ REPLIES = {
         Error,
     )
 }
+# The reply to each request, if it is not an `Error`.
+ANSWERS: dict[type[Message], type[Message]] = {
+    Hello: Welcome,
+    BlobStatus: BlobStatusReply,
+    PutBlob: PutBlobReply,
+    GetBlob: BlobChunk,
+    Submit: Submitted,
+    Cancel: StatusReply,
+    Withdraw: Withdrawn,
+    ListJobs: JobsReply,
+    DescribeJobs: JobsDescribed,
+    GetEvents: EventsReply,
+    GetView: View,
+    GetCoverage: Coverage,
+}

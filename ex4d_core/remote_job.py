@@ -15,10 +15,20 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from ex4d_core.client import Client, ClientError, Conversation, Result, Task
+from ex4d_core.client import Client, ClientError, Conversation, Pause, Result, Task
 from ex4d_core.errors import RequestError, user_message
-from ex4d_core.messages import Cancel, EventsReply, GetEvents, JobEvent, JobStatus, Submit, Withdraw
+from ex4d_core.messages import (
+    MAX_BLOB_BYTES,
+    Cancel,
+    EventsReply,
+    GetEvents,
+    JobEvent,
+    JobStatus,
+    Submit,
+    Withdraw,
+)
 from ex4d_core.scene_manifest import FILE_NAMES, MANIFEST
+from ex4d_core.shot import MAX_FRAMES
 from ex4d_core.stages import Pace, stage_and_eta
 from ex4d_core.take_files import TAKE_FILES, frame_file_name
 from ex4d_core.transfers import WINDOW, chunks_of, fetch_blobs, upload_blobs
@@ -29,6 +39,8 @@ PACKAGE_FILES = (*FILE_NAMES.values(), MANIFEST)
 
 # How long the service may hold back one request for events; shorter than its limit.
 _EVENT_WAIT_SECONDS = 5.0
+# The service tells progress every quarter of a second.
+_QUICKEST_SECONDS = 0.2
 
 Submission = tuple[Mapping[str, Any], Mapping[str, Path | bytes]]
 
@@ -183,10 +195,14 @@ class RemoteJob:
         self.results_folder.mkdir(parents=True, exist_ok=True)
         yield from self.submission()
         while True:
+            asked = time.monotonic()
             reply = yield from self._fetch_announced(_EVENT_WAIT_SECONDS)
             status = reply.status
             if not reply.events and JobState(status.state).is_over and status.events <= self.last_event:
                 return status
+            # A backend holds its reply back until there is news; one that does not must not keep us busy.
+            if not reply.events and (early := asked + _QUICKEST_SECONDS - time.monotonic()) > 0:
+                yield Pause(early)
 
     def submission(self) -> Conversation[str]:
         """Upload and submit, unless that is done, without waiting for results; returns the backend's job."""
@@ -232,7 +248,9 @@ class RemoteJob:
 
     def path_for(self, event: JobEvent) -> Path | None:
         """File for an announced result; None for one that is not wanted."""
-        if event.kind == "frame" and event.index >= 0:
+        if event.size > MAX_BLOB_BYTES:
+            return None
+        if event.kind == "frame" and 0 <= event.index < MAX_FRAMES:
             return self.results_folder / frame_file_name(event.index)
         if event.kind == "file" and event.name in (*TAKE_FILES, *PACKAGE_FILES):
             return self.results_folder / event.name

@@ -123,7 +123,8 @@ class SceneManifest:
 
     def _check(self) -> None:
         sizes = (self.frames, self.width, self.height, *(entry.size for entry in self.files.values()))
-        if any(not isinstance(size, int) or size < 1 for size in sizes):
+        # In Python true and false are whole numbers.
+        if any(type(size) is not int or size < 1 for size in sizes):
             raise SceneError(f"the scene manifest has sizes that are not positive whole numbers: {sizes}")
         texts = (self.name, self.convention, self.depth_scale, *vars(self.origin).values())
         if any(not isinstance(text, str) for text in texts):
@@ -161,7 +162,7 @@ def _migrate(document: dict[str, Any]) -> None:
         SceneError: the version is newer, or none.
     """
     version = document.pop("version", None)
-    if not isinstance(version, int) or version < min(_MIGRATIONS):
+    if type(version) is not int or version < min(_MIGRATIONS):
         raise SceneError(f"the scene manifest has no valid version ({version!r}); reconstruct the scene again")
     if version > VERSION:
         raise SceneError(
@@ -176,7 +177,7 @@ def _migrate(document: dict[str, Any]) -> None:
 
 
 def _is_positive(number: object) -> bool:
-    return isinstance(number, (int, float)) and 0 < number < float("inf")
+    return isinstance(number, (int, float)) and not isinstance(number, bool) and 0 < number < float("inf")
 
 
 def is_sha256(text: object) -> bool:

@@ -24,8 +24,12 @@ from ex4d_core.scene_manifest import RENDER_FILES
 WINDOW = 4
 
 
+# So often a window may bring an upload no further: a backend that was restarted has less than it had.
+_USELESS = 32
+
+
 class TransferError(Ex4dError):
-    """A blob that arrived corrupt twice."""
+    """A blob that arrived corrupt twice, or a transfer that gets no further."""
 
 
 class StorageError(Ex4dError, OSError):
@@ -60,6 +64,8 @@ def upload_blobs(blobs: Mapping[str, Path | bytes], progress: UploadProgress) ->
     for start in range(0, len(names), MAX_HASHES):
         asked = names[start : start + MAX_HASHES]
         reply = yield BlobStatus(asked)
+        if len(reply.received) != len(asked):
+            raise TransferError(f"the backend told of {len(reply.received)} blobs, not {len(asked)}; update it")
         missing += [(name, max(had, 0)) for name, had in zip(asked, reply.received, strict=True) if had >= 0]
     progress.upload_size = sum(_size(blobs[name]) - had for name, had in missing)
     for name, had in missing:
@@ -94,14 +100,19 @@ def ask_about(scene: Scene, question: Message) -> Conversation[Message]:
 def _upload_blob(name: str, source: Path | bytes, offset: int, progress: UploadProgress) -> Conversation[None]:
     size = _size(source)
     before = progress.uploaded - offset
+    furthest, useless = offset, 0
     while offset >= 0:
         pieces = [PutBlob(name, size, offset + start, data) for start, data in _pieces(source, offset, WINDOW)]
         if not pieces:
             raise TransferError(f"{source} became shorter during the upload; restore it and try again")
         replies = yield pieces
         # The service reports what it has; after a lost connection that may be less than we sent.
-        offset = replies[-1].received
+        last, offset = offset, replies[-1].received
         progress.uploaded = before + (size if offset < 0 else offset)
+        useless = 0 if offset < 0 or offset > furthest else useless + (offset <= last)
+        furthest = max(furthest, offset)
+        if useless >= _USELESS:
+            raise TransferError(f"the backend keeps only {offset} of {size} bytes of {name}; check its disk, try again")
 
 
 def chunks_of(sizes: Iterable[int]) -> int:

@@ -15,6 +15,8 @@ from ex4d_core import schema
 from ex4d_core.errors import Ex4dError, RequestError
 from ex4d_core.messages import MAX_HEADER_BYTES, PROTOCOL_VERSION, Message
 
+# The deepest message has 6: a reconstruction's settings of its depth's files.
+_MAX_DEPTH = 12
 # The largest list that a message needs has 200 jobs.
 _MAX_CONTAINERS = 1024
 
@@ -61,8 +63,8 @@ def decode(parts: Sequence[bytes], kinds: Mapping[str, type[Message]]) -> tuple[
     if not isinstance(header, dict):
         raise ProtocolError("bad-message", f"the header must be a map, not {type(header).__name__}")
     version, name, request_id = header.pop("v", None), header.pop("type", None), header.pop("id", None)
-    request_id = request_id if isinstance(request_id, int) and 0 <= request_id < 2**63 else 0
-    if version != PROTOCOL_VERSION:
+    request_id = request_id if type(request_id) is int and 0 <= request_id < 2**63 else 0
+    if type(version) is not int or version != PROTOCOL_VERSION:
         raise ProtocolError(
             "version",
             f"this side speaks protocol version {PROTOCOL_VERSION}, the other {version!r}; install matching versions "
@@ -99,6 +101,13 @@ def _unpack(data: bytes) -> Any:
             raise ValueError(f"more than {_MAX_CONTAINERS} maps and lists")
         return container
 
-    return msgpack.unpackb(
+    header = msgpack.unpackb(
         data, raw=False, strict_map_key=True, object_hook=count, list_hook=count, max_array_len=1024, max_map_len=256
     )
+    level, depth = [header], 0
+    while level:
+        if depth > _MAX_DEPTH:
+            raise ValueError(f"maps and lists are nested more than {_MAX_DEPTH} deep")
+        within = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, (dict, list))]
+        level, depth = [item for items in within for item in items if isinstance(item, (dict, list))], depth + 1
+    return header

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -24,6 +25,9 @@ DATA = ROOT / "tests" / "data"
 sys.path.append(str(ROOT / "scripts"))
 # An empty configuration file for these tests and the processes they start, whatever this machine's user has.
 os.environ["EX4D_CONFIG"] = os.devnull
+# Tokens of the services that tests start, apart from those of this machine's user.
+_tokens = tempfile.TemporaryDirectory(prefix="ex4d-tokens-")
+os.environ["EX4D_TOKENS"] = _tokens.name
 
 
 # Folders of tests that run in any environment; the others need PyTorch, or Blender's Python.

@@ -24,6 +24,7 @@ import pytest
 import zmq
 
 from ex4d_core.cameras import CameraPath, intrinsics_matrix
+from ex4d_core.local_token import USER, read_token
 from ex4d_core.messages import (
     CHUNK_BYTES,
     FINAL_STATES,
@@ -137,6 +138,8 @@ class Wire:
         self.context = zmq.Context.instance()
         self.socket = self.context.socket(zmq.DEALER)
         self.socket.setsockopt(zmq.LINGER, 0)
+        if token := read_token(address):
+            self.socket.plain_username, self.socket.plain_password = USER.encode(), token.encode()
         set_up(self.socket)
         self.socket.connect(address)
         self._id = 0

@@ -6,9 +6,10 @@ import sys
 
 from ex4d.machine import MachineSettings
 from ex4d.service import ServiceSettings, run_service
+from ex4d.service.logs import start_log
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    start_log(logging.StreamHandler(sys.stderr), logging.INFO, "%(message)s")
     settings = json.loads(sys.argv[1])
     if "machine" in settings:
         settings["machine"] = MachineSettings(**settings["machine"])

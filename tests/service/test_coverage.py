@@ -5,8 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ex4d_core.cameras import CameraPath
 from ex4d_core.client import Client
 from ex4d_core.messages import Coverage, Error, GetCoverage, GetView, Hello, View, Welcome
+from ex4d_core.scene import SceneManifest
 from ex4d_core.shot import RequestError
 from ex4d_core.transfers import ask_about
 from ex4d_core.wire import encode
@@ -76,3 +78,29 @@ def test_a_camera_that_leaves_the_footage_is_refused(wire, scene, truck):
     assert isinstance(reply, Error) and reply.code == "bad-request" and "footage frame 3" in reply.text
     with pytest.raises(RequestError):
         truck.require_footage(2)
+
+
+def test_long_paths_of_many_clients_do_not_pile_up(service, connect, scene, truck):
+    """Each client may have one request waiting; together they are bounded, and the oldest goes first."""
+    frames = 90_000
+    wire = connect(service)
+    wire.upload_scene(scene)
+    entries = {**scene.manifest.__dict__, "frames": frames}
+    digest = wire.upload(SceneManifest(**entries).to_json())
+    still = CameraPath(np.repeat(truck.camera.world_to_camera[:1], frames, 0), truck.camera.intrinsics[0], 32, 24)
+    long = GetCoverage(replace(truck, scene=digest, camera=still).to_wire())
+    wire.ask(GetCoverage(truck.to_wire()))
+    with service.live_views_paused():
+        busy = connect(service)
+        busy.send(GetCoverage(truck.to_wire()))
+        clients = [connect(service) for _ in range(5)]
+        for one in clients:
+            one.send(long)
+            assert isinstance(wire.ask(Hello()), Welcome)
+        for one in clients[:2]:
+            _, reply = one.receive()
+            assert isinstance(reply, Error) and reply.code == "superseded"
+        assert not any(one.socket.poll(0) for one in clients[2:])
+        for one in clients[2:]:  # and nobody waits for the rest
+            one.send(GetCoverage(truck.to_wire()))
+            assert isinstance(one.receive()[1], Error)

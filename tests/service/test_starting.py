@@ -161,6 +161,23 @@ def test_secrets_can_be_read_by_their_owner_only_and_are_never_overwritten(tmp_p
         create_keys(tmp_path, "../x")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="folders of a user are private on Windows")
+def test_what_others_could_read_before_is_tightened(start_service, tmp_path):
+    """As an older version, an archive or a copy left it."""
+    data = tmp_path / "data"
+    keys = create_keys(data / "keys")
+    (data / "blobs" / "ab").mkdir(parents=True)
+    (data / "holiday.txt").write_text("not ours")
+    for path in (data, data / "blobs", data / "keys" / "server.key_secret", data / "holiday.txt"):
+        path.chmod(0o777)
+    service = start_service(data=data, keys=str(data / "keys"))
+    assert greeting(service, keys)
+    for path in (data / "blobs", data / "keys", data / "logs", data / "jobs.sqlite", data / "keys/server.key_secret"):
+        assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
+    assert stat.S_IMODE(data.stat().st_mode) == 0o755, "others must not replace what is in it"
+    assert stat.S_IMODE((data / "holiday.txt").stat().st_mode) == 0o777
+
+
 def test_only_clients_with_a_key_that_is_known_get_an_answer(start_service, connect, tmp_path):
     keys = create_keys(tmp_path / "keys")
     stranger = create_keys(tmp_path / "elsewhere")

@@ -116,6 +116,8 @@ def _table(jobs: list[JobStatus]) -> Table:
 
     from rich.table import Column, Table
 
+    from ex4d_core.plain_text import plain_line
+
     # Users copy the name of a job, so never cut it. Labels and reasons may be long, and are wrapped.
     short = [Column(name, no_wrap=True) for name in ("engine", "state", "progress", "since")]
     table = Table(Column("job", no_wrap=True, min_width=16), "label", *short, "reason", box=None)
@@ -124,7 +126,8 @@ def _table(jobs: list[JobStatus]) -> Table:
         if job.state == "queued":
             progress = job.stage or f"{job.queue_position} ahead"
         since = datetime.fromtimestamp(job.created).strftime("%d %b %H:%M:%S")
-        table.add_row(job.job, job.label, job.engine, job.state, progress, since, job.reason)
+        told = (job.job, job.label, job.engine, job.state, progress, since, job.reason)
+        table.add_row(*map(plain_line, told))
     return table
 
 

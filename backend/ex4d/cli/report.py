@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ex4d_core import __version__
+from ex4d_core.plain_text import plain_json, plain_line, plain_lines
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -80,23 +81,23 @@ class Report:
         if not self.as_json:
             console = plain_console()
             for renderable in renderables:
-                console.print(renderable)
+                console.print(plain_lines(renderable) if isinstance(renderable, str) else renderable)
 
     def say(self, text: str) -> None:
         """Print a line for people on stdout; with --json nothing."""
         if not self.as_json:
-            print(text, flush=True)
+            print(plain_lines(text), flush=True)
 
     def note(self, text: str) -> None:
         """Tell something that the user should know: on stderr, and in the document's `notes`."""
         self.notes.append(text)
         if not self.as_json and not self.quiet:
-            print(f"note: {text}", file=sys.stderr, flush=True)
+            print(f"note: {plain_line(text)}", file=sys.stderr, flush=True)
 
     def detail(self, text: str) -> None:
         """Tell something on stderr that only --verbose asks for."""
         if self.verbose:
-            print(text, file=sys.stderr, flush=True)
+            print(plain_lines(text), file=sys.stderr, flush=True)
 
     @contextmanager
     def stages(self) -> Iterator[Progress]:
@@ -114,7 +115,7 @@ class Report:
         """Print the error, or with --json the document: once, at the end of the command."""
         if not self.as_json:
             if error:
-                print(f"ex4d {self.verb}: {error}", file=sys.stderr)
+                print(f"ex4d {self.verb}: {plain_lines(error)}", file=sys.stderr)
             return
         document = {
             "ex4d": __version__,
@@ -124,7 +125,7 @@ class Report:
             "notes": self.notes,
             "result": self.result,
         }
-        print(json.dumps(document, indent=1, ensure_ascii=False, default=plain_value))
+        print(plain_json(json.dumps(document, indent=1, ensure_ascii=False, default=plain_value)))
 
 
 def plain_value(value: Any) -> Any:

@@ -67,15 +67,17 @@ def _start_logging(report: Report) -> None:
     """Log in colour at a terminal; in a file or a journal log a line with its time for each event."""
     import logging
 
+    from ex4d.service.logs import start_log
+
     level = logging.DEBUG if report.verbose else logging.WARNING if report.quiet else logging.INFO
     if not sys.stderr.isatty():
-        logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+        start_log(logging.StreamHandler(sys.stderr), level)
         return
     from rich.console import Console
     from rich.logging import RichHandler
 
     handler = RichHandler(console=Console(stderr=True), show_path=False)
-    logging.basicConfig(level=level, format="%(message)s", handlers=[handler])
+    start_log(handler, level, "%(message)s")
 
 
 def visible_devices() -> list[str]:

@@ -6,6 +6,7 @@ events are held back until there is news.
 
 from __future__ import annotations
 
+import errno
 import logging
 import time
 from collections import deque
@@ -19,6 +20,7 @@ from typing import Any
 import zmq
 
 from ex4d.service.blob_store import BlobStore
+from ex4d.service.connections import ConnectionGuard
 from ex4d.service.corrupt_database import is_corruption, is_locked
 from ex4d.service.inbox import Inbox
 from ex4d.service.job_store import JobStore
@@ -69,6 +71,10 @@ def bind_router(socket: zmq.Socket[bytes], address: str) -> str:
     socket.setsockopt(zmq.SNDHWM, _MAX_QUEUED_REPLIES)
     socket.setsockopt(zmq.RCVHWM, _MAX_QUEUED_REPLIES)
     socket.setsockopt(zmq.LINGER, 200)
+    # A dropped reply is known to be dropped, and not counted as one that waits; see `Front._reply`.
+    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+    # A connection that says nothing else; its handshake has two round trips.
+    socket.setsockopt(zmq.HANDSHAKE_IVL, 10_000)
     # Forget a client that disappeared (a closed laptop).
     socket.setsockopt(zmq.HEARTBEAT_IVL, 15_000)
     socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 60_000)
@@ -115,9 +121,11 @@ class Front:
         workers: Workers,
         settings: ServiceSettings,
         inbox: Inbox,
+        guard: ConnectionGuard | None = None,
         tidy: Callable[[], None] = lambda: None,
     ):
         """Args are the parts of the service; ``tidy`` is called when the job database is over its limit."""
+        self._guard = guard
         self._socket = socket
         self._store = store
         self._blobs = blobs
@@ -147,10 +155,13 @@ class Front:
         """Answer requests that have arrived; returns whether there may be more."""
         for _ in range(_MESSAGES_PER_TURN):
             try:
-                client, *parts = self._socket.recv_multipart(zmq.NOBLOCK)
+                first = self._socket.recv(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return False
-            self._serve_one(client, parts)
+            parts = self._socket.recv_multipart() if first.more else []
+            if self._guard:
+                self._guard.heard(first.bytes, first.get(zmq.SRCFD))
+            self._serve_one(first.bytes, parts)
         return True
 
     def job_changed(self, job: str) -> None:
@@ -219,8 +230,16 @@ class Front:
         return refusal
 
     def _reply(self, client: bytes, request_id: int, message: Message) -> None:
-        # A ROUTER silently drops replies beyond `_MAX_QUEUED_REPLIES`, and those for a client that has gone.
-        self._socket.send_multipart([client, *encode(message, request_id)], zmq.NOBLOCK)
+        parts = encode(message, request_id)
+        try:
+            self._socket.send_multipart([client, *parts], zmq.NOBLOCK)
+        except zmq.ZMQError as error:
+            # A client that has gone, or that `_MAX_QUEUED_REPLIES` wait for already; it asks again.
+            if error.errno not in (errno.EAGAIN, errno.EHOSTUNREACH):
+                raise
+            return
+        if self._guard:
+            self._guard.replied(client, parts)
 
     def _hello(self, message: messages.Hello, answer: Answer) -> None:
         answer(self._workers.welcome(busy=self._store.unfinished() > 0))

@@ -1,6 +1,7 @@
-"""Creates and checks CURVE keys, which decide who may connect to a service that listens beyond loopback.
+"""Decides who may connect: holders of CURVE keys, or on loopback, without keys, of the user's token.
 
-A keys folder, in pyzmq's certificate format:
+This module creates and checks the keys; `ex4d_core.local_token` has the token's file. A keys folder, in pyzmq's
+certificate format:
 
     server.key_secret, server.key        the service's own pair; clients need the second file
     clients/NAME.key                     one file for each client that may connect; delete it to refuse the client's
@@ -21,10 +22,17 @@ import zmq
 from zmq.auth import create_certificates, load_certificate
 from zmq.auth.thread import ThreadAuthenticator
 
+from ex4d.service.private_files import tighten_secret
 from ex4d.service.settings import ServiceError
+from ex4d_core.local_token import USER
 
 log = logging.getLogger(__name__)
 
+# The authenticator's own log has passwords and keys in it.
+_silent = logging.getLogger(f"{__name__}.authenticator")
+_silent.propagate = False
+_silent.addHandler(logging.NullHandler())
+_DOMAIN = "ex4d"
 _REMEDY = "create keys with 'ex4d serve --create-keys', or listen on tcp://127.0.0.1 only"
 
 
@@ -84,6 +92,7 @@ def check_keys(folder: Path) -> None:
 
 
 def _server_pair(folder: Path) -> tuple[bytes, bytes]:
+    tighten_secret(folder / "server.key_secret")
     try:
         public, secret = load_certificate(folder / "server.key_secret")
     except (OSError, ValueError) as error:
@@ -102,9 +111,30 @@ def require_keys(
     check_keys(folder)
     socket.curve_publickey, socket.curve_secretkey = _server_pair(folder)
     socket.curve_server = True
-    authenticator = ThreadAuthenticator(context)
+    authenticator = _authenticator(context, socket)
+    authenticator.configure_curve_callback(domain=_DOMAIN, credentials_provider=_Clients(folder / "clients"))
+    return authenticator
+
+
+def require_token(
+    context: zmq.Context[zmq.Socket[bytes]], socket: zmq.Socket[bytes], token: str
+) -> ThreadAuthenticator:
+    """Restrict ``socket`` to clients that send the token. Stop the returned authenticator at the end.
+
+    ZeroMQ then refuses clients without a password, and its protocol 1.0, for which a web page's request can be taken.
+    """
+    socket.plain_server = True
+    authenticator = _authenticator(context, socket)
+    authenticator.configure_plain(domain=_DOMAIN, passwords={USER: token})
+    return authenticator
+
+
+def _authenticator(context: zmq.Context[zmq.Socket[bytes]], socket: zmq.Socket[bytes]) -> ThreadAuthenticator:
+    socket.setsockopt_string(zmq.ZAP_DOMAIN, _DOMAIN)
+    # Without the authenticator nobody gets in, instead of everybody.
+    socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
+    authenticator = ThreadAuthenticator(context, log=_silent)
     authenticator.start()
-    authenticator.configure_curve_callback(domain="*", credentials_provider=_Clients(folder / "clients"))
     return authenticator
 
 

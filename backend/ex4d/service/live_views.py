@@ -32,6 +32,8 @@ _TIMEOUT_SECONDS = 120.0
 _IDLE_SECONDS = 3600.0
 # Frames of coverage in a piece: about as slow as one view of full size.
 _PIECE_FRAMES = 8
+# Frames of all requests that wait, of all clients: 200 bytes each. The longest request has 100,000.
+_MAX_WAITING_FRAMES = 300_000
 
 
 @dataclass
@@ -111,6 +113,9 @@ class LiveViewQueue:
         if superseded:
             _supersede(superseded)
         self._waiting[added.key] = added
+        while sum(len(one.request.camera) for one in self._waiting.values()) > _MAX_WAITING_FRAMES:
+            _, oldest = self._waiting.popitem(last=False)
+            _supersede(oldest)
         self._next()
 
     def _next(self) -> None:

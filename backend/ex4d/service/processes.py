@@ -16,6 +16,7 @@ from typing import IO, Any
 
 import msgpack
 
+from ex4d.service.logs import start_log
 from ex4d.subprocesses import module_command, module_environment
 
 _LENGTH = struct.Struct("<I")
@@ -126,5 +127,5 @@ def start_child(what: str, *options: str) -> tuple[argparse.Namespace, IO[bytes]
     # Libraries print to standard output; only our own messages may go to the service.
     output = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    start_log(logging.StreamHandler(sys.stderr), logging.INFO)
     return parser.parse_args(), output

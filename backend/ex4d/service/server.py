@@ -15,18 +15,21 @@ from contextlib import ExitStack, contextmanager
 import zmq
 
 from ex4d.service.blob_store import BlobStore
+from ex4d.service.connections import ConnectionGuard, raise_descriptor_limit
 from ex4d.service.corrupt_database import corruption_reported
 from ex4d.service.disk_room import DiskRoom
 from ex4d.service.folder_lock import locked
 from ex4d.service.front import Front, bind_router
 from ex4d.service.inbox import Inbox
 from ex4d.service.job_store import JobStore
-from ex4d.service.keys import check_keys, require_keys
+from ex4d.service.keys import check_keys, require_keys, require_token
 from ex4d.service.live_views import LiveViewQueue
+from ex4d.service.private_files import private_files, tighten_data
 from ex4d.service.pruning import Pruned, Tidying, used
 from ex4d.service.settings import ServiceError, ServiceSettings
 from ex4d.service.uploads import Uploads
 from ex4d.service.workers import Workers
+from ex4d_core.local_token import new_token, remove_token, write_token
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +56,9 @@ def run_service(settings: ServiceSettings) -> int:
     """
     if settings.keys_folder:
         check_keys(settings.keys_folder)
-    with corruption_reported(settings.database), ExitStack() as stack:
+    with corruption_reported(settings.database), private_files(), ExitStack() as stack:
         stack.enter_context(locked(settings.data))
+        tighten_data(settings.data)
         room = DiskRoom(settings.data, settings.reserve_mb * 1e6)
         store = room.keep_trying(lambda: JobStore(settings.database), _wait_for_room)
         stack.callback(store.close)
@@ -70,14 +74,14 @@ def run_service(settings: ServiceSettings) -> int:
         stack.callback(inbox.close)
         uploads = Uploads(blobs, inbox, settings.reserve_mb * 1e6)
         stack.callback(uploads.close)
-        socket, address = stack.enter_context(_listening(settings))
+        socket, guard, address = stack.enter_context(_listening(settings))
 
         store.set_patience(_PATIENCE_SECONDS)
         views = LiveViewQueue(settings, inbox)
         stack.callback(views.stop)
         workers = Workers(settings, store, inbox, lambda job: front.job_changed(job))
         chores = _Chores(store, tidying, inbox)
-        front = Front(socket, store, blobs, uploads, views, workers, settings, inbox, chores.tidy_soon)
+        front = Front(socket, store, blobs, uploads, views, workers, settings, inbox, guard, chores.tidy_soon)
         stack.callback(workers.stop)
         stop = stack.enter_context(_stopped_by_signals(inbox))
         log.info("listening on %s", address)
@@ -164,20 +168,34 @@ def _wait_for_room(reason: str) -> None:
 
 
 @contextmanager
-def _listening(settings: ServiceSettings) -> Iterator[tuple[zmq.Socket[bytes], str]]:
+def _listening(settings: ServiceSettings) -> Iterator[tuple[zmq.Socket[bytes], ConnectionGuard, str]]:
     with ExitStack() as stack:
         context = zmq.Context()
         stack.callback(context.term)
         socket = context.socket(zmq.ROUTER)
         stack.callback(socket.close)
+        token = new_token()
         if settings.keys_folder:
             authenticator = require_keys(context, socket, settings.keys_folder)
-            stack.callback(authenticator.stop)
+        else:
+            authenticator = require_token(context, socket, token)
+        stack.callback(authenticator.stop)
+        guard = ConnectionGuard(socket, raise_descriptor_limit())
+        stack.callback(guard.close)
         try:
             address = bind_router(socket, settings.address)
         except zmq.ZMQError as error:
             raise ServiceError(_bind_failure(settings.address, error)) from error
-        yield socket, address
+        if not settings.keys_folder:
+            # Only now: another service that listens here keeps its own.
+            try:
+                file = write_token(address, token)
+            except OSError as error:
+                text = f"cannot write the token that clients need ({error}); set EX4D_TOKENS to another folder"
+                raise ServiceError(text) from error
+            stack.callback(remove_token, address, token)
+            log.info("clients of this user find their token in %s", file)
+        yield socket, guard, address
 
 
 def _bind_failure(address: str, error: zmq.ZMQError) -> str:

@@ -1,0 +1,99 @@
+"""The token of a backend without keys: proof that a client may read the files of the user who started the backend.
+
+Loopback alone keeps nobody out: a page in the user's own web browser and every other user of the machine reach it. So
+`ex4d serve` writes a new random token at each start into a file that only its user can read, named after its address,
+and `ex4d_core.client` sends it as the password of ZeroMQ's PLAIN mechanism.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+import tempfile
+from contextlib import suppress
+from ipaddress import ip_address
+from pathlib import Path
+from urllib.parse import urlsplit
+
+# The user's name in ZeroMQ's PLAIN mechanism, and the domain of its authenticator.
+USER = "ex4d"
+_BYTES = 32
+_MAX_FILE_BYTES = 256
+
+
+def token_folder() -> Path:
+    """The folder of the tokens: $EX4D_TOKENS, else ``ex4d/tokens`` in the user's data folder.
+
+    That is where `platformdirs.user_data_dir` has it, which Blender's Python lacks.
+    """
+    if chosen := os.environ.get("EX4D_TOKENS"):
+        return Path(chosen)
+    home = Path.home()
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = home / "Library" / "Application Support"
+    else:
+        named = Path(os.environ.get("XDG_DATA_HOME", "").strip())
+        # The specification of these folders: a relative path is ignored.
+        base = named if named.is_absolute() else home / ".local" / "share"
+    return base / "ex4d" / "tokens"
+
+
+def token_file(address: str) -> Path | None:
+    """The file of the token for an address, ``tcp://HOST:PORT``; None for any address but loopback."""
+    try:
+        parts = urlsplit(address.strip())
+        host, port = parts.hostname or "", parts.port
+        where = ip_address("127.0.0.1" if host == "localhost" else host)
+    except ValueError:  # no port, or the name of a machine
+        return None
+    if parts.scheme != "tcp" or port is None or not where.is_loopback:
+        return None
+    return token_folder() / f"{where.compressed.replace(':', '-')}-{port}.token"
+
+
+def read_token(address: str) -> str:
+    """The token for an address; "" if there is none, or this user may not read it."""
+    with suppress(OSError, ValueError, RuntimeError):  # the last: there is no home folder
+        if (path := token_file(address)) is not None:
+            with open(path, encoding="ascii") as file:
+                return file.read(_MAX_FILE_BYTES).strip()
+    return ""
+
+
+def new_token() -> str:
+    """A token that nobody can guess."""
+    return secrets.token_urlsafe(_BYTES)
+
+
+def write_token(address: str, token: str) -> Path:
+    """Write the token of a backend that listens on a loopback address; only its owner can read the file.
+
+    Raises:
+        ValueError: the address is not loopback.
+        OSError: the file cannot be written.
+    """
+    path = token_file(address)
+    if path is None:
+        raise ValueError(f"{address} is not a loopback address, tcp://127.0.0.1:PORT")
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # Of mode 0600 from the beginning, and complete as soon as it has its name.
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    try:
+        with open(descriptor, "w", encoding="ascii") as file:
+            file.write(token + "\n")
+        os.replace(name, path)
+    except OSError:
+        Path(name).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def remove_token(address: str, token: str) -> None:
+    """Remove the token of a backend that ends, unless another one has written its own meanwhile."""
+    path = token_file(address)
+    if path is not None and read_token(address) == token:
+        with suppress(OSError):
+            path.unlink()
