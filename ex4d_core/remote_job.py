@@ -18,6 +18,7 @@ from typing import Any
 from ex4d_core.client import Client, ClientError, Conversation, Result, Task
 from ex4d_core.errors import RequestError, user_message
 from ex4d_core.messages import Cancel, EventsReply, GetEvents, JobEvent, JobStatus, Submit, Withdraw
+from ex4d_core.safe_files import make_folder
 from ex4d_core.scene import FILE_NAMES, MANIFEST
 from ex4d_core.stages import Pace, stage_and_eta
 from ex4d_core.take_files import TAKE_FILES, frame_file_name
@@ -180,7 +181,7 @@ class RemoteJob:
 
     def conversation(self) -> Conversation[JobStatus]:
         """From the upload to the last result; returns the job's final status."""
-        self.results_folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.results_folder)
         yield from self.submission()
         while True:
             reply = yield from self._fetch_announced(_EVENT_WAIT_SECONDS)
@@ -209,7 +210,7 @@ class RemoteJob:
 
     def fetch_available(self) -> Conversation[JobStatus]:
         """Fetch what the job has produced so far, without waiting for more; returns its status."""
-        self.results_folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.results_folder)
         while (reply := (yield from self._fetch_announced(0.0))).events:
             pass
         return reply.status

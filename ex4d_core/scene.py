@@ -33,6 +33,7 @@ from ex4d_core import __version__
 from ex4d_core.archives import read_npz
 from ex4d_core.cameras import CameraError, CameraPath
 from ex4d_core.errors import Ex4dError
+from ex4d_core.safe_files import is_link
 
 FORMAT = "ex4d-scene"
 VERSION = 2
@@ -480,4 +481,7 @@ def move_package(new: Path, target: Path) -> None:
     except OSError:
         os.replace(old, target)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    if is_link(old):
+        old.unlink()  # the package that it led to stays
+    else:
+        shutil.rmtree(old, ignore_errors=True)

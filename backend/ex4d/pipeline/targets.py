@@ -19,6 +19,7 @@ from typing import Any
 
 from ex4d.media import MediaError, read_metadata
 from ex4d_core.errors import Ex4dError
+from ex4d_core.safe_files import is_ordinary_file, open_file
 from ex4d_core.scene import FILE_NAMES, MANIFEST, PlacedFootage, Scene, is_package, is_sha256, require_replaceable
 from ex4d_core.shot import MAX_FRAMES
 from ex4d_core.take_files import ESTIMATE_FILE, REQUEST_FILE, TAKE_FILES, frame_file_name
@@ -152,7 +153,7 @@ def require_results_folder(folder: Path, job: str, *, overwrite: bool = False) -
     Raises:
         OutputError, SceneError: as `require_take_folder` and `require_scene_folder`.
     """
-    if _exists(mark := folder / _JOB_MARK) and mark.read_text(encoding="utf-8") == job:
+    if is_ordinary_file(mark := folder / _JOB_MARK) and mark.read_text(encoding="utf-8") == job:
         return ()
     if is_package(folder):
         require_scene_folder(folder, overwrite=overwrite)
@@ -161,8 +162,13 @@ def require_results_folder(folder: Path, job: str, *, overwrite: bool = False) -
 
 
 def mark_results(folder: Path, job: str) -> None:
-    """Mark a folder as one with results of a job, until they can be told from other files."""
-    (folder / _JOB_MARK).write_text(job, encoding="utf-8")
+    """Mark a folder as one with results of a job, until they can be told from other files.
+
+    Raises:
+        LinkError: the mark is there as a link.
+    """
+    with open_file(folder / _JOB_MARK) as file:
+        file.write(job.encode())
 
 
 def unmark_results(folder: Path) -> None:
