@@ -16,7 +16,7 @@ from campaigns.outcome import Outcome
 from campaigns.runner import frame_text
 from campaigns.service import FRAMES, PATIENCE, Service, ask, connected, write_scene
 from ex4d_core.client import Client
-from ex4d_core.messages import JobsReply, JobStatus, ListJobs
+from ex4d_core.messages import MAX_JOBS, JobsReply, JobStatus, ListJobs
 from ex4d_core.take_files import frame_file_name
 
 # So often may a job's worker or service be killed before it may fail.
@@ -77,16 +77,15 @@ def _check(outcome: Outcome, monitor: Client, folder: Path, labels: list[str], b
     for number, state in states.items():
         label = labels[int(number)]
         job = by_name.get(state["job"])
-        if job is None:
-            if len(listed.jobs) < 200:  # as many as a list holds
-                outcome.require(False, f"job {state['job']!r} of {label!r} was acknowledged, and is lost")
-            continue
-        if job.state == "failed":
+        if job is None:  # a list holds the newest only
+            outcome.require(len(listed.jobs) >= MAX_JOBS, f"job {state['job']!r} of {label!r} was acknowledged, and is lost")
+        elif job.state == "failed":
             failed += 1
             times = blamed[job.job]
             outcome.require(times >= _KILLS_BEFORE_FAILURE, f"{label!r} failed after {times} kills: {job.reason[:200]}")
             continue
-        outcome.require(job.state == "done", f"{label!r} is {job.state}")
+        else:
+            outcome.require(job.state == "done", f"{label!r} is {job.state}")
         for index in range(FRAMES):
             path = folder / "takes" / number / frame_file_name(index)
             there = path.is_file() and path.read_bytes() == frame_text(label, index)
