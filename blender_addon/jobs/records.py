@@ -90,7 +90,9 @@ def resumed_fields(record: JobRecord) -> dict[str, Any]:
         RequestError: the record's key is not one, and would become part of a path.
     """
     if not record.key.isalnum():
-        raise RequestError(f"the job's key {record.key[:40]!r} is damaged; remove this from the list, and start it again")
+        raise RequestError(
+            f"the job's key {record.key[:40]!r} is damaged; remove this from the list, and start it again"
+        )
     names = ("key", "job", "last_event", "cancelling")
     return {"folder": from_blend(record.folder), "submitted": True, **{name: getattr(record, name) for name in names}}
 

@@ -2,6 +2,6 @@
 
     .venv/backend/bin/python scripts/campaign.py kills --seed 1 --count 200
 
-Each module here is one campaign with a function ``run(seed, count) -> Outcome``, where ``count`` bounds its work. It works
-in a temporary folder and removes it with everything that it started. `tests/campaigns` runs short forms.
+A campaign is a module with a function ``run(seed, count) -> Outcome``, where ``count`` bounds its work. It works in a
+temporary folder and removes it with everything that it started. `tests/campaigns` runs short forms.
 """

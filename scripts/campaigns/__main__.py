@@ -13,9 +13,6 @@ CAMPAIGNS = {
     "kills": ("SIGKILL to service, worker and client during jobs: nothing acknowledged is lost; kills", 50),
     "fuzz": ("damaged and extreme messages: none is an internal error; messages", 20_000),
     "evil_server": ("a server that lies to the client: bounded memory, and an end with a sentence; rounds", 1),
-    "bombs": ("huge, endless and deep messages: the service's memory stays bounded; rounds", 1),
-    "load": ("many jobs of many clients: all end, and memory stays flat; jobs", 1_000),
-    "full_disk": ("a full disk with jobs waiting: all end once there is room (root, Linux); jobs", 30),
     "strangers_file": ("links and names planted by a stranger: nothing outside the folder is written; trials", 500),
 }
 

@@ -1,11 +1,13 @@
 """Messages that are nearly right: every field of every request gets values that it must not have.
 
 A message is built from real parts (a scene and jobs that are there), then one to three of its fields are changed,
-dropped or added, or its bytes are. The service must answer each with something else than "internal", and log no traceback.
+dropped or added, or its bytes are. The service must answer each, never with "internal", and log no traceback.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -27,6 +29,8 @@ from ex4d_core.wire import ProtocolError, decode, encode
 
 # Requests without an answer at a time; the service drops answers beyond its own limit.
 _IN_FLIGHT = 100
+# Requests for events are held back for 10 s at most.
+_SILENCE = 40
 # A key of its own for each valid submission would fill the queue.
 _KEYS = 20
 
@@ -53,45 +57,47 @@ def run(seed: int, count: int) -> Outcome:
 
 def _send_all(service: Service, client: Client, builder: _Builder, count: int, outcome: Outcome) -> Counter[str]:
     """Send on the client's own connection, which has its keys or its token; count the answers by kind or code."""
-    socket, answers, waiting = client._socket, Counter(), {}
+    socket, answers = client._socket, Counter[str]()
+    asked: dict[int, list[bytes]] = {}
     sent = 0
-    while sent < count or waiting:
-        while sent < count and len(waiting) < _IN_FLIGHT:
+    while answers.total() < count:
+        while sent < count and sent - answers.total() < _IN_FLIGHT:
             sent += 1
-            parts = builder.message(sent)
-            waiting[sent] = parts
-            socket.send_multipart(parts)
-        if not socket.poll(20_000):
-            # Those whose number was damaged are answered under 0, and so are missing here.
-            if not service.running:
-                return answers
-            if sent == count:
-                break
-            waiting.clear()
-        while True:
+            asked[sent] = builder.message(sent)
+            socket.send_multipart(asked[sent])
+        if not socket.poll(_SILENCE * 1000 if service.running else 0):
+            break
+        while socket.poll(0):
             try:
-                parts = socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                break
-            try:
-                number, reply = decode(parts, messages.REPLIES)
+                number, reply = decode(socket.recv_multipart(zmq.NOBLOCK), messages.REPLIES)
             except ProtocolError as error:
                 outcome.require(False, f"an answer that is none: {error}")
+                answers["none"] += 1
                 continue
-            asked = waiting.pop(number, None)
-            if asked is None and waiting and number == 0:
-                waiting.pop(next(iter(waiting)))
             kind = reply.code if isinstance(reply, messages.Error) else type(reply).__name__
             answers[kind] += 1
+            # Of a damaged number, the wrong one.
+            parts = asked.pop(number, None)
             if kind in ("internal", "storage"):
-                outcome.require(False, f"{reply} to {_readable(asked)}")
+                outcome.require(False, f"{reply} to {_readable(parts)}")
+    # Of those whose number is not damaged, the first.
+    left = [_readable(parts) for number, parts in asked.items() if _number(parts) == number][:2]
+    outcome.require(answers.total() == sent, f"{sent} messages got {answers.total()} answers; without one: {left}")
     return answers
+
+
+def _number(parts: list[bytes]) -> int:
+    """The number under which the service answers a message."""
+    try:
+        return decode(parts, messages.REQUESTS)[0]
+    except ProtocolError as error:
+        return error.request_id
 
 
 def _readable(parts: list[bytes] | None) -> str:
     try:
         return repr(msgpack.unpackb(parts[0], strict_map_key=False))[:400] if parts else "an unknown message"
-    except ValueError:
+    except (ValueError, TypeError):
         return repr(parts)[:400]
 
 
@@ -101,6 +107,8 @@ class _Builder:
     def __init__(self, choices: random.Random, scene: Scene, job: str):
         self._choices = choices
         self._request = shot(scene, "whole").to_wire()
+        self._manifest = scene.manifest_bytes
+        self._follow_up: messages.Message | None = None
         hashes = [scene.digest, *(entry.sha256 for entry in scene.manifest.files.values())]
         entry = scene.manifest.files["color"]
         walk = _reconstruction(entry.sha256, entry.size)
@@ -127,6 +135,11 @@ class _Builder:
     def message(self, number: int) -> list[bytes]:
         """The parts of a message, most likely a wrong one."""
         choices = self._choices
+        if self._follow_up is not None:
+            follow_up, self._follow_up = self._follow_up, None
+            return encode(follow_up, number)
+        if choices.random() < 0.08:
+            return encode(self._wrong_manifest(), number)
         parts = encode(choices.choice(self._makers)(), number)
         header = msgpack.unpackb(parts[0])
         for _ in range(choices.choice((1, 1, 1, 2, 3))):
@@ -139,6 +152,16 @@ class _Builder:
         if choices.random() < 0.03:
             parts = choices.choice(([*parts, b"more"], parts[:1], [parts[0], b""], [b""]))
         return parts
+
+    def _wrong_manifest(self) -> messages.PutBlob:
+        """A manifest that is nearly right, as a blob; the next message is a shot of its scene."""
+        values = json.loads(self._manifest)
+        for _ in range(self._choices.choice((1, 1, 2))):
+            _spoil(values, self._choices)
+        data = json.dumps(values, default=repr).encode(errors="replace")[: messages.CHUNK_BYTES]
+        sha256 = hashlib.sha256(data).hexdigest()
+        self._follow_up = messages.Submit(sha256, {**self._request, "scene": sha256})
+        return messages.PutBlob(sha256, len(data), 0, data)
 
 
 def _random_hash(choices: random.Random) -> str:
@@ -163,8 +186,9 @@ def _spoil(header: dict[str, Any], choices: random.Random) -> None:
         if isinstance(place[name], dict) and place[name] and choices.random() < 0.9:
             place = place[name]
             continue
-        if isinstance(place[name], list) and place[name] and isinstance(place[name][0], dict) and choices.random() < 0.9:
-            place = choices.choice(place[name])
+        inner = [one for one in place[name] if isinstance(one, dict)] if isinstance(place[name], list) else []
+        if inner and choices.random() < 0.9:
+            place = choices.choice(inner)
             continue
         break
     kind = choices.random()
@@ -202,7 +226,9 @@ def _near(value: Any, choices: random.Random) -> Any:
     if isinstance(value, float):
         return choices.choice((value + 1.0, -value, value * 1e30, float(f"{value:.0f}"), str(value)))
     if isinstance(value, str):
-        return choices.choice((value + "x", value[:-1], value.upper(), value * 50, value.encode(errors="replace"), [value]))
+        return choices.choice(
+            (value + "x", value[:-1], value.upper(), value * 50, value.encode(errors="replace"), [value])
+        )
     if isinstance(value, bytes):
         place = choices.randrange(len(value) + 1)
         return choices.choice((value[:-1], value + b"\0", value[:place] + b"\xff\xf8" + value[place + 2 :], value * 2))

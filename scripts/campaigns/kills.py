@@ -78,7 +78,9 @@ def _check(outcome: Outcome, monitor: Client, folder: Path, labels: list[str], b
         label = labels[int(number)]
         job = by_name.get(state["job"])
         if job is None:  # a list holds the newest only
-            outcome.require(len(listed.jobs) >= MAX_JOBS, f"job {state['job']!r} of {label!r} was acknowledged, and is lost")
+            outcome.require(
+                len(listed.jobs) >= MAX_JOBS, f"job {state['job']!r} of {label!r} was acknowledged, and is lost"
+            )
         elif job.state == "failed":
             failed += 1
             times = blamed[job.job]

@@ -1,4 +1,4 @@
-"""A service in a process of its own, with small shots that take a moment, and a folder for everything that it writes."""
+"""A service in a process of its own, with small shots that take a moment, and a folder for all that it writes."""
 
 from __future__ import annotations
 
