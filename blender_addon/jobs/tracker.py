@@ -1,6 +1,6 @@
 """Follows all jobs of this Blender: brings records up to date, and resumes after undo, load, revert and restart.
 
-Only what was started on this computer is resumed by itself (see `origin`); the rest is paused until the artist wants it.
+Only what was started on this computer is resumed by itself (see `origin`); the rest waits for the artist.
 
 While Blender runs, `ex4d_core.remote_job.RemoteJob` has the state of a job. Each tick copies what changed into the
 job's record, so that a saved file, an undo step or another Blender finds its way back; results are in the job's folder.
