@@ -27,6 +27,7 @@ from ex4d_core.messages import (
     Submit,
     Withdraw,
 )
+from ex4d_core.safe_files import make_folder
 from ex4d_core.scene_manifest import FILE_NAMES, MANIFEST
 from ex4d_core.shot import MAX_FRAMES
 from ex4d_core.stages import Pace, stage_and_eta
@@ -192,7 +193,7 @@ class RemoteJob:
 
     def conversation(self) -> Conversation[JobStatus]:
         """From the upload to the last result; returns the job's final status."""
-        self.results_folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.results_folder)
         yield from self.submission()
         while True:
             asked = time.monotonic()
@@ -225,7 +226,7 @@ class RemoteJob:
 
     def fetch_available(self) -> Conversation[JobStatus]:
         """Fetch what the job has produced so far, without waiting for more; returns its status."""
-        self.results_folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.results_folder)
         while (reply := (yield from self._fetch_announced(0.0))).events:
             pass
         return reply.status

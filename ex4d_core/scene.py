@@ -29,6 +29,7 @@ import numpy as np
 
 from ex4d_core.archives import read_npz
 from ex4d_core.cameras import CameraError, CameraPath
+from ex4d_core.safe_files import is_link
 from ex4d_core.scene_manifest import (
     FILE_NAMES,
     FORMAT,
@@ -314,4 +315,7 @@ def move_package(new: Path, target: Path) -> None:
     except OSError:
         os.replace(old, target)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    if is_link(old):
+        old.unlink()  # the package that it led to stays
+    else:
+        shutil.rmtree(old, ignore_errors=True)

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from ex4d_core.client import Conversation, RequestRefused
 from ex4d_core.errors import Ex4dError
 from ex4d_core.messages import CHUNK_BYTES, MAX_HASHES, BlobStatus, GetBlob, Message, PutBlob
+from ex4d_core.safe_files import LinkError, is_ordinary_file, open_file
 from ex4d_core.scene import Scene
 from ex4d_core.scene_manifest import RENDER_FILES
 
@@ -128,6 +129,7 @@ def fetch_blobs(blobs: list[tuple[str, int, Path]]) -> Conversation[None]:
     Raises:
         TransferError: the bytes of one did not have the right hash, twice.
         StorageError: one cannot be written.
+        LinkError: one would be written through a link.
     """
     missing = []
     for blob in blobs:
@@ -142,7 +144,8 @@ def fetch_blobs(blobs: list[tuple[str, int, Path]]) -> Conversation[None]:
         for path in data.keys() - {path for _, _, path in missing}:
             with _storing(path):
                 partial = path.with_name(path.name + ".partial")
-                partial.write_bytes(data[path])
+                with open_file(partial) as file:
+                    _write_all(file, data[path])
                 os.replace(partial, path)
     # Large blobs, and corrupt ones.
     for sha256, size, path in missing:
@@ -150,8 +153,8 @@ def fetch_blobs(blobs: list[tuple[str, int, Path]]) -> Conversation[None]:
 
 
 def _is_there(sha256: str, size: int, path: Path) -> Conversation[bool]:
-    """Whether a file has the content of a blob."""
-    if not path.exists() or path.stat().st_size != size:
+    """Whether a file has the content of a blob; a link to one is replaced by a file."""
+    if not is_ordinary_file(path) or path.stat().st_size != size:
         return False
     return (yield from hash_file(path)) == sha256
 
@@ -164,6 +167,7 @@ def fetch_blob(sha256: str, size: int, path: Path) -> Conversation[None]:
     Raises:
         TransferError: the bytes did not have the right hash, twice.
         StorageError: it cannot be written.
+        LinkError: it would be written through a link.
     """
     if (yield from _is_there(sha256, size, path)):
         return
@@ -173,7 +177,7 @@ def fetch_blob(sha256: str, size: int, path: Path) -> Conversation[None]:
         digest, offset = hashlib.sha256(), 0
         with _storing(path):
             # Unbuffered: closing the file would write again what did not fit.
-            file = open(partial, "a+b", buffering=0)  # noqa: SIM115 - closed below, whatever happens in between
+            file = open_file(partial, append=True)
         with file:
             file.seek(0)
             while data := file.read(CHUNK_BYTES):
@@ -203,6 +207,8 @@ def _storing(path: Path) -> Iterator[None]:
     """Name the folder, and the remedy, when a result cannot be written."""
     try:
         yield
+    except LinkError:
+        raise
     except OSError as error:
         raise StorageError(
             f"cannot write {path.name} into {path.parent}: {error.strerror or error}; free space there or check its "
@@ -210,7 +216,7 @@ def _storing(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _write_all(file: RawIOBase, data: bytes) -> None:
+def _write_all(file: RawIOBase, data: bytes | bytearray) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[file.write(rest) :]

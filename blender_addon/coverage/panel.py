@@ -8,6 +8,7 @@ from bpy.app.translations import pgettext_iface as iface_
 from ..cameras.panel import BelowCamera
 from ..connection.panel import draw_text
 from ..errors import reports_errors
+from ..live.query import note_switch
 from ..shots.objects import NeedsShot
 from .live_coverage import live_coverage
 
@@ -20,7 +21,9 @@ class EX4D_Coverage(bpy.types.PropertyGroup):
         description="Show the visible fraction of each frame along the timeline, updated with every edit of the "
         "camera; sends the scene to the backend",
         default=False,
+        update=note_switch,
     )
+    seal: bpy.props.StringProperty(options={"HIDDEN"})
 
 
 class EX4D_OT_refresh_coverage(NeedsShot, bpy.types.Operator):

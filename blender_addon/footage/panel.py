@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import bpy
-from bpy.app.translations import pgettext_iface as iface_
 
 from ex4d_core.remote_job import JobState
 
 from ..blender_types import SidebarPanel
 from ..connection.panel import draw_text
-from ..jobs.progress import progress_text, state_icon
+from ..jobs.progress import paused_text, progress_text, state_icon, state_text
 from ..jobs.tracker import can_cancel, can_resume
 from ..scenes.panel import EX4D_PT_scene
 from .operators import (
@@ -84,7 +83,7 @@ def _draw_optional(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup
 
 def _draw_reconstruction(layout: bpy.types.UILayout, record: EX4D_Reconstruction, context: bpy.types.Context) -> None:
     row = layout.row(align=True)
-    row.label(text=f"{record.label}: {iface_(record.state)}", translate=False, icon=state_icon(record))
+    row.label(text=f"{record.label}: {state_text(record)}", translate=False, icon=state_icon(record))
     if can_resume(record):
         row.operator(EX4D_OT_resume_reconstruction.bl_idname, text="", icon="FILE_REFRESH").key = record.key
     if can_cancel(record):
@@ -92,7 +91,9 @@ def _draw_reconstruction(layout: bpy.types.UILayout, record: EX4D_Reconstruction
         layout.progress(factor=record.progress, type="BAR", text=progress_text(record))
     else:
         row.operator(EX4D_OT_forget_reconstruction.bl_idname, text="", icon="TRASH").key = record.key
-    if record.reason:
+    if text := paused_text(record):
+        draw_text(layout, text, context)
+    elif record.reason:
         draw_text(layout, record.reason, context)
 
 

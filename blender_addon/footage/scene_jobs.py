@@ -42,6 +42,11 @@ class FollowedScene(FollowedJob[EX4D_Reconstruction]):
         plan = None if record.job or record.cancelling else plan_from_text(record.plan)
         return cls(RemoteScene(plan=plan, **resumed_fields(record)), record)
 
+    @classmethod
+    def content(cls, record: EX4D_Reconstruction) -> bytes:
+        """See `FollowedJob`."""
+        return record.plan.encode("utf-8", errors="surrogatepass")
+
     def settle(self) -> bool:
         """Have the scene imported; its record says "done" until then."""
         if self.job.state is JobState.DONE and not self.imported:
@@ -65,14 +70,15 @@ def start_reconstruction(plan: ReconstructionPlan, blender_scene: bpy.types.Scen
     job = RemoteScene(new_scene_folder(plan.settings.name), plan)
     record: EX4D_Reconstruction = add_record(blender_scene, RECONSTRUCTIONS, plan.settings.name, job)
     record.plan = plan_to_text(plan)
+    FollowedScene.seal(record)
     tracker.send(FollowedScene(job, record))
     return record
 
 
 def import_finished() -> None:
-    """Import every scene that has arrived completely."""
+    """Import every scene that has arrived completely, of those that the artist wants."""
     for blender_scene, record in records_of(RECONSTRUCTIONS):
-        if record.state == JobState.DONE:
+        if record.state == JobState.DONE and tracker.is_known(record):
             _import(blender_scene, record)
 
 

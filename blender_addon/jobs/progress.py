@@ -8,8 +8,9 @@ from ex4d_core.remote_job import JobState
 from ex4d_core.stages import LOAD_STAGE, NO_ROOM_STAGE, WARM_UP_STAGE
 
 from ..connection.session import session
+from ..paths import from_blend
 from .records import JobRecord
-from .tracker import can_cancel
+from .tracker import can_cancel, is_paused
 
 STATE_ICONS = {
     "done": "CHECKMARK",
@@ -24,16 +25,26 @@ STATE_ICONS = {
 
 def state_icon(record: JobRecord) -> str:
     """The icon that goes with a job's state."""
-    return STATE_ICONS.get(record.state, "SORTTIME")
+    return "PAUSE" if is_paused(record) else STATE_ICONS.get(record.state, "SORTTIME")
 
 
 def state_text(record: JobRecord) -> str:
     """A job's state in a word, as it is now: whether one still runs is unknown while the backend is away."""
+    if is_paused(record):
+        return iface_("paused")
     if can_cancel(record) and record.cancelling:
         return iface_("cancelling")
     if can_cancel(record) and not session().connected:
         return iface_("waiting")
     return iface_(record.state)
+
+
+def paused_text(record: JobRecord) -> str:
+    """Why a job is paused, and what Resume does, in a sentence; "" where it is not."""
+    if not is_paused(record):
+        return ""
+    text = iface_("Paused, as it was not started on this computer: Resume continues it and writes into {folder}")
+    return text.format(folder=from_blend(record.folder))
 
 
 def progress_text(record: JobRecord, engine: str = "") -> str:

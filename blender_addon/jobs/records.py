@@ -11,6 +11,7 @@ from typing import Any
 
 import bpy
 
+from ex4d_core.errors import RequestError
 from ex4d_core.remote_job import JobState, RemoteJob
 
 from ..paths import PATH_OPTIONS, from_blend, to_blend
@@ -37,6 +38,7 @@ class JobRecord:
     )
     reason: bpy.props.StringProperty(description="Why the job failed or stopped")
     cancelling: bpy.props.BoolProperty(description="Whether the backend must still be told that the job is cancelled")
+    seal: bpy.props.StringProperty(description="Shows on which computer the job was started; see jobs.origin")
 
 
 # What is the same in every copy of a record.
@@ -82,7 +84,15 @@ def add_record(blender_scene: bpy.types.Scene, collection: str, label: str, job:
 
 
 def resumed_fields(record: JobRecord) -> dict[str, Any]:
-    """The fields of a `RemoteJob` that resume it where the record says it was; as far as is known it was submitted."""
+    """The fields of a `RemoteJob` that resume it where the record says it was; as far as is known it was submitted.
+
+    Raises:
+        RequestError: the record's key is not one, and would become part of a path.
+    """
+    if not record.key.isalnum():
+        raise RequestError(
+            f"the job's key {record.key[:40]!r} is damaged; remove this from the list, and start it again"
+        )
     names = ("key", "job", "last_event", "cancelling")
     return {"folder": from_blend(record.folder), "submitted": True, **{name: getattr(record, name) for name in names}}
 

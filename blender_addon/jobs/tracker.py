@@ -1,5 +1,7 @@
 """Follows all jobs of this Blender: brings records up to date, and resumes after undo, load, revert and restart.
 
+Only what was started on this computer is resumed by itself (see `origin`); the rest waits for the artist.
+
 While Blender runs, `ex4d_core.remote_job.RemoteJob` has the state of a job. Each tick copies what changed into the
 job's record, so that a saved file, an undo step or another Blender finds its way back; results are in the job's folder.
 What a kind of job shows besides (strips, an imported scene) is up to its subclass of `FollowedJob`.
@@ -8,6 +10,7 @@ What a kind of job shows besides (strips, an imported scene) is up to its subcla
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -22,6 +25,7 @@ from ..connection.session import session
 from ..errors import contained
 from ..paths import from_blend, to_blend
 from ..scheduler import JOBS_SECONDS, scheduler
+from .origin import is_own, seal_record
 from .records import SHARED, JobRecord, find_copies, home_of, note_change, records_of, set_changed
 
 Record = TypeVar("Record", bound="JobRecord")
@@ -81,6 +85,21 @@ class FollowedJob(Subscripted, ABC, Generic[Record]):
         Raises:
             Ex4dError, OSError: that is impossible.
         """
+
+    @classmethod
+    @abstractmethod
+    def content(cls, record: Record) -> bytes:
+        """What a record's job sends, or is computed from; it decides whether the record's seal holds.
+
+        Raises:
+            OSError: it is gone.
+        """
+
+    @classmethod
+    def seal(cls, record: Record) -> None:
+        """Note that the artist wants this job as it stands, so that it is resumed whenever the file is opened here."""
+        with suppress(OSError):
+            seal_record(record, cls.content(record))
 
     def present(self, blender_scene: bpy.types.Scene, record: Record) -> None:
         """Show results that have arrived so far; may set `problem`."""
@@ -161,6 +180,7 @@ class Tracker:
     Attributes:
         kinds: the kinds of jobs.
         followed: all that are, or were until their end, by key.
+        paused: keys of unfinished jobs in the open file that were not started on this computer.
     """
 
     def __init__(self) -> None:
@@ -171,6 +191,7 @@ class Tracker:
         """Follow nothing."""
         self.kinds: list[type[FollowedJob[Any]]] = []
         self.followed: dict[str, FollowedJob[Any]] = {}
+        self.paused: set[str] = set()
 
     def is_followed(self, record: JobRecord) -> bool:
         """Whether a record's job is under way in this Blender."""
@@ -186,14 +207,31 @@ class Tracker:
         self._follow(followed)
         followed.lost_with = bpy.data.filepath
 
+    def is_known(self, record: JobRecord) -> bool:
+        """Whether the artist started or resumed a record's job, on this computer."""
+        known = self.followed.get(record.key)
+        if known is not None and known.job.folder == from_blend(record.folder):
+            return True
+        return is_own(record, partial(self._kind_of(record).content, record))
+
     def resume(self, record: JobRecord) -> None:
-        """Continue a record's job; the record says why, if that is impossible."""
+        """Continue a record's job, since the artist wants it; the record says why, if that is impossible."""
+        kind = self._kind_of(record)
+        for _, copy in find_copies(kind.collection, record.key):
+            kind.seal(copy)
+        self._continue(record)
+
+    def _kind_of(self, record: JobRecord) -> type[FollowedJob[Any]]:
+        return next(kind for kind in self.kinds if find_copies(kind.collection, record.key))
+
+    def _continue(self, record: JobRecord) -> None:
+        self.paused.discard(record.key)
         known = self.followed.get(record.key)
         if known is not None and not known.over:
             if known.job.folder == from_blend(record.folder):
                 return
             self.abandon(known.key)
-        kind = next(kind for kind in self.kinds if find_copies(kind.collection, record.key))
+        kind = self._kind_of(record)
         try:
             followed = kind.resumed(record)
         except Exception as error:
@@ -208,12 +246,16 @@ class Tracker:
         self._follow(followed)
 
     def resume_all(self) -> None:
-        """Continue every job of the open file that is not over and not being followed."""
+        """Continue every job of the open file that is not over and not being followed, and that is known."""
+        self.paused.clear()
         for kind in self.kinds:
             for _, record in records_of(kind.collection):
                 if record.cancelling or record.state not in (*kind.finished, JobState.STOPPED):
                     with contained():
-                        self.resume(record)
+                        if self.is_known(record):
+                            self._continue(record)
+                        else:
+                            self.paused.add(record.key)
 
     def cancel(self, record: JobRecord) -> None:
         """Cancel a record's job: the backend's work, or the sending of it."""
@@ -302,8 +344,13 @@ def can_cancel(record: JobRecord) -> bool:
 
 
 def can_resume(record: JobRecord) -> bool:
-    """Whether the add-on gave up following a job, which it can try again."""
-    return record.state == JobState.STOPPED
+    """Whether the add-on does not follow an unfinished job, and can do so when the artist wants it."""
+    return record.state == JobState.STOPPED or is_paused(record)
+
+
+def is_paused(record: JobRecord) -> bool:
+    """Whether a job waits for the artist, because it was not started on this computer."""
+    return record.key in tracker.paused
 
 
 def can_retry(record: JobRecord) -> bool:

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Generic, TypeVar
 
 import bpy
+from bpy.app.translations import pgettext_iface as iface_
 
 from ex4d_core.client import Task
 from ex4d_core.errors import user_message
@@ -21,17 +22,28 @@ from ex4d_core.transfers import ask_about
 from ..blender_types import Subscripted
 from ..connection.session import session
 from ..errors import contained
+from ..jobs.origin import is_seal, seal
 from ..scenes.link import open_scene
 from ..scheduler import LIVE_SECONDS, scheduler
 
 Answer = TypeVar("Answer", bound=Message)
+
+# What the seal of a question that was switched on is about.
+_SWITCHED_ON = "live query"
+
+
+def note_switch(settings: Any, _: bpy.types.Context) -> None:
+    """Seal the settings when the artist switches their question on; an ``update`` of the property ``live``."""
+    if settings.live:
+        settings.seal = seal(_SWITCHED_ON)
 
 
 class LiveQuery(Subscripted, ABC, Generic[Answer]):
     """One such question and its newest answer.
 
     Attributes:
-        settings: name of the Blender scene's settings, whose ``live`` switches the following on.
+        settings: name of the Blender scene's settings, whose ``live`` switches the following on. A file's own ``live``
+            counts only with a ``seal`` of this computer (see `jobs.origin`): following sends the scene.
         interval: seconds between two questions, at least.
         problem: why there is no answer, for people; "" while all is well.
     """
@@ -78,7 +90,13 @@ class LiveQuery(Subscripted, ABC, Generic[Answer]):
             elif task.result is not None:
                 self.received(task.result)
         blender_scene = bpy.context.scene
-        if blender_scene is not None and getattr(blender_scene, self.settings).live and session().connected:
+        if blender_scene is None or not (settings := getattr(blender_scene, self.settings)).live:
+            return
+        if not is_seal(settings.seal, _SWITCHED_ON):
+            text = iface_("Paused, as it was not switched on on this computer: switch it off and on again")
+            if self.problem != text:
+                self.report(text)
+        elif session().connected:
             self.follow(blender_scene)
 
     def may_ask(self) -> bool:

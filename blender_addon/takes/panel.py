@@ -9,7 +9,7 @@ from ex4d_core.remote_job import JobState
 
 from ..blender_types import SidebarPanel
 from ..connection.panel import draw_problem, draw_text
-from ..jobs.progress import progress_text, state_icon, state_text
+from ..jobs.progress import paused_text, progress_text, state_icon, state_text
 from ..jobs.records import records_of
 from ..jobs.tracker import can_cancel, can_resume, can_retry
 from ..sequencer.strips import find_strip
@@ -97,7 +97,9 @@ def _draw_details(layout: bpy.types.UILayout, entry: EX4D_Take, context: bpy.typ
         layout.progress(factor=entry.progress, type="BAR", text=progress_text(entry, entry.engine))
     if made_with := settings_text(entry):
         layout.label(text=made_with, translate=False)
-    if entry.reason:
+    if text := paused_text(entry):
+        draw_text(layout, text, context, "INFO")
+    elif entry.reason:
         draw = draw_problem if entry.state in (JobState.FAILED, JobState.STOPPED) else draw_text
         draw(layout, entry.reason, context, "INFO")
     row = layout.row(align=True)

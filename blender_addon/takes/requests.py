@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from pathlib import Path
@@ -12,6 +13,7 @@ import msgpack
 
 from ex4d_core.cameras import CameraError
 from ex4d_core.errors import RequestError
+from ex4d_core.messages import MAX_HEADER_BYTES
 from ex4d_core.scene import Scene
 from ex4d_core.shot import EngineName, PreviewSettings, RenderSettings, ShotRequest, WanSettings
 
@@ -100,6 +102,23 @@ def save_request(folder: Path, request: ShotRequest) -> None:
     (folder / REQUEST_FILE).write_bytes(msgpack.packb(request.to_wire()) or b"")
 
 
+def read_request(folder: Path) -> bytes:
+    """The bytes of the request in a take's folder.
+
+    Raises:
+        OSError: there is no such file, or something else in its place.
+    """
+    path = folder / REQUEST_FILE
+    # A pipe would hold Blender up for ever, and a giant take all memory.
+    if not path.is_file():
+        raise FileNotFoundError(errno.ENOENT, "the file is missing", str(path))
+    with open(path, "rb") as file:
+        data = file.read(MAX_HEADER_BYTES + 1)
+    if len(data) > MAX_HEADER_BYTES:
+        raise OSError(errno.EFBIG, f"the file is larger than {MAX_HEADER_BYTES} bytes", str(path))
+    return data
+
+
 def load_request(folder: Path) -> ShotRequest:
     """Read the request of the take in a folder.
 
@@ -108,7 +127,7 @@ def load_request(folder: Path) -> ShotRequest:
     """
     path = folder / REQUEST_FILE
     try:
-        return ShotRequest.from_wire(msgpack.unpackb(path.read_bytes()))
+        return ShotRequest.from_wire(msgpack.unpackb(read_request(folder)))
     except (OSError, ValueError, msgpack.UnpackException) as error:
         text = f"cannot read the request of the take, {path}: {error}; restore the file, or send a new take"
         raise RequestError(text) from error

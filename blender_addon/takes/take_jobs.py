@@ -27,7 +27,7 @@ from ..sequencer.strips import TAKE_KEY, StripError, TakeStrip, find_strip, grow
 from ..shots.final_settings import MAX_SEED
 from ..views.images import show_image
 from .properties import TAKES, EX4D_Take, takes_of_shot, version_name
-from .requests import load_request, new_take_folder, package_of, request_metadata, save_request
+from .requests import load_request, new_take_folder, package_of, read_request, request_metadata, save_request
 
 MOVIE = "take.mp4"
 # The image datablock that shows what is forming while a final is denoised.
@@ -73,6 +73,11 @@ class FollowedTake(FollowedJob[EX4D_Take]):
         scene = None if record.job or record.cancelling else package_of(request)
         frames = _frames_on_disk(from_blend(record.folder))
         return cls(RemoteTake(request=request, scene=scene, frames=frames, **resumed_fields(record)), record)
+
+    @classmethod
+    def content(cls, record: EX4D_Take) -> bytes:
+        """See `FollowedJob`."""
+        return read_request(from_blend(record.folder))
 
     def present(self, blender_scene: bpy.types.Scene, record: EX4D_Take) -> None:
         """Show the newest estimate, and let the image strip grow by the frames that have arrived."""
@@ -200,6 +205,7 @@ def send_take(
     record.frame_start, record.frames, record.fps = frame_start, len(request.camera), float(scene.manifest.fps)
     if request.wan.seed <= MAX_SEED:
         record.seed, record.steps, record.guidance = request.wan.seed, request.wan.steps, request.wan.guidance
+    FollowedTake.seal(record)
     blender_scene.ex4d_take_index = len(blender_scene.ex4d_takes) - 1
     tracker.send(FollowedTake(take, record))
     return record
@@ -220,6 +226,7 @@ def retry_take(record: EX4D_Take) -> None:
     tracker.abandon(record.key)
     _rename_strip(record, take.key)
     record.key = take.key
+    FollowedTake.seal(record)
     tracker.send(FollowedTake(take, record))
 
 

@@ -8,6 +8,7 @@ from bpy.app.translations import pgettext_iface as iface_
 from ..cameras.panel import BelowCamera
 from ..connection.panel import draw_text
 from ..errors import reports_errors
+from ..live.query import note_switch
 from ..shots.objects import NeedsShot
 from .images import open_image
 from .live_view import live_view, view_image
@@ -21,7 +22,9 @@ class EX4D_View(bpy.types.PropertyGroup):
         description="Let the backend render the current frame as in a preview, updated with every change; sends the "
         "scene to the backend",
         default=False,
+        update=note_switch,
     )
+    seal: bpy.props.StringProperty(options={"HIDDEN"})
 
 
 class EX4D_OT_show_view(NeedsShot, bpy.types.Operator):

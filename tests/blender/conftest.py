@@ -63,7 +63,9 @@ def require_no_failures() -> None:
 
 
 @pytest.fixture(autouse=True)
-def blender(tmp_path: Path) -> Iterator[None]:
+def blender(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    # Where the add-on keeps the secret by which it knows its own files.
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "this computer"))
     fresh_blender()
     chosen = bpy.context.preferences.addons["blender_addon"].preferences
     chosen.output_folder = str(tmp_path / "unsaved takes")

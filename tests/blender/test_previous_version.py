@@ -9,6 +9,7 @@ import bpy
 import pytest
 
 from blender_addon.footage.sources import plan_from_text
+from blender_addon.jobs.tracker import is_paused
 from blender_addon.paths import from_blend
 from blender_addon.scenes.link import open_scene, scene_objects
 from blender_addon.sequencer.strips import find_strip
@@ -54,7 +55,8 @@ def test_its_takes_are_as_they_were(film):
     assert (done.state, done.progress, is_followed(done)) == ("done", 1.0, False)
     assert find_strip(bpy.context.scene, done.key).type == "MOVIE"
     assert (queued.state, unsent.state) == ("queued", "sending")
-    assert is_followed(queued) and is_followed(unsent)
+    assert not is_followed(queued) and not is_followed(unsent), "it does not say where they were started"
+    assert is_paused(queued) and is_paused(unsent) and not is_paused(done)
     assert [load_request(from_blend(take.folder)).label for take in takes()] == ["walk by"] * 3
     tick_round()
     assert (queued.state, unsent.state) == ("queued", "sending"), "as long as no backend answers"
@@ -63,13 +65,17 @@ def test_its_takes_are_as_they_were(film):
 def test_its_reconstructions_are_as_they_were_and_one_says_why_it_cannot_be_resumed(film):
     imported, stopped = bpy.context.scene.ex4d_reconstructions
     assert (imported.state, imported.label) == ("imported", "walk")
+    assert is_paused(stopped) and not is_paused(imported)
+    assert bpy.ops.ex4d.resume_reconstruction(key=stopped.key) == {"FINISHED"}
     assert stopped.state == "stopped" and "/tmp/film/walk.mp4" in stopped.reason
     renamed = stopped.plan.replace("/tmp/film/", f"{film.as_posix()}/")
     assert plan_from_text(renamed).settings.depth.layout == "array"
 
 
-def test_a_take_that_was_never_sent_is_sent_now_and_a_lost_one_says_so_and_can_be_retried(connected, film):
+def test_a_take_that_was_never_sent_is_sent_by_resume_and_a_lost_one_says_so_and_can_be_retried(connected, film):
     _, queued, unsent = takes()
+    for entry in (queued, unsent):
+        assert bpy.ops.ex4d.resume_take(key=entry.key) == {"FINISHED"}
     tick_until(lambda: unsent.state == "done" and queued.state == "stopped", "both takes")
     assert find_strip(bpy.context.scene, unsent.key).type == "MOVIE"
     assert queued.job in queued.reason

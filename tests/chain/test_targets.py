@@ -13,7 +13,8 @@ import pytest
 import ex4d
 from ex4d.cli.main import main
 from ex4d.media import write_png
-from ex4d.pipeline.targets import OutputError, files_of_take, is_ours
+from ex4d.pipeline.targets import OutputError, files_of_take, is_ours, mark_results, require_results_folder
+from ex4d_core.safe_files import LinkError
 
 SIZE = ["--size", "48x32"]
 
@@ -176,3 +177,17 @@ def test_a_format_that_is_not_written_is_refused_with_what_is(folder, tmp_path, 
 def test_a_folder_may_have_a_dot_in_its_name(folder, tmp_path):
     assert main(["generate", folder, *SIZE, "--frames", "1", "-o", str(tmp_path / "shot.v2")]) == 0
     assert json.loads((tmp_path / "shot.v2" / "request.json").read_text())["camera"]["frames"] == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights of their own on Windows")
+def test_the_mark_of_a_job_is_neither_read_nor_written_through_a_link(tmp_path):
+    folder, mine = tmp_path / "results", tmp_path / "mine.txt"
+    folder.mkdir()
+    mine.write_text("j1")
+    (folder / ".ex4d-job").symlink_to(mine)
+    (folder / "notes.txt").write_text("no result")
+    with pytest.raises(OutputError, match="holds something else"):
+        require_results_folder(folder, "j1")
+    with pytest.raises(LinkError):
+        mark_results(folder, "j2")
+    assert mine.read_text() == "j1"

@@ -192,7 +192,8 @@ def _on_backend(scene: Scene, request: ShotRequest, options: argparse.Namespace,
         else require_take_folder(options.out, len(request.camera), inputs=inputs, overwrite=options.overwrite)
     )
     client = backend_client(options)
-    take = RemoteTake(options.out or Path(), request, scene)
+    # The folder that was asked for may be a link; what is in it must not.
+    take = RemoteTake((options.out or Path()).resolve(), request, scene)
 
     def begin() -> None:
         remove(earlier)

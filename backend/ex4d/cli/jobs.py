@@ -142,7 +142,8 @@ def _fetch(client: Client, job: str, folder: Path, report: Report, *, overwrite:
         remove(earlier)
         mark_results(folder, job)
 
-    remote = RemoteJob(folder, job=job)
+    # The folder that was asked for may be a link; what is in it must not.
+    remote = RemoteJob(folder.resolve(), job=job)
     remote.before_results = begin
     with report.stages() as progress:
         task = client.start(remote.fetch_available())

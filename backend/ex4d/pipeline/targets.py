@@ -19,6 +19,7 @@ from typing import Any
 
 from ex4d.media import MediaError, read_metadata
 from ex4d_core.errors import Ex4dError
+from ex4d_core.safe_files import is_ordinary_file, open_file
 from ex4d_core.scene import PlacedFootage, Scene, is_package, require_replaceable
 from ex4d_core.scene_manifest import FILE_NAMES, MANIFEST, is_sha256
 from ex4d_core.shot import MAX_FRAMES
@@ -153,7 +154,7 @@ def require_results_folder(folder: Path, job: str, *, overwrite: bool = False) -
     Raises:
         OutputError, SceneError: as `require_take_folder` and `require_scene_folder`.
     """
-    if _exists(mark := folder / _JOB_MARK) and mark.read_text(encoding="utf-8") == job:
+    if is_ordinary_file(mark := folder / _JOB_MARK) and mark.read_text(encoding="utf-8") == job:
         return ()
     if is_package(folder):
         require_scene_folder(folder, overwrite=overwrite)
@@ -162,8 +163,13 @@ def require_results_folder(folder: Path, job: str, *, overwrite: bool = False) -
 
 
 def mark_results(folder: Path, job: str) -> None:
-    """Mark a folder as one with results of a job, until they can be told from other files."""
-    (folder / _JOB_MARK).write_text(job, encoding="utf-8")
+    """Mark a folder as one with results of a job, until they can be told from other files.
+
+    Raises:
+        LinkError: the mark is there as a link.
+    """
+    with open_file(folder / _JOB_MARK) as file:
+        file.write(job.encode())
 
 
 def unmark_results(folder: Path) -> None:

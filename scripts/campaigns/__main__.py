@@ -1,0 +1,43 @@
+"""The command line of the campaigns: runs one, prints its breaches and one line, and ends with 1 after a breach."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+import time
+from collections.abc import Sequence
+
+# Each with what it promises and how much it does by default.
+CAMPAIGNS = {
+    "kills": ("SIGKILL to service, worker and client during jobs: nothing acknowledged is lost; kills", 50),
+    "fuzz": ("damaged and extreme messages: none is an internal error; messages", 20_000),
+    "evil_server": ("a server that lies to the client: bounded memory, and an end with a sentence; rounds", 1),
+    "strangers_file": ("links and names planted by a stranger: nothing outside the folder is written; trials", 500),
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a campaign; returns the exit code."""
+    listed = "\n".join(f"  {name:<15} {text} (default: {count})" for name, (text, count) in CAMPAIGNS.items())
+    parser = argparse.ArgumentParser(
+        prog="campaign.py",
+        description=f"Run a campaign with real processes.\n\n{listed}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("name", choices=CAMPAIGNS, metavar="NAME", help="one of the campaigns above")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed makes the same choices")
+    parser.add_argument("--count", type=int, help="how much to do")
+    options = parser.parse_args(arguments)
+    count = options.count or CAMPAIGNS[options.name][1]
+    started = time.monotonic()
+    outcome = importlib.import_module(f"campaigns.{options.name}").run(options.seed, count)
+    outcome.figures["seconds"] = round(time.monotonic() - started, 1)
+    for breach in outcome.breaches[:20]:
+        print(f"breach: {breach}", file=sys.stderr)
+    print(outcome.line(options.name, options.seed))
+    return 1 if outcome.breaches else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
