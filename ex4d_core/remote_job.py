@@ -15,7 +15,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from ex4d_core.client import Client, ClientError, Conversation, Result, Task
+from ex4d_core.client import Client, ClientError, Conversation, RequestRefused, Result, Task
 from ex4d_core.errors import RequestError, user_message
 from ex4d_core.messages import Cancel, EventsReply, GetEvents, JobEvent, JobStatus, Submit, Withdraw
 from ex4d_core.scene import FILE_NAMES, MANIFEST
@@ -194,7 +194,15 @@ class RemoteJob:
             request, blobs = yield from self.prepare()
             yield from upload_blobs(blobs, self)
             self.submitted = True
-            self.job = (yield Submit(self.key, dict(request))).job
+            submit = Submit(self.key, dict(request))
+            try:
+                self.job = (yield submit).job
+            except RequestRefused as refused:
+                if refused.code not in ("unknown-scene", "unknown-blob"):
+                    raise
+                # The backend has found a damaged blob, or deleted one, since it said what it has.
+                yield from upload_blobs(blobs, self)
+                self.job = (yield submit).job
         return self.job
 
     def cancel_conversation(self) -> Conversation[None]:

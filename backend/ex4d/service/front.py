@@ -81,6 +81,14 @@ class _HeldRequest:
     since: float = field(default_factory=time.monotonic)
 
 
+class _InDoubt(Exception):
+    """A blob does not fit the request; reading all of it, in a thread, tells which of the two is wrong."""
+
+    def __init__(self, sha256: str):
+        super().__init__(sha256)
+        self.sha256 = sha256
+
+
 class Front:
     """Answers clients; to be used on the service's loop only."""
 
@@ -142,10 +150,13 @@ class Front:
             self._release(held)
         return max(min((one.deadline for one in self._held), default=now + 60.0) - now, 0.0)
 
-    def _serve_one(self, client: bytes, parts: list[bytes]) -> None:
+    def _serve_one(self, client: bytes, parts: list[bytes], failure: BaseException | None = None) -> None:
+        """Answer a request; ``failure`` prevented a look at a blob that was in doubt when it was served before."""
         request_id = 0
         try:
             request_id, message = decode(parts, messages.REQUESTS)
+            if failure is not None:
+                raise failure
             answer = partial(self._reply, client, request_id)
             if isinstance(message, messages.GetEvents):
                 self._get_events(message, answer, client)
@@ -156,6 +167,9 @@ class Front:
                 self._views.ask_coverage(client, request_id, request, answer)
             else:
                 self._handlers[type(message)](message, answer)
+        except _InDoubt as doubt:
+            # Served again when the blob is verified, or gone and to be uploaded again.
+            self._uploads.when_verified(doubt.sha256, partial(self._serve_one, client, parts))
         # No request may harm the other clients.
         except Exception as error:
             refusal = refusal_for(error, self._data)
@@ -238,6 +252,7 @@ class Front:
             if size is None:
                 raise Refusal("unknown-blob", f"{file.label!r} is not here; upload it", {"missing": [file.sha256]})
             if size != file.size:
+                self._require_verified(file.sha256)
                 raise Refusal("bad-request", f"{file.label!r} has {size} bytes, the request says {file.size}")
         return request, [file.sha256 for file in request.files]
 
@@ -251,7 +266,8 @@ class Front:
         """The manifest of a shot's scene, which is here and covers the shot."""
         digest = request.scene
         size = self._blobs.size(digest)
-        if size is None:
+        # A damaged one is not here; it is so small that it takes no thread.
+        if size is None or (size <= MAX_MANIFEST_BYTES and not self._blobs.verify(digest)):
             text = f"scene {digest} is not here; upload its manifest"
             raise Refusal("unknown-scene", text, {"missing": ["manifest"]})
         manifest = SceneManifest.from_json(self._blobs.read(digest, 0, MAX_MANIFEST_BYTES + 1))
@@ -262,11 +278,17 @@ class Front:
             raise Refusal("unknown-scene", text, {"missing": missing})
         for part, size in sizes.items():
             if size != manifest.files[part].size:
+                self._require_verified(manifest.files[part].sha256)
                 expected = manifest.files[part].size
                 text = f"the {part} of scene {manifest.name!r} has {size} bytes, its manifest says {expected}"
                 raise Refusal("bad-request", f"{text}; reconstruct the scene")
         request.require_footage(manifest.frames)
         return manifest
+
+    def _require_verified(self, sha256: str) -> None:
+        """Before a client is told that its request is wrong: the blob may be what is damaged."""
+        if not self._blobs.is_verified(sha256):
+            raise _InDoubt(sha256)
 
     def _cancel(self, message: messages.Cancel, answer: Answer) -> None:
         self._stop(message.job)
