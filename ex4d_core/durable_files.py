@@ -44,6 +44,14 @@ def put_all_in_place(renames: Iterable[tuple[Path, Path]]) -> None:
             sync_folder(folder)
 
 
+def make_folder(folder: Path) -> None:
+    """Create a folder, and those above it, with their names on disk; one that is there is left as it is."""
+    new = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in reversed(new):
+        sync_folder(one.parent)
+
+
 def sync(path: Path) -> None:
     """Have a file, or a folder and all files in it, on disk when this returns."""
     if path.is_dir():

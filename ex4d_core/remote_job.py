@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ex4d_core.client import Client, ClientError, Conversation, RequestRefused, Result, Task
+from ex4d_core.durable_files import make_folder
 from ex4d_core.errors import RequestError, user_message
 from ex4d_core.messages import Cancel, EventsReply, GetEvents, JobEvent, JobStatus, Submit, Withdraw
 from ex4d_core.scene import FILE_NAMES, MANIFEST
@@ -180,7 +181,7 @@ class RemoteJob:
 
     def conversation(self) -> Conversation[JobStatus]:
         """From the upload to the last result; returns the job's final status."""
-        self.results_folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.results_folder)
         yield from self.submission()
         while True:
             reply = yield from self._fetch_announced(_EVENT_WAIT_SECONDS)
@@ -217,7 +218,7 @@ class RemoteJob:
 
     def fetch_available(self) -> Conversation[JobStatus]:
         """Fetch what the job has produced so far, without waiting for more; returns its status."""
-        self.results_folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.results_folder)
         while (reply := (yield from self._fetch_announced(0.0))).events:
             pass
         return reply.status

@@ -32,6 +32,7 @@ import numpy as np
 from ex4d_core import __version__
 from ex4d_core.archives import read_npz
 from ex4d_core.cameras import CameraError, CameraPath
+from ex4d_core.durable_files import put_in_place, sync
 from ex4d_core.errors import Ex4dError
 
 FORMAT = "ex4d-scene"
@@ -471,13 +472,15 @@ def move_package(new: Path, target: Path) -> None:
     """
     require_replaceable(target)
     if not target.exists():
-        os.replace(new, target)
+        put_in_place(new, target)
         return
+    sync(new)  # which takes longest, while the older package is still in its place
     old = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.old"
     os.replace(target, old)
     try:
-        os.replace(new, target)
+        put_in_place(new, target)
     except OSError:
-        os.replace(old, target)
+        if not target.exists():
+            os.replace(old, target)
         raise
     shutil.rmtree(old, ignore_errors=True)

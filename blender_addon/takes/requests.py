@@ -11,6 +11,7 @@ import bpy
 import msgpack
 
 from ex4d_core.cameras import CameraError
+from ex4d_core.durable_files import make_folder, put_in_place, sync_folder
 from ex4d_core.errors import RequestError
 from ex4d_core.scene import Scene
 from ex4d_core.shot import EngineName, PreviewSettings, RenderSettings, ShotRequest, WanSettings
@@ -89,7 +90,9 @@ def new_take_folder(label: str) -> Path:
     while True:
         folder = parent / f"{stem}_{number}"
         try:
-            folder.mkdir(parents=True)
+            make_folder(parent)
+            folder.mkdir()
+            sync_folder(parent)
             return folder
         except FileExistsError:
             number += 1
@@ -97,7 +100,9 @@ def new_take_folder(label: str) -> Path:
 
 def save_request(folder: Path, request: ShotRequest) -> None:
     """Keep a request beside its take, in case Blender is closed before the backend has it."""
-    (folder / REQUEST_FILE).write_bytes(msgpack.packb(request.to_wire()) or b"")
+    partial = folder / f"{REQUEST_FILE}.partial"
+    partial.write_bytes(msgpack.packb(request.to_wire()) or b"")
+    put_in_place(partial, folder / REQUEST_FILE)
 
 
 def load_request(folder: Path) -> ShotRequest:

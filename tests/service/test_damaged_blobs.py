@@ -1,4 +1,4 @@
-"""Disks lose content: a damaged blob is found before a job computes with it, and comes again; damaged rows harm no other."""
+"""Disks lose content: a damaged blob is found before a job uses it, and comes again; a damaged row harms no other."""
 
 from __future__ import annotations
 

@@ -6,13 +6,13 @@ Every room that reads or writes images through `ex4d.media` gets these errors, n
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import av.error
 
+from ex4d_core.durable_files import put_in_place
 from ex4d_core.errors import Ex4dError
 
 
@@ -29,6 +29,8 @@ def system_reason(error: BaseException) -> str:
 def atomic_write(path: Path) -> Iterator[Path]:
     """Provide a `.partial` file beside `path` to write to; it is renamed to `path` on success, removed on any error.
 
+    On success it is on disk when the block has ended.
+
     Raises:
         MediaError: it cannot be renamed.
     """
@@ -36,7 +38,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     try:
         yield partial
         with translate_write_errors(path):
-            os.replace(partial, path)
+            put_in_place(partial, path)
     except BaseException:
         with suppress(OSError):
             partial.unlink(missing_ok=True)

@@ -38,7 +38,7 @@ def write_png(path: str | os.PathLike[str], image: np.ndarray, metadata: Mapping
         ValueError: another shape or type, or an impossible keyword.
     """
     path = Path(path)
-    data = _encoded(image, metadata or {})
+    data = png_bytes(image, metadata)
     with atomic_write(path) as partial, translate_write_errors(path):
         partial.write_bytes(data)
 
@@ -94,7 +94,8 @@ def png_frame(data: bytes, path: Path) -> av.VideoFrame:
     return frames[0]
 
 
-def _encoded(image: np.ndarray, metadata: Mapping[str, str]) -> bytes:
+def png_bytes(image: np.ndarray, metadata: Mapping[str, str] | None = None) -> bytes:
+    """A PNG file's content; see `write_png`."""
     if image.dtype == bool:
         image = image.astype(np.uint8) * 255
     is_rgb = image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8
@@ -115,7 +116,7 @@ def _encoded(image: np.ndarray, metadata: Mapping[str, str]) -> bytes:
     deflate = zlib.compressobj(1, zlib.DEFLATED, 15, 9, strategy)
     pixels = deflate.compress(filtered.data) + deflate.flush()
     header = struct.pack(">IIBBBBB", width, height, depth, _RGB if is_rgb else _GRAY, 0, 0, 0)
-    texts = b"".join(_text_chunk(keyword, text) for keyword, text in metadata.items())
+    texts = b"".join(_text_chunk(keyword, text) for keyword, text in (metadata or {}).items())
     srgb = _chunk(b"sRGB", b"\0") if depth == 8 else b""
     return _SIGNATURE + _chunk(b"IHDR", header) + srgb + texts + _chunk(b"IDAT", pixels) + _chunk(b"IEND", b"")
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Set
 from io import RawIOBase
 from pathlib import Path
 
-from ex4d_core.durable_files import put_in_place, sync_folder
+from ex4d_core.durable_files import make_folder, put_in_place
 from ex4d_core.scene import is_sha256, sha256_of
 
 log = logging.getLogger(__name__)
@@ -41,9 +41,8 @@ class BlobStore:
         self._blobs = data / "blobs"
         self.partial = data / "partial"
         self._verified: dict[str, _Mark] = {}
-        self._blobs.mkdir(parents=True, exist_ok=True)
-        self.partial.mkdir(parents=True, exist_ok=True)
-        sync_folder(data)
+        make_folder(self._blobs)
+        make_folder(self.partial)
 
     def path(self, sha256: str) -> Path:
         """Where a blob is, or would be.
@@ -76,7 +75,7 @@ class BlobStore:
         return False
 
     def verify(self, sha256: str, step: Callable[[int], None] = lambda read: None) -> bool:
-        """Whether the blob is here and has the content of its name; a damaged one is deleted, so that it can come again.
+        """Whether the blob is here with the content of its name; a damaged one is deleted, so that it can come again.
 
         Reads all of it, once while it stays unchanged; for any thread.
 
@@ -135,9 +134,7 @@ class BlobStore:
     def move_in(self, path: Path, sha256: str) -> None:
         """Move a file with verified content to its name, on disk before it appears there."""
         target = self.path(sha256)
-        if not target.parent.exists():
-            target.parent.mkdir(exist_ok=True)
-            sync_folder(self._blobs)
+        make_folder(target.parent)
         os.utime(path)
         put_in_place(path, target)
         self._verified[sha256] = _mark(target)

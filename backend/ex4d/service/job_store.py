@@ -222,7 +222,8 @@ class JobStore:
     def details(self, limit: int = MAX_JOBS) -> list[JobDetails]:
         """What the newest jobs are of, newest first."""
         rows = self._db.execute(
-            "SELECT id, CAST(scene AS TEXT), CAST(request AS BLOB), started, state, updated, device FROM jobs ORDER BY sequence DESC LIMIT ?",
+            "SELECT id, CAST(scene AS TEXT), CAST(request AS BLOB), started, state, updated, device "
+            "FROM jobs ORDER BY sequence DESC LIMIT ?",
             (min(max(limit, 0), MAX_JOBS),),
         )
         return [

@@ -11,7 +11,6 @@ A keys folder, in pyzmq's certificate format:
 from __future__ import annotations
 
 import logging
-import os
 import re
 import tempfile
 from pathlib import Path
@@ -22,6 +21,7 @@ from zmq.auth import create_certificates, load_certificate
 from zmq.auth.thread import ThreadAuthenticator
 
 from ex4d.service.settings import ServiceError
+from ex4d_core.durable_files import put_in_place
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +61,8 @@ def _create_pair(name: str, *, public: Path, secret: Path) -> None:
     with tempfile.TemporaryDirectory(dir=secret) as folder:
         public_file, secret_file = map(Path, create_certificates(folder, name))
         secret_file.chmod(0o600)
-        os.replace(secret_file, secret / secret_file.name)
-        os.replace(public_file, public / public_file.name)
+        put_in_place(secret_file, secret / secret_file.name)
+        put_in_place(public_file, public / public_file.name)
 
 
 def check_keys(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """What jobs and views read from the blob store: scenes as packages, and every input verified before a job computes.
 
-Disks and power cuts damage files without a sign. A damaged input would end as a wrong take, a crash in native code, or a
-riddle; here it ends as a reason that says what to send again, and the blob store no longer claims to have it.
+Disks and power cuts damage files without a sign. A damaged input would end as a wrong take or a crash in native code;
+here it ends as a reason that says what to send again, and the blob store no longer claims to have it.
 """
 
 from __future__ import annotations

@@ -98,9 +98,7 @@ class Uploads:
 
     def when_verified(self, sha256: str, call: Callable[[BaseException | None], None]) -> None:
         """Verify a complete blob in a thread, then make ``call`` with the error that prevented it, if any did."""
-        self._inbox.run_in_thread(
-            partial(self._blobs.verify, sha256), lambda outcome: call(outcome.exception())
-        )
+        self._inbox.run_in_thread(partial(self._blobs.verify, sha256), lambda outcome: call(outcome.exception()))
 
     def put(self, chunk: PutBlob, answer: Answer) -> None:
         """Take a chunk; ``answer`` is called with a `PutBlobReply` now or when the blob is complete.
