@@ -11,7 +11,7 @@ import bpy
 import msgpack
 
 from ex4d_core.cameras import CameraError
-from ex4d_core.durable_files import make_folder, put_in_place, sync_folder
+from ex4d_core.durable_files import put_in_place, sync_folder
 from ex4d_core.errors import RequestError
 from ex4d_core.scene import Scene
 from ex4d_core.shot import EngineName, PreviewSettings, RenderSettings, ShotRequest, WanSettings
@@ -90,9 +90,9 @@ def new_take_folder(label: str) -> Path:
     while True:
         folder = parent / f"{stem}_{number}"
         try:
-            make_folder(parent)
-            folder.mkdir()
-            sync_folder(parent)
+            folder.mkdir(parents=True)
+            for one in (parent, parent.parent):  # so that a power cut does not lose them
+                sync_folder(one)
             return folder
         except FileExistsError:
             number += 1

@@ -12,8 +12,12 @@ from pathlib import Path
 
 import av.error
 
+from ex4d.memory import require_memory
 from ex4d_core.durable_files import put_in_place
 from ex4d_core.errors import Ex4dError
+
+# Decoded with 16 bits and alpha, converted, and composited.
+_DECODED_BYTES_PER_PIXEL = 32
 
 
 class MediaError(Ex4dError):
@@ -43,6 +47,15 @@ def atomic_write(path: Path) -> Iterator[Path]:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
         raise
+
+
+def require_room_for_image(width: int, height: int, path: Path) -> None:
+    """Check that an image fits into memory, before it is decoded: a small file may hold a huge one.
+
+    Raises:
+        MemoryRoomError: it does not.
+    """
+    require_memory(_DECODED_BYTES_PER_PIXEL * width * height, f"{path}: an image of {width}x{height} pixels")
 
 
 @contextmanager

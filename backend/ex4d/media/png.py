@@ -17,7 +17,14 @@ import av
 import av.error
 import numpy as np
 
-from ex4d.media.media_errors import MediaError, atomic_write, system_reason, translate_write_errors, unreadable
+from ex4d.media.media_errors import (
+    MediaError,
+    atomic_write,
+    require_room_for_image,
+    system_reason,
+    translate_write_errors,
+    unreadable,
+)
 from ex4d.media.pixels import FrameConverter, has_alpha
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -84,6 +91,8 @@ def png_frame(data: bytes, path: Path) -> av.VideoFrame:
     """
     for _ in _chunks(data, path):
         pass  # the decoder itself would return half an image without an error
+    if data[12:16] == b"IHDR":
+        require_room_for_image(*struct.unpack_from(">II", data, 16), path)
     try:
         decoder = av.CodecContext.create("png", "r")
         frames = decoder.decode(av.Packet(data)) + decoder.decode(None)

@@ -121,6 +121,7 @@ class Front:
             messages.Withdraw: self._withdraw,
             messages.ListJobs: self._list_jobs,
             messages.DescribeJobs: self._describe_jobs,
+            messages.AskSilence: self._silence,
         }
 
     def serve(self) -> bool:
@@ -313,6 +314,9 @@ class Front:
 
     def _describe_jobs(self, message: messages.DescribeJobs, answer: Answer) -> None:
         answer(messages.JobsDescribed(self._store.details(message.limit)))
+
+    def _silence(self, message: messages.AskSilence, answer: Answer) -> None:
+        answer(messages.Silence(self._workers.silences()))
 
     def _get_events(self, message: messages.GetEvents, answer: Answer, client: bytes) -> None:
         status = self._status(message.job)

@@ -25,7 +25,7 @@ from ex4d.service.job_store import JobStore
 from ex4d.service.processes import ChildProcess, shorten_log
 from ex4d.service.settings import ServiceSettings
 from ex4d_core import __version__
-from ex4d_core.messages import Welcome
+from ex4d_core.messages import JobSilence, Welcome
 from ex4d_core.stages import LOAD_STAGE, WARM_UP_STAGE
 
 log = logging.getLogger(__name__)
@@ -119,6 +119,16 @@ class Workers:
         engines = merged("engines")
         unavailable = {name: text for name, text in merged("unavailable").items() if name not in engines}
         return Welcome("ex4d", __version__, devices, engines, merged("rasterizers"), busy, unavailable)
+
+    def silences(self) -> list[JobSilence]:
+        """How long ago each running job made progress, and when it counts as hung."""
+        now, limit = time.monotonic(), self._settings.hang_seconds
+        running = [(one, self._store.status(one.job)) for one in self._running() if one.job]
+        return [
+            JobSilence(one.job, now - one.heard, limit)
+            for one, status in running
+            if status and status.state == "running"
+        ]
 
     def wake(self) -> None:
         """Have the idle workers ask for work."""
