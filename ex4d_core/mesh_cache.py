@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ex4d_core.cameras import CameraPath
+from ex4d_core.durable_files import put_in_place
 from ex4d_core.scene import PARTIAL_SUFFIX, Scene
 from ex4d_core.scene_manifest import FILE_NAMES, SceneError
 
@@ -86,7 +87,7 @@ class Pc2Writer:
             if kind is None:
                 if self.written != self.frames:
                     raise ValueError(f"the cache holds {self.frames} frames: only {self.written} were written")
-                os.replace(self._partial, self.path)
+                put_in_place(self._partial, self.path)
         finally:
             with suppress(OSError):
                 self._partial.unlink(missing_ok=True)

@@ -255,6 +255,33 @@ class JobsDescribed(Message):
 
 
 @dataclass(frozen=True)
+class AskSilence(Message):
+    """Asks how long ago each running job made progress. Services up to version 0.1.0 refuse it as an unknown type."""
+
+
+@dataclass(frozen=True)
+class JobSilence:
+    """How long ago a running job made progress.
+
+    Attributes:
+        job: its name, as in `JobStatus`.
+        seconds: on the service's monotonic clock.
+        limit: after which the service stops it and tries again.
+    """
+
+    job: str
+    seconds: float
+    limit: float
+
+
+@dataclass(frozen=True)
+class Silence(Message):
+    """The answer to `AskSilence`: one entry for each running job."""
+
+    jobs: list[JobSilence]
+
+
+@dataclass(frozen=True)
 class GetEvents(Message):
     """Events of a job numbered above ``after``; held back up to ``wait`` seconds until there is one."""
 
@@ -380,6 +407,7 @@ REQUESTS = {
         Withdraw,
         ListJobs,
         DescribeJobs,
+        AskSilence,
         GetEvents,
         GetView,
         GetCoverage,
@@ -396,6 +424,7 @@ REPLIES = {
         Withdrawn,
         JobsReply,
         JobsDescribed,
+        Silence,
         EventsReply,
         StatusReply,
         View,

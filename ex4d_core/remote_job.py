@@ -15,10 +15,11 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from ex4d_core.client import Client, ClientError, Conversation, Pause, Result, Task
+from ex4d_core.client import Client, ClientError, Conversation, Pause, RequestRefused, Result, Task
 from ex4d_core.errors import RequestError, user_message
 from ex4d_core.messages import (
     MAX_BLOB_BYTES,
+    AskSilence,
     Cancel,
     EventsReply,
     GetEvents,
@@ -30,7 +31,7 @@ from ex4d_core.messages import (
 from ex4d_core.safe_files import make_folder
 from ex4d_core.scene_manifest import FILE_NAMES, MANIFEST
 from ex4d_core.shot import MAX_FRAMES
-from ex4d_core.stages import Pace, stage_and_eta
+from ex4d_core.stages import Pace, silence_text, stage_and_eta
 from ex4d_core.take_files import TAKE_FILES, frame_file_name
 from ex4d_core.transfers import WINDOW, chunks_of, fetch_blobs, upload_blobs
 
@@ -81,6 +82,7 @@ class RemoteJob:
         uploaded: bytes sent so far.
         upload_size: bytes to send.
         files: results that have arrived, by name.
+        silence: for how long a running job has made no progress, for people; "" while that is normal.
         before_results: called once, before the first result is put into its place.
     """
 
@@ -97,6 +99,9 @@ class RemoteJob:
     upload_size: int = field(default=0, init=False)
     files: dict[str, Path] = field(default_factory=dict, init=False)
     before_results: Callable[[], None] | None = field(default=None, init=False, repr=False)
+    silence: str = field(default="", init=False)
+    _last_progress: tuple[str, int, int] | None = field(default=None, init=False, repr=False)
+    _tells_silence: bool = field(default=True, init=False, repr=False)
     _task: Task[JobStatus] | None = field(default=None, init=False, repr=False)
     _cancel_task: Task[None] | None = field(default=None, init=False, repr=False)
     _pace: Pace = field(default_factory=Pace, init=False, repr=False)
@@ -134,10 +139,14 @@ class RemoteJob:
 
     @property
     def stage(self) -> str:
-        """What the backend does while it runs ("denoise"); "" where the state says it all."""
+        """What the backend does while it runs ("denoise"); "" where the state says it all.
+
+        With `silence`, if there is any: "denoise, no progress for 35 s, stopped at 300 s".
+        """
         if self.status is None or self.state is JobState.FETCHING:
             return ""
-        return stage_and_eta(self.status.stage)[0]
+        stage = stage_and_eta(self.status.stage)[0]
+        return ", ".join(filter(None, (stage, self.silence))) if self.state is JobState.RUNNING else stage
 
     @property
     def progress(self) -> float:
@@ -152,6 +161,8 @@ class RemoteJob:
     def eta_seconds(self) -> float | None:
         """Seconds until the present stage is over; None while unknown."""
         if self.over:
+            return None
+        if self.silence:  # then nobody knows
             return None
         reported = stage_and_eta(self.status.stage)[1] if self.status is not None and self.stage else None
         return self._pace.eta_seconds(time.monotonic(), self.stage or self.state.value, self.progress, reported)
@@ -198,6 +209,7 @@ class RemoteJob:
         while True:
             asked = time.monotonic()
             reply = yield from self._fetch_announced(_EVENT_WAIT_SECONDS)
+            yield from self._ask_silence(reply)
             status = reply.status
             if not reply.events and JobState(status.state).is_over and status.events <= self.last_event:
                 return status
@@ -211,7 +223,15 @@ class RemoteJob:
             request, blobs = yield from self.prepare()
             yield from upload_blobs(blobs, self)
             self.submitted = True
-            self.job = (yield Submit(self.key, dict(request))).job
+            submit = Submit(self.key, dict(request))
+            try:
+                self.job = (yield submit).job
+            except RequestRefused as refused:
+                if refused.code not in ("unknown-scene", "unknown-blob"):
+                    raise
+                # The backend has found a damaged blob, or deleted one, since it said what it has.
+                yield from upload_blobs(blobs, self)
+                self.job = (yield submit).job
         return self.job
 
     def cancel_conversation(self) -> Conversation[None]:
@@ -260,6 +280,22 @@ class RemoteJob:
     def arrived(self, event: JobEvent, path: Path) -> None:
         """Note a result that is complete in its file."""
         self.files[event.name or path.name] = path
+
+    def _ask_silence(self, reply: EventsReply) -> Conversation[None]:
+        """After an announcement of nothing new: hear for how long there was nothing."""
+        status = reply.status
+        now = (status.stage, status.done, status.total)
+        if reply.events or status.state != "running" or now != self._last_progress or not self._tells_silence:
+            self._last_progress, self.silence = now, ""
+            return
+        try:
+            jobs = (yield AskSilence()).jobs
+        except RequestRefused as refused:
+            if refused.code != "bad-message":
+                raise
+            self._tells_silence = False  # an older service
+            return
+        self.silence = next((silence_text(one.seconds, one.limit) for one in jobs if one.job == self.job), "")
 
     def _fetch_announced(self, wait: float) -> Conversation[EventsReply]:
         """Fetch what was announced since the last event; returns the announcement."""

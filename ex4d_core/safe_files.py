@@ -11,6 +11,7 @@ import stat
 from io import FileIO
 from pathlib import Path
 
+from ex4d_core.durable_files import make_folder as make_durable_folder
 from ex4d_core.errors import Ex4dError
 
 # Windows has neither; there `is_link` is what keeps links out.
@@ -51,7 +52,7 @@ def make_folder(folder: Path) -> None:
             f"{folder} is a link to another place, and results are not written through links; remove the link, or "
             "choose another folder"
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    make_durable_folder(folder)
 
 
 def open_file(path: Path, *, append: bool = False) -> FileIO:

@@ -29,6 +29,7 @@ import numpy as np
 
 from ex4d_core.archives import read_npz
 from ex4d_core.cameras import CameraError, CameraPath
+from ex4d_core.durable_files import put_in_place, sync
 from ex4d_core.safe_files import is_link
 from ex4d_core.scene_manifest import (
     FILE_NAMES,
@@ -306,14 +307,16 @@ def move_package(new: Path, target: Path) -> None:
     """
     require_replaceable(target)
     if not target.exists():
-        os.replace(new, target)
+        put_in_place(new, target)
         return
+    sync(new)  # which takes longest, while the older package is still in its place
     old = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.old"
     os.replace(target, old)
     try:
-        os.replace(new, target)
+        put_in_place(new, target)
     except OSError:
-        os.replace(old, target)
+        if not target.exists():
+            os.replace(old, target)
         raise
     if is_link(old):
         old.unlink()  # the package that it led to stays

@@ -29,6 +29,15 @@ def stage_and_eta(text: str) -> tuple[str, float | None]:
     return (text[: found.start()], float(found[1])) if found else (text, None)
 
 
+# A job without progress for less than this is nothing to worry about: a step may take as long.
+SILENT_SECONDS = 20.0
+
+
+def silence_text(seconds: float, limit: float) -> str:
+    """What users are told of a job that makes no progress; "" while that is normal."""
+    return "" if seconds < SILENT_SECONDS else f"no progress for {seconds:.0f} s, stopped at {limit:.0f} s"
+
+
 class Pace:
     """Estimates the ETA of the present stage from how much of it was done in how much time."""
 

@@ -6,7 +6,7 @@ All functions are conversations (see `ex4d_core.client`): they work in pieces, a
 from __future__ import annotations
 
 import hashlib
-import os
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ex4d_core.client import Conversation, RequestRefused
+from ex4d_core.durable_files import put_all_in_place
 from ex4d_core.errors import Ex4dError
 from ex4d_core.messages import CHUNK_BYTES, MAX_HASHES, BlobStatus, GetBlob, Message, PutBlob
 from ex4d_core.safe_files import LinkError, is_ordinary_file, open_file
@@ -23,6 +24,8 @@ from ex4d_core.scene_manifest import RENDER_FILES
 
 # Chunks in flight at a time: enough to fill a link, few enough to stay within a tick of the UI.
 WINDOW = 4
+# A UI's tick is longer, and a command that waits for the disk need not turn in circles.
+_PAUSE_SECONDS = 0.001
 
 
 # So often a window may bring an upload no further: a backend that was restarted has less than it had.
@@ -141,12 +144,14 @@ def fetch_blobs(blobs: list[tuple[str, int, Path]]) -> Conversation[None]:
         for (blob, _), chunk in zip(asked, (yield [GetBlob(blob[0], start) for blob, start in asked]), strict=True):
             data[blob[2]] += chunk.payload
         missing = [blob for blob in missing if hashlib.sha256(data[blob[2]]).hexdigest() != blob[0]]
+        arrived = []
         for path in data.keys() - {path for _, _, path in missing}:
             with _storing(path):
                 partial = path.with_name(path.name + ".partial")
                 with open_file(partial) as file:
                     _write_all(file, data[path])
-                os.replace(partial, path)
+                arrived.append((partial, path))
+        yield from _put_in_place(arrived)
     # Large blobs, and corrupt ones.
     for sha256, size, path in missing:
         yield from fetch_blob(sha256, size, path)
@@ -196,10 +201,33 @@ def fetch_blob(sha256: str, size: int, path: Path) -> Conversation[None]:
                 if offset == before:
                     raise TransferError(f"the backend sent only {offset} of {size} bytes of {path.name}; try again")
         if digest.hexdigest() == sha256:
-            os.replace(partial, path)
+            yield from _put_in_place([(partial, path)])
             return
         partial.unlink()
     raise TransferError(f"{path.name} arrived corrupt twice; check the network and the backend's disk, then try again")
+
+
+def _put_in_place(renames: list[tuple[Path, Path]]) -> Conversation[None]:
+    """Give files that have arrived their names, in a thread: a disk may take its time, and a UI has none."""
+    if not renames:
+        return
+    ended = threading.Event()
+    errors: list[OSError] = []
+
+    def put() -> None:
+        try:
+            put_all_in_place(renames)
+        except OSError as error:
+            errors.append(error)
+        finally:
+            ended.set()
+
+    threading.Thread(target=put, name="results to disk", daemon=True).start()
+    while not ended.wait(_PAUSE_SECONDS):
+        yield []
+    with _storing(renames[0][1]):
+        for error in errors:
+            raise error
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import bpy
 import msgpack
 
 from ex4d_core.cameras import CameraError
+from ex4d_core.durable_files import put_in_place, sync_folder
 from ex4d_core.errors import RequestError
 from ex4d_core.messages import MAX_HEADER_BYTES
 from ex4d_core.scene import Scene
@@ -92,6 +93,8 @@ def new_take_folder(label: str) -> Path:
         folder = parent / f"{stem}_{number}"
         try:
             folder.mkdir(parents=True)
+            for one in (parent, parent.parent):  # so that a power cut does not lose them
+                sync_folder(one)
             return folder
         except FileExistsError:
             number += 1
@@ -99,7 +102,9 @@ def new_take_folder(label: str) -> Path:
 
 def save_request(folder: Path, request: ShotRequest) -> None:
     """Keep a request beside its take, in case Blender is closed before the backend has it."""
-    (folder / REQUEST_FILE).write_bytes(msgpack.packb(request.to_wire()) or b"")
+    partial = folder / f"{REQUEST_FILE}.partial"
+    partial.write_bytes(msgpack.packb(request.to_wire()) or b"")
+    put_in_place(partial, folder / REQUEST_FILE)
 
 
 def read_request(folder: Path) -> bytes:

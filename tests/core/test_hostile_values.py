@@ -16,7 +16,7 @@ from ex4d_core.errors import Ex4dError
 from ex4d_core.messages import PROTOCOL_VERSION, REQUESTS
 from ex4d_core.plain_text import plain_json, plain_line, plain_lines
 from ex4d_core.reconstruction import DepthSettings, ReconstructionRequest, ReconstructionSettings, request_from_wire
-from ex4d_core.scene import SceneError, SceneManifest
+from ex4d_core.scene_manifest import SceneError, SceneManifest
 from ex4d_core.shot import ShotRequest
 from ex4d_core.sources import SourceFile
 from ex4d_core.wire import ProtocolError, decode

@@ -17,6 +17,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from ex4d_core.durable_files import put_in_place
+
 from . import AddonError
 
 # Blender 4.2 to 5.0 are Python 3.11, 5.1 and later 3.13; that of Debian is 3.14.
@@ -81,7 +83,7 @@ def _download(pip: Sequence[str], lock: Path, pair: tuple[str, str], folder: Pat
         if done.returncode:
             raise AddonError(f"pip cannot fetch the wheels for {platform}, Python {python}: {last_line(done.stdout)}")
         with contextlib.suppress(OSError):  # another build may have been faster
-            os.replace(content, folder)
+            put_in_place(content, folder)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import re
 import tempfile
 import zipfile
@@ -17,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import ex4d_core
+from ex4d_core.durable_files import put_in_place
 
 from . import AddonError
 from .blenders import find_tool
@@ -75,7 +75,7 @@ def build(
         with built.open("wb") as file:
             _write_zip(file, files)
         note(validate(built))
-        os.replace(built, output)
+        put_in_place(built, output)
     return output
 
 

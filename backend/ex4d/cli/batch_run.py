@@ -24,6 +24,7 @@ from ex4d.cli.batch_file import LOG, STATE, BatchError, Shot, Work
 from ex4d.cli.main import verb_parser
 from ex4d.progress import Progress, ignore_progress
 from ex4d.service.processes import ChildProcess, read_messages, write_message
+from ex4d_core.durable_files import put_in_place
 
 # A worker that was told to end puts its unfinished files away.
 _ENDING_SECONDS = 20.0
@@ -118,7 +119,7 @@ def write_json(path: Path, document: Any) -> None:
     """Write a document, completely or not at all."""
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(document, indent=1, ensure_ascii=False), encoding="utf-8")
-    os.replace(partial, path)
+    put_in_place(partial, path)
 
 
 def run_shots(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ex4d_core.client import Client
-    from ex4d_core.messages import JobStatus
+    from ex4d_core.messages import JobSilence, JobStatus
 
 SUMMARY = "list, cancel, fetch and prune the jobs of a backend"
 
@@ -65,7 +65,7 @@ def run(options: argparse.Namespace, report: Report) -> int:
             report.add("jobs", [asdict(job)], "")
         else:
             jobs = client.ask(ListJobs(), timeout=ANSWER_SECONDS).jobs
-            _report_jobs(jobs, report, _details(client) if report.as_json else {})
+            _report_jobs(jobs, report, _details(client) if report.as_json else {}, _silences(client))
     finally:
         client.close()
     return 0
@@ -100,23 +100,45 @@ def _details(client: Client) -> dict[str, dict[str, Any]]:
     return {one.job: asdict(one) for one in described}
 
 
-def _report_jobs(jobs: list[JobStatus], report: Report, details: Mapping[str, dict[str, Any]] | None = None) -> None:
+def _silences(client: Client) -> dict[str, JobSilence]:
+    """How long running jobs have made no progress; nothing from a service that is too old to tell."""
+    from ex4d_core.client import RequestRefused
+    from ex4d_core.messages import AskSilence
+
+    try:
+        return {one.job: one for one in client.ask(AskSilence(), timeout=ANSWER_SECONDS).jobs}
+    except RequestRefused as error:
+        if error.code != "bad-message":
+            raise
+        return {}
+
+
+def _report_jobs(
+    jobs: list[JobStatus],
+    report: Report,
+    details: Mapping[str, dict[str, Any]] | None = None,
+    silences: Mapping[str, JobSilence] | None = None,
+) -> None:
     """The jobs, newest first; times are in seconds since 1970."""
     from ex4d_core.stages import NO_ROOM_STAGE
 
-    report.add("jobs", [{**asdict(job), **(details or {}).get(job.job, {})} for job in jobs], "")
-    report.show(_table(jobs) if jobs else "no jobs")
+    silences = silences or {}
+    silent = {name: {"seconds_without_progress": one.seconds} for name, one in silences.items()}
+    told = [{**asdict(job), **(details or {}).get(job.job, {}), **silent.get(job.job, {})} for job in jobs]
+    report.add("jobs", told, "")
+    report.show(_table(jobs, silences) if jobs else "no jobs")
     if any(job.stage == NO_ROOM_STAGE for job in jobs):
         report.note("jobs wait for disk space on the backend, and continue by themselves when there is room")
 
 
-def _table(jobs: list[JobStatus]) -> Table:
+def _table(jobs: list[JobStatus], silences: Mapping[str, JobSilence]) -> Table:
     """For people, newest job first."""
     from datetime import datetime
 
     from rich.table import Column, Table
 
     from ex4d_core.plain_text import plain_line
+    from ex4d_core.stages import silence_text
 
     # Users copy the name of a job, so never cut it. Labels and reasons may be long, and are wrapped.
     short = [Column(name, no_wrap=True) for name in ("engine", "state", "progress", "since")]
@@ -125,8 +147,9 @@ def _table(jobs: list[JobStatus]) -> Table:
         progress = f"{job.done}/{job.total} {job.stage}" if job.total else ""
         if job.state == "queued":
             progress = job.stage or f"{job.queue_position} ahead"
+        silence = silence_text(silences[job.job].seconds, silences[job.job].limit) if job.job in silences else ""
         since = datetime.fromtimestamp(job.created).strftime("%d %b %H:%M:%S")
-        told = (job.job, job.label, job.engine, job.state, progress, since, job.reason)
+        told = (job.job, job.label, job.engine, job.state, progress, since, job.reason or silence)
         table.add_row(*map(plain_line, told))
     return table
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 
 from ex4d.raster import RenderedFrame
+from ex4d_core.durable_files import put_in_place
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class EngineState:
         """Replace the state by tensors and numbers, by name; an interruption leaves the one before."""
         partial = self.path.with_name(self.path.name + ".partial")
         torch.save(dict(values), partial)
-        os.replace(partial, self.path)
+        put_in_place(partial, self.path)
 
     def load(self) -> Mapping[str, Any]:
         """What was saved last, on the CPU; empty if nothing was, or if it is damaged."""

@@ -6,14 +6,18 @@ Every room that reads or writes images through `ex4d.media` gets these errors, n
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import av.error
 
+from ex4d.memory import require_memory
+from ex4d_core.durable_files import put_in_place
 from ex4d_core.errors import Ex4dError
+
+# Decoded with 16 bits and alpha, converted, and composited.
+_DECODED_BYTES_PER_PIXEL = 32
 
 
 class MediaError(Ex4dError):
@@ -29,6 +33,8 @@ def system_reason(error: BaseException) -> str:
 def atomic_write(path: Path) -> Iterator[Path]:
     """Provide a `.partial` file beside `path` to write to; it is renamed to `path` on success, removed on any error.
 
+    On success it is on disk when the block has ended.
+
     Raises:
         MediaError: it cannot be renamed.
     """
@@ -36,11 +42,20 @@ def atomic_write(path: Path) -> Iterator[Path]:
     try:
         yield partial
         with translate_write_errors(path):
-            os.replace(partial, path)
+            put_in_place(partial, path)
     except BaseException:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
         raise
+
+
+def require_room_for_image(width: int, height: int, path: Path) -> None:
+    """Check that an image fits into memory, before it is decoded: a small file may hold a huge one.
+
+    Raises:
+        MemoryRoomError: it does not.
+    """
+    require_memory(_DECODED_BYTES_PER_PIXEL * width * height, f"{path}: an image of {width}x{height} pixels")
 
 
 @contextmanager

@@ -17,7 +17,14 @@ import av
 import av.error
 import numpy as np
 
-from ex4d.media.media_errors import MediaError, atomic_write, system_reason, translate_write_errors, unreadable
+from ex4d.media.media_errors import (
+    MediaError,
+    atomic_write,
+    require_room_for_image,
+    system_reason,
+    translate_write_errors,
+    unreadable,
+)
 from ex4d.media.pixels import FrameConverter, has_alpha
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -38,7 +45,7 @@ def write_png(path: str | os.PathLike[str], image: np.ndarray, metadata: Mapping
         ValueError: another shape or type, or an impossible keyword.
     """
     path = Path(path)
-    data = _encoded(image, metadata or {})
+    data = png_bytes(image, metadata)
     with atomic_write(path) as partial, translate_write_errors(path):
         partial.write_bytes(data)
 
@@ -84,6 +91,8 @@ def png_frame(data: bytes, path: Path) -> av.VideoFrame:
     """
     for _ in _chunks(data, path):
         pass  # the decoder itself would return half an image without an error
+    if data[12:16] == b"IHDR":
+        require_room_for_image(*struct.unpack_from(">II", data, 16), path)
     try:
         decoder = av.CodecContext.create("png", "r")
         frames = decoder.decode(av.Packet(data)) + decoder.decode(None)
@@ -94,7 +103,8 @@ def png_frame(data: bytes, path: Path) -> av.VideoFrame:
     return frames[0]
 
 
-def _encoded(image: np.ndarray, metadata: Mapping[str, str]) -> bytes:
+def png_bytes(image: np.ndarray, metadata: Mapping[str, str] | None = None) -> bytes:
+    """A PNG file's content; see `write_png`."""
     if image.dtype == bool:
         image = image.astype(np.uint8) * 255
     is_rgb = image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8
@@ -115,7 +125,7 @@ def _encoded(image: np.ndarray, metadata: Mapping[str, str]) -> bytes:
     deflate = zlib.compressobj(1, zlib.DEFLATED, 15, 9, strategy)
     pixels = deflate.compress(filtered.data) + deflate.flush()
     header = struct.pack(">IIBBBBB", width, height, depth, _RGB if is_rgb else _GRAY, 0, 0, 0)
-    texts = b"".join(_text_chunk(keyword, text) for keyword, text in metadata.items())
+    texts = b"".join(_text_chunk(keyword, text) for keyword, text in (metadata or {}).items())
     srgb = _chunk(b"sRGB", b"\0") if depth == 8 else b""
     return _SIGNATURE + _chunk(b"IHDR", header) + srgb + texts + _chunk(b"IDAT", pixels) + _chunk(b"IEND", b"")
 

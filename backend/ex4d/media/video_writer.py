@@ -21,6 +21,11 @@ from ex4d.media.scan import open_video
 _TECHNICAL_KEYS = {"major_brand", "minor_version", "compatible_brands", "encoder"}  # written by the muxer itself
 
 
+# Of larger frames x264 holds fewer: by default some 200 bytes a pixel for look-ahead and threads, 13 GB at 8000x8000.
+LARGE_PIXELS = 4096 * 2304
+_FEW_FRAMES_HELD = {"x264-params": "rc-lookahead=1:sync-lookahead=0:sliced-threads=1"}
+
+
 class VideoWriter:
     """Writes frames to an .mp4 (H.264, BT.709, limited range, index in front).
 
@@ -91,6 +96,7 @@ class VideoWriter:
                     "tune": "fastdecode",
                     "bf": "0",
                     "g": str(keyframe_interval),
+                    **(_FEW_FRAMES_HELD if self._width * self._height > LARGE_PIXELS else {}),
                 },
             )
             self._stream.width, self._stream.height = self._width, self._height

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from ex4d_core.shot import RenderSettings, ShotRequest
     from ex4d_core.sources import DepthSettings
 
+# As `ex4d.media.video_writer.LARGE_PIXELS`, which imports PyAV.
+LARGE_PIXELS = 4096 * 2304
 # Until the first frame: Python, torch and the kernels, with warm caches.
 START_SECONDS = 2.0
 # Measured on two processor cores (x86_64), 512x512 to 1920x1080, in nanoseconds a pixel and frame.
@@ -43,6 +45,8 @@ _BASE_BYTES = 500_000_000
 _CUDA_BYTES = 4_000_000_000  # CUDA's libraries keep copies of their code in the host's memory
 # Of one frame, measured at 1920x1080: 200 B a pixel for a scene and a render, 300 for a take.
 _SCENE_BYTES_PER_PIXEL, _RENDER_BYTES_PER_PIXEL, _TAKE_BYTES_PER_PIXEL = 300, 300, 450
+# Of large footage one frame is held at a time, and fewer by the encoder; measured at 4000x4000: 71 B a pixel.
+_LARGE_SCENE_BYTES_PER_PIXEL = 120
 # As in `ex4d.pipeline.render`, which draws several frames at once.
 _BATCH_BYTES, _BATCH_BYTES_PER_PIXEL = 300 * 2**20, 40
 
@@ -67,6 +71,12 @@ _WAN_LOADING_SECONDS = 120.0
 # At full speed, and with weights streamed from the host's memory, where all of them lie in 16 bits.
 _WAN_GPU_BYTES = {"fp8 attention": 44.2e9, "fp8": 44.2e9, "bf16": 54.8e9, "float32": 100e9}
 _WAN_STREAMED_BYTES, _WAN_BYTES_PER_TOKEN, _WAN_HOST_BYTES = 6.7e9, 250_000, 60e9
+
+
+def scene_memory_bytes(width: int, height: int) -> int:
+    """Memory that a reconstruction takes for footage of this size, at most, besides an estimator's; for any length."""
+    pixels = width * height
+    return pixels * (_LARGE_SCENE_BYTES_PER_PIXEL if pixels > LARGE_PIXELS else _SCENE_BYTES_PER_PIXEL)
 
 
 class DiskRoomError(Ex4dError):
@@ -158,7 +168,7 @@ def estimate_scene(
     pixels, frames = footage.width * footage.height, footage.frames
     disk = scene_bytes(frames, footage.width, footage.height, convention, mesh=mesh)
     seconds = frames * pixels * _RECONSTRUCT_NS * 1e-9
-    memory = _BASE_BYTES + _SCENE_BYTES_PER_PIXEL * pixels
+    memory = _BASE_BYTES + scene_memory_bytes(footage.width, footage.height)
     known = Estimate(seconds, disk, memory, basis=(f"time {_TWO_CORES}",))
     if estimator is None:
         return known

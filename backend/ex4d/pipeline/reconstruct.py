@@ -31,13 +31,14 @@ from ex4d.depth import (
 )
 from ex4d.machine import MachineSettings
 from ex4d.media import FootageInfo, VideoWriter, footage_sha256, probe, read_frames, start_timecode
+from ex4d.memory import require_memory
 from ex4d.mesh import DepthSurface, Pc2Writer, grid_topology
-from ex4d.pipeline.estimate import require_room, scene_bytes
+from ex4d.pipeline.estimate import require_room, scene_bytes, scene_memory_bytes
 from ex4d.pipeline.targets import require_scene_folder
 from ex4d.progress import Progress, ignore_progress
 from ex4d_core.cameras import CameraPath
 from ex4d_core.errors import RequestError
-from ex4d_core.mesh_cache import frame_positions
+from ex4d_core.mesh_cache import frame_positions, grid_vertices
 from ex4d_core.reconstruction import ReconstructionSettings
 from ex4d_core.scene import Scene, SceneWriter
 from ex4d_core.scene_manifest import FootageOrigin, SceneManifest
@@ -47,8 +48,8 @@ from ex4d_core.trajectories import subject_distance
 
 ESTIMATE_STAGE, BUILD_STAGE = "depth", "reconstruct"
 
-# Footage frames checked and written at a time: 60 MB at 1080p.
-_FRAMES_AT_ONCE = 4
+# Footage frames checked and written at a time, 60 MB at 1080p; of larger footage fewer.
+_FRAMES_AT_ONCE, _PIXELS_AT_ONCE = 4, 4 * 1920 * 1080
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,7 @@ def reconstruct(
         CameraError: the source camera's file cannot be used, or the lens is given twice.
         SceneError: ``folder`` holds something else.
         DiskRoomError: its disk has no room for the scene.
+        MemoryRoomError: this machine has not enough free memory for footage of that size.
     """
     read = (sources.footage, sources.depth, sources.camera)
     require_scene_folder(folder, inputs=[path for path in read if path is not None], overwrite=overwrite)
@@ -110,6 +112,7 @@ def reconstruct(
     size = footage.width, footage.height
     needed = scene_bytes(footage.frames, *size, settings.convention, mesh=mesh)
     require_room(folder, needed, f"a scene of {footage.frames} frames of {size[0]}x{size[1]}")
+    require_memory(scene_memory_bytes(*size), f"footage of {size[0]}x{size[1]} pixels")
     camera = camera_file = None
     if sources.camera is not None:
         camera = read_source_camera(sources.camera, footage, settings.camera_scale)
@@ -254,7 +257,7 @@ def build_scene(
         raise ValueError(f"a source camera of {len(source_camera)} frames does not fit footage of {frames}")
     still = np.broadcast_to(np.eye(4), (frames, 4, 4))
     camera = CameraPath(still if source_camera is None else source_camera.world_to_camera, intrinsics, width, height)
-    faces, uvs, cap_faces = grid_topology(height, width, convention)
+    vertices = grid_vertices(width, height, convention)
     nearest, farthest, distance = np.inf, 0.0, 0.0
 
     with SceneWriter(folder) as writer:
@@ -262,7 +265,7 @@ def build_scene(
         depth_file = writer.array("depth", (frames, height, width), np.float32)
         with ExitStack() as files:
             movie = files.enter_context(VideoWriter(writer.path("footage"), width, height, footage.fps))
-            positions = files.enter_context(Pc2Writer(writer.path("positions"), len(uvs), frames)) if mesh else None
+            positions = files.enter_context(Pc2Writer(writer.path("positions"), vertices, frames)) if mesh else None
             for start, color, z in _batches(footage, depth):
                 for image in color:
                     movie.write(image)
@@ -283,6 +286,8 @@ def build_scene(
                 if start == 0:
                     distance = subject_distance(z[0])
                 progress(start + len(z), frames)
+        color = z = None  # large frames need not be held beside the topology, which is as large
+        faces, uvs, cap_faces = grid_topology(height, width, convention)
         np.savez(writer.path("topology"), faces=faces.numpy(), uvs=uvs.numpy(), cap_faces=np.int64(cap_faces))
         camera.save(writer.path("source_camera"))
         label = (provenance or {}).get("footage", footage.path.name)
@@ -309,8 +314,10 @@ def build_scene(
 def _batches(footage: FootageInfo, depth: DepthClip) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """(first frame, colour (n, H, W, 3) uint8, depth (n, H, W) float32) until the footage ends."""
     pairs = depth.with_frames(read_frames(footage.path, count=footage.frames))
+    at_once = max(1, min(_FRAMES_AT_ONCE, _PIXELS_AT_ONCE // (footage.width * footage.height)))
     start = 0
-    while batch := list(islice(pairs, _FRAMES_AT_ONCE)):
-        color, z = (np.stack(part) for part in zip(*batch, strict=True))
+    while batch := list(islice(pairs, at_once)):
+        # A single frame is a view of what was read, not a copy.
+        color, z = (part[0][None] if len(part) == 1 else np.stack(part) for part in zip(*batch, strict=True))
         yield start, color, z
         start += len(batch)

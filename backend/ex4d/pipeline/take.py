@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +13,9 @@ import numpy as np
 from ex4d.devices import Devices
 from ex4d.generation import EngineState, GenerationProgress, ProgressCallback, create_engine
 from ex4d.machine import MachineSettings
-from ex4d.media import VideoWriter, read_png, write_png
+from ex4d.media import VideoWriter, read_png
+from ex4d.media.media_errors import translate_write_errors
+from ex4d.media.png import png_bytes
 from ex4d.pipeline.provenance import MADE_BY, made_by
 from ex4d.pipeline.render import nothing_seen_note, render_shot, shows_nothing
 from ex4d.raster import RenderedFrame
@@ -119,7 +121,7 @@ def generate_take(
             images = iter(())
         for index, image in enumerate(images, start=done):
             path = work_folder / frame_file_name(index)
-            write_png(path, image, {"ex4d_engine": engine.name})
+            _write_for_sink(path, image, {"ex4d_engine": engine.name})
             take.write(image)
             announce()
             sink.frame(index, path)
@@ -142,6 +144,12 @@ def _finished_image(path: Path, request: ShotRequest) -> np.ndarray:
     return image
 
 
+def _write_for_sink(path: Path, image: np.ndarray, metadata: Mapping[str, str] | None = None) -> None:
+    """Write a PNG into the work folder, where nothing has to last: the sink puts it on disk, once, under its name."""
+    with translate_write_errors(path):
+        path.write_bytes(png_bytes(image, metadata))
+
+
 def _progress_callback(sink: TakeSink, work_folder: Path, announce: Callable[[], None]) -> ProgressCallback:
     """Passes an engine's steps on to a sink; with the first estimate the take is announced."""
 
@@ -150,7 +158,7 @@ def _progress_callback(sink: TakeSink, work_folder: Path, announce: Callable[[],
         if step.image is not None:
             announce()
             path = work_folder / "estimate.png"
-            write_png(path, step.image)
+            _write_for_sink(path, step.image)
             sink.estimate(step.done, path)
 
     return on_progress

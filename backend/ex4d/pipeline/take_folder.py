@@ -6,7 +6,6 @@ A take that is being made has a hidden folder for its unfinished movies and for 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -25,6 +24,7 @@ from ex4d.pipeline.take import generate_take
 from ex4d.pipeline.targets import OutputError, files_of, is_take, remove, require_take_folder
 from ex4d.progress import Progress, ignore_progress
 from ex4d_core.cameras import CameraPath
+from ex4d_core.durable_files import put_in_place
 from ex4d_core.errors import RequestError
 from ex4d_core.scene import Scene
 from ex4d_core.shot import ShotRequest, camera_to_wire
@@ -67,7 +67,7 @@ class TakeFolder:
     def _move(self, path: Path, name: str) -> None:
         replaced, self._replaced = self._replaced, ()
         remove(replaced)
-        os.replace(path, self._folder / name)
+        put_in_place(path, self._folder / name)
 
 
 def take_into_folder(

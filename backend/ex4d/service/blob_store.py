@@ -3,22 +3,34 @@
     blobs/ab/abcdef...      complete and verified; never changed, only deleted
     partial/abcdef...       uploads in progress or interrupted (see `ex4d.service.uploads`)
 
-A file appears under ``blobs`` by a rename, after its content is on disk. No name from the wire becomes a path
-unless it is 64 hexadecimal digits.
+A file appears under ``blobs`` by a rename, after its content is on disk. Disks lose content all the same, so whoever
+computes with a blob has it verified before. No name from the wire becomes a path unless it is 64 hexadecimal digits.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import hashlib
+import logging
 import os
 import time
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
+from io import RawIOBase
 from pathlib import Path
 from types import MappingProxyType
 
+from ex4d_core.durable_files import make_folder, put_in_place
 from ex4d_core.scene import sha256_of
 from ex4d_core.scene_manifest import is_sha256
 
+log = logging.getLogger(__name__)
+
+# Its inode, bytes and time of change: while these stay, a verified blob is not read again.
+_Mark = tuple[int, int, int]
+# `BlobStore.touch` leaves a younger time of use as it is: it is part of the mark.
+_TOUCHED_SECONDS = 600.0
+_STEP_BYTES = 64 << 20
 # A recently used blob may soon be requested, or named by a job.
 _RECENT_SECONDS = 3600.0
 # An upload that nobody has continued for so long is given up.
@@ -32,8 +44,9 @@ class BlobStore:
         """Use the folders below ``data``, and create them if need be."""
         self._blobs = data / "blobs"
         self.partial = data / "partial"
-        self._blobs.mkdir(parents=True, exist_ok=True)
-        self.partial.mkdir(parents=True, exist_ok=True)
+        self._verified: dict[str, _Mark] = {}
+        make_folder(self._blobs)
+        make_folder(self.partial)
 
     def path(self, sha256: str) -> Path:
         """Where a blob is, or would be.
@@ -54,8 +67,45 @@ class BlobStore:
 
     def touch(self, sha256: str) -> None:
         """Note that a blob is in use, so that it is deleted later than others."""
+        path = self.path(sha256)
         with contextlib.suppress(FileNotFoundError):
-            os.utime(self.path(sha256))
+            if not 0 <= time.time() - path.stat().st_mtime < _TOUCHED_SECONDS:
+                os.utime(path)
+
+    def is_verified(self, sha256: str) -> bool:
+        """Whether `verify` found the blob whole, and nothing has changed it since; reads no content."""
+        with contextlib.suppress(FileNotFoundError):
+            return self._verified.get(sha256) == _mark(self.path(sha256))
+        return False
+
+    def verify(self, sha256: str, step: Callable[[int], None] = lambda read: None) -> bool:
+        """Whether the blob is here with the content of its name; a damaged one is deleted, so that it can come again.
+
+        Reads all of it, once while it stays unchanged; for any thread.
+
+        Args:
+            sha256: its name.
+            step: called with the bytes read so far, now and then; what it raises ends the work.
+
+        Raises:
+            OSError: it cannot be read, for another reason than a damaged disk.
+        """
+        path = self.path(sha256)
+        try:
+            mark = _mark(path)
+            if self._verified.get(sha256) == mark:
+                return True
+            found = _sha256_on_disk(path, step)
+            if found == sha256:
+                self._verified[sha256] = mark
+                return True
+            log.error("deleted the damaged blob %s: its %d bytes have the SHA-256 %s", sha256, mark[1], found)
+            if _mark(path) == mark:  # and not a new one that has come meanwhile
+                path.unlink()
+        except FileNotFoundError:
+            pass
+        self._verified.pop(sha256, None)
+        return False
 
     def read(self, sha256: str, offset: int, length: int) -> bytes:
         """Up to ``length`` bytes from ``offset`` on.
@@ -78,7 +128,7 @@ class BlobStore:
             Its SHA-256 and its size.
         """
         sha256, size = sha256 or sha256_of(path), path.stat().st_size
-        if self.size(sha256) == size:
+        if self.size(sha256) == size and self.verify(sha256):
             self.touch(sha256)
             path.unlink()
         else:
@@ -88,12 +138,10 @@ class BlobStore:
     def move_in(self, path: Path, sha256: str) -> None:
         """Move a file with verified content to its name, on disk before it appears there."""
         target = self.path(sha256)
-        target.parent.mkdir(exist_ok=True)
-        with open(path, "rb+") as file:
-            os.fsync(file.fileno())
+        make_folder(target.parent)
         os.utime(path)
-        os.replace(path, target)
-        _sync_folder(target.parent)
+        put_in_place(path, target)
+        self._verified[sha256] = _mark(target)
 
     def unneeded(
         self,
@@ -185,11 +233,29 @@ def _stat(entry: os.DirEntry[str]) -> os.stat_result | None:
         return None
 
 
-def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # Windows cannot open folders, and needs no sync of them.
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
+def _mark(path: Path) -> _Mark:
+    stat = path.stat()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def _sha256_on_disk(path: Path, step: Callable[[int], None]) -> str:
+    """The hash of a file's content; "unreadable" where the disk cannot give it back."""
+    digest, read, told = hashlib.sha256(), 0, 0
+    with open(path, "rb", buffering=0) as file:
+        while data := _piece(file):
+            digest.update(data)
+            read += len(data)
+            if read - told >= _STEP_BYTES:
+                told = read
+                step(read)
+    return "unreadable" if data is None else digest.hexdigest()
+
+
+def _piece(file: RawIOBase) -> bytes | None:
+    """The next megabyte; None where the disk cannot read it."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        return file.read(1 << 20)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return None

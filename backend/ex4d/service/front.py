@@ -108,6 +108,14 @@ class _Postponed:
     deadline: float = field(default_factory=lambda: time.monotonic() + _LOCKED_SECONDS)
 
 
+class _InDoubt(Exception):
+    """A blob does not fit the request; reading all of it, in a thread, tells which of the two is wrong."""
+
+    def __init__(self, sha256: str):
+        super().__init__(sha256)
+        self.sha256 = sha256
+
+
 class Front:
     """Answers clients; to be used on the service's loop only."""
 
@@ -149,6 +157,7 @@ class Front:
             messages.Withdraw: self._withdraw,
             messages.ListJobs: self._list_jobs,
             messages.DescribeJobs: self._describe_jobs,
+            messages.AskSilence: self._silence,
         }
 
     def serve(self) -> bool:
@@ -212,13 +221,23 @@ class Front:
                 self._views.ask_coverage(client, request_id, self._shot(message.request), answer)
             else:
                 self._handlers[type(message)](message, answer)
+        except _InDoubt as doubt:
+            # Served again when the blob is verified, or gone and to be uploaded again.
+            self._uploads.when_verified(doubt.sha256, partial(self._serve_again, request))
         except Exception as error:
             if isinstance(message, _WRITING) and is_locked(error) and time.monotonic() < request.deadline:
                 return False
             self._refuse(client, request_id, error)
         return True
 
-    def _refuse(self, client: bytes, request_id: int, error: Exception) -> None:
+    def _serve_again(self, request: _Postponed, failure: BaseException | None) -> None:
+        """Serve a request whose blob was in doubt; ``failure`` prevented a look at it."""
+        if failure is not None:
+            self._refuse(request.client, request.request_id, failure)
+        elif not self._serve_message(request):
+            self._postponed.append(request)
+
+    def _refuse(self, client: bytes, request_id: int, error: BaseException) -> None:
         self._reply(client, request_id, self._refusal(error).message())
         if is_corruption(error):  # of the job database, which the service cannot do without
             raise error
@@ -338,6 +357,7 @@ class Front:
             if size is None:
                 raise Refusal("unknown-blob", f"{file.label!r} is not here; upload it", {"missing": [file.sha256]})
             if size != file.size:
+                self._require_verified(file.sha256)
                 raise Refusal("bad-request", f"{file.label!r} has {size} bytes, the request says {file.size}")
         return request, [file.sha256 for file in request.files]
 
@@ -351,7 +371,8 @@ class Front:
         """The manifest of a shot's scene, which is here and covers the shot."""
         digest = request.scene
         size = self._blobs.size(digest)
-        if size is None:
+        # A damaged one is not here; it is so small that it takes no thread.
+        if size is None or (size <= MAX_MANIFEST_BYTES and not self._blobs.verify(digest)):
             text = f"scene {digest} is not here; upload its manifest"
             raise Refusal("unknown-scene", text, {"missing": ["manifest"]})
         manifest = SceneManifest.from_json(self._blobs.read(digest, 0, MAX_MANIFEST_BYTES + 1))
@@ -362,11 +383,17 @@ class Front:
             raise Refusal("unknown-scene", text, {"missing": missing})
         for part, size in sizes.items():
             if size != manifest.files[part].size:
+                self._require_verified(manifest.files[part].sha256)
                 expected = manifest.files[part].size
                 text = f"the {part} of scene {manifest.name!r} has {size} bytes, its manifest says {expected}"
                 raise Refusal("bad-request", f"{text}; reconstruct the scene")
         request.require_footage(manifest.frames)
         return manifest
+
+    def _require_verified(self, sha256: str) -> None:
+        """Before a client is told that its request is wrong: the blob may be what is damaged."""
+        if not self._blobs.is_verified(sha256):
+            raise _InDoubt(sha256)
 
     def _cancel(self, message: messages.Cancel, answer: Answer) -> None:
         self._stop(message.job)
@@ -400,6 +427,9 @@ class Front:
 
     def _describe_jobs(self, message: messages.DescribeJobs, answer: Answer) -> None:
         answer(messages.JobsDescribed(self._store.details(message.limit)))
+
+    def _silence(self, message: messages.AskSilence, answer: Answer) -> None:
+        answer(messages.Silence(self._workers.silences()))
 
     def _get_events(self, message: messages.GetEvents, answer: Answer, client: bytes) -> None:
         status = self._status(message.job)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from ex4d.service.settings import ServiceError
 from ex4d_core import __version__
+from ex4d_core.durable_files import put_in_place
 
 # What leads from each older version to the next one.
 _MIGRATIONS: Mapping[int, tuple[str, ...]] = {
@@ -125,4 +125,4 @@ def _copy(path: Path, target: Path) -> None:
     partial.unlink(missing_ok=True)
     with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(partial)) as copy:
         source.backup(copy)
-    os.replace(partial, target)
+    put_in_place(partial, target)

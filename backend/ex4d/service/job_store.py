@@ -46,7 +46,8 @@ _NEED_BYTES = 100
 _MAX_REASON = 4000
 
 _STATUS = """
-SELECT id, label, engine, state, stage, done, total, reason, created, attempt, events,
+SELECT id, CAST(label AS TEXT), CAST(engine AS TEXT), state, CAST(stage AS TEXT), CAST(done AS INTEGER),
+    CAST(total AS INTEGER), CAST(reason AS TEXT), CAST(created AS REAL), CAST(attempt AS INTEGER), events,
     CASE state WHEN 'queued' THEN
         (SELECT count(*) FROM jobs AS other WHERE other.state = 'queued' AND other.sequence < jobs.sequence)
     ELSE 0 END
@@ -100,6 +101,8 @@ class JobStore(JobTidying):
             # A new file must know from its first page on that it is to shrink. In another this would write.
             if new:
                 self._db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            # A damaged text costs a few of its letters, and not every list that it is in.
+            self._db.text_factory = lambda data: data.decode("utf-8", "replace")
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute(f"PRAGMA journal_size_limit = {_MAX_WAL_BYTES}")
             self._db.execute("PRAGMA synchronous = FULL")
@@ -223,7 +226,8 @@ class JobStore(JobTidying):
     def details(self, limit: int = MAX_JOBS) -> list[JobDetails]:
         """What the newest jobs are of, newest first."""
         rows = self._db.execute(
-            "SELECT id, scene, digest, started, state, updated, device FROM jobs ORDER BY sequence DESC LIMIT ?",
+            "SELECT id, CAST(scene AS TEXT), digest, started, state, updated, device FROM jobs "
+            "ORDER BY sequence DESC LIMIT ?",
             (min(max(limit, 0), MAX_JOBS),),
         )
         return [
@@ -280,7 +284,7 @@ class JobStore(JobTidying):
                     (claim.secret, worker, time.time(), device, claim.job),
                 )
             try:
-                return ClaimedJob(claim.job, claim.secret, request_from_wire(msgpack.unpackb(row[1])))
+                return ClaimedJob(claim.job, claim.secret, _request(row[1]))
             except RequestError as error:
                 self.fail(claim, f"this version of the backend cannot read its request: {error}; submit it again")
 
@@ -426,6 +430,20 @@ class JobStore(JobTidying):
         if added:
             self._db.execute("UPDATE jobs SET events = events + 1, updated = ? WHERE id = ?", (time.time(), job))
         return bool(added)
+
+
+def _request(data: object) -> ShotRequest | ReconstructionRequest:
+    """The request of a row.
+
+    Raises:
+        RequestError: it is of another version, or damaged.
+    """
+    # msgpack has no common base of its errors, and damaged bytes may be anything: of this job alone.
+    try:
+        values = msgpack.unpackb(data)
+    except Exception as error:
+        raise RequestError(f"its record is damaged ({type(error).__name__}: {error})") from error
+    return request_from_wire(values)
 
 
 def _storable(reason: str) -> str:

@@ -12,7 +12,6 @@ certificate format:
 from __future__ import annotations
 
 import logging
-import os
 import re
 import tempfile
 from pathlib import Path
@@ -24,6 +23,7 @@ from zmq.auth.thread import ThreadAuthenticator
 
 from ex4d.service.private_files import tighten_secret
 from ex4d.service.settings import ServiceError
+from ex4d_core.durable_files import put_in_place
 from ex4d_core.local_token import USER
 
 log = logging.getLogger(__name__)
@@ -69,8 +69,8 @@ def _create_pair(name: str, *, public: Path, secret: Path) -> None:
     with tempfile.TemporaryDirectory(dir=secret) as folder:
         public_file, secret_file = map(Path, create_certificates(folder, name))
         secret_file.chmod(0o600)
-        os.replace(secret_file, secret / secret_file.name)
-        os.replace(public_file, public / public_file.name)
+        put_in_place(secret_file, secret / secret_file.name)
+        put_in_place(public_file, public / public_file.name)
 
 
 def check_keys(folder: Path) -> None:

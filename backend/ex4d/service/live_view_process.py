@@ -21,7 +21,8 @@ from ex4d.pipeline.view import SceneViews
 from ex4d.service.blob_store import BlobStore
 from ex4d.service.processes import read_messages, start_child, write_message
 from ex4d.service.refusals import refusal_for
-from ex4d.service.worker import open_scene, use_one_thread
+from ex4d.service.stored_inputs import open_scene
+from ex4d.service.worker import use_one_thread
 from ex4d_core.shot import ShotRequest
 
 log = logging.getLogger("ex4d.service.live_view_process")

@@ -17,6 +17,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import psutil
+
 from ex4d.service.inbox import Inbox
 from ex4d.service.processes import ChildProcess, read_messages, shorten_log, write_message
 from ex4d.service.refusals import Refusal
@@ -29,6 +31,10 @@ log = logging.getLogger(__name__)
 
 # The first view waits for torch to be imported, later ones take milliseconds.
 _TIMEOUT_SECONDS = 120.0
+# A process that owes a result and has neither computed nor waited for a disk for this long is stopped or deadlocked.
+_STALLED_SECONDS = 4.0
+_LOOK_SECONDS = 0.5
+_TRIES = 2
 _IDLE_SECONDS = 3600.0
 # Frames of coverage in a piece: about as slow as one view of full size.
 _PIECE_FRAMES = 8
@@ -45,6 +51,7 @@ class ViewRequest:
     request: ShotRequest
     answer: Answer
     coverage: dict[str, list[float]] | None = None
+    tries: int = 0
 
     @property
     def key(self) -> tuple[bytes, bool]:
@@ -81,6 +88,8 @@ class LiveViewQueue:
         self._waiting: OrderedDict[tuple[bytes, bool], ViewRequest] = OrderedDict()
         self._current: ViewRequest | None = None
         self._since = 0.0
+        self._activity: float | None = None
+        self._active_at = 0.0
 
     def ask_view(self, client: bytes, request_id: int, request: ShotRequest, answer: Answer) -> None:
         """Render a view; drops a waiting request for a view of this client."""
@@ -94,10 +103,15 @@ class LiveViewQueue:
         """Kill a process that hangs; returns the seconds until the next call is due."""
         if self._current is None or self._process is None:
             return _IDLE_SECONDS
-        left = self._since + _TIMEOUT_SECONDS - time.monotonic()
-        if left <= 0:
+        now = time.monotonic()
+        activity = _activity(self._process.pid)
+        if activity is None or activity != self._activity:
+            self._activity, self._active_at = activity, now
+        if now - self._active_at >= _STALLED_SECONDS or now - self._since >= _TIMEOUT_SECONDS:
+            log.warning("live view process %d hangs; it is replaced", self._process.pid)
             self._process.kill()
-        return max(left, 1.0)
+            return 1.0
+        return _LOOK_SECONDS
 
     def stop(self) -> None:
         """Kill the process."""
@@ -128,7 +142,8 @@ class LiveViewQueue:
             log.info("live view process %d started", self._process.pid)
             threading.Thread(target=self._listen, args=(self._process,), name="live views", daemon=True).start()
         _, self._current = self._waiting.popitem(last=False)
-        self._since = time.monotonic()
+        self._current.tries += 1
+        self._since = self._active_at = time.monotonic()
         # A dead process cannot be written to; its end is on the way to us.
         with contextlib.suppress(OSError):
             write_message(self._process.input, self._current.next_message())
@@ -149,7 +164,7 @@ class LiveViewQueue:
         elif reply := current.reply_to(result):
             self._answer(reply)
         else:
-            self._current = None
+            self._current, current.tries = None, 0
             if current.key in self._waiting:
                 _supersede(current)
             else:
@@ -159,7 +174,17 @@ class LiveViewQueue:
     def _ended(self, process: ChildProcess) -> None:
         process.close()
         self._process = None
-        if self._current is not None:
+        current = self._current
+        if current is not None and current.tries < _TRIES:
+            log.warning("the live view process ended with code %s during a view; trying again", process.returncode)
+            self._current = None
+            if current.key in self._waiting:
+                _supersede(current)
+            else:
+                self._waiting[current.key] = current
+                self._waiting.move_to_end(current.key, last=False)
+            self._next()
+        elif current is not None:
             log.warning("the live view process ended with code %s during a view", process.returncode)
             text = "the live view process ended during this view; try again, or see logs/live-view.log of the backend"
             self._answer(Refusal("internal", text).message())
@@ -169,6 +194,18 @@ class LiveViewQueue:
         if current is not None:
             current.answer(message)
         self._next()
+
+
+def _activity(pid: int) -> float | None:
+    """Processor seconds that a process has used; None while it waits for a disk, or has ended."""
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_DISK_SLEEP:
+            return None
+        times = process.cpu_times()
+        return times.user + times.system
+    except psutil.Error:
+        return None
 
 
 def _supersede(request: ViewRequest) -> None:

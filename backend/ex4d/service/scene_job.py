@@ -16,6 +16,7 @@ from ex4d.pipeline.reconstruct import SourcePaths, reconstruct
 from ex4d.pipeline.take import TakeSink
 from ex4d.service.blob_store import BlobStore
 from ex4d.service.job_store import ClaimLost
+from ex4d.service.stored_inputs import StoredInput, verify_inputs
 from ex4d_core.errors import Ex4dError
 from ex4d_core.reconstruction import ReconstructionRequest
 from ex4d_core.scene_manifest import FILE_NAMES, MANIFEST
@@ -44,7 +45,10 @@ def reconstruct_sent(
 
     Raises:
         ReconstructionError: footage, depth or source camera cannot be used.
+        DamagedInputError: some of them were damaged here, and must be sent again.
     """
+    inputs = (StoredInput(file.sha256, file.size, repr(file.label)) for file in request.files)
+    verify_inputs(blobs, inputs, sink.progress)
     sent = _SentFiles(request, blobs, work_folder / "sent")
     try:
         scene = reconstruct(

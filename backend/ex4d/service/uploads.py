@@ -22,6 +22,7 @@ from ex4d.service.blob_store import BlobStore
 from ex4d.service.inbox import Inbox
 from ex4d.service.refusals import Refusal, refusal_for
 from ex4d_core.messages import CHUNK_BYTES, MAX_BLOB_BYTES, Message, PutBlob, PutBlobReply
+from ex4d_core.scene_manifest import is_sha256
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,11 @@ class Uploads:
         self._uploads: OrderedDict[str, _Upload] = OrderedDict()
         self._closing = threading.Event()
         for path in blobs.partial.iterdir():
-            _drop_last_chunk(path)
+            # After a power cut a file system without a journal may have both names of one file: of the blob.
+            if is_sha256(path.name) and blobs.size(path.name) is not None:
+                path.unlink()
+            else:
+                _drop_last_chunk(path)
 
     def close(self) -> None:
         """Stop work in threads; partial files stay."""
@@ -73,7 +78,11 @@ class Uploads:
 
     def received(self, sha256: str) -> int:
         """Bytes of a blob that are here; -1 when it is complete."""
-        if self._blobs.size(sha256) is not None:
+        size = self._blobs.size(sha256)
+        # What a power cut leaves of a file is often its name alone.
+        if size == 0 and not self._blobs.verify(sha256):
+            size = None
+        if size is not None:
             self._blobs.touch(sha256)
             return -1
         upload = self._uploads.get(sha256)
@@ -89,6 +98,10 @@ class Uploads:
                 upload.answers.append(lambda _: self.when_settled(hashes, call))
                 return
         call()
+
+    def when_verified(self, sha256: str, call: Callable[[BaseException | None], None]) -> None:
+        """Verify a complete blob in a thread, then make ``call`` with the error that prevented it, if any did."""
+        self._inbox.run_in_thread(partial(self._blobs.verify, sha256), lambda outcome: call(outcome.exception()))
 
     def put(self, chunk: PutBlob, answer: Answer) -> None:
         """Take a chunk; ``answer`` is called with a `PutBlobReply` now or when the blob is complete.

@@ -34,10 +34,9 @@ from ex4d.service.job_store import Claim, ClaimedJob, ClaimLost, JobStore
 from ex4d.service.processes import start_child
 from ex4d.service.refusals import refusal_for
 from ex4d.service.settings import ServiceSettings
+from ex4d.service.stored_inputs import open_scene, scene_inputs, verify_inputs
 from ex4d_core.errors import is_expected, user_message
 from ex4d_core.reconstruction import ReconstructionRequest
-from ex4d_core.scene import Scene
-from ex4d_core.scene_manifest import MAX_MANIFEST_BYTES, RENDER_FILES, SceneError, SceneManifest
 
 log = logging.getLogger("ex4d.service.worker")
 
@@ -108,25 +107,6 @@ class JobSink:
         return self._room.keep_trying(write, partial(_wait_for_room, self._report))
 
 
-def open_scene(blobs: BlobStore, digest: str) -> Scene:
-    """The scene with a manifest's hash; its files are the blobs themselves.
-
-    Raises:
-        SceneError: the manifest or one of `RENDER_FILES` is missing, or differs from what the manifest says.
-    """
-    try:
-        data = blobs.read(digest, 0, MAX_MANIFEST_BYTES + 1)
-    except FileNotFoundError as error:
-        raise SceneError(f"the manifest of scene {digest} is missing; upload the scene again") from error
-    manifest = SceneManifest.from_json(data)
-    for part in RENDER_FILES:
-        entry = manifest.files[part]
-        if blobs.size(entry.sha256) != entry.size:
-            raise SceneError(f"the {part} of scene {manifest.name!r} is missing; upload the scene again")
-        blobs.touch(entry.sha256)
-    return Scene(data, {part: blobs.path(manifest.files[part].sha256) for part in RENDER_FILES})
-
-
 def run_job(
     job: ClaimedJob,
     runner: Runner,
@@ -156,6 +136,7 @@ def run_job(
             reconstruct_sent(job.request, blobs, device=Devices.parse(device).first, **where)
         else:
             scene = open_scene(blobs, job.request.scene)
+            verify_inputs(blobs, scene_inputs(scene), sink.progress)
             runner(scene, job.request, device=device, **where)
     except ClaimLost as lost:
         end = partial(log.info, "%s; dropped", lost)

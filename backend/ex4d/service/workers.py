@@ -26,7 +26,7 @@ from ex4d.service.job_store import JobStore
 from ex4d.service.processes import ChildProcess, shorten_log
 from ex4d.service.settings import ServiceSettings
 from ex4d_core import __version__
-from ex4d_core.messages import JobStatus, Welcome
+from ex4d_core.messages import JobSilence, JobStatus, Welcome
 from ex4d_core.stages import LOAD_STAGE, NO_ROOM_STAGE, PAUSED, WARM_UP_STAGE
 
 log = logging.getLogger(__name__)
@@ -145,6 +145,16 @@ class Workers:
         if status.state == "queued" and (paused := self.paused()):
             return replace(status, stage=NO_ROOM_STAGE, reason=f"the queue is paused: {paused}")
         return status
+
+    def silences(self) -> list[JobSilence]:
+        """How long ago each running job made progress, and when it counts as hung."""
+        now, limit = time.monotonic(), self._settings.hang_seconds
+        running = [(one, self._store.status(one.job)) for one in self._running() if one.job]
+        return [
+            JobSilence(one.job, now - one.heard, limit)
+            for one, status in running
+            if status and status.state == "running"
+        ]
 
     def wake(self) -> None:
         """Have the idle workers ask for work."""

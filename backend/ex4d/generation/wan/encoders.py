@@ -15,6 +15,7 @@ import torch
 from torch.nn import functional
 
 from ex4d.generation.wan.errors import PromptError
+from ex4d_core.durable_files import put_in_place
 
 if TYPE_CHECKING:
     from diffsynth.models.wan_video_image_encoder import WanImageEncoder
@@ -108,7 +109,7 @@ class EmbeddingCache:
             # Written to another name and renamed: another worker may be reading it.
             partial = path.with_suffix(f".{os.getpid()}.partial")
             save_file({"embedding": embedding.cpu().contiguous()}, partial)
-            os.replace(partial, path)
+            put_in_place(partial, path)
             kept = sorted(self._folder.glob("*.safetensors"), key=lambda file: file.stat().st_mtime, reverse=True)
             for old in kept[_KEPT_EMBEDDINGS:]:
                 old.unlink(missing_ok=True)
