@@ -43,7 +43,7 @@ class JobTidying:
         Returns:
             The number of jobs.
         """
-        # What is not forgotten after a power cut is forgotten by the next tidying: not worth waiting for the disk.
+        # What a power cut brings back is forgotten by the next tidying; it is not worth waiting for the disk.
         self._db.execute("PRAGMA synchronous = NORMAL")
         try:
             return self._forget(ended_before, 2**62 if up_to is None else up_to, limit)
