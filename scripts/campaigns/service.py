@@ -21,7 +21,8 @@ import psutil
 from ex4d_core.cameras import CameraPath, intrinsics_matrix
 from ex4d_core.client import Client, ConnectionState
 from ex4d_core.messages import Hello, Message
-from ex4d_core.scene import Scene, SceneManifest, SceneWriter
+from ex4d_core.scene import Scene, SceneWriter
+from ex4d_core.scene_manifest import SceneManifest
 from ex4d_core.shot import ShotRequest
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -17,7 +17,7 @@ from ex4d.service.uploads import Uploads
 from ex4d_core.client import Client
 from ex4d_core.messages import BlobStatus, Error, ListJobs, Submit
 from ex4d_core.remote_take import RemoteTake
-from ex4d_core.scene import RENDER_FILES
+from ex4d_core.scene_manifest import RENDER_FILES
 
 
 def flip_a_bit(path):
