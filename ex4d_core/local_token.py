@@ -16,6 +16,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
+TOKENS_VARIABLE = "EX4D_TOKENS"
 # The user's name in ZeroMQ's PLAIN mechanism, and the domain of its authenticator.
 USER = "ex4d"
 _BYTES = 32
@@ -27,7 +28,7 @@ def token_folder() -> Path:
 
     That is where `platformdirs.user_data_dir` has it, which Blender's Python lacks.
     """
-    if chosen := os.environ.get("EX4D_TOKENS"):
+    if chosen := os.environ.get(TOKENS_VARIABLE):
         return Path(chosen)
     home = Path.home()
     if sys.platform == "win32":

@@ -19,6 +19,7 @@ from ex4d.config import CONFIG_VARIABLE, MACHINE_TABLE, ConfigError, config_file
 from ex4d.devices import DeviceError
 from ex4d_core.errors import Ex4dError
 from ex4d_core.licences import LICENCE_VARIABLE, Licence, as_licence, effective_licence, is_allowed, require_allowed
+from ex4d_core.local_token import TOKENS_VARIABLE
 
 MODELS_VARIABLE = "EX4D_MODELS"
 VRAM_LIMIT_VARIABLE = "EX4D_VRAM_LIMIT_GB"
@@ -26,6 +27,7 @@ VRAM_LIMIT_VARIABLE = "EX4D_VRAM_LIMIT_GB"
 # Every variable that this package reads, its meaning, and the flag that goes before it; for `ex4d --help` and the docs.
 ENVIRONMENT = {
     CONFIG_VARIABLE: ("configuration file, instead of ex4d.toml in the user's configuration folder", ""),
+    TOKENS_VARIABLE: ("folder of tokens of backends on this machine, instead of the user's data folder", ""),
     MODELS_VARIABLE: ("folder of weights", "--models"),
     LICENCE_VARIABLE: ("what results of this machine are for: commercial or research", "--licence"),
     VRAM_LIMIT_VARIABLE: ("GPU memory that the engine wan may use, in GB", "--vram-limit"),
