@@ -14,6 +14,7 @@ import zmq
 from ex4d_core.client import Client, Pause, RequestRefused
 from ex4d_core.messages import (
     REQUESTS,
+    AskSilence,
     BlobStatus,
     BlobStatusReply,
     EventsReply,
@@ -26,6 +27,7 @@ from ex4d_core.messages import (
     Message,
     PutBlob,
     PutBlobReply,
+    Silence,
     Welcome,
 )
 from ex4d_core.remote_job import RemoteJob
@@ -41,7 +43,7 @@ class EvilServer:
 
     def __init__(self, answers: dict[type[Message], Callable[[Message], Message]]):
         self.asked: Counter[str] = Counter()
-        self._answers = {Hello: lambda _: WELCOME, **answers}
+        self._answers = {Hello: lambda _: WELCOME, AskSilence: lambda _: Silence([]), **answers}
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
         self._socket.linger = 0
