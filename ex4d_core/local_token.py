@@ -16,6 +16,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from ex4d_core.durable_files import put_in_place
+
 TOKENS_VARIABLE = "EX4D_TOKENS"
 # The user's name in ZeroMQ's PLAIN mechanism, and the domain of its authenticator.
 USER = "ex4d"
@@ -85,7 +87,7 @@ def write_token(address: str, token: str) -> Path:
     try:
         with open(descriptor, "w", encoding="ascii") as file:
             file.write(token + "\n")
-        os.replace(name, path)
+        put_in_place(Path(name), path)
     except OSError:
         Path(name).unlink(missing_ok=True)
         raise

@@ -15,6 +15,7 @@ import secrets
 from collections.abc import Callable
 from pathlib import Path
 
+from ex4d_core.durable_files import put_in_place
 from ex4d_core.user_folder import user_folder
 
 from ..paths import from_blend
@@ -95,7 +96,7 @@ def _read_or_make(path: Path) -> bytes:
             except FileExistsError:
                 pass
             except OSError:  # a file system without links
-                os.replace(partial, path)
+                put_in_place(partial, path)
         finally:
             partial.unlink(missing_ok=True)
         return _read(path) or made
