@@ -64,6 +64,7 @@ class ServiceProcess:
             "data": str(data),
             "runner": "shot_runners:perform",
             "reserve_mb": 0,
+            "stalled_view_seconds": PATIENCE,  # tests stop that process to look at what waits for it
             **settings,
         }
         self.log: list[str] = []

@@ -73,7 +73,7 @@ def test_a_service_that_cannot_tell_is_asked_once(tmp_path, shot):
 def test_a_stopped_live_view_process_is_replaced_within_seconds_and_others_are_served(
     start_service, connect, scene, shot
 ):
-    service = start_service()
+    service = start_service(stalled_view_seconds=4.0)
     wire, other = connect(service), connect(service)
     wire.upload_scene(scene)
     request = shot("view")

@@ -118,8 +118,11 @@ class BatchState:
 def write_json(path: Path, document: Any) -> None:
     """Write a document, completely or not at all."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(document, indent=1, ensure_ascii=False), encoding="utf-8")
-    put_in_place(partial, path)
+    try:
+        partial.write_text(json.dumps(document, indent=1, ensure_ascii=False), encoding="utf-8")
+        put_in_place(partial, path)
+    finally:  # also when a signal ends the command in the middle
+        partial.unlink(missing_ok=True)
 
 
 def run_shots(

@@ -31,8 +31,6 @@ log = logging.getLogger(__name__)
 
 # The first view waits for torch to be imported, later ones take milliseconds.
 _TIMEOUT_SECONDS = 120.0
-# A process that owes a result and has neither computed nor waited for a disk for this long is stopped or deadlocked.
-_STALLED_SECONDS = 4.0
 _LOOK_SECONDS = 0.5
 _TRIES = 2
 _IDLE_SECONDS = 3600.0
@@ -107,7 +105,7 @@ class LiveViewQueue:
         activity = _activity(self._process.pid)
         if activity is None or activity != self._activity:
             self._activity, self._active_at = activity, now
-        if now - self._active_at >= _STALLED_SECONDS or now - self._since >= _TIMEOUT_SECONDS:
+        if now - self._active_at >= self._settings.stalled_view_seconds or now - self._since >= _TIMEOUT_SECONDS:
             log.warning("live view process %d hangs; it is replaced", self._process.pid)
             self._process.kill()
             return 1.0

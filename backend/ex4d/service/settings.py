@@ -42,6 +42,8 @@ class ServiceSettings(Settings):
         machine: weights, memory and licence of the workers and of the live view process.
         hang_seconds: a worker that reports no progress for this long is stopped and replaced.
         cancel_seconds: a worker that continues a cancelled job for this long is stopped and replaced.
+        stalled_view_seconds: a live view process that owes a result and has neither computed nor waited for a disk for
+            this long is stopped or deadlocked, and replaced.
         keys: folder of `keys.create_keys`. None: no keys on loopback, ``data/keys`` on any other address.
         cache_gb: above this size footage and results that no queued or running job needs are deleted, least recently
             used first; the results of a job go together. What was used within the hour stays.
@@ -61,6 +63,7 @@ class ServiceSettings(Settings):
     machine: MachineSettings = field(default_factory=MachineSettings.from_environment)
     hang_seconds: Annotated[float, Range(above=0), Option("stop a job without progress for this many seconds")] = 300.0
     cancel_seconds: Annotated[float, Range(above=0)] = 2.0
+    stalled_view_seconds: Annotated[float, Range(above=0)] = 4.0
     keys: Annotated[Folder | None, Option("folder of CURVE keys; default: keys in the data folder")] = None
     cache_gb: Annotated[
         float,
