@@ -1,4 +1,4 @@
-"""Results are written into ordinary files and folders: no link is followed, whoever put it there."""
+"""Results are written into ordinary files and folders: no link is followed, no matter where it comes from."""
 
 from __future__ import annotations
 

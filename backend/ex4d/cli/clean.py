@@ -13,8 +13,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ex4d.cli.options import bytes_text, confirmed, machine_settings
+from ex4d.cli.options import confirmed, machine_settings
 from ex4d.cli.report import Report
+from ex4d.pipeline.estimate import size_text
 
 SUMMARY = "show and remove caches and leftovers"
 
@@ -53,10 +54,10 @@ def run(options: argparse.Namespace, report: Report) -> int:
         table = Table("kind", "size", "where", box=None)
         for row in rows:
             jobs = f", {row['jobs']} old jobs" if "jobs" in row else ""
-            table.add_row(row["kind"], bytes_text(row["bytes"]), f"{row['path']}{jobs}")
+            table.add_row(row["kind"], size_text(row["bytes"]), f"{row['path']}{jobs}")
         report.show(table if rows else "nothing to remove")
         report.add("found", rows, "")
-        report.add("bytes", total, bytes_text(total) if rows else "")
+        report.add("bytes", total, size_text(total) if rows else "")
         removed = bool(rows) and not options.dry_run
         if removed and not options.yes:
             removed = confirmed("Remove all of it?")

@@ -12,10 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ex4d.cli.options import add_backend_arguments, backend_client, bytes_text, machine_settings
+from ex4d.cli.options import add_backend_arguments, backend_client, machine_settings
 from ex4d.cli.report import Report
 from ex4d.config import config_file
 from ex4d.leftovers import compiled_kernels, kernel_cache_folders, size_of
+from ex4d.pipeline.estimate import size_text
 
 if TYPE_CHECKING:
     from ex4d.machine import MachineSettings
@@ -61,7 +62,7 @@ def _findings(options: argparse.Namespace) -> Iterator[Finding]:
     import torch
 
     from ex4d.generation import PreviewEngine
-    from ex4d.pipeline.estimate import scene_bytes, size_text
+    from ex4d.pipeline.estimate import scene_bytes
     from ex4d.service import ServiceSettings
     from ex4d_core import __version__
     from ex4d_core.stages import PAUSED
@@ -89,14 +90,14 @@ def _findings(options: argparse.Namespace) -> Iterator[Finding]:
     free = shutil.disk_usage(existing).free
     needed = scene_bytes(60 * 30, 512, 512)
     low = f"only {size_text(free)} are free in {existing}; a minute of 512x512 footage needs {size_text(needed)}"
-    used = f"{bytes_text(size_of(settings.data))} used, {free / 2**30:.0f} GB free"
+    used = f"{size_text(size_of(settings.data))} used, {free / 2**30:.0f} GB free"
     limits = f"limits of a service: {settings.cache_gb:g} GB of footage and results, {settings.jobs_gb:g} GB of jobs"
     yield "data folder", f"{settings.data}, {used} ({limits})", low if free < needed else ""
-    yield "models folder", f"{machine.models}, {bytes_text(size_of(machine.models))} used", ""
+    yield "models folder", f"{machine.models}, {size_text(size_of(machine.models))} used", ""
     kernels = sum(one.bytes for one in compiled_kernels())
     yield (
         "kernel cache",
-        f"{bytes_text(kernels)} of ours in {', '.join(map(str, kernel_cache_folders())) or 'none'}",
+        f"{size_text(kernels)} of ours in {', '.join(map(str, kernel_cache_folders())) or 'none'}",
         "",
     )
     backend = _backend(options)
@@ -135,7 +136,7 @@ def _estimators(machine: MachineSettings) -> Iterator[Finding]:
         model, reason = verdict.model, verdict.reason
         finding = f"unavailable: {reason}" if reason else model.licence
         if verdict.command:
-            finding += f"; get them ({bytes_text(model.part.bytes)} of weights) with: {verdict.command}"
+            finding += f"; get them ({size_text(model.part.bytes)} of weights) with: {verdict.command}"
         yield f"estimator {model.name}", finding, ""
 
 

@@ -15,8 +15,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from ex4d.cli.options import bytes_text, confirmed, machine_settings
+from ex4d.cli.options import confirmed, machine_settings
 from ex4d.cli.report import Report
+from ex4d.pipeline.estimate import size_text
 from ex4d.weights.catalogue import PARTS, Part
 from ex4d_core.errors import RequestError
 
@@ -88,17 +89,17 @@ def fetch_parts(options: argparse.Namespace, report: Report) -> int:
     models = machine_settings(options).models
     parts = _chosen(options.parts) if options.parts else [part for part in PARTS if part.needed]
     for part in parts:
-        report.say(f"{part.name}: {part.title}, {bytes_text(part.bytes)}; {part.licence}")
+        report.say(f"{part.name}: {part.title}, {size_text(part.bytes)}; {part.licence}")
         # Before the first byte: a download of gigabytes must not end at a package that is missing.
         if not files_here(models, part)[1]:
             require_downloader(part)
         _note_missing_packages(part, report)
-    total = bytes_text(sum(part.bytes for part in parts))
+    total = size_text(sum(part.bytes for part in parts))
     if not options.parts and not options.yes and not confirmed(f"Download {total} into {models}?"):
         depth = min((part for part in PARTS if part.kind == "depth"), key=lambda part: part.bytes)
         raise RequestError(
             f"nothing was downloaded: give --yes for all of it ({total}), or name parts. For depth alone: "
-            f"ex4d models fetch {depth.name} ({bytes_text(depth.bytes)})"
+            f"ex4d models fetch {depth.name} ({size_text(depth.bytes)})"
         )
     files = []
     for part in parts:

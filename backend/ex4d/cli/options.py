@@ -170,11 +170,6 @@ def confirmed(question: str) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def bytes_text(size: float) -> str:
-    """A size for people: "99 MB", "1.9 GB"."""
-    return f"{size / 1e9:.1f} GB" if size > 1e9 else f"{size / 1e6:.0f} MB" if size > 1e6 else f"{size / 1e3:.0f} kB"
-
-
 def machine_settings(options: argparse.Namespace) -> MachineSettings:
     """The machine's settings from the options that a verb has, and from the environment for the others."""
     values = vars(options)

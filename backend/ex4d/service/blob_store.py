@@ -3,8 +3,8 @@
     blobs/ab/abcdef...      complete and verified; never changed, only deleted
     partial/abcdef...       uploads in progress or interrupted (see `ex4d.service.uploads`)
 
-A file appears under ``blobs`` by a rename, after its content is on disk. Disks lose content all the same, so whoever
-computes with a blob has it verified before. No name from the wire becomes a path unless it is 64 hexadecimal digits.
+A file appears under ``blobs`` by a rename, after its content is on disk. Disks may still lose content, so a
+job verifies a blob before it computes with it. No name from the wire becomes a path unless it is 64 hexadecimal digits.
 """
 
 from __future__ import annotations

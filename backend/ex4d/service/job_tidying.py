@@ -1,6 +1,6 @@
 """`JobTidying`: the part of the job store that forgets finished jobs and gives their space back to the disk.
 
-All of it works in slices, each a short transaction with a pause after it: whoever else wants to write, above all the
+All of it works in slices, each a short transaction with a pause after it: any other writer, above all the
 service for a client, waits for one slice at most.
 """
 
