@@ -6,6 +6,7 @@
                        are there; views and coverage over a socket, as Blender requests them
   ex4d bench depth     the depth estimators, at full size with random weights
   ex4d bench generate  the engine wan with random weights, beside DiffSynth's code and the original EX-4D
+  ex4d bench jobs      submit, first frame and end of a small job over a socket, and uploads
   ex4d bench batch     twenty small shots by ex4d batch, beside a command for each step
 
 Needs a source checkout.
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "what",
         nargs="?",
-        choices=("chain", "render", "depth", "generate", "batch"),
+        choices=("chain", "render", "depth", "generate", "jobs", "batch"),
         default="chain",
         help="what to measure",
     )
@@ -56,7 +57,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, report: Report) -> int:
     """Report every row as soon as it is there; returns the exit code."""
     runs = {"chain": _run_chain, "render": _run_render, "depth": _run_depth, "generate": _run_generate}
-    return {**runs, "batch": _run_batch}[options.what](options, report)
+    return {**runs, "jobs": _run_jobs, "batch": _run_batch}[options.what](options, report)
+
+
+def _run_jobs(options: argparse.Namespace, report: Report) -> int:
+    from bench.jobs import measure_jobs
+    from bench.measuring import machine
+
+    return _report_rows(measure_jobs(), machine(), report)
 
 
 def _run_batch(options: argparse.Namespace, report: Report) -> int:

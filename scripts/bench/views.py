@@ -40,8 +40,8 @@ def measure_service(device: str) -> Iterator[Row]:
     """Rows of one device, "cpu" or "cuda"."""
     with tempfile.TemporaryDirectory(prefix="ex4d-bench-") as name:
         folder = Path(name)
-        view_scene = _scene(folder / "view", 3, *VIEW_SIZE)
-        clip = _scene(folder / "clip", *COVERAGE_CLIP)
+        view_scene = write_scene(folder / "view", 3, *VIEW_SIZE)
+        clip = write_scene(folder / "clip", *COVERAGE_CLIP)
         name = "cpu" if device == "cpu" else "cuda:0"
         with local_service(folder / "service", "--device", name) as service, closing(Client(service.address)) as client:
             # A worker that is still loading would share the processor with what is measured.
@@ -96,7 +96,7 @@ def _milliseconds(client: Client, scene: Scene, request: Message) -> float:
     return 1000 * (time.perf_counter() - start)
 
 
-def _scene(folder: Path, frames: int, width: int, height: int) -> Scene:
+def write_scene(folder: Path, frames: int, width: int, height: int) -> Scene:
     """The synthetic shot as a scene package."""
     surface = synthetic_surface(frames, width, height)
     span = float(surface.depth.min()), float(surface.depth.max())
