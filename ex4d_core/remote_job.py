@@ -17,17 +17,8 @@ from typing import Any
 
 from ex4d_core.client import Client, ClientError, Conversation, Pause, RequestRefused, Result, Task
 from ex4d_core.errors import RequestError, user_message
-from ex4d_core.messages import (
-    MAX_BLOB_BYTES,
-    AskSilence,
-    Cancel,
-    EventsReply,
-    GetEvents,
-    JobEvent,
-    JobStatus,
-    Submit,
-    Withdraw,
-)
+from ex4d_core.job_status import MAX_BLOB_BYTES, JobEvent, JobStatus
+from ex4d_core.messages import AskSilence, Cancel, EventsReply, GetEvents, Submit, Withdraw
 from ex4d_core.safe_files import make_folder
 from ex4d_core.scene_manifest import FILE_NAMES, MANIFEST
 from ex4d_core.shot import MAX_FRAMES

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ex4d_core.client import Client, Conversation
 from ex4d_core.errors import RequestError
-from ex4d_core.messages import JobEvent, JobStatus
+from ex4d_core.job_status import JobEvent, JobStatus
 from ex4d_core.reconstruction import ReconstructionPlan, ReconstructionRequest
 from ex4d_core.remote_job import PACKAGE_FILES, RemoteJob, Submission
 from ex4d_core.scene import Scene, move_package

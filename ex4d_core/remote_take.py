@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ex4d_core.client import Conversation
 from ex4d_core.errors import RequestError
-from ex4d_core.messages import JobEvent
+from ex4d_core.job_status import JobEvent
 from ex4d_core.remote_job import RemoteJob, Submission
 from ex4d_core.scene import Scene
 from ex4d_core.shot import ShotRequest

@@ -21,7 +21,8 @@ import zmq
 from campaigns.outcome import Outcome
 from campaigns.service import workplace, write_scene
 from ex4d_core import messages
-from ex4d_core.messages import JobEvent, JobStatus, Message
+from ex4d_core.job_status import JobEvent, JobStatus
+from ex4d_core.messages import Message
 from ex4d_core.wire import ProtocolError, decode, encode
 
 # What a client may take above what it has when it starts, and put into its folder.

@@ -16,7 +16,8 @@ from campaigns.outcome import Outcome
 from campaigns.runner import frame_text
 from campaigns.service import FRAMES, PATIENCE, Service, ask, connected, write_scene
 from ex4d_core.client import Client
-from ex4d_core.messages import MAX_JOBS, JobsReply, JobStatus, ListJobs
+from ex4d_core.job_status import JobStatus
+from ex4d_core.messages import MAX_JOBS, JobsReply, ListJobs
 from ex4d_core.take_files import frame_file_name
 
 # So often may a job's worker or service be killed before it may fail.

@@ -8,7 +8,8 @@ import pytest
 
 from ex4d_core.client import ClientError, RequestRefused, Task
 from ex4d_core.errors import RequestError
-from ex4d_core.messages import Cancel, EventsReply, JobEvent, JobStatus, StatusReply, Submit, Withdraw, Withdrawn
+from ex4d_core.job_status import JobEvent, JobStatus
+from ex4d_core.messages import Cancel, EventsReply, StatusReply, Submit, Withdraw, Withdrawn
 from ex4d_core.remote_job import JobState, RemoteJob
 from ex4d_core.remote_scene import RemoteScene
 from ex4d_core.stages import Pace, stage_and_eta, stage_with_eta

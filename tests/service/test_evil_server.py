@@ -12,6 +12,7 @@ import pytest
 import zmq
 
 from ex4d_core.client import Client, Pause, RequestRefused
+from ex4d_core.job_status import JobEvent, JobStatus
 from ex4d_core.messages import (
     REQUESTS,
     AskSilence,
@@ -20,9 +21,7 @@ from ex4d_core.messages import (
     EventsReply,
     GetEvents,
     Hello,
-    JobEvent,
     JobsReply,
-    JobStatus,
     ListJobs,
     Message,
     PutBlob,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ex4d_core.client import Client
-    from ex4d_core.messages import JobSilence, JobStatus
+    from ex4d_core.job_status import JobSilence, JobStatus
 
 SUMMARY = "list, cancel, fetch and prune the jobs of a backend"
 

@@ -23,7 +23,8 @@ from ex4d.service.job_migrations import SCHEMA, SCHEMA_VERSION, migrate
 from ex4d.service.job_tidying import JobTidying
 from ex4d.service.settings import ServiceError
 from ex4d_core.errors import Ex4dError
-from ex4d_core.messages import FINAL_STATES, MAX_EVENTS, MAX_JOBS, JobDetails, JobEvent, JobStatus
+from ex4d_core.job_status import FINAL_STATES, MAX_REASON, JobDetails, JobEvent, JobStatus
+from ex4d_core.messages import MAX_EVENTS, MAX_JOBS
 from ex4d_core.reconstruction import ReconstructionRequest, request_from_wire
 from ex4d_core.shot import RequestError, ShotRequest
 from ex4d_core.stages import NO_ROOM_STAGE
@@ -42,8 +43,6 @@ _DOWN_REASON = (
 )
 # About what the database keeps for each blob that a job needs.
 _NEED_BYTES = 100
-# Characters of a reason, which every list of jobs repeats: libraries list a thousand tensors that do not fit.
-_MAX_REASON = 4000
 
 _STATUS = """
 SELECT id, CAST(label AS TEXT), CAST(engine AS TEXT), state, CAST(stage AS TEXT), CAST(done AS INTEGER),
@@ -448,7 +447,7 @@ def _request(data: object) -> ShotRequest | ReconstructionRequest:
 
 def _storable(reason: str) -> str:
     """A reason short enough for lists of jobs, and valid UTF-8 for SQLite: a file's name may be anything."""
-    return reason[:_MAX_REASON].encode("utf-8", "replace").decode("utf-8")
+    return reason[:MAX_REASON].encode("utf-8", "replace").decode("utf-8")
 
 
 def _status(row: tuple[Any, ...]) -> JobStatus:
