@@ -31,8 +31,8 @@ from ex4d_core.stages import NO_ROOM_STAGE
 
 # Marks the file as ours ("EX4D"), so that another program's database is never touched.
 _APPLICATION_ID = 0x45583444
-# A job that crashed two workers would crash the third one as well.
-MAX_CRASHES = 2
+# A job that crashed so many workers would crash the next one as well; fewer may be the machine's fault.
+MAX_CRASHES = 3
 # A job under which the service or its machine went down so often is not tried again: it may be what takes them down.
 MAX_DOWNS = 3
 # The write-ahead log gives back what it has grown beyond this.
@@ -368,7 +368,7 @@ class JobStore(JobTidying):
             if crashes < MAX_CRASHES:
                 self._enter(job, "queued")
             else:
-                self._enter(job, "failed", f"{reason} ({crashes} attempts)")
+                self._enter(job, "failed", f"{reason} (in {crashes} attempts)")
         return self.status(job)
 
     def requeue_running(self, *, count_attempt: bool) -> list[str]:
