@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ex4d_core.client import Client, Conversation
+from ex4d_core.client import Client
+from ex4d_core.conversations import Conversation
 from ex4d_core.errors import RequestError
 from ex4d_core.job_status import JobEvent, JobStatus
 from ex4d_core.reconstruction import ReconstructionPlan, ReconstructionRequest

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from ex4d_core.client import ClientError, RequestRefused, Task
+from ex4d_core.conversations import ClientError, RequestRefused, Task
 from ex4d_core.errors import RequestError
 from ex4d_core.job_status import JobEvent, JobStatus
 from ex4d_core.messages import Cancel, EventsReply, StatusReply, Submit, Withdraw, Withdrawn

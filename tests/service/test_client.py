@@ -7,7 +7,10 @@ import pytest
 import zmq
 
 from ex4d_core import client as client_module
-from ex4d_core.client import Client, ClientError, ClientKeys, ConnectionState, RequestRefused
+from ex4d_core import pending_requests
+from ex4d_core.client import Client, ConnectionState
+from ex4d_core.client_socket import ClientKeys
+from ex4d_core.conversations import ClientError, RequestRefused
 from ex4d_core.messages import GetEvents, Hello, ListJobs, Submit, Welcome
 from ex4d_core.remote_take import RemoteTake
 
@@ -26,7 +29,7 @@ def quick(monkeypatch):
     """A client that loses patience soon; what it does then is the same."""
     monkeypatch.setattr(client_module, "HEARTBEAT_SECONDS", 0.1)
     monkeypatch.setattr(client_module, "UNREACHABLE_SECONDS", 0.5)
-    monkeypatch.setattr(client_module, "RESEND_SECONDS", 0.3)
+    monkeypatch.setattr(pending_requests, "RESEND_SECONDS", 0.3)
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from contextlib import closing
 import pytest
 import zmq
 
-from ex4d_core.client import Client, Pause, RequestRefused
+from ex4d_core.client import Client
+from ex4d_core.conversations import Pause, UnexpectedReply
 from ex4d_core.job_status import JobEvent, JobStatus
 from ex4d_core.messages import (
     REQUESTS,
@@ -122,7 +123,7 @@ def iter_forever():
 
 def test_an_answer_of_another_type_is_refused(evil):
     server = evil({ListJobs: lambda _: WELCOME})
-    refused = pytest.raises(RequestRefused, match="answered ListJobs with Welcome")
+    refused = pytest.raises(UnexpectedReply, match="answered ListJobs with Welcome")
     with closing(Client(server.address)) as client, refused:
         client.ask(ListJobs(), timeout=PATIENCE)
 

@@ -52,7 +52,7 @@ def test_clients_and_lists_say_so(service, wire, scene, shot, tmp_path, monkeypa
 
 def test_a_service_that_cannot_tell_is_asked_once(tmp_path, shot):
     """It refuses the message as an unknown type."""
-    from ex4d_core.client import RequestRefused
+    from ex4d_core.conversations import RequestRefused
 
     remote = RemoteTake(tmp_path, request=shot(), job="j")
     reply = EventsReply(JobStatus("j", "", "preview", "running", "render", 1, 2), [])

@@ -88,7 +88,7 @@ def _prune(days: float, data: Path | None, report: Report) -> int:
 
 def _details(client: Client) -> dict[str, dict[str, Any]]:
     """What jobs are of, by their names; nothing from a service that is too old to tell."""
-    from ex4d_core.client import RequestRefused
+    from ex4d_core.conversations import RequestRefused
     from ex4d_core.messages import DescribeJobs
 
     try:
@@ -102,7 +102,7 @@ def _details(client: Client) -> dict[str, dict[str, Any]]:
 
 def _silences(client: Client) -> dict[str, JobSilence]:
     """How long running jobs have made no progress; nothing from a service that is too old to tell."""
-    from ex4d_core.client import RequestRefused
+    from ex4d_core.conversations import RequestRefused
     from ex4d_core.messages import AskSilence
 
     try:
