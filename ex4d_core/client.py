@@ -278,7 +278,10 @@ class Client:
             reply = _unreadable(self.address, f"it answered {asked} with {got}")
         if task is None:
             if isinstance(reply, Error) and reply.code == _UNREADABLE:
-                self._refuse(reply.text)
+                if pending is None:
+                    self._give_up("sends what is no reply")
+                else:
+                    self._refuse(reply.text)
             return
         task.replies[request_id] = reply
         if all(one in task.replies for one in task.waiting):

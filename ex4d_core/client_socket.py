@@ -81,9 +81,9 @@ class ClientSocket:
         self.guard.heard()
         return parts
 
-    def wait(self, seconds: float) -> None:
-        """Sleep until something arrives."""
-        self._socket.poll(int(seconds * 1000))
+    def wait(self, seconds: float) -> bool:
+        """Sleep until something arrives; returns whether it did."""
+        return bool(self._socket.poll(int(seconds * 1000)))
 
 
 def _socket(address: str) -> zmq.Socket[bytes]:
