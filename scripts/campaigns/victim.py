@@ -15,7 +15,6 @@ from ex4d_core.errors import user_message
 from ex4d_core.remote_take import RemoteTake
 from ex4d_core.scene import Scene
 
-
 # The command line waits for 60; a lie need not take as long.
 _ANSWER_SECONDS = 10.0
 
