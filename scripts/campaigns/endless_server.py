@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 import threading
+from contextlib import suppress
 
 _MORE, _LARGE, _COMMAND = 1, 2, 4
 _GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
@@ -26,12 +27,16 @@ class EndlessServer:
         self._listener.settimeout(0.1)
         self.address = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
         self._stop = threading.Event()
+        self._connection: socket.socket | None = None
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """End."""
         self._stop.set()
+        if (connection := self._connection) is not None:
+            with suppress(OSError):  # it has ended
+                connection.shutdown(socket.SHUT_RDWR)
         self._thread.join()
         self._listener.close()
 
@@ -41,13 +46,10 @@ class EndlessServer:
                 connection, _ = self._listener.accept()
             except TimeoutError:
                 continue
-            # A client that reads slowly is looked after by the campaign's own deadline.
-            connection.settimeout(0.5)
-            with connection:
-                try:
-                    self._flood(connection)
-                except OSError:
-                    continue
+            connection.settimeout(None)
+            self._connection = connection
+            with connection, suppress(OSError):
+                self._flood(connection)
 
     def _flood(self, connection: socket.socket) -> None:
         connection.sendall(_GREETING)

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +15,7 @@ import psutil
 import zmq
 
 from campaigns.endless_server import EndlessServer
+from campaigns.forked import ForkedProcess
 from campaigns.lies import LIES, Lie, honest
 from campaigns.outcome import Outcome
 from campaigns.service import workplace, write_scene
@@ -72,17 +71,15 @@ def tell(name: str, seed: int, seconds: float = 10.0) -> Outcome:
     with workplace() as folder:
         write_scene(folder / "scene")
         server = EndlessServer(ENDLESS[name]) if name in ENDLESS else _Liar(LIES[name], choices)
-        victim = [sys.executable, "-m", "campaigns.victim", server.address, str(folder), str(seconds)]
-        # Into files, which hold nobody up.
-        with open(folder / "said", "wb") as said, open(folder / "log", "wb") as log:
-            client = subprocess.Popen(victim, stdout=said, stderr=log)
-            try:
-                memory = _watch(server, client, name, folder)
-            finally:
-                client.kill()
-                client.wait()
-                server.close()
-        end, trace = (folder / "said").read_text(errors="replace"), (folder / "log").read_text(errors="replace")
+        client = ForkedProcess("campaigns.victim:main", (server.address, folder, seconds), folder / "log")
+        try:
+            memory = _watch(server, client, name, folder)
+        finally:
+            client.kill()
+            server.close()
+        said = folder / "said"
+        end = said.read_text("utf-8") if said.exists() else ""
+        trace = (folder / "log").read_text(errors="replace")
         disk = _size(folder / "take")
         strange = [path.name for path in folder.iterdir() if path.name not in _EXPECTED]
     ended = bool(end) or name in STALLING
@@ -151,11 +148,11 @@ class _Liar:
         self._socket.close()
 
 
-def _watch(server: _Liar | EndlessServer, client: subprocess.Popen[bytes], name: str, folder: Path) -> float:
+def _watch(server: _Liar | EndlessServer, client: ForkedProcess, name: str, folder: Path) -> float:
     """Wait until a client ends, or has gone too far; returns the most memory that it took above its beginning."""
     process, begin, most = psutil.Process(client.pid), 0.0, 0.0
     deadline = time.monotonic() + (STALLING_SECONDS if name in STALLING else SECONDS)
-    while client.poll() is None and time.monotonic() < deadline:
+    while client.running and time.monotonic() < deadline:
         if isinstance(server, _Liar):
             server.step()
         else:

@@ -1,7 +1,6 @@
 """`ForkedProcess`: a process of its own that has its modules loaded from the beginning, so that it starts at once.
 
-It is forked from a server process of `multiprocessing`, which is started with the settings in the environment and forks
-nothing but these.
+It is forked from a server process of `multiprocessing`, and has the environment of whoever started it.
 """
 
 from __future__ import annotations
@@ -12,9 +11,11 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
-_LOADED = ["campaigns.serve", "campaigns.artist"]
+_LOADED = ["campaigns.serve", "campaigns.artist", "campaigns.victim"]
 
 
 class ForkedProcess:
@@ -28,8 +29,10 @@ class ForkedProcess:
         """Start ``module:function``, whose result is the exit code."""
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(_LOADED)
-        self._process = context.Process(target=_run, args=(function, tuple(arguments), log))
-        self._process.start()
+        self._process = context.Process(target=_run, args=(function, tuple(arguments), log, dict(os.environ)))
+        # Each process would load the program of this one again, pytest for one.
+        with patch.dict(sys.modules, {"__main__": ModuleType("__main__")}):
+            self._process.start()
         assert self._process.pid is not None
         self.pid: int = self._process.pid
 
@@ -53,7 +56,9 @@ class ForkedProcess:
         return self._process.exitcode
 
 
-def _run(function: str, arguments: tuple[Any, ...], log: Path) -> None:
+def _run(function: str, arguments: tuple[Any, ...], log: Path, environment: dict[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
     with open(log, "ab", buffering=0) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)

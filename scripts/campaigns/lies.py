@@ -165,7 +165,7 @@ LIES: dict[str, Lie] = {
             messages.EventsReply(_ended(900), [JobEvent(one, "state", "x" * 20_000) for one in range(1, 900)])
         ],
     ),
-    "a job that is over and has more": _to(messages.GetEvents, lambda *_: [messages.EventsReply(_ended(2**40), [])]),
+    "a job that is over and has more": _to(messages.GetEvents, lambda *_: [messages.EventsReply(_ended(1000), [])]),
     "a job that is over and goes on": _to(
         messages.GetEvents,
         lambda message, *_: [messages.EventsReply(_ended(2**31 - 1), [JobEvent(message.after + 1, "state", "x")])],

@@ -1,11 +1,7 @@
-"""A client as the command line has it, for a server that lies: sends a take, follows it, and prints how that ended.
-
-python -m campaigns.victim ADDRESS FOLDER SECONDS
-"""
+"""A client as the command line has it, for a server that lies: sends a take, follows it, and keeps how that ended."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from campaigns.service import shot
@@ -19,12 +15,12 @@ from ex4d_core.scene import Scene
 _ANSWER_SECONDS = 10.0
 
 
-def main(address: str, folder: Path, seconds: float) -> str:
-    """Returns the sentence that a user reads.
+def main(address: str, folder: Path, seconds: float) -> None:
+    """Write the sentence that a user reads into a file ``said``.
 
     Args:
         address: of the server.
-        folder: has the scene; the take goes there, and a file as soon as everything is loaded.
+        folder: has the scene; the take goes there, and a file ``ready`` as soon as everything is loaded.
         seconds: for which an answer is waited for while greetings are answered; a user waits longer.
     """
     pending_requests.ANSWER_SECONDS = seconds
@@ -33,10 +29,7 @@ def main(address: str, folder: Path, seconds: float) -> str:
     take = RemoteTake(folder / "take", shot(scene, "arc"), scene)
     try:
         status = client.run(take.conversation(), _ANSWER_SECONDS)
+        said = f"{status.state}: {status.reason}"
     except Exception as error:
-        return user_message(error)
-    return f"{status.state}: {status.reason}"
-
-
-if __name__ == "__main__":
-    print(main(sys.argv[1], Path(sys.argv[2]), float(sys.argv[3])), end="", flush=True)
+        said = user_message(error)
+    (folder / "said").write_text(said, "utf-8")
