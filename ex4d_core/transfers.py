@@ -240,12 +240,14 @@ def _require_room(path: Path, size: int) -> None:
     Raises:
         StorageError: it has less.
     """
-    with suppress(OSError):
-        if (free := shutil.disk_usage(path.parent).free) < size:
-            raise StorageError(
-                f"cannot write {path.name} into {path.parent}: it needs {size_text(size)}, and {size_text(free)} are "
-                "free; free space there, then resume"
-            )
+    free = size
+    with suppress(OSError):  # writing will tell
+        free = shutil.disk_usage(path.parent).free
+    if free < size:
+        raise StorageError(
+            f"cannot write {path.name} into {path.parent}: it needs {size_text(size)}, and {size_text(free)} are free; "
+            "free space there, then resume"
+        )
 
 
 def _put_in_place(renames: list[tuple[Path, Path]]) -> Conversation[None]:

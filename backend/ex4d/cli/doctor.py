@@ -176,17 +176,16 @@ def _rasterizers(machine: MachineSettings) -> Iterator[Finding]:
 
 
 def _backend(options: argparse.Namespace) -> str:
-    from ex4d_core.conversations import ClientError
-    from ex4d_core.errors import RequestError
+    from ex4d_core.errors import Ex4dError
     from ex4d_core.messages import Hello
 
     try:
         client = backend_client(options)
-    except (ClientError, RequestError) as error:
+    except Ex4dError as error:
         return str(error)
     try:
         reply = client.ask(Hello("doctor"), timeout=1.5)
-    except ClientError as error:
+    except Ex4dError as error:
         return str(error)
     finally:
         client.close()
