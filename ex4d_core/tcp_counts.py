@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 
 _TRIAL_BYTES = 1000
+_TRIAL_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,11 @@ def _trusted_reader() -> Callable[[socket.socket], TcpCounts | None] | None:
     """
     read = {"linux": _read_linux, "darwin": _read_mac, "win32": _read_windows}.get(sys.platform)
     try:
-        with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as sender:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            sender = socket.create_connection(server.getsockname(), _TRIAL_SECONDS)
             receiver, _ = server.accept()
-            with receiver:
+            with sender, receiver:
+                receiver.settimeout(_TRIAL_SECONDS)
                 sender.sendall(bytes(_TRIAL_BYTES))
                 receiver.recv(_TRIAL_BYTES, socket.MSG_WAITALL)
                 counts = read(receiver) if read else None

@@ -35,7 +35,7 @@ _KILLS_BEFORE_FAILURE = 3
 _JOB_SECONDS = 0.05 * FRAMES
 # Workers twice: theirs is the promise that depends on counting.
 _TARGETS = ("service", "worker", "worker", "client")
-# A list of jobs holds the newest 200, and a round has two for three kills.
+# A list of jobs holds the newest 200.
 _ROUND_KILLS = 50
 _ROUNDS_AT_A_TIME = 6
 
@@ -59,9 +59,9 @@ def run(seed: int, count: int) -> Outcome:
 
 
 def play(seed: int, count: int) -> Outcome:
-    """One round: a service, two jobs for three kills and at least four, and their client."""
+    """One round: a service, as many jobs as kills and at least four, and their client."""
     choices, outcome = random.Random(seed), Outcome()
-    jobs = max(4, count * 2 // 3)
+    jobs = max(4, count)
     with Service.in_workplace(forked=True) as (service, folder):
         write_scene(folder / "scene")
         labels = [f"slow {number}" for number in range(jobs)]

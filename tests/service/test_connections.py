@@ -26,7 +26,7 @@ MEGABYTE = 1024 * 1024
 LIMIT = MAX_GROWTH_BYTES
 MORE, LARGE, COMMAND = 1, 2, 4
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts the bytes of a connection")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only tried on Linux")
 
 
 def frame(data: bytes, flags: int) -> bytes:
