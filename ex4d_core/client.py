@@ -25,6 +25,7 @@ from ex4d_core.messages import (
     Error,
     Hello,
     Message,
+    Reply,
     Welcome,
 )
 from ex4d_core.pending_requests import Pending, PendingRequests
@@ -273,7 +274,7 @@ class Client:
             self._change_state(ConnectionState.CONNECTED)
         pending = self._pending.take(request_id)
         task = pending.task if pending is not None else None
-        if pending is not None and not isinstance(reply, (ANSWERS[type(pending.message)], Error)):
+        if pending is not None and not isinstance(reply, (ANSWERS.get(type(pending.message), Reply), Error)):
             asked, got = type(pending.message).__name__, type(reply).__name__
             reply = _unreadable(self.address, f"it answered {asked} with {got}")
         if task is None:

@@ -393,5 +393,5 @@ ANSWERS: dict[type[Message], type[Message]] = {
 
 def answer_bytes(request: Message) -> int:
     """Bytes that the reply to a request may have."""
-    kind = ANSWERS[type(request)]
+    kind = ANSWERS.get(type(request), Reply)
     return kind.max_header + kind.max_payload
