@@ -16,6 +16,7 @@ from typing import TypeVar, cast
 from bpy.app.translations import pgettext_iface as iface_
 
 from ex4d_core.errors import is_expected, user_message
+from ex4d_core.plain_text import plain_lines
 
 from .blender_types import Context, Operator
 
@@ -54,7 +55,7 @@ def contained() -> Iterator[None]:
         place = (innermost.filename, innermost.lineno or 0, type(error).__name__)
         if place not in _reported:
             _reported[place] = (error, "".join(traceback.format_exception(error)))
-            print(_reported[place][1], file=sys.stderr, end="")
+            print(plain_lines(_reported[place][1]), file=sys.stderr, end="")
 
 
 def failure_text() -> str:

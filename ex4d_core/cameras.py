@@ -1,8 +1,8 @@
-"""Cameras and every conversion between camera conventions; no other module converts.
+"""Cameras and conversions between camera conventions; only `ex4d_core.blender_cameras` converts, too: Blender's.
 
 The convention is OpenCV's: x right, y down, z forward, ``world_to_camera`` matrices, intrinsics in pixels, pixel
 centres at +0.5 (the centre of the top left pixel is (0.5, 0.5)). The scene's world is the frame of the source camera.
-Matrices of Blender, OpenGL and the original EX-4D are converted here.
+Matrices of OpenGL and the original EX-4D are converted here.
 """
 
 from __future__ import annotations
@@ -11,20 +11,16 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from ex4d_core.archives import ArchiveError, read_npz
 from ex4d_core.errors import Ex4dError
 
-# Blender's world (x right, y away from the viewer, z up) from the scene's OpenCV world (x right, y down, z forward).
-BLENDER_FROM_SCENE = np.array([[1, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]], dtype=np.float64)
-
 # A Blender (or OpenGL) camera looks along -z with y up; an OpenCV camera along +z with y down.
-_FLIP_Y_AND_Z = np.diag([1.0, -1.0, -1.0, 1.0])
+FLIP_Y_AND_Z = np.diag([1.0, -1.0, -1.0, 1.0])
 
-_ORTHONORMAL_TOLERANCE = 1e-4
+ORTHONORMAL_TOLERANCE = 1e-4
 
 # 100,000 frames of float64 matrices and intrinsics have 20 MB.
 _MAX_FILE_BYTES = 64 * 1024 * 1024
@@ -63,7 +59,7 @@ class CameraPath:
             raise CameraError(f"intrinsics must be ({len(world_to_camera)}, 3, 3) or (3, 3), not {intrinsics.shape}")
         if self.width < 1 or self.height < 1:
             raise CameraError(f"a camera's image needs at least 1x1 pixels, not {self.width}x{self.height}")
-        _require_rigid(world_to_camera)
+        require_rigid(world_to_camera)
         _require_intrinsics(intrinsics)
         world_to_camera.setflags(write=False)
         intrinsics.setflags(write=False)
@@ -188,15 +184,20 @@ def _float64_copy(name: str, values: np.ndarray | Sequence) -> np.ndarray:
     return values.astype(np.float64)
 
 
-def _require_rigid(matrices: np.ndarray) -> None:
+def require_rigid(matrices: np.ndarray) -> None:
+    """Check that (T, 4, 4) matrices only rotate and move.
+
+    Raises:
+        CameraError: one does not, or is not finite.
+    """
     finite = np.isfinite(matrices).all(axis=(1, 2))
     if not finite.all():
         raise CameraError(f"camera matrix of frame {int(np.argmin(finite))} is not finite (NaN or infinite)")
     rotation = matrices[:, :3, :3]
     error = np.abs(rotation @ rotation.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2))
     # Asked for what is right, since huge numbers overflow to NaN, which is neither above nor below a tolerance.
-    right = (error <= _ORTHONORMAL_TOLERANCE) & (np.linalg.det(rotation) > 0)
-    right &= np.abs(matrices[:, 3] - [0, 0, 0, 1]).max(axis=1) <= _ORTHONORMAL_TOLERANCE
+    right = (error <= ORTHONORMAL_TOLERANCE) & (np.linalg.det(rotation) > 0)
+    right &= np.abs(matrices[:, 3] - [0, 0, 0, 1]).max(axis=1) <= ORTHONORMAL_TOLERANCE
     if not right.all():
         raise CameraError(
             f"camera matrix of frame {int(np.argmin(right))} is not rigid: it scales, shears or mirrors; "
@@ -277,8 +278,8 @@ def world_to_camera_from_opengl(camera_to_world: np.ndarray) -> np.ndarray:
     if lengths.min() < 1e-12:
         raise CameraError("a camera is scaled to zero; export it with a scale of 1")
     poses[:, :3, :3] /= lengths
-    poses = poses @ _FLIP_Y_AND_Z
-    _require_rigid(poses)
+    poses = poses @ FLIP_Y_AND_Z
+    require_rigid(poses)
     return invert_rigid(poses)
 
 
@@ -319,103 +320,4 @@ def from_reference_file(extrinsics: np.ndarray) -> np.ndarray:
     Args:
         extrinsics: (..., 4, 4).
     """
-    return _FLIP_Y_AND_Z @ np.asarray(extrinsics, dtype=np.float64)
-
-
-@dataclass(frozen=True)
-class BlenderLens:
-    """A Blender camera's optics and the render format that it looks through.
-
-    Attributes:
-        lens, sensor_width, sensor_height: millimetres.
-        sensor_fit: "AUTO", "HORIZONTAL" or "VERTICAL".
-        shift_x, shift_y: in units of the image's fitted side.
-        width, height: rendered pixels, the scene's resolution percentage already applied.
-        pixel_aspect_x, pixel_aspect_y: the render format's pixel aspect.
-    """
-
-    lens: float
-    sensor_width: float
-    sensor_height: float
-    sensor_fit: Literal["AUTO", "HORIZONTAL", "VERTICAL"]
-    shift_x: float
-    shift_y: float
-    width: int
-    height: int
-    pixel_aspect_x: float = 1.0
-    pixel_aspect_y: float = 1.0
-
-
-def intrinsics_from_blender(optics: BlenderLens) -> np.ndarray:
-    """(3, 3) intrinsics in pixels, following Blender's own ``BKE_camera_params_compute_viewplane``."""
-    aspect = optics.pixel_aspect_y / optics.pixel_aspect_x
-    fit = optics.sensor_fit
-    if fit == "AUTO":
-        wide = optics.width * optics.pixel_aspect_x >= optics.height * optics.pixel_aspect_y
-        fit = "HORIZONTAL" if wide else "VERTICAL"
-    # With AUTO Blender measures the sensor by its width even when it fits it to the height.
-    sensor = optics.sensor_height if optics.sensor_fit == "VERTICAL" else optics.sensor_width
-    fitted_side = optics.width if fit == "HORIZONTAL" else aspect * optics.height
-    focal_x = optics.lens / sensor * fitted_side
-    return intrinsics_matrix(
-        focal_x,
-        focal_x / aspect,
-        optics.width / 2 - optics.shift_x * fitted_side,
-        optics.height / 2 + optics.shift_y * fitted_side / aspect,
-    )
-
-
-def blender_from_intrinsics(intrinsics: np.ndarray, width: int, height: int, sensor_width: float = 36.0) -> BlenderLens:
-    """Blender optics that see exactly what (3, 3) ``intrinsics`` see; sensor fitted to the image's width."""
-    focal_x, focal_y = intrinsics[0, 0], intrinsics[1, 1]
-    # Blender wants pixel aspects of at least 1.
-    aspect_x, aspect_y = (1.0, focal_x / focal_y) if focal_x >= focal_y else (focal_y / focal_x, 1.0)
-    return BlenderLens(
-        lens=focal_x * sensor_width / width,
-        sensor_width=sensor_width,
-        sensor_height=sensor_width * height / width,
-        sensor_fit="HORIZONTAL",
-        shift_x=(width / 2 - intrinsics[0, 2]) / width,
-        shift_y=(intrinsics[1, 2] - height / 2) * (focal_x / focal_y) / width,
-        width=width,
-        height=height,
-        pixel_aspect_x=aspect_x,
-        pixel_aspect_y=aspect_y,
-    )
-
-
-def world_to_camera_from_blender(
-    camera_matrices: np.ndarray, scene_matrix: np.ndarray = BLENDER_FROM_SCENE
-) -> np.ndarray:
-    """OpenCV world-to-camera in the scene's world, from Blender's evaluated ``matrix_world`` of a camera.
-
-    Args:
-        camera_matrices: (T, 4, 4) camera-to-world in Blender's world. Scale (of parents, say) does not change what
-            Blender renders and is taken out.
-        scene_matrix: (4, 4) ``matrix_world`` of the imported scene object, which an artist may move, turn and scale
-            uniformly; as imported it is ``BLENDER_FROM_SCENE``.
-
-    Raises:
-        CameraError: the scene object is scaled unevenly or sheared, or a camera is sheared or mirrored.
-    """
-    scene_matrix = np.asarray(scene_matrix, dtype=np.float64)
-    scale = np.linalg.norm(scene_matrix[:3, :3], axis=0)
-    if scale.min() <= 0 or scale.max() / scale.min() > 1 + _ORTHONORMAL_TOLERANCE:
-        raise CameraError(f"the scene object is scaled unevenly by {scale.round(4).tolist()}; scale all axes alike")
-    camera_in_scene = np.linalg.inv(scene_matrix) @ np.asarray(camera_matrices, dtype=np.float64)
-    lengths = np.linalg.norm(camera_in_scene[:, :3, :3], axis=1, keepdims=True)
-    if lengths.min() < 1e-12:
-        raise CameraError("the camera is scaled to zero; give it a scale of 1")
-    camera_in_scene[:, :3, :3] /= lengths
-    camera_to_world = camera_in_scene @ _FLIP_Y_AND_Z
-    _require_rigid(camera_to_world)
-    return invert_rigid(camera_to_world)
-
-
-def blender_from_world_to_camera(
-    world_to_camera: np.ndarray, scene_matrix: np.ndarray = BLENDER_FROM_SCENE
-) -> np.ndarray:
-    """Blender ``matrix_world`` (T, 4, 4) of cameras given in the scene's world; the inverse of the function above."""
-    camera = np.asarray(scene_matrix, dtype=np.float64) @ invert_rigid(world_to_camera) @ _FLIP_Y_AND_Z
-    camera[:, :3, :3] /= np.linalg.norm(camera[:, :3, :3], axis=1, keepdims=True)
-    return camera
+    return FLIP_Y_AND_Z @ np.asarray(extrinsics, dtype=np.float64)

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import errno
 
+from ex4d_core.plain_text import plain_lines
+
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -36,7 +38,11 @@ def full_disk_error(error: BaseException | None) -> OSError | None:
 
 
 def user_message(error: BaseException) -> str:
-    """One sentence about an error for the user; it says so if the error is a bug."""
+    """One sentence about an error for the user, harmless for terminals; it says so if the error is a bug."""
+    return plain_lines(_sentence(error))
+
+
+def _sentence(error: BaseException) -> str:
     if isinstance(error, OSError) and not isinstance(error, Ex4dError):
         if error.errno in _FULL_DISK:
             return f"the disk is full: {error.filename or 'no space left'}; free some space and try again"

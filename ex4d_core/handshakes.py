@@ -1,14 +1,14 @@
 """`Handshakes`: explains connections that fail over CURVE keys or a token: unknown, wrong, missing or not used.
 
-ZeroMQ drops such connections silently; only the socket's monitor reports them.
+ZeroMQ drops such connections silently; only the socket's monitor reports them (see `ex4d_core.reply_guard`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
 # A handshake may also fail because the other side stops. With the wrong server key it fails every time; with keys that
 # the backend does not use it may, since either side can find the fault first.
@@ -39,37 +39,23 @@ _UNUSED_TOKEN = (
 
 
 class Handshakes:
-    """Watches the handshakes of a client's socket."""
+    """What a client tells of the handshakes of its socket."""
 
-    def __init__(
-        self, socket: zmq.Socket[bytes], with_keys: bool, token_file: Path | None = None, with_token: bool = False
-    ):
-        """Watch a socket, with or without keys or a token, that is not connected yet.
+    def __init__(self, with_keys: bool, token_file: Path | None = None, with_token: bool = False):
+        """Explain the handshakes of a socket, with or without keys or a token.
 
         Args:
-            socket: of the client.
             with_keys: whether it has keys.
             token_file: where its token is looked up, if that is done.
             with_token: whether it has one.
         """
-        self._socket, self._with_keys, self._cut_off = socket, with_keys, 0
+        self._with_keys, self._cut_off = with_keys, 0
         self._token_file, self._with_token = token_file, with_token
-        self._monitor = socket.get_monitor_socket(
-            zmq.EVENT_HANDSHAKE_SUCCEEDED
-            | zmq.EVENT_HANDSHAKE_FAILED_AUTH
-            | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
-            | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-        )
 
-    def close(self) -> None:
-        """Stop watching."""
-        self._socket.disable_monitor()
-
-    def refusal(self) -> str:
-        """What failed since the last call, and what to do, for people; "" for nothing."""
+    def refusal(self, events: Iterable[int]) -> str:
+        """What the events of a socket's monitor mean, and what to do, for people; "" for nothing."""
         text = ""
-        while self._monitor.poll(0):
-            event = recv_monitor_message(self._monitor, zmq.NOBLOCK)["event"]
+        for event in events:
             cut_off = event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
             self._cut_off = self._cut_off + 1 if cut_off else 0
             if self._token_file is not None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import sys
 import tempfile
 from contextlib import suppress
 from ipaddress import ip_address
@@ -17,6 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ex4d_core.durable_files import put_in_place
+from ex4d_core.user_folder import user_folder
 
 TOKENS_VARIABLE = "EX4D_TOKENS"
 # The user's name in ZeroMQ's PLAIN mechanism, and the domain of its authenticator.
@@ -26,22 +26,9 @@ _MAX_FILE_BYTES = 256
 
 
 def token_folder() -> Path:
-    """The folder of the tokens: $EX4D_TOKENS, else ``ex4d/tokens`` in the user's data folder.
-
-    That is where `platformdirs.user_data_dir` has it, which Blender's Python lacks.
-    """
-    if chosen := os.environ.get(TOKENS_VARIABLE):
-        return Path(chosen)
-    home = Path.home()
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = home / "Library" / "Application Support"
-    else:
-        named = Path(os.environ.get("XDG_DATA_HOME", "").strip())
-        # The specification of these folders: a relative path is ignored.
-        base = named if named.is_absolute() else home / ".local" / "share"
-    return base / "ex4d" / "tokens"
+    """The folder of the tokens: $EX4D_TOKENS, else ``tokens`` in the user's data folder."""
+    chosen = os.environ.get(TOKENS_VARIABLE)
+    return Path(chosen) if chosen else user_folder("data") / "tokens"
 
 
 def token_file(address: str) -> Path | None:

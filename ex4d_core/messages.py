@@ -13,27 +13,28 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 
 from ex4d_core.errors import RequestError
-from ex4d_core.schema import Codec
+from ex4d_core.job_status import MAX_BLOB_BYTES, BlobSize, JobDetails, JobEvent, JobSilence, JobStatus, Line, Reason
+from ex4d_core.schema import Codec, Length, Range, Shown
 
 PROTOCOL_VERSION = 3
 DEFAULT_PORT = 47747
 DEFAULT_ADDRESS = f"tcp://127.0.0.1:{DEFAULT_PORT}"
 
-# A header holds a camera path at most: 100,000 frames x 25 float64, and room for words.
+# The header of a request holds a camera path at most: 100,000 frames x 25 float64, and room for words.
 MAX_HEADER_BYTES = 24 * 1024 * 1024
+# Of a reply it holds a few texts; a list of jobs with reasons, or the coverage of 100,000 frames; or only numbers.
+_REPLY_HEADER_BYTES = 1024 * 1024
+_LONG_HEADER_BYTES = 4 * 1024 * 1024
+_SHORT_HEADER_BYTES = 4096
 # Small enough for one chunk to be handled well within a UI tick of a few milliseconds.
 CHUNK_BYTES = 256 * 1024
 # One image of a view, as JPEG: 2048x2048 of noise has about 5 MB.
 MAX_IMAGE_BYTES = 16 * 1024 * 1024
-MAX_BLOB_BYTES = 64 * 1024**3
 MAX_HASHES = 64
 MAX_EVENTS = 64
 MAX_JOBS = 200
 # A request for events is held back at most this long until there is something to tell.
 MAX_WAIT_SECONDS = 10.0
-
-JOB_STATES = ("queued", "running", "done", "failed", "cancelled")
-FINAL_STATES = ("done", "failed", "cancelled")
 
 
 def _floats_from_bytes(data: object) -> list[float]:
@@ -46,11 +47,29 @@ def _floats_from_bytes(data: object) -> list[float]:
 Floats = Annotated[list[float], Codec(None, lambda values: np.asarray(values, "<f8").tobytes(), _floats_from_bytes)]
 
 
+# Bytes of a blob that the other side has; -1 for a complete one.
+_Received = Annotated[int, Range(-1, MAX_BLOB_BYTES)]
+_Side = Annotated[int, Range(1, 8192)]
+
+
 @dataclass(frozen=True)
 class Message:
-    """Base of all messages. A type with a raw part has a field ``payload`` for it, and says how long it may be."""
+    """Base of all messages. A type with a raw part has a field ``payload`` for it.
 
+    Attributes:
+        max_header: bytes that the header of a type may have.
+        max_payload: and its raw part; 0 for a type without one.
+    """
+
+    max_header: ClassVar[int] = MAX_HEADER_BYTES
     max_payload: ClassVar[int] = 0
+
+
+@dataclass(frozen=True)
+class Reply(Message):
+    """Base of what a service answers."""
+
+    max_header: ClassVar[int] = _REPLY_HEADER_BYTES
 
 
 @dataclass(frozen=True)
@@ -61,7 +80,7 @@ class Hello(Message):
 
 
 @dataclass(frozen=True)
-class Welcome(Message):
+class Welcome(Reply):
     """The service introduces itself.
 
     Attributes:
@@ -71,13 +90,13 @@ class Welcome(Message):
             that fixes it comes last, after "with: ".
     """
 
-    service: str
-    version: str
-    devices: list[str]
-    engines: dict[str, str]
-    rasterizers: dict[str, str]
+    service: Line
+    version: Line
+    devices: Annotated[list[Annotated[str, Shown(1000)]], Length(64)]
+    engines: dict[Line, Reason]
+    rasterizers: dict[Line, Reason]
     busy: bool = False
-    lacking: dict[str, str] = field(default_factory=dict)
+    lacking: dict[Line, Reason] = field(default_factory=dict)
 
 
 def command_in(reason: str) -> str:
@@ -94,10 +113,11 @@ class BlobStatus(Message):
 
 
 @dataclass(frozen=True)
-class BlobStatusReply(Message):
+class BlobStatusReply(Reply):
     """Bytes received so far, for each hash; -1 for a complete blob."""
 
-    received: list[int]
+    max_header: ClassVar[int] = _SHORT_HEADER_BYTES
+    received: Annotated[list[_Received], Length(MAX_HASHES)]
 
 
 @dataclass(frozen=True)
@@ -112,11 +132,12 @@ class PutBlob(Message):
 
 
 @dataclass(frozen=True)
-class PutBlobReply(Message):
+class PutBlobReply(Reply):
     """Bytes that the service has now; -1 when the blob is complete and its hash is right."""
 
-    sha256: str
-    received: int
+    max_header: ClassVar[int] = _SHORT_HEADER_BYTES
+    sha256: Line
+    received: _Received
 
 
 @dataclass(frozen=True)
@@ -129,13 +150,14 @@ class GetBlob(Message):
 
 
 @dataclass(frozen=True)
-class BlobChunk(Message):
+class BlobChunk(Reply):
     """The answer to `GetBlob`."""
 
+    max_header: ClassVar[int] = _SHORT_HEADER_BYTES
     max_payload: ClassVar[int] = CHUNK_BYTES
-    sha256: str
-    size: int
-    offset: int
+    sha256: Line
+    size: BlobSize
+    offset: BlobSize
     payload: bytes = b""
 
 
@@ -152,10 +174,10 @@ class Submit(Message):
 
 
 @dataclass(frozen=True)
-class Submitted(Message):
+class Submitted(Reply):
     """The job that a submission has become."""
 
-    job: str
+    job: Line
 
 
 @dataclass(frozen=True)
@@ -173,10 +195,10 @@ class Withdraw(Message):
 
 
 @dataclass(frozen=True)
-class Withdrawn(Message):
+class Withdrawn(Reply):
     """The job that was cancelled; "" if nothing had arrived under the key."""
 
-    job: str
+    job: Line
 
 
 @dataclass(frozen=True)
@@ -187,36 +209,11 @@ class ListJobs(Message):
 
 
 @dataclass(frozen=True)
-class JobStatus:
-    """The state and progress of a job.
-
-    Attributes:
-        state: one of `JOB_STATES`.
-        stage, done, total: the worker's stage ("render", "preview"), and its progress.
-        reason: why it failed or was cancelled, for people.
-        queue_position: jobs before this one; 0 for the next and for those that are not queued.
-        events: number of the newest event.
-    """
-
-    job: str
-    label: str
-    engine: str
-    state: str
-    stage: str = ""
-    done: int = 0
-    total: int = 0
-    reason: str = ""
-    queue_position: int = 0
-    created: float = 0.0
-    attempt: int = 0
-    events: int = 0
-
-
-@dataclass(frozen=True)
-class JobsReply(Message):
+class JobsReply(Reply):
     """The answer to `ListJobs`."""
 
-    jobs: list[JobStatus]
+    max_header: ClassVar[int] = _LONG_HEADER_BYTES
+    jobs: Annotated[list[JobStatus], Length(MAX_JOBS)]
 
 
 @dataclass(frozen=True)
@@ -227,31 +224,10 @@ class DescribeJobs(Message):
 
 
 @dataclass(frozen=True)
-class JobDetails:
-    """What a job is of, when it ran and where.
-
-    Attributes:
-        job: its name, as in `JobStatus`.
-        scene: SHA-256 of the scene's manifest; "" for a reconstruction, which makes one.
-        request: SHA-256 of the request; the same request has the same.
-        started: when a worker took it up, for the last time, in seconds since 1970; 0 if none has.
-        ended: when it was done, failed or was cancelled; 0 if it was not.
-        device: of that worker: "cpu", "cuda:0"; "" if none has taken it up.
-    """
-
-    job: str
-    scene: str = ""
-    request: str = ""
-    started: float = 0.0
-    ended: float = 0.0
-    device: str = ""
-
-
-@dataclass(frozen=True)
-class JobsDescribed(Message):
+class JobsDescribed(Reply):
     """The answer to `DescribeJobs`, newest job first."""
 
-    jobs: list[JobDetails]
+    jobs: Annotated[list[JobDetails], Length(MAX_JOBS)]
 
 
 @dataclass(frozen=True)
@@ -260,22 +236,7 @@ class AskSilence(Message):
 
 
 @dataclass(frozen=True)
-class JobSilence:
-    """How long ago a running job made progress.
-
-    Attributes:
-        job: its name, as in `JobStatus`.
-        seconds: on the service's monotonic clock.
-        limit: after which the service stops it and tries again.
-    """
-
-    job: str
-    seconds: float
-    limit: float
-
-
-@dataclass(frozen=True)
-class Silence(Message):
+class Silence(Reply):
     """The answer to `AskSilence`: one entry for each running job."""
 
     jobs: list[JobSilence]
@@ -291,36 +252,15 @@ class GetEvents(Message):
 
 
 @dataclass(frozen=True)
-class JobEvent:
-    """An event of a job.
-
-    Attributes:
-        number: 1, 2, 3... within the job.
-        kind: "state" (``name`` is the new state), "frame", "file" (a blob is ready), or "estimate" (a small image
-            of the denoised estimate is ready; ``index`` is the step).
-        name: a file's name ("take.mp4", "color.mp4", "mask.mp4", "camera.npz", "request.json").
-        index: a frame's number from 0; -1 otherwise.
-        sha256, size: of the blob.
-    """
-
-    number: int
-    kind: str
-    name: str = ""
-    index: int = -1
-    sha256: str = ""
-    size: int = 0
-
-
-@dataclass(frozen=True)
-class EventsReply(Message):
+class EventsReply(Reply):
     """The answer to `GetEvents`."""
 
     status: JobStatus
-    events: list[JobEvent]
+    events: Annotated[list[JobEvent], Length(MAX_EVENTS)]
 
 
 @dataclass(frozen=True)
-class StatusReply(Message):
+class StatusReply(Reply):
     """The answer to `Cancel`."""
 
     status: JobStatus
@@ -341,7 +281,7 @@ class GetView(Message):
 
 
 @dataclass(frozen=True)
-class View(Message):
+class View(Reply):
     """One frame as the preview engine would show it.
 
     Attributes:
@@ -350,9 +290,9 @@ class View(Message):
     """
 
     max_payload: ClassVar[int] = MAX_IMAGE_BYTES
-    width: int
-    height: int
-    seen: float
+    width: _Side
+    height: _Side
+    seen: Annotated[float, Range(0, 1)]
     payload: bytes = b""
 
 
@@ -368,7 +308,7 @@ class GetCoverage(Message):
 
 
 @dataclass(frozen=True)
-class Coverage(Message):
+class Coverage(Reply):
     """The coverage of each frame of the shot, at a reduced resolution.
 
     Attributes:
@@ -376,12 +316,13 @@ class Coverage(Message):
         view_angle: degrees between the directions from which the source camera and the new one look at the subject.
     """
 
+    max_header: ClassVar[int] = _LONG_HEADER_BYTES
     seen: Floats
     view_angle: Floats
 
 
 @dataclass(frozen=True)
-class Error(Message):
+class Error(Reply):
     """A request that could not be served.
 
     Attributes:
@@ -390,12 +331,12 @@ class Error(Message):
         text: what is wrong and what to do, for people.
     """
 
-    code: str
-    text: str
+    code: Line
+    text: Reason
     details: dict[str, Any] = field(default_factory=dict)
 
 
-REQUESTS = {
+REQUESTS: dict[str, type[Message]] = {
     kind.__name__: kind
     for kind in (
         Hello,
@@ -413,7 +354,7 @@ REQUESTS = {
         GetCoverage,
     )
 }
-REPLIES = {
+REPLIES: dict[str, type[Message]] = {
     kind.__name__: kind
     for kind in (
         Welcome,
@@ -443,7 +384,14 @@ ANSWERS: dict[type[Message], type[Message]] = {
     Withdraw: Withdrawn,
     ListJobs: JobsReply,
     DescribeJobs: JobsDescribed,
+    AskSilence: Silence,
     GetEvents: EventsReply,
     GetView: View,
     GetCoverage: Coverage,
 }
+
+
+def answer_bytes(request: Message) -> int:
+    """Bytes that the reply to a request may have."""
+    kind = ANSWERS.get(type(request), Reply)
+    return kind.max_header + kind.max_payload

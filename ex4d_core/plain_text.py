@@ -26,6 +26,11 @@ def plain_lines(text: str) -> str:
     return _BUT_LINES.sub(_REPLACEMENT, text.replace("\r\n", "\n"))
 
 
+def shortened(text: str, most: int) -> str:
+    """The beginning of a text, of at most ``most`` characters; an ellipsis shows that there was more."""
+    return text if len(text) <= most else text[: most - 1] + "\u2026"
+
+
 def plain_json(document: str) -> str:
     """A JSON document with the same content, in which all such characters are escaped."""
     return _BUT_LINES.sub(lambda found: f"\\u{ord(found[0]):04x}", document)

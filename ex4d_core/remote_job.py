@@ -12,22 +12,15 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from enum import Enum
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from ex4d_core.client import Client, ClientError, Conversation, Pause, RequestRefused, Result, Task
+from ex4d_core.client import Client
+from ex4d_core.conversations import ClientError, Conversation, Pause, RequestRefused, Result, Task, UnexpectedReply
 from ex4d_core.errors import RequestError, user_message
-from ex4d_core.messages import (
-    MAX_BLOB_BYTES,
-    AskSilence,
-    Cancel,
-    EventsReply,
-    GetEvents,
-    JobEvent,
-    JobStatus,
-    Submit,
-    Withdraw,
-)
+from ex4d_core.job_status import MAX_BLOB_BYTES, JobEvent, JobStatus
+from ex4d_core.messages import AskSilence, Cancel, EventsReply, GetEvents, Submit, Withdraw
 from ex4d_core.safe_files import make_folder
 from ex4d_core.scene_manifest import FILE_NAMES, MANIFEST
 from ex4d_core.shot import MAX_FRAMES
@@ -43,6 +36,14 @@ PACKAGE_FILES = (*FILE_NAMES.values(), MANIFEST)
 _EVENT_WAIT_SECONDS = 5.0
 # The service tells progress every quarter of a second.
 _QUICKEST_SECONDS = 0.2
+# So many answers in a row may bring no new result before the next is asked for no sooner, and so many before a job
+# that is over counts as endless. They tell of states, estimates, and what an earlier attempt had.
+_QUICK_ANSWERS = 20
+_USELESS_ANSWERS = 100
+# So often in a row may a job that is over promise events that do not come.
+_EMPTY_PROMISES = 8
+
+_OURS = "; is it EX-4D, and of this version?"
 
 Submission = tuple[Mapping[str, Any], Mapping[str, Path | bytes]]
 
@@ -100,6 +101,9 @@ class RemoteJob:
     files: dict[str, Path] = field(default_factory=dict, init=False)
     before_results: Callable[[], None] | None = field(default=None, init=False, repr=False)
     silence: str = field(default="", init=False)
+    _announced: set[tuple[str, str, int]] = field(default_factory=set, init=False, repr=False)
+    _useless: int = field(default=0, init=False, repr=False)
+    _promised: int = field(default=0, init=False, repr=False)
     _last_progress: tuple[str, int, int] | None = field(default=None, init=False, repr=False)
     _tells_silence: bool = field(default=True, init=False, repr=False)
     _task: Task[JobStatus] | None = field(default=None, init=False, repr=False)
@@ -210,12 +214,9 @@ class RemoteJob:
             asked = time.monotonic()
             reply = yield from self._fetch_announced(_EVENT_WAIT_SECONDS)
             yield from self._ask_silence(reply)
-            status = reply.status
-            if not reply.events and JobState(status.state).is_over and status.events <= self.last_event:
-                return status
-            # A backend holds its reply back until there is news; one that does not must not keep us busy.
-            if not reply.events and (early := asked + _QUICKEST_SECONDS - time.monotonic()) > 0:
-                yield Pause(early)
+            if self._has_ended(reply):
+                return reply.status
+            yield from self._wait_for_news(reply, asked)
 
     def submission(self) -> Conversation[str]:
         """Upload and submit, unless that is done, without waiting for results; returns the backend's job."""
@@ -232,6 +233,8 @@ class RemoteJob:
                 # The backend has found a damaged blob, or deleted one, since it said what it has.
                 yield from upload_blobs(blobs, self)
                 self.job = (yield submit).job
+            if not self.job:
+                raise UnexpectedReply(f"the backend has accepted {self.key} without a name for the job{_OURS}")
         return self.job
 
     def cancel_conversation(self) -> Conversation[None]:
@@ -247,9 +250,12 @@ class RemoteJob:
     def fetch_available(self) -> Conversation[JobStatus]:
         """Fetch what the job has produced so far, without waiting for more; returns its status."""
         make_folder(self.results_folder)
-        while (reply := (yield from self._fetch_announced(0.0))).events:
-            pass
-        return reply.status
+        while True:
+            asked = time.monotonic()
+            reply = yield from self._fetch_announced(0.0)
+            if self._has_ended(reply) or not reply.events:
+                return reply.status
+            yield from self._wait_for_news(reply, asked)
 
     # What the kinds of job decide.
 
@@ -300,10 +306,14 @@ class RemoteJob:
     def _fetch_announced(self, wait: float) -> Conversation[EventsReply]:
         """Fetch what was announced since the last event; returns the announcement."""
         reply: EventsReply = yield GetEvents(self.job, self.last_event, wait=wait)
+        numbers = [self.last_event, *(event.number for event in reply.events)]
+        if any(number <= before for before, number in pairwise(numbers)):
+            raise UnexpectedReply(f"the backend tells the events of job {self.job} out of order: {numbers[:5]}{_OURS}")
         self.status = reply.status
         # An estimate is of interest until the next one; a client that comes late need not fetch them all.
         newest = max((event.number for event in reply.events if event.kind == "estimate"), default=0)
         wanted = [event for event in reply.events if event.kind != "estimate" or event.number == newest]
+        new: set[tuple[str, str, int]] = set()
         for events in _small_together(wanted):
             paths = {event.number: path for event in events if (path := self.path_for(event)) is not None}
             if paths and self.before_results is not None:
@@ -314,9 +324,37 @@ class RemoteJob:
                 if event.number in paths:
                     self.arrived(event, paths[event.number])
                 self.last_event = event.number
+            results = {(one.kind, one.name, one.index) for one in events if one.number in paths}
+            new |= {one for one in results if one[0] != "estimate"} - self._announced
+        self._announced |= new
+        self._useless = 0 if new else self._useless + 1
         if reply.events:
             self.last_event = reply.events[-1].number
         return reply
+
+    def _has_ended(self, reply: EventsReply) -> bool:
+        """Whether a job is over, and all that it announced was fetched.
+
+        Raises:
+            UnexpectedReply: it is over, but does not come to an end.
+        """
+        status = reply.status
+        if not JobState(status.state).is_over:
+            return False
+        if not reply.events and status.events <= self.last_event:
+            return True
+        self._promised = self._promised or status.events
+        kept = status.events <= self._promised and self.last_event <= self._promised
+        if not kept or self._useless > (_USELESS_ANSWERS if reply.events else _EMPTY_PROMISES):
+            text = f"the backend says that job {self.job} is {status.state}, and announces more without end"
+            raise UnexpectedReply(text + _OURS)
+        return False
+
+    def _wait_for_news(self, reply: EventsReply, asked: float) -> Conversation[None]:
+        """Wait a moment after a reply without news: a backend that does not hold it back must not keep us busy."""
+        early = asked + _QUICKEST_SECONDS - time.monotonic()
+        if early > 0 and (not reply.events or self._useless > _QUICK_ANSWERS):
+            yield Pause(early)
 
 
 def _kept(

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ex4d_core.client import Client, Conversation
+from ex4d_core.client import Client
+from ex4d_core.conversations import Conversation
 from ex4d_core.errors import RequestError
-from ex4d_core.messages import JobEvent, JobStatus
+from ex4d_core.job_status import JobEvent, JobStatus
 from ex4d_core.reconstruction import ReconstructionPlan, ReconstructionRequest
 from ex4d_core.remote_job import PACKAGE_FILES, RemoteJob, Submission
 from ex4d_core.scene import Scene, move_package

@@ -5,14 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ex4d_core.client import Conversation
+from ex4d_core.conversations import Conversation, UnexpectedReply
 from ex4d_core.errors import RequestError
-from ex4d_core.messages import JobEvent
+from ex4d_core.job_status import JobEvent
 from ex4d_core.remote_job import RemoteJob, Submission
 from ex4d_core.scene import Scene
 from ex4d_core.shot import ShotRequest
+from ex4d_core.sizes import size_text
 from ex4d_core.take_files import ESTIMATE_FILE, TAKE_FILES, frame_file_name
 from ex4d_core.transfers import scene_blobs
+
+# More than a file of a take can have: of a pixel, twice what it has before compression in 8 bits; of a frame, its
+# camera in words; and what a file has besides.
+_PIXEL_BYTES = 8
+_FRAME_BYTES = 4000
+_LEAST_BYTES = 1024 * 1024
 
 
 @dataclass
@@ -41,7 +48,23 @@ class RemoteTake(RemoteJob):
         return self.request.to_wire(), scene_blobs(self.scene)
 
     def path_for(self, event: JobEvent) -> Path | None:
-        """Frames of this shot, the newest estimate, and the take's own files."""
+        """Frames of this shot, the newest estimate, and the take's own files.
+
+        Raises:
+            UnexpectedReply: it is larger than anything of such a shot.
+        """
+        path = self._path_for(event)
+        frames = len(self.request.camera) if event.kind == "file" else 1
+        width, height = self.request.camera.size
+        most = _LEAST_BYTES + frames * (_FRAME_BYTES + _PIXEL_BYTES * width * height)
+        if path is not None and event.size > most:
+            raise UnexpectedReply(
+                f"the backend announces {path.name} with {size_text(event.size)}, and {frames} frames of "
+                f"{width}x{height} have at most {size_text(most)}; is it EX-4D, and of this version?"
+            )
+        return path
+
+    def _path_for(self, event: JobEvent) -> Path | None:
         if event.kind == "frame" and 0 <= event.index < len(self.request.camera):
             return self.folder / frame_file_name(event.index)
         if event.kind == "estimate":

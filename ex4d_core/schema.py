@@ -23,6 +23,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from ex4d_core.errors import RequestError
+from ex4d_core.plain_text import plain_line, plain_lines, shortened
 
 T = TypeVar("T")
 S = TypeVar("S", bound="Settings")
@@ -57,6 +58,25 @@ class Length:
 
     maximum: int
     minimum: int = 0
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Text from the other side that people read: it is made plain (see `ex4d_core.plain_text`) and cut, not refused.
+
+    Attributes:
+        maximum: characters that are kept.
+        lines: whether its line breaks are kept, too.
+    """
+
+    maximum: int
+    lines: bool = False
+
+    def __call__(self, text: str) -> str:
+        """The text as it is shown."""
+        # Cut before it is made plain, so that a long one takes no time; nothing becomes longer.
+        text = shortened(text, self.maximum)
+        return plain_lines(text) if self.lines else plain_line(text)
 
 
 @dataclass(frozen=True)
@@ -239,6 +259,8 @@ def _split(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
 def _type_of(annotation: Any, notes: Sequence[Any] = ()) -> _Type:
     if codec := next((note for note in notes if isinstance(note, Codec)), None):
         return _coded(codec)
+    if shown := next((note for note in notes if isinstance(note, Shown)), None):
+        return _Type("text", "text", lambda value: shown(value) if isinstance(value, str) else _INVALID)
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _type_of(*_split(annotation))
@@ -251,7 +273,7 @@ def _type_of(annotation: Any, notes: Sequence[Any] = ()) -> _Type:
     if origin in (tuple, list):
         return _sequence(origin, arguments, length)
     if origin is dict:
-        return _map(_type_of(arguments[1]))
+        return _map(_type_of(arguments[0]), _type_of(arguments[1]))
     if is_dataclass(annotation) and isinstance(annotation, type):
         return _nested(annotation)
     return _scalar(annotation, next((note for note in notes if isinstance(note, Range)), Range()), length)
@@ -327,12 +349,12 @@ def _sequence(origin: type, arguments: tuple[Any, ...], length: Length | None) -
     return _Type(what, what, check, None if inner is None else lambda value: [inner(item) for item in value])
 
 
-def _map(element: _Type) -> _Type:
+def _map(name: _Type, element: _Type) -> _Type:
     def check(value: Any) -> Any:
-        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        if not isinstance(value, Mapping):
             return _INVALID
-        items = {key: element.check(item) for key, item in value.items()}
-        return _INVALID if any(item is _INVALID for item in items.values()) else items
+        items = {name.check(key): element.check(item) for key, item in value.items()}
+        return _INVALID if _INVALID in items or any(item is _INVALID for item in items.values()) else items
 
     what = f"a map of text to {element.many}"
     inner = element.encode

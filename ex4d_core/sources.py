@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal, get_args
 import numpy as np
 
 from ex4d_core.errors import RequestError
+from ex4d_core.job_status import MAX_BLOB_BYTES
 from ex4d_core.licences import Licence
-from ex4d_core.messages import MAX_BLOB_BYTES
 from ex4d_core.scene_manifest import is_sha256
 from ex4d_core.schema import Length, Option, Range, Settings
 from ex4d_core.shot import MAX_FRAMES, MAX_LABEL

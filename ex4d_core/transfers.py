@@ -6,21 +6,23 @@ All functions are conversations (see `ex4d_core.client`): they work in pieces, a
 from __future__ import annotations
 
 import hashlib
+import shutil
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import RawIOBase
 from pathlib import Path
 from typing import Any, Protocol
 
-from ex4d_core.client import Conversation, RequestRefused
+from ex4d_core.conversations import Conversation, RequestRefused, UnexpectedReply
 from ex4d_core.durable_files import put_all_in_place
 from ex4d_core.errors import Ex4dError
-from ex4d_core.messages import CHUNK_BYTES, MAX_HASHES, BlobStatus, GetBlob, Message, PutBlob
+from ex4d_core.messages import CHUNK_BYTES, MAX_HASHES, BlobChunk, BlobStatus, GetBlob, Message, PutBlob
 from ex4d_core.safe_files import LinkError, is_ordinary_file, open_file
 from ex4d_core.scene import Scene
 from ex4d_core.scene_manifest import RENDER_FILES
+from ex4d_core.sizes import size_text
 
 # Chunks in flight at a time: enough to fill a link, few enough to stay within a tick of the UI.
 WINDOW = 4
@@ -70,6 +72,8 @@ def upload_blobs(blobs: Mapping[str, Path | bytes], progress: UploadProgress) ->
         reply = yield BlobStatus(asked)
         if len(reply.received) != len(asked):
             raise TransferError(f"the backend told of {len(reply.received)} blobs, not {len(asked)}; update it")
+        for name, had in zip(asked, reply.received, strict=True):
+            _require_part(name, had, _size(blobs[name]))
         missing += [(name, max(had, 0)) for name, had in zip(asked, reply.received, strict=True) if had >= 0]
     progress.upload_size = sum(_size(blobs[name]) - had for name, had in missing)
     for name, had in missing:
@@ -112,11 +116,17 @@ def _upload_blob(name: str, source: Path | bytes, offset: int, progress: UploadP
         replies = yield pieces
         # The service reports what it has; after a lost connection that may be less than we sent.
         last, offset = offset, replies[-1].received
+        _require_part(name, offset, size)
         progress.uploaded = before + (size if offset < 0 else offset)
         useless = 0 if offset < 0 or offset > furthest else useless + (offset <= last)
         furthest = max(furthest, offset)
         if useless >= _USELESS:
             raise TransferError(f"the backend keeps only {offset} of {size} bytes of {name}; check its disk, try again")
+
+
+def _require_part(name: str, had: int, size: int) -> None:
+    if had >= size > 0:
+        raise TransferError(f"the backend says that it has {had} of {size} bytes of {name}, and not all; restart it")
 
 
 def chunks_of(sizes: Iterable[int]) -> int:
@@ -141,7 +151,8 @@ def fetch_blobs(blobs: list[tuple[str, int, Path]]) -> Conversation[None]:
     if len(missing) > 1 and chunks_of(size for _, size, _ in missing) <= WINDOW:
         asked = [(blob, start) for blob in missing for start in range(0, blob[1], CHUNK_BYTES)]
         data = {path: bytearray() for _, _, path in missing}
-        for (blob, _), chunk in zip(asked, (yield [GetBlob(blob[0], start) for blob, start in asked]), strict=True):
+        for (blob, start), chunk in zip(asked, (yield [GetBlob(blob[0], start) for blob, start in asked]), strict=True):
+            _require_chunk(chunk, *blob[:2], start)
             data[blob[2]] += chunk.payload
         missing = [blob for blob in missing if hashlib.sha256(data[blob[2]]).hexdigest() != blob[0]]
         arrived = []
@@ -189,10 +200,12 @@ def fetch_blob(sha256: str, size: int, path: Path) -> Conversation[None]:
                 digest.update(data)
                 offset += len(data)
                 yield []
+            _require_room(path, size - offset)
             while offset < size:
                 asked = range(offset, min(size, offset + WINDOW * CHUNK_BYTES), CHUNK_BYTES)
                 before = offset
-                for chunk in (yield [GetBlob(sha256, start) for start in asked]):
+                for start, chunk in zip(asked, (yield [GetBlob(sha256, start) for start in asked]), strict=True):
+                    _require_chunk(chunk, sha256, size, start)
                     if chunk.offset == offset:
                         with _storing(path):
                             _write_all(file, chunk.payload)
@@ -205,6 +218,36 @@ def fetch_blob(sha256: str, size: int, path: Path) -> Conversation[None]:
             return
         partial.unlink()
     raise TransferError(f"{path.name} arrived corrupt twice; check the network and the backend's disk, then try again")
+
+
+def _require_chunk(chunk: BlobChunk, sha256: str, size: int, start: int) -> None:
+    """Check that a chunk is of the blob and the place that were asked for.
+
+    Raises:
+        UnexpectedReply: it is not.
+    """
+    found, asked = (chunk.sha256, chunk.size, chunk.offset), (sha256, size, start)
+    if found != asked or start + len(chunk.payload) > size:
+        raise UnexpectedReply(
+            f"asked for byte {start} of {size} of the blob {sha256[:8]}, and got {len(chunk.payload)} bytes from byte "
+            f"{chunk.offset} of {chunk.size} of {chunk.sha256[:8]}; is the backend EX-4D, and of this version?"
+        )
+
+
+def _require_room(path: Path, size: int) -> None:
+    """Check that the disk has room for the rest of a download: it need not be full before that is known.
+
+    Raises:
+        StorageError: it has less.
+    """
+    free = size
+    with suppress(OSError):  # writing will tell
+        free = shutil.disk_usage(path.parent).free
+    if free < size:
+        raise StorageError(
+            f"cannot write {path.name} into {path.parent}: it needs {size_text(size)}, and {size_text(free)} are free; "
+            "free space there, then resume"
+        )
 
 
 def _put_in_place(renames: list[tuple[Path, Path]]) -> Conversation[None]:

@@ -74,6 +74,9 @@ def decode(parts: Sequence[bytes], kinds: Mapping[str, type[Message]]) -> tuple[
     kind = kinds.get(name) if isinstance(name, str) else None
     if kind is None:
         raise ProtocolError("bad-message", f"unknown message type {str(name)[:40]!r}", request_id)
+    if len(parts[0]) > kind.max_header:
+        text = f"a header of {len(parts[0])} bytes is over the limit of {kind.max_header} for {name}"
+        raise ProtocolError("too-large", text, request_id)
     if (len(parts) == 2) != (kind.max_payload > 0):
         raise ProtocolError("bad-message", f"{name} must not have {len(parts)} parts", request_id)
     if kind.max_payload:

@@ -13,12 +13,8 @@ import bpy
 import mathutils
 import numpy as np
 
-from ex4d_core.cameras import (
-    BLENDER_FROM_SCENE,
-    CameraPath,
-    blender_from_intrinsics,
-    blender_from_world_to_camera,
-)
+from ex4d_core.blender_cameras import BLENDER_FROM_SCENE, blender_from_intrinsics, blender_from_world_to_camera
+from ex4d_core.cameras import CameraPath
 
 from ..blender_types import enum_items
 from .keyframe_reduction import reduce_keyframes

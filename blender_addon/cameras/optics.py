@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import bpy
 
-from ex4d_core.cameras import BlenderLens, CameraError
+from ex4d_core.blender_cameras import BlenderLens
+from ex4d_core.cameras import CameraError
 
 from ..blender_types import enum_items
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 import bpy
 import numpy as np
 
-from ex4d_core.cameras import CameraError, CameraPath, intrinsics_from_blender, world_to_camera_from_blender
+from ex4d_core.blender_cameras import intrinsics_from_blender, world_to_camera_from_blender
+from ex4d_core.cameras import CameraError, CameraPath
 
 from ..blender_types import current_context
 from ..scenes.link import MESH_CACHE

@@ -8,7 +8,8 @@ import bpy
 import mathutils
 import numpy as np
 
-from ex4d_core.cameras import CameraError, CameraPath, invert_rigid, world_to_camera_from_blender
+from ex4d_core.blender_cameras import world_to_camera_from_blender
+from ex4d_core.cameras import CameraError, CameraPath, invert_rigid
 from ex4d_core.trajectories import ease
 
 from ..scenes.link import collection_for, link_of, open_scene

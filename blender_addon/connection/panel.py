@@ -10,6 +10,7 @@ from bpy.app.translations import pgettext_iface as iface_
 
 from ex4d_core.client import ConnectionState
 from ex4d_core.messages import command_in
+from ex4d_core.plain_text import plain_line
 
 from ..blender_types import SidebarPanel
 from ..errors import failure_text
@@ -56,7 +57,11 @@ def draw_text(layout: bpy.types.UILayout, text: str, context: bpy.types.Context,
 
 
 def wrapped(text: str, letters: int) -> list[str]:
-    """Lines of at most ``letters`` characters; Chinese, Japanese and Korean ones count for two."""
+    """Lines of at most ``letters`` characters; Chinese, Japanese and Korean ones count for two.
+
+    A text may come from a stranger's file; marks that reverse its direction would make it read otherwise.
+    """
+    text = plain_line(text)
     # While lines are broken a mark stands behind each wide letter, so that it counts for two.
     marked = "".join(letter + (_WIDE if east_asian_width(letter) in "WF" else "") for letter in text)
     lines = (line.replace(_WIDE, "") for line in textwrap.wrap(marked, letters))

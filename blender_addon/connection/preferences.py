@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import bpy
 
-from ex4d_core.client import ClientKeys
+from ex4d_core.client_socket import ClientKeys
 from ex4d_core.messages import DEFAULT_ADDRESS
 from ex4d_core.shot import Licence
 

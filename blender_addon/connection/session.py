@@ -10,7 +10,8 @@ import time
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
-from ex4d_core.client import Client, ClientError, ConnectionState, Conversation, Result, Task
+from ex4d_core.client import Client, ConnectionState
+from ex4d_core.conversations import ClientError, Conversation, Result, Task
 from ex4d_core.errors import Ex4dError
 from ex4d_core.messages import Welcome
 

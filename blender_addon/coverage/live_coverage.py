@@ -94,7 +94,7 @@ class LiveCoverage(LiveQuery[Coverage]):
         self.stale = True
         self.answered: ShotRequest | None = None
         self.asked: ShotRequest | None = None
-        self.asked_frames = slice(0)
+        self.asked_frames = slice(0, 0)
         self._current: ShotRequest | None = None  # as the camera was read last
         self._reading: Generator[None, None, CameraPath] | None = None
         self._signature: tuple[object, ...] = ()
@@ -147,6 +147,10 @@ class LiveCoverage(LiveQuery[Coverage]):
     def received(self, answer: Coverage) -> None:
         """Show the new values between those that are known; the camera may have moved on meanwhile."""
         seen, angle = np.array(answer.seen), np.array(answer.view_angle)
+        frames = self.asked_frames.stop - self.asked_frames.start
+        if len(seen) != frames or len(angle) != frames:
+            self.report(f"the backend tells the coverage of {len(seen)} frames, not {frames}; update it")
+            return
         if self.answered is not None and self.shown is not None:
             seen = _with(self.shown.seen, self.asked_frames, seen)
             angle = _with(self.shown.view_angle, self.asked_frames, angle)

@@ -13,7 +13,8 @@ import bpy
 import mathutils
 import numpy as np
 
-from ex4d_core.cameras import CameraPath, intrinsics_from_blender, world_to_camera_from_blender
+from ex4d_core.blender_cameras import intrinsics_from_blender, world_to_camera_from_blender
+from ex4d_core.cameras import CameraPath
 
 from ..cameras.keyframes import curves_of
 from ..cameras.optics import read_lens, render_size, require_even_time

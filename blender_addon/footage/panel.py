@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bpy
 
+from ex4d_core.plain_text import plain_line
 from ex4d_core.remote_job import JobState
 
 from ..blender_types import SidebarPanel
@@ -83,7 +84,7 @@ def _draw_optional(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup
 
 def _draw_reconstruction(layout: bpy.types.UILayout, record: EX4D_Reconstruction, context: bpy.types.Context) -> None:
     row = layout.row(align=True)
-    row.label(text=f"{record.label}: {state_text(record)}", translate=False, icon=state_icon(record))
+    row.label(text=f"{plain_line(record.label)}: {state_text(record)}", translate=False, icon=state_icon(record))
     if can_resume(record):
         row.operator(EX4D_OT_resume_reconstruction.bl_idname, text="", icon="FILE_REFRESH").key = record.key
     if can_cancel(record):

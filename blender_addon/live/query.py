@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
-from ex4d_core.client import Task
+from ex4d_core.conversations import Task
 from ex4d_core.errors import user_message
 from ex4d_core.messages import Message
 from ex4d_core.scene import Scene

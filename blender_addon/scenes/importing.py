@@ -9,7 +9,8 @@ import bpy
 import mathutils
 import numpy as np
 
-from ex4d_core.cameras import BLENDER_FROM_SCENE, CameraPath, blender_from_intrinsics
+from ex4d_core.blender_cameras import BLENDER_FROM_SCENE, blender_from_intrinsics
+from ex4d_core.cameras import CameraPath
 from ex4d_core.mesh_cache import positions_file
 from ex4d_core.scene import Scene
 

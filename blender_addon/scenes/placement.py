@@ -10,7 +10,7 @@ import bpy
 import mathutils
 import numpy as np
 
-from ex4d_core.cameras import BLENDER_FROM_SCENE
+from ex4d_core.blender_cameras import BLENDER_FROM_SCENE
 from ex4d_core.scene import Scene
 
 from ..cameras.keyframes import curves_of

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
+from ex4d_core.plain_text import plain_line
 from ex4d_core.remote_job import JobState
 
 from ..blender_types import SidebarPanel
@@ -124,7 +125,7 @@ def _draw_details(layout: bpy.types.UILayout, entry: EX4D_Take, context: bpy.typ
 def take_name(entry: EX4D_Take) -> str:
     """What lists call a take: its label, and which version of its shot it is."""
     final = " " + iface_("final") if entry.engine == FINAL_ENGINE else ""
-    return version_name(entry.label, entry.version) + final
+    return plain_line(version_name(entry.label, entry.version)) + final
 
 
 def settings_text(entry: EX4D_Take) -> str:

@@ -25,6 +25,8 @@ from ..shots.properties import active_shot
 
 REQUEST_FILE = "request.msgpack"
 
+_STEM_LETTERS = 50
+
 
 def build_request(
     scene_object: bpy.types.Object,
@@ -87,7 +89,8 @@ def new_take_folder(label: str) -> Path:
     """A fresh folder for a take: //takes/LABEL_N beside a saved .blend, else in the preferences' folder."""
     saved = bpy.data.filepath
     parent = Path(saved).parent / "takes" if saved else output_folder()
-    stem = re.sub(r"[^\w-]+", "_", label).strip("_") or "take"
+    # File systems allow 255 bytes, and a letter may take four.
+    stem = re.sub(r"[^\w-]+", "_", label)[:_STEM_LETTERS].strip("_") or "take"
     number = 1
     while True:
         folder = parent / f"{stem}_{number}"

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from campaigns.service import PATIENCE, shot
-from ex4d_core.client import Client
+from ex4d_core.client import Client, ConnectionState
 from ex4d_core.remote_job import JobState
 from ex4d_core.remote_take import RemoteTake
 from ex4d_core.scene import Scene
@@ -37,6 +37,8 @@ def main(address: str, folder: Path) -> int:
                 if take.state is JobState.STOPPED:
                     stopped += 1
                     print(f"take {number} stopped: {take.reason}", flush=True)
+        if client.state is ConnectionState.CONNECTED:
+            (folder / "followed").touch()
         client.wait(0.02)
         client.require_answer(PATIENCE)
     return stopped

@@ -9,17 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import msgpack
-import zmq
 
 from campaigns.outcome import Outcome
 from campaigns.service import PATIENCE, Service, ask, connected, shot, write_scene
 from ex4d_core import messages
-from ex4d_core.client import Client
+from ex4d_core.client_socket import ClientSocket
+from ex4d_core.local_token import read_token
 from ex4d_core.reconstruction import ReconstructionRequest, ReconstructionSettings
 from ex4d_core.remote_take import RemoteTake
 from ex4d_core.scene import Scene
@@ -32,6 +33,8 @@ _IN_FLIGHT = 24
 # Requests for events are held back for 10 s at most.
 _SILENCE = 15
 _SILENCES = 5
+# More than any answer has.
+_ANSWER_BYTES = 20 * 1024 * 1024
 # A key of its own for each valid submission would fill the queue.
 _KEYS = 20
 
@@ -44,7 +47,7 @@ def run(seed: int, count: int) -> Outcome:
         client = connected(service.address)
         client.run(upload_blobs(scene_blobs(scene), Sent()), PATIENCE)
         job = client.run(RemoteTake(folder / "take", shot(scene, "whole"), scene).submission(), PATIENCE)
-        answers = _send_all(service, client, _Builder(choices, scene, job), count, outcome)
+        answers = _send_all(service, _Builder(choices, scene, job), count, outcome)
         outcome.require(service.running, "the service ended")
         if service.running:
             welcome = ask(client, messages.Hello())
@@ -56,17 +59,18 @@ def run(seed: int, count: int) -> Outcome:
     return outcome
 
 
-def _send_all(service: Service, client: Client, builder: _Builder, count: int, outcome: Outcome) -> Counter[str]:
-    """Send on the client's own connection, which has its keys or its token; count the answers by kind or code."""
-    socket, answers = client._socket, Counter[str]()
+def _send_all(service: Service, builder: _Builder, count: int, outcome: Outcome) -> Counter[str]:
+    """Send on a connection with the service's token; count the answers by kind or code."""
+    socket, answers = ClientSocket(service.address, None, read_token(service.address)), Counter[str]()
+    socket.guard.allowed = _IN_FLIGHT * _ANSWER_BYTES
     asked: dict[int, list[bytes]] = {}
     sent = gone = silences = 0
     while sent < count or sent - gone > answers.total():
         while sent < count and sent - gone - answers.total() < _IN_FLIGHT:
             sent += 1
             asked[sent] = builder.message(sent)
-            socket.send_multipart(asked[sent])
-        if not socket.poll(_SILENCE * 1000 if service.running else 0):
+            _send(socket, asked[sent])
+        if not socket.wait(_SILENCE if service.running else 0.0):
             # A connection that fell takes what is under way with it, so clients ask again; see `Client`.
             left = [number for number, parts in asked.items() if _number(parts) == number]
             gone, silences = sent - answers.total() - len(left), silences + 1
@@ -74,10 +78,10 @@ def _send_all(service: Service, client: Client, builder: _Builder, count: int, o
                 break
             outcome.figures["asked again"] = outcome.figures.get("asked again", 0) + len(left)
             for number in left:
-                socket.send_multipart(asked[number])
-        while socket.poll(0):
+                _send(socket, asked[number])
+        while (parts := socket.receive()) is not None:
             try:
-                number, reply = decode(socket.recv_multipart(zmq.NOBLOCK), messages.REPLIES)
+                number, reply = decode(parts, messages.REPLIES)
             except ProtocolError as error:
                 outcome.require(False, f"an answer that is none: {error}")
                 answers["none"] += 1
@@ -85,14 +89,24 @@ def _send_all(service: Service, client: Client, builder: _Builder, count: int, o
             kind = reply.code if isinstance(reply, messages.Error) else type(reply).__name__
             answers[kind] += 1
             # Of a damaged number, the wrong one.
-            parts = asked.pop(number, None)
+            wrong = asked.pop(number, None)
             if kind in ("internal", "storage"):
-                outcome.require(False, f"{reply} to {_readable(parts)}")
+                outcome.require(False, f"{reply} to {_readable(wrong)}")
     # Those whose number is damaged are answered under another.
     left = [_readable(parts) for number, parts in asked.items() if _number(parts) == number]
     outcome.require(not left, f"{len(left)} messages of {sent} have no answer: {left[:2]}")
     outcome.figures["silences"] = silences
+    socket.close()
     return answers
+
+
+def _send(socket: ClientSocket, parts: list[bytes]) -> None:
+    """Send a message; a connection that fell comes back."""
+    deadline = time.monotonic() + PATIENCE
+    while not socket.send(parts):
+        if time.monotonic() > deadline:
+            raise TimeoutError("the service takes no messages")
+        time.sleep(0.01)
 
 
 def _number(parts: list[bytes]) -> int:

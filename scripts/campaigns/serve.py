@@ -6,6 +6,12 @@ import sys
 
 from ex4d.service import ServiceSettings, run_service
 
-if __name__ == "__main__":
+
+def main(settings: str) -> int:
+    """Serve until a signal; returns the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    sys.exit(run_service(ServiceSettings(**json.loads(sys.argv[1]))))
+    return run_service(ServiceSettings(**json.loads(settings)))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import psutil
 
+from campaigns.forked import ForkedProcess
 from ex4d_core.cameras import CameraPath, intrinsics_matrix
 from ex4d_core.client import Client, ConnectionState
 from ex4d_core.messages import Hello, Message
@@ -48,8 +49,15 @@ def workplace() -> Iterator[Path]:
 class Service:
     """A service under trial; it keeps its address and its data over restarts."""
 
-    def __init__(self, folder: Path, **settings: Any):
-        """Start it in a folder, with `ex4d.service.ServiceSettings` as wanted."""
+    def __init__(self, folder: Path, *, forked: bool = False, **settings: Any):
+        """Start it in a folder, with `ex4d.service.ServiceSettings` as wanted.
+
+        Args:
+            folder: for all that it writes.
+            forked: whether it starts from a process that has everything loaded, in no time.
+            settings: of the service.
+        """
+        self._forked = forked
         with socket.socket() as one:
             one.bind(("127.0.0.1", 0))
             self.address = f"tcp://127.0.0.1:{one.getsockname()[1]}"
@@ -76,6 +84,9 @@ class Service:
 
     def start(self) -> None:
         """Start it, again after a kill."""
+        if self._forked:
+            self.process = ForkedProcess("campaigns.serve:main", (json.dumps(self.settings),), self.log)
+            return
         with open(self.log, "ab") as log:
             command = [sys.executable, "-m", "campaigns.serve", json.dumps(self.settings)]
             self.process = subprocess.Popen(command, stderr=log, stdout=log)
@@ -83,7 +94,7 @@ class Service:
     @property
     def running(self) -> bool:
         """Whether it has not ended."""
-        return self.process.poll() is None
+        return self.process.running if isinstance(self.process, ForkedProcess) else self.process.poll() is None
 
     def children(self) -> list[psutil.Process]:
         """Its worker processes, and the one for live views."""
@@ -111,7 +122,7 @@ class Service:
         """As a power failure does, and wait until its workers have noticed."""
         children = self.children()
         self.process.kill()
-        self.process.wait()
+        self.process.wait(PATIENCE)
         _, alive = psutil.wait_procs(children, PATIENCE)
         for one in alive:
             one.kill()
@@ -120,11 +131,11 @@ class Service:
         """End it, whatever its state."""
         children = self.children()
         self.process.terminate()
-        try:
+        with suppress(subprocess.TimeoutExpired):
             self.process.wait(30)
-        except subprocess.TimeoutExpired:
+        if self.running:
             self.process.kill()
-            self.process.wait()
+            self.process.wait(PATIENCE)
         for one in psutil.wait_procs(children, 10)[1]:
             one.kill()
 

@@ -16,7 +16,8 @@ from typing import Any
 from campaigns.outcome import Outcome
 from campaigns.service import workplace
 from ex4d_core.errors import is_expected
-from ex4d_core.messages import CHUNK_BYTES, BlobChunk, EventsReply, GetBlob, GetEvents, JobEvent, JobStatus
+from ex4d_core.job_status import JobEvent, JobStatus
+from ex4d_core.messages import CHUNK_BYTES, BlobChunk, EventsReply, GetBlob, GetEvents
 from ex4d_core.remote_job import RemoteJob
 from ex4d_core.take_files import TAKE_FILES, frame_file_name
 

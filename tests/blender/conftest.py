@@ -198,7 +198,7 @@ def tick_until(met: Callable[[], bool], what: str, seconds: float = 240.0) -> No
         assert time.monotonic() < deadline, f"still waiting for {what}: {session().state_text()}"
         tick()
         if session().client is not None:
-            session().client._socket.poll(20)  # wait for an arrival, as the timer's interval does
+            session().client._socket.wait(0.02)  # wait for an arrival, as the timer's interval does
 
 
 def tick_round() -> None:

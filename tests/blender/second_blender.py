@@ -31,7 +31,7 @@ def main(address: str, package: str, folder: str) -> None:
         if time.monotonic() > deadline:
             sys.exit(f"still {takes[0].state}: {session().state_text()}")
         tick()
-        session().client._socket.poll(20)
+        session().client._socket.wait(0.02)
     if len(takes) != 1 or takes[0].state != "done":
         sys.exit(f"{[(take.label, take.state, take.reason) for take in takes]}")
 

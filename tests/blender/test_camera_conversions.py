@@ -9,14 +9,14 @@ import pytest
 from bpy_extras.object_utils import world_to_camera_view
 
 from blender_addon.cameras.optics import read_lens, render_size, write_sensor
-from ex4d_core.cameras import (
+from ex4d_core.blender_cameras import (
     BLENDER_FROM_SCENE,
     blender_from_intrinsics,
     blender_from_world_to_camera,
     intrinsics_from_blender,
-    intrinsics_matrix,
     world_to_camera_from_blender,
 )
+from ex4d_core.cameras import intrinsics_matrix
 
 POINTS = np.array([[0.3, 4.0, 0.2], [-1.0, 5.0, 1.5], [1.4, 3.0, -0.8], [0.0, 2.0, 0.0], [2.0, 9.0, 3.0]])
 

@@ -11,7 +11,8 @@ import pytest
 from blender_addon.cameras.presets import camera_from_preset
 from blender_addon.cameras.sampling import sample_camera
 from blender_addon.scenes.importing import ImportSettings, import_scene
-from ex4d_core.cameras import CameraError, CameraPath, world_to_camera_from_blender
+from ex4d_core.blender_cameras import world_to_camera_from_blender
+from ex4d_core.cameras import CameraError, CameraPath
 from ex4d_core.scene import Scene
 from ex4d_core.trajectories import PRESETS, Trajectory, build_path
 

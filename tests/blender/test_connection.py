@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -21,12 +22,13 @@ from blender_addon.connection import session as session_module
 from blender_addon.connection.local_backend import WINDOWS, local_backend, words_of
 from blender_addon.connection.operators import WALK_THROUGH
 from blender_addon.connection.panel import wrapped
-from blender_addon.connection.preferences import chosen_licence, is_loopback
+from blender_addon.connection.preferences import ConnectionSettings, chosen_licence, is_loopback
 from blender_addon.connection.session import NotConnectedError, session
 from blender_addon.errors import contained, failure_text, failures, forget_failures
 from blender_addon.scheduler import BUSY_INTERVAL_SECONDS, IDLE_INTERVAL_SECONDS, Scheduler, scheduler, tick
 from blender_addon.takes import thumbnails
 from ex4d_core import client as client_module
+from ex4d_core.client_socket import ClientKeys
 from ex4d_core.errors import RequestError
 from ex4d_core.messages import Hello, ListJobs
 
@@ -102,6 +104,20 @@ def test_a_refused_key_is_named(backend_python, tmp_path):
     with backend_process(backend_python, address, tmp_path / "backend", "--keys", str(keys)):
         tick_until(lambda: session().state_text().startswith("refused: "), "the backend's refusal")
         assert "the backend requires keys" in session().state_text()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a user's files are private there")
+def test_a_secret_key_that_others_can_use_is_not_used(tmp_path, monkeypatch):
+    secret = tmp_path / "anna.key_secret"
+    secret.touch()
+    secret.chmod(0o644)
+    keys = ClientKeys(secret, tmp_path / "server.key")
+    settings = ConnectionSettings("tcp://192.0.2.1:47747", keys, True)
+    monkeypatch.setattr(session_module, "connection_settings", lambda: settings)
+    monkeypatch.setattr(Path, "chmod", lambda *_: None)  # as on a file system without permissions
+    tick_round()
+    assert session().client is None
+    assert f"other users of this computer can use the secret key {secret}" in session().state_text()
 
 
 def test_an_invalid_address_is_named():
@@ -451,6 +467,10 @@ def test_the_walk_through_comes_with_the_add_on():
     for said in ("Move to This View", "Preview", "Final", "Use These Settings", "Scale and Ground"):
         assert f"<i>{said}</i>" in text or f"<b>{said}</b>" in text
         assert said in labels
+
+
+def test_a_strangers_text_reads_as_it_is_written():
+    assert wrapped("a\u202eb\x1b[2J\nc", 40) == ["a\ufffdb\ufffd[2J c"]
 
 
 def test_texts_of_any_script_are_broken_to_the_sidebars_width():

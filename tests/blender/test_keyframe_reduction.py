@@ -15,7 +15,8 @@ from blender_addon.cameras.keyframes import animate_with_few_keys, bake_path, cu
 from blender_addon.cameras.presets import camera_from_preset
 from blender_addon.cameras.sampling import sample_camera
 from blender_addon.scenes.importing import import_scene
-from ex4d_core.cameras import BLENDER_FROM_SCENE, CameraPath, intrinsics_matrix
+from ex4d_core.blender_cameras import BLENDER_FROM_SCENE
+from ex4d_core.cameras import CameraPath, intrinsics_matrix
 from ex4d_core.trajectories import Trajectory, build_path
 
 DISTANCE = 3.0

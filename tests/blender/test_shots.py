@@ -16,7 +16,7 @@ from blender_addon.cameras.viewport_moves import camera_to_view
 from blender_addon.scenes.importing import import_scene
 from blender_addon.shots.objects import note_on_camera
 from blender_addon.shots.properties import active_shot
-from ex4d_core.cameras import world_to_camera_from_blender
+from ex4d_core.blender_cameras import world_to_camera_from_blender
 from ex4d_core.errors import RequestError
 from ex4d_core.trajectories import PRESETS, Trajectory
 

@@ -19,7 +19,8 @@ from blender_addon.paths import from_blend
 from blender_addon.scenes.link import scene_objects
 from blender_addon.takes.requests import load_request, save_request
 from blender_addon.views.live_view import live_view
-from ex4d_core.messages import JobStatus, ListJobs
+from ex4d_core.job_status import JobStatus
+from ex4d_core.messages import ListJobs
 
 from .conftest import fresh_blender, tick_round, tick_until
 from .taking import is_followed, send, strip_of, take, tick_until_over

@@ -23,7 +23,8 @@ from blender_addon.sequencer.strip_api import end_of, length_of, start_of
 from blender_addon.sequencer.strips import find_strip, strips_of
 from ex4d_core.cameras import CameraPath
 from ex4d_core.client import Client
-from ex4d_core.messages import JobStatus, ListJobs
+from ex4d_core.job_status import JobStatus
+from ex4d_core.messages import ListJobs
 
 from .conftest import backend_process, free_address, fresh_blender, tick_round, tick_until
 from .taking import is_followed, muted, send, strip_of, take, tick_until_over

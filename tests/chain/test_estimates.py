@@ -16,11 +16,12 @@ import ex4d
 from ex4d.cli.main import main
 from ex4d.depth import DepthFiles
 from ex4d.media import probe
-from ex4d.pipeline.estimate import DiskRoomError, Estimate, add_wan, scene_bytes, size_text, time_text, total
+from ex4d.pipeline.estimate import DiskRoomError, Estimate, add_wan, scene_bytes, time_text, total
 from ex4d.pipeline.reconstruct import build_scene
 from ex4d.subprocesses import module_environment
 from ex4d_core.cameras import CameraPath
 from ex4d_core.shot import wan_preset
+from ex4d_core.sizes import size_text
 
 ORBIT = ["--preset", "orbit", "--amount", "25"]
 

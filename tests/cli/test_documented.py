@@ -16,7 +16,7 @@ from ex4d.config import config_file, read_config
 from ex4d.leftovers import _TEMPORARY
 from ex4d.machine import ENVIRONMENT, MachineSettings, default_models_folder
 from ex4d.service.settings import default_data_folder
-from ex4d_core.messages import JobDetails, JobStatus
+from ex4d_core.job_status import JobDetails, JobStatus
 
 ROOT = Path(__file__).resolve().parents[2]
 HOW_TO = ROOT / "docs" / "how-to"

@@ -3,19 +3,21 @@
 import numpy as np
 import pytest
 
-from ex4d_core.cameras import (
+from ex4d_core.blender_cameras import (
     BlenderLens,
-    CameraError,
-    CameraPath,
     blender_from_intrinsics,
     blender_from_world_to_camera,
+    intrinsics_from_blender,
+    world_to_camera_from_blender,
+)
+from ex4d_core.cameras import (
+    CameraError,
+    CameraPath,
     from_reference,
     from_reference_file,
-    intrinsics_from_blender,
     intrinsics_matrix,
     invert_rigid,
     look_at,
-    world_to_camera_from_blender,
 )
 
 LENS = intrinsics_matrix(500, 520, 170, 90)

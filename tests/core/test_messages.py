@@ -3,6 +3,7 @@
 import msgpack
 import pytest
 
+from ex4d_core.job_status import JobDetails, JobEvent, JobStatus
 from ex4d_core.messages import (
     CHUNK_BYTES,
     MAX_HEADER_BYTES,
@@ -15,11 +16,8 @@ from ex4d_core.messages import (
     EventsReply,
     GetEvents,
     Hello,
-    JobDetails,
-    JobEvent,
     JobsDescribed,
     JobsReply,
-    JobStatus,
     PutBlob,
     Submit,
     Welcome,

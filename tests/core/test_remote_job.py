@@ -6,9 +6,21 @@ from dataclasses import replace
 
 import pytest
 
-from ex4d_core.client import ClientError, RequestRefused, Task
+from ex4d_core.conversations import ClientError, Pause, RequestRefused, Task, UnexpectedReply
 from ex4d_core.errors import RequestError
-from ex4d_core.messages import Cancel, EventsReply, JobEvent, JobStatus, StatusReply, Submit, Withdraw, Withdrawn
+from ex4d_core.job_status import JobEvent, JobStatus
+from ex4d_core.messages import (
+    AskSilence,
+    Cancel,
+    EventsReply,
+    GetEvents,
+    Silence,
+    StatusReply,
+    Submit,
+    Submitted,
+    Withdraw,
+    Withdrawn,
+)
 from ex4d_core.remote_job import JobState, RemoteJob
 from ex4d_core.remote_scene import RemoteScene
 from ex4d_core.stages import Pace, stage_and_eta, stage_with_eta
@@ -176,3 +188,71 @@ def test_the_backends_own_eta_counts_down_until_the_next_one():
     assert pace.eta_seconds(13.0, "denoise", 0.04, reported=48.0) == 45.0
     assert pace.eta_seconds(14.0, "denoise", 0.08, reported=44.0) == 44.0
     assert pace.eta_seconds(99.0, "denoise", 0.08, reported=44.0) == 0.0
+
+
+def answered(job: RemoteJob, replies) -> tuple[list[float], int]:
+    """Follow a job whose backend gives these replies about events; returns the pauses, and how many were asked for."""
+    conversation, pauses, questions = job.conversation(), [], 0
+    asked = next(conversation)
+    for reply in replies:
+        while isinstance(asked, Pause):
+            pauses.append(asked.seconds)
+            asked = conversation.send([])
+        while isinstance(asked, AskSilence):
+            asked = conversation.send(Silence([]))
+        assert isinstance(asked, GetEvents)
+        questions += 1
+        asked = conversation.send(reply(asked) if callable(reply) else reply)
+    return pauses, questions
+
+
+@pytest.mark.parametrize("numbers", [[3], [4, 4], [6, 5], [0]])
+def test_events_out_of_order_end_a_job_with_a_sentence(tmp_path, numbers):
+    job = RemoteJob(tmp_path, job="j1", last_event=3)
+    events = [JobEvent(number, "state", "running") for number in numbers]
+    with pytest.raises(UnexpectedReply, match="out of order"):
+        answered(job, [EventsReply(RUNNING, events)])
+
+
+def test_a_job_that_is_over_has_no_more_events_than_it_said(tmp_path):
+    over = replace(RUNNING, state="failed", events=2)
+
+    def more(asked: GetEvents) -> EventsReply:
+        return EventsReply(replace(over, events=asked.after + 1), [JobEvent(asked.after + 1, "state", "x")])
+
+    with pytest.raises(UnexpectedReply, match="without end"):
+        answered(RemoteJob(tmp_path, job="j1"), [more] * 5)
+
+
+@pytest.mark.parametrize(("events", "most"), [(True, 110), (False, 15)])
+def test_a_job_that_is_over_and_never_ends_is_given_up(tmp_path, events, most):
+    over = replace(RUNNING, state="done", events=2**31 - 1)
+
+    def promise(asked: GetEvents) -> EventsReply:
+        return EventsReply(over, [JobEvent(asked.after + 1, "file", "../../x")] if events else [])
+
+    asked = 0
+
+    def counted(question: GetEvents) -> EventsReply:
+        nonlocal asked
+        asked += 1
+        return promise(question)
+
+    with pytest.raises(UnexpectedReply, match="without end"):
+        answered(RemoteJob(tmp_path, job="j1"), [counted] * 1000)
+    assert asked < most
+
+
+def test_endless_states_of_a_running_job_are_not_asked_for_in_a_loop(tmp_path):
+    def state(asked: GetEvents) -> EventsReply:
+        return EventsReply(replace(RUNNING, events=2**31 - 1), [JobEvent(asked.after + 1, "state", "running")])
+
+    pauses, questions = answered(RemoteJob(tmp_path, job="j1"), [state] * 100)
+    assert questions == 100 and len(pauses) >= 70 and min(pauses) > 0.1
+
+
+def test_a_submission_without_the_name_of_a_job_is_refused(job):
+    conversation = job.conversation()
+    next(conversation)
+    with pytest.raises(UnexpectedReply, match="without a name"):
+        conversation.send(Submitted(""))

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from ex4d_core.errors import Ex4dError, user_message
-from ex4d_core.messages import CHUNK_BYTES, BlobChunk, EventsReply, GetBlob, GetEvents, JobEvent, JobStatus
+from ex4d_core.job_status import JobEvent, JobStatus
+from ex4d_core.messages import CHUNK_BYTES, BlobChunk, EventsReply, GetBlob, GetEvents
 from ex4d_core.remote_job import RemoteJob
 from ex4d_core.remote_scene import RemoteScene
 from ex4d_core.safe_files import LinkError, make_folder, open_file

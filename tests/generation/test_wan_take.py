@@ -22,7 +22,8 @@ from ex4d.media.png import read_png
 from ex4d_core import __version__
 from ex4d_core.cameras import CameraPath
 from ex4d_core.client import Client
-from ex4d_core.messages import Cancel, GetEvents, Hello, JobStatus, ListJobs, Submit, Welcome
+from ex4d_core.job_status import JobStatus
+from ex4d_core.messages import Cancel, GetEvents, Hello, ListJobs, Submit, Welcome
 from ex4d_core.remote_take import RemoteTake
 from ex4d_core.scene import Scene
 from ex4d_core.shot import ShotRequest, wan_preset

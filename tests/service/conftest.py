@@ -24,10 +24,10 @@ import pytest
 import zmq
 
 from ex4d_core.cameras import CameraPath, intrinsics_matrix
+from ex4d_core.job_status import FINAL_STATES, JobEvent, JobStatus
 from ex4d_core.local_token import USER, read_token
 from ex4d_core.messages import (
     CHUNK_BYTES,
-    FINAL_STATES,
     REPLIES,
     BlobStatus,
     Cancel,
@@ -35,8 +35,6 @@ from ex4d_core.messages import (
     GetBlob,
     GetEvents,
     Hello,
-    JobEvent,
-    JobStatus,
     Message,
     PutBlob,
     PutBlobReply,

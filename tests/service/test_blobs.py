@@ -10,9 +10,9 @@ import psutil
 import pytest
 import zmq
 
+from ex4d_core.job_status import MAX_BLOB_BYTES
 from ex4d_core.messages import (
     CHUNK_BYTES,
-    MAX_BLOB_BYTES,
     BlobChunk,
     BlobStatus,
     BlobStatusReply,

@@ -1,13 +1,20 @@
 """The client of Blender, command line and tests: its state, and conversations that survive lost backends."""
 
+import errno
+import os
 import time
+from pathlib import Path
 
 import msgpack
 import pytest
 import zmq
 
+from ex4d.service.keys import create_keys
 from ex4d_core import client as client_module
-from ex4d_core.client import Client, ClientError, ClientKeys, ConnectionState, RequestRefused
+from ex4d_core import pending_requests
+from ex4d_core.client import Client, ConnectionState
+from ex4d_core.client_socket import ClientKeys
+from ex4d_core.conversations import ClientError, RequestRefused
 from ex4d_core.messages import GetEvents, Hello, ListJobs, Submit, Welcome
 from ex4d_core.remote_take import RemoteTake
 
@@ -26,7 +33,7 @@ def quick(monkeypatch):
     """A client that loses patience soon; what it does then is the same."""
     monkeypatch.setattr(client_module, "HEARTBEAT_SECONDS", 0.1)
     monkeypatch.setattr(client_module, "UNREACHABLE_SECONDS", 0.5)
-    monkeypatch.setattr(client_module, "RESEND_SECONDS", 0.3)
+    monkeypatch.setattr(pending_requests, "RESEND_SECONDS", 0.3)
 
 
 @pytest.fixture
@@ -99,6 +106,38 @@ def test_keys_that_cannot_be_read_are_named_and_not_the_address(tmp_path):
     with pytest.raises(ClientError, match=r"anna\.key_secret and .*server\.key: ") as refused:
         Client("tcp://127.0.0.1:1", keys=keys)
     assert "HOST:PORT" not in str(refused.value)
+
+
+@pytest.fixture
+def keys(tmp_path) -> ClientKeys:
+    """Those of a client, with a secret that everybody may read."""
+    created = create_keys(tmp_path / "keys")
+    created.client_secret.chmod(0o644)
+    return ClientKeys(created.client_secret, created.server_public)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a user's files are private there")
+def test_a_secret_key_that_others_can_read_is_made_private(keys, caplog):
+    Client("tcp://127.0.0.1:1", keys=keys).close()
+    assert keys.client_secret.stat().st_mode & 0o777 == 0o600
+    assert str(keys.client_secret) in caplog.text
+    caplog.clear()
+    Client("tcp://127.0.0.1:1", keys=keys).close()
+    assert not caplog.text, "said once"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a user's files are private there")
+@pytest.mark.parametrize("chmod", ["refused", "ignored"])
+def test_a_secret_key_that_cannot_be_made_private_is_not_used(keys, monkeypatch, chmod):
+    """As on another user's file, and on a file system without permissions."""
+
+    def instead(path, mode):
+        if chmod == "refused":
+            raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+
+    monkeypatch.setattr(Path, "chmod", instead)
+    with pytest.raises(ClientError, match=r"other users.*key_secret.*chmod go-rwx"):
+        Client("tcp://127.0.0.1:1", keys=keys)
 
 
 def test_a_refused_request_is_raised_in_its_conversation(service, client_of):

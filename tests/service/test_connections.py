@@ -13,7 +13,8 @@ import pytest
 
 from ex4d.service import create_keys
 from ex4d.service.connections import MAX_GROWTH_BYTES, MAX_TOTAL_BYTES
-from ex4d_core.client import Client, ClientKeys
+from ex4d_core.client import Client
+from ex4d_core.client_socket import ClientKeys
 from ex4d_core.local_token import USER, read_token
 from ex4d_core.messages import CHUNK_BYTES, GetBlob, Hello, Welcome
 from ex4d_core.wire import encode
@@ -25,7 +26,7 @@ MEGABYTE = 1024 * 1024
 LIMIT = MAX_GROWTH_BYTES
 MORE, LARGE, COMMAND = 1, 2, 4
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts the bytes of a connection")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only tried on Linux")
 
 
 def frame(data: bytes, flags: int) -> bytes:

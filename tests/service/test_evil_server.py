@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 import zmq
 
-from ex4d_core.client import Client, Pause, RequestRefused
+from ex4d_core import pending_requests
+from ex4d_core.client import Client, ConnectionState
+from ex4d_core.conversations import ClientError, Pause, UnexpectedReply
+from ex4d_core.job_status import JobEvent, JobStatus
 from ex4d_core.messages import (
     REQUESTS,
     AskSilence,
+    BlobChunk,
     BlobStatus,
     BlobStatusReply,
     EventsReply,
+    GetBlob,
     GetEvents,
     Hello,
-    JobEvent,
     JobsReply,
-    JobStatus,
     ListJobs,
     Message,
     PutBlob,
@@ -31,7 +36,7 @@ from ex4d_core.messages import (
     Welcome,
 )
 from ex4d_core.remote_job import RemoteJob
-from ex4d_core.transfers import Sent, TransferError, upload_blobs
+from ex4d_core.transfers import Sent, StorageError, TransferError, fetch_blob, upload_blobs
 from ex4d_core.wire import decode, encode
 
 PATIENCE = 240.0
@@ -41,7 +46,8 @@ WELCOME = Welcome("evil", "1", ["cpu"], {}, {})
 class EvilServer:
     """Answers each type of request with what the test says, at once."""
 
-    def __init__(self, answers: dict[type[Message], Callable[[Message], Message]]):
+    def __init__(self, answers: dict[type[Message], Callable[[Message], Message | None]], replies: int = 1):
+        self._replies = replies
         self.asked: Counter[str] = Counter()
         self._answers = {Hello: lambda _: WELCOME, AskSilence: lambda _: Silence([]), **answers}
         self._context = zmq.Context()
@@ -59,7 +65,9 @@ class EvilServer:
                 client, *parts = self._socket.recv_multipart()
                 request_id, message = decode(parts, REQUESTS)
                 self.asked[type(message).__name__] += 1
-                self._socket.send_multipart([client, *encode(self._answers[type(message)](message), request_id)])
+                answer = self._answers[type(message)](message)
+                for _ in range(self._replies if answer else 0):
+                    self._socket.send_multipart([client, *encode(answer, request_id)])
 
     def close(self) -> None:
         self._stop.set()
@@ -71,8 +79,8 @@ class EvilServer:
 def evil() -> Iterator[Callable[..., EvilServer]]:
     servers = []
 
-    def start(answers: dict[type[Message], Callable[[Message], Message]]) -> EvilServer:
-        servers.append(EvilServer(answers))
+    def start(answers: dict[type[Message], Callable[[Message], Message | None]], replies: int = 1) -> EvilServer:
+        servers.append(EvilServer(answers, replies))
         return servers[-1]
 
     yield start
@@ -123,7 +131,7 @@ def iter_forever():
 
 def test_an_answer_of_another_type_is_refused(evil):
     server = evil({ListJobs: lambda _: WELCOME})
-    refused = pytest.raises(RequestRefused, match="answered ListJobs with Welcome")
+    refused = pytest.raises(UnexpectedReply, match="answered ListJobs with Welcome")
     with closing(Client(server.address)) as client, refused:
         client.ask(ListJobs(), timeout=PATIENCE)
 
@@ -140,6 +148,53 @@ def test_an_upload_that_gets_no_further_ends(evil):
     with closing(Client(server.address)) as client, pytest.raises(TransferError, match="keeps only 0 of 4 bytes"):
         client.run(upload_blobs({"ab" * 32: b"data"}, Sent()), timeout=PATIENCE)
     assert server.asked["PutBlob"] < 100
+
+
+@pytest.mark.parametrize("received", [4, 5, 2**30])
+def test_more_of_an_upload_than_there_is_is_no_bug(evil, received):
+    server = evil({BlobStatus: lambda _: BlobStatusReply([received])})
+    with closing(Client(server.address)) as client, pytest.raises(TransferError, match=f"{received} of 4 bytes"):
+        client.run(upload_blobs({"ab" * 32: b"data"}, Sent()), timeout=PATIENCE)
+
+
+@pytest.mark.parametrize("change", [{"size": 10**9}, {"offset": 1}, {"sha256": "cd" * 32}, {"payload": b"123456"}])
+def test_a_chunk_of_something_else_is_not_written(evil, tmp_path, change):
+    chunk = BlobChunk("ab" * 32, 5, 0, b"12345")
+    server = evil({GetBlob: lambda _: replace(chunk, **change)})
+    with closing(Client(server.address)) as client, pytest.raises(UnexpectedReply, match="asked for byte 0 of 5"):
+        client.run(fetch_blob("ab" * 32, 5, tmp_path / "film.mp4"), timeout=PATIENCE)
+    assert (tmp_path / "film.mp4.partial").stat().st_size == 0
+
+
+def test_a_result_that_the_disk_has_no_room_for_is_not_begun(evil, tmp_path):
+    server = evil({})
+    size = shutil.disk_usage(tmp_path).total + 1
+    with closing(Client(server.address)) as client, pytest.raises(StorageError, match="are free"):
+        client.run(fetch_blob("ab" * 32, size, tmp_path / "film.mp4"), timeout=PATIENCE)
+    assert not server.asked["GetBlob"]
+
+
+def test_a_reply_that_nobody_asked_for_ends_the_connection(evil):
+    server = evil({ListJobs: lambda _: JobsReply([])}, replies=2)
+    with closing(Client(server.address)) as client:
+        with pytest.raises(ClientError, match="nobody asked for"):
+            while True:
+                client.ask(ListJobs(), timeout=PATIENCE)
+        assert client.state is ConnectionState.REFUSED
+        asked = server.asked.total()
+        client.wait(0.01)
+        client.poll()
+        assert server.asked.total() == asked, "it is not talked to any more"
+
+
+def test_a_request_that_is_never_answered_ends_although_greetings_are(evil, monkeypatch):
+    monkeypatch.setattr(pending_requests, "ANSWER_SECONDS", 0.2)
+    server = evil({ListJobs: lambda _: None})
+    with closing(Client(server.address)) as client:
+        with pytest.raises(UnexpectedReply, match="has not answered ListJobs"):
+            client.ask(ListJobs(), timeout=PATIENCE)
+        assert client.ask(Hello(), timeout=PATIENCE) == WELCOME
+        assert not client.busy
 
 
 def test_results_that_cannot_be_are_not_fetched(tmp_path):

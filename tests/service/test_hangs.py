@@ -10,7 +10,8 @@ import pytest
 from ex4d.cli.main import main
 from ex4d_core import stages
 from ex4d_core.client import Client
-from ex4d_core.messages import AskSilence, Error, EventsReply, GetView, Hello, JobSilence, JobStatus, Silence, View
+from ex4d_core.job_status import JobSilence, JobStatus
+from ex4d_core.messages import AskSilence, Error, EventsReply, GetView, Hello, Silence, View
 from ex4d_core.remote_take import RemoteTake
 from ex4d_core.stages import silence_text
 
@@ -51,7 +52,7 @@ def test_clients_and_lists_say_so(service, wire, scene, shot, tmp_path, monkeypa
 
 def test_a_service_that_cannot_tell_is_asked_once(tmp_path, shot):
     """It refuses the message as an unknown type."""
-    from ex4d_core.client import RequestRefused
+    from ex4d_core.conversations import RequestRefused
 
     remote = RemoteTake(tmp_path, request=shot(), job="j")
     reply = EventsReply(JobStatus("j", "", "preview", "running", "render", 1, 2), [])

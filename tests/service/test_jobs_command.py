@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from ex4d.cli.main import main
-from ex4d_core.messages import JobDetails, JobStatus, ListJobs, Message
+from ex4d_core.job_status import JobDetails, JobStatus
+from ex4d_core.messages import ListJobs, Message
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -99,13 +99,13 @@ def stop_all_threads(pid: int) -> None:
         os.sched_yield()
 
 
-def test_a_job_that_kills_its_worker_twice_fails_with_the_reason(start_service, connect, scene, shot):
+def test_a_job_that_kills_its_worker_three_times_fails_with_the_reason(start_service, connect, scene, shot):
     service = start_service()
     wire = connect(service)
     wire.upload_scene(scene)
     job, next_one = wire.submit(shot("die")), wire.submit(shot("good"))
     status, events = wire.finish(job)
-    assert (status.state, status.attempt) == ("failed", 2)
+    assert (status.state, status.attempt) == ("failed", 3)
     assert "the worker on cpu was killed by SIGKILL" in status.reason
     assert "about to die" in status.reason, "the last lines of its log"
     assert frames_of(events) == [0, 1, 2]

@@ -13,7 +13,8 @@ import pytest
 from ex4d.cli.main import main
 from ex4d.media import VideoWriter, write_png
 from ex4d_core.cameras import CameraPath, intrinsics_matrix
-from ex4d_core.client import Client, RequestRefused
+from ex4d_core.client import Client
+from ex4d_core.conversations import RequestRefused
 from ex4d_core.messages import BlobStatus, Error, Submit
 from ex4d_core.reconstruction import ReconstructionPlan, ReconstructionSettings
 from ex4d_core.remote_scene import RemoteScene

@@ -15,7 +15,9 @@ from zmq.auth import load_certificate
 from ex4d.cli.serve import visible_devices
 from ex4d.devices import DeviceError
 from ex4d.service import ServiceError, ServiceSettings, create_keys, run_service
-from ex4d_core.client import Client, ClientError, ClientKeys, ConnectionState
+from ex4d_core.client import Client, ConnectionState
+from ex4d_core.client_socket import ClientKeys
+from ex4d_core.conversations import ClientError
 from ex4d_core.errors import RequestError
 from ex4d_core.messages import Hello, Welcome
 

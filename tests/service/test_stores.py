@@ -89,6 +89,16 @@ def test_a_job_is_claimed_by_one_worker_only(store, shot, tmp_path):
     assert len(claimed) == 20 and set(claimed) == jobs
 
 
+def test_a_job_fails_only_after_three_deaths_of_its_own(store, shot):
+    job, states = store.submit("key", shot(), []), []
+    for _ in range(3):
+        store.claim("a")
+        store.worker_died("another worker", "was killed")
+        states.append(store.worker_died("a", "was killed").state)
+    assert states == ["queued", "queued", "failed"]
+    assert store.status(job).reason == "was killed (in 3 attempts)"
+
+
 def test_the_oldest_job_comes_first_also_after_it_was_interrupted(store, shot):
     first, second = store.submit("1", shot(), []), store.submit("2", shot(), [])
     assert store.claim("a").job == first

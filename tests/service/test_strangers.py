@@ -12,7 +12,8 @@ import platformdirs
 import pytest
 
 from ex4d_core import local_token
-from ex4d_core.client import Client, ClientError, ConnectionState
+from ex4d_core.client import Client, ConnectionState
+from ex4d_core.conversations import ClientError
 from ex4d_core.local_token import read_token, token_file, token_folder, write_token
 from ex4d_core.messages import Hello, Welcome
 from ex4d_core.wire import encode

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ex4d.cli.options import confirmed, machine_settings
 from ex4d.cli.report import Report
-from ex4d.pipeline.estimate import size_text
+from ex4d_core.sizes import size_text
 
 SUMMARY = "show and remove caches and leftovers"
 

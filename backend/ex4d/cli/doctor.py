@@ -16,7 +16,7 @@ from ex4d.cli.options import add_backend_arguments, backend_client, machine_sett
 from ex4d.cli.report import Report
 from ex4d.config import config_file
 from ex4d.leftovers import compiled_kernels, kernel_cache_folders, size_of
-from ex4d.pipeline.estimate import size_text
+from ex4d_core.sizes import size_text
 
 if TYPE_CHECKING:
     from ex4d.machine import MachineSettings
@@ -176,17 +176,16 @@ def _rasterizers(machine: MachineSettings) -> Iterator[Finding]:
 
 
 def _backend(options: argparse.Namespace) -> str:
-    from ex4d_core.client import ClientError
-    from ex4d_core.errors import RequestError
+    from ex4d_core.errors import Ex4dError
     from ex4d_core.messages import Hello
 
     try:
         client = backend_client(options)
-    except (ClientError, RequestError) as error:
+    except Ex4dError as error:
         return str(error)
     try:
         reply = client.ask(Hello("doctor"), timeout=1.5)
-    except ClientError as error:
+    except Ex4dError as error:
         return str(error)
     finally:
         client.close()

@@ -32,7 +32,8 @@ from ex4d.cli.options import (
 )
 from ex4d.cli.parsing import refuse_without_effect
 from ex4d.cli.report import Report
-from ex4d_core.client import ClientError, ConnectionState, Task
+from ex4d_core.client import ConnectionState
+from ex4d_core.conversations import ClientError, Task
 from ex4d_core.errors import RequestError
 from ex4d_core.remote_take import RemoteTake
 from ex4d_core.scene import Scene

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ex4d_core.client import Client
-    from ex4d_core.messages import JobSilence, JobStatus
+    from ex4d_core.job_status import JobSilence, JobStatus
 
 SUMMARY = "list, cancel, fetch and prune the jobs of a backend"
 
@@ -88,7 +88,7 @@ def _prune(days: float, data: Path | None, report: Report) -> int:
 
 def _details(client: Client) -> dict[str, dict[str, Any]]:
     """What jobs are of, by their names; nothing from a service that is too old to tell."""
-    from ex4d_core.client import RequestRefused
+    from ex4d_core.conversations import RequestRefused
     from ex4d_core.messages import DescribeJobs
 
     try:
@@ -102,7 +102,7 @@ def _details(client: Client) -> dict[str, dict[str, Any]]:
 
 def _silences(client: Client) -> dict[str, JobSilence]:
     """How long running jobs have made no progress; nothing from a service that is too old to tell."""
-    from ex4d_core.client import RequestRefused
+    from ex4d_core.conversations import RequestRefused
     from ex4d_core.messages import AskSilence
 
     try:

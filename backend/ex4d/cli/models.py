@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 from ex4d.cli.options import confirmed, machine_settings
 from ex4d.cli.report import Report
-from ex4d.pipeline.estimate import size_text
 from ex4d.weights.catalogue import PARTS, Part
 from ex4d_core.errors import RequestError
+from ex4d_core.sizes import size_text
 
 if TYPE_CHECKING:
     from ex4d.weights.inventory import CheckLayout

@@ -15,7 +15,8 @@ from ex4d.cli.parsing import refuse_without_effect
 from ex4d.devices import DeviceError, Devices
 from ex4d.machine import MachineSettings
 from ex4d_core.cameras import CameraPath
-from ex4d_core.client import Client, ClientKeys
+from ex4d_core.client import Client
+from ex4d_core.client_socket import ClientKeys
 from ex4d_core.errors import RequestError
 from ex4d_core.messages import DEFAULT_ADDRESS
 from ex4d_core.scene import PlacedFootage

@@ -21,6 +21,7 @@ from ex4d_core.errors import Ex4dError
 from ex4d_core.final_sizes import window_count, working_size
 from ex4d_core.mesh_cache import grid_vertices, positions_bytes
 from ex4d_core.shot import WanSettings
+from ex4d_core.sizes import size_text
 
 if TYPE_CHECKING:
     from ex4d.machine import MachineSettings
@@ -313,11 +314,6 @@ def require_room(folder: Path, needed: int, what: str) -> None:
             f"{what} needs about {size_text(needed)}, and {size_text(free)} are free where {folder} is: free some "
             "space, choose another folder, or take fewer frames"
         )
-
-
-def size_text(size: float) -> str:
-    """Bytes for people: "99 MB", "2.8 GB"."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
 
 
 def time_text(seconds: float | None) -> str:

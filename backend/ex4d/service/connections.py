@@ -1,9 +1,9 @@
 """`ConnectionGuard`: limits the connections of a service's socket and the memory that all of them together take.
 
 ZeroMQ bounds a part of a message, not the message, and neither connections nor what they hold in total. Its monitor
-names each connection's descriptor, though, and Linux counts the bytes of each: a thread compares these with what the
-service has handled, and cuts connections off that go beyond a limit. Honest clients connect again by themselves and
-repeat their requests. Other systems have only the limit of connections.
+names each connection's descriptor, though, and the system counts the bytes of each (`ex4d_core.tcp_counts`): a thread
+compares these with what the service has handled, and cuts connections off that go beyond a limit. Honest clients
+connect again by themselves and repeat their requests.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import psutil
@@ -24,6 +24,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from ex4d_core.messages import CHUNK_BYTES, MAX_HEADER_BYTES
+from ex4d_core.tcp_counts import borrowed_socket, tcp_counts
 
 log = logging.getLogger(__name__)
 
@@ -45,9 +46,9 @@ _USUAL_BYTES = 2 * 1024 * 1024
 # A sender on this machine manages some 50 MB meanwhile.
 _TICK_SECONDS = 0.025
 _IDLE_SECONDS = 1.0
+# A pair of ints, which Windows has of 16 bits.
+_AT_ONCE = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 _EVENTS = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_MONITOR_STOPPED
-# In Linux's struct tcp_info: tcpi_bytes_acked and tcpi_bytes_received.
-_COUNTS, _COUNTS_AT = struct.Struct("=QQ"), 120
 # A report of each kind is logged at most this often.
 _LOG_SECONDS = 10.0
 
@@ -152,7 +153,7 @@ class ConnectionGuard:
             self._forget(descriptor)
             connection = self._connections[descriptor] = _Connection(descriptor)
         connection.announced = True
-        with suppress(OSError), _socket(descriptor) as accepted:
+        with suppress(OSError), borrowed_socket(descriptor) as accepted:
             connection.peer = str(accepted.getpeername()[0])
         new = [one for one in self._connections.values() if not one.heard]
         if len(new) > _MAX_NEW or (len(self._connections) > self._max and new):
@@ -185,16 +186,13 @@ class ConnectionGuard:
 
     def _count(self, connection: _Connection) -> bool:
         """Read the system's counts; False if the connection has ended."""
-        if not _COUNTED:
-            return True
         try:
-            with _socket(connection.descriptor) as one:
-                info = one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _COUNTS_AT + _COUNTS.size)
+            counts = tcp_counts(connection.descriptor)
         except OSError:
             return False
-        if len(info) < _COUNTS_AT + _COUNTS.size:  # a kernel before 4.1
+        if counts is None:
             return True
-        connection.acknowledged, connection.received = _COUNTS.unpack_from(info, _COUNTS_AT)
+        connection.acknowledged, connection.received = counts.acknowledged, counts.received
         if connection.fresh:
             connection.fresh, connection.handled = False, connection.received
         # More was fetched than replied: handshakes, heartbeats and the frames around messages count, too.
@@ -205,9 +203,9 @@ class ConnectionGuard:
         if (now := time.monotonic()) - self._reported.get(why, -_LOG_SECONDS) >= _LOG_SECONDS:
             self._reported[why] = now
             log.warning("cut off a connection from %s: %s", connection.peer or "a client", why)
-        with suppress(OSError), _socket(connection.descriptor) as one:
+        with suppress(OSError), borrowed_socket(connection.descriptor) as one:
             # The other side learns it at once; otherwise one that waits for room to send would wait for two minutes.
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
             one.shutdown(socket.SHUT_RDWR)
         self._forget(connection.descriptor)
 
@@ -234,19 +232,6 @@ def raise_descriptor_limit() -> int:
     if most < _MAX_CONNECTIONS:
         log.warning("at most %d connections, as the system allows %d open files; raise 'ulimit -n'", most, limit)
     return most
-
-
-_COUNTED = hasattr(socket, "TCP_INFO") and sys.platform == "linux"
-
-
-@contextmanager
-def _socket(descriptor: int) -> Iterator[socket.socket]:
-    """ZeroMQ's own socket, borrowed."""
-    borrowed = socket.socket(fileno=descriptor)
-    try:
-        yield borrowed
-    finally:
-        borrowed.detach()
 
 
 def _unhandled(connection: _Connection) -> int:

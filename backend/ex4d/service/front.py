@@ -30,7 +30,8 @@ from ex4d.service.settings import ServiceSettings
 from ex4d.service.uploads import Answer, Uploads
 from ex4d.service.workers import Workers
 from ex4d_core import messages
-from ex4d_core.messages import FINAL_STATES, JobStatus, Message
+from ex4d_core.job_status import FINAL_STATES, JobStatus
+from ex4d_core.messages import Message
 from ex4d_core.reconstruction import ReconstructionRequest, request_from_wire
 from ex4d_core.scene_manifest import MAX_MANIFEST_BYTES, RENDER_FILES, SceneManifest, is_sha256
 from ex4d_core.shot import ShotRequest

@@ -23,15 +23,16 @@ from ex4d.service.job_migrations import SCHEMA, SCHEMA_VERSION, migrate
 from ex4d.service.job_tidying import JobTidying
 from ex4d.service.settings import ServiceError
 from ex4d_core.errors import Ex4dError
-from ex4d_core.messages import FINAL_STATES, MAX_EVENTS, MAX_JOBS, JobDetails, JobEvent, JobStatus
+from ex4d_core.job_status import FINAL_STATES, MAX_REASON, JobDetails, JobEvent, JobStatus
+from ex4d_core.messages import MAX_EVENTS, MAX_JOBS
 from ex4d_core.reconstruction import ReconstructionRequest, request_from_wire
 from ex4d_core.shot import RequestError, ShotRequest
 from ex4d_core.stages import NO_ROOM_STAGE
 
 # Marks the file as ours ("EX4D"), so that another program's database is never touched.
 _APPLICATION_ID = 0x45583444
-# A job that crashed two workers would crash the third one as well.
-MAX_CRASHES = 2
+# A job that crashed so many workers would crash the next one as well; fewer may be the machine's fault.
+MAX_CRASHES = 3
 # A job under which the service or its machine went down so often is not tried again: it may be what takes them down.
 MAX_DOWNS = 3
 # The write-ahead log gives back what it has grown beyond this.
@@ -42,8 +43,6 @@ _DOWN_REASON = (
 )
 # About what the database keeps for each blob that a job needs.
 _NEED_BYTES = 100
-# Characters of a reason, which every list of jobs repeats: libraries list a thousand tensors that do not fit.
-_MAX_REASON = 4000
 
 _STATUS = """
 SELECT id, CAST(label AS TEXT), CAST(engine AS TEXT), state, CAST(stage AS TEXT), CAST(done AS INTEGER),
@@ -369,7 +368,7 @@ class JobStore(JobTidying):
             if crashes < MAX_CRASHES:
                 self._enter(job, "queued")
             else:
-                self._enter(job, "failed", f"{reason} ({crashes} attempts)")
+                self._enter(job, "failed", f"{reason} (in {crashes} attempts)")
         return self.status(job)
 
     def requeue_running(self, *, count_attempt: bool) -> list[str]:
@@ -448,7 +447,7 @@ def _request(data: object) -> ShotRequest | ReconstructionRequest:
 
 def _storable(reason: str) -> str:
     """A reason short enough for lists of jobs, and valid UTF-8 for SQLite: a file's name may be anything."""
-    return reason[:_MAX_REASON].encode("utf-8", "replace").decode("utf-8")
+    return reason[:MAX_REASON].encode("utf-8", "replace").decode("utf-8")
 
 
 def _status(row: tuple[Any, ...]) -> JobStatus:

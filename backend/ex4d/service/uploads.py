@@ -21,7 +21,8 @@ from pathlib import Path
 from ex4d.service.blob_store import BlobStore
 from ex4d.service.inbox import Inbox
 from ex4d.service.refusals import Refusal, refusal_for
-from ex4d_core.messages import CHUNK_BYTES, MAX_BLOB_BYTES, Message, PutBlob, PutBlobReply
+from ex4d_core.job_status import MAX_BLOB_BYTES
+from ex4d_core.messages import CHUNK_BYTES, Message, PutBlob, PutBlobReply
 from ex4d_core.scene_manifest import is_sha256
 
 log = logging.getLogger(__name__)

@@ -26,7 +26,8 @@ from ex4d.service.job_store import JobStore
 from ex4d.service.processes import ChildProcess, shorten_log
 from ex4d.service.settings import ServiceSettings
 from ex4d_core import __version__
-from ex4d_core.messages import JobSilence, JobStatus, Welcome
+from ex4d_core.job_status import JobSilence, JobStatus
+from ex4d_core.messages import Welcome
 from ex4d_core.stages import LOAD_STAGE, NO_ROOM_STAGE, PAUSED, WARM_UP_STAGE
 
 log = logging.getLogger(__name__)
