@@ -14,6 +14,7 @@ CAMPAIGNS = {
     "fuzz": ("damaged and extreme messages: none is an internal error; messages", 20_000),
     "evil_server": ("a server that lies to the client: bounded memory, and an end with a sentence; rounds", 1),
     "strangers_file": ("links and names planted by a stranger: nothing outside the folder is written; trials", 500),
+    "load": ("200 clients at once: every job ends, and the service stays as small as it was; jobs", 20_000),
 }
 
 

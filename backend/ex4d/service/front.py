@@ -176,10 +176,10 @@ class Front:
     def job_changed(self, job: str) -> None:
         """Answer held requests about a job that a worker has changed, if there is news."""
         for held in [one for one in self._held if one.job == job]:
-            status = self._status(job)
-            if status.events > held.after or status.state in FINAL_STATES:
+            status = self._store.status(job)
+            if status is None or status.events > held.after or status.state in FINAL_STATES:
                 self._release(held)
-            elif _progress(status) != held.progress:
+            elif _progress(self._workers.shown(status)) != held.progress:
                 # A little later, together with further progress.
                 held.deadline = min(held.deadline, held.since + _PROGRESS_SECONDS)
 
@@ -447,7 +447,10 @@ class Front:
     def _release(self, held: _HeldRequest) -> None:
         self._held.remove(held)
         events = self._store.events(held.job, held.after)
-        held.answer(messages.EventsReply(self._status(held.job), events))
+        try:
+            held.answer(messages.EventsReply(self._status(held.job), events))
+        except Refusal as forgotten:  # by the tidying, since the database is over its limit
+            held.answer(forgotten.message())
 
     def _status(self, job: str) -> JobStatus:
         status = self._store.status(job)
