@@ -8,6 +8,8 @@ import sys
 import time
 from collections.abc import Sequence
 
+from ex4d_core.errors import Ex4dError
+
 # Each with what it promises and how much it does by default.
 CAMPAIGNS = {
     "kills": ("SIGKILL to service, worker and client during jobs: nothing acknowledged is lost; kills", 50),
@@ -15,6 +17,8 @@ CAMPAIGNS = {
     "evil_server": ("a server that lies to the client: bounded memory, and an end with a sentence; rounds", 1),
     "strangers_file": ("links and names planted by a stranger: nothing outside the folder is written; trials", 500),
     "load": ("200 clients at once: every job ends, and the service stays as small as it was; jobs", 20_000),
+    "full_disk": ("bytes and inodes run out while jobs wait: none fails, all end done; jobs on each disk", 30),
+    "power_cuts": ("the power of the disk is cut while a service writes: nothing acknowledged is lost; cuts", 30),
 }
 
 
@@ -32,7 +36,11 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     count = options.count or CAMPAIGNS[options.name][1]
     started = time.monotonic()
-    outcome = importlib.import_module(f"campaigns.{options.name}").run(options.seed, count)
+    try:
+        outcome = importlib.import_module(f"campaigns.{options.name}").run(options.seed, count)
+    except Ex4dError as error:
+        print(f"{options.name}: {error}", file=sys.stderr)
+        return 2
     outcome.figures["seconds"] = round(time.monotonic() - started, 1)
     for breach in outcome.breaches[:20]:
         print(f"breach: {breach}", file=sys.stderr)
