@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -36,6 +37,8 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     count = options.count or CAMPAIGNS[options.name][1]
     started = time.monotonic()
+    # As Ctrl+C: what is mounted and started must go.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         outcome = importlib.import_module(f"campaigns.{options.name}").run(options.seed, count)
     except Ex4dError as error:

@@ -58,6 +58,12 @@ _MAX_FILES_AT_ONCE = 500
 _LOCKED_SECONDS = 10.0
 _RETRY_SECONDS = 0.02
 _MAX_POSTPONED = 256
+# Blobs of which is remembered that a client has begun to fetch them.
+_MAX_FETCHED = 10_000
+_DAMAGED = (
+    "this result was damaged on the backend's disk, and is removed there; submit the job again. If it happens again, "
+    "check the disk of the backend"
+)
 _WRITING = (messages.Submit, messages.Cancel, messages.Withdraw)
 
 
@@ -144,6 +150,8 @@ class Front:
         self._inbox = inbox
         self._tidy = tidy
         self._postponed: deque[_Postponed] = deque()
+        # Blobs that a client has begun to fetch, the oldest first.
+        self._fetched: dict[str, None] = {}
         # By the key of a submission that a thread checks: what to do with its job or refusal.
         self._checking: dict[str, list[Callable[[Message], None]]] = {}
         self._held: list[_HeldRequest] = []
@@ -281,16 +289,39 @@ class Front:
     def _get_blob(self, message: messages.GetBlob, answer: Answer) -> None:
         _require_hash(message.sha256)
         size = self._blobs.size(message.sha256)
+        if size is None and self._blobs.was_damaged(message.sha256):
+            raise Refusal("unknown-blob", _DAMAGED)
         if size is None:
             raise Refusal("unknown-blob", f"unknown blob {message.sha256}; results are kept for a limited time")
+        self._require_whole(message, size)
         if not 0 <= message.offset <= size or message.length < 1:
             raise Refusal(
                 "bad-request", f"invalid range of {message.length} bytes at {message.offset} in a blob of {size} bytes"
             )
         if message.offset == 0:
             self._blobs.touch(message.sha256)
-        data = self._blobs.read(message.sha256, message.offset, min(message.length, messages.CHUNK_BYTES))
+        try:
+            data = self._blobs.read(message.sha256, message.offset, min(message.length, messages.CHUNK_BYTES))
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            self._blobs.distrust(message.sha256)
+            raise _InDoubt(message.sha256) from error
         answer(messages.BlobChunk(message.sha256, size, message.offset, data))
+
+    def _require_whole(self, message: messages.GetBlob, size: int) -> None:
+        """Verify a blob that is shorter than a client was told, or of which a client begins again: it had no use of it.
+
+        Not each at its first use: reading all of it again would keep every client waiting.
+        """
+        if message.offset == 0 and size and message.sha256 not in self._fetched:
+            self._fetched[message.sha256] = None
+            if len(self._fetched) > _MAX_FETCHED:
+                del self._fetched[next(iter(self._fetched))]
+        elif message.offset in range(1, size) and message.length > 0:
+            return
+        else:
+            self._require_verified(message.sha256)
 
     def _submit(self, message: messages.Submit, answer: Answer) -> None:
         _require_key(message.key)
