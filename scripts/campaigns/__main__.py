@@ -20,6 +20,8 @@ CAMPAIGNS = {
     "load": ("200 clients at once: every job ends, and the service stays as small as it was; jobs", 20_000),
     "full_disk": ("bytes and inodes run out while jobs wait: none fails, all end done; jobs on each disk", 30),
     "power_cuts": ("the power of the disk is cut while a service writes: nothing acknowledged is lost; cuts", 30),
+    "bombs": ("small files and messages that claim to be huge: bounded memory, an end in words; rounds", 1),
+    "soak": ("whatever clients do, at random: memory, files, threads and disk within bounds; things done", 5000),
 }
 
 
