@@ -24,6 +24,7 @@ from ex4d.service.inbox import Inbox
 from ex4d.service.job_store import JobStore
 from ex4d.service.keys import check_keys, require_keys, require_token
 from ex4d.service.live_views import LiveViewQueue
+from ex4d.service.logs import kept_log
 from ex4d.service.private_files import private_files, tighten_data
 from ex4d.service.pruning import Pruned, Tidying, used
 from ex4d.service.settings import ServiceError, ServiceSettings
@@ -60,6 +61,7 @@ def run_service(settings: ServiceSettings) -> int:
     with corruption_reported(settings.database), private_files(), ExitStack() as stack:
         stack.enter_context(locked(settings.data))
         tighten_data(settings.data)
+        stack.enter_context(kept_log(settings.data / "logs"))
         room = DiskRoom(settings.data, settings.reserve_mb * 1e6)
         inbox = Inbox()
         stack.callback(inbox.close)
