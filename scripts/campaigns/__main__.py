@@ -22,6 +22,7 @@ CAMPAIGNS = {
     "power_cuts": ("the power of the disk is cut while a service writes: nothing acknowledged is lost; cuts", 30),
     "bombs": ("small files and messages that claim to be huge: bounded memory, an end in words; rounds", 1),
     "soak": ("whatever clients do, at random: memory, files, threads and disk within bounds; things done", 5000),
+    "tidying": ("old jobs are forgotten while a client greets: the service answers all the time; jobs", 50_000),
 }
 
 
