@@ -16,8 +16,8 @@ from ex4d_core.errors import Ex4dError
 
 # Linux's FS_IOC_SHUTDOWN, with EXT4_GOING_FLAGS_NOLOGFLUSH: not even the journal is written.
 _SHUTDOWN, _WITHOUT_FLUSH = 0x8004587D, 2
-# A new ext4 wants 64 MB for a journal of useful size.
-_INNER_MEGABYTES, _OUTER_MEGABYTES = 64, 128
+# Room for the work of some cuts, and for journals.
+_INNER_MEGABYTES, _OUTER_MEGABYTES = 40, 64
 _TRIES = 50
 
 

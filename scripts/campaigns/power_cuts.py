@@ -27,7 +27,7 @@ from ex4d_core.transfers import Sent, fetch_blob, scene_blobs, upload_blobs
 # Of five cuts so many are on each; the kinds without a journal that this machine cannot make are left out.
 _JOURNALED, _OTHERS, _PART_OTHERS = "ext4", ("ext2", "exfat", "vfat"), 0.2
 _SECONDS_UNTIL_CUT = 1.5
-# A new disk after so many cuts: one of 64 MB fills up.
+# A new disk after so many cuts: one of 40 MB fills up.
 _CUTS_PER_DISK = 10
 _TASKS = 4
 # What a service may still answer after the cut counts, too: an answer after a failed write would be a lie.
