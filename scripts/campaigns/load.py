@@ -54,9 +54,7 @@ def run(seed: int, count: int) -> Outcome:
             warm = _follow(clients, tasks, service, ended, int(_WARM_UP * count))
         seconds = time.monotonic() - begun
         _check(outcome, monitor, tasks, ended, count)
-        Usage.of(service).require_flat(
-            warm, outcome, megabytes=_MEGABYTES, descriptors=_DESCRIPTORS, threads=_THREADS
-        )
+        Usage.of(service).require_flat(warm, outcome, megabytes=_MEGABYTES, descriptors=_DESCRIPTORS, threads=_THREADS)
         for client in (*clients, monitor):
             client.close()
         service.stop()

@@ -1,4 +1,4 @@
-"""Whatever clients do, at random and for long: memory, open files, threads and disk of the service stay within bounds."""
+"""Clients do anything, at random and for long: memory, open files, threads and disk stay within bounds."""
 
 from __future__ import annotations
 
@@ -58,9 +58,7 @@ def run(seed: int, count: int) -> Outcome:
                 warm = Usage.of(service)
         _settle(soak, monitor)
         assert warm
-        Usage.of(service).require_flat(
-            warm, outcome, megabytes=_MEGABYTES, descriptors=_DESCRIPTORS, threads=_THREADS
-        )
+        Usage.of(service).require_flat(warm, outcome, megabytes=_MEGABYTES, descriptors=_DESCRIPTORS, threads=_THREADS)
         _check_disk(outcome, folder / "data", before_all, soak)
         soak.close()
         monitor.close()

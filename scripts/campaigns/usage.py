@@ -40,7 +40,9 @@ class Usage:
             own[2] + sum(one[2] for one in children),
         )
 
-    def require_flat(self, before: Usage, outcome: Outcome, *, megabytes: float, descriptors: int, threads: int) -> None:
+    def require_flat(
+        self, before: Usage, outcome: Outcome, *, megabytes: float, descriptors: int, threads: int
+    ) -> None:
         """Note what has grown by more than this since ``before``, and the figures."""
         grown = (self.memory - before.memory) / 1e6
         children = (self.children_memory - before.children_memory) / 1e6

@@ -221,7 +221,7 @@ def test_something_else_is_refused(tmp_path):
 def test_a_transforms_json_that_is_too_deep_or_too_long_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "transforms.json"
     path.write_text("[" * 200_000 + "]" * 200_000)
-    with pytest.raises(CameraError, match="not a readable transforms.json"):
+    with pytest.raises(CameraError, match=r"not a readable transforms\.json"):
         read_source_camera(path, FOOTAGE)
     monkeypatch.setattr(camera_files, "_MAX_JSON_BYTES", 100)
     with pytest.raises(CameraError, match="at most 100 are expected"):

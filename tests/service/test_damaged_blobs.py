@@ -77,7 +77,7 @@ def test_a_damaged_result_is_noticed_and_the_user_is_told_to_submit_again(
     result = next(event for event in events if event.kind == "frame" and event.index == 2)
     damage(blobs.path(result.sha256))
     again = RemoteTake(tmp_path / "again", request=shot(), scene=scene, key=first.key, job=first.job)
-    with pytest.raises(RequestRefused, match="damaged on the backend's disk.*submit the job again") as refused:
+    with pytest.raises(RequestRefused, match=r"damaged on the backend's disk.*submit the job again") as refused:
         client.run(again.conversation(), timeout=240)
     assert refused.value.code == "unknown-blob" and blobs.size(result.sha256) is None
     assert take(client, scene, shot, tmp_path / "third").state == "done", "submitted again, it is as good as new"

@@ -33,7 +33,13 @@ from ex4d.machine import MachineSettings
 from ex4d.media import FootageInfo, VideoWriter, footage_sha256, probe, read_frames, start_timecode
 from ex4d.memory import require_memory
 from ex4d.mesh import DepthSurface, Pc2Writer, grid_topology
-from ex4d.pipeline.estimate import chosen_estimator, estimator_memory_bytes, require_room, scene_bytes, scene_memory_bytes
+from ex4d.pipeline.estimate import (
+    chosen_estimator,
+    estimator_memory_bytes,
+    require_room,
+    scene_bytes,
+    scene_memory_bytes,
+)
 from ex4d.pipeline.targets import require_scene_folder
 from ex4d.progress import Progress, ignore_progress
 from ex4d_core.cameras import CameraPath

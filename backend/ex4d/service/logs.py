@@ -85,7 +85,7 @@ class BoundedStreamHandler(logging.StreamHandler[TextIO]):
 
 
 class _KeptLog(logging.handlers.RotatingFileHandler):
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (the name of `logging`)
+    def handleError(self, record: logging.LogRecord) -> None:
         """Go on: on a full disk the other log has the line."""
 
 

@@ -19,7 +19,7 @@ from ex4d.service.settings import ServiceError, ServiceSettings
 _DAY_SECONDS = 86_400.0
 # Jobs that are forgotten at once until the database is within its limit.
 _JOBS_PER_STEP = 10
-# A full database is emptied to this share of its limit; to just the limit, every further job would need another tidying.
+# A full database is emptied to this share of its limit; to just the limit, every further job would need a tidying.
 _SHARE_LEFT = 0.9
 # A client may be about to hear of a job that ended a moment ago.
 _LEAST_SECONDS = 3600.0

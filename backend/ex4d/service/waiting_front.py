@@ -1,4 +1,4 @@
-"""`WaitingFront` answers clients of a service that cannot start yet, since the disk has no room for its job database."""
+"""`WaitingFront` answers the clients of a service that cannot start yet, since its disk is full."""
 
 from __future__ import annotations
 
