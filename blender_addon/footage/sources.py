@@ -109,7 +109,7 @@ def plan_from_text(text: str) -> ReconstructionPlan:
         files = {name: tuple(map(Path, values.get(name, ()))) for name in _FILES}
         settings = values["settings"] if "settings" in values else _nested(values)
         plan = ReconstructionPlan(ReconstructionSettings.from_wire(settings), **files)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise FootageError(f"the plan of this reconstruction is damaged ({error}); start it again") from error
     gone = next((path for path in plan.files if not path.is_file()), None)
     if gone is not None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 import sys
 import time
 from collections.abc import Sequence
+
+from ex4d_core.errors import Ex4dError
 
 # Each with what it promises and how much it does by default.
 CAMPAIGNS = {
@@ -14,6 +17,12 @@ CAMPAIGNS = {
     "fuzz": ("damaged and extreme messages: none is an internal error; messages", 20_000),
     "evil_server": ("a server that lies to the client: bounded memory, and an end with a sentence; rounds", 1),
     "strangers_file": ("links and names planted by a stranger: nothing outside the folder is written; trials", 500),
+    "load": ("200 clients at once: every job ends, and the service stays as small as it was; jobs", 20_000),
+    "full_disk": ("bytes and inodes run out while jobs wait: none fails, all end done; jobs on each disk", 30),
+    "power_cuts": ("the power of the disk is cut while a service writes: nothing acknowledged is lost; cuts", 30),
+    "bombs": ("small files and messages that claim to be huge: bounded memory, an end in words; rounds", 1),
+    "soak": ("whatever clients do, at random: memory, files, threads and disk within bounds; things done", 5000),
+    "tidying": ("old jobs are forgotten while a client greets: the service answers all the time; jobs", 50_000),
 }
 
 
@@ -31,7 +40,13 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     count = options.count or CAMPAIGNS[options.name][1]
     started = time.monotonic()
-    outcome = importlib.import_module(f"campaigns.{options.name}").run(options.seed, count)
+    # As Ctrl+C: what is mounted and started must go.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        outcome = importlib.import_module(f"campaigns.{options.name}").run(options.seed, count)
+    except Ex4dError as error:
+        print(f"{options.name}: {error}", file=sys.stderr)
+        return 2
     outcome.figures["seconds"] = round(time.monotonic() - started, 1)
     for breach in outcome.breaches[:20]:
         print(f"breach: {breach}", file=sys.stderr)

@@ -16,8 +16,11 @@ def frame_text(label: str, index: int) -> bytes:
 
 
 def perform(scene: Scene, request: ShotRequest, *, device: str, machine: Any, sink: Any, work_folder: Path) -> None:
-    """Write the frames; a label "slow ..." takes 50 ms for each, so that something can happen meanwhile."""
-    frames = len(request.camera)
+    """Write the frames and a movie.
+
+    A label "slow ..." takes 50 ms for each frame, so that something can happen meanwhile; "quick ..." makes only one.
+    """
+    frames = 1 if request.label.startswith("quick") else len(request.camera)
     for index in range(frames):
         if request.label.startswith("slow"):
             time.sleep(0.05)

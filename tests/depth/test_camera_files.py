@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ex4d.depth import read_source_camera
+from ex4d.depth import camera_files, read_source_camera
 from ex4d.media import FootageInfo
 from ex4d_core.cameras import CameraError, CameraPath, intrinsics_matrix, invert_rigid, look_at
 
@@ -216,3 +216,13 @@ def test_something_else_is_refused(tmp_path):
         read_source_camera(tmp_path / "camera.abc", FOOTAGE)
     with pytest.raises(CameraError, match="scale=0"):
         read_source_camera(tmp_path / "camera.npz", FOOTAGE, scale=0)
+
+
+def test_a_transforms_json_that_is_too_deep_or_too_long_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "transforms.json"
+    path.write_text("[" * 200_000 + "]" * 200_000)
+    with pytest.raises(CameraError, match=r"not a readable transforms\.json"):
+        read_source_camera(path, FOOTAGE)
+    monkeypatch.setattr(camera_files, "_MAX_JSON_BYTES", 100)
+    with pytest.raises(CameraError, match="at most 100 are expected"):
+        read_source_camera(write_nerf(tmp_path), FOOTAGE)

@@ -9,13 +9,14 @@ from contextlib import closing
 
 import pytest
 
+from ex4d.service import blob_store
 from ex4d.service.blob_store import BlobStore
 from ex4d.service.inbox import Inbox
 from ex4d.service.job_store import JobStore
 from ex4d.service.stored_inputs import DamagedInputError, StoredInput, verify_inputs
 from ex4d.service.uploads import Uploads
-from ex4d_core.client import Client
-from ex4d_core.messages import BlobStatus, Error, ListJobs, Submit
+from ex4d_core.client import Client, RequestRefused
+from ex4d_core.messages import BlobStatus, Error, GetEvents, ListJobs, Submit
 from ex4d_core.remote_take import RemoteTake
 from ex4d_core.scene_manifest import RENDER_FILES
 
@@ -63,6 +64,33 @@ def test_a_damaged_scene_comes_again(service, client, scene, shot, tmp_path, dam
         status = take(client, scene, shot, tmp_path / "third")
     assert status.state == "done"
     assert blobs.verify(sha256)
+
+
+@pytest.mark.parametrize("damage", [flip_a_bit, truncate, empty])
+def test_a_damaged_result_is_noticed_and_the_user_is_told_to_submit_again(
+    service, client, scene, shot, tmp_path, damage
+):
+    first = RemoteTake(tmp_path / "first", request=shot(), scene=scene)
+    assert client.run(first.conversation(), timeout=240).state == "done"
+    blobs = BlobStore(service.data)
+    events = client.ask(GetEvents(first.job, 0, 0.0)).events
+    result = next(event for event in events if event.kind == "frame" and event.index == 2)
+    damage(blobs.path(result.sha256))
+    again = RemoteTake(tmp_path / "again", request=shot(), scene=scene, key=first.key, job=first.job)
+    with pytest.raises(RequestRefused, match=r"damaged on the backend's disk.*submit the job again") as refused:
+        client.run(again.conversation(), timeout=240)
+    assert refused.value.code == "unknown-blob" and blobs.size(result.sha256) is None
+    assert take(client, scene, shot, tmp_path / "third").state == "done", "submitted again, it is as good as new"
+
+
+def test_a_result_that_the_disk_cannot_read_is_one_too(tmp_path, monkeypatch):
+    store = BlobStore(tmp_path)
+    (store.partial / "new").write_bytes(b"frame")
+    sha256, _ = store.add_file(store.partial / "new")
+    monkeypatch.setattr(blob_store, "_piece", lambda file: None)
+    assert store.verify(sha256), "not read again while it seems unchanged"
+    store.distrust(sha256)
+    assert not store.verify(sha256) and store.was_damaged(sha256)
 
 
 def test_a_manifest_that_lies_about_a_size_is_still_refused_and_costs_no_blob(service, wire, scene, shot):

@@ -17,7 +17,7 @@ from ex4d.media import MediaError
 from ex4d.service.disk_room import DiskRoom
 from ex4d.service.job_store import JobStore
 from ex4d_core.errors import RequestError
-from ex4d_core.messages import Hello, ListJobs
+from ex4d_core.messages import Error, Hello, ListJobs
 from ex4d_core.stages import NO_ROOM_STAGE
 
 from .test_lost_processes import wait_for_end
@@ -86,6 +86,34 @@ def test_thirty_jobs_wait_for_room_and_all_end_done(start_service, connect, scen
     service.wait_for_log("there is room again")
     while any("paused" in device for device in wire.ask(Hello()).devices):
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize("fill", [fill_bytes, fill_files])
+def test_a_service_that_cannot_open_its_database_listens_and_says_so(start_service, connect, small_disk, fill):
+    service = start_service(data=small_disk / "data")
+    assert service.stop() == 0
+    for name in ("jobs.sqlite-wal", "jobs.sqlite-shm"):
+        assert not (service.data / name).exists(), "which an orderly end removes, and a start makes again"
+    fill(small_disk)
+    service.start()
+    service.wait_for_log("the service waits for room")
+    wire = connect(service)
+    assert all(f"paused: {small_disk}" in device for device in wire.ask(Hello()).devices)
+    refused = wire.ask(ListJobs())
+    assert refused.code == "disk-full" and "job database" in refused.text
+    subprocess.run(["rm", "-r", str(small_disk / "ballast")], check=True)
+    while isinstance(wire.ask(ListJobs()), Error):
+        time.sleep(0.05)
+    assert service.stop() == 0
+
+
+def test_a_service_that_waits_for_room_ends_when_asked(start_service, small_disk):
+    service = start_service(data=small_disk / "data")
+    service.stop()
+    fill_bytes(small_disk)
+    service.start()
+    service.wait_for_log("the service waits for room")
+    assert service.stop() == 0
 
 
 def test_a_service_that_starts_on_a_full_disk_waits_for_room(start_service, connect, scene, shot, small_disk, tmp_path):

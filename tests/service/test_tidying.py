@@ -17,6 +17,7 @@ from ex4d.service.job_tidying import SLICE_JOBS, SLICE_ROWS
 from ex4d.service.pruning import Tidying, used
 from ex4d.service.settings import ServiceSettings
 from ex4d.service.uploads import Uploads
+from ex4d_core.messages import Error, GetEvents, Hello
 
 DAY = 86_400.0
 
@@ -254,3 +255,38 @@ def test_the_file_shrinks_in_few_slices(store, shot, monkeypatch):
     store.shrink()
     left = store._db.execute("PRAGMA freelist_count").fetchone()[0]
     assert left <= 256 < free and len(pauses) == -(-(free - 256) // 256)
+
+
+def test_a_job_that_is_forgotten_while_a_client_waits_for_it_costs_only_the_answer(
+    start_service, connect, scene, shot, tmp_path
+):
+    service = start_service()
+    wire, go = connect(service), tmp_path / "go"
+    wire.upload_scene(scene)
+    job = wire.submit(shot(f"wait {go}"))
+    wire.wait_for_half(job)
+    wire.send(GetEvents(job, wire.ask(GetEvents(job)).status.events, wait=10.0))
+    connect(service).ask(Hello())  # by now it waits
+    with closing(JobStore(service.data / "jobs.sqlite")) as store:
+        store.cancel(job)
+        assert store.forget() == 1, "as tidying does where the database is over its limit"
+    go.touch()
+    _, reply = wire.receive()
+    assert isinstance(reply, Error) and reply.code == "unknown-job"
+    assert wire.ask(Hello()).service == "ex4d" and service.process.poll() is None
+
+
+def test_a_full_database_is_left_with_room_so_that_the_next_job_needs_no_tidying(store, shot, tmp_path):
+    for number in range(60):
+        finished(store, shot, str(number), results=100)
+    settings = ServiceSettings(data=tmp_path, jobs_gb=store.used_bytes() / 2 / 1e9)
+    Tidying(settings).run()
+    assert store.used_bytes() < 0.95 * settings.jobs_gb * 1e9
+
+
+def test_what_is_remembered_of_blobs_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr("ex4d.service.blob_store._MAX_VERIFIED", 10)
+    blobs = BlobStore(tmp_path)
+    hashes = [put(blobs, bytes([number]) * 100, 0) for number in range(30)]
+    assert len(blobs._verified) == 10
+    assert all(blobs.verify(one) for one in hashes) and len(blobs._verified) == 10

@@ -56,7 +56,7 @@ class BatchState:
         """Read what an earlier run of the batch has left."""
         self._path = folder / STATE
         self._entries: dict[str, dict[str, Any]] = {}
-        with suppress(OSError, ValueError):  # a damaged file: everything is made again
+        with suppress(OSError, ValueError, RecursionError):  # a damaged file: everything is made again
             self._entries = json.loads(self._path.read_text(encoding="utf-8"))
 
     def finished(self, work: Work) -> Outcome | None:

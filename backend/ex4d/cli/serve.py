@@ -67,11 +67,11 @@ def _start_logging(report: Report) -> None:
     """Log in colour at a terminal; in a file or a journal log a line with its time for each event."""
     import logging
 
-    from ex4d.service.logs import start_log
+    from ex4d.service.logs import BoundedStreamHandler, start_log
 
     level = logging.DEBUG if report.verbose else logging.WARNING if report.quiet else logging.INFO
     if not sys.stderr.isatty():
-        start_log(logging.StreamHandler(sys.stderr), level)
+        start_log(BoundedStreamHandler(sys.stderr), level)
         return
     from rich.console import Console
     from rich.logging import RichHandler

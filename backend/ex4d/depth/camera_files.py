@@ -18,6 +18,9 @@ from ex4d.media import FootageInfo
 from ex4d.media.sequences import natural_key
 from ex4d_core.cameras import CameraError, CameraPath, intrinsics_matrix, invert_rigid, world_to_camera_from_opengl
 
+# 100,000 frames with long names; as objects they take several times as much.
+_MAX_JSON_BYTES = 100_000_000
+
 
 def read_source_camera(path: Path, footage: FootageInfo, scale: float = 1.0) -> CameraPath:
     """The moving camera that filmed `footage`.
@@ -74,13 +77,15 @@ def _in_first_frames_world(camera: CameraPath, scale: float) -> CameraPath:
 def _nerf(path: Path, footage: FootageInfo) -> CameraPath:
     """transforms.json of NeRF, Instant-NGP and Nerfstudio: camera-to-world with y up and -z forward."""
     try:
+        if (size := path.stat().st_size) > _MAX_JSON_BYTES:
+            raise ValueError(f"{size} bytes, at most {_MAX_JSON_BYTES} are expected")
         document = json.loads(path.read_text("utf-8"))
         frames = sorted(document["frames"], key=lambda frame: natural_key(str(frame.get("file_path", ""))))
         poses = np.array([frame["transform_matrix"] for frame in frames], dtype=np.float64)
         if poses.shape != (len(frames), 4, 4):
             raise ValueError(f"transform_matrix of shape {poses.shape[1:]}")
         intrinsics = [_nerf_intrinsics({**document, **frame}, footage) for frame in frames]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CameraError(f"{path}: not a readable transforms.json ({error!r}). Export it again.") from error
     if not frames:
         raise CameraError(f"{path}: holds no frames. Export it again.")

@@ -9,6 +9,10 @@ import numpy as np
 import OpenEXR
 
 from ex4d.media.media_errors import MediaError, system_reason, unreadable
+from ex4d.memory import require_memory
+
+# Of each channel, in the file's own type at most, and once more while it is decoded.
+_BYTES_PER_VALUE = 8
 
 
 def read_exr_channels(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -19,10 +23,12 @@ def read_exr_channels(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
     Raises:
         MediaError: not an EXR, or damaged.
+        MemoryRoomError: its channels do not fit into memory.
     """
     path = Path(path)
     _check_readable(path)
     try:
+        _require_room(path)
         with OpenEXR.File(str(path), separate_channels=True) as file:
             if not file.parts or any(not part.channels for part in file.parts):
                 # OpenEXR returns a part whose pixels it could not read without any channel, and raises nothing.
@@ -38,6 +44,15 @@ def read_exr_channels(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     except (RuntimeError, ValueError, OSError) as error:
         reason = system_reason(error).splitlines()[0]
         raise MediaError(f"{path}: damaged or truncated EXR ({reason}). Render or copy it again.") from error
+
+
+def _require_room(path: Path) -> None:
+    with OpenEXR.File(str(path), separate_channels=True, header_only=True) as file:
+        for part in file.parts:
+            (left, top), (right, bottom) = ([int(value) for value in corner] for corner in part.header["dataWindow"])
+            width, height, channels = right - left + 1, bottom - top + 1, len(part.header["channels"])
+            what = f"{path}: an EXR of {width}x{height} pixels in {channels} channels"
+            require_memory(_BYTES_PER_VALUE * channels * width * height, what)
 
 
 def _check_readable(path: Path) -> None:

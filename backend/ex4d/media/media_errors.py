@@ -12,12 +12,14 @@ from pathlib import Path
 
 import av.error
 
-from ex4d.memory import require_memory
+from ex4d.memory import free_memory, require_memory
 from ex4d_core.durable_files import put_in_place
 from ex4d_core.errors import Ex4dError
 
-# Decoded with 16 bits and alpha, converted, and composited.
-_DECODED_BYTES_PER_PIXEL = 32
+# Of an image, decoded with 16 bits and alpha, converted, and composited.
+_IMAGE_BYTES_PER_PIXEL = 32
+# A video's decoder holds up to 16 frames that others refer to, and one for each of its threads, besides.
+_VIDEO_BYTES_PER_PIXEL = 64
 
 
 class MediaError(Ex4dError):
@@ -55,7 +57,21 @@ def require_room_for_image(width: int, height: int, path: Path) -> None:
     Raises:
         MemoryRoomError: it does not.
     """
-    require_memory(_DECODED_BYTES_PER_PIXEL * width * height, f"{path}: an image of {width}x{height} pixels")
+    require_memory(_IMAGE_BYTES_PER_PIXEL * width * height, f"{path}: an image of {width}x{height} pixels")
+
+
+def require_room_for_video(width: int, height: int, path: Path) -> None:
+    """Check that a video's frames fit into memory, before one is decoded.
+
+    Raises:
+        MemoryRoomError: they do not.
+    """
+    require_memory(_VIDEO_BYTES_PER_PIXEL * width * height, f"{path}: a video of {width}x{height} pixels")
+
+
+def most_pixels() -> int:
+    """Pixels of the largest image that fits into memory, for decoders: a frame may be larger than its file says."""
+    return max(free_memory() // _IMAGE_BYTES_PER_PIXEL, 1)
 
 
 @contextmanager

@@ -21,7 +21,14 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from ex4d.media import pixels
-from ex4d.media.media_errors import MediaError, unreadable
+from ex4d.media.media_errors import (
+    MediaError,
+    most_pixels,
+    require_room_for_image,
+    require_room_for_video,
+    unreadable,
+)
+from ex4d.media.sequences import IMAGE_SUFFIXES
 
 # Only containers that hold their own frames: a playlist or a script must not make us open further files or addresses.
 _CONTAINERS = (
@@ -67,7 +74,9 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
 
     Raises:
         MediaError: missing, unreadable, empty, not a video, or without a video stream.
+        MemoryRoomError: its frames do not fit into memory.
     """
+    is_image, limit = path.suffix.lower() in IMAGE_SUFFIXES, {"max_pixels": str(min(most_pixels(), 2**31 - 1))}
     try:
         with path.open("rb") as file:
             head = file.read(12)
@@ -78,7 +87,12 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     try:
         container = av.open(
             f"file:{path}",
-            options={"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"},
+            # An image tells its size only to its decoder, which shall not decode it before that is checked.
+            options={
+                "format_whitelist": _CONTAINERS,
+                "protocol_whitelist": "file",
+                **({"skip_frame": "all"} if is_image else limit),
+            },
             metadata_errors="replace",
         )
     except (av.error.FFmpegError, OSError, ValueError) as error:
@@ -93,6 +107,10 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         if not streams:
             has_sound = " (sound only)" if container.streams.audio else ""
             raise MediaError(f"{path}: has no video stream{has_sound}. Choose a video.")
+        context = streams[0].codec_context
+        (require_room_for_image if is_image else require_room_for_video)(context.width, context.height, path)
+        context.skip_frame = "DEFAULT"
+        context.options = limit
         streams[0].thread_type = "AUTO"
         yield container, streams[0]
 

@@ -80,6 +80,16 @@ def scene_memory_bytes(width: int, height: int) -> int:
     return pixels * (_LARGE_SCENE_BYTES_PER_PIXEL if pixels > LARGE_PIXELS else _SCENE_BYTES_PER_PIXEL)
 
 
+def estimator_memory_bytes(estimator: str, device: str) -> int:
+    """Memory that a depth estimator takes at least, besides the scene's: its network, or the libraries of its GPU."""
+    from ex4d.depth.depth_models import depth_model
+
+    if _on_gpu(device):
+        return _CUDA_BYTES
+    # In float32, where a GPU has half precision.
+    return int(2e9 * depth_model(estimator).gpu_gigabytes[0])
+
+
 class DiskRoomError(Ex4dError):
     """The disk has no room for what is about to be made; the message says how much is needed, and where."""
 

@@ -33,7 +33,13 @@ from ex4d.machine import MachineSettings
 from ex4d.media import FootageInfo, VideoWriter, footage_sha256, probe, read_frames, start_timecode
 from ex4d.memory import require_memory
 from ex4d.mesh import DepthSurface, Pc2Writer, grid_topology
-from ex4d.pipeline.estimate import require_room, scene_bytes, scene_memory_bytes
+from ex4d.pipeline.estimate import (
+    chosen_estimator,
+    estimator_memory_bytes,
+    require_room,
+    scene_bytes,
+    scene_memory_bytes,
+)
 from ex4d.pipeline.targets import require_scene_folder
 from ex4d.progress import Progress, ignore_progress
 from ex4d_core.cameras import CameraPath
@@ -112,7 +118,11 @@ def reconstruct(
     size = footage.width, footage.height
     needed = scene_bytes(footage.frames, *size, settings.convention, mesh=mesh)
     require_room(folder, needed, f"a scene of {footage.frames} frames of {size[0]}x{size[1]}")
-    require_memory(scene_memory_bytes(*size), f"footage of {size[0]}x{size[1]} pixels")
+    machine = machine or MachineSettings.from_environment()
+    memory, what = scene_memory_bytes(*size), f"footage of {size[0]}x{size[1]} pixels"
+    if sources.depth is None and (estimator := chosen_estimator(settings.depth, device, machine)):
+        memory, what = memory + estimator_memory_bytes(estimator, device), f"{what} with the estimator {estimator}"
+    require_memory(memory, what)
     camera = camera_file = None
     if sources.camera is not None:
         camera = read_source_camera(sources.camera, footage, settings.camera_scale)

@@ -154,7 +154,7 @@ def saved_request(folder: Path, scene: Scene) -> ShotRequest:
         scene_name = values.pop("scene_name", "")
         values.pop(MADE_BY, None)
         camera = CameraPath.load(folder / "camera.npz", size["width"], size["height"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RequestError(f"{path} is not the request of a take: {error}") from error
     if values.get("scene") != scene.digest:
         named = f" (a scene named {scene_name!r})" if scene_name else ""

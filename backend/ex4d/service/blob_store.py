@@ -15,7 +15,7 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from io import RawIOBase
 from pathlib import Path
 from types import MappingProxyType
@@ -31,6 +31,8 @@ _Mark = tuple[int, int, int]
 # `BlobStore.touch` leaves a younger time of use as it is: it is part of the mark.
 _TOUCHED_SECONDS = 600.0
 _STEP_BYTES = 64 << 20
+# Verified blobs that are remembered, 3 MB; the one longest known is read again at its next use.
+_MAX_VERIFIED = 10_000
 # A recently used blob may soon be requested, or named by a job.
 _RECENT_SECONDS = 3600.0
 # An upload that nobody has continued for so long is given up.
@@ -45,6 +47,7 @@ class BlobStore:
         self._blobs = data / "blobs"
         self.partial = data / "partial"
         self._verified: dict[str, _Mark] = {}
+        self._damaged: set[str] = set()
         make_folder(self._blobs)
         make_folder(self.partial)
 
@@ -78,6 +81,14 @@ class BlobStore:
             return self._verified.get(sha256) == _mark(self.path(sha256))
         return False
 
+    def distrust(self, sha256: str) -> None:
+        """Have the next `verify` read the blob again, since the disk failed to."""
+        self._verified.pop(sha256, None)
+
+    def was_damaged(self, sha256: str) -> bool:
+        """Whether `verify` has deleted the blob, and it has not come again."""
+        return sha256 in self._damaged
+
     def verify(self, sha256: str, step: Callable[[int], None] = lambda read: None) -> bool:
         """Whether the blob is here with the content of its name; a damaged one is deleted, so that it can come again.
 
@@ -97,9 +108,10 @@ class BlobStore:
                 return True
             found = _sha256_on_disk(path, step)
             if found == sha256:
-                self._verified[sha256] = mark
+                self._remember(sha256, mark)
                 return True
             log.error("deleted the damaged blob %s: its %d bytes have the SHA-256 %s", sha256, mark[1], found)
+            self._damaged.add(sha256)
             if _mark(path) == mark:  # and not a new one that has come meanwhile
                 path.unlink()
         except FileNotFoundError:
@@ -141,7 +153,13 @@ class BlobStore:
         make_folder(target.parent)
         os.utime(path)
         put_in_place(path, target)
-        self._verified[sha256] = _mark(target)
+        self._damaged.discard(sha256)
+        self._remember(sha256, _mark(target))
+
+    def _remember(self, sha256: str, mark: _Mark) -> None:
+        self._verified[sha256] = mark
+        while len(self._verified) > _MAX_VERIFIED:
+            self._verified.pop(next(iter(self._verified)), None)
 
     def unneeded(
         self,
@@ -165,13 +183,19 @@ class BlobStore:
 
     def total_bytes(self) -> int:
         """Bytes of all blobs and interrupted uploads."""
-        return sum(size for _, size, _ in self._files())
+        return sum(stat.st_size for _, stat in self._entries())
 
     def _files(self) -> list[tuple[float, int, Path]]:
         """When each file was last used, its bytes, and its path."""
-        folders = [self.partial, *(path for path in self._blobs.iterdir() if path.is_dir())]
-        entries = [entry for folder in folders for entry in os.scandir(folder)]
-        return [(stat.st_mtime, stat.st_size, Path(entry.path)) for entry in entries if (stat := _stat(entry))]
+        return [(stat.st_mtime, stat.st_size, Path(path)) for path, stat in self._entries()]
+
+    def _entries(self) -> Iterator[tuple[str, os.stat_result]]:
+        """Every file, one at a time: there may be a million."""
+        for folder in (self.partial, *(path for path in self._blobs.iterdir() if path.is_dir())):
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if stat := _stat(entry):
+                        yield entry.path, stat
 
     def drop_unneeded(
         self,

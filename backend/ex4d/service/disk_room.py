@@ -57,7 +57,8 @@ class DiskRoom:
         if system is not None:
             return system.errno in (errno.ENOSPC, errno.EDQUOT)
         for one in (error, error.__cause__):
-            if isinstance(one, sqlite3.OperationalError) and "full" in str(one):
+            # Without inodes SQLite cannot make its log, and says no more than that.
+            if isinstance(one, sqlite3.OperationalError) and ("full" in str(one) or self.problem()):
                 return True
         return not isinstance(error, Ex4dError) and bool(self.problem())
 

@@ -59,6 +59,12 @@ _MAX_FILES_AT_ONCE = 500
 _LOCKED_SECONDS = 10.0
 _RETRY_SECONDS = 0.02
 _MAX_POSTPONED = 256
+# Blobs of which is remembered that a client has begun to fetch them.
+_MAX_FETCHED = 10_000
+_DAMAGED = (
+    "this result was damaged on the backend's disk, and is removed there; submit the job again. If it happens again, "
+    "check the disk of the backend"
+)
 _WRITING = (messages.Submit, messages.Cancel, messages.Withdraw)
 
 
@@ -145,6 +151,8 @@ class Front:
         self._inbox = inbox
         self._tidy = tidy
         self._postponed: deque[_Postponed] = deque()
+        # Blobs that a client has begun to fetch, the oldest first.
+        self._fetched: dict[str, None] = {}
         # By the key of a submission that a thread checks: what to do with its job or refusal.
         self._checking: dict[str, list[Callable[[Message], None]]] = {}
         self._held: list[_HeldRequest] = []
@@ -177,10 +185,10 @@ class Front:
     def job_changed(self, job: str) -> None:
         """Answer held requests about a job that a worker has changed, if there is news."""
         for held in [one for one in self._held if one.job == job]:
-            status = self._status(job)
-            if status.events > held.after or status.state in FINAL_STATES:
+            status = self._store.status(job)
+            if status is None or status.events > held.after or status.state in FINAL_STATES:
                 self._release(held)
-            elif _progress(status) != held.progress:
+            elif _progress(self._workers.shown(status)) != held.progress:
                 # A little later, together with further progress.
                 held.deadline = min(held.deadline, held.since + _PROGRESS_SECONDS)
 
@@ -282,16 +290,39 @@ class Front:
     def _get_blob(self, message: messages.GetBlob, answer: Answer) -> None:
         _require_hash(message.sha256)
         size = self._blobs.size(message.sha256)
+        if size is None and self._blobs.was_damaged(message.sha256):
+            raise Refusal("unknown-blob", _DAMAGED)
         if size is None:
             raise Refusal("unknown-blob", f"unknown blob {message.sha256}; results are kept for a limited time")
+        self._require_whole(message, size)
         if not 0 <= message.offset <= size or message.length < 1:
             raise Refusal(
                 "bad-request", f"invalid range of {message.length} bytes at {message.offset} in a blob of {size} bytes"
             )
         if message.offset == 0:
             self._blobs.touch(message.sha256)
-        data = self._blobs.read(message.sha256, message.offset, min(message.length, messages.CHUNK_BYTES))
+        try:
+            data = self._blobs.read(message.sha256, message.offset, min(message.length, messages.CHUNK_BYTES))
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            self._blobs.distrust(message.sha256)
+            raise _InDoubt(message.sha256) from error
         answer(messages.BlobChunk(message.sha256, size, message.offset, data))
+
+    def _require_whole(self, message: messages.GetBlob, size: int) -> None:
+        """Verify a blob that is shorter than a client was told, or of which a client begins again: it had no use of it.
+
+        Not each at its first use: reading all of it again would keep every client waiting.
+        """
+        if message.offset == 0 and size and message.sha256 not in self._fetched:
+            self._fetched[message.sha256] = None
+            if len(self._fetched) > _MAX_FETCHED:
+                del self._fetched[next(iter(self._fetched))]
+        elif message.offset in range(1, size) and message.length > 0:
+            return
+        else:
+            self._require_verified(message.sha256)
 
     def _submit(self, message: messages.Submit, answer: Answer) -> None:
         _require_key(message.key)
@@ -448,7 +479,10 @@ class Front:
     def _release(self, held: _HeldRequest) -> None:
         self._held.remove(held)
         events = self._store.events(held.job, held.after)
-        held.answer(messages.EventsReply(self._status(held.job), events))
+        try:
+            held.answer(messages.EventsReply(self._status(held.job), events))
+        except Refusal as forgotten:  # by the tidying, since the database is over its limit
+            held.answer(forgotten.message())
 
     def _status(self, job: str) -> JobStatus:
         status = self._store.status(job)

@@ -1,9 +1,16 @@
-"""The format of the logs of the service and its processes: harmless text, and a bound on lines a minute."""
+"""The logs of the service and its processes: harmless text, and bounds on lines a minute and on bytes."""
 
 from __future__ import annotations
 
 import logging
+import logging.handlers
+import os
+import stat
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TextIO
 
 from ex4d_core.plain_text import plain_lines
 
@@ -11,6 +18,10 @@ from ex4d_core.plain_text import plain_lines
 _LINES_A_MINUTE = 600
 # A line has a job's label or the start of a reason, and a traceback some 30 lines.
 _MAX_LETTERS = 8000
+# A file gets this many bytes; `kept_log` keeps as many of those before them.
+_MAX_BYTES = 1_000_000
+_FORM = "%(asctime)s %(levelname)s %(message)s"
+_REST = "this file is full; further lines are in logs/service.log of the data folder"
 
 
 class PlainFormatter(logging.Formatter):
@@ -43,7 +54,61 @@ class LineLimit(logging.Filter):
         return self._count <= self._lines
 
 
-def start_log(handler: logging.Handler, level: int, form: str = "%(asctime)s %(levelname)s %(message)s") -> None:
+class BoundedStreamHandler(logging.StreamHandler[TextIO]):
+    """Writes to a stream; where somebody has redirected that into a file, as Blender does, the file stays short.
+
+    Its writer cannot rename it, so it is full one day: a last line says where the others are. Once somebody has emptied
+    it, it is written again.
+    """
+
+    def __init__(self, stream: TextIO):
+        """For standard error."""
+        super().__init__(stream)
+        self._full = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record, unless the file is full."""
+        if self._file_bytes() < _MAX_BYTES:
+            self._full = False
+            super().emit(record)
+        elif not self._full:
+            self._full = True
+            super().emit(logging.LogRecord(record.name, logging.WARNING, "", 0, _REST, None, None))
+
+    def _file_bytes(self) -> int:
+        """Bytes of the file that the stream is; 0 for a terminal, a pipe or a journal."""
+        try:
+            status = os.fstat(self.stream.fileno())
+        except (OSError, ValueError):
+            return 0
+        return status.st_size if stat.S_ISREG(status.st_mode) else 0
+
+
+class _KeptLog(logging.handlers.RotatingFileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Go on: on a full disk the other log has the line."""
+
+
+@contextmanager
+def kept_log(folder: Path) -> Iterator[None]:
+    """During the block this process's log is also in ``service.log``, and what went before in ``service.log.1``."""
+    with suppress(OSError):  # on a full disk
+        folder.mkdir(exist_ok=True)
+    handler = _KeptLog(
+        folder / "service.log", maxBytes=_MAX_BYTES, backupCount=1, encoding="utf-8", errors="replace", delay=True
+    )
+    handler.setFormatter(PlainFormatter(_FORM))
+    handler.addFilter(LineLimit())
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        handler.close()
+
+
+def start_log(handler: logging.Handler, level: int, form: str = _FORM) -> None:
     """Write this process's log to a handler."""
     handler.setFormatter(PlainFormatter(form))
     handler.addFilter(LineLimit())

@@ -19,6 +19,8 @@ from ex4d.service.settings import ServiceError, ServiceSettings
 _DAY_SECONDS = 86_400.0
 # Jobs that are forgotten at once until the database is within its limit.
 _JOBS_PER_STEP = 10
+# A full database is emptied to this share of its limit; to just the limit, every further job would need a tidying.
+_SHARE_LEFT = 0.9
 # A client may be about to hear of a job that ended a moment ago.
 _LEAST_SECONDS = 3600.0
 # A machine without a battery for its clock starts with a wrong time, which the network corrects within minutes.
@@ -94,8 +96,10 @@ class Tidying:
         with corruption_reported(settings.database), closing(JobStore(settings.database)) as store:
             jobs = self._forget_old(store, steady, min(clocks))
             limit = settings.jobs_gb * 1e9
-            while store.used_bytes() > limit and (some := store.forget(limit=_JOBS_PER_STEP)):
-                jobs += some
+            if store.used_bytes() > limit:
+                limit *= _SHARE_LEFT
+                while store.used_bytes() > limit and (some := store.forget(limit=_JOBS_PER_STEP)):
+                    jobs += some
             store.shrink()
             blobs, freed = BlobStore(settings.data), 0
             if steady - self._began >= _TRUST_CLOCK_SECONDS:

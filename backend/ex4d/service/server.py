@@ -24,10 +24,12 @@ from ex4d.service.inbox import Inbox
 from ex4d.service.job_store import JobStore
 from ex4d.service.keys import check_keys, require_keys, require_token
 from ex4d.service.live_views import LiveViewQueue
+from ex4d.service.logs import kept_log
 from ex4d.service.private_files import private_files, tighten_data
 from ex4d.service.pruning import Pruned, Tidying, used
 from ex4d.service.settings import ServiceError, ServiceSettings
 from ex4d.service.uploads import Uploads
+from ex4d.service.waiting_front import StoppedWaiting, WaitingFront
 from ex4d.service.workers import Workers
 from ex4d_core.local_token import new_token, remove_token, write_token
 
@@ -59,22 +61,23 @@ def run_service(settings: ServiceSettings) -> int:
     with corruption_reported(settings.database), private_files(), ExitStack() as stack:
         stack.enter_context(locked(settings.data))
         tighten_data(settings.data)
+        stack.enter_context(kept_log(settings.data / "logs"))
         room = DiskRoom(settings.data, settings.reserve_mb * 1e6)
-        store = room.keep_trying(lambda: JobStore(settings.database), _wait_for_room)
-        stack.callback(store.close)
-        store.check()
-        try:
-            store.make_shrinkable()
-        except sqlite3.OperationalError as error:
-            log.warning("the job database stays as large as it is: %s; the next start tries again", error)
-        tidying = Tidying(settings)
-        log.info("%s", used(settings))
-        blobs = BlobStore(settings.data)
         inbox = Inbox()
         stack.callback(inbox.close)
+        stop = stack.enter_context(_stopped_by_signals(inbox))
+        # Before anything that a full disk may prevent, so that clients are told of it.
+        socket, guard, address = stack.enter_context(_listening(settings, room))
+        waiting = WaitingFront(socket, address, stop)
+        try:
+            store, tidying = room.keep_trying(lambda: _open_jobs(settings), waiting.wait)
+            stack.callback(store.close)
+            blobs = room.keep_trying(lambda: BlobStore(settings.data), waiting.wait)
+        except StoppedWaiting:
+            return 0
+        log.info("%s", used(settings))
         uploads = Uploads(blobs, inbox, settings.reserve_mb * 1e6)
         stack.callback(uploads.close)
-        socket, guard, address = stack.enter_context(_listening(settings))
 
         store.set_patience(_PATIENCE_SECONDS)
         views = LiveViewQueue(settings, inbox)
@@ -83,7 +86,6 @@ def run_service(settings: ServiceSettings) -> int:
         chores = _Chores(store, tidying, inbox)
         front = Front(socket, store, blobs, uploads, views, workers, settings, inbox, guard, chores.tidy_soon)
         stack.callback(workers.stop)
-        stop = stack.enter_context(_stopped_by_signals(inbox))
         log.info("listening on %s", address)
         _loop(chores, front, workers, views, inbox, socket, stop)
 
@@ -162,13 +164,28 @@ def _loop(
         more = front.serve()
 
 
-def _wait_for_room(reason: str) -> None:
-    log.error("cannot start: %s; the service waits for room", reason)
+def _open_jobs(settings: ServiceSettings) -> tuple[JobStore, Tidying]:
+    """Open and check the job database, and note what is in it."""
+    store = JobStore(settings.database)
+    try:
+        store.check()
+        try:
+            store.make_shrinkable()
+        except sqlite3.OperationalError as error:
+            log.warning("the job database stays as large as it is: %s; the next start tries again", error)
+        return store, Tidying(settings)
+    except BaseException:
+        store.close()
+        raise
+
+
+def _wait_for_token(reason: str) -> None:
+    log.error("cannot write the token that clients need: %s; the service waits for room", reason)
     time.sleep(_START_RETRY_SECONDS)
 
 
 @contextmanager
-def _listening(settings: ServiceSettings) -> Iterator[tuple[zmq.Socket[bytes], ConnectionGuard, str]]:
+def _listening(settings: ServiceSettings, room: DiskRoom) -> Iterator[tuple[zmq.Socket[bytes], ConnectionGuard, str]]:
     with ExitStack() as stack:
         context = zmq.Context()
         stack.callback(context.term)
@@ -189,7 +206,7 @@ def _listening(settings: ServiceSettings) -> Iterator[tuple[zmq.Socket[bytes], C
         if not settings.keys_folder:
             # Only now: another service that listens here keeps its own.
             try:
-                file = write_token(address, token)
+                file = room.keep_trying(lambda: write_token(address, token), _wait_for_token)
             except OSError as error:
                 text = f"cannot write the token that clients need ({error}); set EX4D_TOKENS to another folder"
                 raise ServiceError(text) from error

@@ -115,6 +115,6 @@ def read_hashes(models: Path) -> dict[str, str]:
     """The hub's hashes of fetched files, by path below the folder of models."""
     try:
         values = json.loads((models / HASHES_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return {str(key): str(value) for key, value in values.items()} if isinstance(values, dict) else {}
