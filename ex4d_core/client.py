@@ -162,7 +162,7 @@ class Client:
         if self._gave_up:
             time.sleep(timeout)
         else:
-            self._socket.wait(timeout)
+            self._socket.wait(timeout, to_send=self._pending.has_unsent)
         self.poll(budget=0.05)
 
     def ask(self, message: Message, timeout: float | None = None) -> Any:

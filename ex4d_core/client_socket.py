@@ -81,9 +81,9 @@ class ClientSocket:
         self.guard.heard()
         return parts
 
-    def wait(self, seconds: float) -> bool:
-        """Sleep until something arrives; returns whether it did."""
-        return bool(self._socket.poll(int(seconds * 1000)))
+    def wait(self, seconds: float, *, to_send: bool = False) -> bool:
+        """Sleep until something arrives, or with ``to_send`` until there is a connection; returns whether it did."""
+        return bool(self._socket.poll(int(seconds * 1000), zmq.POLLIN | (zmq.POLLOUT if to_send else 0)))
 
 
 def _socket(address: str) -> zmq.Socket[bytes]:

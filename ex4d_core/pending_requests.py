@@ -62,6 +62,11 @@ class PendingRequests:
         return [one.task for one in self._pending.values() if one.task is not None]
 
     @property
+    def has_unsent(self) -> bool:
+        """Whether requests wait for a connection."""
+        return bool(self._unsent)
+
+    @property
     def answer_bytes(self) -> int:
         """Bytes that the replies may have together."""
         return sum(answer_bytes(one.message) for one in self._pending.values())
