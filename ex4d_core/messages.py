@@ -237,6 +237,7 @@ class JobDetails:
         started: when a worker took it up, for the last time, in seconds since 1970; 0 if none has.
         ended: when it was done, failed or was cancelled; 0 if it was not.
         device: of that worker: "cpu", "cuda:0"; "" if none has taken it up.
+        owner: the user who submitted it, by the name of their key; "" where all are one user.
     """
 
     job: str
@@ -245,6 +246,7 @@ class JobDetails:
     started: float = 0.0
     ended: float = 0.0
     device: str = ""
+    owner: str = ""
 
 
 @dataclass(frozen=True)
@@ -386,7 +388,8 @@ class Error(Message):
 
     Attributes:
         code: "version", "bad-message", "too-large", "bad-request", "unknown-scene", "unknown-job", "unknown-blob",
-            "bad-blob", "disk-full", "storage", "superseded" or "internal", which is a bug.
+            "bad-blob", "disk-full", "storage", "superseded", "busy" (too many requests of this user wait already; send it
+            again later) or "internal", which is a bug.
         text: what is wrong and what to do, for people.
     """
 

@@ -8,18 +8,17 @@ import signal
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 
 import zmq
 
-from ex4d.service.blob_store import BlobStore
-from ex4d.service.connections import ConnectionGuard, raise_descriptor_limit
+from ex4d.service.connections import ConnectionGuard, bind_router, raise_descriptor_limit
 from ex4d.service.corrupt_database import corruption_reported
 from ex4d.service.disk_room import DiskRoom
 from ex4d.service.folder_lock import locked
-from ex4d.service.front import Front, bind_router
+from ex4d.service.front import Front
 from ex4d.service.inbox import Inbox
 from ex4d.service.job_store import JobStore
 from ex4d.service.keys import check_keys, require_keys, require_token
@@ -27,7 +26,7 @@ from ex4d.service.live_views import LiveViewQueue
 from ex4d.service.private_files import private_files, tighten_data
 from ex4d.service.pruning import Pruned, Tidying, used
 from ex4d.service.settings import ServiceError, ServiceSettings
-from ex4d.service.uploads import Uploads
+from ex4d.service.users import Users
 from ex4d.service.workers import Workers
 from ex4d_core.local_token import new_token, remove_token, write_token
 
@@ -69,19 +68,18 @@ def run_service(settings: ServiceSettings) -> int:
             log.warning("the job database stays as large as it is: %s; the next start tries again", error)
         tidying = Tidying(settings)
         log.info("%s", used(settings))
-        blobs = BlobStore(settings.data)
         inbox = Inbox()
         stack.callback(inbox.close)
-        uploads = Uploads(blobs, inbox, settings.reserve_mb * 1e6)
-        stack.callback(uploads.close)
-        socket, guard, address = stack.enter_context(_listening(settings))
+        users = Users(settings, inbox, tidying.tidy_user)
+        stack.callback(users.close)
+        socket, guard, user_of, address = stack.enter_context(_listening(settings))
 
         store.set_patience(_PATIENCE_SECONDS)
         views = LiveViewQueue(settings, inbox)
         stack.callback(views.stop)
-        workers = Workers(settings, store, inbox, lambda job: front.job_changed(job))
-        chores = _Chores(store, tidying, inbox)
-        front = Front(socket, store, blobs, uploads, views, workers, settings, inbox, guard, chores.tidy_soon)
+        workers = Workers(settings, store, inbox, lambda job: front.job_changed(job), lambda job: front.job_left(job))
+        chores = _Chores(store, tidying, users, inbox)
+        front = Front(socket, store, users, views, workers, settings, inbox, guard, chores.tidy_soon, user_of)
         stack.callback(workers.stop)
         stop = stack.enter_context(_stopped_by_signals(inbox))
         log.info("listening on %s", address)
@@ -101,8 +99,8 @@ def run_service(settings: ServiceSettings) -> int:
 class _Chores:
     """What the loop does besides: takes over from an earlier service, and tidies from time to time in a thread."""
 
-    def __init__(self, store: JobStore, tidying: Tidying, inbox: Inbox):
-        self._store, self._tidying, self._inbox = store, tidying, inbox
+    def __init__(self, store: JobStore, tidying: Tidying, users: Users, inbox: Inbox):
+        self._store, self._tidying, self._users, self._inbox = store, tidying, users, inbox
         self._taken_over = self._busy = False
         self._tidy_at = time.monotonic()
 
@@ -130,6 +128,7 @@ class _Chores:
 
     def _tidied(self, outcome: Future[Pruned]) -> None:
         self._busy = False
+        self._users.tidied()
         _log_pruned(outcome)
 
 
@@ -168,19 +167,25 @@ def _wait_for_room(reason: str) -> None:
 
 
 @contextmanager
-def _listening(settings: ServiceSettings) -> Iterator[tuple[zmq.Socket[bytes], ConnectionGuard, str]]:
+def _listening(
+    settings: ServiceSettings,
+) -> Iterator[tuple[zmq.Socket[bytes], ConnectionGuard, Callable[[zmq.Frame], str], str]]:
+    """The socket, its guard, whose a frame is, and the address."""
     with ExitStack() as stack:
         context = zmq.Context()
         stack.callback(context.term)
         socket = context.socket(zmq.ROUTER)
         stack.callback(socket.close)
         token = new_token()
+        user_of: Callable[[zmq.Frame], str] = lambda frame: ""
         if settings.keys_folder:
-            authenticator = require_keys(context, socket, settings.keys_folder)
+            authenticator, clients = require_keys(context, socket, settings.keys_folder)
+            if settings.many_users:
+                user_of = clients.name_of
         else:
             authenticator = require_token(context, socket, token)
         stack.callback(authenticator.stop)
-        guard = ConnectionGuard(socket, raise_descriptor_limit())
+        guard = ConnectionGuard(socket, raise_descriptor_limit(), many_users=settings.many_users)
         stack.callback(guard.close)
         try:
             address = bind_router(socket, settings.address)
@@ -195,7 +200,7 @@ def _listening(settings: ServiceSettings) -> Iterator[tuple[zmq.Socket[bytes], C
                 raise ServiceError(text) from error
             stack.callback(remove_token, address, token)
             log.info("clients of this user find their token in %s", file)
-        yield socket, guard, address
+        yield socket, guard, user_of, address
 
 
 def _bind_failure(address: str, error: zmq.ZMQError) -> str:

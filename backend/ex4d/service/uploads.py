@@ -17,6 +17,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from ex4d.service.blob_store import BlobStore
 from ex4d.service.inbox import Inbox
@@ -30,6 +31,16 @@ Answer = Callable[[Message], None]
 
 # Uploads whose running hash is kept; any others are hashed again at their end.
 _MAX_RUNNING = 256
+
+
+class Room(Protocol):
+    """What the bytes of an upload count against."""
+
+    def require(self, size: int) -> None:
+        """Raises a `Refusal` or `Later` where there is no room for so many bytes more."""
+
+    def add(self, size: int) -> None:
+        """Count bytes that have been written."""
 
 
 @dataclass
@@ -50,19 +61,21 @@ class _Upload:
 
 
 class Uploads:
-    """All uploads of a service; to be used on its loop's thread only."""
+    """All uploads of a user; to be used on the service's loop only."""
 
-    def __init__(self, blobs: BlobStore, inbox: Inbox, reserve_bytes: float):
+    def __init__(self, blobs: BlobStore, inbox: Inbox, reserve_bytes: float, room: Room | None = None):
         """Take over the uploads that an earlier service left unfinished.
 
         Args:
             blobs: where complete uploads go.
             inbox: of the service's loop.
             reserve_bytes: disk space that uploads leave free.
+            room: of the user; None for no limit.
         """
         self._blobs = blobs
         self._inbox = inbox
         self._reserve = reserve_bytes
+        self._room = room
         self._uploads: OrderedDict[str, _Upload] = OrderedDict()
         self._closing = threading.Event()
         for path in blobs.partial.iterdir():
@@ -108,6 +121,7 @@ class Uploads:
 
         Raises:
             Refusal: the chunk is invalid or cannot be written; later refusals come through ``answer``.
+            Later: of `Room.require`.
         """
         sha256, size, end = chunk.sha256, chunk.size, chunk.offset + len(chunk.payload)
         if size > MAX_BLOB_BYTES:
@@ -153,6 +167,8 @@ class Uploads:
 
     def _append(self, sha256: str, upload: _Upload, chunk: PutBlob) -> None:
         folder, missing = self._blobs.partial, chunk.size - upload.received
+        if self._room:
+            self._room.require(missing)
         free = shutil.disk_usage(folder).free
         if free - missing < self._reserve:
             raise Refusal(
@@ -177,6 +193,8 @@ class Uploads:
                 os.truncate(path, upload.received)
             raise refusal_for(error, folder) from error
         upload.received += len(chunk.payload)
+        if self._room:
+            self._room.add(len(chunk.payload))
         if upload.digest:
             upload.digest.update(chunk.payload)
 
