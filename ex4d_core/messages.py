@@ -388,8 +388,8 @@ class Error(Message):
 
     Attributes:
         code: "version", "bad-message", "too-large", "bad-request", "unknown-scene", "unknown-job", "unknown-blob",
-            "bad-blob", "disk-full", "storage", "superseded", "busy" (too many requests of this user wait already; send it
-            again later) or "internal", which is a bug.
+            "bad-blob", "disk-full", "storage", "superseded", "busy" (too many requests of the user wait; send it again
+            later) or "internal", which is a bug.
         text: what is wrong and what to do, for people.
     """
 

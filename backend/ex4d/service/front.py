@@ -197,8 +197,8 @@ class Front:
         except Exception as error:
             request_id = error.request_id if isinstance(error, ProtocolError) else 0
         text = (
-            f"too many of your requests wait already, as you have sent more than {self._settings.user_requests} a second, "
-            "the limit for each user (--user-requests); send it again later"
+            f"too many of your requests wait, as you sent more than {self._settings.user_requests} a second, the limit "
+            "for each user (--user-requests); send it again later"
         )
         self._refuse(arrived.client, request_id, Refusal("busy", text))
 

@@ -123,8 +123,8 @@ def stored_request(data: object) -> ShotRequest | ReconstructionRequest:
 def _status(row: tuple[Any, ...], turns: dict[str, _Turn]) -> JobStatus:
     job, label, engine, state, stage, done, total, reason, created, attempt, events, owner, before = row
     position = before
-    if state == "queued":
-        mine = turns[owner]
+    # Without a turn a worker has taken the job up since its row was read.
+    if state == "queued" and (mine := turns.get(owner)):
         # Until it is this job's turn each of the others gets as many turns as this owner's jobs before it, and one more
         # if theirs comes first.
         position += sum(min(turn.queued, before + (turn < mine)) for other, turn in turns.items() if other != owner)

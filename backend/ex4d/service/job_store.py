@@ -151,7 +151,7 @@ class JobStore(JobQueries, JobTidying):
                 self._db.execute("ROLLBACK")
             raise
 
-    # For clients.
+    # For clients; `JobQueries` has what they read.
 
     def submit(
         self,
@@ -192,8 +192,8 @@ class JobStore(JobQueries, JobTidying):
             self._db.execute("INSERT OR IGNORE INTO turns VALUES (?, 0)", (owner,))
             digest = hashlib.sha256(packed).hexdigest()
             self._db.execute(
-                "INSERT INTO jobs (id, owner, key, label, engine, scene, request, digest, bytes, state, created, updated) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?)",
+                "INSERT INTO jobs (id, owner, key, label, engine, scene, request, digest, bytes, state, created, "
+                "updated) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?)",
                 (job, owner, key, request.label, request.engine, request.scene, packed, digest, size, now, now),
             )
             self._db.executemany("INSERT OR IGNORE INTO needs VALUES (?, ?)", [(job, sha256) for sha256 in needs])
@@ -208,8 +208,8 @@ class JobStore(JobQueries, JobTidying):
             whose, each = ("", "") if owner is None else ("your ", " for each user")
             raise QueueFullError(
                 f"the requests of {whose}queued and running jobs take {waiting / 1e6:.1f} MB, this one "
-                f"{size / 1e6:.1f} MB, and the limit is {limit / 1e6:.1f} MB{each}: cancel some, wait, or raise --jobs-gb "
-                "of the backend"
+                f"{size / 1e6:.1f} MB, and the limit is {limit / 1e6:.1f} MB{each}: cancel some, wait, or raise "
+                "--jobs-gb of the backend"
             )
 
     def cancel(self, job: str, reason: str = "cancelled on request") -> None:
@@ -224,9 +224,9 @@ class JobStore(JobQueries, JobTidying):
     def claim(self, worker: str, device: str = "", free: float = float("inf")) -> ClaimedJob | None:
         """Take a queued job for a worker, which runs it on a device, or None if there is none.
 
-        It is the oldest job of the owner whose last turn is the longest ago. A job that ran into the full disk is passed over until the bytes that it needs are ``free``.
-
-        Jobs whose request this version cannot read, since another version queued them, fail on the way.
+        It is the oldest job of the owner whose last turn is the longest ago. A job that ran into the full disk is
+        passed over until the bytes that it needs are ``free``. Jobs whose request this version cannot read, since
+        another version queued them, fail on the way.
         """
         while True:
             with self._transaction():

@@ -114,7 +114,7 @@ class JobTidying:
         return needed.union(row[0] for row in results)
 
     def results(self, owner: str) -> dict[str, int]:
-        """The results of an owner's finished jobs: the number of the end (see `ends`) of the last that has each blob."""
+        """The results of an owner's finished jobs: for each blob the number of the end (see `ends`) of the last one."""
         return dict(
             self._db.execute(
                 "SELECT sha256, max(ended) FROM jobs CROSS JOIN events ON jobs.id = events.job "

@@ -1,9 +1,9 @@
 """`LiveViewQueue`: hands the clients' requests for live views and coverage to one live view process.
 
-Of each kind and client only the newest request counts, and users take turns. The process (see `ex4d.service.live_view_process`) is apart
-from the workers, so that an artist who drags a keyframe sees the result at once, whatever is being generated. It
-computes the coverage of a shot in pieces: a view waits for one of them at most, and a newer request replaces an older
-one halfway.
+Of each kind and client only the newest request counts, and users take turns. The process (see
+`ex4d.service.live_view_process`) is apart from the workers, so that an artist who drags a keyframe sees the result at
+once, whatever is being generated. It computes the coverage of a shot in pieces: a view waits for one of them at most,
+and a newer request replaces an older one halfway.
 """
 
 from __future__ import annotations

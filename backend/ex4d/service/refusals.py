@@ -1,4 +1,4 @@
-"""`Refusal`, the error reply to a request; `refusal_for`, which turns any exception into one; and `Later`, no reply yet."""
+"""`Refusal`, the error reply to a request; `refusal_for`, which turns any exception into one; `Later`: no reply yet."""
 
 from __future__ import annotations
 

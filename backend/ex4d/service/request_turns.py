@@ -72,11 +72,11 @@ class RequestTurns:
 
     def next(self) -> Arrived | None:
         """The next message to serve; None if none may be served now."""
-        for user, queue in self._queues.items():
-            if queue.waiting and self._allowed(queue):
-                break
-        else:
+        ready = (user for user, queue in self._queues.items() if queue.waiting and self._allowed(queue))
+        user = next(ready, None)
+        if user is None:
             return None
+        queue = self._queues[user]
         self._queues.move_to_end(user)
         if queue.allowance is not None:
             queue.allowance -= 1

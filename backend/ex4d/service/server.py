@@ -177,7 +177,7 @@ def _listening(
         socket = context.socket(zmq.ROUTER)
         stack.callback(socket.close)
         token = new_token()
-        user_of: Callable[[zmq.Frame], str] = lambda frame: ""
+        user_of: Callable[[zmq.Frame], str] = _nobody_else
         if settings.keys_folder:
             authenticator, clients = require_keys(context, socket, settings.keys_folder)
             if settings.many_users:
@@ -201,6 +201,11 @@ def _listening(
             stack.callback(remove_token, address, token)
             log.info("clients of this user find their token in %s", file)
         yield socket, guard, user_of, address
+
+
+def _nobody_else(frame: zmq.Frame) -> str:
+    """The one user where there are not many."""
+    return ""
 
 
 def _bind_failure(address: str, error: zmq.ZMQError) -> str:

@@ -138,9 +138,9 @@ class UserRoom:
             raise Later(partial(self._make_room, size))
         raise Refusal(
             "disk-full",
-            f"your footage and results take {self._used / 1e9:.2f} GB, this needs {size / 1e9:.2f} GB more, and all that "
-            f"can go is gone: the limit is {self._limit / 1e9:g} GB for each user (--user-gb). What jobs need, and what "
-            "was used within the hour, stays: cancel some jobs, wait, or raise the limit",
+            f"your footage and results take {self._used / 1e9:.2f} GB, this needs {size / 1e9:.2f} GB more, and the "
+            f"limit is {self._limit / 1e9:g} GB for each user (--user-gb of the backend). What jobs need, and what was "
+            "used within the hour, is not deleted: cancel some jobs, wait, or raise the limit",
         )
 
     def _make_room(self, size: int, call: Callable[[BaseException | None], None]) -> None:
