@@ -11,7 +11,6 @@ import time
 from contextlib import closing
 
 import pytest
-import zmq
 from zmq.auth import load_certificate
 
 from ex4d.cli.main import main
