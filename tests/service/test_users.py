@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import random
 import select
@@ -13,6 +14,7 @@ from contextlib import closing
 import pytest
 from zmq.auth import load_certificate
 
+from ex4d.cli.flags import add_flags, settings_from
 from ex4d.cli.main import main
 from ex4d.service import ServiceSettings, create_keys
 from ex4d.service.inbox import Inbox
@@ -290,6 +292,14 @@ def test_shared_is_one_user_for_all_and_what_was_ones_own_comes_back(
     anna, bob = both(service)
     assert [one.job for one in anna.ask(ListJobs()).jobs] == [own] and bob.ask(ListJobs()).jobs == []
     assert anna.ask(BlobStatus([scene.digest])).received == [-1]
+
+
+def test_flags_name_the_admins(tmp_path):
+    parser = argparse.ArgumentParser()
+    add_flags(parser, ServiceSettings)
+    assert settings_from(parser.parse_args([]), ServiceSettings).admins == ()
+    options = parser.parse_args(["--admin", "anna", "--admin", "bob", "--keys", str(tmp_path)])
+    assert settings_from(options, ServiceSettings).admins == ("anna", "bob")
 
 
 @pytest.mark.parametrize(

@@ -187,8 +187,7 @@ class JobStore(JobQueries, JobTidying):
             if known:
                 return known
             self._require_bytes(size, limit_bytes)
-            if owner_limit_bytes < limit_bytes:
-                self._require_bytes(size, owner_limit_bytes, owner)
+            self._require_bytes(size, owner_limit_bytes, owner)
             self._db.execute("INSERT OR IGNORE INTO turns VALUES (?, 0)", (owner,))
             digest = hashlib.sha256(packed).hexdigest()
             self._db.execute(
