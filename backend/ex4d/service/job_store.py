@@ -183,11 +183,11 @@ class JobStore(JobQueries, JobTidying):
         packed = msgpack.packb(request.to_wire()) or b""  # which msgpack types as optional
         size = len(packed) + _NEED_BYTES * len(needs)
         with self._transaction():
-            known = self.job_of_key(key, owner)
-            if known:
+            if known := self.job_of_key(key, owner):
                 return known
             self._require_bytes(size, limit_bytes)
-            self._require_bytes(size, owner_limit_bytes, owner)
+            if owner_limit_bytes < limit_bytes:
+                self._require_bytes(size, owner_limit_bytes, owner)
             self._db.execute("INSERT OR IGNORE INTO turns VALUES (?, 0)", (owner,))
             digest = hashlib.sha256(packed).hexdigest()
             self._db.execute(
