@@ -67,6 +67,7 @@ class JobDetails:
         started: when a worker took it up, for the last time, in seconds since 1970; 0 if none has.
         ended: when it was done, failed or was cancelled; 0 if it was not.
         device: of that worker: "cpu", "cuda:0"; "" if none has taken it up.
+        owner: the user who submitted it, by the name of their key; "" where all are one user.
     """
 
     job: Line
@@ -75,6 +76,7 @@ class JobDetails:
     started: Clock = 0.0
     ended: Clock = 0.0
     device: Line = ""
+    owner: Line = ""
 
 
 @dataclass(frozen=True)

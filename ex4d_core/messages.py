@@ -327,7 +327,8 @@ class Error(Reply):
 
     Attributes:
         code: "version", "bad-message", "too-large", "bad-request", "unknown-scene", "unknown-job", "unknown-blob",
-            "bad-blob", "disk-full", "storage", "superseded" or "internal", which is a bug.
+            "bad-blob", "disk-full", "storage", "superseded", "busy" (too many requests of the user wait; send it again
+            later) or "internal", which is a bug.
         text: what is wrong and what to do, for people.
     """
 

@@ -152,7 +152,7 @@ def fetch_blobs(blobs: list[tuple[str, int, Path]]) -> Conversation[None]:
         asked = [(blob, start) for blob in missing for start in range(0, blob[1], CHUNK_BYTES)]
         data = {path: bytearray() for _, _, path in missing}
         for (blob, start), chunk in zip(asked, (yield [GetBlob(blob[0], start) for blob, start in asked]), strict=True):
-            _require_chunk(chunk, *blob[:2], start)
+            _require_chunk(chunk, blob[0], blob[1], start)
             data[blob[2]] += chunk.payload
         missing = [blob for blob in missing if hashlib.sha256(data[blob[2]]).hexdigest() != blob[0]]
         arrived = []

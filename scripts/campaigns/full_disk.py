@@ -16,7 +16,8 @@ from campaigns.outcome import Outcome
 from campaigns.runner import frame_text
 from campaigns.service import FRAMES, PATIENCE, Service, ask, connected, shot, workplace, write_scene
 from ex4d_core.client import Client
-from ex4d_core.messages import EventsReply, GetEvents, Hello, JobStatus, ListJobs, Submit
+from ex4d_core.job_status import JobStatus
+from ex4d_core.messages import EventsReply, GetEvents, Hello, ListJobs, Submit
 from ex4d_core.scene import Scene
 from ex4d_core.stages import NO_ROOM_STAGE, PAUSED
 from ex4d_core.transfers import Sent, scene_blobs, upload_blobs

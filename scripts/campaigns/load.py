@@ -15,7 +15,8 @@ from campaigns.outcome import Outcome
 from campaigns.service import PATIENCE, Service, ask, connected, shot, write_scene
 from campaigns.usage import Usage
 from ex4d_core.client import Client, Conversation, Task
-from ex4d_core.messages import FINAL_STATES, EventsReply, GetEvents, ListJobs, Submit, Submitted
+from ex4d_core.job_status import FINAL_STATES
+from ex4d_core.messages import EventsReply, GetEvents, ListJobs, Submit, Submitted
 from ex4d_core.scene import Scene
 from ex4d_core.transfers import Sent, scene_blobs, upload_blobs
 

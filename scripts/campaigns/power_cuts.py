@@ -20,7 +20,8 @@ from campaigns.runner import frame_text
 from campaigns.service import PATIENCE, Service, ask, connected, shot, workplace, write_scene
 from ex4d_core.client import Client, ConnectionState, Conversation, RequestRefused, Task
 from ex4d_core.errors import Ex4dError
-from ex4d_core.messages import FINAL_STATES, BlobStatus, EventsReply, GetEvents, JobEvent, Submit
+from ex4d_core.job_status import FINAL_STATES, JobEvent
+from ex4d_core.messages import BlobStatus, EventsReply, GetEvents, Submit
 from ex4d_core.scene import Scene
 from ex4d_core.transfers import Sent, fetch_blob, scene_blobs, upload_blobs
 

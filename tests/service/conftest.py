@@ -22,6 +22,7 @@ import numpy as np
 import psutil
 import pytest
 import zmq
+from zmq.auth import load_certificate
 
 from ex4d_core.cameras import CameraPath, intrinsics_matrix
 from ex4d_core.job_status import FINAL_STATES, JobEvent, JobStatus
@@ -239,6 +240,26 @@ def start_service(tmp_path: Path) -> Iterator[Callable[..., ServiceProcess]]:
     yield start
     for service in services:
         service.stop()
+
+
+@pytest.fixture(scope="session")
+def service_process() -> type[ServiceProcess]:
+    """For a service that the tests of one module share."""
+    return ServiceProcess
+
+
+@pytest.fixture(scope="session")
+def with_key() -> Callable[[Path, str], Callable[[zmq.Socket], None]]:
+    """How a socket gets the key of a user, from the folder where `create_keys` has put it."""
+
+    def with_key(folder: Path, user: str) -> Callable[[zmq.Socket], None]:
+        def set_up(dealer: zmq.Socket) -> None:
+            dealer.curve_serverkey, _ = load_certificate(folder / "server.key")
+            dealer.curve_publickey, dealer.curve_secretkey = load_certificate(folder / f"{user}.key_secret")
+
+        return set_up
+
+    return with_key
 
 
 @pytest.fixture(scope="session")

@@ -16,17 +16,19 @@ import zmq
 from ex4d_core import pending_requests
 from ex4d_core.client import Client, ConnectionState
 from ex4d_core.conversations import ClientError, Pause, UnexpectedReply
-from ex4d_core.job_status import JobEvent, JobStatus
+from ex4d_core.job_status import JobDetails, JobEvent, JobStatus
 from ex4d_core.messages import (
     REQUESTS,
     AskSilence,
     BlobChunk,
     BlobStatus,
     BlobStatusReply,
+    DescribeJobs,
     EventsReply,
     GetBlob,
     GetEvents,
     Hello,
+    JobsDescribed,
     JobsReply,
     ListJobs,
     Message,
@@ -211,8 +213,9 @@ def test_a_list_of_jobs_shows_labels_without_their_escape_sequences(evil, capsys
 
     label = "take\x1b]0;owned\x07\x9b31m\u202e"
     jobs = [JobStatus("j\x1b[2J", label, "preview", "failed", reason="one\ntwo\x1b[8m")]
-    server = evil({ListJobs: lambda _: JobsReply(jobs)})
-    main(["jobs", "--backend", server.address])
+    owners = [JobDetails("j\x1b[2J", owner="anna\x1b[1m")]
+    server = evil({ListJobs: lambda _: JobsReply(jobs), DescribeJobs: lambda _: JobsDescribed(owners)})
+    assert main(["jobs", "--backend", server.address]) == 0
     told = capsys.readouterr()
     assert "take" in told.out and not set(told.out + told.err) & set("\x1b\x07\x9b\u202e")
 

@@ -146,7 +146,7 @@ def test_a_reason_of_many_pages_is_cut_to_what_people_read(wire, scene, shot):
     wire.upload_scene(scene)
     status, _ = wire.finish(wire.submit(shot("babble")))
     assert (status.state, status.attempt) == ("failed", 1)
-    assert status.reason.startswith("caf?.mp4 does not fit: xxx") and len(status.reason) <= 4000
+    assert status.reason.startswith("caf\ufffd.mp4 does not fit: xxx") and len(status.reason) <= 4000
     assert wire.ask(ListJobs(limit=1)).jobs == [status]
 
 

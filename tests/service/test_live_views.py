@@ -123,9 +123,9 @@ def test_impossible_requests_get_their_reason(service, wire, scene, shot, view_o
 
 def test_a_bug_is_reported_as_one_and_an_error_of_ours_is_not(tmp_path, view_of):
     renderer = LiveViewRenderer(tmp_path, "cpu", MachineSettings())
-    code, text = renderer.result({"view": view_of().request})["error"]
+    code, text = renderer.result({"user": "", "view": view_of().request})["error"]
     assert code == "bad-request" and "manifest" in text and "internal error" not in text, "the scene is not there"
-    code, text = renderer.result({"coverage": view_of().request})["error"]
+    code, text = renderer.result({"user": "", "coverage": view_of().request})["error"]
     assert code == "bad-request"
     code, text = renderer.result({})["error"]
     assert code == "internal" and text.startswith("internal error: KeyError") and "report" in text

@@ -26,7 +26,7 @@ from ex4d_core.shot import ShotRequest
 from ex4d_core.take_files import TAKE_FILES
 
 DATA = Path(__file__).resolve().parents[1] / "data" / "previous_version"
-NEW_COLUMNS = {"started", "device", "digest", "bytes", "downs", "room", "ended"}
+NEW_COLUMNS = {"started", "device", "digest", "bytes", "downs", "room", "ended", "owner"}
 FINISHED, TAKE, RECONSTRUCTION = "335440d074035f46", "e8e96383fa7aced7", "3b7a8f222b51d405"
 
 
@@ -106,6 +106,30 @@ def test_the_old_job_database_is_migrated_once_and_a_copy_stays(tmp_path):
     written = copy.stat().st_mtime_ns
     JobStore(path).close()
     assert copy.stat().st_mtime_ns == written and version_and_columns(path)[0] == SCHEMA_VERSION
+
+
+def test_jobs_of_version_3_belong_to_the_one_user_that_there_was(tmp_path):
+    path = tmp_path / "jobs.sqlite"
+    with closing(sqlite3.connect(path)) as database:
+        database.executescript((DATA / "jobs.v3.sql").read_text(encoding="utf-8"))
+    with closing(JobStore(path)) as store:
+        listed = store.jobs(owner="")
+        assert [(one.label, one.state) for one in listed] == [
+            ("queued take", "queued"),
+            ("cancelled take", "cancelled"),
+            ("finished take", "done"),
+        ]
+        assert store.jobs(owner="anna") == [] and store.job_of_key("third key") == listed[0].job
+        assert [event.kind for event in store.events(listed[2].job, 0)] == ["state", "state", "frame", "state"]
+        assert store.needed_blobs() == {"ab" * 32, "ef" * 32}
+        claimed = store.claim("worker")
+        assert (claimed.job, claimed.owner, claimed.request.label) == (listed[0].job, "", "queued take")
+        store.check()
+        new = store.submit("third key", claimed.request, [], owner="anna")
+        assert store.job_of_key("third key", "anna") == new != claimed.job
+        # Two jobs that were forgotten had the numbers 1 and 5.
+        assert store._db.execute("SELECT sequence FROM jobs WHERE id = ?", (new,)).fetchone() == (6,)
+    assert path.with_name("jobs.sqlite.v3").exists()
 
 
 def test_an_old_scene_names_its_footage_and_keeps_its_name_on_the_wire():

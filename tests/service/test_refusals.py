@@ -11,13 +11,13 @@ import pytest
 import zmq
 
 from ex4d.service import ServiceSettings
-from ex4d.service.blob_store import BlobStore
-from ex4d.service.front import Front, bind_router
+from ex4d.service.connections import bind_router
+from ex4d.service.front import Front
 from ex4d.service.inbox import Inbox
 from ex4d.service.job_store import JobStore
 from ex4d.service.live_views import LiveViewQueue
 from ex4d.service.refusals import Refusal, refusal_for
-from ex4d.service.uploads import Uploads
+from ex4d.service.users import Users
 from ex4d.service.workers import Workers
 from ex4d_core.cameras import CameraError
 from ex4d_core.messages import REPLIES, Cancel, Error, ListJobs
@@ -57,7 +57,7 @@ def test_only_bugs_are_internal_errors(tmp_path, error, code):
 
 def test_a_bug_in_the_front_reaches_the_client_as_one_and_others_are_served(tmp_path):
     """The job store is closed under the front, which nothing in the service does."""
-    settings, inbox, blobs = ServiceSettings(data=tmp_path), Inbox(), BlobStore(tmp_path)
+    settings, inbox = ServiceSettings(data=tmp_path), Inbox()
     store = JobStore(settings.database)
     with (
         closing(inbox),
@@ -68,9 +68,8 @@ def test_a_bug_in_the_front_reaches_the_client_as_one_and_others_are_served(tmp_
         client.linger = 0
         client.connect(bind_router(socket, "tcp://127.0.0.1:0"))
         workers = Workers(settings, store, inbox, lambda job: None)
-        front = Front(
-            socket, store, blobs, Uploads(blobs, inbox, 0), LiveViewQueue(settings, inbox), workers, settings, inbox
-        )
+        users = Users(settings, inbox, lambda user, most, aim: 0)
+        front = Front(socket, store, users, LiveViewQueue(settings, inbox), workers, settings, inbox)
 
         def ask(message):
             client.send_multipart(encode(message, 5))

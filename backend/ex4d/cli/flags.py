@@ -35,6 +35,8 @@ def add_flags(
         if entry.option is None or entry.name in skip:
             continue
         default = defaults.get(entry.name, entry.default)
+        if isinstance(default, tuple) and not default:
+            default = []  # to which repeated flags are appended
         flags = (entry.option.flag or f"--{entry.name.replace('_', '-')}", *entry.option.aliases)
         described: dict[str, Any] = {"dest": entry.name, "help": entry.option.help.replace("%", "%%")}
         described["default"] = argparse.SUPPRESS if unset else default

@@ -65,7 +65,7 @@ def run(options: argparse.Namespace, report: Report) -> int:
             report.add("jobs", [asdict(job)], "")
         else:
             jobs = client.ask(ListJobs(), timeout=ANSWER_SECONDS).jobs
-            _report_jobs(jobs, report, _details(client) if report.as_json else {}, _silences(client))
+            _report_jobs(jobs, report, _details(client), _silences(client))
     finally:
         client.close()
     return 0
@@ -126,13 +126,14 @@ def _report_jobs(
     silent = {name: {"seconds_without_progress": one.seconds} for name, one in silences.items()}
     told = [{**asdict(job), **(details or {}).get(job.job, {}), **silent.get(job.job, {})} for job in jobs]
     report.add("jobs", told, "")
-    report.show(_table(jobs, silences) if jobs else "no jobs")
+    owners = {name: one["owner"] for name, one in (details or {}).items()}
+    report.show(_table(jobs, silences, owners) if jobs else "no jobs")
     if any(job.stage == NO_ROOM_STAGE for job in jobs):
         report.note("jobs wait for disk space on the backend, and continue by themselves when there is room")
 
 
-def _table(jobs: list[JobStatus], silences: Mapping[str, JobSilence]) -> Table:
-    """For people, newest job first."""
+def _table(jobs: list[JobStatus], silences: Mapping[str, JobSilence], owners: Mapping[str, str]) -> Table:
+    """For people, newest job first; owners where the backend has several users."""
     from datetime import datetime
 
     from rich.table import Column, Table
@@ -142,14 +143,16 @@ def _table(jobs: list[JobStatus], silences: Mapping[str, JobSilence]) -> Table:
 
     # Users copy the name of a job, so never cut it. Labels and reasons may be long, and are wrapped.
     short = [Column(name, no_wrap=True) for name in ("engine", "state", "progress", "since")]
-    table = Table(Column("job", no_wrap=True, min_width=16), "label", *short, "reason", box=None)
+    shown = ["owner"] if any(owners.values()) else []
+    table = Table(Column("job", no_wrap=True, min_width=16), *shown, "label", *short, "reason", box=None)
     for job in jobs:
         progress = f"{job.done}/{job.total} {job.stage}" if job.total else ""
         if job.state == "queued":
             progress = job.stage or f"{job.queue_position} ahead"
         silence = silence_text(silences[job.job].seconds, silences[job.job].limit) if job.job in silences else ""
         since = datetime.fromtimestamp(job.created).strftime("%d %b %H:%M:%S")
-        told = (job.job, job.label, job.engine, job.state, progress, since, job.reason or silence)
+        whose = [owners.get(job.job, "")] if shown else []
+        told = (job.job, *whose, job.label, job.engine, job.state, progress, since, job.reason or silence)
         table.add_row(*map(plain_line, told))
     return table
 

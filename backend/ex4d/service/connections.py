@@ -1,4 +1,4 @@
-"""`ConnectionGuard`: limits the connections of a service's socket and the memory that all of them together take.
+"""`bind_router` and `ConnectionGuard`: limit the connections of a service's socket and the memory that they take.
 
 ZeroMQ bounds a part of a message, not the message, and neither connections nor what they hold in total. Its monitor
 names each connection's descriptor, though, and the system counts the bytes of each (`ex4d_core.tcp_counts`): a thread
@@ -28,10 +28,16 @@ from ex4d_core.tcp_counts import borrowed_socket, tcp_counts
 
 log = logging.getLogger(__name__)
 
+# libzmq drops a larger part before it allocates memory for it, and disconnects the peer that sent it.
+_MAX_PART_BYTES = MAX_HEADER_BYTES + 1024 * 1024
+# Replies waiting for one client to read them: 16 MB of chunks. Any more are dropped, and the client asks again.
+_MAX_QUEUED_REPLIES = 64
 # Descriptors that files, pipes to workers and the job database need.
 _OTHER_DESCRIPTORS = 256
 _WANTED_DESCRIPTORS = 65536
 _MAX_CONNECTIONS = 1000
+# Of those, the share of one user, where there are several.
+_SHARE_OF_USER = 0.25
 # Of those, connections that have sent no message yet. Honest ones do so after two or three round trips.
 _MAX_NEW = 64
 _NEW_SECONDS = 20.0
@@ -53,6 +59,30 @@ _EVENTS = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_MONITOR_STOPPE
 _LOG_SECONDS = 10.0
 
 
+def bind_router(socket: zmq.Socket[bytes], address: str) -> str:
+    """Set a ROUTER socket's limits and bind it; returns the address, with the real port in place of port 0.
+
+    Raises:
+        zmq.ZMQError: it cannot be bound.
+    """
+    socket.setsockopt(zmq.MAXMSGSIZE, _MAX_PART_BYTES)
+    socket.setsockopt(zmq.SNDHWM, _MAX_QUEUED_REPLIES)
+    socket.setsockopt(zmq.RCVHWM, _MAX_QUEUED_REPLIES)
+    socket.setsockopt(zmq.LINGER, 200)
+    # A dropped reply is known to be dropped, and not counted as one that waits; see `ex4d.service.front`.
+    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+    # A connection that says nothing else; its handshake has two round trips.
+    socket.setsockopt(zmq.HANDSHAKE_IVL, 10_000)
+    # Forget a client that disappeared (a closed laptop).
+    socket.setsockopt(zmq.HEARTBEAT_IVL, 15_000)
+    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 60_000)
+    # A client that reconnects under its name gets the replies, instead of its lost connection.
+    socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
+    socket.setsockopt(zmq.IPV6, int("[" in address))
+    socket.bind(address)
+    return socket.getsockopt_string(zmq.LAST_ENDPOINT)
+
+
 @dataclass
 class _Connection:
     """A connection of a client.
@@ -63,6 +93,7 @@ class _Connection:
         since: monotonic time when it was accepted.
         announced: whether the monitor has named it; its first message may arrive before that.
         heard: whether it has sent a whole message.
+        user: who sent it; None before.
         fresh: whether it has done so since the last tick.
         handled: bytes that had arrived when its last whole message was known.
         received, acknowledged: bytes that came, and bytes of ours that the other side has.
@@ -74,6 +105,7 @@ class _Connection:
     since: float = field(default_factory=time.monotonic)
     announced: bool = False
     heard: bool = False
+    user: str | None = None
     fresh: bool = False
     handled: int = 0
     received: int = 0
@@ -94,9 +126,10 @@ class _Connection:
 class ConnectionGuard:
     """Watches the connections of one socket in a thread; `heard` and `replied` are for the service's loop."""
 
-    def __init__(self, router: zmq.Socket[bytes], max_connections: int = _MAX_CONNECTIONS):
-        """Watch a socket that is not bound yet."""
+    def __init__(self, router: zmq.Socket[bytes], max_connections: int = _MAX_CONNECTIONS, *, many_users: bool = False):
+        """Watch a socket that is not bound yet; of ``many_users`` none has more than a quarter of the connections."""
         self._max = max_connections
+        self._max_of_user = int(max_connections * _SHARE_OF_USER) if many_users else max_connections
         self._connections: dict[int, _Connection] = {}
         self._of_client: dict[bytes, int] = {}
         self._lock = threading.Lock()
@@ -114,14 +147,18 @@ class ConnectionGuard:
         self._thread.join()
         self._monitor.close(linger=0)
 
-    def heard(self, client: bytes, descriptor: int) -> None:
-        """A whole message of a client has arrived on this connection."""
+    def heard(self, client: bytes, descriptor: int, user: str = "") -> None:
+        """A whole message of a client, which is a user's, has arrived on this connection."""
         with self._lock:
             connection = self._connections.get(descriptor)
             if connection is None:
                 connection = self._connections[descriptor] = _Connection(descriptor)
             connection.heard = connection.fresh = True
             self._of_client[client] = descriptor
+            if connection.user is None:
+                connection.user = user
+                if sum(one.user == user for one in self._connections.values()) > self._max_of_user:
+                    self._cut(connection, f"its user has {self._max_of_user} connections already")
 
     def replied(self, client: bytes, parts: Sequence[bytes]) -> None:
         """A reply to a client was queued."""

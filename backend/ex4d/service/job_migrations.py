@@ -12,6 +12,45 @@ from ex4d.service.settings import ServiceError
 from ex4d_core import __version__
 from ex4d_core.durable_files import put_in_place
 
+# Of version 4 as of the present one; once they differ, the step from version 3 needs a copy of its own.
+_JOBS_4 = """
+CREATE TABLE {name} (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    owner TEXT NOT NULL DEFAULT '',
+    key TEXT NOT NULL,
+    label TEXT NOT NULL,
+    engine TEXT NOT NULL,
+    scene TEXT NOT NULL,
+    request BLOB NOT NULL,
+    state TEXT NOT NULL,
+    stage TEXT NOT NULL DEFAULT '',
+    done INTEGER NOT NULL DEFAULT 0,
+    total INTEGER NOT NULL DEFAULT 0,
+    reason TEXT NOT NULL DEFAULT '',
+    created REAL NOT NULL,
+    updated REAL NOT NULL,
+    attempt INTEGER NOT NULL DEFAULT 0,
+    crashes INTEGER NOT NULL DEFAULT 0,
+    events INTEGER NOT NULL DEFAULT 0,
+    claim TEXT,
+    worker TEXT,
+    started REAL NOT NULL DEFAULT 0,
+    device TEXT NOT NULL DEFAULT '',
+    digest TEXT NOT NULL DEFAULT '',
+    bytes INTEGER NOT NULL DEFAULT 0,
+    downs INTEGER NOT NULL DEFAULT 0,
+    room INTEGER NOT NULL DEFAULT 0,
+    ended INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (owner, key)
+)
+"""
+_BY_STATE_4 = "CREATE INDEX jobs_by_state ON jobs (state, owner, sequence, room)"
+_BY_END_4 = "CREATE INDEX jobs_by_end ON jobs (ended) WHERE ended > 0"
+_COLUMNS_3 = (
+    "sequence, id, key, label, engine, scene, request, state, stage, done, total, reason, created, updated, attempt, "
+    "crashes, events, claim, worker, started, device, digest, bytes, downs, room, ended"
+)
 # What leads from each older version to the next one.
 _MIGRATIONS: Mapping[int, tuple[str, ...]] = {
     # Version 2 knows when a job was taken up, and on which device.
@@ -35,42 +74,29 @@ _MIGRATIONS: Mapping[int, tuple[str, ...]] = {
         "DELETE FROM needs WHERE job IN (SELECT id FROM jobs WHERE ended > 0)",
         "INSERT INTO ends SELECT coalesce(max(sequence), 0) FROM jobs",
     ),
+    # Version 4 knows whose a job is, and whose turn. SQLite changes no constraint of a table, so this is a new one.
+    3: (
+        _JOBS_4.format(name="new_jobs"),
+        f"INSERT INTO new_jobs ({_COLUMNS_3}) SELECT {_COLUMNS_3} FROM jobs",
+        # Numbers of jobs that were forgotten do not come again.
+        "DELETE FROM sqlite_sequence WHERE name = 'new_jobs'",
+        "INSERT INTO sqlite_sequence SELECT 'new_jobs', seq FROM sqlite_sequence WHERE name = 'jobs'",
+        "DROP TABLE jobs",
+        "ALTER TABLE new_jobs RENAME TO jobs",
+        _BY_STATE_4,
+        _BY_END_4,
+        "CREATE TABLE turns (owner TEXT PRIMARY KEY, last INTEGER NOT NULL) WITHOUT ROWID",
+        "INSERT INTO turns VALUES ('', 0)",
+    ),
 }
 # The version that a new database has.
 SCHEMA_VERSION = max(_MIGRATIONS) + 1
 
 # Of the present version.
-SCHEMA = """
-CREATE TABLE jobs (
-    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL UNIQUE,
-    key TEXT NOT NULL UNIQUE,
-    label TEXT NOT NULL,
-    engine TEXT NOT NULL,
-    scene TEXT NOT NULL,
-    request BLOB NOT NULL,
-    state TEXT NOT NULL,
-    stage TEXT NOT NULL DEFAULT '',
-    done INTEGER NOT NULL DEFAULT 0,
-    total INTEGER NOT NULL DEFAULT 0,
-    reason TEXT NOT NULL DEFAULT '',
-    created REAL NOT NULL,
-    updated REAL NOT NULL,
-    attempt INTEGER NOT NULL DEFAULT 0,
-    crashes INTEGER NOT NULL DEFAULT 0,
-    events INTEGER NOT NULL DEFAULT 0,
-    claim TEXT,
-    worker TEXT,
-    started REAL NOT NULL DEFAULT 0,
-    device TEXT NOT NULL DEFAULT '',
-    digest TEXT NOT NULL DEFAULT '',
-    bytes INTEGER NOT NULL DEFAULT 0,
-    downs INTEGER NOT NULL DEFAULT 0,
-    room INTEGER NOT NULL DEFAULT 0,
-    ended INTEGER NOT NULL DEFAULT 0
-);
-CREATE INDEX jobs_by_state ON jobs (state, sequence);
-CREATE INDEX jobs_by_end ON jobs (ended) WHERE ended > 0;
+SCHEMA = f"""
+{_JOBS_4.format(name="jobs")};
+{_BY_STATE_4};
+{_BY_END_4};
 CREATE TABLE events (
     job TEXT NOT NULL REFERENCES jobs (id),
     number INTEGER NOT NULL,
@@ -88,6 +114,7 @@ CREATE TABLE needs (
     PRIMARY KEY (job, sha256)
 ) WITHOUT ROWID;
 CREATE TABLE forgotten (job TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE turns (owner TEXT PRIMARY KEY, last INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE ends (count INTEGER NOT NULL);
 INSERT INTO ends VALUES (0);
 """

@@ -14,18 +14,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgpack
 
 from ex4d.service.corrupt_database import corruption_reported
 from ex4d.service.job_migrations import SCHEMA, SCHEMA_VERSION, migrate
+from ex4d.service.job_queries import JobQueries, stored_request
 from ex4d.service.job_tidying import JobTidying
 from ex4d.service.settings import ServiceError
 from ex4d_core.errors import Ex4dError
-from ex4d_core.job_status import FINAL_STATES, MAX_REASON, JobDetails, JobEvent, JobStatus
-from ex4d_core.messages import MAX_EVENTS, MAX_JOBS
-from ex4d_core.reconstruction import ReconstructionRequest, request_from_wire
+from ex4d_core.job_status import FINAL_STATES, MAX_REASON, JobStatus
+from ex4d_core.reconstruction import ReconstructionRequest
 from ex4d_core.shot import RequestError, ShotRequest
 from ex4d_core.stages import NO_ROOM_STAGE
 
@@ -43,15 +42,6 @@ _DOWN_REASON = (
 )
 # About what the database keeps for each blob that a job needs.
 _NEED_BYTES = 100
-
-_STATUS = """
-SELECT id, CAST(label AS TEXT), CAST(engine AS TEXT), state, CAST(stage AS TEXT), CAST(done AS INTEGER),
-    CAST(total AS INTEGER), CAST(reason AS TEXT), CAST(created AS REAL), CAST(attempt AS INTEGER), events,
-    CASE state WHEN 'queued' THEN
-        (SELECT count(*) FROM jobs AS other WHERE other.state = 'queued' AND other.sequence < jobs.sequence)
-    ELSE 0 END
-FROM jobs
-"""
 
 
 class ClaimLost(Ex4dError):
@@ -73,16 +63,17 @@ class Claim:
 
 @dataclass(frozen=True)
 class ClaimedJob(Claim):
-    """A claim, and what to do."""
+    """A claim, what to do, and for whom."""
 
     request: ShotRequest | ReconstructionRequest
+    owner: str = ""
 
 
 class QueueFullError(Ex4dError):
-    """The database has no room for another request until queued jobs have ended."""
+    """The database has no room for another request, of this user or of anybody, until queued jobs have ended."""
 
 
-class JobStore(JobTidying):
+class JobStore(JobQueries, JobTidying):
     """One connection to the job database; threads must not share it.
 
     Workers call the methods that take a `Claim`, which raise `ClaimLost` once the worker has lost the job.
@@ -158,7 +149,7 @@ class JobStore(JobTidying):
                 self._db.execute("ROLLBACK")
             raise
 
-    # For clients.
+    # For clients; `JobQueries` has what they read.
 
     def submit(
         self,
@@ -166,14 +157,19 @@ class JobStore(JobTidying):
         request: ShotRequest | ReconstructionRequest,
         needs: Sequence[str],
         limit_bytes: float = float("inf"),
+        *,
+        owner: str = "",
+        owner_limit_bytes: float = float("inf"),
     ) -> str:
         """Queue a job; it is on disk when this returns.
 
         Args:
-            key: the client's own name for it; a known key returns the job that has it.
+            key: the client's own name for it; a known key of this owner returns the job that has it.
             request: what to do.
             needs: hashes of the blobs that must stay until the job has ended.
             limit_bytes: what queued and running jobs may take in the database.
+            owner: the user whose job it is.
+            owner_limit_bytes: what those of this owner may take.
 
         Returns:
             The job's id.
@@ -185,63 +181,33 @@ class JobStore(JobTidying):
         packed = msgpack.packb(request.to_wire()) or b""  # which msgpack types as optional
         size = len(packed) + _NEED_BYTES * len(needs)
         with self._transaction():
-            known = self.job_of_key(key)
-            if known:
+            if known := self.job_of_key(key, owner):
                 return known
             self._require_bytes(size, limit_bytes)
+            if owner_limit_bytes < limit_bytes:
+                self._require_bytes(size, owner_limit_bytes, owner)
+            self._db.execute("INSERT OR IGNORE INTO turns VALUES (?, 0)", (owner,))
             digest = hashlib.sha256(packed).hexdigest()
             self._db.execute(
-                "INSERT INTO jobs (id, key, label, engine, scene, request, digest, bytes, state, created, updated) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?)",
-                (job, key, request.label, request.engine, request.scene, packed, digest, size, now, now),
+                "INSERT INTO jobs (id, owner, key, label, engine, scene, request, digest, bytes, state, created, "
+                "updated) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?)",
+                (job, owner, key, request.label, request.engine, request.scene, packed, digest, size, now, now),
             )
             self._db.executemany("INSERT OR IGNORE INTO needs VALUES (?, ?)", [(job, sha256) for sha256 in needs])
             self._add_event(job, "state", "queued")
         return job
 
-    def _require_bytes(self, size: int, limit: float) -> None:
-        (waiting,) = self._db.execute("SELECT coalesce(sum(bytes), 0) FROM jobs WHERE ended = 0").fetchone()
+    def _require_bytes(self, size: int, limit: float, owner: str | None = None) -> None:
+        (waiting,) = self._db.execute(
+            "SELECT coalesce(sum(bytes), 0) FROM jobs WHERE ended = 0 AND (?1 IS NULL OR owner = ?1)", (owner,)
+        ).fetchone()
         if waiting + size > limit:
+            whose, each = ("", "") if owner is None else ("your ", " for each user")
             raise QueueFullError(
-                f"the requests of queued and running jobs take {waiting / 1e6:.1f} MB, this one {size / 1e6:.1f} MB, "
-                f"and the limit is {limit / 1e6:.1f} MB: cancel some, wait, or raise --jobs-gb of the backend"
+                f"the requests of {whose}queued and running jobs take {waiting / 1e6:.1f} MB, this one "
+                f"{size / 1e6:.1f} MB, and the limit is {limit / 1e6:.1f} MB{each}: cancel some, wait, or raise "
+                "--jobs-gb of the backend"
             )
-
-    def job_of_key(self, key: str) -> str | None:
-        """The job that was submitted under a key, if any."""
-        row = self._db.execute("SELECT id FROM jobs WHERE key = ?", (key,)).fetchone()
-        return row[0] if row else None
-
-    def status(self, job: str) -> JobStatus | None:
-        """The status of a job; None for one that was never submitted."""
-        row = self._db.execute(f"{_STATUS} WHERE id = ?", (job,)).fetchone()
-        return _status(row) if row else None
-
-    def jobs(self, limit: int = MAX_JOBS) -> list[JobStatus]:
-        """The newest jobs first."""
-        limit = min(max(limit, 0), MAX_JOBS)
-        return [_status(row) for row in self._db.execute(f"{_STATUS} ORDER BY sequence DESC LIMIT ?", (limit,))]
-
-    def details(self, limit: int = MAX_JOBS) -> list[JobDetails]:
-        """What the newest jobs are of, newest first."""
-        rows = self._db.execute(
-            "SELECT id, CAST(scene AS TEXT), digest, started, state, updated, device FROM jobs "
-            "ORDER BY sequence DESC LIMIT ?",
-            (min(max(limit, 0), MAX_JOBS),),
-        )
-        return [
-            JobDetails(job, scene, digest, started, updated * (state in FINAL_STATES), device)
-            for job, scene, digest, started, state, updated, device in rows
-        ]
-
-    def events(self, job: str, after: int, limit: int = MAX_EVENTS) -> list[JobEvent]:
-        """Events of a job with numbers above ``after``, in order."""
-        rows = self._db.execute(
-            "SELECT number, kind, name, idx, sha256, size FROM events "
-            "WHERE job = ? AND number > ? ORDER BY number LIMIT ?",
-            (job, after, limit),
-        )
-        return [JobEvent(*row) for row in rows]
 
     def cancel(self, job: str, reason: str = "cancelled on request") -> None:
         """Cancel a job unless it has ended; its worker has lost the claim when this returns."""
@@ -250,31 +216,27 @@ class JobStore(JobTidying):
             if row and row[0] not in FINAL_STATES:
                 self._enter(job, "cancelled", reason)
 
-    def unfinished(self) -> int:
-        """The number of queued and running jobs."""
-        return self._db.execute("SELECT count(*) FROM jobs WHERE state IN ('queued', 'running')").fetchone()[0]
-
-    def has_queued(self) -> bool:
-        """Whether a job waits for a worker."""
-        return self._db.execute("SELECT 1 FROM jobs WHERE state = 'queued' LIMIT 1").fetchone() is not None
-
     # For workers.
 
     def claim(self, worker: str, device: str = "", free: float = float("inf")) -> ClaimedJob | None:
-        """Take the oldest queued job for a worker, which runs it on a device, or None if there is none.
+        """Take a queued job for a worker, which runs it on a device, or None if there is none.
 
-        A job that ran into the full disk is passed over until the bytes that it needs are ``free``.
-
-        Jobs whose request this version cannot read, since another version queued them, fail on the way.
+        It is the oldest job of the owner whose last turn is the longest ago. A job that ran into the full disk is
+        passed over until the bytes that it needs are ``free``. Jobs whose request this version cannot read, since
+        another version queued them, fail on the way.
         """
         while True:
             with self._transaction():
+                # Owners who had no turn yet take theirs in the order of their jobs.
                 row = self._db.execute(
-                    "SELECT id, request FROM jobs WHERE state = 'queued' AND room <= ? ORDER BY sequence LIMIT 1",
+                    "SELECT id, request, jobs.owner FROM jobs JOIN (SELECT last, (SELECT sequence FROM jobs "
+                    "WHERE state = 'queued' AND jobs.owner = turns.owner AND room <= ? ORDER BY sequence LIMIT 1) "
+                    "AS oldest FROM turns) ON sequence = oldest ORDER BY last, oldest LIMIT 1",
                     (free,),
                 ).fetchone()
                 if not row:
                     return None
+                self._db.execute("UPDATE turns SET last = (SELECT max(last) + 1 FROM turns) WHERE owner = ?", (row[2],))
                 claim = Claim(row[0], secrets.token_hex(8))
                 self._enter(claim.job, "running")
                 self._db.execute(
@@ -283,7 +245,7 @@ class JobStore(JobTidying):
                     (claim.secret, worker, time.time(), device, claim.job),
                 )
             try:
-                return ClaimedJob(claim.job, claim.secret, _request(row[1]))
+                return ClaimedJob(claim.job, claim.secret, stored_request(row[1]), row[2])
             except RequestError as error:
                 self.fail(claim, f"this version of the backend cannot read its request: {error}; submit it again")
 
@@ -431,25 +393,6 @@ class JobStore(JobTidying):
         return bool(added)
 
 
-def _request(data: object) -> ShotRequest | ReconstructionRequest:
-    """The request of a row.
-
-    Raises:
-        RequestError: it is of another version, or damaged.
-    """
-    # msgpack has no common base of its errors, and damaged bytes may be anything: of this job alone.
-    try:
-        values = msgpack.unpackb(data)
-    except Exception as error:
-        raise RequestError(f"its record is damaged ({type(error).__name__}: {error})") from error
-    return request_from_wire(values)
-
-
 def _storable(reason: str) -> str:
     """A reason short enough for lists of jobs, and valid UTF-8 for SQLite: a file's name may be anything."""
     return reason[:MAX_REASON].encode("utf-8", "replace").decode("utf-8")
-
-
-def _status(row: tuple[Any, ...]) -> JobStatus:
-    job, label, engine, state, stage, done, total, reason, created, attempt, events, position = row
-    return JobStatus(job, label, engine, state, stage, done, total, reason, position, created, attempt, events)

@@ -32,64 +32,94 @@ class JobTidying:
         """How many jobs have ended since the database exists; the n-th to end has the number n, whatever the clock."""
         return self._db.execute("SELECT count FROM ends").fetchone()[0]
 
-    def forget(self, ended_before: float = float("inf"), up_to: int | None = None, limit: int | None = None) -> int:
+    def forget(self, ended_before: float = float("inf"), up_to: int | None = None) -> int:
         """Delete all records of finished jobs, those that ended first before others.
 
         Args:
             ended_before: only jobs that ended before this time by the clock, in seconds since 1970.
             up_to: only jobs whose end has this number (see `ends`) or a lower one.
-            limit: at most so many jobs.
 
         Returns:
             The number of jobs.
         """
-        # What a power cut brings back is forgotten by the next tidying; it is not worth waiting for the disk.
+        forgotten = 0
+        with self._without_waiting():
+            while True:
+                jobs, _ = self._forget_some(ended_before, 2**62 if up_to is None else up_to, SLICE_JOBS)
+                forgotten += jobs
+                if jobs < SLICE_JOBS:
+                    return forgotten
+
+    def forget_while(self, over: Callable[[], bool], step: int) -> int:
+        """Delete records of finished jobs while they are ``over`` a limit; returns the number of jobs.
+
+        It is the owner with the most records who forgets the jobs that ended first, ``step`` of them at a time.
+        """
+        counted = "SELECT owner, sum(events + 1) FROM jobs WHERE ended > 0 GROUP BY owner"
+        forgotten, records = 0, dict(self._db.execute(counted)) if over() else {}
+        with self._without_waiting():
+            while records and over():
+                owner = max(records, key=lambda one: records[one])
+                jobs, deleted = self._forget_some(float("inf"), 2**62, step, owner)
+                forgotten += jobs
+                records[owner] -= deleted
+                if jobs < step:
+                    del records[owner]
+        return forgotten
+
+    def _forget_some(self, ended_before: float, up_to: int, limit: int, owner: str | None = None) -> tuple[int, int]:
+        """Returns the numbers of jobs and of records deleted."""
+        self._finish_forgetting()  # what an earlier process was killed in
+        with self._slice():
+            rows = self._db.execute(
+                "SELECT id, events + 1 FROM jobs WHERE ended > 0 AND ended <= ? AND updated < ? "
+                "AND (?4 IS NULL OR owner = ?4) ORDER BY ended LIMIT ?3",
+                (up_to, ended_before, limit, owner),
+            ).fetchall()
+            jobs = [(job,) for job, _ in rows]
+            self._db.executemany("INSERT OR IGNORE INTO forgotten VALUES (?)", jobs)
+            self._db.executemany("DELETE FROM jobs WHERE id = ?", jobs)
+        self._finish_forgetting()
+        return len(rows), sum(records for _, records in rows)
+
+    @contextmanager
+    def _without_waiting(self) -> Iterator[None]:
+        """What a power cut brings back is forgotten by the next tidying; it is not worth waiting for the disk."""
         self._db.execute("PRAGMA synchronous = NORMAL")
         try:
-            return self._forget(ended_before, 2**62 if up_to is None else up_to, limit)
+            yield
         finally:
             self._db.execute("PRAGMA synchronous = FULL")
-
-    def _forget(self, ended_before: float, up_to: int, limit: int | None) -> int:
-        forgotten = 0
-        self._finish_forgetting()  # what an earlier process was killed in
-        while limit is None or forgotten < limit:
-            wanted = SLICE_JOBS if limit is None else min(SLICE_JOBS, limit - forgotten)
-            with self._slice():
-                rows = self._db.execute(
-                    "SELECT id FROM jobs WHERE ended > 0 AND ended <= ? AND updated < ? ORDER BY ended LIMIT ?",
-                    (up_to, ended_before, wanted),
-                ).fetchall()
-                self._db.executemany("INSERT OR IGNORE INTO forgotten VALUES (?)", rows)
-                self._db.executemany("DELETE FROM jobs WHERE id = ?", rows)
-            self._finish_forgetting()
-            forgotten += len(rows)
-            if len(rows) < wanted:
-                break
-        return forgotten
 
     def forgettable(self, ended_before: float) -> int:
         """The number of jobs that `forget` would delete."""
         counted = "SELECT count(*) FROM jobs WHERE ended > 0 AND updated < ?"
         return self._db.execute(counted, (ended_before,)).fetchone()[0]
 
-    def needed_blobs(self, finished_since: float = float("inf")) -> set[str]:
-        """Hashes that queued and running jobs need, and results of those that ended after ``finished_since``."""
-        inputs = self._db.execute("SELECT sha256 FROM needs JOIN jobs ON jobs.id = needs.job WHERE ended = 0")
+    def needed_blobs(self, finished_since: float = float("inf"), owner: str | None = None) -> set[str]:
+        """Hashes that queued and running jobs need, and results of those that ended after ``finished_since``.
+
+        Only of an owner's jobs, if one is given.
+        """
+        inputs = self._db.execute(
+            "SELECT sha256 FROM needs JOIN jobs ON jobs.id = needs.job WHERE ended = 0 AND (?1 IS NULL OR owner = ?1)",
+            (owner,),
+        )
         needed = {row[0] for row in inputs}
         results = self._db.execute(
             "SELECT sha256 FROM jobs CROSS JOIN events ON jobs.id = events.job "
-            "WHERE kind <> 'state' AND (ended = 0 OR updated > ?)",
-            (finished_since,),
+            "WHERE kind <> 'state' AND (ended = 0 OR updated > ?) AND (?2 IS NULL OR owner = ?2)",
+            (finished_since, owner),
         )
         return needed.union(row[0] for row in results)
 
-    def results(self) -> dict[str, int]:
-        """The results of finished jobs: the number of the end (see `ends`) of the last job that has each blob."""
+    def results(self, owner: str) -> dict[str, int]:
+        """The results of an owner's finished jobs: for each blob the number of the end (see `ends`) of the last one."""
         return dict(
             self._db.execute(
                 "SELECT sha256, max(ended) FROM jobs CROSS JOIN events ON jobs.id = events.job "
-                "WHERE kind <> 'state' AND ended > 0 GROUP BY sha256"
+                "WHERE kind <> 'state' AND ended > 0 AND owner = ? GROUP BY sha256",
+                (owner,),
             )
         )
 

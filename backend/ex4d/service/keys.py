@@ -5,14 +5,13 @@ certificate format:
 
     server.key_secret, server.key        the service's own pair; clients need the second file
     clients/NAME.key                     one file for each client that may connect; delete it to refuse the client's
-                                         next connection
+                                         next connection. Its NAME is the user's, also with a new key in it
     NAME.key_secret                      what the client NAME needs; copy it to that computer and delete it here
 """
 
 from __future__ import annotations
 
 import logging
-import re
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +21,7 @@ from zmq.auth import create_certificates, load_certificate
 from zmq.auth.thread import ThreadAuthenticator
 
 from ex4d.service.private_files import tighten_secret
-from ex4d.service.settings import ServiceError
+from ex4d.service.settings import ServiceError, is_client_name
 from ex4d_core.durable_files import put_in_place
 from ex4d_core.local_token import USER
 
@@ -51,7 +50,7 @@ def create_keys(folder: Path, client: str = "client") -> KeyFiles:
     Raises:
         ServiceError: a client of this name has keys already, or the name is invalid.
     """
-    if not re.fullmatch(r"[\w-]{1,64}", client) or client == "server":
+    if not is_client_name(client):
         raise ServiceError(f"invalid client name {client!r}: expected letters, digits, '-' and '_', and not 'server'")
     clients = folder / "clients"
     if (clients / f"{client}.key").exists() or (folder / f"{client}.key_secret").exists():
@@ -82,13 +81,13 @@ def check_keys(folder: Path) -> None:
     _server_pair(folder)
     clients = folder / "clients"
     try:
-        names = [path.name for path in clients.iterdir() if path.suffix == ".key"]
-        for name in names:
-            load_certificate(clients / name)
+        files = [path for path in clients.iterdir() if path.suffix == ".key" and is_client_name(path.stem)]
+        for file in files:
+            load_certificate(file)
     except (OSError, ValueError) as error:
         raise ServiceError(f"cannot read the clients' keys in {clients}: {error}; {_REMEDY}") from error
-    if not names:
-        raise ServiceError(f"no client may connect: {clients} has no *.key file; {_REMEDY}")
+    if not files:
+        raise ServiceError(f"no client may connect: {clients} has no *.key file with the name of a client; {_REMEDY}")
 
 
 def _server_pair(folder: Path) -> tuple[bytes, bytes]:
@@ -106,14 +105,15 @@ def _server_pair(folder: Path) -> tuple[bytes, bytes]:
 
 def require_keys(
     context: zmq.Context[zmq.Socket[bytes]], socket: zmq.Socket[bytes], folder: Path
-) -> ThreadAuthenticator:
-    """Restrict ``socket`` to the folder's clients, encrypted. Stop the returned authenticator at the end."""
+) -> tuple[ThreadAuthenticator, Clients]:
+    """Restrict ``socket`` to the folder's clients, encrypted; returns them. Stop the authenticator at the end."""
     check_keys(folder)
     socket.curve_publickey, socket.curve_secretkey = _server_pair(folder)
     socket.curve_server = True
     authenticator = _authenticator(context, socket)
-    authenticator.configure_curve_callback(domain=_DOMAIN, credentials_provider=_Clients(folder / "clients"))
-    return authenticator
+    clients = Clients(folder / "clients")
+    authenticator.configure_curve_callback(domain=_DOMAIN, credentials_provider=clients)
+    return authenticator, clients
 
 
 def require_token(
@@ -138,20 +138,29 @@ def _authenticator(context: zmq.Context[zmq.Socket[bytes]], socket: zmq.Socket[b
     return authenticator
 
 
-class _Clients:
+class Clients:
     """Reads the folder's clients at each handshake, since keys come and go while the service runs."""
 
     def __init__(self, folder: Path):
+        """Of an existing folder ``clients``."""
         self._folder = folder
+        self._names: dict[str, str] = {}
 
     def callback(self, domain: str, key: bytes) -> bool:
         """Whether a public key, in Z85, is a client's; called in the authenticator's thread."""
-        for path in self._folder.glob("*.key"):
+        for path in sorted(self._folder.glob("*.key")):
             try:
                 public, _ = load_certificate(path)
             except (OSError, ValueError) as error:
                 log.warning("ignored %s, which is not a key: %s", path, error)
                 continue
-            if public == key:
+            if not is_client_name(path.stem):
+                log.warning("ignored %s: rename it to letters, digits, '-' and '_', and not 'server'", path)
+            elif public == key:
+                self._names[key.decode()] = path.stem
                 return True
         return False
+
+    def name_of(self, frame: zmq.Frame) -> str:
+        """Who sent a frame of an admitted connection: the name that the key's file had when it was admitted last."""
+        return self._names[str(frame.get("User-Id"))]

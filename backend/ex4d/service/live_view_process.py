@@ -22,12 +22,13 @@ from ex4d.service.blob_store import BlobStore
 from ex4d.service.processes import read_messages, start_child, write_message
 from ex4d.service.refusals import refusal_for
 from ex4d.service.stored_inputs import open_scene
+from ex4d.service.users import user_folder
 from ex4d.service.worker import use_one_thread
 from ex4d_core.shot import ShotRequest
 
 log = logging.getLogger("ex4d.service.live_view_process")
 
-# Scenes whose files stay open: the one an artist works on, and a few others.
+# Scenes whose files stay open: those that artists work on, and a few others.
 _OPEN_SCENES = 8
 
 
@@ -41,7 +42,7 @@ class LiveViewRenderer:
     """Renders views and coverage, and keeps recently used scenes open."""
 
     def __init__(self, data: Path, device: str, machine: MachineSettings):
-        """Render scenes of a service's data folder.
+        """Render scenes of the users of a service's data folder, of each their own.
 
         Args:
             data: the folder.
@@ -49,9 +50,8 @@ class LiveViewRenderer:
             machine: its licence.
         """
         self._data = data
-        self._blobs = BlobStore(data)
         self._device, self._machine = device, machine
-        self._scenes: LRUCache[str, _OpenScene] = LRUCache(_OPEN_SCENES)
+        self._scenes: LRUCache[tuple[str, str], _OpenScene] = LRUCache(_OPEN_SCENES)
 
     def result(self, message: dict[str, Any]) -> dict[str, Any]:
         """The fields of a `View` or of a piece of `Coverage`, or code and text of a `Refusal` as "error".
@@ -60,11 +60,12 @@ class LiveViewRenderer:
             message: of `ex4d.service.live_views.ViewRequest.next_message`.
         """
         try:
+            user = message["user"]
             if "coverage" in message:
                 request = ShotRequest.from_wire(message["coverage"])
-                return dict(self._open(request.scene).coverage.of(request, index=message["index"]).to_wire())
+                return dict(self._open(user, request.scene).coverage.of(request, index=message["index"]).to_wire())
             request = ShotRequest.from_wire(message["view"])
-            shown = self._open(request.scene).views.look(request)
+            shown = self._open(user, request.scene).views.look(request)
             height, width = shown.image.shape[:2]
             return {"width": width, "height": height, "seen": shown.seen, "payload": jpeg_bytes(shown.image)}
         # Rendering may raise anything, and the next view may well be fine.
@@ -73,11 +74,12 @@ class LiveViewRenderer:
             refusal = refusal_for(error, self._data)
             return {"error": [refusal.code, str(refusal)]}
 
-    def _open(self, digest: str) -> _OpenScene:
-        if digest not in self._scenes:
-            scene, place = open_scene(self._blobs, digest), {"device": self._device, "machine": self._machine}
-            self._scenes[digest] = _OpenScene(SceneViews(scene, **place), SceneCoverage(scene, **place))
-        return self._scenes[digest]
+    def _open(self, user: str, digest: str) -> _OpenScene:
+        if (user, digest) not in self._scenes:
+            scene = open_scene(BlobStore(user_folder(self._data, user)), digest)
+            place = {"device": self._device, "machine": self._machine}
+            self._scenes[user, digest] = _OpenScene(SceneViews(scene, **place), SceneCoverage(scene, **place))
+        return self._scenes[user, digest]
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
 """`LiveViewQueue`: hands the clients' requests for live views and coverage to one live view process.
 
-Of each kind and client only the newest request counts. The process (see `ex4d.service.live_view_process`) is apart
-from the workers, so that an artist who drags a keyframe sees the result at once, whatever is being generated. It
-computes the coverage of a shot in pieces: a view waits for one of them at most, and a newer request replaces an older
-one halfway.
+Of each kind and client only the newest request counts, and users take turns. The process (see
+`ex4d.service.live_view_process`) is apart from the workers, so that an artist who drags a keyframe sees the result at
+once, whatever is being generated. It computes the coverage of a shot in pieces: a view waits for one of them at most,
+and a newer request replaces an older one halfway.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -45,6 +45,7 @@ class ViewRequest:
     """A client's request; ``coverage`` is None for a view, else the values so far."""
 
     client: bytes
+    user: str
     request_id: int
     request: ShotRequest
     answer: Answer
@@ -59,11 +60,11 @@ class ViewRequest:
     def next_message(self) -> dict[str, Any]:
         """What the process is asked next."""
         if self.coverage is None:
-            return {"view": self.request.to_wire()}
+            return {"user": self.user, "view": self.request.to_wire()}
         start = len(self.coverage["seen"])
         camera = self.request.camera.frames(start, start + _PIECE_FRAMES)
         part = replace(self.request, camera=camera, first_frame=self.request.first_frame + start)
-        return {"coverage": part.to_wire(), "index": start}
+        return {"user": self.user, "coverage": part.to_wire(), "index": start}
 
     def reply_to(self, result: dict[str, Any]) -> Message | None:
         """The client's reply; None while pieces of it are missing."""
@@ -85,17 +86,19 @@ class LiveViewQueue:
         self._log = settings.data / "logs" / "live-view.log"
         self._waiting: OrderedDict[tuple[bytes, bool], ViewRequest] = OrderedDict()
         self._current: ViewRequest | None = None
+        # Who had a turn, the last one last.
+        self._turns: OrderedDict[str, None] = OrderedDict()
         self._since = 0.0
         self._activity: float | None = None
         self._active_at = 0.0
 
-    def ask_view(self, client: bytes, request_id: int, request: ShotRequest, answer: Answer) -> None:
+    def ask_view(self, client: bytes, user: str, request_id: int, request: ShotRequest, answer: Answer) -> None:
         """Render a view; drops a waiting request for a view of this client."""
-        self._add(ViewRequest(client, request_id, request, answer))
+        self._add(ViewRequest(client, user, request_id, request, answer))
 
-    def ask_coverage(self, client: bytes, request_id: int, request: ShotRequest, answer: Answer) -> None:
+    def ask_coverage(self, client: bytes, user: str, request_id: int, request: ShotRequest, answer: Answer) -> None:
         """Compute the coverage of a shot; drops a request for coverage of this client, even halfway."""
-        self._add(ViewRequest(client, request_id, request, answer, {"seen": [], "view_angle": []}))
+        self._add(ViewRequest(client, user, request_id, request, answer, {"seen": [], "view_angle": []}))
 
     def tick(self) -> float:
         """Kill a process that hangs; returns the seconds until the next call is due."""
@@ -125,10 +128,30 @@ class LiveViewQueue:
         if superseded:
             _supersede(superseded)
         self._waiting[added.key] = added
-        while sum(len(one.request.camera) for one in self._waiting.values()) > _MAX_WAITING_FRAMES:
-            _, oldest = self._waiting.popitem(last=False)
-            _supersede(oldest)
+        while self._waiting_frames().total() > _MAX_WAITING_FRAMES:
+            # Of whoever has the most, so that nobody loses a request to another.
+            [(user, _)] = self._waiting_frames().most_common(1)
+            _supersede(self._pop_oldest(user))
         self._next()
+
+    def _waiting_frames(self) -> Counter[str]:
+        frames: Counter[str] = Counter()
+        for one in self._waiting.values():
+            frames[one.user] += len(one.request.camera)
+        return frames
+
+    def _pop_oldest(self, user: str) -> ViewRequest:
+        return self._waiting.pop(next(key for key, one in self._waiting.items() if one.user == user))
+
+    def _pop_next(self) -> ViewRequest:
+        """The oldest request of a user without a turn yet, or else of the one whose turn was the longest ago."""
+        waiting = dict.fromkeys(one.user for one in self._waiting.values())
+        user = next((user for user in waiting if user not in self._turns), None)
+        if user is None:
+            user = next(user for user in self._turns if user in waiting)
+        self._turns[user] = None
+        self._turns.move_to_end(user)
+        return self._pop_oldest(user)
 
     def _next(self) -> None:
         if self._current is not None or not self._waiting:
@@ -139,7 +162,7 @@ class LiveViewQueue:
             self._process = ChildProcess("ex4d.service.live_view_process", options, self._settings.data, self._log)
             log.info("live view process %d started", self._process.pid)
             threading.Thread(target=self._listen, args=(self._process,), name="live views", daemon=True).start()
-        _, self._current = self._waiting.popitem(last=False)
+        self._current = self._pop_next()
         self._current.tries += 1
         self._since = self._active_at = time.monotonic()
         # A dead process cannot be written to; its end is on the way to us.

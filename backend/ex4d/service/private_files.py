@@ -14,7 +14,7 @@ from ex4d.service.settings import ServiceError
 log = logging.getLogger(__name__)
 
 # All that a service makes in its data folder, which may hold files of others, too.
-_OURS = ("blobs", "partial", "work", "logs", "keys", "lock", "service.pid", "jobs.sqlite*")
+_OURS = ("blobs", "partial", "users", "work", "logs", "keys", "lock", "service.pid", "jobs.sqlite*")
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 

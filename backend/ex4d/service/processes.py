@@ -30,7 +30,7 @@ class ChildProcess(subprocess.Popen[bytes]):
     Attributes:
         input: what it reads.
         output: what it writes.
-        log_start: where its own lines begin in its log.
+        log_start: where its lines about its present work begin in its log.
     """
 
     def __init__(self, module: str, options: dict[str, str], folder: Path, log: Path):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -15,6 +15,7 @@ from ex4d.service.blob_store import BlobStore
 from ex4d.service.corrupt_database import corruption_reported
 from ex4d.service.job_store import JobStore
 from ex4d.service.settings import ServiceError, ServiceSettings
+from ex4d.service.users import user_folder, user_names
 
 _DAY_SECONDS = 86_400.0
 # Jobs that are forgotten at once until the database is within its limit.
@@ -58,11 +59,19 @@ def used(settings: ServiceSettings) -> Used:
         return Used(0, 0, *limits)
     log = settings.database.with_name(f"{settings.database.name}-wal")
     jobs = sum(path.stat().st_size for path in (settings.database, log) if path.exists())
-    return Used(BlobStore(settings.data).total_bytes(), jobs, *limits)
+    return Used(sum(blobs.total_bytes() for blobs in _stores(settings).values()), jobs, *limits)
+
+
+def _stores(settings: ServiceSettings) -> dict[str, BlobStore]:
+    """The blobs of each user."""
+    return {user: BlobStore(user_folder(settings.data, user)) for user in user_names(settings.data)}
 
 
 class Tidying:
     """Keeps a running service's folder within its limits; jobs that ended first go first.
+
+    Where all users together have too much, those give who have more than an equal level, down to it, so that nobody
+    loses footage to another's hunger.
 
     A clock that is wrong for a moment must not cost anybody's results. So a job of before this service is forgotten by
     its age only if the clock, and the clock of the start plus the time since, both say so; and a job that ended since,
@@ -98,16 +107,34 @@ class Tidying:
             limit = settings.jobs_gb * 1e9
             if store.used_bytes() > limit:
                 limit *= _SHARE_LEFT
-                while store.used_bytes() > limit and (some := store.forget(limit=_JOBS_PER_STEP)):
-                    jobs += some
+                jobs += store.forget_while(lambda: store.used_bytes() > limit, _JOBS_PER_STEP)
             store.shrink()
-            blobs, freed = BlobStore(settings.data), 0
+            stores, freed = _stores(settings), 0
             if steady - self._began >= _TRUST_CLOCK_SECONDS:
-                freed += blobs.drop_abandoned(clocks)
-            if blobs.total_bytes() > (limit := settings.cache_gb * 1e9):
-                needed, groups = store.needed_blobs(), store.results()
-                freed += blobs.drop_unneeded(limit, needed, groups=groups, clocks=clocks)
+                freed += sum(blobs.drop_abandoned(clocks) for blobs in stores.values())
+            sizes = {user: blobs.total_bytes() for user, blobs in stores.items()}
+            level = _level(sizes.values(), settings.cache_gb * 1e9)
+            if settings.many_users:
+                level = min(level, settings.user_gb * 1e9)
+            for user, blobs in stores.items():
+                if sizes[user] > level:
+                    freed += _drop(blobs, store, user, level, clocks)
         return Pruned(jobs, freed)
+
+    def tidy_user(self, user: str, most: float, aim: float) -> int:
+        """Where a user's blobs take more than ``most`` bytes, delete unneeded ones until they take ``aim`` at most.
+
+        For a thread, since it may take long; also while `run` runs.
+
+        Returns:
+            The bytes that they take then.
+        """
+        settings, clocks = self._settings, (self._wall_clock(), self._offset + self._steady_clock())
+        blobs = BlobStore(user_folder(settings.data, user))
+        if blobs.total_bytes() > most:
+            with corruption_reported(settings.database), closing(JobStore(settings.database)) as store:
+                _drop(blobs, store, user, aim, clocks)
+        return blobs.total_bytes()
 
     def _forget_old(self, store: JobStore, steady: float, now: float) -> int:
         self._marks.append((steady, store.ends()))
@@ -124,6 +151,20 @@ class Tidying:
         return jobs
 
 
+def _drop(blobs: BlobStore, store: JobStore, user: str, limit: float, clocks: tuple[float, ...]) -> int:
+    """Delete what a user does not need, down to a limit; returns the bytes freed."""
+    needed, groups = store.needed_blobs(owner=user), store.results(user)
+    return blobs.drop_unneeded(limit, needed, groups=groups, clocks=clocks)
+
+
+def _level(sizes: Iterable[float], total: float) -> float:
+    """The level that takes what is above it from each of some sizes so that ``total`` is left; infinite if they fit."""
+    left = sorted(sizes)
+    while left and left[0] * len(left) <= total:
+        total -= left.pop(0)
+    return total / len(left) if left else float("inf")
+
+
 def prune(settings: ServiceSettings, days: float) -> Pruned:
     """Forget every job that ended more than ``days`` days ago, an hour at least, and every blob unused for as long.
 
@@ -136,8 +177,10 @@ def prune(settings: ServiceSettings, days: float) -> Pruned:
     with corruption_reported(settings.database), closing(JobStore(settings.database)) as store:
         jobs = store.forget(ended_before=before)
         store.shrink()
-        needed = store.needed_blobs(finished_since=before)
-    return Pruned(jobs, BlobStore(settings.data).drop_unneeded(0.0, needed, days * _DAY_SECONDS))
+        stores = _stores(settings)
+        needed = {user: store.needed_blobs(finished_since=before, owner=user) for user in stores}
+    unused = days * _DAY_SECONDS
+    return Pruned(jobs, sum(blobs.drop_unneeded(0.0, needed[user], unused) for user, blobs in stores.items()))
 
 
 def prunable(settings: ServiceSettings, days: float) -> Pruned:
@@ -150,9 +193,11 @@ def prunable(settings: ServiceSettings, days: float) -> Pruned:
         return Pruned(0, 0)
     before = _ended_before(days)
     with corruption_reported(settings.database), closing(JobStore(settings.database)) as store:
-        jobs, needed = store.forgettable(ended_before=before), store.needed_blobs(finished_since=before)
-    blobs = BlobStore(settings.data).unneeded(needed, days * _DAY_SECONDS)
-    return Pruned(jobs, sum(size for size, _ in blobs))
+        jobs, stores = store.forgettable(ended_before=before), _stores(settings)
+        needed = {user: store.needed_blobs(finished_since=before, owner=user) for user in stores}
+    unused = days * _DAY_SECONDS
+    found = [size for user, blobs in stores.items() for size, _ in blobs.unneeded(needed[user], unused)]
+    return Pruned(jobs, sum(found))
 
 
 def _ended_before(days: float) -> float:

@@ -1,10 +1,10 @@
-"""`Refusal`, the error reply to a request, and `refusal_for`, which turns any exception into one."""
+"""`Refusal`, the error reply to a request; `refusal_for`, which turns any exception into one; `Later`: no reply yet."""
 
 from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,19 @@ class Refusal(Ex4dError):
     def message(self) -> Error:
         """The reply that a client gets."""
         return Error(self.code, str(self)[:_MAX_TEXT], self.details)
+
+
+class Later(Exception):
+    """A request cannot be answered before work in a thread is done; it is served again then.
+
+    Attributes:
+        begin: starts the work, and has a function called with the error that prevented it, or None.
+    """
+
+    def __init__(self, begin: Callable[[Callable[[BaseException | None], None]], None]):
+        """See the class."""
+        super().__init__("the request waits for work in a thread")
+        self.begin = begin
 
 
 def refusal_for(error: BaseException, folder: Path) -> Refusal:

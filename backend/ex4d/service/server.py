@@ -8,18 +8,17 @@ import signal
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 
 import zmq
 
-from ex4d.service.blob_store import BlobStore
-from ex4d.service.connections import ConnectionGuard, raise_descriptor_limit
+from ex4d.service.connections import ConnectionGuard, bind_router, raise_descriptor_limit
 from ex4d.service.corrupt_database import corruption_reported
 from ex4d.service.disk_room import DiskRoom
 from ex4d.service.folder_lock import locked
-from ex4d.service.front import Front, bind_router
+from ex4d.service.front import Front
 from ex4d.service.inbox import Inbox
 from ex4d.service.job_store import JobStore
 from ex4d.service.keys import check_keys, require_keys, require_token
@@ -28,7 +27,7 @@ from ex4d.service.logs import kept_log
 from ex4d.service.private_files import private_files, tighten_data
 from ex4d.service.pruning import Pruned, Tidying, used
 from ex4d.service.settings import ServiceError, ServiceSettings
-from ex4d.service.uploads import Uploads
+from ex4d.service.users import Users
 from ex4d.service.waiting_front import StoppedWaiting, WaitingFront
 from ex4d.service.workers import Workers
 from ex4d_core.local_token import new_token, remove_token, write_token
@@ -67,24 +66,24 @@ def run_service(settings: ServiceSettings) -> int:
         stack.callback(inbox.close)
         stop = stack.enter_context(_stopped_by_signals(inbox))
         # Before anything that a full disk may prevent, so that clients are told of it.
-        socket, guard, address = stack.enter_context(_listening(settings, room))
+        socket, guard, user_of, address = stack.enter_context(_listening(settings, room))
         waiting = WaitingFront(socket, address, stop)
         try:
             store, tidying = room.keep_trying(lambda: _open_jobs(settings), waiting.wait)
             stack.callback(store.close)
-            blobs = room.keep_trying(lambda: BlobStore(settings.data), waiting.wait)
+            users = Users(settings, inbox, tidying.tidy_user)
+            room.keep_trying(lambda: users.of(""), waiting.wait)
         except StoppedWaiting:
             return 0
+        stack.callback(users.close)
         log.info("%s", used(settings))
-        uploads = Uploads(blobs, inbox, settings.reserve_mb * 1e6)
-        stack.callback(uploads.close)
 
         store.set_patience(_PATIENCE_SECONDS)
         views = LiveViewQueue(settings, inbox)
         stack.callback(views.stop)
-        workers = Workers(settings, store, inbox, lambda job: front.job_changed(job))
-        chores = _Chores(store, tidying, inbox)
-        front = Front(socket, store, blobs, uploads, views, workers, settings, inbox, guard, chores.tidy_soon)
+        workers = Workers(settings, store, inbox, lambda job: front.job_changed(job), lambda job: front.job_left(job))
+        chores = _Chores(store, tidying, users, inbox)
+        front = Front(socket, store, users, views, workers, settings, inbox, guard, chores.tidy_soon, user_of)
         stack.callback(workers.stop)
         log.info("listening on %s", address)
         _loop(chores, front, workers, views, inbox, socket, stop)
@@ -103,8 +102,8 @@ def run_service(settings: ServiceSettings) -> int:
 class _Chores:
     """What the loop does besides: takes over from an earlier service, and tidies from time to time in a thread."""
 
-    def __init__(self, store: JobStore, tidying: Tidying, inbox: Inbox):
-        self._store, self._tidying, self._inbox = store, tidying, inbox
+    def __init__(self, store: JobStore, tidying: Tidying, users: Users, inbox: Inbox):
+        self._store, self._tidying, self._users, self._inbox = store, tidying, users, inbox
         self._taken_over = self._busy = False
         self._tidy_at = time.monotonic()
 
@@ -132,6 +131,7 @@ class _Chores:
 
     def _tidied(self, outcome: Future[Pruned]) -> None:
         self._busy = False
+        self._users.tidied()
         _log_pruned(outcome)
 
 
@@ -185,19 +185,25 @@ def _wait_for_token(reason: str) -> None:
 
 
 @contextmanager
-def _listening(settings: ServiceSettings, room: DiskRoom) -> Iterator[tuple[zmq.Socket[bytes], ConnectionGuard, str]]:
+def _listening(
+    settings: ServiceSettings, room: DiskRoom
+) -> Iterator[tuple[zmq.Socket[bytes], ConnectionGuard, Callable[[zmq.Frame], str], str]]:
+    """The socket, its guard, whose a frame is, and the address."""
     with ExitStack() as stack:
         context = zmq.Context()
         stack.callback(context.term)
         socket = context.socket(zmq.ROUTER)
         stack.callback(socket.close)
         token = new_token()
+        user_of: Callable[[zmq.Frame], str] = _nobody_else
         if settings.keys_folder:
-            authenticator = require_keys(context, socket, settings.keys_folder)
+            authenticator, clients = require_keys(context, socket, settings.keys_folder)
+            if settings.many_users:
+                user_of = clients.name_of
         else:
             authenticator = require_token(context, socket, token)
         stack.callback(authenticator.stop)
-        guard = ConnectionGuard(socket, raise_descriptor_limit())
+        guard = ConnectionGuard(socket, raise_descriptor_limit(), many_users=settings.many_users)
         stack.callback(guard.close)
         try:
             address = bind_router(socket, settings.address)
@@ -212,7 +218,12 @@ def _listening(settings: ServiceSettings, room: DiskRoom) -> Iterator[tuple[zmq.
                 raise ServiceError(text) from error
             stack.callback(remove_token, address, token)
             log.info("clients of this user find their token in %s", file)
-        yield socket, guard, address
+        yield socket, guard, user_of, address
+
+
+def _nobody_else(frame: zmq.Frame) -> str:
+    """The one user where there are not many."""
+    return ""
 
 
 def _bind_failure(address: str, error: zmq.ZMQError) -> str:

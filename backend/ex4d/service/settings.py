@@ -14,13 +14,21 @@ from ex4d.devices import Devices
 from ex4d.machine import MachineSettings
 from ex4d_core.errors import Ex4dError, RequestError
 from ex4d_core.messages import DEFAULT_ADDRESS
-from ex4d_core.schema import Codec, Option, Range, Settings
+from ex4d_core.schema import Codec, Length, Option, Range, Settings
 
 _ADDRESS = re.compile(r"tcp://(?P<host>\[[0-9a-fA-F:.]+\]|[^\[\]:/]+):(?P<port>\d{1,5})")
 
 
+_CLIENT_NAME = re.compile(r"[\w-]{1,64}")
+
+
 class ServiceError(Ex4dError):
     """The service cannot start or continue; the message says what to do."""
+
+
+def is_client_name(name: str) -> bool:
+    """Whether a client's key may have this name, which is also its user's, and that of a folder."""
+    return bool(_CLIENT_NAME.fullmatch(name)) and name != "server"
 
 
 def default_data_folder() -> Path:
@@ -50,6 +58,11 @@ class ServiceSettings(Settings):
         jobs_gb: above this size of the job database the jobs that ended first are forgotten; queued and running ones
             may take as much.
         keep_days: finished jobs are forgotten after this time.
+        shared: whether all holders of keys are one user, named "".
+        admins: users who also list and cancel the jobs of the others.
+        user_jobs: queued and running jobs of each user.
+        user_gb: footage, results and uploads in progress of each user.
+        user_requests: a second, of each user; any more wait.
         reserve_mb: disk space that uploads leave free, so that jobs and their records still have room.
         runner: ``module:function`` that generates a shot, called like `ex4d.pipeline.take.generate_take`.
 
@@ -75,6 +88,25 @@ class ServiceSettings(Settings):
     ] = 1.0
     keep_days: Annotated[float, Range(0), Option("forget finished jobs after this many days")] = 30.0
     reserve_mb: Annotated[float, Range(0)] = 256.0
+    shared: Annotated[
+        bool,
+        Option("let all clients see and cancel each other's jobs, and use each other's footage; no limits for each"),
+    ] = False
+    admins: Annotated[
+        tuple[Annotated[str, Length(64, 1)], ...],
+        Option(
+            "a client who also lists and cancels the jobs of all others; repeatable", metavar="CLIENT", flag="--admin"
+        ),
+    ] = ()
+    user_jobs: Annotated[
+        int, Range(1), Option("limit of queued and running jobs for each user, where clients have keys")
+    ] = 200
+    user_gb: Annotated[
+        float, Range(above=0), Option("limit of footage and results for each user, where clients have keys")
+    ] = 25.0
+    user_requests: Annotated[
+        int, Range(1), Option("requests a second for each user, where clients have keys; any more wait")
+    ] = 2000
     runner: str = "ex4d.pipeline.take:generate_take"
 
     def __post_init__(self) -> None:
@@ -93,6 +125,15 @@ class ServiceSettings(Settings):
                 raise RequestError(f"invalid device {device!r}: expected cpu, cuda:N or cuda:N+M")
         if not re.fullmatch(r"[\w.]+:\w+", self.runner):
             raise RequestError(f"invalid runner {self.runner!r}: expected module:function")
+        self._check_users()
+
+    def _check_users(self) -> None:
+        for name in self.admins:
+            if not is_client_name(name):
+                raise RequestError(f"invalid --admin {name!r}: expected the name of a client's key, such as 'anna'")
+        if self.admins and not self.many_users:
+            why = "--shared makes all clients one user" if self.shared else "without keys there is one user"
+            raise RequestError(f"--admin {self.admins[0]} has no effect, since {why}; leave it out")
 
     @property
     def loopback(self) -> bool:
@@ -111,6 +152,11 @@ class ServiceSettings(Settings):
         if self.keys is not None:
             return self.keys
         return None if self.loopback else self.data / "keys"
+
+    @property
+    def many_users(self) -> bool:
+        """Whether each key is a user of its own; otherwise there is one, named ""."""
+        return self.keys_folder is not None and not self.shared
 
     @property
     def database(self) -> Path:

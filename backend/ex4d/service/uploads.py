@@ -17,10 +17,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from ex4d.service.blob_store import BlobStore
 from ex4d.service.inbox import Inbox
-from ex4d.service.refusals import Refusal, refusal_for
+from ex4d.service.refusals import Later, Refusal, refusal_for
 from ex4d_core.job_status import MAX_BLOB_BYTES
 from ex4d_core.messages import CHUNK_BYTES, Message, PutBlob, PutBlobReply
 from ex4d_core.scene_manifest import is_sha256
@@ -31,6 +32,16 @@ Answer = Callable[[Message], None]
 
 # Uploads whose running hash is kept; any others are hashed again at their end.
 _MAX_RUNNING = 256
+
+
+class Room(Protocol):
+    """What the bytes of an upload count against."""
+
+    def require(self, size: int) -> None:
+        """Raises a `Refusal` or `Later` where there is no room for so many bytes more."""
+
+    def add(self, size: int) -> None:
+        """Count bytes that have been written."""
 
 
 @dataclass
@@ -51,19 +62,21 @@ class _Upload:
 
 
 class Uploads:
-    """All uploads of a service; to be used on its loop's thread only."""
+    """All uploads of a user; to be used on the service's loop only."""
 
-    def __init__(self, blobs: BlobStore, inbox: Inbox, reserve_bytes: float):
+    def __init__(self, blobs: BlobStore, inbox: Inbox, reserve_bytes: float, room: Room | None = None):
         """Take over the uploads that an earlier service left unfinished.
 
         Args:
             blobs: where complete uploads go.
             inbox: of the service's loop.
             reserve_bytes: disk space that uploads leave free.
+            room: of the user; None for no limit.
         """
         self._blobs = blobs
         self._inbox = inbox
         self._reserve = reserve_bytes
+        self._room = room
         self._uploads: OrderedDict[str, _Upload] = OrderedDict()
         self._closing = threading.Event()
         for path in blobs.partial.iterdir():
@@ -100,8 +113,16 @@ class Uploads:
                 return
         call()
 
-    def when_verified(self, sha256: str, call: Callable[[BaseException | None], None]) -> None:
-        """Verify a complete blob in a thread, then make ``call`` with the error that prevented it, if any did."""
+    def require_verified(self, sha256: str) -> None:
+        """Before a client is told that its request is wrong: the blob may be what is damaged.
+
+        Raises:
+            Later: a thread reads all of the blob first.
+        """
+        if not self._blobs.is_verified(sha256):
+            raise Later(partial(self._verify_later, sha256))
+
+    def _verify_later(self, sha256: str, call: Callable[[BaseException | None], None]) -> None:
         self._inbox.run_in_thread(partial(self._blobs.verify, sha256), lambda outcome: call(outcome.exception()))
 
     def put(self, chunk: PutBlob, answer: Answer) -> None:
@@ -109,6 +130,7 @@ class Uploads:
 
         Raises:
             Refusal: the chunk is invalid or cannot be written; later refusals come through ``answer``.
+            Later: of `Room.require`.
         """
         sha256, size, end = chunk.sha256, chunk.size, chunk.offset + len(chunk.payload)
         if size > MAX_BLOB_BYTES:
@@ -154,6 +176,8 @@ class Uploads:
 
     def _append(self, sha256: str, upload: _Upload, chunk: PutBlob) -> None:
         folder, missing = self._blobs.partial, chunk.size - upload.received
+        if self._room:
+            self._room.require(missing)
         free = shutil.disk_usage(folder).free
         if free - missing < self._reserve:
             raise Refusal(
@@ -178,6 +202,8 @@ class Uploads:
                 os.truncate(path, upload.received)
             raise refusal_for(error, folder) from error
         upload.received += len(chunk.payload)
+        if self._room:
+            self._room.add(len(chunk.payload))
         if upload.digest:
             upload.digest.update(chunk.payload)
 

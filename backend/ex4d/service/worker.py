@@ -5,7 +5,8 @@ blob store and the job store. A byte on standard input means that there may be w
 ended. Lines on standard output report changes to the service:
 
     ready [DEVICE, {"engines": {...}, "rasterizers": {...}, "unavailable": {...}}]     (again at every change)
-    idle | claimed JOB | changed JOB | ended JOB | waiting REASON     (for room on the disk; every second)
+    idle | claimed JOB | changed JOB | waiting REASON     (for room on the disk; every second)
+    ended JOB BYTES     (of the log so far, since what follows is not about this job)
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from ex4d.service.processes import start_child
 from ex4d.service.refusals import refusal_for
 from ex4d.service.settings import ServiceSettings
 from ex4d.service.stored_inputs import open_scene, scene_inputs, verify_inputs
+from ex4d.service.users import user_folder
 from ex4d_core.errors import is_expected, user_message
 from ex4d_core.reconstruction import ReconstructionRequest
 
@@ -171,7 +173,8 @@ def work(settings: ServiceSettings, name: str, report: Report) -> None:
     room = DiskRoom(settings.data, settings.reserve_mb * 1e6)
     wait = partial(_wait_for_room, report)
     store = room.keep_trying(lambda: JobStore(settings.database), wait)
-    blobs = BlobStore(settings.data)
+    # Of each user; each knows what it has verified.
+    stores: dict[str, BlobStore] = {}
     runner = _load(settings.runner, device)
     use_one_thread(device)
     capabilities = _capabilities(device, settings.machine)
@@ -194,8 +197,11 @@ def work(settings: ServiceSettings, name: str, report: Report) -> None:
             continue
         report("claimed", job.job)
         log.info("job %s: %s, %r", job.job, job.request.engine, job.request.label)
+        if job.owner not in stores:
+            stores[job.owner] = BlobStore(user_folder(settings.data, job.owner))
+        blobs = stores[job.owner]
         over = run_job(job, runner, store, blobs, report, settings, settings.data / "work" / name / job.secret)
-        report("ended", job.job)
+        report("ended", job.job, str(os.fstat(sys.stderr.fileno()).st_size))
         ran_full = 0 if over else ran_full + 1
         for _ in range(min(2**ran_full - 1, _LONGEST_PAUSE)):
             wait(f"job {job.job} ran into the full disk")

@@ -93,7 +93,14 @@ class _Slot:
 class Workers:
     """One worker for each device; to be used on the service's loop only."""
 
-    def __init__(self, settings: ServiceSettings, store: JobStore, inbox: Inbox, job_changed: Callable[[str], None]):
+    def __init__(
+        self,
+        settings: ServiceSettings,
+        store: JobStore,
+        inbox: Inbox,
+        job_changed: Callable[[str], None],
+        job_left: Callable[[str], None] = lambda job: None,
+    ):
         """Prepare the folders; `tick` starts the workers.
 
         Args:
@@ -101,11 +108,12 @@ class Workers:
             store: the loop's own connection.
             inbox: of the loop.
             job_changed: called with a job's id whenever a worker, or its end, has changed it.
+            job_left: called with a job's id whenever a worker, or its end, has left it.
         """
         self._settings = settings
         self._store = store
         self._inbox = inbox
-        self._job_changed = job_changed
+        self._job_changed, self._job_left = job_changed, job_left
         self._ended: list[tuple[_Slot, _Worker]] = []
         self._room = DiskRoom(settings.data, settings.reserve_mb * 1e6)
         self._paused, self._asked_at = "", -_ROOM_SECONDS
@@ -147,10 +155,10 @@ class Workers:
             return replace(status, stage=NO_ROOM_STAGE, reason=f"the queue is paused: {paused}")
         return status
 
-    def silences(self) -> list[JobSilence]:
-        """How long ago each running job made progress, and when it counts as hung."""
+    def silences(self, owner: str | None) -> list[JobSilence]:
+        """How long ago each running job of an owner, or of everybody, made progress, and when it counts as hung."""
         now, limit = time.monotonic(), self._settings.hang_seconds
-        running = [(one, self._store.status(one.job)) for one in self._running() if one.job]
+        running = [(one, self._store.status(one.job, owner)) for one in self._running() if one.job]
         return [
             JobSilence(one.job, now - one.heard, limit)
             for one, status in running
@@ -274,10 +282,18 @@ class Workers:
             if status and status.state == "cancelled":
                 self.job_cancelled(rest)
             self._job_changed(rest)
-        elif word in ("changed", "ended"):
-            if word == "ended" and (status := self._store.status(rest)):
-                log.info("job %s is %s %s", rest, status.state, status.reason.partition("\n")[0])
+        elif word == "changed":
             self._job_changed(rest)
+        elif word == "ended":
+            self._ends_job(worker, *rest.split())
+
+    def _ends_job(self, worker: _Worker, job: str, log_bytes: str) -> None:
+        # Its lines are never quoted in the reason of another's job.
+        worker.process.log_start = int(log_bytes)
+        if status := self._store.status(job):
+            log.info("job %s is %s %s", job, status.state, status.reason.partition("\n")[0])
+        self._job_changed(job)
+        self._job_left(job)
 
     def _waits(self, worker: _Worker, reason: str) -> None:
         """A worker looks for room on the disk every second, with or without a job."""
@@ -316,6 +332,7 @@ class Workers:
         if status:
             log.info("job %s is %s after attempt %d", status.job, status.state, status.attempt)
             self._job_changed(status.job)
+            self._job_left(status.job)
             self.wake()
 
 
