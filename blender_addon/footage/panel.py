@@ -7,6 +7,7 @@ import bpy
 from ex4d_core.remote_job import JobState
 
 from ..blender_types import SidebarPanel
+from ..busy import reason_to_wait
 from ..connection.panel import draw_text
 from ..jobs.progress import paused_text, progress_text, state_icon, state_text
 from ..jobs.tracker import can_cancel, can_resume
@@ -93,8 +94,8 @@ def _draw_reconstruction(layout: bpy.types.UILayout, record: EX4D_Reconstruction
         row.operator(EX4D_OT_forget_reconstruction.bl_idname, text="", icon="TRASH").key = record.key
     if text := paused_text(record):
         draw_text(layout, text, context)
-    elif record.reason:
-        draw_text(layout, record.reason, context)
+    elif text := record.reason or (reason_to_wait() if record.state == JobState.DONE else ""):
+        draw_text(layout, text, context)
 
 
 CLASSES = (EX4D_PT_footage, EX4D_PT_footage_options)
