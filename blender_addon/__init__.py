@@ -28,6 +28,7 @@ MODULES: tuple[ModuleType, ...] = tuple(
         "connection.session",
         "connection.operators",
         "connection.panel",
+        "projects.moving",
         "jobs.tracker",
         "live.query",
         "scenes.link",
@@ -48,7 +49,6 @@ MODULES: tuple[ModuleType, ...] = tuple(
         "takes.operators",
         "takes.panel",
         "shots.settings_panels",
-        "takes.disk",
         "sequencer.operators",
         "coverage.panel",
         "coverage.live_coverage",
@@ -60,6 +60,9 @@ MODULES: tuple[ModuleType, ...] = tuple(
         "footage.operators",
         "footage.panel",
         "saving",
+        "projects.operators",
+        "projects.deletion",
+        "projects.panel",
     )
 )
 

@@ -15,6 +15,7 @@ from ex4d_core.sources import VIDEO_SUFFIXES
 from ..errors import reports_errors
 from ..jobs.operators import CancelsJob, ForgetsJob, ResumesJob
 from ..paths import to_blend
+from ..projects.asking import AsksForProjectFolder
 from .properties import RECONSTRUCTIONS
 from .scene_jobs import start_reconstruction
 from .sources import plan_of
@@ -86,7 +87,7 @@ class EX4D_OT_use_movie_strip(bpy.types.Operator):
         return {"FINISHED"}
 
 
-class EX4D_OT_reconstruct(bpy.types.Operator):
+class EX4D_OT_reconstruct(AsksForProjectFolder, bpy.types.Operator):
     """Send footage and depth to the backend, and import the reconstructed scene."""
 
     bl_idname = "ex4d.reconstruct"
@@ -106,6 +107,7 @@ class EX4D_OT_reconstruct(bpy.types.Operator):
 
     @reports_errors
     def execute(self, context: bpy.types.Context) -> set[str]:
+        self.use_project_folder()
         start_reconstruction(plan_of(context.scene.ex4d_footage, context.scene), context.scene)
         return {"FINISHED"}
 

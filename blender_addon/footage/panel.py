@@ -92,9 +92,8 @@ def _draw_reconstruction(layout: bpy.types.UILayout, record: EX4D_Reconstruction
         layout.progress(factor=record.progress, type="BAR", text=progress_text(record))
     else:
         row.operator(EX4D_OT_forget_reconstruction.bl_idname, text="", icon="TRASH").key = record.key
-    if text := paused_text(record):
-        draw_text(layout, text, context)
-    elif text := record.reason or (reason_to_wait() if record.state == JobState.DONE else ""):
+    waiting = reason_to_wait() if record.state == JobState.DONE else ""
+    if text := paused_text(record) or record.reason or waiting:
         draw_text(layout, text, context)
 
 

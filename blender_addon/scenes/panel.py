@@ -37,7 +37,10 @@ class EX4D_PT_scene(SidebarPanel, Panel):
             layout.prop(link, "unseen_color")
             if not is_matched(imported, context.scene):
                 layout.operator(EX4D_OT_match_view.bl_idname, icon="COLOR")
-        layout.operator(EX4D_OT_import_scene.bl_idname, text="Import Scene", icon="IMPORT")
+        row = layout.row(align=True)
+        row.operator(EX4D_OT_import_scene.bl_idname, text="Import Scene", icon="IMPORT")
+        if imported is not None:
+            row.operator("ex4d.delete_scene_files", text="", icon="TRASH")
 
 
 class EX4D_PT_placement(SidebarPanel, Panel):

@@ -19,7 +19,8 @@ from ex4d_core.scene import Scene
 from ex4d_core.shot import EngineName, PreviewSettings, RenderSettings, ShotRequest, WanSettings
 
 from ..cameras.sampling import sample_camera
-from ..connection.preferences import chosen_licence, output_folder
+from ..connection.preferences import chosen_licence
+from ..projects.folders import work_folder
 from ..scenes.link import is_scene_object, open_scene
 from ..shots.properties import active_shot
 
@@ -84,9 +85,8 @@ def shot_range(scene: bpy.types.Scene, scene_object: bpy.types.Object) -> tuple[
 
 
 def new_take_folder(label: str) -> Path:
-    """A fresh folder for a take: //takes/LABEL_N beside a saved .blend, else in the preferences' folder."""
-    saved = bpy.data.filepath
-    parent = Path(saved).parent / "takes" if saved else output_folder()
+    """A fresh folder for a take: //takes/LABEL_N beside a saved .blend, else in the project folder."""
+    parent = work_folder() / "takes"
     stem = re.sub(r"[^\w-]+", "_", label).strip("_") or "take"
     number = 1
     while True:

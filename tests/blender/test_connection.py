@@ -369,24 +369,6 @@ def test_the_licence_setting_is_what_requests_state():
     assert chosen_licence() == "research"
 
 
-def test_old_takes_are_measured_and_deleted_and_nothing_else(tmp_path):
-    folder = tmp_path / "unsaved takes"
-    for name in ("one_1", "two_1", "mine"):
-        (folder / name).mkdir(parents=True)
-        (folder / name / "frame_00000.png").write_bytes(bytes(500_000))
-        if name != "mine":
-            (folder / name / "request.msgpack").write_bytes(b"")
-    bpy.context.scene.ex4d_takes.add().folder = str(folder / "two_1")
-    bpy.ops.ex4d.measure_takes()
-    assert bpy.context.window_manager.ex4d_takes_on_disk == "2 takes, 1.0 MB; 1 of them can be deleted"
-    assert bpy.ops.ex4d.clear_takes() == {"FINISHED"}
-    assert sorted(one.name for one in folder.iterdir()) == ["mine", "two_1"]
-    bpy.context.scene.ex4d_takes.clear()
-    bpy.ops.ex4d.clear_takes()
-    with pytest.raises(RuntimeError, match="There are no takes of unsaved files"):
-        bpy.ops.ex4d.clear_takes()
-
-
 def everything_registered() -> dict[str, object]:
     """All that an add-on could leave behind."""
     kinds = (
