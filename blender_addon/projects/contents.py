@@ -32,7 +32,8 @@ class UsedFolder:
 def used_folders() -> list[UsedFolder]:
     """The folders of all scenes and takes of the open file; those of linked data belong to their own file."""
     found: dict[Path, UsedFolder] = {}
-    for collection, kind in ((TAKES, "takes"), (RECONSTRUCTIONS, "scenes")):
+    kinds: tuple[tuple[str, Kind], ...] = ((TAKES, "takes"), (RECONSTRUCTIONS, "scenes"))
+    for collection, kind in kinds:
         for _, record in records_of(collection):
             folder = from_blend(record.folder)
             found.setdefault(folder, UsedFolder(folder, kind))

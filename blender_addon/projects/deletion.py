@@ -16,11 +16,12 @@ from ..blender_types import Context, Operator, OperatorMixin
 from ..connection.panel import DIALOG_WIDTH, draw_lines
 from ..connection.session import session
 from ..errors import reports_errors
-from ..jobs.records import find_copies
+from ..jobs.records import find_copies, own_scenes
 from ..jobs.tracker import can_cancel, tracker
 from ..paths import from_blend
 from ..scenes.link import NeedsScene, chosen_scene_object, link_of
-from ..sequencer.strips import strips_of, strips_of_take
+from ..sequencer.strip_api import strips_in
+from ..sequencer.strips import strips_of_take
 from ..takes.properties import TAKES
 from ..takes.take_jobs import FollowedTake, forget_take
 from .disk import Files, delete, files_of, in_words, old_work, unsaved_work
@@ -90,9 +91,10 @@ class EX4D_OT_delete_take_files(DeletesFiles, Operator):
 
     def work(self, context: Context) -> None:
         for blender_scene, record in self._records():
-            for strip in strips_of_take(blender_scene, record.key):
-                strips_of(blender_scene).remove(strip)
             forget_take(blender_scene, record)
+        for blender_scene in own_scenes():
+            for strip in strips_of_take(blender_scene, self.key):
+                strips_in(strip.parent_meta() or blender_scene.sequence_editor).remove(strip)
 
     def _records(self) -> list[tuple[bpy.types.Scene, Any]]:
         found = find_copies(TAKES, self.key)
