@@ -33,6 +33,8 @@ MODULES: tuple[ModuleType, ...] = tuple(
         "live.query",
         "scenes.link",
         "scenes.stretched_faces",
+        "scenes.new_file",
+        "scenes.matching",
         "scenes.operators",
         "scenes.placement_operators",
         "scenes.panel",
