@@ -25,6 +25,7 @@ MODULES: tuple[ModuleType, ...] = tuple(
         "scheduler",
         "connection.preferences",
         "connection.local_backend",
+        "connection.backend_setup",
         "connection.session",
         "connection.operators",
         "connection.panel",

@@ -13,7 +13,7 @@ from ex4d_core.client import ClientKeys
 from ex4d_core.messages import DEFAULT_ADDRESS
 from ex4d_core.shot import Licence
 
-from .local_backend import local_backend
+from .backend_setup import draw_setup
 
 ADDON_PACKAGE = (__package__ or "").rpartition(".")[0]
 
@@ -82,12 +82,7 @@ class EX4D_Preferences(bpy.types.AddonPreferences):
         layout.use_property_split = True
         layout.prop(self, "address")
         if is_loopback(self.address):
-            row = layout.row(align=True)
-            row.prop(self, "serve_command")
-            verb = "ex4d.stop_backend" if local_backend.running else "ex4d.start_backend"
-            row.operator(verb, text="", icon="PAUSE" if local_backend.running else "PLAY")
-            if text := local_backend.text():
-                layout.label(text=text, icon="INFO" if local_backend.running else "ERROR", translate=False)
+            draw_setup(layout, self)
         else:
             layout.prop(self, "client_secret")
             layout.prop(self, "server_public")
