@@ -282,6 +282,64 @@ class Silence(Message):
 
 
 @dataclass(frozen=True)
+class DescribeWeights(Message):
+    """Asks which weights the service has. Services up to version 0.1.0 refuse it as an unknown type."""
+
+
+@dataclass(frozen=True)
+class FetchWeights(Message):
+    """Starts or resumes the download of a part of the weights; the service's operator may forbid it."""
+
+    part: str
+
+
+@dataclass(frozen=True)
+class CancelFetch(Message):
+    """Stops the download of a part; what has arrived stays for the next `FetchWeights`."""
+
+    part: str
+
+
+@dataclass(frozen=True)
+class WeightsPart:
+    """A part of the weights: a depth estimator, or a part of the engine wan.
+
+    Attributes:
+        name, title: for requests, and for people.
+        kind: "depth", "wan", "lora" or "evaluation".
+        licence: for people.
+        commercial: whether that licence allows commercial use of results.
+        bytes: of all files, about.
+        state: "here", "missing", "fetching", or "failed".
+        done: bytes that are here.
+        reason: why the last download failed, for people.
+    """
+
+    name: str
+    title: str
+    kind: str
+    licence: str
+    commercial: bool
+    bytes: int
+    state: str = "missing"
+    done: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class WeightsReply(Message):
+    """The answer to `DescribeWeights`, `FetchWeights` and `CancelFetch`.
+
+    Attributes:
+        parts: in the order of preference.
+        allowed: whether clients may fetch them.
+    """
+
+    parts: list[WeightsPart]
+    allowed: bool
+
+
+@dataclass(frozen=True)
 class GetEvents(Message):
     """Events of a job numbered above ``after``; held back up to ``wait`` seconds until there is one."""
 
@@ -408,6 +466,9 @@ REQUESTS = {
         ListJobs,
         DescribeJobs,
         AskSilence,
+        DescribeWeights,
+        FetchWeights,
+        CancelFetch,
         GetEvents,
         GetView,
         GetCoverage,
@@ -425,6 +486,7 @@ REPLIES = {
         JobsReply,
         JobsDescribed,
         Silence,
+        WeightsReply,
         EventsReply,
         StatusReply,
         View,
@@ -443,6 +505,9 @@ ANSWERS: dict[type[Message], type[Message]] = {
     Withdraw: Withdrawn,
     ListJobs: JobsReply,
     DescribeJobs: JobsDescribed,
+    DescribeWeights: WeightsReply,
+    FetchWeights: WeightsReply,
+    CancelFetch: WeightsReply,
     GetEvents: EventsReply,
     GetView: View,
     GetCoverage: Coverage,

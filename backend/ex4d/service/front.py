@@ -28,6 +28,7 @@ from ex4d.service.live_views import LiveViewQueue
 from ex4d.service.refusals import Refusal, refusal_for
 from ex4d.service.settings import ServiceSettings
 from ex4d.service.uploads import Answer, Uploads
+from ex4d.service.weight_fetches import WeightFetches
 from ex4d.service.workers import Workers
 from ex4d_core import messages
 from ex4d_core.messages import FINAL_STATES, JobStatus, Message
@@ -129,6 +130,7 @@ class Front:
         workers: Workers,
         settings: ServiceSettings,
         inbox: Inbox,
+        weights: WeightFetches,
         guard: ConnectionGuard | None = None,
         tidy: Callable[[], None] = lambda: None,
     ):
@@ -158,6 +160,9 @@ class Front:
             messages.ListJobs: self._list_jobs,
             messages.DescribeJobs: self._describe_jobs,
             messages.AskSilence: self._silence,
+            messages.DescribeWeights: lambda _, answer: answer(weights.describe()),
+            messages.FetchWeights: lambda message, answer: answer(weights.fetch(message.part)),
+            messages.CancelFetch: lambda message, answer: answer(weights.cancel(message.part)),
         }
 
     def serve(self) -> bool:

@@ -28,6 +28,7 @@ from ex4d.service.private_files import private_files, tighten_data
 from ex4d.service.pruning import Pruned, Tidying, used
 from ex4d.service.settings import ServiceError, ServiceSettings
 from ex4d.service.uploads import Uploads
+from ex4d.service.weight_fetches import WeightFetches
 from ex4d.service.workers import Workers
 from ex4d_core.local_token import new_token, remove_token, write_token
 
@@ -80,8 +81,10 @@ def run_service(settings: ServiceSettings) -> int:
         views = LiveViewQueue(settings, inbox)
         stack.callback(views.stop)
         workers = Workers(settings, store, inbox, lambda job: front.job_changed(job))
+        weights = WeightFetches(settings.machine, settings.data / "logs", settings.weights_allowed)
+        stack.callback(weights.stop)
         chores = _Chores(store, tidying, inbox)
-        front = Front(socket, store, blobs, uploads, views, workers, settings, inbox, guard, chores.tidy_soon)
+        front = Front(socket, store, blobs, uploads, views, workers, settings, inbox, weights, guard, chores.tidy_soon)
         stack.callback(workers.stop)
         stop = stack.enter_context(_stopped_by_signals(inbox))
         log.info("listening on %s", address)

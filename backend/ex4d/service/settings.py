@@ -6,7 +6,7 @@ import ipaddress
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import platformdirs
 
@@ -51,6 +51,8 @@ class ServiceSettings(Settings):
             may take as much.
         keep_days: finished jobs are forgotten after this time.
         reserve_mb: disk space that uploads leave free, so that jobs and their records still have room.
+        fetch_weights: whether clients may have weights downloaded; "auto" allows it where no keys are needed, to this
+            user's own programs.
         runner: ``module:function`` that generates a shot, called like `ex4d.pipeline.take.generate_take`.
 
     Raises:
@@ -74,6 +76,10 @@ class ServiceSettings(Settings):
         float, Range(above=0), Option("limit of the job database, which forgets the oldest finished jobs above it")
     ] = 1.0
     keep_days: Annotated[float, Range(0), Option("forget finished jobs after this many days")] = 30.0
+    fetch_weights: Annotated[
+        Literal["auto", "always", "never"],
+        Option("whether clients may download weights to this machine; auto: only where they need no keys"),
+    ] = "auto"
     reserve_mb: Annotated[float, Range(0)] = 256.0
     runner: str = "ex4d.pipeline.take:generate_take"
 
@@ -111,6 +117,11 @@ class ServiceSettings(Settings):
         if self.keys is not None:
             return self.keys
         return None if self.loopback else self.data / "keys"
+
+    @property
+    def weights_allowed(self) -> bool:
+        """Whether clients may have weights downloaded."""
+        return self.keys_folder is None if self.fetch_weights == "auto" else self.fetch_weights == "always"
 
     @property
     def database(self) -> Path:
