@@ -58,6 +58,7 @@ MODULES: tuple[ModuleType, ...] = tuple(
         "coverage.drawing",
         "views.panel",
         "views.live_view",
+        "footage.weights",
         "footage.properties",
         "footage.scene_jobs",
         "footage.operators",

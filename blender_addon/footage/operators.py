@@ -19,6 +19,7 @@ from ..projects.asking import AsksForProjectFolder
 from .properties import RECONSTRUCTIONS
 from .scene_jobs import start_reconstruction
 from .sources import plan_of
+from .weights import weights
 
 _DEPTH_SUFFIXES = (".npz", ".npy", ".exr", ".png")
 
@@ -112,6 +113,34 @@ class EX4D_OT_reconstruct(AsksForProjectFolder, bpy.types.Operator):
         return {"FINISHED"}
 
 
+class EX4D_OT_fetch_weights(bpy.types.Operator):
+    """Download the weights of this estimator on the backend; an interrupted download resumes."""
+
+    bl_idname = "ex4d.fetch_weights"
+    bl_label = "Fetch on Backend"
+
+    part: bpy.props.StringProperty(options={"HIDDEN", "SKIP_SAVE"})
+
+    @reports_errors
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        weights.fetch(self.part)
+        return {"FINISHED"}
+
+
+class EX4D_OT_cancel_weights(bpy.types.Operator):
+    """Stop this download; what has arrived stays for the next try."""
+
+    bl_idname = "ex4d.cancel_weights"
+    bl_label = "Cancel Download"
+
+    part: bpy.props.StringProperty(options={"HIDDEN", "SKIP_SAVE"})
+
+    @reports_errors
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        weights.cancel(self.part)
+        return {"FINISHED"}
+
+
 class EX4D_OT_cancel_reconstruction(CancelsJob, bpy.types.Operator):
     """Stop sending or reconstructing this scene."""
 
@@ -167,6 +196,8 @@ CLASSES = (
     EX4D_OT_pick_depth,
     EX4D_OT_use_movie_strip,
     EX4D_OT_reconstruct,
+    EX4D_OT_fetch_weights,
+    EX4D_OT_cancel_weights,
     EX4D_OT_cancel_reconstruction,
     EX4D_OT_resume_reconstruction,
     EX4D_OT_forget_reconstruction,

@@ -18,13 +18,13 @@ from ..connection.session import session
 from ..errors import reports_errors
 from ..jobs.records import find_copies, own_scenes
 from ..jobs.tracker import can_cancel, tracker
-from ..paths import from_blend
+from ..paths import from_blend, in_words
 from ..scenes.link import NeedsScene, chosen_scene_object, link_of
 from ..sequencer.strip_api import strips_in
 from ..sequencer.strips import strips_of_take
 from ..takes.properties import TAKES
 from ..takes.take_jobs import FollowedTake, forget_take
-from .disk import Files, delete, files_of, in_words, old_work, unsaved_work
+from .disk import Files, delete, files_of, old_work, unsaved_work
 from .folders import project_folder
 
 

@@ -18,7 +18,7 @@ from ex4d_core.scene_manifest import MANIFEST
 from ex4d_core.take_files import ESTIMATE_FILE, TAKE_FILES
 
 from ..jobs.tracker import tracker
-from ..paths import from_blend
+from ..paths import from_blend, in_words
 from ..scenes.link import link_of
 from ..takes.requests import REQUEST_FILE
 from .contents import UsedFolder
@@ -126,11 +126,6 @@ def old_work() -> list[Path]:
     needed |= {from_blend(link_of(one).folder, one.library) for one in bpy.data.objects if link_of(one).folder}
     needed |= tracker.folders()
     return [one for one in unsaved_work() if one not in needed]
-
-
-def in_words(size: int) -> str:
-    """Bytes as people say it."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 def _is_known(path: Path, folder: Path) -> bool:

@@ -18,6 +18,7 @@ from ex4d.service.job_store import JobStore
 from ex4d.service.live_views import LiveViewQueue
 from ex4d.service.refusals import Refusal, refusal_for
 from ex4d.service.uploads import Uploads
+from ex4d.service.weight_fetches import WeightFetches
 from ex4d.service.workers import Workers
 from ex4d_core.cameras import CameraError
 from ex4d_core.messages import REPLIES, Cancel, Error, ListJobs
@@ -68,8 +69,17 @@ def test_a_bug_in_the_front_reaches_the_client_as_one_and_others_are_served(tmp_
         client.linger = 0
         client.connect(bind_router(socket, "tcp://127.0.0.1:0"))
         workers = Workers(settings, store, inbox, lambda job: None)
+        weights = WeightFetches(settings.machine, tmp_path / "logs", settings.weights_allowed)
         front = Front(
-            socket, store, blobs, Uploads(blobs, inbox, 0), LiveViewQueue(settings, inbox), workers, settings, inbox
+            socket,
+            store,
+            blobs,
+            Uploads(blobs, inbox, 0),
+            LiveViewQueue(settings, inbox),
+            workers,
+            settings,
+            inbox,
+            weights,
         )
 
         def ask(message):

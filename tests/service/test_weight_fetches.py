@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from ex4d.service.weight_fetches import WeightFetches
 from ex4d.weights.catalogue import DEPTH_ANYTHING
 from ex4d_core.messages import WeightsPart
 
-PATIENCE = 120.0
+PATIENCE = 40.0
 HALF = 3_000_000
 CHECKPOINT = np.random.default_rng(1).bytes(2 * HALF)
 FILES = {"config.json": b"{}", "model.safetensors": CHECKPOINT}
@@ -39,7 +40,8 @@ class HubRequest(BaseHTTPRequestHandler):
         if len(body) > HALF:
             self.wfile.flush()
             self.server.goes_on.wait(PATIENCE)
-            self.wfile.write(body[HALF:])
+            with suppress(ConnectionError):  # cancelled
+                self.wfile.write(body[HALF:])
 
     def answer(self) -> bytes:
         """Send the headers of a file, or of the rest of it that is asked for; returns the bytes to send."""

@@ -16,13 +16,12 @@ from typing import IO
 from ex4d.machine import MachineSettings
 from ex4d.service.refusals import Refusal
 from ex4d.weights.catalogue import PARTS, Part
-from ex4d.weights.places import missing_files, path_of, repository_folder
+from ex4d.weights.fetch import arriving_path
+from ex4d.weights.places import missing_files, path_of
 from ex4d_core.messages import WeightsPart, WeightsReply
 
 log = logging.getLogger(__name__)
 
-# Where huggingface_hub keeps what is arriving, below a repository's folder.
-_ARRIVING = ".cache/huggingface/download"
 _STOP_SECONDS = 5.0
 _FORBIDDEN = (
     "this backend does not let clients fetch weights; its operator can fetch them there, or start it with "
@@ -151,12 +150,9 @@ class WeightFetches:
 
 def _arrived(models: Path, part: Part) -> int:
     """Bytes of a part that are here, complete files and arriving ones."""
-    paths = {path_of(models, file) for file in part.files}
-    for file in part.files:
-        folder = repository_folder(models, file.repository, file.folder) / _ARRIVING
-        paths |= set(folder.rglob("*.incomplete"))
     total = 0
-    for path in paths:
-        with suppress(OSError):
-            total += path.stat().st_size
+    for path in (path_of(models, file) for file in part.files):
+        for one in (path, arriving_path(path)):
+            with suppress(OSError):
+                total += one.stat().st_size
     return total
