@@ -21,8 +21,9 @@ from ex4d.service.weight_fetches import WeightFetches
 from ex4d.weights.catalogue import DEPTH_ANYTHING
 from ex4d_core.messages import WeightsPart
 
-PATIENCE = 40.0
-HALF = 3_000_000
+PATIENCE = 120.0
+# More than the chunk of 10 MiB in which the hub's client writes.
+HALF = 11_000_000
 CHECKPOINT = np.random.default_rng(1).bytes(2 * HALF)
 FILES = {"config.json": b"{}", "model.safetensors": CHECKPOINT}
 

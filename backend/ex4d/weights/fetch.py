@@ -60,16 +60,19 @@ def _download(file: PublishedFile, path: Path) -> None:
     if constants.HF_HUB_OFFLINE:
         raise OfflineModeIsEnabled("HF_HUB_OFFLINE is set")
     url, headers = hf_hub_url(file.repository, file.path), build_hf_headers()
-    published = get_hf_file_metadata(url)
+    try:
+        size = get_hf_file_metadata(url).size
+    except _network_errors():  # the download says so better, or succeeds
+        size = None
     arriving = arriving_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(arriving, "ab") as stream:
         here = stream.tell()
-        if published.size is not None and here > published.size:  # of another version
+        if size is not None and here > size:  # of another version
             stream.truncate(0)
             here = 0
-        if published.size is None or here < published.size:
-            http_get(url, stream, resume_size=here, headers=headers, expected_size=published.size)
+        if size is None or here < size:
+            http_get(url, stream, resume_size=here, headers=headers, expected_size=size)
     put_in_place(arriving, path)
 
 
