@@ -32,3 +32,8 @@ def from_blend(text: str, library: bpy.types.Library | None = None) -> Path:
         library: the .blend that "//" refers to; None for the open one.
     """
     return Path(os.path.abspath(bpy.path.abspath(text, library=library)))
+
+
+def in_words(size: int) -> str:
+    """Bytes as people say it."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

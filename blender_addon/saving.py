@@ -13,17 +13,25 @@ from .scenes.link import link_of
 
 
 def rebase_paths(old_file: str, new_file: str) -> None:
-    """Change relative paths of ``old_file`` so that they name the same files from ``new_file``."""
+    """Change paths of ``old_file`` so that they name the same files from ``new_file``.
+
+    As Blender does with its own: relative paths stay relative, and the first save makes all of them so, if the
+    preferences want relative paths.
+
+    Args:
+        old_file, new_file: paths of a .blend; "" for the open file before it is saved, where paths are absolute.
+    """
     old_folder = os.path.dirname(old_file)
-    if not old_file or not new_file or old_folder == os.path.dirname(new_file):
+    if old_folder == os.path.dirname(new_file):
         return
-    for owner, name in _paths():
+    first = not old_file and bpy.context.preferences.filepaths.use_relative_paths
+    for owner, name in own_paths():
         path = getattr(owner, name)
-        if path.startswith("//"):
+        if path.startswith("//") or (path and first):
             setattr(owner, name, to_blend(bpy.path.abspath(path, start=old_folder), new_file))
 
 
-def _paths() -> Iterator[tuple[bpy.types.PropertyGroup, str]]:
+def own_paths() -> Iterator[tuple[bpy.types.PropertyGroup, str]]:
     """All paths of the open file; those of linked data and its overrides are relative to the library."""
     for candidate in bpy.data.objects:
         if link_of(candidate).folder and candidate.library is None and candidate.override_library is None:
@@ -42,8 +50,8 @@ def _before_save(target: str, *_: object) -> None:
 
 @bpy.app.handlers.persistent
 def _after_save(target: str, *_: object) -> None:
-    # After a copy was saved, the open file still has its old path.
+    # After a copy was saved, or nothing because the disk is full, the open file still has its old path.
     rebase_paths(target, bpy.data.filepath)
 
 
-HANDLERS = (("save_pre", _before_save), ("save_post", _after_save))
+HANDLERS = (("save_pre", _before_save), ("save_post", _after_save), ("save_post_fail", _after_save))

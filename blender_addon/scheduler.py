@@ -3,7 +3,8 @@
 Work is registered with the time that it may take in the worst case (`Scheduler.every_tick`). A tick starts a piece of
 work only if the work's budget fits into what is left of the tick's; the rest follows in the next tick, which then comes
 soon. What cannot keep a budget has a tick to itself: single steps (opening a movie, importing a scene: see
-`Scheduler.run_alone`), and bringing the file up to date after an undo. Nothing here waits, and no thread is involved.
+`Scheduler.run_alone`), and bringing the file up to date after an undo. Steps that change data wait for the end of what
+the artist is doing (`Scheduler.run_when_idle`). Nothing here blocks, and no thread is involved.
 In background mode, where timers do not run, the caller calls `tick`.
 """
 
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 
 import bpy
 
+from .busy import reason_to_wait
 from .errors import contained
 
 # The work of one tick, in seconds. 1 ms more is left for what runs over, since a frame at 60 Hz has 16 ms.
@@ -61,13 +63,14 @@ class Scheduler:
         self._after_undo: list[Callable[[], None]] = []
         self._rest: list[Work] = []
         self._alone: deque[Callable[[], None]] = deque()
+        self._when_idle: deque[Callable[[], None]] = deque()
         self._undone = True
         self._soon = False
 
     @property
     def pending(self) -> bool:
         """Whether something waits for the next tick: a step of its own, or work that the last one had no time for."""
-        return bool(self._alone or self._rest)
+        return bool(self._alone or self._rest or (self._when_idle and not reason_to_wait()))
 
     def every_tick(self, run: Callable[[], None], budget: float) -> None:
         """Do something in every tick, within ``budget`` seconds."""
@@ -83,6 +86,14 @@ class Scheduler:
     def run_alone(self, step: Callable[[], None]) -> None:
         """Do something once that may exceed the budget, in a tick that does nothing else."""
         self._alone.append(step)
+
+    def run_when_idle(self, step: Callable[[], None]) -> None:
+        """`run_alone` for a step that changes data: not before modal operators and render jobs have ended (see `busy`).
+
+        A step that waits already is not added again.
+        """
+        if step not in self._when_idle:
+            self._when_idle.append(step)
 
     def tick_soon(self) -> None:
         """Have the next tick soon: something is under way, or did not fit into its budget."""
@@ -105,6 +116,9 @@ class Scheduler:
         elif self._alone:
             with contained():
                 self._alone.popleft()()
+        elif self._when_idle and not reason_to_wait():
+            with contained():
+                self._when_idle.popleft()()
         else:
             self._run_work(begun + TICK_BUDGET_SECONDS)
         self.last_tick = time.perf_counter() - begun

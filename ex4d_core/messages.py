@@ -14,16 +14,15 @@ import numpy as np
 
 from ex4d_core.errors import RequestError
 from ex4d_core.job_status import MAX_BLOB_BYTES, BlobSize, JobDetails, JobEvent, JobSilence, JobStatus, Line, Reason
+from ex4d_core.message_base import Message, Reply
 from ex4d_core.schema import Codec, Length, Range, Shown
+from ex4d_core.weight_messages import CancelFetch, DescribeWeights, FetchWeights, WeightsReply
 
 PROTOCOL_VERSION = 3
 DEFAULT_PORT = 47747
 DEFAULT_ADDRESS = f"tcp://127.0.0.1:{DEFAULT_PORT}"
 
-# The header of a request holds a camera path at most: 100,000 frames x 25 float64, and room for words.
-MAX_HEADER_BYTES = 24 * 1024 * 1024
-# Of a reply it holds a few texts; a list of jobs with reasons, or the coverage of 100,000 frames; or only numbers.
-_REPLY_HEADER_BYTES = 1024 * 1024
+# The header of a reply holds a list of jobs with reasons, or the coverage of 100,000 frames; or only numbers.
 _LONG_HEADER_BYTES = 4 * 1024 * 1024
 _SHORT_HEADER_BYTES = 4096
 # Small enough for one chunk to be handled well within a UI tick of a few milliseconds.
@@ -50,26 +49,6 @@ Floats = Annotated[list[float], Codec(None, lambda values: np.asarray(values, "<
 # Bytes of a blob that the other side has; -1 for a complete one.
 _Received = Annotated[int, Range(-1, MAX_BLOB_BYTES)]
 _Side = Annotated[int, Range(1, 8192)]
-
-
-@dataclass(frozen=True)
-class Message:
-    """Base of all messages. A type with a raw part has a field ``payload`` for it.
-
-    Attributes:
-        max_header: bytes that the header of a type may have.
-        max_payload: and its raw part; 0 for a type without one.
-    """
-
-    max_header: ClassVar[int] = MAX_HEADER_BYTES
-    max_payload: ClassVar[int] = 0
-
-
-@dataclass(frozen=True)
-class Reply(Message):
-    """Base of what a service answers."""
-
-    max_header: ClassVar[int] = _REPLY_HEADER_BYTES
 
 
 @dataclass(frozen=True)
@@ -350,6 +329,9 @@ REQUESTS: dict[str, type[Message]] = {
         ListJobs,
         DescribeJobs,
         AskSilence,
+        DescribeWeights,
+        FetchWeights,
+        CancelFetch,
         GetEvents,
         GetView,
         GetCoverage,
@@ -367,6 +349,7 @@ REPLIES: dict[str, type[Message]] = {
         JobsReply,
         JobsDescribed,
         Silence,
+        WeightsReply,
         EventsReply,
         StatusReply,
         View,
@@ -386,6 +369,9 @@ ANSWERS: dict[type[Message], type[Message]] = {
     ListJobs: JobsReply,
     DescribeJobs: JobsDescribed,
     AskSilence: Silence,
+    DescribeWeights: WeightsReply,
+    FetchWeights: WeightsReply,
+    CancelFetch: WeightsReply,
     GetEvents: EventsReply,
     GetView: View,
     GetCoverage: Coverage,

@@ -13,7 +13,8 @@ import msgpack
 
 from ex4d_core import schema
 from ex4d_core.errors import Ex4dError, RequestError
-from ex4d_core.messages import MAX_HEADER_BYTES, PROTOCOL_VERSION, Message
+from ex4d_core.message_base import MAX_HEADER_BYTES, Message
+from ex4d_core.messages import PROTOCOL_VERSION
 
 # The deepest message has 6: a reconstruction's settings of its depth's files.
 _MAX_DEPTH = 12

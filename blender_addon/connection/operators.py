@@ -7,8 +7,10 @@ from pathlib import Path
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
+from ..blender_types import ImportHelper
 from ..errors import forget_failures, reports_errors
-from .local_backend import local_backend
+from .backend_setup import INSTALL_COMMAND, backend_test, command_of, find_program, is_installed
+from .local_backend import StartError, local_backend, words_of
 from .preferences import ADDON_PACKAGE, connection_settings, is_loopback, log_folder, preferences
 from .session import session
 
@@ -69,8 +71,68 @@ class EX4D_OT_start_backend(bpy.types.Operator):
     def execute(self, context: bpy.types.Context) -> set[str]:
         chosen = preferences()
         command = chosen.serve_command if chosen else "ex4d serve"
+        words_of(command)
+        if not is_installed(command):
+            if context.window is not None:
+                bpy.ops.ex4d.preferences()
+            raise StartError(
+                f"{command!r} is not installed on this computer; the add-on's preferences say how to install it, and "
+                "where to choose it"
+            )
         local_backend.start(command, connection_settings().address, log_folder() / "backend.log")
         session().redraw()
+        return {"FINISHED"}
+
+
+class EX4D_OT_pick_backend(ImportHelper, bpy.types.Operator):
+    """Choose the installed ex4d program, which runs the backend on this computer."""
+
+    bl_idname = "ex4d.pick_backend"
+    bl_label = "Choose Backend Command"
+
+    filter_glob: bpy.props.StringProperty(default="*ex4d*", options={"HIDDEN"})
+
+    @reports_errors
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        program = Path(bpy.path.abspath(self.filepath))
+        if not program.is_file():
+            raise StartError(f"{program} does not exist; choose the ex4d program")
+        _use(program)
+        return {"FINISHED"}
+
+
+class EX4D_OT_use_found_backend(bpy.types.Operator):
+    """Use the ex4d program that was found on this computer."""
+
+    bl_idname = "ex4d.use_found_backend"
+    bl_label = "Use the One Found Here"
+
+    @reports_errors
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        program = find_program()
+        if program is None:
+            raise StartError(f"no ex4d program was found; install the backend with: {INSTALL_COMMAND}")
+        _use(program)
+        return {"FINISHED"}
+
+
+class EX4D_OT_test_backend(bpy.types.Operator):
+    """Ask the backend command what this computer can do with it."""
+
+    bl_idname = "ex4d.test_backend"
+    bl_label = "Test"
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        if backend_test.running:
+            cls.poll_message_set(iface_("A test is under way"))
+            return False
+        return True
+
+    @reports_errors
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        chosen = preferences()
+        backend_test.start(chosen.serve_command if chosen else "ex4d serve")
         return {"FINISHED"}
 
 
@@ -106,11 +168,21 @@ class EX4D_OT_copy_text(bpy.types.Operator):
         return {"FINISHED"}
 
 
+def _use(program: Path) -> None:
+    """Let the preferences' backend command run a program."""
+    chosen = preferences()
+    if chosen is not None:
+        chosen.serve_command = command_of(program)
+
+
 CLASSES = (
     EX4D_OT_reconnect,
     EX4D_OT_preferences,
     EX4D_OT_walk_through,
     EX4D_OT_start_backend,
     EX4D_OT_stop_backend,
+    EX4D_OT_pick_backend,
+    EX4D_OT_use_found_backend,
+    EX4D_OT_test_backend,
     EX4D_OT_copy_text,
 )

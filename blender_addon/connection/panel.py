@@ -21,6 +21,8 @@ from .session import session
 
 # A character that no text has, from Unicode's private use area.
 _WIDE = "\uf8ff"
+# Of dialogs that ask something, in pixels at scale 1.
+DIALOG_WIDTH = 420
 _ICONS = {ConnectionState.CONNECTED: "LINKED", ConnectionState.CONNECTING: "SORTTIME"}
 
 
@@ -54,6 +56,14 @@ def draw_text(layout: bpy.types.UILayout, text: str, context: bpy.types.Context,
     column.scale_y = 0.8
     for number, line in enumerate(wrapped(iface_(text), letters)):
         column.label(text=line, translate=False, icon=icon if number == 0 else "BLANK1" if icon != "NONE" else "NONE")
+
+
+def draw_lines(layout: bpy.types.UILayout, text: str, width: int) -> None:
+    """Draw a text that is translated already, in a dialog of so many pixels at scale 1."""
+    column = layout.column(align=True)
+    column.scale_y = 0.8
+    for line in wrapped(text, width // 7):
+        column.label(text=line, translate=False)
 
 
 def wrapped(text: str, letters: int) -> list[str]:

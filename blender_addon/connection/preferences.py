@@ -1,4 +1,4 @@
-"""Add-on preferences: the backend's address and keys, and where takes go while the .blend is not saved."""
+"""Add-on preferences: the backend's address and keys, and where files go while the .blend is not saved."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ex4d_core.client_socket import ClientKeys
 from ex4d_core.messages import DEFAULT_ADDRESS
 from ex4d_core.shot import Licence
 
-from .local_backend import local_backend
+from .backend_setup import draw_setup
 
 ADDON_PACKAGE = (__package__ or "").rpartition(".")[0]
 
@@ -72,8 +72,8 @@ class EX4D_Preferences(bpy.types.AddonPreferences):
         default="ANY",
     )
     output_folder: bpy.props.StringProperty(
-        name="Takes of Unsaved Files",
-        description="Folder for takes while the .blend is not saved; saved files keep theirs in //takes",
+        name="Project Folder",
+        description="Folder for scenes and takes while the .blend is not saved; saved files keep theirs beside them",
         subtype="DIR_PATH",
     )
 
@@ -82,23 +82,18 @@ class EX4D_Preferences(bpy.types.AddonPreferences):
         layout.use_property_split = True
         layout.prop(self, "address")
         if is_loopback(self.address):
-            row = layout.row(align=True)
-            row.prop(self, "serve_command")
-            verb = "ex4d.stop_backend" if local_backend.running else "ex4d.start_backend"
-            row.operator(verb, text="", icon="PAUSE" if local_backend.running else "PLAY")
-            if text := local_backend.text():
-                layout.label(text=text, icon="INFO" if local_backend.running else "ERROR", translate=False)
+            draw_setup(layout, self)
         else:
             layout.prop(self, "client_secret")
             layout.prop(self, "server_public")
         layout.prop(self, "licence")
-        layout.prop(self, "output_folder", placeholder=str(default_output_folder()))
+        layout.prop(self, "output_folder", placeholder="Asked for at the first Reconstruct")
         row = layout.split(factor=0.4)
         row.label()
         row = row.row(align=True)
-        row.operator("ex4d.measure_takes", icon="FILE_REFRESH")
-        row.operator("ex4d.clear_takes", icon="TRASH")
-        if text := context.window_manager.ex4d_takes_on_disk:
+        row.operator("ex4d.measure_files", icon="FILE_REFRESH")
+        row.operator("ex4d.delete_old_files", icon="TRASH")
+        if text := context.window_manager.ex4d_files_on_disk:
             layout.label(text=text, icon="INFO", translate=False)
         layout.operator("ex4d.walk_through", icon="HELP")
 
@@ -144,14 +139,6 @@ def is_loopback(address: str) -> bool:
         return False
 
 
-def output_folder() -> Path:
-    """Where takes of unsaved files go."""
-    chosen = preferences()
-    if chosen is None or not chosen.output_folder:
-        return default_output_folder()
-    return Path(bpy.path.abspath(chosen.output_folder))
-
-
 def chosen_licence() -> Licence:
     """The purpose of results, as requests state it."""
     chosen = preferences()
@@ -159,12 +146,7 @@ def chosen_licence() -> Licence:
 
 
 def log_folder() -> Path:
-    """Where the log of a backend goes that is started from Blender."""
-    return default_output_folder().parent
-
-
-def default_output_folder() -> Path:
-    """The add-on's own folder in Blender's user data."""
+    """Where the log of a backend goes that is started from Blender: the add-on's own folder in Blender's user data."""
     if ADDON_PACKAGE.startswith("bl_ext."):
-        return Path(bpy.utils.extension_path_user(ADDON_PACKAGE, path="takes"))
-    return Path(bpy.utils.user_resource("DATAFILES", path="ex4d")) / "takes"
+        return Path(bpy.utils.extension_path_user(ADDON_PACKAGE))
+    return Path(bpy.utils.user_resource("DATAFILES", path="ex4d"))

@@ -15,9 +15,11 @@ from ex4d_core.sources import VIDEO_SUFFIXES
 from ..errors import reports_errors
 from ..jobs.operators import CancelsJob, ForgetsJob, ResumesJob
 from ..paths import to_blend
+from ..projects.asking import AsksForProjectFolder
 from .properties import RECONSTRUCTIONS
 from .scene_jobs import start_reconstruction
 from .sources import plan_of
+from .weights import weights
 
 _DEPTH_SUFFIXES = (".npz", ".npy", ".exr", ".png")
 
@@ -86,7 +88,7 @@ class EX4D_OT_use_movie_strip(bpy.types.Operator):
         return {"FINISHED"}
 
 
-class EX4D_OT_reconstruct(bpy.types.Operator):
+class EX4D_OT_reconstruct(AsksForProjectFolder, bpy.types.Operator):
     """Send footage and depth to the backend, and import the reconstructed scene."""
 
     bl_idname = "ex4d.reconstruct"
@@ -106,7 +108,36 @@ class EX4D_OT_reconstruct(bpy.types.Operator):
 
     @reports_errors
     def execute(self, context: bpy.types.Context) -> set[str]:
+        self.use_project_folder()
         start_reconstruction(plan_of(context.scene.ex4d_footage, context.scene), context.scene)
+        return {"FINISHED"}
+
+
+class EX4D_OT_fetch_weights(bpy.types.Operator):
+    """Download the weights of this estimator on the backend; an interrupted download resumes."""
+
+    bl_idname = "ex4d.fetch_weights"
+    bl_label = "Fetch on Backend"
+
+    part: bpy.props.StringProperty(options={"HIDDEN", "SKIP_SAVE"})
+
+    @reports_errors
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        weights.fetch(self.part)
+        return {"FINISHED"}
+
+
+class EX4D_OT_cancel_weights(bpy.types.Operator):
+    """Stop this download; what has arrived stays for the next try."""
+
+    bl_idname = "ex4d.cancel_weights"
+    bl_label = "Cancel Download"
+
+    part: bpy.props.StringProperty(options={"HIDDEN", "SKIP_SAVE"})
+
+    @reports_errors
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        weights.cancel(self.part)
         return {"FINISHED"}
 
 
@@ -165,6 +196,8 @@ CLASSES = (
     EX4D_OT_pick_depth,
     EX4D_OT_use_movie_strip,
     EX4D_OT_reconstruct,
+    EX4D_OT_fetch_weights,
+    EX4D_OT_cancel_weights,
     EX4D_OT_cancel_reconstruction,
     EX4D_OT_resume_reconstruction,
     EX4D_OT_forget_reconstruction,

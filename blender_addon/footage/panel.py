@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import bpy
+from bpy.app.translations import pgettext_iface as iface_
+from bpy.app.translations import pgettext_n as mark_
 
 from ex4d_core.plain_text import plain_line
 from ex4d_core.remote_job import JobState
 
 from ..blender_types import SidebarPanel
-from ..connection.panel import draw_text
+from ..busy import reason_to_wait
+from ..connection.panel import draw_problem, draw_text
 from ..jobs.progress import paused_text, progress_text, state_icon, state_text
 from ..jobs.tracker import can_cancel, can_resume
+from ..paths import in_words
 from ..scenes.panel import EX4D_PT_scene
+from .field_names import in_field_names
 from .operators import (
     EX4D_OT_cancel_reconstruction,
+    EX4D_OT_cancel_weights,
+    EX4D_OT_fetch_weights,
     EX4D_OT_forget_reconstruction,
     EX4D_OT_reconstruct,
     EX4D_OT_resume_reconstruction,
     EX4D_OT_use_movie_strip,
 )
 from .properties import EX4D_Reconstruction
+from .weights import weights
 
 
 class EX4D_PT_footage(SidebarPanel, bpy.types.Panel):
@@ -40,7 +48,8 @@ class EX4D_PT_footage(SidebarPanel, bpy.types.Panel):
         if settings.depth_from == "FILES":
             layout.prop(settings, "depth", text="", placeholder="Depth: .npz, EXR or PNG")
         else:
-            layout.prop(settings, "estimator")
+            layout.prop(settings, "estimator_choice", text="")
+            _draw_weights(layout, settings.estimator, context)
         layout.operator(EX4D_OT_reconstruct.bl_idname, icon="MOD_REMESH")
         for record in reversed(context.scene.ex4d_reconstructions):
             if record.state != JobState.IMPORTED:
@@ -82,6 +91,29 @@ def _draw_optional(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup
     value.prop(settings, name)
 
 
+def _draw_weights(layout: bpy.types.UILayout, estimator: str, context: bpy.types.Context) -> None:
+    """What the chosen estimator lacks on the backend, and the button that fetches it there."""
+    part = weights.find(estimator)
+    if part is None or part.state == "here":
+        return
+    if part.state == "fetching":
+        text = iface_("{done} of {size}").format(done=in_words(part.done), size=in_words(part.bytes))
+        row = layout.row(align=True)
+        row.progress(factor=min(part.done / max(part.bytes, 1), 1.0), type="BAR", text=text)
+        row.operator(EX4D_OT_cancel_weights.bl_idname, text="", icon="CANCEL").part = part.name
+        return
+    text = iface_("The backend lacks {name}: {size}. License: {licence}")
+    text = text.format(name=part.title, size=in_words(part.bytes), licence=part.licence)
+    draw_text(layout, text, context, "INFO")
+    if weights.allowed:
+        label = iface_("Resume") if part.done else iface_("Fetch on Backend")
+        layout.operator(EX4D_OT_fetch_weights.bl_idname, text=label, icon="IMPORT").part = part.name
+    else:
+        draw_text(layout, mark_("This backend leaves that to its operator; or choose depth files"), context)
+    if problem := part.reason or weights.problem:
+        draw_problem(layout, in_field_names(problem), context)
+
+
 def _draw_reconstruction(layout: bpy.types.UILayout, record: EX4D_Reconstruction, context: bpy.types.Context) -> None:
     row = layout.row(align=True)
     row.label(text=f"{plain_line(record.label)}: {state_text(record)}", translate=False, icon=state_icon(record))
@@ -92,10 +124,11 @@ def _draw_reconstruction(layout: bpy.types.UILayout, record: EX4D_Reconstruction
         layout.progress(factor=record.progress, type="BAR", text=progress_text(record))
     else:
         row.operator(EX4D_OT_forget_reconstruction.bl_idname, text="", icon="TRASH").key = record.key
-    if text := paused_text(record):
+    waiting = reason_to_wait() if record.state == JobState.DONE else ""
+    if record.state in (JobState.FAILED, JobState.STOPPED) and record.reason:
+        draw_problem(layout, in_field_names(record.reason), context)
+    elif text := paused_text(record) or record.reason or waiting:
         draw_text(layout, text, context)
-    elif record.reason:
-        draw_text(layout, record.reason, context)
 
 
 CLASSES = (EX4D_PT_footage, EX4D_PT_footage_options)

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import bpy
 
 from ..jobs.records import JobRecord
 from ..paths import PATH_OPTIONS, from_blend, to_blend
+from .weights import estimator_items, weights
 
 
 def _follow_footage(settings: bpy.types.PropertyGroup, _: bpy.types.Context) -> None:
-    """Take the depth that lies beside the footage, where none is chosen yet."""
+    """Take the depth that lies beside the footage, where none is chosen yet, or else the backend's estimate."""
     depth = guess_depth(from_blend(settings.footage)) if settings.footage and not settings.depth else None
     if depth is not None:
         settings.depth_from, settings.depth = "FILES", to_blend(depth)
+    elif settings.footage and not settings.depth and weights.estimators:
+        settings.depth_from = "ESTIMATOR"
 
 
 def _follow_clip(settings: bpy.types.PropertyGroup, _: bpy.types.Context) -> None:
     if settings.clip is not None:
         settings.footage = to_blend(bpy.path.abspath(settings.clip.filepath))
+
+
+def _chosen_estimator(settings: Any) -> int:
+    return [name for name, _, _ in estimator_items(settings, None)].index(settings.estimator)
+
+
+def _choose_estimator(settings: Any, number: int) -> None:
+    settings.estimator = estimator_items(settings, None)[number][0]
 
 
 # The Blender scenes' list of reconstructions.
@@ -63,6 +75,13 @@ class EX4D_Footage(bpy.types.PropertyGroup):
     )
     estimator: bpy.props.StringProperty(
         name="Estimator", description="Name of the backend's depth estimator", default="auto", maxlen=200
+    )
+    estimator_choice: bpy.props.EnumProperty(
+        name="Estimator",
+        description="The backend's depth estimator",
+        items=estimator_items,
+        get=_chosen_estimator,
+        set=_choose_estimator,
     )
     use_scale: bpy.props.BoolProperty(
         name="Custom Depth Scale", description="Multiply the values of the files; required for PNG files", default=False

@@ -37,7 +37,7 @@ class FollowedScene(FollowedJob[EX4D_Reconstruction]):
     def resumed(cls, record: EX4D_Reconstruction) -> FollowedScene | None:
         """See `FollowedJob`."""
         if record.state == JobState.DONE:
-            scheduler.run_alone(import_finished)
+            scheduler.run_when_idle(import_finished)
             return None
         plan = None if record.job or record.cancelling else plan_from_text(record.plan)
         return cls(RemoteScene(plan=plan, **resumed_fields(record)), record)
@@ -50,7 +50,7 @@ class FollowedScene(FollowedJob[EX4D_Reconstruction]):
     def settle(self) -> bool:
         """Have the scene imported; its record says "done" until then."""
         if self.job.state is JobState.DONE and not self.imported:
-            scheduler.run_alone(import_finished)
+            scheduler.run_when_idle(import_finished)
         return True
 
     def restore(self, record: EX4D_Reconstruction) -> None:

@@ -22,8 +22,9 @@ from ex4d_core.sources import (
     MistPass,
 )
 
-from ..connection.preferences import chosen_licence, output_folder
+from ..connection.preferences import chosen_licence
 from ..paths import from_blend
+from ..projects.folders import work_folder
 from .properties import EX4D_Footage
 
 _ARRAY_SUFFIXES = (".npz", ".npy")
@@ -81,9 +82,8 @@ def plan_of(settings: EX4D_Footage, scene: bpy.types.Scene) -> ReconstructionPla
 
 
 def new_scene_folder(name: str) -> Path:
-    """Where a scene package can be put: //scenes/NAME beside a saved .blend, else in the preferences' folder."""
-    saved = bpy.data.filepath
-    parent = Path(saved).parent / "scenes" if saved else output_folder() / "scenes"
+    """Where a scene package can be put: //scenes/NAME_N beside a saved .blend, else in the project folder."""
+    parent = work_folder() / "scenes"
     parent.mkdir(parents=True, exist_ok=True)
     stem = re.sub(r"[^\w-]+", "_", name).strip("_") or "scene"
     number = 1

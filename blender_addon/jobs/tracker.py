@@ -300,7 +300,7 @@ class Tracker:
                 with contained():
                     followed.find_new_home()
                     self._restore(followed)
-                    scheduler.run_alone(partial(note_change, "EX-4D Job Found Again"))
+                    scheduler.run_when_idle(partial(note_change, "EX-4D Job Found Again"))
             elif not followed.over:
                 followed.show_again()
             elif not followed.lost_with:

@@ -14,11 +14,13 @@ from ex4d_core.cameras import CameraPath
 from ex4d_core.mesh_cache import positions_file
 from ex4d_core.scene import Scene
 
-from ..blender_types import BlenderScene, current_context
+from ..blender_types import current_context
 from ..cameras.keyframes import animate, bake_path, camera_data, new_camera
-from .link import link_of, link_scene, scene_objects
+from .link import EX4D_SceneLink, link_of, link_scene, scene_objects
+from .matching import SETTINGS, match_footage
 from .material import SOURCE_EYE, footage_image, footage_material, unseen_material
 from .mesh import add_positions_cache, build_mesh
+from .new_file import is_new_file
 
 # A source camera that moves by less than this, in scene units, is static.
 _STATIC = 1e-9
@@ -31,7 +33,7 @@ class ImportSettings:
     Attributes:
         frame_start: Blender frame that shows the footage's first frame; None for the Blender scene's first frame.
         set_up_scene: whether to take frame range, rate, resolution, pixel aspect and active camera from the footage;
-            None does so if the Blender scene has no imported scene yet.
+            None does so in a new, empty file, and else lets the Scene panel list what differs.
         standard_view: whether that also sets the view transform to Standard, the only one under which Solid view shows
             footage as filmed, and the fastest (see `color_space`), and lets Solid view show textures without lights.
     """
@@ -57,10 +59,10 @@ def import_scene(folder: str | Path, settings: ImportSettings | None = None) -> 
     source, mesh = scene.source_camera(), build_mesh(scene)
     blender_scene = current_context().scene
     start = blender_scene.frame_start if settings.frame_start is None else settings.frame_start
-    set_up = not scene_objects() if settings.set_up_scene is None else settings.set_up_scene
-    if set_up and settings.standard_view:
+    is_first = not scene_objects()
+    set_up = is_new_file(blender_scene) if settings.set_up_scene is None else settings.set_up_scene
+    if set_up and settings.standard_view:  # before the footage gets the colour space that fits it
         blender_scene.view_settings.view_transform = "Standard"
-        show_footage_in_solid_view()
 
     name = scene.manifest.name
     collection = bpy.data.collections.new(name)
@@ -82,8 +84,12 @@ def import_scene(folder: str | Path, settings: ImportSettings | None = None) -> 
     bake_path(camera, source, start)
     link_of(target).source_camera = camera
     add_footage_background(camera, image, scene.manifest.frames, start)
+    note_footage(link_of(target), scene, source)
     if set_up:
-        set_up_blender_scene(blender_scene, scene, source, camera, start)
+        wanted = set(SETTINGS) if settings.standard_view else set(SETTINGS) - {"view_transform", "shading"}
+        match_footage(blender_scene, target, wanted)
+    elif settings.set_up_scene is None and is_first:
+        link_of(target).match = "ASK"
     return target
 
 
@@ -114,26 +120,12 @@ def add_footage_background(camera: bpy.types.Object, image: bpy.types.Image, fra
     data.show_background_images = False
 
 
-def show_footage_in_solid_view() -> None:
-    """Let Solid view in every open 3D viewport show textures without lights."""
-    for window in current_context().window_manager.windows:
-        for area in window.screen.areas:
-            if isinstance(area.spaces.active, bpy.types.SpaceView3D):
-                shading = area.spaces.active.shading
-                shading.light, shading.color_type = "FLAT", "TEXTURE"
-
-
-def set_up_blender_scene(
-    blender_scene: BlenderScene, scene: Scene, source: CameraPath, camera: bpy.types.Object, frame_start: int
-) -> None:
-    """Take frame range, rate, resolution, pixel aspect and active camera from the footage."""
-    manifest, render = scene.manifest, blender_scene.render
+def note_footage(link: EX4D_SceneLink, scene: Scene, source: CameraPath) -> None:
+    """Keep what a Blender scene can be matched to: frame rate, size and pixel aspect of the footage."""
+    manifest = scene.manifest
     optics = blender_from_intrinsics(source.intrinsics[0], source.width, source.height)
-    blender_scene.frame_start = frame_start
-    blender_scene.frame_end = frame_start + manifest.frames - 1
     # Blender's rate is an integer over a base: 30000/1001 is 30 over 1.001.
-    render.fps = max(1, round(manifest.fps))
-    render.fps_base = render.fps / float(manifest.fps)
-    render.resolution_x, render.resolution_y, render.resolution_percentage = manifest.width, manifest.height, 100
-    render.pixel_aspect_x, render.pixel_aspect_y = optics.pixel_aspect_x, optics.pixel_aspect_y
-    blender_scene.camera = camera
+    link.fps = max(1, round(manifest.fps))
+    link.fps_base = link.fps / float(manifest.fps)
+    link.size = manifest.width, manifest.height
+    link.pixel_aspect = optics.pixel_aspect_x, optics.pixel_aspect_y

@@ -47,6 +47,21 @@ class EX4D_SceneLink(bpy.types.PropertyGroup):
     source_camera: bpy.props.PointerProperty(
         name="Source Camera", description="Camera that filmed the footage", type=bpy.types.Object
     )
+    fps: bpy.props.IntProperty(name="Frame Rate", description="Frame rate of the footage; 0 if unknown", min=0)
+    fps_base: bpy.props.FloatProperty(description="What the frame rate is divided by", default=1.0)
+    size: bpy.props.IntVectorProperty(name="Size", description="Width and height of the footage", size=2, min=0)
+    pixel_aspect: bpy.props.FloatVectorProperty(
+        name="Pixel Aspect", description="Shape of the footage's pixels", size=2, default=(1.0, 1.0)
+    )
+    match: bpy.props.EnumProperty(
+        description="Whether the Blender scene was matched to the footage",
+        items=(
+            ("KEPT", "Kept", "The Blender scene stays as it is"),
+            ("ASK", "Ask", "The Scene panel lists the differences"),
+            ("DONE", "Done", "The chosen settings were taken from the footage"),
+        ),
+        default="KEPT",
+    )
     unseen_color: bpy.props.FloatVectorProperty(
         name="Unseen",
         description="Viewport color of areas that the footage did not see",

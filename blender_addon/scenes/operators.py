@@ -35,7 +35,7 @@ class EX4D_OT_import_scene(ImportHelper, Operator):
         name="Set Up Scene",
         description="Take frame range, frame rate, resolution and active camera from the footage",
         items=(
-            ("AUTO", "First Import", "Only for the first EX-4D scene in this Blender scene"),
+            ("AUTO", "New File", "Only in a new, empty file; in others the Scene panel lists what differs"),
             ("YES", "Always", "Set up the Blender scene"),
             ("NO", "Never", "Leave the Blender scene as it is"),
         ),

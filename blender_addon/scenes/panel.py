@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
+from bpy.app.translations import pgettext_n as mark_
 
 from ..blender_types import Context, Panel, SidebarPanel
+from ..connection.panel import draw_text
 from .link import active_scene_object, chosen_scene_object, link_of
+from .matching import EX4D_OT_keep_settings, EX4D_OT_match_footage, differences, is_asked
 from .operators import EX4D_OT_import_scene, EX4D_OT_match_view, is_matched
 from .placement import eye_of
 from .placement_operators import (
@@ -35,9 +38,20 @@ class EX4D_PT_scene(SidebarPanel, Panel):
             last = link.frame_start + link.frames - 1
             column.label(text=frames.format(first=link.frame_start, last=last), icon="BLANK1", translate=False)
             layout.prop(link, "unseen_color")
+            if is_asked(link) and (different := differences(context.scene, imported)):
+                box = layout.box().column(align=True)
+                draw_text(box, mark_("This Blender scene differs from the footage:"), context, "QUESTION")
+                for one in different:
+                    draw_text(box, str(one), context)
+                row = box.row(align=True)
+                row.operator(EX4D_OT_match_footage.bl_idname)
+                row.operator(EX4D_OT_keep_settings.bl_idname)
             if not is_matched(imported, context.scene):
                 layout.operator(EX4D_OT_match_view.bl_idname, icon="COLOR")
-        layout.operator(EX4D_OT_import_scene.bl_idname, text="Import Scene", icon="IMPORT")
+        row = layout.row(align=True)
+        row.operator(EX4D_OT_import_scene.bl_idname, text="Import Scene", icon="IMPORT")
+        if imported is not None:
+            row.operator("ex4d.delete_scene_files", text="", icon="TRASH")
 
 
 class EX4D_PT_placement(SidebarPanel, Panel):

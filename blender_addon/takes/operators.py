@@ -14,6 +14,7 @@ from ..connection.preferences import preferences
 from ..connection.session import session
 from ..errors import reports_errors
 from ..jobs.operators import CancelsJob, OnJob, ResumesJob
+from ..projects.asking import AsksForProjectFolder
 from ..sequencer.strips import StripError, find_strip
 from ..shots.final_settings import FINAL_ENGINE, final_settings, final_unavailable, settings_of_takes
 from ..shots.objects import NeedsShot, shot_objects
@@ -25,7 +26,7 @@ from .restore import restore_take
 from .take_jobs import ESTIMATE_IMAGE, forget_take, place_take, retry_take, send_take, show_version
 
 
-class _SendsTake(NeedsShot):
+class _SendsTake(AsksForProjectFolder, NeedsShot):
     """An operator that sends the active shot to one of the backend's engines."""
 
     engine: ClassVar[EngineName]
@@ -39,6 +40,7 @@ class _SendsTake(NeedsShot):
 
     @reports_errors
     def execute(self, context: bpy.types.Context) -> set[str]:
+        self.use_project_folder()
         blender_scene = context.scene
         scene_object, camera = shot_objects(context)
         shot = active_shot(blender_scene)

@@ -13,6 +13,7 @@ from ..connection.panel import draw_problem, draw_text
 from ..jobs.progress import paused_text, progress_text, state_icon, state_text
 from ..jobs.records import records_of
 from ..jobs.tracker import can_cancel, can_resume, can_retry
+from ..projects.folders import project_folder
 from ..sequencer.strips import find_strip
 from ..shots.final_settings import FINAL_ENGINE
 from ..shots.properties import active_shot
@@ -48,8 +49,8 @@ class EX4D_PT_take(SidebarPanel, bpy.types.Panel):
         row.operator(EX4D_OT_send_take.bl_idname, icon="RENDER_ANIMATION")
         row.operator(EX4D_OT_send_final.bl_idname, icon="SHADERFX")
         if not context.blend_data.filepath:
-            text = iface_("This file is not saved: its takes go to the add-on's folder. Save it to keep them beside it")
-            draw_text(layout, text, context, "INFO")
+            text = iface_("This file is not saved: its takes go to {folder}. Save it to keep them beside it")
+            draw_text(layout, text.format(folder=project_folder()), context, "INFO")
             layout.operator("wm.save_mainfile", text="Save File", icon="FILE_TICK")
 
 
@@ -113,7 +114,8 @@ def _draw_details(layout: bpy.types.UILayout, entry: EX4D_Take, context: bpy.typ
     if can_retry(entry):
         row.operator(EX4D_OT_retry_take.bl_idname, text="Retry", icon="FILE_REFRESH").key = entry.key
     if not can_cancel(entry):
-        row.operator(EX4D_OT_forget_take.bl_idname, text="Remove", icon="TRASH").key = entry.key
+        row.operator(EX4D_OT_forget_take.bl_idname, text="Remove", icon="X").key = entry.key
+        row.operator("ex4d.delete_take_files", text="Delete Files", icon="TRASH").key = entry.key
         strip = find_strip(entry.id_data, entry.key)
         if strip is None and has_frames(entry):
             layout.operator(EX4D_OT_place_take.bl_idname, icon="SEQ_SEQUENCER").key = entry.key

@@ -14,12 +14,13 @@ import msgpack
 from ex4d_core.cameras import CameraError
 from ex4d_core.durable_files import put_in_place, sync_folder
 from ex4d_core.errors import RequestError
-from ex4d_core.messages import MAX_HEADER_BYTES
+from ex4d_core.message_base import MAX_HEADER_BYTES
 from ex4d_core.scene import Scene
 from ex4d_core.shot import EngineName, PreviewSettings, RenderSettings, ShotRequest, WanSettings
 
 from ..cameras.sampling import sample_camera
-from ..connection.preferences import chosen_licence, output_folder
+from ..connection.preferences import chosen_licence
+from ..projects.folders import work_folder
 from ..scenes.link import is_scene_object, open_scene
 from ..shots.properties import active_shot
 
@@ -86,9 +87,8 @@ def shot_range(scene: bpy.types.Scene, scene_object: bpy.types.Object) -> tuple[
 
 
 def new_take_folder(label: str) -> Path:
-    """A fresh folder for a take: //takes/LABEL_N beside a saved .blend, else in the preferences' folder."""
-    saved = bpy.data.filepath
-    parent = Path(saved).parent / "takes" if saved else output_folder()
+    """A fresh folder for a take: //takes/LABEL_N beside a saved .blend, else in the project folder."""
+    parent = work_folder() / "takes"
     # File systems allow 255 bytes, and a letter may take four.
     stem = re.sub(r"[^\w-]+", "_", label)[:_STEM_LETTERS].strip("_") or "take"
     number = 1

@@ -11,6 +11,7 @@ import bpy
 import numpy as np
 import pytest
 
+from blender_addon import scheduler as scheduler_module
 from blender_addon.connection.session import session
 from blender_addon.footage.scene_jobs import import_finished
 from blender_addon.footage.sources import FootageError, plan_from_text, plan_of, plan_to_text
@@ -90,6 +91,19 @@ def test_a_picked_video_becomes_an_imported_scene(connected, saved, clip, tmp_pa
     assert bpy.context.scene.camera == imported.ex4d_scene.source_camera
     assert bpy.context.scene.ex4d_shot.scene_object == imported
     assert sorted(path.name for path in (tmp_path / "scenes").iterdir()) == ["walk_1"]
+
+
+def test_a_scene_that_arrives_during_a_transform_is_imported_at_its_end(connected, saved, clip, monkeypatch):
+    dragging = "Waits for the end of: Move"
+    monkeypatch.setattr(scheduler_module, "reason_to_wait", lambda: dragging)
+    pick(clip)
+    reconstruct()
+    tick_until_over()
+    tick_round()
+    assert entry().state == "done" and not scene_objects(), "or cancelling the transform would not undo only that"
+    dragging = ""
+    tick_round()
+    assert entry().state == "imported" and len(scene_objects()) == 1
 
 
 def test_depth_beside_the_footage_is_found_however_it_is_chosen(saved, clip, tmp_path):

@@ -150,7 +150,7 @@ def test_from_the_source_camera_nothing_shows_as_unseen(card_scene, tmp_path):
 @pytest.mark.parametrize("view_transform", ["Standard", "AgX", "Filmic"])
 def test_the_view_transform_does_not_change_the_footage(card_scene, tmp_path, view_transform):
     bpy.context.scene.view_settings.view_transform = view_transform
-    import_scene(card_scene, ImportSettings(standard_view=False))
+    import_scene(card_scene, ImportSettings(set_up_scene=True, standard_view=False))
     rendered = render_frame(1, tmp_path / "render.png")
     assert np.median(np.abs(rendered - Scene.open(card_scene).color()[0])) < 3
 
@@ -163,7 +163,7 @@ def test_a_view_transform_without_an_inverse_gets_srgb(card_scene):
 
 def test_footage_is_tagged_anew_when_the_view_transform_changes(card_scene):
     bpy.context.scene.view_settings.view_transform = "AgX"
-    import_scene(card_scene, ImportSettings(standard_view=False))
+    import_scene(card_scene, ImportSettings(set_up_scene=True, standard_view=False))
     image = next(image for image in bpy.data.images if image.source == "MOVIE")
     assert image.colorspace_settings.name == "AgX Base sRGB"
 

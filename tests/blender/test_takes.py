@@ -179,14 +179,14 @@ def test_a_take_can_be_taken_off_the_list(connected, shot):
         bpy.ops.ex4d.forget_take(key=key)
 
 
-def test_an_unsaved_file_keeps_its_takes_in_the_preferences_folder(connected, card_scene, tmp_path):
+def test_an_unsaved_file_keeps_its_takes_in_the_project_folder(connected, card_scene, tmp_path):
     imported = import_scene(card_scene)
     bpy.context.scene.ex4d_shot.label = "first try / blue"
     assert bpy.context.scene.camera == imported.ex4d_scene.source_camera
     entry = send()
     tick_until_over()
     assert entry.state == "done"
-    assert (tmp_path / "unsaved takes" / "first_try_blue_1" / "take.mp4").is_file()
+    assert (tmp_path / "unsaved takes" / "takes" / "first_try_blue_1" / "take.mp4").is_file()
 
 
 def test_a_scene_package_that_is_gone_is_named(shot, tmp_path):

@@ -18,6 +18,7 @@ from ex4d.service.job_store import JobStore
 from ex4d.service.live_views import LiveViewQueue
 from ex4d.service.refusals import Refusal, refusal_for
 from ex4d.service.users import Users
+from ex4d.service.weight_fetches import WeightFetches
 from ex4d.service.workers import Workers
 from ex4d_core.cameras import CameraError
 from ex4d_core.messages import REPLIES, Cancel, Error, ListJobs
@@ -69,7 +70,8 @@ def test_a_bug_in_the_front_reaches_the_client_as_one_and_others_are_served(tmp_
         client.connect(bind_router(socket, "tcp://127.0.0.1:0"))
         workers = Workers(settings, store, inbox, lambda job: None)
         users = Users(settings, inbox, lambda user, most, aim: 0)
-        front = Front(socket, store, users, LiveViewQueue(settings, inbox), workers, settings, inbox)
+        weights = WeightFetches(settings.machine, tmp_path / "logs", settings.weights_allowed)
+        front = Front(socket, store, users, LiveViewQueue(settings, inbox), workers, settings, inbox, weights)
 
         def ask(message):
             client.send_multipart(encode(message, 5))

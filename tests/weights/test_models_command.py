@@ -6,6 +6,7 @@ import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -176,7 +177,7 @@ def test_a_network_that_fails_on_the_way_is_said_in_one_sentence(tmp_path, monke
     def lost(*_: object, **__: object) -> str:
         raise HfHubHTTPError.__bases__[0]("the connection was lost")
 
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", lost)
+    monkeypatch.setattr("huggingface_hub.file_download.http_get", lost)
     with pytest.raises(WeightsMissingError, match="the connection was lost"):
         list(fetch_part(tmp_path, THING))
 
@@ -184,15 +185,13 @@ def test_a_network_that_fails_on_the_way_is_said_in_one_sentence(tmp_path, monke
 def test_without_its_hash_a_fetched_file_is_here_all_the_same(tmp_path, monkeypatch):
     from huggingface_hub.errors import HfHubHTTPError
 
-    def fetched(repository: str, name: str, local_dir: Path) -> str:
-        (local_dir / name).parent.mkdir(parents=True)
-        (local_dir / name).write_bytes(Hub.content)
-        return str(local_dir / name)
+    def fetched(url: str, stream: BinaryIO, **_: object) -> None:
+        stream.write(Hub.content)
 
     def lost(*_: object) -> None:
         raise HfHubHTTPError.__bases__[0]("the connection was lost")
 
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", fetched)
+    monkeypatch.setattr("huggingface_hub.file_download.http_get", fetched)
     monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", lost)
     assert list(fetch_part(tmp_path, THING)) == [tmp_path / "x" / "folder" / "file.bin"]
     assert next(check_part(tmp_path, THING)).text.startswith("file.bin: no hash is known for it")

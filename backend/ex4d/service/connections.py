@@ -23,7 +23,8 @@ import psutil
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from ex4d_core.messages import CHUNK_BYTES, MAX_HEADER_BYTES
+from ex4d_core.message_base import MAX_HEADER_BYTES
+from ex4d_core.messages import CHUNK_BYTES
 from ex4d_core.tcp_counts import borrowed_socket, tcp_counts
 
 log = logging.getLogger(__name__)

@@ -29,6 +29,7 @@ from ex4d.service.settings import ServiceSettings
 from ex4d.service.submissions import Submissions
 from ex4d.service.uploads import Answer
 from ex4d.service.users import Users
+from ex4d.service.weight_fetches import WeightFetches
 from ex4d.service.workers import Workers
 from ex4d_core import messages
 from ex4d_core.job_status import FINAL_STATES, JobStatus
@@ -71,6 +72,7 @@ class Front:
         workers: Workers,
         settings: ServiceSettings,
         inbox: Inbox,
+        weights: WeightFetches,
         guard: ConnectionGuard | None = None,
         tidy: Callable[[], None] = lambda: None,
         user_of: Callable[[zmq.Frame], str] = lambda frame: "",
@@ -106,6 +108,9 @@ class Front:
             messages.GetEvents: self._get_events,
             messages.GetView: self._get_view,
             messages.GetCoverage: self._get_coverage,
+            messages.DescribeWeights: lambda _, request: request.answer(weights.describe()),
+            messages.FetchWeights: lambda message, request: request.answer(weights.fetch(message.part)),
+            messages.CancelFetch: lambda message, request: request.answer(weights.cancel(message.part)),
         }
 
     def serve(self) -> bool:

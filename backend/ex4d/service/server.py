@@ -29,6 +29,7 @@ from ex4d.service.pruning import Pruned, Tidying, used
 from ex4d.service.settings import ServiceError, ServiceSettings
 from ex4d.service.users import Users
 from ex4d.service.waiting_front import StoppedWaiting, WaitingFront
+from ex4d.service.weight_fetches import WeightFetches
 from ex4d.service.workers import Workers
 from ex4d_core.local_token import new_token, remove_token, write_token
 
@@ -82,8 +83,10 @@ def run_service(settings: ServiceSettings) -> int:
         views = LiveViewQueue(settings, inbox)
         stack.callback(views.stop)
         workers = Workers(settings, store, inbox, lambda job: front.job_changed(job), lambda job: front.job_left(job))
+        weights = WeightFetches(settings.machine, settings.data / "logs", settings.weights_allowed)
+        stack.callback(weights.stop)
         chores = _Chores(store, tidying, users, inbox)
-        front = Front(socket, store, users, views, workers, settings, inbox, guard, chores.tidy_soon, user_of)
+        front = Front(socket, store, users, views, workers, settings, inbox, weights, guard, chores.tidy_soon, user_of)
         stack.callback(workers.stop)
         log.info("listening on %s", address)
         _loop(chores, front, workers, views, inbox, socket, stop)

@@ -6,7 +6,7 @@ import ipaddress
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import platformdirs
 
@@ -64,6 +64,8 @@ class ServiceSettings(Settings):
         user_gb: footage, results and uploads in progress of each user.
         user_requests: a second, of each user; any more wait.
         reserve_mb: disk space that uploads leave free, so that jobs and their records still have room.
+        fetch_weights: whether clients may have weights downloaded; "auto" allows it where no keys are needed, to this
+            user's own programs.
         runner: ``module:function`` that generates a shot, called like `ex4d.pipeline.take.generate_take`.
 
     Raises:
@@ -87,6 +89,10 @@ class ServiceSettings(Settings):
         float, Range(above=0), Option("limit of the job database, which forgets the oldest finished jobs above it")
     ] = 1.0
     keep_days: Annotated[float, Range(0), Option("forget finished jobs after this many days")] = 30.0
+    fetch_weights: Annotated[
+        Literal["auto", "always", "never"],
+        Option("whether clients may download weights to this machine; auto: only where they need no keys"),
+    ] = "auto"
     reserve_mb: Annotated[float, Range(0)] = 256.0
     shared: Annotated[
         bool,
@@ -157,6 +163,11 @@ class ServiceSettings(Settings):
     def many_users(self) -> bool:
         """Whether each key is a user of its own; otherwise there is one, named ""."""
         return self.keys_folder is not None and not self.shared
+
+    @property
+    def weights_allowed(self) -> bool:
+        """Whether clients may have weights downloaded."""
+        return self.keys_folder is None if self.fetch_weights == "auto" else self.fetch_weights == "always"
 
     @property
     def database(self) -> Path:

@@ -12,7 +12,8 @@ from ex4d.machine import MODELS_VARIABLE
 from ex4d.weights.catalogue import Part, PublishedFile
 from ex4d.weights.errors import CheckpointError, WeightsMissingError
 from ex4d.weights.inventory import HASHES_FILE, read_hashes
-from ex4d.weights.places import missing_files, path_of, repository_folder
+from ex4d.weights.places import missing_files, path_of
+from ex4d_core.durable_files import put_in_place
 
 
 def fetch_part(models: Path, part: Part) -> Iterator[Path]:
@@ -26,15 +27,12 @@ def fetch_part(models: Path, part: Part) -> Iterator[Path]:
         CheckpointError: the hub has another file than the one this version was written for.
     """
     require_downloader(part)
-    from huggingface_hub import hf_hub_download
-
     _require_room(models, part)
     for file in part.files:
         path = path_of(models, file)
         if not path.is_file():
-            place = repository_folder(models, file.repository, file.folder)
             try:
-                hf_hub_download(file.repository, file.path, local_dir=place)
+                _download(file, path)
             except _network_errors() as error:
                 raise WeightsMissingError(
                     f"{file.repository}/{file.path} could not be downloaded: {str(error).splitlines()[0]}. Check the "
@@ -42,6 +40,40 @@ def fetch_part(models: Path, part: Part) -> Iterator[Path]:
                 ) from error
             _keep_hash(models, file, path)
         yield path
+
+
+def arriving_path(path: Path) -> Path:
+    """Where a file lies until all of it is here."""
+    return path.with_name(f"{path.name}.arriving")
+
+
+def _download(file: PublishedFile, path: Path) -> None:
+    """Download a file; an interrupted download continues at its last byte, also in another process.
+
+    `hf_hub_download` does not: since version 1 each of its calls starts with a file of its own.
+    """
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import OfflineModeIsEnabled
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers
+
+    if constants.HF_HUB_OFFLINE:
+        raise OfflineModeIsEnabled("HF_HUB_OFFLINE is set")
+    url, headers = hf_hub_url(file.repository, file.path), build_hf_headers()
+    try:
+        size = get_hf_file_metadata(url).size
+    except _network_errors():  # the download says so better, or succeeds
+        size = None
+    arriving = arriving_path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(arriving, "ab") as stream:
+        here = stream.tell()
+        if size is not None and here > size:  # of another version
+            stream.truncate(0)
+            here = 0
+        if size is None or here < size:
+            http_get(url, stream, resume_size=here, headers=headers, expected_size=size)
+    put_in_place(arriving, path)
 
 
 def require_downloader(part: Part) -> None:

@@ -1,0 +1,158 @@
+"""Downloads of weights that clients ask for: one process for each, whose progress is what has arrived on the disk.
+
+The process is the command ``ex4d models fetch``, which resumes an interrupted download; a cancelled one is resumed by
+asking again.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+from ex4d.machine import MachineSettings
+from ex4d.service.refusals import Refusal
+from ex4d.weights.catalogue import PARTS, Part
+from ex4d.weights.fetch import arriving_path
+from ex4d.weights.places import missing_files, path_of
+from ex4d_core.weight_messages import WeightsPart, WeightsReply
+
+log = logging.getLogger(__name__)
+
+_STOP_SECONDS = 5.0
+_FORBIDDEN = (
+    "this backend does not let clients fetch weights; its operator can fetch them there, or start it with "
+    "--fetch-weights always"
+)
+
+
+class WeightFetches:
+    """Which weights are here, and the downloads under way; to be used on the service's loop only."""
+
+    def __init__(self, machine: MachineSettings, logs: Path, allowed: bool):
+        """Start without downloads.
+
+        Args:
+            machine: whose folder of models the weights go into.
+            logs: folder for what the downloads print.
+            allowed: whether clients may start downloads.
+        """
+        self._machine = machine
+        self._logs = logs
+        self._allowed = allowed
+        self._running: dict[str, tuple[subprocess.Popen[bytes], IO[bytes]]] = {}
+        self._reasons: dict[str, str] = {}
+
+    def describe(self) -> WeightsReply:
+        """Every part of the catalogue, and how far its download is."""
+        for name in list(self._running):
+            self._note_end(name)
+        return WeightsReply([self._described(part) for part in PARTS], self._allowed)
+
+    def fetch(self, name: str) -> WeightsReply:
+        """Start or resume the download of a part, unless it is under way.
+
+        Raises:
+            Refusal: clients may not, or there is no such part.
+        """
+        part = self._part(name)
+        if not self._allowed:
+            raise Refusal("bad-request", _FORBIDDEN)
+        if name not in self._running and missing_files(self._machine.models, part):
+            self._reasons.pop(name, None)
+            self._start(name)
+        return self.describe()
+
+    def cancel(self, name: str) -> WeightsReply:
+        """Stop a download; what has arrived stays, and asking again resumes it.
+
+        Raises:
+            Refusal: clients may not, or there is no such part.
+        """
+        self._part(name)
+        if not self._allowed:
+            raise Refusal("bad-request", _FORBIDDEN)
+        if name in self._running:
+            self._end(name)
+            log.info("cancelled the download of %s", name)
+        return self.describe()
+
+    def stop(self) -> None:
+        """End all downloads, as when the service ends."""
+        for name in list(self._running):
+            self._end(name)
+
+    def _start(self, name: str) -> None:
+        self._logs.mkdir(parents=True, exist_ok=True)
+        output = open(self._log_of(name), "wb")  # noqa: SIM115 - open as long as the process
+        command = [sys.executable, "-m", "ex4d", "models", "fetch", name, "--models", str(self._machine.models)]
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+        self._running[name] = (process, output)
+        log.info("fetching the weights of %s as process %d", name, process.pid)
+
+    def _end(self, name: str) -> None:
+        process, output = self._running.pop(name)
+        process.terminate()
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        output.close()
+
+    def _note_end(self, name: str) -> None:
+        process, output = self._running[name]
+        if process.poll() is None:
+            return
+        del self._running[name]
+        output.close()
+        if process.returncode:
+            lines = self._log_of(name).read_text(encoding="utf-8", errors="replace").splitlines()
+            last = next((line.strip() for line in reversed(lines) if line.strip()), f"exit code {process.returncode}")
+            self._reasons[name] = last
+            log.error("the weights of %s were not fetched: %s", name, last)
+        else:
+            log.info("the weights of %s are here", name)
+
+    def _described(self, part: Part) -> WeightsPart:
+        models = self._machine.models
+        if part.name in self._running:
+            state = "fetching"
+        elif not missing_files(models, part):
+            state = "here"
+        else:
+            state = "failed" if part.name in self._reasons else "missing"
+        return WeightsPart(
+            part.name,
+            part.title,
+            part.kind,
+            part.licence,
+            part.commercial,
+            part.bytes,
+            state,
+            _arrived(models, part),
+            self._reasons.get(part.name, ""),
+        )
+
+    def _part(self, name: str) -> Part:
+        found = next((part for part in PARTS if part.name == name), None)
+        if found is None:
+            names = ", ".join(part.name for part in PARTS)
+            raise Refusal("bad-request", f"unknown weights {name!r:.80}: expected {names}")
+        return found
+
+    def _log_of(self, name: str) -> Path:
+        return self._logs / f"fetch-{name}.log"
+
+
+def _arrived(models: Path, part: Part) -> int:
+    """Bytes of a part that are here, complete files and arriving ones."""
+    total = 0
+    for path in (path_of(models, file) for file in part.files):
+        for one in (path, arriving_path(path)):
+            with suppress(OSError):
+                total += one.stat().st_size
+    return total

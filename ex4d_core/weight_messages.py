@@ -1,0 +1,73 @@
+"""The messages about weights: which a service has, and the download of those that are missing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from ex4d_core.job_status import Line, Reason
+from ex4d_core.message_base import Message, Reply
+from ex4d_core.schema import Length, Range
+
+MAX_PARTS = 200
+# A part has many files: up to a petabyte.
+_Bytes = Annotated[int, Range(0, 10**15)]
+
+WeightsState = Literal["here", "missing", "fetching", "failed"]
+
+
+@dataclass(frozen=True)
+class DescribeWeights(Message):
+    """Asks which weights the service has. Services up to version 0.1.0 refuse it as an unknown type."""
+
+
+@dataclass(frozen=True)
+class FetchWeights(Message):
+    """Starts or resumes the download of a part of the weights; the service's operator may forbid it."""
+
+    part: str
+
+
+@dataclass(frozen=True)
+class CancelFetch(Message):
+    """Stops the download of a part; what has arrived stays for the next `FetchWeights`."""
+
+    part: str
+
+
+@dataclass(frozen=True)
+class WeightsPart:
+    """A part of the weights: a depth estimator, or a part of the engine wan.
+
+    Attributes:
+        name, title: for requests, and for people.
+        kind: "depth", "wan", "lora" or "evaluation".
+        licence: for people.
+        commercial: whether that licence allows commercial use of results.
+        bytes: of all files, about.
+        done: bytes that are here.
+        reason: why the last download failed, for people.
+    """
+
+    name: Line
+    title: Line
+    kind: Line
+    licence: Line
+    commercial: bool
+    bytes: _Bytes
+    state: WeightsState = "missing"
+    done: _Bytes = 0
+    reason: Reason = ""
+
+
+@dataclass(frozen=True)
+class WeightsReply(Reply):
+    """The answer to `DescribeWeights`, `FetchWeights` and `CancelFetch`.
+
+    Attributes:
+        parts: in the order of preference.
+        allowed: whether clients may fetch them.
+    """
+
+    parts: Annotated[list[WeightsPart], Length(MAX_PARTS)]
+    allowed: bool
