@@ -267,13 +267,14 @@ def follow_end(strip: Strip, before: int) -> None:
 
 
 def cover(strip: Strip) -> None:
-    """Let the shot's meta strip show all of a strip that was just put into it."""
+    """Let the shot's meta strip show all of a strip that was just put into it, unless the artist has trimmed it."""
     meta = strip.parent_meta()
     if meta is None:
         return
-    if start_of(strip) < start_of(meta):
+    others = [other for other in strips_in(meta) if other != strip]
+    if start_of(strip) < start_of(meta) and start_of(meta) == min(map(start_of, others), default=start_of(meta)):
         set_start_of(meta, start_of(strip))
-    if end_of(strip) > end_of(meta):
+    if end_of(strip) > end_of(meta) and end_of(meta) == max(map(end_of, others), default=end_of(meta)):
         meta.channel = channel_kept_or_free(meta, end_of(strip))
         set_end_of(meta, end_of(strip))
 
