@@ -16,7 +16,7 @@ from .strip_api import strips_in
 
 
 class EX4D_OT_export_cut(ExportHelper, Operator):
-    """Export the movie and image strips of the sequencer, with all versions, for an editing program."""
+    """Export the sequencer's movies, images, sounds, metas and markers, with all versions, for an editing program."""
 
     bl_idname = "ex4d.export_cut"
     bl_label = "Export Cut as OpenTimelineIO"
@@ -34,8 +34,12 @@ class EX4D_OT_export_cut(ExportHelper, Operator):
 
     @reports_errors
     def execute(self, context: Context) -> set[str]:
-        count = export_cut(cut_scene(context), Path(self.filepath))
-        self.report({"INFO"}, report_("Exported {count} strips to {path}").format(count=count, path=self.filepath))
+        cut = export_cut(cut_scene(context), Path(self.filepath))
+        text = report_("Exported {count} strips to {path}").format(count=cut.clips, path=self.filepath)
+        if cut.left_out:
+            self.report({"WARNING"}, text + ". " + report_("Left out: {what}").format(what=cut.left_out_text()))
+        else:
+            self.report({"INFO"}, text)
         return {"FINISHED"}
 
 

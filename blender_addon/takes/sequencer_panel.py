@@ -22,7 +22,7 @@ def active_take_strip(context: Context) -> EX4D_Take | None:
     return take_of_strip(editor.active_strip) if editor is not None else None
 
 
-class EX4D_OT_flip_version(Operator, bpy.types.Operator):
+class EX4D_OT_flip_version(Operator):
     """Show another version of the active strip's shot, and mute the one that is shown."""
 
     bl_idname = "ex4d.flip_version"
@@ -60,7 +60,7 @@ def strip_is_muted(take: EX4D_Take) -> bool:
     return strip is None or strip.mute
 
 
-class EX4D_PT_versions(Panel, bpy.types.Panel):
+class EX4D_PT_versions(Panel):
     """The versions of the active strip's shot."""
 
     bl_label = "Versions"

@@ -41,5 +41,6 @@ def versions_of(record: EX4D_Take) -> list[EX4D_Take]:
 
 def neighbour_of(record: EX4D_Take, step: int) -> EX4D_Take:
     """The version ``step`` places after this one; after the newest comes the oldest."""
-    keys = [take.key for take in (versions := versions_of(record))]
+    versions = versions_of(record)
+    keys = [take.key for take in versions]
     return versions[(keys.index(record.key) + step) % len(keys)] if record.key in keys else record
