@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import bpy
-import numpy as np
 import pytest
 
 from blender_addon.sequencer.movies import replace_with_movie
@@ -16,7 +15,6 @@ from blender_addon.sequencer.otio import timeline
 from blender_addon.sequencer.strip_api import end_of, start_of
 from blender_addon.sequencer.strips import (
     StripError,
-    TakeStrip,
     find_strip,
     free_channel,
     grow_image_strip,
@@ -26,23 +24,11 @@ from blender_addon.sequencer.strips import (
 from ex4d_core.scene import Scene
 from ex4d_core.take_files import frame_file_name
 
+from .strip_files import TAKE, add_title, images  # noqa: F401 - the fixture
+
 # Blender 5.2 has other names for where strips lie; the old ones go in 6.0.
 RENAMED = bpy.app.version >= (5, 2, 0)
-TAKE = TakeStrip("k1", "flower arc", 11, 9, {"engine": "preview", "label": "flower arc"})
 
-
-@pytest.fixture
-def images(tmp_path: Path) -> dict[int, Path]:
-    """Nine small images, as a take's folder has them."""
-    files = {index: tmp_path / frame_file_name(index) for index in range(9)}
-    for index, path in files.items():
-        image = bpy.data.images.new(path.name, 8, 6)
-        gray = np.tile(np.float32([index / 8, index / 8, index / 8, 1]), 8 * 6)
-        image.pixels.foreach_set(gray)
-        image.filepath_raw, image.file_format = str(path), "PNG"
-        image.save()
-        bpy.data.images.remove(image)
-    return files
 
 
 def first(images: dict[int, Path], count: int) -> dict[int, Path]:
@@ -278,9 +264,3 @@ def test_there_is_no_cut_without_strips(scene):
     add_title(scene, 1, 1, 9)
     with pytest.raises(RuntimeError, match="no movie, image or sound strips"):
         bpy.ops.ex4d.export_cut(filepath="cut.otio")
-
-
-def add_title(scene: bpy.types.Scene, channel: int, start: int, end: int) -> bpy.types.Strip:
-    """Another strip; the argument for its length changed its name in Blender 5.0."""
-    length = {"length": end - start} if bpy.app.version >= (5, 0, 0) else {"frame_end": end}
-    return strips_of(scene).new_effect(name="title", type="COLOR", channel=channel, frame_start=start, **length)
