@@ -30,6 +30,7 @@ from .strip_api import (
     set_start_of,
     start_of,
     strips_in,
+    update_effects,
 )
 
 # What a strip is and where it lies, which is not copied by value.
@@ -98,6 +99,7 @@ def slip_under(strip: Strip, effect: Strip) -> None:
         setattr(effect, name, getattr(strip, name))
     move_animation(effect.id_data, strip, effect, BLENDING)
     strip.blend_alpha = 1.0
+    update_effects(strip)
 
 
 def move_animation(scene: bpy.types.ID | None, old: Strip, new: Strip, names: tuple[str, ...] = ()) -> None:

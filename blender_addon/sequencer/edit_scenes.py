@@ -70,7 +70,7 @@ def pin(edit: bpy.types.Scene, blender_scene: bpy.types.Scene) -> None:
 
     From Blender 5.0 on workspaces choose the scene that sequencers show; before, it is the window's scene.
     """
-    if not hasattr(bpy.types.WorkSpace, "sequencer_scene"):
+    if "sequencer_scene" not in bpy.types.WorkSpace.bl_rna.properties:
         return
     windows = current_context().window_manager.windows
     seen: list[Any] = [window.workspace for window in windows if window.scene == blender_scene]

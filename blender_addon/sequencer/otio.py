@@ -20,7 +20,6 @@ from ..paths import from_blend
 from .strip_api import (
     Container,
     Strip,
-    container_of,
     content_length_of,
     content_start_of,
     effects_over,
@@ -75,7 +74,9 @@ def timeline(scene: bpy.types.Scene) -> Cut:
             f"the sequencer of scene {scene.name!r} has no movie, image or sound strips; add strips to export"
         )
     markers = [
-        _marker(marker, scene.frame_start, rate) for marker in scene.timeline_markers if marker.frame >= scene.frame_start
+        _marker(marker, scene.frame_start, rate)
+        for marker in scene.timeline_markers
+        if marker.frame >= scene.frame_start
     ]
     if before := len(scene.timeline_markers) - len(markers):
         cut.left_out["markers before the first frame"] = before
@@ -184,10 +185,10 @@ def _clip(strip: Strip, rate: float, cut_off: int) -> dict[str, Any]:
 
 
 def _is_time_warp(strip: Strip) -> bool:
-    """Whether a strip is a speed effect that OpenTimelineIO can state: a constant factor on a strip that is exported."""
+    """Whether a strip is a speed effect by a constant factor over a strip that is exported: a time warp."""
     if strip.type != "SPEED" or strip.speed_control != "MULTIPLY":
         return False
-    return strip.input_1 is not None and strip.input_1.type in _PICTURES and container_of(strip.input_1) is not None
+    return strip.input_1 is not None and strip.input_1.type in _PICTURES
 
 
 def _is_adjusted(strip: Strip) -> bool:

@@ -105,6 +105,11 @@ def effects_over(strip: Strip) -> list[Strip]:
     ]
 
 
+def update_effects(strip: Strip) -> None:
+    """Let the effects over a strip, and those over them, be as long as it is."""
+    set_end_of(strip, end_of(strip))  # Blender does that whenever an end is set
+
+
 def add_effect(strip: Strip, name: str, kind: str, channel: int, **settings: object) -> Strip:
     """Put an effect strip over a strip, as long as that; its arguments were renamed in Blender 4.4 to 5.0."""
     add = strips_in(container_of(strip)).new_effect

@@ -31,6 +31,7 @@ from .strip_api import (
     set_start_of,
     start_of,
     strips_in,
+    update_effects,
 )
 
 TAKE_KEY = "ex4d_take"
@@ -120,9 +121,7 @@ def strips_of_take(scene: bpy.types.Scene, key: str) -> list[Strip]:
     return [strip for mark in (TAKE_KEY, SPEED_OF, SOUND_OF) for strip in find_strips(scene, key, mark)]
 
 
-def free_channel(
-    container: Container, start: int, end: int, besides: Strip | None = None, lowest: int = 1
-) -> int:
+def free_channel(container: Container, start: int, end: int, besides: Strip | None = None, lowest: int = 1) -> int:
     """The lowest channel from ``lowest`` on, neither locked nor muted, on which nothing lies from ``start`` to ``end``.
 
     Args:
@@ -243,20 +242,19 @@ def _grow(strip: Strip, images: Mapping[int, Path], ready: int) -> None:
     strip.channel = channel_kept_or_free(strip, end)
     for index in range(known, ready):
         strip.elements.append(images[index].name)
-    if end_of(strip) != end:  # not every version of Blender extends the strip
-        set_end_of(strip, end)
+    set_end_of(strip, end)  # also where Blender has extended it, so that it updates what lies over it
     follow_end(strip, before)
 
 
 def follow_end(strip: Strip, before: int) -> None:
     """Let what ended with a strip at frame ``before`` end with it again: its meta strips, also nested ones.
 
-    A meta strip that the artist has trimmed ends elsewhere, and stays as it is. Effects follow by themselves, and only
-    need channels with room.
+    A meta strip that the artist has trimmed ends elsewhere, and stays as it is. Effects follow, and need room, too.
 
     Raises:
         StripError: no channel is free.
     """
+    update_effects(strip)
     for effect in effects_over(strip):
         effect.channel = channel_kept_or_free(effect, end_of(effect))
     meta, end = strip.parent_meta(), end_of(strip)

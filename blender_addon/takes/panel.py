@@ -13,7 +13,7 @@ from ..jobs.progress import paused_text, progress_text, state_icon, state_text
 from ..jobs.records import records_of
 from ..jobs.tracker import can_cancel, can_resume, can_retry
 from ..sequencer.edit_scenes import strip_in_file
-from ..sequencer.strips import are_same_rates
+from ..sequencer.strips import are_same_rates, rate_of
 from ..shots.final_settings import FINAL_ENGINE
 from ..shots.properties import active_shot
 from .operators import (
@@ -110,7 +110,7 @@ def _draw_details(layout: bpy.types.UILayout, entry: EX4D_Take, context: bpy.typ
         layout.progress(factor=entry.progress, type="BAR", text=progress_text(entry, entry.engine))
     if made_with := settings_text(entry):
         layout.label(text=made_with, translate=False)
-    if text := rate_text(entry):
+    for text in rate_texts(entry):
         draw_text(layout, text, context, "INFO")
     if text := paused_text(entry):
         draw_text(layout, text, context, "INFO")
@@ -150,20 +150,33 @@ def settings_text(entry: EX4D_Take) -> str:
     return text.format(seed=entry.seed, steps=entry.steps, guidance=f"{entry.guidance:g}")
 
 
-def rate_text(entry: EX4D_Take) -> str:
-    """That a take plays at another speed than its footage was filmed with; "" if it does not."""
-    fps, filmed = entry.fps, entry.footage_fps
-    if not fps or not filmed or abs(fps / filmed - 1.0) < 1e-5:  # Blender keeps rates as 32-bit numbers
-        return ""
-    if are_same_rates(fps, filmed):
-        text = iface_("Footage has {filmed} fps, the scene {fps}: shown frame by frame, {percent} % off in speed")
-    else:
-        text = iface_(
-            "Footage has {filmed} fps, the scene {fps}: viewport and take show a frame of it in each frame, at "
-            "{percent} % of its speed. Set the scene's Frame Rate to {filmed} to see it as filmed"
+def rate_texts(entry: EX4D_Take) -> list[str]:
+    """What to know of a take whose footage, Blender scene or edit scene differ in frame rate, if only by rounding."""
+    strip = strip_in_file(entry.key)
+    rates = [
+        (iface_("footage"), entry.footage_fps, iface_("scene"), entry.fps, True),
+        (iface_("take"), entry.fps, iface_("sequencer"), rate_of(strip.id_data) if strip else 0.0, False),
+    ]
+    texts = []
+    for what, own, where, rate, by_frame in rates:
+        if not own or not rate or abs(own / rate - 1.0) < 1e-5:  # Blender keeps rates as 32-bit numbers
+            continue
+        text = iface_("The {what} has {own} fps, the {where} {rate}: ").format(
+            what=what, own=f"{own:.5g}", where=where, rate=f"{rate:.5g}"
         )
-        return text.format(filmed=f"{filmed:.5g}", fps=f"{fps:.5g}", percent=f"{100 * fps / filmed:.4g}")
-    return text.format(filmed=f"{filmed:.5g}", fps=f"{fps:.5g}", percent=f"{100 * abs(fps / filmed - 1):.2g}")
+        if are_same_rates(own, rate):
+            text += iface_("shown frame by frame, {percent} % off in speed").format(
+                percent=f"{100 * abs(rate / own - 1):.2g}"
+            )
+        elif by_frame:
+            text += iface_(
+                "viewport and take show one of its frames in each frame, at {percent} % of its speed; set the scene's "
+                "Frame Rate to {own} to see it as filmed"
+            ).format(percent=f"{100 * rate / own:.4g}", own=f"{own:.5g}")
+        else:
+            text += iface_("a speed effect keeps its duration")
+        texts.append(text)
+    return texts
 
 
 def _draw_status(header: bpy.types.Header, context: bpy.types.Context) -> None:

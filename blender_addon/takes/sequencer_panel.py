@@ -6,11 +6,12 @@ import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
 from ..blender_types import Context, Menu, Operator, Panel, classes
+from ..connection.panel import draw_text
 from ..connection.session import session
 from ..jobs.progress import state_icon
 from ..sequencer.edit_scenes import cut_scene, strip_in_file
 from .operators import EX4D_OT_show_take
-from .panel import settings_text, take_name
+from .panel import rate_texts, settings_text, take_name
 from .properties import EX4D_Take, takes_of_shot
 from .thumbnails import thumbnail
 from .versions import neighbour_of, show_version, take_of_strip, versions_of
@@ -29,9 +30,7 @@ class EX4D_OT_flip_version(Operator):
     bl_label = "Flip Version"
     bl_options = {"REGISTER", "UNDO"}
 
-    step: bpy.props.IntProperty(
-        name="Step", description="How many versions forward; below 0 backward", default=1
-    )
+    step: bpy.props.IntProperty(name="Step", description="How many versions forward; below 0 backward", default=1)
 
     @classmethod
     def poll(cls, context: Context) -> bool:
@@ -90,6 +89,8 @@ class EX4D_PT_versions(Panel):
             row.label(text="", icon=state_icon(version))
             if made_with := settings_text(version):
                 column.label(text=made_with, icon="BLANK1", translate=False)
+        for note in rate_texts(take):
+            draw_text(layout, note, context, "INFO")
 
 
 def draw_flip(row: bpy.types.UILayout, text: bool = False) -> None:

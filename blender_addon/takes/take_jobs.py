@@ -222,7 +222,7 @@ def send_take(
     record: EX4D_Take = add_record(blender_scene, TAKES, request.label or take.folder.name, take)
     record.shot, record.version, record.engine = shot, version, request.engine
     record.frame_start, record.frames = frame_start, len(request.camera)
-    # The camera moves by one of its frames for each frame of the Blender scene, and so does the footage in the viewport.
+    # For each frame of the Blender scene there is one of the camera, and in the viewport one of the footage.
     record.fps, record.footage_fps = rate_of(blender_scene), float(scene.manifest.fps)
     if request.wan.seed <= MAX_SEED:
         record.seed, record.steps, record.guidance = request.wan.seed, request.wan.steps, request.wan.guidance

@@ -24,11 +24,10 @@ from blender_addon.sequencer.strips import (
 from ex4d_core.scene import Scene
 from ex4d_core.take_files import frame_file_name
 
-from .strip_files import TAKE, add_title, images  # noqa: F401 - the fixture
+from .strip_files import TAKE, add_title
 
 # Blender 5.2 has other names for where strips lie; the old ones go in 6.0.
 RENAMED = bpy.app.version >= (5, 2, 0)
-
 
 
 def first(images: dict[int, Path], count: int) -> dict[int, Path]:
@@ -151,12 +150,6 @@ def test_paths_are_relative_in_a_saved_file(scene, images, tmp_path, card_scene)
     assert strip.directory in ("//", "//./")
     movie = Path(shutil.copy(Scene.open(card_scene).path("footage"), tmp_path / "take.mp4"))
     assert replace_with_movie(scene, TAKE, movie).filepath == "//take.mp4"
-
-
-@pytest.fixture
-def movie(card_scene, tmp_path) -> Path:
-    """Nine frames at 24 a second."""
-    return Path(shutil.copy(Scene.open(card_scene).path("footage"), tmp_path / "take.mp4"))
 
 
 @pytest.mark.parametrize(("rate", "length"), [(30, 11), (12, 4), (24, 9)])

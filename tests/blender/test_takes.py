@@ -19,8 +19,8 @@ from blender_addon.errors import failures, forget_failures
 from blender_addon.jobs.progress import progress_text, state_text
 from blender_addon.jobs.tracker import can_cancel, tracker
 from blender_addon.scenes.importing import import_scene
-from blender_addon.sequencer.strip_api import end_of, length_of, start_of
 from blender_addon.sequencer.edit_scenes import strip_in_file
+from blender_addon.sequencer.strip_api import end_of, length_of, start_of
 from ex4d_core.cameras import CameraPath
 from ex4d_core.client import Client
 from ex4d_core.messages import JobStatus, ListJobs
