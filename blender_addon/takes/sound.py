@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import wave
 from pathlib import Path
 
 from ex4d_core.durable_files import put_in_place
@@ -33,14 +34,26 @@ def write_take_sound(package: Scene, request: ShotRequest, fps: float, folder: P
         return None
     footage_fps = float(package.manifest.fps)
     start = request.first_frame / footage_fps
+    seconds, speed = len(request.camera) / footage_fps, (fps or footage_fps) / footage_fps
     partial = path.with_suffix(".partial.wav")
     try:
-        heard = aud.Sound.file(str(package.path("footage"))).limit(start, start + len(request.camera) / footage_fps)
-        heard.pitch((fps or footage_fps) / footage_fps).write(
+        # `Sound.data` would end Blender where there is no sound; writing a file raises an error.
+        aud.Sound.file(str(package.path("footage"))).limit(start, start + seconds).write(
             str(partial), _RATE, _STEREO, aud.FORMAT_S16, aud.CONTAINER_WAV, aud.CODEC_PCM, 0, _BUFFER_FRAMES
         )
-    except aud.error:  # no audio stream in the footage
+        _cut_and_retime(partial, round(seconds * _RATE), speed)
+    except (aud.error, wave.Error, EOFError):
         partial.unlink(missing_ok=True)
         return None
     put_in_place(partial, path)
     return path
+
+
+def _cut_and_retime(path: Path, samples: int, speed: float) -> None:
+    """Take what Audaspace has added off the end of a .wav, and state the rate at which it has another speed."""
+    with wave.open(str(path)) as file:
+        channels, width = file.getnchannels(), file.getsampwidth()
+        data = file.readframes(samples)
+    with wave.open(str(path), "wb") as file:
+        file.setparams((channels, width, round(_RATE * speed), 0, "NONE", ""))
+        file.writeframes(data)
