@@ -12,6 +12,8 @@ import bpy
 import numpy as np
 import pytest
 
+from blender_addon.paths import from_blend
+from blender_addon.scenes.link import open_scene
 from blender_addon.sequencer.edit_scenes import edit_scene_of, strip_in_file
 from blender_addon.sequencer.movies import replace_with_movie
 from blender_addon.sequencer.otio import timeline
@@ -19,11 +21,14 @@ from blender_addon.sequencer.strip_api import container_of, end_of, set_end_of, 
 from blender_addon.sequencer.strips import SOUND_OF, TakeStrip, find_strip, grow_image_strip, strips_of, strips_of_take
 from blender_addon.takes import thumbnails
 from blender_addon.takes.panel import EX4D_UL_takes, rate_texts
+from blender_addon.takes.requests import load_request
 from blender_addon.takes.sound import write_take_sound
+from blender_addon.takes.take_jobs import strip_of
 from blender_addon.takes.versions import show_version, take_of_strip
 from ex4d_core.scene import Scene
 
 from .strip_files import add_title
+from .taking import send
 
 SECONDS = 2
 
@@ -112,9 +117,10 @@ def test_thumbnails_show_the_middle_of_the_move(scene, images, tmp_path):
     entry = add_take(scene, 1)
     entry.folder, entry.last_event = str(tmp_path), 1
     middle = images[4].rename(tmp_path / "not here yet.png")
-    first = thumbnails.thumbnail(entry)
+    thumbnails.thumbnail(entry)
+    assert list(thumbnails._previews) == [f"{entry.key} 0"]
     middle.rename(images[4])
-    assert 0 != thumbnails.thumbnail(entry) != first != 0
+    thumbnails.thumbnail(entry)
     assert list(thumbnails._previews) == [f"{entry.key} 0", f"{entry.key} 4"]
 
 
@@ -130,6 +136,30 @@ def test_rates_that_differ_by_rounding_get_no_speed_effect_but_a_note(scene, ver
     assert "80 %" in rate_texts(entry)[0], "24 frames of 30 a second"
     versions.render.fps_base = 1.0
     assert len(rate_texts(entry)) == 1
+
+
+def test_viewport_and_sequencer_agree_at_every_frame_whatever_the_rates(shot, movie, tmp_path):
+    """Footage of 24 frames a second in a scene of 30: both show one frame of it in each frame."""
+    scene = bpy.context.scene
+    scene.render.fps, scene.render.fps_base = 30, 1.0
+    entry = send()
+    assert (entry.fps, entry.footage_fps) == (30.0, 24.0)
+    edit = scene.ex4d_edit_scene
+    replace_with_movie(edit, strip_of(entry, load_request(from_blend(entry.folder))), movie)
+    assert (edit.render.fps, [one.type for one in strips_of_take(edit, entry.key)]) == (30, ["MOVIE"])
+    edit.render.dither_intensity, edit.render.filepath = 0, str(tmp_path / "frame.png")
+    positions = np.fromfile(open_scene(shot).path("positions"), np.float32, offset=32).reshape(9, -1, 3)
+    for index in (0, 3, 8):
+        scene.frame_set(11 + index)
+        mesh = shot.evaluated_get(bpy.context.evaluated_depsgraph_get()).data
+        vertices = np.empty(positions[0].size, np.float32)
+        mesh.vertices.foreach_get("co", vertices)
+        assert np.abs(positions - vertices.reshape(1, -1, 3)).max(axis=(1, 2)).argmin() == index
+        edit.frame_set(11 + index)
+        bpy.ops.render.render(write_still=True, scene=edit.name)
+        image = bpy.data.images.load(edit.render.filepath, check_existing=False)
+        assert image.pixels[0] == pytest.approx((40 + 160 * index / 9) / 255, abs=0.03)  # the wall's red tells
+        bpy.data.images.remove(image)
 
 
 @pytest.fixture

@@ -9,8 +9,12 @@ import av
 import numpy as np
 import pytest
 
+from ex4d.depth import DepthFiles
 from ex4d.media import VideoWriter, probe, sound_of
 from ex4d.media.sound import SAMPLE_RATE, read_sound
+from ex4d.pipeline.reconstruct import build_scene
+from ex4d.pipeline.take import generate_take
+from ex4d_core.shot import ShotRequest
 
 FPS = Fraction(24)
 FRAMES = 48
@@ -78,3 +82,33 @@ def test_footage_without_sound_gives_a_movie_without(tmp_path):
         movie.write(np.zeros((16, 16, 3), np.uint8))
     assert sound_of(tmp_path / "silent.mp4") is None
     assert sound_of(tmp_path) is None, "a folder of images"
+
+
+class Folder:
+    """A sink that keeps files and leaves frames where they are."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def progress(self, stage: str, done: int, total: int) -> None: ...
+
+    def frame(self, index: int, path: Path) -> None: ...
+
+    def estimate(self, number: int, path: Path) -> None: ...
+
+    def file(self, name: str, path: Path, sha256: str = "") -> None:
+        path.rename(self.folder / name)
+
+
+def test_a_scene_and_its_takes_keep_the_sound_of_the_footage(tmp_path):
+    footage = probe(write_footage(tmp_path / "clip.mp4", beep(1.0, 2.0)))
+    np.save(tmp_path / "depth.npy", np.full((FRAMES, 16, 16), 2.0, np.float32))
+    depth = DepthFiles(tmp_path / "depth.npy").estimate(footage)
+    lens = np.array([[16, 0, 8], [0, 16, 8], [0, 0, 1.0]])
+    scene = build_scene(footage, depth, lens, tmp_path / "scene", name="clip")
+    request = ShotRequest(scene=scene.digest, camera=scene.source_camera().frames(18, 36), first_frame=18)
+    (tmp_path / "work").mkdir()
+    generate_take(scene, request, device="cpu", sink=Folder(tmp_path), work_folder=tmp_path / "work")
+    assert heard_at(scene.path("footage")) == pytest.approx(1.0, abs=0.03)
+    assert heard_at(tmp_path / "take.mp4") == pytest.approx(0.25, abs=0.03)
+    assert sound_of(tmp_path / "mask.mp4") is None
