@@ -50,7 +50,9 @@ def linked_into_another_file(blend: Path) -> bpy.types.Scene:
     edit = str(blend.with_name("edit.blend"))
     bpy.ops.wm.save_as_mainfile(filepath=edit)
     bpy.ops.wm.open_mainfile(filepath=edit)
-    return next(scene for scene in bpy.data.scenes if scene.library is not None)
+    linked = [scene for scene in bpy.data.scenes if scene.library is not None]
+    edits = [scene.ex4d_edit_scene for scene in linked]
+    return next(scene for scene in linked if scene not in edits)
 
 
 def require_no_failures() -> None:
