@@ -18,8 +18,8 @@ from .blender_types import current_context
 
 # Jobs of Blender that read the file's data while they run.
 _JOBS = {"RENDER": mark_("Render"), "OBJECT_BAKE": mark_("Bake")}
-# What operators have that end with an undo step, or let nothing else happen. Others may run as long as Blender does,
-# as those do by which add-ons draw or show pressed keys.
+# What operators have that end with an undo step, or let nothing else happen. Others may run for as long as Blender
+# does, as those do by which add-ons draw or show pressed keys.
 _CHANGING = {"UNDO", "UNDO_GROUPED", "BLOCKING", "GRAB_CURSOR", "GRAB_CURSOR_X", "GRAB_CURSOR_Y"}
 
 
