@@ -79,6 +79,8 @@ def replace_strip(old: Strip, new: Strip, length: int) -> None:
             if getattr(modifier, "input_mask_strip", None) == old:
                 modifier.input_mask_strip = new
     move_animation(scene, old, new)
+    # Blender 5.2 removes effects with what was their input before, unless a new name has it look at them again.
+    old.name = f"{name} replaced"
     strips_in(container).remove(old)
     new.name, new.channel, new.lock = name, channel, is_locked
     for side, value in selection.items():
