@@ -32,6 +32,8 @@ if TYPE_CHECKING:
         ex4d_shot: EX4D_Shot
         ex4d_takes: Collection[EX4D_Take]
         ex4d_take_index: int
+        ex4d_takes_of_shot: bool
+        ex4d_edit_scene: bpy.types.Scene | None
         ex4d_footage: EX4D_Footage
         ex4d_reconstructions: Collection[EX4D_Reconstruction]
         ex4d_coverage: EX4D_Coverage

@@ -150,7 +150,7 @@ class Session:
 
 
 def _redraw_sidebars() -> None:
-    """Draw the 3D viewports' sidebars and the status bar again, and not what is beside them."""
+    """Draw the sidebars of 3D viewports and sequencers, and the status bar again, and not what is beside them."""
     windows = bpy.context.window_manager.windows
     # The hints of modal operators are in the status bar of their workspace, which other windows may show, too.
     # One whose add-on was disabled meanwhile is None.
@@ -159,7 +159,7 @@ def _redraw_sidebars() -> None:
         if window.workspace not in hinting:
             window.workspace.status_text_set_internal(None)
         for area in window.screen.areas:
-            if area.type == "VIEW_3D":
+            if area.type in ("VIEW_3D", "SEQUENCE_EDITOR"):
                 for region in area.regions:
                     if region.type == "UI":
                         region.tag_redraw()

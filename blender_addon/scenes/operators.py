@@ -11,7 +11,9 @@ from ex4d_core.scene_manifest import MANIFEST
 
 from ..blender_types import BlenderScene, Context, ImportHelper, Menu, Operator, classes, ops
 from ..errors import reports_errors
-from ..sequencer.strips import TAKE_KEY, strips_of
+from ..jobs.records import own_scenes
+from ..sequencer.strip_api import all_strips_in
+from ..sequencer.strips import TAKE_KEY
 from .color_space import shows_as_filmed, tag_as_filmed
 from .importing import ImportSettings, import_scene
 from .link import scene_objects
@@ -96,10 +98,10 @@ class EX4D_OT_match_view(Operator):
         for imported in scene_objects():
             for image in _images_of(imported):
                 tag_as_filmed(context.scene, image)
-        if context.scene.sequence_editor is not None:
-            for strip in strips_of(context.scene):
+        for scene in own_scenes():
+            for strip in all_strips_in(scene.sequence_editor) if scene.sequence_editor else ():
                 if TAKE_KEY in strip:
-                    tag_as_filmed(context.scene, strip)
+                    tag_as_filmed(scene, strip)
         return {"FINISHED"}
 
 

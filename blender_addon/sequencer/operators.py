@@ -10,17 +10,13 @@ from bpy.app.translations import pgettext_rpt as report_
 
 from ..blender_types import Context, ExportHelper, Menu, Operator, classes
 from ..errors import reports_errors
+from .edit_scenes import cut_scene
 from .otio import export_cut
 from .strip_api import strips_in
 
 
-def _cut_scene(context: Context) -> bpy.types.Scene:
-    """The scene whose sequencer is open; from Blender 5.0 on a workspace may show another scene's sequencer."""
-    return getattr(context, "sequencer_scene", None) or context.scene
-
-
 class EX4D_OT_export_cut(ExportHelper, Operator):
-    """Export the movie and image strips of the sequencer, with all versions, for an editing program."""
+    """Export the sequencer's movies, images, sounds, metas and markers, with all versions, for an editing program."""
 
     bl_idname = "ex4d.export_cut"
     bl_label = "Export Cut as OpenTimelineIO"
@@ -30,7 +26,7 @@ class EX4D_OT_export_cut(ExportHelper, Operator):
 
     @classmethod
     def poll(cls, context: Context) -> bool:
-        editor = _cut_scene(context).sequence_editor
+        editor = cut_scene(context).sequence_editor
         if editor is None or not len(strips_in(editor)):
             cls.poll_message_set(iface_("The sequencer is empty; make a take, or add strips"))
             return False
@@ -38,8 +34,12 @@ class EX4D_OT_export_cut(ExportHelper, Operator):
 
     @reports_errors
     def execute(self, context: Context) -> set[str]:
-        count = export_cut(_cut_scene(context), Path(self.filepath))
-        self.report({"INFO"}, report_("Exported {count} strips to {path}").format(count=count, path=self.filepath))
+        cut = export_cut(cut_scene(context), Path(self.filepath))
+        text = report_("Exported {count} strips to {path}").format(count=cut.clips, path=self.filepath)
+        if cut.left_out:
+            self.report({"WARNING"}, text + ". " + report_("Left out: {what}").format(what=cut.left_out_text()))
+        else:
+            self.report({"INFO"}, text)
         return {"FINISHED"}
 
 

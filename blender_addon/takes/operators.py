@@ -15,7 +15,8 @@ from ..connection.session import session
 from ..errors import reports_errors
 from ..jobs.operators import CancelsJob, OnJob, ResumesJob
 from ..projects.asking import AsksForProjectFolder
-from ..sequencer.strips import StripError, find_strip
+from ..sequencer.edit_scenes import edit_scene_of, strip_in_file
+from ..sequencer.strips import StripError
 from ..shots.final_settings import FINAL_ENGINE, final_settings, final_unavailable, settings_of_takes
 from ..shots.objects import NeedsShot, shot_objects
 from ..shots.properties import EX4D_Shot, active_shot, key_of
@@ -23,7 +24,8 @@ from ..views.images import open_image
 from .properties import TAKES, EX4D_Take, active_take
 from .requests import build_request, shot_range
 from .restore import restore_take
-from .take_jobs import ESTIMATE_IMAGE, forget_take, place_take, retry_take, send_take, show_version
+from .take_jobs import ESTIMATE_IMAGE, forget_take, place_take, retry_take, send_take
+from .versions import show_version
 
 
 class _SendsTake(AsksForProjectFolder, NeedsShot):
@@ -57,10 +59,7 @@ class _SendsTake(AsksForProjectFolder, NeedsShot):
         )
         for wan in self.settings(shot):
             send_take(scene, replace(request, wan=wan), frame_start, blender_scene, key_of(shot))
-        workspace = context.workspace
-        # From Blender 5.0 on the sequencer shows a scene of its own choice, and at first none.
-        if workspace is not None and getattr(workspace, "sequencer_scene", blender_scene) is None:
-            workspace.sequencer_scene = blender_scene
+        edit_scene_of(blender_scene)  # now, so that it is part of this undo step
         return {"FINISHED"}
 
 
@@ -156,9 +155,9 @@ class EX4D_OT_show_take(_OnTake, bpy.types.Operator):
     bl_options = {"UNDO"}
 
     def work(self, blender_scene: bpy.types.Scene, record: EX4D_Take) -> None:
-        if find_strip(blender_scene, record.key) is None:
+        if strip_in_file(record.key) is None:
             raise StripError("this take has no strip in the sequencer; press Put in Sequencer")
-        show_version(blender_scene, record)
+        show_version(record)
 
 
 class EX4D_OT_place_take(_OnTake, bpy.types.Operator):

@@ -14,7 +14,8 @@ from ..jobs.progress import paused_text, progress_text, state_icon, state_text
 from ..jobs.records import records_of
 from ..jobs.tracker import can_cancel, can_resume, can_retry
 from ..projects.folders import project_folder
-from ..sequencer.strips import find_strip
+from ..sequencer.edit_scenes import strip_in_file
+from ..sequencer.strips import are_same_rates, rate_of
 from ..shots.final_settings import FINAL_ENGINE
 from ..shots.properties import active_shot
 from .operators import (
@@ -66,10 +67,21 @@ class EX4D_UL_takes(bpy.types.UIList):
             row.progress(factor=item.progress, type="BAR", text=state_text(item))
             row.operator(EX4D_OT_cancel_take.bl_idname, text="", icon="CANCEL", emboss=False).key = item.key
             return
-        if (strip := find_strip(item.id_data, item.key)) is not None:
+        if (strip := strip_in_file(item.key)) is not None:
             eye = "HIDE_ON" if strip.mute else "HIDE_OFF"
             row.operator(EX4D_OT_show_take.bl_idname, text="", icon=eye, emboss=False).key = item.key
         row.label(text="", icon=state_icon(item))
+
+    def filter_items(self, context, data, property_name):
+        """Those whose name matches the list's search, and of the active shot alone if the artist wants that."""
+        takes = getattr(data, property_name)
+        flags = bpy.types.UI_UL_list.filter_items_by_name(
+            self.filter_name, self.bitflag_filter_item, takes, "name", reverse=self.use_filter_invert
+        ) or [self.bitflag_filter_item] * len(takes)
+        if data.ex4d_takes_of_shot:
+            shot = active_shot(data).key
+            flags = [flag if take.shot == shot else 0 for flag, take in zip(flags, takes, strict=True)]
+        return flags, []
 
 
 class EX4D_PT_takes(SidebarPanel, bpy.types.Panel):
@@ -84,6 +96,7 @@ class EX4D_PT_takes(SidebarPanel, bpy.types.Panel):
 
     def draw(self, context: bpy.types.Context) -> None:
         layout, scene = self.layout, context.scene
+        layout.prop(scene, "ex4d_takes_of_shot")
         layout.template_list(EX4D_UL_takes.__name__, "", scene, "ex4d_takes", scene, "ex4d_take_index", rows=3)
         entry = active_take(scene)
         if entry is not None:
@@ -99,6 +112,8 @@ def _draw_details(layout: bpy.types.UILayout, entry: EX4D_Take, context: bpy.typ
         layout.progress(factor=entry.progress, type="BAR", text=progress_text(entry, entry.engine))
     if made_with := settings_text(entry):
         layout.label(text=made_with, translate=False)
+    for text in rate_texts(entry):
+        draw_text(layout, text, context, "INFO")
     if text := paused_text(entry):
         draw_text(layout, text, context, "INFO")
     elif entry.reason:
@@ -116,7 +131,7 @@ def _draw_details(layout: bpy.types.UILayout, entry: EX4D_Take, context: bpy.typ
     if not can_cancel(entry):
         row.operator(EX4D_OT_forget_take.bl_idname, text="Remove", icon="X").key = entry.key
         row.operator("ex4d.delete_take_files", text="Delete Files", icon="TRASH").key = entry.key
-        strip = find_strip(entry.id_data, entry.key)
+        strip = strip_in_file(entry.key)
         if strip is None and has_frames(entry):
             layout.operator(EX4D_OT_place_take.bl_idname, icon="SEQ_SEQUENCER").key = entry.key
         elif strip is not None and strip.mute and len(takes_of_shot(entry.id_data, entry.shot)) > 1:
@@ -136,6 +151,35 @@ def settings_text(entry: EX4D_Take) -> str:
         return ""
     text = iface_("Seed {seed}, {steps} steps, guidance {guidance}")
     return text.format(seed=entry.seed, steps=entry.steps, guidance=f"{entry.guidance:g}")
+
+
+def rate_texts(entry: EX4D_Take) -> list[str]:
+    """What to know of a take whose footage, Blender scene or edit scene differ in frame rate, if only by rounding."""
+    strip = strip_in_file(entry.key)
+    rates = [
+        (iface_("footage"), entry.footage_fps, iface_("scene"), entry.fps, True),
+        (iface_("take"), entry.fps, iface_("sequencer"), rate_of(strip.id_data) if strip else 0.0, False),
+    ]
+    texts = []
+    for what, own, where, rate, by_frame in rates:
+        if not own or not rate or abs(own / rate - 1.0) < 1e-5:  # Blender keeps rates as 32-bit numbers
+            continue
+        text = iface_("The {what} has {own} fps, the {where} {rate}: ").format(
+            what=what, own=f"{own:.5g}", where=where, rate=f"{rate:.5g}"
+        )
+        if are_same_rates(own, rate):
+            text += iface_("shown frame by frame, {percent} % off in speed").format(
+                percent=f"{100 * abs(rate / own - 1):.2g}"
+            )
+        elif by_frame:
+            text += iface_(
+                "viewport and take show one of its frames in each frame, at {percent} % of its speed; set the scene's "
+                "Frame Rate to {own} to see it as filmed"
+            ).format(percent=f"{100 * rate / own:.4g}", own=f"{own:.5g}")
+        else:
+            text += iface_("a speed effect keeps its duration")
+        texts.append(text)
+    return texts
 
 
 def _draw_status(header: bpy.types.Header, context: bpy.types.Context) -> None:

@@ -19,7 +19,8 @@ class EX4D_Take(JobRecord, bpy.types.PropertyGroup):
     seed: bpy.props.IntProperty(description="Random seed of a final; -1 if unknown", default=-1)
     steps: bpy.props.IntProperty(description="Denoising steps of a final")
     guidance: bpy.props.FloatProperty(description="Guidance of a final")
-    fps: bpy.props.FloatProperty(description="Frame rate of the footage and the take; 0 if unknown")
+    fps: bpy.props.FloatProperty(description="Frame rate of the scene that the take was sent from; 0 if unknown")
+    footage_fps: bpy.props.FloatProperty(description="Frame rate of the footage; 0 if unknown")
     frame_start: bpy.props.IntProperty(description="Start frame of the take")
     frames: bpy.props.IntProperty(description="Number of frames in the take")
 
@@ -27,6 +28,11 @@ class EX4D_Take(JobRecord, bpy.types.PropertyGroup):
 CLASSES = (EX4D_Take,)
 PROPERTIES = (
     (bpy.types.Scene, TAKES, bpy.props.CollectionProperty(type=EX4D_Take)),
+    (
+        bpy.types.Scene,
+        "ex4d_takes_of_shot",
+        bpy.props.BoolProperty(name="Only This Shot", description="List only the takes of the active shot"),
+    ),
     (bpy.types.Scene, "ex4d_take_index", bpy.props.IntProperty(name="Take", description="Selected take")),
 )
 

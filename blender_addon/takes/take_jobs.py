@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import bpy
@@ -15,19 +16,25 @@ from ex4d_core.errors import RequestError
 from ex4d_core.remote_job import JobState
 from ex4d_core.remote_take import RemoteTake
 from ex4d_core.scene import Scene
+from ex4d_core.scene_manifest import SceneError
 from ex4d_core.shot import ShotRequest
 
+from ..busy import reason_to_wait
 from ..connection.session import session
-from ..jobs.records import add_record, find_copies, resumed_fields, set_changed
+from ..jobs.records import add_record, find_copies, own_scenes, resumed_fields
 from ..jobs.tracker import FollowedJob, tracker
 from ..paths import from_blend
 from ..scheduler import scheduler
-from ..sequencer.movies import discard_opened, movie_step, replace_with_movie, strips_are_held
-from ..sequencer.strips import TAKE_KEY, StripError, TakeStrip, find_strip, grow_image_strip, strips_of_take
+from ..sequencer.edit_scenes import edit_scene_of, scenes_with_take
+from ..sequencer.movies import discard_opened, movie_step, replace_with_movie
+from ..sequencer.strips import TAKE_KEY, StripError, TakeStrip, find_strips, grow_image_strip, rate_of
 from ..shots.final_settings import MAX_SEED
+from ..shots.properties import find_shot
 from ..views.images import show_image
 from .properties import TAKES, EX4D_Take, takes_of_shot, version_name
 from .requests import load_request, new_take_folder, package_of, read_request, request_metadata, save_request
+from .sound import SOUND_FILE, write_take_sound
+from .versions import show_version
 
 MOVIE = "take.mp4"
 # The image datablock that shows what is forming while a final is denoised.
@@ -58,6 +65,7 @@ class FollowedTake(FollowedJob[EX4D_Take]):
         self.placed = False
         self._frames_shown = self._estimates_shown = 0
         self._ticks_rested = _REST_TICKS
+        self._has_sound = False  # the sound has been written, or there is none
         self._placing = False  # the movie is on its way into the sequencer
         self._settled = False  # it has come there, or will not
 
@@ -90,31 +98,39 @@ class FollowedTake(FollowedJob[EX4D_Take]):
         if self._placing or self._settled:
             return
         self._ticks_rested += 1
-        if len(frames) == self._frames_shown or not (self.over or self._ticks_rested > _REST_TICKS):
+        if not self._has_new_frames or not (self.over or self._ticks_rested > _REST_TICKS) or reason_to_wait():
             return
         try:
-            is_new = find_strip(blender_scene, self.key) is None
-            if is_new and self.placed:
+            scenes = scenes_with_take(self.key)
+            if not scenes and self.placed:
                 raise StripError(_REMOVED)
-            grow_image_strip(blender_scene, self.strip, frames)
+            for scene in scenes or [edit_scene_of(blender_scene)]:
+                grow_image_strip(scene, self.strip, frames)
         except StripError as error:
             self.problem = str(error)
             return
         self._frames_shown, self._ticks_rested = len(frames), 0
-        self._note_place(blender_scene, record, is_new)
+        self._note_place(record, is_new=not scenes)
+
+    @property
+    def _has_new_frames(self) -> bool:
+        """Whether frames have arrived that the strip does not show yet."""
+        return len(self.job.frames) != self._frames_shown
 
     def settle(self) -> bool:
-        """Have the movie placed as soon as no strips are held; see `FollowedJob`."""
+        """Have the movie placed when the artist and Blender are not in the middle of something; see `FollowedJob`."""
         due = (
             not self._settled
             and self.job.state is JobState.DONE
             and bool(find_copies(TAKES, self.key))
             and self.movie.is_file()
         )
-        if due and not self._placing and not strips_are_held(bpy.context.window_manager.windows):
+        waits = bool(reason_to_wait())
+        if due and not self._placing and not waits:
             self._placing = True
             scheduler.run_alone(self._place)
-        return not due and not self._placing
+        # Frames of a take that ends without a movie are shown by `present`, which waits, too.
+        return not due and not self._placing and not (waits and self._has_new_frames and not self._settled)
 
     def show_again(self) -> None:
         """See `FollowedJob`."""
@@ -133,8 +149,8 @@ class FollowedTake(FollowedJob[EX4D_Take]):
         """In a tick of its own: one step of the movie's way into the sequencer."""
         if tracker.followed.get(self.key) is not self or not self._placing:
             return
-        if strips_are_held(bpy.context.window_manager.windows):
-            self._placing = False  # continues from here as soon as they are let go
+        if reason_to_wait():
+            self._placing = False  # continues from here as soon as that is over
             return
         more = False
         try:
@@ -150,29 +166,32 @@ class FollowedTake(FollowedJob[EX4D_Take]):
         if not found:
             return False  # another file was opened, or the Blender scene deleted
         blender_scene, record = found[0]
-        is_new = find_strip(blender_scene, self.key) is None
-        if is_new and self.placed:
-            discard_opened(blender_scene, self.key)
+        if not self._has_sound:
+            self._has_sound = True
+            add_sound(record, self.job.request)
+            return True
+        scenes = scenes_with_take(self.key)
+        if not scenes and self.placed:
+            discard_opened(edit_scene_of(blender_scene), self.key)
             self.problem = _REMOVED
             return False
+        more = False
         try:
-            more = movie_step(blender_scene, self.strip, self.movie)
-            for other, _ in found[1:]:
-                if not more and find_strip(other, self.key) is not None:
-                    more = movie_step(other, self.strip, self.movie)
+            for scene in scenes or [edit_scene_of(blender_scene)]:
+                more = more or movie_step(scene, self.strip, self.movie)
         except (StripError, RuntimeError) as error:  # ours, or Blender's refusal to change what is not its own
             self.problem = str(error)
             return False
-        self._note_place(blender_scene, record, is_new)
+        self._note_place(record, is_new=not scenes)
         return more
 
-    def _note_place(self, blender_scene: bpy.types.Scene, record: EX4D_Take, is_new: bool) -> None:
+    def _note_place(self, record: EX4D_Take, is_new: bool) -> None:
         """A take whose strip has just appeared is shown instead of its shot's other takes."""
         self.problem = ""
-        if find_strip(blender_scene, self.key) is not None:
+        if scenes_with_take(self.key):
             self.placed = True
             if is_new:
-                show_version(blender_scene, record)
+                show_version(record)
 
 
 def send_take(
@@ -202,7 +221,9 @@ def send_take(
     version = 1 + max((one.version for one in takes_of_shot(blender_scene, shot)), default=0)
     record: EX4D_Take = add_record(blender_scene, TAKES, request.label or take.folder.name, take)
     record.shot, record.version, record.engine = shot, version, request.engine
-    record.frame_start, record.frames, record.fps = frame_start, len(request.camera), float(scene.manifest.fps)
+    record.frame_start, record.frames = frame_start, len(request.camera)
+    # For each frame of the Blender scene there is one of the camera, and in the viewport one of the footage.
+    record.fps, record.footage_fps = rate_of(blender_scene), float(scene.manifest.fps)
     if request.wan.seed <= MAX_SEED:
         record.seed, record.steps, record.guidance = request.wan.seed, request.wan.steps, request.wan.guidance
     FollowedTake.seal(record)
@@ -238,44 +259,57 @@ def place_take(record: EX4D_Take) -> None:
         StripError: no channel is free, or the files are gone.
     """
     folder = from_blend(record.folder)
-    strip = strip_of(record, load_request(folder))
+    request = load_request(folder)
+    strip = strip_of(record, request)
+    scene = next(iter(scenes_with_take(record.key)), None) or edit_scene_of(record.id_data)
     if (folder / MOVIE).is_file():
-        replace_with_movie(record.id_data, strip, folder / MOVIE)
-    elif grow_image_strip(record.id_data, strip, _frames_on_disk(folder)) is None:
+        add_sound(record, request)
+        replace_with_movie(scene, strip, folder / MOVIE)
+    elif grow_image_strip(scene, strip, _frames_on_disk(folder)) is None:
         raise StripError(f"no frames of this take are in {folder} yet")
     followed = tracker.followed.get(record.key)
     if isinstance(followed, FollowedTake):
         followed.note_placed()
-    show_version(record.id_data, record)
+    show_version(record)
+
+
+def add_sound(record: EX4D_Take, request: ShotRequest) -> None:
+    """Write what is heard during a take into its folder, if its footage has sound and is still in the file."""
+    with suppress(RequestError, SceneError, OSError):  # the picture is shown all the same
+        write_take_sound(package_of(request), request, record.fps, from_blend(record.folder))
 
 
 def forget_take(blender_scene: bpy.types.Scene, record: EX4D_Take) -> None:
     """Remove a take from the list, and mark the one before it; its strip and files stay."""
     index = list(blender_scene.ex4d_takes).index(record)
-    discard_opened(blender_scene, record.key)
+    for scene in own_scenes():
+        discard_opened(scene, record.key)
     tracker.forget(blender_scene, record)
     if blender_scene.ex4d_take_index >= index > 0:
         blender_scene.ex4d_take_index -= 1
 
 
-def show_version(blender_scene: bpy.types.Scene, record: EX4D_Take) -> None:
-    """Show this take of all that its shot has: the others' strips are muted."""
-    for one in takes_of_shot(blender_scene, record.shot) or [record]:
-        for strip in strips_of_take(blender_scene, one.key):
-            set_changed(strip, "mute", one.key != record.key)
-
-
 def strip_of(record: EX4D_Take, request: ShotRequest) -> TakeStrip:
     """Where a take of the open file belongs in the sequencer."""
-    name = version_name(record.label, record.version)
-    return TakeStrip(record.key, name, record.frame_start, record.frames, request_metadata(request), record.fps)
+    shot = find_shot(record.id_data, record.shot)
+    return TakeStrip(
+        key=record.key,
+        label=version_name(record.label, record.version),
+        frame_start=record.frame_start,
+        frames=record.frames,
+        request=request_metadata(request),
+        fps=record.fps,
+        shot=record.shot,
+        shot_label=shot.label if shot is not None and shot.label else record.label,
+        sound=from_blend(record.folder) / SOUND_FILE,
+    )
 
 
 def _rename_strip(record: EX4D_Take, key: str) -> None:
-    """Let a take's strip belong to another job."""
-    strip = find_strip(record.id_data, record.key)
-    if strip is not None:
-        strip[TAKE_KEY] = key
+    """Let a take's strips belong to another job."""
+    for scene in scenes_with_take(record.key):
+        for strip in find_strips(scene, record.key):
+            strip[TAKE_KEY] = key
 
 
 def _frames_on_disk(folder: Path) -> dict[int, Path]:

@@ -1,6 +1,7 @@
 """Thumbnails of takes for the list, read by Blender when they are first drawn.
 
-They show each take's first frame, and before there is one the estimate that forms while it is denoised.
+They show the middle of each take's move; until that has arrived the first frame, and before there is one the estimate
+that forms while it is denoised.
 """
 
 from __future__ import annotations
@@ -23,13 +24,15 @@ def thumbnail(entry: EX4D_Take) -> int:
     """Number of the icon that shows a take; 0 while it has no frame."""
     if _previews is None or (not entry.last_event and entry.state != JobState.DONE):
         return 0
-    known = _previews.get(entry.key)
-    if known is None:
-        image = from_blend(entry.folder) / frame_file_name(0)
-        if not image.is_file():
-            return _estimate(_previews, entry)
-        known = _previews.load(entry.key, str(image), "IMAGE")
-    return known.icon_id
+    for index in (entry.frames // 2, 0):
+        name = f"{entry.key} {index}"
+        known = _previews.get(name)
+        if known is not None:
+            return known.icon_id
+        image = from_blend(entry.folder) / frame_file_name(index)
+        if image.is_file():
+            return _previews.load(name, str(image), "IMAGE").icon_id
+    return _estimate(_previews, entry)
 
 
 def has_frames(entry: EX4D_Take) -> bool:

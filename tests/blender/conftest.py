@@ -50,7 +50,9 @@ def linked_into_another_file(blend: Path) -> bpy.types.Scene:
     edit = str(blend.with_name("edit.blend"))
     bpy.ops.wm.save_as_mainfile(filepath=edit)
     bpy.ops.wm.open_mainfile(filepath=edit)
-    return next(scene for scene in bpy.data.scenes if scene.library is not None)
+    linked = [scene for scene in bpy.data.scenes if scene.library is not None]
+    edits = [scene.ex4d_edit_scene for scene in linked]
+    return next(scene for scene in linked if scene not in edits)
 
 
 def require_no_failures() -> None:
@@ -132,6 +134,32 @@ def shot(card_scene, tmp_path) -> bpy.types.Object:
     bpy.context.scene.ex4d_shot.camera = bpy.data.objects["arc"]
     bpy.context.scene.ex4d_shot.label = "arc"
     return imported
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> dict[int, Path]:
+    """Nine small images, as a take's folder has them."""
+    import numpy as np
+
+    from ex4d_core.take_files import frame_file_name
+
+    files = {index: tmp_path / frame_file_name(index) for index in range(9)}
+    for index, path in files.items():
+        image = bpy.data.images.new(path.name, 8, 6)
+        gray = np.tile(np.float32([index / 8, index / 8, index / 8, 1]), 8 * 6)
+        image.pixels.foreach_set(gray)
+        image.filepath_raw, image.file_format = str(path), "PNG"
+        image.save()
+        bpy.data.images.remove(image)
+    return files
+
+
+@pytest.fixture
+def movie(card_scene: Path, tmp_path: Path) -> Path:
+    """Nine frames at 24 a second, as the movie of a take."""
+    from ex4d_core.scene import Scene
+
+    return Path(shutil.copy(Scene.open(card_scene).path("footage"), tmp_path / "take.mp4"))
 
 
 class Backend:

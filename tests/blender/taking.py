@@ -5,7 +5,8 @@ from __future__ import annotations
 import bpy
 
 from blender_addon.jobs.tracker import tracker
-from blender_addon.sequencer.strips import find_strip
+from blender_addon.sequencer.edit_scenes import strip_in_file
+from blender_addon.sequencer.strip_api import all_strips_in, container_of, strips_in
 
 from .conftest import tick_until
 
@@ -21,7 +22,23 @@ def take() -> bpy.types.PropertyGroup:
 
 
 def strip_of(entry: bpy.types.PropertyGroup) -> bpy.types.Strip | None:
-    return find_strip(bpy.context.scene, entry.key)
+    return strip_in_file(entry.key)
+
+
+def edit_scene() -> bpy.types.Scene:
+    """The scene that takes of the open one go to."""
+    return bpy.context.scene.ex4d_edit_scene
+
+
+def shown_strips() -> list[bpy.types.Strip]:
+    """All strips of the edit scene, without the shots' meta strips."""
+    editor = edit_scene().sequence_editor if edit_scene() else None
+    return [one for one in all_strips_in(editor) if one.type != "META"] if editor else []
+
+
+def remove_strip(strip: bpy.types.Strip) -> None:
+    """Remove a strip as the artist does."""
+    strips_in(container_of(strip)).remove(strip)
 
 
 def tick_until_over() -> None:

@@ -11,7 +11,7 @@ import pytest
 from blender_addon.connection.session import session
 from blender_addon.paths import from_blend
 from blender_addon.scenes.importing import import_scene
-from blender_addon.sequencer.strips import find_strip
+from blender_addon.sequencer.edit_scenes import strip_in_file
 from blender_addon.shots.final_settings import (
     final_settings,
     final_unavailable,
@@ -73,7 +73,7 @@ def test_a_final_is_made_with_the_shots_words_and_watched_while_it_forms(final_s
     assert (wan.prompt, wan.negative_prompt) == ("a wide street at night", "static")
     assert (wan.seed, wan.steps, wan.guidance, wan.window) == (41, 3, 4.5, 49)
     assert images and tuple(bpy.data.images[ESTIMATE_IMAGE].size) == (6, 4)
-    assert find_strip(bpy.context.scene, take.key).type == "MOVIE"
+    assert strip_in_file(take.key).type == "MOVIE"
     assert take_name(take).endswith(" v1 final")
 
     # A preview of the same shot is its next version, and the final's settings come back.

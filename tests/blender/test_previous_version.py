@@ -12,7 +12,7 @@ from blender_addon.footage.sources import plan_from_text
 from blender_addon.jobs.tracker import is_paused
 from blender_addon.paths import from_blend
 from blender_addon.scenes.link import open_scene, scene_objects
-from blender_addon.sequencer.strips import find_strip
+from blender_addon.sequencer.edit_scenes import strip_in_file
 from blender_addon.takes.requests import load_request
 
 from .conftest import ROOT, fresh_blender, tick_round, tick_until
@@ -53,7 +53,7 @@ def test_its_takes_are_as_they_were(film):
     ]
     assert [take.shot for take in takes()] == [bpy.context.scene.ex4d_shot.key] * 3
     assert (done.state, done.progress, is_followed(done)) == ("done", 1.0, False)
-    assert find_strip(bpy.context.scene, done.key).type == "MOVIE"
+    assert strip_in_file(done.key).type == "MOVIE"
     assert (queued.state, unsent.state) == ("queued", "sending")
     assert not is_followed(queued) and not is_followed(unsent), "it does not say where they were started"
     assert is_paused(queued) and is_paused(unsent) and not is_paused(done)
@@ -77,11 +77,11 @@ def test_a_take_that_was_never_sent_is_sent_by_resume_and_a_lost_one_says_so_and
     for entry in (queued, unsent):
         assert bpy.ops.ex4d.resume_take(key=entry.key) == {"FINISHED"}
     tick_until(lambda: unsent.state == "done" and queued.state == "stopped", "both takes")
-    assert find_strip(bpy.context.scene, unsent.key).type == "MOVIE"
+    assert strip_in_file(unsent.key).type == "MOVIE"
     assert queued.job in queued.reason
     assert bpy.ops.ex4d.retry_take(key=queued.key) == {"FINISHED"}
     tick_until(lambda: queued.state == "done", "the take that was retried")
-    assert find_strip(bpy.context.scene, queued.key).type == "MOVIE"
+    assert strip_in_file(queued.key).type == "MOVIE"
 
 
 def test_its_interrupted_reconstruction_resumes_when_its_files_are_back(connected, film):

@@ -19,15 +19,15 @@ from blender_addon.errors import failures, forget_failures
 from blender_addon.jobs.progress import progress_text, state_text
 from blender_addon.jobs.tracker import can_cancel, tracker
 from blender_addon.scenes.importing import import_scene
+from blender_addon.sequencer.edit_scenes import strip_in_file
 from blender_addon.sequencer.strip_api import end_of, length_of, start_of
-from blender_addon.sequencer.strips import find_strip, strips_of
 from ex4d_core.cameras import CameraPath
 from ex4d_core.client import Client
 from ex4d_core.job_status import JobStatus
 from ex4d_core.messages import ListJobs
 
 from .conftest import backend_process, free_address, fresh_blender, tick_round, tick_until
-from .taking import is_followed, muted, send, strip_of, take, tick_until_over
+from .taking import is_followed, muted, send, shown_strips, strip_of, take, tick_until_over
 
 
 def test_a_shot_becomes_a_movie_strip(connected, shot, tmp_path):
@@ -47,7 +47,7 @@ def test_a_shot_becomes_a_movie_strip(connected, shot, tmp_path):
     assert sorted(path.name for path in folder.glob("frame_*.png")) == [f"frame_{index:05d}.png" for index in range(9)]
     strip = strip_of(entry)
     assert (strip.type, start_of(strip), end_of(strip)) == ("MOVIE", 11, 20)
-    assert (strip.name, strip.filepath, len(strips_of(bpy.context.scene))) == ("arc v1", "//takes/arc_1/take.mp4", 1)
+    assert (strip.name, strip.filepath, len(shown_strips())) == ("arc v1", "//takes/arc_1/take.mp4", 1)
     grown = [length for length in lengths if length and length[0] == "IMAGE"]
     assert grown == sorted(grown) and grown[0][1] < 9, "the strip was there before the take was whole"
     request = json.loads(strip["ex4d_request"])
@@ -61,7 +61,7 @@ def test_two_takes_lie_above_each_other(connected, shot):
     first = send().key
     second = send().key
     tick_until(lambda: all(one.state == "done" for one in bpy.context.scene.ex4d_takes), "both takes")
-    channels = [find_strip(bpy.context.scene, key).channel for key in (first, second)]
+    channels = [strip_in_file(key).channel for key in (first, second)]
     assert sorted(channels) == [1, 2]
     assert [one.folder for one in bpy.context.scene.ex4d_takes] == ["//takes/arc_1", "//takes/arc_2"]
 
@@ -174,7 +174,7 @@ def test_a_take_can_be_taken_off_the_list(connected, shot):
     key = entry.key
     bpy.ops.ex4d.forget_take(key=key)
     assert not bpy.context.scene.ex4d_takes
-    assert find_strip(bpy.context.scene, key).type == "MOVIE"
+    assert strip_in_file(key).type == "MOVIE"
     with pytest.raises(RuntimeError, match="There are no takes in this scene yet"):
         bpy.ops.ex4d.forget_take(key=key)
 
@@ -291,7 +291,8 @@ def test_the_take_goes_to_the_scene_it_was_sent_from(connected, shot):
     other = bpy.data.scenes.new("other")
     bpy.context.window.scene = other
     tick_until(lambda: main.ex4d_takes[0].state == "done", "the take")
-    assert find_strip(main, key).type == "MOVIE" and find_strip(other, key) is None
+    assert strip_in_file(key).type == "MOVIE" and strip_in_file(key).id_data == main.ex4d_edit_scene
+    assert other.sequence_editor is None and other.ex4d_edit_scene is None
 
 
 def test_a_deleted_camera_is_not_shot_with(shot):

@@ -10,13 +10,12 @@ import pytest
 from blender_addon.connection.session import session
 from blender_addon.paths import from_blend
 from blender_addon.sequencer.movies import find_opened
-from blender_addon.sequencer.strips import strips_of
 from blender_addon.takes import take_jobs
 from blender_addon.takes.requests import build_request
 from blender_addon.takes.take_jobs import send_take
 
 from .conftest import fresh_blender, tick_round, tick_until
-from .taking import is_followed, muted, send, strip_of, take, tick_until_over
+from .taking import edit_scene, is_followed, muted, remove_strip, send, shown_strips, strip_of, take, tick_until_over
 
 
 @pytest.mark.parametrize("moment", ["sending", "accepted", "first frame"])
@@ -35,7 +34,7 @@ def test_a_saved_and_reopened_file_gets_its_take(connected, shot, tmp_path, mome
     tick_until_over()
 
     assert (take().state, take().reason) == ("done", "")
-    assert (strip_of(take()).type, len(strips_of(bpy.context.scene))) == ("MOVIE", 1)
+    assert (strip_of(take()).type, len(shown_strips())) == ("MOVIE", 1)
     assert sorted(path.name for path in (tmp_path / "takes").iterdir()) == ["arc_1"]
 
 
@@ -97,19 +96,19 @@ def test_undoing_a_retry_lists_the_take_once(connected, shot):
     tick_until(lambda: take().key == again, "the new job to be shown")
     tick_until_over()
     assert [one.state for one in bpy.context.scene.ex4d_takes] == ["done"]
-    assert [one.type for one in strips_of(bpy.context.scene)] == ["MOVIE"]
+    assert [one.type for one in shown_strips()] == ["MOVIE"]
 
 
 def opened_movie(blender_scene: bpy.types.Scene, entry: bpy.types.PropertyGroup) -> bool:
     """Whether the movie has been opened, and is not the take's strip yet."""
-    return find_opened(blender_scene, entry.key) is not None
+    return find_opened(blender_scene.ex4d_edit_scene, entry.key) is not None
 
 
 def test_the_movie_comes_in_steps_that_share_their_ticks_with_nothing(connected, shot):
     blender_scene, entry, seen = bpy.context.scene, send(), []
 
     def over() -> bool:
-        strips = [(one.type, one.mute, one.channel) for one in strips_of(blender_scene)]
+        strips = [(one.type, one.mute, one.channel) for one in shown_strips()]
         if strips and (not seen or strips != seen[-1]):
             seen.append(strips)
         assert is_followed(entry) or entry.state == "done"
@@ -121,15 +120,44 @@ def test_the_movie_comes_in_steps_that_share_their_ticks_with_nothing(connected,
     assert not opened_movie(blender_scene, entry)
 
 
-def test_a_strip_is_not_replaced_while_the_artist_drags_strips(connected, shot, monkeypatch):
-    entry, dragging = send(), True
-    # Without a window nothing can be dragged.
-    monkeypatch.setattr(take_jobs, "strips_are_held", lambda windows: dragging)
-    arrived = from_blend(entry.folder) / "take.mp4"
-    tick_until(lambda: arrived.is_file() and len(strip_of(entry).elements) == 9, "all that is made")
+def test_nothing_is_inserted_while_a_render_or_a_modal_operator_runs(connected, shot, monkeypatch):
+    entry, waits = send(), "Waits for the end of: Render"
+    monkeypatch.setattr(take_jobs, "reason_to_wait", lambda: waits)
+    tick_until((from_blend(entry.folder) / "take.mp4").is_file, "all that is made")
     for _ in range(10):
         tick_round()
-    assert is_followed(entry) and [one.type for one in strips_of(bpy.context.scene)] == ["IMAGE"]
+    assert is_followed(entry) and not shown_strips()
+    waits = ""
+    tick_until_over()
+    assert entry.state == "done" and [one.type for one in shown_strips()] == ["MOVIE"]
+
+
+def test_frames_of_a_take_that_was_cancelled_during_a_render_are_shown_after_it(connected, shot, monkeypatch):
+    entry, waits = send(), "Waits for the end of: Render"
+    monkeypatch.setattr(take_jobs, "reason_to_wait", lambda: waits)
+    tick_until((from_blend(entry.folder) / "frame_00000.png").is_file, "the first frame")
+    bpy.ops.ex4d.cancel_take(key=entry.key)
+    for _ in range(10):
+        tick_round()
+    assert not shown_strips()
+    waits = ""
+    tick_until_over()
+    tick_until(lambda: not is_followed(entry), "its end")
+    assert strip_of(entry) is not None
+
+
+def test_a_strip_is_not_replaced_while_the_artist_drags_strips(connected, shot, monkeypatch):
+    entry, dragging = send(), False
+    # Without a window nothing can be dragged.
+    monkeypatch.setattr(take_jobs, "reason_to_wait", lambda: "Move" if dragging else "")
+    arrived = from_blend(entry.folder) / "take.mp4"
+    tick_until(lambda: strip_of(entry) is not None, "the first frame")
+    dragging = True
+    known = len(strip_of(entry).elements)
+    tick_until(arrived.is_file, "all that is made")
+    for _ in range(10):
+        tick_round()
+    assert is_followed(entry) and [(one.type, len(one.elements)) for one in shown_strips()] == [("IMAGE", known)]
     dragging = False
     tick_until(lambda: opened_movie(bpy.context.scene, entry), "the movie to be opened")
     dragging = True
@@ -138,7 +166,7 @@ def test_a_strip_is_not_replaced_while_the_artist_drags_strips(connected, shot, 
     assert is_followed(entry) and strip_of(entry).type == "IMAGE"
     dragging = False
     tick_until_over()
-    assert entry.state == "done" and [one.type for one in strips_of(bpy.context.scene)] == ["MOVIE"]
+    assert entry.state == "done" and [one.type for one in shown_strips()] == ["MOVIE"]
 
 
 def test_a_file_reopened_between_two_steps_gets_its_movie(connected, shot, tmp_path):
@@ -150,7 +178,7 @@ def test_a_file_reopened_between_two_steps_gets_its_movie(connected, shot, tmp_p
     bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "shot.blend"))
     assert opened_movie(bpy.context.scene, take()) and is_followed(take())
     tick_until_over()
-    assert [one.type for one in strips_of(bpy.context.scene)] == ["MOVIE"]
+    assert [one.type for one in shown_strips()] == ["MOVIE"]
     assert not opened_movie(bpy.context.scene, take())
 
 
@@ -165,7 +193,7 @@ def test_undo_between_two_steps_does_not_lose_the_movie(connected, shot):
     assert not opened_movie(bpy.context.scene, take())
     tick_until_over()
     assert (take().key, take().state) == (key, "done")
-    assert [one.type for one in strips_of(bpy.context.scene)] == ["MOVIE"]
+    assert [one.type for one in shown_strips()] == ["MOVIE"]
 
 
 @pytest.mark.parametrize("deleted", ["the scene", "the strip", "the opened movie"])
@@ -178,19 +206,19 @@ def test_what_is_deleted_between_two_steps_does_no_harm(connected, shot, tmp_pat
         tick_until(lambda: not session().busy, "the take to be over")
         assert (tmp_path / "takes" / "arc_1" / "take.mp4").is_file()
         return
-    strips_of(main).remove(strip_of(entry) if deleted == "the strip" else find_opened(main, entry.key))
+    remove_strip(strip_of(entry) if deleted == "the strip" else find_opened(edit_scene(), entry.key))
     tick_until_over()
     if deleted == "the strip":
-        assert (entry.state, len(strips_of(main))) == ("done", 0)
+        assert (entry.state, len(shown_strips())) == ("done", 0)
         assert "strip was removed" in entry.reason
         assert bpy.ops.ex4d.place_take(key=entry.key) == {"FINISHED"}
-    assert [one.type for one in strips_of(main)] == ["MOVIE"]
+    assert [one.type for one in shown_strips()] == ["MOVIE"]
 
 
 def test_a_strip_that_the_artist_removed_stays_away_after_undo(connected, shot):
     entry = send()
     tick_until_over()
-    strips_of(bpy.context.scene).remove(strip_of(entry))
+    remove_strip(strip_of(entry))
     bpy.ops.ed.undo_push(message="strip removed")
     bpy.data.objects.new("something", None)
     bpy.ops.ed.undo_push(message="something else")
@@ -292,7 +320,7 @@ def test_takes_operators_can_be_undone(connected, shot):
     key = entry.key
     undone(lambda: bpy.ops.ex4d.restore_take(key=key))
     assert len(bpy.data.cameras) == cameras and bpy.context.scene.ex4d_shot.camera == bpy.data.objects["arc"]
-    strips_of(bpy.context.scene).remove(strip_of(take()))
+    remove_strip(strip_of(take()))
     undone(lambda: bpy.ops.ex4d.place_take(key=key))
     assert strip_of(take()) is None and take().state == "done"
     assert bpy.ops.ex4d.place_take(key=key) == {"FINISHED"}
@@ -325,7 +353,7 @@ def undone(work) -> None:
 def test_a_strip_removed_during_the_job_stays_away_until_it_is_asked_for(connected, shot):
     entry = send()
     tick_until(lambda: strip_of(entry) is not None, "the first frame")
-    strips_of(bpy.context.scene).remove(strip_of(entry))
+    remove_strip(strip_of(entry))
     tick_until_over()
     assert entry.state == "done" and strip_of(entry) is None
     assert bpy.ops.ex4d.place_take(key=entry.key) == {"FINISHED"}
@@ -343,10 +371,10 @@ def test_a_blender_scene_duplicated_during_the_job_has_the_take_in_both(connecte
     assert bpy.ops.ex4d.forget_take(key=key) == {"FINISHED"} and is_followed(first.ex4d_takes[0])
     tick_until(lambda: first.ex4d_takes[0].state == "done", "the take")
     assert (copy.ex4d_takes[0].state, copy.ex4d_takes[0].progress) == ("done", 1.0)
-    assert [[one.type for one in strips_of(scene)] for scene in (first, copy)] == [["MOVIE"], ["MOVIE"]]
+    assert first.ex4d_edit_scene == copy.ex4d_edit_scene and [one.type for one in shown_strips()] == ["MOVIE"]
     bpy.ops.wm.save_mainfile()
     bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "shot.blend"))
-    assert [len(scene.ex4d_takes) for scene in bpy.data.scenes] == [1, 1, 0]
+    assert sorted(len(scene.ex4d_takes) for scene in bpy.data.scenes) == [0, 0, 1, 1]
     assert not any(is_followed(entry) for scene in bpy.data.scenes for entry in scene.ex4d_takes)
 
 
@@ -373,7 +401,7 @@ def test_undo_does_not_bring_the_take_of_a_deleted_scene_into_another(connected,
     bpy.ops.ed.undo_push(message="something")
     bpy.ops.ed.undo()
     tick_until(lambda: (folder / "take.mp4").is_file() and not session().busy, "the movie")
-    assert [len(scene.ex4d_takes) for scene in bpy.data.scenes] == [0]
+    assert not any(len(scene.ex4d_takes) for scene in bpy.data.scenes)
 
 
 def test_a_scene_deleted_during_the_job_does_no_harm(connected, shot, tmp_path):

@@ -20,7 +20,8 @@ LOOK_INSIDE = """
 import bpy, json, sys
 bpy.ops.wm.open_mainfile(filepath=sys.argv[-1])
 scene = bpy.context.scene
-strips = scene.sequence_editor.strips if bpy.app.version >= (4, 4, 0) else scene.sequence_editor.sequences
+editor = bpy.data.scenes["EX-4D Edit"].sequence_editor
+strips = editor.strips if bpy.app.version >= (4, 4, 0) else editor.sequences
 mesh = next(one for one in bpy.data.objects if one.type == "MESH")
 scene.frame_set(scene.frame_start + 30)
 evaluated = mesh.evaluated_get(bpy.context.evaluated_depsgraph_get())

@@ -4,9 +4,9 @@ import msgpack
 import pytest
 
 from ex4d_core.job_status import JobDetails, JobEvent, JobStatus
+from ex4d_core.message_base import MAX_HEADER_BYTES
 from ex4d_core.messages import (
     CHUNK_BYTES,
-    MAX_HEADER_BYTES,
     PROTOCOL_VERSION,
     REPLIES,
     REQUESTS,

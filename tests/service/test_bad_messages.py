@@ -9,9 +9,9 @@ from dataclasses import replace
 import msgpack
 import pytest
 
+from ex4d_core.message_base import MAX_HEADER_BYTES
 from ex4d_core.messages import (
     CHUNK_BYTES,
-    MAX_HEADER_BYTES,
     PROTOCOL_VERSION,
     REPLIES,
     Cancel,

@@ -163,7 +163,7 @@ def memory_mb() -> float:
 def generate(scene_object: bpy.types.Object, camera: bpy.types.Object, ticks: Ticks, measured: dict[str, float]):
     """Send the shot and follow it until its movie is in the strip; returns the take's entry in the .blend."""
     from blender_addon.jobs.tracker import tracker
-    from blender_addon.sequencer.strips import find_strip
+    from blender_addon.sequencer.edit_scenes import strip_in_file
     from blender_addon.takes.requests import build_request
     from blender_addon.takes.take_jobs import send_take
 
@@ -178,7 +178,7 @@ def generate(scene_object: bpy.types.Object, camera: bpy.types.Object, ticks: Ti
         elapsed = time.monotonic() - begun
         if entry.state in ("running", "fetching"):
             reached.setdefault("job started after s", elapsed)
-        if "first frame in the strip after s" not in reached and find_strip(scene, entry.key) is not None:
+        if "first frame in the strip after s" not in reached and strip_in_file(entry.key) is not None:
             reached["first frame in the strip after s"] = elapsed
         report(entry.stage or entry.state, round(entry.progress * entry.frames), entry.frames)
         time.sleep(min(pause, 0.02))

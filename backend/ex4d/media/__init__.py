@@ -8,12 +8,14 @@ from ex4d.media.media_errors import MediaError
 from ex4d.media.origin import footage_sha256, start_timecode
 from ex4d.media.png import read_png, read_png_metadata, write_png
 from ex4d.media.sequences import is_sequence, sequence_files
+from ex4d.media.sound import Sound, sound_of
 from ex4d.media.video_writer import VideoWriter, read_metadata
 
 __all__ = [
     "FootageInfo",
     "Lens",
     "MediaError",
+    "Sound",
     "VideoWriter",
     "contact_sheet",
     "footage_sha256",
@@ -26,6 +28,7 @@ __all__ = [
     "read_png",
     "read_png_metadata",
     "sequence_files",
+    "sound_of",
     "start_timecode",
     "write_png",
 ]

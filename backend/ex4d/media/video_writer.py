@@ -17,6 +17,7 @@ from av.container import OutputContainer
 from ex4d.media.media_errors import MediaError, atomic_write, translate_write_errors
 from ex4d.media.pixels import BT709, LIMITED_RANGE, YuvConverter, as_rgb
 from ex4d.media.scan import open_video
+from ex4d.media.sound import Sound, SoundEncoder
 
 _TECHNICAL_KEYS = {"major_brand", "minor_version", "compatible_brands", "encoder"}  # written by the muxer itself
 
@@ -54,6 +55,7 @@ class VideoWriter:
         *,
         crf: int = 14,
         metadata: Mapping[str, str] | None = None,
+        sound: Sound | None = None,
     ) -> None:
         """Prepare a file.
 
@@ -64,13 +66,14 @@ class VideoWriter:
             fps: frames per second, kept exactly.
             crf: x264's constant rate factor, 0 (lossless) to 51; 14 is visually lossless for later repainting.
             metadata: texts by key, stored in the container, readable by `read_metadata`.
+            sound: what is heard, stored as AAC up to the end of the frames; of a video with sound.
         """
         if width < 1 or height < 1 or fps <= 0:
             raise ValueError(f"invalid video of {width}x{height} pixels at {fps} fps: expected values above 0")
         self.path = Path(path)
         self.frames = 0
         self._width, self._height, self._fps, self._crf = width, height, Fraction(fps), crf
-        self._metadata = dict(metadata or {})
+        self._metadata, self._sound = dict(metadata or {}), sound
         self._pixel_format = "yuv420p" if width % 2 == 0 and height % 2 == 0 else "yuv444p"
         self._converter = YuvConverter(self._pixel_format)
         self._container: OutputContainer | None = None
@@ -104,6 +107,7 @@ class VideoWriter:
             context = self._stream.codec_context
             context.color_range = LIMITED_RANGE
             context.colorspace = context.color_primaries = context.color_trc = BT709
+            self._heard = SoundEncoder(container, self._sound) if self._sound is not None else None
             with translate_write_errors(self.path):
                 container.start_encoding()  # opens the file, so that a missing folder is noticed now
             self._unfinished = stack.pop_all()
@@ -122,6 +126,7 @@ class VideoWriter:
         with translate_write_errors(self.path):
             self._container.mux(self._stream.encode(image))
         self.frames += 1
+        self._mux_sound()
 
     def finish(self) -> None:
         """Complete the partial file; the end of the `with` block then only renames it.
@@ -135,9 +140,18 @@ class VideoWriter:
             raise MediaError(f"{self.path}: no frame was written. Render at least one.")
         with translate_write_errors(self.path):
             self._container.mux(self._stream.encode())
+        self._mux_sound(final=True)
         container, self._container = self._container, None
         with translate_write_errors(self.path):
             container.close()
+
+    def _mux_sound(self, final: bool = False) -> None:
+        """Append the sound under the frames that have been written, so that a player finds both near each other."""
+        if self._heard is None or self._container is None:
+            return
+        for packet in self._heard.until(self.frames / self._fps, final=final):
+            with translate_write_errors(self.path):
+                self._container.mux(packet)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

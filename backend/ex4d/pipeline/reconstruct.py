@@ -30,7 +30,7 @@ from ex4d.depth import (
     resolved_intrinsics,
 )
 from ex4d.machine import MachineSettings
-from ex4d.media import FootageInfo, VideoWriter, footage_sha256, probe, read_frames, start_timecode
+from ex4d.media import FootageInfo, VideoWriter, footage_sha256, probe, read_frames, sound_of, start_timecode
 from ex4d.memory import require_memory
 from ex4d.mesh import DepthSurface, Pc2Writer, grid_topology
 from ex4d.pipeline.estimate import (
@@ -274,7 +274,8 @@ def build_scene(
         color_file = writer.array("color", (frames, height, width, 3), np.uint8)
         depth_file = writer.array("depth", (frames, height, width), np.float32)
         with ExitStack() as files:
-            movie = files.enter_context(VideoWriter(writer.path("footage"), width, height, footage.fps))
+            sound = sound_of(footage.path)
+            movie = files.enter_context(VideoWriter(writer.path("footage"), width, height, footage.fps, sound=sound))
             positions = files.enter_context(Pc2Writer(writer.path("positions"), vertices, frames)) if mesh else None
             for start, color, z in _batches(footage, depth):
                 for image in color:

@@ -13,7 +13,7 @@ import numpy as np
 from ex4d.devices import Devices
 from ex4d.generation import EngineState, GenerationProgress, ProgressCallback, create_engine
 from ex4d.machine import MachineSettings
-from ex4d.media import VideoWriter, read_png
+from ex4d.media import Sound, VideoWriter, read_png, sound_of
 from ex4d.media.media_errors import translate_write_errors
 from ex4d.media.png import png_bytes
 from ex4d.pipeline.provenance import MADE_BY, made_by
@@ -21,6 +21,7 @@ from ex4d.pipeline.render import nothing_seen_note, render_shot, shows_nothing
 from ex4d.raster import RenderedFrame
 from ex4d_core.errors import RequestError
 from ex4d_core.scene import Scene
+from ex4d_core.scene_manifest import SceneError
 from ex4d_core.shot import ShotRequest
 from ex4d_core.stages import stage_with_eta
 from ex4d_core.take_files import REQUEST_FILE, frame_file_name
@@ -104,8 +105,10 @@ def generate_take(
 
     with ExitStack() as movies:
         color, mask, take = (
-            movies.enter_context(VideoWriter(work_folder / name, camera.width, camera.height, fps, metadata=metadata))
-            for name in ("color.mp4", "mask.mp4", "take.mp4")
+            movies.enter_context(
+                VideoWriter(work_folder / name, camera.width, camera.height, fps, metadata=metadata, sound=sound)
+            )
+            for name, sound in (("color.mp4", None), ("mask.mp4", None), ("take.mp4", _sound_of(scene, request)))
         )
         # Several devices are for the engine; the first one renders.
         first, start = Devices.parse(device).first, request.first_frame
@@ -171,6 +174,15 @@ def describe(scene: Scene, request: ShotRequest) -> dict[str, Any]:
     values["camera"] = {key: camera[key] for key in ("frames", "width", "height")}
     values["scene_name"] = scene.manifest.name
     return values
+
+
+def _sound_of(scene: Scene, request: ShotRequest) -> Sound | None:
+    """The footage's sound from the take's first frame on, where the scene has it: a backend has no movie of footage."""
+    try:
+        footage = scene.path("footage")
+    except SceneError:
+        return None
+    return sound_of(footage, request.first_frame / scene.manifest.fps)
 
 
 def _recorded(
