@@ -43,6 +43,7 @@ class EX4D_SceneLink(bpy.types.PropertyGroup):
     frame_start: bpy.props.IntProperty(
         name="Start Frame", description="Frame that shows the first frame of the footage", default=1
     )
+    convention: bpy.props.StringProperty(name="Convention", description="Convention of the package's mesh")
     frames: bpy.props.IntProperty(name="Frames", description="Number of frames in the footage")
     source_camera: bpy.props.PointerProperty(
         name="Source Camera", description="Camera that filmed the footage", type=bpy.types.Object
@@ -129,6 +130,7 @@ def link_scene(target: bpy.types.Object, scene: Scene, folder: Path, frame_start
     link.digest = scene.digest
     link.frame_start = frame_start
     link.frames = scene.manifest.frames
+    link.convention = scene.manifest.convention
 
 
 def open_scene(scene_object: bpy.types.Object) -> Scene:

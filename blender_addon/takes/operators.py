@@ -52,6 +52,7 @@ class _SendsTake(NeedsShot):
             preview=PreviewSettings(shot.holes, color),
             engine=self.engine,
             label=shot.label,
+            occlusion=shot.occlusion,
         )
         for wan in self.settings(shot):
             send_take(scene, replace(request, wan=wan), frame_start, blender_scene, key_of(shot))
