@@ -31,7 +31,9 @@ MODULES: tuple[ModuleType, ...] = tuple(
         "jobs.tracker",
         "live.query",
         "scenes.link",
-        "scenes.stretched_faces",
+        "scenes.unseen_areas",
+        "scenes.enclosing",
+        "scenes.viewports",
         "scenes.operators",
         "scenes.placement_operators",
         "scenes.panel",
@@ -58,6 +60,7 @@ MODULES: tuple[ModuleType, ...] = tuple(
         "footage.properties",
         "footage.scene_jobs",
         "footage.operators",
+        "footage.lens",
         "footage.panel",
         "saving",
     )

@@ -11,6 +11,7 @@ from ..connection.panel import draw_text
 from ..jobs.progress import paused_text, progress_text, state_icon, state_text
 from ..jobs.tracker import can_cancel, can_resume
 from ..scenes.panel import EX4D_PT_scene
+from .lens import draw_lens_fields, lens_text
 from .operators import (
     EX4D_OT_cancel_reconstruction,
     EX4D_OT_forget_reconstruction,
@@ -40,6 +41,7 @@ class EX4D_PT_footage(SidebarPanel, bpy.types.Panel):
             layout.prop(settings, "depth", text="", placeholder="Depth: .npz, EXR or PNG")
         else:
             layout.prop(settings, "estimator")
+        draw_text(layout, lens_text(settings), context, "CAMERA_DATA")
         layout.operator(EX4D_OT_reconstruct.bl_idname, icon="MOD_REMESH")
         for record in reversed(context.scene.ex4d_reconstructions):
             if record.state != JobState.IMPORTED:
@@ -67,10 +69,17 @@ class EX4D_PT_footage_options(SidebarPanel, bpy.types.Panel):
                 column.prop(settings, "mist_start")
                 column.prop(settings, "mist_depth")
                 column.prop(settings, "mist_falloff")
-        _draw_optional(layout, settings, "use_fov", "fov")
+        _draw_lens(layout, settings)
         layout.prop(settings, "camera", text="", placeholder="Camera file, if it moved")
         if settings.camera:
             layout.prop(settings, "camera_scale")
+
+
+def _draw_lens(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup) -> None:
+    layout.prop(settings, "use_fov")
+    lens = layout.column(align=True)
+    lens.enabled = settings.use_fov
+    draw_lens_fields(lens, settings)
 
 
 def _draw_optional(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup, use: str, name: str) -> None:

@@ -13,14 +13,18 @@ from ex4d_core.cameras import BLENDER_FROM_SCENE, CameraPath, blender_from_intri
 from ex4d_core.mesh_cache import positions_file
 from ex4d_core.scene import Scene
 
-from ..blender_types import BlenderScene, current_context
+from ..blender_types import BlenderScene, Context, current_context
 from ..cameras.keyframes import animate, bake_path, camera_data, new_camera
+from .enclosing import hide_default_cube
 from .link import link_of, link_scene, scene_objects
-from .material import SOURCE_EYE, footage_image, footage_material, unseen_material
+from .material import SOURCE_EYE, footage_image, footage_material
 from .mesh import add_positions_cache, build_mesh
+from .viewports import show_footage_everywhere
 
 # A source camera that moves by less than this, in scene units, is static.
 _STATIC = 1e-9
+# A camera that moves half of the way to the nearest surface, or away by twice the largest depth, still sees everything.
+_CLIP_NEAR, _CLIP_FAR = 0.1, 3.0
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,8 @@ class ImportSettings:
         set_up_scene: whether to take frame range, rate, resolution, pixel aspect and active camera from the footage;
             None does so if the Blender scene has no imported scene yet.
         standard_view: whether that also sets the view transform to Standard, the only one under which Solid view shows
-            footage as filmed, and the fastest (see `color_space`), and lets Solid view show textures without lights.
+            footage as filmed, and the fastest (see `color_space`), and lets every viewport look through the source camera at
+            textures without lights (see `viewports`).
     """
 
     frame_start: int | None = None
@@ -59,7 +64,6 @@ def import_scene(folder: str | Path, settings: ImportSettings | None = None) -> 
     set_up = not scene_objects() if settings.set_up_scene is None else settings.set_up_scene
     if set_up and settings.standard_view:
         blender_scene.view_settings.view_transform = "Standard"
-        show_footage_in_solid_view()
 
     name = scene.manifest.name
     collection = bpy.data.collections.new(name)
@@ -75,15 +79,35 @@ def import_scene(folder: str | Path, settings: ImportSettings | None = None) -> 
     animate(target, f'["{SOURCE_EYE}"]', start, eyes)
     image = footage_image(scene, blender_scene)
     mesh.materials.append(footage_material(scene, image, start, tuple(eyes[0]) if static else None))
-    mesh.materials.append(unseen_material(scene))
 
     camera = new_camera(f"{name} source", target, collection)
+    set_clipping(camera, scene)
     bake_path(camera, source, start)
     link_of(target).source_camera = camera
     add_footage_background(camera, image, scene.manifest.frames, start)
     if set_up:
         set_up_blender_scene(blender_scene, scene, source, camera, start)
+    elif blender_scene.camera is None:
+        blender_scene.camera = camera
+    select_alone(current_context(), target)
+    if set_up:
+        hide_default_cube(current_context(), target)
+        if settings.standard_view:
+            blender_scene.ex4d_viewports = True
+            show_footage_everywhere(through_camera=True)
     return target
+
+
+def select_alone(context: Context, target: bpy.types.Object) -> None:
+    """Select an object and make it the active one, unless the artist is editing or painting another."""
+    active = context.view_layer.objects.active
+    if (active is not None and active.mode != "OBJECT") or target.name not in context.view_layer.objects:
+        return
+    for one in context.view_layer.objects:
+        if one.select_get():
+            one.select_set(False)
+    target.select_set(True)
+    context.view_layer.objects.active = target
 
 
 def write_positions(scene: Scene) -> None:
@@ -113,13 +137,10 @@ def add_footage_background(camera: bpy.types.Object, image: bpy.types.Image, fra
     data.show_background_images = False
 
 
-def show_footage_in_solid_view() -> None:
-    """Let Solid view in every open 3D viewport show textures without lights."""
-    for window in current_context().window_manager.windows:
-        for area in window.screen.areas:
-            if isinstance(area.spaces.active, bpy.types.SpaceView3D):
-                shading = area.spaces.active.shading
-                shading.light, shading.color_type = "FLAT", "TEXTURE"
+def set_clipping(camera: bpy.types.Object, scene: Scene) -> None:
+    """Let a camera see all of the scene's depth, whatever its units; cameras made later start with the same."""
+    data, (near, far) = camera_data(camera), scene.manifest.depth_range
+    data.clip_start, data.clip_end = min(data.clip_start, _CLIP_NEAR * near), max(data.clip_end, _CLIP_FAR * far)
 
 
 def set_up_blender_scene(
@@ -136,3 +157,5 @@ def set_up_blender_scene(
     render.resolution_x, render.resolution_y, render.resolution_percentage = manifest.width, manifest.height, 100
     render.pixel_aspect_x, render.pixel_aspect_y = optics.pixel_aspect_x, optics.pixel_aspect_y
     blender_scene.camera = camera
+    if not frame_start <= blender_scene.frame_current <= blender_scene.frame_end:
+        blender_scene.frame_set(frame_start)

@@ -48,6 +48,12 @@ class EX4D_SceneLink(bpy.types.PropertyGroup):
     source_camera: bpy.props.PointerProperty(
         name="Source Camera", description="Camera that filmed the footage", type=bpy.types.Object
     )
+    hidden_object: bpy.props.PointerProperty(
+        name="Hidden Object",
+        description="Object that was hidden at import because it encloses the source camera",
+        type=bpy.types.Object,
+    )
+    lens_origin: bpy.props.StringProperty(description="Where the focal length of the source camera came from")
     unseen_color: bpy.props.FloatVectorProperty(
         name="Unseen",
         description="Viewport color of areas that the footage did not see",
@@ -67,6 +73,11 @@ PROPERTIES = ((bpy.types.Object, "ex4d_scene", bpy.props.PointerProperty(type=EX
 def link_of(candidate: bpy.types.Object) -> EX4D_SceneLink:
     """An object's scene link; its ``digest`` is empty unless the object is an imported scene."""
     return candidate.ex4d_scene  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def is_assumed(lens_origin: str) -> bool:
+    """Whether a scene's lens was assumed, since nothing stated it; ``lens_origin`` is its `EX4D_SceneLink`'s."""
+    return lens_origin.startswith("an assumed field of view")
 
 
 def is_scene_object(candidate: bpy.types.Object | None) -> TypeGuard[bpy.types.Object]:
@@ -130,6 +141,7 @@ def link_scene(target: bpy.types.Object, scene: Scene, folder: Path, frame_start
     link.digest = scene.digest
     link.frame_start = frame_start
     link.frames = scene.manifest.frames
+    link.lens_origin = scene.manifest.provenance.get("focal length", "")
     link.convention = scene.manifest.convention
 
 
