@@ -49,7 +49,12 @@ class EX4D_OT_set_lens(NeedsScene, Operator):
         max=3.1,
     )
     focal_mm: bpy.props.FloatProperty(
-        name="Focal Length", description=FOCAL_DESCRIPTION, default=DEFAULT_FOCAL_MM, min=1.0, soft_max=500.0, precision=2
+        name="Focal Length",
+        description=FOCAL_DESCRIPTION,
+        default=DEFAULT_FOCAL_MM,
+        min=1.0,
+        soft_max=500.0,
+        precision=2,
     )
     sensor_mm: bpy.props.FloatProperty(
         name="Sensor Width", description=SENSOR_DESCRIPTION, default=FULL_FRAME_MM, min=1.0, soft_max=100.0, precision=2
@@ -60,7 +65,9 @@ class EX4D_OT_set_lens(NeedsScene, Operator):
         if not super().poll(context):
             return False
         if record_of(chosen_scene_object(context)) is None:
-            text = "This scene was not reconstructed in this file; choose its footage in From Footage, and set Custom Lens"
+            text = (
+                "This scene was not reconstructed in this file; choose its footage in From Footage, and set Custom Lens"
+            )
             cls.poll_message_set(iface_(text))
             return False
         return True

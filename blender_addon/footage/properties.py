@@ -148,7 +148,12 @@ class EX4D_Footage(bpy.types.PropertyGroup):
         default="FOV",
     )
     focal_mm: bpy.props.FloatProperty(
-        name="Focal Length", description=FOCAL_DESCRIPTION, default=DEFAULT_FOCAL_MM, min=1.0, soft_max=500.0, precision=2
+        name="Focal Length",
+        description=FOCAL_DESCRIPTION,
+        default=DEFAULT_FOCAL_MM,
+        min=1.0,
+        soft_max=500.0,
+        precision=2,
     )
     sensor_mm: bpy.props.FloatProperty(
         name="Sensor Width", description=SENSOR_DESCRIPTION, default=FULL_FRAME_MM, min=1.0, soft_max=100.0, precision=2

@@ -15,13 +15,13 @@ _SOLID_TYPES = ("MESH", "CURVE", "SURFACE", "META", "FONT")
 _DIRECTIONS = tuple(mathutils.Vector(one) for one in np.vstack([np.eye(3), -np.eye(3)]).tolist())
 _CUBE_CORNERS = 8
 
-# The newest test of each object, by its session_uid: all that the answer depends on, and the answer. Casting rays is too
-# slow for a panel that is drawn again and again, where the mesh is large.
+# The newest test of each object, by its session_uid: all that the answer depends on, and the answer. Casting rays at a
+# large mesh is too slow for a panel, which is drawn again and again.
 _tested: dict[int, tuple[object, bool]] = {}
 
 
 def enclosing_objects(context: Context, scene_object: bpy.types.Object) -> list[bpy.types.Object]:
-    """The visible objects of the view layer that have the scene's source camera inside: a surface on each of six sides."""
+    """The visible objects of the view layer that have a surface on each of six sides of the scene's source camera."""
     eye = mathutils.Vector(eye_of(scene_object).tolist())
     return [
         one

@@ -36,8 +36,8 @@ class ImportSettings:
         set_up_scene: whether to take frame range, rate, resolution, pixel aspect and active camera from the footage;
             None does so if the Blender scene has no imported scene yet.
         standard_view: whether that also sets the view transform to Standard, the only one under which Solid view shows
-            footage as filmed, and the fastest (see `color_space`), and lets every viewport look through the source camera at
-            textures without lights (see `viewports`).
+            footage as filmed, and the fastest (see `color_space`), and lets every viewport look through the source
+            camera at textures without lights (see `viewports`).
     """
 
     frame_start: int | None = None

@@ -1,8 +1,8 @@
 """The material of a scene: the footage as filmed, and one flat colour for unseen areas.
 
 A stretched face of the DW-Mesh spans a depth discontinuity, from a foreground to its background, so the source camera
-sees it edge-on. The shader tests that angle, so stretched faces show as unseen in every frame without further data. From
-far aside of the source camera, where they would hide what was seen, they fade.
+sees it edge-on. The shader tests that angle, so stretched faces show as unseen in every frame without further data.
+From far aside of the source camera, where they would hide what was seen, they fade.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ ALIGNED_DEGREES = 0.25
 # of one pixel is nearly the angle at which the camera sees it.
 STRETCHED_DEGREES = 2.5
 
-# Unseen areas are shown in full for viewers up to this many degrees aside of the source camera's ray, and at FADED_OPACITY
-# from the second angle on. New cameras stay within the first, or most of their images would be generated.
+# Unseen areas are opaque for viewers up to this many degrees aside of the source camera's ray, and have FADED_OPACITY from
+# the second angle on. New cameras stay within the first, or most of their images would be generated.
 FADE_DEGREES = (60.0, 75.0)
 FADED_OPACITY = 0.12
 
@@ -76,7 +76,7 @@ def footage_material(
 
 
 def _stretched_test(tree: bpy.types.NodeTree, eye: tuple[float, ...] | None) -> tuple[Any, Any]:
-    """A socket that is 1 on faces that the source camera sees at a grazing angle, unless viewed from its position, else 0.
+    """A socket that is 1 on faces that the source camera sees edge-on, unless viewed from its position, else 0.
 
     The second socket is the cosine between the directions from the surface to the viewer and from the camera to the
     surface: -1 on the same ray.

@@ -1,7 +1,7 @@
 """The DW-Mesh as a Blender mesh: fixed topology from the package, positions of each frame from a PC2 file.
 
-Only the faces between pixels of the image are made: caps and the walls around the image close the mesh for rendering, but
-in a viewport they would hide the footage from every side but one. All vertices are kept, as the file has all of them.
+Only the faces between pixels of the image are made: caps and the walls around the image close the mesh for rendering,
+but in a viewport they would hide the footage from every side but one. All vertices are kept, as in the file.
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
 """Marks in viewports what the footage did not see: stretched faces, and what is outside of the footage's frame.
 
-Through a camera both have the unseen colour in full, since a take has to invent them. In all other views they would hide
-what was seen in loud colour, so stretched faces are ghosts there, near the viewport's background, and a line runs around
-the footage's frame.
+Through a camera both have the unseen colour in full, since a take has to invent them. In all other views that would bury
+what was seen, so stretched faces are ghosts there, near the viewport's background, and a line runs around the footage.
 
 Material Preview and Rendered view show stretched faces with the scene's material (see `material`). Solid view shows an
-image and no shader, so there a GPU shader draws them over the mesh with the same test: every face that the source camera
-sees edge-on gets the unseen colour, unless it is viewed from the source camera's position. Per frame only the vertex
+image and no shader, so there a GPU shader draws them over the mesh with the same test: every face that the source
+camera sees edge-on gets the unseen colour, unless it is viewed from the source camera's position. Per frame only the vertex
 positions, which Blender has already, go to the GPU, so playback stays fast.
 """
 
@@ -32,9 +31,9 @@ from .mesh import mesh_data, read_attribute
 # Offset towards the viewer, as a share of the depth range, so that it is drawn over the face that it coincides with.
 _DEPTH_OFFSET = 4e-5
 
-# Outside of camera views: how opaque stretched faces are over their smeared footage, and how much they have of the unseen
-# colour; the rest is the viewport's background. Chosen from pictures of three scenes from ten views.
-_GHOST_OPACITY, _GHOST_TINT = 0.88, 0.2
+# Outside of camera views: how opaque stretched faces are over their smeared footage, and how much they have of the
+# unseen colour; the rest is the viewport's background. Chosen from pictures of three scenes from ten views.
+_GHOST_OPACITY, _GHOST_TINT = 0.9, 0.04
 # The line around the footage's frame, in pixels.
 _LINE_WIDTH = 2.0
 
@@ -144,7 +143,9 @@ def _draw_stretched_faces(
         if batches is None:
             continue
         shader.uniform_float("object_to_screen", to_screen @ evaluated.matrix_world)
-        shader.uniform_float("color", _ghost(context, link_of(one).unseen_color) if ghosts else (*link_of(one).unseen_color, 1.0))
+        shader.uniform_float(
+            "color", _ghost(context, link_of(one).unseen_color) if ghosts else (*link_of(one).unseen_color, 1.0)
+        )
         shader.uniform_float("eye", tuple(evaluated[SOURCE_EYE]))
         to_object = evaluated.matrix_world.inverted_safe()
         shader.uniform_float("viewer", to_object @ _viewer(context.region_data))
@@ -153,7 +154,10 @@ def _draw_stretched_faces(
 
 def _ghost(context: Context, unseen: Sequence[float]) -> tuple[float, ...]:
     """The unseen colour, moved towards the viewport's background."""
-    background = context.preferences.themes[0].view_3d.space.gradients.high_gradient
+    # Themes have display colours, shaders write linear ones.
+    background = mathutils.Color(
+        context.preferences.themes[0].view_3d.space.gradients.high_gradient
+    ).from_srgb_to_scene_linear()
     mixed = (_GHOST_TINT * one + (1.0 - _GHOST_TINT) * other for one, other in zip(unseen, background, strict=True))
     return *mixed, _GHOST_OPACITY
 
@@ -184,7 +188,9 @@ def _fill_outside(
         return
     evaluated = camera.evaluated_get(context.evaluated_depsgraph_get())
     to_world = evaluated.matrix_world.normalized()
-    corners = [to_screen @ (to_world @ corner).to_4d() for corner in camera_data(evaluated).view_frame(scene=context.scene)]
+    corners = [
+        to_screen @ (to_world @ corner).to_4d() for corner in camera_data(evaluated).view_frame(scene=context.scene)
+    ]
     places = [(corner.x / corner.w, corner.y / corner.w, 1.0) for corner in corners]  # as far away as can be
     shader = gpu.shader.from_builtin("UNIFORM_COLOR")
     batch = batch_for_shader(shader, "TRIS", {"pos": places}, indices=[(0, 1, 2), (0, 2, 3)])

@@ -1,9 +1,9 @@
 """Lets 3D viewports show footage: textures without lights, seen through the camera, in every workspace.
 
-Importing a scene that the Blender scene is set up for changes all viewports of the file, those of workspaces that are not
-shown, too. Viewports that appear later, with a workspace that is added or an area that is changed, follow while the
-Blender scene asks for it (``Scene.ex4d_viewports``); one that is a copy of another, after a split or in a new window, stays
-as its original is.
+Importing a scene that the Blender scene is set up for changes all viewports of the file, also in workspaces that are
+not shown. Viewports that appear later, with a workspace that is added or an area that is changed, follow while the
+Blender scene asks for it (``Scene.ex4d_viewports``); one that is a copy of another, after a split or in a new window,
+stays as its original is.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class Viewports:
     """The viewports of the open file, to notice new ones.
 
     Attributes:
-        known: identifies those that were there in the last tick; None before the first one in a file, whose own viewports
-            stay as they were saved.
+        known: identifies those that were there in the last tick; None before the first one in a file, whose own
+            viewports stay as they were saved.
     """
 
     def __init__(self) -> None:
@@ -89,7 +89,9 @@ def _viewports() -> Iterator[tuple[bpy.types.Screen, bpy.types.SpaceView3D]]:
 def _look(space: bpy.types.SpaceView3D) -> tuple[object, ...]:
     """What a copy of a viewport has in common with it."""
     view, shading = space.region_3d, space.shading
-    where = () if view is None else (*view.view_location, *view.view_rotation, view.view_distance, view.view_perspective)
+    where = (
+        () if view is None else (*view.view_location, *view.view_rotation, view.view_distance, view.view_perspective)
+    )
     return *where, shading.type, shading.light, shading.color_type, space.lens, space.clip_end
 
 

@@ -1,4 +1,4 @@
-"""Sidebar: buttons for takes, the list of takes, details of the marked one; and progress in the status bar."""
+"""Sidebar: buttons for takes, the list of takes, and details of the marked one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from ex4d_core.remote_job import JobState
 from ..blender_types import SidebarPanel
 from ..connection.panel import draw_problem, draw_text
 from ..jobs.progress import paused_text, progress_text, state_icon, state_text
-from ..jobs.records import records_of
 from ..jobs.tracker import can_cancel, can_resume, can_retry
 from ..sequencer.strips import find_strip
 from ..shots.final_settings import FINAL_ENGINE
@@ -24,11 +23,13 @@ from .operators import (
     EX4D_OT_retry_take,
     EX4D_OT_send_final,
     EX4D_OT_send_take,
+    EX4D_OT_show_result,
     EX4D_OT_show_take,
     EX4D_OT_watch_take,
 )
-from .properties import TAKES, EX4D_Take, active_take, takes_of_shot, version_name
+from .properties import EX4D_Take, active_take, newest_take, take_name, takes_of_shot
 from .thumbnails import has_frames, thumbnail
+from .workspace import EX4D_OT_open_workspace
 
 
 class EX4D_PT_take(SidebarPanel, bpy.types.Panel):
@@ -46,6 +47,11 @@ class EX4D_PT_take(SidebarPanel, bpy.types.Panel):
         row.scale_y = 1.4
         row.operator(EX4D_OT_send_take.bl_idname, icon="RENDER_ANIMATION")
         row.operator(EX4D_OT_send_final.bl_idname, icon="SHADERFX")
+        newest = newest_take(context.scene)
+        row = layout.row(align=True)
+        # Always there, so that no other button moves when a take arrives.
+        row.operator(EX4D_OT_show_result.bl_idname, icon="PLAY").key = newest.key if newest is not None else ""
+        row.operator(EX4D_OT_open_workspace.bl_idname, text="", icon="WORKSPACE")
         if not context.blend_data.filepath:
             text = iface_("This file is not saved: its takes go to the add-on's folder. Save it to keep them beside it")
             draw_text(layout, text, context, "INFO")
@@ -121,12 +127,6 @@ def _draw_details(layout: bpy.types.UILayout, entry: EX4D_Take, context: bpy.typ
     layout.operator(EX4D_OT_restore_take.bl_idname, icon="LOOP_BACK").key = entry.key
 
 
-def take_name(entry: EX4D_Take) -> str:
-    """What lists call a take: its label, and which version of its shot it is."""
-    final = " " + iface_("final") if entry.engine == FINAL_ENGINE else ""
-    return version_name(entry.label, entry.version) + final
-
-
 def settings_text(entry: EX4D_Take) -> str:
     """What distinguishes the finals of a shot, in a few words; "" for a preview."""
     if entry.engine != FINAL_ENGINE or entry.seed < 0:
@@ -135,26 +135,4 @@ def settings_text(entry: EX4D_Take) -> str:
     return text.format(seed=entry.seed, steps=entry.steps, guidance=f"{entry.guidance:g}")
 
 
-def _draw_status(header: bpy.types.Header, context: bpy.types.Context) -> None:
-    """In Blender's status bar: the takes under way, in every scene."""
-    under_way = [take for _, take in records_of(TAKES) if can_cancel(take)]
-    if not under_way:
-        return
-    first = next((take for take in under_way if take.state == JobState.RUNNING), under_way[0])
-    more = f" (+{len(under_way) - 1})" if len(under_way) > 1 else ""
-    row = header.layout.row(align=True)
-    row.progress(factor=first.progress, type="RING", text="")
-    row.label(text=f"EX-4D {take_name(first)}: {progress_text(first, first.engine)}{more}", translate=False)
-
-
 CLASSES = (EX4D_PT_take, EX4D_UL_takes, EX4D_PT_takes)
-
-
-def register() -> None:
-    """Show progress in the status bar."""
-    bpy.types.STATUSBAR_HT_header.append(_draw_status)
-
-
-def unregister() -> None:
-    """Stop showing it."""
-    bpy.types.STATUSBAR_HT_header.remove(_draw_status)

@@ -24,9 +24,7 @@ def open_factory_file() -> None:
 
 
 def spaces() -> list[bpy.types.SpaceView3D]:
-    return [
-        area.spaces.active for screen in bpy.data.screens for area in screen.areas if area.type == "VIEW_3D"
-    ]
+    return [area.spaces.active for screen in bpy.data.screens for area in screen.areas if area.type == "VIEW_3D"]
 
 
 def shows_footage(space: bpy.types.SpaceView3D) -> bool:
