@@ -1,4 +1,4 @@
-"""Notices in Blender's status bar that a job has ended: seen with every sidebar closed, and a press leads to the result.
+"""Notices in Blender's status bar that a job has ended: seen with the sidebar closed, and a press leads to the result.
 
 A notice stays until the artist presses or dismisses it, or opens another file. A cancelled job has none.
 """

@@ -25,8 +25,8 @@ ALIGNED_DEGREES = 0.25
 # of one pixel is nearly the angle at which the camera sees it.
 STRETCHED_DEGREES = 2.5
 
-# Unseen areas are opaque for viewers up to this many degrees aside of the source camera's ray, and have FADED_OPACITY from
-# the second angle on. New cameras stay within the first, or most of their images would be generated.
+# Unseen areas are opaque for viewers up to this many degrees aside of the source camera's ray, and have FADED_OPACITY
+# from the second angle on. New cameras stay within the first, or most of their images would be generated.
 FADE_DEGREES = (60.0, 75.0)
 FADED_OPACITY = 0.12
 

@@ -1,12 +1,13 @@
 """Marks in viewports what the footage did not see: stretched faces, and what is outside of the footage's frame.
 
-Through a camera both have the unseen colour in full, since a take has to invent them. In all other views that would bury
-what was seen, so stretched faces are ghosts there, near the viewport's background, and a line runs around the footage.
+Through a camera both have the unseen colour in full, since a take has to invent them. In all other views that would
+bury what was seen, so stretched faces are ghosts there, near the viewport's background, and a line runs around the
+footage's frame.
 
 Material Preview and Rendered view show stretched faces with the scene's material (see `material`). Solid view shows an
 image and no shader, so there a GPU shader draws them over the mesh with the same test: every face that the source
-camera sees edge-on gets the unseen colour, unless it is viewed from the source camera's position. Per frame only the vertex
-positions, which Blender has already, go to the GPU, so playback stays fast.
+camera sees edge-on gets the unseen colour, unless it is viewed from the source camera's position. Per frame only the
+vertex positions, which Blender has already, go to the GPU, so playback stays fast.
 """
 
 from __future__ import annotations

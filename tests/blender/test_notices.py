@@ -9,6 +9,7 @@ import bpy
 import pytest
 
 from blender_addon.connection import sidebar
+from blender_addon.footage.operators import EX4D_OT_pick_footage
 from blender_addon.footage.properties import RECONSTRUCTIONS
 from blender_addon.jobs.notices import note_end, notices
 from blender_addon.jobs.status_bar import status_text
@@ -117,8 +118,10 @@ def test_a_dropped_video_opens_the_sidebar(factory_windows, tmp_path):
     viewport = area_of("VIEW_3D")
     viewport.spaces.active.show_region_ui = False
     (tmp_path / "clip.mp4").write_bytes(b"")
+    dropped = SimpleNamespace(filepath=str(tmp_path / "clip.mp4"), execute=lambda context: {"FINISHED"})
     with bpy.context.temp_override(window=window(), area=viewport):
-        bpy.ops.ex4d.pick_footage("INVOKE_DEFAULT", filepath=str(tmp_path / "clip.mp4"))
+        # Blender does not invoke operators in the background.
+        assert EX4D_OT_pick_footage.invoke(dropped, bpy.context, None) == {"FINISHED"}
     assert [area for area, _ in sidebar._waiting] == [viewport], "its tab is chosen once it is drawn"
     for _ in range(sidebar._TRIES):
         sidebar._choose_tabs()
