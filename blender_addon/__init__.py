@@ -31,6 +31,7 @@ MODULES: tuple[ModuleType, ...] = tuple(
         "connection.sidebar",
         "jobs.notices",
         "jobs.tracker",
+        "jobs.operators",
         "jobs.status_bar",
         "live.query",
         "scenes.link",

@@ -8,8 +8,9 @@ from ex4d_core.remote_job import JobState
 
 from ..blender_types import SidebarPanel
 from ..connection.panel import draw_text
+from ..jobs.operators import EX4D_OT_show_reason
 from ..jobs.progress import paused_text, progress_text, state_icon, state_text
-from ..jobs.tracker import can_cancel, can_resume
+from ..jobs.tracker import can_cancel, can_resume, tracker
 from ..scenes.panel import EX4D_PT_scene
 from .lens import draw_lens_fields, lens_text
 from .operators import (
@@ -44,7 +45,8 @@ class EX4D_PT_footage(SidebarPanel, bpy.types.Panel):
         draw_text(layout, lens_text(settings), context, "CAMERA_DATA")
         layout.operator(EX4D_OT_reconstruct.bl_idname, icon="MOD_REMESH")
         for record in reversed(context.scene.ex4d_reconstructions):
-            if record.state != JobState.IMPORTED:
+            # Those that were imported meanwhile stay until the artist removes them.
+            if record.state != JobState.IMPORTED or record.key in tracker.followed:
                 _draw_reconstruction(layout.box(), record, context)
 
 
@@ -91,19 +93,27 @@ def _draw_optional(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup
 
 
 def _draw_reconstruction(layout: bpy.types.UILayout, record: EX4D_Reconstruction, context: bpy.types.Context) -> None:
+    """Two rows in every state, so that no button below moves when a reconstruction ends."""
     row = layout.row(align=True)
     row.label(text=f"{record.label}: {state_text(record)}", translate=False, icon=state_icon(record))
-    if can_resume(record):
-        row.operator(EX4D_OT_resume_reconstruction.bl_idname, text="", icon="FILE_REFRESH").key = record.key
-    if can_cancel(record):
-        row.operator(EX4D_OT_cancel_reconstruction.bl_idname, text="", icon="CANCEL").key = record.key
-        layout.progress(factor=record.progress, type="BAR", text=progress_text(record))
+    under_way = can_cancel(record)
+    for operator, icon, enabled in (
+        (EX4D_OT_resume_reconstruction, "FILE_REFRESH", can_resume(record)),
+        (EX4D_OT_cancel_reconstruction, "CANCEL", under_way),
+        (EX4D_OT_forget_reconstruction, "TRASH", not under_way),
+    ):
+        place = row.row(align=True)
+        place.enabled = enabled
+        place.operator(operator.bl_idname, text="", icon=icon).key = record.key
+    row = layout.row(align=True)
+    if under_way or not record.reason:
+        text = progress_text(record) if under_way else state_text(record)
+        row.progress(factor=record.progress if under_way else 1.0, type="BAR", text=text)
     else:
-        row.operator(EX4D_OT_forget_reconstruction.bl_idname, text="", icon="TRASH").key = record.key
-    if text := paused_text(record):
+        row.label(text=record.reason, translate=False)
+        row.operator(EX4D_OT_show_reason.bl_idname, text="", icon="INFO").reason = record.reason
+    if text := paused_text(record):  # as long as the file is open
         draw_text(layout, text, context)
-    elif record.reason:
-        draw_text(layout, record.reason, context)
 
 
 CLASSES = (EX4D_PT_footage, EX4D_PT_footage_options)

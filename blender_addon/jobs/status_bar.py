@@ -13,6 +13,7 @@ from ..blender_types import Context, Operator, classes
 from ..connection.session import session
 from ..errors import reports_errors
 from .notices import dismiss, notices
+from .operators import show_reason
 from .progress import progress_text
 from .records import find_record, records_of
 from .tracker import can_cancel, tracker
@@ -37,6 +38,8 @@ class EX4D_OT_open_notice(Operator):
             return {"CANCELLED"}
         kind = next(kind for kind in tracker.kinds if kind.collection == notice.collection)
         kind.open_result(context, found[1])
+        if notice.failed:
+            show_reason(found[1].reason)
         return {"FINISHED"}
 
 

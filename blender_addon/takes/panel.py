@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
@@ -99,32 +101,49 @@ def _draw_details(layout: bpy.types.UILayout, entry: EX4D_Take, context: bpy.typ
     if image:
         layout.template_icon(icon_value=image, scale=4.0)
     layout.label(text=f"{take_name(entry)}: {state_text(entry)}", icon=state_icon(entry))
-    if can_cancel(entry):
-        layout.progress(factor=entry.progress, type="BAR", text=progress_text(entry, entry.engine))
+    under_way = can_cancel(entry)
+    # This and all buttons are there in every state, so that none moves under the mouse when a take ends.
+    text = progress_text(entry, entry.engine) if under_way else state_text(entry)
+    layout.progress(factor=entry.progress if under_way else 1.0, type="BAR", text=text)
     if made_with := settings_text(entry):
         layout.label(text=made_with, translate=False)
+    strip = find_strip(entry.id_data, entry.key)
+    row = layout.row(align=True)
+    _add_button(row, EX4D_OT_cancel_take, entry, "CANCEL", under_way, "Cancel")
+    _add_button(row, EX4D_OT_resume_take, entry, "PLAY", can_resume(entry), "Resume")
+    _add_button(row, EX4D_OT_retry_take, entry, "FILE_REFRESH", can_retry(entry), "Retry")
+    _add_button(row, EX4D_OT_forget_take, entry, "TRASH", not under_way, "")
+    row = layout.row(align=True)
+    _add_button(row, EX4D_OT_show_result, entry, "PLAY", has_frames(entry))
+    if entry.engine == FINAL_ENGINE:
+        _add_button(row, EX4D_OT_watch_take, None, "IMAGE_DATA", under_way)
+    hidden = strip is not None and strip.mute and len(takes_of_shot(entry.id_data, entry.shot)) > 1
+    _add_button(layout, EX4D_OT_show_take, entry, "HIDE_OFF", hidden)
+    missing = not under_way and strip is None and has_frames(entry)
+    _add_button(layout, EX4D_OT_place_take, entry, "SEQ_SEQUENCER", missing)
+    layout.operator(EX4D_OT_restore_take.bl_idname, icon="LOOP_BACK").key = entry.key
     if text := paused_text(entry):
         draw_text(layout, text, context, "INFO")
     elif entry.reason:
         draw = draw_problem if entry.state in (JobState.FAILED, JobState.STOPPED) else draw_text
         draw(layout, entry.reason, context, "INFO")
-    row = layout.row(align=True)
-    if can_cancel(entry):
-        row.operator(EX4D_OT_cancel_take.bl_idname, text="Cancel", icon="CANCEL").key = entry.key
-        if entry.engine == FINAL_ENGINE:
-            row.operator(EX4D_OT_watch_take.bl_idname, icon="IMAGE_DATA")
-    if can_resume(entry):
-        row.operator(EX4D_OT_resume_take.bl_idname, text="Resume", icon="PLAY").key = entry.key
-    if can_retry(entry):
-        row.operator(EX4D_OT_retry_take.bl_idname, text="Retry", icon="FILE_REFRESH").key = entry.key
-    if not can_cancel(entry):
-        row.operator(EX4D_OT_forget_take.bl_idname, text="Remove", icon="TRASH").key = entry.key
-        strip = find_strip(entry.id_data, entry.key)
-        if strip is None and has_frames(entry):
-            layout.operator(EX4D_OT_place_take.bl_idname, icon="SEQ_SEQUENCER").key = entry.key
-        elif strip is not None and strip.mute and len(takes_of_shot(entry.id_data, entry.shot)) > 1:
-            layout.operator(EX4D_OT_show_take.bl_idname, icon="HIDE_OFF").key = entry.key
-    layout.operator(EX4D_OT_restore_take.bl_idname, icon="LOOP_BACK").key = entry.key
+
+
+def _add_button(
+    layout: bpy.types.UILayout,
+    operator: Any,
+    entry: EX4D_Take | None,
+    icon: str,
+    enabled: bool,
+    text: str | None = None,
+) -> None:
+    """A button that is always there, and may be disabled; for a take, or for none in particular."""
+    place = layout.row(align=True)
+    place.enabled = enabled
+    label = {} if text is None else {"text": text}
+    pressed = place.operator(operator.bl_idname, icon=icon, **label)
+    if entry is not None:
+        pressed.key = entry.key
 
 
 def settings_text(entry: EX4D_Take) -> str:
