@@ -26,13 +26,20 @@ def open_tab(context: Context) -> bool:
         found = [area for window in context.window_manager.windows for area in window.screen.areas]
         viewports = [area for area in found if area.type == "VIEW_3D"]
         here = max(viewports, key=lambda area: area.width * area.height, default=None)
-    if here is None or not isinstance(here.spaces.active, bpy.types.SpaceView3D):
+    if here is None:
         return False
-    here.spaces.active.show_region_ui = True
-    here.tag_redraw()
-    _waiting.append((here, _TRIES))
-    scheduler.tick_soon()
+    open_tab_in(here)
     return True
+
+
+def open_tab_in(viewport: bpy.types.Area) -> None:
+    """Open the sidebar of a 3D viewport at the add-on's tab."""
+    space = viewport.spaces.active
+    if isinstance(space, bpy.types.SpaceView3D):
+        space.show_region_ui = True
+        viewport.tag_redraw()
+        _waiting.append((viewport, _TRIES))
+        scheduler.tick_soon()
 
 
 def _choose_tabs() -> None:

@@ -62,18 +62,15 @@ def _draw_lens(layout: bpy.types.UILayout, link: EX4D_SceneLink, context: Contex
     if camera is None or not isinstance(camera.data, bpy.types.Camera):
         return
     text = iface_("Lens: {degrees}°, {focal} mm on {sensor} mm")
-    row = layout.row(align=True)
-    row.label(
-        text=text.format(
-            degrees=f"{math.degrees(camera.data.angle_x):.1f}",
-            focal=f"{camera.data.lens:.1f}",
-            sensor=f"{camera.data.sensor_width:g}",
-        ),
-        translate=False,
+    text = text.format(
+        degrees=f"{math.degrees(camera.data.angle_x):.1f}",
+        focal=f"{camera.data.lens:.1f}",
+        sensor=f"{camera.data.sensor_width:g}",
     )
-    row.operator("ex4d.set_lens", text="", icon="OUTLINER_DATA_CAMERA")
+    draw_text(layout, text, context)
     if is_assumed(link.lens_origin):
         draw_text(layout, "The lens is assumed: set it if depth looks stretched or flat", context, "ERROR")
+    layout.operator("ex4d.set_lens", text="Set Lens", icon="CAMERA_DATA")
 
 
 def _draw_enclosing(layout: bpy.types.UILayout, imported: bpy.types.Object, context: Context) -> None:

@@ -15,12 +15,15 @@ from bpy.app.translations import pgettext_iface as iface_
 from ex4d_core.errors import RequestError
 
 from ..blender_types import Context, Operator, current_context, ops
+from ..connection.sidebar import open_tab_in
 from ..errors import contained, reports_errors
 from ..scenes.viewports import look_through_camera, show_footage
 
 WORKSPACE = "EX-4D"
 _TEMPLATE = "startup/bl_app_templates_system/Video_Editing"
 _TEMPLATE_WORKSPACE = "Video Editing"
+# Share of the width for the camera view, which also has the sidebar; the preview has the rest.
+_CAMERA_VIEW = 0.6
 # Blender shows the workspace in one of its next redraws.
 _INTERVAL_SECONDS, _TRIES = 0.1, 100
 
@@ -69,10 +72,10 @@ def add_workspace(window: bpy.types.Window) -> bpy.types.WorkSpace:
         )
     workspace.name = WORKSPACE
     screen = workspace.screens[0]
-    for kind, direction in (("PREVIEW", "VERTICAL"), ("SEQUENCER", "HORIZONTAL")):
+    for kind, direction, factor in (("PREVIEW", "VERTICAL", _CAMERA_VIEW), ("SEQUENCER", "HORIZONTAL", 0.5)):
         area = next(one for one in screen.areas if _sequencer_view(one) == kind)
         with current_context().temp_override(window=window, screen=screen, area=area):
-            ops.screen.area_split(direction=direction, factor=0.5)
+            ops.screen.area_split(direction=direction, factor=factor)
     return workspace
 
 
@@ -95,7 +98,7 @@ def arrange(screen: bpy.types.Screen) -> None:
         if isinstance(space, bpy.types.SpaceView3D):
             show_footage(space)
             look_through_camera(space)
-            space.show_region_ui = True
+            open_tab_in(area)
 
 
 def arrange_when_shown(window: bpy.types.Window, workspace: bpy.types.WorkSpace) -> None:
