@@ -67,7 +67,8 @@ class _GpuMesh:
     Attributes:
         vertices: their number.
         faces: vertex indices of the triangles; None for a mesh with other polygons.
-        border: vertex indices of the lines around the image; None for such a mesh.
+        border: vertex indices of the lines around the image; None for such a mesh, and for one of version 0.1, which is
+            closed.
         positions: (3 V,) float32, reused for every frame.
         batches: of the faces and of the lines; None after the positions have changed.
     """
@@ -76,7 +77,7 @@ class _GpuMesh:
     faces: gpu.types.GPUIndexBuf | None
     border: gpu.types.GPUIndexBuf | None
     positions: np.ndarray = field(repr=False)
-    batches: tuple[gpu.types.GPUBatch, gpu.types.GPUBatch] | None = None
+    batches: tuple[gpu.types.GPUBatch, gpu.types.GPUBatch | None] | None = None
 
 
 _meshes: dict[int, _GpuMesh] = {}
@@ -170,7 +171,7 @@ def _draw_borders(context: Context, visible: list[bpy.types.Object]) -> None:
     for one in visible:
         evaluated = one.evaluated_get(depsgraph)
         batches = _batches_of(one, mesh_data(evaluated))
-        if batches is None:
+        if batches is None or batches[1] is None:
             continue
         shader.bind()
         shader.uniform_float("viewportSize", gpu.state.viewport_get()[2:])
@@ -211,13 +212,13 @@ def _viewer(view: bpy.types.RegionView3D) -> mathutils.Vector:
 
 def _batches_of(
     scene_object: bpy.types.Object, mesh: bpy.types.Mesh
-) -> tuple[gpu.types.GPUBatch, gpu.types.GPUBatch] | None:
+) -> tuple[gpu.types.GPUBatch, gpu.types.GPUBatch | None] | None:
     """The scene's faces and border at their current positions; None for a mesh of other polygons, by a modifier."""
     uploaded = _meshes.get(scene_object.session_uid)
     if uploaded is None or uploaded.vertices != len(mesh.vertices):
         _forget_deleted()
         uploaded = _meshes[scene_object.session_uid] = _upload(mesh)
-    if uploaded.batches is None and uploaded.faces is not None and uploaded.border is not None:
+    if uploaded.batches is None and uploaded.faces is not None:
         read_attribute(mesh, "position", "vector", uploaded.positions)
         layout = gpu.types.GPUVertFormat()
         layout.attr_add(id="pos", comp_type="F32", len=3, fetch_mode="FLOAT")
@@ -226,7 +227,7 @@ def _batches_of(
         buffer.attr_fill("pos", positions)
         uploaded.batches = (
             gpu.types.GPUBatch(type="TRIS", buf=buffer, elem=uploaded.faces),
-            gpu.types.GPUBatch(type="LINES", buf=buffer, elem=uploaded.border),
+            gpu.types.GPUBatch(type="LINES", buf=buffer, elem=uploaded.border) if uploaded.border is not None else None,
         )
     return uploaded.batches
 
@@ -239,7 +240,7 @@ def _upload(mesh: bpy.types.Mesh) -> _GpuMesh:
         triangles: Any = corners.reshape(-1, 3)
         lines: Any = border_of(triangles)
         faces = gpu.types.GPUIndexBuf(type="TRIS", seq=triangles)
-        border = gpu.types.GPUIndexBuf(type="LINES", seq=lines)
+        border = gpu.types.GPUIndexBuf(type="LINES", seq=lines) if len(lines) else None
     return _GpuMesh(len(mesh.vertices), faces, border, np.empty(3 * len(mesh.vertices), dtype=np.float32))
 
 

@@ -169,6 +169,12 @@ def test_the_mesh_is_the_image_alone_and_its_border_a_line_around_it(card_scene)
     assert set(lines.ravel()) == outermost and len(lines) == len(outermost)
 
 
+def test_a_closed_mesh_of_version_0_1_has_no_border():
+    tetrahedron = np.array([[0, 1, 2], [0, 3, 1], [1, 3, 2], [2, 3, 0]], dtype=np.int32)
+    assert border_of(tetrahedron).shape == (0, 2)
+    assert border_of(tetrahedron[1:]).tolist() == [[0, 1], [0, 2], [1, 2]]
+
+
 def test_unseen_areas_fade_only_far_aside(card_scene, tmp_path):
     """Along a camera's moves they are opaque; from the side they let through what is behind."""
     from .test_import_scene import render_frame
