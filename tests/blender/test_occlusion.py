@@ -55,7 +55,7 @@ def test_coverage_is_asked_for_again_with_another_model(connected, shot):
     tick_until(lambda: live_coverage.shown is not None and live_coverage.shown.fresh.all(), "the coverage")
     solid = live_coverage.shown.seen.mean()
 
-    bpy.context.scene.ex4d_shot.occlusion = "open"
+    bpy.context.scene.ex4d_shot.occlusion = AUTOMATIC
     tick_until(lambda: live_coverage.shown.seen.mean() > solid + 0.01, "more to be seen behind the card")
 
 
