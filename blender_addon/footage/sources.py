@@ -80,7 +80,7 @@ def plan_of(settings: EX4D_Footage, scene: bpy.types.Scene) -> ReconstructionPla
     return ReconstructionPlan(how, footage, depth_files, camera_files)
 
 
-def lens_fields(settings: Any) -> dict[str, float]:
+def lens_fields(settings: Any) -> dict[str, Any]:
     """The fields of `ReconstructionSettings` for a lens: of the panel's settings, or of an operator with the same."""
     if settings.lens_unit == "MILLIMETERS":
         # Blender keeps 32 bits of a number.
