@@ -32,7 +32,7 @@ class EX4D_PT_connection(SidebarPanel, bpy.types.Panel):
     def draw(self, context: bpy.types.Context) -> None:
         client = session().client
         state = client.state if client is not None else ConnectionState.UNREACHABLE
-        draw_text(self.layout, session().state_text(), context, _ICONS.get(state, "UNLINKED"), lines=2)
+        draw_text(self.layout, session().state_text(), context, _ICONS.get(state, "UNLINKED"), lines=3)
         row = self.layout.row(align=True)
         row.operator(EX4D_OT_reconnect.bl_idname, icon="FILE_REFRESH")
         row.operator(EX4D_OT_preferences.bl_idname, text="", icon="PREFERENCES")
