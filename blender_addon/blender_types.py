@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     class BlenderScene(bpy.types.Scene):
         """A Blender scene with the add-on's properties."""
 
+        ex4d_viewports: bool
         ex4d_shots: Collection[EX4D_Shot]
         ex4d_shot_index: int
         ex4d_unlisted_shot: EX4D_Shot

@@ -17,6 +17,7 @@ from ex4d_core.blender_cameras import BLENDER_FROM_SCENE, blender_from_intrinsic
 from ex4d_core.cameras import CameraPath
 
 from ..blender_types import enum_items
+from ..scenes.link import link_of
 from .keyframe_reduction import reduce_keyframes
 from .optics import write_sensor
 
@@ -45,7 +46,7 @@ class _Channel:
 
 
 def new_camera(name: str, scene_object: bpy.types.Object, collection: bpy.types.Collection) -> bpy.types.Object:
-    """A camera object that is parented to the scene object.
+    """A camera object that is parented to the scene object, with the clip range of its source camera.
 
     Its own location and rotation are in Blender's axes, as if the scene object stood where it was imported.
 
@@ -55,6 +56,10 @@ def new_camera(name: str, scene_object: bpy.types.Object, collection: bpy.types.
         collection: where the object is linked.
     """
     camera = bpy.data.objects.new(name, bpy.data.cameras.new(name))
+    source = link_of(scene_object).source_camera
+    if source is not None:
+        data, filmed = camera_data(camera), camera_data(source)
+        data.clip_start, data.clip_end = filmed.clip_start, filmed.clip_end
     collection.objects.link(camera)
     camera.parent = scene_object
     camera.matrix_parent_inverse = mathutils.Matrix(BLENDER_FROM_SCENE.tolist()).inverted()

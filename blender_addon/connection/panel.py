@@ -35,27 +35,44 @@ class EX4D_PT_connection(SidebarPanel, bpy.types.Panel):
     def draw(self, context: bpy.types.Context) -> None:
         client = session().client
         state = client.state if client is not None else ConnectionState.UNREACHABLE
-        draw_text(self.layout, session().state_text(), context, _ICONS.get(state, "UNLINKED"))
-        if client is not None and state in (ConnectionState.CONNECTING, ConnectionState.UNREACHABLE):
-            if text := local_backend.text():
-                draw_text(self.layout, text, context, "INFO" if local_backend.running else "ERROR")
-            if not local_backend.running and is_loopback(client.address):
-                self.layout.operator(EX4D_OT_start_backend.bl_idname, icon="PLAY")
-        if text := failure_text():
-            draw_text(self.layout, text, context, "ERROR")
+        draw_text(self.layout, session().state_text(), context, _ICONS.get(state, "UNLINKED"), lines=3)
         row = self.layout.row(align=True)
         row.operator(EX4D_OT_reconnect.bl_idname, icon="FILE_REFRESH")
         row.operator(EX4D_OT_preferences.bl_idname, text="", icon="PREFERENCES")
+        apart = state in (ConnectionState.CONNECTING, ConnectionState.UNREACHABLE)
+        if client is not None and is_loopback(client.address):
+            # There also while it has nothing to do, so that no button moves when the backend answers.
+            start = self.layout.row()
+            start.enabled = apart and not local_backend.running
+            start.operator(EX4D_OT_start_backend.bl_idname, icon="PLAY")
+            text = local_backend.text() if apart else ""
+            if text:
+                draw_text(self.layout, text, context, "INFO" if local_backend.running else "ERROR")
+        if text := failure_text():
+            draw_text(self.layout, text, context, "ERROR")
 
 
-def draw_text(layout: bpy.types.UILayout, text: str, context: bpy.types.Context, icon: str = "NONE") -> None:
-    """Draw a text in as many labels as the width of the sidebar needs."""
+def draw_text(
+    layout: bpy.types.UILayout, text: str, context: bpy.types.Context, icon: str = "NONE", lines: int = 0
+) -> None:
+    """Draw a text in as many labels as the width of the sidebar needs.
+
+    Args:
+        layout: where.
+        text: what to say; may be empty.
+        context: of the panel.
+        icon: before the first line.
+        lines: room for so many at least, so that buttons below stay where they are when the text changes by itself.
+    """
     scale = context.preferences.system.ui_scale
     letters = max(16, int(context.region.width / (7 * scale)) - 6)
     column = layout.column(align=True)
     column.scale_y = 0.8
-    for number, line in enumerate(wrapped(iface_(text), letters)):
+    shown = wrapped(iface_(text), letters) if text else []
+    for number, line in enumerate(shown):
         column.label(text=line, translate=False, icon=icon if number == 0 else "BLANK1" if icon != "NONE" else "NONE")
+    for _ in range(lines - len(shown)):
+        column.label(text="")
 
 
 def draw_lines(layout: bpy.types.UILayout, text: str, width: int) -> None:

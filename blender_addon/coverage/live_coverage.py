@@ -128,6 +128,7 @@ class LiveCoverage(LiveQuery[Coverage]):
             scene_object.ex4d_scene.digest,
             camera.name_full,
             frames,
+            blender_scene.ex4d_shot.occlusion,
             *(getattr(render, name) for name in _RENDER_SETTINGS),
         )
         if signature != self._signature:
@@ -198,7 +199,8 @@ class LiveCoverage(LiveQuery[Coverage]):
     def _ask_about(self, package: Scene, path: CameraPath) -> None:
         if self._first_frame < 0:
             raise RequestError("the shot starts before the footage; move its first frame")
-        request = ShotRequest(package.digest, path, self._first_frame, render_settings(package))
+        render = render_settings(package, bpy.context.scene.ex4d_shot.occlusion)
+        request = ShotRequest(package.digest, path, self._first_frame, render)
         request.require_footage(package.manifest.frames)
         self._current = request
         if self.asked is not None and not _same_shot(self.asked, request):
@@ -240,9 +242,9 @@ def _with(values: np.ndarray, part: slice, newer: np.ndarray) -> np.ndarray:
 
 
 def _same_shot(one: ShotRequest, other: ShotRequest) -> bool:
-    """Whether two questions are about the same frames of the same scene, in images of one size."""
+    """Whether two questions are about the same frames of the same scene, in images of one size, rendered alike."""
     first, second = (
-        (request.scene, request.first_frame, len(request.camera), request.camera.width, request.camera.height)
+        (request.scene, request.render, request.first_frame, len(request.camera), request.camera.size)
         for request in (one, other)
     )
     return first == second

@@ -49,11 +49,15 @@ class EX4D_PT_coverage(BelowCamera, bpy.types.Panel):
     def draw(self, context: bpy.types.Context) -> None:
         layout, shown = self.layout, live_coverage.shown
         layout.active = context.scene.ex4d_coverage.live
+        layout.operator(EX4D_OT_refresh_coverage.bl_idname, icon="FILE_REFRESH")
+        warning = ""
         if shown is not None and len(shown.seen):
             column = layout.column(align=True)
             now = context.scene.frame_current - shown.frame_start
-            if 0 <= now < len(shown.seen):
-                row = column.row()
+            row = column.row()
+            if not 0 <= now < len(shown.seen):
+                row.label(text="")
+            else:
                 row.active = bool(shown.fresh[now])
                 text = iface_("This frame: {fraction} visible, view angle {angle}°")
                 row.label(
@@ -64,11 +68,9 @@ class EX4D_PT_coverage(BelowCamera, bpy.types.Panel):
             text = iface_("Least: {fraction} at frame {frame}")
             text = text.format(fraction=f"{shown.seen[least]:.0%}", frame=shown.frame_start + least)
             column.label(text=text, translate=False)
-            if shown.warning:
-                draw_text(layout, shown.warning, context, "ERROR")
-        if live_coverage.problem:
-            draw_text(layout, live_coverage.problem, context, "INFO")
-        layout.operator(EX4D_OT_refresh_coverage.bl_idname, icon="FILE_REFRESH")
+            warning = shown.warning
+        # Room for both, since the panels below stay where they are while the camera is edited.
+        draw_text(layout, warning or live_coverage.problem, context, "ERROR" if warning else "INFO", lines=2)
 
 
 CLASSES = (EX4D_Coverage, EX4D_OT_refresh_coverage, EX4D_PT_coverage)

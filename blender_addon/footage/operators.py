@@ -12,6 +12,7 @@ from bpy_extras.io_utils import ImportHelper
 
 from ex4d_core.sources import VIDEO_SUFFIXES
 
+from ..connection.sidebar import open_tab
 from ..errors import reports_errors
 from ..jobs.operators import CancelsJob, ForgetsJob, ResumesJob
 from ..paths import to_blend
@@ -36,8 +37,11 @@ class EX4D_OT_pick_footage(bpy.types.Operator, ImportHelper):
     )
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
-        # A dropped file comes with its path.
-        return self.execute(context) if self.filepath else ImportHelper.invoke(self, context, event)
+        if not self.filepath:
+            return ImportHelper.invoke(self, context, event)
+        # A dropped file comes with its path; what to do with it is in the tab.
+        open_tab(context)
+        return self.execute(context)
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         path = Path(bpy.path.abspath(self.filepath))
@@ -60,7 +64,10 @@ class EX4D_OT_pick_depth(bpy.types.Operator, ImportHelper):
     )
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
-        return self.execute(context) if self.filepath else ImportHelper.invoke(self, context, event)
+        if not self.filepath:
+            return ImportHelper.invoke(self, context, event)
+        open_tab(context)
+        return self.execute(context)
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         settings = context.scene.ex4d_footage

@@ -13,10 +13,11 @@ from ..blender_types import SidebarPanel
 from ..busy import reason_to_wait
 from ..connection.panel import draw_problem, draw_text
 from ..jobs.progress import paused_text, progress_text, state_icon, state_text
-from ..jobs.tracker import can_cancel, can_resume
+from ..jobs.tracker import can_cancel, can_resume, tracker
 from ..paths import in_words
 from ..scenes.panel import EX4D_PT_scene
 from .field_names import in_field_names
+from .lens import draw_lens_fields, lens_text
 from .operators import (
     EX4D_OT_cancel_reconstruction,
     EX4D_OT_cancel_weights,
@@ -50,9 +51,11 @@ class EX4D_PT_footage(SidebarPanel, bpy.types.Panel):
         else:
             layout.prop(settings, "estimator_choice", text="")
             _draw_weights(layout, settings.estimator, context)
+        draw_text(layout, lens_text(settings), context, "CAMERA_DATA")
         layout.operator(EX4D_OT_reconstruct.bl_idname, icon="MOD_REMESH")
         for record in reversed(context.scene.ex4d_reconstructions):
-            if record.state != JobState.IMPORTED:
+            # Those that were imported meanwhile stay until the artist removes them.
+            if record.state != JobState.IMPORTED or record.key in tracker.followed:
                 _draw_reconstruction(layout.box(), record, context)
 
 
@@ -77,10 +80,17 @@ class EX4D_PT_footage_options(SidebarPanel, bpy.types.Panel):
                 column.prop(settings, "mist_start")
                 column.prop(settings, "mist_depth")
                 column.prop(settings, "mist_falloff")
-        _draw_optional(layout, settings, "use_fov", "fov")
+        _draw_lens(layout, settings)
         layout.prop(settings, "camera", text="", placeholder="Camera file, if it moved")
         if settings.camera:
             layout.prop(settings, "camera_scale")
+
+
+def _draw_lens(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup) -> None:
+    layout.prop(settings, "use_fov")
+    lens = layout.column(align=True)
+    lens.enabled = settings.use_fov
+    draw_lens_fields(lens, settings)
 
 
 def _draw_optional(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup, use: str, name: str) -> None:
@@ -115,15 +125,20 @@ def _draw_weights(layout: bpy.types.UILayout, estimator: str, context: bpy.types
 
 
 def _draw_reconstruction(layout: bpy.types.UILayout, record: EX4D_Reconstruction, context: bpy.types.Context) -> None:
+    """Two rows in every state, so that no button below moves when a reconstruction ends."""
     row = layout.row(align=True)
     row.label(text=f"{plain_line(record.label)}: {state_text(record)}", translate=False, icon=state_icon(record))
-    if can_resume(record):
-        row.operator(EX4D_OT_resume_reconstruction.bl_idname, text="", icon="FILE_REFRESH").key = record.key
-    if can_cancel(record):
-        row.operator(EX4D_OT_cancel_reconstruction.bl_idname, text="", icon="CANCEL").key = record.key
-        layout.progress(factor=record.progress, type="BAR", text=progress_text(record))
-    else:
-        row.operator(EX4D_OT_forget_reconstruction.bl_idname, text="", icon="TRASH").key = record.key
+    under_way = can_cancel(record)
+    for operator, icon, enabled in (
+        (EX4D_OT_resume_reconstruction, "FILE_REFRESH", can_resume(record)),
+        (EX4D_OT_cancel_reconstruction, "CANCEL", under_way),
+        (EX4D_OT_forget_reconstruction, "TRASH", not under_way),
+    ):
+        place = row.row(align=True)
+        place.enabled = enabled
+        place.operator(operator.bl_idname, text="", icon=icon).key = record.key
+    text = progress_text(record) if under_way else state_text(record)
+    layout.progress(factor=record.progress if under_way else 1.0, type="BAR", text=text)
     waiting = reason_to_wait() if record.state == JobState.DONE else ""
     if record.state in (JobState.FAILED, JobState.STOPPED) and record.reason:
         draw_problem(layout, in_field_names(record.reason), context)

@@ -11,6 +11,17 @@ from ..jobs.records import JobRecord
 from ..paths import PATH_OPTIONS, from_blend, to_blend
 from .weights import estimator_items, weights
 
+# How a lens is given; also of the operator that sets the lens of a scene.
+LENS_UNITS = (
+    ("FOV", "Degrees", "Horizontal field of view"),
+    ("MILLIMETERS", "Millimeters", "Focal length, with the width of the sensor"),
+)
+FULL_FRAME_MM = 36.0
+# On full frame it has the 50 degrees that a backend assumes.
+DEFAULT_FOCAL_MM = 38.6
+FOCAL_DESCRIPTION = "Focal length of the lens in millimeters"
+SENSOR_DESCRIPTION = "Width of the camera's sensor in millimeters; 36 for full-frame equivalent focal lengths"
+
 
 def _follow_footage(settings: bpy.types.PropertyGroup, _: bpy.types.Context) -> None:
     """Take the depth that lies beside the footage, where none is chosen yet, or else the backend's estimate."""
@@ -137,8 +148,8 @@ class EX4D_Footage(bpy.types.PropertyGroup):
         precision=4,
     )
     use_fov: bpy.props.BoolProperty(
-        name="Custom Field of View",
-        description="Set the field of view; otherwise it is that of the depth files, or 50 degrees",
+        name="Custom Lens",
+        description="Set the lens; otherwise camera file, depth files or footage state it, or 50 degrees are assumed",
         default=False,
     )
     fov: bpy.props.FloatProperty(
@@ -148,6 +159,23 @@ class EX4D_Footage(bpy.types.PropertyGroup):
         default=0.8727,
         min=0.02,
         max=3.1,
+    )
+    lens_unit: bpy.props.EnumProperty(
+        name="Lens Unit",
+        description="How the lens is given",
+        items=LENS_UNITS,
+        default="FOV",
+    )
+    focal_mm: bpy.props.FloatProperty(
+        name="Focal Length",
+        description=FOCAL_DESCRIPTION,
+        default=DEFAULT_FOCAL_MM,
+        min=1.0,
+        soft_max=500.0,
+        precision=2,
+    )
+    sensor_mm: bpy.props.FloatProperty(
+        name="Sensor Width", description=SENSOR_DESCRIPTION, default=FULL_FRAME_MM, min=1.0, soft_max=100.0, precision=2
     )
 
 

@@ -9,10 +9,13 @@ from ex4d_core.remote_job import JobState
 from ex4d_core.remote_scene import RemoteScene
 from ex4d_core.scene_manifest import SceneError
 
+from ..blender_types import Context, ops
+from ..jobs.notices import note_end
 from ..jobs.records import add_record, note_change, records_of, resumed_fields
 from ..jobs.tracker import FollowedJob, tracker
 from ..paths import from_blend
-from ..scenes.importing import import_scene
+from ..scenes.importing import import_scene, select_alone
+from ..scenes.link import link_of, scene_objects
 from ..scheduler import scheduler
 from .properties import RECONSTRUCTIONS, EX4D_Reconstruction
 from .sources import new_scene_folder, plan_from_text, plan_to_text
@@ -46,6 +49,16 @@ class FollowedScene(FollowedJob[EX4D_Reconstruction]):
     def content(cls, record: EX4D_Reconstruction) -> bytes:
         """See `FollowedJob`."""
         return record.plan.encode("utf-8", errors="surrogatepass")
+
+    @classmethod
+    def open_result(cls, context: Context, record: EX4D_Reconstruction) -> None:
+        """See `FollowedJob`."""
+        folder = from_blend(record.folder)
+        imported = next((one for one in scene_objects() if from_blend(link_of(one).folder) == folder), None)
+        if record.state == JobState.IMPORTED and imported is not None:
+            select_alone(context, imported)
+            ops.ex4d.look_through_source()
+        super().open_result(context, record)
 
     def settle(self) -> bool:
         """Have the scene imported; its record says "done" until then."""
@@ -88,12 +101,14 @@ def _import(blender_scene: bpy.types.Scene, record: EX4D_Reconstruction) -> None
             imported = import_scene(from_blend(record.folder))
     except SceneError as error:
         record.state, record.reason = JobState.STOPPED, str(error)
+        note_end(RECONSTRUCTIONS, record, record.label)
         return
     record.state, record.progress = JobState.IMPORTED, 1.0
     followed = tracker.followed.get(record.key)
     if isinstance(followed, FollowedScene):
         followed.imported = True
     blender_scene.ex4d_shot.scene_object = imported
+    note_end(RECONSTRUCTIONS, record, record.label)
     note_change("Import EX-4D Scene")
 
 

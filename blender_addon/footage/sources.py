@@ -75,10 +75,18 @@ def plan_of(settings: EX4D_Footage, scene: bpy.types.Scene) -> ReconstructionPla
         name=chosen.stem or "footage",
         depth=depth,
         fps=fps,
-        fov_degrees=math.degrees(settings.fov) if settings.use_fov else None,
+        **(lens_fields(settings) if settings.use_fov else {}),
         camera_scale=settings.camera_scale if camera_files else 1.0,
     )
     return ReconstructionPlan(how, footage, depth_files, camera_files)
+
+
+def lens_fields(settings: Any) -> dict[str, Any]:
+    """The fields of `ReconstructionSettings` for a lens: of the panel's settings, or of an operator with the same."""
+    if settings.lens_unit == "MILLIMETERS":
+        # Blender keeps 32 bits of a number.
+        return {"focal_mm": round(settings.focal_mm, 4), "sensor_mm": round(settings.sensor_mm, 4)}
+    return {"fov_degrees": math.degrees(settings.fov)}
 
 
 def new_scene_folder(name: str) -> Path:
@@ -156,7 +164,7 @@ def _mist(settings: EX4D_Footage, layout: str) -> MistPass | None:
         raise FootageError("a mist pass is a folder of EXR files; choose that as depth, or switch Mist Pass off")
     if not settings.use_fov and not settings.camera:
         raise FootageError(
-            "a mist pass needs the field of view it was rendered with; set Field of View, or choose the camera's file"
+            "a mist pass needs the lens it was rendered with; set Custom Lens, or choose the camera's file"
         )
     return MistPass(settings.mist_start, settings.mist_depth, settings.mist_falloff)
 

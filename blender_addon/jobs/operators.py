@@ -6,10 +6,14 @@ from typing import Any, ClassVar
 
 import bpy
 
+from ..connection.operators import EX4D_OT_copy_text
+from ..connection.panel import wrapped
 from ..connection.session import session
 from ..errors import reports_errors
 from .records import find_record
 from .tracker import tracker
+
+_POPUP_LETTERS = 70
 
 
 class OnJob:
@@ -38,6 +42,32 @@ class OnJob:
         return {"FINISHED"}
 
 
+class EX4D_OT_show_reason(bpy.types.Operator):
+    """Show the whole message."""
+
+    bl_idname = "ex4d.show_reason"
+    bl_label = "Show Message"
+
+    reason: bpy.props.StringProperty(options={"HIDDEN", "SKIP_SAVE"})
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        show_reason(self.reason)
+        return {"FINISHED"}
+
+
+def show_reason(reason: str) -> None:
+    """Show a long message below the mouse, and a button that copies it; the artist has just pressed for it."""
+    if bpy.app.background or not reason:
+        return
+
+    def draw(menu: Any, context: bpy.types.Context) -> None:
+        for line in wrapped(reason, _POPUP_LETTERS):
+            menu.layout.label(text=line, translate=False)
+        menu.layout.operator(EX4D_OT_copy_text.bl_idname, icon="COPYDOWN").text = reason
+
+    bpy.context.window_manager.popup_menu(draw, title="EX-4D", icon="INFO")
+
+
 class CancelsJob(OnJob):
     """Cancels the job."""
 
@@ -59,3 +89,6 @@ class ForgetsJob(OnJob):
 
     def work(self, blender_scene: bpy.types.Scene, record: Any) -> None:
         tracker.forget(blender_scene, record)
+
+
+CLASSES = (EX4D_OT_show_reason,)

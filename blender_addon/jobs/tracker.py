@@ -20,11 +20,13 @@ import bpy
 from ex4d_core.errors import is_expected, user_message
 from ex4d_core.remote_job import JobState, RemoteJob
 
-from ..blender_types import Subscripted
+from ..blender_types import Context, Subscripted
 from ..connection.session import session
+from ..connection.sidebar import open_tab
 from ..errors import contained
 from ..paths import from_blend, to_blend
 from ..scheduler import JOBS_SECONDS, scheduler
+from .notices import note_end
 from .origin import is_own, seal_record
 from .records import SHARED, JobRecord, find_copies, home_of, note_change, records_of, set_changed
 
@@ -101,6 +103,16 @@ class FollowedJob(Subscripted, ABC, Generic[Record]):
         with suppress(OSError):
             seal_record(record, cls.content(record))
 
+    @classmethod
+    def title(cls, record: Record) -> str:
+        """What the artist calls a record's job."""
+        return record.label
+
+    @classmethod
+    def open_result(cls, context: Context, record: Record) -> None:
+        """Show a job's result where the artist looks, or why there is none: in the sidebar's tab."""
+        open_tab(context)
+
     def present(self, blender_scene: bpy.types.Scene, record: Record) -> None:
         """Show results that have arrived so far; may set `problem`."""
 
@@ -142,6 +154,9 @@ class FollowedJob(Subscripted, ABC, Generic[Record]):
             set_changed(record, name, value)
         self.present(blender_scene, record)
         set_changed(record, "reason", job.reason or self.problem)
+        ended = record.state in (*self.finished, JobState.STOPPED) and record.state != JobState.CANCELLED
+        if ended and record.state != before[SHARED.index("state")]:
+            note_end(self.collection, record, self.title(record))
         # Only now are the results up to this event in the file.
         set_changed(record, "last_event", job.last_event)
         if before != [getattr(record, name) for name in SHARED]:

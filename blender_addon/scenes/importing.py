@@ -14,16 +14,19 @@ from ex4d_core.cameras import CameraPath
 from ex4d_core.mesh_cache import positions_file
 from ex4d_core.scene import Scene
 
-from ..blender_types import current_context
+from ..blender_types import Context, current_context
 from ..cameras.keyframes import animate, bake_path, camera_data, new_camera
+from .enclosing import hide_default_cube
 from .link import EX4D_SceneLink, link_of, link_scene, scene_objects
 from .matching import SETTINGS, match_footage
-from .material import SOURCE_EYE, footage_image, footage_material, unseen_material
+from .material import SOURCE_EYE, footage_image, footage_material
 from .mesh import add_positions_cache, build_mesh
 from .new_file import is_new_file
 
 # A source camera that moves by less than this, in scene units, is static.
 _STATIC = 1e-9
+# A camera that moves half of the way to the nearest surface, or away by twice the largest depth, still sees everything.
+_CLIP_NEAR, _CLIP_FAR = 0.1, 3.0
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,8 @@ class ImportSettings:
         set_up_scene: whether to take frame range, rate, resolution, pixel aspect and active camera from the footage;
             None does so in a new, empty file, and else lets the Scene panel list what differs.
         standard_view: whether that also sets the view transform to Standard, the only one under which Solid view shows
-            footage as filmed, and the fastest (see `color_space`), and lets Solid view show textures without lights.
+            footage as filmed, and the fastest (see `color_space`), and lets every viewport look through the source
+            camera at textures without lights (see `viewports`).
     """
 
     frame_start: int | None = None
@@ -78,19 +82,36 @@ def import_scene(folder: str | Path, settings: ImportSettings | None = None) -> 
     animate(target, f'["{SOURCE_EYE}"]', start, eyes)
     image = footage_image(scene, blender_scene)
     mesh.materials.append(footage_material(scene, image, start, tuple(eyes[0]) if static else None))
-    mesh.materials.append(unseen_material(scene))
 
     camera = new_camera(f"{name} source", target, collection)
+    set_clipping(camera, scene)
     bake_path(camera, source, start)
     link_of(target).source_camera = camera
     add_footage_background(camera, image, scene.manifest.frames, start)
     note_footage(link_of(target), scene, source)
     if set_up:
-        wanted = set(SETTINGS) if settings.standard_view else set(SETTINGS) - {"view_transform", "shading"}
+        wanted = set(SETTINGS) if settings.standard_view else set(SETTINGS) - {"view_transform", "viewports"}
         match_footage(blender_scene, target, wanted)
-    elif settings.set_up_scene is None and is_first:
+    elif blender_scene.camera is None:
+        blender_scene.camera = camera
+    if not set_up and settings.set_up_scene is None and is_first:
         link_of(target).match = "ASK"
+    select_alone(current_context(), target)
+    if set_up:
+        hide_default_cube(current_context(), target)
     return target
+
+
+def select_alone(context: Context, target: bpy.types.Object) -> None:
+    """Select an object and make it the active one, unless the artist is editing or painting another."""
+    active = context.view_layer.objects.active
+    if (active is not None and active.mode != "OBJECT") or target.name not in context.view_layer.objects:
+        return
+    for one in context.view_layer.objects:
+        if one.select_get():
+            one.select_set(False)
+    target.select_set(True)
+    context.view_layer.objects.active = target
 
 
 def write_positions(scene: Scene) -> None:
@@ -118,6 +139,12 @@ def add_footage_background(camera: bpy.types.Object, image: bpy.types.Image, fra
     user.use_auto_refresh = True
     user.frame_start, user.frame_duration, user.frame_offset = frame_start, frames, 0
     data.show_background_images = False
+
+
+def set_clipping(camera: bpy.types.Object, scene: Scene) -> None:
+    """Let a camera see all of the scene's depth, whatever its units; cameras made later start with the same."""
+    data, (near, far) = camera_data(camera), scene.manifest.depth_range
+    data.clip_start, data.clip_end = min(data.clip_start, _CLIP_NEAR * near), max(data.clip_end, _CLIP_FAR * far)
 
 
 def note_footage(link: EX4D_SceneLink, scene: Scene, source: CameraPath) -> None:

@@ -43,6 +43,7 @@ class EX4D_SceneLink(bpy.types.PropertyGroup):
     frame_start: bpy.props.IntProperty(
         name="Start Frame", description="Frame that shows the first frame of the footage", default=1
     )
+    convention: bpy.props.StringProperty(name="Convention", description="Convention of the package's mesh")
     frames: bpy.props.IntProperty(name="Frames", description="Number of frames in the footage")
     source_camera: bpy.props.PointerProperty(
         name="Source Camera", description="Camera that filmed the footage", type=bpy.types.Object
@@ -62,6 +63,12 @@ class EX4D_SceneLink(bpy.types.PropertyGroup):
         ),
         default="KEPT",
     )
+    hidden_object: bpy.props.PointerProperty(
+        name="Hidden Object",
+        description="Object that was hidden at import because it encloses the source camera",
+        type=bpy.types.Object,
+    )
+    lens_origin: bpy.props.StringProperty(description="Where the focal length of the source camera came from")
     unseen_color: bpy.props.FloatVectorProperty(
         name="Unseen",
         description="Viewport color of areas that the footage did not see",
@@ -81,6 +88,11 @@ PROPERTIES = ((bpy.types.Object, "ex4d_scene", bpy.props.PointerProperty(type=EX
 def link_of(candidate: bpy.types.Object) -> EX4D_SceneLink:
     """An object's scene link; its ``digest`` is empty unless the object is an imported scene."""
     return candidate.ex4d_scene  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def is_assumed(lens_origin: str) -> bool:
+    """Whether a scene's lens was assumed, since nothing stated it; ``lens_origin`` is its `EX4D_SceneLink`'s."""
+    return lens_origin.startswith("an assumed field of view")
 
 
 def is_scene_object(candidate: bpy.types.Object | None) -> TypeGuard[bpy.types.Object]:
@@ -144,6 +156,8 @@ def link_scene(target: bpy.types.Object, scene: Scene, folder: Path, frame_start
     link.digest = scene.digest
     link.frame_start = frame_start
     link.frames = scene.manifest.frames
+    link.lens_origin = scene.manifest.provenance.get("focal length", "")
+    link.convention = scene.manifest.convention
 
 
 def open_scene(scene_object: bpy.types.Object) -> Scene:

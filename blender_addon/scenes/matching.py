@@ -1,12 +1,12 @@
-"""Matches a Blender scene to an imported scene's footage: frame rate, size, range, camera, view transform, shading.
+"""Matches a Blender scene to an imported scene's footage: frame rate, size, range, camera, view transform, viewports.
 
 A new file is set up with the import. In any other the Scene panel lists what differs, and the artist chooses; Undo
-brings everything back, the viewports' shading included.
+brings everything back, the look of viewports included.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,19 +14,20 @@ import bpy
 from bpy.app.translations import pgettext_iface as iface_
 from bpy.app.translations import pgettext_n as mark_
 
-from ..blender_types import BlenderScene, Context, Operator, current_context, ops
+from ..blender_types import BlenderScene, Context, Operator, ops
 from ..errors import reports_errors
 from ..scheduler import scheduler
 from .link import EX4D_SceneLink, NeedsScene, chosen_scene_object, link_of
+from .viewports import all_viewports, show_footage_everywhere, shows_footage
 
-Setting = Literal["frame_rate", "resolution", "frame_range", "camera", "view_transform", "shading"]
+Setting = Literal["frame_rate", "resolution", "frame_range", "camera", "view_transform", "viewports"]
 SETTINGS: dict[Setting, str] = {
     "frame_rate": mark_("Frame Rate"),
     "resolution": mark_("Resolution"),
     "frame_range": mark_("Frame Range"),
     "camera": mark_("Active Camera"),
     "view_transform": mark_("View Transform"),
-    "shading": mark_("Viewport Shading"),
+    "viewports": mark_("Viewports"),
 }
 # The view transform under which footage looks as filmed.
 _STANDARD = "Standard"
@@ -60,8 +61,8 @@ def differences(blender_scene: BlenderScene, scene_object: bpy.types.Object) -> 
         "frame_range": (f"{blender_scene.frame_start}–{blender_scene.frame_end}", f"{link.frame_start}–{last}"),
         "camera": (camera.name if camera else iface_("none"), source.name if source else iface_("none")),
         "view_transform": (blender_scene.view_settings.view_transform, _STANDARD),
-        "shading": (iface_("own"), iface_("textured, no lights"))
-        if any(not _shows_footage(shading) for shading in _shadings())
+        "viewports": (iface_("own"), iface_("textured, through the camera"))
+        if not all(shows_footage(space) for _, _, space in all_viewports())
         else ("", ""),
     }
     return [Difference(name, here, there) for name, (here, there) in pairs.items() if here != there]
@@ -80,12 +81,16 @@ def match_footage(
     if "frame_range" in wanted:
         blender_scene.frame_start = link.frame_start
         blender_scene.frame_end = link.frame_start + link.frames - 1
+        if not blender_scene.frame_start <= blender_scene.frame_current <= blender_scene.frame_end:
+            blender_scene.frame_set(blender_scene.frame_start)
     if "camera" in wanted and link.source_camera is not None:
         blender_scene.camera = link.source_camera
     if "view_transform" in wanted:
         blender_scene.view_settings.view_transform = _STANDARD
-    if "shading" in wanted:
-        _shade_viewports(scene_object.name)
+    if "viewports" in wanted:
+        _before[scene_object.name] = [_Look.of(*one) for one in all_viewports()]
+        blender_scene.ex4d_viewports = True
+        show_footage_everywhere(through_camera=True)
     link.match = "DONE"
 
 
@@ -105,9 +110,9 @@ class EX4D_OT_match_footage(NeedsScene, Operator):
         description="Standard, under which footage looks as filmed in Solid view",
         default=True,
     )
-    shading: bpy.props.BoolProperty(
-        name=SETTINGS["shading"],
-        description="Let Solid view show textures without lights, in every open 3D viewport",
+    viewports: bpy.props.BoolProperty(
+        name=SETTINGS["viewports"],
+        description="Let every 3D viewport look through the camera, and Solid view show textures without lights",
         default=False,
     )
 
@@ -144,54 +149,47 @@ def is_asked(link: EX4D_SceneLink) -> bool:
 
 
 @dataclass(frozen=True)
-class _Shaded:
-    """How a 3D viewport was shaded before; screens are no part of undo, so this is kept here."""
+class _Look:
+    """How a 3D viewport looked before; screens are no part of undo, so this is kept here."""
 
     screen: str
     area: int
+    type: str
     light: str
     color_type: str
+    perspective: str
+
+    @classmethod
+    def of(cls, screen: bpy.types.Screen, area: int, space: bpy.types.SpaceView3D) -> _Look:
+        """The look of a viewport."""
+        shading, view = space.shading, space.region_3d
+        perspective = view.view_perspective if view is not None else ""
+        return cls(screen.name, area, shading.type, shading.light, shading.color_type, perspective)
+
+    def restore(self, space: bpy.types.SpaceView3D) -> None:
+        """Give it back to the viewport."""
+        shading, view = space.shading, space.region_3d
+        shading.type, shading.light, shading.color_type = self.type, self.light, self.color_type
+        if view is not None and self.perspective:
+            view.view_perspective = self.perspective
 
 
-# By the name of the imported scene that the viewports were shaded for.
-_before: dict[str, list[_Shaded]] = {}
+# By the name of the imported scene that the viewports were set up for.
+_before: dict[str, list[_Look]] = {}
 
 
-def _shade_viewports(name: str) -> None:
-    """Let Solid view in every open 3D viewport show textures without lights."""
-    _before[name] = []
-    for screen, area, shading in _viewports():
-        _before[name].append(_Shaded(screen, area, shading.light, shading.color_type))
-        shading.light, shading.color_type = "FLAT", "TEXTURE"
-
-
-def _restore_shading() -> None:
-    """After an undo: give viewports their shading back that were shaded for a scene which is matched no longer."""
-    for name, viewports in list(_before.items()):
+def _restore_viewports() -> None:
+    """After an undo: give viewports their look back that were set up for a scene which is matched no longer."""
+    for name, looks in list(_before.items()):
         matched = bpy.data.objects.get(name)
         if matched is not None and link_of(matched).match == "DONE":
             continue
         del _before[name]
-        for screen, area, shading in _viewports():
-            for one in viewports:
-                if (one.screen, one.area) == (screen, area) and _shows_footage(shading):
-                    shading.light, shading.color_type = one.light, one.color_type
-
-
-def _viewports() -> Iterator[tuple[str, int, Any]]:
-    """Screen, number of the area, and shading of each open 3D viewport."""
-    for window in current_context().window_manager.windows:
-        for number, area in enumerate(window.screen.areas):
-            if isinstance(area.spaces.active, bpy.types.SpaceView3D):
-                yield window.screen.name, number, area.spaces.active.shading
-
-
-def _shadings() -> Iterator[Any]:
-    return (shading for _, _, shading in _viewports())
-
-
-def _shows_footage(shading: Any) -> bool:
-    return (shading.light, shading.color_type) == ("FLAT", "TEXTURE")
+        known = {(one.screen, one.area): one for one in looks}
+        for screen, area, space in all_viewports():
+            look = known.get((screen.name, area))
+            if look is not None and shows_footage(space):
+                look.restore(space)
 
 
 def _rate(fps: int, base: float) -> str:
@@ -219,5 +217,5 @@ HANDLERS = (("load_post", _after_load),)
 
 
 def register() -> None:
-    """Bring the viewports' shading back after an undo."""
-    scheduler.after_undo(_restore_shading)
+    """Bring the look of viewports back after an undo."""
+    scheduler.after_undo(_restore_viewports)

@@ -1,7 +1,8 @@
-"""The materials of a scene: the footage as filmed, and one flat colour for unseen areas.
+"""The material of a scene: the footage as filmed, and one flat colour for unseen areas.
 
 A stretched face of the DW-Mesh spans a depth discontinuity, from a foreground to its background, so the source camera
 sees it edge-on. The shader tests that angle, so stretched faces show as unseen in every frame without further data.
+From far aside of the source camera, where they would hide what was seen, they fade.
 """
 
 from __future__ import annotations
@@ -23,6 +24,11 @@ ALIGNED_DEGREES = 0.25
 # Faces seen at less than this angle are stretched: EX-4D's threshold for the smallest angle of a face, which for a face
 # of one pixel is nearly the angle at which the camera sees it.
 STRETCHED_DEGREES = 2.5
+
+# Unseen areas are opaque for viewers up to this many degrees aside of the source camera's ray, and have FADED_OPACITY
+# from the second angle on. New cameras stay within the first, or most of their images would be generated.
+FADE_DEGREES = (60.0, 75.0)
+FADED_OPACITY = 0.12
 
 # The custom property, kept in .blend files, with the source camera's position.
 SOURCE_EYE = "ex4d_source_eye"
@@ -62,23 +68,19 @@ def footage_material(
     user.use_auto_refresh, user.use_cyclic = True, False
     user.frame_duration, user.frame_start, user.frame_offset = scene.manifest.frames, frame_start, 0
     seen = _node(tree, "ShaderNodeEmission", (0, 200), texture.outputs["Color"], label="Seen").outputs["Emission"]
-    mix = _node(tree, "ShaderNodeMixShader", (200, 200), _stretched_test(tree, eye), seen, _unseen(tree, (0, 60)))
+    stretched, along = _stretched_test(tree, eye)
+    mix = _node(tree, "ShaderNodeMixShader", (200, 200), stretched, seen, _faded(tree, along))
     _node(tree, "ShaderNodeOutputMaterial", (400, 200), mix.outputs["Shader"])
     tree.nodes.active = texture  # what Solid view shows
     return material
 
 
-def unseen_material(scene: Scene) -> bpy.types.Material:
-    """A material in the unseen colour alone."""
-    tree = _empty_tree(material := bpy.data.materials.new(f"{scene.manifest.name} unseen"))
-    _node(tree, "ShaderNodeOutputMaterial", (200, 0), _unseen(tree, (0, 0)))
-    color: Any = (*DEFAULT_UNSEEN_COLOR, 1.0)
-    material.diffuse_color = color
-    return material
+def _stretched_test(tree: bpy.types.NodeTree, eye: tuple[float, ...] | None) -> tuple[Any, Any]:
+    """A socket that is 1 on faces that the source camera sees edge-on, unless viewed from its position, else 0.
 
-
-def _stretched_test(tree: bpy.types.NodeTree, eye: tuple[float, ...] | None) -> bpy.types.NodeSocket:
-    """1 on faces that the source camera sees at a grazing angle, unless viewed from its position; else 0."""
+    The second socket is the cosine between the directions from the surface to the viewer and from the camera to the
+    surface: -1 on the same ray.
+    """
     position = _node(tree, "ShaderNodeTexCoord", (-1100, -100)).outputs["Object"]
     source_eye: Any = eye
     if eye is None:
@@ -97,10 +99,20 @@ def _stretched_test(tree: bpy.types.NodeTree, eye: tuple[float, ...] | None) -> 
 
     to_viewer = _to_object(tree, "VECTOR", -700, geometry["Incoming"])
     along = _vector(tree, "DOT_PRODUCT", (-500, -700), direction, to_viewer)
-    # The direction from surface to viewer, times that from camera to surface: -1 on the same ray.
     same_ray = -math.cos(math.radians(ALIGNED_DEGREES))
     aside = _math(tree, "GREATER_THAN", (-300, -700), along, same_ray, label="From Aside")
-    return _math(tree, "MULTIPLY", (0, -300), stretched, aside)
+    return _math(tree, "MULTIPLY", (0, -300), stretched, aside), along
+
+
+def _faded(tree: bpy.types.NodeTree, along: Any) -> bpy.types.NodeSocket:
+    """The unseen colour, transparent for viewers far aside of the source camera's ray."""
+    opacity: Any = _node(tree, "ShaderNodeMapRange", (-100, -500), along, label="Fade From Aside")
+    from_cosine, to_cosine = (-math.cos(math.radians(degrees)) for degrees in FADE_DEGREES)
+    opacity.inputs["From Min"].default_value, opacity.inputs["From Max"].default_value = from_cosine, to_cosine
+    opacity.inputs["To Min"].default_value, opacity.inputs["To Max"].default_value = 1.0, FADED_OPACITY
+    clear = _node(tree, "ShaderNodeBsdfTransparent", (0, -60)).outputs["BSDF"]
+    mix = _node(tree, "ShaderNodeMixShader", (200, -100), opacity.outputs["Result"], clear, _unseen(tree, (0, 60)))
+    return mix.outputs["Shader"]
 
 
 def _empty_tree(material: bpy.types.Material) -> bpy.types.NodeTree:

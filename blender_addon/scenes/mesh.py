@@ -1,8 +1,11 @@
-"""The DW-Mesh as a Blender mesh: fixed topology from the package, positions of each frame from a PC2 file."""
+"""The DW-Mesh as a Blender mesh: fixed topology from the package, positions of each frame from a PC2 file.
+
+Only the faces between pixels of the image are made: caps and the walls around the image close the mesh for rendering,
+but in a viewport they would hide the footage from every side but one. All vertices are kept, as in the file.
+"""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import bpy
@@ -14,18 +17,10 @@ from ex4d_core.scene_manifest import SceneError
 
 from ..paths import to_blend
 from .link import MESH_CACHE
-from .material import STRETCHED_DEGREES
-
-SEEN_SLOT, UNSEEN_SLOT = 0, 1
-
-# A wall spans half a pixel, at the image's corners along both axes, and ends at 1.1 times the largest depth. So the
-# sine of the angle at which the source camera sees it is less than this many pixels by the focal length, except for a
-# speck of half a pixel at each corner, which faces the camera.
-_WALL_PIXELS = 8.0
 
 
 def build_mesh(scene: Scene) -> bpy.types.Mesh:
-    """A mesh with the positions of frame 0, UVs "UVMap", flat faces, and the unseen slot on the faces behind.
+    """A mesh with the positions of frame 0, UVs "UVMap", and flat faces.
 
     Positions are in the scene's world (OpenCV axes). The winding is reversed, since OpenCV's y axis points down.
 
@@ -35,6 +30,7 @@ def build_mesh(scene: Scene) -> bpy.types.Mesh:
     faces, uvs, cap_faces = scene.topology()
     if faces.ndim != 2 or faces.shape[1] != 3 or faces.min() < 0 or faces.max() >= len(uvs):
         raise SceneError(f"the mesh of {scene.manifest.name!r} has faces without vertices; reconstruct the scene again")
+    faces = faces[between_pixels(scene, len(faces), cap_faces)]
     positions = positions_of_frame(scene, 0, len(uvs))
     corners = np.ascontiguousarray(faces[:, ::-1], dtype=np.int32).ravel()
     mesh = bpy.data.meshes.new(scene.manifest.name)
@@ -49,9 +45,6 @@ def build_mesh(scene: Scene) -> bpy.types.Mesh:
     mesh.uv_layers.new(name="UVMap", do_init=False).uv.foreach_set("vector", uvs[corners].astype(np.float32).ravel())
     # Flat faces need no vertex normals, which would cost time on every frame.
     _write(mesh.attributes.new("sharp_face", "BOOLEAN", "FACE"), "value", np.ones(len(faces), dtype=bool))
-    slots = np.full(len(faces), SEEN_SLOT, dtype=np.int32)
-    slots[always_unseen(scene, len(faces), cap_faces)] = UNSEEN_SLOT
-    _write(mesh.attributes.new("material_index", "INT", "FACE"), "value", slots)
     return mesh
 
 
@@ -96,36 +89,24 @@ def positions_of_frame(scene: Scene, index: int, vertices: int) -> np.ndarray:
     return np.fromfile(path, dtype="<f4", offset=PC2_HEADER.size + 12 * vertices * index, count=3 * vertices)
 
 
-def always_unseen(scene: Scene, faces: int, cap_faces: int) -> np.ndarray:
-    """(F,) bool, true for faces that the footage cannot have seen in any frame: the caps, and the ring's side walls.
+def between_pixels(scene: Scene, faces: int, cap_faces: int) -> np.ndarray:
+    """(F,) bool, true for faces between pixels of the image; false for the caps, and for the walls around the image.
 
-    The "centered" mesh has a ring of vertices around the image; its faces are the walls of the view frustum. They also
-    cover the outer half of the outermost pixels, so they are left out where the material shows them as stretched faces
-    (see `material`): as footage from the source camera's position, else as unseen.
+    The "centered" mesh has a ring of vertices around the image, half a pixel outside the outermost pixels' centres.
 
     Args:
         scene: the package.
         faces: number of faces.
         cap_faces: number of faces of the caps, the last ones.
-
-    Raises:
-        SceneError: the source camera cannot be read.
     """
-    unseen = np.zeros(faces, dtype=bool)
-    unseen[faces - cap_faces :] = True
+    inside = np.ones(faces, dtype=bool)
+    inside[faces - cap_faces :] = False
     rows, columns = scene.manifest.height + 1, scene.manifest.width + 1
-    has_ring = scene.manifest.convention == "centered" and faces == 2 * rows * columns + cap_faces
-    if has_ring and not _walls_are_stretched(scene):
-        cells = unseen[: 2 * rows * columns].reshape(2, rows, columns)
-        cells[:, [0, -1]] = True
-        cells[:, :, [0, -1]] = True
-    return unseen
-
-
-def _walls_are_stretched(scene: Scene) -> bool:
-    """Whether the source camera sees every side wall edge-on in every frame: its focal length has enough pixels."""
-    focal_length = np.diagonal(scene.source_camera().intrinsics[:, :2, :2], axis1=1, axis2=2).min()
-    return _WALL_PIXELS / focal_length < math.sin(math.radians(STRETCHED_DEGREES))
+    if scene.manifest.convention == "centered" and faces == 2 * rows * columns + cap_faces:
+        cells = inside[: 2 * rows * columns].reshape(2, rows, columns)
+        cells[:, [0, -1]] = False
+        cells[:, :, [0, -1]] = False
+    return inside
 
 
 def add_positions_cache(target: bpy.types.Object, scene: Scene, frame_start: int) -> bpy.types.MeshCacheModifier:

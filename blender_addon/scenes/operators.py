@@ -15,8 +15,10 @@ from ..jobs.records import own_scenes
 from ..sequencer.strip_api import all_strips_in
 from ..sequencer.strips import TAKE_KEY
 from .color_space import shows_as_filmed, tag_as_filmed
+from .enclosing import enclosing_objects
 from .importing import ImportSettings, import_scene
-from .link import scene_objects
+from .link import NeedsScene, chosen_scene_object, link_of, scene_objects
+from .viewports import look_through_camera, show_footage
 
 
 class EX4D_OT_import_scene(ImportHelper, Operator):
@@ -70,13 +72,58 @@ class EX4D_OT_import_scene(ImportHelper, Operator):
             set_up_scene={"AUTO": None, "YES": True, "NO": False}[self.set_up],
             standard_view=self.standard_view,
         )
-        imported = import_scene(chosen.parent if chosen.name == MANIFEST else chosen, settings)
         if context.mode != "OBJECT" and ops.object.mode_set.poll():
             ops.object.mode_set(mode="OBJECT")  # or the edited object would stay in Edit Mode, no longer active
-        for selected in context.selected_objects or ():
-            selected.select_set(False)
-        imported.select_set(True)
-        context.view_layer.objects.active = imported
+        import_scene(chosen.parent if chosen.name == MANIFEST else chosen, settings)
+        return {"FINISHED"}
+
+
+class EX4D_OT_hide_enclosing(NeedsScene, Operator):
+    """Hide the objects that enclose the source camera, which sees them instead of the footage."""
+
+    bl_idname = "ex4d.hide_enclosing"
+    bl_label = "Hide Enclosing Objects"
+    bl_options = {"REGISTER", "UNDO"}
+
+    def execute(self, context: Context) -> set[str]:
+        for one in enclosing_objects(context, chosen_scene_object(context)):
+            one.hide_set(True)
+        return {"FINISHED"}
+
+
+class EX4D_OT_show_hidden(NeedsScene, Operator):
+    """Show the object that was hidden at import because it encloses the source camera."""
+
+    bl_idname = "ex4d.show_hidden"
+    bl_label = "Show Hidden Object"
+    bl_options = {"REGISTER", "UNDO"}
+
+    def execute(self, context: Context) -> set[str]:
+        link = link_of(chosen_scene_object(context))
+        if link.hidden_object is not None and link.hidden_object.name in context.view_layer.objects:
+            link.hidden_object.hide_set(False)
+        link.hidden_object = None
+        return {"FINISHED"}
+
+
+class EX4D_OT_look_through_source(NeedsScene, Operator):
+    """Look through the source camera at the footage, in all viewports of this window."""
+
+    bl_idname = "ex4d.look_through_source"
+    bl_label = "Look Through Source Camera"
+    bl_options = {"REGISTER", "UNDO"}
+
+    def execute(self, context: Context) -> set[str]:
+        scene_object = chosen_scene_object(context)
+        camera = link_of(scene_object).source_camera
+        if camera is None or camera.name not in context.scene.objects:
+            self.report({"ERROR"}, "The source camera is not in this Blender scene; import the scene again")
+            return {"CANCELLED"}
+        context.scene.camera = camera
+        for area in context.screen.areas if context.screen is not None else ():
+            if isinstance(area.spaces.active, bpy.types.SpaceView3D):
+                show_footage(area.spaces.active)
+                look_through_camera(area.spaces.active)
         return {"FINISHED"}
 
 
@@ -121,7 +168,13 @@ def _menu_entry(menu: Menu, context: Context) -> None:
     menu.layout.operator(EX4D_OT_import_scene.bl_idname, text="EX-4D Scene (manifest.json)")
 
 
-CLASSES = (EX4D_OT_import_scene, EX4D_OT_match_view)
+CLASSES = (
+    EX4D_OT_import_scene,
+    EX4D_OT_hide_enclosing,
+    EX4D_OT_show_hidden,
+    EX4D_OT_look_through_source,
+    EX4D_OT_match_view,
+)
 
 
 def register() -> None:

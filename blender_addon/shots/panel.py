@@ -8,7 +8,9 @@ import bpy
 
 from ..blender_types import Context, Menu, Panel, SidebarPanel, UIList
 from ..connection.panel import draw_text
-from .objects import note_on_camera
+from ..scenes.link import link_of
+from .objects import note_on_camera, shot_objects
+from .occlusion import meaning_of
 from .operators import EX4D_OT_add_shot, EX4D_OT_duplicate_shot, EX4D_OT_move_shot, EX4D_OT_remove_shot
 from .properties import EX4D_Shot, active_shot, label_for
 
@@ -73,6 +75,10 @@ class EX4D_PT_shots(SidebarPanel, Panel):
             column = layout.column(align=True)
             column.prop(shot, "frame_start", text="Start")
             column.prop(shot, "frame_end", text="End")
+        layout.prop(shot, "occlusion")
+        scene_object, _ = shot_objects(context)
+        convention = link_of(scene_object).convention if scene_object is not None else ""
+        draw_text(layout, meaning_of(shot.occlusion, convention), context)
 
 
 CLASSES = (EX4D_UL_shots, EX4D_MT_shots, EX4D_PT_shots)

@@ -15,9 +15,10 @@ import bpy
 from ..blender_types import BlenderScene
 from ..scenes.link import is_scene_object
 from .final_settings import EX4D_Final
+from .occlusion import occlusion_property
 
 # The settings that a new shot copies.
-_SETTINGS = ("scene_object", "use_range", "frame_start", "frame_end", "holes", "hole_color")
+_SETTINGS = ("scene_object", "use_range", "frame_start", "frame_end", "holes", "hole_color", "occlusion")
 DEFAULT_LABEL = "take"
 
 
@@ -72,6 +73,7 @@ class EX4D_Shot(bpy.types.PropertyGroup):
         max=1.0,
         default=(1.0, 0.0, 1.0),
     )
+    occlusion: occlusion_property
     final: bpy.props.PointerProperty(description="Settings for final takes of the shot", type=EX4D_Final)
 
 

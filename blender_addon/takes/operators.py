@@ -10,6 +10,7 @@ from bpy.app.translations import pgettext_iface as iface_
 
 from ex4d_core.shot import EngineName, PreviewSettings, WanSettings
 
+from ..blender_types import current_context
 from ..connection.preferences import preferences
 from ..connection.session import session
 from ..errors import reports_errors
@@ -21,9 +22,10 @@ from ..shots.final_settings import FINAL_ENGINE, final_settings, final_unavailab
 from ..shots.objects import NeedsShot, shot_objects
 from ..shots.properties import EX4D_Shot, active_shot, key_of
 from ..views.images import open_image
-from .properties import TAKES, EX4D_Take, active_take
+from .properties import TAKES, EX4D_Take, active_take, newest_take
 from .requests import build_request, shot_range
 from .restore import restore_take
+from .results import show_result
 from .take_jobs import ESTIMATE_IMAGE, forget_take, place_take, retry_take, send_take
 from .versions import show_version
 
@@ -56,6 +58,7 @@ class _SendsTake(AsksForProjectFolder, NeedsShot):
             preview=PreviewSettings(shot.holes, color),
             engine=self.engine,
             label=shot.label,
+            occlusion=shot.occlusion,
         )
         for wan in self.settings(shot):
             send_take(scene, replace(request, wan=wan), frame_start, blender_scene, key_of(shot))
@@ -160,6 +163,23 @@ class EX4D_OT_show_take(_OnTake, bpy.types.Operator):
         show_version(record)
 
 
+class EX4D_OT_show_result(_OnTake, bpy.types.Operator):
+    """Show the newest take of the shot, or the frames that have arrived, in a sequencer preview or an Image Editor."""
+
+    bl_idname = "ex4d.show_result"
+    bl_label = "Show Result"
+
+    @classmethod
+    def poll(cls: Any, context: bpy.types.Context) -> bool:
+        if newest_take(context.scene) is None and not context.scene.ex4d_takes:
+            cls.poll_message_set(iface_("This shot has no take yet; press Preview"))
+            return False
+        return True
+
+    def work(self, blender_scene: bpy.types.Scene, record: EX4D_Take) -> None:
+        show_result(current_context(), record)
+
+
 class EX4D_OT_place_take(_OnTake, bpy.types.Operator):
     """Add the movie of this take, or the frames that are there, to the sequencer again."""
 
@@ -210,6 +230,7 @@ CLASSES = (
     EX4D_OT_retry_take,
     EX4D_OT_forget_take,
     EX4D_OT_show_take,
+    EX4D_OT_show_result,
     EX4D_OT_place_take,
     EX4D_OT_restore_take,
     EX4D_OT_watch_take,

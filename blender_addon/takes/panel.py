@@ -1,18 +1,19 @@
-"""Sidebar: buttons for takes, the list of takes, details of the marked one; and progress in the status bar."""
+"""Sidebar: buttons for takes, the list of takes, and details of the marked one."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
-from ex4d_core.plain_text import plain_line
 from ex4d_core.remote_job import JobState
 
 from ..blender_types import SidebarPanel
 from ..connection.panel import draw_problem, draw_text
 from ..jobs.progress import paused_text, progress_text, state_icon, state_text
-from ..jobs.records import records_of
 from ..jobs.tracker import can_cancel, can_resume, can_retry
+from ..projects.deletion import EX4D_OT_delete_take_files
 from ..projects.folders import project_folder
 from ..sequencer.edit_scenes import strip_in_file
 from ..sequencer.strips import are_same_rates, rate_of
@@ -27,11 +28,13 @@ from .operators import (
     EX4D_OT_retry_take,
     EX4D_OT_send_final,
     EX4D_OT_send_take,
+    EX4D_OT_show_result,
     EX4D_OT_show_take,
     EX4D_OT_watch_take,
 )
-from .properties import TAKES, EX4D_Take, active_take, takes_of_shot, version_name
+from .properties import EX4D_Take, active_take, newest_take, take_name, takes_of_shot
 from .thumbnails import has_frames, thumbnail
+from .workspace import EX4D_OT_open_workspace
 
 
 class EX4D_PT_take(SidebarPanel, bpy.types.Panel):
@@ -49,6 +52,11 @@ class EX4D_PT_take(SidebarPanel, bpy.types.Panel):
         row.scale_y = 1.4
         row.operator(EX4D_OT_send_take.bl_idname, icon="RENDER_ANIMATION")
         row.operator(EX4D_OT_send_final.bl_idname, icon="SHADERFX")
+        newest = newest_take(context.scene)
+        row = layout.row(align=True)
+        # Always there, so that no other button moves when a take arrives.
+        row.operator(EX4D_OT_show_result.bl_idname, icon="PLAY").key = newest.key if newest is not None else ""
+        row.operator(EX4D_OT_open_workspace.bl_idname, text="", icon="WORKSPACE")
         if not context.blend_data.filepath:
             text = iface_("This file is not saved: its takes go to {folder}. Save it to keep them beside it")
             draw_text(layout, text.format(folder=project_folder()), context, "INFO")
@@ -108,41 +116,53 @@ def _draw_details(layout: bpy.types.UILayout, entry: EX4D_Take, context: bpy.typ
     if image:
         layout.template_icon(icon_value=image, scale=4.0)
     layout.label(text=f"{take_name(entry)}: {state_text(entry)}", icon=state_icon(entry))
-    if can_cancel(entry):
-        layout.progress(factor=entry.progress, type="BAR", text=progress_text(entry, entry.engine))
+    under_way = can_cancel(entry)
+    # This and all buttons are there in every state, so that none moves under the mouse when a take ends.
+    text = progress_text(entry, entry.engine) if under_way else state_text(entry)
+    layout.progress(factor=entry.progress if under_way else 1.0, type="BAR", text=text)
     if made_with := settings_text(entry):
         layout.label(text=made_with, translate=False)
     for text in rate_texts(entry):
         draw_text(layout, text, context, "INFO")
+    strip = strip_in_file(entry.key)
+    row = layout.row(align=True)
+    _add_button(row, EX4D_OT_cancel_take, entry, "CANCEL", under_way, "Cancel")
+    _add_button(row, EX4D_OT_resume_take, entry, "PLAY", can_resume(entry), "Resume")
+    _add_button(row, EX4D_OT_retry_take, entry, "FILE_REFRESH", can_retry(entry), "Retry")
+    row = layout.row(align=True)
+    _add_button(row, EX4D_OT_forget_take, entry, "X", not under_way, "Remove")
+    _add_button(row, EX4D_OT_delete_take_files, entry, "TRASH", not under_way, "Delete Files")
+    row = layout.row(align=True)
+    _add_button(row, EX4D_OT_show_result, entry, "PLAY", has_frames(entry))
+    if entry.engine == FINAL_ENGINE:
+        _add_button(row, EX4D_OT_watch_take, None, "IMAGE_DATA", under_way)
+    hidden = strip is not None and strip.mute and len(takes_of_shot(entry.id_data, entry.shot)) > 1
+    _add_button(layout, EX4D_OT_show_take, entry, "HIDE_OFF", hidden)
+    missing = not under_way and strip is None and has_frames(entry)
+    _add_button(layout, EX4D_OT_place_take, entry, "SEQ_SEQUENCER", missing)
+    layout.operator(EX4D_OT_restore_take.bl_idname, icon="LOOP_BACK").key = entry.key
     if text := paused_text(entry):
         draw_text(layout, text, context, "INFO")
     elif entry.reason:
         draw = draw_problem if entry.state in (JobState.FAILED, JobState.STOPPED) else draw_text
         draw(layout, entry.reason, context, "INFO")
-    row = layout.row(align=True)
-    if can_cancel(entry):
-        row.operator(EX4D_OT_cancel_take.bl_idname, text="Cancel", icon="CANCEL").key = entry.key
-        if entry.engine == FINAL_ENGINE:
-            row.operator(EX4D_OT_watch_take.bl_idname, icon="IMAGE_DATA")
-    if can_resume(entry):
-        row.operator(EX4D_OT_resume_take.bl_idname, text="Resume", icon="PLAY").key = entry.key
-    if can_retry(entry):
-        row.operator(EX4D_OT_retry_take.bl_idname, text="Retry", icon="FILE_REFRESH").key = entry.key
-    if not can_cancel(entry):
-        row.operator(EX4D_OT_forget_take.bl_idname, text="Remove", icon="X").key = entry.key
-        row.operator("ex4d.delete_take_files", text="Delete Files", icon="TRASH").key = entry.key
-        strip = strip_in_file(entry.key)
-        if strip is None and has_frames(entry):
-            layout.operator(EX4D_OT_place_take.bl_idname, icon="SEQ_SEQUENCER").key = entry.key
-        elif strip is not None and strip.mute and len(takes_of_shot(entry.id_data, entry.shot)) > 1:
-            layout.operator(EX4D_OT_show_take.bl_idname, icon="HIDE_OFF").key = entry.key
-    layout.operator(EX4D_OT_restore_take.bl_idname, icon="LOOP_BACK").key = entry.key
 
 
-def take_name(entry: EX4D_Take) -> str:
-    """What lists call a take: its label, and which version of its shot it is."""
-    final = " " + iface_("final") if entry.engine == FINAL_ENGINE else ""
-    return plain_line(version_name(entry.label, entry.version)) + final
+def _add_button(
+    layout: bpy.types.UILayout,
+    operator: Any,
+    entry: EX4D_Take | None,
+    icon: str,
+    enabled: bool,
+    text: str | None = None,
+) -> None:
+    """A button that is always there, and may be disabled; for a take, or for none in particular."""
+    place = layout.row(align=True)
+    place.enabled = enabled
+    label = {} if text is None else {"text": text}
+    pressed = place.operator(operator.bl_idname, icon=icon, **label)
+    if entry is not None:
+        pressed.key = entry.key
 
 
 def settings_text(entry: EX4D_Take) -> str:
@@ -182,26 +202,4 @@ def rate_texts(entry: EX4D_Take) -> list[str]:
     return texts
 
 
-def _draw_status(header: bpy.types.Header, context: bpy.types.Context) -> None:
-    """In Blender's status bar: the takes under way, in every scene."""
-    under_way = [take for _, take in records_of(TAKES) if can_cancel(take)]
-    if not under_way:
-        return
-    first = next((take for take in under_way if take.state == JobState.RUNNING), under_way[0])
-    more = f" (+{len(under_way) - 1})" if len(under_way) > 1 else ""
-    row = header.layout.row(align=True)
-    row.progress(factor=first.progress, type="RING", text="")
-    row.label(text=f"EX-4D {take_name(first)}: {progress_text(first, first.engine)}{more}", translate=False)
-
-
 CLASSES = (EX4D_PT_take, EX4D_UL_takes, EX4D_PT_takes)
-
-
-def register() -> None:
-    """Show progress in the status bar."""
-    bpy.types.STATUSBAR_HT_header.append(_draw_status)
-
-
-def unregister() -> None:
-    """Stop showing it."""
-    bpy.types.STATUSBAR_HT_header.remove(_draw_status)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import bpy
+from bpy.app.translations import pgettext_iface as iface_
 
+from ..blender_types import BlenderScene
 from ..jobs.records import JobRecord
 
 # The Blender scenes' list of takes.
@@ -40,6 +42,17 @@ PROPERTIES = (
 def version_name(label: str, version: int) -> str:
     """What a take is called in lists and in the sequencer, to tell it from its shot's other takes."""
     return f"{label} v{version}"
+
+
+def take_name(entry: EX4D_Take) -> str:
+    """What lists call a take: its label, and which version of its shot it is."""
+    final = " " + iface_("final") if entry.engine == "wan" else ""
+    return version_name(entry.label, entry.version) + final
+
+
+def newest_take(blender_scene: BlenderScene) -> EX4D_Take | None:
+    """The newest take of the active shot, or None."""
+    return next(reversed(takes_of_shot(blender_scene, blender_scene.ex4d_shot.key)), None)
 
 
 def active_take(blender_scene: bpy.types.Scene) -> EX4D_Take | None:

@@ -22,6 +22,7 @@ from ..cameras.sampling import sample_camera
 from ..connection.preferences import chosen_licence
 from ..projects.folders import work_folder
 from ..scenes.link import is_scene_object, open_scene
+from ..shots.occlusion import AUTOMATIC, occlusion_of
 from ..shots.properties import active_shot
 
 REQUEST_FILE = "request.msgpack"
@@ -39,16 +40,18 @@ def build_request(
     wan: WanSettings | None = None,
     engine: EngineName = "preview",
     label: str = "",
+    occlusion: str = AUTOMATIC,
 ) -> tuple[Scene, ShotRequest]:
     """The opened scene package, and the request to shoot it with a Blender camera.
 
     Args:
         frame_start, frame_end: Blender frames, both included.
+        occlusion: as the shot has it.
 
     Raises:
         SceneError: the package is missing or changed.
         CameraError: the camera cannot be used, or leaves the footage's frames.
-        RequestError: the result would be too large or too long.
+        RequestError: the result would be too large or too long, or the scene does not have that occlusion model.
     """
     scene = open_scene(scene_object)
     first, last = scene_object.ex4d_scene.frame_start, scene_object.ex4d_scene.frame_start + scene.manifest.frames - 1
@@ -60,7 +63,7 @@ def build_request(
         scene=scene.digest,
         camera=sample_camera(camera, scene_object, frame_start, frame_end),
         first_frame=frame_start - first,
-        render=render_settings(scene),
+        render=render_settings(scene, occlusion, engine),
         engine=engine,
         preview=preview or PreviewSettings(),
         wan=wan or WanSettings(),
@@ -69,9 +72,20 @@ def build_request(
     return scene, request
 
 
-def render_settings(package: Scene) -> RenderSettings:
-    """How a package is rendered: as it was built, for the purpose that the preferences state."""
-    return RenderSettings.from_wire({"convention": package.manifest.convention, "licence": chosen_licence()})
+def render_settings(package: Scene, occlusion: str = AUTOMATIC, engine: EngineName = "preview") -> RenderSettings:
+    """How a package is rendered: as it was built, for the purpose that the preferences state.
+
+    Args:
+        package: the scene package.
+        occlusion: as the shot has it.
+        engine: decides what an automatic occlusion model is; coverage and views are previews.
+
+    Raises:
+        RequestError: the package does not have that occlusion model.
+    """
+    convention = package.manifest.convention
+    model = occlusion_of(occlusion, engine, convention)
+    return RenderSettings.from_wire({"convention": convention, "licence": chosen_licence(), "occlusion": model})
 
 
 def shot_range(scene: bpy.types.Scene, scene_object: bpy.types.Object) -> tuple[int, int]:

@@ -19,6 +19,7 @@ from ex4d_core.scene import Scene
 from ex4d_core.scene_manifest import SceneError
 from ex4d_core.shot import ShotRequest
 
+from ..blender_types import Context, ops
 from ..busy import reason_to_wait
 from ..connection.session import session
 from ..jobs.records import add_record, find_copies, own_scenes, resumed_fields
@@ -31,7 +32,7 @@ from ..sequencer.strips import TAKE_KEY, StripError, TakeStrip, find_strips, gro
 from ..shots.final_settings import MAX_SEED
 from ..shots.properties import find_shot
 from ..views.images import show_image
-from .properties import TAKES, EX4D_Take, takes_of_shot, version_name
+from .properties import TAKES, EX4D_Take, take_name, takes_of_shot, version_name
 from .requests import load_request, new_take_folder, package_of, read_request, request_metadata, save_request
 from .sound import SOUND_FILE, write_take_sound
 from .versions import show_version
@@ -86,6 +87,20 @@ class FollowedTake(FollowedJob[EX4D_Take]):
     def content(cls, record: EX4D_Take) -> bytes:
         """See `FollowedJob`."""
         return read_request(from_blend(record.folder))
+
+    @classmethod
+    def title(cls, record: EX4D_Take) -> str:
+        """See `FollowedJob`."""
+        return take_name(record)
+
+    @classmethod
+    def open_result(cls, context: Context, record: EX4D_Take) -> None:
+        """See `FollowedJob`."""
+        record.id_data.ex4d_take_index = list(record.id_data.ex4d_takes).index(record)
+        if record.state == JobState.DONE:
+            ops.ex4d.show_result(key=record.key)
+        else:
+            super().open_result(context, record)
 
     def present(self, blender_scene: bpy.types.Scene, record: EX4D_Take) -> None:
         """Show the newest estimate, and let the image strip grow by the frames that have arrived."""

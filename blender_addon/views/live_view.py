@@ -93,7 +93,8 @@ class LiveView(LiveQuery[View]):
         shot = scene.ex4d_shot
         red, green, blue = (round(255 * value) for value in shot.hole_color)
         preview = PreviewSettings(shot.holes, (red, green, blue))
-        return package, ShotRequest(package.digest, path, frame, render_settings(package), preview=preview)
+        render = render_settings(package, shot.occlusion)
+        return package, ShotRequest(package.digest, path, frame, render, preview=preview)
 
     def _ask(self, package: Scene, request: ShotRequest) -> None:
         self._asked = request.to_wire()

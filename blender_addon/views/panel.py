@@ -66,14 +66,13 @@ class EX4D_PT_view(BelowCamera, bpy.types.Panel):
 
     def draw(self, context: bpy.types.Context) -> None:
         layout = self.layout
-        if live_view.visible is not None:
-            text = iface_("{fraction} of it visible in the footage").format(fraction=f"{live_view.visible:.0%}")
-            layout.label(text=text, icon="HIDE_OFF", translate=False)
-        if live_view.problem:
-            draw_text(layout, live_view.problem, context, "INFO")
         row = layout.row(align=True)
         row.operator(EX4D_OT_show_view.bl_idname, icon="RENDER_STILL")
         row.operator(EX4D_OT_open_view.bl_idname, text="", icon="IMAGE_DATA")
+        text = live_view.problem
+        if not text and live_view.visible is not None:
+            text = iface_("{fraction} of it visible in the footage").format(fraction=f"{live_view.visible:.0%}")
+        draw_text(layout, text, context, "INFO" if live_view.problem else "HIDE_OFF", lines=2)
 
 
 CLASSES = (EX4D_View, EX4D_OT_show_view, EX4D_OT_open_view, EX4D_PT_view)

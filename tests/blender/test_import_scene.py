@@ -15,7 +15,6 @@ import pytest
 from blender_addon.scenes.color_space import display_color_space
 from blender_addon.scenes.importing import ImportSettings, import_scene
 from blender_addon.scenes.link import active_scene_object, open_scene
-from blender_addon.scenes.material import STRETCHED_DEGREES
 from ex4d_core.scene import Scene
 from ex4d_core.scene_manifest import SceneError
 
@@ -87,40 +86,6 @@ def test_the_mesh_is_valid_flat_and_maps_pixels_to_texels(card_scene):
     mesh.uv_layers["UVMap"].uv.foreach_get("vector", uvs)
     first_pixel = np.flatnonzero(vertices == 51)[0]  # row 1, column 1 of 50 columns
     np.testing.assert_allclose(uvs.reshape(-1, 2)[first_pixel], [0.5 / 48, 1 - 0.5 / 32], atol=1e-6)
-
-
-def test_walls_and_caps_of_few_wide_pixels_wear_the_unseen_material(card_scene):
-    mesh = import_scene(card_scene).data
-    slots = np.empty(len(mesh.polygons), dtype=np.int32)
-    mesh.attributes["material_index"].data.foreach_get("value", slots)
-    assert slots[-2:].tolist() == [1, 1]
-    cells = slots[:-2].reshape(2, 33, 49)
-    assert (cells[:, 1:-1, 1:-1] == 0).all()
-    assert cells.sum() == 2 * (2 * 49 + 2 * 31)
-
-
-def test_walls_of_footage_with_more_pixels_are_stretched_and_no_line_around_the_image(write_scene, tmp_path):
-    """They cover the outer half of the edge's pixels, which the source camera shall see as they were filmed."""
-    imported = import_scene(write_scene(tmp_path / "card", "2", "192", "128"))
-    mesh = imported.data
-    slots = np.empty(len(mesh.polygons), dtype=np.int32)
-    mesh.attributes["material_index"].data.foreach_get("value", slots)
-    assert slots[-2:].tolist() == [1, 1] and not slots[:-2].any()
-
-    corners = np.empty(3 * len(slots), dtype=np.int32)
-    mesh.attributes[".corner_vert"].data.foreach_get("value", corners)
-    ring = np.ones((130, 194), dtype=bool)
-    ring[1:-1, 1:-1] = False
-    on_ring = ring.ravel()[corners.reshape(-1, 3)].sum(axis=1)
-    walls = corners.reshape(-1, 3)[(on_ring > 0) & (on_ring < 3)]
-    assert len(walls) == len(slots) - 2 - 2 * 127 * 191 - np.count_nonzero(on_ring[:-2] == 3)
-    for frame in (1, 2):
-        places = evaluated_positions(imported, frame)[walls].astype(np.float64)  # the camera stands at the origin
-        normals = np.cross(places[:, 1] - places[:, 0], places[:, 2] - places[:, 0])
-        normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-        rays = places / np.linalg.norm(places, axis=2, keepdims=True)
-        edge_on = np.abs(np.einsum("fi,fci->fc", normals, rays))
-        assert edge_on.max() < np.sin(np.radians(STRETCHED_DEGREES))
 
 
 @pytest.mark.parametrize("package", ["card_scene", "moving_scene"])

@@ -117,11 +117,11 @@ def test_in_her_own_file_the_differences_are_listed_and_taken_as_she_chooses(car
         "Frame Range: 1–400 → 1–9",
         "Active Camera: Camera → card and wall source",
         "View Transform: AgX → Standard",
-        "Viewport Shading: own → textured, no lights",
+        "Viewports: own → textured, through the camera",
     ]
     assert bpy.ops.ex4d.match_footage(frame_range=False, view_transform=False) == {"FINISHED"}
     assert settings() == (24, 48, 32, 100, 1, 400, "AgX", "card and wall source")
-    assert viewport.light == "STUDIO", "shading is only changed where she ticks it"
+    assert viewport.light == "STUDIO", "viewports are only changed where she ticks it"
     assert link_of(imported).match == "DONE"
 
 
@@ -136,7 +136,7 @@ def test_undo_brings_settings_and_shading_back(card_scene, work, viewport):
     before = settings()
     import_scene(card_scene)
     bpy.ops.ed.undo_push(message="Import EX-4D Scene")
-    bpy.ops.ex4d.match_footage("EXEC_DEFAULT", True, shading=True)
+    bpy.ops.ex4d.match_footage("EXEC_DEFAULT", True, viewports=True)
     assert settings()[0] == 24 and viewport.light == "FLAT"
     bpy.ops.ed.undo()
     tick_round()

@@ -133,7 +133,7 @@ def steps() -> Iterator[float]:
     yield from wait(lambda: all(take.state in FINISHED for take in scene.ex4d_takes))
     result["takes"] = [[take.label, take.version, take.state, take.reason] for take in scene.ex4d_takes]
     press(bpy.ops.ex4d.show_take, key=scene.ex4d_takes[1].key)
-    sys.modules[f"{addon}.takes.showing"].show_take(bpy.context, scene.ex4d_takes[1])
+    sys.modules[f"{addon}.takes.results"].show_result(bpy.context, scene.ex4d_takes[1])
     bring_takes_into_view()
     yield from drawn("7_takes")
 

@@ -1,0 +1,296 @@
+"""Marks in viewports what the footage did not see: stretched faces, and what is outside of the footage's frame.
+
+Through a camera both have the unseen colour in full, since a take has to invent them. In all other views that would
+bury what was seen, so stretched faces are ghosts there, near the viewport's background, and a line runs around the
+footage's frame.
+
+Material Preview and Rendered view show stretched faces with the scene's material (see `material`). Solid view shows an
+image and no shader, so there a GPU shader draws them over the mesh with the same test: every face that the source
+camera sees edge-on gets the unseen colour, unless it is viewed from the source camera's position. Per frame only the
+vertex positions, which Blender has already, go to the GPU, so playback stays fast.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import bpy
+import gpu
+import mathutils
+import numpy as np
+from gpu_extras.batch import batch_for_shader
+
+from ..blender_types import Context, current_context
+from ..cameras.keyframes import camera_data
+from .link import is_scene_object, link_of
+from .material import ALIGNED_DEGREES, SOURCE_EYE, STRETCHED_DEGREES
+from .mesh import mesh_data, read_attribute
+
+# Offset towards the viewer, as a share of the depth range, so that it is drawn over the face that it coincides with.
+_DEPTH_OFFSET = 4e-5
+
+# Outside of camera views: how opaque stretched faces are over their smeared footage, and how much they have of the
+# unseen colour; the rest is the viewport's background. Chosen from pictures of three scenes from ten views.
+_GHOST_OPACITY, _GHOST_TINT = 0.9, 0.04
+# The line around the footage's frame, in pixels.
+_LINE_WIDTH = 2.0
+
+_VERTEX = """
+void main()
+{
+  position = pos;
+  gl_Position = object_to_screen * vec4(pos, 1.0);
+  gl_Position.z -= DEPTH_OFFSET * gl_Position.w;
+}
+"""
+_FRAGMENT = """
+void main()
+{
+  vec3 normal = normalize(cross(dFdx(position), dFdy(position)));
+  vec3 ray = normalize(position - eye);
+  vec3 to_viewer = normalize(viewer.xyz - position * viewer.w);
+  if (abs(dot(normal, ray)) >= EDGE_ON || dot(ray, to_viewer) < SAME_RAY) {
+    discard;
+  }
+  fragment_color = color;
+}
+"""
+
+
+@dataclass
+class _GpuMesh:
+    """The GPU buffers of a scene object.
+
+    Attributes:
+        vertices: their number.
+        faces: vertex indices of the triangles; None for a mesh with other polygons.
+        border: vertex indices of the lines around the image; None for such a mesh, and for one of version 0.1, which is
+            closed.
+        positions: (3 V,) float32, reused for every frame.
+        batches: of the faces and of the lines; None after the positions have changed.
+    """
+
+    vertices: int
+    faces: gpu.types.GPUIndexBuf | None
+    border: gpu.types.GPUIndexBuf | None
+    positions: np.ndarray = field(repr=False)
+    batches: tuple[gpu.types.GPUBatch, gpu.types.GPUBatch | None] | None = None
+
+
+_meshes: dict[int, _GpuMesh] = {}
+_shader: gpu.types.GPUShader | None = None
+_handler: object | None = None
+
+
+def _compiled_shader() -> Any:
+    global _shader
+    if _shader is None:
+        info = gpu.types.GPUShaderCreateInfo()
+        info.push_constant("MAT4", "object_to_screen")
+        info.push_constant("VEC4", "color")
+        info.push_constant("VEC4", "viewer")
+        info.push_constant("VEC3", "eye")
+        # Not push constants, which are limited to 128 bytes.
+        info.define("EDGE_ON", f"{math.sin(math.radians(STRETCHED_DEGREES)):.9f}")
+        info.define("SAME_RAY", f"{-math.cos(math.radians(ALIGNED_DEGREES)):.9f}")
+        info.define("DEPTH_OFFSET", f"{_DEPTH_OFFSET:.9f}")
+        varyings = gpu.types.GPUStageInterfaceInfo("ex4d_stretched_face")
+        varyings.smooth("VEC3", "position")
+        info.vertex_in(0, "VEC3", "pos")
+        info.vertex_out(varyings)
+        info.fragment_out(0, "VEC4", "fragment_color")
+        info.vertex_source(_VERTEX)
+        info.fragment_source(_FRAGMENT)
+        _shader = gpu.shader.create_from_info(info)
+    return _shader
+
+
+def _draw() -> None:
+    context = current_context()
+    space = context.space_data
+    visible = [
+        one
+        for one in context.view_layer.objects
+        if is_scene_object(one) and one.get(SOURCE_EYE) is not None and one.visible_in_viewport_get(space)
+    ]
+    if not visible:
+        return
+    to_screen = gpu.matrix.get_projection_matrix() @ gpu.matrix.get_model_view_matrix()
+    camera = space.camera if context.region_data.view_perspective == "CAMERA" else None
+    has_depth, has_overlays = not space.shading.show_xray, space.overlay.show_overlays
+    gpu.state.depth_test_set("LESS_EQUAL")
+    gpu.state.blend_set("ALPHA")
+    if space.shading.type == "SOLID" and has_depth:
+        _draw_stretched_faces(context, visible, to_screen, ghosts=camera is None)
+    if has_overlays and camera is None:
+        _draw_borders(context, visible)
+    elif has_overlays and not any(camera == link_of(one).source_camera for one in visible):
+        _fill_outside(context, camera, to_screen, (*link_of(visible[0]).unseen_color, 1.0))
+    gpu.state.blend_set("NONE")
+    gpu.state.depth_test_set("NONE")
+
+
+def _draw_stretched_faces(
+    context: Context, visible: list[bpy.types.Object], to_screen: mathutils.Matrix, ghosts: bool
+) -> None:
+    depsgraph = context.evaluated_depsgraph_get()
+    shader = _compiled_shader()
+    shader.bind()
+    for one in visible:
+        evaluated = one.evaluated_get(depsgraph)
+        batches = _batches_of(one, mesh_data(evaluated))
+        if batches is None:
+            continue
+        shader.uniform_float("object_to_screen", to_screen @ evaluated.matrix_world)
+        shader.uniform_float(
+            "color", _ghost(context, link_of(one).unseen_color) if ghosts else (*link_of(one).unseen_color, 1.0)
+        )
+        shader.uniform_float("eye", tuple(evaluated[SOURCE_EYE]))
+        to_object = evaluated.matrix_world.inverted_safe()
+        shader.uniform_float("viewer", to_object @ _viewer(context.region_data))
+        batches[0].draw(shader)
+
+
+def _ghost(context: Context, unseen: Sequence[float]) -> tuple[float, ...]:
+    """The unseen colour, moved towards the viewport's background."""
+    # Themes have display colours, shaders write linear ones.
+    background = mathutils.Color(
+        context.preferences.themes[0].view_3d.space.gradients.high_gradient
+    ).from_srgb_to_scene_linear()
+    mixed = (_GHOST_TINT * one + (1.0 - _GHOST_TINT) * other for one, other in zip(unseen, background, strict=True))
+    return *mixed, _GHOST_OPACITY
+
+
+def _draw_borders(context: Context, visible: list[bpy.types.Object]) -> None:
+    """A line around each footage's frame, where its outermost pixels are in space."""
+    depsgraph = context.evaluated_depsgraph_get()
+    shader = gpu.shader.from_builtin("POLYLINE_UNIFORM_COLOR")
+    for one in visible:
+        evaluated = one.evaluated_get(depsgraph)
+        batches = _batches_of(one, mesh_data(evaluated))
+        if batches is None or batches[1] is None:
+            continue
+        shader.bind()
+        shader.uniform_float("viewportSize", gpu.state.viewport_get()[2:])
+        shader.uniform_float("lineWidth", _LINE_WIDTH * context.preferences.system.ui_scale)
+        shader.uniform_float("color", (*link_of(one).unseen_color, 1.0))
+        with gpu.matrix.push_pop():
+            gpu.matrix.multiply_matrix(evaluated.matrix_world)
+            batches[1].draw(shader)
+
+
+def _fill_outside(
+    context: Context, camera: bpy.types.Object, to_screen: mathutils.Matrix, color: tuple[float, ...]
+) -> None:
+    """Give what is empty in a camera's frame the unseen colour: the footage's frame ends before it."""
+    if camera.type != "CAMERA" or camera_data(camera).type != "PERSP":
+        return
+    evaluated = camera.evaluated_get(context.evaluated_depsgraph_get())
+    to_world = evaluated.matrix_world.normalized()
+    corners = [
+        to_screen @ (to_world @ corner).to_4d() for corner in camera_data(evaluated).view_frame(scene=context.scene)
+    ]
+    places = [(corner.x / corner.w, corner.y / corner.w, 1.0) for corner in corners]  # as far away as can be
+    shader = gpu.shader.from_builtin("UNIFORM_COLOR")
+    batch = batch_for_shader(shader, "TRIS", {"pos": places}, indices=[(0, 1, 2), (0, 2, 3)])
+    with gpu.matrix.push_pop(), gpu.matrix.push_pop_projection():
+        gpu.matrix.load_identity()
+        gpu.matrix.load_projection_matrix(mathutils.Matrix())
+        shader.bind()
+        shader.uniform_float("color", color)
+        batch.draw(shader)
+
+
+def _viewer(view: bpy.types.RegionView3D) -> mathutils.Vector:
+    """The viewer's position and 1; in an orthographic viewport the direction to the viewer and 0."""
+    columns = view.view_matrix.inverted().transposed()
+    return columns[3].copy() if view.is_perspective else columns[2].copy()
+
+
+def _batches_of(
+    scene_object: bpy.types.Object, mesh: bpy.types.Mesh
+) -> tuple[gpu.types.GPUBatch, gpu.types.GPUBatch | None] | None:
+    """The scene's faces and border at their current positions; None for a mesh of other polygons, by a modifier."""
+    uploaded = _meshes.get(scene_object.session_uid)
+    if uploaded is None or uploaded.vertices != len(mesh.vertices):
+        _forget_deleted()
+        uploaded = _meshes[scene_object.session_uid] = _upload(mesh)
+    if uploaded.batches is None and uploaded.faces is not None:
+        read_attribute(mesh, "position", "vector", uploaded.positions)
+        layout = gpu.types.GPUVertFormat()
+        layout.attr_add(id="pos", comp_type="F32", len=3, fetch_mode="FLOAT")
+        buffer = gpu.types.GPUVertBuf(layout, uploaded.vertices)
+        positions: Any = uploaded.positions.reshape(-1, 3)
+        buffer.attr_fill("pos", positions)
+        uploaded.batches = (
+            gpu.types.GPUBatch(type="TRIS", buf=buffer, elem=uploaded.faces),
+            gpu.types.GPUBatch(type="LINES", buf=buffer, elem=uploaded.border) if uploaded.border is not None else None,
+        )
+    return uploaded.batches
+
+
+def _upload(mesh: bpy.types.Mesh) -> _GpuMesh:
+    faces = border = None
+    if len(mesh.loops) == 3 * len(mesh.polygons) and len(mesh.polygons):
+        corners = np.empty(len(mesh.loops), dtype=np.int32)
+        read_attribute(mesh, ".corner_vert", "value", corners)
+        triangles: Any = corners.reshape(-1, 3)
+        lines: Any = border_of(triangles)
+        faces = gpu.types.GPUIndexBuf(type="TRIS", seq=triangles)
+        border = gpu.types.GPUIndexBuf(type="LINES", seq=lines) if len(lines) else None
+    return _GpuMesh(len(mesh.vertices), faces, border, np.empty(3 * len(mesh.vertices), dtype=np.float32))
+
+
+def border_of(triangles: np.ndarray) -> np.ndarray:
+    """(L, 2) int32 vertex indices of the edges that only one of the triangles (F, 3) has."""
+    edges = np.sort(np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]), axis=1)
+    keys = np.sort(edges[:, 0].astype(np.int64) << 32 | edges[:, 1])
+    is_new = np.r_[True, keys[1:] != keys[:-1]]
+    single = keys[is_new & np.r_[is_new[1:], True]]
+    return np.stack([single >> 32, single & 0xFFFFFFFF], axis=1).astype(np.int32)
+
+
+def _forget_deleted() -> None:
+    for uid in _meshes.keys() - {one.session_uid for one in bpy.data.objects}:
+        del _meshes[uid]
+
+
+@bpy.app.handlers.persistent
+def _after_frame(*_: object) -> None:
+    for uploaded in _meshes.values():
+        uploaded.batches = None
+
+
+@bpy.app.handlers.persistent
+def _after_update(_: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> None:
+    for update in depsgraph.updates if _meshes else ():
+        uploaded = _meshes.get(update.id.session_uid) if isinstance(update.id, bpy.types.Object) else None
+        if uploaded is not None and update.is_updated_geometry:
+            uploaded.batches = None
+
+
+@bpy.app.handlers.persistent
+def _after_load(*_: object) -> None:
+    _meshes.clear()
+
+
+HANDLERS = (("frame_change_post", _after_frame), ("depsgraph_update_post", _after_update), ("load_post", _after_load))
+
+
+def register() -> None:
+    """Draw in every 3D viewport; nothing is drawn in the background."""
+    global _handler
+    if not bpy.app.background:
+        _handler = bpy.types.SpaceView3D.draw_handler_add(_draw, (), "WINDOW", "POST_VIEW")
+
+
+def unregister() -> None:
+    """Stop drawing."""
+    global _handler, _shader
+    if _handler is not None:
+        bpy.types.SpaceView3D.draw_handler_remove(_handler, "WINDOW")
+    _handler = _shader = None
+    _meshes.clear()

@@ -1,0 +1,125 @@
+"""The workspace "EX-4D": camera view, sequencer preview, timeline and keys.
+
+It is made from the sequencer workspace that comes with every Blender, so that it fits the version, and arranged by
+script. Blender changes the editors of a screen only while a window shows it, so that follows when it does.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import bpy
+from bpy.app.translations import pgettext_iface as iface_
+
+from ex4d_core.errors import RequestError
+
+from ..blender_types import Context, Operator, current_context, ops
+from ..connection.sidebar import open_tab_in
+from ..errors import contained, reports_errors
+from ..scenes.viewports import look_through_camera, show_footage
+
+WORKSPACE = "EX-4D"
+_TEMPLATE = "startup/bl_app_templates_system/Video_Editing"
+_TEMPLATE_WORKSPACE = "Video Editing"
+# Share of the width for the camera view, which also has the sidebar; the preview has the rest.
+_CAMERA_VIEW = 0.6
+# Blender shows the workspace in one of its next redraws.
+_INTERVAL_SECONDS, _TRIES = 0.1, 100
+
+
+class EX4D_OT_open_workspace(Operator):
+    """Open the workspace EX-4D, and add it if it is not there: camera view, sequencer preview, timeline and keys."""
+
+    bl_idname = "ex4d.open_workspace"
+    bl_label = "Open EX-4D Workspace"
+
+    @classmethod
+    def poll(cls, context: Context) -> bool:
+        if context.window is None:
+            cls.poll_message_set(iface_("Use this in a window of Blender"))
+            return False
+        return True
+
+    @reports_errors
+    def execute(self, context: Context) -> set[str]:
+        window = context.window
+        assert window is not None  # polled
+        workspace = bpy.data.workspaces.get(WORKSPACE)
+        if workspace is None:
+            workspace = add_workspace(window)
+            arrange_when_shown(window, workspace)
+        window.workspace = workspace
+        return {"FINISHED"}
+
+
+def add_workspace(window: bpy.types.Window) -> bpy.types.WorkSpace:
+    """Append the workspace with all of its areas; `arrange` gives them their editors.
+
+    Raises:
+        RequestError: this Blender comes without the workspace that it is made from.
+    """
+    folder = bpy.utils.system_resource("SCRIPTS", path=_TEMPLATE)
+    template = Path(folder) / "startup.blend"
+    if not folder or not template.is_file():
+        raise RequestError("this Blender has no Video Editing template; add a workspace with Add Workspace instead")
+    with bpy.data.libraries.load(str(template)) as (_, wanted):
+        wanted.workspaces = [_TEMPLATE_WORKSPACE]
+    workspace: Any = wanted.workspaces[0]
+    if workspace is None:
+        raise RequestError(
+            "the Video Editing template of this Blender has no such workspace; add one with Add Workspace"
+        )
+    workspace.name = WORKSPACE
+    screen = workspace.screens[0]
+    for kind, direction, factor in (("PREVIEW", "VERTICAL", _CAMERA_VIEW), ("SEQUENCER", "HORIZONTAL", 0.5)):
+        area = next(one for one in screen.areas if _sequencer_view(one) == kind)
+        with current_context().temp_override(window=window, screen=screen, area=area):
+            ops.screen.area_split(direction=direction, factor=factor)
+    return workspace
+
+
+def editors_of(screen: bpy.types.Screen) -> dict[bpy.types.Area, str]:
+    """The areas of the new workspace that get another editor, with the ``ui_type`` of each.
+
+    The left half of the preview becomes the camera view, the upper half of the sequencer the keys.
+    """
+    previews = sorted((one for one in screen.areas if _sequencer_view(one) == "PREVIEW"), key=lambda one: one.x)
+    timelines = sorted((one for one in screen.areas if _sequencer_view(one) == "SEQUENCER"), key=lambda one: one.y)
+    files = [one for one in screen.areas if one.type == "FILE_BROWSER"]
+    return {previews[0]: "VIEW_3D", timelines[-1]: "DOPESHEET", **dict.fromkeys(files, "OUTLINER")}
+
+
+def arrange(screen: bpy.types.Screen) -> None:
+    """Give the areas of the new workspace, which a window shows, their editors."""
+    for area, editor in editors_of(screen).items():
+        area.ui_type = editor
+        space = area.spaces.active
+        if isinstance(space, bpy.types.SpaceView3D):
+            show_footage(space)
+            look_through_camera(space)
+            open_tab_in(area)
+
+
+def arrange_when_shown(window: bpy.types.Window, workspace: bpy.types.WorkSpace) -> None:
+    """`arrange` the workspace as soon as the window shows it."""
+    left = iter(range(_TRIES))
+
+    def step() -> float | None:
+        with contained():
+            if window not in current_context().window_manager.windows[:] or next(left, None) is None:
+                return None
+            if window.workspace != workspace:
+                return _INTERVAL_SECONDS
+            arrange(window.screen)
+        return None
+
+    bpy.app.timers.register(step, first_interval=_INTERVAL_SECONDS)
+
+
+def _sequencer_view(area: bpy.types.Area) -> str:
+    space = area.spaces.active
+    return space.view_type if isinstance(space, bpy.types.SpaceSequenceEditor) else ""
+
+
+CLASSES = (EX4D_OT_open_workspace,)
