@@ -1,4 +1,4 @@
-"""The coverage strip: a thin band below the timeline's frame numbers, coloured by each frame's visible fraction."""
+"""The coverage strip: a thin band above the timeline's frame numbers, coloured by each frame's visible fraction."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from gpu_extras.batch import batch_for_shader
 
 from .live_coverage import LITTLE_KNOWN, live_coverage
 
-# In pixels of an interface at scale 1: Blender's band of frame numbers, and ours below it.
-_SCRUB_HEIGHT, _STRIP_HEIGHT = 23, 6
+# In pixels of an interface at scale 1. The strip lies at the upper edge, where there is room above the frame numbers: in
+# Blender's own layouts, large interfaces leave but a few pixels of a timeline, and the scroll bar covers what is below.
+_STRIP_HEIGHT = 4
 # Values that are being asked for again are drawn this faintly.
 _DIMMED = 0.3
 _WELL, _HALF, _LITTLE = (0.20, 0.72, 0.35), (0.95, 0.75, 0.15), (0.90, 0.20, 0.20)
@@ -37,7 +38,8 @@ def colors_of(seen: np.ndarray, fresh: np.ndarray | None = None) -> np.ndarray:
 
 
 def _draw() -> None:
-    shown, context = live_coverage.shown, bpy.context
+    context = bpy.context
+    shown = live_coverage.of(context.scene).shown
     if shown is None or not context.scene.ex4d_coverage.live:
         return
     region, scale = context.region, context.preferences.system.ui_scale
@@ -45,7 +47,7 @@ def _draw() -> None:
     zero, far = (region.view2d.view_to_region(frame, 0.0, clip=False)[0] for frame in (0.0, 1000.0))
     frames = shown.frame_start + np.arange(len(shown.seen) + 1) - 0.5
     edges = zero + frames * (far - zero) / 1000.0
-    top = region.height - _SCRUB_HEIGHT * scale
+    top = region.height
     bottom = top - _STRIP_HEIGHT * scale
     left, right = edges[:-1], edges[1:]
     corners = [(left, bottom), (right, bottom), (right, top), (left, bottom), (right, top), (left, top)]

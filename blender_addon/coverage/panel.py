@@ -34,7 +34,7 @@ class EX4D_OT_refresh_coverage(NeedsShot, bpy.types.Operator):
 
     @reports_errors
     def execute(self, context: bpy.types.Context) -> set[str]:
-        live_coverage.refresh(context)
+        live_coverage.of(context.scene).refresh(context)
         context.scene.ex4d_coverage.live = True
         return {"FINISHED"}
 
@@ -47,7 +47,8 @@ class EX4D_PT_coverage(BelowCamera, bpy.types.Panel):
     settings = "ex4d_coverage"
 
     def draw(self, context: bpy.types.Context) -> None:
-        layout, shown = self.layout, live_coverage.shown
+        layout, coverage = self.layout, live_coverage.of(context.scene)
+        shown = coverage.shown
         layout.active = context.scene.ex4d_coverage.live
         if shown is not None and len(shown.seen):
             column = layout.column(align=True)
@@ -66,8 +67,8 @@ class EX4D_PT_coverage(BelowCamera, bpy.types.Panel):
             column.label(text=text, translate=False)
             if shown.warning:
                 draw_text(layout, shown.warning, context, "ERROR")
-        if live_coverage.problem:
-            draw_text(layout, live_coverage.problem, context, "INFO")
+        if coverage.problem:
+            draw_text(layout, coverage.problem, context, "INFO")
         layout.operator(EX4D_OT_refresh_coverage.bl_idname, icon="FILE_REFRESH")
 
 

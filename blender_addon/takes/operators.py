@@ -16,7 +16,8 @@ from ..errors import reports_errors
 from ..jobs.operators import CancelsJob, OnJob, ResumesJob
 from ..sequencer.strips import StripError, find_strip
 from ..shots.final_settings import FINAL_ENGINE, final_settings, final_unavailable, settings_of_takes
-from ..shots.objects import NeedsShot, shot_objects
+from ..shots.camera_mismatch import camera_mismatch
+from ..shots.objects import NeedsShot, shot_cuts, shot_objects
 from ..shots.properties import EX4D_Shot, active_shot, key_of
 from ..views.images import open_image
 from .properties import TAKES, EX4D_Take, active_take
@@ -52,7 +53,10 @@ class _SendsTake(NeedsShot):
             preview=PreviewSettings(shot.holes, color),
             engine=self.engine,
             label=shot.label,
+            cuts=shot_cuts(context, frame_start, frame_end),
         )
+        if mismatch := camera_mismatch(context):
+            self.report({"WARNING"}, mismatch.text)
         for wan in self.settings(shot):
             send_take(scene, replace(request, wan=wan), frame_start, blender_scene, key_of(shot))
         workspace = context.workspace

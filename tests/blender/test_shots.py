@@ -14,7 +14,7 @@ from blender_addon.cameras.sampling import sample_camera
 from blender_addon.cameras.saved_moves import PRESET_FOLDER, read_preset
 from blender_addon.cameras.viewport_moves import camera_to_view
 from blender_addon.scenes.importing import import_scene
-from blender_addon.shots.objects import note_on_camera
+from blender_addon.shots.camera_mismatch import camera_mismatch
 from blender_addon.shots.properties import active_shot
 from ex4d_core.cameras import world_to_camera_from_blender
 from ex4d_core.errors import RequestError
@@ -92,15 +92,15 @@ def test_a_selected_camera_becomes_the_new_shots(imported):
 
 def test_a_deleted_camera_is_named_with_the_one_that_takes_use_instead(imported):
     bpy.ops.ex4d.add_camera(preset="orbit")
-    assert note_on_camera(bpy.context) == ""
+    assert camera_mismatch(bpy.context) is None
     bpy.context.scene.camera = imported.ex4d_scene.source_camera
     bpy.ops.object.select_all(action="DESELECT")
     bpy.data.objects["Camera orbit"].select_set(True)
     bpy.ops.object.delete()
     instead = imported.ex4d_scene.source_camera.name
-    assert note_on_camera(bpy.context) == f"Camera orbit is not in this scene; takes use the active camera {instead}"
+    assert camera_mismatch(bpy.context).text == f"Camera orbit is not in this scene; takes use the active camera {instead}"
     bpy.context.scene.camera = None
-    assert note_on_camera(bpy.context) == "Camera orbit is not in this scene; choose another camera"
+    assert camera_mismatch(bpy.context).text == "Camera orbit is not in this scene; choose another camera"
 
 
 def test_shots_are_kept_in_the_file(imported, tmp_path):

@@ -1,0 +1,71 @@
+"""The lines that show a camera path in a viewport: where the camera moves, and frustums on some of its frames. No drawing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ex4d_core.cameras import CameraPath
+
+# Besides the first and the last frame of each cut, about so many have a frustum, whatever the length of the shot.
+_FRUSTUMS = 12
+# Pairs of a frustum's points, of which 0 is the eye and 1 to 4 are the corners of its image.
+_EDGES = np.array([(0, 1), (0, 2), (0, 3), (0, 4), (1, 2), (2, 3), (3, 4), (4, 1)])
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Line segments, each between two vertices that follow each other.
+
+    Attributes:
+        positions: (2N, 3) float32 in the scene's world.
+        frames: (2N,) index of the path's frame that each vertex is about.
+    """
+
+    positions: np.ndarray
+    frames: np.ndarray
+
+
+def path_lines(path: CameraPath, cut_starts: Sequence[int], size: float) -> Lines:
+    """The path from eye to eye, broken where it cuts, and frustums on evenly spaced frames.
+
+    Args:
+        path: in the scene's world.
+        cut_starts: indices of the frames that begin a cut.
+        size: distance of a frustum's image from its eye, in scene units.
+    """
+    frames = np.arange(len(path))
+    from_frames = frames[:-1][~np.isin(frames[1:], cut_starts)]
+    steps = np.stack([from_frames, from_frames + 1], axis=1).ravel()
+    shown = _frustum_frames(len(path), cut_starts)
+    frustums = frustum_points(path, shown, size)[:, _EDGES].reshape(-1, 3)
+    return Lines(
+        np.concatenate([path.camera_to_world[steps, :3, 3], frustums]).astype(np.float32),
+        np.concatenate([steps, np.repeat(shown, _EDGES.size)]),
+    )
+
+
+def frustum_lines(path: CameraPath, frame: int, size: float) -> Lines:
+    """The frustum of one frame; see `path_lines`."""
+    points = frustum_points(path, np.array([frame]), size)[0, _EDGES].reshape(-1, 3)
+    return Lines(points.astype(np.float32), np.full(len(points), frame))
+
+
+def frustum_points(path: CameraPath, frames: np.ndarray, size: float) -> np.ndarray:
+    """(N, 5, 3) in the scene's world: the eye of each frame, and the corners of its image at a distance of ``size``."""
+    width, height = path.width, path.height
+    corners = np.array([(0, 0, 1), (width, 0, 1), (width, height, 1), (0, height, 1)], dtype=np.float64)
+    in_camera = size * np.einsum("nij,kj->nki", np.linalg.inv(path.intrinsics[frames]), corners)
+    pose = path.camera_to_world[frames]
+    in_world = np.einsum("nij,nkj->nki", pose[:, :3, :3], in_camera) + pose[:, None, :3, 3]
+    return np.concatenate([pose[:, None, :3, 3], in_world], axis=1)
+
+
+def _frustum_frames(length: int, cut_starts: Sequence[int]) -> np.ndarray:
+    """Indices of the frames with a frustum."""
+    starts = np.array(cut_starts, dtype=int)
+    ends = np.append(starts[1:], length) - 1
+    even = np.linspace(0, length - 1, min(length, _FRUSTUMS + 1)).round().astype(int)
+    return np.unique(np.concatenate([starts, ends, even]))
