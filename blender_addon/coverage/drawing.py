@@ -9,8 +9,8 @@ from gpu_extras.batch import batch_for_shader
 
 from .live_coverage import LITTLE_KNOWN, live_coverage
 
-# In pixels of an interface at scale 1. The strip lies at the upper edge, where there is room above the frame numbers: in
-# Blender's own layouts, large interfaces leave but a few pixels of a timeline, and the scroll bar covers what is below.
+# In pixels of an interface at scale 1. The strip lies at the upper edge, above the frame numbers: in Blender's own layouts
+# a large interface leaves only a few pixels of the timeline, and the scroll bar covers what is below the numbers.
 _STRIP_HEIGHT = 4
 # Values that are being asked for again are drawn this faintly.
 _DIMMED = 0.3

@@ -75,7 +75,7 @@ _handlers: list[Any] = []
 def frame_colors(frames: int, frame_start: int, coverage: ShownCoverage | None) -> np.ndarray:
     """(T, 4) float32, the colour of each frame of a path; plain without coverage of the same frames."""
     if coverage is None or (coverage.frame_start, len(coverage.seen)) != (frame_start, frames):
-        return np.tile(np.float32(_PLAIN), (frames, 1))
+        return np.tile(np.array(_PLAIN, dtype=np.float32), (frames, 1))
     return colors_of(coverage.seen, coverage.fresh)
 
 

@@ -1,4 +1,4 @@
-"""The lines that show a camera path in a viewport: where the camera moves, and frustums on some of its frames. No drawing."""
+"""The lines that show a camera path in a viewport: from eye to eye, and frustums on some frames. Numpy only."""
 
 from __future__ import annotations
 

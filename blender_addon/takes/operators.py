@@ -15,8 +15,8 @@ from ..connection.session import session
 from ..errors import reports_errors
 from ..jobs.operators import CancelsJob, OnJob, ResumesJob
 from ..sequencer.strips import StripError, find_strip
-from ..shots.final_settings import FINAL_ENGINE, final_settings, final_unavailable, settings_of_takes
 from ..shots.camera_mismatch import camera_mismatch
+from ..shots.final_settings import FINAL_ENGINE, final_settings, final_unavailable, settings_of_takes
 from ..shots.objects import NeedsShot, shot_cuts, shot_objects
 from ..shots.properties import EX4D_Shot, active_shot, key_of
 from ..views.images import open_image
