@@ -48,8 +48,16 @@ def _rebuild(move: Any, _: bpy.types.Context) -> None:
         rebuild(move.id_data)
 
 
+def _get_angle(move: Any) -> float:
+    return math.radians(move.amount)
+
+
 def _set_angle(move: Any, value: float) -> None:
     move.amount = math.degrees(value)
+
+
+def _get_reach(move: Any) -> float:
+    return move.amount * _unit_of(move)
 
 
 def _set_reach(move: Any, value: float) -> None:
@@ -69,14 +77,14 @@ class EX4D_Move(bpy.types.PropertyGroup):
         name="Angle",
         description="Angle of the move, positive to the right",
         subtype="ANGLE",
-        get=lambda move: math.radians(move.amount),
+        get=_get_angle,
         set=_set_angle,
     )
     reach: bpy.props.FloatProperty(
         name="Distance",
         description="Distance that the camera moves",
         subtype="DISTANCE",
-        get=lambda move: move.amount * _unit_of(move),
+        get=_get_reach,
         set=_set_reach,
     )
     elevation: bpy.props.FloatProperty(

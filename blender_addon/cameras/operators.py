@@ -26,12 +26,9 @@ _PRESET_ITEMS = tuple(
 )
 
 
-class _AddsCamera(NeedsScene, OperatorMixin):
+class AddsCamera(NeedsScene, OperatorMixin):
     """An operator that adds a camera for the active shot."""
 
-    easing: bpy.props.EnumProperty(
-        name="Easing", description="How the move starts and ends", items=EASING_ITEMS, default="linear"
-    )
     # Never remembered: the next move is a new shot again.
     replace: bpy.props.BoolProperty(
         name="Replace Camera of Shot",
@@ -50,7 +47,7 @@ class _AddsCamera(NeedsScene, OperatorMixin):
         select_alone(context, camera)
 
 
-class EX4D_OT_add_camera(_AddsCamera, Operator):
+class EX4D_OT_add_camera(AddsCamera, Operator):
     """Add a camera that moves away from the source camera's view, with keyframes to edit."""
 
     bl_idname = "ex4d.add_camera"
@@ -73,6 +70,10 @@ class EX4D_OT_add_camera(_AddsCamera, Operator):
         default=0.0,
         soft_min=-60.0,
         soft_max=60.0,
+    )
+
+    easing: bpy.props.EnumProperty(
+        name="Easing", description="How the move starts and ends", items=EASING_ITEMS, default="linear"
     )
 
     def draw(self, context: Context) -> None:
@@ -99,7 +100,7 @@ class EX4D_OT_add_camera(_AddsCamera, Operator):
         return {"FINISHED"}
 
 
-class EX4D_OT_camera_to_view(_AddsCamera, Operator):
+class EX4D_OT_camera_to_view(AddsCamera, Operator):
     """Add a camera that moves from the source camera's view to this viewport's view."""
 
     bl_idname = "ex4d.camera_to_view"
@@ -145,7 +146,7 @@ class EX4D_OT_add_saved_camera(NeedsScene, Operator):
 
     @reports_errors
     def execute(self, context: Context) -> set[str]:
-        known = {*EX4D_OT_add_camera.__annotations__, *_AddsCamera.__annotations__}
+        known = {*EX4D_OT_add_camera.__annotations__, *AddsCamera.__annotations__}
         settings = read_preset(Path(self.filepath), known)
         try:
             return ops.ex4d.add_camera(**settings)

@@ -9,8 +9,8 @@ from gpu_extras.batch import batch_for_shader
 
 from .live_coverage import LITTLE_KNOWN, live_coverage
 
-# In pixels of an interface at scale 1. The strip lies at the upper edge, above the frame numbers: in Blender's own layouts
-# a large interface leaves only a few pixels of the timeline, and the scroll bar covers what is below the numbers.
+# In pixels of an interface at scale 1. The strip lies at the upper edge, above the frame numbers: in Blender's own
+# layouts a large interface leaves only a few pixels of the timeline, and the scroll bar covers what is lower.
 _STRIP_HEIGHT = 4
 # Values that are being asked for again are drawn this faintly.
 _DIMMED = 0.3
@@ -37,6 +37,11 @@ def colors_of(seen: np.ndarray, fresh: np.ndarray | None = None) -> np.ndarray:
     return colors
 
 
+def strip_band(height: int, scale: float) -> tuple[float, float]:
+    """Lower and upper edge of the strip, in pixels, in a region of so many pixels and an interface of that scale."""
+    return max(0.0, height - _STRIP_HEIGHT * scale), float(height)
+
+
 def _draw() -> None:
     context = bpy.context
     shown = live_coverage.of(context.scene).shown
@@ -47,8 +52,7 @@ def _draw() -> None:
     zero, far = (region.view2d.view_to_region(frame, 0.0, clip=False)[0] for frame in (0.0, 1000.0))
     frames = shown.frame_start + np.arange(len(shown.seen) + 1) - 0.5
     edges = zero + frames * (far - zero) / 1000.0
-    top = region.height
-    bottom = top - _STRIP_HEIGHT * scale
+    bottom, top = strip_band(region.height, scale)
     left, right = edges[:-1], edges[1:]
     corners = [(left, bottom), (right, bottom), (right, top), (left, bottom), (right, top), (left, top)]
     positions = np.stack([np.stack([x, np.full_like(x, y)], axis=1) for x, y in corners], axis=1)

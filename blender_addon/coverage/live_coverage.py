@@ -22,14 +22,12 @@ from ..live.each_scene import OfEachScene, areas_of
 from ..live.query import LiveQuery, add_query
 from ..shots.objects import shot_objects
 from ..takes.requests import render_settings
-from .shot_path import shot_paths
+from .shot_path import SAME_INTRINSICS, SAME_POSE, shot_paths
 
 # Below this visible fraction most of a frame is generated.
 LITTLE_KNOWN = 0.5
 # Beyond this view angle, surfaces that the footage saw edge-on fill much of the frame.
 FAR_ASIDE_DEGREES = 60.0
-# Cameras this close see the same: in scene units and in pixels.
-_SAME_POSE, _SAME_INTRINSICS = 1e-6, 1e-3
 
 
 @dataclass(frozen=True)
@@ -199,8 +197,8 @@ def _same_shot(one: ShotRequest, other: ShotRequest) -> bool:
 def _moved(one: ShotRequest, other: ShotRequest) -> np.ndarray:
     """Indices of the frames in which the camera of a shot differs, by more than Blender's own rounding."""
     before, now = one.camera, other.camera
-    pose = np.abs(before.world_to_camera - now.world_to_camera).max(axis=(1, 2)) > _SAME_POSE
-    intrinsics = np.abs(before.intrinsics - now.intrinsics).max(axis=(1, 2)) > _SAME_INTRINSICS
+    pose = np.abs(before.world_to_camera - now.world_to_camera).max(axis=(1, 2)) > SAME_POSE
+    intrinsics = np.abs(before.intrinsics - now.intrinsics).max(axis=(1, 2)) > SAME_INTRINSICS
     return np.flatnonzero(pose | intrinsics)
 
 

@@ -24,6 +24,8 @@ from ..shots.objects import shot_cuts, shot_objects
 from ..takes.requests import shot_range
 from .path import cuts_in_slices, is_keyframed_only
 
+# Cameras this close see the same: in scene units and in pixels.
+SAME_POSE, SAME_INTRINSICS = 1e-6, 1e-3
 # Settings of the render that change what the camera sees.
 _RENDER_SETTINGS = (
     *("resolution_x", "resolution_y", "resolution_percentage", "pixel_aspect_x", "pixel_aspect_y"),
@@ -156,8 +158,9 @@ def _same(one: CameraPath | None, other: CameraPath) -> bool:
     return (
         one is not None
         and (one.width, one.height) == (other.width, other.height)
-        and np.array_equal(one.world_to_camera, other.world_to_camera)
-        and np.array_equal(one.intrinsics, other.intrinsics)
+        and one.world_to_camera.shape == other.world_to_camera.shape
+        and bool((np.abs(one.world_to_camera - other.world_to_camera) <= SAME_POSE).all())
+        and bool((np.abs(one.intrinsics - other.intrinsics) <= SAME_INTRINSICS).all())
     )
 
 
