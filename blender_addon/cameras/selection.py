@@ -10,11 +10,13 @@ from ..blender_types import Context, ops
 def select_alone(context: Context, target: bpy.types.Object) -> None:
     """Make an object the only selected and the active one, if the view layer has it; edit modes are left for that."""
     layer = context.view_layer
-    if target.name not in layer.objects:
-        return
     if context.mode != "OBJECT":
         ops.object.mode_set(mode="OBJECT")
+    try:
+        target.select_set(True)
+    except RuntimeError:  # its collection is excluded from the view layer
+        return
     for other in list(layer.objects.selected):
-        other.select_set(False)
-    target.select_set(True)
+        if other != target:
+            other.select_set(False)
     layer.objects.active = target
