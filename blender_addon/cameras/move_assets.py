@@ -1,7 +1,7 @@
 """Moves as action assets: any camera's motion, saved for the Asset Browser, and put into another scene.
 
 The action holds the motion relative to the source camera's view at its first frame: locations as shares of the
-subject's distance, in the source camera's axes, rotations, and the factor on the focal length. So a move fits any scene.
+subject's distance, in the source camera's axes, rotations, and the factor on the focal length. It fits any scene.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import pytest
 from blender_addon.cameras.keyframes import curves_of
 from blender_addon.cameras.presets import camera_from_preset
 from blender_addon.cameras.sampling import sample_camera
-from blender_addon.coverage.drawing import colors_of, strip_band
+from blender_addon.coverage.drawing import colors_of, strip_band, strip_is_in_header
 from blender_addon.coverage.live_coverage import ShownCoverage, live_coverage
 from blender_addon.coverage.path_drawing import frame_colors, worst_frame
 from blender_addon.coverage.path_lines import frustum_points, path_lines
@@ -120,9 +120,14 @@ def test_the_path_has_the_colours_of_coverage_and_its_worst_frame():
         assert worst_frame(frames, frame_start, coverage) is None
 
 
-@pytest.mark.parametrize(("height", "scale"), [(44, 0.83), (33, 1.04), (38, 1.04), (5, 2.08), (2, 2.08)])
-def test_the_strip_is_in_the_region_that_blenders_layout_leaves_to_the_timeline(height, scale):
+@pytest.mark.parametrize(("height", "scale"), [(44, 0.83), (33, 1.04), (38, 1.04), (41, 0.83), (60, 2.08)])
+def test_the_strip_lies_above_the_frame_numbers(height, scale):
     bottom, top = strip_band(height, scale)
-    assert 0.0 <= bottom < top <= height
-    # Below are the frame numbers, whose text starts 6 pixels down, and the scroll bar.
-    assert height - bottom < 6 * scale
+    assert not strip_is_in_header(height, scale) and 0.0 <= bottom < top <= height
+    assert height - bottom < 6 * scale, "the numbers start 6 pixels down, and the scroll bar is at the other edge"
+
+
+@pytest.mark.parametrize(("height", "scale"), [(5, 2.08), (2, 2.08), (1, 1.0)])
+def test_the_strip_is_in_the_header_where_blenders_layout_leaves_no_timeline(height, scale):
+    """4.3 and 5.2 leave 5 and 2 pixels of it at an interface scale of 2."""
+    assert strip_is_in_header(height, scale)
