@@ -9,8 +9,9 @@ import numpy as np
 
 from ex4d_core.cameras import CameraPath
 
-# Besides the first and the last frame of each cut, about so many have a frustum, whatever the length of the shot.
-_FRUSTUMS = 12
+# Besides the first and the last frame of each cut, so many have a frustum, or a point of the path, at most: that keeps a
+# redraw under 1 ms whatever the length of the shot.
+_FRUSTUMS, _POINTS = 13, 257
 # Pairs of a frustum's points, of which 0 is the eye and 1 to 4 are the corners of its image.
 _EDGES = np.array([(0, 1), (0, 2), (0, 3), (0, 4), (1, 2), (2, 3), (3, 4), (4, 1)])
 
@@ -36,10 +37,10 @@ def path_lines(path: CameraPath, cut_starts: Sequence[int], size: float) -> Line
         cut_starts: indices of the frames that begin a cut.
         size: distance of a frustum's image from its eye, in scene units.
     """
-    frames = np.arange(len(path))
-    from_frames = frames[:-1][~np.isin(frames[1:], cut_starts)]
-    steps = np.stack([from_frames, from_frames + 1], axis=1).ravel()
-    shown = _frustum_frames(len(path), cut_starts)
+    points = _spread(len(path), cut_starts, _POINTS)
+    pairs = np.stack([points[:-1], points[1:]], axis=1)
+    steps = pairs[~np.isin(points[1:], cut_starts)].ravel()
+    shown = _spread(len(path), cut_starts, _FRUSTUMS)
     frustums = frustum_points(path, shown, size)[:, _EDGES].reshape(-1, 3)
     return Lines(
         np.concatenate([path.camera_to_world[steps, :3, 3], frustums]).astype(np.float32),
@@ -63,9 +64,9 @@ def frustum_points(path: CameraPath, frames: np.ndarray, size: float) -> np.ndar
     return np.concatenate([pose[:, None, :3, 3], in_world], axis=1)
 
 
-def _frustum_frames(length: int, cut_starts: Sequence[int]) -> np.ndarray:
-    """Indices of the frames with a frustum."""
+def _spread(length: int, cut_starts: Sequence[int], most: int) -> np.ndarray:
+    """Indices of ``most`` frames at even distances, and of the first and the last frame of each cut."""
     starts = np.array(cut_starts, dtype=int)
     ends = np.append(starts[1:], length) - 1
-    even = np.linspace(0, length - 1, min(length, _FRUSTUMS + 1)).round().astype(int)
+    even = np.linspace(0, length - 1, min(length, most)).round().astype(int)
     return np.unique(np.concatenate([starts, ends, even]))

@@ -107,7 +107,7 @@ def test_the_path_is_broken_where_the_shot_cuts():
     whole, cut = path_lines(still(9), (0,), 1.0), path_lines(still(9), (0, 4), 1.0)
     # A frustum has 16 vertices, and 9 frames are so few that all of them have one.
     assert len(whole.frames) == 2 * 8 + 9 * 16 and len(cut.frames) == 2 * 7 + 9 * 16
-    assert len(path_lines(still(5000), (0, 4), 1.0).positions) < 2 * 5000 + 20 * 16
+    assert len(path_lines(still(5000), (0, 4), 1.0).positions) < 1000, "so that long shots are drawn as quickly"
 
 
 def test_the_path_has_the_colours_of_coverage_and_its_worst_frame():
