@@ -9,8 +9,8 @@ import numpy as np
 
 from ex4d_core.cameras import CameraPath
 
-# Besides the first and the last frame of each cut, so many have a frustum, or a point of the path, at most: a redraw then
-# takes under 1 ms, whatever the length of the shot.
+# Besides the first and the last frame of each cut, so many have a frustum, or a point of the path, at most: so a redraw
+# takes under 1 ms, however long the shot is.
 _FRUSTUMS, _POINTS = 13, 257
 # Pairs of a frustum's points, of which 0 is the eye and 1 to 4 are the corners of its image.
 _EDGES = np.array([(0, 1), (0, 2), (0, 3), (0, 4), (1, 2), (2, 3), (3, 4), (4, 1)])
