@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bpy.types import bpy_prop_collection_idprop as Collection
 
     from .coverage.panel import EX4D_Coverage
+    from .coverage.path_drawing import EX4D_PathDisplay
     from .footage.properties import EX4D_Footage, EX4D_Reconstruction
     from .shots.properties import EX4D_Shot
     from .takes.properties import EX4D_Take
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         ex4d_footage: EX4D_Footage
         ex4d_reconstructions: Collection[EX4D_Reconstruction]
         ex4d_coverage: EX4D_Coverage
+        ex4d_path: EX4D_PathDisplay
         ex4d_view: EX4D_View
         view_settings: Any
 

@@ -136,19 +136,31 @@ def animate(owner: bpy.types.ID, data_path: str, frame_start: int, values: np.nd
 
 
 def curves_of(owner: bpy.types.ID) -> list[bpy.types.FCurve]:
-    """The F-curves that animate an object or its data; from Blender 4.4 on they belong to a slot of the action."""
+    """The F-curves that animate an object or its data."""
+    return [curve for curves in _curve_lists(owner) for curve in curves]
+
+
+def clear_keys(owner: bpy.types.ID) -> None:
+    """Remove all F-curves of an object or its data, but keep its action."""
+    for curves in _curve_lists(owner):
+        for curve in list(curves):
+            curves.remove(curve)
+
+
+def _curve_lists(owner: bpy.types.ID) -> list[Any]:
+    """The collections of an owner's F-curves; from Blender 4.4 on they belong to a slot of the action."""
     animation: Any = getattr(owner, "animation_data", None)
     if animation is None or animation.action is None:
         return []
     if bpy.app.version < (4, 4, 0):
-        return list(animation.action.fcurves)
+        return [animation.action.fcurves]
     bags = (
         strip.channelbag(animation.action_slot)
         for layer in animation.action.layers
         for strip in layer.strips
         if animation.action_slot is not None
     )
-    return [curve for bag in bags if bag is not None for curve in bag.fcurves]
+    return [bag.fcurves for bag in bags if bag is not None]
 
 
 def _channels(camera: bpy.types.Object, path: CameraPath) -> list[_Channel]:

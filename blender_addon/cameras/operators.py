@@ -13,50 +13,41 @@ from ex4d_core.trajectories import PRESETS, Trajectory
 from ..blender_types import Context, Operator, OperatorMixin, ops
 from ..errors import reports_errors
 from ..scenes.link import NeedsScene, chosen_scene_object
-from ..shots.properties import DEFAULT_LABEL, active_shot, add_shot, free_label, label_for, listed_shot
+from ..shots.properties import add_shot, listed_shot
+from .moves import EASING_ITEMS
 from .presets import camera_from_preset, reversed_move
 from .saved_moves import read_preset
+from .selection import select_alone
 from .viewport_moves import camera_to_view
 
 _PRESET_ITEMS = tuple(
     (name, f"Arc {name}°" if name.isdigit() else name.replace("_", " ").title(), does)
     for name, (does, _, _) in PRESETS.items()
 )
-_EASING_ITEMS = (
-    ("linear", "Linear", "Move at a constant speed"),
-    ("ease_in", "Ease In", "Start gently"),
-    ("ease_out", "Ease Out", "Stop gently"),
-    ("ease_in_out", "Ease In and Out", "Start and stop gently"),
-)
 
 
-class _AddsCamera(NeedsScene, OperatorMixin):
+class AddsCamera(NeedsScene, OperatorMixin):
     """An operator that adds a camera for the active shot."""
 
-    easing: bpy.props.EnumProperty(
-        name="Easing", description="How the move starts and ends", items=_EASING_ITEMS, default="linear"
-    )
-    new_shot: bpy.props.BoolProperty(
-        name="As New Shot",
-        description="Add a shot for this camera instead of assigning it to the active shot",
+    # Never remembered: the next move is a new shot again.
+    replace: bpy.props.BoolProperty(
+        name="Replace Camera of Shot",
+        description="Give this camera to the active shot instead of adding a shot; the old camera stays in the file",
         default=False,
+        options={"SKIP_SAVE"},
     )
 
     def use(self, context: Context, camera: bpy.types.Object) -> None:
-        """Assign a camera to the shot, and look through it."""
-        scene = context.scene
-        if self.new_shot and (scene.ex4d_shots or active_shot(scene).camera is not None):
-            listed_shot(scene)
-            add_shot(scene, camera)
-        else:
-            shot = listed_shot(scene)
+        """Make a shot of a camera, or give it to the active one if that has none; look through it, and select it."""
+        shot = listed_shot(context.scene)
+        if self.replace or not (shot.use_active_camera or shot.camera is not None):
             shot.camera = camera
-            if shot.label == DEFAULT_LABEL:
-                shot.label = free_label(scene, label_for(camera), besides=shot)
-        scene.camera = camera
+        else:
+            add_shot(context.scene, camera)
+        select_alone(context, camera)
 
 
-class EX4D_OT_add_camera(_AddsCamera, Operator):
+class EX4D_OT_add_camera(AddsCamera, Operator):
     """Add a camera that moves away from the source camera's view, with keyframes to edit."""
 
     bl_idname = "ex4d.add_camera"
@@ -81,6 +72,10 @@ class EX4D_OT_add_camera(_AddsCamera, Operator):
         soft_max=60.0,
     )
 
+    easing: bpy.props.EnumProperty(
+        name="Easing", description="How the move starts and ends", items=EASING_ITEMS, default="linear"
+    )
+
     def draw(self, context: Context) -> None:
         layout = self.layout
         layout.use_property_split = True
@@ -94,7 +89,7 @@ class EX4D_OT_add_camera(_AddsCamera, Operator):
         if self.preset.isdigit() or self.preset == "orbit":
             layout.prop(self, "elevation")
         layout.prop(self, "easing")
-        layout.prop(self, "new_shot")
+        layout.prop(self, "replace")
 
     @reports_errors
     def execute(self, context: Context) -> set[str]:
@@ -105,7 +100,7 @@ class EX4D_OT_add_camera(_AddsCamera, Operator):
         return {"FINISHED"}
 
 
-class EX4D_OT_camera_to_view(_AddsCamera, Operator):
+class EX4D_OT_camera_to_view(AddsCamera, Operator):
     """Add a camera that moves from the source camera's view to this viewport's view."""
 
     bl_idname = "ex4d.camera_to_view"
@@ -113,7 +108,7 @@ class EX4D_OT_camera_to_view(_AddsCamera, Operator):
     bl_options = {"REGISTER", "UNDO"}
 
     easing: bpy.props.EnumProperty(
-        name="Easing", description="How the move starts and ends", items=_EASING_ITEMS, default="ease_in_out"
+        name="Easing", description="How the move starts and ends", items=EASING_ITEMS, default="ease_in_out"
     )
 
     @classmethod
@@ -130,7 +125,7 @@ class EX4D_OT_camera_to_view(_AddsCamera, Operator):
     def draw(self, context: Context) -> None:
         self.layout.use_property_split = True
         self.layout.prop(self, "easing")
-        self.layout.prop(self, "new_shot")
+        self.layout.prop(self, "replace")
 
     @reports_errors
     def execute(self, context: Context) -> set[str]:
@@ -151,7 +146,7 @@ class EX4D_OT_add_saved_camera(NeedsScene, Operator):
 
     @reports_errors
     def execute(self, context: Context) -> set[str]:
-        known = {*EX4D_OT_add_camera.__annotations__, *_AddsCamera.__annotations__}
+        known = {*EX4D_OT_add_camera.__annotations__, *AddsCamera.__annotations__}
         settings = read_preset(Path(self.filepath), known)
         try:
             return ops.ex4d.add_camera(**settings)

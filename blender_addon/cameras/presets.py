@@ -11,6 +11,7 @@ from ex4d_core.trajectories import PRESETS, Trajectory, shot_path
 
 from ..scenes.link import collection_for, link_of, open_scene
 from .keyframes import animate_with_few_keys, new_camera
+from .moves import note_move
 
 _OPPOSITES = {"zoom_in": "zoom_out", "zoom_out": "zoom_in", "dolly_in": "dolly_out", "dolly_out": "dolly_in"}
 
@@ -53,6 +54,7 @@ def camera_from_preset(
     name = name or _camera_name(trajectory.preset)
     camera = new_camera(name, scene_object, collection or collection_for(scene_object))
     animate_with_few_keys(camera, path, start)
+    note_move(camera, trajectory, scene, start, frames)
     return camera
 
 

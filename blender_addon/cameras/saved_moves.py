@@ -15,8 +15,11 @@ import bpy
 from ex4d_core.errors import RequestError
 
 from ..blender_types import Context, Menu
+from .move_assets import is_move
 
 PRESET_FOLDER = "operator/ex4d.add_camera"
+# Operators of `asset_operators`.
+ADD_ASSET_CAMERA, SAVE_MOVE = "ex4d.add_asset_camera", "ex4d.save_move"
 
 
 def read_preset(path: Path, known: set[str]) -> dict[str, Any]:
@@ -49,11 +52,18 @@ class EX4D_MT_saved_moves(Menu):
     preset_operator = "ex4d.add_saved_camera"
 
     def draw(self, context: Context) -> None:
-        if not any(Path(folder).glob("*.py") for folder in bpy.utils.preset_paths(PRESET_FOLDER)):
-            self.layout.label(text="None yet: add a move, then use Operator Presets", icon="INFO")
-            self.layout.label(text="in the Adjust Last Operation panel", icon="BLANK1")
-            return
-        bpy.types.Menu.draw_preset(self, context)
+        layout = self.layout
+        if any(Path(folder).glob("*.py") for folder in bpy.utils.preset_paths(PRESET_FOLDER)):
+            bpy.types.Menu.draw_preset(self, context)
+        else:
+            layout.label(text="No presets yet: add a move, then use Operator Presets", icon="INFO")
+            layout.label(text="in the Adjust Last Operation panel", icon="BLANK1")
+        layout.separator()
+        for action in bpy.data.actions:
+            if is_move(action) and action.asset_data is not None:
+                add = layout.operator(ADD_ASSET_CAMERA, text=action.name, translate=False, icon="ASSET_MANAGER")
+                add.action = action.name
+        layout.operator(SAVE_MOVE, icon="ASSET_MANAGER")
 
 
 CLASSES = (EX4D_MT_saved_moves,)

@@ -1,46 +1,33 @@
-"""Coverage of the active shot, kept up to date: edits make it stale, ticks read the camera path again and ask.
+"""Coverage of the active shot, kept up to date: when its camera path has changed, ticks ask about it.
 
 Only the frames whose camera has moved are asked for; the others keep their values.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Generator
 from dataclasses import dataclass, replace
 
 import bpy
 import numpy as np
 from bpy.app.translations import pgettext_iface as iface_
 
-from ex4d_core.cameras import CameraError, CameraPath
+from ex4d_core.cameras import CameraPath
 from ex4d_core.errors import RequestError
 from ex4d_core.messages import Coverage, GetCoverage
 from ex4d_core.scene import Scene
 from ex4d_core.scene_manifest import SceneError
 from ex4d_core.shot import ShotRequest
 
-from ..cameras.sampling import sample_camera
+from ..live.each_scene import OfEachScene, areas_of
 from ..live.query import LiveQuery, add_query
-from ..scenes.link import is_scene_object
-from ..scheduler import LIVE_SECONDS, scheduler
 from ..shots.objects import shot_objects
-from ..takes.requests import render_settings, shot_range
-from .path import is_keyframed_only, path_in_slices
+from ..takes.requests import render_settings
+from .shot_path import SAME_INTRINSICS, SAME_POSE, shot_paths
 
 # Below this visible fraction most of a frame is generated.
 LITTLE_KNOWN = 0.5
 # Beyond this view angle, surfaces that the footage saw edge-on fill much of the frame.
 FAR_ASIDE_DEGREES = 60.0
-# Cameras this close see the same: in scene units and in pixels.
-_SAME_POSE, _SAME_INTRINSICS = 1e-6, 1e-3
-# Settings of the render that change what the camera sees.
-_RENDER_SETTINGS = (
-    *("resolution_x", "resolution_y", "resolution_percentage", "pixel_aspect_x", "pixel_aspect_y"),
-    *("frame_map_old", "frame_map_new"),
-)
-# Of each tick, for evaluating curves; the rest of the budget is for asking.
-_SLICE_SECONDS = LIVE_SECONDS / 2
 
 
 @dataclass(frozen=True)
@@ -74,11 +61,10 @@ class ShownCoverage:
 
 
 class LiveCoverage(LiveQuery[Coverage]):
-    """Coverage of the active shot.
+    """Coverage of a Blender scene's active shot.
 
     Attributes:
         shown: what is known, None before the first answer.
-        stale: whether something changed since the camera path was last read.
         answered: the shot that `shown` is about, each frame as it was when it was answered.
         asked: the shot of the newest question, with all of its frames.
         asked_frames: those of them that the question is about.
@@ -91,15 +77,12 @@ class LiveCoverage(LiveQuery[Coverage]):
         """As in `LiveQuery`."""
         super().reset()
         self.shown: ShownCoverage | None = None
-        self.stale = True
         self.answered: ShotRequest | None = None
         self.asked: ShotRequest | None = None
         self.asked_frames = slice(0, 0)
         self._current: ShotRequest | None = None  # as the camera was read last
-        self._reading: Generator[None, None, CameraPath] | None = None
-        self._signature: tuple[object, ...] = ()
+        self._about: tuple[int, str] | None = None  # number of the camera path and occlusion that were asked about last
         self._frame_start = 0
-        self._first_frame = 0
 
     def refresh(self, context: bpy.types.Context) -> None:
         """Read the camera of any rig by changing frames, and ask.
@@ -111,38 +94,27 @@ class LiveCoverage(LiveQuery[Coverage]):
         scene_object, camera = shot_objects(context)
         if scene_object is None or camera is None:
             raise RequestError("the shot has no scene or no camera; import a scene and add a camera move")
-        package = self._begin(context.scene, scene_object)
-        self._ask_about(package, sample_camera(camera, scene_object, *shot_range(context.scene, scene_object)))
+        shot_path = shot_paths.of(context.scene)
+        self._ask_about(scene_object, shot_path.sample(context), shot_path.frame_start)
+        self._about = shot_path.number, context.scene.ex4d_shot.occlusion
 
     def follow(self, blender_scene: bpy.types.Scene) -> None:
-        """Read the camera path on, or again if something has changed."""
-        if self._reading is not None:
-            self._read_on(self._reading)
-            scheduler.tick_soon()
+        """Ask about the camera path if it is another one than before."""
+        shot_path = shot_paths.of(blender_scene)
+        if shot_path.problem:
+            if shot_path.problem != self.problem:
+                self.report(shot_path.problem)
             return
-        scene_object, camera = shot_objects(bpy.context) if self.may_ask() else (None, None)
-        if scene_object is None or camera is None:
+        about = shot_path.number, blender_scene.ex4d_shot.occlusion
+        if shot_path.path is None or about == self._about or not self.may_ask():
             return
-        render, frames = blender_scene.render, shot_range(blender_scene, scene_object)
-        signature = (
-            scene_object.ex4d_scene.digest,
-            camera.name_full,
-            frames,
-            blender_scene.ex4d_shot.occlusion,
-            *(getattr(render, name) for name in _RENDER_SETTINGS),
-        )
-        if signature != self._signature:
-            self._signature, self.stale = signature, True
-        if not self.stale:
+        scene_object, _ = shot_objects(bpy.context)
+        if scene_object is None:
             return
-        self.stale = False
-        if not is_keyframed_only(camera, scene_object):
-            self.report("This camera has a rig: press Refresh after changes")
-            return
+        self._about = about
         try:
-            self._begin(blender_scene, scene_object)
-            self._reading = path_in_slices(camera, scene_object, *frames)
-        except SceneError as error:
+            self._ask_about(scene_object, shot_path.path, shot_path.frame_start)
+        except (SceneError, RequestError) as error:
             self.report(str(error))
 
     def received(self, answer: Coverage) -> None:
@@ -162,47 +134,25 @@ class LiveCoverage(LiveQuery[Coverage]):
             self._ask_for_unknown_frames(self._package, self._current)
 
     def failed(self) -> None:
-        """Read and ask again, at the pace of edits."""
-        self.stale = True
+        """Ask again, at the pace of edits."""
+        self._about = None
 
     def report(self, problem: str) -> None:
-        """Show a problem, in the timelines too."""
+        """Show a problem, in timelines and viewports too."""
         super().report(problem)
-        for window in bpy.context.window_manager.windows:
-            for area in window.screen.areas:
-                if area.type in ("DOPESHEET_EDITOR", "GRAPH_EDITOR"):
-                    area.tag_redraw()
+        for area in areas_of(bpy.context.scene, {"VIEW_3D", "DOPESHEET_EDITOR", "GRAPH_EDITOR"}):
+            area.tag_redraw()
 
-    def _begin(self, blender_scene: bpy.types.Scene, scene_object: bpy.types.Object) -> Scene:
+    def _ask_about(self, scene_object: bpy.types.Object, path: CameraPath, frame_start: int) -> None:
         package = self.open(scene_object)
         self.note_try()
-        self._frame_start = shot_range(blender_scene, scene_object)[0]
-        self._first_frame = self._frame_start - scene_object.ex4d_scene.frame_start
-        return package
-
-    def _read_on(self, reading: Generator[None, None, CameraPath]) -> None:
-        deadline = time.perf_counter() + _SLICE_SECONDS
-        try:
-            while time.perf_counter() < deadline:
-                next(reading)
-        except StopIteration as end:
-            self._reading = None
-            try:
-                if self._package is not None:
-                    self._ask_about(self._package, end.value)
-            except RequestError as error:
-                self.report(str(error))
-        except (CameraError, ReferenceError) as error:  # the camera was deleted meanwhile, or is not a perspective one
-            self._reading = None
-            self.report(str(error))
-
-    def _ask_about(self, package: Scene, path: CameraPath) -> None:
-        if self._first_frame < 0:
+        first_frame = frame_start - scene_object.ex4d_scene.frame_start
+        if first_frame < 0:
             raise RequestError("the shot starts before the footage; move its first frame")
         render = render_settings(package, bpy.context.scene.ex4d_shot.occlusion)
-        request = ShotRequest(package.digest, path, self._first_frame, render)
+        request = ShotRequest(package.digest, path, first_frame, render)
         request.require_footage(package.manifest.frames)
-        self._current = request
+        self._current, self._frame_start = request, frame_start
         if self.asked is not None and not _same_shot(self.asked, request):
             self.drop()  # the backend drops what it was at, for the newer question
         self._ask_for_unknown_frames(package, request)
@@ -232,7 +182,7 @@ class LiveCoverage(LiveQuery[Coverage]):
         return moved
 
 
-live_coverage = LiveCoverage()
+live_coverage = OfEachScene(LiveCoverage)
 
 
 def _with(values: np.ndarray, part: slice, newer: np.ndarray) -> np.ndarray:
@@ -253,22 +203,9 @@ def _same_shot(one: ShotRequest, other: ShotRequest) -> bool:
 def _moved(one: ShotRequest, other: ShotRequest) -> np.ndarray:
     """Indices of the frames in which the camera of a shot differs, by more than Blender's own rounding."""
     before, now = one.camera, other.camera
-    pose = np.abs(before.world_to_camera - now.world_to_camera).max(axis=(1, 2)) > _SAME_POSE
-    intrinsics = np.abs(before.intrinsics - now.intrinsics).max(axis=(1, 2)) > _SAME_INTRINSICS
+    pose = np.abs(before.world_to_camera - now.world_to_camera).max(axis=(1, 2)) > SAME_POSE
+    intrinsics = np.abs(before.intrinsics - now.intrinsics).max(axis=(1, 2)) > SAME_INTRINSICS
     return np.flatnonzero(pose | intrinsics)
-
-
-@bpy.app.handlers.persistent
-def _after_update(_: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> None:
-    for update in depsgraph.updates:
-        changed = update.id
-        is_ours = isinstance(changed, bpy.types.Object) and (changed.type == "CAMERA" or is_scene_object(changed))
-        moved = is_ours and update.is_updated_transform
-        if moved or isinstance(changed, (bpy.types.Action, bpy.types.Camera)):
-            live_coverage.stale = True
-
-
-HANDLERS = (("depsgraph_update_post", _after_update),)
 
 
 def register() -> None:

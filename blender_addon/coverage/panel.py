@@ -34,7 +34,7 @@ class EX4D_OT_refresh_coverage(NeedsShot, bpy.types.Operator):
 
     @reports_errors
     def execute(self, context: bpy.types.Context) -> set[str]:
-        live_coverage.refresh(context)
+        live_coverage.of(context.scene).refresh(context)
         context.scene.ex4d_coverage.live = True
         return {"FINISHED"}
 
@@ -47,7 +47,8 @@ class EX4D_PT_coverage(BelowCamera, bpy.types.Panel):
     settings = "ex4d_coverage"
 
     def draw(self, context: bpy.types.Context) -> None:
-        layout, shown = self.layout, live_coverage.shown
+        layout, coverage = self.layout, live_coverage.of(context.scene)
+        shown = coverage.shown
         layout.active = context.scene.ex4d_coverage.live
         layout.operator(EX4D_OT_refresh_coverage.bl_idname, icon="FILE_REFRESH")
         warning = ""
@@ -70,7 +71,7 @@ class EX4D_PT_coverage(BelowCamera, bpy.types.Panel):
             column.label(text=text, translate=False)
             warning = shown.warning
         # Room for both, since the panels below stay where they are while the camera is edited.
-        draw_text(layout, warning or live_coverage.problem, context, "ERROR" if warning else "INFO", lines=2)
+        draw_text(layout, warning or coverage.problem, context, "ERROR" if warning else "INFO", lines=2)
 
 
 CLASSES = (EX4D_Coverage, EX4D_OT_refresh_coverage, EX4D_PT_coverage)

@@ -6,7 +6,7 @@ own evaluation of every frame, see `cameras.sampling`.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 
 import bpy
@@ -16,6 +16,7 @@ import numpy as np
 from ex4d_core.blender_cameras import intrinsics_from_blender, world_to_camera_from_blender
 from ex4d_core.cameras import CameraPath
 
+from ..cameras.cuts import Cut, join
 from ..cameras.keyframes import curves_of
 from ..cameras.optics import read_lens, render_size, require_even_time
 
@@ -44,6 +45,15 @@ def is_keyframed_only(camera: bpy.types.Object, scene_object: bpy.types.Object) 
         and not has_deltas
         and camera.rotation_mode != "AXIS_ANGLE"
     )
+
+
+def cuts_in_slices(cuts: Sequence[Cut], scene_object: bpy.types.Object) -> Generator[None, None, CameraPath]:
+    """The path of a shot of one or more cuts, one after the other, as `path_in_slices` reads one."""
+    paths = []
+    for cut in cuts:
+        path = yield from path_in_slices(cut.camera, scene_object, cut.frame_start, cut.frame_end)
+        paths.append(path)
+    return join(paths)
 
 
 def path_in_slices(

@@ -25,6 +25,7 @@ from ..errors import contained
 from ..jobs.origin import is_seal, seal
 from ..scenes.link import open_scene
 from ..scheduler import LIVE_SECONDS, scheduler
+from .each_scene import Follower
 
 Answer = TypeVar("Answer", bound=Message)
 
@@ -139,11 +140,11 @@ class LiveQuery(Subscripted, ABC, Generic[Answer]):
         session().redraw()
 
 
-_queries: list[LiveQuery] = []
+_queries: list[Follower] = []
 
 
-def add_query(query: LiveQuery) -> None:
-    """Let a query follow the artist from now on."""
+def add_query(query: Follower) -> None:
+    """Let a query, or those of all scenes, follow the artist from now on."""
     query.reset()
     _queries.append(query)
     scheduler.every_tick(query.step, LIVE_SECONDS)

@@ -1,4 +1,4 @@
-"""Finds the imported scene and the camera of the active shot."""
+"""Finds the imported scene and the cameras of the active shot."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
 from ..blender_types import Context, OperatorMixin
+from ..cameras.cuts import Cut, cuts_by_markers
 from ..scenes.link import NO_SCENE, active_scene_object, is_scene_object
 from .properties import active_shot
 
@@ -19,20 +20,31 @@ def shot_objects(context: Context) -> tuple[bpy.types.Object | None, bpy.types.O
     scene_object, camera = shot.scene_object, shot.camera
     if not is_scene_object(scene_object) or scene_object.name not in objects:
         scene_object = active_scene_object(context)
-    if camera is None or camera.name not in objects:
+    if shot.use_active_camera or camera is None or camera.name not in objects:
         camera = context.scene.camera
     return scene_object, camera
 
 
-def note_on_camera(context: Context) -> str:
-    """A note if takes do not use the active shot's camera, because it is not in the Blender scene; else ""."""
-    chosen, camera = active_shot(context.scene).camera, shot_objects(context)[1]
-    if chosen is None or chosen == camera:
-        return ""
-    if camera is None:
-        return iface_("{chosen} is not in this scene; choose another camera").format(chosen=chosen.name)
-    text = iface_("{chosen} is not in this scene; takes use the active camera {camera}")
-    return text.format(chosen=chosen.name, camera=camera.name)
+def shot_cuts(context: Context, frame_start: int, frame_end: int) -> list[Cut]:
+    """The cameras of the active shot's frames: its own throughout, or the active ones, as markers switch them.
+
+    Args:
+        context: of the Blender scene.
+        frame_start: the shot's first frame.
+        frame_end: its last frame, included.
+
+    Returns:
+        At least one cut, but for a shot without any camera.
+    """
+    _, camera = shot_objects(context)
+    by_markers = [] if has_own_camera(context) else cuts_by_markers(context.scene, frame_start, frame_end)
+    return by_markers or ([] if camera is None else [Cut(camera, frame_start, frame_end)])
+
+
+def has_own_camera(context: Context) -> bool:
+    """Whether the active shot has a camera of its own in the Blender scene, and does not follow the active one."""
+    shot = active_shot(context.scene)
+    return not shot.use_active_camera and shot.camera is not None and shot.camera.name in context.scene.objects
 
 
 class NeedsShot(OperatorMixin):

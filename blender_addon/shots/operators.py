@@ -59,8 +59,9 @@ class EX4D_OT_duplicate_shot(_OnShots, Operator):
 
     def execute(self, context: Context) -> set[str]:
         original = active_shot(context.scene)
-        label, camera = original.label, original.camera
+        label, camera, follows = original.label, original.camera, original.use_active_camera
         shot = add_shot(context.scene, camera)
+        shot.use_active_camera = follows
         shot.label = free_label(context.scene, label, besides=shot)
         return {"FINISHED"}
 

@@ -9,7 +9,9 @@ import bpy
 from ..blender_types import Context, Menu, Panel, SidebarPanel, UIList
 from ..connection.panel import draw_text
 from ..scenes.link import link_of
-from .objects import note_on_camera, shot_objects
+from .camera_mismatch import draw_camera_mismatch
+from .markers import EX4D_OT_shots_from_markers
+from .objects import shot_objects
 from .occlusion import meaning_of
 from .operators import EX4D_OT_add_shot, EX4D_OT_duplicate_shot, EX4D_OT_move_shot, EX4D_OT_remove_shot
 from .properties import EX4D_Shot, active_shot, label_for
@@ -29,11 +31,17 @@ class EX4D_UL_shots(UIList):
         active_property: str,
     ) -> None:
         row = layout.row(align=True)
-        row.prop(item, "label", text="", emboss=False, icon="VIEW_CAMERA" if item.camera else "ERROR")
+        row.prop(item, "label", text="", emboss=False, icon=_icon_of(item))
         if item.camera and label_for(item.camera) != item.label:
             camera = row.row()
             camera.alignment = "RIGHT"
             camera.label(text=item.camera.name, translate=False)
+
+
+def _icon_of(shot: EX4D_Shot) -> Any:
+    if shot.use_active_camera:
+        return "LINKED"
+    return "VIEW_CAMERA" if shot.camera else "ERROR"
 
 
 class EX4D_MT_shots(Menu):
@@ -43,6 +51,7 @@ class EX4D_MT_shots(Menu):
     bl_description = "More operations on shots"
 
     def draw(self, context: Context) -> None:
+        self.layout.operator(EX4D_OT_shots_from_markers.bl_idname, icon="MARKER")
         self.layout.operator(EX4D_OT_duplicate_shot.bl_idname, icon="DUPLICATE")
         self.layout.operator(EX4D_OT_move_shot.bl_idname, text="Move Up", icon="TRIA_UP").direction = "UP"
         self.layout.operator(EX4D_OT_move_shot.bl_idname, text="Move Down", icon="TRIA_DOWN").direction = "DOWN"
@@ -65,9 +74,14 @@ class EX4D_PT_shots(SidebarPanel, Panel):
         shot = active_shot(scene)
         layout.use_property_split = True
         layout.use_property_decorate = False
-        layout.prop(shot, "camera")
-        if text := note_on_camera(context):
-            draw_text(layout, text, context, "ERROR")
+        if shot.use_active_camera:
+            layout.prop(scene, "camera")
+        else:
+            layout.prop(shot, "camera")
+        row = layout.row()
+        row.use_property_split = False
+        row.prop(shot, "use_active_camera")
+        draw_camera_mismatch(layout, context)
         row = layout.row()
         row.use_property_split = False  # as wide as the sidebar, which may be narrow
         row.prop(shot, "use_range")

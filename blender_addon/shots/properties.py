@@ -30,11 +30,23 @@ def _is_camera(_: bpy.types.PropertyGroup, candidate: bpy.types.Object) -> bool:
     return candidate.type == "CAMERA"
 
 
-def _use_camera(blender_scene: Any, _: bpy.types.Context) -> None:
-    """Make the selected shot's camera the active one."""
-    camera = active_shot(blender_scene).camera
-    if camera is not None and camera.name in blender_scene.objects:
-        blender_scene.camera = camera
+def _look_through(blender_scene: Any, _: bpy.types.Context | None = None) -> None:
+    """Make the active shot's camera the active camera."""
+    shot = active_shot(blender_scene)
+    if not shot.use_active_camera and shot.camera is not None and shot.camera.name in blender_scene.objects:
+        blender_scene.camera = shot.camera
+
+
+def _use_chosen_camera(shot: Any, _: bpy.types.Context) -> None:
+    """Look through a camera as soon as it is chosen; the shot is named after it, unless the artist has named it."""
+    blender_scene, camera = shot.id_data, shot.camera
+    if camera is None:
+        return
+    shot.use_active_camera = False
+    if shot.label in (DEFAULT_LABEL, shot.camera_label):
+        shot.label = shot.camera_label = free_label(blender_scene, label_for(camera), besides=shot)
+    if shot == active_shot(blender_scene):
+        _look_through(blender_scene)
 
 
 class EX4D_Shot(bpy.types.PropertyGroup):
@@ -45,11 +57,22 @@ class EX4D_Shot(bpy.types.PropertyGroup):
         name="Scene", description="Imported scene to shoot", type=bpy.types.Object, poll=_is_scene
     )
     camera: bpy.props.PointerProperty(
-        name="Camera", description="Camera to shoot with", type=bpy.types.Object, poll=_is_camera
+        name="Camera",
+        description="Camera to shoot with; choosing it makes it the active camera",
+        type=bpy.types.Object,
+        poll=_is_camera,
+        update=_use_chosen_camera,
+    )
+    use_active_camera: bpy.props.BoolProperty(
+        name="Follow Active Camera",
+        description="Shoot with the scene's active camera, and cut where markers switch cameras",
+        default=False,
     )
     label: bpy.props.StringProperty(
         name="Label", description="Name of the shot and its takes", default=DEFAULT_LABEL, maxlen=200
     )
+    camera_label: bpy.props.StringProperty(description="Label that the shot was given for its camera")
+    marker: bpy.props.StringProperty(description="Name of the marker that the shot was made of")
     use_range: bpy.props.BoolProperty(
         name="Custom Range", description="Override the frame range of the scene", default=False
     )
@@ -94,7 +117,8 @@ def listed_shot(blender_scene: BlenderScene) -> EX4D_Shot:
     if not len(shots):
         unlisted = blender_scene.ex4d_unlisted_shot
         first = shots.add()
-        first.key, first.camera, first.label = unlisted.key, unlisted.camera, unlisted.label
+        for name in ("key", "camera", "label", "camera_label", "use_active_camera"):  # choosing a camera sets others
+            setattr(first, name, getattr(unlisted, name))
         _copy_settings(unlisted, first)
     return active_shot(blender_scene)
 
@@ -113,8 +137,9 @@ def add_shot(blender_scene: BlenderScene, camera: bpy.types.Object | None = None
     shot = shots[-1]
     listed = shots[min(max(blender_scene.ex4d_shot_index, 0), len(shots) - 2)] if len(shots) > 1 else None
     _copy_settings(listed or blender_scene.ex4d_unlisted_shot, shot)
+    if camera is None:
+        shot.label = shot.camera_label = free_label(blender_scene, "shot", besides=shot)
     shot.camera = camera
-    shot.label = free_label(blender_scene, label_for(camera) if camera else "shot", besides=shot)
     blender_scene.ex4d_shot_index = len(shots) - 1
     return shot
 
@@ -152,7 +177,7 @@ PROPERTIES = (
         bpy.types.Scene,
         "ex4d_shot_index",
         bpy.props.IntProperty(
-            name="Shot", description="Active shot; its camera becomes the active camera", update=_use_camera
+            name="Shot", description="Active shot; its camera becomes the active camera", update=_look_through
         ),
     ),
     (bpy.types.Scene, "ex4d_unlisted_shot", bpy.props.PointerProperty(type=EX4D_Shot)),

@@ -18,8 +18,9 @@ from ..jobs.operators import CancelsJob, OnJob, ResumesJob
 from ..projects.asking import AsksForProjectFolder
 from ..sequencer.edit_scenes import edit_scene_of, strip_in_file
 from ..sequencer.strips import StripError
+from ..shots.camera_mismatch import camera_mismatch
 from ..shots.final_settings import FINAL_ENGINE, final_settings, final_unavailable, settings_of_takes
-from ..shots.objects import NeedsShot, shot_objects
+from ..shots.objects import NeedsShot, shot_cuts, shot_objects
 from ..shots.properties import EX4D_Shot, active_shot, key_of
 from ..views.images import open_image
 from .properties import TAKES, EX4D_Take, active_take, newest_take
@@ -59,7 +60,10 @@ class _SendsTake(AsksForProjectFolder, NeedsShot):
             engine=self.engine,
             label=shot.label,
             occlusion=shot.occlusion,
+            cuts=shot_cuts(context, frame_start, frame_end),
         )
+        if mismatch := camera_mismatch(context):
+            self.report({"WARNING"}, mismatch.text)
         for wan in self.settings(shot):
             send_take(scene, replace(request, wan=wan), frame_start, blender_scene, key_of(shot))
         edit_scene_of(blender_scene)  # now, so that it is part of this undo step

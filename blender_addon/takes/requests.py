@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from ex4d_core.message_base import MAX_HEADER_BYTES
 from ex4d_core.scene import Scene
 from ex4d_core.shot import EngineName, PreviewSettings, RenderSettings, ShotRequest, WanSettings
 
-from ..cameras.sampling import sample_camera
+from ..cameras.cuts import Cut, sample_cuts
 from ..connection.preferences import chosen_licence
 from ..projects.folders import work_folder
 from ..scenes.link import is_scene_object, open_scene
@@ -41,12 +42,14 @@ def build_request(
     engine: EngineName = "preview",
     label: str = "",
     occlusion: str = AUTOMATIC,
+    cuts: Sequence[Cut] = (),
 ) -> tuple[Scene, ShotRequest]:
     """The opened scene package, and the request to shoot it with a Blender camera.
 
     Args:
         frame_start, frame_end: Blender frames, both included.
         occlusion: as the shot has it.
+        cuts: the cameras of these frames, if ``camera`` does not shoot them all.
 
     Raises:
         SceneError: the package is missing or changed.
@@ -61,7 +64,7 @@ def build_request(
         )
     request = ShotRequest(
         scene=scene.digest,
-        camera=sample_camera(camera, scene_object, frame_start, frame_end),
+        camera=sample_cuts(cuts or [Cut(camera, frame_start, frame_end)], scene_object),
         first_frame=frame_start - first,
         render=render_settings(scene, occlusion, engine),
         engine=engine,
@@ -89,13 +92,14 @@ def render_settings(package: Scene, occlusion: str = AUTOMATIC, engine: EngineNa
 
 
 def shot_range(scene: bpy.types.Scene, scene_object: bpy.types.Object) -> tuple[int, int]:
-    """First and last frame of the scene's active shot.
+    """First and last frame of the scene's active shot; see `whole_range` for one without a range of its own."""
+    shot = active_shot(scene)
+    return (shot.frame_start, shot.frame_end) if shot.use_range else whole_range(scene, scene_object)
 
-    Without a range of its own it is what the scene's frame range and the footage have in common.
-    """
-    shot, link = active_shot(scene), scene_object.ex4d_scene
-    if shot.use_range:
-        return shot.frame_start, shot.frame_end
+
+def whole_range(scene: bpy.types.Scene, scene_object: bpy.types.Object) -> tuple[int, int]:
+    """First and last frame that the scene's frame range and the footage have in common."""
+    link = scene_object.ex4d_scene
     last = link.frame_start + link.frames - 1
     return max(scene.frame_start, link.frame_start), min(scene.frame_end, last)
 

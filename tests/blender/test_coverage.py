@@ -11,7 +11,7 @@ from blender_addon.cameras.presets import camera_from_preset
 from blender_addon.cameras.sampling import sample_camera
 from blender_addon.connection.session import session
 from blender_addon.coverage.drawing import colors_of
-from blender_addon.coverage.live_coverage import FAR_ASIDE_DEGREES, LITTLE_KNOWN, live_coverage
+from blender_addon.coverage.live_coverage import FAR_ASIDE_DEGREES, LITTLE_KNOWN, LiveCoverage, live_coverage
 from blender_addon.coverage.path import is_keyframed_only, path_in_slices
 from blender_addon.scenes.importing import ImportSettings, import_scene
 from ex4d_core.trajectories import Trajectory
@@ -28,9 +28,14 @@ def shot(card_scene) -> bpy.types.Object:
     return imported
 
 
+def coverage() -> LiveCoverage:
+    """Of the open Blender scene."""
+    return live_coverage.of(bpy.context.scene)
+
+
 def is_updated(before) -> bool:
     """Whether there are newer values than these, and none are asked for."""
-    return live_coverage.shown is not before and bool(live_coverage.shown.fresh.all())
+    return coverage().shown is not before and bool(coverage().shown.fresh.all())
 
 
 def whole(reading):
@@ -82,8 +87,8 @@ def test_a_rig_is_not_taken_for_keyframes(shot):
 
 def test_coverage_follows_an_edited_keyframe(connected, shot):
     bpy.context.scene.ex4d_coverage.live = True
-    tick_until(lambda: live_coverage.shown is not None, "coverage")
-    before = live_coverage.shown
+    tick_until(lambda: coverage().shown is not None, "coverage")
+    before = coverage().shown
     assert (before.frame_start, len(before.seen)) == (11, 9)
     assert before.seen[0] > 0.99 and before.seen[-1] < before.seen[0]
     assert before.view_angle[-1] == pytest.approx(60.0, abs=0.1)
@@ -96,7 +101,7 @@ def test_coverage_follows_an_edited_keyframe(connected, shot):
     bpy.data.objects["arc"].animation_data.action.update_tag()
     bpy.context.view_layer.update()
     tick_until(lambda: is_updated(before), "coverage of the edited move")
-    assert live_coverage.shown.seen[0] < before.seen[0] - 0.1
+    assert coverage().shown.seen[0] < before.seen[0] - 0.1
 
 
 def move_key(camera: bpy.types.Object, frame: int, by: float) -> None:
@@ -111,56 +116,56 @@ def move_key(camera: bpy.types.Object, frame: int, by: float) -> None:
 
 def test_another_pixel_aspect_is_another_image(connected, shot):
     bpy.context.scene.ex4d_coverage.live = True
-    tick_until(lambda: live_coverage.shown is not None, "coverage")
-    before = live_coverage.shown
+    tick_until(lambda: coverage().shown is not None, "coverage")
+    before = coverage().shown
     bpy.context.scene.render.pixel_aspect_y = 2.0  # sees more above and below
     tick_until(lambda: is_updated(before), "coverage of the taller picture")
-    assert live_coverage.shown.seen[0] < before.seen[0] - 0.1
+    assert coverage().shown.seen[0] < before.seen[0] - 0.1
 
 
 def test_stretched_time_is_named_and_coverage_resumes_without_it(connected, shot):
     render = bpy.context.scene.render
     render.frame_map_new = 150
     bpy.context.scene.ex4d_coverage.live = True
-    tick_until(lambda: "Time Stretching" in live_coverage.problem, "the note on time stretching")
-    assert live_coverage.shown is None
+    tick_until(lambda: "Time Stretching" in coverage().problem, "the note on time stretching")
+    assert coverage().shown is None
     render.frame_map_new = 100
-    tick_until(lambda: live_coverage.shown is not None, "coverage")
-    assert live_coverage.problem == ""
+    tick_until(lambda: coverage().shown is not None, "coverage")
+    assert coverage().problem == ""
 
 
 def test_only_what_moved_is_asked_for_and_dimmed_meanwhile(connected, shot):
     camera = bpy.data.objects["arc"]
     bpy.context.scene.ex4d_coverage.live = True
-    tick_until(lambda: live_coverage.shown is not None, "coverage")
-    before, asked = live_coverage.shown, []
+    tick_until(lambda: coverage().shown is not None, "coverage")
+    before, asked = coverage().shown, []
     move_key(camera, 14, 2.0)
 
     def answered() -> bool:
-        if live_coverage.shown is not before and not live_coverage.shown.fresh.all():
-            asked.append((live_coverage.asked_frames, np.flatnonzero(~live_coverage.shown.fresh).tolist()))
-            assert (live_coverage.shown.seen == before.seen).all()  # old values until there are new ones
-        return live_coverage.shown is not before and bool(live_coverage.shown.fresh.all())
+        if coverage().shown is not before and not coverage().shown.fresh.all():
+            asked.append((coverage().asked_frames, np.flatnonzero(~coverage().shown.fresh).tolist()))
+            assert (coverage().shown.seen == before.seen).all()  # old values until there are new ones
+        return coverage().shown is not before and bool(coverage().shown.fresh.all())
 
     tick_until(answered, "the new value")
     assert asked and all(one == (slice(3, 4), [3]) for one in asked)
-    assert abs(live_coverage.shown.seen[3] - before.seen[3]) > 0.02
+    assert abs(coverage().shown.seen[3] - before.seen[3]) > 0.02
     others = np.arange(9) != 3
-    assert (live_coverage.shown.seen[others] == before.seen[others]).all()
+    assert (coverage().shown.seen[others] == before.seen[others]).all()
 
 
 def test_an_answer_is_shown_though_the_camera_has_moved_on(connected, shot):
     camera = bpy.data.objects["arc"]
     bpy.context.scene.ex4d_coverage.live = True
-    tick_until(lambda: live_coverage.shown is not None, "coverage")
+    tick_until(lambda: coverage().shown is not None, "coverage")
     move_key(camera, 12, 1.0)
-    tick_until(lambda: not live_coverage.shown.fresh.all(), "the question")
+    tick_until(lambda: not coverage().shown.fresh.all(), "the question")
     move_key(camera, 18, 1.0)
     now = sample_camera(camera, shot, 11, 19).world_to_camera
 
     def known() -> bool:
-        answered = live_coverage.answered.camera.world_to_camera
-        return np.allclose(answered, now, atol=2e-6) and live_coverage.shown.fresh.all()
+        answered = coverage().answered.camera.world_to_camera
+        return np.allclose(answered, now, atol=2e-6) and coverage().shown.fresh.all()
 
     tick_until(known, "the answer about the camera as it is now")
 
@@ -169,26 +174,26 @@ def test_where_little_is_known_it_says_so(connected, shot):
     camera = camera_from_preset(shot, Trajectory("orbit", 170.0), name="round")
     bpy.context.scene.ex4d_shot.camera = camera
     assert bpy.ops.ex4d.refresh_coverage() == {"FINISHED"}
-    tick_until(lambda: live_coverage.shown is not None, "coverage")
-    assert live_coverage.shown.seen.min() < LITTLE_KNOWN or live_coverage.shown.view_angle.max() > FAR_ASIDE_DEGREES
-    assert "from frame 1" in live_coverage.shown.warning
+    tick_until(lambda: coverage().shown is not None, "coverage")
+    assert coverage().shown.seen.min() < LITTLE_KNOWN or coverage().shown.view_angle.max() > FAR_ASIDE_DEGREES
+    assert "from frame 1" in coverage().shown.warning
 
 
 def test_a_rig_is_read_on_request(connected, shot):
     camera = bpy.data.objects["arc"]
     camera.constraints.new("LIMIT_DISTANCE").target = shot
     bpy.context.scene.ex4d_coverage.live = True
-    tick_until(lambda: "rig" in live_coverage.problem, "the note on rigs")
-    assert live_coverage.shown is None
+    tick_until(lambda: "rig" in coverage().problem, "the note on rigs")
+    assert coverage().shown is None
     assert bpy.ops.ex4d.refresh_coverage() == {"FINISHED"}
-    tick_until(lambda: live_coverage.shown is not None, "coverage")
+    tick_until(lambda: coverage().shown is not None, "coverage")
 
 
 def test_nothing_is_sent_unless_coverage_is_live(connected, shot):
     tick_until(lambda: session().connected, "the backend")
     for _ in range(20):
         tick_round()
-    assert live_coverage.shown is None and not session().busy
+    assert coverage().shown is None and not session().busy
 
 
 def test_colours_show_the_visible_fraction():

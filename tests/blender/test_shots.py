@@ -14,7 +14,7 @@ from blender_addon.cameras.sampling import sample_camera
 from blender_addon.cameras.saved_moves import PRESET_FOLDER, read_preset
 from blender_addon.cameras.viewport_moves import camera_to_view
 from blender_addon.scenes.importing import import_scene
-from blender_addon.shots.objects import note_on_camera
+from blender_addon.shots.camera_mismatch import camera_mismatch
 from blender_addon.shots.properties import active_shot
 from ex4d_core.blender_cameras import world_to_camera_from_blender
 from ex4d_core.errors import RequestError
@@ -44,24 +44,26 @@ def test_a_camera_move_makes_the_first_shot_of_what_was_set_up(imported):
     assert bpy.context.scene.camera == shot.camera
 
 
-def test_another_move_gives_the_shot_another_camera_or_makes_a_shot(imported):
+def test_each_move_is_a_shot_of_its_own_unless_it_replaces_a_camera(imported):
     bpy.ops.ex4d.add_camera(preset="orbit")
     bpy.ops.ex4d.add_camera(preset="truck")
-    assert labels() == ["orbit"] and active_shot(bpy.context.scene).camera.name == "Camera truck"
-    bpy.ops.ex4d.add_camera(preset="crane", new_shot=True)
-    assert labels() == ["orbit", "crane"]
+    assert labels() == ["orbit", "truck"] and active_shot(bpy.context.scene).camera.name == "Camera truck"
+    bpy.ops.ex4d.add_camera(preset="crane", replace=True)
+    assert labels() == ["orbit", "crane"], "the shot's name follows its camera"
     assert active_shot(bpy.context.scene).camera.name == "Camera crane"
+    bpy.ops.ex4d.add_camera(preset="pedestal")
+    assert labels() == ["orbit", "crane", "pedestal"], "a replacement is not remembered"
 
 
 def test_a_shot_is_called_as_the_menu_calls_its_move(imported):
     bpy.ops.ex4d.add_camera(preset="30")
-    bpy.ops.ex4d.add_camera(preset="dolly_zoom", new_shot=True)
+    bpy.ops.ex4d.add_camera(preset="dolly_zoom")
     assert labels() == ["arc 30", "dolly zoom"]
 
 
 def test_picking_a_shot_looks_through_its_camera(imported):
     bpy.ops.ex4d.add_camera(preset="orbit")
-    bpy.ops.ex4d.add_camera(preset="truck", new_shot=True)
+    bpy.ops.ex4d.add_camera(preset="truck")
     scene = bpy.context.scene
     scene.ex4d_shot_index = 0
     assert scene.camera.name == "Camera orbit"
@@ -92,20 +94,22 @@ def test_a_selected_camera_becomes_the_new_shots(imported):
 
 def test_a_deleted_camera_is_named_with_the_one_that_takes_use_instead(imported):
     bpy.ops.ex4d.add_camera(preset="orbit")
-    assert note_on_camera(bpy.context) == ""
+    assert camera_mismatch(bpy.context) is None
     bpy.context.scene.camera = imported.ex4d_scene.source_camera
     bpy.ops.object.select_all(action="DESELECT")
     bpy.data.objects["Camera orbit"].select_set(True)
     bpy.ops.object.delete()
     instead = imported.ex4d_scene.source_camera.name
-    assert note_on_camera(bpy.context) == f"Camera orbit is not in this scene; takes use the active camera {instead}"
+    assert (
+        camera_mismatch(bpy.context).text == f"Camera orbit is not in this scene; takes use the active camera {instead}"
+    )
     bpy.context.scene.camera = None
-    assert note_on_camera(bpy.context) == "Camera orbit is not in this scene; choose another camera"
+    assert camera_mismatch(bpy.context).text == "Camera orbit is not in this scene; choose another camera"
 
 
 def test_shots_are_kept_in_the_file(imported, tmp_path):
     bpy.ops.ex4d.add_camera(preset="orbit")
-    bpy.ops.ex4d.add_camera(preset="truck", new_shot=True)
+    bpy.ops.ex4d.add_camera(preset="truck")
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "shots.blend"))
     bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "shots.blend"))
     assert len(labels()) == 2 and active_shot(bpy.context.scene).camera.name == "Camera truck"

@@ -15,6 +15,7 @@ from blender_addon.coverage.live_coverage import live_coverage
 from blender_addon.footage.scene_jobs import import_finished
 from blender_addon.jobs.progress import paused_text, state_icon, state_text
 from blender_addon.jobs.tracker import can_resume, is_paused, tracker
+from blender_addon.live.query import LiveQuery
 from blender_addon.paths import from_blend
 from blender_addon.scenes.link import scene_objects
 from blender_addon.takes.requests import load_request, save_request
@@ -233,24 +234,29 @@ def test_a_plan_that_somebody_changed_sends_nothing(reconstruction, tmp_path):
     assert is_paused(record) and not is_followed(record)
 
 
-@pytest.mark.parametrize(("settings", "query"), [("ex4d_coverage", live_coverage), ("ex4d_view", live_view)])
-def test_a_question_that_a_stranger_switched_on_is_not_asked(backend, shot, elsewhere, tmp_path, settings, query):
+@pytest.mark.parametrize("settings", ["ex4d_coverage", "ex4d_view"])
+def test_a_question_that_a_stranger_switched_on_is_not_asked(backend, shot, elsewhere, tmp_path, settings):
+    def query() -> LiveQuery:
+        return live_coverage.of(bpy.context.scene) if settings == "ex4d_coverage" else live_view
+
+    def answered() -> bool:
+        return query().shown is not None if settings == "ex4d_coverage" else bool(live_view.visible)
+
     bpy.context.scene.frame_current = 11
     getattr(bpy.context.scene, settings).live = True
     reopen(tmp_path / "shot.blend", backend.address)
-    answered = (lambda: live_coverage.shown is not None) if query is live_coverage else (lambda: live_view.visible)
     tick_until(answered, "one's own file is answered at once")
     elsewhere()
     reopen(tmp_path / "shot.blend", backend.address)
     tick_until(lambda: session().connected, "the backend")
     for _ in range(10):
         tick_round()
-    assert getattr(bpy.context.scene, settings).live and not query.waiting and not answered()
-    assert "switch it off and on" in query.problem
+    assert getattr(bpy.context.scene, settings).live and not query().waiting and not answered()
+    assert "switch it off and on" in query().problem
     getattr(bpy.context.scene, settings).live = False
     getattr(bpy.context.scene, settings).live = True
     tick_until(answered, "the answer")
-    assert query.problem == ""
+    assert query().problem == ""
 
 
 def test_the_secret_is_the_users_alone_and_two_blenders_share_it(tmp_path, shot):

@@ -223,7 +223,7 @@ def test_a_second_take_is_a_version_and_is_seen_instead_of_the_first(connected, 
 def test_takes_of_another_shot_are_left_alone(connected, shot):
     first = send().key
     tick_until_over()
-    bpy.ops.ex4d.add_camera(preset="truck", new_shot=True)
+    bpy.ops.ex4d.add_camera(preset="truck")
     assert [one.label for one in bpy.context.scene.ex4d_shots] == ["arc", "truck"]
     second = send().key
     tick_until_over()

@@ -122,7 +122,7 @@ def steps() -> Iterator[float]:
     yield from drawn("4_camera")
     result["unseen"]["SOLID"] = unseen_fraction("4_camera")
     yield from shaded_alike()
-    press(bpy.ops.ex4d.add_camera, preset="crane", new_shot=True)
+    press(bpy.ops.ex4d.add_camera, preset="crane")
     scene.ex4d_shot_index = 0
     press(bpy.ops.ex4d.send_take)
     yield from wait(lambda: scene.ex4d_takes[0].progress > 0.2 or scene.ex4d_takes[0].state in FINISHED)
@@ -143,7 +143,7 @@ def is_connected() -> bool:
 
 
 def coverage_is_shown() -> bool:
-    shown = sys.modules[f"{addon}.coverage.live_coverage"].live_coverage.shown
+    shown = sys.modules[f"{addon}.coverage.live_coverage"].live_coverage.of(bpy.context.scene).shown
     return shown is not None and bool(shown.fresh.all())
 
 

@@ -1,0 +1,251 @@
+"""Moves that stay adjustable: a camera keeps how its move was made, and its keys follow until the artist edits them.
+
+``Object.ex4d_move`` is filled on cameras that `cameras.presets` makes. Panel and gizmos change it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Any, Literal
+
+import bpy
+import mathutils
+import numpy as np
+from bpy.app.translations import pgettext_iface as iface_
+
+from ex4d_core.cameras import CameraError, invert_rigid
+from ex4d_core.errors import RequestError
+from ex4d_core.scene import Scene
+from ex4d_core.scene_manifest import SceneError
+from ex4d_core.trajectories import PRESETS, Trajectory, is_degrees, shot_path
+
+from ..blender_types import Context, Operator
+from ..scenes.link import is_scene_object, link_of, open_scene
+from .keyframes import animate_with_few_keys, clear_keys, curves_of
+
+EASING_ITEMS = (
+    ("linear", "Linear", "Move at a constant speed"),
+    ("ease_in", "Ease In", "Start gently"),
+    ("ease_out", "Ease Out", "Stop gently"),
+    ("ease_in_out", "Ease In and Out", "Start and stop gently"),
+)
+# The direction of moves by a distance, in the source camera's axes (x right, y down, z forward).
+_DIRECTIONS = {
+    "dolly_in": (0.0, 0.0, 1.0),
+    "dolly_out": (0.0, 0.0, -1.0),
+    "dolly_zoom": (0.0, 0.0, 1.0),
+    "truck": (1.0, 0.0, 0.0),
+    "pedestal": (0.0, -1.0, 0.0),
+    "crane": (0.0, -1.0, 0.0),
+}
+# EX-4D's ellipse: a path of its own, and no arc of so many degrees.
+_ELLIPSE = 180.0
+
+
+def _rebuild(move: Any, _: bpy.types.Context) -> None:
+    if move.preset and not has_edited_keys(move.id_data):
+        rebuild(move.id_data)
+
+
+def _get_angle(move: Any) -> float:
+    return math.radians(move.amount)
+
+
+def _set_angle(move: Any, value: float) -> None:
+    move.amount = math.degrees(value)
+
+
+def _get_reach(move: Any) -> float:
+    return move.amount * _unit_of(move)
+
+
+def _set_reach(move: Any, value: float) -> None:
+    move.amount = value / _unit_of(move)
+
+
+class EX4D_Move(bpy.types.PropertyGroup):
+    """How a camera's move was made."""
+
+    preset: bpy.props.StringProperty(description="Kind of move; empty on other cameras")
+    amount: bpy.props.FloatProperty(
+        name="Amount",
+        description="Distance of the move: degrees, a fraction of the subject's distance, or a focal length factor",
+        update=_rebuild,
+    )
+    angle: bpy.props.FloatProperty(
+        name="Angle",
+        description="Angle of the move, positive to the right",
+        subtype="ANGLE",
+        get=_get_angle,
+        set=_set_angle,
+    )
+    reach: bpy.props.FloatProperty(
+        name="Distance",
+        description="Distance that the camera moves",
+        subtype="DISTANCE",
+        get=_get_reach,
+        set=_set_reach,
+    )
+    elevation: bpy.props.FloatProperty(
+        name="Elevation",
+        description="Degrees by which arcs and orbits also rise",
+        min=-89.0,
+        max=89.0,
+        soft_min=-60.0,
+        soft_max=60.0,
+        update=_rebuild,
+    )
+    easing: bpy.props.EnumProperty(
+        name="Easing", description="How the move starts and ends", items=EASING_ITEMS, update=_rebuild
+    )
+    frame_start: bpy.props.IntProperty(description="Blender frame at which the move starts")
+    frames: bpy.props.IntProperty(description="Number of frames in the move")
+    distance: bpy.props.FloatProperty(description="Distance of the subject in scene units")
+    start: bpy.props.FloatVectorProperty(description="Camera-to-world at the start, in the scene's world", size=16)
+    keys: bpy.props.StringProperty(description="Digest of the keys that the move was given")
+    problem: bpy.props.StringProperty(description="Why the keys do not follow")
+
+
+def move_of(camera: bpy.types.Object | None) -> EX4D_Move | None:
+    """How a camera's move was made; None for other objects, and where its scene is gone."""
+    if camera is None or camera.type != "CAMERA":
+        return None
+    move: EX4D_Move = camera.ex4d_move  # pyright: ignore[reportAttributeAccessIssue]
+    return move if move.preset and is_scene_object(camera.parent) else None
+
+
+def note_move(camera: bpy.types.Object, trajectory: Trajectory, package: Scene, frame_start: int, frames: int) -> None:
+    """Keep on a camera how its move was made.
+
+    Args:
+        camera: was animated with the move.
+        trajectory: the move.
+        package: the opened scene.
+        frame_start: Blender frame at which the move starts.
+        frames: its length.
+    """
+    move: Any = camera.ex4d_move  # pyright: ignore[reportAttributeAccessIssue]
+    move.preset = ""  # so that setting the rest rebuilds nothing
+    amount = float(trajectory.preset) if is_degrees(trajectory.preset) else trajectory.amount
+    move.amount = PRESETS[trajectory.preset][2] if amount is None else amount
+    move.elevation, move.easing = trajectory.elevation, trajectory.easing
+    move.frame_start, move.frames = frame_start, frames
+    assert camera.parent is not None  # cameras of moves have their scene for a parent
+    first = frame_start - link_of(camera.parent).frame_start
+    move.start = invert_rigid(package.source_camera().world_to_camera[first]).ravel().tolist()
+    move.distance = package.manifest.subject_distance
+    move.preset, move.keys, move.problem = trajectory.preset, digest_of_keys(camera), ""
+
+
+def trajectory_of(move: EX4D_Move) -> Trajectory:
+    """The move with its amounts of now.
+
+    Raises:
+        RequestError: an amount that no move has.
+    """
+    if is_degrees(move.preset):
+        return Trajectory(f"{move.amount:g}", None, move.elevation, move.easing)
+    return Trajectory(move.preset, move.amount, move.elevation, move.easing)
+
+
+def rebuild(camera: bpy.types.Object) -> None:
+    """Give a camera the keys of its move, in place of any that it has; what prevents that is kept as the problem."""
+    move = move_of(camera)
+    if move is None:
+        return
+    try:
+        package = open_scene(camera.parent)
+        first = move.frame_start - link_of(camera.parent).frame_start
+        path = shot_path(trajectory_of(move), package, frames=move.frames, first_frame=first)
+    except (CameraError, RequestError, SceneError) as error:
+        move.problem = str(error)
+        return
+    for owner in (camera, camera.data):
+        clear_keys(owner)
+    animate_with_few_keys(camera, path, move.frame_start)
+    for owner in (camera, camera.data):
+        if owner.animation_data is not None and owner.animation_data.action is not None:
+            owner.animation_data.action.update_tag()
+        owner.update_tag()
+    move.keys, move.problem = digest_of_keys(camera), ""
+
+
+def digest_of_keys(camera: bpy.types.Object) -> str:
+    """A digest of all keys of a camera and its data, to tell whether somebody has edited them."""
+    digest = hashlib.sha256()
+    for curve in (*curves_of(camera), *curves_of(camera.data)):
+        digest.update(f"{curve.data_path}[{curve.array_index}]".encode())
+        for name in ("co", "handle_left", "handle_right"):
+            values = np.empty(2 * len(curve.keyframe_points), dtype=np.float32)
+            curve.keyframe_points.foreach_get(name, values)
+            digest.update(values.tobytes())
+    return digest.hexdigest()
+
+
+def has_edited_keys(camera: bpy.types.Object) -> bool:
+    """Whether the keys of a camera are no longer those of its move."""
+    return digest_of_keys(camera) != camera.ex4d_move.keys  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def measure_of(move: EX4D_Move) -> Literal["ANGLE", "DISTANCE", ""]:
+    """What the amount of a move measures; "" for a zoom, and for EX-4D's ellipse."""
+    if move.preset == "orbit" or (is_degrees(move.preset) and abs(float(move.preset)) != _ELLIPSE):
+        return "ANGLE"
+    return "DISTANCE" if move.preset in _DIRECTIONS else ""
+
+
+def handle_of(camera: bpy.types.Object, move: EX4D_Move) -> mathutils.Matrix:
+    """Where the handle of a move is in Blender's world, without scale.
+
+    That of a distance starts at the source camera and points along z; that of an angle turns around the subject, with
+    the source camera on its y axis and up on its z axis.
+    """
+    start = camera.parent.matrix_world @ mathutils.Matrix(np.array(move.start).reshape(4, 4).tolist())
+    right, down, forward = (start.to_3x3().col[axis].normalized() for axis in range(3))
+    if measure_of(move) == "ANGLE":
+        place = start @ mathutils.Vector((0.0, 0.0, move.distance))
+        axes = (-right, -forward, -down)
+    else:
+        place = start.translation
+        along = start.to_3x3() @ mathutils.Vector(_DIRECTIONS[move.preset])
+        axes = along.to_track_quat("Z", "Y").to_matrix().col
+    matrix = mathutils.Matrix((*axes,)).transposed().to_4x4()
+    matrix.translation = place
+    return matrix
+
+
+def radius_of(camera: bpy.types.Object, move: EX4D_Move) -> float:
+    """The subject's distance in Blender's units."""
+    return move.distance * camera.parent.matrix_world.median_scale
+
+
+def _unit_of(move: Any) -> float:
+    """What an amount of 1 is in Blender's units, for moves by a distance."""
+    return radius_of(move.id_data, move) if is_scene_object(move.id_data.parent) else 1.0
+
+
+class EX4D_OT_reset_move(Operator):
+    """Replace the edited keys of the active shot's camera by those of its move."""
+
+    bl_idname = "ex4d.reset_move"
+    bl_label = "Reset Keys to Move"
+    bl_options = {"REGISTER", "UNDO"}
+
+    camera: bpy.props.StringProperty(options={"HIDDEN", "SKIP_SAVE"})
+
+    def execute(self, context: Context) -> set[str]:
+        camera = context.scene.objects.get(self.camera)
+        move = move_of(camera)
+        if camera is None or move is None:
+            self.report({"ERROR"}, iface_("This camera has no move of EX-4D"))
+            return {"CANCELLED"}
+        rebuild(camera)
+        if move.problem:
+            self.report({"ERROR"}, move.problem)
+            return {"CANCELLED"}
+        return {"FINISHED"}
+
+
+CLASSES = (EX4D_Move, EX4D_OT_reset_move)
+PROPERTIES = ((bpy.types.Object, "ex4d_move", bpy.props.PointerProperty(type=EX4D_Move)),)
