@@ -57,14 +57,14 @@ class SceneViews:
             RenderMemoryError: the device's memory is too small for this frame.
         """
         camera, settings = request.camera, request.render
-        require_footage(camera, request.first_frame, self._scene.manifest.frames)
+        require_footage(request.footage_frames, self._scene.manifest.frames)
         if settings not in self._rasterizers:
             self._rasterizers[settings] = create_rasterizer(
                 settings.rasterizer, self._device, settings.licence, self._machine
             )
         rasterizer = self._rasterizers[settings]
         try:
-            surface = self._surface(settings, request.first_frame, rasterizer.device)
+            surface = self._surface(settings, request.footage_frames[0], rasterizer.device)
             return _shown(rasterizer.render(surface, camera, with_depth=True), request.preview)
         except RuntimeError as error:
             if not is_out_of_memory(error):
@@ -77,7 +77,7 @@ class SceneViews:
     def _surface(self, settings: RenderSettings, frame: int, device: torch.device) -> DepthSurface:
         key = settings, frame
         if key not in self._surfaces:
-            surface = scene_surface(self._scene, self._source, settings, frame, frame + 1)
+            surface = scene_surface(self._scene, self._source, settings, range(frame, frame + 1))
             self._surfaces[key] = surface.to(device)
         return self._surfaces[key]
 
