@@ -25,6 +25,8 @@ from ..live.query import LiveQuery, add_query
 from ..scenes.link import is_scene_object
 from ..scheduler import LIVE_SECONDS, scheduler
 from ..shots.objects import shot_objects
+from ..shots.properties import active_shot
+from ..shots.source_time import is_driven, source_frames_of, time_signature
 from ..takes.requests import render_settings, shot_range
 from .path import is_keyframed_only, path_in_slices
 
@@ -100,6 +102,7 @@ class LiveCoverage(LiveQuery[Coverage]):
         self._signature: tuple[object, ...] = ()
         self._frame_start = 0
         self._first_frame = 0
+        self._source_frames: tuple[int, ...] | None = None
 
     def refresh(self, context: bpy.types.Context) -> None:
         """Read the camera of any rig by changing frames, and ask.
@@ -128,6 +131,7 @@ class LiveCoverage(LiveQuery[Coverage]):
             scene_object.ex4d_scene.digest,
             camera.name_full,
             frames,
+            time_signature(active_shot(blender_scene)),
             *(getattr(render, name) for name in _RENDER_SETTINGS),
         )
         if signature != self._signature:
@@ -135,7 +139,7 @@ class LiveCoverage(LiveQuery[Coverage]):
         if not self.stale:
             return
         self.stale = False
-        if not is_keyframed_only(camera, scene_object):
+        if not is_keyframed_only(camera, scene_object) or is_driven(active_shot(blender_scene)):
             self.report("This camera has a rig: press Refresh after changes")
             return
         try:
@@ -171,8 +175,10 @@ class LiveCoverage(LiveQuery[Coverage]):
     def _begin(self, blender_scene: bpy.types.Scene, scene_object: bpy.types.Object) -> Scene:
         package = self.open(scene_object)
         self.note_try()
-        self._frame_start = shot_range(blender_scene, scene_object)[0]
+        self._frame_start, frame_end = shot_range(blender_scene, scene_object)
         self._first_frame = self._frame_start - scene_object.ex4d_scene.frame_start
+        shot = active_shot(blender_scene)
+        self._source_frames = source_frames_of(shot, scene_object, self._frame_start, frame_end)
         return package
 
     def _read_on(self, reading: Generator[None, None, CameraPath]) -> None:
@@ -192,9 +198,11 @@ class LiveCoverage(LiveQuery[Coverage]):
             self.report(str(error))
 
     def _ask_about(self, package: Scene, path: CameraPath) -> None:
-        if self._first_frame < 0:
+        shown = self._source_frames
+        if shown is None and self._first_frame < 0:
             raise RequestError("the shot starts before the footage; move its first frame")
-        request = ShotRequest(package.digest, path, self._first_frame, render_settings(package))
+        first = self._first_frame if shown is None else 0
+        request = ShotRequest(package.digest, path, first, render_settings(package), source_frames=shown)
         request.require_footage(package.manifest.frames)
         self._current = request
         if self.asked is not None and not _same_shot(self.asked, request):
@@ -209,8 +217,7 @@ class LiveCoverage(LiveQuery[Coverage]):
             # With keys that are dragged, that is the stretch between their neighbours.
             start, stop = int(moved[0]), int(moved[-1]) + 1
             self.asked_frames = slice(start, stop)
-            part = replace(request, camera=request.camera.frames(start, stop), first_frame=request.first_frame + start)
-            self.ask(package, GetCoverage(part.to_wire()))
+            self.ask(package, GetCoverage(request.part(start, stop).to_wire()))
         self.report("")
 
     def _unknown_frames(self, request: ShotRequest) -> np.ndarray:
@@ -236,20 +243,19 @@ def _with(values: np.ndarray, part: slice, newer: np.ndarray) -> np.ndarray:
 
 
 def _same_shot(one: ShotRequest, other: ShotRequest) -> bool:
-    """Whether two questions are about the same frames of the same scene, in images of one size."""
+    """Whether two questions are about as many frames of the same scene, in images of one size."""
     first, second = (
-        (request.scene, request.first_frame, len(request.camera), request.camera.width, request.camera.height)
-        for request in (one, other)
+        (request.scene, len(request.camera), request.camera.width, request.camera.height) for request in (one, other)
     )
     return first == second
 
 
 def _moved(one: ShotRequest, other: ShotRequest) -> np.ndarray:
-    """Indices of the frames in which the camera of a shot differs, by more than Blender's own rounding."""
+    """Indices of the frames that show another moment, or whose camera differs by more than Blender's own rounding."""
     before, now = one.camera, other.camera
     pose = np.abs(before.world_to_camera - now.world_to_camera).max(axis=(1, 2)) > _SAME_POSE
     intrinsics = np.abs(before.intrinsics - now.intrinsics).max(axis=(1, 2)) > _SAME_INTRINSICS
-    return np.flatnonzero(pose | intrinsics)
+    return np.flatnonzero(pose | intrinsics | (np.array(one.footage_frames) != np.array(other.footage_frames)))
 
 
 @bpy.app.handlers.persistent

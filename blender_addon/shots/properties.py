@@ -15,6 +15,7 @@ import bpy
 from ..blender_types import BlenderScene
 from ..scenes.link import is_scene_object
 from .final_settings import EX4D_Final
+from .source_time import copy_time, follow_time, rename_animation
 
 # The settings that a new shot copies.
 _SETTINGS = ("scene_object", "use_range", "frame_start", "frame_end", "holes", "hole_color")
@@ -29,8 +30,13 @@ def _is_camera(_: bpy.types.PropertyGroup, candidate: bpy.types.Object) -> bool:
     return candidate.type == "CAMERA"
 
 
+def _follow_time(shot: bpy.types.PropertyGroup, _: bpy.types.Context) -> None:
+    follow_time(shot.id_data)
+
+
 def _use_camera(blender_scene: Any, _: bpy.types.Context) -> None:
-    """Make the selected shot's camera the active one."""
+    """Make the selected shot's camera the active one, and its time that of the viewport."""
+    follow_time(blender_scene)
     camera = active_shot(blender_scene).camera
     if camera is not None and camera.name in blender_scene.objects:
         blender_scene.camera = camera
@@ -41,7 +47,11 @@ class EX4D_Shot(bpy.types.PropertyGroup):
 
     key: bpy.props.StringProperty(description="Identifier of the shot, which its takes refer to")
     scene_object: bpy.props.PointerProperty(
-        name="Scene", description="Imported scene to shoot", type=bpy.types.Object, poll=_is_scene
+        name="Scene",
+        description="Imported scene to shoot",
+        type=bpy.types.Object,
+        poll=_is_scene,
+        update=_follow_time,
     )
     camera: bpy.props.PointerProperty(
         name="Camera", description="Camera to shoot with", type=bpy.types.Object, poll=_is_camera
@@ -54,6 +64,20 @@ class EX4D_Shot(bpy.types.PropertyGroup):
     )
     frame_start: bpy.props.IntProperty(name="Start Frame", description="First frame of the shot", default=1)
     frame_end: bpy.props.IntProperty(name="End Frame", description="Last frame of the shot", default=49)
+    use_source_frame: bpy.props.BoolProperty(
+        name="Retime",
+        description="Show the moments of Source Frame, which can be animated, instead of those of the current frame",
+        default=False,
+        update=_follow_time,
+    )
+    source_frame: bpy.props.FloatProperty(
+        name="Source Frame",
+        description="Frame at which the footage ordinarily shows the moment; the nearest frame of the footage is used, "
+        "and its first or last one beyond its ends",
+        default=1.0,
+        step=100,
+        precision=2,
+    )
     holes: bpy.props.EnumProperty(
         name="Unseen",
         description="How previews show areas that the footage did not see",
@@ -93,7 +117,10 @@ def listed_shot(blender_scene: BlenderScene) -> EX4D_Shot:
         unlisted = blender_scene.ex4d_unlisted_shot
         first = shots.add()
         first.key, first.camera, first.label = unlisted.key, unlisted.camera, unlisted.label
-        _copy_settings(unlisted, first)
+        path = unlisted.path_from_id()
+        _copy_settings(unlisted, first, copy_curve=False)
+        rename_animation(blender_scene, {path: first.path_from_id()})
+        unlisted.use_source_frame = False
     return active_shot(blender_scene)
 
 
@@ -137,7 +164,11 @@ def free_label(blender_scene: BlenderScene, wanted: str, besides: EX4D_Shot | No
     return label
 
 
-def _copy_settings(source: EX4D_Shot, target: EX4D_Shot) -> None:
+def _copy_settings(source: EX4D_Shot, target: EX4D_Shot, *, copy_curve: bool = True) -> None:
+    if copy_curve:
+        copy_time(source, target)
+    else:
+        target.source_frame, target.use_source_frame = source.source_frame, source.use_source_frame
     for name in _SETTINGS:
         setattr(target, name, getattr(source, name))
     for name in EX4D_Final.__annotations__:  # the preset first, since it sets others

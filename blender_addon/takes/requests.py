@@ -32,6 +32,7 @@ def build_request(
     frame_start: int,
     frame_end: int,
     *,
+    source_frames: tuple[int, ...] | None = None,
     preview: PreviewSettings | None = None,
     wan: WanSettings | None = None,
     engine: EngineName = "preview",
@@ -41,6 +42,7 @@ def build_request(
 
     Args:
         frame_start, frame_end: Blender frames, both included.
+        source_frames: footage frame of each, from 0; None where time runs as it was filmed.
 
     Raises:
         SceneError: the package is missing or changed.
@@ -49,14 +51,15 @@ def build_request(
     """
     scene = open_scene(scene_object)
     first, last = scene_object.ex4d_scene.frame_start, scene_object.ex4d_scene.frame_start + scene.manifest.frames - 1
-    if frame_start < first or frame_end > last:
+    if source_frames is None and (frame_start < first or frame_end > last):
         raise CameraError(
             f"the shot's frames {frame_start} to {frame_end} leave the footage; stay within frames {first} to {last}"
         )
     request = ShotRequest(
         scene=scene.digest,
         camera=sample_camera(camera, scene_object, frame_start, frame_end),
-        first_frame=frame_start - first,
+        first_frame=frame_start - first if source_frames is None else 0,
+        source_frames=source_frames,
         render=render_settings(scene),
         engine=engine,
         preview=preview or PreviewSettings(),
@@ -74,11 +77,14 @@ def render_settings(package: Scene) -> RenderSettings:
 def shot_range(scene: bpy.types.Scene, scene_object: bpy.types.Object) -> tuple[int, int]:
     """First and last frame of the scene's active shot.
 
-    Without a range of its own it is what the scene's frame range and the footage have in common.
+    Without a range of its own it is what the scene's frame range and the footage have in common, or all of the scene's
+    frame range where the shot is retimed.
     """
     shot, link = active_shot(scene), scene_object.ex4d_scene
     if shot.use_range:
         return shot.frame_start, shot.frame_end
+    if shot.use_source_frame:
+        return scene.frame_start, scene.frame_end
     last = link.frame_start + link.frames - 1
     return max(scene.frame_start, link.frame_start), min(scene.frame_end, last)
 
