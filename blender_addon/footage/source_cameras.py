@@ -164,6 +164,6 @@ def _require_plain(clip: bpy.types.MovieClip) -> None:
         )
     if clip.frame_offset:
         raise CameraError(
-            f"the clip {clip.name!r} starts {clip.frame_offset} frames into its file; set its Frame Offset to 0, so that "
-            "camera and footage belong together"
+            f"the clip {clip.name!r} starts {clip.frame_offset} frames into its file; set its Frame Offset to 0, "
+            "so that camera and footage belong together"
         )

@@ -1,4 +1,4 @@
-"""Footage from a lens with distortion becomes the scene that a pinhole camera would have filmed; depth and colour agree."""
+"""Footage from a lens with distortion becomes what a pinhole camera would have filmed; depth and colour agree."""
 
 from __future__ import annotations
 
