@@ -107,6 +107,7 @@ class EX4D_PT_shot_time(SidebarPanel, Panel):
 
     def draw(self, context: Context) -> None:
         layout, shot = self.layout, active_shot(context.scene)
+        layout.use_property_split = True
         layout.operator_menu_enum(EX4D_OT_retime_shot.bl_idname, "preset", text="Presets", icon="TIME")
         column = layout.column()
         column.active = shot.use_source_frame

@@ -20,6 +20,7 @@ from blender_addon.views.live_view import live_view
 from ex4d_core.source_frames import to_text
 
 from .taking import send
+from .test_import_scene import render_frame
 
 FIRST, LAST = 11, 19
 
@@ -64,6 +65,15 @@ def test_mesh_and_texture_follow_the_curve_and_the_curve_alone(moving):
     assert source_frames_of(shot, moving, 11, 19) == (6, 6, 6, 6, 6, 4, 2, 0, 0)
     shot.use_source_frame = False
     assert shown_in_viewport(moving, 14) == (3, 3)
+
+
+def test_blenders_own_renders_show_the_moment(card_scene, tmp_path):
+    imported = import_scene(card_scene, ImportSettings(frame_start=FIRST))
+    bpy.context.scene.camera = imported.ex4d_scene.source_camera
+    early, late = (render_frame(frame, tmp_path / "render.png") for frame in (12, 18))
+    set_time_keys(active_shot(bpy.context.scene), [(FIRST, 18.0)])
+    frozen = render_frame(12, tmp_path / "render.png")
+    assert np.abs(frozen - late).mean() < 0.5 and np.abs(early - late).mean() > 5
 
 
 def test_half_frames_go_to_the_later_one_in_viewport_and_take(moving):
