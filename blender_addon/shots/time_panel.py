@@ -11,7 +11,7 @@ from ..scenes.link import NeedsScene
 from ..takes.requests import shot_range
 from .objects import shot_objects
 from .panel import EX4D_PT_shots
-from .properties import active_shot, listed_shot
+from .properties import DEFAULT_LABEL, active_shot, free_label, label_for, listed_shot
 from .source_time import set_time_keys, source_frame_now, source_frames_of
 from .time_presets import (
     Span,
@@ -82,6 +82,8 @@ class EX4D_OT_retime_shot(NeedsScene, Operator):
             shown = source_frames_of(shot, scene_object, span.first, curve.last)
             assert shown is not None  # it has just got its curve
             shot.camera = orbiting_camera(scene_object, span, self.hold, shown, self.degrees)
+            if shot.label == DEFAULT_LABEL:
+                shot.label = free_label(scene, label_for(shot.camera), besides=shot)
             scene.camera = shot.camera
         return {"FINISHED"}
 
