@@ -124,9 +124,7 @@ class LensDistortion(Settings):
 
     def _fills(self, zoom: float) -> bool:
         """Whether every pixel of the undistorted image's edge, enlarged so much, is in the footage."""
-        columns, rows = (
-            np.linspace(0.5, side - 0.5, min(side, _EDGE_POINTS)) for side in (self.width, self.height)
-        )
+        columns, rows = (np.linspace(0.5, side - 0.5, min(side, _EDGE_POINTS)) for side in (self.width, self.height))
         edge = [np.stack(np.broadcast_arrays(columns, y), axis=-1) for y in (0.5, self.height - 0.5)]
         edge += [np.stack(np.broadcast_arrays(x, rows), axis=-1) for x in (0.5, self.width - 0.5)]
         at = self._from_undistorted(np.concatenate(edge), zoom)

@@ -17,7 +17,15 @@ from ex4d_core.errors import RequestError
 from ex4d_core.licences import Licence
 from ex4d_core.scene_manifest import is_sha256
 from ex4d_core.schema import Codec, Length, Option, Range, Settings, decode
-from ex4d_core.source_frames import MAX_FRAMES, consecutive_from, is_consecutive, source_frames_from, to_text
+from ex4d_core.source_frames import (
+    MAX_FRAMES,
+    consecutive_from,
+    is_consecutive,
+    require_footage,
+    shown_frames,
+    source_frames_from,
+    to_text,
+)
 
 # Bounds that keep one request from taking a backend down; raise them together with the memory tests.
 MAX_SIDE = 8192
@@ -381,46 +389,3 @@ def require_size(camera: CameraPath) -> None:
     """Raises RequestError where a camera's frames are larger than this project renders."""
     if max(camera.width, camera.height) > MAX_SIDE:
         raise RequestError(f"a frame may have sides of at most {MAX_SIDE} pixels, not {camera.width}x{camera.height}")
-
-
-def shown_frames(count: int, first_frame: int = 0, source_frames: Sequence[int] | None = None) -> Sequence[int]:
-    """The footage frame that each of ``count`` new frames shows.
-
-    Args:
-        first_frame: the first of consecutive ones.
-        source_frames: one for each new frame, in place of consecutive ones.
-
-    Raises:
-        RequestError: there is not one for each, or both are given.
-    """
-    if source_frames is None:
-        return consecutive_from(first_frame, count)
-    if first_frame:
-        raise RequestError(f"first_frame must be left out beside source_frames, not {first_frame}")
-    if len(source_frames) != count:
-        given = len(source_frames)
-        raise RequestError(f"source_frames must name a frame for each of the camera's {count} frames, not {given}")
-    return source_frames
-
-
-def require_footage(shown: Sequence[int], frames: int) -> None:
-    """Check that footage of ``frames`` frames has all that a shot shows.
-
-    Args:
-        shown: footage frames, as `shown_frames` returns them.
-
-    Raises:
-        RequestError: the shot starts before the footage, runs past its end, or names a frame that is not there.
-    """
-    if isinstance(shown, range):
-        if shown.start < 0 or shown.stop > frames:
-            raise RequestError(
-                f"the camera has {len(shown)} frames from footage frame {shown.start}, "
-                f"but the scene has {frames}; shorten the shot or start it earlier"
-            )
-        return
-    missing = next((one for one in shown if not 0 <= one < frames), None)
-    if missing is not None:
-        raise RequestError(
-            f"source_frames has footage frame {missing}, but the scene has {frames}; name frames 0 to {frames - 1}"
-        )

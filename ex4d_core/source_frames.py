@@ -34,6 +34,49 @@ def is_consecutive(frames: Sequence[int]) -> bool:
     return isinstance(frames, range) or tuple(frames) == tuple(consecutive_from(frames[0], len(frames)))
 
 
+def shown_frames(count: int, first_frame: int = 0, source_frames: Sequence[int] | None = None) -> Sequence[int]:
+    """The footage frame that each of ``count`` new frames shows.
+
+    Args:
+        first_frame: the first of consecutive ones.
+        source_frames: one for each new frame, in place of consecutive ones.
+
+    Raises:
+        RequestError: there is not one for each, or both are given.
+    """
+    if source_frames is None:
+        return consecutive_from(first_frame, count)
+    if first_frame:
+        raise RequestError(f"first_frame must be left out beside source_frames, not {first_frame}")
+    if len(source_frames) != count:
+        given = len(source_frames)
+        raise RequestError(f"source_frames must name a frame for each of the camera's {count} frames, not {given}")
+    return source_frames
+
+
+def require_footage(shown: Sequence[int], frames: int) -> None:
+    """Check that footage of ``frames`` frames has all that a shot shows.
+
+    Args:
+        shown: footage frames, as `shown_frames` returns them.
+
+    Raises:
+        RequestError: the shot starts before the footage, runs past its end, or names a frame that is not there.
+    """
+    if isinstance(shown, range):
+        if shown.start < 0 or shown.stop > frames:
+            raise RequestError(
+                f"the camera has {len(shown)} frames from footage frame {shown.start}, "
+                f"but the scene has {frames}; shorten the shot or start it earlier"
+            )
+        return
+    missing = next((one for one in shown if not 0 <= one < frames), None)
+    if missing is not None:
+        raise RequestError(
+            f"source_frames has footage frame {missing}, but the scene has {frames}; name frames 0 to {frames - 1}"
+        )
+
+
 def nearest_frames(times: Sequence[float] | np.ndarray, frames: int) -> tuple[int, ...]:
     """The footage frames that a curve shows: the nearest ones.
 

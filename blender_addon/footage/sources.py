@@ -194,6 +194,7 @@ def _camera_files(chosen: Path) -> tuple[Path, ...]:
 
 def _camera_from_blender(settings: EX4D_Footage, footage: tuple[Path, ...], folder: Path) -> Path:
     """The file of a solved clip's camera, or of a camera object's."""
+    first, images = footage[0], len(footage)
     if settings.camera_from == "CLIP":
         if settings.clip is None:
             raise FootageError("choose the movie clip whose solved camera filmed the footage")
@@ -201,10 +202,9 @@ def _camera_from_blender(settings: EX4D_Footage, footage: tuple[Path, ...], fold
     else:
         if settings.camera_object is None:
             raise FootageError("choose the camera object that filmed the footage")
-        frames, size = footage_extent(footage[0])
-        frames = len(footage) if len(footage) > 1 else frames
-        path = camera_of_object(settings.camera_object, settings.camera_start, frames, size)
-    return write_camera(path, folder, re.sub(r"[^\w-]+", "_", footage[0].stem).strip("_") or "footage")
+        frames, size = footage_extent(first)
+        path = camera_of_object(settings.camera_object, settings.camera_start, images if images > 1 else frames, size)
+    return write_camera(path, folder, re.sub(r"[^\w-]+", "_", first.stem).strip("_") or "footage")
 
 
 def _sequence(folder: Path, suffixes: tuple[str, ...], what: str) -> tuple[str, tuple[Path, ...]]:

@@ -27,10 +27,9 @@ from ex4d_core.shot import (
     RenderSettings,
     WanSettings,
     require_size,
-    shown_frames,
     wan_preset,
 )
-from ex4d_core.source_frames import source_frames_from
+from ex4d_core.source_frames import shown_frames, source_frames_from
 from ex4d_core.trajectories import Trajectory, extent_of_move, is_degrees, shot_path
 
 if TYPE_CHECKING:

@@ -22,7 +22,8 @@ from ex4d.raster.rasterizer import cpu_cores
 from ex4d.raster.simplified_frame import SimplifiedFrame
 from ex4d_core.cameras import CameraPath
 from ex4d_core.scene import PlacedFootage
-from ex4d_core.shot import RenderSettings, ShotRequest, require_footage
+from ex4d_core.shot import RenderSettings, ShotRequest
+from ex4d_core.source_frames import require_footage
 
 # A simplified frame of 512x512 takes about 1 MB: some hundred frames of footage stay ready.
 _KEPT_BYTES = 256 * 2**20

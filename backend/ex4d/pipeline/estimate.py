@@ -20,7 +20,8 @@ from ex4d.devices import Devices
 from ex4d_core.errors import Ex4dError
 from ex4d_core.final_sizes import window_count, working_size
 from ex4d_core.mesh_cache import grid_vertices, positions_bytes
-from ex4d_core.shot import WanSettings, shown_frames
+from ex4d_core.shot import WanSettings
+from ex4d_core.source_frames import shown_frames
 
 if TYPE_CHECKING:
     from ex4d.machine import MachineSettings

@@ -24,8 +24,8 @@ from ex4d.raster import (
 from ex4d_core.cameras import CameraPath
 from ex4d_core.scene import PlacedFootage
 from ex4d_core.scene_manifest import SceneManifest
-from ex4d_core.shot import RenderSettings, require_footage, shown_frames
-from ex4d_core.source_frames import consecutive_from, is_consecutive
+from ex4d_core.shot import RenderSettings
+from ex4d_core.source_frames import consecutive_from, is_consecutive, require_footage, shown_frames
 
 # Footage and images of a batch take about 20 bytes a pixel, and the drawing of it as much again on a CPU; this keeps
 # a batch under 300 MB.

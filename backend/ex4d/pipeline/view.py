@@ -19,7 +19,8 @@ from ex4d.pipeline.render import scene_surface
 from ex4d.raster import Rasterizer, RenderedBatch, RenderMemoryError, create_rasterizer
 from ex4d.raster.batches import is_out_of_memory
 from ex4d_core.scene import PlacedFootage
-from ex4d_core.shot import PreviewSettings, RenderSettings, ShotRequest, require_footage
+from ex4d_core.shot import PreviewSettings, RenderSettings, ShotRequest
+from ex4d_core.source_frames import require_footage
 
 # The current frame, and a few before and after it.
 _KEPT_FRAMES = 4
