@@ -90,6 +90,20 @@ class CameraPath:
             raise CameraError(f"a camera path of {len(self)} frames has no frames {start} to {stop}")
         return self._with_checked(self.world_to_camera[part], self.intrinsics[part])
 
+    def at(self, frames: Sequence[int]) -> CameraPath:
+        """The cameras of these frames, in their order; of consecutive ones (a `range`) views of its arrays.
+
+        Raises:
+            CameraError: the path has no such frame.
+        """
+        if isinstance(frames, range) and frames.step == 1:
+            return self.frames(frames.start, frames.stop)
+        missing = next((one for one in frames if not 0 <= one < len(self)), None)
+        if missing is not None or not len(frames):
+            raise CameraError(f"a camera path of {len(self)} frames has no frame {missing}")
+        places = np.asarray(frames)
+        return self._with_checked(self.world_to_camera[places], self.intrinsics[places])
+
     def resized(self, width: int, height: int) -> CameraPath:
         """The same cameras seen through an image of another size (another aspect ratio stretches the image)."""
         scale = np.diag([width / self.width, height / self.height, 1.0])

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from ex4d_core.errors import RequestError
+from ex4d_core.lens_distortion import LensDistortion
 from ex4d_core.schema import Length, Option, Range, Settings
 from ex4d_core.shot import MAX_FRAMES, MAX_LABEL, Convention, ShotRequest
 from ex4d_core.sources import (
@@ -49,6 +50,8 @@ class ReconstructionSettings(Settings):
         convention: how the DW-Mesh for display is built; "reference" also takes EX-4D's focal length where neither
             the settings nor a camera file give one.
         camera_scale: multiplies the positions of a moving source camera.
+        distortion: of the footage's lens, which is undone; the lens and the camera are those of the undistorted image,
+            depth has the pixels of the footage as it is. None for footage without, which older sides understand, too.
 
     Raises:
         RequestError: a field of the wrong type or out of range.
@@ -73,6 +76,19 @@ class ReconstructionSettings(Settings):
     camera_scale: Annotated[
         float, Range(above=0), Option("multiply the positions of --source-camera", metavar="FACTOR")
     ] = 1.0
+    distortion: LensDistortion | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.distortion is not None and self.depth.mist is not None:
+            raise RequestError("a mist pass is rendered without lens distortion; leave distortion or mist out")
+
+    def to_wire(self) -> dict[str, Any]:
+        """Plain values for msgpack and JSON; without distortion where there is none, which older sides refuse."""
+        values = super().to_wire()
+        if self.distortion is None:
+            del values["distortion"]
+        return values
 
 
 @dataclass(frozen=True)

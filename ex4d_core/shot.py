@@ -6,8 +6,8 @@ Every field's type, bounds and flag on the command line are in its annotation; s
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
@@ -17,9 +17,17 @@ from ex4d_core.errors import RequestError
 from ex4d_core.licences import Licence
 from ex4d_core.scene_manifest import is_sha256
 from ex4d_core.schema import Codec, Length, Option, Range, Settings, decode
+from ex4d_core.source_frames import (
+    MAX_FRAMES,
+    consecutive_from,
+    is_consecutive,
+    require_footage,
+    shown_frames,
+    source_frames_from,
+    to_text,
+)
 
 # Bounds that keep one request from taking a backend down; raise them together with the memory tests.
-MAX_FRAMES = 100_000
 MAX_SIDE = 8192
 MAX_LABEL = 200
 MAX_PROMPT = 5000
@@ -306,7 +314,10 @@ class ShotRequest(Settings):
     Attributes:
         scene: SHA-256 of the scene's manifest.
         camera: one camera per new frame, in the scene's world; its size is the size of the result.
-        first_frame: footage frame that the camera's frame 0 belongs to.
+        first_frame: footage frame that the camera's frame 0 belongs to; the others show the ones after it.
+        source_frames: the footage frame that each new frame shows, where they are not consecutive: in any order, and
+            repeated at will. Frame numbers or their text form (`ex4d_core.source_frames`); consecutive ones become
+            None and a first_frame, so that a shot has one form only.
         label: for people, in job lists.
 
     Raises:
@@ -321,41 +332,60 @@ class ShotRequest(Settings):
     preview: PreviewSettings = field(default_factory=PreviewSettings)
     wan: WanSettings = field(default_factory=WanSettings)
     label: Annotated[str, Length(MAX_LABEL)] = ""
+    source_frames: Annotated[tuple[int, ...] | None, Codec(None, to_text, source_frames_from)] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._settle_source_frames()
         if not is_sha256(self.scene):
             raise RequestError(f"scene must be the SHA-256 of a scene manifest, not {self.scene!r:.80}")
         if len(self.camera) > MAX_FRAMES:
             raise RequestError(f"a shot may have at most {MAX_FRAMES} frames, not {len(self.camera)}")
         require_size(self.camera)
 
+    @property
+    def footage_frames(self) -> Sequence[int]:
+        """The footage frame that each new frame shows; a `range` where they are consecutive."""
+        if self.source_frames is None:
+            return consecutive_from(self.first_frame, len(self.camera))
+        return self.source_frames
+
+    def to_wire(self) -> dict[str, Any]:
+        """Plain values for msgpack and JSON; without source frames that are consecutive, which older sides refuse."""
+        values = super().to_wire()
+        if self.source_frames is None:
+            del values["source_frames"]
+        return values
+
+    def part(self, start: int, stop: int) -> ShotRequest:
+        """The same shot from frame ``start`` up to, but not including, ``stop``.
+
+        Raises:
+            CameraError: it has no such frames.
+        """
+        camera, shown = self.camera.frames(start, stop), self.source_frames
+        if shown is None:
+            return replace(self, camera=camera, first_frame=self.first_frame + start)
+        return replace(self, camera=camera, source_frames=shown[start:stop])
+
     def require_footage(self, frames: int) -> None:
         """Check that a scene of ``frames`` frames covers the shot.
 
         Raises:
-            RequestError: the camera runs past the footage.
+            RequestError: the shot shows a frame that the footage does not have.
         """
-        require_footage(self.camera, self.first_frame, frames)
+        require_footage(self.footage_frames, frames)
+
+    def _settle_source_frames(self) -> None:
+        shown = self.source_frames
+        if shown is None:
+            return
+        if is_consecutive(shown_frames(len(self.camera), self.first_frame, shown)):
+            object.__setattr__(self, "first_frame", shown[0])
+            object.__setattr__(self, "source_frames", None)
 
 
 def require_size(camera: CameraPath) -> None:
     """Raises RequestError where a camera's frames are larger than this project renders."""
     if max(camera.width, camera.height) > MAX_SIDE:
         raise RequestError(f"a frame may have sides of at most {MAX_SIDE} pixels, not {camera.width}x{camera.height}")
-
-
-def require_footage(camera: CameraPath, first_frame: int, frames: int) -> None:
-    """Check that footage of ``frames`` frames covers a camera path.
-
-    Args:
-        first_frame: footage frame that the camera's frame 0 belongs to.
-
-    Raises:
-        RequestError: the camera starts before the footage or runs past its end.
-    """
-    if first_frame < 0 or first_frame + len(camera) > frames:
-        raise RequestError(
-            f"the camera has {len(camera)} frames from footage frame {first_frame}, "
-            f"but the scene has {frames}; shorten the shot or start it earlier"
-        )

@@ -7,8 +7,9 @@ Every move starts at the source camera, so frame 0 of a take is the footage's ow
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 
@@ -193,6 +194,26 @@ def shot_path(
     lens = source.intrinsics[first_frame]
     path = build_path(trajectory, length, lens, manifest.width, manifest.height, manifest.subject_distance)
     return replace(path, world_to_camera=path.world_to_camera @ source.world_to_camera[first_frame])
+
+
+def extent_of_move(frames: int | None, first_frame: int, source_frames: Sequence[int] | None) -> dict[str, Any]:
+    """Length and start of a move, as `shot_path` takes them, through frames of the footage in any order.
+
+    Args:
+        frames: length of the move; None for all source frames, or all of the footage from ``first_frame`` on.
+        first_frame: of the footage, without source frames.
+        source_frames: the footage frame that each frame of the move shows, or None.
+
+    Raises:
+        RequestError: there is not a source frame for each frame of the move.
+    """
+    if source_frames is None:
+        return {"frames": frames, "first_frame": first_frame}
+    if frames not in (None, len(source_frames)):
+        raise RequestError(
+            f"frames must be left out or {len(source_frames)}, the number of source_frames, not {frames}"
+        )
+    return {"frames": len(source_frames), "first_frame": source_frames[0]}
 
 
 def ease(time: np.ndarray, easing: str) -> np.ndarray:

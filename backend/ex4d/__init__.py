@@ -12,7 +12,7 @@ the same settings. Errors that a user can act on derive from `Ex4dError`; the te
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,8 @@ from ex4d_core.errors import Ex4dError, RequestError
 from ex4d_core.scene import PlacedFootage, Scene
 from ex4d_core.schema import split_fields
 from ex4d_core.shot import EngineName, PreviewSettings, RenderSettings, ShotRequest, WanSettings, wan_preset
-from ex4d_core.trajectories import Trajectory, arc, move, orbit, shot_path
+from ex4d_core.source_frames import source_frames_from
+from ex4d_core.trajectories import Trajectory, arc, extent_of_move, move, orbit, shot_path
 
 if TYPE_CHECKING:
     from ex4d.pipeline.outputs import Views
@@ -122,6 +123,7 @@ def render(
     *,
     size: tuple[int, int] | None = None,
     first_frame: int = 0,
+    source_frames: Sequence[int] | str | None = None,
     frames: int | None = None,
     device: str = "auto",
     progress: Progress = ignore_progress,
@@ -138,8 +140,10 @@ def render(
     Args:
         camera: a move, or a path in the scene's world (OpenCV axes), one camera for each new frame.
         size: (width, height) of the new frames; None for the footage's.
-        first_frame: footage frame that the first new frame shows.
-        frames: length of a move; None for all of the footage from there on.
+        first_frame: footage frame that the first new frame shows; the others show the ones after it.
+        source_frames: the footage frame that each new frame shows, in any order and repeated at will, as numbers or
+            as text: "0-24,24*25" plays 25 frames and holds the last one for 25 more.
+        frames: length of a move; None for all of the footage from there on, or for all source frames.
         device: "auto", "cpu", or "cuda" with an optional number.
         progress: called with a stage, frames done, and frames in all; what it raises ends the work.
         note: called with sentences about what you should know of the render.
@@ -150,9 +154,11 @@ def render(
     """
     from ex4d.pipeline.outputs import render_views
 
-    path = _path_in(scene, camera, size, first_frame, frames)
+    shown = source_frames_from(source_frames)
+    path = _path_in(scene, camera, size, first_frame, frames, shown)
     chosen = RenderSettings(**{"convention": scene.manifest.convention, **settings})
-    return render_views(scene, path, chosen, first_frame=first_frame, device=device, progress=progress, note=note)
+    how = {"first_frame": first_frame, "source_frames": shown, "device": device, "progress": progress, "note": note}
+    return render_views(scene, path, chosen, **how)
 
 
 def generate(
@@ -163,6 +169,7 @@ def generate(
     engine: EngineName = "preview",
     size: tuple[int, int] | None = None,
     first_frame: int = 0,
+    source_frames: Sequence[int] | str | None = None,
     frames: int | None = None,
     label: str = "",
     device: str = "auto",
@@ -195,10 +202,12 @@ def generate(
     from ex4d.pipeline.take_folder import read_take, take_into_folder
 
     of_render, of_preview, of_wan = split_fields(settings, RenderSettings, PreviewSettings, WanSettings)
+    shown = source_frames_from(source_frames)
     request = ShotRequest(
         scene=scene.digest,
-        camera=_path_in(scene, camera, size, first_frame, frames),
+        camera=_path_in(scene, camera, size, first_frame, frames, shown),
         first_frame=first_frame,
+        source_frames=shown,
         render=RenderSettings(**{"convention": scene.manifest.convention, **of_render}),
         engine=engine,
         preview=PreviewSettings(**of_preview),
@@ -217,9 +226,10 @@ def _path_in(
     size: tuple[int, int] | None,
     first_frame: int,
     frames: int | None,
+    source_frames: tuple[int, ...] | None,
 ) -> CameraPath:
     if isinstance(camera, Trajectory):
-        path = shot_path(camera, scene, frames=frames, first_frame=first_frame)
+        path = shot_path(camera, scene, **extent_of_move(frames, first_frame, source_frames))
     elif frames is not None and frames != len(camera):
         raise RequestError(f"frames must be left out or {len(camera)}, the length of the camera path, not {frames}")
     else:

@@ -163,6 +163,20 @@ def _curve_lists(owner: bpy.types.ID) -> list[Any]:
     return [bag.fcurves for bag in bags if bag is not None]
 
 
+def remove_curve(owner: bpy.types.ID, curve: bpy.types.FCurve) -> None:
+    """Delete one of `curves_of` an object, its data or a scene."""
+    animation: Any = owner.animation_data
+    if bpy.app.version < (4, 4, 0):
+        animation.action.fcurves.remove(curve)
+        return
+    for layer in animation.action.layers:
+        for strip in layer.strips:
+            bag = strip.channelbag(animation.action_slot)
+            if bag is not None and curve in list(bag.fcurves):
+                bag.fcurves.remove(curve)
+                return
+
+
 def _channels(camera: bpy.types.Object, path: CameraPath) -> list[_Channel]:
     """The animated properties of a camera on a path; sets those that cannot be animated."""
     matrices = [mathutils.Matrix(matrix) for matrix in blender_from_world_to_camera(path.world_to_camera)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import bpy
@@ -42,16 +44,12 @@ def sample_camera(
     read_lens(camera_data(camera), scene.render)
     frame_before, subframe_before = scene.frame_current, scene.frame_subframe
     samples = []
-    muted = [] if _may_follow_a_surface(camera) else _enabled_caches(scene)
     try:
-        for cache in muted:
-            cache.show_viewport = False
-        for frame in range(frame_start, frame_end + 1):
-            scene.frame_set(frame)
-            samples.append(current_camera(camera, scene_object))
+        with nullcontext() if _may_follow_a_surface(camera) else without_mesh_caches(scene):
+            for frame in range(frame_start, frame_end + 1):
+                scene.frame_set(frame)
+                samples.append(current_camera(camera, scene_object))
     finally:
-        for cache in muted:
-            cache.show_viewport = True
         scene.frame_set(frame_before, subframe=subframe_before)
     return replace(
         samples[0],
@@ -84,8 +82,21 @@ def current_camera(camera: bpy.types.Object, scene_object: bpy.types.Object) -> 
     return CameraPath(world_to_camera, intrinsics, *render_size(render))
 
 
+@contextmanager
+def without_mesh_caches(scene: bpy.types.Scene) -> Iterator[None]:
+    """Change frames without the imported scenes' mesh caches, which cost most of it and do not move cameras."""
+    muted = _enabled_caches(scene)
+    try:
+        for cache in muted:
+            cache.show_viewport = False
+        yield
+    finally:
+        for cache in muted:
+            cache.show_viewport = True
+
+
 def _enabled_caches(scene: bpy.types.Scene) -> list[bpy.types.Modifier]:
-    """The imported scenes' enabled mesh caches, which cost most of a frame change and do not move cameras."""
+    """The imported scenes' mesh caches that are enabled."""
     caches = (candidate.modifiers.get(MESH_CACHE) for candidate in scene.objects if candidate.type == "MESH")
     return [cache for cache in caches if cache is not None and cache.show_viewport]
 

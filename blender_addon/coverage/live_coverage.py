@@ -11,7 +11,6 @@ import bpy
 import numpy as np
 from bpy.app.translations import pgettext_iface as iface_
 
-from ex4d_core.cameras import CameraPath
 from ex4d_core.errors import RequestError
 from ex4d_core.messages import Coverage, GetCoverage
 from ex4d_core.scene import Scene
@@ -22,7 +21,7 @@ from ..live.each_scene import OfEachScene, areas_of
 from ..live.query import LiveQuery, add_query
 from ..shots.objects import shot_objects
 from ..takes.requests import render_settings
-from .shot_path import SAME_INTRINSICS, SAME_POSE, shot_paths
+from .shot_path import SAME_INTRINSICS, SAME_POSE, ShotPath, shot_paths
 
 # Below this visible fraction most of a frame is generated.
 LITTLE_KNOWN = 0.5
@@ -95,7 +94,8 @@ class LiveCoverage(LiveQuery[Coverage]):
         if scene_object is None or camera is None:
             raise RequestError("the shot has no scene or no camera; import a scene and add a camera move")
         shot_path = shot_paths.of(context.scene)
-        self._ask_about(scene_object, shot_path.sample(context), shot_path.frame_start)
+        shot_path.sample(context)
+        self._ask_about(scene_object, shot_path)
         self._about = shot_path.number, context.scene.ex4d_shot.occlusion
 
     def follow(self, blender_scene: bpy.types.Scene) -> None:
@@ -113,7 +113,7 @@ class LiveCoverage(LiveQuery[Coverage]):
             return
         self._about = about
         try:
-            self._ask_about(scene_object, shot_path.path, shot_path.frame_start)
+            self._ask_about(scene_object, shot_path)
         except (SceneError, RequestError) as error:
             self.report(str(error))
 
@@ -143,14 +143,16 @@ class LiveCoverage(LiveQuery[Coverage]):
         for area in areas_of(bpy.context.scene, {"VIEW_3D", "DOPESHEET_EDITOR", "GRAPH_EDITOR"}):
             area.tag_redraw()
 
-    def _ask_about(self, scene_object: bpy.types.Object, path: CameraPath, frame_start: int) -> None:
-        package = self.open(scene_object)
+    def _ask_about(self, scene_object: bpy.types.Object, shot_path: ShotPath) -> None:
+        assert shot_path.path is not None  # checked by the callers
+        package, frame_start = self.open(scene_object), shot_path.frame_start
         self.note_try()
-        first_frame = frame_start - scene_object.ex4d_scene.frame_start
-        if first_frame < 0:
+        first_frame, shown = frame_start - scene_object.ex4d_scene.frame_start, shot_path.source_frames
+        if shown is None and first_frame < 0:
             raise RequestError("the shot starts before the footage; move its first frame")
         render = render_settings(package, bpy.context.scene.ex4d_shot.occlusion)
-        request = ShotRequest(package.digest, path, first_frame, render)
+        first_frame = first_frame if shown is None else 0
+        request = ShotRequest(package.digest, shot_path.path, first_frame, render, source_frames=shown)
         request.require_footage(package.manifest.frames)
         self._current, self._frame_start = request, frame_start
         if self.asked is not None and not _same_shot(self.asked, request):
@@ -165,8 +167,7 @@ class LiveCoverage(LiveQuery[Coverage]):
             # With keys that are dragged, that is the stretch between their neighbours.
             start, stop = int(moved[0]), int(moved[-1]) + 1
             self.asked_frames = slice(start, stop)
-            part = replace(request, camera=request.camera.frames(start, stop), first_frame=request.first_frame + start)
-            self.ask(package, GetCoverage(part.to_wire()))
+            self.ask(package, GetCoverage(request.part(start, stop).to_wire()))
         self.report("")
 
     def _unknown_frames(self, request: ShotRequest) -> np.ndarray:
@@ -192,20 +193,19 @@ def _with(values: np.ndarray, part: slice, newer: np.ndarray) -> np.ndarray:
 
 
 def _same_shot(one: ShotRequest, other: ShotRequest) -> bool:
-    """Whether two questions are about the same frames of the same scene, in images of one size, rendered alike."""
+    """Whether two questions are about as many frames of the same scene, in images of one size, rendered alike."""
     first, second = (
-        (request.scene, request.render, request.first_frame, len(request.camera), request.camera.size)
-        for request in (one, other)
+        (request.scene, request.render, len(request.camera), request.camera.size) for request in (one, other)
     )
     return first == second
 
 
 def _moved(one: ShotRequest, other: ShotRequest) -> np.ndarray:
-    """Indices of the frames in which the camera of a shot differs, by more than Blender's own rounding."""
+    """Indices of the frames that show another moment, or whose camera differs by more than Blender's own rounding."""
     before, now = one.camera, other.camera
     pose = np.abs(before.world_to_camera - now.world_to_camera).max(axis=(1, 2)) > SAME_POSE
     intrinsics = np.abs(before.intrinsics - now.intrinsics).max(axis=(1, 2)) > SAME_INTRINSICS
-    return np.flatnonzero(pose | intrinsics)
+    return np.flatnonzero(pose | intrinsics | (np.array(one.footage_frames) != np.array(other.footage_frames)))
 
 
 def register() -> None:

@@ -21,6 +21,8 @@ from ..live.query import add_query
 from ..scenes.link import is_scene_object
 from ..scheduler import LIVE_SECONDS, scheduler
 from ..shots.objects import shot_cuts, shot_objects
+from ..shots.properties import active_shot
+from ..shots.source_time import is_driven, source_frames_of, time_signature
 from ..takes.requests import shot_range
 from .path import cuts_in_slices, is_keyframed_only
 
@@ -41,8 +43,9 @@ class ShotPath:
     Attributes:
         path: in the imported scene's world; None before it was read, and without a shot.
         frame_start: Blender frame of the path's first frame.
+        source_frames: the footage frame, from 0, that each frame shows; None where time runs as it was filmed.
         cut_starts: indices of the path's frames that begin a cut, in rising order; the first is 0.
-        number: rises whenever the path has changed.
+        number: rises whenever the path has changed, or the time along it.
         problem: why the path cannot be followed, for people; "" while all is well.
         stale: whether something changed since the path was last read.
     """
@@ -56,6 +59,7 @@ class ShotPath:
         """Forget the path."""
         self.path: CameraPath | None = None
         self.frame_start = 0
+        self.source_frames: tuple[int, ...] | None = None
         self.cut_starts: tuple[int, ...] = ()
         self.problem = ""
         self.stale = True
@@ -79,7 +83,7 @@ class ShotPath:
         elif self._is_due(context):
             self._begin(context)
 
-    def sample(self, context: Context) -> CameraPath:
+    def sample(self, context: Context) -> None:
         """Read the path of any rig now, by changing frames.
 
         Raises:
@@ -92,7 +96,6 @@ class ShotPath:
         cuts = shot_cuts(context, first, last)
         path = sample_cuts(cuts, scene_object)
         self._keep(path, first, tuple(cut.frame_start - first for cut in cuts))
-        return path
 
     def _is_due(self, context: Context) -> bool:
         """Whether the path has to be read again; what cannot be read needs no reading."""
@@ -107,6 +110,7 @@ class ShotPath:
             scene_object.ex4d_scene.digest,
             frames,
             *((cut.camera.name_full, cut.frame_start) for cut in shot_cuts(context, *frames)),
+            time_signature(active_shot(scene)),
             *(getattr(scene.render, name) for name in _RENDER_SETTINGS),
         )
         if signature != self._signature:
@@ -119,7 +123,8 @@ class ShotPath:
         first, last = shot_range(context.scene, scene_object)
         cuts = shot_cuts(context, first, last)
         self.stale = False
-        if not all(is_keyframed_only(cut.camera, scene_object) for cut in cuts):
+        has_rig = not all(is_keyframed_only(cut.camera, scene_object) for cut in cuts)
+        if has_rig or is_driven(active_shot(context.scene)):
             self.problem = iface_("This camera has a rig: press Refresh after changes")
             return
         self.problem = ""
@@ -140,8 +145,14 @@ class ShotPath:
             self.problem = str(error)
 
     def _keep(self, path: CameraPath, frame_start: int, cut_starts: tuple[int, ...]) -> None:
-        if (self.frame_start, self.cut_starts) != (frame_start, cut_starts) or not _same(self.path, path):
-            self.path, self.frame_start, self.cut_starts = path, frame_start, cut_starts
+        context = current_context()
+        scene_object, _ = shot_objects(context)
+        shot, last, shown = active_shot(context.scene), frame_start + len(path) - 1, None
+        if scene_object is not None:
+            shown = source_frames_of(shot, scene_object, frame_start, last)
+        about = frame_start, cut_starts, shown
+        if (self.frame_start, self.cut_starts, self.source_frames) != about or not _same(self.path, path):
+            self.path, (self.frame_start, self.cut_starts, self.source_frames) = path, about
             self.number += 1
             self._redraw()
         self.problem = ""

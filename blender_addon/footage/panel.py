@@ -80,9 +80,13 @@ class EX4D_PT_footage_options(SidebarPanel, bpy.types.Panel):
                 column.prop(settings, "mist_start")
                 column.prop(settings, "mist_depth")
                 column.prop(settings, "mist_falloff")
-        _draw_lens(layout, settings)
-        layout.prop(settings, "camera", text="", placeholder="Camera file, if it moved")
-        if settings.camera:
+        layout.prop(settings, "camera_from", text="")
+        if settings.camera_from == "FILE":
+            _draw_lens(layout, settings)
+            layout.prop(settings, "camera", text="", placeholder="Camera file, if it moved")
+        else:
+            _draw_camera_of_blender(layout, settings)
+        if settings.camera or settings.camera_from != "FILE":
             layout.prop(settings, "camera_scale")
 
 
@@ -91,6 +95,17 @@ def _draw_lens(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup) ->
     lens = layout.column(align=True)
     lens.enabled = settings.use_fov
     draw_lens_fields(lens, settings)
+
+
+def _draw_camera_of_blender(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup) -> None:
+    """A solved clip's camera, or a camera object, which may have been tracked in a clip, too."""
+    if settings.camera_from == "OBJECT":
+        layout.prop(settings, "camera_object", text="")
+        layout.prop(settings, "camera_start")
+    if settings.clip is not None:
+        layout.prop(settings, "undistort")
+    elif settings.camera_from == "CLIP":
+        layout.label(text="Choose a movie clip above", icon="ERROR")
 
 
 def _draw_optional(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup, use: str, name: str) -> None:

@@ -34,7 +34,14 @@ def _follow_footage(settings: bpy.types.PropertyGroup, _: bpy.types.Context) -> 
 
 def _follow_clip(settings: bpy.types.PropertyGroup, _: bpy.types.Context) -> None:
     if settings.clip is not None:
-        settings.footage = to_blend(bpy.path.abspath(settings.clip.filepath))
+        path = Path(bpy.path.abspath(settings.clip.filepath))
+        settings.footage = to_blend(path.parent if settings.clip.source == "SEQUENCE" else path)
+        if settings.clip.tracking.reconstruction.is_valid and not settings.camera:
+            settings.camera_from = "CLIP"
+
+
+def _is_camera(_: bpy.types.PropertyGroup, candidate: bpy.types.Object) -> bool:
+    return candidate.type == "CAMERA"
 
 
 def _chosen_estimator(settings: Any) -> int:
@@ -131,6 +138,32 @@ class EX4D_Footage(bpy.types.PropertyGroup):
             ("inverse-quadratic", "Inverse Quadratic", "Mist grows fast at first"),
         ),
         default="quadratic",
+    )
+    camera_from: bpy.props.EnumProperty(
+        name="Camera",
+        description="Where the camera comes from that filmed the footage",
+        items=(
+            ("FILE", "Static or File", "A static camera, or the file of one that moved"),
+            ("CLIP", "Solved Clip", "The solved camera of the movie clip, without its lens distortion"),
+            ("OBJECT", "Object", "An animated camera of this file, imported from another program, say"),
+        ),
+        default="FILE",
+    )
+    camera_object: bpy.props.PointerProperty(
+        name="Camera Object",
+        description="Camera that filmed the footage; its lens may be animated",
+        type=bpy.types.Object,
+        poll=_is_camera,
+    )
+    camera_start: bpy.props.IntProperty(
+        name="First Frame",
+        description="Frame at which this camera filmed the first frame of the footage",
+        default=1,
+    )
+    undistort: bpy.props.BoolProperty(
+        name="Undo Lens Distortion",
+        description="Undo the lens distortion of the movie clip in the scene; your footage is not changed",
+        default=True,
     )
     camera: bpy.props.StringProperty(
         name="Camera File",

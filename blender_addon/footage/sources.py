@@ -26,6 +26,7 @@ from ..connection.preferences import chosen_licence
 from ..paths import from_blend
 from ..projects.folders import work_folder
 from .properties import EX4D_Footage
+from .source_cameras import camera_of_object, distortion_of, footage_extent, solved_camera, write_camera
 
 _ARRAY_SUFFIXES = (".npz", ".npy")
 _FILES = ("footage", "depth_files", "camera_files")
@@ -46,6 +47,8 @@ def plan_of(settings: EX4D_Footage, scene: bpy.types.Scene) -> ReconstructionPla
 
     Raises:
         FootageError: something is missing, or is not footage or depth.
+        CameraError: the solve, or the camera object, cannot be used.
+        OSError: its file cannot be written.
     """
     if not settings.footage:
         raise FootageError("choose the footage first: a video, or a folder of images")
@@ -60,7 +63,13 @@ def plan_of(settings: EX4D_Footage, scene: bpy.types.Scene) -> ReconstructionPla
         if not settings.depth:
             raise FootageError("choose the depth files: an .npz or .npy, or a folder of EXR or of 16-bit PNG files")
         layout, depth_files = _depth_files(from_blend(settings.depth))
-    camera_files = _camera_files(from_blend(settings.camera)) if settings.camera else ()
+    distortion = None
+    if settings.camera_from == "FILE":
+        camera_files = _camera_files(from_blend(settings.camera)) if settings.camera else ()
+    else:
+        camera_files = (_camera_from_blender(settings, footage, _scenes_folder() / "cameras"),)
+    if settings.camera_from != "FILE" and settings.undistort and settings.clip is not None:
+        distortion = distortion_of(settings.clip)
     mist = _mist(settings, layout)
     depth = DepthSettings(
         layout,
@@ -75,8 +84,9 @@ def plan_of(settings: EX4D_Footage, scene: bpy.types.Scene) -> ReconstructionPla
         name=chosen.stem or "footage",
         depth=depth,
         fps=fps,
-        **(lens_fields(settings) if settings.use_fov else {}),
+        **(lens_fields(settings) if settings.use_fov and settings.camera_from == "FILE" else {}),
         camera_scale=settings.camera_scale if camera_files else 1.0,
+        distortion=distortion,
     )
     return ReconstructionPlan(how, footage, depth_files, camera_files)
 
@@ -91,13 +101,17 @@ def lens_fields(settings: Any) -> dict[str, Any]:
 
 def new_scene_folder(name: str) -> Path:
     """Where a scene package can be put: //scenes/NAME_N beside a saved .blend, else in the project folder."""
-    parent = work_folder() / "scenes"
+    parent = _scenes_folder()
     parent.mkdir(parents=True, exist_ok=True)
     stem = re.sub(r"[^\w-]+", "_", name).strip("_") or "scene"
     number = 1
     while any(path.exists() for path in (parent / f"{stem}_{number}", *parent.glob(f".{stem}_{number}.*.partial"))):
         number += 1
     return parent / f"{stem}_{number}"
+
+
+def _scenes_folder() -> Path:
+    return work_folder() / "scenes"
 
 
 def plan_to_text(plan: ReconstructionPlan) -> str:
@@ -162,7 +176,7 @@ def _mist(settings: EX4D_Footage, layout: str) -> MistPass | None:
         return None
     if layout != "exr":
         raise FootageError("a mist pass is a folder of EXR files; choose that as depth, or switch Mist Pass off")
-    if not settings.use_fov and not settings.camera:
+    if not settings.use_fov and not settings.camera and settings.camera_from == "FILE":
         raise FootageError(
             "a mist pass needs the lens it was rendered with; set Custom Lens, or choose the camera's file"
         )
@@ -184,6 +198,21 @@ def _camera_files(chosen: Path) -> tuple[Path, ...]:
     raise FootageError(
         f"{chosen} {problem}; choose an .npz, a transforms.json, or COLMAP's cameras and images (.bin or .txt)"
     )
+
+
+def _camera_from_blender(settings: EX4D_Footage, footage: tuple[Path, ...], folder: Path) -> Path:
+    """The file of a solved clip's camera, or of a camera object's."""
+    first, images = footage[0], len(footage)
+    if settings.camera_from == "CLIP":
+        if settings.clip is None:
+            raise FootageError("choose the movie clip whose solved camera filmed the footage")
+        path = solved_camera(settings.clip)
+    else:
+        if settings.camera_object is None:
+            raise FootageError("choose the camera object that filmed the footage")
+        frames, size = footage_extent(first)
+        path = camera_of_object(settings.camera_object, settings.camera_start, images if images > 1 else frames, size)
+    return write_camera(path, folder, re.sub(r"[^\w-]+", "_", first.stem).strip("_") or "footage")
 
 
 def _sequence(folder: Path, suffixes: tuple[str, ...], what: str) -> tuple[str, tuple[Path, ...]]:

@@ -7,6 +7,7 @@ from bpy.app.translations import pgettext_iface as iface_
 
 from ..blender_types import Context, Operator, OperatorMixin
 from .properties import active_shot, add_shot, free_label, listed_shot
+from .source_time import rename_animation
 
 
 class EX4D_OT_add_shot(Operator):
@@ -45,6 +46,8 @@ class EX4D_OT_remove_shot(_OnShots, Operator):
     def execute(self, context: Context) -> set[str]:
         scene = context.scene
         index = min(max(scene.ex4d_shot_index, 0), len(scene.ex4d_shots) - 1)
+        later = {f"ex4d_shots[{one}]": f"ex4d_shots[{one - 1}]" for one in range(index + 1, len(scene.ex4d_shots))}
+        rename_animation(scene, {f"ex4d_shots[{index}]": None, **later})
         scene.ex4d_shots.remove(index)
         scene.ex4d_shot_index = max(0, min(index, len(scene.ex4d_shots) - 1))
         return {"FINISHED"}
@@ -82,6 +85,8 @@ class EX4D_OT_move_shot(_OnShots, Operator):
         target = scene.ex4d_shot_index + (-1 if self.direction == "UP" else 1)
         if not 0 <= target < len(scene.ex4d_shots):
             return {"CANCELLED"}
+        here, there = (f"ex4d_shots[{place}]" for place in (scene.ex4d_shot_index, target))
+        rename_animation(scene, {here: there, there: here})
         scene.ex4d_shots.move(scene.ex4d_shot_index, target)
         scene.ex4d_shot_index = target
         return {"FINISHED"}

@@ -16,6 +16,7 @@ from ..blender_types import BlenderScene
 from ..scenes.link import is_scene_object
 from .final_settings import EX4D_Final
 from .occlusion import occlusion_property
+from .source_time import copy_time, follow_time, rename_animation
 
 # The settings that a new shot copies.
 _SETTINGS = ("scene_object", "use_range", "frame_start", "frame_end", "holes", "hole_color", "occlusion")
@@ -30,8 +31,13 @@ def _is_camera(_: bpy.types.PropertyGroup, candidate: bpy.types.Object) -> bool:
     return candidate.type == "CAMERA"
 
 
-def _look_through(blender_scene: Any, _: bpy.types.Context | None = None) -> None:
-    """Make the active shot's camera the active camera."""
+def _follow_time(shot: bpy.types.PropertyGroup, _: bpy.types.Context) -> None:
+    follow_time(shot.id_data)
+
+
+def _show_shot(blender_scene: Any, _: bpy.types.Context | None = None) -> None:
+    """Look through the active shot's camera, and show its time in viewports."""
+    follow_time(blender_scene)
     shot = active_shot(blender_scene)
     if not shot.use_active_camera and shot.camera is not None and shot.camera.name in blender_scene.objects:
         blender_scene.camera = shot.camera
@@ -46,7 +52,7 @@ def _use_chosen_camera(shot: Any, _: bpy.types.Context) -> None:
     if shot.label in (DEFAULT_LABEL, shot.camera_label):
         shot.label = shot.camera_label = free_label(blender_scene, label_for(camera), besides=shot)
     if shot == active_shot(blender_scene):
-        _look_through(blender_scene)
+        _show_shot(blender_scene)
 
 
 class EX4D_Shot(bpy.types.PropertyGroup):
@@ -54,7 +60,11 @@ class EX4D_Shot(bpy.types.PropertyGroup):
 
     key: bpy.props.StringProperty(description="Identifier of the shot, which its takes refer to")
     scene_object: bpy.props.PointerProperty(
-        name="Scene", description="Imported scene to shoot", type=bpy.types.Object, poll=_is_scene
+        name="Scene",
+        description="Imported scene to shoot",
+        type=bpy.types.Object,
+        poll=_is_scene,
+        update=_follow_time,
     )
     camera: bpy.props.PointerProperty(
         name="Camera",
@@ -78,6 +88,20 @@ class EX4D_Shot(bpy.types.PropertyGroup):
     )
     frame_start: bpy.props.IntProperty(name="Start Frame", description="First frame of the shot", default=1)
     frame_end: bpy.props.IntProperty(name="End Frame", description="Last frame of the shot", default=49)
+    use_source_frame: bpy.props.BoolProperty(
+        name="Retime",
+        description="Show the moments of Source Frame, which can be animated, instead of those of the current frame",
+        default=False,
+        update=_follow_time,
+    )
+    source_frame: bpy.props.FloatProperty(
+        name="Source Frame",
+        description="Frame at which the footage ordinarily shows the moment; the nearest frame of the footage is used, "
+        "and its first or last one beyond its ends",
+        default=1.0,
+        step=100,
+        precision=2,
+    )
     holes: bpy.props.EnumProperty(
         name="Unseen",
         description="How previews show areas that the footage did not see",
@@ -119,7 +143,10 @@ def listed_shot(blender_scene: BlenderScene) -> EX4D_Shot:
         first = shots.add()
         for name in ("key", "camera", "label", "camera_label", "use_active_camera"):  # choosing a camera sets others
             setattr(first, name, getattr(unlisted, name))
-        _copy_settings(unlisted, first)
+        path = unlisted.path_from_id()
+        _copy_settings(unlisted, first, copy_curve=False)
+        rename_animation(blender_scene, {path: first.path_from_id()})
+        unlisted.use_source_frame = False
     return active_shot(blender_scene)
 
 
@@ -164,7 +191,11 @@ def free_label(blender_scene: BlenderScene, wanted: str, besides: EX4D_Shot | No
     return label
 
 
-def _copy_settings(source: EX4D_Shot, target: EX4D_Shot) -> None:
+def _copy_settings(source: EX4D_Shot, target: EX4D_Shot, *, copy_curve: bool = True) -> None:
+    if copy_curve:
+        copy_time(source, target)
+    else:
+        target.source_frame, target.use_source_frame = source.source_frame, source.use_source_frame
     for name in _SETTINGS:
         setattr(target, name, getattr(source, name))
     for name in EX4D_Final.__annotations__:  # the preset first, since it sets others
@@ -177,7 +208,7 @@ PROPERTIES = (
         bpy.types.Scene,
         "ex4d_shot_index",
         bpy.props.IntProperty(
-            name="Shot", description="Active shot; its camera becomes the active camera", update=_look_through
+            name="Shot", description="Active shot; its camera becomes the active camera", update=_show_shot
         ),
     ),
     (bpy.types.Scene, "ex4d_unlisted_shot", bpy.props.PointerProperty(type=EX4D_Shot)),

@@ -22,6 +22,7 @@ from ..shots.camera_mismatch import camera_mismatch
 from ..shots.final_settings import FINAL_ENGINE, final_settings, final_unavailable, settings_of_takes
 from ..shots.objects import NeedsShot, shot_cuts, shot_objects
 from ..shots.properties import EX4D_Shot, active_shot, key_of
+from ..shots.source_time import source_frames_of
 from ..views.images import open_image
 from .properties import TAKES, EX4D_Take, active_take, newest_take
 from .requests import build_request, shot_range
@@ -56,6 +57,7 @@ class _SendsTake(AsksForProjectFolder, NeedsShot):
             camera,
             frame_start,
             frame_end,
+            source_frames=source_frames_of(shot, scene_object, frame_start, frame_end),
             preview=PreviewSettings(shot.holes, color),
             engine=self.engine,
             label=shot.label,

@@ -37,6 +37,7 @@ def build_request(
     frame_start: int,
     frame_end: int,
     *,
+    source_frames: tuple[int, ...] | None = None,
     preview: PreviewSettings | None = None,
     wan: WanSettings | None = None,
     engine: EngineName = "preview",
@@ -50,6 +51,7 @@ def build_request(
         frame_start, frame_end: Blender frames, both included.
         occlusion: as the shot has it.
         cuts: the cameras of these frames, if ``camera`` does not shoot them all.
+        source_frames: footage frame of each, from 0; None where time runs as it was filmed.
 
     Raises:
         SceneError: the package is missing or changed.
@@ -58,14 +60,15 @@ def build_request(
     """
     scene = open_scene(scene_object)
     first, last = scene_object.ex4d_scene.frame_start, scene_object.ex4d_scene.frame_start + scene.manifest.frames - 1
-    if frame_start < first or frame_end > last:
+    if source_frames is None and (frame_start < first or frame_end > last):
         raise CameraError(
             f"the shot's frames {frame_start} to {frame_end} leave the footage; stay within frames {first} to {last}"
         )
     request = ShotRequest(
         scene=scene.digest,
         camera=sample_cuts(cuts or [Cut(camera, frame_start, frame_end)], scene_object),
-        first_frame=frame_start - first,
+        first_frame=frame_start - first if source_frames is None else 0,
+        source_frames=source_frames,
         render=render_settings(scene, occlusion, engine),
         engine=engine,
         preview=preview or PreviewSettings(),
@@ -98,7 +101,12 @@ def shot_range(scene: bpy.types.Scene, scene_object: bpy.types.Object) -> tuple[
 
 
 def whole_range(scene: bpy.types.Scene, scene_object: bpy.types.Object) -> tuple[int, int]:
-    """First and last frame that the scene's frame range and the footage have in common."""
+    """First and last frame that the scene's frame range and the footage have in common.
+
+    Of a shot that is retimed it is all of the scene's frame range.
+    """
+    if active_shot(scene).use_source_frame:
+        return scene.frame_start, scene.frame_end
     link = scene_object.ex4d_scene
     last = link.frame_start + link.frames - 1
     return max(scene.frame_start, link.frame_start), min(scene.frame_end, last)

@@ -11,6 +11,7 @@ from ..scenes.link import collection_for
 from ..shots.final_settings import restore_final_settings
 from ..shots.occlusion import chosen_from
 from ..shots.properties import add_shot, find_shot
+from ..shots.source_time import set_source_frames
 from .properties import EX4D_Take, version_name
 from .requests import load_request, object_of
 
@@ -40,6 +41,7 @@ def restore_take(blender_scene: bpy.types.Scene, entry: EX4D_Take) -> str:
     restore_final_settings(shot.final, request.wan)
     shot.use_range = True
     shot.frame_start, shot.frame_end = entry.frame_start, entry.frame_start + entry.frames - 1
+    set_source_frames(shot, scene_object, entry.frame_start, request.source_frames)
     for index, one in enumerate(blender_scene.ex4d_shots):
         if one == shot:
             blender_scene.ex4d_shot_index = index

@@ -17,6 +17,7 @@ from ..cameras.optics import require_even_time
 from ..cameras.sampling import current_camera
 from ..live.query import LiveQuery, add_query
 from ..shots.objects import shot_objects
+from ..shots.source_time import source_frame_now
 from ..takes.requests import render_settings
 from .images import show_image
 
@@ -82,7 +83,8 @@ class LiveView(LiveQuery[View]):
         scene_object, camera = shot_objects(context)
         if scene_object is None or camera is None:
             raise RequestError("there is no scene or camera yet; import a scene and add a camera move")
-        package, frame = self.open(scene_object), scene.frame_current - scene_object.ex4d_scene.frame_start
+        shot = scene.ex4d_shot
+        package, frame = self.open(scene_object), source_frame_now(shot, scene_object, scene.frame_current)
         if not 0 <= frame < package.manifest.frames:
             raise RequestError(f"frame {scene.frame_current} is outside the footage; go to one of its frames")
         require_even_time(scene.render)
@@ -90,7 +92,6 @@ class LiveView(LiveQuery[View]):
         scale = MAX_SIDE / max(path.width, path.height)
         if scale < 1.0:
             path = path.resized(max(1, round(path.width * scale)), max(1, round(path.height * scale)))
-        shot = scene.ex4d_shot
         red, green, blue = (round(255 * value) for value in shot.hole_color)
         preview = PreviewSettings(shot.holes, (red, green, blue))
         render = render_settings(package, shot.occlusion)

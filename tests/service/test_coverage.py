@@ -41,6 +41,18 @@ def test_a_long_path_is_computed_in_pieces_and_returned_whole(wire, scene, truck
     assert [one.seen[0] for one in alone] == together.seen
 
 
+def test_frames_in_any_order_are_computed_in_pieces_too(wire, scene, truck):
+    wire.upload_scene(scene)
+    order = (5, 5, 3, 0, 1, 4) * 2  # more than one piece
+    poses = np.tile(truck.camera.world_to_camera, (2, 1, 1))
+    camera = CameraPath(poses, truck.camera.intrinsics[0], *truck.camera.size)
+    shot = replace(truck, camera=camera, source_frames=order)
+    alone = [wire.ask(GetCoverage(shot.part(k, k + 1).to_wire())).seen[0] for k in range(len(order))]
+    assert wire.ask(GetCoverage(shot.to_wire())).seen == alone
+    beyond = wire.ask(GetCoverage(replace(shot, source_frames=(*order[:-1], 6)).to_wire()))
+    assert isinstance(beyond, Error) and beyond.code == "bad-request" and "footage frame 6" in beyond.text
+
+
 def test_the_newest_wins_and_views_come_in_between(service, wire, scene, truck):
     wire.upload_scene(scene)
     wire.ask(GetCoverage(truck.to_wire()))

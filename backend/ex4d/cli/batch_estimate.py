@@ -57,7 +57,7 @@ def _scene(options: argparse.Namespace, device: str, disk_only: bool) -> Estimat
 def _view(shot: Shot, device: str) -> Estimate:
     options, footage = shot.view.options, _footage(shot)
     width, height = options.size or (footage.width, footage.height)
-    frames = options.frames or footage.frames - options.first_frame
+    frames = options.frames or len(options.source_frames or ()) or footage.frames - options.first_frame
     if options.camera:
         camera = CameraPath.load(options.camera, footage.width, footage.height, options.camera_convention)
         frames = min(frames, len(camera))

@@ -139,6 +139,7 @@ def _new_request(scene: Scene, options: argparse.Namespace) -> ShotRequest:
         scene=scene.digest,
         camera=camera_from(options, scene),
         first_frame=options.first_frame,
+        source_frames=options.source_frames,
         render=render_settings(options, scene),
         engine=options.engine or "preview",
         preview=settings_from(options, PreviewSettings),

@@ -21,8 +21,17 @@ from ex4d_core.errors import RequestError
 from ex4d_core.messages import DEFAULT_ADDRESS
 from ex4d_core.scene import PlacedFootage
 from ex4d_core.schema import Settings, fields_of
-from ex4d_core.shot import MAX_SIDE, WAN_PRESETS, PreviewSettings, RenderSettings, WanSettings, require_size, wan_preset
-from ex4d_core.trajectories import Trajectory, is_degrees, shot_path
+from ex4d_core.shot import (
+    MAX_SIDE,
+    WAN_PRESETS,
+    PreviewSettings,
+    RenderSettings,
+    WanSettings,
+    require_size,
+    wan_preset,
+)
+from ex4d_core.source_frames import shown_frames, source_frames_from
+from ex4d_core.trajectories import Trajectory, extent_of_move, is_degrees, shot_path
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -50,6 +59,12 @@ def add_camera_arguments(parser: argparse.ArgumentParser) -> None:
     add_flags(camera, Trajectory)
     camera.add_argument("--size", type=size, metavar="WxH", help="output resolution; default: the footage's")
     camera.add_argument("--first-frame", type=whole_number, default=0, metavar="N", help="footage frame to start from")
+    camera.add_argument(
+        "--source-frames",
+        type=frame_numbers,
+        metavar="LIST",
+        help="footage frame of each new frame, in any order: 0-24,24*25 plays 25 frames and holds the last for 25 more",
+    )
     camera.add_argument(
         "--frames", "--num_frames", type=positive_number, metavar="N", help="number of frames; default: to the end"
     )
@@ -135,6 +150,8 @@ def add_accept_licence_argument(parser: argparse._ActionsContainer) -> None:
 
 def refuse_useless_camera_options(options: argparse.Namespace) -> None:
     """Refuse options of `add_camera_arguments` that the others make useless."""
+    if options.source_frames is not None:
+        refuse_without_effect(options, ["first_frame"], "with --source-frames, whose first number it is")
     if options.camera:
         refuse_without_effect(options, names_of(Trajectory), "with --camera, whose file has the whole move")
     else:
@@ -199,6 +216,7 @@ def wan_settings(options: argparse.Namespace, before: WanSettings | None = None)
 def camera_from(options: argparse.Namespace, scene: PlacedFootage) -> CameraPath:
     """The camera that the options ask for, in ``scene``."""
     refuse_useless_camera_options(options)
+    shown = options.source_frames
     if options.camera:
         # A file without a size of its own was made for the footage's.
         size_of_footage = scene.manifest.width, scene.manifest.height
@@ -206,10 +224,11 @@ def camera_from(options: argparse.Namespace, scene: PlacedFootage) -> CameraPath
         if options.frames and options.frames > len(camera):
             raise RequestError(f"{options.camera} has {len(camera)} frames, not {options.frames}")
         camera = camera.frames(0, options.frames or len(camera))
+        shown_frames(len(camera), options.first_frame, shown)
         require_size(camera)
     else:
         move = settings_from(options, Trajectory)
-        camera = shot_path(move, scene, frames=options.frames, first_frame=options.first_frame)
+        camera = shot_path(move, scene, **extent_of_move(options.frames, options.first_frame, shown))
     return camera.resized(*options.size) if options.size else camera
 
 
@@ -228,6 +247,14 @@ def whole_number(text: str) -> int:
     if not text.isdigit():
         raise argparse.ArgumentTypeError(f"invalid number {text!r}: expected a whole number of at least 0")
     return int(text)
+
+
+def frame_numbers(text: str) -> tuple[int, ...] | None:
+    """0,3,5 or 0-24,24*25."""
+    try:
+        return source_frames_from(text)
+    except RequestError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def positive_number(text: str) -> int:

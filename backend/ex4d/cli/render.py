@@ -41,7 +41,8 @@ def run(options: argparse.Namespace, report: Report) -> int:
     scene = ArrayClip.load(options.scene) if options.scene.suffix == ".npz" else Scene.open(options.scene)
     camera = camera_from(options, scene)
     settings = render_settings(options, scene)
-    how = {"first_frame": options.first_frame, "device": options.device, "machine": machine_settings(options)}
+    how = {"first_frame": options.first_frame, "source_frames": options.source_frames}
+    how |= {"device": options.device, "machine": machine_settings(options)}
     if options.dry_run:
         from ex4d.pipeline.estimate import estimate_render
 

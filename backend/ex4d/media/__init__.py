@@ -9,6 +9,7 @@ from ex4d.media.origin import footage_sha256, start_timecode
 from ex4d.media.png import read_png, read_png_metadata, write_png
 from ex4d.media.sequences import is_sequence, sequence_files
 from ex4d.media.sound import Sound, sound_of
+from ex4d.media.undistortion import Undistorter
 from ex4d.media.video_writer import VideoWriter, read_metadata
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Lens",
     "MediaError",
     "Sound",
+    "Undistorter",
     "VideoWriter",
     "contact_sheet",
     "footage_sha256",

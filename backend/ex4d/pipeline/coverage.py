@@ -22,7 +22,8 @@ from ex4d.raster.rasterizer import cpu_cores
 from ex4d.raster.simplified_frame import SimplifiedFrame
 from ex4d_core.cameras import CameraPath
 from ex4d_core.scene import PlacedFootage
-from ex4d_core.shot import RenderSettings, ShotRequest, require_footage
+from ex4d_core.shot import RenderSettings, ShotRequest
+from ex4d_core.source_frames import require_footage
 
 # A simplified frame of 512x512 takes about 1 MB: some hundred frames of footage stay ready.
 _KEPT_BYTES = 256 * 2**20
@@ -70,16 +71,16 @@ class SceneCoverage:
             index: which frame of the shot the request's first one is.
 
         Raises:
-            RequestError: the camera runs past the footage.
+            RequestError: the shot shows frames that the footage does not have.
             LicenceError, DeviceError, RasterizerUnavailableError: see `ex4d.raster.create_rasterizer`.
         """
-        camera, settings, first = request.camera, request.render, request.first_frame
-        require_footage(camera, first, self._scene.manifest.frames)
+        camera, settings, shown = request.camera, request.render, request.footage_frames
+        require_footage(shown, self._scene.manifest.frames)
         if settings not in self._rasterizers:
             self._rasterizers[settings] = create_rasterizer(
                 settings.rasterizer, self._device, settings.licence, self._machine
             )
-        keys = [_key(settings, first + k, camera, k) for k in range(len(camera))]
+        keys = [_key(settings, shown[k], camera, k) for k in range(len(camera))]
         found = {k: self._shares[key] for k, key in enumerate(keys) if key in self._shares}
         missing = [k for k in range(len(keys)) if k not in found]
         if missing:
@@ -90,25 +91,25 @@ class SceneCoverage:
         seen = np.array([found[k] for k in range(len(keys))])
         if index == 0 and shows_first_frame(self._scene.manifest, camera, settings):
             seen[0] = 1.0
-        source = self._source.frames(first, first + len(camera))
+        source = self._source.at(shown)
         return PathCoverage(seen, view_angles(source, camera, self._scene.manifest.subject_distance))
 
     def _drawn(self, request: ShotRequest, missing: list[int]) -> list[float]:
         """On a GPU, frames that follow each other at once."""
-        camera, first = request.camera, request.first_frame
+        camera, shown = request.camera, request.footage_frames
         shares = []
         for start, stop in _runs(missing, _DRAWN_FRAMES):
-            surface = scene_surface(self._scene, self._source, request.render, first + start, first + stop)
+            surface = scene_surface(self._scene, self._source, request.render, shown[start:stop])
             rasterizer = self._rasterizers[request.render]
             shares += visible_fractions(rasterizer, surface, camera.frames(start, stop)).tolist()
         return shares
 
     def _counted(self, request: ShotRequest, missing: list[int]) -> list[float]:
         """On a CPU, from sparse rays and simplified meshes, a frame for each core."""
-        sparse = sparse_camera(request.camera, request.render.convention)
+        sparse, shown = sparse_camera(request.camera, request.render.convention), request.footage_frames
 
         def count(k: int) -> float:
-            frame = self._simplified(request.render, request.first_frame + k)
+            frame = self._simplified(request.render, shown[k])
             return frame.visible_fraction(sparse.frames(k, k + 1))
 
         return list(self._threads.map(count, missing))
@@ -119,8 +120,8 @@ class SceneCoverage:
             frame = self._frames.get(key)
         if frame is None:
             # What it keeps of the footage is the file, mapped into memory.
-            part = footage_frame, footage_frame + 1
-            frame = SimplifiedFrame(scene_surface(self._scene, self._source, settings, *part, copy=False))
+            part = range(footage_frame, footage_frame + 1)
+            frame = SimplifiedFrame(scene_surface(self._scene, self._source, settings, part, copy=False))
             with self._frames_lock:
                 self._frames[key] = frame
         return frame

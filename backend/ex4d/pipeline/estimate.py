@@ -11,7 +11,7 @@ import math
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ from ex4d_core.final_sizes import window_count, working_size
 from ex4d_core.mesh_cache import grid_vertices, positions_bytes
 from ex4d_core.shot import WanSettings
 from ex4d_core.sizes import size_text
+from ex4d_core.source_frames import shown_frames
 
 if TYPE_CHECKING:
     from ex4d.machine import MachineSettings
@@ -210,6 +211,7 @@ def estimate_render(
     *,
     arrays: bool,
     first_frame: int = 0,
+    source_frames: Sequence[int] | None = None,
     device: str = "auto",
     machine: MachineSettings | None = None,
 ) -> Estimate:
@@ -221,7 +223,8 @@ def estimate_render(
     from ex4d.pipeline.outputs import render_movies, render_views
 
     def make(folder: Path, start: int, part: CameraPath) -> None:
-        how = {"first_frame": first_frame + start, "device": device, "machine": machine}
+        shown = shown_frames(len(camera), first_frame, source_frames)[start : start + len(part)]
+        how = {"source_frames": shown, "device": device, "machine": machine}
         if arrays:
             render_views(scene, part, settings, **how).save(folder / "arrays.npz")
         else:
@@ -243,7 +246,7 @@ def estimate_take(scene: Scene, request: ShotRequest, device: str, machine: Mach
     from ex4d.pipeline.take_folder import take_into_folder
 
     def make(folder: Path, start: int, part: CameraPath) -> None:
-        sample = replace(request, camera=part, first_frame=request.first_frame + start, engine="preview")
+        sample = replace(request.part(start, start + len(part)), engine="preview")
         take_into_folder(scene, sample, folder, device=Devices.parse(device).first, machine=machine)
 
     each, size, basis = _measured(make, request.camera)

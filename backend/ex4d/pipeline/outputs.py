@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -116,6 +116,7 @@ def render_views(
     settings: RenderSettings,
     *,
     first_frame: int = 0,
+    source_frames: Sequence[int] | None = None,
     device: str = "auto",
     machine: MachineSettings | None = None,
     progress: Progress = ignore_progress,
@@ -129,7 +130,8 @@ def render_views(
     """
     color = np.empty((len(camera), camera.height, camera.width, 3), np.uint8)
     mask, depth = np.empty(color.shape[:3], bool), np.empty(color.shape[:3], np.float32)
-    for frame in render_shot(scene, camera, settings, first_frame=first_frame, device=device, machine=machine):
+    how = {"first_frame": first_frame, "source_frames": source_frames, "device": device, "machine": machine}
+    for frame in render_shot(scene, camera, settings, **how):
         color[frame.index], mask[frame.index], depth[frame.index] = frame.color, frame.mask, frame.depth
         progress(STAGE, frame.index + 1, len(camera))
     if shows_nothing(mask[0].mean()):
@@ -145,6 +147,7 @@ def render_movies(
     name: str,
     *,
     first_frame: int = 0,
+    source_frames: Sequence[int] | None = None,
     device: str = "auto",
     machine: MachineSettings | None = None,
     progress: Progress = ignore_progress,
@@ -165,7 +168,8 @@ def render_movies(
         MediaError: a file cannot be written.
     """
     require_render_target(folder, name, inputs=[*inputs, *files_of(scene)], overwrite=overwrite)
-    rendered = render_shot(scene, camera, settings, first_frame=first_frame, device=device, machine=machine)
+    how = {"first_frame": first_frame, "source_frames": source_frames, "device": device, "machine": machine}
+    rendered = render_shot(scene, camera, settings, **how)
     frames = ((frame.color, frame.mask) for frame in rendered)
     movies = _write_movies(folder, name, camera, scene.manifest.fps, frames, progress)
     if shows_nothing(movies.visible_fraction[0]):

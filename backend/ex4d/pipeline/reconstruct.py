@@ -30,7 +30,16 @@ from ex4d.depth import (
     resolved_intrinsics,
 )
 from ex4d.machine import MachineSettings
-from ex4d.media import FootageInfo, VideoWriter, footage_sha256, probe, read_frames, sound_of, start_timecode
+from ex4d.media import (
+    FootageInfo,
+    Undistorter,
+    VideoWriter,
+    footage_sha256,
+    probe,
+    read_frames,
+    sound_of,
+    start_timecode,
+)
 from ex4d.memory import require_memory
 from ex4d.mesh import DepthSurface, Pc2Writer, grid_topology
 from ex4d.pipeline.estimate import (
@@ -44,6 +53,7 @@ from ex4d.pipeline.targets import require_scene_folder
 from ex4d.progress import Progress, ignore_progress
 from ex4d_core.cameras import CameraPath
 from ex4d_core.errors import RequestError
+from ex4d_core.lens_distortion import LensDistortion
 from ex4d_core.mesh_cache import frame_positions, grid_vertices
 from ex4d_core.reconstruction import ReconstructionSettings
 from ex4d_core.scene import Scene, SceneWriter
@@ -106,6 +116,7 @@ def reconstruct(
         DepthError: depth is missing, invalid, or does not fit the footage.
         LicenceError, DeviceError, WeightsMissingError, CheckpointError: see `ex4d.depth.create_estimator`.
         CameraError: the source camera's file cannot be used, or the lens is given twice.
+        RequestError: the lens distortion is for images of another shape.
         SceneError: ``folder`` holds something else.
         DiskRoomError: its disk has no room for the scene.
         MemoryRoomError: this machine has not enough free memory for footage of that size.
@@ -123,6 +134,7 @@ def reconstruct(
     if sources.depth is None and (estimator := chosen_estimator(settings.depth, device, machine)):
         memory, what = memory + estimator_memory_bytes(estimator, device), f"{what} with the estimator {estimator}"
     require_memory(memory, what)
+    distortion = settings.distortion and settings.distortion.resized(*size)
     camera = camera_file = None
     if sources.camera is not None:
         camera = read_source_camera(sources.camera, footage, settings.camera_scale)
@@ -139,6 +151,9 @@ def reconstruct(
     for text in depth.notes:
         note(text)
     intrinsics, origin = resolved_intrinsics(known, footage, depth)
+    provenance = {"footage": sources.footage_label or sources.footage.name, "focal length": origin}
+    if distortion is not None:
+        provenance["lens distortion"] = f"undone: {distortion}"
     return build_scene(
         footage,
         depth,
@@ -148,7 +163,8 @@ def reconstruct(
         convention=settings.convention,
         source_camera=camera,
         mesh=mesh,
-        provenance={"footage": sources.footage_label or sources.footage.name, "focal length": origin},
+        distortion=distortion,
+        provenance=provenance,
         progress=lambda done, total: progress(BUILD_STAGE, done, total),
     )
 
@@ -238,6 +254,7 @@ def build_scene(
     convention: Convention = "centered",
     source_camera: CameraPath | None = None,
     mesh: bool = False,
+    distortion: LensDistortion | None = None,
     provenance: dict[str, str] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Scene:
@@ -253,6 +270,8 @@ def build_scene(
             they take 12 bytes a pixel, of 19, and Blender writes them when it imports any other package.
         source_camera: the moving camera that filmed it, one pose for each frame; the meshes are then in that
             camera's world. None: a camera that stands still at the origin. Only `intrinsics` say what the lens is.
+        distortion: of the footage's lens, for its size; colour and depth are undistorted by it, and the scene's camera
+            is that of the undistorted image. `intrinsics` are those of the lens without it.
         provenance: where depth and focal length came from, for people.
         progress: called with frames done and frames in all.
 
@@ -265,6 +284,9 @@ def build_scene(
     frames, height, width = footage.frames, footage.height, footage.width
     if source_camera is not None and len(source_camera) != frames:
         raise ValueError(f"a source camera of {len(source_camera)} frames does not fit footage of {frames}")
+    if distortion is not None:
+        intrinsics = distortion.zoomed(intrinsics)
+    undistorter = None if distortion is None else Undistorter(distortion)
     still = np.broadcast_to(np.eye(4), (frames, 4, 4))
     camera = CameraPath(still if source_camera is None else source_camera.world_to_camera, intrinsics, width, height)
     vertices = grid_vertices(width, height, convention)
@@ -277,7 +299,7 @@ def build_scene(
             sound = sound_of(footage.path)
             movie = files.enter_context(VideoWriter(writer.path("footage"), width, height, footage.fps, sound=sound))
             positions = files.enter_context(Pc2Writer(writer.path("positions"), vertices, frames)) if mesh else None
-            for start, color, z in _batches(footage, depth):
+            for start, color, z in _batches(footage, depth, undistorter):
                 for image in color:
                     movie.write(image)
                 part = camera.frames(start, start + len(z))
@@ -322,9 +344,14 @@ def build_scene(
         )
 
 
-def _batches(footage: FootageInfo, depth: DepthClip) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+def _batches(
+    footage: FootageInfo, depth: DepthClip, undistorter: Undistorter | None
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """(first frame, colour (n, H, W, 3) uint8, depth (n, H, W) float32) until the footage ends."""
     pairs = depth.with_frames(read_frames(footage.path, count=footage.frames))
+    if undistorter is not None:
+        # Only now: estimated depth is refined along the edges of the footage as it is.
+        pairs = ((undistorter.color(color), undistorter.depth(z)) for color, z in pairs)
     at_once = max(1, min(_FRAMES_AT_ONCE, _PIXELS_AT_ONCE // (footage.width * footage.height)))
     start = 0
     while batch := list(islice(pairs, at_once)):

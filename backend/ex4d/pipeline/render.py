@@ -6,7 +6,7 @@ It works in batches of a fixed size, so memory does not grow with the number of 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -24,7 +24,8 @@ from ex4d.raster import (
 from ex4d_core.cameras import CameraPath
 from ex4d_core.scene import PlacedFootage
 from ex4d_core.scene_manifest import SceneManifest
-from ex4d_core.shot import RenderSettings, require_footage
+from ex4d_core.shot import RenderSettings
+from ex4d_core.source_frames import consecutive_from, is_consecutive, require_footage, shown_frames
 
 # Footage and images of a batch take about 20 bytes a pixel, and the drawing of it as much again on a CPU; this keeps
 # a batch under 300 MB.
@@ -40,6 +41,7 @@ def render_shot(
     settings: RenderSettings,
     *,
     first_frame: int = 0,
+    source_frames: Sequence[int] | None = None,
     device: str = "auto",
     machine: MachineSettings | None = None,
 ) -> Iterator[RenderedFrame]:
@@ -47,23 +49,25 @@ def render_shot(
 
     Args:
         scene: the opened scene package, or a clip of arrays.
-        camera: frame k sees footage frame ``first_frame + k``.
+        camera: frame k sees footage frame ``first_frame + k``, or ``source_frames[k]``.
+        source_frames: a footage frame for each new one, in any order.
         device: "auto", "cpu", or "cuda" with an optional number.
         machine: as the environment says by default.
 
     Raises:
-        RequestError: the camera runs past the footage, or starts before it.
+        RequestError: the camera runs past the footage or starts before it, or there is not a source frame for each.
         LicenceError, DeviceError, RasterizerUnavailableError: see `ex4d.raster.create_rasterizer`.
         RenderMemoryError: the device's memory is too small for a single frame.
     """
     manifest = scene.manifest
-    require_footage(camera, first_frame, manifest.frames)
+    shown = shown_frames(len(camera), first_frame, source_frames)
+    require_footage(shown, manifest.frames)
     rasterizer = create_rasterizer(settings.rasterizer, device, settings.licence, machine)
     pixels = max(manifest.width * manifest.height, camera.width * camera.height)
     batch = max(1, _BATCH_BYTES // (_BYTES_PER_PIXEL * pixels))
     for start in range(0, len(camera), batch):
         part = camera.frames(start, start + batch)
-        yield from _render_batch(scene, part, settings, rasterizer, first_frame + start, start)
+        yield from _render_batch(scene, part, settings, rasterizer, shown[start : start + batch], start)
 
 
 def _render_batch(
@@ -71,10 +75,10 @@ def _render_batch(
     camera: CameraPath,
     settings: RenderSettings,
     rasterizer: Rasterizer,
-    footage_frame: int,
+    shown: Sequence[int],
     index: int,
 ) -> Iterator[RenderedFrame]:
-    surface = scene_surface(scene, scene.source_camera(), settings, footage_frame, footage_frame + len(camera))
+    surface = scene_surface(scene, scene.source_camera(), settings, shown)
     first_is_source = index == 0 and shows_first_frame(scene.manifest, camera, settings)
     for rendered in render_in_batches(rasterizer, surface, camera, with_depth=True):
         if first_is_source:
@@ -87,20 +91,20 @@ def scene_surface(
     scene: PlacedFootage,
     source: CameraPath,
     settings: RenderSettings,
-    start: int,
-    stop: int,
+    shown: Sequence[int],
     *,
     copy: bool = True,
 ) -> DepthSurface:
-    """What frames start..stop-1 of the footage show; without a copy, the scene's files where they are mapped.
+    """What some frames of the footage show; consecutive ones without a copy are the scene's files, mapped.
 
     Args:
         source: the scene's source camera, which takes a moment to read.
+        shown: numbers of the frames, in any order.
     """
-    seen_by = source.frames(start, stop)
-    depth, color = scene.depth()[start:stop], scene.color()[start:stop]
-    if copy:
-        depth, color = np.array(depth), np.array(color)
+    if is_consecutive(shown):
+        shown = consecutive_from(shown[0], len(shown))
+    seen_by = source.at(shown)
+    depth, color = (_frames_of(stored, shown, copy) for stored in (scene.depth(), scene.color()))
     return DepthSurface(
         _as_tensor(depth),
         _as_tensor(color),
@@ -110,6 +114,15 @@ def scene_surface(
         settings.occlusion_rule,
         settings.occlusion,
     )
+
+
+def _frames_of(stored: np.ndarray, shown: Sequence[int], copy: bool) -> np.ndarray:
+    """Frames of a mapped array; in any order each of them is read once, however often it is shown."""
+    if isinstance(shown, range):
+        part = stored[shown.start : shown.stop]
+        return np.array(part) if copy else part
+    read, places = np.unique(np.asarray(shown), return_inverse=True)
+    return np.asarray(stored[read])[places]
 
 
 def _as_tensor(values: np.ndarray) -> torch.Tensor:

@@ -111,8 +111,8 @@ def generate_take(
             for name, sound in (("color.mp4", None), ("mask.mp4", None), ("take.mp4", _sound_of(scene, request)))
         )
         # Several devices are for the engine; the first one renders.
-        first, start = Devices.parse(device).first, request.first_frame
-        rendered = render_shot(scene, camera, request.render, first_frame=start, device=first, machine=machine)
+        how = {"first_frame": request.first_frame, "source_frames": request.source_frames, "machine": machine}
+        rendered = render_shot(scene, camera, request.render, **how, device=Devices.parse(device).first)
         recorded = _recorded(rendered, color, mask, note)
         for index, path in enumerate(finished):
             take.write(_finished_image(path, request))

@@ -196,8 +196,8 @@ def finished_frames(folder: Path, request: ShotRequest) -> list[Path]:
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any], within: str = "") -> Iterator[str]:
     """Names of the fields that differ, with their values where these are short: "wan.seed (7, now 8)"."""
-    for name, value in now.items():
-        other = before.get(name)
+    for name in {**before, **now}:  # either may have a field that the other leaves out
+        value, other = now.get(name), before.get(name)
         if isinstance(value, Mapping) and isinstance(other, Mapping) and name != "camera":
             yield from _differences(other, value, f"{within}{name}.")
         elif value != other:

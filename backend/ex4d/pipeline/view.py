@@ -19,7 +19,8 @@ from ex4d.pipeline.render import scene_surface
 from ex4d.raster import Rasterizer, RenderedBatch, RenderMemoryError, create_rasterizer
 from ex4d.raster.batches import is_out_of_memory
 from ex4d_core.scene import PlacedFootage
-from ex4d_core.shot import PreviewSettings, RenderSettings, ShotRequest, require_footage
+from ex4d_core.shot import PreviewSettings, RenderSettings, ShotRequest
+from ex4d_core.source_frames import require_footage
 
 # The current frame, and a few before and after it.
 _KEPT_FRAMES = 4
@@ -57,14 +58,14 @@ class SceneViews:
             RenderMemoryError: the device's memory is too small for this frame.
         """
         camera, settings = request.camera, request.render
-        require_footage(camera, request.first_frame, self._scene.manifest.frames)
+        require_footage(request.footage_frames, self._scene.manifest.frames)
         if settings not in self._rasterizers:
             self._rasterizers[settings] = create_rasterizer(
                 settings.rasterizer, self._device, settings.licence, self._machine
             )
         rasterizer = self._rasterizers[settings]
         try:
-            surface = self._surface(settings, request.first_frame, rasterizer.device)
+            surface = self._surface(settings, request.footage_frames[0], rasterizer.device)
             return _shown(rasterizer.render(surface, camera, with_depth=True), request.preview)
         except RuntimeError as error:
             if not is_out_of_memory(error):
@@ -77,7 +78,7 @@ class SceneViews:
     def _surface(self, settings: RenderSettings, frame: int, device: torch.device) -> DepthSurface:
         key = settings, frame
         if key not in self._surfaces:
-            surface = scene_surface(self._scene, self._source, settings, frame, frame + 1)
+            surface = scene_surface(self._scene, self._source, settings, range(frame, frame + 1))
             self._surfaces[key] = surface.to(device)
         return self._surfaces[key]
 

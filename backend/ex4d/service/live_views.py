@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections import Counter, OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -62,8 +62,7 @@ class ViewRequest:
         if self.coverage is None:
             return {"user": self.user, "view": self.request.to_wire()}
         start = len(self.coverage["seen"])
-        camera = self.request.camera.frames(start, start + _PIECE_FRAMES)
-        part = replace(self.request, camera=camera, first_frame=self.request.first_frame + start)
+        part = self.request.part(start, start + _PIECE_FRAMES)
         return {"user": self.user, "coverage": part.to_wire(), "index": start}
 
     def reply_to(self, result: dict[str, Any]) -> Message | None:

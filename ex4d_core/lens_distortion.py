@@ -1,0 +1,171 @@
+"""The lens distortion of footage, as Blender's motion tracking (libmv) describes it, and where its pixels belong.
+
+Scenes are pinhole images, so footage with distortion is undistorted when it is reconstructed. The models are libmv's
+(`intern/libmv/libmv/simple_pipeline/distortion_models.h` of Blender), with normalised coordinates from a focal length
+and a principal point, y up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+
+from ex4d_core.errors import RequestError
+from ex4d_core.schema import Range, Settings
+
+DistortionModel = Literal["polynomial", "division", "nuke", "brown"]
+# The names of each model's coefficients, in order.
+COEFFICIENTS: dict[DistortionModel, tuple[str, ...]] = {
+    "polynomial": ("k1", "k2", "k3"),
+    "division": ("k1", "k2"),
+    "nuke": ("k1", "k2"),
+    "brown": ("k1", "k2", "k3", "k4", "p1", "p2"),
+}
+_Coefficient = Annotated[float, Range(-1000, 1000)]
+# How far the undistorted image may be enlarged, or made smaller, until footage fills it.
+_ZOOMS = (0.5, 2.0)
+_NEWTON_STEPS, _ZOOM_STEPS = 30, 40
+# Points of the image's edge, on each side, that have to be within the footage; each pixel of smaller images.
+_EDGE_POINTS = 1024
+
+
+@dataclass(frozen=True)
+class LensDistortion(Settings):
+    """What a lens did to the image.
+
+    Attributes:
+        model: "polynomial", "division", "nuke" or "brown".
+        coefficients: as `COEFFICIENTS` names them for the model.
+        focal: in pixels, the unit of the coefficients' coordinates; the camera itself may zoom.
+        principal_point: (x, y) in pixels from the top left corner.
+        width, height: of the image that these are for.
+
+    Raises:
+        RequestError: a field of the wrong type or out of range, or coefficients that fold the image over itself.
+    """
+
+    model: DistortionModel
+    coefficients: tuple[_Coefficient, ...]
+    focal: Annotated[float, Range(above=0)]
+    principal_point: tuple[float, float]
+    width: Annotated[int, Range(1, 2**16)]
+    height: Annotated[int, Range(1, 2**16)]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        names = COEFFICIENTS[self.model]
+        if len(self.coefficients) != len(names):
+            raise RequestError(
+                f"coefficients of lens distortion {self.model} must be {', '.join(names)}, not {self.coefficients}"
+            )
+        self.zoom()  # which finds out whether they can be undone
+
+    def __str__(self) -> str:
+        named = zip(COEFFICIENTS[self.model], self.coefficients, strict=True)
+        return f"{self.model}, " + " ".join(f"{name}={value:.6g}" for name, value in named)
+
+    def resized(self, width: int, height: int) -> LensDistortion:
+        """The same lens in an image of another size.
+
+        Raises:
+            RequestError: the image has another aspect ratio.
+        """
+        if (width, height) == (self.width, self.height):
+            return self
+        if abs(width * self.height - height * self.width) > 0.01 * width * self.height:
+            raise RequestError(
+                f"lens distortion is for images of {self.width}x{self.height}, whose aspect ratio the footage "
+                f"({width}x{height}) does not have; use the clip that was tracked"
+            )
+        scale = width / self.width
+        x, y = (scale * value for value in self.principal_point)
+        return LensDistortion(self.model, self.coefficients, scale * self.focal, (x, y), width, height)
+
+    def zoom(self) -> float:
+        """By how much the undistorted image is enlarged, so that footage just fills it, without empty corners.
+
+        Raises:
+            RequestError: no zoom within reason does.
+        """
+        smallest, largest = _ZOOMS
+        if not self._fills(largest):
+            raise RequestError(
+                f"lens distortion ({self}) cannot be undone: it folds the image over itself; check the solve"
+            )
+        for _ in range(_ZOOM_STEPS):
+            middle = (smallest * largest) ** 0.5
+            smallest, largest = (smallest, middle) if self._fills(middle) else (middle, largest)
+        return largest
+
+    def zoomed(self, intrinsics: np.ndarray) -> np.ndarray:
+        """Intrinsics (..., 3, 3) of the footage's ideal camera to those of its undistorted image."""
+        zoom, (x, y) = self.zoom(), self.principal_point
+        enlarge = np.array([[zoom, 0, (1 - zoom) * x], [0, zoom, (1 - zoom) * y], [0, 0, 1]])
+        return enlarge @ intrinsics
+
+    def footage_pixels(self) -> np.ndarray:
+        """(H, W, 2) float32: where in the footage the centre of each pixel of the undistorted image is, x and y."""
+        x, y = np.meshgrid(np.arange(self.width) + 0.5, np.arange(self.height) + 0.5)
+        return self._from_undistorted(np.stack([x, y], axis=-1), self.zoom()).astype(np.float32)
+
+    def distorted(self, pixels: np.ndarray) -> np.ndarray:
+        """Pixels (..., 2) of the ideal pinhole camera to those of the footage; NaN where the lens has no image."""
+        flip = np.array([1.0, -1.0])
+        centred = (np.asarray(pixels, dtype=np.float64) - self.principal_point) * flip / self.focal
+        with np.errstate(all="ignore"):
+            bent = self._bend(centred)
+        return bent * flip * self.focal + self.principal_point
+
+    def _from_undistorted(self, pixels: np.ndarray, zoom: float) -> np.ndarray:
+        centre = np.array(self.principal_point)
+        return self.distorted(centre + (pixels - centre) / zoom)
+
+    def _fills(self, zoom: float) -> bool:
+        """Whether every pixel of the undistorted image's edge, enlarged so much, is in the footage."""
+        columns, rows = (np.linspace(0.5, side - 0.5, min(side, _EDGE_POINTS)) for side in (self.width, self.height))
+        edge = [np.stack(np.broadcast_arrays(columns, y), axis=-1) for y in (0.5, self.height - 0.5)]
+        edge += [np.stack(np.broadcast_arrays(x, rows), axis=-1) for x in (0.5, self.width - 0.5)]
+        at = self._from_undistorted(np.concatenate(edge), zoom)
+        return bool(((at >= 0) & (at <= (self.width, self.height))).all())  # NaN is not
+
+    def _bend(self, points: np.ndarray) -> np.ndarray:
+        """Normalised ideal points (..., 2), y up, to distorted ones; NaN where the image would fold over itself."""
+        x, y = points[..., 0], points[..., 1]
+        squared = x * x + y * y
+        if self.model == "nuke":
+            return points * self._nuke_factor(np.sqrt(squared))[..., None]
+        if self.model == "division":
+            k1, k2 = self.coefficients
+            factor = np.where(_rises(squared, k1, k2), 1 / (1 + k1 * squared + k2 * squared**2), np.nan)
+            return points * factor[..., None]
+        radial = self.coefficients[:3] if self.model == "polynomial" else self.coefficients[:4]
+        factor = 1 + sum(k * squared**power for power, k in enumerate(radial, start=1))
+        slope = 1 + sum((2 * power + 1) * k * squared**power for power, k in enumerate(radial, start=1))
+        bent = points * np.where(slope > 0, factor, np.nan)[..., None]
+        if self.model == "brown":
+            p1, p2 = self.coefficients[4:]
+            bent[..., 0] += p1 * (squared + 2 * x * x) + 2 * p2 * x * y
+            bent[..., 1] += p2 * (squared + 2 * y * y) + 2 * p1 * x * y
+        return bent
+
+    def _nuke_factor(self, radius: np.ndarray) -> np.ndarray:
+        """Distorted by ideal radius, where ideal = distorted / (1 + k1 r^2 + k2 r^4) of the distorted one: by Newton.
+
+        Nuke measures radii in halves of the image's longer side.
+        """
+        k1, k2 = self.coefficients
+        ideal = radius * self.focal / (max(self.width, self.height) / 2)
+        r = ideal.copy()
+        for _ in range(_NEWTON_STEPS):
+            slope = ideal * (2 * k1 * r + 4 * k2 * r**3) - 1
+            r = r - (ideal * (1 + k1 * r**2 + k2 * r**4) - r) / slope
+        settled = np.abs(ideal * (1 + k1 * r**2 + k2 * r**4) - r) <= 1e-9 * np.maximum(ideal, 1)
+        found = settled & (r >= 0) & _rises(r**2, k1, k2)
+        return np.where(ideal > 1e-12, np.where(found, r / np.maximum(ideal, 1e-12), np.nan), 1.0)
+
+
+def _rises(squared: np.ndarray, k1: float, k2: float) -> np.ndarray:
+    """Where r / (1 + k1 r^2 + k2 r^4) rises with r, from its square."""
+    return (1 + k1 * squared + k2 * squared**2 > 0) & (1 - k1 * squared - 3 * k2 * squared**2 > 0)
