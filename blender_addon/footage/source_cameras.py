@@ -13,13 +13,8 @@ from typing import Any
 import bpy
 import numpy as np
 
-from ex4d_core.cameras import (
-    CameraError,
-    CameraPath,
-    intrinsics_from_blender,
-    intrinsics_matrix,
-    world_to_camera_from_blender,
-)
+from ex4d_core.blender_cameras import intrinsics_from_blender, world_to_camera_from_blender
+from ex4d_core.cameras import CameraError, CameraPath, intrinsics_matrix
 from ex4d_core.durable_files import put_in_place
 from ex4d_core.lens_distortion import COEFFICIENTS, LensDistortion
 
