@@ -122,7 +122,8 @@ class LiveCoverage(LiveQuery[Coverage]):
         seen, angle = np.array(answer.seen), np.array(answer.view_angle)
         frames = self.asked_frames.stop - self.asked_frames.start
         if len(seen) != frames or len(angle) != frames:
-            self.report(f"the backend tells the coverage of {len(seen)} frames, not {frames}; update it")
+            text = iface_("the backend tells the coverage of {count} frames, not {frames}; update it")
+            self.report(text.format(count=len(seen), frames=frames))
             return
         if self.answered is not None and self.shown is not None:
             seen = _with(self.shown.seen, self.asked_frames, seen)

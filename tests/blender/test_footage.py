@@ -220,7 +220,7 @@ def test_a_mist_pass_wants_its_lens_and_its_files(saved, clip, mist_files):
     with pytest.raises(FootageError, match="folder of EXR"):
         plan_of(bpy.context.scene.ex4d_footage, bpy.context.scene)
     pick(clip, depth=str(mist_files), use_fov=False)
-    with pytest.raises(FootageError, match="set Field of View"):
+    with pytest.raises(FootageError, match="set Custom Lens"):
         plan_of(bpy.context.scene.ex4d_footage, bpy.context.scene)
 
 

@@ -8,7 +8,7 @@ import addon_utils  # comes with bpy
 import bpy
 import pytest
 
-from blender_addon.scenes import matching
+from blender_addon.scenes import matching, viewports
 from blender_addon.scenes.importing import import_scene
 from blender_addon.scenes.link import link_of, scene_objects
 from blender_addon.scenes.matching import differences
@@ -46,8 +46,13 @@ def work() -> bpy.types.Scene:
 @pytest.fixture
 def viewport(monkeypatch) -> SimpleNamespace:
     """The shading of an open 3D viewport, which bpy as a module has none of."""
-    shading = SimpleNamespace(light="STUDIO", color_type="MATERIAL")
-    monkeypatch.setattr(matching, "_viewports", lambda: [("Layout", 0, shading)])
+    shading = SimpleNamespace(type="SOLID", light="STUDIO", color_type="MATERIAL")
+    view = SimpleNamespace(view_perspective="PERSP")
+    space = SimpleNamespace(shading=shading, region_3d=view, as_pointer=lambda: 1)
+    screen = SimpleNamespace(name="Layout", session_uid=1)
+    for module in (matching, viewports):
+        monkeypatch.setattr(module, "all_viewports", lambda: [(screen, 0, space)])
+    shading.view = view
     return shading
 
 
@@ -59,6 +64,7 @@ def test_a_new_file_is_set_up_for_the_footage(card_scene, viewport, empty):
     imported = import_scene(card_scene)
     assert settings() == (24, 48, 32, 100, 1, 9, "Standard", "card and wall source")
     assert (viewport.light, viewport.color_type) == ("FLAT", "TEXTURE")
+    assert viewport.view.view_perspective == "CAMERA" and bpy.context.scene.ex4d_viewports
     assert not differences(bpy.context.scene, imported) and link_of(imported).match == "DONE"
 
 
@@ -91,6 +97,7 @@ def test_anything_that_the_artist_has_done_makes_it_her_file(card_scene, viewpor
     before = settings()
     imported = import_scene(card_scene)
     assert settings() == before and (viewport.light, viewport.color_type) == ("STUDIO", "MATERIAL")
+    assert viewport.view.view_perspective == "PERSP"
     assert link_of(imported).match == "ASK"
 
 

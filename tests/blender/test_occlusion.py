@@ -52,11 +52,12 @@ def test_takes_and_views_are_sent_with_the_shots_model(shot, chosen, sent):
 def test_coverage_is_asked_for_again_with_another_model(connected, shot):
     bpy.context.scene.ex4d_shot.occlusion = "watertight"
     bpy.context.scene.ex4d_coverage.live = True
-    tick_until(lambda: live_coverage.shown is not None and live_coverage.shown.fresh.all(), "the coverage")
-    solid = live_coverage.shown.seen.mean()
+    coverage = live_coverage.of(bpy.context.scene)
+    tick_until(lambda: coverage.shown is not None and coverage.shown.fresh.all(), "the coverage")
+    solid = coverage.shown.seen.mean()
 
     bpy.context.scene.ex4d_shot.occlusion = AUTOMATIC
-    tick_until(lambda: live_coverage.shown.seen.mean() > solid + 0.01, "more to be seen behind the card")
+    tick_until(lambda: coverage.shown.seen.mean() > solid + 0.01, "more to be seen behind the card")
 
 
 def test_using_a_takes_settings_brings_its_model_back(shot):

@@ -15,6 +15,7 @@ from blender_addon.cameras.presets import camera_from_preset
 from blender_addon.jobs.tracker import tracker
 from blender_addon.paths import from_blend
 from blender_addon.projects import folders as folders_module
+from blender_addon.projects import operators
 from blender_addon.projects.asking import must_ask
 from blender_addon.projects.contents import folders_to_move
 from blender_addon.projects.deletion import EX4D_OT_delete_take_files
@@ -190,7 +191,7 @@ def test_what_an_earlier_version_left_in_the_extensions_folder_is_found_and_move
 ):
     """In a file that shows it, and in one that is opened later."""
     left = tmp_path / "extension" / "takes"
-    monkeypatch.setattr("blender_addon.projects.operators.former_folders", lambda: [left])
+    monkeypatch.setattr(operators, "former_folders", lambda: [left])
     scene = shutil.copytree(card_scene, left / "scenes" / "card_1")
     (left / "arc_1").mkdir()
     (left / "arc_1" / "request.msgpack").write_bytes(b"")

@@ -183,13 +183,14 @@ def test_an_ordinary_take_is_asked_for_as_before(shot):
 
 def test_views_and_coverage_are_about_the_moments_of_the_curve(shot):
     scene = bpy.context.scene
-    live_coverage.refresh(bpy.context)
-    assert list(live_coverage.asked.footage_frames) == list(range(9))
+    coverage = live_coverage.of(scene)
+    coverage.refresh(bpy.context)
+    assert list(coverage.asked.footage_frames) == list(range(9))
     set_source_frames(active_shot(scene), shot, FIRST, (5,) * 9)
     scene.frame_set(40)  # outside the footage, which a frozen moment does not mind
     assert live_view.current_request(bpy.context)[1].first_frame == 5
     active_shot(scene).use_range, active_shot(scene).frame_end = True, LAST
     active_shot(scene).frame_start = FIRST
-    live_coverage.drop()
-    live_coverage.refresh(bpy.context)
-    assert live_coverage.asked.source_frames == (5,) * 9
+    coverage.drop()
+    coverage.refresh(bpy.context)
+    assert coverage.asked.source_frames == (5,) * 9
