@@ -26,30 +26,33 @@ def put_in_place(source: Path, target: Path) -> None:
     Raises:
         OSError: it cannot be written or renamed; then it is still at ``source``.
     """
-    put_all_in_place([(source, target)])
+    rename_all([(source, target)])
+    sync_folder(target.parent)
+    # A file that lost its old name only is no loss: it has both until the disk has seen this folder, too.
+    if source.parent != target.parent:
+        sync_folder(source.parent)
 
 
-def put_all_in_place(renames: Iterable[tuple[Path, Path]]) -> None:
-    """As `put_in_place`, for several files, which share the syncs of their folders."""
+def rename_all(renames: Iterable[tuple[Path, Path]]) -> None:
+    """Rename finished files, whose content reaches the disk before; their names do so with `sync_folder`."""
     renames = list(renames)
     for source, _ in renames:
         sync(source)
     for source, target in renames:
         os.replace(source, target)
-    for folder in dict.fromkeys(path.parent for _, path in renames):
-        sync_folder(folder)
-    # A file that lost its old name only is no loss: it has both until the disk has seen this folder, too.
-    for folder in dict.fromkeys(path.parent for path, _ in renames):
-        if folder not in {target.parent for _, target in renames}:
-            sync_folder(folder)
 
 
 def make_folder(folder: Path) -> None:
     """Create a folder, and those above it, with their names on disk; one that is there is left as it is."""
+    for one in create_folder(folder):
+        sync_folder(one)
+
+
+def create_folder(folder: Path) -> list[Path]:
+    """As `make_folder`; returns the folders that `sync_folder` is still to be called for."""
     new = [one for one in (folder, *folder.parents) if not one.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    for one in reversed(new):
-        sync_folder(one.parent)
+    return [one.parent for one in reversed(new)]
 
 
 def sync(path: Path) -> None:

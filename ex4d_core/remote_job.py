@@ -21,12 +21,12 @@ from ex4d_core.conversations import ClientError, Conversation, Pause, RequestRef
 from ex4d_core.errors import RequestError, user_message
 from ex4d_core.job_status import MAX_BLOB_BYTES, JobEvent, JobStatus
 from ex4d_core.messages import AskSilence, Cancel, EventsReply, GetEvents, Submit, Withdraw
-from ex4d_core.safe_files import make_folder
+from ex4d_core.safe_files import create_folder
 from ex4d_core.scene_manifest import FILE_NAMES, MANIFEST
 from ex4d_core.shot import MAX_FRAMES
 from ex4d_core.stages import Pace, silence_text, stage_and_eta
 from ex4d_core.take_files import TAKE_FILES, frame_file_name
-from ex4d_core.transfers import WINDOW, chunks_of, fetch_blobs, upload_blobs
+from ex4d_core.transfers import WINDOW, chunks_of, fetch_blobs, names_on_disk, upload_blobs
 
 # What a reconstruction announces. A name from the wire is only ever compared with these, or with `TAKE_FILES`; it never
 # becomes a path by itself.
@@ -208,8 +208,9 @@ class RemoteJob:
 
     def conversation(self) -> Conversation[JobStatus]:
         """From the upload to the last result; returns the job's final status."""
-        make_folder(self.results_folder)
+        created = create_folder(self.results_folder)
         yield from self.submission()
+        yield from names_on_disk(created)
         while True:
             asked = time.monotonic()
             reply = yield from self._fetch_announced(_EVENT_WAIT_SECONDS)
@@ -249,7 +250,7 @@ class RemoteJob:
 
     def fetch_available(self) -> Conversation[JobStatus]:
         """Fetch what the job has produced so far, without waiting for more; returns its status."""
-        make_folder(self.results_folder)
+        yield from names_on_disk(create_folder(self.results_folder))
         while True:
             asked = time.monotonic()
             reply = yield from self._fetch_announced(0.0)
@@ -323,7 +324,9 @@ class RemoteJob:
             for event in events:
                 if event.number in paths:
                     self.arrived(event, paths[event.number])
-                self.last_event = event.number
+            # Shown already; after a power cut it is fetched again if its name was lost.
+            yield from names_on_disk(path.parent for path in paths.values())
+            self.last_event = events[-1].number
             results = {(one.kind, one.name, one.index) for one in events if one.number in paths}
             new |= {one for one in results if one[0] != "estimate"} - self._announced
         self._announced |= new

@@ -11,7 +11,7 @@ import stat
 from io import FileIO
 from pathlib import Path
 
-from ex4d_core.durable_files import make_folder as make_durable_folder
+from ex4d_core import durable_files
 from ex4d_core.errors import Ex4dError
 
 # Windows has neither; there `is_link` is what keeps links out.
@@ -40,8 +40,11 @@ def is_ordinary_file(path: Path) -> bool:
         return False
 
 
-def make_folder(folder: Path) -> None:
+def create_folder(folder: Path) -> list[Path]:
     """Create a folder for results, and those above it, unless it exists.
+
+    Returns:
+        The folders that `ex4d_core.durable_files.sync_folder` is to be called for, so that the names are on disk.
 
     Raises:
         LinkError: it is a link.
@@ -52,7 +55,7 @@ def make_folder(folder: Path) -> None:
             f"{folder} is a link to another place, and results are not written through links; remove the link, or "
             "choose another folder"
         )
-    make_durable_folder(folder)
+    return durable_files.create_folder(folder)
 
 
 def open_file(path: Path, *, append: bool = False) -> FileIO:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import RawIOBase
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ex4d_core.conversations import Conversation, RequestRefused, UnexpectedReply
-from ex4d_core.durable_files import put_all_in_place
+from ex4d_core.durable_files import rename_all, sync_folder
 from ex4d_core.errors import Ex4dError
 from ex4d_core.messages import CHUNK_BYTES, MAX_HASHES, BlobChunk, BlobStatus, GetBlob, Message, PutBlob
 from ex4d_core.safe_files import LinkError, is_ordinary_file, open_file
@@ -162,7 +162,7 @@ def fetch_blobs(blobs: list[tuple[str, int, Path]]) -> Conversation[None]:
                 with open_file(partial) as file:
                     _write_all(file, data[path])
                 arrived.append((partial, path))
-        yield from _put_in_place(arrived)
+        yield from _rename(arrived)
     # Large blobs, and corrupt ones.
     for sha256, size, path in missing:
         yield from fetch_blob(sha256, size, path)
@@ -176,7 +176,7 @@ def _is_there(sha256: str, size: int, path: Path) -> Conversation[bool]:
 
 
 def fetch_blob(sha256: str, size: int, path: Path) -> Conversation[None]:
-    """Download a blob into ``path``, which appears when it is complete and verified.
+    """Download a blob into ``path``, which appears when it is complete, verified and on disk; see `names_on_disk`.
 
     Resumes a ``.partial`` file of an interrupted download.
 
@@ -214,7 +214,7 @@ def fetch_blob(sha256: str, size: int, path: Path) -> Conversation[None]:
                 if offset == before:
                     raise TransferError(f"the backend sent only {offset} of {size} bytes of {path.name}; try again")
         if digest.hexdigest() == sha256:
-            yield from _put_in_place([(partial, path)])
+            yield from _rename([(partial, path)])
             return
         partial.unlink()
     raise TransferError(f"{path.name} arrived corrupt twice; check the network and the backend's disk, then try again")
@@ -250,25 +250,40 @@ def _require_room(path: Path, size: int) -> None:
         )
 
 
-def _put_in_place(renames: list[tuple[Path, Path]]) -> Conversation[None]:
-    """Give files that have arrived their names, in a thread: a disk may take its time, and a UI has none."""
-    if not renames:
-        return
+def _rename(renames: list[tuple[Path, Path]]) -> Conversation[None]:
+    """Give files that have arrived their names."""
+    if renames:
+        yield from _in_thread(lambda: rename_all(renames), renames[0][1])
+
+
+def names_on_disk(folders: Iterable[Path]) -> Conversation[None]:
+    """Have the names of files and folders on disk that were put into these folders.
+
+    Raises:
+        StorageError: that is not possible.
+    """
+    folders = list(dict.fromkeys(folders))
+    if folders:
+        yield from _in_thread(lambda: [sync_folder(one) for one in folders], folders[0])
+
+
+def _in_thread(work: Callable[[], object], path: Path) -> Conversation[None]:
+    """Wait for the disk in a thread: it may take its time, and a UI has none; ``path`` is named in an error."""
     ended = threading.Event()
     errors: list[OSError] = []
 
-    def put() -> None:
+    def run() -> None:
         try:
-            put_all_in_place(renames)
+            work()
         except OSError as error:
             errors.append(error)
         finally:
             ended.set()
 
-    threading.Thread(target=put, name="results to disk", daemon=True).start()
+    threading.Thread(target=run, name="results to disk", daemon=True).start()
     while not ended.wait(_PAUSE_SECONDS):
         yield []
-    with _storing(renames[0][1]):
+    with _storing(path):
         for error in errors:
             raise error
 

@@ -13,7 +13,7 @@ from ex4d_core.job_status import JobEvent, JobStatus
 from ex4d_core.messages import CHUNK_BYTES, BlobChunk, EventsReply, GetBlob, GetEvents
 from ex4d_core.remote_job import RemoteJob
 from ex4d_core.remote_scene import RemoteScene
-from ex4d_core.safe_files import LinkError, make_folder, open_file
+from ex4d_core.safe_files import LinkError, create_folder, open_file
 from ex4d_core.scene import move_package
 from ex4d_core.transfers import fetch_blob, fetch_blobs
 
@@ -144,8 +144,8 @@ def test_a_package_that_is_a_link_is_replaced_and_what_it_led_to_stays(tmp_path)
 
 
 def test_folders_and_files_are_made_where_there_is_no_link(tmp_path):
-    make_folder(tmp_path / "a" / "b")
-    make_folder(tmp_path / "a" / "b")
+    create_folder(tmp_path / "a" / "b")
+    create_folder(tmp_path / "a" / "b")
     with open_file(tmp_path / "a" / "b" / "file") as file:
         file.write(b"longer than the next")
     with open_file(tmp_path / "a" / "b" / "file") as file:
