@@ -6,7 +6,6 @@ are changed again whenever that has happened (`follow_moves`).
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterable
 from contextlib import suppress
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import bpy
 
-from ex4d_core.durable_files import sync_folder
+from ex4d_core.durable_files import rename_all, sync_folder
 from ex4d_core.errors import RequestError
 from ex4d_core.safe_files import is_link
 
@@ -54,12 +53,12 @@ def move_folder(folder: Path, kind: Kind, project: Path) -> Path:
     target = _free_name(project / kind / folder.name)
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        os.rename(folder, target)
+        rename_all([(folder, target)])
     except OSError:  # another disk, or a file that is open on Windows
         partial = target.with_name(f".{target.name}.partial")
         try:
             shutil.copytree(folder, partial, symlinks=True)
-            os.rename(partial, target)
+            rename_all([(partial, target)])
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
@@ -119,7 +118,7 @@ def _move_partial(job: FollowedJob, target: Path) -> bool:
     target.parent.mkdir(parents=True, exist_ok=True)
     job.job.folder = target
     with suppress(OSError):  # on another disk it is fetched again
-        os.rename(partial, job.job.results_folder)
+        rename_all([(partial, job.job.results_folder)])
     return True
 
 
