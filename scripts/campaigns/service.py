@@ -38,7 +38,8 @@ def workplace() -> Iterator[Path]:
     before = dict(os.environ)
     with tempfile.TemporaryDirectory(prefix="ex4d-campaign-", ignore_cleanup_errors=True) as name:
         os.environ.update(EX4D_CONFIG=os.devnull, EX4D_TOKENS=str(Path(name) / "tokens"))
-        os.environ["PYTHONPATH"] = os.pathsep.join(str(ROOT / folder) for folder in ("backend", "", "scripts"))
+        ours = [str(ROOT / folder) for folder in ("backend", "", "scripts")]
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*ours, before.get("PYTHONPATH")]))
         try:
             yield Path(name)
         finally:
