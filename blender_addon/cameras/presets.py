@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import bpy
 
 from ex4d_core.cameras import CameraError
-from ex4d_core.trajectories import PRESETS, Trajectory, shot_path
+from ex4d_core.trajectories import PRESETS, Trajectory, extent_of_move, shot_path
 
 from ..scenes.link import collection_for, link_of, open_scene
 from .keyframes import animate_with_few_keys, new_camera
@@ -22,6 +23,7 @@ def camera_from_preset(
     *,
     frame_start: int | None = None,
     frames: int | None = None,
+    shown: Sequence[int] | None = None,
     name: str = "",
     collection: bpy.types.Collection | None = None,
 ) -> bpy.types.Object:
@@ -32,6 +34,8 @@ def camera_from_preset(
         trajectory: the move.
         frame_start: Blender frame at which the move starts; that of the footage by default.
         frames: how many frames it takes; by default all that the footage has from there on.
+        shown: footage frames, from 0, that a retimed shot shows in place of those; the move takes as many, and starts
+            at the source camera of the first one.
         name: of the object; made from the preset by default.
         collection: where to put it; see `collection_for` for the default.
 
@@ -43,9 +47,10 @@ def camera_from_preset(
     scene = open_scene(scene_object)
     footage_start, length = link_of(scene_object).frame_start, scene.manifest.frames
     start = footage_start if frame_start is None else frame_start
-    first = start - footage_start
+    extent = extent_of_move(frames, start - footage_start, shown)
+    first, frames = extent["first_frame"], extent["frames"]
     frames = length - first if frames is None else frames
-    if first < 0 or frames < 1 or first + frames > length:
+    if shown is None and (first < 0 or frames < 1 or first + frames > length):
         raise CameraError(
             f"a move of {frames} frames from frame {start} leaves the footage; stay within frames {footage_start} to "
             f"{footage_start + length - 1}"
@@ -54,7 +59,7 @@ def camera_from_preset(
     name = name or _camera_name(trajectory.preset)
     camera = new_camera(name, scene_object, collection or collection_for(scene_object))
     animate_with_few_keys(camera, path, start)
-    note_move(camera, trajectory, scene, start, frames)
+    note_move(camera, trajectory, scene, frame_start=start, frames=frames, first_frame=first)
     return camera
 
 
