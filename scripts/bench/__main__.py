@@ -141,7 +141,7 @@ def _run_chain(options: argparse.Namespace, report: Report) -> int:
                 _, measured = run_demo(Path(folder), options.blender, progress, takes=_TAKES)
             for what, figure in measured.items():
                 what, _, unit = what.rpartition(" ")
-                yield Row(f"Blender: {what}", f"{figure:.1f} {unit}", "sample clip, 512x512, 49 frames")
+                yield Row(f"Blender: {what}", f"{figure:.3g} {unit}", "sample clip, 512x512, 49 frames")
 
     return _report_rows(rows(), f"{width}x{height}, {options.frames} frames; {machine()}", report)
 
