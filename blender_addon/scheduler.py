@@ -50,6 +50,7 @@ class Scheduler:
 
     Attributes:
         last_tick: seconds that it took.
+        ran_alone: whether it did a step of its own, which may exceed the budget, or brought the file up to date.
     """
 
     def __init__(self) -> None:
@@ -59,6 +60,7 @@ class Scheduler:
     def reset(self) -> None:
         """Drop all work."""
         self.last_tick = 0.0
+        self.ran_alone = False
         self._work: list[Work] = []
         self._after_undo: list[Callable[[], None]] = []
         self._rest: list[Work] = []
@@ -107,6 +109,7 @@ class Scheduler:
         """Do what is due; returns the seconds until the next tick."""
         begun = time.perf_counter()
         self._soon = False
+        self.ran_alone = True
         if self._undone:
             self._undone = False
             for run in self._after_undo:
@@ -120,6 +123,7 @@ class Scheduler:
             with contained():
                 self._when_idle.popleft()()
         else:
+            self.ran_alone = False
             self._run_work(begun + TICK_BUDGET_SECONDS)
         self.last_tick = time.perf_counter() - begun
         return BUSY_INTERVAL_SECONDS if self._soon or self.pending else IDLE_INTERVAL_SECONDS
