@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import bpy
 
 from .busy import reason_to_wait
-from .errors import contained
+from .errors import contained, note_failure
 
 # The work of one tick, in seconds. 1 ms more is left for what runs over, since a frame at 60 Hz has 16 ms.
 TICK_BUDGET_SECONDS = 0.004
@@ -135,8 +135,11 @@ class Scheduler:
             if number and time.perf_counter() + work.budget > deadline:
                 self._rest = due[number:]
                 return
-            with contained():
+            try:
                 work.run()
+            # The others go on.
+            except Exception as error:
+                note_failure(error)
 
 
 scheduler = Scheduler()
