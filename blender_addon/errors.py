@@ -51,11 +51,16 @@ def contained() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        innermost = traceback.extract_tb(error.__traceback__)[-1]
-        place = (innermost.filename, innermost.lineno or 0, type(error).__name__)
-        if place not in _reported:
-            _reported[place] = (error, "".join(traceback.format_exception(error)))
-            print(plain_lines(_reported[place][1]), file=sys.stderr, end="")
+        note_failure(error)
+
+
+def note_failure(error: Exception) -> None:
+    """What `contained` does about an error; for what runs so often that entering a block counts."""
+    innermost = traceback.extract_tb(error.__traceback__)[-1]
+    place = (innermost.filename, innermost.lineno or 0, type(error).__name__)
+    if place not in _reported:
+        _reported[place] = (error, "".join(traceback.format_exception(error)))
+        print(plain_lines(_reported[place][1]), file=sys.stderr, end="")
 
 
 def failure_text() -> str:

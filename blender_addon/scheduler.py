@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import bpy
 
 from .busy import reason_to_wait
-from .errors import contained
+from .errors import contained, note_failure
 
 # The work of one tick, in seconds. 1 ms more is left for what runs over, since a frame at 60 Hz has 16 ms.
 TICK_BUDGET_SECONDS = 0.004
@@ -50,6 +50,7 @@ class Scheduler:
 
     Attributes:
         last_tick: seconds that it took.
+        ran_alone: whether it did a step of its own, which may exceed the budget, or brought the file up to date.
     """
 
     def __init__(self) -> None:
@@ -59,6 +60,7 @@ class Scheduler:
     def reset(self) -> None:
         """Drop all work."""
         self.last_tick = 0.0
+        self.ran_alone = False
         self._work: list[Work] = []
         self._after_undo: list[Callable[[], None]] = []
         self._rest: list[Work] = []
@@ -107,6 +109,7 @@ class Scheduler:
         """Do what is due; returns the seconds until the next tick."""
         begun = time.perf_counter()
         self._soon = False
+        self.ran_alone = True
         if self._undone:
             self._undone = False
             for run in self._after_undo:
@@ -120,6 +123,7 @@ class Scheduler:
             with contained():
                 self._when_idle.popleft()()
         else:
+            self.ran_alone = False
             self._run_work(begun + TICK_BUDGET_SECONDS)
         self.last_tick = time.perf_counter() - begun
         return BUSY_INTERVAL_SECONDS if self._soon or self.pending else IDLE_INTERVAL_SECONDS
@@ -131,8 +135,11 @@ class Scheduler:
             if number and time.perf_counter() + work.budget > deadline:
                 self._rest = due[number:]
                 return
-            with contained():
+            try:
                 work.run()
+            # The others go on.
+            except Exception as error:
+                note_failure(error)
 
 
 scheduler = Scheduler()

@@ -14,6 +14,8 @@ MAX_PARTS = 200
 _Bytes = Annotated[int, Range(0, 10**15)]
 
 WeightsState = Literal["here", "missing", "fetching", "failed"]
+# What a part may be used for on the service's machine: "none" where that is for commercial work, and the part is not.
+PermittedUse = Literal["any", "research", "none"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class WeightsPart:
         bytes: of all files, about.
         done: bytes that are here.
         reason: why the last download failed, for people.
+        use: what results it may be used for on this machine.
+        lacks: what the machine lacks besides the weights, and the command that helps, for people; "" if nothing.
     """
 
     name: Line
@@ -58,6 +62,8 @@ class WeightsPart:
     state: WeightsState = "missing"
     done: _Bytes = 0
     reason: Reason = ""
+    use: PermittedUse = "any"
+    lacks: Reason = ""
 
 
 @dataclass(frozen=True)

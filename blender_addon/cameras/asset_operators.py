@@ -18,11 +18,12 @@ from ..errors import reports_errors
 from ..scenes.link import chosen_scene_object, collection_for, link_of, open_scene
 from ..shots.objects import NeedsShot, shot_cuts, shot_objects
 from ..shots.properties import active_shot
+from ..shots.source_time import source_frames_of
 from ..takes.requests import shot_range
 from .cuts import sample_cuts
 from .keyframes import animate_with_few_keys, new_camera
 from .move_assets import load_action, placed_move, relative_move, save_action
-from .operators import AddsCamera
+from .operators import AddsCamera, time_of_move
 from .saved_moves import ADD_ASSET_CAMERA, SAVE_MOVE
 
 _LOCAL = "LOCAL"
@@ -61,7 +62,8 @@ class EX4D_OT_save_move(NeedsShot, Operator):
         first, last = shot_range(context.scene, scene_object)
         path = sample_cuts(shot_cuts(context, first, last), scene_object)
         package = open_scene(scene_object)
-        first_frame = first - link_of(scene_object).frame_start
+        shown = source_frames_of(active_shot(context.scene), scene_object, first, last)
+        first_frame = first - link_of(scene_object).frame_start if shown is None else shown[0]
         if not 0 <= first_frame < package.manifest.frames:
             raise RequestError(f"the shot starts at frame {first}, outside the footage; move its first frame")
         move = relative_move(path, package.source_camera(), first_frame, package.manifest.subject_distance)
@@ -93,11 +95,13 @@ class EX4D_OT_add_asset_camera(AddsCamera, Operator):
     def execute(self, context: Context) -> set[str]:
         scene_object = chosen_scene_object(context)
         package = open_scene(scene_object)
+        times = {"frame_start": link_of(scene_object).frame_start, "shown": range(package.manifest.frames)}
+        times |= time_of_move(context, scene_object)
         with _chosen_action(context, self.action) as action:
-            name, move = action.name, load_action(action, package.manifest.frames)
-        path = placed_move(move, package.source_camera(), 0, package.manifest.subject_distance)
+            name, move = action.name, load_action(action, len(times["shown"]))
+        path = placed_move(move, package.source_camera(), times["shown"][0], package.manifest.subject_distance)
         camera = new_camera(f"Camera {name}", scene_object, collection_for(scene_object))
-        animate_with_few_keys(camera, path, link_of(scene_object).frame_start)
+        animate_with_few_keys(camera, path, times["frame_start"])
         self.use(context, camera)
         return {"FINISHED"}
 

@@ -101,6 +101,10 @@ class EX4D_Move(bpy.types.PropertyGroup):
     )
     frame_start: bpy.props.IntProperty(description="Blender frame at which the move starts")
     frames: bpy.props.IntProperty(description="Number of frames in the move")
+    first_frame: bpy.props.IntProperty(
+        description="Frame of the footage, from 0, whose camera the move starts at; -1 for that of its first frame",
+        default=-1,
+    )
     distance: bpy.props.FloatProperty(description="Distance of the subject in scene units")
     start: bpy.props.FloatVectorProperty(description="Camera-to-world at the start, in the scene's world", size=16)
     keys: bpy.props.StringProperty(description="Digest of the keys that the move was given")
@@ -115,7 +119,15 @@ def move_of(camera: bpy.types.Object | None) -> EX4D_Move | None:
     return move if move.preset and is_scene_object(camera.parent) else None
 
 
-def note_move(camera: bpy.types.Object, trajectory: Trajectory, package: Scene, frame_start: int, frames: int) -> None:
+def note_move(
+    camera: bpy.types.Object,
+    trajectory: Trajectory,
+    package: Scene,
+    *,
+    frame_start: int,
+    frames: int,
+    first_frame: int,
+) -> None:
     """Keep on a camera how its move was made.
 
     Args:
@@ -124,16 +136,15 @@ def note_move(camera: bpy.types.Object, trajectory: Trajectory, package: Scene, 
         package: the opened scene.
         frame_start: Blender frame at which the move starts.
         frames: its length.
+        first_frame: of the footage, from 0, whose camera the move starts at.
     """
     move: Any = camera.ex4d_move  # pyright: ignore[reportAttributeAccessIssue]
     move.preset = ""  # so that setting the rest rebuilds nothing
     amount = float(trajectory.preset) if is_degrees(trajectory.preset) else trajectory.amount
     move.amount = PRESETS[trajectory.preset][2] if amount is None else amount
     move.elevation, move.easing = trajectory.elevation, trajectory.easing
-    move.frame_start, move.frames = frame_start, frames
-    assert camera.parent is not None  # cameras of moves have their scene for a parent
-    first = frame_start - link_of(camera.parent).frame_start
-    move.start = invert_rigid(package.source_camera().world_to_camera[first]).ravel().tolist()
+    move.frame_start, move.frames, move.first_frame = frame_start, frames, first_frame
+    move.start = invert_rigid(package.source_camera().world_to_camera[first_frame]).ravel().tolist()
     move.distance = package.manifest.subject_distance
     move.preset, move.keys, move.problem = trajectory.preset, digest_of_keys(camera), ""
 
@@ -156,7 +167,9 @@ def rebuild(camera: bpy.types.Object) -> None:
         return
     try:
         package = open_scene(camera.parent)
-        first = move.frame_start - link_of(camera.parent).frame_start
+        first = move.first_frame
+        if first < 0:  # a file of before it was kept
+            first = move.frame_start - link_of(camera.parent).frame_start
         path = shot_path(trajectory_of(move), package, frames=move.frames, first_frame=first)
     except (CameraError, RequestError, SceneError) as error:
         move.problem = str(error)

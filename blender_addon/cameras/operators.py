@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
@@ -13,7 +14,10 @@ from ex4d_core.trajectories import PRESETS, Trajectory
 from ..blender_types import Context, Operator, OperatorMixin, ops
 from ..errors import reports_errors
 from ..scenes.link import NeedsScene, chosen_scene_object
-from ..shots.properties import add_shot, listed_shot
+from ..shots.objects import shot_objects
+from ..shots.properties import active_shot, add_shot, listed_shot
+from ..shots.source_time import source_frames_of
+from ..takes.requests import shot_range
 from .moves import EASING_ITEMS
 from .presets import camera_from_preset, reversed_move
 from .saved_moves import read_preset
@@ -45,6 +49,15 @@ class AddsCamera(NeedsScene, OperatorMixin):
         else:
             add_shot(context.scene, camera)
         select_alone(context, camera)
+
+
+def time_of_move(context: Context, scene_object: bpy.types.Object) -> dict[str, Any]:
+    """Where a move through a scene starts and what it shows: a retimed shot's range and moments, else all footage."""
+    if shot_objects(context)[0] != scene_object:
+        return {}
+    first, last = shot_range(context.scene, scene_object)
+    shown = source_frames_of(active_shot(context.scene), scene_object, first, last)
+    return {} if shown is None else {"frame_start": first, "shown": shown}
 
 
 class EX4D_OT_add_camera(AddsCamera, Operator):
@@ -96,7 +109,8 @@ class EX4D_OT_add_camera(AddsCamera, Operator):
         trajectory = Trajectory(self.preset, self.amount if self.use_amount else None, self.elevation, self.easing)
         if self.other_way:
             trajectory = reversed_move(trajectory)
-        self.use(context, camera_from_preset(chosen_scene_object(context), trajectory))
+        scene_object = chosen_scene_object(context)
+        self.use(context, camera_from_preset(scene_object, trajectory, **time_of_move(context, scene_object)))
         return {"FINISHED"}
 
 
@@ -131,7 +145,9 @@ class EX4D_OT_camera_to_view(AddsCamera, Operator):
     def execute(self, context: Context) -> set[str]:
         assert context.region_data is not None  # polled
         view_to_world = context.region_data.view_matrix.inverted()
-        self.use(context, camera_to_view(chosen_scene_object(context), view_to_world, self.easing))
+        scene_object = chosen_scene_object(context)
+        times = time_of_move(context, scene_object)
+        self.use(context, camera_to_view(scene_object, view_to_world, self.easing, **times))
         return {"FINISHED"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import bpy
@@ -22,6 +23,7 @@ def camera_from_preset(
     *,
     frame_start: int | None = None,
     frames: int | None = None,
+    shown: Sequence[int] | None = None,
     name: str = "",
     collection: bpy.types.Collection | None = None,
 ) -> bpy.types.Object:
@@ -32,6 +34,8 @@ def camera_from_preset(
         trajectory: the move.
         frame_start: Blender frame at which the move starts; that of the footage by default.
         frames: how many frames it takes; by default all that the footage has from there on.
+        shown: footage frames, from 0, that a retimed shot shows in place of those; the move takes as many, and starts
+            at the source camera of the first one, whatever ``frames`` is.
         name: of the object; made from the preset by default.
         collection: where to put it; see `collection_for` for the default.
 
@@ -41,20 +45,23 @@ def camera_from_preset(
         RequestError: the amount cannot be made at the subject's distance.
     """
     scene = open_scene(scene_object)
-    footage_start, length = link_of(scene_object).frame_start, scene.manifest.frames
+    footage_start, footage_length = link_of(scene_object).frame_start, scene.manifest.frames
     start = footage_start if frame_start is None else frame_start
-    first = start - footage_start
-    frames = length - first if frames is None else frames
-    if first < 0 or frames < 1 or first + frames > length:
+    if shown is None:
+        first = start - footage_start
+        frames = footage_length - first if frames is None else frames
+    else:
+        first, frames = shown[0], len(shown)
+    if shown is None and (first < 0 or frames < 1 or first + frames > footage_length):
         raise CameraError(
             f"a move of {frames} frames from frame {start} leaves the footage; stay within frames {footage_start} to "
-            f"{footage_start + length - 1}"
+            f"{footage_start + footage_length - 1}"
         )
     path = shot_path(trajectory, scene, frames=frames, first_frame=first)
     name = name or _camera_name(trajectory.preset)
     camera = new_camera(name, scene_object, collection or collection_for(scene_object))
     animate_with_few_keys(camera, path, start)
-    note_move(camera, trajectory, scene, start, frames)
+    note_move(camera, trajectory, scene, frame_start=start, frames=frames, first_frame=first)
     return camera
 
 

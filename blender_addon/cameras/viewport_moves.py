@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import bpy
@@ -17,7 +18,13 @@ from .keyframes import animate_with_few_keys, new_camera
 
 
 def camera_to_view(
-    scene_object: bpy.types.Object, view_to_world: mathutils.Matrix, easing: str = "ease_in_out", name: str = ""
+    scene_object: bpy.types.Object,
+    view_to_world: mathutils.Matrix,
+    easing: str = "ease_in_out",
+    name: str = "",
+    *,
+    frame_start: int | None = None,
+    shown: Sequence[int] | None = None,
 ) -> bpy.types.Object:
     """Add a camera that starts at the source camera's view and ends at another, over all of the footage.
 
@@ -26,18 +33,22 @@ def camera_to_view(
         view_to_world: of the final view, in Blender's world; a viewport has its inverse (``view_matrix``).
         easing: one of `ex4d_core.trajectories.EASINGS`.
         name: of the object; "Camera to View" by default.
+        frame_start: Blender frame at which the move starts; that of the footage by default.
+        shown: footage frames, from 0, that a retimed shot shows in place of all; the move takes as many frames.
 
     Raises:
         SceneError: the scene package is missing or changed.
-        CameraError: the scene object is sheared, or the footage has one frame only.
+        CameraError: the scene object is sheared, or there is one frame only.
     """
     source = open_scene(scene_object).source_camera()
+    if shown is not None:
+        source = source.at(shown)
     end = world_to_camera_from_blender(
         np.array(view_to_world, dtype=np.float64)[None], np.array(scene_object.matrix_world, dtype=np.float64)
     )[0]
     path = path_between(source, end, easing)
     camera = new_camera(name or "Camera to View", scene_object, collection_for(scene_object))
-    animate_with_few_keys(camera, path, link_of(scene_object).frame_start)
+    animate_with_few_keys(camera, path, link_of(scene_object).frame_start if frame_start is None else frame_start)
     return camera
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -124,6 +125,7 @@ def connection_settings() -> ConnectionSettings:
     return ConnectionSettings(chosen.address.strip(), keys, allowed)
 
 
+@cache  # every tick asks
 def is_loopback(address: str) -> bool:
     """Whether an address stays on this machine, so that Blender's online-access setting does not concern it."""
     try:

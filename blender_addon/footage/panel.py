@@ -28,7 +28,7 @@ from .operators import (
     EX4D_OT_use_movie_strip,
 )
 from .properties import EX4D_Reconstruction
-from .weights import weights
+from .weights import weights, why_forbidden
 
 
 class EX4D_PT_footage(SidebarPanel, bpy.types.Panel):
@@ -117,9 +117,16 @@ def _draw_optional(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup
 
 
 def _draw_weights(layout: bpy.types.UILayout, estimator: str, context: bpy.types.Context) -> None:
-    """What the chosen estimator lacks on the backend, and the button that fetches it there."""
+    """Why the chosen estimator cannot be used on the backend, and the button that fetches its weights there."""
     part = weights.find(estimator)
-    if part is None or part.state == "here":
+    if part is None:
+        return
+    if forbidden := why_forbidden(part):
+        draw_text(layout, forbidden, context, "ERROR")
+        return
+    if part.lacks:
+        draw_problem(layout, part.lacks, context)
+    if part.state == "here":
         return
     if part.state == "fetching":
         text = iface_("{done} of {size}").format(done=in_words(part.done), size=in_words(part.bytes))

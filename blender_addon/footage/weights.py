@@ -13,6 +13,7 @@ from ex4d_core.errors import user_message
 from ex4d_core.message_base import Message
 from ex4d_core.weight_messages import CancelFetch, DescribeWeights, FetchWeights, WeightsPart, WeightsReply
 
+from ..connection.preferences import chosen_licence
 from ..connection.session import session
 from ..scheduler import LIVE_SECONDS, scheduler
 
@@ -45,10 +46,10 @@ class BackendWeights:
         self._asked = float("-inf")
 
     def find(self, name: str) -> WeightsPart | None:
-        """The estimator of a name; for "auto" one that is here, else the smallest that any work may use."""
+        """The estimator of a name; for "auto" one that can be used, else the smallest that any work may use."""
         if name != AUTO:
             return next((one for one in self.estimators if one.name == name), None)
-        here = [one for one in self.estimators if one.state == "here"]
+        here = [one for one in self.estimators if one.state == "here" and not one.lacks and not why_forbidden(one)]
         free = sorted((one for one in self.estimators if one.commercial), key=lambda one: one.bytes)
         return next(iter([*here, *free]), None)
 
@@ -95,6 +96,20 @@ def _conversation(message: Message) -> Conversation[WeightsReply]:
     return (yield message)
 
 
+def why_forbidden(part: WeightsPart) -> str:
+    """Why a part must not be used for the results that the preferences name, for people; "" if it may."""
+    if part.use == "any" or (part.use == "research" and chosen_licence() == "research"):
+        return ""
+    if part.use == "none":
+        text = iface_("{name} is for research only, and this backend is set up for commercial work. License: {licence}")
+    else:
+        text = iface_(
+            "{name} is for research only: choose another, or set License in the preferences to Research. "
+            "License: {licence}"
+        )
+    return text.format(name=part.title, licence=part.licence)
+
+
 weights = BackendWeights()
 # Blender keeps no reference to the texts of such an enum.
 _items: list[tuple[str, str, str]] = []
@@ -103,7 +118,7 @@ _items: list[tuple[str, str, str]] = []
 def estimator_items(settings: Any, _: bpy.types.Context | None) -> list[tuple[str, str, str]]:
     """The backend's estimators as choices, and the one that is set, which another backend may have."""
     found = [(AUTO, iface_("Automatic"), iface_("The best one that this backend has and the license setting allows"))]
-    found += [(one.name, one.title, one.licence) for one in weights.estimators]
+    found += [(one.name, one.title, why_forbidden(one) or one.lacks or one.licence) for one in weights.estimators]
     if settings.estimator not in [name for name, _, _ in found]:
         found.append((settings.estimator, settings.estimator, iface_("This backend does not have it")))
     _items[:] = found

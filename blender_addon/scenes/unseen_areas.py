@@ -67,8 +67,8 @@ class _GpuMesh:
     Attributes:
         vertices: their number.
         faces: vertex indices of the triangles; None for a mesh with other polygons.
-        border: vertex indices of the lines around the image; None for such a mesh, and for one of version 0.1, which is
-            closed.
+        border: vertex indices of the lines around the image, or around the walls of a mesh of version 0.1; None for a
+            mesh with other polygons, and for a closed one.
         positions: (3 V,) float32, reused for every frame.
         batches: of the faces and of the lines; None after the positions have changed.
     """

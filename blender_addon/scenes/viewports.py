@@ -15,7 +15,7 @@ import bpy
 from ..jobs.records import own_scenes
 from ..scheduler import scheduler
 
-# Comparing the addresses of some dozens of areas takes less than a tenth of this.
+# Comparing the addresses of all areas of a large file takes less than a tenth of this.
 _FOLLOW_SECONDS = 0.0005
 
 
@@ -23,16 +23,28 @@ class Viewports:
     """The viewports of the open file, to notice new ones.
 
     Attributes:
-        known: identifies those that were there in the last tick; None before the first one in a file, whose own
-            viewports stay as they were saved.
+        known: identifies those that were there when all were looked at last; None before the first tick in a file,
+            whose own viewports stay as they were saved.
+        screens: how many screens the file had then.
     """
 
     def __init__(self) -> None:
         """Start with a file that was just opened."""
         self.known: set[tuple[int, int]] | None = None
+        self.screens = 0
 
     def follow(self) -> None:
-        """Set up the viewports that are new since the last tick and no copies."""
+        """Set up the viewports that are new since the last tick and no copies.
+
+        Screens that no window shows get none, except with a new workspace, so those that are shown are enough to look
+        at in most ticks.
+        """
+        screens = len(bpy.data.screens)
+        if self.known is None or screens != self.screens or not self.known.issuperset(_shown_viewports()):
+            self._set_up_new_ones()
+            self.screens = screens
+
+    def _set_up_new_ones(self) -> None:
         found = {(screen.session_uid, space.as_pointer()): space for screen, _, space in all_viewports()}
         new = found.keys() - self.known if self.known is not None else ()
         if new and any(follows_footage(scene) for scene in own_scenes()):
@@ -45,6 +57,15 @@ class Viewports:
 
 
 viewports = Viewports()
+
+
+def _shown_viewports() -> Iterator[tuple[int, int]]:
+    """Identifies the viewports that windows show, as `Viewports.known` does."""
+    for window in bpy.context.window_manager.windows:
+        screen = window.screen
+        for area in screen.areas:
+            if area.type == "VIEW_3D":
+                yield screen.session_uid, area.spaces[0].as_pointer()  # the first space is the active one
 
 
 def follows_footage(blender_scene: bpy.types.Scene) -> bool:

@@ -36,8 +36,10 @@ def shot_cuts(context: Context, frame_start: int, frame_end: int) -> list[Cut]:
     Returns:
         At least one cut, but for a shot without any camera.
     """
-    _, camera = shot_objects(context)
-    by_markers = [] if has_own_camera(context) else cuts_by_markers(context.scene, frame_start, frame_end)
+    if has_own_camera(context):
+        camera, by_markers = active_shot(context.scene).camera, []
+    else:
+        camera, by_markers = context.scene.camera, cuts_by_markers(context.scene, frame_start, frame_end)
     return by_markers or ([] if camera is None else [Cut(camera, frame_start, frame_end)])
 
 

@@ -7,6 +7,7 @@
   ex4d bench depth     the depth estimators, at full size with random weights
   ex4d bench generate  the engine wan with random weights, beside DiffSynth's code and the original EX-4D
   ex4d bench jobs      submit, first frame and end of a small job over a socket, and uploads
+  ex4d bench window    with --blender: the add-on in a Blender that shows a window: drawing, ticks, import
   ex4d bench batch     twenty small shots by ex4d batch, beside a command for each step
 
 Needs a source checkout.
@@ -36,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "what",
         nargs="?",
-        choices=("chain", "render", "depth", "generate", "jobs", "batch"),
+        choices=("chain", "render", "depth", "generate", "jobs", "batch", "window"),
         default="chain",
         help="what to measure",
     )
@@ -57,7 +58,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, report: Report) -> int:
     """Report every row as soon as it is there; returns the exit code."""
     runs = {"chain": _run_chain, "render": _run_render, "depth": _run_depth, "generate": _run_generate}
-    return {**runs, "jobs": _run_jobs, "batch": _run_batch}[options.what](options, report)
+    return {**runs, "jobs": _run_jobs, "batch": _run_batch, "window": _run_window}[options.what](options, report)
+
+
+def _run_window(options: argparse.Namespace, report: Report) -> int:
+    from bench.measuring import machine
+    from bench.window import measure_window
+    from ex4d.addon.blenders import find_executable
+
+    program = options.blender or str(getattr(find_executable(), "program", "blender"))
+    with progress_bar() as progress:
+        return _report_rows(measure_window(program, progress), machine(), report)
 
 
 def _run_jobs(options: argparse.Namespace, report: Report) -> int:
@@ -141,7 +152,7 @@ def _run_chain(options: argparse.Namespace, report: Report) -> int:
                 _, measured = run_demo(Path(folder), options.blender, progress, takes=_TAKES)
             for what, figure in measured.items():
                 what, _, unit = what.rpartition(" ")
-                yield Row(f"Blender: {what}", f"{figure:.1f} {unit}", "sample clip, 512x512, 49 frames")
+                yield Row(f"Blender: {what}", f"{figure:.3g} {unit}", "sample clip, 512x512, 49 frames")
 
     return _report_rows(rows(), f"{width}x{height}, {options.frames} frames; {machine()}", report)
 

@@ -14,6 +14,8 @@ from blender_addon.coverage.drawing import colors_of
 from blender_addon.coverage.live_coverage import FAR_ASIDE_DEGREES, LITTLE_KNOWN, LiveCoverage, live_coverage
 from blender_addon.coverage.path import is_keyframed_only, path_in_slices
 from blender_addon.scenes.importing import ImportSettings, import_scene
+from blender_addon.shots.properties import active_shot
+from blender_addon.shots.source_time import set_time_keys
 from ex4d_core.trajectories import Trajectory
 
 from .conftest import tick_round, tick_until
@@ -114,6 +116,23 @@ def move_key(camera: bpy.types.Object, frame: int, by: float) -> None:
     bpy.context.view_layer.update()
 
 
+def test_an_edited_time_curve_asks_again_about_the_frames_that_show_another_moment(connected, shot):
+    scene = bpy.context.scene
+    set_time_keys(active_shot(scene), [(11, 13.0), (19, 13.0)])
+    scene.ex4d_coverage.live = True
+    tick_until(lambda: coverage().shown is not None, "coverage")
+    before = coverage().shown
+    assert coverage().asked.source_frames == (2,) * 9
+    (curve,) = (one for one in curves_of(scene) if one.data_path.endswith("source_frame"))
+    curve.keyframe_points[1].co.y = 15.0
+    curve.update()
+    scene.animation_data.action.update_tag()
+    bpy.context.view_layer.update()
+    tick_until(lambda: is_updated(before), "coverage of the new moments")
+    assert coverage().asked.source_frames == (2, 2, 3, 3, 3, 3, 4, 4, 4)
+    assert coverage().asked_frames == slice(2, 9)
+
+
 def test_another_pixel_aspect_is_another_image(connected, shot):
     bpy.context.scene.ex4d_coverage.live = True
     tick_until(lambda: coverage().shown is not None, "coverage")
@@ -193,7 +212,7 @@ def test_nothing_is_sent_unless_coverage_is_live(connected, shot):
     tick_until(lambda: session().connected, "the backend")
     for _ in range(20):
         tick_round()
-    assert coverage().shown is None and not session().busy
+    assert coverage().shown is None and coverage().asked is None and not coverage().waiting
 
 
 def test_colours_show_the_visible_fraction():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import bpy
 import pytest
 
 from blender_addon.footage.field_names import in_field_names
-from blender_addon.footage.weights import estimator_items, weights
+from blender_addon.footage.weights import estimator_items, weights, why_forbidden
 
 from .conftest import backend_process, free_address, tick_until
 
@@ -61,6 +63,26 @@ def test_missing_weights_are_known_before_the_press_and_a_failed_download_says_w
     tick_until(lambda: weights.find(ESTIMATOR).state == "fetching", "the start")
     tick_until(lambda: weights.find(ESTIMATOR).state == "failed", "the end")
     assert "could not be downloaded" in weights.find(ESTIMATOR).reason
+
+
+def test_what_the_license_forbids_is_known_before_the_press(asked):
+    pro = weights.find("depth-pro")
+    assert "research only" in why_forbidden(pro) and pro.licence in why_forbidden(pro)
+    preferences().licence = "RESEARCH"
+    assert why_forbidden(pro) == "" and why_forbidden(weights.find(ESTIMATOR)) == ""
+    assert why_forbidden(replace(pro, use="none")) != "", "a machine for commercial work"
+
+
+def test_automatic_passes_over_what_the_backend_must_not_or_cannot_run(asked):
+    best, good = weights.find("depth-pro"), weights.find(ESTIMATOR)
+    weights.estimators = [replace(best, state="here"), replace(good, state="here")]
+    assert weights.find("auto").name == ESTIMATOR
+    preferences().licence = "RESEARCH"
+    assert weights.find("auto").name == "depth-pro"
+    weights.estimators[0] = replace(best, state="here", lacks="Depth Pro needs transformers, install with: pip")
+    assert weights.find("auto").name == ESTIMATOR
+    (text,) = (text for name, _, text in estimator_items(bpy.context.scene.ex4d_footage, None) if name == "depth-pro")
+    assert "needs transformers" in text
 
 
 def test_errors_speak_of_blenders_fields_and_commands_stay_as_they_are():

@@ -63,6 +63,41 @@ def test_a_scene_without_any_camera_gets_the_source_camera(card_scene):
     assert bpy.context.scene.camera == imported.ex4d_scene.source_camera
 
 
+def add_again(space: bpy.types.SpaceView3D) -> None:
+    """Let a viewport be one that was not there in the last tick, with a new workspace."""
+    viewports.known = {one for one in viewports.known if one[1] != space.as_pointer()}
+    viewports.screens -= 1
+
+
+def test_a_new_viewport_in_a_screen_that_is_shown_follows(card_scene):
+    open_factory_file()
+    import_scene(card_scene)
+    tick_round()
+    areas = bpy.context.window_manager.windows[0].screen.areas
+    changed = next(area for area in areas if area.type == "PROPERTIES")
+    changed.type = "VIEW_3D"
+    changed.spaces.active.region_3d.view_distance = 123.0
+    assert not shows_footage(changed.spaces.active)
+    tick_round()
+    assert shows_footage(changed.spaces.active)
+
+
+def test_a_new_workspace_follows_before_it_is_shown(card_scene):
+    open_factory_file()
+    import_scene(card_scene)
+    tick_round()
+    before = [space.as_pointer() for space in spaces()]
+    layout = next(one for one in bpy.data.workspaces if one == bpy.context.window.workspace)
+    with bpy.context.temp_override(window=bpy.context.window_manager.windows[0], workspace=layout):
+        assert bpy.ops.workspace.duplicate() == {"FINISHED"}
+    new = [space for space in spaces() if space.as_pointer() not in before]
+    assert new
+    for space in new:
+        space.shading.light, space.region_3d.view_distance = "STUDIO", 123.0
+    tick_round()
+    assert all(shows_footage(space) for space in new)
+
+
 def test_new_viewports_follow_and_copies_stay_as_their_original(card_scene):
     open_factory_file()
     tick_round()
@@ -72,8 +107,7 @@ def test_new_viewports_follow_and_copies_stay_as_their_original(card_scene):
     for space in (first, other):  # what a viewport has that Blender has just made
         space.shading.light, space.region_3d.view_perspective = "STUDIO", "PERSP"
     other.region_3d.view_distance = 123.0
-    known = {*viewports.known}
-    viewports.known = known - {one for one in known if one[1] == other.as_pointer()}
+    add_again(other)
     tick_round()
     assert shows_footage(other) and other.region_3d.view_perspective == "CAMERA"
     assert first.region_3d.view_perspective == "PERSP", "the artist's own choice in a viewport that was there"
@@ -83,12 +117,12 @@ def test_new_viewports_follow_and_copies_stay_as_their_original(card_scene):
         setattr(second.region_3d, name, getattr(first.region_3d, name))
     second.shading.type, second.shading.light = first.shading.type, "STUDIO"
     second.shading.color_type, second.lens, second.clip_end = first.shading.color_type, first.lens, first.clip_end
-    viewports.known = {one for one in viewports.known if one[1] != second.as_pointer()}
+    add_again(second)
     tick_round()
     assert second.region_3d.view_perspective == "PERSP", "a copy of the first"
 
     bpy.context.scene.ex4d_viewports = False
-    viewports.known = {one for one in viewports.known if one[1] != first.as_pointer()}
+    add_again(first)
     tick_round()
     assert first.region_3d.view_perspective == "PERSP", "switched off"
 

@@ -6,17 +6,21 @@ import shutil
 from pathlib import Path
 
 import bpy
+import numpy as np
 import pytest
 
 from blender_addon.footage.sources import plan_from_text
 from blender_addon.jobs.tracker import is_paused
 from blender_addon.paths import from_blend
 from blender_addon.scenes.link import open_scene, scene_objects
+from blender_addon.scenes.mesh import mesh_data, read_attribute
+from blender_addon.scenes.unseen_areas import border_of
 from blender_addon.sequencer.edit_scenes import strip_in_file
 from blender_addon.takes.requests import load_request
 
 from .conftest import ROOT, fresh_blender, tick_round, tick_until
 from .taking import is_followed
+from .test_import_scene import render_frame
 
 
 @pytest.fixture
@@ -43,6 +47,26 @@ def test_its_scene_shot_and_footage_are_there(film):
     assert shot.camera is not None and shot.camera == bpy.context.scene.camera
     assert from_blend(bpy.context.scene.ex4d_footage.footage) == film / "walk.mp4"
     assert bpy.context.scene.ex4d_footage.use_fov
+
+
+def test_its_mesh_with_walls_and_caps_still_shows_what_is_unseen(film, tmp_path):
+    (imported,) = scene_objects()
+    corners = np.empty(len(mesh_data(imported).loops), np.int32)
+    read_attribute(mesh_data(imported), ".corner_vert", "value", corners)
+    border = {tuple(edge) for edge in border_of(corners.reshape(-1, 3)).tolist()}
+    assert {(column, column + 1) for column in range(37)} <= border, "a line runs around its outermost vertices"
+    blender_scene, source = bpy.context.scene, imported.ex4d_scene.source_camera
+    blender_scene.camera, blender_scene.view_settings.view_transform = source, "Standard"
+    blender_scene.render.use_sequencer = False  # version 0.1 put takes into the scene itself
+    imported.ex4d_scene.unseen_color = (0.0, 1.0, 0.0)
+
+    def green_share(frame: int) -> float:
+        rendered = render_frame(frame, tmp_path / "render.png")
+        return float((np.abs(rendered - (0, 255, 0)).max(axis=-1) < 12).mean())
+
+    assert green_share(3) == 0.0
+    source.delta_location = (1.0, 0, 0)
+    assert green_share(3) > 0.02
 
 
 def test_its_takes_are_as_they_were(film):

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import bpy
+import mathutils
 import numpy as np
 import pytest
 
+from blender_addon.cameras.keyframes import curves_of
+from blender_addon.cameras.moves import move_of
+from blender_addon.cameras.operators import time_of_move
 from blender_addon.cameras.sampling import sample_camera
+from blender_addon.cameras.viewport_moves import camera_to_view
 from blender_addon.coverage.live_coverage import live_coverage
 from blender_addon.paths import from_blend
 from blender_addon.scenes.importing import ImportSettings, import_scene
@@ -162,6 +167,46 @@ def test_freeze_and_orbit_starts_and_stands_where_the_source_camera_was(moving):
     later = path.world_to_camera[12] @ np.linalg.inv(source.world_to_camera[8])
     assert np.degrees(np.arccos((np.trace(turned[:3, :3]) - 1) / 2)) == pytest.approx(40, abs=0.01)
     np.testing.assert_allclose(later, turned, atol=1e-4)
+
+
+def test_moves_of_a_retimed_shot_start_at_its_first_moment_and_last_as_long_as_it_does(moving):
+    scene = bpy.context.scene
+    scene.frame_set(14)
+    bpy.ops.ex4d.retime_shot(preset="FREEZE")
+    scene.frame_end = 30
+    assert bpy.ops.ex4d.add_camera(preset="truck", use_amount=True, amount=0.5) == {"FINISHED"}
+    frozen = open_scene(moving).source_camera().at((3,) * 20)
+    camera = active_shot(scene).camera
+    path = sample_camera(camera, moving, 11, 30)
+    np.testing.assert_allclose(path.world_to_camera[0], frozen.world_to_camera[0], atol=1e-5)
+    np.testing.assert_allclose(path.intrinsics[0], frozen.intrinsics[0], rtol=1e-5)
+    steps = np.linalg.norm(np.diff(path.camera_to_world[:, :3, 3], axis=0), axis=1)
+    np.testing.assert_allclose(steps, steps.mean(), rtol=1e-3)
+    assert source_frames_of(active_shot(scene), moving, 11, 30) == (3,) * 20, "the new shot has the time of the old one"
+
+    move_of(camera).amount = 0.25
+    assert not move_of(camera).problem
+    shorter = sample_camera(camera, moving, 11, 30)
+    np.testing.assert_allclose(shorter.world_to_camera[0], frozen.world_to_camera[0], atol=1e-5)
+    ends = [one.camera_to_world[-1, :3, 3] - one.camera_to_world[0, :3, 3] for one in (path, shorter)]
+    np.testing.assert_allclose(ends[1], ends[0] / 2, rtol=1e-3, atol=1e-6)
+
+    assert bpy.ops.ex4d.save_move(asset_name="frozen") == {"FINISHED"}
+    assert bpy.ops.ex4d.add_asset_camera(action="frozen") == {"FINISHED"}
+    again = sample_camera(active_shot(scene).camera, moving, 11, 30)
+    np.testing.assert_allclose(again.world_to_camera, shorter.world_to_camera, atol=1e-4)
+
+
+def test_a_move_to_a_view_ends_with_the_retimed_shot(moving):
+    scene = bpy.context.scene
+    set_time_keys(active_shot(scene), [(11, 19.0), (30, 11.0)])
+    scene.frame_end = 30
+    view = moving.matrix_world @ mathutils.Matrix.Translation((0.2, 0.0, 0.0))
+    camera = camera_to_view(moving, view, **time_of_move(bpy.context, moving))
+    path = sample_camera(camera, moving, 11, 30)
+    source = open_scene(moving).source_camera()
+    np.testing.assert_allclose(path.world_to_camera[0], source.world_to_camera[8], atol=1e-5)
+    assert tuple(curves_of(camera)[0].range()) == (11.0, 30.0)
 
 
 def test_a_take_is_asked_for_with_the_curve_and_gives_it_back(shot):

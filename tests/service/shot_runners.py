@@ -5,6 +5,7 @@ It replaces `ex4d.pipeline.take.generate_take` by the service's own ``runner`` s
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import resource
@@ -39,6 +40,7 @@ def perform(scene: Scene, request: ShotRequest, *, device: str, machine, sink, w
     bug NAME        fails with an error that is not expected: "zero", "json", "key" or "value"
     babble          fails with a reason of many pages, with a file name that is not UTF-8
     extra           fails with an error of ours that names a part to install
+    engines         imports the engines, so that the worker has more to offer than before
     fill            writes more than the system allows
     bulk FILE       waits for FILE, then needs 3 MB on the disk
     bulky           needs 60 MB on the disk
@@ -68,6 +70,8 @@ def _interlude(word: str, argument: str, sink, work_folder: Path) -> None:
             forever.wait(0.02)
         if word == "bulk":
             (work_folder / "bulk").write_bytes(bytes(3_000_000))
+    elif word == "engines":
+        importlib.import_module("ex4d.generation")
     elif word == "bulky":
         (work_folder / "bulk").write_bytes(bytes(60_000_000))
     elif word == "slow":

@@ -46,6 +46,25 @@ def test_a_submission_is_withdrawn_by_its_key(wire, scene, shot, tmp_path):
     assert wire.ask(Withdraw("")).code == "bad-request"
 
 
+def test_a_busy_worker_offers_what_has_become_possible_before_its_next_job(
+    start_service, connect, scene, shot, tmp_path
+):
+    wire = connect(start_service())
+    wire.upload_scene(scene)
+    hold, end = tmp_path / "hold", tmp_path / "end"
+    first = wire.submit(shot(f"wait {hold}"))
+    wire.wait_for_half(first)
+    queued = [wire.submit(shot("engines")), wire.submit(shot(f"wait {end}"))]
+    assert wire.ask(Hello()).engines == {}
+    hold.touch()
+    wire.wait_for_half(queued[1])
+    deadline = time.monotonic() + 120
+    while "preview" not in wire.ask(Hello()).engines:
+        assert time.monotonic() < deadline, "the worker is not idle before the last job ends"
+    end.touch()
+    assert wire.finish(queued[1])[0].state == "done"
+
+
 def test_events_can_be_asked_for_again_from_any_number(wire, scene, shot):
     wire.upload_scene(scene)
     job = wire.submit(shot("good"))

@@ -18,8 +18,9 @@ from ex4d.machine import MachineSettings
 from ex4d.service.refusals import Refusal
 from ex4d.service.settings import ServiceSettings
 from ex4d.service.weight_fetches import WeightFetches
-from ex4d.weights.catalogue import DEPTH_ANYTHING
-from ex4d_core.weight_messages import WeightsPart
+from ex4d.weights.catalogue import DEPTH_ANYTHING, DEPTH_PRO
+from ex4d_core.schema import decode, encode
+from ex4d_core.weight_messages import WeightsPart, WeightsReply
 
 PATIENCE = 120.0
 # More than the chunk of 10 MiB in which the hub's client writes.
@@ -135,6 +136,26 @@ def test_the_operator_can_forbid_it(tmp_path):
         with pytest.raises(Refusal, match="--fetch-weights always"):
             ask(DEPTH_ANYTHING)
     assert not list(tmp_path.rglob("*.log"))
+
+
+@pytest.mark.parametrize(
+    ("machine", "accepted", "use"),
+    [(None, (), "research"), ("research", (), "research"), ("commercial", (), "none"), (None, (DEPTH_PRO,), "any")],
+)
+def test_the_answer_says_what_an_estimator_may_be_used_for_here(machine, accepted, use, tmp_path):
+    settings = MachineSettings(models=tmp_path, licence=machine, accepted=accepted)
+    parts = {part.name: part for part in WeightFetches(settings, tmp_path / "logs", allowed=True).describe().parts}
+    assert parts[DEPTH_PRO].use == use
+    assert parts[DEPTH_ANYTHING].use == "any"
+
+
+def test_the_answer_names_the_packages_that_the_backend_lacks(tmp_path, monkeypatch):
+    monkeypatch.setattr("ex4d.weights.catalogue.find_spec", lambda name: None if name == "transformers" else name)
+    reply = WeightFetches(MachineSettings(models=tmp_path), tmp_path / "logs", allowed=True).describe()
+    parts = {part.name: part for part in reply.parts}
+    assert "transformers" in parts[DEPTH_ANYTHING].lacks and "with: pip install" in parts[DEPTH_ANYTHING].lacks
+    assert {part.lacks for part in reply.parts if part.kind != "depth"} == {""}
+    assert decode(WeightsReply, encode(reply)) == reply
 
 
 def test_no_name_from_the_wire_becomes_a_path_or_an_option(fetches):

@@ -99,7 +99,7 @@ def test_a_part_that_there_is_not(tmp_path, capsys):
 @pytest.fixture
 def plain_install(monkeypatch):
     """As after `pip install ex4d`, without the extra: no transformers, no huggingface_hub."""
-    monkeypatch.setattr("ex4d.depth.depth_models.find_spec", lambda name: None)
+    monkeypatch.setattr("ex4d.weights.catalogue.find_spec", lambda name: None)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     monkeypatch.setattr("ex4d.installation.checkout", lambda: None)
 
@@ -124,7 +124,7 @@ def test_packages_that_a_download_needs_are_missed_before_its_first_byte(plain_i
 
 
 def test_weights_may_be_fetched_for_another_machine_with_a_note(depth_models, capsys, monkeypatch):
-    monkeypatch.setattr("ex4d.depth.depth_models.find_spec", lambda name: None)
+    monkeypatch.setattr("ex4d.weights.catalogue.find_spec", lambda name: None)
     assert command(depth_models, "fetch", "depth-pro") == 0
     assert "note: depth-pro also needs transformers and safetensors here: run pip install" in capsys.readouterr().err
 

@@ -68,7 +68,7 @@ def run_demo(folder: Path, blender: str, progress: Progress, takes: int = 1) -> 
         for earlier in ("takes", "backend"):
             shutil.rmtree(folder / earlier, ignore_errors=True)
         with local_service(folder / "backend") as backend:
-            scene = _sample_scene(files.scene, progress)
+            scene = sample_scene(files.scene, progress)
             take_folder, measured = _artist(files, at, modules, backend, progress, takes)
         _collect(files, scene, take_folder)
     return files, measured
@@ -110,7 +110,7 @@ def sample_folder() -> Path:
     return installed if installed.is_dir() else _CHECKOUT / "tests" / "data" / "sample"
 
 
-def _sample_scene(folder: Path, progress: Progress) -> Scene:
+def sample_scene(folder: Path, progress: Progress) -> Scene:
     """The sample's scene package; built, unless the folder has that of the same sample."""
     sample = sample_folder()
     footage_path, depth_path = sample / "footage.mp4", sample / "depth.npz"

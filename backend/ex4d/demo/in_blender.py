@@ -11,6 +11,8 @@ import json
 import math
 import sys
 import time
+from collections.abc import Sequence
+from statistics import median
 
 import bpy  # pyright: ignore[reportMissingImports] - in Blender alone
 
@@ -20,6 +22,7 @@ PRESET = Trajectory("orbit", amount=24, elevation=6, easing="ease_in_out")
 # Manual changes, as an artist makes them: frame of the take, metres sideways and up, degrees to the left, lens factor.
 CHANGES = ((12, 0.06, 0.02, 1.5, 1.0), (30, -0.12, 0.10, -3.0, 1.12), (48, -0.25, 0.05, -5.0, 1.3))
 _TIMEOUT_SECONDS = 600
+_IDLE_TICKS = 1000
 
 
 def report(stage: str, done: int, total: int | None, **more: object) -> None:
@@ -50,6 +53,7 @@ def main() -> None:
         entry = generate(scene_object, camera, ticks, measured)
     measured.update(ticks.figures())
     measured[f"memory for {options.takes} takes MB"] = memory_mb() - before
+    measured.update(ticks.idle())
     play(scene_object, measured)
     bpy.ops.wm.save_mainfile()
     from blender_addon.paths import from_blend
@@ -68,30 +72,55 @@ def import_scene(folder: str, measured: dict[str, float]) -> bpy.types.Object:
 
 
 def play(scene_object: bpy.types.Object, measured: dict[str, float]) -> None:
-    """Measure all frames as playback shows them, and with the mesh cache alone, which Blender reads by itself."""
-    frames = range(bpy.context.scene.frame_start, bpy.context.scene.frame_end + 1)
-    measured["frame_set ms"] = frame_ms(bpy.context.scene, frames)
+    """Measure all frames as playback shows them, and with Blender's own Mesh Cache alone, which is most of it."""
+    from blender_addon.shots.properties import active_shot
+    from blender_addon.shots.source_time import set_time_keys
+
+    scene = bpy.context.scene
+    frames = range(scene.frame_start, scene.frame_end + 1)
+    mesh, bare = scene_object.data.copy(), bpy.data.meshes.new("bare")
+    mesh.materials.clear()
+    bare.vertices.add(len(mesh.vertices))
+    alone = {one: with_positions_alone(one, scene_object) for one in (mesh, bare)}
+    ours, same_mesh, vertices = frame_ms([scene, *alone.values()], frames)
+    measured["frame_set ms"] = median(ours)
+    measured["frame_set with the Mesh Cache alone ms"] = median(same_mesh)
+    measured["frame_set of bare vertices ms"] = median(vertices)
+    measured["frame_set beyond the Mesh Cache ms"] = beyond(ours, same_mesh)
+    set_time_keys(active_shot(scene), [(frames[0], frames[-1]), (frames[-1], frames[0])])
+    retimed, same_mesh = frame_ms([scene, alone[mesh]], frames)
+    measured["frame_set of a retimed shot beyond the Mesh Cache ms"] = beyond(retimed, same_mesh)
+    active_shot(scene).use_source_frame = False
+    bpy.data.batch_remove([*alone.values(), mesh, bare])
+
+
+def with_positions_alone(mesh: bpy.types.Mesh, scene_object: bpy.types.Object) -> bpy.types.Scene:
+    """A Blender scene with a mesh that only Blender's Mesh Cache animates, as it does ours."""
     alone = bpy.data.scenes.new("positions alone")
-    bare = bpy.data.objects.new("bare", bpy.data.meshes.new("bare"))
-    bare.data.vertices.add(len(scene_object.data.vertices))
-    alone.collection.objects.link(bare)
+    target = bpy.data.objects.new("positions alone", mesh)
+    alone.collection.objects.link(target)
     ours = next(one for one in scene_object.modifiers if one.type == "MESH_CACHE")
-    cache = bare.modifiers.new(ours.name, ours.type)
+    cache = target.modifiers.new(ours.name, ours.type)
     cache.cache_format, cache.filepath, cache.frame_start = ours.cache_format, ours.filepath, ours.frame_start
-    measured["frame_set of bare vertices ms"] = frame_ms(alone, frames)
-    bpy.data.batch_remove([alone, bare, bare.data])
+    return alone
 
 
-def frame_ms(scene: bpy.types.Scene, frames: range) -> float:
-    """Milliseconds of the median frame; returns to the first frame."""
-    times = []
-    scene.frame_set(frames[0])
-    for frame in frames:
-        begun = time.perf_counter()
-        scene.frame_set(frame)
-        times.append(1000 * (time.perf_counter() - begun))
-    scene.frame_set(frames[0])
-    return sorted(times)[len(times) // 2]
+def frame_ms(scenes: Sequence[bpy.types.Scene], frames: range, rounds: int = 3) -> list[list[float]]:
+    """Milliseconds of each frame change in each Blender scene; they take turns, so all meet the same load."""
+    times: list[list[float]] = [[] for _ in scenes]
+    for scene in scenes:
+        scene.frame_set(frames[0])
+    for frame in [*frames[1:], frames[0]] * rounds:
+        for scene, own in zip(scenes, times, strict=True):
+            begun = time.perf_counter()
+            scene.frame_set(frame)
+            own.append(1000 * (time.perf_counter() - begun))
+    return times
+
+
+def beyond(ours: list[float], alone: list[float]) -> float:
+    """By how much frames take longer: the median over the frames."""
+    return median([one - other for one, other in zip(ours, alone, strict=True)])
 
 
 def animate_with_few_keys(scene_object: bpy.types.Object) -> bpy.types.Object:
@@ -125,12 +154,16 @@ def animate_with_few_keys(scene_object: bpy.types.Object) -> bpy.types.Object:
 
 
 class Ticks:
-    """Cost of the add-on's timer while takes are generated: milliseconds of wall time and of CPU time."""
+    """Cost of the add-on's timer while takes are generated: milliseconds of wall time and of CPU time.
+
+    Steps that have a tick to themselves are apart: most of their time Blender opens a movie, or decodes its sound.
+    """
 
     def __init__(self) -> None:
         """Without measurements."""
         self.wall: list[float] = []
         self.cpu: list[float] = []
+        self.alone: list[float] = []
 
     def tick(self) -> float:
         """Run one tick, as Blender's timer does; returns the seconds until the next."""
@@ -138,9 +171,20 @@ class Ticks:
 
         before = time.thread_time()
         pause = scheduler.tick()
-        self.cpu.append(1000 * (time.thread_time() - before))
-        self.wall.append(1000 * scheduler.last_tick)
+        cpu = 1000 * (time.thread_time() - before)
+        if scheduler.ran_alone:
+            self.alone.append(cpu)
+        else:
+            self.cpu.append(cpu)
+            self.wall.append(1000 * scheduler.last_tick)
         return pause
+
+    def idle(self) -> dict[str, float]:
+        """What a tick costs while nothing is under way: the median's CPU time, by name."""
+        self.wall, self.cpu = [], []
+        for _ in range(_IDLE_TICKS):
+            self.tick()
+        return {"idle tick's CPU time ms": median(self.cpu)}
 
     def figures(self) -> dict[str, float]:
         """The 99.9th percentile and the maximum, by name."""
@@ -148,6 +192,7 @@ class Ticks:
         for name, times in (("tick", sorted(self.wall)), ("tick's CPU time", sorted(self.cpu))):
             figures[f"{name}, 99.9th percentile ms"] = times[math.ceil(0.999 * len(times)) - 1]
             figures[f"longest {name} ms"] = times[-1]
+        figures["CPU time of the longest step with a tick to itself ms"] = max(self.alone)
         return figures
 
 

@@ -1,13 +1,12 @@
 """The depth estimators as data: what each one needs besides its weights, and what it produces.
 
-Names, files and licences are in `ex4d.weights.catalogue`. Nothing here imports an estimator's code: listing, choosing
-and refusing work without `diffusers` or `transformers`.
+Names, files, licences and packages are in `ex4d.weights.catalogue`. Nothing here imports an estimator's code: listing,
+choosing and refusing work without `diffusers` or `transformers`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 from ex4d.depth.depth_clip import DepthError
@@ -32,7 +31,6 @@ class DepthModel:
     Attributes:
         name: of its part in the catalogue of weights, as on the command line.
         code: "module:class" of its `ClipModel`, imported when it is loaded.
-        packages: Python packages that must be importable.
         gpu_gigabytes: (fixed, per megapixel at the working size), of GPU memory in half precision; what `auto` goes by.
         metric: gives metres rather than depth up to a factor.
         temporal: looks at many frames together; the others are aligned over time afterwards.
@@ -42,7 +40,6 @@ class DepthModel:
 
     name: str
     code: str
-    packages: tuple[str, ...]
     gpu_gigabytes: tuple[float, float]
     metric: bool = False
     temporal: bool = False
@@ -66,7 +63,7 @@ class DepthModel:
 
     def missing_packages(self) -> tuple[str, ...]:
         """Python packages that are not installed."""
-        return tuple(package for package in self.packages if find_spec(package) is None)
+        return self.part.missing_packages()
 
     def require_packages(self) -> None:
         """Check that its code can be imported.
@@ -86,14 +83,12 @@ DEPTH_MODELS = (
     DepthModel(  # 22.3 GB; published: 26 GB
         DEPTHCRAFTER,
         "ex4d.depth.depthcrafter.estimator:DepthCrafter",
-        ("diffusers", "transformers", "safetensors"),
         temporal=True,
         gpu_gigabytes=(6.0, 30.0),
     ),
     DepthModel(  # 1.0 GB
         VIDEO_DEPTH_ANYTHING,
         "ex4d.depth.video_depth_anything.estimator:VideoDepthAnything",
-        ("transformers",),
         temporal=True,
         gpu_gigabytes=(1.0, 4.0),
         without_gpu=True,
@@ -101,14 +96,12 @@ DEPTH_MODELS = (
     DepthModel(  # 4.0 GB
         DEPTH_PRO,
         "ex4d.depth.per_image:DepthPro",
-        ("transformers", "safetensors"),
         metric=True,
         gpu_gigabytes=(5.0, 0.0),
     ),
     DepthModel(  # 0.5 GB
         DEPTH_ANYTHING,
         "ex4d.depth.per_image:DepthAnything",
-        ("transformers", "safetensors"),
         gpu_gigabytes=(0.8, 1.0),
         without_gpu=True,
     ),

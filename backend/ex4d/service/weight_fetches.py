@@ -13,12 +13,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+from ex4d.installation import install_command
 from ex4d.machine import MachineSettings
 from ex4d.service.refusals import Refusal
 from ex4d.weights.catalogue import PARTS, Part
 from ex4d.weights.fetch import arriving_path
 from ex4d.weights.places import missing_files, path_of
-from ex4d_core.weight_messages import WeightsPart, WeightsReply
+from ex4d_core.weight_messages import PermittedUse, WeightsPart, WeightsReply
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +136,14 @@ class WeightFetches:
             state,
             _arrived(models, part),
             self._reasons.get(part.name, ""),
+            self._permitted_use(part),
+            _lacks(part),
         )
+
+    def _permitted_use(self, part: Part) -> PermittedUse:
+        if self._machine.allows(part.name, part.commercial, "commercial"):
+            return "any"
+        return "research" if self._machine.allows(part.name, part.commercial, "research") else "none"
 
     def _part(self, name: str) -> Part:
         found = next((part for part in PARTS if part.name == name), None)
@@ -146,6 +154,15 @@ class WeightFetches:
 
     def _log_of(self, name: str) -> Path:
         return self._logs / f"fetch-{name}.log"
+
+
+def _lacks(part: Part) -> str:
+    """Python packages that a part needs and this environment lacks, with the command that installs them; "" if none."""
+    packages = part.missing_packages()
+    if not packages:
+        return ""
+    names = " and ".join(packages)
+    return f"{part.title} needs {names}, which the backend lacks; install them there with: {install_command('depth')}"
 
 
 def _arrived(models: Path, part: Part) -> int:

@@ -45,7 +45,8 @@ log = logging.getLogger("ex4d.service.worker")
 # Often enough for a smooth progress bar.
 _PROGRESS_SECONDS = 0.1
 
-# How often an idle worker checks its capabilities: weights may have been fetched meanwhile.
+# How often an idle worker checks its capabilities: weights may have been fetched meanwhile. A busy one does so between
+# jobs.
 _CHECK_SECONDS = 5.0
 
 # How often it looks for room on a full disk. After each job that ran into it the pause grows, up to the longest: where
@@ -177,8 +178,7 @@ def work(settings: ServiceSettings, name: str, report: Report) -> None:
     stores: dict[str, BlobStore] = {}
     runner = _load(settings.runner, device)
     use_one_thread(device)
-    capabilities = _capabilities(device, settings.machine)
-    report("ready", json.dumps(capabilities))
+    capabilities = _report_capabilities(device, settings.machine, report)
     # Jobs that ran into the full disk, one after the other.
     ran_full = 0
     while True:
@@ -191,9 +191,7 @@ def work(settings: ServiceSettings, name: str, report: Report) -> None:
         if job is None:
             report("idle")
             while not wake.wait(_CHECK_SECONDS):
-                if (now := _capabilities(device, settings.machine)) != capabilities:
-                    capabilities = now
-                    report("ready", json.dumps(capabilities))
+                capabilities = _report_capabilities(device, settings.machine, report, capabilities)
             continue
         report("claimed", job.job)
         log.info("job %s: %s, %r", job.job, job.request.engine, job.request.label)
@@ -202,6 +200,7 @@ def work(settings: ServiceSettings, name: str, report: Report) -> None:
         blobs = stores[job.owner]
         over = run_job(job, runner, store, blobs, report, settings, settings.data / "work" / name / job.secret)
         report("ended", job.job, str(os.fstat(sys.stderr.fileno()).st_size))
+        capabilities = _report_capabilities(device, settings.machine, report, capabilities)
         ran_full = 0 if over else ran_full + 1
         for _ in range(min(2**ran_full - 1, _LONGEST_PAUSE)):
             wait(f"job {job.job} ran into the full disk")
@@ -232,6 +231,14 @@ def use_one_thread(device: str) -> None:
     """
     if device == "cpu" and "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
+
+
+def _report_capabilities(device: str, machine: MachineSettings, report: Report, known: object = None) -> object:
+    """Report what the worker can do, unless that is what the service knows; returns it."""
+    found = _capabilities(device, machine)
+    if found != known:
+        report("ready", json.dumps(found))
+    return found
 
 
 def _capabilities(device: str, machine: MachineSettings) -> tuple[str, dict[str, dict[str, str]]]:

@@ -1,13 +1,14 @@
 """Catalogue of all weights: parts of the engine wan, LoRAs, depth estimators, with files, hashes and licences.
 
 Hashes written here were published by several independent users of the files; for the others the hub is asked
-for its hash when a file is fetched, and the hash is kept beside it. What else an estimator needs (memory, packages) is
-in `ex4d.depth.depth_models`.
+for its hash when a file is fetched, and the hash is kept beside it. What else an estimator needs, such as memory, is in
+`ex4d.depth.depth_models`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Literal
 
 from ex4d_core.shot import STEP_DISTILLED_LORA
@@ -53,6 +54,7 @@ class Part:
         commercial: whether that licence allows commercial use of results; see `ex4d_core.licences`.
         files: what is fetched; the first one holds the weights of parts that consist of one file.
         needed: whether ``ex4d models fetch`` without names downloads it.
+        packages: Python packages that must be importable to use a depth estimator; all are in the extra "depth".
     """
 
     name: str
@@ -62,6 +64,7 @@ class Part:
     commercial: bool
     files: tuple[PublishedFile, ...] = field(repr=False)
     needed: bool = True
+    packages: tuple[str, ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -72,6 +75,10 @@ class Part:
     def repositories(self) -> tuple[str, ...]:
         """Where the files come from, each once, in order."""
         return tuple(dict.fromkeys(file.repository for file in self.files))
+
+    def missing_packages(self) -> tuple[str, ...]:
+        """Those of its Python packages that are not installed."""
+        return tuple(package for package in self.packages if find_spec(package) is None)
 
 
 _T5, _UMT5 = "models_t5_umt5-xxl-enc-bf16.pth", "google/umt5-xxl"
@@ -150,6 +157,7 @@ PARTS: tuple[Part, ...] = (
         _files("tencent/DepthCrafter", {"config.json": 1_000, "diffusion_pytorch_model.safetensors": 3_049_246_164})
         + _files("stabilityai/stable-video-diffusion-img2vid", _STABLE_VIDEO_DIFFUSION_FILES),
         needed=False,
+        packages=("diffusers", "transformers", "safetensors"),
     ),
     Part(
         VIDEO_DEPTH_ANYTHING,
@@ -158,6 +166,7 @@ PARTS: tuple[Part, ...] = (
         "Apache-2.0",
         True,
         _files("depth-anything/Video-Depth-Anything-Small", {"video_depth_anything_vits.pth": 116_320_772}),
+        packages=("transformers",),
     ),
     Part(
         DEPTH_PRO,
@@ -167,6 +176,7 @@ PARTS: tuple[Part, ...] = (
         False,
         _files("apple/DepthPro-hf", {"config.json": 3_000, "model.safetensors": 1_903_982_660}),
         needed=False,
+        packages=("transformers", "safetensors"),
     ),
     Part(
         DEPTH_ANYTHING,
@@ -176,6 +186,7 @@ PARTS: tuple[Part, ...] = (
         True,
         _files("depth-anything/Depth-Anything-V2-Small-hf", {"config.json": 1_000, "model.safetensors": 99_140_356}),
         needed=False,
+        packages=("transformers", "safetensors"),
     ),
 )
 ESTIMATORS = tuple(entry.name for entry in PARTS if entry.kind == "depth")
