@@ -18,7 +18,7 @@ from ex4d_core.cameras import CameraPath
 
 from ..cameras.cuts import Cut, join
 from ..cameras.keyframes import curves_of
-from ..cameras.optics import read_lens, render_size, require_even_time
+from ..cameras.optics import crop_intrinsics, read_lens, render_size, require_even_time, require_rendered_frame
 
 _POSE = ("location", "rotation_euler", "rotation_quaternion", "scale")
 _LENS = ("lens", "shift_x", "shift_y")
@@ -69,6 +69,7 @@ def path_in_slices(
     """
     scene = bpy.context.scene
     require_even_time(scene.render)
+    require_rendered_frame(scene.render)
     optics = read_lens(camera.data, scene.render)
     scene_world = np.array(scene_object.matrix_world, dtype=np.float64)
     root = mathutils.Matrix()
@@ -89,7 +90,8 @@ def path_in_slices(
         intrinsics.append(intrinsics_from_blender(replace(optics, **lens)))
         yield
     width, height = render_size(scene.render)
-    return CameraPath(world_to_camera_from_blender(np.stack(poses), scene_world), np.stack(intrinsics), width, height)
+    seen = crop_intrinsics(np.stack(intrinsics), scene.render)
+    return CameraPath(world_to_camera_from_blender(np.stack(poses), scene_world), seen, width, height)
 
 
 def _values(owner: bpy.types.ID, names: tuple[str, ...], frame: int) -> dict[str, list[float]]:
