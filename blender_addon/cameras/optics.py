@@ -33,7 +33,7 @@ def render_region(render: bpy.types.RenderSettings) -> tuple[int, int, int, int]
         return 0, 0, width, height
     left, right = (_pixels(edge, width) for edge in (render.border_min_x, render.border_max_x))
     bottom, top = (_pixels(edge, height) for edge in (render.border_min_y, render.border_max_y))
-    return left, height - top, right - left, top - bottom
+    return left, height - top, max(1, right - left), max(1, top - bottom)
 
 
 def _pixels(edge: float, size: int) -> int:
@@ -47,22 +47,16 @@ def crop_intrinsics(intrinsics: np.ndarray, render: bpy.types.RenderSettings) ->
 
 
 def require_rendered_frame(render: bpy.types.RenderSettings) -> None:
-    """Check that Blender's renders have pixels, and all of the image that they are.
+    """Check that Blender would render all of the image.
 
     Raises:
-        CameraError: only a part of the image is rendered, or the region is empty.
+        CameraError: it would leave areas outside of a region empty.
     """
     edges = render.border_min_x, render.border_min_y, render.border_max_x, render.border_max_y
     if render.use_border and not render.use_crop_to_border and edges != (0.0, 0.0, 1.0, 1.0):
         raise CameraError(
             "Render Region is on and Crop to Render Region is off, but EX-4D renders no images with empty areas; "
             "switch Render Region off, or Crop to Render Region on (Output > Format)"
-        )
-    _, _, width, height = render_region(render)
-    if width < 1 or height < 1:
-        raise CameraError(
-            f"Render Region has {width}x{height} pixels; draw a larger one (Ctrl B in the camera's view), or switch it "
-            "off (Output > Format)"
         )
 
 

@@ -15,7 +15,7 @@ from ex4d_core.cameras import CameraError, CameraPath
 from ..blender_types import current_context
 from ..scenes.link import MESH_CACHE
 from .keyframes import camera_data
-from .optics import crop_intrinsics, read_lens, render_size, require_even_time, require_rendered_frame
+from .optics import crop_intrinsics, read_lens, render_size, require_even_time
 
 
 def sample_camera(
@@ -32,8 +32,7 @@ def sample_camera(
         frame_end: last Blender frame, included.
 
     Raises:
-        CameraError: no camera, not in the view layer, not perspective, sheared, an empty range, stretched time, or a
-            render region that renders are not cropped to.
+        CameraError: no camera, not in the view layer, not perspective, sheared, an empty range, or stretched time.
     """
     if camera is None or camera.type != "CAMERA":
         raise CameraError("the shot has no camera; choose a camera object")
@@ -42,7 +41,6 @@ def sample_camera(
     scene = current_context().scene
     # Refused before any frame is computed.
     require_even_time(scene.render)
-    require_rendered_frame(scene.render)
     read_lens(camera_data(camera), scene.render)
     frame_before, subframe_before = scene.frame_current, scene.frame_subframe
     samples = []

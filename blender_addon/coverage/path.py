@@ -18,7 +18,7 @@ from ex4d_core.cameras import CameraPath
 
 from ..cameras.cuts import Cut, join
 from ..cameras.keyframes import curves_of
-from ..cameras.optics import crop_intrinsics, read_lens, render_size, require_even_time, require_rendered_frame
+from ..cameras.optics import crop_intrinsics, read_lens, render_size, require_even_time
 
 _POSE = ("location", "rotation_euler", "rotation_quaternion", "scale")
 _LENS = ("lens", "shift_x", "shift_y")
@@ -69,7 +69,6 @@ def path_in_slices(
     """
     scene = bpy.context.scene
     require_even_time(scene.render)
-    require_rendered_frame(scene.render)
     optics = read_lens(camera.data, scene.render)
     scene_world = np.array(scene_object.matrix_world, dtype=np.float64)
     root = mathutils.Matrix()

@@ -25,7 +25,7 @@ def frame_method(camera: bpy.types.Camera, format_aspect: float, footage_aspect:
     """How a background image of the footage keeps the place at which a camera filmed it.
 
     Args:
-        camera: whose field of view spans the width or the height of the frame, as its sensor fits.
+        camera: whose field of view spans the frame's width, as source cameras are made, or its height.
         format_aspect: width by height of the render format, with its pixel aspect.
         footage_aspect: the same of the footage.
 
@@ -33,9 +33,7 @@ def frame_method(camera: bpy.types.Camera, format_aspect: float, footage_aspect:
         "CROP" where the image has to fill the frame and exceed it, "FIT" where it has to lie within.
     """
     wider = format_aspect > footage_aspect
-    # AUTO fits the longer side of the frame.
-    across = camera.sensor_fit == "HORIZONTAL" or (camera.sensor_fit == "AUTO" and format_aspect >= 1.0)
-    return "CROP" if wider == across else "FIT"
+    return "CROP" if wider == (camera.sensor_fit != "VERTICAL") else "FIT"
 
 
 def update_backgrounds(blender_scene: BlenderScene) -> None:
