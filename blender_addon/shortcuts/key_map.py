@@ -7,6 +7,7 @@ from typing import Any
 
 import bpy
 import rna_keymap_ui
+from bpy.app.translations import pgettext_n as mark_
 
 from ..blender_types import Context, current_context
 
@@ -16,6 +17,7 @@ class Key:
     """A key of the add-on.
 
     Attributes:
+        name: what it does, for people.
         key_map: name of Blender's key map that it is in.
         space: type of the editor, as that key map has it.
         operator: what it runs.
@@ -24,6 +26,7 @@ class Key:
         settings: of the operator.
     """
 
+    name: str
     key_map: str
     space: Any
     operator: str
@@ -33,9 +36,19 @@ class Key:
 
 
 KEYS = (
-    Key("3D View", "VIEW_3D", "wm.call_menu_pie", "X", ("shift", "alt"), {"name": "EX4D_MT_pie"}),
-    Key("Sequencer", "SEQUENCE_EDITOR", "ex4d.flip_version", "PAGE_UP", ("shift",), {"step": -1}),
-    Key("Sequencer", "SEQUENCE_EDITOR", "ex4d.flip_version", "PAGE_DOWN", ("shift",), {"step": 1}),
+    Key(mark_("Pie Menu"), "3D View", "VIEW_3D", "wm.call_menu_pie", "X", ("shift", "alt"), {"name": "EX4D_MT_pie"}),
+    Key(
+        mark_("Previous Version"),
+        "Sequencer",
+        "SEQUENCE_EDITOR",
+        "ex4d.flip_version",
+        "PAGE_UP",
+        ("shift",),
+        {"step": -1},
+    ),
+    Key(
+        mark_("Next Version"), "Sequencer", "SEQUENCE_EDITOR", "ex4d.flip_version", "PAGE_DOWN", ("shift",), {"step": 1}
+    ),
 )
 
 # The key maps that they were added to, with their items.
@@ -54,6 +67,7 @@ def draw_keys(layout: bpy.types.UILayout, context: Context) -> None:
         item = find_item(key_map, key) if key_map is not None else None
         if item is not None:
             column = box.column()
+            column.label(text=key.name)
             column.context_pointer_set("keymap", key_map)
             rna_keymap_ui.draw_kmi([], user, key_map, item, column, 0)
 
