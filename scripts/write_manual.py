@@ -60,8 +60,9 @@ def slug(heading: str) -> str:
 
 
 def to_html(body: str) -> str:
-    """A section as HTML; pages that are not in the add-on are named in place of a link."""
-    named = re.sub(r"\[([^\]]*)\]\((?!https?:)([^)#]+\.md)[^)]*\)", r"\1: `docs/\2`", body)
+    """A section as HTML, whose links to sections lead to their pages; other pages are named in place of a link."""
+    own = re.sub(r"\]\(#([a-z0-9-]+)\)", r"](\1.html)", body)
+    named = re.sub(r"\[([^\]]*)\]\((?!https?:)([^)#]+\.md)[^)]*\)", r"\1: `docs/\2`", own)
     return markdown.markdown(named, extensions=["tables"])
 
 

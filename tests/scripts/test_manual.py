@@ -22,3 +22,12 @@ def test_its_links_lead_to_its_own_pages():
         for target in re.findall(r'(?:href|src)="([^"]*)"', text):
             assert (write_manual.TARGET / target).is_file(), f"{page.name} leads to {target}"
         assert "<table>" in text or page.name not in ("preferences.html", "shots-and-takes.html")
+
+
+def test_each_convention_has_a_test_that_exists():
+    text = write_manual.SOURCE.read_text(encoding="utf-8").partition("## Conventions")[2]
+    named = re.findall(r"`([\w/]+\.py)::(\w+)`", text)
+    assert len(named) >= 20 and len(set(named)) == len(named)
+    for file, test in named:
+        path = write_manual.ROOT / (file if "/" in file else f"tests/blender/{file}")
+        assert f"def {test}(" in path.read_text(encoding="utf-8"), f"{file} has no {test}"
