@@ -16,7 +16,7 @@ from ..blender_types import Context, ImportHelper, Operator
 from ..errors import reports_errors
 from ..paths import to_blend
 from ..scenes.link import MESH_CACHE, NeedsScene, active_scene_object, chosen_scene_object, folders_of, link_of
-from ..scenes.missing import missing_scenes
+from ..scenes.missing import missing_scenes, reload_footage
 from .contents import rebase
 
 
@@ -67,10 +67,8 @@ def relink_scene(scene_object: bpy.types.Object, folder: Path) -> None:
     cache = scene_object.modifiers.get(MESH_CACHE)
     if isinstance(cache, bpy.types.MeshCacheModifier):
         cache.filepath = to_blend(positions)
-    for image in bpy.data.images:
-        if image.source == "MOVIE" and Path(bpy.path.abspath(image.filepath)) == scene.path("footage"):
-            image.reload()
     missing_scenes.look()
+    reload_footage()
 
 
 CLASSES = (EX4D_OT_relink_scene,)

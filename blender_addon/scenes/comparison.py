@@ -12,7 +12,7 @@ from ..blender_types import BlenderScene, current_context
 from ..cameras.keyframes import camera_data
 from ..cameras.optics import frame_size
 from ..scheduler import scheduler
-from .link import is_scene_object, link_of
+from .link import images_of, is_scene_object, link_of
 
 # Reading the format and comparing a few numbers takes some microseconds.
 _FOLLOW_SECONDS = 0.0002
@@ -50,17 +50,11 @@ def update_backgrounds(blender_scene: BlenderScene) -> None:
         footage_aspect = link.size[0] * link.pixel_aspect[0] / (link.size[1] * link.pixel_aspect[1])
         method = frame_method(camera_data(camera), format_aspect, footage_aspect)
         for background in camera_data(camera).background_images:
-            if background.image is not None and background.image in _footage_of(one):
+            if background.image is not None and background.image in images_of(one):
                 # Blender does not know the shape of a movie's pixels.
                 background.image.display_aspect = link.pixel_aspect
                 if background.frame_method != method:
                     background.frame_method = method
-
-
-def _footage_of(scene_object: bpy.types.Object) -> list[bpy.types.Image]:
-    materials = (slot.material for slot in scene_object.material_slots if slot.material and slot.material.node_tree)
-    nodes = (node for material in materials for node in material.node_tree.nodes)
-    return [node.image for node in nodes if isinstance(node, bpy.types.ShaderNodeTexImage) and node.image]
 
 
 def _follow() -> None:

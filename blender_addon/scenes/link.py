@@ -160,6 +160,13 @@ def link_scene(target: bpy.types.Object, scene: Scene, folder: Path, frame_start
     link.convention = scene.manifest.convention
 
 
+def images_of(scene_object: bpy.types.Object) -> list[bpy.types.Image]:
+    """The images in an imported scene's materials: its footage."""
+    materials = (slot.material for slot in scene_object.material_slots if slot.material)
+    nodes = (node for one in materials if one.node_tree for node in one.node_tree.nodes)
+    return [node.image for node in nodes if isinstance(node, bpy.types.ShaderNodeTexImage) and node.image]
+
+
 def folders_of(scene_object: bpy.types.Object) -> list[Path]:
     """Where an imported scene's package may be: its folder, and that of its mesh cache if it is another."""
     folders = [from_blend(link_of(scene_object).folder, scene_object.library)]

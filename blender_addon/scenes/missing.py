@@ -19,7 +19,7 @@ from ..blender_types import Context, current_context
 from ..connection.session import session
 from ..paths import to_blend
 from ..scheduler import scheduler
-from .link import folders_of, is_scene_object, link_of
+from .link import folders_of, images_of, is_scene_object, link_of
 
 # Asking for a file takes microseconds; the folder may be on a network drive, though, so it is not asked for often.
 _LOOK_SECONDS = 0.0005
@@ -65,6 +65,8 @@ class MissingScenes:
                 scheduler.run_when_idle(self.link_found)
         if self.folders != before:
             session().redraw()
+            if before.keys() - self.folders.keys():
+                scheduler.run_when_idle(reload_footage)
 
     def link_found(self) -> None:
         """Let the scenes whose files were found elsewhere be linked to their folder there."""
@@ -81,6 +83,15 @@ class MissingScenes:
 
 
 missing_scenes = MissingScenes()
+
+
+def reload_footage() -> None:
+    """Read the footage of all scenes that are there again: Blender remembers that a movie could not be read."""
+    for one in bpy.data.objects:
+        if is_scene_object(one) and missing_scenes.folder_of(one) is None:
+            for image in images_of(one):
+                image.reload()
+            one.update_tag()  # its positions are files, too
 
 
 def is_package_of(scene_object: bpy.types.Object, folder: Path) -> bool:

@@ -9,7 +9,7 @@ import bpy
 import pytest
 
 from blender_addon.paths import from_blend
-from blender_addon.scenes.link import MESH_CACHE, link_of, open_scene, scene_objects
+from blender_addon.scenes.link import MESH_CACHE, images_of, link_of, open_scene, scene_objects
 from blender_addon.scenes.missing import missing_scenes, missing_text
 from ex4d_core.scene_manifest import SceneError
 
@@ -88,7 +88,11 @@ def test_a_folder_that_goes_while_the_file_is_open_is_noticed_and_its_return_too
     for _ in range(25):
         tick_round()
     assert missing_scenes.folder_of(imported()) is not None
+    (image,) = images_of(imported())
+    image.reload()
+    assert not image.size[0], "Blender has noticed, too, and would show magenta from now on"
     shutil.move(tmp_path / "away", tmp_path / "scenes" / "card")
     for _ in range(25):
         tick_round()
     assert missing_scenes.folder_of(imported()) is None
+    assert tuple(image.size) == (48, 32)
