@@ -9,9 +9,13 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 
 import bpy
+
+# numpy is Blender's own, and packages of Linux distributions may lack it.
+HAS_NUMPY = find_spec("numpy") is not None
 
 # Registered from top to bottom, unregistered from bottom to top. A module may have
 # - CLASSES to register with Blender; the docstring of an operator is its tooltip;
@@ -43,6 +47,8 @@ MODULES: tuple[ModuleType, ...] = tuple(
         "scenes.new_file",
         "scenes.matching",
         "scenes.operators",
+        "scenes.missing",
+        "scenes.comparison",
         "scenes.placement_operators",
         "scenes.panel",
         "shots.final_settings",
@@ -68,6 +74,7 @@ MODULES: tuple[ModuleType, ...] = tuple(
         "takes.sequencer_panel",
         "shots.time_panel",
         "shots.settings_panels",
+        "takes.menus",
         "sequencer.operators",
         "cameras.menus",
         "coverage.panel",
@@ -81,14 +88,21 @@ MODULES: tuple[ModuleType, ...] = tuple(
         "footage.properties",
         "footage.scene_jobs",
         "footage.operators",
+        "footage.drops",
         "footage.lens",
         "footage.panel",
         "saving",
         "projects.operators",
         "projects.deletion",
+        "projects.relinking",
         "projects.panel",
+        "help.manual",
+        "help.links",
+        "shortcuts.pie",
+        "shortcuts.key_map",
     )
-)
+    if HAS_NUMPY
+) or (import_module(".missing_numpy", __package__),)
 
 _registered = ExitStack()
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..blender_types import classes
 from ..scenes.link import active_scene_object
+from ..scenes.operators import EX4D_OT_look_through_source
 from ..shots.camera_mismatch import EX4D_OT_look_through_shot, EX4D_OT_shoot_view
 from .asset_operators import EX4D_OT_add_asset_camera, EX4D_OT_save_move
 from .operators import EX4D_OT_add_camera, EX4D_OT_camera_to_view
@@ -27,6 +28,7 @@ def _draw_view(menu: Any, _: Any) -> None:
     layout = menu.layout
     layout.separator()
     layout.operator(EX4D_OT_look_through_shot.bl_idname, text="Look Through EX-4D Shot's Camera")
+    layout.operator(EX4D_OT_look_through_source.bl_idname, text="Look Through EX-4D Source Camera")
     layout.operator(EX4D_OT_shoot_view.bl_idname, text="Shoot the Camera in View with EX-4D")
     layout.operator(EX4D_OT_camera_to_view.bl_idname, text="EX-4D Move to This View")
 

@@ -15,7 +15,7 @@ from ex4d_core.cameras import CameraError, CameraPath
 from ..blender_types import current_context
 from ..scenes.link import MESH_CACHE
 from .keyframes import camera_data
-from .optics import read_lens, render_size, require_even_time
+from .optics import crop_intrinsics, read_lens, render_size, require_even_time
 
 
 def sample_camera(
@@ -79,7 +79,7 @@ def current_camera(camera: bpy.types.Object, scene_object: bpy.types.Object) -> 
     )
     render = context.scene.render
     intrinsics = intrinsics_from_blender(read_lens(camera_data(evaluated_camera), render))
-    return CameraPath(world_to_camera, intrinsics, *render_size(render))
+    return CameraPath(world_to_camera, crop_intrinsics(intrinsics, render), *render_size(render))
 
 
 @contextmanager

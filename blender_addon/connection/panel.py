@@ -21,6 +21,8 @@ from .session import session
 
 # A character that no text has, from Unicode's private use area.
 _WIDE = "\uf8ff"
+# Letters that the borders of panels, and of boxes in them, take of a region's width, with the icon.
+PANEL_MARGIN, BOX_MARGIN = 6, 9
 # Of dialogs that ask something, in pixels at scale 1.
 DIALOG_WIDTH = 420
 _ICONS = {ConnectionState.CONNECTED: "LINKED", ConnectionState.CONNECTING: "SORTTIME"}
@@ -53,7 +55,12 @@ class EX4D_PT_connection(SidebarPanel, bpy.types.Panel):
 
 
 def draw_text(
-    layout: bpy.types.UILayout, text: str, context: bpy.types.Context, icon: str = "NONE", lines: int = 0
+    layout: bpy.types.UILayout,
+    text: str,
+    context: bpy.types.Context,
+    icon: str = "NONE",
+    lines: int = 0,
+    margin: int = PANEL_MARGIN,
 ) -> None:
     """Draw a text in as many labels as the width of the sidebar needs.
 
@@ -63,9 +70,10 @@ def draw_text(
         context: of the panel.
         icon: before the first line.
         lines: room for so many at least, so that buttons below stay where they are when the text changes by itself.
+        margin: letters that borders and icon take of the region's width.
     """
     scale = context.preferences.system.ui_scale
-    letters = max(16, int(context.region.width / (7 * scale)) - 6)
+    letters = max(14, int(context.region.width / (7 * scale)) - margin)
     column = layout.column(align=True)
     column.scale_y = 0.8
     shown = wrapped(iface_(text), letters) if text else []
@@ -95,9 +103,15 @@ def wrapped(text: str, letters: int) -> list[str]:
     return [line for line in lines if line]
 
 
-def draw_problem(layout: bpy.types.UILayout, text: str, context: bpy.types.Context, icon: str = "ERROR") -> None:
+def draw_problem(
+    layout: bpy.types.UILayout,
+    text: str,
+    context: bpy.types.Context,
+    icon: str = "ERROR",
+    margin: int = PANEL_MARGIN,
+) -> None:
     """Draw what is wrong, and a button that copies the command that fixes it, or else the text."""
-    draw_text(layout, text, context, icon)
+    draw_text(layout, text, context, icon, margin=margin)
     command = command_in(text)
     label = iface_("Copy Command") if command else iface_("Copy Message")
     layout.operator(EX4D_OT_copy_text.bl_idname, text=label, icon="COPYDOWN").text = command or text

@@ -14,6 +14,7 @@ from ex4d_core.client_socket import ClientKeys
 from ex4d_core.messages import DEFAULT_ADDRESS
 from ex4d_core.shot import Licence
 
+from ..shortcuts.key_map import draw_keys
 from .backend_setup import draw_setup
 
 ADDON_PACKAGE = (__package__ or "").rpartition(".")[0]
@@ -96,7 +97,12 @@ class EX4D_Preferences(bpy.types.AddonPreferences):
         row.operator("ex4d.delete_old_files", icon="TRASH")
         if text := context.window_manager.ex4d_files_on_disk:
             layout.label(text=text, icon="INFO", translate=False)
-        layout.operator("ex4d.walk_through", icon="HELP")
+        row = layout.row(align=True)
+        row.operator("ex4d.walk_through", icon="HELP")
+        row.operator("ex4d.manual", icon="HELP")
+        row.operator("ex4d.website", icon="URL")
+        row.operator("ex4d.report_bug", icon="URL")
+        draw_keys(layout, context)
 
 
 CLASSES = (EX4D_Preferences,)

@@ -56,19 +56,16 @@ class EX4D_PT_coverage(BelowCamera, bpy.types.Panel):
             column = layout.column(align=True)
             now = context.scene.frame_current - shown.frame_start
             row = column.row()
-            if not 0 <= now < len(shown.seen):
-                row.label(text="")
-            else:
+            text = ""
+            if 0 <= now < len(shown.seen):
                 row.active = bool(shown.fresh[now])
                 text = iface_("This frame: {fraction} visible, view angle {angle}°")
-                row.label(
-                    text=text.format(fraction=f"{shown.seen[now]:.0%}", angle=f"{shown.view_angle[now]:.0f}"),
-                    translate=False,
-                )
+                text = text.format(fraction=f"{shown.seen[now]:.0%}", angle=f"{shown.view_angle[now]:.0f}")
+            draw_text(row, text, context, lines=2)
             least = int(shown.seen.argmin())
             text = iface_("Least: {fraction} at frame {frame}")
             text = text.format(fraction=f"{shown.seen[least]:.0%}", frame=shown.frame_start + least)
-            column.label(text=text, translate=False)
+            draw_text(column, text, context)
             warning = shown.warning
         # Room for both, since the panels below stay where they are while the camera is edited.
         draw_text(layout, warning or coverage.problem, context, "ERROR" if warning else "INFO", lines=2)

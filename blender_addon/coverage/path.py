@@ -18,7 +18,7 @@ from ex4d_core.cameras import CameraPath
 
 from ..cameras.cuts import Cut, join
 from ..cameras.keyframes import curves_of
-from ..cameras.optics import read_lens, render_size, require_even_time
+from ..cameras.optics import crop_intrinsics, read_lens, render_size, require_even_time
 
 _POSE = ("location", "rotation_euler", "rotation_quaternion", "scale")
 _LENS = ("lens", "shift_x", "shift_y")
@@ -89,7 +89,8 @@ def path_in_slices(
         intrinsics.append(intrinsics_from_blender(replace(optics, **lens)))
         yield
     width, height = render_size(scene.render)
-    return CameraPath(world_to_camera_from_blender(np.stack(poses), scene_world), np.stack(intrinsics), width, height)
+    seen = crop_intrinsics(np.stack(intrinsics), scene.render)
+    return CameraPath(world_to_camera_from_blender(np.stack(poses), scene_world), seen, width, height)
 
 
 def _values(owner: bpy.types.ID, names: tuple[str, ...], frame: int) -> dict[str, list[float]]:

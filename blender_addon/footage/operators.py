@@ -10,7 +10,7 @@ from bpy.app.translations import pgettext_iface as iface_
 from bpy.app.translations import pgettext_rpt as report_
 from bpy_extras.io_utils import ImportHelper
 
-from ex4d_core.sources import VIDEO_SUFFIXES
+from ex4d_core.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 from ..connection.sidebar import open_tab
 from ..errors import reports_errors
@@ -26,15 +26,18 @@ _DEPTH_SUFFIXES = (".npz", ".npy", ".exr", ".png")
 
 
 class EX4D_OT_pick_footage(bpy.types.Operator, ImportHelper):
-    """Choose a video to reconstruct; it can also be dropped into the 3D viewport."""
+    """Choose a video to reconstruct, or any image of a sequence; both can also be dropped into the 3D viewport."""
 
     bl_idname = "ex4d.pick_footage"
     bl_label = "Use as EX-4D Footage"
     bl_options: ClassVar[set[str]] = {"UNDO"}
 
     filter_glob: bpy.props.StringProperty(
-        default=";".join(f"*{suffix}" for suffix in VIDEO_SUFFIXES), options={"HIDDEN"}
+        default=";".join(f"*{suffix}" for suffix in (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES)), options={"HIDDEN"}
     )
+    # With these, several images can be dropped at once; the first stands for all.
+    directory: bpy.props.StringProperty(subtype="DIR_PATH", options={"HIDDEN", "SKIP_SAVE"})
+    files: bpy.props.CollectionProperty(type=bpy.types.OperatorFileListElement, options={"HIDDEN", "SKIP_SAVE"})
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         if not self.filepath:
@@ -45,6 +48,8 @@ class EX4D_OT_pick_footage(bpy.types.Operator, ImportHelper):
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         path = Path(bpy.path.abspath(self.filepath))
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            path = path.parent  # one image stands for the whole sequence
         if not path.is_file() and not path.is_dir():
             self.report({"ERROR"}, report_("{path} does not exist; choose a video").format(path=path))
             return {"CANCELLED"}
@@ -62,6 +67,8 @@ class EX4D_OT_pick_depth(bpy.types.Operator, ImportHelper):
     filter_glob: bpy.props.StringProperty(
         default=";".join(f"*{suffix}" for suffix in _DEPTH_SUFFIXES), options={"HIDDEN"}
     )
+    directory: bpy.props.StringProperty(subtype="DIR_PATH", options={"HIDDEN", "SKIP_SAVE"})
+    files: bpy.props.CollectionProperty(type=bpy.types.OperatorFileListElement, options={"HIDDEN", "SKIP_SAVE"})
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         if not self.filepath:
@@ -172,32 +179,6 @@ class EX4D_OT_forget_reconstruction(ForgetsJob, bpy.types.Operator):
     collection = RECONSTRUCTIONS
 
 
-class _OntoViewport:
-    """A file handler for what is dropped onto a 3D viewport."""
-
-    @classmethod
-    def poll_drop(cls, context: bpy.types.Context) -> bool:
-        return context.area is not None and context.area.type == "VIEW_3D"
-
-
-class EX4D_FH_footage(_OntoViewport, bpy.types.FileHandler):
-    """Takes dropped videos as footage."""
-
-    bl_idname = "EX4D_FH_footage"
-    bl_label = "EX-4D Footage"
-    bl_import_operator = EX4D_OT_pick_footage.bl_idname
-    bl_file_extensions = ";".join(VIDEO_SUFFIXES)
-
-
-class EX4D_FH_depth(_OntoViewport, bpy.types.FileHandler):
-    """Takes dropped arrays as depth."""
-
-    bl_idname = "EX4D_FH_depth"
-    bl_label = "EX-4D Depth"
-    bl_import_operator = EX4D_OT_pick_depth.bl_idname
-    bl_file_extensions = ".npz;.npy"
-
-
 CLASSES = (
     EX4D_OT_pick_footage,
     EX4D_OT_pick_depth,
@@ -208,8 +189,6 @@ CLASSES = (
     EX4D_OT_cancel_reconstruction,
     EX4D_OT_resume_reconstruction,
     EX4D_OT_forget_reconstruction,
-    EX4D_FH_footage,
-    EX4D_FH_depth,
 )
 
 

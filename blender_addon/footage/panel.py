@@ -11,7 +11,7 @@ from ex4d_core.remote_job import JobState
 
 from ..blender_types import SidebarPanel
 from ..busy import reason_to_wait
-from ..connection.panel import draw_problem, draw_text
+from ..connection.panel import BOX_MARGIN, draw_problem, draw_text
 from ..jobs.progress import paused_text, progress_text, state_icon, state_text
 from ..jobs.tracker import can_cancel, can_resume, tracker
 from ..paths import in_words
@@ -70,7 +70,10 @@ class EX4D_PT_footage_options(SidebarPanel, bpy.types.Panel):
         # Labels stand inside the fields, where they fit a narrow sidebar.
         layout, settings = self.layout, context.scene.ex4d_footage
         if settings.depth_from == "FILES":
-            _draw_optional(layout, settings, "use_scale", "scale")
+            layout.prop(settings, "use_scale")
+            value = layout.row()
+            value.enabled = settings.use_scale
+            value.prop(settings, "scale", text="Scale")
             if not settings.use_mist:
                 layout.prop(settings, "inverse")
             layout.prop(settings, "far")
@@ -83,11 +86,11 @@ class EX4D_PT_footage_options(SidebarPanel, bpy.types.Panel):
         layout.prop(settings, "camera_from", text="")
         if settings.camera_from == "FILE":
             _draw_lens(layout, settings)
-            layout.prop(settings, "camera", text="", placeholder="Camera file, if it moved")
+            layout.prop(settings, "camera", text="", placeholder="Camera file")
         else:
             _draw_camera_of_blender(layout, settings)
         if settings.camera or settings.camera_from != "FILE":
-            layout.prop(settings, "camera_scale")
+            layout.prop(settings, "camera_scale", text="Scale")
 
 
 def _draw_lens(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup) -> None:
@@ -106,14 +109,6 @@ def _draw_camera_of_blender(layout: bpy.types.UILayout, settings: bpy.types.Prop
         layout.prop(settings, "undistort")
     elif settings.camera_from == "CLIP":
         layout.label(text="Choose a movie clip above", icon="ERROR")
-
-
-def _draw_optional(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup, use: str, name: str) -> None:
-    row = layout.row(align=True)
-    row.prop(settings, use, text="")
-    value = row.row(align=True)
-    value.enabled = getattr(settings, use)
-    value.prop(settings, name)
 
 
 def _draw_weights(layout: bpy.types.UILayout, estimator: str, context: bpy.types.Context) -> None:
@@ -163,9 +158,9 @@ def _draw_reconstruction(layout: bpy.types.UILayout, record: EX4D_Reconstruction
     layout.progress(factor=record.progress if under_way else 1.0, type="BAR", text=text)
     waiting = reason_to_wait() if record.state == JobState.DONE else ""
     if record.state in (JobState.FAILED, JobState.STOPPED) and record.reason:
-        draw_problem(layout, in_field_names(record.reason), context)
+        draw_problem(layout, in_field_names(record.reason), context, margin=BOX_MARGIN)
     elif text := paused_text(record) or record.reason or waiting:
-        draw_text(layout, text, context)
+        draw_text(layout, text, context, margin=BOX_MARGIN)
 
 
 CLASSES = (EX4D_PT_footage, EX4D_PT_footage_options)

@@ -183,6 +183,15 @@ def _mist(settings: EX4D_Footage, layout: str) -> MistPass | None:
     return MistPass(settings.mist_start, settings.mist_depth, settings.mist_falloff)
 
 
+def require_camera_files(chosen: Path) -> None:
+    """Check that a file, or a folder, is the camera of footage.
+
+    Raises:
+        FootageError: it is something else.
+    """
+    _camera_files(chosen)
+
+
 def _camera_files(chosen: Path) -> tuple[Path, ...]:
     """One camera file, or the two of a COLMAP model, of which either stands for both, or their folder."""
     if chosen.is_file() and chosen.suffix.lower() in CAMERA_SUFFIXES:

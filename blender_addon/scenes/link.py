@@ -10,7 +10,7 @@ from bpy.app.translations import pgettext_iface as iface_
 from bpy.app.translations import pgettext_n as mark_
 
 from ex4d_core.scene import Scene
-from ex4d_core.scene_manifest import SceneError
+from ex4d_core.scene_manifest import MANIFEST, SceneError
 
 from ..blender_types import Context, OperatorMixin, current_context
 from ..paths import PATH_OPTIONS, from_blend, to_blend
@@ -160,6 +160,22 @@ def link_scene(target: bpy.types.Object, scene: Scene, folder: Path, frame_start
     link.convention = scene.manifest.convention
 
 
+def images_of(scene_object: bpy.types.Object) -> list[bpy.types.Image]:
+    """The images in an imported scene's materials: its footage."""
+    materials = (slot.material for slot in scene_object.material_slots if slot.material)
+    nodes = (node for one in materials if one.node_tree for node in one.node_tree.nodes)
+    return [node.image for node in nodes if isinstance(node, bpy.types.ShaderNodeTexImage) and node.image]
+
+
+def folders_of(scene_object: bpy.types.Object) -> list[Path]:
+    """Where an imported scene's package may be: its folder, and that of its mesh cache if it is another."""
+    folders = [from_blend(link_of(scene_object).folder, scene_object.library)]
+    cache = scene_object.modifiers.get(MESH_CACHE)
+    if isinstance(cache, bpy.types.MeshCacheModifier):
+        folders.append(from_blend(cache.filepath, scene_object.library).parent)
+    return list(dict.fromkeys(folders))
+
+
 def open_scene(scene_object: bpy.types.Object) -> Scene:
     """Open the package behind an imported scene.
 
@@ -171,12 +187,8 @@ def open_scene(scene_object: bpy.types.Object) -> Scene:
     if not is_scene_object(scene_object):
         raise SceneError(f"{scene_object.name!r} is not an imported EX-4D scene; select one, or import it first")
     link = link_of(scene_object)
-    folders = [from_blend(link.folder, scene_object.library)]
-    cache = scene_object.modifiers.get(MESH_CACHE)
-    if isinstance(cache, bpy.types.MeshCacheModifier):
-        folders.append(from_blend(cache.filepath, scene_object.library).parent)
     problems: list[SceneError] = []
-    for folder in folders:
+    for folder in folders_of(scene_object):
         try:
             scene = Scene.open(folder)
         except SceneError as error:
@@ -186,4 +198,9 @@ def open_scene(scene_object: bpy.types.Object) -> Scene:
             return scene
         changed = f"the scene in {folder} has changed since {scene_object.name!r} was imported; import it again"
         problems.insert(0, SceneError(changed))
+    if not any((folder / MANIFEST).is_file() for folder in folders_of(scene_object)):
+        raise SceneError(
+            f"the folder of {scene_object.name!r} is missing: {folders_of(scene_object)[0]}; press Relink Scene in the "
+            "Scene panel, or use File > External Data > Find Missing Files"
+        )
     raise problems[0]

@@ -17,7 +17,7 @@ from ..sequencer.strips import TAKE_KEY
 from .color_space import shows_as_filmed, tag_as_filmed
 from .enclosing import enclosing_objects
 from .importing import ImportSettings, import_scene
-from .link import NeedsScene, chosen_scene_object, link_of, scene_objects
+from .link import NeedsScene, chosen_scene_object, images_of, link_of, scene_objects
 from .viewports import look_through_camera, show_footage
 
 
@@ -143,7 +143,7 @@ class EX4D_OT_match_view(Operator):
 
     def execute(self, context: Context) -> set[str]:
         for imported in scene_objects():
-            for image in _images_of(imported):
+            for image in images_of(imported):
                 tag_as_filmed(context.scene, image)
         for scene in own_scenes():
             for strip in all_strips_in(scene.sequence_editor) if scene.sequence_editor else ():
@@ -154,14 +154,8 @@ class EX4D_OT_match_view(Operator):
 
 def is_matched(scene_object: bpy.types.Object, blender_scene: BlenderScene) -> bool:
     """Whether a scene's footage looks as filmed under the current view transform."""
-    images = _images_of(scene_object)
+    images = images_of(scene_object)
     return all(shows_as_filmed(blender_scene, image) for image in images)
-
-
-def _images_of(scene_object: bpy.types.Object) -> list[bpy.types.Image]:
-    materials = (slot.material for slot in scene_object.material_slots if slot.material)
-    nodes = (node for one in materials if one.node_tree for node in one.node_tree.nodes)
-    return [node.image for node in nodes if isinstance(node, bpy.types.ShaderNodeTexImage) and node.image]
 
 
 def _menu_entry(menu: Menu, context: Context) -> None:

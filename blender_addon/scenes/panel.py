@@ -13,6 +13,7 @@ from ..connection.panel import draw_text
 from .enclosing import enclosing_objects
 from .link import EX4D_SceneLink, active_scene_object, chosen_scene_object, is_assumed, link_of
 from .matching import EX4D_OT_keep_settings, EX4D_OT_match_footage, differences, is_asked
+from .missing import missing_scenes, missing_text
 from .operators import (
     EX4D_OT_hide_enclosing,
     EX4D_OT_import_scene,
@@ -47,6 +48,7 @@ class EX4D_PT_scene(SidebarPanel, Panel):
             frames = iface_("Frames {first} to {last}")
             last = link.frame_start + link.frames - 1
             column.label(text=frames.format(first=link.frame_start, last=last), icon="BLANK1", translate=False)
+            _draw_missing(layout, imported, context)
             _draw_lens(layout, link, context)
             row = layout.row(align=True)
             row.operator(EX4D_OT_look_through_source.bl_idname, text="Look Through", icon="VIEW_CAMERA")
@@ -67,6 +69,16 @@ class EX4D_PT_scene(SidebarPanel, Panel):
         row.operator(EX4D_OT_import_scene.bl_idname, text="Import Scene", icon="IMPORT")
         if imported is not None:
             row.operator("ex4d.delete_scene_files", text="", icon="TRASH")
+
+
+def _draw_missing(layout: bpy.types.UILayout, imported: bpy.types.Object, context: Context) -> None:
+    """Say that the scene's folder is missing, with the ways to find it."""
+    if missing_scenes.folder_of(imported) is None:
+        return
+    draw_text(layout, missing_text(imported), context, "ERROR")
+    column = layout.column(align=True)
+    column.operator("ex4d.relink_scene", icon="FILE_FOLDER")
+    column.operator("file.find_missing_files", icon="VIEWZOOM")
 
 
 def _draw_lens(layout: bpy.types.UILayout, link: EX4D_SceneLink, context: Context) -> None:

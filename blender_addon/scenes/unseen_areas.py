@@ -28,6 +28,7 @@ from ..cameras.keyframes import camera_data
 from .link import is_scene_object, link_of
 from .material import ALIGNED_DEGREES, SOURCE_EYE, STRETCHED_DEGREES
 from .mesh import mesh_data, read_attribute
+from .missing import missing_scenes
 
 # Offset towards the viewer, as a share of the depth range, so that it is drawn over the face that it coincides with.
 _DEPTH_OFFSET = 4e-5
@@ -35,6 +36,8 @@ _DEPTH_OFFSET = 4e-5
 # Outside of camera views: how opaque stretched faces are over their smeared footage, and how much they have of the
 # unseen colour; the rest is the viewport's background. Chosen from pictures of three scenes from ten views.
 _GHOST_OPACITY, _GHOST_TINT = 0.9, 0.04
+# Of a mesh whose footage is missing, which must not look like areas that the footage did not see.
+_MISSING_COLOR = (0.12, 0.12, 0.12, 1.0)
 # The line around the footage's frame, in pixels.
 _LINE_WIDTH = 2.0
 
@@ -123,8 +126,11 @@ def _draw() -> None:
     has_depth, has_overlays = not space.shading.show_xray, space.overlay.show_overlays
     gpu.state.depth_test_set("LESS_EQUAL")
     gpu.state.blend_set("ALPHA")
+    if has_depth:
+        _cover_missing(context, [one for one in visible if missing_scenes.folder_of(one) is not None])
     if space.shading.type == "SOLID" and has_depth:
-        _draw_stretched_faces(context, visible, to_screen, ghosts=camera is None)
+        there = [one for one in visible if missing_scenes.folder_of(one) is None]
+        _draw_stretched_faces(context, there, to_screen, ghosts=camera is None)
     if has_overlays and camera is None:
         _draw_borders(context, visible)
     elif has_overlays and not any(camera == link_of(one).source_camera for one in visible):
@@ -162,6 +168,24 @@ def _ghost(context: Context, unseen: Sequence[float]) -> tuple[float, ...]:
     ).from_srgb_to_scene_linear()
     mixed = (_GHOST_TINT * one + (1.0 - _GHOST_TINT) * other for one, other in zip(unseen, background, strict=True))
     return *mixed, _GHOST_OPACITY
+
+
+def _cover_missing(context: Context, missing: list[bpy.types.Object]) -> None:
+    """Draw meshes without their footage in gray, over the magenta that Blender shows for a missing image."""
+    depsgraph = context.evaluated_depsgraph_get()
+    shader = gpu.shader.from_builtin("UNIFORM_COLOR")
+    nearer = mathutils.Matrix()
+    nearer[2][3] = -_DEPTH_OFFSET
+    for one in missing:
+        evaluated = one.evaluated_get(depsgraph)
+        if (batches := _batches_of(one, mesh_data(evaluated))) is None:
+            continue
+        shader.bind()
+        shader.uniform_float("color", _MISSING_COLOR)
+        with gpu.matrix.push_pop(), gpu.matrix.push_pop_projection():
+            gpu.matrix.load_projection_matrix(nearer @ gpu.matrix.get_projection_matrix())
+            gpu.matrix.multiply_matrix(evaluated.matrix_world)
+            batches[0].draw(shader)
 
 
 def _draw_borders(context: Context, visible: list[bpy.types.Object]) -> None:

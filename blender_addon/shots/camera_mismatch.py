@@ -73,10 +73,9 @@ def draw_camera_mismatch(layout: bpy.types.UILayout, context: Context) -> None:
     draw_text(layout, mismatch.text, context, "ERROR")
     column = layout.column(align=True)
     if mismatch.looked is not None and mismatch.taken is not None:
-        text = iface_("Look Through {camera}").format(camera=mismatch.taken.name)
-        column.operator(EX4D_OT_look_through_shot.bl_idname, text=text, translate=False, icon="VIEW_CAMERA")
-        text = iface_("Shoot {camera}").format(camera=mismatch.looked.name)
-        column.operator(EX4D_OT_shoot_view.bl_idname, text=text, translate=False, icon="CAMERA_DATA")
+        # The text above names both cameras, whose names may be long.
+        column.operator(EX4D_OT_look_through_shot.bl_idname, text="Look Through Shot", icon="VIEW_CAMERA")
+        column.operator(EX4D_OT_shoot_view.bl_idname, text="Shoot This View", icon="CAMERA_DATA")
     if mismatch.by_markers:
         column.operator(EX4D_OT_shots_from_markers.bl_idname, icon="MARKER")
         column.operator(EX4D_OT_follow_active_camera.bl_idname, icon="LINKED")

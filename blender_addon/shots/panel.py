@@ -74,22 +74,21 @@ class EX4D_PT_shots(SidebarPanel, Panel):
         shot = active_shot(scene)
         layout.use_property_split = True
         layout.use_property_decorate = False
-        if shot.use_active_camera:
-            layout.prop(scene, "camera")
-        else:
-            layout.prop(shot, "camera")
-        row = layout.row()
-        row.use_property_split = False
-        row.prop(shot, "use_active_camera")
-        draw_camera_mismatch(layout, context)
-        row = layout.row()
-        row.use_property_split = False  # as wide as the sidebar, which may be narrow
-        row.prop(shot, "use_range")
+        # As wide as the sidebar, which may be narrow.
+        wide = layout.column()
+        wide.use_property_split = False
+        wide.prop(scene if shot.use_active_camera else shot, "camera", text="")
+        wide.prop(shot, "use_active_camera")
+        draw_camera_mismatch(wide, context)
+        wide.prop(shot, "use_range")
         if shot.use_range:
             column = layout.column(align=True)
             column.prop(shot, "frame_start", text="Start")
             column.prop(shot, "frame_end", text="End")
-        layout.prop(shot, "occlusion")
+        wide = layout.column(align=True)
+        wide.use_property_split = False
+        wide.label(text="Occlusion")
+        wide.prop(shot, "occlusion", text="")
         scene_object, _ = shot_objects(context)
         convention = link_of(scene_object).convention if scene_object is not None else ""
         draw_text(layout, meaning_of(shot.occlusion, convention), context)

@@ -6,6 +6,7 @@ import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
 from ..blender_types import Context, Operator, Panel, SidebarPanel
+from ..connection.panel import draw_text
 from ..errors import reports_errors
 from ..scenes.link import NeedsScene
 from ..takes.requests import shot_range
@@ -109,15 +110,17 @@ class EX4D_PT_shot_time(SidebarPanel, Panel):
 
     def draw(self, context: Context) -> None:
         layout, shot = self.layout, active_shot(context.scene)
-        layout.use_property_split = True
         layout.operator_menu_enum(EX4D_OT_retime_shot.bl_idname, "preset", text="Presets", icon="TIME")
         column = layout.column()
         column.active = shot.use_source_frame
-        column.prop(shot, "source_frame")  # with room for the dot that inserts keys
+        row = column.row(align=True)
+        row.prop(shot, "source_frame")
+        row.prop_decorator(shot, "source_frame")  # the dot that inserts keys
         scene_object, _ = shot_objects(context)
         if shot.use_source_frame and scene_object is not None:
             shown = source_frame_now(shot, scene_object, context.scene.frame_current)
-            column.label(text=iface_("Nearest frame of the footage: {frame}").format(frame=shown + 1), translate=False)
+            text = iface_("Nearest frame of the footage: {frame}").format(frame=shown + 1)
+            draw_text(column, text, context)
 
 
 CLASSES = (EX4D_OT_retime_shot, EX4D_PT_shot_time)

@@ -15,6 +15,7 @@ from ..connection.preferences import preferences
 from ..connection.session import session
 from ..errors import reports_errors
 from ..jobs.operators import CancelsJob, OnJob, ResumesJob
+from ..jobs.records import records_of
 from ..projects.asking import AsksForProjectFolder
 from ..sequencer.edit_scenes import edit_scene_of, strip_in_file
 from ..sequencer.strips import StripError
@@ -192,6 +193,14 @@ class EX4D_OT_place_take(_OnTake, bpy.types.Operator):
     bl_idname = "ex4d.place_take"
     bl_label = "Put in Sequencer"
     bl_options = {"UNDO"}
+
+    @classmethod
+    def poll(cls: Any, context: bpy.types.Context) -> bool:
+        # The sequencer's menu offers takes of all scenes: the edit scene itself has none.
+        if not any(records_of(TAKES)):
+            cls.poll_message_set(iface_("There are no takes in this file yet; press Preview"))
+            return False
+        return True
 
     def work(self, blender_scene: bpy.types.Scene, record: EX4D_Take) -> None:
         place_take(record)

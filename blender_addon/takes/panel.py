@@ -10,7 +10,7 @@ from bpy.app.translations import pgettext_iface as iface_
 from ex4d_core.remote_job import JobState
 
 from ..blender_types import SidebarPanel
-from ..connection.panel import draw_problem, draw_text
+from ..connection.panel import BOX_MARGIN, draw_problem, draw_text
 from ..jobs.progress import paused_text, progress_text, state_icon, state_text
 from ..jobs.tracker import can_cancel, can_resume, can_retry
 from ..projects.deletion import EX4D_OT_delete_take_files
@@ -115,37 +115,41 @@ def _draw_details(layout: bpy.types.UILayout, entry: EX4D_Take, context: bpy.typ
     image = thumbnail(entry)
     if image:
         layout.template_icon(icon_value=image, scale=4.0)
-    layout.label(text=f"{take_name(entry)}: {state_text(entry)}", icon=state_icon(entry))
+    _draw_boxed(layout, f"{take_name(entry)}: {state_text(entry)}", context, state_icon(entry))
     under_way = can_cancel(entry)
     # This and all buttons are there in every state, so that none moves under the mouse when a take ends.
     text = progress_text(entry, entry.engine) if under_way else state_text(entry)
     layout.progress(factor=entry.progress if under_way else 1.0, type="BAR", text=text)
     if made_with := settings_text(entry):
-        layout.label(text=made_with, translate=False)
+        _draw_boxed(layout, made_with, context)
     for text in rate_texts(entry):
-        draw_text(layout, text, context, "INFO")
+        _draw_boxed(layout, text, context, "INFO")
     strip = strip_in_file(entry.key)
+    # At most two buttons with words in a row, which fit a narrow sidebar.
     row = layout.row(align=True)
     _add_button(row, EX4D_OT_cancel_take, entry, "CANCEL", under_way, "Cancel")
     _add_button(row, EX4D_OT_resume_take, entry, "PLAY", can_resume(entry), "Resume")
+    row = layout.row(align=True)
     _add_button(row, EX4D_OT_retry_take, entry, "FILE_REFRESH", can_retry(entry), "Retry")
-    row = layout.row(align=True)
     _add_button(row, EX4D_OT_forget_take, entry, "X", not under_way, "Remove")
-    _add_button(row, EX4D_OT_delete_take_files, entry, "TRASH", not under_way, "Delete Files")
-    row = layout.row(align=True)
-    _add_button(row, EX4D_OT_show_result, entry, "PLAY", has_frames(entry))
+    _add_button(layout, EX4D_OT_delete_take_files, entry, "TRASH", not under_way, "Delete Files")
+    _add_button(layout, EX4D_OT_show_result, entry, "PLAY", has_frames(entry))
     if entry.engine == FINAL_ENGINE:
-        _add_button(row, EX4D_OT_watch_take, None, "IMAGE_DATA", under_way)
+        _add_button(layout, EX4D_OT_watch_take, None, "IMAGE_DATA", under_way)
     hidden = strip is not None and strip.mute and len(takes_of_shot(entry.id_data, entry.shot)) > 1
     _add_button(layout, EX4D_OT_show_take, entry, "HIDE_OFF", hidden)
     missing = not under_way and strip is None and has_frames(entry)
     _add_button(layout, EX4D_OT_place_take, entry, "SEQ_SEQUENCER", missing)
     layout.operator(EX4D_OT_restore_take.bl_idname, icon="LOOP_BACK").key = entry.key
     if text := paused_text(entry):
-        draw_text(layout, text, context, "INFO")
+        _draw_boxed(layout, text, context, "INFO")
     elif entry.reason:
         draw = draw_problem if entry.state in (JobState.FAILED, JobState.STOPPED) else draw_text
-        draw(layout, entry.reason, context, "INFO")
+        draw(layout, entry.reason, context, "INFO", margin=BOX_MARGIN)
+
+
+def _draw_boxed(layout: bpy.types.UILayout, text: str, context: bpy.types.Context, icon: str = "NONE") -> None:
+    draw_text(layout, text, context, icon, margin=BOX_MARGIN)
 
 
 def _add_button(

@@ -19,7 +19,9 @@ from ex4d_core.message_base import MAX_HEADER_BYTES
 from ex4d_core.scene import Scene
 from ex4d_core.shot import EngineName, PreviewSettings, RenderSettings, ShotRequest, WanSettings
 
+from ..blender_types import current_context
 from ..cameras.cuts import Cut, sample_cuts
+from ..cameras.optics import require_rendered_frame
 from ..connection.preferences import chosen_licence
 from ..projects.folders import work_folder
 from ..scenes.link import is_scene_object, open_scene
@@ -55,9 +57,10 @@ def build_request(
 
     Raises:
         SceneError: the package is missing or changed.
-        CameraError: the camera cannot be used, or leaves the footage's frames.
+        CameraError: the camera cannot be used, or leaves the footage's frames; or a region of its image is rendered.
         RequestError: the result would be too large or too long, or the scene does not have that occlusion model.
     """
+    require_rendered_frame(current_context().scene.render)
     scene = open_scene(scene_object)
     first, last = scene_object.ex4d_scene.frame_start, scene_object.ex4d_scene.frame_start + scene.manifest.frames - 1
     if source_frames is None and (frame_start < first or frame_end > last):

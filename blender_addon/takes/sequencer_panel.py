@@ -88,7 +88,7 @@ class EX4D_PT_versions(Panel):
                 row.operator(EX4D_OT_show_take.bl_idname, text="", icon=eye, emboss=False).key = version.key
             row.label(text="", icon=state_icon(version))
             if made_with := settings_text(version):
-                column.label(text=made_with, icon="BLANK1", translate=False)
+                draw_text(column, made_with, context, "BLANK1")
         for note in rate_texts(take):
             draw_text(layout, note, context, "INFO")
 

@@ -135,6 +135,19 @@ def change_manifest(addon: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new), encoding="utf-8")
 
 
+def test_the_manifest_gets_the_links_that_it_is_built_with(monkeypatch, addon, tmp_path):
+    tomllib = pytest.importorskip("tomllib", reason="Python has it from 3.11 on")
+    monkeypatch.setattr(zip_file, "fetch_wheels", lambda *_: [])
+    links = {"website": "https://example.org/ex4d", "issues": "https://example.org/ex4d/issues"}
+    built = zip_file.build(addon, tmp_path / "ex4d.zip", links=links)  # which Blender's own tool validates
+    with zipfile.ZipFile(built) as opened:
+        manifest = tomllib.loads(opened.read("blender_manifest.toml").decode())
+    assert {key: manifest[key] for key in links} == links
+    for wrong in ("example.org", 'https://example.org/"', "javascript:alert(1)"):
+        with pytest.raises(AddonError, match="--issues"):
+            zip_file.build(addon, tmp_path / "ex4d.zip", links={"issues": wrong})
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .published_wheels import PLATFORMS
-from .zip_file import SOURCE, build
+from .zip_file import LINKS, SOURCE, build
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"a system to build for; repeat it for several: {', '.join(PLATFORMS)} (default: all in one zip)",
     )
+    parser.add_argument("--website", metavar="URL", help="the project's website, which Blender's preferences show")
+    parser.add_argument("--issues", metavar="URL", help="where to report bugs, for the add-on's preferences")
     parser.add_argument("--source", type=Path, default=SOURCE, help="folder of the add-on (default: this project's)")
 
 
@@ -33,7 +35,8 @@ def run(
         say: called with how it was validated, and at last with where it is.
     """
     platforms = list(dict.fromkeys(options.platform or PLATFORMS))
-    built = build(options.source, options.output, platforms, folder, say)
+    links = {key: address for key in LINKS if (address := getattr(options, key))}
+    built = build(options.source, options.output, platforms, folder, say, links)
     size = built.stat().st_size / 1e6
     say(f"{os.path.relpath(built)}: {size:.1f} MB, for {', '.join(platforms)}. To install: drag it into Blender.")
     return built, platforms

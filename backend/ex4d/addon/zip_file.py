@@ -31,6 +31,8 @@ _INSTALLED = (_DATA / "blender_addon").is_dir()
 SOURCE = _DATA / "blender_addon" if _INSTALLED else _CHECKOUT / "blender_addon"
 WHEELS_LOCK = (_DATA if _INSTALLED else _CHECKOUT / "scripts" / "locks") / "addon-wheels.txt"
 
+# Links that a manifest may have: Blender shows the first, the add-on's preferences show both.
+LINKS = ("website", "issues")
 # What Blender asks of every manifest, and the only type that this is.
 _REQUIRED = ("schema_version", "id", "version", "name", "tagline", "maintainer", "type", "blender_version_min")
 
@@ -41,6 +43,7 @@ def build(
     platforms: Sequence[str] = tuple(PLATFORMS),
     folder: Path = Path("outputs"),
     note: Callable[[str], None] = lambda text: None,
+    links: Mapping[str, str] | None = None,
 ) -> Path:
     """Build the zip and validate it; a zip that is not valid does not replace an older one.
 
@@ -51,10 +54,11 @@ def build(
         platforms: Blender's names of the systems that it is for.
         folder: where it is written if it has no other place.
         note: called with a sentence on how the zip was validated.
+        links: the project's addresses for the manifest, which Blender and the add-on's preferences show: `LINKS`.
 
     Raises:
-        AddonError: no manifest, a manifest at odds with the project, wheels that cannot be had, or refused by
-            Blender's tool.
+        AddonError: an invalid address, no manifest, a manifest at odds with the project, wheels that cannot be had, or
+            refused by Blender's tool.
     """
     manifest = read_manifest(source)
     version = ex4d_core.__version__
@@ -67,7 +71,7 @@ def build(
     name, core = core_wheel(version)
     wheels = {name: core, **{wheel.name: wheel.read_bytes() for wheel in fetch_wheels(WHEELS_LOCK, platforms)}}
     files = {path: content for path, content in _files_of(source) if path != "blender_manifest.toml"}
-    files["blender_manifest.toml"] = complete_manifest(manifest, sorted(wheels), platforms).encode()
+    files["blender_manifest.toml"] = complete_manifest(manifest, sorted(wheels), platforms, links or {}).encode()
     files |= {f"wheels/{name}": content for name, content in wheels.items()}
     # Beside its place, so that the finished zip is there in one step.
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".ex4d-") as staging:
@@ -105,7 +109,7 @@ def read_manifest(source: Path) -> str:
         manifest = path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError) as error:
         raise AddonError(f"{path} does not exist: --source must be the folder of an add-on.") from error
-    for key in ("wheels", "platforms"):
+    for key in ("wheels", "platforms", *LINKS):
         if re.search(rf"^{key}\s*=", manifest, re.MULTILINE):
             raise AddonError(f"{path} has a line `{key} = ...`: remove it, building the add-on writes it.")
     for key in _REQUIRED:
@@ -127,9 +131,18 @@ def manifest_value(manifest: str, key: str) -> str:
     return found.group(1)
 
 
-def complete_manifest(manifest: str, wheels: Sequence[str], platforms: Sequence[str]) -> str:
-    """The manifest with its `platforms` and `wheels`, set before the first table, where TOML's top level ends."""
-    lines = ["", "platforms = [", *(f'    "{name}",' for name in platforms), "]"]
+def complete_manifest(manifest: str, wheels: Sequence[str], platforms: Sequence[str], links: Mapping[str, str]) -> str:
+    """The manifest with its links, `platforms` and `wheels`, before the first table, where TOML's top level ends.
+
+    Raises:
+        AddonError: an invalid address.
+    """
+    lines = [""]
+    for key, address in links.items():
+        if not re.fullmatch(r"https?://[^\s\"\\]+", address):
+            raise AddonError(f"--{key} is {address!r}: expected an address that begins with https:// or http://.")
+        lines.append(f'{key} = "{address}"')
+    lines += ["platforms = [", *(f'    "{name}",' for name in platforms), "]"]
     lines += ["wheels = [", *(f'    "./wheels/{name}",' for name in wheels), "]", ""]
     added = "\n".join(lines) + "\n"
     table = re.search(r"^\[", manifest, re.MULTILINE)
