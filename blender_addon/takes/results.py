@@ -13,7 +13,7 @@ from ex4d_core.take_files import frame_file_name
 from ..blender_types import Context
 from ..paths import from_blend
 from ..scenes.color_space import tag_as_filmed
-from ..sequencer.edit_scenes import strip_in_file
+from ..sequencer.edit_scenes import strip_in_file, workspaces_choose_scenes
 from ..sequencer.strip_api import end_of, start_of
 from ..views.images import open_image
 from .properties import EX4D_Take
@@ -50,7 +50,7 @@ def sequencer_preview(context: Context, scene: bpy.types.Scene) -> tuple[bpy.typ
 
     From Blender 5.0 on workspaces choose the scene that sequencers show; before, it is the window's.
     """
-    chooses = hasattr(bpy.types.WorkSpace, "sequencer_scene")
+    chooses = workspaces_choose_scenes()
     editors = [
         (area.spaces.active.view_type != "SEQUENCER", area.width * area.height, window, area)
         for window in context.window_manager.windows

@@ -1,5 +1,8 @@
 """The workspace "EX-4D": camera view, sequencer preview, timeline and keys.
 
+Before Blender 5.0 a sequencer shows the scene of its window, which has no takes: there an Image Editor and a Timeline
+take the places of preview and sequencer.
+
 It is made from the sequencer workspace that comes with every Blender, so that it fits the version, and arranged by
 script. Blender changes the editors of a screen only while a window shows it, so that follows when it does.
 """
@@ -18,6 +21,7 @@ from ..blender_types import Context, Operator, current_context, ops
 from ..connection.sidebar import open_tab_in
 from ..errors import contained, reports_errors
 from ..scenes.viewports import look_through_camera, show_footage
+from ..sequencer.edit_scenes import workspaces_choose_scenes
 
 WORKSPACE = "EX-4D"
 _TEMPLATE = "startup/bl_app_templates_system/Video_Editing"
@@ -84,10 +88,15 @@ def editors_of(screen: bpy.types.Screen) -> dict[bpy.types.Area, str]:
 
     The left half of the preview becomes the camera view, the upper half of the sequencer the keys.
     """
+    own = {} if workspaces_choose_scenes() else {"PREVIEW": "IMAGE_EDITOR", "SEQUENCER": "TIMELINE"}
     previews = sorted((one for one in screen.areas if _sequencer_view(one) == "PREVIEW"), key=lambda one: one.x)
     timelines = sorted((one for one in screen.areas if _sequencer_view(one) == "SEQUENCER"), key=lambda one: one.y)
     files = [one for one in screen.areas if one.type == "FILE_BROWSER"]
-    return {previews[0]: "VIEW_3D", timelines[-1]: "DOPESHEET", **dict.fromkeys(files, "OUTLINER")}
+    return {
+        **{one: own[_sequencer_view(one)] for one in (previews[-1], timelines[0]) if own},
+        **{previews[0]: "VIEW_3D", timelines[-1]: "DOPESHEET"},
+        **dict.fromkeys(files, "OUTLINER"),
+    }
 
 
 def arrange(screen: bpy.types.Screen) -> None:

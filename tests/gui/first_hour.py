@@ -167,9 +167,11 @@ def show_result(walk: Walk) -> Iterator[float]:
             bpy.ops.wm.window_close()
     yield 0.5
     press(bpy.ops.ex4d.open_workspace)
-    yield from until(lambda: main_window().workspace.name == "EX-4D" and len(areas("SEQUENCE_EDITOR")) == 2)
+    yield from until(lambda: main_window().workspace.name == "EX-4D" and areas("VIEW_3D"))
     yield from until(tab_is_shown)
     press(bpy.ops.ex4d.show_result)
+    yield 1.0
+    assert len(windows) == 1, "there is an editor for it in this window"
     yield from walk.picture("13_workspace")
 
 
