@@ -20,14 +20,18 @@ from ex4d_core.errors import RequestError
 from ..blender_types import Context, Operator, current_context, ops
 from ..connection.sidebar import open_tab_in
 from ..errors import contained, reports_errors
+from ..scenes.camera_frame import fit_camera_frame
 from ..scenes.viewports import look_through_camera, show_footage
 from ..sequencer.edit_scenes import workspaces_choose_scenes
+from .properties import newest_take
+from .results import show_result
+from .thumbnails import has_frames
 
 WORKSPACE = "EX-4D"
 _TEMPLATE = "startup/bl_app_templates_system/Video_Editing"
 _TEMPLATE_WORKSPACE = "Video Editing"
 # Share of the width for the camera view, which also has the sidebar; the preview has the rest.
-_CAMERA_VIEW = 0.6
+_CAMERA_VIEW = 0.65
 # Blender shows the workspace in one of its next redraws.
 _INTERVAL_SECONDS, _TRIES = 0.1, 100
 
@@ -99,8 +103,9 @@ def editors_of(screen: bpy.types.Screen) -> dict[bpy.types.Area, str]:
     }
 
 
-def arrange(screen: bpy.types.Screen) -> None:
-    """Give the areas of the new workspace, which a window shows, their editors."""
+def arrange(screen: bpy.types.Screen) -> bpy.types.Area:
+    """Give the areas of the new workspace, which a window shows, their editors; returns the camera view."""
+    views = []
     for area, editor in editors_of(screen).items():
         area.ui_type = editor
         space = area.spaces.active
@@ -108,19 +113,32 @@ def arrange(screen: bpy.types.Screen) -> None:
             show_footage(space)
             look_through_camera(space)
             open_tab_in(area)
+            views.append(area)
+    for area in screen.areas:
+        if isinstance(area.spaces.active, bpy.types.SpaceSequenceEditor):
+            area.spaces.active.show_region_ui = False  # versions are flipped in the header, too
+    return views[0]
 
 
 def arrange_when_shown(window: bpy.types.Window, workspace: bpy.types.WorkSpace) -> None:
-    """`arrange` the workspace as soon as the window shows it."""
-    left = iter(range(_TRIES))
+    """`arrange` the workspace as soon as the window shows it, and show the newest take as soon as that is drawn."""
+    left, views = iter(range(_TRIES)), list[bpy.types.Area]()
 
     def step() -> float | None:
+        context = current_context()
         with contained():
-            if window not in current_context().window_manager.windows[:] or next(left, None) is None:
+            if window not in context.window_manager.windows[:] or next(left, None) is None:
                 return None
             if window.workspace != workspace:
                 return _INTERVAL_SECONDS
-            arrange(window.screen)
+            if not views:
+                views.append(arrange(window.screen))
+                return _INTERVAL_SECONDS
+            if views[0] in window.screen.areas[:] and not fit_camera_frame(views[0], context.scene):
+                return _INTERVAL_SECONDS
+            take = newest_take(context.scene)
+            if take is not None and has_frames(take):
+                show_result(context, take)
         return None
 
     bpy.app.timers.register(step, first_interval=_INTERVAL_SECONDS)
