@@ -17,10 +17,12 @@ from blender_window import (
     module,
     move_mouse,
     press,
+    region,
     tab_is_shown,
     until,
     viewport,
 )
+from bpy_extras.view3d_utils import location_3d_to_region_2d
 
 # From above and aside, as after a drag with the middle mouse button.
 ASIDE = mathutils.Euler((1.15, 0.0, 0.75)).to_quaternion()
@@ -172,7 +174,20 @@ def show_result(walk: Walk) -> Iterator[float]:
     press(bpy.ops.ex4d.show_result)
     yield 1.0
     assert len(windows) == 1, "there is an editor for it in this window"
+    yield 1.0
+    frame, free = camera_frame(areas("VIEW_3D")[0])
+    assert 0 <= min(frame[0]) and max(frame[0]) <= free[0], (frame, free)
+    assert 0 <= min(frame[1]) and max(frame[1]) <= free[1], (frame, free)
     yield from walk.picture("13_workspace")
+
+
+def camera_frame(area: bpy.types.Area) -> tuple[list[tuple[float, ...]], tuple[int, int]]:
+    """The x and the y of the corners of the camera's frame in a viewport, and the size that its sidebar leaves free."""
+    window, sidebar = region(area), region(area, "UI")
+    scene, camera = bpy.context.scene, bpy.context.scene.camera
+    corners = [camera.matrix_world @ one for one in camera.data.view_frame(scene=scene)]
+    seen = [location_3d_to_region_2d(window, area.spaces.active.region_3d, one) for one in corners]
+    return list(zip(*(one[:] for one in seen), strict=True)), (sidebar.x - window.x, window.height)
 
 
 def second_version(walk: Walk) -> Iterator[float]:
