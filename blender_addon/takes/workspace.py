@@ -115,8 +115,10 @@ def arrange(screen: bpy.types.Screen) -> bpy.types.Area:
             open_tab_in(area)
             views.append(area)
     for area in screen.areas:
-        if isinstance(area.spaces.active, bpy.types.SpaceSequenceEditor):
-            area.spaces.active.show_region_ui = False  # versions are flipped in the header, too
+        space = area.spaces.active
+        if isinstance(space, bpy.types.SpaceSequenceEditor):
+            space.show_region_ui = False  # versions are flipped in the header, too
+            space.show_region_toolbar = space.view_type != "PREVIEW"
     return views[0]
 
 
@@ -139,9 +141,20 @@ def arrange_when_shown(window: bpy.types.Window, workspace: bpy.types.WorkSpace)
             take = newest_take(context.scene)
             if take is not None and has_frames(take):
                 show_result(context, take)
+                _fit_previews(window)
         return None
 
     bpy.app.timers.register(step, first_interval=_INTERVAL_SECONDS)
+
+
+def _fit_previews(window: bpy.types.Window) -> None:
+    """Show the whole image in the sequencer's preview, whose room has changed."""
+    for area in window.screen.areas:
+        region = next((one for one in area.regions if one.type == "PREVIEW"), None)
+        if _sequencer_view(area) == "PREVIEW" and region is not None:
+            with current_context().temp_override(window=window, area=area, region=region):
+                if ops.sequencer.view_all_preview.poll():
+                    ops.sequencer.view_all_preview()
 
 
 def _sequencer_view(area: bpy.types.Area) -> str:
