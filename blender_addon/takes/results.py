@@ -40,6 +40,7 @@ def show_result(context: Context, record: EX4D_Take) -> None:
     space: Any = area.spaces.active
     if space.view_type == "SEQUENCER":
         space.view_type = "SEQUENCER_PREVIEW"
+    scene.sequence_editor.active_strip = strip.parent_meta() or strip  # the header has its versions
     if not start_of(strip) <= scene.frame_current < end_of(strip):
         scene.frame_current = start_of(strip)
     area.tag_redraw()

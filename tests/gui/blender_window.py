@@ -127,6 +127,13 @@ def press(operator: Any, in_area: str = "VIEW_3D", **settings: Any) -> set[str]:
     return outcome
 
 
+def scroll_sidebar(pixels: int) -> None:
+    """Scroll the sidebar of the largest viewport down."""
+    area = areas("VIEW_3D")[0]
+    with bpy.context.temp_override(window=main_window(), area=area, region=region(area, "UI")):
+        bpy.ops.view2d.pan(deltax=0, deltay=-pixels)
+
+
 def move_mouse(x: float, y: float) -> None:
     """Move the mouse to a place of the main window, in fractions of its size from its lower left."""
     window = main_window()

@@ -18,6 +18,7 @@ from blender_window import (
     move_mouse,
     press,
     region,
+    scroll_sidebar,
     tab_is_shown,
     until,
     viewport,
@@ -122,7 +123,7 @@ def move(walk: Walk) -> Iterator[float]:
     assert scene.camera == bpy.context.view_layer.objects.active == camera
     assert camera.select_get()
     assert camera.animation_data.action is not None
-    scene.frame_set(scene.frame_end)
+    scene.frame_set((scene.frame_start + scene.frame_end) // 2)
     yield from walk.picture("07_move")
 
 
@@ -147,6 +148,7 @@ def preview(walk: Walk) -> Iterator[float]:
     scene = bpy.context.scene
     assert press(bpy.ops.ex4d.send_take) == {"FINISHED"}
     take = scene.ex4d_takes[0]
+    scroll_sidebar(1400)
     yield from until(lambda: take.progress > 0.2 or take.state in FINISHED)
     walk.picture_now("10_running")
     yield from until(lambda: take.state in FINISHED)
@@ -202,6 +204,7 @@ def second_version(walk: Walk) -> Iterator[float]:
     yield from until(lambda: strips.strip_in_file(takes[1].key).type == "MOVIE")
     assert strips.strip_in_file(takes[0].key).mute
     assert not strips.strip_in_file(takes[1].key).mute
+    scroll_sidebar(1800)
     yield from walk.picture("14_versions")
     press(bpy.ops.ex4d.show_take, key=takes[0].key)
     assert not strips.strip_in_file(takes[0].key).mute
