@@ -1,4 +1,4 @@
-"""What the add-on keeps in the user's own folder of settings, so that it outlives the extension and Blender's versions."""
+"""What the add-on keeps in the user's own folder of settings, so that it outlives the extension and this Blender."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fits the camera's frame into what a viewport's sidebar and toolbar leave free, as Blender's own Frame Camera does not."""
+"""Fits the camera's frame into what a viewport's sidebar and toolbar leave free; Frame Camera does not mind them."""
 
 from __future__ import annotations
 
@@ -45,8 +45,10 @@ def fit_camera_frame(area: bpy.types.Area, blender_scene: BlenderScene) -> bool:
 
 def _covered(region: bpy.types.Region | None, window: bpy.types.Region) -> int:
     """Pixels of the viewport's width that a region lies over; 0 where Blender puts regions beside each other."""
-    overlaps = region is not None and region.width > 1 and region.x >= window.x
-    return region.width if overlaps and region.x + region.width <= window.x + window.width else 0
+    if region is None or region.width <= 1:
+        return 0
+    end, end_of_window = region.x + region.width, window.x + window.width
+    return region.width if window.x <= region.x and end <= end_of_window else 0
 
 
 def _largest_factor(

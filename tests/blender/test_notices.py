@@ -14,9 +14,8 @@ from blender_addon.footage.properties import RECONSTRUCTIONS
 from blender_addon.jobs.notices import note_end, notices
 from blender_addon.jobs.status_bar import status_text
 from blender_addon.paths import from_blend
-from blender_addon.sequencer.edit_scenes import strip_in_file
+from blender_addon.sequencer.edit_scenes import strip_in_file, workspaces_choose_scenes
 from blender_addon.takes.properties import TAKES, newest_take
-from blender_addon.sequencer.edit_scenes import workspaces_choose_scenes
 from blender_addon.takes.results import sequencer_preview, show_result
 from blender_addon.takes.workspace import WORKSPACE, add_workspace, editors_of
 from ex4d_core.errors import RequestError

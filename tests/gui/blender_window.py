@@ -137,9 +137,7 @@ def scroll_sidebar(pixels: int) -> None:
 def move_mouse(x: float, y: float) -> None:
     """Move the mouse to a place of the main window, in fractions of its size from its lower left."""
     window = main_window()
-    window.event_simulate(
-        type="MOUSEMOVE", value="NOTHING", x=int(x * window.width), y=int(y * window.height)
-    )
+    window.event_simulate(type="MOUSEMOVE", value="NOTHING", x=int(x * window.width), y=int(y * window.height))
 
 
 def key(name: str) -> None:

@@ -154,7 +154,7 @@ def preview(walk: Walk) -> Iterator[float]:
     yield from until(lambda: take.state in FINISHED)
     assert (take.state, take.reason) == ("done", "")
     assert module("jobs.notices").notices(), "the end is seen with the sidebar closed"
-    assert scene.sequence_editor is None or not scene.sequence_editor.strips_all
+    assert not module("sequencer.edit_scenes").has_pictures(scene)
     assert scene.ex4d_edit_scene.name == "EX-4D Edit"
     yield from walk.picture("11_ready")
 
@@ -178,8 +178,8 @@ def show_result(walk: Walk) -> Iterator[float]:
     assert len(windows) == 1, "there is an editor for it in this window"
     yield 1.0
     frame, free = camera_frame(areas("VIEW_3D")[0])
-    assert 0 <= min(frame[0]) and max(frame[0]) <= free[0], (frame, free)
-    assert 0 <= min(frame[1]) and max(frame[1]) <= free[1], (frame, free)
+    assert min(frame[0]) >= 0 and max(frame[0]) <= free[0], (frame, free)
+    assert min(frame[1]) >= 0 and max(frame[1]) <= free[1], (frame, free)
     yield from walk.picture("13_workspace")
 
 

@@ -11,12 +11,9 @@ from blender_window import (
     ADDON,
     FINISHED,
     Walk,
-    areas,
     is_connected,
-    main_window,
     module,
     press,
-    tab_is_shown,
     until,
 )
 
