@@ -16,7 +16,7 @@ from ..scenes.color_space import tag_as_filmed
 from ..sequencer.edit_scenes import strip_in_file, workspaces_choose_scenes
 from ..sequencer.strip_api import end_of, start_of
 from ..views.images import open_image
-from .properties import EX4D_Take
+from .properties import EX4D_Take, take_name
 from .take_jobs import MOVIE
 from .versions import show_version
 
@@ -73,7 +73,7 @@ def show_as_image(context: Context, record: EX4D_Take) -> None:
     """
     folder = from_blend(record.folder, record.id_data.library)
     movie, first = folder / MOVIE, folder / frame_file_name(0)
-    image = _image_of(movie if movie.is_file() else first)
+    image = _image_of(movie if movie.is_file() else first, take_name(record))
     tag_as_filmed(context.scene, image)
     open_image(context, image)
     for window in context.window_manager.windows:
@@ -85,15 +85,20 @@ def show_as_image(context: Context, record: EX4D_Take) -> None:
                 user.use_auto_refresh = True
 
 
-def _image_of(path: Path) -> bpy.types.Image:
-    """The image datablock of a movie, or of the sequence that a first frame begins.
+def _image_of(path: Path, name: str) -> bpy.types.Image:
+    """The image datablock of a movie, or of the sequence that a first frame begins; a new one gets the name.
 
     Raises:
         RequestError: the file is not there.
     """
     if not path.is_file():
         raise RequestError(f"no frames of this take are in {path.parent} yet; wait for the first, or press Resume")
-    image = bpy.data.images.load(str(path), check_existing=True)
+    # Blender's own check for existing images passes over movies that are in use.
+    for image in bpy.data.images:
+        if image.filepath and image.library is None and from_blend(image.filepath) == path:
+            return image
+    image = bpy.data.images.load(str(path))
+    image.name = name
     if path.name != MOVIE:
         image.source = "SEQUENCE"
     return image

@@ -1,6 +1,6 @@
 """The workspace "EX-4D": camera view, sequencer preview, timeline and keys.
 
-Before Blender 5.0 a sequencer shows the scene of its window, which has no takes: there an Image Editor and a Timeline
+Before Blender 5.0 a sequencer shows the scene of its window, which has no takes: there an Image Editor and a Graph Editor
 take the places of preview and sequencer.
 
 It is made from the sequencer workspace that comes with every Blender, so that it fits the version, and arranged by
@@ -92,7 +92,7 @@ def editors_of(screen: bpy.types.Screen) -> dict[bpy.types.Area, str]:
 
     The left half of the preview becomes the camera view, the upper half of the sequencer the keys.
     """
-    own = {} if workspaces_choose_scenes() else {"PREVIEW": "IMAGE_EDITOR", "SEQUENCER": "TIMELINE"}
+    own = {} if workspaces_choose_scenes() else {"PREVIEW": "IMAGE_EDITOR", "SEQUENCER": "FCURVES"}
     previews = sorted((one for one in screen.areas if _sequencer_view(one) == "PREVIEW"), key=lambda one: one.x)
     timelines = sorted((one for one in screen.areas if _sequencer_view(one) == "SEQUENCER"), key=lambda one: one.y)
     files = [one for one in screen.areas if one.type == "FILE_BROWSER"]

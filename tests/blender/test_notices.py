@@ -147,6 +147,11 @@ def test_frames_of_a_take_open_in_an_image_editor(factory_windows, shot):
     space = area_of("IMAGE_EDITOR").spaces.active
     assert Path(bpy.path.abspath(space.image.filepath)) == frame and space.image.source == "SEQUENCE"
     assert (space.image_user.frame_start, space.image_user.frame_duration) == (11, 9)
+    image = space.image
+    assert image.name == "arc v1"
+    space.image = None
+    bpy.ops.ex4d.show_result()
+    assert space.image == image, "the same again, although it is in use"
 
 
 def test_a_sequencer_with_a_preview_is_preferred(factory_windows):
@@ -172,7 +177,7 @@ def test_the_workspace_has_camera_view_preview_timeline_and_keys(factory_windows
     if workspaces_choose_scenes():
         assert sorted(views) == ["PREVIEW", "SEQUENCER"]
     else:  # a sequencer would show the scene of the window, which has no takes
-        assert not views and {"IMAGE_EDITOR", "TIMELINE"} <= set(kinds)
+        assert not views and {"IMAGE_EDITOR", "FCURVES"} <= set(kinds)
     assert len(bpy.data.scenes) == 1, "the template brings nothing else"
 
 
