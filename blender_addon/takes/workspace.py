@@ -1,7 +1,7 @@
 """The workspace "EX-4D": camera view, sequencer preview, timeline and keys.
 
-Before Blender 5.0 a sequencer shows the scene of its window, which has no takes: there an Image Editor and a Graph Editor
-take the places of preview and sequencer.
+Before Blender 5.0 a sequencer shows the scene of its window, which has no takes: an Image Editor and a Graph Editor
+take the places of preview and sequencer there.
 
 It is made from the sequencer workspace that comes with every Blender, so that it fits the version, and arranged by
 script. Blender changes the editors of a screen only while a window shows it, so that follows when it does.
