@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
@@ -28,6 +29,7 @@ RENDER_FILES = ("color", "depth", "source_camera")
 
 # A larger file is not a manifest of ours: about 1 KB is usual.
 MAX_MANIFEST_BYTES = 64 * 1024
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class SceneError(Ex4dError, ValueError):
@@ -182,4 +184,4 @@ def _is_positive(number: object) -> bool:
 
 def is_sha256(text: object) -> bool:
     """Whether this is a SHA-256 in lower-case hexadecimal, so that it cannot be part of a path."""
-    return isinstance(text, str) and len(text) == 64 and all(letter in "0123456789abcdef" for letter in text)
+    return isinstance(text, str) and _SHA256.fullmatch(text) is not None

@@ -53,7 +53,7 @@ class EX4D_OT_save_move(NeedsShot, Operator):
 
     def invoke(self, context: Context, _: bpy.types.Event) -> set[str]:
         self.asset_name = active_shot(context.scene).label
-        return context.window_manager.invoke_props_dialog(self)
+        return context.window_manager.invoke_props_dialog(self, confirm_text=self.bl_label)
 
     @reports_errors
     def execute(self, context: Context) -> set[str]:

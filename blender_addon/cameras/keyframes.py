@@ -60,6 +60,7 @@ def new_camera(name: str, scene_object: bpy.types.Object, collection: bpy.types.
     if source is not None:
         data, filmed = camera_data(camera), camera_data(source)
         data.clip_start, data.clip_end = filmed.clip_start, filmed.clip_end
+        data.display_size = filmed.display_size
     collection.objects.link(camera)
     camera.parent = scene_object
     camera.matrix_parent_inverse = mathutils.Matrix(BLENDER_FROM_SCENE.tolist()).inverted()

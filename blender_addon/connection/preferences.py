@@ -1,7 +1,12 @@
-"""Add-on preferences: the backend's address and keys, and where files go while the .blend is not saved."""
+"""Add-on preferences: the backend's address and keys, and where files go while the .blend is not saved.
+
+Blender forgets an add-on's preferences when it is uninstalled, and artists update by uninstalling; so they are kept in
+the user's own folder of settings, too.
+"""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from ipaddress import ip_address
@@ -15,9 +20,13 @@ from ex4d_core.messages import DEFAULT_ADDRESS
 from ex4d_core.shot import Licence
 
 from ..shortcuts.key_map import draw_keys
+from ..user_settings import CHOICES_FILE, read_settings, write_settings
 from .backend_setup import draw_setup
 
 ADDON_PACKAGE = (__package__ or "").rpartition(".")[0]
+# In the file of choices, and what is kept there; the project folder has its own entry.
+_PREFERENCES = "preferences"
+_KEPT = ("address", "client_secret", "server_public", "serve_command", "licence")
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,13 @@ class ConnectionSettings:
     allowed: bool
 
 
+def _keep(chosen: bpy.types.AddonPreferences, _: bpy.types.Context) -> None:
+    """Keep what the artist has set."""
+    values = {name: getattr(chosen, name) for name in _KEPT if chosen.is_property_set(name)}
+    with suppress(OSError):  # then Blender's own preferences alone have it
+        write_settings(CHOICES_FILE, {**read_settings(CHOICES_FILE), _PREFERENCES: values})
+
+
 class EX4D_Preferences(bpy.types.AddonPreferences):
     """The add-on's preferences."""
 
@@ -44,21 +60,25 @@ class EX4D_Preferences(bpy.types.AddonPreferences):
         name="Backend Address",
         description="Where the EX-4D backend listens, as tcp://HOST:PORT",
         default=DEFAULT_ADDRESS,
+        update=_keep,
     )
     client_secret: bpy.props.StringProperty(
         name="Client Key",
         description="Secret certificate of this computer (.key_secret), for a backend on another machine",
         subtype="FILE_PATH",
+        update=_keep,
     )
     server_public: bpy.props.StringProperty(
         name="Server Key",
         description="Public certificate of the backend (.key), for a backend on another machine",
         subtype="FILE_PATH",
+        update=_keep,
     )
     serve_command: bpy.props.StringProperty(
         name="Backend Command",
         description="Command that starts a backend on this computer; the address is appended",
         default="ex4d serve",
+        update=_keep,
     )
     licence: bpy.props.EnumProperty(
         name="License",
@@ -72,6 +92,7 @@ class EX4D_Preferences(bpy.types.AddonPreferences):
             ("RESEARCH", "Research", "Research only; the backend may also use research-only parts"),
         ),
         default="ANY",
+        update=_keep,
     )
     output_folder: bpy.props.StringProperty(
         name="Project Folder",
@@ -158,3 +179,19 @@ def log_folder() -> Path:
     if ADDON_PACKAGE.startswith("bl_ext."):
         return Path(bpy.utils.extension_path_user(ADDON_PACKAGE))
     return Path(bpy.utils.user_resource("DATAFILES", path="ex4d"))
+
+
+def recall_preferences() -> None:
+    """Give preferences that are new, as after the add-on was installed again, the values that the artist had set."""
+    chosen, kept = preferences(), read_settings(CHOICES_FILE).get(_PREFERENCES)
+    if chosen is None or not isinstance(kept, dict):
+        return
+    for name in _KEPT:
+        if isinstance(kept.get(name), str) and not chosen.is_property_set(name):
+            with suppress(TypeError):  # an item of an enum that this version does not have
+                setattr(chosen, name, kept[name])
+
+
+def register() -> None:
+    """Recall what was set before the add-on was uninstalled."""
+    recall_preferences()

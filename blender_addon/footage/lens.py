@@ -77,7 +77,7 @@ class EX4D_OT_set_lens(NeedsScene, Operator):
         if camera is not None and isinstance(camera.data, bpy.types.Camera):
             self.fov = camera.data.angle_x
             self.focal_mm, self.sensor_mm = camera.data.lens, camera.data.sensor_width
-        return context.window_manager.invoke_props_dialog(self)
+        return context.window_manager.invoke_props_dialog(self, confirm_text=self.bl_label)
 
     def draw(self, context: Context) -> None:
         draw_lens_fields(self.layout, self)

@@ -144,7 +144,7 @@ def _draw_weights(layout: bpy.types.UILayout, estimator: str, context: bpy.types
 def _draw_reconstruction(layout: bpy.types.UILayout, record: EX4D_Reconstruction, context: bpy.types.Context) -> None:
     """Two rows in every state, so that no button below moves when a reconstruction ends."""
     row = layout.row(align=True)
-    row.label(text=f"{plain_line(record.label)}: {state_text(record)}", translate=False, icon=state_icon(record))
+    row.label(text=plain_line(record.label), translate=False, icon=state_icon(record))
     under_way = can_cancel(record)
     for operator, icon, enabled in (
         (EX4D_OT_resume_reconstruction, "FILE_REFRESH", can_resume(record)),

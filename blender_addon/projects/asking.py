@@ -29,10 +29,12 @@ class AsksForProjectFolder(OperatorMixin):
         if not must_ask():
             return self.execute(context)
         self.project_folder = str(project_folder())
-        return context.window_manager.invoke_props_dialog(self, width=DIALOG_WIDTH)
+        return context.window_manager.invoke_props_dialog(
+            self, width=DIALOG_WIDTH, title=iface_("Project Folder"), confirm_text=self.bl_label
+        )
 
     def draw(self, context: Context) -> None:
-        draw_lines(self.layout, iface_("This file is not saved. Where should its scenes and takes go?"), DIALOG_WIDTH)
+        draw_lines(self.layout, iface_("This file is not saved. Where should scenes and takes go?"), DIALOG_WIDTH)
         self.layout.prop(self, "project_folder", text="")
         draw_lines(self.layout, iface_("When you save the file, you can move them beside it."), DIALOG_WIDTH)
 

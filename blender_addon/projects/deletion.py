@@ -55,7 +55,9 @@ class DeletesFiles(OperatorMixin):
         place = files.folders[0] if len(files.folders) == 1 else files.folders[0].parent
         text = iface_("Delete {files} in {place}?").format(files=files, place=place)
         self._lines = (text, iface_(self.consequence()), iface_("Deleted files cannot be restored by Undo."))
-        return context.window_manager.invoke_props_dialog(self, width=DIALOG_WIDTH)
+        return context.window_manager.invoke_props_dialog(
+            self, width=DIALOG_WIDTH, confirm_text=self.bl_label, cancel_default=True
+        )
 
     def draw(self, context: Context) -> None:
         for line in self._lines:

@@ -6,21 +6,16 @@ in the user's own folder of settings, so that they outlive the extension, too.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import bpy
 
-from ex4d_core.durable_files import put_in_place
-from ex4d_core.user_folder import user_folder
-
 from ..connection.preferences import ADDON_PACKAGE, preferences
+from ..user_settings import CHOICES_FILE, read_settings, write_settings
 
-_CHOICE_FILE = "blender.json"
 _CHOICE = "project_folder"
 
 
@@ -39,7 +34,7 @@ def chosen_project_folder() -> Path | None:
     """The artist's choice, from the preferences or as it was remembered; None before the first one."""
     chosen = preferences()
     text = chosen.output_folder if chosen is not None else ""
-    text = text or str(read_settings(_CHOICE_FILE).get(_CHOICE) or "")
+    text = text or str(read_settings(CHOICES_FILE).get(_CHOICE) or "")
     return Path(os.path.abspath(bpy.path.abspath(text))) if text else None
 
 
@@ -54,7 +49,7 @@ def choose_project_folder(folder: Path) -> None:
     if chosen is not None:
         chosen.output_folder = str(folder)
     with suppress(OSError):  # then the preferences alone remember it
-        write_settings(_CHOICE_FILE, {**read_settings(_CHOICE_FILE), _CHOICE: str(folder)})
+        write_settings(CHOICES_FILE, {**read_settings(CHOICES_FILE), _CHOICE: str(folder)})
 
 
 def former_folders() -> list[Path]:
@@ -98,25 +93,3 @@ def _xdg_documents(home: Path) -> Path:
             if name.strip() == "XDG_DOCUMENTS_DIR":
                 return Path(value.strip().strip('"').replace("$HOME", str(home)))
     return home / "Documents"
-
-
-def read_settings(name: str) -> dict[str, Any]:
-    """A JSON file of the user's folder; empty where it is missing or damaged."""
-    try:
-        values = json.loads((user_folder() / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return values if isinstance(values, dict) else {}
-
-
-def write_settings(name: str, values: dict[str, Any]) -> None:
-    """Replace a JSON file of the user's folder.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    path = user_folder() / name
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    partial = path.with_name(f"{name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(values, indent=1), encoding="utf-8")
-    put_in_place(partial, path)

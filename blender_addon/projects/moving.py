@@ -21,8 +21,8 @@ from ..footage.properties import RECONSTRUCTIONS
 from ..jobs.records import find_copies
 from ..jobs.tracker import FollowedJob, tracker
 from ..scheduler import scheduler
+from ..user_settings import read_settings, write_settings
 from .contents import Kind, UsedFolder, rebase, used_folders
-from .folders import read_settings, write_settings
 
 _MOVES_FILE = "moved_folders.json"
 # Older moves are forgotten: files of before them have most likely been saved again since.

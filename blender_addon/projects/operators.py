@@ -36,7 +36,7 @@ class EX4D_OT_move_into_project(Operator):
         return True
 
     def invoke(self, context: Context, event: bpy.types.Event) -> set[str]:
-        return context.window_manager.invoke_props_dialog(self, width=DIALOG_WIDTH)
+        return context.window_manager.invoke_props_dialog(self, width=DIALOG_WIDTH, confirm_text=iface_("Move"))
 
     def draw(self, context: Context) -> None:
         folders = [one.folder for one in folders_to_move()]

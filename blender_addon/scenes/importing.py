@@ -27,6 +27,8 @@ from .new_file import is_new_file
 _STATIC = 1e-9
 # A camera that moves half of the way to the nearest surface, or away by twice the largest depth, still sees everything.
 _CLIP_NEAR, _CLIP_FAR = 0.1, 3.0
+# How large a camera is drawn, as a share of the smallest depth: its lines stay out of the views of moves beside it.
+_DRAWN_SIZE = 0.1
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def import_scene(folder: str | Path, settings: ImportSettings | None = None) -> 
     mesh.materials.append(footage_material(scene, image, start, tuple(eyes[0]) if static else None))
 
     camera = new_camera(f"{name} source", target, collection)
-    set_clipping(camera, scene)
+    fit_camera(camera, scene)
     bake_path(camera, source, start)
     link_of(target).source_camera = camera
     add_footage_background(camera, image, scene.manifest.frames, start)
@@ -141,10 +143,14 @@ def add_footage_background(camera: bpy.types.Object, image: bpy.types.Image, fra
     data.show_background_images = False
 
 
-def set_clipping(camera: bpy.types.Object, scene: Scene) -> None:
-    """Let a camera see all of the scene's depth, whatever its units; cameras made later start with the same."""
+def fit_camera(camera: bpy.types.Object, scene: Scene) -> None:
+    """Let a camera see all of the scene's depth, whatever its units, and be drawn before it, not across it.
+
+    Cameras made later start with the same.
+    """
     data, (near, far) = camera_data(camera), scene.manifest.depth_range
     data.clip_start, data.clip_end = min(data.clip_start, _CLIP_NEAR * near), max(data.clip_end, _CLIP_FAR * far)
+    data.display_size = _DRAWN_SIZE * near
 
 
 def note_footage(link: EX4D_SceneLink, scene: Scene, source: CameraPath) -> None:

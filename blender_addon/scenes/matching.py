@@ -117,7 +117,7 @@ class EX4D_OT_match_footage(NeedsScene, Operator):
     )
 
     def invoke(self, context: Context, event: bpy.types.Event) -> set[str]:
-        return context.window_manager.invoke_props_dialog(self)
+        return context.window_manager.invoke_props_dialog(self, confirm_text=self.bl_label)
 
     def draw(self, context: Context) -> None:
         for one in differences(context.scene, chosen_scene_object(context)):

@@ -61,7 +61,7 @@ def scale_scene(scene_object: bpy.types.Object, factor: float) -> None:
     if not np.isfinite(factor) or factor <= 0:
         raise PlacementError(f"invalid scale {factor:g}: expected a factor above 0")
     move_scene(scene_object, mathutils.Matrix.Diagonal((factor, factor, factor, 1.0)))
-    _scale_clipping(scene_object, factor)
+    _scale_cameras(scene_object, factor)
 
 
 def reset_scene(scene_object: bpy.types.Object) -> None:
@@ -74,7 +74,7 @@ def reset_scene(scene_object: bpy.types.Object) -> None:
     size = scene_object.matrix_world.to_scale().x
     scene_object.matrix_world = mathutils.Matrix(BLENDER_FROM_SCENE.tolist())
     if size > 0.0:  # it may have been scaled to zero by hand
-        _scale_clipping(scene_object, 1.0 / size)
+        _scale_cameras(scene_object, 1.0 / size)
 
 
 def ground_of(scene_object: bpy.types.Object, frame: int, share: float) -> Plane:
@@ -114,8 +114,9 @@ def _lower_points(scene: Scene, index: int, share: float) -> np.ndarray:
     return positions[found[:: max(1, len(found) // _MAX_POINTS)]].astype(np.float64)
 
 
-def _scale_clipping(scene_object: bpy.types.Object, factor: float) -> None:
-    """Scale the clip range of a scene's cameras along, so that they still see the same."""
+def _scale_cameras(scene_object: bpy.types.Object, factor: float) -> None:
+    """Scale clip range and drawn size of a scene's cameras along, so that they still see, and look, the same."""
     cameras = {child.data for child in scene_object.children_recursive if isinstance(child.data, bpy.types.Camera)}
     for camera in cameras:
         camera.clip_start, camera.clip_end = camera.clip_start * factor, camera.clip_end * factor
+        camera.display_size *= factor

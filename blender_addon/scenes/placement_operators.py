@@ -58,7 +58,7 @@ class EX4D_OT_set_scale(NeedsScene, Operator):
     )
 
     def invoke(self, context: Context, event: bpy.types.Event) -> set[str]:
-        return context.window_manager.invoke_props_dialog(self)
+        return context.window_manager.invoke_props_dialog(self, confirm_text=self.bl_label)
 
     def draw(self, context: Context) -> None:
         layout = self.layout

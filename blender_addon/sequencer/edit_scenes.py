@@ -65,12 +65,14 @@ def all_strips_of_take(key: str) -> list[Strip]:
     return [strip for scene in own_scenes() for strip in strips_of_take(scene, key)]
 
 
-def pin(edit: bpy.types.Scene, blender_scene: bpy.types.Scene) -> None:
-    """Let the sequencers of this working scene's workspaces show its edit scene, where they show nothing else.
+def workspaces_choose_scenes() -> bool:
+    """Whether workspaces choose the scene that sequencers show, as from Blender 5.0 on; before, it is the window's."""
+    return "sequencer_scene" in bpy.types.WorkSpace.bl_rna.properties
 
-    From Blender 5.0 on workspaces choose the scene that sequencers show; before, it is the window's scene.
-    """
-    if "sequencer_scene" not in bpy.types.WorkSpace.bl_rna.properties:
+
+def pin(edit: bpy.types.Scene, blender_scene: bpy.types.Scene) -> None:
+    """Let the sequencers of this working scene's workspaces show its edit scene, where they show nothing else."""
+    if not workspaces_choose_scenes():
         return
     windows = current_context().window_manager.windows
     seen: list[Any] = [window.workspace for window in windows if window.scene == blender_scene]

@@ -115,7 +115,7 @@ def _draw_details(layout: bpy.types.UILayout, entry: EX4D_Take, context: bpy.typ
     image = thumbnail(entry)
     if image:
         layout.template_icon(icon_value=image, scale=4.0)
-    _draw_boxed(layout, f"{take_name(entry)}: {state_text(entry)}", context, state_icon(entry))
+    _draw_boxed(layout, take_name(entry), context, state_icon(entry))
     under_way = can_cancel(entry)
     # This and all buttons are there in every state, so that none moves under the mouse when a take ends.
     text = progress_text(entry, entry.engine) if under_way else state_text(entry)

@@ -13,10 +13,10 @@ from ex4d_core.take_files import frame_file_name
 from ..blender_types import Context
 from ..paths import from_blend
 from ..scenes.color_space import tag_as_filmed
-from ..sequencer.edit_scenes import strip_in_file
+from ..sequencer.edit_scenes import strip_in_file, workspaces_choose_scenes
 from ..sequencer.strip_api import end_of, start_of
 from ..views.images import open_image
-from .properties import EX4D_Take
+from .properties import EX4D_Take, take_name
 from .take_jobs import MOVIE
 from .versions import show_version
 
@@ -40,6 +40,7 @@ def show_result(context: Context, record: EX4D_Take) -> None:
     space: Any = area.spaces.active
     if space.view_type == "SEQUENCER":
         space.view_type = "SEQUENCER_PREVIEW"
+    scene.sequence_editor.active_strip = strip.parent_meta() or strip  # the header has its versions
     if not start_of(strip) <= scene.frame_current < end_of(strip):
         scene.frame_current = start_of(strip)
     area.tag_redraw()
@@ -50,7 +51,7 @@ def sequencer_preview(context: Context, scene: bpy.types.Scene) -> tuple[bpy.typ
 
     From Blender 5.0 on workspaces choose the scene that sequencers show; before, it is the window's.
     """
-    chooses = hasattr(bpy.types.WorkSpace, "sequencer_scene")
+    chooses = workspaces_choose_scenes()
     editors = [
         (area.spaces.active.view_type != "SEQUENCER", area.width * area.height, window, area)
         for window in context.window_manager.windows
@@ -72,7 +73,7 @@ def show_as_image(context: Context, record: EX4D_Take) -> None:
     """
     folder = from_blend(record.folder, record.id_data.library)
     movie, first = folder / MOVIE, folder / frame_file_name(0)
-    image = _image_of(movie if movie.is_file() else first)
+    image = _image_of(movie if movie.is_file() else first, take_name(record))
     tag_as_filmed(context.scene, image)
     open_image(context, image)
     for window in context.window_manager.windows:
@@ -84,15 +85,20 @@ def show_as_image(context: Context, record: EX4D_Take) -> None:
                 user.use_auto_refresh = True
 
 
-def _image_of(path: Path) -> bpy.types.Image:
-    """The image datablock of a movie, or of the sequence that a first frame begins.
+def _image_of(path: Path, name: str) -> bpy.types.Image:
+    """The image datablock of a movie, or of the sequence that a first frame begins; a new one gets the name.
 
     Raises:
         RequestError: the file is not there.
     """
     if not path.is_file():
         raise RequestError(f"no frames of this take are in {path.parent} yet; wait for the first, or press Resume")
-    image = bpy.data.images.load(str(path), check_existing=True)
+    # Blender's own check for existing images passes over movies that are in use.
+    for image in bpy.data.images:
+        if image.filepath and image.library is None and from_blend(image.filepath) == path:
+            return image
+    image = bpy.data.images.load(str(path))
+    image.name = name
     if path.name != MOVIE:
         image.source = "SEQUENCE"
     return image

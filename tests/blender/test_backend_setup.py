@@ -6,6 +6,7 @@ import os
 import stat
 from pathlib import Path
 
+import addon_utils
 import bpy
 import pytest
 
@@ -109,3 +110,15 @@ def test_a_test_under_way_ends_with_the_add_on(nothing_installed):
     process = backend_test._process
     backend_setup.unregister()
     assert process.poll() is not None and not backend_test.running
+
+
+def test_preferences_outlive_the_extension():
+    chosen = preferences()
+    chosen.address, chosen.client_secret, chosen.licence = "tcp://192.0.2.7:47747", "/keys/me.key_secret", "RESEARCH"
+    addon_utils.disable("blender_addon", default_set=True)
+    assert "blender_addon" not in bpy.context.preferences.addons, "Blender forgets them"
+    addon_utils.enable("blender_addon", default_set=True)
+    chosen = preferences()
+    assert (chosen.address, chosen.client_secret) == ("tcp://192.0.2.7:47747", "/keys/me.key_secret")
+    assert chosen.licence == "RESEARCH"
+    assert not chosen.is_property_set("serve_command"), "what was never set follows the default"

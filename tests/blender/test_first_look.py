@@ -186,9 +186,13 @@ def test_cameras_see_all_depth_whatever_its_unit(write_scene, card_scene):
     imported = import_scene(card_scene)
     source = imported.ex4d_scene.source_camera.data
     assert source.clip_start < 0.11 and source.clip_end >= 15.0
+    assert source.display_size == pytest.approx(0.2), (
+        "a tenth of the smallest depth: its lines stay out of other cameras' views"
+    )
     source.clip_end = 5000.0
     bpy.ops.ex4d.add_camera(preset="30")
     assert bpy.context.scene.camera.data.clip_end == 5000.0
+    assert bpy.context.scene.camera.data.display_size == source.display_size
 
 
 def test_the_mesh_is_the_image_alone_and_its_border_a_line_around_it(card_scene):

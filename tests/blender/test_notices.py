@@ -14,7 +14,7 @@ from blender_addon.footage.properties import RECONSTRUCTIONS
 from blender_addon.jobs.notices import note_end, notices
 from blender_addon.jobs.status_bar import status_text
 from blender_addon.paths import from_blend
-from blender_addon.sequencer.edit_scenes import strip_in_file
+from blender_addon.sequencer.edit_scenes import strip_in_file, workspaces_choose_scenes
 from blender_addon.takes.properties import TAKES, newest_take
 from blender_addon.takes.results import sequencer_preview, show_result
 from blender_addon.takes.workspace import WORKSPACE, add_workspace, editors_of
@@ -147,6 +147,11 @@ def test_frames_of_a_take_open_in_an_image_editor(factory_windows, shot):
     space = area_of("IMAGE_EDITOR").spaces.active
     assert Path(bpy.path.abspath(space.image.filepath)) == frame and space.image.source == "SEQUENCE"
     assert (space.image_user.frame_start, space.image_user.frame_duration) == (11, 9)
+    image = space.image
+    assert image.name == "arc v1"
+    space.image = None
+    bpy.ops.ex4d.show_result()
+    assert space.image == image, "the same again, although it is in use"
 
 
 def test_a_sequencer_with_a_preview_is_preferred(factory_windows):
@@ -156,9 +161,9 @@ def test_a_sequencer_with_a_preview_is_preferred(factory_windows):
     large.type = small.type = "SEQUENCE_EDITOR"
     large.spaces.active.view_type, small.spaces.active.view_type = "SEQUENCER", "PREVIEW"
     assert sequencer_preview(bpy.context, scene)[1] == small
-    chooses = hasattr(bpy.types.WorkSpace, "sequencer_scene")
     other = bpy.data.scenes.new("edit")
-    assert (sequencer_preview(bpy.context, other) is not None) == chooses
+    assert (sequencer_preview(bpy.context, other) is not None) == workspaces_choose_scenes()
+    assert workspaces_choose_scenes() == (bpy.app.version >= (5, 0, 0))
 
 
 def test_the_workspace_has_camera_view_preview_timeline_and_keys(factory_windows):
@@ -167,9 +172,12 @@ def test_the_workspace_has_camera_view_preview_timeline_and_keys(factory_windows
     screen = workspace.screens[0]
     editors = {area: area.ui_type for area in screen.areas} | editors_of(screen)
     kinds = list(editors.values())
-    assert {"VIEW_3D", "DOPESHEET", "SEQUENCE_EDITOR"} <= set(kinds)
+    assert {"VIEW_3D", "DOPESHEET"} <= set(kinds)
     views = [area.spaces.active.view_type for area, kind in editors.items() if kind == "SEQUENCE_EDITOR"]
-    assert sorted(views) == ["PREVIEW", "SEQUENCER"]
+    if workspaces_choose_scenes():
+        assert sorted(views) == ["PREVIEW", "SEQUENCER"]
+    else:  # a sequencer would show the scene of the window, which has no takes
+        assert not views and {"IMAGE_EDITOR", "FCURVES"} <= set(kinds)
     assert len(bpy.data.scenes) == 1, "the template brings nothing else"
 
 

@@ -22,6 +22,7 @@ from blender_addon.sequencer.strips import SOUND_OF, TakeStrip, find_strip, grow
 from blender_addon.takes import thumbnails
 from blender_addon.takes.panel import EX4D_UL_takes, rate_texts
 from blender_addon.takes.requests import load_request
+from blender_addon.takes.results import show_result
 from blender_addon.takes.sound import write_take_sound
 from blender_addon.takes.take_jobs import strip_of
 from blender_addon.takes.versions import show_version, take_of_strip
@@ -81,6 +82,20 @@ def test_versions_are_flipped_from_the_active_strip(scene, versions, active):
     flip(versions, 1)
     flip(versions, 1)
     assert shown(scene) == [1], "after the newest comes the oldest"
+
+
+def test_show_result_opens_the_sequencer_at_the_shot(scene, versions):
+    window = bpy.context.window_manager.windows[0]
+    area = window.screen.areas[0]
+    area.type = "SEQUENCE_EDITOR"
+    area.spaces.active.view_type = "SEQUENCER"
+    if bpy.app.version < (5, 0, 0):
+        window.scene = versions
+    show_result(bpy.context, scene.ex4d_takes[1])
+    assert shown(scene) == [2]
+    assert area.spaces.active.view_type == "SEQUENCER_PREVIEW"
+    assert versions.sequence_editor.active_strip == strips_of(versions)[0], "so that the header has its versions"
+    assert getattr(window.workspace, "sequencer_scene", versions) == versions
 
 
 def test_flipping_says_what_it_needs(scene, versions):
