@@ -115,7 +115,7 @@ def test_whatever_makes_files_asks_for_the_folder(operator):
     preferences().output_folder = ""
     asked = []
     window_manager = SimpleNamespace(invoke_props_dialog=lambda one, **_: asked.append(one) or {"RUNNING_MODAL"})
-    pressed = SimpleNamespace(project_folder="", execute=lambda context: {"FINISHED"})
+    pressed = SimpleNamespace(project_folder="", bl_label=kind.bl_label, execute=lambda context: {"FINISHED"})
     assert kind.invoke(pressed, SimpleNamespace(window_manager=window_manager), None) == {"RUNNING_MODAL"}
     assert asked == [pressed] and pressed.project_folder == str(project_folder())
 
@@ -221,7 +221,7 @@ def test_deleting_a_take_says_what_it_deletes_and_leaves_what_is_not_its_own(con
     (folder / "notes.txt").write_text("keep")
     (folder / "link.png").symlink_to(tmp_path / "film.blend")
     files = files_of([folder])
-    asked = SimpleNamespace(key=key)
+    asked = SimpleNamespace(key=key, bl_label=EX4D_OT_delete_take_files.bl_label)
     asked.files = lambda context: files
     asked.consequence = lambda: "The take leaves the list."
     window_manager = SimpleNamespace(invoke_props_dialog=lambda one, **_: {"RUNNING_MODAL"})

@@ -15,7 +15,7 @@ from PIL import Image
 TARGET = Path(__file__).resolve().parents[2] / "blender_addon" / "walkthrough"
 PICTURES = {"scene": "05_scene", "camera": "08_coverage", "running": "10_running", "takes": "14_versions"}
 # The page loads fast and the zip stays small.
-MAX_BYTES = 200_000
+MAX_BYTES = 150_000
 
 
 def make(pictures: Path) -> None:
@@ -23,7 +23,7 @@ def make(pictures: Path) -> None:
     for name, source in PICTURES.items():
         target = TARGET / f"{name}.jpg"
         with Image.open(pictures / f"{source}.png") as image:
-            for quality in range(88, 40, -4):
+            for quality in range(88, 40, -2):
                 image.convert("RGB").save(target, quality=quality, optimize=True, progressive=True)
                 if target.stat().st_size < MAX_BYTES:
                     break
