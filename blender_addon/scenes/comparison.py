@@ -9,6 +9,7 @@ from __future__ import annotations
 import bpy
 
 from ..blender_types import BlenderScene, current_context
+from ..busy import reason_to_wait
 from ..cameras.keyframes import camera_data
 from ..cameras.optics import frame_size
 from ..scheduler import scheduler
@@ -59,18 +60,15 @@ def update_backgrounds(blender_scene: BlenderScene) -> None:
 
 def _follow() -> None:
     global _known
-    if (now := _format_of(current_context().scene)) != _known:
+    blender_scene = current_context().scene
+    if (now := _format_of(blender_scene)) != _known and not reason_to_wait():
         _known = now
-        scheduler.run_when_idle(_update)
+        update_backgrounds(blender_scene)
 
 
 def _format_of(blender_scene: BlenderScene) -> tuple[object, ...]:
     render = blender_scene.render
     return blender_scene.session_uid, *frame_size(render), render.pixel_aspect_x, render.pixel_aspect_y
-
-
-def _update() -> None:
-    update_backgrounds(current_context().scene)
 
 
 @bpy.app.handlers.persistent

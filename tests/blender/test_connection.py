@@ -61,7 +61,7 @@ def test_without_a_backend_it_says_so_and_keeps_trying(monkeypatch):
 
 def test_it_connects_when_the_backend_comes_up(connected):
     tick_until(lambda: session().state_text().startswith("connected to "), "the backend")
-    assert " with cpu" in session().state_text()
+    assert " with cpu" in session().state_text().lower()
 
 
 def test_ticks_come_fast_only_while_something_is_under_way(connected):
@@ -258,8 +258,9 @@ def test_a_tick_keeps_its_budget_and_the_next_one_does_the_rest(monkeypatch):
 
 
 def test_the_budgets_of_all_work_are_known_and_each_fits_into_a_tick():
-    # Test of the backend, arrivals, drawing, tabs, jobs, viewports, camera path, coverage, views, weights.
-    assert len(scheduler._work) == 10
+    # Test of the backend, arrivals, drawing, tabs, jobs, viewports, missing scenes, comparison, camera path, coverage,
+    # views, weights.
+    assert len(scheduler._work) == 12
     assert all(0 < work.budget <= scheduler_module.TICK_BUDGET_SECONDS <= 0.004 for work in scheduler._work)
 
 

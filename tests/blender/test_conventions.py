@@ -6,19 +6,23 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from urllib.parse import unquote, urlsplit
 
 import bpy
 import pytest
 
-import blender_addon
 from blender_addon.help.manual import MANUAL
 from blender_addon.shortcuts.key_map import KEYS, find_item
 from ex4d_core.sources import VIDEO_SUFFIXES
 
 from .conftest import ROOT
 from .drawn import draw_menu
+
+
+def add_on() -> ModuleType:
+    """The add-on's module; Blender loads another one after a failure."""
+    return sys.modules["blender_addon"]
 
 
 def page_of(name: str) -> str:
@@ -30,7 +34,7 @@ def page_of(name: str) -> str:
 
 def names_of_buttons() -> list[str]:
     names = []
-    for module in blender_addon.MODULES:
+    for module in add_on().MODULES:
         for kind in getattr(module, "CLASSES", ()):
             if issubclass(kind, bpy.types.Operator):
                 group, _, name = kind.bl_idname.partition(".")
@@ -56,11 +60,11 @@ def test_every_button_leads_to_a_page_of_the_manual():
 
 
 def test_the_manual_is_gone_with_the_add_on():
-    blender_addon.unregister()
+    add_on().unregister()
     try:
         assert page_of("bpy.ops.ex4d.reconstruct") is None
     finally:
-        blender_addon.register()
+        add_on().register()
 
 
 def taken_keys() -> dict[tuple, list[str]]:
@@ -94,9 +98,9 @@ def test_keys_are_in_the_key_map_of_add_ons_and_free_in_blenders():
         assert (item.shift, item.ctrl, item.alt) == tuple(one in key.modifiers for one in ("shift", "ctrl", "alt"))
         clash = taken.get((key.space, key.key, tuple(sorted(key.modifiers))), [])
         assert not clash, f"{item.to_string()} is {clash}"
-    blender_addon.unregister()
+    add_on().unregister()
     left = [find_item(manager.keyconfigs.addon.keymaps[key.key_map], key) for key in KEYS]
-    blender_addon.register()
+    add_on().register()
     assert left == [None] * len(KEYS)
 
 
@@ -134,9 +138,9 @@ def test_blenders_menus_have_the_operators(menu, operators):
     for name in drawn.operators:
         group, _, operator = name.partition(".")
         assert operator in dir(getattr(bpy.ops, group)), name
-    blender_addon.unregister()
+    add_on().unregister()
     left = draw_menu(menu).operators
-    blender_addon.register()
+    add_on().register()
     assert left == [], "Blender's menu is as it was"
 
 
@@ -160,7 +164,7 @@ def test_takes_without_a_strip_are_in_the_sequencers_add_menu(shot, images):
 
 def handlers_for(suffix: str) -> set[str]:
     """What Blender offers for a dropped file, by the operators that it runs."""
-    kinds = (kind for module in blender_addon.MODULES for kind in getattr(module, "CLASSES", ()))
+    kinds = (kind for module in add_on().MODULES for kind in getattr(module, "CLASSES", ()))
     handlers = (kind for kind in kinds if issubclass(kind, bpy.types.FileHandler))
     return {kind.bl_import_operator for kind in handlers if suffix in kind.bl_file_extensions.split(";")}
 

@@ -308,8 +308,8 @@ def test_footage_that_is_gone_when_the_file_is_reopened_is_named(shot, tmp_path)
     shutil.rmtree(tmp_path / "scenes")
     bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "shot.blend"))
     assert take().state == "stopped"
-    assert "is not a scene folder" in take().reason and str(tmp_path / "scenes" / "card") in take().reason
-    with pytest.raises(RuntimeError, match="is not a scene folder"):
+    assert "is missing" in take().reason and str(tmp_path / "scenes" / "card") in take().reason
+    with pytest.raises(RuntimeError, match="is missing"):
         bpy.ops.ex4d.send_take()
 
 
