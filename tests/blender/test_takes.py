@@ -191,7 +191,7 @@ def test_an_unsaved_file_keeps_its_takes_in_the_project_folder(connected, card_s
 
 def test_a_scene_package_that_is_gone_is_named(shot, tmp_path):
     shutil.rmtree(tmp_path / "scenes")
-    with pytest.raises(RuntimeError, match="is missing: .* Relink Scene"):
+    with pytest.raises(RuntimeError, match=r"is missing: .* Relink Scene"):
         bpy.ops.ex4d.send_take()
     assert not bpy.context.scene.ex4d_takes
 
