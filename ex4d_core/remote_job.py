@@ -104,6 +104,8 @@ class RemoteJob:
     _announced: set[tuple[str, str, int]] = field(default_factory=set, init=False, repr=False)
     _useless: int = field(default=0, init=False, repr=False)
     _promised: int = field(default=0, init=False, repr=False)
+    # Folders that have got a new one, whose name is not known to be on disk.
+    _created: list[Path] = field(default_factory=list, init=False, repr=False)
     _last_progress: tuple[str, int, int] | None = field(default=None, init=False, repr=False)
     _tells_silence: bool = field(default=True, init=False, repr=False)
     _task: Task[JobStatus] | None = field(default=None, init=False, repr=False)
@@ -208,9 +210,8 @@ class RemoteJob:
 
     def conversation(self) -> Conversation[JobStatus]:
         """From the upload to the last result; returns the job's final status."""
-        created = create_folder(self.results_folder)
+        self._created = create_folder(self.results_folder)
         yield from self.submission()
-        yield from names_on_disk(created)
         while True:
             asked = time.monotonic()
             reply = yield from self._fetch_announced(_EVENT_WAIT_SECONDS)
@@ -250,7 +251,7 @@ class RemoteJob:
 
     def fetch_available(self) -> Conversation[JobStatus]:
         """Fetch what the job has produced so far, without waiting for more; returns its status."""
-        yield from names_on_disk(create_folder(self.results_folder))
+        self._created = create_folder(self.results_folder)
         while True:
             asked = time.monotonic()
             reply = yield from self._fetch_announced(0.0)
@@ -325,7 +326,8 @@ class RemoteJob:
                 if event.number in paths:
                     self.arrived(event, paths[event.number])
             # Shown already; after a power cut it is fetched again if its name was lost.
-            yield from names_on_disk(path.parent for path in paths.values())
+            yield from names_on_disk([*self._created, *(path.parent for path in paths.values())])
+            self._created = []
             self.last_event = events[-1].number
             results = {(one.kind, one.name, one.index) for one in events if one.number in paths}
             new |= {one for one in results if one[0] != "estimate"} - self._announced
