@@ -25,6 +25,7 @@ import bpy  # noqa: E402
 
 import blender_addon  # noqa: E402
 from blender_addon import translations  # noqa: E402
+from ex4d_core.remote_job import JobState  # noqa: E402
 
 # Functions of `bpy.app.translations` under the names that the add-on gives them; their first argument is a text.
 MARKING = {"iface_", "mark_", "report_"}
@@ -48,7 +49,7 @@ def texts_of_interface() -> set[str]:
     """Every English text that a catalogue must have. The add-on must be registered."""
     sources = sorted(Path(blender_addon.__file__).parent.rglob("*.py"))
     found = {text for path in sources for text in _literals(ast.parse(path.read_text(encoding="utf-8")))}
-    found |= set(_registered_texts())
+    found |= {*_registered_texts(), *(state.value for state in JobState)}
     return {text for text in found if any(letter.isalpha() for letter in text)}
 
 
@@ -110,13 +111,22 @@ def _registered_texts() -> Iterator[str]:
             # Names and descriptions of property groups are in no panel.
             if not issubclass(kind, bpy.types.PropertyGroup):
                 yield from (getattr(kind, "bl_label", ""), getattr(kind, "bl_description", ""))
-            for one in kind.bl_rna.properties:
-                if one.is_runtime:
-                    yield from _property_texts(one)
+            for one in _properties_of(kind):
+                yield from _property_texts(one)
         for owner, name, _ in getattr(module, "PROPERTIES", ()):
             # Python's own properties are among them too, and are not shown.
             if (one := owner.bl_rna.properties.get(name)) is not None:
                 yield from _property_texts(one)
+
+
+def _properties_of(kind: type) -> Iterator[bpy.types.Property]:
+    """The add-on's own properties of a registered class."""
+    rna = kind.bl_rna
+    if issubclass(kind, bpy.types.Operator):
+        # The class itself has only those of every operator.
+        group, _, name = kind.bl_idname.partition(".")
+        rna = getattr(getattr(bpy.ops, group), name).get_rna_type()
+    yield from (one for one in rna.properties if one.is_runtime)
 
 
 def _property_texts(one: bpy.types.Property) -> Iterator[str]:
