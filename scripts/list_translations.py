@@ -3,8 +3,8 @@
     .venv/blender-5.0/bin/python scripts/list_translations.py            # the counts of every catalogue
     .venv/blender-5.0/bin/python scripts/list_translations.py it_IT      # also each text, ready to paste as JSON
 
-Names, descriptions and items come from the registered classes and properties, as Blender shows them; labels, messages and
-other literals from the source.
+Names, descriptions and items come from the registered classes and properties, as Blender shows them; labels, messages
+and other literals from the source.
 """
 
 from __future__ import annotations

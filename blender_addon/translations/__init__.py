@@ -1,7 +1,9 @@
-"""Catalogues of the interface in other languages than English, which Blender shows by the language of its preferences.
+"""Catalogues of the interface in other languages than English, by the language of Blender's preferences.
 
-Each is a file of JSON, `{context: {English: translated}}`. A text under "*" also stands for operators' names, which Blender
-looks up under "Operator"; the file has that context only where an operator's name must read otherwise.
+Each is a file of JSON, `{context: {English: translated}}`. A text under "*" also stands for operators' names, which
+Blender looks up under "Operator"; the file has that context only where an operator's name must read otherwise.
+`scripts/list_translations.py` says what a catalogue lacks. The file of a language that runs from right to left is
+written by `scripts/write_right_to_left.py`.
 """
 
 from __future__ import annotations
