@@ -150,10 +150,9 @@ def main() -> int:
     blender_addon.unregister()
     for locale in translations.LOCALES:
         differs = compare(translations.read_catalogue(locale), texts)
-        print(
-            f"{locale}: {len(texts) - len(differs.missing)} of {len(texts)} translated, {len(differs.excess)} in excess, "
-            f"{len(differs.placeholders)} with other placeholders"
-        )
+        translated = f"{len(texts) - len(differs.missing)} of {len(texts)} translated"
+        wrong = f"{len(differs.excess)} in excess, {len(differs.placeholders)} with other placeholders"
+        print(f"{locale}: {translated}, {wrong}")
         if locale == chosen:
             for title, found in vars(differs).items():
                 print(f"{title}:", json.dumps(dict.fromkeys(found, ""), ensure_ascii=False, indent=2))
