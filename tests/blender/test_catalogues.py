@@ -68,16 +68,16 @@ def test_operators_are_named_from_the_same_texts():
     messages = translations.messages("it_IT")
     assert messages["*", "Duplicate Shot"] == messages["Operator", "Duplicate Shot"] == "Duplica Inquadratura"
     named = {context for context, _ in messages}
-    assert named == {bpy.app.translations.contexts.default, bpy.app.translations.contexts.operator_default}
+    contexts = bpy.app.translations.contexts
+    assert named == {contexts.default, contexts.operator_default, translations.CONTEXT}
+    # To move files, and the move of a camera.
+    assert (messages["*", "Move"], messages[translations.CONTEXT, "Move"]) == ("Sposta", "Movimento")
 
 
 def test_an_operators_name_may_read_otherwise(tmp_path, monkeypatch):
     catalogue = {"*": {"Take": "Ripresa", "Shot": "Inquadratura"}, "Operator": {"Take": "Riprendi"}}
     (tmp_path / "it_IT.json").write_text(json.dumps(catalogue))
     monkeypatch.setattr(translations, "__file__", str(tmp_path / "__init__.py"))
-    assert translations.messages("it_IT") == {
-        ("*", "Take"): "Ripresa",
-        ("*", "Shot"): "Inquadratura",
-        ("Operator", "Take"): "Riprendi",
-        ("Operator", "Shot"): "Inquadratura",
-    }
+    messages = translations.messages("it_IT")
+    assert [messages[context, "Take"] for context in ("*", "Operator", "EX-4D")] == ["Ripresa", "Riprendi", "Ripresa"]
+    assert [messages[context, "Shot"] for context in ("*", "Operator", "EX-4D")] == ["Inquadratura"] * 3

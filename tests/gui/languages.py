@@ -18,9 +18,10 @@ PATH = "/a/b.mp4"
 
 def shown() -> dict[str, str]:
     """A panel's label, an operator's name and tooltip, and a message with a value, as Blender translates them."""
-    texts = bpy.app.translations
+    texts, projects = bpy.app.translations, import_module(f"{MODULE}.projects.panel").EX4D_PT_project
     return {
         "panel": texts.pgettext_iface("Final Settings"),
+        "project": texts.pgettext_iface("Project", projects.bl_translation_context),
         "operator": texts.pgettext_iface("Duplicate Shot", texts.contexts.operator_default),
         "tooltip": texts.pgettext_tip("Remove this take from the list; its strip and files stay"),
         "message": texts.pgettext_rpt("{path} does not exist; choose a video").format(path=PATH),

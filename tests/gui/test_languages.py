@@ -20,12 +20,14 @@ pytestmark = [
 ]
 ENGLISH = {
     "panel": "Final Settings",
+    "project": "Project",
     "operator": "Duplicate Shot",
     "tooltip": "Remove this take from the list; its strip and files stay",
     "message": "/a/b.mp4 does not exist; choose a video",
 }
 ITALIAN = {
     "panel": "Impostazioni Finali",
+    "project": "Progetto",  # not Blender's own "Proiezione"
     "operator": "Duplica Inquadratura",
     "tooltip": "Rimuovi questa ripresa dall'elenco; il suo spezzone e i suoi file restano",
     "message": "/a/b.mp4 non esiste; scegli un video",
