@@ -25,6 +25,7 @@ HAS_NUMPY = find_spec("numpy") is not None
 MODULES: tuple[ModuleType, ...] = tuple(
     import_module(f".{name}", __package__)
     for name in (
+        "translations",
         "errors",
         "scheduler",
         "connection.preferences",
@@ -102,7 +103,7 @@ MODULES: tuple[ModuleType, ...] = tuple(
         "shortcuts.key_map",
     )
     if HAS_NUMPY
-) or (import_module(".missing_numpy", __package__),)
+) or (import_module(".translations", __package__), import_module(".missing_numpy", __package__))
 
 _registered = ExitStack()
 

@@ -18,6 +18,7 @@ from ..shots.objects import shot_objects
 from ..shots.properties import active_shot, add_shot, listed_shot
 from ..shots.source_time import source_frames_of
 from ..takes.requests import shot_range
+from ..translations import CONTEXT
 from .moves import EASING_ITEMS
 from .presets import camera_from_preset, reversed_move
 from .saved_moves import read_preset
@@ -67,7 +68,13 @@ class EX4D_OT_add_camera(AddsCamera, Operator):
     bl_label = "Add Camera Move"
     bl_options = {"REGISTER", "UNDO", "PRESET"}
 
-    preset: bpy.props.EnumProperty(name="Move", description="Kind of camera move", items=_PRESET_ITEMS, default="30")
+    preset: bpy.props.EnumProperty(
+        name="Move",
+        description="Kind of camera move",
+        items=_PRESET_ITEMS,
+        default="30",
+        translation_context=CONTEXT,
+    )
     other_way: bpy.props.BoolProperty(
         name="Reverse", description="Move left instead of right, down instead of up, out instead of in", default=False
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from unicodedata import east_asian_width
 
@@ -21,6 +22,8 @@ from .session import session
 
 # A character that no text has, from Unicode's private use area.
 _WIDE = "\uf8ff"
+# Persian letters in the shapes of the screen, which the catalogue of translations has.
+_DRAWN_TO_THE_LEFT = re.compile("[\ufb50-\ufdff\ufe70-\ufefc]")
 # Letters that the borders of panels, and of boxes in them, take of a region's width, with the icon.
 PANEL_MARGIN, BOX_MARGIN = 6, 9
 # Of dialogs that ask something, in pixels at scale 1.
@@ -97,10 +100,18 @@ def wrapped(text: str, letters: int) -> list[str]:
     A text may come from a stranger's file; marks that reverse its direction would make it read otherwise.
     """
     text = plain_line(text)
+    if _DRAWN_TO_THE_LEFT.search(text):
+        # Such texts are in the order of the screen: what is read first stands last.
+        lines = textwrap.wrap(_reversed_words(text), letters)
+        return [_reversed_words(line) for line in lines]
     # While lines are broken a mark stands behind each wide letter, so that it counts for two.
     marked = "".join(letter + (_WIDE if east_asian_width(letter) in "WF" else "") for letter in text)
     lines = (line.replace(_WIDE, "") for line in textwrap.wrap(marked, letters))
     return [line for line in lines if line]
+
+
+def _reversed_words(text: str) -> str:
+    return " ".join(reversed(text.split()))
 
 
 def draw_problem(

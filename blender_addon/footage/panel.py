@@ -16,6 +16,7 @@ from ..jobs.progress import paused_text, progress_text, state_icon, state_text
 from ..jobs.tracker import can_cancel, can_resume, tracker
 from ..paths import in_words
 from ..scenes.panel import EX4D_PT_scene
+from ..translations import CONTEXT
 from .field_names import in_field_names
 from .lens import draw_lens_fields, lens_text
 from .operators import (
@@ -44,7 +45,7 @@ class EX4D_PT_footage(SidebarPanel, bpy.types.Panel):
         row.prop(settings, "footage", text="", placeholder="Video, or drop it here")
         row.operator(EX4D_OT_use_movie_strip.bl_idname, text="", icon="SEQUENCE")
         if bpy.data.movieclips:
-            layout.prop(settings, "clip", text="Clip")
+            layout.prop(settings, "clip", text="Clip", text_ctxt=CONTEXT)
         layout.prop(settings, "depth_from", expand=True)
         if settings.depth_from == "FILES":
             layout.prop(settings, "depth", text="", placeholder="Depth: .npz, EXR or PNG")

@@ -7,6 +7,7 @@ from bpy.app.translations import pgettext_iface as iface_
 
 from ..blender_types import SidebarPanel
 from ..connection.panel import draw_text
+from ..translations import CONTEXT
 from .contents import folders_to_move
 from .operators import EX4D_OT_move_into_project, EX4D_OT_rescue_files, former_work
 
@@ -15,6 +16,7 @@ class EX4D_PT_project(SidebarPanel, bpy.types.Panel):
     """Files that are not where they should be."""
 
     bl_label = "Project"
+    bl_translation_context = CONTEXT
     bl_order = 8
 
     @classmethod

@@ -10,6 +10,7 @@ import rna_keymap_ui
 from bpy.app.translations import pgettext_n as mark_
 
 from ..blender_types import Context, current_context
+from ..translations import CONTEXT
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def draw_keys(layout: bpy.types.UILayout, context: Context) -> None:
     if user is None:  # without a window
         return
     box = layout.box()
-    box.label(text="Keys", icon="EVENT_K")
+    box.label(text="Keys", text_ctxt=CONTEXT, icon="EVENT_K")
     for key in KEYS:
         key_map = user.keymaps.get(key.key_map)
         item = find_item(key_map, key) if key_map is not None else None

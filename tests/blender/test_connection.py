@@ -461,6 +461,8 @@ def test_texts_of_any_script_are_broken_to_the_sidebars_width():
     assert wrapped("the prompt has 601 tokens", 12) == ["the prompt", "has 601", "tokens"]
     # Eight letters that are twice as wide, in lines with room for twelve narrow ones; nothing is lost.
     assert wrapped("一丁七万丈三上下", 12) == ["一丁七万丈三", "上下"]
+    # Persian is drawn from its last letter to its first: "one two three" reads "two one", then "three".
+    assert wrapped("\ufeea\ufeb3 \ufeed\ufea9 \ufb8f\ufbfe", 6) == ["\ufeed\ufea9 \ufb8f\ufbfe", "\ufeea\ufeb3"]
     assert (
         "".join(wrapped("begins with '一丁七万丈三上下不与'", 13)).replace(" ", "")
         == "beginswith'一丁七万丈三上下不与'"
