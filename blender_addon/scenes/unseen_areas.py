@@ -13,7 +13,6 @@ has already, go to the GPU, and the footage is the texture that Solid view has l
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,69 +25,20 @@ from gpu_extras.batch import batch_for_shader
 
 from ..blender_types import Context, current_context
 from ..cameras.keyframes import camera_data
+from .face_shaders import DEPTH_OFFSET, GHOST, SEEN, STRETCHED, face_shader, face_shaders
 from .link import images_of, is_scene_object, link_of
-from .material import ALIGNED_DEGREES, SOURCE_EYE, STRETCHED_DEGREES
+from .material import SOURCE_EYE
 from .mesh import mesh_data, read_attribute
 from .missing import missing_scenes
 from .stand_in import MISSING_COLOR
 
-# Offset towards the viewer, as a share of the depth range, so that it is drawn over the face that it coincides with.
-_DEPTH_OFFSET = 4e-5
-
 # Outside of camera views: how much stretched faces have of the unseen colour; the rest is the viewport's background.
 # Chosen from pictures of two scenes from six views.
-_GHOST_TINT = 0.04
+_GHOST_TINT = 0.02
 # Viewports of different sizes whose pictures are kept; dragging a border of an area makes many.
 _MOST_PICTURES = 4
 # The line around the footage's frame, in pixels.
 _LINE_WIDTH = 2.0
-
-_VERTEX = """
-void main()
-{
-  position = pos;
-  texture_place = uv;
-  gl_Position = object_to_screen * vec4(pos, 1.0);
-  gl_Position.z -= DEPTH_OFFSET * gl_Position.w;
-}
-"""
-_TEST = """
-bool is_stretched()
-{
-  vec3 normal = normalize(cross(dFdx(position), dFdy(position)));
-  vec3 ray = normalize(position - eye);
-  vec3 to_viewer = normalize(viewer.xyz - position * viewer.w);
-  return abs(dot(normal, ray)) < EDGE_ON && dot(ray, to_viewer) >= SAME_RAY;
-}
-"""
-_STRETCHED = """
-void main()
-{
-  if (!is_stretched()) {
-    discard;
-  }
-  fragment_color = color;
-}
-"""
-_GHOST = """
-void main()
-{
-  vec4 behind = texelFetch(seen, ivec2(gl_FragCoord.xy), 0);
-  if (!is_stretched()) {
-    discard;
-  }
-  fragment_color = mix(color, behind, behind.a);
-}
-"""
-_SEEN = """
-void main()
-{
-  if (is_stretched()) {
-    discard;
-  }
-  fragment_color = vec4(textureLod(footage, texture_place, 0.0).rgb, 1.0);
-}
-"""
 
 
 @dataclass
@@ -114,40 +64,9 @@ class _GpuMesh:
 
 
 _meshes: dict[int, _GpuMesh] = {}
-_shaders: dict[str, gpu.types.GPUShader] = {}
 # By their sizes: those of the viewports on the screen.
 _pictures: dict[tuple[int, int], gpu.types.GPUOffScreen] = {}
 _handler: object | None = None
-
-
-def _compiled_shader(fragment: str) -> Any:
-    """The shader of a fragment source: `_STRETCHED`, `_GHOST` or `_SEEN`."""
-    if fragment not in _shaders:
-        info = gpu.types.GPUShaderCreateInfo()
-        info.push_constant("MAT4", "object_to_screen")
-        info.push_constant("VEC4", "viewer")
-        info.push_constant("VEC3", "eye")
-        # Not push constants, which are limited to 128 bytes.
-        info.define("EDGE_ON", f"{math.sin(math.radians(STRETCHED_DEGREES)):.9f}")
-        info.define("SAME_RAY", f"{-math.cos(math.radians(ALIGNED_DEGREES)):.9f}")
-        info.define("DEPTH_OFFSET", f"{_DEPTH_OFFSET:.9f}")
-        if fragment == _SEEN:
-            info.sampler(0, "FLOAT_2D", "footage")
-        else:
-            info.push_constant("VEC4", "color")
-        if fragment == _GHOST:
-            info.sampler(0, "FLOAT_2D", "seen")
-        varyings = gpu.types.GPUStageInterfaceInfo("ex4d_face")
-        varyings.smooth("VEC3", "position")
-        varyings.smooth("VEC2", "texture_place")
-        info.vertex_in(0, "VEC3", "pos")
-        info.vertex_in(1, "VEC2", "uv")
-        info.vertex_out(varyings)
-        info.fragment_out(0, "VEC4", "fragment_color")
-        info.vertex_source(_VERTEX)
-        info.fragment_source(_TEST + fragment)
-        _shaders[fragment] = gpu.shader.create_from_info(info)
-    return _shaders[fragment]
 
 
 def _draw() -> None:
@@ -174,7 +93,7 @@ def _draw() -> None:
         else:
             for one in there:
                 color = (*link_of(one).unseen_color, 1.0)
-                _draw_faces(context, one, to_screen, _compiled_shader(_STRETCHED), color=color)
+                _draw_faces(context, one, to_screen, face_shader(STRETCHED), color=color)
     if has_overlays and camera is None:
         _draw_borders(context, visible)
     elif has_overlays and not any(camera == link_of(one).source_camera for one in visible):
@@ -200,11 +119,11 @@ def _draw_ghosts(
         gpu.state.active_framebuffer_get().clear(color=(0.0, 0.0, 0.0, 0.0), depth=1.0)
         gpu.state.depth_mask_set(True)
         for one, texture in footage.items():
-            _draw_faces(context, one, to_screen, _compiled_shader(_SEEN), footage=texture)
+            _draw_faces(context, one, to_screen, face_shader(SEEN), footage=texture)
         gpu.state.depth_mask_set(False)
     for one in visible:
         color = _ghost(context, link_of(one).unseen_color)
-        _draw_faces(context, one, to_screen, _compiled_shader(_GHOST), color=color, seen=picture.texture_color)
+        _draw_faces(context, one, to_screen, face_shader(GHOST), color=color, seen=picture.texture_color)
 
 
 def _picture(width: int, height: int) -> gpu.types.GPUOffScreen:
@@ -258,7 +177,7 @@ def _cover_missing(context: Context, missing: list[bpy.types.Object]) -> None:
     depsgraph = context.evaluated_depsgraph_get()
     shader = gpu.shader.from_builtin("UNIFORM_COLOR")
     nearer = mathutils.Matrix()
-    nearer[2][3] = -_DEPTH_OFFSET
+    nearer[2][3] = -DEPTH_OFFSET
     for one in missing:
         evaluated = one.evaluated_get(depsgraph)
         if (batches := _batches_of(one, mesh_data(evaluated))) is None:
@@ -418,6 +337,6 @@ def unregister() -> None:
     if _handler is not None:
         bpy.types.SpaceView3D.draw_handler_remove(_handler, "WINDOW")
     _handler = None
-    _shaders.clear()
+    face_shaders.clear()
     _pictures.clear()
     _meshes.clear()
