@@ -1,7 +1,8 @@
 """Notices scene folders that are missing, as after a move, and says so in viewports and panels.
 
 Blender shows a missing image in magenta, which is also the default colour of areas that the footage did not see. So a
-mesh whose footage is missing is drawn over in gray, and a line of text says what is missing.
+mesh whose footage is missing is drawn over in gray in Solid view, a gray node stands in for the footage in its
+materials, for renders (see `stand_in`), and a line of text says what is missing.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from ..connection.session import session
 from ..paths import to_blend
 from ..scheduler import scheduler
 from .link import folders_of, images_of, is_scene_object, link_of
+from .stand_in import is_outdated, update_stand_ins
 
 # Asking for a file takes microseconds; the folder may be on a network drive, though, so it is not asked for often.
 _LOOK_SECONDS = 0.0005
@@ -67,6 +69,8 @@ class MissingScenes:
             session().redraw()
             if before.keys() - self.folders.keys():
                 scheduler.run_when_idle(reload_footage)
+        if any(map(is_outdated, _scene_objects())):
+            scheduler.run_when_idle(stand_in_for_footage)
 
     def link_found(self) -> None:
         """Let the scenes whose files were found elsewhere be linked to their folder there."""
@@ -85,13 +89,25 @@ class MissingScenes:
 missing_scenes = MissingScenes()
 
 
+def _scene_objects() -> list[bpy.types.Object]:
+    """The imported scenes of the open file, in all of its Blender scenes."""
+    return [one for one in bpy.data.objects if is_scene_object(one)]
+
+
 def reload_footage() -> None:
     """Read the footage of all scenes that are there again: Blender remembers that a movie could not be read."""
-    for one in bpy.data.objects:
-        if is_scene_object(one) and missing_scenes.folder_of(one) is None:
+    for one in _scene_objects():
+        if missing_scenes.folder_of(one) is None:
             for image in images_of(one):
                 image.reload()
             one.update_tag()  # its positions are files, too
+    stand_in_for_footage()
+
+
+def stand_in_for_footage() -> None:
+    """Let materials render gray where their footage is missing, and their footage where it is there again."""
+    for one in _scene_objects():
+        update_stand_ins(one)
 
 
 def is_package_of(scene_object: bpy.types.Object, folder: Path) -> bool:
@@ -127,6 +143,8 @@ def _draw() -> None:
 @bpy.app.handlers.persistent
 def _after_load(*_: object) -> None:
     missing_scenes.reset()
+    if bpy.app.background:  # there are no ticks before a file is rendered
+        stand_in_for_footage()
 
 
 HANDLERS = (("load_post", _after_load),)

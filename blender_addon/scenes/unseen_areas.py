@@ -1,18 +1,18 @@
 """Marks in viewports what the footage did not see: stretched faces, and what is outside of the footage's frame.
 
 Through a camera both have the unseen colour in full, since a take has to invent them. In all other views that would
-bury what was seen, so stretched faces are ghosts there, near the viewport's background, and a line runs around the
-footage's frame.
+bury what was seen, so stretched faces are ghosts there: near the viewport's background, behind all of the footage. A
+line runs around the footage's frame.
 
 Material Preview and Rendered view show stretched faces with the scene's material (see `material`). Solid view shows an
 image and no shader, so there a GPU shader draws them over the mesh with the same test: every face that the source
-camera sees edge-on gets the unseen colour, unless it is viewed from the source camera's position. Per frame only the
-vertex positions, which Blender has already, go to the GPU, so playback stays fast.
+camera sees edge-on gets the unseen colour, unless it is viewed from the source camera's position. Ghosts show the
+nearest footage behind them, from a picture without stretched faces. Per frame only the vertex positions, which Blender
+has already, go to the GPU, and the footage is the texture that Solid view has loaded, so playback stays fast.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,42 +25,20 @@ from gpu_extras.batch import batch_for_shader
 
 from ..blender_types import Context, current_context
 from ..cameras.keyframes import camera_data
-from .link import is_scene_object, link_of
-from .material import ALIGNED_DEGREES, SOURCE_EYE, STRETCHED_DEGREES
+from .face_shaders import DEPTH_OFFSET, GHOST, SEEN, STRETCHED, face_shader, face_shaders
+from .link import images_of, is_scene_object, link_of
+from .material import SOURCE_EYE
 from .mesh import mesh_data, read_attribute
 from .missing import missing_scenes
+from .stand_in import MISSING_COLOR
 
-# Offset towards the viewer, as a share of the depth range, so that it is drawn over the face that it coincides with.
-_DEPTH_OFFSET = 4e-5
-
-# Outside of camera views: how opaque stretched faces are over their smeared footage, and how much they have of the
-# unseen colour; the rest is the viewport's background. Chosen from pictures of three scenes from ten views.
-_GHOST_OPACITY, _GHOST_TINT = 0.9, 0.04
-# Of a mesh whose footage is missing, which must not look like areas that the footage did not see.
-_MISSING_COLOR = (0.12, 0.12, 0.12, 1.0)
+# Outside of camera views: how much stretched faces have of the unseen colour; the rest is the viewport's background.
+# Chosen from pictures of two scenes from six views.
+_GHOST_TINT = 0.02
+# Viewports of different sizes whose pictures are kept; dragging a border of an area makes many.
+_MOST_PICTURES = 4
 # The line around the footage's frame, in pixels.
 _LINE_WIDTH = 2.0
-
-_VERTEX = """
-void main()
-{
-  position = pos;
-  gl_Position = object_to_screen * vec4(pos, 1.0);
-  gl_Position.z -= DEPTH_OFFSET * gl_Position.w;
-}
-"""
-_FRAGMENT = """
-void main()
-{
-  vec3 normal = normalize(cross(dFdx(position), dFdy(position)));
-  vec3 ray = normalize(position - eye);
-  vec3 to_viewer = normalize(viewer.xyz - position * viewer.w);
-  if (abs(dot(normal, ray)) >= EDGE_ON || dot(ray, to_viewer) < SAME_RAY) {
-    discard;
-  }
-  fragment_color = color;
-}
-"""
 
 
 @dataclass
@@ -72,6 +50,7 @@ class _GpuMesh:
         faces: vertex indices of the triangles; None for a mesh with other polygons.
         border: vertex indices of the lines around the image, or around the walls of a mesh of version 0.1; None for a
             mesh with other polygons, and for a closed one.
+        uvs: of the vertices.
         positions: (3 V,) float32, reused for every frame.
         batches: of the faces and of the lines; None after the positions have changed.
     """
@@ -79,36 +58,15 @@ class _GpuMesh:
     vertices: int
     faces: gpu.types.GPUIndexBuf | None
     border: gpu.types.GPUIndexBuf | None
+    uvs: gpu.types.GPUVertBuf | None
     positions: np.ndarray = field(repr=False)
     batches: tuple[gpu.types.GPUBatch, gpu.types.GPUBatch | None] | None = None
 
 
 _meshes: dict[int, _GpuMesh] = {}
-_shader: gpu.types.GPUShader | None = None
+# By their sizes: those of the viewports on the screen.
+_pictures: dict[tuple[int, int], gpu.types.GPUOffScreen] = {}
 _handler: object | None = None
-
-
-def _compiled_shader() -> Any:
-    global _shader
-    if _shader is None:
-        info = gpu.types.GPUShaderCreateInfo()
-        info.push_constant("MAT4", "object_to_screen")
-        info.push_constant("VEC4", "color")
-        info.push_constant("VEC4", "viewer")
-        info.push_constant("VEC3", "eye")
-        # Not push constants, which are limited to 128 bytes.
-        info.define("EDGE_ON", f"{math.sin(math.radians(STRETCHED_DEGREES)):.9f}")
-        info.define("SAME_RAY", f"{-math.cos(math.radians(ALIGNED_DEGREES)):.9f}")
-        info.define("DEPTH_OFFSET", f"{_DEPTH_OFFSET:.9f}")
-        varyings = gpu.types.GPUStageInterfaceInfo("ex4d_stretched_face")
-        varyings.smooth("VEC3", "position")
-        info.vertex_in(0, "VEC3", "pos")
-        info.vertex_out(varyings)
-        info.fragment_out(0, "VEC4", "fragment_color")
-        info.vertex_source(_VERTEX)
-        info.fragment_source(_FRAGMENT)
-        _shader = gpu.shader.create_from_info(info)
-    return _shader
 
 
 def _draw() -> None:
@@ -130,7 +88,12 @@ def _draw() -> None:
         _cover_missing(context, [one for one in visible if missing_scenes.folder_of(one) is not None])
     if space.shading.type == "SOLID" and has_depth:
         there = [one for one in visible if missing_scenes.folder_of(one) is None]
-        _draw_stretched_faces(context, there, to_screen, ghosts=camera is None)
+        if camera is None:
+            _draw_ghosts(context, there, to_screen, has_footage=space.shading.color_type == "TEXTURE")
+        else:
+            for one in there:
+                color = (*link_of(one).unseen_color, 1.0)
+                _draw_faces(context, one, to_screen, face_shader(STRETCHED), color=color)
     if has_overlays and camera is None:
         _draw_borders(context, visible)
     elif has_overlays and not any(camera == link_of(one).source_camera for one in visible):
@@ -139,25 +102,64 @@ def _draw() -> None:
     gpu.state.depth_test_set("NONE")
 
 
-def _draw_stretched_faces(
-    context: Context, visible: list[bpy.types.Object], to_screen: mathutils.Matrix, ghosts: bool
+def _draw_ghosts(
+    context: Context, visible: list[bpy.types.Object], to_screen: mathutils.Matrix, has_footage: bool
 ) -> None:
-    depsgraph = context.evaluated_depsgraph_get()
-    shader = _compiled_shader()
-    shader.bind()
+    """Draw stretched faces near the background, and the footage behind them in front of that.
+
+    Args:
+        context: the viewport's.
+        visible: the scenes.
+        to_screen: from the world.
+        has_footage: whether the viewport shows it; else ghosts cover what is behind them.
+    """
+    footage = {one: texture for one in visible if has_footage and (texture := _footage_of(one)) is not None}
+    picture = _picture(*gpu.state.viewport_get()[2:])
+    with picture.bind():
+        gpu.state.active_framebuffer_get().clear(color=(0.0, 0.0, 0.0, 0.0), depth=1.0)
+        gpu.state.depth_mask_set(True)
+        for one, texture in footage.items():
+            _draw_faces(context, one, to_screen, face_shader(SEEN), footage=texture)
+        gpu.state.depth_mask_set(False)
     for one in visible:
-        evaluated = one.evaluated_get(depsgraph)
-        batches = _batches_of(one, mesh_data(evaluated))
-        if batches is None:
-            continue
-        shader.uniform_float("object_to_screen", to_screen @ evaluated.matrix_world)
-        shader.uniform_float(
-            "color", _ghost(context, link_of(one).unseen_color) if ghosts else (*link_of(one).unseen_color, 1.0)
-        )
-        shader.uniform_float("eye", tuple(evaluated[SOURCE_EYE]))
-        to_object = evaluated.matrix_world.inverted_safe()
-        shader.uniform_float("viewer", to_object @ _viewer(context.region_data))
-        batches[0].draw(shader)
+        color = _ghost(context, link_of(one).unseen_color)
+        _draw_faces(context, one, to_screen, face_shader(GHOST), color=color, seen=picture.texture_color)
+
+
+def _picture(width: int, height: int) -> gpu.types.GPUOffScreen:
+    """For the footage without stretched faces in a viewport of this size, in linear colours."""
+    if (width, height) not in _pictures:
+        if len(_pictures) >= _MOST_PICTURES:
+            _pictures.clear()
+        _pictures[width, height] = gpu.types.GPUOffScreen(width, height, format="RGBA16F")
+    return _pictures[width, height]
+
+
+def _footage_of(scene_object: bpy.types.Object) -> gpu.types.GPUTexture | None:
+    """The footage's frame as Solid view shows it; None where it shows none."""
+    images = images_of(scene_object)
+    try:
+        return gpu.texture.from_image(images[0]) if images else None
+    except RuntimeError:  # it cannot be read
+        return None
+
+
+def _draw_faces(
+    context: Context, scene_object: bpy.types.Object, to_screen: mathutils.Matrix, shader: Any, **values: Any
+) -> None:
+    """Draw a scene's faces with one of the shaders here, and its color or footage."""
+    evaluated = scene_object.evaluated_get(context.evaluated_depsgraph_get())
+    if (batches := _batches_of(scene_object, mesh_data(evaluated))) is None:
+        return
+    shader.bind()
+    shader.uniform_float("object_to_screen", to_screen @ evaluated.matrix_world)
+    shader.uniform_float("eye", tuple(evaluated[SOURCE_EYE]))
+    to_object = evaluated.matrix_world.inverted_safe()
+    shader.uniform_float("viewer", to_object @ _viewer(context.region_data))
+    for name, value in values.items():
+        set_value = shader.uniform_sampler if isinstance(value, gpu.types.GPUTexture) else shader.uniform_float
+        set_value(name, value)
+    batches[0].draw(shader)
 
 
 def _ghost(context: Context, unseen: Sequence[float]) -> tuple[float, ...]:
@@ -167,7 +169,7 @@ def _ghost(context: Context, unseen: Sequence[float]) -> tuple[float, ...]:
         context.preferences.themes[0].view_3d.space.gradients.high_gradient
     ).from_srgb_to_scene_linear()
     mixed = (_GHOST_TINT * one + (1.0 - _GHOST_TINT) * other for one, other in zip(unseen, background, strict=True))
-    return *mixed, _GHOST_OPACITY
+    return *mixed, 1.0
 
 
 def _cover_missing(context: Context, missing: list[bpy.types.Object]) -> None:
@@ -175,13 +177,13 @@ def _cover_missing(context: Context, missing: list[bpy.types.Object]) -> None:
     depsgraph = context.evaluated_depsgraph_get()
     shader = gpu.shader.from_builtin("UNIFORM_COLOR")
     nearer = mathutils.Matrix()
-    nearer[2][3] = -_DEPTH_OFFSET
+    nearer[2][3] = -DEPTH_OFFSET
     for one in missing:
         evaluated = one.evaluated_get(depsgraph)
         if (batches := _batches_of(one, mesh_data(evaluated))) is None:
             continue
         shader.bind()
-        shader.uniform_float("color", _MISSING_COLOR)
+        shader.uniform_float("color", MISSING_COLOR)
         with gpu.matrix.push_pop(), gpu.matrix.push_pop_projection():
             gpu.matrix.load_projection_matrix(nearer @ gpu.matrix.get_projection_matrix())
             gpu.matrix.multiply_matrix(evaluated.matrix_world)
@@ -249,15 +251,18 @@ def _batches_of(
         buffer = gpu.types.GPUVertBuf(layout, uploaded.vertices)
         positions: Any = uploaded.positions.reshape(-1, 3)
         buffer.attr_fill("pos", positions)
+        faces = gpu.types.GPUBatch(type="TRIS", buf=buffer, elem=uploaded.faces)
+        if uploaded.uvs is not None:
+            faces.vertbuf_add(uploaded.uvs)
         uploaded.batches = (
-            gpu.types.GPUBatch(type="TRIS", buf=buffer, elem=uploaded.faces),
+            faces,
             gpu.types.GPUBatch(type="LINES", buf=buffer, elem=uploaded.border) if uploaded.border is not None else None,
         )
     return uploaded.batches
 
 
 def _upload(mesh: bpy.types.Mesh) -> _GpuMesh:
-    faces = border = None
+    faces = border = uvs = None
     if len(mesh.loops) == 3 * len(mesh.polygons) and len(mesh.polygons):
         corners = np.empty(len(mesh.loops), dtype=np.int32)
         read_attribute(mesh, ".corner_vert", "value", corners)
@@ -265,7 +270,22 @@ def _upload(mesh: bpy.types.Mesh) -> _GpuMesh:
         lines: Any = border_of(triangles)
         faces = gpu.types.GPUIndexBuf(type="TRIS", seq=triangles)
         border = gpu.types.GPUIndexBuf(type="LINES", seq=lines) if len(lines) else None
-    return _GpuMesh(len(mesh.vertices), faces, border, np.empty(3 * len(mesh.vertices), dtype=np.float32))
+        uvs = _upload_uvs(mesh, corners)
+    return _GpuMesh(len(mesh.vertices), faces, border, uvs, np.empty(3 * len(mesh.vertices), dtype=np.float32))
+
+
+def _upload_uvs(mesh: bpy.types.Mesh, corners: np.ndarray) -> gpu.types.GPUVertBuf:
+    """The texture coordinates of the vertices, which have one each: all of their corners have the same."""
+    of_corners = np.zeros((len(corners), 2), dtype=np.float32)
+    if mesh.uv_layers.active is not None:
+        read_attribute(mesh, mesh.uv_layers.active.name, "vector", of_corners.ravel())
+    of_vertices: Any = np.zeros((len(mesh.vertices), 2), dtype=np.float32)
+    of_vertices[corners] = of_corners
+    layout = gpu.types.GPUVertFormat()
+    layout.attr_add(id="uv", comp_type="F32", len=2, fetch_mode="FLOAT")
+    buffer = gpu.types.GPUVertBuf(layout, len(of_vertices))
+    buffer.attr_fill("uv", of_vertices)
+    return buffer
 
 
 def border_of(triangles: np.ndarray) -> np.ndarray:
@@ -313,8 +333,10 @@ def register() -> None:
 
 def unregister() -> None:
     """Stop drawing."""
-    global _handler, _shader
+    global _handler
     if _handler is not None:
         bpy.types.SpaceView3D.draw_handler_remove(_handler, "WINDOW")
-    _handler = _shader = None
+    _handler = None
+    face_shaders.clear()
+    _pictures.clear()
     _meshes.clear()

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import bpy
+import numpy as np
 import pytest
 
 from blender_addon.paths import from_blend
@@ -14,6 +15,7 @@ from blender_addon.scenes.missing import missing_scenes, missing_text
 from ex4d_core.scene_manifest import SceneError
 
 from .conftest import tick_round
+from .test_import_scene import render_frame
 
 
 @pytest.fixture
@@ -96,3 +98,52 @@ def test_a_folder_that_goes_while_the_file_is_open_is_noticed_and_its_return_too
         tick_round()
     assert missing_scenes.folder_of(imported()) is None
     assert tuple(image.size) == (48, 32)
+
+
+def rendered(target: Path) -> np.ndarray:
+    """(H, W, 3) a small picture through the source camera, 0 to 255."""
+    scene = bpy.context.scene
+    scene.camera = link_of(imported()).source_camera
+    scene.render.resolution_percentage = 50
+    return render_frame(1, target)
+
+
+def magenta(picture: np.ndarray) -> float:
+    """Share of the picture that is closer to Blender's magenta, or to the unseen color, than to gray."""
+    return float((np.minimum(picture[..., 0], picture[..., 2]) - picture[..., 1] > 60).mean())
+
+
+def test_renders_show_missing_footage_in_gray_and_footage_that_returned(shot, tmp_path):
+    tick_round()
+    footage = rendered(tmp_path / "footage.png")
+    shutil.move(tmp_path / "scenes" / "card", tmp_path / "away")
+    bpy.ops.wm.save_mainfile()
+    # As in "blender -b shot.blend -f 1": no tick comes before the render.
+    bpy.ops.wm.open_mainfile(filepath=bpy.data.filepath)
+    gray = rendered(tmp_path / "gray.png")
+    assert magenta(gray) == 0.0
+    assert np.ptp(gray[16 // 2, 24 // 2]) < 2 and 60 < gray[16 // 2, 24 // 2, 0] < 140, "gray, and not empty"
+
+    bpy.ops.wm.save_mainfile()
+    shutil.move(tmp_path / "away", tmp_path / "scenes" / "card")
+    bpy.ops.wm.open_mainfile(filepath=bpy.data.filepath)
+    assert np.abs(rendered(tmp_path / "again.png") - footage).mean() < 2.0
+
+
+def test_footage_that_goes_while_the_file_is_open_becomes_gray_in_the_material(shot, tmp_path):
+    tick_round()
+    (image,) = images_of(imported())
+    tree = imported().active_material.node_tree
+    before = {(link.from_node.name, link.to_node.name) for link in tree.links}
+    movie = from_blend(image.filepath)
+    movie.rename(tmp_path / "away.mp4")
+    for _ in range(25):
+        tick_round()
+    assert not tree.nodes["Footage"].outputs["Color"].is_linked
+    assert tree.nodes["Seen"].inputs["Color"].links[0].from_node.type == "RGB"
+    assert tree.nodes.active == tree.nodes["Footage"], "what Solid view shows"
+    (tmp_path / "away.mp4").rename(movie)
+    for _ in range(25):
+        tick_round()
+    assert {(link.from_node.name, link.to_node.name) for link in tree.links} == before
+    assert len(tree.nodes) == len({*sum(before, ())})
