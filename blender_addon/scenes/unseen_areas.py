@@ -64,8 +64,8 @@ class _GpuMesh:
 
 
 _meshes: dict[int, _GpuMesh] = {}
-# By their sizes: those of the viewports on the screen.
-_pictures: dict[tuple[int, int], gpu.types.GPUOffScreen] = {}
+# By their sizes, those of the viewports on the screen; each with the view and the scenes that it shows.
+_pictures: dict[tuple[int, ...], tuple[gpu.types.GPUOffScreen, object]] = {}
 _handler: object | None = None
 
 
@@ -114,25 +114,38 @@ def _draw_ghosts(
         has_footage: whether the viewport shows it; else ghosts cover what is behind them.
     """
     footage = {one: texture for one in visible if has_footage and (texture := _footage_of(one)) is not None}
-    picture = _picture(*gpu.state.viewport_get()[2:])
-    with picture.bind():
-        gpu.state.active_framebuffer_get().clear(color=(0.0, 0.0, 0.0, 0.0), depth=1.0)
-        gpu.state.depth_mask_set(True)
-        for one, texture in footage.items():
-            _draw_faces(context, one, to_screen, face_shader(SEEN), footage=texture)
-        gpu.state.depth_mask_set(False)
+    picture = _picture(context, to_screen, footage)
     for one in visible:
         color = _ghost(context, link_of(one).unseen_color)
         _draw_faces(context, one, to_screen, face_shader(GHOST), color=color, seen=picture.texture_color)
 
 
-def _picture(width: int, height: int) -> gpu.types.GPUOffScreen:
-    """For the footage without stretched faces in a viewport of this size, in linear colours."""
-    if (width, height) not in _pictures:
+def _picture(
+    context: Context, to_screen: mathutils.Matrix, footage: dict[bpy.types.Object, gpu.types.GPUTexture]
+) -> gpu.types.GPUOffScreen:
+    """The footage without stretched faces, in linear colours; drawn where the view or anything else has changed."""
+    size = tuple(gpu.state.viewport_get()[2:])
+    shown = (to_screen.copy(), [one.session_uid for one in footage])
+    picture, before = _pictures.get(size, (None, None))
+    if picture is None:
         if len(_pictures) >= _MOST_PICTURES:
             _pictures.clear()
-        _pictures[width, height] = gpu.types.GPUOffScreen(width, height, format="RGBA16F")
-    return _pictures[width, height]
+        picture = gpu.types.GPUOffScreen(*size, format="RGBA16F")
+    if before != shown:
+        with picture.bind():
+            gpu.state.active_framebuffer_get().clear(color=(0.0, 0.0, 0.0, 0.0), depth=1.0)
+            gpu.state.depth_mask_set(True)
+            for one, texture in footage.items():
+                _draw_faces(context, one, to_screen, face_shader(SEEN), footage=texture)
+            gpu.state.depth_mask_set(False)
+        _pictures[size] = picture, shown
+    return picture
+
+
+def _forget_shown() -> None:
+    """Have the pictures drawn again: something in the file has changed."""
+    for size, (picture, _) in _pictures.items():
+        _pictures[size] = picture, None
 
 
 def _footage_of(scene_object: bpy.types.Object) -> gpu.types.GPUTexture | None:
@@ -304,12 +317,14 @@ def _forget_deleted() -> None:
 
 @bpy.app.handlers.persistent
 def _after_frame(*_: object) -> None:
+    _forget_shown()
     for uploaded in _meshes.values():
         uploaded.batches = None
 
 
 @bpy.app.handlers.persistent
 def _after_update(_: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> None:
+    _forget_shown()
     for update in depsgraph.updates if _meshes else ():
         uploaded = _meshes.get(update.id.session_uid) if isinstance(update.id, bpy.types.Object) else None
         if uploaded is not None and update.is_updated_geometry:
@@ -318,6 +333,7 @@ def _after_update(_: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> None:
 
 @bpy.app.handlers.persistent
 def _after_load(*_: object) -> None:
+    _forget_shown()
     _meshes.clear()
 
 

@@ -78,6 +78,11 @@ class Walk:
         red, green, blue = self._pixels(name).T
         return float(((red > 0.6) & (blue > 0.6) & (green < 0.2) & (np.abs(red - blue) < 0.1)).mean())
 
+    def green(self, name: str) -> float:
+        """Share of a screenshot that is the green of the sample's grass and trees."""
+        red, green, blue = self._pixels(name).T
+        return float(((green > red + 0.08) & (green > blue + 0.15)).mean())
+
     def _grab(self, name: str) -> None:
         path = self.folder / f"{name}.png"
         grab = shutil.which("import")  # ImageMagick's; Blender's own comes out black where Mesa draws in software
