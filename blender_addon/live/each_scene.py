@@ -26,7 +26,7 @@ class Follower(Protocol):
         ...
 
 
-One = TypeVar("One", bound=Follower)
+One = TypeVar("One", bound="Follower")
 
 
 class OfEachScene(Subscripted, Generic[One]):

@@ -113,7 +113,8 @@ def _before_save(*_: object) -> None:
 @bpy.app.handlers.persistent
 def _after_save(target: str, *_: object) -> None:
     first = _was_unsaved and target == bpy.data.filepath
-    if first and current_context().window_manager.windows and folders_to_move():
+    # Without a window a dialog asks nobody: its operator would run at once.
+    if first and not bpy.app.background and current_context().window_manager.windows and folders_to_move():
         scheduler.run_when_idle(_offer_to_move)
 
 
