@@ -25,6 +25,8 @@ else:
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
+_EXIT_CODE = pytest.StashKey[int]()
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
@@ -237,3 +239,17 @@ def tick_round() -> None:
     tick()  # the first one after an undo restores, and does nothing else
     while scheduler.pending:
         tick()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Keep the exit code for `pytest_unconfigure`."""
+    session.config.stash[_EXIT_CODE] = int(exitstatus)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End at once, with all results written: Blender as a module may crash or hang at the end of a long session."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(config.stash.get(_EXIT_CODE, 1))
