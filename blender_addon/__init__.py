@@ -21,6 +21,7 @@ HAS_NUMPY = find_spec("numpy") is not None
 # - CLASSES to register with Blender; the docstring of an operator is its tooltip;
 # - PROPERTIES to add to Blender's own types, as (type, name, property);
 # - HANDLERS to add to ``bpy.app.handlers``, as (name, function);
+# - MENUS of Blender, or headers, to extend, as (name, function that draws);
 # - `register`, called after all of these, and `unregister`, called before they are unregistered.
 MODULES: tuple[ModuleType, ...] = tuple(
     import_module(f".{name}", __package__)
@@ -130,6 +131,10 @@ def register() -> None:
                 handlers = getattr(bpy.app.handlers, name)
                 handlers.append(handler)
                 registered.callback(handlers.remove, handler)
+            for name, draw in getattr(module, "MENUS", ()):
+                menu = getattr(bpy.types, name)
+                menu.append(draw)
+                registered.callback(menu.remove, draw)
             if hasattr(module, "register"):
                 module.register()
             if hasattr(module, "unregister"):

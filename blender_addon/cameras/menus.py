@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..blender_types import classes
 from ..scenes.link import active_scene_object
 from ..scenes.operators import EX4D_OT_look_through_source
 from ..shots.camera_mismatch import EX4D_OT_look_through_shot, EX4D_OT_shoot_view
@@ -41,20 +40,8 @@ def _draw_assets(menu: Any, context: Any) -> None:
         menu.layout.operator(EX4D_OT_save_move.bl_idname, text="Save EX-4D Shot's Move as Asset")
 
 
-_MENUS = (
+MENUS = (
     ("VIEW3D_MT_camera_add", _draw_add),
     ("VIEW3D_MT_view_cameras", _draw_view),
     ("ASSETBROWSER_MT_context_menu", _draw_assets),
 )
-
-
-def register() -> None:
-    """Extend Blender's menus."""
-    for name, draw in _MENUS:
-        getattr(classes, name).append(draw)
-
-
-def unregister() -> None:
-    """Leave them as they were."""
-    for name, draw in _MENUS:
-        getattr(classes, name).remove(draw)

@@ -72,7 +72,23 @@ def shows_tab(context: Context) -> bool:
     return getattr(sidebar, "active_panel_category", "") == SidebarPanel.bl_category
 
 
-class EX4D_FH_footage(bpy.types.FileHandler):
+class _OnViewport:
+    """Takes what is dropped onto a 3D viewport."""
+
+    @classmethod
+    def poll_drop(cls, context: Context) -> bool:
+        return is_viewport(context)
+
+
+class _OnTab:
+    """Takes what is dropped onto a 3D viewport whose sidebar shows the add-on's tab."""
+
+    @classmethod
+    def poll_drop(cls, context: Context) -> bool:
+        return shows_tab(context)
+
+
+class EX4D_FH_footage(_OnViewport, bpy.types.FileHandler):
     """Takes dropped videos as footage."""
 
     bl_idname = "EX4D_FH_footage"
@@ -80,12 +96,8 @@ class EX4D_FH_footage(bpy.types.FileHandler):
     bl_import_operator = EX4D_OT_pick_footage.bl_idname
     bl_file_extensions = ";".join(VIDEO_SUFFIXES)
 
-    @classmethod
-    def poll_drop(cls, context: Context) -> bool:
-        return is_viewport(context)
 
-
-class EX4D_FH_images(bpy.types.FileHandler):
+class EX4D_FH_images(_OnTab, bpy.types.FileHandler):
     """Takes dropped images as footage."""
 
     bl_idname = "EX4D_FH_images"
@@ -93,12 +105,8 @@ class EX4D_FH_images(bpy.types.FileHandler):
     bl_import_operator = EX4D_OT_pick_footage.bl_idname
     bl_file_extensions = ";".join(IMAGE_SUFFIXES)
 
-    @classmethod
-    def poll_drop(cls, context: Context) -> bool:
-        return shows_tab(context)
 
-
-class EX4D_FH_depth(bpy.types.FileHandler):
+class EX4D_FH_depth(_OnViewport, bpy.types.FileHandler):
     """Takes dropped arrays as depth."""
 
     bl_idname = "EX4D_FH_depth"
@@ -106,12 +114,8 @@ class EX4D_FH_depth(bpy.types.FileHandler):
     bl_import_operator = EX4D_OT_pick_depth.bl_idname
     bl_file_extensions = ".npz;.npy"
 
-    @classmethod
-    def poll_drop(cls, context: Context) -> bool:
-        return is_viewport(context)
 
-
-class EX4D_FH_depth_images(bpy.types.FileHandler):
+class EX4D_FH_depth_images(_OnTab, bpy.types.FileHandler):
     """Takes dropped images as depth."""
 
     bl_idname = "EX4D_FH_depth_images"
@@ -119,12 +123,8 @@ class EX4D_FH_depth_images(bpy.types.FileHandler):
     bl_import_operator = EX4D_OT_pick_depth.bl_idname
     bl_file_extensions = ";".join(_LAYOUTS)
 
-    @classmethod
-    def poll_drop(cls, context: Context) -> bool:
-        return shows_tab(context)
 
-
-class EX4D_FH_scene(bpy.types.FileHandler):
+class EX4D_FH_scene(_OnViewport, bpy.types.FileHandler):
     """Imports the scene of a dropped manifest.json, and takes a transforms.json as camera."""
 
     bl_idname = "EX4D_FH_scene"
@@ -132,22 +132,14 @@ class EX4D_FH_scene(bpy.types.FileHandler):
     bl_import_operator = EX4D_OT_drop_file.bl_idname
     bl_file_extensions = ".json"
 
-    @classmethod
-    def poll_drop(cls, context: Context) -> bool:
-        return is_viewport(context)
 
-
-class EX4D_FH_camera(bpy.types.FileHandler):
+class EX4D_FH_camera(_OnTab, bpy.types.FileHandler):
     """Takes a dropped file of a COLMAP model as camera."""
 
     bl_idname = "EX4D_FH_camera"
     bl_label = "EX-4D Camera"
     bl_import_operator = EX4D_OT_drop_file.bl_idname
     bl_file_extensions = ".bin;.txt"
-
-    @classmethod
-    def poll_drop(cls, context: Context) -> bool:
-        return shows_tab(context)
 
 
 CLASSES = (

@@ -9,7 +9,7 @@ from bpy.app.translations import pgettext_iface as iface_
 
 from ex4d_core.remote_job import JobState
 
-from ..blender_types import Context, Operator, classes
+from ..blender_types import Context, Operator
 from ..connection.session import session
 from ..errors import reports_errors
 from .notices import dismiss, notices
@@ -82,13 +82,4 @@ def _draw(header: Any, context: Context) -> None:
 
 
 CLASSES = (EX4D_OT_open_notice, EX4D_OT_dismiss_notice)
-
-
-def register() -> None:
-    """Draw into the status bar."""
-    classes.STATUSBAR_HT_header.append(_draw)
-
-
-def unregister() -> None:
-    """Stop drawing."""
-    classes.STATUSBAR_HT_header.remove(_draw)
+MENUS = (("STATUSBAR_HT_header", _draw),)

@@ -8,14 +8,14 @@ import bpy
 from bpy.app.translations import pgettext_iface as iface_
 from bpy.app.translations import pgettext_rpt as report_
 
-from ..blender_types import BlenderScene, Context, Operator, classes
+from ..blender_types import BlenderScene, Context, Operator
 from ..cameras.cuts import Cut, camera_markers, cuts_by_markers
 from ..takes.requests import whole_range
 from .objects import shot_objects
 from .properties import EX4D_Shot, active_shot, add_shot, free_label, listed_shot
 
 # In Blender 4 the timeline has a menu of its own.
-_MENUS = ("TIME_MT_marker", "DOPESHEET_MT_marker")
+_MARKER_MENUS = ("TIME_MT_marker", "DOPESHEET_MT_marker")
 
 
 class EX4D_OT_shots_from_markers(Operator):
@@ -79,17 +79,4 @@ def _draw_in_menu(menu: Any, _: bpy.types.Context) -> None:
 
 
 CLASSES = (EX4D_OT_shots_from_markers,)
-
-
-def register() -> None:
-    """Add the operator to the menus of markers."""
-    for name in _MENUS:
-        if hasattr(bpy.types, name):
-            getattr(classes, name).append(_draw_in_menu)
-
-
-def unregister() -> None:
-    """Remove it again."""
-    for name in _MENUS:
-        if hasattr(bpy.types, name):
-            getattr(classes, name).remove(_draw_in_menu)
+MENUS = tuple((name, _draw_in_menu) for name in _MARKER_MENUS if hasattr(bpy.types, name))

@@ -7,7 +7,7 @@ from typing import Any
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
-from ..blender_types import Context, Menu, classes
+from ..blender_types import Context, Menu
 from ..jobs.records import records_of
 from ..sequencer.edit_scenes import strip_in_file
 from .operators import EX4D_OT_place_take, EX4D_OT_send_final, EX4D_OT_send_take, EX4D_OT_show_result
@@ -69,18 +69,6 @@ def _draw_strip(menu: Any, _: bpy.types.Context) -> None:
     layout.operator("ex4d.use_movie_strip", text="Use as EX-4D Footage")
 
 
-_MENUS = (("TOPBAR_MT_render", _draw_render), ("SEQUENCER_MT_add", _draw_add), ("SEQUENCER_MT_strip", _draw_strip))
+MENUS = (("TOPBAR_MT_render", _draw_render), ("SEQUENCER_MT_add", _draw_add), ("SEQUENCER_MT_strip", _draw_strip))
 
 CLASSES = (EX4D_MT_render, EX4D_MT_add_take)
-
-
-def register() -> None:
-    """Extend Blender's menus."""
-    for name, draw in _MENUS:
-        getattr(classes, name).append(draw)
-
-
-def unregister() -> None:
-    """Leave them as they were."""
-    for name, draw in _MENUS:
-        getattr(classes, name).remove(draw)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
-from ..blender_types import Context, Menu, Operator, Panel, classes
+from ..blender_types import Context, Menu, Operator, Panel
 from ..connection.panel import draw_text
 from ..connection.session import session
 from ..jobs.progress import state_icon
@@ -118,16 +118,4 @@ def _draw_context_menu(menu: Menu, context: Context) -> None:
 
 
 CLASSES = (EX4D_OT_flip_version, EX4D_PT_versions)
-_MENUS = (("SEQUENCER_HT_header", _draw_header), ("SEQUENCER_MT_context_menu", _draw_context_menu))
-
-
-def register() -> None:
-    """Add the entries in the sequencer's header and context menu."""
-    for name, draw in _MENUS:
-        getattr(classes, name).append(draw)
-
-
-def unregister() -> None:
-    """Remove them."""
-    for name, draw in _MENUS:
-        getattr(classes, name).remove(draw)
+MENUS = (("SEQUENCER_HT_header", _draw_header), ("SEQUENCER_MT_context_menu", _draw_context_menu))
