@@ -1,8 +1,9 @@
-"""The command and environment of Python processes that run modules of this package: services, workers, ranks."""
+"""Python processes that run modules of this package (services, workers, ranks): command, environment, end."""
 
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -21,3 +22,13 @@ def module_environment() -> dict[str, str]:
     """This process's environment variables, with which `module_command` finds this very package."""
     inherited = os.environ.get("PYTHONPATH", "")
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [*_IMPORT_ROOTS, inherited]))}
+
+
+def stop_process(process: subprocess.Popen[bytes], seconds: float) -> None:
+    """Have a process end, by force if it has not within ``seconds``; it has ended when this returns."""
+    process.terminate()
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ex4d.service.settings import ServiceError
-from ex4d.subprocesses import module_command, module_environment
+from ex4d.subprocesses import module_command, module_environment, stop_process
 from ex4d_core.client import Client
 
 # Importing torch can take minutes from a cold disk.
@@ -71,9 +71,4 @@ def local_service(folder: Path, *options: str) -> Iterator[LocalService]:
     try:
         yield LocalService(address, folder / "serve.log", process)
     finally:
-        process.terminate()
-        try:
-            process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        stop_process(process, _STOP_SECONDS)

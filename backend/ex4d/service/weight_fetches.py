@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -16,6 +15,7 @@ from typing import IO
 from ex4d.installation import install_command
 from ex4d.machine import MachineSettings
 from ex4d.service.refusals import Refusal
+from ex4d.subprocesses import module_command, stop_process
 from ex4d.weights.catalogue import PARTS, Part
 from ex4d.weights.fetch import arriving_path
 from ex4d.weights.places import missing_files, path_of
@@ -89,19 +89,14 @@ class WeightFetches:
     def _start(self, name: str) -> None:
         self._logs.mkdir(parents=True, exist_ok=True)
         output = open(self._log_of(name), "wb")  # noqa: SIM115 - open as long as the process
-        command = [sys.executable, "-m", "ex4d", "models", "fetch", name, "--models", str(self._machine.models)]
+        command = module_command("ex4d", "models", "fetch", name, "--models", str(self._machine.models))
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
         self._running[name] = (process, output)
         log.info("fetching the weights of %s as process %d", name, process.pid)
 
     def _end(self, name: str) -> None:
         process, output = self._running.pop(name)
-        process.terminate()
-        try:
-            process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        stop_process(process, _STOP_SECONDS)
         output.close()
 
     def _note_end(self, name: str) -> None:
