@@ -66,7 +66,12 @@ class ClientSocket:
         return self._handshakes.refusal(self.guard.handshakes())
 
     def send(self, parts: list[bytes]) -> bool:
-        """Send a message; False while there is no connection, or no room."""
+        """Send a message; False while there is no connection, or no room.
+
+        Without one it would be queued, and arrive besides what is sent again then.
+        """
+        if not self.guard.connected.is_set():
+            return False
         try:
             self._socket.send_multipart(parts, zmq.NOBLOCK)
         except zmq.Again:
@@ -84,14 +89,17 @@ class ClientSocket:
 
     def wait(self, seconds: float, *, to_send: bool = False) -> bool:
         """Sleep until something arrives, or with ``to_send`` until there is a connection; returns whether it did."""
+        if to_send and not self.guard.connected.is_set():
+            # What arrived before the connection ended is there already; no more comes without another.
+            return bool(self._socket.poll(0)) or self.guard.connected.wait(seconds)
         return bool(self._socket.poll(int(seconds * 1000), zmq.POLLIN | (zmq.POLLOUT if to_send else 0)))
 
 
 def _socket(address: str) -> zmq.Socket[bytes]:
     socket = zmq.Context.instance().socket(zmq.DEALER)
     socket.setsockopt(zmq.LINGER, 0)
-    # Without a connection a send fails at once, instead of queueing requests that would arrive twice.
-    socket.setsockopt(zmq.IMMEDIATE, 1)
+    # Not `zmq.IMMEDIATE`: with it libzmq 4.3.5 drops what is half read when a connection ends, and then aborts the
+    # process ("Assertion failed: !_more"). `ClientSocket.send` looks at the connection instead.
     # Reconnect when a connection falls silent (another network, a sleeping router).
     socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
     socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6000)

@@ -38,12 +38,14 @@ class ReplyGuard:
     Attributes:
         allowed: bytes that the replies under way may have together; the client keeps it up to date.
         exceeded: bytes that had arrived when a connection was cut off, 0 if none was.
+        connected: set while there is a connection whose handshake is over.
     """
 
     def __init__(self, dealer: zmq.Socket[bytes]):
         """Watch a socket that is not connected yet."""
         self.allowed = 0
         self.exceeded = 0
+        self.connected = threading.Event()
         self._handshakes: deque[int] = deque(maxlen=100)
         # Bytes that had arrived when the last whole message was known, and whether there was one since the last look.
         self._handled, self._fresh = 0, False
@@ -88,7 +90,10 @@ class ReplyGuard:
             self._descriptor, self._handled = value, 0
         elif event & _ENDS:
             self._descriptor = None
+            self.connected.clear()
         else:
+            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self.connected.set()
             self._handshakes.append(event)
 
     def _check(self, descriptor: int) -> None:

@@ -105,10 +105,11 @@ def test_long_paths_of_many_clients_do_not_pile_up(service, connect, scene, truc
     with service.live_views_paused():
         busy = connect(service)
         busy.send(GetCoverage(truck.to_wire()))
+        assert isinstance(busy.ask(Hello()), Welcome)
         clients = [connect(service) for _ in range(5)]
         for one in clients:
             one.send(long)
-            assert isinstance(wire.ask(Hello()), Welcome)
+            assert isinstance(one.ask(Hello()), Welcome), "it has arrived, before that of the next"
         for one in clients[:2]:
             _, reply = one.receive()
             assert isinstance(reply, Error) and reply.code == "superseded"
