@@ -136,6 +136,11 @@ class DepthSurface:
 
         return back_limits(self.depth, pixel_angles(self.intrinsics).to(self.device))
 
+    @property
+    def has_back_limits(self) -> bool:
+        """Whether `back_limits` have been measured."""
+        return "back_limits" in self.__dict__
+
     def frame_range(self, start: int, stop: int) -> DepthSurface:
         """The surface of frames start..stop-1, as views: nothing is copied or computed again."""
         part = slice(start, stop)
@@ -146,6 +151,11 @@ class DepthSurface:
         for name in ("depth_range", "rays"):
             if name in self.__dict__:
                 surface.__dict__[name] = tuple(values[part] for values in self.__dict__[name])
+        if self.has_back_limits:
+            limits = self.back_limits
+            surface.__dict__["back_limits"] = replace(limits, limits=limits.limits[part], steps=limits.steps[part])
+        else:
+            surface.__dict__.pop("back_limits", None)
         return surface
 
     def to(self, device: torch.device | str) -> DepthSurface:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -15,15 +15,23 @@ class RenderedFrame:
 
     Attributes:
         index: from 0, of the shot.
-        color: (H, W, 3) uint8 sRGB, black where nothing was seen.
+        color: (H, W, 3) uint8 sRGB, black where nothing was seen or remembered.
         mask: (H, W) bool, true = seen.
         depth: (H, W) float32 along the new camera's z, scene units; infinite where there is no surface at all.
+        remembered: (H, W) bool, true = not seen now, but known from other frames of the clip: colour and depth are
+            theirs. None where the clip's memory was not asked for.
     """
 
     index: int
     color: np.ndarray
     mask: np.ndarray
     depth: np.ndarray
+    remembered: np.ndarray | None = None
+
+    @property
+    def known(self) -> np.ndarray:
+        """(H, W) bool, true = seen or remembered: what needs no filling."""
+        return self.mask if self.remembered is None else self.mask | self.remembered
 
 
 @dataclass(frozen=True)
@@ -31,15 +39,17 @@ class RenderedBatch:
     """Several frames of a render, on one device.
 
     Attributes:
-        color: (T, H, W, 3) uint8, sRGB, black where unseen.
+        color: (T, H, W, 3) uint8, sRGB, black where neither seen nor remembered.
         mask: (T, H, W) bool, true where the footage was seen.
         depth: (T, H, W) float32, along the new camera's z, of the nearest surface of any kind; infinite where there
             is none. None unless it was asked for.
+        remembered: (T, H, W) bool, see `RenderedFrame`; None unless it was asked for.
     """
 
     color: torch.Tensor
     mask: torch.Tensor
     depth: torch.Tensor | None = None
+    remembered: torch.Tensor | None = None
 
     def to(self, device: torch.device | str) -> RenderedBatch:
         """The same frames on a device; from a GPU to the CPU by way of page-locked memory, several times as fast."""
@@ -51,8 +61,12 @@ class RenderedBatch:
 
     def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> RenderedBatch:
         """The batch with a function applied to each of its tensors."""
-        depth = None if self.depth is None else change(self.depth)
-        return RenderedBatch(change(self.color), change(self.mask), depth)
+        changed = {
+            field.name: change(values)
+            for field in fields(self)
+            if (values := getattr(self, field.name)) is not None
+        }
+        return RenderedBatch(**changed)
 
 
 def page_locked_copy(values: torch.Tensor) -> torch.Tensor:
@@ -79,4 +93,4 @@ def force_first_frame(batch: RenderedBatch, source: torch.Tensor) -> RenderedBat
     color, mask = batch.color.clone(), batch.mask.clone()
     color[0] = source.to(color.device)
     mask[0] = True
-    return RenderedBatch(color, mask, batch.depth)
+    return replace(batch, color=color, mask=mask)

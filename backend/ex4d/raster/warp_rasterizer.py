@@ -29,7 +29,16 @@ from ex4d.raster.rasterizer import (
     cpu_cores,
     indexed_device,
 )
-from ex4d.raster.warp import antialiasing, clipping, drawing, projection, resolving, stretched_faces, unsnapped
+from ex4d.raster.warp import (
+    antialiasing,
+    clipping,
+    drawing,
+    projection,
+    remembering,
+    resolving,
+    stretched_faces,
+    unsnapped,
+)
 from ex4d.warp_start import start_warp
 from ex4d_core.cameras import CameraPath
 
@@ -92,6 +101,7 @@ class WarpRasterizer:
             stretched_faces,
             antialiasing,
             resolving,
+            remembering,
         ):
             wp.load_module(kernels, device=self._warp_device)
 
@@ -109,14 +119,15 @@ class WarpRasterizer:
 
         def draw(start: int) -> None:
             part = slice(start, min(start + size, frames))
-            self._draw_batch(surface, inputs.frames(part), camera.size, (color[part], mask[part], depth[part]))
+            drawn = surface.frame_range(part.start, part.stop)
+            self._draw_batch(drawn, inputs.frames(part), camera.size, (color[part], mask[part], depth[part]))
 
         threads = min(cpu_cores(), len(starts)) if self.device.type == "cpu" else 1
         if threads > 1:
             with ThreadPoolExecutor(threads) as pool:
                 list(pool.map(draw, starts))
         else:
-            with self._torch_stream():
+            with self.torch_stream():
                 for start in starts:
                     draw(start)
         return RenderedBatch(
@@ -147,7 +158,7 @@ class WarpRasterizer:
         """Room for a frame's stretched faces in the "thickness" model."""
         return vertices // 4 + 8192
 
-    def _torch_stream(self) -> contextlib.AbstractContextManager[object]:
+    def torch_stream(self) -> contextlib.AbstractContextManager[object]:
         """Make Warp launch on PyTorch's CUDA stream, behind the work that produces the kernels' inputs."""
         if self.device.type == "cpu":
             return contextlib.nullcontext()
@@ -164,7 +175,8 @@ class WarpRasterizer:
         vertices = rows * columns
         reference = surface.convention == "reference"
 
-        known = surface.back_limits if surface.occlusion == "thickness" and surface.frames == 1 else None
+        keeps_limits = surface.frames == 1 or surface.has_back_limits
+        known = surface.back_limits if surface.occlusion == "thickness" and keeps_limits else None
         source = inputs.source(surface, known)
         view = inputs.view(surface, size)
         projected = projection.Projected()

@@ -1,0 +1,212 @@
+"""Kernels of `key_frames.py`: which pixels of key frames stand still, and what they show where a frame has a hole.
+
+One source for CPU and CUDA. No thread waits for another, so the results are deterministic.
+"""
+
+from __future__ import annotations
+
+import warp as wp
+
+wp.set_module_options({"enable_backward": False})
+
+
+@wp.struct
+class Lens:
+    """A source camera as another camera meets it."""
+
+    pose: wp.mat44d  # from the other camera's space to this one's
+    intrinsics: wp.vec4d  # fx, fy, cx, cy, pixels
+
+
+@wp.struct
+class Place:
+    """Where a point lies in a source image."""
+
+    z: float
+    row: int
+    column: int
+    inside: bool
+
+
+@wp.func
+def point_at(intrinsics: wp.vec4d, row: int, column: int, z: float) -> wp.vec4d:
+    """The point that a pixel's centre shows, in its camera's space."""
+    depth = wp.float64(z)
+    x = (wp.float64(column) + wp.float64(0.5) - intrinsics[2]) / intrinsics[0] * depth
+    y = (wp.float64(row) + wp.float64(0.5) - intrinsics[3]) / intrinsics[1] * depth
+    return wp.vec4d(x, y, depth, wp.float64(1.0))
+
+
+@wp.func
+def place_of(point: wp.vec4d, pose: wp.mat44d, intrinsics: wp.vec4d, rows: int, columns: int) -> Place:
+    """The pixel that shows a point, if nothing hides it."""
+    place = Place()
+    there = pose * point
+    place.z = float(there[2])
+    if there[2] > wp.float64(0.0):
+        x = there[0] / there[2] * intrinsics[0] + intrinsics[2]
+        y = there[1] / there[2] * intrinsics[1] + intrinsics[3]
+        if x >= wp.float64(0.0) and y >= wp.float64(0.0) and x < wp.float64(columns) and y < wp.float64(rows):
+            place.inside = True
+            place.row = int(y)
+            place.column = int(x)
+    return place
+
+
+@wp.func
+def nearest_around(depth: wp.array3d(dtype=float), frame: int, row: int, column: int) -> float:
+    """The least depth of a pixel and its neighbours, which may show a silhouette that the point is beside."""
+    nearest = depth[frame, row, column]
+    for y in range(wp.max(row - 1, 0), wp.min(row + 2, depth.shape[1])):
+        for x in range(wp.max(column - 1, 0), wp.min(column + 2, depth.shape[2])):
+            nearest = wp.min(nearest, depth[frame, y, x])
+    return nearest
+
+
+@wp.func
+def color_difference(
+    color: wp.array4d(dtype=wp.uint8), a: int, a_row: int, a_column: int, b: int, b_row: int, b_column: int
+) -> int:
+    """The largest difference of two pixels' channels."""
+    largest = int(0)
+    for channel in range(3):
+        difference = int(color[a, a_row, a_column, channel]) - int(color[b, b_row, b_column, channel])
+        largest = wp.max(largest, wp.abs(difference))
+    return largest
+
+
+@wp.kernel
+def compare_key_frames(
+    first: int,
+    span: int,
+    depth: wp.array3d(dtype=float),
+    color: wp.array4d(dtype=wp.uint8),
+    intrinsics: wp.array(dtype=wp.vec4d),
+    poses: wp.array2d(dtype=wp.mat44d),
+    tolerance: float,
+    color_tolerance: int,
+    agreeing: wp.array3d(dtype=wp.uint8),
+    contradicting: wp.array3d(dtype=wp.uint8),
+):
+    """Count for each pixel the other key frames that see its point where it is, and those that see another thing there.
+
+    A frame contradicts where it looks through the point, or sees another colour at its depth; it has no say where
+    something hides the point, or where it does not look.
+
+    Args:
+        first: number of the key frame of thread 0.
+        poses: from the first key frame's camera space to the second's.
+        tolerance: share of the depth within which depths are the same.
+        color_tolerance: of 255, within which colours are.
+    """
+    thread, row, part = wp.tid()
+    key = first + thread
+    rows = depth.shape[1]
+    columns = depth.shape[2]
+    for column in range(part * span, wp.min(part * span + span, columns)):
+        point = point_at(intrinsics[key], row, column, depth[key, row, column])
+        agree = int(0)
+        contradict = int(0)
+        for other in range(depth.shape[0]):
+            if other != key:
+                place = place_of(point, poses[key, other], intrinsics[other], rows, columns)
+                if place.inside:
+                    vote = int(0)
+                    if place.z < depth[other, place.row, place.column] * (1.0 - tolerance):
+                        if place.z < nearest_around(depth, other, place.row, place.column) * (1.0 - tolerance):
+                            vote = -1
+                    for y in range(wp.max(place.row - 1, 0), wp.min(place.row + 2, rows)):
+                        for x in range(wp.max(place.column - 1, 0), wp.min(place.column + 2, columns)):
+                            there = depth[other, y, x]
+                            if vote < 1 and wp.abs(place.z - there) < tolerance * there:
+                                vote = -1
+                                if color_difference(color, key, row, column, other, y, x) <= color_tolerance:
+                                    vote = 1
+                    if vote > 0:
+                        agree += 1
+                    if vote < 0:
+                        contradict += 1
+        agreeing[key, row, column] = wp.uint8(agree)
+        contradicting[key, row, column] = wp.uint8(contradict)
+
+
+@wp.kernel
+def recall_unseen(
+    span: int,
+    view: wp.vec4d,
+    keys: wp.array(dtype=Lens),
+    skipped: int,
+    still: wp.array3d(dtype=wp.uint8),
+    drawn_color: wp.array4d(dtype=wp.uint8),
+    drawn_mask: wp.array3d(dtype=wp.uint8),
+    drawn_depth: wp.array3d(dtype=float),
+    own: Lens,
+    own_depth: wp.array3d(dtype=float),
+    wall: wp.array2d(dtype=float),
+    mask: wp.array2d(dtype=wp.uint8),
+    same: float,
+    slack: float,
+    color: wp.array3d(dtype=wp.uint8),
+    depth: wp.array2d(dtype=float),
+    remembered: wp.array2d(dtype=wp.uint8),
+):
+    """Fill unseen pixels of one image from key frames that were drawn from its camera.
+
+    A key frame's surface counts where it stands still, where this frame's own source image does not look through it,
+    and as far as this frame's solid does not hide it. Of the depths on which two key frames agree, the farthest wins;
+    the colour is the mean of those that agree on it.
+
+    Args:
+        view: fx, fy, cx, cy of the new camera.
+        keys: the key frames' cameras, from the new camera's space.
+        skipped: the key frame that is this frame itself, or -1.
+        still: (K, H, W) of the key frames' pixels.
+        drawn_color, drawn_mask, drawn_depth: (K, h, w, ...), the key frames from the new camera. Depths of what does
+            not count are overwritten.
+        own, own_depth: this frame's source camera, from the new camera's space, and its depth (1, H, W).
+        wall: (h, w), how far this frame's own solid leaves the ray free.
+        same: share of the depth within which two key frames agree.
+        slack: likewise, by which a point may be before what the frame itself sees, or behind its solid.
+    """
+    row, part = wp.tid()
+    count = drawn_depth.shape[0]
+    for column in range(part * span, wp.min(part * span + span, mask.shape[1])):
+        remembered[row, column] = wp.uint8(0)
+        if mask[row, column] == wp.uint8(0):
+            for key in range(count):
+                z = drawn_depth[key, row, column]
+                known = drawn_mask[key, row, column] != wp.uint8(0) and key != skipped
+                known = known and z <= wall[row, column] * (1.0 + slack)
+                if known:
+                    point = point_at(view, row, column, z)
+                    place = place_of(point, keys[key].pose, keys[key].intrinsics, still.shape[1], still.shape[2])
+                    known = place.inside and still[key, place.row, place.column] != wp.uint8(0)
+                    if known:
+                        place = place_of(point, own.pose, own.intrinsics, own_depth.shape[1], own_depth.shape[2])
+                        if place.inside:
+                            limit = nearest_around(own_depth, 0, place.row, place.column)
+                            known = place.z >= limit * (1.0 - slack)
+                if not known:
+                    drawn_depth[key, row, column] = wp.inf
+            farthest = float(0.0)
+            for key in range(count):
+                z = drawn_depth[key, row, column]
+                if z < wp.inf and z > farthest:
+                    agree = int(0)
+                    for other in range(count):
+                        if wp.abs(drawn_depth[other, row, column] - z) <= same * z:
+                            agree += 1
+                    if agree >= 2:
+                        farthest = z
+            if farthest > 0.0:
+                total = wp.vec3(0.0, 0.0, 0.0)
+                weight = float(0.0)
+                for key in range(count):
+                    if wp.abs(drawn_depth[key, row, column] - farthest) <= same * farthest:
+                        weight += 1.0
+                        for channel in range(3):
+                            total[channel] = total[channel] + float(drawn_color[key, row, column, channel])
+                for channel in range(3):
+                    color[row, column, channel] = wp.uint8(int(total[channel] / weight + 0.5))
+                depth[row, column] = farthest
+                remembered[row, column] = wp.uint8(1)
