@@ -266,12 +266,14 @@ class View(Reply):
     Attributes:
         seen: share of the image that the footage saw.
         payload: the image as JPEG.
+        remembered: share that only other frames of the clip saw, and that the image shows.
     """
 
     max_payload: ClassVar[int] = MAX_IMAGE_BYTES
     width: _Side
     height: _Side
     seen: Annotated[float, Range(0, 1)]
+    remembered: Annotated[float, Range(0, 1)] = 0.0
     payload: bytes = b""
 
 
@@ -293,11 +295,13 @@ class Coverage(Reply):
     Attributes:
         seen: share of the frame that the footage saw, 0 to 1.
         view_angle: degrees between the directions from which the source camera and the new one look at the subject.
+        remembered: share that only other frames of the clip saw, where the shot shows it; empty from older services.
     """
 
     max_header: ClassVar[int] = _LONG_HEADER_BYTES
     seen: Floats
     view_angle: Floats
+    remembered: Floats = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,10 @@ from ex4d_core.safe_files import create_folder
 from ex4d_core.scene_manifest import FILE_NAMES, MANIFEST
 from ex4d_core.shot import MAX_FRAMES
 from ex4d_core.stages import Pace, silence_text, stage_and_eta
-from ex4d_core.take_files import TAKE_FILES, frame_file_name
+from ex4d_core.take_files import ALL_TAKE_FILES, frame_file_name
 from ex4d_core.transfers import WINDOW, chunks_of, fetch_blobs, names_on_disk, upload_blobs
 
-# What a reconstruction announces. A name from the wire is only ever compared with these, or with `TAKE_FILES`; it never
+# What a reconstruction announces. A name from the wire is only ever compared with these, or with `ALL_TAKE_FILES`; it never
 # becomes a path by itself.
 PACKAGE_FILES = (*FILE_NAMES.values(), MANIFEST)
 
@@ -281,7 +281,7 @@ class RemoteJob:
             return None
         if event.kind == "frame" and 0 <= event.index < MAX_FRAMES:
             return self.results_folder / frame_file_name(event.index)
-        if event.kind == "file" and event.name in (*TAKE_FILES, *PACKAGE_FILES):
+        if event.kind == "file" and event.name in (*ALL_TAKE_FILES, *PACKAGE_FILES):
             return self.results_folder / event.name
         return None
 

@@ -48,6 +48,10 @@ OCCLUSION_MODELS: tuple[str, ...] = get_args(OcclusionModel)
 ENGINES: tuple[str, ...] = get_args(EngineName)
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 
+# Engines that show what other frames of the clip saw, unless a shot says otherwise. The weights of wan were trained with
+# what a single frame shows.
+REMEMBERING_ENGINES: tuple[EngineName, ...] = ("preview",)
+
 # A LoRA is asked for by its file's name without the ending; no name can lead out of the folder of LoRAs.
 _LORA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,150}")
 
@@ -82,6 +86,8 @@ class RenderSettings(Settings):
         occlusion: what the space behind a discontinuity counts as: "watertight" (solid, as in EX-4D), "open" (empty)
             or "thickness" (solid to a plausible depth; "centered" convention and rasterizer "warp" only).
         licence: what the result is for; some rasterizers are for research only. None leaves it to the machine.
+        remember: whether unseen pixels show what other frames of the clip saw there ("centered" convention only). None
+            leaves it to the engine: preview does, wan does not; nor does a render without an engine.
 
     Raises:
         RequestError: a field of the wrong type or out of range, or an occlusion model that does not go with the others.
@@ -111,6 +117,10 @@ class RenderSettings(Settings):
             aliases=("--license",),
         ),
     ] = None
+    remember: Annotated[
+        bool | None,
+        Option("show what other frames of the clip saw where this one sees nothing (default: only with engine preview)"),
+    ] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -118,6 +128,10 @@ class RenderSettings(Settings):
             raise RequestError(
                 "occlusion thickness does not exist in the reference convention: use watertight or open, or the "
                 "centered convention"
+            )
+        if self.remember and self.convention == "reference":
+            raise RequestError(
+                "remember does not exist in the reference convention: leave it out, or use the centered convention"
             )
         if self.occlusion == "thickness" and self.rasterizer == "nvdiffrast":
             raise RequestError(
@@ -351,11 +365,24 @@ class ShotRequest(Settings):
         return self.source_frames
 
     def to_wire(self) -> dict[str, Any]:
-        """Plain values for msgpack and JSON; without source frames that are consecutive, which older sides refuse."""
+        """Plain values for msgpack and JSON, without what older sides refuse where it says nothing.
+
+        That is source frames that are consecutive, and a memory of the clip that is left to the engine.
+        """
         values = super().to_wire()
+        if self.render.remember is None:
+            del values["render"]["remember"]
         if self.source_frames is None:
             del values["source_frames"]
         return values
+
+    @property
+    def settled_render(self) -> RenderSettings:
+        """The render's settings, with what they leave to the engine."""
+        if self.render.remember is not None:
+            return self.render
+        remember = self.engine in REMEMBERING_ENGINES and self.render.convention == "centered"
+        return replace(self.render, remember=remember)
 
     def part(self, start: int, stop: int) -> ShotRequest:
         """The same shot from frame ``start`` up to, but not including, ``stop``.

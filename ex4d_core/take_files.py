@@ -5,11 +5,20 @@ from __future__ import annotations
 # The request that made a take: the first file that a take delivers, by which its folder is recognised.
 REQUEST_FILE = "request.json"
 
-# What a finished take brings along besides its frames.
+# What every finished take brings along besides its frames.
 TAKE_FILES = ("take.mp4", "color.mp4", "mask.mp4", "camera.npz", REQUEST_FILE)
+
+# Where a take shows what other frames of the clip saw; only takes with the clip's memory have it.
+REMEMBERED_FILE = "remembered.mp4"
+ALL_TAKE_FILES = (*TAKE_FILES, REMEMBERED_FILE)
 
 # The newest small image of a take that is still being denoised.
 ESTIMATE_FILE = "estimate.png"
+
+
+def take_files(remembers: bool) -> tuple[str, ...]:
+    """What a take has besides its frames, with the clip's memory or without."""
+    return ALL_TAKE_FILES if remembers else TAKE_FILES
 
 
 def frame_file_name(index: int) -> str:

@@ -15,7 +15,7 @@ from ex4d_core.errors import RequestError
 from ex4d_core.remote_job import PACKAGE_FILES
 from ex4d_core.safe_files import is_link
 from ex4d_core.scene_manifest import MANIFEST
-from ex4d_core.take_files import ESTIMATE_FILE, TAKE_FILES
+from ex4d_core.take_files import ESTIMATE_FILE, ALL_TAKE_FILES
 
 from ..jobs.tracker import tracker
 from ..paths import from_blend, in_words
@@ -26,7 +26,7 @@ from .folders import former_folders, project_folder
 
 # What Blender writes beside a movie that has proxies.
 _PROXIES = "BL_proxy"
-_TAKE_NAMES = {*TAKE_FILES, ESTIMATE_FILE, REQUEST_FILE}
+_TAKE_NAMES = {*ALL_TAKE_FILES, ESTIMATE_FILE, REQUEST_FILE}
 _FRAME = re.compile(r"frame_\d{5,}\.png")
 
 

@@ -23,7 +23,7 @@ from ex4d_core.remote_take import RemoteTake
 from ex4d_core.scene import Scene
 from ex4d_core.scene_manifest import FILE_NAMES, FootageOrigin
 from ex4d_core.shot import ShotRequest
-from ex4d_core.take_files import TAKE_FILES
+from ex4d_core.take_files import ALL_TAKE_FILES, TAKE_FILES
 
 DATA = Path(__file__).resolve().parents[1] / "data" / "previous_version"
 NEW_COLUMNS = {"started", "device", "digest", "bytes", "downs", "room", "ended", "owner"}
@@ -63,7 +63,7 @@ def test_old_jobs_are_listed_fetched_and_run_to_the_end(client, tmp_path):
     take = RemoteTake(tmp_path / "take", ShotRequest(scene.digest, camera.frames(1, 4), first_frame=1), job=TAKE)
     status = client.run(take.conversation(), timeout=120)
     assert (status.state, status.attempt) == ("done", 1), status.reason
-    assert sorted(take.frames) == [0, 1, 2] and set(take.files) == set(TAKE_FILES)
+    assert sorted(take.frames) == [0, 1, 2] and set(take.files) == set(ALL_TAKE_FILES)
 
     remote = RemoteScene(tmp_path / "reconstruction", job=RECONSTRUCTION)
     status = client.run(remote.conversation(), timeout=120)

@@ -1,7 +1,8 @@
 """Render colour and mask movies of a scene from a new camera: what the footage saw, and where it saw nothing.
 
 Writes color_NAME.mp4, mask_NAME.mp4 and camera_NAME.npz into a folder, or everything losslessly into one .npz
-(color (T,H,W,3) u8, mask (T,H,W) bool, coverage (T,)). In place of a scene it also takes one .npz with depth (T,H,W),
+(color (T,H,W,3) u8, mask (T,H,W) bool, coverage (T,)). With --remember also remembered_NAME.mp4, or remembered
+(T,H,W) bool. In place of a scene it also takes one .npz with depth (T,H,W),
 rgb (T,H,W,3) and intrinsics (3,3).
 """
 
@@ -58,15 +59,21 @@ def run(options: argparse.Namespace, report: Report) -> int:
             views.save(options.out, overwrite=options.overwrite)
         report.add("arrays", options.out)
         visible = views.visible_fraction
+        remembered = None if views.remembered is None else views.remembered.mean(axis=(1, 2))
     else:
         how |= {"inputs": inputs, "overwrite": options.overwrite}
         with report.stages() as progress:
             movies = render_movies(scene, camera, settings, options.out, name, **how, progress=progress)
         report.add("color", movies.color, f"{movies.color}")
         report.add("mask", movies.mask)
+        if movies.remembered is not None:
+            report.add("remembered", movies.remembered)
         report.add("camera", movies.camera)
         visible = movies.visible_fraction
+        remembered = movies.remembered_fraction if movies.remembered is not None else None
     percent = 100 * visible
     seen = f"{percent.mean():.1f} % on average, {percent.min():.1f} % in frame {percent.argmin()}"
     report.add("visible_fraction", visible, seen)
+    if remembered is not None:
+        report.add("remembered_fraction", remembered, f"{100 * remembered.mean():.1f} % on average")
     return 0

@@ -46,7 +46,7 @@ class PreviewEngine:
         done: int = 0,
         state: EngineState | None = None,
     ) -> Iterator[np.ndarray]:
-        """Yield each rendered frame at once, its seen pixels unchanged; see `Engine.generate`.
+        """Yield each rendered frame at once, its seen and remembered pixels unchanged; see `Engine.generate`.
 
         Filling depends on the frames before. It takes a fraction of the time that rendering does, so frames that are
         done are filled again for the next ones, and no state is kept.
@@ -56,9 +56,9 @@ class PreviewEngine:
             if self.settings.holes == "mark":
                 filling = np.array(self.settings.hole_color, dtype=np.uint8)
             else:
-                filling = filler.fill_array(frame.color, frame.mask, frame.depth)
+                filling = filler.fill_array(frame.color, frame.known, frame.depth)
             if index >= done:
-                yield np.where(frame.mask[..., None], frame.color, filling)
+                yield np.where(frame.known[..., None], frame.color, filling)
 
 
 class HoleFiller:
@@ -78,7 +78,7 @@ class HoleFiller:
 
         Args:
             color: (H, W, 3) uint8.
-            mask: (H, W) bool, true = seen.
+            mask: (H, W) bool, true = seen or remembered.
             depth: (H, W) float32.
 
         Returns:

@@ -10,13 +10,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Hashable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from cachetools import LRUCache
 
 from ex4d.machine import MachineSettings
-from ex4d.pipeline.render import scene_surface, shows_first_frame
+from ex4d.pipeline.remembered_shares import RememberedShares
+from ex4d.pipeline.render import shows_first_frame
+from ex4d.pipeline.surfaces import scene_surface
 from ex4d.raster import Rasterizer, create_rasterizer, sparse_camera, view_angles, visible_fractions
 from ex4d.raster.rasterizer import cpu_cores
 from ex4d.raster.simplified_frame import SimplifiedFrame
@@ -41,14 +43,16 @@ class PathCoverage:
         seen: (T,) float64, share of each frame that the footage saw, 0 to 1.
         view_angle: (T,) float64, degrees between the directions from which the source camera and the new camera look
             at the subject.
+        remembered: (T,) float64, share that only other frames of the clip saw, as far as the shot shows it.
     """
 
     seen: np.ndarray
     view_angle: np.ndarray
+    remembered: np.ndarray
 
     def to_wire(self) -> Mapping[str, list[float]]:
         """As `ex4d_core.messages.Coverage` has it."""
-        return {"seen": self.seen.tolist(), "view_angle": self.view_angle.tolist()}
+        return {name: getattr(self, name).tolist() for name in ("seen", "view_angle", "remembered")}
 
 
 class SceneCoverage:
@@ -62,6 +66,8 @@ class SceneCoverage:
         self._frames: LRUCache[Hashable, SimplifiedFrame] = LRUCache(_KEPT_BYTES, _size)
         self._frames_lock = threading.Lock()
         self._shares: LRUCache[Hashable, float] = LRUCache(_KEPT_SHARES)
+        self._memory: RememberedShares | None = None
+        self._recalled: LRUCache[Hashable, float] = LRUCache(_KEPT_SHARES)
         self._threads = ThreadPoolExecutor(cpu_cores(), "coverage")  # which keep working memory, too
 
     def of(self, request: ShotRequest, *, index: int = 0) -> PathCoverage:
@@ -74,6 +80,7 @@ class SceneCoverage:
             RequestError: the shot shows frames that the footage does not have.
             LicenceError, DeviceError, RasterizerUnavailableError: see `ex4d.raster.create_rasterizer`.
         """
+        request = replace(request, render=request.settled_render)
         camera, settings, shown = request.camera, request.render, request.footage_frames
         require_footage(shown, self._scene.manifest.frames)
         if settings not in self._rasterizers:
@@ -91,8 +98,19 @@ class SceneCoverage:
         seen = np.array([found[k] for k in range(len(keys))])
         if index == 0 and shows_first_frame(self._scene.manifest, camera, settings):
             seen[0] = 1.0
-        source = self._source.at(shown)
-        return PathCoverage(seen, view_angles(source, camera, self._scene.manifest.subject_distance))
+        remembered = np.zeros(len(keys))
+        if settings.remember:
+            remembered = (1 - seen) * [self._recalled_share(keys[k], request, k) for k in range(len(keys))]
+        angles = view_angles(self._source.at(shown), camera, self._scene.manifest.subject_distance)
+        return PathCoverage(seen, angles, remembered)
+
+    def _recalled_share(self, key: Hashable, request: ShotRequest, k: int) -> float:
+        """The share of a frame's unseen pixels that the clip knows."""
+        if key not in self._recalled:
+            if self._memory is None:
+                self._memory = RememberedShares(self._scene, request.render, self._device, self._machine)
+            self._recalled[key] = self._memory.of(request.camera.frames(k, k + 1), request.footage_frames[k])
+        return self._recalled[key]
 
     def _drawn(self, request: ShotRequest, missing: list[int]) -> list[float]:
         """On a GPU, frames that follow each other at once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -28,11 +29,13 @@ class Views:
     """A scene as new cameras see it, in memory.
 
     Attributes:
-        color: (T, H, W, 3) uint8 sRGB, black where nothing was seen.
+        color: (T, H, W, 3) uint8 sRGB, black where nothing was seen or remembered.
         mask: (T, H, W) bool, true where the footage was seen.
         depth: (T, H, W) float32 along the new cameras' z, scene units; infinite where there is no surface.
         camera: the cameras.
         fps: frame rate of the footage.
+        remembered: (T, H, W) bool, true where other frames of the clip saw what this one did not; None without the
+            clip's memory.
     """
 
     color: np.ndarray
@@ -40,6 +43,7 @@ class Views:
     depth: np.ndarray
     camera: CameraPath
     fps: Fraction
+    remembered: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.color)
@@ -52,6 +56,8 @@ class Views:
     def save(self, path: str | Path, name: str = "view", *, overwrite: bool = False) -> None:
         """Write color_NAME.mp4, mask_NAME.mp4 and camera_NAME.npz into a folder, or everything into one .npz.
 
+        With the clip's memory there is a remembered_NAME.mp4, too.
+
         Args:
             path: a folder, or a file that ends in .npz.
             overwrite: replace files of an earlier render.
@@ -63,9 +69,13 @@ class Views:
         path = Path(path)
         require_render_target(path, name, overwrite=overwrite)
         if is_arrays(path):
-            _save_arrays(path, self.color, self.mask)
+            _save_arrays(path, self)
             return
-        _write_movies(path, name, self.camera, self.fps, zip(self.color, self.mask, strict=True))
+        frames = (
+            (self.color[k], self.mask[k], None if self.remembered is None else self.remembered[k])
+            for k in range(len(self))
+        )
+        _write_movies(path, name, self.camera, self.fps, frames, remembers=self.remembered is not None)
 
 
 @dataclass(frozen=True)
@@ -75,12 +85,16 @@ class RenderedMovies:
     Attributes:
         color, mask, camera: the files.
         visible_fraction: (T,) float64, share of each frame that the footage saw, 0 to 1.
+        remembered: the file, with the clip's memory.
+        remembered_fraction: (T,) float64, share of each frame that only other frames of the clip saw.
     """
 
     color: Path
     mask: Path
     camera: Path
     visible_fraction: np.ndarray
+    remembered: Path | None
+    remembered_fraction: np.ndarray
 
 
 def is_arrays(path: Path) -> bool:
@@ -106,7 +120,7 @@ def require_render_target(path: Path, name: str, *, inputs: Iterable[Path] = (),
         return
     require_folder_name(path, "a folder of H.264 .mp4 movies, or one lossless .npz")
     inputs = list(inputs)
-    for file in _movie_paths(path, name):
+    for file in (*_movie_paths(path, name), _remembered_path(path, name)):
         require_file(file, inputs=inputs, overwrite=overwrite)
 
 
@@ -130,13 +144,16 @@ def render_views(
     """
     color = np.empty((len(camera), camera.height, camera.width, 3), np.uint8)
     mask, depth = np.empty(color.shape[:3], bool), np.empty(color.shape[:3], np.float32)
+    remembered = np.zeros(mask.shape, bool) if settings.remember else None
     how = {"first_frame": first_frame, "source_frames": source_frames, "device": device, "machine": machine}
-    for frame in render_shot(scene, camera, settings, **how):
+    for frame in render_shot(scene, camera, settings, **how, note=note):
         color[frame.index], mask[frame.index], depth[frame.index] = frame.color, frame.mask, frame.depth
+        if remembered is not None:
+            remembered[frame.index] = frame.remembered
         progress(STAGE, frame.index + 1, len(camera))
     if shows_nothing(mask[0].mean()):
         note(nothing_seen_note())
-    return Views(color, mask, depth, camera, scene.manifest.fps)
+    return Views(color, mask, depth, camera, scene.manifest.fps, remembered)
 
 
 def render_movies(
@@ -157,7 +174,7 @@ def render_movies(
 ) -> RenderedMovies:
     """Render into ``color_NAME.mp4``, ``mask_NAME.mp4`` and ``camera_NAME.npz``: all three are written, or none.
 
-    Memory does not depend on the number of frames. Errors and arguments as `render_views`.
+    With the clip's memory ``remembered_NAME.mp4`` is written, too. Memory of the machine does not depend on the number of frames. Errors and arguments as `render_views`.
 
     Args:
         inputs: files that the camera was made from, besides the scene.
@@ -169,18 +186,22 @@ def render_movies(
     """
     require_render_target(folder, name, inputs=[*inputs, *files_of(scene)], overwrite=overwrite)
     how = {"first_frame": first_frame, "source_frames": source_frames, "device": device, "machine": machine}
-    rendered = render_shot(scene, camera, settings, **how)
-    frames = ((frame.color, frame.mask) for frame in rendered)
-    movies = _write_movies(folder, name, camera, scene.manifest.fps, frames, progress)
+    rendered = render_shot(scene, camera, settings, **how, note=note)
+    frames = ((frame.color, frame.mask, frame.remembered) for frame in rendered)
+    fps, remembers = scene.manifest.fps, bool(settings.remember)
+    movies = _write_movies(folder, name, camera, fps, frames, progress, remembers=remembers)
     if shows_nothing(movies.visible_fraction[0]):
         note(nothing_seen_note())
     return movies
 
 
-def _save_arrays(path: Path, color: np.ndarray, mask: np.ndarray) -> None:
+def _save_arrays(path: Path, views: Views) -> None:
+    arrays = {"color": views.color, "mask": views.mask, "coverage": views.visible_fraction}
+    if views.remembered is not None:
+        arrays["remembered"] = views.remembered
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as partial, translate_write_errors(path), open(partial, "wb") as file:
-        np.savez_compressed(file, color=color, mask=mask, coverage=mask.mean(axis=(1, 2)))
+        np.savez_compressed(file, **arrays)
 
 
 def _movie_paths(folder: Path, name: str) -> tuple[Path, Path, Path]:
@@ -188,31 +209,46 @@ def _movie_paths(folder: Path, name: str) -> tuple[Path, Path, Path]:
     return folder / f"color_{name}.mp4", folder / f"mask_{name}.mp4", folder / f"camera_{name}.npz"
 
 
+def _remembered_path(folder: Path, name: str) -> Path:
+    """Where other frames of the clip saw what a render's own did not."""
+    return folder / f"remembered_{name}.mp4"
+
+
 def _write_movies(
     folder: Path,
     name: str,
     camera: CameraPath,
     fps: Fraction,
-    frames: Iterable[tuple[np.ndarray, np.ndarray]],
+    frames: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray | None]],
     progress: Progress = ignore_progress,
+    *,
+    remembers: bool,
 ) -> RenderedMovies:
     folder.mkdir(parents=True, exist_ok=True)
     color_path, mask_path, camera_path = _movie_paths(folder, name)
     how = {"width": camera.width, "height": camera.height, "fps": fps, "metadata": {"ex4d_version": __version__}}
-    visible = []
+    remembered_path = _remembered_path(folder, name)
+    visible, recalled = [], []
     with (
         atomic_write(camera_path) as partial,
         VideoWriter(color_path, **how) as color_movie,
         VideoWriter(mask_path, **how) as mask_movie,
+        VideoWriter(remembered_path, **how) if remembers else nullcontext() as remembered_movie,
     ):
-        for color, mask in frames:
+        for color, mask, remembered in frames:
             color_movie.write(color)
             mask_movie.write(mask)
             visible.append(mask.mean())
+            recalled.append(0.0 if remembered is None else remembered.mean())
+            if remembered_movie is not None and remembered is not None:
+                remembered_movie.write(remembered)
             progress(STAGE, len(visible), len(camera))
-        # All three are whole before the first one gets its name: a full disk leaves no mask without its colour.
+        # All are whole before the first one gets its name: a full disk leaves no mask without its colour.
         with translate_write_errors(camera_path):
             camera.save(partial)
+        if remembered_movie is not None:
+            remembered_movie.finish()
         mask_movie.finish()
         color_movie.finish()
-    return RenderedMovies(color_path, mask_path, camera_path, np.array(visible))
+    written = remembered_path if remembers else None
+    return RenderedMovies(color_path, mask_path, camera_path, np.array(visible), written, np.array(recalled))

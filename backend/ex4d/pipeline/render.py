@@ -5,14 +5,11 @@ It works in batches of a fixed size, so memory does not grow with the number of 
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Sequence
-
-import numpy as np
-import torch
+from collections.abc import Callable, Iterator, Sequence
 
 from ex4d.machine import MachineSettings
-from ex4d.mesh import DepthSurface
+from ex4d.pipeline.clip_memory import ClipMemory
+from ex4d.pipeline.surfaces import scene_surface
 from ex4d.raster import (
     Rasterizer,
     RenderedBatch,
@@ -25,7 +22,7 @@ from ex4d_core.cameras import CameraPath
 from ex4d_core.scene import PlacedFootage
 from ex4d_core.scene_manifest import SceneManifest
 from ex4d_core.shot import RenderSettings
-from ex4d_core.source_frames import consecutive_from, is_consecutive, require_footage, shown_frames
+from ex4d_core.source_frames import require_footage, shown_frames
 
 # Footage and images of a batch take about 20 bytes a pixel, and the drawing of it as much again on a CPU; this keeps
 # a batch under 300 MB.
@@ -44,6 +41,7 @@ def render_shot(
     source_frames: Sequence[int] | None = None,
     device: str = "auto",
     machine: MachineSettings | None = None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> Iterator[RenderedFrame]:
     """Render a camera path through a scene.
 
@@ -53,6 +51,7 @@ def render_shot(
         source_frames: a footage frame for each new one, in any order.
         device: "auto", "cpu", or "cuda" with an optional number.
         machine: as the environment says by default.
+        note: called with sentences about what the user should know of the clip's memory.
 
     Raises:
         RequestError: the camera runs past the footage or starts before it, or there is not a source frame for each.
@@ -63,11 +62,14 @@ def render_shot(
     shown = shown_frames(len(camera), first_frame, source_frames)
     require_footage(shown, manifest.frames)
     rasterizer = create_rasterizer(settings.rasterizer, device, settings.licence, machine)
+    memory = None
+    if settings.remember:
+        memory = ClipMemory(scene, settings, device=device, machine=machine, note=note)
     pixels = max(manifest.width * manifest.height, camera.width * camera.height)
     batch = max(1, _BATCH_BYTES // (_BYTES_PER_PIXEL * pixels))
     for start in range(0, len(camera), batch):
         part = camera.frames(start, start + batch)
-        yield from _render_batch(scene, part, settings, rasterizer, shown[start : start + batch], start)
+        yield from _render_batch(scene, part, settings, rasterizer, shown[start : start + batch], start, memory)
 
 
 def _render_batch(
@@ -77,58 +79,21 @@ def _render_batch(
     rasterizer: Rasterizer,
     shown: Sequence[int],
     index: int,
+    memory: ClipMemory | None,
 ) -> Iterator[RenderedFrame]:
     surface = scene_surface(scene, scene.source_camera(), settings, shown)
     first_is_source = index == 0 and shows_first_frame(scene.manifest, camera, settings)
+    done = 0
     for rendered in render_in_batches(rasterizer, surface, camera, with_depth=True):
+        stop = done + len(rendered.mask)
+        if memory is not None:
+            views = surface.frame_range(done, stop), camera.frames(done, stop)
+            rendered = memory.recall(rendered, *views, shown[done:stop])
+        done = stop
         if first_is_source:
             rendered, first_is_source = force_first_frame(rendered, surface.color[0]), False
         yield from _each_frame(rendered, index)
         index += len(rendered.mask)
-
-
-def scene_surface(
-    scene: PlacedFootage,
-    source: CameraPath,
-    settings: RenderSettings,
-    shown: Sequence[int],
-    *,
-    copy: bool = True,
-) -> DepthSurface:
-    """What some frames of the footage show; consecutive ones without a copy are the scene's files, mapped.
-
-    Args:
-        source: the scene's source camera, which takes a moment to read.
-        shown: numbers of the frames, in any order.
-    """
-    if is_consecutive(shown):
-        shown = consecutive_from(shown[0], len(shown))
-    seen_by = source.at(shown)
-    depth, color = (_frames_of(stored, shown, copy) for stored in (scene.depth(), scene.color()))
-    return DepthSurface(
-        _as_tensor(depth),
-        _as_tensor(color),
-        torch.tensor(seen_by.intrinsics),
-        torch.from_numpy(seen_by.camera_to_world),
-        settings.convention,
-        settings.occlusion_rule,
-        settings.occlusion,
-    )
-
-
-def _frames_of(stored: np.ndarray, shown: Sequence[int], copy: bool) -> np.ndarray:
-    """Frames of a mapped array; in any order each of them is read once, however often it is shown."""
-    if isinstance(shown, range):
-        part = stored[shown.start : shown.stop]
-        return np.array(part) if copy else part
-    read, places = np.unique(np.asarray(shown), return_inverse=True)
-    return np.asarray(stored[read])[places]
-
-
-def _as_tensor(values: np.ndarray) -> torch.Tensor:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # nobody writes to footage
-        return torch.from_numpy(values)
 
 
 def shows_first_frame(footage: SceneManifest, camera: CameraPath, settings: RenderSettings) -> bool:
@@ -159,4 +124,5 @@ def _each_frame(rendered: RenderedBatch, index: int) -> Iterator[RenderedFrame]:
             rendered.color[offset].numpy(),
             rendered.mask[offset].numpy(),
             rendered.depth[offset].numpy(),
+            None if rendered.remembered is None else rendered.remembered[offset].numpy(),
         )

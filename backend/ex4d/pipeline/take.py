@@ -24,7 +24,7 @@ from ex4d_core.scene import Scene
 from ex4d_core.scene_manifest import SceneError
 from ex4d_core.shot import ShotRequest
 from ex4d_core.stages import stage_with_eta
-from ex4d_core.take_files import REQUEST_FILE, frame_file_name
+from ex4d_core.take_files import REMEMBERED_FILE, REQUEST_FILE, frame_file_name
 
 
 class TakeSink(Protocol):
@@ -65,8 +65,9 @@ def generate_take(
     """Generate every frame and file of a take.
 
     The take's frames are PNGs (lossless, and they can arrive one by one); its movies are for editors and for people:
-    ``take.mp4``, and ``color.mp4`` and ``mask.mp4`` as EX-4D's generator reads them. Its request comes first, so that
-    an interrupted take can be told from other files and be continued.
+    ``take.mp4``, and ``color.mp4`` and ``mask.mp4`` as EX-4D's generator reads them; with the clip's memory also
+    ``remembered.mp4``. Its request comes first, so that an interrupted take can be told from other files and be
+    continued.
 
     Args:
         device: as in `create_engine`.
@@ -103,17 +104,23 @@ def generate_take(
             camera.save(work_folder / "camera.npz")
             sink.file("camera.npz", work_folder / "camera.npz")
 
-    with ExitStack() as movies:
-        color, mask, take = (
-            movies.enter_context(
-                VideoWriter(work_folder / name, camera.width, camera.height, fps, metadata=metadata, sound=sound)
+    settings = request.settled_render
+    names = ["color.mp4", "mask.mp4", *([REMEMBERED_FILE] if settings.remember else []), "take.mp4"]
+    with ExitStack() as opened:
+        sounds = {"take.mp4": _sound_of(scene, request)}
+        movies = {
+            name: opened.enter_context(
+                VideoWriter(
+                    work_folder / name, camera.width, camera.height, fps, metadata=metadata, sound=sounds.get(name)
+                )
             )
-            for name, sound in (("color.mp4", None), ("mask.mp4", None), ("take.mp4", _sound_of(scene, request)))
-        )
+            for name in names
+        }
+        take = movies["take.mp4"]
         # Several devices are for the engine; the first one renders.
         how = {"first_frame": request.first_frame, "source_frames": request.source_frames, "machine": machine}
-        rendered = render_shot(scene, camera, request.render, **how, device=Devices.parse(device).first)
-        recorded = _recorded(rendered, color, mask, note)
+        rendered = render_shot(scene, camera, settings, **how, device=Devices.parse(device).first, note=note)
+        recorded = _recorded(rendered, movies, note)
         for index, path in enumerate(finished):
             take.write(_finished_image(path, request))
             sink.progress(engine.name, index + 1, len(camera))
@@ -133,7 +140,7 @@ def generate_take(
             pass
 
     announce()
-    for name in ("color.mp4", "mask.mp4", "take.mp4"):
+    for name in names:
         sink.file(name, work_folder / name)
 
 
@@ -186,12 +193,14 @@ def _sound_of(scene: Scene, request: ShotRequest) -> Sound | None:
 
 
 def _recorded(
-    frames: Iterable[RenderedFrame], color: VideoWriter, mask: VideoWriter, note: Callable[[str], None]
+    frames: Iterable[RenderedFrame], movies: Mapping[str, VideoWriter], note: Callable[[str], None]
 ) -> Iterator[RenderedFrame]:
-    """Pass rendered frames on, writing them into the colour and mask movies."""
+    """Pass rendered frames on, writing them into the movies of colour, mask and memory."""
     for frame in frames:
         if frame.index == 0 and shows_nothing(frame.mask.mean()):
             note(nothing_seen_note())
-        color.write(frame.color)
-        mask.write(frame.mask.astype(np.uint8) * 255)
+        movies["color.mp4"].write(frame.color)
+        movies["mask.mp4"].write(frame.mask.astype(np.uint8) * 255)
+        if frame.remembered is not None:
+            movies[REMEMBERED_FILE].write(frame.remembered.astype(np.uint8) * 255)
         yield frame

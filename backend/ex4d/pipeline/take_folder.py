@@ -29,7 +29,7 @@ from ex4d_core.errors import RequestError
 from ex4d_core.scene import Scene
 from ex4d_core.shot import ShotRequest, camera_to_wire
 from ex4d_core.stages import stage_and_eta
-from ex4d_core.take_files import REQUEST_FILE, TAKE_FILES, frame_file_name
+from ex4d_core.take_files import REQUEST_FILE, frame_file_name, take_files
 
 # Inside the take's folder, while it is unfinished; in it, what stays after an interruption.
 _UNFINISHED = ".ex4d-unfinished"
@@ -178,7 +178,7 @@ def require_same_request(folder: Path, scene: Scene, request: ShotRequest) -> No
 
 def is_complete(folder: Path, request: ShotRequest) -> bool:
     """Whether every file of a take is there."""
-    names = (*TAKE_FILES, *map(frame_file_name, range(len(request.camera))))
+    names = (*take_files(bool(request.settled_render.remember)), *map(frame_file_name, range(len(request.camera))))
     return all((folder / name).is_file() for name in names)
 
 

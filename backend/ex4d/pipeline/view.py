@@ -15,7 +15,8 @@ from cachetools import LRUCache
 from ex4d.generation.preview import HoleFiller
 from ex4d.machine import MachineSettings
 from ex4d.mesh import DepthSurface
-from ex4d.pipeline.render import scene_surface
+from ex4d.pipeline.clip_memory import ClipMemory
+from ex4d.pipeline.surfaces import scene_surface
 from ex4d.raster import Rasterizer, RenderedBatch, RenderMemoryError, create_rasterizer
 from ex4d.raster.batches import is_out_of_memory
 from ex4d_core.scene import PlacedFootage
@@ -33,10 +34,12 @@ class ShownFrame:
     Attributes:
         image: (H, W, 3) uint8 sRGB.
         seen: the share of it that the footage saw.
+        remembered: the share that other frames of the clip saw, and that the image shows.
     """
 
     image: np.ndarray
     seen: float
+    remembered: float = 0.0
 
 
 class SceneViews:
@@ -47,6 +50,7 @@ class SceneViews:
         self._source = scene.source_camera()
         self._device, self._machine = device, machine
         self._rasterizers: dict[RenderSettings, Rasterizer] = {}
+        self._memories: dict[RenderSettings, ClipMemory] = {}
         self._surfaces: LRUCache[tuple[RenderSettings, int], DepthSurface] = LRUCache(_KEPT_FRAMES)
 
     def look(self, request: ShotRequest) -> ShownFrame:
@@ -57,7 +61,7 @@ class SceneViews:
             RasterizerUnavailableError: see `ex4d.raster.create_rasterizer`.
             RenderMemoryError: the device's memory is too small for this frame.
         """
-        camera, settings = request.camera, request.render
+        camera, settings = request.camera, request.settled_render
         require_footage(request.footage_frames, self._scene.manifest.frames)
         if settings not in self._rasterizers:
             self._rasterizers[settings] = create_rasterizer(
@@ -66,7 +70,10 @@ class SceneViews:
         rasterizer = self._rasterizers[settings]
         try:
             surface = self._surface(settings, request.footage_frames[0], rasterizer.device)
-            return _shown(rasterizer.render(surface, camera, with_depth=True), request.preview)
+            rendered = rasterizer.render(surface, camera, with_depth=True)
+            if settings.remember:
+                rendered = self._memory(settings).recall(rendered, surface, camera, request.footage_frames)
+            return _shown(rendered, request.preview)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -74,6 +81,11 @@ class SceneViews:
                 f"{rasterizer.device} has too little memory for a view of {camera.width} x {camera.height} pixels: "
                 f"close other programs that use it, or ask for a smaller view ({error})"
             ) from error
+
+    def _memory(self, settings: RenderSettings) -> ClipMemory:
+        if settings not in self._memories:
+            self._memories[settings] = ClipMemory(self._scene, settings, device=self._device, machine=self._machine)
+        return self._memories[settings]
 
     def _surface(self, settings: RenderSettings, frame: int, device: torch.device) -> DepthSurface:
         key = settings, frame
@@ -86,9 +98,17 @@ class SceneViews:
 def _shown(rendered: RenderedBatch, settings: PreviewSettings) -> ShownFrame:
     assert rendered.depth is not None, "rendered with depth"
     color, mask, depth = rendered.color[0], rendered.mask[0], rendered.depth[0]
+    seen, remembered = _share(mask), 0.0
+    if rendered.remembered is not None:
+        remembered = _share(rendered.remembered[0])
+        mask = mask | rendered.remembered[0]
     if settings.holes == "mark":
         filling = torch.tensor(settings.hole_color, dtype=torch.uint8, device=color.device)
     else:
         filling = HoleFiller().fill(color, mask, depth)
     image = torch.where(mask[..., None], color, filling)
-    return ShownFrame(image.cpu().numpy(), float(mask.sum(dtype=torch.int64)) / mask.numel())
+    return ShownFrame(image.cpu().numpy(), seen, remembered)
+
+
+def _share(mask: torch.Tensor) -> float:
+    return float(mask.sum(dtype=torch.int64)) / mask.numel()

@@ -23,15 +23,16 @@ from ex4d_core.cameras import CameraPath
 
 # Share of the depth within which two frames see the same point, when motion is looked for. Depth of neighbouring frames
 # flickers by a few percent as networks estimate it; a subject that moves by less stays.
-_STILL_DEPTH = 0.05
+_STILL_DEPTH = 0.12
 # Largest difference of a colour channel, of 255, within which they see the same colour there.
 _STILL_COLOR = 40
 # So many frames must agree on a pixel for each that contradicts: one silhouette that is a pixel off must not count.
 _AGREEING_SHARE = 3
 # Share of the depth within which two key frames agree on a remembered surface.
-_SAME_SURFACE = 0.02
+_SAME_SURFACE = 0.06
 # Share of the depth by which it may contradict what the frame itself saw.
-_SLACK = 0.02
+_FREE = 0.05
+_SOLID = 0.05
 
 
 class KeyFrames:
@@ -137,7 +138,8 @@ class KeyFrames:
                     wp.from_torch(wall),
                     wp.from_torch(mask.view(torch.uint8)),
                     _SAME_SURFACE,
-                    _SLACK,
+                    _FREE,
+                    _SOLID,
                     wp.from_torch(color),
                     wp.from_torch(depth),
                     wp.from_torch(remembered.view(torch.uint8)),

@@ -67,7 +67,8 @@ class LiveViewRenderer:
             request = ShotRequest.from_wire(message["view"])
             shown = self._open(user, request.scene).views.look(request)
             height, width = shown.image.shape[:2]
-            return {"width": width, "height": height, "seen": shown.seen, "payload": jpeg_bytes(shown.image)}
+            shares = {"seen": shown.seen, "remembered": shown.remembered}
+            return {"width": width, "height": height, **shares, "payload": jpeg_bytes(shown.image)}
         # Rendering may raise anything, and the next view may well be fine.
         except Exception as error:
             log.exception("could not render a view")

@@ -202,7 +202,7 @@ def window_pixels(
     colors, masks = [], []
     for frame, side in zip(frames, sides, strict=True):
         color = torch.from_numpy(np.ascontiguousarray(frame.color)).to(device).permute(2, 0, 1)[None].float() / 255
-        mask = torch.from_numpy(np.ascontiguousarray(frame.mask)).to(device)[None, None].float()
+        mask = torch.from_numpy(np.ascontiguousarray(frame.known)).to(device)[None, None].float()
         color, mask = size.downscale(color, mask)
         mask = erode(mask[0, 0] > 0.5, side)[None, None].float()
         colors.append(color * mask)

@@ -106,7 +106,7 @@ class WanEngine:
         for window in split_into_windows(_require_equal_sizes(frames), settings.window, settings.overlap):
             if size is None:
                 first = window.frames[0]
-                if not first.mask.any():
+                if not first.known.any():
                     raise _nothing_seen()
                 size = WorkingSize.of(first.mask.shape[1], first.mask.shape[0], settings.max_pixels)
                 self.networks.choose_mode(size.latent_shape(len(window.frames)))

@@ -145,7 +145,8 @@ def recall_unseen(
     wall: wp.array2d(dtype=float),
     mask: wp.array2d(dtype=wp.uint8),
     same: float,
-    slack: float,
+    free: float,
+    solid: float,
     color: wp.array3d(dtype=wp.uint8),
     depth: wp.array2d(dtype=float),
     remembered: wp.array2d(dtype=wp.uint8),
@@ -166,7 +167,8 @@ def recall_unseen(
         own, own_depth: this frame's source camera, from the new camera's space, and its depth (1, H, W).
         wall: (h, w), how far this frame's own solid leaves the ray free.
         same: share of the depth within which two key frames agree.
-        slack: likewise, by which a point may be before what the frame itself sees, or behind its solid.
+        free: likewise, by which a point may be before what the frame itself sees.
+        solid: likewise, by which it may be behind the frame's solid.
     """
     row, part = wp.tid()
     count = drawn_depth.shape[0]
@@ -176,7 +178,7 @@ def recall_unseen(
             for key in range(count):
                 z = drawn_depth[key, row, column]
                 known = drawn_mask[key, row, column] != wp.uint8(0) and key != skipped
-                known = known and z <= wall[row, column] * (1.0 + slack)
+                known = known and z <= wall[row, column] * (1.0 + solid)
                 if known:
                     point = point_at(view, row, column, z)
                     place = place_of(point, keys[key].pose, keys[key].intrinsics, still.shape[1], still.shape[2])
@@ -185,7 +187,7 @@ def recall_unseen(
                         place = place_of(point, own.pose, own.intrinsics, own_depth.shape[1], own_depth.shape[2])
                         if place.inside:
                             limit = nearest_around(own_depth, 0, place.row, place.column)
-                            known = place.z >= limit * (1.0 - slack)
+                            known = place.z >= limit * (1.0 - free)
                 if not known:
                     drawn_depth[key, row, column] = wp.inf
             farthest = float(0.0)

@@ -1,0 +1,190 @@
+"""`ClipMemory`: fills what a frame does not see with what other frames of the clip saw, in its true colours.
+
+A few key frames, spread over the clip in time and pose, stand for all of it: their number does not depend on the clip's
+length, so memory is bounded and the cost grows with the frames that are rendered. `ex4d.raster.key_frames` draws them.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from itertools import groupby
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import torch
+from cachetools import LRUCache
+
+from ex4d.depth.cut_detection import CutDetector
+from ex4d.machine import MachineSettings
+from ex4d.mesh import DepthSurface
+from ex4d.pipeline.surfaces import scene_surface
+from ex4d.raster import RenderedBatch, RenderMemoryError, create_rasterizer
+from ex4d.raster.batches import is_out_of_memory
+from ex4d_core.cameras import CameraPath
+from ex4d_core.scene import PlacedFootage
+from ex4d_core.shot import RenderSettings
+
+if TYPE_CHECKING:
+    from ex4d.raster.key_frames import KeyFrames
+
+# Frames that share key frames: what the camera saw ten seconds ago is most often out of the picture.
+_WINDOW = 240
+# More than this many fill few more pixels: 20 of 20 frames 34 %, 10 of them 31 %, and twice as fast
+# (docs/measured/rendering.md).
+_KEY_FRAMES = 10
+# Depth, colour, limits and votes of a key frame's pixel; all key frames together take no more than this.
+_BYTES_PER_PIXEL = 13
+_KEY_BYTES = 2**30
+# Key frames of the last windows, for shots that jump in time.
+_KEPT_WINDOWS = 2
+# Pixels of the shorter side that cuts are looked for at.
+_CUT_SIDE = 192
+
+
+class ClipMemory:
+    """What a scene's clip knows; keeps the key frames of the windows that were asked for last."""
+
+    def __init__(
+        self,
+        scene: PlacedFootage,
+        settings: RenderSettings,
+        *,
+        device: str = "auto",
+        machine: MachineSettings | None = None,
+        reduced: int = 1,
+        note: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        """Read nothing yet.
+
+        Args:
+            settings: its licence counts; key frames are drawn by the rasterizer warp, with plausible depth.
+            device: as in `create_rasterizer`.
+            reduced: every so many pixels of the key frames count, in both directions; for figures, not for pictures.
+            note: called with a sentence about each key frame that contradicts the others.
+        """
+        from ex4d.raster.warp_rasterizer import WarpRasterizer  # imports Warp
+
+        self._scene = scene
+        self._source = scene.source_camera()
+        self._settings = RenderSettings("warp", occlusion="thickness", licence=settings.licence)
+        self._rasterizer = cast(WarpRasterizer, create_rasterizer("warp", device, settings.licence, machine))
+        self._reduced, self._note = reduced, note
+        self._parts: dict[int, list[int]] = {}
+        self._keys: LRUCache[tuple[int, int], KeyFrames] = LRUCache(_KEPT_WINDOWS)
+
+    def recall(
+        self, rendered: RenderedBatch, surface: DepthSurface, camera: CameraPath, shown: Sequence[int]
+    ) -> RenderedBatch:
+        """Fill the unseen pixels that the clip knows; see `KeyFrames.recall`.
+
+        Args:
+            rendered: with depth.
+            surface: what was drawn.
+            camera: from where.
+            shown: the footage frame that each of them shows.
+
+        Raises:
+            RenderMemoryError: the device's memory is too small for the key frames.
+        """
+        parts, start = [], 0
+        try:
+            for part, run in groupby(shown, self._part_of):
+                stop = start + len(list(run))
+                numbers = shown[start:stop]
+                piece = rendered.map(lambda values, a=start, b=stop: values[a:b])
+                views = surface.frame_range(start, stop), camera.frames(start, stop)
+                parts.append(self._key_frames(part).recall(piece, *views, numbers))
+                start = stop
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise RenderMemoryError(
+                f"{self._rasterizer.device} has too little memory to draw {_KEY_FRAMES} key frames at {camera.width} x "
+                f"{camera.height} pixels: close other programs that use it, render smaller, or turn the clip's memory "
+                f"off ({error})"
+            ) from error
+        return parts[0] if len(parts) == 1 else _joined(parts)
+
+    def render(self, camera: CameraPath, shown: Sequence[int]) -> RenderedBatch:
+        """Frames as `recall` fills them, of footage that is reduced as the key frames are, with plausible depth."""
+        surface = scene_surface(self._scene, self._source, self._settings, shown)
+        surface = _reduced(surface, self._reduced)
+        return self.recall(self._rasterizer.render(surface, camera, with_depth=True), surface, camera, shown)
+
+    def _key_frames(self, part: tuple[int, int]) -> KeyFrames:
+        from ex4d.raster.key_frames import KeyFrames
+
+        if part not in self._keys:
+            manifest = self._scene.manifest
+            most = max(2, _KEY_BYTES * self._reduced**2 // (_BYTES_PER_PIXEL * manifest.width * manifest.height))
+            count = min(_KEY_FRAMES, most)
+            numbers = spread_frames(self._source, range(*part), manifest.subject_distance, count)
+            surface = scene_surface(self._scene, self._source, self._settings, numbers)
+            keys = KeyFrames(_reduced(surface, self._reduced), numbers, self._rasterizer)
+            for frame in keys.contradicted:
+                self._note(contradiction_note(frame, len(numbers) - 1))
+            self._keys[part] = keys
+        return self._keys[part]
+
+    def _part_of(self, frame: int) -> tuple[int, int]:
+        """The frames start..stop-1 around a frame that share key frames: no cut is among them."""
+        window = frame // _WINDOW * _WINDOW
+        stop = min(window + _WINDOW, self._scene.manifest.frames)
+        if window not in self._parts:
+            color = self._scene.color()
+            step = max(1, min(color.shape[1:3]) // _CUT_SIDE)
+            detector = CutDetector()
+            for number in range(window, stop):
+                detector.begins_shot(color[number, ::step, ::step])
+            self._parts[window] = [window, *(window + cut for cut in detector.cuts), stop]
+        edges = self._parts[window]
+        k = bisect_right(edges, frame)
+        return edges[k - 1], edges[k]
+
+
+def spread_frames(camera: CameraPath, frames: range, distance: float, count: int) -> list[int]:
+    """Up to ``count`` of some frames, far from each other in time and in pose, in order.
+
+    Each is the farthest one from those before it, the first frame first.
+
+    Args:
+        camera: the source camera of the whole clip.
+        distance: of the subject; poses differ by the camera's way in terms of it, and by the direction of view.
+    """
+    poses = camera.camera_to_world[frames.start : frames.stop]
+    pose = np.concatenate([poses[:, :3, 3] / distance, poses[:, :3, 2]], axis=1)
+    pose = (pose - pose[0]) / max(float(np.linalg.norm(pose - pose[0], axis=1).max()), 1e-3)
+    places = np.column_stack([pose, np.linspace(0.0, 1.0, len(frames))])
+    chosen = [0]
+    away = np.linalg.norm(places - places[0], axis=1)
+    while len(chosen) < min(count, len(frames)):
+        chosen.append(int(away.argmax()))
+        away = np.minimum(away, np.linalg.norm(places - places[chosen[-1]], axis=1))
+        away[chosen] = -1.0
+    return [frames[k] for k in sorted(chosen)]
+
+
+def contradiction_note(frame: int, others: int) -> str:
+    """For the user, about a key frame that is left out."""
+    return (
+        f"frame {frame} contradicts most of what {others} other frames of the clip see: its camera pose does not fit "
+        "its depth, or a moving subject fills the frame. The clip's memory leaves it out; check the source camera there"
+    )
+
+
+def _reduced(surface: DepthSurface, step: int) -> DepthSurface:
+    """Every so many pixels of a surface, in both directions."""
+    if step == 1:
+        return surface
+    intrinsics = surface.intrinsics.clone()
+    intrinsics[:, :2] /= step
+    intrinsics[:, :2, 2] += 0.5 - 0.5 / step  # the centre of pixel 0 stays where it is
+    depth, color = surface.depth[:, ::step, ::step], surface.color[:, ::step, ::step]
+    return replace(surface, depth=depth.contiguous(), color=color.contiguous(), intrinsics=intrinsics)
+
+
+def _joined(parts: Sequence[RenderedBatch]) -> RenderedBatch:
+    names = [field.name for field in fields(RenderedBatch) if getattr(parts[0], field.name) is not None]
+    return RenderedBatch(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
