@@ -28,7 +28,7 @@ from ex4d_core.stages import Pace, silence_text, stage_and_eta
 from ex4d_core.take_files import ALL_TAKE_FILES, frame_file_name
 from ex4d_core.transfers import WINDOW, chunks_of, fetch_blobs, names_on_disk, upload_blobs
 
-# What a reconstruction announces. A name from the wire is only ever compared with these, or with `ALL_TAKE_FILES`; it never
+# What a reconstruction announces. A name from the wire is only ever compared with these, or `ALL_TAKE_FILES`; it never
 # becomes a path by itself.
 PACKAGE_FILES = (*FILE_NAMES.values(), MANIFEST)
 

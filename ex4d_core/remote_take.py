@@ -12,7 +12,7 @@ from ex4d_core.remote_job import RemoteJob, Submission
 from ex4d_core.scene import Scene
 from ex4d_core.shot import ShotRequest
 from ex4d_core.sizes import size_text
-from ex4d_core.take_files import ESTIMATE_FILE, ALL_TAKE_FILES, frame_file_name
+from ex4d_core.take_files import ALL_TAKE_FILES, ESTIMATE_FILE, frame_file_name
 from ex4d_core.transfers import scene_blobs
 
 # More than a file of a take can have: of a pixel, twice what it has before compression in 8 bits; of a frame, its

@@ -48,8 +48,8 @@ OCCLUSION_MODELS: tuple[str, ...] = get_args(OcclusionModel)
 ENGINES: tuple[str, ...] = get_args(EngineName)
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 
-# Engines that show what other frames of the clip saw, unless a shot says otherwise. The weights of wan were trained with
-# what a single frame shows.
+# Engines that show what other frames of the clip saw, unless a shot says otherwise. The weights of wan were trained
+# with what a single frame shows.
 REMEMBERING_ENGINES: tuple[EngineName, ...] = ("preview",)
 
 # A LoRA is asked for by its file's name without the ending; no name can lead out of the folder of LoRAs.
@@ -119,7 +119,7 @@ class RenderSettings(Settings):
     ] = None
     remember: Annotated[
         bool | None,
-        Option("show what other frames of the clip saw where this one sees nothing (default: only with engine preview)"),
+        Option("show what other frames of the clip saw where one sees nothing (default: only with engine preview)"),
     ] = None
 
     def __post_init__(self) -> None:

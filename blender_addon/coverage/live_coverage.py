@@ -36,12 +36,14 @@ class ShownCoverage:
     Attributes:
         frame_start: Blender frame of the first value.
         seen: (T,) visible fraction of each frame.
+        remembered: (T,) fraction that only other frames of the footage saw; 0 without the clip's memory.
         view_angle: (T,) degrees from the source camera.
         fresh: (T,) bool, false where the camera has moved since and the answer is on its way.
     """
 
     frame_start: int
     seen: np.ndarray
+    remembered: np.ndarray
     view_angle: np.ndarray
     fresh: np.ndarray
 
@@ -80,7 +82,8 @@ class LiveCoverage(LiveQuery[Coverage]):
         self.asked: ShotRequest | None = None
         self.asked_frames = slice(0, 0)
         self._current: ShotRequest | None = None  # as the camera was read last
-        self._about: tuple[int, str] | None = None  # number of the camera path and occlusion that were asked about last
+        # Number of the camera path, occlusion and memory that were asked about last.
+        self._about: tuple[int, str, str] | None = None
         self._frame_start = 0
 
     def refresh(self, context: bpy.types.Context) -> None:
@@ -96,7 +99,7 @@ class LiveCoverage(LiveQuery[Coverage]):
         shot_path = shot_paths.of(context.scene)
         shot_path.sample(context)
         self._ask_about(scene_object, shot_path)
-        self._about = shot_path.number, context.scene.ex4d_shot.occlusion
+        self._about = _about(shot_path, context.scene)
 
     def follow(self, blender_scene: bpy.types.Scene) -> None:
         """Ask about the camera path if it is another one than before."""
@@ -105,7 +108,7 @@ class LiveCoverage(LiveQuery[Coverage]):
             if shot_path.problem != self.problem:
                 self.report(shot_path.problem)
             return
-        about = shot_path.number, blender_scene.ex4d_shot.occlusion
+        about = _about(shot_path, blender_scene)
         if shot_path.path is None or about == self._about or not self.may_ask():
             return
         scene_object, _ = shot_objects(bpy.context)
@@ -121,16 +124,18 @@ class LiveCoverage(LiveQuery[Coverage]):
         """Show the new values between those that are known; the camera may have moved on meanwhile."""
         seen, angle = np.array(answer.seen), np.array(answer.view_angle)
         frames = self.asked_frames.stop - self.asked_frames.start
-        if len(seen) != frames or len(angle) != frames:
+        remembered = np.array(answer.remembered or np.zeros(frames))  # older backends do not tell it
+        if {len(seen), len(angle), len(remembered)} != {frames}:
             text = iface_("the backend tells the coverage of {count} frames, not {frames}; update it")
             self.report(text.format(count=len(seen), frames=frames))
             return
         if self.answered is not None and self.shown is not None:
             seen = _with(self.shown.seen, self.asked_frames, seen)
             angle = _with(self.shown.view_angle, self.asked_frames, angle)
+            remembered = _with(self.shown.remembered, self.asked_frames, remembered)
         # What was not asked for had not moved.
         self.answered = self.asked
-        self.shown = ShownCoverage(self._frame_start, seen, angle, np.ones(len(seen), dtype=bool))
+        self.shown = ShownCoverage(self._frame_start, seen, remembered, angle, np.ones(len(seen), dtype=bool))
         if self._package is not None and self._current is not None:
             self._ask_for_unknown_frames(self._package, self._current)
 
@@ -151,7 +156,8 @@ class LiveCoverage(LiveQuery[Coverage]):
         first_frame, shown = frame_start - scene_object.ex4d_scene.frame_start, shot_path.source_frames
         if shown is None and first_frame < 0:
             raise RequestError("the shot starts before the footage; move its first frame")
-        render = render_settings(package, bpy.context.scene.ex4d_shot.occlusion)
+        shot = bpy.context.scene.ex4d_shot
+        render = render_settings(package, shot.occlusion, memory=shot.memory)
         first_frame = first_frame if shown is None else 0
         request = ShotRequest(package.digest, shot_path.path, first_frame, render, source_frames=shown)
         request.require_footage(package.manifest.frames)
@@ -185,6 +191,11 @@ class LiveCoverage(LiveQuery[Coverage]):
 
 
 live_coverage = OfEachScene(LiveCoverage)
+
+
+def _about(shot_path: ShotPath, blender_scene: bpy.types.Scene) -> tuple[int, str, str]:
+    shot = blender_scene.ex4d_shot
+    return shot_path.number, shot.occlusion, shot.memory
 
 
 def _with(values: np.ndarray, part: slice, newer: np.ndarray) -> np.ndarray:

@@ -62,6 +62,12 @@ class EX4D_PT_coverage(BelowCamera, bpy.types.Panel):
                 text = iface_("This frame: {fraction} visible, view angle {angle}°")
                 text = text.format(fraction=f"{shown.seen[now]:.0%}", angle=f"{shown.view_angle[now]:.0f}")
             draw_text(row, text, context, lines=2)
+            if shown.remembered.any():
+                text = iface_("{remembered} in other frames, {never} never seen")
+                known = shown.seen + shown.remembered
+                here = now if 0 <= now < len(shown.seen) else int(known.argmin())
+                text = text.format(remembered=f"{shown.remembered[here]:.0%}", never=f"{1 - known[here]:.0%}")
+                draw_text(column, text, context)
             least = int(shown.seen.argmin())
             text = iface_("Least: {fraction} at frame {frame}")
             text = text.format(fraction=f"{shown.seen[least]:.0%}", frame=shown.frame_start + least)

@@ -15,7 +15,7 @@ from ex4d_core.errors import RequestError
 from ex4d_core.remote_job import PACKAGE_FILES
 from ex4d_core.safe_files import is_link
 from ex4d_core.scene_manifest import MANIFEST
-from ex4d_core.take_files import ESTIMATE_FILE, ALL_TAKE_FILES
+from ex4d_core.take_files import ALL_TAKE_FILES, ESTIMATE_FILE
 
 from ..jobs.tracker import tracker
 from ..paths import from_blend, in_words

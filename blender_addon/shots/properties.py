@@ -15,11 +15,12 @@ import bpy
 from ..blender_types import BlenderScene
 from ..scenes.link import is_scene_object
 from .final_settings import EX4D_Final
+from .memory import memory_property
 from .occlusion import occlusion_property
 from .source_time import copy_time, follow_time, rename_animation
 
 # The settings that a new shot copies.
-_SETTINGS = ("scene_object", "use_range", "frame_start", "frame_end", "holes", "hole_color", "occlusion")
+_SETTINGS = ("scene_object", "use_range", "frame_start", "frame_end", "holes", "hole_color", "occlusion", "memory")
 DEFAULT_LABEL = "take"
 
 
@@ -121,6 +122,7 @@ class EX4D_Shot(bpy.types.PropertyGroup):
         default=(1.0, 0.0, 1.0),
     )
     occlusion: occlusion_property
+    memory: memory_property
     final: bpy.props.PointerProperty(description="Settings for final takes of the shot", type=EX4D_Final)
 
 

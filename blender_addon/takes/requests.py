@@ -25,6 +25,7 @@ from ..cameras.optics import require_rendered_frame
 from ..connection.preferences import chosen_licence
 from ..projects.folders import work_folder
 from ..scenes.link import is_scene_object, open_scene
+from ..shots.memory import remember_on_wire
 from ..shots.occlusion import AUTOMATIC, occlusion_of
 from ..shots.properties import active_shot
 
@@ -45,13 +46,14 @@ def build_request(
     engine: EngineName = "preview",
     label: str = "",
     occlusion: str = AUTOMATIC,
+    memory: str = AUTOMATIC,
     cuts: Sequence[Cut] = (),
 ) -> tuple[Scene, ShotRequest]:
     """The opened scene package, and the request to shoot it with a Blender camera.
 
     Args:
         frame_start, frame_end: Blender frames, both included.
-        occlusion: as the shot has it.
+        occlusion, memory: as the shot has them.
         cuts: the cameras of these frames, if ``camera`` does not shoot them all.
         source_frames: footage frame of each, from 0; None where time runs as it was filmed.
 
@@ -72,7 +74,7 @@ def build_request(
         camera=sample_cuts(cuts or [Cut(camera, frame_start, frame_end)], scene_object),
         first_frame=frame_start - first if source_frames is None else 0,
         source_frames=source_frames,
-        render=render_settings(scene, occlusion, engine),
+        render=render_settings(scene, occlusion, engine, memory),
         engine=engine,
         preview=preview or PreviewSettings(),
         wan=wan or WanSettings(),
@@ -81,20 +83,23 @@ def build_request(
     return scene, request
 
 
-def render_settings(package: Scene, occlusion: str = AUTOMATIC, engine: EngineName = "preview") -> RenderSettings:
+def render_settings(
+    package: Scene, occlusion: str = AUTOMATIC, engine: EngineName = "preview", memory: str = AUTOMATIC
+) -> RenderSettings:
     """How a package is rendered: as it was built, for the purpose that the preferences state.
 
     Args:
         package: the scene package.
-        occlusion: as the shot has it.
-        engine: decides what an automatic occlusion model is; coverage and views are previews.
+        occlusion, memory: as the shot has them.
+        engine: decides what an automatic occlusion model and memory are; coverage and views are previews.
 
     Raises:
         RequestError: the package does not have that occlusion model.
     """
     convention = package.manifest.convention
     model = occlusion_of(occlusion, engine, convention)
-    return RenderSettings.from_wire({"convention": convention, "licence": chosen_licence(), "occlusion": model})
+    values = {"convention": convention, "licence": chosen_licence(), "occlusion": model}
+    return RenderSettings.from_wire({**values, "remember": remember_on_wire(memory, engine, convention)})
 
 
 def shot_range(scene: bpy.types.Scene, scene_object: bpy.types.Object) -> tuple[int, int]:

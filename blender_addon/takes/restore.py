@@ -9,6 +9,7 @@ from ..cameras.optics import render_size
 from ..paths import from_blend
 from ..scenes.link import collection_for
 from ..shots.final_settings import restore_final_settings
+from ..shots.memory import memory_from
 from ..shots.occlusion import chosen_from
 from ..shots.properties import add_shot, find_shot
 from ..shots.source_time import set_source_frames
@@ -38,6 +39,7 @@ def restore_take(blender_scene: bpy.types.Scene, entry: EX4D_Take) -> str:
     shot.label, shot.holes = request.label or entry.label, request.preview.holes
     shot.hole_color = [value / 255 for value in request.preview.hole_color]
     shot.occlusion = chosen_from(request.render.occlusion, request.engine, request.render.convention)
+    shot.memory = memory_from(request.render.remember)
     restore_final_settings(shot.final, request.wan)
     shot.use_range = True
     shot.frame_start, shot.frame_end = entry.frame_start, entry.frame_start + entry.frames - 1

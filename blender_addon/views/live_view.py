@@ -31,6 +31,7 @@ class LiveView(LiveQuery[View]):
 
     Attributes:
         visible: fraction of the newest view that the footage shows; None before the first.
+        remembered: fraction that it shows from other frames.
     """
 
     settings = "ex4d_view"
@@ -40,6 +41,7 @@ class LiveView(LiveQuery[View]):
         """As in `LiveQuery`."""
         super().reset()
         self.visible: float | None = None
+        self.remembered = 0.0
         self._asked: dict[str, Any] = {}
 
     def ask_now(self, context: bpy.types.Context) -> None:
@@ -65,7 +67,7 @@ class LiveView(LiveQuery[View]):
 
     def received(self, answer: View) -> None:
         """Show the image."""
-        self.visible = answer.seen
+        self.visible, self.remembered = answer.seen, answer.remembered
         show_image(IMAGE, answer.payload)
         self.report("")
 
@@ -94,7 +96,7 @@ class LiveView(LiveQuery[View]):
             path = path.resized(max(1, round(path.width * scale)), max(1, round(path.height * scale)))
         red, green, blue = (round(255 * value) for value in shot.hole_color)
         preview = PreviewSettings(shot.holes, (red, green, blue))
-        render = render_settings(package, shot.occlusion)
+        render = render_settings(package, shot.occlusion, memory=shot.memory)
         return package, ShotRequest(package.digest, path, frame, render, preview=preview)
 
     def _ask(self, package: Scene, request: ShotRequest) -> None:

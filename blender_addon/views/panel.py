@@ -72,6 +72,9 @@ class EX4D_PT_view(BelowCamera, bpy.types.Panel):
         text = live_view.problem
         if not text and live_view.visible is not None:
             text = iface_("{fraction} of it visible in the footage").format(fraction=f"{live_view.visible:.0%}")
+            if live_view.remembered:
+                also = iface_("{remembered} in other frames").format(remembered=f"{live_view.remembered:.0%}")
+                text = f"{text}, {also}"
         draw_text(layout, text, context, "INFO" if live_view.problem else "HIDE_OFF", lines=2)
 
 

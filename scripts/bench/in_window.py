@@ -74,7 +74,8 @@ def shoot() -> None:
     seen = np.linspace(1.0, 0.4, link.frames)
     fresh = np.ones(link.frames, dtype=bool)
     scene.ex4d_coverage.live = True
-    live_coverage.of(scene).shown = ShownCoverage(link.frame_start, seen, np.zeros(link.frames), fresh)
+    none = np.zeros(link.frames)
+    live_coverage.of(scene).shown = ShownCoverage(link.frame_start, seen, none, none, fresh)
 
 
 def steps() -> Iterator[float]:

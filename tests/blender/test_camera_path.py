@@ -37,7 +37,8 @@ def read() -> ShotPath:
 
 
 def coverage_of(seen: list[float], frame_start: int = 11) -> ShownCoverage:
-    return ShownCoverage(frame_start, np.array(seen), np.zeros(len(seen)), np.ones(len(seen), dtype=bool))
+    none = np.zeros(len(seen))
+    return ShownCoverage(frame_start, np.array(seen), none, none, np.ones(len(seen), dtype=bool))
 
 
 def still(frames: int) -> CameraPath:

@@ -109,7 +109,7 @@ def test_it_works_with_any_occlusion_model(scene, model):
 def test_a_moving_subject_does_not_stay_where_it_was(tmp_path):
     """The camera stands still and a ball crosses the picture: it uncovers the wall, and never shows up twice."""
     camera = standing()
-    balls = [BALL + [3.2 * (k / (FRAMES - 1) - 0.5), 0, 0] for k in range(FRAMES)]
+    balls = [BALL + np.array([3.2 * (k / (FRAMES - 1) - 0.5), 0, 0]) for k in range(FRAMES)]
     images = [filmed(np.eye(4), ball) for ball in balls]
     scene = written(tmp_path / "scene", camera, images)
     view = beside(scene, 6, 0.5)

@@ -174,7 +174,8 @@ def render_movies(
 ) -> RenderedMovies:
     """Render into ``color_NAME.mp4``, ``mask_NAME.mp4`` and ``camera_NAME.npz``: all three are written, or none.
 
-    With the clip's memory ``remembered_NAME.mp4`` is written, too. Memory of the machine does not depend on the number of frames. Errors and arguments as `render_views`.
+    With the clip's memory ``remembered_NAME.mp4`` is written, too. How much memory this takes does not depend on the
+    number of frames. Errors and arguments as `render_views`.
 
     Args:
         inputs: files that the camera was made from, besides the scene.

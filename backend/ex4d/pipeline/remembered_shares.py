@@ -8,7 +8,7 @@ from ex4d_core.cameras import CameraPath
 from ex4d_core.scene import PlacedFootage
 from ex4d_core.shot import RenderSettings
 
-# Pixels of the longer side, of the footage and of the new picture. A share needs no details, and a shot has many frames.
+# Pixels of the longer side, of footage and new picture. A share needs no details, and a shot has many frames.
 _SIDE = 128
 
 

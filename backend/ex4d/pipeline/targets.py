@@ -23,7 +23,7 @@ from ex4d_core.safe_files import is_ordinary_file, open_file
 from ex4d_core.scene import PlacedFootage, Scene, is_package, require_replaceable
 from ex4d_core.scene_manifest import FILE_NAMES, MANIFEST, is_sha256
 from ex4d_core.shot import MAX_FRAMES
-from ex4d_core.take_files import ESTIMATE_FILE, REQUEST_FILE, ALL_TAKE_FILES, frame_file_name
+from ex4d_core.take_files import ALL_TAKE_FILES, ESTIMATE_FILE, REQUEST_FILE, frame_file_name
 
 # Endings that name a file: a folder of such a name is not what the user means.
 _FILE_ENDINGS = frozenset(

@@ -62,9 +62,7 @@ class RenderedBatch:
     def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> RenderedBatch:
         """The batch with a function applied to each of its tensors."""
         changed = {
-            field.name: change(values)
-            for field in fields(self)
-            if (values := getattr(self, field.name)) is not None
+            field.name: change(values) for field in fields(self) if (values := getattr(self, field.name)) is not None
         }
         return RenderedBatch(**changed)
 

@@ -97,7 +97,8 @@ class LiveViewQueue:
 
     def ask_coverage(self, client: bytes, user: str, request_id: int, request: ShotRequest, answer: Answer) -> None:
         """Compute the coverage of a shot; drops a request for coverage of this client, even halfway."""
-        self._add(ViewRequest(client, user, request_id, request, answer, {"seen": [], "view_angle": [], "remembered": []}))
+        values: dict[str, list[float]] = {"seen": [], "view_angle": [], "remembered": []}
+        self._add(ViewRequest(client, user, request_id, request, answer, values))
 
     def tick(self) -> float:
         """Kill a process that hangs; returns the seconds until the next call is due."""

@@ -112,9 +112,8 @@ def compare_key_frames(
                 place = place_of(point, poses[key, other], intrinsics[other], rows, columns)
                 if place.inside:
                     vote = int(0)
-                    if place.z < depth[other, place.row, place.column] * (1.0 - tolerance):
-                        if place.z < nearest_around(depth, other, place.row, place.column) * (1.0 - tolerance):
-                            vote = -1
+                    if place.z < nearest_around(depth, other, place.row, place.column) * (1.0 - tolerance):
+                        vote = -1
                     for y in range(wp.max(place.row - 1, 0), wp.min(place.row + 2, rows)):
                         for x in range(wp.max(place.column - 1, 0), wp.min(place.column + 2, columns)):
                             there = depth[other, y, x]
