@@ -184,7 +184,7 @@ def generate(
     >>> scene = ex4d.open_scene("clip_scene")
     >>> take = ex4d.generate(scene, ex4d.orbit(30), size=(128, 128), frames=3, engine="preview", seed=7)
     >>> take.frames.shape, sorted(path.name for path in take.folder.glob("*.mp4"))
-    ((3, 128, 128, 3), ['color.mp4', 'mask.mp4', 'take.mp4'])
+    ((3, 128, 128, 3), ['color.mp4', 'mask.mp4', 'remembered.mp4', 'take.mp4'])
 
     Args:
         camera: as in `render`, like the other arguments that both have.

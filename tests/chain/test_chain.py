@@ -16,7 +16,7 @@ from ex4d_core.cameras import CameraPath
 from ex4d_core.mesh_cache import positions_file
 from ex4d_core.scene import Scene
 from ex4d_core.shot import PreviewSettings, RenderSettings, RequestError, ShotRequest
-from ex4d_core.take_files import TAKE_FILES
+from ex4d_core.take_files import ALL_TAKE_FILES
 from ex4d_core.trajectories import Trajectory, build_path
 
 
@@ -142,7 +142,7 @@ def test_a_camera_past_the_footage_is_refused(sample_scene, first_frame):
 def test_a_take_brings_every_frame_once_and_all_its_files(sample_scene, take):
     sink = take(label="First take")
     assert sink.frames == list(range(6))
-    assert sorted(sink.files) == sorted(TAKE_FILES)
+    assert sorted(sink.files) == sorted(ALL_TAKE_FILES)
     assert sink.stages[-1] == ("preview", 6, 6)
     frame = read_png(sink.folder / "frame_00000.png")
     assert np.array_equal(frame, sample_scene.color()[0])
@@ -160,9 +160,12 @@ def test_a_preview_says_so_in_its_metadata_and_not_in_its_pixels(take):
     assert json.loads(metadata["ex4d_request"])["scene_name"] == "sample"
 
 
-def test_marked_holes_are_the_mask(take):
+def test_marked_holes_are_neither_seen_nor_remembered(take):
     sink = take(preview=PreviewSettings("mark", (0, 255, 0)))
-    mask = list(read_frames(sink.folder / "mask.mp4"))[5][..., 0] > 125
+    seen, remembered = (
+        list(read_frames(sink.folder / name))[5][..., 0] > 125 for name in ("mask.mp4", "remembered.mp4")
+    )
+    mask = seen | remembered
     frame = read_png(sink.folder / "frame_00005.png")
     marked = (frame == (0, 255, 0)).all(axis=2)
     assert np.mean(marked == ~mask) > 0.995

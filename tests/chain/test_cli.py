@@ -19,6 +19,7 @@ from ex4d.cli.main import VERBS, main
 from ex4d.media import probe
 from ex4d.pipeline.take_folder import saved_request
 from ex4d_core.scene import Scene
+from ex4d_core.take_files import ALL_TAKE_FILES
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -109,9 +110,7 @@ def test_a_take_of_a_scene_lies_in_its_folder(sample_scene, tmp_path):
     folder = str(sample_scene.path("color").parent)
     assert main(["generate", folder, "--preset", "truck", "--size", "96x64", "-o", str(tmp_path), "--frames", "3"]) == 0
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == sorted(
-        ["camera.npz", "color.mp4", "mask.mp4", "request.json", "take.mp4", *(f"frame_0000{i}.png" for i in range(3))]
-    )
+    assert names == sorted([*ALL_TAKE_FILES, *(f"frame_0000{i}.png" for i in range(3))])
 
 
 def test_an_earlier_take_in_the_folder_stays_until_there_is_a_new_one(sample_scene, tmp_path):

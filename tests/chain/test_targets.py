@@ -61,7 +61,7 @@ def test_a_take_is_replaced_when_asked_and_nothing_else_in_its_folder(folder, tm
     assert main([*generate, "--preset", "dolly_in", "--frames", "2", "--overwrite"]) == 0
     after = contents(take)
     kept = {"notes.txt", "frame_00006.png"}
-    movies = {"take.mp4", "color.mp4", "mask.mp4", "camera.npz", "request.json"}
+    movies = {"take.mp4", "color.mp4", "mask.mp4", "remembered.mp4", "camera.npz", "request.json"}
     assert set(after) == {*kept, *movies, "frame_00000.png", "frame_00001.png"}
     assert all(after[name] == before[name] for name in kept)
 

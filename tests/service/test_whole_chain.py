@@ -10,7 +10,7 @@ from ex4d_core import __version__
 from ex4d_core.client import Client
 from ex4d_core.messages import Hello
 from ex4d_core.remote_take import RemoteTake
-from ex4d_core.take_files import TAKE_FILES
+from ex4d_core.take_files import ALL_TAKE_FILES
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def test_a_client_gets_a_take_from_a_service(make_service, connect, scene, shot,
 
     assert (status.state, status.done, status.total) == ("done", 6, 6), status.reason
     assert sorted(take.frames) == [0, 1, 2, 3, 4, 5]
-    assert set(take.files) == set(TAKE_FILES)
+    assert set(take.files) == set(ALL_TAKE_FILES)
     assert all(path.stat().st_size > 0 for path in [*take.frames.values(), *take.files.values()])
 
     made_by = json.loads(take.files["request.json"].read_text(encoding="utf-8"))["made_by"]

@@ -202,7 +202,7 @@ def _save_arrays(path: Path, views: Views) -> None:
         arrays["remembered"] = views.remembered
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as partial, translate_write_errors(path), open(partial, "wb") as file:
-        np.savez_compressed(file, **arrays)
+        np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
 def _movie_paths(folder: Path, name: str) -> tuple[Path, Path, Path]:

@@ -18,7 +18,7 @@ from ex4d.mesh import DepthSurface
 from ex4d.raster.frames import RenderedBatch
 from ex4d.raster.rasterizer import cpu_cores
 from ex4d.raster.warp import remembering
-from ex4d.raster.warp_rasterizer import WarpRasterizer
+from ex4d.raster.warp_rasterizer import StructInstance, WarpRasterizer
 from ex4d_core.cameras import CameraPath
 
 # Share of the depth within which two frames see the same point, when motion is looked for. Depth of neighbouring frames
@@ -210,8 +210,8 @@ def _intrinsics(surface: DepthSurface) -> torch.Tensor:
     return surface.intrinsics[:, [0, 1, 0, 1], [0, 1, 2, 2]].contiguous()
 
 
-def _lens(surface: DepthSurface, frame: int, camera_to_world: torch.Tensor) -> remembering.Lens:
-    """A source camera, from the space of another camera."""
+def _lens(surface: DepthSurface, frame: int, camera_to_world: torch.Tensor) -> StructInstance:
+    """The kernels' `Lens` of a source camera, from the space of another camera."""
     lens = remembering.Lens()
     assert surface.camera_to_world is not None, "key frames have poses"
     pose = torch.linalg.inv(surface.camera_to_world[frame]) @ camera_to_world
