@@ -157,7 +157,7 @@ def test_an_output_is_never_an_input(folder, sample_clip, tmp_path, capsys):
     movies = ["--color_video", f"{take}/color.mp4", "--mask_video", f"{take}/mask.mp4"]
     assert main(["generate", *movies, "--output_video", f"{take}/color.mp4", "--overwrite"]) == 1
     assert main(["reconstruct", f"{take}/take.mp4", "-o", take, "--overwrite"]) == 1
-    assert len(list(Path(take).iterdir())) == 11
+    assert len(list(Path(take).iterdir())) == 12
 
 
 @pytest.mark.parametrize(

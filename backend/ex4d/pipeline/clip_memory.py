@@ -62,7 +62,7 @@ class ClipMemory:
             settings: its licence counts; key frames are drawn by the rasterizer warp, with plausible depth.
             device: as in `create_rasterizer`.
             reduced: every so many pixels of the key frames count, in both directions; for figures, not for pictures.
-            note: called with a sentence about each key frame that contradicts the others.
+            note: called with a sentence about key frames that contradict the others.
         """
         from ex4d.raster.warp_rasterizer import WarpRasterizer  # imports Warp
 
@@ -123,8 +123,8 @@ class ClipMemory:
             numbers = spread_frames(self._source, range(*part), manifest.subject_distance, count)
             surface = scene_surface(self._scene, self._source, self._settings, numbers)
             keys = KeyFrames(_reduced(surface, self._reduced), numbers, self._rasterizer)
-            for frame in keys.contradicted:
-                self._note(contradiction_note(frame, len(numbers) - 1))
+            if keys.contradicted:
+                self._note(contradiction_note(keys.contradicted))
             self._keys[part] = keys
         return self._keys[part]
 
@@ -166,11 +166,13 @@ def spread_frames(camera: CameraPath, frames: range, distance: float, count: int
     return [frames[k] for k in sorted(chosen)]
 
 
-def contradiction_note(frame: int, others: int) -> str:
-    """For the user, about a key frame that is left out."""
+def contradiction_note(frames: Sequence[int]) -> str:
+    """For the user, about key frames that are left out."""
+    one = len(frames) == 1
+    which = f"frame {frames[0]} contradicts" if one else f"frames {', '.join(map(str, frames))} contradict"
     return (
-        f"frame {frame} contradicts most of what {others} other frames of the clip see: its camera pose does not fit "
-        "its depth, or a moving subject fills the frame. The clip's memory leaves it out; check the source camera there"
+        f"{which} most of what other frames of the clip see: the camera's poses do not fit the depth there, or a moving "
+        f"subject fills the frame. The clip's memory leaves {'it' if one else 'them'} out"
     )
 
 
