@@ -10,6 +10,7 @@ import pytest
 
 import ex4d
 from ex4d.cli.main import main
+from ex4d.generation.preview import REMEMBERED_COLOR
 from ex4d.media import read_frames
 from ex4d.pipeline.clip_memory import spread_frames
 from ex4d.pipeline.coverage import SceneCoverage
@@ -229,7 +230,10 @@ def test_a_view_shows_what_the_clip_knows(scene):
     shown = SceneViews(scene, device="cpu").look(shot)
     (frame,) = render_shot(scene, shot.camera, THICKNESS, first_frame=3, device="cpu")
     assert shown.seen == frame.mask.mean() and shown.remembered == frame.remembered.mean()
-    np.testing.assert_array_equal(shown.image[frame.known], frame.color[frame.known])
+    np.testing.assert_array_equal(shown.image[frame.mask], frame.color[frame.mask])
+    # All three states can be told apart: what is remembered is tinted.
+    tinted = frame.color[frame.remembered] // 2 + np.array(REMEMBERED_COLOR, np.uint8) // 2
+    np.testing.assert_array_equal(shown.image[frame.remembered], tinted)
     assert (shown.image[~frame.known] == [255, 0, 255]).all()
 
 

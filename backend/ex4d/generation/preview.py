@@ -27,6 +27,10 @@ _PREVIOUS_WEIGHT = 0.75
 _ENOUGH_VISIBLE = 1 / 16
 
 
+# Where holes are marked, remembered areas are mixed with this colour, half of each, so that all three states show.
+REMEMBERED_COLOR = (0, 160, 255)
+
+
 class PreviewEngine:
     """The `Engine` that fills or marks holes; see the module."""
 
@@ -53,12 +57,21 @@ class PreviewEngine:
         """
         filler = HoleFiller()
         for index, frame in enumerate(frames):
+            color = frame.color
             if self.settings.holes == "mark":
                 filling = np.array(self.settings.hole_color, dtype=np.uint8)
+                if frame.remembered is not None:
+                    color = marked(torch.from_numpy(color), torch.from_numpy(frame.remembered)).numpy()
             else:
-                filling = filler.fill_array(frame.color, frame.known, frame.depth)
+                filling = filler.fill_array(color, frame.known, frame.depth)
             if index >= done:
-                yield np.where(frame.known[..., None], frame.color, filling)
+                yield np.where(frame.known[..., None], color, filling)
+
+
+def marked(color: torch.Tensor, remembered: torch.Tensor) -> torch.Tensor:
+    """(H, W, 3) uint8 colours with `REMEMBERED_COLOR` mixed in where a (H, W) bool mask is true."""
+    tint = torch.tensor(REMEMBERED_COLOR, dtype=torch.uint8, device=color.device)
+    return torch.where(remembered[..., None], color // 2 + tint // 2, color)
 
 
 class HoleFiller:

@@ -107,11 +107,16 @@ class ClipMemory:
             ) from error
         return parts[0] if len(parts) == 1 else _joined(parts)
 
-    def render(self, camera: CameraPath, shown: Sequence[int]) -> RenderedBatch:
-        """Frames as `recall` fills them, of footage that is reduced as the key frames are, with plausible depth."""
+    def render(self, camera: CameraPath, shown: Sequence[int], *, recalls: bool = True) -> RenderedBatch:
+        """Frames of footage that is reduced as the key frames are, with plausible depth, as `recall` fills them.
+
+        Args:
+            recalls: whether it does.
+        """
         surface = scene_surface(self._scene, self._source, self._settings, shown)
         surface = _reduced(surface, self._reduced)
-        return self.recall(self._rasterizer.render(surface, camera, with_depth=True), surface, camera, shown)
+        rendered = self._rasterizer.render(surface, camera, with_depth=True)
+        return self.recall(rendered, surface, camera, shown) if recalls else rendered
 
     def _key_frames(self, part: tuple[int, int]) -> KeyFrames:
         from ex4d.raster.key_frames import KeyFrames

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from cachetools import LRUCache
 
-from ex4d.generation.preview import HoleFiller
+from ex4d.generation.preview import HoleFiller, marked
 from ex4d.machine import MachineSettings
 from ex4d.mesh import DepthSurface
 from ex4d.pipeline.clip_memory import ClipMemory
@@ -104,6 +104,8 @@ def _shown(rendered: RenderedBatch, settings: PreviewSettings) -> ShownFrame:
         mask = mask | rendered.remembered[0]
     if settings.holes == "mark":
         filling = torch.tensor(settings.hole_color, dtype=torch.uint8, device=color.device)
+        if rendered.remembered is not None:
+            color = marked(color, rendered.remembered[0])
     else:
         filling = HoleFiller().fill(color, mask, depth)
     image = torch.where(mask[..., None], color, filling)
