@@ -144,8 +144,8 @@ class PreviewSettings(Settings):
     """How the preview engine treats what the footage never saw.
 
     Attributes:
-        holes: "fill" (smoothly, from the surroundings) or "mark" (in ``hole_color``; what other frames of the clip saw is
-            tinted blue).
+        holes: "fill" (smoothly, from the surroundings) or "mark" (in ``hole_color``; what other frames of the clip saw
+            is tinted blue).
         hole_color: sRGB, 0 to 255.
     """
 

@@ -1,7 +1,8 @@
 """Measures what the clip's memory fills of true views, and how well: the table of docs/measured/rendering.md.
 
-Draws the views of scenes with known depth as the preview engine does, without and with memory, on exact depth, and on
-depth as networks estimate it and this project repairs it (2 pixels of blur and 2 % of flicker, then alignment and edges).
+Draws the views of scenes with known depth as the preview engine does, without and with memory, on exact depth, and
+on depth as networks estimate it and this project repairs it (2 pixels of blur and 2 % of flicker, then alignment and
+edges).
 
     python scripts/measure_memory.py [--scenes FOLDER] [--only room_move] [--views 4]
 """
@@ -45,17 +46,18 @@ class KnownClip:
         frames, height, width = depth.shape
         limits = float(depth.min()), float(depth.max())
         distance = subject_distance(depth[0])
-        self.manifest = SceneManifest(
-            scene.name, frames, width, height, Fraction(24), "centered", limits, distance
-        )
+        self.manifest = SceneManifest(scene.name, frames, width, height, Fraction(24), "centered", limits, distance)
 
     def color(self) -> np.ndarray:
+        """(T, H, W, 3) uint8 sRGB."""
         return self._scene.color
 
     def depth(self) -> np.ndarray:
+        """(T, H, W) float32 along z, scene units."""
         return self._depth
 
     def source_camera(self) -> CameraPath:
+        """The camera that filmed it."""
         return self._scene.camera
 
 
@@ -109,6 +111,7 @@ def psnr(image: np.ndarray, truth: np.ndarray) -> float:
 
 
 def main() -> None:
+    """Print the table, row by row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenes", type=Path, help="a folder of further scenes, .npz")
     parser.add_argument("--only", help="name of a scene")

@@ -176,8 +176,8 @@ def contradiction_note(frames: Sequence[int]) -> str:
     one = len(frames) == 1
     which = f"frame {frames[0]} contradicts" if one else f"frames {', '.join(map(str, frames))} contradict"
     return (
-        f"{which} most of what other frames of the clip see: the camera's poses do not fit the depth there, or a moving "
-        f"subject fills the frame. The clip's memory leaves {'it' if one else 'them'} out"
+        f"{which} most of what other frames of the clip see: the camera's poses do not fit the depth there, or a "
+        f"moving subject fills the frame. The clip's memory leaves {'it' if one else 'them'} out"
     )
 
 
