@@ -1,6 +1,7 @@
 """Marks in viewports what the footage did not see: stretched faces, and what is outside of the footage's frame.
 
-Through a camera both have the unseen colour in full, since a take has to invent them. In all other views that would
+Through a camera both have the unseen colour in full, since a take has to invent them; what other frames of the footage
+saw, where the shot remembers it, is blue (see `remembered_areas`). In all other views that would
 bury what was seen, so stretched faces are ghosts there: near the viewport's background, behind all of the footage. A
 line runs around the footage's frame.
 
@@ -25,11 +26,23 @@ from gpu_extras.batch import batch_for_shader
 
 from ..blender_types import Context, current_context
 from ..cameras.keyframes import camera_data
-from .face_shaders import DEPTH_OFFSET, GHOST, SEEN, STRETCHED, face_shader, face_shaders
+from .face_shaders import (
+    DEPTH_OFFSET,
+    GHOST,
+    REMEMBERED,
+    SEEN,
+    STRETCHED,
+    draw_batch,
+    face_shader,
+    face_shaders,
+    outside_shader,
+    set_values,
+)
 from .link import images_of, is_scene_object, link_of
 from .material import SOURCE_EYE
 from .mesh import mesh_data, read_attribute
 from .missing import missing_scenes
+from .remembered_areas import draw_known, forget, shows_memory
 from .stand_in import MISSING_COLOR
 
 # Outside of camera views: how much stretched faces have of the unseen colour; the rest is the viewport's background.
@@ -66,6 +79,8 @@ class _GpuMesh:
 _meshes: dict[int, _GpuMesh] = {}
 # By their sizes, those of the viewports on the screen; each with the view and the scenes that it shows.
 _pictures: dict[tuple[int, ...], tuple[gpu.types.GPUOffScreen, object]] = {}
+# Likewise, of what other frames of the footage saw.
+_known_pictures: dict[tuple[int, ...], tuple[gpu.types.GPUOffScreen, object]] = {}
 _handler: object | None = None
 
 
@@ -91,15 +106,59 @@ def _draw() -> None:
         if camera is None:
             _draw_ghosts(context, there, to_screen, has_footage=space.shading.color_type == "TEXTURE")
         else:
-            for one in there:
-                color = (*link_of(one).unseen_color, 1.0)
-                _draw_faces(context, one, to_screen, face_shader(STRETCHED), color=color)
+            _draw_unseen(context, there, camera, to_screen)
     if has_overlays and camera is None:
         _draw_borders(context, visible)
     elif has_overlays and not any(camera == link_of(one).source_camera for one in visible):
-        _fill_outside(context, camera, to_screen, (*link_of(visible[0]).unseen_color, 1.0))
+        remembers = space.shading.type == "SOLID" and has_depth
+        known = _known(context, visible, to_screen) if remembers else None
+        _fill_outside(context, camera, to_screen, (*link_of(visible[0]).unseen_color, 1.0), known)
     gpu.state.blend_set("NONE")
     gpu.state.depth_test_set("NONE")
+
+
+def _draw_unseen(
+    context: Context, visible: list[bpy.types.Object], camera: bpy.types.Object, to_screen: mathutils.Matrix
+) -> None:
+    """Draw stretched faces in the unseen colour, or remembered where other frames of the footage saw the area."""
+    for one in visible:
+        color = (*link_of(one).unseen_color, 1.0)
+        known = None if camera == link_of(one).source_camera else _known(context, visible, to_screen)
+        if known is None:
+            _draw_faces(context, one, to_screen, face_shader(STRETCHED), color=color)
+        else:
+            shader = face_shader(REMEMBERED)
+            _draw_faces(context, one, to_screen, shader, color=color, seen=known.texture_color)
+
+
+def _known(
+    context: Context, visible: list[bpy.types.Object], to_screen: mathutils.Matrix
+) -> gpu.types.GPUOffScreen | None:
+    """What other frames of the footage saw, as alpha; None where the shot remembers nothing.
+
+    Drawn where the view has changed.
+    """
+    scenes = [one for one in visible if shows_memory(context.scene, one)]
+    if not scenes:
+        return None
+    size = tuple(gpu.state.viewport_get()[2:])
+    shown = (to_screen.copy(), [one.session_uid for one in scenes])
+    picture, before = _known_pictures.get(size, (None, None))
+    if picture is None:
+        if len(_known_pictures) >= _MOST_PICTURES:
+            _known_pictures.clear()
+        picture = gpu.types.GPUOffScreen(*size)
+    if before != shown:
+        with picture.bind():
+            gpu.state.active_framebuffer_get().clear(color=(0.0, 0.0, 0.0, 0.0), depth=1.0)
+            for one in scenes:
+                evaluated = one.evaluated_get(context.evaluated_depsgraph_get())
+                if _batches_of(one, mesh_data(evaluated)) is None:
+                    continue
+                viewer = evaluated.matrix_world.inverted_safe() @ _viewer(context.region_data)
+                draw_known(one, _meshes[one.session_uid], to_screen @ evaluated.matrix_world, viewer)
+        _known_pictures[size] = picture, shown
+    return picture
 
 
 def _draw_ghosts(
@@ -164,15 +223,9 @@ def _draw_faces(
     evaluated = scene_object.evaluated_get(context.evaluated_depsgraph_get())
     if (batches := _batches_of(scene_object, mesh_data(evaluated))) is None:
         return
-    shader.bind()
-    shader.uniform_float("object_to_screen", to_screen @ evaluated.matrix_world)
-    shader.uniform_float("eye", tuple(evaluated[SOURCE_EYE]))
-    to_object = evaluated.matrix_world.inverted_safe()
-    shader.uniform_float("viewer", to_object @ _viewer(context.region_data))
-    for name, value in values.items():
-        set_value = shader.uniform_sampler if isinstance(value, gpu.types.GPUTexture) else shader.uniform_float
-        set_value(name, value)
-    batches[0].draw(shader)
+    viewer = evaluated.matrix_world.inverted_safe() @ _viewer(context.region_data)
+    eye = tuple(evaluated[SOURCE_EYE])
+    draw_batch(shader, batches[0], to_screen @ evaluated.matrix_world, eye, viewer, **values)
 
 
 def _ghost(context: Context, unseen: Sequence[float]) -> tuple[float, ...]:
@@ -222,9 +275,16 @@ def _draw_borders(context: Context, visible: list[bpy.types.Object]) -> None:
 
 
 def _fill_outside(
-    context: Context, camera: bpy.types.Object, to_screen: mathutils.Matrix, color: tuple[float, ...]
+    context: Context,
+    camera: bpy.types.Object,
+    to_screen: mathutils.Matrix,
+    color: tuple[float, ...],
+    known: gpu.types.GPUOffScreen | None,
 ) -> None:
-    """Give what is empty in a camera's frame the unseen colour: the footage's frame ends before it."""
+    """Give what is empty in a camera's frame the unseen colour: the footage's frame ends before it.
+
+    What other frames saw there, if that is ``known``, is remembered.
+    """
     if camera.type != "CAMERA" or camera_data(camera).type != "PERSP":
         return
     evaluated = camera.evaluated_get(context.evaluated_depsgraph_get())
@@ -233,8 +293,13 @@ def _fill_outside(
         to_screen @ (to_world @ corner).to_4d() for corner in camera_data(evaluated).view_frame(scene=context.scene)
     ]
     places = [(corner.x / corner.w, corner.y / corner.w, 1.0) for corner in corners]  # as far away as can be
-    shader = gpu.shader.from_builtin("UNIFORM_COLOR")
+    shader = gpu.shader.from_builtin("UNIFORM_COLOR") if known is None else outside_shader()
     batch = batch_for_shader(shader, "TRIS", {"pos": places}, indices=[(0, 1, 2), (0, 2, 3)])
+    if known is not None:
+        shader.bind()
+        set_values(shader, {"color": color, "seen": known.texture_color})
+        batch.draw(shader)
+        return
     with gpu.matrix.push_pop(), gpu.matrix.push_pop_projection():
         gpu.matrix.load_identity()
         gpu.matrix.load_projection_matrix(mathutils.Matrix())
@@ -335,6 +400,8 @@ def _after_update(_: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> None:
 def _after_load(*_: object) -> None:
     _forget_shown()
     _meshes.clear()
+    _known_pictures.clear()
+    forget()
 
 
 HANDLERS = (("frame_change_post", _after_frame), ("depsgraph_update_post", _after_update), ("load_post", _after_load))
@@ -355,4 +422,6 @@ def unregister() -> None:
     _handler = None
     face_shaders.clear()
     _pictures.clear()
+    _known_pictures.clear()
+    forget()
     _meshes.clear()
