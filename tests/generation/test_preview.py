@@ -84,7 +84,7 @@ def test_the_previous_frame_leaves_no_ghost():
 @pytest.mark.parametrize("size", [(1, 1), (1, 17), (33, 2), (61, 127)])
 def test_odd_sizes_and_frames_without_seen_pixels(size):
     color, mask, depth = np.zeros((*size, 3), np.uint8), np.zeros(size, bool), np.full(size, np.inf, np.float32)
-    nothing = HoleFiller().fill_array(color, mask, depth)
+    nothing = HoleFiller().fill_frame(RenderedFrame(0, color, mask, depth))
     assert nothing.shape == (*size, 3)
     assert (nothing == nothing[0, 0]).all()
 
