@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 import warp as wp
-from torch.nn.functional import interpolate, max_pool2d, pad
+from torch.nn.functional import avg_pool2d, interpolate, max_pool2d, pad
 
 from ex4d.warp_start import start_warp
 
@@ -22,13 +22,14 @@ wp.set_module_options({"enable_backward": False})
 # Rims are searched in cells of so many pixels: a sixteenth of the work, and holes narrower than that are filled from
 # both sides alike.
 _CELL = 4
+# A cell counts as seen if this share of it is: specks in a hole are no rim.
+_MOSTLY = 0.5
 # How far from a hole nearer surfaces are left out, as a share of the image's longer side.
-_REACH = 0.05
-# Disparity above that of the far rim, by its logarithm, up to which a surface counts, and from which it does not.
-_SAME_SURFACE, _NEARER_SURFACE = 0.1, 0.4
+_REACH = 0.1
+# Share of the far rim's depth from which on a surface counts, and up to which it does not.
+_SAME_SURFACE, _NEARER_SURFACE = 0.95, 0.8
 # Weight of a nearer surface, for holes that have no other around.
 _LEAST_WEIGHT = 0.003
-_NOTHING = 1e9
 
 
 @wp.func
@@ -44,42 +45,40 @@ def along(row: int, column: int, epipole: wp.vec3) -> wp.vec2:
 
 
 @wp.kernel
-def find_far_rims(
-    seen: wp.array2d(dtype=wp.uint8), disparity: wp.array2d(dtype=float), epipole: wp.vec3, far: wp.array2d(dtype=float)
-):
-    """The smaller disparity of the two rims of a hole on a cell's line; `_NOTHING` where the cell is seen."""
+def find_far_rims(depth: wp.array2d(dtype=float), epipole: wp.vec3, far: wp.array2d(dtype=float)):
+    """The greater depth of the two rims of a hole on a cell's line; 0 where the cell is seen.
+
+    depth: (h, w), 0 in holes. Threads are (row, column).
+    """
     row, column = wp.tid()
-    least = wp.float32(_NOTHING)
+    most = wp.float32(0.0)
     step = along(row, column, epipole)
-    if seen[row, column] == wp.uint8(0) and wp.length_sq(step) > 0.0:
+    if depth[row, column] == 0.0 and wp.length_sq(step) > 0.0:
         for side in range(2):
             direction = step * (1.0 - 2.0 * float(side))
             x = float(column) + 0.5 + direction[0]
             y = float(row) + 0.5 + direction[1]
-            searching = wp.bool(True)
-            while searching:
-                searching = x >= 0.0 and y >= 0.0 and x < float(seen.shape[1]) and y < float(seen.shape[0])
-                if searching:
-                    if seen[int(y), int(x)] != wp.uint8(0):
-                        least = wp.min(least, disparity[int(y), int(x)])
-                        searching = False
+            rim = wp.float32(0.0)
+            while rim == 0.0 and x >= 0.0 and y >= 0.0 and x < float(depth.shape[1]) and y < float(depth.shape[0]):
+                rim = depth[int(y), int(x)]
                 x += direction[0]
                 y += direction[1]
-    far[row, column] = least
+            most = wp.max(most, rim)
+    far[row, column] = most
 
 
 @wp.kernel
-def spread_along(far: wp.array2d(dtype=float), epipole: wp.vec3, reach: int, limit: wp.array2d(dtype=float)):
-    """The least value within ``reach`` cells on a cell's line."""
+def spread_along(far: wp.array2d(dtype=float), epipole: wp.vec3, reach: int, spread: wp.array2d(dtype=float)):
+    """The greatest value within ``reach`` cells on a cell's line. Threads are (row, column)."""
     row, column = wp.tid()
-    least = far[row, column]
+    most = far[row, column]
     step = along(row, column, epipole)
     for k in range(-reach, reach + 1):
         x = wp.floor(float(column) + 0.5 + step[0] * float(k))
         y = wp.floor(float(row) + 0.5 + step[1] * float(k))
         if x >= 0.0 and y >= 0.0 and x < float(far.shape[1]) and y < float(far.shape[0]):
-            least = wp.min(least, far[int(y), int(x)])
-    limit[row, column] = least
+            most = wp.max(most, far[int(y), int(x)])
+    spread[row, column] = most
 
 
 def far_side_weights(mask: torch.Tensor, depth: torch.Tensor, source_centre: np.ndarray) -> torch.Tensor:
@@ -95,26 +94,26 @@ def far_side_weights(mask: torch.Tensor, depth: torch.Tensor, source_centre: np.
     """
     height, width = mask.shape
     margin = (0, -width % _CELL, 0, -height % _CELL)
-    disparity = torch.where(mask, depth.reciprocal(), _NOTHING)
-    cells = -max_pool2d(pad(-disparity[None], margin, value=-_NOTHING), _CELL)[0]
-    limit = _limits(
-        cells, np.asarray(source_centre) / (_CELL, _CELL, 1), max(1, round(_REACH * max(height, width) / _CELL))
-    )
+    seen = torch.where(mask, depth, 0.0)
+    mostly_seen = avg_pool2d(pad(mask[None].float(), margin), _CELL)[0] >= _MOSTLY
+    cells = max_pool2d(pad(seen[None], margin), _CELL)[0] * mostly_seen
+    reach = max(1, round(_REACH * max(height, width) / _CELL))
+    limit = _far_depth(cells, np.asarray(source_centre) / (_CELL, _CELL, 1), reach)
+    # Of each pixel's depth the share of the far rim's, where there is one.
+    limit = torch.where(limit > 0, 1 / limit, torch.inf)
     limit = interpolate(limit[None, None], scale_factor=_CELL, mode="nearest")[0, 0, :height, :width]
-    nearer = (disparity / limit).log_().sub_(_SAME_SURFACE).div_(_NEARER_SURFACE - _SAME_SURFACE)
-    return (1 - nearer).clamp_(_LEAST_WEIGHT, 1)
+    share = limit * seen.clamp_min_(1e-30)
+    return share.sub_(_NEARER_SURFACE).div_(_SAME_SURFACE - _NEARER_SURFACE).clamp_(_LEAST_WEIGHT, 1)
 
 
-def _limits(cells: torch.Tensor, epipole: np.ndarray, reach: int) -> torch.Tensor:
-    """Disparity of the far rims near each cell, of (h, w) disparity that is `_NOTHING` in holes."""
+def _far_depth(cells: torch.Tensor, epipole: np.ndarray, reach: int) -> torch.Tensor:
+    """Depth of the far rim of the holes near each cell, 0 where none is near; of (h, w) depth that is 0 in holes."""
     start_warp()
     device = wp.device_from_torch(cells.device)
     stream = wp.stream_from_torch(torch.cuda.current_stream(cells.device)) if device.is_cuda else None
-    cells = cells.contiguous()
-    seen = (cells < _NOTHING).to(torch.uint8)
-    far, limit = torch.empty_like(cells), torch.empty_like(cells)
+    far, spread = torch.empty_like(cells), torch.empty_like(cells)
+    depth, rims, result = (wp.from_torch(one) for one in (cells.contiguous(), far, spread))
     shape, point = tuple(cells.shape), wp.vec3(*(epipole / max(np.abs(epipole).max(), 1e-12)))
-    arrays = [wp.from_torch(one) for one in (seen, cells, far, limit)]
-    wp.launch(find_far_rims, shape, [*arrays[:2], point, arrays[2]], device=device, stream=stream)
-    wp.launch(spread_along, shape, [arrays[2], point, reach, arrays[3]], device=device, stream=stream)
-    return limit
+    wp.launch(find_far_rims, shape, [depth, point, rims], device=device, stream=stream)
+    wp.launch(spread_along, shape, [rims, point, reach, result], device=device, stream=stream)
+    return spread

@@ -1,9 +1,9 @@
 """The preview engine: the render with its unseen regions filled smoothly or marked; takes seconds on any machine.
 
 Holes are filled by pull-push (Gortler et al., The Lumigraph, 1996): averages of seen pixels at ever coarser levels flow
-back into the holes. Two additions: a moving camera uncovers background, so farther pixels have larger weights, and those
-at a hole's near side hardly any (`far_sides.py`); and where a hole persists its colour is smoothed over time, since its
-rim flickers with the mask.
+back into the holes. Two additions: a moving camera uncovers background, so farther pixels have larger weights, and
+those at a hole's near side hardly any (`far_sides.py`); and where a hole persists its colour is smoothed over time,
+since its rim flickers with the mask.
 """
 
 from __future__ import annotations
