@@ -99,7 +99,7 @@ def test_the_same_frames_give_the_same_images():
 
 
 def _sliding_scene() -> RenderedFrame:
-    """A near yellow thing slid to the left along a blue wall at a middle depth; other things are nearer, and farther."""
+    """A near yellow thing slid to the left along a blue wall at a middle depth; others are nearer and farther."""
     color, depth = np.full((HEIGHT, WIDTH, 3), (30, 60, 160), np.uint8), np.full((HEIGHT, WIDTH), 5.0, np.float32)
     mask = np.ones((HEIGHT, WIDTH), bool)
     depth[:12], depth[-4:, :8] = 50.0, 1.0
