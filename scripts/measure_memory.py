@@ -26,6 +26,7 @@ from ex4d.depth.edges import refined_depth  # noqa: E402
 from ex4d.depth.temporal_alignment import TemporalAligner  # noqa: E402
 from ex4d.generation.preview import HoleFiller  # noqa: E402
 from ex4d.pipeline.clip_memory import ClipMemory  # noqa: E402
+from ex4d.pipeline.render import source_centres  # noqa: E402
 from ex4d_core.cameras import CameraPath  # noqa: E402
 from ex4d_core.scene_manifest import SceneManifest  # noqa: E402
 from ex4d_core.shot import RenderSettings  # noqa: E402
@@ -74,8 +75,9 @@ def estimated(scene: TrueScene) -> np.ndarray:
     return np.stack([np.asarray(depth, np.float32) for depth in repaired])
 
 
-def measured(memory: ClipMemory, view: TrueView) -> list[float]:
+def measured(memory: ClipMemory, scene: TrueScene, view: TrueView) -> list[float]:
     """The figures of a row of the table, of one view."""
+    (centre,) = source_centres(view.camera, scene.surface([view.frame], "thickness"))
     start = time.perf_counter()
     plain = memory.render(view.camera, [view.frame], recalls=False)
     middle = time.perf_counter()
@@ -83,8 +85,8 @@ def measured(memory: ClipMemory, view: TrueView) -> list[float]:
     end = time.perf_counter()
     assert plain.depth is not None and known.depth is not None and known.remembered is not None, "as asked for"
     filled, hole = known.remembered[0].numpy(), ~plain.mask[0].numpy()
-    smooth = HoleFiller().fill(plain.color[0], plain.mask[0], plain.depth[0])
-    rest = HoleFiller().fill(known.color[0], known.mask[0] | known.remembered[0], known.depth[0])
+    smooth = HoleFiller().fill(plain.color[0], plain.mask[0], plain.depth[0], centre)
+    rest = HoleFiller().fill(known.color[0], known.mask[0] | known.remembered[0], known.depth[0], centre)
     before = torch.where(plain.mask[0, ..., None], plain.color[0], smooth).numpy()
     after = torch.where((known.mask | known.remembered)[0, ..., None], known.color[0], rest).numpy()
     rightly = np.nan
@@ -127,7 +129,7 @@ def main() -> None:
             memory = ClipMemory(KnownClip(scene, depth), RenderSettings(), device="cpu", note=print)
             memory.render(views[0].camera, [views[0].frame])  # so that key frames are ready when time is taken
             hole, filled, right, *decibels, drawn, remembered = np.nanmean(
-                [measured(memory, view) for view in views], axis=0
+                [measured(memory, scene, view) for view in views], axis=0
             )
             shares = " | ".join("" if np.isnan(share) else f"{100 * share:.1f} %" for share in (hole, filled, right))
             levels = " | ".join(f"{level:.2f} dB" for level in decibels)

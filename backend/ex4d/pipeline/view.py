@@ -16,6 +16,7 @@ from ex4d.generation.preview import HoleFiller, marked
 from ex4d.machine import MachineSettings
 from ex4d.mesh import DepthSurface
 from ex4d.pipeline.clip_memory import ClipMemory
+from ex4d.pipeline.render import source_centres
 from ex4d.pipeline.surfaces import scene_surface
 from ex4d.raster import Rasterizer, RenderedBatch, RenderMemoryError, create_rasterizer
 from ex4d.raster.batches import is_out_of_memory
@@ -70,10 +71,11 @@ class SceneViews:
         rasterizer = self._rasterizers[settings]
         try:
             surface = self._surface(settings, request.footage_frames[0], rasterizer.device)
+            (centre,) = source_centres(camera, surface)
             rendered = rasterizer.render(surface, camera, with_depth=True)
             if settings.remember:
                 rendered = self._memory(settings).recall(rendered, surface, camera, request.footage_frames)
-            return _shown(rendered, request.preview)
+            return _shown(rendered, request.preview, centre)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -95,7 +97,7 @@ class SceneViews:
         return self._surfaces[key]
 
 
-def _shown(rendered: RenderedBatch, settings: PreviewSettings) -> ShownFrame:
+def _shown(rendered: RenderedBatch, settings: PreviewSettings, source_centre: np.ndarray) -> ShownFrame:
     assert rendered.depth is not None, "rendered with depth"
     color, mask, depth = rendered.color[0], rendered.mask[0], rendered.depth[0]
     seen, remembered = _share(mask), 0.0
@@ -107,7 +109,7 @@ def _shown(rendered: RenderedBatch, settings: PreviewSettings) -> ShownFrame:
         if rendered.remembered is not None:
             color = marked(color, rendered.remembered[0])
     else:
-        filling = HoleFiller().fill(color, mask, depth)
+        filling = HoleFiller().fill(color, mask, depth, source_centre)
     image = torch.where(mask[..., None], color, filling)
     return ShownFrame(image.cpu().numpy(), seen, remembered)
 
