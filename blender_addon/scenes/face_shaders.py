@@ -78,11 +78,11 @@ void main()
 REMEMBERED = """
 void main()
 {
-  float known = texelFetch(seen, ivec2(gl_FragCoord.xy), 0).a;
+  vec4 known = texelFetch(seen, ivec2(gl_FragCoord.xy), 0);
   if (!is_stretched()) {
     discard;
   }
-  fragment_color = known > 0.5 ? REMEMBERED_COLOR : color;
+  fragment_color = dot(known, vec4(1.0)) > 1.5 ? REMEMBERED_COLOR : color;
 }
 """
 _OUTSIDE_VERTEX = """
@@ -94,11 +94,13 @@ void main()
 OUTSIDE = """
 void main()
 {
-  fragment_color = texelFetch(seen, ivec2(gl_FragCoord.xy), 0).a > 0.5 ? REMEMBERED_COLOR : color;
+  vec4 known = texelFetch(seen, ivec2(gl_FragCoord.xy), 0);
+  fragment_color = dot(known, vec4(1.0)) > 1.5 ? REMEMBERED_COLOR : color;
 }
 """
 
-# Linear; the blue that the backend tints remembered areas with where holes are marked.
+# Where two key frames see something; each has a channel of the picture (see `remembered_areas`). Linear; the blue that
+# the backend tints remembered areas with where holes are marked.
 _REMEMBERED_COLOR = "vec4(0.0, 0.35, 1.0, 1.0)"
 
 # Compiled, by their fragment sources.

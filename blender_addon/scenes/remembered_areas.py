@@ -1,7 +1,7 @@
 """What other frames of the footage saw, for viewports: their meshes, drawn from the camera in one flat picture.
 
-An approximation of the backend's memory, which is exact: an area counts as soon as one of a few frames across the
-footage sees anything there. `unseen_areas` gives these areas their own colour.
+An approximation of the backend's memory, which compares depth and colour and knows cuts: an area counts where two of a
+few frames across the footage see anything. `unseen_areas` gives these areas their own colour.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from .link import link_of, open_scene
 from .mesh import positions_of_frame
 
 # Frames across the footage whose meshes are kept on the GPU: 3 MB each for 512x512, and one drawing for each new view.
+# As many as a picture has channels.
 _KEY_FRAMES = 4
 
 
@@ -52,7 +53,7 @@ def draw_known(
     to_screen: mathutils.Matrix,
     viewer: mathutils.Vector,
 ) -> None:
-    """Draw what the key frames of a scene see into the bound picture.
+    """Draw what the key frames of a scene see into the bound picture, each into a channel of its own.
 
     Args:
         scene_object: of the scene.
@@ -62,8 +63,10 @@ def draw_known(
     """
     if scene_object.session_uid not in _key_frames:
         _key_frames[scene_object.session_uid] = _uploaded(scene_object, mesh)
-    for key in _key_frames[scene_object.session_uid]:
+    for channel, key in enumerate(_key_frames[scene_object.session_uid]):
+        gpu.state.color_mask_set(*(channel == other for other in range(_KEY_FRAMES)))
         draw_batch(face_shader(KNOWN), key.batch, to_screen, key.eye, viewer)
+    gpu.state.color_mask_set(*[True] * _KEY_FRAMES)
 
 
 def forget() -> None:

@@ -134,7 +134,7 @@ def _draw_unseen(
 def _known(
     context: Context, visible: list[bpy.types.Object], to_screen: mathutils.Matrix
 ) -> gpu.types.GPUOffScreen | None:
-    """What other frames of the footage saw, as alpha; None where the shot remembers nothing.
+    """What other frames of the footage saw, one in each channel; None where the shot remembers nothing.
 
     Drawn where the view has changed.
     """
@@ -150,13 +150,17 @@ def _known(
         picture = gpu.types.GPUOffScreen(*size)
     if before != shown:
         with picture.bind():
-            gpu.state.active_framebuffer_get().clear(color=(0.0, 0.0, 0.0, 0.0), depth=1.0)
+            gpu.state.active_framebuffer_get().clear(color=(0.0, 0.0, 0.0, 0.0))
+            gpu.state.depth_test_set("NONE")  # what one frame sees behind what another sees counts, too
+            gpu.state.blend_set("NONE")
             for one in scenes:
                 evaluated = one.evaluated_get(context.evaluated_depsgraph_get())
                 if _batches_of(one, mesh_data(evaluated)) is None:
                     continue
                 viewer = evaluated.matrix_world.inverted_safe() @ _viewer(context.region_data)
                 draw_known(one, _meshes[one.session_uid], to_screen @ evaluated.matrix_world, viewer)
+            gpu.state.blend_set("ALPHA")
+            gpu.state.depth_test_set("LESS_EQUAL")
         _known_pictures[size] = picture, shown
     return picture
 
