@@ -10,6 +10,7 @@ from blender_addon.cameras.presets import camera_from_preset
 from blender_addon.coverage.live_coverage import live_coverage
 from blender_addon.paths import from_blend
 from blender_addon.scenes.importing import ImportSettings, import_scene
+from blender_addon.scenes.remembered_areas import shows_memory, spread
 from blender_addon.shots.memory import AUTOMATIC, memory_from, remember_of, remember_on_wire
 from blender_addon.shots.properties import add_shot
 from blender_addon.takes.requests import load_request, render_settings
@@ -55,6 +56,14 @@ def test_a_final_is_sent_with_the_memory_that_the_artist_chose(card_scene):
     package = Scene.open(card_scene)
     assert render_settings(package, engine="wan").remember is None
     assert render_settings(package, engine="wan", memory="on").remember is True
+
+
+def test_viewports_show_the_memory_that_previews_have(shot):
+    scene = bpy.context.scene
+    assert shows_memory(scene, shot)
+    scene.ex4d_shot.memory = "off"
+    assert not shows_memory(scene, shot)
+    assert spread(9) == [0, 3, 5, 8] and spread(2) == [0, 1]
 
 
 def test_coverage_tells_what_other_frames_saw(connected, moving_scene):
