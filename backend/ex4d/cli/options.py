@@ -31,7 +31,7 @@ from ex4d_core.shot import (
     wan_preset,
 )
 from ex4d_core.source_frames import shown_frames, source_frames_from
-from ex4d_core.trajectories import Trajectory, extent_of_move, is_degrees, shot_path
+from ex4d_core.trajectories import Trajectory, extent_of_move, has_pivot, is_degrees, shot_path
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -156,6 +156,8 @@ def refuse_useless_camera_options(options: argparse.Namespace) -> None:
         refuse_without_effect(options, names_of(Trajectory), "with --camera, whose file has the whole move")
     else:
         refuse_without_effect(options, ["camera_convention"], "without --camera")
+        if not has_pivot(options.preset):
+            refuse_without_effect(options, ["pivot"], f"with --preset {options.preset}; orbits and dollies take one")
         if is_degrees(options.preset):
             refuse_without_effect(options, ["amount"], f"with --preset {options.preset}, which names its own degrees")
         elif options.preset != "orbit":
