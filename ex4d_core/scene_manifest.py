@@ -164,7 +164,7 @@ def _name_the_footage(document: dict[str, Any]) -> None:
 
 def _keep_the_subject(document: dict[str, Any]) -> None:
     """Version 3 has the distance of the picture's middle; the moves of older scenes keep the subject's."""
-    document["middle_distance"] = None
+    document.setdefault("middle_distance", None)
 
 
 # What brings a manifest of each older version to the next one. The bytes on disk stay as they are: their SHA-256 names
