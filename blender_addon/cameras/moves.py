@@ -309,7 +309,7 @@ class EX4D_OT_move_around_pivot(Operator):
         camera = context.scene.objects.get(self.camera)
         move = move_of(camera)
         if camera is None or move is None or not has_pivot(move.preset):
-            self.report({"ERROR"}, iface_("This camera has no move around a pivot"))
+            self.report({"ERROR"}, iface_("This camera has no move of EX-4D"))
             return {"CANCELLED"}
         if has_edited_keys(camera):
             self.report({"ERROR"}, iface_("The keys of {camera} were edited").format(camera=camera.name))

@@ -155,6 +155,14 @@ class EX4D_OT_pick_pivot(PicksPoints, Operator):
             return False
         return True
 
+    def invoke(self, context: Context, event: bpy.types.Event) -> set[str]:
+        context.window.cursor_modal_set("EYEDROPPER")
+        return super().invoke(context, event)
+
+    def cancel(self, context: Context) -> None:
+        context.window.cursor_modal_restore()
+        super().cancel(context)
+
     def show_status(self, context: Context) -> None:
         context.workspace.status_text_set(iface_("Click on what moves are about; Esc or right click to cancel"))
 

@@ -109,7 +109,7 @@ def test_a_deleted_object_is_named(imported):
 def test_a_pivot_behind_the_camera_is_refused(imported):
     pivot_settings(imported).kind = "CURSOR"
     bpy.context.scene.cursor.location = (0.0, -3.0, 0.0)
-    with pytest.raises(RuntimeError, match="behind the camera .* 3 scene units"):
+    with pytest.raises(RuntimeError, match=r"behind the camera .* 3 scene units"):
         add("orbit")
     assert active_shot(bpy.context.scene).camera is None
 
@@ -181,9 +181,9 @@ def test_keys_that_were_edited_and_moves_without_a_pivot_stay(imported):
     curve.update()
     with pytest.raises(RuntimeError, match="were edited"):
         bpy.ops.ex4d.move_around_pivot(camera=camera.name)
-    with pytest.raises(RuntimeError, match="no move around a pivot"):
+    with pytest.raises(RuntimeError, match="no move of EX-4D"):
         bpy.ops.ex4d.move_around_pivot(camera=add("30").name)
-    with pytest.raises(RuntimeError, match="no move around a pivot"):
+    with pytest.raises(RuntimeError, match="no move of EX-4D"):
         bpy.ops.ex4d.move_around_pivot(camera="gone")
 
 
