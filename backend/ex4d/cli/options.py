@@ -24,9 +24,11 @@ from ex4d_core.schema import Settings, fields_of
 from ex4d_core.shot import (
     MAX_SIDE,
     WAN_PRESETS,
+    EngineName,
     PreviewSettings,
     RenderSettings,
     WanSettings,
+    default_occlusion,
     require_size,
     wan_preset,
 )
@@ -73,7 +75,7 @@ def add_camera_arguments(parser: argparse.ArgumentParser) -> None:
 def add_render_arguments(parser: argparse.ArgumentParser) -> None:
     """How the DW-Mesh is rendered."""
     render = parser.add_argument_group("render")
-    add_flags(render, RenderSettings, convention=None)
+    add_flags(render, RenderSettings, convention=None, occlusion=None)
     add_accept_licence_argument(render)
     render.add_argument(
         "--device",
@@ -83,9 +85,16 @@ def add_render_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def render_settings(options: argparse.Namespace, scene: PlacedFootage) -> RenderSettings:
-    """What the options ask for; without --convention a scene is rendered in the one it was reconstructed in."""
-    return settings_from(options, RenderSettings, convention=options.convention or scene.manifest.convention)
+def render_settings(
+    options: argparse.Namespace, scene: PlacedFootage, engine: EngineName = "preview"
+) -> RenderSettings:
+    """What the options ask for; without --convention the one that the scene was reconstructed in.
+
+    Without --occlusion it is the engine's, see `ex4d_core.shot.default_occlusion`.
+    """
+    convention = options.convention or scene.manifest.convention
+    occlusion = options.occlusion or default_occlusion(engine, convention, options.rasterizer)
+    return settings_from(options, RenderSettings, convention=convention, occlusion=occlusion)
 
 
 def add_overwrite_argument(parser: argparse._ActionsContainer, what: str) -> None:
