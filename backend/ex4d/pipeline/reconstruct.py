@@ -55,6 +55,7 @@ from ex4d_core.cameras import CameraPath
 from ex4d_core.errors import RequestError
 from ex4d_core.lens_distortion import LensDistortion
 from ex4d_core.mesh_cache import frame_positions, grid_vertices
+from ex4d_core.pivots import middle_distance
 from ex4d_core.reconstruction import ReconstructionSettings
 from ex4d_core.scene import Scene, SceneWriter
 from ex4d_core.scene_manifest import FootageOrigin, SceneManifest
@@ -290,7 +291,7 @@ def build_scene(
     still = np.broadcast_to(np.eye(4), (frames, 4, 4))
     camera = CameraPath(still if source_camera is None else source_camera.world_to_camera, intrinsics, width, height)
     vertices = grid_vertices(width, height, convention)
-    nearest, farthest, distance = np.inf, 0.0, 0.0
+    nearest, farthest, distance, middle = np.inf, 0.0, 0.0, 0.0
 
     with SceneWriter(folder) as writer:
         color_file = writer.array("color", (frames, height, width, 3), np.uint8)
@@ -317,7 +318,7 @@ def build_scene(
                 depth_file.write(z)
                 nearest, farthest = min(nearest, float(lowest.min())), max(farthest, float(highest.max()))
                 if start == 0:
-                    distance = subject_distance(z[0])
+                    distance, middle = subject_distance(z[0]), middle_distance(z[0])
                 progress(start + len(z), frames)
         color = z = None  # large frames need not be held beside the topology, which is as large
         faces, uvs, cap_faces = grid_topology(height, width, convention)
@@ -335,6 +336,7 @@ def build_scene(
                 convention=convention,
                 depth_range=(nearest, farthest),
                 subject_distance=distance,
+                middle_distance=middle,
                 depth_scale=depth.scale,
                 provenance={what: name_for_people(text) for what, text in origins.items()},
                 origin=FootageOrigin(
