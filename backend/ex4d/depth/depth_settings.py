@@ -18,16 +18,22 @@ class EdgeSettings:
     """What counts as a blurred edge, and how its pixels choose a side.
 
     Attributes:
-        reach: pixels of the depth's own size that a pixel may lie from the foot or the top of its slope.
+        reach: pixels of the depth's own size to either side of an edge in which its surfaces are looked for.
         step: ratio of far to near from which on a slope is an edge.
-        slope: rise of disparity for each pixel of the depth's own size under which a surface begins.
+        slope: share of disparity by which an edge rises at least, a pixel of the depth's own size.
+        end: share of an edge's steepest rise above which it has not ended.
+        sharp: width of an edge, in pixels of the image, under which it is not blurred: its step over its steepest rise.
+        widest: width, in pixels of the depth's own size, from which on a slope is a true one.
         colour: difference of colours (of 1, over three channels) that counts as much as lying at a slope's end.
         colour_weight: 0 goes by depth alone.
     """
 
     reach: int = 16
     step: float = 1.06
-    slope: float = 0.01
+    slope: float = 0.005
+    end: float = 1 / 3
+    sharp: float = 1.7
+    widest: float = 20.0
     colour: float = 0.15
     colour_weight: float = 0.5
 
