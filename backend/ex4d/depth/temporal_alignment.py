@@ -26,16 +26,26 @@ _ENOUGH = 0.05  # share of a frame that must be trusted before it may change the
 _ROUNDS = 8
 _SLOW = 6.0  # frames; changes that last longer are slow
 _MOVES = 0.2  # working pixels a frame that count as motion
+_CONSISTENT = 0.004  # quick change of disparity under a moving camera that parallax may be and flicker need not
+_MISSED = 0.5  # working pixels by which motion may be wrong
 _STILL, _MOVING = 0.3, 0.6  # share of an image in motion from which on the camera may, and does, move
 
 
 @dataclass(frozen=True)
 class _Change:
-    """What brings a frame's disparity to the scale of the frame before, and the share of the image that moved."""
+    """What brings a frame's disparity to the scale of the frame before.
 
-    scale: float
-    shift: float
-    moving: float
+    Attributes:
+        scale: factor.
+        shift: offset, after it.
+        moving: share of the image that moved.
+        levels: a low and a high disparity of the frame.
+    """
+
+    scale: float = 1.0
+    shift: float = 0.0
+    moving: float = 0.0
+    levels: tuple[float, float] = (1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -78,7 +88,7 @@ class TemporalAligner:
         own = _resized(disparity.to(self._device), small.shape[1:])
         change = None if self._previous is None or is_cut else self._change(*self._previous, small, own)
         if change is None:
-            self._shots.append([_Change(1.0, 0.0, 0.0)])
+            self._shots.append([_Change()])
         else:
             self._shots[-1].append(change)
         self._previous = small, own
@@ -110,7 +120,8 @@ class TemporalAligner:
         if flat.float().mean() < _ENOUGH:
             return None
         moving = float((motion.offset.norm(dim=0)[motion.trusted] > _MOVES).float().mean())
-        return _Change(*robust_scale_and_shift(own[flat], reference[flat], self._with_offset), moving)
+        low, high = own[flat].quantile(own.new_tensor([0.1, 0.9])).clamp_min(1e-12).tolist()
+        return _Change(*robust_scale_and_shift(own[flat], reference[flat], self._with_offset), moving, (low, high))
 
 
 def _corrections(shot: list[_Change]) -> list[_Correction]:
@@ -120,8 +131,13 @@ def _corrections(shot: list[_Change]) -> list[_Correction]:
     moving = np.array([change.moving for change in shot])
     camera = np.clip((_smooth(moving) - _STILL) / (_MOVING - _STILL), 0, 1)
     slow_scales, slow_shifts = camera * _smooth(scales), camera * _smooth(shifts)
+    quick_scales, quick_shifts = scales - slow_scales, shifts - slow_shifts
+    levels = np.array([change.levels for change in shot])
+    size = np.abs(np.expm1(quick_scales)[:, None] + quick_shifts[:, None] / levels).max(axis=1)
+    # Under a still camera nothing but flicker changes whole frames; under a moving one, small changes are parallax.
+    flickers = np.clip(size / np.maximum(_CONSISTENT * camera, 1e-12) - 1, 0, 1)
     scale, shift, found = 0.0, 0.0, []
-    for quick_scale, quick_shift in zip(scales - slow_scales, shifts - slow_shifts, strict=True):
+    for quick_scale, quick_shift in zip(flickers * quick_scales, flickers * quick_shifts, strict=True):
         shift = (1 - _LEAK) * (shift + np.exp(scale) * quick_shift)
         scale = (1 - _LEAK) * (scale + quick_scale)
         found.append((scale, shift))
@@ -144,7 +160,11 @@ def _faded(disparity: torch.Tensor, motion: Motion, expected: torch.Tensor) -> t
     """Small differences from what was expected fade; (h, w), at least 0."""
     own = _resized(disparity, expected.shape)
     flat = motion.trusted & ~_near_edge(own) & ~_near_edge(expected)
+    # Where things move, the past is known as well as their motion is, and their depth may truly change.
+    gradient = (_wider(own) - own).maximum(own - -_wider(-own))
+    unsure = (_MISSED * gradient + _CONSISTENT * own) * (motion.offset.norm(dim=0) > _MOVES)
     change = expected - own
+    change = change.sign() * (change.abs() - unsure).clamp_min(0)
     spread = float(own.quantile(0.98) - own.quantile(0.02)) + 1e-12
     weight = _FADE * torch.exp(-((change / (_SMALL_CHANGE * spread)) ** 2)) * flat
     # Only smooth corrections, so that no edge of the frame before is drawn into this one.
@@ -204,6 +224,11 @@ def flicker(images: Iterable[np.ndarray], depths: Iterable[np.ndarray]) -> float
                 changes.append(float((own.log() - motion.warped(before.log())).abs()[calm].mean()))
         previous = small, own
     return float(np.mean(changes)) if changes else 0.0
+
+
+def _wider(values: torch.Tensor) -> torch.Tensor:
+    """(h, w), the largest of a pixel and its neighbours."""
+    return F.max_pool2d(values[None, None], 3, stride=1, padding=1)[0, 0]
 
 
 def _near_edge(values: torch.Tensor) -> torch.Tensor:
