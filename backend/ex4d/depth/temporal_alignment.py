@@ -50,12 +50,16 @@ class _Change:
 
 @dataclass(frozen=True)
 class _Correction:
-    """What aligns a frame; and how it truly differs from the one before: now = (before - slow_shift) / slow_scale."""
+    """What aligns a frame; and how it truly differs from the one before: now = (before - slow_shift) / slow_scale.
+
+    `camera` is 0 where the camera stands still, 1 where it moves.
+    """
 
     scale: float = 1.0
     shift: float = 0.0
     slow_scale: float = 1.0
     slow_shift: float = 0.0
+    camera: float = 0.0
 
 
 class TemporalAligner:
@@ -106,7 +110,7 @@ class TemporalAligner:
                     motion = motion_between(previous[0], small)
                     before = motion.warped(_resized(previous[1], small.shape[1:]))
                     expected = (before - correction.slow_shift) / correction.slow_scale
-                    disparity = _faded(disparity, motion, expected)
+                    disparity = _faded(disparity, motion, expected, correction.camera)
                 previous = small, disparity
                 yield disparity
 
@@ -143,7 +147,7 @@ def _corrections(shot: list[_Change]) -> list[_Correction]:
         found.append((scale, shift))
     scale, shift = np.array(found).T
     scale, shift = scale - scale.mean(), (shift - shift.mean()) / np.exp(scale.mean())
-    rows = zip(np.exp(scale), shift, np.exp(slow_scales), slow_shifts, strict=True)
+    rows = zip(np.exp(scale), shift, np.exp(slow_scales), slow_shifts, camera, strict=True)
     return [_Correction(*map(float, row)) for row in rows]
 
 
@@ -156,13 +160,14 @@ def _smooth(values: np.ndarray) -> np.ndarray:
     return weights @ values / weights.sum(axis=1) * (frames > 0)
 
 
-def _faded(disparity: torch.Tensor, motion: Motion, expected: torch.Tensor) -> torch.Tensor:
+def _faded(disparity: torch.Tensor, motion: Motion, expected: torch.Tensor, camera: float) -> torch.Tensor:
     """Small differences from what was expected fade; (h, w), at least 0."""
     own = _resized(disparity, expected.shape)
     flat = motion.trusted & ~_near_edge(own) & ~_near_edge(expected)
     # Where things move, the past is known as well as their motion is, and their depth may truly change.
     gradient = (_wider(own) - own).maximum(own - -_wider(-own))
-    unsure = (_MISSED * gradient + _CONSISTENT * own) * (motion.offset.norm(dim=0) > _MOVES)
+    moves = ((motion.offset.norm(dim=0) > _MOVES) + camera).clamp_max(1)
+    unsure = moves * (_MISSED * gradient + _CONSISTENT * own)
     change = expected - own
     change = change.sign() * (change.abs() - unsure).clamp_min(0)
     spread = float(own.quantile(0.98) - own.quantile(0.02)) + 1e-12
