@@ -48,6 +48,7 @@ class EstimatorSettings:
         licence: what the result is for, by the request; see `ex4d_core.licences.effective_licence`.
         device: "auto", "cpu", or "cuda" with an optional number.
         edges: how blurred edges are refined; None leaves them.
+        noise_filter: whether depth whose pixels are noisy is smoothed.
         temporal_alignment: whether the depth of per-image models is aligned over time.
         normalized_focal: the focal length over the image's width, where it is known.
         full_precision: float32 on a GPU, too: twice the memory and less than half the speed.
@@ -58,6 +59,7 @@ class EstimatorSettings:
     licence: Licence | None = None
     device: str = "auto"
     edges: EdgeSettings | None = EdgeSettings()
+    noise_filter: bool = True
     temporal_alignment: bool = True
     normalized_focal: float | None = None
     full_precision: bool = False

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -97,6 +98,13 @@ def without_noise(disparity: torch.Tensor) -> torch.Tensor:
             weights += weight
         value = total / weights
     return value
+
+
+def depth_without_noise(depth: np.ndarray, device: torch.device | str = "cpu") -> np.ndarray:
+    """`without_noise` for depth along z (H, W) float32, above 0: `depth` itself where it has none."""
+    disparity = 1 / torch.from_numpy(depth).to(device)
+    smooth = without_noise(disparity)
+    return depth if smooth is disparity else (1 / smooth).cpu().numpy()
 
 
 def _sigma(values: torch.Tensor) -> float:

@@ -65,7 +65,7 @@ class _Correction:
 class TemporalAligner:
     """Goes over a clip twice: `observe` takes all frames in order, then `aligned` gives all frames in order.
 
-    What the second pass needs of the images is kept in a temporary file.
+    The motion that both passes need is estimated once and kept in a temporary file.
 
     Args:
         with_offset: whether frames differ by an offset as well (relative models), or by a factor only (metric ones).
@@ -75,7 +75,7 @@ class TemporalAligner:
     def __init__(self, with_offset: bool, device: torch.device | str = "cpu") -> None:
         self._with_offset = with_offset
         self._device = torch.device(device)
-        self._images = FrameStore()
+        self._motions = FrameStore()
         self._previous: tuple[torch.Tensor, torch.Tensor] | None = None
         self._shots: list[list[_Change]] = []
 
@@ -88,9 +88,14 @@ class TemporalAligner:
             is_cut: whether it has nothing to do with the frame before.
         """
         small = working_image(image.to(self._device))
-        self._images.append(small.cpu().numpy())
         own = _resized(disparity.to(self._device), small.shape[1:])
-        change = None if self._previous is None or is_cut else self._change(*self._previous, small, own)
+        change, motion = None, None
+        if self._previous is not None and not is_cut:
+            earlier, before = self._previous
+            motion = motion_between(earlier, small)
+            change = self._change(motion, before, own)
+        stored = torch.zeros_like(small) if motion is None else torch.cat([motion.offset, motion.trusted[None]])
+        self._motions.append(stored.cpu().numpy())
         if change is None:
             self._shots.append([_Change()])
         else:
@@ -99,26 +104,23 @@ class TemporalAligner:
 
     def aligned(self, disparities: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
         """Second pass: the frames' disparities (h, w) again, and what they become, at least 0."""
-        frames = zip(disparities, self._images, strict=True)
+        frames = zip(disparities, self._motions, strict=True)
         for shot in self._shots:
-            previous: tuple[torch.Tensor, torch.Tensor] | None = None
+            previous: torch.Tensor | None = None
             # The corrections come first, so that their end takes no frame of the next shot.
-            for correction, (disparity, image) in zip(_corrections(shot), frames, strict=False):
+            for correction, (disparity, stored) in zip(_corrections(shot), frames, strict=False):
                 disparity = (correction.scale * disparity.to(self._device) + correction.shift).clamp_min(0)
-                small = torch.from_numpy(image).to(self._device)
                 if previous is not None:
-                    motion = motion_between(previous[0], small)
-                    before = motion.warped(_resized(previous[1], small.shape[1:]))
+                    moved = torch.from_numpy(stored).to(self._device)
+                    motion = Motion(moved[:2], moved[2] > 0)
+                    before = motion.warped(_resized(previous, moved.shape[1:]))
                     expected = (before - correction.slow_shift) / correction.slow_scale
                     disparity = _faded(disparity, motion, expected, correction.camera)
-                previous = small, disparity
+                previous = disparity
                 yield disparity
 
-    def _change(
-        self, earlier: torch.Tensor, before: torch.Tensor, small: torch.Tensor, own: torch.Tensor
-    ) -> _Change | None:
+    def _change(self, motion: Motion, before: torch.Tensor, own: torch.Tensor) -> _Change | None:
         """None where hardly anything of the frame before is found again."""
-        motion = motion_between(earlier, small)
         reference = motion.warped(before)
         flat = motion.trusted & ~_near_edge(own) & ~_near_edge(reference)
         if flat.float().mean() < _ENOUGH:
