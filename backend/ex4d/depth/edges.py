@@ -208,9 +208,7 @@ def _blurred_edges(disparity: torch.Tensor, settings: EdgeSettings, factor: floa
     return _with_full_height(edges, disparity, sigma) if len(edges.middle) else None
 
 
-def _steepest(
-    disparity: torch.Tensor, gradient: torch.Tensor, least: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _steepest(disparity: torch.Tensor, gradient: torch.Tensor, least: float) -> tuple[torch.Tensor, torch.Tensor]:
     """(S, 2) places that are steeper than those before and behind them, and the unit vectors towards the near side."""
     size = gradient.norm(dim=0)
     rows, columns = torch.nonzero(size > least * disparity, as_tuple=True)
@@ -250,9 +248,7 @@ def _with_full_height(edges: _Edges, disparity: torch.Tensor, sigma: float) -> _
     return replace(edges, near=full(edges.near, 1), far=full(edges.far, -1))
 
 
-def _snapped(
-    disparity: torch.Tensor, colour: torch.Tensor, edges: _Edges, settings: EdgeSettings
-) -> torch.Tensor:
+def _snapped(disparity: torch.Tensor, colour: torch.Tensor, edges: _Edges, settings: EdgeSettings) -> torch.Tensor:
     """Every pixel across an edge takes the value of the near surface or the far one.
 
     Args:
@@ -294,9 +290,7 @@ def _nearest_edges(edges: _Edges, size: torch.Size) -> tuple[torch.Tensor, torch
         distance = (16 * (pixel - edges.middle[which]).norm(dim=1)).long()
         inside = ((pixel >= 0) & (pixel < pixel.new_tensor([width, height]))).all(dim=1)
         # The distance decides, and among equals the first edge, in whatever order they are written.
-        best.scatter_reduce_(
-            0, (pixel[:, 1] * width + pixel[:, 0])[inside], (distance * count + which)[inside], "amin"
-        )
+        best.scatter_reduce_(0, (pixel[:, 1] * width + pixel[:, 0])[inside], (distance * count + which)[inside], "amin")
     place = torch.nonzero(best < _NONE)[:, 0]
     return place, best[place] % count
 
