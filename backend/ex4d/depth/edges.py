@@ -27,6 +27,7 @@ _BEYOND = 1.5  # pixels further, by which a gradient's neighbourhood reaches
 _UNLIKE = 2.0  # an edge this much wider than the frame's typical one is a true slope
 _BEND = 0.25  # share of the step by which a surface may go on rising under its edge
 _HOPS = 3  # doublings of one pixel: how far along a thin thing its full height is looked for
+_AT_ONCE = 2**16  # edges that are looked at together, so that memory does not grow with the image
 _NONE = 2**62
 
 
@@ -187,30 +188,54 @@ def _blurred_edges(disparity: torch.Tensor, settings: EdgeSettings, factor: floa
     middle, nearer = _steepest(disparity, gradient, settings.slope / factor)
     if len(middle) == 0:
         return None
-    reach = ceil(settings.reach * factor)
-    steps = torch.arange(-reach, reach + 1, device=disparity.device)
-    places = middle[:, None] + steps[None, :, None] * nearer[:, None]
-    profiles = _Profiles(middle, nearer, _sampled(disparity[None], places)[0])
-    typical = profiles.typical_width(settings)
+    some, reach = slice(None, None, 1 + len(middle) // _AT_ONCE), ceil(settings.reach * factor)
+    typical = _profiles(disparity, middle[some], nearer[some], reach).typical_width(settings)
     if typical is None or typical < settings.sharp:
         return None
     sigma = typical / _WIDTH_OF_SIGMA
-    near, far = (_side(profiles, gradient, sign, sigma, settings.end) for sign in (1, -1))
-    edges = _Edges(middle, nearer, near, far)
-    low, high = far.under(middle, edges.bend), near.under(middle, edges.bend)
-    width = (high - low) / profiles.peak
-    is_edge = (high > settings.step * low) & (width > settings.sharp)
-    is_edge &= width < min(_UNLIKE * typical, settings.widest * factor)
-    for sign, side in ((1, near), (-1, far)):
-        rise = profiles.rise(sign).gather(1, side.steps[:, None].clamp_max(reach - 1))[:, 0]
-        is_edge &= rise < settings.end * profiles.peak
-    edges = edges.of(torch.nonzero(is_edge)[:, 0])
+    surface = min(ceil(_SURFACE * sigma + _BEYOND), reach - 1)
+    widest = min(_UNLIKE * typical, settings.widest * factor)
+    found = []
+    for part in zip(middle.split(_AT_ONCE), nearer.split(_AT_ONCE), strict=True):
+        profiles = _profiles(disparity, *part, surface + 2)
+        near, far = (_side(profiles, gradient, sign, surface, sigma, settings.end) for sign in (1, -1))
+        edges = _Edges(*part, near, far)
+        low, high = far.under(edges.middle, edges.bend), near.under(edges.middle, edges.bend)
+        width = (high - low) / profiles.peak
+        is_edge = (high > settings.step * low) & (width > settings.sharp) & (width < widest)
+        for sign, side in ((1, near), (-1, far)):
+            rise = profiles.rise(sign).gather(1, side.steps[:, None])[:, 0]
+            is_edge &= rise < settings.end * profiles.peak
+        found.append(edges.of(torch.nonzero(is_edge)[:, 0]))
+    edges = _joined(found)
     return _with_full_height(edges, disparity, sigma) if len(edges.middle) else None
+
+
+def _profiles(disparity: torch.Tensor, middle: torch.Tensor, nearer: torch.Tensor, reach: int) -> _Profiles:
+    """Across places (S, 2) in directions (S, 2), some pixels far to either side."""
+    steps = torch.arange(-reach, reach + 1, device=disparity.device)
+    places = middle[:, None] + steps[None, :, None] * nearer[:, None]
+    return _Profiles(middle, nearer, _sampled(disparity[None], places)[0])
+
+
+def _joined(parts: list[_Edges]) -> _Edges:
+    """All edges of several parts, in order."""
+
+    def side(sides: list[_Side]) -> _Side:
+        fields = zip(*((one.steps, one.place, one.value, one.gradient) for one in sides), strict=True)
+        return _Side(*map(torch.cat, fields))
+
+    return _Edges(
+        torch.cat([part.middle for part in parts]),
+        torch.cat([part.nearer for part in parts]),
+        side([part.near for part in parts]),
+        side([part.far for part in parts]),
+    )
 
 
 def _steepest(disparity: torch.Tensor, gradient: torch.Tensor, least: float) -> tuple[torch.Tensor, torch.Tensor]:
     """(S, 2) places that are steeper than those before and behind them, and the unit vectors towards the near side."""
-    size = gradient.norm(dim=0)
+    size = torch.hypot(*gradient)
     rows, columns = torch.nonzero(size > least * disparity, as_tuple=True)
     middle = torch.stack([columns, rows], dim=1).to(disparity)
     own = size[rows, columns]
@@ -220,10 +245,15 @@ def _steepest(disparity: torch.Tensor, gradient: torch.Tensor, least: float) -> 
     return middle[keep], nearer[keep]
 
 
-def _side(profiles: _Profiles, gradient: torch.Tensor, sign: int, sigma: float, end: float) -> _Side:
-    """The surfaces on the near side (1) or the far side (-1) of edges that are blurred by sigma pixels."""
+def _side(
+    profiles: _Profiles, gradient: torch.Tensor, sign: int, surface: int, sigma: float, end: float
+) -> _Side:
+    """The surfaces on the near side (1) or the far side (-1) of edges that are blurred by sigma pixels.
+
+    They are read `surface` pixels from the middle, or before, where something else begins.
+    """
     limit = profiles.limit(sign, end)
-    steps = limit.clamp_max(min(ceil(_SURFACE * sigma + _BEYOND), profiles.reach - 1))
+    steps = limit.clamp_max(surface)
     place = profiles.middle + sign * steps[:, None] * profiles.nearer
     # What the blur itself still rises by there is not the surface's.
     blur = profiles.peak * torch.exp(-((steps / sigma) ** 2) / 2)
@@ -281,26 +311,29 @@ def _nearest_edges(edges: _Edges, size: torch.Size) -> tuple[torch.Tensor, torch
     count, device = len(edges.middle), edges.middle.device
     longest = int(torch.maximum(edges.near.steps, edges.far.steps).max())
     steps = torch.arange(-longest, longest + 1, device=device)
-    across = (steps <= edges.near.steps[:, None]) & (steps >= -edges.far.steps[:, None])
-    which, step = torch.nonzero(across, as_tuple=True)
-    corner = (edges.middle[which] + steps[step, None] * edges.nearer[which]).floor().long()
     best = torch.full((height * width,), _NONE, dtype=torch.int64, device=device)
-    for offset in ((0, 0), (1, 0), (0, 1), (1, 1)):
-        pixel = corner + torch.tensor(offset, device=device)
-        distance = (16 * (pixel - edges.middle[which]).norm(dim=1)).long()
-        inside = ((pixel >= 0) & (pixel < pixel.new_tensor([width, height]))).all(dim=1)
-        # The distance decides, and among equals the first edge, in whatever order they are written.
-        best.scatter_reduce_(0, (pixel[:, 1] * width + pixel[:, 0])[inside], (distance * count + which)[inside], "amin")
+    for part in torch.arange(count, device=device).split(_AT_ONCE):
+        across = (steps <= edges.near.steps[part, None]) & (steps >= -edges.far.steps[part, None])
+        row, step = torch.nonzero(across, as_tuple=True)
+        which = part[row]
+        corner = (edges.middle[which] + steps[step, None] * edges.nearer[which]).floor().long()
+        for offset in ((0, 0), (1, 0), (0, 1), (1, 1)):
+            pixel = corner + torch.tensor(offset, device=device)
+            distance = (16 * torch.hypot(*(pixel - edges.middle[which]).T)).long()
+            inside = ((pixel >= 0) & (pixel < pixel.new_tensor([width, height]))).all(dim=1)
+            # The distance decides, and among equals the first edge, in whatever order they are written.
+            place, key = pixel[:, 1] * width + pixel[:, 0], distance * count + which
+            best.scatter_reduce_(0, place[inside], key[inside], "amin")
     place = torch.nonzero(best < _NONE)[:, 0]
     return place, best[place] % count
 
 
 def _gradient(values: torch.Tensor) -> torch.Tensor:
     """(2, H, W) change of values (H, W) a pixel along x and y, over three rows or columns (Sobel)."""
-    padded = F.pad(values[None, None], (1, 1, 1, 1), mode="replicate")
-    smooth, change = values.new_tensor([[0.25, 0.5, 0.25]]), values.new_tensor([[-0.5, 0, 0.5]])
-    kernels = torch.stack([smooth.T * change, change.T * smooth])[:, None]
-    return F.conv2d(padded, kernels)[0]
+    padded = F.pad(values[None, None], (1, 1, 1, 1), mode="replicate")[0, 0]
+    rows = (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 8
+    columns = (padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]) / 8
+    return torch.stack([rows[:, 2:] - rows[:, :-2], columns[2:] - columns[:-2]])
 
 
 def _sampled(maps: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
