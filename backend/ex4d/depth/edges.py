@@ -24,6 +24,7 @@ from ex4d.depth.depth_settings import EdgeSettings
 _WIDTH_OF_SIGMA = sqrt(2 * pi)
 _SURFACE = 2.4  # sigma from the middle of an edge at which its surfaces are read; 1.6 % of the step is left there
 _BEYOND = 1.5  # pixels further, by which a gradient's neighbourhood reaches
+_STEEPER = 1.2  # times as steep as its middle: what lies across is another edge
 _UNLIKE = 2.0  # an edge this much wider than the frame's typical one is a true slope
 _BEND = 0.25  # share of the step by which a surface may go on rising under its edge
 _HOPS = 3  # doublings of one pixel: how far along a thin thing its full height is looked for
@@ -162,18 +163,28 @@ class _Profiles:
         is_dip = (rise < end * self.peak[:, None]) & (behind > 1.05 * rise) & (before >= rise)
         return _first((rise <= 0) | is_dip)
 
+    def is_steepest(self, sign: int, steps: torch.Tensor) -> torch.Tensor:
+        """(S,) whether nothing on the way to `steps` (S,) pixels outwards is steeper than the middle."""
+        rise = self.rise(sign)
+        on_the_way = torch.arange(rise.shape[1], device=rise.device) < steps[:, None]
+        return torch.where(on_the_way, rise, 0).amax(dim=1) < _STEEPER * self.peak
+
     def typical_width(self, settings: EdgeSettings) -> float | None:
-        """Median of the edges' widths, in pixels: the step over its steepest rise. None without an edge."""
+        """Median of the edges' widths, in pixels: the step over its steepest rise. None without a blurred edge."""
         steps, has_end = [], torch.ones_like(self.peak, dtype=torch.bool)
         for sign in (1, -1):
             is_end = self.rise(sign) < settings.end * self.peak[:, None]
             # At a third of its peak, a blur is half way from its middle to its end.
             twice = (2 * _first(is_end).clamp_min(1)).clamp_max(self.reach - 1)
             steps.append(sign * torch.minimum(twice, self.limit(sign, settings.end)))
-            has_end &= is_end.any(dim=1)
+            has_end &= is_end.any(dim=1) & self.is_steepest(sign, _first(is_end))
         near, far = self.at(steps[0]), self.at(steps[1])
         is_edge = has_end & (near > settings.step * far)
-        return float(((near - far) / self.peak)[is_edge].median()) if is_edge.any() else None
+        widths = ((near - far) / self.peak)[is_edge].sort().values
+        # Where a good part of all edges is sharp, no model has blurred the others.
+        if len(widths) == 0 or widths[len(widths) // 4] < settings.sharp:
+            return None
+        return float(widths[len(widths) // 2])
 
 
 def _blurred_edges(disparity: torch.Tensor, settings: EdgeSettings, factor: float) -> _Edges | None:
@@ -190,7 +201,7 @@ def _blurred_edges(disparity: torch.Tensor, settings: EdgeSettings, factor: floa
         return None
     some, reach = slice(None, None, 1 + len(middle) // _AT_ONCE), ceil(settings.reach * factor)
     typical = _profiles(disparity, middle[some], nearer[some], reach).typical_width(settings)
-    if typical is None or typical < settings.sharp:
+    if typical is None:
         return None
     sigma = typical / _WIDTH_OF_SIGMA
     surface = min(ceil(_SURFACE * sigma + _BEYOND), reach - 1)
@@ -205,7 +216,7 @@ def _blurred_edges(disparity: torch.Tensor, settings: EdgeSettings, factor: floa
         is_edge = (high > settings.step * low) & (width > settings.sharp) & (width < widest)
         for sign, side in ((1, near), (-1, far)):
             rise = profiles.rise(sign).gather(1, side.steps[:, None])[:, 0]
-            is_edge &= rise < settings.end * profiles.peak
+            is_edge &= (rise < settings.end * profiles.peak) & profiles.is_steepest(sign, side.steps)
         found.append(edges.of(torch.nonzero(is_edge)[:, 0]))
     edges = _joined(found)
     return _with_full_height(edges, disparity, sigma) if len(edges.middle) else None
