@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from ex4d.depth.depth_files import DepthFiles
 from ex4d.depth.depth_settings import EdgeSettings
@@ -127,3 +128,16 @@ def test_files_are_smoothed_when_asked_only(write_clip, tmp_path):
     assert np.median(np.abs(next(iter(clip)) * street() - 1)) < 0.003
     assert "noise_filter" not in DepthSettings("array").to_wire()
     assert DepthSettings.from_wire(settings.to_wire()) == settings
+
+
+@pytest.mark.gpu
+def test_a_gpu_cleans_as_the_processor_does():
+    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    depth = 1 / noisy(street(), 0.01).numpy()
+    smooth = depth_without_noise(depth)
+    assert np.allclose(depth_without_noise(depth, "cuda"), smooth, rtol=1e-4)
+    soft = 1 / F.avg_pool2d(torch.from_numpy(street())[None, None], 5, 1, 2, count_include_pad=False)[0, 0]
+    on_processor, on_gpu = (refined_depth(soft, image, EdgeSettings(), device) for device in ("cpu", "cuda"))
+    assert not np.array_equal(on_processor, soft.numpy())
+    # Pixels half way between two surfaces may round to either.
+    assert (np.abs(on_gpu / on_processor - 1) > 1e-3).mean() < 0.005
