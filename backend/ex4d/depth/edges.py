@@ -256,9 +256,7 @@ def _steepest(disparity: torch.Tensor, gradient: torch.Tensor, least: float) -> 
     return middle[keep], nearer[keep]
 
 
-def _side(
-    profiles: _Profiles, gradient: torch.Tensor, sign: int, surface: int, sigma: float, end: float
-) -> _Side:
+def _side(profiles: _Profiles, gradient: torch.Tensor, sign: int, surface: int, sigma: float, end: float) -> _Side:
     """The surfaces on the near side (1) or the far side (-1) of edges that are blurred by sigma pixels.
 
     They are read `surface` pixels from the middle, or before, where something else begins.
