@@ -22,6 +22,7 @@ from ex4d_core.shot import MAX_FRAMES, MAX_LABEL
 
 DepthLayout = Literal["array", "exr", "png", "estimator"]
 InvalidDepth = Literal["error", "far"]
+NoiseFilter = Literal["auto", "on", "off"]
 MistFalloff = Literal["linear", "quadratic", "inverse-quadratic"]
 
 DEPTH_LAYOUTS: tuple[str, ...] = get_args(DepthLayout)
@@ -88,6 +89,7 @@ class DepthSettings(Settings):
         refine_edges: sharpen blurred depth edges along the image's.
         temporal_alignment: align per-image depth over time.
         full_precision: run the estimator in float32 on a GPU, too.
+        noise_filter: smooth depth whose pixels are noisy: what is estimated ("auto"), that of files as well, or none.
 
     Raises:
         RequestError: a field of the wrong type or out of range, or fields that do not go together.
@@ -129,6 +131,10 @@ class DepthSettings(Settings):
         Option("do not align per-image depth over time", flag="--no-temporal-alignment", aliases=("--no-steady",)),
     ] = True
     full_precision: Annotated[bool, Option("estimate in float32 on a GPU too: slower, more memory")] = False
+    noise_filter: Annotated[
+        NoiseFilter,
+        Option("smooth noise in the pixels of depth: in estimated depth (auto), in files as well (on), or not at all"),
+    ] = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -136,6 +142,13 @@ class DepthSettings(Settings):
             raise RequestError(f"a mist pass is EXR files, and not inverse; not layout {self.layout}")
         if self.layout == "estimator" and not self.estimator:
             raise RequestError("estimator must be a name, or auto, for depth of layout estimator")
+
+    def to_wire(self) -> dict[str, Any]:
+        """Plain values for msgpack and JSON; without what is at its default and older sides refuse."""
+        values = super().to_wire()
+        if self.noise_filter == "auto":
+            del values["noise_filter"]
+        return values
 
 
 def depth_layout(path: Path) -> DepthLayout:

@@ -1,7 +1,8 @@
 """Runs a model over footage and returns a `DepthClip`; shared by all estimators.
 
 Frames are resized to the model's size as they are decoded; its disparity goes to a temporary file, frame by frame;
-and when the clip is read, each frame is converted to depth and upsampled to the footage's size along its edges.
+and when the clip is read, each frame is converted to depth, rid of noise, and upsampled to the footage's size along
+its edges.
 Memory does not grow with the footage's size, nor, except for a model's own memory, with its length. The footage
 is decoded once; refining along its edges takes the frames that the reader of the clip holds.
 """
@@ -26,6 +27,7 @@ from ex4d.depth.depth_settings import EdgeSettings
 from ex4d.depth.edges import refined_depth
 from ex4d.depth.frame_store import FrameStore
 from ex4d.depth.intrinsics import intrinsics_from
+from ex4d.depth.noise import depth_without_noise
 from ex4d.depth.temporal_alignment import TemporalAligner
 from ex4d.media import FootageInfo, read_frames
 
@@ -79,6 +81,7 @@ class ModelEstimator:
     Args:
         clip_model: loaded.
         edges: how blurred edges are refined; None leaves them.
+        noise_filter: whether depth whose pixels are noisy is smoothed.
         temporal_alignment: whether the depth of per-image models is aligned over time.
         device: where frames are resized and edges refined.
     """
@@ -88,11 +91,12 @@ class ModelEstimator:
         clip_model: ClipModel,
         *,
         edges: EdgeSettings | None = EdgeSettings(),  # noqa: B008 (frozen)
+        noise_filter: bool = True,
         temporal_alignment: bool = True,
         device: torch.device | str = "cpu",
     ) -> None:
         self._model = clip_model
-        self._edges = edges
+        self._edges, self._filter_noise = edges, noise_filter
         self._align = temporal_alignment and not clip_model.model.temporal
         self._device = torch.device(device)
 
@@ -166,8 +170,10 @@ class ModelEstimator:
         model = self._model
 
         def refine(raw: np.ndarray, frame: np.ndarray) -> np.ndarray:
-            depth = torch.from_numpy(model.depth(raw, store.lowest, store.highest))
-            return refined_depth(depth, frame, self._edges, self._device)
+            depth = model.depth(raw, store.lowest, store.highest)
+            if self._filter_noise:
+                depth = depth_without_noise(depth, self._device)
+            return refined_depth(torch.from_numpy(depth), frame, self._edges, self._device)
 
         focal = model.focal(footage.width)
         intrinsics = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -29,6 +29,8 @@ from ex4d.depth import (
     read_source_camera,
     resolved_intrinsics,
 )
+from ex4d.depth.noise import depth_without_noise
+from ex4d.devices import torch_device
 from ex4d.machine import MachineSettings
 from ex4d.media import (
     FootageInfo,
@@ -186,7 +188,8 @@ def depth_of(
         known: intrinsics of the footage, which a mist pass and some estimators need.
     """
     if path is not None:
-        return _depth_from_files(path, settings, footage, known)
+        clip = _depth_from_files(path, settings, footage, known)
+        return _smoothed(clip, torch_device(device)) if settings.noise_filter == "on" else clip
     return _estimated_depth(settings, footage, known, device, machine, progress)
 
 
@@ -220,6 +223,11 @@ def _depth_from_files(
     return files.estimate(whole).first(footage.frames)
 
 
+def _smoothed(clip: DepthClip, device: torch.device) -> DepthClip:
+    """The same clip; frames whose pixels are noisy are smoothed as they are read."""
+    return replace(clip, refine=lambda depth, frame: depth_without_noise(depth, device))
+
+
 def _estimated_depth(
     settings: DepthSettings,
     footage: FootageInfo,
@@ -237,6 +245,7 @@ def _estimated_depth(
             licence=settings.licence,
             device=device,
             edges=EdgeSettings() if settings.refine_edges else None,
+            noise_filter=settings.noise_filter != "off",
             temporal_alignment=settings.temporal_alignment,
             normalized_focal=None if known is None else known.normalized_focal(footage.width),
             full_precision=settings.full_precision,
