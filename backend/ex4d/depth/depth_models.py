@@ -35,6 +35,7 @@ class DepthModel:
         metric: gives metres rather than depth up to a factor.
         temporal: looks at many frames together; the others are aligned over time afterwards.
         without_gpu: whether `auto` may choose it where there is no GPU.
+        poses: finds out where each frame was filmed from, and through which lens; see `ClipModel.cameras`.
         half: the half precision that the published code runs it in, as torch names it; on a GPU it is the default.
     """
 
@@ -44,6 +45,7 @@ class DepthModel:
     metric: bool = False
     temporal: bool = False
     without_gpu: bool = False
+    poses: bool = False
     half: str = "float16"
 
     @property
