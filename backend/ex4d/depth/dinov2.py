@@ -20,6 +20,12 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _BLOCK_EPSILON = 1e-6
 
 
+def normalised(images: torch.Tensor) -> torch.Tensor:
+    """Images (..., 3, H, W) in [0, 1] as the transformer was trained on them."""
+    mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return (images - mean) / std
+
+
 @dataclass(frozen=True)
 class BackboneSize:
     """Sizes of a transformer.

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from ex4d.depth.depth_models import depth_model
-from ex4d.depth.dinov2 import IMAGENET_MEAN, IMAGENET_STD
+from ex4d.depth.dinov2 import normalised
 from ex4d.depth.estimation import ClipModel, Step, batches, size_in_patches
 from ex4d.weights.catalogue import DEPTH_ANYTHING, DEPTH_PRO
 from ex4d.weights.places import repository_folder
@@ -60,11 +60,9 @@ class DepthAnything(ClipModel):
     def predict(self, frames: Iterable[torch.Tensor], step: Step) -> Iterator[np.ndarray]:
         """As the base class; a few frames at a time."""
         device, dtype = self._network.device, self._network.dtype
-        mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
         for batch in batches(frames, _BATCH):
             step("predict", 0)
-            images = (batch.to(device) - mean) / std
-            disparity = self._network(pixel_values=images.to(dtype)).predicted_depth.float()
+            disparity = self._network(pixel_values=normalised(batch.to(device)).to(dtype)).predicted_depth.float()
             step("predict", len(batch))
             yield from disparity.clamp_min(0).cpu().numpy()
 

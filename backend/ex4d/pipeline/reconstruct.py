@@ -31,6 +31,7 @@ from ex4d.depth import (
     resolved_camera,
     resolved_intrinsics,
 )
+from ex4d.depth.depth_models import depth_model
 from ex4d.machine import MachineSettings
 from ex4d.media import (
     FootageInfo,
@@ -133,7 +134,8 @@ def reconstruct(
     require_room(folder, needed, f"a scene of {footage.frames} frames of {size[0]}x{size[1]}")
     machine = machine or MachineSettings.from_environment()
     memory, what = scene_memory_bytes(*size), f"footage of {size[0]}x{size[1]} pixels"
-    if sources.depth is None and (estimator := chosen_estimator(settings.depth, device, machine)):
+    estimator = chosen_estimator(settings.depth, device, machine) if sources.depth is None else None
+    if estimator is not None:
         memory, what = memory + estimator_memory_bytes(estimator, device), f"{what} with the estimator {estimator}"
     require_memory(memory, what)
     distortion = settings.distortion and settings.distortion.resized(*size)
@@ -146,7 +148,7 @@ def reconstruct(
         stated=_stated_intrinsics(settings, footage),
         camera_file=None if camera is None else KnownIntrinsics(camera.path.intrinsics, camera.origin),
         convention=settings.convention,
-        depth_files=sources.depth is not None and settings.depth.mist is None,
+        depth_has_lens=_brings_lens(settings.depth, estimator),
     )
     depth = depth_of(sources.depth, settings.depth, footage, known, device, machine, progress)
     camera = resolved_camera(camera, depth, settings.camera_motion)
@@ -191,6 +193,13 @@ def depth_of(
     if path is not None:
         return _depth_from_files(path, settings, footage, known)
     return _estimated_depth(settings, footage, known, device, machine, progress)
+
+
+def _brings_lens(settings: DepthSettings, estimator: str | None) -> bool:
+    """Whether depth may hold a lens that goes before the footage's metadata: of files, or one that fits its poses."""
+    if estimator is not None:
+        return depth_model(estimator).poses
+    return settings.layout != "estimator" and settings.mist is None
 
 
 def _stated_intrinsics(settings: ReconstructionSettings, footage: FootageInfo) -> np.ndarray | None:

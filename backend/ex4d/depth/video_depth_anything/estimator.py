@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ex4d.depth.depth_models import depth_model
-from ex4d.depth.dinov2 import IMAGENET_MEAN, IMAGENET_STD, PATCH
+from ex4d.depth.dinov2 import PATCH, normalised
 from ex4d.depth.estimation import ClipModel, StageProgress, Step, size_in_patches
 from ex4d.depth.video_depth_anything.checkpoint import load_network
 from ex4d.depth.video_depth_anything.network import NetworkSize, VideoDepthNetwork
@@ -63,14 +63,13 @@ class VideoDepthAnything(ClipModel):
     def predict(self, frames: Iterable[torch.Tensor], step: Step) -> Iterator[np.ndarray]:
         """As the base class; a window of frames at a time."""
         like = next(self._network.parameters())
-        mean, std = (torch.tensor(values, device=like.device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
         taken = reported = 0
 
         def ready() -> Iterator[torch.Tensor]:
             nonlocal taken
             for frame in frames:
                 taken += 1
-                yield ((frame.to(like.device) - mean) / std).to(like.dtype)
+                yield normalised(frame.to(like.device)).to(like.dtype)
 
         def window(inputs: torch.Tensor) -> torch.Tensor:
             nonlocal reported

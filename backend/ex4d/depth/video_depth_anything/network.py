@@ -7,7 +7,7 @@ are translated by `backbone_names`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -67,10 +67,7 @@ class VideoDepthNetwork(nn.Module):
             "reshape_hidden_states": False,
         }
         self.pretrained = Dinov2Backbone(Dinov2Config(**config))
-        embeddings = self.pretrained.embeddings
-        embeddings.interpolate_pos_encoding = lambda _, height, width: resampled_positions(
-            embeddings.position_embeddings, height // PATCH, width // PATCH
-        )
+        self.pretrained.embeddings.interpolate_pos_encoding = self._positions
         self.head = TemporalDepthHead(size)
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
@@ -103,6 +100,9 @@ class VideoDepthNetwork(nn.Module):
 
     def _watched(self) -> list[nn.Module]:
         return [*self.pretrained.encoder.layer, *self.head.motion_modules]
+
+    def _positions(self, embeddings: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        return resampled_positions(self.pretrained.embeddings.position_embeddings, height // PATCH, width // PATCH)
 
 
 class TemporalDepthHead(nn.Module):

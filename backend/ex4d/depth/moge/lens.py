@@ -1,0 +1,50 @@
+"""Finds the lens and the offset of depth that make a map of points one that a camera sees.
+
+With a focal length f and an offset s, a point (x, y, z) is seen at f (x, y) / (z + s), where its pixel is; both follow
+from least squares over some of the pixels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.optimize import least_squares
+
+from ex4d.depth.moge.network import view_plane
+
+_SIDE = 64  # rows and columns of the pixels that are compared
+
+
+def lens_and_offset(points: torch.Tensor, solid: torch.Tensor, focal: float | None = None) -> tuple[float, float]:
+    """The focal length in halves of the image's diagonal, and the offset of depth in the unit of the points.
+
+    Args:
+        points: (H, W, 3) in camera space.
+        solid: (H, W) bool, where points are compared.
+        focal: the focal length, where it is known: only the offset is looked for.
+
+    Returns:
+        (1, 0) where fewer than two pixels are solid, and no focal length is known.
+    """
+    place, across, depth = _sampled(points, solid)
+    if len(depth) < 2:
+        return (1.0 if focal is None else focal), 0.0
+
+    def seen(offset: np.ndarray) -> tuple[np.ndarray, float]:
+        projected = across / (depth + offset)[:, None]
+        best = focal if focal is not None else float((projected * place).sum() / (projected**2).sum())
+        return projected * best - place, best
+
+    found = least_squares(lambda offset: seen(offset)[0].ravel(), x0=0.0, ftol=1e-3, method="lm").x
+    return seen(found)[1], float(found[0])
+
+
+def _sampled(points: torch.Tensor, solid: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of some solid pixels: places (N, 2) in the image, (x, y) (N, 2) and z (N,) of their points."""
+    rows, columns = solid.shape
+    place = view_plane(rows, columns, columns / rows, points.device)
+    maps = torch.cat([place, points, solid[..., None].float()], dim=-1).permute(2, 0, 1)[None].float()
+    few = F.interpolate(maps, (_SIDE, _SIDE), mode="nearest")[0].permute(1, 2, 0).cpu().numpy()
+    few = few[few[..., 5] > 0]
+    return few[:, :2], few[:, 2:4], few[:, 4]
