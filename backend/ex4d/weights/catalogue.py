@@ -207,7 +207,7 @@ PARTS: tuple[Part, ...] = (
         "depth",
         "MIT",
         True,
-        _files("Ruicheng/moge-2-vitl-normal", {"model.pt": 1_325_000_000}),
+        _files("Ruicheng/moge-2-vitl-normal", {"model.pt": 1_323_606_200}),
         needed=False,
     ),
     Part(

@@ -69,7 +69,10 @@ class MultiViewTransformer(VisionTransformer):
         )
         within = nn.functional.pad(patches + 1, (0, 0, 1, 0))
         across = within.clamp(max=1).repeat(count, 1)
-        return Rotation(*within.T, self._channels), Rotation(*across.T, self._channels)
+        return (
+            Rotation(within[:, 0], within[:, 1], self._channels),
+            Rotation(across[:, 0], across[:, 1], self._channels),
+        )
 
 
 def reference_first(first: torch.Tensor) -> torch.Tensor:

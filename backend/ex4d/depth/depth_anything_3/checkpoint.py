@@ -24,8 +24,13 @@ def load_network(kind: type[_Network], file: Path, size: NetworkSize) -> _Networ
     Raises:
         CheckpointError: the file is missing, incomplete, or of another model or size.
     """
-    named = {name.removeprefix(_PREFIX): value for name, value in read_checkpoint(file).items()}
+    used = {own: value for name, value in read_checkpoint(file).items() if (own := own_name(name)) is not None}
     with torch.device("meta"):
         network = kind(size)
-    used = {name: value for name, value in named.items() if not _UNUSED.match(name)}
     return load_strictly(network, used, file, device="cpu", dtype=torch.float32)
+
+
+def own_name(published: str) -> str | None:
+    """The name of a tensor of the file in the network; None for one that the network does without."""
+    name = published.removeprefix(_PREFIX)
+    return None if _UNUSED.match(name) else name

@@ -202,15 +202,12 @@ class CameraHead(nn.Module):
 
 def rotations(quaternions: torch.Tensor) -> torch.Tensor:
     """(T, 3, 3) of quaternions (T, 4) of any length, the scalar last."""
-    vector, scalar = quaternions[:, :3], quaternions[:, 3]
-    square = (quaternions**2).sum(dim=1)
-    crossed = torch.linalg.cross(vector[:, None], torch.eye(3, device=vector.device).expand(len(vector), 3, 3)).mT
+    vector, scalar = quaternions[:, :3], quaternions[:, 3, None, None]
+    unit = torch.eye(3, device=vector.device, dtype=vector.dtype).expand(len(vector), 3, 3)
+    crossed = torch.linalg.cross(vector[:, None], unit).mT
     outer = vector[:, :, None] * vector[:, None]
-    along = (vector**2).sum(dim=1)[:, None, None] * torch.eye(3, device=vector.device)
-    return (
-        torch.eye(3, device=vector.device)
-        + 2 * (scalar[:, None, None] * crossed + outer - along) / square[:, None, None]
-    )
+    turned = scalar * crossed + outer - (vector**2).sum(dim=1)[:, None, None] * unit
+    return unit + 2 * turned / (quaternions**2).sum(dim=1)[:, None, None]
 
 
 def positions_in_image(rows: int, columns: int, channels: int, ratio: float, device: torch.device) -> torch.Tensor:

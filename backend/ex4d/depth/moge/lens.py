@@ -6,14 +6,17 @@ from least squares over some of the pixels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.optimize import least_squares
 
 from ex4d.depth.moge.network import view_plane
 
 _SIDE = 64  # rows and columns of the pixels that are compared
+_STEPS, _HALVINGS = 50, 20
+_SETTLED = 1e-6  # relative change of the sum of squares
 
 
 def lens_and_offset(points: torch.Tensor, solid: torch.Tensor, focal: float | None = None) -> tuple[float, float]:
@@ -31,13 +34,39 @@ def lens_and_offset(points: torch.Tensor, solid: torch.Tensor, focal: float | No
     if len(depth) < 2:
         return (1.0 if focal is None else focal), 0.0
 
-    def seen(offset: np.ndarray) -> tuple[np.ndarray, float]:
+    def seen(offset: float) -> tuple[np.ndarray, float]:
         projected = across / (depth + offset)[:, None]
         best = focal if focal is not None else float((projected * place).sum() / (projected**2).sum())
-        return projected * best - place, best
+        return (best * projected - place).ravel(), best
 
-    found = least_squares(lambda offset: seen(offset)[0].ravel(), x0=0.0, ftol=1e-3, method="lm").x
-    return seen(found)[1], float(found[0])
+    offset = _least_squares(lambda value: seen(value)[0], float(np.abs(depth).mean()))
+    return seen(offset)[1], offset
+
+
+def _least_squares(residuals: Callable[[float], np.ndarray], size: float) -> float:
+    """The value near 0 with the least sum of squares, by Gauss and Newton's steps, halved until they do not overshoot.
+
+    Args:
+        residuals: of a value.
+        size: in what order of magnitude values change anything: no step is longer than half of it.
+    """
+    step = 1e-4 * size
+    value, found = 0.0, residuals(0.0)
+    for _ in range(_STEPS):
+        slope = (residuals(value + step) - residuals(value - step)) / (2 * step)
+        move = float(np.clip(-(slope @ found) / max(slope @ slope, 1e-30), -size / 2, size / 2))
+        before = float(found @ found)
+        for _ in range(_HALVINGS):
+            trial = residuals(value + move)
+            if float(trial @ trial) < before:  # false for what is not finite, too
+                break
+            move /= 2
+        else:
+            return value
+        value, found = value + move, trial
+        if before - float(found @ found) <= _SETTLED * before:
+            return value
+    return value
 
 
 def _sampled(points: torch.Tensor, solid: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -45,6 +74,6 @@ def _sampled(points: torch.Tensor, solid: torch.Tensor) -> tuple[np.ndarray, np.
     rows, columns = solid.shape
     place = view_plane(rows, columns, columns / rows, points.device)
     maps = torch.cat([place, points, solid[..., None].float()], dim=-1).permute(2, 0, 1)[None].float()
-    few = F.interpolate(maps, (_SIDE, _SIDE), mode="nearest")[0].permute(1, 2, 0).cpu().numpy()
+    few = F.interpolate(maps, (_SIDE, _SIDE), mode="nearest")[0].permute(1, 2, 0).double().cpu().numpy()
     few = few[few[..., 5] > 0]
     return few[:, :2], few[:, 2:4], few[:, 4]
