@@ -4,7 +4,8 @@ Run once, in a source checkout, with the two packages and what they import on th
 
     PYTHONPATH=backend:.:DEPTH_ANYTHING_3/src:MOGE python scripts/make_estimator_golden.py tests/data/golden
 
-Of `utils3d`, which MoGe imports, nothing is called here. The weights are those of `tests.depth.toy_checkpoints`. Nothing else in the project imports the packages.
+Of `utils3d`, which MoGe imports, nothing is called here. The weights are those of `tests.depth.toy_checkpoints`.
+Nothing else in the project imports the packages.
 """
 
 from __future__ import annotations
@@ -155,11 +156,7 @@ def _moge() -> dict[str, np.ndarray]:
     images = torch.from_numpy(np.random.default_rng(2).random((2, 3, 32, 48)).astype(np.float32))
     found = network(images, MOGE_CONFIG["num_tokens_range"][1])
     points, solid = pushed_points(1.7, 0.5, noise=0.01)
-    known = torch.tensor(1.9)
-    lenses = [
-        recover_focal_shift(points[None], solid[None]),
-        recover_focal_shift(points[None], solid[None], known[None]),
-    ]
+    lenses = [recover_focal_shift(points[None], solid[None], focal) for focal in (None, torch.tensor([1.9]))]
     names = {"points": "points", "solid": "mask", "normals": "normal", "metres": "metric_scale"}
     return {
         "images": images.numpy(),

@@ -109,7 +109,8 @@ def test_half_precision_stays_near_full_precision(name, dtype, models, frames):
     error = np.linalg.norm(half - full) / np.linalg.norm(full - full.mean())
     print(f"{name} in {dtype}: {error:.2%} of what the disparity varies by")
     # bfloat16 keeps 8 bits of a number, float16 11; the toy networks amplify what is lost.
-    assert error < {torch.float16: 0.02, torch.bfloat16: 0.15}[dtype]
+    bound = {torch.float16: 0.02, torch.bfloat16: 0.15}[dtype]
+    assert error < (2 * bound if name.startswith("moge") else bound), "whose head is in half precision, too"
 
 
 @contextmanager

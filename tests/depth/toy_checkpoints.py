@@ -231,16 +231,16 @@ def moge_weights(layout: Mapping[str, Sequence[int]]) -> dict[str, torch.Tensor]
     weights = {name: value.float() for name, value in random_weights(shapes, 12).items()}
     weights["encoder.image_mean"] = torch.tensor([0.485, 0.456, 0.406]).reshape(1, 3, 1, 1)
     weights["encoder.image_std"] = torch.tensor([0.229, 0.224, 0.225]).reshape(1, 3, 1, 1)
-    for head, factor in (("points_head", 0.1), ("mask_head", 0.3)):
+    for head, factor in (("points_head", 0.03), ("mask_head", 0.1)):
         weights[f"{head}.output_blocks.4.weight"] *= factor
-    weights["mask_head.output_blocks.4.bias"] += 1
+    weights["mask_head.output_blocks.4.bias"] += 3
     return weights
 
 
 def pushed_points(focal: float, offset: float, noise: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
-    """A map of points (60, 100, 3) of a curved wall before a lens, its depth pushed by -offset; and what is solid of it.
+    """A map of points (60, 100, 3) of a curved wall before a lens, its depth pushed by -offset; and where it is solid.
 
-    Above it is a sky whose points say nothing.
+    Above the wall is a sky whose points say nothing.
 
     Args:
         focal: in halves of the image's diagonal.
@@ -257,7 +257,7 @@ def pushed_points(focal: float, offset: float, noise: float = 0.0) -> tuple[torc
 
 
 def write_moge(models: Path) -> None:
-    """MODELS/Ruicheng/moge-2-vitl-normal and moge-2-vits-normal, with the weights that the package's code was run with."""
+    """MODELS/Ruicheng/moge-2-vitl-normal and moge-2-vits-normal, with the weights that the package was run with."""
     with np.load(GOLDEN / "moge.npz") as arrays:
         weights = moge_weights(json.loads(str(arrays["layout"])))
     for name in ("moge-2-vitl-normal", "moge-2-vits-normal"):

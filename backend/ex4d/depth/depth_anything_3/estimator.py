@@ -84,8 +84,8 @@ class DepthAnything3(ClipModel):
         device = next(self._network.parameters()).device
 
         def window(inputs: torch.Tensor, new: int) -> Window:
-            progress = StageProgress(step, "predict", new, len(self._network.blocks))
-            with before_each(self._network.blocks, progress.tick):
+            progress = StageProgress(step, "predict", new, len(self._network.watched))
+            with before_each(self._network.watched, progress.tick):
                 views = self._network(inputs, self._precision)
             progress.finish()
             # Square pixels: where the two fields of view disagree, their mean is the better guess.

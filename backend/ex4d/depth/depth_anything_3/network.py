@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ex4d.depth.depth_anything_3.backbone import EPSILON, MultiViewTransformer
-from ex4d.depth.dinov2 import BACKBONES, PATCH, BackboneSize, VisionTransformer
+from ex4d.depth.dinov2 import BACKBONES, PATCH, BackboneSize, Block, VisionTransformer
 from ex4d.depth.dpt import Fusion, resize_layers, resized
 
 _AT_ONCE = 8  # frames through the heads, where memory peaks
@@ -72,9 +72,10 @@ class MultiViewNetwork(nn.Module):
         self.cam_dec = CameraHead(2 * size.backbone.width)
 
     @property
-    def blocks(self) -> nn.ModuleList:
-        """Of the backbone, in which almost all time is spent."""
-        return self._transformer.blocks
+    def watched(self) -> list[nn.Module]:
+        """Two layers of each block of the backbone, in which almost all time is spent."""
+        blocks = [cast(Block, block) for block in self._transformer.blocks]
+        return [layer for block in blocks for layer in (block.attn, block.ls2)]
 
     @property
     def _transformer(self) -> MultiViewTransformer:
