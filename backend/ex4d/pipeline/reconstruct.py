@@ -78,8 +78,8 @@ class SourcePaths:
     Attributes:
         footage: a video, or a folder of images.
         depth: an .npz or .npy, or a folder or pattern of EXR or 16-bit PNG files; None where it is estimated.
-        camera: the file or folder of the moving camera that filmed it; None for what the depth comes with, or else for a
-            camera that stood still.
+        camera: the file or folder of the moving camera that filmed it; None for the one that the depth comes with,
+            or else for a camera that stood still.
         footage_label, camera_label: their names in the scene's provenance; "" takes the paths' names.
     """
 
