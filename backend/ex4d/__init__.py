@@ -91,7 +91,8 @@ def reconstruct(
         footage: a video, or a folder of images.
         folder: for the scene package; None for ``FOOTAGE_scene`` beside the footage.
         depth: an .npz or .npy of (T, H, W) depth along z, or a folder of EXR or 16-bit PNG files; None to estimate it.
-        camera: file or folder of the moving camera that filmed it; None for a camera that stood still.
+        camera: file or folder of the moving camera that filmed it; None for what the estimator finds, or else for a
+            camera that stood still.
         fov: horizontal field of view in degrees; None takes it from the files, or assumes 50.
         frames: take only this many from the start.
         mesh: also write the mesh's positions, which Blender otherwise writes when it imports the scene.

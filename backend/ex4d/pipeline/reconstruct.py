@@ -22,13 +22,16 @@ from ex4d.depth import (
     DepthFiles,
     EdgeSettings,
     EstimatorSettings,
+    KnownCamera,
     KnownIntrinsics,
     create_estimator,
     intrinsics_from,
     known_intrinsics,
     read_source_camera,
+    resolved_camera,
     resolved_intrinsics,
 )
+from ex4d.depth.depth_models import depth_model
 from ex4d.depth.noise import depth_without_noise
 from ex4d.devices import torch_device
 from ex4d.machine import MachineSettings
@@ -78,7 +81,8 @@ class SourcePaths:
     Attributes:
         footage: a video, or a folder of images.
         depth: an .npz or .npy, or a folder or pattern of EXR or 16-bit PNG files; None where it is estimated.
-        camera: the file or folder of the moving camera that filmed it; None for a camera that stood still.
+        camera: the file or folder of the moving camera that filmed it; None for the one that the depth comes with,
+            or else for a camera that stood still.
         footage_label, camera_label: their names in the scene's provenance; "" takes the paths' names.
     """
 
@@ -134,27 +138,30 @@ def reconstruct(
     require_room(folder, needed, f"a scene of {footage.frames} frames of {size[0]}x{size[1]}")
     machine = machine or MachineSettings.from_environment()
     memory, what = scene_memory_bytes(*size), f"footage of {size[0]}x{size[1]} pixels"
-    if sources.depth is None and (estimator := chosen_estimator(settings.depth, device, machine)):
+    estimator = chosen_estimator(settings.depth, device, machine) if sources.depth is None else None
+    if estimator is not None:
         memory, what = memory + estimator_memory_bytes(estimator, device), f"{what} with the estimator {estimator}"
     require_memory(memory, what)
     distortion = settings.distortion and settings.distortion.resized(*size)
-    camera = camera_file = None
+    camera = None
     if sources.camera is not None:
-        camera = read_source_camera(sources.camera, footage, settings.camera_scale)
-        origin = f"the camera file {sources.camera_label or sources.camera.name}"
-        camera_file = KnownIntrinsics(camera.intrinsics, origin)
+        path = read_source_camera(sources.camera, footage, settings.camera_scale)
+        camera = KnownCamera(path, f"the camera file {sources.camera_label or sources.camera.name}")
     known = known_intrinsics(
         footage,
         stated=_stated_intrinsics(settings, footage),
-        camera_file=camera_file,
+        camera_file=None if camera is None else KnownIntrinsics(camera.path.intrinsics, camera.origin),
         convention=settings.convention,
-        depth_files=sources.depth is not None and settings.depth.mist is None,
+        depth_has_lens=_brings_lens(settings.depth, estimator),
     )
     depth = depth_of(sources.depth, settings.depth, footage, known, device, machine, progress)
-    for text in depth.notes:
+    camera = resolved_camera(camera, depth, settings.camera_motion)
+    for text in (*depth.notes, *(() if camera is None else camera.notes)):
         note(text)
     intrinsics, origin = resolved_intrinsics(known, footage, depth)
     provenance = {"footage": sources.footage_label or sources.footage.name, "focal length": origin}
+    if camera is not None:
+        provenance["source camera"] = camera.origin
     if distortion is not None:
         provenance["lens distortion"] = f"undone: {distortion}"
     return build_scene(
@@ -164,7 +171,7 @@ def reconstruct(
         folder,
         name=settings.name,
         convention=settings.convention,
-        source_camera=camera,
+        source_camera=None if camera is None else camera.path,
         mesh=mesh,
         distortion=distortion,
         provenance=provenance,
@@ -191,6 +198,13 @@ def depth_of(
         clip = _depth_from_files(path, settings, footage, known)
         return _smoothed(clip, torch_device(device)) if settings.noise_filter == "on" else clip
     return _estimated_depth(settings, footage, known, device, machine, progress)
+
+
+def _brings_lens(settings: DepthSettings, estimator: str | None) -> bool:
+    """Whether depth may hold a lens that goes before the footage's metadata: of files, or one that fits its poses."""
+    if estimator is not None:
+        return depth_model(estimator).poses
+    return settings.layout != "estimator" and settings.mist is None
 
 
 def _stated_intrinsics(settings: ReconstructionSettings, footage: FootageInfo) -> np.ndarray | None:
