@@ -24,6 +24,7 @@ _FEWEST_POINTS = 20  # that a frame must see
 _ROUNDS = 3
 _LARGEST_ERROR = 1.5  # pixels of the working size; beyond, a feature is on something that moved, or matched by mistake
 _LOSS_SCALE = 0.5  # pixels, about a feature's own error: beyond it, Cauchy's loss takes residuals less and less seriously
+_MOST_ITERATIONS, _TOLERANCE = 100, 1e-7  # of bundle adjustment, and by what share its cost must still fall
 _ADJUSTING = 0.3  # share of the time that bundle adjustment takes
 
 
@@ -132,10 +133,14 @@ def _adjust(reconstruction: Any, lens_known: bool, progress: Callable[[float], N
     options.refine_focal_length, options.refine_principal_point = not lens_known, False
     options.refine_extra_params = options.print_summary = False
     options.ceres.loss_function_type, options.ceres.loss_function_scale = package.LossFunctionType.CAUCHY, _LOSS_SCALE
-    options.ceres.solver_options.max_num_iterations, options.ceres.solver_options.function_tolerance = 200, 1e-9
+    options.ceres.solver_options.max_num_iterations = _MOST_ITERATIONS
+    options.ceres.solver_options.function_tolerance = _TOLERANCE
     for number in range(_ROUNDS):
-        cancellation = Cancellation(package, progress)
-        with cancellation.ending():
-            cancellation.report(1 - _ADJUSTING * (1 - number / _ROUNDS))
-            package.bundle_adjustment(reconstruction, options, cancellation.token)
+        progress(1 - _ADJUSTING * (1 - number / _ROUNDS))
+        config = package.BundleAdjustmentConfig()
+        for image in reconstruction.images.values():
+            if image.has_pose:
+                config.add_image(image.image_id)
+        config.fix_gauge(package.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+        package.create_default_bundle_adjuster(options, config, reconstruction).solve()
         package.ObservationManager(reconstruction).filter_all_points3D(_LARGEST_ERROR, _LEAST_ANGLE)
