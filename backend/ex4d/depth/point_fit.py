@@ -1,9 +1,9 @@
 """Fits depth to the sparse points of a solved camera: a factor and an offset of disparity for every frame.
 
-Monocular models are right up to a factor and an offset of disparity (1 / depth), and the points of a solve know both, in
-the unit of its camera. Each frame is fitted robustly (the least median of residuals of random pairs, then least squares
-reweighted by Cauchy's function), and the fits are smoothed over time as far as they hardly change anyway. Depth that is
-true to scale is left as it is, and compared.
+Monocular models are right up to a factor and an offset of disparity (1 / depth), and the points of a solve know both,
+in the unit of its camera. Each frame is fitted robustly (the least median of residuals of random pairs, then least
+squares reweighted by Cauchy's function), and the fits are smoothed over time as far as they hardly change anyway. Depth
+that is true to scale is left as it is, and compared.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ex4d.depth.depth_clip import DepthClip, DepthError
+from ex4d.depth.source_camera import KnownCamera, in_first_frames_world
 from ex4d.depth.sparse_points import SparsePoints
 from ex4d_core.lens_distortion import LensDistortion
 
@@ -106,23 +107,23 @@ def fit_disparity(disparity: np.ndarray, points: SparsePoints, frames: int) -> P
     return PointFit(factor, offset, error, counts)
 
 
-def fitted_to_points(depth: DepthClip, points: SparsePoints, distortion: LensDistortion | None = None) -> DepthClip:
+def fitted_to_points(depth: DepthClip, points: SparsePoints, disparity: np.ndarray) -> DepthClip:
     """Relative depth in the unit of the solved camera that saw the points; its notes say what did not fit.
 
     Args:
         depth: relative.
         points: in the unit of the camera's positions.
-        distortion: as for `disparity_at`.
+        disparity: (N,) of `disparity_at`.
 
     Raises:
         DepthError: no frame has enough points on surfaces with depth.
     """
-    disparity = disparity_at(depth, points, distortion)
     fit = fit_disparity(disparity, points, len(depth))
     if fit is None:
         raise DepthError(
-            f"{depth.source} cannot be fitted to the camera's points: of {len(points)} in {len(depth)} frames, no frame "
-            f"has {FEWEST_POINTS} that relate to its depth. Solve the camera with more features, or give metric depth."
+            f"{depth.source} cannot be fitted to the camera's points: of {len(points)} in {len(depth)} frames, no "
+            f"frame has {FEWEST_POINTS} that relate to its depth. Solve the camera with more features, or give metric "
+            "depth."
         )
     farthest = _FARTHEST * float(np.quantile(points.depth, 0.98))
 
@@ -143,6 +144,38 @@ def fitted_to_points(depth: DepthClip, points: SparsePoints, distortion: LensDis
     return replace(depth, scale="metric", source=source, read=read, notes=(*depth.notes, *notes))
 
 
+def with_points(
+    camera: KnownCamera,
+    depth: DepthClip,
+    points: SparsePoints,
+    *,
+    solved: bool = False,
+    distortion: LensDistortion | None = None,
+) -> tuple[KnownCamera, DepthClip]:
+    """A camera and the depth of its footage in one unit, by the points that the camera was solved with.
+
+    Relative depth is fitted to the points. Depth that is true to scale stays, and what contradicts it is noted.
+
+    Args:
+        camera: which saw the points.
+        points: in the unit of its positions.
+        solved: the unit means nothing, so that the depth's unit is taken; a file's unit is kept.
+        distortion: as for `disparity_at`.
+
+    Raises:
+        DepthError: no points lie on surfaces with depth.
+    """
+    disparity = disparity_at(depth, points, distortion)
+    if solved:
+        scale = camera_scale(disparity, points)
+        points = points.scaled(scale)
+        camera = camera._replace(path=in_first_frames_world(camera.path, scale))
+    if depth.scale == "relative":
+        return camera, fitted_to_points(depth, points, disparity)
+    notes = notes_on_metric_depth(disparity, points, len(depth))
+    return camera._replace(notes=(*camera.notes, *notes)), depth
+
+
 def camera_scale(disparity: np.ndarray, points: SparsePoints) -> float:
     """By which the positions of a solved camera are multiplied so that they have the unit of a clip's depth.
 
@@ -156,7 +189,9 @@ def camera_scale(disparity: np.ndarray, points: SparsePoints) -> float:
     ratio = 1 / (disparity * points.depth)
     ratio = ratio[np.isfinite(ratio)]
     if not len(ratio):
-        raise DepthError("none of the solved camera's points lies on a surface with depth. Check that both belong together.")
+        raise DepthError(
+            "none of the solved camera's points lies on a surface with depth. Check that both belong together."
+        )
     return float(np.median(ratio))
 
 
@@ -214,7 +249,7 @@ def _sampled(values: np.ndarray, at: np.ndarray) -> np.ndarray:
 def _robust_line(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     """(factor, offset) of the line through most points (n,), and its precision (2, 2); None where they have no line.
 
-    Residuals count relative to the disparity and half the median one: near points are precise, and far ones matter, too.
+    Residuals count relative to the disparity and half the median one: near points are precise, and far ones matter.
     """
     relative = 1 / (y + 0.5 * np.median(y))
     random = np.random.default_rng(0)
@@ -250,7 +285,9 @@ def _smoothed(thetas: np.ndarray, precisions: np.ndarray, known: np.ndarray) -> 
     """
     frames = np.flatnonzero(known)
     variances = np.array([np.diag(np.linalg.inv(precisions[frame])) for frame in frames])
-    steps = np.diff(thetas[frames], axis=0) ** 2 - variances[1:] - variances[:-1] if len(frames) > 1 else np.zeros((1, 2))
+    steps = (
+        np.diff(thetas[frames], axis=0) ** 2 - variances[1:] - variances[:-1] if len(frames) > 1 else np.zeros((1, 2))
+    )
     # 0.455 is the median of a squared standard normal variable.
     step = np.maximum(np.median(steps, axis=0) / 0.455, 1e-3 * variances.mean(axis=0) + 1e-18)
     tie = np.diag(1 / step)

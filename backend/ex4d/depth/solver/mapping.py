@@ -23,7 +23,9 @@ _ENOUGH = 0.95  # share of the key frames in a solve that is good enough to try 
 _FEWEST_POINTS = 20  # that a frame must see
 _ROUNDS = 3
 _LARGEST_ERROR = 1.5  # pixels of the working size; beyond, a feature is on something that moved, or matched by mistake
-_LOSS_SCALE = 0.5  # pixels, about a feature's own error: beyond it, Cauchy's loss takes residuals less and less seriously
+_LOSS_SCALE = (
+    0.5  # pixels, about a feature's own error: beyond it, Cauchy's loss takes residuals less and less seriously
+)
 _MOST_ITERATIONS, _TOLERANCE = 100, 1e-7  # of bundle adjustment, and by what share its cost must still fall
 _ADJUSTING = 0.3  # share of the time that bundle adjustment takes
 
@@ -39,9 +41,7 @@ class Mapping:
     def __init__(self, reconstruction: Any) -> None:
         """Take those frames of a reconstruction that see enough points."""
         self.reconstruction = reconstruction
-        seen = {
-            image.image_id - 1: image.num_points3D for image in reconstruction.images.values() if image.has_pose
-        }
+        seen = {image.image_id - 1: image.num_points3D for image in reconstruction.images.values() if image.has_pose}
         self.frames = sorted(frame for frame, points in seen.items() if points >= _FEWEST_POINTS)
 
     @property

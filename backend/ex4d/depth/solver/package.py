@@ -23,10 +23,7 @@ def why_no_solver() -> str:
     """Why this Python cannot solve cameras, and what helps; "" where it can."""
     if find_spec("pycolmap") is not None:
         return ""
-    return (
-        "solving the camera needs pycolmap, which this Python lacks. Install the extra: "
-        f"{install_command('colmap')}"
-    )
+    return f"solving the camera needs pycolmap, which this Python lacks; install it with: {install_command('colmap')}"
 
 
 def colmap() -> ModuleType:

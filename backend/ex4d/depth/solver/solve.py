@@ -16,7 +16,7 @@ from ex4d.depth.solver.mapping import Mapping, map_key_frames
 from ex4d.depth.solver.matching import Matches, between_pairs, key_frames, key_pairs
 from ex4d.depth.solver.parallax import Motion, motion_of
 from ex4d.depth.solver.registration import Placed, Registration
-from ex4d.depth.source_camera import in_first_frames_world
+from ex4d.depth.source_camera import KnownCamera, in_first_frames_world
 from ex4d.depth.sparse_points import SparsePoints
 from ex4d.media import FootageInfo, Undistorter, read_frames
 from ex4d_core.cameras import CameraError, CameraPath
@@ -36,13 +36,13 @@ class SolvedCamera:
     """What the footage says of the camera that filmed it.
 
     Attributes:
-        path: one camera for each frame, at the footage's size, in an unknown unit; the first one is the world. None
-            for a camera without parallax, which is taken as standing still.
+        camera: at the footage's size, its positions in an unknown unit. None for a clip without parallax, whose camera
+            is taken as standing still.
         points: that the frames see, in the same unit; in pixels of the undistorted image if there is lens distortion.
-        notes: sentences for the artist.
+        notes: sentences for the artist where there is no camera; a camera has its own.
     """
 
-    path: CameraPath | None
+    camera: KnownCamera | None
     points: SparsePoints | None
     notes: tuple[str, ...] = ()
 
@@ -126,7 +126,9 @@ def _without_parallax(motion: Motion, footage: FootageInfo) -> SolvedCamera:
             "something with more texture, trim cuts away, or give the camera's file."
         )
     why = motion.value
-    return SolvedCamera(None, None, (f"the footage has no parallax ({why}): the source camera is taken as standing still",))
+    return SolvedCamera(
+        None, None, (f"the footage has no parallax ({why}): the source camera is taken as standing still",)
+    )
 
 
 def _placed(
@@ -176,8 +178,8 @@ def _solved(
         )
     count = mapping.reconstruction.num_points3D()
     error = mapping.reconstruction.compute_mean_reprojection_error()
-    notes.append(f"the camera was solved from {count} points, with a mean error of {error:.2f} pixels")
-    return SolvedCamera(in_first_frames_world(path), points, tuple(notes))
+    origin = f"solved from {count} points, with a mean error of {error:.2f} pixels"
+    return SolvedCamera(KnownCamera(in_first_frames_world(path), origin, tuple(notes)), points)
 
 
 def _require_short_gaps(missing: list[int], footage: FootageInfo) -> None:
@@ -186,8 +188,8 @@ def _require_short_gaps(missing: list[int], footage: FootageInfo) -> None:
     for run in runs:
         if run[0] == 0 or run[-1] == footage.frames - 1 or len(run) > _LONGEST_GAP:
             raise CameraError(
-                f"{footage.path.name}: the camera cannot be solved in frames {run[0]} to {run[-1]}, which share too few "
-                "points with the others: a cut, motion blur, or a subject that fills the image. Trim the footage, or "
+                f"{footage.path.name}: the camera cannot be solved in frames {run[0]} to {run[-1]}, which share too "
+                "few points with the others: a cut, motion blur, or a subject that fills the image. Trim the footage, or "
                 "give the camera's file."
             )
 
