@@ -96,7 +96,7 @@ def solve_camera(
         if mapping is None or len(placed) < 2:
             raise CameraError(
                 f"{footage.path.name}: the camera cannot be solved, since its frames share too few points that stay in "
-                "place. Film with less motion blur and more of the static surroundings, or give the camera's file."
+                "place: does a moving subject fill the image? Film more of what stands still, or give the camera's file."
             )
         return _solved(mapping, placed, footage, distortion)
 
@@ -189,8 +189,8 @@ def _require_short_gaps(missing: list[int], footage: FootageInfo) -> None:
         if run[0] == 0 or run[-1] == footage.frames - 1 or len(run) > _LONGEST_GAP:
             raise CameraError(
                 f"{footage.path.name}: the camera cannot be solved in frames {run[0]} to {run[-1]}, which share too "
-                "few points with the others: a cut, motion blur, or a subject that fills the image. Trim the footage, or "
-                "give the camera's file."
+                "few points with the others: a cut, motion blur, or a subject that fills the image. Trim the footage, "
+                "or give the camera's file."
             )
 
 
