@@ -64,9 +64,10 @@ def plan_of(settings: EX4D_Footage, scene: bpy.types.Scene) -> ReconstructionPla
             raise FootageError("choose the depth files: an .npz or .npy, or a folder of EXR or of 16-bit PNG files")
         layout, depth_files = _depth_files(from_blend(settings.depth))
     distortion = None
+    camera_files: tuple[Path, ...] = ()
     if settings.camera_from == "FILE":
         camera_files = _camera_files(from_blend(settings.camera)) if settings.camera else ()
-    else:
+    elif settings.camera_from != "SOLVE":
         camera_files = (_camera_from_blender(settings, footage, _scenes_folder() / "cameras"),)
     if settings.camera_from != "FILE" and settings.undistort and settings.clip is not None:
         distortion = distortion_of(settings.clip)
@@ -84,8 +85,9 @@ def plan_of(settings: EX4D_Footage, scene: bpy.types.Scene) -> ReconstructionPla
         name=chosen.stem or "footage",
         depth=depth,
         fps=fps,
-        **(lens_fields(settings) if settings.use_fov and settings.camera_from == "FILE" else {}),
+        **(lens_fields(settings) if settings.use_fov and settings.camera_from in ("FILE", "SOLVE") else {}),
         camera_scale=settings.camera_scale if camera_files else 1.0,
+        camera_motion="solve" if settings.camera_from == "SOLVE" else "auto",
         distortion=distortion,
     )
     return ReconstructionPlan(how, footage, depth_files, camera_files)
@@ -176,7 +178,8 @@ def _mist(settings: EX4D_Footage, layout: str) -> MistPass | None:
         return None
     if layout != "exr":
         raise FootageError("a mist pass is a folder of EXR files; choose that as depth, or switch Mist Pass off")
-    if not settings.use_fov and not settings.camera and settings.camera_from == "FILE":
+    without_file = settings.camera_from == "SOLVE" or (settings.camera_from == "FILE" and not settings.camera)
+    if not settings.use_fov and without_file:
         raise FootageError(
             "a mist pass needs the lens it was rendered with; set Custom Lens, or choose the camera's file"
         )
@@ -193,14 +196,14 @@ def require_camera_files(chosen: Path) -> None:
 
 
 def _camera_files(chosen: Path) -> tuple[Path, ...]:
-    """One camera file, or the two of a COLMAP model, of which either stands for both, or their folder."""
+    """One camera file, or those of a COLMAP model, of which each stands for all, or their folder."""
     if chosen.is_file() and chosen.suffix.lower() in CAMERA_SUFFIXES:
         return (chosen,)
     if chosen.is_dir() and (chosen / "transforms.json").is_file():
         return (chosen / "transforms.json",)
     folder = chosen if chosen.is_dir() else chosen.parent
-    for pair in COLMAP_MODELS:
-        files = tuple(folder / name for name in pair)
+    for names in COLMAP_MODELS:
+        files = tuple(folder / name for name in names)
         if (chosen.is_dir() or chosen in files) and all(file.is_file() for file in files):
             return files
     problem = "is not a camera file" if chosen.exists() else "does not exist"

@@ -18,6 +18,7 @@ from blender_addon.footage.sources import FootageError, plan_from_text, plan_of,
 from blender_addon.jobs.progress import progress_text
 from blender_addon.paths import from_blend
 from blender_addon.scenes.link import open_scene, scene_objects
+from ex4d_core.messages import command_in
 from ex4d_core.scene import Scene
 from ex4d_core.sources import MistPass
 
@@ -224,21 +225,46 @@ def test_a_mist_pass_wants_its_lens_and_its_files(saved, clip, mist_files):
         plan_of(bpy.context.scene.ex4d_footage, bpy.context.scene)
 
 
-def test_either_file_of_a_colmap_model_or_its_folder_means_both(saved, clip, tmp_path):
+def test_each_file_of_a_colmap_model_or_its_folder_means_all(saved, clip, tmp_path):
     settings, model = bpy.context.scene.ex4d_footage, tmp_path / "sparse"
     model.mkdir()
     for name in ("cameras.txt", "images.txt", "points3D.txt"):
         (model / name).write_text("1")
     pick(clip, camera_scale=0.5)
-    for chosen in (model, model / "cameras.txt", model / "images.txt"):
+    files = (model / "cameras.txt", model / "images.txt", model / "points3D.txt")
+    for chosen in (model, *files):
         settings.camera = str(chosen)
         plan = plan_of(settings, bpy.context.scene)
-        assert plan.camera_files == (model / "cameras.txt", model / "images.txt") and plan.settings.camera_scale == 0.5
+        assert plan.camera_files == files and plan.settings.camera_scale == 0.5
         assert plan_from_text(plan_to_text(plan)) == plan
+    files[2].unlink()
+    settings.camera = str(model)
+    assert plan_of(settings, bpy.context.scene).camera_files == files[:2], "points are optional"
     for wrong in (model / "points3D.txt", tmp_path / "nowhere.npz", tmp_path):
         settings.camera = str(wrong)
         with pytest.raises(FootageError, match=r"choose an \.npz"):
             plan_of(settings, bpy.context.scene)
+
+
+def test_a_camera_that_the_backend_solves_for_has_no_file(saved, clip):
+    pick(clip, camera_from="SOLVE", camera=str(clip / "transforms.json"))
+    plan = plan_of(bpy.context.scene.ex4d_footage, bpy.context.scene)
+    assert plan.settings.camera_motion == "solve" and not plan.camera_files
+    assert plan.settings.fov_degrees is None, "it finds the lens, too"
+    pick(clip, camera_from="SOLVE", use_fov=True)
+    assert plan_of(bpy.context.scene.ex4d_footage, bpy.context.scene).settings.fov_degrees == pytest.approx(50, abs=1)
+    assert plan_from_text(plan_to_text(plan)) == plan
+
+
+def test_a_clip_whose_camera_cannot_be_solved_says_why(connected, saved, clip):
+    """Its frames are plain grey; a backend without the solver says so before, too, with the command that helps."""
+    pick(clip, camera_from="SOLVE")
+    reconstruct()
+    tick_until_over()
+    assert entry().state == "failed" and "camera" in entry().reason
+    tick_until(lambda: bool(session().server.engines), "what the backend can do")
+    lacking = session().server.lacking.get("solve", "")
+    assert command_in(lacking) == command_in(entry().reason)
 
 
 def test_a_reconstruction_that_an_older_add_on_began_is_understood(saved, clip):

@@ -127,6 +127,12 @@ def test_frames_that_have_nothing_in_common_are_refused(write_clip):
         solve_camera(write_clip(frames=len(images), images=images))
 
 
+def test_a_clip_without_any_features_is_refused(write_clip):
+    images = [np.full((48, 64, 3), 30 * index, np.uint8) for index in range(3)]
+    with pytest.raises(CameraError, match="too little in common"):
+        solve_camera(write_clip(frames=len(images), images=images))
+
+
 class Cancelled(Exception):
     """What a job's progress raises when it is cancelled."""
 

@@ -96,7 +96,8 @@ def solve_camera(
         if mapping is None or len(placed) < 2:
             raise CameraError(
                 f"{footage.path.name}: the camera cannot be solved, since its frames share too few points that stay in "
-                "place: does a moving subject fill the image? Film more of what stands still, or give the camera's file."
+                "place: does a moving subject fill the image? Film more of what stands still, or give the camera's "
+                "file."
             )
         return _solved(mapping, placed, footage, distortion)
 
