@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import bpy
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 
 from blender_addon import scheduler as scheduler_module
 from blender_addon.connection.session import session
+from blender_addon.footage.panel import EX4D_PT_footage_options
 from blender_addon.footage.scene_jobs import import_finished
 from blender_addon.footage.sources import FootageError, plan_from_text, plan_of, plan_to_text
 from blender_addon.jobs.progress import progress_text
@@ -23,6 +25,7 @@ from ex4d_core.scene import Scene
 from ex4d_core.sources import MistPass
 
 from .conftest import backend_environment, backend_process, free_address, fresh_blender, tick_round, tick_until
+from .drawn import Drawn
 from .taking import is_followed
 
 _WRITE_CLIP = """
@@ -265,6 +268,11 @@ def test_a_clip_whose_camera_cannot_be_solved_says_why(connected, saved, clip):
     tick_until(lambda: bool(session().server.engines), "what the backend can do")
     lacking = session().server.lacking.get("solve", "")
     assert command_in(lacking) == command_in(entry().reason)
+    drawn = Drawn()
+    system, region = SimpleNamespace(ui_scale=1.0), SimpleNamespace(width=300)
+    shown = SimpleNamespace(scene=bpy.context.scene, preferences=SimpleNamespace(system=system), region=region)
+    EX4D_PT_footage_options.draw(SimpleNamespace(layout=drawn), shown)
+    assert bool(lacking) == ("Copy Command" in drawn.texts)
 
 
 def test_a_reconstruction_that_an_older_add_on_began_is_understood(saved, clip):

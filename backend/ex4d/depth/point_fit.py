@@ -107,8 +107,10 @@ def fit_disparity(disparity: np.ndarray, points: SparsePoints, frames: int) -> P
     return PointFit(factor, offset, error, counts)
 
 
-def fitted_to_points(depth: DepthClip, points: SparsePoints, disparity: np.ndarray) -> DepthClip:
-    """Relative depth in the unit of the solved camera that saw the points; its notes say what did not fit.
+def fitted_to_points(
+    depth: DepthClip, points: SparsePoints, disparity: np.ndarray
+) -> tuple[DepthClip, tuple[str, ...]]:
+    """Relative depth in the unit of the solved camera that saw the points, and sentences for the artist about it.
 
     Args:
         depth: relative.
@@ -141,7 +143,7 @@ def fitted_to_points(depth: DepthClip, points: SparsePoints, disparity: np.ndarr
         )
     notes += contradictions(fit.error)
     source = f"{depth.source}, fitted to the camera's points"
-    return replace(depth, scale="metric", source=source, read=read, notes=(*depth.notes, *notes))
+    return replace(depth, scale="metric", source=source, read=read), tuple(notes)
 
 
 def with_points(
@@ -154,7 +156,8 @@ def with_points(
 ) -> tuple[KnownCamera, DepthClip]:
     """A camera and the depth of its footage in one unit, by the points that the camera was solved with.
 
-    Relative depth is fitted to the points. Depth that is true to scale stays, and what contradicts it is noted.
+    Relative depth is fitted to the points; depth that is true to scale stays. What contradicts the points is among the
+    camera's notes.
 
     Args:
         camera: which saw the points.
@@ -171,8 +174,9 @@ def with_points(
         points = points.scaled(scale)
         camera = camera._replace(path=in_first_frames_world(camera.path, scale))
     if depth.scale == "relative":
-        return camera, fitted_to_points(depth, points, disparity)
-    notes = notes_on_metric_depth(disparity, points, len(depth))
+        depth, notes = fitted_to_points(depth, points, disparity)
+    else:
+        notes = notes_on_metric_depth(disparity, points, len(depth))
     return camera._replace(notes=(*camera.notes, *notes)), depth
 
 
