@@ -95,7 +95,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, report: Report) -> int:
-    from ex4d.pipeline.reconstruct import SourcePaths, reconstruct
+    from ex4d.pipeline.reconstruct import reconstruct
+    from ex4d.pipeline.source_paths import SourcePaths
 
     path = options.footage.resolve()
     if not path.name:

@@ -270,6 +270,7 @@ def _robust_line(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray] 
     theta = np.array([factors[best], offsets[best]])
     rows = np.stack([x, np.ones_like(x)], axis=1) * relative[:, None]
     target = y * relative
+    normal, spread = np.eye(2), 1.0
     for _ in range(_ROUNDS):
         residual = np.abs(rows @ theta - target)
         spread = max(1.5 * float(np.median(residual)), 1e-9)

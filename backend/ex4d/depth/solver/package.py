@@ -34,7 +34,7 @@ def colmap() -> ModuleType:
     """
     if reason := why_no_solver():
         raise SolverUnavailableError(reason)
-    import pycolmap
+    import pycolmap  # pyright: ignore[reportMissingImports] (the extra colmap)
 
     pycolmap.logging.minloglevel = int(pycolmap.logging.Level.FATAL)
     return pycolmap
