@@ -62,10 +62,10 @@ def disparity_at(depth: DepthClip, points: SparsePoints, distortion: LensDistort
         x, y = (np.clip(np.floor(pixels).astype(int), 0, (width - 1, height - 1))).T
         pixels = table[y, x] + (pixels - (np.floor(pixels) + 0.5))
     found = np.full(len(points), np.nan)
-    for frame, stored in enumerate(depth.read()):
+    for frame, disparity in enumerate(_disparities(depth)):
         part = points.of_frame(frame)
-        scale = stored.shape[1] / width, stored.shape[0] / height
-        found[part] = _sampled(1 / stored.astype(np.float64), pixels[part] * scale - 0.5)
+        scale = disparity.shape[1] / width, disparity.shape[0] / height
+        found[part] = _sampled(disparity, pixels[part] * scale - 0.5)
     return found
 
 
@@ -130,9 +130,8 @@ def fitted_to_points(
     farthest = _FARTHEST * float(np.quantile(points.depth, 0.98))
 
     def read() -> Iterator[np.ndarray]:
-        for stored, factor, offset in zip(depth.read(), fit.factor, fit.offset, strict=True):
-            fitted = factor / stored.astype(np.float64) + offset
-            yield (1 / np.maximum(fitted, 1 / farthest)).astype(np.float32)
+        for disparity, factor, offset in zip(_disparities(depth), fit.factor, fit.offset, strict=True):
+            yield (1 / np.maximum(factor * disparity + offset, 1 / farthest)).astype(np.float32)
 
     missing = np.flatnonzero(fit.points == 0)
     notes = []
@@ -234,6 +233,11 @@ def contradictions(error: np.ndarray) -> tuple[str, ...]:
         f"depth and the camera's points contradict each other in {_named('frame', bad)}, by up to {worst:.0f} %. Check "
         "the camera there.",
     )
+
+
+def _disparities(depth: DepthClip) -> Iterator[np.ndarray]:
+    """(h, w) float64 of what is stored for each frame, before it is refined."""
+    return (1 / stored.astype(np.float64) for stored in depth.read())
 
 
 def _sampled(values: np.ndarray, at: np.ndarray) -> np.ndarray:
