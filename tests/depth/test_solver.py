@@ -15,8 +15,8 @@ from ex4d_core.cameras import CameraError, CameraPath, invert_rigid
 pytest.importorskip("pycolmap", reason="solving cameras needs the extra colmap")
 
 DATA = Path(__file__).resolve().parents[1] / "data"
-FRAMES = 11
-KEY_FRAMES = 6
+FRAMES = 9
+KEY_FRAMES = 5
 
 
 @pytest.fixture(scope="module")
