@@ -189,8 +189,8 @@ def camera_scale(disparity: np.ndarray, points: SparsePoints) -> float:
     Raises:
         DepthError: there is none.
     """
-    ratio = 1 / (disparity * points.depth)
-    ratio = ratio[np.isfinite(ratio)]
+    known = disparity > 0  # false for NaN, too
+    ratio = 1 / (disparity[known] * points.depth[known])
     if not len(ratio):
         raise DepthError(
             "none of the solved camera's points lies on a surface with depth. Check that both belong together."
