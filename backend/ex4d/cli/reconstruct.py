@@ -182,6 +182,8 @@ def _report_scene(scene: Scene, folder: Path, report: Report) -> None:
         {"source": origin["depth"], "licence": origin["depth licence"]},
         f"{origin['depth']}; licence: {origin['depth licence']}",
     )
+    if "source camera" in origin:
+        report.add("source_camera", {"source": origin["source camera"]}, origin["source camera"])
     report.add(
         "lens", {"focal_px": focal, "source": origin["focal length"]}, f"{focal:.1f} px, from {origin['focal length']}"
     )
