@@ -30,7 +30,7 @@ from ex4d_core.sources import (
 
 KIND = "reconstruction"
 
-CameraMotion = Literal["auto", "still"]
+CameraMotion = Literal["auto", "still", "solve"]
 
 _FrameRatePart = Annotated[int, Range(1, 2**31 - 1)]
 
@@ -53,7 +53,8 @@ class ReconstructionSettings(Settings):
             the settings nor a camera file give one.
         camera_scale: multiplies the positions of a moving source camera.
         camera_motion: what moves the source camera where no file gives its poses: "auto" takes those that the depth
-            comes with, "still" takes none. Older sides understand "auto", since it is not sent.
+            comes with, "still" takes none, "solve" finds them in the footage. Older sides understand "auto", since it
+            is not sent.
         distortion: of the footage's lens, which is undone; the lens and the camera are those of the undistorted image,
             depth has the pixels of the footage as it is. None for footage without, which older sides understand, too.
 
@@ -82,7 +83,10 @@ class ReconstructionSettings(Settings):
     ] = 1.0
     camera_motion: Annotated[
         CameraMotion,
-        Option("without --source-camera: auto takes the poses that the estimator finds, still ignores them"),
+        Option(
+            "without --source-camera: auto takes the poses that the estimator finds, still ignores them, solve finds "
+            "them in the footage, with pycolmap"
+        ),
     ] = "auto"
     distortion: LensDistortion | None = None
 
@@ -135,6 +139,8 @@ class ReconstructionRequest:
         require_depth_files(self.settings.depth.layout, self.depth_files)
         names = tuple(one.label for one in self.camera_files)
         alone = len(names) == 1 and self.camera_files[0].suffix in CAMERA_SUFFIXES
+        if names and self.settings.camera_motion == "solve":
+            raise RequestError("the camera is either solved for or given by a file; leave one of them out")
         if names and not alone and names not in COLMAP_MODELS:
             wants = " or ".join([*CAMERA_SUFFIXES, *(" with ".join(pair) for pair in COLMAP_MODELS)])
             raise RequestError(f"a source camera must be {wants}, not {', '.join(names)!r:.80}")

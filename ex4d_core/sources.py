@@ -31,9 +31,15 @@ INVALID_DEPTH: tuple[str, ...] = get_args(InvalidDepth)
 MIST_FALLOFFS: dict[MistFalloff, float] = {"linear": 1.0, "quadratic": 2.0, "inverse-quadratic": 0.5}
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mts", ".mxf", ".ogv")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".exr", ".tif", ".tiff", ".webp", ".bmp")
-# A moving source camera is one file of these kinds, or one of COLMAP's pairs under their usual names.
+# A moving source camera is one file of these kinds, or one of COLMAP's models under their usual names. Those with
+# points come first; older sides do not know them.
 CAMERA_SUFFIXES = (".npz", ".json")
-COLMAP_MODELS = (("cameras.bin", "images.bin"), ("cameras.txt", "images.txt"))
+COLMAP_MODELS = (
+    ("cameras.bin", "images.bin", "points3D.bin"),
+    ("cameras.txt", "images.txt", "points3D.txt"),
+    ("cameras.bin", "images.bin"),
+    ("cameras.txt", "images.txt"),
+)
 LAYOUT_SUFFIXES: dict[str, tuple[str, ...]] = {"array": (".npz", ".npy"), "exr": (".exr",), "png": (".png",)}
 
 

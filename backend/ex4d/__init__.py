@@ -106,8 +106,8 @@ def reconstruct(
         Ex4dError: footage, depth or camera cannot be used, weights are missing, a setting is invalid, or the folder
             holds something else than a scene that may be replaced.
     """
-    from ex4d.pipeline.reconstruct import SourcePaths
     from ex4d.pipeline.reconstruct import reconstruct as reconstruct_scene
+    from ex4d.pipeline.source_paths import SourcePaths
     from ex4d_core.reconstruction import ReconstructionSettings
     from ex4d_core.sources import DepthSettings, depth_layout
 

@@ -95,7 +95,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, report: Report) -> int:
-    from ex4d.pipeline.reconstruct import SourcePaths, reconstruct
+    from ex4d.pipeline.reconstruct import reconstruct
+    from ex4d.pipeline.source_paths import SourcePaths
 
     path = options.footage.resolve()
     if not path.name:
@@ -181,6 +182,8 @@ def _report_scene(scene: Scene, folder: Path, report: Report) -> None:
         {"source": origin["depth"], "licence": origin["depth licence"]},
         f"{origin['depth']}; licence: {origin['depth licence']}",
     )
+    if "source camera" in origin:
+        report.add("source_camera", {"source": origin["source camera"]}, origin["source camera"])
     report.add(
         "lens", {"focal_px": focal, "source": origin["focal length"]}, f"{focal:.1f} px, from {origin['focal length']}"
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -17,18 +17,16 @@ import numpy as np
 import torch
 
 from ex4d.depth import (
+    ASSUMED_FOV_NOTE,
     DepthClip,
     DepthError,
     DepthFiles,
     EdgeSettings,
     EstimatorSettings,
-    KnownCamera,
     KnownIntrinsics,
     create_estimator,
     intrinsics_from,
     known_intrinsics,
-    read_source_camera,
-    resolved_camera,
     resolved_intrinsics,
 )
 from ex4d.depth.depth_models import depth_model
@@ -54,6 +52,8 @@ from ex4d.pipeline.estimate import (
     scene_bytes,
     scene_memory_bytes,
 )
+from ex4d.pipeline.footage_camera import camera_of_file, camera_of_footage
+from ex4d.pipeline.source_paths import SourcePaths
 from ex4d.pipeline.targets import require_scene_folder
 from ex4d.progress import Progress, ignore_progress
 from ex4d_core.cameras import CameraPath
@@ -68,29 +68,10 @@ from ex4d_core.shot import Convention
 from ex4d_core.sources import DepthSettings, name_for_people
 from ex4d_core.trajectories import subject_distance
 
-ESTIMATE_STAGE, BUILD_STAGE = "depth", "reconstruct"
+SOLVE_STAGE, ESTIMATE_STAGE, BUILD_STAGE = "camera", "depth", "reconstruct"
 
 # Footage frames checked and written at a time, 60 MB at 1080p; of larger footage fewer.
 _FRAMES_AT_ONCE, _PIXELS_AT_ONCE = 4, 4 * 1920 * 1080
-
-
-@dataclass(frozen=True)
-class SourcePaths:
-    """What a scene is reconstructed from, on this machine.
-
-    Attributes:
-        footage: a video, or a folder of images.
-        depth: an .npz or .npy, or a folder or pattern of EXR or 16-bit PNG files; None where it is estimated.
-        camera: the file or folder of the moving camera that filmed it; None for the one that the depth comes with,
-            or else for a camera that stood still.
-        footage_label, camera_label: their names in the scene's provenance; "" takes the paths' names.
-    """
-
-    footage: Path
-    depth: Path | None = None
-    camera: Path | None = None
-    footage_label: str = ""
-    camera_label: str = ""
 
 
 def reconstruct(
@@ -113,7 +94,8 @@ def reconstruct(
         machine: as the environment says by default.
         frames: take only this many frames from the start; depth files may be of all of the footage.
         mesh: see `build_scene`.
-        progress: called with the stages `ESTIMATE_STAGE` and `BUILD_STAGE`, frames done, and frames in all.
+        progress: called with the stages `SOLVE_STAGE`, `ESTIMATE_STAGE` and `BUILD_STAGE`, steps done, and steps in
+            all; those of the last two are frames.
         note: called with sentences for the user about what was found in the footage or assumed.
         overwrite: replace a scene that is in the folder.
 
@@ -122,8 +104,9 @@ def reconstruct(
         MediaError: the footage cannot be read.
         DepthError: depth is missing, invalid, or does not fit the footage.
         LicenceError, DeviceError, WeightsMissingError, CheckpointError: see `ex4d.depth.create_estimator`.
-        CameraError: the source camera's file cannot be used, or the lens is given twice.
-        RequestError: the lens distortion is for images of another shape.
+        CameraError: the source camera's file cannot be used, the camera cannot be solved for, or the lens is given
+            twice.
+        RequestError: the lens distortion is for images of another shape, or the camera is to be solved for and given.
         SceneError: ``folder`` holds something else.
         DiskRoomError: its disk has no room for the scene.
         MemoryRoomError: this machine has not enough free memory for footage of that size.
@@ -143,25 +126,28 @@ def reconstruct(
         memory, what = memory + estimator_memory_bytes(estimator, device), f"{what} with the estimator {estimator}"
     require_memory(memory, what)
     distortion = settings.distortion and settings.distortion.resized(*size)
-    camera = None
-    if sources.camera is not None:
-        path = read_source_camera(sources.camera, footage, settings.camera_scale)
-        camera = KnownCamera(path, f"the camera file {sources.camera_label or sources.camera.name}")
+    camera = camera_of_file(sources, settings, footage)
     known = known_intrinsics(
         footage,
         stated=_stated_intrinsics(settings, footage),
-        camera_file=None if camera is None else KnownIntrinsics(camera.path.intrinsics, camera.origin),
+        camera_file=camera.intrinsics,
         convention=settings.convention,
         depth_has_lens=_brings_lens(settings.depth, estimator),
     )
+    if settings.camera_motion == "solve":
+        lens = _lens_to_solve_with(known, sources.depth, settings.depth, footage)
+        camera = camera_of_footage(footage, lens, distortion, lambda done, total: progress(SOLVE_STAGE, done, total))
+        known = known or camera.intrinsics
     depth = depth_of(sources.depth, settings.depth, footage, known, device, machine, progress)
-    camera = resolved_camera(camera, depth, settings.camera_motion)
-    for text in (*depth.notes, *(() if camera is None else camera.notes)):
+    source_camera, depth, problems = camera.with_depth(depth, distortion)
+    for text in (*depth.notes, *problems):
         note(text)
     intrinsics, origin = resolved_intrinsics(known, footage, depth)
     provenance = {"footage": sources.footage_label or sources.footage.name, "focal length": origin}
-    if camera is not None:
-        provenance["source camera"] = camera.origin
+    if source_camera is not None:
+        provenance["source camera"] = source_camera.origin
+    if problems:
+        provenance["source camera notes"] = "; ".join(problems)
     if distortion is not None:
         provenance["lens distortion"] = f"undone: {distortion}"
     return build_scene(
@@ -171,7 +157,7 @@ def reconstruct(
         folder,
         name=settings.name,
         convention=settings.convention,
-        source_camera=None if camera is None else camera.path,
+        source_camera=None if source_camera is None else source_camera.path,
         mesh=mesh,
         distortion=distortion,
         provenance=provenance,
@@ -213,6 +199,16 @@ def _stated_intrinsics(settings: ReconstructionSettings, footage: FootageInfo) -
     if all(value is None for value in lens.values()):
         return None
     return intrinsics_from(footage.width, footage.height, sensor_mm=settings.sensor_mm, **lens)
+
+
+def _lens_to_solve_with(
+    known: KnownIntrinsics | None, path: Path | None, settings: DepthSettings, footage: FootageInfo
+) -> KnownIntrinsics | None:
+    """The intrinsics that a solve may rely on, those of depth files among them; None leaves them to the solve."""
+    if known is not None or path is None or settings.mist is not None:
+        return known
+    lens = resolved_intrinsics(None, footage, _depth_from_files(path, settings, footage, None))
+    return None if lens.origin == ASSUMED_FOV_NOTE else lens
 
 
 def _depth_from_files(
