@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_dry_run_argument(parser)
     lens = ("fov_degrees", "focal_mm", "sensor_mm", "focal_px")
-    add_flags(parser, ReconstructionSettings, skip=(*lens, "camera_scale"))
+    add_flags(parser, ReconstructionSettings, skip=(*lens, "camera_scale", "camera_motion"))
 
     depth = parser.add_argument_group("depth")
     depth.add_argument(
@@ -91,7 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "intrinsics (default: from the camera file, depth files or footage, else a field of view of 50 degrees; with "
         "--convention reference EX-4D's focal length of 500 pixels)"
     )
-    add_flags(lens_group, ReconstructionSettings, skip=("name", "convention", "camera_scale"))
+    add_flags(lens_group, ReconstructionSettings, skip=("name", "convention", "camera_scale", "camera_motion"))
 
 
 def run(options: argparse.Namespace, report: Report) -> int:
@@ -134,6 +134,8 @@ def _refuse_useless_options(options: argparse.Namespace) -> None:
         refuse_without_effect(options, ["mist_falloff"], "without --mist")
     if not options.source_camera:
         refuse_without_effect(options, ["camera_scale"], "without --source-camera")
+    else:
+        refuse_without_effect(options, ["camera_motion"], "with --source-camera, which has the poses")
     if options.focal_mm is None:
         refuse_without_effect(options, ["sensor_mm"], "without --focal-mm")
 

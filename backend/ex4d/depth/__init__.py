@@ -22,6 +22,7 @@ from ex4d.depth.intrinsics import (
     known_intrinsics,
     resolved_intrinsics,
 )
+from ex4d.depth.source_camera import KnownCamera, resolved_camera
 
 __all__ = [
     "ASSUMED_FOV_NOTE",
@@ -36,6 +37,7 @@ __all__ = [
     "EdgeSettings",
     "EstimatorSettings",
     "EstimatorUnavailableError",
+    "KnownCamera",
     "KnownIntrinsics",
     "UnknownModelError",
     "Verdict",
@@ -43,6 +45,7 @@ __all__ = [
     "intrinsics_from",
     "known_intrinsics",
     "read_source_camera",
+    "resolved_camera",
     "resolved_intrinsics",
     "verdicts",
 ]

@@ -22,11 +22,13 @@ from ex4d.depth import (
     DepthFiles,
     EdgeSettings,
     EstimatorSettings,
+    KnownCamera,
     KnownIntrinsics,
     create_estimator,
     intrinsics_from,
     known_intrinsics,
     read_source_camera,
+    resolved_camera,
     resolved_intrinsics,
 )
 from ex4d.machine import MachineSettings
@@ -135,23 +137,25 @@ def reconstruct(
         memory, what = memory + estimator_memory_bytes(estimator, device), f"{what} with the estimator {estimator}"
     require_memory(memory, what)
     distortion = settings.distortion and settings.distortion.resized(*size)
-    camera = camera_file = None
+    camera = None
     if sources.camera is not None:
-        camera = read_source_camera(sources.camera, footage, settings.camera_scale)
-        origin = f"the camera file {sources.camera_label or sources.camera.name}"
-        camera_file = KnownIntrinsics(camera.intrinsics, origin)
+        path = read_source_camera(sources.camera, footage, settings.camera_scale)
+        camera = KnownCamera(path, f"the camera file {sources.camera_label or sources.camera.name}")
     known = known_intrinsics(
         footage,
         stated=_stated_intrinsics(settings, footage),
-        camera_file=camera_file,
+        camera_file=None if camera is None else KnownIntrinsics(camera.path.intrinsics, camera.origin),
         convention=settings.convention,
         depth_files=sources.depth is not None and settings.depth.mist is None,
     )
     depth = depth_of(sources.depth, settings.depth, footage, known, device, machine, progress)
-    for text in depth.notes:
+    camera = resolved_camera(camera, depth, settings.camera_motion)
+    for text in (*depth.notes, *(() if camera is None else camera.notes)):
         note(text)
     intrinsics, origin = resolved_intrinsics(known, footage, depth)
     provenance = {"footage": sources.footage_label or sources.footage.name, "focal length": origin}
+    if camera is not None:
+        provenance["source camera"] = camera.origin
     if distortion is not None:
         provenance["lens distortion"] = f"undone: {distortion}"
     return build_scene(
@@ -161,7 +165,7 @@ def reconstruct(
         folder,
         name=settings.name,
         convention=settings.convention,
-        source_camera=camera,
+        source_camera=None if camera is None else camera.path,
         mesh=mesh,
         distortion=distortion,
         provenance=provenance,
