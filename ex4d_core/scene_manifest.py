@@ -10,10 +10,11 @@ from fractions import Fraction
 from typing import Any
 
 from ex4d_core import __version__
-from ex4d_core.errors import Ex4dError
+from ex4d_core.depth_mapping import DepthMapping, mapping_of_range
+from ex4d_core.errors import Ex4dError, RequestError
 
 FORMAT = "ex4d-scene"
-VERSION = 2
+VERSION = 3
 MANIFEST = "manifest.json"
 
 # Names of a package's parts (keys of `SceneManifest.files`) and the files they are kept in.
@@ -74,6 +75,7 @@ class SceneManifest:
         provenance: where footage, depth and focal length came from, and the licences they rest on; for people.
         files: part name (see `FILE_NAMES`) to `FileEntry`.
         origin: the footage, for programs.
+        depth_mapping: how relative disparity became this depth; None where depth was not made from disparity.
     """
 
     name: str
@@ -88,12 +90,22 @@ class SceneManifest:
     provenance: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     origin: FootageOrigin = FootageOrigin()
+    depth_mapping: DepthMapping | None = None
+
+    @property
+    def mapping(self) -> DepthMapping:
+        """How the scene's depth follows from relative disparity: as recorded, or else with nothing added to it."""
+        return self.depth_mapping or mapping_of_range(*self.depth_range)
 
     def to_json(self) -> bytes:
-        """Canonical bytes, whose SHA-256 names the scene."""
+        """Canonical bytes, whose SHA-256 names the scene; of version 2, which older programs read, where that will do."""
         fields = asdict(self)
         fields["fps"] = [self.fps.numerator, self.fps.denominator]
-        document = {"format": FORMAT, "version": VERSION, **fields}
+        version = VERSION
+        if self.depth_mapping is None:
+            del fields["depth_mapping"]
+            version = 2
+        document = {"format": FORMAT, "version": version, **fields}
         return json.dumps(document, indent=1, sort_keys=True).encode()
 
     @staticmethod
@@ -117,8 +129,10 @@ class SceneManifest:
             document["depth_range"] = tuple(float(value) for value in document["depth_range"])
             document["files"] = {name: FileEntry(**entry) for name, entry in document["files"].items()}
             document["origin"] = FootageOrigin(**document["origin"])
+            if (mapping := document.get("depth_mapping")) is not None:
+                document["depth_mapping"] = DepthMapping.from_wire(mapping)
             manifest = SceneManifest(**document)
-        except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
+        except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, RequestError) as error:
             raise SceneError(f"the scene manifest is damaged: {error!r}; reconstruct the scene again") from error
         manifest._check()
         return manifest
@@ -152,9 +166,13 @@ def _name_the_footage(document: dict[str, Any]) -> None:
     document["origin"] = {"name": document.get("provenance", {}).get("footage", "")}
 
 
+def _keep(document: dict[str, Any]) -> None:
+    """Version 3 may have how depth was made from relative disparity; 2 never does."""
+
+
 # What brings a manifest of each older version to the next one. The bytes on disk stay as they are: their SHA-256 names
 # the scene in takes, in .blend files and in job databases.
-_MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], None]] = {1: _name_the_footage}
+_MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], None]] = {1: _name_the_footage, 2: _keep}
 
 
 def _migrate(document: dict[str, Any]) -> None:

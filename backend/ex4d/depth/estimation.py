@@ -28,14 +28,13 @@ from ex4d.depth.frame_store import FrameStore
 from ex4d.depth.intrinsics import intrinsics_from
 from ex4d.depth.temporal_alignment import TemporalAligner
 from ex4d.media import FootageInfo, read_frames
+from ex4d_core.depth_mapping import DepthMapping
 
 # Called with a stage of the work and how many more of its frames are done, often with 0. It may raise.
 Step = Callable[[str, int], None]
 
-# Disparity under this share of the clip's largest is all the same: so far away that parallax cannot be seen.
-_FARTHEST_SHARE = 0.01
 _ALIGNMENT = 0.1  # its share of the work, where frames are estimated one by one
-_NEAREST_DEPTH = 10_000 / 3900  # of a relative clip, in scene units: where EX-4D's conversion puts its nearest point
+NEAREST_DEPTH = 10_000 / 3900  # of a relative clip, in scene units: where EX-4D's conversion puts its nearest point
 
 
 class ClipModel(ABC):
@@ -44,10 +43,12 @@ class ClipModel(ABC):
     Attributes:
         model: its entry in the catalogue.
         stages: the share of the work in each stage that `predict` reports.
+        mapping: how the relative disparity of a relative model becomes depth, unless another mapping is asked for.
     """
 
     model: DepthModel
     stages: ClassVar[Mapping[str, float]] = {"predict": 1.0}
+    mapping: ClassVar[DepthMapping] = DepthMapping(NEAREST_DEPTH)
 
     @abstractmethod
     def working_size(self, width: int, height: int) -> tuple[int, int]:
@@ -62,11 +63,13 @@ class ClipModel(ABC):
             step: called as the work advances; what it raises ends the work.
         """
 
+    def relative(self, raw: np.ndarray, lowest: float, highest: float) -> np.ndarray:
+        """Disparity (h, w) of a frame relative to the clip's largest, from the clip's range."""
+        return raw / highest if highest > 0 else np.ones_like(raw)
+
     def depth(self, raw: np.ndarray, lowest: float, highest: float) -> np.ndarray:
         """Depth along z (h, w) float32 from a frame's disparity and the clip's range: by default its inverse."""
-        if highest <= 0:
-            return np.full(raw.shape, _NEAREST_DEPTH, np.float32)
-        return (_NEAREST_DEPTH / np.clip(raw / highest, _FARTHEST_SHARE, 1)).astype(np.float32)
+        return self.mapping.depth(self.relative(raw, lowest, highest))
 
     def focal(self, width: int) -> float | None:
         """Focal length in pixels of an image this wide, as estimated by the last `predict`, where a model can."""
@@ -165,9 +168,14 @@ class ModelEstimator:
     def _clip(self, footage: FootageInfo, store: FrameStore, cuts: list[int]) -> DepthClip:
         model = self._model
 
-        def refine(raw: np.ndarray, frame: np.ndarray) -> np.ndarray:
-            depth = torch.from_numpy(model.depth(raw, store.lowest, store.highest))
-            return refined_depth(depth, frame, self._edges, self._device)
+        metric = model.model.metric
+
+        def read() -> Iterator[np.ndarray]:
+            stored = model.depth if metric else model.relative
+            return (stored(raw, store.lowest, store.highest) for raw in store)
+
+        def refine(depth: np.ndarray, frame: np.ndarray) -> np.ndarray:
+            return refined_depth(torch.from_numpy(depth), frame, self._edges, self._device)
 
         focal = model.focal(footage.width)
         intrinsics = None
@@ -180,12 +188,13 @@ class ModelEstimator:
         return DepthClip(
             footage=footage,
             intrinsics=intrinsics,
-            scale="metric" if model.model.metric else "relative",
+            scale="metric" if metric else "relative",
             source=model.model.title,
             licence=model.model.licence,
-            read=lambda: iter(store),
+            read=read,
             refine=refine,
             notes=notes,
+            mapping=None if metric else model.mapping,
         )
 
 

@@ -51,6 +51,7 @@ from ex4d.pipeline.estimate import (
     scene_bytes,
     scene_memory_bytes,
 )
+from ex4d.pipeline.scaled_depth import scaled_depth
 from ex4d.pipeline.targets import require_scene_folder
 from ex4d.progress import Progress, ignore_progress
 from ex4d_core.cameras import CameraPath
@@ -153,9 +154,15 @@ def reconstruct(
     for text in (*depth.notes, *(() if camera is None else camera.notes)):
         note(text)
     intrinsics, origin = resolved_intrinsics(known, footage, depth)
+    undistorter = None if distortion is None else Undistorter(distortion)
+    depth, fitted = scaled_depth(
+        depth, settings.depth, None if camera is None else camera.path, undistorter=undistorter, device=device, note=note
+    )
     provenance = {"footage": sources.footage_label or sources.footage.name, "focal length": origin}
     if camera is not None:
         provenance["source camera"] = camera.origin
+    if fitted:
+        provenance["depth scale"] = fitted
     if distortion is not None:
         provenance["lens distortion"] = f"undone: {distortion}"
     return build_scene(
@@ -340,6 +347,7 @@ def build_scene(
                 depth_range=(nearest, farthest),
                 subject_distance=distance,
                 depth_scale=depth.scale,
+                depth_mapping=depth.mapping,
                 provenance={what: name_for_people(text) for what, text in origins.items()},
                 origin=FootageOrigin(
                     name_for_people(label), footage_sha256(footage.path), start_timecode(footage.path)
