@@ -92,6 +92,7 @@ MODULES: tuple[ModuleType, ...] = tuple(
         "footage.operators",
         "footage.drops",
         "footage.lens",
+        "footage.depth_offset",
         "footage.panel",
         "saving",
         "projects.operators",

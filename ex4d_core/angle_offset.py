@@ -97,17 +97,16 @@ def _offset(
             f"no depth offset makes {what} square: under the best one {size.min():.0f} degrees are missing. Mark another "
             "one, whose points lie on clear surfaces"
         )
-    likely = found[(offsets[found] > _LIKELY[0]) & (offsets[found] < _LIKELY[1])]
+    in_question = (offsets > _LIKELY[0]) & (offsets < _LIKELY[1])
+    likely = found[in_question[found]]
+    best = int((likely if len(likely) else found)[0])
+    if np.ptp(error[in_question]) < _TOLERANCE or _effect(offsets, error, best) < _LEAST_EFFECT:
+        raise OffsetError(
+            f"the depth offset hardly changes {what}, as where it faces the camera: mark one that leads away from the camera"
+        )
     if len(likely) > 1:
         both = " and ".join(f"{one:.2f}" for one in offsets[likely[:2]])
-        raise OffsetError(f"two depth offsets make {what} square, {both}: mark another one, best on the ground")
-    best = int((likely if len(likely) else found)[0])
-    effect = _effect(offsets, error, best)
-    if effect < _LEAST_EFFECT:
-        raise OffsetError(
-            f"{what} faces the camera, so that the depth offset hardly changes it ({effect:.1f} degrees for 0.1): mark one "
-            "that leads away from the camera"
-        )
+        raise OffsetError(f"two depth offsets make {what} square, {both}: try both, or mark another one, best on the ground")
     return float(offsets[best])
 
 

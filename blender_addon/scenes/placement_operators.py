@@ -159,7 +159,7 @@ class EX4D_OT_reset_placement(NeedsScene, Operator):
         return {"FINISHED"}
 
 
-class _PicksPoints(NeedsScene):
+class PicksPoints(NeedsScene):
     """Waits for clicks on the scene in the viewport, and passes all other input on."""
 
     count: int
@@ -247,7 +247,7 @@ class _PicksPoints(NeedsScene):
         gpu.state.point_size_set(1.0)
 
 
-class EX4D_OT_pick_scale(_PicksPoints, Operator):
+class EX4D_OT_pick_scale(PicksPoints, Operator):
     """Click two points of the scene, then enter the real distance between them."""
 
     bl_idname = "ex4d.pick_scale"
@@ -263,7 +263,7 @@ class EX4D_OT_pick_scale(_PicksPoints, Operator):
         return {"FINISHED"}
 
 
-class EX4D_OT_pick_ground(_PicksPoints, Operator):
+class EX4D_OT_pick_ground(PicksPoints, Operator):
     """Click three points on the ground to rotate the scene upright and move its ground to height 0."""
 
     bl_idname = "ex4d.pick_ground"
