@@ -7,7 +7,8 @@ that subjects that move and matches that are wrong hardly count. One map serves 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,7 +95,7 @@ class KeyFrames:
         wanted = set(self.frames.tolist())
         for index, (image, disparity) in enumerate(pairs):
             if index in wanted:
-                small = working_image(torch.from_numpy(image).to(device).permute(2, 0, 1).float() / 255)
+                small = working_image(torch.from_numpy(np.array(image)).to(device).permute(2, 0, 1).float() / 255)
                 values = torch.from_numpy(np.ascontiguousarray(disparity, np.float32)).to(device)
                 self.images.append(small)
                 self.disparities.append(F.interpolate(values[None, None], size=small.shape[1:], mode="area")[0, 0])
@@ -115,7 +116,8 @@ def fit_to_camera(
         DepthError: the poses contradict the depth or the footage; names the frame where they do most.
     """
     chosen = np.unique(np.linspace(0, len(key_frames.frames) - 1, _REFERENCES).round().astype(int))
-    found = [matches for one in chosen if (matches := _matches_of(key_frames, camera, int(one))) is not None]
+    with _one_thread():
+        found = [matches for one in chosen if (matches := _matches_of(key_frames, camera, int(one))) is not None]
     if sum(len(matches.true) for matches in found) < _LEAST_MATCHES:
         return None
     everything = _Matches(*(np.concatenate(values) for values in zip(*(vars(one).values() for one in found), strict=True)))
@@ -140,6 +142,17 @@ def fit_to_camera(
         float(np.median(error[agrees])),
         tuple(int(frame) for frame in frames[shares < _LEAST_AGREEING]),
     )
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute on one processor core: images are so small that threads would wait for each other most of the time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _contradiction(frame: int, share: float) -> DepthError:
