@@ -12,16 +12,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+SCRIPTS = Path(__file__).resolve().parent
+sys.path[:0] = [str(SCRIPTS), str(SCRIPTS.parent)]
 
 from ex4d.depth.depth_files import DepthFiles  # noqa: E402
 from ex4d.depth.depth_settings import EdgeSettings  # noqa: E402
@@ -32,9 +30,7 @@ from ex4d.mesh import DepthSurface  # noqa: E402
 from ex4d.raster import create_rasterizer  # noqa: E402
 from ex4d_core.cameras import CameraPath  # noqa: E402
 from ex4d_core.shot import OCCLUSION_MODELS, OcclusionModel  # noqa: E402
-
-DATA = ROOT / "tests" / "data"
-CLIPS = ("sample", "moving_camera")
+from true_scenes import COMMITTED, DATA, blurred, drifting, flickering, grown, noisy  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -68,7 +64,7 @@ class Score:
 
 
 def load_clip(name: str, occlusion: OcclusionModel) -> Clip:
-    """One of `CLIPS`, with its true views."""
+    """One of `COMMITTED`, with its true views."""
     folder = DATA / name
     footage = probe(folder / "footage.mp4")
     with np.load(folder / "camera.npz") as camera, np.load(folder / "true_views.npz") as views:
@@ -106,44 +102,6 @@ def score(clip: Clip, depth: np.ndarray, in_time: bool = True) -> Score:
     )
 
 
-def blurred(pixels: float) -> Callable[[np.ndarray], np.ndarray]:
-    """Disparity blurred by a Gaussian, as when a model's small map is upsampled."""
-
-    def apply(depth: np.ndarray) -> np.ndarray:
-        reach = int(3 * pixels + 0.5)
-        kernel = torch.exp(-(torch.arange(-reach, reach + 1.0) ** 2) / (2 * pixels**2))
-        kernel = (kernel / kernel.sum()).view(1, 1, 1, -1)
-        value = F.pad(1 / torch.from_numpy(depth)[:, None], (reach,) * 4, mode="replicate")
-        value = F.conv2d(F.conv2d(value, kernel), kernel.transpose(2, 3))
-        return (1 / value)[:, 0].numpy()
-
-    return apply
-
-
-def flickering(share: float) -> Callable[[np.ndarray], np.ndarray]:
-    """A factor and an offset of disparity, new in every frame, as where each frame is estimated by itself."""
-
-    def apply(depth: np.ndarray) -> np.ndarray:
-        random = np.random.default_rng(1)
-        scale = 1 + share * random.standard_normal((len(depth), 1, 1))
-        shift = share * (1 / depth).mean() * random.standard_normal((len(depth), 1, 1))
-        return (1 / np.clip(scale / depth + shift, 1e-3, None)).astype(np.float32)
-
-    return apply
-
-
-def drifting(share: float) -> Callable[[np.ndarray], np.ndarray]:
-    """Scale that grows evenly over the clip, and is right in its middle."""
-    half = share / 2
-    return lambda depth: (depth * np.linspace(1 - half, 1 + half, len(depth))[:, None, None]).astype(np.float32)
-
-
-def noisy(share: float) -> Callable[[np.ndarray], np.ndarray]:
-    """Noise in each pixel of each frame."""
-    random = np.random.default_rng(2)
-    return lambda depth: (depth * (1 + share * random.standard_normal(depth.shape))).astype(np.float32)
-
-
 def aligned(clip: Clip, depth: np.ndarray) -> np.ndarray:
     """Depth (T, H, W) aligned over time."""
     aligner = TemporalAligner(with_offset=True)
@@ -164,17 +122,6 @@ def refined(clip: Clip, depth: np.ndarray) -> np.ndarray:
             for index, (image, z) in enumerate(zip(clip.color, depth, strict=True))
         ]
     )
-
-
-def grown(pixels: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Near things too large by some pixels, then blurred: how many models bleed."""
-
-    def apply(depth: np.ndarray) -> np.ndarray:
-        size = 2 * pixels + 1
-        disparity = F.max_pool2d(1 / torch.from_numpy(depth)[:, None], size, stride=1, padding=pixels)
-        return blurred(1)((1 / disparity)[:, 0].numpy())
-
-    return apply
 
 
 def unchanged(clip: Clip, depth: np.ndarray) -> np.ndarray:
@@ -206,7 +153,7 @@ ERRORS = {
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clip", choices=CLIPS, default="sample")
+    parser.add_argument("--clip", choices=COMMITTED, default="sample")
     parser.add_argument("--only", default="", help="errors whose name contains this")
     parser.add_argument("--step", default="", help="steps whose name contains this")
     parser.add_argument("--occlusion", choices=OCCLUSION_MODELS, default="watertight")

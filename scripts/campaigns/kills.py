@@ -59,9 +59,9 @@ def run(seed: int, count: int) -> Outcome:
 
 
 def play(seed: int, count: int) -> Outcome:
-    """One round: a service, as many jobs as kills and at least four, and their client."""
+    """One round: a service, jobs that are not done before the kills are, and their client."""
     choices, outcome = random.Random(seed), Outcome()
-    jobs = max(4, count)
+    jobs = max(12, count)
     with Service.in_workplace(forked=True) as (service, folder):
         write_scene(folder / "scene")
         labels = [f"slow {number}" for number in range(jobs)]
