@@ -1,7 +1,7 @@
 """The offset of relative depth from angles that are known: a square corner, or something upright on the ground.
 
-Under a shift b of disparity w, a pixel's ray r leads to the point r / (w + b). The direction from one point to another is
-then r2 (w1 + b) - r1 (w2 + b), up to a factor, and the normal of a plane m . r = w is m + (0, 0, b). So lines stay
+Under a shift b of disparity w, a pixel's ray r leads to the point r / (w + b). The direction from one point to another
+is then r2 (w1 + b) - r1 (w2 + b), up to a factor, and the normal of a plane m . r = w is m + (0, 0, b). So lines stay
 lines and planes stay planes under every b: how flat a ground is says nothing. Angles change with b, and with nothing
 else, since the factor of disparity scales all of space. One right angle is therefore enough, if its sides are not all
 parallel to the image: there, all have the same disparity, and no b bends the angle.
@@ -85,7 +85,7 @@ def _offset(
         raise OffsetError(f"{what} needs {len(points)} different points in front of the source camera; mark it again")
     rays = points / points[:, 2:]
     relative = mapping.disparity(points[:, 2])
-    offsets = _OFFSETS[_OFFSETS > -float(relative.min())]
+    offsets = _OFFSETS[float(relative.min()) + _OFFSETS > 0]
     # In the unit of the disparity of the points, so that the ground's shift, too, follows from the first one's.
     scale = (1 + mapping.offset) * mapping.nearest
     error = degrees(rays, (relative + offsets[:, None]) / scale)
@@ -94,19 +94,19 @@ def _offset(
     found = found[size[found] < _TOLERANCE]
     if not len(found):
         raise OffsetError(
-            f"no depth offset makes {what} square: under the best one {size.min():.0f} degrees are missing. Mark another "
-            "one, whose points lie on clear surfaces"
+            f"no depth offset makes {what} square: under the best one {size.min():.0f} degrees are missing. Mark "
+            "another one, whose points lie on clear surfaces"
         )
     in_question = (offsets > _LIKELY[0]) & (offsets < _LIKELY[1])
     likely = found[in_question[found]]
     best = int((likely if len(likely) else found)[0])
     if np.ptp(error[in_question]) < _TOLERANCE or _effect(offsets, error, best) < _LEAST_EFFECT:
         raise OffsetError(
-            f"the depth offset hardly changes {what}, as where it faces the camera: mark one that leads away from the camera"
+            f"the depth offset hardly changes {what}, as where it faces the camera: mark one that leads away from it"
         )
     if len(likely) > 1:
         both = " and ".join(f"{one:.2f}" for one in offsets[likely[:2]])
-        raise OffsetError(f"two depth offsets make {what} square, {both}: try both, or mark another one, best on the ground")
+        raise OffsetError(f"two depth offsets make {what} square, {both}: try both, or mark one on the ground")
     return float(offsets[best])
 
 

@@ -98,7 +98,7 @@ class SceneManifest:
         return self.depth_mapping or mapping_of_range(*self.depth_range)
 
     def to_json(self) -> bytes:
-        """Canonical bytes, whose SHA-256 names the scene; of version 2, which older programs read, where that will do."""
+        """Canonical bytes, whose SHA-256 names the scene; of version 2, which older programs read, where it can be."""
         fields = asdict(self)
         fields["fps"] = [self.fps.numerator, self.fps.denominator]
         version = VERSION

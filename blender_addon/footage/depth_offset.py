@@ -6,6 +6,7 @@ import bpy
 import mathutils
 import numpy as np
 from bpy.app.translations import pgettext_iface as iface_
+from bpy.app.translations import pgettext_n as mark_
 from bpy.app.translations import pgettext_rpt as report_
 
 from ex4d_core.angle_offset import offset_of_corner, offset_of_vertical
@@ -53,18 +54,21 @@ class _PicksAngle(PicksPoints):
 
 
 class EX4D_OT_pick_corner(_PicksAngle, Operator):
-    """Click a square corner, then a point along each of its sides; best one that lies on the ground, such as a tile's."""
+    """Click a square corner, then a point along each of its sides.
+
+    Best is a corner on the ground, such as that of a tile.
+    """
 
     bl_idname = "ex4d.pick_corner"
     bl_label = "Pick Square Corner"
-    count, hint = 3, "Square corner"
+    count, hint = 3, "Corner"
 
     def offset(self, package: Scene, index: int, points: np.ndarray, context: Context) -> float:
         return offset_of_corner(points, package.manifest.mapping)
 
 
 class EX4D_OT_pick_vertical(_PicksAngle, Operator):
-    """Click the foot of something upright on the ground, then its top; the ground is found in the lower part of the frame."""
+    """Click the foot of something upright, then its top; the ground is found in the lower part of the frame."""
 
     bl_idname = "ex4d.pick_vertical"
     bl_label = "Pick Vertical"
@@ -80,7 +84,7 @@ class EX4D_OT_pick_vertical(_PicksAngle, Operator):
 
 
 class EX4D_OT_apply_depth(NeedsScene, Operator):
-    """Make a new scene with this depth offset and far limit, in place of this one, which is hidden and stays as it is."""
+    """Make a new scene with this depth offset and far limit; this one is hidden and stays as it is."""
 
     bl_idname = "ex4d.apply_depth"
     bl_label = "Apply Depth Offset"
@@ -155,7 +159,7 @@ class EX4D_PT_depth_offset(SidebarPanel, Panel):
         row.operator(EX4D_OT_pick_vertical.bl_idname, text="Vertical", icon="EYEDROPPER")
         layout.operator(EX4D_OT_apply_depth.bl_idname, icon="CHECKMARK")
         if is_changed(scene_object):
-            draw_text(layout, "Takes show the depth as it was until you apply this", context, "INFO")
+            draw_text(layout, mark_("Takes show the depth as it was until you apply this"), context, "INFO")
 
 
 def _in_camera(

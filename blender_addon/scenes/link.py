@@ -23,8 +23,8 @@ NO_SCENE = mark_("Select an imported EX-4D scene, or import one first")
 UNSEEN_NODE = "Unseen Colour"
 DEFAULT_UNSEEN_COLOR = (1.0, 0.0, 1.0)
 OFFSET_DESCRIPTION = (
-    "Unknown offset of estimated depth: higher brings the background nearer, lower lets it recede. Flat things stay flat, "
-    "so judge it by angles: walls that lean, corners that are not square, round things that look squashed"
+    "Unknown offset of estimated depth: higher brings the background nearer, lower lets it recede. Flat things stay "
+    "flat, so judge it by angles: walls that lean, corners that are not square, round things that look squashed"
 )
 FAR_LIMIT_DESCRIPTION = "Farthest depth as a multiple of the nearest; 0 leaves it as it is"
 

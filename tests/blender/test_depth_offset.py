@@ -1,4 +1,4 @@
-"""The depth offset of an imported scene: shown at once in the viewport, found from marked angles, applied as a new scene."""
+"""The depth offset of an imported scene: shown at once in the viewport, found from angles, applied as a new scene."""
 
 from __future__ import annotations
 

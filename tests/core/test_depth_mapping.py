@@ -55,8 +55,7 @@ def test_depth_leads_back_to_the_disparity_it_was_made_from():
 
 def test_a_plane_stays_a_plane_under_every_offset():
     """Which is why no offset can be told from how flat a ground is."""
-    rays = np.random.default_rng(3).uniform(-0.4, 0.4, (40, 3)) + [0, 0.5, 0]
-    rays[:, 2] = 1
+    rays = np.random.default_rng(3).uniform((-0.4, 0.1, 1), (0.4, 0.9, 1), (40, 3))
     depth = 1.5 / (rays @ [0.1, 0.9, 0.2])
     mapping = DepthMapping(float(depth.min()))
     for offset in (-0.1, 0.4):

@@ -1,8 +1,8 @@
 """Make a scene anew with another depth offset or far limit; nothing is estimated again, and the old scene stays.
 
-Relative depth is known up to a factor and an offset. --depth-offset and --far-limit set them; --camera-fit takes both the
-unit and the offset from a source camera that moves; --square-corner takes the offset from a right angle in the picture,
-best of something that lies on the ground: X,Y of the corner, then of a point along each of its sides, in pixels.
+Relative depth is known up to a factor and an offset. --depth-offset sets the offset; --camera-fit takes factor and
+offset from a source camera that moves; --square-corner takes the offset from a right angle in the picture, best of
+something that lies on the ground: X,Y of the corner, then of a point along each of its sides, in pixels.
 """
 
 from __future__ import annotations
@@ -51,10 +51,8 @@ def run(options: argparse.Namespace, report: Report) -> int:
     from ex4d_core.scene_remap import remap_scene
 
     scene = Scene.open(options.scene)
-    asked = {name: getattr(options, name) for name in ("offset", "far_limit", "square_corner") if getattr(options, name)}
-    if options.offset == 0:
-        asked["offset"] = 0.0
-    if not asked and not options.camera_fit:
+    asked = (options.offset, options.far_limit, options.square_corner)
+    if all(value is None for value in asked) and not options.camera_fit:
         raise RequestError("nothing to change: give --depth-offset, --far-limit, --camera-fit or --square-corner")
     if options.square_corner and (options.offset is not None or options.camera_fit):
         raise RequestError("--square-corner finds the offset; leave --depth-offset and --camera-fit out")

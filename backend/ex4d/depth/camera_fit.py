@@ -21,8 +21,8 @@ from ex4d_core.cameras import CameraPath, invert_rigid
 from ex4d_core.depth_mapping import MAX_OFFSET, MIN_OFFSET, DepthMapping
 
 STILL_NOTE = (
-    "the source camera moves too little for its footage to tell the unit and the offset of relative depth: both are left "
-    "as they are. Set the offset by eye (--depth-offset, or Depth Offset in Blender)."
+    "the source camera moves too little for its footage to tell the unit and the offset of relative depth: both are "
+    "left as they are. Set the offset by eye (--depth-offset, or Depth Offset in Blender)."
 )
 
 # At most, whatever the clip's length: frames that are kept, and of these those whose points are looked for in another.
@@ -120,7 +120,8 @@ def fit_to_camera(
         found = [matches for one in chosen if (matches := _matches_of(key_frames, camera, int(one))) is not None]
     if sum(len(matches.true) for matches in found) < _LEAST_MATCHES:
         return None
-    everything = _Matches(*(np.concatenate(values) for values in zip(*(vars(one).values() for one in found), strict=True)))
+    columns = zip(*(vars(one).values() for one in found), strict=True)
+    everything = _Matches(*(np.concatenate(values) for values in columns))
     if np.median(everything.parallax) < _LEAST_PARALLAX:
         return None
     usable = everything.where((everything.off_line < _OFF_LINE) & (everything.pixels > 0))
@@ -157,14 +158,14 @@ def _one_thread() -> Iterator[None]:
 
 def _contradiction(frame: int, share: float) -> DepthError:
     return DepthError(
-        f"the source camera contradicts the depth, most of all in frame {frame}, where {100 * share:.0f} % of the points "
-        "agree: give the camera of this footage with its lens and in its order of frames, or --no-camera-fit to take both "
-        "as they are"
+        f"the source camera contradicts the depth, most of all in frame {frame}, where {100 * share:.0f} % of the "
+        "points agree: give the camera of this footage with its lens and in its order of frames, or --no-camera-fit to "
+        "take both as they are"
     )
 
 
 def _matches_of(key_frames: KeyFrames, camera: CameraPath, index: int) -> _Matches | None:
-    """Points of a key frame found again in one that is far enough away; None where there is none with much in common."""
+    """Points of a key frame found again in one that is far enough away; None where none has much in common."""
     best, step = None, 1
     while step < len(key_frames.frames):
         other = index + step if index + step < len(key_frames.frames) else index - step

@@ -95,7 +95,7 @@ class DepthClip:
         )
 
     def as_disparity(self) -> DepthClip:
-        """The same depth, stored as relative disparity with a mapping; where it is not so yet, it is read once for that.
+        """The same depth, stored as relative disparity with a mapping; read once for that where it is not so yet.
 
         Raises:
             DepthError: a frame is damaged or holds invalid values.

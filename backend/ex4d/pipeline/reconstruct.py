@@ -155,9 +155,8 @@ def reconstruct(
         note(text)
     intrinsics, origin = resolved_intrinsics(known, footage, depth)
     undistorter = None if distortion is None else Undistorter(distortion)
-    depth, fitted = scaled_depth(
-        depth, settings.depth, None if camera is None else camera.path, undistorter=undistorter, device=device, note=note
-    )
+    poses = None if camera is None else camera.path
+    depth, fitted = scaled_depth(depth, settings.depth, poses, undistorter=undistorter, device=device, note=note)
     provenance = {"footage": sources.footage_label or sources.footage.name, "focal length": origin}
     if camera is not None:
         provenance["source camera"] = camera.origin

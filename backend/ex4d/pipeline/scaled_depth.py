@@ -91,7 +91,7 @@ def fit_notes(fit: CameraFit | None) -> Iterator[str]:
     yield f"relative depth was fitted to the source camera: {fit.mapping}, nearest {fit.mapping.nearest:.4g}."
     if fit.contradicting:
         some = ", ".join(map(str, fit.contradicting))
-        yield f"the source camera contradicts the depth in frames {some} of those that were examined: check its poses there."
+        yield f"of the frames that were examined, the source camera contradicts the depth in {some}: check its poses."
 
 
 def _undistorted(depth: DepthClip, undistorter: Undistorter | None) -> Iterable[tuple[np.ndarray, np.ndarray]]:
