@@ -7,7 +7,7 @@ that subjects that move and matches that are wrong hardly count. One map serves 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ex4d.depth.camera_fit_refinement import PointsOfPair, refined_fit
 from ex4d.depth.depth_clip import DepthError
 from ex4d.depth.motion import motion_between, working_image
 from ex4d_core.cameras import CameraPath, invert_rigid
@@ -27,6 +28,7 @@ STILL_NOTE = (
 
 # At most, whatever the clip's length: frames that are kept, and of these those whose points are looked for in another.
 _KEY_FRAMES, _REFERENCES = 48, 6
+_LARGER_SIDE = 480  # pixels at which colours are compared in the end
 # In pixels of `ex4d.depth.motion`'s working images, in which points are found again to half a pixel.
 _PARALLAX = 6.0  # from which on a second frame is far enough away
 _LEAST_PARALLAX = 1.0  # below, matches are too coarse to tell anything
@@ -48,7 +50,8 @@ class _Matches:
         pixels: of parallax for a change of disparity by 1.
         off_line: distance from the line on which the poses say it must lie, pixels.
         parallax: displacement that is not the camera's rotation, pixels.
-        frame: of the footage, for each.
+        frame, other: key frames, for each: where it is, and where it was found again.
+        place: (N, 2) in the first of them, x and y in pixels, pixel centres at +0.5.
     """
 
     relative: np.ndarray
@@ -57,9 +60,16 @@ class _Matches:
     off_line: np.ndarray
     parallax: np.ndarray
     frame: np.ndarray
+    other: np.ndarray
+    place: np.ndarray
 
     def where(self, chosen: np.ndarray) -> _Matches:
+        """Some of them: (N,) bool."""
         return _Matches(*(values[chosen] for values in vars(self).values()))
+
+    def errors(self, factor: float, shift: float) -> np.ndarray:
+        """(N,) distances from where a fit puts them, pixels."""
+        return np.abs(factor * self.relative + shift - self.true) * self.pixels
 
 
 @dataclass(frozen=True)
@@ -91,11 +101,17 @@ class KeyFrames:
     ) -> None:
         self.frames = np.unique(np.linspace(0, frames - 1, min(frames, _KEY_FRAMES)).round().astype(int))
         self.images: list[torch.Tensor] = []
+        self.larger: list[torch.Tensor] = []
         self.disparities: list[torch.Tensor] = []
         wanted = set(self.frames.tolist())
         for index, (image, disparity) in enumerate(pairs):
             if index in wanted:
-                small = working_image(torch.from_numpy(np.array(image)).to(device).permute(2, 0, 1).float() / 255)
+                whole = torch.from_numpy(np.array(image)).to(device).permute(2, 0, 1).float() / 255
+                small = working_image(whole)
+                scale = min(1.0, _LARGER_SIDE / max(image.shape[:2]))
+                size = [max(8, round(side * scale)) for side in image.shape[:2]]
+                # In 16 bits: 50 MB at most.
+                self.larger.append(F.interpolate(whole[None], size=size, mode="bilinear", antialias=True)[0].half())
                 values = torch.from_numpy(np.ascontiguousarray(disparity, np.float32)).to(device)
                 self.images.append(small)
                 self.disparities.append(F.interpolate(values[None, None], size=small.shape[1:], mode="area")[0, 0])
@@ -125,14 +141,20 @@ def fit_to_camera(
     if np.median(everything.parallax) < _LEAST_PARALLAX:
         return None
     usable = everything.where((everything.off_line < _OFF_LINE) & (everything.pixels > 0))
-    frames = np.unique(everything.frame)
-    if len(usable.true) < _LEAST_MATCHES:
-        shares = [float((everything.off_line < _OFF_LINE)[everything.frame == frame].mean()) for frame in frames]
-        raise _contradiction(int(frames[int(np.argmin(shares))]), min(shares))
-    factor, shift = _robust_fit(usable, offset)
-    error = np.abs(factor * everything.relative + shift - everything.true) * everything.pixels
+    keys = np.unique(everything.frame)
+    frames = key_frames.frames[keys]
+    factor = shift = 0.0
+    if len(usable.true) >= _LEAST_MATCHES:
+        factor, shift = _robust_fit(usable, offset)
+        agreeing = usable.where(usable.errors(factor, shift) < _NEAR)
+        with _one_thread():
+            pairs = [
+                _pair(key_frames, camera, agreeing.where(agreeing.frame == key)) for key in np.unique(agreeing.frame)
+            ]
+            factor, shift = refined_fit(pairs, factor, shift, offset)
+    error = everything.errors(factor, shift)
     agrees = (error < _NEAR) & (everything.off_line < _OFF_LINE)
-    shares = np.array([agrees[everything.frame == frame].mean() for frame in frames])
+    shares = np.array([agrees[everything.frame == key].mean() for key in keys])
     new_offset = shift / factor if factor > 0 else np.nan
     nearest = 1 / (factor + shift) if factor + shift > 0 else np.nan
     possible = np.isfinite(nearest) and MIN_OFFSET <= new_offset <= MAX_OFFSET
@@ -184,18 +206,14 @@ def _matches_of(key_frames: KeyFrames, camera: CameraPath, index: int) -> _Match
 
 def _match(key_frames: KeyFrames, camera: CameraPath, index: int, other: int) -> tuple[_Matches, float]:
     """The points of a key frame that are found in another one, and their share of the frame."""
-    frame, second = (int(key_frames.frames[one]) for one in (index, other))
     motion = motion_between(key_frames.images[other], key_frames.images[index])
     height, width = motion.trusted.shape
     trusted = motion.trusted.cpu().numpy()
     rows, columns = np.nonzero(trusted)
     offset = motion.offset.cpu().numpy()[:, rows, columns].astype(np.float64)
     places = np.stack([columns + 0.5, rows + 0.5]).astype(np.float64)
-    size = np.array([width / camera.width, height / camera.height, 1.0])
-    here, there = (size[:, None] * camera.intrinsics[one] for one in (frame, second))
-    rays = np.linalg.inv(here) @ np.concatenate([places, np.ones((1, places.shape[1]))])
-    pose = camera.world_to_camera[second] @ invert_rigid(camera.world_to_camera[frame])
-    turned, moved = pose[:3, :3] @ rays, pose[:3, 3]
+    rays, turned_by, moved, there = _rays(key_frames, camera, index, other, places, (3, height, width))
+    turned = turned_by @ rays
     seen = np.linalg.inv(there) @ np.concatenate([places + offset, np.ones((1, places.shape[1]))])
     # A point of disparity w lies at turned + w moved, up to a factor; that it is seen where it is gives two equations,
     # w along = across.
@@ -212,9 +230,40 @@ def _match(key_frames: KeyFrames, camera: CameraPath, index: int, other: int) ->
         np.linalg.norm(along * focal, axis=0),
         np.linalg.norm(beside * focal, axis=0),
         np.linalg.norm(across * focal, axis=0),
-        np.full(len(rows), frame),
+        np.full(len(rows), index),
+        np.full(len(rows), other),
+        places.T,
     )
     return matches, float(trusted.mean())
+
+
+def _pair(key_frames: KeyFrames, camera: CameraPath, matches: _Matches) -> PointsOfPair:
+    """Matches of one key frame in another one, in the larger images."""
+    index, other = int(matches.frame[0]), int(matches.other[0])
+    images = [key_frames.larger[one].float() for one in (index, other)]
+    places = matches.place.T * _scale(images[0], key_frames.images[index].shape)
+    rays, turned_by, moved, there = _rays(key_frames, camera, index, other, places, images[0].shape)
+    return PointsOfPair(matches.relative, places, turned_by @ rays, moved, there, *images)
+
+
+def _scale(image: torch.Tensor, shape: Sequence[int]) -> np.ndarray:
+    """(2, 1) pixels of an image for one of another of that shape (3, h, w)."""
+    return np.array([[image.shape[2] / shape[2]], [image.shape[1] / shape[1]]])
+
+
+def _rays(
+    key_frames: KeyFrames, camera: CameraPath, index: int, other: int, places: np.ndarray, shape: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Rays (3, N) of places in images of that shape, and how a second camera sees them.
+
+    Returns:
+        The rays; rotation (3, 3) and translation (3,) to the second camera; its intrinsics (3, 3) for such images.
+    """
+    first, second = (int(key_frames.frames[one]) for one in (index, other))
+    size = np.array([shape[2] / camera.width, shape[1] / camera.height, 1.0])[:, None]
+    rays = np.linalg.inv(size * camera.intrinsics[first]) @ np.concatenate([places, np.ones((1, places.shape[1]))])
+    pose = camera.world_to_camera[second] @ invert_rigid(camera.world_to_camera[first])
+    return rays, pose[:3, :3], pose[:3, 3], size * camera.intrinsics[second]
 
 
 def _robust_fit(matches: _Matches, offset: float | None) -> tuple[float, float]:

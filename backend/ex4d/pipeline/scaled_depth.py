@@ -53,12 +53,13 @@ def scaled_depth(
         return depth, ""
     depth = depth.as_disparity()
     assert depth.mapping is not None
-    depth = replace(depth, mapping=depth.mapping.changed(settings.offset, settings.far_limit), scale="relative")
+    mapping = depth.mapping.changed(settings.offset, settings.far_limit)
+    depth = replace(depth, mapping=mapping, scale="relative")
     if camera is None or not fits:
         return depth, ""
     pairs = _undistorted(depth, undistorter)
     frames = KeyFrames(pairs, depth.footage.frames, torch_device(device))
-    fit = fit_to_camera(frames, camera, depth.mapping, settings.offset)
+    fit = fit_to_camera(frames, camera, mapping, settings.offset)
     for text in fit_notes(fit):
         note(text)
     if fit is None:
