@@ -29,6 +29,7 @@ STILL_NOTE = (
 # At most, whatever the clip's length: frames that are kept, and of these those whose points are looked for in another.
 _KEY_FRAMES, _REFERENCES = 48, 6
 _LARGER_SIDE = 480  # pixels at which colours are compared in the end
+_STRIDE = 3  # of every so many points
 # In pixels of `ex4d.depth.motion`'s working images, in which points are found again to half a pixel.
 _PARALLAX = 6.0  # from which on a second frame is far enough away
 _LEAST_PARALLAX = 1.0  # below, matches are too coarse to tell anything
@@ -64,7 +65,7 @@ class _Matches:
     place: np.ndarray
 
     def where(self, chosen: np.ndarray) -> _Matches:
-        """Some of them: (N,) bool."""
+        """Some of them: (N,) bool, or indices."""
         return _Matches(*(values[chosen] for values in vars(self).values()))
 
     def errors(self, factor: float, shift: float) -> np.ndarray:
@@ -146,7 +147,7 @@ def fit_to_camera(
     factor = shift = 0.0
     if len(usable.true) >= _LEAST_MATCHES:
         factor, shift = _robust_fit(usable, offset)
-        agreeing = usable.where(usable.errors(factor, shift) < _NEAR)
+        agreeing = usable.where(np.flatnonzero(usable.errors(factor, shift) < _NEAR)[::_STRIDE])
         with _one_thread():
             pairs = [
                 _pair(key_frames, camera, agreeing.where(agreeing.frame == key)) for key in np.unique(agreeing.frame)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-_ROUNDS = 8
+_ROUNDS = 20
 _LEAST_SEEN = 50  # points that must be inside of the second frame
 _STEADY = 1e-4  # relative change of the disparity at which the rounds end
 
