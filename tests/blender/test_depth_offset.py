@@ -78,6 +78,19 @@ def test_applying_makes_a_new_scene_in_the_same_place(card_scene):
     assert Scene.open(card_scene).digest == old.digest and open_scene(imported).digest == old.digest
 
 
+def test_applying_is_undone_as_one_step(card_scene):
+    imported = import_scene(card_scene)
+    name = imported.name
+    imported.ex4d_scene.depth_offset = -0.2
+    bpy.ops.ed.undo_push(message="offset")
+    assert bpy.ops.ex4d.apply_depth() == {"FINISHED"}
+    bpy.ops.ed.undo_push(message="applied")
+    bpy.ops.ed.undo()
+    (left,) = [one for one in bpy.data.objects if one.ex4d_scene.digest]
+    assert left.name == name and not left.hide_get() and MODIFIER in left.modifiers
+    assert left.ex4d_scene.depth_offset == pytest.approx(-0.2)
+
+
 def test_applying_twice_is_as_good_as_once(card_scene, tmp_path):
     """An offset is that of the estimate, whatever the scene has gone through; only the far limit loses something."""
     package = Scene.open(card_scene)
