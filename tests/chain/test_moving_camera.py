@@ -173,6 +173,15 @@ def test_poses_that_contradict_the_depth_are_refused_with_the_frame(clip, relati
     assert not (tmp_path / "scene").exists()
 
 
+def test_a_single_pose_that_contradicts_the_depth_is_named(clip, relative, camera, tmp_path, capsys):
+    poses = camera.world_to_camera.copy()
+    poses[4, :3, 3] += [0.5, 0.4, 0]
+    CameraPath(poses, camera.intrinsics, WIDTH, HEIGHT).save(clip / "jump.npz")
+    scene = reconstructed(clip, tmp_path / "scene", camera="jump.npz")
+    assert "contradicts the depth in 4" in capsys.readouterr().err
+    assert error_of(scene, clip) < 0.05, "the others are enough"
+
+
 def test_a_camera_that_stands_still_says_nothing(clip, relative, camera, tmp_path, capsys):
     still = CameraPath(np.repeat(np.eye(4)[None], FRAMES, axis=0), camera.intrinsics, WIDTH, HEIGHT)
     still.save(clip / "still.npz")

@@ -59,7 +59,8 @@ def run(options: argparse.Namespace, report: Report) -> int:
     require_scene_folder(options.out, inputs=[options.scene], overwrite=options.overwrite)
     mapping, offset = scene.manifest.mapping, options.offset
     if options.camera_fit:
-        fit = fitted_mapping(scene, options.device, offset)
+        with report.stages() as progress:
+            fit = fitted_mapping(scene, options.device, offset, progress)
         for text in fit_notes(fit):
             report.note(text)
         mapping = mapping if fit is None else fit.mapping
@@ -88,9 +89,14 @@ def _points(scene: Scene, frame: int, pixels: list[tuple[float, float]]) -> np.n
         if not (0 <= x < manifest.width and 0 <= y < manifest.height):
             raise RequestError(f"{x:g},{y:g} is outside of the footage's {manifest.width}x{manifest.height} pixels")
     depth, lens = scene.depth()[frame], scene.source_camera().intrinsics[frame]
-    at = np.array([[x, y, 1.0] for x, y in pixels])
-    z = np.array([depth[int(y), int(x)] for x, y in pixels], dtype=np.float64)
-    return z[:, None] * (at @ np.linalg.inv(lens).T)
+    at = np.array(pixels)
+    left, above = np.clip(np.floor(at - 0.5), 0, (manifest.width - 2, manifest.height - 2)).astype(int).T
+    right, below = np.clip(at.T - 0.5 - (left, above), 0, 1)
+    corners = 1 / np.stack([depth[above + down, left + on] for down in (0, 1) for on in (0, 1)]).astype(np.float64)
+    # Bilinear in disparity, in which planes are affine.
+    upper, lower = (corners[k] * (1 - right) + corners[k + 1] * right for k in (0, 2))
+    disparity = upper * (1 - below) + lower * below
+    return np.c_[at, np.ones(len(at))] @ np.linalg.inv(lens).T / disparity[:, None]
 
 
 def _pixel(text: str) -> tuple[float, float]:

@@ -7,7 +7,7 @@ that subjects that move and matches that are wrong hardly count. One map serves 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -27,7 +27,7 @@ STILL_NOTE = (
 )
 
 # At most, whatever the clip's length: frames that are kept, and of these those whose points are looked for in another.
-_KEY_FRAMES, _REFERENCES = 48, 6
+_KEY_FRAMES, FIT_STEPS = 48, 6
 _LARGER_SIDE = 480  # pixels at which colours are compared in the end
 _STRIDE = 3  # of every so many points
 # In pixels of `ex4d.depth.motion`'s working images, in which points are found again to half a pixel.
@@ -119,7 +119,11 @@ class KeyFrames:
 
 
 def fit_to_camera(
-    key_frames: KeyFrames, camera: CameraPath, mapping: DepthMapping, offset: float | None = None
+    key_frames: KeyFrames,
+    camera: CameraPath,
+    mapping: DepthMapping,
+    offset: float | None = None,
+    advance: Callable[[], None] = lambda: None,
 ) -> CameraFit | None:
     """The mapping under which relative disparity agrees with the poses; None where the camera moves too little to tell.
 
@@ -128,13 +132,17 @@ def fit_to_camera(
         camera: that filmed it, one pose for each frame of the footage.
         mapping: as it is now; its far limit stays.
         offset: keep this one, and fit only the unit; None fits both.
+        advance: called `FIT_STEPS` times at most while points are found again; what it raises ends the work.
 
     Raises:
         DepthError: the poses contradict the depth or the footage; names the frame where they do most.
     """
-    chosen = np.unique(np.linspace(0, len(key_frames.frames) - 1, _REFERENCES).round().astype(int))
+    found = []
     with _one_thread():
-        found = [matches for one in chosen if (matches := _matches_of(key_frames, camera, int(one))) is not None]
+        for one in np.unique(np.linspace(0, len(key_frames.frames) - 1, FIT_STEPS).round().astype(int)):
+            if (matches := _matches_of(key_frames, camera, int(one))) is not None:
+                found.append(matches)
+            advance()
     if sum(len(matches.true) for matches in found) < _LEAST_MATCHES:
         return None
     columns = zip(*(vars(one).values() for one in found), strict=True)

@@ -109,7 +109,8 @@ def reconstruct(
         machine: as the environment says by default.
         frames: take only this many frames from the start; depth files may be of all of the footage.
         mesh: see `build_scene`.
-        progress: called with the stages `ESTIMATE_STAGE` and `BUILD_STAGE`, frames done, and frames in all.
+        progress: called with the stages `ESTIMATE_STAGE`, `FIT_STAGE` of `scaled_depth` and `BUILD_STAGE`, steps done,
+            and steps in all; those of the first and the last are frames.
         note: called with sentences for the user about what was found in the footage or assumed.
         overwrite: replace a scene that is in the folder.
 
@@ -156,7 +157,8 @@ def reconstruct(
     intrinsics, origin = resolved_intrinsics(known, footage, depth)
     undistorter = None if distortion is None else Undistorter(distortion)
     poses = None if camera is None else camera.path
-    depth, fitted = scaled_depth(depth, settings.depth, poses, undistorter=undistorter, device=device, note=note)
+    how = {"undistorter": undistorter, "device": device, "progress": progress, "note": note}
+    depth, fitted = scaled_depth(depth, settings.depth, poses, **how)
     provenance = {"footage": sources.footage_label or sources.footage.name, "focal length": origin}
     if camera is not None:
         provenance["source camera"] = camera.origin
