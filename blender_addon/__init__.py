@@ -43,6 +43,7 @@ MODULES: tuple[ModuleType, ...] = tuple(
         "jobs.status_bar",
         "live.query",
         "scenes.link",
+        "scenes.depth_preview",
         "scenes.unseen_areas",
         "scenes.enclosing",
         "scenes.viewports",

@@ -18,7 +18,7 @@ from ex4d_core.scene_remap import remap_scene
 from ..blender_types import Context, Operator, Panel, SidebarPanel, current_context
 from ..connection.panel import draw_text
 from ..errors import reports_errors
-from ..scenes.depth_preview import is_changed, shown_mapping
+from ..scenes.depth_preview import depth_of, is_changed, shown_mapping
 from ..scenes.importing import ImportSettings, import_scene
 from ..scenes.link import NeedsScene, active_scene_object, chosen_scene_object, link_of, open_scene
 from ..scenes.panel import EX4D_PT_scene
@@ -38,16 +38,16 @@ class _PicksAngle(PicksPoints):
 
     def use(self, context: Context) -> set[str]:
         scene_object = chosen_scene_object(context)
-        link = link_of(scene_object)
+        fields, start = depth_of(scene_object), link_of(scene_object).frame_start
         try:
             package = open_scene(scene_object)
-            index = min(max(context.scene.frame_current - link.frame_start, 0), package.manifest.frames - 1)
+            index = min(max(context.scene.frame_current - start, 0), package.manifest.frames - 1)
             points = _in_camera(scene_object, package, index, self.picked)
-            link.depth_offset = self.offset(package, index, points, context)
+            fields.offset = self.offset(package, index, points, context)
         except Ex4dError as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
-        text = report_("Depth Offset: {offset}").format(offset=f"{link.depth_offset:.3f}")
+        text = report_("Depth Offset: {offset}").format(offset=f"{fields.offset:.3f}")
         self.report({"INFO"}, text)
         bpy.ops.ed.undo_push(message=self.bl_label)
         return {"FINISHED"}
@@ -127,7 +127,8 @@ def apply_depth(context: Context, scene_object: bpy.types.Object) -> bpy.types.O
     made = import_scene(folder, ImportSettings(frame_start=link.frame_start, set_up_scene=False))
     place_like(made, scene_object)
     link_of(made).unseen_color = link.unseen_color
-    link.depth_offset, link.far_limit = package.manifest.mapping.offset, 0.0
+    fields = depth_of(scene_object)
+    fields.offset, fields.far_limit = package.manifest.mapping.offset, 0.0
     scene_object.hide_set(True)
     scene_object.hide_render = True
     if context.scene.ex4d_shot.scene_object in (None, scene_object):
@@ -149,11 +150,11 @@ class EX4D_PT_depth_offset(SidebarPanel, Panel):
 
     def draw(self, context: Context) -> None:
         layout, scene_object = self.layout, chosen_scene_object(context)
-        link = link_of(scene_object)
+        fields = depth_of(scene_object)
         column = layout.column(align=True)
-        column.enabled = link.source_camera is not None
-        column.prop(link, "depth_offset", slider=True)
-        column.prop(link, "far_limit")
+        column.enabled = link_of(scene_object).source_camera is not None
+        column.prop(fields, "offset", slider=True)
+        column.prop(fields, "far_limit")
         row = layout.row(align=True)
         row.operator(EX4D_OT_pick_corner.bl_idname, text="Corner", icon="EYEDROPPER")
         row.operator(EX4D_OT_pick_vertical.bl_idname, text="Vertical", icon="EYEDROPPER")

@@ -11,7 +11,7 @@ from ex4d_core.depth_mapping import MAX_OFFSET, MIN_OFFSET
 
 from ..jobs.records import JobRecord
 from ..paths import PATH_OPTIONS, from_blend, to_blend
-from ..scenes.link import FAR_LIMIT_DESCRIPTION, OFFSET_DESCRIPTION
+from ..scenes.depth_preview import FAR_LIMIT_DESCRIPTION, OFFSET_DESCRIPTION
 from .weights import estimator_items, weights
 
 # How a lens is given; also of the operator that sets the lens of a scene.

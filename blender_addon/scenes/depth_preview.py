@@ -10,16 +10,61 @@ from typing import Any
 
 import bpy
 
-from ex4d_core.depth_mapping import DepthMapping
+from ex4d_core.depth_mapping import MAX_OFFSET, MIN_OFFSET, DepthMapping
 from ex4d_core.scene_manifest import SceneError
 
-from .link import EX4D_SceneLink, link_of, open_scene
+from .link import link_of, open_scene
 
+OFFSET_DESCRIPTION = (
+    "Unknown offset of estimated depth: higher brings the background nearer, lower lets it recede. Flat things stay "
+    "flat, so judge it by angles: walls that lean, corners that are not square, round things that look squashed"
+)
+FAR_LIMIT_DESCRIPTION = "Farthest depth as a multiple of the nearest; 0 leaves it as it is"
 MODIFIER = "EX-4D Depth Offset"
 # Blender keeps 32 bits of a number.
 _SAME = 1e-6
 # A far limit under this means the scene's own.
 _LEAST_FAR_LIMIT = 1.01
+
+
+def _show(fields: Any, _: bpy.types.Context) -> None:
+    show_depth(fields.id_data)
+
+
+class EX4D_Depth(bpy.types.PropertyGroup):
+    """On every object (``Object.ex4d_depth``): how an imported scene is shown."""
+
+    offset: bpy.props.FloatProperty(
+        name="Depth Offset",
+        description=OFFSET_DESCRIPTION,
+        default=0.0,
+        min=MIN_OFFSET,
+        max=MAX_OFFSET,
+        soft_min=-0.5,
+        soft_max=1.0,
+        step=1,
+        precision=3,
+        update=_show,
+    )
+    far_limit: bpy.props.FloatProperty(
+        name="Far Limit",
+        description=FAR_LIMIT_DESCRIPTION,
+        default=0.0,
+        min=0.0,
+        max=1e6,
+        soft_max=500.0,
+        precision=1,
+        update=_show,
+    )
+
+
+CLASSES = (EX4D_Depth,)
+PROPERTIES = ((bpy.types.Object, "ex4d_depth", bpy.props.PointerProperty(type=EX4D_Depth)),)
+
+
+def depth_of(scene_object: bpy.types.Object) -> EX4D_Depth:
+    """How an imported scene is shown."""
+    return scene_object.ex4d_depth  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def shown_mapping(scene_object: bpy.types.Object, own: DepthMapping) -> DepthMapping:
@@ -29,11 +74,11 @@ def shown_mapping(scene_object: bpy.types.Object, own: DepthMapping) -> DepthMap
         scene_object: the imported scene.
         own: of its package.
     """
-    link = link_of(scene_object)
+    fields = depth_of(scene_object)
     if not is_changed(scene_object):
         return own
-    offset = own.offset if abs(link.depth_offset - own.offset) < _SAME else link.depth_offset
-    return own.changed(offset, link.far_limit if link.far_limit >= _LEAST_FAR_LIMIT else None)
+    offset = own.offset if abs(fields.offset - own.offset) < _SAME else fields.offset
+    return own.changed(offset, fields.far_limit if fields.far_limit >= _LEAST_FAR_LIMIT else None)
 
 
 def is_changed(scene_object: bpy.types.Object) -> bool:
@@ -41,18 +86,18 @@ def is_changed(scene_object: bpy.types.Object) -> bool:
     return MODIFIER in scene_object.modifiers
 
 
-def show_depth(link: EX4D_SceneLink, _: bpy.types.Context) -> None:
-    """Show what the link's fields say; called by Blender when the artist changes one."""
-    scene_object = link.id_data
+def show_depth(scene_object: bpy.types.Object) -> None:
+    """Show a scene as its fields say; called when the artist changes one."""
+    fields, camera = depth_of(scene_object), link_of(scene_object).source_camera
     try:
         own = open_scene(scene_object).manifest.mapping
     except SceneError:
         return  # the panel says that the folder is missing
-    same_limit = link.far_limit < _LEAST_FAR_LIMIT or abs(link.far_limit / own.far_limit - 1) < _SAME
-    if abs(link.depth_offset - own.offset) < _SAME and same_limit:
+    same_limit = fields.far_limit < _LEAST_FAR_LIMIT or abs(fields.far_limit / own.far_limit - 1) < _SAME
+    if abs(fields.offset - own.offset) < _SAME and same_limit:
         _remove(scene_object)
-    elif link.source_camera is not None:
-        modifier = scene_object.modifiers.get(MODIFIER) or _add(scene_object, link.source_camera)
+    elif camera is not None:
+        modifier = scene_object.modifiers.get(MODIFIER) or _add(scene_object, camera)
         _set(modifier.node_group, own, shown_mapping(scene_object, own))
 
 

@@ -9,7 +9,6 @@ import bpy
 from bpy.app.translations import pgettext_iface as iface_
 from bpy.app.translations import pgettext_n as mark_
 
-from ex4d_core.depth_mapping import MAX_OFFSET, MIN_OFFSET
 from ex4d_core.scene import Scene
 from ex4d_core.scene_manifest import MANIFEST, SceneError
 
@@ -22,17 +21,6 @@ NO_SCENE = mark_("Select an imported EX-4D scene, or import one first")
 # The name, kept in .blend files, of the node that emits the colour of unseen areas in a scene's materials.
 UNSEEN_NODE = "Unseen Colour"
 DEFAULT_UNSEEN_COLOR = (1.0, 0.0, 1.0)
-OFFSET_DESCRIPTION = (
-    "Unknown offset of estimated depth: higher brings the background nearer, lower lets it recede. Flat things stay "
-    "flat, so judge it by angles: walls that lean, corners that are not square, round things that look squashed"
-)
-FAR_LIMIT_DESCRIPTION = "Farthest depth as a multiple of the nearest; 0 leaves it as it is"
-
-
-def _show_depth(link: Any, context: bpy.types.Context) -> None:
-    from .depth_preview import show_depth  # which imports this module
-
-    show_depth(link, context)
 
 
 def _show_unseen_color(link: Any, _: bpy.types.Context) -> None:
@@ -90,28 +78,6 @@ class EX4D_SceneLink(bpy.types.PropertyGroup):
         max=1.0,
         default=DEFAULT_UNSEEN_COLOR,
         update=_show_unseen_color,
-    )
-    depth_offset: bpy.props.FloatProperty(
-        name="Depth Offset",
-        description=OFFSET_DESCRIPTION,
-        default=0.0,
-        min=MIN_OFFSET,
-        max=MAX_OFFSET,
-        soft_min=-0.5,
-        soft_max=1.0,
-        step=1,
-        precision=3,
-        update=_show_depth,
-    )
-    far_limit: bpy.props.FloatProperty(
-        name="Far Limit",
-        description=FAR_LIMIT_DESCRIPTION,
-        default=0.0,
-        min=0.0,
-        max=1e6,
-        soft_max=500.0,
-        precision=1,
-        update=_show_depth,
     )
 
 
@@ -192,8 +158,6 @@ def link_scene(target: bpy.types.Object, scene: Scene, folder: Path, frame_start
     link.frames = scene.manifest.frames
     link.lens_origin = scene.manifest.provenance.get("focal length", "")
     link.convention = scene.manifest.convention
-    if scene.manifest.depth_mapping is not None:
-        link.depth_offset = scene.manifest.depth_mapping.offset
 
 
 def images_of(scene_object: bpy.types.Object) -> list[bpy.types.Image]:

@@ -41,17 +41,17 @@ def shown_depth(scene_object: bpy.types.Object, package: Scene, index: int) -> n
 def test_the_slider_moves_the_mesh_at_once_in_every_frame(kind, request):
     folder = request.getfixturevalue(kind)
     imported, package = import_scene(folder), Scene.open(folder)
-    link, own = imported.ex4d_scene, package.manifest.mapping
-    link.depth_offset = 0.4
+    fields, own = imported.ex4d_depth, package.manifest.mapping
+    fields.offset = 0.4
     for frame in (1, 6):
         bpy.context.scene.frame_set(frame)
         depth = np.array(package.depth()[frame - 1], dtype=np.float64)
         expected = own.changed(0.4).depth(own.disparity(depth))
         assert shown_depth(imported, package, frame - 1) == pytest.approx(expected, rel=1e-4)
-    link.far_limit = 1.5
+    fields.far_limit = 1.5
     bpy.context.view_layer.update()
     assert shown_depth(imported, package, 5).max() == pytest.approx(1.5 * own.nearest, rel=1e-4)
-    link.depth_offset, link.far_limit = 0.0, 0.0
+    fields.offset, fields.far_limit = 0.0, 0.0
     bpy.context.view_layer.update()
     assert MODIFIER not in imported.modifiers and not bpy.data.node_groups, "nothing is left of it"
     assert shown_depth(imported, package, 5) == pytest.approx(np.array(package.depth()[5]), rel=1e-5)
@@ -61,7 +61,7 @@ def test_applying_makes_a_new_scene_in_the_same_place(card_scene):
     imported, old = import_scene(card_scene), Scene.open(card_scene)
     bpy.ops.ex4d.set_scale(method="FACTOR", factor=2.0)
     assert not bpy.ops.ex4d.apply_depth.poll(), "there is nothing to apply"
-    imported.ex4d_scene.depth_offset = -0.2
+    imported.ex4d_depth.offset = -0.2
     bpy.context.view_layer.update()
     shown = shown_depth(imported, old, 0)
     assert bpy.ops.ex4d.apply_depth() == {"FINISHED"}
@@ -70,7 +70,7 @@ def test_applying_makes_a_new_scene_in_the_same_place(card_scene):
     package = open_scene(made)
     assert made is not imported and made.matrix_world == imported.matrix_world
     assert package.manifest.depth_mapping.offset == pytest.approx(-0.2, abs=1e-6)
-    assert made.ex4d_scene.depth_offset == pytest.approx(-0.2, abs=1e-6) and MODIFIER not in made.modifiers
+    assert made.ex4d_depth.offset == pytest.approx(-0.2, abs=1e-6) and MODIFIER not in made.modifiers
     assert np.array(package.depth()[0]) == pytest.approx(shown, rel=1e-4)
     assert shown_depth(made, package, 0) == pytest.approx(shown, rel=1e-4)
     assert bpy.context.scene.ex4d_shot.scene_object == made, "takes show it from now on"
@@ -81,14 +81,14 @@ def test_applying_makes_a_new_scene_in_the_same_place(card_scene):
 def test_applying_is_undone_as_one_step(card_scene):
     imported = import_scene(card_scene)
     name = imported.name
-    imported.ex4d_scene.depth_offset = -0.2
+    imported.ex4d_depth.offset = -0.2
     bpy.ops.ed.undo_push(message="offset")
     assert bpy.ops.ex4d.apply_depth() == {"FINISHED"}
     bpy.ops.ed.undo_push(message="applied")
     bpy.ops.ed.undo()
     (left,) = [one for one in bpy.data.objects if one.ex4d_scene.digest]
     assert left.name == name and not left.hide_get() and MODIFIER in left.modifiers
-    assert left.ex4d_scene.depth_offset == pytest.approx(-0.2)
+    assert left.ex4d_depth.offset == pytest.approx(-0.2)
 
 
 def test_applying_twice_is_as_good_as_once(card_scene, tmp_path):
@@ -132,7 +132,7 @@ def warped(floor_scene, tmp_path) -> bpy.types.Object:
     package = Scene.open(floor_scene)
     remap_scene(package, tmp_path / "warped", package.manifest.mapping.changed(-0.2))
     imported = import_scene(tmp_path / "warped")
-    assert imported.ex4d_scene.depth_offset == pytest.approx(-0.2)
+    assert imported.ex4d_depth.offset == pytest.approx(-0.2)
     return imported
 
 
@@ -157,11 +157,11 @@ ON_FLOOR = -FLOOR_NORMAL * FLOOR_BELOW + 2.2 * AWAY
 @pytest.mark.parametrize("slider", [-0.2, 0.3])
 def test_a_square_corner_on_the_ground_tells_the_offset(warped, slider):
     """Whatever the slider shows when the corner is clicked."""
-    warped.ex4d_scene.depth_offset = slider
+    warped.ex4d_depth.offset = slider
     corner = np.array([ON_FLOOR, ON_FLOOR + 0.5 * SIDE, ON_FLOOR + 0.8 * AWAY])
     picked = use(EX4D_OT_pick_corner, on_screen(warped, corner))
     assert picked.result == {"FINISHED"}, picked.reports
-    assert warped.ex4d_scene.depth_offset == pytest.approx(0.0, abs=0.01)
+    assert warped.ex4d_depth.offset == pytest.approx(0.0, abs=0.01)
 
 
 def test_something_upright_on_the_ground_tells_the_offset(warped):
@@ -170,14 +170,14 @@ def test_something_upright_on_the_ground_tells_the_offset(warped):
     edge = np.array([ON_FLOOR, ON_FLOOR + 0.7 * FLOOR_NORMAL])
     picked = use(EX4D_OT_pick_vertical, on_screen(warped, edge))
     assert picked.result == {"FINISHED"}, picked.reports
-    assert warped.ex4d_scene.depth_offset == pytest.approx(0.0, abs=0.02)
+    assert warped.ex4d_depth.offset == pytest.approx(0.0, abs=0.02)
 
 
 def test_a_corner_that_faces_the_camera_tells_nothing(warped):
     corner = np.array([[0.0, 0.0, 3.0], [1.0, 0.0, 3.0], [0.0, 0.5, 3.0]])
     picked = use(EX4D_OT_pick_corner, on_screen(warped, corner))
     assert picked.result == {"CANCELLED"} and "hardly changes" in picked.reports[0][1]
-    assert warped.ex4d_scene.depth_offset == pytest.approx(-0.2), "it stays as it was"
+    assert warped.ex4d_depth.offset == pytest.approx(-0.2), "it stays as it was"
 
 
 def test_an_offset_in_the_panel_is_sent_and_none_is_left_out(tmp_path):
