@@ -70,12 +70,14 @@ class SceneManifest:
         fps: frames per second.
         convention: "centered" or "reference"; how the DW-Mesh was built.
         depth_range: smallest and largest depth of the clip, scene units.
-        subject_distance: of the point that camera presets turn around, scene units.
+        subject_distance: of the point that EX-4D's moves turn around, scene units.
         depth_scale: "metric" (units are metres) or "relative".
         provenance: where footage, depth and focal length came from, and the licences they rest on; for people.
         files: part name (see `FILE_NAMES`) to `FileEntry`.
         origin: the footage, for programs.
         depth_mapping: how relative disparity became this depth; None where depth was not made from disparity.
+        middle_distance: median depth of the middle third of frame 0, scene units, which our moves turn around; None in
+            scenes of before it, whose moves keep `subject_distance`.
     """
 
     name: str
@@ -97,15 +99,20 @@ class SceneManifest:
         """How the scene's depth follows from relative disparity: as recorded, or else with nothing added to it."""
         return self.depth_mapping or mapping_of_range(*self.depth_range)
 
+    middle_distance: float | None = None
+
+    @property
+    def pivot_distance(self) -> float:
+        """Of the point that our moves turn around in frame 0, unless another is chosen; see `ex4d_core.pivots`."""
+        return self.subject_distance if self.middle_distance is None else self.middle_distance
+
     def to_json(self) -> bytes:
-        """Canonical bytes, whose SHA-256 names the scene; of version 2, which older programs read, where it can be."""
+        """Canonical bytes, whose SHA-256 names the scene."""
         fields = asdict(self)
         fields["fps"] = [self.fps.numerator, self.fps.denominator]
-        version = VERSION
         if self.depth_mapping is None:
             del fields["depth_mapping"]
-            version = 2
-        document = {"format": FORMAT, "version": version, **fields}
+        document = {"format": FORMAT, "version": VERSION, **fields}
         return json.dumps(document, indent=1, sort_keys=True).encode()
 
     @staticmethod
@@ -148,6 +155,8 @@ class SceneManifest:
         distances = (*self.depth_range, self.subject_distance)
         if len(distances) != 3 or not all(_is_positive(distance) for distance in distances):
             raise SceneError(f"the scene manifest has distances that are not three positive numbers: {distances}")
+        if self.middle_distance is not None and not _is_positive(self.middle_distance):
+            raise SceneError(f"the scene manifest has a middle_distance that is not positive: {self.middle_distance!r}")
         unknown = set(self.files) - set(FILE_NAMES)
         if unknown:
             raise SceneError(f"the scene manifest names unknown parts {sorted(unknown)}")
@@ -166,13 +175,14 @@ def _name_the_footage(document: dict[str, Any]) -> None:
     document["origin"] = {"name": document.get("provenance", {}).get("footage", "")}
 
 
-def _keep(document: dict[str, Any]) -> None:
-    """Version 3 may have how depth was made from relative disparity; 2 never does."""
+def _keep_the_subject(document: dict[str, Any]) -> None:
+    """Version 3 has the distance of the picture's middle; the moves of older scenes keep the subject's."""
+    document.setdefault("middle_distance", None)
 
 
 # What brings a manifest of each older version to the next one. The bytes on disk stay as they are: their SHA-256 names
 # the scene in takes, in .blend files and in job databases.
-_MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], None]] = {1: _name_the_footage, 2: _keep}
+_MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], None]] = {1: _name_the_footage, 2: _keep_the_subject}
 
 
 def _migrate(document: dict[str, Any]) -> None:

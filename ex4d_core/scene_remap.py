@@ -14,6 +14,7 @@ import numpy as np
 
 from ex4d_core.depth_mapping import DepthMapping
 from ex4d_core.mesh_cache import Pc2Writer, frame_positions, grid_vertices
+from ex4d_core.pivots import middle_distance
 from ex4d_core.scene import Scene, SceneWriter
 from ex4d_core.trajectories import subject_distance
 
@@ -37,7 +38,7 @@ def remap_scene(
     """
     manifest, depth, camera = scene.manifest, scene.depth(), scene.source_camera()
     frames, old = manifest.frames, manifest.mapping
-    nearest, farthest, distance = np.inf, 0.0, 0.0
+    nearest, farthest, distance, middle = np.inf, 0.0, 0.0, manifest.middle_distance
     with SceneWriter(folder) as writer:
         for part in manifest.files.keys() - {"depth", "positions"}:
             writer.take_over(part, scene)
@@ -53,13 +54,16 @@ def remap_scene(
                 if cache is not None:
                     cache.append(frame_positions(z, camera, index, manifest.convention))
                 nearest, farthest = min(nearest, float(z.min())), max(farthest, float(z.max()))
-                distance = subject_distance(z) if index == 0 else distance
+                if index == 0:
+                    # Moves of scenes from before there was a middle keep the subject.
+                    distance, middle = subject_distance(z), None if middle is None else middle_distance(z)
                 progress(index + 1, frames)
         return writer.finish(
             replace(
                 manifest,
                 depth_range=(nearest, farthest),
                 subject_distance=distance,
+                middle_distance=middle,
                 depth_scale="relative",
                 depth_mapping=mapping,
                 files={},

@@ -23,6 +23,7 @@ from ex4d_core.shot import MAX_FRAMES, MAX_LABEL
 
 DepthLayout = Literal["array", "exr", "png", "estimator"]
 InvalidDepth = Literal["error", "far"]
+NoiseFilter = Literal["auto", "on", "off"]
 MistFalloff = Literal["linear", "quadratic", "inverse-quadratic"]
 
 DEPTH_LAYOUTS: tuple[str, ...] = get_args(DepthLayout)
@@ -92,6 +93,7 @@ class DepthSettings(Settings):
         offset, far_limit: see `ex4d_core.depth_mapping.DepthMapping`. None for the offset fits it to a source camera
             that moves, and else adds nothing; None for the far limit is the estimator's own, and none for files.
         camera_fit: fit relative depth to a source camera that moves: its unit, and the offset where none is given.
+        noise_filter: smooth depth whose pixels are noisy: what is estimated ("auto"), that of files as well, or none.
 
     Raises:
         RequestError: a field of the wrong type or out of range, or fields that do not go together.
@@ -149,6 +151,10 @@ class DepthSettings(Settings):
     camera_fit: Annotated[
         bool, Option("do not fit relative depth to a source camera that moves", flag="--no-camera-fit")
     ] = True
+    noise_filter: Annotated[
+        NoiseFilter,
+        Option("smooth noise in the pixels of depth: in estimated depth (auto), in files as well (on), or not at all"),
+    ] = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -163,6 +169,8 @@ class DepthSettings(Settings):
         for name, default in (("offset", None), ("far_limit", None), ("camera_fit", True)):
             if values[name] == default:
                 del values[name]
+        if self.noise_filter == "auto":
+            del values["noise_filter"]
         return values
 
 

@@ -93,6 +93,8 @@ class EX4D_PT_footage_options(SidebarPanel, bpy.types.Panel):
         if settings.camera_from == "FILE":
             _draw_lens(layout, settings)
             layout.prop(settings, "camera", text="", placeholder="Camera file")
+            if settings.depth_from == "ESTIMATOR" and not settings.camera:
+                layout.prop(settings, "use_poses")
         else:
             _draw_camera_of_blender(layout, settings)
         if settings.camera or settings.camera_from != "FILE":

@@ -199,6 +199,11 @@ class EX4D_Footage(bpy.types.PropertyGroup):
         subtype="FILE_PATH",
         options=PATH_OPTIONS,
     )
+    use_poses: bpy.props.BoolProperty(
+        name="Estimated Camera",
+        description="Without a camera file, take the camera that the estimator finds, if it can; turn off for a tripod",
+        default=True,
+    )
     camera_scale: bpy.props.FloatProperty(
         name="Camera Scale",
         description="Multiply the positions of the camera, if they have another unit than the depth",

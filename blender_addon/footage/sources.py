@@ -90,6 +90,7 @@ def plan_of(settings: EX4D_Footage, scene: bpy.types.Scene) -> ReconstructionPla
         fps=fps,
         **(lens_fields(settings) if settings.use_fov and settings.camera_from == "FILE" else {}),
         camera_scale=settings.camera_scale if camera_files else 1.0,
+        camera_motion="auto" if settings.use_poses or camera_files or layout != "estimator" else "still",
         distortion=distortion,
     )
     return ReconstructionPlan(how, footage, depth_files, camera_files)

@@ -16,6 +16,7 @@ from .ground import PlacementError, Plane, plane_through, upright
 from .link import NeedsScene, active_scene_object, chosen_scene_object
 from .mesh import mesh_data
 from .placement import eye_of, ground_of, move_scene, require_movable, reset_scene, scale_scene
+from .surface_picking import seen_point
 
 _PICKED_COLOR = (1.0, 0.8, 0.1, 1.0)
 
@@ -228,14 +229,9 @@ class PicksPoints(NeedsScene):
         space = self.area.spaces.active
         assert isinstance(space, bpy.types.SpaceView3D) and space.region_3d is not None
         at, view = (event.mouse_x - region.x, event.mouse_y - region.y), space.region_3d
-        scene_object = chosen_scene_object(context)
-        to_object = scene_object.matrix_world.inverted_safe()
-        origin = to_object @ view3d_utils.region_2d_to_origin_3d(region, view, at)
-        direction = to_object.to_3x3() @ view3d_utils.region_2d_to_vector_3d(region, view, at)
-        hit, place, _, _ = scene_object.ray_cast(
-            origin, direction.normalized(), depsgraph=context.evaluated_depsgraph_get()
-        )
-        return scene_object.matrix_world @ place if hit else None
+        origin = view3d_utils.region_2d_to_origin_3d(region, view, at)
+        direction = view3d_utils.region_2d_to_vector_3d(region, view, at)
+        return seen_point(chosen_scene_object(context), origin, direction, context.evaluated_depsgraph_get())
 
     def draw_picked(self) -> None:
         shader = gpu.shader.from_builtin("UNIFORM_COLOR")

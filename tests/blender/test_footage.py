@@ -241,6 +241,23 @@ def test_either_file_of_a_colmap_model_or_its_folder_means_both(saved, clip, tmp
             plan_of(settings, bpy.context.scene)
 
 
+def test_the_estimators_camera_is_taken_unless_it_is_switched_off(saved, clip, tmp_path):
+    settings = bpy.context.scene.ex4d_footage
+
+    def motion() -> str:
+        return plan_of(settings, bpy.context.scene).settings.camera_motion
+
+    pick(clip, depth_from="ESTIMATOR")
+    assert motion() == "auto"
+    settings.use_poses = False
+    assert motion() == "still"
+    plan = plan_of(settings, bpy.context.scene)
+    assert plan_from_text(plan_to_text(plan)) == plan
+    settings.camera = str(tmp_path / "solved.npz")
+    (tmp_path / "solved.npz").write_bytes(b"1")
+    assert motion() == "auto", "a file goes first"
+
+
 def test_a_reconstruction_that_an_older_add_on_began_is_understood(saved, clip):
     pick(clip)
     plan = plan_of(bpy.context.scene.ex4d_footage, bpy.context.scene)

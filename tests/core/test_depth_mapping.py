@@ -98,10 +98,9 @@ def test_the_mesh_of_a_scene_that_has_one_is_made_anew_too(scene, tmp_path):
     assert made.path("positions").read_bytes() != (folder / FILE_NAMES["positions"]).read_bytes()
 
 
-def test_only_a_scene_with_a_mapping_needs_a_newer_program(scene):
-    assert json.loads(scene.manifest_bytes)["version"] == 3
+def test_a_manifest_without_a_mapping_has_none(scene):
     plain = json.loads(replace(scene.manifest, depth_mapping=None).to_json())
-    assert plain["version"] == 2 and "depth_mapping" not in plain
+    assert "depth_mapping" not in plain
     assert SceneManifest.from_json(json.dumps(plain).encode()).mapping.offset == 0
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 SUMMARY = "build a scene folder from footage and its depth"
 _ESTIMATOR_FIELDS = ("estimator", "licence", "refine_edges", "temporal_alignment", "full_precision")
-_DEPTH_FIELDS = ("scale", "inverse", "invalid", "key")
+_DEPTH_FIELDS = ("scale", "inverse", "invalid", "key", "noise_filter")
 _SCALE_FIELDS = ("offset", "far_limit", "camera_fit")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -31,6 +31,9 @@ from ex4d.depth import (
     resolved_camera,
     resolved_intrinsics,
 )
+from ex4d.depth.depth_models import depth_model
+from ex4d.depth.noise import depth_without_noise
+from ex4d.devices import torch_device
 from ex4d.machine import MachineSettings
 from ex4d.media import (
     FootageInfo,
@@ -58,6 +61,7 @@ from ex4d_core.cameras import CameraPath
 from ex4d_core.errors import RequestError
 from ex4d_core.lens_distortion import LensDistortion
 from ex4d_core.mesh_cache import frame_positions, grid_vertices
+from ex4d_core.pivots import middle_distance
 from ex4d_core.reconstruction import ReconstructionSettings
 from ex4d_core.scene import Scene, SceneWriter
 from ex4d_core.scene_manifest import FootageOrigin, SceneManifest
@@ -78,7 +82,8 @@ class SourcePaths:
     Attributes:
         footage: a video, or a folder of images.
         depth: an .npz or .npy, or a folder or pattern of EXR or 16-bit PNG files; None where it is estimated.
-        camera: the file or folder of the moving camera that filmed it; None for a camera that stood still.
+        camera: the file or folder of the moving camera that filmed it; None for the one that the depth comes with,
+            or else for a camera that stood still.
         footage_label, camera_label: their names in the scene's provenance; "" takes the paths' names.
     """
 
@@ -135,7 +140,8 @@ def reconstruct(
     require_room(folder, needed, f"a scene of {footage.frames} frames of {size[0]}x{size[1]}")
     machine = machine or MachineSettings.from_environment()
     memory, what = scene_memory_bytes(*size), f"footage of {size[0]}x{size[1]} pixels"
-    if sources.depth is None and (estimator := chosen_estimator(settings.depth, device, machine)):
+    estimator = chosen_estimator(settings.depth, device, machine) if sources.depth is None else None
+    if estimator is not None:
         memory, what = memory + estimator_memory_bytes(estimator, device), f"{what} with the estimator {estimator}"
     require_memory(memory, what)
     distortion = settings.distortion and settings.distortion.resized(*size)
@@ -148,7 +154,7 @@ def reconstruct(
         stated=_stated_intrinsics(settings, footage),
         camera_file=None if camera is None else KnownIntrinsics(camera.path.intrinsics, camera.origin),
         convention=settings.convention,
-        depth_files=sources.depth is not None and settings.depth.mist is None,
+        depth_has_lens=_brings_lens(settings.depth, estimator),
     )
     depth = depth_of(sources.depth, settings.depth, footage, known, device, machine, progress)
     camera = resolved_camera(camera, depth, settings.camera_motion)
@@ -197,8 +203,16 @@ def depth_of(
         known: intrinsics of the footage, which a mist pass and some estimators need.
     """
     if path is not None:
-        return _depth_from_files(path, settings, footage, known)
+        clip = _depth_from_files(path, settings, footage, known)
+        return _smoothed(clip, torch_device(device)) if settings.noise_filter == "on" else clip
     return _estimated_depth(settings, footage, known, device, machine, progress)
+
+
+def _brings_lens(settings: DepthSettings, estimator: str | None) -> bool:
+    """Whether depth may hold a lens that goes before the footage's metadata: of files, or one that fits its poses."""
+    if estimator is not None:
+        return depth_model(estimator).poses
+    return settings.layout != "estimator" and settings.mist is None
 
 
 def _stated_intrinsics(settings: ReconstructionSettings, footage: FootageInfo) -> np.ndarray | None:
@@ -231,6 +245,11 @@ def _depth_from_files(
     return files.estimate(whole).first(footage.frames)
 
 
+def _smoothed(clip: DepthClip, device: torch.device) -> DepthClip:
+    """The same clip; frames whose pixels are noisy are smoothed as they are read."""
+    return replace(clip, refine=lambda depth, frame: depth_without_noise(depth, device))
+
+
 def _estimated_depth(
     settings: DepthSettings,
     footage: FootageInfo,
@@ -248,6 +267,7 @@ def _estimated_depth(
             licence=settings.licence,
             device=device,
             edges=EdgeSettings() if settings.refine_edges else None,
+            noise_filter=settings.noise_filter != "off",
             temporal_alignment=settings.temporal_alignment,
             normalized_focal=None if known is None else known.normalized_focal(footage.width),
             full_precision=settings.full_precision,
@@ -302,7 +322,7 @@ def build_scene(
     still = np.broadcast_to(np.eye(4), (frames, 4, 4))
     camera = CameraPath(still if source_camera is None else source_camera.world_to_camera, intrinsics, width, height)
     vertices = grid_vertices(width, height, convention)
-    nearest, farthest, distance = np.inf, 0.0, 0.0
+    nearest, farthest, distance, middle = np.inf, 0.0, 0.0, 0.0
 
     with SceneWriter(folder) as writer:
         color_file = writer.array("color", (frames, height, width, 3), np.uint8)
@@ -329,7 +349,7 @@ def build_scene(
                 depth_file.write(z)
                 nearest, farthest = min(nearest, float(lowest.min())), max(farthest, float(highest.max()))
                 if start == 0:
-                    distance = subject_distance(z[0])
+                    distance, middle = subject_distance(z[0]), middle_distance(z[0])
                 progress(start + len(z), frames)
         color = z = None  # large frames need not be held beside the topology, which is as large
         faces, uvs, cap_faces = grid_topology(height, width, convention)
@@ -347,6 +367,7 @@ def build_scene(
                 convention=convention,
                 depth_range=(nearest, farthest),
                 subject_distance=distance,
+                middle_distance=middle,
                 depth_scale=depth.scale,
                 depth_mapping=depth.mapping,
                 provenance={what: name_for_people(text) for what, text in origins.items()},

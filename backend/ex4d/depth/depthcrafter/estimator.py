@@ -37,7 +37,7 @@ class DepthCrafter(ClipModel):
     """
 
     model = MODEL
-    mapping = _MAPPING
+    farthest_share = 1 / _MAPPING.far_limit
     # As measured on an H200 at 1024x576.
     stages: ClassVar[Mapping[str, float]] = {"encode": 0.20, "denoise": 0.35, "decode": 0.45}
 
