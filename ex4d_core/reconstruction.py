@@ -98,6 +98,7 @@ class ReconstructionSettings(Settings):
     def to_wire(self) -> dict[str, Any]:
         """Plain values for msgpack and JSON; without what is at its default and older sides refuse."""
         values = super().to_wire()
+        values["depth"] = self.depth.to_wire()
         if self.distortion is None:
             del values["distortion"]
         if self.camera_motion == "auto":

@@ -10,7 +10,8 @@ from fractions import Fraction
 from typing import Any
 
 from ex4d_core import __version__
-from ex4d_core.errors import Ex4dError
+from ex4d_core.depth_mapping import DepthMapping, mapping_of_range
+from ex4d_core.errors import Ex4dError, RequestError
 
 FORMAT = "ex4d-scene"
 VERSION = 3
@@ -74,6 +75,7 @@ class SceneManifest:
         provenance: where footage, depth and focal length came from, and the licences they rest on; for people.
         files: part name (see `FILE_NAMES`) to `FileEntry`.
         origin: the footage, for programs.
+        depth_mapping: how relative disparity became this depth; None where depth was not made from disparity.
         middle_distance: median depth of the middle third of frame 0, scene units, which our moves turn around; None in
             scenes of before it, whose moves keep `subject_distance`.
     """
@@ -90,6 +92,13 @@ class SceneManifest:
     provenance: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     origin: FootageOrigin = FootageOrigin()
+    depth_mapping: DepthMapping | None = None
+
+    @property
+    def mapping(self) -> DepthMapping:
+        """How the scene's depth follows from relative disparity: as recorded, or else with nothing added to it."""
+        return self.depth_mapping or mapping_of_range(*self.depth_range)
+
     middle_distance: float | None = None
 
     @property
@@ -101,6 +110,8 @@ class SceneManifest:
         """Canonical bytes, whose SHA-256 names the scene."""
         fields = asdict(self)
         fields["fps"] = [self.fps.numerator, self.fps.denominator]
+        if self.depth_mapping is None:
+            del fields["depth_mapping"]
         document = {"format": FORMAT, "version": VERSION, **fields}
         return json.dumps(document, indent=1, sort_keys=True).encode()
 
@@ -125,8 +136,10 @@ class SceneManifest:
             document["depth_range"] = tuple(float(value) for value in document["depth_range"])
             document["files"] = {name: FileEntry(**entry) for name, entry in document["files"].items()}
             document["origin"] = FootageOrigin(**document["origin"])
+            if (mapping := document.get("depth_mapping")) is not None:
+                document["depth_mapping"] = DepthMapping.from_wire(mapping)
             manifest = SceneManifest(**document)
-        except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
+        except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, RequestError) as error:
             raise SceneError(f"the scene manifest is damaged: {error!r}; reconstruct the scene again") from error
         manifest._check()
         return manifest

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 
+from ex4d_core.depth_mapping import FarLimit, Offset
 from ex4d_core.errors import RequestError
 from ex4d_core.job_status import MAX_BLOB_BYTES
 from ex4d_core.licences import Licence
@@ -95,6 +96,9 @@ class DepthSettings(Settings):
         refine_edges: sharpen blurred depth edges along the image's.
         temporal_alignment: align per-image depth over time.
         full_precision: run the estimator in float32 on a GPU, too.
+        offset, far_limit: see `ex4d_core.depth_mapping.DepthMapping`. None for the offset fits it to a source camera
+            that moves, and else adds nothing; None for the far limit is the estimator's own, and none for files.
+        camera_fit: fit relative depth to a source camera that moves: its unit, and the offset where none is given.
         noise_filter: smooth depth whose pixels are noisy: what is estimated ("auto"), that of files as well, or none.
 
     Raises:
@@ -137,6 +141,22 @@ class DepthSettings(Settings):
         Option("do not align per-image depth over time", flag="--no-temporal-alignment", aliases=("--no-steady",)),
     ] = True
     full_precision: Annotated[bool, Option("estimate in float32 on a GPU too: slower, more memory")] = False
+    offset: Annotated[
+        Offset | None,
+        Option(
+            "add this share of the nearest point's disparity to all disparity: above 0 the background comes nearer, "
+            "below 0 it recedes (default: fitted to a source camera that moves, else 0)",
+            flag="--depth-offset",
+            metavar="SHARE",
+        ),
+    ] = None
+    far_limit: Annotated[
+        FarLimit | None,
+        Option("the farthest depth, as a multiple of the nearest (default: the estimator's own)", metavar="TIMES"),
+    ] = None
+    camera_fit: Annotated[
+        bool, Option("do not fit relative depth to a source camera that moves", flag="--no-camera-fit")
+    ] = True
     noise_filter: Annotated[
         NoiseFilter,
         Option("smooth noise in the pixels of depth: in estimated depth (auto), in files as well (on), or not at all"),
@@ -152,6 +172,9 @@ class DepthSettings(Settings):
     def to_wire(self) -> dict[str, Any]:
         """Plain values for msgpack and JSON; without what is at its default and older sides refuse."""
         values = super().to_wire()
+        for name, default in (("offset", None), ("far_limit", None), ("camera_fit", True)):
+            if values[name] == default:
+                del values[name]
         if self.noise_filter == "auto":
             del values["noise_filter"]
         return values

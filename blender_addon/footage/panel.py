@@ -85,6 +85,11 @@ class EX4D_PT_footage_options(SidebarPanel, bpy.types.Panel):
                 column.prop(settings, "mist_start")
                 column.prop(settings, "mist_depth")
                 column.prop(settings, "mist_falloff")
+        layout.prop(settings, "use_offset")
+        value = layout.row()
+        value.enabled = settings.use_offset
+        value.prop(settings, "offset", text="Offset")
+        layout.prop(settings, "far_limit")
         layout.prop(settings, "camera_from", text="")
         if settings.camera_from == "FILE":
             _draw_lens(layout, settings)
@@ -97,6 +102,7 @@ class EX4D_PT_footage_options(SidebarPanel, bpy.types.Panel):
             _draw_camera_of_blender(layout, settings)
         if settings.camera_from in ("CLIP", "OBJECT") or (settings.camera_from == "FILE" and settings.camera):
             layout.prop(settings, "camera_scale", text="Scale")
+            layout.prop(settings, "camera_fit")
 
 
 def _draw_lens(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup) -> None:

@@ -80,6 +80,10 @@ def plan_of(settings: EX4D_Footage, scene: bpy.types.Scene) -> ReconstructionPla
         invalid="far" if settings.far else "error",
         licence=chosen_licence(),
         mist=mist,
+        # Blender keeps 32 bits of a number; a far limit of 0 is the estimator's own.
+        offset=round(settings.offset, 6) if settings.use_offset else None,
+        far_limit=max(1.01, round(settings.far_limit, 4)) if settings.far_limit > 0.0 else None,
+        camera_fit=settings.camera_fit,
     )
     how = ReconstructionSettings(
         name=chosen.stem or "footage",

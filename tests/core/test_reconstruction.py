@@ -52,6 +52,13 @@ def test_a_mist_pass_and_a_moving_camera_survive_it_too():
     assert request.files[-2:] == CAMERA, "its files are sent"
 
 
+def test_offset_and_far_limit_survive_it_and_are_left_out_where_nothing_is_set():
+    depth = DepthSettings("estimator", estimator="auto", offset=-0.1, far_limit=40.0, camera_fit=False)
+    request = ReconstructionRequest(ReconstructionSettings("clip", depth), (VIDEO,))
+    assert request_from_wire(request.to_wire()) == request
+    assert not {"offset", "far_limit", "camera_fit"} & set(GOOD.to_wire()["depth"]), "older sides refuse them"
+
+
 def test_ignoring_an_estimators_poses_survives_it_and_the_default_is_not_sent():
     """A backend of before knows no other camera than a file's, and refuses fields that it does not know."""
     still = ReconstructionRequest(replace(GOOD.settings, camera_motion="still"), GOOD.footage, GOOD.depth_files)

@@ -160,6 +160,7 @@ def _add_render_arguments(parser: argparse.ArgumentParser) -> None:
         "--depth", type=Path, help="known depth along z: .npz or .npy (T,H,W), or a folder of EXR or 16-bit PNG files"
     )
     skip = ("refine_edges", "temporal_alignment", "full_precision", "noise_filter")
+    skip += ("offset", "far_limit", "camera_fit")
     add_flags(ours, DepthSettings, skip=skip, estimator=DEPTHCRAFTER)
     add_accept_licence_argument(ours)
     ours.add_argument("--models", type=Path, metavar="FOLDER", help=_MODELS_HELP)

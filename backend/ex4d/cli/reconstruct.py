@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 SUMMARY = "build a scene folder from footage and its depth"
 _ESTIMATOR_FIELDS = ("estimator", "licence", "refine_edges", "temporal_alignment", "full_precision")
 _DEPTH_FIELDS = ("scale", "inverse", "invalid", "key", "noise_filter")
+_SCALE_FIELDS = ("offset", "far_limit", "camera_fit")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     depth.add_argument(
         "--depth", type=Path, help="known depth along z: .npz or .npy (T,H,W), or a folder of EXR or 16-bit PNG files"
     )
-    add_flags(depth, DepthSettings, skip=_ESTIMATOR_FIELDS)
+    add_flags(depth, DepthSettings, skip=(*_ESTIMATOR_FIELDS, *_SCALE_FIELDS))
     depth.add_argument(
         "--mist",
         type=float,
@@ -69,6 +70,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     depth.add_argument("--mist-falloff", choices=tuple(MIST_FALLOFFS), default="linear", help="falloff of the mist")
 
+    relative = parser.add_argument_group("relative depth, whose unit and offset are unknown")
+    add_flags(relative, DepthSettings, skip=(*_DEPTH_FIELDS, *_ESTIMATOR_FIELDS))
+
     parser.add_argument(
         "--source-camera",
         type=Path,
@@ -77,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_flags(parser, ReconstructionSettings, skip=(*lens, "name", "convention"))
 
     estimator = parser.add_argument_group("estimated depth (without --depth)")
-    add_flags(estimator, DepthSettings, skip=_DEPTH_FIELDS, estimator="auto")
+    add_flags(estimator, DepthSettings, skip=(*_DEPTH_FIELDS, *_SCALE_FIELDS), estimator="auto")
     add_accept_licence_argument(estimator)
     estimator.add_argument(
         "--models",

@@ -34,6 +34,7 @@ from ex4d.depth.shot_cameras import ShotCameras
 from ex4d.depth.temporal_alignment import TemporalAligner
 from ex4d.media import FootageInfo, read_frames
 from ex4d_core.cameras import CameraPath
+from ex4d_core.depth_mapping import DepthMapping
 
 # Called with a stage of the work and how many more of its frames are done, often with 0. It may raise.
 Step = Callable[[str, int], None]
@@ -41,7 +42,7 @@ Step = Callable[[str, int], None]
 # Disparity under this share of the clip's largest is all the same: so far away that parallax cannot be seen.
 _FARTHEST_SHARE = 0.01
 _ALIGNMENT = 0.1  # its share of the work, where frames are estimated one by one
-_NEAREST_DEPTH = 10_000 / 3900  # of a relative clip, in scene units: where EX-4D's conversion puts its nearest point
+NEAREST_DEPTH = 10_000 / 3900  # of a relative clip, in scene units: where EX-4D's conversion puts its nearest point
 
 
 class ClipModel(ABC):
@@ -70,15 +71,22 @@ class ClipModel(ABC):
             step: called as the work advances; what it raises ends the work.
         """
 
+    def relative(self, raw: np.ndarray, lowest: float, highest: float) -> np.ndarray:
+        """Disparity (h, w) of a frame relative to the clip's largest, from the clip's range."""
+        return raw / highest if highest > 0 else np.ones_like(raw)
+
     def depth(self, raw: np.ndarray, lowest: float, highest: float) -> np.ndarray:
         """Depth along z (h, w) float32 from a frame's disparity and the clip's range: by default its inverse."""
-        if highest <= 0:
-            return np.full(raw.shape, _NEAREST_DEPTH, np.float32)
-        return (_NEAREST_DEPTH / np.clip(raw / highest, self.farthest_share, 1)).astype(np.float32)
+        return self.mapping.depth(self.relative(raw, lowest, highest))
+
+    @property
+    def mapping(self) -> DepthMapping:
+        """How the relative disparity of a relative model becomes depth, unless another mapping is asked for."""
+        return DepthMapping(NEAREST_DEPTH, far_limit=1 / self.farthest_share)
 
     def unit(self, highest: float) -> float:
         """Scene units of one unit of 1 / disparity, from the clip's largest disparity; as `depth` has it."""
-        return _NEAREST_DEPTH * highest
+        return NEAREST_DEPTH * highest
 
     def focal(self, width: int) -> float | None:
         """Focal length in pixels of an image this wide, as estimated by the last `predict`, where a model can."""
@@ -188,8 +196,13 @@ class ModelEstimator:
     def _clip(self, footage: FootageInfo, store: FrameStore, cameras: ShotCameras, cuts: list[int]) -> DepthClip:
         model = self._model
 
-        def refine(raw: np.ndarray, frame: np.ndarray) -> np.ndarray:
-            depth = model.depth(raw, store.lowest, store.highest)
+        metric = model.model.metric
+
+        def read() -> Iterator[np.ndarray]:
+            stored = model.depth if metric else model.relative
+            return (stored(raw, store.lowest, store.highest) for raw in store)
+
+        def refine(depth: np.ndarray, frame: np.ndarray) -> np.ndarray:
             if self._filter_noise:
                 depth = depth_without_noise(depth, self._device)
             return refined_depth(torch.from_numpy(depth), frame, self._edges, self._device)
@@ -205,13 +218,14 @@ class ModelEstimator:
         return DepthClip(
             footage=footage,
             intrinsics=intrinsics,
-            scale="metric" if model.model.metric else "relative",
+            scale="metric" if metric else "relative",
             source=model.model.title,
             licence=model.model.licence,
-            read=lambda: iter(store),
+            read=read,
             refine=refine,
             notes=notes,
             camera=cameras.path(model.unit(store.highest)),
+            mapping=None if metric else model.mapping,
         )
 
 

@@ -142,7 +142,7 @@ def fitted_to_points(
         )
     notes += contradictions(fit.error)
     source = f"{depth.source}, fitted to the camera's points"
-    return replace(depth, scale="metric", source=source, read=read), tuple(notes)
+    return replace(depth, scale="metric", source=source, read=read, mapping=None), tuple(notes)
 
 
 def with_points(
@@ -236,8 +236,8 @@ def contradictions(error: np.ndarray) -> tuple[str, ...]:
 
 
 def _disparities(depth: DepthClip) -> Iterator[np.ndarray]:
-    """(h, w) float64 of what is stored for each frame, before it is refined."""
-    return (1 / stored.astype(np.float64) for stored in depth.read())
+    """(h, w) float64 of each frame, before it is refined."""
+    return (1 / values.astype(np.float64) for values in depth.unrefined())
 
 
 def _sampled(values: np.ndarray, at: np.ndarray) -> np.ndarray:

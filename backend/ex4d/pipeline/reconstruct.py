@@ -53,6 +53,7 @@ from ex4d.pipeline.estimate import (
     scene_memory_bytes,
 )
 from ex4d.pipeline.footage_camera import camera_of_file, camera_of_footage
+from ex4d.pipeline.scaled_depth import scaled_depth
 from ex4d.pipeline.source_paths import SourcePaths
 from ex4d.pipeline.targets import require_scene_folder
 from ex4d.progress import Progress, ignore_progress
@@ -94,8 +95,8 @@ def reconstruct(
         machine: as the environment says by default.
         frames: take only this many frames from the start; depth files may be of all of the footage.
         mesh: see `build_scene`.
-        progress: called with the stages `SOLVE_STAGE`, `ESTIMATE_STAGE` and `BUILD_STAGE`, steps done, and steps in
-            all; those of the last two are frames.
+        progress: called with the stages `SOLVE_STAGE`, `ESTIMATE_STAGE`, `FIT_STAGE` of `scaled_depth` and
+            `BUILD_STAGE`, steps done, and steps in all; those of estimating and building are frames.
         note: called with sentences for the user about what was found in the footage or assumed.
         overwrite: replace a scene that is in the folder.
 
@@ -143,11 +144,17 @@ def reconstruct(
     for text in (*depth.notes, *problems):
         note(text)
     intrinsics, origin = resolved_intrinsics(known, footage, depth)
+    undistorter = None if distortion is None else Undistorter(distortion)
+    poses = None if source_camera is None else source_camera.path
+    how = {"undistorter": undistorter, "device": device, "progress": progress, "note": note}
+    depth, fitted = scaled_depth(depth, settings.depth, poses, **how)
     provenance = {"footage": sources.footage_label or sources.footage.name, "focal length": origin}
     if source_camera is not None:
         provenance["source camera"] = source_camera.origin
     if problems:
         provenance["source camera notes"] = "; ".join(problems)
+    if fitted:
+        provenance["depth scale"] = fitted
     if distortion is not None:
         provenance["lens distortion"] = f"undone: {distortion}"
     return build_scene(
@@ -357,6 +364,7 @@ def build_scene(
                 subject_distance=distance,
                 middle_distance=middle,
                 depth_scale=depth.scale,
+                depth_mapping=depth.mapping,
                 provenance={what: name_for_people(text) for what, text in origins.items()},
                 origin=FootageOrigin(
                     name_for_people(label), footage_sha256(footage.path), start_timecode(footage.path)
