@@ -92,7 +92,8 @@ class DepthModel:
             )
 
 
-# In the order of the catalogue, in which `auto` prefers them. Memory as measured, at the size that each works at.
+# In the order of the catalogue, in which `auto` prefers them. Memory as measured, at the size that each works at; where
+# no figure stands beside it, from the sizes of weights and activations.
 DEPTH_MODELS = (
     DepthModel(  # 22.3 GB; published: 26 GB
         DEPTHCRAFTER,
@@ -148,7 +149,6 @@ DEPTH_MODELS = (
         "ex4d.depth.moge.estimator:MoGe2Small",
         metric=True,
         gpu_gigabytes=(1.0, 0.0),
-        without_gpu=True,
     ),
     DepthModel(  # 0.5 GB
         DEPTH_ANYTHING,
