@@ -10,6 +10,7 @@ import math
 import warp as wp
 
 from ex4d.mesh.occlusion import MIN_INNER_ANGLE_DEGREES
+from ex4d.mesh.plane_kernel import continues_plane
 
 wp.set_module_options({"enable_backward": False})
 
@@ -19,7 +20,7 @@ STEP_WIDTHS = wp.constant(3.0)
 STEP_SHARE = wp.constant(0.01)
 # ... and by more than this many times the steps before and after it, which continue where a surface is merely slanted.
 STEP_PROMINENCE = wp.constant(3.0)
-# A step this steep ends a surface in any case, as in EX-4D's rule: edges smeared over a few pixels are silhouettes too.
+# A step this steep ends a surface unless it continues a plane: edges smeared over a few pixels are silhouettes too.
 STEEP_WIDTHS = wp.constant(1.0 / math.tan(math.radians(MIN_INNER_ANGLE_DEGREES)))
 
 STEP_TO_RIGHT, STEP_TO_BELOW = 1, 2  # bits of `BackLimits.steps`
@@ -113,8 +114,11 @@ def surface_ends(
                 slant = wp.max(slant, sign * (z - depth[frame, before_row, before_column]))
             if after_row >= 0 and after_row < height and after_column >= 0 and after_column < width:
                 slant = wp.max(slant, sign * (depth[frame, after_row, after_column] - next_z))
-            if wp.abs(gap) > STEP_PROMINENCE * slant or wp.abs(gap) > nearer * pixel_angle * STEEP_WIDTHS:
+            if wp.abs(gap) > STEP_PROMINENCE * slant:
                 side = sign
+            elif wp.abs(gap) > nearer * pixel_angle * STEEP_WIDTHS:
+                if not continues_plane(depth, frame, row, column, rows, columns):
+                    side = sign
     return side
 
 

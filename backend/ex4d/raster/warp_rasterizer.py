@@ -1,7 +1,7 @@
 """The `warp` rasterizer: NVIDIA Warp on CPU or CUDA, free for any use, no compiler to install.
 
 Launches the passes of the package `warp` (projection, drawing, unsnapped or clipping, stretched_faces, antialiasing,
-resolving) over batches of frames that fit into bounded memory. On the CPU, where Warp runs a kernel in the calling
+resolving, cleaning) over batches of frames that fit into bounded memory. On the CPU, where Warp runs a kernel in the calling
 thread, each frame is a batch and a pool of threads draws the frames.
 """
 
@@ -29,7 +29,16 @@ from ex4d.raster.rasterizer import (
     cpu_cores,
     indexed_device,
 )
-from ex4d.raster.warp import antialiasing, clipping, drawing, projection, resolving, stretched_faces, unsnapped
+from ex4d.raster.warp import (
+    antialiasing,
+    cleaning,
+    clipping,
+    drawing,
+    projection,
+    resolving,
+    stretched_faces,
+    unsnapped,
+)
 from ex4d.warp_start import start_warp
 from ex4d_core.cameras import CameraPath
 
@@ -47,6 +56,9 @@ DEVICE_GROUPS, MIN_GROUPS = 16384, 128  # of all frames, and of each
 
 Kernel = wp.Kernel | Callable[..., None]  # Warp's stubs type a decorated function as itself,
 StructInstance = Any  # and Warp has no public type for instances of a struct.
+
+# The second vote removes the pairs and dashes that one leaves where depth is noisy.
+CLEANING_VOTES = 2
 
 OCCLUSION_CODES = {
     "watertight": projection.WATERTIGHT,
@@ -92,6 +104,7 @@ class WarpRasterizer:
             stretched_faces,
             antialiasing,
             resolving,
+            cleaning,
         ):
             wp.load_module(kernels, device=self._warp_device)
 
@@ -103,13 +116,17 @@ class WarpRasterizer:
         inputs = Inputs.of(surface, camera)
         color = torch.empty(frames, height * width, 3, dtype=torch.uint8, device=self.device)
         mask = torch.empty(frames, height * width, dtype=torch.bool, device=self.device)
-        depth = torch.empty(frames, height * width if with_depth else 0, dtype=torch.float32, device=self.device)
+        keeps_depth = with_depth or surface.clean  # by which a pixel that is cleaned finds its surface
+        depth = torch.empty(frames, height * width if keeps_depth else 0, dtype=torch.float32, device=self.device)
         size = self._batch_size(surface, width * height)
         starts = range(0, frames, size)
 
         def draw(start: int) -> None:
             part = slice(start, min(start + size, frames))
-            self._draw_batch(surface, inputs.frames(part), camera.size, (color[part], mask[part], depth[part]))
+            images = color[part], mask[part], depth[part]
+            self._draw_batch(surface, inputs.frames(part), camera.size, images)
+            if surface.clean:
+                self._clean(camera.size, images)
 
         threads = min(cpu_cores(), len(starts)) if self.device.type == "cpu" else 1
         if threads > 1:
@@ -144,7 +161,7 @@ class WarpRasterizer:
         return vertices // 8 + 1024
 
     def _stretched_faces(self, vertices: int) -> int:
-        """Room for a frame's stretched faces in the "thickness" model."""
+        """Room for a frame's stretched faces where they are cut off."""
         return vertices // 4 + 8192
 
     def _torch_stream(self) -> contextlib.AbstractContextManager[object]:
@@ -180,7 +197,8 @@ class WarpRasterizer:
         work = drawing.Work()
         work.pieces = self._empty(wp.vec3i, frames, self._pieces(vertices), 3)
         work.unsnapped = self._empty(wp.int32, frames, self._pieces(vertices))
-        room = self._stretched_faces(vertices) if surface.occlusion == "thickness" else 0
+        cut_off = not reference and surface.occlusion != "watertight"
+        room = self._stretched_faces(vertices) if cut_off else 0
         work.stretched = self._empty(wp.int32, frames, room)
         counters = torch.zeros(frames * int(drawing.COUNTERS), dtype=torch.int32, device=self.device)
         work.counters = wp.from_torch(counters)
@@ -204,7 +222,7 @@ class WarpRasterizer:
             launch(clipping.draw_clipped, groups, view, work, pieces, winners)
         else:
             launch(unsnapped.draw_unsnapped, groups, source, projected, view, work, winners)
-        if surface.occlusion == "thickness":
+        if cut_off:
             for kernel in (
                 stretched_faces.draw_stretched,
                 stretched_faces.draw_stretched_pieces,
@@ -223,6 +241,25 @@ class WarpRasterizer:
             launch_grid(resolving.resolve_reference, pixels, alpha, shares, projected, view, winners, *results)
         else:
             launch_grid(resolving.resolve_centered, (height, width), projected, view, winners, *results)
+
+    def _clean(self, size: tuple[int, int], images: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:
+        """Remove specks from the masks of some frames, and give the colours and depths that belong to them."""
+        width, height = size
+        color, mask, depth = images
+        span = width if self.device.type == "cpu" else 1
+        dim = (len(mask), height, -(-width // span))
+
+        def launch(kernel: Kernel, *arrays: torch.Tensor) -> None:
+            inputs = [span, width, height, *map(wp.from_torch, arrays)]
+            wp.launch(kernel, dim=dim, inputs=inputs, device=self._warp_device)
+
+        result = mask.view(torch.uint8)
+        drawn, voted = result.clone(), result
+        for _ in range(CLEANING_VOTES):
+            voted, before = torch.empty_like(result), voted
+            launch(cleaning.vote, before, voted)
+        result.copy_(voted)
+        launch(cleaning.recolor, drawn, result, color, depth)
 
     def _empty(self, dtype: type, *shape: int) -> wp.array:
         """Working memory from PyTorch, which keeps it for the next batch and raises its own out-of-memory error."""
@@ -271,7 +308,7 @@ class Inputs:
         if surface.occlusion == "thickness":
             found = known or back_limits(self.depth, self.pixel_angles)
             source.limits, source.steps = wp.from_torch(found.limits), wp.from_torch(found.steps)
-            source.pixel_angles = wp.from_torch(self.pixel_angles)
+        source.pixel_angles = wp.from_torch(self.pixel_angles)
         source.rows, source.columns = surface.grid_shape
         source.ring = surface.ring
         source.boundary_rule = surface.occlusion_rule == "boundary"

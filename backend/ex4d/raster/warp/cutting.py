@@ -1,7 +1,8 @@
-"""Cuts stretched faces off in the "thickness" occlusion model: the test that a fragment must pass.
+"""Cuts stretched faces off in the occlusion models "thickness" and "open": the test that a fragment must pass.
 
-`drawing.py` and `unsnapped.py` draw a face with a `Cut`, or with a `Whole`, which disappears in compilation: the other
-models pay nothing. `ex4d.mesh.thickness` says how far behind a silhouette space is solid.
+`drawing.py` and `unsnapped.py` draw a face with a `Cut`, or with a `Whole`, which disappears in compilation: faces that
+are not cut pay nothing. `ex4d.mesh.thickness` says how far behind a silhouette space is solid; in the "open" model it
+is nowhere. In all models the source pixels at the ends of a stretched face are seen, as the squares that they cover.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import warp as wp
 from ex4d.raster.warp.projection import (
     GUARD_BAND,
     HALF_PIXEL,
+    OPEN,
     SAME_PIXEL,
     SUBPIXEL_BITS,
     SUBPIXELS,
@@ -18,7 +20,10 @@ from ex4d.raster.warp.projection import (
     Projected,
     Source,
     View,
+    camera_direction,
+    camera_space,
     on_border,
+    source_point,
 )
 
 wp.set_module_options({"enable_backward": False})
@@ -54,16 +59,18 @@ class Cut:
 @wp.func
 def cut_stretched(source: Source, face: Face, frame: int, projected: Projected, view: View) -> Cut:
     """The cut of a stretched face at its back limit."""
-    return cut_at(stretched_back_limit(source, face, frame), source, face, frame, projected, view)
+    return cut_at(stretched_back_limit(source, face, frame, view), source, face, frame, projected, view)
 
 
 @wp.func
-def stretched_back_limit(source: Source, face: Face, frame: int) -> float:
+def stretched_back_limit(source: Source, face: Face, frame: int, view: View) -> float:
     """The depth where a stretched face ends: the farthest limit of its near vertices, those in its nearer half.
 
-    Infinite without limits.
+    Infinite without limits; 0, before all of it, in the "open" model.
     """
     limit = wp.float32(wp.inf)
+    if view.occlusion == OPEN:
+        limit = wp.float32(0.0)
     if source.limits.shape[1] > 0:
         depths = corner_depths(source, face, frame)
         middle = 0.5 * (wp.min(depths) + wp.max(depths))
@@ -110,15 +117,24 @@ def source_pixel_reach(source: Source, row: int, column: int, frame: int, invers
     """How far from a vertex's projection, in x and y and in 1/256 pixel, a stretched face still shows its source pixel.
 
     `SOURCE_PIXEL_REACH` times the source pixel's width at its depth, in this view. Negative for the ring's vertices,
-    and for those without snapped coordinates.
+    for those without snapped coordinates, and where the camera sees the square from behind.
     """
     reach = wp.vec2i(-1, -1)
-    if inverse_z > 0.0 and not on_border(source, row, column):
+    if inverse_z > 0.0 and not on_border(source, row, column) and faces_camera(source, row, column, frame, view):
         scale = SOURCE_PIXEL_REACH * source.depth[frame, row - 1, column - 1] * inverse_z * float(SUBPIXELS)
         x = scale * source.pixel_angles[frame, 0] * float(view.intrinsics[frame][0])
         y = scale * source.pixel_angles[frame, 1] * float(view.intrinsics[frame][1])
         reach = wp.vec2i(wp.max(SAME_PIXEL, int(wp.min(x, GUARD_BAND))), wp.max(SAME_PIXEL, int(wp.min(y, GUARD_BAND))))
     return reach
+
+
+@wp.func
+def faces_camera(source: Source, row: int, column: int, frame: int, view: View) -> bool:
+    """Whether a source pixel's square, which faces the source camera, faces the new one too."""
+    p = source_point(source, frame, row, column)
+    q = camera_space(p, view.cameras[frame])
+    turned = camera_direction(p, view.cameras[frame])
+    return wp.dot(q, turned) > wp.float64(0.0)
 
 
 @wp.func
