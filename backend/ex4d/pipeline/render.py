@@ -19,6 +19,7 @@ from ex4d.raster import (
     RenderedFrame,
     create_rasterizer,
     force_first_frame,
+    hold_steady,
     render_in_batches,
 )
 from ex4d_core.cameras import CameraPath
@@ -78,13 +79,39 @@ def _render_batch(
     shown: Sequence[int],
     index: int,
 ) -> Iterator[RenderedFrame]:
-    surface = scene_surface(scene, scene.source_camera(), settings, shown)
+    source, first = scene.source_camera(), index
+    around = [_neighbour_masks(scene, source, camera, settings, rasterizer, shown, step) for step in (-1, 1)]
+    surface = scene_surface(scene, source, settings, shown)
     first_is_source = index == 0 and shows_first_frame(scene.manifest, camera, settings)
     for rendered in render_in_batches(rasterizer, surface, camera, with_depth=True):
         if first_is_source:
             rendered, first_is_source = force_first_frame(rendered, surface.color[0]), False
+        if settings.cleans:
+            part = slice(index - first, index - first + len(rendered.mask))
+            rendered = hold_steady(rendered, *(masks[part] for masks in around))
         yield from _each_frame(rendered, index)
         index += len(rendered.mask)
+
+
+def _neighbour_masks(
+    scene: PlacedFootage,
+    source: CameraPath,
+    camera: CameraPath,
+    settings: RenderSettings,
+    rasterizer: Rasterizer,
+    shown: Sequence[int],
+    step: int,
+) -> torch.Tensor:
+    """(T, H, W) bool: what each camera sees of the footage frame before (step -1) or after (1) the one it shows.
+
+    Those frames and not the shot's own neighbours, so that a frame does not depend on the part of the path, or on the
+    batch, that it is rendered in. Empty where masks are not cleaned. At the footage's ends the frame itself stands in.
+    """
+    if not settings.cleans:
+        return torch.empty(0)
+    last = scene.manifest.frames - 1
+    surface = scene_surface(scene, source, settings, [min(max(frame + step, 0), last) for frame in shown])
+    return torch.cat([rendered.mask for rendered in render_in_batches(rasterizer, surface, camera)])
 
 
 def scene_surface(
@@ -113,6 +140,7 @@ def scene_surface(
         settings.convention,
         settings.occlusion_rule,
         settings.occlusion,
+        settings.cleans,
     )
 
 

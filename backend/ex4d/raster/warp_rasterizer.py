@@ -11,7 +11,7 @@ import contextlib
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from ex4d.mesh import DepthSurface, thickness_kernel
 from ex4d.mesh.occlusion import MIN_INNER_ANGLE_DEGREES
 from ex4d.mesh.thickness import BackLimits, back_limits, pixel_angles
 from ex4d.raster.frames import RenderedBatch
+from ex4d.raster.mask_cleaning import remove_specks
 from ex4d.raster.rasterizer import (
     REFERENCE_FAR,
     REFERENCE_NEAR,
@@ -56,9 +57,6 @@ DEVICE_GROUPS, MIN_GROUPS = 16384, 128  # of all frames, and of each
 
 Kernel = wp.Kernel | Callable[..., None]  # Warp's stubs type a decorated function as itself,
 StructInstance = Any  # and Warp has no public type for instances of a struct.
-
-# The second vote removes the pairs and dashes that one leaves where depth is noisy.
-CLEANING_VOTES = 2
 
 OCCLUSION_CODES = {
     "watertight": projection.WATERTIGHT,
@@ -118,15 +116,17 @@ class WarpRasterizer:
         mask = torch.empty(frames, height * width, dtype=torch.bool, device=self.device)
         keeps_depth = with_depth or surface.clean  # by which a pixel that is cleaned finds its surface
         depth = torch.empty(frames, height * width if keeps_depth else 0, dtype=torch.float32, device=self.device)
+        images = RenderedBatch(color.unflatten(1, (height, width)), mask.unflatten(1, (height, width)))
+        if keeps_depth:
+            images = replace(images, depth=depth.unflatten(1, (height, width)))
         size = self._batch_size(surface, width * height)
         starts = range(0, frames, size)
 
         def draw(start: int) -> None:
             part = slice(start, min(start + size, frames))
-            images = color[part], mask[part], depth[part]
-            self._draw_batch(surface, inputs.frames(part), camera.size, images)
+            self._draw_batch(surface, inputs.frames(part), camera.size, (color[part], mask[part], depth[part]))
             if surface.clean:
-                self._clean(camera.size, images)
+                remove_specks(images.map(lambda values: values[part]))
 
         threads = min(cpu_cores(), len(starts)) if self.device.type == "cpu" else 1
         if threads > 1:
@@ -136,11 +136,7 @@ class WarpRasterizer:
             with self._torch_stream():
                 for start in starts:
                     draw(start)
-        return RenderedBatch(
-            color.reshape(frames, height, width, 3),
-            mask.reshape(frames, height, width),
-            depth.reshape(frames, height, width) if with_depth else None,
-        )
+        return images if with_depth else replace(images, depth=None)
 
     def _batch_size(self, surface: DepthSurface, pixels: int) -> int:
         if self.device.type == "cpu":
@@ -241,25 +237,6 @@ class WarpRasterizer:
             launch_grid(resolving.resolve_reference, pixels, alpha, shares, projected, view, winners, *results)
         else:
             launch_grid(resolving.resolve_centered, (height, width), projected, view, winners, *results)
-
-    def _clean(self, size: tuple[int, int], images: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:
-        """Remove specks from the masks of some frames, and give the colours and depths that belong to them."""
-        width, height = size
-        color, mask, depth = images
-        span = width if self.device.type == "cpu" else 1
-        dim = (len(mask), height, -(-width // span))
-
-        def launch(kernel: Kernel, *arrays: torch.Tensor) -> None:
-            inputs = [span, width, height, *map(wp.from_torch, arrays)]
-            wp.launch(kernel, dim=dim, inputs=inputs, device=self._warp_device)
-
-        result = mask.view(torch.uint8)
-        drawn, voted = result.clone(), result
-        for _ in range(CLEANING_VOTES):
-            voted, before = torch.empty_like(result), voted
-            launch(cleaning.vote, before, voted)
-        result.copy_(voted)
-        launch(cleaning.recolor, drawn, result, color, depth)
 
     def _empty(self, dtype: type, *shape: int) -> wp.array:
         """Working memory from PyTorch, which keeps it for the next batch and raises its own out-of-memory error."""
