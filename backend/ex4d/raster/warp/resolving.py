@@ -5,7 +5,7 @@ from __future__ import annotations
 import warp as wp
 
 from ex4d.raster.rasterizer import REFERENCE_SEEN_ALPHA
-from ex4d.raster.warp.cutting import nearest_source_pixel
+from ex4d.raster.warp.cutting import shown_source_pixel
 from ex4d.raster.warp.edge_rules import cross, face_corner, homogeneous_edge, meets
 from ex4d.raster.warp.projection import (
     EMPTY,
@@ -97,7 +97,7 @@ def resolve_pixel(
                 hidden = face_occluded(source, frame, face)
             own = hit.corner
             if hidden:
-                own = nearest_source_pixel(source, face, frame, column, row, projected, view)
+                own = shown_source_pixel(source, face, frame, column, row, projected, view)
             if own >= 0 and on_border(source, face.rows[own], face.columns[own]):
                 own = -1
             if own >= 0:
