@@ -85,6 +85,8 @@ def view_scores(
             drawn = rasterizer.render(replace(scene.surface([view.frame], model, depth), **surface), view.camera)
             scores.append((view, score(view, drawn.mask[0].numpy(), drawn.color[0].numpy())))
     return scores
+
+
 def model_table(scenes: Sequence[TrueScene], errors: Sequence[str]) -> Iterator[str]:
     """Rows of the table of models, each with and without cleaning: mean over views."""
     rasterizer = create_rasterizer("warp", "cpu")

@@ -205,7 +205,9 @@ def _check_surface(surface: DepthSurface) -> None:
             "convention"
         )
     if surface.convention == "reference" and surface.clean:
-        raise ValueError("the reference convention draws masks as they are: use clean=False, or the centered convention")
+        raise ValueError(
+            "the reference convention draws masks as they are: use clean=False, or the centered convention"
+        )
     depth, color, intrinsics, poses = surface.depth, surface.color, surface.intrinsics, surface.camera_to_world
     if depth.ndim != 3 or depth.dtype != torch.float32:
         raise ValueError(f"depth must be (T, H, W) float32, got {tuple(depth.shape)} {depth.dtype}")

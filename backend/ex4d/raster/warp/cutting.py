@@ -193,7 +193,9 @@ def shown_source_pixel(
         vertex = face.corners[own]
         x = projected.x[frame, vertex]
         y = projected.y[frame, vertex]
-        reach = source_pixel_reach(source, face.rows[own], face.columns[own], frame, projected.inverse_z[frame, vertex], view)
+        reach = source_pixel_reach(
+            source, face.rows[own], face.columns[own], frame, projected.inverse_z[frame, vertex], view
+        )
         is_compact = wp.bool(True)
         for k in range(3):
             corner = face.corners[k]
