@@ -177,20 +177,29 @@ def test_a_leaf_seen_from_behind_does_not_show_its_front(rasterizer, model, degr
     assert not (behind.color == 200).any() and (before.color == 200).any()
 
 
-def test_two_of_three_frames_decide_what_a_pixel_is() -> None:
-    mask = torch.ones(10, 20, dtype=torch.bool)
-    mask[2, 3] = False
-    before, after = mask.clone(), mask.clone()
-    before[2, 3] = after[2, 3] = True
-    before[6, 15] = after[6, 15] = False
-    before[8, 8] = False
+def test_two_of_three_frames_decide_where_a_mask_ends() -> None:
+    """One frame's edge has a bump and a notch that those before and after do not have."""
+    mask = torch.zeros(10, 20, dtype=torch.bool)
+    mask[:, :8] = True
+    before = mask.clone()
+    mask[5, 8] = True
+    mask[2, 7] = False
 
-    steady = hold_steady(drawn_frame(mask), before[None], after[None])
+    steady = hold_steady(drawn_frame(mask), before[None], before[None].clone())
 
-    expected = torch.ones(10, 20, dtype=torch.bool)
-    expected[6, 15] = False
-    assert torch.equal(steady.mask[0], expected)
-    assert steady.color[0, 2, 3].tolist() == [200, 0, 0] and not steady.color[0, 6, 15].any()
+    assert torch.equal(steady.mask[0], before)
+    assert steady.color[0, 2, 7].tolist() == [200, 0, 0] and not steady.color[0, 5, 8].any()
+
+
+def test_what_a_frame_alone_saw_stays_seen() -> None:
+    """As at the source camera, where the frames before and after were filmed from elsewhere."""
+    mask, others = torch.ones(10, 20, dtype=torch.bool), torch.ones(10, 20, dtype=torch.bool)
+    others[:, 15:] = False
+    rendered = drawn_frame(mask)
+
+    steady = hold_steady(rendered, others[None], others[None].clone())
+
+    assert steady.mask.all() and torch.equal(steady.color, rendered.color)
 
 
 def test_the_reference_convention_is_never_cleaned() -> None:

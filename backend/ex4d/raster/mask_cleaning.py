@@ -33,7 +33,7 @@ def remove_specks(rendered: RenderedBatch) -> None:
 
 
 def hold_steady(rendered: RenderedBatch, before: torch.Tensor, after: torch.Tensor) -> RenderedBatch:
-    """The frames with the masks that two of three frames of the footage agree on.
+    """The frames with masks whose edges lie where two of three frames of the footage have them.
 
     Args:
         rendered: with depth.
@@ -41,8 +41,8 @@ def hold_steady(rendered: RenderedBatch, before: torch.Tensor, after: torch.Tens
         after: the same of the frame after.
     """
     assert rendered.depth is not None, "rendered with depth"
-    mask = (before & after) | (rendered.mask & (before | after))
-    steady = RenderedBatch(rendered.color.clone(), mask, rendered.depth.clone())
+    steady = rendered.map(torch.clone)
+    _launch(cleaning.agree, rendered.mask, before, after, steady.mask)
     _recolor(steady, rendered.mask)
     return steady
 

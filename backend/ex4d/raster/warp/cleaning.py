@@ -1,8 +1,8 @@
 """Last passes of the `warp` rasterizer, on images of their final size: remove specks from the mask.
 
 Silhouettes of depth that is not exact, and stretched faces seen edge-on, leave single pixels and dashes that are seen
-among unseen ones, or the other way round. `vote` gives a pixel the state of most of its eight neighbours, and
-`recolor` then makes colour and depth agree with the new mask. No pixel waits for another: the result is deterministic.
+among unseen ones, or the other way round. `vote` gives a pixel the state of most of its eight neighbours, `agree` the
+state that the frames before and after have, and `recolor` then makes colour and depth agree with the new mask. No pixel waits for another: the result is deterministic.
 """
 
 from __future__ import annotations
@@ -43,6 +43,34 @@ def vote(span: int, width: int, height: int, mask: wp.array2d(dtype=wp.uint8), v
         if seen <= 8 - UNSEEN_MAJORITY:
             own = 0
         voted[frame, pixel] = wp.uint8(own)
+
+
+@wp.kernel
+def agree(
+    span: int,
+    width: int,
+    height: int,
+    drawn: wp.array2d(dtype=wp.uint8),
+    before: wp.array2d(dtype=wp.uint8),
+    after: wp.array2d(dtype=wp.uint8),
+    agreed: wp.array2d(dtype=wp.uint8),
+):
+    """Give each pixel at an edge of a mask the state that the frames of the footage before and after agree on.
+
+    Only beside a pixel that has that state already: edges hold still, but what a frame alone saw, as where the footage's
+    camera moves, stays seen. Threads are (frame, row, span of columns) of pixels.
+    """
+    frame, row, first = wp.tid()
+    for column in range(first * span, wp.min(first * span + span, width)):
+        pixel = row * width + column
+        own = drawn[frame, pixel]
+        other = before[frame, pixel]
+        if other != own and other == after[frame, pixel]:
+            for y in range(wp.max(row - 1, 0), wp.min(row + 2, height)):
+                for x in range(wp.max(column - 1, 0), wp.min(column + 2, width)):
+                    if drawn[frame, y * width + x] == other:
+                        own = other
+        agreed[frame, pixel] = own
 
 
 @wp.kernel
