@@ -35,13 +35,15 @@ from ex4d.raster import Rasterizer, create_rasterizer  # noqa: E402
 from ex4d_core.cameras import CameraPath, look_at  # noqa: E402
 from ex4d_core.shot import OCCLUSION_MODELS, OcclusionModel, RenderSettings  # noqa: E402
 from true_scenes import (  # noqa: E402
+    COMMITTED,
     DepthError,
     Score,
     TrueScene,
     TrueView,
     blurred,
     flickering,
-    load_scenes,
+    load_committed,
+    load_scene,
     noisy,
     score,
     speck_count,
@@ -210,7 +212,11 @@ def main() -> None:
             parser.error("--footage needs --depth")
         tables.append(time_table(options.footage, options.depth, options.frames))
     else:
-        scenes = [scene for scene in load_scenes(options.scenes) if options.only in scene.name]
+        files = sorted(options.scenes.glob("*.npz")) if options.scenes else ()
+        scenes = [
+            *(load_committed(name) for name in COMMITTED if options.only in name),
+            *(load_scene(file) for file in files if options.only in file.stem),
+        ]
         errors = [options.depth_error] if options.depth_error else list(ERRORS)
         tables += [model_table(scenes, errors), zoom_table(scenes), plane_table()]
     for table in tables:

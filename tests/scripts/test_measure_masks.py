@@ -6,7 +6,7 @@ import sys
 
 import measure_masks
 import pytest
-from true_scenes import COMMITTED, DATA
+from true_scenes import COMMITTED, DATA, load_committed
 
 from ex4d.media import read_png
 from ex4d_core.shot import OCCLUSION_MODELS
@@ -33,7 +33,9 @@ def test_scenes_have_a_row_for_each_model_and_a_sheet(monkeypatch, capsys, tmp_p
     assert len(zooms) == len(OCCLUSION_MODELS)
     assert all(float(cell.split()[0]) > 99.9 for row in zooms for cell in row[2:])
     assert [row[2] for row in rows if row[1] in ("2 to 20", "20 to 60")] == ["100.00 %"] * 2 * len(OCCLUSION_MODELS)
-    assert read_png(sheet).shape == (8 * 256, 3 * 256, 3)
+    views = load_committed(COMMITTED[1]).views
+    height, width = views[0].visible.shape
+    assert read_png(sheet).shape == (len(views) * height, 3 * width, 3)
 
 
 def test_footage_has_its_flips_counted(monkeypatch, capsys) -> None:

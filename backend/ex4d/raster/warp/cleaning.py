@@ -23,26 +23,37 @@ COLOR_REACH = wp.constant(2)
 
 @wp.kernel
 def vote(span: int, width: int, height: int, mask: wp.array2d(dtype=wp.uint8), voted: wp.array2d(dtype=wp.uint8)):
-    """Give each pixel the state of the majority of its neighbours; those beyond the image vote for the pixel's own.
+    """Give each pixel the state of nearly all its neighbours; beyond the image its outermost pixels go on.
 
     mask and voted are (B, height * width). Threads are (frame, row, span of columns) of pixels.
     """
     frame, row, first = wp.tid()
-    for column in range(first * span, wp.min(first * span + span, width)):
-        pixel = row * width + column
-        own = int(mask[frame, pixel])
-        seen = -own
-        for y in range(row - 1, row + 2):
-            for x in range(column - 1, column + 2):
-                if x >= 0 and x < width and y >= 0 and y < height:
-                    seen += int(mask[frame, y * width + x])
-                else:
-                    seen += own
+    above = wp.max(row - 1, 0) * width
+    here = row * width
+    below = wp.min(row + 1, height - 1) * width
+    column = first * span
+    # Each column of three pixels is added up once, and counts for three pixels.
+    left = column_of_three(mask, frame, above, here, below, wp.max(column - 1, 0))
+    middle = column_of_three(mask, frame, above, here, below, column)
+    for x in range(column, wp.min(column + span, width)):
+        right = column_of_three(mask, frame, above, here, below, wp.min(x + 1, width - 1))
+        own = int(mask[frame, here + x])
+        seen = left + middle + right - own
         if seen >= SEEN_MAJORITY:
             own = 1
         if seen <= 8 - UNSEEN_MAJORITY:
             own = 0
-        voted[frame, pixel] = wp.uint8(own)
+        voted[frame, here + x] = wp.uint8(own)
+        left = middle
+        middle = right
+
+
+@wp.func
+def column_of_three(
+    mask: wp.array2d(dtype=wp.uint8), frame: int, above: int, here: int, below: int, column: int
+) -> int:
+    """How many of three pixels, one below the other, are seen; their rows by the index of their first pixels."""
+    return int(mask[frame, above + column]) + int(mask[frame, here + column]) + int(mask[frame, below + column])
 
 
 @wp.kernel
