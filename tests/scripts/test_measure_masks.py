@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 
-import measure_masks
 import pytest
-from true_scenes import COMMITTED, DATA, load_committed
 
+import measure_masks
 from ex4d.media import read_png
 from ex4d_core.shot import OCCLUSION_MODELS
+from true_scenes import COMMITTED, DATA, load_committed
 
 
 def run(monkeypatch, capsys, *options: object) -> list[list[str]]:

@@ -79,17 +79,18 @@ def _render_batch(
     shown: Sequence[int],
     index: int,
 ) -> Iterator[RenderedFrame]:
-    source, first = scene.source_camera(), index
+    source = scene.source_camera()
     around = [_neighbour_masks(scene, source, camera, settings, rasterizer, shown, step) for step in (-1, 1)]
     surface = scene_surface(scene, source, settings, shown)
     first_is_source = index == 0 and shows_first_frame(scene.manifest, camera, settings)
+    centres, first = source_centres(camera, surface), index
     for rendered in render_in_batches(rasterizer, surface, camera, with_depth=True):
         if first_is_source:
             rendered, first_is_source = force_first_frame(rendered, surface.color[0]), False
         if settings.cleans:
             part = slice(index - first, index - first + len(rendered.mask))
             rendered = hold_steady(rendered, *(masks[part] for masks in around))
-        yield from _each_frame(rendered, index)
+        yield from _each_frame(rendered, index, centres[index - first :])
         index += len(rendered.mask)
 
 
@@ -179,7 +180,16 @@ def nothing_seen_note() -> str:
     )
 
 
-def _each_frame(rendered: RenderedBatch, index: int) -> Iterator[RenderedFrame]:
+def source_centres(camera: CameraPath, surface: DepthSurface) -> np.ndarray:
+    """Where T cameras show the centre of the camera that saw each frame of a surface; (T, 3), homogeneous, pixels."""
+    seen_from = np.zeros((len(camera), 3))
+    if surface.camera_to_world is not None:
+        seen_from = surface.camera_to_world[:, :3, 3].cpu().numpy()
+    rotation, move = camera.world_to_camera[:, :3, :3], camera.world_to_camera[:, :3, 3]
+    return np.einsum("tij,tj->ti", camera.intrinsics, np.einsum("tij,tj->ti", rotation, seen_from) + move)
+
+
+def _each_frame(rendered: RenderedBatch, index: int, centres: np.ndarray) -> Iterator[RenderedFrame]:
     assert rendered.depth is not None, "rendered with depth"
     for offset in range(len(rendered.mask)):
         yield RenderedFrame(
@@ -187,4 +197,5 @@ def _each_frame(rendered: RenderedBatch, index: int) -> Iterator[RenderedFrame]:
             rendered.color[offset].numpy(),
             rendered.mask[offset].numpy(),
             rendered.depth[offset].numpy(),
+            centres[offset],
         )
