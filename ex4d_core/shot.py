@@ -48,7 +48,7 @@ OCCLUSION_MODELS: tuple[str, ...] = get_args(OcclusionModel)
 ENGINES: tuple[str, ...] = get_args(EngineName)
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 
-# Engines whose masks are drawn as they are, unless a shot says otherwise: the weights of wan were trained with such masks.
+# Engines whose masks stay as they are drawn, unless a shot says otherwise: wan was trained with such masks.
 UNCLEANED_ENGINES: tuple[EngineName, ...] = ("wan",)
 
 # A LoRA is asked for by its file's name without the ending; no name can lead out of the folder of LoRAs.

@@ -51,7 +51,7 @@ def stepped_surface() -> DepthSurface:
 
 
 def cast_rays(mesh: DWMesh, world_to_camera: np.ndarray, intrinsics: np.ndarray):
-    """Nearest hit of each pixel's ray: depth, seen, front of a wall, interpolated colour (Moeller and Trumbore, 1997)."""
+    """Nearest hit of each pixel's ray: depth, seen, a wall's front, blended colour (Moeller and Trumbore, 1997)."""
     corners = mesh.vertices[0].double().numpy() @ world_to_camera[:3, :3].T + world_to_camera[:3, 3]
     a, b, c = (corners[mesh.faces[:, k].long().numpy()] for k in range(3))
     y, x = np.mgrid[0:VIEW_HEIGHT, 0:VIEW_WIDTH] + 0.5

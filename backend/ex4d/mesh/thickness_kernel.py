@@ -114,11 +114,11 @@ def surface_ends(
                 slant = wp.max(slant, sign * (z - depth[frame, before_row, before_column]))
             if after_row >= 0 and after_row < height and after_column >= 0 and after_column < width:
                 slant = wp.max(slant, sign * (depth[frame, after_row, after_column] - next_z))
-            if wp.abs(gap) > STEP_PROMINENCE * slant:
+            ends = wp.abs(gap) > STEP_PROMINENCE * slant
+            if not ends and wp.abs(gap) > nearer * pixel_angle * STEEP_WIDTHS:
+                ends = not continues_plane(depth, frame, row, column, rows, columns)
+            if ends:
                 side = sign
-            elif wp.abs(gap) > nearer * pixel_angle * STEEP_WIDTHS:
-                if not continues_plane(depth, frame, row, column, rows, columns):
-                    side = sign
     return side
 
 

@@ -1,8 +1,8 @@
 """The `warp` rasterizer: NVIDIA Warp on CPU or CUDA, free for any use, no compiler to install.
 
 Launches the passes of the package `warp` (projection, drawing, unsnapped or clipping, stretched_faces, antialiasing,
-resolving, cleaning) over batches of frames that fit into bounded memory. On the CPU, where Warp runs a kernel in the calling
-thread, each frame is a batch and a pool of threads draws the frames.
+resolving, cleaning) over batches of frames that fit into bounded memory. On the CPU, where Warp runs a kernel in the
+calling thread, each frame is a batch and a pool of threads draws the frames.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Last passes of the `warp` rasterizer, on images of their final size: remove specks from the mask.
+"""Last passes of the `warp` rasterizer, on images of their final size: remove specks from masks, and hold them steady.
 
-Silhouettes of depth that is not exact, and stretched faces seen edge-on, leave single pixels and dashes that are seen
-among unseen ones, or the other way round. `vote` gives a pixel the state of most of its eight neighbours, `agree` the
-state that the frames before and after have, and `recolor` then makes colour and depth agree with the new mask. No pixel waits for another: the result is deterministic.
+Silhouettes of depth that is not exact, and stretched faces seen edge-on, leave single pixels and pairs that are seen
+among unseen ones, or the other way round. `vote` gives a pixel the state of nearly all its eight neighbours, `agree`
+the state that the frames before and after have, and `recolor` then makes colour and depth agree with the new mask. No
+pixel waits for another: the result is deterministic.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import warp as wp
 
 wp.set_module_options({"enable_backward": False})
 
-# So many of the eight neighbours outvote a pixel. Fewer seen ones would break the thin unseen side of a pole, seen almost
-# edge-on, into dashes; fewer unseen ones would tear wires.
+# So many of the eight neighbours outvote a pixel. Fewer seen ones would break the thin unseen side of a pole, seen
+# almost edge-on, into dashes; fewer unseen ones would tear wires.
 SEEN_MAJORITY = wp.constant(7)
 UNSEEN_MAJORITY = wp.constant(6)
 # Neighbours whose depths differ by at most this share lie on one surface.
@@ -68,8 +69,8 @@ def agree(
 ):
     """Give each pixel at an edge of a mask the state that the frames of the footage before and after agree on.
 
-    Only beside a pixel that has that state already: edges hold still, but what a frame alone saw, as where the footage's
-    camera moves, stays seen. Threads are (frame, row, span of columns) of pixels.
+    Only beside a pixel that has that state already: edges hold still, but what a frame alone saw, as where the camera
+    of the footage moves, stays seen. Threads are (frame, row, span of columns) of pixels.
     """
     frame, row, first = wp.tid()
     for column in range(first * span, wp.min(first * span + span, width)):
