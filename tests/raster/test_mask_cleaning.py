@@ -93,6 +93,16 @@ def test_noise_of_depth_leaves_few_specks_and_the_same_bytes_each_time(rasterize
     assert not cleaned.color[~cleaned.mask].any() and cleaned.color[cleaned.mask].any(dim=1).all()
 
 
+def test_in_a_small_image_lone_pixels_are_detail(rasterizer) -> None:
+    noise = 0.03 * torch.randn(HEIGHT, WIDTH, generator=torch.Generator().manual_seed(2))
+    surface = surface_of(3.0 * (1 + noise))
+    small = camera_at(surface, x=0.5).resized(WIDTH // 2 - 1, HEIGHT // 2 - 1)
+
+    assert torch.equal(
+        rasterizer.render(surface, small).mask, rasterizer.render(replace(surface, clean=True), small).mask
+    )
+
+
 def lone_pixels(mask: torch.Tensor) -> int:
     """Pixels that none of their eight neighbours agrees with."""
     inner = mask[1:-1, 1:-1]

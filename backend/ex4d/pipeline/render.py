@@ -17,6 +17,7 @@ from ex4d.raster import (
     Rasterizer,
     RenderedBatch,
     RenderedFrame,
+    can_be_cleaned,
     create_rasterizer,
     force_first_frame,
     hold_steady,
@@ -87,7 +88,7 @@ def _render_batch(
     for rendered in render_in_batches(rasterizer, surface, camera, with_depth=True):
         if first_is_source:
             rendered, first_is_source = force_first_frame(rendered, surface.color[0]), False
-        if settings.cleans:
+        if len(around[0]):
             part = slice(index - first, index - first + len(rendered.mask))
             rendered = hold_steady(rendered, *(masks[part] for masks in around))
         yield from _each_frame(rendered, index, centres[index - first :])
@@ -108,7 +109,7 @@ def _neighbour_masks(
     Those frames and not the shot's own neighbours, so that a frame does not depend on the part of the path, or on the
     batch, that it is rendered in. Empty where masks are not cleaned. At the footage's ends the frame itself stands in.
     """
-    if not settings.cleans:
+    if not settings.cleans or not can_be_cleaned((scene.manifest.width, scene.manifest.height), camera.size):
         return torch.empty(0)
     last = scene.manifest.frames - 1
     surface = scene_surface(scene, source, settings, [min(max(frame + step, 0), last) for frame in shown])

@@ -18,6 +18,13 @@ Kernel = wp.Kernel | Callable[..., None]  # Warp's stubs type a decorated functi
 
 # The second vote removes the pairs and dashes that one leaves where depth is noisy.
 VOTES = 2
+# In images of a smaller share of the footage's width or height, lone pixels are detail that pixels are too few for.
+SMALLEST_SHARE = 0.5
+
+
+def can_be_cleaned(footage: tuple[int, int], image: tuple[int, int]) -> bool:
+    """Whether an image has pixels enough to tell specks from detail; sizes are (width, height), pixels."""
+    return all(new >= SMALLEST_SHARE * old for old, new in zip(footage, image, strict=True))
 
 
 def remove_specks(rendered: RenderedBatch) -> None:

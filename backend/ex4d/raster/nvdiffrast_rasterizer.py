@@ -15,7 +15,7 @@ import torch
 
 from ex4d.mesh import DepthSurface, DWMesh, build_surface_mesh
 from ex4d.raster.frames import RenderedBatch
-from ex4d.raster.mask_cleaning import remove_specks
+from ex4d.raster.mask_cleaning import can_be_cleaned, remove_specks
 from ex4d.raster.rasterizer import (
     REFERENCE_FAR,
     REFERENCE_NEAR,
@@ -113,11 +113,12 @@ class NvdiffrastRasterizer:
         surface = surface.to(self.device)
         frame_bytes = rows * columns * BYTES_PER_VERTEX + camera.width * camera.height * BYTES_PER_PIXEL
         size = max(1, BATCH_BYTES // frame_bytes)
+        cleans = surface.clean and can_be_cleaned(surface.size, camera.size)
         parts = [
-            self._draw_batch(surface.frame_range(k, k + size), camera.frames(k, k + size), with_depth or surface.clean)
+            self._draw_batch(surface.frame_range(k, k + size), camera.frames(k, k + size), with_depth or cleans)
             for k in range(0, surface.frames, size)
         ]
-        if surface.clean:
+        if cleans:
             for part in parts:
                 remove_specks(part)
         if len(parts) == 1:

@@ -22,7 +22,7 @@ from ex4d.mesh import DepthSurface, thickness_kernel
 from ex4d.mesh.occlusion import MIN_INNER_ANGLE_DEGREES
 from ex4d.mesh.thickness import BackLimits, back_limits, pixel_angles
 from ex4d.raster.frames import RenderedBatch
-from ex4d.raster.mask_cleaning import remove_specks
+from ex4d.raster.mask_cleaning import can_be_cleaned, remove_specks
 from ex4d.raster.rasterizer import (
     REFERENCE_FAR,
     REFERENCE_NEAR,
@@ -114,7 +114,8 @@ class WarpRasterizer:
         inputs = Inputs.of(surface, camera)
         color = torch.empty(frames, height * width, 3, dtype=torch.uint8, device=self.device)
         mask = torch.empty(frames, height * width, dtype=torch.bool, device=self.device)
-        keeps_depth = with_depth or surface.clean  # by which a pixel that is cleaned finds its surface
+        cleans = surface.clean and can_be_cleaned(surface.size, camera.size)
+        keeps_depth = with_depth or cleans  # by which a pixel that is cleaned finds its surface
         depth = torch.empty(frames, height * width if keeps_depth else 0, dtype=torch.float32, device=self.device)
         images = RenderedBatch(color.unflatten(1, (height, width)), mask.unflatten(1, (height, width)))
         if keeps_depth:
@@ -125,7 +126,7 @@ class WarpRasterizer:
         def draw(start: int) -> None:
             part = slice(start, min(start + size, frames))
             self._draw_batch(surface, inputs.frames(part), camera.size, (color[part], mask[part], depth[part]))
-            if surface.clean:
+            if cleans:
                 remove_specks(images.map(lambda values: values[part]))
 
         threads = min(cpu_cores(), len(starts)) if self.device.type == "cpu" else 1
