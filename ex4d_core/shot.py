@@ -48,6 +48,9 @@ OCCLUSION_MODELS: tuple[str, ...] = get_args(OcclusionModel)
 ENGINES: tuple[str, ...] = get_args(EngineName)
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 
+# Engines whose masks stay as they are drawn, unless a shot says otherwise: wan was trained with such masks.
+UNCLEANED_ENGINES: tuple[EngineName, ...] = ("wan",)
+
 # A LoRA is asked for by its file's name without the ending; no name can lead out of the folder of LoRAs.
 _LORA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,150}")
 
@@ -82,6 +85,8 @@ class RenderSettings(Settings):
         occlusion: what the space behind a discontinuity counts as: "watertight" (solid, as in EX-4D), "open" (empty)
             or "thickness" (solid to a plausible depth; "centered" convention and rasterizer "warp" only).
         licence: what the result is for; some rasterizers are for research only. None leaves it to the machine.
+        clean: whether masks lose their specks and, in takes and renders, are held steady over time ("centered"
+            convention only). None leaves it to the engine: wan's masks stay as they are, others are cleaned.
 
     Raises:
         RequestError: a field of the wrong type or out of range, or an occlusion model that does not go with the others.
@@ -112,9 +117,22 @@ class RenderSettings(Settings):
             aliases=("--license",),
         ),
     ] = None
+    clean: Annotated[
+        bool | None,
+        Option("remove specks from masks and hold them steady over time (default: unless the engine is wan)"),
+    ] = None
+
+    @property
+    def cleans(self) -> bool:
+        """Whether masks are cleaned, where no engine decides."""
+        return self.clean is not False and self.convention == "centered"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.clean and self.convention == "reference":
+            raise RequestError(
+                "clean does not exist in the reference convention: leave it out, or use the centered convention"
+            )
         if self.occlusion == "thickness" and self.convention == "reference":
             raise RequestError(
                 "occlusion thickness does not exist in the reference convention: use watertight or open, or the "
@@ -369,11 +387,23 @@ class ShotRequest(Settings):
         return self.source_frames
 
     def to_wire(self) -> dict[str, Any]:
-        """Plain values for msgpack and JSON; without source frames that are consecutive, which older sides refuse."""
+        """Plain values for msgpack and JSON; without what older sides refuse, where it says nothing.
+
+        That is source frames that are consecutive, and cleaning that the engine decides.
+        """
         values = super().to_wire()
         if self.source_frames is None:
             del values["source_frames"]
+        if self.render.clean is None:
+            del values["render"]["clean"]
         return values
+
+    @property
+    def settled_render(self) -> RenderSettings:
+        """The render's settings, with what they leave to the engine."""
+        if self.render.clean is None and self.engine in UNCLEANED_ENGINES:
+            return replace(self.render, clean=False)
+        return self.render
 
     def part(self, start: int, stop: int) -> ShotRequest:
         """The same shot from frame ``start`` up to, but not including, ``stop``.

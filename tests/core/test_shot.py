@@ -64,6 +64,7 @@ def test_a_request_is_the_same_on_the_other_side():
         ("render", {"licence": "paid"}, "licence must be one of research, commercial, not 'paid'"),
         ("render", {"occlusion": "thickness", "convention": "reference"}, "thickness .* reference convention"),
         ("render", {"occlusion": "thickness", "rasterizer": "nvdiffrast"}, "use rasterizer warp"),
+        ("render", {"clean": True, "convention": "reference"}, "clean .* reference convention"),
         ("preview", {"holes": "fill", "hole_color": [0, 0, 300]}, "hole_color"),
         ("preview", 7, "must be a map"),
         ("wan", {"preset": "best"}, "preset must be one of ex4d-reference"),
@@ -164,3 +165,17 @@ def test_a_shot_must_lie_within_its_footage():
 def test_giant_pictures_are_refused():
     with pytest.raises(RequestError, match="8192"):
         request(camera=CameraPath(CAMERA.world_to_camera, CAMERA.intrinsics, 10_000, 32))
+
+
+def test_masks_are_cleaned_unless_the_engine_is_wan_or_the_shot_says_otherwise():
+    assert RenderSettings().cleans and request().settled_render.cleans
+    assert not request(engine="wan").settled_render.cleans
+    assert request(engine="wan", render=RenderSettings(clean=True)).settled_render.cleans
+    assert not request(render=RenderSettings(clean=False)).settled_render.cleans
+    assert not RenderSettings(convention="reference").cleans
+
+
+def test_cleaning_travels_only_where_a_shot_decides_it():
+    assert "clean" not in request().to_wire()["render"]  # which older sides would refuse
+    sent = request(render=RenderSettings(clean=False))
+    assert over_the_wire(sent.to_wire()).render == sent.render

@@ -70,6 +70,8 @@ def settings_from(options: argparse.Namespace, kind: type[S], **others: Any) -> 
 def _value(entry: Field) -> dict[str, Any]:
     """How argparse reads a field's value: arguments of `add_argument`."""
     annotation = _without_none(entry.annotation)
+    if annotation is bool and entry.default is None:
+        return {"action": argparse.BooleanOptionalAction}
     if annotation is bool:
         return {"action": "store_false" if entry.default is True else "store_true"}
     described: dict[str, Any] = {}

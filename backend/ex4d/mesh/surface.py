@@ -50,6 +50,7 @@ class DepthSurface:
             counts as solid, its walls and the back are drawn, unseen), "open" (occluded faces, border and caps hide
             nothing and are not drawn) or "thickness" (solid to a plausible depth behind each silhouette, see
             `thickness.py`; faces over a step in depth count as occluded even if they are not thin; "centered" only).
+        clean: whether specks are removed from the masks of new views; "centered" only.
 
     Raises:
         ValueError: shapes that do not belong together, unknown names, focal lengths not positive, broken poses.
@@ -62,6 +63,7 @@ class DepthSurface:
     convention: Convention = "centered"
     occlusion_rule: OcclusionRule = "angle"
     occlusion: OcclusionModel = "watertight"
+    clean: bool = False
 
     def __post_init__(self) -> None:
         """Check everything but the depth values; see `depth_range`."""
@@ -201,6 +203,10 @@ def _check_surface(surface: DepthSurface) -> None:
         raise ValueError(
             "the reference convention has no occlusion model 'thickness': use watertight or open, or the centered "
             "convention"
+        )
+    if surface.convention == "reference" and surface.clean:
+        raise ValueError(
+            "the reference convention draws masks as they are: use clean=False, or the centered convention"
         )
     depth, color, intrinsics, poses = surface.depth, surface.color, surface.intrinsics, surface.camera_to_world
     if depth.ndim != 3 or depth.dtype != torch.float32:

@@ -45,8 +45,9 @@ def back_limits(depth: torch.Tensor, angles: torch.Tensor) -> BackLimits:
 
     - Step: p is a silhouette pixel in that direction if g = z_q - z_p is more than 3 w and more than 1 % of z_p, and
       also either more than 3 max(z_p - z_p', z_q' - z_q), which keeps slanted surfaces whole, since there the steps
-      before or after are like this one; or more than 22.9 w, where EX-4D's angle rule calls any face stretched. The
-      image's edge counts as a step too, for the border walls (but sets no bit in `steps`).
+      before or after are like this one; or more than 22.9 w, where EX-4D's angle rule calls any face stretched, unless
+      it continues a plane (`plane_kernel.py`). The image's edge counts as a step too, for the border walls (but sets no
+      bit in `steps`).
     - Width: walk from p away from q, n = 1, 2, ... pixels, while the depth there is at most z_p + 3 n w. So the walk
       crosses the object and anything in front of it, and ends at its opposite silhouette. Where the surface recedes
       steeply from its near edge it ends at once. It ends after a quarter of the image's longer side at the latest.

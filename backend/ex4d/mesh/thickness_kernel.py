@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warp as wp
 
+from ex4d.mesh.plane_kernel import continues_plane
 from ex4d_core import thickness_rule
 
 wp.set_module_options({"enable_backward": False})
@@ -107,7 +108,10 @@ def surface_ends(
                 slant = wp.max(slant, sign * (z - depth[frame, before_row, before_column]))
             if after_row >= 0 and after_row < height and after_column >= 0 and after_column < width:
                 slant = wp.max(slant, sign * (depth[frame, after_row, after_column] - next_z))
-            if wp.abs(gap) > STEP_PROMINENCE * slant or wp.abs(gap) > nearer * pixel_angle * STEEP_WIDTHS:
+            ends = wp.abs(gap) > STEP_PROMINENCE * slant
+            if not ends and wp.abs(gap) > nearer * pixel_angle * STEEP_WIDTHS:
+                ends = not continues_plane(depth, frame, row, column, rows, columns)
+            if ends:
                 side = sign
     return side
 

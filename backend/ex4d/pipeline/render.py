@@ -17,8 +17,10 @@ from ex4d.raster import (
     Rasterizer,
     RenderedBatch,
     RenderedFrame,
+    can_be_cleaned,
     create_rasterizer,
     force_first_frame,
+    hold_steady,
     render_in_batches,
 )
 from ex4d_core.cameras import CameraPath
@@ -78,14 +80,40 @@ def _render_batch(
     shown: Sequence[int],
     index: int,
 ) -> Iterator[RenderedFrame]:
-    surface = scene_surface(scene, scene.source_camera(), settings, shown)
+    source = scene.source_camera()
+    around = [_neighbour_masks(scene, source, camera, settings, rasterizer, shown, step) for step in (-1, 1)]
+    surface = scene_surface(scene, source, settings, shown)
     first_is_source = index == 0 and shows_first_frame(scene.manifest, camera, settings)
     centres, first = source_centres(camera, surface), index
     for rendered in render_in_batches(rasterizer, surface, camera, with_depth=True):
         if first_is_source:
             rendered, first_is_source = force_first_frame(rendered, surface.color[0]), False
+        if len(around[0]):
+            part = slice(index - first, index - first + len(rendered.mask))
+            rendered = hold_steady(rendered, *(masks[part] for masks in around))
         yield from _each_frame(rendered, index, centres[index - first :])
         index += len(rendered.mask)
+
+
+def _neighbour_masks(
+    scene: PlacedFootage,
+    source: CameraPath,
+    camera: CameraPath,
+    settings: RenderSettings,
+    rasterizer: Rasterizer,
+    shown: Sequence[int],
+    step: int,
+) -> torch.Tensor:
+    """(T, H, W) bool: what each camera sees of the footage frame before (step -1) or after (1) the one it shows.
+
+    Those frames and not the shot's own neighbours, so that a frame does not depend on the part of the path, or on the
+    batch, that it is rendered in. Empty where masks are not cleaned. At the footage's ends the frame itself stands in.
+    """
+    if not settings.cleans or not can_be_cleaned((scene.manifest.width, scene.manifest.height), camera.size):
+        return torch.empty(0)
+    last = scene.manifest.frames - 1
+    surface = scene_surface(scene, source, settings, [min(max(frame + step, 0), last) for frame in shown])
+    return torch.cat([rendered.mask for rendered in render_in_batches(rasterizer, surface, camera)])
 
 
 def scene_surface(
@@ -114,6 +142,7 @@ def scene_surface(
         settings.convention,
         settings.occlusion_rule,
         settings.occlusion,
+        settings.cleans,
     )
 
 

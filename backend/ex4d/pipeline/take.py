@@ -112,7 +112,7 @@ def generate_take(
         )
         # Several devices are for the engine; the first one renders.
         how = {"first_frame": request.first_frame, "source_frames": request.source_frames, "machine": machine}
-        rendered = render_shot(scene, camera, request.render, **how, device=Devices.parse(device).first)
+        rendered = render_shot(scene, camera, request.settled_render, **how, device=Devices.parse(device).first)
         recorded = _recorded(rendered, color, mask, note)
         for index, path in enumerate(finished):
             take.write(_finished_image(path, request))

@@ -7,6 +7,7 @@ registry and its licence forbids commercial use, so no other module depends on i
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from types import ModuleType
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 
 from ex4d.mesh import DepthSurface, DWMesh, build_surface_mesh
 from ex4d.raster.frames import RenderedBatch
+from ex4d.raster.mask_cleaning import can_be_cleaned, remove_specks
 from ex4d.raster.rasterizer import (
     REFERENCE_FAR,
     REFERENCE_NEAR,
@@ -111,12 +113,16 @@ class NvdiffrastRasterizer:
         surface = surface.to(self.device)
         frame_bytes = rows * columns * BYTES_PER_VERTEX + camera.width * camera.height * BYTES_PER_PIXEL
         size = max(1, BATCH_BYTES // frame_bytes)
+        cleans = surface.clean and can_be_cleaned(surface.size, camera.size)
         parts = [
-            self._draw_batch(surface.frame_range(k, k + size), camera.frames(k, k + size), with_depth)
+            self._draw_batch(surface.frame_range(k, k + size), camera.frames(k, k + size), with_depth or cleans)
             for k in range(0, surface.frames, size)
         ]
+        if cleans:
+            for part in parts:
+                remove_specks(part)
         if len(parts) == 1:
-            return parts[0]
+            return parts[0] if with_depth else replace(parts[0], depth=None)
         return RenderedBatch(
             torch.cat([part.color for part in parts]),
             torch.cat([part.mask for part in parts]),

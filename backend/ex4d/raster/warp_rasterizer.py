@@ -1,8 +1,8 @@
 """The `warp` rasterizer: NVIDIA Warp on CPU or CUDA, free for any use, no compiler to install.
 
 Launches the passes of the package `warp` (projection, drawing, unsnapped or clipping, stretched_faces, antialiasing,
-resolving) over batches of frames that fit into bounded memory. On the CPU, where Warp runs a kernel in the calling
-thread, each frame is a batch and a pool of threads draws the frames.
+resolving, cleaning) over batches of frames that fit into bounded memory. On the CPU, where Warp runs a kernel in the
+calling thread, each frame is a batch and a pool of threads draws the frames.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextlib
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from ex4d.mesh import DepthSurface, thickness_kernel
 from ex4d.mesh.occlusion import MIN_INNER_ANGLE_DEGREES
 from ex4d.mesh.thickness import BackLimits, back_limits, pixel_angles
 from ex4d.raster.frames import RenderedBatch
+from ex4d.raster.mask_cleaning import can_be_cleaned, remove_specks
 from ex4d.raster.rasterizer import (
     REFERENCE_FAR,
     REFERENCE_NEAR,
@@ -29,7 +30,16 @@ from ex4d.raster.rasterizer import (
     cpu_cores,
     indexed_device,
 )
-from ex4d.raster.warp import antialiasing, clipping, drawing, projection, resolving, stretched_faces, unsnapped
+from ex4d.raster.warp import (
+    antialiasing,
+    cleaning,
+    clipping,
+    drawing,
+    projection,
+    resolving,
+    stretched_faces,
+    unsnapped,
+)
 from ex4d.warp_start import start_warp
 from ex4d_core.cameras import CameraPath
 
@@ -92,6 +102,7 @@ class WarpRasterizer:
             stretched_faces,
             antialiasing,
             resolving,
+            cleaning,
         ):
             wp.load_module(kernels, device=self._warp_device)
 
@@ -103,13 +114,20 @@ class WarpRasterizer:
         inputs = Inputs.of(surface, camera)
         color = torch.empty(frames, height * width, 3, dtype=torch.uint8, device=self.device)
         mask = torch.empty(frames, height * width, dtype=torch.bool, device=self.device)
-        depth = torch.empty(frames, height * width if with_depth else 0, dtype=torch.float32, device=self.device)
+        cleans = surface.clean and can_be_cleaned(surface.size, camera.size)
+        keeps_depth = with_depth or cleans  # by which a pixel that is cleaned finds its surface
+        depth = torch.empty(frames, height * width if keeps_depth else 0, dtype=torch.float32, device=self.device)
+        images = RenderedBatch(color.unflatten(1, (height, width)), mask.unflatten(1, (height, width)))
+        if keeps_depth:
+            images = replace(images, depth=depth.unflatten(1, (height, width)))
         size = self._batch_size(surface, width * height)
         starts = range(0, frames, size)
 
         def draw(start: int) -> None:
             part = slice(start, min(start + size, frames))
             self._draw_batch(surface, inputs.frames(part), camera.size, (color[part], mask[part], depth[part]))
+            if cleans:
+                remove_specks(images.map(lambda values: values[part]))
 
         threads = min(cpu_cores(), len(starts)) if self.device.type == "cpu" else 1
         if threads > 1:
@@ -119,11 +137,7 @@ class WarpRasterizer:
             with self._torch_stream():
                 for start in starts:
                     draw(start)
-        return RenderedBatch(
-            color.reshape(frames, height, width, 3),
-            mask.reshape(frames, height, width),
-            depth.reshape(frames, height, width) if with_depth else None,
-        )
+        return images if with_depth else replace(images, depth=None)
 
     def _batch_size(self, surface: DepthSurface, pixels: int) -> int:
         if self.device.type == "cpu":
@@ -144,7 +158,7 @@ class WarpRasterizer:
         return vertices // 8 + 1024
 
     def _stretched_faces(self, vertices: int) -> int:
-        """Room for a frame's stretched faces in the "thickness" model."""
+        """Room for a frame's stretched faces where they are cut off."""
         return vertices // 4 + 8192
 
     def _torch_stream(self) -> contextlib.AbstractContextManager[object]:
@@ -180,7 +194,8 @@ class WarpRasterizer:
         work = drawing.Work()
         work.pieces = self._empty(wp.vec3i, frames, self._pieces(vertices), 3)
         work.unsnapped = self._empty(wp.int32, frames, self._pieces(vertices))
-        room = self._stretched_faces(vertices) if surface.occlusion == "thickness" else 0
+        cut_off = not reference and surface.occlusion != "watertight"
+        room = self._stretched_faces(vertices) if cut_off else 0
         work.stretched = self._empty(wp.int32, frames, room)
         counters = torch.zeros(frames * int(drawing.COUNTERS), dtype=torch.int32, device=self.device)
         work.counters = wp.from_torch(counters)
@@ -204,7 +219,7 @@ class WarpRasterizer:
             launch(clipping.draw_clipped, groups, view, work, pieces, winners)
         else:
             launch(unsnapped.draw_unsnapped, groups, source, projected, view, work, winners)
-        if surface.occlusion == "thickness":
+        if cut_off:
             for kernel in (
                 stretched_faces.draw_stretched,
                 stretched_faces.draw_stretched_pieces,
@@ -271,7 +286,7 @@ class Inputs:
         if surface.occlusion == "thickness":
             found = known or back_limits(self.depth, self.pixel_angles)
             source.limits, source.steps = wp.from_torch(found.limits), wp.from_torch(found.steps)
-            source.pixel_angles = wp.from_torch(self.pixel_angles)
+        source.pixel_angles = wp.from_torch(self.pixel_angles)
         source.rows, source.columns = surface.grid_shape
         source.ring = surface.ring
         source.boundary_rule = surface.occlusion_rule == "boundary"

@@ -5,14 +5,13 @@ from __future__ import annotations
 import warp as wp
 
 from ex4d.raster.rasterizer import REFERENCE_SEEN_ALPHA
-from ex4d.raster.warp.cutting import nearest_source_pixel
+from ex4d.raster.warp.cutting import shown_source_pixel
 from ex4d.raster.warp.edge_rules import cross, face_corner, homogeneous_edge, meets
 from ex4d.raster.warp.projection import (
     EMPTY,
     HALF_PIXEL,
     STRETCHED,
     SUBPIXEL_BITS,
-    THICKNESS,
     WATERTIGHT,
     Face,
     Projected,
@@ -56,8 +55,8 @@ def resolve_centered(
     """Write colour and mask of each pixel, and depth where its array is not empty.
 
     The front of a face that is not occluded is seen. Where a pixel's centre meets a source pixel's own vertex, on the
-    front of any face, it shows that source pixel: a stretched face begins at the last seen point, which is seen itself.
-    In the "thickness" model stretched faces show a source pixel as far as it reaches, not only where it is met.
+    front of any face, it shows that source pixel. Stretched faces show a source pixel as far as it reaches: such a face
+    begins at the last seen point, which is seen itself.
     Threads are (frame, row, span of columns) of pixels.
     """
     frame, row, first = wp.tid()
@@ -93,21 +92,20 @@ def resolve_pixel(
         z = hit_depth(key)
         hit = resolve_hit(face.corners, frame, column, row, source, projected, view)
         if hit.front:
+            hidden = drawn_as_stretched or index >= 2 * (source.rows - 1) * (source.columns - 1)  # or a cap
+            if view.occlusion == WATERTIGHT:
+                hidden = face_occluded(source, frame, face)
             own = hit.corner
-            if drawn_as_stretched and view.occlusion == THICKNESS:
-                own = nearest_source_pixel(source, face, frame, column, row, projected, view)
+            if hidden:
+                own = shown_source_pixel(source, face, frame, column, row, projected, view)
             if own >= 0 and on_border(source, face.rows[own], face.columns[own]):
                 own = -1
             if own >= 0:
                 seen = wp.uint8(1)
                 color = source_color(source, frame, face.rows[own], face.columns[own])
-            else:
-                hidden = drawn_as_stretched or index >= 2 * (source.rows - 1) * (source.columns - 1)  # or a cap
-                if view.occlusion == WATERTIGHT:
-                    hidden = face_occluded(source, frame, face)
-                if not hidden:
-                    seen = wp.uint8(1)
-                    color = blend(source, frame, face, hit.weights)
+            elif not hidden:
+                seen = wp.uint8(1)
+                color = blend(source, frame, face, hit.weights)
     mask[frame, pixel] = seen
     for channel in range(3):
         image[frame, pixel, channel] = wp.uint8(int(color[channel] + 0.5))
