@@ -1,15 +1,16 @@
 """The `warp` rasterizer: NVIDIA Warp on CPU or CUDA, free for any use, no compiler to install.
 
 Launches the passes of the package `warp` (projection, drawing, unsnapped or clipping, stretched_faces, antialiasing,
-resolving) over batches of frames that fit into bounded memory. On the CPU, where Warp runs a kernel in the calling
-thread, each frame is a batch and a pool of threads draws the frames.
+resolving or sampling) over batches of frames that fit into bounded memory, and over strips of rows where several
+samples of each pixel would not. On the CPU, where Warp runs a kernel in the calling thread, each frame is a batch and a
+pool of threads draws the frames.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from typing import Any
@@ -28,8 +29,9 @@ from ex4d.raster.rasterizer import (
     camera_to_draw,
     cpu_cores,
     indexed_device,
+    samples_to_draw,
 )
-from ex4d.raster.warp import antialiasing, clipping, drawing, projection, resolving, stretched_faces, unsnapped
+from ex4d.raster.warp import antialiasing, clipping, drawing, projection, resolving, sampling, stretched_faces, unsnapped
 from ex4d.warp_start import start_warp
 from ex4d_core.cameras import CameraPath
 
@@ -37,6 +39,8 @@ from ex4d_core.cameras import CameraPath
 CUDA_BATCH_BYTES = 1 << 30
 BYTES_PER_VERTEX = 26  # snapped x, y and 1/z; EX-4D's alpha and exact x, y, or back limits and their queue
 BYTES_PER_PIXEL = 16  # depth-and-id key, and shares of antialiasing
+# With several samples of each pixel a frame is drawn in strips of rows, of this many samples: 128 MB of keys.
+STRIP_SAMPLES = 1 << 24
 BYTES_PER_PIECE = 16  # of a large face, or a face that is not snapped
 
 # How CUDA threads share the drawing; see `drawing.Work`. Values measured on an H200; none is critical.
@@ -92,24 +96,30 @@ class WarpRasterizer:
             stretched_faces,
             antialiasing,
             resolving,
+            sampling,
         ):
             wp.load_module(kernels, device=self._warp_device)
 
-    def render(self, surface: DepthSurface, camera: CameraPath, *, with_depth: bool = False) -> RenderedBatch:
+    def render(
+        self, surface: DepthSurface, camera: CameraPath, *, with_depth: bool = False, samples: int = 1
+    ) -> RenderedBatch:
         """Render frame t of the surface with camera t; see `Rasterizer.render`."""
-        camera = camera_to_draw(surface, camera)
+        camera, samples = camera_to_draw(surface, camera), samples_to_draw(surface, samples)
         surface = surface.to(self.device)
         frames, (width, height) = surface.frames, camera.size
         inputs = Inputs.of(surface, camera)
         color = torch.empty(frames, height * width, 3, dtype=torch.uint8, device=self.device)
         mask = torch.empty(frames, height * width, dtype=torch.bool, device=self.device)
         depth = torch.empty(frames, height * width if with_depth else 0, dtype=torch.float32, device=self.device)
-        size = self._batch_size(surface, width * height)
+        alpha = torch.empty(frames, height * width if samples > 1 else 0, dtype=torch.uint8, device=self.device)
+        rows = height if samples == 1 else min(height, max(1, STRIP_SAMPLES // (width * samples**2)))
+        size = self._batch_size(surface, width * rows * samples**2)
         starts = range(0, frames, size)
 
         def draw(start: int) -> None:
             part = slice(start, min(start + size, frames))
-            self._draw_batch(surface, inputs.frames(part), camera.size, (color[part], mask[part], depth[part]))
+            outputs = tuple(values[part] for values in (color, mask, depth, alpha))
+            self._draw_batch(surface, inputs.frames(part), Sampling(camera.size, samples, rows), outputs)
 
         threads = min(cpu_cores(), len(starts)) if self.device.type == "cpu" else 1
         if threads > 1:
@@ -123,6 +133,7 @@ class WarpRasterizer:
             color.reshape(frames, height, width, 3),
             mask.reshape(frames, height, width),
             depth.reshape(frames, height, width) if with_depth else None,
+            alpha.reshape(frames, height, width) if samples > 1 else None,
         )
 
     def _batch_size(self, surface: DepthSurface, pixels: int) -> int:
@@ -157,16 +168,35 @@ class WarpRasterizer:
         self,
         surface: DepthSurface,
         inputs: Inputs,
-        size: tuple[int, int],
-        outputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+        drawn: Sampling,
+        outputs: tuple[torch.Tensor, ...],
     ) -> None:
-        frames, (rows, columns), (width, height) = len(inputs.depth), surface.grid_shape, size
+        """Draw some frames, strip after strip.
+
+        Args:
+            outputs: of these frames, colour (B, P, 3), and mask, depth and alpha (B, P), or (B, 0) where not asked for.
+        """
+        known = surface.back_limits if surface.occlusion == "thickness" and surface.frames == 1 else None
+        source = inputs.source(surface, known)
+        (width, height), step = drawn.size, drawn.strip_rows
+        for top in range(0, height, step):
+            strip = range(top, min(top + step, height))
+            pixels = slice(strip.start * width, strip.stop * width)
+            view = inputs.view(surface, (width, len(strip)), drawn.samples, top)
+            self._draw_strip(surface, source, view, [values[:, pixels] for values in outputs])
+
+    def _draw_strip(
+        self,
+        surface: DepthSurface,
+        source: StructInstance,
+        view: StructInstance,
+        outputs: Sequence[torch.Tensor],
+    ) -> None:
+        """Draw some rows of some frames."""
+        frames, (rows, columns), width, height = len(outputs[0]), surface.grid_shape, view.width, view.height
         vertices = rows * columns
         reference = surface.convention == "reference"
 
-        known = surface.back_limits if surface.occlusion == "thickness" and surface.frames == 1 else None
-        source = inputs.source(surface, known)
-        view = inputs.view(surface, size)
         projected = projection.Projected()
         projected.x = self._empty(wp.int32, frames, vertices)
         projected.y = self._empty(wp.int32, frames, vertices)
@@ -211,23 +241,42 @@ class WarpRasterizer:
                 stretched_faces.draw_unsnapped_stretched,
             ):
                 launch(kernel, groups, source, projected, view, work, winners)
-        color, mask, depth = outputs
+        color, mask, depth, alpha = outputs
         results = [wp.from_torch(color), wp.from_torch(mask.view(torch.uint8)), wp.from_torch(depth)]
         if reference:
-            alpha = wp.from_torch(torch.full((frames, vertices), 255, dtype=torch.uint8, device=self.device))
+            faded = wp.from_torch(torch.full((frames, vertices), 255, dtype=torch.uint8, device=self.device))
             if surface.occlusion == "watertight":  # otherwise no occluded face is drawn, and no vertex fades
-                launch_grid(resolving.fade_vertices, (rows - 1, columns - 1), alpha)
+                launch_grid(resolving.fade_vertices, (rows - 1, columns - 1), faded)
             pixels = (height, width)
             shares = self._empty(wp.float32, frames, width * height, 2)
             launch_grid(antialiasing.find_silhouettes, pixels, projected, view, winners, shares)
-            launch_grid(resolving.resolve_reference, pixels, alpha, shares, projected, view, winners, *results)
-        else:
+            launch_grid(resolving.resolve_reference, pixels, faded, shares, projected, view, winners, *results)
+        elif view.samples == 1:
             launch_grid(resolving.resolve_centered, (height, width), projected, view, winners, *results)
+        else:
+            pixels = (height // view.samples, width // view.samples)
+            results.append(wp.from_torch(alpha))
+            launch_grid(sampling.resolve_samples, pixels, projected, view, winners, *results)
 
     def _empty(self, dtype: type, *shape: int) -> wp.array:
         """Working memory from PyTorch, which keeps it for the next batch and raises its own out-of-memory error."""
         plain = {wp.vec3i: torch.int32, clipping.Piece: torch.int32}.get(dtype) or wp.dtype_to_torch(dtype)
         return wp.from_torch(torch.empty(shape, dtype=plain, device=self.device), dtype=dtype)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """An image, and how it is drawn.
+
+    Attributes:
+        size: (width, height), pixels.
+        samples: of each pixel, per axis.
+        strip_rows: the most rows of pixels that are drawn at once.
+    """
+
+    size: tuple[int, int]
+    samples: int
+    strip_rows: int
 
 
 @dataclass(frozen=True)
@@ -271,19 +320,26 @@ class Inputs:
         if surface.occlusion == "thickness":
             found = known or back_limits(self.depth, self.pixel_angles)
             source.limits, source.steps = wp.from_torch(found.limits), wp.from_torch(found.steps)
-            source.pixel_angles = wp.from_torch(self.pixel_angles)
+        source.pixel_angles = wp.from_torch(self.pixel_angles)
         source.rows, source.columns = surface.grid_shape
         source.ring = surface.ring
         source.boundary_rule = surface.occlusion_rule == "boundary"
         source.thin = 4.0 * math.cos(math.radians(MIN_INNER_ANGLE_DEGREES)) ** 2
         return source
 
-    def view(self, surface: DepthSurface, size: tuple[int, int]) -> StructInstance:
-        """The kernels' `View` of an image of (width, height) pixels."""
+    def view(self, surface: DepthSurface, size: tuple[int, int], samples: int = 1, top: int = 0) -> StructInstance:
+        """The kernels' `View` of an image of (width, height) pixels, with so many samples of each per axis.
+
+        Args:
+            top: the row of pixels that the image begins at, where it is a strip of a larger one.
+        """
         view = projection.View()
         view.cameras = wp.from_torch(self.cameras, dtype=wp.mat44d)
-        view.intrinsics = wp.from_torch(self.intrinsics, dtype=wp.vec4d)
-        view.width, view.height = size
+        intrinsics = self.intrinsics * samples
+        intrinsics[:, 3] -= top * samples
+        view.intrinsics = wp.from_torch(intrinsics, dtype=wp.vec4d)
+        view.width, view.height = (side * samples for side in size)
+        view.samples = samples
         reference = surface.convention == "reference"
         view.near = REFERENCE_NEAR if reference else CENTERED_NEAR
         view.far = REFERENCE_FAR if reference else CENTERED_FAR

@@ -10,7 +10,7 @@ from typing import Any
 import warp as wp
 
 from ex4d.raster.warp.cutting import Whole, survives
-from ex4d.raster.warp.edge_rules import cross, edge_bias, meets
+from ex4d.raster.warp.edge_rules import cross, edge_bias, meets_pixel, pixel_centre
 from ex4d.raster.warp.projection import (
     BEHIND,
     HALF_PIXEL,
@@ -98,9 +98,9 @@ def draw_vertex(face: int, b: Snapped, frame: int, view: View, winners: wp.array
     column = b.x >> SUBPIXEL_BITS
     row = b.y >> SUBPIXEL_BITS
     if column >= 0 and column < view.width and row >= 0 and row < view.height:
-        dx = b.x - (column << SUBPIXEL_BITS) - HALF_PIXEL
-        dy = b.y - (row << SUBPIXEL_BITS) - HALF_PIXEL
-        if meets(dx, dy):
+        dx = b.x - pixel_centre(column // view.samples, view)
+        dy = b.y - pixel_centre(row // view.samples, view)
+        if meets_pixel(dx, dy, view):
             keep_nearest(winners, frame, row * view.width + column, 1.0 / b.w, face + STRETCHED)
 
 

@@ -42,6 +42,15 @@ class Hit:
     corner: int  # which corner's projection the pixel's centre meets, or -1
 
 
+@wp.struct
+class Shown:
+    """What one ray of the new camera shows."""
+
+    seen: bool
+    color: wp.vec3  # sRGB, 0 to 255; 0 where unseen
+    z: float  # infinite without a surface
+
+
 @wp.kernel
 def resolve_centered(
     source: Source,
@@ -80,17 +89,37 @@ def resolve_pixel(
 ):
     """Write one pixel; see `resolve_centered`."""
     pixel = row * view.width + column
-    key = winners[frame, pixel]
-    seen = wp.uint8(0)
-    color = wp.vec3(0.0, 0.0, 0.0)
-    z = float(wp.inf)
+    shown = shown_at(frame, row, column, source, projected, view, winners)
+    mask[frame, pixel] = wp.where(shown.seen, wp.uint8(1), wp.uint8(0))
+    for channel in range(3):
+        image[frame, pixel, channel] = wp.uint8(int(shown.color[channel] + 0.5))
+    if depth.shape[1] > 0:
+        depth[frame, pixel] = shown.z
+
+
+@wp.func
+def shown_at(
+    frame: int,
+    row: int,
+    column: int,
+    source: Source,
+    projected: Projected,
+    view: View,
+    winners: wp.array2d(dtype=wp.uint64),
+) -> Shown:
+    """What the ray through a pixel's centre shows; see `resolve_centered`."""
+    key = winners[frame, row * view.width + column]
+    shown = Shown()
+    shown.seen = wp.bool(False)
+    shown.color = wp.vec3(0.0, 0.0, 0.0)
+    shown.z = float(wp.inf)
     if key != EMPTY:
         index = int(key & wp.uint64(0xFFFFFFFF))
         drawn_as_stretched = index >= STRETCHED
         if drawn_as_stretched:
             index -= STRETCHED
         face = mesh_face(index, source.rows, source.columns)
-        z = hit_depth(key)
+        shown.z = hit_depth(key)
         hit = resolve_hit(face.corners, frame, column, row, source, projected, view)
         if hit.front:
             own = hit.corner
@@ -99,20 +128,16 @@ def resolve_pixel(
             if own >= 0 and on_border(source, face.rows[own], face.columns[own]):
                 own = -1
             if own >= 0:
-                seen = wp.uint8(1)
-                color = source_color(source, frame, face.rows[own], face.columns[own])
+                shown.seen = True
+                shown.color = source_color(source, frame, face.rows[own], face.columns[own])
             else:
                 hidden = drawn_as_stretched or index >= 2 * (source.rows - 1) * (source.columns - 1)  # or a cap
                 if view.occlusion == WATERTIGHT:
                     hidden = face_occluded(source, frame, face)
                 if not hidden:
-                    seen = wp.uint8(1)
-                    color = blend(source, frame, face, hit.weights)
-    mask[frame, pixel] = seen
-    for channel in range(3):
-        image[frame, pixel, channel] = wp.uint8(int(color[channel] + 0.5))
-    if depth.shape[1] > 0:
-        depth[frame, pixel] = z
+                    shown.seen = True
+                    shown.color = blend(source, frame, face, hit.weights)
+    return shown
 
 
 @wp.kernel
