@@ -183,7 +183,7 @@ def _add_generate_arguments(parser: argparse.ArgumentParser) -> None:
         weights.add_argument(f"--{name}", type=Path, metavar="PATH", help=what)
     ours = parser.add_argument_group("in addition")
     add_overwrite_argument(ours, "a movie of an earlier run")
-    add_flags(ours, RenderSettings, skip=("rasterizer", "convention", "occlusion_rule", "occlusion"))
+    add_flags(ours, RenderSettings, skip=("rasterizer", "convention", "occlusion_rule", "occlusion", "samples"))
     add_accept_licence_argument(ours)
     ours.add_argument("--models", type=Path, metavar="FOLDER", help=_MODELS_HELP)
     ours.add_argument("--vram-limit", type=gigabytes, metavar="GB", help="limit of GPU memory")

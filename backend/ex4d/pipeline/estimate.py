@@ -49,8 +49,8 @@ _CUDA_BYTES = 4_000_000_000  # CUDA's libraries keep copies of their code in the
 _SCENE_BYTES_PER_PIXEL, _RENDER_BYTES_PER_PIXEL, _TAKE_BYTES_PER_PIXEL = 300, 300, 450
 # Of large footage one frame is held at a time, and fewer by the encoder; measured at 4000x4000: 71 B a pixel.
 _LARGE_SCENE_BYTES_PER_PIXEL = 120
-# As in `ex4d.pipeline.render`, which draws several frames at once.
-_BATCH_BYTES, _BATCH_BYTES_PER_PIXEL = 300 * 2**20, 40
+# As in `ex4d.pipeline.render`, which draws several frames at once; with the default's nine samples of each pixel.
+_BATCH_BYTES, _BATCH_BYTES_PER_PIXEL = 300 * 2**20, 40 + 9 * 8
 
 # Bytes a pixel of a frame in movies, of which noise takes more and a title card nothing; and what else a folder has.
 _MOVIE_BYTES = 0.1

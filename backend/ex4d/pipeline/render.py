@@ -14,6 +14,7 @@ import torch
 from ex4d.machine import MachineSettings
 from ex4d.mesh import DepthSurface
 from ex4d.raster import (
+    STRIP_SAMPLES,
     Rasterizer,
     RenderedBatch,
     RenderedFrame,
@@ -31,6 +32,8 @@ from ex4d_core.source_frames import consecutive_from, is_consecutive, require_fo
 # a batch under 300 MB.
 _BYTES_PER_PIXEL = 40
 _BATCH_BYTES = 300 * 1024**2
+# And with several samples of each pixel the key of each sample, of as many as are drawn at once.
+_BYTES_PER_SAMPLE = 8
 # Less than this share of a frame is shown as 0.0 %.
 _NOTHING_SEEN = 0.0005
 
@@ -64,7 +67,8 @@ def render_shot(
     require_footage(shown, manifest.frames)
     rasterizer = create_rasterizer(settings.rasterizer, device, settings.licence, machine)
     pixels = max(manifest.width * manifest.height, camera.width * camera.height)
-    batch = max(1, _BATCH_BYTES // (_BYTES_PER_PIXEL * pixels))
+    drawn = min(STRIP_SAMPLES, camera.width * camera.height * settings.samples**2)
+    batch = max(1, _BATCH_BYTES // (_BYTES_PER_PIXEL * pixels + _BYTES_PER_SAMPLE * drawn))
     for start in range(0, len(camera), batch):
         part = camera.frames(start, start + batch)
         yield from _render_batch(scene, part, settings, rasterizer, shown[start : start + batch], start)
@@ -80,7 +84,7 @@ def _render_batch(
 ) -> Iterator[RenderedFrame]:
     surface = scene_surface(scene, scene.source_camera(), settings, shown)
     first_is_source = index == 0 and shows_first_frame(scene.manifest, camera, settings)
-    for rendered in render_in_batches(rasterizer, surface, camera, with_depth=True):
+    for rendered in render_in_batches(rasterizer, surface, camera, with_depth=True, samples=settings.samples):
         if first_is_source:
             rendered, first_is_source = force_first_frame(rendered, surface.color[0]), False
         yield from _each_frame(rendered, index)
@@ -159,4 +163,5 @@ def _each_frame(rendered: RenderedBatch, index: int) -> Iterator[RenderedFrame]:
             rendered.color[offset].numpy(),
             rendered.mask[offset].numpy(),
             rendered.depth[offset].numpy(),
+            None if rendered.alpha is None else rendered.alpha[offset].numpy(),
         )

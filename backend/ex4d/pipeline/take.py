@@ -193,5 +193,5 @@ def _recorded(
         if frame.index == 0 and shows_nothing(frame.mask.mean()):
             note(nothing_seen_note())
         color.write(frame.color)
-        mask.write(frame.mask.astype(np.uint8) * 255)
+        mask.write(frame.soft_mask)
         yield frame

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -69,6 +69,14 @@ class RenderedBatch:
         """The batch with a function applied to each of its tensors."""
         depth, alpha = (None if values is None else change(values) for values in (self.depth, self.alpha))
         return RenderedBatch(change(self.color), change(self.mask), depth, alpha)
+
+
+def joined(parts: Sequence[RenderedBatch]) -> RenderedBatch:
+    """Batches, all with the same optional tensors, as one; none is copied if there is but one."""
+    if len(parts) == 1:
+        return parts[0]
+    names = [field.name for field in fields(RenderedBatch) if getattr(parts[0], field.name) is not None]
+    return RenderedBatch(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
 
 def page_locked_copy(values: torch.Tensor) -> torch.Tensor:

@@ -20,6 +20,9 @@ from ex4d_core.errors import Ex4dError
 REFERENCE_NEAR, REFERENCE_FAR = 1e-3, 1e3
 REFERENCE_SEEN_ALPHA = 125.0
 
+# With several samples of each pixel a frame is drawn in strips of rows, of this many samples: 128 MB of keys.
+STRIP_SAMPLES = 1 << 24
+
 
 class RasterizerUnavailableError(Ex4dError):
     """The requested rasterizer or device is not on this machine; the message says what to do."""

@@ -26,12 +26,22 @@ from ex4d.raster.frames import RenderedBatch
 from ex4d.raster.rasterizer import (
     REFERENCE_FAR,
     REFERENCE_NEAR,
+    STRIP_SAMPLES,
     camera_to_draw,
     cpu_cores,
     indexed_device,
     samples_to_draw,
 )
-from ex4d.raster.warp import antialiasing, clipping, drawing, projection, resolving, sampling, stretched_faces, unsnapped
+from ex4d.raster.warp import (
+    antialiasing,
+    clipping,
+    drawing,
+    projection,
+    resolving,
+    sampling,
+    stretched_faces,
+    unsnapped,
+)
 from ex4d.warp_start import start_warp
 from ex4d_core.cameras import CameraPath
 
@@ -39,8 +49,6 @@ from ex4d_core.cameras import CameraPath
 CUDA_BATCH_BYTES = 1 << 30
 BYTES_PER_VERTEX = 26  # snapped x, y and 1/z; EX-4D's alpha and exact x, y, or back limits and their queue
 BYTES_PER_PIXEL = 16  # depth-and-id key, and shares of antialiasing
-# With several samples of each pixel a frame is drawn in strips of rows, of this many samples: 128 MB of keys.
-STRIP_SAMPLES = 1 << 24
 BYTES_PER_PIECE = 16  # of a large face, or a face that is not snapped
 
 # How CUDA threads share the drawing; see `drawing.Work`. Values measured on an H200; none is critical.

@@ -49,11 +49,11 @@ def resolve_samples(
 ):
     """Write `RenderedBatch` from the n x n rays of each pixel, and depth where its array is not empty.
 
-    A pixel whose centre meets a source pixel of its own size shows that source pixel, and all of it, as with one sample:
-    the footage's own camera gives the footage back byte for byte.
+    A pixel whose centre meets a source pixel of its own size shows all of that source pixel and nothing else: the
+    footage's own camera reproduces the footage byte for byte, as with one sample.
 
-    Colours are averaged in sRGB, in which the footage was coded and is interpolated; on scenes with true views that was
-    the closer of the two (`scripts/measure_samples.py`). Threads are (frame, row, span of columns) of pixels.
+    Colours are averaged in sRGB, in which the footage was coded and is interpolated; that was closer to the true views
+    of most scenes than averages in linear light (docs/measured/rendering.md). Threads are (frame, row, span of columns) of pixels.
     """
     frame, row, first = wp.tid()
     samples = view.samples
