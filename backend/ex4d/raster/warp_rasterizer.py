@@ -19,9 +19,9 @@ import torch
 import warp as wp
 
 from ex4d.devices import NO_CUDA, Devices
-from ex4d.mesh import DepthSurface, thickness_kernel
+from ex4d.mesh import DepthSurface, edge_shares, thickness_kernel
 from ex4d.mesh.occlusion import MIN_INNER_ANGLE_DEGREES
-from ex4d.mesh.thickness import BackLimits, back_limits, pixel_angles
+from ex4d.mesh.thickness import back_limits, pixel_angles
 from ex4d.raster.frames import RenderedBatch
 from ex4d.raster.rasterizer import (
     REFERENCE_FAR,
@@ -97,6 +97,7 @@ class WarpRasterizer:
         self._warp_device = wp.device_from_torch(self.device)
         for kernels in (
             thickness_kernel,
+            edge_shares,
             projection,
             drawing,
             unsnapped,
@@ -184,8 +185,7 @@ class WarpRasterizer:
         Args:
             outputs: of these frames, colour (B, P, 3), and mask, depth and alpha (B, P), or (B, 0) where not asked for.
         """
-        known = surface.back_limits if surface.occlusion == "thickness" and surface.frames == 1 else None
-        source = inputs.source(surface, known)
+        source = inputs.source(surface)
         (width, height), step = drawn.size, drawn.strip_rows
         for top in range(0, height, step):
             strip = range(top, min(top + step, height))
@@ -319,15 +319,20 @@ class Inputs:
         """The inputs of some of the frames."""
         return Inputs(*(getattr(self, field.name)[part] for field in fields(self)))
 
-    def source(self, surface: DepthSurface, known: BackLimits | None = None) -> StructInstance:
-        """The kernels' `Source`; back limits are measured where the occlusion model needs them and none are given."""
+    def source(self, surface: DepthSurface) -> StructInstance:
+        """The kernels' `Source`; what the "thickness" model needs is measured, once for a surface of one frame."""
         source = projection.Source()
         source.depth, source.color = wp.from_torch(self.depth), wp.from_torch(self.color)
         source.border = wp.from_torch(self.border)
         source.ray_x, source.ray_y = wp.from_torch(self.ray_x), wp.from_torch(self.ray_y)
         if surface.occlusion == "thickness":
-            found = known or back_limits(self.depth, self.pixel_angles)
+            if surface.frames == 1:
+                found, shares = surface.back_limits, surface.edge_shares
+            else:
+                found = back_limits(self.depth, self.pixel_angles)
+                shares = edge_shares.edge_shares(self.depth, self.color, found.steps)
             source.limits, source.steps = wp.from_torch(found.limits), wp.from_torch(found.steps)
+            source.shares = wp.from_torch(shares)
         source.pixel_angles = wp.from_torch(self.pixel_angles)
         source.rows, source.columns = surface.grid_shape
         source.ring = surface.ring

@@ -48,7 +48,7 @@ FAR_OFF = wp.constant(0.0)  # beyond the guard band; in the `reference` conventi
 class Source:
     """A frame batch of the footage's surface: B frames, H x W pixels, a grid of R x C vertices.
 
-    limits and steps (see `BackLimits`) are empty except in the "thickness" model.
+    limits and steps (see `BackLimits`) and shares (see `edge_shares`) are empty except in the "thickness" model.
     """
 
     depth: wp.array3d(dtype=float)  # (B, H, W)
@@ -58,6 +58,7 @@ class Source:
     border: wp.array(dtype=float)  # (B,), depth of the outermost vertices
     limits: wp.array3d(dtype=float)  # (B, H, W)
     steps: wp.array3d(dtype=wp.uint8)  # (B, H, W)
+    shares: wp.array4d(dtype=wp.uint8)  # (B, H, W, 2)
     pixel_angles: wp.array2d(dtype=float)  # (B, 2)
     rows: int
     columns: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warp as wp
 
 from ex4d.raster.rasterizer import REFERENCE_SEEN_ALPHA
-from ex4d.raster.warp.cutting import nearest_source_pixel
+from ex4d.raster.warp.cutting import nearest_source_pixel, source_pixel_weights
 from ex4d.raster.warp.edge_rules import cross, face_corner, homogeneous_edge, meets
 from ex4d.raster.warp.projection import (
     EMPTY,
@@ -123,13 +123,17 @@ def shown_at(
         hit = resolve_hit(face.corners, frame, column, row, source, projected, view)
         if hit.front:
             own = hit.corner
-            if drawn_as_stretched and view.occlusion == THICKNESS:
+            reached = drawn_as_stretched and view.occlusion == THICKNESS and own < 0
+            if reached:
                 own = nearest_source_pixel(source, face, frame, column, row, projected, view)
             if own >= 0 and on_border(source, face.rows[own], face.columns[own]):
                 own = -1
             if own >= 0:
                 shown.seen = True
                 shown.color = source_color(source, frame, face.rows[own], face.columns[own])
+                if reached:
+                    weights = source_pixel_weights(source, face, own, frame, column, row, projected, view)
+                    shown.color = blend_cell(source, frame, face, weights)
             else:
                 hidden = drawn_as_stretched or index >= 2 * (source.rows - 1) * (source.columns - 1)  # or a cap
                 if view.occlusion == WATERTIGHT:
@@ -383,6 +387,19 @@ def blend(source: Source, frame: int, face: Face, weights: wp.vec3) -> wp.vec3:
         weights[0] * source_color(source, frame, face.rows[0], face.columns[0])
         + weights[1] * source_color(source, frame, face.rows[1], face.columns[1])
         + weights[2] * source_color(source, frame, face.rows[2], face.columns[2])
+    )
+
+
+@wp.func
+def blend_cell(source: Source, frame: int, face: Face, weights: wp.vec4) -> wp.vec3:
+    """The colour of the corners of a face's cell: top left, top right, bottom left, bottom right."""
+    row = wp.min(face.rows)
+    column = wp.min(face.columns)
+    return (
+        weights[0] * source_color(source, frame, row, column)
+        + weights[1] * source_color(source, frame, row, column + 1)
+        + weights[2] * source_color(source, frame, row + 1, column)
+        + weights[3] * source_color(source, frame, row + 1, column + 1)
     )
 
 

@@ -53,7 +53,9 @@ def resolve_samples(
     footage's own camera reproduces the footage byte for byte, as with one sample.
 
     Colours are averaged in sRGB, in which the footage was coded and is interpolated; that was closer to the true views
-    of most scenes than averages in linear light (docs/measured/rendering.md). Threads are (frame, row, span of columns) of pixels.
+    of most scenes than averages in linear light (docs/measured/rendering.md).
+
+    Threads are (frame, row, span of columns) of pixels.
     """
     frame, row, first = wp.tid()
     samples = view.samples
