@@ -24,7 +24,7 @@ SCRIPTS = Path(__file__).resolve().parent
 sys.path[:0] = [str(SCRIPTS), str(SCRIPTS.parent)]
 
 from ex4d.mesh import DepthSurface  # noqa: E402
-from ex4d.raster import Rasterizer, RenderedBatch, create_rasterizer  # noqa: E402
+from ex4d.raster import Rasterizer, create_rasterizer  # noqa: E402
 from ex4d.raster.speed import synthetic_camera, synthetic_surface  # noqa: E402
 from ex4d_core.cameras import CameraPath  # noqa: E402
 from ex4d_core.shot import MAX_SAMPLES  # noqa: E402

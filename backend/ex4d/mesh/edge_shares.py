@@ -1,8 +1,8 @@
 """Where inside a pixel a silhouette lies, by the pixel's colour.
 
-Depth says to which side of a silhouette a source pixel belongs, no finer. An enlarged picture would show these pixels as
-saw teeth. A camera mixes the colours of both sides in the pixels that a silhouette crosses, so how much of each side is
-in a pixel tells where in it the silhouette lies; `ex4d.raster.warp.contours` draws it there.
+Depth says to which side of a silhouette a source pixel belongs, no finer. An enlarged picture would show these pixels
+as saw teeth. A camera mixes the colours of both sides in the pixels that a silhouette crosses, so how much of each side
+is in a pixel tells where in it the silhouette lies; `ex4d.raster.warp.contours` draws it there.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ MIXTURE_ERROR = wp.constant(0.1)
 CODING_ERROR = wp.constant(3.0 * 8.0**2)
 UNKNOWN = wp.constant(-1.0)
 
-# Shares are kept in 8 bits, `NEAR_ALL` of a pixel that the near side covers; a pixel belongs to the side that depth says,
-# by at least a tenth.
+# Shares are kept in 8 bits, `NEAR_ALL` of a pixel that the near side covers; a pixel belongs to the side that depth
+# says, by at least a tenth.
 NEAR_ALL, NEAR_LEAST, FAR_MOST = wp.constant(255.0), wp.constant(140.0), wp.constant(115.0)
 
 
 def edge_shares(depth: torch.Tensor, color: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
     """Measure how much of each pixel beside a step belongs to the near side.
 
-    With p a pixel on the near side of a step, q its neighbour on the far side, p' the pixel before p and q' the one after
-    q on the same line: the share s of the near side in p is that of p' in its colour, c(p) = s c(p') + (1 - s) c(q'), by
-    least squares; of q, likewise. The mean counts where a pixel is beside several steps. All of p counts as near, and
-    nothing of q, where their colours do not tell: without contrast, or with colours that are no mixture.
+    With p a pixel on the near side of a step, q its neighbour on the far side, p' the pixel before p and q' the one
+    after q on the same line: the share s of the near side in p is that of p' in its colour, by least squares of
+    c(p) = s c(p') + (1 - s) c(q'); of q, likewise. The mean counts where a pixel is beside several steps. All of p
+    counts as near, and nothing of q, where their colours do not tell: without contrast, or where they are no mixture.
 
     Args:
         depth: (T, H, W) float32, along z.
