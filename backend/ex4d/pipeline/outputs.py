@@ -184,8 +184,9 @@ def render_movies(
 def _save_arrays(path: Path, views: Views) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as partial, translate_write_errors(path), open(partial, "wb") as file:
-        arrays = {"color": views.color, "mask": views.mask, "alpha": views.alpha}
-        np.savez_compressed(file, **arrays, coverage=views.visible_fraction)
+        np.savez_compressed(
+            file, color=views.color, mask=views.mask, alpha=views.alpha, coverage=views.visible_fraction
+        )
 
 
 def _movie_paths(folder: Path, name: str) -> tuple[Path, Path, Path]:

@@ -19,7 +19,8 @@ import torch
 import warp as wp
 
 from ex4d.devices import NO_CUDA, Devices
-from ex4d.mesh import DepthSurface, edge_shares, thickness_kernel
+from ex4d.mesh import DepthSurface, edge_shares_kernel, thickness_kernel
+from ex4d.mesh.edge_shares import edge_shares
 from ex4d.mesh.occlusion import MIN_INNER_ANGLE_DEGREES
 from ex4d.mesh.thickness import back_limits, pixel_angles
 from ex4d.raster.frames import RenderedBatch
@@ -97,7 +98,7 @@ class WarpRasterizer:
         self._warp_device = wp.device_from_torch(self.device)
         for kernels in (
             thickness_kernel,
-            edge_shares,
+            edge_shares_kernel,
             projection,
             drawing,
             unsnapped,
@@ -330,7 +331,7 @@ class Inputs:
                 found, shares = surface.back_limits, surface.edge_shares
             else:
                 found = back_limits(self.depth, self.pixel_angles)
-                shares = edge_shares.edge_shares(self.depth, self.color, found.steps)
+                shares = edge_shares(self.depth, self.color, found.steps)
             source.limits, source.steps = wp.from_torch(found.limits), wp.from_torch(found.steps)
             source.shares = wp.from_torch(shares)
         source.pixel_angles = wp.from_torch(self.pixel_angles)
