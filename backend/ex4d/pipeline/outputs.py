@@ -49,7 +49,7 @@ class Views:
     @property
     def visible_fraction(self) -> np.ndarray:
         """(T,) float64, share of each frame that the footage saw, 0 to 1."""
-        return self.mask.mean(axis=(1, 2))
+        return self.alpha.mean(axis=(1, 2)) / 255
 
     def save(self, path: str | Path, name: str = "view", *, overwrite: bool = False) -> None:
         """Write color_NAME.mp4, mask_NAME.mp4 and camera_NAME.npz into a folder, or everything into one .npz.
@@ -67,7 +67,7 @@ class Views:
         if is_arrays(path):
             _save_arrays(path, self)
             return
-        _write_movies(path, name, self.camera, self.fps, zip(self.color, self.mask, self.alpha, strict=True))
+        _write_movies(path, name, self.camera, self.fps, zip(self.color, self.alpha, strict=True))
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def render_views(
         color[frame.index], mask[frame.index], depth[frame.index] = frame.color, frame.mask, frame.depth
         alpha[frame.index] = frame.soft_mask
         progress(STAGE, frame.index + 1, len(camera))
-    if shows_nothing(mask[0].mean()):
+    if shows_nothing(alpha[0].mean() / 255):
         note(nothing_seen_note())
     return Views(color, mask, depth, camera, scene.manifest.fps, alpha)
 
@@ -174,7 +174,7 @@ def render_movies(
     require_render_target(folder, name, inputs=[*inputs, *files_of(scene)], overwrite=overwrite)
     how = {"first_frame": first_frame, "source_frames": source_frames, "device": device, "machine": machine}
     rendered = render_shot(scene, camera, settings, **how)
-    frames = ((frame.color, frame.mask, frame.soft_mask) for frame in rendered)
+    frames = ((frame.color, frame.soft_mask) for frame in rendered)
     movies = _write_movies(folder, name, camera, scene.manifest.fps, frames, progress)
     if shows_nothing(movies.visible_fraction[0]):
         note(nothing_seen_note())
@@ -199,10 +199,10 @@ def _write_movies(
     name: str,
     camera: CameraPath,
     fps: Fraction,
-    frames: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]],
+    frames: Iterable[tuple[np.ndarray, np.ndarray]],
     progress: Progress = ignore_progress,
 ) -> RenderedMovies:
-    """Write frames of colour, mask and soft mask."""
+    """Write frames of colour and soft mask."""
     folder.mkdir(parents=True, exist_ok=True)
     color_path, mask_path, camera_path = _movie_paths(folder, name)
     how = {"width": camera.width, "height": camera.height, "fps": fps, "metadata": {"ex4d_version": __version__}}
@@ -212,10 +212,10 @@ def _write_movies(
         VideoWriter(color_path, **how) as color_movie,
         VideoWriter(mask_path, **how) as mask_movie,
     ):
-        for color, mask, soft_mask in frames:
+        for color, soft_mask in frames:
             color_movie.write(color)
             mask_movie.write(soft_mask)
-            visible.append(mask.mean())
+            visible.append(soft_mask.mean() / 255)
             progress(STAGE, len(visible), len(camera))
         # All three are whole before the first one gets its name: a full disk leaves no mask without its colour.
         with translate_write_errors(camera_path):

@@ -33,6 +33,11 @@ class RenderedFrame:
         return self.mask.astype(np.uint8) * 255 if self.alpha is None else self.alpha
 
     @property
+    def visible_fraction(self) -> float:
+        """The share of the frame that the footage saw, 0 to 1."""
+        return float(self.mask.mean() if self.alpha is None else self.alpha.mean() / 255)
+
+    @property
     def whole(self) -> np.ndarray:
         """(H, W) bool, true where all of the pixel was seen: its colour is not that of an edge's one side."""
         return self.mask if self.alpha is None else self.alpha == 255
