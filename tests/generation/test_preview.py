@@ -1,9 +1,13 @@
 """The preview engine: seen pixels stay unchanged, the rest is filled smoothly from the background."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 
 from ex4d.generation import PreviewEngine
+from ex4d.generation.far_sides import far_side_weights
 from ex4d.generation.preview import HoleFiller
 from ex4d.raster import RenderedFrame
 from ex4d_core.shot import PreviewSettings
@@ -84,7 +88,7 @@ def test_the_previous_frame_leaves_no_ghost():
 @pytest.mark.parametrize("size", [(1, 1), (1, 17), (33, 2), (61, 127)])
 def test_odd_sizes_and_frames_without_seen_pixels(size):
     color, mask, depth = np.zeros((*size, 3), np.uint8), np.zeros(size, bool), np.full(size, np.inf, np.float32)
-    nothing = HoleFiller().fill_array(color, mask, depth)
+    nothing = HoleFiller().fill_frame(RenderedFrame(0, color, mask, depth))
     assert nothing.shape == (*size, 3)
     assert (nothing == nothing[0, 0]).all()
 
@@ -92,6 +96,34 @@ def test_odd_sizes_and_frames_without_seen_pixels(size):
 def test_the_same_frames_give_the_same_images():
     frames = [frame(index, (slice(10 + index, 40), slice(20, 60 + index))) for index in range(4)]
     assert all(np.array_equal(one, two) for one, two in zip(preview(*frames), preview(*frames), strict=True))
+
+
+def _sliding_scene() -> RenderedFrame:
+    """A near yellow thing slid to the left along a blue wall at a middle depth; others are nearer and farther."""
+    color, depth = np.full((HEIGHT, WIDTH, 3), (30, 60, 160), np.uint8), np.full((HEIGHT, WIDTH), 5.0, np.float32)
+    mask = np.ones((HEIGHT, WIDTH), bool)
+    depth[:12], depth[-4:, :8] = 50.0, 1.0
+    color[20:50, 42:50], depth[20:50, 42:50] = (250, 240, 20), 4.0
+    mask[20:50, 50:64] = False
+    return RenderedFrame(0, color * mask[..., None], mask, depth, np.array([1.0, 0.0, 0.0]))
+
+
+def test_near_things_do_not_glow_into_the_hole_that_they_left():
+    shown = _sliding_scene()
+    yellow, without = (
+        np.abs(preview(one)[0][22:48, 51:63].astype(float) - (30, 60, 160)).max()
+        for one in (shown, replace(shown, source_centre=None))
+    )
+    assert yellow < 40 and yellow < without / 2, "in the depth range of the whole frame both are near"
+
+
+def test_nothing_slid_across_the_cameras_path():
+    """The sky above a hole is farther than the wall beside it, and is no reason to leave the wall out."""
+    shown = _sliding_scene()
+    weights = far_side_weights(torch.from_numpy(shown.mask), torch.from_numpy(shown.depth), shown.source_centre)
+    assert weights[30, 70] == 1 and weights[30, 45] < 0.01
+    turned = far_side_weights(torch.from_numpy(shown.mask), torch.from_numpy(shown.depth), np.zeros(3))
+    assert (turned == 1).all(), "a camera that only turns slides nothing"
 
 
 def test_a_soft_edge_blends_what_was_seen_with_what_fills_the_rest():
@@ -103,7 +135,7 @@ def test_a_soft_edge_blends_what_was_seen_with_what_fills_the_rest():
         color[:, 30:45], depth[:, 30:45] = subject, 2.0
         alpha[:, 43], alpha[:, 44], alpha[:, 45:55] = 200, 57, 0
         color[alpha == 0] = 0
-        shown = RenderedFrame(0, color, alpha >= 128, depth, alpha)
+        shown = RenderedFrame(0, color, alpha >= 128, depth, alpha=alpha)
         (image,) = preview(shown)
         columns = image[HEIGHT // 2, :, 0].astype(float)
         assert columns[42] == subject and columns[60] == background
@@ -120,5 +152,7 @@ def test_marked_holes_show_through_soft_edges():
     alpha[20, 30:60] = 102
     color = shown.color.copy()
     color[20, 30:60] = 100
-    (image,) = preview(RenderedFrame(0, color, alpha >= 128, shown.depth, alpha), holes="mark", hole_color=(200, 0, 50))
+    (image,) = preview(
+        RenderedFrame(0, color, alpha >= 128, shown.depth, alpha=alpha), holes="mark", hole_color=(200, 0, 50)
+    )
     assert np.abs(image[20, 30:60].astype(int) - (160, 40, 70)).max() <= 1

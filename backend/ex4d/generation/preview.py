@@ -1,8 +1,9 @@
 """The preview engine: the render with its unseen regions filled smoothly or marked; takes seconds on any machine.
 
 Holes are filled by pull-push (Gortler et al., The Lumigraph, 1996): averages of seen pixels at ever coarser levels flow
-back into the holes. Two additions: a moving camera uncovers background, so farther pixels have larger weights; and
-where a hole persists its colour is smoothed over time, since its rim flickers with the mask.
+back into the holes. Two additions: a moving camera uncovers background, so farther pixels have larger weights, and
+those at a hole's near side hardly any (`far_sides.py`); and where a hole persists its colour is smoothed over time,
+since its rim flickers with the mask.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from torch.nn.functional import interpolate, pad
 
 from ex4d.generation.engine import EngineState, ProgressCallback
+from ex4d.generation.far_sides import far_side_weights
 from ex4d.raster import RenderedFrame
 from ex4d_core.shot import PreviewSettings
 
@@ -58,7 +60,7 @@ class PreviewEngine:
             if self.settings.holes == "mark":
                 filling = np.array(self.settings.hole_color, dtype=np.uint8)
             else:
-                filling = filler.fill_array(frame.color, frame.whole, frame.depth)
+                filling = filler.fill_frame(frame)
             if index >= done:
                 yield _over(frame, filling)
 
@@ -80,11 +82,14 @@ class HoleFiller:
     def __init__(self) -> None:
         self._previous: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
-    def fill_array(self, color: np.ndarray, mask: np.ndarray, depth: np.ndarray) -> np.ndarray:
-        """As `fill`, for arrays."""
-        return self.fill(torch.from_numpy(color), torch.from_numpy(mask), torch.from_numpy(depth)).numpy()
+    def fill_frame(self, frame: RenderedFrame) -> np.ndarray:
+        """As `fill`, for a frame of arrays."""
+        color, mask, depth = (torch.from_numpy(values) for values in (frame.color, frame.whole, frame.depth))
+        return self.fill(color, mask, depth, frame.source_centre).numpy()
 
-    def fill(self, color: torch.Tensor, mask: torch.Tensor, depth: torch.Tensor) -> torch.Tensor:
+    def fill(
+        self, color: torch.Tensor, mask: torch.Tensor, depth: torch.Tensor, source_centre: np.ndarray | None = None
+    ) -> torch.Tensor:
         """Compute the colours of a frame without holes, on the tensors' device.
 
         Computed at half the resolution: that takes a third of the time and is not visible in something so smooth.
@@ -93,12 +98,15 @@ class HoleFiller:
             color: (H, W, 3) uint8.
             mask: (H, W) bool, true = seen, all of the pixel: at an edge the colour is that of its near side.
             depth: (H, W) float32.
+            source_centre: (3,), see `RenderedFrame.source_centre`; without it all sides of a hole count alike.
 
         Returns:
             (H, W, 3) uint8; mid grey if nothing was ever seen.
         """
         height, width = mask.shape
         weight = _background_weight(mask, depth)
+        if source_centre is not None and not mask.all():
+            weight *= far_side_weights(mask, depth, source_centre)
         half = _downsample(torch.cat([color.permute(2, 0, 1) * weight, weight[None]])[None])
         filled = self._push(_pull(half))
         if not filled.is_cuda:

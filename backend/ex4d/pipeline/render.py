@@ -84,10 +84,11 @@ def _render_batch(
 ) -> Iterator[RenderedFrame]:
     surface = scene_surface(scene, scene.source_camera(), settings, shown)
     first_is_source = index == 0 and shows_first_frame(scene.manifest, camera, settings)
+    centres, first = source_centres(camera, surface), index
     for rendered in render_in_batches(rasterizer, surface, camera, with_depth=True, samples=settings.samples):
         if first_is_source:
             rendered, first_is_source = force_first_frame(rendered, surface.color[0]), False
-        yield from _each_frame(rendered, index)
+        yield from _each_frame(rendered, index, centres[index - first :])
         index += len(rendered.mask)
 
 
@@ -155,7 +156,16 @@ def nothing_seen_note() -> str:
     )
 
 
-def _each_frame(rendered: RenderedBatch, index: int) -> Iterator[RenderedFrame]:
+def source_centres(camera: CameraPath, surface: DepthSurface) -> np.ndarray:
+    """Where T cameras show the centre of the camera that saw each frame of a surface; (T, 3), homogeneous, pixels."""
+    seen_from = np.zeros((len(camera), 3))
+    if surface.camera_to_world is not None:
+        seen_from = surface.camera_to_world[:, :3, 3].cpu().numpy()
+    rotation, move = camera.world_to_camera[:, :3, :3], camera.world_to_camera[:, :3, 3]
+    return np.einsum("tij,tj->ti", camera.intrinsics, np.einsum("tij,tj->ti", rotation, seen_from) + move)
+
+
+def _each_frame(rendered: RenderedBatch, index: int, centres: np.ndarray) -> Iterator[RenderedFrame]:
     assert rendered.depth is not None, "rendered with depth"
     for offset in range(len(rendered.mask)):
         yield RenderedFrame(
@@ -163,5 +173,6 @@ def _each_frame(rendered: RenderedBatch, index: int) -> Iterator[RenderedFrame]:
             rendered.color[offset].numpy(),
             rendered.mask[offset].numpy(),
             rendered.depth[offset].numpy(),
+            centres[offset],
             None if rendered.alpha is None else rendered.alpha[offset].numpy(),
         )

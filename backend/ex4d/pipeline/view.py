@@ -15,7 +15,7 @@ from cachetools import LRUCache
 from ex4d.generation.preview import HoleFiller
 from ex4d.machine import MachineSettings
 from ex4d.mesh import DepthSurface
-from ex4d.pipeline.render import scene_surface
+from ex4d.pipeline.render import scene_surface, source_centres
 from ex4d.raster import Rasterizer, RenderedBatch, RenderMemoryError, create_rasterizer
 from ex4d.raster.batches import is_out_of_memory
 from ex4d_core.scene import PlacedFootage
@@ -66,7 +66,8 @@ class SceneViews:
         rasterizer = self._rasterizers[settings]
         try:
             surface = self._surface(settings, request.footage_frames[0], rasterizer.device)
-            return _shown(rasterizer.render(surface, camera, with_depth=True), request.preview)
+            (centre,) = source_centres(camera, surface)
+            return _shown(rasterizer.render(surface, camera, with_depth=True), request.preview, centre)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -83,12 +84,12 @@ class SceneViews:
         return self._surfaces[key]
 
 
-def _shown(rendered: RenderedBatch, settings: PreviewSettings) -> ShownFrame:
+def _shown(rendered: RenderedBatch, settings: PreviewSettings, source_centre: np.ndarray) -> ShownFrame:
     assert rendered.depth is not None, "rendered with depth"
     color, mask, depth = rendered.color[0], rendered.mask[0], rendered.depth[0]
     if settings.holes == "mark":
         filling = torch.tensor(settings.hole_color, dtype=torch.uint8, device=color.device)
     else:
-        filling = HoleFiller().fill(color, mask, depth)
+        filling = HoleFiller().fill(color, mask, depth, source_centre)
     image = torch.where(mask[..., None], color, filling)
     return ShownFrame(image.cpu().numpy(), float(mask.sum(dtype=torch.int64)) / mask.numel())

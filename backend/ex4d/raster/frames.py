@@ -18,6 +18,8 @@ class RenderedFrame:
         color: (H, W, 3) uint8 sRGB, black where nothing was seen.
         mask: (H, W) bool, true = seen.
         depth: (H, W) float32 along the new camera's z, scene units; infinite where there is no surface at all.
+        source_centre: (3,) float64, where this image shows the source camera's centre: homogeneous, in pixels; zeros
+            where both centres are one. None if it is not known.
         alpha: (H, W) uint8, as `RenderedBatch` has it.
     """
 
@@ -25,6 +27,7 @@ class RenderedFrame:
     color: np.ndarray
     mask: np.ndarray
     depth: np.ndarray
+    source_centre: np.ndarray | None = None
     alpha: np.ndarray | None = None
 
     @property
