@@ -105,7 +105,8 @@ class RenderSettings(Settings):
         OcclusionModel,
         Option(
             "what the space behind a discontinuity counts as: solid (watertight), empty (open), or solid to a "
-            "plausible depth (thickness; with rasterizer warp and convention centered only)"
+            "plausible depth (thickness; with rasterizer warp and convention centered only) (default: thickness; "
+            "watertight with the engine wan, whose weights were trained so, and where there is no thickness)"
         ),
     ] = "watertight"
     samples: Annotated[
@@ -134,6 +135,23 @@ class RenderSettings(Settings):
             raise RequestError(
                 "rasterizer nvdiffrast cannot draw occlusion thickness: use rasterizer warp, or watertight or open"
             )
+
+
+def default_occlusion(engine: str, convention: str, rasterizer: str = "auto") -> OcclusionModel:
+    """The occlusion model where nobody chose one.
+
+    "thickness" is closest to what a camera would have seen (docs/measured/rendering.md), and EX-4D's weights were
+    trained with masks of solid space. `RenderSettings` keep "watertight" as their own default, since requests of before
+    leave it out.
+
+    Args:
+        engine: renders, coverage and views are previews.
+        convention: "reference" has no thickness.
+        rasterizer: "nvdiffrast" has none either.
+    """
+    if engine == "wan" or convention == "reference" or rasterizer == "nvdiffrast":
+        return "watertight"
+    return "thickness"
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from ex4d_core.shot import MAX_FRAMES, MAX_LABEL
 
 DepthLayout = Literal["array", "exr", "png", "estimator"]
 InvalidDepth = Literal["error", "far"]
+NoiseFilter = Literal["auto", "on", "off"]
 MistFalloff = Literal["linear", "quadratic", "inverse-quadratic"]
 
 DEPTH_LAYOUTS: tuple[str, ...] = get_args(DepthLayout)
@@ -30,9 +31,15 @@ INVALID_DEPTH: tuple[str, ...] = get_args(InvalidDepth)
 MIST_FALLOFFS: dict[MistFalloff, float] = {"linear": 1.0, "quadratic": 2.0, "inverse-quadratic": 0.5}
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mts", ".mxf", ".ogv")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".exr", ".tif", ".tiff", ".webp", ".bmp")
-# A moving source camera is one file of these kinds, or one of COLMAP's pairs under their usual names.
+# A moving source camera is one file of these kinds, or one of COLMAP's models under their usual names. Those with
+# points come first; older sides do not know them.
 CAMERA_SUFFIXES = (".npz", ".json")
-COLMAP_MODELS = (("cameras.bin", "images.bin"), ("cameras.txt", "images.txt"))
+COLMAP_MODELS = (
+    ("cameras.bin", "images.bin", "points3D.bin"),
+    ("cameras.txt", "images.txt", "points3D.txt"),
+    ("cameras.bin", "images.bin"),
+    ("cameras.txt", "images.txt"),
+)
 LAYOUT_SUFFIXES: dict[str, tuple[str, ...]] = {"array": (".npz", ".npy"), "exr": (".exr",), "png": (".png",)}
 
 
@@ -88,6 +95,7 @@ class DepthSettings(Settings):
         refine_edges: sharpen blurred depth edges along the image's.
         temporal_alignment: align per-image depth over time.
         full_precision: run the estimator in float32 on a GPU, too.
+        noise_filter: smooth depth whose pixels are noisy: what is estimated ("auto"), that of files as well, or none.
 
     Raises:
         RequestError: a field of the wrong type or out of range, or fields that do not go together.
@@ -129,6 +137,10 @@ class DepthSettings(Settings):
         Option("do not align per-image depth over time", flag="--no-temporal-alignment", aliases=("--no-steady",)),
     ] = True
     full_precision: Annotated[bool, Option("estimate in float32 on a GPU too: slower, more memory")] = False
+    noise_filter: Annotated[
+        NoiseFilter,
+        Option("smooth noise in the pixels of depth: in estimated depth (auto), in files as well (on), or not at all"),
+    ] = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -136,6 +148,13 @@ class DepthSettings(Settings):
             raise RequestError(f"a mist pass is EXR files, and not inverse; not layout {self.layout}")
         if self.layout == "estimator" and not self.estimator:
             raise RequestError("estimator must be a name, or auto, for depth of layout estimator")
+
+    def to_wire(self) -> dict[str, Any]:
+        """Plain values for msgpack and JSON; without what is at its default and older sides refuse."""
+        values = super().to_wire()
+        if self.noise_filter == "auto":
+            del values["noise_filter"]
+        return values
 
 
 def depth_layout(path: Path) -> DepthLayout:

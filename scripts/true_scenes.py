@@ -116,7 +116,7 @@ def load_scenes(folder: Path | None = None) -> list[TrueScene]:
     """The committed scenes, and those of a folder of .npz files."""
     return [
         *(load_committed(name) for name in COMMITTED),
-        *(load_scene(path) for path in sorted(folder.glob("*.npz")) if folder is not None),
+        *(load_scene(path) for path in (sorted(folder.glob("*.npz")) if folder is not None else ())),
     ]
 
 

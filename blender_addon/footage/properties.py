@@ -146,6 +146,11 @@ class EX4D_Footage(bpy.types.PropertyGroup):
             ("FILE", "Static or File", "A static camera, or the file of one that moved"),
             ("CLIP", "Solved Clip", "The solved camera of the movie clip, without its lens distortion"),
             ("OBJECT", "Object", "An animated camera of this file, imported from another program, say"),
+            (
+                "SOLVE",
+                "Solve on Backend",
+                "Find how the camera moved in the footage itself, by what stands still in it",
+            ),
         ),
         default="FILE",
     )
@@ -171,6 +176,11 @@ class EX4D_Footage(bpy.types.PropertyGroup):
         "empty for a static camera",
         subtype="FILE_PATH",
         options=PATH_OPTIONS,
+    )
+    use_poses: bpy.props.BoolProperty(
+        name="Estimated Camera",
+        description="Without a camera file, take the camera that the estimator finds, if it can; turn off for a tripod",
+        default=True,
     )
     camera_scale: bpy.props.FloatProperty(
         name="Camera Scale",

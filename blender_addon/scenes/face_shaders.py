@@ -33,6 +33,25 @@ bool is_stretched()
   return abs(dot(normal, ray)) < EDGE_ON && dot(ray, to_viewer) >= SAME_RAY;
 }
 """
+# With `BackLimits` of a scene: whether the space here, on a stretched face, is behind the near side of a silhouette and
+# no deeper than its object is taken to be. The face lies between the centres of two to four pixels.
+_SOLID = """
+bool is_solid()
+{
+  ivec2 size = textureSize(distances, 0);
+  ivec2 first = ivec2(floor(vec2(texture_place.x, 1.0 - texture_place.y) * vec2(size) - 0.5 + 1e-3));
+  float reach = length(position - eye);
+  for (int corner = 0; corner < 4; corner++) {
+    ivec2 place = clamp(first + ivec2(corner & 1, corner >> 1), ivec2(0), size - 1);
+    float share = texelFetch(beyond, place, 0).r;
+    float front = texelFetch(distances, place, 0).r;
+    if (share > 0.0 && front <= reach * 1.00001 && reach <= front * (1.0 + share)) {
+      return true;
+    }
+  }
+  return false;
+}
+"""
 STRETCHED = """
 void main()
 {
@@ -62,12 +81,47 @@ void main()
 }
 """
 
+SEEN_AND_SOLID = (
+    _SOLID
+    + """
+void main()
+{
+  bool unseen = is_stretched();
+  if (unseen && !is_solid()) {
+    discard;
+  }
+  fragment_color = unseen ? color : vec4(textureLod(footage, texture_place, 0.0).rgb, 1.0);
+}
+"""
+)
+UNSEEN = (
+    _SOLID
+    + """
+void main()
+{
+  vec4 behind = texelFetch(seen, ivec2(gl_FragCoord.xy), 0);
+  if (!is_stretched()) {
+    discard;
+  }
+  fragment_color = is_solid() ? color : mix(color, behind, behind.a);
+}
+"""
+)
+
+# The textures that each of them samples.
+_SAMPLERS = {
+    GHOST: ("seen",),
+    SEEN: ("footage",),
+    SEEN_AND_SOLID: ("footage", "distances", "beyond"),
+    UNSEEN: ("seen", "distances", "beyond"),
+}
+
 # Compiled, by their fragment sources.
 face_shaders: dict[str, gpu.types.GPUShader] = {}
 
 
 def face_shader(fragment: str) -> Any:
-    """The shader of a fragment source: `STRETCHED`, `GHOST` or `SEEN`."""
+    """The shader of a fragment source: `STRETCHED`, `GHOST`, `SEEN`, `SEEN_AND_SOLID` or `UNSEEN`."""
     if fragment not in face_shaders:
         info = gpu.types.GPUShaderCreateInfo()
         info.push_constant("MAT4", "object_to_screen")
@@ -77,12 +131,10 @@ def face_shader(fragment: str) -> Any:
         info.define("EDGE_ON", f"{math.sin(math.radians(STRETCHED_DEGREES)):.9f}")
         info.define("SAME_RAY", f"{-math.cos(math.radians(ALIGNED_DEGREES)):.9f}")
         info.define("DEPTH_OFFSET", f"{DEPTH_OFFSET:.9f}")
-        if fragment == SEEN:
-            info.sampler(0, "FLOAT_2D", "footage")
-        else:
+        if fragment != SEEN:
             info.push_constant("VEC4", "color")
-        if fragment == GHOST:
-            info.sampler(0, "FLOAT_2D", "seen")
+        for slot, name in enumerate(_SAMPLERS.get(fragment, ())):
+            info.sampler(slot, "FLOAT_2D", name)
         varyings = gpu.types.GPUStageInterfaceInfo("ex4d_face")
         varyings.smooth("VEC3", "position")
         varyings.smooth("VEC2", "texture_place")

@@ -13,6 +13,7 @@ from ex4d_core.shot import (
     RequestError,
     ShotRequest,
     WanSettings,
+    default_occlusion,
     wan_preset,
 )
 from ex4d_core.trajectories import Trajectory, build_path
@@ -27,6 +28,14 @@ def request(**changes) -> ShotRequest:
 
 def over_the_wire(values: dict) -> ShotRequest:
     return ShotRequest.from_wire(msgpack.unpackb(msgpack.packb(values)))
+
+
+def test_the_default_occlusion_is_the_engines_where_it_exists():
+    assert default_occlusion("preview", "centered") == "thickness"
+    assert default_occlusion("wan", "centered") == "watertight"
+    for convention, rasterizer in (("reference", "auto"), ("centered", "nvdiffrast")):
+        occlusion = default_occlusion("preview", convention, rasterizer)
+        RenderSettings(rasterizer, convention, occlusion=occlusion)  # it can be rendered
 
 
 def test_a_request_is_the_same_on_the_other_side():

@@ -159,7 +159,7 @@ def _add_render_arguments(parser: argparse.ArgumentParser) -> None:
     ours.add_argument(
         "--depth", type=Path, help="known depth along z: .npz or .npy (T,H,W), or a folder of EXR or 16-bit PNG files"
     )
-    skip = ("refine_edges", "temporal_alignment", "full_precision")
+    skip = ("refine_edges", "temporal_alignment", "full_precision", "noise_filter")
     add_flags(ours, DepthSettings, skip=skip, estimator=DEPTHCRAFTER)
     add_accept_licence_argument(ours)
     ours.add_argument("--models", type=Path, metavar="FOLDER", help=_MODELS_HELP)
@@ -221,9 +221,10 @@ def _chosen_weights(options: argparse.Namespace) -> dict[str, Path]:
 
 
 def _depth_settings(options: argparse.Namespace) -> DepthSettings:
-    """Depth as the original has it: neither sharpened along edges nor aligned over time."""
+    """Depth as the original has it: neither smoothed, nor sharpened along edges, nor aligned over time."""
     layout = "estimator" if options.depth is None else depth_layout(options.depth)
-    return settings_from(options, DepthSettings, layout=layout, refine_edges=False, temporal_alignment=False)
+    plain = {"refine_edges": False, "temporal_alignment": False, "noise_filter": "off"}
+    return settings_from(options, DepthSettings, layout=layout, **plain)
 
 
 def _without_effect(options: argparse.Namespace) -> list[str]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 SUMMARY = "build a scene folder from footage and its depth"
 _ESTIMATOR_FIELDS = ("estimator", "licence", "refine_edges", "temporal_alignment", "full_precision")
-_DEPTH_FIELDS = ("scale", "inverse", "invalid", "key")
+_DEPTH_FIELDS = ("scale", "inverse", "invalid", "key", "noise_filter")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_dry_run_argument(parser)
     lens = ("fov_degrees", "focal_mm", "sensor_mm", "focal_px")
-    add_flags(parser, ReconstructionSettings, skip=(*lens, "camera_scale"))
+    add_flags(parser, ReconstructionSettings, skip=(*lens, "camera_scale", "camera_motion"))
 
     depth = parser.add_argument_group("depth")
     depth.add_argument(
@@ -91,11 +91,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "intrinsics (default: from the camera file, depth files or footage, else a field of view of 50 degrees; with "
         "--convention reference EX-4D's focal length of 500 pixels)"
     )
-    add_flags(lens_group, ReconstructionSettings, skip=("name", "convention", "camera_scale"))
+    add_flags(lens_group, ReconstructionSettings, skip=("name", "convention", "camera_scale", "camera_motion"))
 
 
 def run(options: argparse.Namespace, report: Report) -> int:
-    from ex4d.pipeline.reconstruct import SourcePaths, reconstruct
+    from ex4d.pipeline.reconstruct import reconstruct
+    from ex4d.pipeline.source_paths import SourcePaths
 
     path = options.footage.resolve()
     if not path.name:
@@ -134,6 +135,8 @@ def _refuse_useless_options(options: argparse.Namespace) -> None:
         refuse_without_effect(options, ["mist_falloff"], "without --mist")
     if not options.source_camera:
         refuse_without_effect(options, ["camera_scale"], "without --source-camera")
+    else:
+        refuse_without_effect(options, ["camera_motion"], "with --source-camera, which has the poses")
     if options.focal_mm is None:
         refuse_without_effect(options, ["sensor_mm"], "without --focal-mm")
 
@@ -179,6 +182,8 @@ def _report_scene(scene: Scene, folder: Path, report: Report) -> None:
         {"source": origin["depth"], "licence": origin["depth licence"]},
         f"{origin['depth']}; licence: {origin['depth licence']}",
     )
+    if "source camera" in origin:
+        report.add("source_camera", {"source": origin["source camera"]}, origin["source camera"])
     report.add(
         "lens", {"focal_px": focal, "source": origin["focal length"]}, f"{focal:.1f} px, from {origin['focal length']}"
     )

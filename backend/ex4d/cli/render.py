@@ -68,5 +68,6 @@ def run(options: argparse.Namespace, report: Report) -> int:
         visible = movies.visible_fraction
     percent = 100 * visible
     seen = f"{percent.mean():.1f} % on average, {percent.min():.1f} % in frame {percent.argmin()}"
+    report.add("occlusion", settings.occlusion)
     report.add("visible_fraction", visible, seen)
     return 0

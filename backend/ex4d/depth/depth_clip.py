@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from ex4d.media import FootageInfo, read_frames
+from ex4d_core.cameras import CameraPath
 from ex4d_core.errors import Ex4dError
 
 # Called with frames done and frames in all; what it raises ends the work.
@@ -39,6 +40,9 @@ class DepthClip:
         read: starts a new iteration over the stored depth: final, or, with `refine`, (h, w) of any size.
         refine: stored depth (h, w) and its frame (H, W, 3) uint8 to final depth (H, W); None where that is stored.
         notes: sentences for the artist about what was found in the footage, such as cuts.
+        camera: the moving camera that filmed it, where the source finds it out: one pose for each frame in the unit of
+            the depth, for images of the footage's size, with `intrinsics`; the first frame's camera is the world. None
+            where the source has no poses.
 
     Raises:
         DepthError: while iterating, when a frame turns out to be damaged or to hold invalid values.
@@ -52,6 +56,7 @@ class DepthClip:
     read: Callable[[], Iterator[np.ndarray]]
     refine: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
     notes: tuple[str, ...] = ()
+    camera: CameraPath | None = None
 
     def __iter__(self) -> Iterator[np.ndarray]:
         if self.refine is None:
@@ -77,6 +82,7 @@ class DepthClip:
             self,
             footage=replace(self.footage, frames=frames),
             intrinsics=None if self.intrinsics is None else self.intrinsics[:frames],
+            camera=None if self.camera is None else self.camera.frames(0, frames),
             read=lambda: islice(self.read(), frames),
         )
 

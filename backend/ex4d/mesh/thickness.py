@@ -14,12 +14,7 @@ import warp as wp
 
 from ex4d.mesh.thickness_kernel import measure_silhouettes
 from ex4d.warp_start import start_warp
-
-# A round body is as deep behind its silhouette as its radius, half its width. A camera that turns by an angle a around
-# it sees tan(a / 2) of that depth, all of it at 90 degrees only: below that this errs towards solid.
-THICKNESS_RATIO = 0.5
-# Nothing wider than this share of the image's longer side is measured: a wall or the ground has no thickness to find.
-WIDEST_SHARE = 0.25
+from ex4d_core.thickness_rule import THICKNESS_RATIO, WIDEST_SHARE
 
 
 @dataclass(frozen=True)

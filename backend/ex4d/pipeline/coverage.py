@@ -92,7 +92,7 @@ class SceneCoverage:
         if index == 0 and shows_first_frame(self._scene.manifest, camera, settings):
             seen[0] = 1.0
         source = self._source.at(shown)
-        return PathCoverage(seen, view_angles(source, camera, self._scene.manifest.subject_distance))
+        return PathCoverage(seen, view_angles(source, camera, self._scene.manifest.pivot_distance))
 
     def _drawn(self, request: ShotRequest, missing: list[int]) -> list[float]:
         """On a GPU, frames that follow each other at once."""

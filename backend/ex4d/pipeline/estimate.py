@@ -194,6 +194,8 @@ def estimate_scene(
         return replace(known, seconds=None, memory_bytes=memory + 2 * network, basis=(why,))
     each = _ESTIMATOR_SECONDS.get(estimator)
     why = f"time of {estimator} from figures measured on one H200; other GPUs are slower"
+    if each is None:
+        why = f"no figure is known for the time of {estimator}"
     return replace(
         known,
         seconds=None if each is None else 2 * seconds + each * frames,  # the footage is decoded twice
