@@ -32,6 +32,7 @@ MAX_SIDE = 8192
 MAX_LABEL = 200
 MAX_PROMPT = 5000
 MAX_LORAS = 8
+MAX_SAMPLES = 4
 
 RasterizerName = Literal["auto", "warp", "nvdiffrast"]
 Convention = Literal["centered", "reference"]
@@ -84,6 +85,9 @@ class RenderSettings(Settings):
             "boundary" (faces that are mostly depth).
         occlusion: what the space behind a discontinuity counts as: "watertight" (solid, as in EX-4D), "open" (empty)
             or "thickness" (solid to a plausible depth; "centered" convention and rasterizer "warp" only).
+        samples: rays of each pixel, per axis, in takes and renders: their mean is its colour, and how many of them saw
+            the footage its share of the mask. 1 in the "reference" convention, which is antialiased as EX-4D is;
+            views and coverage have 1 whatever this is.
         licence: what the result is for; some rasterizers are for research only. None leaves it to the machine.
         clean: whether masks lose their specks and, in takes and renders, are held steady over time ("centered"
             convention only). None leaves it to the engine: wan's masks stay as they are, others are cleaned.
@@ -110,6 +114,11 @@ class RenderSettings(Settings):
             "watertight with the engine wan, whose weights were trained so, and where there is no thickness)"
         ),
     ] = "watertight"
+    samples: Annotated[
+        int,
+        Range(1, MAX_SAMPLES),
+        Option("rays of each pixel, per axis: 3 is antialiased, with soft mask edges; 1 is fastest", metavar="N"),
+    ] = 3
     licence: Annotated[
         Licence | None,
         Option(
@@ -133,6 +142,8 @@ class RenderSettings(Settings):
             raise RequestError(
                 "clean does not exist in the reference convention: leave it out, or use the centered convention"
             )
+        if self.convention == "reference":
+            object.__setattr__(self, "samples", 1)
         if self.occlusion == "thickness" and self.convention == "reference":
             raise RequestError(
                 "occlusion thickness does not exist in the reference convention: use watertight or open, or the "
@@ -389,14 +400,27 @@ class ShotRequest(Settings):
     def to_wire(self) -> dict[str, Any]:
         """Plain values for msgpack and JSON; without what older sides refuse, where it says nothing.
 
-        That is source frames that are consecutive, and cleaning that the engine decides.
+        That is source frames that are consecutive, one sample of each pixel, and cleaning that the engine decides.
         """
         values = super().to_wire()
         if self.source_frames is None:
             del values["source_frames"]
+        if self.render.samples == 1:
+            del values["render"]["samples"]
         if self.render.clean is None:
             del values["render"]["clean"]
         return values
+
+    @classmethod
+    def from_wire(cls, values: object) -> ShotRequest:
+        """Check and rebuild what `to_wire` gave, here or in an older version, which had one sample of each pixel.
+
+        Raises:
+            RequestError: any field is missing, unknown, of the wrong type or out of range.
+        """
+        if isinstance(values, Mapping) and isinstance(render := values.get("render", {}), Mapping):
+            values = {**values, "render": {"samples": 1, **render}}
+        return super().from_wire(values)
 
     @property
     def settled_render(self) -> RenderSettings:

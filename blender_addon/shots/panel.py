@@ -92,6 +92,9 @@ class EX4D_PT_shots(SidebarPanel, Panel):
         scene_object, _ = shot_objects(context)
         convention = link_of(scene_object).convention if scene_object is not None else ""
         draw_text(layout, meaning_of(shot.occlusion, convention), context)
+        samples = layout.row()
+        samples.active = convention != "reference"  # which has its own antialiasing
+        samples.prop(shot, "samples")
 
 
 CLASSES = (EX4D_UL_shots, EX4D_MT_shots, EX4D_PT_shots)

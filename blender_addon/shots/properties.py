@@ -12,6 +12,8 @@ from typing import Any
 
 import bpy
 
+from ex4d_core.shot import MAX_SAMPLES, RenderSettings
+
 from ..blender_types import BlenderScene
 from ..scenes.link import is_scene_object
 from .final_settings import EX4D_Final
@@ -19,7 +21,7 @@ from .occlusion import occlusion_property
 from .source_time import copy_time, follow_time, rename_animation
 
 # The settings that a new shot copies.
-_SETTINGS = ("scene_object", "use_range", "frame_start", "frame_end", "holes", "hole_color", "occlusion")
+_SETTINGS = ("scene_object", "use_range", "frame_start", "frame_end", "holes", "hole_color", "occlusion", "samples")
 DEFAULT_LABEL = "take"
 
 
@@ -121,6 +123,13 @@ class EX4D_Shot(bpy.types.PropertyGroup):
         default=(1.0, 0.0, 1.0),
     )
     occlusion: occlusion_property
+    samples: bpy.props.IntProperty(
+        name="Samples",
+        description="Rays of each pixel, horizontally and vertically; more give smoother edges, 1 is fastest",
+        default=RenderSettings().samples,
+        min=1,
+        max=MAX_SAMPLES,
+    )
     final: bpy.props.PointerProperty(description="Settings for final takes of the shot", type=EX4D_Final)
 
 

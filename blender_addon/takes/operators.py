@@ -63,6 +63,7 @@ class _SendsTake(AsksForProjectFolder, NeedsShot):
             engine=self.engine,
             label=shot.label,
             occlusion=shot.occlusion,
+            samples=shot.samples,
             cuts=shot_cuts(context, frame_start, frame_end),
         )
         if mismatch := camera_mismatch(context):

@@ -45,13 +45,14 @@ def build_request(
     engine: EngineName = "preview",
     label: str = "",
     occlusion: str = AUTOMATIC,
+    samples: int = 1,
     cuts: Sequence[Cut] = (),
 ) -> tuple[Scene, ShotRequest]:
     """The opened scene package, and the request to shoot it with a Blender camera.
 
     Args:
         frame_start, frame_end: Blender frames, both included.
-        occlusion: as the shot has it.
+        occlusion, samples: as the shot has them.
         cuts: the cameras of these frames, if ``camera`` does not shoot them all.
         source_frames: footage frame of each, from 0; None where time runs as it was filmed.
 
@@ -72,7 +73,7 @@ def build_request(
         camera=sample_cuts(cuts or [Cut(camera, frame_start, frame_end)], scene_object),
         first_frame=frame_start - first if source_frames is None else 0,
         source_frames=source_frames,
-        render=render_settings(scene, occlusion, engine),
+        render=render_settings(scene, occlusion, engine, samples),
         engine=engine,
         preview=preview or PreviewSettings(),
         wan=wan or WanSettings(),
@@ -81,20 +82,24 @@ def build_request(
     return scene, request
 
 
-def render_settings(package: Scene, occlusion: str = AUTOMATIC, engine: EngineName = "preview") -> RenderSettings:
+def render_settings(
+    package: Scene, occlusion: str = AUTOMATIC, engine: EngineName = "preview", samples: int = 1
+) -> RenderSettings:
     """How a package is rendered: as it was built, for the purpose that the preferences state.
 
     Args:
         package: the scene package.
         occlusion: as the shot has it.
         engine: decides what an automatic occlusion model is; coverage and views are previews.
+        samples: of each pixel, per axis, in takes; coverage and views have one.
 
     Raises:
         RequestError: the package does not have that occlusion model.
     """
     convention = package.manifest.convention
     model = occlusion_of(occlusion, engine, convention)
-    return RenderSettings.from_wire({"convention": convention, "licence": chosen_licence(), "occlusion": model})
+    values = {"convention": convention, "licence": chosen_licence(), "occlusion": model, "samples": samples}
+    return RenderSettings.from_wire(values)
 
 
 def shot_range(scene: bpy.types.Scene, scene_object: bpy.types.Object) -> tuple[int, int]:

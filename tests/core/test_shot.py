@@ -179,3 +179,19 @@ def test_cleaning_travels_only_where_a_shot_decides_it():
     assert "clean" not in request().to_wire()["render"]  # which older sides would refuse
     sent = request(render=RenderSettings(clean=False))
     assert over_the_wire(sent.to_wire()).render == sent.render
+
+
+def test_samples_are_left_out_where_there_is_one_which_is_what_older_sides_have():
+    assert request().render.samples == 3
+    sent = request(render=RenderSettings(samples=1)).to_wire()
+    assert "samples" not in sent["render"] and over_the_wire(sent).render.samples == 1
+    assert over_the_wire(request().to_wire()).render.samples == 3
+    assert over_the_wire({**sent, "render": {}}).render.samples == 1
+    without = {name: value for name, value in sent.items() if name != "render"}
+    assert over_the_wire(without).render.samples == 1
+
+
+def test_the_reference_convention_has_one_sample():
+    assert RenderSettings(convention="reference", samples=4).samples == 1
+    with pytest.raises(RequestError, match="samples must be a whole number from 1 to 4, not 5"):
+        RenderSettings(samples=5)

@@ -48,7 +48,9 @@ class PreviewEngine:
         done: int = 0,
         state: EngineState | None = None,
     ) -> Iterator[np.ndarray]:
-        """Yield each rendered frame at once, its seen pixels unchanged; see `Engine.generate`.
+        """Yield each rendered frame at once, all that was seen unchanged; see `Engine.generate`.
+
+        A pixel of which a part was seen shows the filling in the rest of it, so that edges are as soft as in the mask.
 
         Filling depends on the frames before. It takes a fraction of the time that rendering does, so frames that are
         done are filled again for the next ones, and no state is kept.
@@ -60,7 +62,18 @@ class PreviewEngine:
             else:
                 filling = filler.fill_frame(frame)
             if index >= done:
-                yield np.where(frame.mask[..., None], frame.color, filling)
+                yield _over(frame, filling)
+
+
+def _over(frame: RenderedFrame, filling: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8: what was seen over a filling, by the share of each pixel that was."""
+    if frame.alpha is None:
+        return np.where(frame.mask[..., None], frame.color, filling)
+    image = np.where(frame.whole[..., None], frame.color, filling)
+    edge = (frame.alpha > 0) & ~frame.whole
+    share = frame.alpha[edge][:, None].astype(np.float32) / 255
+    image[edge] = share * frame.color[edge] + (1 - share) * image[edge] + 0.5
+    return image
 
 
 class HoleFiller:
@@ -71,7 +84,7 @@ class HoleFiller:
 
     def fill_frame(self, frame: RenderedFrame) -> np.ndarray:
         """As `fill`, for a frame of arrays."""
-        color, mask, depth = (torch.from_numpy(values) for values in (frame.color, frame.mask, frame.depth))
+        color, mask, depth = (torch.from_numpy(values) for values in (frame.color, frame.whole, frame.depth))
         return self.fill(color, mask, depth, frame.source_centre).numpy()
 
     def fill(
@@ -83,7 +96,7 @@ class HoleFiller:
 
         Args:
             color: (H, W, 3) uint8.
-            mask: (H, W) bool, true = seen.
+            mask: (H, W) bool, true = seen, all of the pixel: at an edge the colour is that of its near side.
             depth: (H, W) float32.
             source_centre: (3,), see `RenderedFrame.source_centre`; without it all sides of a hole count alike.
 

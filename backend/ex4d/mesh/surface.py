@@ -138,6 +138,13 @@ class DepthSurface:
 
         return back_limits(self.depth, pixel_angles(self.intrinsics).to(self.device))
 
+    @cached_property
+    def edge_shares(self) -> torch.Tensor:
+        """Where silhouettes lie inside pixels in the "thickness" model, measured on the depth's device."""
+        from ex4d.mesh.edge_shares import edge_shares  # imports Warp
+
+        return edge_shares(self.depth, self.color, self.back_limits.steps)
+
     def frame_range(self, start: int, stop: int) -> DepthSurface:
         """The surface of frames start..stop-1, as views: nothing is copied or computed again."""
         part = slice(start, stop)

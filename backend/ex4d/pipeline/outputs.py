@@ -28,11 +28,12 @@ class Views:
     """A scene as new cameras see it, in memory.
 
     Attributes:
-        color: (T, H, W, 3) uint8 sRGB, black where nothing was seen.
-        mask: (T, H, W) bool, true where the footage was seen.
+        color: (T, H, W, 3) uint8 sRGB, black where nothing was seen; where a part of the pixel was, the colour of that.
+        mask: (T, H, W) bool, true where the footage was seen: at least half of the pixel.
         depth: (T, H, W) float32 along the new cameras' z, scene units; infinite where there is no surface.
         camera: the cameras.
         fps: frame rate of the footage.
+        alpha: (T, H, W) uint8, the share of each pixel that was seen, of 255; 255 or 0 with one sample of each pixel.
     """
 
     color: np.ndarray
@@ -40,6 +41,7 @@ class Views:
     depth: np.ndarray
     camera: CameraPath
     fps: Fraction
+    alpha: np.ndarray
 
     def __len__(self) -> int:
         return len(self.color)
@@ -47,7 +49,7 @@ class Views:
     @property
     def visible_fraction(self) -> np.ndarray:
         """(T,) float64, share of each frame that the footage saw, 0 to 1."""
-        return self.mask.mean(axis=(1, 2))
+        return self.alpha.mean(axis=(1, 2)) / 255
 
     def save(self, path: str | Path, name: str = "view", *, overwrite: bool = False) -> None:
         """Write color_NAME.mp4, mask_NAME.mp4 and camera_NAME.npz into a folder, or everything into one .npz.
@@ -63,9 +65,9 @@ class Views:
         path = Path(path)
         require_render_target(path, name, overwrite=overwrite)
         if is_arrays(path):
-            _save_arrays(path, self.color, self.mask)
+            _save_arrays(path, self)
             return
-        _write_movies(path, name, self.camera, self.fps, zip(self.color, self.mask, strict=True))
+        _write_movies(path, name, self.camera, self.fps, zip(self.color, self.alpha, strict=True))
 
 
 @dataclass(frozen=True)
@@ -130,13 +132,15 @@ def render_views(
     """
     color = np.empty((len(camera), camera.height, camera.width, 3), np.uint8)
     mask, depth = np.empty(color.shape[:3], bool), np.empty(color.shape[:3], np.float32)
+    alpha = np.empty(color.shape[:3], np.uint8)
     how = {"first_frame": first_frame, "source_frames": source_frames, "device": device, "machine": machine}
     for frame in render_shot(scene, camera, settings, **how):
         color[frame.index], mask[frame.index], depth[frame.index] = frame.color, frame.mask, frame.depth
+        alpha[frame.index] = frame.soft_mask
         progress(STAGE, frame.index + 1, len(camera))
-    if shows_nothing(mask[0].mean()):
+    if shows_nothing(alpha[0].mean() / 255):
         note(nothing_seen_note())
-    return Views(color, mask, depth, camera, scene.manifest.fps)
+    return Views(color, mask, depth, camera, scene.manifest.fps, alpha)
 
 
 def render_movies(
@@ -170,17 +174,19 @@ def render_movies(
     require_render_target(folder, name, inputs=[*inputs, *files_of(scene)], overwrite=overwrite)
     how = {"first_frame": first_frame, "source_frames": source_frames, "device": device, "machine": machine}
     rendered = render_shot(scene, camera, settings, **how)
-    frames = ((frame.color, frame.mask) for frame in rendered)
+    frames = ((frame.color, frame.soft_mask) for frame in rendered)
     movies = _write_movies(folder, name, camera, scene.manifest.fps, frames, progress)
     if shows_nothing(movies.visible_fraction[0]):
         note(nothing_seen_note())
     return movies
 
 
-def _save_arrays(path: Path, color: np.ndarray, mask: np.ndarray) -> None:
+def _save_arrays(path: Path, views: Views) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as partial, translate_write_errors(path), open(partial, "wb") as file:
-        np.savez_compressed(file, color=color, mask=mask, coverage=mask.mean(axis=(1, 2)))
+        np.savez_compressed(
+            file, color=views.color, mask=views.mask, alpha=views.alpha, coverage=views.visible_fraction
+        )
 
 
 def _movie_paths(folder: Path, name: str) -> tuple[Path, Path, Path]:
@@ -196,6 +202,7 @@ def _write_movies(
     frames: Iterable[tuple[np.ndarray, np.ndarray]],
     progress: Progress = ignore_progress,
 ) -> RenderedMovies:
+    """Write frames of colour and soft mask."""
     folder.mkdir(parents=True, exist_ok=True)
     color_path, mask_path, camera_path = _movie_paths(folder, name)
     how = {"width": camera.width, "height": camera.height, "fps": fps, "metadata": {"ex4d_version": __version__}}
@@ -205,10 +212,10 @@ def _write_movies(
         VideoWriter(color_path, **how) as color_movie,
         VideoWriter(mask_path, **how) as mask_movie,
     ):
-        for color, mask in frames:
+        for color, soft_mask in frames:
             color_movie.write(color)
-            mask_movie.write(mask)
-            visible.append(mask.mean())
+            mask_movie.write(soft_mask)
+            visible.append(soft_mask.mean() / 255)
             progress(STAGE, len(visible), len(camera))
         # All three are whole before the first one gets its name: a full disk leaves no mask without its colour.
         with translate_write_errors(camera_path):

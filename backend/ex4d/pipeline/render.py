@@ -14,6 +14,7 @@ import torch
 from ex4d.machine import MachineSettings
 from ex4d.mesh import DepthSurface
 from ex4d.raster import (
+    STRIP_SAMPLES,
     Rasterizer,
     RenderedBatch,
     RenderedFrame,
@@ -33,6 +34,8 @@ from ex4d_core.source_frames import consecutive_from, is_consecutive, require_fo
 # a batch under 300 MB.
 _BYTES_PER_PIXEL = 40
 _BATCH_BYTES = 300 * 1024**2
+# And with several samples of each pixel the key of each sample, of as many as are drawn at once.
+_BYTES_PER_SAMPLE = 8
 # Less than this share of a frame is shown as 0.0 %.
 _NOTHING_SEEN = 0.0005
 
@@ -66,7 +69,8 @@ def render_shot(
     require_footage(shown, manifest.frames)
     rasterizer = create_rasterizer(settings.rasterizer, device, settings.licence, machine)
     pixels = max(manifest.width * manifest.height, camera.width * camera.height)
-    batch = max(1, _BATCH_BYTES // (_BYTES_PER_PIXEL * pixels))
+    drawn = min(STRIP_SAMPLES, camera.width * camera.height * settings.samples**2)
+    batch = max(1, _BATCH_BYTES // (_BYTES_PER_PIXEL * pixels + _BYTES_PER_SAMPLE * drawn))
     for start in range(0, len(camera), batch):
         part = camera.frames(start, start + batch)
         yield from _render_batch(scene, part, settings, rasterizer, shown[start : start + batch], start)
@@ -85,7 +89,7 @@ def _render_batch(
     surface = scene_surface(scene, source, settings, shown)
     first_is_source = index == 0 and shows_first_frame(scene.manifest, camera, settings)
     centres, first = source_centres(camera, surface), index
-    for rendered in render_in_batches(rasterizer, surface, camera, with_depth=True):
+    for rendered in render_in_batches(rasterizer, surface, camera, with_depth=True, samples=settings.samples):
         if first_is_source:
             rendered, first_is_source = force_first_frame(rendered, surface.color[0]), False
         if len(around[0]):
@@ -199,4 +203,5 @@ def _each_frame(rendered: RenderedBatch, index: int, centres: np.ndarray) -> Ite
             rendered.mask[offset].numpy(),
             rendered.depth[offset].numpy(),
             centres[offset],
+            None if rendered.alpha is None else rendered.alpha[offset].numpy(),
         )

@@ -190,8 +190,8 @@ def _recorded(
 ) -> Iterator[RenderedFrame]:
     """Pass rendered frames on, writing them into the colour and mask movies."""
     for frame in frames:
-        if frame.index == 0 and shows_nothing(frame.mask.mean()):
+        if frame.index == 0 and shows_nothing(frame.visible_fraction):
             note(nothing_seen_note())
         color.write(frame.color)
-        mask.write(frame.mask.astype(np.uint8) * 255)
+        mask.write(frame.soft_mask)
         yield frame

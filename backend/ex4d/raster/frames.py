@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ class RenderedFrame:
         depth: (H, W) float32 along the new camera's z, scene units; infinite where there is no surface at all.
         source_centre: (3,) float64, where this image shows the source camera's centre: homogeneous, in pixels; zeros
             where both centres are one. None if it is not known.
+        alpha: (H, W) uint8, as `RenderedBatch` has it.
     """
 
     index: int
@@ -27,6 +28,22 @@ class RenderedFrame:
     mask: np.ndarray
     depth: np.ndarray
     source_centre: np.ndarray | None = None
+    alpha: np.ndarray | None = None
+
+    @property
+    def soft_mask(self) -> np.ndarray:
+        """(H, W) uint8, the share of each pixel that was seen, of 255."""
+        return self.mask.astype(np.uint8) * 255 if self.alpha is None else self.alpha
+
+    @property
+    def visible_fraction(self) -> float:
+        """The share of the frame that the footage saw, 0 to 1."""
+        return float(self.mask.mean() if self.alpha is None else self.alpha.mean() / 255)
+
+    @property
+    def whole(self) -> np.ndarray:
+        """(H, W) bool, true where all of the pixel was seen: its colour is not that of an edge's one side."""
+        return self.mask if self.alpha is None else self.alpha == 255
 
 
 @dataclass(frozen=True)
@@ -34,15 +51,19 @@ class RenderedBatch:
     """Several frames of a render, on one device.
 
     Attributes:
-        color: (T, H, W, 3) uint8, sRGB, black where unseen.
-        mask: (T, H, W) bool, true where the footage was seen.
-        depth: (T, H, W) float32, along the new camera's z, of the nearest surface of any kind; infinite where there
-            is none. None unless it was asked for.
+        color: (T, H, W, 3) uint8, sRGB, black where nothing of the pixel was seen. With several samples, the mean of
+            those that were seen, so alpha says how much of it to blend over something else.
+        mask: (T, H, W) bool, true where the footage was seen: at least half of the pixel.
+        depth: (T, H, W) float32, along the new camera's z, of the nearest surface of any kind, in seen pixels with
+            several samples of the nearest that was seen; infinite where there is none. None unless it was asked for.
+        alpha: (T, H, W) uint8, the share of the pixel's samples that were seen, of 255; None with one sample, where
+            the mask says all.
     """
 
     color: torch.Tensor
     mask: torch.Tensor
     depth: torch.Tensor | None = None
+    alpha: torch.Tensor | None = None
 
     def to(self, device: torch.device | str) -> RenderedBatch:
         """The same frames on a device; from a GPU to the CPU by way of page-locked memory, several times as fast."""
@@ -54,8 +75,16 @@ class RenderedBatch:
 
     def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> RenderedBatch:
         """The batch with a function applied to each of its tensors."""
-        depth = None if self.depth is None else change(self.depth)
-        return RenderedBatch(change(self.color), change(self.mask), depth)
+        depth, alpha = (None if values is None else change(values) for values in (self.depth, self.alpha))
+        return RenderedBatch(change(self.color), change(self.mask), depth, alpha)
+
+
+def joined(parts: Sequence[RenderedBatch]) -> RenderedBatch:
+    """Batches, all with the same optional tensors, as one; none is copied if there is but one."""
+    if len(parts) == 1:
+        return parts[0]
+    names = [field.name for field in fields(RenderedBatch) if getattr(parts[0], field.name) is not None]
+    return RenderedBatch(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
 
 def page_locked_copy(values: torch.Tensor) -> torch.Tensor:
@@ -74,6 +103,7 @@ def force_first_frame(batch: RenderedBatch, source: torch.Tensor) -> RenderedBat
     Raises:
         ValueError: the sizes differ.
     """
+    assert batch.alpha is None, "the reference convention has one sample"
     if tuple(source.shape) != tuple(batch.color.shape[1:]):
         raise ValueError(
             f"the source frame has shape {tuple(source.shape)}, the rendered frames {tuple(batch.color.shape[1:])}: "
@@ -82,4 +112,4 @@ def force_first_frame(batch: RenderedBatch, source: torch.Tensor) -> RenderedBat
     color, mask = batch.color.clone(), batch.mask.clone()
     color[0] = source.to(color.device)
     mask[0] = True
-    return RenderedBatch(color, mask, batch.depth)
+    return replace(batch, color=color, mask=mask)

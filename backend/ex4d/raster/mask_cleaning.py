@@ -55,9 +55,12 @@ def hold_steady(rendered: RenderedBatch, before: torch.Tensor, after: torch.Tens
 
 
 def _recolor(rendered: RenderedBatch, drawn: torch.Tensor) -> None:
-    """Make colour and depth agree with a mask that was another when they were drawn, in place."""
+    """Make colour, depth and alpha agree with a mask that was another when they were drawn, in place."""
     assert rendered.depth is not None, "rendered with depth"
     _launch(cleaning.recolor, drawn, rendered.mask, rendered.color, rendered.depth)
+    if rendered.alpha is not None:
+        whole = torch.where(rendered.mask, 255, 0).to(torch.uint8)
+        rendered.alpha.copy_(torch.where(rendered.mask == drawn, rendered.alpha, whole))
 
 
 def _launch(kernel: Kernel, drawn: torch.Tensor, *arrays: torch.Tensor) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import warp as wp
 
-from ex4d.raster.warp.edge_rules import meets
+from ex4d.raster.warp.contours import Contour, cell_corner, cell_weights, contour_of, same_side, weights_of_side
+from ex4d.raster.warp.edge_rules import meets_pixel, pixel_centre
 from ex4d.raster.warp.projection import (
     GUARD_BAND,
     HALF_PIXEL,
@@ -30,8 +31,7 @@ from ex4d.raster.warp.projection import (
 
 wp.set_module_options({"enable_backward": False})
 
-# Times a source pixel's width: the image shows a source pixel as the square it covers, so a silhouette lies midway
-# between the last pixel of the object and the first one behind it.
+# Times a source pixel's width: the image shows a source pixel as the square it covers where no contour is known.
 SOURCE_PIXEL_REACH = wp.constant(0.5)
 # Times half a source pixel: corners of a face that are no farther apart, in x and in y, lie as in the source image.
 COMPACT = wp.constant(3)
@@ -48,9 +48,12 @@ class Whole:
 class Cut:
     """Where a stretched face ends. A fragment counts where the interpolation of `beyond` is not positive.
 
-    Elsewhere, a fragment on the front still counts if a source pixel reaches there: one of the face's corners, whose
-    distance in x and in y is then within reach (in 1/256 pixel; negative for corners that are no source pixel).
+    Elsewhere, a fragment on the front still counts if a source pixel reaches there: one of the face's corners
+    (`reaches`). reach is half of a source pixel, in 1/256 pixel; negative for corners that are no source pixel.
     """
+
+    face: Face
+    contour: Contour
 
     beyond: wp.vec3  # of the corners: source depth less the limit
     inverse_z: wp.vec3
@@ -103,6 +106,8 @@ def corner_depths(source: Source, face: Face, frame: int) -> wp.vec3:
 def cut_at(limit: float, source: Source, face: Face, frame: int, projected: Projected, view: View) -> Cut:
     """The cut of a stretched face at a depth."""
     cut = Cut()
+    cut.face = face
+    cut.contour = contour_of(source, face, frame)
     depths = corner_depths(source, face, frame)
     for k in range(3):
         vertex = face.corners[k]
@@ -163,23 +168,50 @@ def nearest_source_pixel(
     """The nearest corner of a stretched face whose source pixel reaches a pixel's centre; -1 if none does."""
     x = (column << SUBPIXEL_BITS) + HALF_PIXEL
     y = (row << SUBPIXEL_BITS) + HALF_PIXEL
+    contour = contour_of(source, face, frame)
     nearest = wp.int32(-1)
-    least = wp.float32(1.0)
+    least = wp.float32(wp.inf)
     for k in range(3):
         vertex = face.corners[k]
         w = projected.inverse_z[frame, vertex]
         reach = source_pixel_reach(source, face.rows[k], face.columns[k], frame, w, view)
         if reach[0] > 0:
-            dx = float(wp.abs(projected.x[frame, vertex] - x)) / float(reach[0])
-            dy = float(wp.abs(projected.y[frame, vertex] - y)) / float(reach[1])
-            distance = wp.max(dx, dy)
-            if distance < least or (distance == least and nearest < 0):
+            dx = float(x - projected.x[frame, vertex]) / float(reach[0])
+            dy = float(y - projected.y[frame, vertex]) / float(reach[1])
+            distance = wp.max(wp.abs(dx), wp.abs(dy))
+            if distance < least and reaches(contour, face, k, dx, dy):
                 least = distance
                 nearest = k
     return nearest
 
 
 @wp.func
+def source_pixel_weights(
+    source: Source, face: Face, corner: int, frame: int, column: int, row: int, projected: Projected, view: View
+) -> wp.vec4:
+    """Weights of the cell's corners in the colour of what one of a face's corners, a source pixel, shows at a pixel."""
+    vertex = face.corners[corner]
+    w = projected.inverse_z[frame, vertex]
+    reach = source_pixel_reach(source, face.rows[corner], face.columns[corner], frame, w, view)
+    dx = float((column << SUBPIXEL_BITS) + HALF_PIXEL - projected.x[frame, vertex]) / float(reach[0])
+    dy = float((row << SUBPIXEL_BITS) + HALF_PIXEL - projected.y[frame, vertex]) / float(reach[1])
+    weights = cell_weights(face, corner, SOURCE_PIXEL_REACH * dx, SOURCE_PIXEL_REACH * dy)
+    return weights_of_side(contour_of(source, face, frame), cell_corner(face, corner), weights)
+
+
+@wp.func
+def reaches(contour: Contour, face: Face, corner: int, dx: float, dy: float) -> bool:
+    """Whether a stretched face's corner, a source pixel, is shown at (dx, dy) halves of its width from its centre.
+
+    As far as the silhouette in its cell; where that is not known, as the square that it covers.
+    """
+    shown = wp.abs(dx) <= 1.0 and wp.abs(dy) <= 1.0
+    if contour.known:
+        weights = cell_weights(face, corner, SOURCE_PIXEL_REACH * dx, SOURCE_PIXEL_REACH * dy)
+        shown = same_side(contour, cell_corner(face, corner), weights)
+    return shown
+
+
 def shown_source_pixel(
     source: Source, face: Face, frame: int, column: int, row: int, projected: Projected, view: View
 ) -> int:
@@ -203,9 +235,9 @@ def shown_source_pixel(
             dy = wp.abs(projected.y[frame, corner] - y)
             if projected.inverse_z[frame, corner] <= 0.0 or dx // COMPACT > reach[0] or dy // COMPACT > reach[1]:
                 is_compact = False
-        x_here = (column << SUBPIXEL_BITS) + HALF_PIXEL
-        y_here = (row << SUBPIXEL_BITS) + HALF_PIXEL
-        if not is_compact and not meets(x - x_here, y - y_here):
+        x -= pixel_centre(column // view.samples, view)
+        y -= pixel_centre(row // view.samples, view)
+        if not is_compact and not meets_pixel(x, y, view):
             own = -1
     return own
 
@@ -229,8 +261,10 @@ def survives(cut: Cut, e_a: float, e_b: float, e_c: float, x: int, y: int, front
     counts = not (wp.dot(edges, wp.cw_mul(cut.inverse_z, cut.beyond)) > 0.0)
     if front and not counts:
         for k in range(3):
-            if wp.abs(cut.x[k] - x) <= cut.reach_x[k] and wp.abs(cut.y[k] - y) <= cut.reach_y[k]:
-                counts = True
+            if not counts and cut.reach_x[k] > 0:
+                dx = float(x - cut.x[k]) / float(cut.reach_x[k])
+                dy = float(y - cut.y[k]) / float(cut.reach_y[k])
+                counts = reaches(cut.contour, cut.face, k, dx, dy)
     return counts
 
 

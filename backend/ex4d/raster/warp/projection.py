@@ -50,7 +50,7 @@ FAR_OFF = wp.constant(0.0)  # beyond the guard band; in the `reference` conventi
 class Source:
     """A frame batch of the footage's surface: B frames, H x W pixels, a grid of R x C vertices.
 
-    limits and steps (see `BackLimits`) are empty except in the "thickness" model.
+    limits and steps (see `BackLimits`) and shares (see `edge_shares`) are empty except in the "thickness" model.
     """
 
     depth: wp.array3d(dtype=float)  # (B, H, W)
@@ -60,6 +60,7 @@ class Source:
     border: wp.array(dtype=float)  # (B,), depth of the outermost vertices
     limits: wp.array3d(dtype=float)  # (B, H, W)
     steps: wp.array3d(dtype=wp.uint8)  # (B, H, W)
+    shares: wp.array4d(dtype=wp.uint8)  # (B, H, W, 2)
     pixel_angles: wp.array2d(dtype=float)  # (B, 2)
     rows: int
     columns: int
@@ -87,14 +88,15 @@ class Projected:
 class View:
     """The new cameras of a frame batch.
 
-    cameras transform the source camera's space to the new camera's; intrinsics holds (fx, fy, cx, cy) of each frame, in
-    pixels.
+    cameras transform the source camera's space to the new camera's; intrinsics holds (fx, fy, cx, cy) of each frame.
+    With several samples of a pixel these are the pixels of all passes but the last one (`sampling.py`).
     """
 
     cameras: wp.array(dtype=wp.mat44d)
     intrinsics: wp.array(dtype=wp.vec4d)
-    width: int
+    width: int  # of the image, in samples
     height: int
+    samples: int  # of a pixel, per axis
     near: float
     far: float
     occlusion: int
