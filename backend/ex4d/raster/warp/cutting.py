@@ -212,6 +212,7 @@ def reaches(contour: Contour, face: Face, corner: int, dx: float, dy: float) -> 
     return shown
 
 
+@wp.func
 def shown_source_pixel(
     source: Source, face: Face, frame: int, column: int, row: int, projected: Projected, view: View
 ) -> int:
