@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warp as wp
 
-from ex4d.raster.warp.projection import Face, Source, on_border
+from ex4d.raster.warp.projection import Face, Source, View, on_border
 
 wp.set_module_options({"enable_backward": False})
 
@@ -24,12 +24,16 @@ class Contour:
 
     known: bool  # false at the border, whose outer vertices are no source pixels
     shares: wp.vec4  # the near side's, less one half: positive at near corners, negative at far ones
+    across: wp.vec2  # directions of the source image's rows and columns on the screen
+    down: wp.vec2
 
 
 @wp.func
-def contour_of(source: Source, face: Face, frame: int) -> Contour:
+def contour_of(source: Source, face: Face, frame: int, view: View) -> Contour:
     """The contour of a face's cell: of its corners, those in the nearer half of their depths are near."""
     contour = Contour()
+    contour.across = source_axis(view.cameras[frame], 0)
+    contour.down = source_axis(view.cameras[frame], 1)
     row = wp.min(face.rows)
     column = wp.min(face.columns)
     contour.known = not on_border(source, row, column) and not on_border(source, row + 1, column + 1)
@@ -50,6 +54,24 @@ def contour_of(source: Source, face: Face, frame: int) -> Contour:
                 side = wp.where(near, 0, 1)
                 contour.shares[k] = float(source.shares[frame, y + k // 2, x + k % 2, side]) / 255.0 - 0.5
     return contour
+
+
+@wp.func
+def source_axis(camera: wp.mat44d, axis: int) -> wp.vec2:
+    """The direction on the screen, of length 1, of the source image's rows (axis 0) or columns (1)."""
+    direction = wp.vec2(float(camera[0, axis]), float(camera[1, axis]))
+    length = wp.length(direction)
+    if length > 0.0:
+        direction = direction / length
+    return direction
+
+
+@wp.func
+def turned_back(contour: Contour, dx: float, dy: float) -> wp.vec2:
+    """A place (dx, dy), in halves of the box around a source pixel's rolled square, in halves of the square's sides."""
+    box = wp.abs(contour.across[0]) + wp.abs(contour.down[0])
+    place = wp.vec2(dx, dy) * box
+    return wp.vec2(wp.dot(place, contour.across), wp.dot(place, contour.down))
 
 
 @wp.func
@@ -80,6 +102,20 @@ def same_side(contour: Contour, corner: int, weights: wp.vec4) -> bool:
     shares = wp.dot(weights, contour.shares)
     on_near = contour.shares[corner] > 0.0
     return wp.length_sq(weights) > 0.0 and ((shares >= 0.0) == on_near)
+
+
+@wp.func
+def is_shown(contour: Contour, face: Face, corner: int, weights: wp.vec4, within_square: bool) -> bool:
+    """Whether one of a face's corners shows at a place of its cell; see `cutting.reaches`."""
+    shown = same_side(contour, cell_corner(face, corner), weights)
+    if within_square and not shown and wp.length_sq(weights) > 0.0:
+        # Of a face's own corners none may be on the side that the cell's fourth one wins.
+        alone = wp.bool(True)
+        for k in range(3):
+            if same_side(contour, cell_corner(face, k), weights):
+                alone = False
+        shown = alone
+    return shown
 
 
 @wp.func

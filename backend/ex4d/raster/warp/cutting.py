@@ -9,7 +9,16 @@ from __future__ import annotations
 
 import warp as wp
 
-from ex4d.raster.warp.contours import Contour, cell_corner, cell_weights, contour_of, same_side, weights_of_side
+from ex4d.raster.warp.contours import (
+    Contour,
+    cell_corner,
+    cell_weights,
+    contour_of,
+    is_shown,
+    source_axis,
+    turned_back,
+    weights_of_side,
+)
 from ex4d.raster.warp.edge_rules import meets_pixel, pixel_centre
 from ex4d.raster.warp.projection import (
     GUARD_BAND,
@@ -107,7 +116,7 @@ def cut_at(limit: float, source: Source, face: Face, frame: int, projected: Proj
     """The cut of a stretched face at a depth."""
     cut = Cut()
     cut.face = face
-    cut.contour = contour_of(source, face, frame)
+    cut.contour = contour_of(source, face, frame, view)
     depths = corner_depths(source, face, frame)
     for k in range(3):
         vertex = face.corners[k]
@@ -143,16 +152,6 @@ def source_pixel_reach(source: Source, row: int, column: int, frame: int, invers
 
 
 @wp.func
-def source_axis(camera: wp.mat44d, axis: int) -> wp.vec2:
-    """The direction on the screen, of length 1, of the source image's rows (axis 0) or columns (1)."""
-    direction = wp.vec2(float(camera[0, axis]), float(camera[1, axis]))
-    length = wp.length(direction)
-    if length > 0.0:
-        direction = direction / length
-    return direction
-
-
-@wp.func
 def faces_camera(source: Source, row: int, column: int, frame: int, view: View) -> bool:
     """Whether a source pixel's square, which faces the source camera, faces the new one too."""
     p = source_point(source, frame, row, column)
@@ -168,7 +167,7 @@ def nearest_source_pixel(
     """The nearest corner of a stretched face whose source pixel reaches a pixel's centre; -1 if none does."""
     x = (column << SUBPIXEL_BITS) + HALF_PIXEL
     y = (row << SUBPIXEL_BITS) + HALF_PIXEL
-    contour = contour_of(source, face, frame)
+    contour = contour_of(source, face, frame, view)
     nearest = wp.int32(-1)
     least = wp.float32(wp.inf)
     for k in range(3):
@@ -195,20 +194,24 @@ def source_pixel_weights(
     reach = source_pixel_reach(source, face.rows[corner], face.columns[corner], frame, w, view)
     dx = float((column << SUBPIXEL_BITS) + HALF_PIXEL - projected.x[frame, vertex]) / float(reach[0])
     dy = float((row << SUBPIXEL_BITS) + HALF_PIXEL - projected.y[frame, vertex]) / float(reach[1])
-    weights = cell_weights(face, corner, SOURCE_PIXEL_REACH * dx, SOURCE_PIXEL_REACH * dy)
-    return weights_of_side(contour_of(source, face, frame), cell_corner(face, corner), weights)
+    contour = contour_of(source, face, frame, view)
+    place = turned_back(contour, dx, dy)
+    weights = cell_weights(face, corner, SOURCE_PIXEL_REACH * place[0], SOURCE_PIXEL_REACH * place[1])
+    return weights_of_side(contour, cell_corner(face, corner), weights)
 
 
 @wp.func
 def reaches(contour: Contour, face: Face, corner: int, dx: float, dy: float) -> bool:
-    """Whether a stretched face's corner, a source pixel, is shown at (dx, dy) halves of its width from its centre.
+    """Whether a stretched face's corner, a source pixel, is shown at (dx, dy) halves of its box from its centre.
 
-    As far as the silhouette in its cell; where that is not known, as the square that it covers.
+    As far as the silhouette in its cell; where that is not known, or none of the face's corners is on that side of it,
+    as the square that it covers.
     """
     shown = wp.abs(dx) <= 1.0 and wp.abs(dy) <= 1.0
     if contour.known:
-        weights = cell_weights(face, corner, SOURCE_PIXEL_REACH * dx, SOURCE_PIXEL_REACH * dy)
-        shown = same_side(contour, cell_corner(face, corner), weights)
+        place = turned_back(contour, dx, dy)
+        weights = cell_weights(face, corner, SOURCE_PIXEL_REACH * place[0], SOURCE_PIXEL_REACH * place[1])
+        shown = is_shown(contour, face, corner, weights, shown)
     return shown
 
 
