@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from ex4d_core.errors import RequestError
 from ex4d_core.lens_distortion import LensDistortion
@@ -29,6 +29,8 @@ from ex4d_core.sources import (
 )
 
 KIND = "reconstruction"
+
+CameraMotion = Literal["auto", "still", "solve"]
 
 _FrameRatePart = Annotated[int, Range(1, 2**31 - 1)]
 
@@ -50,6 +52,9 @@ class ReconstructionSettings(Settings):
         convention: how the DW-Mesh for display is built; "reference" also takes EX-4D's focal length where neither
             the settings nor a camera file give one.
         camera_scale: multiplies the positions of a moving source camera.
+        camera_motion: what moves the source camera where no file gives its poses: "auto" takes those that the depth
+            comes with, "still" takes none, "solve" finds them in the footage. Older sides understand "auto", since it
+            is not sent.
         distortion: of the footage's lens, which is undone; the lens and the camera are those of the undistorted image,
             depth has the pixels of the footage as it is. None for footage without, which older sides understand, too.
 
@@ -76,6 +81,13 @@ class ReconstructionSettings(Settings):
     camera_scale: Annotated[
         float, Range(above=0), Option("multiply the positions of --source-camera", metavar="FACTOR")
     ] = 1.0
+    camera_motion: Annotated[
+        CameraMotion,
+        Option(
+            "without --source-camera: auto takes the poses that the estimator finds, still ignores them, solve finds "
+            "them in the footage, with pycolmap"
+        ),
+    ] = "auto"
     distortion: LensDistortion | None = None
 
     def __post_init__(self) -> None:
@@ -84,10 +96,13 @@ class ReconstructionSettings(Settings):
             raise RequestError("a mist pass is rendered without lens distortion; leave distortion or mist out")
 
     def to_wire(self) -> dict[str, Any]:
-        """Plain values for msgpack and JSON; without distortion where there is none, which older sides refuse."""
+        """Plain values for msgpack and JSON; without what is at its default and older sides refuse."""
         values = super().to_wire()
+        values["depth"] = self.depth.to_wire()
         if self.distortion is None:
             del values["distortion"]
+        if self.camera_motion == "auto":
+            del values["camera_motion"]
         return values
 
 
@@ -125,6 +140,8 @@ class ReconstructionRequest:
         require_depth_files(self.settings.depth.layout, self.depth_files)
         names = tuple(one.label for one in self.camera_files)
         alone = len(names) == 1 and self.camera_files[0].suffix in CAMERA_SUFFIXES
+        if names and self.settings.camera_motion == "solve":
+            raise RequestError("the camera is either solved for or given by a file; leave one of them out")
         if names and not alone and names not in COLMAP_MODELS:
             wants = " or ".join([*CAMERA_SUFFIXES, *(" with ".join(pair) for pair in COLMAP_MODELS)])
             raise RequestError(f"a source camera must be {wants}, not {', '.join(names)!r:.80}")

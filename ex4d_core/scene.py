@@ -210,6 +210,7 @@ class SceneWriter:
         self.folder = Path(folder)
         self.partial = self.folder.parent / f".{self.folder.name}.{uuid.uuid4().hex[:8]}.partial"
         self._open: dict[str, HashedFile] = {}
+        self._known: dict[str, FileEntry] = {}
 
     def __enter__(self) -> SceneWriter:
         require_replaceable(self.folder)
@@ -242,13 +243,22 @@ class SceneWriter:
         np.lib.format.write_array_header_1_0(file, header)
         return file
 
+    def take_over(self, part: str, scene: Scene) -> None:
+        """Have the same part as another package: as a second name of its file, or, where that cannot be, as a copy."""
+        source, target = scene.path(part), self.path(part)
+        try:
+            os.link(source, target)
+        except OSError:  # another disk, or a file system without hard links
+            shutil.copyfile(source, target)
+        self._known[part] = scene.manifest.files[part]
+
     def finish(self, manifest: SceneManifest) -> Scene:
         """Close every part, write the manifest, and move the package into place.
 
         Args:
             manifest: with ``files`` empty; the entries are made here.
         """
-        entries = {name: file.close() for name, file in self._open.items()}
+        entries = {**self._known, **{name: file.close() for name, file in self._open.items()}}
         self._open.clear()
         for name, file_name in FILE_NAMES.items():
             path = self.partial / file_name

@@ -10,10 +10,11 @@ from fractions import Fraction
 from typing import Any
 
 from ex4d_core import __version__
-from ex4d_core.errors import Ex4dError
+from ex4d_core.depth_mapping import DepthMapping, mapping_of_range
+from ex4d_core.errors import Ex4dError, RequestError
 
 FORMAT = "ex4d-scene"
-VERSION = 2
+VERSION = 3
 MANIFEST = "manifest.json"
 
 # Names of a package's parts (keys of `SceneManifest.files`) and the files they are kept in.
@@ -69,11 +70,14 @@ class SceneManifest:
         fps: frames per second.
         convention: "centered" or "reference"; how the DW-Mesh was built.
         depth_range: smallest and largest depth of the clip, scene units.
-        subject_distance: of the point that camera presets turn around, scene units.
+        subject_distance: of the point that EX-4D's moves turn around, scene units.
         depth_scale: "metric" (units are metres) or "relative".
         provenance: where footage, depth and focal length came from, and the licences they rest on; for people.
         files: part name (see `FILE_NAMES`) to `FileEntry`.
         origin: the footage, for programs.
+        depth_mapping: how relative disparity became this depth; None where depth was not made from disparity.
+        middle_distance: median depth of the middle third of frame 0, scene units, which our moves turn around; None in
+            scenes of before it, whose moves keep `subject_distance`.
     """
 
     name: str
@@ -88,11 +92,26 @@ class SceneManifest:
     provenance: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     origin: FootageOrigin = FootageOrigin()
+    depth_mapping: DepthMapping | None = None
+
+    @property
+    def mapping(self) -> DepthMapping:
+        """How the scene's depth follows from relative disparity: as recorded, or else with nothing added to it."""
+        return self.depth_mapping or mapping_of_range(*self.depth_range)
+
+    middle_distance: float | None = None
+
+    @property
+    def pivot_distance(self) -> float:
+        """Of the point that our moves turn around in frame 0, unless another is chosen; see `ex4d_core.pivots`."""
+        return self.subject_distance if self.middle_distance is None else self.middle_distance
 
     def to_json(self) -> bytes:
         """Canonical bytes, whose SHA-256 names the scene."""
         fields = asdict(self)
         fields["fps"] = [self.fps.numerator, self.fps.denominator]
+        if self.depth_mapping is None:
+            del fields["depth_mapping"]
         document = {"format": FORMAT, "version": VERSION, **fields}
         return json.dumps(document, indent=1, sort_keys=True).encode()
 
@@ -117,8 +136,10 @@ class SceneManifest:
             document["depth_range"] = tuple(float(value) for value in document["depth_range"])
             document["files"] = {name: FileEntry(**entry) for name, entry in document["files"].items()}
             document["origin"] = FootageOrigin(**document["origin"])
+            if (mapping := document.get("depth_mapping")) is not None:
+                document["depth_mapping"] = DepthMapping.from_wire(mapping)
             manifest = SceneManifest(**document)
-        except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
+        except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, RequestError) as error:
             raise SceneError(f"the scene manifest is damaged: {error!r}; reconstruct the scene again") from error
         manifest._check()
         return manifest
@@ -134,6 +155,8 @@ class SceneManifest:
         distances = (*self.depth_range, self.subject_distance)
         if len(distances) != 3 or not all(_is_positive(distance) for distance in distances):
             raise SceneError(f"the scene manifest has distances that are not three positive numbers: {distances}")
+        if self.middle_distance is not None and not _is_positive(self.middle_distance):
+            raise SceneError(f"the scene manifest has a middle_distance that is not positive: {self.middle_distance!r}")
         unknown = set(self.files) - set(FILE_NAMES)
         if unknown:
             raise SceneError(f"the scene manifest names unknown parts {sorted(unknown)}")
@@ -152,9 +175,14 @@ def _name_the_footage(document: dict[str, Any]) -> None:
     document["origin"] = {"name": document.get("provenance", {}).get("footage", "")}
 
 
+def _keep_the_subject(document: dict[str, Any]) -> None:
+    """Version 3 has the distance of the picture's middle; the moves of older scenes keep the subject's."""
+    document.setdefault("middle_distance", None)
+
+
 # What brings a manifest of each older version to the next one. The bytes on disk stay as they are: their SHA-256 names
 # the scene in takes, in .blend files and in job databases.
-_MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], None]] = {1: _name_the_footage}
+_MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], None]] = {1: _name_the_footage, 2: _keep_the_subject}
 
 
 def _migrate(document: dict[str, Any]) -> None:

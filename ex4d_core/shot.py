@@ -32,6 +32,7 @@ MAX_SIDE = 8192
 MAX_LABEL = 200
 MAX_PROMPT = 5000
 MAX_LORAS = 8
+MAX_SAMPLES = 4
 
 RasterizerName = Literal["auto", "warp", "nvdiffrast"]
 Convention = Literal["centered", "reference"]
@@ -51,6 +52,8 @@ PRECISIONS: tuple[str, ...] = get_args(Precision)
 # Engines that show what other frames of the clip saw, unless a shot says otherwise. The weights of wan were trained
 # with what a single frame shows.
 REMEMBERING_ENGINES: tuple[EngineName, ...] = ("preview",)
+# Engines whose masks stay as they are drawn, unless a shot says otherwise: wan was trained with such masks.
+UNCLEANED_ENGINES: tuple[EngineName, ...] = ("wan",)
 
 # A LoRA is asked for by its file's name without the ending; no name can lead out of the folder of LoRAs.
 _LORA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,150}")
@@ -85,7 +88,12 @@ class RenderSettings(Settings):
             "boundary" (faces that are mostly depth).
         occlusion: what the space behind a discontinuity counts as: "watertight" (solid, as in EX-4D), "open" (empty)
             or "thickness" (solid to a plausible depth; "centered" convention and rasterizer "warp" only).
+        samples: rays of each pixel, per axis, in takes and renders: their mean is its colour, and how many of them saw
+            the footage its share of the mask. 1 in the "reference" convention, which is antialiased as EX-4D is;
+            views and coverage have 1 whatever this is.
         licence: what the result is for; some rasterizers are for research only. None leaves it to the machine.
+        clean: whether masks lose their specks and, in takes and renders, are held steady over time ("centered"
+            convention only). None leaves it to the engine: wan's masks stay as they are, others are cleaned.
         remember: whether unseen pixels show what other frames of the clip saw there ("centered" convention only). None
             leaves it to the engine: preview does, wan does not; nor does a render without an engine.
 
@@ -107,9 +115,15 @@ class RenderSettings(Settings):
         OcclusionModel,
         Option(
             "what the space behind a discontinuity counts as: solid (watertight), empty (open), or solid to a "
-            "plausible depth (thickness; with rasterizer warp and convention centered only)"
+            "plausible depth (thickness; with rasterizer warp and convention centered only) (default: thickness; "
+            "watertight with the engine wan, whose weights were trained so, and where there is no thickness)"
         ),
     ] = "watertight"
+    samples: Annotated[
+        int,
+        Range(1, MAX_SAMPLES),
+        Option("rays of each pixel, per axis: 3 is antialiased, with soft mask edges; 1 is fastest", metavar="N"),
+    ] = 3
     licence: Annotated[
         Licence | None,
         Option(
@@ -117,13 +131,28 @@ class RenderSettings(Settings):
             aliases=("--license",),
         ),
     ] = None
+    clean: Annotated[
+        bool | None,
+        Option("remove specks from masks and hold them steady over time (default: unless the engine is wan)"),
+    ] = None
     remember: Annotated[
         bool | None,
         Option("show what other frames of the clip saw where one sees nothing (default: only with engine preview)"),
     ] = None
 
+    @property
+    def cleans(self) -> bool:
+        """Whether masks are cleaned, where no engine decides."""
+        return self.clean is not False and self.convention == "centered"
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.clean and self.convention == "reference":
+            raise RequestError(
+                "clean does not exist in the reference convention: leave it out, or use the centered convention"
+            )
+        if self.convention == "reference":
+            object.__setattr__(self, "samples", 1)
         if self.occlusion == "thickness" and self.convention == "reference":
             raise RequestError(
                 "occlusion thickness does not exist in the reference convention: use watertight or open, or the "
@@ -137,6 +166,23 @@ class RenderSettings(Settings):
             raise RequestError(
                 "rasterizer nvdiffrast cannot draw occlusion thickness: use rasterizer warp, or watertight or open"
             )
+
+
+def default_occlusion(engine: str, convention: str, rasterizer: str = "auto") -> OcclusionModel:
+    """The occlusion model where nobody chose one.
+
+    "thickness" is closest to what a camera would have seen (docs/measured/rendering.md), and EX-4D's weights were
+    trained with masks of solid space. `RenderSettings` keep "watertight" as their own default, since requests of before
+    leave it out.
+
+    Args:
+        engine: renders, coverage and views are previews.
+        convention: "reference" has no thickness.
+        rasterizer: "nvdiffrast" has none either.
+    """
+    if engine == "wan" or convention == "reference" or rasterizer == "nvdiffrast":
+        return "watertight"
+    return "thickness"
 
 
 @dataclass(frozen=True)
@@ -366,24 +412,43 @@ class ShotRequest(Settings):
         return self.source_frames
 
     def to_wire(self) -> dict[str, Any]:
-        """Plain values for msgpack and JSON, without what older sides refuse where it says nothing.
+        """Plain values for msgpack and JSON; without what older sides refuse, where it says nothing.
 
-        That is source frames that are consecutive, and a memory of the clip that is left to the engine.
+        That is source frames that are consecutive, one sample of each pixel, and what is left to the engine: cleaning,
+        and the memory of the clip.
         """
         values = super().to_wire()
-        if self.render.remember is None:
-            del values["render"]["remember"]
         if self.source_frames is None:
             del values["source_frames"]
+        if self.render.samples == 1:
+            del values["render"]["samples"]
+        if self.render.clean is None:
+            del values["render"]["clean"]
+        if self.render.remember is None:
+            del values["render"]["remember"]
         return values
+
+    @classmethod
+    def from_wire(cls, values: object) -> ShotRequest:
+        """Check and rebuild what `to_wire` gave, here or in an older version, which had one sample of each pixel.
+
+        Raises:
+            RequestError: any field is missing, unknown, of the wrong type or out of range.
+        """
+        if isinstance(values, Mapping) and isinstance(render := values.get("render", {}), Mapping):
+            values = {**values, "render": {"samples": 1, **render}}
+        return super().from_wire(values)
 
     @property
     def settled_render(self) -> RenderSettings:
         """The render's settings, with what they leave to the engine."""
-        if self.render.remember is not None:
-            return self.render
-        remember = self.engine in REMEMBERING_ENGINES and self.render.convention == "centered"
-        return replace(self.render, remember=remember)
+        settled = self.render
+        if settled.clean is None and self.engine in UNCLEANED_ENGINES:
+            settled = replace(settled, clean=False)
+        if settled.remember is None:
+            remember = self.engine in REMEMBERING_ENGINES and settled.convention == "centered"
+            settled = replace(settled, remember=remember)
+        return settled
 
     def part(self, start: int, stop: int) -> ShotRequest:
         """The same shot from frame ``start`` up to, but not including, ``stop``.

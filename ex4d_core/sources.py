@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 
+from ex4d_core.depth_mapping import FarLimit, Offset
 from ex4d_core.errors import RequestError
 from ex4d_core.job_status import MAX_BLOB_BYTES
 from ex4d_core.licences import Licence
@@ -22,6 +23,7 @@ from ex4d_core.shot import MAX_FRAMES, MAX_LABEL
 
 DepthLayout = Literal["array", "exr", "png", "estimator"]
 InvalidDepth = Literal["error", "far"]
+NoiseFilter = Literal["auto", "on", "off"]
 MistFalloff = Literal["linear", "quadratic", "inverse-quadratic"]
 
 DEPTH_LAYOUTS: tuple[str, ...] = get_args(DepthLayout)
@@ -30,9 +32,15 @@ INVALID_DEPTH: tuple[str, ...] = get_args(InvalidDepth)
 MIST_FALLOFFS: dict[MistFalloff, float] = {"linear": 1.0, "quadratic": 2.0, "inverse-quadratic": 0.5}
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mts", ".mxf", ".ogv")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".exr", ".tif", ".tiff", ".webp", ".bmp")
-# A moving source camera is one file of these kinds, or one of COLMAP's pairs under their usual names.
+# A moving source camera is one file of these kinds, or one of COLMAP's models under their usual names. Those with
+# points come first; older sides do not know them.
 CAMERA_SUFFIXES = (".npz", ".json")
-COLMAP_MODELS = (("cameras.bin", "images.bin"), ("cameras.txt", "images.txt"))
+COLMAP_MODELS = (
+    ("cameras.bin", "images.bin", "points3D.bin"),
+    ("cameras.txt", "images.txt", "points3D.txt"),
+    ("cameras.bin", "images.bin"),
+    ("cameras.txt", "images.txt"),
+)
 LAYOUT_SUFFIXES: dict[str, tuple[str, ...]] = {"array": (".npz", ".npy"), "exr": (".exr",), "png": (".png",)}
 
 
@@ -88,6 +96,10 @@ class DepthSettings(Settings):
         refine_edges: sharpen blurred depth edges along the image's.
         temporal_alignment: align per-image depth over time.
         full_precision: run the estimator in float32 on a GPU, too.
+        offset, far_limit: see `ex4d_core.depth_mapping.DepthMapping`. None for the offset fits it to a source camera
+            that moves, and else adds nothing; None for the far limit is the estimator's own, and none for files.
+        camera_fit: fit relative depth to a source camera that moves: its unit, and the offset where none is given.
+        noise_filter: smooth depth whose pixels are noisy: what is estimated ("auto"), that of files as well, or none.
 
     Raises:
         RequestError: a field of the wrong type or out of range, or fields that do not go together.
@@ -129,6 +141,26 @@ class DepthSettings(Settings):
         Option("do not align per-image depth over time", flag="--no-temporal-alignment", aliases=("--no-steady",)),
     ] = True
     full_precision: Annotated[bool, Option("estimate in float32 on a GPU too: slower, more memory")] = False
+    offset: Annotated[
+        Offset | None,
+        Option(
+            "add this share of the nearest point's disparity to all disparity: above 0 the background comes nearer, "
+            "below 0 it recedes (default: fitted to a source camera that moves, else 0)",
+            flag="--depth-offset",
+            metavar="SHARE",
+        ),
+    ] = None
+    far_limit: Annotated[
+        FarLimit | None,
+        Option("the farthest depth, as a multiple of the nearest (default: the estimator's own)", metavar="TIMES"),
+    ] = None
+    camera_fit: Annotated[
+        bool, Option("do not fit relative depth to a source camera that moves", flag="--no-camera-fit")
+    ] = True
+    noise_filter: Annotated[
+        NoiseFilter,
+        Option("smooth noise in the pixels of depth: in estimated depth (auto), in files as well (on), or not at all"),
+    ] = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -136,6 +168,16 @@ class DepthSettings(Settings):
             raise RequestError(f"a mist pass is EXR files, and not inverse; not layout {self.layout}")
         if self.layout == "estimator" and not self.estimator:
             raise RequestError("estimator must be a name, or auto, for depth of layout estimator")
+
+    def to_wire(self) -> dict[str, Any]:
+        """Plain values for msgpack and JSON; without what is at its default and older sides refuse."""
+        values = super().to_wire()
+        for name, default in (("offset", None), ("far_limit", None), ("camera_fit", True)):
+            if values[name] == default:
+                del values[name]
+        if self.noise_filter == "auto":
+            del values["noise_filter"]
+        return values
 
 
 def depth_layout(path: Path) -> DepthLayout:

@@ -1,17 +1,19 @@
-"""Measures how errors of depth degrade views, and what edge refinement and temporal alignment recover.
+"""Measures how errors of depth degrade views, and what the clean-up of estimated depth recovers.
 
-Takes a clip's exact depth, adds graded errors such as estimators have, and compares masks and seen pixels of new
-views with the true ones. Prints the tables of docs/measured/depth.md. The clips were rendered with Blender, by
-`make_sample.py`, and are committed: `sample` (a camera that stands still) and `moving_camera`, both with moving objects
-and thin structures.
+Takes scenes with exact depth, adds graded errors such as estimators have, and compares masks and seen pixels of new
+views with the true ones, before and after the steps that estimated depth goes through: alignment over time, the noise
+filter, the refinement of edges. Prints the tables of docs/measured/depth.md, of the committed scenes and of those in a
+folder (see `true_scenes.load_scene`); figures are means over the views in which anything is seen.
 
-    python scripts/measure_depth.py [--clip moving_camera] [--only blur] [--occlusion thickness]
+    python scripts/measure_depth.py [--scenes FOLDER] [--scene street] [--only blur] [--occlusion watertight]
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,151 +23,129 @@ import torch
 SCRIPTS = Path(__file__).resolve().parent
 sys.path[:0] = [str(SCRIPTS), str(SCRIPTS.parent)]
 
-from ex4d.depth.depth_files import DepthFiles  # noqa: E402
 from ex4d.depth.depth_settings import EdgeSettings  # noqa: E402
 from ex4d.depth.edges import refined_depth  # noqa: E402
-from ex4d.depth.temporal_alignment import TemporalAligner, flicker  # noqa: E402
-from ex4d.media import probe, read_frames  # noqa: E402
-from ex4d.mesh import DepthSurface  # noqa: E402
+from ex4d.depth.noise import depth_without_noise  # noqa: E402
+from ex4d.depth.temporal_alignment import TemporalAligner  # noqa: E402
 from ex4d.raster import create_rasterizer  # noqa: E402
-from ex4d_core.cameras import CameraPath  # noqa: E402
 from ex4d_core.shot import OCCLUSION_MODELS, OcclusionModel  # noqa: E402
-from true_scenes import COMMITTED, DATA, blurred, drifting, flickering, grown, noisy  # noqa: E402
+from true_scenes import (  # noqa: E402
+    DepthError,
+    Score,
+    TrueScene,
+    blurred,
+    drifting,
+    flickering,
+    grown,
+    load_scenes,
+    noisy,
+    score,
+)
+
+# Depth (T, H, W) of a scene to cleaner depth; only frames with views need to be right.
+Step = Callable[[TrueScene, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Clip:
-    """Frames (T, H, W, 3) uint8, exact depth (T, H, W), the source camera, true views of some of the frames."""
+class Row:
+    """An error, and the steps whose gain is shown.
 
-    color: np.ndarray
-    depth: np.ndarray
-    intrinsics: np.ndarray
-    camera_to_world: np.ndarray
-    views: dict[str, np.ndarray]
-    occlusion: OcclusionModel
+    Attributes:
+        name: of the error.
+        error: adds it.
+        steps: names, as in `STEPS`; the depth as it is comes first in any case.
+    """
 
-
-@dataclass(frozen=True)
-class Score:
-    """Agreement of masks (intersection over union), dB over pixels seen by both, and flicker in per cent."""
-
-    agreement: float
-    falsely_seen: float
-    missed: float
-    psnr: float
-    flicker: float | None
-
-    def __str__(self) -> str:
-        flicker_text = "" if self.flicker is None else f"{100 * self.flicker:.2f} %"
-        return (
-            f"{self.agreement:.3f} | {100 * self.falsely_seen:.2f} % | {100 * self.missed:.1f} % | {self.psnr:.2f} dB "
-            f"| {flicker_text}"
-        )
+    name: str
+    error: DepthError
+    steps: tuple[str, ...]
 
 
-def load_clip(name: str, occlusion: OcclusionModel) -> Clip:
-    """One of `COMMITTED`, with its true views."""
-    folder = DATA / name
-    footage = probe(folder / "footage.mp4")
-    with np.load(folder / "camera.npz") as camera, np.load(folder / "true_views.npz") as views:
-        intrinsics, to_world, views = camera["intrinsics"][0], np.linalg.inv(camera["extrinsics"]), dict(views)
-    color = np.stack(list(read_frames(footage.path)))
-    depth = np.stack(list(DepthFiles(folder / "depth.npz").estimate(footage)))
-    return Clip(color, depth, intrinsics, to_world, views, occlusion)
-
-
-def score(clip: Clip, depth: np.ndarray, in_time: bool = True) -> Score:
-    """Renders the true views' cameras from (T, H, W) depth and compares; `in_time` measures flicker, too."""
-    rasterizer = create_rasterizer("warp", "cpu")
-    views = clip.views
-    inside = union = false = missed = pixels = 0
-    errors = []
-    for index, frame in enumerate(views["frames"].tolist()):
-        surface = DepthSurface(
-            torch.from_numpy(depth[frame][None]),
-            torch.from_numpy(clip.color[frame][None]),
-            torch.from_numpy(clip.intrinsics[None]),
-            torch.from_numpy(clip.camera_to_world[frame][None]),
-            occlusion=clip.occlusion,
-        )
-        truth = views["rgb"][index]
-        camera = CameraPath(views["extrinsics"][index][None], views["intrinsics"][index], *truth.shape[1::-1])
-        out = rasterizer.render(surface, camera)
-        seen, visible = out.mask[0].numpy(), views["visible"][index]
-        both = seen & visible
-        errors.append((out.color[0].numpy()[both].astype(np.float64) - truth[both]).ravel() ** 2)
-        inside, union = inside + both.sum(), union + (seen | visible).sum()
-        false, missed, pixels = false + (seen & ~visible).sum(), missed + (visible & ~seen).sum(), pixels + seen.size
-    ratio = 10 * np.log10(255**2 / np.concatenate(errors).mean())
-    return Score(
-        inside / union, false / pixels, missed / pixels, ratio, flicker(clip.color, depth) if in_time else None
-    )
-
-
-def aligned(clip: Clip, depth: np.ndarray) -> np.ndarray:
-    """Depth (T, H, W) aligned over time."""
+def aligned(scene: TrueScene, depth: np.ndarray) -> np.ndarray:
+    """Aligned over time, in scale and offset."""
     aligner = TemporalAligner(with_offset=True)
     disparities = [1 / torch.from_numpy(z) for z in depth]
-    for image, disparity in zip(clip.color, disparities, strict=True):
+    for image, disparity in zip(scene.color, disparities, strict=True):
         aligner.observe(torch.from_numpy(image).permute(2, 0, 1).float() / 255, disparity)
     found = [1 / disparity.clamp_min(1e-3).numpy() for disparity in aligner.aligned(disparities)]
     return np.stack(found).astype(np.float32)
 
 
-def refined(clip: Clip, depth: np.ndarray) -> np.ndarray:
-    """Depth (T, H, W) refined along the edges of the frames that have true views."""
-    needed = set(clip.views["frames"].tolist())
-    settings = EdgeSettings()
-    return np.stack(
-        [
-            refined_depth(torch.from_numpy(z), image, settings) if index in needed else z
-            for index, (image, z) in enumerate(zip(clip.color, depth, strict=True))
-        ]
-    )
+def smoothed(scene: TrueScene, depth: np.ndarray) -> np.ndarray:
+    """Without noise, in the frames that have views."""
+    return _in_viewed_frames(scene, depth, lambda z, image: depth_without_noise(z))
 
 
-def unchanged(clip: Clip, depth: np.ndarray) -> np.ndarray:
-    """Depth as it is."""
-    return depth
+def refined(scene: TrueScene, depth: np.ndarray) -> np.ndarray:
+    """Refined along edges, in the frames that have views."""
+    return _in_viewed_frames(scene, depth, lambda z, image: refined_depth(torch.from_numpy(z), image, EdgeSettings()))
 
 
-AS_IT_IS = {"as it is": unchanged}
-IN_SPACE = {**AS_IT_IS, "edges": refined}
-IN_TIME = {**AS_IT_IS, "alignment": aligned}
-BOTH = {**IN_SPACE, **IN_TIME, "alignment, edges": lambda clip, depth: refined(clip, aligned(clip, depth))}
-ERRORS = {
-    "none (exact depth)": (lambda depth: depth, BOTH),
-    "blur of 1 px": (blurred(1), IN_SPACE),
-    "blur of 2 px": (blurred(2), IN_SPACE),
-    "blur of 4 px": (blurred(4), IN_SPACE),
-    "near things 2 px too large": (grown(2), IN_SPACE),
-    "noise of 1 %": (noisy(0.01), BOTH),
-    "noise of 3 %": (noisy(0.03), BOTH),
-    "drift of 5 %": (drifting(0.05), IN_TIME),
-    "drift of 10 %": (drifting(0.1), IN_TIME),
-    "flicker of 1 %": (flickering(0.01), IN_TIME),
-    "flicker of 2 %": (flickering(0.02), IN_TIME),
-    "flicker of 5 %": (flickering(0.05), IN_TIME),
-    "blur of 2 px, flicker of 2 %": (lambda depth: flickering(0.02)(blurred(2)(depth)), BOTH),
+def _in_viewed_frames(
+    scene: TrueScene, depth: np.ndarray, change: Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> np.ndarray:
+    changed, viewed = depth.copy(), sorted({view.frame for view in scene.views})
+    start = time.perf_counter()
+    for frame in viewed:
+        changed[frame] = change(depth[frame], scene.color[frame])
+    print(f"  {(time.perf_counter() - start) / len(viewed):.3f} s a frame", file=sys.stderr)
+    return changed
+
+
+STEPS: dict[str, tuple[Step, ...]] = {
+    "alignment": (aligned,),
+    "noise filter": (smoothed,),
+    "edges": (refined,),
+    "noise filter, edges": (smoothed, refined),
+    "all": (aligned, smoothed, refined),
 }
+ROWS = (
+    Row("none (exact depth)", lambda depth: depth, ("alignment", "noise filter", "edges", "all")),
+    Row("blur of 1 px", blurred(1), ("edges",)),
+    Row("blur of 2 px", blurred(2), ("edges",)),
+    Row("blur of 4 px", blurred(4), ("edges",)),
+    Row("near things 2 px too large", grown(2), ("edges",)),
+    Row("noise of 1 %", noisy(0.01), ("noise filter", "noise filter, edges")),
+    Row("noise of 3 %", noisy(0.03), ("noise filter", "noise filter, edges")),
+    Row("blur of 2 px, noise of 1 %", lambda depth: noisy(0.01)(blurred(2)(depth)), ("noise filter, edges",)),
+    Row("drift of 5 %", drifting(0.05), ("alignment",)),
+    Row("flicker of 2 %", flickering(0.02), ("alignment",)),
+    Row("flicker of 5 %", flickering(0.05), ("alignment",)),
+    Row("blur of 2 px, flicker of 2 %", lambda depth: flickering(0.02)(blurred(2)(depth)), ("all",)),
+)
+
+
+def measured(scene: TrueScene, depth: np.ndarray, occlusion: OcclusionModel) -> Score:
+    """Renders the true views' cameras from depth (T, H, W), and compares."""
+    rasterizer = create_rasterizer("warp", "cpu")
+    scores = []
+    for view in scene.views:
+        if view.visible.any():
+            out = rasterizer.render(scene.surface([view.frame], occlusion, depth), view.camera)
+            scores.append(score(view, out.mask[0].numpy(), out.color[0].numpy()))
+    return Score.mean(scores)
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clip", choices=COMMITTED, default="sample")
+    parser.add_argument("--scenes", type=Path, metavar="FOLDER", help="further scenes, .npz files")
+    parser.add_argument("--scene", default="", help="scenes whose name contains this")
     parser.add_argument("--only", default="", help="errors whose name contains this")
-    parser.add_argument("--step", default="", help="steps whose name contains this")
-    parser.add_argument("--occlusion", choices=OCCLUSION_MODELS, default="watertight")
+    parser.add_argument("--occlusion", choices=OCCLUSION_MODELS, default="thickness")
     options = parser.parse_args()
-    clip = load_clip(options.clip, options.occlusion)
-    print("| error | step | mask agreement | falsely seen | missed | PSNR seen | flicker |")
-    print("|---|---|---|---|---|---|---|")
-    for name, (spoil, steps) in ERRORS.items():
-        if options.only in name:
-            spoilt = spoil(clip.depth)
-            for step, repair in ((step, repair) for step, repair in steps.items() if options.step in step):
-                print(f"| {name} | {step} | {score(clip, repair(clip, spoilt), 'alignment' in steps)} |", flush=True)
+    for scene in (one for one in load_scenes(options.scenes) if options.scene in one.name):
+        print(f"\n### {scene.name}\n")
+        print("| error | clean-up | falsely seen | missed | mask agreement | PSNR seen | specks a megapixel |")
+        print("|---|---|---|---|---|---|---|")
+        for row in (row for row in ROWS if options.only in row.name):
+            spoilt = row.error(scene.depth)
+            print(f"| {row.name} | none | {measured(scene, spoilt, options.occlusion)} |", flush=True)
+            for name in row.steps:
+                depth = spoilt
+                for step in STEPS[name]:
+                    depth = step(scene, depth)
+                print(f"| {row.name} | {name} | {measured(scene, depth, options.occlusion)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     import ex4d
 
     scene = ex4d.reconstruct("clip.mp4", depth="depth.npz", fov=55)
-    views = ex4d.render(scene, ex4d.orbit(30), occlusion="thickness")
+    views = ex4d.render(scene, ex4d.orbit(30))
     take = ex4d.generate(scene, ex4d.orbit(30), engine="preview", seed=7)
 
 Everything heavy is imported when it is used. The command line, the service and Blender call the same functions with
@@ -22,7 +22,15 @@ from ex4d_core.cameras import CameraPath
 from ex4d_core.errors import Ex4dError, RequestError
 from ex4d_core.scene import PlacedFootage, Scene
 from ex4d_core.schema import split_fields
-from ex4d_core.shot import EngineName, PreviewSettings, RenderSettings, ShotRequest, WanSettings, wan_preset
+from ex4d_core.shot import (
+    EngineName,
+    PreviewSettings,
+    RenderSettings,
+    ShotRequest,
+    WanSettings,
+    default_occlusion,
+    wan_preset,
+)
 from ex4d_core.source_frames import source_frames_from
 from ex4d_core.trajectories import Trajectory, arc, extent_of_move, move, orbit, shot_path
 
@@ -83,7 +91,8 @@ def reconstruct(
         footage: a video, or a folder of images.
         folder: for the scene package; None for ``FOOTAGE_scene`` beside the footage.
         depth: an .npz or .npy of (T, H, W) depth along z, or a folder of EXR or 16-bit PNG files; None to estimate it.
-        camera: file or folder of the moving camera that filmed it; None for a camera that stood still.
+        camera: file or folder of the moving camera that filmed it; None for what the estimator finds, or else for a
+            camera that stood still.
         fov: horizontal field of view in degrees; None takes it from the files, or assumes 50.
         frames: take only this many from the start.
         mesh: also write the mesh's positions, which Blender otherwise writes when it imports the scene.
@@ -97,8 +106,8 @@ def reconstruct(
         Ex4dError: footage, depth or camera cannot be used, weights are missing, a setting is invalid, or the folder
             holds something else than a scene that may be replaced.
     """
-    from ex4d.pipeline.reconstruct import SourcePaths
     from ex4d.pipeline.reconstruct import reconstruct as reconstruct_scene
+    from ex4d.pipeline.source_paths import SourcePaths
     from ex4d_core.reconstruction import ReconstructionSettings
     from ex4d_core.sources import DepthSettings, depth_layout
 
@@ -133,7 +142,7 @@ def render(
     """Render colour, mask and depth of a scene from a new camera, into memory.
 
     >>> scene = ex4d.open_scene("clip_scene")
-    >>> views = ex4d.render(scene, ex4d.orbit(30), size=(128, 128), frames=3, occlusion="thickness")
+    >>> views = ex4d.render(scene, ex4d.orbit(30), size=(128, 128), frames=3)
     >>> views.color.shape, views.mask.dtype, bool(views.visible_fraction[0] > 0.99)
     ((3, 128, 128, 3), dtype('bool'), True)
 
@@ -147,7 +156,8 @@ def render(
         device: "auto", "cpu", or "cuda" with an optional number.
         progress: called with a stage, frames done, and frames in all; what it raises ends the work.
         note: called with sentences about what you should know of the render.
-        settings: fields of `RenderSettings`, such as ``occlusion="thickness"``; the convention is the scene's own.
+        settings: fields of `RenderSettings`, such as ``occlusion="watertight"``; the convention is the scene's own, and
+            the occlusion model "thickness" where there is one.
 
     Raises:
         Ex4dError: the camera leaves the footage, a setting is invalid, or the device cannot draw.
@@ -156,7 +166,7 @@ def render(
 
     shown = source_frames_from(source_frames)
     path = _path_in(scene, camera, size, first_frame, frames, shown)
-    chosen = RenderSettings(**{"convention": scene.manifest.convention, **settings})
+    chosen = _render_settings(scene, settings)
     how = {"first_frame": first_frame, "source_frames": shown, "device": device, "progress": progress, "note": note}
     return render_views(scene, path, chosen, **how)
 
@@ -193,7 +203,8 @@ def generate(
         label: name of the take, for people.
         overwrite: replace a take that is in the folder.
         resume: continue an interrupted take of the same settings, to the same result; a finished one stays.
-        settings: fields of `RenderSettings`, `PreviewSettings` and `WanSettings`, such as ``seed=7``.
+        settings: fields of `RenderSettings`, `PreviewSettings` and `WanSettings`, such as ``seed=7``. The occlusion
+            model of the engine "wan" is "watertight" by default, with which its weights were trained.
 
     Raises:
         Ex4dError: the camera leaves the footage, a setting is invalid, this machine cannot run the engine, or the
@@ -208,7 +219,7 @@ def generate(
         camera=_path_in(scene, camera, size, first_frame, frames, shown),
         first_frame=first_frame,
         source_frames=shown,
-        render=RenderSettings(**{"convention": scene.manifest.convention, **of_render}),
+        render=_render_settings(scene, of_render, engine),
         engine=engine,
         preview=PreviewSettings(**of_preview),
         wan=wan_preset(of_wan.pop("preset", "ex4d-reference"), **of_wan),
@@ -218,6 +229,12 @@ def generate(
     how = {"device": device, "progress": progress, "note": note, "overwrite": overwrite, "resume": resume}
     take_into_folder(scene, request, Path(folder), **how)
     return read_take(request, Path(folder))
+
+
+def _render_settings(scene: PlacedFootage, given: dict[str, Any], engine: EngineName = "preview") -> RenderSettings:
+    values = {"convention": scene.manifest.convention, **given}
+    occlusion = default_occlusion(engine, values["convention"], values.get("rasterizer", "auto"))
+    return RenderSettings(**{"occlusion": occlusion, **values})
 
 
 def _path_in(

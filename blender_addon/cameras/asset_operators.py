@@ -24,6 +24,7 @@ from .cuts import sample_cuts
 from .keyframes import animate_with_few_keys, new_camera
 from .move_assets import load_action, placed_move, relative_move, save_action
 from .operators import AddsCamera, time_of_move
+from .pivots import pivot_distance
 from .saved_moves import ADD_ASSET_CAMERA, SAVE_MOVE
 
 _LOCAL = "LOCAL"
@@ -66,7 +67,8 @@ class EX4D_OT_save_move(NeedsShot, Operator):
         first_frame = first - link_of(scene_object).frame_start if shown is None else shown[0]
         if not 0 <= first_frame < package.manifest.frames:
             raise RequestError(f"the shot starts at frame {first}, outside the footage; move its first frame")
-        move = relative_move(path, package.source_camera(), first_frame, package.manifest.subject_distance)
+        distance = pivot_distance(scene_object, package, first_frame, context)
+        move = relative_move(path, package.source_camera(), first_frame, distance)
         action = save_action(move, self.asset_name or active_shot(context.scene).label)
         if self.library != _LOCAL:
             written = _write(action, Path(context.preferences.filepaths.asset_libraries[self.library].path))
@@ -99,7 +101,9 @@ class EX4D_OT_add_asset_camera(AddsCamera, Operator):
         times |= time_of_move(context, scene_object)
         with _chosen_action(context, self.action) as action:
             name, move = action.name, load_action(action, len(times["shown"]))
-        path = placed_move(move, package.source_camera(), times["shown"][0], package.manifest.subject_distance)
+        first_frame = times["shown"][0]
+        distance = pivot_distance(scene_object, package, first_frame, context)
+        path = placed_move(move, package.source_camera(), first_frame, distance)
         camera = new_camera(f"Camera {name}", scene_object, collection_for(scene_object))
         animate_with_few_keys(camera, path, times["frame_start"])
         self.use(context, camera)

@@ -50,7 +50,7 @@ def relative_move(path: CameraPath, source: CameraPath, first_frame: int, distan
         path: in the scene's world.
         source: the camera that filmed the footage.
         first_frame: of the footage, at which the path starts.
-        distance: of the subject in scene units.
+        distance: of the pivot in scene units.
     """
     poses = source.world_to_camera[first_frame] @ path.camera_to_world
     turns = [mathutils.Matrix(pose.tolist()).to_euler("XYZ") for pose in poses[:, :3, :3]]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from dataclasses import replace
 from typing import Any, Literal
 
 import bpy
@@ -16,13 +17,16 @@ from bpy.app.translations import pgettext_iface as iface_
 
 from ex4d_core.cameras import CameraError, invert_rigid
 from ex4d_core.errors import RequestError
+from ex4d_core.pivots import Pivot
 from ex4d_core.scene import Scene
 from ex4d_core.scene_manifest import SceneError
-from ex4d_core.trajectories import PRESETS, Trajectory, is_degrees, shot_path
+from ex4d_core.trajectories import PRESETS, Trajectory, has_pivot, is_degrees, pivot_in_view, shot_path
 
 from ..blender_types import Context, Operator
+from ..errors import reports_errors
 from ..scenes.link import is_scene_object, link_of, open_scene
 from .keyframes import animate_with_few_keys, clear_keys, curves_of
+from .pivots import pivot_of
 
 EASING_ITEMS = (
     ("linear", "Linear", "Move at a constant speed"),
@@ -30,10 +34,11 @@ EASING_ITEMS = (
     ("ease_out", "Ease Out", "Stop gently"),
     ("ease_in_out", "Ease In and Out", "Start and stop gently"),
 )
-# The direction of moves by a distance, in the source camera's axes (x right, y down, z forward).
+# The direction of moves by a distance, in the source camera's axes (x right, y down, z forward); None leads to the
+# pivot, or away from it.
 _DIRECTIONS = {
-    "dolly_in": (0.0, 0.0, 1.0),
-    "dolly_out": (0.0, 0.0, -1.0),
+    "dolly_in": None,
+    "dolly_out": None,
     "dolly_zoom": (0.0, 0.0, 1.0),
     "truck": (1.0, 0.0, 0.0),
     "pedestal": (0.0, -1.0, 0.0),
@@ -105,7 +110,12 @@ class EX4D_Move(bpy.types.PropertyGroup):
         description="Frame of the footage, from 0, whose camera the move starts at; -1 for that of its first frame",
         default=-1,
     )
-    distance: bpy.props.FloatProperty(description="Distance of the subject in scene units")
+    distance: bpy.props.FloatProperty(description="Distance of the pivot along the camera's axis, in scene units")
+    pivot: bpy.props.FloatVectorProperty(
+        description="What the move is about, in the axes of the camera at the start, in scene units; 0 in older files, "
+        "whose moves have it straight ahead",
+        size=3,
+    )
     start: bpy.props.FloatVectorProperty(description="Camera-to-world at the start, in the scene's world", size=16)
     keys: bpy.props.StringProperty(description="Digest of the keys that the move was given")
     problem: bpy.props.StringProperty(description="Why the keys do not follow")
@@ -145,7 +155,7 @@ def note_move(
     move.elevation, move.easing = trajectory.elevation, trajectory.easing
     move.frame_start, move.frames, move.first_frame = frame_start, frames, first_frame
     move.start = invert_rigid(package.source_camera().world_to_camera[first_frame]).ravel().tolist()
-    move.distance = package.manifest.subject_distance
+    _note_pivot(move, pivot_in_view(trajectory, package, first_frame))
     move.preset, move.keys, move.problem = trajectory.preset, digest_of_keys(camera), ""
 
 
@@ -157,7 +167,20 @@ def trajectory_of(move: EX4D_Move) -> Trajectory:
     """
     if is_degrees(move.preset):
         return Trajectory(f"{move.amount:g}", None, move.elevation, move.easing)
-    return Trajectory(move.preset, move.amount, move.elevation, move.easing)
+    trajectory = Trajectory(move.preset, move.amount, move.elevation, move.easing)
+    return replace(trajectory, pivot=_pivot_of(move)) if has_pivot(move.preset) else trajectory
+
+
+def move_around(camera: bpy.types.Object, pivot: Pivot) -> None:
+    """Make a camera's move again around another pivot; what prevents that is kept as the problem.
+
+    Raises:
+        RequestError: the pivot is not in front of the camera at the start of the move.
+        SceneError: the scene package is missing or changed.
+    """
+    move: Any = move_of(camera)
+    _note_pivot(move, pivot.in_view(open_scene(camera.parent), _first_frame_of(camera)))
+    rebuild(camera)
 
 
 def rebuild(camera: bpy.types.Object) -> None:
@@ -166,10 +189,7 @@ def rebuild(camera: bpy.types.Object) -> None:
     if move is None:
         return
     try:
-        package = open_scene(camera.parent)
-        first = move.first_frame
-        if first < 0:  # a file of before it was kept
-            first = move.frame_start - link_of(camera.parent).frame_start
+        package, first = open_scene(camera.parent), _first_frame_of(camera)
         path = shot_path(trajectory_of(move), package, frames=move.frames, first_frame=first)
     except (CameraError, RequestError, SceneError) as error:
         move.problem = str(error)
@@ -211,17 +231,21 @@ def measure_of(move: EX4D_Move) -> Literal["ANGLE", "DISTANCE", ""]:
 def handle_of(camera: bpy.types.Object, move: EX4D_Move) -> mathutils.Matrix:
     """Where the handle of a move is in Blender's world, without scale.
 
-    That of a distance starts at the source camera and points along z; that of an angle turns around the subject, with
-    the source camera on its y axis and up on its z axis.
+    That of a distance starts at the source camera and points along z; that of an angle turns around the pivot, at the
+    source camera's height, with the source camera on its y axis and up on its z axis.
     """
-    start = camera.parent.matrix_world @ mathutils.Matrix(np.array(move.start).reshape(4, 4).tolist())
-    right, down, forward = (start.to_3x3().col[axis].normalized() for axis in range(3))
+    start = camera.parent.matrix_world @ _start_of(move)
+    pivot = _pivot_in_view(move)
     if measure_of(move) == "ANGLE":
-        place = start @ mathutils.Vector((0.0, 0.0, move.distance))
-        axes = (-right, -forward, -down)
+        flat = mathutils.Vector((pivot.x, 0.0, pivot.z))
+        place = start @ flat
+        turn = start.to_3x3().normalized()
+        up, back = -turn.col[1], -(turn @ flat.normalized())
+        axes = (back.cross(up), back, up)
     else:
         place = start.translation
-        along = start.to_3x3() @ mathutils.Vector(_DIRECTIONS[move.preset])
+        direction = _DIRECTIONS[move.preset] or (-pivot if move.preset == "dolly_out" else pivot)
+        along = start.to_3x3() @ mathutils.Vector(direction)
         axes = along.to_track_quat("Z", "Y").to_matrix().col
     matrix = mathutils.Matrix((*axes,)).transposed().to_4x4()
     matrix.translation = place
@@ -229,13 +253,72 @@ def handle_of(camera: bpy.types.Object, move: EX4D_Move) -> mathutils.Matrix:
 
 
 def radius_of(camera: bpy.types.Object, move: EX4D_Move) -> float:
-    """The subject's distance in Blender's units."""
-    return move.distance * camera.parent.matrix_world.median_scale
+    """How far a camera that turns around the pivot stays from its vertical axis, in Blender's units."""
+    pivot = _pivot_in_view(move)
+    return math.hypot(pivot.x, pivot.z) * camera.parent.matrix_world.median_scale
 
 
 def _unit_of(move: Any) -> float:
     """What an amount of 1 is in Blender's units, for moves by a distance."""
-    return radius_of(move.id_data, move) if is_scene_object(move.id_data.parent) else 1.0
+    if not is_scene_object(move.id_data.parent):
+        return 1.0
+    pivot = _pivot_in_view(move)
+    return (pivot.z if move.preset == "dolly_zoom" else pivot.length) * move.id_data.parent.matrix_world.median_scale
+
+
+def _note_pivot(move: Any, pivot: np.ndarray) -> None:
+    move.pivot, move.distance = pivot.tolist(), pivot[2]
+
+
+def _pivot_in_view(move: EX4D_Move) -> mathutils.Vector:
+    """The pivot of a move in the axes of the camera at its start."""
+    pivot = mathutils.Vector(move.pivot)
+    return pivot if pivot.z > 0 else mathutils.Vector((0.0, 0.0, move.distance))
+
+
+def _pivot_of(move: EX4D_Move) -> Pivot:
+    pivot = _pivot_in_view(move)
+    # Straight ahead a distance stays exactly there, while a point is rounded to Blender's 32 bits.
+    return Pivot(tuple(_start_of(move) @ pivot)) if pivot.xy.length else Pivot((pivot.z,))
+
+
+def _start_of(move: EX4D_Move) -> mathutils.Matrix:
+    """Camera-to-world at the start of a move, in the scene's world."""
+    return mathutils.Matrix(np.array(move.start).reshape(4, 4).tolist())
+
+
+def _first_frame_of(camera: bpy.types.Object) -> int:
+    """Frame of the footage, from 0, at which a camera's move starts."""
+    move: Any = camera.ex4d_move  # pyright: ignore[reportAttributeAccessIssue]
+    if move.first_frame < 0:  # a file of before it was kept
+        return move.frame_start - link_of(camera.parent).frame_start
+    return move.first_frame
+
+
+class EX4D_OT_move_around_pivot(Operator):
+    """Make the active shot's move again around the pivot of its scene."""
+
+    bl_idname = "ex4d.move_around_pivot"
+    bl_label = "Move Around Pivot"
+    bl_options = {"REGISTER", "UNDO"}
+
+    camera: bpy.props.StringProperty(options={"HIDDEN", "SKIP_SAVE"})
+
+    @reports_errors
+    def execute(self, context: Context) -> set[str]:
+        camera = context.scene.objects.get(self.camera)
+        move = move_of(camera)
+        if camera is None or move is None or not has_pivot(move.preset):
+            self.report({"ERROR"}, iface_("This camera has no move of EX-4D"))
+            return {"CANCELLED"}
+        if has_edited_keys(camera):
+            self.report({"ERROR"}, iface_("The keys of {camera} were edited").format(camera=camera.name))
+            return {"CANCELLED"}
+        move_around(camera, pivot_of(camera.parent, context))
+        if move.problem:
+            self.report({"ERROR"}, move.problem)
+            return {"CANCELLED"}
+        return {"FINISHED"}
 
 
 class EX4D_OT_reset_move(Operator):
@@ -260,5 +343,5 @@ class EX4D_OT_reset_move(Operator):
         return {"FINISHED"}
 
 
-CLASSES = (EX4D_Move, EX4D_OT_reset_move)
+CLASSES = (EX4D_Move, EX4D_OT_move_around_pivot, EX4D_OT_reset_move)
 PROPERTIES = ((bpy.types.Object, "ex4d_move", bpy.props.PointerProperty(type=EX4D_Move)),)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
 from ex4d_core.errors import RequestError
-from ex4d_core.trajectories import PRESETS, Trajectory
+from ex4d_core.trajectories import PRESETS, Trajectory, has_pivot
 
 from ..blender_types import Context, Operator, OperatorMixin, ops
 from ..errors import reports_errors
@@ -20,6 +21,7 @@ from ..shots.source_time import source_frames_of
 from ..takes.requests import shot_range
 from ..translations import CONTEXT
 from .moves import EASING_ITEMS
+from .pivots import pivot_of
 from .presets import camera_from_preset, reversed_move
 from .saved_moves import read_preset
 from .selection import select_alone
@@ -113,10 +115,12 @@ class EX4D_OT_add_camera(AddsCamera, Operator):
 
     @reports_errors
     def execute(self, context: Context) -> set[str]:
+        scene_object = chosen_scene_object(context)
         trajectory = Trajectory(self.preset, self.amount if self.use_amount else None, self.elevation, self.easing)
+        if has_pivot(self.preset):
+            trajectory = replace(trajectory, pivot=pivot_of(scene_object, context))
         if self.other_way:
             trajectory = reversed_move(trajectory)
-        scene_object = chosen_scene_object(context)
         self.use(context, camera_from_preset(scene_object, trajectory, **time_of_move(context, scene_object)))
         return {"FINISHED"}
 

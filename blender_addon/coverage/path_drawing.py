@@ -42,7 +42,8 @@ class EX4D_PathDisplay(bpy.types.PropertyGroup):
 
     show: bpy.props.BoolProperty(
         name="Path in Viewports",
-        description="Draw the path of the shot's camera into 3D viewports, colored by coverage where it is known",
+        description="Draw the path of the shot's camera into 3D viewports, colored by coverage where it is known, and "
+        "the pivot",
         default=True,
     )
 
@@ -96,7 +97,7 @@ def _batches(blender_scene: bpy.types.Scene, scene_object: bpy.types.Object) -> 
     kept = _kept.get(key)
     if kept is None or kept.number != shot_path.number or kept.coverage is not coverage:
         try:
-            distance = live_coverage.of(blender_scene).open(scene_object).manifest.subject_distance
+            distance = live_coverage.of(blender_scene).open(scene_object).manifest.pivot_distance
         except SceneError:  # the files are gone, which the panels say; the path can be drawn all the same
             distance = 1.0
         kept = _kept[key] = _make(

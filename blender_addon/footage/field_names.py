@@ -13,6 +13,8 @@ _FIELDS = {
     "--depth": mark_("Depth Files"),
     "--depth-scale": mark_("Depth Scale"),
     "--depth-inverse": mark_("Inverse Depth"),
+    "--depth-offset": mark_("Depth Offset"),
+    "--no-camera-fit": mark_("Fit to Camera"),
     "--estimator": mark_("Estimator"),
     "--fov": mark_("Field of View"),
     "--camera": mark_("Camera File"),

@@ -107,6 +107,8 @@ def lens_text(settings: Any) -> str:
         return text.format(focal=f"{settings.focal_mm:.1f}", sensor=f"{settings.sensor_mm:g}")
     if settings.use_fov:
         return iface_("Lens: {degrees}°").format(degrees=f"{math.degrees(settings.fov):.1f}")
+    if settings.camera_from == "SOLVE":
+        return iface_("Lens: from the files, or else solved")
     if settings.camera:
         return iface_("Lens: from the camera file")
     return iface_("Lens: from the files, or else 50° assumed; set it in Depth and Camera")

@@ -12,6 +12,7 @@ from ex4d_core.remote_job import JobState
 from ..blender_types import SidebarPanel
 from ..busy import reason_to_wait
 from ..connection.panel import BOX_MARGIN, draw_problem, draw_text
+from ..connection.session import session
 from ..jobs.progress import paused_text, progress_text, state_icon, state_text
 from ..jobs.tracker import can_cancel, can_resume, tracker
 from ..paths import in_words
@@ -84,14 +85,24 @@ class EX4D_PT_footage_options(SidebarPanel, bpy.types.Panel):
                 column.prop(settings, "mist_start")
                 column.prop(settings, "mist_depth")
                 column.prop(settings, "mist_falloff")
+        layout.prop(settings, "use_offset")
+        value = layout.row()
+        value.enabled = settings.use_offset
+        value.prop(settings, "offset", text="Offset")
+        layout.prop(settings, "far_limit")
         layout.prop(settings, "camera_from", text="")
         if settings.camera_from == "FILE":
             _draw_lens(layout, settings)
             layout.prop(settings, "camera", text="", placeholder="Camera file")
+            if settings.depth_from == "ESTIMATOR" and not settings.camera:
+                layout.prop(settings, "use_poses")
+        elif settings.camera_from == "SOLVE":
+            _draw_solve(layout, settings, context)
         else:
             _draw_camera_of_blender(layout, settings)
-        if settings.camera or settings.camera_from != "FILE":
+        if settings.camera_from in ("CLIP", "OBJECT") or (settings.camera_from == "FILE" and settings.camera):
             layout.prop(settings, "camera_scale", text="Scale")
+            layout.prop(settings, "camera_fit")
 
 
 def _draw_lens(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup) -> None:
@@ -99,6 +110,16 @@ def _draw_lens(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup) ->
     lens = layout.column(align=True)
     lens.enabled = settings.use_fov
     draw_lens_fields(lens, settings)
+
+
+def _draw_solve(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup, context: bpy.types.Context) -> None:
+    """The lens of a camera that the backend solves for, if it is known, and what the backend lacks for that."""
+    _draw_lens(layout, settings)
+    if settings.clip is not None:
+        layout.prop(settings, "undistort")
+    server = session().server
+    if server is not None and (reason := server.lacking.get("solve")):
+        draw_problem(layout, reason, context)
 
 
 def _draw_camera_of_blender(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup) -> None:

@@ -7,8 +7,11 @@ from typing import Any
 
 import bpy
 
+from ex4d_core.depth_mapping import MAX_OFFSET, MIN_OFFSET
+
 from ..jobs.records import JobRecord
 from ..paths import PATH_OPTIONS, from_blend, to_blend
+from ..scenes.depth_preview import FAR_LIMIT_DESCRIPTION, OFFSET_DESCRIPTION
 from .weights import estimator_items, weights
 
 # How a lens is given; also of the operator that sets the lens of a scene.
@@ -112,6 +115,30 @@ class EX4D_Footage(bpy.types.PropertyGroup):
         soft_max=1000.0,
         precision=5,
     )
+    use_offset: bpy.props.BoolProperty(
+        name="Custom Depth Offset",
+        description="Set the unknown offset of relative depth; otherwise a moving camera tells it, or there is none",
+        default=False,
+    )
+    offset: bpy.props.FloatProperty(
+        name="Depth Offset",
+        description=OFFSET_DESCRIPTION,
+        default=0.0,
+        min=MIN_OFFSET,
+        max=MAX_OFFSET,
+        soft_min=-0.5,
+        soft_max=1.0,
+        step=1,
+        precision=3,
+    )
+    far_limit: bpy.props.FloatProperty(
+        name="Far Limit", description=FAR_LIMIT_DESCRIPTION, default=0.0, min=0.0, max=1e6, soft_max=500.0, precision=1
+    )
+    camera_fit: bpy.props.BoolProperty(
+        name="Fit to Camera",
+        description="Fit the unit of relative depth, and its offset, to a camera that moves",
+        default=True,
+    )
     inverse: bpy.props.BoolProperty(name="Inverse Depth", description="The files hold 1 / depth")
     far: bpy.props.BoolProperty(
         name="Fill Gaps",
@@ -146,6 +173,11 @@ class EX4D_Footage(bpy.types.PropertyGroup):
             ("FILE", "Static or File", "A static camera, or the file of one that moved"),
             ("CLIP", "Solved Clip", "The solved camera of the movie clip, without its lens distortion"),
             ("OBJECT", "Object", "An animated camera of this file, imported from another program, say"),
+            (
+                "SOLVE",
+                "Solve on Backend",
+                "Find how the camera moved in the footage itself, by what stands still in it",
+            ),
         ),
         default="FILE",
     )
@@ -171,6 +203,11 @@ class EX4D_Footage(bpy.types.PropertyGroup):
         "empty for a static camera",
         subtype="FILE_PATH",
         options=PATH_OPTIONS,
+    )
+    use_poses: bpy.props.BoolProperty(
+        name="Estimated Camera",
+        description="Without a camera file, take the camera that the estimator finds, if it can; turn off for a tripod",
+        default=True,
     )
     camera_scale: bpy.props.FloatProperty(
         name="Camera Scale",

@@ -11,7 +11,7 @@ from typing import Any
 import bpy
 
 from ex4d_core.errors import Ex4dError
-from ex4d_core.reconstruction import ReconstructionPlan, ReconstructionSettings
+from ex4d_core.reconstruction import CameraMotion, ReconstructionPlan, ReconstructionSettings
 from ex4d_core.sources import (
     CAMERA_SUFFIXES,
     COLMAP_MODELS,
@@ -64,9 +64,10 @@ def plan_of(settings: EX4D_Footage, scene: bpy.types.Scene) -> ReconstructionPla
             raise FootageError("choose the depth files: an .npz or .npy, or a folder of EXR or of 16-bit PNG files")
         layout, depth_files = _depth_files(from_blend(settings.depth))
     distortion = None
+    camera_files: tuple[Path, ...] = ()
     if settings.camera_from == "FILE":
         camera_files = _camera_files(from_blend(settings.camera)) if settings.camera else ()
-    else:
+    elif settings.camera_from != "SOLVE":
         camera_files = (_camera_from_blender(settings, footage, _scenes_folder() / "cameras"),)
     if settings.camera_from != "FILE" and settings.undistort and settings.clip is not None:
         distortion = distortion_of(settings.clip)
@@ -79,13 +80,18 @@ def plan_of(settings: EX4D_Footage, scene: bpy.types.Scene) -> ReconstructionPla
         invalid="far" if settings.far else "error",
         licence=chosen_licence(),
         mist=mist,
+        # Blender keeps 32 bits of a number; a far limit of 0 is the estimator's own.
+        offset=round(settings.offset, 6) if settings.use_offset else None,
+        far_limit=max(1.01, round(settings.far_limit, 4)) if settings.far_limit > 0.0 else None,
+        camera_fit=settings.camera_fit,
     )
     how = ReconstructionSettings(
         name=chosen.stem or "footage",
         depth=depth,
         fps=fps,
-        **(lens_fields(settings) if settings.use_fov and settings.camera_from == "FILE" else {}),
+        **(lens_fields(settings) if settings.use_fov and settings.camera_from in ("FILE", "SOLVE") else {}),
         camera_scale=settings.camera_scale if camera_files else 1.0,
+        camera_motion=_camera_motion(settings, bool(camera_files), layout == "estimator"),
         distortion=distortion,
     )
     return ReconstructionPlan(how, footage, depth_files, camera_files)
@@ -97,6 +103,13 @@ def lens_fields(settings: Any) -> dict[str, Any]:
         # Blender keeps 32 bits of a number.
         return {"focal_mm": round(settings.focal_mm, 4), "sensor_mm": round(settings.sensor_mm, 4)}
     return {"fov_degrees": math.degrees(settings.fov)}
+
+
+def _camera_motion(settings: EX4D_Footage, has_file: bool, estimated: bool) -> CameraMotion:
+    """What moves the source camera where no file of poses is sent."""
+    if settings.camera_from == "SOLVE":
+        return "solve"
+    return "still" if estimated and not (has_file or settings.use_poses) else "auto"
 
 
 def new_scene_folder(name: str) -> Path:
@@ -176,7 +189,8 @@ def _mist(settings: EX4D_Footage, layout: str) -> MistPass | None:
         return None
     if layout != "exr":
         raise FootageError("a mist pass is a folder of EXR files; choose that as depth, or switch Mist Pass off")
-    if not settings.use_fov and not settings.camera and settings.camera_from == "FILE":
+    without_file = settings.camera_from == "SOLVE" or (settings.camera_from == "FILE" and not settings.camera)
+    if not settings.use_fov and without_file:
         raise FootageError(
             "a mist pass needs the lens it was rendered with; set Custom Lens, or choose the camera's file"
         )
@@ -193,14 +207,14 @@ def require_camera_files(chosen: Path) -> None:
 
 
 def _camera_files(chosen: Path) -> tuple[Path, ...]:
-    """One camera file, or the two of a COLMAP model, of which either stands for both, or their folder."""
+    """One camera file, or those of a COLMAP model, of which each stands for all, or their folder."""
     if chosen.is_file() and chosen.suffix.lower() in CAMERA_SUFFIXES:
         return (chosen,)
     if chosen.is_dir() and (chosen / "transforms.json").is_file():
         return (chosen / "transforms.json",)
     folder = chosen if chosen.is_dir() else chosen.parent
-    for pair in COLMAP_MODELS:
-        files = tuple(folder / name for name in pair)
+    for names in COLMAP_MODELS:
+        files = tuple(folder / name for name in names)
         if (chosen.is_dir() or chosen in files) and all(file.is_file() for file in files):
             return files
     problem = "is not a camera file" if chosen.exists() else "does not exist"

@@ -37,6 +37,32 @@ bool is_stretched()
   return abs(dot(normal, ray)) < EDGE_ON && dot(ray, to_viewer) >= SAME_RAY;
 }
 """
+# With `BackLimits` of a scene: whether the space here, on a stretched face, is behind the near side of a silhouette and
+# no deeper than its object is taken to be. The face lies between the centres of two to four pixels.
+_SOLID = """
+bool is_solid()
+{
+  ivec2 size = textureSize(distances, 0);
+  ivec2 first = ivec2(floor(vec2(texture_place.x, 1.0 - texture_place.y) * vec2(size) - 0.5 + 1e-3));
+  float reach = length(position - eye);
+  for (int corner = 0; corner < 4; corner++) {
+    ivec2 place = clamp(first + ivec2(corner & 1, corner >> 1), ivec2(0), size - 1);
+    float share = texelFetch(beyond, place, 0).r;
+    float front = texelFetch(distances, place, 0).r;
+    if (share > 0.0 && front <= reach * 1.00001 && reach <= front * (1.0 + share)) {
+      return true;
+    }
+  }
+  return false;
+}
+"""
+# Whether two key frames see something here; each has a channel of the picture (see `remembered_areas`).
+_REMEMBERED = """
+bool is_remembered()
+{
+  return dot(texelFetch(known, ivec2(gl_FragCoord.xy), 0), vec4(1.0)) > 1.5;
+}
+"""
 STRETCHED = """
 void main()
 {
@@ -75,32 +101,90 @@ void main()
   fragment_color = vec4(1.0);
 }
 """
-REMEMBERED = """
+REMEMBERED = (
+    _REMEMBERED
+    + """
 void main()
 {
-  vec4 known = texelFetch(seen, ivec2(gl_FragCoord.xy), 0);
+  bool remembered = is_remembered();
   if (!is_stretched()) {
     discard;
   }
-  fragment_color = dot(known, vec4(1.0)) > 1.5 ? REMEMBERED_COLOR : color;
+  fragment_color = remembered ? REMEMBERED_COLOR : color;
 }
 """
+)
 _OUTSIDE_VERTEX = """
 void main()
 {
   gl_Position = vec4(pos, 1.0);
 }
 """
-OUTSIDE = """
+OUTSIDE = (
+    _REMEMBERED
+    + """
 void main()
 {
-  vec4 known = texelFetch(seen, ivec2(gl_FragCoord.xy), 0);
-  fragment_color = dot(known, vec4(1.0)) > 1.5 ? REMEMBERED_COLOR : color;
+  fragment_color = is_remembered() ? REMEMBERED_COLOR : color;
 }
 """
+)
+# Its alpha tells footage, 1, from what is unseen but solid, one half; where nothing is drawn it is 0.
+SEEN_AND_SOLID = (
+    _SOLID
+    + """
+void main()
+{
+  bool unseen = is_stretched();
+  if (unseen && !is_solid()) {
+    discard;
+  }
+  fragment_color = unseen ? vec4(color.rgb, 0.5) : vec4(textureLod(footage, texture_place, 0.0).rgb, 1.0);
+}
+"""
+)
+UNSEEN = (
+    _SOLID
+    + """
+void main()
+{
+  vec4 behind = texelFetch(seen, ivec2(gl_FragCoord.xy), 0);
+  if (!is_stretched()) {
+    discard;
+  }
+  fragment_color = is_solid() || behind.a == 0.0 ? color : vec4(behind.rgb, 1.0);
+}
+"""
+)
+UNSEEN_OR_REMEMBERED = (
+    _SOLID
+    + _REMEMBERED
+    + """
+void main()
+{
+  vec4 behind = texelFetch(seen, ivec2(gl_FragCoord.xy), 0);
+  bool remembered = is_remembered();
+  if (!is_stretched()) {
+    discard;
+  }
+  bool solid = is_solid();
+  vec4 unseen = solid || behind.a == 0.0 ? color : vec4(behind.rgb, 1.0);
+  fragment_color = remembered && (solid || behind.a < 0.75) ? REMEMBERED_COLOR : unseen;
+}
+"""
+)
 
-# Where two key frames see something; each has a channel of the picture (see `remembered_areas`). Linear; the blue that
-# the backend tints remembered areas with where holes are marked.
+# The textures that each of them samples.
+_SAMPLERS = {
+    GHOST: ("seen",),
+    SEEN: ("footage",),
+    REMEMBERED: ("known",),
+    SEEN_AND_SOLID: ("footage", "distances", "beyond"),
+    UNSEEN: ("seen", "distances", "beyond"),
+    UNSEEN_OR_REMEMBERED: ("seen", "known", "distances", "beyond"),
+}
+
+# Linear; the blue that the backend tints remembered areas with where holes are marked.
 _REMEMBERED_COLOR = "vec4(0.0, 0.35, 1.0, 1.0)"
 
 # Compiled, by their fragment sources.
@@ -108,7 +192,7 @@ face_shaders: dict[str, gpu.types.GPUShader] = {}
 
 
 def face_shader(fragment: str) -> Any:
-    """The shader of a fragment source: `STRETCHED`, `GHOST`, `SEEN`, `KNOWN` or `REMEMBERED`."""
+    """The shader of a fragment source, such as `STRETCHED`, `GHOST` or `UNSEEN`."""
     if fragment not in face_shaders:
         info = gpu.types.GPUShaderCreateInfo()
         info.push_constant("MAT4", "object_to_screen")
@@ -119,12 +203,10 @@ def face_shader(fragment: str) -> Any:
         info.define("SAME_RAY", f"{-math.cos(math.radians(ALIGNED_DEGREES)):.9f}")
         info.define("DEPTH_OFFSET", f"{DEPTH_OFFSET:.9f}")
         info.define("REMEMBERED_COLOR", _REMEMBERED_COLOR)
-        if fragment == SEEN:
-            info.sampler(0, "FLOAT_2D", "footage")
-        elif fragment != KNOWN:
+        if fragment not in (SEEN, KNOWN):
             info.push_constant("VEC4", "color")
-        if fragment in (GHOST, REMEMBERED):
-            info.sampler(0, "FLOAT_2D", "seen")
+        for slot, name in enumerate(_SAMPLERS.get(fragment, ())):
+            info.sampler(slot, "FLOAT_2D", name)
         varyings = gpu.types.GPUStageInterfaceInfo("ex4d_face")
         varyings.smooth("VEC3", "position")
         varyings.smooth("VEC2", "texture_place")
@@ -146,7 +228,7 @@ def draw_batch(
     viewer: Sequence[float],
     **values: Any,
 ) -> None:
-    """Draw faces with a shader of `face_shader`, and its color, footage or picture.
+    """Draw faces with a shader of `face_shader`, and its color and textures.
 
     Args:
         to_screen: from the object's space, like the next two.
@@ -169,12 +251,12 @@ def set_values(shader: Any, values: Mapping[str, Any]) -> None:
 
 
 def outside_shader() -> Any:
-    """The shader of what is outside of the footage's frame, in its color, or remembered where the picture seen says."""
+    """The shader of what is outside of the footage's frame, in its color, or remembered where known says so."""
     if OUTSIDE not in face_shaders:
         info = gpu.types.GPUShaderCreateInfo()
         info.push_constant("VEC4", "color")
         info.define("REMEMBERED_COLOR", _REMEMBERED_COLOR)
-        info.sampler(0, "FLOAT_2D", "seen")
+        info.sampler(0, "FLOAT_2D", "known")
         info.vertex_in(0, "VEC3", "pos")
         info.fragment_out(0, "VEC4", "fragment_color")
         info.vertex_source(_OUTSIDE_VERTEX)

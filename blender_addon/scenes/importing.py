@@ -16,6 +16,7 @@ from ex4d_core.scene import Scene
 
 from ..blender_types import Context, current_context
 from ..cameras.keyframes import animate, bake_path, camera_data, new_camera
+from .depth_preview import depth_of
 from .enclosing import hide_default_cube
 from .link import EX4D_SceneLink, link_of, link_scene, scene_objects
 from .matching import SETTINGS, match_footage
@@ -78,6 +79,7 @@ def import_scene(folder: str | Path, settings: ImportSettings | None = None) -> 
     target.matrix_world = mathutils.Matrix(BLENDER_FROM_SCENE.tolist())
     add_positions_cache(target, scene, start)
     link_scene(target, scene, folder, start)
+    depth_of(target).offset = scene.manifest.mapping.offset
 
     eyes = source.camera_to_world[:, :3, 3]
     static = float(np.abs(eyes - eyes[0]).max()) <= _STATIC

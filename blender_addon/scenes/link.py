@@ -69,6 +69,7 @@ class EX4D_SceneLink(bpy.types.PropertyGroup):
         type=bpy.types.Object,
     )
     lens_origin: bpy.props.StringProperty(description="Where the focal length of the source camera came from")
+    camera_notes: bpy.props.StringProperty(description="What was found about the source camera when it was solved")
     unseen_color: bpy.props.FloatVectorProperty(
         name="Unseen",
         description="Viewport color of areas that the footage did not see",
@@ -157,6 +158,7 @@ def link_scene(target: bpy.types.Object, scene: Scene, folder: Path, frame_start
     link.frame_start = frame_start
     link.frames = scene.manifest.frames
     link.lens_origin = scene.manifest.provenance.get("focal length", "")
+    link.camera_notes = scene.manifest.provenance.get("source camera notes", "")
     link.convention = scene.manifest.convention
 
 

@@ -95,6 +95,8 @@ def _draw_lens(layout: bpy.types.UILayout, link: EX4D_SceneLink, context: Contex
     draw_text(layout, text, context)
     if is_assumed(link.lens_origin):
         draw_text(layout, "The lens is assumed: set it if depth looks stretched or flat", context, "ERROR")
+    if link.camera_notes:
+        draw_text(layout, link.camera_notes, context, "INFO")
     layout.operator("ex4d.set_lens", text="Set Lens", icon="CAMERA_DATA")
 
 

@@ -77,6 +77,14 @@ def reset_scene(scene_object: bpy.types.Object) -> None:
         _scale_cameras(scene_object, 1.0 / size)
 
 
+def place_like(scene_object: bpy.types.Object, other: bpy.types.Object) -> None:
+    """Put a scene that was just imported where another one is, at its size."""
+    scene_object.matrix_world = other.matrix_world
+    size = other.matrix_world.to_scale().x
+    if size > 0.0:  # it may have been scaled to zero by hand
+        _scale_cameras(scene_object, size)
+
+
 def ground_of(scene_object: bpy.types.Object, frame: int, share: float) -> Plane:
     """The ground in the lower part of a frame of the footage, in Blender's world.
 

@@ -16,6 +16,7 @@ from .ground import PlacementError, Plane, plane_through, upright
 from .link import NeedsScene, active_scene_object, chosen_scene_object
 from .mesh import mesh_data
 from .placement import eye_of, ground_of, move_scene, require_movable, reset_scene, scale_scene
+from .surface_picking import seen_point
 
 _PICKED_COLOR = (1.0, 0.8, 0.1, 1.0)
 
@@ -159,7 +160,7 @@ class EX4D_OT_reset_placement(NeedsScene, Operator):
         return {"FINISHED"}
 
 
-class _PicksPoints(NeedsScene):
+class PicksPoints(NeedsScene):
     """Waits for clicks on the scene in the viewport, and passes all other input on."""
 
     count: int
@@ -228,14 +229,9 @@ class _PicksPoints(NeedsScene):
         space = self.area.spaces.active
         assert isinstance(space, bpy.types.SpaceView3D) and space.region_3d is not None
         at, view = (event.mouse_x - region.x, event.mouse_y - region.y), space.region_3d
-        scene_object = chosen_scene_object(context)
-        to_object = scene_object.matrix_world.inverted_safe()
-        origin = to_object @ view3d_utils.region_2d_to_origin_3d(region, view, at)
-        direction = to_object.to_3x3() @ view3d_utils.region_2d_to_vector_3d(region, view, at)
-        hit, place, _, _ = scene_object.ray_cast(
-            origin, direction.normalized(), depsgraph=context.evaluated_depsgraph_get()
-        )
-        return scene_object.matrix_world @ place if hit else None
+        origin = view3d_utils.region_2d_to_origin_3d(region, view, at)
+        direction = view3d_utils.region_2d_to_vector_3d(region, view, at)
+        return seen_point(chosen_scene_object(context), origin, direction, context.evaluated_depsgraph_get())
 
     def draw_picked(self) -> None:
         shader = gpu.shader.from_builtin("UNIFORM_COLOR")
@@ -247,7 +243,7 @@ class _PicksPoints(NeedsScene):
         gpu.state.point_size_set(1.0)
 
 
-class EX4D_OT_pick_scale(_PicksPoints, Operator):
+class EX4D_OT_pick_scale(PicksPoints, Operator):
     """Click two points of the scene, then enter the real distance between them."""
 
     bl_idname = "ex4d.pick_scale"
@@ -263,7 +259,7 @@ class EX4D_OT_pick_scale(_PicksPoints, Operator):
         return {"FINISHED"}
 
 
-class EX4D_OT_pick_ground(_PicksPoints, Operator):
+class EX4D_OT_pick_ground(PicksPoints, Operator):
     """Click three points on the ground to rotate the scene upright and move its ground to height 0."""
 
     bl_idname = "ex4d.pick_ground"

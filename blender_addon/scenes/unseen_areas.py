@@ -7,9 +7,11 @@ line runs around the footage's frame.
 
 Material Preview and Rendered view show stretched faces with the scene's material (see `material`). Solid view shows an
 image and no shader, so there a GPU shader draws them over the mesh with the same test: every face that the source
-camera sees edge-on gets the unseen colour, unless it is viewed from the source camera's position. Ghosts show the
-nearest footage behind them, from a picture without stretched faces. Per frame only the vertex positions, which Blender
-has already, go to the GPU, and the footage is the texture that Solid view has loaded, so playback stays fast.
+camera sees edge-on gets the unseen colour, unless it is viewed from the source camera's position. Through a camera it
+ends where the space behind a silhouette is no longer solid by the shot's occlusion model (see `back_limits`). Beyond,
+and in ghosts, the nearest footage behind shows, from a picture without stretched faces. Per frame only the vertex
+positions, which Blender has already, and what follows from them go to the GPU, and the footage is the texture that
+Solid view has loaded, so playback stays fast.
 """
 
 from __future__ import annotations
@@ -26,12 +28,18 @@ from gpu_extras.batch import batch_for_shader
 
 from ..blender_types import Context, current_context
 from ..cameras.keyframes import camera_data
+from ..shots.occlusion import occlusion_of
+from ..shots.properties import active_shot
+from .back_limits import BackLimits, forget_shader, measure
 from .face_shaders import (
     DEPTH_OFFSET,
     GHOST,
     REMEMBERED,
     SEEN,
+    SEEN_AND_SOLID,
     STRETCHED,
+    UNSEEN,
+    UNSEEN_OR_REMEMBERED,
     draw_batch,
     face_shader,
     face_shaders,
@@ -66,6 +74,7 @@ class _GpuMesh:
         uvs: of the vertices.
         positions: (3 V,) float32, reused for every frame.
         batches: of the faces and of the lines; None after the positions have changed.
+        limits: of the positions, by occlusion model.
     """
 
     vertices: int
@@ -74,6 +83,7 @@ class _GpuMesh:
     uvs: gpu.types.GPUVertBuf | None
     positions: np.ndarray = field(repr=False)
     batches: tuple[gpu.types.GPUBatch, gpu.types.GPUBatch | None] | None = None
+    limits: dict[str, BackLimits | None] = field(default_factory=dict)
 
 
 _meshes: dict[int, _GpuMesh] = {}
@@ -106,7 +116,7 @@ def _draw() -> None:
         if camera is None:
             _draw_ghosts(context, there, to_screen, has_footage=space.shading.color_type == "TEXTURE")
         else:
-            _draw_unseen(context, there, camera, to_screen)
+            _draw_unseen(context, there, camera, to_screen, has_footage=space.shading.color_type == "TEXTURE")
     if has_overlays and camera is None:
         _draw_borders(context, visible)
     elif has_overlays and not any(camera == link_of(one).source_camera for one in visible):
@@ -115,20 +125,6 @@ def _draw() -> None:
         _fill_outside(context, camera, to_screen, (*link_of(visible[0]).unseen_color, 1.0), known)
     gpu.state.blend_set("NONE")
     gpu.state.depth_test_set("NONE")
-
-
-def _draw_unseen(
-    context: Context, visible: list[bpy.types.Object], camera: bpy.types.Object, to_screen: mathutils.Matrix
-) -> None:
-    """Draw stretched faces in the unseen colour, or remembered where other frames of the footage saw the area."""
-    for one in visible:
-        color = (*link_of(one).unseen_color, 1.0)
-        known = None if camera == link_of(one).source_camera else _known(context, visible, to_screen)
-        if known is None:
-            _draw_faces(context, one, to_screen, face_shader(STRETCHED), color=color)
-        else:
-            shader = face_shader(REMEMBERED)
-            _draw_faces(context, one, to_screen, shader, color=color, seen=known.texture_color)
 
 
 def _known(
@@ -177,18 +173,79 @@ def _draw_ghosts(
         has_footage: whether the viewport shows it; else ghosts cover what is behind them.
     """
     footage = {one: texture for one in visible if has_footage and (texture := _footage_of(one)) is not None}
-    picture = _picture(context, to_screen, footage)
+    picture = _picture(context, to_screen, footage, {})
     for one in visible:
         color = _ghost(context, link_of(one).unseen_color)
         _draw_faces(context, one, to_screen, face_shader(GHOST), color=color, seen=picture.texture_color)
 
 
+def _draw_unseen(
+    context: Context,
+    visible: list[bpy.types.Object],
+    camera: bpy.types.Object,
+    to_screen: mathutils.Matrix,
+    has_footage: bool,
+) -> None:
+    """Draw what a camera's take has to invent: the solid part of stretched faces by the shot's occlusion model.
+
+    Behind that part the footage shows again, or nothing, which is unseen as well. Where the viewport shows no footage,
+    stretched faces are solid throughout. Where other frames of the footage saw the area, it is remembered.
+
+    Args:
+        context: the viewport's.
+        visible: the scenes.
+        camera: that the viewport looks through.
+        to_screen: from the world.
+        has_footage: whether the viewport shows it.
+    """
+    limits = {one: found for one in visible if has_footage and (found := _limits_of(context, one)) is not None}
+    footage = {one: texture for one in limits if (texture := _footage_of(one)) is not None}
+    picture = _picture(context, to_screen, footage, limits) if footage else None
+    for one in visible:
+        values: dict[str, Any] = {"color": (*link_of(one).unseen_color, 1.0)}
+        known = None if camera == link_of(one).source_camera else _known(context, visible, to_screen)
+        if known is not None:
+            values["known"] = known.texture_color
+        if picture is None or one not in footage:
+            shader = face_shader(STRETCHED if known is None else REMEMBERED)
+        else:
+            shader = face_shader(UNSEEN if known is None else UNSEEN_OR_REMEMBERED)
+            values |= {"seen": picture.texture_color, **_textures(limits[one])}
+        _draw_faces(context, one, to_screen, shader, **values)
+
+
+def _limits_of(context: Context, scene_object: bpy.types.Object) -> BackLimits | None:
+    """Where stretched faces end by the active shot's occlusion model; None where they do not."""
+    convention = link_of(scene_object).convention
+    occlusion = occlusion_of(active_shot(context.scene).occlusion, "preview", convention)
+    if occlusion == "watertight" or convention == "reference":
+        return None
+    evaluated = scene_object.evaluated_get(context.evaluated_depsgraph_get())
+    if _batches_of(scene_object, mesh_data(evaluated)) is None:
+        return None
+    uploaded = _meshes[scene_object.session_uid]
+    if occlusion not in uploaded.limits:
+        eye = mathutils.Vector(evaluated[SOURCE_EYE])
+        uploaded.limits[occlusion] = measure(scene_object, uploaded.positions, eye, occlusion)
+    return uploaded.limits[occlusion]
+
+
+def _textures(limits: BackLimits) -> dict[str, gpu.types.GPUTexture]:
+    return {"distances": limits.distances, "beyond": limits.beyond.texture_color}
+
+
 def _picture(
-    context: Context, to_screen: mathutils.Matrix, footage: dict[bpy.types.Object, gpu.types.GPUTexture]
+    context: Context,
+    to_screen: mathutils.Matrix,
+    footage: dict[bpy.types.Object, gpu.types.GPUTexture],
+    limits: dict[bpy.types.Object, BackLimits],
 ) -> gpu.types.GPUOffScreen:
-    """The footage without stretched faces, in linear colours; drawn where the view or anything else has changed."""
+    """The footage in linear colours, drawn where the view or anything else has changed.
+
+    Stretched faces are left out, but for what ``limits`` make solid of them, in the unseen colour.
+    """
     size = tuple(gpu.state.viewport_get()[2:])
-    shown = (to_screen.copy(), [one.session_uid for one in footage])
+    shown = (to_screen.copy(), [(one.session_uid, limits.get(one), *link_of(one).unseen_color) for one in footage])
     picture, before = _pictures.get(size, (None, None))
     if picture is None:
         if len(_pictures) >= _MOST_PICTURES:
@@ -198,8 +255,14 @@ def _picture(
         with picture.bind():
             gpu.state.active_framebuffer_get().clear(color=(0.0, 0.0, 0.0, 0.0), depth=1.0)
             gpu.state.depth_mask_set(True)
+            gpu.state.blend_set("NONE")  # alpha tells what is solid from footage
             for one, texture in footage.items():
-                _draw_faces(context, one, to_screen, face_shader(SEEN), footage=texture)
+                if one in limits:
+                    values = {"color": (*link_of(one).unseen_color, 1.0), **_textures(limits[one])}
+                    _draw_faces(context, one, to_screen, face_shader(SEEN_AND_SOLID), footage=texture, **values)
+                else:
+                    _draw_faces(context, one, to_screen, face_shader(SEEN), footage=texture)
+            gpu.state.blend_set("ALPHA")
             gpu.state.depth_mask_set(False)
         _pictures[size] = picture, shown
     return picture
@@ -301,7 +364,7 @@ def _fill_outside(
     batch = batch_for_shader(shader, "TRIS", {"pos": places}, indices=[(0, 1, 2), (0, 2, 3)])
     if known is not None:
         shader.bind()
-        set_values(shader, {"color": color, "seen": known.texture_color})
+        set_values(shader, {"color": color, "known": known.texture_color})
         batch.draw(shader)
         return
     with gpu.matrix.push_pop(), gpu.matrix.push_pop_projection():
@@ -328,6 +391,7 @@ def _batches_of(
         uploaded = _meshes[scene_object.session_uid] = _upload(mesh)
     if uploaded.batches is None and uploaded.faces is not None:
         read_attribute(mesh, "position", "vector", uploaded.positions)
+        uploaded.limits.clear()
         layout = gpu.types.GPUVertFormat()
         layout.attr_add(id="pos", comp_type="F32", len=3, fetch_mode="FLOAT")
         buffer = gpu.types.GPUVertBuf(layout, uploaded.vertices)
@@ -425,6 +489,7 @@ def unregister() -> None:
         bpy.types.SpaceView3D.draw_handler_remove(_handler, "WINDOW")
     _handler = None
     face_shaders.clear()
+    forget_shader()
     _pictures.clear()
     _known_pictures.clear()
     forget()

@@ -8,13 +8,10 @@ import bpy
 from bpy.app.translations import pgettext_iface as iface_
 from bpy.app.translations import pgettext_n as mark_
 
-from ex4d_core.shot import EngineName, OcclusionModel
+from ex4d_core.shot import EngineName, OcclusionModel, default_occlusion
 
 # Not "none": the identifiers are those of the wire.
 AUTOMATIC = "auto"
-# What each engine gets unless the artist chooses. Thickness is closest to what a camera would have seen
-# (docs/measured/rendering.md); EX-4D's weights were trained with masks of solid space.
-DEFAULTS: dict[EngineName, OcclusionModel] = {"preview": "thickness", "wan": "watertight"}
 
 _ITEMS = (
     (AUTOMATIC, "Automatic", "Plausible Depth for previews, coverage and views; Solid for finals"),
@@ -52,7 +49,7 @@ def occlusion_of(chosen: str, engine: EngineName, convention: str) -> OcclusionM
     """
     if chosen != AUTOMATIC:
         return cast(OcclusionModel, chosen)
-    return "watertight" if convention == "reference" else DEFAULTS[engine]
+    return default_occlusion(engine, convention)
 
 
 def chosen_from(occlusion: OcclusionModel, engine: EngineName, convention: str) -> str:

@@ -94,6 +94,9 @@ class EX4D_PT_shots(SidebarPanel, Panel):
         draw_text(layout, meaning_of(shot.occlusion, convention), context)
         if convention != "reference":
             layout.prop(shot, "memory")
+        samples = layout.row()
+        samples.active = convention != "reference"  # which has its own antialiasing
+        samples.prop(shot, "samples")
 
 
 CLASSES = (EX4D_UL_shots, EX4D_MT_shots, EX4D_PT_shots)

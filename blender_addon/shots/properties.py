@@ -12,6 +12,8 @@ from typing import Any
 
 import bpy
 
+from ex4d_core.shot import MAX_SAMPLES, RenderSettings
+
 from ..blender_types import BlenderScene
 from ..scenes.link import is_scene_object
 from .final_settings import EX4D_Final
@@ -20,7 +22,17 @@ from .occlusion import occlusion_property
 from .source_time import copy_time, follow_time, rename_animation
 
 # The settings that a new shot copies.
-_SETTINGS = ("scene_object", "use_range", "frame_start", "frame_end", "holes", "hole_color", "occlusion", "memory")
+_SETTINGS = (
+    "scene_object",
+    "use_range",
+    "frame_start",
+    "frame_end",
+    "holes",
+    "hole_color",
+    "occlusion",
+    "memory",
+    "samples",
+)
 DEFAULT_LABEL = "take"
 
 
@@ -123,6 +135,13 @@ class EX4D_Shot(bpy.types.PropertyGroup):
     )
     occlusion: occlusion_property
     memory: memory_property
+    samples: bpy.props.IntProperty(
+        name="Samples",
+        description="Rays of each pixel, horizontally and vertically; more give smoother edges, 1 is fastest",
+        default=RenderSettings().samples,
+        min=1,
+        max=MAX_SAMPLES,
+    )
     final: bpy.props.PointerProperty(description="Settings for final takes of the shot", type=EX4D_Final)
 
 

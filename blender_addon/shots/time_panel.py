@@ -6,6 +6,7 @@ import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
 from ..blender_types import Context, Operator, Panel, SidebarPanel
+from ..cameras.pivots import pivot_of
 from ..connection.panel import draw_text
 from ..errors import reports_errors
 from ..scenes.link import NeedsScene
@@ -82,7 +83,8 @@ class EX4D_OT_retime_shot(NeedsScene, Operator):
         if self.preset == "FREEZE_ORBIT":
             shown = source_frames_of(shot, scene_object, span.first, curve.last)
             assert shown is not None  # it has just got its curve
-            shot.camera = orbiting_camera(scene_object, span, self.hold, shown, self.degrees)
+            pivot = pivot_of(scene_object, context)
+            shot.camera = orbiting_camera(scene_object, span, self.hold, shown, self.degrees, pivot)
             if shot.label == DEFAULT_LABEL:
                 shot.label = free_label(scene, label_for(shot.camera), besides=shot)
             scene.camera = shot.camera

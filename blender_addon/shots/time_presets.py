@@ -9,6 +9,7 @@ import bpy
 import numpy as np
 
 from ex4d_core.cameras import CameraPath
+from ex4d_core.pivots import DEFAULT_PIVOT, Pivot
 from ex4d_core.trajectories import Trajectory, build_path
 
 from ..cameras.keyframes import animate_with_few_keys, new_camera
@@ -88,9 +89,14 @@ def freeze_within(span: Span, hold: int) -> TimeCurve:
 
 
 def orbiting_camera(
-    scene_object: bpy.types.Object, span: Span, hold: int, shown: Sequence[int], degrees: float
+    scene_object: bpy.types.Object,
+    span: Span,
+    hold: int,
+    shown: Sequence[int],
+    degrees: float,
+    pivot: Pivot = DEFAULT_PIVOT,
 ) -> bpy.types.Object:
-    """A camera that follows the source camera, and orbits the subject while time stands still.
+    """A camera that follows the source camera, and orbits the pivot while time stands still.
 
     After an orbit of less than a whole turn it keeps its angle to the source camera.
 
@@ -99,16 +105,18 @@ def orbiting_camera(
         span: of the shot before it became longer.
         hold: for how many frames time stands still.
         shown: footage frames, from 0, of each frame of the longer shot.
-        degrees: around the subject; negative ones to the other side.
+        degrees: around the pivot; negative ones to the other side.
+        pivot: as in the frame that is held.
 
     Raises:
+        RequestError: the pivot is not in front of the source camera in that frame.
         SceneError: the scene package is missing or changed.
     """
     package = open_scene(scene_object)
     source, manifest = package.source_camera().at(shown), package.manifest
     orbit = Trajectory("orbit", degrees, easing="ease_in_out")
-    size, distance = (manifest.width, manifest.height), manifest.subject_distance
-    turns = build_path(orbit, hold + 1, source.intrinsics[0], *size, distance).world_to_camera
+    size, point = (manifest.width, manifest.height), pivot.in_view(package, shown[span.shown - span.first])
+    turns = build_path(orbit, hold + 1, source.intrinsics[0], *size, point).world_to_camera
     places = np.clip(np.arange(len(shown)) - (span.shown - span.first), 0, hold)
     path: CameraPath = replace(source, world_to_camera=turns[places] @ source.world_to_camera)
     camera = new_camera("Camera freeze", scene_object, collection_for(scene_object))

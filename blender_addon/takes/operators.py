@@ -64,6 +64,7 @@ class _SendsTake(AsksForProjectFolder, NeedsShot):
             label=shot.label,
             occlusion=shot.occlusion,
             memory=shot.memory,
+            samples=shot.samples,
             cuts=shot_cuts(context, frame_start, frame_end),
         )
         if mismatch := camera_mismatch(context):

@@ -47,13 +47,14 @@ def build_request(
     label: str = "",
     occlusion: str = AUTOMATIC,
     memory: str = AUTOMATIC,
+    samples: int = 1,
     cuts: Sequence[Cut] = (),
 ) -> tuple[Scene, ShotRequest]:
     """The opened scene package, and the request to shoot it with a Blender camera.
 
     Args:
         frame_start, frame_end: Blender frames, both included.
-        occlusion, memory: as the shot has them.
+        occlusion, memory, samples: as the shot has them.
         cuts: the cameras of these frames, if ``camera`` does not shoot them all.
         source_frames: footage frame of each, from 0; None where time runs as it was filmed.
 
@@ -74,7 +75,7 @@ def build_request(
         camera=sample_cuts(cuts or [Cut(camera, frame_start, frame_end)], scene_object),
         first_frame=frame_start - first if source_frames is None else 0,
         source_frames=source_frames,
-        render=render_settings(scene, occlusion, engine, memory),
+        render=render_settings(scene, occlusion, engine, memory, samples),
         engine=engine,
         preview=preview or PreviewSettings(),
         wan=wan or WanSettings(),
@@ -84,7 +85,11 @@ def build_request(
 
 
 def render_settings(
-    package: Scene, occlusion: str = AUTOMATIC, engine: EngineName = "preview", memory: str = AUTOMATIC
+    package: Scene,
+    occlusion: str = AUTOMATIC,
+    engine: EngineName = "preview",
+    memory: str = AUTOMATIC,
+    samples: int = 1,
 ) -> RenderSettings:
     """How a package is rendered: as it was built, for the purpose that the preferences state.
 
@@ -92,13 +97,14 @@ def render_settings(
         package: the scene package.
         occlusion, memory: as the shot has them.
         engine: decides what an automatic occlusion model and memory are; coverage and views are previews.
+        samples: of each pixel, per axis, in takes; coverage and views have one.
 
     Raises:
         RequestError: the package does not have that occlusion model.
     """
     convention = package.manifest.convention
     model = occlusion_of(occlusion, engine, convention)
-    values = {"convention": convention, "licence": chosen_licence(), "occlusion": model}
+    values = {"convention": convention, "licence": chosen_licence(), "occlusion": model, "samples": samples}
     return RenderSettings.from_wire({**values, "remember": remember_on_wire(memory, engine, convention)})
 
 

@@ -40,6 +40,8 @@ def restore_take(blender_scene: bpy.types.Scene, entry: EX4D_Take) -> str:
     shot.hole_color = [value / 255 for value in request.preview.hole_color]
     shot.occlusion = chosen_from(request.render.occlusion, request.engine, request.render.convention)
     shot.memory = memory_from(request.render.remember)
+    if request.render.convention != "reference":  # whose one sample says nothing about the shot
+        shot.samples = request.render.samples
     restore_final_settings(shot.final, request.wan)
     shot.use_range = True
     shot.frame_start, shot.frame_end = entry.frame_start, entry.frame_start + entry.frames - 1

@@ -38,6 +38,26 @@ SCHEDULER = {
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 
+# MoGe's configs/train/v2.json, as in the checkpoint of the large model.
+_MOGE_LEVELS = [1024, 256, 128, 64, 32]
+_MOGE_STACK = {
+    "dim_res_blocks": _MOGE_LEVELS,
+    "res_block_in_norm": "none",
+    "res_block_hidden_norm": "none",
+    "resamplers": ["conv_transpose", "conv_transpose", "conv_transpose", "bilinear"],
+}
+_MOGE_HEAD = {**_MOGE_STACK, "dim_in": _MOGE_LEVELS, "num_res_blocks": [0, 1, 1, 1, 0]}
+MOGE_2 = {
+    "encoder": {"backbone": "dinov2_vitl14", "intermediate_layers": [5, 11, 17, 23], "dim_out": 1024},
+    "neck": {**_MOGE_STACK, "dim_in": [1026, 2, 2, 2, 2], "dim_out": None, "num_res_blocks": [0, 2, 2, 2, 0]},
+    "points_head": {**_MOGE_HEAD, "dim_out": [None, None, None, None, 3]},
+    "normal_head": {**_MOGE_HEAD, "dim_out": [None, None, None, None, 3]},
+    "mask_head": {**_MOGE_HEAD, "dim_out": [None, None, None, None, 1]},
+    "scale_head": {"dims": [1024, 1024, 1024, 1]},
+    "remap_output": "exp",
+    "num_tokens_range": [1200, 3600],
+}
+
 # apple/DepthPro-hf, config.json.
 _DEPTH_PRO_BACKBONE = {
     "model_type": "dinov2",

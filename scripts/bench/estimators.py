@@ -16,7 +16,15 @@ from bench import estimator_configs as published
 from ex4d.depth.depth_models import DEPTH_MODELS, DepthModel
 from ex4d.depth.estimation import ClipModel
 from ex4d.depth.estimator_choice import usual_precision
-from ex4d.weights.catalogue import DEPTH_PRO, DEPTHCRAFTER, VIDEO_DEPTH_ANYTHING
+from ex4d.weights.catalogue import (
+    DEPTH_ANYTHING_3_BASE,
+    DEPTH_ANYTHING_3_METRIC,
+    DEPTH_PRO,
+    DEPTHCRAFTER,
+    MOGE_2,
+    MOGE_2_SMALL,
+    VIDEO_DEPTH_ANYTHING,
+)
 
 Network = TypeVar("Network", bound=torch.nn.Module)
 
@@ -85,8 +93,6 @@ def _measured(model: ClipModel, frames: int, width: int, height: int, device: to
 
 def random_model(model: DepthModel, device: torch.device) -> ClipModel:
     """The full-size network with random weights, in the precision that it runs in."""
-    import transformers
-
     dtype = usual_precision(model, device)
     with torch.device(device):
         if model.name == DEPTHCRAFTER:
@@ -96,6 +102,12 @@ def random_model(model: DepthModel, device: torch.device) -> ClipModel:
             from ex4d.depth.video_depth_anything.network import NetworkSize, VideoDepthNetwork
 
             return VideoDepthAnything(_ready(VideoDepthNetwork(NetworkSize()), device, dtype))
+        if model.name.startswith("depth-anything-3"):
+            return _depth_anything_3(model, device, dtype)
+        if model.name in (MOGE_2, MOGE_2_SMALL):
+            return _moge(model, device, dtype)
+        import transformers
+
         from ex4d.depth.per_image import DepthAnything, DepthPro
 
         if model.name == DEPTH_PRO:
@@ -103,6 +115,35 @@ def random_model(model: DepthModel, device: torch.device) -> ClipModel:
             return DepthPro(_ready(transformers.DepthProForDepthEstimation(config), device, dtype))
         network = transformers.DepthAnythingForDepthEstimation(transformers.DepthAnythingConfig())
         return DepthAnything(_ready(network, device, dtype))
+
+
+def _depth_anything_3(model: DepthModel, device: torch.device, dtype: torch.dtype) -> ClipModel:
+    from ex4d.depth.depth_anything_3 import estimator
+    from ex4d.depth.depth_anything_3.network import METRIC_LARGE, MetricNetwork, MultiViewNetwork
+
+    # Weights stay in float32; only the backbone's products are in `dtype`.
+    if model.name == DEPTH_ANYTHING_3_METRIC:
+        return estimator.DepthAnything3Metric(_ready(MetricNetwork(METRIC_LARGE), device, torch.float32), dtype)
+    kind = estimator.DepthAnything3Base if model.name == DEPTH_ANYTHING_3_BASE else estimator.DepthAnything3Small
+    return kind(_ready(MultiViewNetwork(kind.size), device, torch.float32), dtype)
+
+
+def _moge(model: DepthModel, device: torch.device, dtype: torch.dtype) -> ClipModel:
+    """The small one with the large one's layers around another backbone, since its own sizes are in its file."""
+    from ex4d.depth.moge.estimator import MoGe2, MoGe2Small
+    from ex4d.depth.moge.network import GeometryNetwork
+
+    config = published.MOGE_2
+    if model.name == MOGE_2:
+        return MoGe2(_ready(GeometryNetwork(config), device, torch.float32), dtype)
+    levels = [384, 256, 128, 64, 32]
+    stacks = {
+        name: {**config[name], "dim_res_blocks": levels, "dim_in": [386, 2, 2, 2, 2] if name == "neck" else levels}
+        for name in ("neck", "points_head", "normal_head", "mask_head")
+    }
+    encoder = {"backbone": "dinov2_vits14", "intermediate_layers": [2, 5, 8, 11], "dim_out": 384}
+    config = {**config, **stacks, "encoder": encoder, "scale_head": {"dims": [384, 384, 384, 1]}}
+    return MoGe2Small(_ready(GeometryNetwork(config), device, torch.float32), dtype)
 
 
 def _depthcrafter(device: torch.device, dtype: torch.dtype) -> ClipModel:

@@ -14,7 +14,7 @@ from blender_addon.scenes.importing import ImportSettings, import_scene
 from ex4d_core.blender_cameras import world_to_camera_from_blender
 from ex4d_core.cameras import CameraError, CameraPath
 from ex4d_core.scene import Scene
-from ex4d_core.trajectories import PRESETS, Trajectory, build_path
+from ex4d_core.trajectories import PRESETS, Trajectory, shot_path
 
 
 @pytest.fixture
@@ -32,9 +32,7 @@ def camera(imported) -> bpy.types.Object:
 
 
 def expected_path(folder, trajectory: Trajectory) -> CameraPath:
-    scene = Scene.open(folder)
-    lens = scene.source_camera().intrinsics[0]
-    return build_path(trajectory, 9, lens, 48, 32, scene.manifest.subject_distance)
+    return shot_path(trajectory, Scene.open(folder))
 
 
 def frozen(camera: bpy.types.Object, scene_object: bpy.types.Object, frames: range) -> np.ndarray:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import bpy
 import numpy as np
@@ -13,15 +14,18 @@ import pytest
 
 from blender_addon import scheduler as scheduler_module
 from blender_addon.connection.session import session
+from blender_addon.footage.panel import EX4D_PT_footage_options
 from blender_addon.footage.scene_jobs import import_finished
 from blender_addon.footage.sources import FootageError, plan_from_text, plan_of, plan_to_text
 from blender_addon.jobs.progress import progress_text
 from blender_addon.paths import from_blend
 from blender_addon.scenes.link import open_scene, scene_objects
+from ex4d_core.messages import command_in
 from ex4d_core.scene import Scene
 from ex4d_core.sources import MistPass
 
 from .conftest import backend_environment, backend_process, free_address, fresh_blender, tick_round, tick_until
+from .drawn import Drawn
 from .taking import is_followed
 
 _WRITE_CLIP = """
@@ -224,21 +228,68 @@ def test_a_mist_pass_wants_its_lens_and_its_files(saved, clip, mist_files):
         plan_of(bpy.context.scene.ex4d_footage, bpy.context.scene)
 
 
-def test_either_file_of_a_colmap_model_or_its_folder_means_both(saved, clip, tmp_path):
+def test_each_file_of_a_colmap_model_or_its_folder_means_all(saved, clip, tmp_path):
     settings, model = bpy.context.scene.ex4d_footage, tmp_path / "sparse"
     model.mkdir()
     for name in ("cameras.txt", "images.txt", "points3D.txt"):
         (model / name).write_text("1")
     pick(clip, camera_scale=0.5)
-    for chosen in (model, model / "cameras.txt", model / "images.txt"):
+    files = (model / "cameras.txt", model / "images.txt", model / "points3D.txt")
+    for chosen in (model, *files):
         settings.camera = str(chosen)
         plan = plan_of(settings, bpy.context.scene)
-        assert plan.camera_files == (model / "cameras.txt", model / "images.txt") and plan.settings.camera_scale == 0.5
+        assert plan.camera_files == files and plan.settings.camera_scale == 0.5
         assert plan_from_text(plan_to_text(plan)) == plan
+    files[2].unlink()
+    settings.camera = str(model)
+    assert plan_of(settings, bpy.context.scene).camera_files == files[:2], "points are optional"
     for wrong in (model / "points3D.txt", tmp_path / "nowhere.npz", tmp_path):
         settings.camera = str(wrong)
         with pytest.raises(FootageError, match=r"choose an \.npz"):
             plan_of(settings, bpy.context.scene)
+
+
+def test_the_estimators_camera_is_taken_unless_it_is_switched_off(saved, clip, tmp_path):
+    settings = bpy.context.scene.ex4d_footage
+
+    def motion() -> str:
+        return plan_of(settings, bpy.context.scene).settings.camera_motion
+
+    pick(clip, depth_from="ESTIMATOR")
+    assert motion() == "auto"
+    settings.use_poses = False
+    assert motion() == "still"
+    plan = plan_of(settings, bpy.context.scene)
+    assert plan_from_text(plan_to_text(plan)) == plan
+    settings.camera = str(tmp_path / "solved.npz")
+    (tmp_path / "solved.npz").write_bytes(b"1")
+    assert motion() == "auto", "a file goes first"
+
+
+def test_a_camera_that_the_backend_solves_for_has_no_file(saved, clip):
+    pick(clip, camera_from="SOLVE", camera=str(clip / "transforms.json"))
+    plan = plan_of(bpy.context.scene.ex4d_footage, bpy.context.scene)
+    assert plan.settings.camera_motion == "solve" and not plan.camera_files
+    assert plan.settings.fov_degrees is None, "it finds the lens, too"
+    pick(clip, camera_from="SOLVE", use_fov=True)
+    assert plan_of(bpy.context.scene.ex4d_footage, bpy.context.scene).settings.fov_degrees == pytest.approx(50, abs=1)
+    assert plan_from_text(plan_to_text(plan)) == plan
+
+
+def test_a_clip_whose_camera_cannot_be_solved_says_why(connected, saved, clip):
+    """Its frames are plain grey; a backend without the solver says so before, too, with the command that helps."""
+    pick(clip, camera_from="SOLVE")
+    reconstruct()
+    tick_until_over()
+    assert entry().state == "failed" and "camera" in entry().reason
+    tick_until(lambda: bool(session().server.engines), "what the backend can do")
+    lacking = session().server.lacking.get("solve", "")
+    assert command_in(lacking) == command_in(entry().reason)
+    drawn = Drawn()
+    system, region = SimpleNamespace(ui_scale=1.0), SimpleNamespace(width=300)
+    shown = SimpleNamespace(scene=bpy.context.scene, preferences=SimpleNamespace(system=system), region=region)
+    EX4D_PT_footage_options.draw(SimpleNamespace(layout=drawn), shown)
+    assert bool(lacking) == ("Copy Command" in drawn.texts)
 
 
 def test_a_reconstruction_that_an_older_add_on_began_is_understood(saved, clip):

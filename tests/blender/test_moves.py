@@ -152,7 +152,7 @@ def test_a_saved_move_fits_another_scene_and_length(imported, moving_scene):
     bpy.ops.ex4d.add_asset_camera(action="side")
     package = Scene.open(moving_scene)
     path = sample_camera(active_shot(bpy.context.scene).camera, other, 11, 19)
-    source, distance = package.source_camera(), package.manifest.subject_distance
+    source, distance = package.source_camera(), package.manifest.pivot_distance
     np.testing.assert_allclose(path.world_to_camera[0], source.world_to_camera[0], atol=1e-5)
     end = source.world_to_camera[0] @ path.camera_to_world[-1]
     np.testing.assert_allclose(end[:3, 3], (0.25 * distance, 0.0, 0.0), atol=1e-4)

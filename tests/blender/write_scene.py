@@ -19,6 +19,7 @@ import torch
 from ex4d.media import VideoWriter
 from ex4d.mesh import Pc2Writer, build_dw_mesh, grid_topology
 from ex4d_core.cameras import CameraPath, intrinsics_matrix, invert_rigid
+from ex4d_core.pivots import middle_distance
 from ex4d_core.scene import SceneWriter
 from ex4d_core.scene_manifest import SceneManifest
 from ex4d_core.trajectories import SUBJECT_BEHIND_NEAREST
@@ -72,7 +73,7 @@ def source_camera(frames: int, width: int, height: int, moving: bool) -> CameraP
 def write_scene(folder: Path, frames: int, width: int, height: int, kind: str = "still") -> None:
     camera = source_camera(frames, width, height, kind == "moving")
     faces, uvs, cap_faces = grid_topology(height, width)
-    low, high = np.inf, 0.0
+    low, high, middle = np.inf, 0.0, 0.0
     with SceneWriter(folder) as writer:
         color_file = writer.array("color", (frames, height, width, 3), np.uint8)
         depth_file = writer.array("depth", (frames, height, width), np.float32)
@@ -93,6 +94,8 @@ def write_scene(folder: Path, frames: int, width: int, height: int, kind: str = 
                 color_file.write(color)
                 depth_file.write(depth)
                 positions.append(mesh.vertices)
+                if frame == 0:
+                    middle = middle_distance(depth)
                 low, high = min(low, float(depth.min())), max(high, float(depth.max()))
         np.savez(writer.path("topology"), faces=faces.numpy(), uvs=uvs.numpy(), cap_faces=np.int64(cap_faces))
         camera.save(writer.path("source_camera"))
@@ -106,6 +109,7 @@ def write_scene(folder: Path, frames: int, width: int, height: int, kind: str = 
                 convention="centered",
                 depth_range=(low, high),
                 subject_distance=CARD_DEPTH + SUBJECT_BEHIND_NEAREST,
+                middle_distance=middle,
             )
         )
 

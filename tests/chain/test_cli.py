@@ -237,6 +237,9 @@ def test_what_hides_is_the_users_choice(clip_file, tmp_path):
         with np.load(out) as rendered:
             seen[model] = rendered["mask"][-1].sum()
     assert seen["watertight"] < seen["thickness"] <= seen["open"]
+    assert main(["render", str(path), "--preset", "30", "-o", str(tmp_path / "default.npz")]) == 0
+    with np.load(tmp_path / "default.npz") as rendered:
+        assert rendered["mask"][-1].sum() == seen["thickness"]
 
 
 def test_a_scene_is_rendered_in_the_convention_it_was_reconstructed_in(sample_clip, tmp_path):

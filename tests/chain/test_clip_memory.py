@@ -90,7 +90,7 @@ def test_holes_show_what_other_frames_saw(scene):
     # What the frame sees itself stays as it is, and its mask says so.
     np.testing.assert_array_equal(frame.mask, plain.mask)
     np.testing.assert_array_equal(frame.color[frame.mask], plain.color[plain.mask])
-    assert not (frame.remembered & frame.mask).any() and not frame.color[~frame.known].any()
+    assert not (frame.remembered & frame.mask).any() and not frame.color[~frame.known & (frame.soft_mask == 0)].any()
     inside = frame.remembered & (depth > 5)  # the wall that the ball hid, not the ball's own rim
     assert frame.remembered.sum() > 0.3 * (~plain.mask).sum() and inside.sum() > 0.9 * frame.remembered.sum()
     assert np.median(np.abs(frame.color[inside].astype(int) - truth[inside])) <= 3
@@ -115,8 +115,10 @@ def test_a_moving_subject_does_not_stay_where_it_was(tmp_path):
     scene = written(tmp_path / "scene", camera, images)
     view = beside(scene, 6, 0.5)
     (frame,) = render_shot(scene, view, THICKNESS, first_frame=6, device="cpu")
+    (own,) = render_shot(scene, view, replace(THICKNESS, remember=False, clean=False), first_frame=6, device="cpu")
     truth, depth = filmed(view.world_to_camera[0], balls[6])
-    wall = frame.remembered & (depth > 5)
+    # What holding masks steady lets the frame see counts, too.
+    wall = (frame.remembered | (frame.mask & ~own.mask)) & (depth > 5)
     assert wall.sum() > 100 and np.median(np.abs(frame.color[wall].astype(int) - truth[wall])) <= 3
     red = (frame.color[..., 0] > 200) & (frame.color[..., 1] < 60) & (frame.color[..., 2] < 60)
     assert not (red & frame.remembered).any()
@@ -225,10 +227,11 @@ def test_the_command_and_the_library_remember_where_they_are_told_to(scene, tmp_
 
 
 def test_a_view_shows_what_the_clip_knows(scene):
-    shot = ShotRequest(scene.digest, beside(scene, 3), first_frame=3, render=RenderSettings(occlusion="thickness"))
+    settings = RenderSettings(occlusion="thickness", samples=1, clean=False)  # views have one, and are not held steady
+    shot = ShotRequest(scene.digest, beside(scene, 3), first_frame=3, render=settings)
     shot = replace(shot, preview=PreviewSettings(holes="mark"))
     shown = SceneViews(scene, device="cpu").look(shot)
-    (frame,) = render_shot(scene, shot.camera, THICKNESS, first_frame=3, device="cpu")
+    (frame,) = render_shot(scene, shot.camera, replace(settings, remember=True), first_frame=3, device="cpu")
     assert shown.seen == frame.mask.mean() and shown.remembered == frame.remembered.mean()
     np.testing.assert_array_equal(shown.image[frame.mask], frame.color[frame.mask])
     # All three states can be told apart: what is remembered is tinted.

@@ -123,3 +123,76 @@ def test_a_camera_of_another_length_is_refused(clip, camera):
     known = DepthClip(footage, None, "metric", "rays", "", lambda: iter(()))
     with pytest.raises(ValueError, match="a source camera of 3 frames does not fit footage of 8"):
         build_scene(footage, known, LENS, clip / "wrong", name="wrong", source_camera=camera.frames(0, 3))
+
+
+@pytest.fixture(scope="module")
+def relative(clip) -> Path:
+    """Disparity as an estimator gives it: in a unit of its own, and with an offset that is wrong by 20 %."""
+    disparity = 1 / np.load(clip / "depth.npz")["depth"]
+    nearest = disparity.max()
+    np.savez(clip / "relative.npz", depth=7.0 * (1.2 * disparity / nearest - 0.2))
+    return clip / "relative.npz"
+
+
+def reconstructed(clip: Path, folder: Path, *options: str, camera: str = "camera.npz") -> Scene:
+    words = [str(clip / "clip.mp4"), "--depth", str(clip / "relative.npz"), "--inverse-depth", "-o", str(folder)]
+    assert main(["reconstruct", *words, "--source-camera", str(clip / camera), *options]) == 0
+    return Scene.open(folder)
+
+
+def error_of(scene: Scene, clip: Path) -> float:
+    """Median of |log| of depth over the true one."""
+    return float(np.median(np.abs(np.log(scene.depth() / np.load(clip / "depth.npz")["depth"]))))
+
+
+def test_relative_depth_is_fitted_to_the_camera(clip, relative, tmp_path, capsys):
+    fitted = reconstructed(clip, tmp_path / "fitted")
+    assert error_of(fitted, clip) < 0.02
+    assert fitted.manifest.depth_mapping.offset == pytest.approx(0.2, abs=0.03)
+    assert "fitted to the source camera" in capsys.readouterr().err
+    assert "fitted" in fitted.manifest.provenance["depth scale"]
+    left = reconstructed(clip, tmp_path / "left", "--no-camera-fit")
+    assert error_of(left, clip) > 0.3 and left.manifest.depth_mapping is None
+    assert main(["remap", str(tmp_path / "left"), "-o", str(tmp_path / "later"), "--camera-fit"]) == 0
+    later = Scene.open(tmp_path / "later")
+    assert error_of(later, clip) < 0.02, "an older scene can be fitted, too"
+
+
+def test_an_offset_that_is_given_stays_and_the_unit_is_fitted(clip, relative, tmp_path):
+    scene = reconstructed(clip, tmp_path / "scene", "--depth-offset", "0.2")
+    assert scene.manifest.depth_mapping.offset == 0.2 and error_of(scene, clip) < 0.02
+
+
+def test_poses_that_contradict_the_depth_are_refused_with_the_frame(clip, relative, camera, tmp_path, capsys):
+    backwards = CameraPath(camera.world_to_camera[::-1].copy(), camera.intrinsics, WIDTH, HEIGHT)
+    backwards.save(clip / "backwards.npz")
+    words = [str(clip / "clip.mp4"), "--depth", str(relative), "--inverse-depth", "-o", str(tmp_path / "scene")]
+    assert main(["reconstruct", *words, "--source-camera", str(clip / "backwards.npz")]) == 1
+    told = capsys.readouterr().err
+    assert "contradicts the depth" in told and "in frame " in told
+    assert not (tmp_path / "scene").exists()
+
+
+def test_a_single_pose_that_contradicts_the_depth_is_named(clip, relative, camera, tmp_path, capsys):
+    poses = camera.world_to_camera.copy()
+    poses[4, :3, 3] += [0.5, 0.4, 0]
+    CameraPath(poses, camera.intrinsics, WIDTH, HEIGHT).save(clip / "jump.npz")
+    scene = reconstructed(clip, tmp_path / "scene", camera="jump.npz")
+    assert "contradicts the depth in 4" in capsys.readouterr().err
+    assert error_of(scene, clip) < 0.05, "the others are enough"
+
+
+def test_a_camera_that_stands_still_says_nothing(clip, relative, camera, tmp_path, capsys):
+    still = CameraPath(np.repeat(np.eye(4)[None], FRAMES, axis=0), camera.intrinsics, WIDTH, HEIGHT)
+    still.save(clip / "still.npz")
+    frozen = tmp_path / "frozen"
+    frozen.mkdir()
+    with VideoWriter(frozen / "clip.mp4", WIDTH, HEIGHT, Fraction(24), crf=0) as movie:
+        for _ in range(FRAMES):
+            movie.write(filmed(camera.world_to_camera[0])[0])
+    disparity = np.load(relative)["depth"][:1].repeat(FRAMES, axis=0)
+    np.savez(frozen / "relative.npz", depth=disparity)
+    still.save(frozen / "still.npz")
+    scene = reconstructed(frozen, tmp_path / "scene", camera="still.npz")
+    assert "moves too little" in capsys.readouterr().err
+    assert np.allclose(scene.depth(), 1 / disparity), "the depth is left as it is"

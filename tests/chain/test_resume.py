@@ -15,9 +15,11 @@ import pytest
 import torch
 
 import ex4d
-from ex4d.cli.main import main
+from ex4d.cli import generate
+from ex4d.cli.main import _verb_parser, main
+from ex4d.cli.parsing import parse
 from ex4d_core.errors import RequestError
-from ex4d_core.scene import sha256_of
+from ex4d_core.scene import Scene, sha256_of
 
 ROOT = Path(__file__).resolve().parents[2]
 MOVE = ["--preset", "orbit", "--amount", "40"]
@@ -57,34 +59,34 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_a_killed_take_is_finished_to_the_same_files(sample_scene, tmp_path, frames):
     """Its holes are large enough to be smoothed over time, so that each frame depends on those before."""
     scene, whole, take = sample_scene.path("color").parent, tmp_path / "whole", tmp_path / "take"
-    generate = ["generate", str(scene), *MOVE]
-    assert main([*generate, "-o", str(whole)]) == 0
+    command = ["generate", str(scene), *MOVE]
+    assert main([*command, "-o", str(whole)]) == 0
     killed_after(frames, scene, take)
     made = {path.name: path.stat().st_mtime_ns for path in take.glob("frame_*.png")}
     assert len(made) == frames and not (take / "take.mp4").exists()
 
-    assert main([*generate, "-o", str(take), "--resume"]) == 0
+    assert main([*command, "-o", str(take), "--resume"]) == 0
     assert contents(take) == contents(whole)
     assert {name: (take / name).stat().st_mtime_ns for name in made} == made, "finished frames stay"
 
 
 def test_resuming_is_safe_to_repeat(small_scene, tmp_path):
     """Without a take it makes one; a finished one stays as it is."""
-    generate = ["generate", str(small_scene.folder), *MOVE, "-o", str(tmp_path / "take"), "--resume"]
-    assert main(generate) == 0
+    command = ["generate", str(small_scene.folder), *MOVE, "-o", str(tmp_path / "take"), "--resume"]
+    assert main(command) == 0
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in (tmp_path / "take").iterdir()}
-    assert main(generate) == 0
+    assert main(command) == 0
     assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in (tmp_path / "take").iterdir()} == before
 
 
 def test_a_damaged_frame_and_those_after_it_are_made_again(small_scene, tmp_path):
-    generate = ["generate", str(small_scene.folder), *MOVE, "-o"]
-    assert main([*generate, str(tmp_path / "whole")]) == 0
+    command = ["generate", str(small_scene.folder), *MOVE, "-o"]
+    assert main([*command, str(tmp_path / "whole")]) == 0
     take = shutil.copytree(tmp_path / "whole", tmp_path / "take")
     (take / "take.mp4").unlink()
     frame = take / "frame_00003.png"
     frame.write_bytes(frame.read_bytes()[:-20])
-    assert main([*generate, str(take), "--resume"]) == 0
+    assert main([*command, str(take), "--resume"]) == 0
     assert contents(take) == contents(tmp_path / "whole")
 
 
@@ -93,17 +95,17 @@ def test_a_damaged_frame_and_those_after_it_are_made_again(small_scene, tmp_path
     [
         (["--seed", "8"], "wan.seed (0, now 8)"),
         (["--amount", "20"], "camera"),
-        (["--holes", "mark", "--occlusion", "open"], "render.occlusion ('watertight', now 'open'), preview.holes"),
+        (["--holes", "mark", "--occlusion", "open"], "render.occlusion ('thickness', now 'open'), preview.holes"),
         (["--label", "other"], "label ('', now 'other')"),
     ],
 )
 def test_a_take_of_another_request_is_not_continued(small_scene, tmp_path, changes, named, capsys):
     take = tmp_path / "take"
-    generate = ["generate", str(small_scene.folder), *MOVE, "-o", str(take)]
-    assert main(generate) == 0
+    command = ["generate", str(small_scene.folder), *MOVE, "-o", str(take)]
+    assert main(command) == 0
     (take / "take.mp4").unlink()
     before = contents(take)
-    assert main([*generate, *changes, "--resume"]) == 1
+    assert main([*command, *changes, "--resume"]) == 1
     assert named in capsys.readouterr().err
     assert contents(take) == before
 
@@ -125,11 +127,11 @@ def test_a_stopped_take_says_how_it_goes_on(small_scene, tmp_path, capsys):
         ex4d.generate(ex4d.open_scene(small_scene.folder), ex4d.orbit(40), take, progress=stop)
     names = {"request.json", "camera.npz", "frame_00000.png", "frame_00001.png"}
     assert {path.name for path in take.iterdir()} == names
-    generate = ["generate", str(small_scene.folder), *MOVE, "-o", str(take)]
-    assert main(generate) == 1
+    command = ["generate", str(small_scene.folder), *MOVE, "-o", str(take)]
+    assert main(command) == 1
     told = capsys.readouterr().err
     assert "unfinished take" in told and "--resume" in told and "--overwrite" in told
-    assert main([*generate, "--overwrite"]) == 0
+    assert main([*command, "--overwrite"]) == 0
 
 
 def test_two_processes_do_not_write_one_take(small_scene, tmp_path, capsys):
@@ -144,12 +146,22 @@ def test_two_processes_do_not_write_one_take(small_scene, tmp_path, capsys):
     assert codes == [1, 1] and "another ex4d is writing" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("chosen", "final"), [([], "watertight"), (["--occlusion", "open"], "open")])
+def test_a_final_of_a_preview_has_its_own_engines_occlusion_unless_one_was_chosen(small_scene, tmp_path, chosen, final):
+    scene, take = str(small_scene.folder), str(tmp_path / "take")
+    assert main(["generate", scene, *MOVE, *chosen, "-o", take]) == 0
+    again = ["generate", scene, "--again", take, "-o", str(tmp_path / "final")]
+    for engine, occlusion in (("wan", final), ("preview", chosen[1] if chosen else "thickness")):
+        options = parse(_verb_parser("generate", generate), "generate", [*again[1:], "--engine", engine])
+        assert generate._request_again(Scene.open(scene), options).render.occlusion == occlusion
+
+
 def test_a_take_can_be_traced_to_what_made_it(sample_clip, tmp_path):
     footage = sample_clip / "footage.mp4"
     clip = [str(footage), "--depth", str(sample_clip / "depth.npz"), "--num_frames", "2"]
     assert main(["reconstruct", *clip, "-o", str(tmp_path / "scene")]) == 0
-    generate = ["generate", str(tmp_path / "scene"), "--size", "64x64", "--device", "cpu"]
-    assert main([*generate, "-o", str(tmp_path / "take")]) == 0
+    command = ["generate", str(tmp_path / "scene"), "--size", "64x64", "--device", "cpu"]
+    assert main([*command, "-o", str(tmp_path / "take")]) == 0
     made_by = json.loads((tmp_path / "take" / "request.json").read_text())["made_by"]
     assert datetime.fromisoformat(made_by.pop("date")).utcoffset() == timedelta(0)
     assert made_by.pop("device").startswith("CPU")
@@ -160,5 +172,5 @@ def test_a_take_can_be_traced_to_what_made_it(sample_clip, tmp_path):
         "precision": "float32",
         "footage": {"name": "footage.mp4", "sha256": sha256_of(footage), "timecode": "", "fps": [24, 1]},
     }
-    assert main([*generate[:2], "--again", str(tmp_path / "take"), "-o", str(tmp_path / "again")]) == 0
+    assert main([*command[:2], "--again", str(tmp_path / "take"), "-o", str(tmp_path / "again")]) == 0
     assert contents(tmp_path / "again") == contents(tmp_path / "take")

@@ -32,18 +32,22 @@ def request_(sample_scene) -> ShotRequest:
     return ShotRequest(sample_scene.digest, camera, source_frames=TIME)
 
 
+# Views and coverage have one sample of each pixel.
+AS_VIEWS = RenderSettings(samples=1)
+
+
 @pytest.fixture(scope="module")
 def singles(sample_scene: Scene, request_: ShotRequest) -> list:
     """Each frame of the shot, as an ordinary shot of one frame shows it."""
     found = []
     for k, shown in enumerate(TIME):
         part = request_.camera.frames(k, k + 1)
-        found += render_shot(sample_scene, part, RenderSettings(), first_frame=shown, device="cpu")
+        found += render_shot(sample_scene, part, AS_VIEWS, first_frame=shown, device="cpu")
     return found
 
 
 def test_each_frame_is_that_of_its_moment_bit_by_bit(sample_scene, request_, singles):
-    frames = list(render_shot(sample_scene, request_.camera, RenderSettings(), source_frames=TIME, device="cpu"))
+    frames = list(render_shot(sample_scene, request_.camera, AS_VIEWS, source_frames=TIME, device="cpu"))
     assert [frame.index for frame in frames] == list(range(len(TIME)))
     for frame, single in zip(frames, singles, strict=True):
         assert np.array_equal(frame.color, single.color) and np.array_equal(frame.mask, single.mask)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from ex4d.media import VideoWriter
-from ex4d.pipeline.reconstruct import SourcePaths, reconstruct
+from ex4d.pipeline.reconstruct import reconstruct
+from ex4d.pipeline.source_paths import SourcePaths
 from ex4d_core.cameras import CameraPath, intrinsics_matrix
 from ex4d_core.errors import RequestError
 from ex4d_core.lens_distortion import LensDistortion

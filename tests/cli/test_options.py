@@ -31,6 +31,8 @@ CAMERA = ["--camera", "move.npz"]
         (["render", "SCENE", *CAMERA, "--preset", "orbit"], "--preset has no effect with --camera"),
         (["render", "SCENE", "--preset", "30", "--amount", "4"], "--amount has no effect with --preset 30"),
         (["render", "SCENE", "--preset", "truck", "--elevation", "4"], "--elevation has no effect with --preset truck"),
+        (["render", "SCENE", "--preset", "60", "--pivot", "middle"], "--pivot has no effect with --preset 60"),
+        (["render", "SCENE", "--preset", "zoom_in", "--pivot", "2"], "--pivot has no effect with --preset zoom_in"),
         (["generate", "SCENE", "--client-key", "c"], "--client-key has no effect without --backend"),
         (["generate", "SCENE", "--detach"], "--detach has no effect without --backend"),
         (["generate", "SCENE", "--steps", "9"], "--steps has no effect with the engine preview; add --engine wan"),

@@ -66,8 +66,9 @@ def manifest() -> dict[str, Any]:
     entry = {"sha256": HASH, "size": 10}
     parts = ("color", "depth", "source_camera")
     values = {"name": "a scene", "frames": 6, "width": 32, "height": 24, "fps": [24, 1], "convention": "centered"}
-    values |= {"depth_range": [1.0, 2.0], "subject_distance": 1.5, "files": {part: dict(entry) for part in parts}}
-    return {"format": "ex4d-scene", "version": 2, **values, "origin": {"name": "clip.mp4"}}
+    values |= {"depth_range": [1.0, 2.0], "subject_distance": 1.5, "middle_distance": 1.6}
+    values["files"] = {part: dict(entry) for part in parts}
+    return {"format": "ex4d-scene", "version": 3, **values, "origin": {"name": "clip.mp4"}}
 
 
 def test_a_shot():
@@ -89,7 +90,9 @@ def test_a_manifest():
     require_no_bug(manifest(), [*PLAIN, 10**400, 2**70, float("nan"), float("inf")], read)
 
 
-@pytest.mark.parametrize("place", [("frames",), ("width",), ("height",), ("subject_distance",), ("version",)])
+@pytest.mark.parametrize(
+    "place", [("frames",), ("width",), ("height",), ("subject_distance",), ("middle_distance",), ("version",)]
+)
 def test_true_is_not_a_number(place):
     with pytest.raises(SceneError, match="True"):
         SceneManifest.from_json(json.dumps(changed(manifest(), place, True)).encode())

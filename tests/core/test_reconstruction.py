@@ -1,6 +1,7 @@
 """A reconstruction's request: what goes over the wire comes back, and what cannot work is refused with the reason."""
 
 import struct
+from dataclasses import replace
 
 import pytest
 
@@ -49,6 +50,22 @@ def test_a_mist_pass_and_a_moving_camera_survive_it_too():
     request = ReconstructionRequest(ReconstructionSettings("clip", depth, camera_scale=0.1), (VIDEO,), EXRS, CAMERA)
     assert request_from_wire(request.to_wire()) == request
     assert request.files[-2:] == CAMERA, "its files are sent"
+
+
+def test_offset_and_far_limit_survive_it_and_are_left_out_where_nothing_is_set():
+    depth = DepthSettings("estimator", estimator="auto", offset=-0.1, far_limit=40.0, camera_fit=False)
+    request = ReconstructionRequest(ReconstructionSettings("clip", depth), (VIDEO,))
+    assert request_from_wire(request.to_wire()) == request
+    assert not {"offset", "far_limit", "camera_fit"} & set(GOOD.to_wire()["depth"]), "older sides refuse them"
+
+
+def test_ignoring_an_estimators_poses_survives_it_and_the_default_is_not_sent():
+    """A backend of before knows no other camera than a file's, and refuses fields that it does not know."""
+    still = ReconstructionRequest(replace(GOOD.settings, camera_motion="still"), GOOD.footage, GOOD.depth_files)
+    assert request_from_wire(still.to_wire()) == still
+    assert "camera_motion" in still.to_wire() and "camera_motion" not in GOOD.to_wire()
+    with pytest.raises(RequestError, match="camera_motion"):
+        request_from_wire(changed(camera_motion="shaken"))
 
 
 def changed(**changes):

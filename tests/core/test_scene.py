@@ -82,7 +82,7 @@ def test_an_array_that_contradicts_the_manifest_is_refused(small_scene):
     ("change", "message"),
     [
         ({"format": "other"}, "not a scene manifest"),
-        ({"version": 99}, "version 99.* reads up to version 2.*update ex4d"),
+        ({"version": 99}, "version 99.* reads up to version 3.*update ex4d"),
         ({"version": "1"}, "no valid version"),
         ({"origin": {"colour": 1}}, "damaged"),
         ({"frames": 0}, "positive whole numbers"),
@@ -95,6 +95,8 @@ def test_an_array_that_contradicts_the_manifest_is_refused(small_scene):
         ({"convention": None}, "None"),
         ({"subject_distance": "far"}, "three positive numbers"),
         ({"subject_distance": float("nan")}, "three positive numbers"),
+        ({"middle_distance": "far"}, "middle_distance .*'far'"),
+        ({"middle_distance": -2.0}, "middle_distance .*-2.0"),
         ({"depth_range": [0, 4]}, "three positive numbers"),
         ({"depth_range": [4]}, "three positive numbers"),
         ({"files": {}}, "lacks"),
@@ -129,6 +131,13 @@ def test_a_manifest_of_version_1_is_migrated_and_its_bytes_stay(small_scene):
     scene = Scene.open(small_scene.folder)
     assert scene.manifest.origin == FootageOrigin("walk.mp4")
     assert path.read_bytes() == before and scene.digest == hashlib.sha256(before).hexdigest()
+
+
+def test_a_manifest_of_version_2_keeps_its_subject_for_moves(small_scene):
+    document = json.loads((small_scene.folder / MANIFEST).read_bytes())
+    del document["middle_distance"]
+    manifest = SceneManifest.from_json(json.dumps({**document, "version": 2}).encode())
+    assert manifest.middle_distance is None and manifest.pivot_distance == manifest.subject_distance
 
 
 @pytest.mark.parametrize("name", ["footage.mp4", "depth.npy", "manifest.json", "notes.txt"])

@@ -13,6 +13,7 @@ from ex4d_core.shot import (
     RequestError,
     ShotRequest,
     WanSettings,
+    default_occlusion,
     wan_preset,
 )
 from ex4d_core.trajectories import Trajectory, build_path
@@ -27,6 +28,14 @@ def request(**changes) -> ShotRequest:
 
 def over_the_wire(values: dict) -> ShotRequest:
     return ShotRequest.from_wire(msgpack.unpackb(msgpack.packb(values)))
+
+
+def test_the_default_occlusion_is_the_engines_where_it_exists():
+    assert default_occlusion("preview", "centered") == "thickness"
+    assert default_occlusion("wan", "centered") == "watertight"
+    for convention, rasterizer in (("reference", "auto"), ("centered", "nvdiffrast")):
+        occlusion = default_occlusion("preview", convention, rasterizer)
+        RenderSettings(rasterizer, convention, occlusion=occlusion)  # it can be rendered
 
 
 def test_a_request_is_the_same_on_the_other_side():
@@ -55,6 +64,7 @@ def test_a_request_is_the_same_on_the_other_side():
         ("render", {"licence": "paid"}, "licence must be one of research, commercial, not 'paid'"),
         ("render", {"occlusion": "thickness", "convention": "reference"}, "thickness .* reference convention"),
         ("render", {"occlusion": "thickness", "rasterizer": "nvdiffrast"}, "use rasterizer warp"),
+        ("render", {"clean": True, "convention": "reference"}, "clean .* reference convention"),
         ("preview", {"holes": "fill", "hole_color": [0, 0, 300]}, "hole_color"),
         ("preview", 7, "must be a map"),
         ("wan", {"preset": "best"}, "preset must be one of ex4d-reference"),
@@ -155,3 +165,33 @@ def test_a_shot_must_lie_within_its_footage():
 def test_giant_pictures_are_refused():
     with pytest.raises(RequestError, match="8192"):
         request(camera=CameraPath(CAMERA.world_to_camera, CAMERA.intrinsics, 10_000, 32))
+
+
+def test_masks_are_cleaned_unless_the_engine_is_wan_or_the_shot_says_otherwise():
+    assert RenderSettings().cleans and request().settled_render.cleans
+    assert not request(engine="wan").settled_render.cleans
+    assert request(engine="wan", render=RenderSettings(clean=True)).settled_render.cleans
+    assert not request(render=RenderSettings(clean=False)).settled_render.cleans
+    assert not RenderSettings(convention="reference").cleans
+
+
+def test_cleaning_travels_only_where_a_shot_decides_it():
+    assert "clean" not in request().to_wire()["render"]  # which older sides would refuse
+    sent = request(render=RenderSettings(clean=False))
+    assert over_the_wire(sent.to_wire()).render == sent.render
+
+
+def test_samples_are_left_out_where_there_is_one_which_is_what_older_sides_have():
+    assert request().render.samples == 3
+    sent = request(render=RenderSettings(samples=1)).to_wire()
+    assert "samples" not in sent["render"] and over_the_wire(sent).render.samples == 1
+    assert over_the_wire(request().to_wire()).render.samples == 3
+    assert over_the_wire({**sent, "render": {}}).render.samples == 1
+    without = {name: value for name, value in sent.items() if name != "render"}
+    assert over_the_wire(without).render.samples == 1
+
+
+def test_the_reference_convention_has_one_sample():
+    assert RenderSettings(convention="reference", samples=4).samples == 1
+    with pytest.raises(RequestError, match="samples must be a whole number from 1 to 4, not 5"):
+        RenderSettings(samples=5)

@@ -63,6 +63,18 @@ def toy_models(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def toy_newer_models(tmp_path_factory) -> Path:
+    """A folder with toy checkpoints of Depth Anything 3 and MoGe-2."""
+    pytest.importorskip("safetensors")
+    from tests.depth.toy_checkpoints import write_depth_anything_3, write_moge
+
+    folder = tmp_path_factory.mktemp("newer_models")
+    write_depth_anything_3(folder)
+    write_moge(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def toy_video_models(tmp_path_factory) -> Path:
     """A folder with Video Depth Anything's toy checkpoint and nothing else."""
     pytest.importorskip("transformers")

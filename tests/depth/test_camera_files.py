@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ex4d.depth import camera_files, read_source_camera
+from ex4d.depth import camera_files, read_source_camera, read_source_points
 from ex4d.media import FootageInfo
 from ex4d_core.cameras import CameraError, CameraPath, intrinsics_matrix, invert_rigid, look_at
 
@@ -57,6 +57,31 @@ def write_binary_colmap(
         images += struct.pack("<Q", points) + points * struct.pack("<ddq", 10.5, 20.5, -1)
     (folder / "images.bin").write_bytes(images)
     return folder
+
+
+# A point near the camera's axis in all frames, and one that a model lists and no image sees.
+POINT, UNSEEN = (0.6, 1.2, 8.0), (1.0, 1.0, 1.0)
+
+
+def write_points(folder: Path) -> Path:
+    """points3D beside `write_colmap` with ``points="10.5 20.5 31 1 2 -1 3 4 99"``: a known, no and a missing point."""
+    rows = [f"{number} {x} {y} {z} 0 0 0 0.5 1 0 2 0" for number, (x, y, z) in ((40, UNSEEN), (31, POINT))]
+    (folder / "points3D.txt").write_text("\n".join(["# 3D point list", *rows]) + "\n")
+    return folder
+
+
+def write_binary_points(folder: Path) -> Path:
+    """points3D.bin byte by byte, as COLMAP documents it."""
+    data = struct.pack("<Q", 2)
+    for number, position in ((40, UNSEEN), (31, POINT)):
+        data += struct.pack("<Q3d3BdQ", number, *position, 0, 0, 0, 0.5, 2) + struct.pack("<4i", 1, 0, 2, 0)
+    (folder / "points3D.bin").write_bytes(data)
+    images = (folder / "images.bin").read_bytes().replace(struct.pack("<ddq", 10.5, 20.5, -1), SEEN)
+    (folder / "images.bin").write_bytes(images)
+    return folder
+
+
+SEEN = struct.pack("<ddq", 10.5, 20.5, 31)
 
 
 def nerf_document() -> dict:
@@ -135,6 +160,47 @@ def test_damaged_binary_models(tmp_path):
     (tmp_path / "images.bin").write_bytes(struct.pack("<Q", 0))
     with pytest.raises(CameraError, match="holds no images"):
         read_source_camera(tmp_path, FOOTAGE)
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_the_points_of_a_colmap_model_are_where_its_frames_see_them(tmp_path, binary):
+    if binary:
+        folder = write_binary_points(write_binary_colmap(tmp_path, points=1))
+    else:
+        folder = write_points(write_colmap(tmp_path, points="10.5 20.5 31 1 2 -1 3 4 99"))
+    points = read_source_points(folder, FOOTAGE, scale=2.0)
+    assert points is not None
+    assert points.frame.tolist() == list(range(FRAMES))
+    assert np.allclose(points.pixel, (10.5, 20.5))
+    assert np.allclose(points.depth, 2 * (POSES[:, 2, :3] @ POINT + POSES[:, 2, 3]))
+    large = FootageInfo(path=Path("clip.mp4"), width=2 * WIDTH, height=2 * HEIGHT, frames=FRAMES, fps=Fraction(24))
+    scaled = read_source_points(folder / f"points3D.{'bin' if binary else 'txt'}", large)
+    assert scaled is not None and np.allclose(scaled.pixel, (21, 41))
+
+
+def test_cameras_without_points(tmp_path):
+    assert read_source_points(write_colmap(tmp_path), FOOTAGE) is None
+    assert read_source_points(write_nerf(tmp_path), FOOTAGE) is None
+    assert read_source_points(tmp_path / "camera.npz", FOOTAGE) is None
+
+
+def test_damaged_points(tmp_path):
+    write_binary_points(write_binary_colmap(tmp_path, points=1))
+    whole = (tmp_path / "points3D.bin").read_bytes()
+    (tmp_path / "points3D.bin").write_bytes(whole[:-3])
+    with pytest.raises(CameraError, match=r"points3D.bin: ends in the middle"):
+        read_source_points(tmp_path, FOOTAGE)
+    (tmp_path / "points3D.bin").write_bytes(whole + b"more")
+    with pytest.raises(CameraError, match=r"points3D.bin: 4 bytes"):
+        read_source_points(tmp_path, FOOTAGE)
+    text = tmp_path / "text"
+    text.mkdir()
+    write_points(write_colmap(text, points="10.5 20.5"))
+    with pytest.raises(CameraError, match=r"images.txt: cannot read the points"):
+        read_source_points(text, FOOTAGE)
+    (text / "points3D.txt").write_text("31 0.5 near 3\n")
+    with pytest.raises(CameraError, match=r"points3D.txt: .*near"):
+        read_source_points(text, FOOTAGE)
 
 
 def test_nerf_at_another_size(tmp_path):

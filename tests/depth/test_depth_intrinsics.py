@@ -78,7 +78,7 @@ def test_who_is_trusted_with_the_lens_where_several_know_it(tmp_path):
         "stated": intrinsics_from(64, 48, focal_px=30),
         "camera_file": KnownIntrinsics(intrinsics_from(64, 48, focal_px=40)[None], "the camera file solved.npz"),
         "convention": "reference",
-        "depth_files": True,
+        "depth_has_lens": True,
     }
     filmed_at = 28 * math.hypot(64, 48) / math.hypot(36, 24)
     for taken_away, focal_px, origin in (
@@ -86,7 +86,7 @@ def test_who_is_trusted_with_the_lens_where_several_know_it(tmp_path):
         ("stated", 40, "the camera file solved.npz"),
         ("camera_file", 500, "EX-4D"),
         ("convention", 70, "the depth (depth.npz)"),
-        ("depth_files", filmed_at, "the footage ("),
+        ("depth_has_lens", filmed_at, "the footage ("),
     ):
         voices.pop(taken_away, None)
         known = known_intrinsics(footage, **voices)

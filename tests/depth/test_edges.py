@@ -66,6 +66,48 @@ def test_true_slopes_stay(disc):
     assert np.allclose(refined_depth(torch.from_numpy(floor), image, EdgeSettings()), floor, rtol=1e-5)
 
 
+def ground_with_poles() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ground up to the horizon and a facade beside it, seen at grazing angles, and poles: depth, image, the poles."""
+    y, x = np.mgrid[:96, :160].astype(np.float32)
+    disparity = np.maximum(0.02, np.maximum(0.006 * (y - 30), 0.004 * (x - 90)))
+    pole = (x % 40 >= 20) & (x % 40 < 27) & (y > 8) & (y < 60)
+    disparity = np.where(pole, disparity.max(axis=0) * 0.5 + 0.25, disparity)
+    image = np.where(pole[..., None], (220, 200, 40), (60, 90, 70)).astype(np.uint8)
+    return (1 / disparity).astype(np.float32), image, pole
+
+
+def test_sharp_depth_keeps_every_bit():
+    """Exact depth is all slopes: ground, a facade, and steps that are one pixel wide."""
+    depth, image, _ = ground_with_poles()
+    assert np.array_equal(refined_depth(torch.from_numpy(depth), image, EdgeSettings()), depth)
+
+
+@pytest.mark.parametrize("pixels", [1, 2])
+def test_ground_is_not_torn_beside_blurred_poles(pixels):
+    """Behind a pole the ground goes on as the plane that it is, and far from poles it stays as it was."""
+    depth, image, pole = ground_with_poles()
+    soft = blurred(depth, pixels)
+    sharp = refined_depth(soft, image, EdgeSettings())
+    beside = F.max_pool2d(torch.from_numpy(pole)[None, None].float(), 25, 1, 12)[0, 0].numpy() > 0
+    before, after = (np.abs(1 / found - 1 / depth) for found in (soft.numpy(), sharp))
+    assert np.array_equal(sharp[~beside], soft.numpy()[~beside])
+    assert (after > 0.05)[beside].mean() < 0.15 * (before > 0.05)[beside].mean()
+    ground = beside & ~pole & (np.mgrid[:96, :160][0] > 40)
+    assert after[ground].mean() < 0.4 * before[ground].mean()
+
+
+def test_a_wide_slope_among_blurred_edges_is_true(disc):
+    """A ramp of 30 pixels rises as much as the disc's blurred edge; only the edge is refined."""
+    depth, image = disc
+    x = np.arange(128)
+    ramp = np.interp(x, [92, 122], [1 / 5, 1 / 3]).astype(np.float32)
+    depth = np.where(depth == 2, 2, 1 / ramp).astype(np.float32)
+    soft = blurred(depth, 2)
+    sharp = refined_depth(soft, image, EdgeSettings())
+    assert np.array_equal(sharp[:, 98:], soft.numpy()[:, 98:])
+    assert not np.array_equal(sharp[:, :98], soft.numpy()[:, :98])
+
+
 def test_without_settings_only_the_size_changes(disc):
     depth, image = disc
     assert np.allclose(refined_depth(torch.from_numpy(depth), image, None), depth)

@@ -14,25 +14,41 @@ pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
 from ex4d.depth import DEPTH_MODELS
+from ex4d.depth.depth_anything_3 import estimator as depth_anything_3
 from ex4d.depth.depthcrafter.estimator import DepthCrafter
 from ex4d.depth.depthcrafter.pipeline import FRAMES_AT_ONCE, Sampling
 from ex4d.depth.estimation import ClipModel, ModelEstimator, StageProgress
 from ex4d.depth.estimator_choice import usual_precision
+from ex4d.depth.moge import estimator as moge
 from ex4d.depth.per_image import DepthAnything, DepthPro
 from ex4d.depth.video_depth_anything.estimator import VideoDepthAnything
 from ex4d.depth.video_depth_anything.window_stitching import WINDOW
 from tests.depth.conftest import moving_image
-from tests.depth.toy_checkpoints import TOY_VIDEO_NETWORK
+from tests.depth.toy_checkpoints import TOY_BACKBONES, TOY_METRIC, TOY_VIDEO_NETWORK, TOY_VIEWS
 
 CPU = torch.device("cpu")
 ESTIMATORS = [model.name for model in DEPTH_MODELS]
 # More than a window, or than is worked at once.
-FRAMES = {"depthcrafter": 14, "video-depth-anything": 38, "depth-pro": 6, "depth-anything-v2": 9}
+FRAMES = {
+    "depthcrafter": 14,
+    "video-depth-anything": 38,
+    "depth-anything-3-base": 36,
+    "depth-anything-3-small": 40,
+    "depth-pro": 6,
+    "moge-2": 10,
+    "depth-anything-3-metric": 9,
+    "moge-2-small": 3,
+    "depth-anything-v2": 9,
+}
+# Their toy networks take this size.
+SMALL = ("video-depth-anything", "depth-anything-v2", *(name for name in FRAMES if name.startswith("depth-anything-3")))
 
 
 @pytest.fixture(scope="module")
-def models(toy_models, toy_video_models) -> dict[str, Path]:
-    return {name: toy_video_models if name == "video-depth-anything" else toy_models for name in ESTIMATORS}
+def models(toy_models, toy_video_models, toy_newer_models) -> dict[str, Path]:
+    folders = {"video-depth-anything": toy_video_models, "depthcrafter": toy_models, "depth-pro": toy_models}
+    folders["depth-anything-v2"] = toy_models
+    return {name: folders.get(name, toy_newer_models) for name in ESTIMATORS}
 
 
 def load(name: str, models: dict[str, Path], dtype: torch.dtype = torch.float32) -> ClipModel:
@@ -43,6 +59,14 @@ def load(name: str, models: dict[str, Path], dtype: torch.dtype = torch.float32)
         return VideoDepthAnything.load(folder, CPU, dtype, TOY_VIDEO_NETWORK, shorter_side=28)
     if name == "depth-pro":
         return DepthPro.load(folder, CPU, dtype)
+    if name == "depth-anything-3-metric":
+        return depth_anything_3.DepthAnything3Metric.load(folder, CPU, dtype, 1.0, TOY_METRIC, longer_side=56)
+    if name.startswith("depth-anything-3"):
+        kind = depth_anything_3.DepthAnything3Base if name.endswith("base") else depth_anything_3.DepthAnything3Small
+        return kind.load(folder, CPU, dtype, TOY_VIEWS, longer_side=56)
+    if name.startswith("moge"):
+        kind = moge.MoGe2Small if name.endswith("small") else moge.MoGe2
+        return kind.load(folder, CPU, dtype, 1.0, TOY_BACKBONES)
     return DepthAnything(DepthAnything.load(folder, CPU, dtype)._network, shorter_side=42)
 
 
@@ -61,7 +85,7 @@ def frames() -> list[torch.Tensor]:
 def ready(name: str, frames: list[torch.Tensor]) -> list[torch.Tensor]:
     """As many as make sense, in the size that the toy models take."""
     frames = frames[: FRAMES[name]]
-    if name in ("video-depth-anything", "depth-anything-v2"):
+    if name in SMALL:
         return [frame[:, :42, :56].contiguous() for frame in frames]
     return frames
 
@@ -85,7 +109,8 @@ def test_half_precision_stays_near_full_precision(name, dtype, models, frames):
     error = np.linalg.norm(half - full) / np.linalg.norm(full - full.mean())
     print(f"{name} in {dtype}: {error:.2%} of what the disparity varies by")
     # bfloat16 keeps 8 bits of a number, float16 11; the toy networks amplify what is lost.
-    assert error < {torch.float16: 0.02, torch.bfloat16: 0.15}[dtype]
+    bound = {torch.float16: 0.02, torch.bfloat16: 0.15}[dtype]
+    assert error < (2 * bound if name.startswith("moge") else bound), "whose head is in half precision, too"
 
 
 @contextmanager
@@ -115,7 +140,8 @@ def test_a_clip_is_processed_in_batches(name, models, frames):
         assert max(encoded) == max(embedded) == max(decoded) == FRAMES_AT_ONCE
         assert max(denoised) == model.sampling.window
         return
-    largest = {"video-depth-anything": WINDOW, "depth-anything-v2": 4, "depth-pro": 1}[name]
+    largest = {"depth-pro": 1, "moge-2": 1, "moge-2-small": 1, "depth-anything-v2": 4, "depth-anything-3-metric": 4}
+    largest = largest.get(name, WINDOW)
     with frames_at_once(model._network) as counts:
         raw(model, clip)
     assert max(counts) == largest and sum(counts) >= len(clip)
@@ -139,8 +165,8 @@ class Clip:
 
 
 def estimator(name: str, models: dict[str, Path], align: bool = False) -> ModelEstimator:
-    small = {"video-depth-anything": (56, 42), "depth-anything-v2": (56, 42)}
-    return ModelEstimator(Clip(load(name, models), small.get(name, (64, 64))), temporal_alignment=align, edges=None)
+    size = (56, 42) if name in SMALL else (64, 64)
+    return ModelEstimator(Clip(load(name, models), size), temporal_alignment=align, edges=None)
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)

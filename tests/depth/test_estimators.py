@@ -56,7 +56,7 @@ def depth_anything(models: Path) -> EstimatorSettings:
 @pytest.mark.parametrize("name", [model.name for model in DEPTH_MODELS])
 def test_research_models_are_refused_unless_research_or_their_licence_is_said(name, tmp_path):
     """Without weights here, what is allowed gets as far as looking for them."""
-    commercial = name in ("video-depth-anything", "depth-anything-v2")
+    commercial = name not in ("depthcrafter", "depth-pro")
     for machine, licence, allowed in (
         (MachineSettings(tmp_path), None, commercial),
         (MachineSettings(tmp_path), "commercial", commercial),

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import tracemalloc
+from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from ex4d.depth.depth_files import DepthFiles
 from ex4d.depth.frame_store import FrameStore
 from ex4d.depth.motion import motion_between, working_image
 from ex4d.depth.temporal_alignment import TemporalAligner, flicker, robust_scale_and_shift
+from ex4d.media import probe, read_frames
 from tests.depth.conftest import moving_image
+
+DATA = Path(__file__).resolve().parents[1] / "data"
 
 WIDTH, HEIGHT, FRAMES = 96, 64, 9
 
@@ -129,6 +135,17 @@ def test_what_a_moving_camera_truly_changes_stays():
     assert abs(np.diff(wrong(repaired))).mean() < 0.3 * abs(np.diff(wrong(spoilt))).mean()
     kept = np.log(repaired[-1, 0, 0] / repaired[0, 0, 0]) / np.log(depth[-1, 0, 0] / depth[0, 0, 0])
     assert 0.75 < kept < 1.25, "the wall has come nearer by as much as it did"
+
+
+def test_exact_depth_under_a_moving_camera_is_hardly_changed():
+    """The committed clip whose camera moves: parallax changes its depth from frame to frame, and nothing flickers."""
+    folder, count = DATA / "moving_camera", 5
+    images = np.stack(list(read_frames(folder / "footage.mp4", count=count)))
+    footage = probe(folder / "footage.mp4")
+    depth = np.stack(list(islice(DepthFiles(folder / "depth.npz").estimate(footage), count)))
+    change = np.abs(np.log(aligned(images, depth) / depth))
+    print(f"changed by {change.mean():.3%}, in the median by {np.median(change):.3%}")
+    assert change.mean() < 0.001 and np.median(change) < 1e-4
 
 
 def test_nothing_is_carried_over_a_cut(clip):

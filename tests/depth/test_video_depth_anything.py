@@ -14,7 +14,13 @@ from ex4d.depth.estimation import ModelEstimator
 from ex4d.depth.video_depth_anything.checkpoint import load_network
 from ex4d.depth.video_depth_anything.estimator import VideoDepthAnything
 from ex4d.depth.video_depth_anything.network import NetworkSize
-from ex4d.depth.video_depth_anything.window_stitching import WINDOW, scale_and_shift, stitched_windows
+from ex4d.depth.video_depth_anything.window_stitching import (
+    WINDOW,
+    fitted_to_key_frames,
+    fitted_to_shared_frames,
+    scale_and_shift,
+    stitched_windows,
+)
 from ex4d.weights.errors import CheckpointError
 from tests.depth.toy_checkpoints import GOLDEN
 from tests.depth.toy_checkpoints import TOY_VIDEO_NETWORK as TOY
@@ -56,13 +62,16 @@ def test_the_originals_disparity_of_one_window(golden, network):
 
 @torch.inference_mode()
 def test_the_originals_disparity_over_two_windows(golden, network):
-    disparity = torch.stack(list(stitched_windows(normalised(golden["frames"]), network))).numpy()
+    """By its own fit; the other fit differs by little where windows agree."""
+    frames = normalised(golden["frames"])
+    disparity = torch.stack(list(stitched_windows(frames, network, fitted_to_key_frames))).numpy()
     assert disparity.shape == golden["long"].shape == (40, 28, 42)
     assert difference(disparity, golden["long"]) < 1e-3
 
 
+@pytest.mark.parametrize("fit", [fitted_to_shared_frames, fitted_to_key_frames])
 @pytest.mark.parametrize("frames", [1, 24, 32, 33, 54, 55, 80])
-def test_windows_of_any_scale_become_one_clip(frames):
+def test_windows_of_any_scale_become_one_clip(frames, fit):
     """Every window comes back with another factor and offset; the clip has one."""
     truth = torch.rand(frames, 6, 8, generator=torch.Generator().manual_seed(0)) + 1
     windows = 0
@@ -73,9 +82,32 @@ def test_windows_of_any_scale_become_one_clip(frames):
         windows += 1
         return inputs[:, 0] / windows + 0.05 * (windows - 1)
 
-    found = torch.stack(list(stitched_windows((one.expand(3, -1, -1) for one in truth), predict)))
+    found = torch.stack(list(stitched_windows((one.expand(3, -1, -1) for one in truth), predict, fit)))
     assert torch.allclose(found, truth, atol=1e-4)
     assert windows == max(1, -(-(frames - 10) // 22))
+
+
+def test_a_window_that_errs_in_one_frame_does_not_bend_the_clip():
+    """Every window sees its frames a little differently, and something that is not there in one of its key frames."""
+    frames, random = 340, torch.Generator().manual_seed(3)
+    truth = 1 + torch.rand(frames, 12, 16, generator=random)
+
+    def predict(inputs: torch.Tensor) -> torch.Tensor:
+        factor = 1 + 0.02 * torch.randn(len(inputs), 1, 1, generator=random)
+        found = inputs[:, 0] * factor
+        found[1, :6, :8] += 2
+        return found * (0.5 + float(torch.rand(1, generator=random)))
+
+    def scale_error(fit) -> float:
+        """Of the clip's last half, on the average over frames."""
+        random.manual_seed(4)
+        found = torch.stack(list(stitched_windows((one.expand(3, -1, -1) for one in truth), predict, fit)))
+        scales = (found / truth).flatten(1).median(dim=1).values
+        return float((scales[frames // 2 :] / scales[:24].mean()).log().abs().mean())
+
+    by_two, by_all = scale_error(fitted_to_key_frames), scale_error(fitted_to_shared_frames)
+    print(f"scale off by {by_two:.1%} with two frames, {by_all:.1%} with all")
+    assert by_all < 0.5 * by_two and by_all < 0.03
 
 
 def test_constant_values_have_no_scale():

@@ -7,12 +7,14 @@ computed with them are kept under tests/data/golden.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from ex4d.depth.depth_anything_3.network import NetworkSize as ViewsSize
+from ex4d.depth.dinov2 import BackboneSize
 from ex4d.depth.video_depth_anything.network import NetworkSize
 
 GOLDEN = Path(__file__).resolve().parents[1] / "data" / "golden"
@@ -158,6 +160,110 @@ def write_video_depth_anything(models: Path) -> None:
     file = models / "depth-anything" / "Video-Depth-Anything-Small" / "video_depth_anything_vits.pth"
     file.parent.mkdir(parents=True, exist_ok=True)
     torch.save({name.removeprefix("weight/"): value for name, value in named.items()}, file)
+
+
+TOY_VIEWS = ViewsSize(BackboneSize(32, 6, 2, 70), (2, 3, 4, 5), (8, 8, 16, 16), 16, alternate_from=2)
+TOY_METRIC = ViewsSize(BackboneSize(32, 6, 2, 70), (2, 3, 4, 5), (8, 8, 16, 16), 16)
+
+
+def depth_anything_3_weights(layout: Mapping[str, Sequence[int]]) -> dict[str, torch.Tensor]:
+    """Values for every name, with depth of ordinary size, a field of view near a radian, and no half turns."""
+    shapes = {name: torch.empty(tuple(shape), device="meta") for name, shape in layout.items()}
+    weights = {name: value.float() for name, value in random_weights(shapes, 11).items()}
+    for name, factor in {
+        "head.scratch.output_conv2.2.weight": 0.2,
+        "cam_dec.fc_fov.0.weight": 0.1,
+        "cam_dec.fc_qvec.weight": 0.1,
+    }.items():
+        if name in weights:
+            weights[name] *= factor
+    for name, values in {"cam_dec.fc_fov.0.bias": [0.8, 1.1], "cam_dec.fc_qvec.bias": [0.0, 0.0, 0.0, 1.0]}.items():
+        if name in weights:
+            weights[name] = torch.tensor(values)
+    return weights
+
+
+def write_depth_anything_3(models: Path) -> None:
+    """MODELS/depth-anything/DA3-SMALL and DA3METRIC-LARGE, with the weights that the package's code was run with."""
+    from safetensors.torch import save_file
+
+    with np.load(GOLDEN / "depth_anything_3.npz") as arrays:
+        layouts = {kind: json.loads(str(arrays[f"{kind}/layout"])) for kind in ("views", "metric")}
+    for kind, names in {"views": ("DA3-SMALL", "DA3-BASE"), "metric": ("DA3METRIC-LARGE",)}.items():
+        named = {f"model.{name}": value for name, value in depth_anything_3_weights(layouts[kind]).items()}
+        for name in names:
+            folder = models / "depth-anything" / name
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "config.json").write_text("{}")
+            save_file(named, folder / "model.safetensors")
+
+
+_MOGE_LEVELS = [32, 16, 8, 8, 4]
+_MOGE_STACK = {
+    "dim_res_blocks": _MOGE_LEVELS,
+    "res_block_in_norm": "none",
+    "res_block_hidden_norm": "none",
+    "resamplers": ["conv_transpose", "conv_transpose", "conv_transpose", "bilinear"],
+}
+
+
+def _moge_head(channels: int) -> dict[str, object]:
+    dim_out = [None, None, None, None, channels]
+    return {**_MOGE_STACK, "dim_in": _MOGE_LEVELS, "dim_out": dim_out, "num_res_blocks": [0, 1, 1, 1, 0]}
+
+
+TOY_BACKBONES = {"toy": BackboneSize(32, 4, 2, 70)}
+MOGE_CONFIG = {
+    "encoder": {"backbone": "toy", "intermediate_layers": [1, 2, 3], "dim_out": 32},
+    "neck": {**_MOGE_STACK, "dim_in": [34, 2, 2, 2, 2], "dim_out": None, "num_res_blocks": [0, 2, 2, 2, 0]},
+    "points_head": _moge_head(3),
+    "normal_head": _moge_head(3),
+    "mask_head": _moge_head(1),
+    "scale_head": {"dims": [32, 32, 32, 1]},
+    "remap_output": "exp",
+    "num_tokens_range": [6, 24],
+}
+
+
+def moge_weights(layout: Mapping[str, Sequence[int]]) -> dict[str, torch.Tensor]:
+    """Values for every name, of a map of points that a camera could see, solid in most places."""
+    shapes = {name: torch.empty(tuple(shape), device="meta") for name, shape in layout.items()}
+    weights = {name: value.float() for name, value in random_weights(shapes, 12).items()}
+    weights["encoder.image_mean"] = torch.tensor([0.485, 0.456, 0.406]).reshape(1, 3, 1, 1)
+    weights["encoder.image_std"] = torch.tensor([0.229, 0.224, 0.225]).reshape(1, 3, 1, 1)
+    for head, factor in (("points_head", 0.03), ("mask_head", 0.1)):
+        weights[f"{head}.output_blocks.4.weight"] *= factor
+    weights["mask_head.output_blocks.4.bias"] += 3
+    return weights
+
+
+def pushed_points(focal: float, offset: float, noise: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """A map of points (60, 100, 3) of a curved wall before a lens, its depth pushed by -offset; and where it is solid.
+
+    Above the wall is a sky whose points say nothing.
+
+    Args:
+        focal: in halves of the image's diagonal.
+        noise: relative, of every point.
+    """
+    across, down = np.meshgrid(np.arange(100) * 2 - 99, np.arange(60) * 2 - 59)
+    place = np.stack([across, down], axis=-1) / np.hypot(100, 60)
+    depth = 3 + place[..., :1] + 0.5 * place[..., 1:] ** 2
+    points = np.concatenate([place / focal * depth, depth - offset], axis=-1)
+    points *= 1 + noise * np.random.default_rng(3).standard_normal(points.shape)
+    solid = np.ones((60, 100), bool)
+    solid[:10], points[:10] = False, 1e3
+    return torch.from_numpy(points.astype(np.float32)), torch.from_numpy(solid)
+
+
+def write_moge(models: Path) -> None:
+    """MODELS/Ruicheng/moge-2-vitl-normal and moge-2-vits-normal, with the weights that the package was run with."""
+    with np.load(GOLDEN / "moge.npz") as arrays:
+        weights = moge_weights(json.loads(str(arrays["layout"])))
+    for name in ("moge-2-vitl-normal", "moge-2-vits-normal"):
+        folder = models / "Ruicheng" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.save({"model_config": MOGE_CONFIG, "model": weights}, folder / "model.pt")
 
 
 def published_clip_names(own: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -96,10 +96,10 @@ def test_the_same_words_mean_the_same_on_the_command_line(small_scene, tmp_path)
     from ex4d.cli.main import main
 
     scene = ex4d.open_scene(small_scene.folder)
-    settings = {"holes": "mark", "hole_color": (1, 2, 3), "occlusion": "thickness"}
+    settings = {"holes": "mark", "hole_color": (1, 2, 3)}  # both have the same default for occlusion
     take = ex4d.generate(scene, ex4d.orbit(20), tmp_path / "a", **settings)
     command = ["generate", str(small_scene.folder), "--preset", "orbit", "--amount", "20", "-o", str(tmp_path / "b")]
-    assert main([*command, "--holes", "mark", "--hole-color", "1,2,3", "--occlusion", "thickness"]) == 0
+    assert main([*command, "--holes", "mark", "--hole-color", "1,2,3"]) == 0
     for index, frame in enumerate(take.frames):
         ours, theirs = (tmp_path / folder / f"frame_{index:05d}.png" for folder in "ab")
         assert ours.read_bytes() == theirs.read_bytes() and frame.shape == (32, 48, 3)

@@ -124,3 +124,35 @@ def test_nothing_slid_across_the_cameras_path():
     assert weights[30, 70] == 1 and weights[30, 45] < 0.01
     turned = far_side_weights(torch.from_numpy(shown.mask), torch.from_numpy(shown.depth), np.zeros(3))
     assert (turned == 1).all(), "a camera that only turns slides nothing"
+
+
+def test_a_soft_edge_blends_what_was_seen_with_what_fills_the_rest():
+    """No rim: each pixel lies between the two, by its share, for a bright subject and for a dark one."""
+    for subject, background in ((240, 40), (20, 200)):
+        color = np.full((HEIGHT, WIDTH, 3), background, np.uint8)
+        depth = np.full((HEIGHT, WIDTH), 8.0, np.float32)
+        alpha = np.full((HEIGHT, WIDTH), 255, np.uint8)
+        color[:, 30:45], depth[:, 30:45] = subject, 2.0
+        alpha[:, 43], alpha[:, 44], alpha[:, 45:55] = 200, 57, 0
+        color[alpha == 0] = 0
+        shown = RenderedFrame(0, color, alpha >= 128, depth, alpha=alpha)
+        (image,) = preview(shown)
+        columns = image[HEIGHT // 2, :, 0].astype(float)
+        assert columns[42] == subject and columns[60] == background
+        filled = columns[45]
+        assert abs(filled - background) < 25, "the hole is filled from the background"
+        for column, share in ((43, 200 / 255), (44, 57 / 255)):
+            assert columns[column] == pytest.approx(share * subject + (1 - share) * filled, abs=20)
+        assert (image.min(), image.max()) == (min(subject, background), max(subject, background))
+
+
+def test_marked_holes_show_through_soft_edges():
+    shown = frame()
+    alpha = shown.mask.astype(np.uint8) * 255
+    alpha[20, 30:60] = 102
+    color = shown.color.copy()
+    color[20, 30:60] = 100
+    (image,) = preview(
+        RenderedFrame(0, color, alpha >= 128, shown.depth, alpha=alpha), holes="mark", hole_color=(200, 0, 50)
+    )
+    assert np.abs(image[20, 30:60].astype(int) - (160, 40, 70)).max() <= 1

@@ -61,6 +61,19 @@ def test_downscaling_gives_holes_no_dark_rim():
     assert values.min() > 200 / 127.5 - 1 - 0.02, "every seen pixel keeps the footage's colour"
 
 
+@pytest.mark.parametrize("limit", [0, 48 * 48])
+def test_of_a_soft_edge_the_half_that_was_seen_counts(limit):
+    """A pixel of which less than half was seen has a colour, for blending; the weights see it as unseen and black."""
+    alpha = np.full((64, 64), 255, np.uint8)
+    alpha[:, 30], alpha[:, 31], alpha[:, 32:] = 142, 113, 0
+    hard = frame(0, alpha >= 128)
+    soft = RenderedFrame(
+        0, np.where(alpha[..., None] > 0, 200, 0).astype(np.uint8).repeat(3, 2), hard.mask, hard.depth, alpha
+    )
+    of_soft, of_hard = (window_pixels([one], [0], WorkingSize.of(64, 64, limit)) for one in (soft, hard))
+    assert torch.equal(of_soft.color, of_hard.color) and torch.equal(of_soft.mask, of_hard.mask)
+
+
 # Colour and mask as the published weights saw them.
 
 

@@ -26,11 +26,13 @@ class SmallDevice:
         self.rasterizer, self.frames, self.device = rasterizer, frames, rasterizer.device
         self.asked: list[int] = []
 
-    def render(self, surface: DepthSurface, camera: CameraPath, *, with_depth: bool = False) -> RenderedBatch:
+    def render(
+        self, surface: DepthSurface, camera: CameraPath, *, with_depth: bool = False, samples: int = 1
+    ) -> RenderedBatch:
         self.asked.append(surface.frames)
         if surface.frames > self.frames:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return self.rasterizer.render(surface, camera, with_depth=with_depth)
+        return self.rasterizer.render(surface, camera, with_depth=with_depth, samples=samples)
 
 
 def test_batches_give_what_one_render_gives(rasterizer) -> None:

@@ -11,7 +11,8 @@ import OpenEXR
 import pytest
 
 from ex4d.cli.main import main
-from ex4d.media import VideoWriter, write_png
+from ex4d.depth import DepthFiles
+from ex4d.media import VideoWriter, probe, read_frames, write_png
 from ex4d_core.cameras import CameraPath, intrinsics_matrix
 from ex4d_core.client import Client
 from ex4d_core.conversations import RequestRefused
@@ -24,6 +25,7 @@ from ex4d_core.scene_manifest import RENDER_FILES
 from ex4d_core.sources import DepthSettings, MistPass
 
 FRAMES, WIDTH, HEIGHT = 5, 32, 24
+MOVING = Path(__file__).resolve().parents[1] / "data" / "moving_camera"
 
 
 def image(index: int) -> np.ndarray:
@@ -137,15 +139,54 @@ def test_the_camera_that_filmed_it_may_have_moved(client, clip, tmp_path):
     assert camera.intrinsics[0, 0, 0] == 40 and scene.manifest.provenance["focal length"].endswith("solved.npz")
 
 
-def test_colmaps_two_files_are_known_by_their_names(client, clip, tmp_path):
+def test_colmaps_files_are_known_by_their_names(client, clip, tmp_path):
     (tmp_path / "cameras.txt").write_text(f"1 SIMPLE_PINHOLE {WIDTH} {HEIGHT} 40 {WIDTH / 2} {HEIGHT / 2}\n")
     poses = [f"{index + 1} 1 0 0 0 {-0.1 * index} 0 0 1 {index}.png\n\n" for index in range(FRAMES)]
     (tmp_path / "images.txt").write_text("".join(poses))
-    wanted = plan(clip, camera_files=(tmp_path / "cameras.txt", tmp_path / "images.txt"))
+    files = (tmp_path / "cameras.txt", tmp_path / "images.txt")
+    wanted = plan(clip, camera_files=files)
     status = client.run(RemoteScene(tmp_path / "scene", wanted).conversation(), timeout=60)
     assert status.state == "done", status.reason
     camera = Scene.open(tmp_path / "scene").source_camera()
     np.testing.assert_allclose(camera.camera_to_world[:, 0, 3], 0.1 * np.arange(FRAMES), atol=1e-9)
+    # Points of a wall at half the distance that the depth says, which the scene then tells.
+    rows, columns = np.mgrid[2:HEIGHT:4, 2:WIDTH:4]
+    lines, points = [], []
+    for number, (x, y) in enumerate(zip(columns.ravel(), rows.ravel(), strict=True)):
+        points.append(f"{number} {2 * (x - WIDTH / 2) / 40} {2 * (y - HEIGHT / 2) / 40} 2 0 0 0 0.5")
+    for index, pose in enumerate(poses):
+        seen = [
+            f"{x - 0.1 * index * 20} {y} {number}"
+            for number, (x, y) in enumerate(zip(columns.ravel(), rows.ravel(), strict=True))
+        ]
+        lines += [pose.strip(), " ".join(seen)]
+    (tmp_path / "images.txt").write_text("\n".join(lines) + "\n")
+    (tmp_path / "points3D.txt").write_text("\n".join(points) + "\n")
+    wanted = plan(clip, camera_files=(*files, tmp_path / "points3D.txt"))
+    status = client.run(RemoteScene(tmp_path / "with_points", wanted).conversation(), timeout=60)
+    assert status.state == "done", status.reason
+    notes = Scene.open(tmp_path / "with_points").manifest.provenance["source camera notes"]
+    assert "camera scale of 2" in notes
+
+
+def test_the_backend_solves_for_the_camera_of_moving_footage(client, tmp_path):
+    pytest.importorskip("pycolmap", reason="solving cameras needs the extra colmap")
+    frames, info = 7, probe(MOVING / "footage.mp4")
+    with VideoWriter(tmp_path / "walk.mp4", info.width, info.height, info.fps, crf=4) as movie:
+        for frame in read_frames(info.path, count=frames):
+            movie.write(frame)
+    depth = np.stack(list(DepthFiles(MOVING / "depth.npz").estimate(info)))[:frames]
+    np.savez(tmp_path / "depth.npz", depth=depth)
+    solving = plan(tmp_path, footage=(tmp_path / "walk.mp4",), camera_motion="solve", focal_px=270.2)
+    status = client.run(RemoteScene(tmp_path / "scene", solving).conversation(), timeout=120)
+    assert status.state == "done", status.reason
+    scene, truth = Scene.open(tmp_path / "scene"), CameraPath.load(MOVING / "camera.npz")
+    way, known = (
+        np.linalg.norm(one.camera_to_world[frames - 1, :3, 3] - one.camera_to_world[0, :3, 3])
+        for one in (scene.source_camera(), truth)
+    )
+    assert way == pytest.approx(known, rel=0.15), "in the unit of the depth"
+    assert "solved from" in scene.manifest.provenance["source camera"]
 
 
 def test_the_reference_convention_takes_ex4ds_lens_as_the_command_line_does(client, clip, tmp_path):

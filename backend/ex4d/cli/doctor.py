@@ -84,6 +84,7 @@ def _findings(options: argparse.Namespace) -> Iterator[Finding]:
     yield "engine preview", PreviewEngine.licence, ""
     yield from _wan("cuda" if torch.cuda.is_available() else "cpu", machine)
     yield from _estimators(machine)
+    yield "camera solve", _camera_solve(), ""
     yield "Blender", _blender(), ""
     settings = ServiceSettings()
     existing = next(folder for folder in (settings.data, *settings.data.parents) if folder.exists())
@@ -138,6 +139,16 @@ def _estimators(machine: MachineSettings) -> Iterator[Finding]:
         if verdict.command:
             finding += f"; get them ({size_text(model.part.bytes)} of weights) with: {verdict.command}"
         yield f"estimator {model.name}", finding, ""
+
+
+def _camera_solve() -> str:
+    """Whether moving cameras can be solved for."""
+    from importlib.metadata import version
+
+    from ex4d.depth.solver import why_no_solver
+
+    reason = why_no_solver()
+    return f"unavailable: {reason}" if reason else f"pycolmap {version('pycolmap')}; BSD-3-Clause"
 
 
 def _blender() -> str:

@@ -84,7 +84,7 @@ def _value(entry: Field) -> dict[str, Any]:
         if get_args(annotation)[1:] == (...,):
             return {**described, "action": "append", "type": getattr(element, "from_text", element)}
         return {**described, "type": _checked(entry, lambda text: [element(part) for part in text.split(",")])}
-    return {**described, "type": _checked(entry, annotation)}
+    return {**described, "type": _checked(entry, getattr(annotation, "from_text", annotation))}
 
 
 def _checked(entry: Field, parse: Callable[[str], Any]) -> Callable[[str], Any]:

@@ -37,7 +37,15 @@ from ex4d_core.conversations import ClientError, Task
 from ex4d_core.errors import RequestError
 from ex4d_core.remote_take import RemoteTake
 from ex4d_core.scene import Scene
-from ex4d_core.shot import ENGINES, MAX_LABEL, PreviewSettings, ShotRequest
+from ex4d_core.shot import (
+    ENGINES,
+    MAX_LABEL,
+    OcclusionModel,
+    PreviewSettings,
+    RenderSettings,
+    ShotRequest,
+    default_occlusion,
+)
 from ex4d_core.sources import name_for_people
 
 # Options of this machine, which are not part of a take.
@@ -80,7 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="TAKE",
         help="repeat the take in this folder, from its request.json and camera.npz; engine, label and settings of "
-        "the engine wan may differ, such as another --seed",
+        "the engine wan may differ, such as another --seed; an occlusion model that was the default stays the engine's",
     )
 
 
@@ -114,6 +122,7 @@ def run(options: argparse.Namespace, report: Report) -> int:
         with report.stages() as progress:
             take_into_folder(scene, request, out, **how, progress=progress)
     report.add("take", out / "take.mp4")
+    report.add("occlusion", request.render.occlusion)
     report.add("frames", len(request.camera), "")
     return 0
 
@@ -135,13 +144,14 @@ def _refuse_useless_options(options: argparse.Namespace, engine: str) -> None:
 
 
 def _new_request(scene: Scene, options: argparse.Namespace) -> ShotRequest:
+    engine = options.engine or "preview"
     return ShotRequest(
         scene=scene.digest,
         camera=camera_from(options, scene),
         first_frame=options.first_frame,
         source_frames=options.source_frames,
-        render=render_settings(options, scene),
-        engine=options.engine or "preview",
+        render=render_settings(options, scene, engine),
+        engine=engine,
         preview=settings_from(options, PreviewSettings),
         wan=wan_settings(options),
         label=options.label or (_usual_label(scene, options) if options.backend else ""),
@@ -164,12 +174,21 @@ def _request_again(scene: Scene, options: argparse.Namespace) -> ShotRequest:
             "label and settings of the engine wan can"
         )
     before = saved_request(options.again, scene)
+    engine = options.engine if "engine" in options.typed else before.engine
+    render = before.render
+    if render.occlusion == _default_occlusion(render, before.engine):  # nobody chose it, so each engine has its own
+        render = replace(render, occlusion=_default_occlusion(render, engine))
     return replace(
         before,
-        engine=options.engine if "engine" in options.typed else before.engine,
+        render=render,
+        engine=engine,
         label=options.label if "label" in options.typed else before.label,
         wan=wan_settings(options, before.wan),
     )
+
+
+def _default_occlusion(render: RenderSettings, engine: str) -> OcclusionModel:
+    return default_occlusion(engine, render.convention, render.rasterizer)
 
 
 def _set_options(options: argparse.Namespace, *groups: Callable[[argparse.ArgumentParser], None]) -> list[str]:

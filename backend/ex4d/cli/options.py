@@ -24,14 +24,16 @@ from ex4d_core.schema import Settings, fields_of
 from ex4d_core.shot import (
     MAX_SIDE,
     WAN_PRESETS,
+    EngineName,
     PreviewSettings,
     RenderSettings,
     WanSettings,
+    default_occlusion,
     require_size,
     wan_preset,
 )
 from ex4d_core.source_frames import shown_frames, source_frames_from
-from ex4d_core.trajectories import Trajectory, extent_of_move, is_degrees, shot_path
+from ex4d_core.trajectories import Trajectory, extent_of_move, has_pivot, is_degrees, shot_path
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -73,7 +75,7 @@ def add_camera_arguments(parser: argparse.ArgumentParser) -> None:
 def add_render_arguments(parser: argparse.ArgumentParser) -> None:
     """How the DW-Mesh is rendered."""
     render = parser.add_argument_group("render")
-    add_flags(render, RenderSettings, convention=None)
+    add_flags(render, RenderSettings, convention=None, occlusion=None)
     add_accept_licence_argument(render)
     render.add_argument(
         "--device",
@@ -83,9 +85,16 @@ def add_render_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def render_settings(options: argparse.Namespace, scene: PlacedFootage) -> RenderSettings:
-    """What the options ask for; without --convention a scene is rendered in the one it was reconstructed in."""
-    return settings_from(options, RenderSettings, convention=options.convention or scene.manifest.convention)
+def render_settings(
+    options: argparse.Namespace, scene: PlacedFootage, engine: EngineName = "preview"
+) -> RenderSettings:
+    """What the options ask for; without --convention the one that the scene was reconstructed in.
+
+    Without --occlusion it is the engine's, see `ex4d_core.shot.default_occlusion`.
+    """
+    convention = options.convention or scene.manifest.convention
+    occlusion = options.occlusion or default_occlusion(engine, convention, options.rasterizer)
+    return settings_from(options, RenderSettings, convention=convention, occlusion=occlusion)
 
 
 def add_overwrite_argument(parser: argparse._ActionsContainer, what: str) -> None:
@@ -156,6 +165,8 @@ def refuse_useless_camera_options(options: argparse.Namespace) -> None:
         refuse_without_effect(options, names_of(Trajectory), "with --camera, whose file has the whole move")
     else:
         refuse_without_effect(options, ["camera_convention"], "without --camera")
+        if not has_pivot(options.preset):
+            refuse_without_effect(options, ["pivot"], f"with --preset {options.preset}; orbits and dollies take one")
         if is_degrees(options.preset):
             refuse_without_effect(options, ["amount"], f"with --preset {options.preset}, which names its own degrees")
         elif options.preset != "orbit":

@@ -159,7 +159,8 @@ def _add_render_arguments(parser: argparse.ArgumentParser) -> None:
     ours.add_argument(
         "--depth", type=Path, help="known depth along z: .npz or .npy (T,H,W), or a folder of EXR or 16-bit PNG files"
     )
-    skip = ("refine_edges", "temporal_alignment", "full_precision")
+    skip = ("refine_edges", "temporal_alignment", "full_precision", "noise_filter")
+    skip += ("offset", "far_limit", "camera_fit")
     add_flags(ours, DepthSettings, skip=skip, estimator=DEPTHCRAFTER)
     add_accept_licence_argument(ours)
     ours.add_argument("--models", type=Path, metavar="FOLDER", help=_MODELS_HELP)
@@ -183,7 +184,8 @@ def _add_generate_arguments(parser: argparse.ArgumentParser) -> None:
         weights.add_argument(f"--{name}", type=Path, metavar="PATH", help=what)
     ours = parser.add_argument_group("in addition")
     add_overwrite_argument(ours, "a movie of an earlier run")
-    add_flags(ours, RenderSettings, skip=("rasterizer", "convention", "occlusion_rule", "occlusion"))
+    skip = ("rasterizer", "convention", "occlusion_rule", "occlusion", "samples", "clean")
+    add_flags(ours, RenderSettings, skip=skip)
     add_accept_licence_argument(ours)
     ours.add_argument("--models", type=Path, metavar="FOLDER", help=_MODELS_HELP)
     ours.add_argument("--vram-limit", type=gigabytes, metavar="GB", help="limit of GPU memory")
@@ -221,9 +223,10 @@ def _chosen_weights(options: argparse.Namespace) -> dict[str, Path]:
 
 
 def _depth_settings(options: argparse.Namespace) -> DepthSettings:
-    """Depth as the original has it: neither sharpened along edges nor aligned over time."""
+    """Depth as the original has it: neither smoothed, nor sharpened along edges, nor aligned over time."""
     layout = "estimator" if options.depth is None else depth_layout(options.depth)
-    return settings_from(options, DepthSettings, layout=layout, refine_edges=False, temporal_alignment=False)
+    plain = {"refine_edges": False, "temporal_alignment": False, "noise_filter": "off"}
+    return settings_from(options, DepthSettings, layout=layout, **plain)
 
 
 def _without_effect(options: argparse.Namespace) -> list[str]:

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 SUMMARY = "build a scene folder from footage and its depth"
 _ESTIMATOR_FIELDS = ("estimator", "licence", "refine_edges", "temporal_alignment", "full_precision")
-_DEPTH_FIELDS = ("scale", "inverse", "invalid", "key")
+_DEPTH_FIELDS = ("scale", "inverse", "invalid", "key", "noise_filter")
+_SCALE_FIELDS = ("offset", "far_limit", "camera_fit")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,13 +54,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_dry_run_argument(parser)
     lens = ("fov_degrees", "focal_mm", "sensor_mm", "focal_px")
-    add_flags(parser, ReconstructionSettings, skip=(*lens, "camera_scale"))
+    add_flags(parser, ReconstructionSettings, skip=(*lens, "camera_scale", "camera_motion"))
 
     depth = parser.add_argument_group("depth")
     depth.add_argument(
         "--depth", type=Path, help="known depth along z: .npz or .npy (T,H,W), or a folder of EXR or 16-bit PNG files"
     )
-    add_flags(depth, DepthSettings, skip=_ESTIMATOR_FIELDS)
+    add_flags(depth, DepthSettings, skip=(*_ESTIMATOR_FIELDS, *_SCALE_FIELDS))
     depth.add_argument(
         "--mist",
         type=float,
@@ -69,6 +70,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     depth.add_argument("--mist-falloff", choices=tuple(MIST_FALLOFFS), default="linear", help="falloff of the mist")
 
+    relative = parser.add_argument_group("relative depth, whose unit and offset are unknown")
+    add_flags(relative, DepthSettings, skip=(*_DEPTH_FIELDS, *_ESTIMATOR_FIELDS))
+
     parser.add_argument(
         "--source-camera",
         type=Path,
@@ -77,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_flags(parser, ReconstructionSettings, skip=(*lens, "name", "convention"))
 
     estimator = parser.add_argument_group("estimated depth (without --depth)")
-    add_flags(estimator, DepthSettings, skip=_DEPTH_FIELDS, estimator="auto")
+    add_flags(estimator, DepthSettings, skip=(*_DEPTH_FIELDS, *_SCALE_FIELDS), estimator="auto")
     add_accept_licence_argument(estimator)
     estimator.add_argument(
         "--models",
@@ -91,11 +95,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "intrinsics (default: from the camera file, depth files or footage, else a field of view of 50 degrees; with "
         "--convention reference EX-4D's focal length of 500 pixels)"
     )
-    add_flags(lens_group, ReconstructionSettings, skip=("name", "convention", "camera_scale"))
+    add_flags(lens_group, ReconstructionSettings, skip=("name", "convention", "camera_scale", "camera_motion"))
 
 
 def run(options: argparse.Namespace, report: Report) -> int:
-    from ex4d.pipeline.reconstruct import SourcePaths, reconstruct
+    from ex4d.pipeline.reconstruct import reconstruct
+    from ex4d.pipeline.source_paths import SourcePaths
 
     path = options.footage.resolve()
     if not path.name:
@@ -134,6 +139,8 @@ def _refuse_useless_options(options: argparse.Namespace) -> None:
         refuse_without_effect(options, ["mist_falloff"], "without --mist")
     if not options.source_camera:
         refuse_without_effect(options, ["camera_scale"], "without --source-camera")
+    else:
+        refuse_without_effect(options, ["camera_motion"], "with --source-camera, which has the poses")
     if options.focal_mm is None:
         refuse_without_effect(options, ["sensor_mm"], "without --focal-mm")
 
@@ -179,6 +186,8 @@ def _report_scene(scene: Scene, folder: Path, report: Report) -> None:
         {"source": origin["depth"], "licence": origin["depth licence"]},
         f"{origin['depth']}; licence: {origin['depth licence']}",
     )
+    if "source camera" in origin:
+        report.add("source_camera", {"source": origin["source camera"]}, origin["source camera"])
     report.add(
         "lens", {"focal_px": focal, "source": origin["focal length"]}, f"{focal:.1f} px, from {origin['focal length']}"
     )

@@ -73,6 +73,7 @@ def run(options: argparse.Namespace, report: Report) -> int:
         remembered = movies.remembered_fraction if movies.remembered is not None else None
     percent = 100 * visible
     seen = f"{percent.mean():.1f} % on average, {percent.min():.1f} % in frame {percent.argmin()}"
+    report.add("occlusion", settings.occlusion)
     report.add("visible_fraction", visible, seen)
     if remembered is not None:
         report.add("remembered_fraction", remembered, f"{100 * remembered.mean():.1f} % on average")

@@ -3,7 +3,7 @@
 Nothing here imports `diffusers` or `transformers` until an estimator that needs them is loaded.
 """
 
-from ex4d.depth.camera_files import read_source_camera
+from ex4d.depth.camera_files import read_source_camera, read_source_points
 from ex4d.depth.depth_clip import DepthClip, DepthError, DepthEstimator
 from ex4d.depth.depth_files import DepthFiles
 from ex4d.depth.depth_models import (
@@ -22,6 +22,10 @@ from ex4d.depth.intrinsics import (
     known_intrinsics,
     resolved_intrinsics,
 )
+from ex4d.depth.point_fit import with_points
+from ex4d.depth.solver import solve_camera
+from ex4d.depth.source_camera import KnownCamera, resolved_camera
+from ex4d.depth.sparse_points import SparsePoints
 
 __all__ = [
     "ASSUMED_FOV_NOTE",
@@ -36,13 +40,19 @@ __all__ = [
     "EdgeSettings",
     "EstimatorSettings",
     "EstimatorUnavailableError",
+    "KnownCamera",
     "KnownIntrinsics",
+    "SparsePoints",
     "UnknownModelError",
     "Verdict",
     "create_estimator",
     "intrinsics_from",
     "known_intrinsics",
     "read_source_camera",
+    "read_source_points",
+    "resolved_camera",
     "resolved_intrinsics",
+    "solve_camera",
     "verdicts",
+    "with_points",
 ]

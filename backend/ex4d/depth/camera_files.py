@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from ex4d.depth.colmap import MODEL_FILES, read_colmap, refuse_distortion
+from ex4d.depth.colmap import MODEL_FILES, read_colmap, read_colmap_points, refuse_distortion
+from ex4d.depth.source_camera import in_first_frames_world
+from ex4d.depth.sparse_points import SparsePoints
 from ex4d.media import FootageInfo
 from ex4d.media.sequences import natural_key
-from ex4d_core.cameras import CameraError, CameraPath, intrinsics_matrix, invert_rigid, world_to_camera_from_opengl
+from ex4d_core.cameras import CameraError, CameraPath, intrinsics_matrix, world_to_camera_from_opengl
 
 # 100,000 frames with long names; as objects they take several times as much.
 _MAX_JSON_BYTES = 100_000_000
@@ -64,14 +66,25 @@ def read_source_camera(path: Path, footage: FootageInfo, scale: float = 1.0) -> 
                 f"({footage.width}x{footage.height}) does not have. Use the same framing."
             )
         camera = camera.resized(footage.width, footage.height)
-    return _in_first_frames_world(camera, scale)
+    return in_first_frames_world(camera, scale)
 
 
-def _in_first_frames_world(camera: CameraPath, scale: float) -> CameraPath:
-    relative = camera.world_to_camera @ invert_rigid(camera.world_to_camera[:1])
-    relative[:, :3, 3] *= scale
-    relative[0] = np.eye(4)
-    return CameraPath(relative, camera.intrinsics, camera.width, camera.height)
+def read_source_points(path: Path, footage: FootageInfo, scale: float = 1.0) -> SparsePoints | None:
+    """The points that were solved together with a camera of `read_source_camera`, which takes the same arguments.
+
+    Returns:
+        None for camera files without points: only COLMAP's models have them.
+
+    Raises:
+        CameraError: the points cannot be read.
+    """
+    if not (path.is_dir() or path.name in MODEL_FILES) or (path.is_dir() and (path / "transforms.json").exists()):
+        return None
+    points = read_colmap_points(path)
+    if points is None:
+        return None
+    camera = read_colmap(path)
+    return points.resized(footage.width / camera.width, footage.height / camera.height).scaled(scale)
 
 
 def _nerf(path: Path, footage: FootageInfo) -> CameraPath:

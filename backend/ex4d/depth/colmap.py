@@ -1,7 +1,7 @@
-"""Reads the cameras of COLMAP's sparse models, as text or binary.
+"""Reads the cameras and the points of COLMAP's sparse models, as text or binary.
 
-Layout: COLMAP's documentation, "Output Format". A model is cameras (intrinsics) and images (poses); points are not
-needed.
+Layout: COLMAP's documentation, "Output Format". A model is cameras (intrinsics), images (poses, and where they see
+points) and points3D, without which the cameras can be read all the same.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ex4d.depth.sparse_points import SparsePoints
 from ex4d.media.sequences import natural_key
 from ex4d_core.cameras import CameraError, CameraPath, camera_from_quaternion, intrinsics_matrix
 
@@ -47,7 +49,9 @@ _OTHER_MODELS = {
 _LARGEST_DISTORTION = 1e-3  # beyond this, straight lines are visibly bent, and a pinhole camera is wrong
 _LONGEST_NAME = 4096  # bytes of an image's name; more means a damaged file
 
-MODEL_FILES = ("cameras.txt", "images.txt", "cameras.bin", "images.bin")
+_SEEN_POINT = np.dtype([("pixel", "<f8", 2), ("number", "<i8")])  # of an image's points; -1 is without a 3D point
+
+MODEL_FILES = ("cameras.txt", "images.txt", "points3D.txt", "cameras.bin", "images.bin", "points3D.bin")
 
 
 @dataclass(frozen=True)
@@ -61,30 +65,29 @@ class _Camera:
 
 @dataclass(frozen=True)
 class _Image:
-    """`pose` is a quaternion (w first) and a translation, world to camera in OpenCV's axes."""
+    """`pose` is a quaternion (w first) and a translation, world to camera in OpenCV's axes.
+
+    `points` is what the file says of the points in it: a line of text, or binary; most readers need none of it.
+    """
 
     name: str
     pose: tuple[float, ...]
     camera: int
+    points: str | bytes
 
 
 def read_colmap(path: Path) -> CameraPath:
     """The cameras of a model in the order of its images' names, in its own world.
 
     Args:
-        path: the folder, in which binary files come before text, or one of the four files, which says which of them.
+        path: the folder, in which binary files come before text, or one of its files, which says which of them.
 
     Raises:
         CameraError: unreadable, distorted, or images of different sizes.
     """
-    folder = path if path.is_dir() else path.parent
-    binary = path.suffix == ".bin" or (path.is_dir() and (folder / "images.bin").exists())
-    ending = "bin" if binary else "txt"
-    camera_file, image_file = folder / f"cameras.{ending}", folder / f"images.{ending}"
-    cameras = {camera.number: camera for camera in (_binary_cameras if binary else _text_cameras)(camera_file)}
-    images = sorted((_binary_images if binary else _text_images)(image_file), key=lambda image: natural_key(image.name))
-    if not images:
-        raise CameraError(f"{image_file}: holds no images. Export the model again.")
+    camera_file, image_file, _ = _model_files(path)
+    cameras = {camera.number: camera for camera in _cameras(camera_file)}
+    images = _images(image_file)
     matrices = {number: _intrinsics(camera_file, camera) for number, camera in cameras.items()}
     try:
         intrinsics = np.stack([matrices[image.camera] for image in images])
@@ -95,6 +98,35 @@ def read_colmap(path: Path) -> CameraPath:
         raise CameraError(f"{image_file}: images have different sizes {sorted(sizes)}. Solve the frames of one clip.")
     poses = np.stack([camera_from_quaternion(image.pose[:4], image.pose[4:]) for image in images])
     return CameraPath(poses, intrinsics, *sizes.pop())
+
+
+def read_colmap_points(path: Path) -> SparsePoints | None:
+    """The points of a model in the pixels of its images, which are frames in the order of their names.
+
+    Args:
+        path: as for `read_colmap`.
+
+    Returns:
+        None where the model has no points3D beside its images.
+
+    Raises:
+        CameraError: unreadable.
+    """
+    _, image_file, point_file = _model_files(path)
+    if not point_file.exists():
+        return None
+    numbers, positions = _points(point_file)
+    pixels, depths = [], []
+    images = _images(image_file)
+    for image in images:
+        seen = _seen_points(image_file, image)
+        at = np.searchsorted(numbers, seen["number"])
+        known = at < len(numbers)
+        known[known] = numbers[at[known]] == seen["number"][known]
+        pose = camera_from_quaternion(image.pose[:4], image.pose[4:])
+        pixels.append(seen["pixel"][known])
+        depths.append(positions[at[known]] @ pose[2, :3] + pose[2, 3])
+    return SparsePoints.joined(range(len(images)), pixels, depths)
 
 
 def refuse_distortion(path: Path, number: int, coefficients: list[float]) -> None:
@@ -108,6 +140,50 @@ def refuse_distortion(path: Path, number: int, coefficients: list[float]) -> Non
             f"{path}: camera {number} has lens distortion {coefficients}. Undistort the footage and its depth first "
             "(colmap image_undistorter)."
         )
+
+
+def _model_files(path: Path) -> tuple[Path, Path, Path]:
+    """Cameras, images and points3D of a model; the last need not exist."""
+    folder = path if path.is_dir() else path.parent
+    binary = path.suffix == ".bin" or (path.is_dir() and (folder / "images.bin").exists())
+    ending = "bin" if binary else "txt"
+    return folder / f"cameras.{ending}", folder / f"images.{ending}", folder / f"points3D.{ending}"
+
+
+def _cameras(path: Path) -> Iterator[_Camera]:
+    return (_binary_cameras if path.suffix == ".bin" else _text_cameras)(path)
+
+
+def _images(path: Path) -> list[_Image]:
+    """In the order of their names, which is that of the frames."""
+    read = _binary_images if path.suffix == ".bin" else _text_images
+    images = sorted(read(path), key=lambda image: natural_key(image.name))
+    if not images:
+        raise CameraError(f"{path}: holds no images. Export the model again.")
+    return images
+
+
+def _points(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers (N,) int64, ascending, and positions (N, 3) of a model's points."""
+    read = _binary_points if path.suffix == ".bin" else _text_points
+    rows = list(read(path))
+    numbers = np.array([number for number, _ in rows], dtype=np.int64)
+    positions = np.array([position for _, position in rows], dtype=np.float64).reshape(-1, 3)
+    order = np.argsort(numbers)
+    return numbers[order], positions[order]
+
+
+def _seen_points(path: Path, image: _Image) -> np.ndarray:
+    """What an image sees, (N,) of `_SEEN_POINT`."""
+    if isinstance(image.points, bytes):
+        return np.frombuffer(image.points, _SEEN_POINT)
+    try:
+        values = np.array(image.points.split(), dtype=np.float64).reshape(-1, 3)
+    except ValueError as error:
+        raise CameraError(f"{path}: cannot read the points of {image.name}, {image.points[:80]!r}.") from error
+    seen = np.empty(len(values), _SEEN_POINT)
+    seen["pixel"], seen["number"] = values[:, :2], values[:, 2]
+    return seen
 
 
 def _intrinsics(path: Path, camera: _Camera) -> np.ndarray:
@@ -136,10 +212,21 @@ def _text_cameras(path: Path) -> Iterator[_Camera]:
 
 def _text_images(path: Path) -> Iterator[_Image]:
     # Two lines for each image: its pose, and its points, of which there may be none.
-    for line in _lines(path, keep_empty=True)[::2]:
+    lines = _lines(path, keep_empty=True)
+    for line, points in zip_longest(lines[::2], lines[1::2], fillvalue=""):
         words = line.split(maxsplit=9)
         try:
-            yield _Image(words[9], tuple(map(float, words[1:8])), int(words[8]))
+            yield _Image(words[9], tuple(map(float, words[1:8])), int(words[8]), points)
+        except (ValueError, IndexError) as error:
+            raise CameraError(f"{path}: cannot read the line {line[:80]!r}.") from error
+
+
+def _text_points(path: Path) -> Iterator[tuple[int, tuple[float, ...]]]:
+    for line in _lines(path):
+        words = line.split(maxsplit=4)
+        try:
+            x, y, z = map(float, words[1:4])
+            yield int(words[0]), (x, y, z)
         except (ValueError, IndexError) as error:
             raise CameraError(f"{path}: cannot read the line {line[:80]!r}.") from error
 
@@ -175,9 +262,10 @@ class _Bytes:
         name, self._at = self._data[self._at : end], end + 1
         return name.decode("utf-8", "replace")
 
-    def skip(self, size: int) -> None:
-        self._at += size
+    def take_bytes(self, size: int) -> bytes:
+        start, self._at = self._at, self._at + size
         self.take("")
+        return self._data[start : self._at]
 
     def finish(self) -> None:
         if self._at != len(self._data):
@@ -207,6 +295,15 @@ def _binary_images(path: Path) -> Iterator[_Image]:
         _, *pose, camera = file.take("i7di")
         name = file.take_name()
         (points,) = file.take("Q")
-        file.skip(24 * points)  # for each point, two doubles in the image and its number
-        yield _Image(name, tuple(pose), camera)
+        yield _Image(name, tuple(pose), camera, file.take_bytes(_SEEN_POINT.itemsize * points))
+    file.finish()
+
+
+def _binary_points(path: Path) -> Iterator[tuple[int, tuple[float, ...]]]:
+    file = _Bytes(path)
+    for _ in range(*file.take("Q")):
+        number, *position = file.take("Q3d")
+        *_, track = file.take("3BdQ")  # colour, error, and how many images see it
+        file.take_bytes(8 * track)
+        yield number, tuple(position)
     file.finish()

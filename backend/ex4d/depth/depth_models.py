@@ -11,7 +11,19 @@ from pathlib import Path
 
 from ex4d.depth.depth_clip import DepthError
 from ex4d.installation import install_command
-from ex4d.weights.catalogue import DEPTH_ANYTHING, DEPTH_PRO, DEPTHCRAFTER, VIDEO_DEPTH_ANYTHING, Part, part
+from ex4d.weights.catalogue import (
+    DEPTH_ANYTHING,
+    DEPTH_ANYTHING_3_BASE,
+    DEPTH_ANYTHING_3_METRIC,
+    DEPTH_ANYTHING_3_SMALL,
+    DEPTH_PRO,
+    DEPTHCRAFTER,
+    MOGE_2,
+    MOGE_2_SMALL,
+    VIDEO_DEPTH_ANYTHING,
+    Part,
+    part,
+)
 from ex4d.weights.errors import WeightsMissingError
 from ex4d.weights.places import fetch_command, missing_files
 
@@ -35,6 +47,7 @@ class DepthModel:
         metric: gives metres rather than depth up to a factor.
         temporal: looks at many frames together; the others are aligned over time afterwards.
         without_gpu: whether `auto` may choose it where there is no GPU.
+        poses: finds out where each frame was filmed from, and through which lens; see `ClipModel.cameras`.
         half: the half precision that the published code runs it in, as torch names it; on a GPU it is the default.
     """
 
@@ -44,6 +57,7 @@ class DepthModel:
     metric: bool = False
     temporal: bool = False
     without_gpu: bool = False
+    poses: bool = False
     half: str = "float16"
 
     @property
@@ -78,7 +92,8 @@ class DepthModel:
             )
 
 
-# In the order of the catalogue, in which `auto` prefers them. Memory as measured, at the size that each works at.
+# In the order of the catalogue, in which `auto` prefers them. Memory as measured, at the size that each works at; where
+# no figure stands beside it, from the sizes of weights and activations.
 DEPTH_MODELS = (
     DepthModel(  # 22.3 GB; published: 26 GB
         DEPTHCRAFTER,
@@ -93,11 +108,47 @@ DEPTH_MODELS = (
         gpu_gigabytes=(1.0, 4.0),
         without_gpu=True,
     ),
+    DepthModel(
+        DEPTH_ANYTHING_3_BASE,
+        "ex4d.depth.depth_anything_3.estimator:DepthAnything3Base",
+        temporal=True,
+        poses=True,
+        gpu_gigabytes=(1.0, 10.0),
+        half="bfloat16",
+    ),
+    DepthModel(
+        DEPTH_ANYTHING_3_SMALL,
+        "ex4d.depth.depth_anything_3.estimator:DepthAnything3Small",
+        temporal=True,
+        poses=True,
+        gpu_gigabytes=(0.5, 6.0),
+        without_gpu=True,
+        half="bfloat16",
+    ),
     DepthModel(  # 4.0 GB
         DEPTH_PRO,
         "ex4d.depth.per_image:DepthPro",
         metric=True,
         gpu_gigabytes=(5.0, 0.0),
+    ),
+    DepthModel(
+        MOGE_2,
+        "ex4d.depth.moge.estimator:MoGe2",
+        metric=True,
+        gpu_gigabytes=(3.0, 0.0),
+    ),
+    DepthModel(
+        DEPTH_ANYTHING_3_METRIC,
+        "ex4d.depth.depth_anything_3.estimator:DepthAnything3Metric",
+        metric=True,
+        gpu_gigabytes=(3.0, 0.0),
+        half="bfloat16",
+    ),
+    DepthModel(
+        MOGE_2_SMALL,
+        "ex4d.depth.moge.estimator:MoGe2Small",
+        metric=True,
+        gpu_gigabytes=(1.0, 0.0),
     ),
     DepthModel(  # 0.5 GB
         DEPTH_ANYTHING,

@@ -18,16 +18,22 @@ class EdgeSettings:
     """What counts as a blurred edge, and how its pixels choose a side.
 
     Attributes:
-        reach: pixels of the depth's own size that a pixel may lie from the foot or the top of its slope.
+        reach: pixels of the depth's own size to either side of an edge in which its surfaces are looked for.
         step: ratio of far to near from which on a slope is an edge.
-        slope: rise of disparity for each pixel of the depth's own size under which a surface begins.
+        slope: share of disparity by which an edge rises at least, a pixel of the depth's own size.
+        end: share of an edge's steepest rise above which it has not ended.
+        sharp: width of an edge, in pixels of the image, under which it is not blurred: its step over its steepest rise.
+        widest: width, in pixels of the depth's own size, from which on a slope is a true one.
         colour: difference of colours (of 1, over three channels) that counts as much as lying at a slope's end.
         colour_weight: 0 goes by depth alone.
     """
 
     reach: int = 16
     step: float = 1.06
-    slope: float = 0.01
+    slope: float = 0.005
+    end: float = 1 / 3
+    sharp: float = 1.7
+    widest: float = 20.0
     colour: float = 0.15
     colour_weight: float = 0.5
 
@@ -42,6 +48,7 @@ class EstimatorSettings:
         licence: what the result is for, by the request; see `ex4d_core.licences.effective_licence`.
         device: "auto", "cpu", or "cuda" with an optional number.
         edges: how blurred edges are refined; None leaves them.
+        noise_filter: whether depth whose pixels are noisy is smoothed.
         temporal_alignment: whether the depth of per-image models is aligned over time.
         normalized_focal: the focal length over the image's width, where it is known.
         full_precision: float32 on a GPU, too: twice the memory and less than half the speed.
@@ -52,6 +59,7 @@ class EstimatorSettings:
     licence: Licence | None = None
     device: str = "auto"
     edges: EdgeSettings | None = EdgeSettings()
+    noise_filter: bool = True
     temporal_alignment: bool = True
     normalized_focal: float | None = None
     full_precision: bool = False

@@ -1,7 +1,8 @@
 """Runs a model over footage and returns a `DepthClip`; shared by all estimators.
 
 Frames are resized to the model's size as they are decoded; its disparity goes to a temporary file, frame by frame;
-and when the clip is read, each frame is converted to depth and upsampled to the footage's size along its edges.
+and when the clip is read, each frame is converted to depth, rid of noise, and upsampled to the footage's size along
+its edges.
 Memory does not grow with the footage's size, nor, except for a model's own memory, with its length. The footage
 is decoded once; refining along its edges takes the frames that the reader of the clip holds.
 """
@@ -12,12 +13,14 @@ import math
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from typing import ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from ex4d.depth.cut_detection import CutDetector, cuts_note
 from ex4d.depth.depth_clip import DepthClip, DepthError, FrameProgress, ignore_frame_progress
@@ -26,8 +29,12 @@ from ex4d.depth.depth_settings import EdgeSettings
 from ex4d.depth.edges import refined_depth
 from ex4d.depth.frame_store import FrameStore
 from ex4d.depth.intrinsics import intrinsics_from
+from ex4d.depth.noise import depth_without_noise
+from ex4d.depth.shot_cameras import ShotCameras
 from ex4d.depth.temporal_alignment import TemporalAligner
 from ex4d.media import FootageInfo, read_frames
+from ex4d_core.cameras import CameraPath
+from ex4d_core.depth_mapping import DepthMapping
 
 # Called with a stage of the work and how many more of its frames are done, often with 0. It may raise.
 Step = Callable[[str, int], None]
@@ -35,7 +42,7 @@ Step = Callable[[str, int], None]
 # Disparity under this share of the clip's largest is all the same: so far away that parallax cannot be seen.
 _FARTHEST_SHARE = 0.01
 _ALIGNMENT = 0.1  # its share of the work, where frames are estimated one by one
-_NEAREST_DEPTH = 10_000 / 3900  # of a relative clip, in scene units: where EX-4D's conversion puts its nearest point
+NEAREST_DEPTH = 10_000 / 3900  # of a relative clip, in scene units: where EX-4D's conversion puts its nearest point
 
 
 class ClipModel(ABC):
@@ -44,9 +51,11 @@ class ClipModel(ABC):
     Attributes:
         model: its entry in the catalogue.
         stages: the share of the work in each stage that `predict` reports.
+        farthest_share: disparity under this share of the clip's largest is all the same.
     """
 
     model: DepthModel
+    farthest_share: ClassVar[float] = _FARTHEST_SHARE
     stages: ClassVar[Mapping[str, float]] = {"predict": 1.0}
 
     @abstractmethod
@@ -62,14 +71,33 @@ class ClipModel(ABC):
             step: called as the work advances; what it raises ends the work.
         """
 
+    def relative(self, raw: np.ndarray, lowest: float, highest: float) -> np.ndarray:
+        """Disparity (h, w) of a frame relative to the clip's largest, from the clip's range."""
+        return raw / highest if highest > 0 else np.ones_like(raw)
+
     def depth(self, raw: np.ndarray, lowest: float, highest: float) -> np.ndarray:
         """Depth along z (h, w) float32 from a frame's disparity and the clip's range: by default its inverse."""
-        if highest <= 0:
-            return np.full(raw.shape, _NEAREST_DEPTH, np.float32)
-        return (_NEAREST_DEPTH / np.clip(raw / highest, _FARTHEST_SHARE, 1)).astype(np.float32)
+        return self.mapping.depth(self.relative(raw, lowest, highest))
+
+    @property
+    def mapping(self) -> DepthMapping:
+        """How the relative disparity of a relative model becomes depth, unless another mapping is asked for."""
+        return DepthMapping(NEAREST_DEPTH, far_limit=1 / self.farthest_share)
+
+    def unit(self, highest: float) -> float:
+        """Scene units of one unit of 1 / disparity, from the clip's largest disparity; as `depth` has it."""
+        return NEAREST_DEPTH * highest
 
     def focal(self, width: int) -> float | None:
         """Focal length in pixels of an image this wide, as estimated by the last `predict`, where a model can."""
+        return None
+
+    def cameras(self, width: int, height: int) -> CameraPath | None:
+        """The cameras of the last `predict`, for images of this size, where a model finds them out.
+
+        Returns:
+            One for each frame, in the first one's world, with positions in units of 1 / disparity.
+        """
         return None
 
 
@@ -79,6 +107,7 @@ class ModelEstimator:
     Args:
         clip_model: loaded.
         edges: how blurred edges are refined; None leaves them.
+        noise_filter: whether depth whose pixels are noisy is smoothed.
         temporal_alignment: whether the depth of per-image models is aligned over time.
         device: where frames are resized and edges refined.
     """
@@ -88,11 +117,12 @@ class ModelEstimator:
         clip_model: ClipModel,
         *,
         edges: EdgeSettings | None = EdgeSettings(),  # noqa: B008 (frozen)
+        noise_filter: bool = True,
         temporal_alignment: bool = True,
         device: torch.device | str = "cpu",
     ) -> None:
         self._model = clip_model
-        self._edges = edges
+        self._edges, self._filter_noise = edges, noise_filter
         self._align = temporal_alignment and not clip_model.model.temporal
         self._device = torch.device(device)
 
@@ -120,6 +150,7 @@ class ModelEstimator:
         """
         width, height = self._model.working_size(footage.width, footage.height)
         store, detector = FrameStore(), CutDetector()
+        cameras = ShotCameras(self._model, footage.width, footage.height)
         aligner = TemporalAligner(not self._model.model.metric, self._device) if self._align else None
         pending: deque[tuple[torch.Tensor, bool]] = deque()  # frames that the model has and whose depth is to come
 
@@ -136,7 +167,7 @@ class ModelEstimator:
             stages = {**{stage: (1 - _ALIGNMENT) * share for stage, share in stages.items()}, "align": _ALIGNMENT}
         step = _WeightedProgress(stages, footage.frames, progress).step
         try:
-            for raw in self._model.predict(frames(), step):
+            for raw in cameras.predict(frames(), lambda: len(detector.cuts), step):
                 self._require_finite(raw, len(store))
                 if aligner is not None:
                     frame, is_cut = pending.popleft()
@@ -153,7 +184,7 @@ class ModelEstimator:
                 "smaller estimator, or reconstruct a shorter or smaller clip."
             ) from error
         progress(footage.frames, footage.frames)
-        return self._clip(footage, store, detector.cuts)
+        return self._clip(footage, store, cameras, detector.cuts)
 
     def _require_finite(self, raw: np.ndarray, index: int) -> None:
         if not np.isfinite(raw).all():
@@ -162,31 +193,51 @@ class ModelEstimator:
                 "half precision overflowed: try --full-precision, or another estimator."
             )
 
-    def _clip(self, footage: FootageInfo, store: FrameStore, cuts: list[int]) -> DepthClip:
+    def _clip(self, footage: FootageInfo, store: FrameStore, cameras: ShotCameras, cuts: list[int]) -> DepthClip:
         model = self._model
 
-        def refine(raw: np.ndarray, frame: np.ndarray) -> np.ndarray:
-            depth = torch.from_numpy(model.depth(raw, store.lowest, store.highest))
-            return refined_depth(depth, frame, self._edges, self._device)
+        metric = model.model.metric
+
+        def read() -> Iterator[np.ndarray]:
+            stored = model.depth if metric else model.relative
+            return (stored(raw, store.lowest, store.highest) for raw in store)
+
+        def refine(depth: np.ndarray, frame: np.ndarray) -> np.ndarray:
+            if self._filter_noise:
+                depth = depth_without_noise(depth, self._device)
+            return refined_depth(torch.from_numpy(depth), frame, self._edges, self._device)
 
         focal = model.focal(footage.width)
-        intrinsics = None
+        intrinsics = cameras.intrinsics
         if focal is not None:
             matrix = intrinsics_from(footage.width, footage.height, focal_px=focal)
             intrinsics = np.ascontiguousarray(np.broadcast_to(matrix, (footage.frames, 3, 3)))
-        notes = (cuts_note(cuts),) if cuts else ()
+        notes = (*((cuts_note(cuts),) if cuts else ()), *cameras.notes)
         if store.highest <= store.lowest:
             notes += ("the estimator found no depth in this footage (is it black?): the scene is flat.",)
         return DepthClip(
             footage=footage,
             intrinsics=intrinsics,
-            scale="metric" if model.model.metric else "relative",
+            scale="metric" if metric else "relative",
             source=model.model.title,
             licence=model.model.licence,
-            read=lambda: iter(store),
+            read=read,
             refine=refine,
             notes=notes,
+            camera=cameras.path(model.unit(store.highest)),
+            mapping=None if metric else model.mapping,
         )
+
+
+@contextmanager
+def before_each(modules: Iterable[nn.Module], call: Callable[[], None]) -> Iterator[None]:
+    """Within the block, `call` is called before each pass through one of the modules; it may raise, which ends it."""
+    handles = [module.register_forward_pre_hook(lambda *_: call()) for module in modules]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 class StageProgress:

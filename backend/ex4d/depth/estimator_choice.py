@@ -121,6 +121,7 @@ def _load(model: DepthModel, settings: EstimatorSettings, device: torch.device) 
     return ModelEstimator(
         load_clip_model(model, settings.machine.models, device, dtype, settings.normalized_focal),
         edges=settings.edges,
+        noise_filter=settings.noise_filter,
         temporal_alignment=settings.temporal_alignment,
         device=device,
     )

@@ -5,7 +5,8 @@ The command line and the service take the first of these that is known:
 1. the user;
 2. the file of the camera that filmed it;
 3. in the reference convention only, EX-4D's 500 pixels for all footage;
-4. the depth files, which may hold the intrinsics that they were rendered or measured with;
+4. the depth files, which may hold the intrinsics that they were rendered or measured with, and estimators that find
+   poses out, which fit their own lens;
 5. the footage's own metadata;
 6. the estimator's guess;
 7. otherwise `DEFAULT_FOV_DEGREES` is assumed and reported.
@@ -108,7 +109,7 @@ def known_intrinsics(
     stated: np.ndarray | None = None,
     camera_file: KnownIntrinsics | None = None,
     convention: str = "centered",
-    depth_files: bool = False,
+    depth_has_lens: bool = False,
 ) -> KnownIntrinsics | None:
     """What is known of the intrinsics before any depth is read; the module's docstring has the order.
 
@@ -117,8 +118,9 @@ def known_intrinsics(
         stated: (3, 3), as the user states them.
         camera_file: what the file of the camera that filmed it holds.
         convention: "centered" or "reference".
-        depth_files: whether depth comes from files that may hold intrinsics, which a mist pass does not. The footage's
-            metadata then has to wait for `resolved_intrinsics`.
+        depth_has_lens: whether depth comes from files that may hold intrinsics, which a mist pass does not, or from an
+            estimator that finds poses out, which fit its lens. The footage's metadata then has to wait for
+            `resolved_intrinsics`.
 
     Returns:
         None where nothing is known yet.
@@ -130,7 +132,7 @@ def known_intrinsics(
     if convention == "reference":
         matrix = intrinsics_from(footage.width, footage.height, focal_px=_REFERENCE_FOCAL_PX)
         return KnownIntrinsics(matrix, "EX-4D's default for all footage")
-    return None if depth_files else _metadata_intrinsics(footage)
+    return None if depth_has_lens else _metadata_intrinsics(footage)
 
 
 def resolved_intrinsics(known: KnownIntrinsics | None, footage: FootageInfo, depth: DepthClip) -> KnownIntrinsics:

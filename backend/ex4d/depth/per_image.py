@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from ex4d.depth.depth_models import depth_model
+from ex4d.depth.dinov2 import normalised
 from ex4d.depth.estimation import ClipModel, Step, batches, size_in_patches
 from ex4d.weights.catalogue import DEPTH_ANYTHING, DEPTH_PRO
 from ex4d.weights.places import repository_folder
@@ -20,7 +21,6 @@ from ex4d.weights.pretrained import load_pretrained
 if TYPE_CHECKING:
     from transformers import DepthAnythingForDepthEstimation, DepthProForDepthEstimation
 
-_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _SHORTER_SIDE = 518
 _WIDEST = 2.4  # cinema's widest usual format
 _BATCH = 4  # images; more gain nothing and cost memory
@@ -60,11 +60,9 @@ class DepthAnything(ClipModel):
     def predict(self, frames: Iterable[torch.Tensor], step: Step) -> Iterator[np.ndarray]:
         """As the base class; a few frames at a time."""
         device, dtype = self._network.device, self._network.dtype
-        mean, std = (torch.tensor(values, device=device)[:, None, None] for values in _IMAGENET)
         for batch in batches(frames, _BATCH):
             step("predict", 0)
-            images = (batch.to(device) - mean) / std
-            disparity = self._network(pixel_values=images.to(dtype)).predicted_depth.float()
+            disparity = self._network(pixel_values=normalised(batch.to(device)).to(dtype)).predicted_depth.float()
             step("predict", len(batch))
             yield from disparity.clamp_min(0).cpu().numpy()
 

@@ -26,32 +26,46 @@ _ENOUGH = 0.05  # share of a frame that must be trusted before it may change the
 _ROUNDS = 8
 _SLOW = 6.0  # frames; changes that last longer are slow
 _MOVES = 0.2  # working pixels a frame that count as motion
+_CONSISTENT = 0.004  # quick change of disparity under a moving camera that parallax may be and flicker need not
+_MISSED = 0.5  # working pixels by which motion may be wrong
 _STILL, _MOVING = 0.3, 0.6  # share of an image in motion from which on the camera may, and does, move
 
 
 @dataclass(frozen=True)
 class _Change:
-    """What brings a frame's disparity to the scale of the frame before, and the share of the image that moved."""
+    """What brings a frame's disparity to the scale of the frame before.
 
-    scale: float
-    shift: float
-    moving: float
+    Attributes:
+        scale: factor.
+        shift: offset, after it.
+        moving: share of the image that moved.
+        levels: a low and a high disparity of the frame.
+    """
+
+    scale: float = 1.0
+    shift: float = 0.0
+    moving: float = 0.0
+    levels: tuple[float, float] = (1.0, 1.0)
 
 
 @dataclass(frozen=True)
 class _Correction:
-    """What aligns a frame; and how it truly differs from the one before: now = (before - slow_shift) / slow_scale."""
+    """What aligns a frame; and how it truly differs from the one before: now = (before - slow_shift) / slow_scale.
+
+    `camera` is 0 where the camera stands still, 1 where it moves.
+    """
 
     scale: float = 1.0
     shift: float = 0.0
     slow_scale: float = 1.0
     slow_shift: float = 0.0
+    camera: float = 0.0
 
 
 class TemporalAligner:
     """Goes over a clip twice: `observe` takes all frames in order, then `aligned` gives all frames in order.
 
-    What the second pass needs of the images is kept in a temporary file.
+    The motion that both passes need is estimated once and kept in a temporary file.
 
     Args:
         with_offset: whether frames differ by an offset as well (relative models), or by a factor only (metric ones).
@@ -61,7 +75,7 @@ class TemporalAligner:
     def __init__(self, with_offset: bool, device: torch.device | str = "cpu") -> None:
         self._with_offset = with_offset
         self._device = torch.device(device)
-        self._images = FrameStore()
+        self._motions = FrameStore()
         self._previous: tuple[torch.Tensor, torch.Tensor] | None = None
         self._shots: list[list[_Change]] = []
 
@@ -74,43 +88,46 @@ class TemporalAligner:
             is_cut: whether it has nothing to do with the frame before.
         """
         small = working_image(image.to(self._device))
-        self._images.append(small.cpu().numpy())
         own = _resized(disparity.to(self._device), small.shape[1:])
-        change = None if self._previous is None or is_cut else self._change(*self._previous, small, own)
+        change, motion = None, None
+        if self._previous is not None and not is_cut:
+            earlier, before = self._previous
+            motion = motion_between(earlier, small)
+            change = self._change(motion, before, own)
+        stored = torch.zeros_like(small) if motion is None else torch.cat([motion.offset, motion.trusted[None]])
+        self._motions.append(stored.cpu().numpy())
         if change is None:
-            self._shots.append([_Change(1.0, 0.0, 0.0)])
+            self._shots.append([_Change()])
         else:
             self._shots[-1].append(change)
         self._previous = small, own
 
     def aligned(self, disparities: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
         """Second pass: the frames' disparities (h, w) again, and what they become, at least 0."""
-        frames = zip(disparities, self._images, strict=True)
+        frames = zip(disparities, self._motions, strict=True)
         for shot in self._shots:
-            previous: tuple[torch.Tensor, torch.Tensor] | None = None
+            previous: torch.Tensor | None = None
             # The corrections come first, so that their end takes no frame of the next shot.
-            for correction, (disparity, image) in zip(_corrections(shot), frames, strict=False):
+            for correction, (disparity, stored) in zip(_corrections(shot), frames, strict=False):
                 disparity = (correction.scale * disparity.to(self._device) + correction.shift).clamp_min(0)
-                small = torch.from_numpy(image).to(self._device)
                 if previous is not None:
-                    motion = motion_between(previous[0], small)
-                    before = motion.warped(_resized(previous[1], small.shape[1:]))
+                    moved = torch.from_numpy(stored).to(self._device)
+                    motion = Motion(moved[:2], moved[2] > 0)
+                    before = motion.warped(_resized(previous, moved.shape[1:]))
                     expected = (before - correction.slow_shift) / correction.slow_scale
-                    disparity = _faded(disparity, motion, expected)
-                previous = small, disparity
+                    disparity = _faded(disparity, motion, expected, correction.camera)
+                previous = disparity
                 yield disparity
 
-    def _change(
-        self, earlier: torch.Tensor, before: torch.Tensor, small: torch.Tensor, own: torch.Tensor
-    ) -> _Change | None:
+    def _change(self, motion: Motion, before: torch.Tensor, own: torch.Tensor) -> _Change | None:
         """None where hardly anything of the frame before is found again."""
-        motion = motion_between(earlier, small)
         reference = motion.warped(before)
         flat = motion.trusted & ~_near_edge(own) & ~_near_edge(reference)
         if flat.float().mean() < _ENOUGH:
             return None
         moving = float((motion.offset.norm(dim=0)[motion.trusted] > _MOVES).float().mean())
-        return _Change(*robust_scale_and_shift(own[flat], reference[flat], self._with_offset), moving)
+        low, high = own[flat].quantile(own.new_tensor([0.1, 0.9])).clamp_min(1e-12).tolist()
+        return _Change(*robust_scale_and_shift(own[flat], reference[flat], self._with_offset), moving, (low, high))
 
 
 def _corrections(shot: list[_Change]) -> list[_Correction]:
@@ -120,14 +137,19 @@ def _corrections(shot: list[_Change]) -> list[_Correction]:
     moving = np.array([change.moving for change in shot])
     camera = np.clip((_smooth(moving) - _STILL) / (_MOVING - _STILL), 0, 1)
     slow_scales, slow_shifts = camera * _smooth(scales), camera * _smooth(shifts)
+    quick_scales, quick_shifts = scales - slow_scales, shifts - slow_shifts
+    levels = np.array([change.levels for change in shot])
+    size = np.abs(np.expm1(quick_scales)[:, None] + quick_shifts[:, None] / levels).max(axis=1)
+    # Under a still camera nothing but flicker changes whole frames; under a moving one, small changes are parallax.
+    flickers = np.clip(size / np.maximum(_CONSISTENT * camera, 1e-12) - 1, 0, 1)
     scale, shift, found = 0.0, 0.0, []
-    for quick_scale, quick_shift in zip(scales - slow_scales, shifts - slow_shifts, strict=True):
+    for quick_scale, quick_shift in zip(flickers * quick_scales, flickers * quick_shifts, strict=True):
         shift = (1 - _LEAK) * (shift + np.exp(scale) * quick_shift)
         scale = (1 - _LEAK) * (scale + quick_scale)
         found.append((scale, shift))
     scale, shift = np.array(found).T
     scale, shift = scale - scale.mean(), (shift - shift.mean()) / np.exp(scale.mean())
-    rows = zip(np.exp(scale), shift, np.exp(slow_scales), slow_shifts, strict=True)
+    rows = zip(np.exp(scale), shift, np.exp(slow_scales), slow_shifts, camera, strict=True)
     return [_Correction(*map(float, row)) for row in rows]
 
 
@@ -140,11 +162,16 @@ def _smooth(values: np.ndarray) -> np.ndarray:
     return weights @ values / weights.sum(axis=1) * (frames > 0)
 
 
-def _faded(disparity: torch.Tensor, motion: Motion, expected: torch.Tensor) -> torch.Tensor:
+def _faded(disparity: torch.Tensor, motion: Motion, expected: torch.Tensor, camera: float) -> torch.Tensor:
     """Small differences from what was expected fade; (h, w), at least 0."""
     own = _resized(disparity, expected.shape)
     flat = motion.trusted & ~_near_edge(own) & ~_near_edge(expected)
+    # Where things move, the past is known as well as their motion is, and their depth may truly change.
+    gradient = (_wider(own) - own).maximum(own - -_wider(-own))
+    moves = ((motion.offset.norm(dim=0) > _MOVES) + camera).clamp_max(1)
+    unsure = moves * (_MISSED * gradient + _CONSISTENT * own)
     change = expected - own
+    change = change.sign() * (change.abs() - unsure).clamp_min(0)
     spread = float(own.quantile(0.98) - own.quantile(0.02)) + 1e-12
     weight = _FADE * torch.exp(-((change / (_SMALL_CHANGE * spread)) ** 2)) * flat
     # Only smooth corrections, so that no edge of the frame before is drawn into this one.
@@ -204,6 +231,11 @@ def flicker(images: Iterable[np.ndarray], depths: Iterable[np.ndarray]) -> float
                 changes.append(float((own.log() - motion.warped(before.log())).abs()[calm].mean()))
         previous = small, own
     return float(np.mean(changes)) if changes else 0.0
+
+
+def _wider(values: torch.Tensor) -> torch.Tensor:
+    """(h, w), the largest of a pixel and its neighbours."""
+    return F.max_pool2d(values[None, None], 3, stride=1, padding=1)[0, 0]
 
 
 def _near_edge(values: torch.Tensor) -> torch.Tensor:

@@ -52,7 +52,9 @@ class PreviewEngine:
         done: int = 0,
         state: EngineState | None = None,
     ) -> Iterator[np.ndarray]:
-        """Yield each rendered frame at once, its seen and remembered pixels unchanged; see `Engine.generate`.
+        """Yield each rendered frame at once, all that was seen or remembered unchanged; see `Engine.generate`.
+
+        A pixel of which a part was seen shows the filling in the rest of it, so that edges are as soft as in the mask.
 
         Filling depends on the frames before. It takes a fraction of the time that rendering does, so frames that are
         done are filled again for the next ones, and no state is kept.
@@ -67,13 +69,23 @@ class PreviewEngine:
             else:
                 filling = filler.fill_frame(frame)
             if index >= done:
-                yield np.where(frame.known[..., None], color, filling)
+                yield _over(frame, color, filling)
 
 
 def marked(color: torch.Tensor, remembered: torch.Tensor) -> torch.Tensor:
     """(H, W, 3) uint8 colours with `REMEMBERED_COLOR` mixed in where a (H, W) bool mask is true."""
     tint = torch.tensor(REMEMBERED_COLOR, dtype=torch.uint8, device=color.device)
     return torch.where(remembered[..., None], color // 2 + tint // 2, color)
+
+
+def _over(frame: RenderedFrame, color: np.ndarray, filling: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8: a frame's colours over a filling, by the share of each pixel that was seen or remembered."""
+    image = np.where(frame.whole[..., None], color, filling)
+    if frame.alpha is not None:
+        edge = (frame.alpha > 0) & ~frame.whole
+        share = frame.alpha[edge][:, None].astype(np.float32) / 255
+        image[edge] = share * color[edge] + (1 - share) * image[edge] + 0.5
+    return image
 
 
 class HoleFiller:
@@ -84,7 +96,7 @@ class HoleFiller:
 
     def fill_frame(self, frame: RenderedFrame) -> np.ndarray:
         """As `fill`, for a frame of arrays."""
-        color, mask, depth = (torch.from_numpy(values) for values in (frame.color, frame.known, frame.depth))
+        color, mask, depth = (torch.from_numpy(values) for values in (frame.color, frame.whole, frame.depth))
         return self.fill(color, mask, depth, frame.source_centre).numpy()
 
     def fill(
@@ -96,7 +108,8 @@ class HoleFiller:
 
         Args:
             color: (H, W, 3) uint8.
-            mask: (H, W) bool, true = seen or remembered.
+            mask: (H, W) bool, true = seen or remembered, all of the pixel: at an edge the colour is that of its near
+                side.
             depth: (H, W) float32.
             source_centre: (3,), see `RenderedFrame.source_centre`; without it all sides of a hole count alike.
 

@@ -50,6 +50,7 @@ class DepthSurface:
             counts as solid, its walls and the back are drawn, unseen), "open" (occluded faces, border and caps hide
             nothing and are not drawn) or "thickness" (solid to a plausible depth behind each silhouette, see
             `thickness.py`; faces over a step in depth count as occluded even if they are not thin; "centered" only).
+        clean: whether specks are removed from the masks of new views; "centered" only.
 
     Raises:
         ValueError: shapes that do not belong together, unknown names, focal lengths not positive, broken poses.
@@ -62,6 +63,7 @@ class DepthSurface:
     convention: Convention = "centered"
     occlusion_rule: OcclusionRule = "angle"
     occlusion: OcclusionModel = "watertight"
+    clean: bool = False
 
     def __post_init__(self) -> None:
         """Check everything but the depth values; see `depth_range`."""
@@ -136,10 +138,17 @@ class DepthSurface:
 
         return back_limits(self.depth, pixel_angles(self.intrinsics).to(self.device))
 
+    @cached_property
+    def edge_shares(self) -> torch.Tensor:
+        """Where silhouettes lie inside pixels in the "thickness" model, measured on the depth's device."""
+        from ex4d.mesh.edge_shares import edge_shares  # imports Warp
+
+        return edge_shares(self.depth, self.color, self.back_limits.steps)
+
     @property
-    def has_back_limits(self) -> bool:
-        """Whether `back_limits` have been measured."""
-        return "back_limits" in self.__dict__
+    def has_edge_shares(self) -> bool:
+        """Whether `edge_shares`, and with them `back_limits`, have been measured."""
+        return "edge_shares" in self.__dict__
 
     def frame_range(self, start: int, stop: int) -> DepthSurface:
         """The surface of frames start..stop-1, as views: nothing is copied or computed again."""
@@ -151,11 +160,11 @@ class DepthSurface:
         for name in ("depth_range", "rays"):
             if name in self.__dict__:
                 surface.__dict__[name] = tuple(values[part] for values in self.__dict__[name])
-        if self.has_back_limits:
+        if "back_limits" in self.__dict__:
             limits = self.back_limits
             surface.__dict__["back_limits"] = replace(limits, limits=limits.limits[part], steps=limits.steps[part])
-        else:
-            surface.__dict__.pop("back_limits", None)
+        if self.has_edge_shares:
+            surface.__dict__["edge_shares"] = self.edge_shares[part]
         return surface
 
     def to(self, device: torch.device | str) -> DepthSurface:
@@ -211,6 +220,10 @@ def _check_surface(surface: DepthSurface) -> None:
         raise ValueError(
             "the reference convention has no occlusion model 'thickness': use watertight or open, or the centered "
             "convention"
+        )
+    if surface.convention == "reference" and surface.clean:
+        raise ValueError(
+            "the reference convention draws masks as they are: use clean=False, or the centered convention"
         )
     depth, color, intrinsics, poses = surface.depth, surface.color, surface.intrinsics, surface.camera_to_world
     if depth.ndim != 3 or depth.dtype != torch.float32:

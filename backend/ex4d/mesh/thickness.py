@@ -14,12 +14,7 @@ import warp as wp
 
 from ex4d.mesh.thickness_kernel import measure_silhouettes
 from ex4d.warp_start import start_warp
-
-# A round body is as deep behind its silhouette as its radius, half its width. A camera that turns by an angle a around
-# it sees tan(a / 2) of that depth, all of it at 90 degrees only: below that this errs towards solid.
-THICKNESS_RATIO = 0.5
-# Nothing wider than this share of the image's longer side is measured: a wall or the ground has no thickness to find.
-WIDEST_SHARE = 0.25
+from ex4d_core.thickness_rule import THICKNESS_RATIO, WIDEST_SHARE
 
 
 @dataclass(frozen=True)
@@ -50,8 +45,9 @@ def back_limits(depth: torch.Tensor, angles: torch.Tensor) -> BackLimits:
 
     - Step: p is a silhouette pixel in that direction if g = z_q - z_p is more than 3 w and more than 1 % of z_p, and
       also either more than 3 max(z_p - z_p', z_q' - z_q), which keeps slanted surfaces whole, since there the steps
-      before or after are like this one; or more than 22.9 w, where EX-4D's angle rule calls any face stretched. The
-      image's edge counts as a step too, for the border walls (but sets no bit in `steps`).
+      before or after are like this one; or more than 22.9 w, where EX-4D's angle rule calls any face stretched, unless
+      it continues a plane (`plane_kernel.py`). The image's edge counts as a step too, for the border walls (but sets no
+      bit in `steps`).
     - Width: walk from p away from q, n = 1, 2, ... pixels, while the depth there is at most z_p + 3 n w. So the walk
       crosses the object and anything in front of it, and ends at its opposite silhouette. Where the surface recedes
       steeply from its near edge it ends at once. It ends after a quarter of the image's longer side at the latest.

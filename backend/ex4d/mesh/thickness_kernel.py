@@ -5,22 +5,17 @@ One source for CPU and CUDA. No pixel waits for another, so the result is determ
 
 from __future__ import annotations
 
-import math
-
 import warp as wp
 
-from ex4d.mesh.occlusion import MIN_INNER_ANGLE_DEGREES
+from ex4d.mesh.plane_kernel import continues_plane
+from ex4d_core import thickness_rule
 
 wp.set_module_options({"enable_backward": False})
 
-# A surface ends where depth steps back by more than this many pixel widths (a slope of 72 degrees) ...
-STEP_WIDTHS = wp.constant(3.0)
-# ... by more than this share of the depth: smaller steps are within what depth estimates and 8-bit disparity err by ...
-STEP_SHARE = wp.constant(0.01)
-# ... and by more than this many times the steps before and after it, which continue where a surface is merely slanted.
-STEP_PROMINENCE = wp.constant(3.0)
-# A step this steep ends a surface in any case, as in EX-4D's rule: edges smeared over a few pixels are silhouettes too.
-STEEP_WIDTHS = wp.constant(1.0 / math.tan(math.radians(MIN_INNER_ANGLE_DEGREES)))
+STEP_WIDTHS = wp.constant(thickness_rule.STEP_WIDTHS)
+STEP_SHARE = wp.constant(thickness_rule.STEP_SHARE)
+STEP_PROMINENCE = wp.constant(thickness_rule.STEP_PROMINENCE)
+STEEP_WIDTHS = wp.constant(thickness_rule.STEEP_WIDTHS)
 
 STEP_TO_RIGHT, STEP_TO_BELOW = 1, 2  # bits of `BackLimits.steps`
 
@@ -113,7 +108,10 @@ def surface_ends(
                 slant = wp.max(slant, sign * (z - depth[frame, before_row, before_column]))
             if after_row >= 0 and after_row < height and after_column >= 0 and after_column < width:
                 slant = wp.max(slant, sign * (depth[frame, after_row, after_column] - next_z))
-            if wp.abs(gap) > STEP_PROMINENCE * slant or wp.abs(gap) > nearer * pixel_angle * STEEP_WIDTHS:
+            ends = wp.abs(gap) > STEP_PROMINENCE * slant
+            if not ends and wp.abs(gap) > nearer * pixel_angle * STEEP_WIDTHS:
+                ends = not continues_plane(depth, frame, row, column, rows, columns)
+            if ends:
                 side = sign
     return side
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from ex4d_core.archives import ArchiveError, read_npz
 from ex4d_core.cameras import CameraPath
+from ex4d_core.pivots import middle_distance
 from ex4d_core.scene_manifest import SceneError, SceneManifest
 from ex4d_core.trajectories import subject_distance
 
@@ -55,7 +56,10 @@ class ArrayClip:
         self._source = CameraPath(still, intrinsics, width, height)
         nearest, farthest = float(self._depth.min()), float(self._depth.max())
         distance = subject_distance(self._depth[0])
-        self.manifest = SceneManifest(name, frames, width, height, _FPS, "centered", (nearest, farthest), distance)
+        self.manifest = SceneManifest(
+            *(name, frames, width, height, _FPS, "centered", (nearest, farthest), distance),
+            middle_distance=middle_distance(self._depth[0]),
+        )
 
     @staticmethod
     def load(path: Path) -> ArrayClip:

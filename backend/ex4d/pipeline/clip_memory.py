@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
-import torch
 from cachetools import LRUCache
 
 from ex4d.depth.cut_detection import CutDetector
@@ -22,6 +21,7 @@ from ex4d.mesh import DepthSurface
 from ex4d.pipeline.surfaces import scene_surface
 from ex4d.raster import RenderedBatch, RenderMemoryError, create_rasterizer
 from ex4d.raster.batches import is_out_of_memory
+from ex4d.raster.frames import joined
 from ex4d_core.cameras import CameraPath
 from ex4d_core.scene import PlacedFootage
 from ex4d_core.shot import RenderSettings
@@ -34,8 +34,8 @@ _WINDOW = 240
 # More than this many fill few more pixels: 20 of 20 frames 34 %, 10 of them 31 %, and twice as fast
 # (docs/measured/rendering.md).
 _KEY_FRAMES = 10
-# Depth, colour, limits and votes of a key frame's pixel; all key frames together take no more than this.
-_BYTES_PER_PIXEL = 13
+# Depth, colour, limits, edge shares and votes of a key frame's pixel; all key frames together take no more than this.
+_BYTES_PER_PIXEL = 15
 _KEY_BYTES = 2**30
 # Key frames of the last windows, for shots that jump in time.
 _KEPT_WINDOWS = 2
@@ -59,7 +59,8 @@ class ClipMemory:
         """Read nothing yet.
 
         Args:
-            settings: its licence counts; key frames are drawn by the rasterizer warp, with plausible depth.
+            settings: its licence counts; key frames are drawn by the rasterizer warp, with plausible depth,
+                one sample of each pixel and masks as they are.
             device: as in `create_rasterizer`.
             reduced: every so many pixels of the key frames count, in both directions; for figures, not for pictures.
             note: called with a sentence about key frames that contradict the others.
@@ -68,7 +69,7 @@ class ClipMemory:
 
         self._scene = scene
         self._source = scene.source_camera()
-        self._settings = RenderSettings("warp", occlusion="thickness", licence=settings.licence)
+        self._settings = RenderSettings("warp", occlusion="thickness", samples=1, licence=settings.licence, clean=False)
         self._rasterizer = cast(WarpRasterizer, create_rasterizer("warp", device, settings.licence, machine))
         self._reduced, self._note = reduced, note
         self._parts: dict[int, list[int]] = {}
@@ -105,7 +106,7 @@ class ClipMemory:
                 f"{camera.height} pixels: close other programs that use it, render smaller, or turn the clip's memory "
                 f"off ({error})"
             ) from error
-        return parts[0] if len(parts) == 1 else _joined(parts)
+        return joined(parts)
 
     def render(self, camera: CameraPath, shown: Sequence[int], *, recalls: bool = True) -> RenderedBatch:
         """Frames of footage that is reduced as the key frames are, with plausible depth, as `recall` fills them.
@@ -125,7 +126,7 @@ class ClipMemory:
             manifest = self._scene.manifest
             most = max(2, _KEY_BYTES * self._reduced**2 // (_BYTES_PER_PIXEL * manifest.width * manifest.height))
             count = min(_KEY_FRAMES, most)
-            numbers = spread_frames(self._source, range(*part), manifest.subject_distance, count)
+            numbers = spread_frames(self._source, range(*part), manifest.pivot_distance, count)
             surface = scene_surface(self._scene, self._source, self._settings, numbers)
             keys = KeyFrames(_reduced(surface, self._reduced), numbers, self._rasterizer)
             if keys.contradicted:
@@ -156,7 +157,8 @@ def spread_frames(camera: CameraPath, frames: range, distance: float, count: int
 
     Args:
         camera: the source camera of the whole clip.
-        distance: of the subject; poses differ by the camera's way in terms of it, and by the direction of view.
+        distance: of what the camera looks at; poses differ by the camera's way in terms of it, and by the direction of
+            view.
     """
     poses = camera.camera_to_world[frames.start : frames.stop]
     pose = np.concatenate([poses[:, :3, 3] / distance, poses[:, :3, 2]], axis=1)
@@ -190,8 +192,3 @@ def _reduced(surface: DepthSurface, step: int) -> DepthSurface:
     intrinsics[:, :2, 2] += 0.5 - 0.5 / step  # the centre of pixel 0 stays where it is
     depth, color = surface.depth[:, ::step, ::step], surface.color[:, ::step, ::step]
     return replace(surface, depth=depth.contiguous(), color=color.contiguous(), intrinsics=intrinsics)
-
-
-def _joined(parts: Sequence[RenderedBatch]) -> RenderedBatch:
-    names = [field.name for field in fields(RenderedBatch) if getattr(parts[0], field.name) is not None]
-    return RenderedBatch(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})

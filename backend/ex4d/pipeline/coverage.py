@@ -101,7 +101,7 @@ class SceneCoverage:
         remembered = np.zeros(len(keys))
         if settings.remember:
             remembered = (1 - seen) * [self._recalled_share(keys[k], request, k) for k in range(len(keys))]
-        angles = view_angles(self._source.at(shown), camera, self._scene.manifest.subject_distance)
+        angles = view_angles(self._source.at(shown), camera, self._scene.manifest.pivot_distance)
         return PathCoverage(seen, angles, remembered)
 
     def _recalled_share(self, key: Hashable, request: ShotRequest, k: int) -> float:

@@ -38,8 +38,8 @@ LARGE_PIXELS = 4096 * 2304
 START_SECONDS = 2.0
 # Measured on two processor cores (x86_64), 512x512 to 1920x1080, in nanoseconds a pixel and frame.
 _RECONSTRUCT_NS = 75  # decoding, checking, encoding footage.mp4, hashing
-_RENDER_NS = 150  # rasterizing, and encoding two movies
-_TAKE_NS = 400  # that, filling holes, a PNG and a third movie
+_RENDER_NS = 290  # rasterizing with nine samples of each pixel, and encoding two movies
+_TAKE_NS = 540  # that, filling holes, a PNG and a third movie
 _TWO_CORES = "from figures measured on two processor cores; decoding, disk and other programs may double it"
 
 # Host memory that the system cannot take back; measured: 320 to 370 MB with torch and Warp imported.
@@ -49,8 +49,8 @@ _CUDA_BYTES = 4_000_000_000  # CUDA's libraries keep copies of their code in the
 _SCENE_BYTES_PER_PIXEL, _RENDER_BYTES_PER_PIXEL, _TAKE_BYTES_PER_PIXEL = 300, 300, 450
 # Of large footage one frame is held at a time, and fewer by the encoder; measured at 4000x4000: 71 B a pixel.
 _LARGE_SCENE_BYTES_PER_PIXEL = 120
-# As in `ex4d.pipeline.render`, which draws several frames at once.
-_BATCH_BYTES, _BATCH_BYTES_PER_PIXEL = 300 * 2**20, 40
+# As in `ex4d.pipeline.render`, which draws several frames at once; with the default's nine samples of each pixel.
+_BATCH_BYTES, _BATCH_BYTES_PER_PIXEL = 300 * 2**20, 40 + 9 * 8
 
 # Bytes a pixel of a frame in movies, of which noise takes more and a title card nothing; and what else a folder has.
 _MOVIE_BYTES = 0.1
@@ -194,6 +194,8 @@ def estimate_scene(
         return replace(known, seconds=None, memory_bytes=memory + 2 * network, basis=(why,))
     each = _ESTIMATOR_SECONDS.get(estimator)
     why = f"time of {estimator} from figures measured on one H200; other GPUs are slower"
+    if each is None:
+        why = f"no figure is known for the time of {estimator}"
     return replace(
         known,
         seconds=None if each is None else 2 * seconds + each * frames,  # the footage is decoded twice

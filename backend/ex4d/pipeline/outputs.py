@@ -29,11 +29,13 @@ class Views:
     """A scene as new cameras see it, in memory.
 
     Attributes:
-        color: (T, H, W, 3) uint8 sRGB, black where nothing was seen or remembered.
-        mask: (T, H, W) bool, true where the footage was seen.
+        color: (T, H, W, 3) uint8 sRGB, black where nothing was seen or remembered; where a part of the pixel was seen,
+            the colour of that.
+        mask: (T, H, W) bool, true where the footage was seen: at least half of the pixel.
         depth: (T, H, W) float32 along the new cameras' z, scene units; infinite where there is no surface.
         camera: the cameras.
         fps: frame rate of the footage.
+        alpha: (T, H, W) uint8, the share of each pixel that was seen, of 255; 255 or 0 with one sample of each pixel.
         remembered: (T, H, W) bool, true where other frames of the clip saw what this one did not; None without the
             clip's memory.
     """
@@ -43,6 +45,7 @@ class Views:
     depth: np.ndarray
     camera: CameraPath
     fps: Fraction
+    alpha: np.ndarray
     remembered: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -51,7 +54,7 @@ class Views:
     @property
     def visible_fraction(self) -> np.ndarray:
         """(T,) float64, share of each frame that the footage saw, 0 to 1."""
-        return self.mask.mean(axis=(1, 2))
+        return self.alpha.mean(axis=(1, 2)) / 255
 
     def save(self, path: str | Path, name: str = "view", *, overwrite: bool = False) -> None:
         """Write color_NAME.mp4, mask_NAME.mp4 and camera_NAME.npz into a folder, or everything into one .npz.
@@ -72,7 +75,7 @@ class Views:
             _save_arrays(path, self)
             return
         frames = (
-            (self.color[k], self.mask[k], None if self.remembered is None else self.remembered[k])
+            (self.color[k], self.alpha[k], None if self.remembered is None else self.remembered[k])
             for k in range(len(self))
         )
         _write_movies(path, name, self.camera, self.fps, frames, remembers=self.remembered is not None)
@@ -144,16 +147,18 @@ def render_views(
     """
     color = np.empty((len(camera), camera.height, camera.width, 3), np.uint8)
     mask, depth = np.empty(color.shape[:3], bool), np.empty(color.shape[:3], np.float32)
+    alpha = np.empty(color.shape[:3], np.uint8)
     remembered = np.zeros(mask.shape, bool) if settings.remember else None
     how = {"first_frame": first_frame, "source_frames": source_frames, "device": device, "machine": machine}
     for frame in render_shot(scene, camera, settings, **how, note=note):
         color[frame.index], mask[frame.index], depth[frame.index] = frame.color, frame.mask, frame.depth
+        alpha[frame.index] = frame.soft_mask
         if remembered is not None:
             remembered[frame.index] = frame.remembered
         progress(STAGE, frame.index + 1, len(camera))
-    if shows_nothing(mask[0].mean()):
+    if shows_nothing(alpha[0].mean() / 255):
         note(nothing_seen_note())
-    return Views(color, mask, depth, camera, scene.manifest.fps, remembered)
+    return Views(color, mask, depth, camera, scene.manifest.fps, alpha, remembered)
 
 
 def render_movies(
@@ -188,7 +193,7 @@ def render_movies(
     require_render_target(folder, name, inputs=[*inputs, *files_of(scene)], overwrite=overwrite)
     how = {"first_frame": first_frame, "source_frames": source_frames, "device": device, "machine": machine}
     rendered = render_shot(scene, camera, settings, **how, note=note)
-    frames = ((frame.color, frame.mask, frame.remembered) for frame in rendered)
+    frames = ((frame.color, frame.soft_mask, frame.remembered) for frame in rendered)
     fps, remembers = scene.manifest.fps, bool(settings.remember)
     movies = _write_movies(folder, name, camera, fps, frames, progress, remembers=remembers)
     if shows_nothing(movies.visible_fraction[0]):
@@ -197,7 +202,7 @@ def render_movies(
 
 
 def _save_arrays(path: Path, views: Views) -> None:
-    arrays = {"color": views.color, "mask": views.mask, "coverage": views.visible_fraction}
+    arrays = {"color": views.color, "mask": views.mask, "alpha": views.alpha, "coverage": views.visible_fraction}
     if views.remembered is not None:
         arrays["remembered"] = views.remembered
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -225,6 +230,7 @@ def _write_movies(
     *,
     remembers: bool,
 ) -> RenderedMovies:
+    """Write frames of colour and soft mask."""
     folder.mkdir(parents=True, exist_ok=True)
     color_path, mask_path, camera_path = _movie_paths(folder, name)
     how = {"width": camera.width, "height": camera.height, "fps": fps, "metadata": {"ex4d_version": __version__}}
@@ -236,10 +242,10 @@ def _write_movies(
         VideoWriter(mask_path, **how) as mask_movie,
         VideoWriter(remembered_path, **how) if remembers else nullcontext() as remembered_movie,
     ):
-        for color, mask, remembered in frames:
+        for color, soft_mask, remembered in frames:
             color_movie.write(color)
-            mask_movie.write(mask)
-            visible.append(mask.mean())
+            mask_movie.write(soft_mask)
+            visible.append(soft_mask.mean() / 255)
             recalled.append(0.0 if remembered is None else remembered.mean())
             if remembered_movie is not None and remembered is not None:
                 remembered_movie.write(remembered)

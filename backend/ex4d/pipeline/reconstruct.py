@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import replace
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from ex4d.depth import (
+    ASSUMED_FOV_NOTE,
     DepthClip,
     DepthError,
     DepthFiles,
@@ -26,9 +27,11 @@ from ex4d.depth import (
     create_estimator,
     intrinsics_from,
     known_intrinsics,
-    read_source_camera,
     resolved_intrinsics,
 )
+from ex4d.depth.depth_models import depth_model
+from ex4d.depth.noise import depth_without_noise
+from ex4d.devices import torch_device
 from ex4d.machine import MachineSettings
 from ex4d.media import (
     FootageInfo,
@@ -49,12 +52,16 @@ from ex4d.pipeline.estimate import (
     scene_bytes,
     scene_memory_bytes,
 )
+from ex4d.pipeline.footage_camera import camera_of_file, camera_of_footage
+from ex4d.pipeline.scaled_depth import scaled_depth
+from ex4d.pipeline.source_paths import SourcePaths
 from ex4d.pipeline.targets import require_scene_folder
 from ex4d.progress import Progress, ignore_progress
 from ex4d_core.cameras import CameraPath
 from ex4d_core.errors import RequestError
 from ex4d_core.lens_distortion import LensDistortion
 from ex4d_core.mesh_cache import frame_positions, grid_vertices
+from ex4d_core.pivots import middle_distance
 from ex4d_core.reconstruction import ReconstructionSettings
 from ex4d_core.scene import Scene, SceneWriter
 from ex4d_core.scene_manifest import FootageOrigin, SceneManifest
@@ -62,28 +69,10 @@ from ex4d_core.shot import Convention
 from ex4d_core.sources import DepthSettings, name_for_people
 from ex4d_core.trajectories import subject_distance
 
-ESTIMATE_STAGE, BUILD_STAGE = "depth", "reconstruct"
+SOLVE_STAGE, ESTIMATE_STAGE, BUILD_STAGE = "camera", "depth", "reconstruct"
 
 # Footage frames checked and written at a time, 60 MB at 1080p; of larger footage fewer.
 _FRAMES_AT_ONCE, _PIXELS_AT_ONCE = 4, 4 * 1920 * 1080
-
-
-@dataclass(frozen=True)
-class SourcePaths:
-    """What a scene is reconstructed from, on this machine.
-
-    Attributes:
-        footage: a video, or a folder of images.
-        depth: an .npz or .npy, or a folder or pattern of EXR or 16-bit PNG files; None where it is estimated.
-        camera: the file or folder of the moving camera that filmed it; None for a camera that stood still.
-        footage_label, camera_label: their names in the scene's provenance; "" takes the paths' names.
-    """
-
-    footage: Path
-    depth: Path | None = None
-    camera: Path | None = None
-    footage_label: str = ""
-    camera_label: str = ""
 
 
 def reconstruct(
@@ -106,7 +95,8 @@ def reconstruct(
         machine: as the environment says by default.
         frames: take only this many frames from the start; depth files may be of all of the footage.
         mesh: see `build_scene`.
-        progress: called with the stages `ESTIMATE_STAGE` and `BUILD_STAGE`, frames done, and frames in all.
+        progress: called with the stages `SOLVE_STAGE`, `ESTIMATE_STAGE`, `FIT_STAGE` of `scaled_depth` and
+            `BUILD_STAGE`, steps done, and steps in all; those of estimating and building are frames.
         note: called with sentences for the user about what was found in the footage or assumed.
         overwrite: replace a scene that is in the folder.
 
@@ -115,8 +105,9 @@ def reconstruct(
         MediaError: the footage cannot be read.
         DepthError: depth is missing, invalid, or does not fit the footage.
         LicenceError, DeviceError, WeightsMissingError, CheckpointError: see `ex4d.depth.create_estimator`.
-        CameraError: the source camera's file cannot be used, or the lens is given twice.
-        RequestError: the lens distortion is for images of another shape.
+        CameraError: the source camera's file cannot be used, the camera cannot be solved for, or the lens is given
+            twice.
+        RequestError: the lens distortion is for images of another shape, or the camera is to be solved for and given.
         SceneError: ``folder`` holds something else.
         DiskRoomError: its disk has no room for the scene.
         MemoryRoomError: this machine has not enough free memory for footage of that size.
@@ -131,27 +122,39 @@ def reconstruct(
     require_room(folder, needed, f"a scene of {footage.frames} frames of {size[0]}x{size[1]}")
     machine = machine or MachineSettings.from_environment()
     memory, what = scene_memory_bytes(*size), f"footage of {size[0]}x{size[1]} pixels"
-    if sources.depth is None and (estimator := chosen_estimator(settings.depth, device, machine)):
+    estimator = chosen_estimator(settings.depth, device, machine) if sources.depth is None else None
+    if estimator is not None:
         memory, what = memory + estimator_memory_bytes(estimator, device), f"{what} with the estimator {estimator}"
     require_memory(memory, what)
     distortion = settings.distortion and settings.distortion.resized(*size)
-    camera = camera_file = None
-    if sources.camera is not None:
-        camera = read_source_camera(sources.camera, footage, settings.camera_scale)
-        origin = f"the camera file {sources.camera_label or sources.camera.name}"
-        camera_file = KnownIntrinsics(camera.intrinsics, origin)
+    camera = camera_of_file(sources, settings, footage)
     known = known_intrinsics(
         footage,
         stated=_stated_intrinsics(settings, footage),
-        camera_file=camera_file,
+        camera_file=camera.intrinsics,
         convention=settings.convention,
-        depth_files=sources.depth is not None and settings.depth.mist is None,
+        depth_has_lens=_brings_lens(settings.depth, estimator),
     )
+    if settings.camera_motion == "solve":
+        lens = _lens_to_solve_with(known, sources.depth, settings.depth, footage)
+        camera = camera_of_footage(footage, lens, distortion, lambda done, total: progress(SOLVE_STAGE, done, total))
+        known = known or camera.intrinsics
     depth = depth_of(sources.depth, settings.depth, footage, known, device, machine, progress)
-    for text in depth.notes:
+    source_camera, depth, problems = camera.with_depth(depth, distortion)
+    for text in (*depth.notes, *problems):
         note(text)
     intrinsics, origin = resolved_intrinsics(known, footage, depth)
+    undistorter = None if distortion is None else Undistorter(distortion)
+    poses = None if source_camera is None else source_camera.path
+    how = {"undistorter": undistorter, "device": device, "progress": progress, "note": note}
+    depth, fitted = scaled_depth(depth, settings.depth, poses, **how)
     provenance = {"footage": sources.footage_label or sources.footage.name, "focal length": origin}
+    if source_camera is not None:
+        provenance["source camera"] = source_camera.origin
+    if problems:
+        provenance["source camera notes"] = "; ".join(problems)
+    if fitted:
+        provenance["depth scale"] = fitted
     if distortion is not None:
         provenance["lens distortion"] = f"undone: {distortion}"
     return build_scene(
@@ -161,7 +164,7 @@ def reconstruct(
         folder,
         name=settings.name,
         convention=settings.convention,
-        source_camera=camera,
+        source_camera=None if source_camera is None else source_camera.path,
         mesh=mesh,
         distortion=distortion,
         provenance=provenance,
@@ -185,8 +188,16 @@ def depth_of(
         known: intrinsics of the footage, which a mist pass and some estimators need.
     """
     if path is not None:
-        return _depth_from_files(path, settings, footage, known)
+        clip = _depth_from_files(path, settings, footage, known)
+        return _smoothed(clip, torch_device(device)) if settings.noise_filter == "on" else clip
     return _estimated_depth(settings, footage, known, device, machine, progress)
+
+
+def _brings_lens(settings: DepthSettings, estimator: str | None) -> bool:
+    """Whether depth may hold a lens that goes before the footage's metadata: of files, or one that fits its poses."""
+    if estimator is not None:
+        return depth_model(estimator).poses
+    return settings.layout != "estimator" and settings.mist is None
 
 
 def _stated_intrinsics(settings: ReconstructionSettings, footage: FootageInfo) -> np.ndarray | None:
@@ -195,6 +206,16 @@ def _stated_intrinsics(settings: ReconstructionSettings, footage: FootageInfo) -
     if all(value is None for value in lens.values()):
         return None
     return intrinsics_from(footage.width, footage.height, sensor_mm=settings.sensor_mm, **lens)
+
+
+def _lens_to_solve_with(
+    known: KnownIntrinsics | None, path: Path | None, settings: DepthSettings, footage: FootageInfo
+) -> KnownIntrinsics | None:
+    """The intrinsics that a solve may rely on, those of depth files among them; None leaves them to the solve."""
+    if known is not None or path is None or settings.mist is not None:
+        return known
+    lens = resolved_intrinsics(None, footage, _depth_from_files(path, settings, footage, None))
+    return None if lens.origin == ASSUMED_FOV_NOTE else lens
 
 
 def _depth_from_files(
@@ -219,6 +240,11 @@ def _depth_from_files(
     return files.estimate(whole).first(footage.frames)
 
 
+def _smoothed(clip: DepthClip, device: torch.device) -> DepthClip:
+    """The same clip; frames whose pixels are noisy are smoothed as they are read."""
+    return replace(clip, refine=lambda depth, frame: depth_without_noise(depth, device))
+
+
 def _estimated_depth(
     settings: DepthSettings,
     footage: FootageInfo,
@@ -236,6 +262,7 @@ def _estimated_depth(
             licence=settings.licence,
             device=device,
             edges=EdgeSettings() if settings.refine_edges else None,
+            noise_filter=settings.noise_filter != "off",
             temporal_alignment=settings.temporal_alignment,
             normalized_focal=None if known is None else known.normalized_focal(footage.width),
             full_precision=settings.full_precision,
@@ -290,7 +317,7 @@ def build_scene(
     still = np.broadcast_to(np.eye(4), (frames, 4, 4))
     camera = CameraPath(still if source_camera is None else source_camera.world_to_camera, intrinsics, width, height)
     vertices = grid_vertices(width, height, convention)
-    nearest, farthest, distance = np.inf, 0.0, 0.0
+    nearest, farthest, distance, middle = np.inf, 0.0, 0.0, 0.0
 
     with SceneWriter(folder) as writer:
         color_file = writer.array("color", (frames, height, width, 3), np.uint8)
@@ -317,7 +344,7 @@ def build_scene(
                 depth_file.write(z)
                 nearest, farthest = min(nearest, float(lowest.min())), max(farthest, float(highest.max()))
                 if start == 0:
-                    distance = subject_distance(z[0])
+                    distance, middle = subject_distance(z[0]), middle_distance(z[0])
                 progress(start + len(z), frames)
         color = z = None  # large frames need not be held beside the topology, which is as large
         faces, uvs, cap_faces = grid_topology(height, width, convention)
@@ -335,7 +362,9 @@ def build_scene(
                 convention=convention,
                 depth_range=(nearest, farthest),
                 subject_distance=distance,
+                middle_distance=middle,
                 depth_scale=depth.scale,
+                depth_mapping=depth.mapping,
                 provenance={what: name_for_people(text) for what, text in origins.items()},
                 origin=FootageOrigin(
                     name_for_people(label), footage_sha256(footage.path), start_timecode(footage.path)

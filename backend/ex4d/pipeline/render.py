@@ -6,19 +6,24 @@ It works in batches of a fixed size, so memory does not grow with the number of 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
+import torch
 
 from ex4d.machine import MachineSettings
 from ex4d.mesh import DepthSurface
 from ex4d.pipeline.clip_memory import ClipMemory
 from ex4d.pipeline.surfaces import scene_surface
 from ex4d.raster import (
+    STRIP_SAMPLES,
     Rasterizer,
     RenderedBatch,
     RenderedFrame,
+    can_be_cleaned,
     create_rasterizer,
     force_first_frame,
+    hold_steady,
     render_in_batches,
 )
 from ex4d_core.cameras import CameraPath
@@ -31,6 +36,8 @@ from ex4d_core.source_frames import require_footage, shown_frames
 # a batch under 300 MB.
 _BYTES_PER_PIXEL = 40
 _BATCH_BYTES = 300 * 1024**2
+# And with several samples of each pixel the key of each sample, of as many as are drawn at once.
+_BYTES_PER_SAMPLE = 8
 # Less than this share of a frame is shown as 0.0 %.
 _NOTHING_SEEN = 0.0005
 
@@ -69,7 +76,8 @@ def render_shot(
     if settings.remember:
         memory = ClipMemory(scene, settings, device=device, machine=machine, note=note)
     pixels = max(manifest.width * manifest.height, camera.width * camera.height)
-    batch = max(1, _BATCH_BYTES // (_BYTES_PER_PIXEL * pixels))
+    drawn = min(STRIP_SAMPLES, camera.width * camera.height * settings.samples**2)
+    batch = max(1, _BATCH_BYTES // (_BYTES_PER_PIXEL * pixels + _BYTES_PER_SAMPLE * drawn))
     for start in range(0, len(camera), batch):
         part = camera.frames(start, start + batch)
         yield from _render_batch(scene, part, settings, rasterizer, shown[start : start + batch], start, memory)
@@ -84,19 +92,65 @@ def _render_batch(
     index: int,
     memory: ClipMemory | None,
 ) -> Iterator[RenderedFrame]:
-    surface = scene_surface(scene, scene.source_camera(), settings, shown)
+    source = scene.source_camera()
+    around = [_neighbour_masks(scene, source, camera, settings, rasterizer, shown, step) for step in (-1, 1)]
+    surface = scene_surface(scene, source, settings, shown)
     first_is_source = index == 0 and shows_first_frame(scene.manifest, camera, settings)
-    centres, first, done = source_centres(camera, surface), index, 0
-    for rendered in render_in_batches(rasterizer, surface, camera, with_depth=True):
-        stop = done + len(rendered.mask)
-        if memory is not None:
-            views = surface.frame_range(done, stop), camera.frames(done, stop)
-            rendered = memory.recall(rendered, *views, shown[done:stop])
-        done = stop
+    centres, first = source_centres(camera, surface), index
+    for rendered in render_in_batches(rasterizer, surface, camera, with_depth=True, samples=settings.samples):
+        part = slice(index - first, index - first + len(rendered.mask))
         if first_is_source:
             rendered, first_is_source = force_first_frame(rendered, surface.color[0]), False
+        drawn = rendered.mask
+        if len(around[0]):
+            rendered = hold_steady(rendered, *(masks[part] for masks in around))
+        if memory is not None:
+            views = surface.frame_range(part.start, part.stop), camera.frames(part.start, part.stop)
+            rendered = _recalled(memory, rendered, drawn, *views, shown[part])
         yield from _each_frame(rendered, index, centres[index - first :])
         index += len(rendered.mask)
+
+
+def _recalled(
+    memory: ClipMemory,
+    held: RenderedBatch,
+    drawn: torch.Tensor,
+    surface: DepthSurface,
+    camera: CameraPath,
+    shown: Sequence[int],
+) -> RenderedBatch:
+    """Fill what frames do not see as `ClipMemory.recall` does.
+
+    Pixels that are seen only since masks are held steady stay so; where the clip knows them, their colour is its own.
+
+    Args:
+        held: the frames, held steady or as they were drawn.
+        drawn: (T, H, W) bool, their masks as they were drawn.
+    """
+    filled = memory.recall(replace(held, mask=held.mask & drawn), surface, camera, shown)
+    assert filled.remembered is not None, "filled from memory"
+    return replace(filled, mask=held.mask, remembered=filled.remembered & ~held.mask)
+
+
+def _neighbour_masks(
+    scene: PlacedFootage,
+    source: CameraPath,
+    camera: CameraPath,
+    settings: RenderSettings,
+    rasterizer: Rasterizer,
+    shown: Sequence[int],
+    step: int,
+) -> torch.Tensor:
+    """(T, H, W) bool: what each camera sees of the footage frame before (step -1) or after (1) the one it shows.
+
+    Those frames and not the shot's own neighbours, so that a frame does not depend on the part of the path, or on the
+    batch, that it is rendered in. Empty where masks are not cleaned. At the footage's ends the frame itself stands in.
+    """
+    if not settings.cleans or not can_be_cleaned((scene.manifest.width, scene.manifest.height), camera.size):
+        return torch.empty(0)
+    last = scene.manifest.frames - 1
+    surface = scene_surface(scene, source, settings, [min(max(frame + step, 0), last) for frame in shown])
+    return torch.cat([rendered.mask for rendered in render_in_batches(rasterizer, surface, camera)])
 
 
 def shows_first_frame(footage: SceneManifest, camera: CameraPath, settings: RenderSettings) -> bool:
@@ -137,5 +191,6 @@ def _each_frame(rendered: RenderedBatch, index: int, centres: np.ndarray) -> Ite
             rendered.mask[offset].numpy(),
             rendered.depth[offset].numpy(),
             centres[offset],
+            None if rendered.alpha is None else rendered.alpha[offset].numpy(),
             None if rendered.remembered is None else rendered.remembered[offset].numpy(),
         )

@@ -41,6 +41,7 @@ def scene_surface(
         settings.convention,
         settings.occlusion_rule,
         settings.occlusion,
+        settings.cleans,
     )
 
 

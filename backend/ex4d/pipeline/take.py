@@ -197,10 +197,10 @@ def _recorded(
 ) -> Iterator[RenderedFrame]:
     """Pass rendered frames on, writing them into the movies of colour, mask and memory."""
     for frame in frames:
-        if frame.index == 0 and shows_nothing(frame.mask.mean()):
+        if frame.index == 0 and shows_nothing(frame.visible_fraction):
             note(nothing_seen_note())
         movies["color.mp4"].write(frame.color)
-        movies["mask.mp4"].write(frame.mask.astype(np.uint8) * 255)
+        movies["mask.mp4"].write(frame.soft_mask)
         if frame.remembered is not None:
             movies[REMEMBERED_FILE].write(frame.remembered.astype(np.uint8) * 255)
         yield frame

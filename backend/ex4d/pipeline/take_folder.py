@@ -27,6 +27,7 @@ from ex4d_core.cameras import CameraPath
 from ex4d_core.durable_files import put_in_place
 from ex4d_core.errors import RequestError
 from ex4d_core.scene import Scene
+from ex4d_core.schema import encode
 from ex4d_core.shot import ShotRequest, camera_to_wire
 from ex4d_core.stages import stage_and_eta
 from ex4d_core.take_files import REQUEST_FILE, frame_file_name, take_files
@@ -168,7 +169,8 @@ def require_same_request(folder: Path, scene: Scene, request: ShotRequest) -> No
     Raises:
         RequestError: it was not; names what differs.
     """
-    differing = list(_differences(saved_request(folder, scene).to_wire(), request.to_wire()))
+    # All fields, also those that `to_wire` leaves out.
+    differing = list(_differences(encode(saved_request(folder, scene)), encode(request)))
     if differing:
         raise RequestError(
             f"cannot resume the take in {folder}, which has another {', '.join(differing)}; give the same again, or "

@@ -34,7 +34,11 @@ _FILE_ENDINGS = frozenset(
     )
 )
 # Arrays of the .npz files that we write: of a render, and of a camera.
-_OUR_ARRAYS = ({"color", "mask", "coverage"}, {"extrinsics", "intrinsics", "width", "height"})
+_OUR_ARRAYS = (
+    {"color", "mask", "coverage"},
+    {"color", "mask", "alpha", "coverage"},
+    {"extrinsics", "intrinsics", "width", "height"},
+)
 # In a folder with results of a job of a backend: the job's name.
 _JOB_MARK = ".ex4d-job"
 # What file managers leave in folders.

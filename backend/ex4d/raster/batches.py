@@ -26,6 +26,7 @@ def render_in_batches(
     camera: CameraPath,
     *,
     with_depth: bool = False,
+    samples: int = 1,
     batch_frames: int | None = None,
 ) -> Iterator[RenderedBatch]:
     """Render as `Rasterizer.render` does, batch after batch.
@@ -35,6 +36,7 @@ def render_in_batches(
         surface: T frames, on the rasterizer's device or in host memory, from where it is copied batch by batch.
         camera: of T frames.
         with_depth: also return depth.
+        samples: of each pixel, per axis.
         batch_frames: the most frames of a batch; chosen by their size if not given. Where the device's memory is
             too small for it, batches get smaller.
 
@@ -54,7 +56,8 @@ def render_in_batches(
         current, shortage = None, None
         try:
             part = start, start + size
-            frames = rasterizer.render(surface.frame_range(*part), camera.frames(*part), with_depth=with_depth)
+            how = {"with_depth": with_depth, "samples": samples}
+            frames = rasterizer.render(surface.frame_range(*part), camera.frames(*part), **how)
             current = _start_copy(frames)
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
@@ -120,7 +123,7 @@ def _start_copy(frames: RenderedBatch) -> _Copy:
     stream.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(stream):
         copies = frames.map(page_locked_copy)
-        for values in (frames.color, frames.mask, frames.depth):
+        for values in (frames.color, frames.mask, frames.depth, frames.alpha):
             if values is not None:
                 values.record_stream(stream)  # keeps the memory allocated until it has been copied
         done = torch.cuda.Event()

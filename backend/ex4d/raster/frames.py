@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -20,6 +20,7 @@ class RenderedFrame:
         depth: (H, W) float32 along the new camera's z, scene units; infinite where there is no surface at all.
         source_centre: (3,) float64, where this image shows the source camera's centre: homogeneous, in pixels; zeros
             where both centres are one. None if it is not known.
+        alpha: (H, W) uint8, as `RenderedBatch` has it.
         remembered: (H, W) bool, true = not seen now, but known from other frames of the clip: colour and depth are
             theirs. None where the clip's memory was not asked for.
     """
@@ -29,12 +30,31 @@ class RenderedFrame:
     mask: np.ndarray
     depth: np.ndarray
     source_centre: np.ndarray | None = None
+    alpha: np.ndarray | None = None
     remembered: np.ndarray | None = None
 
     @property
+    def soft_mask(self) -> np.ndarray:
+        """(H, W) uint8, the share of each pixel that was seen, of 255."""
+        return self.mask.astype(np.uint8) * 255 if self.alpha is None else self.alpha
+
+    @property
+    def visible_fraction(self) -> float:
+        """The share of the frame that the footage saw, 0 to 1."""
+        return float(self.mask.mean() if self.alpha is None else self.alpha.mean() / 255)
+
+    @property
     def known(self) -> np.ndarray:
-        """(H, W) bool, true = seen or remembered: what needs no filling."""
-        return self.mask if self.remembered is None else self.mask | self.remembered
+        """(H, W) bool, true = seen or remembered, at least half of the pixel."""
+        return self._or_remembered(self.mask)
+
+    @property
+    def whole(self) -> np.ndarray:
+        """(H, W) bool, true where all of the pixel was seen or remembered: the colour is not of an edge's one side."""
+        return self._or_remembered(self.mask if self.alpha is None else self.alpha == 255)
+
+    def _or_remembered(self, mask: np.ndarray) -> np.ndarray:
+        return mask if self.remembered is None else mask | self.remembered
 
 
 @dataclass(frozen=True)
@@ -42,16 +62,21 @@ class RenderedBatch:
     """Several frames of a render, on one device.
 
     Attributes:
-        color: (T, H, W, 3) uint8, sRGB, black where neither seen nor remembered.
-        mask: (T, H, W) bool, true where the footage was seen.
-        depth: (T, H, W) float32, along the new camera's z, of the nearest surface of any kind; infinite where there
-            is none. None unless it was asked for.
+        color: (T, H, W, 3) uint8, sRGB, black where nothing of the pixel was seen or remembered. With several samples,
+            the mean of those that were seen, so alpha says how much of it to blend over something else; where
+            remembered, the colour of all of the pixel.
+        mask: (T, H, W) bool, true where the footage was seen: at least half of the pixel.
+        depth: (T, H, W) float32, along the new camera's z, of the nearest surface of any kind, in seen pixels with
+            several samples of the nearest that was seen; infinite where there is none. None unless it was asked for.
+        alpha: (T, H, W) uint8, the share of the pixel's samples that were seen, of 255; None with one sample, where
+            the mask says all.
         remembered: (T, H, W) bool, see `RenderedFrame`; None unless it was asked for.
     """
 
     color: torch.Tensor
     mask: torch.Tensor
     depth: torch.Tensor | None = None
+    alpha: torch.Tensor | None = None
     remembered: torch.Tensor | None = None
 
     def to(self, device: torch.device | str) -> RenderedBatch:
@@ -64,10 +89,20 @@ class RenderedBatch:
 
     def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> RenderedBatch:
         """The batch with a function applied to each of its tensors."""
-        changed = {
-            field.name: change(values) for field in fields(self) if (values := getattr(self, field.name)) is not None
-        }
-        return RenderedBatch(**changed)
+        names = _filled_names(self)
+        return RenderedBatch(**{name: change(getattr(self, name)) for name in names})
+
+
+def joined(parts: Sequence[RenderedBatch]) -> RenderedBatch:
+    """Batches, all with the same optional tensors, as one; none is copied if there is but one."""
+    if len(parts) == 1:
+        return parts[0]
+    names = _filled_names(parts[0])
+    return RenderedBatch(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+
+
+def _filled_names(batch: RenderedBatch) -> list[str]:
+    return [field.name for field in fields(batch) if getattr(batch, field.name) is not None]
 
 
 def page_locked_copy(values: torch.Tensor) -> torch.Tensor:
@@ -86,6 +121,7 @@ def force_first_frame(batch: RenderedBatch, source: torch.Tensor) -> RenderedBat
     Raises:
         ValueError: the sizes differ.
     """
+    assert batch.alpha is None, "the reference convention has one sample"
     if tuple(source.shape) != tuple(batch.color.shape[1:]):
         raise ValueError(
             f"the source frame has shape {tuple(source.shape)}, the rendered frames {tuple(batch.color.shape[1:])}: "

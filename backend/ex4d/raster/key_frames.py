@@ -53,7 +53,7 @@ class KeyFrames:
             rasterizer: draws them, and says on which device they are kept.
         """
         self._rasterizer = rasterizer
-        surface = replace(surface.to(rasterizer.device), occlusion="thickness", convention="centered")
+        surface = replace(surface.to(rasterizer.device), occlusion="thickness", convention="centered", clean=False)
         agreeing, contradicting = _compared(surface)
         usable = agreeing.flatten(1).sum(1) >= contradicting.flatten(1).sum(1)
         kept = usable.nonzero()[:, 0].tolist()
@@ -63,7 +63,7 @@ class KeyFrames:
         self._still = (still[usable] if self.contradicted else still).view(torch.uint8)
         self._surface = _selected(surface, kept) if self.contradicted and kept else surface
         if kept:
-            self._surface.back_limits  # noqa: B018 - measured once, not at every drawing
+            self._surface.edge_shares  # noqa: B018 - measured once, with back limits, not at every drawing
 
     def recall(
         self, rendered: RenderedBatch, surface: DepthSurface, camera: CameraPath, shown: Sequence[int]
@@ -91,11 +91,20 @@ class KeyFrames:
             for values in (rendered.color, rendered.depth)
         )
         mask = rendered.mask.to(self._rasterizer.device)
+        is_exact = surface.occlusion == "thickness" and not surface.clean and rendered.alpha is None
         for k in range(len(mask)):
             if not bool(mask[k].all()):
                 part, one = surface.frame_range(k, k + 1).to(self._rasterizer.device), camera.frames(k, k + 1)
-                self._recall_one(mask[k], part, one, shown[k], color[k], depth[k], remembered[k])
-        return replace(rendered, color=color.to(device), depth=depth.to(device), remembered=remembered.to(device))
+                images = color[k], depth[k], remembered[k]
+                self._recall_one(mask[k], part, one, shown[k], *images, is_exact=is_exact)
+        color, depth, remembered = (values.to(device) for values in (color, depth, remembered))
+        if rendered.alpha is not None:
+            # Of these pixels a part was seen, which stays, in front of what is remembered.
+            edge = remembered & (rendered.alpha > 0) & (rendered.alpha < 255)
+            share = rendered.alpha[edge][:, None].float() / 255
+            mixed = share * rendered.color[edge] + (1 - share) * color[edge] + 0.5
+            color[edge] = mixed.to(torch.uint8)
+        return replace(rendered, color=color, depth=depth, remembered=remembered)
 
     def _recall_one(
         self,
@@ -106,9 +115,15 @@ class KeyFrames:
         color: torch.Tensor,
         depth: torch.Tensor,
         remembered: torch.Tensor,
+        *,
+        is_exact: bool,
     ) -> None:
-        """Write the colour, depth and mask of what one frame remembers into its image."""
-        wall = self._wall(own, camera, depth)
+        """Write the colour, depth and mask of what one frame remembers into its image.
+
+        Args:
+            is_exact: whether depth is that of the pixels' centres in the "thickness" model, and no mask was cleaned.
+        """
+        wall = self._wall(own, camera, depth if is_exact else None)
         everywhere = CameraPath(
             np.repeat(camera.world_to_camera, len(self.frames), axis=0),
             np.repeat(camera.intrinsics, len(self.frames), axis=0),
@@ -147,14 +162,17 @@ class KeyFrames:
                 device=wp.device_from_torch(color.device),
             )
 
-    def _wall(self, own: DepthSurface, camera: CameraPath, depth: torch.Tensor) -> torch.Tensor:
+    def _wall(self, own: DepthSurface, camera: CameraPath, depth: torch.Tensor | None) -> torch.Tensor:
         """(h, w) depth up to which a frame's own solid leaves the rays free.
 
         Solid to a plausible depth, whatever the render's model: a watertight frame has a wall before all it never saw.
+
+        Args:
+            depth: (h, w) of the render, where it was drawn so.
         """
-        if own.occlusion == "thickness":
+        if depth is not None:
             return depth.clone()
-        solid = replace(own, occlusion="thickness", convention="centered")
+        solid = replace(own, occlusion="thickness", convention="centered", clean=False)
         drawn = self._rasterizer.render(solid, camera, with_depth=True)
         assert drawn.depth is not None, "rendered with depth"
         return drawn.depth[0]

@@ -7,13 +7,15 @@ registry and its licence forbids commercial use, so no other module depends on i
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from types import ModuleType
 
 import numpy as np
 import torch
 
 from ex4d.mesh import DepthSurface, DWMesh, build_surface_mesh
-from ex4d.raster.frames import RenderedBatch
+from ex4d.raster.frames import RenderedBatch, joined
+from ex4d.raster.mask_cleaning import can_be_cleaned, remove_specks
 from ex4d.raster.rasterizer import (
     REFERENCE_FAR,
     REFERENCE_NEAR,
@@ -21,7 +23,9 @@ from ex4d.raster.rasterizer import (
     RasterizerUnavailableError,
     camera_to_draw,
     indexed_device,
+    samples_to_draw,
 )
+from ex4d.raster.supersampling import render_supersampled
 from ex4d_core.cameras import CameraPath
 
 HOW_TO_INSTALL = (
@@ -88,7 +92,9 @@ class NvdiffrastRasterizer:
         self._context = self._nvdiffrast.RasterizeCudaContext(device=self.device)
         self._edges: tuple[tuple[tuple[int, int], str], object] | None = None  # shared edges of the last topology
 
-    def render(self, surface: DepthSurface, camera: CameraPath, *, with_depth: bool = False) -> RenderedBatch:
+    def render(
+        self, surface: DepthSurface, camera: CameraPath, *, with_depth: bool = False, samples: int = 1
+    ) -> RenderedBatch:
         """Render frame t of the surface with camera t; see `Rasterizer.render`.
 
         Raises:
@@ -111,17 +117,24 @@ class NvdiffrastRasterizer:
         surface = surface.to(self.device)
         frame_bytes = rows * columns * BYTES_PER_VERTEX + camera.width * camera.height * BYTES_PER_PIXEL
         size = max(1, BATCH_BYTES // frame_bytes)
-        parts = [
-            self._draw_batch(surface.frame_range(k, k + size), camera.frames(k, k + size), with_depth)
-            for k in range(0, surface.frames, size)
-        ]
-        if len(parts) == 1:
-            return parts[0]
-        return RenderedBatch(
-            torch.cat([part.color for part in parts]),
-            torch.cat([part.mask for part in parts]),
-            torch.cat([part.depth for part in parts if part.depth is not None]) if with_depth else None,
-        )
+        samples = samples_to_draw(surface, samples)
+        cleans = surface.clean and can_be_cleaned(surface.size, camera.size)
+        keeps_depth = with_depth or cleans  # by which a pixel that is cleaned finds its surface
+
+        def draw(start: int) -> RenderedBatch:
+            part = surface.frame_range(start, start + size)
+            seen_by = camera.frames(start, start + size)
+            if samples == 1:
+                drawn = self._draw_batch(part, seen_by, keeps_depth)
+            else:
+                drawn = render_supersampled(
+                    lambda shifted: self._draw_batch(part, shifted, keeps_depth), seen_by, samples
+                )
+            if cleans:
+                remove_specks(drawn)
+            return drawn if with_depth else replace(drawn, depth=None)
+
+        return joined([draw(start) for start in range(0, surface.frames, size)])
 
     def _draw_batch(self, surface: DepthSurface, camera: CameraPath, with_depth: bool) -> RenderedBatch:
         reference = surface.convention == "reference"

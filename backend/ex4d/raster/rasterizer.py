@@ -20,6 +20,9 @@ from ex4d_core.errors import Ex4dError
 REFERENCE_NEAR, REFERENCE_FAR = 1e-3, 1e3
 REFERENCE_SEEN_ALPHA = 125.0
 
+# With several samples of each pixel a frame is drawn in strips of rows, of this many samples: 128 MB of keys.
+STRIP_SAMPLES = 1 << 24
+
 
 class RasterizerUnavailableError(Ex4dError):
     """The requested rasterizer or device is not on this machine; the message says what to do."""
@@ -37,13 +40,17 @@ class Rasterizer(Protocol):
     """What its results may be used for, in words for the user."""
     device: torch.device
 
-    def render(self, surface: DepthSurface, camera: CameraPath, *, with_depth: bool = False) -> RenderedBatch:
+    def render(
+        self, surface: DepthSurface, camera: CameraPath, *, with_depth: bool = False, samples: int = 1
+    ) -> RenderedBatch:
         """Render frame t of the surface with camera t.
 
         Args:
             surface: T frames, on any device; its convention and its occlusion model decide how it is drawn.
             camera: of T frames; its size is that of the new image.
             with_depth: also return depth.
+            samples: of each pixel, per axis, at the centres of so many equal parts of it; `samples_to_draw` says
+                where one is drawn whatever this is.
 
         Returns:
             Tensors on the rasterizer's device.
@@ -70,6 +77,17 @@ def camera_to_draw(surface: DepthSurface, camera: CameraPath) -> CameraPath:
     """
     require_same_frames(surface, camera)
     return camera.with_centred_principal_point() if surface.convention == "reference" else camera
+
+
+def samples_to_draw(surface: DepthSurface, samples: int) -> int:
+    """The samples of a pixel, per axis, that a rasterizer draws: one in the "reference" convention, antialiased itself.
+
+    Raises:
+        ValueError: fewer than one.
+    """
+    if samples < 1:
+        raise ValueError(f"invalid samples {samples}: expected at least 1")
+    return 1 if surface.convention == "reference" else samples
 
 
 def indexed_device(device: torch.device | str) -> torch.device:

@@ -101,7 +101,6 @@ class SimplifiedFrame:
             alpha = alpha[:0]
         counts = np.zeros(1, np.int32)
         source = inputs.source(replace(surface, occlusion="watertight"))  # back limits are known already
-        source.pixel_angles = wp.from_torch(inputs.pixel_angles)
         view = inputs.view(surface, camera.size)
         wp.launch(
             counting.count_seen,

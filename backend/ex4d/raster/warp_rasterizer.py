@@ -1,41 +1,48 @@
 """The `warp` rasterizer: NVIDIA Warp on CPU or CUDA, free for any use, no compiler to install.
 
 Launches the passes of the package `warp` (projection, drawing, unsnapped or clipping, stretched_faces, antialiasing,
-resolving) over batches of frames that fit into bounded memory. On the CPU, where Warp runs a kernel in the calling
-thread, each frame is a batch and a pool of threads draws the frames.
+resolving or sampling, cleaning) over batches of frames that fit into bounded memory, and over strips of rows where
+several samples of each pixel would not. On the CPU, where Warp runs a kernel in the calling thread, each frame is a
+batch and a pool of threads draws the frames.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 import warp as wp
 
 from ex4d.devices import NO_CUDA, Devices
-from ex4d.mesh import DepthSurface, thickness_kernel
+from ex4d.mesh import DepthSurface, edge_shares_kernel, thickness_kernel
+from ex4d.mesh.edge_shares import edge_shares
 from ex4d.mesh.occlusion import MIN_INNER_ANGLE_DEGREES
-from ex4d.mesh.thickness import BackLimits, back_limits, pixel_angles
+from ex4d.mesh.thickness import back_limits, pixel_angles
 from ex4d.raster.frames import RenderedBatch
+from ex4d.raster.mask_cleaning import can_be_cleaned, remove_specks
 from ex4d.raster.rasterizer import (
     REFERENCE_FAR,
     REFERENCE_NEAR,
+    STRIP_SAMPLES,
     camera_to_draw,
     cpu_cores,
     indexed_device,
+    samples_to_draw,
 )
 from ex4d.raster.warp import (
     antialiasing,
+    cleaning,
     clipping,
     drawing,
     projection,
     remembering,
     resolving,
+    sampling,
     stretched_faces,
     unsnapped,
 )
@@ -94,6 +101,7 @@ class WarpRasterizer:
         self._warp_device = wp.device_from_torch(self.device)
         for kernels in (
             thickness_kernel,
+            edge_shares_kernel,
             projection,
             drawing,
             unsnapped,
@@ -101,26 +109,42 @@ class WarpRasterizer:
             stretched_faces,
             antialiasing,
             resolving,
+            cleaning,
+            sampling,
             remembering,
         ):
             wp.load_module(kernels, device=self._warp_device)
 
-    def render(self, surface: DepthSurface, camera: CameraPath, *, with_depth: bool = False) -> RenderedBatch:
+    def render(
+        self, surface: DepthSurface, camera: CameraPath, *, with_depth: bool = False, samples: int = 1
+    ) -> RenderedBatch:
         """Render frame t of the surface with camera t; see `Rasterizer.render`."""
-        camera = camera_to_draw(surface, camera)
+        camera, samples = camera_to_draw(surface, camera), samples_to_draw(surface, samples)
         surface = surface.to(self.device)
         frames, (width, height) = surface.frames, camera.size
         inputs = Inputs.of(surface, camera)
         color = torch.empty(frames, height * width, 3, dtype=torch.uint8, device=self.device)
         mask = torch.empty(frames, height * width, dtype=torch.bool, device=self.device)
-        depth = torch.empty(frames, height * width if with_depth else 0, dtype=torch.float32, device=self.device)
-        size = self._batch_size(surface, width * height)
+        cleans = surface.clean and can_be_cleaned(surface.size, camera.size)
+        keeps_depth = with_depth or cleans  # by which a pixel that is cleaned finds its surface
+        depth = torch.empty(frames, height * width if keeps_depth else 0, dtype=torch.float32, device=self.device)
+        alpha = torch.empty(frames, height * width if samples > 1 else 0, dtype=torch.uint8, device=self.device)
+        images = RenderedBatch(color.unflatten(1, (height, width)), mask.unflatten(1, (height, width)))
+        if keeps_depth:
+            images = replace(images, depth=depth.unflatten(1, (height, width)))
+        if samples > 1:
+            images = replace(images, alpha=alpha.unflatten(1, (height, width)))
+        rows = height if samples == 1 else min(height, max(1, STRIP_SAMPLES // (width * samples**2)))
+        size = self._batch_size(surface, width * rows * samples**2)
         starts = range(0, frames, size)
 
         def draw(start: int) -> None:
             part = slice(start, min(start + size, frames))
-            drawn = surface.frame_range(part.start, part.stop)
-            self._draw_batch(drawn, inputs.frames(part), camera.size, (color[part], mask[part], depth[part]))
+            drawn = surface if len(starts) == 1 else surface.frame_range(part.start, part.stop)
+            outputs = tuple(values[part] for values in (color, mask, depth, alpha))
+            self._draw_batch(drawn, inputs.frames(part), Sampling(camera.size, samples, rows), outputs)
+            if cleans:
+                remove_specks(images.map(lambda values: values[part]))
 
         threads = min(cpu_cores(), len(starts)) if self.device.type == "cpu" else 1
         if threads > 1:
@@ -130,11 +154,7 @@ class WarpRasterizer:
             with self.torch_stream():
                 for start in starts:
                     draw(start)
-        return RenderedBatch(
-            color.reshape(frames, height, width, 3),
-            mask.reshape(frames, height, width),
-            depth.reshape(frames, height, width) if with_depth else None,
-        )
+        return images if with_depth else replace(images, depth=None)
 
     def _batch_size(self, surface: DepthSurface, pixels: int) -> int:
         if self.device.type == "cpu":
@@ -155,7 +175,7 @@ class WarpRasterizer:
         return vertices // 8 + 1024
 
     def _stretched_faces(self, vertices: int) -> int:
-        """Room for a frame's stretched faces in the "thickness" model."""
+        """Room for a frame's stretched faces where they are cut off."""
         return vertices // 4 + 8192
 
     def torch_stream(self) -> contextlib.AbstractContextManager[object]:
@@ -168,17 +188,34 @@ class WarpRasterizer:
         self,
         surface: DepthSurface,
         inputs: Inputs,
-        size: tuple[int, int],
-        outputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+        drawn: Sampling,
+        outputs: tuple[torch.Tensor, ...],
     ) -> None:
-        frames, (rows, columns), (width, height) = len(inputs.depth), surface.grid_shape, size
+        """Draw some frames, strip after strip.
+
+        Args:
+            outputs: of these frames, colour (B, P, 3), and mask, depth and alpha (B, P), or (B, 0) where not asked for.
+        """
+        source = inputs.source(surface)
+        (width, height), step = drawn.size, drawn.strip_rows
+        for top in range(0, height, step):
+            strip = range(top, min(top + step, height))
+            pixels = slice(strip.start * width, strip.stop * width)
+            view = inputs.view(surface, (width, len(strip)), drawn.samples, top)
+            self._draw_strip(surface, source, view, [values[:, pixels] for values in outputs])
+
+    def _draw_strip(
+        self,
+        surface: DepthSurface,
+        source: StructInstance,
+        view: StructInstance,
+        outputs: Sequence[torch.Tensor],
+    ) -> None:
+        """Draw some rows of some frames."""
+        frames, (rows, columns), width, height = len(outputs[0]), surface.grid_shape, view.width, view.height
         vertices = rows * columns
         reference = surface.convention == "reference"
 
-        keeps_limits = surface.frames == 1 or surface.has_back_limits
-        known = surface.back_limits if surface.occlusion == "thickness" and keeps_limits else None
-        source = inputs.source(surface, known)
-        view = inputs.view(surface, size)
         projected = projection.Projected()
         projected.x = self._empty(wp.int32, frames, vertices)
         projected.y = self._empty(wp.int32, frames, vertices)
@@ -192,7 +229,8 @@ class WarpRasterizer:
         work = drawing.Work()
         work.pieces = self._empty(wp.vec3i, frames, self._pieces(vertices), 3)
         work.unsnapped = self._empty(wp.int32, frames, self._pieces(vertices))
-        room = self._stretched_faces(vertices) if surface.occlusion == "thickness" else 0
+        cut_off = not reference and surface.occlusion != "watertight"
+        room = self._stretched_faces(vertices) if cut_off else 0
         work.stretched = self._empty(wp.int32, frames, room)
         counters = torch.zeros(frames * int(drawing.COUNTERS), dtype=torch.int32, device=self.device)
         work.counters = wp.from_torch(counters)
@@ -216,30 +254,49 @@ class WarpRasterizer:
             launch(clipping.draw_clipped, groups, view, work, pieces, winners)
         else:
             launch(unsnapped.draw_unsnapped, groups, source, projected, view, work, winners)
-        if surface.occlusion == "thickness":
+        if cut_off:
             for kernel in (
                 stretched_faces.draw_stretched,
                 stretched_faces.draw_stretched_pieces,
                 stretched_faces.draw_unsnapped_stretched,
             ):
                 launch(kernel, groups, source, projected, view, work, winners)
-        color, mask, depth = outputs
+        color, mask, depth, alpha = outputs
         results = [wp.from_torch(color), wp.from_torch(mask.view(torch.uint8)), wp.from_torch(depth)]
         if reference:
-            alpha = wp.from_torch(torch.full((frames, vertices), 255, dtype=torch.uint8, device=self.device))
+            faded = wp.from_torch(torch.full((frames, vertices), 255, dtype=torch.uint8, device=self.device))
             if surface.occlusion == "watertight":  # otherwise no occluded face is drawn, and no vertex fades
-                launch_grid(resolving.fade_vertices, (rows - 1, columns - 1), alpha)
+                launch_grid(resolving.fade_vertices, (rows - 1, columns - 1), faded)
             pixels = (height, width)
             shares = self._empty(wp.float32, frames, width * height, 2)
             launch_grid(antialiasing.find_silhouettes, pixels, projected, view, winners, shares)
-            launch_grid(resolving.resolve_reference, pixels, alpha, shares, projected, view, winners, *results)
-        else:
+            launch_grid(resolving.resolve_reference, pixels, faded, shares, projected, view, winners, *results)
+        elif view.samples == 1:
             launch_grid(resolving.resolve_centered, (height, width), projected, view, winners, *results)
+        else:
+            pixels = (height // view.samples, width // view.samples)
+            results.append(wp.from_torch(alpha))
+            launch_grid(sampling.resolve_samples, pixels, projected, view, winners, *results)
 
     def _empty(self, dtype: type, *shape: int) -> wp.array:
         """Working memory from PyTorch, which keeps it for the next batch and raises its own out-of-memory error."""
         plain = {wp.vec3i: torch.int32, clipping.Piece: torch.int32}.get(dtype) or wp.dtype_to_torch(dtype)
         return wp.from_torch(torch.empty(shape, dtype=plain, device=self.device), dtype=dtype)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """An image, and how it is drawn.
+
+    Attributes:
+        size: (width, height), pixels.
+        samples: of each pixel, per axis.
+        strip_rows: the most rows of pixels that are drawn at once.
+    """
+
+    size: tuple[int, int]
+    samples: int
+    strip_rows: int
 
 
 @dataclass(frozen=True)
@@ -274,28 +331,40 @@ class Inputs:
         """The inputs of some of the frames."""
         return Inputs(*(getattr(self, field.name)[part] for field in fields(self)))
 
-    def source(self, surface: DepthSurface, known: BackLimits | None = None) -> StructInstance:
-        """The kernels' `Source`; back limits are measured where the occlusion model needs them and none are given."""
+    def source(self, surface: DepthSurface) -> StructInstance:
+        """The kernels' `Source`; what the "thickness" model needs is measured, unless the surface has it already."""
         source = projection.Source()
         source.depth, source.color = wp.from_torch(self.depth), wp.from_torch(self.color)
         source.border = wp.from_torch(self.border)
         source.ray_x, source.ray_y = wp.from_torch(self.ray_x), wp.from_torch(self.ray_y)
         if surface.occlusion == "thickness":
-            found = known or back_limits(self.depth, self.pixel_angles)
+            if surface.frames == 1 or surface.has_edge_shares:
+                found, shares = surface.back_limits, surface.edge_shares
+            else:
+                found = back_limits(self.depth, self.pixel_angles)
+                shares = edge_shares(self.depth, self.color, found.steps)
             source.limits, source.steps = wp.from_torch(found.limits), wp.from_torch(found.steps)
-            source.pixel_angles = wp.from_torch(self.pixel_angles)
+            source.shares = wp.from_torch(shares)
+        source.pixel_angles = wp.from_torch(self.pixel_angles)
         source.rows, source.columns = surface.grid_shape
         source.ring = surface.ring
         source.boundary_rule = surface.occlusion_rule == "boundary"
         source.thin = 4.0 * math.cos(math.radians(MIN_INNER_ANGLE_DEGREES)) ** 2
         return source
 
-    def view(self, surface: DepthSurface, size: tuple[int, int]) -> StructInstance:
-        """The kernels' `View` of an image of (width, height) pixels."""
+    def view(self, surface: DepthSurface, size: tuple[int, int], samples: int = 1, top: int = 0) -> StructInstance:
+        """The kernels' `View` of an image of (width, height) pixels, with so many samples of each per axis.
+
+        Args:
+            top: the row of pixels that the image begins at, where it is a strip of a larger one.
+        """
         view = projection.View()
         view.cameras = wp.from_torch(self.cameras, dtype=wp.mat44d)
-        view.intrinsics = wp.from_torch(self.intrinsics, dtype=wp.vec4d)
-        view.width, view.height = size
+        intrinsics = self.intrinsics * samples
+        intrinsics[:, 3] -= top * samples
+        view.intrinsics = wp.from_torch(intrinsics, dtype=wp.vec4d)
+        view.width, view.height = (side * samples for side in size)
+        view.samples = samples
         reference = surface.convention == "reference"
         view.near = REFERENCE_NEAR if reference else CENTERED_NEAR
         view.far = REFERENCE_FAR if reference else CENTERED_FAR

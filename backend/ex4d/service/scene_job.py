@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ex4d.machine import MachineSettings
-from ex4d.pipeline.reconstruct import SourcePaths, reconstruct
+from ex4d.pipeline.reconstruct import reconstruct
+from ex4d.pipeline.source_paths import SourcePaths
 from ex4d.pipeline.take import TakeSink
 from ex4d.service.blob_store import BlobStore
 from ex4d.service.job_store import ClaimLost

@@ -242,9 +242,10 @@ def _report_capabilities(device: str, machine: MachineSettings, report: Report, 
 
 
 def _capabilities(device: str, machine: MachineSettings) -> tuple[str, dict[str, dict[str, str]]]:
-    """The device's name, and engines and rasterizers that the runner uses and the machine's licence allows."""
+    """The device's name, the engines and rasterizers that the runner uses and the licence allows, and what it lacks."""
     engines, rasterizers, unavailable = {}, {}, {}
     if "ex4d.generation" in sys.modules:
+        from ex4d.depth.solver import why_no_solver
         from ex4d.generation import PreviewEngine
         from ex4d.generation.wan import WAN_LICENCE, why_no_preset, why_no_wan
         from ex4d_core.shot import WAN_PRESETS
@@ -255,6 +256,8 @@ def _capabilities(device: str, machine: MachineSettings) -> tuple[str, dict[str,
         else:
             engines["wan"] = WAN_LICENCE
             unavailable |= {f"wan {name}": reason for name in WAN_PRESETS if (reason := why_no_preset(name, machine))}
+        if reason := why_no_solver():
+            unavailable["solve"] = reason
     if "ex4d.raster" in sys.modules:
         from ex4d.raster import available_rasterizers, rasterizer_class
         from ex4d.raster.rasterizer_choice import is_allowed

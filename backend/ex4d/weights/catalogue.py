@@ -22,6 +22,9 @@ DEPTHCRAFTER = "depthcrafter"
 VIDEO_DEPTH_ANYTHING = "video-depth-anything"
 DEPTH_PRO = "depth-pro"
 DEPTH_ANYTHING = "depth-anything-v2"
+DEPTH_ANYTHING_3_SMALL, DEPTH_ANYTHING_3_BASE = "depth-anything-3-small", "depth-anything-3-base"
+DEPTH_ANYTHING_3_METRIC = "depth-anything-3-metric"
+MOGE_2, MOGE_2_SMALL = "moge-2", "moge-2-small"
 
 
 @dataclass(frozen=True)
@@ -169,6 +172,26 @@ PARTS: tuple[Part, ...] = (
         packages=("transformers",),
     ),
     Part(
+        DEPTH_ANYTHING_3_BASE,
+        "Depth Anything 3 (base)",
+        "depth",
+        "Apache-2.0",
+        True,
+        _files("depth-anything/DA3-BASE", {"config.json": 1_000, "model.safetensors": 541_466_396}),
+        needed=False,
+        packages=("safetensors",),
+    ),
+    Part(
+        DEPTH_ANYTHING_3_SMALL,
+        "Depth Anything 3 (small)",
+        "depth",
+        "Apache-2.0",
+        True,
+        _files("depth-anything/DA3-SMALL", {"config.json": 1_000, "model.safetensors": 137_197_852}),
+        needed=False,
+        packages=("safetensors",),
+    ),
+    Part(
         DEPTH_PRO,
         "Depth Pro",
         "depth",
@@ -177,6 +200,34 @@ PARTS: tuple[Part, ...] = (
         _files("apple/DepthPro-hf", {"config.json": 3_000, "model.safetensors": 1_903_982_660}),
         needed=False,
         packages=("transformers", "safetensors"),
+    ),
+    Part(
+        MOGE_2,
+        "MoGe-2 (large)",
+        "depth",
+        "MIT",
+        True,
+        _files("Ruicheng/moge-2-vitl-normal", {"model.pt": 1_323_606_200}),
+        needed=False,
+    ),
+    Part(
+        DEPTH_ANYTHING_3_METRIC,
+        "Depth Anything 3 (metric, large)",
+        "depth",
+        "Apache-2.0",
+        True,
+        _files("depth-anything/DA3METRIC-LARGE", {"config.json": 1_000, "model.safetensors": 1_336_685_576}),
+        needed=False,
+        packages=("safetensors",),
+    ),
+    Part(
+        MOGE_2_SMALL,
+        "MoGe-2 (small)",
+        "depth",
+        "MIT",
+        True,
+        _files("Ruicheng/moge-2-vits-normal", {"model.pt": 140_000_000}),
+        needed=False,
     ),
     Part(
         DEPTH_ANYTHING,

@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import count
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -58,16 +58,39 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
         raise _damaged(path, error) from error
 
 
+def read_configured(path: Path, config: str, tensors: str) -> tuple[Mapping[str, Any], dict[str, torch.Tensor]]:
+    """A file of torch.save that holds a network's configuration beside its tensors, each under a name.
+
+    Raises:
+        CheckpointError: the file is damaged or cut off, or lacks one of the two.
+    """
+    values = _unpickled(path)
+    if not isinstance(values, Mapping) or not isinstance(values.get(config), Mapping) or tensors not in values:
+        raise CheckpointError(
+            f"{path} does not hold {config!r} and {tensors!r}, so it holds no known weights. "
+            "ex4d models list says which files belong here"
+        )
+    return values[config], _tensors_of(path, values[tensors])
+
+
 def _read_pickled(path: Path) -> dict[str, torch.Tensor]:
-    """A file of torch.save. Only tensors are unpickled: such a file cannot run code here."""
+    values = _unpickled(path)
+    if isinstance(values, Mapping) and len(values) == 1 and (name := next(iter(values))) in _WRAPPERS:
+        values = values[name]
+    return _tensors_of(path, values)
+
+
+def _unpickled(path: Path) -> object:
+    """What torch.save wrote. Only tensors and plain values are unpickled: such a file cannot run code here."""
     try:
         # Files of the oldest format cannot be mapped.
         mapped = zipfile.is_zipfile(path)
-        values = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except _UNREADABLE as error:
         raise _damaged(path, error) from error
-    if isinstance(values, Mapping) and len(values) == 1 and (name := next(iter(values))) in _WRAPPERS:
-        values = values[name]
+
+
+def _tensors_of(path: Path, values: object) -> dict[str, torch.Tensor]:
     found = values if isinstance(values, Mapping) else {}
     tensors = {key: value for key, value in found.items() if isinstance(key, str) and isinstance(value, torch.Tensor)}
     if not isinstance(values, Mapping) or len(tensors) < len(values):

@@ -11,18 +11,20 @@ import torch
 
 from ex4d.depth.depth_models import depth_model
 from ex4d.depth.depthcrafter.pipeline import FRAMES_AT_ONCE, DepthCrafterPipeline, Sampling
-from ex4d.depth.estimation import ClipModel, Step, batches
+from ex4d.depth.estimation import NEAREST_DEPTH, ClipModel, Step, batches
 from ex4d.weights.catalogue import DEPTHCRAFTER
 from ex4d.weights.checkpoints import load_strictly, read_checkpoint
 from ex4d.weights.places import repository_folder
 from ex4d.weights.pretrained import damage_named, load_pretrained, read_config
+from ex4d_core.depth_mapping import DepthMapping
 
 _Network = TypeVar("_Network", bound=torch.nn.Module)
 
 MODEL = depth_model(DEPTHCRAFTER)
 _LONGEST_SIDE = 1024
 _MULTIPLE = 64  # of which both sides must be: the autoencoder's 8 times the denoiser's 8
-_FARTHEST, _NEAREST = 1e4, 1e-4
+# EX-4D's conversion: depth = 10000 / (3900 d), at most 10000, for disparity d in [0, 1] over the clip.
+_MAPPING = DepthMapping(NEAREST_DEPTH, far_limit=3900)
 
 
 class DepthCrafter(ClipModel):
@@ -35,6 +37,7 @@ class DepthCrafter(ClipModel):
     """
 
     model = MODEL
+    farthest_share = 1 / _MAPPING.far_limit
     # As measured on an H200 at 1024x576.
     stages: ClassVar[Mapping[str, float]] = {"encode": 0.20, "denoise": 0.35, "decode": 0.45}
 
@@ -76,15 +79,14 @@ class DepthCrafter(ClipModel):
         for batch in pipeline.decode(latents):
             yield from batch.mean(dim=1).cpu().numpy()
 
-    def depth(self, raw: np.ndarray, lowest: float, highest: float) -> np.ndarray:
-        """As the base class; by EX-4D's conversion."""
-        return original_depth((raw - lowest) / max(highest - lowest, 1e-12))
+    def relative(self, raw: np.ndarray, lowest: float, highest: float) -> np.ndarray:
+        """As the base class; 0 at the clip's farthest point, as EX-4D has it."""
+        return (raw - lowest) / max(highest - lowest, 1e-12)
 
 
 def original_depth(disparity: np.ndarray) -> np.ndarray:
-    """EX-4D's conversion: depth = 10000 / (3900 d), within [1e-4, 1e4], for disparity d in [0, 1] over the clip."""
-    scaled = np.maximum(3900.0 * disparity, 1e-5)
-    return np.clip(10_000.0 / scaled, _NEAREST, _FARTHEST).astype(np.float32)
+    """EX-4D's conversion of disparity in [0, 1] over the clip to depth."""
+    return _MAPPING.depth(disparity)
 
 
 def load_pipeline(own: Path, video: Path, device: torch.device, dtype: torch.dtype) -> DepthCrafterPipeline:

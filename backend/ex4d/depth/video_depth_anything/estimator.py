@@ -9,9 +9,10 @@ import numpy as np
 import torch
 
 from ex4d.depth.depth_models import depth_model
+from ex4d.depth.dinov2 import PATCH, normalised
 from ex4d.depth.estimation import ClipModel, StageProgress, Step, size_in_patches
 from ex4d.depth.video_depth_anything.checkpoint import load_network
-from ex4d.depth.video_depth_anything.network import PATCH, NetworkSize, VideoDepthNetwork
+from ex4d.depth.video_depth_anything.network import NetworkSize, VideoDepthNetwork
 from ex4d.depth.video_depth_anything.window_stitching import stitched_windows
 from ex4d.weights.catalogue import VIDEO_DEPTH_ANYTHING
 from ex4d.weights.places import path_of
@@ -19,7 +20,6 @@ from ex4d.weights.places import path_of
 MODEL = depth_model(VIDEO_DEPTH_ANYTHING)
 _SHORTER_SIDE = 518
 _WIDEST = 16 / 9
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as trained
 
 
 class VideoDepthAnything(ClipModel):
@@ -63,14 +63,13 @@ class VideoDepthAnything(ClipModel):
     def predict(self, frames: Iterable[torch.Tensor], step: Step) -> Iterator[np.ndarray]:
         """As the base class; a window of frames at a time."""
         like = next(self._network.parameters())
-        mean, std = (torch.tensor(values, device=like.device)[:, None, None] for values in (_MEAN, _STD))
         taken = reported = 0
 
         def ready() -> Iterator[torch.Tensor]:
             nonlocal taken
             for frame in frames:
                 taken += 1
-                yield ((frame.to(like.device) - mean) / std).to(like.dtype)
+                yield normalised(frame.to(like.device)).to(like.dtype)
 
         def window(inputs: torch.Tensor) -> torch.Tensor:
             nonlocal reported

@@ -7,7 +7,7 @@ are translated by `backbone_names`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,10 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import Dinov2Backbone, Dinov2Config
 
-PATCH = 14
+from ex4d.depth.dinov2 import PATCH, resampled_positions
+from ex4d.depth.dpt import Fusion, resize_layers, resized
+from ex4d.depth.estimation import before_each
+
 LONGEST_WINDOW = 32  # frames: the positions along time that the network knows
 _TEMPORAL_HEADS = 8
 _FRAMES_AT_ONCE = 4  # through the widest part of the head, where memory peaks
@@ -87,12 +90,8 @@ class VideoDepthNetwork(nn.Module):
 
         It may raise, which ends the pass within a fraction of a second.
         """
-        handles = [module.register_forward_pre_hook(lambda *_: call()) for module in self._watched()]
-        try:
+        with before_each(self._watched(), call):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     @property
     def watched_layers(self) -> int:
@@ -103,20 +102,7 @@ class VideoDepthNetwork(nn.Module):
         return [*self.pretrained.encoder.layer, *self.head.motion_modules]
 
     def _positions(self, embeddings: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        """The backbone's position embeddings (1, 1 + N, C) for images of another size, resampled as in training.
-
-        DINOv2 scales its square of positions by (patches + 0.1) / side, not exactly to the number of patches;
-        `transformers` omits the 0.1, and the head amplifies the difference.
-        """
-        known = self.pretrained.embeddings.position_embeddings
-        side = math.isqrt(known.shape[1] - 1)
-        rows, columns = height // PATCH, width // PATCH
-        if (rows, columns) == (side, side):
-            return known
-        square = known[:, 1:].float().unflatten(1, (side, side)).permute(0, 3, 1, 2)
-        factors = ((rows + 0.1) / side, (columns + 0.1) / side)
-        stretched = F.interpolate(square, scale_factor=factors, mode="bicubic")
-        return torch.cat([known[:, :1], stretched.flatten(2).transpose(1, 2).to(known.dtype)], dim=1)
+        return resampled_positions(self.pretrained.embeddings.position_embeddings, height // PATCH, width // PATCH)
 
 
 class TemporalDepthHead(nn.Module):
@@ -124,16 +110,9 @@ class TemporalDepthHead(nn.Module):
 
     def __init__(self, size: NetworkSize) -> None:
         super().__init__()
-        first, second, third, fourth = size.channels
+        third, fourth = size.channels[2:]
         self.projects = nn.ModuleList(nn.Conv2d(size.width, channels, 1) for channels in size.channels)
-        self.resize_layers = nn.ModuleList(
-            [
-                nn.ConvTranspose2d(first, first, 4, stride=4),
-                nn.ConvTranspose2d(second, second, 2, stride=2),
-                nn.Identity(),
-                nn.Conv2d(fourth, fourth, 3, stride=2, padding=1),
-            ]
-        )
+        self.resize_layers = resize_layers(size.channels)
         self.motion_modules = nn.ModuleList(
             TemporalLayer(channels) for channels in (third, fourth, size.features, size.features)
         )
@@ -176,34 +155,7 @@ class FusionLayers(nn.Module):
         """(T, H, W) from what the two coarser maps gave and the two finer maps (T, C, h, w)."""
         path = self.refinenet2(path, two, one.shape[2:])
         path = self.refinenet1(path, one, (2 * one.shape[2], 2 * one.shape[3]))
-        return self.output_conv2(_resized(self.output_conv1(path), size))[:, 0]
-
-
-class Fusion(nn.Module):
-    """Adds a finer map to a coarser one and resizes the sum to the finer size."""
-
-    def __init__(self, features: int) -> None:
-        super().__init__()
-        self.out_conv = nn.Conv2d(features, features, 1)
-        self.resConfUnit1, self.resConfUnit2 = Residual(features), Residual(features)
-
-    def forward(self, coarse: torch.Tensor, fine: torch.Tensor | None, size: Sequence[int]) -> torch.Tensor:
-        """(T, C, *size) of maps (T, C, h, w); `fine` is missing where the coarse one is the first."""
-        if fine is not None:
-            coarse = coarse + self.resConfUnit1(fine)
-        return self.out_conv(_resized(self.resConfUnit2(coarse), size))
-
-
-class Residual(nn.Module):
-    """Two convolutions beside a shortcut, each behind its activation."""
-
-    def __init__(self, features: int) -> None:
-        super().__init__()
-        self.conv1, self.conv2 = (nn.Conv2d(features, features, 3, padding=1) for _ in range(2))
-
-    def forward(self, value: torch.Tensor) -> torch.Tensor:
-        """(T, C, h, w) in and out."""
-        return value + self.conv2(F.relu(self.conv1(F.relu(value))))
+        return self.output_conv2(resized(self.output_conv1(path), size))[:, 0]
 
 
 class TemporalLayer(nn.Module):
@@ -347,7 +299,3 @@ def _attention_in_batches(query: torch.Tensor, key: torch.Tensor, content: torch
     limit = 32_768
     batches = zip(query.split(limit), key.split(limit), content.split(limit), strict=True)
     return torch.cat([F.scaled_dot_product_attention(*batch) for batch in batches])
-
-
-def _resized(maps: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    return F.interpolate(maps, size=list(size), mode="bilinear", align_corners=True)

@@ -1,7 +1,10 @@
 """Stitches Video Depth Anything's windows to clips of any length: 32 frames each that share ten, aligned in scale.
 
 Of the ten, two are key frames far back (the clip's first and one of the last window's middle), which tie the scale to
-the past; eight are the last window's last, over which the windows are blended into each other.
+the past; eight are the last window's last, over which the windows are blended into each other. The published code takes
+a window's factor and offset from the key frames alone, in least squares (`fitted_to_key_frames`); what a window sees
+differently in those two frames then bends the rest of the clip. By default all ten count, and few pixels, however
+wrong, do not (`fitted_to_shared_frames`).
 """
 
 from __future__ import annotations
@@ -10,20 +13,43 @@ from collections.abc import Callable, Iterable, Iterator
 
 import torch
 
+from ex4d.depth.temporal_alignment import robust_scale_and_shift
+
 WINDOW = 32
 KEY_FRAMES = (0, 12)  # of the last window; again as frames 0 and 1 of the next
 BLENDED = 8  # frames 24 to 31 of the last window; again as frames 2 to 9
 SHARED = len(KEY_FRAMES) + BLENDED
 
+_FIRST_COUNTS = 3  # times; errors add up from window to window, and only the clip's first frame has none of them
+_FIT_PIXELS = 4096  # of each frame; two numbers need no more
+
 Predict = Callable[[torch.Tensor], torch.Tensor]
+# The factor and offset that bring a window's shared frames (10, H, W) to what the clip has there already.
+Fit = Callable[[torch.Tensor, torch.Tensor], tuple[float, float]]
 
 
-def stitched_windows(frames: Iterable[torch.Tensor], predict: Predict) -> Iterator[torch.Tensor]:
+def fitted_to_shared_frames(values: torch.Tensor, target: torch.Tensor) -> tuple[float, float]:
+    """A `Fit` to all frames that two windows share, in robust least squares."""
+    stride = max(1, round((values[0].numel() / _FIT_PIXELS) ** 0.5))
+    frames = [0] * _FIRST_COUNTS + list(range(1, len(values)))
+    x, y = (shared[frames, stride // 2 :: stride, stride // 2 :: stride].flatten() for shared in (values, target))
+    return robust_scale_and_shift(x, y, True)
+
+
+def fitted_to_key_frames(values: torch.Tensor, target: torch.Tensor) -> tuple[float, float]:
+    """The published `Fit`: to the two key frames, in least squares."""
+    return scale_and_shift(values[: len(KEY_FRAMES)], target[: len(KEY_FRAMES)])
+
+
+def stitched_windows(
+    frames: Iterable[torch.Tensor], predict: Predict, fit: Fit = fitted_to_shared_frames
+) -> Iterator[torch.Tensor]:
     """Disparity of every frame, with at most a window of frames in memory.
 
     Args:
         frames: (3, H, W) each, ready for the network.
         predict: (32, 3, H, W) to (32, H, W), at least 0, up to a factor and an offset for each window.
+        fit: how windows are aligned.
 
     Yields:
         (H, W), in the scale of the first window.
@@ -44,7 +70,7 @@ def stitched_windows(frames: Iterable[torch.Tensor], predict: Predict) -> Iterat
             return
         yield from ending[yielded : WINDOW - BLENDED]
         raw = predict(torch.stack(following))
-        scale, shift = scale_and_shift(raw[: len(KEY_FRAMES)], reference)
+        scale, shift = fit(raw[:SHARED], torch.cat([reference, ending[WINDOW - BLENDED :]]))
         aligned = (raw * scale + shift).clamp_min(0)
         weight = torch.linspace(0, 1, BLENDED, device=raw.device)[:, None, None]
         beginning = aligned[len(KEY_FRAMES) : SHARED]

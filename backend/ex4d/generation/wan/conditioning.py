@@ -203,7 +203,8 @@ def window_pixels(
     for frame, side in zip(frames, sides, strict=True):
         color = torch.from_numpy(np.ascontiguousarray(frame.color)).to(device).permute(2, 0, 1)[None].float() / 255
         mask = torch.from_numpy(np.ascontiguousarray(frame.known)).to(device)[None, None].float()
-        color, mask = size.downscale(color, mask)
+        # At a soft edge, pixels of which less than half was seen have colours, too.
+        color, mask = size.downscale(color * mask, mask)
         mask = erode(mask[0, 0] > 0.5, side)[None, None].float()
         colors.append(color * mask)
         masks.append(mask)

@@ -11,14 +11,13 @@ from typing import Any
 
 import warp as wp
 
-from ex4d.raster.warp.cutting import Whole, cut_at, nearest_source_pixel
+from ex4d.raster.warp.cutting import Whole, cut_at, shown_source_pixel
 from ex4d.raster.warp.edge_rules import cross, face_corner
 from ex4d.raster.warp.filling import (
     Box,
     Snapped,
     draw_small,
     draw_snapped,
-    draw_vertex,
     may_show,
     screen_box,
     snapped,
@@ -27,7 +26,6 @@ from ex4d.raster.warp.projection import (
     EMPTY,
     OPEN,
     STRETCHED,
-    THICKNESS,
     WATERTIGHT,
     Face,
     Projected,
@@ -39,7 +37,7 @@ from ex4d.raster.warp.projection import (
     on_border,
     project_vertex,
 )
-from ex4d.raster.warp.resolving import SEEN_ALPHA, clamped, resolve_hit, weights_by_ray
+from ex4d.raster.warp.resolving import SEEN_ALPHA, clamped, weights_by_ray
 from ex4d.raster.warp.simplifying import LOWER_HIDDEN, UPPER_HIDDEN
 from ex4d.raster.warp.unsnapped import draw_homogeneous, signed_volume
 
@@ -48,7 +46,6 @@ wp.set_module_options({"enable_backward": False})
 # Ids in the depth-and-id buffer, besides twice a block's number, or a stretched face's number plus STRETCHED:
 UNSEEN = wp.constant((1 << 30) | (1 << 29))  # the back of a face
 CAP = wp.constant(((1 << 30) | (1 << 29)) + 1)  # plus its number
-SEEN_VERTEX = wp.constant((1 << 29) - 1)  # a source pixel that a pixel's centre meets
 
 
 @wp.struct
@@ -123,14 +120,9 @@ def draw_hidden(source: Source, mesh: Mesh, view: View, projected: Projected, wi
         face = mesh_face(mesh.stretched[k], source.rows, source.columns)
         if view.occlusion == WATERTIGHT:
             draw_face(STRETCHED + k, face, Whole(), source, view, projected, winners)
-        elif view.occlusion == THICKNESS:
+        elif source.ring > 0:
             cut = cut_at(mesh.ends[k], source, face, 0, projected, view)
             draw_face(STRETCHED + k, face, cut, source, view, projected, winners)
-        elif source.ring > 0:
-            for corner in range(3):
-                met = snapped(projected, 0, face.corners[corner])
-                if met.w > 0.0 and not on_border(source, face.rows[corner], face.columns[corner]):
-                    draw_vertex(SEEN_VERTEX - STRETCHED, met, 0, view, winners)
     if view.occlusion != OPEN:
         for cap in range(2):
             draw_face(CAP + cap, cap_face(cap, source.rows, source.columns), Whole(), source, view, projected, winners)
@@ -192,11 +184,7 @@ def count_fronts(
                     count += 1
                 elif id < UNSEEN:
                     face = mesh_face(mesh.stretched[id - STRETCHED], source.rows, source.columns)
-                    own = wp.int32(-1)
-                    if view.occlusion == THICKNESS:
-                        own = nearest_source_pixel(source, face, 0, column, row, projected, view)
-                    else:
-                        own = resolve_hit(face.corners, 0, column, row, source, projected, view).corner
+                    own = shown_source_pixel(source, face, 0, column, row, projected, view)
                     if own >= 0 and not on_border(source, face.rows[own], face.columns[own]):
                         count += 1
     return count

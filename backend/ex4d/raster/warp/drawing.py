@@ -11,10 +11,9 @@ from __future__ import annotations
 import warp as wp
 
 from ex4d.raster.warp.cutting import Whole
-from ex4d.raster.warp.filling import Snapped, draw_alone, draw_snapped, draw_vertex, may_show, screen_box, snapped
+from ex4d.raster.warp.filling import Snapped, draw_alone, draw_snapped, may_show, screen_box, snapped
 from ex4d.raster.warp.projection import (
     OPEN,
-    THICKNESS,
     Projected,
     Source,
     View,
@@ -22,7 +21,6 @@ from ex4d.raster.warp.projection import (
     is_obstacle,
     mesh_face,
     nearness,
-    on_border,
 )
 
 wp.set_module_options({"enable_backward": False})
@@ -80,23 +78,21 @@ def draw_cell(
     c = snapped(projected, frame, top_left + 1)
     d = snapped(projected, frame, top_left + source.columns + 1)
     face = row * (source.columns - 1) + column
-    if view.occlusion == OPEN and source.ring > 0 and b.w > 0.0 and not on_border(source, row, column):
-        draw_vertex(face, b, frame, view, winners)
     if is_obstacle(source, view, frame, cell_face(row, column, False, source.columns)):
         draw_or_queue(face, a, b, c, frame, view, work, winners)
     else:
-        queue_stretched(face, frame, view, work)
+        queue_stretched(face, frame, work)
     face += (source.rows - 1) * (source.columns - 1)
     if is_obstacle(source, view, frame, cell_face(row, column, True, source.columns)):
         draw_or_queue(face, a, c, d, frame, view, work, winners)
     else:
-        queue_stretched(face, frame, view, work)
+        queue_stretched(face, frame, work)
 
 
 @wp.func
-def queue_stretched(face: int, frame: int, view: View, work: Work):
-    """Queue a stretched face of the "thickness" model."""
-    if view.occlusion == THICKNESS:
+def queue_stretched(face: int, frame: int, work: Work):
+    """Queue a stretched face that is cut off; without a queue it is not drawn at all."""
+    if work.stretched.shape[1] > 0:
         slot = wp.atomic_add(work.counters, frame * COUNTERS + STRETCHED_COUNTER, 1)
         if slot < work.stretched.shape[1]:
             work.stretched[frame, slot] = face

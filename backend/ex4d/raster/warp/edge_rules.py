@@ -62,6 +62,19 @@ def meets(dx: int, dy: int) -> bool:
 
 
 @wp.func
+def pixel_centre(index: int, view: View) -> int:
+    """The centre of the pixel with that column or row, of `View.samples` samples, in 1/256 sample."""
+    return (2 * index + 1) * view.samples * HALF_PIXEL
+
+
+@wp.func
+def meets_pixel(dx: int, dy: int, view: View) -> bool:
+    """`meets` for an offset from a pixel's centre, in 1/256 sample."""
+    near = view.samples * SAME_PIXEL
+    return wp.abs(dx) <= near and wp.abs(dy) <= near
+
+
+@wp.func
 def edge_bias(dx: int, dy: int) -> wp.int64:
     """0 if a pixel centre exactly on the edge belongs to the face, else -1: of two faces at an edge, one owns it."""
     bias = wp.int64(-1)

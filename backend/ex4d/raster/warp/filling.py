@@ -1,4 +1,4 @@
-"""Fills the pixels of one snapped face, or of a source pixel, in the depth-and-id buffer.
+"""Fills the pixels of one snapped face in the depth-and-id buffer.
 
 `drawing.py` and `stretched_faces.py` choose the faces and the threads that draw them.
 """
@@ -10,11 +10,10 @@ from typing import Any
 import warp as wp
 
 from ex4d.raster.warp.cutting import Whole, survives
-from ex4d.raster.warp.edge_rules import cross, edge_bias, meets
+from ex4d.raster.warp.edge_rules import cross, edge_bias
 from ex4d.raster.warp.projection import (
     BEHIND,
     HALF_PIXEL,
-    STRETCHED,
     SUBPIXEL_BITS,
     SUBPIXELS,
     Projected,
@@ -87,21 +86,6 @@ def may_show(a: Snapped, b: Snapped, c: Snapped, view: View) -> bool:
             and wp.min(a.y, wp.min(b.y, c.y)) <= view.height << SUBPIXEL_BITS
         )
     return may
-
-
-@wp.func
-def draw_vertex(face: int, b: Snapped, frame: int, view: View, winners: wp.array2d(dtype=wp.uint64)):
-    """Draw a source pixel that a pixel's centre meets: it is seen even if all its faces are stretched and not drawn.
-
-    `resolving.py` identifies it by its upper face, of which it is the top left corner, and which may be stretched.
-    """
-    column = b.x >> SUBPIXEL_BITS
-    row = b.y >> SUBPIXEL_BITS
-    if column >= 0 and column < view.width and row >= 0 and row < view.height:
-        dx = b.x - (column << SUBPIXEL_BITS) - HALF_PIXEL
-        dy = b.y - (row << SUBPIXEL_BITS) - HALF_PIXEL
-        if meets(dx, dy):
-            keep_nearest(winners, frame, row * view.width + column, 1.0 / b.w, face + STRETCHED)
 
 
 @wp.func

@@ -14,6 +14,7 @@ from __future__ import annotations
 import warp as wp
 
 from ex4d.mesh import occlusion, thickness_kernel
+from ex4d.mesh.plane_kernel import continues_plane
 
 wp.set_module_options({"enable_backward": False})
 
@@ -26,6 +27,7 @@ EMPTY = wp.constant(wp.uint64(0xFFFFFFFFFFFFFFFF))
 STEP_TO_RIGHT = wp.constant(thickness_kernel.STEP_TO_RIGHT)
 STEP_TO_BELOW = wp.constant(thickness_kernel.STEP_TO_BELOW)
 BOUNDARY_RATIO = wp.constant(occlusion.BOUNDARY_RATIO)
+FLAT_WIDTHS = wp.constant(thickness_kernel.STEP_WIDTHS)
 
 # A pixel whose centre is within 1/256 pixel (in x and in y) of a source pixel's vertex shows that source pixel. Float32
 # vertices projected back into their own camera are off by less, and an error this small is invisible elsewhere.
@@ -48,7 +50,7 @@ FAR_OFF = wp.constant(0.0)  # beyond the guard band; in the `reference` conventi
 class Source:
     """A frame batch of the footage's surface: B frames, H x W pixels, a grid of R x C vertices.
 
-    limits and steps (see `BackLimits`) and pixel_angles are empty except in the "thickness" model.
+    limits and steps (see `BackLimits`) and shares (see `edge_shares`) are empty except in the "thickness" model.
     """
 
     depth: wp.array3d(dtype=float)  # (B, H, W)
@@ -58,6 +60,7 @@ class Source:
     border: wp.array(dtype=float)  # (B,), depth of the outermost vertices
     limits: wp.array3d(dtype=float)  # (B, H, W)
     steps: wp.array3d(dtype=wp.uint8)  # (B, H, W)
+    shares: wp.array4d(dtype=wp.uint8)  # (B, H, W, 2)
     pixel_angles: wp.array2d(dtype=float)  # (B, 2)
     rows: int
     columns: int
@@ -85,14 +88,15 @@ class Projected:
 class View:
     """The new cameras of a frame batch.
 
-    cameras transform the source camera's space to the new camera's; intrinsics holds (fx, fy, cx, cy) of each frame, in
-    pixels.
+    cameras transform the source camera's space to the new camera's; intrinsics holds (fx, fy, cx, cy) of each frame.
+    With several samples of a pixel these are the pixels of all passes but the last one (`sampling.py`).
     """
 
     cameras: wp.array(dtype=wp.mat44d)
     intrinsics: wp.array(dtype=wp.vec4d)
-    width: int
+    width: int  # of the image, in samples
     height: int
+    samples: int  # of a pixel, per axis
     near: float
     far: float
     occlusion: int
@@ -208,6 +212,19 @@ def camera_space(point: wp.vec3, camera: wp.mat44d) -> wp.vec3d:
 
 
 @wp.func
+def camera_direction(direction: wp.vec3, camera: wp.mat44d) -> wp.vec3d:
+    """A direction of the source camera's space in the new camera's space."""
+    x = wp.float64(direction[0])
+    y = wp.float64(direction[1])
+    z = wp.float64(direction[2])
+    return wp.vec3d(
+        camera[0, 0] * x + camera[0, 1] * y + camera[0, 2] * z,
+        camera[1, 0] * x + camera[1, 1] * y + camera[1, 2] * z,
+        camera[2, 0] * x + camera[2, 1] * y + camera[2, 2] * z,
+    )
+
+
+@wp.func
 def cell_face(row: int, column: int, lower: bool, columns: int) -> Face:
     """One of a cell's two faces; columns of the whole grid."""
     face = Face()
@@ -250,7 +267,10 @@ def mesh_face(index: int, rows: int, columns: int) -> Face:
 
 @wp.func
 def face_occluded(source: Source, frame: int, face: Face) -> bool:
-    """Whether a face hides what was never seen: by EX-4D's rules, and always where it touches a ring."""
+    """Whether a face hides what was never seen: by EX-4D's rules, and always where it touches a ring.
+
+    In the `centered` convention a face that continues a plane does not, however thin it is.
+    """
     occluded = False
     if source.ring > 0:
         occluded = touches_border(source, face)
@@ -261,7 +281,36 @@ def face_occluded(source: Source, frame: int, face: Face) -> bool:
             source_point(source, frame, face.rows[1], face.columns[1]),
             source_point(source, frame, face.rows[2], face.columns[2]),
         )
+        if occluded and source.ring > 0:
+            occluded = not face_continues_plane(source, frame, face)
     return occluded
+
+
+@wp.func
+def face_continues_plane(source: Source, frame: int, face: Face) -> bool:
+    """Whether a face off the border has no step along its horizontal and its vertical edge; see `plane_kernel.py`."""
+    left = wp.int32(1)  # of the corners, the left end of the horizontal edge; corner 1 is the upper end of the vertical
+    if face.rows[0] == face.rows[2]:  # the lower face
+        left = 0
+    flat = is_flat_edge(source, frame, face.rows[left], face.columns[left], 0, 1, source.pixel_angles[frame, 0])
+    if flat:
+        flat = is_flat_edge(source, frame, face.rows[1], face.columns[1], 1, 0, source.pixel_angles[frame, 1])
+    return flat
+
+
+@wp.func
+def is_flat_edge(
+    source: Source, frame: int, row: int, column: int, rows: int, columns: int, pixel_angle: float
+) -> bool:
+    """Whether depth hardly changes along an edge of the grid of vertices, or continues a plane."""
+    y = row - source.ring
+    x = column - source.ring
+    z = source.depth[frame, y, x]
+    next_z = source.depth[frame, y + rows, x + columns]
+    flat = wp.abs(next_z - z) <= FLAT_WIDTHS * pixel_angle * wp.min(z, next_z)
+    if not flat:
+        flat = continues_plane(source.depth, frame, y, x, rows, columns)
+    return flat
 
 
 @wp.func

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warp as wp
 
 from ex4d.raster.rasterizer import REFERENCE_SEEN_ALPHA
-from ex4d.raster.warp.cutting import nearest_source_pixel
+from ex4d.raster.warp.cutting import shown_source_pixel, source_pixel_weights
 from ex4d.raster.warp.edge_rules import cross, face_corner, homogeneous_edge, meets
 from ex4d.raster.warp.projection import (
     EMPTY,
@@ -42,6 +42,15 @@ class Hit:
     corner: int  # which corner's projection the pixel's centre meets, or -1
 
 
+@wp.struct
+class Shown:
+    """What one ray of the new camera shows."""
+
+    seen: bool
+    color: wp.vec3  # sRGB, 0 to 255; 0 where unseen
+    z: float  # infinite without a surface
+
+
 @wp.kernel
 def resolve_centered(
     source: Source,
@@ -56,8 +65,8 @@ def resolve_centered(
     """Write colour and mask of each pixel, and depth where its array is not empty.
 
     The front of a face that is not occluded is seen. Where a pixel's centre meets a source pixel's own vertex, on the
-    front of any face, it shows that source pixel: a stretched face begins at the last seen point, which is seen itself.
-    In the "thickness" model stretched faces show a source pixel as far as it reaches, not only where it is met.
+    front of any face, it shows that source pixel. Stretched faces show a source pixel as far as it reaches: such a face
+    begins at the last seen point, which is seen itself.
     Threads are (frame, row, span of columns) of pixels.
     """
     frame, row, first = wp.tid()
@@ -80,39 +89,58 @@ def resolve_pixel(
 ):
     """Write one pixel; see `resolve_centered`."""
     pixel = row * view.width + column
-    key = winners[frame, pixel]
-    seen = wp.uint8(0)
-    color = wp.vec3(0.0, 0.0, 0.0)
-    z = float(wp.inf)
+    shown = shown_at(frame, row, column, source, projected, view, winners)
+    mask[frame, pixel] = wp.where(shown.seen, wp.uint8(1), wp.uint8(0))
+    for channel in range(3):
+        image[frame, pixel, channel] = wp.uint8(int(shown.color[channel] + 0.5))
+    if depth.shape[1] > 0:
+        depth[frame, pixel] = shown.z
+
+
+@wp.func
+def shown_at(
+    frame: int,
+    row: int,
+    column: int,
+    source: Source,
+    projected: Projected,
+    view: View,
+    winners: wp.array2d(dtype=wp.uint64),
+) -> Shown:
+    """What the ray through a pixel's centre shows; see `resolve_centered`."""
+    key = winners[frame, row * view.width + column]
+    shown = Shown()
+    shown.seen = wp.bool(False)
+    shown.color = wp.vec3(0.0, 0.0, 0.0)
+    shown.z = float(wp.inf)
     if key != EMPTY:
         index = int(key & wp.uint64(0xFFFFFFFF))
         drawn_as_stretched = index >= STRETCHED
         if drawn_as_stretched:
             index -= STRETCHED
         face = mesh_face(index, source.rows, source.columns)
-        z = hit_depth(key)
+        shown.z = hit_depth(key)
         hit = resolve_hit(face.corners, frame, column, row, source, projected, view)
         if hit.front:
+            hidden = drawn_as_stretched or index >= 2 * (source.rows - 1) * (source.columns - 1)  # or a cap
+            if view.occlusion == WATERTIGHT:
+                hidden = face_occluded(source, frame, face)
             own = hit.corner
-            if drawn_as_stretched and view.occlusion == THICKNESS:
-                own = nearest_source_pixel(source, face, frame, column, row, projected, view)
+            reached = hidden and own < 0
+            if hidden:
+                own = shown_source_pixel(source, face, frame, column, row, projected, view)
             if own >= 0 and on_border(source, face.rows[own], face.columns[own]):
                 own = -1
             if own >= 0:
-                seen = wp.uint8(1)
-                color = source_color(source, frame, face.rows[own], face.columns[own])
-            else:
-                hidden = drawn_as_stretched or index >= 2 * (source.rows - 1) * (source.columns - 1)  # or a cap
-                if view.occlusion == WATERTIGHT:
-                    hidden = face_occluded(source, frame, face)
-                if not hidden:
-                    seen = wp.uint8(1)
-                    color = blend(source, frame, face, hit.weights)
-    mask[frame, pixel] = seen
-    for channel in range(3):
-        image[frame, pixel, channel] = wp.uint8(int(color[channel] + 0.5))
-    if depth.shape[1] > 0:
-        depth[frame, pixel] = z
+                shown.seen = True
+                shown.color = source_color(source, frame, face.rows[own], face.columns[own])
+                if reached and view.occlusion == THICKNESS:
+                    weights = source_pixel_weights(source, face, own, frame, column, row, projected, view)
+                    shown.color = blend_cell(source, frame, face, weights)
+            elif not hidden:
+                shown.seen = True
+                shown.color = blend(source, frame, face, hit.weights)
+    return shown
 
 
 @wp.kernel
@@ -358,6 +386,19 @@ def blend(source: Source, frame: int, face: Face, weights: wp.vec3) -> wp.vec3:
         weights[0] * source_color(source, frame, face.rows[0], face.columns[0])
         + weights[1] * source_color(source, frame, face.rows[1], face.columns[1])
         + weights[2] * source_color(source, frame, face.rows[2], face.columns[2])
+    )
+
+
+@wp.func
+def blend_cell(source: Source, frame: int, face: Face, weights: wp.vec4) -> wp.vec3:
+    """The colour of the corners of a face's cell: top left, top right, bottom left, bottom right."""
+    row = wp.min(face.rows)
+    column = wp.min(face.columns)
+    return (
+        weights[0] * source_color(source, frame, row, column)
+        + weights[1] * source_color(source, frame, row, column + 1)
+        + weights[2] * source_color(source, frame, row + 1, column)
+        + weights[3] * source_color(source, frame, row + 1, column + 1)
     )
 
 

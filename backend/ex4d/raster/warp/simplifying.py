@@ -62,7 +62,7 @@ def find_stretched(source: Source, view: View, simplified: Simplified):
                 hidden += 1 + side
                 slot = wp.atomic_add(simplified.counts, 1, 1)
                 simplified.stretched[slot] = cell + side * cells
-                simplified.ends[slot] = stretched_back_limit(source, face, 0)
+                simplified.ends[slot] = stretched_back_limit(source, face, 0, view)
                 for k in range(3):
                     simplified.touched[face.corners[k]] = wp.uint8(1)
                     simplified.used[face.corners[k]] = wp.uint8(1)

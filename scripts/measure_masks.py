@@ -1,0 +1,231 @@
+"""Measures masks and colours of new views against the truth: occlusion models, errors of depth, zooms, planes, time.
+
+Prints the tables of docs/measured/rendering.md, on the committed scenes and on those of a folder (`true_scenes.py`
+says what a scene file holds). Depth with an error is aligned and refined before it is drawn, as an estimate is.
+
+    python scripts/measure_masks.py [--scenes FOLDER] [--only street] [--sheet masks.png]
+    python scripts/measure_masks.py --footage FOLDER/input.mp4 --depth FOLDER/depth.npz
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import torch
+
+SCRIPTS = Path(__file__).resolve().parent
+sys.path[:0] = [str(SCRIPTS), str(SCRIPTS.parent)]
+
+from ex4d.depth.depth_files import DepthFiles  # noqa: E402
+from ex4d.depth.depth_settings import EdgeSettings  # noqa: E402
+from ex4d.depth.edges import refined_depth  # noqa: E402
+from ex4d.depth.temporal_alignment import TemporalAligner  # noqa: E402
+from ex4d.media import probe, read_frames  # noqa: E402
+from ex4d.media.png import png_bytes  # noqa: E402
+from ex4d.mesh import DepthSurface  # noqa: E402
+from ex4d.pipeline.array_clip import ArrayClip  # noqa: E402
+from ex4d.pipeline.render import render_shot  # noqa: E402
+from ex4d.raster import Rasterizer, create_rasterizer  # noqa: E402
+from ex4d_core.cameras import CameraPath, look_at  # noqa: E402
+from ex4d_core.shot import OCCLUSION_MODELS, OcclusionModel, RenderSettings  # noqa: E402
+from true_scenes import (  # noqa: E402
+    COMMITTED,
+    DepthError,
+    Score,
+    TrueScene,
+    TrueView,
+    blurred,
+    flickering,
+    load_committed,
+    load_scene,
+    noisy,
+    score,
+    speck_count,
+)
+
+ERRORS: dict[str, DepthError | None] = {
+    "exact": None,
+    "blur of 2 px, flicker of 2 %": lambda depth: flickering(0.02)(blurred(2)(depth)),
+    "noise of 1 %": noisy(0.01),
+}
+
+
+MAGENTA, CYAN = (255, 0, 255), (0, 255, 255)
+
+
+def repaired(scene: TrueScene, error: DepthError | None) -> np.ndarray:
+    """A scene's depth with an error, aligned over time and refined along edges; exact depth stays as it is."""
+    if error is None:
+        return scene.depth
+    aligner = TemporalAligner(with_offset=True)
+    disparities = [1 / torch.from_numpy(depth) for depth in error(scene.depth)]
+    for image, disparity in zip(scene.color, disparities, strict=True):
+        aligner.observe(torch.from_numpy(image).permute(2, 0, 1).float() / 255, disparity)
+    aligned = [1 / disparity.clamp_min(1e-3) for disparity in aligner.aligned(disparities)]
+    needed = {view.frame for view in scene.views}
+    return np.stack(
+        [
+            refined_depth(depth.float(), image, EdgeSettings()) if frame in needed else depth.float().numpy()
+            for frame, (depth, image) in enumerate(zip(aligned, scene.color, strict=True))
+        ]
+    )
+
+
+def view_scores(
+    scene: TrueScene, depth: np.ndarray, model: OcclusionModel, rasterizer: Rasterizer, **surface
+) -> list[tuple[TrueView, Score]]:
+    """Each view's score, where the truth has anything that the footage saw."""
+    scores = []
+    for view in scene.views:
+        if view.visible.any():
+            drawn = rasterizer.render(replace(scene.surface([view.frame], model, depth), **surface), view.camera)
+            scores.append((view, score(view, drawn.mask[0].numpy(), drawn.color[0].numpy())))
+    return scores
+
+
+def model_table(scenes: Sequence[TrueScene], errors: Sequence[str]) -> Iterator[str]:
+    """Rows of the table of models, each with and without cleaning: mean over views."""
+    rasterizer = create_rasterizer("warp", "cpu")
+    yield "| scene | depth | model | masks | false | missed | IoU | PSNR seen | specks a megapixel |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for scene in scenes:
+        for name in errors:
+            depth = repaired(scene, ERRORS[name])
+            for model, clean in product(OCCLUSION_MODELS, (False, True)):
+                scores = [found for _, found in view_scores(scene, depth, model, rasterizer, clean=clean)]
+                drawn = "cleaned" if clean else "as drawn"
+                yield f"| {scene.name} | {name} | {model} | {drawn} | {Score.mean(scores)} |"
+
+
+def zoom_table(scenes: Sequence[TrueScene]) -> Iterator[str]:
+    """How much of a pure zoom is seen, in which all is, enlarged and rolled: the mean of some frames."""
+    rasterizer = create_rasterizer("warp", "cpu")
+    yield "| scene | model | zoom 1.5 | zoom 3 | zoom 1.5, rolled by 10 degrees |"
+    yield "|---|---|---|---|---|"
+    for scene in scenes:
+        frames = np.linspace(0, len(scene.color) - 1, 3).round().astype(int).tolist()
+        for model in OCCLUSION_MODELS:
+            surface = scene.surface(frames, model)
+            zooms = (zoomed(scene.camera.at(frames), factor, roll) for factor, roll in ((1.5, 0), (3, 0), (1.5, 10)))
+            seen = [f"{100 * float(rasterizer.render(surface, camera).mask.double().mean()):.2f} %" for camera in zooms]
+            yield f"| {scene.name} | {model} | {' | '.join(seen)} |"
+
+
+def zoomed(camera: CameraPath, factor: float, roll: float) -> CameraPath:
+    """The same cameras with longer lenses, rolled about their axes by degrees."""
+    intrinsics = camera.intrinsics.copy()
+    intrinsics[:, [0, 1], [0, 1]] *= factor
+    cosine, sine = np.cos(np.radians(roll)), np.sin(np.radians(roll))
+    turn = np.eye(4)
+    turn[:2, :2] = [[cosine, -sine], [sine, cosine]]
+    return CameraPath(turn @ camera.world_to_camera, intrinsics, *camera.size)
+
+
+def ground(model: OcclusionModel, size: tuple[int, int] = (320, 240), focal: float = 300.0) -> DepthSurface:
+    """Ground one unit below the camera, from the image's lower edge to its horizon, and a sky of depth 10,000."""
+    width, height = size
+    below = torch.arange(height) + 0.5 - height / 2
+    depth = torch.where(below > 0, focal / below.clamp_min(1e-3), torch.tensor(1e4))
+    intrinsics = torch.tensor([[[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]]], dtype=torch.float64)
+    grey = torch.full((1, height, width, 3), 128, dtype=torch.uint8)
+    return DepthSurface(depth[None, :, None].expand(1, height, width).contiguous(), grey, intrinsics, occlusion=model)
+
+
+def plane_table() -> Iterator[str]:
+    """How much is seen of ground at a grazing angle, by a camera that moves half its height to the side and up."""
+    rasterizer = create_rasterizer("warp", "cpu")
+    yield "| model | rows from the horizon | ground seen |"
+    yield "|---|---|---|"
+    for model in OCCLUSION_MODELS:
+        surface = ground(model)
+        pose = np.eye(4)[None].copy()
+        pose[0, :2, 3] = -0.5, 0.5
+        mask = rasterizer.render(surface, CameraPath(pose, surface.intrinsics.numpy(), *surface.size)).mask[0]
+        middle = surface.size[1] // 2
+        for first, stop in ((2, 20), (20, 60)):
+            part = mask[middle + first : middle + stop, 40:-40]
+            yield f"| {model} | {first} to {stop} | {100 * float(part.double().mean()):.2f} % |"
+
+
+def time_table(footage: Path, depth_file: Path, frames: int | None) -> Iterator[str]:
+    """Pixels of the mask that change from frame to frame, under a camera that stands still 30 degrees aside."""
+    color = np.stack(list(read_frames(footage)))[:frames]
+    depth = np.stack(list(DepthFiles(depth_file).estimate(probe(footage))))[: len(color)]
+    height, width = depth.shape[1:]
+    focal = float(max(width, height))
+    clip = ArrayClip(footage.stem, depth, color, np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]]))
+    distance, angle = clip.manifest.subject_distance, np.radians(30)
+    eye = np.array([[np.sin(angle) * distance, 0, (1 - np.cos(angle)) * distance]])
+    pose = look_at(eye, np.array([0, 0, distance])).repeat(len(depth), 0)
+    camera = CameraPath(pose, clip.source_camera().intrinsics, width, height)
+    yield "| model | masks | flips a frame | specks a megapixel |"
+    yield "|---|---|---|---|"
+    for model, clean in product(OCCLUSION_MODELS, (False, True)):
+        settings = RenderSettings(occlusion=model, clean=clean)
+        masks = np.stack([frame.mask for frame in render_shot(clip, camera, settings, device="cpu")])
+        flips = float((masks[1:] != masks[:-1]).mean())
+        specks = np.mean([speck_count(mask) for mask in masks]) / masks[0].size * 1e6
+        yield f"| {model} | {'cleaned' if clean else 'as drawn'} | {100 * flips:.2f} % | {specks:.0f} |"
+
+
+def sheet(scenes: Sequence[TrueScene], error: str) -> np.ndarray:
+    """Of each view its true image, the render with "thickness", and the mask's errors, as one picture.
+
+    Errors are magenta where falsely seen and cyan where missed; what was never seen is dark.
+    """
+    rasterizer = create_rasterizer("warp", "cpu")
+    rows = []
+    for scene in scenes:
+        depth = repaired(scene, ERRORS[error])
+        for view in scene.views:
+            surface = replace(scene.surface([view.frame], "thickness", depth), clean=True)
+            drawn = rasterizer.render(surface, view.camera)
+            seen, color = drawn.mask[0].numpy(), drawn.color[0].numpy()
+            marked = np.where(view.visible[..., None], view.color // 2 + 96, view.color // 4)
+            marked[seen & ~view.visible] = MAGENTA
+            marked[view.visible & ~seen] = CYAN
+            rows.append(np.concatenate([view.color, color, marked.astype(np.uint8)], axis=1))
+    width = max(row.shape[1] for row in rows)
+    return np.concatenate([np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows])
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scenes", type=Path, help="folder of further scenes, .npz")
+    parser.add_argument("--only", default="", help="scenes whose name contains this")
+    parser.add_argument("--depth-error", choices=list(ERRORS), help="only this error of depth")
+    parser.add_argument("--sheet", type=Path, help="also write a picture of all views, PNG; of --depth-error, or exact")
+    parser.add_argument("--footage", type=Path, help="real footage to measure steadiness on")
+    parser.add_argument("--depth", type=Path, help="depth of the footage, .npz")
+    parser.add_argument("--frames", type=int, help="only so many of the footage's frames")
+    options = parser.parse_args()
+    tables: list[Iterator[str]] = []
+    if options.footage is not None:
+        if options.depth is None:
+            parser.error("--footage needs --depth")
+        tables.append(time_table(options.footage, options.depth, options.frames))
+    else:
+        files = sorted(options.scenes.glob("*.npz")) if options.scenes else ()
+        scenes = [
+            *(load_committed(name) for name in COMMITTED if options.only in name),
+            *(load_scene(file) for file in files if options.only in file.stem),
+        ]
+        errors = [options.depth_error] if options.depth_error else list(ERRORS)
+        tables += [model_table(scenes, errors), zoom_table(scenes), plane_table()]
+    for table in tables:
+        for row in table:
+            print(row, flush=True)
+        print()
+    if options.sheet is not None:
+        options.sheet.write_bytes(png_bytes(sheet(scenes, options.depth_error or "exact")))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""Runs inside a Blender with a window: how much of a camera's frame is marked unseen, by occlusion model.
+
+    blender --enable-event-simulate --python unseen.py -- SCENE FOLDER
+
+As pivots.py.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import bpy
+import mathutils
+import numpy as np
+
+sys.path.append(str(Path(__file__).parent))
+
+from blender_window import Walk, areas, main_window, press, region, viewport
+from bpy_extras.view3d_utils import location_3d_to_region_2d
+
+
+def in_frame(walk: Walk, name: str) -> np.ndarray:
+    """(N, 3) colours of a screenshot within the camera's frame."""
+    camera, window = bpy.context.scene.camera, region(areas("VIEW_3D")[0])
+    corners = [
+        location_3d_to_region_2d(window, viewport().region_3d, camera.matrix_world @ corner)
+        + mathutils.Vector((window.x, window.y))
+        for corner in camera.data.view_frame(scene=bpy.context.scene)
+    ]
+    low, high = (np.array([pick(one[axis] for one in corners) for axis in (0, 1)]).astype(int) for pick in (min, max))
+    image = walk._pixels(name).reshape(main_window().height, main_window().width, 3)
+    return image[low[1] + 2 : high[1] - 2, low[0] + 2 : high[0] - 2].reshape(-1, 3)
+
+
+def unseen(walk: Walk, package: str) -> Iterator[float]:
+    """The end of an orbit, in Solid view without what overlays draw."""
+    scene = bpy.context.scene
+    for name in ("Cube", "Light", "Camera"):
+        bpy.data.objects.remove(bpy.data.objects[name])
+    bpy.ops.ex4d.import_scene(filepath=str(Path(package) / "manifest.json"))
+    press(bpy.ops.ex4d.add_camera, preset="orbit")
+    viewport().region_3d.view_perspective = "CAMERA"
+    viewport().show_gizmo = False
+    scene.frame_set(scene.frame_end)
+    walk.result["unseen"] = {}
+    for occlusion in ("auto", "watertight", "thickness", "open"):
+        scene.ex4d_shot.occlusion = occlusion
+        yield from walk.picture(occlusion)
+        red, green, blue = in_frame(walk, occlusion).T
+        walk.result["unseen"][occlusion] = float(((red > 0.9) & (blue > 0.9) & (green < 0.1)).mean())
+
+
+given, folder = sys.argv[sys.argv.index("--") + 1 :]
+walk = Walk(Path(folder), "report.json")
+bpy.context.preferences.view.show_splash = False
+walk.start(unseen(walk, given))
