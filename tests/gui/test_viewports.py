@@ -72,6 +72,9 @@ def test_what_a_camera_shows_as_unseen_is_what_a_render_leaves_unseen(scene, art
         with np.load(out) as rendered:
             unseen[occlusion] = 1.0 - rendered["coverage"][-1]
     unseen["auto"] = unseen["thickness"]
-    shown = walk("unseen.py", scene, artist)["unseen"]
-    print(unseen, shown)
-    assert shown == pytest.approx(unseen, abs=0.03)
+    expected = {f"{occlusion}, memory on": share for occlusion, share in unseen.items()}
+    expected["thickness, memory off"] = unseen["thickness"]
+    shown = walk("unseen.py", scene, artist)
+    print(expected, shown["unseen"], shown["remembered"])
+    assert shown["unseen"] == pytest.approx(expected, abs=0.03)
+    assert shown["remembered"]["thickness, memory off"] == 0.0 < shown["remembered"]["thickness, memory on"]

@@ -1,4 +1,4 @@
-"""Runs inside a Blender with a window: how much of a camera's frame is marked unseen, by occlusion model.
+"""Runs inside a Blender with a window: how much of a camera's frame is marked unseen or remembered.
 
     blender --enable-event-simulate --python unseen.py -- SCENE FOLDER
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import bpy
@@ -44,12 +45,16 @@ def unseen(walk: Walk, package: str) -> Iterator[float]:
     viewport().region_3d.view_perspective = "CAMERA"
     viewport().show_gizmo = False
     scene.frame_set(scene.frame_end)
-    walk.result["unseen"] = {}
-    for occlusion in ("auto", "watertight", "thickness", "open"):
-        scene.ex4d_shot.occlusion = occlusion
-        yield from walk.picture(occlusion)
-        red, green, blue = in_frame(walk, occlusion).T
-        walk.result["unseen"][occlusion] = float(((red > 0.9) & (blue > 0.9) & (green < 0.1)).mean())
+    walk.result["unseen"], walk.result["remembered"] = {}, {}
+    for memory, occlusion in (*product(["on"], ["auto", "watertight", "thickness", "open"]), ("off", "thickness")):
+        scene.ex4d_shot.occlusion, scene.ex4d_shot.memory = occlusion, memory
+        name = f"{occlusion}, memory {memory}"
+        yield from walk.picture(name)
+        red, green, blue = in_frame(walk, name).T
+        never = (red > 0.9) & (blue > 0.9) & (green < 0.1)
+        remembered = (red < 0.1) & (blue > 0.9) & (green > 0.5) & (green < 0.8)
+        walk.result["unseen"][name] = float((never | remembered).mean())
+        walk.result["remembered"][name] = float(remembered.mean())
 
 
 given, folder = sys.argv[sys.argv.index("--") + 1 :]
