@@ -1,29 +1,27 @@
 """Marks in viewports what the footage did not see: stretched faces, and what is outside of the footage's frame.
 
 Through a camera both have the unseen colour in full, since a take has to invent them; what other frames of the footage
-saw, where the shot remembers it, is blue (see `remembered_areas`). In all other views that would
-bury what was seen, so stretched faces are ghosts there: near the viewport's background, behind all of the footage. A
-line runs around the footage's frame.
+saw, where the shot remembers it, is blue (see `remembered_areas`). In all other views that would bury what was seen, so
+stretched faces are ghosts there, near the viewport's background and behind all of the footage, and a line runs around
+its frame.
 
 Material Preview and Rendered view show stretched faces with the scene's material (see `material`). Solid view shows an
 image and no shader, so there a GPU shader draws them over the mesh with the same test: every face that the source
 camera sees edge-on gets the unseen colour, unless it is viewed from the source camera's position. Through a camera it
 ends where the space behind a silhouette is no longer solid by the shot's occlusion model (see `back_limits`). Beyond,
-and in ghosts, the nearest footage behind shows, from a picture without stretched faces. Per frame only the vertex
-positions, which Blender has already, and what follows from them go to the GPU, and the footage is the texture that
-Solid view has loaded, so playback stays fast.
+and in ghosts, the nearest footage behind shows, from a picture without stretched faces. Per frame only vertex positions
+and what follows from them go to the GPU (see `gpu_meshes`), and the footage is the texture that Solid view has loaded,
+so playback stays fast.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import bpy
 import gpu
 import mathutils
-import numpy as np
 from gpu_extras.batch import batch_for_shader
 
 from ..blender_types import Context, current_context
@@ -46,9 +44,10 @@ from .face_shaders import (
     outside_shader,
     set_values,
 )
+from .gpu_meshes import batches_of, gpu_meshes
 from .link import images_of, is_scene_object, link_of
 from .material import SOURCE_EYE
-from .mesh import mesh_data, read_attribute
+from .mesh import mesh_data
 from .missing import missing_scenes
 from .remembered_areas import draw_known, forget, shows_memory
 from .stand_in import MISSING_COLOR
@@ -62,31 +61,6 @@ _MOST_PICTURES = 4
 _LINE_WIDTH = 2.0
 
 
-@dataclass
-class _GpuMesh:
-    """The GPU buffers of a scene object.
-
-    Attributes:
-        vertices: their number.
-        faces: vertex indices of the triangles; None for a mesh with other polygons.
-        border: vertex indices of the lines around the image, or around the walls of a mesh of version 0.1; None for a
-            mesh with other polygons, and for a closed one.
-        uvs: of the vertices.
-        positions: (3 V,) float32, reused for every frame.
-        batches: of the faces and of the lines; None after the positions have changed.
-        limits: of the positions, by occlusion model.
-    """
-
-    vertices: int
-    faces: gpu.types.GPUIndexBuf | None
-    border: gpu.types.GPUIndexBuf | None
-    uvs: gpu.types.GPUVertBuf | None
-    positions: np.ndarray = field(repr=False)
-    batches: tuple[gpu.types.GPUBatch, gpu.types.GPUBatch | None] | None = None
-    limits: dict[str, BackLimits | None] = field(default_factory=dict)
-
-
-_meshes: dict[int, _GpuMesh] = {}
 # By their sizes, those of the viewports on the screen; each with the view and the scenes that it shows.
 _pictures: dict[tuple[int, ...], tuple[gpu.types.GPUOffScreen, object]] = {}
 # Likewise, of what other frames of the footage saw.
@@ -151,10 +125,10 @@ def _known(
             gpu.state.blend_set("NONE")
             for one in scenes:
                 evaluated = one.evaluated_get(context.evaluated_depsgraph_get())
-                if _batches_of(one, mesh_data(evaluated)) is None:
+                if batches_of(one, mesh_data(evaluated)) is None:
                     continue
                 viewer = evaluated.matrix_world.inverted_safe() @ _viewer(context.region_data)
-                draw_known(one, _meshes[one.session_uid], to_screen @ evaluated.matrix_world, viewer)
+                draw_known(one, gpu_meshes[one.session_uid], to_screen @ evaluated.matrix_world, viewer)
             gpu.state.blend_set("ALPHA")
             gpu.state.depth_test_set("LESS_EQUAL")
         _known_pictures[size] = picture, shown
@@ -221,9 +195,9 @@ def _limits_of(context: Context, scene_object: bpy.types.Object) -> BackLimits |
     if occlusion == "watertight" or convention == "reference":
         return None
     evaluated = scene_object.evaluated_get(context.evaluated_depsgraph_get())
-    if _batches_of(scene_object, mesh_data(evaluated)) is None:
+    if batches_of(scene_object, mesh_data(evaluated)) is None:
         return None
-    uploaded = _meshes[scene_object.session_uid]
+    uploaded = gpu_meshes[scene_object.session_uid]
     if occlusion not in uploaded.limits:
         eye = mathutils.Vector(evaluated[SOURCE_EYE])
         uploaded.limits[occlusion] = measure(scene_object, uploaded.positions, eye, occlusion)
@@ -288,7 +262,7 @@ def _draw_faces(
 ) -> None:
     """Draw a scene's faces with one of the shaders here, and its color or footage."""
     evaluated = scene_object.evaluated_get(context.evaluated_depsgraph_get())
-    if (batches := _batches_of(scene_object, mesh_data(evaluated))) is None:
+    if (batches := batches_of(scene_object, mesh_data(evaluated))) is None:
         return
     viewer = evaluated.matrix_world.inverted_safe() @ _viewer(context.region_data)
     eye = tuple(evaluated[SOURCE_EYE])
@@ -313,7 +287,7 @@ def _cover_missing(context: Context, missing: list[bpy.types.Object]) -> None:
     nearer[2][3] = -DEPTH_OFFSET
     for one in missing:
         evaluated = one.evaluated_get(depsgraph)
-        if (batches := _batches_of(one, mesh_data(evaluated))) is None:
+        if (batches := batches_of(one, mesh_data(evaluated))) is None:
             continue
         shader.bind()
         shader.uniform_float("color", MISSING_COLOR)
@@ -329,7 +303,7 @@ def _draw_borders(context: Context, visible: list[bpy.types.Object]) -> None:
     shader = gpu.shader.from_builtin("POLYLINE_UNIFORM_COLOR")
     for one in visible:
         evaluated = one.evaluated_get(depsgraph)
-        batches = _batches_of(one, mesh_data(evaluated))
+        batches = batches_of(one, mesh_data(evaluated))
         if batches is None or batches[1] is None:
             continue
         shader.bind()
@@ -381,85 +355,18 @@ def _viewer(view: bpy.types.RegionView3D) -> mathutils.Vector:
     return columns[3].copy() if view.is_perspective else columns[2].copy()
 
 
-def _batches_of(
-    scene_object: bpy.types.Object, mesh: bpy.types.Mesh
-) -> tuple[gpu.types.GPUBatch, gpu.types.GPUBatch | None] | None:
-    """The scene's faces and border at their current positions; None for a mesh of other polygons, by a modifier."""
-    uploaded = _meshes.get(scene_object.session_uid)
-    if uploaded is None or uploaded.vertices != len(mesh.vertices):
-        _forget_deleted()
-        uploaded = _meshes[scene_object.session_uid] = _upload(mesh)
-    if uploaded.batches is None and uploaded.faces is not None:
-        read_attribute(mesh, "position", "vector", uploaded.positions)
-        uploaded.limits.clear()
-        layout = gpu.types.GPUVertFormat()
-        layout.attr_add(id="pos", comp_type="F32", len=3, fetch_mode="FLOAT")
-        buffer = gpu.types.GPUVertBuf(layout, uploaded.vertices)
-        positions: Any = uploaded.positions.reshape(-1, 3)
-        buffer.attr_fill("pos", positions)
-        faces = gpu.types.GPUBatch(type="TRIS", buf=buffer, elem=uploaded.faces)
-        if uploaded.uvs is not None:
-            faces.vertbuf_add(uploaded.uvs)
-        uploaded.batches = (
-            faces,
-            gpu.types.GPUBatch(type="LINES", buf=buffer, elem=uploaded.border) if uploaded.border is not None else None,
-        )
-    return uploaded.batches
-
-
-def _upload(mesh: bpy.types.Mesh) -> _GpuMesh:
-    faces = border = uvs = None
-    if len(mesh.loops) == 3 * len(mesh.polygons) and len(mesh.polygons):
-        corners = np.empty(len(mesh.loops), dtype=np.int32)
-        read_attribute(mesh, ".corner_vert", "value", corners)
-        triangles: Any = corners.reshape(-1, 3)
-        lines: Any = border_of(triangles)
-        faces = gpu.types.GPUIndexBuf(type="TRIS", seq=triangles)
-        border = gpu.types.GPUIndexBuf(type="LINES", seq=lines) if len(lines) else None
-        uvs = _upload_uvs(mesh, corners)
-    return _GpuMesh(len(mesh.vertices), faces, border, uvs, np.empty(3 * len(mesh.vertices), dtype=np.float32))
-
-
-def _upload_uvs(mesh: bpy.types.Mesh, corners: np.ndarray) -> gpu.types.GPUVertBuf:
-    """The texture coordinates of the vertices, which have one each: all of their corners have the same."""
-    of_corners = np.zeros((len(corners), 2), dtype=np.float32)
-    if mesh.uv_layers.active is not None:
-        read_attribute(mesh, mesh.uv_layers.active.name, "vector", of_corners.ravel())
-    of_vertices: Any = np.zeros((len(mesh.vertices), 2), dtype=np.float32)
-    of_vertices[corners] = of_corners
-    layout = gpu.types.GPUVertFormat()
-    layout.attr_add(id="uv", comp_type="F32", len=2, fetch_mode="FLOAT")
-    buffer = gpu.types.GPUVertBuf(layout, len(of_vertices))
-    buffer.attr_fill("uv", of_vertices)
-    return buffer
-
-
-def border_of(triangles: np.ndarray) -> np.ndarray:
-    """(L, 2) int32 vertex indices of the edges that only one of the triangles (F, 3) has."""
-    edges = np.sort(np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]), axis=1)
-    keys = np.sort(edges[:, 0].astype(np.int64) << 32 | edges[:, 1])
-    is_new = np.r_[True, keys[1:] != keys[:-1]]
-    single = keys[is_new & np.r_[is_new[1:], True]]
-    return np.stack([single >> 32, single & 0xFFFFFFFF], axis=1).astype(np.int32)
-
-
-def _forget_deleted() -> None:
-    for uid in _meshes.keys() - {one.session_uid for one in bpy.data.objects}:
-        del _meshes[uid]
-
-
 @bpy.app.handlers.persistent
 def _after_frame(*_: object) -> None:
     _forget_shown()
-    for uploaded in _meshes.values():
+    for uploaded in gpu_meshes.values():
         uploaded.batches = None
 
 
 @bpy.app.handlers.persistent
 def _after_update(_: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> None:
     _forget_shown()
-    for update in depsgraph.updates if _meshes else ():
-        uploaded = _meshes.get(update.id.session_uid) if isinstance(update.id, bpy.types.Object) else None
+    for update in depsgraph.updates if gpu_meshes else ():
+        uploaded = gpu_meshes.get(update.id.session_uid) if isinstance(update.id, bpy.types.Object) else None
         if uploaded is not None and update.is_updated_geometry:
             uploaded.batches = None
 
@@ -467,7 +374,7 @@ def _after_update(_: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> None:
 @bpy.app.handlers.persistent
 def _after_load(*_: object) -> None:
     _forget_shown()
-    _meshes.clear()
+    gpu_meshes.clear()
     _known_pictures.clear()
     forget()
 
@@ -493,4 +400,4 @@ def unregister() -> None:
     _pictures.clear()
     _known_pictures.clear()
     forget()
-    _meshes.clear()
+    gpu_meshes.clear()

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from blender_addon.scenes.enclosing import enclosing_objects
+from blender_addon.scenes.gpu_meshes import border_of
 from blender_addon.scenes.importing import ImportSettings, import_scene
-from blender_addon.scenes.unseen_areas import border_of
 from blender_addon.scenes.viewports import viewports
 from blender_addon.scheduler import scheduler
 

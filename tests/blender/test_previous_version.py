@@ -12,9 +12,9 @@ import pytest
 from blender_addon.footage.sources import plan_from_text
 from blender_addon.jobs.tracker import is_paused
 from blender_addon.paths import from_blend
+from blender_addon.scenes.gpu_meshes import border_of
 from blender_addon.scenes.link import open_scene, scene_objects
 from blender_addon.scenes.mesh import mesh_data, read_attribute
-from blender_addon.scenes.unseen_areas import border_of
 from blender_addon.sequencer.edit_scenes import strip_in_file
 from blender_addon.takes.requests import load_request
 

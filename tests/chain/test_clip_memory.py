@@ -97,6 +97,21 @@ def test_holes_show_what_other_frames_saw(scene):
     assert np.abs(frame.depth[inside] / depth[inside] - 1).mean() < 0.02
 
 
+def test_what_is_remembered_lies_behind_soft_edges(scene):
+    camera = beside(scene, 3)
+    settings = replace(THICKNESS, clean=False)
+    (plain,) = render_shot(scene, camera, replace(settings, remember=False), first_frame=3, device="cpu")
+    (frame,) = render_shot(scene, camera, settings, first_frame=3, device="cpu")
+    np.testing.assert_array_equal(frame.soft_mask, plain.soft_mask)
+    truth, depth = filmed(camera.world_to_camera[0])
+    edge = frame.remembered & (frame.soft_mask > 0) & (depth > 5)
+    assert edge.sum() >= 10 and frame.whole[edge].all()
+    share = frame.soft_mask[edge][:, None] / 255
+    blended = share * plain.color[edge] + (1 - share) * truth[edge]
+    error, unblended = (np.abs(frame.color[edge] - colors).mean() for colors in (blended, truth[edge].astype(int)))
+    assert error < 0.5 * unblended, (error, unblended)
+
+
 @pytest.mark.parametrize("model", ["watertight", "open"])
 def test_it_works_with_any_occlusion_model(scene, model):
     settings = RenderSettings(occlusion=model, remember=True)
@@ -115,10 +130,17 @@ def test_a_moving_subject_does_not_stay_where_it_was(tmp_path):
     scene = written(tmp_path / "scene", camera, images)
     view = beside(scene, 6, 0.5)
     (frame,) = render_shot(scene, view, THICKNESS, first_frame=6, device="cpu")
-    (own,) = render_shot(scene, view, replace(THICKNESS, remember=False, clean=False), first_frame=6, device="cpu")
+    own, held = (
+        next(render_shot(scene, view, replace(THICKNESS, remember=False, clean=clean), first_frame=6, device="cpu"))
+        for clean in (False, True)
+    )
     truth, depth = filmed(view.world_to_camera[0], balls[6])
-    # What holding masks steady lets the frame see counts, too.
-    wall = (frame.remembered | (frame.mask & ~own.mask)) & (depth > 5)
+    # What the frame sees only since its mask is held steady has the clip's colours, too.
+    np.testing.assert_array_equal(frame.mask, held.mask)
+    steadied = frame.mask & ~own.mask & (depth > 5)
+    errors = [np.abs(image.color[steadied].astype(int) - truth[steadied]).mean() for image in (frame, held)]
+    assert errors[0] < 0.7 * errors[1], errors
+    wall = (frame.remembered & (depth > 5)) | steadied
     assert wall.sum() > 100 and np.median(np.abs(frame.color[wall].astype(int) - truth[wall])) <= 3
     red = (frame.color[..., 0] > 200) & (frame.color[..., 1] < 60) & (frame.color[..., 2] < 60)
     assert not (red & frame.remembered).any()

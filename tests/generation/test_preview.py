@@ -8,7 +8,7 @@ import torch
 
 from ex4d.generation import PreviewEngine
 from ex4d.generation.far_sides import far_side_weights
-from ex4d.generation.preview import HoleFiller
+from ex4d.generation.preview import REMEMBERED_COLOR, HoleFiller
 from ex4d.raster import RenderedFrame
 from ex4d_core.shot import PreviewSettings
 
@@ -156,3 +156,21 @@ def test_marked_holes_show_through_soft_edges():
         RenderedFrame(0, color, alpha >= 128, shown.depth, alpha=alpha), holes="mark", hole_color=(200, 0, 50)
     )
     assert np.abs(image[20, 30:60].astype(int) - (160, 40, 70)).max() <= 1
+
+
+@pytest.mark.parametrize("holes", ["fill", "mark"])
+def test_what_is_remembered_needs_no_filling(holes):
+    """All of a remembered pixel has its colour, even where a part of it was seen; where holes are marked, with a tint."""
+    shown = frame()
+    alpha = shown.mask.astype(np.uint8) * 255
+    alpha[20, 30:60] = 102
+    remembered = np.zeros((HEIGHT, WIDTH), bool)
+    remembered[20:30, 30:60] = True
+    color = np.where(remembered[..., None], np.array([10, 220, 130], np.uint8), shown.color)
+    known = RenderedFrame(0, color, shown.mask, shown.depth, alpha=alpha, remembered=remembered)
+    (image,) = preview(known, holes=holes, hole_color=(200, 0, 50))
+    tinted = np.array([10, 220, 130]) // 2 + np.array(REMEMBERED_COLOR) // 2
+    assert (image[remembered] == ([10, 220, 130] if holes == "fill" else tinted)).all()
+    np.testing.assert_array_equal(image[shown.mask], shown.color[shown.mask])
+    if holes == "mark":
+        assert (image[30:40, 30:60] == (200, 0, 50)).all()
