@@ -15,7 +15,7 @@ from ex4d.raster.warp.projection import Face, Source, View, on_border
 wp.set_module_options({"enable_backward": False})
 
 # How far beyond a cell, in source pixels, its corners' pixels still reach: half of one, as the square that it covers.
-REACH_BEYOND = wp.constant(0.5)
+REACH_BEYOND = wp.constant(0.1)
 
 
 @wp.struct
@@ -32,8 +32,12 @@ class Contour:
 def contour_of(source: Source, face: Face, frame: int, view: View) -> Contour:
     """The contour of a face's cell: of its corners, those in the nearer half of their depths are near."""
     contour = Contour()
-    contour.across = source_axis(view.cameras[frame], 0)
+    # Squares are shown as if they faced the camera, turned as the axis that is foreshortened less.
     contour.down = source_axis(view.cameras[frame], 1)
+    contour.across = wp.vec2(contour.down[1], -contour.down[0])
+    if foreshortening(view.cameras[frame], 0) > foreshortening(view.cameras[frame], 1):
+        contour.across = source_axis(view.cameras[frame], 0)
+        contour.down = wp.vec2(-contour.across[1], contour.across[0])
     row = wp.min(face.rows)
     column = wp.min(face.columns)
     contour.known = not on_border(source, row, column) and not on_border(source, row + 1, column + 1)
@@ -64,6 +68,12 @@ def source_axis(camera: wp.mat44d, axis: int) -> wp.vec2:
     if length > 0.0:
         direction = direction / length
     return direction
+
+
+@wp.func
+def foreshortening(camera: wp.mat44d, axis: int) -> wp.float64:
+    """The squared length on the screen of a step along the source image's rows (axis 0) or columns (1)."""
+    return camera[0, axis] * camera[0, axis] + camera[1, axis] * camera[1, axis]
 
 
 @wp.func
