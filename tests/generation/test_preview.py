@@ -160,7 +160,7 @@ def test_marked_holes_show_through_soft_edges():
 
 @pytest.mark.parametrize("holes", ["fill", "mark"])
 def test_what_is_remembered_needs_no_filling(holes):
-    """All of a remembered pixel has its colour, even where a part of it was seen; where holes are marked, with a tint."""
+    """All of a remembered pixel has its colour, even where a part was seen; where holes are marked, with a tint."""
     shown = frame()
     alpha = shown.mask.astype(np.uint8) * 255
     alpha[20, 30:60] = 102
