@@ -34,9 +34,16 @@ def remove_specks(rendered: RenderedBatch) -> None:
         rendered: with depth.
     """
     drawn = rendered.mask.clone()
-    for _ in range(VOTES):
-        _launch(cleaning.vote, rendered.mask.clone(), rendered.mask)
+    _vote(rendered.mask)
     _recolor(rendered, drawn)
+    if rendered.alpha is not None:
+        # What a few samples alone saw, or missed, is a speck too: soft edges are left where masks have edges.
+        touched, whole = rendered.alpha > 0, rendered.alpha == 255
+        _vote(touched)
+        _vote(whole)
+        kept = torch.where(touched | rendered.mask, rendered.alpha, 0)
+        rendered.alpha.copy_(torch.where(whole & rendered.mask, 255, kept))
+        rendered.color.masked_fill_((rendered.alpha == 0)[..., None], 0)
 
 
 def hold_steady(rendered: RenderedBatch, before: torch.Tensor, after: torch.Tensor) -> RenderedBatch:
@@ -52,6 +59,12 @@ def hold_steady(rendered: RenderedBatch, before: torch.Tensor, after: torch.Tens
     _launch(cleaning.agree, rendered.mask, before, after, steady.mask)
     _recolor(steady, rendered.mask)
     return steady
+
+
+def _vote(mask: torch.Tensor) -> None:
+    """Give each pixel the state of nearly all its neighbours, in place."""
+    for _ in range(VOTES):
+        _launch(cleaning.vote, mask.clone(), mask)
 
 
 def _recolor(rendered: RenderedBatch, drawn: torch.Tensor) -> None:
