@@ -104,7 +104,7 @@ def _draw() -> None:
 def _known(
     context: Context, visible: list[bpy.types.Object], to_screen: mathutils.Matrix
 ) -> gpu.types.GPUOffScreen | None:
-    """What other frames saw, one in each channel, drawn where the view has changed; None where nothing is remembered."""
+    """What other frames saw, one in each channel, drawn where the view has changed; None where none is remembered."""
     scenes = [one for one in visible if shows_memory(context.scene, one)]
     if not scenes:
         return None
