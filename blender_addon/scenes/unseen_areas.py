@@ -104,10 +104,7 @@ def _draw() -> None:
 def _known(
     context: Context, visible: list[bpy.types.Object], to_screen: mathutils.Matrix
 ) -> gpu.types.GPUOffScreen | None:
-    """What other frames of the footage saw, one in each channel; None where the shot remembers nothing.
-
-    Drawn where the view has changed.
-    """
+    """What other frames saw, one in each channel, drawn where the view has changed; None where none is remembered."""
     scenes = [one for one in visible if shows_memory(context.scene, one)]
     if not scenes:
         return None

@@ -162,13 +162,12 @@ def test_a_preview_says_so_in_its_metadata_and_not_in_its_pixels(take):
 
 def test_marked_holes_are_neither_seen_nor_remembered(take):
     sink = take(preview=PreviewSettings("mark", (0, 255, 0)))
-    seen, remembered = (
-        list(read_frames(sink.folder / name))[5][..., 0] > 125 for name in ("mask.mp4", "remembered.mp4")
-    )
-    mask = seen | remembered
+    soft, remembered = (list(read_frames(sink.folder / name))[5][..., 0] for name in ("mask.mp4", "remembered.mp4"))
     frame = read_png(sink.folder / "frame_00005.png")
     marked = (frame == (0, 255, 0)).all(axis=2)
-    assert np.mean(marked == ~mask) > 0.995
+    known = (soft > 125) | (remembered > 125)
+    clear = (soft < 10) | (soft > 245)  # soft edges show both
+    assert clear.mean() > 0.95 and np.mean((marked == ~known)[clear]) > 0.998
 
 
 def test_impossible_depth_stops_the_reconstruction_and_leaves_nothing(sample_clip, tmp_path):
