@@ -1,7 +1,8 @@
 """Measures masks and colours of new views against the truth: occlusion models, errors of depth, zooms, planes, time.
 
 Prints the tables of docs/measured/rendering.md, on the committed scenes and on those of a folder (`true_scenes.py`
-says what a scene file holds). Depth with an error is aligned and refined before it is drawn, as an estimate is.
+says what a scene file holds). Depth with an error is aligned, freed from noise and refined before it
+is drawn, as an estimate is.
 
     python scripts/measure_masks.py [--scenes FOLDER] [--only street] [--sheet masks.png]
     python scripts/measure_masks.py --footage FOLDER/input.mp4 --depth FOLDER/depth.npz
@@ -25,6 +26,7 @@ sys.path[:0] = [str(SCRIPTS), str(SCRIPTS.parent)]
 from ex4d.depth.depth_files import DepthFiles  # noqa: E402
 from ex4d.depth.depth_settings import EdgeSettings  # noqa: E402
 from ex4d.depth.edges import refined_depth  # noqa: E402
+from ex4d.depth.noise import depth_without_noise  # noqa: E402
 from ex4d.depth.temporal_alignment import TemporalAligner  # noqa: E402
 from ex4d.media import probe, read_frames  # noqa: E402
 from ex4d.media.png import png_bytes  # noqa: E402
@@ -59,8 +61,13 @@ ERRORS: dict[str, DepthError | None] = {
 MAGENTA, CYAN = (255, 0, 255), (0, 255, 255)
 
 
+def _refined(depth: np.ndarray, image: np.ndarray) -> np.ndarray:
+    quiet = depth_without_noise(depth, torch.device("cpu"))
+    return refined_depth(torch.from_numpy(quiet), image, EdgeSettings())
+
+
 def repaired(scene: TrueScene, error: DepthError | None) -> np.ndarray:
-    """A scene's depth with an error, aligned over time and refined along edges; exact depth stays as it is."""
+    """A scene's depth with an error, aligned, freed from noise and refined along edges; exact depth stays as it is."""
     if error is None:
         return scene.depth
     aligner = TemporalAligner(with_offset=True)
@@ -71,7 +78,7 @@ def repaired(scene: TrueScene, error: DepthError | None) -> np.ndarray:
     needed = {view.frame for view in scene.views}
     return np.stack(
         [
-            refined_depth(depth.float(), image, EdgeSettings()) if frame in needed else depth.float().numpy()
+            _refined(depth.float().numpy(), image) if frame in needed else depth.float().numpy()
             for frame, (depth, image) in enumerate(zip(aligned, scene.color, strict=True))
         ]
     )
