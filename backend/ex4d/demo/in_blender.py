@@ -16,9 +16,11 @@ from statistics import median
 
 import bpy  # pyright: ignore[reportMissingImports] - in Blender alone
 
+from ex4d_core.pivots import NEAREST, Pivot
 from ex4d_core.trajectories import Trajectory
 
-PRESET = Trajectory("orbit", amount=24, elevation=6, easing="ease_in_out")
+# Around the flower: the middle of the picture is the garden behind it.
+PRESET = Trajectory("orbit", amount=24, elevation=6, easing="ease_in_out", pivot=Pivot(NEAREST))
 # Manual changes, as an artist makes them: frame of the take, metres sideways and up, degrees to the left, lens factor.
 CHANGES = ((12, 0.06, 0.02, 1.5, 1.0), (30, -0.12, 0.10, -3.0, 1.12), (48, -0.25, 0.05, -5.0, 1.3))
 _TIMEOUT_SECONDS = 600
