@@ -54,6 +54,7 @@ class Outcome:
         name: as the summary shows it.
         state: "passed", "FAILED", or why it did not run.
         skipped: reasons of skipped tests, and how many tests each skipped.
+        crash: the signal that ended a first run, if the figures are those of a second one; 0 otherwise.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Outcome:
     passed: int = 0
     failed: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
+    crash: int = 0
 
     @property
     def skips(self) -> int:
@@ -75,7 +77,8 @@ class Outcome:
         if self.passed or self.failed or self.skipped:
             counts = f": {self.passed} passed, {self.failed} failed, {self.skips} skipped"
         took = f" ({self.seconds:.1f} s)" if self.seconds else ""
-        return f"{self.name:<20} {self.state}{counts}{took}"
+        crashed = f", in a second run: the first crashed with signal {self.crash}" if self.crash else ""
+        return f"{self.name:<20} {self.state}{counts}{took}{crashed}"
 
 
 def main() -> None:
@@ -129,7 +132,7 @@ def main() -> None:
         else:
             paths = blender_paths or [str(BLENDER_TESTS.relative_to(ROOT))]
             in_blender = {**variables, "EX4D_BLENDER_PYTHON": str(blender.python)}
-            outcomes.append(run_pytest(name, blender.python, [*flags, *paths], in_blender))
+            outcomes.append(run_pytest(name, blender.python, [*flags, *paths], in_blender, retry_crash=True))
     sys.exit(report([*outcomes, *left_out], filtered=bool(for_pytest)))
 
 
@@ -227,13 +230,29 @@ def check(name: str, command: Sequence[str], variables: dict[str, str] | None = 
     return Outcome(name, "FAILED" if code else "passed", seconds)
 
 
-def run_pytest(name: str, python: Path, arguments: Sequence[str], variables: dict[str, str]) -> Outcome:
-    """Run pytest with its output in view, and read the counts from its JUnit report."""
+def run_pytest(
+    name: str, python: Path, arguments: Sequence[str], variables: dict[str, str], *, retry_crash: bool = False
+) -> Outcome:
+    """Run pytest with its output in view, and read the counts from its JUnit report.
+
+    Args:
+        name: of the outcome.
+        python: that has pytest.
+        arguments: of pytest.
+        variables: of the environment, in addition.
+        retry_crash: run again, once and not in silence, if a signal ends the process: in long sessions the module bpy
+            of Blender 4.x does so now and then, in its own code.
+    """
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result.xml"
         command = [str(python), "-m", "pytest", f"--junitxml={result}", *arguments]
         seconds, code = run(name, command, variables)
-        outcome = Outcome(name, "FAILED" if code else "passed", seconds)
+        crash = -code if retry_crash and code < 0 else 0
+        if crash:
+            print(f"\n{name}: ended by signal {crash}; once more", flush=True)
+            again, code = run(name, command, variables)
+            seconds += again
+        outcome = Outcome(name, "FAILED" if code else "passed", seconds, crash=crash)
         if code == NO_TESTS_COLLECTED:
             outcome.state = "no test found"
         if result.exists():

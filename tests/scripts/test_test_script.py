@@ -72,6 +72,24 @@ def test_a_failed_check_fails_the_run_though_all_tests_pass(suite):
     assert script.report([script.Outcome("ruff check", "FAILED"), outcome], filtered=True) == 1
 
 
+def test_a_crash_is_tried_again_once_where_that_is_asked_for_and_told(suite):
+    """The first run of this test ends its process; with retries a second one passes, and the summary says so."""
+    crashing = (
+        "import os, pathlib, signal\n"
+        "def test_it():\n"
+        "    once = pathlib.Path(__file__).with_name('crashed')\n"
+        "    if not once.exists():\n"
+        "        once.touch()\n"
+        "        os.kill(os.getpid(), signal.SIGSEGV)\n"
+    )
+    (suite / "test_suite.py").write_text(crashing, encoding="utf-8")
+    outcome = script.run_pytest("tests, here", Path(sys.executable), [str(suite)], {}, retry_crash=True)
+    assert (outcome.state, outcome.passed) == ("passed", 1)
+    assert "in a second run: the first crashed with signal 11" in outcome.line
+    (suite / "crashed").unlink()
+    assert script.run_pytest("tests, here", Path(sys.executable), [str(suite)], {}).state == "FAILED"
+
+
 def test_finding_no_test_is_a_failure_unless_a_filter_left_some_elsewhere(suite):
     nothing = script.run_pytest("tests, here", Path(sys.executable), [str(suite), "-k", "absent"], {})
     some = script.Outcome("tests, there", "passed", passed=3)
@@ -106,7 +124,7 @@ def test_slow_checks_run_unless_tests_were_selected(arguments, run, monkeypatch)
     ran = []
     monkeypatch.setattr(script.environments, "ensure", lambda *environments: None)
     monkeypatch.setattr(script, "check", lambda name, *_: ran.append(name) or script.Outcome(name, "passed"))
-    monkeypatch.setattr(script, "run_pytest", lambda name, *_: script.Outcome(name, "passed", passed=1))
+    monkeypatch.setattr(script, "run_pytest", lambda name, *_, **__: script.Outcome(name, "passed", passed=1))
     monkeypatch.setattr(sys, "argv", ["test.py", *arguments])
     monkeypatch.chdir(ROOT)
     with pytest.raises(SystemExit) as ended:
