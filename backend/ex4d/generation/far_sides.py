@@ -16,7 +16,7 @@ import warp as wp
 from torch.nn.functional import avg_pool2d, interpolate, max_pool2d, pad
 
 from ex4d.generation.far_side_kernels import find_far_rims, spread_along
-from ex4d.warp_start import start_warp
+from ex4d.warp_launch import launch
 
 # Rims are searched in cells of so many pixels: a sixteenth of the work, and holes narrower than that are filled from
 # both sides alike.
@@ -58,12 +58,9 @@ def far_side_weights(mask: torch.Tensor, depth: torch.Tensor, source_centre: np.
 
 def _far_depth(cells: torch.Tensor, epipole: np.ndarray, reach: int) -> torch.Tensor:
     """Depth of the far rim of the holes near each cell, 0 where none is near; of (h, w) depth that is 0 in holes."""
-    start_warp()
-    device = wp.device_from_torch(cells.device)
-    stream = wp.stream_from_torch(torch.cuda.current_stream(cells.device)) if device.is_cuda else None
     far, spread = torch.empty_like(cells), torch.empty_like(cells)
-    depth, rims, result = (wp.from_torch(one) for one in (cells.contiguous(), far, spread))
-    shape, point = tuple(cells.shape), wp.vec3(*(epipole / max(np.abs(epipole).max(), 1e-12)))
-    wp.launch(find_far_rims, shape, [depth, point, rims], device=device, stream=stream)
-    wp.launch(spread_along, shape, [rims, point, reach, result], device=device, stream=stream)
+    point = wp.vec3(*(epipole / max(np.abs(epipole).max(), 1e-12)))
+    shape = (cells.shape[0], cells.shape[1])
+    launch(find_far_rims, shape, cells.device, cells.contiguous(), point, far)
+    launch(spread_along, shape, cells.device, far, point, reach, spread)
     return spread

@@ -8,10 +8,9 @@ is in a pixel tells where in it the silhouette lies; `ex4d.raster.warp.contours`
 from __future__ import annotations
 
 import torch
-import warp as wp
 
 from ex4d.mesh.edge_shares_kernel import measure_shares
-from ex4d.warp_start import start_warp
+from ex4d.warp_launch import launch_rows
 
 
 def edge_shares(depth: torch.Tensor, color: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
@@ -31,17 +30,7 @@ def edge_shares(depth: torch.Tensor, color: torch.Tensor, steps: torch.Tensor) -
         (T, H, W, 2) uint8, of 255: the near side's share where the pixel is itself on the near side of a step (at least
         `NEAR_LEAST`), and where it is on the far side (at most `FAR_MOST`).
     """
-    start_warp()
     shares = torch.empty(*depth.shape, 2, dtype=torch.uint8, device=depth.device)
-    device = wp.device_from_torch(depth.device)
-    arrays = [wp.from_torch(values.contiguous()) for values in (depth, color, steps)]
-    span = 1 if device.is_cuda else depth.shape[2]
-    stream = wp.stream_from_torch(torch.cuda.current_stream(depth.device)) if device.is_cuda else None
-    wp.launch(
-        measure_shares,
-        dim=(*depth.shape[:2], -(-depth.shape[2] // span)),
-        inputs=[span, *arrays, wp.from_torch(shares)],
-        device=device,
-        stream=stream,
-    )
+    inputs = (values.contiguous() for values in (depth, color, steps))
+    launch_rows(measure_shares, depth.shape, depth.device, *inputs, shares)
     return shares

@@ -10,10 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import warp as wp
 
 from ex4d.mesh.thickness_kernel import measure_silhouettes
-from ex4d.warp_start import start_warp
+from ex4d.warp_launch import launch_rows
 from ex4d_core.thickness_rule import THICKNESS_RATIO, WIDEST_SHARE
 
 
@@ -63,18 +62,6 @@ def back_limits(depth: torch.Tensor, angles: torch.Tensor) -> BackLimits:
     depth = depth.contiguous()
     widest = max(1, round(WIDEST_SHARE * max(depth.shape[1:])))
     limits, steps = torch.empty_like(depth), torch.empty(depth.shape, dtype=torch.uint8, device=depth.device)
-
-    start_warp()
-    device = wp.device_from_torch(depth.device)
-    arrays = [wp.from_torch(depth), wp.from_torch(angles)]
-    results = [wp.from_torch(limits), wp.from_torch(steps)]
-    span = 1 if device.is_cuda else depth.shape[2]
-    stream = wp.stream_from_torch(torch.cuda.current_stream(depth.device)) if device.is_cuda else None
-    wp.launch(
-        measure_silhouettes,
-        dim=(*depth.shape[:2], -(-depth.shape[2] // span)),
-        inputs=[span, *arrays, widest, THICKNESS_RATIO, *results],
-        device=device,
-        stream=stream,
-    )
+    settings = angles, widest, THICKNESS_RATIO
+    launch_rows(measure_silhouettes, depth.shape, depth.device, depth, *settings, limits, steps)
     return BackLimits(limits, steps)

@@ -5,16 +5,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
-import warp as wp
 
 from ex4d.raster.frames import RenderedBatch
 from ex4d.raster.warp import cleaning
-from ex4d.warp_start import start_warp
-
-Kernel = wp.Kernel | Callable[..., None]  # Warp's stubs type a decorated function as itself.
+from ex4d.warp_launch import Kernel, launch_rows
 
 # The second vote removes the pairs and dashes that one leaves where depth is noisy.
 VOTES = 2
@@ -78,16 +73,6 @@ def _recolor(rendered: RenderedBatch, drawn: torch.Tensor) -> None:
 
 def _launch(kernel: Kernel, drawn: torch.Tensor, *arrays: torch.Tensor) -> None:
     """Launch a kernel for all pixels of some masks (T, H, W) and of arrays that go with them."""
-    start_warp()
-    device = wp.device_from_torch(drawn.device)
     frames, height, width = drawn.shape
-    span = 1 if device.is_cuda else width
-    stream = wp.stream_from_torch(torch.cuda.current_stream(drawn.device)) if device.is_cuda else None
-    flat = [values.view(torch.uint8) if values.dtype == torch.bool else values for values in (drawn, *arrays)]
-    wp.launch(
-        kernel,
-        dim=(frames, height, -(-width // span)),
-        inputs=[span, width, height, *(wp.from_torch(values.flatten(1, 2)) for values in flat)],
-        device=device,
-        stream=stream,
-    )
+    flat = (values.flatten(1, 2) for values in (drawn, *arrays))
+    launch_rows(kernel, (frames, height, width), drawn.device, width, height, *flat)

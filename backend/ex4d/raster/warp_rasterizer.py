@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -46,6 +46,7 @@ from ex4d.raster.warp import (
     stretched_faces,
     unsnapped,
 )
+from ex4d.warp_launch import Kernel
 from ex4d.warp_start import start_warp
 from ex4d_core.cameras import CameraPath
 
@@ -61,8 +62,7 @@ PIECE_ROWS = 8
 GROUP_SIZE = 16
 DEVICE_GROUPS, MIN_GROUPS = 16384, 128  # of all frames, and of each
 
-Kernel = wp.Kernel | Callable[..., None]  # Warp's stubs type a decorated function as itself,
-StructInstance = Any  # and Warp has no public type for instances of a struct.
+StructInstance = Any  # Warp has no public type for instances of a struct.
 
 OCCLUSION_CODES = {
     "watertight": projection.WATERTIGHT,
