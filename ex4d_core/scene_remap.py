@@ -1,4 +1,4 @@
-"""Makes a scene package anew with other depth from the same relative disparity: another offset, far limit or unit.
+"""Makes a scene package again with other depth from the same relative disparity: another offset, far limit or unit.
 
 Only depth is computed; everything else of the new package is the old one's. The old package stays as it is.
 """

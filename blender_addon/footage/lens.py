@@ -32,7 +32,7 @@ from .sources import lens_fields, plan_from_text
 class EX4D_OT_set_lens(NeedsScene, Operator):
     """Reconstruct this scene again with another lens, beside the one that is there.
 
-    The lens decides how depth becomes space, so the scene has to be made anew.
+    The lens decides how depth becomes space, so the scene must be made again.
     """
 
     bl_idname = "ex4d.set_lens"

@@ -144,7 +144,7 @@ def test_noise_of_poses_is_a_camera_that_stands_still(estimate):
 
 
 def test_every_shot_begins_in_a_world_of_its_own(write):
-    """Frames of different shots are never seen together, and the camera begins anew at the cut."""
+    """Frames of different shots are never seen together, and the camera starts again at the cut."""
     footage = write(shot(8) + shot(5, negative=True))
     clip = ModelEstimator(Wall(), edges=None).estimate(footage)
     assert any("frame 8" in text for text in clip.notes)

@@ -1,4 +1,4 @@
-"""`ex4d remap`: a scene is made anew with another depth offset, which a square corner in its picture tells."""
+"""`ex4d remap`: a scene is made again with another depth offset, which a square corner in its picture tells."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Offset and far limit of relative depth: how disparity becomes depth, and a scene that is made anew from another."""
+"""Offset and far limit of relative depth: how disparity becomes depth, and a scene that is made again from another."""
 
 from __future__ import annotations
 

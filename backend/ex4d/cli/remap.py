@@ -1,4 +1,4 @@
-"""Make a scene anew with another depth offset or far limit; nothing is estimated again, and the old scene stays.
+"""Make a scene again with another depth offset or far limit; nothing is estimated again, and the old scene stays.
 
 Relative depth is known up to a factor and an offset. --depth-offset sets the offset; --camera-fit takes factor and
 offset from a source camera that moves; --square-corner takes the offset from a right angle in the picture, best of
@@ -21,7 +21,7 @@ from ex4d_core.scene import Scene
 from ex4d_core.schema import fields_of
 from ex4d_core.sources import DepthSettings
 
-SUMMARY = "make a scene anew with another depth offset or far limit"
+SUMMARY = "make a scene again with another depth offset or far limit"
 _SETTINGS = ("offset", "far_limit")
 
 
