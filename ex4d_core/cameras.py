@@ -23,6 +23,8 @@ FLIP_Y_AND_Z = np.diag([1.0, -1.0, -1.0, 1.0])
 ORTHONORMAL_TOLERANCE = 1e-4
 
 # 100,000 frames of float64 matrices and intrinsics have 20 MB.
+# Of a frame; it keeps one request from taking a backend down. Raise it together with the memory tests.
+MAX_SIDE = 8192
 _MAX_FILE_BYTES = 64 * 1024 * 1024
 
 

@@ -28,7 +28,7 @@ from ex4d.depth.edges import refined_depth  # noqa: E402
 from ex4d.depth.noise import depth_without_noise  # noqa: E402
 from ex4d.depth.temporal_alignment import TemporalAligner  # noqa: E402
 from ex4d.raster import create_rasterizer  # noqa: E402
-from ex4d_core.shot import OCCLUSION_MODELS, OcclusionModel  # noqa: E402
+from ex4d_core.render_settings import OCCLUSION_MODELS, OcclusionModel  # noqa: E402
 from true_scenes import (  # noqa: E402
     DepthError,
     Score,

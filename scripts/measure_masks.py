@@ -35,7 +35,7 @@ from ex4d.pipeline.array_clip import ArrayClip  # noqa: E402
 from ex4d.pipeline.render import render_shot  # noqa: E402
 from ex4d.raster import Rasterizer, create_rasterizer  # noqa: E402
 from ex4d_core.cameras import CameraPath, look_at  # noqa: E402
-from ex4d_core.shot import OCCLUSION_MODELS, OcclusionModel, RenderSettings  # noqa: E402
+from ex4d_core.render_settings import OCCLUSION_MODELS, OcclusionModel, RenderSettings  # noqa: E402
 from true_scenes import (  # noqa: E402
     COMMITTED,
     DepthError,

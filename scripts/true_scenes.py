@@ -19,7 +19,7 @@ from ex4d.depth.depth_files import DepthFiles
 from ex4d.media import probe, read_frames
 from ex4d.mesh import DepthSurface
 from ex4d_core.cameras import CameraPath
-from ex4d_core.shot import OcclusionModel
+from ex4d_core.render_settings import OcclusionModel
 
 DATA = Path(__file__).resolve().parent.parent / "tests" / "data"
 COMMITTED = ("sample", "moving_camera")

@@ -20,19 +20,13 @@ from ex4d.progress import Progress, ignore_progress
 from ex4d_core import __version__
 from ex4d_core.cameras import CameraPath
 from ex4d_core.errors import Ex4dError, RequestError
+from ex4d_core.render_settings import RenderSettings, default_occlusion
 from ex4d_core.scene import PlacedFootage, Scene
 from ex4d_core.schema import split_fields
-from ex4d_core.shot import (
-    EngineName,
-    PreviewSettings,
-    RenderSettings,
-    ShotRequest,
-    WanSettings,
-    default_occlusion,
-    wan_preset,
-)
+from ex4d_core.shot import EngineName, PreviewSettings, ShotRequest
 from ex4d_core.source_frames import source_frames_from
 from ex4d_core.trajectories import Trajectory, arc, extent_of_move, move, orbit, shot_path
+from ex4d_core.wan_settings import WanSettings, wan_preset
 
 if TYPE_CHECKING:
     from ex4d.pipeline.outputs import Views

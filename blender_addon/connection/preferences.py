@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 import bpy
 
 from ex4d_core.client_socket import ClientKeys
+from ex4d_core.licences import Licence
 from ex4d_core.messages import DEFAULT_ADDRESS
-from ex4d_core.shot import Licence
 
 from ..shortcuts.key_map import draw_keys
 from ..user_settings import CHOICES_FILE, read_settings, write_settings

@@ -11,7 +11,14 @@ from bpy.app.translations import pgettext_iface as iface_
 
 from ex4d_core.final_sizes import window_count, working_size
 from ex4d_core.messages import Welcome
-from ex4d_core.shot import DEFAULT_NEGATIVE_PROMPT, DEFAULT_PROMPT, MAX_PROMPT, WAN_PRESETS, WanSettings, wan_preset
+from ex4d_core.wan_settings import (
+    DEFAULT_NEGATIVE_PROMPT,
+    DEFAULT_PROMPT,
+    MAX_PROMPT,
+    WAN_PRESETS,
+    WanSettings,
+    wan_preset,
+)
 
 from ..blender_types import Context, Operator
 from ..connection.panel import wrapped

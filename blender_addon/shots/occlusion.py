@@ -8,7 +8,8 @@ import bpy
 from bpy.app.translations import pgettext_iface as iface_
 from bpy.app.translations import pgettext_n as mark_
 
-from ex4d_core.shot import EngineName, OcclusionModel, default_occlusion
+from ex4d_core.render_settings import OcclusionModel, default_occlusion
+from ex4d_core.shot import EngineName
 
 # Not "none": the identifiers are those of the wire.
 AUTOMATIC = "auto"

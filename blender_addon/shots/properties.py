@@ -12,7 +12,7 @@ from typing import Any
 
 import bpy
 
-from ex4d_core.shot import MAX_SAMPLES, RenderSettings
+from ex4d_core.render_settings import MAX_SAMPLES, RenderSettings
 
 from ..blender_types import BlenderScene
 from ..scenes.link import is_scene_object

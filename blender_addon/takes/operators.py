@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
-from ex4d_core.shot import EngineName, PreviewSettings, WanSettings
+from ex4d_core.shot import EngineName, PreviewSettings
+from ex4d_core.wan_settings import WanSettings
 
 from ..blender_types import current_context
 from ..connection.preferences import preferences

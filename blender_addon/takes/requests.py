@@ -16,8 +16,10 @@ from ex4d_core.cameras import CameraError
 from ex4d_core.durable_files import put_in_place, sync_folder
 from ex4d_core.errors import RequestError
 from ex4d_core.message_base import MAX_HEADER_BYTES
+from ex4d_core.render_settings import RenderSettings
 from ex4d_core.scene import Scene
-from ex4d_core.shot import EngineName, PreviewSettings, RenderSettings, ShotRequest, WanSettings
+from ex4d_core.shot import EngineName, PreviewSettings, ShotRequest
+from ex4d_core.wan_settings import WanSettings
 
 from ..blender_types import current_context
 from ..cameras.cuts import Cut, sample_cuts

@@ -27,8 +27,8 @@ from ex4d.raster import RenderedBatch, RenderedFrame, create_rasterizer
 from ex4d.raster.speed import synthetic_frame, synthetic_surface
 from ex4d.subprocesses import module_command
 from ex4d_core.cameras import intrinsics_matrix
+from ex4d_core.render_settings import RenderSettings
 from ex4d_core.scene import Scene
-from ex4d_core.shot import RenderSettings
 from ex4d_core.trajectories import Trajectory, build_path
 
 

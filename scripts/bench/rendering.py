@@ -24,7 +24,7 @@ from ex4d.raster.speed import synthetic_camera, synthetic_surface
 from ex4d.service import ServiceError
 from ex4d_core.cameras import CameraPath
 from ex4d_core.conversations import ClientError
-from ex4d_core.shot import Convention, OcclusionModel
+from ex4d_core.render_settings import Convention, OcclusionModel
 
 CLIP = (49, 512, 512)  # frames, width, height of EX-4D's own clips
 CPU_SIZE = (512, 512)

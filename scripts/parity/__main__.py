@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ex4d.cli.main import run_program
 from ex4d.cli.report import Report
-from ex4d_core.shot import RASTERIZERS
+from ex4d_core.render_settings import RASTERIZERS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

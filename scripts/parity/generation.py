@@ -20,7 +20,7 @@ from ex4d.generation.wan.conditioning import WindowConditioning
 from ex4d.generation.wan.denoising import denoise, flow_match_schedule
 from ex4d.generation.wan.networks import HEAD_CHANNELS, load_dit, require_diffsynth
 from ex4d.generation.wan.transformer import Transformer
-from ex4d_core.shot import WanSettings
+from ex4d_core.wan_settings import WanSettings
 from parity.comparison import Comparison, ParityCaseError, compare_arrays, read_case
 
 # Relative L2 to the original, whose own result under autocast is not more exact.

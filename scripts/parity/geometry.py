@@ -18,7 +18,7 @@ from ex4d.mesh import DepthSurface, build_surface_mesh
 from ex4d.mesh.surface import REFERENCE_BORDER_DEPTH
 from ex4d.raster import Rasterizer, create_rasterizer, force_first_frame
 from ex4d_core.cameras import CameraPath, from_reference
-from ex4d_core.shot import OcclusionRule
+from ex4d_core.render_settings import OcclusionRule
 from ex4d_core.trajectories import Trajectory, build_path, is_degrees, subject_distance
 from parity.comparison import Comparison, ParityCaseError, read_case
 

@@ -23,7 +23,7 @@ from blender_addon.takes.panel import settings_text, take_name
 from blender_addon.takes.requests import load_request
 from blender_addon.takes.take_jobs import ESTIMATE_IMAGE
 from ex4d_core.messages import Welcome, command_in
-from ex4d_core.shot import WAN_PRESETS, wan_preset
+from ex4d_core.wan_settings import WAN_PRESETS, wan_preset
 
 from .conftest import Backend, backend_environment, backend_process, free_address, tick_until
 from .taking import is_followed

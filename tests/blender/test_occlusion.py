@@ -17,8 +17,8 @@ from blender_addon.shots.properties import add_shot
 from blender_addon.takes.requests import load_request, render_settings
 from blender_addon.views.live_view import live_view
 from ex4d_core.errors import RequestError
+from ex4d_core.render_settings import OCCLUSION_MODELS
 from ex4d_core.scene import Scene
-from ex4d_core.shot import OCCLUSION_MODELS
 
 from .conftest import tick_until
 from .taking import send

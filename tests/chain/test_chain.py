@@ -14,8 +14,9 @@ from ex4d.pipeline.render import render_shot
 from ex4d.pipeline.take import generate_take
 from ex4d_core.cameras import CameraPath
 from ex4d_core.mesh_cache import positions_file
+from ex4d_core.render_settings import RenderSettings
 from ex4d_core.scene import Scene
-from ex4d_core.shot import PreviewSettings, RenderSettings, RequestError, ShotRequest
+from ex4d_core.shot import PreviewSettings, RequestError, ShotRequest
 from ex4d_core.take_files import ALL_TAKE_FILES
 from ex4d_core.trajectories import Trajectory, build_path
 

@@ -8,7 +8,7 @@ import pytest
 from ex4d.pipeline.array_clip import ArrayClip
 from ex4d.pipeline.render import render_shot
 from ex4d_core.cameras import CameraPath, look_at
-from ex4d_core.shot import RenderSettings
+from ex4d_core.render_settings import RenderSettings
 
 FRAMES, HEIGHT, WIDTH, FOCAL = 8, 60, 80, 80.0
 

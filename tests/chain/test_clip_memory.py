@@ -19,9 +19,10 @@ from ex4d.pipeline.take_folder import read_take, take_into_folder
 from ex4d.pipeline.view import SceneViews
 from ex4d_core.cameras import CameraPath, intrinsics_matrix, look_at
 from ex4d_core.errors import RequestError
+from ex4d_core.render_settings import RenderSettings
 from ex4d_core.scene import Scene, SceneWriter
 from ex4d_core.scene_manifest import SceneManifest
-from ex4d_core.shot import PreviewSettings, RenderSettings, ShotRequest
+from ex4d_core.shot import PreviewSettings, ShotRequest
 
 FRAMES, WIDTH, HEIGHT = 12, 96, 64
 LENS = intrinsics_matrix(90, 90, WIDTH / 2, HEIGHT / 2)

@@ -10,7 +10,8 @@ import pytest
 from ex4d.pipeline.coverage import SceneCoverage
 from ex4d.pipeline.render import render_shot
 from ex4d.raster.simplified_frame import SimplifiedFrame
-from ex4d_core.shot import RenderSettings, RequestError, ShotRequest
+from ex4d_core.render_settings import RenderSettings
+from ex4d_core.shot import RequestError, ShotRequest
 from ex4d_core.trajectories import Trajectory, build_path
 
 

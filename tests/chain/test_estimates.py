@@ -20,8 +20,8 @@ from ex4d.pipeline.estimate import DiskRoomError, Estimate, add_wan, scene_bytes
 from ex4d.pipeline.reconstruct import build_scene
 from ex4d.subprocesses import module_environment
 from ex4d_core.cameras import CameraPath
-from ex4d_core.shot import wan_preset
 from ex4d_core.sizes import size_text
+from ex4d_core.wan_settings import wan_preset
 
 ORBIT = ["--preset", "orbit", "--amount", "25"]
 

@@ -14,8 +14,8 @@ from ex4d.media import VideoWriter, probe, read_frames
 from ex4d.pipeline.reconstruct import build_scene
 from ex4d.pipeline.render import render_shot
 from ex4d_core.cameras import CameraPath, intrinsics_matrix, look_at
+from ex4d_core.render_settings import RenderSettings
 from ex4d_core.scene import Scene
-from ex4d_core.shot import RenderSettings
 
 FRAMES, WIDTH, HEIGHT = 8, 96, 64
 LENS = intrinsics_matrix(90, 90, WIDTH / 2, HEIGHT / 2)

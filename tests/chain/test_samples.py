@@ -12,8 +12,9 @@ from ex4d.cli.main import main
 from ex4d.media import read_frames, read_png
 from ex4d.pipeline.coverage import SceneCoverage
 from ex4d.pipeline.view import SceneViews
+from ex4d_core.render_settings import RenderSettings
 from ex4d_core.scene import Scene
-from ex4d_core.shot import RenderSettings, ShotRequest
+from ex4d_core.shot import ShotRequest
 from ex4d_core.trajectories import Trajectory, build_path
 
 MOVE = ["--preset", "orbit", "--amount", "30", "--size", "96x96", "--frames", "2", "--device", "cpu"]

@@ -16,8 +16,9 @@ from ex4d.pipeline.take_folder import saved_request, take_into_folder
 from ex4d.pipeline.view import SceneViews
 from ex4d_core.cameras import CameraPath
 from ex4d_core.errors import RequestError
+from ex4d_core.render_settings import RenderSettings
 from ex4d_core.scene import Scene, sha256_of
-from ex4d_core.shot import RenderSettings, ShotRequest
+from ex4d_core.shot import ShotRequest
 
 TIME = (3, 3, 5, 1, 0)
 MOVE = ["--preset", "truck", "--amount", "0.1", "--size", "96x96"]

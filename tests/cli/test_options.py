@@ -7,7 +7,7 @@ import pytest
 from ex4d.cli import generate, reconstruct, render
 from ex4d.cli.main import _verb_parser, main
 from ex4d_core.licences import DEFAULT_LICENCE, effective_licence
-from ex4d_core.shot import RenderSettings
+from ex4d_core.render_settings import RenderSettings
 from ex4d_core.sources import DepthSettings
 
 CAMERA = ["--camera", "move.npz"]

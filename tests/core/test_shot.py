@@ -5,18 +5,10 @@ import numpy as np
 import pytest
 
 from ex4d_core.cameras import CameraPath, intrinsics_matrix
-from ex4d_core.shot import (
-    WAN_PRESETS,
-    Lora,
-    PreviewSettings,
-    RenderSettings,
-    RequestError,
-    ShotRequest,
-    WanSettings,
-    default_occlusion,
-    wan_preset,
-)
+from ex4d_core.render_settings import RenderSettings, default_occlusion
+from ex4d_core.shot import PreviewSettings, RequestError, ShotRequest
 from ex4d_core.trajectories import Trajectory, build_path
+from ex4d_core.wan_settings import WAN_PRESETS, Lora, WanSettings, wan_preset
 
 CAMERA = build_path(Trajectory("orbit", elevation=10), 5, intrinsics_matrix(40.1, 40, 24, 16), 48, 32, 2.0)
 

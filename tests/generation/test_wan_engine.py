@@ -27,7 +27,8 @@ from ex4d.machine import MachineSettings
 from ex4d.raster import RenderedFrame
 from ex4d.weights.errors import CheckpointError, WeightsMissingError
 from ex4d.weights.places import find_wan_files
-from ex4d_core.shot import RequestError, WanSettings, wan_preset
+from ex4d_core.shot import RequestError
+from ex4d_core.wan_settings import WanSettings, wan_preset
 from tests.generation.small_shots import FEW, HEIGHT, WIDTH, shot
 
 WAN_FOLDER = "Wan-AI/Wan2.1-I2V-14B-480P"

@@ -13,7 +13,7 @@ from ex4d.cli.main import main
 from ex4d.media import VideoWriter, probe, read_frames
 from ex4d.pipeline.original import original_wan_settings, repaint_original, spread_indices
 from ex4d.weights.catalogue import WAN
-from ex4d_core.shot import WanSettings
+from ex4d_core.wan_settings import WanSettings
 
 SMALL = ["--width", "48", "--height", "32", "--num_frames", "5", "--num_inference_steps", "1", "--device", "cpu"]
 # Options for files of weights, and where a folder of models has them.

@@ -23,7 +23,7 @@ from ex4d.generation.wan.parallel.processes import RankProcesses, WindowWork, re
 from ex4d.generation.wan.wan_engine import WanEngine, create_wan_engine
 from ex4d.machine import MachineSettings
 from ex4d.raster import RenderedFrame
-from ex4d_core.shot import wan_preset
+from ex4d_core.wan_settings import wan_preset
 
 FEW = {"steps": 2, "prompt": "a wide street", "negative_prompt": "blurred"}
 EXACT = wan_preset("ex4d-reference", **FEW, precision="float32")

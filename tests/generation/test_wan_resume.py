@@ -14,7 +14,7 @@ from ex4d.generation import EngineState
 from ex4d.generation.wan.wan_engine import create_wan_engine
 from ex4d.machine import MachineSettings
 from ex4d.media import read_png
-from ex4d_core.shot import wan_preset
+from ex4d_core.wan_settings import wan_preset
 from tests.generation.small_shots import FEW, shot
 
 # 13 frames: windows of 5 that start from 1 of the one before, so new frames 0-4, 5-8, 9-12; the size is halved, so that

@@ -26,7 +26,8 @@ from ex4d_core.job_status import JobStatus
 from ex4d_core.messages import Cancel, GetEvents, Hello, ListJobs, Submit, Welcome
 from ex4d_core.remote_take import RemoteTake
 from ex4d_core.scene import Scene
-from ex4d_core.shot import ShotRequest, wan_preset
+from ex4d_core.shot import ShotRequest
+from ex4d_core.wan_settings import wan_preset
 
 # Seconds of silence after which a backend must have ended. Only a failing test waits that long.
 SILENCE = 240

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ex4d.mesh import DWMesh, MeshDepthError, build_dw_mesh, grid_topology
-from ex4d_core.shot import CONVENTIONS, OCCLUSION_RULES
+from ex4d_core.render_settings import CONVENTIONS, OCCLUSION_RULES
 
 HEIGHT, WIDTH = 6, 9
 

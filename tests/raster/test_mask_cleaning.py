@@ -13,7 +13,7 @@ from ex4d.raster import Rasterizer, RenderedBatch, create_rasterizer, hold_stead
 from ex4d.raster.mask_cleaning import remove_specks
 from ex4d.raster.simplified_frame import SimplifiedFrame
 from ex4d_core.cameras import CameraPath, look_at
-from ex4d_core.shot import OCCLUSION_MODELS
+from ex4d_core.render_settings import OCCLUSION_MODELS
 from true_scenes import speck_count
 
 HEIGHT, WIDTH, FOCAL = 60, 80, 60.0

@@ -15,7 +15,7 @@ from ex4d.mesh import DepthSurface
 from ex4d.raster import Rasterizer, RenderedBatch, create_rasterizer
 from ex4d.raster.speed import synthetic_camera
 from ex4d_core.cameras import CameraPath, look_at
-from ex4d_core.shot import OCCLUSION_MODELS
+from ex4d_core.render_settings import OCCLUSION_MODELS
 
 SAMPLE = Path(__file__).resolve().parents[1] / "data" / "sample"
 FOCAL, HEIGHT, WIDTH = 100.0, 48, 128

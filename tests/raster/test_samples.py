@@ -13,7 +13,7 @@ from ex4d.raster import Rasterizer, create_rasterizer, warp_rasterizer
 from ex4d.raster.speed import synthetic_camera, synthetic_surface
 from ex4d.raster.supersampling import render_supersampled
 from ex4d_core.cameras import CameraPath
-from ex4d_core.shot import OCCLUSION_MODELS
+from ex4d_core.render_settings import OCCLUSION_MODELS
 
 FOCAL, WIDTH, HEIGHT = 60.0, 60, 42
 

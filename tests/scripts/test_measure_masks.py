@@ -8,7 +8,7 @@ import pytest
 
 import measure_masks
 from ex4d.media import read_png
-from ex4d_core.shot import OCCLUSION_MODELS
+from ex4d_core.render_settings import OCCLUSION_MODELS
 from true_scenes import COMMITTED, DATA, load_committed
 
 

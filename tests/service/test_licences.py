@@ -14,7 +14,7 @@ from ex4d_core.client import Client
 from ex4d_core.messages import Error, GetView
 from ex4d_core.reconstruction import ReconstructionPlan, ReconstructionSettings
 from ex4d_core.remote_scene import RemoteScene
-from ex4d_core.shot import RenderSettings
+from ex4d_core.render_settings import RenderSettings
 from ex4d_core.sources import DepthSettings
 
 REFUSED = "depthcrafter may not be used for commercial work"

@@ -16,7 +16,7 @@ from ex4d.weights.errors import CheckpointError, WeightsMissingError
 from ex4d.weights.fetch import fetch_part
 from ex4d.weights.inventory import check_part
 from ex4d.weights.places import path_of
-from ex4d_core.shot import STEP_DISTILLED_LORA
+from ex4d_core.wan_settings import STEP_DISTILLED_LORA
 
 WAN_FOLDER = "Wan-AI/Wan2.1-I2V-14B-480P"
 

@@ -13,7 +13,7 @@ from ex4d.generation.wan.wan_engine import create_wan_engine
 from ex4d.machine import MachineSettings
 from ex4d.weights.catalogue import PARTS
 from ex4d_core.licences import LicenceError
-from ex4d_core.shot import wan_preset
+from ex4d_core.wan_settings import wan_preset
 
 
 @pytest.mark.parametrize("name", ["vae", "ex4d", "fast"])

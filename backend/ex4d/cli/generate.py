@@ -36,16 +36,9 @@ from ex4d_core.client import ConnectionState
 from ex4d_core.conversations import ClientError, Task
 from ex4d_core.errors import RequestError
 from ex4d_core.remote_take import RemoteTake
+from ex4d_core.render_settings import OcclusionModel, RenderSettings, default_occlusion
 from ex4d_core.scene import Scene
-from ex4d_core.shot import (
-    ENGINES,
-    MAX_LABEL,
-    OcclusionModel,
-    PreviewSettings,
-    RenderSettings,
-    ShotRequest,
-    default_occlusion,
-)
+from ex4d_core.shot import ENGINES, MAX_LABEL, PreviewSettings, ShotRequest
 from ex4d_core.sources import name_for_people
 
 # Options of this machine, which are not part of a take.

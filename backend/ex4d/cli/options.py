@@ -14,26 +14,18 @@ from ex4d.cli.flags import add_flags, given, settings_from
 from ex4d.cli.parsing import refuse_without_effect
 from ex4d.devices import DeviceError, Devices
 from ex4d.machine import MachineSettings
-from ex4d_core.cameras import CameraPath
+from ex4d_core.cameras import MAX_SIDE, CameraPath
 from ex4d_core.client import Client
 from ex4d_core.client_socket import ClientKeys
 from ex4d_core.errors import RequestError
 from ex4d_core.messages import DEFAULT_ADDRESS
+from ex4d_core.render_settings import RenderSettings, default_occlusion
 from ex4d_core.scene import PlacedFootage
 from ex4d_core.schema import Settings, fields_of
-from ex4d_core.shot import (
-    MAX_SIDE,
-    WAN_PRESETS,
-    EngineName,
-    PreviewSettings,
-    RenderSettings,
-    WanSettings,
-    default_occlusion,
-    require_size,
-    wan_preset,
-)
+from ex4d_core.shot import EngineName, PreviewSettings, require_size
 from ex4d_core.source_frames import shown_frames, source_frames_from
 from ex4d_core.trajectories import Trajectory, extent_of_move, has_pivot, is_degrees, shot_path
+from ex4d_core.wan_settings import WAN_PRESETS, WanSettings, wan_preset
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -90,7 +82,7 @@ def render_settings(
 ) -> RenderSettings:
     """What the options ask for; without --convention the one that the scene was reconstructed in.
 
-    Without --occlusion it is the engine's, see `ex4d_core.shot.default_occlusion`.
+    Without --occlusion it is the engine's, see `ex4d_core.render_settings.default_occlusion`.
     """
     convention = options.convention or scene.manifest.convention
     occlusion = options.occlusion or default_occlusion(engine, convention, options.rasterizer)

@@ -29,7 +29,7 @@ from ex4d.cli.options import (
 from ex4d.cli.report import Report
 from ex4d.machine import MODELS_VARIABLE, MachineSettings
 from ex4d.weights.catalogue import DEPTHCRAFTER
-from ex4d_core.shot import OCCLUSION_RULES, RenderSettings
+from ex4d_core.render_settings import OCCLUSION_RULES, RenderSettings
 from ex4d_core.sources import DepthSettings, depth_layout
 
 SUMMARY = "run recon.py and generate.py of the original EX-4D, with their options"

@@ -13,7 +13,7 @@ import torch
 
 from ex4d.mesh.occlusion import occluded_faces
 from ex4d.mesh.surface import DepthSurface, require_convention, sample_positions, vertex_grid_shape
-from ex4d_core.shot import Convention, OcclusionRule
+from ex4d_core.render_settings import Convention, OcclusionRule
 
 CAP_FACES = 2
 

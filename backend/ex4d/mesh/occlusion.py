@@ -9,7 +9,7 @@ import math
 
 import torch
 
-from ex4d_core.shot import OcclusionRule
+from ex4d_core.render_settings import OcclusionRule
 
 Edges = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 

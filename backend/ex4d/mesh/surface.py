@@ -16,7 +16,7 @@ import torch
 from ex4d_core import mesh_cache
 from ex4d_core.errors import Ex4dError
 from ex4d_core.mesh_cache import REFERENCE_BORDER_DEPTH, RING_DEPTH_FACTOR
-from ex4d_core.shot import (
+from ex4d_core.render_settings import (
     CONVENTIONS,
     OCCLUSION_MODELS,
     OCCLUSION_RULES,

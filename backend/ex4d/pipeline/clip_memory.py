@@ -23,8 +23,8 @@ from ex4d.raster import RenderedBatch, RenderMemoryError, create_rasterizer
 from ex4d.raster.batches import is_out_of_memory
 from ex4d.raster.frames import joined
 from ex4d_core.cameras import CameraPath
+from ex4d_core.render_settings import RenderSettings
 from ex4d_core.scene import PlacedFootage
-from ex4d_core.shot import RenderSettings
 
 if TYPE_CHECKING:
     from ex4d.raster.key_frames import KeyFrames

@@ -23,8 +23,9 @@ from ex4d.raster import Rasterizer, create_rasterizer, sparse_camera, view_angle
 from ex4d.raster.rasterizer import cpu_cores
 from ex4d.raster.simplified_frame import SimplifiedFrame
 from ex4d_core.cameras import CameraPath
+from ex4d_core.render_settings import RenderSettings
 from ex4d_core.scene import PlacedFootage
-from ex4d_core.shot import RenderSettings, ShotRequest
+from ex4d_core.shot import ShotRequest
 from ex4d_core.source_frames import require_footage
 
 # A simplified frame of 512x512 takes about 1 MB: some hundred frames of footage stay ready.

@@ -20,16 +20,17 @@ from ex4d.devices import Devices
 from ex4d_core.errors import Ex4dError
 from ex4d_core.final_sizes import window_count, working_size
 from ex4d_core.mesh_cache import grid_vertices, positions_bytes
-from ex4d_core.shot import WanSettings
 from ex4d_core.sizes import size_text
 from ex4d_core.source_frames import shown_frames
+from ex4d_core.wan_settings import WanSettings
 
 if TYPE_CHECKING:
     from ex4d.machine import MachineSettings
     from ex4d.media import FootageInfo
     from ex4d_core.cameras import CameraPath
+    from ex4d_core.render_settings import RenderSettings
     from ex4d_core.scene import PlacedFootage, Scene
-    from ex4d_core.shot import RenderSettings, ShotRequest
+    from ex4d_core.shot import ShotRequest
     from ex4d_core.sources import DepthSettings
 
 # As `ex4d.media.video_writer.LARGE_PIXELS`, which imports PyAV.

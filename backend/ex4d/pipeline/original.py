@@ -28,12 +28,13 @@ from ex4d.pipeline.render import render_shot
 from ex4d.pipeline.targets import require_file, require_movie_name
 from ex4d.progress import Progress, ignore_progress
 from ex4d.raster import RenderedFrame
-from ex4d_core.cameras import CameraPath
+from ex4d_core.cameras import MAX_SIDE, CameraPath
 from ex4d_core.errors import RequestError
 from ex4d_core.licences import Licence
-from ex4d_core.shot import MAX_SIDE, OcclusionRule, RenderSettings, WanSettings
+from ex4d_core.render_settings import OcclusionRule, RenderSettings
 from ex4d_core.sources import DepthSettings
 from ex4d_core.trajectories import reference_path, subject_distance
+from ex4d_core.wan_settings import WanSettings
 
 # The published scripts' constants: pixels, frames per second.
 FOCAL_PX = 500.0

@@ -18,8 +18,8 @@ from ex4d.pipeline.targets import files_of, require_file, require_folder_name
 from ex4d.progress import Progress, ignore_progress
 from ex4d_core import __version__
 from ex4d_core.cameras import CameraPath
+from ex4d_core.render_settings import RenderSettings
 from ex4d_core.scene import PlacedFootage
-from ex4d_core.shot import RenderSettings
 
 STAGE = "render"
 

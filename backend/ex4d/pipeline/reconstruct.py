@@ -63,9 +63,9 @@ from ex4d_core.lens_distortion import LensDistortion
 from ex4d_core.mesh_cache import frame_positions, grid_vertices
 from ex4d_core.pivots import middle_distance
 from ex4d_core.reconstruction import ReconstructionSettings
+from ex4d_core.render_settings import Convention
 from ex4d_core.scene import Scene, SceneWriter
 from ex4d_core.scene_manifest import FootageOrigin, SceneManifest
-from ex4d_core.shot import Convention
 from ex4d_core.sources import DepthSettings, name_for_people
 from ex4d_core.trajectories import subject_distance
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from ex4d.machine import MachineSettings
 from ex4d.pipeline.clip_memory import ClipMemory
 from ex4d_core.cameras import CameraPath
+from ex4d_core.render_settings import RenderSettings
 from ex4d_core.scene import PlacedFootage
-from ex4d_core.shot import RenderSettings
 
 # Pixels of the longer side, of footage and new picture. A share needs no details, and a shot has many frames.
 _SIDE = 128

@@ -27,9 +27,9 @@ from ex4d.raster import (
     render_in_batches,
 )
 from ex4d_core.cameras import CameraPath
+from ex4d_core.render_settings import RenderSettings
 from ex4d_core.scene import PlacedFootage
 from ex4d_core.scene_manifest import SceneManifest
-from ex4d_core.shot import RenderSettings
 from ex4d_core.source_frames import require_footage, shown_frames
 
 # Footage and images of a batch take about 20 bytes a pixel, and the drawing of it as much again on a CPU; this keeps

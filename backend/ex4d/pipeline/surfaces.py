@@ -10,8 +10,8 @@ import torch
 
 from ex4d.mesh import DepthSurface
 from ex4d_core.cameras import CameraPath
+from ex4d_core.render_settings import RenderSettings
 from ex4d_core.scene import PlacedFootage
-from ex4d_core.shot import RenderSettings
 from ex4d_core.source_frames import consecutive_from, is_consecutive
 
 

@@ -20,8 +20,9 @@ from ex4d.pipeline.render import source_centres
 from ex4d.pipeline.surfaces import scene_surface
 from ex4d.raster import Rasterizer, RenderedBatch, RenderMemoryError, create_rasterizer
 from ex4d.raster.batches import is_out_of_memory
+from ex4d_core.render_settings import RenderSettings
 from ex4d_core.scene import PlacedFootage
-from ex4d_core.shot import PreviewSettings, RenderSettings, ShotRequest
+from ex4d_core.shot import PreviewSettings, ShotRequest
 from ex4d_core.source_frames import require_footage
 
 # The current frame, and a few before and after it.

@@ -11,7 +11,7 @@ from ex4d.mesh import DepthSurface
 from ex4d.raster.batches import render_in_batches
 from ex4d.raster.rasterizer import Rasterizer
 from ex4d_core.cameras import CameraPath, intrinsics_matrix
-from ex4d_core.shot import Convention
+from ex4d_core.render_settings import Convention
 
 SUBJECT_DISTANCE = 3.0
 

@@ -248,7 +248,7 @@ def _capabilities(device: str, machine: MachineSettings) -> tuple[str, dict[str,
         from ex4d.depth.solver import why_no_solver
         from ex4d.generation import PreviewEngine
         from ex4d.generation.wan import WAN_LICENCE, why_no_preset, why_no_wan
-        from ex4d_core.shot import WAN_PRESETS
+        from ex4d_core.wan_settings import WAN_PRESETS
 
         engines[PreviewEngine.name] = PreviewEngine.licence
         if reason := why_no_wan(device, machine):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Literal
 
-from ex4d_core.shot import STEP_DISTILLED_LORA
+from ex4d_core.wan_settings import STEP_DISTILLED_LORA
 
 Kind = Literal["wan", "lora", "depth", "evaluation"]
 

@@ -14,7 +14,7 @@ from ex4d.installation import install_command
 from ex4d.machine import MachineSettings
 from ex4d.weights.errors import CheckpointError, WeightsMissingError
 from ex4d.weights.places import WanFiles, find_lora, find_wan_files
-from ex4d_core.shot import WanPreset, wan_preset
+from ex4d_core.wan_settings import WanPreset, wan_preset
 
 WAN_LICENCE = "Wan2.1 and DiffSynth: Apache-2.0, for any work; EX-4D's weights: see their page"
 NO_GPU = "the engine wan needs an NVIDIA GPU that PyTorch can use, and there is none here"

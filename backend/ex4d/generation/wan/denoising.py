@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ex4d.generation.wan.conditioning import WindowConditioning
     from ex4d.generation.wan.parallel.group import PassShard, SequenceParallelGroup
     from ex4d.generation.wan.transformer import PreparedConditioning, Transformer
-    from ex4d_core.shot import WanSettings
+    from ex4d_core.wan_settings import WanSettings
 
 # TeaCache's fitted coefficients are per model; a LoRA does not change them much.
 _TEA_CACHE_MODEL = "Wan2.1-I2V-14B-480P"

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from ex4d.weights.places import WanFiles
-from ex4d_core.shot import Precision
+from ex4d_core.wan_settings import Precision
 
 
 @dataclass(frozen=True)

@@ -43,8 +43,8 @@ from ex4d.weights.places import find_lora, find_wan_files, lora_part
 from ex4d_core.errors import RequestError
 from ex4d_core.final_sizes import window_count
 from ex4d_core.licences import Licence
-from ex4d_core.shot import WanSettings
 from ex4d_core.stages import LOAD_STAGE, WARM_UP_STAGE
+from ex4d_core.wan_settings import WanSettings
 
 _Result = TypeVar("_Result")
 

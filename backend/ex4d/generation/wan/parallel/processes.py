@@ -30,7 +30,7 @@ from ex4d.generation.wan.parallel.group import RankLostError, SequenceParallelGr
 from ex4d.subprocesses import module_command, module_environment
 from ex4d.weights.places import WanFiles
 from ex4d_core.errors import is_expected
-from ex4d_core.shot import WanSettings
+from ex4d_core.wan_settings import WanSettings
 
 # How long a rank that waits for a lost one may take to notice, before this process ends with it.
 _GRACE_SECONDS = 30

@@ -1,0 +1,163 @@
+"""How the Wan model with the EX-4D adapter repaints a shot: settings, presets and further LoRAs."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, get_args
+
+from ex4d_core.cameras import MAX_SIDE
+from ex4d_core.errors import RequestError
+from ex4d_core.schema import Length, Option, Range, Settings, decode
+
+MAX_PROMPT = 5000
+MAX_LORAS = 8
+
+Precision = Literal["bf16", "fp8", "float32"]
+WanPreset = Literal["ex4d-reference", "quality", "fast", "draft"]
+
+PRECISIONS: tuple[str, ...] = get_args(Precision)
+
+# A LoRA is asked for by its file's name without the ending; no name can lead out of the folder of LoRAs.
+_LORA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,150}")
+
+# What EX-4D's weights were published with.
+DEFAULT_PROMPT = "4K ultra HD, surround motion, realistic tone, panoramic shot, wide-angle view, cinematic quality"
+DEFAULT_NEGATIVE_PROMPT = (
+    "Bright tones, overexposed, static, blurred details, subtitles, style, works, paintings, images, static, "
+    "overall gray, worst quality, low quality, JPEG compression residue, ugly, incomplete, extra fingers, "
+    "poorly drawn hands, poorly drawn faces, deformed, disfigured, misshapen limbs, fused fingers, still picture, "
+    "messy background, three legs, many people in the background, walking backwards"
+)
+STEP_DISTILLED_LORA = "Wan21_I2V_14B_lightx2v_cfg_step_distill_lora_rank64"
+
+# How each preset differs from the defaults of `WanSettings`, which are EX-4D's own except for the arithmetic.
+WAN_PRESETS: dict[WanPreset, dict[str, Any]] = {
+    "ex4d-reference": {},
+    "quality": {"max_pixels": 0, "window": 81, "overlap": 13, "steps": 40},
+    "fast": {"loras": ({"name": STEP_DISTILLED_LORA},), "steps": 4, "guidance": 1.0, "fp8_attention": True},
+    "draft": {"max_pixels": 384 * 384, "steps": 15, "tea_cache": 0.2, "fp8_attention": True},
+}
+
+
+@dataclass(frozen=True)
+class Lora(Settings):
+    """One more LoRA to merge into the Wan model.
+
+    Attributes:
+        name: of a file in the backend's folder of LoRAs, without the ending.
+        weight: its strength; 1 is what it was trained for.
+    """
+
+    name: str
+    weight: Annotated[float, Range(-10, 10)] = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not _LORA_NAME.fullmatch(self.name):
+            raise RequestError(
+                f"invalid LoRA name {self.name!r:.80}: expected a file name without folder and ending "
+                "(letters, digits, . _ + -)"
+            )
+
+    @classmethod
+    def from_text(cls, text: str) -> Lora:
+        """A LoRA from ``NAME`` or ``NAME:WEIGHT``.
+
+        Raises:
+            RequestError: the weight is not a number, or see the class.
+        """
+        name, _, weight = text.partition(":")
+        try:
+            return cls(name, float(weight or 1))
+        except ValueError as error:
+            if isinstance(error, RequestError):
+                raise
+            raise RequestError(f"invalid LoRA {text!r}: expected NAME or NAME:WEIGHT, such as grain:0.8") from error
+
+
+@dataclass(frozen=True)
+class WanSettings(Settings):
+    """How the Wan model with the EX-4D adapter repaints a shot.
+
+    The defaults are those of EX-4D, except for the arithmetic: matrix products in fp8 make a job more than twice as
+    fast as the original, for a small change of the result (`ex4d bench generate` measures both).
+
+    Attributes:
+        preset: one of `WAN_PRESETS` that the other fields started from; for people, it changes nothing by itself.
+        prompt, negative_prompt: what the shot should and should not look like.
+        seed: of the noise and of the mask's erosion; the same seed gives the same video.
+        steps: number of denoising steps.
+        guidance: classifier-free guidance scale; 1 leaves the negative prompt out and takes half the time.
+        shift: timestep shift of the flow-matching schedule; higher spends more steps on the coarse structure.
+        erosion: smallest and largest side, in pixels, of the square by which each mask frame shrinks; (0, 0): not.
+        max_pixels: larger frames are made smaller and enlarged again, keeping their aspect; 0: never.
+        window: frames generated at once, 4n + 1; longer shots continue in further windows.
+        overlap: frames of the window before that each further window starts from, 4n + 1.
+        loras: merged beside EX-4D's own.
+        tea_cache: a step whose input changed by less than this reuses the last step's result; 0: none.
+        precision: "fp8" (matrix products in fp8 where the GPU can, else as "bf16"; a CPU imitates them), "bf16" (as
+            EX-4D), or "float32".
+        fp8_attention: with "fp8", compute self-attention in fp8 too, where the GPU and cuDNN's frontend can.
+
+    Raises:
+        RequestError: a field of the wrong type or out of range.
+    """
+
+    preset: WanPreset = "ex4d-reference"
+    prompt: Annotated[str, Length(MAX_PROMPT), Option("what the shot should look like")] = DEFAULT_PROMPT
+    negative_prompt: Annotated[str, Length(MAX_PROMPT), Option("what the shot should not look like")] = (
+        DEFAULT_NEGATIVE_PROMPT
+    )
+    seed: Annotated[int, Range(0, 2**63 - 1), Option("random seed; the same seed gives the same video")] = 0
+    steps: Annotated[
+        int, Range(1, 200), Option("number of denoising steps", ("--num_inference_steps",), metavar="N")
+    ] = 25
+    guidance: Annotated[
+        float, Range(1, 30), Option("classifier-free guidance scale; 1 turns it off and is twice as fast")
+    ] = 5.0
+    shift: Annotated[
+        float, Range(0.1, 30), Option("timestep shift; higher spends more steps on the coarse structure")
+    ] = 5.0
+    erosion: Annotated[
+        tuple[Annotated[int, Range(0, 64)], Annotated[int, Range(0, 64)]],
+        Option("shrink each mask by a random LOW to HIGH pixels", metavar="LOW,HIGH"),
+    ] = (2, 8)
+    max_pixels: Annotated[
+        int, Range(0, MAX_SIDE**2), Option("generate at no more pixels than this; 0: no limit", metavar="N")
+    ] = 512 * 512
+    window: Annotated[int, Range(5, 161), Option("frames generated at once, 4n + 1", metavar="N")] = 49
+    overlap: Annotated[int, Range(1, 157), Option("frames that a further window starts from, 4n + 1", metavar="N")] = 9
+    loras: Annotated[
+        tuple[Lora, ...],
+        Length(MAX_LORAS),
+        Option("a file in the folder loras of the models; repeatable, replaces the preset's", metavar="NAME[:WEIGHT]"),
+    ] = ()
+    tea_cache: Annotated[
+        float, Range(0, 1), Option("reuse the last step's result while the input changes by less than X; 0: off")
+    ] = 0.0
+    precision: Annotated[Precision, Option("bf16: exactly as EX-4D; fp8: faster on Hopper and Ada GPUs")] = "fp8"
+    fp8_attention: Annotated[bool, Option("with fp8: self-attention in fp8 too")] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("window", "overlap"):
+            if getattr(self, name) % 4 != 1:
+                raise RequestError(f"{name} must be 4n + 1 frames (5, 9, 13...), not {getattr(self, name)}")
+        if self.overlap >= self.window:
+            raise RequestError(f"overlap must be shorter than window, not {self.overlap} of {self.window} frames")
+        if 0 < self.max_pixels < 64 * 64:
+            raise RequestError(f"max_pixels must be 0 or at least {64 * 64}, not {self.max_pixels}")
+        if self.erosion[0] > self.erosion[1]:
+            raise RequestError(f"erosion must be its smallest, then its largest side, not {self.erosion!r}")
+
+
+def wan_preset(name: str, **changes: Any) -> WanSettings:
+    """A preset's settings, with some fields changed.
+
+    Raises:
+        RequestError: no such preset, or an invalid field.
+    """
+    if name not in WAN_PRESETS:
+        raise RequestError(f"preset must be one of {', '.join(WAN_PRESETS)}, not {name!r:.80}")
+    return decode(WanSettings, {"preset": name, **WAN_PRESETS[name], **changes})
