@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -93,3 +94,8 @@ def torch_device(name: str) -> torch.device:
     import torch
 
     return torch.device(Devices.parse(name).single().resolve().first)
+
+
+def cpu_cores() -> int:
+    """Cores that this process may use: a container or a batch system may grant fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

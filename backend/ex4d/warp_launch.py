@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
 import warp as wp
 
+from ex4d.devices import cpu_cores
 from ex4d.warp_start import start_warp
 
 Kernel = wp.Kernel | Callable[..., None]  # Warp's stubs type a decorated function as itself.
@@ -31,17 +33,31 @@ def launch(kernel: Kernel, shape: Sequence[int], device: torch.device, *inputs: 
 def launch_rows(kernel: Kernel, shape: Sequence[int], device: torch.device, *inputs: Any) -> None:
     """Launch a kernel whose threads are (frame, row, span of columns) for all pixels of (T, H, W).
 
-    A CPU walks along a row in one thread, which saves computing its position at every step.
+    A CPU walks along a row in one thread, which saves computing its position at every step, and each of its cores
+    takes frames.
 
     Args:
         kernel: takes the span, a number of columns, before its other inputs.
         shape: frames, rows and columns.
         device: as of `launch`.
-        inputs: as of `launch`, without the span.
+        inputs: as of `launch`, without the span; tensors have as many frames.
     """
     frames, height, width = shape
-    span = 1 if device.type == "cuda" else width
-    launch(kernel, (frames, height, -(-width // span)), device, span, *inputs)
+    if device.type == "cuda":
+        launch(kernel, shape, device, 1, *inputs)
+        return
+
+    def launch_frame(frame: int) -> None:
+        own = (one[frame : frame + 1] if isinstance(one, torch.Tensor) else one for one in inputs)
+        launch(kernel, (1, height, 1), device, width, *own)
+
+    if frames == 1:
+        launch_frame(0)
+        return
+    start_warp()
+    wp.load_module(kernel.module, device="cpu")  # not in several threads at once
+    with ThreadPoolExecutor(min(cpu_cores(), frames)) as pool:
+        list(pool.map(launch_frame, range(frames)))
 
 
 def _array(value: Any) -> Any:

@@ -16,10 +16,10 @@ import torch
 from bench.measuring import Row, median_ms, wait_for_gpu
 from bench.original_loop import render_as_the_original
 from bench.views import VIEW_SIZE, measure_service
+from ex4d.devices import cpu_cores
 from ex4d.mesh import DepthSurface
 from ex4d.raster import Rasterizer, RasterizerUnavailableError, create_rasterizer, render_in_batches
 from ex4d.raster.nvdiffrast_rasterizer import load_nvdiffrast
-from ex4d.raster.rasterizer import cpu_cores
 from ex4d.raster.speed import synthetic_camera, synthetic_surface
 from ex4d.service import ServiceError
 from ex4d_core.cameras import CameraPath

@@ -15,12 +15,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from cachetools import LRUCache
 
+from ex4d.devices import cpu_cores
 from ex4d.machine import MachineSettings
 from ex4d.pipeline.remembered_shares import RememberedShares
 from ex4d.pipeline.render import shows_first_frame
 from ex4d.pipeline.surfaces import scene_surface
 from ex4d.raster import Rasterizer, create_rasterizer, sparse_camera, view_angles, visible_fractions
-from ex4d.raster.rasterizer import cpu_cores
 from ex4d.raster.simplified_frame import SimplifiedFrame
 from ex4d_core.cameras import CameraPath
 from ex4d_core.render_settings import RenderSettings

@@ -14,7 +14,7 @@ import torch
 from ex4d.machine import MachineSettings
 from ex4d.mesh import DepthSurface
 from ex4d.pipeline.clip_memory import ClipMemory
-from ex4d.pipeline.surfaces import scene_surface
+from ex4d.pipeline.surfaces import measured, scene_surface
 from ex4d.raster import (
     STRIP_SAMPLES,
     Rasterizer,
@@ -23,14 +23,13 @@ from ex4d.raster import (
     can_be_cleaned,
     create_rasterizer,
     force_first_frame,
-    hold_steady,
     render_in_batches,
 )
 from ex4d_core.cameras import CameraPath
 from ex4d_core.render_settings import RenderSettings
 from ex4d_core.scene import PlacedFootage
 from ex4d_core.scene_manifest import SceneManifest
-from ex4d_core.source_frames import require_footage, shown_frames
+from ex4d_core.source_frames import is_consecutive, require_footage, shown_frames
 
 # Footage and images of a batch take about 20 bytes a pixel, and the drawing of it as much again on a CPU; this keeps
 # a batch under 300 MB.
@@ -93,20 +92,17 @@ def _render_batch(
     memory: ClipMemory | None,
 ) -> Iterator[RenderedFrame]:
     source = scene.source_camera()
-    around = [_neighbour_masks(scene, source, camera, settings, rasterizer, shown, step) for step in (-1, 1)]
-    surface = scene_surface(scene, source, settings, shown)
+    surface, around = _with_neighbours(scene, source, settings, shown, camera, rasterizer)
     first_is_source = index == 0 and shows_first_frame(scene.manifest, camera, settings)
     centres, first = source_centres(camera, surface), index
-    for rendered in render_in_batches(rasterizer, surface, camera, with_depth=True, samples=settings.samples):
+    how = {"with_depth": True, "samples": settings.samples, "around": around}
+    for rendered in render_in_batches(rasterizer, surface, camera, **how):
         part = slice(index - first, index - first + len(rendered.mask))
         if first_is_source:
             rendered, first_is_source = force_first_frame(rendered, surface.color[0]), False
-        drawn = rendered.mask
-        if len(around[0]):
-            rendered = hold_steady(rendered, *(masks[part] for masks in around))
         if memory is not None:
             views = surface.frame_range(part.start, part.stop), camera.frames(part.start, part.stop)
-            rendered = _recalled(memory, rendered, drawn, *views, shown[part])
+            rendered = _recalled(memory, rendered, *views, shown[part])
         yield from _each_frame(rendered, index, centres[index - first :])
         index += len(rendered.mask)
 
@@ -114,7 +110,6 @@ def _render_batch(
 def _recalled(
     memory: ClipMemory,
     held: RenderedBatch,
-    drawn: torch.Tensor,
     surface: DepthSurface,
     camera: CameraPath,
     shown: Sequence[int],
@@ -125,32 +120,39 @@ def _recalled(
 
     Args:
         held: the frames, held steady or as they were drawn.
-        drawn: (T, H, W) bool, their masks as they were drawn.
     """
-    filled = memory.recall(replace(held, mask=held.mask & drawn), surface, camera, shown)
+    drawn = held.mask if held.drawn is None else held.mask & held.drawn
+    filled = memory.recall(replace(held, mask=drawn), surface, camera, shown)
     assert filled.remembered is not None, "filled from memory"
     return replace(filled, mask=held.mask, remembered=filled.remembered & ~held.mask)
 
 
-def _neighbour_masks(
+def _with_neighbours(
     scene: PlacedFootage,
     source: CameraPath,
-    camera: CameraPath,
     settings: RenderSettings,
-    rasterizer: Rasterizer,
     shown: Sequence[int],
-    step: int,
-) -> torch.Tensor:
-    """(T, H, W) bool: what each camera sees of the footage frame before (step -1) or after (1) the one it shows.
+    camera: CameraPath,
+    rasterizer: Rasterizer,
+) -> tuple[DepthSurface, tuple[DepthSurface, DepthSurface] | None]:
+    """What the frames of a shot show, and what the footage's frames before and after each of them do.
 
     Those frames and not the shot's own neighbours, so that a frame does not depend on the part of the path, or on the
-    batch, that it is rendered in. Empty where masks are not cleaned. At the footage's ends the frame itself stands in.
+    batch, that it is rendered in. At the footage's ends the frame itself stands in. None where masks are not cleaned.
     """
+    count, last = len(shown), scene.manifest.frames - 1
     if not settings.cleans or not can_be_cleaned((scene.manifest.width, scene.manifest.height), camera.size):
-        return torch.empty(0)
-    last = scene.manifest.frames - 1
-    surface = scene_surface(scene, source, settings, [min(max(frame + step, 0), last) for frame in shown])
-    return torch.cat([rendered.mask for rendered in render_in_batches(rasterizer, surface, camera)])
+        return scene_surface(scene, source, settings, shown), None
+    before, after = ([min(max(frame + step, 0), last) for frame in shown] for step in (-1, 1))
+    if not is_consecutive(shown):
+        surface = scene_surface(scene, source, settings, [*before, *shown, *after])
+        starts = 0, count, 2 * count
+    else:
+        # Each frame is read, and its silhouettes are measured, once for the three that it is drawn for.
+        surface = scene_surface(scene, source, settings, [before[0], *shown, after[-1]])
+        surface, starts = measured(surface, rasterizer.device), (0, 1, 2)
+    earlier, own, later = (surface.frame_range(start, start + count) for start in starts)
+    return own, (earlier, later)
 
 
 def shows_first_frame(footage: SceneManifest, camera: CameraPath, settings: RenderSettings) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ex4d.mesh import DepthSurface
+from ex4d.raster.batches import is_out_of_memory
 from ex4d_core.cameras import CameraPath
 from ex4d_core.render_settings import RenderSettings
 from ex4d_core.scene import PlacedFootage
@@ -43,6 +44,23 @@ def scene_surface(
         settings.occlusion,
         settings.cleans,
     )
+
+
+def measured(surface: DepthSurface, device: torch.device) -> DepthSurface:
+    """The surface on a device, with the silhouettes of its frames measured, for those that are drawn several times.
+
+    As it is where nothing is to be measured, or the device has no room for all of its frames at once.
+    """
+    if surface.occlusion != "thickness":
+        return surface
+    try:
+        moved = surface.to(device)
+        moved.edge_shares  # noqa: B018 - measured once, with back limits
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return surface
+    return moved
 
 
 def _frames_of(stored: np.ndarray, shown: Sequence[int], copy: bool) -> np.ndarray:

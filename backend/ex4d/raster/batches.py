@@ -12,6 +12,7 @@ import torch
 
 from ex4d.mesh import DepthSurface
 from ex4d.raster.frames import RenderedBatch, page_locked_copy
+from ex4d.raster.mask_cleaning import hold_steady
 from ex4d.raster.rasterizer import Rasterizer, RenderMemoryError, require_same_frames
 from ex4d_core.cameras import CameraPath
 
@@ -27,6 +28,7 @@ def render_in_batches(
     *,
     with_depth: bool = False,
     samples: int = 1,
+    around: tuple[DepthSurface, DepthSurface] | None = None,
     batch_frames: int | None = None,
 ) -> Iterator[RenderedBatch]:
     """Render as `Rasterizer.render` does, batch after batch.
@@ -37,6 +39,7 @@ def render_in_batches(
         camera: of T frames.
         with_depth: also return depth.
         samples: of each pixel, per axis.
+        around: what the frames of the footage before and after each frame show; they hold its mask steady.
         batch_frames: the most frames of a batch; chosen by their size if not given. Where the device's memory is
             too small for it, batches get smaller.
 
@@ -58,6 +61,10 @@ def render_in_batches(
             part = start, start + size
             how = {"with_depth": with_depth, "samples": samples}
             frames = rasterizer.render(surface.frame_range(*part), camera.frames(*part), **how)
+            if around is not None:
+                beside = (near.frame_range(*part) for near in around)
+                masks = (rasterizer.masks_near_edges(near, camera.frames(*part), frames.mask) for near in beside)
+                frames = hold_steady(frames, *masks)
             current = _start_copy(frames)
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
@@ -123,7 +130,7 @@ def _start_copy(frames: RenderedBatch) -> _Copy:
     stream.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(stream):
         copies = frames.map(page_locked_copy)
-        for values in (frames.color, frames.mask, frames.depth, frames.alpha):
+        for values in (frames.color, frames.mask, frames.depth, frames.alpha, frames.drawn):
             if values is not None:
                 values.record_stream(stream)  # keeps the memory allocated until it has been copied
         done = torch.cuda.Event()

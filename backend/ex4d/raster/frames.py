@@ -71,6 +71,7 @@ class RenderedBatch:
         alpha: (T, H, W) uint8, the share of the pixel's samples that were seen, of 255; None with one sample, where
             the mask says all.
         remembered: (T, H, W) bool, see `RenderedFrame`; None unless it was asked for.
+        drawn: (T, H, W) bool, the mask before it was held steady; None where it was not.
     """
 
     color: torch.Tensor
@@ -78,6 +79,7 @@ class RenderedBatch:
     depth: torch.Tensor | None = None
     alpha: torch.Tensor | None = None
     remembered: torch.Tensor | None = None
+    drawn: torch.Tensor | None = None
 
     def to(self, device: torch.device | str) -> RenderedBatch:
         """The same frames on a device; from a GPU to the CPU by way of page-locked memory, several times as fast."""

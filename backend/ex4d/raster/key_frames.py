@@ -14,9 +14,9 @@ import numpy as np
 import torch
 import warp as wp
 
+from ex4d.devices import cpu_cores
 from ex4d.mesh import DepthSurface
 from ex4d.raster.frames import RenderedBatch
-from ex4d.raster.rasterizer import cpu_cores
 from ex4d.raster.warp import remembering
 from ex4d.raster.warp_rasterizer import StructInstance, WarpRasterizer
 from ex4d_core.cameras import CameraPath

@@ -5,14 +5,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
+import torch.nn.functional as F
 
 from ex4d.raster.frames import RenderedBatch
-from ex4d.raster.warp import cleaning
+from ex4d.raster.warp import cleaning, near_edges
 from ex4d.warp_launch import Kernel, launch_rows
 
-# The second vote removes the pairs and dashes that one leaves where depth is noisy.
-VOTES = 2
 # In images of a smaller share of the footage's width or height, lone pixels are detail that pixels are too few for.
 SMALLEST_SHARE = 0.5
 
@@ -29,13 +30,13 @@ def remove_specks(rendered: RenderedBatch) -> None:
         rendered: with depth.
     """
     drawn = rendered.mask.clone()
-    _vote(rendered.mask)
+    vote(rendered.mask)
     _recolor(rendered, drawn)
     if rendered.alpha is not None:
         # What a few samples alone saw, or missed, is a speck too: soft edges are left where masks have edges.
         touched, whole = rendered.alpha > 0, rendered.alpha == 255
-        _vote(touched)
-        _vote(whole)
+        vote(touched)
+        vote(whole)
         kept = torch.where(touched | rendered.mask, rendered.alpha, 0)
         rendered.alpha.copy_(torch.where(whole & rendered.mask, 255, kept))
         rendered.color.masked_fill_((rendered.alpha == 0)[..., None], 0)
@@ -50,16 +51,30 @@ def hold_steady(rendered: RenderedBatch, before: torch.Tensor, after: torch.Tens
         after: the same of the frame after.
     """
     assert rendered.depth is not None, "rendered with depth"
-    steady = rendered.map(torch.clone)
+    steady = replace(rendered.map(torch.clone), drawn=rendered.mask)
     _launch(cleaning.agree, rendered.mask, before, after, steady.mask)
+    vote(steady.mask, rounds=1)  # where edges moved, single pixels may be left
     _recolor(steady, rendered.mask)
     return steady
 
 
-def _vote(mask: torch.Tensor) -> None:
-    """Give each pixel the state of nearly all its neighbours, in place."""
-    for _ in range(VOTES):
+def vote(mask: torch.Tensor, rounds: int = cleaning.VOTES) -> None:
+    """Give each pixel of (T, H, W) masks the state of nearly all its neighbours, in place."""
+    for _ in range(rounds):
         _launch(cleaning.vote, mask.clone(), mask)
+
+
+def tile_sums(mask: torch.Tensor) -> torch.Tensor:
+    """`projection.View.tile_sums` of (T, H, W) masks: how many of the tiles above and to the left are near an edge.
+
+    Returns:
+        (T, rows + 1, columns + 1) int32, of tiles.
+    """
+    frames, height, width = mask.shape
+    tile = int(near_edges.TILE)
+    marked = torch.zeros(frames, -(-height // tile), -(-width // tile), dtype=torch.int32, device=mask.device)
+    launch_rows(near_edges.mark_tiles, mask.shape, mask.device, width, height, mask.flatten(1), marked)
+    return F.pad(marked.cumsum(1).cumsum(2, dtype=torch.int32), (1, 0, 1, 0)).contiguous()
 
 
 def _recolor(rendered: RenderedBatch, drawn: torch.Tensor) -> None:

@@ -136,6 +136,11 @@ class NvdiffrastRasterizer:
 
         return joined([draw(start) for start in range(0, surface.frames, size)])
 
+    def masks_near_edges(self, surface: DepthSurface, camera: CameraPath, known: torch.Tensor) -> torch.Tensor:
+        """See `Rasterizer.masks_near_edges`; nvdiffrast always draws all of an image."""
+        del known
+        return self.render(surface, camera).mask
+
     def _draw_batch(self, surface: DepthSurface, camera: CameraPath, with_depth: bool) -> RenderedBatch:
         reference = surface.convention == "reference"
         mesh = build_surface_mesh(surface)

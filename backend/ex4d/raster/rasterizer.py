@@ -6,7 +6,6 @@ mesh to do so.
 
 from __future__ import annotations
 
-import os
 from typing import Protocol
 
 import torch
@@ -62,6 +61,19 @@ class Rasterizer(Protocol):
         """
         ...
 
+    def masks_near_edges(self, surface: DepthSurface, camera: CameraPath, known: torch.Tensor) -> torch.Tensor:
+        """What cameras see of a surface, drawn where the masks of another surface that is much like it have edges.
+
+        Args:
+            surface: T frames, on any device, in the "centered" convention.
+            camera: of T frames.
+            known: (T, H, W) bool, on the rasterizer's device: the other surface's masks from this camera.
+
+        Returns:
+            (T, H, W) bool, without specks; near the edges of ``known`` right, elsewhere right or as there.
+        """
+        ...
+
 
 def require_same_frames(surface: DepthSurface, camera: CameraPath) -> None:
     """Raise ValueError for a camera path of another number of frames than the surface's."""
@@ -94,8 +106,3 @@ def indexed_device(device: torch.device | str) -> torch.device:
     """The device with its index: plain "cuda" is the current CUDA device."""
     device = torch.device(device)
     return torch.device("cuda", torch.cuda.current_device()) if device == torch.device("cuda") else device
-
-
-def cpu_cores() -> int:
-    """Cores that this process may use: a container or a batch system may grant fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

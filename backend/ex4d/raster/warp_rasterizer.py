@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -18,19 +18,18 @@ from typing import Any
 import torch
 import warp as wp
 
-from ex4d.devices import NO_CUDA, Devices
+from ex4d.devices import NO_CUDA, Devices, cpu_cores
 from ex4d.mesh import DepthSurface, edge_shares_kernel, thickness_kernel
 from ex4d.mesh.edge_shares import edge_shares
 from ex4d.mesh.occlusion import MIN_INNER_ANGLE_DEGREES
 from ex4d.mesh.thickness import back_limits, pixel_angles
 from ex4d.raster.frames import RenderedBatch
-from ex4d.raster.mask_cleaning import can_be_cleaned, remove_specks
+from ex4d.raster.mask_cleaning import can_be_cleaned, remove_specks, tile_sums, vote
 from ex4d.raster.rasterizer import (
     REFERENCE_FAR,
     REFERENCE_NEAR,
     STRIP_SAMPLES,
     camera_to_draw,
-    cpu_cores,
     indexed_device,
     samples_to_draw,
 )
@@ -39,6 +38,7 @@ from ex4d.raster.warp import (
     cleaning,
     clipping,
     drawing,
+    near_edges,
     projection,
     remembering,
     resolving,
@@ -69,6 +69,9 @@ OCCLUSION_CODES = {
     "open": projection.OPEN,
     "thickness": projection.THICKNESS,
 }
+
+# For `projection.is_flat_cell`: pixels are at most so much longer than wide, and rays' |x / z| and |y / z| at most this.
+FLAT_ASPECT, FLAT_RAYS = 1.1, 1.0
 
 REFERENCE_SNAP, CENTERED_SNAP = 16, 1  # in 1/256 pixel; nvdiffrast's vertices are snapped to 1/16
 # In nvdiffrast's depth buffer caps, which come last, win over faces in their plane: those at the border's corners.
@@ -110,6 +113,7 @@ class WarpRasterizer:
             antialiasing,
             resolving,
             cleaning,
+            near_edges,
             sampling,
             remembering,
         ):
@@ -146,6 +150,31 @@ class WarpRasterizer:
             if cleans:
                 remove_specks(images.map(lambda values: values[part]))
 
+        self._each(draw, starts)
+        return images if with_depth else replace(images, depth=None)
+
+    def masks_near_edges(self, surface: DepthSurface, camera: CameraPath, known: torch.Tensor) -> torch.Tensor:
+        """See `Rasterizer.masks_near_edges`."""
+        camera, surface = camera_to_draw(surface, camera), surface.to(self.device)
+        frames, (width, height) = surface.frames, camera.size
+        inputs, masks = Inputs.of(surface, camera), known.clone()
+        size = self._batch_size(surface, width * height)
+        starts = range(0, frames, size)
+
+        def draw(start: int) -> None:
+            part = slice(start, min(start + size, frames))
+            drawn = surface if len(starts) == 1 else surface.frame_range(part.start, part.stop)
+            own, mask = inputs.frames(part), masks[part]
+            view = own.view(drawn, camera.size)
+            view.tile_sums = wp.from_torch(tile_sums(mask))
+            self._draw_strip(drawn, own.source(drawn), view, [mask.flatten(1)])
+            vote(mask)
+
+        self._each(draw, starts)
+        return masks
+
+    def _each(self, draw: Callable[[int], None], starts: range) -> None:
+        """Draw batches of frames, on a CPU one in each thread."""
         threads = min(cpu_cores(), len(starts)) if self.device.type == "cpu" else 1
         if threads > 1:
             with ThreadPoolExecutor(threads) as pool:
@@ -154,7 +183,6 @@ class WarpRasterizer:
             with self.torch_stream():
                 for start in starts:
                     draw(start)
-        return images if with_depth else replace(images, depth=None)
 
     def _batch_size(self, surface: DepthSurface, pixels: int) -> int:
         if self.device.type == "cpu":
@@ -211,7 +239,11 @@ class WarpRasterizer:
         view: StructInstance,
         outputs: Sequence[torch.Tensor],
     ) -> None:
-        """Draw some rows of some frames."""
+        """Draw some rows of some frames.
+
+        Args:
+            outputs: as of `_draw_batch`; or the mask alone, written in the marked tiles of the view.
+        """
         frames, (rows, columns), width, height = len(outputs[0]), surface.grid_shape, view.width, view.height
         vertices = rows * columns
         reference = surface.convention == "reference"
@@ -261,6 +293,10 @@ class WarpRasterizer:
                 stretched_faces.draw_unsnapped_stretched,
             ):
                 launch(kernel, groups, source, projected, view, work, winners)
+        if len(outputs) == 1:
+            mask = wp.from_torch(outputs[0].view(torch.uint8))
+            launch_grid(near_edges.resolve_marked, (height, width), projected, view, winners, mask)
+            return
         color, mask, depth, alpha = outputs
         results = [wp.from_torch(color), wp.from_torch(mask.view(torch.uint8)), wp.from_torch(depth)]
         if reference:
@@ -350,6 +386,7 @@ class Inputs:
         source.ring = surface.ring
         source.boundary_rule = surface.occlusion_rule == "boundary"
         source.thin = 4.0 * math.cos(math.radians(MIN_INNER_ANGLE_DEGREES)) ** 2
+        source.flat_widths = _flat_widths(surface)
         return source
 
     def view(self, surface: DepthSurface, size: tuple[int, int], samples: int = 1, top: int = 0) -> StructInstance:
@@ -372,6 +409,14 @@ class Inputs:
         view.snap = REFERENCE_SNAP if reference else CENTERED_SNAP
         view.cap_nearer = REFERENCE_CAP_NEARER if reference else 1.0
         return view
+
+
+def _flat_widths(surface: DepthSurface) -> float:
+    """`Source.flat_widths`: none for a lens, or a shape of pixels, for which it would not hold."""
+    focal = surface.intrinsics[:, [0, 1], [0, 1]]
+    is_square = bool((focal.amax(1) <= FLAT_ASPECT * focal.amin(1)).all())
+    is_narrow = all(bool((rays[:, 1:-1].abs() <= FLAT_RAYS).all()) for rays in surface.rays)
+    return 1.0 if is_square and is_narrow and surface.ring else 0.0
 
 
 def _upload(values: torch.Tensor, device: torch.device) -> torch.Tensor:

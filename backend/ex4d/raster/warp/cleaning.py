@@ -18,8 +18,13 @@ SEEN_MAJORITY = wp.constant(7)
 UNSEEN_MAJORITY = wp.constant(6)
 # Neighbours whose depths differ by at most this share lie on one surface.
 LIKE_DEPTH = wp.constant(0.05)
+# The second vote removes the pairs and dashes that one leaves where depth is noisy.
+VOTES = 2
 # How many pixels away, in x and in y, a pixel that became seen looks for a colour.
 COLOR_REACH = wp.constant(2)
+# And how far from a pixel that has it already the frames before and after may give a pixel another state.
+AGREE_REACH = 2
+_AGREE_REACH = wp.constant(AGREE_REACH)
 
 
 @wp.kernel
@@ -69,8 +74,8 @@ def agree(
 ):
     """Give each pixel at an edge of a mask the state that the frames of the footage before and after agree on.
 
-    Only beside a pixel that has that state already: edges hold still, but what a frame alone saw, as where the camera
-    of the footage moves, stays seen. Threads are (frame, row, span of columns) of pixels.
+    Only near a pixel that has that state already: edges hold still, but what a frame alone saw, as where the camera of
+    the footage moves, stays seen. Threads are (frame, row, span of columns) of pixels.
     """
     frame, row, first = wp.tid()
     for column in range(first * span, wp.min(first * span + span, width)):
@@ -78,8 +83,8 @@ def agree(
         own = drawn[frame, pixel]
         other = before[frame, pixel]
         if other != own and other == after[frame, pixel]:
-            for y in range(wp.max(row - 1, 0), wp.min(row + 2, height)):
-                for x in range(wp.max(column - 1, 0), wp.min(column + 2, width)):
+            for y in range(wp.max(row - _AGREE_REACH, 0), wp.min(row + _AGREE_REACH + 1, height)):
+                for x in range(wp.max(column - _AGREE_REACH, 0), wp.min(column + _AGREE_REACH + 1, width)):
                     if drawn[frame, y * width + x] == other:
                         own = other
         agreed[frame, pixel] = own

@@ -12,12 +12,14 @@ import warp as wp
 
 from ex4d.raster.warp.cutting import Whole
 from ex4d.raster.warp.filling import Snapped, draw_alone, draw_snapped, may_show, screen_box, snapped
+from ex4d.raster.warp.near_edges import near_marked_tile
 from ex4d.raster.warp.projection import (
     OPEN,
     Projected,
     Source,
     View,
     cell_face,
+    is_flat_cell,
     is_obstacle,
     mesh_face,
     nearness,
@@ -77,13 +79,16 @@ def draw_cell(
     b = snapped(projected, frame, top_left)
     c = snapped(projected, frame, top_left + 1)
     d = snapped(projected, frame, top_left + source.columns + 1)
+    if view.tile_sums.shape[0] > 0 and not near_marked_tile(view, frame, a, b, c, d):
+        return
     face = row * (source.columns - 1) + column
-    if is_obstacle(source, view, frame, cell_face(row, column, False, source.columns)):
+    flat = is_flat_cell(source, frame, row, column)
+    if flat or is_obstacle(source, view, frame, cell_face(row, column, False, source.columns)):
         draw_or_queue(face, a, b, c, frame, view, work, winners)
     else:
         queue_stretched(face, frame, work)
     face += (source.rows - 1) * (source.columns - 1)
-    if is_obstacle(source, view, frame, cell_face(row, column, True, source.columns)):
+    if flat or is_obstacle(source, view, frame, cell_face(row, column, True, source.columns)):
         draw_or_queue(face, a, c, d, frame, view, work, winners)
     else:
         queue_stretched(face, frame, work)
