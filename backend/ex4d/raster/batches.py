@@ -12,7 +12,7 @@ import torch
 
 from ex4d.mesh import DepthSurface
 from ex4d.raster.frames import RenderedBatch, page_locked_copy
-from ex4d.raster.mask_cleaning import hold_steady
+from ex4d.raster.mask_cleaning import different_tiles, edge_tiles, hold_steady
 from ex4d.raster.rasterizer import Rasterizer, RenderMemoryError, require_same_frames
 from ex4d_core.cameras import CameraPath
 
@@ -63,8 +63,7 @@ def render_in_batches(
             frames = rasterizer.render(surface.frame_range(*part), camera.frames(*part), **how)
             if around is not None:
                 beside = (near.frame_range(*part) for near in around)
-                masks = (rasterizer.masks_near_edges(near, camera.frames(*part), frames.mask) for near in beside)
-                frames = hold_steady(frames, *masks)
+                frames = _held_steady(rasterizer, frames, *beside, camera.frames(*part))
             current = _start_copy(frames)
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
@@ -89,6 +88,15 @@ def render_in_batches(
         size //= 2
     if pending is not None:
         yield pending.finish()
+
+
+def _held_steady(
+    rasterizer: Rasterizer, drawn: RenderedBatch, earlier: DepthSurface, later: DepthSurface, camera: CameraPath
+) -> RenderedBatch:
+    """Frames as `hold_steady` makes them: the frames before and after are drawn where both could outvote a pixel."""
+    before = rasterizer.masks_in_tiles(earlier, camera, drawn.mask, edge_tiles(drawn.mask))
+    after = rasterizer.masks_in_tiles(later, camera, drawn.mask, different_tiles(drawn.mask, before))
+    return hold_steady(drawn, before, after)
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -43,38 +43,65 @@ def remove_specks(rendered: RenderedBatch) -> None:
 
 
 def hold_steady(rendered: RenderedBatch, before: torch.Tensor, after: torch.Tensor) -> RenderedBatch:
-    """The frames with masks whose edges lie where two of three frames of the footage have them.
+    """Move the edges of masks, in place, to where two of three frames of the footage have them.
 
     Args:
         rendered: with depth.
         before: (T, H, W) bool, what each camera sees of the footage frame before the one that it shows.
         after: the same of the frame after.
-    """
-    assert rendered.depth is not None, "rendered with depth"
-    steady = replace(rendered.map(torch.clone), drawn=rendered.mask)
-    _launch(cleaning.agree, rendered.mask, before, after, steady.mask)
-    vote(steady.mask, rounds=1)  # where edges moved, single pixels may be left
-    _recolor(steady, rendered.mask)
-    return steady
-
-
-def vote(mask: torch.Tensor, rounds: int = cleaning.VOTES) -> None:
-    """Give each pixel of (T, H, W) masks the state of nearly all its neighbours, in place."""
-    for _ in range(rounds):
-        _launch(cleaning.vote, mask.clone(), mask)
-
-
-def tile_sums(mask: torch.Tensor) -> torch.Tensor:
-    """`projection.View.tile_sums` of (T, H, W) masks: how many of the tiles above and to the left are near an edge.
 
     Returns:
-        (T, rows + 1, columns + 1) int32, of tiles.
+        The frames with `RenderedBatch.drawn`.
     """
-    frames, height, width = mask.shape
-    tile = int(near_edges.TILE)
-    marked = torch.zeros(frames, -(-height // tile), -(-width // tile), dtype=torch.int32, device=mask.device)
-    launch_rows(near_edges.mark_tiles, mask.shape, mask.device, width, height, mask.flatten(1), marked)
+    assert rendered.depth is not None, "rendered with depth"
+    drawn = rendered.mask.clone()
+    _launch(cleaning.agree, drawn, before, after, rendered.mask)
+    vote(rendered.mask, rounds=1)  # where edges moved, single pixels may be left
+    _recolor(rendered, drawn)
+    return replace(rendered, drawn=drawn)
+
+
+def vote(mask: torch.Tensor, rounds: int = cleaning.VOTES, marked: torch.Tensor | None = None) -> None:
+    """Give each pixel of (T, H, W) masks the state of nearly all its neighbours, in place.
+
+    Args:
+        marked: `edge_tiles` where only the pixels in these tiles count; by default all pixels do.
+    """
+    marked = edge_tiles(mask) if marked is None else marked
+    for _ in range(rounds):
+        drawn = mask.clone().flatten(1)
+        _launch_in_tiles(cleaning.vote, mask, drawn, marked, mask.flatten(1))
+
+
+def edge_tiles(mask: torch.Tensor) -> torch.Tensor:
+    """(T, rows, columns) int32, 1 for the tiles of (T, H, W) masks whose pixels `hold_steady` or `vote` may change."""
+    marked = _no_tiles(mask)
+    _launch_in_tiles(near_edges.mark_edges, mask, mask.flatten(1), marked)
+    return marked
+
+
+def different_tiles(mask: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """The same for the tiles that must be known where (T, H, W) masks differ."""
+    marked = _no_tiles(mask)
+    _launch_in_tiles(near_edges.mark_differences, mask, mask.flatten(1), other.flatten(1), marked)
+    return marked
+
+
+def tile_sums(marked: torch.Tensor) -> torch.Tensor:
+    """`projection.View.tile_sums`: (T, rows + 1, columns + 1) int32, how many tiles above and to the left are marked."""
     return F.pad(marked.cumsum(1).cumsum(2, dtype=torch.int32), (1, 0, 1, 0)).contiguous()
+
+
+def _no_tiles(mask: torch.Tensor) -> torch.Tensor:
+    frames, height, width = mask.shape
+    rows, columns = (-(-side // cleaning.TILE_SIDE) for side in (height, width))
+    return torch.zeros(frames, rows, columns, dtype=torch.int32, device=mask.device)
+
+
+def _launch_in_tiles(kernel: Kernel, mask: torch.Tensor, *arrays: torch.Tensor) -> None:
+    """Launch a kernel for all pixels of (T, H, W) masks; arrays are flat, or of tiles."""
+    height, width = mask.shape[1:]
+    launch_rows(kernel, mask.shape, mask.device, width, height, *arrays)
 
 
 def _recolor(rendered: RenderedBatch, drawn: torch.Tensor) -> None:
@@ -88,6 +115,4 @@ def _recolor(rendered: RenderedBatch, drawn: torch.Tensor) -> None:
 
 def _launch(kernel: Kernel, drawn: torch.Tensor, *arrays: torch.Tensor) -> None:
     """Launch a kernel for all pixels of some masks (T, H, W) and of arrays that go with them."""
-    frames, height, width = drawn.shape
-    flat = (values.flatten(1, 2) for values in (drawn, *arrays))
-    launch_rows(kernel, (frames, height, width), drawn.device, width, height, *flat)
+    _launch_in_tiles(kernel, drawn, *(values.flatten(1, 2) for values in (drawn, *arrays)))

@@ -136,9 +136,11 @@ class NvdiffrastRasterizer:
 
         return joined([draw(start) for start in range(0, surface.frames, size)])
 
-    def masks_near_edges(self, surface: DepthSurface, camera: CameraPath, known: torch.Tensor) -> torch.Tensor:
-        """See `Rasterizer.masks_near_edges`; nvdiffrast always draws all of an image."""
-        del known
+    def masks_in_tiles(
+        self, surface: DepthSurface, camera: CameraPath, known: torch.Tensor, marked: torch.Tensor
+    ) -> torch.Tensor:
+        """See `Rasterizer.masks_in_tiles`; nvdiffrast always draws all of an image."""
+        del known, marked
         return self.render(surface, camera).mask
 
     def _draw_batch(self, surface: DepthSurface, camera: CameraPath, with_depth: bool) -> RenderedBatch:

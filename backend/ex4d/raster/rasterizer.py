@@ -61,16 +61,19 @@ class Rasterizer(Protocol):
         """
         ...
 
-    def masks_near_edges(self, surface: DepthSurface, camera: CameraPath, known: torch.Tensor) -> torch.Tensor:
-        """What cameras see of a surface, drawn where the masks of another surface that is much like it have edges.
+    def masks_in_tiles(
+        self, surface: DepthSurface, camera: CameraPath, known: torch.Tensor, marked: torch.Tensor
+    ) -> torch.Tensor:
+        """What cameras see of a surface, drawn in some tiles of the image.
 
         Args:
             surface: T frames, on any device, in the "centered" convention.
             camera: of T frames.
-            known: (T, H, W) bool, on the rasterizer's device: the other surface's masks from this camera.
+            known: (T, H, W) bool, on the rasterizer's device: masks of another surface that is much like it.
+            marked: (T, rows, columns) int32, 1 for the tiles; see `mask_cleaning.edge_tiles`.
 
         Returns:
-            (T, H, W) bool, without specks; near the edges of ``known`` right, elsewhere right or as there.
+            (T, H, W) bool, without specks; right in the middle of marked tiles, elsewhere right or as ``known``.
         """
         ...
 

@@ -153,8 +153,10 @@ class WarpRasterizer:
         self._each(draw, starts)
         return images if with_depth else replace(images, depth=None)
 
-    def masks_near_edges(self, surface: DepthSurface, camera: CameraPath, known: torch.Tensor) -> torch.Tensor:
-        """See `Rasterizer.masks_near_edges`."""
+    def masks_in_tiles(
+        self, surface: DepthSurface, camera: CameraPath, known: torch.Tensor, marked: torch.Tensor
+    ) -> torch.Tensor:
+        """See `Rasterizer.masks_in_tiles`."""
         camera, surface = camera_to_draw(surface, camera), surface.to(self.device)
         frames, (width, height) = surface.frames, camera.size
         inputs, masks = Inputs.of(surface, camera), known.clone()
@@ -164,11 +166,11 @@ class WarpRasterizer:
         def draw(start: int) -> None:
             part = slice(start, min(start + size, frames))
             drawn = surface if len(starts) == 1 else surface.frame_range(part.start, part.stop)
-            own, mask = inputs.frames(part), masks[part]
+            own, mask, tiles = inputs.frames(part), masks[part], marked[part]
             view = own.view(drawn, camera.size)
-            view.tile_sums = wp.from_torch(tile_sums(mask))
+            view.tile_sums = wp.from_torch(tile_sums(tiles))
             self._draw_strip(drawn, own.source(drawn), view, [mask.flatten(1)])
-            vote(mask)
+            vote(mask, marked=tiles)
 
         self._each(draw, starts)
         return masks

@@ -12,6 +12,9 @@ import warp as wp
 
 wp.set_module_options({"enable_backward": False})
 
+# Pixels of a tile's side, a power of two.
+TILE_SIDE = 8
+TILE_BITS = wp.constant(TILE_SIDE.bit_length() - 1)
 # So many of the eight neighbours outvote a pixel. Fewer seen ones would break the thin unseen side of a pole, seen
 # almost edge-on, into dashes; fewer unseen ones would tear wires.
 SEEN_MAJORITY = wp.constant(7)
@@ -28,30 +31,44 @@ _AGREE_REACH = wp.constant(AGREE_REACH)
 
 
 @wp.kernel
-def vote(span: int, width: int, height: int, mask: wp.array2d(dtype=wp.uint8), voted: wp.array2d(dtype=wp.uint8)):
+def vote(
+    span: int,
+    width: int,
+    height: int,
+    mask: wp.array2d(dtype=wp.uint8),
+    marked: wp.array3d(dtype=wp.int32),
+    voted: wp.array2d(dtype=wp.uint8),
+):
     """Give each pixel the state of nearly all its neighbours; beyond the image its outermost pixels go on.
 
-    mask and voted are (B, height * width). Threads are (frame, row, span of columns) of pixels.
+    mask and voted, which begins as a copy of it, are (B, height * width). Only pixels in marked tiles are looked at, see
+    `near_edges.py`. Threads are (frame, row, span of columns) of pixels.
     """
     frame, row, first = wp.tid()
+    tile_row = row >> TILE_BITS
     above = wp.max(row - 1, 0) * width
     here = row * width
     below = wp.min(row + 1, height - 1) * width
     column = first * span
-    # Each column of three pixels is added up once, and counts for three pixels.
-    left = column_of_three(mask, frame, above, here, below, wp.max(column - 1, 0))
-    middle = column_of_three(mask, frame, above, here, below, column)
-    for x in range(column, wp.min(column + span, width)):
-        right = column_of_three(mask, frame, above, here, below, wp.min(x + 1, width - 1))
-        own = int(mask[frame, here + x])
-        seen = left + middle + right - own
-        if seen >= SEEN_MAJORITY:
-            own = 1
-        if seen <= 8 - UNSEEN_MAJORITY:
-            own = 0
-        voted[frame, here + x] = wp.uint8(own)
-        left = middle
-        middle = right
+    last = wp.min(column + span, width)
+    while column < last:
+        stop = wp.min(((column >> TILE_BITS) + 1) << TILE_BITS, last)
+        if marked[frame, tile_row, column >> TILE_BITS] != 0:
+            # Each column of three pixels is added up once, and counts for three pixels.
+            left = column_of_three(mask, frame, above, here, below, wp.max(column - 1, 0))
+            middle = column_of_three(mask, frame, above, here, below, column)
+            for x in range(column, stop):
+                right = column_of_three(mask, frame, above, here, below, wp.min(x + 1, width - 1))
+                own = int(mask[frame, here + x])
+                seen = left + middle + right - own
+                if seen >= SEEN_MAJORITY:
+                    own = 1
+                if seen <= 8 - UNSEEN_MAJORITY:
+                    own = 0
+                voted[frame, here + x] = wp.uint8(own)
+                left = middle
+                middle = right
+        column = stop
 
 
 @wp.func

@@ -1,7 +1,7 @@
-"""Draws masks near the edges of masks that are known already: what holding masks steady asks of neighbouring frames.
+"""Draws parts of masks: what holding masks steady asks of neighbouring frames, near the edges of a frame's own mask.
 
-The image is divided into tiles. Those near an edge of the known masks are drawn, with every face that may reach into
-them; the others keep what is known. `drawing.py` asks `near_marked_tile` of each cell.
+The image is divided into tiles. Marked ones are drawn, with every face that may reach into them. `drawing.py` asks
+`near_marked_tile` of each cell.
 """
 
 from __future__ import annotations
@@ -15,33 +15,64 @@ from ex4d.raster.warp.resolving import shown_at
 
 wp.set_module_options({"enable_backward": False})
 
-TILE = wp.constant(8)  # pixels; a power of two
-TILE_BITS = wp.constant(3)
-# Pixels from an edge that `cleaning.agree` changes, and those that votes about them read.
-EDGE_REACH = wp.constant(cleaning.AGREE_REACH + cleaning.VOTES)
+TILE_BITS = wp.constant(cleaning.TILE_SIDE.bit_length() - 1)
+TILE = wp.constant(cleaning.TILE_SIDE)
+# Pixels that votes about a pixel read beyond it; and those from an edge whose state `cleaning.agree` may change.
+VOTE_REACH = wp.constant(cleaning.VOTES)
+EDGE_REACH = wp.constant(cleaning.VOTES + cleaning.AGREE_REACH)
 
 
 @wp.kernel
-def mark_tiles(
+def mark_edges(
     span: int, width: int, height: int, mask: wp.array2d(dtype=wp.uint8), marked: wp.array3d(dtype=wp.int32)
 ):
-    """Set the tiles of a mask within reach of a pixel at its edges to 1.
+    """Mark the tiles that `cleaning.agree` asks about a mask: those near its edges.
 
-    mask is (B, height * width), marked (B, rows of tiles, columns of tiles), 0. Threads are (frame, row, span of
+    mask is (B, height * width), marked (B, rows of tiles, columns of tiles), 0 or 1. Threads are (frame, row, span of
     columns) of pixels.
     """
     frame, row, first = wp.tid()
     below = wp.min(row + 1, height - 1)
-    top = wp.max(row - EDGE_REACH, 0) >> TILE_BITS
-    bottom = wp.min(row + 1 + EDGE_REACH, height - 1) >> TILE_BITS
     for column in range(first * span, wp.min(first * span + span, width)):
         own = mask[frame, row * width + column]
         right = wp.min(column + 1, width - 1)
         if mask[frame, row * width + right] != own or mask[frame, below * width + column] != own:
-            last = wp.min(column + 1 + EDGE_REACH, width - 1) >> TILE_BITS
-            for y in range(top, bottom + 1):
-                for x in range(wp.max(column - EDGE_REACH, 0) >> TILE_BITS, last + 1):
-                    marked[frame, y, x] = 1
+            mark(frame, row, column, 1, EDGE_REACH, width, height, marked)
+
+
+@wp.kernel
+def mark_differences(
+    span: int,
+    width: int,
+    height: int,
+    one: wp.array2d(dtype=wp.uint8),
+    other: wp.array2d(dtype=wp.uint8),
+    marked: wp.array3d(dtype=wp.int32),
+):
+    """Mark the tiles near pixels whose states differ; arrays and threads as of `mark_edges`."""
+    frame, row, first = wp.tid()
+    for column in range(first * span, wp.min(first * span + span, width)):
+        if one[frame, row * width + column] != other[frame, row * width + column]:
+            mark(frame, row, column, 0, VOTE_REACH, width, height, marked)
+
+
+@wp.func
+def mark(
+    frame: int,
+    row: int,
+    column: int,
+    side: int,
+    reach: int,
+    width: int,
+    height: int,
+    marked: wp.array3d(dtype=wp.int32),
+):
+    """Mark the tiles within reach of a pixel, and of the ones that many sides below and to the right of it."""
+    last_row = wp.min(row + side + reach, height - 1) >> TILE_BITS
+    last_column = wp.min(column + side + reach, width - 1) >> TILE_BITS
+    for y in range(wp.max(row - reach, 0) >> TILE_BITS, last_row + 1):
+        for x in range(wp.max(column - reach, 0) >> TILE_BITS, last_column + 1):
+            marked[frame, y, x] = 1
 
 
 @wp.func
