@@ -56,5 +56,13 @@ def test_a_part_of_a_shot_has_the_same_frames_as_the_whole(flickering_post, asid
         assert np.array_equal(part, whole[first:stop])
 
 
+def test_a_shot_in_another_order_has_the_same_frames(flickering_post, aside) -> None:
+    whole = masks_of(flickering_post, aside)
+    order = [5, 2, 2, 7, 0]
+    settings = RenderSettings(occlusion="thickness")
+    shot = render_shot(flickering_post, aside.frames(0, len(order)), settings, source_frames=order, device="cpu")
+    assert np.array_equal(np.stack([frame.mask for frame in shot]), whole[order])
+
+
 def test_the_source_camera_still_sees_every_pixel(flickering_post) -> None:
     assert masks_of(flickering_post, flickering_post.source_camera()).all()

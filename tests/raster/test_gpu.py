@@ -15,6 +15,7 @@ import torch
 from bench.original_loop import render_as_the_original
 from ex4d.mesh import DepthSurface
 from ex4d.pipeline.coverage import SceneCoverage
+from ex4d.pipeline.surfaces import measured
 from ex4d.pipeline.view import SceneViews
 from ex4d.raster import (
     Rasterizer,
@@ -172,6 +173,19 @@ def test_cliffs_at_every_pixel_fill_the_queue_of_stretched_faces_and_stay_right(
     b = warp.render(surface, camera).to("cpu")
     assert (a.mask == b.mask).float().mean() > 0.9999
     assert (a.color == b.color).float().mean() > 0.9999
+
+
+def test_masks_held_steady_on_the_gpu_are_the_cpus(warp) -> None:
+    clip = replace(synthetic_surface(6, 512, 512), occlusion="thickness", clean=True)
+    camera = synthetic_camera(4, 512, 512, 60)
+    held = []
+    for rasterizer in (create_rasterizer("warp", "cpu"), warp):
+        ready = measured(clip, rasterizer.device)
+        earlier, own, later = (ready.frame_range(start, start + 4) for start in range(3))
+        held += render_in_batches(rasterizer, own, camera, with_depth=True, around=(earlier, later))
+    on_cpu, on_gpu = held
+    assert (on_cpu.mask != on_cpu.drawn).any()
+    assert min(overlaps(on_cpu.mask, on_gpu.mask)) >= 0.9999
 
 
 def test_coverage_on_the_cpu_is_near_the_gpus(warp) -> None:

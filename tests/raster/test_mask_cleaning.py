@@ -7,11 +7,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from ex4d.mesh import DepthSurface
-from ex4d.raster import Rasterizer, RenderedBatch, create_rasterizer, hold_steady
-from ex4d.raster.mask_cleaning import remove_specks
+from ex4d.raster import (
+    Rasterizer,
+    RenderedBatch,
+    create_rasterizer,
+    hold_steady,
+    render_in_batches,
+    warp_rasterizer,
+)
+from ex4d.raster.mask_cleaning import edge_tiles, remove_specks, vote
 from ex4d.raster.simplified_frame import SimplifiedFrame
+from ex4d.raster.speed import synthetic_camera, synthetic_surface
 from ex4d_core.cameras import CameraPath, look_at
 from ex4d_core.render_settings import OCCLUSION_MODELS
 from true_scenes import speck_count
@@ -201,6 +210,60 @@ def test_two_of_three_frames_decide_where_a_mask_ends() -> None:
 
     assert torch.equal(steady.mask[0], before)
     assert steady.color[0, 2, 7].tolist() == [200, 0, 0] and not steady.color[0, 5, 8].any()
+
+
+@pytest.mark.parametrize("model", OCCLUSION_MODELS)
+def test_neighbours_are_right_wherever_they_may_outvote(rasterizer, model) -> None:
+    """Only tiles near the edges of a frame's own mask are drawn, but with all that reaches into them."""
+    clip = replace(synthetic_surface(3, 160, 120), occlusion=model)
+    camera = synthetic_camera(3, 160, 120, 30).frames(1, 2)
+    own = rasterizer.render(clip.frame_range(1, 2), camera).mask
+    neighbour = clip.frame_range(2, 3)
+    voted = rasterizer.render(neighbour, camera).mask
+    vote(voted)
+
+    marked = edge_tiles(own)
+    drawn = rasterizer.masks_in_tiles(neighbour, camera, own, marked)
+
+    edge = (own[:, 1:] != own[:, :-1])[:, :, 1:] | (own[:, :, 1:] != own[:, :, :-1])[:, 1:]
+    near = F.max_pool2d(F.pad(edge, (1, 0, 1, 0)).float(), 5, stride=1, padding=2).bool()
+    assert (voted != own)[near].any() and torch.equal(drawn[near], voted[near])
+    assert 0 < marked.float().mean() < 0.7, "not all of the image is drawn"
+
+
+@pytest.mark.parametrize("model", OCCLUSION_MODELS)
+def test_frames_held_steady_are_those_of_whole_neighbours(rasterizer, model) -> None:
+    clip = replace(synthetic_surface(5, 160, 120), occlusion=model)
+    camera = synthetic_camera(3, 160, 120, 40)
+    earlier, own, later = (clip.frame_range(start, start + 3) for start in range(3))
+    whole = [rasterizer.render(near, camera).mask for near in (earlier, later)]
+    for mask in whole:
+        vote(mask)
+    expected = hold_steady(rasterizer.render(own, camera, with_depth=True), *whole)
+
+    (held,) = render_in_batches(rasterizer, own, camera, with_depth=True, around=(earlier, later))
+
+    assert not torch.equal(held.mask, held.drawn)
+    for name in ("mask", "drawn", "color", "depth"):
+        assert torch.equal(getattr(held, name), getattr(expected, name)), name
+
+
+@pytest.mark.parametrize("model", ["open", "thickness"])
+@pytest.mark.parametrize("focal", [25.0, 60.0, 300.0], ids=["rays beyond 45 degrees", "wide", "narrow"])
+def test_cells_that_are_flat_at_a_glance_are_flat(rasterizer, monkeypatch, model, focal) -> None:
+    """Slopes on both sides of the limit, steps among them: the faces that are cut off are the same."""
+    random = torch.Generator().manual_seed(4)
+    slopes = 4 / focal * (torch.rand(2, 1, 1, generator=random) * 3 - 1.5)
+    rows, columns = torch.arange(HEIGHT)[:, None] - 30, torch.arange(WIDTH)[None] - 40
+    depth = (40 + slopes[0] * rows + slopes[1] * columns).clamp_min(1) * (1 + 0.3 * (columns % 16 == 0))
+    depth *= 1 + 0.02 / focal * torch.rand(HEIGHT, WIDTH, generator=random)
+    surface = surface_of(depth, model, focal)
+    camera = camera_at(surface, x=2.0, y=1.0)
+    quick = rasterizer.render(surface, camera, with_depth=True)
+    monkeypatch.setattr(warp_rasterizer, "_flat_widths", lambda surface: 0.0)
+    exact = rasterizer.render(surface, camera, with_depth=True)
+    assert torch.equal(quick.mask, exact.mask) and torch.equal(quick.color, exact.color)
+    assert torch.equal(quick.depth, exact.depth)
 
 
 def test_what_a_frame_alone_saw_stays_seen() -> None:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from ex4d.machine import MachineSettings
 from ex4d.mesh import DepthSurface

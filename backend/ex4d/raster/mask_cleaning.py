@@ -88,7 +88,7 @@ def different_tiles(mask: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
 
 
 def tile_sums(marked: torch.Tensor) -> torch.Tensor:
-    """`projection.View.tile_sums`: (T, rows + 1, columns + 1) int32, how many tiles above and to the left are marked."""
+    """(T, rows + 1, columns + 1) int32, `View.tile_sums`: how many tiles above and to the left are marked."""
     return F.pad(marked.cumsum(1).cumsum(2, dtype=torch.int32), (1, 0, 1, 0)).contiguous()
 
 

@@ -70,7 +70,8 @@ OCCLUSION_CODES = {
     "thickness": projection.THICKNESS,
 }
 
-# For `projection.is_flat_cell`: pixels are at most so much longer than wide, and rays' |x / z| and |y / z| at most this.
+# What `projection.is_flat_cell` expects: pixels at most so much longer than wide, and |x / z| and |y / z| of rays at
+# most this.
 FLAT_ASPECT, FLAT_RAYS = 1.1, 1.0
 
 REFERENCE_SNAP, CENTERED_SNAP = 16, 1  # in 1/256 pixel; nvdiffrast's vertices are snapped to 1/16

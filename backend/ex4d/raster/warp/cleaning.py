@@ -41,8 +41,8 @@ def vote(
 ):
     """Give each pixel the state of nearly all its neighbours; beyond the image its outermost pixels go on.
 
-    mask and voted, which begins as a copy of it, are (B, height * width). Only pixels in marked tiles are looked at, see
-    `near_edges.py`. Threads are (frame, row, span of columns) of pixels.
+    mask and voted, which begins as a copy of it, are (B, height * width). Only pixels in marked tiles are looked at,
+    see `near_edges.py`. Threads are (frame, row, span of columns) of pixels.
     """
     frame, row, first = wp.tid()
     tile_row = row >> TILE_BITS
