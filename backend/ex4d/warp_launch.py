@@ -55,6 +55,7 @@ def launch_rows(kernel: Kernel, shape: Sequence[int], device: torch.device, *inp
         launch_frame(0)
         return
     start_warp()
+    assert isinstance(kernel, wp.Kernel), "a decorated function"
     wp.load_module(kernel.module, device="cpu")  # not in several threads at once
     with ThreadPoolExecutor(min(cpu_cores(), frames)) as pool:
         list(pool.map(launch_frame, range(frames)))

@@ -18,7 +18,8 @@ from ex4d.devices import cpu_cores
 from ex4d.mesh import DepthSurface
 from ex4d.raster.frames import RenderedBatch
 from ex4d.raster.warp import remembering
-from ex4d.raster.warp_rasterizer import StructInstance, WarpRasterizer
+from ex4d.raster.warp_inputs import StructInstance
+from ex4d.raster.warp_rasterizer import WarpRasterizer
 from ex4d_core.cameras import CameraPath
 
 # Share of the depth within which two frames see the same point, when motion is looked for. Depth of neighbouring frames

@@ -16,7 +16,7 @@ from ex4d.mesh import DepthSurface
 from ex4d.raster.rasterizer import require_same_frames
 from ex4d.raster.warp import counting, simplifying
 from ex4d.raster.warp.projection import Projected
-from ex4d.raster.warp_rasterizer import Inputs, StructInstance
+from ex4d.raster.warp_inputs import Inputs, StructInstance
 from ex4d.warp_start import start_warp
 from ex4d_core.cameras import CameraPath
 

@@ -37,7 +37,8 @@ from ex4d.raster.warp.projection import (
     on_border,
     project_vertex,
 )
-from ex4d.raster.warp.resolving import SEEN_ALPHA, clamped, weights_by_ray
+from ex4d.raster.warp.resolving import clamped, weights_by_ray
+from ex4d.raster.warp.resolving_reference import SEEN_ALPHA
 from ex4d.raster.warp.simplifying import LOWER_HIDDEN, UPPER_HIDDEN
 from ex4d.raster.warp.unsnapped import draw_homogeneous, signed_volume
 

@@ -19,7 +19,6 @@ from ex4d.raster.warp.projection import (
     Source,
     View,
     cell_face,
-    is_flat_cell,
     is_obstacle,
     mesh_face,
     nearness,
@@ -92,6 +91,28 @@ def draw_cell(
         draw_or_queue(face, a, c, d, frame, view, work, winners)
     else:
         queue_stretched(face, frame, work)
+
+
+@wp.func
+def is_flat_cell(source: Source, frame: int, row: int, column: int) -> bool:
+    """Whether neither face of a cell can be stretched, since its depth hardly changes: most cells, told at a glance.
+
+    Depth may differ by `Source.flat_widths` pixel widths. With one width, nearly square pixels and rays within 45
+    degrees of the axis in x and in y no angle of a face is below 2.9 degrees, and no step begins below three widths.
+    """
+    flat = row > 0 and column > 0 and row < source.rows - 2 and column < source.columns - 2
+    if flat:
+        y = row - source.ring
+        x = column - source.ring
+        a = source.depth[frame, y, x]
+        b = source.depth[frame, y, x + 1]
+        c = source.depth[frame, y + 1, x]
+        d = source.depth[frame, y + 1, x + 1]
+        low = wp.min(wp.min(a, b), wp.min(c, d))
+        high = wp.max(wp.max(a, b), wp.max(c, d))
+        pixel = wp.min(source.pixel_angles[frame, 0], source.pixel_angles[frame, 1])
+        flat = high - low < source.flat_widths * pixel * low
+    return flat
 
 
 @wp.func

@@ -67,7 +67,7 @@ class Source:
     ring: int  # how many vertices lie beyond the image on each side, 0 or 1
     boundary_rule: int  # 1: occluded by EX-4D's "boundary" rule, 0: by its "angle" rule
     thin: float  # the "angle" rule's limit, 4 cos^2 of the angle
-    flat_widths: float  # see `is_flat_cell`
+    flat_widths: float  # see `drawing.is_flat_cell`
 
 
 @wp.struct
@@ -357,28 +357,6 @@ def is_obstacle(source: Source, view: View, frame: int, face: Face) -> bool:
     if view.occlusion != WATERTIGHT:
         drawn = not touches_border(source, face) and not is_stretched(source, view, frame, face)
     return drawn
-
-
-@wp.func
-def is_flat_cell(source: Source, frame: int, row: int, column: int) -> bool:
-    """Whether neither face of a cell can be stretched, since its depth hardly changes: most cells, told at a glance.
-
-    Depth may differ by `Source.flat_widths` pixel widths. With one width, nearly square pixels and rays within 45
-    degrees of the axis in x and in y no angle of a face is below 2.9 degrees, and no step begins below three widths.
-    """
-    flat = row > 0 and column > 0 and row < source.rows - 2 and column < source.columns - 2
-    if flat:
-        y = row - source.ring
-        x = column - source.ring
-        a = source.depth[frame, y, x]
-        b = source.depth[frame, y, x + 1]
-        c = source.depth[frame, y + 1, x]
-        d = source.depth[frame, y + 1, x + 1]
-        low = wp.min(wp.min(a, b), wp.min(c, d))
-        high = wp.max(wp.max(a, b), wp.max(c, d))
-        pixel = wp.min(source.pixel_angles[frame, 0], source.pixel_angles[frame, 1])
-        flat = high - low < source.flat_widths * pixel * low
-    return flat
 
 
 @wp.func

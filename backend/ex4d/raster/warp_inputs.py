@@ -1,0 +1,126 @@
+"""`Inputs`: a surface and cameras as the kernels of the `warp` rasterizer take them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+import warp as wp
+
+from ex4d.mesh import DepthSurface
+from ex4d.mesh.edge_shares import edge_shares
+from ex4d.mesh.occlusion import MIN_INNER_ANGLE_DEGREES
+from ex4d.mesh.thickness import back_limits, pixel_angles
+from ex4d.raster.rasterizer import REFERENCE_FAR, REFERENCE_NEAR
+from ex4d.raster.warp import projection
+from ex4d_core.cameras import CameraPath
+
+StructInstance = Any  # Warp has no public type for instances of a struct.
+
+OCCLUSION_CODES = {
+    "watertight": projection.WATERTIGHT,
+    "open": projection.OPEN,
+    "thickness": projection.THICKNESS,
+}
+
+# What `drawing.is_flat_cell` expects: pixels at most so much longer than wide, and |x / z| and |y / z| of rays at
+# most this.
+FLAT_ASPECT, FLAT_RAYS = 1.1, 1.0
+
+REFERENCE_SNAP, CENTERED_SNAP = 16, 1  # in 1/256 pixel; nvdiffrast's vertices are snapped to 1/16
+# In nvdiffrast's depth buffer caps, which come last, win over faces in their plane: those at the border's corners.
+REFERENCE_CAP_NEARER = 1 + 1e-4
+# Depth has no fixed unit, so our own near plane is practically 0; homogeneous edge functions lose no precision by it.
+CENTERED_NEAR, CENTERED_FAR = 1e-6, math.inf
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The kernels' inputs on the surface's device: B frames each."""
+
+    depth: torch.Tensor
+    color: torch.Tensor
+    border: torch.Tensor
+    ray_x: torch.Tensor
+    ray_y: torch.Tensor
+    cameras: torch.Tensor
+    intrinsics: torch.Tensor
+    pixel_angles: torch.Tensor
+
+    @staticmethod
+    def of(surface: DepthSurface, camera: CameraPath) -> Inputs:
+        """The inputs for all frames of a surface, copied to its device."""
+        poses = torch.from_numpy(camera.world_to_camera.copy())
+        if surface.camera_to_world is not None:
+            poses = poses @ surface.camera_to_world
+        intrinsics = torch.from_numpy(camera.intrinsics[:, [0, 1, 0, 1], [0, 1, 2, 2]])
+        small = (*surface.rays, poses, intrinsics, pixel_angles(surface.intrinsics))
+        return Inputs(
+            surface.depth.contiguous(),
+            surface.color.contiguous(),
+            surface.border_depth,
+            *(_upload(values, surface.device) for values in small),
+        )
+
+    def frames(self, part: slice) -> Inputs:
+        """The inputs of some of the frames."""
+        return Inputs(*(getattr(self, field.name)[part] for field in fields(self)))
+
+    def source(self, surface: DepthSurface) -> StructInstance:
+        """The kernels' `Source`; what the "thickness" model needs is measured, unless the surface has it already."""
+        source = projection.Source()
+        source.depth, source.color = wp.from_torch(self.depth), wp.from_torch(self.color)
+        source.border = wp.from_torch(self.border)
+        source.ray_x, source.ray_y = wp.from_torch(self.ray_x), wp.from_torch(self.ray_y)
+        if surface.occlusion == "thickness":
+            if surface.frames == 1 or surface.has_edge_shares:
+                found, shares = surface.back_limits, surface.edge_shares
+            else:
+                found = back_limits(self.depth, self.pixel_angles)
+                shares = edge_shares(self.depth, self.color, found.steps)
+            source.limits, source.steps = wp.from_torch(found.limits), wp.from_torch(found.steps)
+            source.shares = wp.from_torch(shares)
+        source.pixel_angles = wp.from_torch(self.pixel_angles)
+        source.rows, source.columns = surface.grid_shape
+        source.ring = surface.ring
+        source.boundary_rule = surface.occlusion_rule == "boundary"
+        source.thin = 4.0 * math.cos(math.radians(MIN_INNER_ANGLE_DEGREES)) ** 2
+        source.flat_widths = _flat_widths(surface)
+        return source
+
+    def view(self, surface: DepthSurface, size: tuple[int, int], samples: int = 1, top: int = 0) -> StructInstance:
+        """The kernels' `View` of an image of (width, height) pixels, with so many samples of each per axis.
+
+        Args:
+            top: the row of pixels that the image begins at, where it is a strip of a larger one.
+        """
+        view = projection.View()
+        view.cameras = wp.from_torch(self.cameras, dtype=wp.mat44d)
+        intrinsics = self.intrinsics * samples
+        intrinsics[:, 3] -= top * samples
+        view.intrinsics = wp.from_torch(intrinsics, dtype=wp.vec4d)
+        view.width, view.height = (side * samples for side in size)
+        view.samples = samples
+        reference = surface.convention == "reference"
+        view.near = REFERENCE_NEAR if reference else CENTERED_NEAR
+        view.far = REFERENCE_FAR if reference else CENTERED_FAR
+        view.occlusion = OCCLUSION_CODES[surface.occlusion]
+        view.snap = REFERENCE_SNAP if reference else CENTERED_SNAP
+        view.cap_nearer = REFERENCE_CAP_NEARER if reference else 1.0
+        return view
+
+
+def _flat_widths(surface: DepthSurface) -> float:
+    """`Source.flat_widths`: none for a lens, or a shape of pixels, for which it would not hold."""
+    focal = surface.intrinsics[:, [0, 1], [0, 1]]
+    is_square = bool((focal.amax(1) <= FLAT_ASPECT * focal.amin(1)).all())
+    is_narrow = all(bool((rays[:, 1:-1].abs() <= FLAT_RAYS).all()) for rays in surface.rays)
+    return 1.0 if is_square and is_narrow and surface.ring else 0.0
+
+
+def _upload(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A small array on the device, copied without waiting for the device's pending work."""
+    values = values.contiguous()
+    return values if device.type == "cpu" else values.pin_memory().to(device, non_blocking=True)
