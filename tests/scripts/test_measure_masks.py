@@ -38,6 +38,13 @@ def test_scenes_have_a_row_for_each_model_and_a_sheet(monkeypatch, capsys, tmp_p
     assert read_png(sheet).shape == (len(views) * height, 3 * width, 3)
 
 
+def test_masks_held_steady_are_as_true_as_those_of_one_frame(monkeypatch, capsys) -> None:
+    rows = run(monkeypatch, capsys, "--only", COMMITTED[1], "--depth-error", "exact", "--steady")
+
+    agreement = {row[2]: float(row[5]) for row in rows[1:]}
+    assert agreement["held steady"] >= agreement["cleaned"] - 0.002
+
+
 def test_footage_has_its_flips_counted(monkeypatch, capsys) -> None:
     folder = DATA / COMMITTED[1]
     rows = run(monkeypatch, capsys, "--footage", folder / "footage.mp4", "--depth", folder / "depth.npz", "--frames", 3)
