@@ -19,7 +19,7 @@ TILE_BITS = wp.constant(cleaning.TILE_SIDE.bit_length() - 1)
 TILE = wp.constant(cleaning.TILE_SIDE)
 # Pixels that votes about a pixel read beyond it; and those from an edge whose state `cleaning.agree` may change.
 VOTE_REACH = wp.constant(cleaning.VOTES)
-EDGE_REACH = wp.constant(cleaning.VOTES + cleaning.AGREE_REACH)
+EDGE_REACH = wp.constant(cleaning.VOTES + cleaning.AGREE_REACH_UNSEEN)
 
 
 @wp.kernel
