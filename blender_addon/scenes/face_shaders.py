@@ -29,8 +29,8 @@ void main()
   gl_Position.z -= DEPTH_OFFSET * gl_Position.w;
 }
 """
-# With `BackLimits` of a scene: whether the face here has no step along its horizontal and its vertical edge. Four pixels
-# have two faces between them, one at the upper left and one at the lower right.
+# With `BackLimits` of a scene: whether the face here has no step along its horizontal and its vertical edge. There are
+# two between four pixels, one at the upper left and one at the lower right.
 _PLANES = """
 bool continues_plane()
 {

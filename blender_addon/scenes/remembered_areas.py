@@ -49,22 +49,29 @@ def spread(frames: int) -> list[int]:
     return sorted({round(place) for place in np.linspace(0, frames - 1, _KEY_FRAMES)})
 
 
+def upload_key_frames(scene_object: bpy.types.Object, mesh: Any) -> None:
+    """Have a scene's key frames on the GPU; not while a picture is bound, since this draws into others.
+
+    Args:
+        scene_object: of the scene.
+        mesh: its faces, uvs and number of vertices on the GPU.
+    """
+    if scene_object.session_uid not in _key_frames:
+        _key_frames[scene_object.session_uid] = _uploaded(scene_object, mesh)
+
+
 def draw_known(
     scene_object: bpy.types.Object,
-    mesh: Any,
     to_screen: mathutils.Matrix,
     viewer: mathutils.Vector,
 ) -> None:
     """Draw what the key frames of a scene see into the bound picture, each into a channel of its own.
 
     Args:
-        scene_object: of the scene.
-        mesh: its faces, uvs and number of vertices on the GPU.
+        scene_object: of the scene, after `upload_key_frames`.
         to_screen: from the object's space.
         viewer: in the object's space; see `face_shaders`.
     """
-    if scene_object.session_uid not in _key_frames:
-        _key_frames[scene_object.session_uid] = _uploaded(scene_object, mesh)
     for channel, key in enumerate(_key_frames[scene_object.session_uid]):
         gpu.state.color_mask_set(*(channel == other for other in range(_KEY_FRAMES)))
         shader = face_shader(KNOWN, key.limits is not None)

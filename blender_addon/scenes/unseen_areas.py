@@ -49,7 +49,7 @@ from .link import images_of, is_scene_object, link_of
 from .material import SOURCE_EYE
 from .mesh import mesh_data
 from .missing import missing_scenes
-from .remembered_areas import draw_known, forget, shows_memory
+from .remembered_areas import draw_known, forget, shows_memory, upload_key_frames
 from .stand_in import MISSING_COLOR
 from .viewport_looks import look_of
 
@@ -84,6 +84,8 @@ def _draw() -> None:
     if look.surfaces:
         _cover_missing(context, [one for one in visible if missing_scenes.folder_of(one) is not None])
         there = [one for one in visible if missing_scenes.folder_of(one) is None]
+        for one in there:
+            _limits_of(context, one)  # before any picture is bound, since this draws into others
         if look.material:
             _draw_planes(context, there, to_screen)
         if camera is None:
@@ -114,16 +116,17 @@ def _known(
             _known_pictures.clear()
         picture = gpu.types.GPUOffScreen(*size)
     if before != shown:
+        evaluated = {one: one.evaluated_get(context.evaluated_depsgraph_get()) for one in scenes}
+        drawn = [one for one in scenes if batches_of(one, mesh_data(evaluated[one])) is not None]
+        for one in drawn:
+            upload_key_frames(one, gpu_meshes[one.session_uid])
         with picture.bind():
             gpu.state.active_framebuffer_get().clear(color=(0.0, 0.0, 0.0, 0.0))
             gpu.state.depth_test_set("NONE")  # what one frame sees behind what another sees counts, too
             gpu.state.blend_set("NONE")
-            for one in scenes:
-                evaluated = one.evaluated_get(context.evaluated_depsgraph_get())
-                if batches_of(one, mesh_data(evaluated)) is None:
-                    continue
-                viewer = evaluated.matrix_world.inverted_safe() @ _viewer(context.region_data)
-                draw_known(one, gpu_meshes[one.session_uid], to_screen @ evaluated.matrix_world, viewer)
+            for one in drawn:
+                to_world = evaluated[one].matrix_world
+                draw_known(one, to_screen @ to_world, to_world.inverted_safe() @ _viewer(context.region_data))
             gpu.state.blend_set("ALPHA")
             gpu.state.depth_test_set("LESS_EQUAL")
         _known_pictures[size] = picture, shown
