@@ -84,9 +84,7 @@ def ground_scene(write_scene, tmp_path_factory) -> Path:
 def measured(ground_scene, backend_python, tmp_path_factory) -> Path:
     """A folder with what the backend renders and measures of the scene."""
     out = tmp_path_factory.mktemp("measured")
-    subprocess.run(
-        [backend_python, "-c", BACKEND, str(ground_scene), str(out)], check=True, env=backend_environment()
-    )
+    subprocess.run([backend_python, "-c", BACKEND, str(ground_scene), str(out)], check=True, env=backend_environment())
     return out
 
 

@@ -21,7 +21,6 @@ sys.path.append(str(Path(__file__).parent))
 from blender_window import Walk, areas, main_window, press, region, viewport
 from bpy_extras.view3d_utils import location_3d_to_region_2d
 
-
 EEVEE = "BLENDER_EEVEE" if bpy.app.version >= (5, 0) else "BLENDER_EEVEE_NEXT"
 SHADINGS = (f"MATERIAL with {EEVEE}", f"RENDERED with {EEVEE}", "RENDERED with CYCLES")
 
