@@ -111,7 +111,7 @@ class FollowedJob(Subscripted, ABC, Generic[Record]):
 
     @classmethod
     def open_result(cls, context: Context, record: Record) -> None:
-        """Show a job's result where the artist looks, or why there is none: in the sidebar's tab."""
+        """Show a job's result where the artist looks, or in the sidebar's tab why it has no result."""
         open_tab(context)
 
     def present(self, blender_scene: bpy.types.Scene, record: Record) -> None:

@@ -72,7 +72,7 @@ bool is_flat(ivec2 place, ivec2 direction)
   return gap <= STEP_WIDTHS * pixel * nearer || continues_plane(place, direction);
 }
 
-/* Pixels that the object is wide behind the silhouette in a direction; 0 where there is none. */
+/* Pixels that the object is wide behind the silhouette in a direction; 0 if it does not end there. */
 float width_of(ivec2 place, ivec2 direction)
 {
   float front = at(place);

@@ -3,7 +3,7 @@
 Of unseen areas, those that other frames saw have a colour of their own (see `remembered_areas`).
 
 They tell stretched faces apart with the same test as the scene's material (see `material`). Where they have a scene's
-`BackLimits`, faces that continue a plane are none, as in renders.
+`BackLimits`, faces that continue a plane do not count as stretched, as in renders.
 """
 
 from __future__ import annotations
