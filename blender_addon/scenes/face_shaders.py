@@ -85,6 +85,15 @@ bool is_solid()
   return false;
 }
 """
+# The picture `seen` tells in its alpha what it shows: 1 + depth of footage, the negative of that of unseen but solid
+# space, 0 where nothing is drawn. By this depth it hides what is behind it, since the viewport's may be off: EEVEE
+# leaves the depth of any of the places within a pixel that it has sampled.
+_HIDDEN = """
+bool is_hidden(vec4 behind)
+{
+  return behind.a != 0.0 && gl_FragCoord.z > abs(behind.a) - 1.0 + 1e-6;
+}
+"""
 # Whether two key frames see something here; each has a channel of the picture (see `remembered_areas`).
 _REMEMBERED = """
 bool is_remembered()
@@ -111,23 +120,26 @@ void main()
   fragment_color = color;
 }
 """
-GHOST = """
+GHOST = (
+    _HIDDEN
+    + """
 void main()
 {
   vec4 behind = texelFetch(seen, ivec2(gl_FragCoord.xy), 0);
-  if (!is_stretched()) {
+  if (!is_stretched() || is_hidden(behind)) {
     discard;
   }
-  fragment_color = mix(color, behind, behind.a);
+  fragment_color = behind.a == 0.0 ? color : vec4(behind.rgb, 1.0);
 }
 """
+)
 SEEN = """
 void main()
 {
   if (is_stretched()) {
     discard;
   }
-  fragment_color = vec4(textureLod(footage, texture_place, 0.0).rgb, 1.0);
+  fragment_color = vec4(textureLod(footage, texture_place, 0.0).rgb, 1.0 + gl_FragCoord.z);
 }
 """
 
@@ -168,7 +180,6 @@ void main()
 }
 """
 )
-# Its alpha tells footage, 1, from what is unseen but solid, one half; where nothing is drawn it is 0.
 SEEN_AND_SOLID = (
     _SOLID
     + """
@@ -178,17 +189,19 @@ void main()
   if (unseen && !is_solid()) {
     discard;
   }
-  fragment_color = unseen ? vec4(color.rgb, 0.5) : vec4(textureLod(footage, texture_place, 0.0).rgb, 1.0);
+  float depth = 1.0 + gl_FragCoord.z;
+  fragment_color = unseen ? vec4(color.rgb, -depth) : vec4(textureLod(footage, texture_place, 0.0).rgb, depth);
 }
 """
 )
 UNSEEN = (
     _SOLID
+    + _HIDDEN
     + """
 void main()
 {
   vec4 behind = texelFetch(seen, ivec2(gl_FragCoord.xy), 0);
-  if (!is_stretched()) {
+  if (!is_stretched() || is_hidden(behind)) {
     discard;
   }
   fragment_color = is_solid() || behind.a == 0.0 ? color : vec4(behind.rgb, 1.0);
@@ -197,18 +210,19 @@ void main()
 )
 UNSEEN_OR_REMEMBERED = (
     _SOLID
+    + _HIDDEN
     + _REMEMBERED
     + """
 void main()
 {
   vec4 behind = texelFetch(seen, ivec2(gl_FragCoord.xy), 0);
   bool remembered = is_remembered();
-  if (!is_stretched()) {
+  if (!is_stretched() || is_hidden(behind)) {
     discard;
   }
   bool solid = is_solid();
   vec4 unseen = solid || behind.a == 0.0 ? color : vec4(behind.rgb, 1.0);
-  fragment_color = remembered && (solid || behind.a < 0.75) ? REMEMBERED_COLOR : unseen;
+  fragment_color = remembered && (solid || behind.a <= 0.0) ? REMEMBERED_COLOR : unseen;
 }
 """
 )

@@ -234,12 +234,12 @@ def _picture(
     if picture is None:
         if len(_pictures) >= _MOST_PICTURES:
             _pictures.clear()
-        picture = gpu.types.GPUOffScreen(*size, format="RGBA16F")
+        picture = gpu.types.GPUOffScreen(*size, format="RGBA32F")
     if before != shown:
         with picture.bind():
             gpu.state.active_framebuffer_get().clear(color=(0.0, 0.0, 0.0, 0.0), depth=1.0)
             gpu.state.depth_mask_set(True)
-            gpu.state.blend_set("NONE")  # alpha tells what is solid from footage
+            gpu.state.blend_set("NONE")  # alpha tells what is drawn, and its depth
             for one, texture in footage.items():
                 if one in limits:
                     values = {"color": (*link_of(one).unseen_color, 1.0), **solid_textures(limits[one])}
