@@ -260,7 +260,7 @@ def test_cells_that_are_flat_at_a_glance_are_flat(rasterizer, monkeypatch, model
     surface = surface_of(depth, model, focal)
     camera = camera_at(surface, x=2.0, y=1.0)
     quick = rasterizer.render(surface, camera, with_depth=True)
-    monkeypatch.setattr(warp_inputs, "_flat_widths", lambda surface: 0.0)
+    monkeypatch.setattr(warp_inputs, "_level_widths", lambda surface: 0.0)
     exact = rasterizer.render(surface, camera, with_depth=True)
     assert torch.equal(quick.mask, exact.mask) and torch.equal(quick.color, exact.color)
     assert torch.equal(quick.depth, exact.depth)

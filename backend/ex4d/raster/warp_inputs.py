@@ -12,6 +12,7 @@ import warp as wp
 from ex4d.mesh import DepthSurface
 from ex4d.mesh.edge_shares import edge_shares
 from ex4d.mesh.occlusion import MIN_INNER_ANGLE_DEGREES
+from ex4d.mesh.plane_kernel import flat_widths_of
 from ex4d.mesh.thickness import back_limits, pixel_angles
 from ex4d.raster.rasterizer import REFERENCE_FAR, REFERENCE_NEAR
 from ex4d.raster.warp import projection
@@ -87,7 +88,8 @@ class Inputs:
         source.ring = surface.ring
         source.boundary_rule = surface.occlusion_rule == "boundary"
         source.thin = 4.0 * math.cos(math.radians(MIN_INNER_ANGLE_DEGREES)) ** 2
-        source.flat_widths = _flat_widths(surface)
+        source.flat_widths = flat_widths_of(surface.occlusion_rule)
+        source.level_widths = _level_widths(surface)
         return source
 
     def view(self, surface: DepthSurface, size: tuple[int, int], samples: int = 1, top: int = 0) -> StructInstance:
@@ -112,8 +114,8 @@ class Inputs:
         return view
 
 
-def _flat_widths(surface: DepthSurface) -> float:
-    """`Source.flat_widths`: none for a lens, or a shape of pixels, for which it would not hold."""
+def _level_widths(surface: DepthSurface) -> float:
+    """`Source.level_widths`: none for a lens, or a shape of pixels, for which it would not hold."""
     focal = surface.intrinsics[:, [0, 1], [0, 1]]
     is_square = bool((focal.amax(1) <= FLAT_ASPECT * focal.amin(1)).all())
     is_narrow = all(bool((rays[:, 1:-1].abs() <= FLAT_RAYS).all()) for rays in surface.rays)

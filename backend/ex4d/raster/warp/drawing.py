@@ -97,7 +97,7 @@ def draw_cell(
 def is_flat_cell(source: Source, frame: int, row: int, column: int) -> bool:
     """Whether neither face of a cell can be stretched, since its depth hardly changes: most cells, told at a glance.
 
-    Depth may differ by `Source.flat_widths` pixel widths. With one width, nearly square pixels and rays within 45
+    Depth may differ by `Source.level_widths` pixel widths. With one width, nearly square pixels and rays within 45
     degrees of the axis in x and in y no angle of a face is below 2.9 degrees, and no step begins below three widths.
     """
     flat = row > 0 and column > 0 and row < source.rows - 2 and column < source.columns - 2
@@ -111,7 +111,7 @@ def is_flat_cell(source: Source, frame: int, row: int, column: int) -> bool:
         low = wp.min(wp.min(a, b), wp.min(c, d))
         high = wp.max(wp.max(a, b), wp.max(c, d))
         pixel = wp.min(source.pixel_angles[frame, 0], source.pixel_angles[frame, 1])
-        flat = high - low < source.flat_widths * pixel * low
+        flat = high - low < source.level_widths * pixel * low
     return flat
 
 
