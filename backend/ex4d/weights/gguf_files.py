@@ -21,7 +21,12 @@ _DAMAGE = (ValueError, LookupError, OSError, OverflowError, UnicodeDecodeError, 
 
 
 def read_gguf(path: Path) -> dict[str, PackedTensor]:
-    """The tensors of a GGUF file, mapped from the disk and unpacked when they are used.
+    """The tensors of a GGUF file, mapped from the disk and unpacked when they are used; raises as the next one."""
+    return read_titled_gguf(path)[1]
+
+
+def read_titled_gguf(path: Path) -> tuple[str, dict[str, PackedTensor]]:
+    """What a GGUF file calls itself, "" if nothing, and its tensors.
 
     Raises:
         CheckpointError: the file is damaged, or packed in a way that the package cannot unpack, or the package is
@@ -40,7 +45,10 @@ def read_gguf(path: Path) -> dict[str, PackedTensor]:
             for key, field in reader.fields.items()
             if key.startswith(_ORIGINAL_SHAPE)
         }
-        return {tensor.name: _packed(tensor, shapes.get(tensor.name), path) for tensor in reader.tensors}
+        title = reader.fields.get("general.name")
+        return str(title.contents()) if title else "", {
+            tensor.name: _packed(tensor, shapes.get(tensor.name), path) for tensor in reader.tensors
+        }
     except _DAMAGE as error:
         raise CheckpointError(
             f"{path} cannot be read as GGUF, it may be cut off: {str(error).strip() or type(error).__name__}. Download "

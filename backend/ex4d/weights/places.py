@@ -4,22 +4,26 @@ MODELS/OWNER/NAME/   a repository, as `fetch` lays it out; MODELS/NAME/ is found
 MODELS/EX-4D/ex4d.ckpt, MODELS/loras/NAME.safetensors
 
 Wan2.1 is also found in the layouts of the original EX-4D (all of it in MODELS/Wan-AI/) and of DiffSynth (.safetensors
-of text encoder, CLIP and VAE in MODELS/DiffSynth-Studio/Wan-Series-Converted-Safetensors/).
+of text encoder, CLIP and VAE in MODELS/DiffSynth-Studio/Wan-Series-Converted-Safetensors/). What is missing there is
+looked for by content in the folder of models, in further folders, in ComfyUI's and in Hugging Face's cache.
 """
 
 from __future__ import annotations
 
-import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ex4d.machine import MODELS_VARIABLE, default_models_folder
 from ex4d.weights.catalogue import CONVERTED, PARTS, WAN, Part, PublishedFile, part
 from ex4d.weights.errors import CheckpointError, WeightsMissingError
+from ex4d.weights.search import FoundModel, find_models, grouped_files, model_at, standard_folders, tokenizers
+from ex4d.weights.wan_models import WanModel
+from ex4d_core.sizes import size_text
 
-_SHARD = re.compile(r".+-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors")
+# A transformer by its file's name alone.
+UNKNOWN = WanModel("dit", "a transformer", "", "")
 _LORA_ENDINGS = (".safetensors", ".ckpt", ".pt", ".pth")
 
 
@@ -49,19 +53,25 @@ def missing_files(models: Path, part: Part) -> tuple[PublishedFile, ...]:
     return tuple(file for file in part.files if not path_of(models, file).is_file())
 
 
-def find_part(models: Path, part: Part) -> tuple[Path, ...]:
+def find_part(models: Path, part: Part, further: Sequence[Path] = ()) -> tuple[Path, ...]:
     """All files of a part, under their published names or others that are known; none where some are not there.
+
+    Args:
+        models: folder of weights.
+        part: of the catalogue.
+        further: folders that parts of the engine wan are also looked for in, by content.
 
     Raises:
         CheckpointError: some shards of the transformer are there, others are not.
     """
     if not missing_files(models, part):
         return tuple(path_of(models, file) for file in part.files)
-    if part.name == "ex4d":
-        return tuple(path for path in [models / "ex4d.ckpt"] if path.is_file())
     if part.kind != "wan":
         return ()
-    for place in _wan_folders(models):
+    if part.name == "ex4d" and (models / "ex4d.ckpt").is_file():
+        return (models / "ex4d.ckpt",)
+    places = _wan_folders(models) if part.name != "ex4d" else []
+    for place in places:
         if part.name == "dit":
             found = _transformer(models, place)
         else:
@@ -69,7 +79,45 @@ def find_part(models: Path, part: Part) -> tuple[Path, ...]:
             found = tuple(path for path in (published, published.with_suffix(".safetensors")) if path.is_file())[:1]
         if found:
             return found
-    return ()
+    candidates = [one for one in found_models(models, further) if one.model.part == part.name and not one.model.refused]
+    if part.name == "ex4d":
+        candidates = [one for one in candidates if _is_of_ex4d(one.paths[0])]
+    return next((one.paths for one in candidates if not one.missing), ())
+
+
+def found_models(models: Path, further: Sequence[Path] = ()) -> list[FoundModel]:
+    """Networks of the Wan family by content, in the folder of models, further ones, and other programs' folders."""
+    return find_models(_searched(models, further))
+
+
+def unfound_files(models: Path, part: Part, further: Sequence[Path] = ()) -> tuple[PublishedFile, ...]:
+    """The published files of a part that are not here, in whatever layout; see `find_part`."""
+    missing = missing_files(models, part)
+    try:
+        found = bool(missing and find_part(models, part, further))
+    except CheckpointError:
+        found = False
+    if found and part.name == "text_encoder":
+        here = bool(_tokenizers(models, further))
+        return tuple(file for file in missing if "/" in file.path and not here)
+    return () if found else missing
+
+
+def _searched(models: Path, further: Sequence[Path]) -> tuple[Path, ...]:
+    folders = (models, *further, *standard_folders())
+    return tuple(dict.fromkeys(folder for folder in folders if folder.is_dir()))
+
+
+def _is_of_ex4d(path: Path) -> bool:
+    """Whether an adapter is EX-4D's own, which its name alone says: others on the same base have the same layout."""
+    return any("ex4d" in part.lower().replace("-", "") for part in (path.stem, *path.parts[-5:-1]))
+
+
+def _tokenizers(models: Path, further: Sequence[Path], folders: Sequence[Path] = ()) -> list[Path]:
+    """Folders of the text encoder's tokenizer."""
+    named = [place / "google" / "umt5-xxl" for place in [*folders, *_wan_folders(models)]]
+    found = [place for place in named if (place / "tokenizer.json").is_file()]
+    return found or list(tokenizers(_searched(models, further)))[:1]
 
 
 @dataclass(frozen=True)
@@ -77,56 +125,79 @@ class WanFiles:
     """The files of one set of weights of the engine wan.
 
     Attributes:
-        dit: the transformer, whole or in shards, in order.
+        dit, text_encoder: whole or in shards, in order.
         tokenizer: a folder.
     """
 
     dit: tuple[Path, ...]
-    text_encoder: Path
+    text_encoder: tuple[Path, ...]
     tokenizer: Path
     image_encoder: Path
     vae: Path
     ex4d: Path
 
 
-def find_wan_files(models: Path, chosen: Mapping[str, Path] | None = None) -> WanFiles:
+def find_wan_files(models: Path, chosen: Mapping[str, Path] | None = None, further: Sequence[Path] = ()) -> WanFiles:
     """All that the engine wan needs.
 
     Args:
         models: folder of weights.
-        chosen: paths to use instead of the folder's, by the names of parts: a file, or for "dit" the folder with the
-            transformer. The tokenizer is also looked for beside a text encoder that is given so.
+        chosen: paths to use instead of the folder's, by the names of parts: a file, or a folder with its shards. The
+            tokenizer is also looked for beside a text encoder that is given so.
+        further: as in `find_part`.
 
     Raises:
         WeightsMissingError: which parts are missing, and the command that fetches them.
-        CheckpointError: as in `find_part`.
+        CheckpointError: as in `find_part`, or a path that holds another model.
     """
     chosen = chosen or {}
     found = {name: _chosen_files(models, name, path) for name, path in chosen.items()}
-    others = (entry for entry in PARTS if entry.kind == "wan" and entry.name not in chosen)
-    found |= {entry.name: find_part(models, entry) for entry in others}
-    folders = [chosen["text_encoder"].parent] if "text_encoder" in chosen else []
-    tokenizers = [place / "google" / "umt5-xxl" for place in [*folders, *_wan_folders(models)]]
-    found["tokenizer"] = tuple(place for place in tokenizers if (place / "tokenizer.json").is_file())
+    others = [entry for entry in PARTS if entry.kind == "wan" and entry.name not in chosen]
+    found |= {entry.name: find_part(models, entry, further) for entry in others}
+    beside = [chosen["text_encoder"].parent] if "text_encoder" in chosen else []
+    found["tokenizer"] = tuple(_tokenizers(models, further, beside))
     missing = [name for name, paths in found.items() if not paths]
     if missing:
-        fetch = dict.fromkeys("text_encoder" if name == "tokenizer" else name for name in missing)
-        size = sum(part(name).bytes for name in fetch) / 1e9
-        raise WeightsMissingError(
-            f"weights are missing in {models}: {', '.join(missing)}. Set {MODELS_VARIABLE} to the folder that has "
-            f"them, or fetch them ({size:.1f} GB) with: {fetch_command(models, *fetch)}"
-        )
-    single = {name: paths[0] for name, paths in found.items() if name != "dit"}
-    return WanFiles(dit=found["dit"], **single)
+        raise _missing(models, missing, further)
+    whole = ("dit", "text_encoder")
+    return WanFiles(
+        **{name: found[name] for name in whole},
+        **{name: paths[0] for name, paths in found.items() if name not in whole},
+    )
+
+
+def _missing(models: Path, missing: Sequence[str], further: Sequence[Path]) -> WeightsMissingError:
+    fetch = dict.fromkeys("text_encoder" if name == "tokenizer" else name for name in missing)
+    size = sum(file.size for name in fetch for file in unfound_files(models, part(name), further))
+    refused = "".join(
+        f" {one.paths[0]} is {one.model.name}: {one.model.refused}."
+        for one in found_models(models, further)
+        if one.model.refused and one.model.part in (*missing, "")
+    )
+    return WeightsMissingError(
+        f"weights are missing in {models}: {', '.join(missing)}.{refused} Set {MODELS_VARIABLE} to the folder that has "
+        f"them, or fetch them ({size_text(size)}) with: {fetch_command(models, *fetch)}"
+    )
 
 
 def _chosen_files(models: Path, name: str, path: Path) -> tuple[Path, ...]:
-    """The files of a part at a path that the user names."""
+    """The files of a part at a path that the user names.
+
+    Raises:
+        WeightsMissingError: nothing of the kind is there.
+        CheckpointError: another model is there, or some of its shards are missing.
+    """
+    there = [one for one in model_at(path) if one.model.part == name] if path.exists() else []
+    if right := next((one for one in there if not one.model.other), None):
+        _require_shards(models, path, right)
+        return right.paths
+    if there:
+        raise CheckpointError(f"{there[0].paths[0]} is {there[0].model.name}: {there[0].model.refused}")
     found: tuple[Path, ...] = (path,) if path.is_file() else ()
-    if name == "dit":
-        found = _transformer(models, path) if path.is_dir() else ()
+    if name == "dit" and path.is_dir():
+        found = _transformer(models, path)
     if not found:
-        expected = "a folder with diffusion_pytorch_model*.safetensors" if name == "dit" else "a file"
+        expected = "a folder with diffusion_pytorch_model*.safetensors, or a file" if name == "dit" else "a file"
         raise WeightsMissingError(f"{path} does not hold the part {name} of the weights: expected {expected}")
     return found
 
@@ -163,18 +234,26 @@ def _wan_folders(models: Path) -> list[Path]:
 
 
 def _transformer(models: Path, place: Path) -> tuple[Path, ...]:
-    """A transformer in one file, or all of its shards, in one ``place`` of the folder of models."""
-    whole = place / "diffusion_pytorch_model.safetensors"
-    if whole.is_file():
-        return (whole,)
-    shards, count = {}, 0
-    for path in place.iterdir():
-        if match := _SHARD.fullmatch(path.name):
-            shards[int(match["number"])], count = path, int(match["count"])
-    missing = [f"{number:05d}" for number in range(1, count + 1) if number not in shards]
-    if missing:
+    """A transformer in one file, or all of its shards, in one ``place`` of the folder of models.
+
+    What cannot be recognised counts by its name, so that loading it says what is wrong with it.
+    """
+    there = model_at(place)
+    if right := next((one for one in there if one.model.part == "dit" and not one.model.refused), None):
+        _require_shards(models, place, right)
+        return right.paths
+    known = {path for one in there for path in one.paths}
+    for paths, missing in grouped_files(place):
+        if paths[0].name.startswith("diffusion_pytorch_model") and not known & set(paths):
+            _require_shards(models, place, FoundModel(paths, UNKNOWN, missing))
+            return paths
+    return ()
+
+
+def _require_shards(models: Path, place: Path, found: FoundModel) -> None:
+    if found.missing:
+        count = len(found.paths) + len(found.missing)
         raise CheckpointError(
-            f"{place} has {len(shards)} of the transformer's {count} shards; missing: {', '.join(missing)}. "
+            f"{place} has {len(found.paths)} of the transformer's {count} shards; missing: {', '.join(found.missing)}. "
             f"Fetch them with: {fetch_command(models, 'dit')}"
         )
-    return tuple(shards[number] for number in range(1, count + 1))

@@ -335,7 +335,7 @@ def create_wan_engine(
     files = find_wan_files(machine.models, chosen)
     loras = tuple((find_lora(machine.models, lora.name), lora.weight) for lora in settings.loras)
     require_diffsynth()
-    paths = (*files.dit, files.text_encoder, files.tokenizer, files.image_encoder, files.vae, files.ex4d)
+    paths = (*files.dit, *files.text_encoder, files.tokenizer, files.image_encoder, files.vae, files.ex4d)
     choice = NetworkChoice(
         files,
         loras,
