@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ex4d.cli.options import add_backend_arguments, backend_client, machine_settings
+from ex4d.cli.options import add_backend_arguments, add_models_arguments, backend_client, machine_settings
 from ex4d.cli.report import Report
 from ex4d.config import config_file
 from ex4d.leftovers import compiled_kernels, kernel_cache_folders, size_of
@@ -30,7 +30,7 @@ SUMMARY = "report what this machine can do, and what is missing"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `ex4d doctor`."""
     add_backend_arguments(parser)
-    parser.add_argument("--models", type=Path, metavar="FOLDER", help="weights; default: $EX4D_MODELS, else user data")
+    add_models_arguments(parser)
 
 
 def run(options: argparse.Namespace, report: Report) -> int:
@@ -122,7 +122,9 @@ def _wan(device: str, machine: MachineSettings) -> Iterator[Finding]:
             reason = str(error)
     yield "engine wan", f"unavailable: {reason}" if reason else WAN_LICENCE, ""
     folder = machine.models
-    complete = {part.name: files_here(folder, part)[1] for part in PARTS if part.kind in ("wan", "lora")}
+    complete = {
+        part.name: files_here(folder, part, machine.model_path)[1] for part in PARTS if part.kind in ("wan", "lora")
+    }
     here, missing = (", ".join(name for name, whole in complete.items() if whole is state) for state in (True, False))
     loras = ", ".join(path.stem for path in list_loras(folder)) or "none"
     yield "weights of wan", f"in {folder}: {here or 'none'}; missing: {missing or 'none'}; LoRAs: {loras}", ""

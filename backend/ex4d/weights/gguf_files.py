@@ -33,7 +33,7 @@ def read_titled_gguf(path: Path) -> tuple[str, dict[str, PackedTensor]]:
             missing.
     """
     try:
-        from gguf import GGUFReader
+        from gguf import GGUFReader  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise CheckpointError(
             f"{path} is a GGUF file, which needs the package gguf: {install_command('wan')}"
@@ -57,7 +57,7 @@ def read_titled_gguf(path: Path) -> tuple[str, dict[str, PackedTensor]]:
 
 
 def _packed(tensor: Any, shape: list[int] | None, path: Path) -> PackedTensor:
-    from gguf.quants import dequantize
+    from gguf.quants import dequantize  # pyright: ignore[reportMissingImports]
 
     # GGUF counts dimensions from the innermost.
     of_tensor = tuple(shape) if shape else tuple(int(side) for side in reversed(tensor.shape))

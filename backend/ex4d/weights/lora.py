@@ -102,8 +102,8 @@ def read_lora(
     """
     if any(_WAN22.search(part) for part in path.parts[-2:]):
         note_once(
-            f"{path} is named as a LoRA of Wan2.2, whose two models (high and low noise) it was trained for, such as its "
-            "Lightning; EX-4D is on Wan2.1, for which `ex4d models fetch fast` has a step-distilled LoRA"
+            f"{path} is named as a LoRA of Wan2.2, such as its Lightning, and was trained for one half of that model "
+            "(high or low noise); EX-4D is on Wan2.1, whose step-distilled LoRA comes with: ex4d models fetch fast"
         )
     names = _LayerNames(shapes)
     layers: dict[str, dict[str, torch.Tensor]] = {}
@@ -141,6 +141,18 @@ def read_lora(
 def changes_a_layer(key: str) -> bool:
     """Whether a key is of a LoRA or of another adapter, whatever transformer it is for."""
     return bool(_split(key)[1] or _ADAPTERS.search(key))
+
+
+def plain_lora(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A LoRA's tensors in the style of the published ``ex4d.ckpt``, where they have one in it; others as they are."""
+    names = {"down": "lora_A.default.weight", "up": "lora_B.default.weight"}
+    result = {}
+    for key, tensor in tensors.items():
+        layer, role = _split(key)
+        while role in names and (prefix := next((one for one in PREFIXES if layer.startswith(one)), None)):
+            layer = layer.removeprefix(prefix)
+        result[f"{layer}.{names[role]}" if role in names else key] = tensor
+    return result
 
 
 def _leave_out_other_patches(

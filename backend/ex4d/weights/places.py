@@ -1,7 +1,7 @@
 """Finds weights on this machine: one folder of models, with repositories under their published names.
 
 MODELS/OWNER/NAME/   a repository, as `fetch` lays it out; MODELS/NAME/ is found, too
-MODELS/EX-4D/ex4d.ckpt, MODELS/loras/NAME.safetensors
+MODELS/EX-4D/ex4d.ckpt, MODELS/loras/NAME.safetensors, MODELS/adapters/NAME.safetensors
 
 Wan2.1 is also found in the layouts of the original EX-4D (all of it in MODELS/Wan-AI/) and of DiffSynth (.safetensors
 of text encoder, CLIP and VAE in MODELS/DiffSynth-Studio/Wan-Series-Converted-Safetensors/). What is missing there is
@@ -14,16 +14,16 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ex4d.machine import MODELS_VARIABLE, default_models_folder
 from ex4d.weights.catalogue import CONVERTED, PARTS, WAN, Part, PublishedFile, part
 from ex4d.weights.errors import CheckpointError, WeightsMissingError
-from ex4d.weights.search import FoundModel, find_models, grouped_files, model_at, standard_folders, tokenizers
-from ex4d.weights.wan_models import WanModel
 from ex4d_core.sizes import size_text
 
-# A transformer by its file's name alone.
-UNKNOWN = WanModel("dit", "a transformer", "", "")
+if TYPE_CHECKING:
+    from ex4d.weights.search import FoundModel
+
 _LORA_ENDINGS = (".safetensors", ".ckpt", ".pt", ".pth")
 
 
@@ -87,6 +87,8 @@ def find_part(models: Path, part: Part, further: Sequence[Path] = ()) -> tuple[P
 
 def found_models(models: Path, further: Sequence[Path] = ()) -> list[FoundModel]:
     """Networks of the Wan family by content, in the folder of models, further ones, and other programs' folders."""
+    from ex4d.weights.search import find_models
+
     return find_models(_searched(models, further))
 
 
@@ -104,17 +106,21 @@ def unfound_files(models: Path, part: Part, further: Sequence[Path] = ()) -> tup
 
 
 def _searched(models: Path, further: Sequence[Path]) -> tuple[Path, ...]:
+    from ex4d.weights.search import standard_folders
+
     folders = (models, *further, *standard_folders())
     return tuple(dict.fromkeys(folder for folder in folders if folder.is_dir()))
 
 
 def _is_of_ex4d(path: Path) -> bool:
     """Whether an adapter is EX-4D's own, which its name alone says: others on the same base have the same layout."""
-    return any("ex4d" in part.lower().replace("-", "") for part in (path.stem, *path.parts[-5:-1]))
+    return any("ex4d" in name.lower().replace("-", "") for name in (path.stem, path.parent.name))
 
 
 def _tokenizers(models: Path, further: Sequence[Path], folders: Sequence[Path] = ()) -> list[Path]:
     """Folders of the text encoder's tokenizer."""
+    from ex4d.weights.search import tokenizers
+
     named = [place / "google" / "umt5-xxl" for place in [*folders, *_wan_folders(models)]]
     found = [place for place in named if (place / "tokenizer.json").is_file()]
     return found or list(tokenizers(_searched(models, further)))[:1]
@@ -159,11 +165,8 @@ def find_wan_files(models: Path, chosen: Mapping[str, Path] | None = None, furth
     missing = [name for name, paths in found.items() if not paths]
     if missing:
         raise _missing(models, missing, further)
-    whole = ("dit", "text_encoder")
-    return WanFiles(
-        **{name: found[name] for name in whole},
-        **{name: paths[0] for name, paths in found.items() if name not in whole},
-    )
+    single = {name: paths[0] for name, paths in found.items() if name not in ("dit", "text_encoder")}
+    return WanFiles(dit=found["dit"], text_encoder=found["text_encoder"], **single)
 
 
 def _missing(models: Path, missing: Sequence[str], further: Sequence[Path]) -> WeightsMissingError:
@@ -187,9 +190,11 @@ def _chosen_files(models: Path, name: str, path: Path) -> tuple[Path, ...]:
         WeightsMissingError: nothing of the kind is there.
         CheckpointError: another model is there, or some of its shards are missing.
     """
+    from ex4d.weights.search import model_at
+
     there = [one for one in model_at(path) if one.model.part == name] if path.exists() else []
     if right := next((one for one in there if not one.model.other), None):
-        _require_shards(models, path, right)
+        _require_shards(models, path, right.paths, right.missing)
         return right.paths
     if there:
         raise CheckpointError(f"{there[0].paths[0]} is {there[0].model.name}: {there[0].model.refused}")
@@ -222,6 +227,31 @@ def find_lora(models: Path, name: str) -> Path:
     return available[name]
 
 
+def find_adapter(models: Path, name: str, further: Sequence[Path] = ()) -> Path:
+    """The file of an adapter of EX-4D's kind (a LoRA with a camera encoder), by its name without the ending.
+
+    Args:
+        models: folder of weights.
+        name: as a request has it.
+        further: as in `find_part`.
+
+    Raises:
+        WeightsMissingError: there is none of that name; lists those that are there.
+        CheckpointError: the file of that name holds something else.
+    """
+    found = {one.paths[0].stem: one.paths[0] for one in found_models(models, further) if one.model.part == "ex4d"}
+    if name in found:
+        return found[name]
+    place = models / "adapters"
+    if other := next((path for path in (place.iterdir() if place.is_dir() else ()) if path.stem == name), None):
+        raise CheckpointError(
+            f"{other} is no adapter of EX-4D's kind: it holds no camera encoder (latent_encoder.0.weight), or cannot "
+            "be read. A LoRA alone belongs into the folder loras"
+        )
+    there = ", ".join(sorted(found)) or "none"
+    raise WeightsMissingError(f"there is no adapter {name!r} (there: {there}); put {name}.safetensors into {place}")
+
+
 def list_loras(models: Path) -> list[Path]:
     """All LoRAs that a request can name."""
     place = models / "loras"
@@ -238,22 +268,24 @@ def _transformer(models: Path, place: Path) -> tuple[Path, ...]:
 
     What cannot be recognised counts by its name, so that loading it says what is wrong with it.
     """
+    from ex4d.weights.search import grouped_files, model_at
+
     there = model_at(place)
     if right := next((one for one in there if one.model.part == "dit" and not one.model.refused), None):
-        _require_shards(models, place, right)
+        _require_shards(models, place, right.paths, right.missing)
         return right.paths
     known = {path for one in there for path in one.paths}
     for paths, missing in grouped_files(place):
         if paths[0].name.startswith("diffusion_pytorch_model") and not known & set(paths):
-            _require_shards(models, place, FoundModel(paths, UNKNOWN, missing))
+            _require_shards(models, place, paths, missing)
             return paths
     return ()
 
 
-def _require_shards(models: Path, place: Path, found: FoundModel) -> None:
-    if found.missing:
-        count = len(found.paths) + len(found.missing)
+def _require_shards(models: Path, place: Path, paths: Sequence[Path], missing: Sequence[str]) -> None:
+    if missing:
         raise CheckpointError(
-            f"{place} has {len(found.paths)} of the transformer's {count} shards; missing: {', '.join(found.missing)}. "
+            f"{place} has {len(paths)} of the transformer's {len(paths) + len(missing)} shards; missing: "
+            f"{', '.join(missing)}. "
             f"Fetch them with: {fetch_command(models, 'dit')}"
         )

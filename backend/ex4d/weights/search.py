@@ -23,7 +23,7 @@ from ex4d.weights.errors import CheckpointError
 from ex4d.weights.gguf_files import ENDING as GGUF
 from ex4d.weights.gguf_files import read_titled_gguf
 from ex4d.weights.packed import StoredTensor, with_scales
-from ex4d.weights.wan_models import WanModel, recognise
+from ex4d.weights.wan_models import RecognisedModel, recognise
 from ex4d.weights.wan_names import own_tensors
 
 SHARD = re.compile(r"(?P<name>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors")
@@ -64,7 +64,7 @@ class FoundModel:
     """
 
     paths: tuple[Path, ...]
-    model: WanModel
+    model: RecognisedModel
     missing: tuple[str, ...] = ()
 
     def text(self) -> str:
@@ -76,8 +76,9 @@ class FoundModel:
 def standard_folders() -> tuple[Path, ...]:
     """Where ComfyUI and Hugging Face keep weights on this machine, as far as these folders exist."""
     home = Path.home()
-    comfyui = [Path(os.environ[COMFYUI_VARIABLE])] if os.environ.get(COMFYUI_VARIABLE) else []
-    comfyui += [home / "ComfyUI", home / "Documents" / "ComfyUI", home / "comfy" / "ComfyUI"]
+    comfyui = [home / "ComfyUI", home / "Documents" / "ComfyUI", home / "comfy" / "ComfyUI"]
+    if named := os.environ.get(COMFYUI_VARIABLE):
+        comfyui = [Path(named)]
     folders = [place / "models" / name for place in comfyui for name in _COMFYUI_FOLDERS]
     try:
         from huggingface_hub.constants import HF_HUB_CACHE
@@ -158,7 +159,7 @@ def _grouped(place: Path, names: Sequence[str]) -> Iterator[tuple[tuple[Path, ..
         yield tuple(there[number] for number in sorted(there)), missing
 
 
-def _model_of(paths: tuple[Path, ...]) -> WanModel | None:
+def _model_of(paths: tuple[Path, ...]) -> RecognisedModel | None:
     try:
         states = tuple((path, *_state(path)) for path in paths)
     except OSError:  # a link to nothing, or a file that was just removed
@@ -172,7 +173,7 @@ def _state(path: Path) -> tuple[int, int]:
 
 
 @lru_cache(_REMEMBERED)
-def _recognised(states: tuple[tuple[Path, int, int], ...]) -> WanModel | None:
+def _recognised(states: tuple[tuple[Path, int, int], ...]) -> RecognisedModel | None:
     paths = [path for path, *_ in states]
     tensors: dict[str, StoredTensor] = {}
     title = ""
@@ -183,7 +184,7 @@ def _recognised(states: tuple[tuple[Path, int, int], ...]) -> WanModel | None:
     except CheckpointError:
         if paths[0].suffix == GGUF and find_spec("gguf") is None:
             needed = f"it needs the package gguf: {install_command('wan')}"
-            return WanModel("", "a GGUF file", "", "GGUF", needed, other=True)
+            return RecognisedModel("", "a GGUF file", "", "GGUF", needed, other=True)
         return None  # damaged, or of another program: nothing that was looked for
     return recognise(own_tensors(tensors), paths, title)
 

@@ -48,7 +48,7 @@ _720P = re.compile(r"720\s*p(?![a-z0-9])", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class WanModel:
+class RecognisedModel:
     """A network of the Wan family.
 
     Attributes:
@@ -68,7 +68,7 @@ class WanModel:
     other: bool = False
 
 
-def recognise(own: OwnTensors, sources: Sequence[Path], title: str = "") -> WanModel | None:
+def recognise(own: OwnTensors, sources: Sequence[Path], title: str = "") -> RecognisedModel | None:
     """Which model some tensors are; None if none of the family.
 
     Args:
@@ -80,14 +80,14 @@ def recognise(own: OwnTensors, sources: Sequence[Path], title: str = "") -> WanM
         return None
     packing = _most_common(own.tensors)
     if own.part == "ex4d":
-        return WanModel("ex4d", "adapter of EX-4D's kind", own.style, packing)
+        return RecognisedModel("ex4d", "adapter of EX-4D's kind", own.style, packing)
     name, reason = {
         "dit": lambda: _transformer(own.tensors, sources, title),
         "vae": lambda: _vae(own.tensors),
         "text_encoder": lambda: _text_encoder(own.tensors),
         "image_encoder": lambda: _image_encoder(own.tensors),
     }[own.part]()
-    return WanModel(own.part, name, own.style, packing, reason, other=bool(reason) and "720P" not in name)
+    return RecognisedModel(own.part, name, own.style, packing, reason, other=bool(reason) and "720P" not in name)
 
 
 def transformer_name(tensors: Mapping[str, StoredTensor]) -> str:

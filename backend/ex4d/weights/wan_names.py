@@ -191,7 +191,7 @@ def transformer_layer(name: str) -> str:
 
 
 def diffusers_layer(name: str) -> str:
-    """diffusers' name of a layer of the transformer, from its own; as it is if they agree."""
+    """Name of a layer of the transformer in diffusers, from its own; as it is if they agree."""
     match = _BLOCK.fullmatch(name)
     theirs = {own: other for other, own in (_DIFFUSERS_BLOCK if match else _DIFFUSERS).items()}
     if match:

@@ -1,7 +1,8 @@
 """The four networks of Wan2.1: built on the meta device with the sizes of a checkpoint, then loaded strictly.
 
-The classes are DiffSynth's. Files may have other programs' names and packings, see `ex4d.weights.wan_names`. Sizes follow from the weights' shapes, so that small models with the published key
-names run through the same code as the published ones.
+The classes are DiffSynth's. Files may have other programs' names and packings, see `ex4d.weights.wan_names`. Sizes
+follow from the weights' shapes, so that small models with the published key names run through the same code as the
+published ones.
 """
 
 from __future__ import annotations
