@@ -149,9 +149,10 @@ def _image_encoder(tensors: Mapping[str, StoredTensor]) -> tuple[str, str]:
 
 
 def _most_common(tensors: Mapping[str, StoredTensor]) -> str:
-    """What the most weights of a file are stored as."""
+    """What the most weights of a file are stored as; of those in blocks, whose products packings are made for."""
     sizes: dict[str, int] = {}
-    for tensor in tensors.values():
+    blocks = [tensor for key, tensor in tensors.items() if key.startswith("blocks.") and tensor.ndim == 2]
+    for tensor in blocks or tensors.values():
         packing = packing_of(tensor)
         sizes[packing] = sizes.get(packing, 0) + tensor.numel()
     return max(sizes, key=lambda packing: sizes[packing], default="")
