@@ -94,12 +94,17 @@ def test_diffusers_folders_in_hugging_faces_cache_are_found(models, cache, netwo
         path = f"transformer/diffusion_pytorch_model-{number:05d}-of-00002.safetensors"
         shard = save(tmp_path / "shard.safetensors", {key: theirs[key] for key in keys[number - 1 :: 2]})
         in_cache(cache, name, path, shard)
-    for place, network in (("vae", "vae"), ("text_encoder", "text_encoder"), ("image_encoder", "image_encoder")):
-        in_cache(cache, name, f"{place}/model.safetensors", save(tmp_path / "x.safetensors", networks[network]))
+    for network in ("vae", "image_encoder"):
+        in_cache(cache, name, f"{network}/model.safetensors", save(tmp_path / "x.safetensors", networks[network]))
+    text = networks["text_encoder"]
+    for number in (1, 2):
+        shard = save(tmp_path / "shard.safetensors", {key: text[key] for key in sorted(text)[number - 1 :: 2]})
+        in_cache(cache, name, f"text_encoder/model-{number:05d}-of-00002.safetensors", shard)
     for file in (models / WAN / "google" / "umt5-xxl").iterdir():
         in_cache(cache, name, f"tokenizer/{file.name}", file)
     files = find_wan_files(models)
     assert [path.parent.name for path in files.dit] == ["transformer", "transformer"]
+    assert load_text_encoder(files.text_encoder).state_dict().keys() == text.keys()
     assert files.tokenizer.name == "tokenizer" and files.vae.parent.name == "vae"
 
 
@@ -186,7 +191,7 @@ def test_other_encoders_are_not_taken_for_wans(models, networks):
     assert f"{clip} is CLIP ViT-L/14" in str(raised.value)
 
 
-def test_720p_weights_are_known_as_such_and_used_only_when_named(models, networks, capsys):
+def test_720p_weights_are_known_as_such_and_used_only_when_named(models, networks, capsys, caplog):
     path = save(models / "wan2.1_i2v_720p_14B_fp16.safetensors", networks["dit"])
     assert not find_part(models, part("dit"))
     with pytest.raises(WeightsMissingError, match=r"is Wan2\.1-I2V-14B-720P: EX-4D was trained on the 480P model"):
@@ -196,6 +201,7 @@ def test_720p_weights_are_known_as_such_and_used_only_when_named(models, network
     for name in ("text_encoder", "image_encoder"):
         save(models / f"{name}.safetensors", networks[name])
     assert find_wan_files(models, {"dit": path}).dit == (path,)
+    assert "is Wan2.1-I2V-14B-720P, and is used since it was named" in caplog.text
 
 
 def test_two_sharded_models_in_one_folder_are_told_apart(models, networks):

@@ -13,12 +13,14 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ex4d.machine import MODELS_VARIABLE, default_models_folder
 from ex4d.weights.catalogue import CONVERTED, PARTS, WAN, Part, PublishedFile, part
 from ex4d.weights.errors import CheckpointError, WeightsMissingError
+from ex4d.weights.notes import note_once
 from ex4d_core.sizes import size_text
 
 if TYPE_CHECKING:
@@ -64,66 +66,87 @@ def find_part(models: Path, part: Part, further: Sequence[Path] = ()) -> tuple[P
     Raises:
         CheckpointError: some shards of the transformer are there, others are not.
     """
-    if not missing_files(models, part):
-        return tuple(path_of(models, file) for file in part.files)
-    if part.kind != "wan":
-        return ()
-    if part.name == "ex4d" and (models / "ex4d.ckpt").is_file():
-        return (models / "ex4d.ckpt",)
-    places = _wan_folders(models) if part.name != "ex4d" else []
-    for place in places:
-        if part.name == "dit":
-            found = _transformer(models, place)
-        else:
-            published = place / part.files[0].path
-            found = tuple(path for path in (published, published.with_suffix(".safetensors")) if path.is_file())[:1]
-        if found:
-            return found
-    candidates = [one for one in found_models(models, further) if one.model.part == part.name and not one.model.refused]
-    if part.name == "ex4d":
-        candidates = [one for one in candidates if _is_of_ex4d(one.paths[0])]
-    return next((one.paths for one in candidates if not one.missing), ())
-
-
-def found_models(models: Path, further: Sequence[Path] = ()) -> list[FoundModel]:
-    """Networks of the Wan family by content, in the folder of models, further ones, and other programs' folders."""
-    from ex4d.weights.search import find_models
-
-    return find_models(_searched(models, further))
+    return _Search(models, further).files(part)
 
 
 def unfound_files(models: Path, part: Part, further: Sequence[Path] = ()) -> tuple[PublishedFile, ...]:
     """The published files of a part that are not here, in whatever layout; see `find_part`."""
-    missing = missing_files(models, part)
-    try:
-        found = bool(missing and find_part(models, part, further))
-    except CheckpointError:
-        found = False
-    if found and part.name == "text_encoder":
-        here = bool(_tokenizers(models, further))
-        return tuple(file for file in missing if "/" in file.path and not here)
-    return () if found else missing
+    return _Search(models, further).unfound(part)
 
 
-def _searched(models: Path, further: Sequence[Path]) -> tuple[Path, ...]:
-    from ex4d.weights.search import standard_folders
+def found_models(models: Path, further: Sequence[Path] = ()) -> list[FoundModel]:
+    """Networks of the Wan family by content, in the folder of models, further ones, and other programs' folders."""
+    return _Search(models, further).found
 
-    folders = (models, *further, *standard_folders())
-    return tuple(dict.fromkeys(folder for folder in folders if folder.is_dir()))
+
+class _Search:
+    """One search of this machine, which walks through the folders once at most, and only where something is missing."""
+
+    def __init__(self, models: Path, further: Sequence[Path]):
+        self.models = models
+        self._further = further
+
+    @cached_property
+    def found(self) -> list[FoundModel]:
+        """All networks of the Wan family."""
+        from ex4d.weights.search import find_models
+
+        return find_models(self._folders)
+
+    @cached_property
+    def _folders(self) -> tuple[Path, ...]:
+        from ex4d.weights.search import standard_folders
+
+        folders = (self.models, *self._further, *standard_folders())
+        return tuple(dict.fromkeys(folder for folder in folders if folder.is_dir()))
+
+    def files(self, part: Part) -> tuple[Path, ...]:
+        """See `find_part`."""
+        models = self.models
+        if not missing_files(models, part):
+            return tuple(path_of(models, file) for file in part.files)
+        if part.kind != "wan":
+            return ()
+        if part.name == "ex4d" and (models / "ex4d.ckpt").is_file():
+            return (models / "ex4d.ckpt",)
+        for place in _wan_folders(models) if part.name != "ex4d" else []:
+            if part.name == "dit":
+                found = _transformer(models, place)
+            else:
+                published = place / part.files[0].path
+                found = tuple(path for path in (published, published.with_suffix(".safetensors")) if path.is_file())[:1]
+            if found:
+                return found
+        right = [one for one in self.found if one.model.part == part.name and not one.model.refused and not one.missing]
+        if part.name == "ex4d":
+            right = [one for one in right if _is_of_ex4d(one.paths[0])]
+        return right[0].paths if right else ()
+
+    def unfound(self, part: Part) -> tuple[PublishedFile, ...]:
+        """See `unfound_files`."""
+        missing = missing_files(self.models, part)
+        try:
+            found = bool(missing and self.files(part))
+        except CheckpointError:
+            found = False
+        if found and part.name == "text_encoder":
+            here = bool(self.tokenizers())
+            return tuple(file for file in missing if "/" in file.path and not here)
+        return () if found else missing
+
+    def tokenizers(self, beside: Sequence[Path] = ()) -> list[Path]:
+        """Folders of the text encoder's tokenizer, and those ``beside`` a text encoder before all others."""
+        from ex4d.weights.search import tokenizers
+
+        named = [place / "google" / "umt5-xxl" for place in [*beside, *_wan_folders(self.models)]]
+        named += [place / "tokenizer" for place in beside]
+        found = [place for place in named if (place / "tokenizer.json").is_file()]
+        return found or list(tokenizers(self._folders))[:1]
 
 
 def _is_of_ex4d(path: Path) -> bool:
     """Whether an adapter is EX-4D's own, which its name alone says: others on the same base have the same layout."""
     return any("ex4d" in name.lower().replace("-", "") for name in (path.stem, path.parent.name))
-
-
-def _tokenizers(models: Path, further: Sequence[Path], folders: Sequence[Path] = ()) -> list[Path]:
-    """Folders of the text encoder's tokenizer."""
-    from ex4d.weights.search import tokenizers
-
-    named = [place / "google" / "umt5-xxl" for place in [*folders, *_wan_folders(models)]]
-    found = [place for place in named if (place / "tokenizer.json").is_file()]
-    return found or list(tokenizers(_searched(models, further)))[:1]
 
 
 @dataclass(frozen=True)
@@ -156,30 +179,30 @@ def find_wan_files(models: Path, chosen: Mapping[str, Path] | None = None, furth
         WeightsMissingError: which parts are missing, and the command that fetches them.
         CheckpointError: as in `find_part`, or a path that holds another model.
     """
-    chosen = chosen or {}
+    chosen, search = chosen or {}, _Search(models, further)
     found = {name: _chosen_files(models, name, path) for name, path in chosen.items()}
     others = [entry for entry in PARTS if entry.kind == "wan" and entry.name not in chosen]
-    found |= {entry.name: find_part(models, entry, further) for entry in others}
+    found |= {entry.name: search.files(entry) for entry in others}
     beside = [chosen["text_encoder"].parent] if "text_encoder" in chosen else []
-    found["tokenizer"] = tuple(_tokenizers(models, further, beside))
+    found["tokenizer"] = tuple(search.tokenizers(beside))
     missing = [name for name, paths in found.items() if not paths]
     if missing:
-        raise _missing(models, missing, further)
+        raise _missing(search, missing)
     single = {name: paths[0] for name, paths in found.items() if name not in ("dit", "text_encoder")}
     return WanFiles(dit=found["dit"], text_encoder=found["text_encoder"], **single)
 
 
-def _missing(models: Path, missing: Sequence[str], further: Sequence[Path]) -> WeightsMissingError:
+def _missing(search: _Search, missing: Sequence[str]) -> WeightsMissingError:
     fetch = dict.fromkeys("text_encoder" if name == "tokenizer" else name for name in missing)
-    size = sum(file.size for name in fetch for file in unfound_files(models, part(name), further))
+    size = sum(file.size for name in fetch for file in search.unfound(part(name)))
     refused = "".join(
         f" {one.paths[0]} is {one.model.name}: {one.model.refused}."
-        for one in found_models(models, further)
+        for one in search.found
         if one.model.refused and one.model.part in (*missing, "")
     )
     return WeightsMissingError(
-        f"weights are missing in {models}: {', '.join(missing)}.{refused} Set {MODELS_VARIABLE} to the folder that has "
-        f"them, or fetch them ({size_text(size)}) with: {fetch_command(models, *fetch)}"
+        f"weights are missing in {search.models}: {', '.join(missing)}.{refused} Set {MODELS_VARIABLE} to the folder that "
+        f"has them, or fetch them ({size_text(size)}) with: {fetch_command(search.models, *fetch)}"
     )
 
 
@@ -195,6 +218,10 @@ def _chosen_files(models: Path, name: str, path: Path) -> tuple[Path, ...]:
     there = [one for one in model_at(path) if one.model.part == name] if path.exists() else []
     if right := next((one for one in there if not one.model.other), None):
         _require_shards(models, path, right.paths, right.missing)
+        if right.model.refused:
+            note_once(
+                f"{right.paths[0]} is {right.model.name}, and is used since it was named: EX-4D was trained on 480P"
+            )
         return right.paths
     if there:
         raise CheckpointError(f"{there[0].paths[0]} is {there[0].model.name}: {there[0].model.refused}")
