@@ -201,8 +201,8 @@ def _missing(search: _Search, missing: Sequence[str]) -> WeightsMissingError:
         if one.model.refused and one.model.part in (*missing, "")
     )
     return WeightsMissingError(
-        f"weights are missing in {search.models}: {', '.join(missing)}.{refused} Set {MODELS_VARIABLE} to the folder that "
-        f"has them, or fetch them ({size_text(size)}) with: {fetch_command(search.models, *fetch)}"
+        f"weights are missing in {search.models}: {', '.join(missing)}.{refused} Set {MODELS_VARIABLE} to the folder "
+        f"that has them, or fetch them ({size_text(size)}) with: {fetch_command(search.models, *fetch)}"
     )
 
 
