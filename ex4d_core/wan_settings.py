@@ -97,8 +97,8 @@ class WanSettings(Settings):
         overlap: frames of the window before that each further window starts from, 4n + 1.
         loras: merged beside EX-4D's own.
         tea_cache: a step whose input changed by less than this reuses the last step's result; 0: none.
-        precision: "fp8" (matrix products in fp8 where the GPU can, else as "bf16"; a CPU imitates them), "bf16" (as
-            EX-4D), or "float32".
+        precision: "fp8" (matrix products in fp8 where the GPU can, else weights stored in fp8 and products in bf16; a
+            CPU imitates the former), "bf16" (as EX-4D), or "float32".
         adapter: another adapter of EX-4D's kind on the same model, by its file's name without the ending; "": EX-4D's.
         fp8_attention: with "fp8", compute self-attention in fp8 too, where the GPU and cuDNN's frontend can.
 

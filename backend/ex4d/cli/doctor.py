@@ -62,6 +62,7 @@ def _findings(options: argparse.Namespace) -> Iterator[Finding]:
     import torch
 
     from ex4d.generation import PreviewEngine
+    from ex4d.generation.wan.kernels.matmul import arithmetic_in_words, fp8_products
     from ex4d.pipeline.estimate import scene_bytes
     from ex4d.service import ServiceSettings
     from ex4d_core import __version__
@@ -75,7 +76,8 @@ def _findings(options: argparse.Namespace) -> Iterator[Finding]:
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             device = torch.cuda.get_device_properties(index)
-            yield f"cuda:{index}", f"{device.name}, {device.total_memory / 2**30:.0f} GB", ""
+            fp8 = arithmetic_in_words(fp8_products(torch.device("cuda", index)))
+            yield f"cuda:{index}", f"{device.name}, {device.total_memory / 2**30:.0f} GB; precision fp8: {fp8}", ""
     else:
         yield "GPU", "none that PyTorch can use: everything runs on the CPU", ""
     yield "torch", torch.__version__, ""

@@ -16,7 +16,7 @@ from torch import nn
 from ex4d.generation.wan import memory
 from ex4d.generation.wan.encoders import EmbeddingCache, Tokenizer, encode_image, encode_text, files_identity
 from ex4d.generation.wan.kernels.attention import fastest_attention
-from ex4d.generation.wan.kernels.matmul import supports_fp8_matmul
+from ex4d.generation.wan.kernels.matmul import arithmetic_in_words, fp8_products
 from ex4d.generation.wan.memory import MEMORY_MODES, MemoryMode, free_memory, memory_budget
 from ex4d.generation.wan.network_choice import NetworkChoice
 from ex4d.generation.wan.networks import (
@@ -202,8 +202,15 @@ class LoadedNetworks:
 
     @property
     def fp8(self) -> bool:
-        """Whether matmuls are in fp8: chosen, and supported."""
-        return self.choice.precision == "fp8" and supports_fp8_matmul(self.device)
+        """Whether the blocks' weights are in fp8: chosen, and supported."""
+        return self.choice.precision == "fp8" and fp8_products(self.device) is not None
+
+    @property
+    def arithmetic(self) -> str:
+        """The transformer's, as it is on this device, for people."""
+        if self.choice.precision != "fp8":
+            return self.choice.precision
+        return arithmetic_in_words(fp8_products(self.device))
 
     def _load_transformer(self) -> Transformer:
         choice = self.choice

@@ -39,6 +39,7 @@ from ex4d.generation.wan.parallel.processes import WindowWork
 from ex4d.machine import MachineSettings
 from ex4d.raster import RenderedFrame
 from ex4d.weights.catalogue import PARTS
+from ex4d.weights.notes import note_once
 from ex4d.weights.places import find_adapter, find_lora, find_wan_files, lora_part
 from ex4d_core.errors import RequestError
 from ex4d_core.final_sizes import window_count
@@ -68,10 +69,8 @@ class WanEngine:
 
     @property
     def precision(self) -> str:
-        """Of the transformer: fp8 is bf16 on a GPU without it."""
-        if self.networks.choice.precision == "float32":
-            return "float32"
-        return "fp8" if self.networks.fp8 else "bf16"
+        """Of the transformer, as this machine has it: fp8 is less where a GPU has no such products."""
+        return self.networks.arithmetic
 
     def generate(
         self,
@@ -96,6 +95,11 @@ class WanEngine:
         settings = self.settings
         for prompt, name in self._prompts():
             self.networks.tokenizer(prompt, name)  # a prompt that is too long fails before anything is rendered
+        if self.precision != settings.precision:
+            note_once(
+                f"{self.networks.device} does not multiply in fp8 with a scale per row, so that the precision "
+                f"{settings.precision} is: {self.precision}"
+            )
         progress = _ProgressReporter(on_progress, settings, count)
         self.networks.on_load = progress.report_load
         size, embeds, tail = None, [], None
