@@ -15,7 +15,7 @@ MAX_LORAS = 8
 MAX_ADAPTER_NAME = 151
 
 Precision = Literal["bf16", "fp8", "float32"]
-WanPreset = Literal["ex4d-reference", "quality", "fast", "draft"]
+WanPreset = Literal["standard", "ex4d-reference", "quality", "fast", "draft"]
 
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 
@@ -32,9 +32,11 @@ DEFAULT_NEGATIVE_PROMPT = (
 )
 STEP_DISTILLED_LORA = "Wan21_I2V_14B_lightx2v_cfg_step_distill_lora_rank64"
 
-# How each preset differs from the defaults of `WanSettings`, which are EX-4D's own except for the arithmetic.
+# How each preset differs from the defaults of `WanSettings`, which are EX-4D's own except for the arithmetic. Takes of
+# version 0.1 have the preset "ex4d-reference" with the arithmetic of "standard"; made again, they keep it.
 WAN_PRESETS: dict[WanPreset, dict[str, Any]] = {
-    "ex4d-reference": {},
+    "standard": {},
+    "ex4d-reference": {"precision": "bf16"},
     "quality": {"max_pixels": 0, "window": 81, "overlap": 13, "steps": 40},
     "fast": {"loras": ({"name": STEP_DISTILLED_LORA},), "steps": 4, "guidance": 1.0, "fp8_attention": True},
     "draft": {"max_pixels": 384 * 384, "steps": 15, "tea_cache": 0.2, "fp8_attention": True},
@@ -106,7 +108,7 @@ class WanSettings(Settings):
         RequestError: a field of the wrong type or out of range.
     """
 
-    preset: WanPreset = "ex4d-reference"
+    preset: WanPreset = "standard"
     prompt: Annotated[str, Length(MAX_PROMPT), Option("what the shot should look like")] = DEFAULT_PROMPT
     negative_prompt: Annotated[str, Length(MAX_PROMPT), Option("what the shot should not look like")] = (
         DEFAULT_NEGATIVE_PROMPT

@@ -13,7 +13,7 @@ from ex4d.cli.main import main
 from ex4d.media import VideoWriter, probe, read_frames
 from ex4d.pipeline.original import original_wan_settings, repaint_original, spread_indices
 from ex4d.weights.catalogue import WAN
-from ex4d_core.wan_settings import WanSettings
+from ex4d_core.wan_settings import wan_preset
 
 SMALL = ["--width", "48", "--height", "32", "--num_frames", "5", "--num_inference_steps", "1", "--device", "cpu"]
 # Options for files of weights, and where a folder of models has them.
@@ -111,10 +111,10 @@ def test_movies_are_resized_and_unseen_pixels_are_black(tmp_path, movies):
 
 
 def test_the_engine_works_as_the_original_does():
-    assert original_wan_settings(49, 0, 25) == WanSettings(precision="bf16", max_pixels=0)
-    assert original_wan_settings(81, 7, 30) == WanSettings(
-        precision="bf16", max_pixels=0, window=81, seed=7, steps=30
-    ), "all frames at once"
+    assert original_wan_settings(49, 0, 25) == wan_preset("ex4d-reference", max_pixels=0)
+    assert original_wan_settings(49, 0, 25).precision == "bf16"
+    at_once = wan_preset("ex4d-reference", max_pixels=0, window=81, seed=7, steps=30)
+    assert original_wan_settings(81, 7, 30) == at_once
     assert original_wan_settings(5, 0, 25).window == 5
     assert original_wan_settings(49, 0, 25, 3.5).guidance == 3.5
     assert original_wan_settings(50, 0, 25).window == 53

@@ -118,9 +118,7 @@ def backend_client(options: argparse.Namespace) -> Client:
 def add_wan_arguments(parser: argparse.ArgumentParser) -> None:
     """How the engine wan repaints; flags that are not given take --wan-preset's values."""
     wan = parser.add_argument_group("engine wan (defaults: see --wan-preset)")
-    wan.add_argument(
-        "--wan-preset", choices=tuple(WAN_PRESETS), help="base of the other settings; default: ex4d-reference"
-    )
+    wan.add_argument("--wan-preset", choices=tuple(WAN_PRESETS), help="base of the other settings; default: standard")
     add_flags(wan, WanSettings, unset=True)
     add_machine_arguments(parser)
 
@@ -231,7 +229,7 @@ def wan_settings(options: argparse.Namespace, before: WanSettings | None = None)
         return replace(before, **changes)
     if before is not None:
         changes = {name: getattr(before, name) for name in ("prompt", "negative_prompt", "seed")} | changes
-    return wan_preset(options.wan_preset or "ex4d-reference", **changes)
+    return wan_preset(options.wan_preset or "standard", **changes)
 
 
 def camera_from(options: argparse.Namespace, scene: PlacedFootage) -> CameraPath:
