@@ -12,13 +12,14 @@ from ex4d_core.schema import Length, Option, Range, Settings, decode
 
 MAX_PROMPT = 5000
 MAX_LORAS = 8
+MAX_ADAPTER_NAME = 151
 
 Precision = Literal["bf16", "fp8", "float32"]
-WanPreset = Literal["ex4d-reference", "quality", "fast", "draft"]
+WanPreset = Literal["standard", "ex4d-reference", "quality", "fast", "draft"]
 
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 
-# A LoRA is asked for by its file's name without the ending; no name can lead out of the folder of LoRAs.
+# LoRAs and adapters are asked for by their file's name without the ending; no name can lead out of the folders.
 _LORA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,150}")
 
 # What EX-4D's weights were published with.
@@ -31,9 +32,11 @@ DEFAULT_NEGATIVE_PROMPT = (
 )
 STEP_DISTILLED_LORA = "Wan21_I2V_14B_lightx2v_cfg_step_distill_lora_rank64"
 
-# How each preset differs from the defaults of `WanSettings`, which are EX-4D's own except for the arithmetic.
+# How each preset differs from the defaults of `WanSettings`, which are EX-4D's own except for the arithmetic. Takes of
+# version 0.1 have the preset "ex4d-reference" with the arithmetic of "standard"; made again, they keep it.
 WAN_PRESETS: dict[WanPreset, dict[str, Any]] = {
-    "ex4d-reference": {},
+    "standard": {},
+    "ex4d-reference": {"precision": "bf16"},
     "quality": {"max_pixels": 0, "window": 81, "overlap": 13, "steps": 40},
     "fast": {"loras": ({"name": STEP_DISTILLED_LORA},), "steps": 4, "guidance": 1.0, "fp8_attention": True},
     "draft": {"max_pixels": 384 * 384, "steps": 15, "tea_cache": 0.2, "fp8_attention": True},
@@ -96,15 +99,16 @@ class WanSettings(Settings):
         overlap: frames of the window before that each further window starts from, 4n + 1.
         loras: merged beside EX-4D's own.
         tea_cache: a step whose input changed by less than this reuses the last step's result; 0: none.
-        precision: "fp8" (matrix products in fp8 where the GPU can, else as "bf16"; a CPU imitates them), "bf16" (as
-            EX-4D), or "float32".
+        precision: "fp8" (matrix products in fp8 where the GPU can, else weights stored in fp8 and products in bf16; a
+            CPU imitates the former), "bf16" (as EX-4D), or "float32".
+        adapter: another adapter of EX-4D's kind on the same model, by its file's name without the ending; "": EX-4D's.
         fp8_attention: with "fp8", compute self-attention in fp8 too, where the GPU and cuDNN's frontend can.
 
     Raises:
         RequestError: a field of the wrong type or out of range.
     """
 
-    preset: WanPreset = "ex4d-reference"
+    preset: WanPreset = "standard"
     prompt: Annotated[str, Length(MAX_PROMPT), Option("what the shot should look like")] = DEFAULT_PROMPT
     negative_prompt: Annotated[str, Length(MAX_PROMPT), Option("what the shot should not look like")] = (
         DEFAULT_NEGATIVE_PROMPT
@@ -138,6 +142,11 @@ class WanSettings(Settings):
     ] = 0.0
     precision: Annotated[Precision, Option("bf16: exactly as EX-4D; fp8: faster on Hopper and Ada GPUs")] = "fp8"
     fp8_attention: Annotated[bool, Option("with fp8: self-attention in fp8 too")] = False
+    adapter: Annotated[
+        str,
+        Length(MAX_ADAPTER_NAME),
+        Option("another adapter of EX-4D's kind, see 'ex4d models list'; default: EX-4D's", metavar="NAME"),
+    ] = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -148,6 +157,11 @@ class WanSettings(Settings):
             raise RequestError(f"overlap must be shorter than window, not {self.overlap} of {self.window} frames")
         if 0 < self.max_pixels < 64 * 64:
             raise RequestError(f"max_pixels must be 0 or at least {64 * 64}, not {self.max_pixels}")
+        if self.adapter and not _LORA_NAME.fullmatch(self.adapter):
+            raise RequestError(
+                f"invalid adapter {self.adapter!r:.80}: expected a file name without folder and ending "
+                "(letters, digits, . _ + -)"
+            )
         if self.erosion[0] > self.erosion[1]:
             raise RequestError(f"erosion must be its smallest, then its largest side, not {self.erosion!r}")
 

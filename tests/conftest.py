@@ -28,6 +28,9 @@ os.environ["EX4D_CONFIG"] = os.devnull
 # Tokens of the services that tests start, apart from those of this machine's user.
 _tokens = tempfile.TemporaryDirectory(prefix="ex4d-tokens-")
 os.environ["EX4D_TOKENS"] = _tokens.name
+# No weights that other programs keep on this machine.
+_no_weights = tempfile.TemporaryDirectory(prefix="ex4d-no-weights-")
+os.environ["COMFYUI_PATH"] = os.environ["HF_HUB_CACHE"] = _no_weights.name
 
 
 # Folders of tests that run in any environment; the others need PyTorch, or Blender's Python.

@@ -216,7 +216,7 @@ def generate(
         render=_render_settings(scene, of_render, engine),
         engine=engine,
         preview=PreviewSettings(**of_preview),
-        wan=wan_preset(of_wan.pop("preset", "ex4d-reference"), **of_wan),
+        wan=wan_preset(of_wan.pop("preset", "standard"), **of_wan),
         label=label,
     )
     request.require_footage(scene.manifest.frames)

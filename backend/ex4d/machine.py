@@ -1,4 +1,4 @@
-"""Settings of a machine for everything that runs on it: folder of weights, GPU memory, licence.
+"""Settings of a machine for everything that runs on it: folders of weights, GPU memory, licence.
 
 Read once, by the command line or by a library call that names no settings, and then passed on; processes of the
 service get it on their command lines. Environment variables stand above the configuration file's table [machine].
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from ex4d_core.licences import LICENCE_VARIABLE, Licence, as_licence, effective_
 from ex4d_core.local_token import TOKENS_VARIABLE
 
 MODELS_VARIABLE = "EX4D_MODELS"
+MODEL_PATH_VARIABLE = "EX4D_MODEL_PATH"
 VRAM_LIMIT_VARIABLE = "EX4D_VRAM_LIMIT_GB"
 
 # Every variable that this package reads, its meaning, and the flag that goes before it; for `ex4d --help` and the docs.
@@ -29,13 +31,15 @@ ENVIRONMENT = {
     CONFIG_VARIABLE: ("configuration file, instead of ex4d.toml in the user's configuration folder", ""),
     TOKENS_VARIABLE: ("folder of tokens of backends on this machine, instead of the user's data folder", ""),
     MODELS_VARIABLE: ("folder of weights", "--models"),
+    MODEL_PATH_VARIABLE: ("further folders of weights of the engine wan, separated as in PATH", "--model-path"),
     LICENCE_VARIABLE: ("what results of this machine are for: commercial or research", "--licence"),
     VRAM_LIMIT_VARIABLE: ("GPU memory that the engine wan may use, in GB", "--vram-limit"),
     "CUDA_VISIBLE_DEVICES": ("GPUs that PyTorch and a service see", "--device"),
 }
 
 # Keys of the configuration file's table [machine], and the types that TOML has for them.
-_MACHINE_KEYS = {"models": (str,), "licence": (str,), "vram_limit_gb": (int, float)}
+_MACHINE_KEYS = {"models": (str,), "model_path": (list,), "licence": (str,), "vram_limit_gb": (int, float)}
+_TOML_NAMES = {(str,): "text", (list,): "a list of folders", (int, float): "a number"}
 
 
 def default_models_folder() -> Path:
@@ -52,6 +56,7 @@ class MachineSettings:
         vram_limit_gb: GPU memory (of 2**30 bytes each) that one process of the engine wan may take; None for all.
         licence: what results of this machine are for; None leaves it to the request.
         accepted: names of parts that are for research only and for which the owner holds another licence.
+        model_path: further folders, absolute, that weights of the engine wan are looked for in by what files hold.
 
     Raises:
         DeviceError: the limit is not a number above 0.
@@ -62,10 +67,13 @@ class MachineSettings:
     vram_limit_gb: float | None = None
     licence: Licence | None = None
     accepted: tuple[str, ...] = ()
+    model_path: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "models", Path(self.models).expanduser().absolute())
         object.__setattr__(self, "accepted", tuple(self.accepted))
+        further = tuple(Path(folder).expanduser().absolute() for folder in self.model_path)
+        object.__setattr__(self, "model_path", further)
         if self.vram_limit_gb is not None and not 0 < self.vram_limit_gb < math.inf:
             raise DeviceError(f"invalid limit of GPU memory {self.vram_limit_gb!r}: expected gigabytes above 0")
         if self.licence is not None:
@@ -73,7 +81,11 @@ class MachineSettings:
 
     @classmethod
     def from_environment(
-        cls, models: Path | None = None, vram_limit_gb: float | None = None, accepted: tuple[str, ...] = ()
+        cls,
+        models: Path | None = None,
+        vram_limit_gb: float | None = None,
+        accepted: tuple[str, ...] = (),
+        model_path: Sequence[Path] = (),
     ) -> MachineSettings:
         """The settings from what is given, else from environment variables, else from the configuration file.
 
@@ -84,11 +96,13 @@ class MachineSettings:
         file = cls._from_file()
         variable, licence = _gigabytes(os.environ.get(VRAM_LIMIT_VARIABLE)), os.environ.get(LICENCE_VARIABLE)
         limits = (vram_limit_gb, variable, file.vram_limit_gb)
+        further = [Path(one) for one in os.environ.get(MODEL_PATH_VARIABLE, "").split(os.pathsep) if one]
         return cls(
             models or Path(os.environ.get(MODELS_VARIABLE) or file.models),
             next((limit for limit in limits if limit is not None), None),
             as_licence(licence, LICENCE_VARIABLE) if licence else file.licence,
             accepted,
+            tuple(model_path or further or file.model_path),
         )
 
     @classmethod
@@ -103,8 +117,9 @@ class MachineSettings:
             if key not in _MACHINE_KEYS:
                 raise ConfigError(f"{where} has no key {key!r}: expected one of {', '.join(_MACHINE_KEYS)}")
             if isinstance(value, bool) or not isinstance(value, _MACHINE_KEYS[key]):
-                wanted = "text" if _MACHINE_KEYS[key] == (str,) else "a number"
-                raise ConfigError(f"{where} {key} must be {wanted}, not {value!r}")
+                raise ConfigError(f"{where} {key} must be {_TOML_NAMES[_MACHINE_KEYS[key]]}, not {value!r}")
+            if isinstance(value, list) and not all(isinstance(one, str) for one in value):
+                raise ConfigError(f"{where} {key} must be a list of folders, not {value!r}")
         try:
             return cls(**table)
         except Ex4dError as error:
@@ -112,7 +127,7 @@ class MachineSettings:
 
     def to_json(self) -> str:
         """As `from_json` takes it, for the command line of a process."""
-        return json.dumps({**asdict(self), "models": str(self.models)})
+        return json.dumps(asdict(self), default=str)
 
     @classmethod
     def from_json(cls, text: str) -> MachineSettings:

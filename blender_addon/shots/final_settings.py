@@ -26,12 +26,17 @@ from ..connection.panel import wrapped
 FINAL_ENGINE = "wan"
 
 _PRESET_TEXTS = {
+    "standard": ("Standard", "Settings of the published EX-4D, with faster 8-bit arithmetic where the GPU can"),
     "ex4d-reference": ("EX-4D", "Settings of the published EX-4D: 25 steps, images of 512x512 pixels at most"),
     "quality": ("Quality", "Full render size, longer windows and 40 steps: slow, for large GPUs"),
     "fast": ("Fast", "4 steps with a distilled LoRA, which the backend must have"),
     "draft": ("Draft", "Small images and few steps, to try out prompts and seeds"),
 }
-_PRESET_ITEMS = tuple((name, *_PRESET_TEXTS.get(name, (name, ""))) for name in WAN_PRESETS)
+# What .blend files store: the first four are those of version 0.1.
+_PRESET_NUMBERS = {
+    name: number for number, name in enumerate(("ex4d-reference", "quality", "fast", "draft", "standard"))
+}
+_PRESET_ITEMS = tuple((name, *_PRESET_TEXTS[name], "NONE", _PRESET_NUMBERS[name]) for name in WAN_PRESETS)
 _DIALOG_WIDTH = 700
 # The largest value of Blender's integers.
 MAX_SEED = 2**31 - 1
@@ -49,7 +54,7 @@ class EX4D_Final(bpy.types.PropertyGroup):
         name="Preset",
         description="Base of the generator's settings; sets Steps and Guidance",
         items=_PRESET_ITEMS,
-        default="ex4d-reference",
+        default="standard",
         update=_apply_preset,
     )
     prompt: bpy.props.StringProperty(
@@ -178,7 +183,9 @@ def workload_text(settings: WanSettings, frames: int, width: int, height: int) -
 
 def restore_final_settings(final: EX4D_Final, settings: WanSettings) -> None:
     """Set a shot's final settings to those of a take."""
-    final.preset = settings.preset
+    # A take of version 0.1, whose "ex4d-reference" had the arithmetic that "standard" has now.
+    earlier = settings.preset == "ex4d-reference" and settings.precision == WanSettings().precision
+    final.preset = "standard" if earlier else settings.preset
     final.prompt, final.negative_prompt = settings.prompt, settings.negative_prompt
     final.steps, final.guidance = settings.steps, settings.guidance
     final.seed = min(settings.seed, MAX_SEED)

@@ -124,9 +124,9 @@ def _jobs(case: Case, folder: Path, original_pass: float | None) -> Iterator[Row
     original = None if original_pass is None else (yield from _original_job(case, folder, original_pass))
     latents, networks = {}, None
     jobs = [
-        ("ex4d-reference, bf16", wan_preset("ex4d-reference", precision="bf16")),
-        ("fast, bf16", wan_preset("fast", loras=(), precision="bf16", fp8_attention=False)),
         ("ex4d-reference", wan_preset("ex4d-reference")),
+        ("fast, bf16", wan_preset("fast", loras=(), precision="bf16", fp8_attention=False)),
+        ("standard", wan_preset("standard")),
         ("fast", wan_preset("fast", loras=())),
     ]
     for name, settings in jobs:
@@ -140,14 +140,14 @@ def _jobs(case: Case, folder: Path, original_pass: float | None) -> Iterator[Row
         seconds = engine.run(frames)
         latents[name] = engine.latents.clone()
         stages = ", ".join(f"{stage} {seconds[stage]:.2f} s" for stage in ("encode", "denoise", "decode"))
-        if name.startswith("ex4d"):
+        if name in ("ex4d-reference", "standard"):
             ratio = "no original" if original is None else f"{original / seconds['total']:.2f} x the original's"
             remark = f"{ratio}; target {TARGETS['job']} x"
         else:
             remark = f"{settings.steps} steps, no guidance; target {TARGETS['fast']:.0f} s"
         memory = f", {peak():.1f} GB" if case.on_gpu else ""
         yield Row(f"job, {name}", f"{seconds['total']:.2f} s", f"{_arithmetic(settings)}: {stages}{memory}; {remark}")
-    for name, exact in (("ex4d-reference", "ex4d-reference, bf16"), ("fast", "fast, bf16")):
+    for name, exact in (("standard", "ex4d-reference"), ("fast", "fast, bf16")):
         difference = relative_l2(latents[name], latents[exact])
         yield Row(f"final latents, {name}", f"{difference:.4f}", "relative L2 to bf16, same weights and noise")
     if networks is not None:
@@ -193,7 +193,7 @@ def _memory_modes(case: Case, folder: Path) -> Iterator[Row]:
             yield Row(f"memory, cap {cap} GB", "no GPU", "")
         return
     plain = None
-    settings = wan_preset("ex4d-reference", precision="bf16", steps=4)
+    settings = wan_preset("ex4d-reference", steps=4)
     for cap in (None, *CAPS):
         networks = LoadedNetworks(replace(_choice(case, folder, settings), vram_limit_gb=cap))
         loading, step, memory, _ = _step(case, settings, networks)
@@ -214,7 +214,7 @@ def _several_gpus(case: Case, folder: Path) -> Iterator[Row]:
         yield Row("several GPUs", "one GPU", "this machine has no more")
         return
     for name, settings in (
-        ("guided", wan_preset("ex4d-reference", steps=4)),
+        ("guided", wan_preset("standard", steps=4)),
         ("unguided", wan_preset("fast", loras=())),
     ):
         plain, exact = None, None

@@ -107,6 +107,18 @@ def test_a_preset_sets_what_it_is_known_for(preset):
     assert final_settings(final) == wan_preset(preset, steps=11, guidance=2.5, seed=3)
 
 
+def test_an_earlier_versions_reference_is_restored_with_its_arithmetic():
+    final = bpy.context.scene.ex4d_shot.final
+    restore_final_settings(final, wan_preset("ex4d-reference", precision="fp8", seed=3))
+    assert (final.preset, final_settings(final).precision) == ("standard", "fp8")
+
+
+def test_numbers_of_presets_in_blend_files_stay_as_they_were():
+    items = type(bpy.context.scene.ex4d_shot.final).bl_rna.properties["preset"].enum_items
+    assert [items[name].value for name in ("ex4d-reference", "quality", "fast", "draft")] == [0, 1, 2, 3]
+    assert bpy.context.scene.ex4d_shot.final.preset == "standard"
+
+
 def test_another_seed_is_one_press(final_shot):
     assert bpy.ops.ex4d.new_seed() == {"FINISHED"}
     assert final_shot.final.seed != 41

@@ -118,7 +118,7 @@ def test_doctor_knows_how_large_a_scene_is(monkeypatch, capsys):
 def test_a_final_needs_a_gpu_and_its_memory(monkeypatch):
     preview = Estimate(10.0, 1000, 10**9)
     draft, reference = (
-        add_wan(preview, wan_preset(name), 49, 512, 512, "cpu", "wan") for name in ("draft", "ex4d-reference")
+        add_wan(preview, wan_preset(name), 49, 512, 512, "cpu", "wan") for name in ("draft", "standard")
     )
     assert draft.seconds is None and "GPU" in draft.basis[-1], "there is none here"
     assert 8e9 < draft.gpu_least_bytes < reference.gpu_least_bytes < 12e9  # 10.0 GB were measured under a limit of 12
@@ -127,7 +127,7 @@ def test_a_final_needs_a_gpu_and_its_memory(monkeypatch):
 
     monkeypatch.setattr("ex4d.pipeline.estimate._on_gpu", lambda device: True)
     one, two, longer = (
-        add_wan(Estimate(0.0, 0, 0), wan_preset("ex4d-reference"), frames, 512, 512, device, "wan").seconds
+        add_wan(Estimate(0.0, 0, 0), wan_preset("standard"), frames, 512, 512, device, "wan").seconds
         for frames, device in ((49, "cuda:0"), (49, "cuda:0+1"), (98, "cuda:0"))
     )
     assert one - 120 == pytest.approx(28.3, rel=0.1)  # docs/measured/speed.md

@@ -41,6 +41,7 @@ GENERATE = {
     "device": "cuda",
     "seed": 0,
     "num_inference_steps": 25,
+    "cfg": 5.0,
     "ex4d_path": None,
     "text_encoder_path": None,
     "vae_path": None,

@@ -59,7 +59,7 @@ def test_a_request_is_the_same_on_the_other_side():
         ("render", {"clean": True, "convention": "reference"}, "clean .* reference convention"),
         ("preview", {"holes": "fill", "hole_color": [0, 0, 300]}, "hole_color"),
         ("preview", 7, "must be a map"),
-        ("wan", {"preset": "best"}, "preset must be one of ex4d-reference"),
+        ("wan", {"preset": "best"}, "preset must be one of standard"),
         ("wan", {"prompt": None}, "prompt must be text"),
         ("wan", {"negative_prompt": "x" * 5001}, "negative_prompt must be text of at most 5000"),
         ("wan", {"seed": -1}, "seed must be a whole number"),
@@ -135,7 +135,8 @@ def test_every_preset_can_be_asked_for_and_changed(name):
 
 
 def test_what_the_presets_are_for():
-    assert wan_preset("ex4d-reference") == WanSettings()
+    assert wan_preset("standard") == WanSettings()
+    assert wan_preset("ex4d-reference").precision == "bf16", "as its name says"
     fast, draft = wan_preset("fast"), wan_preset("draft")
     assert fast.loras and 4 <= fast.steps <= 8 and fast.guidance == 1
     assert draft.steps < 25 and draft.max_pixels < 512 * 512 and draft.tea_cache > 0

@@ -13,7 +13,7 @@ from ex4d.cli.main import main
 from ex4d.media import VideoWriter, probe, read_frames
 from ex4d.pipeline.original import original_wan_settings, repaint_original, spread_indices
 from ex4d.weights.catalogue import WAN
-from ex4d_core.wan_settings import WanSettings
+from ex4d_core.wan_settings import wan_preset
 
 SMALL = ["--width", "48", "--height", "32", "--num_frames", "5", "--num_inference_steps", "1", "--device", "cpu"]
 # Options for files of weights, and where a folder of models has them.
@@ -111,11 +111,12 @@ def test_movies_are_resized_and_unseen_pixels_are_black(tmp_path, movies):
 
 
 def test_the_engine_works_as_the_original_does():
-    assert original_wan_settings(49, 0, 25) == WanSettings(precision="bf16", max_pixels=0)
-    assert original_wan_settings(81, 7, 30) == WanSettings(
-        precision="bf16", max_pixels=0, window=81, seed=7, steps=30
-    ), "all frames at once"
+    assert original_wan_settings(49, 0, 25) == wan_preset("ex4d-reference", max_pixels=0)
+    assert original_wan_settings(49, 0, 25).precision == "bf16"
+    at_once = wan_preset("ex4d-reference", max_pixels=0, window=81, seed=7, steps=30)
+    assert original_wan_settings(81, 7, 30) == at_once
     assert original_wan_settings(5, 0, 25).window == 5
+    assert original_wan_settings(49, 0, 25, 3.5).guidance == 3.5
     assert original_wan_settings(50, 0, 25).window == 53
 
 
@@ -129,15 +130,17 @@ def test_two_movies_become_one(toy_models, movies, tmp_path):
         out.unlink()
 
 
-def test_the_seed_and_the_steps_count(toy_models, movies, tmp_path):
+def test_the_seed_the_steps_and_the_guidance_count(toy_models, movies, tmp_path):
     made = {}
-    for name, more in {"a": [], "again": [], "seed": ["--seed", "5"], "steps": ["--num_inference_steps", "2"]}.items():
+    options = {"seed": ["--seed", "5"], "steps": ["--num_inference_steps", "2"], "guidance": ["--cfg", "9"]}
+    for name, more in {"a": [], "again": [], **options}.items():
         out = tmp_path / f"{name}.mp4"
         words = [*movies, "--output_video", str(out), *SMALL, *more, "--models", str(toy_models)]
         assert main(["original", "generate", *words]) == 0
         made[name] = np.array(list(read_frames(out))).astype(int)
     assert np.array_equal(made["a"], made["again"])
-    assert np.abs(made["a"] - made["seed"]).mean() > 1 and np.abs(made["a"] - made["steps"]).mean() > 1
+    for name in options:
+        assert np.abs(made["a"] - made[name]).mean() > 1, name
 
 
 def test_each_file_of_weights_may_lie_elsewhere(toy_models, movies, tmp_path):
@@ -173,13 +176,24 @@ def test_the_originals_own_folder_of_models_is_found(toy_models, movies, tmp_pat
 
 
 @pytest.mark.parametrize("verb", [["generate"], ["original", "generate"]])
-def test_without_weights_there_is_no_preview(verb, movies, tmp_path, capsys):
+def test_without_weights_there_is_no_preview_but_the_way_to_one(verb, movies, tmp_path, capsys):
     out = tmp_path / "new" / "out.mp4"
     assert main([*verb, *movies, "--output_video", str(out), "--models", str(tmp_path / "nothing")]) == 1
     told = capsys.readouterr().err
-    assert told.startswith("ex4d original generate: ") and "no preview" in told
+    assert told.startswith("ex4d original generate: ") and "--engine preview makes a preview" in told
     assert "ex4d models fetch dit text_encoder image_encoder vae ex4d --models" in told
     assert not out.parent.exists()
+
+
+def test_a_preview_is_made_on_request_without_weights(movies, tmp_path, capsys):
+    out = tmp_path / "out.mp4"
+    words = ["generate", *movies, "--output_video", str(out), "--width", "64", "--height", "40", "--num_frames", "5"]
+    assert main([*words, "--engine", "preview"]) == 0
+    assert "preview" in capsys.readouterr().out
+    frames = np.array(list(read_frames(out))).astype(int)
+    assert frames.shape == (5, 40, 64, 3) and frames[:, :, 48:].mean() > 30, "what was unseen is filled, not black"
+    assert main([*words, "--engine", "preview", "--cfg", "3", "--overwrite"]) == 1
+    assert "--cfg has no effect with --engine preview" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", FILES)

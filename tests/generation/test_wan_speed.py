@@ -22,7 +22,7 @@ from ex4d.generation.wan.denoising import denoise
 from ex4d.generation.wan.kernels import fused
 from ex4d.generation.wan.kernels.attention import attention, fastest_attention
 from ex4d.generation.wan.kernels.fp8_attention import fp8_attention, norm_factor
-from ex4d.generation.wan.kernels.matmul import Fp8Linear
+from ex4d.generation.wan.kernels.matmul import FP8_PRODUCTS, Fp8Linear, Fp8Weights, arithmetic_in_words
 from ex4d.generation.wan.kernels.vae import optimize_vae
 from ex4d.generation.wan.networks import load_dit, load_vae
 from ex4d.generation.wan.streaming import BlockStreaming
@@ -114,6 +114,25 @@ def test_fp8_is_close(dit, conditioning, attention):
     assert all(layer.weight.dtype == torch.float8_e4m3fn for layer in layers)
 
 
+@pytest.mark.parametrize(("products", "attention"), [("scaled results", True), ("stored weights", False)])
+def test_gpus_without_products_of_scaled_rows_come_as_close(dit, conditioning, monkeypatch, products, attention):
+    """As on sm_120 and Ampere, here on the CPU; attention in fp8 needs rows in fp8."""
+    plain = final(rebuild(copy.deepcopy(dit)), conditioning)
+    best = relative(final(rebuild(copy.deepcopy(dit), fp8=True), conditioning), plain)
+    monkeypatch.setattr("ex4d.generation.wan.transformer.fp8_products", lambda device: products)
+    transformer = rebuild(dit, fp8=True, fp8_attention=True)
+    assert all(block.fp8_attention == attention for block in transformer.blocks)
+    bytes_of_weights = {
+        module.weight.element_size()
+        for block in transformer.blocks
+        for module in block.modules()
+        if isinstance(module, (Fp8Linear, Fp8Weights))
+    }
+    assert bytes_of_weights == {1}
+    error = relative(final(transformer, conditioning), plain)
+    assert 1e-4 < error < (0.12 if attention else best), "rounded weights alone are closer than rounded rows as well"
+
+
 @pytest.mark.parametrize("attention", [False, True], ids=["matmul", "matmul and attention"])
 def test_fp8_stays_within_5_percent_on_the_originals_toy_model(golden_folder, attention):
     with np.load(golden_folder / "ex4d_generation.npz") as arrays:
@@ -142,6 +161,32 @@ def test_fp8_attention_is_attention_within_fp8s_precision():
     rows, scales = fp8_attention(fused.qk_norm_rope(qkv.clone(), *options, factors), factors, 128)
     exact = attention(*fused.qk_norm_rope(qkv.clone(), *options).chunk(3, dim=1), 128)
     assert relative(rows.float() * scales, exact) < 0.04
+
+
+def test_every_use_of_fp8_has_its_words():
+    words = [arithmetic_in_words(products) for products in (*FP8_PRODUCTS, None)]
+    assert words[0] == "fp8" and len(set(words)) == 4 and words[3].startswith("bf16")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("products", FP8_PRODUCTS)
+def test_each_use_of_fp8_is_close_on_a_gpu(products):
+    """Those that this GPU has; the last one works on any."""
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    generator = torch.Generator("cuda").manual_seed(0)
+    weight, rows = (torch.randn(256, 512, generator=generator, device="cuda") for _ in range(2))
+    bias = torch.randn(256, generator=generator, device="cuda")
+    exact = torch.nn.functional.linear(rows, weight, bias)
+    if products == "stored weights":
+        made = Fp8Weights(weight, bias)(rows.bfloat16())
+    else:
+        layer = Fp8Linear(weight, bias, products)
+        try:
+            made = layer(fused.quantize_fp8(rows.bfloat16()))
+        except (RuntimeError, ValueError) as error:
+            pytest.skip(f"this GPU has no such product: {error}")
+    assert relative(made.float(), exact) < 0.06
 
 
 def test_normed_values_never_leave_the_range_of_fp8():

@@ -149,7 +149,7 @@ class Terminal(io.StringIO):
 @pytest.mark.parametrize(("typed", "code"), [("n\n", 1), ("", 1), ("yes\n", 0)])
 def test_a_fetch_without_a_name_asks_with_the_total_before_82_gigabytes(tmp_path, capsys, monkeypatch, typed, code):
     fetched = []
-    monkeypatch.setattr("ex4d.weights.fetch.fetch_part", lambda models, part: fetched.append(part.name) or [])
+    monkeypatch.setattr("ex4d.weights.fetch.fetch_part", lambda models, part, *_: fetched.append(part.name) or [])
     monkeypatch.setattr("sys.stdin", Terminal(typed))
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     assert command(tmp_path, "fetch") == code

@@ -12,6 +12,7 @@ WIDTH, HIDDEN, RANK = 12, 20, 3
 PATH = Path("some.safetensors")
 SHAPES = {
     "patch_embedding.weight": (WIDTH, 4, 1, 2, 2),
+    "patch_embedding.bias": (WIDTH,),
     "head.modulation": (1, 2, WIDTH),
     "time_projection.1.weight": (6 * WIDTH, WIDTH),
     "img_emb.proj.1.weight": (WIDTH, WIDTH),
@@ -50,6 +51,23 @@ STYLES = {
     "diffusers without prefix": ("blocks.11.attn1.to_q", "lora_A.weight", "lora_B.weight"),
     "comfy": ("diffusion_model.blocks.11.self_attn.q", "lora_A.weight", "lora_B.weight"),
     "lightx2v": ("diffusion_model.blocks.11.self_attn.q", "lora_down.weight", "lora_up.weight"),
+    "kohya with another prefix": ("lora_unet__blocks_11_self_attn_q", "lora_down.weight", "lora_up.weight"),
+    "kohya of diffusers": ("lora_transformer_blocks_11_attn1_to_q", "lora_down.weight", "lora_up.weight"),
+    "lycoris": ("lycoris_blocks_11_self_attn_q", "lora_down.weight", "lora_up.weight"),
+    "lycoris of diffusers": ("lycoris_blocks_11_attn1_to_q", "lora_down.weight", "lora_up.weight"),
+    "whole checkpoint": ("model.diffusion_model.blocks.11.self_attn.q", "lora_A.weight", "lora_B.weight"),
+    "unet": ("unet.blocks.11.attn1.to_q", "lora_A.weight", "lora_B.weight"),
+    "prefixes in another order": (
+        "transformer.base_model.model.blocks.11.self_attn.q",
+        "lora_A.default.weight",
+        "lora_B.default.weight",
+    ),
+    "three prefixes": ("base_model.model.unet.transformer.blocks.11.attn1.to_q", "lora_A.weight", "lora_B.weight"),
+    "prefix before underscores": ("unet.lora_unet_blocks_11_self_attn_q", "lora_down.weight", "lora_up.weight"),
+    "earlier diffusers": ("transformer.blocks.11.attn1.to_q", "lora.down.weight", "lora.up.weight"),
+    "parameters of peft": ("base_model.model.blocks.11.self_attn.q", "lora_A", "lora_B"),
+    "named parameters of peft": ("blocks.11.self_attn.q", "lora_A.default", "lora_B.default"),
+    "bare": ("diffusion_model.blocks.11.self_attn.q", "lora_down", "lora_up"),
     "kohya": ("lora_unet_blocks_11_self_attn_q", "lora_down.weight", "lora_up.weight"),
 }
 
@@ -133,6 +151,40 @@ def test_half_precision_weights_are_merged_in_full_precision():
     )
     assert lora.merge("blocks.0.ffn.0.weight", torch.ones(HIDDEN, WIDTH, dtype=torch.bfloat16)).dtype == torch.float32
     assert lora.merge("blocks.0.ffn.2.weight", up.bfloat16()).dtype == torch.bfloat16
+
+
+def test_a_lora_for_text_to_video_is_merged_without_its_patch_embedding(caplog):
+    down, up = random(RANK, WIDTH), random(WIDTH, RANK, seed=1)
+    tensors = {
+        "blocks.0.self_attn.q.lora_A.weight": down,
+        "blocks.0.self_attn.q.lora_B.weight": up,
+        "patch_embedding.lora_A.weight": random(RANK, 2, 1, 2, 2),
+        "patch_embedding.lora_B.weight": random(WIDTH, RANK, 1, 1, 1),
+        "patch_embedding.diff_b": random(WIDTH, seed=2),
+    }
+    path = Path("text to video.safetensors")
+    lora = read_lora(tensors, SHAPES, path)
+    read_lora(tensors, SHAPES, path)
+    zeros = torch.zeros(SHAPES["patch_embedding.weight"])
+    assert not lora.merge("patch_embedding.weight", zeros).any()
+    torch.testing.assert_close(lora.merge("blocks.0.self_attn.q.weight", torch.zeros(WIDTH, WIDTH)), up @ down)
+    torch.testing.assert_close(lora.merge("patch_embedding.bias", torch.zeros(WIDTH)), random(WIDTH, seed=2))
+    (record,) = caplog.records
+    assert "changes patch_embedding for 2 input channels (text to video), and this model has 4" in record.message
+
+
+def test_a_lora_of_wan22_is_named(caplog):
+    name = "blocks.0.self_attn.q.diff_b"
+    for path in (
+        "Wan2.2-Lightning_I2V-A14B-4steps-lora_HIGH_fp16.safetensors",
+        "Lightning/low_noise_model.safetensors",
+    ):
+        caplog.clear()
+        read_lora({name: random(WIDTH)}, SHAPES, Path(path))
+        assert "a LoRA of Wan2.2, such as its Lightning" in caplog.records[0].message
+    caplog.clear()
+    read_lora({name: random(WIDTH)}, SHAPES, Path("Wan21_I2V_14B_lightx2v.safetensors"))
+    assert not caplog.records
 
 
 # A file that is not what it should be.

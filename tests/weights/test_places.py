@@ -48,7 +48,7 @@ def test_diffsynths_converted_safetensors_are_taken(wan_models):
         save_file(converted, (wan_models / CONVERTED / name).with_suffix(".safetensors"))
         path.unlink()
     files = find_wan_files(wan_models)
-    assert files.vae.suffix == files.text_encoder.suffix == files.image_encoder.suffix == ".safetensors"
+    assert files.vae.suffix == files.text_encoder[0].suffix == files.image_encoder.suffix == ".safetensors"
     load_vae(files.vae), load_text_encoder(files.text_encoder), load_image_encoder(files.image_encoder)
 
 

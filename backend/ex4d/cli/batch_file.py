@@ -198,7 +198,7 @@ class _Row:
                 self.mistakes.append(str(error))
                 continue
             words += given
-            if action.type is Path and action.dest not in ("out", "models"):
+            if action.type is Path and action.dest not in ("out", "models", "model_path"):
                 inputs.append(self._path(value))
                 if not _exists(inputs[-1]):
                     self.mistakes.append(f"{option}: {inputs[-1]} does not exist")

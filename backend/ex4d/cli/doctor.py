@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ex4d.cli.options import add_backend_arguments, backend_client, machine_settings
+from ex4d.cli.options import add_backend_arguments, add_models_arguments, backend_client, machine_settings
 from ex4d.cli.report import Report
 from ex4d.config import config_file
 from ex4d.leftovers import compiled_kernels, kernel_cache_folders, size_of
@@ -30,7 +30,7 @@ SUMMARY = "report what this machine can do, and what is missing"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `ex4d doctor`."""
     add_backend_arguments(parser)
-    parser.add_argument("--models", type=Path, metavar="FOLDER", help="weights; default: $EX4D_MODELS, else user data")
+    add_models_arguments(parser)
 
 
 def run(options: argparse.Namespace, report: Report) -> int:
@@ -62,6 +62,7 @@ def _findings(options: argparse.Namespace) -> Iterator[Finding]:
     import torch
 
     from ex4d.generation import PreviewEngine
+    from ex4d.generation.wan.kernels.matmul import arithmetic_in_words, fp8_products
     from ex4d.pipeline.estimate import scene_bytes
     from ex4d.service import ServiceSettings
     from ex4d_core import __version__
@@ -75,7 +76,8 @@ def _findings(options: argparse.Namespace) -> Iterator[Finding]:
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             device = torch.cuda.get_device_properties(index)
-            yield f"cuda:{index}", f"{device.name}, {device.total_memory / 2**30:.0f} GB", ""
+            fp8 = arithmetic_in_words(fp8_products(torch.device("cuda", index)))
+            yield f"cuda:{index}", f"{device.name}, {device.total_memory / 2**30:.0f} GB; precision fp8: {fp8}", ""
     else:
         yield "GPU", "none that PyTorch can use: everything runs on the CPU", ""
     yield "torch", torch.__version__, ""
@@ -122,7 +124,9 @@ def _wan(device: str, machine: MachineSettings) -> Iterator[Finding]:
             reason = str(error)
     yield "engine wan", f"unavailable: {reason}" if reason else WAN_LICENCE, ""
     folder = machine.models
-    complete = {part.name: files_here(folder, part)[1] for part in PARTS if part.kind in ("wan", "lora")}
+    complete = {
+        part.name: files_here(folder, part, machine.model_path)[1] for part in PARTS if part.kind in ("wan", "lora")
+    }
     here, missing = (", ".join(name for name, whole in complete.items() if whole is state) for state in (True, False))
     loras = ", ".join(path.stem for path in list_loras(folder)) or "none"
     yield "weights of wan", f"in {folder}: {here or 'none'}; missing: {missing or 'none'}; LoRAs: {loras}", ""

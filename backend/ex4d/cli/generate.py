@@ -127,7 +127,7 @@ def _inputs(options: argparse.Namespace) -> list[Path]:
 
 def _refuse_useless_options(options: argparse.Namespace, engine: str) -> None:
     if options.backend:
-        names = ("device", "models", "vram_limit")
+        names = ("device", "models", "model_path", "vram_limit")
         refuse_without_effect(options, names, "with --backend: give it to 'ex4d serve' on that machine")
         if options.detach:
             refuse_without_effect(options, ["out"], "with --detach: give it to 'ex4d jobs --fetch JOB'")

@@ -4,18 +4,19 @@
   ex4d models fetch [PART ...]  download what wan needs, or the named parts; resumes interrupted downloads
   ex4d models check [PART ...]  compare files with the published ones (reads every byte; --quick reads headers only)
 
-Weights are in the folder of --models.
+Weights are in the folder of --models. Those of the engine wan are also found by content: there, in --model-path, in
+ComfyUI's folders and in Hugging Face's cache.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from ex4d.cli.options import confirmed, machine_settings
+from ex4d.cli.options import add_models_arguments, confirmed, machine_settings
 from ex4d.cli.report import Report
 from ex4d.weights.catalogue import PARTS, Part
 from ex4d_core.errors import RequestError
@@ -23,6 +24,7 @@ from ex4d_core.sizes import size_text
 
 if TYPE_CHECKING:
     from ex4d.weights.inventory import CheckLayout
+    from ex4d.weights.search import FoundModel
 
 SUMMARY = "list, download and check the weights of the engine wan and of the depth estimators"
 
@@ -32,14 +34,15 @@ def list_parts(options: argparse.Namespace, report: Report) -> int:
     from rich.table import Table
 
     from ex4d.weights.inventory import files_here
-    from ex4d.weights.places import list_loras
+    from ex4d.weights.places import found_models, list_loras
 
-    models, parts = machine_settings(options).models, _chosen(options.parts)
+    machine, parts = machine_settings(options), _chosen(options.parts)
+    models = machine.models
     engine = Table("part", "what", "here", "GB", "licence", box=None)
     depth = Table("depth estimator", "here", "GB", "where", "licence", box=None)
     rows = []
     for part in parts:
-        here, complete = files_here(models, part)
+        here, complete = files_here(models, part, machine.model_path)
         state = "yes" if complete else (f"{len(here)} of {len(part.files)} files" if here else "no")
         rows.append({**_described(part), "complete": complete, "files": here})
         if part.kind == "depth":
@@ -51,6 +54,12 @@ def list_parts(options: argparse.Namespace, report: Report) -> int:
     report.add("folder", models)
     loras = [path.stem for path in list_loras(models)]
     report.add("loras", loras, ", ".join(loras) or "none for --loras")
+    used = {path for row in rows for path in row["files"]}
+    found = found_models(models, machine.model_path)
+    report.add("found", [_found(one, used) for one in found], "")
+    for one in found:
+        for sentence in _sentences(one, used):
+            report.say(sentence)
     return 0
 
 
@@ -58,7 +67,8 @@ def check_parts(options: argparse.Namespace, report: Report) -> int:
     """Compare files with the published ones: every byte, or with --quick keys and shapes only."""
     from ex4d.weights.inventory import check_part
 
-    models, parts = machine_settings(options).models, _chosen(options.parts)
+    machine, parts = machine_settings(options), _chosen(options.parts)
+    models = machine.models
     width = max(len(part.name) for part in parts) + 1
     rows = []
     with report.stages() as progress:
@@ -67,6 +77,7 @@ def check_parts(options: argparse.Namespace, report: Report) -> int:
                 models,
                 part,
                 quick=options.quick,
+                further=machine.model_path,
                 progress=lambda done, total, name=part.name: progress(name, done, total),
                 check_layout=_layout_check(part),
             )
@@ -86,12 +97,13 @@ def fetch_parts(options: argparse.Namespace, report: Report) -> int:
     from ex4d.weights.fetch import fetch_part, require_downloader
     from ex4d.weights.inventory import files_here
 
-    models = machine_settings(options).models
+    machine = machine_settings(options)
+    models = machine.models
     parts = _chosen(options.parts) if options.parts else [part for part in PARTS if part.needed]
     for part in parts:
         report.say(f"{part.name}: {part.title}, {size_text(part.bytes)}; {part.licence}")
         # Before the first byte: a download of gigabytes must not end at a package that is missing.
-        if not files_here(models, part)[1]:
+        if not files_here(models, part, machine.model_path)[1]:
             require_downloader(part)
         _note_missing_packages(part, report)
     total = size_text(sum(part.bytes for part in parts))
@@ -103,11 +115,40 @@ def fetch_parts(options: argparse.Namespace, report: Report) -> int:
         )
     files = []
     for part in parts:
-        for path in fetch_part(models, part):
+        here, _ = files_here(models, part, machine.model_path)
+        for path in dict.fromkeys([*fetch_part(models, part, machine.model_path), *here]):
             report.say(f"  {path}")
             files.append(path)
     report.add("files", files, "")
     return 0
+
+
+def _found(one: FoundModel, used: set[Path]) -> dict[str, object]:
+    """A network that was found by content, for --json."""
+    return {
+        "files": one.paths,
+        "name": one.model.name,
+        "packing": one.model.packing,
+        "names_of": one.model.style,
+        "used": bool(used & set(one.paths)),
+        "refused": one.model.refused,
+        "missing_shards": one.missing,
+    }
+
+
+def _sentences(one: FoundModel, used: set[Path]) -> Iterator[str]:
+    """What there is to say about a network that was found: nothing if it is the published file."""
+    from ex4d.weights.checkpoints import name_of
+
+    where, first = name_of(one.paths), one.paths[0]
+    if one.model.refused:
+        yield f"not used: {where} is {one.model.name}: {one.model.refused}"
+    elif one.missing:
+        yield f"not used: {where}, {one.text()}, lacks the shards {', '.join(one.missing)}"
+    elif one.model.part == "ex4d" and first not in used:
+        yield f"a further adapter: {where}; choose it with --adapter {first.stem}"
+    elif used & set(one.paths) and one.model.packing not in ("bf16", "fp16", "float32"):
+        yield f"used: {where}, {one.text()}"
 
 
 def _note_missing_packages(part: Part, report: Report) -> None:
@@ -153,7 +194,7 @@ def _layout_check(part: Part) -> CheckLayout | None:
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     names = ", ".join(part.name for part in PARTS)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"default: all; {names}")
-    parser.add_argument("--models", type=Path, metavar="FOLDER", help="weights; default: $EX4D_MODELS, else user data")
+    add_models_arguments(parser)
 
 
 def _add_fetch_arguments(parser: argparse.ArgumentParser) -> None:

@@ -118,9 +118,7 @@ def backend_client(options: argparse.Namespace) -> Client:
 def add_wan_arguments(parser: argparse.ArgumentParser) -> None:
     """How the engine wan repaints; flags that are not given take --wan-preset's values."""
     wan = parser.add_argument_group("engine wan (defaults: see --wan-preset)")
-    wan.add_argument(
-        "--wan-preset", choices=tuple(WAN_PRESETS), help="base of the other settings; default: ex4d-reference"
-    )
+    wan.add_argument("--wan-preset", choices=tuple(WAN_PRESETS), help="base of the other settings; default: standard")
     add_flags(wan, WanSettings, unset=True)
     add_machine_arguments(parser)
 
@@ -128,13 +126,22 @@ def add_wan_arguments(parser: argparse.ArgumentParser) -> None:
 def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
     """The resources of this machine for the engine wan."""
     machine = parser.add_argument_group("resources for the engine wan")
-    machine.add_argument(
-        "--models",
-        type=Path,
-        metavar="FOLDER",
-        help="weights; default: $EX4D_MODELS, else user data",
-    )
+    add_models_arguments(machine)
     machine.add_argument("--vram-limit", type=gigabytes, metavar="GB", help="limit of GPU memory")
+
+
+def add_models_arguments(
+    parser: argparse._ActionsContainer, help: str = "weights; default: $EX4D_MODELS, else user data"
+) -> None:
+    """Where weights are."""
+    parser.add_argument("--models", type=Path, metavar="FOLDER", help=help)
+    parser.add_argument(
+        "--model-path",
+        type=Path,
+        action="append",
+        metavar="FOLDER",
+        help="also look here for weights of the engine wan, by what files hold; repeatable",
+    )
 
 
 def add_accept_licence_argument(parser: argparse._ActionsContainer) -> None:
@@ -170,7 +177,13 @@ def refuse_useless_engine_options(options: argparse.Namespace, engine: str) -> N
     if engine == "preview":
         # A preview keeps prompt and seed for the final that --again makes of it.
         kept = {"prompt", "negative_prompt", "seed"}
-        names = (*(name for name in names_of(WanSettings) if name not in kept), "wan_preset", "models", "vram_limit")
+        names = (
+            *(name for name in names_of(WanSettings) if name not in kept),
+            "wan_preset",
+            "models",
+            "model_path",
+            "vram_limit",
+        )
         refuse_without_effect(options, names, "with the engine preview; add --engine wan")
         if options.holes != "mark":
             refuse_without_effect(options, ["hole_color"], "without --holes mark")
@@ -195,7 +208,10 @@ def machine_settings(options: argparse.Namespace) -> MachineSettings:
     """The machine's settings from the options that a verb has, and from the environment for the others."""
     values = vars(options)
     return MachineSettings.from_environment(
-        values.get("models"), values.get("vram_limit"), tuple(values.get("accept_licence", ()))
+        values.get("models"),
+        values.get("vram_limit"),
+        tuple(values.get("accept_licence", ())),
+        values.get("model_path") or (),
     )
 
 
@@ -213,7 +229,7 @@ def wan_settings(options: argparse.Namespace, before: WanSettings | None = None)
         return replace(before, **changes)
     if before is not None:
         changes = {name: getattr(before, name) for name in ("prompt", "negative_prompt", "seed")} | changes
-    return wan_preset(options.wan_preset or "ex4d-reference", **changes)
+    return wan_preset(options.wan_preset or "standard", **changes)
 
 
 def camera_from(options: argparse.Namespace, scene: PlacedFootage) -> CameraPath:

@@ -4,8 +4,8 @@
   ex4d original generate --color_video out/color_180.mp4 --mask_video out/mask_180.mp4 --output_video out/output.mp4
 
 `ex4d reconstruct` with --input_video, and `ex4d generate` with --color_video, --mask_video or --output_video, run the
-same. The published weights are needed as there: no preview is made in their place. The page "Coming from EX-4D" says
-what differs by choice.
+same. The published weights are needed as there: a preview is made in their place with --engine preview alone. The page
+"Coming from EX-4D" says what differs by choice.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ import inspect
 import os
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 from ex4d.cli.flags import add_flags, settings_from
 from ex4d.cli.options import (
     add_accept_licence_argument,
+    add_models_arguments,
     add_overwrite_argument,
     device,
     gigabytes,
@@ -26,11 +28,16 @@ from ex4d.cli.options import (
     positive_number,
     whole_number,
 )
+from ex4d.cli.parsing import refuse_without_effect
 from ex4d.cli.report import Report
 from ex4d.machine import MODELS_VARIABLE, MachineSettings
 from ex4d.weights.catalogue import DEPTHCRAFTER
 from ex4d_core.render_settings import OCCLUSION_RULES, RenderSettings
+from ex4d_core.shot import ENGINES
 from ex4d_core.sources import DepthSettings, depth_layout
+
+if TYPE_CHECKING:
+    from ex4d.generation import Engine
 
 SUMMARY = "run recon.py and generate.py of the original EX-4D, with their options"
 
@@ -46,7 +53,7 @@ _WEIGHTS = {
     "text_encoder_path": ("text_encoder", "the text encoder; its tokenizer is google/umt5-xxl in the same folder"),
     "vae_path": ("vae", "the video VAE"),
     "clip_path": ("image_encoder", "the image encoder (CLIP)"),
-    "dit_dir": ("dit", "folder with the shards of the diffusion transformer"),
+    "dit_dir": ("dit", "folder with the shards of the diffusion transformer, or its file"),
 }
 
 _MODELS_HELP = "weights; default: $EX4D_MODELS, else the original's ./models where it is, else user data"
@@ -108,31 +115,52 @@ def generate(options: argparse.Namespace, report: Report) -> int:
 
     Takes --num_frames frames, spread evenly over each movie, at --width x --height, and writes a movie of 15 frames per
     second with the engine wan in bf16. Weights are found in the folder of --models; each of the original's options for
-    a file of weights replaces that file.
+    a file of weights replaces that file. --engine preview fills what is unseen without weights.
     """
-    from ex4d.generation.wan.wan_engine import create_wan_engine
     from ex4d.media import probe
-    from ex4d.pipeline.original import original_wan_settings, repaint_original
-    from ex4d.weights.errors import WeightsMissingError
-    from ex4d.weights.places import find_wan_files
+    from ex4d.pipeline.original import repaint_original
 
-    settings = original_wan_settings(options.num_frames, options.seed, options.num_inference_steps)
     for movie in (options.color_video, options.mask_video):
         probe(movie)  # what is wrong with them is said before gigabytes are loaded
-    machine, chosen = _machine(options), _chosen_weights(options)
-    try:
-        find_wan_files(machine.models, chosen)  # before the device: this is what a newcomer lacks first
-    except WeightsMissingError as error:
-        raise WeightsMissingError(
-            f"this needs the published weights, and makes no preview in their place: {error}"
-        ) from error
-    engine = create_wan_engine(settings, options.device, machine, licence=options.licence, chosen=chosen)
+    engine = _preview_engine(options) if options.engine == "preview" else _wan_engine(options)
     movies = (options.color_video, options.mask_video, options.output_video)
     size = {"frames": options.num_frames, "width": options.width, "height": options.height}
     with report.stages() as progress:
         repaint_original(*movies, engine, **size, progress=progress, note=report.note, overwrite=options.overwrite)
     report.add("take", options.output_video)
+    report.add("engine", engine.name)
     return 0
+
+
+def _wan_engine(options: argparse.Namespace) -> Engine:
+    """The engine of the original, with the weights that the options name.
+
+    Raises:
+        WeightsMissingError: some are missing; says how to get them, and how to ask for a preview.
+    """
+    from ex4d.generation.wan.wan_engine import create_wan_engine
+    from ex4d.pipeline.original import original_wan_settings
+    from ex4d.weights.errors import WeightsMissingError
+    from ex4d.weights.places import find_wan_files
+
+    settings = original_wan_settings(options.num_frames, options.seed, options.num_inference_steps, options.cfg)
+    machine, chosen = _machine(options), _chosen_weights(options)
+    try:
+        # Before the device: this is what a newcomer lacks first.
+        find_wan_files(machine.models, chosen, machine.model_path)
+    except WeightsMissingError as error:
+        raise WeightsMissingError(
+            f"this needs the published weights; without them --engine preview makes a preview: {error}"
+        ) from error
+    return create_wan_engine(settings, options.device, machine, licence=options.licence, chosen=chosen)
+
+
+def _preview_engine(options: argparse.Namespace) -> Engine:
+    from ex4d.generation import PreviewEngine
+
+    names = (*_WEIGHTS, "seed", "num_inference_steps", "cfg", "models", "model_path", "vram_limit")
+    refuse_without_effect(options, names, "with --engine preview")
+    return PreviewEngine()
 
 
 def _add_render_arguments(parser: argparse.ArgumentParser) -> None:
@@ -179,15 +207,19 @@ def _add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--num_inference_steps", type=positive_number, default=25, metavar="N", help="number of denoising steps"
     )
+    parser.add_argument(
+        *("--cfg", "--cfg_scale"), type=float, default=5.0, metavar="SCALE", help="classifier-free guidance scale"
+    )
     weights = parser.add_argument_group("files of weights (default: found in the folder of --models)")
     for name, (_, what) in _WEIGHTS.items():
         weights.add_argument(f"--{name}", type=Path, metavar="PATH", help=what)
     ours = parser.add_argument_group("in addition")
+    ours.add_argument("--engine", choices=ENGINES, default="wan", help="preview: no weights, unseen regions are filled")
     add_overwrite_argument(ours, "a movie of an earlier run")
     skip = ("rasterizer", "convention", "occlusion_rule", "occlusion", "samples", "clean")
     add_flags(ours, RenderSettings, skip=skip)
     add_accept_licence_argument(ours)
-    ours.add_argument("--models", type=Path, metavar="FOLDER", help=_MODELS_HELP)
+    add_models_arguments(ours, _MODELS_HELP)
     ours.add_argument("--vram-limit", type=gigabytes, metavar="GB", help="limit of GPU memory")
 
 
@@ -213,7 +245,7 @@ def _chosen_weights(options: argparse.Namespace) -> dict[str, Path]:
         path = getattr(options, option)
         if path is None:
             continue
-        if not (path.is_dir() if option == "dit_dir" else path.is_file()):
+        if not (path.exists() if option in ("dit_dir", "text_encoder_path") else path.is_file()):
             raise WeightsMissingError(
                 f"--{option} {path} is not there: expected {what}. Without --{option} it is looked for in the folder "
                 "of --models; `ex4d models list` says what is there"

@@ -15,7 +15,7 @@ from ex4d.config import MACHINE_TABLE, ConfigError, config_file, read_config
 from ex4d_core.errors import RequestError
 
 # Values of [machine], which environment variables go before. In a verb's table they would hide the variables.
-_OF_THE_MACHINE = {"models": "models", "vram-limit": "vram_limit_gb"}
+_OF_THE_MACHINE = {"models": "models", "model-path": "model_path", "vram-limit": "vram_limit_gb"}
 
 
 def parse(

@@ -71,7 +71,7 @@ class Engine(Protocol):
 
     @property
     def precision(self) -> str:
-        """Of its arithmetic on this machine, one of `ex4d_core.shot.PRECISIONS`."""
+        """Of its arithmetic as it is on this machine, for people: one of `ex4d_core.shot.PRECISIONS`, or more words."""
         ...
 
     def generate(

@@ -34,7 +34,7 @@ from ex4d_core.licences import Licence
 from ex4d_core.render_settings import OcclusionRule, RenderSettings
 from ex4d_core.sources import DepthSettings
 from ex4d_core.trajectories import reference_path, subject_distance
-from ex4d_core.wan_settings import WanSettings
+from ex4d_core.wan_settings import WanSettings, wan_preset
 
 # The published scripts' constants: pixels, frames per second.
 FOCAL_PX = 500.0
@@ -252,8 +252,12 @@ def repaint_original(
             progress(engine.name, done, frames)
 
 
-def original_wan_settings(frames: int, seed: int, steps: int) -> WanSettings:
+def original_wan_settings(frames: int, seed: int, steps: int, guidance: float = 5.0) -> WanSettings:
     """The engine's settings for what generate.py does: bf16, at any size, all frames at once.
+
+    Args:
+        frames: how many are generated.
+        seed, steps, guidance: as in `WanSettings`.
 
     Raises:
         RequestError: a value out of range.
@@ -261,7 +265,8 @@ def original_wan_settings(frames: int, seed: int, steps: int) -> WanSettings:
     # The VAE takes 4n + 1 frames, and the engine's windows have an upper bound; longer shots continue in another one.
     window = min(_LONGEST_WINDOW, max(5, -(-(frames - 1) // 4) * 4 + 1))
     overlap = min(_OVERLAP, window - 4)
-    return WanSettings(seed=seed, steps=steps, max_pixels=0, window=window, overlap=overlap, precision="bf16")
+    own = {"max_pixels": 0, "window": window, "overlap": overlap}
+    return wan_preset("ex4d-reference", seed=seed, steps=steps, guidance=guidance, **own)
 
 
 def original_size(width: int, height: int) -> tuple[int, int]:

@@ -46,6 +46,8 @@ class WeightFetches:
         self._allowed = allowed
         self._running: dict[str, tuple[subprocess.Popen[bytes], IO[bytes]]] = {}
         self._reasons: dict[str, str] = {}
+        # Parts of which nothing had to be downloaded: the process found them in another program's folders.
+        self._elsewhere: set[str] = set()
 
     def describe(self) -> WeightsReply:
         """Every part of the catalogue, and how far its download is."""
@@ -89,7 +91,8 @@ class WeightFetches:
     def _start(self, name: str) -> None:
         self._logs.mkdir(parents=True, exist_ok=True)
         output = open(self._log_of(name), "wb")  # noqa: SIM115 - open as long as the process
-        command = module_command("ex4d", "models", "fetch", name, "--models", str(self._machine.models))
+        further = [word for folder in self._machine.model_path for word in ("--model-path", str(folder))]
+        command = module_command("ex4d", "models", "fetch", name, "--models", str(self._machine.models), *further)
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
         self._running[name] = (process, output)
         log.info("fetching the weights of %s as process %d", name, process.pid)
@@ -112,12 +115,14 @@ class WeightFetches:
             log.error("the weights of %s were not fetched: %s", name, last)
         else:
             log.info("the weights of %s are here", name)
+            if missing_files(self._machine.models, self._part(name)):
+                self._elsewhere.add(name)
 
     def _described(self, part: Part) -> WeightsPart:
         models = self._machine.models
         if part.name in self._running:
             state = "fetching"
-        elif not missing_files(models, part):
+        elif part.name in self._elsewhere or not missing_files(models, part):
             state = "here"
         else:
             state = "failed" if part.name in self._reasons else "missing"

@@ -1,4 +1,4 @@
-"""Reads weights from .safetensors and .pth files, and loads them strictly: every key and every shape, or an error.
+"""Reads weights from .safetensors, .gguf and .pth files, and loads them strictly: every key and shape, or an error.
 
 Tensors are mapped from the file, not read, until they are used: a transformer of 65 GB passes through a machine with
 less memory than that.
@@ -18,6 +18,13 @@ import torch
 from torch import nn
 
 from ex4d.weights.errors import CheckpointError
+from ex4d.weights.gguf_files import ENDING as GGUF
+from ex4d.weights.gguf_files import read_gguf
+from ex4d.weights.packed import StoredTensor, with_scales
+
+# Endings of files of weights, of the formats that are read here.
+SAFETENSORS = (".safetensors", ".sft")
+PICKLED = (".pth", ".pt", ".ckpt", ".bin")
 
 # What torch raises over damaged bytes, by where they are damaged.
 _UNREADABLE = (RuntimeError, OSError, EOFError, ValueError, LookupError, pickle.UnpicklingError, struct.error)
@@ -28,8 +35,8 @@ _Network = TypeVar("_Network", bound=nn.Module)
 # How many keys an error lists before it only counts them.
 _LISTED = 5
 
-# Names under which some programs keep the tensors of a .pth file one level down.
-_WRAPPERS = ("state_dict", "module", "model_state")
+# Names under which some programs (Lightning, DeepSpeed) keep the tensors of a .pth file one level down.
+_WRAPPERS = ("state_dict", "module", "model_state", "model_state_dict", "model")
 
 
 def read_checkpoint(paths: Path | Sequence[Path]) -> dict[str, torch.Tensor]:
@@ -40,12 +47,27 @@ def read_checkpoint(paths: Path | Sequence[Path]) -> dict[str, torch.Tensor]:
     """
     tensors: dict[str, torch.Tensor] = {}
     for path in [paths] if isinstance(paths, Path) else paths:
-        part = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickled(path)
-        twice = tensors.keys() & part.keys()
-        if twice:
-            raise CheckpointError(f"{path} holds keys that an earlier shard holds too: {_some(twice)}")
-        tensors.update(part)
+        _add_shard(tensors, _read_safetensors(path) if path.suffix in SAFETENSORS else _read_pickled(path), path)
     return tensors
+
+
+def read_stored(paths: Path | Sequence[Path]) -> dict[str, StoredTensor]:
+    """As `read_checkpoint`, but also GGUF files, and 8-bit weights joined with their scales.
+
+    Raises:
+        CheckpointError: as in `read_checkpoint`, `read_gguf` and `with_scales`.
+    """
+    tensors: dict[str, StoredTensor] = {}
+    for path in [paths] if isinstance(paths, Path) else paths:
+        _add_shard(tensors, read_gguf(path) if path.suffix == GGUF else with_scales(read_checkpoint(path), path), path)
+    return tensors
+
+
+def _add_shard(tensors: dict[str, Any], shard: Mapping[str, Any], path: Path) -> None:
+    twice = tensors.keys() & shard.keys()
+    if twice:
+        raise CheckpointError(f"{path} holds keys that an earlier shard holds too: {some_keys(twice)}")
+    tensors.update(shard)
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
@@ -75,8 +97,11 @@ def read_configured(path: Path, config: str, tensors: str) -> tuple[Mapping[str,
 
 def _read_pickled(path: Path) -> dict[str, torch.Tensor]:
     values = _unpickled(path)
-    if isinstance(values, Mapping) and len(values) == 1 and (name := next(iter(values))) in _WRAPPERS:
-        values = values[name]
+    if isinstance(values, Mapping):
+        inner = [values[name] for name in _WRAPPERS if isinstance(values.get(name), Mapping)]
+        # What stands beside a wrapper are counters and an optimiser's state.
+        if inner and not any(isinstance(value, torch.Tensor) for value in values.values()):
+            values = inner[0]
     return _tensors_of(path, values)
 
 
@@ -86,6 +111,13 @@ def _unpickled(path: Path) -> object:
         # Files of the oldest format cannot be mapped.
         mapped = zipfile.is_zipfile(path)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except pickle.UnpicklingError as error:
+        if "weights only" not in str(error).lower():
+            raise _damaged(path, error) from error
+        raise CheckpointError(
+            f"{path} holds Python objects beside tensors, which are not loaded, since they could run code. Save its "
+            "tensors alone, as .safetensors"
+        ) from error
     except _UNREADABLE as error:
         raise _damaged(path, error) from error
 
@@ -114,7 +146,7 @@ def first_line(error: Exception) -> str:
 
 def load_strictly(
     model: _Network,
-    tensors: Mapping[str, torch.Tensor],
+    tensors: Mapping[str, StoredTensor],
     source: Path | Sequence[Path],
     *,
     device: torch.device | str,
@@ -145,7 +177,7 @@ def load_strictly(
 
 def fill(
     model: _Network,
-    tensors: Mapping[str, torch.Tensor],
+    tensors: Mapping[str, StoredTensor],
     *,
     device: torch.device | str,
     dtype: torch.dtype,
@@ -160,18 +192,19 @@ def fill(
     for key, tensor in tensors.items():
         moved = change(key, tensor.to(device))
         # A copy in any case: a tensor that stays mapped would change with its file.
-        state[key] = moved.to(dtype, copy=moved.data_ptr() == tensor.data_ptr())
+        mapped = not isinstance(tensor, torch.Tensor) or moved.data_ptr() == tensor.data_ptr()
+        state[key] = moved.to(dtype, copy=mapped)
     model.load_state_dict(state, assign=True)
     return model.eval().requires_grad_(False)
 
 
-def shapes_of(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+def shapes_of(tensors: Mapping[str, StoredTensor]) -> dict[str, tuple[int, ...]]:
     """Keys and shapes."""
     return {key: tuple(value.shape) for key, value in tensors.items()}
 
 
 def require_layout(
-    tensors: Mapping[str, torch.Tensor], expected: Mapping[str, Sequence[int]], source: Path | Sequence[Path], what: str
+    tensors: Mapping[str, StoredTensor], expected: Mapping[str, Sequence[int]], source: Path | Sequence[Path], what: str
 ) -> None:
     """Compare keys and shapes with what they should be, and check that all tensors hold real numbers.
 
@@ -197,7 +230,7 @@ def require_layout(
 
 def refuse_differences(source: Path | Sequence[Path], what: str, keys: Mapping[str, Collection[str]]) -> None:
     """Raises CheckpointError where there are keys of any problem; see `require_layout`."""
-    problems = [f"{len(found)} {problem} ({_some(found)})" for problem, found in keys.items() if found]
+    problems = [f"{len(found)} {problem} ({some_keys(found)})" for problem, found in keys.items() if found]
     if problems:
         raise CheckpointError(
             f"{name_of(source)} is not the {what} it should be: {'; '.join(problems)}. "
@@ -212,6 +245,7 @@ def name_of(source: Path | Sequence[Path]) -> str:
     return str(source[0]) if len(source) == 1 else f"{source[0]} and {len(source) - 1} more shards"
 
 
-def _some(keys: Collection[str]) -> str:
+def some_keys(keys: Collection[str]) -> str:
+    """The first few of some keys, for a message."""
     listed = sorted(keys)[:_LISTED]
     return ", ".join(listed) + (", ..." if len(keys) > _LISTED else "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ex4d.installation import install_command
@@ -12,24 +12,32 @@ from ex4d.machine import MODELS_VARIABLE
 from ex4d.weights.catalogue import Part, PublishedFile
 from ex4d.weights.errors import CheckpointError, WeightsMissingError
 from ex4d.weights.inventory import HASHES_FILE, read_hashes
-from ex4d.weights.places import missing_files, path_of
+from ex4d.weights.places import path_of, unfound_files
 from ex4d_core.durable_files import put_in_place
 
 
-def fetch_part(models: Path, part: Part) -> Iterator[Path]:
-    """Download what is missing of a part.
+def fetch_part(models: Path, part: Part, further: Sequence[Path] = ()) -> Iterator[Path]:
+    """Download what is missing of a part, in whatever layout it may be here.
+
+    Args:
+        models: folder of weights.
+        part: of the catalogue.
+        further: as in `find_part`.
 
     Yields:
-        Every file of the part, once it is here.
+        Every published file of the part, once it is here; none that a file of another layout replaces.
 
     Raises:
         WeightsMissingError: packages are missing, the hub cannot be reached, or the disk is too small.
         CheckpointError: the hub has another file than the one this version was written for.
     """
     require_downloader(part)
-    _require_room(models, part)
+    needed = unfound_files(models, part, further)
+    _require_room(models, part, needed)
     for file in part.files:
         path = path_of(models, file)
+        if not path.is_file() and file not in needed:
+            continue
         if not path.is_file():
             try:
                 _download(file, path)
@@ -118,11 +126,11 @@ def _network_errors() -> tuple[type[Exception], ...]:
     return (HfHubHTTPError, *HfHubHTTPError.__bases__, LocalEntryNotFoundError, OSError)
 
 
-def _require_room(models: Path, part: Part) -> None:
+def _require_room(models: Path, part: Part, needed: tuple[PublishedFile, ...]) -> None:
     models.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(models).free
     # Where a part is here already, the rest of it may be, too, as an interrupted download.
-    if missing_files(models, part) == part.files and free < part.bytes:
+    if needed == part.files and free < part.bytes:
         raise WeightsMissingError(
             f"{part.name} needs {part.bytes / 1e9:.1f} GB, and {models} has {free / 1e9:.1f} GB free; set "
             f"{MODELS_VARIABLE} to a folder on a larger disk"

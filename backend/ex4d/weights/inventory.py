@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ex4d.weights.catalogue import Part
 from ex4d.weights.errors import CheckpointError
-from ex4d.weights.places import fetch_command, find_part, missing_files, path_of
+from ex4d.weights.places import fetch_command, find_part, path_of, unfound_files
 
 # Hashes that the hub named when files were fetched, by path below the folder of models.
 HASHES_FILE = "hashes.json"
@@ -31,14 +31,20 @@ class Finding:
 CheckLayout = Callable[[Part, tuple[Path, ...], Path], Finding]
 
 
-def files_here(models: Path, part: Part) -> tuple[tuple[Path, ...], bool]:
-    """The part's files that are in the folder of models, and whether that is all of them."""
+def files_here(models: Path, part: Part, further: Sequence[Path] = ()) -> tuple[tuple[Path, ...], bool]:
+    """The part's files that are here, in whatever layout, and whether that is all of them.
+
+    Args:
+        models: folder of weights.
+        part: of the catalogue.
+        further: as in `find_part`.
+    """
     try:
-        found = find_part(models, part)
+        found = find_part(models, part, further)
     except CheckpointError:
         found = ()
     if found:
-        return found, True
+        return found, not unfound_files(models, part, further)
     return tuple(path for file in part.files if (path := path_of(models, file)).is_file()), False
 
 
@@ -47,6 +53,7 @@ def check_part(
     part: Part,
     *,
     quick: bool = False,
+    further: Sequence[Path] = (),
     progress: Callable[[int, int], None] | None = None,
     check_layout: CheckLayout | None = None,
 ) -> Iterator[Finding]:
@@ -54,15 +61,16 @@ def check_part(
 
     Args:
         quick: leave out the bytes.
+        further: as in `find_part`.
         progress: called with how many bytes of how many were read.
         check_layout: of the room that has the part's network; without one it is only checked that tensors can be read.
     """
-    here, complete = files_here(models, part)
+    here, complete = files_here(models, part, further)
     if not here:
         yield Finding(False, f"is not in {models}: {fetch_command(models, part.name)}", missing=True)
         return
     if not complete:
-        missing = ", ".join(file.path for file in missing_files(models, part))
+        missing = ", ".join(file.path for file in unfound_files(models, part, further))
         yield Finding(False, f"lacks {missing}: {fetch_command(models, part.name)}")
     if not quick:
         yield from _check_bytes(models, part, here, progress)
@@ -90,7 +98,7 @@ def _check_bytes(
     done = 0
     for path in here:
         file = published.get(path)
-        expected = (file.sha256 if file else "") or fetched.get(path.relative_to(models).as_posix(), "")
+        expected = (file.sha256 if file else "") or fetched.get(_key(models, path), "")
         digest = hashlib.sha256()
         with open(path, "rb") as stream:
             while chunk := stream.read(_CHUNK):
@@ -109,6 +117,11 @@ def _check_bytes(
                 False,
                 f"{path} is damaged or not as published{size}: delete it, then {fetch_command(models, part.name)}",
             )
+
+
+def _key(models: Path, path: Path) -> str:
+    """A file's key in `HASHES_FILE`."""
+    return path.relative_to(models).as_posix() if path.is_relative_to(models) else str(path)
 
 
 def read_hashes(models: Path) -> dict[str, str]:

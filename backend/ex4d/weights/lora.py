@@ -2,10 +2,13 @@
 
 Merged once, a LoRA costs nothing at run time. The styles, for one layer:
 
-    peft (EX-4D)   blocks.0.self_attn.q.lora_A.default.weight, .lora_B.default.weight
-    diffusers      transformer.blocks.0.attn1.to_q.lora_A.weight, .lora_B.weight
+    peft (EX-4D)   blocks.0.self_attn.q.lora_A.default.weight, .lora_B.default.weight; also without .weight
+    diffusers      transformer.blocks.0.attn1.to_q.lora_A.weight, .lora_B.weight; earlier .lora.down.weight, .lora.up
     lightx2v       diffusion_model.blocks.0.self_attn.q.lora_down.weight, .lora_up.weight, .alpha, .diff_b, .diff
-    kohya          lora_unet_blocks_0_self_attn_q.lora_down.weight, .lora_up.weight, .alpha
+    kohya          lora_unet_blocks_0_self_attn_q.lora_down.weight, .lora_up.weight, .alpha; also lora_unet__,
+                   lora_transformer_ and lycoris_, with Wan's or diffusers' names of layers
+
+Before these stand prefixes in any order: see `ex4d.weights.wan_names.PREFIXES`.
 """
 
 from __future__ import annotations
@@ -19,58 +22,33 @@ from pathlib import Path
 import torch
 
 from ex4d.weights.errors import CheckpointError
-
-_PREFIXES = ("base_model.model.", "diffusion_model.", "transformer.", "model.", "dit.", "pipe.dit.")
+from ex4d.weights.notes import note_once
+from ex4d.weights.wan_names import PREFIXES, diffusers_layer, transformer_layer
 
 # What follows a layer's name, and what it is.
 _ROLES = {
     "lora_A.weight": "down",
     "lora_down.weight": "down",
+    "lora.down.weight": "down",
     "lora_B.weight": "up",
     "lora_up.weight": "up",
+    "lora.up.weight": "up",
     "lora_B.bias": "bias",
     "alpha": "alpha",
     "diff_b": "bias",
     "diff": "weight",
     "diff_m": "modulation",
 }
-
-# diffusers' names of Wan's layers; longer ones first where one begins with another.
-_DIFFUSERS = {
-    "condition_embedder.text_embedder.linear_1": "text_embedding.0",
-    "condition_embedder.text_embedder.linear_2": "text_embedding.2",
-    "condition_embedder.time_embedder.linear_1": "time_embedding.0",
-    "condition_embedder.time_embedder.linear_2": "time_embedding.2",
-    "condition_embedder.time_proj": "time_projection.1",
-    "condition_embedder.image_embedder.norm1": "img_emb.proj.0",
-    "condition_embedder.image_embedder.ff.net.0.proj": "img_emb.proj.1",
-    "condition_embedder.image_embedder.ff.net.2": "img_emb.proj.3",
-    "condition_embedder.image_embedder.norm2": "img_emb.proj.4",
-    "proj_out": "head.head",
-}
-_DIFFUSERS_BLOCK = {
-    "attn1.to_q": "self_attn.q",
-    "attn1.to_k": "self_attn.k",
-    "attn1.to_v": "self_attn.v",
-    "attn1.to_out.0": "self_attn.o",
-    "attn1.norm_q": "self_attn.norm_q",
-    "attn1.norm_k": "self_attn.norm_k",
-    "attn2.to_q": "cross_attn.q",
-    "attn2.to_k": "cross_attn.k",
-    "attn2.to_v": "cross_attn.v",
-    "attn2.to_out.0": "cross_attn.o",
-    "attn2.norm_q": "cross_attn.norm_q",
-    "attn2.norm_k": "cross_attn.norm_k",
-    "attn2.norm_added_k": "cross_attn.norm_k_img",
-    "attn2.add_k_proj": "cross_attn.k_img",
-    "attn2.add_v_proj": "cross_attn.v_img",
-    "ffn.net.0.proj": "ffn.0",
-    "ffn.net.2": "ffn.2",
-    "norm2": "norm3",
-}
-# peft puts its adapter's name in, "default" where nobody gave it one.
-_ADAPTER = re.compile(r"\.lora_([AB])\.[^.]+\.weight$")
-_BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
+# peft puts its adapter's name in, "default" where nobody gave it one, and leaves .weight out where it saves parameters.
+_ADAPTER = re.compile(r"\.lora_([AB])(?:\.(?!bias$)[^.]+)?(?:\.weight)?$")
+_BARE = re.compile(r"\.(lora_down|lora_up|lora\.down|lora\.up)$")
+# Names of adapters of all kinds, those that cannot be merged here too.
+_ADAPTERS = re.compile(r"lora|dora|hada|lokr|loha|oft_|magnitude", re.IGNORECASE)
+# Before names of layers whose dots have become underscores.
+_UNDERSCORED = re.compile(r"(?:lora_unet|lora_transformer|lora|lycoris|unet|transformer|diffusion_model|model)_+")
+# LoRAs of Wan2.2, by the names of their files and folders.
+_WAN22 = re.compile(r"wan[ ._-]?2[._-]?2|(?:high|low)[ _-]noise", re.IGNORECASE)
+_PATCHES = "patch_embedding"
 
 
 @dataclass(frozen=True)
@@ -122,6 +100,11 @@ def read_lora(
         CheckpointError: a key of unknown style, of no layer here, without its partner, of another shape, there twice,
             or without real numbers.
     """
+    if any(_WAN22.search(part) for part in path.parts[-2:]):
+        note_once(
+            f"{path} is named as a LoRA of Wan2.2, such as its Lightning, and was trained for one half of that model "
+            "(high or low noise); EX-4D is on Wan2.1, whose step-distilled LoRA comes with: ex4d models fetch fast"
+        )
     names = _LayerNames(shapes)
     layers: dict[str, dict[str, torch.Tensor]] = {}
     unknown = []
@@ -149,14 +132,50 @@ def read_lora(
         )
     if not layers:
         raise CheckpointError(f"{path} holds no LoRA")
+    _leave_out_other_patches(layers, shapes, path)
     for name, layer in layers.items():
         _check(name, layer, shapes, path)
     return LoraFile(path, weight, layers)
 
 
+def changes_a_layer(key: str) -> bool:
+    """Whether a key is of a LoRA or of another adapter, whatever transformer it is for."""
+    return bool(_split(key)[1] or _ADAPTERS.search(key))
+
+
+def plain_lora(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A LoRA's tensors in the style of the published ``ex4d.ckpt``, where they have one in it; others as they are."""
+    names = {"down": "lora_A.default.weight", "up": "lora_B.default.weight"}
+    result = {}
+    for key, tensor in tensors.items():
+        layer, role = _split(key)
+        while role in names and (prefix := next((one for one in PREFIXES if layer.startswith(one)), None)):
+            layer = layer.removeprefix(prefix)
+        result[f"{layer}.{names[role]}" if role in names else key] = tensor
+    return result
+
+
+def _leave_out_other_patches(
+    layers: dict[str, dict[str, torch.Tensor]], shapes: Mapping[str, Sequence[int]], path: Path
+) -> None:
+    """Leave out what a LoRA for text to video changes in the patch embedding: that has fewer input channels."""
+    layer, expected = layers.get(_PATCHES, {}), shapes.get(f"{_PATCHES}.weight", ())
+    inputs = [tensor for role, tensor in layer.items() if role in ("down", "weight") and tensor.ndim == 5]
+    if not inputs or len(expected) != 5 or inputs[0].shape[1] == expected[1] or len(layers) == 1:
+        return
+    for role in ("down", "up", "alpha", "weight"):
+        layer.pop(role, None)
+    if not layer:
+        del layers[_PATCHES]
+    note_once(
+        f"{path} changes {_PATCHES} for {inputs[0].shape[1]} input channels (text to video), and this model has "
+        f"{expected[1]} (image to video): that change is left out, all others are merged"
+    )
+
+
 def _split(key: str) -> tuple[str, str]:
     """A key as (layer, role); the role is "" where the style is unknown."""
-    key = _ADAPTER.sub(r".lora_\1.weight", key)
+    key = _BARE.sub(r".\1.weight", _ADAPTER.sub(r".lora_\1.weight", key))
     for ending, role in _ROLES.items():
         if key.endswith("." + ending):
             return key[: -len(ending) - 1], role
@@ -169,18 +188,21 @@ class _LayerNames:
     def __init__(self, keys: Mapping[str, Sequence[int]]):
         self._own = {key if key.endswith("modulation") else key.rpartition(".")[0] for key in keys}
         # kohya writes underscores for dots, which only a list of all names turns back for sure.
-        self._kohya = {name.replace(".", "_"): name for name in self._own}
+        self._underscored = {diffusers_layer(name).replace(".", "_"): name for name in self._own}
+        self._underscored |= {name.replace(".", "_"): name for name in self._own}
 
     def find(self, name: str) -> str | None:
         """The transformer's own name of a layer; None where it has no such layer."""
-        if name.startswith("lora_unet_"):
-            return self._kohya.get(name[len("lora_unet_") :])
-        for prefix in _PREFIXES:
+        while prefix := next((one for one in PREFIXES if name.startswith(one)), None):
             name = name.removeprefix(prefix)
         # diffusers' norm2 is Wan's norm3; Wan's own norm2 has no weights, so there is nothing to mistake.
-        for candidate in (name, _from_diffusers(name), name + ".modulation"):
+        for candidate in (name, transformer_layer(name), name + ".modulation"):
             if candidate in self._own:
                 return candidate
+        while match := _UNDERSCORED.match(name):
+            name = name[match.end() :]
+            if name in self._underscored:
+                return self._underscored[name]
         return None
 
     def begins(self, key: str) -> bool:
@@ -188,13 +210,6 @@ class _LayerNames:
         parts = key.split(".")
         found = (self.find(".".join(parts[:end])) for end in range(1, len(parts)))
         return any(name and not name.endswith("modulation") for name in found)
-
-
-def _from_diffusers(name: str) -> str:
-    match = _BLOCK.fullmatch(name)
-    if match and match[2] in _DIFFUSERS_BLOCK:
-        return f"blocks.{match[1]}.{_DIFFUSERS_BLOCK[match[2]]}"
-    return _DIFFUSERS.get(name, name)
 
 
 def _check(name: str, tensors: Mapping[str, torch.Tensor], shapes: Mapping[str, Sequence[int]], path: Path) -> None:

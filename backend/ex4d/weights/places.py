@@ -1,25 +1,31 @@
 """Finds weights on this machine: one folder of models, with repositories under their published names.
 
 MODELS/OWNER/NAME/   a repository, as `fetch` lays it out; MODELS/NAME/ is found, too
-MODELS/EX-4D/ex4d.ckpt, MODELS/loras/NAME.safetensors
+MODELS/EX-4D/ex4d.ckpt, MODELS/loras/NAME.safetensors, MODELS/adapters/NAME.safetensors
 
 Wan2.1 is also found in the layouts of the original EX-4D (all of it in MODELS/Wan-AI/) and of DiffSynth (.safetensors
-of text encoder, CLIP and VAE in MODELS/DiffSynth-Studio/Wan-Series-Converted-Safetensors/).
+of text encoder, CLIP and VAE in MODELS/DiffSynth-Studio/Wan-Series-Converted-Safetensors/). What is missing there is
+looked for by content in the folder of models, in further folders, in ComfyUI's and in Hugging Face's cache.
 """
 
 from __future__ import annotations
 
-import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ex4d.machine import MODELS_VARIABLE, default_models_folder
 from ex4d.weights.catalogue import CONVERTED, PARTS, WAN, Part, PublishedFile, part
 from ex4d.weights.errors import CheckpointError, WeightsMissingError
+from ex4d.weights.notes import note_once
+from ex4d_core.sizes import size_text
 
-_SHARD = re.compile(r".+-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors")
+if TYPE_CHECKING:
+    from ex4d.weights.search import FoundModel
+
 _LORA_ENDINGS = (".safetensors", ".ckpt", ".pt", ".pth")
 
 
@@ -49,27 +55,98 @@ def missing_files(models: Path, part: Part) -> tuple[PublishedFile, ...]:
     return tuple(file for file in part.files if not path_of(models, file).is_file())
 
 
-def find_part(models: Path, part: Part) -> tuple[Path, ...]:
+def find_part(models: Path, part: Part, further: Sequence[Path] = ()) -> tuple[Path, ...]:
     """All files of a part, under their published names or others that are known; none where some are not there.
+
+    Args:
+        models: folder of weights.
+        part: of the catalogue.
+        further: folders that parts of the engine wan are also looked for in, by content.
 
     Raises:
         CheckpointError: some shards of the transformer are there, others are not.
     """
-    if not missing_files(models, part):
-        return tuple(path_of(models, file) for file in part.files)
-    if part.name == "ex4d":
-        return tuple(path for path in [models / "ex4d.ckpt"] if path.is_file())
-    if part.kind != "wan":
-        return ()
-    for place in _wan_folders(models):
-        if part.name == "dit":
-            found = _transformer(models, place)
-        else:
-            published = place / part.files[0].path
-            found = tuple(path for path in (published, published.with_suffix(".safetensors")) if path.is_file())[:1]
-        if found:
-            return found
-    return ()
+    return _Search(models, further).files(part)
+
+
+def unfound_files(models: Path, part: Part, further: Sequence[Path] = ()) -> tuple[PublishedFile, ...]:
+    """The published files of a part that are not here, in whatever layout; see `find_part`."""
+    return _Search(models, further).unfound(part)
+
+
+def found_models(models: Path, further: Sequence[Path] = ()) -> list[FoundModel]:
+    """Networks of the Wan family by content, in the folder of models, further ones, and other programs' folders."""
+    return _Search(models, further).found
+
+
+class _Search:
+    """One search of this machine, which walks through the folders once at most, and only where something is missing."""
+
+    def __init__(self, models: Path, further: Sequence[Path]):
+        self.models = models
+        self._further = further
+
+    @cached_property
+    def found(self) -> list[FoundModel]:
+        """All networks of the Wan family."""
+        from ex4d.weights.search import find_models
+
+        return find_models(self._folders)
+
+    @cached_property
+    def _folders(self) -> tuple[Path, ...]:
+        from ex4d.weights.search import standard_folders
+
+        folders = (self.models, *self._further, *standard_folders())
+        return tuple(dict.fromkeys(folder for folder in folders if folder.is_dir()))
+
+    def files(self, part: Part) -> tuple[Path, ...]:
+        """See `find_part`."""
+        models = self.models
+        if not missing_files(models, part):
+            return tuple(path_of(models, file) for file in part.files)
+        if part.kind != "wan":
+            return ()
+        if part.name == "ex4d" and (models / "ex4d.ckpt").is_file():
+            return (models / "ex4d.ckpt",)
+        for place in _wan_folders(models) if part.name != "ex4d" else []:
+            if part.name == "dit":
+                found = _transformer(models, place)
+            else:
+                published = place / part.files[0].path
+                found = tuple(path for path in (published, published.with_suffix(".safetensors")) if path.is_file())[:1]
+            if found:
+                return found
+        right = [one for one in self.found if one.model.part == part.name and not one.model.refused and not one.missing]
+        if part.name == "ex4d":
+            right = [one for one in right if _is_of_ex4d(one.paths[0])]
+        return right[0].paths if right else ()
+
+    def unfound(self, part: Part) -> tuple[PublishedFile, ...]:
+        """See `unfound_files`."""
+        missing = missing_files(self.models, part)
+        try:
+            found = bool(missing and self.files(part))
+        except CheckpointError:
+            found = False
+        if found and part.name == "text_encoder":
+            here = bool(self.tokenizers())
+            return tuple(file for file in missing if "/" in file.path and not here)
+        return () if found else missing
+
+    def tokenizers(self, beside: Sequence[Path] = ()) -> list[Path]:
+        """Folders of the text encoder's tokenizer, and those ``beside`` a text encoder before all others."""
+        from ex4d.weights.search import tokenizers
+
+        named = [place / "google" / "umt5-xxl" for place in [*beside, *_wan_folders(self.models)]]
+        named += [place / "tokenizer" for place in beside]
+        found = [place for place in named if (place / "tokenizer.json").is_file()]
+        return found or list(tokenizers(self._folders))[:1]
+
+
+def _is_of_ex4d(path: Path) -> bool:
+    """Whether an adapter is EX-4D's own, which its name alone says: others on the same base have the same layout."""
+    return any("ex4d" in name.lower().replace("-", "") for name in (path.stem, path.parent.name))
 
 
 @dataclass(frozen=True)
@@ -77,56 +154,82 @@ class WanFiles:
     """The files of one set of weights of the engine wan.
 
     Attributes:
-        dit: the transformer, whole or in shards, in order.
+        dit, text_encoder: whole or in shards, in order.
         tokenizer: a folder.
     """
 
     dit: tuple[Path, ...]
-    text_encoder: Path
+    text_encoder: tuple[Path, ...]
     tokenizer: Path
     image_encoder: Path
     vae: Path
     ex4d: Path
 
 
-def find_wan_files(models: Path, chosen: Mapping[str, Path] | None = None) -> WanFiles:
+def find_wan_files(models: Path, chosen: Mapping[str, Path] | None = None, further: Sequence[Path] = ()) -> WanFiles:
     """All that the engine wan needs.
 
     Args:
         models: folder of weights.
-        chosen: paths to use instead of the folder's, by the names of parts: a file, or for "dit" the folder with the
-            transformer. The tokenizer is also looked for beside a text encoder that is given so.
+        chosen: paths to use instead of the folder's, by the names of parts: a file, or a folder with its shards. The
+            tokenizer is also looked for beside a text encoder that is given so.
+        further: as in `find_part`.
 
     Raises:
         WeightsMissingError: which parts are missing, and the command that fetches them.
-        CheckpointError: as in `find_part`.
+        CheckpointError: as in `find_part`, or a path that holds another model.
     """
-    chosen = chosen or {}
+    chosen, search = chosen or {}, _Search(models, further)
     found = {name: _chosen_files(models, name, path) for name, path in chosen.items()}
-    others = (entry for entry in PARTS if entry.kind == "wan" and entry.name not in chosen)
-    found |= {entry.name: find_part(models, entry) for entry in others}
-    folders = [chosen["text_encoder"].parent] if "text_encoder" in chosen else []
-    tokenizers = [place / "google" / "umt5-xxl" for place in [*folders, *_wan_folders(models)]]
-    found["tokenizer"] = tuple(place for place in tokenizers if (place / "tokenizer.json").is_file())
+    others = [entry for entry in PARTS if entry.kind == "wan" and entry.name not in chosen]
+    found |= {entry.name: search.files(entry) for entry in others}
+    beside = [chosen["text_encoder"].parent] if "text_encoder" in chosen else []
+    found["tokenizer"] = tuple(search.tokenizers(beside))
     missing = [name for name, paths in found.items() if not paths]
     if missing:
-        fetch = dict.fromkeys("text_encoder" if name == "tokenizer" else name for name in missing)
-        size = sum(part(name).bytes for name in fetch) / 1e9
-        raise WeightsMissingError(
-            f"weights are missing in {models}: {', '.join(missing)}. Set {MODELS_VARIABLE} to the folder that has "
-            f"them, or fetch them ({size:.1f} GB) with: {fetch_command(models, *fetch)}"
-        )
-    single = {name: paths[0] for name, paths in found.items() if name != "dit"}
-    return WanFiles(dit=found["dit"], **single)
+        raise _missing(search, missing)
+    single = {name: paths[0] for name, paths in found.items() if name not in ("dit", "text_encoder")}
+    return WanFiles(dit=found["dit"], text_encoder=found["text_encoder"], **single)
+
+
+def _missing(search: _Search, missing: Sequence[str]) -> WeightsMissingError:
+    fetch = dict.fromkeys("text_encoder" if name == "tokenizer" else name for name in missing)
+    size = sum(file.size for name in fetch for file in search.unfound(part(name)))
+    refused = "".join(
+        f" {one.paths[0]} is {one.model.name}: {one.model.refused}."
+        for one in search.found
+        if one.model.refused and one.model.part in (*missing, "")
+    )
+    return WeightsMissingError(
+        f"weights are missing in {search.models}: {', '.join(missing)}.{refused} Set {MODELS_VARIABLE} to the folder "
+        f"that has them, or fetch them ({size_text(size)}) with: {fetch_command(search.models, *fetch)}"
+    )
 
 
 def _chosen_files(models: Path, name: str, path: Path) -> tuple[Path, ...]:
-    """The files of a part at a path that the user names."""
+    """The files of a part at a path that the user names.
+
+    Raises:
+        WeightsMissingError: nothing of the kind is there.
+        CheckpointError: another model is there, or some of its shards are missing.
+    """
+    from ex4d.weights.search import model_at
+
+    there = [one for one in model_at(path) if one.model.part == name] if path.exists() else []
+    if right := next((one for one in there if not one.model.other), None):
+        _require_shards(models, path, right.paths, right.missing)
+        if right.model.refused:
+            note_once(
+                f"{right.paths[0]} is {right.model.name}, and is used since it was named: EX-4D was trained on 480P"
+            )
+        return right.paths
+    if there:
+        raise CheckpointError(f"{there[0].paths[0]} is {there[0].model.name}: {there[0].model.refused}")
     found: tuple[Path, ...] = (path,) if path.is_file() else ()
-    if name == "dit":
-        found = _transformer(models, path) if path.is_dir() else ()
+    if name == "dit" and path.is_dir():
+        found = _transformer(models, path)
     if not found:
-        expected = "a folder with diffusion_pytorch_model*.safetensors" if name == "dit" else "a file"
+        expected = "a folder with diffusion_pytorch_model*.safetensors, or a file" if name == "dit" else "a file"
         raise WeightsMissingError(f"{path} does not hold the part {name} of the weights: expected {expected}")
     return found
 
@@ -151,6 +254,31 @@ def find_lora(models: Path, name: str) -> Path:
     return available[name]
 
 
+def find_adapter(models: Path, name: str, further: Sequence[Path] = ()) -> Path:
+    """The file of an adapter of EX-4D's kind (a LoRA with a camera encoder), by its name without the ending.
+
+    Args:
+        models: folder of weights.
+        name: as a request has it.
+        further: as in `find_part`.
+
+    Raises:
+        WeightsMissingError: there is none of that name; lists those that are there.
+        CheckpointError: the file of that name holds something else.
+    """
+    found = {one.paths[0].stem: one.paths[0] for one in found_models(models, further) if one.model.part == "ex4d"}
+    if name in found:
+        return found[name]
+    place = models / "adapters"
+    if other := next((path for path in (place.iterdir() if place.is_dir() else ()) if path.stem == name), None):
+        raise CheckpointError(
+            f"{other} is no adapter of EX-4D's kind: it holds no camera encoder (latent_encoder.0.weight), or cannot "
+            "be read. A LoRA alone belongs into the folder loras"
+        )
+    there = ", ".join(sorted(found)) or "none"
+    raise WeightsMissingError(f"there is no adapter {name!r} (there: {there}); put {name}.safetensors into {place}")
+
+
 def list_loras(models: Path) -> list[Path]:
     """All LoRAs that a request can name."""
     place = models / "loras"
@@ -163,18 +291,28 @@ def _wan_folders(models: Path) -> list[Path]:
 
 
 def _transformer(models: Path, place: Path) -> tuple[Path, ...]:
-    """A transformer in one file, or all of its shards, in one ``place`` of the folder of models."""
-    whole = place / "diffusion_pytorch_model.safetensors"
-    if whole.is_file():
-        return (whole,)
-    shards, count = {}, 0
-    for path in place.iterdir():
-        if match := _SHARD.fullmatch(path.name):
-            shards[int(match["number"])], count = path, int(match["count"])
-    missing = [f"{number:05d}" for number in range(1, count + 1) if number not in shards]
+    """A transformer in one file, or all of its shards, in one ``place`` of the folder of models.
+
+    What cannot be recognised counts by its name, so that loading it says what is wrong with it.
+    """
+    from ex4d.weights.search import grouped_files, model_at
+
+    there = model_at(place)
+    if right := next((one for one in there if one.model.part == "dit" and not one.model.refused), None):
+        _require_shards(models, place, right.paths, right.missing)
+        return right.paths
+    known = {path for one in there for path in one.paths}
+    for paths, missing in grouped_files(place):
+        if paths[0].name.startswith("diffusion_pytorch_model") and not known & set(paths):
+            _require_shards(models, place, paths, missing)
+            return paths
+    return ()
+
+
+def _require_shards(models: Path, place: Path, paths: Sequence[Path], missing: Sequence[str]) -> None:
     if missing:
         raise CheckpointError(
-            f"{place} has {len(shards)} of the transformer's {count} shards; missing: {', '.join(missing)}. "
+            f"{place} has {len(paths)} of the transformer's {len(paths) + len(missing)} shards; missing: "
+            f"{', '.join(missing)}. "
             f"Fetch them with: {fetch_command(models, 'dit')}"
         )
-    return tuple(shards[number] for number in range(1, count + 1))

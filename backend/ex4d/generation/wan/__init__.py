@@ -36,8 +36,8 @@ def why_no_wan(device: str, machine: MachineSettings) -> str:
         return f"the engine wan needs packages that are not installed; install them with: {install_command('wan')}"
     try:
         if device == "cpu":
-            require_small_model(lambda: find_wan_files(machine.models))
-        find_wan_files(machine.models)
+            require_small_model(lambda: find_wan_files(machine.models, further=machine.model_path))
+        find_wan_files(machine.models, further=machine.model_path)
     except WanUnavailableError:
         return NO_GPU
     except (WeightsMissingError, CheckpointError) as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -15,6 +16,8 @@ from torch.nn import functional
 
 from ex4d.weights.checkpoints import load_strictly, name_of, read_checkpoint
 from ex4d.weights.errors import CheckpointError
+from ex4d.weights.lora import changes_a_layer
+from ex4d.weights.packed import StoredTensor
 
 _PREFIXES = ("latent_encoder.", "latent_patch_embedding.")
 
@@ -54,23 +57,43 @@ class CameraEncoder(nn.Module):
         return self.latent_patch_embedding(self.latent_encoder(latents))
 
 
-def split_adapter(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Read an ``ex4d.ckpt`` as (camera encoder, LoRA).
+class Adapter(NamedTuple):
+    """The parts of an ``ex4d.ckpt``.
+
+    Attributes:
+        camera: tensors of the camera encoder, by its own names.
+        lora: of the LoRA, as `ex4d.weights.lora.read_lora` takes them.
+        unused: keys of what else the file holds, such as an optimiser's state or frozen weights.
+    """
+
+    camera: dict[str, torch.Tensor]
+    lora: dict[str, torch.Tensor]
+    unused: tuple[str, ...]
+
+
+def split_adapter(path: Path) -> Adapter:
+    """Read an ``ex4d.ckpt``, or a file of the same layout with other prefixes or further tensors.
 
     Raises:
-        CheckpointError: one of the two is missing.
+        CheckpointError: the camera encoder or the LoRA is missing.
     """
-    tensors = read_checkpoint(path)
-    camera = {key: value for key, value in tensors.items() if key.startswith(_PREFIXES)}
-    lora = {key: value for key, value in tensors.items() if key not in camera}
+    camera, lora, unused = {}, {}, []
+    for key, value in read_checkpoint(path).items():
+        start = min((found for prefix in _PREFIXES if (found := key.find(prefix)) >= 0), default=-1)
+        if start == 0 or (start > 0 and key[start - 1] == "."):
+            camera[key[start:]] = value
+        elif changes_a_layer(key):
+            lora[key] = value
+        else:
+            unused.append(key)
     for what, part in (("camera encoder (latent_encoder.*)", camera), ("LoRA (blocks.N.*.lora_A.*)", lora)):
         if not part:
             raise CheckpointError(f"{path} has no {what}; the published ex4d.ckpt has: ex4d models fetch ex4d")
-    return camera, lora
+    return Adapter(camera, lora, tuple(unused))
 
 
 def load_camera_encoder(
-    tensors: Mapping[str, torch.Tensor],
+    tensors: Mapping[str, StoredTensor],
     width: int,
     source: Path | Sequence[Path],
     *,

@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ex4d.generation.wan.camera_encoder import CameraEncoder
+from ex4d.generation.wan.camera_encoder import CameraEncoder, split_adapter
 from ex4d.generation.wan.errors import WanUnavailableError
 from ex4d.generation.wan.networks import build_image_encoder, build_vae, export_adapter, require_diffsynth
 from ex4d.weights.catalogue import Part
-from ex4d.weights.checkpoints import read_checkpoint, shapes_of
+from ex4d.weights.checkpoints import PICKLED, SAFETENSORS, name_of, read_stored, shapes_of, some_keys
 from ex4d.weights.errors import CheckpointError
+from ex4d.weights.gguf_files import ENDING as GGUF
 from ex4d.weights.inventory import Finding
+from ex4d.weights.lora import plain_lora
+from ex4d.weights.wan_models import RecognisedModel, recognise
+from ex4d.weights.wan_names import own_tensors
 
 if TYPE_CHECKING:
     from diffsynth.models.wan_video_dit import WanModel
@@ -40,21 +44,41 @@ def fingerprint(tensors: dict[str, torch.Tensor]) -> str:
 
 
 def check_layout(part: Part, paths: tuple[Path, ...], models: Path) -> Finding:
-    """A `CheckLayout` of the weights room: by DiffSynth's fingerprints, or by the adapter's layout."""
+    """A `CheckLayout` of the weights room: compares what loading takes from the files with the network's layout."""
+    files = tuple(path for path in paths if path.suffix in (*SAFETENSORS, *PICKLED, GGUF))
     try:
         require_diffsynth()
-        tensors = read_checkpoint(tuple(path for path in paths if path.suffix in (".safetensors", ".pth", ".ckpt")))
         if part.name == "ex4d":
-            right = shapes_of(tensors) == shapes_of(published_layout("ex4d"))
+            adapter = split_adapter(files[0])
+            shapes, unused, what = shapes_of({**adapter.camera, **plain_lora(adapter.lora)}), adapter.unused, ""
         else:
-            right = fingerprint(tensors) == FINGERPRINTS[part.name]
+            own = own_tensors(read_stored(files))
+            model = recognise(own, files)
+            if model is not None and model.other:
+                return Finding(False, f"{name_of(files)} is {model.name}: {model.refused}")
+            shapes, unused, what = shapes_of(own.tensors), own.unused, description(model) if model else ""
+        right = shapes == shapes_of(used_layout(part.name))
     except CheckpointError as error:
         return Finding(False, str(error))
     except WanUnavailableError as error:
         return Finding(True, f"keys and shapes were not compared: {error}")
+    beside = f"; {len(unused)} tensors are not used: {some_keys(unused)}" if unused else ""
     if right:
-        return Finding(True, "keys and shapes are those of the published model")
-    return Finding(False, f"keys and shapes are not those of the published model ({paths[0]})")
+        return Finding(True, f"keys and shapes are those of the published model{what}{beside}")
+    return Finding(False, f"keys and shapes are not those of the published model ({files[0]}){beside}")
+
+
+def description(model: RecognisedModel) -> str:
+    """How a file of the right layout differs from the published one; "" if it does not."""
+    notes = [f"names of {model.style}"] * (model.style != "Wan")
+    notes += [f"packed as {model.packing}"] * (model.packing not in ("bf16", "fp16", "float32"))
+    notes += [model.name] * ("720P" in model.name)
+    return f" ({', '.join(notes)})" if notes else ""
+
+
+def used_layout(part: str) -> dict[str, torch.Tensor]:
+    """As `published_layout`, without what loading leaves out."""
+    return {key: value for key, value in published_layout(part).items() if not key.startswith("textual.")}
 
 
 def full_size_dit() -> WanModel:

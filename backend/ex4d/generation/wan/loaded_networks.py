@@ -16,13 +16,20 @@ from torch import nn
 from ex4d.generation.wan import memory
 from ex4d.generation.wan.encoders import EmbeddingCache, Tokenizer, encode_image, encode_text, files_identity
 from ex4d.generation.wan.kernels.attention import fastest_attention
-from ex4d.generation.wan.kernels.matmul import supports_fp8_matmul
+from ex4d.generation.wan.kernels.matmul import arithmetic_in_words, fp8_products
 from ex4d.generation.wan.memory import MEMORY_MODES, MemoryMode, free_memory, memory_budget
 from ex4d.generation.wan.network_choice import NetworkChoice
-from ex4d.generation.wan.networks import load_image_encoder, load_text_encoder, load_vae, open_dit
+from ex4d.generation.wan.networks import (
+    load_image_encoder,
+    load_text_encoder,
+    load_vae,
+    network_tensors,
+    open_dit,
+)
 from ex4d.generation.wan.streaming import BlockStreaming
 from ex4d.generation.wan.transformer import Transformer
-from ex4d.weights.checkpoints import OnTensor, read_checkpoint
+from ex4d.weights.checkpoints import OnTensor
+from ex4d.weights.packed import StoredTensor
 
 if TYPE_CHECKING:
     from diffsynth.models.wan_video_vae import WanVideoVAE
@@ -56,7 +63,7 @@ class LoadedNetworks:
         self._working_bytes = memory.working_bytes(_TYPICAL_LATENTS)
         self._streaming: list[BlockStreaming] = []
         self._rank_processes: RankProcesses | None = None
-        owner = f"{files_identity(choice.files.text_encoder, choice.files.tokenizer)} {choice.dtype}"
+        owner = f"{files_identity(*choice.files.text_encoder, choice.files.tokenizer)} {choice.dtype}"
         cache = Path(platformdirs.user_cache_dir("ex4d", appauthor=False))
         self._embeddings = EmbeddingCache(cache / "text_embeddings", owner)
 
@@ -195,8 +202,15 @@ class LoadedNetworks:
 
     @property
     def fp8(self) -> bool:
-        """Whether matmuls are in fp8: chosen, and supported."""
-        return self.choice.precision == "fp8" and supports_fp8_matmul(self.device)
+        """Whether the blocks' weights are in fp8: chosen, and supported."""
+        return self.choice.precision == "fp8" and fp8_products(self.device) is not None
+
+    @property
+    def arithmetic(self) -> str:
+        """The transformer's, as it is on this device, for people."""
+        if self.choice.precision != "fp8":
+            return self.choice.precision
+        return arithmetic_in_words(fp8_products(self.device))
 
     def _load_transformer(self) -> Transformer:
         choice = self.choice
@@ -230,13 +244,13 @@ class LoadedNetworks:
 
     def _weight_bytes(self, name: str) -> int:
         """Return the bytes of a network's weights in the types that they are used in."""
-        tensors = read_checkpoint(getattr(self.choice.files, name))
+        tensors = network_tensors(getattr(self.choice.files, name))
         size = self.choice.dtype.itemsize
         fp8 = name == "dit" and self.fp8
         return sum(tensor.numel() * (1 if fp8 and _is_fp8(key, tensor) else size) for key, tensor in tensors.items())
 
 
-def _is_fp8(key: str, tensor: torch.Tensor) -> bool:
+def _is_fp8(key: str, tensor: StoredTensor) -> bool:
     """Whether a stored weight is of a matmul that runs at every step."""
     layer = key.rpartition("blocks.")[2].partition(".")[2]
     return tensor.ndim == 2 and layer.startswith(("self_attn.", "cross_attn.q.", "cross_attn.o.", "ffn."))

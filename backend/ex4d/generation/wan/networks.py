@@ -1,7 +1,8 @@
 """The four networks of Wan2.1: built on the meta device with the sizes of a checkpoint, then loaded strictly.
 
-The classes are DiffSynth's. Their sizes follow from the weights' shapes, so that small models with the published key
-names run through the same code as the published ones.
+The classes are DiffSynth's. Files may have other programs' names and packings, see `ex4d.weights.wan_names`. Sizes
+follow from the weights' shapes, so that small models with the published key names run through the same code as the
+published ones.
 """
 
 from __future__ import annotations
@@ -25,11 +26,17 @@ from ex4d.weights.checkpoints import (
     load_strictly,
     name_of,
     read_checkpoint,
+    read_stored,
     require_layout,
     shapes_of,
+    some_keys,
 )
 from ex4d.weights.errors import CheckpointError
 from ex4d.weights.lora import read_lora
+from ex4d.weights.notes import note_once
+from ex4d.weights.packed import StoredTensor
+from ex4d.weights.wan_models import I2V, transformer_name
+from ex4d.weights.wan_names import own_tensors
 
 if TYPE_CHECKING:
     from diffsynth.models.wan_video_dit import DiTBlock, WanModel
@@ -86,16 +93,13 @@ def require_diffsynth() -> None:
 
 
 def _build_dit(
-    tensors: Mapping[str, torch.Tensor], sizes: Sequence[torch.Size], source: Path | Sequence[Path]
+    tensors: Mapping[str, StoredTensor], sizes: Sequence[torch.Size], source: Path | Sequence[Path]
 ) -> WanModel:
     """Build the transformer on the meta device, with the ``sizes`` of its `_DIT_KEYS`."""
     from diffsynth.models.wan_video_dit import WanModel
 
-    if "img_emb.proj.1.weight" not in tensors:
-        raise CheckpointError(
-            f"{name_of(source)} is a Wan transformer without image input (text to video); EX-4D needs "
-            "Wan2.1-I2V-14B-480P: ex4d models fetch dit"
-        )
+    if other := transformer_name(tensors):
+        raise CheckpointError(f"{name_of(source)} is {other}; EX-4D needs {I2V}-480P: ex4d models fetch dit")
     (width, channels, *patch), text, time, head, ffn = sizes
     if width % HEAD_CHANNELS:
         raise CheckpointError(f"{name_of(source)} has a width of {width}: expected a multiple of {HEAD_CHANNELS}")
@@ -154,10 +158,15 @@ def open_dit(
     shapes = shapes_of(tensors)
     encoder, merged = None, []
     if adapter is not None:
-        camera, lora = split_adapter(adapter)
-        encoder = load_camera_encoder(camera, dit.dim, adapter, device=device, dtype=dtype)
+        parts = split_adapter(adapter)
+        encoder = load_camera_encoder(parts.camera, dit.dim, adapter, device=device, dtype=dtype)
         if with_ex4d_lora:
-            merged.append(read_lora(lora, shapes, adapter))
+            merged.append(read_lora(parts.lora, shapes, adapter))
+        if parts.unused:
+            some = some_keys(parts.unused)
+            note_once(
+                f"{adapter} holds {len(parts.unused)} tensors that belong to no adapter, and are not used: {some}"
+            )
     merged += [read_lora(read_checkpoint(path), shapes, path, weight) for path, weight in loras]
     loaded = itertools.count(1)
 
@@ -189,12 +198,12 @@ def open_dit(
 
 def _open(
     source: Path | Sequence[Path], keys: Mapping[str, int], what: str, part: str
-) -> tuple[dict[str, torch.Tensor], list[torch.Size]]:
+) -> tuple[dict[str, StoredTensor], list[torch.Size]]:
     """Read the tensors of a network, and the shapes of ``keys``, whose values are their expected numbers of dimensions.
 
     ``what`` is the network's name for people, ``part`` that for `ex4d models fetch`.
     """
-    tensors = without_wrapper(read_checkpoint(source))
+    tensors = network_tensors(source)
     wrong = [f"it has no {key}" for key in keys if key not in tensors]
     wrong += [
         f"its {key} is {tuple(tensors[key].shape)}"
@@ -206,12 +215,17 @@ def _open(
     return tensors, [tensors[key].shape for key in keys]
 
 
-def without_wrapper(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Remove the "model." or "model.diffusion_model." that some programs put before each key."""
-    for prefix in ("model.diffusion_model.", "model."):
-        if tensors and all(key.startswith(prefix) for key in tensors):
-            return {key[len(prefix) :]: value for key, value in tensors.items()}
-    return tensors
+def network_tensors(source: Path | Sequence[Path]) -> dict[str, StoredTensor]:
+    """The tensors that loading a network takes from its files, by Wan's own names.
+
+    What a file holds besides is named once in the log.
+    """
+    own = own_tensors(read_stored(source))
+    if own.unused:
+        note_once(
+            f"{name_of(source)} holds {len(own.unused)} tensors that this network does not use: {some_keys(own.unused)}"
+        )
+    return own.tensors
 
 
 def _with_exact_norms(module: nn.Module) -> nn.Module:
@@ -244,7 +258,11 @@ def build_vae(width: int = 96) -> WanVideoVAE:
 
 
 def load_text_encoder(
-    file: Path, *, device: _Device = "cpu", dtype: torch.dtype = torch.bfloat16, on_tensor: OnTensor | None = None
+    file: Path | Sequence[Path],
+    *,
+    device: _Device = "cpu",
+    dtype: torch.dtype = torch.bfloat16,
+    on_tensor: OnTensor | None = None,
 ) -> WanTextEncoder:
     """Load UMT5's encoder."""
     from diffsynth.models.wan_video_text_encoder import WanTextEncoder
@@ -272,7 +290,6 @@ def load_image_encoder(
 ) -> WanImageEncoder:
     """Load CLIP's vision tower, without the text tower that the published file also holds, as Wan does."""
     tensors, (patches, head, hidden) = _open(file, _IMAGE_ENCODER_KEYS, "CLIP image encoder of Wan", "image_encoder")
-    tensors = {key: value for key, value in tensors.items() if not key.startswith("textual.")}
     width = patches[0]
     encoder = build_image_encoder(
         embed_dim=head[1],
@@ -298,7 +315,7 @@ def build_image_encoder(**sizes: Any) -> WanImageEncoder:
     return encoder.eval().requires_grad_(False)
 
 
-def _count_blocks(tensors: Mapping[str, torch.Tensor], prefix: str) -> int:
+def _count_blocks(tensors: Mapping[str, StoredTensor], prefix: str) -> int:
     numbers = {key[len(prefix) :].split(".")[0] for key in tensors if key.startswith(prefix)}
     return max((int(number) for number in numbers if number.isdigit()), default=-1) + 1
 

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from ex4d.generation.wan.kernels import fused
 from ex4d.generation.wan.kernels.fused import CrossAttentionKV
+from ex4d.generation.wan.kernels.matmul import fp8_products
 from ex4d.generation.wan.transformer_block import Angles, Block, ContextLayers, Stream
 
 if TYPE_CHECKING:
@@ -73,13 +74,14 @@ class Transformer:
 
         Args:
             device: where it computes; by default where ``dit`` is.
-            fp8: matmuls of the blocks in fp8.
+            fp8: matmuls of the blocks in fp8, as far as the device has them; see `kernels.matmul.fp8_products`.
             fp8_attention: with ``fp8``, self-attention in fp8 too, where it is supported.
             blocks_stay: keep the blocks on the device; if not, they are in the host's memory, to be streamed.
         """
         self.device = torch.device(device) if device is not None else next(dit.parameters()).device
         self.dtype = dit.patch_embedding.weight.dtype
-        self.stream_dtype = self.dtype if fp8 else torch.float32
+        products = fp8_products(self.device) if fp8 else None
+        self.stream_dtype = self.dtype if products else torch.float32
         remaining = cast("Iterator[DiTBlock]", iter(blocks))
         dit.blocks = nn.ModuleList()
         self.dit = dit.to(self.device)
@@ -95,7 +97,7 @@ class Transformer:
             modulations.append(block.modulation.detach()[0])
             target = self.device if blocks_stay else "cpu"
             self.contexts.append(ContextLayers(block).to(target))
-            self.blocks.append(Block(block, fp8=fp8, fp8_attention=fp8 and fp8_attention).to(target))
+            self.blocks.append(Block(block, fp8=products, fp8_attention=fp8_attention).to(target))
             del block
         self._modulation = torch.stack(modulations)
 

@@ -18,7 +18,7 @@ from ex4d.generation.wan.kernels import fused
 from ex4d.generation.wan.kernels.attention import attention
 from ex4d.generation.wan.kernels.fp8_attention import fp8_attention, norm_factor, supports_fp8_attention
 from ex4d.generation.wan.kernels.fused import FP8_MAX, CrossAttentionKV
-from ex4d.generation.wan.kernels.matmul import merge_linear
+from ex4d.generation.wan.kernels.matmul import Fp8Products, merge_linear
 
 if TYPE_CHECKING:
     from diffsynth.models.wan_video_dit import DiTBlock
@@ -57,12 +57,14 @@ class ContextLayers(nn.Module):
 class Block(nn.Module):
     """A block's layers that run at every step; with ``fp8`` and ``fp8_attention``, computed in fp8."""
 
-    def __init__(self, block: DiTBlock, *, fp8: bool = False, fp8_attention: bool = False):
+    def __init__(self, block: DiTBlock, *, fp8: Fp8Products | None = None, fp8_attention: bool = False):
         super().__init__()
         self_attn, ffn = block.self_attn, cast(Sequence[nn.Linear], block.ffn)
         factors = [norm_factor(norm.weight.detach()) for norm in (self_attn.norm_q, self_attn.norm_k)]
         self.factors = nn.Parameter(torch.tensor(factors, device=self_attn.q.weight.device), requires_grad=False)
-        self.fp8_attention = fp8_attention
+        # Whether rows between the layers are in fp8, too.
+        self.fp8 = fp8 in ("scaled rows", "scaled results")
+        self.fp8_attention = fp8_attention and self.fp8
         self.head_dim = self_attn.head_dim
         self.epsilon = block.norm1.eps
         self.norm_epsilon = self_attn.norm_q.eps
@@ -74,8 +76,7 @@ class Block(nn.Module):
         self.down = merge_linear((ffn[2],), fp8=fp8)
         self.query_weight, self.key_weight = self_attn.norm_q.weight, self_attn.norm_k.weight
         self.cross_scale, self.cross_shift = block.norm3.weight, block.norm3.bias
-        self.fp8 = fp8
-        self._residual_norm = partial(fused.residual_norm, dtype=ffn[0].weight.dtype, fp8=fp8)
+        self._residual_norm = partial(fused.residual_norm, dtype=ffn[0].weight.dtype, fp8=self.fp8)
 
     def forward(
         self,

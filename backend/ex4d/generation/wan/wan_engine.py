@@ -39,7 +39,8 @@ from ex4d.generation.wan.parallel.processes import WindowWork
 from ex4d.machine import MachineSettings
 from ex4d.raster import RenderedFrame
 from ex4d.weights.catalogue import PARTS
-from ex4d.weights.places import find_lora, find_wan_files, lora_part
+from ex4d.weights.notes import note_once
+from ex4d.weights.places import find_adapter, find_lora, find_wan_files, lora_part
 from ex4d_core.errors import RequestError
 from ex4d_core.final_sizes import window_count
 from ex4d_core.licences import Licence
@@ -68,10 +69,8 @@ class WanEngine:
 
     @property
     def precision(self) -> str:
-        """Of the transformer: fp8 is bf16 on a GPU without it."""
-        if self.networks.choice.precision == "float32":
-            return "float32"
-        return "fp8" if self.networks.fp8 else "bf16"
+        """Of the transformer, as this machine has it: fp8 is less where a GPU has no such products."""
+        return self.networks.arithmetic
 
     def generate(
         self,
@@ -96,6 +95,11 @@ class WanEngine:
         settings = self.settings
         for prompt, name in self._prompts():
             self.networks.tokenizer(prompt, name)  # a prompt that is too long fails before anything is rendered
+        if self.precision != settings.precision:
+            note_once(
+                f"{self.networks.device} does not multiply in fp8 with a scale per row, so that the precision "
+                f"{settings.precision} is: {self.precision}"
+            )
         progress = _ProgressReporter(on_progress, settings, count)
         self.networks.on_load = progress.report_load
         size, embeds, tail = None, [], None
@@ -323,19 +327,23 @@ def create_wan_engine(
         LicenceError: the licence of some weights does not allow it.
         DeviceError: there is no such device here.
         WanUnavailableError: the model needs a GPU, or the extra is not installed.
-        WeightsMissingError, CheckpointError: as in `find_wan_files` and `find_lora`.
+        WeightsMissingError, CheckpointError: as in `find_wan_files`, `find_lora` and `find_adapter`.
     """
     machine = machine or MachineSettings.from_environment()
     for part in (*(part for part in PARTS if part.kind == "wan"), *(lora_part(lora.name) for lora in settings.loras)):
-        if part is not None:
+        # An adapter of one's own in the place of EX-4D's is one's own business, as a LoRA is.
+        if part is not None and not (part.name == "ex4d" and settings.adapter):
             machine.require_allowed(part.name, part.commercial, licence, terms=part.licence, instead="--engine preview")
+    if settings.adapter:
+        adapter = find_adapter(machine.models, settings.adapter, machine.model_path)
+        chosen = {**(chosen or {}), "ex4d": adapter}
     first, *further = Devices.parse(device).resolve().names
     if first == "cpu":
-        require_small_model(lambda: find_wan_files(machine.models, chosen))
-    files = find_wan_files(machine.models, chosen)
+        require_small_model(lambda: find_wan_files(machine.models, chosen, machine.model_path))
+    files = find_wan_files(machine.models, chosen, machine.model_path)
     loras = tuple((find_lora(machine.models, lora.name), lora.weight) for lora in settings.loras)
     require_diffsynth()
-    paths = (*files.dit, files.text_encoder, files.tokenizer, files.image_encoder, files.vae, files.ex4d)
+    paths = (*files.dit, *files.text_encoder, files.tokenizer, files.image_encoder, files.vae, files.ex4d)
     choice = NetworkChoice(
         files,
         loras,

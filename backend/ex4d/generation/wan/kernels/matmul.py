@@ -1,18 +1,26 @@
 """Linear layers of the transformer's blocks: in the weights' type, or in fp8 with one scale per row of both operands.
 
-Layers that read the same rows become one, since one large matmul is faster than three smaller ones.
+Layers that read the same rows become one, since one large matmul is faster than three smaller ones. Which products in
+fp8 there are depends on GPU and torch; see `Fp8Products`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Literal, get_args
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from ex4d.generation.wan.kernels.fused import Fp8Rows, quantize_fp8_in_torch
+
+# How a GPU computes with fp8 weights, the fastest first: products of fp8 rows that apply their scales themselves; such
+# products with the scales applied to the result, where torch has none with a scale per row (sm_120, earlier releases);
+# and fp8 for storage alone, with products in bfloat16 (Ampere).
+Fp8Products = Literal["scaled rows", "scaled results", "stored weights"]
+FP8_PRODUCTS: tuple[Fp8Products, ...] = get_args(Fp8Products)
 
 
 class Linear(nn.Module):
@@ -36,8 +44,9 @@ class Linear(nn.Module):
 class Fp8Linear(nn.Module):
     """A linear layer with an fp8 weight and fp8 input; without CUDA it computes the same from the rounded values."""
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor):
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor, products: Fp8Products = "scaled rows"):
         super().__init__()
+        self.products = products
         rounded, scale = quantize_fp8_in_torch(weight)
         self.weight = nn.Parameter(rounded, requires_grad=False)
         self.scale = nn.Parameter(scale.T.contiguous(), requires_grad=False)
@@ -46,6 +55,8 @@ class Fp8Linear(nn.Module):
     def forward(self, rows: Fp8Rows) -> torch.Tensor:
         """Map (N, in) fp8 with scales (N, 1) to (N, out) bfloat16."""
         values, scale = rows
+        if self.products == "scaled results":
+            return self._scaled_afterwards(values, scale)
         if values.is_cuda:
             return torch._scaled_mm(  # pyright: ignore[reportPrivateImportUsage]
                 values,
@@ -61,23 +72,70 @@ class Fp8Linear(nn.Module):
             result = functional.linear(values.float() * scale, self.weight.float() * self.scale.T, self.bias.float())
         return result.to(torch.bfloat16)
 
+    def _scaled_afterwards(self, values: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        """The product of fp8 rows as they are, times the scales of both operands."""
+        if values.is_cuda:
+            one = torch.ones((), device=values.device)
+            product = torch._scaled_mm(  # pyright: ignore[reportPrivateImportUsage]
+                values, self.weight.T, scale_a=one, scale_b=one, out_dtype=torch.bfloat16, use_fast_accum=True
+            ).float()
+        else:
+            with torch.autocast(values.device.type, enabled=False):
+                product = functional.linear(values.float(), self.weight.float()).bfloat16().float()
+        return (product * scale * self.scale + self.bias.float()).to(torch.bfloat16)
+
+
+class Fp8Weights(nn.Module):
+    """A linear layer whose weight is stored in fp8 with a scale per row, and used in bfloat16: half of its memory."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor):
+        super().__init__()
+        rounded, scale = quantize_fp8_in_torch(weight)
+        self.weight = nn.Parameter(rounded, requires_grad=False)
+        self.scale = nn.Parameter(scale, requires_grad=False)
+        self.bias = nn.Parameter(bias.to(torch.bfloat16), requires_grad=False)
+
+    def forward(self, rows: torch.Tensor, *, gelu: bool = False) -> torch.Tensor:
+        """Map (N, in) to (N, out), with GELU (tanh approximation) of the result."""
+        weight = self.weight.to(rows.dtype) * self.scale.to(rows.dtype)
+        result = functional.linear(rows, weight, self.bias.to(rows.dtype))
+        return functional.gelu(result, approximate="tanh") if gelu else result
+
 
 @lru_cache(maxsize=16)
-def supports_fp8_matmul(device: torch.device) -> bool:
-    """Whether this GPU and this torch have fp8 matmul with a scale per row; a CPU imitates it."""
+def fp8_products(device: torch.device) -> Fp8Products | None:
+    """The best use of fp8 that this GPU and this torch have, found by trying; None for none. A CPU imitates it."""
     if device.type != "cuda":
-        return True
-    layer = Fp8Linear(torch.ones(64, 64, device=device), torch.zeros(64, device=device))
-    try:
-        layer(quantize_fp8_in_torch(torch.ones(64, 64, device=device)))
-    except (RuntimeError, ValueError):
-        return False
-    return True
+        return FP8_PRODUCTS[0]
+    weight, bias = torch.ones(64, 64, device=device), torch.zeros(64, device=device)
+    for products in FP8_PRODUCTS:
+        try:
+            if products == "stored weights":
+                Fp8Weights(weight, bias)(weight.bfloat16())
+            else:
+                Fp8Linear(weight, bias, products)(quantize_fp8_in_torch(weight))
+        except (RuntimeError, ValueError, AttributeError):
+            continue
+        return products
+    return None
 
 
-def merge_linear(layers: Sequence[nn.Linear], *, fp8: bool) -> Linear | Fp8Linear:
+def arithmetic_in_words(products: Fp8Products | None) -> str:
+    """What the precision "fp8" is, for people."""
+    if products is None:
+        return "bf16 (no fp8 here)"
+    return {
+        "scaled rows": "fp8",
+        "scaled results": "fp8, scales applied to results",
+        "stored weights": "bf16, weights stored in fp8",
+    }[products]
+
+
+def merge_linear(layers: Sequence[nn.Linear], *, fp8: Fp8Products | None) -> Linear | Fp8Linear | Fp8Weights:
     """Merge ``layers`` into one whose outputs stand side by side."""
     weights, biases = [layer.weight.detach() for layer in layers], [layer.bias.detach() for layer in layers]
     weight = weights[0] if len(weights) == 1 else torch.cat(weights)
     bias = biases[0] if len(biases) == 1 else torch.cat(biases)
-    return Fp8Linear(weight, bias) if fp8 else Linear(weight, bias)
+    if fp8 is None:
+        return Linear(weight, bias)
+    return Fp8Weights(weight, bias) if fp8 == "stored weights" else Fp8Linear(weight, bias, fp8)

@@ -67,8 +67,9 @@ def read_work(file: BinaryIO) -> WindowWork | None:
         return None
     tensors = safetensors.torch.load(body)
     choice = header["choice"]
-    dit = tuple(map(Path, choice["files"].pop("dit")))
-    choice["files"] = WanFiles(dit, **{name: Path(path) for name, path in choice["files"].items()})
+    dit, text_encoder = (tuple(map(Path, choice["files"].pop(name))) for name in ("dit", "text_encoder"))
+    single = {name: Path(path) for name, path in choice["files"].items()}
+    choice["files"] = WanFiles(dit, text_encoder, **single)
     choice["loras"] = tuple((Path(path), weight) for path, weight in choice["loras"])
     choice["further_devices"] = tuple(choice["further_devices"])
     return WindowWork(
