@@ -54,8 +54,13 @@ def test_the_source_camera_gives_the_footage_back_byte_for_byte(rasterizer, occl
 
 @pytest.mark.parametrize("occlusion", OCCLUSION_MODELS)
 def test_a_pixel_is_the_mean_of_its_samples(rasterizer, occlusion) -> None:
-    """As of nine renders, each with its samples in the middle of pixels, but for what snapping to 1/256 pixel moves."""
-    shot = replace(synthetic_surface(1, 96, 64), occlusion=occlusion)
+    """As of nine renders, each with its samples in the middle of pixels, but for what snapping to 1/256 pixel moves.
+
+    Of colours that change evenly, since those of a surface are read in the middle of what a pixel shows of it.
+    """
+    y, x = np.mgrid[:64, :96]
+    even = torch.from_numpy(np.stack([2 * x, 3 * y, x + y], axis=2).astype(np.uint8))[None]
+    shot = replace(synthetic_surface(1, 96, 64), color=even, occlusion=occlusion)
     camera = synthetic_camera(1, 83, 61, 25)  # nowhere a multiple of the footage, whose pixels would end at samples
     frames = rasterizer.render(shot, camera, with_depth=True, samples=3)
     apart = render_supersampled(lambda path: rasterizer.render(shot, path, with_depth=True), camera, 3)
@@ -96,6 +101,53 @@ def test_edges_of_the_mask_are_as_soft_as_what_was_seen_of_them(rasterizer) -> N
     soft, hard = (np.diff([seen(shift, samples) for shift in shifts]) for samples in (4, 1))
     assert np.abs(soft - soft.mean()).max() < 0.3
     assert np.abs(hard - hard.mean()).max() > 0.7
+
+
+@pytest.mark.parametrize("axis", ["x", "y"])
+def test_a_straight_edge_meets_the_samples_of_a_pixel_one_by_one(rasterizer, axis) -> None:
+    """In a plain grid it would meet three at a time, and a pixel would have four shades."""
+    depth = torch.full((1, HEIGHT, WIDTH), 6.0)
+    near = depth[:, :20] if axis == "y" else depth[:, :, :20]
+    near[:] = 2.0
+    color = torch.full((1, HEIGHT, WIDTH, 3), 90, dtype=torch.uint8)
+    step = surface(depth, color, occlusion="watertight", clean=False)
+    shades = set()
+    for shift in np.linspace(0.101, 0.149, 30):
+        camera = camera_of(step)
+        poses = camera.world_to_camera.copy()
+        poses[:, "xy".index(axis), 3] = -shift
+        alpha = rasterizer.render(step, replace(camera, world_to_camera=poses), samples=3).alpha
+        shades |= set((alpha[0, HEIGHT // 2] if axis == "x" else alpha[0, :, WIDTH // 2]).tolist())
+    assert len(shades) == 10
+
+
+def test_texture_is_as_sharp_between_source_pixels_as_on_them(rasterizer) -> None:
+    """Or it would breathe as the camera moves: the linear mean of two pixels has little of what they differ by."""
+    noise = torch.randint(0, 256, (1, HEIGHT // 2, WIDTH // 2, 3), generator=torch.Generator().manual_seed(2))
+    smooth = torch.nn.functional.interpolate(noise.permute(0, 3, 1, 2).float(), size=(HEIGHT, WIDTH), mode="bicubic")
+    color = smooth.clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+    wall = surface(torch.full((1, HEIGHT, WIDTH), 3.0), color, occlusion="thickness")
+
+    def contrast(pixels: float) -> float:
+        frames = rasterizer.render(wall, camera_of(wall, shift=pixels * 3.0 / FOCAL), samples=3)
+        inside = slice(4, -4)
+        return float(frames.color[0, inside, inside].float().std())
+
+    assert contrast(1.5) > 0.93 * contrast(1.0)
+
+
+def test_pixels_that_happen_to_meet_source_pixels_do_not_flash(rasterizer) -> None:
+    """A hundredth of a pixel on, nothing has changed to speak of, texture or silhouette."""
+    random = torch.Generator().manual_seed(3)
+    depth = torch.full((1, HEIGHT, WIDTH), 3.0)
+    depth[:, 10:30, 15:40] = 2.0  # moves by 1.5 pixels where the wall moves by one
+    color = torch.randint(0, 256, (1, HEIGHT, WIDTH, 3), dtype=torch.uint8, generator=random)
+    box = surface(depth, color, occlusion="thickness")
+    on, beside = (
+        rasterizer.render(box, camera_of(box, shift=pixels * 3.0 / FOCAL), samples=3) for pixels in (2.0, 2.01)
+    )
+    same = on.mask & beside.mask
+    assert (on.color.int() - beside.color.int()).abs()[same].float().mean() < 2
 
 
 def test_strips_of_rows_change_nothing(rasterizer, monkeypatch) -> None:

@@ -48,7 +48,7 @@ class Rasterizer(Protocol):
             surface: T frames, on any device; its convention and its occlusion model decide how it is drawn.
             camera: of T frames; its size is that of the new image.
             with_depth: also return depth.
-            samples: of each pixel, per axis, at the centres of so many equal parts of it; `samples_to_draw` says
+            samples: of each pixel, per axis, in a grid that is turned a little; `samples_to_draw` says
                 where one is drawn whatever this is.
 
         Returns:

@@ -16,7 +16,7 @@ from ex4d_core.cameras import CameraPath
 
 
 def render_supersampled(draw: Callable[[CameraPath], RenderedBatch], camera: CameraPath, samples: int) -> RenderedBatch:
-    """Draw samples x samples renders, whose pixels' centres are those of equal parts of the pixels, and average them.
+    """Draw samples x samples renders, whose pixels' centres are the places of samples, and average them.
 
     Memory is that of a few renders, however many samples.
 
@@ -45,10 +45,10 @@ def render_supersampled(draw: Callable[[CameraPath], RenderedBatch], camera: Cam
 
 
 def _shifted(camera: CameraPath, samples: int) -> Iterator[CameraPath]:
-    """The path with each sample's place in a pixel moved to the pixel's centre."""
+    """The path with each sample's place in a pixel moved to the pixel's centre; see `warp.edge_rules.slanted`."""
     places = (np.arange(samples) + 0.5) / samples - 0.5
     for y in places:
         for x in places:
             intrinsics = camera.intrinsics.copy()
-            intrinsics[:, :2, 2] -= (x, y)
+            intrinsics[:, :2, 2] -= (x + y / samples, y - x / samples)
             yield replace(camera, intrinsics=intrinsics)

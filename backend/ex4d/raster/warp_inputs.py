@@ -105,6 +105,7 @@ class Inputs:
         view.intrinsics = wp.from_torch(intrinsics, dtype=wp.vec4d)
         view.width, view.height = (side * samples for side in size)
         view.samples = samples
+        view.slant = projection.HALF_PIXEL // samples if samples > 1 else 0
         reference = surface.convention == "reference"
         view.near = REFERENCE_NEAR if reference else CENTERED_NEAR
         view.far = REFERENCE_FAR if reference else CENTERED_FAR

@@ -12,7 +12,7 @@ from typing import Any
 import warp as wp
 
 from ex4d.raster.warp.cutting import Whole, cut_at, shown_source_pixel
-from ex4d.raster.warp.edge_rules import cross, face_corner
+from ex4d.raster.warp.edge_rules import cross, face_corner, sample_centre
 from ex4d.raster.warp.filling import (
     Box,
     Snapped,
@@ -185,7 +185,9 @@ def count_fronts(
                     count += 1
                 elif id < UNSEEN:
                     face = mesh_face(mesh.stretched[id - STRETCHED], source.rows, source.columns)
-                    own = shown_source_pixel(source, face, 0, column, row, projected, view)
+                    own = shown_source_pixel(
+                        source, face, 0, sample_centre(column), sample_centre(row), projected, view
+                    )
                     if own >= 0 and not on_border(source, face.rows[own], face.columns[own]):
                         count += 1
     return count

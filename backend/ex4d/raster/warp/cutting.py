@@ -22,10 +22,8 @@ from ex4d.raster.warp.contours import (
 from ex4d.raster.warp.edge_rules import meets_pixel, pixel_centre
 from ex4d.raster.warp.projection import (
     GUARD_BAND,
-    HALF_PIXEL,
     OPEN,
     SAME_PIXEL,
-    SUBPIXEL_BITS,
     SUBPIXELS,
     WATERTIGHT,
     Face,
@@ -42,6 +40,8 @@ wp.set_module_options({"enable_backward": False})
 
 # Times a source pixel's width: the image shows a source pixel as the square it covers where no contour is known.
 SOURCE_PIXEL_REACH = wp.constant(0.5)
+# No source pixel reaches farther in its cell, in halves of the box around its square, rolled or not (`cell_weights`).
+FARTHEST_REACH = wp.constant(3.2)
 # Times half a source pixel: corners of a face that are no farther apart, in x and in y, lie as in the source image.
 COMPACT = wp.constant(3)
 
@@ -162,11 +162,9 @@ def faces_camera(source: Source, row: int, column: int, frame: int, view: View) 
 
 @wp.func
 def nearest_source_pixel(
-    source: Source, face: Face, frame: int, column: int, row: int, projected: Projected, view: View
+    source: Source, face: Face, frame: int, x: int, y: int, projected: Projected, view: View
 ) -> int:
-    """The nearest corner of a stretched face whose source pixel reaches a pixel's centre; -1 if none does."""
-    x = (column << SUBPIXEL_BITS) + HALF_PIXEL
-    y = (row << SUBPIXEL_BITS) + HALF_PIXEL
+    """The nearest corner of a stretched face whose source pixel reaches (x, y), in 1/256 pixel; -1 if none does."""
     contour = contour_of(source, face, frame, view)
     nearest = wp.int32(-1)
     least = wp.float32(wp.inf)
@@ -186,14 +184,14 @@ def nearest_source_pixel(
 
 @wp.func
 def source_pixel_weights(
-    source: Source, face: Face, corner: int, frame: int, column: int, row: int, projected: Projected, view: View
+    source: Source, face: Face, corner: int, frame: int, x: int, y: int, projected: Projected, view: View
 ) -> wp.vec4:
-    """Weights of the cell's corners in the colour of what one of a face's corners, a source pixel, shows at a pixel."""
+    """Weights of the cell's corners in the colour of what one of a face's corners, a source pixel, shows at (x, y)."""
     vertex = face.corners[corner]
     w = projected.inverse_z[frame, vertex]
     reach = source_pixel_reach(source, face.rows[corner], face.columns[corner], frame, w, view)
-    dx = float((column << SUBPIXEL_BITS) + HALF_PIXEL - projected.x[frame, vertex]) / float(reach[0])
-    dy = float((row << SUBPIXEL_BITS) + HALF_PIXEL - projected.y[frame, vertex]) / float(reach[1])
+    dx = float(x - projected.x[frame, vertex]) / float(reach[0])
+    dy = float(y - projected.y[frame, vertex]) / float(reach[1])
     contour = contour_of(source, face, frame, view)
     place = turned_back(contour, dx, dy)
     weights = cell_weights(face, corner, SOURCE_PIXEL_REACH * place[0], SOURCE_PIXEL_REACH * place[1])
@@ -216,32 +214,30 @@ def reaches(contour: Contour, face: Face, corner: int, dx: float, dy: float) -> 
 
 
 @wp.func
-def shown_source_pixel(
-    source: Source, face: Face, frame: int, column: int, row: int, projected: Projected, view: View
-) -> int:
-    """The corner of a stretched face whose source pixel a pixel shows; -1 if it shows none.
+def shown_source_pixel(source: Source, face: Face, frame: int, x: int, y: int, projected: Projected, view: View) -> int:
+    """The corner of a stretched face whose source pixel shows at (x, y), in 1/256 pixel; -1 if none does.
 
     In the "watertight" model, walls that a camera aside sees show only source pixels that a pixel's centre meets, as in
     EX-4D; a face that is no larger than in the source image, as in a zoom, shows its corners' squares there, too.
     """
-    own = nearest_source_pixel(source, face, frame, column, row, projected, view)
+    own = nearest_source_pixel(source, face, frame, x, y, projected, view)
     if own >= 0 and view.occlusion == WATERTIGHT:
         vertex = face.corners[own]
-        x = projected.x[frame, vertex]
-        y = projected.y[frame, vertex]
+        own_x = projected.x[frame, vertex]
+        own_y = projected.y[frame, vertex]
         reach = source_pixel_reach(
             source, face.rows[own], face.columns[own], frame, projected.inverse_z[frame, vertex], view
         )
         is_compact = wp.bool(True)
         for k in range(3):
             corner = face.corners[k]
-            dx = wp.abs(projected.x[frame, corner] - x)
-            dy = wp.abs(projected.y[frame, corner] - y)
+            dx = wp.abs(projected.x[frame, corner] - own_x)
+            dy = wp.abs(projected.y[frame, corner] - own_y)
             if projected.inverse_z[frame, corner] <= 0.0 or dx // COMPACT > reach[0] or dy // COMPACT > reach[1]:
                 is_compact = False
-        x -= pixel_centre(column // view.samples, view)
-        y -= pixel_centre(row // view.samples, view)
-        if not is_compact and not meets_pixel(x, y, view):
+        dx = own_x - pixel_centre(x // (view.samples * SUBPIXELS), view)
+        dy = own_y - pixel_centre(y // (view.samples * SUBPIXELS), view)
+        if not is_compact and not meets_pixel(dx, dy, view):
             own = -1
     return own
 
@@ -268,7 +264,8 @@ def survives(cut: Cut, e_a: float, e_b: float, e_c: float, x: int, y: int, front
             if not counts and cut.reach_x[k] > 0:
                 dx = float(x - cut.x[k]) / float(cut.reach_x[k])
                 dy = float(y - cut.y[k]) / float(cut.reach_y[k])
-                counts = reaches(cut.contour, cut.face, k, dx, dy)
+                if wp.max(wp.abs(dx), wp.abs(dy)) <= FARTHEST_REACH:
+                    counts = reaches(cut.contour, cut.face, k, dx, dy)
     return counts
 
 

@@ -75,6 +75,22 @@ def meets_pixel(dx: int, dy: int, view: View) -> bool:
 
 
 @wp.func
+def slanted(index: int, view: View) -> int:
+    """How far samples are moved: those of a pixel's row of this index to the right, those of its column up.
+
+    In 1/256 sample. The grid of samples is turned a little by it, so that the n x n of a pixel have rows and columns of
+    their own, all equally far apart. An edge that passes meets them one by one, and not n at a time.
+    """
+    return view.slant * (2 * index - view.samples + 1)
+
+
+@wp.func
+def sample_centre(index: int) -> int:
+    """The middle of a column or row of samples, in 1/256 sample."""
+    return (index << SUBPIXEL_BITS) + HALF_PIXEL
+
+
+@wp.func
 def edge_bias(dx: int, dy: int) -> wp.int64:
     """0 if a pixel centre exactly on the edge belongs to the face, else -1: of two faces at an edge, one owns it."""
     bias = wp.int64(-1)
@@ -93,20 +109,18 @@ def owns_edge(a: Corner, b: Corner) -> bool:
 
 
 @wp.func
-def homogeneous_edge(a: Corner, b: Corner, column: int, row: int) -> wp.float64:
-    """Signed edge function at a pixel's centre, scaled by both depths; exactly negated when a and b are swapped.
+def homogeneous_edge(a: Corner, b: Corner, x: int, y: int) -> wp.float64:
+    """Signed edge function at (x, y), in 1/256 pixel, scaled by both depths; exactly negated when a and b are swapped.
 
     Between two snapped vertices its sign is the exact one with which the neighbouring face may have been drawn.
     """
     e = wp.float64(0.0)
     if a.snapped and b.snapped:
-        x = (column << SUBPIXEL_BITS) + HALF_PIXEL
-        y = (row << SUBPIXEL_BITS) + HALF_PIXEL
         subpixel_area = wp.float64(SUBPIXELS) * wp.float64(SUBPIXELS)
         e = wp.float64(cross(a.x - x, a.y - y, b.x - x, b.y - y)) * a.point[2] * b.point[2] / subpixel_area
     else:
-        x_centre = wp.float64(column) + wp.float64(0.5)
-        y_centre = wp.float64(row) + wp.float64(0.5)
+        x_centre = wp.float64(x) / wp.float64(SUBPIXELS)
+        y_centre = wp.float64(y) / wp.float64(SUBPIXELS)
         p = a.point
         q = b.point
         sign = wp.float64(1.0)

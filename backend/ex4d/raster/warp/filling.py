@@ -10,7 +10,7 @@ from typing import Any
 import warp as wp
 
 from ex4d.raster.warp.cutting import Whole, survives
-from ex4d.raster.warp.edge_rules import cross, edge_bias
+from ex4d.raster.warp.edge_rules import cross, edge_bias, sample_centre, slanted
 from ex4d.raster.warp.projection import (
     BEHIND,
     HALF_PIXEL,
@@ -67,10 +67,11 @@ def screen_box(a: Snapped, b: Snapped, c: Snapped, view: View) -> Box:
     bottom = wp.max(a.y, wp.max(b.y, c.y))
     box = Box()
     box.is_small = right - left < SMALL_WIDTH and bottom - top < SMALL_HEIGHT
-    box.left = wp.max((left + (HALF_PIXEL - 1)) >> SUBPIXEL_BITS, 0)
-    box.right = wp.min((right - HALF_PIXEL) >> SUBPIXEL_BITS, view.width - 1)
-    box.top = wp.max((top + (HALF_PIXEL - 1)) >> SUBPIXEL_BITS, 0)
-    box.bottom = wp.min((bottom - HALF_PIXEL) >> SUBPIXEL_BITS, view.height - 1)
+    reach = -slanted(0, view)
+    box.left = wp.max((left + (HALF_PIXEL - 1) - reach) >> SUBPIXEL_BITS, 0)
+    box.right = wp.min((right - HALF_PIXEL + reach) >> SUBPIXEL_BITS, view.width - 1)
+    box.top = wp.max((top + (HALF_PIXEL - 1) - reach) >> SUBPIXEL_BITS, 0)
+    box.bottom = wp.min((bottom - HALF_PIXEL + reach) >> SUBPIXEL_BITS, view.height - 1)
     return box
 
 
@@ -115,8 +116,13 @@ def draw_small(
     a_bias = int(edge_bias(c.x - b.x, c.y - b.y))
     b_bias = int(edge_bias(a.x - c.x, a.y - c.y))
     c_bias = int(edge_bias(b.x - a.x, b.y - a.y))
-    x = (box.left << SUBPIXEL_BITS) + HALF_PIXEL
-    y = (box.top << SUBPIXEL_BITS) + HALF_PIXEL
+    # Samples of a column lie a step above those of the column before, but those of a pixel's first drop back.
+    rise = 2 * view.slant
+    drop = rise * view.samples
+    first_column = box.left % view.samples
+    row_of_pixel = box.top % view.samples
+    x = sample_centre(box.left)
+    y = sample_centre(box.top) - slanted(first_column, view)
     a_row = (b.x - x) * (c.y - y) - (b.y - y) * (c.x - x)
     b_row = (c.x - x) * (a.y - y) - (c.y - y) * (a.x - x)
     c_row = (a.x - x) * (b.y - y) - (a.y - y) * (b.x - x)
@@ -127,23 +133,34 @@ def draw_small(
     nearest = 1.0 / view.near
     farthest = 1.0 / view.far
     for row in range(box.top, box.bottom + 1):
-        e_a = a_row
-        e_b = b_row
-        e_c = c_row
+        right = slanted(row_of_pixel, view)
+        column_of_pixel = wp.int32(first_column)
+        e_a = a_row + right * (b.y - c.y)
+        e_b = b_row + right * (c.y - a.y)
+        e_c = c_row + right * (a.y - b.y)
         for column in range(box.left, box.right + 1):
             if ((e_a + a_bias) | (e_b + b_bias) | (e_c + c_bias)) >= 0:
                 w = float(e_a) * aw + float(e_b) * bw + float(e_c) * cw
                 if w >= farthest and w <= nearest:
-                    x_here = (column << SUBPIXEL_BITS) + HALF_PIXEL
-                    y_here = (row << SUBPIXEL_BITS) + HALF_PIXEL
+                    x_here = sample_centre(column) + right
+                    y_here = sample_centre(row) - slanted(column_of_pixel, view)
                     if survives(cut, float(e_a), float(e_b), float(e_c), x_here, y_here, front):
                         keep_nearest(winners, frame, row * view.width + column, 1.0 / w, face)
-            e_a += (b.y - c.y) * SUBPIXELS
-            e_b += (c.y - a.y) * SUBPIXELS
-            e_c += (a.y - b.y) * SUBPIXELS
+            e_a += (b.y - c.y) * SUBPIXELS - rise * (c.x - b.x)
+            e_b += (c.y - a.y) * SUBPIXELS - rise * (a.x - c.x)
+            e_c += (a.y - b.y) * SUBPIXELS - rise * (b.x - a.x)
+            column_of_pixel += 1
+            if column_of_pixel == view.samples:
+                column_of_pixel = 0
+                e_a += drop * (c.x - b.x)
+                e_b += drop * (a.x - c.x)
+                e_c += drop * (b.x - a.x)
         a_row += (c.x - b.x) * SUBPIXELS
         b_row += (a.x - c.x) * SUBPIXELS
         c_row += (b.x - a.x) * SUBPIXELS
+        row_of_pixel += 1
+        if row_of_pixel == view.samples:
+            row_of_pixel = 0
 
 
 @wp.func
@@ -215,29 +232,36 @@ def draw_snapped(
         pixels_of_row = 0.5 * float(area) / (float(SUBPIXELS) * wp.max(float(extent), 1.0))
         while abreast < group_size and float(abreast) < pixels_of_row:
             abreast *= 2
+    further = abreast % view.samples
     first_row = member // abreast
     first_column = member - first_row * abreast
-    x0 = (box.left << SUBPIXEL_BITS) + HALF_PIXEL
+    reach = wp.int64(-slanted(0, view))
     for row in range(box.top + first_row, box.bottom + 1, group_size // abreast):
-        y = (row << SUBPIXEL_BITS) + HALF_PIXEL
+        x0 = sample_centre(box.left) + slanted(row % view.samples, view)
+        y = sample_centre(row)
         a_edge = cross(b.x - x0, b.y - y, c.x - x0, c.y - y)
         b_edge = cross(c.x - x0, c.y - y, a.x - x0, a.y - y)
         c_edge = cross(a.x - x0, a.y - y, b.x - x0, b.y - y)
         span = wp.vec2i(0, box.right - box.left)
         if box.right - box.left > 3:
             # wide faces: find the row's span, so that a long thin face costs its length and not its box
-            span = row_span(a_edge, a_step, span)
-            span = row_span(b_edge, b_step, span)
-            span = row_span(c_edge, c_step, span)
+            span = row_span(a_edge + reach * wp.int64(wp.abs(c.x - b.x)), a_step, span)
+            span = row_span(b_edge + reach * wp.int64(wp.abs(a.x - c.x)), b_step, span)
+            span = row_span(c_edge + reach * wp.int64(wp.abs(b.x - a.x)), c_step, span)
+        column_of_pixel = (box.left + span[0] + first_column) % view.samples
         for offset in range(span[0] + first_column, span[1] + 1, abreast):
-            e_a = a_edge + wp.int64(offset) * a_step
-            e_b = b_edge + wp.int64(offset) * b_step
-            e_c = c_edge + wp.int64(offset) * c_step
+            up = slanted(column_of_pixel, view)
+            column_of_pixel += further
+            if column_of_pixel >= view.samples:
+                column_of_pixel -= view.samples
+            e_a = a_edge + wp.int64(offset) * a_step - wp.int64(up) * wp.int64(c.x - b.x)
+            e_b = b_edge + wp.int64(offset) * b_step - wp.int64(up) * wp.int64(a.x - c.x)
+            e_c = c_edge + wp.int64(offset) * c_step - wp.int64(up) * wp.int64(b.x - a.x)
             if ((e_a + a_bias) | (e_b + b_bias) | (e_c + c_bias)) >= wp.int64(0):
                 w = float(e_a) * aw + float(e_b) * bw + float(e_c) * cw
                 if w >= farthest and w <= nearest:
                     x = x0 + (offset << SUBPIXEL_BITS)
-                    if survives(cut, float(e_a), float(e_b), float(e_c), x, y, front):
+                    if survives(cut, float(e_a), float(e_b), float(e_c), x, y - up, front):
                         keep_nearest(winners, frame, row * view.width + box.left + offset, 1.0 / w, face)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import warp as wp
 
 from ex4d.raster.warp import cleaning
+from ex4d.raster.warp.edge_rules import sample_centre
 from ex4d.raster.warp.filling import Snapped
 from ex4d.raster.warp.projection import SUBPIXEL_BITS, Projected, Source, View
 from ex4d.raster.warp.resolving import shown_at
@@ -126,5 +127,7 @@ def resolve_marked(
             tile = column >> TILE_BITS
             inside = marked_tiles(view, frame, tile, tile_row, tile, tile_row) > 0
         if inside:
-            shown = shown_at(frame, row, column, source, projected, view, winners)
-            mask[frame, row * view.width + column] = wp.where(shown.seen, wp.uint8(1), wp.uint8(0))
+            pixel = row * view.width + column
+            x, y = sample_centre(column), sample_centre(row)
+            shown = shown_at(winners[frame, pixel], frame, x, y, source, projected, view)
+            mask[frame, pixel] = wp.where(shown.seen, wp.uint8(1), wp.uint8(0))

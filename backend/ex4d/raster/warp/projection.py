@@ -98,6 +98,7 @@ class View:
     width: int  # of the image, in samples
     height: int
     samples: int  # of a pixel, per axis
+    slant: int  # of their grid, in 1/256 sample; see `edge_rules.slanted`
     near: float
     far: float
     occlusion: int

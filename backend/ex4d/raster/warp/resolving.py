@@ -5,12 +5,10 @@ from __future__ import annotations
 import warp as wp
 
 from ex4d.raster.warp.cutting import shown_source_pixel, source_pixel_weights
-from ex4d.raster.warp.edge_rules import cross, face_corner, homogeneous_edge, meets
+from ex4d.raster.warp.edge_rules import cross, face_corner, homogeneous_edge, meets, sample_centre
 from ex4d.raster.warp.projection import (
     EMPTY,
-    HALF_PIXEL,
     STRETCHED,
-    SUBPIXEL_BITS,
     THICKNESS,
     WATERTIGHT,
     Face,
@@ -42,6 +40,8 @@ class Shown:
     seen: bool
     color: wp.vec3  # sRGB, 0 to 255; 0 where unseen
     z: float  # infinite without a surface
+    on_face: bool  # meets a face that is not hidden: with several samples of a pixel it has a place instead of a colour
+    place: wp.vec2  # (x, y) in the grid of vertices
 
 
 @wp.kernel
@@ -82,7 +82,7 @@ def resolve_pixel(
 ):
     """Write one pixel; see `resolve_centered`."""
     pixel = row * view.width + column
-    shown = shown_at(frame, row, column, source, projected, view, winners)
+    shown = shown_at(winners[frame, pixel], frame, sample_centre(column), sample_centre(row), source, projected, view)
     mask[frame, pixel] = wp.where(shown.seen, wp.uint8(1), wp.uint8(0))
     for channel in range(3):
         image[frame, pixel, channel] = wp.uint8(int(shown.color[channel] + 0.5))
@@ -91,21 +91,13 @@ def resolve_pixel(
 
 
 @wp.func
-def shown_at(
-    frame: int,
-    row: int,
-    column: int,
-    source: Source,
-    projected: Projected,
-    view: View,
-    winners: wp.array2d(dtype=wp.uint64),
-) -> Shown:
-    """What the ray through a pixel's centre shows; see `resolve_centered`."""
-    key = winners[frame, row * view.width + column]
+def shown_at(key: wp.uint64, frame: int, x: int, y: int, source: Source, projected: Projected, view: View) -> Shown:
+    """What the ray through (x, y), in 1/256 pixel, shows by its key of the buffer; see `resolve_centered`."""
     shown = Shown()
     shown.seen = wp.bool(False)
     shown.color = wp.vec3(0.0, 0.0, 0.0)
     shown.z = float(wp.inf)
+    shown.on_face = wp.bool(False)
     if key != EMPTY:
         index = int(key & wp.uint64(0xFFFFFFFF))
         drawn_as_stretched = index >= STRETCHED
@@ -113,7 +105,7 @@ def shown_at(
             index -= STRETCHED
         face = mesh_face(index, source.rows, source.columns)
         shown.z = hit_depth(key)
-        hit = resolve_hit(face.corners, frame, column, row, source, projected, view)
+        hit = resolve_hit(face.corners, frame, x, y, source, projected, view)
         if hit.front:
             hidden = drawn_as_stretched or index >= 2 * (source.rows - 1) * (source.columns - 1)  # or a cap
             if view.occlusion == WATERTIGHT:
@@ -121,36 +113,47 @@ def shown_at(
             own = hit.corner
             reached = hidden and own < 0
             if hidden:
-                own = shown_source_pixel(source, face, frame, column, row, projected, view)
+                own = shown_source_pixel(source, face, frame, x, y, projected, view)
             if own >= 0 and on_border(source, face.rows[own], face.columns[own]):
                 own = -1
             if own >= 0:
                 shown.seen = True
                 shown.color = source_color(source, frame, face.rows[own], face.columns[own])
                 if reached and view.occlusion == THICKNESS:
-                    weights = source_pixel_weights(source, face, own, frame, column, row, projected, view)
+                    weights = source_pixel_weights(source, face, own, frame, x, y, projected, view)
                     shown.color = blend_cell(source, frame, face, weights)
             elif not hidden:
                 shown.seen = True
-                shown.color = blend(source, frame, face, hit.weights)
+                shown.on_face = True
+                if view.samples == 1:
+                    shown.color = blend(source, frame, face, hit.weights)
+                else:
+                    shown.place = place_on(face, hit.weights)
     return shown
+
+
+@wp.func
+def place_on(face: Face, weights: wp.vec3) -> wp.vec2:
+    """The place in the grid of vertices, (x, y), at perspective-correct weights of a face's corners."""
+    return wp.vec2(
+        weights[0] * float(face.columns[0]) + weights[1] * float(face.columns[1]) + weights[2] * float(face.columns[2]),
+        weights[0] * float(face.rows[0]) + weights[1] * float(face.rows[1]) + weights[2] * float(face.rows[2]),
+    )
 
 
 @wp.func
 def resolve_hit(
     corners: wp.vec3i,
     frame: int,
-    column: int,
-    row: int,
+    x: int,
+    y: int,
     source: Source,
     projected: Projected,
     view: View,
 ) -> Hit:
-    """The weights, side and met corner of a face at a pixel."""
+    """The weights, side and met corner of a face at (x, y), in 1/256 pixel."""
     hit = Hit()
     hit.corner = -1
-    x = (column << SUBPIXEL_BITS) + HALF_PIXEL
-    y = (row << SUBPIXEL_BITS) + HALF_PIXEL
     aw = projected.inverse_z[frame, corners[0]]
     bw = projected.inverse_z[frame, corners[1]]
     cw = projected.inverse_z[frame, corners[2]]
@@ -177,9 +180,9 @@ def resolve_hit(
         a = face_corner(corners[0], frame, source, projected, view)
         b = face_corner(corners[1], frame, source, projected, view)
         c = face_corner(corners[2], frame, source, projected, view)
-        f_a = homogeneous_edge(b, c, column, row)
-        f_b = homogeneous_edge(c, a, column, row)
-        f_c = homogeneous_edge(a, b, column, row)
+        f_a = homogeneous_edge(b, c, x, y)
+        f_b = homogeneous_edge(c, a, x, y)
+        f_c = homogeneous_edge(a, b, x, y)
         sum = f_a + f_b + f_c
         hit.front = sum > wp.float64(0.0)
         hit.weights = wp.vec3(float(f_a / sum), float(f_b / sum), float(f_c / sum))

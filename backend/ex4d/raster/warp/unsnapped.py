@@ -13,7 +13,7 @@ import warp as wp
 
 from ex4d.raster.warp.cutting import Whole, survives_unsnapped
 from ex4d.raster.warp.drawing import COUNTERS, UNSNAPPED_COUNTER, Work
-from ex4d.raster.warp.edge_rules import Corner, face_corner, homogeneous_edge, owns_edge
+from ex4d.raster.warp.edge_rules import Corner, face_corner, homogeneous_edge, owns_edge, sample_centre, slanted
 from ex4d.raster.warp.filling import keep_nearest
 from ex4d.raster.warp.projection import (
     OPEN,
@@ -161,9 +161,11 @@ def draw_homogeneous(
         left = int(wp.max(wp.min(span[0] - one, wp.float64(view.width)), wp.float64(0.0)))
         right = int(wp.min(wp.max(span[1] + one, -one), wp.float64(view.width - 1)))
         for column in range(left + first_column, right + 1, abreast):
-            e_a = homogeneous_edge(b, c, column, row)
-            e_b = homogeneous_edge(c, a, column, row)
-            e_c = homogeneous_edge(a, b, column, row)
+            sample_x = sample_centre(column) + slanted(row % view.samples, view)
+            sample_y = sample_centre(row) - slanted(column % view.samples, view)
+            e_a = homogeneous_edge(b, c, sample_x, sample_y)
+            e_b = homogeneous_edge(c, a, sample_x, sample_y)
+            e_c = homogeneous_edge(a, b, sample_x, sample_y)
             zero = wp.float64(0.0)
             inside_a = e_a > zero or (e_a == zero and owns_edge(b, c))
             inside_b = e_b > zero or (e_b == zero and owns_edge(c, a))

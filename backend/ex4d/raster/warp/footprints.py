@@ -1,0 +1,172 @@
+"""The part of the source image that a pixel with several samples shows, and its colour.
+
+Samples say how much of a pixel a surface covers. Its colour needs no more places than it has source pixels: one where
+it is as large as in the source image or larger, by a cubic spline, which is as sharp wherever between source pixels it
+is read. Means of several linearly interpolated colours are not: they blur most half-way, so that texture would breathe
+as a camera moves.
+"""
+
+from __future__ import annotations
+
+import warp as wp
+
+from ex4d.raster.warp.projection import Source
+from ex4d.raster.warp.resolving import source_color
+
+wp.set_module_options({"enable_backward": False})
+
+# Up to so many source pixels wide or high a pixel is read at one place; from so many on at several; between, both.
+ONE_PLACE = wp.constant(1.1)
+SEVERAL_PLACES = wp.constant(1.6)
+# Larger ones are read at each sample, which finds what is small on them.
+EACH_SAMPLE = wp.constant(1.7)
+# How far its samples may lie, root mean square, from a parallelogram in the source image, in source pixels; and from
+# their mean, where only some of them meet the surface.
+BENT = wp.constant(0.1)
+SPREAD = wp.constant(0.4)
+
+
+@wp.struct
+class Footprint:
+    """Sums over those samples of a pixel that meet faces which are not hidden.
+
+    Places are (x, y) in the grid of vertices, each less the first. Columns and rows are counted from a pixel's middle.
+    """
+
+    count: int
+    first: wp.vec2
+    sum: wp.vec2  # of places
+    across: wp.vec2  # of places times the sample's column
+    down: wp.vec2  # of places times the sample's row
+    squares: float  # of places' lengths
+
+
+@wp.func
+def with_place(footprint: Footprint, place: wp.vec2, x: int, y: int, samples: int) -> Footprint:
+    """A footprint with one more sample, of column x and row y in the pixel, counted from its corner."""
+    if footprint.count == 0:
+        footprint.first = place
+    own = place - footprint.first
+    middle = 0.5 * float(samples - 1)
+    footprint.count += 1
+    footprint.sum += own
+    footprint.across += (float(x) - middle) * own
+    footprint.down += (float(y) - middle) * own
+    footprint.squares += wp.length_sq(own)
+    return footprint
+
+
+@wp.func
+def is_whole(footprint: Footprint, samples: int) -> bool:
+    """Whether it has all samples of the pixel, or its four corners, which are read first."""
+    return footprint.count == 4 or footprint.count == samples * samples
+
+
+@wp.func
+def moment(footprint: Footprint, samples: int) -> float:
+    """The sum of the samples' squared columns, which is also that of their rows: of a whole footprint."""
+    square = float(samples * samples)
+    sum = square * (square - 1.0) / 12.0
+    if footprint.count == 4:
+        sum = float((samples - 1) * (samples - 1))
+    return sum
+
+
+@wp.func
+def size_of(footprint: Footprint, samples: int) -> wp.vec2:
+    """The width and height of a whole footprint, in source pixels."""
+    slant = 1.0 / float(samples)  # of the grid of samples: `edge_rules.slanted`
+    across = footprint.across + slant * footprint.down
+    down = footprint.down - slant * footprint.across
+    return (wp.abs(across) + wp.abs(down)) * float(samples) / (moment(footprint, samples) * (1.0 + slant * slant))
+
+
+@wp.func
+def has_one_color(footprint: Footprint, samples: int) -> bool:
+    """Whether `footprint_color` tells its colour: it is a parallelogram, or a small part of a pixel."""
+    rest = footprint.squares - wp.length_sq(footprint.sum) / float(footprint.count)
+    limit = wp.float32(SPREAD)
+    small = wp.bool(True)
+    if is_whole(footprint, samples):
+        rest -= (wp.length_sq(footprint.across) + wp.length_sq(footprint.down)) / moment(footprint, samples)
+        limit = wp.float32(BENT)
+        small = wp.max(size_of(footprint, samples)) <= EACH_SAMPLE
+    return small and rest <= limit * limit * float(footprint.count)
+
+
+@wp.func
+def footprint_color(source: Source, frame: int, footprint: Footprint, samples: int) -> wp.vec3:
+    """The colour of a footprint that has one."""
+    middle = footprint.first + footprint.sum / float(footprint.count)
+    several = wp.float32(0.0)
+    size = wp.vec2(0.0, 0.0)
+    if is_whole(footprint, samples):
+        size = size_of(footprint, samples)
+        several = wp.clamp((wp.max(size) - ONE_PLACE) / (SEVERAL_PLACES - ONE_PLACE), 0.0, 1.0)
+    color = wp.vec3(0.0, 0.0, 0.0)
+    if several < 1.0:
+        color += (1.0 - several) * cubic(source, frame, middle)
+    if several > 0.0:
+        # As many places as it has source pixels, but no more than samples.
+        places = wp.min(samples, int(wp.ceil(wp.max(size))))
+        step = float(samples) / (float(places) * moment(footprint, samples))
+        reach = step * wp.vec2(reach_of(size[0]), reach_of(size[1]))
+        sum = wp.vec3(0.0, 0.0, 0.0)
+        for y in range(places):
+            for x in range(places):
+                right = float(x) - 0.5 * float(places - 1)
+                below = float(y) - 0.5 * float(places - 1)
+                sum += bilinear(
+                    source, frame, middle + wp.cw_mul(reach, right * footprint.across + below * footprint.down)
+                )
+        color += several / float(places * places) * sum
+    return color
+
+
+@wp.func
+def reach_of(size: float) -> float:
+    """How much of a width of source pixels is read: a source pixel is a mean over its own width, whose variance counts.
+
+    The variance of places over a width w is w^2 / 12, and variances add up.
+    """
+    return wp.sqrt(1.0 - 1.0 / wp.max(size * size, 1.0))
+
+
+@wp.func
+def bilinear(source: Source, frame: int, place: wp.vec2) -> wp.vec3:
+    """Colour at a place in the grid of vertices, linear between the four around it."""
+    column = int(wp.floor(place[0]))
+    row = int(wp.floor(place[1]))
+    x = place[0] - float(column)
+    y = place[1] - float(row)
+    above = (1.0 - x) * source_color(source, frame, row, column) + x * source_color(source, frame, row, column + 1)
+    row += 1
+    below = (1.0 - x) * source_color(source, frame, row, column) + x * source_color(source, frame, row, column + 1)
+    return (1.0 - y) * above + y * below
+
+
+@wp.func
+def cubic(source: Source, frame: int, place: wp.vec2) -> wp.vec3:
+    """Colour at a place in the grid of vertices, by Catmull-Rom splines through the sixteen around it."""
+    column = int(wp.floor(place[0]))
+    row = int(wp.floor(place[1]))
+    across = spline_weights(place[0] - float(column))
+    down = spline_weights(place[1] - float(row))
+    color = wp.vec3(0.0, 0.0, 0.0)
+    for k in range(4):
+        line = wp.vec3(0.0, 0.0, 0.0)
+        for j in range(4):
+            line += across[j] * source_color(source, frame, row + k - 1, column + j - 1)
+        color += down[k] * line
+    return wp.vec3(wp.clamp(color[0], 0.0, 255.0), wp.clamp(color[1], 0.0, 255.0), wp.clamp(color[2], 0.0, 255.0))
+
+
+@wp.func
+def spline_weights(t: float) -> wp.vec4:
+    """Weights of the values at -1, 0, 1 and 2 in a Catmull-Rom spline at t, 0 to 1."""
+    return wp.vec4(
+        t * (-0.5 + t * (1.0 - 0.5 * t)),
+        1.0 + t * t * (1.5 * t - 2.5),
+        t * (0.5 + t * (2.0 - 1.5 * t)),
+        0.5 * t * t * (t - 1.0),
+    )
