@@ -38,8 +38,11 @@ WATERTIGHT = wp.constant(0)
 OPEN = wp.constant(1)
 THICKNESS = wp.constant(2)
 
-# Added to the id of a face in the depth-and-id buffer that is drawn as a stretched one.
-STRETCHED = wp.constant(1 << 30)
+# Added to the id of a face in the depth-and-id buffer that is drawn as a stretched one, or the rim of its near or far
+# side (`rims.py`): the face's own id is the rest by `STRETCHED`.
+STRETCHED = wp.constant(1 << 28)
+NEAR_RIM = wp.constant(2 << 28)
+FAR_RIM = wp.constant(3 << 28)
 
 # Used instead of 1/z for vertices without snapped coordinates.
 BEHIND = wp.constant(-1.0)  # before the near plane
@@ -381,6 +384,12 @@ def over_step(source: Source, frame: int, face: Face) -> bool:
 @wp.func
 def exact_point(vertex: int, frame: int, source: Source, view: View) -> wp.vec3d:
     """(x z, y z, z) of a vertex, with x, y in pixels."""
-    p = camera_space(vertex_point(source, frame, vertex), view.cameras[frame])
+    return on_screen(vertex_point(source, frame, vertex), frame, view)
+
+
+@wp.func
+def on_screen(point: wp.vec3, frame: int, view: View) -> wp.vec3d:
+    """(x z, y z, z) of a point of the source camera's space, with x, y in pixels."""
+    p = camera_space(point, view.cameras[frame])
     intrinsics = view.intrinsics[frame]
     return wp.vec3d(intrinsics[0] * p[0] + intrinsics[2] * p[2], intrinsics[1] * p[1] + intrinsics[3] * p[2], p[2])

@@ -5,11 +5,14 @@ from __future__ import annotations
 import warp as wp
 
 from ex4d.raster.rasterizer import REFERENCE_SEEN_ALPHA
+from ex4d.raster.warp.contours import bilinear, cell_corner, corners_on_side, weights_of_side
 from ex4d.raster.warp.cutting import shown_source_pixel, source_pixel_weights
 from ex4d.raster.warp.edge_rules import cross, face_corner, homogeneous_edge, meets
 from ex4d.raster.warp.projection import (
     EMPTY,
+    FAR_RIM,
     HALF_PIXEL,
+    NEAR_RIM,
     STRETCHED,
     SUBPIXEL_BITS,
     THICKNESS,
@@ -25,8 +28,10 @@ from ex4d.raster.warp.projection import (
     mesh_face,
     occluded_by_rule,
     on_border,
+    on_screen,
     source_point,
 )
+from ex4d.raster.warp.rims import rim_of, rim_place, rim_point
 
 wp.set_module_options({"enable_backward": False})
 
@@ -116,10 +121,12 @@ def shown_at(
     if key != EMPTY:
         index = int(key & wp.uint64(0xFFFFFFFF))
         drawn_as_stretched = index >= STRETCHED
-        if drawn_as_stretched:
-            index -= STRETCHED
-        face = mesh_face(index, source.rows, source.columns)
+        face = mesh_face(index % STRETCHED, source.rows, source.columns)
         shown.z = hit_depth(key)
+        if index >= NEAR_RIM:
+            shown.seen = True
+            shown.color = rim_color(face, index < FAR_RIM, frame, column, row, source, projected, view)
+            return shown
         hit = resolve_hit(face.corners, frame, column, row, source, projected, view)
         if hit.front:
             hidden = drawn_as_stretched or index >= 2 * (source.rows - 1) * (source.columns - 1)  # or a cap
@@ -141,6 +148,29 @@ def shown_at(
                 shown.seen = True
                 shown.color = blend(source, frame, face, hit.weights)
     return shown
+
+
+@wp.func
+def rim_color(
+    face: Face, near: bool, frame: int, column: int, row: int, source: Source, projected: Projected, view: View
+) -> wp.vec3:
+    """The colour of a rim: of a source pixel that the pixel's centre meets, else of the rim's side of the cell."""
+    rim = rim_of(source, face, frame, near)
+    a = on_screen(rim_point(rim, 0, frame, source), frame, view)
+    b = on_screen(rim_point(rim, 1, frame, source), frame, view)
+    c = on_screen(rim_point(rim, 2, frame, source), frame, view)
+    place = rim_place(rim, clamped(weights_of_points(a, b, c, column, row)))
+    weights = weights_of_side(rim.shares, near, bilinear(place))
+    x = (column << SUBPIXEL_BITS) + HALF_PIXEL
+    y = (row << SUBPIXEL_BITS) + HALF_PIXEL
+    for k in range(3):
+        corner = cell_corner(face, k)
+        vertex = face.corners[k]
+        met = meets(projected.x[frame, vertex] - x, projected.y[frame, vertex] - y)
+        if met and projected.inverse_z[frame, vertex] > 0.0 and corners_on_side(rim.shares, near)[corner] > 0.0:
+            weights = wp.vec4(0.0, 0.0, 0.0, 0.0)
+            weights[corner] = 1.0
+    return blend_cell(source, frame, face, weights)
 
 
 @wp.kernel
@@ -356,10 +386,16 @@ def exact_weights(
 @wp.func
 def weights_by_ray(corners: wp.vec3i, frame: int, column: int, row: int, source: Source, view: View) -> wp.vec3:
     """Weights of a face's corners where a pixel's ray meets its plane; corners may be anywhere."""
-    ray = wp.vec3d(wp.float64(column) + wp.float64(0.5), wp.float64(row) + wp.float64(0.5), wp.float64(1.0))
     a = exact_point(corners[0], frame, source, view)
     b = exact_point(corners[1], frame, source, view)
     c = exact_point(corners[2], frame, source, view)
+    return weights_of_points(a, b, c, column, row)
+
+
+@wp.func
+def weights_of_points(a: wp.vec3d, b: wp.vec3d, c: wp.vec3d, column: int, row: int) -> wp.vec3:
+    """Weights of three points where a pixel's ray meets their plane; points as `on_screen` returns them."""
+    ray = wp.vec3d(wp.float64(column) + wp.float64(0.5), wp.float64(row) + wp.float64(0.5), wp.float64(1.0))
     e_a = wp.dot(ray, wp.cross(b, c))
     e_b = wp.dot(ray, wp.cross(c, a))
     e_c = wp.dot(ray, wp.cross(a, b))

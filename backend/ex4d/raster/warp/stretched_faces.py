@@ -17,15 +17,22 @@ from ex4d.raster.warp.drawing import (
     Work,
 )
 from ex4d.raster.warp.edge_rules import face_corner
-from ex4d.raster.warp.filling import draw_small, draw_snapped, may_show, screen_box, snapped
+from ex4d.raster.warp.filling import Snapped, draw_small, draw_snapped, may_show, screen_box, snapped
 from ex4d.raster.warp.projection import (
+    FAR_RIM,
+    NEAR_RIM,
     STRETCHED,
+    SUBPIXELS,
+    THICKNESS,
     Projected,
     Source,
     View,
+    can_be_snapped,
     is_stretched,
     mesh_face,
+    on_screen,
 )
+from ex4d.raster.warp.rims import Rim, rim_of, rim_point
 from ex4d.raster.warp.unsnapped import draw_homogeneous, is_unsnapped
 
 wp.set_module_options({"enable_backward": False})
@@ -87,6 +94,9 @@ def draw_or_queue_stretched(
 ):
     """Draw a small stretched face that is snapped, and queue any other."""
     face = mesh_face(index, source.rows, source.columns)
+    if view.occlusion == THICKNESS:
+        draw_rim(index + NEAR_RIM, rim_of(source, face, frame, True), frame, source, view, winners)
+        draw_rim(index + FAR_RIM, rim_of(source, face, frame, False), frame, source, view, winners)
     a = snapped(projected, frame, face.corners[0])
     b = snapped(projected, frame, face.corners[1])
     c = snapped(projected, frame, face.corners[2])
@@ -106,6 +116,39 @@ def draw_or_queue_stretched(
     else:
         if may_show(a, b, c, view):
             queue_piece(wp.vec3i(index, 0, view.height - 1), frame, work)
+
+
+@wp.func
+def draw_rim(id: int, drawn: Rim, frame: int, source: Source, view: View, winners: wp.array2d(dtype=wp.uint64)):
+    """Draw a rim with one thread: it is about as large as a source pixel. Not where it would not be snapped."""
+    if drawn.exists:
+        rim = drawn
+        a = rim_corner(rim, 0, frame, source, view)
+        b = rim_corner(rim, 1, frame, source, view)
+        c = rim_corner(rim, 2, frame, source, view)
+        if a.w > 0.0 and b.w > 0.0 and c.w > 0.0:
+            box = screen_box(a, b, c, view)
+            if box.left <= box.right and box.top <= box.bottom:
+                rim.inverse_z = wp.vec3(a.w, b.w, c.w)
+                if box.is_small:
+                    draw_small(id, a, b, c, box, rim, frame, view, winners)
+                else:
+                    draw_snapped(id, a, b, c, box, 0, 1, rim, frame, view, winners)
+
+
+@wp.func
+def rim_corner(rim: Rim, corner: int, frame: int, source: Source, view: View) -> Snapped:
+    """A corner of a rim's face on the screen; 1/z is 0 where it cannot be snapped."""
+    found = Snapped()
+    p = on_screen(rim_point(rim, corner, frame, source), frame, view)
+    if p[2] >= wp.float64(view.near):
+        x = p[0] / p[2]
+        y = p[1] / p[2]
+        if can_be_snapped(x, y, False, view):
+            found.x = int(wp.floor(x * wp.float64(SUBPIXELS) + wp.float64(0.5)))
+            found.y = int(wp.floor(y * wp.float64(SUBPIXELS) + wp.float64(0.5)))
+            found.w = float(wp.float64(1.0) / p[2])
+    return found
 
 
 @wp.func
