@@ -40,38 +40,24 @@ def contour_of(source: Source, face: Face, frame: int, view: View) -> Contour:
         contour.down = wp.vec2(-contour.across[1], contour.across[0])
     row = wp.min(face.rows)
     column = wp.min(face.columns)
-    contour.known = not cell_on_border(source, row, column)
+    contour.known = not on_border(source, row, column) and not on_border(source, row + 1, column + 1)
     if contour.known:
-        contour.shares = cell_shares(source, frame, row, column)
+        y = row - source.ring
+        x = column - source.ring
+        depths = wp.vec4(
+            source.depth[frame, y, x],
+            source.depth[frame, y, x + 1],
+            source.depth[frame, y + 1, x],
+            source.depth[frame, y + 1, x + 1],
+        )
+        middle = 0.5 * (wp.min(depths) + wp.max(depths))
+        for k in range(4):
+            near = depths[k] <= middle
+            contour.shares[k] = wp.where(near, 0.5, -0.5)
+            if source.shares.shape[1] > 0:
+                side = wp.where(near, 0, 1)
+                contour.shares[k] = float(source.shares[frame, y + k // 2, x + k % 2, side]) / 255.0 - 0.5
     return contour
-
-
-@wp.func
-def cell_on_border(source: Source, row: int, column: int) -> bool:
-    """Whether a cell of the grid has corners on the border."""
-    return on_border(source, row, column) or on_border(source, row + 1, column + 1)
-
-
-@wp.func
-def cell_shares(source: Source, frame: int, row: int, column: int) -> wp.vec4:
-    """`Contour.shares` of a cell off the border."""
-    shares = wp.vec4()
-    y = row - source.ring
-    x = column - source.ring
-    depths = wp.vec4(
-        source.depth[frame, y, x],
-        source.depth[frame, y, x + 1],
-        source.depth[frame, y + 1, x],
-        source.depth[frame, y + 1, x + 1],
-    )
-    middle = 0.5 * (wp.min(depths) + wp.max(depths))
-    for k in range(4):
-        near = depths[k] <= middle
-        shares[k] = wp.where(near, 0.5, -0.5)
-        if source.shares.shape[1] > 0:
-            side = wp.where(near, 0, 1)
-            shares[k] = float(source.shares[frame, y + k // 2, x + k % 2, side]) / 255.0 - 0.5
-    return shares
 
 
 @wp.func
@@ -110,16 +96,8 @@ def cell_weights(face: Face, corner: int, dx: float, dy: float) -> wp.vec4:
     if wp.max(wp.abs(x - 0.5), wp.abs(y - 0.5)) <= 0.5 + REACH_BEYOND:
         x = wp.clamp(x, 0.0, 1.0)
         y = wp.clamp(y, 0.0, 1.0)
-        weights = bilinear(wp.vec2(x, y))
+        weights = wp.vec4((1.0 - x) * (1.0 - y), x * (1.0 - y), (1.0 - x) * y, x * y)
     return weights
-
-
-@wp.func
-def bilinear(place: wp.vec2) -> wp.vec4:
-    """Weights of a cell's corners at a place, 0 to 1 from its top left corner."""
-    x = place[0]
-    y = place[1]
-    return wp.vec4((1.0 - x) * (1.0 - y), x * (1.0 - y), (1.0 - x) * y, x * y)
 
 
 @wp.func
@@ -151,20 +129,16 @@ def is_shown(contour: Contour, face: Face, corner: int, weights: wp.vec4, within
 
 
 @wp.func
-def corners_on_side(shares: wp.vec4, near: bool) -> wp.vec4:
-    """1 for the corners of a cell that are on a side, 0 for the others; the ring, whose shares are 0, is on none."""
-    own = wp.vec4(0.0, 0.0, 0.0, 0.0)
+def weights_of_side(contour: Contour, corner: int, weights: wp.vec4) -> wp.vec4:
+    """Weights of the cell's corners on one corner's side alone, with the sum 1: the other side's colours stay there."""
+    on_near = contour.shares[corner] > 0.0
+    kept = wp.vec4(0.0, 0.0, 0.0, 0.0)
     for k in range(4):
-        if shares[k] != 0.0 and (shares[k] > 0.0) == near:
-            own[k] = 1.0
-    return own
-
-
-@wp.func
-def weights_of_side(shares: wp.vec4, near: bool, weights: wp.vec4) -> wp.vec4:
-    """Weights of the cell's corners on one side alone, with the sum 1: the other side's colours stay there."""
-    own = corners_on_side(shares, near)
-    kept = wp.cw_mul(own, weights)
-    if wp.length_sq(kept) == 0.0:
-        kept = own
-    return kept / (kept[0] + kept[1] + kept[2] + kept[3])
+        if (contour.shares[k] > 0.0) == on_near:
+            kept[k] = weights[k]
+    sum = kept[0] + kept[1] + kept[2] + kept[3]
+    if sum > 0.0:
+        kept = kept / sum
+    else:
+        kept[corner] = 1.0
+    return kept

@@ -37,7 +37,6 @@ from ex4d.raster.warp.projection import (
     on_border,
     source_point,
 )
-from ex4d.raster.warp.rims import Rim, is_within
 
 wp.set_module_options({"enable_backward": False})
 
@@ -198,7 +197,7 @@ def source_pixel_weights(
     contour = contour_of(source, face, frame, view)
     place = turned_back(contour, dx, dy)
     weights = cell_weights(face, corner, SOURCE_PIXEL_REACH * place[0], SOURCE_PIXEL_REACH * place[1])
-    return weights_of_side(contour.shares, contour.shares[cell_corner(face, corner)] > 0.0, weights)
+    return weights_of_side(contour, cell_corner(face, corner), weights)
 
 
 @wp.func
@@ -270,16 +269,6 @@ def survives(cut: Cut, e_a: float, e_b: float, e_c: float, x: int, y: int, front
                 dx = float(x - cut.x[k]) / float(cut.reach_x[k])
                 dy = float(y - cut.y[k]) / float(cut.reach_y[k])
                 counts = reaches(cut.contour, cut.face, k, dx, dy)
-    return counts
-
-
-@wp.func
-def survives(cut: Rim, e_a: float, e_b: float, e_c: float, x: int, y: int, front: bool) -> bool:  # noqa: F811
-    """Whether a fragment of a rim counts: on the front, up to the silhouette."""
-    counts = front
-    if counts:
-        weights = wp.cw_mul(wp.vec3(e_a, e_b, e_c), cut.inverse_z)
-        counts = is_within(cut, weights / (weights[0] + weights[1] + weights[2]))
     return counts
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import warp as wp
 
 from ex4d.raster.rasterizer import REFERENCE_SEEN_ALPHA
-from ex4d.raster.warp.contours import bilinear, cell_corner, corners_on_side, weights_of_side
-from ex4d.raster.warp.cutting import shown_source_pixel, source_pixel_weights
+from ex4d.raster.warp.cutting import shown_source_pixel
 from ex4d.raster.warp.edge_rules import cross, face_corner, homogeneous_edge, meets
 from ex4d.raster.warp.projection import (
     EMPTY,
@@ -31,7 +30,7 @@ from ex4d.raster.warp.projection import (
     on_screen,
     source_point,
 )
-from ex4d.raster.warp.rims import rim_of, rim_place, rim_point
+from ex4d.raster.warp.rims import is_own, plane_point, side_weights, split_of
 
 wp.set_module_options({"enable_backward": False})
 
@@ -119,21 +118,22 @@ def shown_at(
     shown.color = wp.vec3(0.0, 0.0, 0.0)
     shown.z = float(wp.inf)
     if key != EMPTY:
-        index = int(key & wp.uint64(0xFFFFFFFF))
-        drawn_as_stretched = index >= STRETCHED
-        face = mesh_face(index % STRETCHED, source.rows, source.columns)
+        id = int(key & wp.uint64(0xFFFFFFFF))
+        index = id % STRETCHED
+        face = mesh_face(index, source.rows, source.columns)
         shown.z = hit_depth(key)
-        if index >= NEAR_RIM:
-            shown.seen = True
-            shown.color = rim_color(face, index < FAR_RIM, frame, column, row, source, projected, view)
+        if view.occlusion == THICKNESS and id >= STRETCHED:
+            if id >= NEAR_RIM:
+                shown.seen = True
+                shown.color = rim_color(face, id < FAR_RIM, frame, column, row, source, projected, view)
             return shown
+        drawn_as_stretched = id >= STRETCHED
         hit = resolve_hit(face.corners, frame, column, row, source, projected, view)
         if hit.front:
             hidden = drawn_as_stretched or index >= 2 * (source.rows - 1) * (source.columns - 1)  # or a cap
             if view.occlusion == WATERTIGHT:
                 hidden = face_occluded(source, frame, face)
             own = hit.corner
-            reached = hidden and own < 0
             if hidden:
                 own = shown_source_pixel(source, face, frame, column, row, projected, view)
             if own >= 0 and on_border(source, face.rows[own], face.columns[own]):
@@ -141,9 +141,6 @@ def shown_at(
             if own >= 0:
                 shown.seen = True
                 shown.color = source_color(source, frame, face.rows[own], face.columns[own])
-                if reached and view.occlusion == THICKNESS:
-                    weights = source_pixel_weights(source, face, own, frame, column, row, projected, view)
-                    shown.color = blend_cell(source, frame, face, weights)
             elif not hidden:
                 shown.seen = True
                 shown.color = blend(source, frame, face, hit.weights)
@@ -152,25 +149,23 @@ def shown_at(
 
 @wp.func
 def rim_color(
-    face: Face, near: bool, frame: int, column: int, row: int, source: Source, projected: Projected, view: View
+    whole: Face, near: bool, frame: int, column: int, row: int, source: Source, projected: Projected, view: View
 ) -> wp.vec3:
-    """The colour of a rim: of a source pixel that the pixel's centre meets, else of the rim's side of the cell."""
-    rim = rim_of(source, face, frame, near)
-    a = on_screen(rim_point(rim, 0, frame, source), frame, view)
-    b = on_screen(rim_point(rim, 1, frame, source), frame, view)
-    c = on_screen(rim_point(rim, 2, frame, source), frame, view)
-    place = rim_place(rim, clamped(weights_of_points(a, b, c, column, row)))
-    weights = weights_of_side(rim.shares, near, bilinear(place))
+    """The colour of a stretched face's rim: that of a source pixel that the pixel's centre meets, else of its side."""
+    split = split_of(source, whole, 0.0, frame)
+    a = on_screen(plane_point(split, near, 0, frame, source), frame, view)
+    b = on_screen(plane_point(split, near, 1, frame, source), frame, view)
+    c = on_screen(plane_point(split, near, 2, frame, source), frame, view)
+    weights = side_weights(split, near, clamped(weights_of_points(a, b, c, column, row)))
     x = (column << SUBPIXEL_BITS) + HALF_PIXEL
     y = (row << SUBPIXEL_BITS) + HALF_PIXEL
     for k in range(3):
-        corner = cell_corner(face, k)
-        vertex = face.corners[k]
+        vertex = split.face.corners[k]
         met = meets(projected.x[frame, vertex] - x, projected.y[frame, vertex] - y)
-        if met and projected.inverse_z[frame, vertex] > 0.0 and corners_on_side(rim.shares, near)[corner] > 0.0:
-            weights = wp.vec4(0.0, 0.0, 0.0, 0.0)
-            weights[corner] = 1.0
-    return blend_cell(source, frame, face, weights)
+        if met and projected.inverse_z[frame, vertex] > 0.0 and is_own(split, k, near):
+            weights = wp.vec3(0.0, 0.0, 0.0)
+            weights[k] = 1.0
+    return blend(source, frame, split.face, weights)
 
 
 @wp.kernel
@@ -394,7 +389,7 @@ def weights_by_ray(corners: wp.vec3i, frame: int, column: int, row: int, source:
 
 @wp.func
 def weights_of_points(a: wp.vec3d, b: wp.vec3d, c: wp.vec3d, column: int, row: int) -> wp.vec3:
-    """Weights of three points where a pixel's ray meets their plane; points as `on_screen` returns them."""
+    """Weights of three points, as `on_screen` returns them, where a pixel's ray meets their plane."""
     ray = wp.vec3d(wp.float64(column) + wp.float64(0.5), wp.float64(row) + wp.float64(0.5), wp.float64(1.0))
     e_a = wp.dot(ray, wp.cross(b, c))
     e_b = wp.dot(ray, wp.cross(c, a))

@@ -1,10 +1,14 @@
-"""Rims of surfaces in the "thickness" occlusion model: from their last source pixels to their silhouettes.
+"""Silhouettes in the "thickness" occlusion model: the rims of both surfaces, and the solid between them.
 
-The mesh's faces join centres of source pixels, so a surface would end half a pixel before its silhouette
-(`contours.py`), or before the image's edge. That is little in the source image, and much where a new camera looks
-straight at what the source camera saw at a grazing angle: a table's far edge would get teeth as long as its pixels. So
-in each cell of the grid that a silhouette crosses both sides go on as planes, up to the silhouette. Perspective makes
-disparity (1 / z) linear along a plane's image, so a plane goes on by as much as it changed from the pixel before.
+The mesh's faces join centres of source pixels, so a surface would end half a pixel before its silhouette, or before the
+image's edge. That is little in the source image, and much where a new camera looks straight at what the source camera
+saw at a grazing angle: a table's far edge would get teeth as long as its pixels. So of each stretched face both sides
+go on as planes up to the silhouette, which are seen, and solid reaches from there straight away from the source camera,
+to its back limit (`ex4d.mesh.thickness`) or to the far side. Perspective makes disparity (1 / z) linear along a plane's
+image: a plane goes on by as much as it changed from the pixel before.
+
+The silhouette lies where the near side's share of the pixels (`ex4d.mesh.edge_shares`), interpolated between the face's
+corners, is one half: a line through two edges of the face.
 """
 
 from __future__ import annotations
@@ -12,59 +16,143 @@ from __future__ import annotations
 import warp as wp
 
 from ex4d.mesh.edge_shares_kernel import inside, is_step
-from ex4d.raster.warp.contours import bilinear, cell_on_border, cell_shares, corners_on_side
 from ex4d.raster.warp.projection import Face, Source, on_border
 
 wp.set_module_options({"enable_backward": False})
 
-# A rim's disparity differs from that of its last pixel by at most this share, or it would reach the horizon.
+# A plane's disparity differs from that of its last pixel by at most this share, or it would reach the horizon.
 MOST_CHANGE = wp.constant(0.5)
 # The ring's vertices lie half a pixel beyond the outermost pixels.
 RING_STEP = wp.constant(0.5)
 
+# Of a corner's colour beside the silhouette, where both own corners may have none.
+LEAST_WEIGHT = wp.constant(1.0e-6)
+
+# The points that a face is split into: its corners, turned so that the first is alone on its side; where the silhouette
+# passes the edges from there to the second and the third, on either plane; and where the solid ends behind it.
+ALONE, SECOND, THIRD = wp.constant(0), wp.constant(1), wp.constant(2)
+NEAR_SECOND, NEAR_THIRD = wp.constant(3), wp.constant(4)
+FAR_SECOND, FAR_THIRD = wp.constant(5), wp.constant(6)
+BACK_SECOND, BACK_THIRD = wp.constant(7), wp.constant(8)
+
 
 @wp.struct
-class Rim:
-    """One side's plane over a face of a cell that a silhouette crosses, or of one at the image's edge."""
+class Split:
+    """A stretched face, split by the silhouette; its corners are turned as the points are."""
 
-    exists: bool
-    near: bool  # the side
+    exists: bool  # not where all corners are on the ring
     face: Face
-    shares: wp.vec4  # of the cell's corners, as `Contour.shares`
-    depths: wp.vec3  # of the face's corners, on the plane
-    inverse_z: wp.vec3  # of the face's corners, in the new camera; filled by who draws it
+    alone_near: bool  # the side of the corner that is alone
+    near_rim: bool  # whether that side has a rim: not where it consists of several surfaces
+    far_rim: bool
+    near: wp.vec3  # disparity of the near plane at the face's corners
+    far: wp.vec3
+    passed: wp.vec3  # of the edges to the second and the third corner, the part before the silhouette
+    limit: float  # depth
 
 
 @wp.func
-def rim_of(source: Source, face: Face, frame: int, near: bool) -> Rim:
-    """The rim of a face's near or far side; it does not exist where the cell has no such side, or several."""
-    rim = Rim()
-    rim.exists = wp.bool(False)
-    rim.near = near
-    rim.face = face
+def split_of(source: Source, face: Face, limit: float, frame: int) -> Split:
+    """Split a stretched face; `limit` is its back limit."""
     row = wp.min(face.rows)
     column = wp.min(face.columns)
-    rim.shares = rim_shares(source, frame, row, column)
-    own = corners_on_side(rim.shares, near)
-    if wp.dot(own, own) > 0.0 and not is_divided(source, frame, row, column, own):
-        rim.exists = True
+    shares = cell_shares(source, face, frame)
+    first = first_alone(shares, face)
+    split = Split()
+    split.exists = first >= 0
+    split.limit = limit
+    if not split.exists:
+        return split
+    for k in range(3):
+        turned = (first + k) % 3
+        split.face.corners[k] = face.corners[turned]
+        split.face.rows[k] = face.rows[turned]
+        split.face.columns[k] = face.columns[turned]
+    alone = shares[cell_corner(split.face, 0)]
+    split.alone_near = alone > 0.0
+    for k in range(1, 3):
+        split.passed[k] = alone / (alone - shares[cell_corner(split.face, k)])
+    on_near = on_side(shares, True)
+    on_far = wp.vec4(1.0, 1.0, 1.0, 1.0) - on_near
+    split.near_rim = not is_divided(source, frame, row, column, on_near)
+    split.far_rim = False
+    if cell_on_border(source, row, column):
         for k in range(3):
-            corner = 2 * (face.rows[k] - row) + face.columns[k] - column
-            rim.depths[k] = 1.0 / plane_disparity(source, frame, row, column, corner, own)
-    return rim
+            split.near[k] = plane_disparity(source, frame, row, column, cell_corner(split.face, k), on_near)
+            split.far[k] = 1.0 / source.border[frame]
+    else:
+        split.far_rim = not is_divided(source, frame, row, column, on_far)
+        for k in range(3):
+            corner = cell_corner(split.face, k)
+            split.near[k] = plane_disparity(source, frame, row, column, corner, on_near)
+            split.far[k] = plane_disparity(source, frame, row, column, corner, on_far)
+    return split
 
 
 @wp.func
-def rim_shares(source: Source, frame: int, row: int, column: int) -> wp.vec4:
-    """`Rim.shares`: at the image's edge all pixels are near, and the ring is on no side."""
+def cell_on_border(source: Source, row: int, column: int) -> bool:
+    """Whether a cell of the grid has corners on the border."""
+    return on_border(source, row, column) or on_border(source, row + 1, column + 1)
+
+
+@wp.func
+def cell_corner(face: Face, corner: int) -> int:
+    """Which of its cell's corners, top left, top right, bottom left, bottom right, a face's corner is."""
+    return 2 * (face.rows[corner] - wp.min(face.rows)) + face.columns[corner] - wp.min(face.columns)
+
+
+@wp.func
+def cell_shares(source: Source, face: Face, frame: int) -> wp.vec4:
+    """The near side's share of a face's cell's corners, less one half: positive on the near side, else not.
+
+    Near are those in the nearer half of the face's depths. At the image's edge all pixels are; the silhouette passes
+    through the ring.
+    """
+    row = wp.min(face.rows)
+    column = wp.min(face.columns)
     shares = wp.vec4(0.0, 0.0, 0.0, 0.0)
     if cell_on_border(source, row, column):
         for k in range(4):
             if not on_border(source, row + k // 2, column + k % 2):
                 shares[k] = 0.5
     else:
-        shares = cell_shares(source, frame, row, column)
+        y = row - source.ring
+        x = column - source.ring
+        nearest = float(wp.inf)
+        farthest = wp.float32(0.0)
+        for k in range(3):
+            z = source.depth[frame, face.rows[k] - source.ring, face.columns[k] - source.ring]
+            nearest = wp.min(nearest, z)
+            farthest = wp.max(farthest, z)
+        middle = 0.5 * (nearest + farthest)
+        for k in range(4):
+            side = wp.where(source.depth[frame, y + k // 2, x + k % 2] <= middle, 0, 1)
+            shares[k] = float(source.shares[frame, y + k // 2, x + k % 2, side]) / 255.0 - 0.5
     return shares
+
+
+@wp.func
+def on_side(shares: wp.vec4, near: bool) -> wp.vec4:
+    """1 for the corners of a cell that are on a side, 0 for the others."""
+    own = wp.vec4(0.0, 0.0, 0.0, 0.0)
+    for k in range(4):
+        if (shares[k] > 0.0) == near:
+            own[k] = 1.0
+    return own
+
+
+@wp.func
+def first_alone(shares: wp.vec4, face: Face) -> int:
+    """The corner of a face that is alone on its side; -1 if none is."""
+    near = wp.int32(0)
+    for k in range(3):
+        if shares[cell_corner(face, k)] > 0.0:
+            near += 1
+    first = wp.int32(-1)
+    for k in range(3):
+        if near % 3 != 0 and (shares[cell_corner(face, k)] > 0.0) == (near == 1):
+            first = k
+    return first
 
 
 @wp.func
@@ -118,28 +206,56 @@ def continued(source: Source, frame: int, y: int, x: int, down: int, right: int)
         change = here - 1.0 / source.depth[frame, y - down, x - right]
     if not inside(source.steps, y + down, x + right):
         change *= RING_STEP
-    return here + wp.clamp(change, -MOST_CHANGE * here, MOST_CHANGE * here)
+    # of two changes at a cell's far corner, together less than all of it
+    most = 0.5 * MOST_CHANGE * here
+    return here + wp.clamp(change, -most, most)
 
 
 @wp.func
-def rim_place(rim: Rim, weights: wp.vec3) -> wp.vec2:
-    """The place in a rim's cell, 0 to 1 from its top left corner, at weights of the face's corners."""
-    place = wp.vec2(0.0, 0.0)
+def split_point(split: Split, point: int, frame: int, source: Source) -> wp.vec3:
+    """One of the points that a face is split into, in the source camera's space."""
+    plane = split.near
+    if point == FAR_SECOND or point == FAR_THIRD or (point <= THIRD and not is_own(split, point, True)):
+        plane = split.far
+    x = source.ray_x[frame, split.face.columns[0]]
+    y = source.ray_y[frame, split.face.rows[0]]
+    if point == SECOND or point == THIRD:
+        x = source.ray_x[frame, split.face.columns[point]]
+        y = source.ray_y[frame, split.face.rows[point]]
+    disparity = plane[0]
+    if point == SECOND or point == THIRD:
+        disparity = plane[point]
+    if point >= NEAR_SECOND:
+        k = 2 - point % 2
+        part = split.passed[k]
+        x += part * (source.ray_x[frame, split.face.columns[k]] - x)
+        y += part * (source.ray_y[frame, split.face.rows[k]] - y)
+        disparity = plane[0] + part * (plane[k] - plane[0])
+        if point >= BACK_SECOND:
+            behind = split.far[0] + part * (split.far[k] - split.far[0])
+            disparity = wp.min(disparity, wp.max(behind, 1.0 / split.limit))
+    return wp.vec3(x, y, 1.0) / disparity
+
+
+@wp.func
+def plane_point(split: Split, near: bool, corner: int, frame: int, source: Source) -> wp.vec3:
+    """A corner of a split face on the plane of one of its sides, in the source camera's space."""
+    disparity = wp.where(near, split.near[corner], split.far[corner])
+    x = source.ray_x[frame, split.face.columns[corner]]
+    return wp.vec3(x, source.ray_y[frame, split.face.rows[corner]], 1.0) / disparity
+
+
+@wp.func
+def is_own(split: Split, corner: int, near: bool) -> bool:
+    """Whether a corner of a split face is on a side."""
+    return ((corner == 0) == split.alone_near) == near
+
+
+@wp.func
+def side_weights(split: Split, near: bool, weights: wp.vec3) -> wp.vec3:
+    """Weights of a face's corners on one side alone, with the sum 1: the other side's colours stay there."""
+    kept = wp.vec3(0.0, 0.0, 0.0)
     for k in range(3):
-        place[0] += weights[k] * float(rim.face.columns[k] - wp.min(rim.face.columns))
-        place[1] += weights[k] * float(rim.face.rows[k] - wp.min(rim.face.rows))
-    return place
-
-
-@wp.func
-def is_within(rim: Rim, weights: wp.vec3) -> bool:
-    """Whether a rim's place at weights of the face's corners lies on its side of the silhouette."""
-    return (wp.dot(bilinear(rim_place(rim, weights)), rim.shares) >= 0.0) == rim.near
-
-
-@wp.func
-def rim_point(rim: Rim, corner: int, frame: int, source: Source) -> wp.vec3:
-    """A corner of a rim's face, in the source camera's space."""
-    z = rim.depths[corner]
-    x = source.ray_x[frame, rim.face.columns[corner]]
-    return wp.vec3(z * x, z * source.ray_y[frame, rim.face.rows[corner]], z)
+        if is_own(split, k, near):
+            kept[k] = wp.max(weights[k], LEAST_WEIGHT)
+    return kept / (kept[0] + kept[1] + kept[2])

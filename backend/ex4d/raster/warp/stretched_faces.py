@@ -9,31 +9,41 @@ from __future__ import annotations
 
 import warp as wp
 
-from ex4d.raster.warp.cutting import cut_stretched
+from ex4d.raster.warp.cutting import cut_stretched, stretched_back_limit
 from ex4d.raster.warp.drawing import (
     COUNTERS,
     STRETCHED_COUNTER,
     STRETCHED_PIECE_COUNTER,
     Work,
 )
-from ex4d.raster.warp.edge_rules import face_corner
-from ex4d.raster.warp.filling import Snapped, draw_small, draw_snapped, may_show, screen_box, snapped
+from ex4d.raster.warp.drawing import (
+    COUNTERS,
+    STRETCHED_COUNTER,
+    STRETCHED_PIECE_COUNTER,
+    Work,
+)
+from ex4d.raster.warp.drawing_rims import (
+    RIM_TRIANGLES,
+    TRIANGLES,
+    draw_solid,
+    draw_triangle,
+    draw_unsnapped_triangle,
+    points_of,
+    solid_box,
+    triangle_of,
+)
+from ex4d.raster.warp.filling import draw_small, draw_snapped, may_show, screen_box, snapped
 from ex4d.raster.warp.projection import (
-    FAR_RIM,
-    NEAR_RIM,
     STRETCHED,
-    SUBPIXELS,
     THICKNESS,
+    Face,
     Projected,
     Source,
     View,
-    can_be_snapped,
     is_stretched,
     mesh_face,
-    on_screen,
 )
-from ex4d.raster.warp.rims import Rim, rim_of, rim_point
-from ex4d.raster.warp.unsnapped import draw_homogeneous, is_unsnapped
+from ex4d.raster.warp.rims import split_of
 
 wp.set_module_options({"enable_backward": False})
 
@@ -95,8 +105,8 @@ def draw_or_queue_stretched(
     """Draw a small stretched face that is snapped, and queue any other."""
     face = mesh_face(index, source.rows, source.columns)
     if view.occlusion == THICKNESS:
-        draw_rim(index + NEAR_RIM, rim_of(source, face, frame, True), frame, source, view, winners)
-        draw_rim(index + FAR_RIM, rim_of(source, face, frame, False), frame, source, view, winners)
+        draw_or_queue_split(index, face, frame, source, projected, view, work, winners)
+        return
     a = snapped(projected, frame, face.corners[0])
     b = snapped(projected, frame, face.corners[1])
     c = snapped(projected, frame, face.corners[2])
@@ -119,36 +129,32 @@ def draw_or_queue_stretched(
 
 
 @wp.func
-def draw_rim(id: int, drawn: Rim, frame: int, source: Source, view: View, winners: wp.array2d(dtype=wp.uint64)):
-    """Draw a rim with one thread: it is about as large as a source pixel. Not where it would not be snapped."""
-    if drawn.exists:
-        rim = drawn
-        a = rim_corner(rim, 0, frame, source, view)
-        b = rim_corner(rim, 1, frame, source, view)
-        c = rim_corner(rim, 2, frame, source, view)
-        if a.w > 0.0 and b.w > 0.0 and c.w > 0.0:
-            box = screen_box(a, b, c, view)
+def draw_or_queue_split(
+    index: int,
+    face: Face,
+    frame: int,
+    source: Source,
+    projected: Projected,
+    view: View,
+    work: Work,
+    winners: wp.array2d(dtype=wp.uint64),
+):
+    """Draw a stretched face's rims and the solid between them; queue a large solid, and all that is not snapped."""
+    split = split_of(source, face, stretched_back_limit(source, face, frame, view), frame)
+    if split.exists:
+        points = points_of(split, frame, source, projected, view)
+        if points.are_snapped:
+            for k in range(RIM_TRIANGLES):
+                draw_triangle(triangle_of(split, k, index), points, 0, view.height - 1, 0, 1, frame, view, winners)
+            box = solid_box(points, view)
             if box.left <= box.right and box.top <= box.bottom:
-                rim.inverse_z = wp.vec3(a.w, b.w, c.w)
-                if box.is_small:
-                    draw_small(id, a, b, c, box, rim, frame, view, winners)
+                if (box.right - box.left + 1) * (box.bottom - box.top + 1) <= work.direct_pixels:
+                    draw_solid(split, points, index, box.top, box.bottom, 0, 1, frame, view, winners)
                 else:
-                    draw_snapped(id, a, b, c, box, 0, 1, rim, frame, view, winners)
-
-
-@wp.func
-def rim_corner(rim: Rim, corner: int, frame: int, source: Source, view: View) -> Snapped:
-    """A corner of a rim's face on the screen; 1/z is 0 where it cannot be snapped."""
-    found = Snapped()
-    p = on_screen(rim_point(rim, corner, frame, source), frame, view)
-    if p[2] >= wp.float64(view.near):
-        x = p[0] / p[2]
-        y = p[1] / p[2]
-        if can_be_snapped(x, y, False, view):
-            found.x = int(wp.floor(x * wp.float64(SUBPIXELS) + wp.float64(0.5)))
-            found.y = int(wp.floor(y * wp.float64(SUBPIXELS) + wp.float64(0.5)))
-            found.w = float(wp.float64(1.0) / p[2])
-    return found
+                    for top in range(box.top, box.bottom + 1, work.piece_rows):
+                        queue_piece(wp.vec3i(index, top, wp.min(top + work.piece_rows - 1, box.bottom)), frame, work)
+        else:
+            queue_piece(wp.vec3i(index, 0, view.height - 1), frame, work)
 
 
 @wp.func
@@ -172,6 +178,12 @@ def draw_snapped_part(
 ):
     """Draw a thread's part of some rows of a stretched face: nothing, if its corners are not all snapped."""
     face = mesh_face(piece[0], source.rows, source.columns)
+    if view.occlusion == THICKNESS:
+        split = split_of(source, face, stretched_back_limit(source, face, frame, view), frame)
+        points = points_of(split, frame, source, projected, view)
+        if split.exists and points.are_snapped:
+            draw_solid(split, points, piece[0], piece[1], piece[2], member, group_size, frame, view, winners)
+        return
     a = snapped(projected, frame, face.corners[0])
     b = snapped(projected, frame, face.corners[1])
     c = snapped(projected, frame, face.corners[2])
@@ -194,23 +206,29 @@ def draw_unsnapped_part(
     view: View,
     winners: wp.array2d(dtype=wp.uint64),
 ):
-    """Draw a thread's part of some rows of a stretched face, unless its corners are all snapped."""
+    """Draw a thread's part of some rows of a stretched face, unless its points are all snapped.
+
+    In the "open" model nothing: such a face shows no source pixel.
+    """
     face = mesh_face(piece[0], source.rows, source.columns)
-    if is_unsnapped(face, frame, projected):
-        draw_homogeneous(
-            piece[0] + STRETCHED,
-            face_corner(face.corners[0], frame, source, projected, view),
-            face_corner(face.corners[1], frame, source, projected, view),
-            face_corner(face.corners[2], frame, source, projected, view),
-            piece[1],
-            piece[2],
-            member,
-            group_size,
-            cut_stretched(source, face, frame, projected, view),
-            view,
-            frame,
-            winners,
-        )
+    if view.occlusion == THICKNESS:
+        split = split_of(source, face, stretched_back_limit(source, face, frame, view), frame)
+        points = points_of(split, frame, source, projected, view)
+        if split.exists and not points.are_snapped:
+            for k in range(TRIANGLES):
+                draw_unsnapped_triangle(
+                    triangle_of(split, k, piece[0]),
+                    split,
+                    points,
+                    piece[1],
+                    piece[2],
+                    member,
+                    group_size,
+                    frame,
+                    source,
+                    view,
+                    winners,
+                )
 
 
 draw_stretched_pieces = piece_drawer(draw_snapped_part)

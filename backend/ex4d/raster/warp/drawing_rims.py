@@ -1,0 +1,242 @@
+"""Draws stretched faces in the "thickness" occlusion model: the rims of both sides, and the solid between them.
+
+`rims.py` splits a face, and says why. Its pieces share the points where they meet, so they leave no gap. Rims are about
+as large as source pixels; the solid behind a silhouette may be long, and is drawn by a group of threads.
+"""
+
+from __future__ import annotations
+
+import warp as wp
+
+from ex4d.raster.warp.cutting import Whole
+from ex4d.raster.warp.edge_rules import Corner
+from ex4d.raster.warp.filling import Box, Snapped, draw_small, draw_snapped, may_show, screen_box, snapped
+from ex4d.raster.warp.projection import (
+    BEHIND,
+    FAR_OFF,
+    FAR_RIM,
+    GUARD_BAND,
+    NEAR_RIM,
+    STRETCHED,
+    SUBPIXELS,
+    Projected,
+    Source,
+    View,
+    can_be_snapped,
+    on_screen,
+)
+from ex4d.raster.warp.rims import (
+    ALONE,
+    BACK_SECOND,
+    BACK_THIRD,
+    FAR_SECOND,
+    FAR_THIRD,
+    NEAR_SECOND,
+    NEAR_THIRD,
+    SECOND,
+    THIRD,
+    Split,
+    split_point,
+)
+from ex4d.raster.warp.unsnapped import draw_homogeneous
+
+wp.set_module_options({"enable_backward": False})
+
+# The triangles of a face that is split: three of rims, and two of the solid between them.
+RIM_TRIANGLES, TRIANGLES = wp.constant(3), wp.constant(5)
+
+
+@wp.struct
+class Triangle:
+    """A part of a face that is split: its points, turned as the face, and its id in the depth-and-id buffer."""
+
+    drawn: bool
+    points: wp.vec3i
+    id: int
+
+
+@wp.struct
+class Points:
+    """A split face's points on the screen."""
+
+    x: wp.types.vector(length=9, dtype=wp.int32)
+    y: wp.types.vector(length=9, dtype=wp.int32)
+    w: wp.types.vector(length=9, dtype=wp.float32)
+    are_snapped: bool
+
+
+@wp.func
+def triangle_of(split: Split, index: int, face: int) -> Triangle:
+    """One of the `TRIANGLES` of a face by its id: of the corner that is alone, of the two others, and of the solid."""
+    triangle = Triangle()
+    triangle.drawn = True
+    triangle.id = face + STRETCHED
+    if index < RIM_TRIANGLES:
+        near = (index == 0) == split.alone_near
+        second = wp.where(near, NEAR_SECOND, FAR_SECOND)
+        third = wp.where(near, NEAR_THIRD, FAR_THIRD)
+        triangle.points = wp.vec3i(ALONE, second, third)
+        if index == 1:
+            triangle.points = wp.vec3i(SECOND, THIRD, third)
+        if index == 2:
+            triangle.points = wp.vec3i(SECOND, third, second)
+        triangle.drawn = wp.where(near, split.near_rim, split.far_rim)
+        triangle.id = face + wp.where(near, NEAR_RIM, FAR_RIM)
+    elif index == RIM_TRIANGLES:
+        triangle.points = wp.vec3i(NEAR_SECOND, NEAR_THIRD, BACK_THIRD)
+    else:
+        triangle.points = wp.vec3i(NEAR_SECOND, BACK_THIRD, BACK_SECOND)
+    return triangle
+
+
+@wp.func
+def points_of(split: Split, frame: int, source: Source, projected: Projected, view: View) -> Points:
+    """The points of a split face on the screen."""
+    points = Points()
+    points.are_snapped = True
+    for point in range(9):
+        corner = Snapped()
+        if point <= THIRD:
+            corner = snapped(projected, frame, split.face.corners[point])
+        else:
+            corner = snapped_point(split, point, frame, source, view)
+        points.x[point] = corner.x
+        points.y[point] = corner.y
+        points.w[point] = corner.w
+        if corner.w <= 0.0:
+            points.are_snapped = False
+    return points
+
+
+@wp.func
+def snapped_point(split: Split, point: int, frame: int, source: Source, view: View) -> Snapped:
+    """One of a split face's points on the screen, as `project_vertex` computes a vertex."""
+    found = Snapped()
+    found.w = BEHIND
+    p = on_screen(split_point(split, point, frame, source), frame, view)
+    if p[2] >= wp.float64(view.near):
+        inverse_z = wp.float64(1.0) / p[2]
+        x = p[0] * inverse_z
+        y = p[1] * inverse_z
+        guard = wp.float64(GUARD_BAND)
+        scale = wp.float64(SUBPIXELS)
+        found.x = int(wp.floor(wp.clamp(x, -guard, guard) * scale + wp.float64(0.5)))
+        found.y = int(wp.floor(wp.clamp(y, -guard, guard) * scale + wp.float64(0.5)))
+        found.w = FAR_OFF
+        if can_be_snapped(x, y, False, view):
+            found.w = float(inverse_z)
+    return found
+
+
+@wp.func
+def at(points: Points, point: int) -> Snapped:
+    """One of the points."""
+    found = Snapped()
+    found.x = points.x[point]
+    found.y = points.y[point]
+    found.w = points.w[point]
+    return found
+
+
+@wp.func
+def draw_triangle(
+    triangle: Triangle,
+    points: Points,
+    first_row: int,
+    last_row: int,
+    member: int,
+    group_size: int,
+    frame: int,
+    view: View,
+    winners: wp.array2d(dtype=wp.uint64),
+):
+    """Draw a thread's part of some rows of a triangle whose points are snapped."""
+    a = at(points, triangle.points[0])
+    b = at(points, triangle.points[1])
+    c = at(points, triangle.points[2])
+    box = screen_box(a, b, c, view)
+    box.top = wp.max(box.top, first_row)
+    box.bottom = wp.min(box.bottom, last_row)
+    if triangle.drawn and box.left <= box.right and box.top <= box.bottom:
+        if box.is_small and group_size == 1:
+            draw_small(triangle.id, a, b, c, box, Whole(), frame, view, winners)
+        else:
+            draw_snapped(triangle.id, a, b, c, box, member, group_size, Whole(), frame, view, winners)
+
+
+@wp.func
+def draw_unsnapped_triangle(
+    triangle: Triangle,
+    split: Split,
+    points: Points,
+    first_row: int,
+    last_row: int,
+    member: int,
+    group_size: int,
+    frame: int,
+    source: Source,
+    view: View,
+    winners: wp.array2d(dtype=wp.uint64),
+):
+    """Draw a thread's part of some rows of a triangle of a face whose points are not all snapped."""
+    a = at(points, triangle.points[0])
+    b = at(points, triangle.points[1])
+    c = at(points, triangle.points[2])
+    if triangle.drawn and may_show(a, b, c, view):
+        draw_homogeneous(
+            triangle.id,
+            unsnapped_corner(split, triangle.points[0], frame, source, view),
+            unsnapped_corner(split, triangle.points[1], frame, source, view),
+            unsnapped_corner(split, triangle.points[2], frame, source, view),
+            first_row,
+            last_row,
+            member,
+            group_size,
+            Whole(),
+            view,
+            frame,
+            winners,
+        )
+
+
+@wp.func
+def unsnapped_corner(split: Split, point: int, frame: int, source: Source, view: View) -> Corner:
+    """One of a split face's points for homogeneous edge functions."""
+    corner = Corner()
+    corner.index = point
+    corner.snapped = False
+    corner.point = on_screen(split_point(split, point, frame, source), frame, view)
+    return corner
+
+
+@wp.func
+def solid_box(points: Points, view: View) -> Box:
+    """The box of the solid between a face's rims, whose points are snapped, clipped to the image."""
+    first = screen_box(at(points, NEAR_SECOND), at(points, NEAR_THIRD), at(points, BACK_THIRD), view)
+    second = screen_box(at(points, NEAR_SECOND), at(points, BACK_THIRD), at(points, BACK_SECOND), view)
+    box = Box()
+    box.left = wp.min(first.left, second.left)
+    box.right = wp.max(first.right, second.right)
+    box.top = wp.min(first.top, second.top)
+    box.bottom = wp.max(first.bottom, second.bottom)
+    return box
+
+
+@wp.func
+def draw_solid(
+    split: Split,
+    points: Points,
+    face: int,
+    first_row: int,
+    last_row: int,
+    member: int,
+    group_size: int,
+    frame: int,
+    view: View,
+    winners: wp.array2d(dtype=wp.uint64),
+):
+    """Draw a thread's part of some rows of the solid between a face's rims, whose points are snapped."""
+    for k in range(RIM_TRIANGLES, TRIANGLES):
+        draw_triangle(
+            triangle_of(split, k, face), points, first_row, last_row, member, group_size, frame, view, winners
+        )
