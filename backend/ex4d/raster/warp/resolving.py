@@ -152,7 +152,7 @@ def rim_color(
     whole: Face, near: bool, frame: int, column: int, row: int, source: Source, projected: Projected, view: View
 ) -> wp.vec3:
     """The colour of a stretched face's rim: that of a source pixel that the pixel's centre meets, else of its side."""
-    split = split_of(source, whole, 0.0, frame)
+    split = split_of(source, whole, frame)
     a = on_screen(plane_point(split, near, 0, frame, source), frame, view)
     b = on_screen(plane_point(split, near, 1, frame, source), frame, view)
     c = on_screen(plane_point(split, near, 2, frame, source), frame, view)
@@ -417,19 +417,6 @@ def blend(source: Source, frame: int, face: Face, weights: wp.vec3) -> wp.vec3:
         weights[0] * source_color(source, frame, face.rows[0], face.columns[0])
         + weights[1] * source_color(source, frame, face.rows[1], face.columns[1])
         + weights[2] * source_color(source, frame, face.rows[2], face.columns[2])
-    )
-
-
-@wp.func
-def blend_cell(source: Source, frame: int, face: Face, weights: wp.vec4) -> wp.vec3:
-    """The colour of the corners of a face's cell: top left, top right, bottom left, bottom right."""
-    row = wp.min(face.rows)
-    column = wp.min(face.columns)
-    return (
-        weights[0] * source_color(source, frame, row, column)
-        + weights[1] * source_color(source, frame, row, column + 1)
-        + weights[2] * source_color(source, frame, row + 1, column)
-        + weights[3] * source_color(source, frame, row + 1, column + 1)
     )
 
 

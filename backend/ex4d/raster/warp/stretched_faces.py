@@ -9,13 +9,7 @@ from __future__ import annotations
 
 import warp as wp
 
-from ex4d.raster.warp.cutting import cut_stretched, stretched_back_limit
-from ex4d.raster.warp.drawing import (
-    COUNTERS,
-    STRETCHED_COUNTER,
-    STRETCHED_PIECE_COUNTER,
-    Work,
-)
+from ex4d.raster.warp.cutting import cut_stretched
 from ex4d.raster.warp.drawing import (
     COUNTERS,
     STRETCHED_COUNTER,
@@ -43,7 +37,7 @@ from ex4d.raster.warp.projection import (
     is_stretched,
     mesh_face,
 )
-from ex4d.raster.warp.rims import split_of
+from ex4d.raster.warp.rims import split_and_back
 
 wp.set_module_options({"enable_backward": False})
 
@@ -140,7 +134,7 @@ def draw_or_queue_split(
     winners: wp.array2d(dtype=wp.uint64),
 ):
     """Draw a stretched face's rims and the solid between them; queue a large solid, and all that is not snapped."""
-    split = split_of(source, face, stretched_back_limit(source, face, frame, view), frame)
+    split = split_and_back(source, face, frame, view)
     if split.exists:
         points = points_of(split, frame, source, projected, view)
         if points.are_snapped:
@@ -179,7 +173,7 @@ def draw_snapped_part(
     """Draw a thread's part of some rows of a stretched face: nothing, if its corners are not all snapped."""
     face = mesh_face(piece[0], source.rows, source.columns)
     if view.occlusion == THICKNESS:
-        split = split_of(source, face, stretched_back_limit(source, face, frame, view), frame)
+        split = split_and_back(source, face, frame, view)
         points = points_of(split, frame, source, projected, view)
         if split.exists and points.are_snapped:
             draw_solid(split, points, piece[0], piece[1], piece[2], member, group_size, frame, view, winners)
@@ -212,7 +206,7 @@ def draw_unsnapped_part(
     """
     face = mesh_face(piece[0], source.rows, source.columns)
     if view.occlusion == THICKNESS:
-        split = split_of(source, face, stretched_back_limit(source, face, frame, view), frame)
+        split = split_and_back(source, face, frame, view)
         points = points_of(split, frame, source, projected, view)
         if split.exists and not points.are_snapped:
             for k in range(TRIANGLES):
