@@ -147,8 +147,9 @@ def draw_split(face: Face, source: Source, view: View, projected: Projected, win
     if split.exists:
         points = points_of(split, 0, source, projected, view)
         for k in range(TRIANGLES):
-            triangle = triangle_of(split, k, 0)
+            triangle = triangle_of(split, points, k, 0)
             triangle.id = wp.where(k < RIM_TRIANGLES, SEEN, UNSEEN)
+            triangle.back = UNSEEN
             if points.are_snapped:
                 draw_triangle(triangle, points, 0, view.height - 1, 0, 1, 0, view, winners)
             else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import warp as wp
 
 from ex4d.raster.warp.cutting import Whole
-from ex4d.raster.warp.edge_rules import Corner
+from ex4d.raster.warp.edge_rules import Corner, cross
 from ex4d.raster.warp.filling import Box, Snapped, draw_small, draw_snapped, may_show, screen_box, snapped
 from ex4d.raster.warp.projection import (
     BEHIND,
@@ -36,11 +36,15 @@ from ex4d.raster.warp.rims import (
     SECOND,
     THIRD,
     Split,
+    is_own,
     split_point,
 )
-from ex4d.raster.warp.unsnapped import draw_homogeneous
+from ex4d.raster.warp.unsnapped import draw_homogeneous, signed_volume
 
 wp.set_module_options({"enable_backward": False})
+
+# Source pixels between corners that are close: a diagonal's length and a little.
+CLOSE = wp.constant(1.6)
 
 # The triangles of a face that is split: three of rims, and two of the solid between them.
 RIM_TRIANGLES, TRIANGLES = wp.constant(3), wp.constant(5)
@@ -53,6 +57,7 @@ class Triangle:
     drawn: bool
     points: wp.vec3i
     id: int
+    back: int  # the id of its back, which is unseen
 
 
 @wp.struct
@@ -63,14 +68,16 @@ class Points:
     y: wp.types.vector(length=9, dtype=wp.int32)
     w: wp.types.vector(length=9, dtype=wp.float32)
     are_snapped: bool
+    are_joined: bool  # the second and the third: there is no gap between them
 
 
 @wp.func
-def triangle_of(split: Split, index: int, face: int) -> Triangle:
+def triangle_of(split: Split, points: Points, index: int, face: int) -> Triangle:
     """One of the `TRIANGLES` of a face by its id: of the corner that is alone, of the two others, and of the solid."""
     triangle = Triangle()
     triangle.drawn = True
     triangle.id = face + STRETCHED
+    triangle.back = face + STRETCHED
     if index < RIM_TRIANGLES:
         near = (index == 0) == split.alone_near
         second = wp.where(near, NEAR_SECOND, FAR_SECOND)
@@ -80,7 +87,7 @@ def triangle_of(split: Split, index: int, face: int) -> Triangle:
             triangle.points = wp.vec3i(SECOND, THIRD, third)
         if index == 2:
             triangle.points = wp.vec3i(SECOND, third, second)
-        triangle.drawn = wp.where(near, split.near_rim, split.far_rim)
+        triangle.drawn = (near or not split.at_edge) and (index == 0 or points.are_joined)
         triangle.id = face + wp.where(near, NEAR_RIM, FAR_RIM)
     elif index == RIM_TRIANGLES:
         triangle.points = wp.vec3i(NEAR_SECOND, NEAR_THIRD, BACK_THIRD)
@@ -105,7 +112,27 @@ def points_of(split: Split, frame: int, source: Source, projected: Projected, vi
         points.w[point] = corner.w
         if corner.w <= 0.0:
             points.are_snapped = False
+    points.are_joined = not split.divided or are_close(split, points, frame, source, view)
     return points
+
+
+@wp.func
+def are_close(split: Split, points: Points, frame: int, source: Source, view: View) -> bool:
+    """Whether a split face's second and third corner lie as close on the screen as in the source image.
+
+    Where they are on several surfaces, a camera aside sees a gap between them.
+    """
+    nearest = wp.float32(0.0)
+    for k in range(SECOND, THIRD + 1):
+        if points.w[k] > 0.0:
+            disparity = wp.where(is_own(split, k, True), split.near[k], split.far[k])
+            nearest = wp.max(nearest, points.w[k] / disparity)
+    pixel = wp.max(source.pixel_angles[frame, 0], source.pixel_angles[frame, 1])
+    lens = float(wp.max(view.intrinsics[frame][0], view.intrinsics[frame][1]))
+    room = CLOSE * nearest * pixel * lens * float(SUBPIXELS) + 1.0
+    x = float(points.x[SECOND]) - float(points.x[THIRD])
+    y = float(points.y[SECOND]) - float(points.y[THIRD])
+    return x * x + y * y <= room * room
 
 
 @wp.func
@@ -158,10 +185,13 @@ def draw_triangle(
     box.top = wp.max(box.top, first_row)
     box.bottom = wp.min(box.bottom, last_row)
     if triangle.drawn and box.left <= box.right and box.top <= box.bottom:
+        id = triangle.id
+        if cross(b.x - a.x, b.y - a.y, c.x - a.x, c.y - a.y) < wp.int64(0):
+            id = triangle.back
         if box.is_small and group_size == 1:
-            draw_small(triangle.id, a, b, c, box, Whole(), frame, view, winners)
+            draw_small(id, a, b, c, box, Whole(), frame, view, winners)
         else:
-            draw_snapped(triangle.id, a, b, c, box, member, group_size, Whole(), frame, view, winners)
+            draw_snapped(id, a, b, c, box, member, group_size, Whole(), frame, view, winners)
 
 
 @wp.func
@@ -183,11 +213,14 @@ def draw_unsnapped_triangle(
     b = at(points, triangle.points[1])
     c = at(points, triangle.points[2])
     if triangle.drawn and may_show(a, b, c, view):
+        p = unsnapped_corner(split, triangle.points[0], frame, source, view)
+        q = unsnapped_corner(split, triangle.points[1], frame, source, view)
+        r = unsnapped_corner(split, triangle.points[2], frame, source, view)
         draw_homogeneous(
-            triangle.id,
-            unsnapped_corner(split, triangle.points[0], frame, source, view),
-            unsnapped_corner(split, triangle.points[1], frame, source, view),
-            unsnapped_corner(split, triangle.points[2], frame, source, view),
+            wp.where(signed_volume(p, q, r) < wp.float64(0.0), triangle.back, triangle.id),
+            p,
+            q,
+            r,
             first_row,
             last_row,
             member,
@@ -238,5 +271,5 @@ def draw_solid(
     """Draw a thread's part of some rows of the solid between a face's rims, whose points are snapped."""
     for k in range(RIM_TRIANGLES, TRIANGLES):
         draw_triangle(
-            triangle_of(split, k, face), points, first_row, last_row, member, group_size, frame, view, winners
+            triangle_of(split, points, k, face), points, first_row, last_row, member, group_size, frame, view, winners
         )

@@ -47,8 +47,8 @@ class Split:
     exists: bool  # not where all corners are on the ring
     face: Face
     alone_near: bool  # the side of the corner that is alone
-    near_rim: bool  # whether that side has a rim: not where it consists of several surfaces
-    far_rim: bool
+    divided: bool  # whether there are several surfaces on the side of the second and the third corner
+    at_edge: bool  # of the image, where the far side is unknown
     near: wp.vec3  # disparity of the near plane at the face's corners
     far: wp.vec3
     passed: wp.vec3  # of the edges to the second and the third corner, the part before the silhouette
@@ -116,14 +116,16 @@ def split_of(source: Source, face: Face, frame: int) -> Split:
         split.passed[k] = alone / (alone - shares[cell_corner(split.face, k)])
     on_near = on_side(shares, True)
     on_far = wp.vec4(1.0, 1.0, 1.0, 1.0) - on_near
-    split.near_rim = not is_divided(source, frame, row, column, on_near)
-    split.far_rim = False
-    if cell_on_border(source, row, column):
+    split.at_edge = cell_on_border(source, row, column)
+    if split.alone_near:
+        split.divided = not split.at_edge and is_divided(source, frame, row, column, on_far)
+    else:
+        split.divided = is_divided(source, frame, row, column, on_near)
+    if split.at_edge:
         for k in range(3):
             split.near[k] = plane_disparity(source, frame, row, column, cell_corner(split.face, k), on_near)
             split.far[k] = 1.0 / source.border[frame]
     else:
-        split.far_rim = not is_divided(source, frame, row, column, on_far)
         for k in range(3):
             corner = cell_corner(split.face, k)
             split.near[k] = plane_disparity(source, frame, row, column, corner, on_near)
@@ -198,16 +200,12 @@ def is_divided(source: Source, frame: int, row: int, column: int, own: wp.vec4) 
     """Whether a side of a cell consists of several surfaces: a step lies between its corners."""
     y = row - source.ring
     x = column - source.ring
-    divided = wp.bool(False)
-    if own[0] * own[1] > 0.0 and is_step(source.steps, frame, y, x, 0, 1):
-        divided = True
-    if own[2] * own[3] > 0.0 and is_step(source.steps, frame, y + 1, x, 0, 1):
-        divided = True
-    if own[0] * own[2] > 0.0 and is_step(source.steps, frame, y, x, 1, 0):
-        divided = True
-    if own[1] * own[3] > 0.0 and is_step(source.steps, frame, y, x + 1, 1, 0):
-        divided = True
-    return divided
+    return (
+        (own[0] * own[1] > 0.0 and is_step(source.steps, frame, y, x, 0, 1))
+        or (own[2] * own[3] > 0.0 and is_step(source.steps, frame, y + 1, x, 0, 1))
+        or (own[0] * own[2] > 0.0 and is_step(source.steps, frame, y, x, 1, 0))
+        or (own[1] * own[3] > 0.0 and is_step(source.steps, frame, y, x + 1, 1, 0))
+    )
 
 
 @wp.func

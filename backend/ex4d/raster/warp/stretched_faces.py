@@ -139,7 +139,9 @@ def draw_or_queue_split(
         points = points_of(split, frame, source, projected, view)
         if points.are_snapped:
             for k in range(RIM_TRIANGLES):
-                draw_triangle(triangle_of(split, k, index), points, 0, view.height - 1, 0, 1, frame, view, winners)
+                draw_triangle(
+                    triangle_of(split, points, k, index), points, 0, view.height - 1, 0, 1, frame, view, winners
+                )
             box = solid_box(points, view)
             if box.left <= box.right and box.top <= box.bottom:
                 if (box.right - box.left + 1) * (box.bottom - box.top + 1) <= work.direct_pixels:
@@ -211,7 +213,7 @@ def draw_unsnapped_part(
         if split.exists and not points.are_snapped:
             for k in range(TRIANGLES):
                 draw_unsnapped_triangle(
-                    triangle_of(split, k, piece[0]),
+                    triangle_of(split, points, k, piece[0]),
                     split,
                     points,
                     piece[1],
