@@ -23,7 +23,7 @@ from ex4d.raster.warp.projection import (
     Source,
     View,
     can_be_snapped,
-    on_screen,
+    ray_on_screen,
 )
 from ex4d.raster.warp.rims import (
     ALONE,
@@ -140,7 +140,7 @@ def snapped_point(split: Split, point: int, frame: int, source: Source, view: Vi
     """One of a split face's points on the screen, as `project_vertex` computes a vertex."""
     found = Snapped()
     found.w = BEHIND
-    p = on_screen(split_point(split, point, frame, source), frame, view)
+    p = ray_on_screen(split_point(split, point, frame, source), frame, view)
     if p[2] >= wp.float64(view.near):
         inverse_z = wp.float64(1.0) / p[2]
         x = p[0] * inverse_z
@@ -238,7 +238,7 @@ def unsnapped_corner(split: Split, point: int, frame: int, source: Source, view:
     corner = Corner()
     corner.index = point
     corner.snapped = False
-    corner.point = on_screen(split_point(split, point, frame, source), frame, view)
+    corner.point = ray_on_screen(split_point(split, point, frame, source), frame, view)
     return corner
 
 

@@ -27,7 +27,7 @@ from ex4d.raster.warp.projection import (
     mesh_face,
     occluded_by_rule,
     on_border,
-    on_screen,
+    ray_on_screen,
     source_point,
 )
 from ex4d.raster.warp.rims import is_own, plane_point, side_weights, split_of
@@ -153,9 +153,9 @@ def rim_color(
 ) -> wp.vec3:
     """The colour of a stretched face's rim: that of a source pixel that the pixel's centre meets, else of its side."""
     split = split_of(source, whole, frame)
-    a = on_screen(plane_point(split, near, 0, frame, source), frame, view)
-    b = on_screen(plane_point(split, near, 1, frame, source), frame, view)
-    c = on_screen(plane_point(split, near, 2, frame, source), frame, view)
+    a = ray_on_screen(plane_point(split, near, 0, frame, source), frame, view)
+    b = ray_on_screen(plane_point(split, near, 1, frame, source), frame, view)
+    c = ray_on_screen(plane_point(split, near, 2, frame, source), frame, view)
     weights = side_weights(split, near, clamped(weights_of_points(a, b, c, column, row)))
     x = (column << SUBPIXEL_BITS) + HALF_PIXEL
     y = (row << SUBPIXEL_BITS) + HALF_PIXEL
@@ -389,7 +389,7 @@ def weights_by_ray(corners: wp.vec3i, frame: int, column: int, row: int, source:
 
 @wp.func
 def weights_of_points(a: wp.vec3d, b: wp.vec3d, c: wp.vec3d, column: int, row: int) -> wp.vec3:
-    """Weights of three points, as `on_screen` returns them, where a pixel's ray meets their plane."""
+    """Weights of three points, as `ray_on_screen` returns them, where a pixel's ray meets their plane."""
     ray = wp.vec3d(wp.float64(column) + wp.float64(0.5), wp.float64(row) + wp.float64(0.5), wp.float64(1.0))
     e_a = wp.dot(ray, wp.cross(b, c))
     e_b = wp.dot(ray, wp.cross(c, a))

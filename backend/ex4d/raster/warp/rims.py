@@ -51,7 +51,7 @@ class Split:
     at_edge: bool  # of the image, where the far side is unknown
     near: wp.vec3  # disparity of the near plane at the face's corners
     far: wp.vec3
-    passed: wp.vec3  # of the edges to the second and the third corner, the part before the silhouette
+    passed: wp.vec3  # of the edges to the second and the third corner, the part between near end and silhouette
     back: float  # disparity where the solid ends, unless the far side is nearer; infinite until `split_and_back` says
 
 
@@ -113,7 +113,8 @@ def split_of(source: Source, face: Face, frame: int) -> Split:
     alone = shares[cell_corner(split.face, 0)]
     split.alone_near = alone > 0.0
     for k in range(1, 3):
-        split.passed[k] = alone / (alone - shares[cell_corner(split.face, k)])
+        other = shares[cell_corner(split.face, k)]
+        split.passed[k] = wp.max(alone, other) / wp.abs(alone - other)
     on_near = on_side(shares, True)
     on_far = wp.vec4(1.0, 1.0, 1.0, 1.0) - on_near
     split.at_edge = cell_on_border(source, row, column)
@@ -249,21 +250,28 @@ def continued(source: Source, frame: int, y: int, x: int, down: int, right: int)
 
 @wp.func
 def split_point(split: Split, point: int, frame: int, source: Source) -> wp.vec3:
-    """One of the points that a face is split into, in the source camera's space."""
+    """(x / z, y / z, 1 / z) of one of the points that a face is split into, in the source camera's space."""
     if point <= THIRD:
         return plane_point(split, is_own(split, point, True), point, frame, source)
-    k = 2 - point % 2  # the edge's other end
+    # Faces on both sides of an edge must find the same point on it, so all begin at its near end.
+    near = 2 - point % 2
+    far = wp.int32(0)
+    if split.alone_near:
+        far = near
+        near = 0
     kind = (point - NEAR_SECOND) // 2
-    plane = split.near
+    part = split.passed[wp.max(near, far)]
+    disparity = mixed(split.near[near], split.near[far], part)
+    behind = mixed(split.far[near], split.far[far], part)
     if kind == 1:
-        plane = split.far
-    part = split.passed[k]
-    disparity = mixed(plane[0], plane[k], part)
+        disparity = behind
     if kind == 2:
-        disparity = wp.min(disparity, wp.max(mixed(split.far[0], split.far[k], part), split.back))
-    x = mixed(source.ray_x[frame, split.face.columns[0]], source.ray_x[frame, split.face.columns[k]], part)
-    y = mixed(source.ray_y[frame, split.face.rows[0]], source.ray_y[frame, split.face.rows[k]], part)
-    return wp.vec3(x, y, 1.0) / disparity
+        disparity = wp.min(disparity, wp.max(behind, split.back))
+    return wp.vec3(
+        mixed(source.ray_x[frame, split.face.columns[near]], source.ray_x[frame, split.face.columns[far]], part),
+        mixed(source.ray_y[frame, split.face.rows[near]], source.ray_y[frame, split.face.rows[far]], part),
+        disparity,
+    )
 
 
 @wp.func
@@ -274,10 +282,10 @@ def mixed(first: float, second: float, part: float) -> float:
 
 @wp.func
 def plane_point(split: Split, near: bool, corner: int, frame: int, source: Source) -> wp.vec3:
-    """A corner of a split face on the plane of one of its sides, in the source camera's space."""
+    """A corner of a split face on the plane of one of its sides, as `split_point` returns points."""
     disparity = wp.where(near, split.near[corner], split.far[corner])
     x = source.ray_x[frame, split.face.columns[corner]]
-    return wp.vec3(x, source.ray_y[frame, split.face.rows[corner]], 1.0) / disparity
+    return wp.vec3(x, source.ray_y[frame, split.face.rows[corner]], disparity)
 
 
 @wp.func
