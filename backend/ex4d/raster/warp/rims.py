@@ -26,6 +26,8 @@ MOST_CHANGE = wp.constant(0.5)
 # Times what shows of a round body. 1 and 1.5 gave masks a little closer to the truth on most scenes, but more of what
 # was never seen was called seen (docs/measured/rendering.md).
 HIDING = wp.constant(2.0)
+# Times the disparity of the caps, which would hide what lies behind them.
+BEFORE_CAPS = wp.constant(1.001)
 # The ring's vertices lie half a pixel beyond the outermost pixels.
 RING_STEP = wp.constant(0.5)
 
@@ -231,7 +233,7 @@ def plane_disparity(source: Source, frame: int, row: int, column: int, corner: i
         disparity = continued(source, frame, y - down, x - right, down, 0)
         disparity += continued(source, frame, y - down, x - right, 0, right)
         disparity -= 1.0 / source.depth[frame, y - down, x - right]
-    return disparity
+    return wp.max(disparity, BEFORE_CAPS / source.border[frame])
 
 
 @wp.func
