@@ -237,7 +237,7 @@ def test_the_wall_beside_the_shadow_of_a_thin_pole_is_seen_again(rasterizer) -> 
 
 
 def test_a_thick_box_keeps_its_body(rasterizer) -> None:
-    # A box front 20 pixels wide at depth 3 is 0.6 wide, so the box is at most solid to depth 3.3; from 1.5 to the right,
+    # A box front 20 pixels wide at depth 3 is 0.6 wide, so it is at most solid to depth 3.3; from 1.5 to the right,
     # 25 degrees aside, to twice what a round body would show there, depth 3.13. The front moves from columns 90-109 to
     # 40-59, its right edge at depth 3.13 to 110 - 150 / 3.13 = 62.1, and what it hid of the wall at depth 9 to columns
     # 73.3 - 93.3.

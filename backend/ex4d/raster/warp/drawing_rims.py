@@ -22,6 +22,7 @@ from ex4d.raster.warp.projection import (
     Projected,
     Source,
     View,
+    camera_direction,
     can_be_snapped,
     ray_on_screen,
 )
@@ -140,11 +141,18 @@ def snapped_point(split: Split, point: int, frame: int, source: Source, view: Vi
     """One of a split face's points on the screen, as `project_vertex` computes a vertex."""
     found = Snapped()
     found.w = BEHIND
-    p = ray_on_screen(split_point(split, point, frame, source), frame, view)
-    if p[2] >= wp.float64(view.near):
-        inverse_z = wp.float64(1.0) / p[2]
-        x = p[0] * inverse_z
-        y = p[1] * inverse_z
+    ray = split_point(split, point, frame, source)
+    camera = view.cameras[frame]
+    disparity = wp.float64(ray[2])
+    # The point in the new camera's space, times its disparity in the source camera's.
+    p = camera_direction(wp.vec3(ray[0], ray[1], 1.0), camera)
+    p += wp.vec3d(camera[0, 3], camera[1, 3], camera[2, 3]) * disparity
+    if p[2] >= wp.float64(view.near) * disparity:
+        intrinsics = view.intrinsics[frame]
+        inverse = wp.float64(1.0) / p[2]
+        inverse_z = disparity * inverse
+        x = intrinsics[0] * p[0] * inverse + intrinsics[2]
+        y = intrinsics[1] * p[1] * inverse + intrinsics[3]
         guard = wp.float64(GUARD_BAND)
         scale = wp.float64(SUBPIXELS)
         found.x = int(wp.floor(wp.clamp(x, -guard, guard) * scale + wp.float64(0.5)))

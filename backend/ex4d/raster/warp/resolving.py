@@ -27,13 +27,14 @@ from ex4d.raster.warp.projection import (
     mesh_face,
     occluded_by_rule,
     on_border,
-    ray_on_screen,
     source_point,
 )
-from ex4d.raster.warp.rims import is_own, plane_point, side_weights, split_of
+from ex4d.raster.warp.rims import is_near
 
 wp.set_module_options({"enable_backward": False})
 
+# The part of the way between two source pixels within which a rim still shows one of them alone.
+RIM_SAME = wp.constant(0.02)
 SEEN_ALPHA = wp.constant(REFERENCE_SEEN_ALPHA)
 
 
@@ -149,23 +150,29 @@ def shown_at(
 
 @wp.func
 def rim_color(
-    whole: Face, near: bool, frame: int, column: int, row: int, source: Source, projected: Projected, view: View
+    face: Face, near: bool, frame: int, column: int, row: int, source: Source, projected: Projected, view: View
 ) -> wp.vec3:
-    """The colour of a stretched face's rim: that of a source pixel that the pixel's centre meets, else of its side."""
-    split = split_of(source, whole, frame)
-    a = ray_on_screen(plane_point(split, near, 0, frame, source), frame, view)
-    b = ray_on_screen(plane_point(split, near, 1, frame, source), frame, view)
-    c = ray_on_screen(plane_point(split, near, 2, frame, source), frame, view)
-    weights = side_weights(split, near, clamped(weights_of_points(a, b, c, column, row)))
-    x = (column << SUBPIXEL_BITS) + HALF_PIXEL
-    y = (row << SUBPIXEL_BITS) + HALF_PIXEL
+    """The colour of a rim: that of its one source pixel, or between its two, by where the pixel lies between them."""
+    first = wp.int32(-1)
+    second = wp.int32(-1)
     for k in range(3):
-        vertex = split.face.corners[k]
-        met = meets(projected.x[frame, vertex] - x, projected.y[frame, vertex] - y)
-        if met and projected.inverse_z[frame, vertex] > 0.0 and is_own(split, k, near):
-            weights = wp.vec3(0.0, 0.0, 0.0)
-            weights[k] = 1.0
-    return blend(source, frame, split.face, weights)
+        if is_near(source, face, frame, k) == near:
+            second = k
+            if first < 0:
+                first = k
+    color = source_color(source, frame, face.rows[first], face.columns[first])
+    if first != second:
+        a = face.corners[first]
+        b = face.corners[second]
+        x = float((column << SUBPIXEL_BITS) + HALF_PIXEL - projected.x[frame, a])
+        y = float((row << SUBPIXEL_BITS) + HALF_PIXEL - projected.y[frame, a])
+        across = float(projected.x[frame, b] - projected.x[frame, a])
+        down = float(projected.y[frame, b] - projected.y[frame, a])
+        # A pixel whose centre meets one of the two shows that one alone.
+        part = (x * across + y * down) / wp.max(across * across + down * down, 1.0)
+        part = wp.clamp((part - RIM_SAME) / (1.0 - 2.0 * RIM_SAME), 0.0, 1.0)
+        color += part * (source_color(source, frame, face.rows[second], face.columns[second]) - color)
+    return color
 
 
 @wp.kernel
@@ -381,16 +388,10 @@ def exact_weights(
 @wp.func
 def weights_by_ray(corners: wp.vec3i, frame: int, column: int, row: int, source: Source, view: View) -> wp.vec3:
     """Weights of a face's corners where a pixel's ray meets its plane; corners may be anywhere."""
+    ray = wp.vec3d(wp.float64(column) + wp.float64(0.5), wp.float64(row) + wp.float64(0.5), wp.float64(1.0))
     a = exact_point(corners[0], frame, source, view)
     b = exact_point(corners[1], frame, source, view)
     c = exact_point(corners[2], frame, source, view)
-    return weights_of_points(a, b, c, column, row)
-
-
-@wp.func
-def weights_of_points(a: wp.vec3d, b: wp.vec3d, c: wp.vec3d, column: int, row: int) -> wp.vec3:
-    """Weights of three points, as `ray_on_screen` returns them, where a pixel's ray meets their plane."""
-    ray = wp.vec3d(wp.float64(column) + wp.float64(0.5), wp.float64(row) + wp.float64(0.5), wp.float64(1.0))
     e_a = wp.dot(ray, wp.cross(b, c))
     e_b = wp.dot(ray, wp.cross(c, a))
     e_c = wp.dot(ray, wp.cross(a, b))

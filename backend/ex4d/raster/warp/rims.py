@@ -31,9 +31,6 @@ BEFORE_CAPS = wp.constant(1.001)
 # The ring's vertices lie half a pixel beyond the outermost pixels.
 RING_STEP = wp.constant(0.5)
 
-# Of a corner's colour beside the silhouette, where both own corners may have none.
-LEAST_WEIGHT = wp.constant(1.0e-6)
-
 # The points that a face is split into: its corners, turned so that the first is alone on its side; where the silhouette
 # passes the edges from there to the second and the third, on either plane; and where the solid ends behind it.
 ALONE, SECOND, THIRD = wp.constant(0), wp.constant(1), wp.constant(2)
@@ -175,6 +172,24 @@ def cell_shares(source: Source, face: Face, frame: int) -> wp.vec4:
 
 
 @wp.func
+def is_near(source: Source, face: Face, frame: int, corner: int) -> bool:
+    """Whether a stretched face's corner is on the near side, as `cell_shares` says it."""
+    near = wp.bool(False)
+    if not on_border(source, face.rows[corner], face.columns[corner]):
+        near = True
+        if not cell_on_border(source, wp.min(face.rows), wp.min(face.columns)):
+            nearest = float(wp.inf)
+            farthest = wp.float32(0.0)
+            for k in range(3):
+                z = source.depth[frame, face.rows[k] - source.ring, face.columns[k] - source.ring]
+                nearest = wp.min(nearest, z)
+                farthest = wp.max(farthest, z)
+            own = source.depth[frame, face.rows[corner] - source.ring, face.columns[corner] - source.ring]
+            near = own <= 0.5 * (nearest + farthest)
+    return near
+
+
+@wp.func
 def on_side(shares: wp.vec4, near: bool) -> wp.vec4:
     """1 for the corners of a cell that are on a side, 0 for the others."""
     own = wp.vec4(0.0, 0.0, 0.0, 0.0)
@@ -294,13 +309,3 @@ def plane_point(split: Split, near: bool, corner: int, frame: int, source: Sourc
 def is_own(split: Split, corner: int, near: bool) -> bool:
     """Whether a corner of a split face is on a side."""
     return ((corner == 0) == split.alone_near) == near
-
-
-@wp.func
-def side_weights(split: Split, near: bool, weights: wp.vec3) -> wp.vec3:
-    """Weights of a face's corners on one side alone, with the sum 1: the other side's colours stay there."""
-    kept = wp.vec3(0.0, 0.0, 0.0)
-    for k in range(3):
-        if is_own(split, k, near):
-            kept[k] = wp.max(weights[k], LEAST_WEIGHT)
-    return kept / (kept[0] + kept[1] + kept[2])
