@@ -1,8 +1,8 @@
-"""Draws stretched faces in the "thickness" occlusion model, as far as they are solid.
+"""Draws stretched faces in the occlusion models "thickness" and "open".
 
 A part of the second pass of the `warp` rasterizer. `drawing.py` and `unsnapped.py` have drawn all other faces, and the
-caps; here stretched faces are drawn into the same buffer by the same functions, each fragment only if it is within the
-solid (`cutting.py`).
+caps; here stretched faces are drawn into the same buffer: in the "thickness" model split at their silhouettes
+(`drawing_rims.py`), in the "open" model as the source pixels at their ends (`cutting.py`).
 """
 
 from __future__ import annotations
