@@ -33,7 +33,7 @@ def reason_to_wait() -> str:
 
 
 def changing_operator(windows: Iterable[bpy.types.Window]) -> Any:
-    """A modal operator that runs in one of the windows and will change data; None if there is none."""
+    """A modal operator that runs in one of the windows and will change data; None if nothing does."""
     # Blender lists None for an operator whose add-on was disabled while it was running.
     running: Iterable[Any] = (one for window in windows for one in window.modal_operators if one is not None)
     return next((one for one in running if _CHANGING & set(getattr(one, "bl_options", ()))), None)

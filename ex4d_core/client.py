@@ -41,7 +41,7 @@ ASLEEP_SECONDS = 2.0
 TOKEN_SECONDS = 0.1
 # A backend that has just started listens for a moment before its token is in the file.
 _REFUSALS = 3
-# The code of our own error in place of a reply that is none; no backend sends it.
+# The code of our own error in place of a reply that cannot be read; no backend sends it.
 _UNREADABLE = "unreadable"
 
 
@@ -295,7 +295,7 @@ class Client:
         self._change_state(ConnectionState.REFUSED)
 
     def _give_up(self, what: str) -> None:
-        """Have nothing more to do with a server that is none of ours."""
+        """Have nothing more to do with a server that is not ours."""
         self._gave_up = True
         self._socket.close()
         self._refuse(f"the backend at {self.address} {what}; is it EX-4D? check the address, then connect again")
@@ -343,7 +343,7 @@ class Client:
 
 
 def _unreadable(address: str, why: str) -> Error:
-    """In place of a reply that is none."""
+    """In place of a reply that cannot be read."""
     text = f"the backend at {address} sent a reply that cannot be used ({why}); is it EX-4D, and of this version?"
     return Error(_UNREADABLE, text)
 

@@ -45,7 +45,7 @@ def token_file(address: str) -> Path | None:
 
 
 def read_token(address: str) -> str:
-    """The token for an address; "" if there is none, or this user may not read it."""
+    """The token for an address; "" if it does not exist, or this user may not read it."""
     with suppress(OSError, ValueError, RuntimeError):  # the last: there is no home folder
         if (path := token_file(address)) is not None:
             with open(path, encoding="ascii") as file:

@@ -92,7 +92,7 @@ class PendingRequests:
             self._unsent.popleft()
 
     def take(self, number: int) -> Pending | None:
-        """The request that a reply is for, which is not pending any more; None if there is none."""
+        """The request that a reply is for, which is not pending any more; None if no request matches."""
         return self._pending.pop(number, None)
 
     def forget(self, task: Task[Any]) -> None:

@@ -182,7 +182,7 @@ class RemoteJob:
         it is back.
 
         Args:
-            client: the connection; None while there is none, when nothing can happen.
+            client: the connection; None without one, when nothing can happen.
         """
         if self.cancelling:
             self._cancel_task = _kept(client, self._cancel_task, self.cancel_conversation)
@@ -365,7 +365,7 @@ class RemoteJob:
 def _kept(
     client: Client | None, task: Task[Result] | None, conversation: Callable[[], Conversation[Result]]
 ) -> Task[Result] | None:
-    """The task; a new one where there is none, or where its connection was closed."""
+    """The task; a new one if it has not begun, or its connection was closed."""
     if task is not None and not isinstance(task.error, ClientError):
         return task
     return None if client is None else client.start(conversation())

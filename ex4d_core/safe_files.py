@@ -59,7 +59,7 @@ def create_folder(folder: Path) -> list[Path]:
 
 
 def open_file(path: Path, *, append: bool = False) -> FileIO:
-    """Open an ordinary file for writing and, to continue it, for reading; it is created where there is none.
+    """Open an ordinary file for writing and, to continue it, for reading; it is created if it is missing.
 
     Args:
         append: keep what it has.

@@ -108,7 +108,7 @@ def key_positions(frames: Sequence[int]) -> list[int]:
 
 
 def source_frames_from(values: object) -> tuple[int, ...] | None:
-    """Check frame numbers, given as numbers or in their text form; None is none.
+    """Check frame numbers, given as numbers or in their text form; None stays None.
 
     Raises:
         RequestError: neither of both, none at all, too many, or one that is negative or too large.

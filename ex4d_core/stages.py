@@ -60,7 +60,7 @@ class Pace:
             reported: the backend's own ETA at that fraction, which is better than an estimate.
 
         Returns:
-            The reported ETA counted down, or an estimate at the average pace so far; None while there is none.
+            The reported ETA counted down, or an estimate at the average pace so far; None while nothing is known.
         """
         if reported is not None:
             if self._reported != (reported, fraction):

@@ -1,6 +1,7 @@
-"""Numbers of the occlusion model "thickness", which renders and Blender's viewports share.
+"""Numbers of the occlusion model "thickness" and of the rule for planes, which renders and Blender's viewports share.
 
-`ex4d.mesh.thickness` explains the measurement; `blender_addon.scenes.back_limits` makes the same one on the GPU.
+`ex4d.mesh.thickness` explains the measurement, `ex4d.mesh.plane_kernel` the rule; `blender_addon.scenes.back_limits`
+applies both on the GPU.
 """
 
 from __future__ import annotations
@@ -23,3 +24,9 @@ STEP_PROMINENCE = 3.0
 STRETCHED_DEGREES = 2.5
 # A step this steep ends a surface in any case, by that rule: edges smeared over a few pixels are silhouettes too.
 STEEP_WIDTHS = 1.0 / math.tan(math.radians(STRETCHED_DEGREES))
+
+# A step that continues a plane ends no surface, however steep, since disparity is linear along the image of a plane. It
+# must stay so for this many pixels towards the camera: an edge that a depth model smears over fewer is no plane ...
+PLANE_PIXELS = 8
+# ... to within this share of the line's rise: smeared edges that are wider curve more.
+PLANE_TOLERANCE = 0.15

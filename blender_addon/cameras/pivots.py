@@ -93,7 +93,7 @@ def pivot_of(scene_object: bpy.types.Object, context: Context) -> Pivot:
 
 
 def place_of(scene_object: bpy.types.Object, context: Context) -> mathutils.Vector | None:
-    """Where the pivot is in Blender's world; None where there is none, or the scene package is missing."""
+    """Where the pivot is in Blender's world; None without a pivot, or if the scene package is missing."""
     try:
         pivot = pivot_of(scene_object, context)
     except RequestError:

@@ -24,6 +24,7 @@ from ..scenes.link import NeedsScene, active_scene_object, chosen_scene_object, 
 from ..scenes.panel import EX4D_PT_scene
 from ..scenes.placement import ground_of, place_like
 from ..scenes.placement_operators import PicksPoints
+from ..undo_steps import add_undo_step
 from .sources import new_scene_folder
 
 _GROUND_SHARE = 0.4  # of the frame, from the bottom, in which the ground is looked for
@@ -49,7 +50,7 @@ class _PicksAngle(PicksPoints):
             return {"CANCELLED"}
         text = report_("Depth Offset: {offset}").format(offset=f"{fields.offset:.3f}")
         self.report({"INFO"}, text)
-        bpy.ops.ed.undo_push(message=self.bl_label)
+        add_undo_step(self.bl_label)
         return {"FINISHED"}
 
 

@@ -11,12 +11,13 @@ from ex4d_core.scene_manifest import SceneError
 
 from ..blender_types import Context, ops
 from ..jobs.notices import note_end
-from ..jobs.records import add_record, note_change, records_of, resumed_fields
+from ..jobs.records import add_record, records_of, resumed_fields
 from ..jobs.tracker import FollowedJob, tracker
 from ..paths import from_blend
 from ..scenes.importing import import_scene, select_alone
 from ..scenes.link import link_of, scene_objects
 from ..scheduler import scheduler
+from ..undo_steps import add_undo_step
 from .properties import RECONSTRUCTIONS, EX4D_Reconstruction
 from .sources import new_scene_folder, plan_from_text, plan_to_text
 
@@ -109,7 +110,7 @@ def _import(blender_scene: bpy.types.Scene, record: EX4D_Reconstruction) -> None
         followed.imported = True
     blender_scene.ex4d_shot.scene_object = imported
     note_end(RECONSTRUCTIONS, record, record.label)
-    note_change("Import EX-4D Scene")
+    add_undo_step("Import EX-4D Scene")
 
 
 def register() -> None:

@@ -2,7 +2,7 @@
 
 Opening a file must do nothing by itself that its author could have planned: send, run, or write. So whatever the artist
 starts is sealed, with a secret that never leaves this computer. A seal is kept in the .blend: it survives Save As, a
-copy and a crash, and is void on any other computer, where the artist decides (Resume) and seals it anew.
+copy and a crash, and is void on any other computer, where the artist decides (Resume) and seals it again.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def _read_or_make(path: Path) -> bytes:
 
 
 def _read(path: Path) -> bytes | None:
-    """The secret in a file; None where there is none, or a damaged one."""
+    """The secret in a file; None if the file is missing or damaged."""
     try:
         found = path.read_bytes()
     except FileNotFoundError:

@@ -109,11 +109,3 @@ def set_changed(owner: bpy.types.bpy_struct, name: str, value: object) -> None:
 def home_of(uid: int) -> bpy.types.Scene | None:
     """The Blender scene with a ``session_uid``, which undo and a new name leave as it is; None if it is gone."""
     return next((scene for scene in own_scenes() if scene.session_uid == uid), None)
-
-
-def note_change(what: str) -> None:
-    """Add an undo step for a change that nobody pressed a button for, so that Blender asks to save the file."""
-    windows = bpy.context.window_manager.windows
-    if windows:
-        with bpy.context.temp_override(window=windows[0]):
-            bpy.ops.ed.undo_push(message=what)

@@ -26,9 +26,10 @@ from ..connection.sidebar import open_tab
 from ..errors import contained
 from ..paths import from_blend, to_blend
 from ..scheduler import JOBS_SECONDS, scheduler
+from ..undo_steps import add_undo_step
 from .notices import note_end
 from .origin import is_own, seal_record
-from .records import SHARED, JobRecord, find_copies, home_of, note_change, records_of, set_changed
+from .records import SHARED, JobRecord, find_copies, home_of, records_of, set_changed
 
 Record = TypeVar("Record", bound="JobRecord")
 _OVER = tuple(state for state in JobState if state.is_over)
@@ -110,7 +111,7 @@ class FollowedJob(Subscripted, ABC, Generic[Record]):
 
     @classmethod
     def open_result(cls, context: Context, record: Record) -> None:
-        """Show a job's result where the artist looks, or why there is none: in the sidebar's tab."""
+        """Show a job's result where the artist looks, or in the sidebar's tab why it has no result."""
         open_tab(context)
 
     def present(self, blender_scene: bpy.types.Scene, record: Record) -> None:
@@ -315,7 +316,7 @@ class Tracker:
                 with contained():
                     followed.find_new_home()
                     self._restore(followed)
-                    scheduler.run_when_idle(partial(note_change, "EX-4D Job Found Again"))
+                    scheduler.run_when_idle(partial(add_undo_step, "EX-4D Job Found Again"))
             elif not followed.over:
                 followed.show_again()
             elif not followed.lost_with:

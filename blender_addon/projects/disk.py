@@ -96,7 +96,7 @@ def work_in(places: Iterable[Path]) -> list[UsedFolder]:
     found = []
     for place in places:
         for parent in (place, place / "takes", place / "scenes"):
-            with suppress(OSError):  # there is none, or it may not be read
+            with suppress(OSError):  # it does not exist, or may not be read
                 for folder in sorted(parent.iterdir()):
                     kind = kind_of(folder)
                     if kind == "takes" or (kind == "scenes" and parent != place):

@@ -61,7 +61,7 @@ def former_folders() -> list[Path]:
 
 
 def documents_folder() -> Path:
-    """The user's documents, where the system says they are; the home folder where there are none."""
+    """The user's documents, where the system says they are; the home folder otherwise."""
     home = Path.home()
     if sys.platform == "win32":
         found = _windows_documents()

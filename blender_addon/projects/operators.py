@@ -13,6 +13,7 @@ from ..connection.panel import DIALOG_WIDTH, draw_lines
 from ..connection.session import session
 from ..errors import reports_errors
 from ..scheduler import scheduler
+from ..undo_steps import add_undo_step
 from .contents import UsedFolder, folders_to_move, used_folders
 from .disk import files_of, work_in
 from .folders import former_folders, project_folder
@@ -53,7 +54,7 @@ class EX4D_OT_move_into_project(Operator):
         try:
             count = move_all(folders, project)
         finally:  # those that have been moved are saved with their new places
-            ops.ed.undo_push(message="Move into Project")
+            add_undo_step("Move into Project")
             ops.wm.save_mainfile()
         session().redraw()
         text = report_("{count} scenes and takes moved to {project}")
@@ -81,7 +82,7 @@ class EX4D_OT_rescue_files(Operator):
                 count += 1
         look_for_former_work()
         if used:
-            ops.ed.undo_push(message="Move to Project Folder")
+            add_undo_step("Move to Project Folder")
         text = report_("{count} scenes and takes moved to {project}")
         self.report({"INFO"}, text.format(count=count, project=project_folder()))
         return {"FINISHED"}

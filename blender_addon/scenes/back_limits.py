@@ -1,6 +1,8 @@
-"""How deep the unseen space behind silhouettes is solid, measured on the GPU for viewports: "thickness", as in renders.
+"""Where the unseen space behind silhouettes ends, and which steps continue a plane, measured on the GPU for viewports.
 
-The rule is that of `ex4d.mesh.thickness`, with distances from the source camera in place of depth along its axis.
+The rules are those of renders, `ex4d.mesh.thickness` and `ex4d.mesh.plane_kernel`, with distances from the source
+camera in place of depth along its axis. Along the image of a plane the inverse of a distance is not quite linear: over
+the pixels that the rule asks for, at a step that it is asked about, it leaves the line by some 2 % of its rise.
 """
 
 from __future__ import annotations
@@ -36,7 +38,41 @@ float at(ivec2 place)
   return texelFetch(distances, place, 0).r;
 }
 
-/* Pixels that the object is wide behind the silhouette in a direction; 0 where there is none. */
+/* Whether the step to a neighbour continues a plane: the inverse is linear from there on towards the camera. */
+bool continues_plane(ivec2 place, ivec2 direction)
+{
+  ivec2 here = place;
+  ivec2 back = -direction;
+  if (at(place + direction) < at(place)) {
+    here = place + direction;
+    back = direction;
+  }
+  float nearest = 1.0 / at(here);
+  float rise = nearest - 1.0 / at(here - back);
+  if (rise <= 0.0 || !is_inside(here + PLANE_PIXELS * back)) {
+    return false;
+  }
+  for (int count = 1; count <= PLANE_PIXELS; count++) {
+    float expected = float(count) * rise;
+    if (abs(1.0 / at(here + count * back) - nearest - expected) > PLANE_TOLERANCE * expected) {
+      return false;
+    }
+  }
+  return true;
+}
+
+/* Whether a pixel and its neighbour are on one surface: hardly any step between them, or one that continues a plane. */
+bool is_flat(ivec2 place, ivec2 direction)
+{
+  if (!is_inside(place + direction)) {
+    return false;
+  }
+  float nearer = min(at(place), at(place + direction));
+  float gap = abs(at(place + direction) - at(place));
+  return gap <= STEP_WIDTHS * pixel * nearer || continues_plane(place, direction);
+}
+
+/* Pixels that the object is wide behind the silhouette in a direction; 0 if it does not end there. */
 float width_of(ivec2 place, ivec2 direction)
 {
   float front = at(place);
@@ -50,8 +86,10 @@ float width_of(ivec2 place, ivec2 direction)
     if (gap <= front * max(STEP_WIDTHS * pixel, STEP_SHARE)) {
       return 0.0;
     }
-    if (gap <= STEP_PROMINENCE * slant && gap <= front * pixel * STEEP_WIDTHS) {
-      return 0.0;
+    if (gap <= STEP_PROMINENCE * slant) {
+      if (gap <= front * pixel * STEEP_WIDTHS || continues_plane(place, direction)) {
+        return 0.0;
+      }
     }
   }
   float farthest = front;
@@ -77,7 +115,9 @@ void main()
       thinnest = width;
     }
   }
-  beyond = vec4(ratio * thinnest * pixel, 0.0, 0.0, 0.0);
+  float flat_right = is_flat(place, ivec2(1, 0)) ? 1.0 : 0.0;
+  float flat_below = is_flat(place, ivec2(0, 1)) ? 1.0 : 0.0;
+  beyond = vec4(ratio * thinnest * pixel, flat_right, flat_below, 0.0);
 }
 """
 
@@ -86,11 +126,13 @@ _shaders: list[Any] = []
 
 @dataclass(frozen=True)
 class BackLimits:
-    """What `is_solid` of `face_shaders` reads, both of the footage's size.
+    """What the shaders of `face_shaders` read, both of the footage's size.
 
     Attributes:
         distances: of its pixels from the source camera, in the scene's units.
         beyond: how far the space behind a silhouette's near side is solid, as a share of that distance; 0 elsewhere.
+            Its green and blue are 1 where no step, or one that continues a plane, leads to the pixel on the right and
+            to the one below.
     """
 
     distances: gpu.types.GPUTexture
@@ -106,7 +148,7 @@ def measure(
         scene_object: the imported scene.
         positions: (3 V,) of its vertices in the scene's world.
         eye: of the source camera, there.
-        occlusion: "thickness", or "open" for no depth at all.
+        occlusion: "thickness"; others have no depth here.
     """
     width, height = link_of(scene_object).size
     vertices = len(positions) // 3
@@ -134,6 +176,16 @@ def measure(
     return BackLimits(texture, beyond)
 
 
+def plane_textures(limits: BackLimits | None) -> dict[str, gpu.types.GPUTexture]:
+    """What shaders sample to know the faces that continue a plane; nothing without limits (see `face_shader`)."""
+    return {} if limits is None else {"beyond": limits.beyond.texture_color}
+
+
+def solid_textures(limits: BackLimits) -> dict[str, gpu.types.GPUTexture]:
+    """What shaders sample to know the solid space, too."""
+    return {"distances": limits.distances, **plane_textures(limits)}
+
+
 def _distances(grid: np.ndarray, eye: mathutils.Vector) -> np.ndarray:
     """(H, W) float32 distances of pixels (H, W, 3); one axis after the other, which takes half the time."""
     found = np.square(grid[..., 0] - np.float32(eye.x))
@@ -157,8 +209,9 @@ def _shader() -> Any:
         info.push_constant("FLOAT", "pixel")
         info.push_constant("FLOAT", "ratio")
         info.push_constant("INT", "widest")
-        for name in ("STEP_WIDTHS", "STEP_SHARE", "STEP_PROMINENCE", "STEEP_WIDTHS"):
+        for name in ("STEP_WIDTHS", "STEP_SHARE", "STEP_PROMINENCE", "STEEP_WIDTHS", "PLANE_TOLERANCE"):
             info.define(name, f"{getattr(thickness_rule, name):.9f}")
+        info.define("PLANE_PIXELS", str(thickness_rule.PLANE_PIXELS))
         info.sampler(0, "FLOAT_2D", "distances")
         info.vertex_in(0, "VEC2", "pos")
         info.fragment_out(0, "VEC4", "beyond")

@@ -121,7 +121,7 @@ def chosen_scene_object(context: Context) -> bpy.types.Object:
     """`active_scene_object` for operators that `NeedsScene` has polled.
 
     Raises:
-        SceneError: there is none any more.
+        SceneError: no scene is selected any more.
     """
     scene_object = active_scene_object(context)
     if scene_object is None:

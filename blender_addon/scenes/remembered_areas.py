@@ -18,6 +18,7 @@ from ex4d_core.errors import Ex4dError
 
 from ..shots.memory import remember_of
 from ..shots.properties import active_shot
+from .back_limits import BackLimits, measure, plane_textures
 from .face_shaders import KNOWN, draw_batch, face_shader
 from .link import link_of, open_scene
 from .mesh import positions_of_frame
@@ -31,6 +32,7 @@ _KEY_FRAMES = 4
 class _KeyFrame:
     batch: gpu.types.GPUBatch
     eye: tuple[float, ...]  # of the source camera, in the object's space
+    limits: BackLimits | None  # for the faces that continue a plane
 
 
 # By the session's identifiers of scene objects; empty where a package cannot be read.
@@ -47,25 +49,33 @@ def spread(frames: int) -> list[int]:
     return sorted({round(place) for place in np.linspace(0, frames - 1, _KEY_FRAMES)})
 
 
+def upload_key_frames(scene_object: bpy.types.Object, mesh: Any) -> None:
+    """Have a scene's key frames on the GPU; not while a picture is bound, since this draws into others.
+
+    Args:
+        scene_object: of the scene.
+        mesh: its faces, uvs and number of vertices on the GPU.
+    """
+    if scene_object.session_uid not in _key_frames:
+        _key_frames[scene_object.session_uid] = _uploaded(scene_object, mesh)
+
+
 def draw_known(
     scene_object: bpy.types.Object,
-    mesh: Any,
     to_screen: mathutils.Matrix,
     viewer: mathutils.Vector,
 ) -> None:
     """Draw what the key frames of a scene see into the bound picture, each into a channel of its own.
 
     Args:
-        scene_object: of the scene.
-        mesh: its faces, uvs and number of vertices on the GPU.
+        scene_object: of the scene, after `upload_key_frames`.
         to_screen: from the object's space.
         viewer: in the object's space; see `face_shaders`.
     """
-    if scene_object.session_uid not in _key_frames:
-        _key_frames[scene_object.session_uid] = _uploaded(scene_object, mesh)
     for channel, key in enumerate(_key_frames[scene_object.session_uid]):
         gpu.state.color_mask_set(*(channel == other for other in range(_KEY_FRAMES)))
-        draw_batch(face_shader(KNOWN), key.batch, to_screen, key.eye, viewer)
+        shader = face_shader(KNOWN, key.limits is not None)
+        draw_batch(shader, key.batch, to_screen, key.eye, viewer, **plane_textures(key.limits))
     gpu.state.color_mask_set(*[True] * _KEY_FRAMES)
 
 
@@ -93,5 +103,6 @@ def _uploaded(scene_object: bpy.types.Object, mesh: Any) -> list[_KeyFrame]:
         buffer.attr_fill("pos", points)
         batch = gpu.types.GPUBatch(type="TRIS", buf=buffer, elem=mesh.faces)
         batch.vertbuf_add(mesh.uvs)
-        keys.append(_KeyFrame(batch, tuple(poses[number, :3, 3].tolist())))
+        eye = tuple(poses[number, :3, 3].tolist())
+        keys.append(_KeyFrame(batch, eye, measure(scene_object, values.reshape(-1), mathutils.Vector(eye), "open")))
     return keys

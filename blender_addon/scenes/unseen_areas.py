@@ -5,13 +5,13 @@ saw, where the shot remembers it, is blue (see `remembered_areas`). In all other
 stretched faces are ghosts there, near the viewport's background and behind all of the footage, and a line runs around
 its frame.
 
-Material Preview and Rendered view show stretched faces with the scene's material (see `material`). Solid view shows an
-image and no shader, so there a GPU shader draws them over the mesh with the same test: every face that the source
-camera sees edge-on gets the unseen colour, unless it is viewed from the source camera's position. Through a camera it
-ends where the space behind a silhouette is no longer solid by the shot's occlusion model (see `back_limits`). Beyond,
-and in ghosts, the nearest footage behind shows, from a picture without stretched faces. Per frame only vertex positions
-and what follows from them go to the GPU (see `gpu_meshes`), and the footage is the texture that Solid view has loaded,
-so playback stays fast.
+A GPU shader draws this over the mesh, in all shadings (see `viewport_looks`): every face that the source camera sees
+edge-on gets the unseen colour, unless it continues a plane or is viewed from the source camera's position. Through a
+camera it ends where the space behind a silhouette is no longer solid by the shot's occlusion model (see `back_limits`).
+Beyond, and in ghosts, the nearest footage behind shows, from a picture without stretched faces. The scene's material,
+which Blender's own renders show, has the unseen colour on all of these faces (see `material`). Per frame only vertex
+positions and what follows from them go to the GPU (see `gpu_meshes`), and the footage is the texture that viewports
+have loaded, so playback stays fast.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ from typing import Any
 import bpy
 import gpu
 import mathutils
-from gpu_extras.batch import batch_for_shader
+
+from ex4d_core.render_settings import OcclusionModel
 
 from ..blender_types import Context, current_context
-from ..cameras.keyframes import camera_data
 from ..shots.occlusion import occlusion_of
 from ..shots.properties import active_shot
-from .back_limits import BackLimits, forget_shader, measure
+from .back_limits import BackLimits, forget_shader, measure, plane_textures, solid_textures
 from .face_shaders import (
     DEPTH_OFFSET,
     GHOST,
+    PLANE,
     REMEMBERED,
     SEEN,
     SEEN_AND_SOLID,
@@ -41,25 +42,22 @@ from .face_shaders import (
     draw_batch,
     face_shader,
     face_shaders,
-    outside_shader,
-    set_values,
 )
+from .footage_frame import draw_borders, fill_outside
 from .gpu_meshes import batches_of, gpu_meshes
 from .link import images_of, is_scene_object, link_of
 from .material import SOURCE_EYE
 from .mesh import mesh_data
 from .missing import missing_scenes
-from .remembered_areas import draw_known, forget, shows_memory
+from .remembered_areas import draw_known, forget, shows_memory, upload_key_frames
 from .stand_in import MISSING_COLOR
+from .viewport_looks import look_of
 
 # Outside of camera views: how much stretched faces have of the unseen colour; the rest is the viewport's background.
 # Chosen from pictures of two scenes from six views.
 _GHOST_TINT = 0.02
 # Viewports of different sizes whose pictures are kept; dragging a border of an area makes many.
 _MOST_PICTURES = 4
-# The line around the footage's frame, in pixels.
-_LINE_WIDTH = 2.0
-
 
 # By their sizes, those of the viewports on the screen; each with the view and the scenes that it shows.
 _pictures: dict[tuple[int, ...], tuple[gpu.types.GPUOffScreen, object]] = {}
@@ -80,23 +78,25 @@ def _draw() -> None:
         return
     to_screen = gpu.matrix.get_projection_matrix() @ gpu.matrix.get_model_view_matrix()
     camera = space.camera if context.region_data.view_perspective == "CAMERA" else None
-    has_depth, has_overlays = not space.shading.show_xray, space.overlay.show_overlays
+    look, has_overlays = look_of(space, context.scene), space.overlay.show_overlays
     gpu.state.depth_test_set("LESS_EQUAL")
     gpu.state.blend_set("ALPHA")
-    if has_depth:
+    if look.surfaces:
         _cover_missing(context, [one for one in visible if missing_scenes.folder_of(one) is not None])
-    if space.shading.type == "SOLID" and has_depth:
         there = [one for one in visible if missing_scenes.folder_of(one) is None]
+        for one in there:
+            _limits_of(context, one)  # before any picture is bound, since this draws into others
+        if look.material:
+            _draw_planes(context, there, to_screen)
         if camera is None:
-            _draw_ghosts(context, there, to_screen, has_footage=space.shading.color_type == "TEXTURE")
+            _draw_ghosts(context, there, to_screen, look.footage)
         else:
-            _draw_unseen(context, there, camera, to_screen, has_footage=space.shading.color_type == "TEXTURE")
+            _draw_unseen(context, there, camera, to_screen, look.footage)
     if has_overlays and camera is None:
-        _draw_borders(context, visible)
+        draw_borders(context, visible)
     elif has_overlays and not any(camera == link_of(one).source_camera for one in visible):
-        remembers = space.shading.type == "SOLID" and has_depth
-        known = _known(context, visible, to_screen) if remembers else None
-        _fill_outside(context, camera, to_screen, (*link_of(visible[0]).unseen_color, 1.0), known)
+        known = _known(context, visible, to_screen) if look.surfaces else None
+        fill_outside(context, camera, to_screen, (*link_of(visible[0]).unseen_color, 1.0), known)
     gpu.state.blend_set("NONE")
     gpu.state.depth_test_set("NONE")
 
@@ -116,20 +116,29 @@ def _known(
             _known_pictures.clear()
         picture = gpu.types.GPUOffScreen(*size)
     if before != shown:
+        evaluated = {one: one.evaluated_get(context.evaluated_depsgraph_get()) for one in scenes}
+        drawn = [one for one in scenes if batches_of(one, mesh_data(evaluated[one])) is not None]
+        for one in drawn:
+            upload_key_frames(one, gpu_meshes[one.session_uid])
         with picture.bind():
             gpu.state.active_framebuffer_get().clear(color=(0.0, 0.0, 0.0, 0.0))
             gpu.state.depth_test_set("NONE")  # what one frame sees behind what another sees counts, too
             gpu.state.blend_set("NONE")
-            for one in scenes:
-                evaluated = one.evaluated_get(context.evaluated_depsgraph_get())
-                if batches_of(one, mesh_data(evaluated)) is None:
-                    continue
-                viewer = evaluated.matrix_world.inverted_safe() @ _viewer(context.region_data)
-                draw_known(one, gpu_meshes[one.session_uid], to_screen @ evaluated.matrix_world, viewer)
+            for one in drawn:
+                to_world = evaluated[one].matrix_world
+                draw_known(one, to_screen @ to_world, to_world.inverted_safe() @ _viewer(context.region_data))
             gpu.state.blend_set("ALPHA")
             gpu.state.depth_test_set("LESS_EQUAL")
         _known_pictures[size] = picture, shown
     return picture
+
+
+def _draw_planes(context: Context, visible: list[bpy.types.Object], to_screen: mathutils.Matrix) -> None:
+    """Draw the footage over faces that continue a plane, which the scene's material takes for stretched ones."""
+    for one in visible:
+        limits, texture = _limits_of(context, one), _footage_of(one)
+        if limits is not None and texture is not None:
+            _draw_faces(context, one, to_screen, PLANE, footage=texture)
 
 
 def _draw_ghosts(
@@ -147,7 +156,7 @@ def _draw_ghosts(
     picture = _picture(context, to_screen, footage, {})
     for one in visible:
         color = _ghost(context, link_of(one).unseen_color)
-        _draw_faces(context, one, to_screen, face_shader(GHOST), color=color, seen=picture.texture_color)
+        _draw_faces(context, one, to_screen, GHOST, color=color, seen=picture.texture_color)
 
 
 def _draw_unseen(
@@ -169,7 +178,7 @@ def _draw_unseen(
         to_screen: from the world.
         has_footage: whether the viewport shows it.
     """
-    limits = {one: found for one in visible if has_footage and (found := _limits_of(context, one)) is not None}
+    limits = {one: found for one in visible if has_footage and (found := _solid_limits_of(context, one)) is not None}
     footage = {one: texture for one in limits if (texture := _footage_of(one)) is not None}
     picture = _picture(context, to_screen, footage, limits) if footage else None
     for one in visible:
@@ -178,31 +187,35 @@ def _draw_unseen(
         if known is not None:
             values["known"] = known.texture_color
         if picture is None or one not in footage:
-            shader = face_shader(STRETCHED if known is None else REMEMBERED)
+            fragment = STRETCHED if known is None else REMEMBERED
         else:
-            shader = face_shader(UNSEEN if known is None else UNSEEN_OR_REMEMBERED)
-            values |= {"seen": picture.texture_color, **_textures(limits[one])}
-        _draw_faces(context, one, to_screen, shader, **values)
+            fragment = UNSEEN if known is None else UNSEEN_OR_REMEMBERED
+            values |= {"seen": picture.texture_color, **solid_textures(limits[one])}
+        _draw_faces(context, one, to_screen, fragment, **values)
+
+
+def _occlusion_of(context: Context, scene_object: bpy.types.Object) -> OcclusionModel:
+    """The active shot's occlusion model for a scene."""
+    return occlusion_of(active_shot(context.scene).occlusion, "preview", link_of(scene_object).convention)
+
+
+def _solid_limits_of(context: Context, scene_object: bpy.types.Object) -> BackLimits | None:
+    """Where stretched faces end by the active shot's occlusion model; None where they do not."""
+    return None if _occlusion_of(context, scene_object) == "watertight" else _limits_of(context, scene_object)
 
 
 def _limits_of(context: Context, scene_object: bpy.types.Object) -> BackLimits | None:
-    """Where stretched faces end by the active shot's occlusion model; None where they do not."""
-    convention = link_of(scene_object).convention
-    occlusion = occlusion_of(active_shot(context.scene).occlusion, "preview", convention)
-    if occlusion == "watertight" or convention == "reference":
+    """What is measured of the shown frame; None for a mesh without the rules of the "centered" convention."""
+    if link_of(scene_object).convention == "reference":
         return None
     evaluated = scene_object.evaluated_get(context.evaluated_depsgraph_get())
     if batches_of(scene_object, mesh_data(evaluated)) is None:
         return None
-    uploaded = gpu_meshes[scene_object.session_uid]
+    uploaded, occlusion = gpu_meshes[scene_object.session_uid], _occlusion_of(context, scene_object)
     if occlusion not in uploaded.limits:
         eye = mathutils.Vector(evaluated[SOURCE_EYE])
         uploaded.limits[occlusion] = measure(scene_object, uploaded.positions, eye, occlusion)
     return uploaded.limits[occlusion]
-
-
-def _textures(limits: BackLimits) -> dict[str, gpu.types.GPUTexture]:
-    return {"distances": limits.distances, "beyond": limits.beyond.texture_color}
 
 
 def _picture(
@@ -221,18 +234,18 @@ def _picture(
     if picture is None:
         if len(_pictures) >= _MOST_PICTURES:
             _pictures.clear()
-        picture = gpu.types.GPUOffScreen(*size, format="RGBA16F")
+        picture = gpu.types.GPUOffScreen(*size, format="RGBA32F")
     if before != shown:
         with picture.bind():
             gpu.state.active_framebuffer_get().clear(color=(0.0, 0.0, 0.0, 0.0), depth=1.0)
             gpu.state.depth_mask_set(True)
-            gpu.state.blend_set("NONE")  # alpha tells what is solid from footage
+            gpu.state.blend_set("NONE")  # alpha tells what is drawn, and its depth
             for one, texture in footage.items():
                 if one in limits:
-                    values = {"color": (*link_of(one).unseen_color, 1.0), **_textures(limits[one])}
-                    _draw_faces(context, one, to_screen, face_shader(SEEN_AND_SOLID), footage=texture, **values)
+                    values = {"color": (*link_of(one).unseen_color, 1.0), **solid_textures(limits[one])}
+                    _draw_faces(context, one, to_screen, SEEN_AND_SOLID, footage=texture, **values)
                 else:
-                    _draw_faces(context, one, to_screen, face_shader(SEEN), footage=texture)
+                    _draw_faces(context, one, to_screen, SEEN, footage=texture)
             gpu.state.blend_set("ALPHA")
             gpu.state.depth_mask_set(False)
         _pictures[size] = picture, shown
@@ -255,14 +268,16 @@ def _footage_of(scene_object: bpy.types.Object) -> gpu.types.GPUTexture | None:
 
 
 def _draw_faces(
-    context: Context, scene_object: bpy.types.Object, to_screen: mathutils.Matrix, shader: Any, **values: Any
+    context: Context, scene_object: bpy.types.Object, to_screen: mathutils.Matrix, fragment: str, **values: Any
 ) -> None:
-    """Draw a scene's faces with one of the shaders here, and its color or footage."""
+    """Draw a scene's faces with one of the shaders of `face_shaders`, and its color and textures."""
     evaluated = scene_object.evaluated_get(context.evaluated_depsgraph_get())
     if (batches := batches_of(scene_object, mesh_data(evaluated))) is None:
         return
     viewer = evaluated.matrix_world.inverted_safe() @ _viewer(context.region_data)
-    eye = tuple(evaluated[SOURCE_EYE])
+    eye, limits = tuple(evaluated[SOURCE_EYE]), _limits_of(context, scene_object)
+    values |= plane_textures(limits)
+    shader = face_shader(fragment, limits is not None)
     draw_batch(shader, batches[0], to_screen @ evaluated.matrix_world, eye, viewer, **values)
 
 
@@ -292,58 +307,6 @@ def _cover_missing(context: Context, missing: list[bpy.types.Object]) -> None:
             gpu.matrix.load_projection_matrix(nearer @ gpu.matrix.get_projection_matrix())
             gpu.matrix.multiply_matrix(evaluated.matrix_world)
             batches[0].draw(shader)
-
-
-def _draw_borders(context: Context, visible: list[bpy.types.Object]) -> None:
-    """A line around each footage's frame, where its outermost pixels are in space."""
-    depsgraph = context.evaluated_depsgraph_get()
-    shader = gpu.shader.from_builtin("POLYLINE_UNIFORM_COLOR")
-    for one in visible:
-        evaluated = one.evaluated_get(depsgraph)
-        batches = batches_of(one, mesh_data(evaluated))
-        if batches is None or batches[1] is None:
-            continue
-        shader.bind()
-        shader.uniform_float("viewportSize", gpu.state.viewport_get()[2:])
-        shader.uniform_float("lineWidth", _LINE_WIDTH * context.preferences.system.ui_scale)
-        shader.uniform_float("color", (*link_of(one).unseen_color, 1.0))
-        with gpu.matrix.push_pop():
-            gpu.matrix.multiply_matrix(evaluated.matrix_world)
-            batches[1].draw(shader)
-
-
-def _fill_outside(
-    context: Context,
-    camera: bpy.types.Object,
-    to_screen: mathutils.Matrix,
-    color: tuple[float, ...],
-    known: gpu.types.GPUOffScreen | None,
-) -> None:
-    """Give what is empty in a camera's frame the unseen colour: the footage's frame ends before it.
-
-    What other frames saw there, if that is ``known``, is remembered.
-    """
-    if camera.type != "CAMERA" or camera_data(camera).type != "PERSP":
-        return
-    evaluated = camera.evaluated_get(context.evaluated_depsgraph_get())
-    to_world = evaluated.matrix_world.normalized()
-    corners = [
-        to_screen @ (to_world @ corner).to_4d() for corner in camera_data(evaluated).view_frame(scene=context.scene)
-    ]
-    places = [(corner.x / corner.w, corner.y / corner.w, 1.0) for corner in corners]  # as far away as can be
-    shader = gpu.shader.from_builtin("UNIFORM_COLOR") if known is None else outside_shader()
-    batch = batch_for_shader(shader, "TRIS", {"pos": places}, indices=[(0, 1, 2), (0, 2, 3)])
-    if known is not None:
-        shader.bind()
-        set_values(shader, {"color": color, "known": known.texture_color})
-        batch.draw(shader)
-        return
-    with gpu.matrix.push_pop(), gpu.matrix.push_pop_projection():
-        gpu.matrix.load_identity()
-        gpu.matrix.load_projection_matrix(mathutils.Matrix())
-        shader.bind()
-        shader.uniform_float("color", color)
-        batch.draw(shader)
 
 
 def _viewer(view: bpy.types.RegionView3D) -> mathutils.Vector:

@@ -144,7 +144,7 @@ def _replace_input(effect: Strip, old: Strip, new: Strip) -> None:
 
 
 def _copy_modifiers(old: Strip, new: Strip) -> None:
-    # Blender 5.0 asks the context which scene the strip is in, and crashes where there is none.
+    # Blender 5.0 asks the context which scene the strip is in, and crashes without one.
     with current_context().temp_override(sequencer_scene=new.id_data):
         for modifier in old.modifiers:
             copy = new.modifiers.new(modifier.name, modifier.type)

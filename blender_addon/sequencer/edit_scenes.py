@@ -35,7 +35,7 @@ PROPERTIES = (
 
 
 def edit_scene_of(blender_scene: Any) -> bpy.types.Scene:
-    """The scene whose sequencer gets the takes of a working scene; created if there is none."""
+    """The scene whose sequencer gets the takes of a working scene; created if it is missing."""
     edit = _pinned(blender_scene) or blender_scene.ex4d_edit_scene
     if edit is None or edit.library is not None or edit == blender_scene or edit not in own_scenes():
         edit = _new_edit_scene(blender_scene)

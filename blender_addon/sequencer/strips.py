@@ -100,7 +100,7 @@ def are_same_rates(one: float, other: float) -> bool:
 
 
 def strips_of(scene: bpy.types.Scene) -> Any:
-    """The strips of a scene's sequencer, without those in meta strips; the sequencer is created if there is none."""
+    """The strips of a scene's sequencer, without those in meta strips; a missing sequencer is created."""
     return strips_in(scene.sequence_editor or scene.sequence_editor_create())
 
 
@@ -172,7 +172,7 @@ class Place:
 
 
 def place_for(scene: bpy.types.Scene, take: TakeStrip) -> Place:
-    """Where a take without a strip belongs; the shot's meta strip is created if there is none.
+    """Where a take without a strip belongs; the shot's meta strip is created if it is missing.
 
     Raises:
         StripError: no channel is free.

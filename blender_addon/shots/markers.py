@@ -47,7 +47,7 @@ class EX4D_OT_shots_from_markers(Operator):
 
 
 def set_up_shot(blender_scene: BlenderScene, cut: Cut) -> None:
-    """Give a cut's shot its range; it is added if there is none yet."""
+    """Give a cut's shot its range; a new cut gets a new shot."""
     shot = shot_of(blender_scene, cut)
     if shot is None:
         if not blender_scene.ex4d_shots and active_shot(blender_scene).camera is not None:

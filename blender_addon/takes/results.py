@@ -69,7 +69,7 @@ def show_as_image(context: Context, record: EX4D_Take) -> None:
     """Show a take's movie in an Image Editor, or as many frames as there are.
 
     Raises:
-        RequestError: there are none.
+        RequestError: no results have arrived.
     """
     folder = from_blend(record.folder, record.id_data.library)
     movie, first = folder / MOVIE, folder / frame_file_name(0)

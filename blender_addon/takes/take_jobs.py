@@ -66,7 +66,7 @@ class FollowedTake(FollowedJob[EX4D_Take]):
         self.placed = False
         self._frames_shown = self._estimates_shown = 0
         self._ticks_rested = _REST_TICKS
-        self._has_sound = False  # the sound has been written, or there is none
+        self._has_sound = False  # the sound has been written, or the footage is silent
         self._placing = False  # the movie is on its way into the sequencer
         self._settled = False  # it has come there, or will not
 

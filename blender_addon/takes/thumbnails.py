@@ -41,7 +41,7 @@ def has_frames(entry: EX4D_Take) -> bool:
 
 
 def _estimate(previews: bpy.utils.previews.ImagePreviewCollection, entry: EX4D_Take) -> int:
-    """Number of the icon that shows the newest estimate of a take; 0 if there is none."""
+    """Number of the icon that shows the newest estimate of a take; 0 before the first."""
     path = from_blend(entry.folder) / ESTIMATE_FILE
     try:
         written = path.stat().st_mtime_ns

@@ -2,7 +2,7 @@
 
 Run by the backend's Python, which has torch and a video encoder; the tests themselves run in Blender's.
 
-    python write_scene.py FOLDER FRAMES WIDTH HEIGHT [still|moving|floor]
+    python write_scene.py FOLDER FRAMES WIDTH HEIGHT [still|moving|floor|ground]
 
 "floor" puts a floor before the wall, as a camera sees it that is held at an angle, 1.5 units above it.
 """
@@ -54,6 +54,13 @@ def with_floor(depth: np.ndarray) -> np.ndarray:
     return np.minimum(depth, floor).astype(np.float32)
 
 
+def with_ground(depth: np.ndarray) -> np.ndarray:
+    """Depth (H, W) with level ground before a sky; its horizon is in the middle row. The card stays where it is."""
+    below = np.arange(len(depth)) + 0.5 - len(depth) / 2
+    far = np.where(below > 0, 0.25 * depth.shape[1] / np.maximum(below, 0.5), 70.0)[:, None]
+    return np.where(depth == CARD_DEPTH, np.minimum(depth, far), far).astype(np.float32)
+
+
 def source_camera(frames: int, width: int, height: int, moving: bool) -> CameraPath:
     """A still camera with centred lens, or one that trucks, turns and zooms, with an off-centre, stretched lens."""
     camera_to_world = np.repeat(np.eye(4)[None], frames, axis=0)
@@ -83,7 +90,7 @@ def write_scene(folder: Path, frames: int, width: int, height: int, kind: str = 
         ):
             for frame in range(frames):
                 color, depth = picture_and_depth(frame, frames, width, height)
-                depth = with_floor(depth) if kind == "floor" else depth
+                depth = {"floor": with_floor, "ground": with_ground}.get(kind, np.asarray)(depth)
                 mesh = build_dw_mesh(
                     torch.from_numpy(depth[None]),
                     torch.from_numpy(color[None]),

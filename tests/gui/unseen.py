@@ -21,6 +21,9 @@ sys.path.append(str(Path(__file__).parent))
 from blender_window import Walk, areas, main_window, press, region, viewport
 from bpy_extras.view3d_utils import location_3d_to_region_2d
 
+EEVEE = "BLENDER_EEVEE" if bpy.app.version >= (5, 0) else "BLENDER_EEVEE_NEXT"
+SHADINGS = (f"MATERIAL with {EEVEE}", f"RENDERED with {EEVEE}", "RENDERED with CYCLES")
+
 
 def in_frame(walk: Walk, name: str) -> np.ndarray:
     """(N, 3) colours of a screenshot within the camera's frame."""
@@ -36,7 +39,7 @@ def in_frame(walk: Walk, name: str) -> np.ndarray:
 
 
 def unseen(walk: Walk, package: str) -> Iterator[float]:
-    """The end of an orbit, in Solid view without what overlays draw."""
+    """The end of an orbit in Solid view, by occlusion model and memory; then in the other shadings."""
     scene = bpy.context.scene
     for name in ("Cube", "Light", "Camera"):
         bpy.data.objects.remove(bpy.data.objects[name])
@@ -45,10 +48,15 @@ def unseen(walk: Walk, package: str) -> Iterator[float]:
     viewport().region_3d.view_perspective = "CAMERA"
     viewport().show_gizmo = False
     scene.frame_set(scene.frame_end)
+    scene.eevee.taa_samples, scene.cycles.preview_samples = 4, 1
     walk.result["unseen"], walk.result["remembered"] = {}, {}
-    for memory, occlusion in (*product(["on"], ["auto", "watertight", "thickness", "open"]), ("off", "thickness")):
+    solid = (*product(["on"], ["auto", "watertight", "thickness", "open"]), ("off", "thickness"))
+    for memory, occlusion, shading in (*((*one, "") for one in solid), *(("on", "auto", one) for one in SHADINGS)):
         scene.ex4d_shot.occlusion, scene.ex4d_shot.memory = occlusion, memory
-        name = f"{occlusion}, memory {memory}"
+        if shading:
+            viewport().shading.type, engine = shading.split(" with ")
+            scene.render.engine = engine
+        name = f"{occlusion}, memory {memory}" + (shading and f", {shading}")
         yield from walk.picture(name)
         red, green, blue = in_frame(walk, name).T
         never = (red > 0.9) & (blue > 0.9) & (green < 0.1)

@@ -50,6 +50,15 @@ def stepped_surface() -> DepthSurface:
     )
 
 
+def grazing_surface() -> DepthSurface:
+    """The same with ground below it, up to a horizon: of its far rows each face is thinner than EX-4D's rule allows."""
+    surface = stepped_surface()
+    below = torch.arange(40)[:, None].expand(40, WIDTH) + 0.5
+    depth = torch.cat([surface.depth[0] * 60, 40.0 / below])[None]
+    color = torch.cat([surface.color, surface.color.repeat(1, 3, 1, 1)[:, :40]], dim=1)
+    return DepthSurface(depth, color, surface.intrinsics)
+
+
 def cast_rays(mesh: DWMesh, world_to_camera: np.ndarray, intrinsics: np.ndarray):
     """Nearest hit of each pixel's ray: depth, seen, a wall's front, blended colour (Moeller and Trumbore, 1997)."""
     corners = mesh.vertices[0].double().numpy() @ world_to_camera[:3, :3].T + world_to_camera[:3, 3]
@@ -78,9 +87,15 @@ def cast_rays(mesh: DWMesh, world_to_camera: np.ndarray, intrinsics: np.ndarray)
     return depth.reshape(shape), seen.reshape(shape), wall.reshape(shape), blended.reshape(*shape, 3)
 
 
-@pytest.mark.parametrize("camera", CAMERAS)
-def test_agrees_with_a_ray_caster_from_anywhere(camera: str) -> None:
-    surface = stepped_surface()
+BESIDE = "beside the source"
+
+
+@pytest.mark.parametrize(
+    "camera, surface",
+    [(camera, stepped_surface()) for camera in CAMERAS] + [(BESIDE, grazing_surface())],
+    ids=[*CAMERAS, "before grazing ground"],
+)
+def test_agrees_with_a_ray_caster_from_anywhere(camera: str, surface: DepthSurface) -> None:
     world_to_camera = pose(*CAMERAS[camera])
     intrinsics = np.array([[50.0, 0, 40.3], [0, 50.0, 30.1], [0, 0, 1]])
 

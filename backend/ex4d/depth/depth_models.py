@@ -163,7 +163,7 @@ def depth_model(name: str) -> DepthModel:
     """The model of a name.
 
     Raises:
-        UnknownModelError: there is none.
+        UnknownModelError: no model has this name.
     """
     for model in DEPTH_MODELS:
         if model.name == name:

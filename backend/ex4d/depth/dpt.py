@@ -26,7 +26,7 @@ class Fusion(nn.Module):
     """Adds a finer map to a coarser one and resizes the sum to the finer size.
 
     Args:
-        coarsest: the published layout has no layer for a finer map where there is none; some keep an unused one.
+        coarsest: no finer map is added; some published layouts keep an unused layer for it.
     """
 
     def __init__(self, features: int, *, coarsest: bool = False) -> None:

@@ -354,5 +354,5 @@ def _sampled(maps: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
 
 
 def _first(is_so: torch.Tensor) -> torch.Tensor:
-    """(S,) index of the first true in each row of (S, N); N where there is none."""
+    """(S,) index of the first true in each row of (S, N); N where none is true."""
     return torch.where(is_so.any(dim=1), is_so.int().argmax(dim=1), is_so.shape[1])

@@ -187,7 +187,7 @@ def camera_scale(disparity: np.ndarray, points: SparsePoints) -> float:
         points: with at least one on a surface with depth.
 
     Raises:
-        DepthError: there is none.
+        DepthError: no point lies on a surface with depth.
     """
     known = disparity > 0  # false for NaN, too
     ratio = 1 / (disparity[known] * points.depth[known])

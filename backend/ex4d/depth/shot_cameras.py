@@ -66,7 +66,7 @@ class ShotCameras:
         return np.concatenate([shot.intrinsics for shot in self._shots]) if self._shots else None
 
     def path(self, unit: float) -> CameraPath | None:
-        """The cameras of all frames; None where there are none, or none moves.
+        """The cameras of all frames; None without cameras, or if no camera moves.
 
         Args:
             unit: scene units of one unit of 1 / disparity.

@@ -166,7 +166,8 @@ def build_dw_mesh(
     around the image lies on the image's edge, 1.1 times as far as the frame's farthest depth, so the solid is
     exactly the part of the view frustum that lies behind the surface: the ring's faces are the frustum's side walls,
     and the caps close it behind everything. The outermost pixels keep their own depth and colour. Ring faces and caps
-    are always occluded. Occlusion is a property of faces; vertices keep their colour.
+    are always occluded, faces that continue a plane never (`plane_kernel.py`). Occlusion is a property of faces;
+    vertices keep their colour.
 
     "reference": EX-4D's own mesh. The vertex of pixel (i, j) lies on the ray through (i, j); the outermost pixels are
     set to depth 100 instead of a ring.
@@ -218,12 +219,25 @@ def build_surface_mesh(surface: DepthSurface) -> DWMesh:
             _place(vertices[part, first:stop], (x, y, z), surface.camera_to_world[part].to(vertices))
     vertices = vertices.flatten(1, 2)
     if ring:
+        _uncover_planes(surface, sides)
         for edge in (sides[:, :, 0], sides[:, :, -1], sides[..., 0], sides[..., -1]):
             edge.fill_(True)
     else:
         occluded[:, -cap_faces:] = _occluded_caps(ray_x, ray_y, border[:, None, None], surface.occlusion_rule)
     colors = (_pad_colors(surface.color) if ring else surface.color).reshape(frames, -1, 3)
     return DWMesh(vertices, faces, occluded, colors, uvs, surface.convention, cap_faces, (rows, columns))
+
+
+def _uncover_planes(surface: DepthSurface, sides: torch.Tensor) -> None:
+    """Clear flags (T, 2, R - 1, C - 1) of faces that continue a plane, however thin they are."""
+    from ex4d.mesh.plane_kernel import flat_widths_of, uncover_planes  # imports Warp
+    from ex4d.mesh.thickness import pixel_angles
+    from ex4d.warp_launch import launch_rows
+
+    depth = surface.depth.contiguous()
+    angles = pixel_angles(surface.intrinsics).to(surface.device)
+    flat_widths = flat_widths_of(surface.occlusion_rule)
+    launch_rows(uncover_planes, depth.shape, surface.device, depth, angles, flat_widths, sides)
 
 
 def _blocks(frames: int, rows: int, columns: int, block: int) -> Iterator[tuple[slice, int, int]]:

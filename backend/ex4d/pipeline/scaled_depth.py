@@ -114,7 +114,7 @@ def _fitted(
 
 
 def fit_notes(fit: CameraFit | None) -> Iterator[str]:
-    """Sentences for the user about a fit, or about why there is none."""
+    """Sentences for the user about a fit, or why nothing was fitted."""
     if fit is None:
         yield STILL_NOTE
         return

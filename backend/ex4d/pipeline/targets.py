@@ -238,7 +238,7 @@ def files_of(footage: PlacedFootage) -> list[Path]:
 
 
 def _request_in(folder: Path) -> Mapping[str, Any] | None:
-    """The request of the take in a folder, as it is stored; None where there is none of ours."""
+    """The request of the take in a folder, as it is stored; None in a folder without a take of ours."""
     try:
         values = json.loads((folder / REQUEST_FILE).read_text(encoding="utf-8"))
         frames = values["camera"]["frames"]

@@ -67,7 +67,7 @@ class RenderedBatch:
             remembered, the colour of all of the pixel.
         mask: (T, H, W) bool, true where the footage was seen: at least half of the pixel.
         depth: (T, H, W) float32, along the new camera's z, of the nearest surface of any kind, in seen pixels with
-            several samples of the nearest that was seen; infinite where there is none. None unless it was asked for.
+            several samples of the nearest that was seen; infinite where nothing was seen. None unless it was asked for.
         alpha: (T, H, W) uint8, the share of the pixel's samples that were seen, of 255; None with one sample, where
             the mask says all.
         remembered: (T, H, W) bool, see `RenderedFrame`; None unless it was asked for.

@@ -22,6 +22,7 @@ from ex4d.devices import NO_CUDA, Devices
 from ex4d.mesh import DepthSurface, edge_shares_kernel, thickness_kernel
 from ex4d.mesh.edge_shares import edge_shares
 from ex4d.mesh.occlusion import MIN_INNER_ANGLE_DEGREES
+from ex4d.mesh.plane_kernel import flat_widths_of
 from ex4d.mesh.thickness import back_limits, pixel_angles
 from ex4d.raster.frames import RenderedBatch
 from ex4d.raster.mask_cleaning import can_be_cleaned, remove_specks
@@ -350,6 +351,7 @@ class Inputs:
         source.ring = surface.ring
         source.boundary_rule = surface.occlusion_rule == "boundary"
         source.thin = 4.0 * math.cos(math.radians(MIN_INNER_ANGLE_DEGREES)) ** 2
+        source.flat_widths = flat_widths_of(surface.occlusion_rule)
         return source
 
     def view(self, surface: DepthSurface, size: tuple[int, int], samples: int = 1, top: int = 0) -> StructInstance:

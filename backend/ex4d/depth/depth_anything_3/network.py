@@ -108,7 +108,7 @@ class MetricNetwork(nn.Module):
     def forward(
         self, images: torch.Tensor, precision: torch.dtype = torch.float32
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(T, H, W) depth above 0, and (T, H, W) sky, under 0.3 where there is none; arguments as for several views."""
+        """(T, H, W) depth above 0, and (T, H, W) sky, under 0.3 elsewhere; arguments as for several views."""
         with mixed_precision(images.device, precision):
             taps = self.backbone["pretrained"](images, self._taps)
         found = self.head([tap.patches.float() for tap in taps], (images.shape[2], images.shape[3]))

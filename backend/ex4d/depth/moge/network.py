@@ -126,7 +126,7 @@ class Pyramid(nn.Module):
         activation: of residual blocks: "relu", "silu" or "elu".
 
     Raises:
-        KeyError: a name is none of those.
+        KeyError: an unknown name.
     """
 
     def __init__(

@@ -134,7 +134,7 @@ def surrounding_color(
     image: wp.array3d(dtype=wp.uint8),
     depth: wp.array2d(dtype=float),
 ) -> wp.vec4:
-    """Mean colour and depth of the seen pixels within reach that lie on one surface; depth -1 if there are none."""
+    """Mean colour and depth of the seen pixels within reach that lie on one surface; depth -1 without such pixels."""
     own = depth[frame, row * width + column]
     surface = wp.float32(-1.0)
     top = wp.max(row - reach, 0)

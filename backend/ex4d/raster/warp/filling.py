@@ -39,7 +39,7 @@ class Snapped:
 
 @wp.struct
 class Box:
-    """The pixels whose centres a snapped face may cover; left > right, or top > bottom, if there are none."""
+    """The pixels whose centres a snapped face may cover; left > right, or top > bottom, if it covers no centre."""
 
     left: int
     top: int

@@ -14,7 +14,7 @@ from __future__ import annotations
 import warp as wp
 
 from ex4d.mesh import occlusion, thickness_kernel
-from ex4d.mesh.plane_kernel import continues_plane
+from ex4d.mesh.plane_kernel import cell_continues_plane
 
 wp.set_module_options({"enable_backward": False})
 
@@ -27,7 +27,6 @@ EMPTY = wp.constant(wp.uint64(0xFFFFFFFFFFFFFFFF))
 STEP_TO_RIGHT = wp.constant(thickness_kernel.STEP_TO_RIGHT)
 STEP_TO_BELOW = wp.constant(thickness_kernel.STEP_TO_BELOW)
 BOUNDARY_RATIO = wp.constant(occlusion.BOUNDARY_RATIO)
-FLAT_WIDTHS = wp.constant(thickness_kernel.STEP_WIDTHS)
 
 # A pixel whose centre is within 1/256 pixel (in x and in y) of a source pixel's vertex shows that source pixel. Float32
 # vertices projected back into their own camera are off by less, and an error this small is invisible elsewhere.
@@ -70,6 +69,7 @@ class Source:
     ring: int  # how many vertices lie beyond the image on each side, 0 or 1
     boundary_rule: int  # 1: occluded by EX-4D's "boundary" rule, 0: by its "angle" rule
     thin: float  # the "angle" rule's limit, 4 cos^2 of the angle
+    flat_widths: float  # see `flat_widths_of`
 
 
 @wp.struct
@@ -291,29 +291,17 @@ def face_occluded(source: Source, frame: int, face: Face) -> bool:
 
 @wp.func
 def face_continues_plane(source: Source, frame: int, face: Face) -> bool:
-    """Whether a face off the border has no step along its horizontal and its vertical edge; see `plane_kernel.py`."""
-    left = wp.int32(1)  # of the corners, the left end of the horizontal edge; corner 1 is the upper end of the vertical
-    if face.rows[0] == face.rows[2]:  # the lower face
-        left = 0
-    flat = is_flat_edge(source, frame, face.rows[left], face.columns[left], 0, 1, source.pixel_angles[frame, 0])
-    if flat:
-        flat = is_flat_edge(source, frame, face.rows[1], face.columns[1], 1, 0, source.pixel_angles[frame, 1])
-    return flat
-
-
-@wp.func
-def is_flat_edge(
-    source: Source, frame: int, row: int, column: int, rows: int, columns: int, pixel_angle: float
-) -> bool:
-    """Whether depth hardly changes along an edge of the grid of vertices, or continues a plane."""
-    y = row - source.ring
-    x = column - source.ring
-    z = source.depth[frame, y, x]
-    next_z = source.depth[frame, y + rows, x + columns]
-    flat = wp.abs(next_z - z) <= FLAT_WIDTHS * pixel_angle * wp.min(z, next_z)
-    if not flat:
-        flat = continues_plane(source.depth, frame, y, x, rows, columns)
-    return flat
+    """Whether a face off the border has no step along its edges; see `plane_kernel.py`."""
+    # In both faces of a cell the row of corner 1 and the column of corner 0 are those of its upper left pixel.
+    return cell_continues_plane(
+        source.depth,
+        frame,
+        face.rows[1] - source.ring,
+        face.columns[0] - source.ring,
+        face.rows[0] == face.rows[2],
+        source.pixel_angles,
+        source.flat_widths,
+    )
 
 
 @wp.func
