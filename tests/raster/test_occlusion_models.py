@@ -191,9 +191,9 @@ def test_thickness_lies_between_the_others_on_the_sample_clip(rasterizer, sample
         iou = (frames.mask.numpy() & sample["visible"]).sum() / (frames.mask.numpy() | sample["visible"]).sum()
         print(f"{model}: false seen {false_seen[model]:.2%}, missed {missed[model]:.2%}, IoU {iou:.3f}")
 
-    assert false_seen["thickness"] <= 0.0145
-    assert missed["thickness"] <= 0.03
-    assert false_seen["thickness"] < 0.55 * false_seen["open"]
+    assert false_seen["thickness"] <= 0.0175
+    assert missed["thickness"] <= 0.02
+    assert false_seen["thickness"] < 0.65 * false_seen["open"]
     assert missed["thickness"] < 0.25 * missed["watertight"]
 
 
@@ -237,9 +237,10 @@ def test_the_wall_beside_the_shadow_of_a_thin_pole_is_seen_again(rasterizer) -> 
 
 
 def test_a_thick_box_keeps_its_body(rasterizer) -> None:
-    # A box front 20 pixels wide at depth 3 is 0.6 wide, so the box is solid to depth 3.3. From 1.5 to the right the
-    # front moves from columns 90-109 to 40-59, its right edge at depth 3.3 to 110 - 150 / 3.3 = 64.5, and what it
-    # hid of the wall at depth 9 to columns 73.3 - 93.3.
+    # A box front 20 pixels wide at depth 3 is 0.6 wide, so it is at most solid to depth 3.3; from 1.5 to the right,
+    # 25 degrees aside, to twice what a round body would show there, depth 3.13. The front moves from columns 90-109 to
+    # 40-59, its right edge at depth 3.13 to 110 - 150 / 3.13 = 62.1, and what it hid of the wall at depth 9 to columns
+    # 73.3 - 93.3.
     box = (slice(8, 40), slice(90, 110))
     mask = {
         model: seen_by(rasterizer, before_wall(9.0, box, 3.0, model), moved_right(1.5)).mask[0, 12:36]
@@ -247,8 +248,8 @@ def test_a_thick_box_keeps_its_body(rasterizer) -> None:
     }
 
     assert mask["open"][:, 61:72].all(), "the wall shines through the unseen side of the box"
-    assert not mask["thickness"][:, 61:64].any(), "the body hides it"
-    assert mask["thickness"][:, 66:72].all(), "beyond the body it is seen again"
+    assert not mask["thickness"][:, 61:62].any(), "the body hides it"
+    assert mask["thickness"][:, 63:72].all(), "beyond the body it is seen again"
     assert not mask["watertight"][:, 61:72].any()
     for model in OCCLUSION_MODELS:
         assert mask[model][:, 42:58].all(), "the front"

@@ -2,7 +2,7 @@
 
 Depth says to which side of a silhouette a source pixel belongs, no finer. An enlarged picture would show these pixels
 as saw teeth. A camera mixes the colours of both sides in the pixels that a silhouette crosses, so how much of each side
-is in a pixel tells where in it the silhouette lies; `ex4d.raster.warp.contours` draws it there.
+is in a pixel tells where in it the silhouette lies; `ex4d.raster.warp.rims` puts it there.
 """
 
 from __future__ import annotations

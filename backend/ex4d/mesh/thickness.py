@@ -1,8 +1,9 @@
 """Back limits of the "thickness" occlusion model: how deep the unseen space behind a silhouette counts as solid.
 
-The `warp` rasterizer cuts stretched faces off at these limits. In the watertight mesh a stretched face reaches from the
-silhouette of a near surface to the surface behind it, however far, as if every object's shadow were solid to the
-horizon. Here it ends at a plausible depth, and a ray that passes beyond it reaches the surface behind.
+The `warp` rasterizer ends the solid behind silhouettes at these limits, or before, by the camera (`rims.py` there). In
+the watertight mesh a stretched face reaches from the silhouette of a near surface to the surface behind it, however
+far, as if every object's shadow were solid to the horizon. Here it ends at a plausible depth, and a ray that passes
+beyond it reaches the surface behind.
 """
 
 from __future__ import annotations

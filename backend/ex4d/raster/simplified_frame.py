@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -33,7 +32,7 @@ class SimplifiedFrame:
         """Simplify the mesh of a frame.
 
         Args:
-            surface: of one frame, in host memory; its depth is kept, its colour is not used.
+            surface: of one frame, in host memory; its depth is kept.
 
         Raises:
             ValueError: more frames than one.
@@ -55,7 +54,6 @@ class SimplifiedFrame:
             "used": np.zeros(rows * columns, np.uint8),
             "blocks": np.empty((cells, 2), np.int32),
             "stretched": np.empty(2 * cells, np.int32),
-            "ends": np.empty(2 * cells, np.float32),
             "counts": np.zeros(2, np.int32),
         }
         for name, values in arrays.items():
@@ -70,14 +68,17 @@ class SimplifiedFrame:
             np.flatnonzero(arrays["used"]).astype(np.int32),
             arrays["blocks"][:blocks].copy(),
             arrays["stretched"][:stretched].copy(),
-            arrays["ends"][:stretched].copy(),
         )
         self.faces = 2 * blocks + stretched
 
     @property
     def bytes(self) -> int:
         """Memory that this keeps besides the footage's depth."""
-        return sum(values.nbytes for values in self._kept)
+        kept = sum(values.nbytes for values in self._kept)
+        if self._surface.occlusion == "thickness":
+            limits = self._surface.back_limits
+            kept += limits.limits.nbytes + limits.steps.nbytes + self._surface.edge_shares.nbytes
+        return kept
 
     def visible_fraction(self, camera: CameraPath) -> float:
         """The share of an image that the footage saw.
@@ -93,14 +94,14 @@ class SimplifiedFrame:
         require_same_frames(surface, camera)
         inputs = Inputs.of(surface, camera)
         mesh = counting.Mesh()
-        mesh.vertices, mesh.stretched, mesh.ends = (_wrap(self._kept[index]) for index in (0, 2, 3))
+        mesh.vertices, mesh.stretched = (_wrap(self._kept[index]) for index in (0, 2))
         mesh.blocks = _wrap(self._kept[1], wp.vec2i)
         rows, columns = surface.grid_shape
         projected, winners, alpha = _working_memory(rows * columns, camera.width * camera.height)
         if surface.convention != "reference":
             alpha = alpha[:0]
         counts = np.zeros(1, np.int32)
-        source = inputs.source(replace(surface, occlusion="watertight"))  # back limits are known already
+        source = inputs.source(surface)
         view = inputs.view(surface, camera.size)
         wp.launch(
             counting.count_seen,

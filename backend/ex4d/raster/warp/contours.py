@@ -1,9 +1,8 @@
-"""Silhouettes inside source pixels, in the "thickness" occlusion model.
+"""Silhouettes between source pixels, in the occlusion models "open" and "watertight".
 
-A stretched face begins at source pixels of a near surface and ends at those of a far one. The image shows both sides as
-far as their silhouette: where the near side's share of the pixels (`ex4d.mesh.edge_shares`), interpolated between the
-four of a cell of the grid, is one half. So an enlarged silhouette follows the picture's edge, and is a line where it
-would be a stair of source pixels; where colours say nothing it passes midway between the pixels, as a slanted line.
+A stretched face begins at source pixels of a near surface and ends at those of a far one. The image shows both as far
+as their silhouette, midway between the pixels of a cell of the grid: as a slanted line where it would be a stair of
+source pixels. The "thickness" model has silhouettes of its own (`rims.py`).
 """
 
 from __future__ import annotations
@@ -52,11 +51,7 @@ def contour_of(source: Source, face: Face, frame: int, view: View) -> Contour:
         )
         middle = 0.5 * (wp.min(depths) + wp.max(depths))
         for k in range(4):
-            near = depths[k] <= middle
-            contour.shares[k] = wp.where(near, 0.5, -0.5)
-            if source.shares.shape[1] > 0:
-                side = wp.where(near, 0, 1)
-                contour.shares[k] = float(source.shares[frame, y + k // 2, x + k % 2, side]) / 255.0 - 0.5
+            contour.shares[k] = wp.where(depths[k] <= middle, 0.5, -0.5)
     return contour
 
 
@@ -126,19 +121,3 @@ def is_shown(contour: Contour, face: Face, corner: int, weights: wp.vec4, within
                 alone = False
         shown = alone
     return shown
-
-
-@wp.func
-def weights_of_side(contour: Contour, corner: int, weights: wp.vec4) -> wp.vec4:
-    """Weights of the cell's corners on one corner's side alone, with the sum 1: the other side's colours stay there."""
-    on_near = contour.shares[corner] > 0.0
-    kept = wp.vec4(0.0, 0.0, 0.0, 0.0)
-    for k in range(4):
-        if (contour.shares[k] > 0.0) == on_near:
-            kept[k] = weights[k]
-    sum = kept[0] + kept[1] + kept[2] + kept[3]
-    if sum > 0.0:
-        kept = kept / sum
-    else:
-        kept[corner] = 1.0
-    return kept

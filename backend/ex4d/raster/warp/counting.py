@@ -11,7 +11,15 @@ from typing import Any
 
 import warp as wp
 
-from ex4d.raster.warp.cutting import Whole, cut_at, shown_source_pixel
+from ex4d.raster.warp.cutting import Whole, cut_stretched, shown_source_pixel
+from ex4d.raster.warp.drawing_rims import (
+    RIM_TRIANGLES,
+    TRIANGLES,
+    draw_triangle,
+    draw_unsnapped_triangle,
+    points_of,
+    triangle_of,
+)
 from ex4d.raster.warp.edge_rules import cross, face_corner, sample_centre
 from ex4d.raster.warp.filling import (
     Box,
@@ -26,6 +34,7 @@ from ex4d.raster.warp.projection import (
     EMPTY,
     OPEN,
     STRETCHED,
+    THICKNESS,
     WATERTIGHT,
     Face,
     Projected,
@@ -39,13 +48,15 @@ from ex4d.raster.warp.projection import (
 )
 from ex4d.raster.warp.resolving import clamped, weights_by_ray
 from ex4d.raster.warp.resolving_reference import SEEN_ALPHA
+from ex4d.raster.warp.rims import split_and_back
 from ex4d.raster.warp.simplifying import LOWER_HIDDEN, UPPER_HIDDEN
 from ex4d.raster.warp.unsnapped import draw_homogeneous, signed_volume
 
 wp.set_module_options({"enable_backward": False})
 
 # Ids in the depth-and-id buffer, besides twice a block's number, or a stretched face's number plus STRETCHED:
-UNSEEN = wp.constant((1 << 30) | (1 << 29))  # the back of a face
+SEEN = wp.constant(0)  # a rim: the same as the first block, which is seen too
+UNSEEN = wp.constant((1 << 30) | (1 << 29))  # the back of a face, or the solid between rims
 CAP = wp.constant(((1 << 30) | (1 << 29)) + 1)  # plus its number
 
 
@@ -56,7 +67,6 @@ class Mesh:
     vertices: wp.array(dtype=int)
     blocks: wp.array(dtype=wp.vec2i)
     stretched: wp.array(dtype=int)
-    ends: wp.array(dtype=float)
 
 
 @wp.kernel
@@ -121,12 +131,30 @@ def draw_hidden(source: Source, mesh: Mesh, view: View, projected: Projected, wi
         face = mesh_face(mesh.stretched[k], source.rows, source.columns)
         if view.occlusion == WATERTIGHT:
             draw_face(STRETCHED + k, face, Whole(), source, view, projected, winners)
+        elif view.occlusion == THICKNESS:
+            draw_split(face, source, view, projected, winners)
         elif source.ring > 0:
-            cut = cut_at(mesh.ends[k], source, face, 0, projected, view)
+            cut = cut_stretched(source, face, 0, projected, view)
             draw_face(STRETCHED + k, face, cut, source, view, projected, winners)
     if view.occlusion != OPEN:
         for cap in range(2):
             draw_face(CAP + cap, cap_face(cap, source.rows, source.columns), Whole(), source, view, projected, winners)
+
+
+@wp.func
+def draw_split(face: Face, source: Source, view: View, projected: Projected, winners: wp.array2d(dtype=wp.uint64)):
+    """Draw a stretched face's rims, which are seen, and the solid between them."""
+    split = split_and_back(source, face, 0, view)
+    if split.exists:
+        points = points_of(split, 0, source, projected, view)
+        for k in range(TRIANGLES):
+            triangle = triangle_of(split, points, k, 0)
+            triangle.id = wp.where(k < RIM_TRIANGLES, SEEN, UNSEEN)
+            triangle.back = UNSEEN
+            if points.are_snapped:
+                draw_triangle(triangle, points, 0, view.height - 1, 0, 1, 0, view, winners)
+            else:
+                draw_unsnapped_triangle(triangle, split, points, 0, view.height - 1, 0, 1, 0, source, view, winners)
 
 
 @wp.func

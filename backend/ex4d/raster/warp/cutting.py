@@ -1,8 +1,8 @@
-"""Cuts stretched faces off in the occlusion models "thickness" and "open": the test that a fragment must pass.
+"""Cuts stretched faces in the "open" occlusion model to the source pixels at their ends: the test of each fragment.
 
 `drawing.py` and `unsnapped.py` draw a face with a `Cut`, or with a `Whole`, which disappears in compilation: faces that
-are not cut pay nothing. `ex4d.mesh.thickness` says how far behind a silhouette space is solid; in the "open" model it
-is nowhere. In all models the source pixels at the ends of a stretched face are seen, as the squares that they cover.
+are not cut pay nothing. In the "watertight" model walls are whole, and show the same source pixels where a pixel's
+centre meets them. The "thickness" model splits stretched faces instead (`rims.py`).
 """
 
 from __future__ import annotations
@@ -11,18 +11,15 @@ import warp as wp
 
 from ex4d.raster.warp.contours import (
     Contour,
-    cell_corner,
     cell_weights,
     contour_of,
     is_shown,
     source_axis,
     turned_back,
-    weights_of_side,
 )
 from ex4d.raster.warp.edge_rules import meets_pixel, pixel_centre
 from ex4d.raster.warp.projection import (
     GUARD_BAND,
-    OPEN,
     SAME_PIXEL,
     SUBPIXELS,
     WATERTIGHT,
@@ -55,17 +52,13 @@ class Whole:
 
 @wp.struct
 class Cut:
-    """Where a stretched face ends. A fragment counts where the interpolation of `beyond` is not positive.
+    """What a stretched face shows: a fragment on the front counts if a source pixel, one of its corners, `reaches` it.
 
-    Elsewhere, a fragment on the front still counts if a source pixel reaches there: one of the face's corners
-    (`reaches`). reach is half of a source pixel, in 1/256 pixel; negative for corners that are no source pixel.
+    reach is half of a source pixel, in 1/256 pixel; negative for corners that are no source pixel.
     """
 
     face: Face
     contour: Contour
-
-    beyond: wp.vec3  # of the corners: source depth less the limit
-    inverse_z: wp.vec3
     x: wp.vec3i  # snapped coordinates of the corners
     y: wp.vec3i
     reach_x: wp.vec3i
@@ -74,59 +67,18 @@ class Cut:
 
 @wp.func
 def cut_stretched(source: Source, face: Face, frame: int, projected: Projected, view: View) -> Cut:
-    """The cut of a stretched face at its back limit."""
-    return cut_at(stretched_back_limit(source, face, frame, view), source, face, frame, projected, view)
-
-
-@wp.func
-def stretched_back_limit(source: Source, face: Face, frame: int, view: View) -> float:
-    """The depth where a stretched face ends: the farthest limit of its near vertices, those in its nearer half.
-
-    Infinite without limits; 0, before all of it, in the "open" model.
-    """
-    limit = wp.float32(wp.inf)
-    if view.occlusion == OPEN:
-        limit = wp.float32(0.0)
-    if source.limits.shape[1] > 0:
-        depths = corner_depths(source, face, frame)
-        middle = 0.5 * (wp.min(depths) + wp.max(depths))
-        limit = wp.float32(0.0)
-        for k in range(3):
-            if depths[k] <= middle:
-                here = wp.float32(wp.inf)
-                if not on_border(source, face.rows[k], face.columns[k]):
-                    here = source.limits[frame, face.rows[k] - 1, face.columns[k] - 1]
-                limit = wp.max(limit, here)
-    return limit
-
-
-@wp.func
-def corner_depths(source: Source, face: Face, frame: int) -> wp.vec3:
-    """Depths of a face's corners along the source camera's z."""
-    depths = wp.vec3()
-    for k in range(3):
-        depths[k] = source.border[frame]
-        if not on_border(source, face.rows[k], face.columns[k]):
-            depths[k] = source.depth[frame, face.rows[k] - source.ring, face.columns[k] - source.ring]
-    return depths
-
-
-@wp.func
-def cut_at(limit: float, source: Source, face: Face, frame: int, projected: Projected, view: View) -> Cut:
-    """The cut of a stretched face at a depth."""
+    """The cut of a stretched face in the "open" model."""
     cut = Cut()
     cut.face = face
     cut.contour = contour_of(source, face, frame, view)
-    depths = corner_depths(source, face, frame)
     for k in range(3):
         vertex = face.corners[k]
         cut.x[k] = projected.x[frame, vertex]
         cut.y[k] = projected.y[frame, vertex]
-        cut.inverse_z[k] = projected.inverse_z[frame, vertex]
-        reach = source_pixel_reach(source, face.rows[k], face.columns[k], frame, cut.inverse_z[k], view)
+        inverse_z = projected.inverse_z[frame, vertex]
+        reach = source_pixel_reach(source, face.rows[k], face.columns[k], frame, inverse_z, view)
         cut.reach_x[k] = reach[0]
         cut.reach_y[k] = reach[1]
-        cut.beyond[k] = depths[k] - limit
     return cut
 
 
@@ -183,22 +135,6 @@ def nearest_source_pixel(
 
 
 @wp.func
-def source_pixel_weights(
-    source: Source, face: Face, corner: int, frame: int, x: int, y: int, projected: Projected, view: View
-) -> wp.vec4:
-    """Weights of the cell's corners in the colour of what one of a face's corners, a source pixel, shows at (x, y)."""
-    vertex = face.corners[corner]
-    w = projected.inverse_z[frame, vertex]
-    reach = source_pixel_reach(source, face.rows[corner], face.columns[corner], frame, w, view)
-    dx = float(x - projected.x[frame, vertex]) / float(reach[0])
-    dy = float(y - projected.y[frame, vertex]) / float(reach[1])
-    contour = contour_of(source, face, frame, view)
-    place = turned_back(contour, dx, dy)
-    weights = cell_weights(face, corner, SOURCE_PIXEL_REACH * place[0], SOURCE_PIXEL_REACH * place[1])
-    return weights_of_side(contour, cell_corner(face, corner), weights)
-
-
-@wp.func
 def reaches(contour: Contour, face: Face, corner: int, dx: float, dy: float) -> bool:
     """Whether a stretched face's corner, a source pixel, is shown at (dx, dy) halves of its box from its centre.
 
@@ -250,16 +186,9 @@ def survives(cut: Whole, e_a: float, e_b: float, e_c: float, x: int, y: int, fro
 
 @wp.func
 def survives(cut: Cut, e_a: float, e_b: float, e_c: float, x: int, y: int, front: bool) -> bool:  # noqa: F811 (Warp: overloads)
-    """Whether a fragment of a snapped face counts, at x, y in 1/256 pixel.
-
-    Edge functions belong to the corners in clockwise order on the screen, which is not their own order on the back.
-    """
-    edges = wp.vec3(e_a, e_b, e_c)
-    if not front:
-        edges = wp.vec3(e_a, e_c, e_b)
-    # Perspective-correct up to a positive factor; -inf or NaN for a face of the ring alone, of which nothing is cut.
-    counts = not (wp.dot(edges, wp.cw_mul(cut.inverse_z, cut.beyond)) > 0.0)
-    if front and not counts:
+    """Whether a fragment of a snapped face counts, at x, y in 1/256 pixel: on the front, where a corner reaches."""
+    counts = wp.bool(False)
+    if front:
         for k in range(3):
             if not counts and cut.reach_x[k] > 0:
                 dx = float(x - cut.x[k]) / float(cut.reach_x[k])
@@ -277,9 +206,5 @@ def survives_unsnapped(cut: Whole, e_a: wp.float64, e_b: wp.float64, e_c: wp.flo
 
 @wp.func
 def survives_unsnapped(cut: Cut, e_a: wp.float64, e_b: wp.float64, e_c: wp.float64, front: bool) -> bool:  # noqa: F811
-    """`survives` by homogeneous edge functions, which carry the depths; no source pixel reaches anywhere."""
-    edges = wp.vec3d(e_a, e_b, e_c)
-    if not front:
-        edges = wp.vec3d(e_a, e_c, e_b)
-    beyond = wp.vec3d(wp.float64(cut.beyond[0]), wp.float64(cut.beyond[1]), wp.float64(cut.beyond[2]))
-    return not (wp.dot(edges, beyond) > wp.float64(0.0))
+    """Without snapped coordinates no source pixel reaches anywhere."""
+    return False

@@ -37,8 +37,11 @@ WATERTIGHT = wp.constant(0)
 OPEN = wp.constant(1)
 THICKNESS = wp.constant(2)
 
-# Added to the id of a face in the depth-and-id buffer that is drawn as a stretched one.
-STRETCHED = wp.constant(1 << 30)
+# Added to the id of a face in the depth-and-id buffer that is drawn as a stretched one, or the rim of its near or far
+# side (`rims.py`): the face's own id is the rest by `STRETCHED`.
+STRETCHED = wp.constant(1 << 28)
+NEAR_RIM = wp.constant(2 << 28)
+FAR_RIM = wp.constant(3 << 28)
 
 # Used instead of 1/z for vertices without snapped coordinates.
 BEHIND = wp.constant(-1.0)  # before the near plane
@@ -372,6 +375,24 @@ def over_step(source: Source, frame: int, face: Face) -> bool:
 @wp.func
 def exact_point(vertex: int, frame: int, source: Source, view: View) -> wp.vec3d:
     """(x z, y z, z) of a vertex, with x, y in pixels."""
-    p = camera_space(vertex_point(source, frame, vertex), view.cameras[frame])
-    intrinsics = view.intrinsics[frame]
+    return in_pixels(camera_space(vertex_point(source, frame, vertex), view.cameras[frame]), view.intrinsics[frame])
+
+
+@wp.func
+def ray_on_screen(ray: wp.vec3, frame: int, view: View) -> wp.vec3d:
+    """(x z, y z, z), with x, y in pixels, of a point (x / z, y / z, 1 / z) of the source camera's space.
+
+    Where the new camera is at the source camera's place, x and y do not depend on the point's depth at all.
+    """
+    camera = view.cameras[frame]
+    disparity = wp.float64(ray[2])
+    moved = wp.vec3d(camera[0, 3], camera[1, 3], camera[2, 3]) * disparity
+    return in_pixels(
+        (camera_direction(wp.vec3(ray[0], ray[1], 1.0), camera) + moved) / disparity, view.intrinsics[frame]
+    )
+
+
+@wp.func
+def in_pixels(p: wp.vec3d, intrinsics: wp.vec4d) -> wp.vec3d:
+    """(x z, y z, z) of a point of the new camera's space, with x, y in pixels."""
     return wp.vec3d(intrinsics[0] * p[0] + intrinsics[2] * p[2], intrinsics[1] * p[1] + intrinsics[3] * p[2], p[2])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import warp as wp
 
-from ex4d.raster.warp.cutting import shown_source_pixel, source_pixel_weights
+from ex4d.raster.warp.cutting import shown_source_pixel
 from ex4d.raster.warp.edge_rules import cross, face_corner, homogeneous_edge, meets, sample_centre
 from ex4d.raster.warp.projection import (
     EMPTY,
+    FAR_RIM,
+    NEAR_RIM,
     STRETCHED,
     THICKNESS,
     WATERTIGHT,
@@ -20,8 +22,12 @@ from ex4d.raster.warp.projection import (
     mesh_face,
     on_border,
 )
+from ex4d.raster.warp.rims import is_near
 
 wp.set_module_options({"enable_backward": False})
+
+# The part of the way between two source pixels within which a rim still shows one of them alone.
+RIM_SAME = wp.constant(0.02)
 
 
 @wp.struct
@@ -99,19 +105,22 @@ def shown_at(key: wp.uint64, frame: int, x: int, y: int, source: Source, project
     shown.z = float(wp.inf)
     shown.on_face = wp.bool(False)
     if key != EMPTY:
-        index = int(key & wp.uint64(0xFFFFFFFF))
-        drawn_as_stretched = index >= STRETCHED
-        if drawn_as_stretched:
-            index -= STRETCHED
+        id = int(key & wp.uint64(0xFFFFFFFF))
+        index = id % STRETCHED
         face = mesh_face(index, source.rows, source.columns)
         shown.z = hit_depth(key)
+        if view.occlusion == THICKNESS and id >= STRETCHED:
+            if id >= NEAR_RIM:
+                shown.seen = True
+                shown.color = rim_color(face, id < FAR_RIM, frame, x, y, source, projected, view)
+            return shown
+        drawn_as_stretched = id >= STRETCHED
         hit = resolve_hit(face.corners, frame, x, y, source, projected, view)
         if hit.front:
             hidden = drawn_as_stretched or index >= 2 * (source.rows - 1) * (source.columns - 1)  # or a cap
             if view.occlusion == WATERTIGHT:
                 hidden = face_occluded(source, frame, face)
             own = hit.corner
-            reached = hidden and own < 0
             if hidden:
                 own = shown_source_pixel(source, face, frame, x, y, projected, view)
             if own >= 0 and on_border(source, face.rows[own], face.columns[own]):
@@ -119,9 +128,6 @@ def shown_at(key: wp.uint64, frame: int, x: int, y: int, source: Source, project
             if own >= 0:
                 shown.seen = True
                 shown.color = source_color(source, frame, face.rows[own], face.columns[own])
-                if reached and view.occlusion == THICKNESS:
-                    weights = source_pixel_weights(source, face, own, frame, x, y, projected, view)
-                    shown.color = blend_cell(source, frame, face, weights)
             elif not hidden:
                 shown.seen = True
                 shown.on_face = True
@@ -130,6 +136,33 @@ def shown_at(key: wp.uint64, frame: int, x: int, y: int, source: Source, project
                 else:
                     shown.place = place_on(face, hit.weights)
     return shown
+
+
+@wp.func
+def rim_color(
+    face: Face, near: bool, frame: int, x: int, y: int, source: Source, projected: Projected, view: View
+) -> wp.vec3:
+    """The colour of a rim: that of its one source pixel, or between its two, by where (x, y) lies between them."""
+    first = wp.int32(-1)
+    second = wp.int32(-1)
+    for k in range(3):
+        if is_near(source, face, frame, k) == near:
+            second = k
+            if first < 0:
+                first = k
+    color = source_color(source, frame, face.rows[first], face.columns[first])
+    if first != second:
+        a = face.corners[first]
+        b = face.corners[second]
+        right = float(x - projected.x[frame, a])
+        below = float(y - projected.y[frame, a])
+        across = float(projected.x[frame, b] - projected.x[frame, a])
+        down = float(projected.y[frame, b] - projected.y[frame, a])
+        # A ray through one of the two shows that one alone.
+        part = (right * across + below * down) / wp.max(across * across + down * down, 1.0)
+        part = wp.clamp((part - RIM_SAME) / (1.0 - 2.0 * RIM_SAME), 0.0, 1.0)
+        color += part * (source_color(source, frame, face.rows[second], face.columns[second]) - color)
+    return color
 
 
 @wp.func
@@ -250,19 +283,6 @@ def blend(source: Source, frame: int, face: Face, weights: wp.vec3) -> wp.vec3:
         weights[0] * source_color(source, frame, face.rows[0], face.columns[0])
         + weights[1] * source_color(source, frame, face.rows[1], face.columns[1])
         + weights[2] * source_color(source, frame, face.rows[2], face.columns[2])
-    )
-
-
-@wp.func
-def blend_cell(source: Source, frame: int, face: Face, weights: wp.vec4) -> wp.vec3:
-    """The colour of the corners of a face's cell: top left, top right, bottom left, bottom right."""
-    row = wp.min(face.rows)
-    column = wp.min(face.columns)
-    return (
-        weights[0] * source_color(source, frame, row, column)
-        + weights[1] * source_color(source, frame, row, column + 1)
-        + weights[2] * source_color(source, frame, row + 1, column)
-        + weights[3] * source_color(source, frame, row + 1, column + 1)
     )
 
 

@@ -201,9 +201,7 @@ def met_source_pixel(
         for x in range(column * samples + low, column * samples + samples - low):
             key = winners[frame, y * view.width + x]
             if key != EMPTY and not met.found:
-                index = int(key & wp.uint64(0xFFFFFFFF))
-                if index >= STRETCHED:
-                    index -= STRETCHED
+                index = int(key & wp.uint64(0xFFFFFFFF)) % STRETCHED
                 face = mesh_face(index, source.rows, source.columns)
                 for k in range(3):
                     # One test after the other: Warp evaluates all of an `and`, and hardly any pixel passes the first.

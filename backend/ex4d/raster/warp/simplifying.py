@@ -1,7 +1,7 @@
 """Simplifies a frame's mesh, for the visible fraction on the CPU: large faces where the surface is smooth.
 
 Blocks of up to 16 x 16 cells are drawn as one where no stretched face touches them and the surface is nearly flat; the
-rest are single cells, and stretched faces, each with the depth where it ends. Nothing here depends on the camera, so it
+rest are single cells, and stretched faces. Nothing here depends on the camera, so it
 is computed once for all paths that an artist tries. `counting.py` draws the result.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import warp as wp
 
-from ex4d.raster.warp.cutting import stretched_back_limit
 from ex4d.raster.warp.projection import (
     OPEN,
     Source,
@@ -41,13 +40,12 @@ class Simplified:
     used: wp.array(dtype=wp.uint8)  # (V,) 1: a corner of a face in the lists
     blocks: wp.array(dtype=wp.vec2i)  # top left cell, and (side << 2) | hidden
     stretched: wp.array(dtype=int)  # faces by their place in the mesh
-    ends: wp.array(dtype=float)  # depth up to which space behind each stretched face is solid
     counts: wp.array(dtype=int)  # (2,) blocks, stretched faces
 
 
 @wp.kernel
 def find_stretched(source: Source, view: View, simplified: Simplified):
-    """Fill `hidden`, `touched`, `stretched` and `ends`. Threads are rows of cells."""
+    """Fill `hidden`, `touched` and `stretched`. Threads are rows of cells."""
     row = wp.tid()
     cells = (source.rows - 1) * (source.columns - 1)
     for column in range(source.columns - 1):
@@ -62,7 +60,6 @@ def find_stretched(source: Source, view: View, simplified: Simplified):
                 hidden += 1 + side
                 slot = wp.atomic_add(simplified.counts, 1, 1)
                 simplified.stretched[slot] = cell + side * cells
-                simplified.ends[slot] = stretched_back_limit(source, face, 0, view)
                 for k in range(3):
                     simplified.touched[face.corners[k]] = wp.uint8(1)
                     simplified.used[face.corners[k]] = wp.uint8(1)

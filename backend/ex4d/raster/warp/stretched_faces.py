@@ -1,8 +1,8 @@
-"""Draws stretched faces in the "thickness" occlusion model, as far as they are solid.
+"""Draws stretched faces in the occlusion models "thickness" and "open".
 
 A part of the second pass of the `warp` rasterizer. `drawing.py` and `unsnapped.py` have drawn all other faces, and the
-caps; here stretched faces are drawn into the same buffer by the same functions, each fragment only if it is within the
-solid (`cutting.py`).
+caps; here stretched faces are drawn into the same buffer: in the "thickness" model split at their silhouettes
+(`drawing_rims.py`), in the "open" model as the source pixels at their ends (`cutting.py`).
 """
 
 from __future__ import annotations
@@ -16,17 +16,28 @@ from ex4d.raster.warp.drawing import (
     STRETCHED_PIECE_COUNTER,
     Work,
 )
-from ex4d.raster.warp.edge_rules import face_corner
+from ex4d.raster.warp.drawing_rims import (
+    RIM_TRIANGLES,
+    TRIANGLES,
+    draw_solid,
+    draw_triangle,
+    draw_unsnapped_triangle,
+    points_of,
+    solid_box,
+    triangle_of,
+)
 from ex4d.raster.warp.filling import draw_small, draw_snapped, may_show, screen_box, snapped
 from ex4d.raster.warp.projection import (
     STRETCHED,
+    THICKNESS,
+    Face,
     Projected,
     Source,
     View,
     is_stretched,
     mesh_face,
 )
-from ex4d.raster.warp.unsnapped import draw_homogeneous, is_unsnapped
+from ex4d.raster.warp.rims import split_and_back
 
 wp.set_module_options({"enable_backward": False})
 
@@ -87,6 +98,9 @@ def draw_or_queue_stretched(
 ):
     """Draw a small stretched face that is snapped, and queue any other."""
     face = mesh_face(index, source.rows, source.columns)
+    if view.occlusion == THICKNESS:
+        draw_or_queue_split(index, face, frame, source, projected, view, work, winners)
+        return
     a = snapped(projected, frame, face.corners[0])
     b = snapped(projected, frame, face.corners[1])
     c = snapped(projected, frame, face.corners[2])
@@ -105,6 +119,37 @@ def draw_or_queue_stretched(
                     queue_piece(wp.vec3i(index, top, wp.min(top + work.piece_rows - 1, box.bottom)), frame, work)
     else:
         if may_show(a, b, c, view):
+            queue_piece(wp.vec3i(index, 0, view.height - 1), frame, work)
+
+
+@wp.func
+def draw_or_queue_split(
+    index: int,
+    face: Face,
+    frame: int,
+    source: Source,
+    projected: Projected,
+    view: View,
+    work: Work,
+    winners: wp.array2d(dtype=wp.uint64),
+):
+    """Draw a stretched face's rims and the solid between them; queue a large solid, and all that is not snapped."""
+    split = split_and_back(source, face, frame, view)
+    if split.exists:
+        points = points_of(split, frame, source, projected, view)
+        if points.are_snapped:
+            for k in range(RIM_TRIANGLES):
+                draw_triangle(
+                    triangle_of(split, points, k, index), points, 0, view.height - 1, 0, 1, frame, view, winners
+                )
+            box = solid_box(points, view)
+            if box.left <= box.right and box.top <= box.bottom:
+                if (box.right - box.left + 1) * (box.bottom - box.top + 1) <= work.direct_pixels:
+                    draw_solid(split, points, index, box.top, box.bottom, 0, 1, frame, view, winners)
+                else:
+                    for top in range(box.top, box.bottom + 1, work.piece_rows):
+                        queue_piece(wp.vec3i(index, top, wp.min(top + work.piece_rows - 1, box.bottom)), frame, work)
+        else:
             queue_piece(wp.vec3i(index, 0, view.height - 1), frame, work)
 
 
@@ -129,6 +174,12 @@ def draw_snapped_part(
 ):
     """Draw a thread's part of some rows of a stretched face: nothing, if its corners are not all snapped."""
     face = mesh_face(piece[0], source.rows, source.columns)
+    if view.occlusion == THICKNESS:
+        split = split_and_back(source, face, frame, view)
+        points = points_of(split, frame, source, projected, view)
+        if split.exists and points.are_snapped:
+            draw_solid(split, points, piece[0], piece[1], piece[2], member, group_size, frame, view, winners)
+        return
     a = snapped(projected, frame, face.corners[0])
     b = snapped(projected, frame, face.corners[1])
     c = snapped(projected, frame, face.corners[2])
@@ -151,23 +202,29 @@ def draw_unsnapped_part(
     view: View,
     winners: wp.array2d(dtype=wp.uint64),
 ):
-    """Draw a thread's part of some rows of a stretched face, unless its corners are all snapped."""
+    """Draw a thread's part of some rows of a stretched face, unless its points are all snapped.
+
+    In the "open" model nothing: such a face shows no source pixel.
+    """
     face = mesh_face(piece[0], source.rows, source.columns)
-    if is_unsnapped(face, frame, projected):
-        draw_homogeneous(
-            piece[0] + STRETCHED,
-            face_corner(face.corners[0], frame, source, projected, view),
-            face_corner(face.corners[1], frame, source, projected, view),
-            face_corner(face.corners[2], frame, source, projected, view),
-            piece[1],
-            piece[2],
-            member,
-            group_size,
-            cut_stretched(source, face, frame, projected, view),
-            view,
-            frame,
-            winners,
-        )
+    if view.occlusion == THICKNESS:
+        split = split_and_back(source, face, frame, view)
+        points = points_of(split, frame, source, projected, view)
+        if split.exists and not points.are_snapped:
+            for k in range(TRIANGLES):
+                draw_unsnapped_triangle(
+                    triangle_of(split, points, k, piece[0]),
+                    split,
+                    points,
+                    piece[1],
+                    piece[2],
+                    member,
+                    group_size,
+                    frame,
+                    source,
+                    view,
+                    winners,
+                )
 
 
 draw_stretched_pieces = piece_drawer(draw_snapped_part)

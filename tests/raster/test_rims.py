@@ -1,0 +1,85 @@
+"""Rims in the "thickness" model: surfaces go on as planes to their silhouettes and to the image's edge."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from ex4d.mesh import DepthSurface
+from ex4d.raster import Rasterizer, create_rasterizer
+from ex4d_core.cameras import CameraPath, look_at
+
+WIDTH, HEIGHT, FOCAL = 64, 48, 60.0
+HORIZON = 20  # the row where the table ends
+TABLE, WALL = 200, 90
+
+
+@pytest.fixture(scope="module")
+def rasterizer() -> Rasterizer:
+    return create_rasterizer("warp", "cpu")
+
+
+def table_before_wall(far: float = 60.0) -> DepthSurface:
+    """A table top half a unit below the camera, seen at a grazing angle, from its far edge down; behind it a wall."""
+    row = torch.arange(HEIGHT) + 0.5 - HEIGHT / 2
+    below = row + HEIGHT / 2 - HORIZON + 3.0
+    depth = torch.where(below >= 3.0, 0.5 * FOCAL / below.clamp_min(1.0), torch.tensor(far))
+    color = torch.where(below >= 3.0, TABLE, WALL).to(torch.uint8)
+    intrinsics = torch.tensor([[[FOCAL, 0, WIDTH / 2], [0, FOCAL, float(HORIZON - 3)], [0, 0, 1]]])
+    return DepthSurface(
+        depth[None, :, None].expand(1, HEIGHT, WIDTH).contiguous(),
+        color[None, :, None, None].expand(1, HEIGHT, WIDTH, 3).contiguous(),
+        intrinsics,
+        occlusion="thickness",
+    )
+
+
+def from_above(surface: DepthSurface) -> CameraPath:
+    """A camera that looks steeply down at the table's far edge."""
+    pose = look_at(np.array([[0.0, -4.0, 5.0]]), np.array([0.0, 0.5, 9.0]))
+    return CameraPath(pose, surface.intrinsics.numpy(), *surface.size)
+
+
+def test_a_table_reaches_to_its_far_edge(rasterizer) -> None:
+    """Its last row of pixels has depth 8.6, and ends midway to the next row of its plane, at depth 10."""
+    surface = table_before_wall()
+    camera = from_above(surface)
+    drawn = rasterizer.render(surface, camera, with_depth=True)
+    seen = drawn.mask[0] & (drawn.color[0, ..., 0] == TABLE)
+    y, x = np.mgrid[0:HEIGHT, 0:WIDTH] + 0.5
+    (focal_x, focal_y), centre = surface.intrinsics[0, [0, 1], [0, 1]].numpy(), surface.intrinsics[0, :2, 2].numpy()
+    ray = np.stack([(x - centre[0]) / focal_x, (y - centre[1]) / focal_y, np.ones_like(x)], axis=-1)
+    points = ray * np.nan_to_num(drawn.depth[0].numpy(), posinf=0.0)[..., None]
+    pose = np.linalg.inv(camera.world_to_camera[0])
+    z = (points @ pose[:3, :3].T + pose[:3, 3])[..., 2][seen.numpy()]
+    last, end = 0.5 * FOCAL / 3.5, 0.5 * FOCAL / 3.0
+    assert z.max() > last + 0.6 * (end - last)
+    assert z.max() < end + 0.05
+
+
+def test_backs_of_rims_are_unseen(rasterizer) -> None:
+    surface = table_before_wall()
+    pose = look_at(np.array([[0.0, 2.0, 7.0]]), np.array([0.0, 0.5, 8.6]))
+    drawn = rasterizer.render(surface, CameraPath(pose, surface.intrinsics.numpy(), *surface.size))
+    assert not (drawn.color[0, ..., 0] == TABLE).any()
+
+
+def test_a_body_hides_the_more_the_farther_a_camera_turns(rasterizer) -> None:
+    """The wall that a box hides beyond its front: a hair's breadth at 2 degrees, half its width at most."""
+    depth = torch.full((1, HEIGHT, WIDTH), 12.0)
+    depth[0, :, 24:40] = 3.0
+    intrinsics = torch.tensor([[[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1]]])
+    gray = torch.full((1, HEIGHT, WIDTH, 3), 100, dtype=torch.uint8)
+    surface = DepthSurface(depth, gray, intrinsics, occlusion="thickness")
+    behind = []
+    for degrees in (2, 30):
+        angle = np.radians(degrees)
+        eye = 3.0 * np.array([[np.sin(angle), 0.0, 1 - np.cos(angle)]])
+        pose = look_at(eye, np.array([0.0, 0.0, 3.0]))
+        drawn = rasterizer.render(surface, CameraPath(pose, intrinsics.numpy(), *surface.size), with_depth=True)
+        wall = drawn.mask[0] & (drawn.depth[0] > 8)
+        body = ~drawn.mask[0] & (drawn.depth[0] < 4)
+        assert wall.any()
+        behind.append(int(body.sum()))
+    assert behind[0] == 0 < behind[1]
