@@ -15,6 +15,7 @@ from ex4d.raster.warp.filling import Snapped, draw_alone, draw_snapped, may_show
 from ex4d.raster.warp.near_edges import near_marked_tile
 from ex4d.raster.warp.projection import (
     OPEN,
+    THICKNESS,
     Projected,
     Source,
     View,
@@ -78,10 +79,14 @@ def draw_cell(
     b = snapped(projected, frame, top_left)
     c = snapped(projected, frame, top_left + 1)
     d = snapped(projected, frame, top_left + source.columns + 1)
-    if view.tile_sums.shape[0] > 0 and not near_marked_tile(view, frame, a, b, c, d):
-        return
+    flat = wp.bool(False)
+    if view.tile_sums.shape[0] > 0 and not near_marked_tile(view, frame, a, b, c, d, False):
+        flat = view.occlusion != THICKNESS or is_flat_cell(source, frame, row, column)
+        if flat or not near_marked_tile(view, frame, a, b, c, d, True):
+            return
+    else:
+        flat = is_flat_cell(source, frame, row, column)
     face = row * (source.columns - 1) + column
-    flat = is_flat_cell(source, frame, row, column)
     if flat or is_obstacle(source, view, frame, cell_face(row, column, False, source.columns)):
         draw_or_queue(face, a, b, c, frame, view, work, winners)
     else:

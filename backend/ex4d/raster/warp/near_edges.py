@@ -88,14 +88,25 @@ def marked_tiles(view: View, frame: int, left: int, top: int, right: int, bottom
 
 
 @wp.func
-def near_marked_tile(view: View, frame: int, a: Snapped, b: Snapped, c: Snapped, d: Snapped) -> bool:
-    """Whether a cell's faces may show in a marked tile; not known of corners that are not snapped, so they may."""
+def near_marked_tile(view: View, frame: int, a: Snapped, b: Snapped, c: Snapped, d: Snapped, has_rims: bool) -> bool:
+    """Whether a cell's faces may show in a marked tile; not known of corners that are not snapped, so they may.
+
+    Args:
+        has_rims: whether the planes on both sides of a step go on beyond the cell's corners (`rims.py`). They have half
+            the cell's size and a tile for that, which all but surfaces that run into the camera keep to.
+    """
     near = wp.bool(True)
     if a.w > 0.0 and b.w > 0.0 and c.w > 0.0 and d.w > 0.0:
         left = wp.min(wp.min(a.x, b.x), wp.min(c.x, d.x)) >> SUBPIXEL_BITS
         right = wp.max(wp.max(a.x, b.x), wp.max(c.x, d.x)) >> SUBPIXEL_BITS
         top = wp.min(wp.min(a.y, b.y), wp.min(c.y, d.y)) >> SUBPIXEL_BITS
         bottom = wp.max(wp.max(a.y, b.y), wp.max(c.y, d.y)) >> SUBPIXEL_BITS
+        if has_rims:
+            room = TILE + wp.max(right - left, bottom - top) // 2
+            left -= room
+            right += room
+            top -= room
+            bottom += room
         near = right >= 0 and left < view.width and bottom >= 0 and top < view.height
         if near:
             first_column = wp.max(left, 0) >> TILE_BITS
