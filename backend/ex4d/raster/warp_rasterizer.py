@@ -34,6 +34,7 @@ from ex4d.raster.rasterizer import (
     indexed_device,
     samples_to_draw,
 )
+from ex4d.raster.tiles import Tiles
 from ex4d.raster.warp import (
     antialiasing,
     cleaning,
@@ -119,10 +120,22 @@ class WarpRasterizer:
         self, surface: DepthSurface, camera: CameraPath, *, with_depth: bool = False, samples: int = 1
     ) -> RenderedBatch:
         """Render frame t of the surface with camera t; see `Rasterizer.render`."""
+        return self._render(surface, camera, with_depth, samples, None)
+
+    def render_tiles(self, surface: DepthSurface, camera: CameraPath, tiles: Tiles) -> RenderedBatch:
+        """Render as `render` does, with depth and one sample of each pixel, but only some tiles of each frame.
+
+        Pixels of other tiles are unseen; their colour and depth mean nothing.
+        """
+        return self._render(replace(surface, clean=False) if surface.clean else surface, camera, True, 1, tiles)
+
+    def _render(
+        self, surface: DepthSurface, camera: CameraPath, with_depth: bool, samples: int, tiles: Tiles | None
+    ) -> RenderedBatch:
         camera, samples = camera_to_draw(surface, camera), samples_to_draw(surface, samples)
         surface = surface.to(self.device)
         frames, (width, height) = surface.frames, camera.size
-        inputs = Inputs.of(surface, camera)
+        inputs = Inputs.of(surface, camera, tiles)
         color = torch.empty(frames, height * width, 3, dtype=torch.uint8, device=self.device)
         mask = torch.empty(frames, height * width, dtype=torch.bool, device=self.device)
         cleans = surface.clean and can_be_cleaned(surface.size, camera.size)
@@ -140,6 +153,9 @@ class WarpRasterizer:
 
         def draw(start: int) -> None:
             part = slice(start, min(start + size, frames))
+            if tiles is not None and self.device.type == "cpu" and not tiles.wanted[part].any():
+                mask[part] = False
+                return
             drawn = surface if len(starts) == 1 else surface.frame_range(part.start, part.stop)
             outputs = tuple(values[part] for values in (color, mask, depth, alpha))
             self._draw_batch(drawn, inputs.frames(part), Sampling(camera.size, samples, rows), outputs)
@@ -202,11 +218,12 @@ class WarpRasterizer:
             strip = range(top, min(top + step, height))
             pixels = slice(strip.start * width, strip.stop * width)
             view = inputs.view(surface, (width, len(strip)), drawn.samples, top)
-            self._draw_strip(surface, source, view, [values[:, pixels] for values in outputs])
+            self._draw_strip(surface, inputs, source, view, [values[:, pixels] for values in outputs])
 
     def _draw_strip(
         self,
         surface: DepthSurface,
+        inputs: Inputs,
         source: StructInstance,
         view: StructInstance,
         outputs: Sequence[torch.Tensor],
@@ -224,12 +241,14 @@ class WarpRasterizer:
         projected.exact_x = self._empty(wp.float32, frames, exact)
         projected.exact_y = self._empty(wp.float32, frames, exact)
         winners = torch.full((frames, width * height), -1, dtype=torch.int64, device=self.device)
+        if inputs.tiles is not None:
+            winners.view(frames, height, width).masked_fill_(~inputs.tiles.pixels(width, height), 0)  # nothing is nearer
         winners = wp.from_torch(winners, dtype=wp.uint64)
 
         work = drawing.Work()
         work.pieces = self._empty(wp.vec3i, frames, self._pieces(vertices), 3)
         work.unsnapped = self._empty(wp.int32, frames, self._pieces(vertices))
-        cut_off = not reference and surface.occlusion != "watertight"
+        cut_off = not reference and surface.occlusion != "watertight" and (inputs.tiles is None or inputs.tiles.is_solid)
         room = self._stretched_faces(vertices) if cut_off else 0
         work.stretched = self._empty(wp.int32, frames, room)
         counters = torch.zeros(frames * int(drawing.COUNTERS), dtype=torch.int32, device=self.device)
@@ -311,10 +330,11 @@ class Inputs:
     cameras: torch.Tensor
     intrinsics: torch.Tensor
     pixel_angles: torch.Tensor
+    tiles: Tiles | None
 
     @staticmethod
-    def of(surface: DepthSurface, camera: CameraPath) -> Inputs:
-        """The inputs for all frames of a surface, copied to its device."""
+    def of(surface: DepthSurface, camera: CameraPath, tiles: Tiles | None = None) -> Inputs:
+        """The inputs for all frames of a surface, copied to its device; without tiles all of the image is drawn."""
         poses = torch.from_numpy(camera.world_to_camera.copy())
         if surface.camera_to_world is not None:
             poses = poses @ surface.camera_to_world
@@ -325,11 +345,13 @@ class Inputs:
             surface.color.contiguous(),
             surface.border_depth,
             *(_upload(values, surface.device) for values in small),
+            tiles,
         )
 
     def frames(self, part: slice) -> Inputs:
         """The inputs of some of the frames."""
-        return Inputs(*(getattr(self, field.name)[part] for field in fields(self)))
+        own = (getattr(self, field.name) for field in fields(self))
+        return Inputs(*(None if values is None else values[part] for values in own))
 
     def source(self, surface: DepthSurface) -> StructInstance:
         """The kernels' `Source`; what the "thickness" model needs is measured, unless the surface has it already."""
@@ -370,6 +392,8 @@ class Inputs:
         view.far = REFERENCE_FAR if reference else CENTERED_FAR
         view.occlusion = OCCLUSION_CODES[surface.occlusion]
         view.snap = REFERENCE_SNAP if reference else CENTERED_SNAP
+        if self.tiles is not None:
+            view.wanted, view.tile = wp.from_torch(self.tiles.table), self.tiles.side
         view.cap_nearer = REFERENCE_CAP_NEARER if reference else 1.0
         return view
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import warp as wp
 
 from ex4d.raster.warp.cutting import Whole
-from ex4d.raster.warp.filling import Snapped, draw_alone, draw_snapped, may_show, screen_box, snapped
+from ex4d.raster.warp.filling import Snapped, draw_alone, draw_snapped, is_wanted, may_show, screen_box, snapped
 from ex4d.raster.warp.projection import (
     OPEN,
     Projected,
@@ -77,6 +77,13 @@ def draw_cell(
     b = snapped(projected, frame, top_left)
     c = snapped(projected, frame, top_left + 1)
     d = snapped(projected, frame, top_left + source.columns + 1)
+    if view.wanted.shape[1] > 0 and wp.min(wp.min(a.w, b.w), wp.min(c.w, d.w)) > 0.0:
+        upper = screen_box(a, b, c, view)
+        lower = screen_box(a, c, d, view)
+        right = wp.max(upper.right, lower.right)
+        bottom = wp.max(upper.bottom, lower.bottom)
+        if not is_wanted(wp.min(upper.left, lower.left), wp.min(upper.top, lower.top), right, bottom, frame, view):
+            return
     face = row * (source.columns - 1) + column
     if is_obstacle(source, view, frame, cell_face(row, column, False, source.columns)):
         draw_or_queue(face, a, b, c, frame, view, work, winners)

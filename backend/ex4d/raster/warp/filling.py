@@ -9,7 +9,7 @@ from typing import Any
 
 import warp as wp
 
-from ex4d.raster.warp.cutting import Whole, survives
+from ex4d.raster.warp.cutting import Cut, Whole, survives
 from ex4d.raster.warp.edge_rules import cross, edge_bias
 from ex4d.raster.warp.projection import (
     BEHIND,
@@ -75,6 +75,20 @@ def screen_box(a: Snapped, b: Snapped, c: Snapped, view: View) -> Box:
 
 
 @wp.func
+def is_wanted(left: int, top: int, right: int, bottom: int, frame: int, view: View) -> bool:
+    """Whether a box of pixels, which lies on the screen, touches a tile that is wanted."""
+    wanted = left <= right and top <= bottom
+    if wanted and view.wanted.shape[1] > 0:
+        x0 = left // view.tile
+        y0 = top // view.tile
+        x1 = right // view.tile + 1
+        y1 = bottom // view.tile + 1
+        before = view.wanted[frame, y0, x1] + view.wanted[frame, y1, x0] - view.wanted[frame, y0, x0]
+        wanted = view.wanted[frame, y1, x1] > before
+    return wanted
+
+
+@wp.func
 def may_show(a: Snapped, b: Snapped, c: Snapped, view: View) -> bool:
     """Whether a face that is not snapped may reach into the image."""
     may = a.w != BEHIND or b.w != BEHIND or c.w != BEHIND
@@ -136,8 +150,9 @@ def draw_small(
                 if w >= farthest and w <= nearest:
                     x_here = (column << SUBPIXEL_BITS) + HALF_PIXEL
                     y_here = (row << SUBPIXEL_BITS) + HALF_PIXEL
-                    if survives(cut, float(e_a), float(e_b), float(e_c), x_here, y_here, front):
-                        keep_nearest(winners, frame, row * view.width + column, 1.0 / w, face)
+                    if may_win(winners, frame, row * view.width + column, 1.0 / w, cut):
+                        if survives(cut, float(e_a), float(e_b), float(e_c), x_here, y_here, front):
+                            keep_nearest(winners, frame, row * view.width + column, 1.0 / w, face)
             e_a += (b.y - c.y) * SUBPIXELS
             e_b += (c.y - a.y) * SUBPIXELS
             e_c += (a.y - b.y) * SUBPIXELS
@@ -229,6 +244,8 @@ def draw_snapped(
             span = row_span(a_edge, a_step, span)
             span = row_span(b_edge, b_step, span)
             span = row_span(c_edge, c_step, span)
+            if not is_wanted(box.left + span[0], row, box.left + span[1], row, frame, view):
+                span = wp.vec2i(0, -1)
         for offset in range(span[0] + first_column, span[1] + 1, abreast):
             e_a = a_edge + wp.int64(offset) * a_step
             e_b = b_edge + wp.int64(offset) * b_step
@@ -237,8 +254,10 @@ def draw_snapped(
                 w = float(e_a) * aw + float(e_b) * bw + float(e_c) * cw
                 if w >= farthest and w <= nearest:
                     x = x0 + (offset << SUBPIXEL_BITS)
-                    if survives(cut, float(e_a), float(e_b), float(e_c), x, y, front):
-                        keep_nearest(winners, frame, row * view.width + box.left + offset, 1.0 / w, face)
+                    pixel = row * view.width + box.left + offset
+                    if may_win(winners, frame, pixel, 1.0 / w, cut):
+                        if survives(cut, float(e_a), float(e_b), float(e_c), x, y, front):
+                            keep_nearest(winners, frame, pixel, 1.0 / w, face)
 
 
 @wp.func
@@ -259,6 +278,18 @@ def row_span(edge: wp.int64, step: wp.int64, span: wp.vec2i) -> wp.vec2i:
         else:
             high = wp.min(high, int(wp.ceil(zero)))
     return wp.vec2i(low, high)
+
+
+@wp.func
+def may_win(winners: wp.array2d(dtype=wp.uint64), frame: int, pixel: int, z: float, cut: Whole) -> bool:
+    """Whether it is worth asking if a fragment survives: of a whole face every one does."""
+    return True
+
+
+@wp.func
+def may_win(winners: wp.array2d(dtype=wp.uint64), frame: int, pixel: int, z: float, cut: Cut) -> bool:  # noqa: F811 (Warp: overloads)
+    """Whether it is worth asking if a fragment survives: not behind what is drawn there already."""
+    return wp.cast(z, wp.uint32) <= wp.uint32(winners[frame, pixel] >> wp.uint64(32))
 
 
 @wp.func

@@ -102,6 +102,8 @@ class View:
     occlusion: int
     snap: int  # vertices are snapped to so many 1/256 pixels
     cap_nearer: float  # see `nearness`
+    wanted: wp.array3d(dtype=int)  # (B, h + 1, w + 1), how many tiles above and left of each are wanted; empty: all
+    tile: int  # pixels of a tile's side
 
 
 @wp.struct

@@ -17,7 +17,7 @@ from ex4d.raster.warp.drawing import (
     Work,
 )
 from ex4d.raster.warp.edge_rules import face_corner
-from ex4d.raster.warp.filling import draw_small, draw_snapped, may_show, screen_box, snapped
+from ex4d.raster.warp.filling import draw_small, draw_snapped, is_wanted, may_show, screen_box, snapped
 from ex4d.raster.warp.projection import (
     STRETCHED,
     Projected,
@@ -92,7 +92,7 @@ def draw_or_queue_stretched(
     c = snapped(projected, frame, face.corners[2])
     if a.w > 0.0 and b.w > 0.0 and c.w > 0.0:
         box = screen_box(a, b, c, view)
-        if box.left <= box.right and box.top <= box.bottom:  # most stretched faces lie between pixel centres
+        if is_wanted(box.left, box.top, box.right, box.bottom, frame, view):  # most stretched faces lie between pixel centres
             pixels = (box.right - box.left + 1) * (box.bottom - box.top + 1)
             if pixels <= work.direct_pixels:
                 cut = cut_stretched(source, face, frame, projected, view)
