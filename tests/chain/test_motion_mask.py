@@ -12,10 +12,11 @@ import pytest
 import ex4d
 from ex4d.cli.main import main
 from ex4d.depth.camera_fit import KeyFrames, fit_to_camera
-from ex4d.media import MediaError, VideoWriter, write_png
+from ex4d.media import VideoWriter, write_png
 from ex4d.pipeline.render import render_shot
 from ex4d_core.cameras import CameraPath
 from ex4d_core.depth_mapping import DepthMapping
+from ex4d_core.errors import Ex4dError
 from ex4d_core.render_settings import RenderSettings
 from ex4d_core.scene import Scene
 from ex4d_core.scene_remap import remap_scene
@@ -82,7 +83,9 @@ def test_a_masked_frame_proves_nothing_about_the_others(tmp_path):
     counts, notes = [], ([], [])
     for one, said in zip((clip, masked), notes, strict=True):
         view = beside(one, 3, -0.4)
-        counts += [f.remembered.sum() for f in render_shot(one, view, THICKNESS, first_frame=3, device="cpu", note=said.append)]
+        counts += [
+            f.remembered.sum() for f in render_shot(one, view, THICKNESS, first_frame=3, device="cpu", note=said.append)
+        ]
     assert any("contradict" in text for text in notes[0]) and not notes[1]
     assert counts[1] > 2 * counts[0] + 20, counts
 
@@ -143,7 +146,7 @@ def test_a_video_is_a_mask_too_and_a_part_of_the_footage_takes_its_part(clip, sc
     ids=["number", "shape", "empty"],
 )
 def test_a_mask_that_does_not_fit_is_refused_and_no_scene_is_made(clip, tmp_path, masks, says):
-    with pytest.raises(MediaError, match=says):
+    with pytest.raises(Ex4dError, match=says):
         reconstructed(clip, images_in(tmp_path / "mask", masks))
     assert [path.name for path in tmp_path.iterdir()] == ["mask"]
 
@@ -168,7 +171,7 @@ def test_a_scene_that_exists_gets_a_mask_and_keeps_it(scene, tmp_path, capsys):
     assert Scene.open(folder).motion_mask() is None and json.loads(scene.manifest_bytes)["version"] == 3
     again = remap_scene(masked, tmp_path / "again", DepthMapping(masked.manifest.mapping.nearest, 0.1))
     np.testing.assert_array_equal(again.motion_mask(), masks)
-    assert main(arguments[:-1] + [str(tmp_path / "nowhere"), "--overwrite"]) == 1
+    assert main([*arguments[:-1], str(tmp_path / "nowhere"), "--overwrite"]) == 1
     assert "nowhere" in capsys.readouterr().err and Scene.open(made).digest == masked.digest
 
 
@@ -181,13 +184,11 @@ def test_a_fit_to_the_camera_leaves_out_what_moves(scene):
     pairs = []
     for image, depth in zip(scene.color(), scene.depth(), strict=True):
         pairs.append((np.where(moving[..., None], still, image), depth.min() / depth))
-    with_mask, without = (
-        KeyFrames(pairs, FRAMES, masks=masks) for masks in ([moving] * FRAMES, None)
-    )
+    with_mask, without = (KeyFrames(pairs, FRAMES, masks=masks) for masks in ([moving] * FRAMES, None))
     fit = fit_to_camera(with_mask, camera, mapping)
     assert fit is not None and fit.error < 0.5
     try:
         wrong = fit_to_camera(without, camera, mapping)
-    except ex4d.Ex4dError:
+    except Ex4dError:
         return
     assert wrong is None or abs(wrong.mapping.nearest / fit.mapping.nearest - 1) > 0.1

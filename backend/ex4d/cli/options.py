@@ -100,8 +100,8 @@ def add_motion_mask_argument(parser: argparse._ActionsContainer) -> None:
         "--motion-mask",
         type=Path,
         metavar="MASK",
-        help="mask of what moves, a video or a folder of images as long as the footage, white where something does: the "
-        "clip's memory takes nothing from there, nor do a solve of the camera and a fit to it",
+        help="what moves: a video or a folder of images as long as the footage, white where something does; the clip's "
+        "memory takes nothing from there, nor does a solve of the camera or a fit to it",
     )
 
 

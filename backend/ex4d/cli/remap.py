@@ -1,9 +1,9 @@
 """Make a scene again with another depth offset, far limit or motion mask; the old scene stays as it is.
 
 Nothing is estimated again. Relative depth is known up to a factor and an offset. --depth-offset sets the offset;
---camera-fit takes factor and offset from a source camera that moves; --square-corner takes the offset from a right angle
-in the picture, best of something that lies on the ground: X,Y of the corner, then of a point along each of its sides, in
-pixels.
+--camera-fit takes factor and offset from a source camera that moves; --square-corner takes the offset from a right
+angle in the picture, best of something that lies on the ground: X,Y of the corner, then of a point along each of its
+sides, in pixels.
 """
 
 from __future__ import annotations

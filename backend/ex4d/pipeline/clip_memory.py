@@ -186,8 +186,8 @@ def spread_frames(camera: CameraPath, frames: range, distance: float, count: int
 def all_moving_note(part: tuple[int, int]) -> str:
     """For the user, about a mask that leaves nothing of a part of the clip, frames start..stop-1."""
     return (
-        f"the scene's motion mask covers everything in frames {part[0]} to {part[1] - 1}: the clip's memory has nothing "
-        "to remember there"
+        f"the scene's motion mask covers everything in frames {part[0]} to {part[1] - 1}: the clip's memory has "
+        "nothing to remember there"
     )
 
 

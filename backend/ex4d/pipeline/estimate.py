@@ -133,7 +133,9 @@ def total(estimates: Iterable[Estimate]) -> Estimate:
     return result
 
 
-def scene_bytes(frames: int, width: int, height: int, convention: str = "centered", *, mesh: bool = False, mask: bool = False) -> int:
+def scene_bytes(
+    frames: int, width: int, height: int, convention: str = "centered", *, mesh: bool = False, mask: bool = False
+) -> int:
     """Size of a scene package: exact, except for its movie of the footage.
 
     Args:

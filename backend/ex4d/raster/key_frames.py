@@ -146,7 +146,8 @@ class KeyFrames:
         tiles = self._worth_drawing(hole, view)
         if not bool(tiles.wanted.any()):
             return
-        wall = self._wall(view, Tiles(tiles.wanted.any(0, keepdim=True), tiles.side)) if drawn is None else drawn.clone()
+        # What is drawn is written over.
+        wall = self._wall(view, tiles.of_any) if drawn is None else drawn.clone()
         keys = self._rasterizer.render_tiles(self._surface, _repeated(camera, len(self.frames)), tiles)
         self._fill(hole, view, keys, wall, images)
 
@@ -161,7 +162,7 @@ class KeyFrames:
         side = max(1, min(view.camera.size) // _SEARCH_SIDE)
         with_hole = tiles_with(hole, side)
         if side == 1:
-            return Tiles(with_hole.expand(len(self.frames), -1, -1).contiguous(), side)
+            return Tiles(with_hole.expand(len(self.frames), -1, -1).contiguous(), side, is_solid=False)
         intrinsics = view.camera.intrinsics.copy()
         intrinsics[:, :2] /= side
         small = CameraPath(view.camera.world_to_camera, intrinsics, with_hole.shape[1], with_hole.shape[0])
@@ -170,13 +171,13 @@ class KeyFrames:
         near = replace(view, camera=small)
         step = max(1, min(self._surface.size) // _SEARCH_SIDE)
         wall = self._wall(replace(near, own=view.own.reduced(step)), Tiles(around, 1))
-        everywhere = Tiles(around.expand(len(self.frames), -1, -1).contiguous(), 1)
+        everywhere = Tiles(around.expand(len(self.frames), -1, -1).contiguous(), 1, is_solid=False)
         keys = self._rasterizer.render_tiles(self._small, _repeated(small, len(self.frames)), everywhere)
         self._fill(around[0], near, keys, wall, images)
         assert keys.depth is not None, "drawn with depth"
         # What does not count has an infinite depth by now.
         agrees = (keys.depth - images.depth).abs() <= _SAME_SURFACE * images.depth
-        return Tiles(widened(_most_useful(agrees & images.remembered), _AROUND) & with_hole, side)
+        return Tiles(widened(_most_useful(agrees & images.remembered), _AROUND) & with_hole, side, is_solid=False)
 
     def _fill(self, hole: torch.Tensor, view: _View, keys: RenderedBatch, wall: torch.Tensor, images: Images) -> None:
         """Write what key frames know of the holes of one image into it.

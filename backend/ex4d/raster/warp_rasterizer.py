@@ -241,14 +241,12 @@ class WarpRasterizer:
         projected.exact_x = self._empty(wp.float32, frames, exact)
         projected.exact_y = self._empty(wp.float32, frames, exact)
         winners = torch.full((frames, width * height), -1, dtype=torch.int64, device=self.device)
-        if inputs.tiles is not None:
-            winners.view(frames, height, width).masked_fill_(~inputs.tiles.pixels(width, height), 0)  # nothing is nearer
         winners = wp.from_torch(winners, dtype=wp.uint64)
 
         work = drawing.Work()
         work.pieces = self._empty(wp.vec3i, frames, self._pieces(vertices), 3)
         work.unsnapped = self._empty(wp.int32, frames, self._pieces(vertices))
-        cut_off = not reference and surface.occlusion != "watertight" and (inputs.tiles is None or inputs.tiles.is_solid)
+        cut_off = not reference and surface.occlusion != "watertight"
         room = self._stretched_faces(vertices) if cut_off else 0
         work.stretched = self._empty(wp.int32, frames, room)
         counters = torch.zeros(frames * int(drawing.COUNTERS), dtype=torch.int32, device=self.device)
@@ -394,6 +392,7 @@ class Inputs:
         view.snap = REFERENCE_SNAP if reference else CENTERED_SNAP
         if self.tiles is not None:
             view.wanted, view.tile = wp.from_torch(self.tiles.table), self.tiles.side
+            view.is_hollow = 0 if self.tiles.is_solid else 1
         view.cap_nearer = REFERENCE_CAP_NEARER if reference else 1.0
         return view
 

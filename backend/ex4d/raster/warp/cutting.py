@@ -42,6 +42,9 @@ wp.set_module_options({"enable_backward": False})
 
 # Times a source pixel's width: the image shows a source pixel as the square it covers where no contour is known.
 SOURCE_PIXEL_REACH = wp.constant(0.5)
+# Times half a source pixel, in x or y: a cell shows none of its corners farther away, however it is turned (a cell's
+# diagonal and `REACH_BEYOND` on both axes make 3.2).
+LARGEST_REACH = wp.constant(3.25)
 # Times half a source pixel: corners of a face that are no farther apart, in x and in y, lie as in the source image.
 COMPACT = wp.constant(3)
 
@@ -85,9 +88,9 @@ def stretched_back_limit(source: Source, face: Face, frame: int, view: View) -> 
     Infinite without limits; 0, before all of it, in the "open" model.
     """
     limit = wp.float32(wp.inf)
-    if view.occlusion == OPEN:
+    if view.occlusion == OPEN or view.is_hollow != 0:
         limit = wp.float32(0.0)
-    if source.limits.shape[1] > 0:
+    if source.limits.shape[1] > 0 and view.is_hollow == 0:
         depths = corner_depths(source, face, frame)
         middle = 0.5 * (wp.min(depths) + wp.max(depths))
         limit = wp.float32(0.0)

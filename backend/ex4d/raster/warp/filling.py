@@ -9,7 +9,7 @@ from typing import Any
 
 import warp as wp
 
-from ex4d.raster.warp.cutting import Cut, Whole, survives
+from ex4d.raster.warp.cutting import Whole, survives
 from ex4d.raster.warp.edge_rules import cross, edge_bias
 from ex4d.raster.warp.projection import (
     BEHIND,
@@ -150,9 +150,8 @@ def draw_small(
                 if w >= farthest and w <= nearest:
                     x_here = (column << SUBPIXEL_BITS) + HALF_PIXEL
                     y_here = (row << SUBPIXEL_BITS) + HALF_PIXEL
-                    if may_win(winners, frame, row * view.width + column, 1.0 / w, cut):
-                        if survives(cut, float(e_a), float(e_b), float(e_c), x_here, y_here, front):
-                            keep_nearest(winners, frame, row * view.width + column, 1.0 / w, face)
+                    if survives(cut, float(e_a), float(e_b), float(e_c), x_here, y_here, front):
+                        keep_nearest(winners, frame, row * view.width + column, 1.0 / w, face)
             e_a += (b.y - c.y) * SUBPIXELS
             e_b += (c.y - a.y) * SUBPIXELS
             e_c += (a.y - b.y) * SUBPIXELS
@@ -244,8 +243,6 @@ def draw_snapped(
             span = row_span(a_edge, a_step, span)
             span = row_span(b_edge, b_step, span)
             span = row_span(c_edge, c_step, span)
-            if not is_wanted(box.left + span[0], row, box.left + span[1], row, frame, view):
-                span = wp.vec2i(0, -1)
         for offset in range(span[0] + first_column, span[1] + 1, abreast):
             e_a = a_edge + wp.int64(offset) * a_step
             e_b = b_edge + wp.int64(offset) * b_step
@@ -254,10 +251,8 @@ def draw_snapped(
                 w = float(e_a) * aw + float(e_b) * bw + float(e_c) * cw
                 if w >= farthest and w <= nearest:
                     x = x0 + (offset << SUBPIXEL_BITS)
-                    pixel = row * view.width + box.left + offset
-                    if may_win(winners, frame, pixel, 1.0 / w, cut):
-                        if survives(cut, float(e_a), float(e_b), float(e_c), x, y, front):
-                            keep_nearest(winners, frame, pixel, 1.0 / w, face)
+                    if survives(cut, float(e_a), float(e_b), float(e_c), x, y, front):
+                        keep_nearest(winners, frame, row * view.width + box.left + offset, 1.0 / w, face)
 
 
 @wp.func
@@ -278,18 +273,6 @@ def row_span(edge: wp.int64, step: wp.int64, span: wp.vec2i) -> wp.vec2i:
         else:
             high = wp.min(high, int(wp.ceil(zero)))
     return wp.vec2i(low, high)
-
-
-@wp.func
-def may_win(winners: wp.array2d(dtype=wp.uint64), frame: int, pixel: int, z: float, cut: Whole) -> bool:
-    """Whether it is worth asking if a fragment survives: of a whole face every one does."""
-    return True
-
-
-@wp.func
-def may_win(winners: wp.array2d(dtype=wp.uint64), frame: int, pixel: int, z: float, cut: Cut) -> bool:  # noqa: F811 (Warp: overloads)
-    """Whether it is worth asking if a fragment survives: not behind what is drawn there already."""
-    return wp.cast(z, wp.uint32) <= wp.uint32(winners[frame, pixel] >> wp.uint64(32))
 
 
 @wp.func

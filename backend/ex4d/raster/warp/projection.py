@@ -104,6 +104,7 @@ class View:
     cap_nearer: float  # see `nearness`
     wanted: wp.array3d(dtype=int)  # (B, h + 1, w + 1), how many tiles above and left of each are wanted; empty: all
     tile: int  # pixels of a tile's side
+    is_hollow: int  # 1: stretched faces show source pixels at their ends alone, and hide nothing
 
 
 @wp.struct

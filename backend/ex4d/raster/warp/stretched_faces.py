@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warp as wp
 
-from ex4d.raster.warp.cutting import cut_stretched
+from ex4d.raster.warp.cutting import LARGEST_REACH, Cut, cut_stretched
 from ex4d.raster.warp.drawing import (
     COUNTERS,
     STRETCHED_COUNTER,
@@ -17,9 +17,10 @@ from ex4d.raster.warp.drawing import (
     Work,
 )
 from ex4d.raster.warp.edge_rules import face_corner
-from ex4d.raster.warp.filling import draw_small, draw_snapped, is_wanted, may_show, screen_box, snapped
+from ex4d.raster.warp.filling import Box, draw_small, draw_snapped, is_wanted, may_show, screen_box, snapped
 from ex4d.raster.warp.projection import (
     STRETCHED,
+    SUBPIXEL_BITS,
     Projected,
     Source,
     View,
@@ -92,10 +93,13 @@ def draw_or_queue_stretched(
     c = snapped(projected, frame, face.corners[2])
     if a.w > 0.0 and b.w > 0.0 and c.w > 0.0:
         box = screen_box(a, b, c, view)
-        if is_wanted(box.left, box.top, box.right, box.bottom, frame, view):  # most stretched faces lie between pixel centres
+        # Most stretched faces lie between pixel centres.
+        if is_wanted(box.left, box.top, box.right, box.bottom, frame, view):
             pixels = (box.right - box.left + 1) * (box.bottom - box.top + 1)
             if pixels <= work.direct_pixels:
                 cut = cut_stretched(source, face, frame, projected, view)
+                if view.is_hollow != 0:
+                    box = reached_box(cut, box)
                 if box.is_small:
                     draw_small(index + STRETCHED, a, b, c, box, cut, frame, view, winners)
                 else:
@@ -106,6 +110,29 @@ def draw_or_queue_stretched(
     else:
         if may_show(a, b, c, view):
             queue_piece(wp.vec3i(index, 0, view.height - 1), frame, work)
+
+
+@wp.func
+def reached_box(cut: Cut, box: Box) -> Box:
+    """The part of a face's box that source pixels at its corners may reach; the rest of a hollow face shows nothing."""
+    left = box.right
+    top = box.bottom
+    right = box.left
+    bottom = box.top
+    for k in range(3):
+        if cut.reach_x[k] > 0:
+            wide = int(LARGEST_REACH * float(cut.reach_x[k]))
+            high = int(LARGEST_REACH * float(cut.reach_y[k]))
+            left = wp.min(left, (cut.x[k] - wide) >> SUBPIXEL_BITS)
+            right = wp.max(right, (cut.x[k] + wide) >> SUBPIXEL_BITS)
+            top = wp.min(top, (cut.y[k] - high) >> SUBPIXEL_BITS)
+            bottom = wp.max(bottom, (cut.y[k] + high) >> SUBPIXEL_BITS)
+    part = box
+    part.left = wp.max(box.left, left)
+    part.right = wp.min(box.right, right)
+    part.top = wp.max(box.top, top)
+    part.bottom = wp.min(box.bottom, bottom)
+    return part
 
 
 @wp.func
