@@ -25,10 +25,7 @@ from .sources import FootageError, new_scene_folder, picture_files
 
 
 class EX4D_OT_set_motion_mask(NeedsScene, ImportHelper, Operator):
-    """Make a new scene with a mask of what moves: a video, or any image of a sequence, white where something does.
-
-    Takes of it take nothing from there into other frames. This scene is hidden and stays as it is.
-    """
+    """Make a new scene with a mask of what moves: a video, or any image of a sequence; this one is hidden and stays."""
 
     bl_idname = "ex4d.set_motion_mask"
     bl_label = "Set Motion Mask"

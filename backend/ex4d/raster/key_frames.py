@@ -36,10 +36,10 @@ _FREE = 0.05
 _SOLID = 0.05
 # Pixels of the shorter side of the small images in which is looked for what key frames can fill, and how many of them
 # beside a place that they can are tried as well.
-_SEARCH_SIDE = 96
+_SEARCH_SIDE = 64
 _AROUND = 2
-# So many key frames are drawn where more agree: two must, and the mean of more looks no better.
-_ENOUGH = 4
+# Of what can be filled, a key frame is drawn only for more than this share that others do not fill.
+_WORTH = 0.01
 
 
 class KeyFrames:
@@ -259,12 +259,20 @@ class _View:
 
 
 def _most_useful(knows: torch.Tensor) -> torch.Tensor:
-    """Some of what key frames know, (K, h, w) bool: of a place no more than `_ENOUGH` of them, those that know most."""
-    order = knows.flatten(1).sum(1).argsort(descending=True, stable=True)
-    ranked = knows[order]
-    chosen = torch.empty_like(knows)
-    chosen[order] = ranked & (ranked.cumsum(0) <= _ENOUGH)
-    return chosen
+    """What a few key frames know, (K, h, w) bool, of what all of them know: those that together fill nearly all.
+
+    One after the other is taken that knows most places that fewer than two of those before it know.
+    """
+    known = knows.flatten(1).cpu()
+    times, chosen = torch.zeros(known.shape[1], dtype=torch.int32), torch.zeros(len(known), dtype=torch.bool)
+    least = _WORTH * int(known.any(0).sum())
+    while True:
+        gain = (known & (times < 2)).sum(1) * ~chosen
+        best = int(gain.argmax())
+        if int(gain[best]) <= least:
+            return knows & chosen.to(knows.device)[:, None, None]
+        chosen[best] = True
+        times += known[best]
 
 
 def _repeated(camera: CameraPath, count: int) -> CameraPath:

@@ -348,8 +348,8 @@ class Inputs:
 
     def frames(self, part: slice) -> Inputs:
         """The inputs of some of the frames."""
-        own = (getattr(self, field.name) for field in fields(self))
-        return Inputs(*(None if values is None else values[part] for values in own))
+        own = {field.name: getattr(self, field.name)[part] for field in fields(self) if field.name != "tiles"}
+        return Inputs(**own, tiles=None if self.tiles is None else self.tiles[part])
 
     def source(self, surface: DepthSurface) -> StructInstance:
         """The kernels' `Source`; what the "thickness" model needs is measured, unless the surface has it already."""
