@@ -39,7 +39,7 @@ _SOLID = 0.05
 _SEARCH_SIDE = 64
 _AROUND = 2
 # Of what can be filled, a key frame is drawn only for more than this share that others do not fill.
-_WORTH = 0.01
+_WORTH = 0.03
 
 
 class KeyFrames:
