@@ -2,8 +2,8 @@
 
 Launches the passes of the package `warp` (projection, drawing, unsnapped or clipping, stretched_faces, antialiasing,
 resolving or sampling, cleaning) over batches of frames that fit into bounded memory, and over strips of rows where
-several samples of each pixel would not. On the CPU, where Warp runs a kernel in the calling thread, each frame is a
-batch and a pool of threads draws the frames.
+several samples of each pixel would not. On the CPU, where Warp runs a kernel in the calling thread, each frame, or a few
+small ones, is a batch, and a pool of threads draws the batches.
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ from ex4d_core.cameras import CameraPath
 
 # Working memory of a CUDA batch; more would not be faster, since a few frames already fill the device.
 CUDA_BATCH_BYTES = 1 << 30
+# Pixels of a batch on the CPU, where a thread draws it: for less, launching the kernels takes longer than drawing.
+CPU_BATCH_PIXELS = 1 << 16
 BYTES_PER_VERTEX = 26  # snapped x, y and 1/z; EX-4D's alpha and exact x, y, or back limits and their queue
 BYTES_PER_PIXEL = 16  # depth-and-id key, and shares of antialiasing
 BYTES_PER_PIECE = 16  # of a large face, or a face that is not snapped
@@ -173,9 +175,9 @@ class WarpRasterizer:
         return images if with_depth else replace(images, depth=None)
 
     def _batch_size(self, surface: DepthSurface, pixels: int) -> int:
-        if self.device.type == "cpu":
-            return 1
         vertices = surface.grid_shape[0] * surface.grid_shape[1]
+        if self.device.type == "cpu":
+            return max(1, CPU_BATCH_PIXELS // max(vertices, pixels))
         per_piece = BYTES_PER_PIECE + (clipping.PIECE_BYTES if surface.convention == "reference" else 0)
         per_frame = vertices * BYTES_PER_VERTEX + pixels * BYTES_PER_PIXEL + self._pieces(vertices) * per_piece
         return max(1, CUDA_BATCH_BYTES // per_frame)
