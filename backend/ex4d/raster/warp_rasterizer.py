@@ -2,8 +2,8 @@
 
 Launches the passes of the package `warp` (projection, drawing, unsnapped or clipping, stretched_faces, antialiasing,
 resolving or sampling, cleaning) over batches of frames that fit into bounded memory, and over strips of rows where
-several samples of each pixel would not. On the CPU, where Warp runs a kernel in the calling thread, each frame, or a few
-small ones, is a batch, and a pool of threads draws the batches.
+several samples of each pixel would not. On the CPU, where Warp runs a kernel in the calling thread, each frame, or
+several small ones, are a batch, and a pool of threads draws the batches.
 """
 
 from __future__ import annotations
