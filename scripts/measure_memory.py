@@ -31,6 +31,7 @@ from ex4d_core.cameras import CameraPath  # noqa: E402
 from ex4d_core.pivots import middle_distance  # noqa: E402
 from ex4d_core.render_settings import RenderSettings  # noqa: E402
 from ex4d_core.scene_manifest import SceneManifest  # noqa: E402
+from ex4d_core.trajectories import subject_distance  # noqa: E402
 from true_scenes import TrueScene, TrueView, blurred, flickering, load_scenes  # noqa: E402
 
 HEAD = (
@@ -46,9 +47,10 @@ class KnownClip:
         self._scene, self._depth = scene, depth
         frames, height, width = depth.shape
         limits = float(depth.min()), float(depth.max())
-        middle = middle_distance(depth[0])
-        known = scene.name, frames, width, height, Fraction(24), "centered", limits, middle
-        self.manifest = SceneManifest(*known, middle_distance=middle)
+        nearest, middle = subject_distance(depth[0]), middle_distance(depth[0])
+        self.manifest = SceneManifest(
+            *(scene.name, frames, width, height, Fraction(24), "centered", limits, nearest), middle_distance=middle
+        )
 
     def color(self) -> np.ndarray:
         """(T, H, W, 3) uint8 sRGB."""
