@@ -109,7 +109,8 @@ def reconstruct(
     from ex4d_core.sources import DepthSettings, depth_layout
 
     path = Path(footage).resolve()
-    sources = SourcePaths(path, *(None if one is None else Path(one) for one in (depth, camera, mask)))
+    known, filmed_by, moving = (None if one is None else Path(one) for one in (depth, camera, mask))
+    sources = SourcePaths(path, known, filmed_by, moving)
     of_scene, of_depth = split_fields(settings, ReconstructionSettings, DepthSettings)
     if sources.depth is None:
         of_depth = {"layout": "estimator", "estimator": "auto", **of_depth}

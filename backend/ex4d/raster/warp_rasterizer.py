@@ -330,7 +330,7 @@ class Inputs:
     cameras: torch.Tensor
     intrinsics: torch.Tensor
     pixel_angles: torch.Tensor
-    tiles: Tiles | None
+    tiles: Tiles | None = None
 
     @staticmethod
     def of(surface: DepthSurface, camera: CameraPath, tiles: Tiles | None = None) -> Inputs:
@@ -345,7 +345,7 @@ class Inputs:
             surface.color.contiguous(),
             surface.border_depth,
             *(_upload(values, surface.device) for values in small),
-            tiles,
+            tiles=tiles,
         )
 
     def frames(self, part: slice) -> Inputs:
