@@ -96,6 +96,7 @@ MODULES: tuple[ModuleType, ...] = tuple(
         "footage.drops",
         "footage.lens",
         "footage.depth_offset",
+        "footage.motion_masks",
         "footage.panel",
         "saving",
         "projects.operators",

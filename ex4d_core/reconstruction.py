@@ -117,6 +117,8 @@ class ReconstructionRequest:
         depth_files: as ``settings.depth.layout`` has them; none for an estimator.
         camera_files: the moving source camera: one .npz or transforms.json, or one of `COLMAP_MODELS`; none for a
             camera that stood still.
+        mask_files: the mask of what moves, one video, or images in their order; none for no mask, which older sides
+            understand, too.
 
     Raises:
         RequestError: the files are not of the kinds that the settings ask for.
@@ -126,15 +128,13 @@ class ReconstructionRequest:
     footage: tuple[SourceFile, ...]
     depth_files: tuple[SourceFile, ...] = ()
     camera_files: tuple[SourceFile, ...] = ()
+    mask_files: tuple[SourceFile, ...] = ()
 
     def __post_init__(self) -> None:
-        suffixes = {one.suffix for one in self.footage}
-        if not self.footage or not (self.is_video or (suffixes <= set(IMAGE_SUFFIXES) and len(suffixes) == 1)):
-            raise RequestError(
-                f"footage must be one video ({', '.join(VIDEO_SUFFIXES)}) or images of one kind, not "
-                f"{', '.join(sorted(suffixes)) or 'nothing'}"
-            )
-        if max(len(self.footage), len(self.depth_files)) > MAX_FRAMES:
+        _require_pictures("footage", self.footage)
+        if self.mask_files:
+            _require_pictures("the motion mask", self.mask_files)
+        if max(len(self.footage), len(self.depth_files), len(self.mask_files)) > MAX_FRAMES:
             raise RequestError(f"a scene may have at most {MAX_FRAMES} frames, not {len(self.footage)}")
         if self.settings.fps is not None and self.is_video:
             raise RequestError("a video has its own frame rate; leave fps out")
@@ -150,12 +150,12 @@ class ReconstructionRequest:
     @property
     def is_video(self) -> bool:
         """Whether the footage is one video, and not images."""
-        return len(self.footage) == 1 and self.footage[0].suffix in VIDEO_SUFFIXES
+        return is_video(self.footage)
 
     @property
     def files(self) -> tuple[SourceFile, ...]:
         """All files to send."""
-        return (*self.footage, *self.depth_files, *self.camera_files)
+        return (*self.footage, *self.depth_files, *self.camera_files, *self.mask_files)
 
     # A job list shows reconstructions beside shots.
     engine = KIND
@@ -171,6 +171,8 @@ class ReconstructionRequest:
         values = self.settings.to_wire()
         values["depth"]["files"] = files_to_wire(self.depth_files)
         files = {"footage": files_to_wire(self.footage), "camera": files_to_wire(self.camera_files)}
+        if self.mask_files:
+            files["mask"] = files_to_wire(self.mask_files)
         return {"kind": KIND, **values, **files}
 
     @staticmethod
@@ -182,14 +184,30 @@ class ReconstructionRequest:
         """
         if not isinstance(values, Mapping):
             raise RequestError(f"a reconstruction must be a map of fields, not {type(values).__name__}")
-        settings = {name: value for name, value in values.items() if name not in ("kind", "footage", "camera")}
+        settings = {name: value for name, value in values.items() if name not in ("kind", "footage", "camera", "mask")}
         depth = settings.get("depth")
         if not isinstance(depth, Mapping):
             raise RequestError("depth is missing: expected a map of its settings")
         settings["depth"] = {name: value for name, value in depth.items() if name != "files"}
         footage, camera = files_from_wire(values.get("footage")), files_from_wire(values.get("camera"))
         depth_files = files_from_wire(depth.get("files"))
-        return ReconstructionRequest(ReconstructionSettings.from_wire(settings), footage, depth_files, camera)
+        mask = files_from_wire(values["mask"]) if "mask" in values else ()
+        return ReconstructionRequest(ReconstructionSettings.from_wire(settings), footage, depth_files, camera, mask)
+
+
+def is_video(files: Sequence[SourceFile]) -> bool:
+    """Whether files are one video, and not images."""
+    return len(files) == 1 and files[0].suffix in VIDEO_SUFFIXES
+
+
+def _require_pictures(what: str, files: Sequence[SourceFile]) -> None:
+    """Raises RequestError where files are neither one video nor images of one kind."""
+    suffixes = {one.suffix for one in files}
+    if not files or not (is_video(files) or (suffixes <= set(IMAGE_SUFFIXES) and len(suffixes) == 1)):
+        raise RequestError(
+            f"{what} must be one video ({', '.join(VIDEO_SUFFIXES)}) or images of one kind, not "
+            f"{', '.join(sorted(suffixes)) or 'nothing'}"
+        )
 
 
 def request_from_wire(values: object) -> ShotRequest | ReconstructionRequest:
@@ -211,18 +229,19 @@ class ReconstructionPlan:
 
     Attributes:
         settings: all but the files.
-        footage, depth_files, camera_files: as in `ReconstructionRequest`.
+        footage, depth_files, camera_files, mask_files: as in `ReconstructionRequest`.
     """
 
     settings: ReconstructionSettings
     footage: tuple[Path, ...]
     depth_files: tuple[Path, ...] = ()
     camera_files: tuple[Path, ...] = ()
+    mask_files: tuple[Path, ...] = ()
 
     @property
     def files(self) -> tuple[Path, ...]:
         """All files to send."""
-        return (*self.footage, *self.depth_files, *self.camera_files)
+        return (*self.footage, *self.depth_files, *self.camera_files, *self.mask_files)
 
     def request(self, hashes: Mapping[Path, str]) -> ReconstructionRequest:
         """The request, once every file's SHA-256 is known.
@@ -236,6 +255,6 @@ class ReconstructionPlan:
                 SourceFile(hashes[path], path.stat().st_size, name_for_people(path.name)[-MAX_LABEL:]) for path in paths
             )
 
-        footage, depth, camera = map(named, (self.footage, self.depth_files, self.camera_files))
+        files = map(named, (self.footage, self.depth_files, self.camera_files, self.mask_files))
         settings = replace(self.settings, name=name_for_people(self.settings.name))
-        return ReconstructionRequest(settings, footage, depth, camera)
+        return ReconstructionRequest(settings, *files)

@@ -4,13 +4,14 @@
     color.npy            (T, H, W, 3) uint8 sRGB
     depth.npy            (T, H, W) float32 along z, scene units
     source_camera.npz    the camera that filmed it (a `CameraPath`)
+    motion_mask.npy      (T, H, W) bool, where something moves, if the artist gave a mask
     footage.mp4          the footage as a movie, for display in Blender
     mesh_topology.npz    faces (F, 3) int32, uvs (V, 2) float32, cap_faces: the DW-Mesh's fixed topology
     mesh.pc2             DW-Mesh vertex positions of every frame, in the scene's world; `ex4d_core.mesh_cache` writes it
                          when Blender imports the scene, unless it is part of the package
 
 A package is written completely or not at all: `SceneWriter` works in a hidden sibling folder and renames it at the end.
-The SHA-256 of manifest.json names the scene on the wire; the first three files are all that a backend needs of it.
+The SHA-256 of manifest.json names the scene on the wire; the first four files are all that a backend needs of it.
 """
 
 from __future__ import annotations
@@ -64,6 +65,10 @@ class PlacedFootage(Protocol):
 
     def source_camera(self) -> CameraPath:
         """The camera that filmed it, one pose for each frame."""
+        ...
+
+    def motion_mask(self) -> np.ndarray | None:
+        """(T, H, W) bool, where something moves; None where nobody said so."""
         ...
 
 
@@ -148,6 +153,13 @@ class Scene:
         if (len(camera), camera.width, camera.height) != expected:
             raise SceneError(f"the source camera of {self.manifest.name!r} does not fit its footage; reconstruct it")
         return camera
+
+    def motion_mask(self) -> np.ndarray | None:
+        """(T, H, W) bool, mapped from disk: where something moves, by the artist's mask; None without one."""
+        if "motion_mask" not in self.manifest.files:
+            return None
+        manifest = self.manifest
+        return self._mapped("motion_mask", (manifest.frames, manifest.height, manifest.width), np.bool_)
 
     def topology(self) -> tuple[np.ndarray, np.ndarray, int]:
         """Faces (F, 3) int32, uvs (V, 2) float32, and how many of the last faces are caps."""

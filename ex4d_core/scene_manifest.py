@@ -14,7 +14,8 @@ from ex4d_core.depth_mapping import DepthMapping, mapping_of_range
 from ex4d_core.errors import Ex4dError, RequestError
 
 FORMAT = "ex4d-scene"
-VERSION = 3
+VERSION = 4
+_VERSION_WITHOUT_MASK = 3
 MANIFEST = "manifest.json"
 
 # Names of a package's parts (keys of `SceneManifest.files`) and the files they are kept in.
@@ -22,11 +23,14 @@ FILE_NAMES = {
     "color": "color.npy",
     "depth": "depth.npy",
     "source_camera": "source_camera.npz",
+    "motion_mask": "motion_mask.npy",
     "footage": "footage.mp4",
     "positions": "mesh.pc2",
     "topology": "mesh_topology.npz",
 }
 RENDER_FILES = ("color", "depth", "source_camera")
+# What a backend needs of those scenes that have it. Programs that read up to version 3 do not know it.
+OPTIONAL_RENDER_FILES = ("motion_mask",)
 
 # A larger file is not a manifest of ours: about 1 KB is usual.
 MAX_MANIFEST_BYTES = 64 * 1024
@@ -106,13 +110,23 @@ class SceneManifest:
         """Of the point that our moves turn around in frame 0, unless another is chosen; see `ex4d_core.pivots`."""
         return self.subject_distance if self.middle_distance is None else self.middle_distance
 
+    @property
+    def render_files(self) -> tuple[str, ...]:
+        """The parts that a backend needs of this scene."""
+        return (*RENDER_FILES, *(part for part in OPTIONAL_RENDER_FILES if part in self.files))
+
+    @property
+    def version(self) -> int:
+        """The oldest version whose readers understand this manifest."""
+        return VERSION if self.files.keys() & set(OPTIONAL_RENDER_FILES) else _VERSION_WITHOUT_MASK
+
     def to_json(self) -> bytes:
         """Canonical bytes, whose SHA-256 names the scene."""
         fields = asdict(self)
         fields["fps"] = [self.fps.numerator, self.fps.denominator]
         if self.depth_mapping is None:
             del fields["depth_mapping"]
-        document = {"format": FORMAT, "version": VERSION, **fields}
+        document = {"format": FORMAT, "version": self.version, **fields}
         return json.dumps(document, indent=1, sort_keys=True).encode()
 
     @staticmethod
@@ -180,9 +194,17 @@ def _keep_the_subject(document: dict[str, Any]) -> None:
     document.setdefault("middle_distance", None)
 
 
+def _without_mask(document: dict[str, Any]) -> None:
+    """Version 4 may have a mask of what moves; a scene without one is still written as version 3."""
+
+
 # What brings a manifest of each older version to the next one. The bytes on disk stay as they are: their SHA-256 names
 # the scene in takes, in .blend files and in job databases.
-_MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], None]] = {1: _name_the_footage, 2: _keep_the_subject}
+_MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], None]] = {
+    1: _name_the_footage,
+    2: _keep_the_subject,
+    3: _without_mask,
+}
 
 
 def _migrate(document: dict[str, Any]) -> None:

@@ -21,7 +21,6 @@ from ex4d_core.errors import Ex4dError
 from ex4d_core.messages import CHUNK_BYTES, MAX_HASHES, BlobChunk, BlobStatus, GetBlob, Message, PutBlob
 from ex4d_core.safe_files import LinkError, is_ordinary_file, open_file
 from ex4d_core.scene import Scene
-from ex4d_core.scene_manifest import RENDER_FILES
 from ex4d_core.sizes import size_text
 
 # Chunks in flight at a time: enough to fill a link, few enough to stay within a tick of the UI.
@@ -81,9 +80,10 @@ def upload_blobs(blobs: Mapping[str, Path | bytes], progress: UploadProgress) ->
 
 
 def scene_blobs(scene: Scene) -> dict[str, Path | bytes]:
-    """All that a backend needs of a scene: its `RENDER_FILES`, and the manifest."""
-    files = scene.manifest.files
-    return {**{files[part].sha256: scene.path(part) for part in RENDER_FILES}, scene.digest: scene.manifest_bytes}
+    """All that a backend needs of a scene: its `SceneManifest.render_files`, and the manifest."""
+    manifest = scene.manifest
+    parts = {manifest.files[part].sha256: scene.path(part) for part in manifest.render_files}
+    return {**parts, scene.digest: scene.manifest_bytes}
 
 
 @dataclass

@@ -66,6 +66,7 @@ def reconstruct(
     *,
     depth: str | Path | None = None,
     camera: str | Path | None = None,
+    mask: str | Path | None = None,
     fov: float | None = None,
     frames: int | None = None,
     mesh: bool = False,
@@ -87,6 +88,8 @@ def reconstruct(
         depth: an .npz or .npy of (T, H, W) depth along z, or a folder of EXR or 16-bit PNG files; None to estimate it.
         camera: file or folder of the moving camera that filmed it; None for what the estimator finds, or else for a
             camera that stood still.
+        mask: of what moves, a video or a folder of images, white where something does; what it covers is not taken from
+            one frame into another.
         fov: horizontal field of view in degrees; None takes it from the files, or assumes 50.
         frames: take only this many from the start.
         mesh: also write the mesh's positions, which Blender otherwise writes when it imports the scene.
@@ -106,7 +109,8 @@ def reconstruct(
     from ex4d_core.sources import DepthSettings, depth_layout
 
     path = Path(footage).resolve()
-    sources = SourcePaths(path, None if depth is None else Path(depth), None if camera is None else Path(camera))
+    known, filmed_by, moving = (None if one is None else Path(one) for one in (depth, camera, mask))
+    sources = SourcePaths(path, known, filmed_by, moving)
     of_scene, of_depth = split_fields(settings, ReconstructionSettings, DepthSettings)
     if sources.depth is None:
         of_depth = {"layout": "estimator", "estimator": "auto", **of_depth}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import bpy
 import mathutils
 import numpy as np
@@ -116,7 +118,7 @@ def apply_depth(context: Context, scene_object: bpy.types.Object) -> bpy.types.O
         SceneError: the package is missing, has changed, or the new one cannot be written.
         OSError: the folder for scenes cannot be created.
     """
-    package, link = open_scene(scene_object), link_of(scene_object)
+    package = open_scene(scene_object)
     mapping = shown_mapping(scene_object, package.manifest.mapping)
     windows = current_context().window_manager
     windows.progress_begin(0, package.manifest.frames)
@@ -125,11 +127,18 @@ def apply_depth(context: Context, scene_object: bpy.types.Object) -> bpy.types.O
         remap_scene(package, folder, mapping, lambda done, total: windows.progress_update(done))
     finally:
         windows.progress_end()
+    made = show_instead(context, scene_object, folder)
+    fields = depth_of(scene_object)
+    fields.offset, fields.far_limit = package.manifest.mapping.offset, 0.0
+    return made
+
+
+def show_instead(context: Context, scene_object: bpy.types.Object, folder: Path) -> bpy.types.Object:
+    """Import a scene package in the place of the scene that it was made from, which is hidden and stays."""
+    link = link_of(scene_object)
     made = import_scene(folder, ImportSettings(frame_start=link.frame_start, set_up_scene=False))
     place_like(made, scene_object)
     link_of(made).unseen_color = link.unseen_color
-    fields = depth_of(scene_object)
-    fields.offset, fields.far_limit = package.manifest.mapping.offset, 0.0
     scene_object.hide_set(True)
     scene_object.hide_render = True
     if context.scene.ex4d_shot.scene_object in (None, scene_object):

@@ -90,6 +90,7 @@ class EX4D_PT_footage_options(SidebarPanel, bpy.types.Panel):
         value.enabled = settings.use_offset
         value.prop(settings, "offset", text="Offset")
         layout.prop(settings, "far_limit")
+        layout.prop(settings, "mask", text="", placeholder="Motion mask: white moves")
         layout.prop(settings, "camera_from", text="")
         if settings.camera_from == "FILE":
             _draw_lens(layout, settings)

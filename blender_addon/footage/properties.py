@@ -204,6 +204,13 @@ class EX4D_Footage(bpy.types.PropertyGroup):
         subtype="FILE_PATH",
         options=PATH_OPTIONS,
     )
+    mask: bpy.props.StringProperty(
+        name="Motion Mask",
+        description="A video or a folder of images as long as the footage, white where something moves: the clip's "
+        "memory takes nothing from there",
+        subtype="FILE_PATH",
+        options=PATH_OPTIONS,
+    )
     use_poses: bpy.props.BoolProperty(
         name="Estimated Camera",
         description="Without a camera file, take the camera that the estimator finds, if it can; turn off for a tripod",

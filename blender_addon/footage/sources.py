@@ -29,7 +29,7 @@ from .properties import EX4D_Footage
 from .source_cameras import camera_of_object, distortion_of, footage_extent, solved_camera, write_camera
 
 _ARRAY_SUFFIXES = (".npz", ".npy")
-_FILES = ("footage", "depth_files", "camera_files")
+_FILES = ("footage", "depth_files", "camera_files", "mask_files")
 _LAYOUTS: dict[str, DepthLayout] = {".exr": "exr", ".png": "png"}
 _DEPTH_FIELDS = ("layout", "estimator", "scale", "inverse", "invalid", "licence", "mist")
 
@@ -53,7 +53,7 @@ def plan_of(settings: EX4D_Footage, scene: bpy.types.Scene) -> ReconstructionPla
     if not settings.footage:
         raise FootageError("choose the footage first: a video, or a folder of images")
     chosen = from_blend(settings.footage)
-    footage = _footage_files(chosen)
+    footage = picture_files(chosen, "footage")
     fps = None
     if footage[0].suffix.lower() in IMAGE_SUFFIXES:
         fps = (round(scene.render.fps * 1000), round(scene.render.fps_base * 1000))
@@ -94,7 +94,8 @@ def plan_of(settings: EX4D_Footage, scene: bpy.types.Scene) -> ReconstructionPla
         camera_motion=_camera_motion(settings, bool(camera_files), layout == "estimator"),
         distortion=distortion,
     )
-    return ReconstructionPlan(how, footage, depth_files, camera_files)
+    mask_files = picture_files(from_blend(settings.mask), "motion mask") if settings.mask else ()
+    return ReconstructionPlan(how, footage, depth_files, camera_files, mask_files)
 
 
 def lens_fields(settings: Any) -> dict[str, Any]:
@@ -159,11 +160,19 @@ def _nested(values: dict[str, Any]) -> dict[str, Any]:
     return {**rest, "depth": depth}
 
 
-def _footage_files(chosen: Path) -> tuple[Path, ...]:
+def picture_files(chosen: Path, what: str) -> tuple[Path, ...]:
+    """A video, or the images of a folder in their order.
+
+    Args:
+        what: it is, for messages: "footage", "motion mask".
+
+    Raises:
+        FootageError: it is neither.
+    """
     if chosen.is_dir():
         return _sequence(chosen, IMAGE_SUFFIXES, "images")[1]
     if not chosen.is_file():
-        raise FootageError(f"{chosen} does not exist; choose the footage again")
+        raise FootageError(f"{chosen} does not exist; choose the {what} again")
     if chosen.suffix.lower() in IMAGE_SUFFIXES:
         raise FootageError(f"{chosen.name} is one image; choose a video, or the folder with all images")
     if chosen.suffix.lower() not in VIDEO_SUFFIXES:

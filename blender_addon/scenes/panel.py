@@ -97,7 +97,9 @@ def _draw_lens(layout: bpy.types.UILayout, link: EX4D_SceneLink, context: Contex
         draw_text(layout, "The lens is assumed: set it if depth looks stretched or flat", context, "ERROR")
     if link.camera_notes:
         draw_text(layout, link.camera_notes, context, "INFO")
-    layout.operator("ex4d.set_lens", text="Set Lens", icon="CAMERA_DATA")
+    row = layout.row(align=True)
+    row.operator("ex4d.set_lens", text="Set Lens", icon="CAMERA_DATA")
+    row.operator("ex4d.set_motion_mask", text="", icon="MOD_MASK")
 
 
 def _draw_enclosing(layout: bpy.types.UILayout, imported: bpy.types.Object, context: Context) -> None:

@@ -52,6 +52,19 @@ def test_a_mist_pass_and_a_moving_camera_survive_it_too():
     assert request.files[-2:] == CAMERA, "its files are sent"
 
 
+MASK = (SourceFile("1" * 64, 20, "mask_1.png"), SourceFile("2" * 64, 30, "mask_2.png"))
+
+
+def test_a_motion_mask_survives_it_and_is_left_out_where_there_is_none():
+    request = replace(GOOD, mask_files=MASK)
+    assert request_from_wire(request.to_wire()) == request
+    assert request.files[-2:] == MASK, "its files are sent"
+    assert "mask" not in GOOD.to_wire(), "older sides refuse it"
+    for files in (CAMERA, (VIDEO, *MASK), (MASK[0], replace(MASK[1], label="mask_2.jpg"))):
+        with pytest.raises(RequestError, match="motion mask must be one video"):
+            replace(GOOD, mask_files=files)
+
+
 def test_offset_and_far_limit_survive_it_and_are_left_out_where_nothing_is_set():
     depth = DepthSettings("estimator", estimator="auto", offset=-0.1, far_limit=40.0, camera_fit=False)
     request = ReconstructionRequest(ReconstructionSettings("clip", depth), (VIDEO,))

@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 
 from ex4d_core.scene import Scene, SceneWriter
-from ex4d_core.scene_manifest import MANIFEST, FileEntry, FootageOrigin, SceneError, SceneManifest, is_sha256
+from ex4d_core.scene_manifest import (
+    MANIFEST,
+    RENDER_FILES,
+    FileEntry,
+    FootageOrigin,
+    SceneError,
+    SceneManifest,
+    is_sha256,
+)
+from ex4d_core.scene_remap import remap_scene
+from ex4d_core.transfers import scene_blobs
 
 
 def test_a_scene_reads_back_as_written(small_scene):
@@ -17,6 +27,21 @@ def test_a_scene_reads_back_as_written(small_scene):
     assert scene.source_camera().intrinsics[0, 0, 0] == 40
     assert scene.manifest.fps == 24
     assert is_sha256(scene.digest)
+
+
+def test_a_mask_of_what_moves_is_a_part_that_a_backend_gets_too(small_scene, tmp_path):
+    scene = Scene.open(small_scene.folder)
+    assert scene.motion_mask() is None and json.loads(scene.manifest_bytes)["version"] == 3
+    moving = np.arange(small_scene.depth.size).reshape(small_scene.depth.shape) % 7 == 0
+    masked = remap_scene(scene, tmp_path / "masked", None, mask=moving, mask_label="roto")
+    assert np.array_equal(Scene.open(tmp_path / "masked").motion_mask(), moving)
+    document = json.loads(masked.manifest_bytes)
+    assert document["version"] == 4, "a program of before must not take it for a scene without a mask"
+    sent = set(scene_blobs(masked)) - set(scene_blobs(scene))
+    assert sent == {masked.manifest.files["motion_mask"].sha256, masked.digest}
+    assert {**json.loads(scene.manifest_bytes), "version": 4}.keys() == document.keys()
+    older = json.dumps({**document, "files": json.loads(scene.manifest_bytes)["files"], "version": 3}).encode()
+    assert SceneManifest.from_json(older).render_files == RENDER_FILES
 
 
 def test_the_name_on_the_wire_changes_with_the_content(small_scene, write_small_scene, tmp_path):
@@ -82,7 +107,7 @@ def test_an_array_that_contradicts_the_manifest_is_refused(small_scene):
     ("change", "message"),
     [
         ({"format": "other"}, "not a scene manifest"),
-        ({"version": 99}, "version 99.* reads up to version 3.*update ex4d"),
+        ({"version": 99}, "version 99.* reads up to version 4.*update ex4d"),
         ({"version": "1"}, "no valid version"),
         ({"origin": {"colour": 1}}, "damaged"),
         ({"frames": 0}, "positive whole numbers"),

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from ex4d.depth.solver import SolvedCamera, matching, package, solve_camera
-from ex4d.media import FootageInfo, probe, read_frames
+from ex4d.depth.solver.features import FeatureDatabase
+from ex4d.media import FootageInfo, MotionMask, probe, read_frames, write_png
 from ex4d_core.cameras import CameraError, CameraPath, invert_rigid
 
 pytest.importorskip("pycolmap", reason="solving cameras needs the extra colmap")
@@ -156,3 +157,27 @@ def test_without_the_package_it_says_what_to_install(footage, monkeypatch):
     monkeypatch.setattr(package, "find_spec", lambda name: None)
     with pytest.raises(package.SolverUnavailableError, match=r"pycolmap.* with: pip install .*\[colmap\]"):
         solve_camera(footage)
+
+
+def test_no_feature_is_on_what_a_mask_covers(footage, tmp_path):
+    """Neither in the solver's own images, which may be smaller, nor where the mask is of the footage's size."""
+    (image,) = read_frames(footage.path, count=1)
+    large = image.repeat(5, axis=0).repeat(5, axis=1)
+    moving = np.zeros(large.shape[:2], bool)
+    moving[:, large.shape[1] // 2 :] = True
+    features = FeatureDatabase(tmp_path, large.shape[1], large.shape[0], None)
+    assert features.size[0] < large.shape[1]
+    counts = features.append(large), features.append(large, moving)
+    database = features._database
+    whole, kept = (database.read_keypoints(number) for number in (1, 2))
+    features.close()
+    assert counts == (len(whole), len(kept)) and 0 < len(kept) < len(whole)
+    assert kept[:, 0].max() <= features.size[0] / 2
+    assert len(kept) == (whole[:, 0] < features.size[0] / 2).sum()
+
+
+def test_a_mask_of_all_but_a_little_leaves_too_few_points(footage, truth, tmp_path):
+    for number in range(FRAMES):
+        write_png(tmp_path / f"mask_{number}.png", np.full((footage.height, footage.width, 3), 255, np.uint8))
+    with pytest.raises(CameraError, match="cannot be solved"):
+        solve_camera(footage, truth.intrinsics, mask=MotionMask.open(tmp_path, footage))

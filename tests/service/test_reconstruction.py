@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from ex4d_core.remote_scene import RemoteScene
 from ex4d_core.remote_take import RemoteTake
 from ex4d_core.scene import Scene
 from ex4d_core.scene_manifest import RENDER_FILES
+from ex4d_core.scene_remap import remap_scene
 from ex4d_core.sources import DepthSettings, MistPass
 
 FRAMES, WIDTH, HEIGHT = 5, 32, 24
@@ -62,7 +63,7 @@ def client(service):
 
 def plan(clip: Path, depth: str = "depth.npz", **changes) -> ReconstructionPlan:
     """A plan for the clip; ``changes`` are of its files, its settings, or its depth's settings."""
-    files = {"footage": (clip / "clip.mp4",), "depth_files": (clip / depth,), "camera_files": ()}
+    files = {"footage": (clip / "clip.mp4",), "depth_files": (clip / depth,), "camera_files": (), "mask_files": ()}
     files = {name: changes.pop(name, paths) for name, paths in files.items()}
     of_depth = {entry.name for entry in fields(DepthSettings)} & set(changes)
     depth_settings = DepthSettings(**{"layout": "array", **{name: changes.pop(name) for name in of_depth}})
@@ -101,6 +102,29 @@ def test_what_was_sent_or_made_there_is_not_sent_again(client, wire, clip, shot,
     take = RemoteTake(tmp_path / "take", request, scene)
     assert client.run(take.conversation(), timeout=60).state == "done"
     assert take.upload_size == 0
+
+
+def test_a_motion_mask_is_sent_along_and_stays_with_the_scene(client, wire, clip, shot, tmp_path):
+    masks = np.arange(FRAMES * HEIGHT * WIDTH).reshape(FRAMES, HEIGHT, WIDTH) % 5 == 0
+    for number, mask in enumerate(masks):
+        write_png(tmp_path / f"roto_{number}.png", np.repeat(mask[..., None], 3, axis=2) * np.uint8(255))
+    files = tuple(sorted(tmp_path.glob("*.png")))
+    status = client.run(RemoteScene(tmp_path / "scene", plan(clip, mask_files=files)).conversation(), timeout=60)
+    assert status.state == "done", status.reason
+    scene = Scene.open(tmp_path / "scene")
+    np.testing.assert_array_equal(scene.motion_mask(), masks)
+    assert scene.manifest.provenance["motion mask"] == "roto_0.png"
+    request = shot().__class__(scene.digest, scene.source_camera().frames(0, 2))
+    take = RemoteTake(tmp_path / "take", request, scene)
+    assert client.run(take.conversation(), timeout=60).state == "done" and take.upload_size == 0
+    # A backend that has all of a scene but its mask asks for it.
+    other = remap_scene(scene, tmp_path / "other", None, mask=~masks)
+    request = replace(request, scene=other.digest)
+    take = RemoteTake(tmp_path / "other take", request, other)
+    assert client.run(take.conversation(), timeout=60).state == "done"
+    assert take.upload_size == other.path("motion_mask").stat().st_size + len(other.manifest_bytes)
+    short = client.run(RemoteScene(tmp_path / "no", plan(clip, mask_files=files[:-1])).conversation(), timeout=60)
+    assert short.state == "failed" and short.reason.startswith(f"mask: the motion mask has {FRAMES - 1} frames")
 
 
 def test_images_and_depth_images_keep_their_order(client, clip, tmp_path):

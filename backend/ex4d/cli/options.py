@@ -94,6 +94,17 @@ def add_overwrite_argument(parser: argparse._ActionsContainer, what: str) -> Non
     parser.add_argument("--overwrite", action="store_true", help=f"replace {what}")
 
 
+def add_motion_mask_argument(parser: argparse._ActionsContainer) -> None:
+    """The mask of what moves in the footage."""
+    parser.add_argument(
+        "--motion-mask",
+        type=Path,
+        metavar="MASK",
+        help="what moves: a video or a folder of images as long as the footage, white where something does; the clip's "
+        "memory takes nothing from there, nor does a solve of the camera or a fit to it",
+    )
+
+
 def add_preview_arguments(parser: argparse.ArgumentParser) -> None:
     """What the preview engine does with unseen regions."""
     add_flags(parser.add_argument_group("preview engine"), PreviewSettings)

@@ -13,6 +13,7 @@ from ex4d.cli.dry_run import add_dry_run_argument, tell
 from ex4d.cli.flags import add_flags, settings_from
 from ex4d.cli.options import (
     add_accept_licence_argument,
+    add_motion_mask_argument,
     add_overwrite_argument,
     device,
     machine_settings,
@@ -79,6 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="file of the moving source camera: .npz, NeRF's transforms.json, or a folder with COLMAP's model",
     )
     add_flags(parser, ReconstructionSettings, skip=(*lens, "name", "convention"))
+    add_motion_mask_argument(parser)
 
     estimator = parser.add_argument_group("estimated depth (without --depth)")
     add_flags(estimator, DepthSettings, skip=(*_DEPTH_FIELDS, *_SCALE_FIELDS), estimator="auto")
@@ -113,7 +115,7 @@ def run(options: argparse.Namespace, report: Report) -> int:
         return 0
     with report.stages() as progress:
         scene = reconstruct(
-            SourcePaths(path, options.depth, options.source_camera),
+            SourcePaths(path, options.depth, options.source_camera, options.motion_mask),
             settings,
             folder,
             device=options.device,
@@ -162,7 +164,8 @@ def _estimate(options: argparse.Namespace, settings: ReconstructionSettings, foo
 
     estimator = chosen_estimator(settings.depth, options.device, machine_settings(options))
     info = probe(footage, options.num_frames)
-    return estimate_scene(info, settings.convention, estimator=estimator, device=options.device, mesh=options.mesh)
+    parts = {"mesh": options.mesh, "mask": options.motion_mask is not None}
+    return estimate_scene(info, settings.convention, estimator=estimator, device=options.device, **parts)
 
 
 def _report_scene(scene: Scene, folder: Path, report: Report) -> None:
@@ -188,6 +191,8 @@ def _report_scene(scene: Scene, folder: Path, report: Report) -> None:
     )
     if "source camera" in origin:
         report.add("source_camera", {"source": origin["source camera"]}, origin["source camera"])
+    if "motion mask" in origin:
+        report.add("motion_mask", {"source": origin["motion mask"]}, origin["motion mask"])
     report.add(
         "lens", {"focal_px": focal, "source": origin["focal length"]}, f"{focal:.1f} px, from {origin['focal length']}"
     )

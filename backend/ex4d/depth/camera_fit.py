@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 
 from ex4d.depth.camera_fit_refinement import PointsOfPair, refined_fit
 from ex4d.depth.depth_clip import DepthError
-from ex4d.depth.motion import motion_between, working_image
+from ex4d.depth.motion import Motion, motion_between, working_image
 from ex4d_core.cameras import CameraPath, invert_rigid
 from ex4d_core.depth_mapping import MAX_OFFSET, MIN_OFFSET, DepthMapping
 
@@ -95,17 +96,24 @@ class KeyFrames:
         pairs: all frames of the footage, (H, W, 3) uint8, with relative disparity (h, w), in order.
         frames: how many there are.
         device: where motion is estimated.
+        masks: of what moves, (H, W) bool for each frame, whose points are not used.
     """
 
     def __init__(
-        self, pairs: Iterable[tuple[np.ndarray, np.ndarray]], frames: int, device: torch.device | str = "cpu"
+        self,
+        pairs: Iterable[tuple[np.ndarray, np.ndarray]],
+        frames: int,
+        device: torch.device | str = "cpu",
+        masks: Iterable[np.ndarray] | None = None,
     ) -> None:
         self.frames = np.unique(np.linspace(0, frames - 1, min(frames, _KEY_FRAMES)).round().astype(int))
         self.images: list[torch.Tensor] = []
         self.larger: list[torch.Tensor] = []
         self.disparities: list[torch.Tensor] = []
+        self.moving: list[torch.Tensor] = []
         wanted = set(self.frames.tolist())
-        for index, (image, disparity) in enumerate(pairs):
+        every_mask = repeat(None, frames) if masks is None else masks
+        for index, ((image, disparity), mask) in enumerate(zip(pairs, every_mask, strict=True)):
             if index in wanted:
                 whole = torch.from_numpy(np.array(image)).to(device).permute(2, 0, 1).float() / 255
                 small = working_image(whole)
@@ -115,6 +123,11 @@ class KeyFrames:
                 self.larger.append(F.interpolate(whole[None], size=size, mode="bilinear", antialias=True)[0].half())
                 values = torch.from_numpy(np.ascontiguousarray(disparity, np.float32)).to(device)
                 self.images.append(small)
+                moving = torch.zeros(small.shape[1:], dtype=torch.bool, device=device)
+                if mask is not None:
+                    share = torch.from_numpy(np.array(mask, np.float32)).to(device)[None, None]
+                    moving = F.interpolate(share, size=small.shape[1:], mode="area")[0, 0] > 0
+                self.moving.append(moving)
                 self.disparities.append(F.interpolate(values[None, None], size=small.shape[1:], mode="area")[0, 0])
 
 
@@ -217,7 +230,7 @@ def _match(key_frames: KeyFrames, camera: CameraPath, index: int, other: int) ->
     """The points of a key frame that are found in another one, and their share of the frame."""
     motion = motion_between(key_frames.images[other], key_frames.images[index])
     height, width = motion.trusted.shape
-    trusted = motion.trusted.cpu().numpy()
+    trusted = (motion.trusted & ~key_frames.moving[index] & ~_warped(key_frames.moving[other], motion)).cpu().numpy()
     rows, columns = np.nonzero(trusted)
     offset = motion.offset.cpu().numpy()[:, rows, columns].astype(np.float64)
     places = np.stack([columns + 0.5, rows + 0.5]).astype(np.float64)
@@ -244,6 +257,11 @@ def _match(key_frames: KeyFrames, camera: CameraPath, index: int, other: int) ->
         places.T,
     )
     return matches, float(trusted.mean())
+
+
+def _warped(moving: torch.Tensor, motion: Motion) -> torch.Tensor:
+    """(h, w) bool: which pixels were moving in the earlier frame, whose mask this is."""
+    return motion.warped(moving.float()) > 0
 
 
 def _pair(key_frames: KeyFrames, camera: CameraPath, matches: _Matches) -> PointsOfPair:

@@ -5,6 +5,7 @@ from ex4d.media.exr import read_exr_channels
 from ex4d.media.footage import FootageInfo, probe, read_frames
 from ex4d.media.lens import Lens, lens_of
 from ex4d.media.media_errors import MediaError
+from ex4d.media.motion_mask import MotionMask
 from ex4d.media.origin import footage_sha256, start_timecode
 from ex4d.media.png import read_png, read_png_metadata, write_png
 from ex4d.media.sequences import is_sequence, sequence_files
@@ -16,6 +17,7 @@ __all__ = [
     "FootageInfo",
     "Lens",
     "MediaError",
+    "MotionMask",
     "Sound",
     "Undistorter",
     "VideoWriter",

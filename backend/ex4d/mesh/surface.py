@@ -167,6 +167,16 @@ class DepthSurface:
             surface.__dict__["edge_shares"] = self.edge_shares[part]
         return surface
 
+    def reduced(self, step: int) -> DepthSurface:
+        """Every so many pixels of the surface, in both directions; itself with a step of 1."""
+        if step == 1:
+            return self
+        intrinsics = self.intrinsics.clone()
+        intrinsics[:, :2] /= step
+        intrinsics[:, :2, 2] += 0.5 - 0.5 / step  # the centre of pixel 0 stays where it is
+        depth, color = self.depth[:, ::step, ::step], self.color[:, ::step, ::step]
+        return replace(self, depth=depth.contiguous(), color=color.contiguous(), intrinsics=intrinsics)
+
     def to(self, device: torch.device | str) -> DepthSurface:
         """The same surface with depth and colour on a device; itself if they are there already."""
         if self.depth.device == torch.device(device) and self.color.device == torch.device(device):

@@ -90,3 +90,6 @@ class ArrayClip:
     def source_camera(self) -> CameraPath:
         """A camera that stands still at the world's origin."""
         return self._source
+
+    def motion_mask(self) -> None:
+        """The file has none."""

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
+import torch
 from cachetools import LRUCache
 
 from ex4d.depth.cut_detection import CutDetector
@@ -115,7 +115,7 @@ class ClipMemory:
             recalls: whether it does.
         """
         surface = scene_surface(self._scene, self._source, self._settings, shown)
-        surface = _reduced(surface, self._reduced)
+        surface = surface.reduced(self._reduced)
         rendered = self._rasterizer.render(surface, camera, with_depth=True)
         return self.recall(rendered, surface, camera, shown) if recalls else rendered
 
@@ -128,11 +128,21 @@ class ClipMemory:
             count = min(_KEY_FRAMES, most)
             numbers = spread_frames(self._source, range(*part), manifest.pivot_distance, count)
             surface = scene_surface(self._scene, self._source, self._settings, numbers)
-            keys = KeyFrames(_reduced(surface, self._reduced), numbers, self._rasterizer)
+            moving = self._moving(numbers)
+            keys = KeyFrames(surface.reduced(self._reduced), numbers, self._rasterizer, moving)
+            if moving is not None and bool(moving.all()):
+                self._note(all_moving_note(part))
             if keys.contradicted:
                 self._note(contradiction_note(keys.contradicted))
             self._keys[part] = keys
         return self._keys[part]
+
+    def _moving(self, numbers: Sequence[int]) -> torch.Tensor | None:
+        """(K, H, W) bool, where something moves in key frames, by the artist's mask."""
+        mask = self._scene.motion_mask()
+        if mask is None:
+            return None
+        return torch.from_numpy(np.ascontiguousarray(mask[numbers, :: self._reduced, :: self._reduced]))
 
     def _part_of(self, frame: int) -> tuple[int, int]:
         """The frames start..stop-1 around a frame that share key frames: no cut is among them."""
@@ -173,6 +183,14 @@ def spread_frames(camera: CameraPath, frames: range, distance: float, count: int
     return [frames[k] for k in sorted(chosen)]
 
 
+def all_moving_note(part: tuple[int, int]) -> str:
+    """For the user, about a mask that leaves nothing of a part of the clip, frames start..stop-1."""
+    return (
+        f"the scene's motion mask covers everything in frames {part[0]} to {part[1] - 1}: the clip's memory has "
+        "nothing to remember there"
+    )
+
+
 def contradiction_note(frames: Sequence[int]) -> str:
     """For the user, about key frames that are left out."""
     one = len(frames) == 1
@@ -181,14 +199,3 @@ def contradiction_note(frames: Sequence[int]) -> str:
         f"{which} most of what other frames of the clip see: the camera's poses do not fit the depth there, or a "
         f"moving subject fills the frame. The clip's memory leaves {'it' if one else 'them'} out"
     )
-
-
-def _reduced(surface: DepthSurface, step: int) -> DepthSurface:
-    """Every so many pixels of a surface, in both directions."""
-    if step == 1:
-        return surface
-    intrinsics = surface.intrinsics.clone()
-    intrinsics[:, :2] /= step
-    intrinsics[:, :2, 2] += 0.5 - 0.5 / step  # the centre of pixel 0 stays where it is
-    depth, color = surface.depth[:, ::step, ::step], surface.color[:, ::step, ::step]
-    return replace(surface, depth=depth.contiguous(), color=color.contiguous(), intrinsics=intrinsics)

@@ -133,15 +133,18 @@ def total(estimates: Iterable[Estimate]) -> Estimate:
     return result
 
 
-def scene_bytes(frames: int, width: int, height: int, convention: str = "centered", *, mesh: bool = False) -> int:
+def scene_bytes(
+    frames: int, width: int, height: int, convention: str = "centered", *, mesh: bool = False, mask: bool = False
+) -> int:
     """Size of a scene package: exact, except for its movie of the footage.
 
     Args:
         mesh: with the vertex positions of every frame.
+        mask: with a mask of what moves.
     """
     vertices = grid_vertices(width, height, convention)
     rows, columns = (height + 1, width + 1) if convention == "centered" else (height - 1, width - 1)
-    arrays = frames * width * height * (3 + 4 + _MOVIE_BYTES)
+    arrays = frames * width * height * (3 + 4 + mask + _MOVIE_BYTES)
     topology = 12 * (2 * rows * columns + 2) + 8 * vertices
     positions = positions_bytes(vertices, frames) if mesh else 0
     return round(arrays + topology + positions + frames * _CAMERA_BYTES + _MANIFEST_BYTES)
@@ -171,6 +174,7 @@ def estimate_scene(
     estimator: str | None = None,
     device: str = "auto",
     mesh: bool = False,
+    mask: bool = False,
 ) -> Estimate:
     """What a reconstruction needs.
 
@@ -179,7 +183,7 @@ def estimate_scene(
         device: for the estimator.
     """
     pixels, frames = footage.width * footage.height, footage.frames
-    disk = scene_bytes(frames, footage.width, footage.height, convention, mesh=mesh)
+    disk = scene_bytes(frames, footage.width, footage.height, convention, mesh=mesh, mask=mask)
     seconds = frames * pixels * _RECONSTRUCT_NS * 1e-9
     memory = _BASE_BYTES + scene_memory_bytes(footage.width, footage.height)
     known = Estimate(seconds, disk, memory, basis=(f"time {_TWO_CORES}",))

@@ -20,7 +20,7 @@ from ex4d.depth import (
     solve_camera,
     with_points,
 )
-from ex4d.media import FootageInfo
+from ex4d.media import FootageInfo, MotionMask
 from ex4d.pipeline.source_paths import SourcePaths
 from ex4d_core.errors import RequestError
 from ex4d_core.lens_distortion import LensDistortion
@@ -91,12 +91,14 @@ def camera_of_footage(
     lens: KnownIntrinsics | None,
     distortion: LensDistortion | None,
     progress: Callable[[int, int], None],
+    mask: MotionMask | None = None,
 ) -> FoundCamera:
     """The camera that a solve finds in the footage; errors and `progress` as `ex4d.depth.solve_camera`.
 
     Args:
         lens: where it is known; otherwise the solve finds it, too.
         distortion: of the footage's lens.
+        mask: of what moves in it.
     """
-    solved = solve_camera(footage, None if lens is None else lens.matrix, distortion, progress)
+    solved = solve_camera(footage, None if lens is None else lens.matrix, distortion, progress, mask)
     return FoundCamera(solved.camera, solved.points, "still", True, solved.notes)

@@ -35,6 +35,7 @@ from ex4d.devices import torch_device
 from ex4d.machine import MachineSettings
 from ex4d.media import (
     FootageInfo,
+    MotionMask,
     Undistorter,
     VideoWriter,
     footage_sha256,
@@ -102,7 +103,7 @@ def reconstruct(
 
     Raises:
         OutputError: ``folder`` holds a scene already, or one of the sources.
-        MediaError: the footage cannot be read.
+        MediaError: the footage cannot be read, or the mask of what moves does not fit it.
         DepthError: depth is missing, invalid, or does not fit the footage.
         LicenceError, DeviceError, WeightsMissingError, CheckpointError: see `ex4d.depth.create_estimator`.
         CameraError: the source camera's file cannot be used, the camera cannot be solved for, or the lens is given
@@ -112,13 +113,13 @@ def reconstruct(
         DiskRoomError: its disk has no room for the scene.
         MemoryRoomError: this machine has not enough free memory for footage of that size.
     """
-    read = (sources.footage, sources.depth, sources.camera)
+    read = (sources.footage, sources.depth, sources.camera, sources.mask)
     require_scene_folder(folder, inputs=[path for path in read if path is not None], overwrite=overwrite)
     footage = probe(sources.footage, frames, fps=Fraction(*settings.fps) if settings.fps else None)
     for text in footage.notes:
         note(text)
     size = footage.width, footage.height
-    needed = scene_bytes(footage.frames, *size, settings.convention, mesh=mesh)
+    needed = scene_bytes(footage.frames, *size, settings.convention, mesh=mesh, mask=sources.mask is not None)
     require_room(folder, needed, f"a scene of {footage.frames} frames of {size[0]}x{size[1]}")
     machine = machine or MachineSettings.from_environment()
     memory, what = scene_memory_bytes(*size), f"footage of {size[0]}x{size[1]} pixels"
@@ -126,6 +127,11 @@ def reconstruct(
     if estimator is not None:
         memory, what = memory + estimator_memory_bytes(estimator, device), f"{what} with the estimator {estimator}"
     require_memory(memory, what)
+    mask = None
+    if sources.mask is not None:
+        mask = MotionMask.open(sources.mask, footage, None if frames is None else probe(sources.footage))
+        for text in mask.notes:
+            note(text)
     distortion = settings.distortion and settings.distortion.resized(*size)
     camera = camera_of_file(sources, settings, footage)
     known = known_intrinsics(
@@ -137,7 +143,9 @@ def reconstruct(
     )
     if settings.camera_motion == "solve":
         lens = _lens_to_solve_with(known, sources.depth, settings.depth, footage)
-        camera = camera_of_footage(footage, lens, distortion, lambda done, total: progress(SOLVE_STAGE, done, total))
+        camera = camera_of_footage(
+            footage, lens, distortion, lambda done, total: progress(SOLVE_STAGE, done, total), mask
+        )
         known = known or camera.intrinsics
     depth = depth_of(sources.depth, settings.depth, footage, known, device, machine, progress)
     source_camera, depth, problems = camera.with_depth(depth, distortion)
@@ -146,11 +154,13 @@ def reconstruct(
     intrinsics, origin = resolved_intrinsics(known, footage, depth)
     undistorter = None if distortion is None else Undistorter(distortion)
     poses = None if source_camera is None else source_camera.path
-    how = {"undistorter": undistorter, "device": device, "progress": progress, "note": note}
+    how = {"undistorter": undistorter, "mask": mask, "device": device, "progress": progress, "note": note}
     depth, fitted = scaled_depth(depth, settings.depth, poses, **how)
     provenance = {"footage": sources.footage_label or sources.footage.name, "focal length": origin}
     if source_camera is not None:
         provenance["source camera"] = source_camera.origin
+    if sources.mask is not None:
+        provenance["motion mask"] = sources.mask_label or sources.mask.name
     if problems:
         provenance["source camera notes"] = "; ".join(problems)
     if fitted:
@@ -167,6 +177,7 @@ def reconstruct(
         source_camera=None if source_camera is None else source_camera.path,
         mesh=mesh,
         distortion=distortion,
+        mask=mask,
         provenance=provenance,
         progress=lambda done, total: progress(BUILD_STAGE, done, total),
     )
@@ -282,6 +293,7 @@ def build_scene(
     source_camera: CameraPath | None = None,
     mesh: bool = False,
     distortion: LensDistortion | None = None,
+    mask: MotionMask | None = None,
     provenance: dict[str, str] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Scene:
@@ -299,6 +311,7 @@ def build_scene(
             camera's world. None: a camera that stands still at the origin. Only `intrinsics` say what the lens is.
         distortion: of the footage's lens, for its size; colour and depth are undistorted by it, and the scene's camera
             is that of the undistorted image. `intrinsics` are those of the lens without it.
+        mask: of what moves in the footage.
         provenance: where depth and focal length came from, for people.
         progress: called with frames done and frames in all.
 
@@ -350,6 +363,10 @@ def build_scene(
         faces, uvs, cap_faces = grid_topology(height, width, convention)
         np.savez(writer.path("topology"), faces=faces.numpy(), uvs=uvs.numpy(), cap_faces=np.int64(cap_faces))
         camera.save(writer.path("source_camera"))
+        if mask is not None:
+            mask_file = writer.array("motion_mask", (frames, height, width), np.bool_)
+            for moving in mask.frames():
+                mask_file.write(moving if undistorter is None else undistorter.depth(moving))
         label = (provenance or {}).get("footage", footage.path.name)
         origins = {"depth": depth.source, "depth licence": depth.licence, **(provenance or {})}
         return writer.finish(

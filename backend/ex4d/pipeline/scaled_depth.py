@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from ex4d.depth import DepthClip
 from ex4d.depth.camera_fit import FIT_STEPS, STILL_NOTE, CameraFit, KeyFrames, fit_to_camera
 from ex4d.devices import torch_device
-from ex4d.media import Undistorter, read_frames
+from ex4d.media import MotionMask, Undistorter, read_frames
 from ex4d.progress import Progress, ignore_progress
 from ex4d_core.cameras import CameraPath
 from ex4d_core.depth_mapping import DepthMapping
@@ -33,6 +33,7 @@ def scaled_depth(
     camera: CameraPath | None,
     *,
     undistorter: Undistorter | None = None,
+    mask: MotionMask | None = None,
     device: str = "auto",
     progress: Progress = ignore_progress,
     note: Callable[[str], None] = lambda text: None,
@@ -44,6 +45,7 @@ def scaled_depth(
         settings: of the depth.
         camera: that filmed it, where it moves.
         undistorter: of the footage's lens.
+        mask: of what moves, which tells nothing of the camera.
         device: where motion is estimated.
         progress: called with the stage `FIT_STAGE`, steps done, and steps in all; what it raises ends the work.
         note: called with what was found, for the user.
@@ -64,7 +66,11 @@ def scaled_depth(
     depth = replace(depth, mapping=mapping, scale="relative")
     if camera is None or not fits:
         return depth, ""
-    fit = _fitted(_undistorted(depth, undistorter), camera, mapping, settings.offset, device, progress)
+    masks = None if mask is None else mask.frames()
+    if masks is not None and undistorter is not None:
+        masks = map(undistorter.depth, masks)
+    pairs = _undistorted(depth, undistorter)
+    fit = _fitted(pairs, camera, mapping, settings.offset, device, progress, masks)
     for text in fit_notes(fit):
         note(text)
     if fit is None:
@@ -73,7 +79,11 @@ def scaled_depth(
 
 
 def fitted_mapping(
-    scene: Scene, device: str = "auto", offset: float | None = None, progress: Progress = ignore_progress
+    scene: Scene,
+    device: str = "auto",
+    offset: float | None = None,
+    progress: Progress = ignore_progress,
+    mask: MotionMask | None = None,
 ) -> CameraFit | None:
     """The mapping under which a scene's depth agrees with its source camera; None where that moves too little to tell.
 
@@ -82,13 +92,15 @@ def fitted_mapping(
         device: where motion is estimated.
         offset: keep this one, and fit only the unit.
         progress: as of `scaled_depth`.
+        mask: of what moves; None takes the scene's own, if it has one.
 
     Raises:
         DepthError: the source camera contradicts the depth.
     """
     mapping = scene.manifest.mapping
     pairs = zip(scene.color(), map(mapping.disparity, scene.depth()), strict=True)
-    return _fitted(pairs, scene.source_camera(), mapping, offset, device, progress)
+    masks = scene.motion_mask() if mask is None else mask.frames()
+    return _fitted(pairs, scene.source_camera(), mapping, offset, device, progress, masks)
 
 
 def _fitted(
@@ -98,6 +110,7 @@ def _fitted(
     offset: float | None,
     device: str,
     progress: Progress,
+    masks: Iterable[np.ndarray] | None,
 ) -> CameraFit | None:
     """The fit of frames with their relative disparity to the camera that filmed them."""
     steps, done = len(camera) + FIT_STEPS, itertools.count(1)
@@ -110,7 +123,8 @@ def _fitted(
             yield pair
             advance()
 
-    return fit_to_camera(KeyFrames(counted(), len(camera), torch_device(device)), camera, mapping, offset, advance)
+    key_frames = KeyFrames(counted(), len(camera), torch_device(device), masks)
+    return fit_to_camera(key_frames, camera, mapping, offset, advance)
 
 
 def fit_notes(fit: CameraFit | None) -> Iterator[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ import warp as wp
 from ex4d.devices import cpu_cores
 from ex4d.mesh import DepthSurface
 from ex4d.raster.frames import RenderedBatch
+from ex4d.raster.tiles import Tiles, tiles_with, widened
 from ex4d.raster.warp import remembering
 from ex4d.raster.warp_inputs import StructInstance
 from ex4d.raster.warp_rasterizer import WarpRasterizer
@@ -34,6 +35,12 @@ _SAME_SURFACE = 0.06
 # Share of the depth by which it may contradict what the frame itself saw.
 _FREE = 0.05
 _SOLID = 0.05
+# Pixels of the shorter side of the small images in which is looked for what key frames can fill, and how many of them
+# beside a place that they can are tried as well.
+_SEARCH_SIDE = 64
+_AROUND = 2
+# Of what can be filled, a key frame is drawn only for more than this share that others do not fill.
+_WORTH = 0.03
 
 
 class KeyFrames:
@@ -45,26 +52,40 @@ class KeyFrames:
             do not fit the depth, or a moving subject that fills the frame.
     """
 
-    def __init__(self, surface: DepthSurface, frames: Sequence[int], rasterizer: WarpRasterizer) -> None:
+    def __init__(
+        self,
+        surface: DepthSurface,
+        frames: Sequence[int],
+        rasterizer: WarpRasterizer,
+        moving: torch.Tensor | None = None,
+    ) -> None:
         """Find what stands still.
 
         Args:
             surface: of the key frames, in the "centered" convention, with poses.
             frames: their numbers.
             rasterizer: draws them, and says on which device they are kept.
+            moving: (K, H, W) bool, what moves by the artist's mask: neither remembered nor a proof that something else
+                stands still.
         """
         self._rasterizer = rasterizer
         surface = replace(surface.to(rasterizer.device), occlusion="thickness", convention="centered", clean=False)
-        agreeing, contradicting = _compared(surface)
+        # A pixel's colour reaches into its neighbours where key frames are drawn.
+        masked = None if moving is None else widened(moving.to(rasterizer.device), 1)
+        agreeing, contradicting = _compared(surface, masked)
         usable = agreeing.flatten(1).sum(1) >= contradicting.flatten(1).sum(1)
         kept = usable.nonzero()[:, 0].tolist()
         self.contradicted = tuple(frame for k, frame in enumerate(frames) if k not in kept)
         self.frames = tuple(frames[k] for k in kept)
         still = contradicting * _AGREEING_SHARE <= agreeing
+        if masked is not None:
+            still &= ~masked
         self._still = (still[usable] if self.contradicted else still).view(torch.uint8)
         self._surface = _selected(surface, kept) if self.contradicted and kept else surface
+        self._small = self._surface.reduced(max(1, min(surface.size) // _SEARCH_SIDE))
         if kept:
-            self._surface.edge_shares  # noqa: B018 - measured once, with back limits, not at every drawing
+            for one in (self._surface, self._small):
+                one.edge_shares  # noqa: B018 - measured once, with back limits, not at every drawing
 
     def recall(
         self, rendered: RenderedBatch, surface: DepthSurface, camera: CameraPath, shown: Sequence[int]
@@ -96,8 +117,8 @@ class KeyFrames:
         for k in range(len(mask)):
             if not bool(mask[k].all()):
                 part, one = surface.frame_range(k, k + 1).to(self._rasterizer.device), camera.frames(k, k + 1)
-                images = color[k], depth[k], remembered[k]
-                self._recall_one(mask[k], part, one, shown[k], *images, is_exact=is_exact)
+                images = Images(color[k], depth[k], remembered[k])
+                self._recall_one(~mask[k], part, one, shown[k], images, depth[k] if is_exact else None)
         color, depth, remembered = (values.to(device) for values in (color, depth, remembered))
         if rendered.alpha is not None:
             # Of these pixels a part was seen, which stays, in front of what is remembered.
@@ -109,78 +130,164 @@ class KeyFrames:
 
     def _recall_one(
         self,
-        mask: torch.Tensor,
+        hole: torch.Tensor,
         own: DepthSurface,
         camera: CameraPath,
         number: int,
-        color: torch.Tensor,
-        depth: torch.Tensor,
-        remembered: torch.Tensor,
-        *,
-        is_exact: bool,
+        images: Images,
+        drawn: torch.Tensor | None,
     ) -> None:
-        """Write the colour, depth and mask of what one frame remembers into its image.
+        """Write the colour, depth and mask of what one frame remembers into its images.
 
         Args:
-            is_exact: whether depth is that of the pixels' centres in the "thickness" model, and no mask was cleaned.
+            hole: (h, w) bool, where it sees nothing.
+            drawn: its depth (h, w), if that is of the pixels' centres in the "thickness" model and no mask was cleaned.
         """
-        wall = self._wall(own, camera, depth if is_exact else None)
-        everywhere = CameraPath(
-            np.repeat(camera.world_to_camera, len(self.frames), axis=0),
-            np.repeat(camera.intrinsics, len(self.frames), axis=0),
-            *camera.size,
-        )
-        drawn = self._rasterizer.render(self._surface, everywhere, with_depth=True)
-        assert drawn.depth is not None, "rendered with depth"
-        poses = torch.from_numpy(camera.camera_to_world)
+        view = _View(own, camera, self.frames.index(number) if number in self.frames else -1)
+        tiles = self._worth_drawing(hole, view)
+        if not bool(tiles.wanted.any()):
+            return
+        # What is drawn is written over.
+        wall = self._wall(view, tiles.of_any) if drawn is None else drawn.clone()
+        keys = self._rasterizer.render_tiles(self._surface, _repeated(camera, len(self.frames)), tiles)
+        self._fill(hole, view, keys, wall, images)
+
+    def _worth_drawing(self, hole: torch.Tensor, view: _View) -> Tiles:
+        """Where each key frame may fill holes, by drawing all of them small.
+
+        Holes are often large, lie where no key frame looks, or are thin rims of what all of them see.
+
+        Args:
+            hole: (h, w) bool.
+        """
+        side = max(1, min(view.camera.size) // _SEARCH_SIDE)
+        with_hole = tiles_with(hole, side)
+        if side == 1:
+            return Tiles(with_hole.expand(len(self.frames), -1, -1).contiguous(), side, is_solid=False)
+        intrinsics = view.camera.intrinsics.copy()
+        intrinsics[:, :2] /= side
+        small = CameraPath(view.camera.world_to_camera, intrinsics, with_hole.shape[1], with_hole.shape[0])
+        around = widened(with_hole[None], 1)
+        images = Images.empty(with_hole.shape, self._rasterizer.device)
+        near = replace(view, camera=small)
+        step = max(1, min(self._surface.size) // _SEARCH_SIDE)
+        wall = self._wall(replace(near, own=view.own.reduced(step)), Tiles(around, 1))
+        everywhere = Tiles(around.expand(len(self.frames), -1, -1).contiguous(), 1, is_solid=False)
+        keys = self._rasterizer.render_tiles(self._small, _repeated(small, len(self.frames)), everywhere)
+        self._fill(around[0], near, keys, wall, images)
+        assert keys.depth is not None, "drawn with depth"
+        # What does not count has an infinite depth by now.
+        agrees = (keys.depth - images.depth).abs() <= _SAME_SURFACE * images.depth
+        return Tiles(widened(_most_useful(agrees & images.remembered), _AROUND) & with_hole, side, is_solid=False)
+
+    def _fill(self, hole: torch.Tensor, view: _View, keys: RenderedBatch, wall: torch.Tensor, images: Images) -> None:
+        """Write what key frames know of the holes of one image into it.
+
+        Args:
+            hole: (h, w) bool.
+            keys: the key frames, drawn from the view's camera.
+            wall: (h, w), how far the frame's own solid leaves the rays free.
+        """
+        assert keys.depth is not None, "drawn with depth"
+        poses = torch.from_numpy(view.camera.camera_to_world)
         lenses = [_lens(self._surface, k, poses[0]) for k in range(len(self.frames))]
-        fx, fy, cx, cy = camera.intrinsics[0, [0, 1, 0, 1], [0, 1, 2, 2]]
+        fx, fy, cx, cy = view.camera.intrinsics[0, [0, 1, 0, 1], [0, 1, 2, 2]]
+        device = wp.device_from_torch(hole.device)
         with self._rasterizer.torch_stream():
-            span = 1 if color.is_cuda else camera.width
+            span = 1 if hole.is_cuda else view.camera.width
             wp.launch(
                 remembering.recall_unseen,
-                dim=(camera.height, -(-camera.width // span)),
+                dim=(view.camera.height, -(-view.camera.width // span)),
                 inputs=[
                     span,
                     wp.vec4d(fx, fy, cx, cy),
-                    wp.array(lenses, dtype=remembering.Lens, device=wp.device_from_torch(color.device)),
-                    self.frames.index(number) if number in self.frames else -1,
+                    wp.array(lenses, dtype=remembering.Lens, device=device),
+                    view.skipped,
                     wp.from_torch(self._still),
-                    wp.from_torch(drawn.color),
-                    wp.from_torch(drawn.mask.view(torch.uint8)),
-                    wp.from_torch(drawn.depth),
-                    _lens(own, 0, poses[0]),
-                    wp.from_torch(own.depth.contiguous()),
+                    wp.from_torch(keys.color),
+                    wp.from_torch(keys.mask.view(torch.uint8)),
+                    wp.from_torch(keys.depth),
+                    _lens(view.own, 0, poses[0]),
+                    wp.from_torch(view.own.depth.contiguous()),
                     wp.from_torch(wall),
-                    wp.from_torch(mask.view(torch.uint8)),
+                    wp.from_torch(hole.contiguous().view(torch.uint8)),
                     _SAME_SURFACE,
                     _FREE,
                     _SOLID,
-                    wp.from_torch(color),
-                    wp.from_torch(depth),
-                    wp.from_torch(remembered.view(torch.uint8)),
+                    wp.from_torch(images.color),
+                    wp.from_torch(images.depth),
+                    wp.from_torch(images.remembered.view(torch.uint8)),
                 ],
-                device=wp.device_from_torch(color.device),
+                device=device,
             )
 
-    def _wall(self, own: DepthSurface, camera: CameraPath, depth: torch.Tensor | None) -> torch.Tensor:
-        """(h, w) depth up to which a frame's own solid leaves the rays free.
+    def _wall(self, view: _View, tiles: Tiles) -> torch.Tensor:
+        """(h, w) depth up to which a frame's own solid leaves the rays free, in some tiles of its image.
 
         Solid to a plausible depth, whatever the render's model: a watertight frame has a wall before all it never saw.
-
-        Args:
-            depth: (h, w) of the render, where it was drawn so.
         """
-        if depth is not None:
-            return depth.clone()
-        solid = replace(own, occlusion="thickness", convention="centered", clean=False)
-        drawn = self._rasterizer.render(solid, camera, with_depth=True)
-        assert drawn.depth is not None, "rendered with depth"
+        solid = replace(view.own, occlusion="thickness", convention="centered")
+        drawn = self._rasterizer.render_tiles(solid, view.camera, tiles)
+        assert drawn.depth is not None, "drawn with depth"
         return drawn.depth[0]
 
 
-def _compared(surface: DepthSurface) -> tuple[torch.Tensor, torch.Tensor]:
-    """How many other frames agree with each pixel, and how many contradict it: (K, H, W) uint8 each."""
+@dataclass(frozen=True)
+class Images:
+    """What one frame shows, to be written into: colour (h, w, 3), depth (h, w), and what is remembered (h, w) bool."""
+
+    color: torch.Tensor
+    depth: torch.Tensor
+    remembered: torch.Tensor
+
+    @staticmethod
+    def empty(shape: Sequence[int], device: torch.device) -> Images:
+        """Black images of (rows, columns), in which nothing is remembered."""
+        return Images(
+            torch.zeros(*shape, 3, dtype=torch.uint8, device=device),
+            torch.zeros(*shape, device=device),
+            torch.zeros(*shape, dtype=torch.bool, device=device),
+        )
+
+
+@dataclass(frozen=True)
+class _View:
+    """One frame of footage, the camera that it is drawn from, and which key frame it is itself, or -1."""
+
+    own: DepthSurface
+    camera: CameraPath
+    skipped: int
+
+
+def _most_useful(knows: torch.Tensor) -> torch.Tensor:
+    """What a few key frames know, (K, h, w) bool, of what all of them know: those that together fill nearly all.
+
+    One after the other is taken that knows most places that fewer than two of those before it know.
+    """
+    known = knows.flatten(1).cpu()
+    times, chosen = torch.zeros(known.shape[1], dtype=torch.int32), torch.zeros(len(known), dtype=torch.bool)
+    least = _WORTH * int(known.any(0).sum())
+    while True:
+        gain = (known & (times < 2)).sum(1) * ~chosen
+        best = int(gain.argmax())
+        if int(gain[best]) <= least:
+            return knows & chosen.to(knows.device)[:, None, None]
+        chosen[best] = True
+        times += known[best]
+
+
+def _repeated(camera: CameraPath, count: int) -> CameraPath:
+    """A camera of one frame, for several."""
+    poses, lenses = (np.repeat(values, count, axis=0) for values in (camera.world_to_camera, camera.intrinsics))
+    return CameraPath(poses, lenses, *camera.size)
+
+
+def _compared(surface: DepthSurface, moving: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """How many other frames agree with each pixel, and how many contradict it: (K, H, W) uint8 each.
+
+    Args:
+        moving: (K, H, W) bool, which pixels neither get votes nor have any.
+    """
     count, (width, height) = surface.frames, surface.size
     device = wp.device_from_torch(surface.device)
     agreeing, contradicting = (
@@ -195,6 +302,7 @@ def _compared(surface: DepthSurface) -> tuple[torch.Tensor, torch.Tensor]:
         wp.from_torch(poses.contiguous().to(surface.device), dtype=wp.mat44d),
         _STILL_DEPTH,
         _STILL_COLOR,
+        wp.from_torch(torch.empty(0, 0, 0, dtype=torch.uint8) if moving is None else moving.view(torch.uint8)),
         wp.from_torch(agreeing),
         wp.from_torch(contradicting),
     ]

@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 
 from ex4d.raster.frames import RenderedBatch
 from ex4d.raster.warp import cleaning, near_edges
@@ -85,11 +84,6 @@ def different_tiles(mask: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     marked = _no_tiles(mask)
     _launch_in_tiles(near_edges.mark_differences, mask, mask.flatten(1), other.flatten(1), marked)
     return marked
-
-
-def tile_sums(marked: torch.Tensor) -> torch.Tensor:
-    """(T, rows + 1, columns + 1) int32, `View.tile_sums`: how many tiles above and to the left are marked."""
-    return F.pad(marked.cumsum(1).cumsum(2, dtype=torch.int32), (1, 0, 1, 0)).contiguous()
 
 
 def _no_tiles(mask: torch.Tensor) -> torch.Tensor:

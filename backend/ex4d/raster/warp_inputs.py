@@ -15,6 +15,7 @@ from ex4d.mesh.occlusion import MIN_INNER_ANGLE_DEGREES
 from ex4d.mesh.plane_kernel import flat_widths_of
 from ex4d.mesh.thickness import back_limits, pixel_angles
 from ex4d.raster.rasterizer import REFERENCE_FAR, REFERENCE_NEAR
+from ex4d.raster.tiles import Tiles
 from ex4d.raster.warp import projection
 from ex4d_core.cameras import CameraPath
 
@@ -49,10 +50,11 @@ class Inputs:
     cameras: torch.Tensor
     intrinsics: torch.Tensor
     pixel_angles: torch.Tensor
+    tiles: Tiles | None = None
 
     @staticmethod
-    def of(surface: DepthSurface, camera: CameraPath) -> Inputs:
-        """The inputs for all frames of a surface, copied to its device."""
+    def of(surface: DepthSurface, camera: CameraPath, tiles: Tiles | None = None) -> Inputs:
+        """The inputs for all frames of a surface, copied to its device; without tiles all of the image is drawn."""
         poses = torch.from_numpy(camera.world_to_camera.copy())
         if surface.camera_to_world is not None:
             poses = poses @ surface.camera_to_world
@@ -63,11 +65,13 @@ class Inputs:
             surface.color.contiguous(),
             surface.border_depth,
             *(_upload(values, surface.device) for values in small),
+            tiles=tiles,
         )
 
     def frames(self, part: slice) -> Inputs:
         """The inputs of some of the frames."""
-        return Inputs(*(getattr(self, field.name)[part] for field in fields(self)))
+        own = {field.name: getattr(self, field.name)[part] for field in fields(self) if field.name != "tiles"}
+        return Inputs(**own, tiles=None if self.tiles is None else self.tiles[part])
 
     def source(self, surface: DepthSurface) -> StructInstance:
         """The kernels' `Source`; what the "thickness" model needs is measured, unless the surface has it already."""
@@ -111,6 +115,9 @@ class Inputs:
         view.far = REFERENCE_FAR if reference else CENTERED_FAR
         view.occlusion = OCCLUSION_CODES[surface.occlusion]
         view.snap = REFERENCE_SNAP if reference else CENTERED_SNAP
+        if self.tiles is not None:
+            view.wanted, view.tile = wp.from_torch(self.tiles.table), self.tiles.side
+            view.is_hollow = 0 if self.tiles.is_solid else 1
         view.cap_nearer = REFERENCE_CAP_NEARER if reference else 1.0
         return view
 

@@ -2,8 +2,8 @@
 
 Launches the passes of the package `warp` (projection, drawing, unsnapped or clipping, stretched_faces, antialiasing,
 resolving or sampling, cleaning) over batches of frames that fit into bounded memory, and over strips of rows where
-several samples of each pixel would not. On the CPU, where Warp runs a kernel in the calling thread, each frame is a
-batch and a pool of threads draws the frames.
+several samples of each pixel would not. On the CPU, where Warp runs a kernel in the calling thread, each frame, or
+several small ones, are a batch, and a pool of threads draws the batches.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ import warp as wp
 from ex4d.devices import NO_CUDA, Devices, cpu_cores
 from ex4d.mesh import DepthSurface, edge_shares_kernel, thickness_kernel
 from ex4d.raster.frames import RenderedBatch
-from ex4d.raster.mask_cleaning import can_be_cleaned, remove_specks, tile_sums, vote
+from ex4d.raster.mask_cleaning import can_be_cleaned, remove_specks, vote
 from ex4d.raster.rasterizer import (
     STRIP_SAMPLES,
     camera_to_draw,
     indexed_device,
     samples_to_draw,
 )
+from ex4d.raster.tiles import Tiles
 from ex4d.raster.warp import (
     antialiasing,
     cleaning,
@@ -47,6 +48,8 @@ from ex4d_core.cameras import CameraPath
 
 # Working memory of a CUDA batch; more would not be faster, since a few frames already fill the device.
 CUDA_BATCH_BYTES = 1 << 30
+# Pixels of a batch on the CPU, where a thread draws it: for less, launching the kernels takes longer than drawing.
+CPU_BATCH_PIXELS = 1 << 16
 BYTES_PER_VERTEX = 26  # snapped x, y and 1/z; EX-4D's alpha and exact x, y, or back limits and their queue
 BYTES_PER_PIXEL = 16  # depth-and-id key, and shares of antialiasing
 BYTES_PER_PIECE = 16  # of a large face, or a face that is not snapped
@@ -102,10 +105,22 @@ class WarpRasterizer:
         self, surface: DepthSurface, camera: CameraPath, *, with_depth: bool = False, samples: int = 1
     ) -> RenderedBatch:
         """Render frame t of the surface with camera t; see `Rasterizer.render`."""
+        return self._render(surface, camera, with_depth, samples, None)
+
+    def render_tiles(self, surface: DepthSurface, camera: CameraPath, tiles: Tiles) -> RenderedBatch:
+        """Render as `render` does, with depth and one sample of each pixel, but only some tiles of each frame.
+
+        Pixels of other tiles are unseen; their colour and depth mean nothing.
+        """
+        return self._render(replace(surface, clean=False) if surface.clean else surface, camera, True, 1, tiles)
+
+    def _render(
+        self, surface: DepthSurface, camera: CameraPath, with_depth: bool, samples: int, tiles: Tiles | None
+    ) -> RenderedBatch:
         camera, samples = camera_to_draw(surface, camera), samples_to_draw(surface, samples)
         surface = surface.to(self.device)
         frames, (width, height) = surface.frames, camera.size
-        inputs = Inputs.of(surface, camera)
+        inputs = Inputs.of(surface, camera, tiles)
         color = torch.empty(frames, height * width, 3, dtype=torch.uint8, device=self.device)
         mask = torch.empty(frames, height * width, dtype=torch.bool, device=self.device)
         cleans = surface.clean and can_be_cleaned(surface.size, camera.size)
@@ -123,6 +138,9 @@ class WarpRasterizer:
 
         def draw(start: int) -> None:
             part = slice(start, min(start + size, frames))
+            if tiles is not None and self.device.type == "cpu" and not tiles.wanted[part].any():
+                mask[part] = False
+                return
             drawn = surface if len(starts) == 1 else surface.frame_range(part.start, part.stop)
             outputs = tuple(values[part] for values in (color, mask, depth, alpha))
             self._draw_batch(drawn, inputs.frames(part), Sampling(camera.size, samples, rows), outputs)
@@ -138,18 +156,18 @@ class WarpRasterizer:
         """See `Rasterizer.masks_in_tiles`."""
         camera, surface = camera_to_draw(surface, camera), surface.to(self.device)
         frames, (width, height) = surface.frames, camera.size
-        inputs, masks = Inputs.of(surface, camera), known.clone()
+        tiles = Tiles(marked, cleaning.TILE_SIDE)
+        inputs, masks = Inputs.of(surface, camera, tiles), known.clone()
         size = self._batch_size(surface, width * height)
         starts = range(0, frames, size)
 
         def draw(start: int) -> None:
             part = slice(start, min(start + size, frames))
             drawn = surface if len(starts) == 1 else surface.frame_range(part.start, part.stop)
-            own, mask, tiles = inputs.frames(part), masks[part], marked[part]
+            own, mask = inputs.frames(part), masks[part]
             view = own.view(drawn, camera.size)
-            view.tile_sums = wp.from_torch(tile_sums(tiles))
             self._draw_strip(drawn, own.source(drawn), view, [mask.flatten(1)])
-            vote(mask, marked=tiles)
+            vote(mask, marked=marked[part])
 
         self._each(draw, starts)
         return masks
@@ -166,9 +184,9 @@ class WarpRasterizer:
                     draw(start)
 
     def _batch_size(self, surface: DepthSurface, pixels: int) -> int:
-        if self.device.type == "cpu":
-            return 1
         vertices = surface.grid_shape[0] * surface.grid_shape[1]
+        if self.device.type == "cpu":
+            return max(1, CPU_BATCH_PIXELS // max(vertices, pixels))
         per_piece = BYTES_PER_PIECE + (clipping.PIECE_BYTES if surface.convention == "reference" else 0)
         per_frame = vertices * BYTES_PER_VERTEX + pixels * BYTES_PER_PIXEL + self._pieces(vertices) * per_piece
         return max(1, CUDA_BATCH_BYTES // per_frame)
@@ -223,7 +241,7 @@ class WarpRasterizer:
         """Draw some rows of some frames.
 
         Args:
-            outputs: as of `_draw_batch`; or the mask alone, written in the marked tiles of the view.
+            outputs: as of `_draw_batch`; or the mask alone, written in the tiles that the view wants.
         """
         frames, (rows, columns), width, height = len(outputs[0]), surface.grid_shape, view.width, view.height
         vertices = rows * columns
@@ -276,7 +294,7 @@ class WarpRasterizer:
                 launch(kernel, groups, source, projected, view, work, winners)
         if len(outputs) == 1:
             mask = wp.from_torch(outputs[0].view(torch.uint8))
-            launch_grid(near_edges.resolve_marked, (height, width), projected, view, winners, mask)
+            launch_grid(near_edges.resolve_wanted, (height, width), projected, view, winners, mask)
             return
         color, mask, depth, alpha = outputs
         results = [wp.from_torch(color), wp.from_torch(mask.view(torch.uint8)), wp.from_torch(depth)]

@@ -8,7 +8,7 @@ from ex4d.service.blob_store import BlobStore
 from ex4d.service.refusals import Refusal
 from ex4d.service.uploads import Uploads
 from ex4d_core.reconstruction import ReconstructionRequest, request_from_wire
-from ex4d_core.scene_manifest import MAX_MANIFEST_BYTES, RENDER_FILES, SceneManifest, is_sha256
+from ex4d_core.scene_manifest import MAX_MANIFEST_BYTES, SceneManifest, is_sha256
 from ex4d_core.shot import ShotRequest
 
 _MAX_KEY = 128
@@ -32,7 +32,7 @@ class RequestChecks:
         request = request_from_wire(values)
         if isinstance(request, ShotRequest):
             manifest = self._manifest(request)
-            return request, [request.scene, *(manifest.files[part].sha256 for part in RENDER_FILES)]
+            return request, [request.scene, *(manifest.files[part].sha256 for part in manifest.render_files)]
         for file in request.files:
             size = self._blobs.size(file.sha256)
             if size is None:
@@ -68,7 +68,7 @@ class RequestChecks:
             text = f"scene {digest} is not here; upload its manifest"
             raise Refusal("unknown-scene", text, {"missing": ["manifest"]})
         manifest = SceneManifest.from_json(self._blobs.read(digest, 0, MAX_MANIFEST_BYTES + 1))
-        sizes = {part: self._blobs.size(manifest.files[part].sha256) for part in RENDER_FILES}
+        sizes = {part: self._blobs.size(manifest.files[part].sha256) for part in manifest.render_files}
         missing = [part for part, size in sizes.items() if size is None]
         if missing:
             text = f"scene {manifest.name!r} is incomplete here; upload its {', '.join(missing)}"

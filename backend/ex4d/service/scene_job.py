@@ -19,7 +19,7 @@ from ex4d.service.blob_store import BlobStore
 from ex4d.service.job_store import ClaimLost
 from ex4d.service.stored_inputs import StoredInput, verify_inputs
 from ex4d_core.errors import Ex4dError
-from ex4d_core.reconstruction import ReconstructionRequest
+from ex4d_core.reconstruction import ReconstructionRequest, is_video
 from ex4d_core.scene_manifest import FILE_NAMES, MANIFEST
 from ex4d_core.sources import COLMAP_MODELS, SourceFile
 
@@ -78,15 +78,16 @@ class _SentFiles:
             "footage": (folder / "footage", request.footage, request.is_video),
             "depth": (folder / "depth", request.depth_files, request.settings.depth.layout == "array"),
             "camera": (folder / "camera", request.camera_files, len(request.camera_files) == 1),
+            "mask": (folder / "mask", request.mask_files, is_video(request.mask_files)),
         }
 
     def lay_out(self) -> SourcePaths:
         """Link every file to its name; a kind of a single file is that file, any other its folder."""
-        footage, depth, camera = (self._link(kind) for kind in self._kinds)
+        footage, depth, camera, mask = (self._link(kind) for kind in self._kinds)
         assert footage is not None, "a request has footage"
         labels = (files[0].label if files else "" for _, files, _ in self._kinds.values())
-        footage_label, _, camera_label = labels
-        return SourcePaths(footage, depth, camera, footage_label, camera_label)
+        footage_label, _, camera_label, mask_label = labels
+        return SourcePaths(footage, depth, camera, mask, footage_label, camera_label, mask_label)
 
     def with_labels(self, text: str) -> str:
         """An error's text with labels in place of our own paths, which tell the artist nothing."""

@@ -13,7 +13,7 @@ from ex4d.progress import Progress
 from ex4d.service.blob_store import BlobStore
 from ex4d_core.errors import Ex4dError
 from ex4d_core.scene import Scene
-from ex4d_core.scene_manifest import MAX_MANIFEST_BYTES, RENDER_FILES, SceneError, SceneManifest
+from ex4d_core.scene_manifest import MAX_MANIFEST_BYTES, SceneError, SceneManifest
 
 VERIFY_STAGE = "verify"
 
@@ -40,24 +40,24 @@ def open_scene(blobs: BlobStore, digest: str) -> Scene:
     """The scene with a manifest's hash; its files are the blobs themselves, of which only the sizes are checked.
 
     Raises:
-        SceneError: the manifest or one of `RENDER_FILES` is missing, or differs from what the manifest says.
+        SceneError: the manifest or one of its `render_files` is missing, or differs from what the manifest says.
     """
     if not blobs.verify(digest):
         raise SceneError(f"the manifest of scene {digest} is missing; upload the scene again")
     data = blobs.read(digest, 0, MAX_MANIFEST_BYTES + 1)
     manifest = SceneManifest.from_json(data)
-    for part in RENDER_FILES:
+    for part in manifest.render_files:
         entry = manifest.files[part]
         if blobs.size(entry.sha256) != entry.size:
             raise SceneError(f"the {part} of scene {manifest.name!r} is missing; upload the scene again")
         blobs.touch(entry.sha256)
-    return Scene(data, {part: blobs.path(manifest.files[part].sha256) for part in RENDER_FILES})
+    return Scene(data, {part: blobs.path(manifest.files[part].sha256) for part in manifest.render_files})
 
 
 def scene_inputs(scene: Scene) -> list[StoredInput]:
     """The files of a scene that a take reads."""
     manifest = scene.manifest
-    named = [(manifest.files[part], f"the {part} of scene {manifest.name!r}") for part in RENDER_FILES]
+    named = [(manifest.files[part], f"the {part} of scene {manifest.name!r}") for part in manifest.render_files]
     return [StoredInput(entry.sha256, entry.size, what) for entry, what in named]
 
 

@@ -51,14 +51,19 @@ class FeatureDatabase:
         rig.add_ref_sensor(camera.sensor_id)
         self._rig = self._database.write_rig(rig)
 
-    def append(self, image: np.ndarray) -> int:
+    def append(self, image: np.ndarray, moving: np.ndarray | None = None) -> int:
         """Add the next frame; returns how many features it has.
 
         Args:
             image: (H, W, 3) uint8, without lens distortion.
+            moving: (H, W) bool, where something moves: features there are left out.
         """
         small = _resized(image, self.size)
         keypoints, descriptors = self._extractor.extract_from_uint8_array(small)
+        if moving is not None:
+            kept = ~_is_moving(_positions(keypoints), moving, self.size)
+            keypoints = self._colmap.FeatureKeypoints([one for one, keep in zip(keypoints, kept, strict=True) if keep])
+            descriptors.data = descriptors.data[kept]
         self.count += 1
         one = self._colmap.Image(name=frame_name(self.count - 1), camera_id=self._camera_number)
         one.image_id = self._database.write_image(one)
@@ -101,6 +106,18 @@ def frame_name(frame: int) -> str:
 def _positions(keypoints: Any) -> np.ndarray:
     """(n, 2) float32, x and y."""
     return np.array([(one.x, one.y) for one in keypoints], dtype=np.float32).reshape(-1, 2)
+
+
+def _is_moving(positions: np.ndarray, moving: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(n,) bool: which features a mask covers.
+
+    Args:
+        positions: (n, 2), x and y in an image of a size (width, height).
+        moving: (H, W) bool.
+    """
+    shape = np.array(moving.shape[::-1])
+    column, row = np.clip(positions * shape / size, 0, shape - 1).astype(np.int64).T
+    return moving[row, column]
 
 
 def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,7 +19,7 @@ from ex4d.depth.solver.parallax import Motion, motion_of
 from ex4d.depth.solver.registration import Placed, Registration
 from ex4d.depth.source_camera import KnownCamera, in_first_frames_world
 from ex4d.depth.sparse_points import SparsePoints
-from ex4d.media import FootageInfo, Undistorter, read_frames
+from ex4d.media import FootageInfo, MotionMask, Undistorter, read_frames
 from ex4d_core.cameras import CameraError, CameraPath
 from ex4d_core.lens_distortion import LensDistortion
 
@@ -52,6 +53,7 @@ def solve_camera(
     lens: np.ndarray | None = None,
     distortion: LensDistortion | None = None,
     progress: FrameProgress = ignore_frame_progress,
+    mask: MotionMask | None = None,
 ) -> SolvedCamera:
     """Solve for the camera of a static scene; subjects that move in it are left out by what their points do.
 
@@ -63,6 +65,7 @@ def solve_camera(
             of a lens that zooms, the first frame's are taken.
         distortion: of the lens, for its size.
         progress: called with steps done and steps in all; what it raises ends the work.
+        mask: of what moves; no feature in it is used.
 
     Raises:
         SolverUnavailableError: pycolmap is not installed.
@@ -80,7 +83,7 @@ def solve_camera(
 
     with TemporaryDirectory(prefix="ex4d-solve-") as name:
         folder = Path(name)
-        features = _features(footage, fixed, distortion, folder, report(0.0, _FEATURES))
+        features = _features(footage, fixed, distortion, mask, folder, report(0.0, _FEATURES))
         keys = key_frames(footage.frames)
         pairs = [*key_pairs(keys), *between_pairs(keys, footage.frames)]
         matches = Matches(features)
@@ -106,14 +109,18 @@ def _features(
     footage: FootageInfo,
     lens: np.ndarray | None,
     distortion: LensDistortion | None,
+    mask: MotionMask | None,
     folder: Path,
     progress: Callable[[float], None],
 ) -> FeatureDatabase:
     features = FeatureDatabase(folder, footage.width, footage.height, lens)
     undistorter = None if distortion is None else Undistorter(distortion)
     try:
-        for image in read_frames(footage.path, count=footage.frames):
-            features.append(image if undistorter is None else undistorter.color(image))
+        masks = repeat(None, footage.frames) if mask is None else mask.frames()
+        for image, moving in zip(read_frames(footage.path, count=footage.frames), masks, strict=True):
+            if undistorter is not None:
+                image, moving = undistorter.color(image), None if moving is None else undistorter.depth(moving)
+            features.append(image, moving)
             progress(features.count / footage.frames)
     finally:
         features.close()

@@ -12,7 +12,7 @@ import warp as wp
 
 from ex4d.raster.warp.cutting import Whole
 from ex4d.raster.warp.filling import Snapped, draw_alone, draw_snapped, may_show, screen_box, snapped
-from ex4d.raster.warp.near_edges import near_marked_tile
+from ex4d.raster.warp.near_edges import near_wanted_tile
 from ex4d.raster.warp.projection import (
     OPEN,
     THICKNESS,
@@ -80,9 +80,9 @@ def draw_cell(
     c = snapped(projected, frame, top_left + 1)
     d = snapped(projected, frame, top_left + source.columns + 1)
     flat = wp.bool(False)
-    if view.tile_sums.shape[0] > 0 and not near_marked_tile(view, frame, a, b, c, d, False):
+    if view.wanted.shape[1] > 0 and not near_wanted_tile(view, frame, a, b, c, d, False):
         flat = view.occlusion != THICKNESS or is_flat_cell(source, frame, row, column)
-        if flat or not near_marked_tile(view, frame, a, b, c, d, True):
+        if flat or not near_wanted_tile(view, frame, a, b, c, d, True):
             return
     else:
         flat = is_flat_cell(source, frame, row, column)

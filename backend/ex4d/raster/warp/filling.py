@@ -76,6 +76,20 @@ def screen_box(a: Snapped, b: Snapped, c: Snapped, view: View) -> Box:
 
 
 @wp.func
+def is_wanted(left: int, top: int, right: int, bottom: int, frame: int, view: View) -> bool:
+    """Whether a box of pixels, which lies on the screen, touches a tile that is wanted."""
+    wanted = left <= right and top <= bottom
+    if wanted and view.wanted.shape[1] > 0:
+        x0 = left // view.tile
+        y0 = top // view.tile
+        x1 = right // view.tile + 1
+        y1 = bottom // view.tile + 1
+        before = view.wanted[frame, y0, x1] + view.wanted[frame, y1, x0] - view.wanted[frame, y0, x0]
+        wanted = view.wanted[frame, y1, x1] > before
+    return wanted
+
+
+@wp.func
 def may_show(a: Snapped, b: Snapped, c: Snapped, view: View) -> bool:
     """Whether a face that is not snapped may reach into the image."""
     may = a.w != BEHIND or b.w != BEHIND or c.w != BEHIND

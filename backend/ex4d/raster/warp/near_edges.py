@@ -1,7 +1,7 @@
 """Draws parts of masks: what holding masks steady asks of neighbouring frames, near the edges of a frame's own mask.
 
 The image is divided into tiles. Marked ones are drawn, with every face that may reach into them. `drawing.py` asks
-`near_marked_tile` of each cell.
+`near_wanted_tile` of each cell.
 """
 
 from __future__ import annotations
@@ -10,14 +10,13 @@ import warp as wp
 
 from ex4d.raster.warp import cleaning
 from ex4d.raster.warp.edge_rules import sample_centre
-from ex4d.raster.warp.filling import Snapped
+from ex4d.raster.warp.filling import Snapped, is_wanted
 from ex4d.raster.warp.projection import SUBPIXEL_BITS, Projected, Source, View
 from ex4d.raster.warp.resolving import shown_at
 
 wp.set_module_options({"enable_backward": False})
 
 TILE_BITS = wp.constant(cleaning.TILE_SIDE.bit_length() - 1)
-TILE = wp.constant(cleaning.TILE_SIDE)
 # Pixels that votes about a pixel read beyond it; and those from an edge whose state `cleaning.agree` may change.
 VOTE_REACH = wp.constant(cleaning.VOTES)
 EDGE_REACH = wp.constant(cleaning.VOTES + cleaning.AGREE_REACH_UNSEEN)
@@ -77,19 +76,8 @@ def mark(
 
 
 @wp.func
-def marked_tiles(view: View, frame: int, left: int, top: int, right: int, bottom: int) -> int:
-    """How many of the tiles from left to right and from top to bottom, inclusive, are marked."""
-    return (
-        view.tile_sums[frame, bottom + 1, right + 1]
-        - view.tile_sums[frame, top, right + 1]
-        - view.tile_sums[frame, bottom + 1, left]
-        + view.tile_sums[frame, top, left]
-    )
-
-
-@wp.func
-def near_marked_tile(view: View, frame: int, a: Snapped, b: Snapped, c: Snapped, d: Snapped, has_rims: bool) -> bool:
-    """Whether a cell's faces may show in a marked tile; not known of corners that are not snapped, so they may.
+def near_wanted_tile(view: View, frame: int, a: Snapped, b: Snapped, c: Snapped, d: Snapped, has_rims: bool) -> bool:
+    """Whether a cell's faces may show in a tile that is wanted; not known of corners that are not snapped, so they may.
 
     Args:
         has_rims: whether the planes on both sides of a step go on beyond the cell's corners (`rims.py`). They have half
@@ -102,23 +90,24 @@ def near_marked_tile(view: View, frame: int, a: Snapped, b: Snapped, c: Snapped,
         top = wp.min(wp.min(a.y, b.y), wp.min(c.y, d.y)) >> SUBPIXEL_BITS
         bottom = wp.max(wp.max(a.y, b.y), wp.max(c.y, d.y)) >> SUBPIXEL_BITS
         if has_rims:
-            room = TILE + wp.max(right - left, bottom - top) // 2
+            room = view.tile + wp.max(right - left, bottom - top) // 2
             left -= room
             right += room
             top -= room
             bottom += room
-        near = right >= 0 and left < view.width and bottom >= 0 and top < view.height
-        if near:
-            first_column = wp.max(left, 0) >> TILE_BITS
-            last_column = wp.min(right, view.width - 1) >> TILE_BITS
-            first_row = wp.max(top, 0) >> TILE_BITS
-            last_row = wp.min(bottom, view.height - 1) >> TILE_BITS
-            near = marked_tiles(view, frame, first_column, first_row, last_column, last_row) > 0
+        near = is_wanted(
+            wp.max(left, 0),
+            wp.max(top, 0),
+            wp.min(right, view.width - 1),
+            wp.min(bottom, view.height - 1),
+            frame,
+            view,
+        )
     return near
 
 
 @wp.kernel
-def resolve_marked(
+def resolve_wanted(
     source: Source,
     span: int,
     projected: Projected,
@@ -126,17 +115,15 @@ def resolve_marked(
     winners: wp.array2d(dtype=wp.uint64),
     mask: wp.array2d(dtype=wp.uint8),
 ):
-    """Write the mask of the pixels in marked tiles, as `resolving.resolve_centered` does.
+    """Write the mask of the pixels in the tiles that are wanted, as `resolving.resolve_centered` does.
 
     Threads are (frame, row, span of columns) of pixels.
     """
     frame, row, first = wp.tid()
-    tile_row = row >> TILE_BITS
     inside = wp.bool(False)
     for column in range(first * span, wp.min(first * span + span, view.width)):
-        if column == first * span or (column & (TILE - 1)) == 0:
-            tile = column >> TILE_BITS
-            inside = marked_tiles(view, frame, tile, tile_row, tile, tile_row) > 0
+        if column == first * span or column % view.tile == 0:
+            inside = is_wanted(column, row, column, row, frame, view)
         if inside:
             pixel = row * view.width + column
             x, y = sample_centre(column), sample_centre(row)

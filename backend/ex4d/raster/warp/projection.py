@@ -107,7 +107,9 @@ class View:
     occlusion: int
     snap: int  # vertices are snapped to so many 1/256 pixels
     cap_nearer: float  # see `nearness`
-    tile_sums: wp.array3d(dtype=int)  # see `near_edges.py`; empty where all of the image is drawn
+    wanted: wp.array3d(dtype=int)  # (B, h + 1, w + 1), how many tiles above and left of each are wanted; empty: all
+    tile: int  # pixels of a tile's side
+    is_hollow: int  # 1: of stretched faces only the rims are drawn, so that they hide nothing
 
 
 @wp.struct

@@ -54,6 +54,15 @@ def place_of(point: wp.vec4d, pose: wp.mat44d, intrinsics: wp.vec4d, rows: int, 
 
 
 @wp.func
+def is_moving(moving: wp.array3d(dtype=wp.uint8), frame: int, row: int, column: int) -> bool:
+    """Whether a mask of what moves, which is empty where there is none, covers a pixel."""
+    covered = wp.bool(False)
+    if moving.shape[0] > 0:
+        covered = moving[frame, row, column] != wp.uint8(0)
+    return covered
+
+
+@wp.func
 def nearest_around(depth: wp.array3d(dtype=float), frame: int, row: int, column: int) -> float:
     """The least depth of a pixel and its neighbours, which may show a silhouette that the point is beside."""
     nearest = depth[frame, row, column]
@@ -85,6 +94,7 @@ def compare_key_frames(
     poses: wp.array2d(dtype=wp.mat44d),
     tolerance: float,
     color_tolerance: int,
+    moving: wp.array3d(dtype=wp.uint8),
     agreeing: wp.array3d(dtype=wp.uint8),
     contradicting: wp.array3d(dtype=wp.uint8),
 ):
@@ -98,6 +108,7 @@ def compare_key_frames(
         poses: from the first key frame's camera space to the second's.
         tolerance: share of the depth within which depths are the same.
         color_tolerance: of 255, within which colours are.
+        moving: (K, H, W) of their pixels, by the artist's mask: those neither get votes nor have any. Empty without.
     """
     thread, row, part = wp.tid()
     key = first + thread
@@ -108,9 +119,9 @@ def compare_key_frames(
         agree = int(0)
         contradict = int(0)
         for other in range(depth.shape[0]):
-            if other != key:
+            if other != key and not is_moving(moving, key, row, column):
                 place = place_of(point, poses[key, other], intrinsics[other], rows, columns)
-                if place.inside:
+                if place.inside and not is_moving(moving, other, place.row, place.column):
                     vote = int(0)
                     if place.z < nearest_around(depth, other, place.row, place.column) * (1.0 - tolerance):
                         vote = -1
@@ -142,7 +153,7 @@ def recall_unseen(
     own: Lens,
     own_depth: wp.array3d(dtype=float),
     wall: wp.array2d(dtype=float),
-    mask: wp.array2d(dtype=wp.uint8),
+    hole: wp.array2d(dtype=wp.uint8),
     same: float,
     free: float,
     solid: float,
@@ -165,15 +176,16 @@ def recall_unseen(
             not count are overwritten.
         own, own_depth: this frame's source camera, from the new camera's space, and its depth (1, H, W).
         wall: (h, w), how far this frame's own solid leaves the ray free.
+        hole: (h, w), which pixels are unseen.
         same: share of the depth within which two key frames agree.
         free: likewise, by which a point may be before what the frame itself sees.
         solid: likewise, by which it may be behind the frame's solid.
     """
     row, part = wp.tid()
     count = drawn_depth.shape[0]
-    for column in range(part * span, wp.min(part * span + span, mask.shape[1])):
+    for column in range(part * span, wp.min(part * span + span, hole.shape[1])):
         remembered[row, column] = wp.uint8(0)
-        if mask[row, column] == wp.uint8(0):
+        if hole[row, column] != wp.uint8(0):
             for key in range(count):
                 z = drawn_depth[key, row, column]
                 known = drawn_mask[key, row, column] != wp.uint8(0) and key != skipped

@@ -6,6 +6,7 @@ import warp as wp
 
 from ex4d.raster.warp.cutting import shown_source_pixel
 from ex4d.raster.warp.edge_rules import cross, face_corner, homogeneous_edge, meets, sample_centre
+from ex4d.raster.warp.filling import is_wanted
 from ex4d.raster.warp.projection import (
     EMPTY,
     FAR_RIM,
@@ -70,7 +71,10 @@ def resolve_centered(
     """
     frame, row, first = wp.tid()
     for column in range(first * span, wp.min(first * span + span, view.width)):
-        resolve_pixel(frame, row, column, source, projected, view, winners, image, mask, depth)
+        if is_wanted(column, row, column, row, frame, view):
+            resolve_pixel(frame, row, column, source, projected, view, winners, image, mask, depth)
+        else:
+            mask[frame, row * view.width + column] = wp.uint8(0)
 
 
 @wp.func

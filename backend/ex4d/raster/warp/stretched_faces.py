@@ -26,7 +26,7 @@ from ex4d.raster.warp.drawing_rims import (
     solid_box,
     triangle_of,
 )
-from ex4d.raster.warp.filling import draw_small, draw_snapped, may_show, screen_box, snapped
+from ex4d.raster.warp.filling import draw_small, draw_snapped, is_wanted, may_show, screen_box, snapped
 from ex4d.raster.warp.projection import (
     STRETCHED,
     THICKNESS,
@@ -106,7 +106,8 @@ def draw_or_queue_stretched(
     c = snapped(projected, frame, face.corners[2])
     if a.w > 0.0 and b.w > 0.0 and c.w > 0.0:
         box = screen_box(a, b, c, view)
-        if box.left <= box.right and box.top <= box.bottom:  # most stretched faces lie between pixel centres
+        # Most stretched faces lie between pixel centres.
+        if is_wanted(box.left, box.top, box.right, box.bottom, frame, view):
             pixels = (box.right - box.left + 1) * (box.bottom - box.top + 1)
             if pixels <= work.direct_pixels:
                 cut = cut_stretched(source, face, frame, projected, view)
@@ -143,7 +144,7 @@ def draw_or_queue_split(
                     triangle_of(split, points, k, index), points, 0, view.height - 1, 0, 1, frame, view, winners
                 )
             box = solid_box(points, view)
-            if box.left <= box.right and box.top <= box.bottom:
+            if view.is_hollow == 0 and is_wanted(box.left, box.top, box.right, box.bottom, frame, view):
                 if (box.right - box.left + 1) * (box.bottom - box.top + 1) <= work.direct_pixels:
                     draw_solid(split, points, index, box.top, box.bottom, 0, 1, frame, view, winners)
                 else:
@@ -211,7 +212,7 @@ def draw_unsnapped_part(
         split = split_and_back(source, face, frame, view)
         points = points_of(split, frame, source, projected, view)
         if split.exists and not points.are_snapped:
-            for k in range(TRIANGLES):
+            for k in range(wp.where(view.is_hollow != 0, RIM_TRIANGLES, TRIANGLES)):
                 draw_unsnapped_triangle(
                     triangle_of(split, points, k, piece[0]),
                     split,
