@@ -115,10 +115,11 @@ def close_small_holes(color: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Te
         color: (1, 3, H, W), 0 where unseen.
         mask: (1, 1, H, W), 1 where seen.
     """
-    square = {"kernel_size": _SMALL_HOLE + 1, "stride": 1, "padding": _SMALL_HOLE // 2}
-    near = functional.max_pool2d(mask, **square)
-    closed = torch.maximum(1 - functional.max_pool2d(1 - near, **square), mask)
-    around = functional.avg_pool2d(color * mask, **square) / functional.avg_pool2d(mask, **square).clamp_min(1e-6)
+    side, margin = _SMALL_HOLE + 1, _SMALL_HOLE // 2
+    near = functional.max_pool2d(mask, side, 1, margin)
+    closed = torch.maximum(1 - functional.max_pool2d(1 - near, side, 1, margin), mask)
+    around = functional.avg_pool2d(color * mask, side, 1, margin)
+    around = around / functional.avg_pool2d(mask, side, 1, margin).clamp_min(1e-6)
     return torch.where(mask > 0, color, around * closed), closed
 
 
