@@ -13,8 +13,9 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -28,10 +29,12 @@ sys.path[:0] = [str(SCRIPTS), str(SCRIPTS.parent)]
 
 from bench.random_weights import write_models  # noqa: E402
 from ex4d.generation.wan import wan_engine  # noqa: E402
-from ex4d.generation.wan.wan_engine import WanEngine, create_wan_engine  # noqa: E402
+from ex4d.generation.wan.networks import build_vae  # noqa: E402
+from ex4d.generation.wan.wan_engine import create_wan_engine  # noqa: E402
 from ex4d.machine import MachineSettings  # noqa: E402
 from ex4d.media import read_frames  # noqa: E402
 from ex4d.raster import RenderedFrame  # noqa: E402
+from ex4d.weights.catalogue import part  # noqa: E402
 from ex4d_core.final_sizes import window_lengths  # noqa: E402
 from ex4d_core.wan_settings import WanSettings  # noqa: E402
 
@@ -68,14 +71,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory(prefix="ex4d-windows-") as folder:
         models = write_models(Path(folder) / "models")
-        for name, prepare in (("random weights", None), ("toy", options.fit_steps)):
+        for name in ("random weights", "toy"):
+            if name == "toy":
+                fit_vae(models / part("vae").files[0].path, frames, options.fit_steps)
             for conditioning in ("original", "known"):
-                held = measure(models, frames, conditioning, prepare)
+                with a_look_that_is_kept() if name == "toy" else nullcontext():
+                    held = measure(models, frames, conditioning)
                 figures = (held.drift[0], held.drift[-1], max(held.drift), np.mean(held.seams), max(held.seams))
-                print(
-                    f"| {name} | {conditioning} | " + " | ".join(f"{figure:.2f}" for figure in figures) + " |",
-                    flush=True,
-                )
+                cells = " | ".join(f"{figure:.2f}" for figure in figures)
+                print(f"| {name} | {conditioning} | {cells} |", flush=True)
 
 
 def shot(count: int) -> list[RenderedFrame]:
@@ -93,8 +97,8 @@ def shot(count: int) -> list[RenderedFrame]:
     return frames
 
 
-def measure(models: Path, frames: list[RenderedFrame], conditioning: str, fit_steps: int | None) -> Held:
-    """Generate a shot and score it; with ``fit_steps``, by the toy."""
+def measure(models: Path, frames: list[RenderedFrame], conditioning: str) -> Held:
+    """Generate a shot, and score it."""
     settings = WanSettings(
         conditioning=conditioning,
         window=WINDOW,
@@ -105,9 +109,7 @@ def measure(models: Path, frames: list[RenderedFrame], conditioning: str, fit_st
         max_pixels=0,
     )
     engine = create_wan_engine(settings, "cpu", MachineSettings(models))
-    generated = toy(engine, frames, fit_steps) if fit_steps is not None else _as_it_is()
-    with generated:
-        video = np.array(list(engine.generate(frames, count=len(frames))), np.float64)
+    video = np.array(list(engine.generate(frames, count=len(frames))), np.float64)
     return score(frames, video, window_lengths(len(frames), settings))
 
 
@@ -121,7 +123,7 @@ def score(frames: Sequence[RenderedFrame], video: np.ndarray, lengths: Sequence[
     shift = (made[first] - given[first]).mean(axis=0)
     off = np.abs(made - given - shift).mean(axis=1)
     bounds = [*joins, len(frames)]
-    drift = tuple(float(off[start:stop].mean()) for start, stop in zip(bounds, bounds[1:], strict=False))
+    drift = tuple(float(off[start:stop].mean()) for start, stop in pairwise(bounds))
     changes = np.abs(np.diff(video, axis=0)).mean(axis=(1, 2, 3))
     seams = []
     for join in joins:
@@ -131,27 +133,24 @@ def score(frames: Sequence[RenderedFrame], video: np.ndarray, lengths: Sequence[
 
 
 @contextmanager
-def _as_it_is() -> Iterator[None]:
-    yield
-
-
-@contextmanager
-def toy(engine: WanEngine, frames: Sequence[RenderedFrame], fit_steps: int) -> Iterator[None]:
-    """While it lasts, the engine has a VAE that was fitted to the shot, and a generator that keeps a look."""
-    fit_vae(engine.networks.vae, frames, fit_steps)
+def a_look_that_is_kept() -> Iterator[None]:
+    """While it lasts, the engine's generator is the toy's."""
     with patch.object(wan_engine, "denoise", _render_in_the_look_of_the_start):
         yield
 
 
-def fit_vae(vae: Any, frames: Sequence[RenderedFrame], steps: int) -> None:
-    """Train a VAE to give back clips of five frames; the same steps give the same VAE."""
-    if getattr(vae, "fitted", False):
-        return
-    model, generator = vae.model, torch.Generator().manual_seed(0)
+def fit_vae(path: Path, frames: Sequence[RenderedFrame], steps: int) -> None:
+    """Train the small VAE in a file to give back clips of five frames; the same steps give the same VAE."""
+    vae, generator = build_vae(8), torch.Generator().manual_seed(0)
+    model = vae.model
+    model.load_state_dict(
+        {key: value.float() for key, value in torch.load(path, weights_only=True).items()}, assign=True
+    )
     video = torch.from_numpy(np.array([frame.color for frame in frames])).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
     parameters = [parameter.requires_grad_(True) for parameter in model.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=2e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
+    optimizer = torch.optim.AdamW(parameters)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps + 1)
+    losses = []
     for _ in range(steps):
         start = int(torch.randint(0, len(frames) - 5, (1,), generator=generator))
         clip = video[:, :, start : start + 5]
@@ -161,10 +160,9 @@ def fit_vae(vae: Any, frames: Sequence[RenderedFrame], steps: int) -> None:
         loss.backward()
         optimizer.step()
         schedule.step()
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    vae.fitted = True
-    print(f"(the toy's VAE gives the clip back to {255 / 2 * loss.item():.1f} of 255)", file=sys.stderr)
+        losses.append(loss.item())
+    torch.save({key: value.detach() for key, value in model.state_dict().items()}, path)
+    print(f"(the toy's VAE gives the clip back to {255 / 2 * np.mean(losses[-10:]):.1f} of 255)", file=sys.stderr)
 
 
 def _render_in_the_look_of_the_start(
