@@ -34,7 +34,7 @@ from ex4d.generation.wan.wan_engine import create_wan_engine  # noqa: E402
 from ex4d.machine import MachineSettings  # noqa: E402
 from ex4d.media import read_frames  # noqa: E402
 from ex4d.raster import RenderedFrame  # noqa: E402
-from ex4d.weights.catalogue import part  # noqa: E402
+from ex4d.weights.places import find_wan_files  # noqa: E402
 from ex4d_core.final_sizes import window_lengths  # noqa: E402
 from ex4d_core.wan_settings import WanSettings  # noqa: E402
 
@@ -51,7 +51,7 @@ class Held:
 
     Attributes:
         drift: for each window after the first, how far its colours are from what the first one made of the footage:
-            mean distance of RGB over the seen pixels, of 255.
+            distance of the mean RGB of its seen pixels, of 255.
         seams: for each join, the mean change from one frame to the next, by the median of the three before and after.
     """
 
@@ -62,7 +62,7 @@ class Held:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--fit-steps", type=int, default=150, help="steps of fitting the toy's VAE")
+    parser.add_argument("--fit-steps", type=int, default=500, help="steps of fitting the toy's VAE")
     parser.add_argument("--windows", type=int, default=8)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)  # such small networks do not gain from more
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         models = write_models(Path(folder) / "models")
         for name in ("random weights", "toy"):
             if name == "toy":
-                fit_vae(models / part("vae").files[0].path, frames, options.fit_steps)
+                fit_vae(find_wan_files(models).vae, frames, options.fit_steps)
             for conditioning in ("original", "known"):
                 with a_look_that_is_kept() if name == "toy" else nullcontext():
                     held = measure(models, frames, conditioning)
@@ -118,12 +118,11 @@ def score(frames: Sequence[RenderedFrame], video: np.ndarray, lengths: Sequence[
     joins = [sum(lengths[:number]) - number * OVERLAP + OVERLAP for number in range(1, len(lengths))]
     made = np.array([image[frame.mask].mean(axis=0) for frame, image in zip(frames, video, strict=True)])
     given = np.array([frame.color[frame.mask].mean(axis=0) for frame in frames])
-    # What the first window makes of a colour, by least squares, without assuming that colours stay as they are.
     first = slice(0, lengths[0])
     shift = (made[first] - given[first]).mean(axis=0)
-    off = np.abs(made - given - shift).mean(axis=1)
+    off = made - given - shift
     bounds = [*joins, len(frames)]
-    drift = tuple(float(off[start:stop].mean()) for start, stop in pairwise(bounds))
+    drift = tuple(float(np.abs(off[start:stop].mean(axis=0)).mean()) for start, stop in pairwise(bounds))
     changes = np.abs(np.diff(video, axis=0)).mean(axis=(1, 2, 3))
     seams = []
     for join in joins:

@@ -18,8 +18,8 @@ _CELL = 8
 _ENOUGH_SEEN = 0.02
 # Standard deviation of colours in [-1, 1] below which a flat image does not say how its contrast changed.
 _FLAT = 0.03
-# Share of the frame before in the map of a frame: changes are spread over about 8 frames.
-_SMOOTHING = 0.88
+# Share of the latent before in the map of a latent of four frames: changes are spread over about 8 frames.
+_SMOOTHING = 0.6
 
 
 @dataclass(frozen=True)
@@ -107,25 +107,44 @@ class ColorHold:
         self._reference, self._first = reference, first
         self._moments: tuple[ColorMoments, ColorMoments] | None = None
         self._map: ColorMap | None = None
+        self._latents = 0  # that told it
 
-    def hold(self, index: int, frame: torch.Tensor) -> torch.Tensor:
-        """Frame ``index`` of the window, (1, 3, H, W) in [-1, 1], with its colours held; those of the first stay."""
-        seen = self._seen[index]
-        if seen.float().mean() < _ENOUGH_SEEN:
-            return frame if self._map is None else self._map(frame)
-        made = functional.avg_pool2d(frame, _CELL)[0].to(seen.device)
-        rendered, result = (ColorMoments.of(cells[:, seen].T) for cells in (self._cells[:, index], made))
+    def hold(self, start: int, frames: torch.Tensor) -> torch.Tensor:
+        """Hold the colours of one latent's frames; those of the first window stay.
+
+        Args:
+            start: the number of the first of them in the window.
+            frames: (n, 3, H, W) in [-1, 1], as they were decoded.
+
+        Returns:
+            The same with other colours, which change evenly from those of the latent before.
+        """
+        part = slice(start, start + len(frames))
+        seen = self._seen[part]
+        if not len(seen) or seen.float().mean() < _ENOUGH_SEEN:
+            return frames if self._map is None else self._map(frames)
+        made = functional.avg_pool2d(frames, _CELL).to(seen.device)
+        rendered = ColorMoments.of(self._cells[:, part].permute(1, 2, 3, 0)[seen])
+        result = ColorMoments.of(made.permute(0, 2, 3, 1)[seen])
         if self._first:
             before = self._moments
             self._moments = (rendered, result) if before is None else (before[0] + rendered, before[1] + result)
-            return frame
+            return frames
         if self._reference is None:
-            return frame
+            return frames
         matrix, offset = self._reference.matrix, self._reference.offset
         to_mean, to = matrix @ rendered.mean + offset, matrix @ rendered.covariance @ matrix.T
         found = transport(result.mean, result.covariance, to_mean, to)
-        self._map = found if self._map is None else found.blended(self._map, _SMOOTHING)
-        return self._map(frame)
+        before, self._latents = self._map, self._latents + 1
+        if before is None:
+            self._map = found
+            return found(frames)
+        # The mean of all latents so far, until there are more than the smoothing reaches back.
+        self._map = after = found.blended(before, min(_SMOOTHING, 1 - 1 / self._latents))
+        shares = [1 - (number + 1) / len(frames) for number in range(len(frames))]
+        return torch.cat(
+            [after.blended(before, share)(one) for one, share in zip(frames.split(1), shares, strict=True)]
+        )
 
     @property
     def reference(self) -> ColorMap | None:

@@ -107,8 +107,7 @@ class WanEngine:
             latents, hold = self._retry_with_less_memory(self._generate_latents, window, size, embeds, end, progress)
             real = window.known + window.new
             last_frames, last_decoded = [], []
-            for number, decoded in enumerate(islice(self._decode(latents), real)):
-                frame = decoded if hold is None or number < window.known else hold.hold(number, decoded)
+            for number, (decoded, frame) in enumerate(islice(self._held(latents, hold, window.known), real)):
                 if number >= real - settings.overlap:
                     last_frames.append(frame.cpu())
                     if hold is not None:
@@ -212,8 +211,18 @@ class WanEngine:
         shape = (1, LATENT_CHANNELS, *size.latent_shape(len(window.frames)))
         return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed), dtype=torch.float32)
 
+    def _held(
+        self, latents: torch.Tensor, hold: ColorHold | None, known: int
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield each frame (1, 3, H, W) as it is decoded, and with its colours held if it is not ``known``."""
+        start = 0
+        for frames in self._decode(latents):
+            held = frames if hold is None or start < known else hold.hold(start, frames)
+            yield from zip(frames.split(1), held.split(1), strict=True)
+            start += len(frames)
+
     def _decode(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Yield checked frames (1, 3, H, W)."""
+        """Yield checked frames (n, 3, H, W), those of one latent after the other."""
         while True:
             yielded = False
             try:
@@ -221,7 +230,7 @@ class WanEngine:
                     if not torch.isfinite(frames).all():
                         raise GenerationError("the VAE produced NaN or infinity: check its file with ex4d models check")
                     yielded = True
-                    yield from frames.split(1)
+                    yield frames
                 return
             except torch.OutOfMemoryError as error:
                 reason = str(error).splitlines()[0]
