@@ -46,6 +46,7 @@ class WanEngine:
 
     Attributes:
         networks: what it runs on; they stay loaded for the next job that needs the same.
+        encoder: of the windows.
     """
 
     name = "wan"
@@ -54,6 +55,7 @@ class WanEngine:
     def __init__(self, settings: WanSettings, networks: LoadedNetworks):
         self.settings = settings
         self.networks = networks
+        self.encoder = WindowEncoder(networks, settings)
 
     @property
     def precision(self) -> str:
@@ -168,13 +170,12 @@ class WanEngine:
             The latents, and what holds the frames' colours, with conditioning "known".
         """
         settings, networks = self.settings, self.networks
-        encoder = WindowEncoder(networks, settings)
-        pixels = encoder.pixels(window, size)
+        pixels = self.encoder.pixels(window, size)
         hold = None
         if settings.conditioning == "known":
             reference = None if before is None else before.color
             hold = ColorHold(pixels.color, pixels.mask, reference, first=window.number == 0)
-        conditioning, to_rgb = encoder.encode(pixels, embeds, before)
+        conditioning, to_rgb = self.encoder.encode(pixels, embeds, before)
         shown = _least_visible_latent(pixels, window.known)
         del pixels  # gigabytes for long windows of large frames
 
