@@ -28,6 +28,7 @@ from ex4d.generation.preview import HoleFiller  # noqa: E402
 from ex4d.pipeline.clip_memory import ClipMemory  # noqa: E402
 from ex4d.pipeline.render import source_centres  # noqa: E402
 from ex4d_core.cameras import CameraPath  # noqa: E402
+from ex4d_core.pivots import middle_distance  # noqa: E402
 from ex4d_core.scene_manifest import SceneManifest  # noqa: E402
 from ex4d_core.shot import RenderSettings  # noqa: E402
 from ex4d_core.trajectories import subject_distance  # noqa: E402
@@ -46,8 +47,10 @@ class KnownClip:
         self._scene, self._depth = scene, depth
         frames, height, width = depth.shape
         limits = float(depth.min()), float(depth.max())
-        distance = subject_distance(depth[0])
-        self.manifest = SceneManifest(scene.name, frames, width, height, Fraction(24), "centered", limits, distance)
+        nearest, middle = subject_distance(depth[0]), middle_distance(depth[0])
+        self.manifest = SceneManifest(
+            *(scene.name, frames, width, height, Fraction(24), "centered", limits, nearest), middle_distance=middle
+        )
 
     def color(self) -> np.ndarray:
         """(T, H, W, 3) uint8 sRGB."""

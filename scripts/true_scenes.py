@@ -1,7 +1,7 @@
 """Scenes with known depth and true new views: loads them, adds errors to their depth, and scores masks and colours.
 
-Two clips are committed: ``sample`` (a camera that stands still) and ``moving_camera``. Further ones are .npz files as
-`load_scene` reads them: street and room scenes with ray-cast truth, for one.
+Two clips of a garden are committed, ``sample`` (a camera that stands still) and ``moving_camera``, and six scenes
+of `make_true_scenes.py`. Further ones are .npz files as `load_scene` reads them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from ex4d_core.cameras import CameraPath
 from ex4d_core.render_settings import OcclusionModel
 
 DATA = Path(__file__).resolve().parent.parent / "tests" / "data"
-COMMITTED = ("sample", "moving_camera")
+TRUE_SCENES = DATA / "true_scenes"
+COMMITTED = ("sample", "moving_camera", "foliage", "side_street", "room", "pond", "courtyard", "garden")
 # Connected regions of a mask up to this size are specks, seen or unseen.
 SPECK_PIXELS = 4
 
@@ -122,6 +123,8 @@ def load_scenes(folder: Path | None = None) -> list[TrueScene]:
 
 def load_committed(name: str) -> TrueScene:
     """One of `COMMITTED`."""
+    if (TRUE_SCENES / f"{name}.npz").exists():
+        return load_scene(TRUE_SCENES / f"{name}.npz")
     folder = DATA / name
     footage = probe(folder / "footage.mp4")
     color = np.stack(list(read_frames(footage.path)))

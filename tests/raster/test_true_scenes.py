@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ex4d_core.cameras import CameraPath
-from true_scenes import TrueView, blurred, load_committed, noisy, score, speck_count
+from true_scenes import TRUE_SCENES, TrueScene, TrueView, blurred, load_committed, noisy, score, speck_count
 
 
 @pytest.fixture
@@ -54,3 +54,49 @@ def test_the_committed_scenes_have_what_their_page_says():
     spoilt = noisy(0.01)(scene.depth)
     assert np.std(spoilt / scene.depth) == pytest.approx(0.01, rel=0.05)
     assert np.abs(blurred(2)(scene.depth[:1]) - scene.depth[:1]).max() > 0.1
+
+
+SCENES = sorted(path.stem for path in TRUE_SCENES.glob("*.npz"))
+
+
+def test_the_scenes_are_six_and_small():
+    assert SCENES == ["courtyard", "foliage", "garden", "pond", "room", "side_street"]
+    assert sum(path.stat().st_size for path in TRUE_SCENES.iterdir()) < 4e6
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_what_a_scene_calls_visible_lies_on_the_depth_of_its_frame(name):
+    scene = load_committed(name)
+    assert {view.name.split()[0] for view in scene.views} == {"orbit", "dolly_in", "dolly_out", "crane", "zoom_out"}
+    with np.load(TRUE_SCENES / f"{name}.npz") as stored:
+        depths = stored["true_depth"].astype(np.float64)
+    found, hidden = [], []
+    for view, depth in zip(scene.views, depths, strict=True):
+        lies = lies_on_depth(scene, view, depth)
+        found.append(lies[view.visible].mean())
+        hidden.append((~lies)[~view.visible].mean())
+    assert np.mean(found) > 0.97
+    # The backs of leaves lie on the depth of their fronts.
+    assert np.mean(hidden) > (0.65 if name == "foliage" else 0.8)
+
+
+def lies_on_depth(scene: TrueScene, view: TrueView, depth: np.ndarray) -> np.ndarray:
+    """Where a view's points, carried to the footage frame, are on its depth in one of 3 x 3 pixels, within 2 %."""
+    rows, columns = np.indices(depth.shape) + 0.5
+    lens, source = view.camera.intrinsics[0], scene.camera.at([view.frame])
+    z = np.where(np.isfinite(depth), depth, 1e6)
+    points = np.stack([(columns - lens[0, 2]) / lens[0, 0] * z, (rows - lens[1, 2]) / lens[1, 1] * z, z], -1)
+    pose = source.world_to_camera[0] @ view.camera.camera_to_world[0]
+    x, y, z = np.moveaxis(points @ pose[:3, :3].T + pose[:3, 3], -1, 0)
+    before = z > 1e-3
+    z = np.where(before, z, 1.0)
+    column = np.floor(x / z * source.intrinsics[0, 0, 0] + source.intrinsics[0, 0, 2]).astype(int)
+    row = np.floor(y / z * source.intrinsics[0, 1, 1] + source.intrinsics[0, 1, 2]).astype(int)
+    height, width = depth.shape
+    inside = before & (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    near = [
+        scene.depth[view.frame][np.clip(row + dy, 0, height - 1), np.clip(column + dx, 0, width - 1)] / z - 1
+        for dy in (-1, 0, 1)
+        for dx in (-1, 0, 1)
+    ]
+    return inside & (np.abs(near).min(axis=0) < 0.02)
