@@ -146,8 +146,8 @@ class ShotRequest(Settings):
     def to_wire(self) -> dict[str, Any]:
         """Plain values for msgpack and JSON; without what older sides refuse, where it says nothing.
 
-        That is source frames that are consecutive, one sample of each pixel, and what is left to the engine: cleaning,
-        and the memory of the clip.
+        That is source frames that are consecutive, one sample of each pixel, what is left to the engine (cleaning, and
+        the memory of the clip), and what the engine wan does as EX-4D.
         """
         values = super().to_wire()
         if self.source_frames is None:
@@ -158,6 +158,10 @@ class ShotRequest(Settings):
             del values["render"]["clean"]
         if self.render.remember is None:
             del values["render"]["remember"]
+        of_original = WanSettings()
+        for name in ("conditioning", "lead_in", "erosion_seed", "stride"):
+            if getattr(self.wan, name) == getattr(of_original, name):
+                del values["wan"][name]
         return values
 
     @classmethod

@@ -16,6 +16,7 @@ MAX_ADAPTER_NAME = 151
 
 Precision = Literal["bf16", "fp8", "float32"]
 WanPreset = Literal["standard", "ex4d-reference", "quality", "fast", "draft"]
+Conditioning = Literal["original", "known"]
 
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 
@@ -32,15 +33,28 @@ DEFAULT_NEGATIVE_PROMPT = (
 )
 STEP_DISTILLED_LORA = "Wan21_I2V_14B_lightx2v_cfg_step_distill_lora_rank64"
 
+# Frames that Wan was trained with at most; EX-4D's own command line may ask for more.
+MAX_WINDOW = 81
+LEAD_INS = (0, 8, 12, 16)
+MAX_STRIDE = 4
+
+_TRUE_START: dict[str, Any] = {"conditioning": "known", "lead_in": 8, "erosion_seed": 0}
 # How each preset differs from the defaults of `WanSettings`, which are EX-4D's own except for the arithmetic. Takes of
 # version 0.1 have the preset "ex4d-reference" with the arithmetic of "standard"; made again, they keep it.
 WAN_PRESETS: dict[WanPreset, dict[str, Any]] = {
-    "standard": {},
+    "standard": _TRUE_START,
     "ex4d-reference": {"precision": "bf16"},
-    "quality": {"max_pixels": 0, "window": 81, "overlap": 13, "steps": 40},
-    "fast": {"loras": ({"name": STEP_DISTILLED_LORA},), "steps": 4, "guidance": 1.0, "fp8_attention": True},
-    "draft": {"max_pixels": 384 * 384, "steps": 15, "tea_cache": 0.2, "fp8_attention": True},
+    "quality": {**_TRUE_START, "lead_in": 12, "max_pixels": 0, "window": 81, "overlap": 13, "steps": 40},
+    "fast": {
+        **_TRUE_START,
+        "loras": ({"name": STEP_DISTILLED_LORA},),
+        "steps": 4,
+        "guidance": 1.0,
+        "fp8_attention": True,
+    },
+    "draft": {**_TRUE_START, "max_pixels": 384 * 384, "steps": 15, "tea_cache": 0.2, "fp8_attention": True},
 }
+DEFAULT_PRESET: WanPreset = "standard"
 
 
 @dataclass(frozen=True)
@@ -89,13 +103,15 @@ class WanSettings(Settings):
     Attributes:
         preset: one of `WAN_PRESETS` that the other fields started from; for people, it changes nothing by itself.
         prompt, negative_prompt: what the shot should and should not look like.
-        seed: of the noise and of the mask's erosion; the same seed gives the same video.
+        seed: of the noise; the same seed gives the same video.
         steps: number of denoising steps.
         guidance: classifier-free guidance scale; 1 leaves the negative prompt out and takes half the time.
         shift: timestep shift of the flow-matching schedule; higher spends more steps on the coarse structure.
         erosion: smallest and largest side, in pixels, of the square by which each mask frame shrinks; (0, 0): not.
         max_pixels: larger frames are made smaller and enlarged again, keeping their aspect; 0: never.
-        window: frames generated at once, 4n + 1; longer shots continue in further windows.
+        erosion_seed: of the erosion, so that takes of several seeds share their masks; None: the noise's seed.
+        window: frames generated at once, 4n + 1; longer shots continue in further windows. At most `MAX_WINDOW` with
+            conditioning "known".
         overlap: frames of the window before that each further window starts from, 4n + 1.
         loras: merged beside EX-4D's own.
         tea_cache: a step whose input changed by less than this reuses the last step's result; 0: none.
@@ -103,12 +119,19 @@ class WanSettings(Settings):
             CPU imitates the former), "bf16" (as EX-4D), or "float32".
         adapter: another adapter of EX-4D's kind on the same model, by its file's name without the ending; "": EX-4D's.
         fp8_attention: with "fp8", compute self-attention in fp8 too, where the GPU and cuDNN's frontend can.
+        conditioning: "original": as EX-4D's code has it, frame 0 as erosion leaves it, and windows that start from
+            decoded frames. "known": all that is known. Frame 0 is not eroded, its small holes are closed, and within
+            half a pixel of the source view it is the source frame; windows are equally long, start from the latents of
+            the one before, see its frames as known, and keep the first window's colours; pixels that are not square
+            are generated square.
+        lead_in: hidden frames from the source view to the first camera, where that is elsewhere; 0: none.
+        stride: generate every n-th frame, and fill in those between from their neighbours; for fast footage.
 
     Raises:
         RequestError: a field of the wrong type or out of range.
     """
 
-    preset: WanPreset = "standard"
+    preset: WanPreset = "ex4d-reference"
     prompt: Annotated[str, Length(MAX_PROMPT), Option("what the shot should look like")] = DEFAULT_PROMPT
     negative_prompt: Annotated[str, Length(MAX_PROMPT), Option("what the shot should not look like")] = (
         DEFAULT_NEGATIVE_PROMPT
@@ -147,6 +170,20 @@ class WanSettings(Settings):
         Length(MAX_ADAPTER_NAME),
         Option("another adapter of EX-4D's kind, see 'ex4d models list'; default: EX-4D's", metavar="NAME"),
     ] = ""
+    conditioning: Annotated[
+        Conditioning, Option("original: as EX-4D; known: start from the whole frame 0, and hold windows together")
+    ] = "original"
+    lead_in: Annotated[
+        int,
+        Range(0, 16),
+        Option("hidden frames from the source view to a shot that starts elsewhere: 8, 12, 16; 0: none", metavar="N"),
+    ] = 0
+    erosion_seed: Annotated[
+        int | None, Range(0, 2**63 - 1), Option("seed of the mask's erosion alone", metavar="N")
+    ] = None
+    stride: Annotated[
+        int, Range(1, MAX_STRIDE), Option("generate every N-th frame, and fill in those between", metavar="N")
+    ] = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -155,6 +192,10 @@ class WanSettings(Settings):
                 raise RequestError(f"{name} must be 4n + 1 frames (5, 9, 13...), not {getattr(self, name)}")
         if self.overlap >= self.window:
             raise RequestError(f"overlap must be shorter than window, not {self.overlap} of {self.window} frames")
+        if self.conditioning == "known" and self.window > MAX_WINDOW:
+            raise RequestError(f"window must be at most {MAX_WINDOW} frames, which Wan was made for, not {self.window}")
+        if self.lead_in not in LEAD_INS:
+            raise RequestError(f"lead_in must be one of {', '.join(map(str, LEAD_INS))} frames, not {self.lead_in}")
         if 0 < self.max_pixels < 64 * 64:
             raise RequestError(f"max_pixels must be 0 or at least {64 * 64}, not {self.max_pixels}")
         if self.adapter and not _LORA_NAME.fullmatch(self.adapter):

@@ -26,7 +26,7 @@ from ex4d_core.schema import split_fields
 from ex4d_core.shot import EngineName, PreviewSettings, ShotRequest
 from ex4d_core.source_frames import source_frames_from
 from ex4d_core.trajectories import Trajectory, arc, extent_of_move, move, orbit, shot_path
-from ex4d_core.wan_settings import WanSettings, wan_preset
+from ex4d_core.wan_settings import DEFAULT_PRESET, WanSettings, wan_preset
 
 if TYPE_CHECKING:
     from ex4d.pipeline.outputs import Views
@@ -220,7 +220,7 @@ def generate(
         render=_render_settings(scene, of_render, engine),
         engine=engine,
         preview=PreviewSettings(**of_preview),
-        wan=wan_preset(of_wan.pop("preset", "standard"), **of_wan),
+        wan=wan_preset(of_wan.pop("preset", DEFAULT_PRESET), **of_wan),
         label=label,
     )
     request.require_footage(scene.manifest.frames)

@@ -9,12 +9,15 @@ from typing import Any
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
-from ex4d_core.final_sizes import window_count, working_size
+from ex4d_core.final_sizes import generated_frames, lead_in_cost, window_lengths, working_size
 from ex4d_core.messages import Welcome
 from ex4d_core.wan_settings import (
     DEFAULT_NEGATIVE_PROMPT,
+    DEFAULT_PRESET,
     DEFAULT_PROMPT,
+    LEAD_INS,
     MAX_PROMPT,
+    MAX_STRIDE,
     WAN_PRESETS,
     WanSettings,
     wan_preset,
@@ -26,7 +29,7 @@ from ..connection.panel import wrapped
 FINAL_ENGINE = "wan"
 
 _PRESET_TEXTS = {
-    "standard": ("Standard", "Settings of the published EX-4D, with faster 8-bit arithmetic where the GPU can"),
+    "standard": ("Standard", "25 steps, images of 512x512 pixels at most; every shot starts from a whole image"),
     "ex4d-reference": ("EX-4D", "Settings of the published EX-4D: 25 steps, images of 512x512 pixels at most"),
     "quality": ("Quality", "Full render size, longer windows and 40 steps: slow, for large GPUs"),
     "fast": ("Fast", "4 steps with a distilled LoRA, which the backend must have"),
@@ -37,6 +40,7 @@ _PRESET_NUMBERS = {
     name: number for number, name in enumerate(("ex4d-reference", "quality", "fast", "draft", "standard"))
 }
 _PRESET_ITEMS = tuple((name, *_PRESET_TEXTS[name], "NONE", _PRESET_NUMBERS[name]) for name in WAN_PRESETS)
+_LEAD_IN_ITEMS = tuple((str(frames), str(frames) if frames else "Off", "", "NONE", frames) for frames in LEAD_INS)
 _DIALOG_WIDTH = 700
 # The largest value of Blender's integers.
 MAX_SEED = 2**31 - 1
@@ -45,6 +49,7 @@ MAX_SEED = 2**31 - 1
 def _apply_preset(final: Any, _: bpy.types.Context) -> None:
     settings = wan_preset(final.preset)
     final.steps, final.guidance = settings.steps, settings.guidance
+    final.lead_in, final.stride = str(settings.lead_in), settings.stride
 
 
 class EX4D_Final(bpy.types.PropertyGroup):
@@ -52,9 +57,9 @@ class EX4D_Final(bpy.types.PropertyGroup):
 
     preset: bpy.props.EnumProperty(
         name="Preset",
-        description="Base of the generator's settings; sets Steps and Guidance",
+        description="Base of the generator's settings; sets those below that it is known for",
         items=_PRESET_ITEMS,
-        default="standard",
+        default=DEFAULT_PRESET,
         update=_apply_preset,
     )
     prompt: bpy.props.StringProperty(
@@ -88,6 +93,20 @@ class EX4D_Final(bpy.types.PropertyGroup):
         min=1.0,
         max=30.0,
         soft_max=10.0,
+    )
+    lead_in: bpy.props.EnumProperty(
+        name="Lead-In",
+        description="Hidden frames from the source view to a shot that starts elsewhere, so that it starts from a "
+        "whole image",
+        items=_LEAD_IN_ITEMS,
+        default="8",
+    )
+    stride: bpy.props.IntProperty(
+        name="Frame Step",
+        description="Generate every n-th frame only, and fill in those between; for footage of 50 or 60 fps",
+        default=1,
+        min=1,
+        max=MAX_STRIDE,
     )
     takes: bpy.props.IntProperty(
         name="Takes",
@@ -147,6 +166,7 @@ def final_settings(final: EX4D_Final) -> WanSettings:
     Raises:
         RequestError: an invalid value.
     """
+    known = wan_preset(final.preset).conditioning == "known"
     return wan_preset(
         final.preset,
         prompt=final.prompt,
@@ -154,6 +174,8 @@ def final_settings(final: EX4D_Final) -> WanSettings:
         seed=final.seed,
         steps=final.steps,
         guidance=round(final.guidance, 4),  # Blender stores float32
+        lead_in=int(final.lead_in) if known else 0,
+        stride=final.stride,
     )
 
 
@@ -167,13 +189,19 @@ def settings_of_takes(final: EX4D_Final) -> list[WanSettings]:
     return [replace(settings, seed=(settings.seed + number) % (MAX_SEED + 1)) for number in range(final.takes)]
 
 
-def workload_text(settings: WanSettings, frames: int, width: int, height: int) -> str:
-    """A summary for the panel: the number of frames, the size that they are generated at, and the steps."""
-    generated = working_size(width, height, settings.max_pixels)
+def workload_text(settings: WanSettings, frames: int, width: int, height: int, pixel_aspect: float = 1.0) -> str:
+    """A summary for the panel: the number of frames, the size that they are generated at, and the steps.
+
+    Args:
+        pixel_aspect: width of a pixel by its height.
+    """
+    aspect = pixel_aspect if settings.conditioning == "known" else 1.0
+    generated = working_size(width, height, settings.max_pixels, aspect)
     size = f"{generated[0]} x {generated[1]}"
     if generated != (width, height):
         size = iface_("{size}, enlarged to {width} x {height}").format(size=size, width=width, height=height)
-    count = window_count(frames, settings.window, settings.overlap)
+    frames = generated_frames(frames, settings.stride)
+    count = len(window_lengths(frames, settings))
     if count == 1:
         return iface_("{frames} frames at {size}, {steps} steps").format(frames=frames, size=size, steps=settings.steps)
     return iface_(
@@ -181,13 +209,33 @@ def workload_text(settings: WanSettings, frames: int, width: int, height: int) -
     ).format(frames=frames, size=size, count=count, steps=settings.steps)
 
 
+def start_text(settings: WanSettings, frames: int, at_source: bool | None, visible_fraction: float | None) -> str:
+    """What the panel says about a shot's start; "" where it starts at the source view, or as EX-4D's own code does.
+
+    Args:
+        at_source: whether it starts at the source view; None while that is not known.
+        visible_fraction: of its first frame; None while that is not known.
+    """
+    if at_source or settings.conditioning != "known":
+        return ""
+    if not settings.lead_in:
+        if visible_fraction is None:
+            return iface_("Without a lead-in, the generator starts from what is visible in the first frame")
+        text = iface_("Without a lead-in, the generator starts from a first frame of which {fraction} is visible")
+        return text.format(fraction=f"{visible_fraction:.0%}")
+    more = lead_in_cost(settings, generated_frames(frames, settings.stride), settings.lead_in)
+    text = iface_("The lead-in from the source view adds {more} to the work")
+    if at_source is None:
+        text = iface_("If the shot starts elsewhere than the source view, its lead-in adds {more} to the work")
+    return text.format(more=f"{more:.0%}")
+
+
 def restore_final_settings(final: EX4D_Final, settings: WanSettings) -> None:
     """Set a shot's final settings to those of a take."""
-    # A take of version 0.1, whose "ex4d-reference" had the arithmetic that "standard" has now.
-    earlier = settings.preset == "ex4d-reference" and settings.precision == WanSettings().precision
-    final.preset = "standard" if earlier else settings.preset
+    final.preset = settings.preset
     final.prompt, final.negative_prompt = settings.prompt, settings.negative_prompt
     final.steps, final.guidance = settings.steps, settings.guidance
+    final.lead_in, final.stride = str(settings.lead_in), settings.stride
     final.seed = min(settings.seed, MAX_SEED)
 
 

@@ -7,11 +7,13 @@ from bpy.app.translations import pgettext_iface as iface_
 
 from ex4d_core.messages import command_in
 from ex4d_core.shot import RequestError
+from ex4d_core.wan_settings import wan_preset
 
 from ..blender_types import Context, Panel, SidebarPanel
 from ..cameras.optics import render_size
 from ..connection.panel import draw_problem, draw_text
 from ..connection.session import session
+from ..coverage.shot_starts import start_of_shot
 from ..takes.panel import EX4D_PT_take
 from ..takes.requests import shot_range
 from .final_settings import (
@@ -20,6 +22,7 @@ from .final_settings import (
     EX4D_OT_new_seed,
     final_settings,
     final_unavailable,
+    start_text,
     workload_text,
 )
 from .objects import shot_objects
@@ -68,9 +71,13 @@ class EX4D_PT_final_settings(_BelowTake, Panel):
         row.operator(EX4D_OT_new_seed.bl_idname, text="", icon="FILE_REFRESH")
         numbers.prop(final, "steps")
         numbers.prop(final, "guidance")
+        numbers.prop(final, "stride")
         numbers.prop(final, "takes")
-        if workload := _workload(context):
-            draw_text(layout, workload, context, "TIME")
+        if wan_preset(final.preset).conditioning == "known":
+            layout.prop(final, "lead_in")
+        for text, icon in zip(_workload(context), ("TIME", "CAMERA_DATA"), strict=False):
+            if text:
+                draw_text(layout, text, context, icon)
         client = session().client
         server = client.server if client is not None and session().connected else None
         if server is None:
@@ -83,17 +90,25 @@ class EX4D_PT_final_settings(_BelowTake, Panel):
             draw_text(layout, iface_("Results depend on {licenses}").format(licenses=depends_on), context, "INFO")
 
 
-def _workload(context: Context) -> str:
-    """The workload of a final take of the active shot; "" without a scene or with invalid settings."""
+def _workload(context: Context) -> tuple[str, ...]:
+    """The workload of a final take of the active shot and its start; () without a scene or with invalid settings."""
     scene_object, _ = shot_objects(context)
     if scene_object is None:
-        return ""
+        return ()
     first, last = shot_range(context.scene, scene_object)
     try:
         settings = final_settings(active_shot(context.scene).final)
     except RequestError:
-        return ""
-    return workload_text(settings, last - first + 1, *render_size(context.scene.render)) if first <= last else ""
+        return ()
+    if first > last:
+        return ()
+    render, frames = context.scene.render, last - first + 1
+    aspect = render.pixel_aspect_x / render.pixel_aspect_y
+    known = start_of_shot(context.scene, scene_object)
+    return (
+        workload_text(settings, frames, *render_size(render), aspect),
+        start_text(settings, frames, known.at_source, known.visible_fraction),
+    )
 
 
 def _draw_prompt(layout: bpy.types.UILayout, final: bpy.types.PropertyGroup, name: str) -> None:

@@ -89,18 +89,21 @@ class _TimedEngine(WanEngine):
         self.marks: dict[str, float] = {}
         self.latents = torch.empty(0)
         self.steps: list[float] = []
+        encode = self.encoder.encode
 
-    def _encode_window(self, *args: Any, **kwargs: Any) -> Any:
-        encoded = super()._encode_window(*args, **kwargs)
-        wait_for_gpu()
-        self.marks["encode"] = time.perf_counter()
-        return encoded
+        def timed_encode(*args: Any, **kwargs: Any) -> Any:
+            encoded = encode(*args, **kwargs)
+            wait_for_gpu()
+            self.marks["encode"] = time.perf_counter()
+            return encoded
 
-    def _generate_latents(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        self.latents = super()._generate_latents(*args, **kwargs)
+        self.encoder.encode = timed_encode
+
+    def _generate_latents(self, *args: Any, **kwargs: Any) -> Any:
+        self.latents, hold = super()._generate_latents(*args, **kwargs)
         wait_for_gpu()
         self.marks["denoise"] = time.perf_counter()
-        return self.latents
+        return self.latents, hold
 
     def _record(self, progress: GenerationProgress) -> None:
         if progress.stage == "denoise":

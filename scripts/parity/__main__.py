@@ -1,6 +1,7 @@
 """Compare results with the original EX-4D's: print every comparison, and fail if one is out of bounds.
 
   ex4d parity generation PREFIX   PREFIX.npz, PREFIX_dit.safetensors and PREFIX_adapter.ckpt
+  ex4d parity windows PREFIX      the same files: a lead-in and three windows, by DiffSynth's pass
   ex4d parity geometry FILE.npz   DW-Mesh, camera moves and mask renders
   ex4d parity depth FOLDER        DepthCrafter: unet/, svd/ and expected.npz in the folder
 
@@ -22,7 +23,7 @@ from ex4d_core.render_settings import RASTERIZERS
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags."""
-    parser.add_argument("what", choices=("generation", "geometry", "depth"))
+    parser.add_argument("what", choices=("generation", "windows", "geometry", "depth"))
     parser.add_argument("case", type=Path, help="file, prefix or folder of the case")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--rasterizer", choices=RASTERIZERS, default="auto", help="with geometry")
@@ -34,6 +35,10 @@ def run(options: argparse.Namespace, report: Report) -> int:
         from parity.generation import compare_generation
 
         comparisons = compare_generation(options.case, options.device)
+    elif options.what == "windows":
+        from parity.windows import compare_windows
+
+        comparisons = compare_windows(options.case, options.device)
     elif options.what == "depth":
         from parity.depth import compare_depth
 

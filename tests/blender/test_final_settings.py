@@ -9,6 +9,8 @@ import bpy
 import pytest
 
 from blender_addon.connection.session import session
+from blender_addon.coverage.shot_path import shot_paths
+from blender_addon.coverage.shot_starts import start_of_shot
 from blender_addon.paths import from_blend
 from blender_addon.scenes.importing import import_scene
 from blender_addon.sequencer.edit_scenes import strip_in_file
@@ -17,8 +19,10 @@ from blender_addon.shots.final_settings import (
     final_unavailable,
     restore_final_settings,
     settings_of_takes,
+    start_text,
     workload_text,
 )
+from blender_addon.shots.objects import shot_objects
 from blender_addon.takes.panel import settings_text, take_name
 from blender_addon.takes.requests import load_request
 from blender_addon.takes.take_jobs import ESTIMATE_IMAGE
@@ -107,10 +111,11 @@ def test_a_preset_sets_what_it_is_known_for(preset):
     assert final_settings(final) == wan_preset(preset, steps=11, guidance=2.5, seed=3)
 
 
-def test_an_earlier_versions_reference_is_restored_with_its_arithmetic():
+def test_an_earlier_versions_take_is_restored_as_the_reference():
+    """Its frame 0 and its windows were EX-4D's own; only its arithmetic was faster."""
     final = bpy.context.scene.ex4d_shot.final
     restore_final_settings(final, wan_preset("ex4d-reference", precision="fp8", seed=3))
-    assert (final.preset, final_settings(final).precision) == ("standard", "fp8")
+    assert final_settings(final) == wan_preset("ex4d-reference", seed=3)
 
 
 def test_numbers_of_presets_in_blend_files_stay_as_they_were():
@@ -202,6 +207,46 @@ def test_seeds_of_several_takes_stay_within_blenders_integers():
 )
 def test_the_workload_of_a_final_take_is_shown_before_it_is_sent(preset, frames, size, text):
     assert workload_text(wan_preset(preset), frames, *size) == text
+
+
+def test_every_second_frame_and_wide_pixels_show_in_the_workload():
+    strided = wan_preset("standard", stride=2)
+    assert workload_text(strided, 49, 512, 512) == "25 frames at 512 x 512, 25 steps"
+    assert workload_text(wan_preset("quality"), 49, 1440, 1080, 4 / 3).startswith("49 frames at 1663 x 935, enlarged")
+
+
+def test_what_a_lead_in_costs_is_said_and_what_is_seen_without_one():
+    standard, without = wan_preset("standard"), wan_preset("standard", lead_in=0)
+    assert start_text(standard, 49, True, None) == "" == start_text(wan_preset("ex4d-reference"), 49, False, 0.5)
+    assert start_text(standard, 49, False, None) == "The lead-in from the source view adds 15% to the work"
+    assert start_text(standard, 49, None, None).startswith("If the shot starts elsewhere")
+    assert "of which 50% is visible" in start_text(without, 49, False, 0.5)
+    assert start_text(without, 49, False, None).startswith("Without a lead-in")
+
+
+def test_a_shot_that_starts_at_the_source_view_needs_no_lead_in(card_scene):
+    import_scene(card_scene)
+    bpy.ops.ex4d.add_camera(preset="30")
+    scene = bpy.context.scene
+    scene_object, camera = shot_objects(bpy.context)
+    assert start_of_shot(scene, scene_object).at_source is None, "its path has not been read"
+    shot_paths.of(scene).sample(bpy.context)
+    assert start_of_shot(scene, scene_object).at_source is True
+    camera.delta_location.x += 0.3
+    shot_paths.of(scene).sample(bpy.context)
+    assert start_of_shot(scene, scene_object).at_source is False
+
+
+def test_the_lead_in_and_frame_step_of_a_take_are_restored():
+    final = bpy.context.scene.ex4d_shot.final
+    assert final_settings(final) == wan_preset("standard"), "what a new shot has"
+    final.lead_in, final.stride = "16", 2
+    settings = final_settings(final)
+    assert (settings.lead_in, settings.stride) == (16, 2)
+    final.preset = "ex4d-reference"
+    assert final_settings(final).lead_in == 0 == final_settings(final).stride - 1
+    restore_final_settings(final, settings)
+    assert final_settings(final) == settings
 
 
 def test_a_generator_for_research_only_needs_the_preference_to_say_so():

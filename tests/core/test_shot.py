@@ -128,6 +128,22 @@ def test_a_request_without_wan_settings_gets_ex4ds_own():
     )
 
 
+def test_settings_that_older_sides_do_not_know_travel_only_where_they_say_something():
+    plain = request(engine="wan", wan=wan_preset("ex4d-reference", seed=3)).to_wire()
+    new = {"conditioning", "lead_in", "erosion_seed", "stride"}
+    assert not new & set(plain["wan"])
+    received = over_the_wire(plain).wan
+    assert (received.conditioning, received.lead_in, received.erosion_seed, received.stride) == ("original", 0, None, 1)
+    standard = wan_preset("standard", stride=2)
+    assert new <= set(request(engine="wan", wan=standard).to_wire()["wan"])
+    assert over_the_wire(request(engine="wan", wan=standard).to_wire()).wan == standard
+
+
+def test_a_stored_request_with_a_window_beyond_todays_is_still_read():
+    values = request(engine="wan", wan=wan_preset("ex4d-reference", window=161, overlap=13)).to_wire()
+    assert over_the_wire(values).wan.window == 161
+
+
 @pytest.mark.parametrize("name", WAN_PRESETS)
 def test_every_preset_can_be_asked_for_and_changed(name):
     assert wan_preset(name).preset == name
@@ -135,9 +151,12 @@ def test_every_preset_can_be_asked_for_and_changed(name):
 
 
 def test_what_the_presets_are_for():
-    assert wan_preset("standard") == WanSettings()
     assert wan_preset("ex4d-reference").precision == "bf16", "as its name says"
     fast, draft = wan_preset("fast"), wan_preset("draft")
+    for name in WAN_PRESETS:
+        assert (
+            (wan_preset(name).conditioning == "known") == (name != "ex4d-reference") == (wan_preset(name).lead_in > 0)
+        )
     assert fast.loras and 4 <= fast.steps <= 8 and fast.guidance == 1
     assert draft.steps < 25 and draft.max_pixels < 512 * 512 and draft.tea_cache > 0
 

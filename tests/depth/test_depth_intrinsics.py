@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,15 @@ def test_field_of_view_focal_length_and_pixels_agree():
     assert by_angle.dtype == np.float64
     assert by_angle[:, 2].tolist() == [960, 540, 1]
     assert by_angle[0, 0] == by_angle[1, 1]
+
+
+def test_wide_pixels_have_a_longer_focal_length_downwards(write_clip):
+    camera = intrinsics_from(1440, 1080, fov_degrees=60, pixel_aspect=4 / 3)
+    assert camera[1, 1] == pytest.approx(camera[0, 0] * 4 / 3)
+    assert camera[0, 0] == intrinsics_from(1440, 1080, fov_degrees=60)[0, 0], "the field of view is the width's"
+    footage = replace(write_clip(frames=1), pixel_aspect=2.0)
+    matrix, _ = resolved_intrinsics(None, footage, depth_of(footage, None))
+    assert matrix[1, 1] == pytest.approx(2 * matrix[0, 0])
 
 
 def test_the_image_s_edge_lies_at_half_the_angle():

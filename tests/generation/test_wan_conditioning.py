@@ -1,6 +1,7 @@
 """Conditioning of a shot: sizes, erosion, scaling, windows; and decoding latents to pixels."""
 
 import contextlib
+from itertools import repeat
 
 import numpy as np
 import pytest
@@ -13,13 +14,12 @@ from ex4d.generation.wan.conditioning import (
     image_to_video_input,
     known_mask,
     latent_count,
-    round_up_frames,
-    split_into_windows,
     window_pixels,
 )
 from ex4d.generation.wan.streaming import BlockStreaming
+from ex4d.generation.wan.windows import split_into_windows
 from ex4d.raster import RenderedFrame
-from ex4d_core.final_sizes import window_count
+from ex4d_core.final_sizes import round_up_frames, window_count
 
 
 def frame(index: int, mask: np.ndarray, color: int = 200) -> RenderedFrame:
@@ -130,7 +130,7 @@ def test_lengths_are_rounded_up_to_4n_plus_1():
 
 @pytest.mark.parametrize("count", [1, 4, 9, 10, 13, 14, 17, 30])
 def test_windows_cover_every_frame_once(count):
-    result = list(split_into_windows(frames(count), 9, 5))
+    result = list(split_into_windows(frames(count), repeat(9), 5))
     assert len(result) == window_count(count, 9, 5)
     new = [entry.index for window in result for entry in window.frames[window.known : window.known + window.new]]
     assert new == list(range(count))
@@ -141,7 +141,7 @@ def test_windows_cover_every_frame_once(count):
 
 
 def test_an_empty_shot_has_no_window():
-    assert list(split_into_windows([], 9, 5)) == []
+    assert list(split_into_windows([], [9], 5)) == []
 
 
 # Blocks that are streamed from the host's memory.

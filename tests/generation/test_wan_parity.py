@@ -42,6 +42,15 @@ def test_generation_is_at_parity(golden_folder, capsys):
     assert figures["final_latents"] < 0.005
 
 
+def test_a_lead_in_and_three_windows_are_at_parity_with_diffsynths_own_pass(golden_folder, capsys):
+    pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
+    assert parity_main(["windows", str(golden_folder / "ex4d_generation")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for precision in ("bf16", "float32"):
+        for name in ("lead-in of 8 frames", "window 1 of 3", "window 2 of 3", "window 3 of 3"):
+            assert any(line.startswith("ok ") and f"{name} ({precision})" in line for line in lines)
+
+
 @pytest.fixture
 def case(golden_folder, tmp_path) -> dict[str, np.ndarray]:
     """The original's case, its weights copied to tmp_path as those of a case.npz that is still to be written."""
@@ -124,9 +133,9 @@ def test_geometry_is_at_parity_and_a_case_that_is_off_fails(golden_geometry, tmp
     assert "OFF  render_30, worst mask" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("what", ["generation", "geometry"])
+@pytest.mark.parametrize("what", ["generation", "windows", "geometry"])
 def test_a_missing_or_foreign_case_is_refused(what, tmp_path, capsys):
-    if what == "generation":
+    if what != "geometry":
         pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
     path = tmp_path / "case.npz"
     assert parity_main([what, str(path)]) == 1

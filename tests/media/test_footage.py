@@ -186,7 +186,7 @@ def test_non_square_pixels_are_kept_and_reported(make_video):
     path = make_video("dv.mp4", tags={"sample_aspect_ratio": Fraction(16, 15)})
     info = probe(path)
     assert (info.width, info.height) == (64, 48) and "16/15" in info.notes[0]
-    assert "not square (16/15)" in info.notes[0]
+    assert "not square (16/15)" in info.notes[0] and info.pixel_aspect == pytest.approx(16 / 15)
 
 
 def test_numbered_images_are_footage(tmp_path, counting_image, number_of):

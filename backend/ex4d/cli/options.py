@@ -25,7 +25,7 @@ from ex4d_core.schema import Settings, fields_of
 from ex4d_core.shot import EngineName, PreviewSettings, require_size
 from ex4d_core.source_frames import shown_frames, source_frames_from
 from ex4d_core.trajectories import Trajectory, extent_of_move, has_pivot, is_degrees, shot_path
-from ex4d_core.wan_settings import WAN_PRESETS, WanSettings, wan_preset
+from ex4d_core.wan_settings import DEFAULT_PRESET, WAN_PRESETS, WanSettings, wan_preset
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -129,7 +129,9 @@ def backend_client(options: argparse.Namespace) -> Client:
 def add_wan_arguments(parser: argparse.ArgumentParser) -> None:
     """How the engine wan repaints; flags that are not given take --wan-preset's values."""
     wan = parser.add_argument_group("engine wan (defaults: see --wan-preset)")
-    wan.add_argument("--wan-preset", choices=tuple(WAN_PRESETS), help="base of the other settings; default: standard")
+    wan.add_argument(
+        "--wan-preset", choices=tuple(WAN_PRESETS), help=f"base of the other settings; default: {DEFAULT_PRESET}"
+    )
     add_flags(wan, WanSettings, unset=True)
     add_machine_arguments(parser)
 
@@ -240,7 +242,7 @@ def wan_settings(options: argparse.Namespace, before: WanSettings | None = None)
         return replace(before, **changes)
     if before is not None:
         changes = {name: getattr(before, name) for name in ("prompt", "negative_prompt", "seed")} | changes
-    return wan_preset(options.wan_preset or "standard", **changes)
+    return wan_preset(options.wan_preset or DEFAULT_PRESET, **changes)
 
 
 def camera_from(options: argparse.Namespace, scene: PlacedFootage) -> CameraPath:

@@ -65,8 +65,9 @@ def intrinsics_from(
     focal_mm: float | None = None,
     sensor_mm: float = _FULL_FRAME_MM,
     focal_px: float | None = None,
+    pixel_aspect: float = 1.0,
 ) -> np.ndarray:
-    """Intrinsic matrix with square pixels and the principal point in the image's centre, (W/2, H/2).
+    """Intrinsic matrix with the principal point in the image's centre, (W/2, H/2).
 
     With neither a field of view nor a focal length, `DEFAULT_FOV_DEGREES` is assumed: the caller then shows
     `ASSUMED_FOV_NOTE`.
@@ -75,7 +76,8 @@ def intrinsics_from(
         fov_degrees: horizontal field of view.
         focal_mm: focal length in millimetres, on a sensor of `sensor_mm`.
         sensor_mm: width of the sensor (36 mm: full-frame equivalent).
-        focal_px: focal length in pixels.
+        focal_px: focal length in pixels, along the width.
+        pixel_aspect: width of a pixel by its height.
 
     Returns:
         (3, 3) float64, in pixels, with pixel centres at +0.5. f = W / (2 tan(fov / 2)) = W focal_mm / sensor_mm.
@@ -88,7 +90,13 @@ def intrinsics_from(
     if len(given) > 1:
         text = ", ".join(f"{name}={value:g}" for name, value in given.items())
         raise CameraError(f"the focal length is given more than once ({text}). Give one of them.")
-    for name, value in {**given, "sensor_mm": sensor_mm, "width": width, "height": height}.items():
+    for name, value in {
+        **given,
+        "sensor_mm": sensor_mm,
+        "width": width,
+        "height": height,
+        "pixel_aspect": pixel_aspect,
+    }.items():
         if not (math.isfinite(value) and value > 0):
             raise CameraError(f"invalid {name}={value:g}: expected a finite value above 0")
     if focal_mm is not None:
@@ -100,7 +108,7 @@ def intrinsics_from(
         if fov >= 180:
             raise CameraError(f"invalid fov_degrees={fov:g}: expected a horizontal angle below 180 degrees")
         focal = width / (2 * math.tan(math.radians(fov) / 2))
-    return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], dtype=np.float64)
+    return np.array([[focal, 0, width / 2], [0, focal * pixel_aspect, height / 2], [0, 0, 1]], dtype=np.float64)
 
 
 def known_intrinsics(
@@ -143,7 +151,8 @@ def resolved_intrinsics(known: KnownIntrinsics | None, footage: FootageInfo, dep
     """
     if known is None and depth.intrinsics is not None:
         return KnownIntrinsics(depth.intrinsics, f"the depth ({depth.source})")
-    assumed = KnownIntrinsics(intrinsics_from(footage.width, footage.height), ASSUMED_FOV_NOTE)
+    matrix = intrinsics_from(footage.width, footage.height, pixel_aspect=footage.pixel_aspect)
+    assumed = KnownIntrinsics(matrix, ASSUMED_FOV_NOTE)
     return known or _metadata_intrinsics(footage) or assumed
 
 
@@ -152,5 +161,5 @@ def _metadata_intrinsics(footage: FootageInfo) -> KnownIntrinsics | None:
     lens = lens_of(footage)
     if lens is None:
         return None
-    matrix = intrinsics_from(footage.width, footage.height, focal_px=lens.focal_px)
+    matrix = intrinsics_from(footage.width, footage.height, focal_px=lens.focal_px, pixel_aspect=footage.pixel_aspect)
     return KnownIntrinsics(matrix, f"the footage ({lens.source})")

@@ -35,6 +35,7 @@ class FootageInfo:
         frames: the number of frames that `read_frames` yields; for a variable frame rate, after resampling.
         fps: frames per second, constant.
         notes: sentences for the artist about what is changed or ignored.
+        pixel_aspect: width of a pixel by its height.
     """
 
     path: Path
@@ -43,6 +44,7 @@ class FootageInfo:
     frames: int
     fps: Fraction
     notes: tuple[str, ...] = ()
+    pixel_aspect: float = 1.0
 
 
 def probe(path: str | os.PathLike[str], count: int | None = None, *, fps: Fraction | int | None = None) -> FootageInfo:
@@ -122,6 +124,7 @@ def _video_info(path: Path, found: Scan, timeline: Timeline) -> FootageInfo:
         frames=len(timeline.source_index),
         fps=timeline.fps,
         notes=notes,
+        pixel_aspect=found.pixel_aspect,
     )
 
 

@@ -51,7 +51,8 @@ class Scan:
 
     `times` (N,) int64 are the display times of the readable frames in units of `time_base`, sorted, or None where the
     file has none. `promised` is the number of frames that should be there: more than `readable` in a truncated file.
-    `matched_by_time` is whether decoded frames are recognised by these times.
+    `matched_by_time` is whether decoded frames are recognised by these times. `pixel_aspect` is the width of a pixel by
+    its height, rotation applied.
     """
 
     width: int
@@ -66,6 +67,7 @@ class Scan:
     declared_rates: tuple[Fraction, ...]
     keyframe_times: np.ndarray
     matched_by_time: bool
+    pixel_aspect: float = 1.0
 
 
 @contextmanager
@@ -152,6 +154,7 @@ def _scan(path: Path, _version: tuple[int, ...]) -> Scan:
     promised = readable if whole else max(packets.promised or packets.count, readable + 1)
     turn = pixels.orientation(first)
     width, height = (first.height, first.width) if turn[1] else (first.width, first.height)
+    aspect = packets.pixel_aspect or Fraction(1)
     return Scan(
         width=width,
         height=height,
@@ -165,6 +168,7 @@ def _scan(path: Path, _version: tuple[int, ...]) -> Scan:
         declared_rates=packets.declared_rates,
         keyframe_times=packets.keyframe_times,
         matched_by_time=matched_by_time,
+        pixel_aspect=float(1 / aspect if turn[1] else aspect),
     )
 
 
@@ -297,7 +301,7 @@ def _unbroken(expected: np.ndarray, decoded: list[int | None]) -> int:
 def _notes(first: av.VideoFrame, pixel_aspect: Fraction) -> tuple[str, ...]:
     notes = []
     if pixel_aspect not in (0, 1):
-        notes.append(f"pixels are not square ({pixel_aspect}); they are not stretched")
+        notes.append(f"pixels are not square ({pixel_aspect}); they are not stretched, and the lens accounts for it")
     if pixels.has_alpha(first.format):
         notes.append("transparency is composited over black")
     if first.interlaced_frame:

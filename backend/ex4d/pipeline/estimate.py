@@ -18,7 +18,13 @@ from typing import TYPE_CHECKING
 
 from ex4d.devices import Devices
 from ex4d_core.errors import Ex4dError
-from ex4d_core.final_sizes import window_count, working_size
+from ex4d_core.final_sizes import (
+    generated_frames,
+    round_up_frames,
+    window_lengths,
+    with_lead_in,
+    working_size,
+)
 from ex4d_core.mesh_cache import grid_vertices, positions_bytes
 from ex4d_core.sizes import size_text
 from ex4d_core.source_frames import shown_frames
@@ -250,6 +256,7 @@ def estimate_take(scene: Scene, request: ShotRequest, device: str, machine: Mach
     Raises:
         Ex4dError: the take itself would fail.
     """
+    from ex4d.pipeline.shot_start import shot_start, start_notes
     from ex4d.pipeline.take_folder import take_into_folder
 
     def make(folder: Path, start: int, part: CameraPath) -> None:
@@ -257,10 +264,11 @@ def estimate_take(scene: Scene, request: ShotRequest, device: str, machine: Mach
         take_into_folder(scene, sample, folder, device=Devices.parse(device).first, machine=machine)
 
     each, size, basis = _measured(make, request.camera)
-    camera = request.camera
+    camera, start = request.camera, shot_start(scene, request)
     memory = _drawing_bytes(scene, camera, device) + _TAKE_BYTES_PER_PIXEL * camera.width * camera.height
-    preview = Estimate(each * len(camera), round(size * len(camera)), memory, basis=(basis,))
-    return add_wan(preview, request.wan, len(camera), camera.width, camera.height, device, request.engine)
+    notes = (basis, *start_notes(scene, request, Devices.parse(device).first, machine))
+    preview = Estimate(each * len(camera), round(size * len(camera)), memory, basis=notes)
+    return add_wan(preview, request.wan, len(camera), *camera.size, device, request.engine, start.hidden)
 
 
 def estimate_take_of_footage(
@@ -285,21 +293,28 @@ def estimate_render_of_footage(frames: int, width: int, height: int, device: str
 
 
 def add_wan(
-    preview: Estimate, settings: WanSettings, frames: int, width: int, height: int, device: str, engine: str
+    preview: Estimate, wan: WanSettings, frames: int, width: int, height: int, device: str, engine: str, hidden: int = 0
 ) -> Estimate:
-    """What the engine wan needs on top of a preview of the same take; the preview itself for any other engine."""
+    """What the engine wan needs on top of a preview of the same take; the preview itself for any other engine.
+
+    Args:
+        hidden: frames of a lead-in.
+    """
     if engine != "wan":
         return preview
-    arithmetic = "fp8 attention" if settings.precision == "fp8" and settings.fp8_attention else settings.precision
-    windows = window_count(frames, settings.window, settings.overlap)
-    size = working_size(width, height, settings.max_pixels)
-    long = min(settings.window, max(5, frames))
-    tokens = ((long - 1) // 4 + 1) * math.prod(-(-side // 16) for side in size)
-    ratio = tokens / _WAN_TOKENS
-    one = _WAN_PASS_SECONDS[arithmetic] * ((1 - _WAN_ATTENTION) * ratio + _WAN_ATTENTION * ratio**2)
-    passes = settings.steps * (1 if settings.guidance == 1 else 2)
+    arithmetic = "fp8 attention" if wan.precision == "fp8" and wan.fp8_attention else wan.precision
+    generated = generated_frames(frames, wan.stride)
+    lengths = window_lengths(generated + hidden, with_lead_in(wan, generated, hidden))
+    size = working_size(width, height, wan.max_pixels)
+    of_latent = math.prod(-(-side // 16) for side in size)
+    windows = [((round_up_frames(max(5, length)) - 1) // 4 + 1) * of_latent for length in lengths]
+    tokens = max(windows)
+    passes = wan.steps * (1 if wan.guidance == 1 else 2)
     gpus = max(1, len(Devices.parse(device).names))
-    seconds = _WAN_LOADING_SECONDS + windows * (passes * one / gpus + _WAN_WINDOW_SECONDS)
+    each = _WAN_PASS_SECONDS[arithmetic] * passes / gpus
+    seconds = _WAN_LOADING_SECONDS
+    for ratio in (of_window / _WAN_TOKENS for of_window in windows):
+        seconds += each * ((1 - _WAN_ATTENTION) * ratio + _WAN_ATTENTION * ratio**2) + _WAN_WINDOW_SECONDS
     more = _WAN_BYTES_PER_TOKEN * max(0, tokens - _WAN_TOKENS)
     on_gpu = _on_gpu(device)
     basis = "time of wan from figures measured on one H200, and loading from a fast disk; other GPUs are slower"

@@ -216,7 +216,8 @@ def _stated_intrinsics(settings: ReconstructionSettings, footage: FootageInfo) -
     lens = {name: getattr(settings, name) for name in ("fov_degrees", "focal_mm", "focal_px")}
     if all(value is None for value in lens.values()):
         return None
-    return intrinsics_from(footage.width, footage.height, sensor_mm=settings.sensor_mm, **lens)
+    size = footage.width, footage.height
+    return intrinsics_from(*size, sensor_mm=settings.sensor_mm, pixel_aspect=footage.pixel_aspect, **lens)
 
 
 def _lens_to_solve_with(

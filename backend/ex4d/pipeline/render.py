@@ -102,7 +102,7 @@ def _render_batch(
         if memory is not None:
             views = surface.frame_range(part.start, part.stop), camera.frames(part.start, part.stop)
             rendered = _recalled(memory, rendered, *views, shown[part])
-        yield from _each_frame(rendered, index, centres[index - first :])
+        yield from _each_frame(rendered, index, centres[index - first :], camera.frames(index - first, len(camera)))
         index += len(rendered.mask)
 
 
@@ -183,8 +183,11 @@ def source_centres(camera: CameraPath, surface: DepthSurface) -> np.ndarray:
     return np.einsum("tij,tj->ti", camera.intrinsics, np.einsum("tij,tj->ti", rotation, seen_from) + move)
 
 
-def _each_frame(rendered: RenderedBatch, index: int, centres: np.ndarray) -> Iterator[RenderedFrame]:
+def _each_frame(
+    rendered: RenderedBatch, index: int, centres: np.ndarray, camera: CameraPath
+) -> Iterator[RenderedFrame]:
     assert rendered.depth is not None, "rendered with depth"
+    aspects = camera.intrinsics[:, 1, 1] / camera.intrinsics[:, 0, 0]
     for offset in range(len(rendered.mask)):
         yield RenderedFrame(
             index + offset,
@@ -194,4 +197,5 @@ def _each_frame(rendered: RenderedBatch, index: int, centres: np.ndarray) -> Ite
             centres[offset],
             None if rendered.alpha is None else rendered.alpha[offset].numpy(),
             None if rendered.remembered is None else rendered.remembered[offset].numpy(),
+            float(aspects[offset]),
         )

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,12 +15,14 @@ import numpy as np
 
 from ex4d.devices import Devices
 from ex4d.generation import EngineState, GenerationProgress, ProgressCallback, create_engine
+from ex4d.generation.frame_strides import fill_between, generated_places
 from ex4d.machine import MachineSettings
 from ex4d.media import Sound, VideoWriter, read_png, sound_of
 from ex4d.media.media_errors import translate_write_errors
 from ex4d.media.png import png_bytes
 from ex4d.pipeline.provenance import MADE_BY, made_by
 from ex4d.pipeline.render import nothing_seen_note, render_shot, shows_nothing
+from ex4d.pipeline.shot_start import from_source_frame, settings_of_start, shot_start, start_note
 from ex4d.raster import RenderedFrame
 from ex4d_core.errors import RequestError
 from ex4d_core.scene import Scene
@@ -84,7 +89,10 @@ def generate_take(
     """
     request.require_footage(scene.manifest.frames)
     camera, fps, done = request.camera, scene.manifest.fps, len(finished)
-    engine = create_engine(request, device, machine)
+    places = generated_places(len(camera), _stride(request))
+    start = shot_start(scene, request)
+    wan = settings_of_start(request.wan, start, len(places))
+    engine = create_engine(replace(request, wan=wan), device, machine)
     description = describe(scene, request)
     metadata = {"ex4d_engine": engine.name, "ex4d_request": json.dumps(description, indent=1, ensure_ascii=False)}
     if request.label:
@@ -118,15 +126,23 @@ def generate_take(
         }
         take = movies["take.mp4"]
         # Several devices are for the engine; the first one renders.
-        how = {"first_frame": request.first_frame, "source_frames": request.source_frames, "machine": machine}
-        rendered = render_shot(scene, camera, settings, **how, device=Devices.parse(device).first, note=note)
-        recorded = _recorded(rendered, movies, note)
+        how = {"source_frames": start.shown, "machine": machine}
+        rendered = render_shot(scene, start.camera, settings, **how, device=Devices.parse(device).first, note=note)
+        shown = from_source_frame(rendered, scene, start)
+        told = partial(start_note, start, request.wan, len(places))
+        recorded = _recorded(shown, start.hidden, movies, told, note)
         for index, path in enumerate(finished):
             take.write(_finished_image(path, request))
             sink.progress(engine.name, index + 1, len(camera))
         if done < len(camera):
+            chosen = _chosen(recorded, start.hidden, places)
             on_progress = _progress_callback(sink, work_folder, announce)
-            images = engine.generate(recorded, count=len(camera), on_progress=on_progress, done=done, state=state)
+            generate = partial(
+                engine.generate, chosen, count=start.hidden + len(places), on_progress=on_progress, state=state
+            )
+            last = max((place for place in places if place < done), default=None)
+            before = None if last is None else (last, _finished_image(finished[last], request))
+            images = _continued(generate, start.hidden, places, done, before)
         else:
             images = iter(())
         for index, image in enumerate(images, start=done):
@@ -192,13 +208,63 @@ def _sound_of(scene: Scene, request: ShotRequest) -> Sound | None:
     return sound_of(footage, request.first_frame / scene.manifest.fps)
 
 
-def _recorded(
-    frames: Iterable[RenderedFrame], movies: Mapping[str, VideoWriter], note: Callable[[str], None]
-) -> Iterator[RenderedFrame]:
-    """Pass rendered frames on, writing them into the movies of colour, mask and memory."""
+def _stride(request: ShotRequest) -> int:
+    return request.wan.stride if request.engine == "wan" else 1
+
+
+def _chosen(frames: Iterable[RenderedFrame], hidden: int, places: Sequence[int]) -> Iterator[RenderedFrame]:
+    """The frames that are generated, numbered without gaps: all hidden ones, and those at ``places`` after them."""
+    wanted = {*range(hidden), *(hidden + place for place in places)}
+    number = 0
     for frame in frames:
-        if frame.index == 0 and shows_nothing(frame.visible_fraction):
-            note(nothing_seen_note())
+        if frame.index in wanted:
+            yield replace(frame, index=number)
+            number += 1
+
+
+def _continued(
+    generate: Callable[..., Iterator[np.ndarray]],
+    hidden: int,
+    places: Sequence[int],
+    done: int,
+    before: tuple[int, np.ndarray] | None,
+) -> Iterator[np.ndarray]:
+    """Yield the images of a shot from frame ``done`` on, those between generated ones filled in.
+
+    Args:
+        generate: continues after its argument ``done`` of generated images, of which ``hidden`` are not for people.
+        places: of the generated images in the shot.
+        before: the last of them that is done: its place, and the image.
+    """
+    if before is None:
+        return fill_between(islice(generate(done=0), hidden, None), places)
+    complete = sum(place < done for place in places)
+    images = fill_between(generate(done=hidden + complete), places[complete:], before)
+    return islice(images, done - before[0] - 1, None)
+
+
+def _recorded(
+    frames: Iterable[RenderedFrame],
+    hidden: int,
+    movies: Mapping[str, VideoWriter],
+    told: Callable[[float], str],
+    note: Callable[[str], None],
+) -> Iterator[RenderedFrame]:
+    """Pass rendered frames on, writing all but ``hidden`` first ones into the movies of colour, mask and memory.
+
+    Args:
+        told: what the user should know of the shot's first frame, by how much of it is seen.
+        note: called with it.
+    """
+    for frame in frames:
+        if frame.index < hidden:
+            yield frame
+            continue
+        if frame.index == hidden:
+            if shows_nothing(frame.visible_fraction):
+                note(nothing_seen_note())
+            elif text := told(frame.visible_fraction):
+                note(text)
         movies["color.mp4"].write(frame.color)
         movies["mask.mp4"].write(frame.soft_mask)
         if frame.remembered is not None:

@@ -23,6 +23,7 @@ class RenderedFrame:
         alpha: (H, W) uint8, as `RenderedBatch` has it.
         remembered: (H, W) bool, true = not seen now, but known from other frames of the clip: colour and depth are
             theirs. None where the clip's memory was not asked for.
+        pixel_aspect: width of a pixel by its height, by the camera's focal lengths.
     """
 
     index: int
@@ -32,6 +33,7 @@ class RenderedFrame:
     source_centre: np.ndarray | None = None
     alpha: np.ndarray | None = None
     remembered: np.ndarray | None = None
+    pixel_aspect: float = 1.0
 
     @property
     def soft_mask(self) -> np.ndarray:

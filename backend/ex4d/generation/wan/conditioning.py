@@ -1,16 +1,15 @@
-"""Conditioning: from a shot's rendered frames to windows, and to the pixels, masks and latents that they become.
+"""Conditioning: from the rendered frames of a window to the pixels, masks and latents that they become.
 
-First the working size (multiples of 16, aspect kept), then overlapping temporal windows, then colour and mask as the
-published weights were trained on, then Wan's image-to-video inputs: the mask of known frames, and the video of these
-followed by grey, for the VAE.
+First the working size (multiples of 16, aspect kept), then colour and mask of a window as the published weights were
+trained on, then Wan's image-to-video inputs: the mask of known frames, and the video of these followed by grey, for the
+VAE.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 
 import numpy as np
 import torch
@@ -23,6 +22,8 @@ from ex4d_core.final_sizes import working_size
 SIZE_STEP = 16
 # Frames of each latent after the first, which has one.
 LATENT_FRAMES = 4
+# Even. A camera that moves a little tears holes of a pixel or two, which are no places to be invented.
+_SMALL_HOLE = 4
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class WorkingSize:
 
     Attributes:
         width, height: of the rendered frames.
-        scaled_width, scaled_height: after downscaling; the same for frames that are small enough.
+        scaled_width, scaled_height: after scaling; the same for frames that are small enough and have square pixels.
     """
 
     width: int
@@ -40,9 +41,9 @@ class WorkingSize:
     scaled_height: int
 
     @staticmethod
-    def of(width: int, height: int, max_pixels: int) -> WorkingSize:
-        """Return the working size of frames; ``max_pixels`` of 0 means no limit."""
-        return WorkingSize(width, height, *working_size(width, height, max_pixels))
+    def of(width: int, height: int, max_pixels: int, pixel_aspect: float = 1.0) -> WorkingSize:
+        """Return the working size of frames; see `ex4d_core.final_sizes.working_size`."""
+        return WorkingSize(width, height, *working_size(width, height, max_pixels, pixel_aspect))
 
     @property
     def padded_width(self) -> int:
@@ -86,11 +87,6 @@ def latent_count(frames: int) -> int:
     return (frames - 1) // LATENT_FRAMES + 1
 
 
-def round_up_frames(frames: int) -> int:
-    """Return the smallest 4n + 1 that is not less."""
-    return -(-(frames - 1) // LATENT_FRAMES) * LATENT_FRAMES + 1
-
-
 def erosion_sides(count: int, sides: tuple[int, int], seed: int) -> list[int]:
     """Draw the side of the square by which each frame's mask is eroded, from the seed and the frame's number alone.
 
@@ -112,44 +108,19 @@ def erode(mask: torch.Tensor, side: int) -> torch.Tensor:
     return functional.max_pool2d(unseen, side, stride=1)[0, 0] < 0.5
 
 
-@dataclass(frozen=True)
-class Window:
-    """Some consecutive frames of a shot.
+def close_small_holes(color: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Fill holes of up to `_SMALL_HOLE` pixels across with the mean of what is seen around; larger ones stay.
 
-    Attributes:
-        number: from 0.
-        frames: 4n + 1, the last one repeated where the shot ends earlier.
-        known: how many of the first frames the window before has generated.
-        new: how many frames after these are new; the rest is padding.
+    Args:
+        color: (1, 3, H, W), 0 where unseen.
+        mask: (1, 1, H, W), 1 where seen.
     """
-
-    number: int
-    frames: tuple[RenderedFrame, ...]
-    known: int
-    new: int
-
-    @property
-    def start(self) -> int:
-        """The index of the first frame in the shot."""
-        return self.frames[0].index
-
-
-def split_into_windows(frames: Iterable[RenderedFrame], window: int, overlap: int) -> Iterator[Window]:
-    """Split a shot while it is being rendered, into windows of ``window`` frames that share ``overlap``, both 4n + 1.
-
-    Frames are read only as far as the next window needs them.
-    """
-    stream = iter(frames)
-    tail: tuple[RenderedFrame, ...] = ()
-    number = 0
-    while new := tuple(islice(stream, window - len(tail))):
-        real = tail + new
-        padding = (real[-1],) * (round_up_frames(len(real)) - len(real))
-        yield Window(number, real + padding, len(tail), len(new))
-        if len(real) < window:
-            return
-        tail = real[-overlap:]
-        number += 1
+    side, margin = _SMALL_HOLE + 1, _SMALL_HOLE // 2
+    near = functional.max_pool2d(mask, side, 1, margin)
+    closed = torch.maximum(1 - functional.max_pool2d(1 - near, side, 1, margin), mask)
+    around = functional.avg_pool2d(color * mask, side, 1, margin)
+    around = around / functional.avg_pool2d(mask, side, 1, margin).clamp_min(1e-6)
+    return torch.where(mask > 0, color, around * closed), closed
 
 
 @dataclass(frozen=True)
@@ -165,6 +136,13 @@ class WindowPixels:
     color: torch.Tensor
     mask: torch.Tensor
     visible_fraction: tuple[float, ...]
+
+    def with_known(self, frames: torch.Tensor) -> WindowPixels:
+        """The same with first frames (1, 3, K, h, w) that were made already, all of them seen."""
+        known = frames.shape[2]
+        color, mask = self.color.clone(), self.mask.clone()
+        color[:, :, :known], mask[:, :, :known] = frames, 1
+        return WindowPixels(color, mask, (*[1.0] * known, *self.visible_fraction[known:]))
 
 
 @dataclass(frozen=True)
@@ -193,18 +171,30 @@ class WindowConditioning:
 
 
 def window_pixels(
-    frames: Sequence[RenderedFrame], sides: Sequence[int], size: WorkingSize, device: torch.device | str = "cpu"
+    frames: Sequence[RenderedFrame],
+    sides: Sequence[int],
+    size: WorkingSize,
+    device: torch.device | str = "cpu",
+    *,
+    whole_first: bool = False,
 ) -> WindowPixels:
     """Convert a window's frames to colour and mask as the published weights were trained on them, on ``device``.
 
     The original scales the mask twice, {0, 1} to {-1, 1} to {-3, 1}.
+
+    Args:
+        sides: of the square by which each frame's mask is eroded.
+        whole_first: the first frame keeps all that is seen of it, and its small holes are closed.
     """
     colors, masks = [], []
-    for frame, side in zip(frames, sides, strict=True):
+    for place, (frame, side) in enumerate(zip(frames, sides, strict=True)):
         color = torch.from_numpy(np.ascontiguousarray(frame.color)).to(device).permute(2, 0, 1)[None].float() / 255
         mask = torch.from_numpy(np.ascontiguousarray(frame.known)).to(device)[None, None].float()
         # At a soft edge, pixels of which less than half was seen have colours, too.
-        color, mask = size.downscale(color * mask, mask)
+        color = color * mask
+        if whole_first and place == 0:
+            (color, mask), side = close_small_holes(color, mask), 0
+        color, mask = size.downscale(color, mask)
         mask = erode(mask[0, 0] > 0.5, side)[None, None].float()
         colors.append(color * mask)
         masks.append(mask)

@@ -11,23 +11,12 @@ import numpy as np
 import torch
 
 from ex4d.devices import Devices
-from ex4d.generation.engine import EngineState, GenerationProgress, ProgressCallback
+from ex4d.generation.engine import EngineState, ProgressCallback
 from ex4d.generation.wan import WAN_LICENCE, require_small_model
 from ex4d.generation.wan.camera_encoder import LATENT_CHANNELS
-from ex4d.generation.wan.conditioning import (
-    LATENT_FRAMES,
-    Window,
-    WindowConditioning,
-    WindowPixels,
-    WorkingSize,
-    erosion_sides,
-    image_to_video_input,
-    known_mask,
-    latent_count,
-    split_into_windows,
-    window_pixels,
-)
-from ex4d.generation.wan.decoding import LatentToRgb, decode_in_order, encode_video, to_uint8_images
+from ex4d.generation.wan.color_hold import ColorHold
+from ex4d.generation.wan.conditioning import LATENT_FRAMES, WindowPixels, WorkingSize, latent_count
+from ex4d.generation.wan.decoding import decode_in_order, to_uint8_images
 from ex4d.generation.wan.denoising import denoise
 from ex4d.generation.wan.encoders import files_identity
 from ex4d.generation.wan.errors import GenerationError
@@ -36,15 +25,15 @@ from ex4d.generation.wan.network_choice import NetworkChoice
 from ex4d.generation.wan.networks import require_diffsynth
 from ex4d.generation.wan.parallel.group import RankLostError
 from ex4d.generation.wan.parallel.processes import WindowWork
+from ex4d.generation.wan.progress_report import ProgressReporter
+from ex4d.generation.wan.window_encoding import WindowEncoder, nothing_seen
+from ex4d.generation.wan.windows import Window, WindowEnd, lengths_of_windows, split_into_windows
 from ex4d.machine import MachineSettings
 from ex4d.raster import RenderedFrame
 from ex4d.weights.catalogue import PARTS
 from ex4d.weights.notes import note_once
 from ex4d.weights.places import find_adapter, find_lora, find_wan_files, lora_part
-from ex4d_core.errors import RequestError
-from ex4d_core.final_sizes import window_count
 from ex4d_core.licences import Licence
-from ex4d_core.stages import LOAD_STAGE, WARM_UP_STAGE
 from ex4d_core.wan_settings import WanSettings
 
 _Result = TypeVar("_Result")
@@ -58,6 +47,7 @@ class WanEngine:
 
     Attributes:
         networks: what it runs on; they stay loaded for the next job that needs the same.
+        encoder: of the windows.
     """
 
     name = "wan"
@@ -66,6 +56,7 @@ class WanEngine:
     def __init__(self, settings: WanSettings, networks: LoadedNetworks):
         self.settings = settings
         self.networks = networks
+        self.encoder = WindowEncoder(networks, settings)
 
     @property
     def precision(self) -> str:
@@ -100,36 +91,51 @@ class WanEngine:
                 f"{self.networks.device} does not multiply in fp8 with a scale per row, so that the precision "
                 f"{settings.precision} is: {self.precision}"
             )
-        progress = _ProgressReporter(on_progress, settings, count)
+        progress = ProgressReporter(on_progress, settings, count)
         self.networks.on_load = progress.report_load
-        size, embeds, tail = None, [], None
+        size, embeds, end = None, [], None
         kept = state.load() if state is not None else {}
         complete = 0
         if 0 < kept.get("frames", 0) <= done:
-            complete, tail = kept["windows"], kept["tail"]
-        for window in split_into_windows(_require_equal_sizes(frames), settings.window, settings.overlap):
+            complete, end = kept["windows"], WindowEnd.from_state(kept)
+        lengths = lengths_of_windows(count, settings)
+        for window in split_into_windows(_require_equal_sizes(frames), lengths, settings.overlap):
             if size is None:
                 first = window.frames[0]
                 if not first.known.any():
-                    raise _nothing_seen()
-                size = WorkingSize.of(first.mask.shape[1], first.mask.shape[0], settings.max_pixels)
+                    raise nothing_seen()
+                size = self._working_size(first)
                 self.networks.choose_mode(size.latent_shape(len(window.frames)))
                 progress.report_warm_up()
                 embeds = self._retry_with_less_memory(lambda: self.networks.text_embeddings(self._prompts()))
             if window.number < complete:
                 continue
-            latents = self._retry_with_less_memory(self._generate_latents, window, size, embeds, tail, progress)
-            last_frames = []
-            end = window.known + window.new
-            for number, frame in enumerate(islice(self._decode(latents), end)):
-                if number >= end - settings.overlap:
+            latents, hold = self._retry_with_less_memory(self._generate_latents, window, size, embeds, end, progress)
+            real = window.known + window.new
+            last_frames, last_decoded = [], []
+            for number, (decoded, frame) in enumerate(islice(self._held(latents, hold, window.known), real)):
+                if number >= real - settings.overlap:
                     last_frames.append(frame.cpu())
+                    if hold is not None:
+                        last_decoded.append(decoded.cpu())
                 if number >= max(window.known, done - window.start):
                     yield to_uint8_images(size.upscale(frame))[0]
-            # In the host's memory, since the next window needs the GPU's.
-            tail = torch.cat(last_frames)
+            end = WindowEnd(torch.cat(last_frames))
+            if hold is not None:
+                shared = latent_count(settings.overlap)
+                end = WindowEnd(
+                    end.frames,
+                    latents[:, :, -shared:].cpu(),
+                    torch.cat(last_decoded) if hold.changes else None,
+                    hold.reference,
+                )
             if state is not None:
-                state.save({"windows": window.number + 1, "frames": window.start + end, "tail": tail})
+                state.save({"windows": window.number + 1, "frames": window.start + real, **end.to_state()})
+
+    def _working_size(self, frame: RenderedFrame) -> WorkingSize:
+        height, width = frame.mask.shape
+        aspect = frame.pixel_aspect if self.settings.conditioning == "known" else 1.0
+        return WorkingSize.of(width, height, self.settings.max_pixels, aspect)
 
     def _prompts(self) -> list[tuple[str, str]]:
         """Return the prompts that are used, with their names for errors."""
@@ -159,16 +165,21 @@ class WanEngine:
         window: Window,
         size: WorkingSize,
         embeds: list[torch.Tensor],
-        tail: torch.Tensor | None,
-        progress: _ProgressReporter,
-    ) -> torch.Tensor:
-        """Encode and denoise a window; ``tail`` are the last frames of the window before, ``embeds`` the prompts'."""
+        before: WindowEnd | None,
+        progress: ProgressReporter,
+    ) -> tuple[torch.Tensor, ColorHold | None]:
+        """Encode and denoise a window, after the one ``before``; ``embeds`` are the prompts'.
+
+        Returns:
+            The latents, and what holds the frames' colours, with conditioning "known".
+        """
         settings, networks = self.settings, self.networks
-        sides = erosion_sides(window.start + len(window.frames), settings.erosion, settings.seed)[window.start :]
-        pixels = window_pixels(window.frames, sides, size, networks.device)
-        if window.number == 0 and not pixels.visible_fraction[0]:
-            raise _nothing_seen(f" once its mask has been eroded by {sides[0]} pixels")
-        conditioning, to_rgb = self._encode_window(pixels, embeds, tail)
+        pixels = self.encoder.pixels(window, size)
+        hold = None
+        if settings.conditioning == "known":
+            reference = None if before is None else before.color
+            hold = ColorHold(pixels.color, pixels.mask, reference, first=window.number == 0)
+        conditioning, to_rgb = self.encoder.encode(pixels, embeds, before)
         shown = _least_visible_latent(pixels, window.known)
         del pixels  # gigabytes for long windows of large frames
 
@@ -183,7 +194,7 @@ class WanEngine:
             transformer = networks.transformer
             if window.number == 0:
                 progress.report_warm_up()  # again, since loading came between
-            return denoise(
+            latents = denoise(
                 transformer,
                 noise.to(networks.device),
                 conditioning,
@@ -197,31 +208,7 @@ class WanEngine:
         finally:
             if ranks is not None and (ranks.group.busy or not ranks.alive):
                 networks.end_rank_processes()
-
-    def _encode_window(
-        self, pixels: WindowPixels, embeds: list[torch.Tensor], tail: torch.Tensor | None
-    ) -> tuple[WindowConditioning, LatentToRgb]:
-        """Encode a window, which starts from the frames generated before, or else from its own first frame."""
-        networks = self.networks
-        known = pixels.color[:, :, :1] if tail is None else tail.transpose(0, 1)[None].to(pixels.color)
-        image_embeds = networks.image_embedding(known[:, :, 0])
-        frames = pixels.color.shape[2]
-        vae = networks.vae
-        with networks.precision():
-            color = encode_video(vae, pixels.color, networks.device)
-            mask = encode_video(vae, pixels.mask, networks.device)
-            known_then_grey = encode_video(vae, image_to_video_input(known, frames), networks.device)
-        flags = known_mask(known.shape[2], frames, *color.shape[-2:]).to(color)
-        conditioning = WindowConditioning(
-            prompt_embeds=embeds[0],
-            negative_prompt_embeds=embeds[1] if len(embeds) > 1 else None,
-            control_latents=torch.cat([color, mask], dim=1),
-            image_latents=torch.cat([flags, known_then_grey], dim=1),
-            image_embeds=image_embeds,
-            # The VAE's encoder is causal, so these are the latents of the known frames alone.
-            known_latents=None if tail is None else known_then_grey[:, :, : latent_count(known.shape[2])],
-        )
-        return conditioning, LatentToRgb(color, pixels.color)
+        return latents, hold
 
     def _noise(self, window: Window, size: WorkingSize) -> torch.Tensor:
         """Draw the noise on the CPU: the same seed gives the same noise on every machine."""
@@ -229,8 +216,18 @@ class WanEngine:
         shape = (1, LATENT_CHANNELS, *size.latent_shape(len(window.frames)))
         return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed), dtype=torch.float32)
 
+    def _held(
+        self, latents: torch.Tensor, hold: ColorHold | None, known: int
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield each frame (1, 3, H, W) as it is decoded, and with its colours held if it is not ``known``."""
+        start = 0
+        for frames in self._decode(latents):
+            held = frames if hold is None or start < known else hold.hold(start, frames)
+            yield from zip(frames.split(1), held.split(1), strict=True)
+            start += len(frames)
+
     def _decode(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Yield checked frames (1, 3, H, W)."""
+        """Yield checked frames (n, 3, H, W), those of one latent after the other."""
         while True:
             yielded = False
             try:
@@ -238,7 +235,7 @@ class WanEngine:
                     if not torch.isfinite(frames).all():
                         raise GenerationError("the VAE produced NaN or infinity: check its file with ex4d models check")
                     yielded = True
-                    yield from frames.split(1)
+                    yield frames
                 return
             except torch.OutOfMemoryError as error:
                 reason = str(error).splitlines()[0]
@@ -249,45 +246,11 @@ class WanEngine:
             self._use_less_memory(reason)
 
 
-class _ProgressReporter:
-    """Counts steps over all windows, and calls the callback."""
-
-    def __init__(self, callback: ProgressCallback | None, settings: WanSettings, count: int | None):
-        self._callback = callback or (lambda progress: None)
-        self._steps = settings.steps
-        self._total = settings.steps * (window_count(count, settings.window, settings.overlap) if count else 1)
-        self._seconds: list[float] = []
-
-    def report_load(self, done: int, total: int) -> None:
-        """Report a tensor that was loaded."""
-        self._callback(GenerationProgress(LOAD_STAGE, done, total))
-
-    def report_warm_up(self) -> None:
-        """Report the start of encoding and of the first step, which compiles kernels."""
-        self._callback(GenerationProgress(WARM_UP_STAGE, 0, self._total))
-
-    def report_step(self, window: int, step: int, seconds: float, image: Callable[[], np.ndarray]) -> None:
-        """Report a denoising step. The first one also warms up, so it is left out of the ETA as soon as it can be."""
-        self._seconds.append(seconds)
-        counted = self._seconds[1:] or self._seconds
-        done = window * self._steps + step
-        total = max(self._total, done)
-        eta = (total - done) * sum(counted) / len(counted)
-        self._callback(GenerationProgress("denoise", done, total, eta, image()))
-
-
 def _least_visible_latent(pixels: WindowPixels, known: int) -> int:
     """Return the latent whose frames show the least of the footage: its image changes most."""
     visible = pixels.visible_fraction
     latents = range(latent_count(known) if known else 0, latent_count(len(visible)))
     return min(latents, key=lambda index: visible[min(index * LATENT_FRAMES, len(visible) - 1)])
-
-
-def _nothing_seen(when: str = "") -> RequestError:
-    return RequestError(
-        f"frame 0 of the shot shows nothing of the footage{when}, and the engine wan starts from it: start the camera "
-        "move where the footage is visible"
-    )
 
 
 def _require_equal_sizes(frames: Iterable[RenderedFrame]) -> Iterator[RenderedFrame]:
