@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 import warp as wp
 
 from ex4d.devices import cpu_cores
@@ -78,6 +79,7 @@ class KeyFrames:
         self.contradicted = tuple(frame for k, frame in enumerate(frames) if k not in kept)
         self.frames = tuple(frames[k] for k in kept)
         still = contradicting * _AGREEING_SHARE <= agreeing
+        still &= ~_beside_nearer(~still, surface.depth)
         if masked is not None:
             still &= ~masked
         self._still = (still[usable] if self.contradicted else still).view(torch.uint8)
@@ -257,6 +259,12 @@ class _View:
     own: DepthSurface
     camera: CameraPath
     skipped: int
+
+
+def _beside_nearer(moves: torch.Tensor, depth: torch.Tensor) -> torch.Tensor:
+    """(K, H, W) bool: which pixels are beside a nearer one that moves, whose rim is drawn over them."""
+    nearest = -F.max_pool2d(-torch.where(moves, depth, torch.inf)[:, None], 3, stride=1, padding=1)[:, 0]
+    return nearest < depth * (1 - _STILL_DEPTH)
 
 
 def _most_useful(knows: torch.Tensor) -> torch.Tensor:
