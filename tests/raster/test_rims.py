@@ -83,3 +83,22 @@ def test_a_body_hides_the_more_the_farther_a_camera_turns(rasterizer) -> None:
         assert wall.any()
         behind.append(int(body.sum()))
     assert behind[0] == 0 < behind[1]
+
+
+def test_no_fringe_of_a_bodys_colour_stands_around_the_hole_that_it_leaves(rasterizer) -> None:
+    """Two in five parts of the box are mixed into the wall's pixels beside it, and its rims show the wall alone."""
+    box, wall, mixed = 220, 60, 124
+    depth = torch.full((1, HEIGHT, WIDTH), 12.0)
+    color = torch.full((1, HEIGHT, WIDTH, 3), wall, dtype=torch.uint8)
+    depth[0, :, 24:40], color[0, :, 24:40] = 3.0, box
+    color[0, :, 23] = color[0, :, 40] = mixed
+    intrinsics = torch.tensor([[[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1]]])
+    surface = DepthSurface(depth, color, intrinsics, occlusion="thickness")
+    pose = np.eye(4)[None]
+    pose[0, 0, 3] = -1.0  # the camera moves to the right by one unit: 5 pixels of the wall, 20 of the box
+    lens = intrinsics.numpy() * np.array([[[4], [4], [1]]])
+    drawn = rasterizer.render(surface, CameraPath(pose, lens, 4 * WIDTH, 4 * HEIGHT), with_depth=True)
+    row = drawn.color[0, 2 * HEIGHT, :, 0][drawn.mask[0, 2 * HEIGHT] & (drawn.depth[0, 2 * HEIGHT] > 10)]
+    assert (row == wall).sum() > 100, "the wall"
+    assert (row > mixed - 10).sum() <= 2, "the mixed pixel itself, where a ray meets its centre"
+    assert rasterizer.render(surface, CameraPath(np.eye(4)[None], intrinsics.numpy(), WIDTH, HEIGHT)).color.equal(color)

@@ -11,6 +11,7 @@ from ex4d.raster.warp.projection import (
     EMPTY,
     FAR_RIM,
     NEAR_RIM,
+    SAME_PIXEL,
     STRETCHED,
     THICKNESS,
     WATERTIGHT,
@@ -23,12 +24,14 @@ from ex4d.raster.warp.projection import (
     mesh_face,
     on_border,
 )
-from ex4d.raster.warp.rims import is_near
+from ex4d.raster.warp.rims import cell_on_border, is_near
 
 wp.set_module_options({"enable_backward": False})
 
 # The part of the way between two source pixels within which a rim still shows one of them alone.
 RIM_SAME = wp.constant(0.02)
+# Of a mixed pixel, a smaller part has too much noise for its colour to be told.
+LEAST_SHARE = wp.constant(0.5)
 
 
 @wp.struct
@@ -154,7 +157,7 @@ def rim_color(
             second = k
             if first < 0:
                 first = k
-    color = source_color(source, frame, face.rows[first], face.columns[first])
+    color = rim_end(source, face, first, near, frame, x, y, projected)
     if first != second:
         a = face.corners[first]
         b = face.corners[second]
@@ -165,8 +168,45 @@ def rim_color(
         # A ray through one of the two shows that one alone.
         part = (right * across + below * down) / wp.max(across * across + down * down, 1.0)
         part = wp.clamp((part - RIM_SAME) / (1.0 - 2.0 * RIM_SAME), 0.0, 1.0)
-        color += part * (source_color(source, frame, face.rows[second], face.columns[second]) - color)
+        color += part * (rim_end(source, face, second, near, frame, x, y, projected) - color)
     return color
+
+
+@wp.func
+def rim_end(
+    source: Source, face: Face, corner: int, near: bool, frame: int, x: int, y: int, projected: Projected
+) -> wp.vec3:
+    """The colour of a rim at its source pixel: of the far side, without what the camera mixed into it of the near one.
+
+    Else the near side's colour would stand as a fringe around what it leaves unseen. Its own pixels stay as they are:
+    unmixed, they differ more from the truth. A ray through the pixel's centre shows its colour, too.
+    """
+    row = face.rows[corner]
+    column = face.columns[corner]
+    color = source_color(source, frame, row, column)
+    right = wp.abs(x - projected.x[frame, face.corners[corner]])
+    below = wp.abs(y - projected.y[frame, face.corners[corner]])
+    at_centre = right <= SAME_PIXEL and below <= SAME_PIXEL
+    if not (near or at_centre or source.shares.shape[1] == 0 or split_at_edge(source, face)):
+        own = 1.0 - float(source.shares[frame, row - source.ring, column - source.ring, 1]) / 255.0
+        other = wp.vec3(0.0, 0.0, 0.0)
+        count = wp.float32(0.0)
+        for k in range(3):
+            if is_near(source, face, frame, k):
+                other += source_color(source, frame, face.rows[k], face.columns[k])
+                count += 1.0
+        if count > 0.0:
+            other /= count
+            color = other + (color - other) / wp.max(own, LEAST_SHARE)
+            for channel in range(3):
+                color[channel] = wp.clamp(color[channel], 0.0, 255.0)
+    return color
+
+
+@wp.func
+def split_at_edge(source: Source, face: Face) -> bool:
+    """Whether a stretched face lies at the image's edge, where the far side has no pixels."""
+    return cell_on_border(source, wp.min(face.rows), wp.min(face.columns))
 
 
 @wp.func
