@@ -25,11 +25,10 @@ LIKE_DEPTH = wp.constant(0.05)
 VOTES = 2
 # How many pixels away, in x and in y, a pixel that became seen looks for a colour.
 COLOR_REACH = wp.constant(2)
-# How far from a pixel that has it already the frames before and after may give a pixel another state. What they alone
-# saw, beside something that moves, this frame did not: so what they saw reaches less far.
-AGREE_REACH_SEEN, AGREE_REACH_UNSEEN = 1, 3
-REACH_SEEN = wp.constant(AGREE_REACH_SEEN)
-REACH_UNSEEN = wp.constant(AGREE_REACH_UNSEEN)
+# How far from a pixel that has it already the frames before and after may give a pixel another state. Farther would hold
+# masks steadier still, and take the frame's own thin parts (docs/measured/rendering.md).
+AGREE_REACH = 1
+REACH = wp.constant(AGREE_REACH)
 
 
 @wp.kernel
@@ -102,11 +101,8 @@ def agree(
         own = drawn[frame, pixel]
         other = before[frame, pixel]
         if other != own and other == after[frame, pixel]:
-            reach = wp.int32(REACH_UNSEEN)
-            if other != wp.uint8(0):
-                reach = REACH_SEEN
-            for y in range(wp.max(row - reach, 0), wp.min(row + reach + 1, height)):
-                for x in range(wp.max(column - reach, 0), wp.min(column + reach + 1, width)):
+            for y in range(wp.max(row - REACH, 0), wp.min(row + REACH + 1, height)):
+                for x in range(wp.max(column - REACH, 0), wp.min(column + REACH + 1, width)):
                     if drawn[frame, y * width + x] == other:
                         own = other
         agreed[frame, pixel] = own

@@ -19,7 +19,7 @@ wp.set_module_options({"enable_backward": False})
 TILE_BITS = wp.constant(cleaning.TILE_SIDE.bit_length() - 1)
 # Pixels that votes about a pixel read beyond it; and those from an edge whose state `cleaning.agree` may change.
 VOTE_REACH = wp.constant(cleaning.VOTES)
-EDGE_REACH = wp.constant(cleaning.VOTES + cleaning.AGREE_REACH_UNSEEN)
+EDGE_REACH = wp.constant(cleaning.VOTES + cleaning.AGREE_REACH)
 
 
 @wp.kernel
