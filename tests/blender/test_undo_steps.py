@@ -7,6 +7,7 @@ import shutil
 import bpy
 import pytest
 
+from blender_addon import scheduler as scheduler_module
 from blender_addon.footage.scene_jobs import import_finished
 from blender_addon.jobs.tracker import tracker
 from blender_addon.paths import to_blend
@@ -58,7 +59,7 @@ def test_a_history_that_was_begun_goes_on():
 def test_an_import_is_one_step_and_none_during_a_render(card_scene, tmp_path, monkeypatch, waits_for):
     folder = shutil.copytree(card_scene, tmp_path / "card")
     monkeypatch.setattr(tracker, "is_known", lambda _: True)
-    monkeypatch.setattr("blender_addon.scheduler.reason_to_wait", lambda: waits_for)
+    monkeypatch.setattr(scheduler_module, "reason_to_wait", lambda: waits_for)
     for step in ("long before", "before"):
         bpy.ops.ed.undo_push(message=step)
     arrived_reconstruction(folder)
