@@ -25,8 +25,8 @@ LIKE_DEPTH = wp.constant(0.05)
 VOTES = 2
 # How many pixels away, in x and in y, a pixel that became seen looks for a colour.
 COLOR_REACH = wp.constant(2)
-# How far from a pixel that has it already the frames before and after may give a pixel another state. Farther would hold
-# masks steadier still, and take the frame's own thin parts (docs/measured/rendering.md).
+# How far from a pixel that has it already the frames before and after may give a pixel another state. Farther would
+# hold masks steadier still, and take the frame's own thin parts (docs/measured/rendering.md).
 AGREE_REACH = 1
 REACH = wp.constant(AGREE_REACH)
 
