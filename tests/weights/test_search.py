@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import safetensors
 import torch
 
 pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
@@ -18,7 +19,7 @@ from ex4d.machine import MachineSettings
 from ex4d.weights.catalogue import WAN, part
 from ex4d.weights.checkpoints import read_checkpoint
 from ex4d.weights.errors import CheckpointError, WeightsMissingError
-from ex4d.weights.places import find_adapter, find_part, find_wan_files, unfound_files
+from ex4d.weights.places import find_adapter, find_part, find_wan_files, found_models, unfound_files
 from tests.weights.wan_layouts import fp8, fp8_scaled, save, write_comfyui, write_gguf
 
 NETWORKS = ("dit", "text_encoder", "vae", "image_encoder")
@@ -284,3 +285,36 @@ def test_an_adapter_of_another_kind_or_size_is_refused_by_its_name(models, toy_w
     save(models / "adapters" / "wide.safetensors", {**adapter, "latent_patch_embedding.bias": torch.zeros(9)})
     with pytest.raises(CheckpointError, match=r"wide\.safetensors is not the CameraEncoder"):
         load_dit(find_wan_files(toy_wan_models).dit, find_adapter(models, "wide"))
+
+
+def test_only_the_header_of_another_programs_model_is_read(tmp_path, monkeypatch):
+    """In 8 bits it may have tens of gigabytes, and all of a cache is looked through."""
+    save(tmp_path / "language-model.safetensors", {"layers.0.weight": torch.zeros(100_000, dtype=torch.int8)})
+    read = []
+    monkeypatch.setattr(safetensors, "safe_open", counting_reads(safetensors.safe_open, read))
+    assert not found_models(tmp_path)
+    assert read == []
+
+
+def counting_reads(opens, read: list[str]):
+    """`safetensors.safe_open`, noting the tensors whose values are asked for."""
+
+    class Counting:
+        def __init__(self, *arguments, **options):
+            self._file = opens(*arguments, **options)
+
+        def __enter__(self):
+            self._file.__enter__()
+            return self
+
+        def __exit__(self, *problem):
+            return self._file.__exit__(*problem)
+
+        def __getattr__(self, name):
+            return getattr(self._file, name)
+
+        def get_tensor(self, key):
+            read.append(key)
+            return self._file.get_tensor(key)
+
+    return Counting

@@ -303,6 +303,7 @@ def _compared(surface: DepthSurface, moving: torch.Tensor | None) -> tuple[torch
     )
     assert surface.camera_to_world is not None, "key frames have poses"
     poses = torch.linalg.inv(surface.camera_to_world)[None] @ surface.camera_to_world[:, None]
+    none = torch.empty(0, 0, 0, dtype=torch.uint8, device=surface.device)
     inputs = [
         wp.from_torch(surface.depth.contiguous()),
         wp.from_torch(surface.color.contiguous()),
@@ -310,7 +311,7 @@ def _compared(surface: DepthSurface, moving: torch.Tensor | None) -> tuple[torch
         wp.from_torch(poses.contiguous().to(surface.device), dtype=wp.mat44d),
         _STILL_DEPTH,
         _STILL_COLOR,
-        wp.from_torch(torch.empty(0, 0, 0, dtype=torch.uint8) if moving is None else moving.view(torch.uint8)),
+        wp.from_torch(none if moving is None else moving.view(torch.uint8)),
         wp.from_torch(agreeing),
         wp.from_torch(contradicting),
     ]

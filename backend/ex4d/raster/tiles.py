@@ -13,10 +13,10 @@ class Tiles:
     """Which squares of each frame's image are drawn.
 
     Attributes:
-        wanted: (T, rows, columns) bool, on the rasterizer's device.
+        wanted: (T, rows, columns) bool, or 0 and 1, on the rasterizer's device.
         side: of a square, pixels; the last row and column may lie off the image in part.
-        is_solid: whether stretched faces hide what is behind them. Otherwise they show source pixels at their ends
-            alone, which takes a third of the time where the new camera sees them from aside.
+        is_solid: whether stretched faces hide what is behind them. Otherwise only their rims are drawn
+            (`ex4d.raster.warp.rims`), which hide nothing.
     """
 
     wanted: torch.Tensor

@@ -266,7 +266,10 @@ def find_adapter(models: Path, name: str, further: Sequence[Path] = ()) -> Path:
         WeightsMissingError: there is none of that name; lists those that are there.
         CheckpointError: the file of that name holds something else.
     """
-    found = {one.paths[0].stem: one.paths[0] for one in found_models(models, further) if one.model.part == "ex4d"}
+    found: dict[str, Path] = {}
+    for one in found_models(models, further):  # the most exact of a name comes first
+        if one.model.part == "ex4d":
+            found.setdefault(one.paths[0].stem, one.paths[0])
     if name in found:
         return found[name]
     place = models / "adapters"

@@ -5,6 +5,7 @@ Only the headers of files are read, and each file's once while it does not chang
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,7 +38,7 @@ COMFYUI_VARIABLE = "COMFYUI_PATH"
 # How far below a folder files are looked for, and what is passed over.
 _DEPTH = 6
 _PASSED_OVER = {"blobs", "refs", "node_modules", "site-packages", "__pycache__", "custom_nodes"}
-# Types of large tensors, by safetensors' names; what else there is, such as a layer's description, is small.
+# Types of Wan's weights, by safetensors' names.
 _TYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -46,6 +47,9 @@ _TYPES = {
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
 }
+# Values of a tensor of another type that is read, since it may describe how a layer is packed. Larger ones are the
+# weights of other programs' models, which may be tens of gigabytes.
+_LARGEST_DESCRIPTION = 4096
 # Of files that were looked into.
 _REMEMBERED = 4096
 
@@ -208,5 +212,7 @@ def _header(path: Path) -> tuple[str, Mapping[str, StoredTensor]]:
 def _outline(file: Any, key: str) -> torch.Tensor:
     """A tensor of a .safetensors file, without its values where these are many."""
     values = file.get_slice(key)
-    kind = _TYPES.get(values.get_dtype())
-    return file.get_tensor(key) if kind is None else torch.empty(values.get_shape(), dtype=kind, device="meta")
+    kind, shape = _TYPES.get(values.get_dtype()), values.get_shape()
+    if kind is None and math.prod(shape) <= _LARGEST_DESCRIPTION:
+        return file.get_tensor(key)
+    return torch.empty(shape, dtype=kind or torch.uint8, device="meta")

@@ -38,6 +38,8 @@ from ex4d_core.wan_settings import WanSettings
 
 _Result = TypeVar("_Result")
 
+# Pixels whose sides differ by less are taken as square: cameras that were solved or estimated have such focal lengths.
+_SQUARE = 0.02
 # Seeds of a shot's windows lie far apart, so that window 1 of seed 0 is not window 0 of seed 1.
 _WINDOW_SEEDS = 0x9E3779B97F4A7C15
 
@@ -135,6 +137,8 @@ class WanEngine:
     def _working_size(self, frame: RenderedFrame) -> WorkingSize:
         height, width = frame.mask.shape
         aspect = frame.pixel_aspect if self.settings.conditioning == "known" else 1.0
+        if abs(aspect - 1) < _SQUARE:
+            aspect = 1.0
         return WorkingSize.of(width, height, self.settings.max_pixels, aspect)
 
     def _prompts(self) -> list[tuple[str, str]]:

@@ -241,6 +241,20 @@ def draw_unsnapped_triangle(
 
 
 @wp.func
+def may_show_split(split: Split, points: Points, face: int, view: View) -> bool:
+    """Whether any triangle of a face whose points are not all snapped may reach into the image."""
+    found = wp.bool(False)
+    for k in range(TRIANGLES):
+        triangle = triangle_of(split, points, k, face)
+        a = at(points, triangle.points[0])
+        b = at(points, triangle.points[1])
+        c = at(points, triangle.points[2])
+        if triangle.drawn and may_show(a, b, c, view):
+            found = True
+    return found
+
+
+@wp.func
 def unsnapped_corner(split: Split, point: int, frame: int, source: Source, view: View) -> Corner:
     """One of a split face's points for homogeneous edge functions."""
     corner = Corner()

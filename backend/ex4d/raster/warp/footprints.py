@@ -34,6 +34,7 @@ class Footprint:
     """
 
     count: int
+    corners: int  # how many of them are the pixel's corners
     first: wp.vec2
     sum: wp.vec2  # of places
     across: wp.vec2  # of places times the sample's column
@@ -49,6 +50,8 @@ def with_place(footprint: Footprint, place: wp.vec2, x: int, y: int, samples: in
     own = place - footprint.first
     middle = 0.5 * float(samples - 1)
     footprint.count += 1
+    if (x == 0 or x == samples - 1) and (y == 0 or y == samples - 1):
+        footprint.corners += 1
     footprint.sum += own
     footprint.across += (float(x) - middle) * own
     footprint.down += (float(y) - middle) * own
@@ -59,7 +62,7 @@ def with_place(footprint: Footprint, place: wp.vec2, x: int, y: int, samples: in
 @wp.func
 def is_whole(footprint: Footprint, samples: int) -> bool:
     """Whether it has all samples of the pixel, or its four corners, which are read first."""
-    return footprint.count == 4 or footprint.count == samples * samples
+    return footprint.corners == 4 and (footprint.count == 4 or footprint.count == samples * samples)
 
 
 @wp.func

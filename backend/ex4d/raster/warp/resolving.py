@@ -8,6 +8,7 @@ from ex4d.raster.warp.cutting import shown_source_pixel
 from ex4d.raster.warp.edge_rules import cross, face_corner, homogeneous_edge, meets, sample_centre
 from ex4d.raster.warp.filling import is_wanted
 from ex4d.raster.warp.projection import (
+    BEHIND,
     EMPTY,
     FAR_RIM,
     NEAR_RIM,
@@ -158,9 +159,11 @@ def rim_color(
             if first < 0:
                 first = k
     color = rim_end(source, face, first, near, frame, x, y, projected)
-    if first != second:
-        a = face.corners[first]
-        b = face.corners[second]
+    a = face.corners[first]
+    b = face.corners[second]
+    if projected.inverse_z[frame, a] == BEHIND:  # which has no place on the screen
+        color = rim_end(source, face, second, near, frame, x, y, projected)
+    elif first != second and projected.inverse_z[frame, b] != BEHIND:
         right = float(x - projected.x[frame, a])
         below = float(y - projected.y[frame, a])
         across = float(projected.x[frame, b] - projected.x[frame, a])

@@ -22,6 +22,7 @@ from ex4d.raster.warp.drawing_rims import (
     draw_solid,
     draw_triangle,
     draw_unsnapped_triangle,
+    may_show_split,
     points_of,
     solid_box,
     triangle_of,
@@ -150,7 +151,7 @@ def draw_or_queue_split(
                 else:
                     for top in range(box.top, box.bottom + 1, work.piece_rows):
                         queue_piece(wp.vec3i(index, top, wp.min(top + work.piece_rows - 1, box.bottom)), frame, work)
-        else:
+        elif may_show_split(split, points, index, view):
             queue_piece(wp.vec3i(index, 0, view.height - 1), frame, work)
 
 
@@ -176,10 +177,12 @@ def draw_snapped_part(
     """Draw a thread's part of some rows of a stretched face: nothing, if its corners are not all snapped."""
     face = mesh_face(piece[0], source.rows, source.columns)
     if view.occlusion == THICKNESS:
-        split = split_and_back(source, face, frame, view)
-        points = points_of(split, frame, source, projected, view)
-        if split.exists and points.are_snapped:
-            draw_solid(split, points, piece[0], piece[1], piece[2], member, group_size, frame, view, winners)
+        if view.is_hollow == 0:
+            split = split_and_back(source, face, frame, view)
+            if split.exists:
+                points = points_of(split, frame, source, projected, view)
+                if points.are_snapped:
+                    draw_solid(split, points, piece[0], piece[1], piece[2], member, group_size, frame, view, winners)
         return
     a = snapped(projected, frame, face.corners[0])
     b = snapped(projected, frame, face.corners[1])
