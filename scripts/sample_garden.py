@@ -57,6 +57,13 @@ def linear(colour: str) -> tuple[float, float, float, float]:
     return red, green, blue, 1.0
 
 
+def nodes_of(created: Any) -> Any:
+    """The node tree of a material or world that was just created; from Blender 5.0 on it has one from the start."""
+    if created.node_tree is None:
+        created.use_nodes = True
+    return created.node_tree
+
+
 def create_material(
     name: str, colours: str, pattern: str = "noise", scale: Vector = (8, 8, 8), **texture: float
 ) -> Any:
@@ -70,8 +77,8 @@ def create_material(
         texture: inputs of the texture node, such as Detail or Distortion.
     """
     created = bpy.data.materials.new(name)
-    created.use_nodes = True
-    nodes, links = created.node_tree.nodes, created.node_tree.links
+    tree = nodes_of(created)
+    nodes, links = tree.nodes, tree.links
     surface, ramp = nodes["Principled BSDF"], nodes.new("ShaderNodeValToRGB")
     stops, steps = ramp.color_ramp.elements, colours.split()
     # Noise stays near its middle, so its colours are set closer together.
@@ -358,8 +365,7 @@ def add_light() -> None:
     bpy.context.scene.collection.objects.link(lamp)
     place(lamp, rotation("z", radians(-38)) @ rotation("x", radians(48)))
     air = bpy.data.worlds.new("air")
-    air.use_nodes = True
-    background = air.node_tree.nodes["Background"]
+    background = nodes_of(air).nodes["Background"]
     background.inputs["Color"].default_value, background.inputs["Strength"].default_value = linear("bcd8f2"), 0.62
     bpy.context.scene.world = air
 

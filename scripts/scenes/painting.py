@@ -8,7 +8,7 @@ from typing import Any
 import bpy
 import numpy as np
 
-from sample_garden import add, create_material, make_emissive
+from sample_garden import add, create_material, make_emissive, nodes_of
 from sample_shapes import Shape, lathe, sheet
 
 # Where the light would come from, and the brightness of surfaces that face away from it and towards it.
@@ -37,8 +37,7 @@ def painted(name: str, colors: str, pattern: str = "noise", scale: tuple = (8, 8
 def mirror(name: str, tint: float) -> Any:
     """A perfect mirror that returns a share of the light."""
     material = bpy.data.materials.new(name)
-    material.use_nodes = True
-    surface = material.node_tree.nodes["Principled BSDF"]
+    surface = nodes_of(material).nodes["Principled BSDF"]
     surface.inputs["Metallic"].default_value, surface.inputs["Roughness"].default_value = 1.0, 0.0
     surface.inputs["Base Color"].default_value = (tint * 0.9, tint * 0.95, tint, 1)
     return material
