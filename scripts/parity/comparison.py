@@ -65,3 +65,22 @@ def read_case(path: Path, needed: tuple[str, ...]) -> dict[str, np.ndarray]:
     if missing:
         raise ParityCaseError(f"{path} lacks the arrays {', '.join(missing)}: expected a case like the golden data")
     return case
+
+
+def read_case_with_weights(prefix: Path, needed: tuple[str, ...]) -> tuple[dict[str, np.ndarray], list[Path]]:
+    """Read the arrays of a case of the generator, and find its weights: the transformer's and the adapter's file.
+
+    Args:
+        prefix: the path of the case's files, with or without ``.npz``.
+        needed: arrays that it must have.
+
+    Raises:
+        ParityCaseError: see `read_case`; or a file of weights is missing.
+    """
+    prefix = prefix.with_suffix("") if prefix.suffix == ".npz" else prefix
+    case = read_case(prefix.with_name(prefix.name + ".npz"), needed)
+    weights = [prefix.with_name(prefix.name + ending) for ending in ("_dit.safetensors", "_adapter.ckpt")]
+    for path in weights:
+        if not path.is_file():
+            raise ParityCaseError(f"{path} is missing beside {prefix.name}.npz")
+    return case, weights

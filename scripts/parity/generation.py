@@ -21,7 +21,7 @@ from ex4d.generation.wan.denoising import denoise, flow_match_schedule
 from ex4d.generation.wan.networks import HEAD_CHANNELS, load_dit, require_diffsynth
 from ex4d.generation.wan.transformer import Transformer
 from ex4d_core.wan_settings import WanSettings
-from parity.comparison import Comparison, ParityCaseError, compare_arrays, read_case
+from parity.comparison import Comparison, ParityCaseError, compare_arrays, read_case_with_weights
 
 # Relative L2 to the original, whose own result under autocast is not more exact.
 RAY_BOUND = 0.01
@@ -46,12 +46,7 @@ def compare_generation(prefix: Path, device: str = "cpu") -> Iterator[Comparison
         CheckpointError: weights cannot be loaded.
     """
     require_diffsynth()
-    prefix = prefix.with_suffix("") if prefix.suffix == ".npz" else prefix
-    case = read_case(prefix.with_name(prefix.name + ".npz"), _NEEDED)
-    weights = [prefix.with_name(prefix.name + ending) for ending in ("_dit.safetensors", "_adapter.ckpt")]
-    for path in weights:
-        if not path.is_file():
-            raise ParityCaseError(f"{path} is missing beside {prefix.name}.npz")
+    case, weights = read_case_with_weights(prefix, _NEEDED)
     _require_layout(case)
     yield from _schedule(case)
     for precision in ("bf16", "float32"):

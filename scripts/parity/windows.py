@@ -21,7 +21,7 @@ from ex4d.generation.wan.denoising import denoise
 from ex4d.generation.wan.networks import load_dit, require_diffsynth
 from ex4d.generation.wan.transformer import Transformer
 from ex4d_core.wan_settings import WanSettings
-from parity.comparison import Comparison, ParityCaseError, compare_arrays, read_case
+from parity.comparison import Comparison, compare_arrays, read_case_with_weights
 
 if TYPE_CHECKING:
     from diffsynth.models.wan_video_dit import WanModel
@@ -44,11 +44,7 @@ def compare_windows(prefix: Path, device: str = "cpu") -> Iterator[Comparison]:
         CheckpointError: weights cannot be loaded.
     """
     require_diffsynth()
-    prefix = prefix.with_suffix("") if prefix.suffix == ".npz" else prefix
-    case = read_case(prefix.with_name(prefix.name + ".npz"), _NEEDED)
-    weights = [prefix.with_name(prefix.name + ending) for ending in ("_dit.safetensors", "_adapter.ckpt")]
-    if missing := [path for path in weights if not path.is_file()]:
-        raise ParityCaseError(f"{missing[0]} is missing beside {prefix.name}.npz")
+    case, weights = read_case_with_weights(prefix, _NEEDED)
     for precision in BOUNDS:
         yield from _precision(case, weights, precision, torch.device(device))
 

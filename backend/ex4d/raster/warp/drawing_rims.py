@@ -203,6 +203,15 @@ def draw_triangle(
 
 
 @wp.func
+def shows(triangle: Triangle, points: Points, view: View) -> bool:
+    """Whether a triangle of a face whose points are not all snapped may reach into the image."""
+    a = at(points, triangle.points[0])
+    b = at(points, triangle.points[1])
+    c = at(points, triangle.points[2])
+    return triangle.drawn and may_show(a, b, c, view)
+
+
+@wp.func
 def draw_unsnapped_triangle(
     triangle: Triangle,
     split: Split,
@@ -217,10 +226,7 @@ def draw_unsnapped_triangle(
     winners: wp.array2d(dtype=wp.uint64),
 ):
     """Draw a thread's part of some rows of a triangle of a face whose points are not all snapped."""
-    a = at(points, triangle.points[0])
-    b = at(points, triangle.points[1])
-    c = at(points, triangle.points[2])
-    if triangle.drawn and may_show(a, b, c, view):
+    if shows(triangle, points, view):
         p = unsnapped_corner(split, triangle.points[0], frame, source, view)
         q = unsnapped_corner(split, triangle.points[1], frame, source, view)
         r = unsnapped_corner(split, triangle.points[2], frame, source, view)
@@ -245,11 +251,7 @@ def may_show_split(split: Split, points: Points, face: int, view: View) -> bool:
     """Whether any triangle of a face whose points are not all snapped may reach into the image."""
     found = wp.bool(False)
     for k in range(TRIANGLES):
-        triangle = triangle_of(split, points, k, face)
-        a = at(points, triangle.points[0])
-        b = at(points, triangle.points[1])
-        c = at(points, triangle.points[2])
-        if triangle.drawn and may_show(a, b, c, view):
+        if shows(triangle_of(split, points, k, face), points, view):
             found = True
     return found
 

@@ -25,7 +25,7 @@ from ex4d.raster.warp.projection import (
     mesh_face,
     on_border,
 )
-from ex4d.raster.warp.rims import cell_on_border, is_near
+from ex4d.raster.warp.rims import is_at_edge, is_near
 
 wp.set_module_options({"enable_backward": False})
 
@@ -190,7 +190,7 @@ def rim_end(
     right = wp.abs(x - projected.x[frame, face.corners[corner]])
     below = wp.abs(y - projected.y[frame, face.corners[corner]])
     at_centre = right <= SAME_PIXEL and below <= SAME_PIXEL
-    if not (near or at_centre or source.shares.shape[1] == 0 or split_at_edge(source, face)):
+    if not (near or at_centre or source.shares.shape[1] == 0 or is_at_edge(source, face)):
         own = 1.0 - float(source.shares[frame, row - source.ring, column - source.ring, 1]) / 255.0
         other = wp.vec3(0.0, 0.0, 0.0)
         count = wp.float32(0.0)
@@ -204,12 +204,6 @@ def rim_end(
             for channel in range(3):
                 color[channel] = wp.clamp(color[channel], 0.0, 255.0)
     return color
-
-
-@wp.func
-def split_at_edge(source: Source, face: Face) -> bool:
-    """Whether a stretched face lies at the image's edge, where the far side has no pixels."""
-    return cell_on_border(source, wp.min(face.rows), wp.min(face.columns))
 
 
 @wp.func

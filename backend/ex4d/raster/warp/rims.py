@@ -140,6 +140,12 @@ def cell_on_border(source: Source, row: int, column: int) -> bool:
 
 
 @wp.func
+def is_at_edge(source: Source, face: Face) -> bool:
+    """Whether a face's cell has corners on the border: the far side of a stretched face has no pixels there."""
+    return cell_on_border(source, wp.min(face.rows), wp.min(face.columns))
+
+
+@wp.func
 def cell_shares(source: Source, face: Face, frame: int) -> wp.vec4:
     """The near side's share of a face's cell's corners, less one half: positive on the near side, else not.
 
@@ -177,7 +183,7 @@ def is_near(source: Source, face: Face, frame: int, corner: int) -> bool:
     near = wp.bool(False)
     if not on_border(source, face.rows[corner], face.columns[corner]):
         near = True
-        if not cell_on_border(source, wp.min(face.rows), wp.min(face.columns)):
+        if not is_at_edge(source, face):
             nearest = float(wp.inf)
             farthest = wp.float32(0.0)
             for k in range(3):
