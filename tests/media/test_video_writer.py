@@ -80,6 +80,21 @@ def test_masks_and_gray_images(tmp_path):
     assert np.abs(gray.astype(int) - 100).max() <= 3
 
 
+def test_the_same_frames_give_the_same_bytes_whatever_the_memory_held_before(tmp_path):
+    """A resumed take has the same files as one that was not stopped; x264 must not read what it has not written."""
+    chance = np.random.default_rng(1)
+    # Blocks as in a small mask of a shot: near black and white, some gray at their edges.
+    masks = [np.kron(chance.integers(0, 256, (4, 6), np.uint8), np.ones((8, 8), np.uint8)) for _ in range(6)]
+    written = set()
+    for _ in range(150):
+        _ = [chance.integers(0, 256, int(chance.integers(100, 200_000)), np.uint8) for _ in range(18)]
+        with VideoWriter(tmp_path / "mask.mp4", 48, 32, 24) as video:
+            for mask in masks:
+                video.write(mask)
+        written.add((tmp_path / "mask.mp4").read_bytes())
+    assert len(written) == 1
+
+
 def test_texts_come_back(tmp_path):
     texts = {"ex4d.engine": "preview", "ex4d.seed": "7", "title": "Blüten", "Comment": "a = b; c"}
     with VideoWriter(tmp_path / "take.mp4", 64, 48, 24, metadata=texts) as video:
