@@ -33,13 +33,12 @@ from ex4d.raster import RenderedFrame
 from ex4d.weights.catalogue import PARTS
 from ex4d.weights.notes import note_once
 from ex4d.weights.places import find_adapter, find_lora, find_wan_files, lora_part
+from ex4d_core.final_sizes import generation_size
 from ex4d_core.licences import Licence
 from ex4d_core.wan_settings import WanSettings
 
 _Result = TypeVar("_Result")
 
-# Pixels whose sides differ by less are taken as square: cameras that were solved or estimated have such focal lengths.
-_SQUARE = 0.02
 # Seeds of a shot's windows lie far apart, so that window 1 of seed 0 is not window 0 of seed 1.
 _WINDOW_SEEDS = 0x9E3779B97F4A7C15
 
@@ -136,10 +135,7 @@ class WanEngine:
 
     def _working_size(self, frame: RenderedFrame) -> WorkingSize:
         height, width = frame.mask.shape
-        aspect = frame.pixel_aspect if self.settings.conditioning == "known" else 1.0
-        if abs(aspect - 1) < _SQUARE:
-            aspect = 1.0
-        return WorkingSize.of(width, height, self.settings.max_pixels, aspect)
+        return WorkingSize(width, height, *generation_size(self.settings, width, height, frame.pixel_aspect))
 
     def _prompts(self) -> list[tuple[str, str]]:
         """Return the prompts that are used, with their names for errors."""
