@@ -20,7 +20,7 @@ from ex4d.machine import MachineSettings
 from ex4d.media import Sound, VideoWriter, read_png, sound_of
 from ex4d.media.media_errors import translate_write_errors
 from ex4d.media.png import png_bytes
-from ex4d.pipeline.provenance import MADE_BY, made_by
+from ex4d.pipeline.provenance import MADE_BY, generated_at, made_by
 from ex4d.pipeline.render import nothing_seen_note, render_shot, shows_nothing
 from ex4d.pipeline.shot_start import from_source_frame, settings_of_start, shot_start, start_note
 from ex4d.raster import RenderedFrame
@@ -93,6 +93,9 @@ def generate_take(
     start = shot_start(scene, request)
     wan = settings_of_start(request.wan, start, len(places))
     engine = create_engine(replace(request, wan=wan), device, machine)
+    generated = generated_at(request)
+    if generated != camera.size:
+        note("generated at {}x{}, enlarged to {}x{} by {}".format(*generated, *camera.size, engine.enlarging))
     description = describe(scene, request)
     metadata = {"ex4d_engine": engine.name, "ex4d_request": json.dumps(description, indent=1, ensure_ascii=False)}
     if request.label:
