@@ -14,7 +14,8 @@ _DEVICE = re.compile(r"(.+), (\d+) GiB \(cuda(?::(\d+(?:\+\d+)*))?\)")
 # Parts of a card, or a slower one of the same name.
 _OTHERS = {"mig", "laptop", "mobile", "max"}
 
-# Words of a name, all of which it must have; dense TFLOP/s of matrix products in bf16 and fp8, sums in float32; 0: none.
+# Words of a name, all of which it must have; dense TFLOP/s of matrix products in bf16 and in fp8, with sums in float32;
+# 0: none.
 _RATES: tuple[tuple[str, float, float], ...] = (
     ("b200", 2250, 4500),
     ("b100", 1800, 3500),

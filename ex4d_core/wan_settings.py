@@ -245,15 +245,15 @@ class WanSettings(Settings):
     above_model: Annotated[
         AboveModel,
         Option(
-            f"working sizes above the model's own, {MODEL_SIZE[0]}x{MODEL_SIZE[1]}: generate at them, or generate at the "
-            "model's own and enlarge"
+            f"working sizes above the model's own, {MODEL_SIZE[0]}x{MODEL_SIZE[1]}: generate at them, or generate at "
+            "its own and enlarge"
         ),
     ] = "generate"
     upscaler: Annotated[
         str,
         Length(MAX_ADAPTER_NAME),
         Option(
-            f"enlarges the pictures: {BICUBIC}, a file in the folder upscalers of the models, or {ANY_UPSCALER}: such a "
+            f"enlarges pictures: {BICUBIC}, a file in the folder upscalers of the models, or {ANY_UPSCALER}: such a "
             f"file if there is one, else {BICUBIC}",
             metavar="NAME",
         ),

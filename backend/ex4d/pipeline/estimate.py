@@ -7,7 +7,6 @@ estimate names. Nothing here imports torch before it is needed.
 
 from __future__ import annotations
 
-import math
 import shutil
 import tempfile
 import time

@@ -75,7 +75,9 @@ class Upscaler:
             return INTERPOLATION(frames, width, height)
         enlarged = torch.cat([self._in_tiles(frame) for frame in (frames.float() + 1).div(2).clamp(0, 1).split(1)])
         if not torch.isfinite(enlarged).all():
-            raise GenerationError(f"the upscaler {self.name} produced NaN or infinity: use another, or --upscaler {BICUBIC}")
+            raise GenerationError(
+                f"the upscaler {self.name} produced NaN or infinity: use another, or --upscaler {BICUBIC}"
+            )
         if enlarged.shape[-2:] != (height, width):
             enlarged = functional.interpolate(enlarged, (height, width), mode="bicubic", antialias=True)
         return (enlarged.clamp(0, 1) * 2 - 1).to(frames.dtype)
@@ -132,8 +134,8 @@ def why_no_upscaler(models: Path) -> str:
     """Why takes are enlarged by interpolation with the setting "auto", and what to do; "" where an upscaler does it."""
     if not list_upscalers(models):
         return (
-            f"there is no upscaler in {models / 'upscalers'}: put a file such as RealESRGAN_x2plus.pth there; takes are "
-            f"enlarged by {INTERPOLATION.name}"
+            f"there is no upscaler in {models / 'upscalers'}: put a file such as RealESRGAN_x2plus.pth there; takes "
+            f"are enlarged by {INTERPOLATION.name}"
         )
     return _why_no_spandrel()
 
