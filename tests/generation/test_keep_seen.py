@@ -34,12 +34,19 @@ def alpha_with_hole(left: int = 60, right: int = 100) -> np.ndarray:
 
 def test_the_matte_lies_within_what_was_seen_and_rises_smoothly():
     matte = seen_matte(alpha_with_hole())
-    assert not matte[:, 59:101].any(), "nor where a pixel was seen in part"
+    assert not matte[:, 60:100].any() and (matte[:, [59, 100]] < 0.1).all(), "hardly where a pixel was seen in part"
     assert (matte[:, :50] == 1).all() and (matte[:, 112:] == 1).all(), "up to the frame's own edges"
     row = matte[60, 50:60]
     assert (np.diff(row) <= 0).all() and ((row > 0) & (row < 1)).sum() >= 2
     assert (seen_matte(np.full((HEIGHT, WIDTH), 255, np.uint8)) == 1).all()
     assert not seen_matte(np.zeros((HEIGHT, WIDTH), np.uint8)).any()
+
+
+def test_cracks_show_the_generated_picture_in_their_own_pixels_alone():
+    alpha = alpha_with_hole(60, 62)
+    matte = seen_matte(alpha)
+    assert not matte[:, 60:62].any() and (matte[:, :59] == 1).all() and (matte[:, 63:] == 1).all()
+    assert matte[:, 59] == pytest.approx(128 / 255)
 
 
 def test_the_matte_moves_with_the_mask_and_grows_with_the_frame():

@@ -18,7 +18,9 @@ from torch.nn.functional import avg_pool2d, max_pool2d, pad
 from ex4d.raster import RenderedFrame
 
 # How far the matte reaches into what was seen, as a share of a frame's shorter side, and at least, in pixels.
-_REACH, _LEAST_REACH = 0.012, 2
+_REACH, _LEAST_REACH = 0.01, 2
+# Cracks of up to twice as many pixels, which a moving camera tears everywhere, have no margin.
+_HAIRLINE = 1
 # Weight of a frame's own factors beside those of the frames before, so that the picture does not flicker.
 _OWN_WEIGHT = 0.25
 # A larger change of colour is no drift of the generator but another thing that it shows.
@@ -91,6 +93,8 @@ class FootageKeeper:
 def seen_matte(alpha: np.ndarray) -> np.ndarray:
     """How much of each pixel is the footage's own: 0 where it was not seen, 1 further inside of what was.
 
+    It rises from the rim of a hole inwards, and is at most the share of the pixel that was seen.
+
     Args:
         alpha: (H, W) uint8, the share of each pixel that was seen, of 255. Beyond the frame everything counts as seen.
 
@@ -98,10 +102,13 @@ def seen_matte(alpha: np.ndarray) -> np.ndarray:
         (H, W) float32 in [0, 1].
     """
     reach = max(_LEAST_REACH, round(_REACH * min(alpha.shape)))
-    whole = torch.from_numpy(alpha == 255)[None, None].float()
-    inside = 1 - _widest(1 - whole, reach)
+    unseen = torch.from_numpy(alpha < 128)[None, None].float()
+    # Without hairlines, at which the generated picture shows in their own pixels alone.
+    holes = _widest(1 - _widest(1 - unseen, _HAIRLINE), _HAIRLINE)
+    inside = 1 - _widest(holes, reach)
     # Twice, so that it is smooth at both ends, and nowhere beyond what was seen.
-    return _mean(_mean(inside, reach // 2), reach - reach // 2)[0, 0].numpy()
+    within = _mean(_mean(inside, reach // 2), reach - reach // 2)[0, 0].numpy()
+    return within * (alpha.astype(np.float32) / 255)
 
 
 def seam_gains(image: np.ndarray, footage: np.ndarray, matte: np.ndarray) -> Gains | None:
@@ -114,7 +121,7 @@ def seam_gains(image: np.ndarray, footage: np.ndarray, matte: np.ndarray) -> Gai
     Returns:
         None where there is no seam, or too little of one.
     """
-    weights = matte * (1 - matte)
+    weights = matte * (1 - matte)  # most where both show alike
     rows = np.flatnonzero(weights.any(axis=1))
     if not len(rows) or np.count_nonzero(weights) < _FEWEST:
         return None

@@ -22,7 +22,7 @@ from ex4d.weights.places import find_upscaler, list_upscalers
 from ex4d_core.wan_settings import ANY_UPSCALER, BICUBIC
 
 if TYPE_CHECKING:
-    from spandrel import ImageModelDescriptor
+    from spandrel import ImageModelDescriptor  # pyright: ignore[reportMissingImports] (the extra upscale)
 
 # Side of the tiles that an upscaler is given, which bounds its memory (1 GB at four times the size), and how far the
 # surroundings of a tile reach, without which tiles would differ at their borders. Input pixels.
@@ -156,7 +156,7 @@ def _tiles(length: int) -> Iterator[tuple[int, int]]:
 @lru_cache(1)
 def _load(path: Path, changed: int, device: str) -> ImageModelDescriptor:
     """Load a file, again if it was ``changed`` (ns); the last one stays loaded for the next job."""
-    import spandrel
+    import spandrel  # pyright: ignore[reportMissingImports] (the extra upscale)
 
     problem = ""
     try:
