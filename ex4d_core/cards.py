@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from ex4d_core.stages import PAUSED
+
 # As a backend describes its devices: "NVIDIA H200, 140 GiB (cuda:0)", and "(cuda:0+1)" where two share each shot.
 _DEVICE = re.compile(r"(.+), (\d+) GiB \(cuda(?::(\d+(?:\+\d+)*))?\)")
 # Parts of a card, or a slower one of the same name.
@@ -86,7 +88,7 @@ class Card:
     @classmethod
     def of_device(cls, described: str) -> Card | None:
         """The card in a backend's description of a device; None for a CPU."""
-        found = _DEVICE.fullmatch(described)
+        found = _DEVICE.fullmatch(described.partition(PAUSED)[0])
         if found is None:
             return None
         return cls.named(found[1], int(found[2]) * 2**30, len((found[3] or "0").split("+")))

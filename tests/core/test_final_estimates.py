@@ -60,7 +60,7 @@ def test_operations_of_attention_grow_with_the_square():
     [
         ("NVIDIA H200, 140 GiB (cuda:0)", True, True, 1),
         ("NVIDIA H100 PCIe, 79 GiB (cuda:0+1)", True, True, 2),
-        ("NVIDIA A100-SXM4-80GB, 79 GiB (cuda:0)", True, False, 1),
+        ("NVIDIA A100-SXM4-80GB, 79 GiB (cuda:0), paused: its worker ended", True, False, 1),
         ("NVIDIA GeForce RTX 4090 Laptop GPU, 16 GiB (cuda:0)", False, False, 1),
         ("NVIDIA H100 80GB HBM3 MIG 1g.10gb, 10 GiB (cuda:0)", False, False, 1),
         ("Somebody's card, 10 GiB (cuda)", False, False, 1),
