@@ -7,6 +7,7 @@ figures, so it is an estimate.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ex4d_core.stages import PAUSED
@@ -92,6 +93,11 @@ class Card:
         if found is None:
             return None
         return cls.named(found[1], int(found[2]) * 2**30, len((found[3] or "0").split("+")))
+
+    @classmethod
+    def first_of(cls, devices: Iterable[str]) -> Card | None:
+        """The first GPU among a backend's descriptions of its devices; None if there is none."""
+        return next((card for device in devices if (card := cls.of_device(device)) is not None), None)
 
     @property
     def known(self) -> bool:

@@ -101,11 +101,6 @@ def enlarged_text(size: str, width: int, height: int, server: Welcome | None) ->
     return text.format(size=size, width=width, height=height)
 
 
-def card_of(server: Welcome) -> Card | None:
-    """The GPU of a backend, the first one if it has several; None if it has none."""
-    return next((card for device in server.devices if (card := Card.of_device(device)) is not None), None)
-
-
 def estimate_texts(
     settings: WanSettings, frames: int, width: int, height: int, card: Card, hidden: int = 0, pixel_aspect: float = 1.0
 ) -> tuple[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
+from ex4d_core.cards import Card
 from ex4d_core.messages import Welcome, command_in
 from ex4d_core.shot import RequestError
 from ex4d_core.wan_settings import wan_preset
@@ -25,7 +26,7 @@ from .final_settings import (
     start_text,
     workload_text,
 )
-from .final_size import card_of, estimate_texts, has_choices, is_above_model, size_settings
+from .final_size import estimate_texts, has_choices, is_above_model, size_settings
 from .objects import shot_objects
 from .properties import active_shot
 
@@ -119,7 +120,7 @@ def _draw_workload(layout: bpy.types.UILayout, context: Context, server: Welcome
     draw_text(layout, workload_text(settings, frames, *size, aspect, server), context, "TIME")
     if text := start_text(settings, frames, known.at_source, known.visible_fraction):
         draw_text(layout, text, context, "CAMERA_DATA")
-    if server is None or (card := card_of(server)) is None:
+    if server is None or (card := Card.first_of(server.devices)) is None:
         return
     hidden = 0 if known.at_source else settings.lead_in
     estimate, problem = estimate_texts(settings, frames, *size, card, hidden, aspect)

@@ -22,7 +22,7 @@ from blender_addon.shots.final_settings import (
     start_text,
     workload_text,
 )
-from blender_addon.shots.final_size import card_of, estimate_texts
+from blender_addon.shots.final_size import estimate_texts
 from blender_addon.shots.objects import shot_objects
 from blender_addon.takes.panel import settings_text, take_name
 from blender_addon.takes.requests import load_request
@@ -248,7 +248,7 @@ def test_the_published_settings_keep_no_seen_pixels_and_generate_at_any_size():
 
 def test_time_and_memory_on_the_backends_card_are_estimated_before_a_final_is_sent():
     devices = ["CPU, 2 cores (x86_64)", "NVIDIA H200, 140 GiB (cuda:0)"]
-    card = card_of(Welcome("ex4d", "0.1.0", devices, {"wan": ""}, {}))
+    card = Card.first_of(devices)
     standard, quality = wan_preset("standard"), wan_preset("quality", max_pixels=0, above_model="generate")
     text = estimate_texts(standard, 49, 512, 512, card)
     assert text == ("Estimate for H200: 29 s, 44.2 GB of its memory", "")
@@ -259,7 +259,7 @@ def test_time_and_memory_on_the_backends_card_are_estimated_before_a_final_is_se
     assert not estimate and problem.startswith("RTX 4070 has 12.9 GB of memory, and this needs ")
     unknown = Card.of_device("Somebody's card, 48 GiB (cuda:0)")
     assert "speed is not known" in estimate_texts(standard, 49, 512, 512, unknown)[0]
-    assert card_of(introduction({"wan": ""}, {})) is None
+    assert Card.first_of(devices[:1]) is None
 
 
 def test_what_a_lead_in_costs_is_said_and_what_is_seen_without_one():

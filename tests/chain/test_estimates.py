@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 import ex4d
+from ex4d.cli.final_estimate import final_note
 from ex4d.cli.main import main
 from ex4d.depth import DepthFiles
 from ex4d.media import probe
@@ -21,8 +22,9 @@ from ex4d.pipeline.reconstruct import build_scene
 from ex4d.subprocesses import module_environment
 from ex4d_core.cameras import CameraPath
 from ex4d_core.cards import H200, Card
+from ex4d_core.shot import ShotRequest
 from ex4d_core.sizes import size_text
-from ex4d_core.wan_settings import wan_preset
+from ex4d_core.wan_settings import WORKING_SIZES, wan_preset
 
 ORBIT = ["--preset", "orbit", "--amount", "25"]
 
@@ -154,3 +156,21 @@ def test_estimates_add_up():
 )
 def test_times_are_not_more_exact_than_they_are(seconds, text):
     assert time_text(seconds) == text
+
+
+def test_a_dry_run_of_a_final_tells_every_working_size(sample_scene, tmp_path, capsys):
+    scene = str(sample_scene.path("color").parent)
+    words = ["generate", scene, *ORBIT, "--engine", "wan", "--device", "cpu", "-o", str(tmp_path / "take")]
+    sizes = dry_run(capsys, *words)["sizes"]
+    assert list(sizes) == list(WORKING_SIZES) and not list(tmp_path.iterdir())
+    assert {size["seconds"] for size in sizes.values()} == {None}, "no GPU here"
+    assert main([*words, "--dry-run"]) == 0
+    assert "generated at 832x480    time unknown, 44.2 GB of GPU memory" in capsys.readouterr().out
+
+
+def test_a_final_says_what_it_takes_on_the_card_that_makes_it(sample_scene):
+    request = ShotRequest(sample_scene.digest, sample_scene.source_camera(), engine="wan", wan=wan_preset("standard"))
+    note = final_note(request, H200, 0)
+    assert note.startswith("estimate for NVIDIA H200: about ") and note.endswith("besides loading weights")
+    small = Card.named("NVIDIA GeForce RTX 3080", 4 * 2**30)
+    assert "does not fit, it needs 7." in final_note(request, small, 0)
