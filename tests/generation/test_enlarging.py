@@ -72,6 +72,16 @@ def test_large_frames_are_enlarged_in_tiles_without_seams(tmp_path, monkeypatch)
     assert not torch.allclose(enlarge(IMAGES, 80, 48), whole, atol=1e-3), "tiles alone would show"
 
 
+@pytest.mark.gpu
+def test_half_precision_on_a_gpu_gives_nearly_the_same(tmp_path):
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    path = write_upscaler(tmp_path, convolutions=6)
+    on_gpu = Upscaler(path, "cuda:0")(IMAGES.cuda(), 100, 60)
+    assert on_gpu.device.type == "cuda"
+    assert torch.allclose(on_gpu.cpu(), Upscaler(path, "cpu")(IMAGES, 100, 60), atol=0.02)
+
+
 def test_files_of_other_networks_are_refused_before_any_work(tmp_path):
     with pytest.raises(CheckpointError, match="takes 1 and makes 1 channels"):
         Upscaler(write_upscaler(tmp_path, channels=1), "cpu")
