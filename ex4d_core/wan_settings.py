@@ -39,7 +39,7 @@ MAX_WINDOW = 81
 LEAD_INS = (0, 8, 12, 16)
 MAX_STRIDE = 4
 
-# Working sizes by name: a shot of another aspect is generated at as many pixels. EX-4D's weights were trained at the
+# Working sizes by name: a shot of another aspect is generated at as many pixels. Wan2.1's 480P model was trained at the
 # second one.
 WORKING_SIZES: dict[str, tuple[int, int]] = {
     f"{width}x{height}": (width, height) for width, height in ((512, 512), (832, 480), (1280, 720), (1920, 1080))
@@ -171,7 +171,7 @@ class WanSettings(Settings):
             are generated square.
         lead_in: hidden frames from the source view to the first camera, where that is elsewhere; 0: none.
         stride: generate every n-th frame, and fill in those between from their neighbours; for fast footage.
-        above_model: what a working size above `MODEL_SIZE`, which the weights were trained at, does: "generate" at it,
+        above_model: what a working size above `MODEL_SIZE`, which the model was trained at, does: "generate" at it,
             or generate at the model's own size and "enlarge".
         upscaler: enlarges the pictures: "bicubic"; a file in the folder upscalers of the models, by its name without
             the ending; or "auto", which takes the first file there, and else "bicubic".
