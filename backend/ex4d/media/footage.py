@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -16,8 +15,9 @@ import av
 import numpy as np
 
 from ex4d.media import pixels
-from ex4d.media.media_errors import MediaError, unreadable
-from ex4d.media.png import png_frame
+from ex4d.media.filters import deinterlaced
+from ex4d.media.images import ImageReader
+from ex4d.media.media_errors import MediaError
 from ex4d.media.scan import DamagedVideoError, Scan, decoded_frames, open_video, scan
 from ex4d.media.sequences import IMAGE_SUFFIXES, is_sequence, numbering_gap, sequence_files
 from ex4d.media.timeline import Timeline, constant_rate
@@ -130,8 +130,10 @@ def _video_info(path: Path, found: Scan, timeline: Timeline) -> FootageInfo:
 
 def _video_frames(info: FootageInfo, found: Scan, timeline: Timeline, start: int) -> Iterator[np.ndarray]:
     indices = timeline.source_index[start : info.frames]
-    converter = pixels.FrameConverter(found.orientation)
+    converter = pixels.FrameConverter(found.orientation, found.declared, found.profile)
     sources = _decoded(info.path, found, int(indices[0]))
+    if found.interlaced:
+        sources = deinterlaced(sources)
     position, image = -1, np.empty(0, np.uint8)
     for number, index in enumerate(indices.tolist(), start):
         if index == position:
@@ -181,48 +183,27 @@ def _sequence_info(path: Path, files: list[Path], fps: Fraction | int | None) ->
     rate = DEFAULT_SEQUENCE_FPS if fps is None else Fraction(fps)
     if rate <= 0:
         raise MediaError(f"{path}: invalid fps {fps}: expected a rate above 0, such as 24 or 25.")
-    frame = _image(files[0])
-    turn = pixels.orientation(frame)
-    width, height = turned_size(frame, turn)
+    first = ImageReader().read(files[0])
+    height, width = first.pixels.shape[:2]
     gap = numbering_gap(files)
-    notes = (gap,) if gap else ()
-    if pixels.has_alpha(frame.format):
-        notes += ("transparency is composited over black",)
     return FootageInfo(
         path=path,
         width=width,
         height=height,
         frames=len(files),
         fps=rate,
-        notes=notes,
+        notes=((gap,) if gap else ()) + first.notes,
     )
 
 
 def _sequence_frames(info: FootageInfo, files: list[Path]) -> Iterator[np.ndarray]:
-    converters: dict[pixels.Orientation, pixels.FrameConverter] = {}
+    reader = ImageReader()
     for file in files:
-        frame = _image(file)
-        turn = pixels.orientation(frame)
-        if turned_size(frame, turn) != (info.width, info.height):
-            size = "x".join(map(str, turned_size(frame, turn)))
+        image = reader.read(file).pixels
+        height, width = image.shape[:2]
+        if (width, height) != (info.width, info.height):
             raise MediaError(
-                f"{file}: is {size}, but the first image of the sequence is {info.width}x{info.height}. "
+                f"{file}: is {width}x{height}, but the first image of the sequence is {info.width}x{info.height}. "
                 "Export all images at one size."
             )
-        converter = converters.setdefault(turn, pixels.FrameConverter(turn))
-        yield converter.rgb(frame)
-
-
-def _image(file: Path) -> av.VideoFrame:
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise unreadable(file, error) from error
-    if file.suffix.lower() == ".png":
-        return png_frame(data, file)
-    if file.suffix.lower() in (".jpg", ".jpeg") and b"\xff\xd9" not in data[-65536:]:
-        raise MediaError(f"{file}: truncated: the image's end is missing. Copy or render it again.")
-    with open_video(file) as (container, stream), suppress(DamagedVideoError):
-        for frame in decoded_frames(container, stream):
-            return frame
-    raise MediaError(f"{file}: not a readable image. Copy or render it again.")
+        yield image

@@ -1,15 +1,20 @@
 """Converts decoded frames to upright sRGB arrays and back: colour matrix, range, bit depth, alpha and orientation.
 
-The only module that knows swscale's flags and colour codes; footage, PNG and video writing all use it.
+The only module that knows swscale's flags; footage, PNG and video writing all use it. `colour.py` has the colour codes.
 """
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+
+from ex4d.media.colour import BT2020, KNOWN_MATRICES, YCGCO, ColourSpace, colour_of, conversion_table
+from ex4d.media.filters import ColourTable
+from ex4d.media.icc import IccConversion
 
 # swscale's own numbers (libswscale/swscale.h): PyAV accepts them, but its releases for Python 3.10 name only some.
 _BILINEAR, _AREA = 0x2, 0x20
@@ -19,14 +24,23 @@ _FULL_CHROMA_OUT, _FULL_CHROMA_IN, _ACCURATE_ROUNDING = 0x2000, 0x4000, 0x40000
 _READ_FLAGS = _BILINEAR | _ACCURATE_ROUNDING | _FULL_CHROMA_OUT
 _WRITE_FLAGS = _AREA | _ACCURATE_ROUNDING | _FULL_CHROMA_IN
 
-# Matrix codes of ITU-T H.273 that swscale knows: BT.709, FCC, BT.601 (625 and 525 lines), SMPTE 240M, BT.2020.
-_KNOWN_MATRICES = (1, 4, 5, 6, 7, 9)
-
 BT709 = 1  # the same code for matrix, primaries and transfer in ITU-T H.273
 LIMITED_RANGE = 1
 
 Orientation = tuple[int, int, int, int]
 UPRIGHT: Orientation = (1, 0, 0, 1)
+# By EXIF's number, 1 to 8.
+EXIF_ORIENTATIONS: tuple[Orientation, ...] = (
+    UPRIGHT,
+    (-1, 0, 0, 1),
+    (-1, 0, 0, -1),
+    (1, 0, 0, -1),
+    (0, 1, 1, 0),
+    (0, 1, -1, 0),
+    (0, -1, -1, 0),
+    (0, -1, 1, 0),
+)
+_UNSAFE_SIDE_DATA = ("png", "apng")
 _TURNS: tuple[Orientation, ...] = (UPRIGHT, (0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0))  # by quarters, clockwise
 
 
@@ -34,30 +48,75 @@ class FrameConverter:
     """Converts decoded frames of one stream to (H, W, 3) uint8 sRGB, full range, upright.
 
     Untagged YUV is interpreted as players do: BT.709 from 720p up, BT.601 below. Alpha is straight and is composited
-    over black. Transfer curves are not changed: HDR footage (PQ, HLG) comes out flat.
+    over black. HDR is tone-mapped and wide gamuts are converted; see `colour.py`.
     """
 
-    def __init__(self, orientation: Orientation = UPRIGHT) -> None:
-        """Prepare for frames that are stored in an orientation."""
+    def __init__(
+        self,
+        orientation: Orientation = UPRIGHT,
+        declared: ColourSpace | None = None,
+        profile: IccConversion | None = None,
+    ) -> None:
+        """Prepare for frames that are stored in an orientation.
+
+        Args:
+            orientation: see `orientation`.
+            declared: the colour space that the container declares, for frames that say nothing.
+            profile: the conversion of an ICC profile, which goes before the frames' own tags.
+        """
         self._orientation = orientation
+        self._declared = declared
+        self._profile = profile
         self._reformatter = VideoReformatter()
+        self._tables: dict[ColourSpace, ColourTable | None] = {}
 
     def rgb(self, frame: av.VideoFrame) -> np.ndarray:
         """(H, W, 3) uint8, contiguous, of one decoded frame."""
-        with_alpha = has_alpha(frame.format)
-        converted = self._reformatter.reformat(
-            frame,
-            format="rgba" if with_alpha else "rgb24",
-            src_colorspace=_assumed_matrix(frame),
-            dst_color_range=ColorRange.JPEG,
-            interpolation=_READ_FLAGS,
-            threads=1,
-        )
-        pixels = converted.to_ndarray()
-        if with_alpha:
-            alpha = pixels[..., 3:].astype(np.uint16)
-            pixels = ((pixels[..., :3] * alpha + 127) // 255).astype(np.uint8)
+        space = colour_of(frame, self._declared)
+        if space not in self._tables:
+            table = None if self._profile else conversion_table(space)
+            self._tables[space] = None if table is None else ColourTable(table)
+        table = self._tables[space]
+        if space.matrix == YCGCO and is_yuv(frame.format):
+            pixels, with_alpha = self._from_ycgco(frame, space), False
+            if table is not None:
+                deep = np.ascontiguousarray(pixels.astype(np.uint16) * 257)
+                pixels = table.applied(_timed(av.VideoFrame.from_ndarray(deep, format="rgb48le"))).to_ndarray()
+        else:
+            with_alpha = has_alpha(frame.format)
+            # Planar: swscale's packed 16-bit formats come out in false colours with these flags.
+            names = ("rgba", "rgb24") if table is None else ("gbrap16le", "gbrp16le")
+            converted = self._reformatter.reformat(
+                frame,
+                format=names[0] if with_alpha else names[1],
+                src_colorspace=_assumed_matrix(frame, space),
+                src_color_range=_declared_range(frame, space),
+                dst_color_range=ColorRange.JPEG,
+                interpolation=_READ_FLAGS,
+                threads=1,
+            )
+            pixels = (converted if table is None else table.applied(_timed(converted))).to_ndarray()
+        if pixels.dtype == np.uint16:
+            pixels = ((pixels.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+        alpha = pixels[..., 3:].astype(np.uint16) if with_alpha else None
+        pixels = pixels[..., :3]
+        if self._profile:
+            pixels = self._profile.converted(np.ascontiguousarray(pixels))
+        if alpha is not None:
+            pixels = ((pixels * alpha + 127) // 255).astype(np.uint8)
         return np.ascontiguousarray(turned(pixels, self._orientation))
+
+    def _from_ycgco(self, frame: av.VideoFrame, space: ColourSpace) -> np.ndarray:
+        """(H, W, 3) uint8 of YCgCo (ITU-T H.273, equations 51 to 58), which swscale does not know."""
+        planes = self._reformatter.reformat(frame, format="yuv444p", interpolation=_READ_FLAGS, threads=1)
+        luma, green, orange = planes.to_ndarray().astype(np.float32)
+        if space.full_range:
+            luma, green, orange = luma, green - 128.0, orange - 128.0
+        else:
+            luma, green, orange = ((luma - 16.0) / 219, (green - 128.0) / 224, (orange - 128.0) / 224)
+            luma, green, orange = luma * 255, green * 255, orange * 255
+        rgb = np.stack([luma - green + orange, luma + green, luma - green - orange], axis=-1)
+        return np.rint(np.clip(rgb, 0, 255)).astype(np.uint8)
 
 
 class YuvConverter:
@@ -108,17 +167,22 @@ def has_alpha(pixel_format: av.VideoFormat) -> bool:
     return pixel_format.has_palette or any(component.is_alpha for component in pixel_format.components)
 
 
-def orientation(frame: av.VideoFrame) -> Orientation:
+def orientation(frame: av.VideoFrame, codec: str = "") -> Orientation:
     """The quarter-turn and mirroring that a player applies before showing the frame, as the matrix (a, b, c, d).
 
     A stored pixel (p, q), x right and y down, is shown at (a p + c q, b p + d q) up to a shift: the layout of the
     display matrix in ISO/IEC 14496-12, 8.3.2, rounded to the nearest quarter-turn.
+
+    Args:
+        frame: decoded.
+        codec: its name. The side data of PNGs is never looked at: with an ICC profile in it, PyAV 17.1 to 18.1 frees the
+            profile's name twice. Its `rotation` is safe, but lacks mirroring.
     """
+    if codec in _UNSAFE_SIDE_DATA:
+        return _TURNS[round(-frame.rotation / 90) % 4]
     try:
         attached: list[Any] = list(frame.side_data)  # PyAV's stubs say that iteration gives names
-    except ValueError:
-        # PyAV does not know the side data that FFmpeg attaches to images with EXIF, and then returns none at all. Its
-        # `rotation` lacks mirroring, which cameras do not use.
+    except ValueError:  # a kind of side data that PyAV does not know, and it then returns none at all
         return _TURNS[round(-frame.rotation / 90) % 4]
     for side_data in attached:
         if side_data.type.name == "DISPLAYMATRIX":
@@ -140,9 +204,30 @@ def turned(pixels: np.ndarray, turn: Orientation) -> np.ndarray:
     return pixels[::y_sign, ::x_sign]
 
 
-def _assumed_matrix(frame: av.VideoFrame) -> Colorspace | None:
-    pixel_format = frame.format
-    is_yuv = not pixel_format.is_rgb and not pixel_format.has_palette and len(pixel_format.components) >= 3
-    if not is_yuv or frame.colorspace in _KNOWN_MATRICES:
+def is_yuv(pixel_format: av.VideoFormat) -> bool:
+    """Whether a pixel format has luma and two differences of colour."""
+    return not pixel_format.is_rgb and not pixel_format.has_palette and len(pixel_format.components) >= 3
+
+
+def _assumed_matrix(frame: av.VideoFrame, space: ColourSpace) -> Colorspace | int | None:
+    """The matrix of a frame that does not tell one; swscale's numbers are those of H.273."""
+    if not is_yuv(frame.format) or frame.colorspace in KNOWN_MATRICES:
         return None
+    if space.matrix in KNOWN_MATRICES:
+        return space.matrix
+    if space.is_hdr or space.primaries == BT2020:
+        return BT2020
     return Colorspace.ITU709 if frame.width >= 1280 or frame.height > 576 else Colorspace.ITU601
+
+
+def _declared_range(frame: av.VideoFrame, space: ColourSpace) -> ColorRange | None:
+    """The range of a frame that does not tell it, where its container does."""
+    if int(frame.color_range) or space.full_range is None or not is_yuv(frame.format):
+        return None
+    return ColorRange.JPEG if space.full_range else ColorRange.MPEG
+
+
+def _timed(frame: av.VideoFrame) -> av.VideoFrame:
+    """The frame, with the time base that filters require."""
+    frame.pts, frame.time_base = 0, Fraction(1, 1000)
+    return frame

@@ -7,20 +7,24 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import av
+import av.codec
 import av.error
 import numpy as np
 from av.container import InputContainer
+from av.packet import Packet
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from ex4d.media import pixels
+from ex4d.media.colour import ColourSpace, colour_note, colour_of, require_known_matrix
+from ex4d.media.icc import IccConversion, conversion_of, profile_of
 from ex4d.media.media_errors import (
     MediaError,
     most_pixels,
@@ -42,7 +46,11 @@ _ONE_PACKET_ONE_FRAME = {
     "matroska": {"h264", "hevc", "av1", "vp9", "prores", "ffv1", "mjpeg", "png", "rawvideo"},
 }
 
-_HDR_TRANSFERS = {16: "PQ", 18: "HLG"}  # ITU-T H.273
+_WEBP_ANIMATED = 0x02  # a flag of the chunk VP8X
+# Of these, each packet is a whole image file, whose ICC profile Pillow finds. FFmpeg joins an animation's.
+_IMAGE_CODECS = ("png", "mjpeg")
+# FFmpeg's own decoders of these leave out the transparency that WebM carries beside the picture.
+_ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,8 @@ class Scan:
     `times` (N,) int64 are the display times of the readable frames in units of `time_base`, sorted, or None where the
     file has none. `promised` is the number of frames that should be there: more than `readable` in a truncated file.
     `matched_by_time` is whether decoded frames are recognised by these times. `pixel_aspect` is the width of a pixel by
-    its height, rotation applied.
+    its height, rotation applied. `declared` is the container's colour space, `profile` the conversion of an ICC profile,
+    `interlaced` whether the frames consist of two fields.
     """
 
     width: int
@@ -68,11 +77,14 @@ class Scan:
     keyframe_times: np.ndarray
     matched_by_time: bool
     pixel_aspect: float = 1.0
+    declared: ColourSpace = ColourSpace()
+    profile: IccConversion | None = None
+    interlaced: bool = False
 
 
 @contextmanager
 def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Open a file's first video stream that is not cover art.
+    """Open a file's default video stream, or its first one that is not cover art.
 
     Raises:
         MediaError: missing, unreadable, empty, not a video, or without a video stream.
@@ -81,11 +93,13 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     is_image, limit = path.suffix.lower() in IMAGE_SUFFIXES, {"max_pixels": str(min(most_pixels(), 2**31 - 1))}
     try:
         with path.open("rb") as file:
-            head = file.read(12)
+            head = file.read(32)
     except OSError as error:
         raise unreadable(path, error) from error
     if not head:
         raise MediaError(f"{path}: the file is empty (0 bytes). Copy or export it again.")
+    if head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and head[20] & _WEBP_ANIMATED:
+        raise MediaError(f"{path}: is an animated WebP, which is not read. Convert it to .mp4, .gif or single images.")
     try:
         container = av.open(
             f"file:{path}",
@@ -105,7 +119,7 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
             ) from error
         raise MediaError(f"{path}: not a readable video. Export it as .mp4 or .mov (H.264, ProRes).") from error
     with container:
-        streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+        streams = _by_preference(container)
         if not streams:
             has_sound = " (sound only)" if container.streams.audio else ""
             raise MediaError(f"{path}: has no video stream{has_sound}. Choose a video.")
@@ -115,6 +129,12 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         context.options = limit
         streams[0].thread_type = "AUTO"
         yield container, streams[0]
+
+
+def _by_preference(container: InputContainer) -> list[VideoStream]:
+    """The video streams that are not cover art, those with the default flag first."""
+    streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    return sorted(streams, key=lambda stream: not stream.disposition & Disposition.default)
 
 
 def scan(path: Path) -> Scan:
@@ -135,6 +155,9 @@ def _scan(path: Path, _version: tuple[int, ...]) -> Scan:
     with open_video(path) as (container, stream):
         codec = stream.codec_context.name
         trusted = codec in _ONE_PACKET_ONE_FRAME.get(container.format.name.split(",")[0], ())
+        # Before anything is decoded: a decoder whose frames say nothing puts that into the context.
+        declared = colour_of(stream.codec_context)
+        chosen = _stream_note(container, stream)
         packets = _PacketCount(container, stream)
     times = packets.shown_times() if trusted else None
     matched_by_time = times is not None
@@ -152,14 +175,18 @@ def _scan(path: Path, _version: tuple[int, ...]) -> Scan:
         times = times[:readable]
     whole = packets.complete and undamaged
     promised = readable if whole else max(packets.promised or packets.count, readable + 1)
-    turn = pixels.orientation(first)
+    turn = pixels.orientation(first, codec)
+    space = colour_of(first, declared)
+    if pixels.is_yuv(first.format):
+        require_known_matrix(space, path)
+    profile = _profile(path, codec, packets.first)
     width, height = (first.height, first.width) if turn[1] else (first.width, first.height)
     aspect = packets.pixel_aspect or Fraction(1)
     return Scan(
         width=width,
         height=height,
         orientation=turn,
-        notes=_notes(first, packets.pixel_aspect),
+        notes=(*chosen, *_notes(first, packets.pixel_aspect, profile.note if profile else colour_note(space))),
         readable=readable,
         promised=promised,
         times=times,
@@ -169,7 +196,30 @@ def _scan(path: Path, _version: tuple[int, ...]) -> Scan:
         keyframe_times=packets.keyframe_times,
         matched_by_time=matched_by_time,
         pixel_aspect=float(1 / aspect if turn[1] else aspect),
+        declared=declared,
+        profile=profile,
+        interlaced=bool(first.interlaced_frame),
     )
+
+
+def _stream_note(container: InputContainer, stream: VideoStream) -> tuple[str, ...]:
+    """Which video stream is used, where a file has several."""
+    others = [one for one in _by_preference(container) if one.index != stream.index]
+    if not others:
+        return ()
+
+    def named(one: VideoStream) -> str:
+        return f"{one.index} ({one.width}x{one.height})"
+
+    used = "the file's default" if stream.disposition & Disposition.default else "the file's first"
+    unused = ", ".join(named(one) for one in others)
+    return (f"video stream {named(stream)} is used, {used}; not used: {unused}",)
+
+
+def _profile(path: Path, codec: str, first_packet: bytes) -> IccConversion | None:
+    if codec in _IMAGE_CODECS:
+        return conversion_of(profile_of(first_packet))
+    return conversion_of(profile_of(path)) if codec == "apng" else None
 
 
 class _PacketCount:
@@ -180,10 +230,12 @@ class _PacketCount:
         self.pixel_aspect = Fraction(stream.sample_aspect_ratio or 1)
         rates = (stream.average_rate, stream.guessed_rate, stream.base_rate)
         self.declared_rates = tuple(dict.fromkeys(Fraction(rate) for rate in rates if rate))
-        shown: list[tuple[int | None, bool]] = []
+        shown: list[int | None] = []
         durations: dict[int | None, int] = {}
         packets = 0
         whole = True
+        self.first = b""
+        keyframes: list[int] = []
         try:
             for packet in container.demux(stream):
                 if packet.dts is None and packet.size == 0:
@@ -191,9 +243,14 @@ class _PacketCount:
                 if packet.is_corrupt and container.format.name != "mpegts":
                     whole = False
                     continue
+                if not packets and stream.codec_context.name in _IMAGE_CODECS:
+                    self.first = bytes(packet)
                 packets += 1
+                # Of a trimmed file, frames before its start are decoded, but not shown; the first keyframe may be one.
+                if packet.is_keyframe and packet.pts is not None:
+                    keyframes.append(packet.pts)
                 if not packet.is_discard:
-                    shown.append((packet.pts, packet.is_keyframe))
+                    shown.append(packet.pts)
                     durations[packet.pts] = packet.duration or 0
         except av.error.FFmpegError:
             whole = False
@@ -202,14 +259,13 @@ class _PacketCount:
         announced, seen_all = _announced(container, stream, packets, durations)
         self.promised = announced
         self.complete = whole and seen_all
-        keyframes = sorted(pts for pts, is_key in shown if is_key and pts is not None)
-        self.keyframe_times = np.array(keyframes, dtype=np.int64)
+        self.keyframe_times = np.array(sorted(keyframes), dtype=np.int64)
         known = [pts for pts in durations if pts is not None]
         self.last_duration = durations[max(known)] if known else 0
 
     def shown_times(self) -> np.ndarray | None:
         """Display times (N,) in order, or None unless every packet has its own."""
-        times = [pts for pts, _ in self._shown if pts is not None]
+        times = [pts for pts in self._shown if pts is not None]
         if not times or len(set(times)) != len(self._shown) or not len(self.keyframe_times):
             return None
         # A cut in the middle of a group of pictures leaves frames in front that depend on a missing keyframe.
@@ -245,15 +301,30 @@ def decoded_frames(container: InputContainer, stream: VideoStream) -> Iterator[a
         DamagedVideoError: after the last frame before the first damaged one.
     """
     damage = None
+    decode = _alpha_decoder(stream)
     try:
         for packet in container.demux(stream):
-            yield from packet.decode()
+            yield from decode(packet) if decode else packet.decode()
     except (av.error.FFmpegError, IndexError) as error:
         damage = error
         with suppress(av.error.FFmpegError, EOFError):
             yield from stream.decode(None)  # frames that the decoder still holds for reordering are intact
     if damage is not None:
         raise DamagedVideoError(f"{container.name}: damaged ({damage})") from damage
+
+
+def _alpha_decoder(stream: VideoStream) -> Callable[[Packet], list[av.VideoFrame]] | None:
+    """The decoder for a stream with transparency that FFmpeg's own would ignore; None for all others."""
+    name = _ALPHA_DECODERS.get(stream.codec_context.name, "")
+    if stream.metadata.get("alpha_mode") != "1" or name not in av.codec.codecs_available:
+        return None
+    context = av.CodecContext.create(name, "r")
+
+    def decode(packet: Packet) -> list[av.VideoFrame]:
+        frames = context.decode(packet if packet.size else None)
+        return [frame for frame in frames if isinstance(frame, av.VideoFrame)]
+
+    return decode
 
 
 class DamagedVideoError(MediaError):
@@ -298,14 +369,14 @@ def _unbroken(expected: np.ndarray, decoded: list[int | None]) -> int:
     return int(tail + holes[0] + 1) if len(holes) else count
 
 
-def _notes(first: av.VideoFrame, pixel_aspect: Fraction) -> tuple[str, ...]:
+def _notes(first: av.VideoFrame, pixel_aspect: Fraction, colours: str | None) -> tuple[str, ...]:
     notes = []
     if pixel_aspect not in (0, 1):
         notes.append(f"pixels are not square ({pixel_aspect}); they are not stretched, and the lens accounts for it")
     if pixels.has_alpha(first.format):
         notes.append("transparency is composited over black")
     if first.interlaced_frame:
-        notes.append("the footage is interlaced and is not deinterlaced")
-    if first.color_trc in _HDR_TRANSFERS:
-        notes.append(f"HDR footage ({_HDR_TRANSFERS[first.color_trc]}) is not tone-mapped; export it as Rec.709")
+        notes.append("the footage is interlaced; it is deinterlaced, one frame for two fields")
+    if colours:
+        notes.append(colours)
     return tuple(notes)

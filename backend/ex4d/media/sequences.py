@@ -13,9 +13,13 @@ from pathlib import Path
 
 from ex4d.media.media_errors import MediaError
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".exr")
+# Images that cameras and other programs write, and that are not read.
+_OTHER_IMAGES = (".avif", ".heic", ".heif", ".jxl", ".dpx", ".cin", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".tga")
 
 _NUMBER_FIELD = re.compile(r"%0?\d*d|#+")
+# A hyphen is a sign only after a separator or at the start: "take-001" counts from 1, "take_-001" from -1.
+_NUMBER = re.compile(r"(?:(?<![^\W_])-)?\d+")
 
 
 def is_sequence(path: Path) -> bool:
@@ -27,8 +31,9 @@ def is_sequence(path: Path) -> bool:
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
-    """Sort key that puts frame_2 before frame_10."""
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part.lower()) for part in re.split(r"(\d+)", name) if part]
+    """Sort key that puts frame_2 before frame_10, and frame_-2 before both."""
+    parts = [part for part in re.split(f"({_NUMBER.pattern})", name) if part]
+    return [(0, int(part), "") if _NUMBER.fullmatch(part) else (1, 0, part.lower()) for part in parts]
 
 
 def sequence_files(path: Path, suffixes: tuple[str, ...], what: str = "images") -> list[Path]:
@@ -50,15 +55,19 @@ def sequence_files(path: Path, suffixes: tuple[str, ...], what: str = "images") 
             pattern = _NUMBER_FIELD.sub("*", pattern)
             found = [file for file in path.parent.glob(pattern) if file.is_file()]
             if _NUMBER_FIELD.search(path.name):
-                exact = re.compile(r"\d+".join(re.escape(part) for part in _NUMBER_FIELD.split(path.name)))
+                exact = re.compile(_NUMBER.pattern.join(re.escape(part) for part in _NUMBER_FIELD.split(path.name)))
                 found = [file for file in found if exact.fullmatch(file.name)]
     except PermissionError as error:
         raise MediaError(f"{path}: no permission to list the folder. Allow reading it, or copy the files.") from error
     files = [file for file in found if file.suffix.lower() in suffixes and not file.name.startswith(".")]
     if not files:
+        others = sorted({file.suffix.lower() for file in found} & set(_OTHER_IMAGES))
+        if others:
+            kinds = ", ".join(others)
+            raise MediaError(f"{path}: holds {kinds} files, which are not read as {what}. Convert them to .png or .exr.")
         endings = " ".join(suffixes)
         raise MediaError(f"{path}: holds no {what} ({endings}). Choose the folder that holds the frames.")
-    sequences = sorted({re.sub(r"\d+", "#", file.name) for file in files})
+    sequences = sorted({_NUMBER.sub("#", file.name) for file in files})
     if len(sequences) > 1:
         names = ", ".join(sequences[:4])
         folder = path if path.is_dir() else path.parent
@@ -71,7 +80,7 @@ def sequence_files(path: Path, suffixes: tuple[str, ...], what: str = "images") 
 
 def numbering_gap(files: list[Path]) -> str | None:
     """A sentence about the first missing number of a sequence that otherwise counts by one, or None."""
-    last_numbers = [[int(digits) for digits in re.findall(r"\d+", file.stem)][-1:] for file in files]
+    last_numbers = [[int(digits) for digits in _NUMBER.findall(file.stem)][-1:] for file in files]
     numbers = [number[0] for number in last_numbers if number]
     steps = {b - a for a, b in pairwise(numbers)}
     if len(steps) > 1 and 1 in steps:
