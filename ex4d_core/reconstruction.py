@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -34,6 +35,29 @@ KIND = "reconstruction"
 CameraMotion = Literal["auto", "still", "solve"]
 
 _FrameRatePart = Annotated[int, Range(1, 2**31 - 1)]
+# Rates with three digits, such as 23.976, stand for these of television.
+_NTSC_RATES = tuple(Fraction(1000 * rate, 1001) for rate in (12, 24, 30, 48, 60, 96, 120))
+_MAX_DENOMINATOR = 1_000_000
+
+
+def frame_rate_from_text(text: str) -> list[int]:
+    """Numerator and denominator of a frame rate, from a whole number, a decimal or a fraction.
+
+    Raises:
+        RequestError: none of these, or not above 0.
+    """
+    try:
+        rate = Fraction(text.strip())
+    except (ValueError, ZeroDivisionError):
+        rate = Fraction(0)
+    if rate <= 0:
+        raise RequestError(f"invalid frame rate {text!r}: expected a rate above 0, such as 25, 23.976 or 24000/1001")
+    digits = text.partition(".")[2].strip()
+    nearest = min(_NTSC_RATES, key=lambda one: abs(one - rate))
+    if len(digits) >= 2 and abs(nearest - rate) <= Fraction(1, 2 * 10 ** len(digits)):
+        rate = nearest
+    rate = rate.limit_denominator(_MAX_DENOMINATOR)
+    return [rate.numerator, rate.denominator]
 
 
 @dataclass(frozen=True)
@@ -65,7 +89,14 @@ class ReconstructionSettings(Settings):
 
     name: Annotated[str, Length(MAX_LABEL, minimum=1), Option("name of the scene; default: the footage's file name")]
     depth: DepthSettings
-    fps: tuple[_FrameRatePart, _FrameRatePart] | None = None
+    fps: Annotated[
+        tuple[_FrameRatePart, _FrameRatePart] | None,
+        Option(
+            "frame rate of an image sequence, such as 25, 23.976 or 24000/1001; default: 24",
+            metavar="RATE",
+            read=frame_rate_from_text,
+        ),
+    ] = None
     fov_degrees: Annotated[
         float | None, Range(above=0, below=180), Option("horizontal field of view", metavar="DEGREES", flag="--fov")
     ] = None

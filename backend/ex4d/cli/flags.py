@@ -79,7 +79,7 @@ def _value(entry: Field) -> dict[str, Any]:
         described["metavar"] = entry.option.metavar
     if names := choices(annotation):
         return {**described, "choices": names}
-    if get_origin(annotation) is tuple:
+    if get_origin(annotation) is tuple and not (entry.option and entry.option.read):
         element = _without_annotation(get_args(annotation)[0])
         if get_args(annotation)[1:] == (...,):
             return {**described, "action": "append", "type": getattr(element, "from_text", element)}

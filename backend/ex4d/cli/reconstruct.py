@@ -6,6 +6,7 @@ Depth is read from files (--depth), or estimated. With --input_video it is `ex4d
 from __future__ import annotations
 
 import argparse
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="file of the moving source camera: .npz, NeRF's transforms.json, or a folder with COLMAP's model",
     )
-    add_flags(parser, ReconstructionSettings, skip=(*lens, "name", "convention"))
+    add_flags(parser, ReconstructionSettings, skip=(*lens, "name", "fps", "convention"))
     add_motion_mask_argument(parser)
 
     estimator = parser.add_argument_group("estimated depth (without --depth)")
@@ -97,7 +98,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "intrinsics (default: from the camera file, depth files or footage, else a field of view of 50 degrees; with "
         "--convention reference EX-4D's focal length of 500 pixels)"
     )
-    add_flags(lens_group, ReconstructionSettings, skip=("name", "convention", "camera_scale", "camera_motion"))
+    add_flags(lens_group, ReconstructionSettings, skip=("name", "fps", "convention", "camera_scale", "camera_motion"))
 
 
 def run(options: argparse.Namespace, report: Report) -> int:
@@ -163,7 +164,7 @@ def _estimate(options: argparse.Namespace, settings: ReconstructionSettings, foo
     from ex4d.pipeline.estimate import chosen_estimator, estimate_scene
 
     estimator = chosen_estimator(settings.depth, options.device, machine_settings(options))
-    info = probe(footage, options.num_frames)
+    info = probe(footage, options.num_frames, fps=Fraction(*settings.fps) if settings.fps else None)
     parts = {"mesh": options.mesh, "mask": options.motion_mask is not None}
     return estimate_scene(info, settings.convention, estimator=estimator, device=options.device, **parts)
 

@@ -116,7 +116,9 @@ def _check_range(info: FootageInfo, start: int, count: int) -> None:
 def _video_info(path: Path, found: Scan, timeline: Timeline) -> FootageInfo:
     notes = found.notes
     if timeline.resampled:
-        notes += (f"the frame rate varies; resampled to a constant {float(timeline.fps):.5g} frames per second",)
+        changes = f"{timeline.held or 'no'} frames shown again, {timeline.dropped or 'none'} dropped"
+        rate = f"{float(timeline.fps):.5g} frames per second"
+        notes += (f"the frame rate varies; resampled to a constant {rate}: {changes}",)
     return FootageInfo(
         path=path,
         width=found.width,
