@@ -36,6 +36,7 @@ def perform(scene: Scene, request: ShotRequest, *, device: str, machine, sink, w
     stubborn        pauses after half of the frames for good, and reports nothing
     hang FILE       the same at the first attempt (FILE does not exist yet, and is created)
     die             kills itself after half of the frames
+    crash FILE      is killed by an error in native code at the first attempt (FILE does not exist yet, and is created)
     refuse          fails with an error of ours
     bug NAME        fails with an error that is not expected: "zero", "json", "key" or "value"
     babble          fails with a reason of many pages, with a file name that is not UTF-8
@@ -92,6 +93,9 @@ def _interlude(word: str, argument: str, sink, work_folder: Path) -> None:
     elif word == "die":
         print("about to die", flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
+    elif word == "crash" and not Path(argument).exists():
+        Path(argument).touch()
+        os.kill(os.getpid(), signal.SIGSEGV)
     elif word == "refuse":
         raise RequestError("this shot cannot be made; choose another")
     elif word == "bug":

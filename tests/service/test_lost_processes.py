@@ -112,6 +112,23 @@ def test_a_job_that_kills_its_worker_three_times_fails_with_the_reason(start_ser
     assert wire.finish(next_one)[0].state == "done"
 
 
+def test_a_crash_that_an_earlier_job_may_have_caused_costs_no_attempt(start_service, connect, scene, shot, tmp_path):
+    service = start_service()
+    wire = connect(service)
+    wire.upload_scene(scene)
+    first, second = wire.submit(shot("good")), wire.submit(shot(f"crash {tmp_path / 'crashed'}"))
+    assert wire.finish(first)[0].state == "done"
+    status, events = wire.finish(second)
+    assert (status.state, status.attempt) == ("done", 1)
+    assert frames_of(events) == [0, 1, 2, 3, 4, 5]
+    # In a process of its own, it is to blame.
+    again = start_service()
+    wire = connect(again)
+    wire.upload_scene(scene)
+    status, _ = wire.finish(wire.submit(shot(f"crash {tmp_path / 'crashed again'}")))
+    assert (status.state, status.attempt) == ("done", 2)
+
+
 def test_a_hanging_worker_is_replaced_and_its_job_tried_again(start_service, connect, scene, shot, tmp_path):
     service = start_service(hang_seconds=10, devices=["cpu", "cpu"])
     service.wait_for_log("worker 0-.* is ready")

@@ -314,7 +314,7 @@ class JobStore(JobQueries, JobTidying):
         Args:
             worker: its name.
             reason: why it died.
-            count: False where the job is not to blame.
+            count: False where the job is not to blame: it loses no attempt then.
 
         Returns:
             The job's status; None if the worker held none.
@@ -326,7 +326,9 @@ class JobStore(JobQueries, JobTidying):
             if not row:
                 return None
             job, crashes = row[0], row[1] + count
-            self._db.execute("UPDATE jobs SET crashes = ? WHERE id = ?", (crashes, job))
+            self._db.execute(
+                "UPDATE jobs SET crashes = ?, attempt = attempt - ? WHERE id = ?", (crashes, 0 if count else 1, job)
+            )
             if crashes < MAX_CRASHES:
                 self._enter(job, "queued")
             else:

@@ -42,6 +42,10 @@ _STOP_SECONDS = 1.0
 # The worker of a cancelled job gets the time of this many of its longest steps.
 _STEPS_UNTIL_KILLED = 3
 _LOG_LINES = 5
+# How processes end by an error in native code; SIGKILL comes from the system or from here.
+_CRASH_SIGNALS = frozenset(
+    getattr(signal, name) for name in ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL") if hasattr(signal, name)
+)
 # What is known of the room on the disk is at most this old.
 _ROOM_SECONDS = 0.2
 
@@ -62,6 +66,7 @@ class _Worker:
         kill_at: monotonic time at which it is killed, unless it asks for work before.
         kill_reason: why it is killed.
         to_blame: whether its death counts against its job; on a full disk it does not.
+        finished: how many jobs it has worked on before.
     """
 
     process: ChildProcess
@@ -75,6 +80,7 @@ class _Worker:
     kill_at: float | None = None
     kill_reason: str = ""
     to_blame: bool = True
+    finished: int = 0
 
 
 @dataclass
@@ -290,6 +296,7 @@ class Workers:
     def _ends_job(self, worker: _Worker, job: str, log_bytes: str) -> None:
         # Its lines are never quoted in the reason of another's job.
         worker.process.log_start = int(log_bytes)
+        worker.finished += 1
         if status := self._store.status(job):
             log.info("job %s is %s %s", job, status.state, status.reason.partition("\n")[0])
         self._job_changed(job)
@@ -316,7 +323,9 @@ class Workers:
         last_lines = "\n".join(last)
         # A full disk kills as well (a mapped file without room is a SIGBUS). Asked before its folder makes room, which
         # the record of its end may need.
-        worker.to_blame = worker.to_blame and not self._room.problem()
+        # Native code that wrote where it must not may end the process a job later; a second time it is a new process.
+        inherited = worker.finished > 0 and -process.returncode in _CRASH_SIGNALS
+        worker.to_blame = worker.to_blame and not inherited and not self._room.problem()
         shutil.rmtree(self._work / worker.name, ignore_errors=True)
         status = self._store.worker_died(worker.name, f"{reason}\n{last_lines}".strip(), count=worker.to_blame)
         log.warning("%s%s", reason, f"; its last lines:\n{last_lines}" if last_lines else "")
