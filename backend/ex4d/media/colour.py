@@ -1,8 +1,9 @@
 """Colour spaces of footage: which one a frame has, and tables that convert it to sRGB.
 
-Codes are those of ITU-T H.273, as files carry them. HDR is tone-mapped so that diffuse white stays white: linear light is
-scaled by the reference white of ITU-R BT.2408 (203 cd/m2), kept up to `_KNEE`, and compressed above it by the Mobius curve
-that FFmpeg's filter `tonemap` has. The curves of BT.2390 and BT.2446 leave that white at 225 and 175 of 255.
+Codes are those of ITU-T H.273, as files carry them. HDR is tone-mapped so that diffuse white stays white: linear light
+is scaled by the reference white of ITU-R BT.2408 (203 cd/m2), kept up to `_KNEE`, and compressed above it by the Mobius
+curve that FFmpeg's filter `tonemap` has. From 1000 cd/m2, the curve of BT.2390 leaves that white at 229 of 255, and
+method A of BT.2446 at 175.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from ex4d.media.media_errors import MediaError
 
 UNSPECIFIED = 2
-BT709, BT2020 = 1, 9  # the same codes for matrix and primaries
+BT2020 = 9  # the same code for matrix and primaries
 YCGCO = 8
 _LINEAR, _PQ, _HLG = 8, 16, 18
 _DCI_P3, _DISPLAY_P3 = 11, 12
@@ -103,14 +104,15 @@ def colour_note(space: ColourSpace) -> str | None:
     """What is done to the colours, for the artist; None for nothing."""
     primaries = _WIDE_PRIMARIES.get(space.primaries)
     if space.is_hdr:
-        return f"HDR footage ({_TRANSFERS[space.transfer]}) is tone-mapped to sRGB; diffuse white (203 cd/m2) stays white"
+        curve = _TRANSFERS[space.transfer]
+        return f"HDR footage ({curve}) is tone-mapped to sRGB; diffuse white (203 cd/m2) stays white"
     if primaries or space.transfer == _LINEAR:
         return f"colours are converted from {primaries[0] if primaries else 'linear light'} to sRGB"
     return None
 
 
 def conversion_table(space: ColourSpace) -> np.ndarray | None:
-    """Table (N, N, N, 3) float32 of sRGB values in [0, 1] by encoded red, green and blue; None where nothing changes."""
+    """Table (N, N, N, 3) float32 of sRGB values in [0, 1] by encoded red, green and blue; None for no change."""
     if not space.is_hdr and space.primaries not in _WIDE_PRIMARIES and space.transfer != _LINEAR:
         return None
     return _table(space.primaries, space.transfer)
@@ -163,7 +165,7 @@ def linear_of_srgb(values: np.ndarray) -> np.ndarray:
 
 
 def srgb_of_linear(light: np.ndarray) -> np.ndarray:
-    """sRGB values (IEC 61966-2-1) of linear light, clipped to [0, 1]."""
+    """Encode linear light as sRGB (IEC 61966-2-1), clipped to [0, 1]."""
     light = np.clip(light, 0.0, 1.0)
     return np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import av
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from ex4d.media import pixels
 from ex4d.media.colour import colour_note, colour_of, require_known_matrix
@@ -24,6 +24,8 @@ from ex4d.media.scan import DamagedVideoError, decoded_frames, open_video
 
 _ORIENTATION_TAG, _COMPRESSION_TAG = 0x0112, 0x0103
 _TIFF_JPEG = (6, 7)  # FFmpeg decodes neither, and returns black
+
+_PILLOW_ERRORS = (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -85,16 +87,14 @@ class ImageReader:
 
 
 def _properties(data: bytes) -> _Properties:
-    with suppress(UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        with Image.open(io.BytesIO(data)) as image:
-            number = image.getexif().get(_ORIENTATION_TAG, 1)
-            known = isinstance(number, int) and 1 <= number <= len(pixels.EXIF_ORIENTATIONS)
-            compression = image.tag_v2.get(_COMPRESSION_TAG, 1) if image.format == "TIFF" else 1  # pyright: ignore
-            return _Properties(
-                pixels.EXIF_ORIENTATIONS[number - 1] if known else pixels.UPRIGHT,
-                conversion_of(image.info.get("icc_profile") or b""),
-                compression,
-            )
+    with suppress(*_PILLOW_ERRORS), Image.open(io.BytesIO(data)) as image:
+        number = image.getexif().get(_ORIENTATION_TAG, 1)
+        known = isinstance(number, int) and 1 <= number <= len(pixels.EXIF_ORIENTATIONS)
+        return _Properties(
+            pixels.EXIF_ORIENTATIONS[number - 1] if known else pixels.UPRIGHT,
+            conversion_of(image.info.get("icc_profile") or b""),
+            image.tag_v2.get(_COMPRESSION_TAG, 1) if isinstance(image, TiffImagePlugin.TiffImageFile) else 1,
+        )
     return _Properties()  # the decoder reports what is wrong with the file
 
 
@@ -103,7 +103,7 @@ def _by_pillow(data: bytes, file: Path) -> av.VideoFrame:
         with Image.open(io.BytesIO(data)) as image:
             require_room_for_image(image.width, image.height, file)
             array = np.array(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except _PILLOW_ERRORS as error:
         raise MediaError(f"{file}: damaged TIFF ({error}). Write or copy it again.") from error
     return av.VideoFrame.from_ndarray(array, format="rgb24")
 

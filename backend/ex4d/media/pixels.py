@@ -175,8 +175,8 @@ def orientation(frame: av.VideoFrame, codec: str = "") -> Orientation:
 
     Args:
         frame: decoded.
-        codec: its name. The side data of PNGs is never looked at: with an ICC profile in it, PyAV 17.1 to 18.1 frees the
-            profile's name twice. Its `rotation` is safe, but lacks mirroring.
+        codec: its name. The side data of PNGs is never looked at: with an ICC profile in it, PyAV 17.1 to 18.1
+            frees the profile's name twice. Its `rotation` is safe, but lacks mirroring.
     """
     if codec in _UNSAFE_SIDE_DATA:
         return _TURNS[round(-frame.rotation / 90) % 4]

@@ -9,7 +9,7 @@ import functools
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
@@ -60,8 +60,8 @@ class Scan:
     `times` (N,) int64 are the display times of the readable frames in units of `time_base`, sorted, or None where the
     file has none. `promised` is the number of frames that should be there: more than `readable` in a truncated file.
     `matched_by_time` is whether decoded frames are recognised by these times. `pixel_aspect` is the width of a pixel by
-    its height, rotation applied. `declared` is the container's colour space, `profile` the conversion of an ICC profile,
-    `interlaced` whether the frames consist of two fields.
+    its height, rotation applied. `declared` is the container's colour space, `profile` the conversion of an ICC
+    profile, `interlaced` whether the frames consist of two fields.
     """
 
     width: int
@@ -77,7 +77,7 @@ class Scan:
     keyframe_times: np.ndarray
     matched_by_time: bool
     pixel_aspect: float = 1.0
-    declared: ColourSpace = ColourSpace()
+    declared: ColourSpace = field(default_factory=ColourSpace)
     profile: IccConversion | None = None
     interlaced: bool = False
 

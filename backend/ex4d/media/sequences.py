@@ -15,7 +15,10 @@ from ex4d.media.media_errors import MediaError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".exr")
 # Images that cameras and other programs write, and that are not read.
-_OTHER_IMAGES = (".avif", ".heic", ".heif", ".jxl", ".dpx", ".cin", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".tga")
+_OTHER_IMAGES = (
+    *(".avif", ".heic", ".heif", ".jxl", ".dpx", ".cin", ".psd", ".tga"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw"),
+)
 
 _NUMBER_FIELD = re.compile(r"%0?\d*d|#+")
 # A hyphen is a sign only after a separator or at the start: "take-001" counts from 1, "take_-001" from -1.
@@ -64,7 +67,7 @@ def sequence_files(path: Path, suffixes: tuple[str, ...], what: str = "images") 
         others = sorted({file.suffix.lower() for file in found} & set(_OTHER_IMAGES))
         if others:
             kinds = ", ".join(others)
-            raise MediaError(f"{path}: holds {kinds} files, which are not read as {what}. Convert them to .png or .exr.")
+            raise MediaError(f"{path}: holds {kinds} files, which are not read. Convert them to .png or .exr.")
         endings = " ".join(suffixes)
         raise MediaError(f"{path}: holds no {what} ({endings}). Choose the folder that holds the frames.")
     sequences = sorted({_NUMBER.sub("#", file.name) for file in files})
