@@ -164,6 +164,8 @@ class WarpRasterizer:
         def draw(start: int) -> None:
             part = slice(start, min(start + size, frames))
             drawn = surface if len(starts) == 1 else surface.frame_range(part.start, part.stop)
+            if self.device.type == "cpu" and not marked[part].any():
+                return
             own, mask = inputs.frames(part), masks[part]
             view = own.view(drawn, camera.size)
             self._draw_strip(drawn, own.source(drawn), view, [mask.flatten(1)])
@@ -275,6 +277,10 @@ class WarpRasterizer:
             span = grid[1] if self.device.type == "cpu" else 1
             launch(kernel, (frames, grid[0], -(-grid[1] // span)), source, span, *arguments)
 
+        if view.wanted is not None and not reference:
+            blocks = [-(-(side - 1) // projection.BLOCK_SIDE) for side in (rows, columns)]
+            view.blocks = self._empty(wp.uint8, frames, *blocks)
+            launch_grid(near_edges.mark_blocks, (blocks[0], blocks[1]), view)
         launch_grid(projection.project_vertices, (rows, columns), view, projected)
         launch_grid(drawing.draw_cells, (rows - 1, columns - 1), projected, view, work, winners)
         groups = (frames, work.groups * work.group_size)

@@ -14,12 +14,15 @@ from ex4d.raster.warp.cutting import Whole
 from ex4d.raster.warp.filling import Snapped, draw_alone, draw_snapped, may_show, screen_box, snapped
 from ex4d.raster.warp.near_edges import near_wanted_tile
 from ex4d.raster.warp.projection import (
+    BLOCK,
     OPEN,
     THICKNESS,
     Projected,
     Source,
     View,
     cell_face,
+    is_needed,
+    is_needed_face,
     is_obstacle,
     mesh_face,
     nearness,
@@ -58,8 +61,12 @@ def draw_cells(
 ):
     """Draw, or queue, both faces of each cell of the grid: threads are (frame, row, span of columns) of cells."""
     frame, row, first = wp.tid()
+    needed = wp.bool(True)
     for column in range(first * span, wp.min(first * span + span, source.columns - 1)):
-        draw_cell(frame, row, column, source, projected, view, work, winners)
+        if column == first * span or column % BLOCK == 0:
+            needed = is_needed(view, frame, row, row, column, column)
+        if needed:
+            draw_cell(frame, row, column, source, projected, view, work, winners)
 
 
 @wp.func
@@ -158,7 +165,8 @@ def draw_pieces(source: Source, projected: Projected, view: View, work: Work, wi
             draw_piece(piece, frame, member, work.group_size, source, projected, view, winners)
     else:
         for face in range(group, 2 * cells, work.groups):
-            if is_obstacle(source, view, frame, mesh_face(face, source.rows, source.columns)):
+            found = mesh_face(face, source.rows, source.columns)
+            if is_needed_face(view, frame, found) and is_obstacle(source, view, frame, found):
                 # drawing again what a thread has drawn already changes nothing
                 whole = wp.vec3i(face, 0, view.height - 1)
                 draw_piece(whole, frame, member, work.group_size, source, projected, view, winners)

@@ -35,6 +35,7 @@ from ex4d.raster.warp.projection import (
     Projected,
     Source,
     View,
+    is_needed_face,
     is_stretched,
     mesh_face,
 )
@@ -57,7 +58,8 @@ def draw_stretched(source: Source, projected: Projected, view: View, work: Work,
             draw_or_queue_stretched(work.stretched[frame, slot], frame, source, projected, view, work, winners)
     else:
         for index in range(thread, 2 * (source.rows - 1) * (source.columns - 1), threads):
-            if is_stretched(source, view, frame, mesh_face(index, source.rows, source.columns)):
+            face = mesh_face(index, source.rows, source.columns)
+            if is_needed_face(view, frame, face) and is_stretched(source, view, frame, face):
                 draw_or_queue_stretched(index, frame, source, projected, view, work, winners)
 
 
@@ -80,7 +82,8 @@ def piece_drawer(draw: wp.Function) -> wp.Kernel:
                 draw(piece, frame, member, work.group_size, source, projected, view, winners)
         else:
             for index in range(group, 2 * (source.rows - 1) * (source.columns - 1), work.groups):
-                if is_stretched(source, view, frame, mesh_face(index, source.rows, source.columns)):
+                face = mesh_face(index, source.rows, source.columns)
+                if is_needed_face(view, frame, face) and is_stretched(source, view, frame, face):
                     whole = wp.vec3i(index, 0, view.height - 1)
                     draw(whole, frame, member, work.group_size, source, projected, view, winners)
 

@@ -21,6 +21,7 @@ from ex4d.raster.warp.projection import (
     Projected,
     Source,
     View,
+    is_needed_face,
     is_obstacle,
     mesh_face,
 )
@@ -59,7 +60,8 @@ def draw_unsnapped(source: Source, projected: Projected, view: View, work: Work,
     else:
         for index in range(group, 2 * cells, work.groups):
             found = mesh_face(index, source.rows, source.columns)
-            if is_unsnapped(found, frame, projected) and is_obstacle(source, view, frame, found):
+            needed = is_needed_face(view, frame, found) and is_unsnapped(found, frame, projected)
+            if needed and is_obstacle(source, view, frame, found):
                 draw_unsnapped_face(index, 0, last, frame, member, size, source, projected, view, winners)
 
 
