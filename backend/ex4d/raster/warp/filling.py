@@ -61,10 +61,18 @@ def snapped(projected: Projected, frame: int, vertex: int) -> Snapped:
 @wp.func
 def screen_box(a: Snapped, b: Snapped, c: Snapped, view: View) -> Box:
     """The box of a snapped face, clipped to the image."""
-    left = wp.min(a.x, wp.min(b.x, c.x))
-    right = wp.max(a.x, wp.max(b.x, c.x))
-    top = wp.min(a.y, wp.min(b.y, c.y))
-    bottom = wp.max(a.y, wp.max(b.y, c.y))
+    return clipped_box(
+        wp.min(a.x, wp.min(b.x, c.x)),
+        wp.min(a.y, wp.min(b.y, c.y)),
+        wp.max(a.x, wp.max(b.x, c.x)),
+        wp.max(a.y, wp.max(b.y, c.y)),
+        view,
+    )
+
+
+@wp.func
+def clipped_box(left: int, top: int, right: int, bottom: int, view: View) -> Box:
+    """The box of what reaches from left to right and from top to bottom, in 1/256 pixel, clipped to the image."""
     box = Box()
     box.is_small = right - left < SMALL_WIDTH and bottom - top < SMALL_HEIGHT
     reach = -slanted(0, view)
