@@ -14,12 +14,12 @@ from ex4d.raster.warp.cutting import Whole
 from ex4d.raster.warp.filling import Snapped, draw_alone, draw_snapped, may_show, screen_box, snapped
 from ex4d.raster.warp.near_edges import near_wanted_tile
 from ex4d.raster.warp.projection import (
-    BLOCK,
     OPEN,
     THICKNESS,
     Projected,
     Source,
     View,
+    block_end,
     cell_face,
     is_needed,
     is_needed_face,
@@ -61,12 +61,14 @@ def draw_cells(
 ):
     """Draw, or queue, both faces of each cell of the grid: threads are (frame, row, span of columns) of cells."""
     frame, row, first = wp.tid()
-    needed = wp.bool(True)
-    for column in range(first * span, wp.min(first * span + span, source.columns - 1)):
-        if column == first * span or column % BLOCK == 0:
-            needed = is_needed(view, frame, row, row, column, column)
-        if needed:
-            draw_cell(frame, row, column, source, projected, view, work, winners)
+    start = first * span
+    last = wp.min(start + span, source.columns - 1)
+    while start < last:
+        stop = block_end(start, last, view)
+        if is_needed(view, frame, row, row, start, start):
+            for column in range(start, stop):
+                draw_cell(frame, row, column, source, projected, view, work, winners)
+        start = stop
 
 
 @wp.func

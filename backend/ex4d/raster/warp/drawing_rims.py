@@ -470,16 +470,26 @@ def draw_unsnapped_split(
 def rim_corner(
     split: Split, points: Points, point: int, frame: int, source: Source, projected: Projected, view: View
 ) -> Corner:
-    """One of a split face's points for homogeneous edge functions."""
-    ray = wp.vec3(0.0, 0.0, 0.0)
+    """One of a split face's points for homogeneous edge functions: the same for all faces that share the point.
+
+    Points of the silhouette are numbered by the edge that it passes, after all vertices, and snapped as other faces'.
+    """
     if point <= THIRD:
-        disparity = wp.where(is_own(split, point, True), split.near[point], split.far[point])
-        column = split.face.columns[point]
-        ray = wp.vec3(source.ray_x[frame, column], source.ray_y[frame, split.face.rows[point]], disparity)
-    else:
-        ray = split_point(split, point, frame, source)
+        return face_corner(split.face.corners[point], frame, source, projected, view)
+    end = split.face.corners[2 - point % 2]
+    first = wp.min(split.face.corners[0], end)
+    across = wp.max(split.face.corners[0], end) - first
+    # From a vertex edges lead right, down to the left and down.
+    edge = 3 * first + wp.where(across == 1, 0, wp.where(across == source.columns, 2, 1))
+    found = at(points, point)
     corner = Corner()
-    corner.index = point
-    corner.snapped = False
-    corner.point = ray_on_screen(ray, frame, view)
+    corner.index = source.rows * source.columns + 3 * edge + (point - NEAR_SECOND) // 2
+    corner.snapped = found.w > 0.0
+    corner.x = found.x
+    corner.y = found.y
+    corner.point = ray_on_screen(split_point(split, point, frame, source), frame, view)
+    if corner.snapped:
+        z = corner.point[2]
+        scale = z / wp.float64(SUBPIXELS)
+        corner.point = wp.vec3d(wp.float64(corner.x) * scale, wp.float64(corner.y) * scale, z)
     return corner

@@ -140,12 +140,24 @@ def project_vertices(source: Source, span: int, view: View, projected: Projected
     Threads are (frame, row, span of columns) of vertices.
     """
     frame, row, first = wp.tid()
-    needed = wp.bool(True)
-    for column in range(first * span, wp.min(first * span + span, source.columns)):
-        if column == first * span or column % BLOCK < 2:  # on the edge between two blocks, and behind it
-            needed = is_needed(view, frame, wp.max(row - 1, 0), row, wp.max(column - 1, 0), column)
-        if needed:
-            project_vertex(frame, row, column, source, view, projected)
+    start = first * span
+    last = wp.min(start + span, source.columns)
+    while start < last:
+        stop = block_end(start, last, view)
+        # The vertices between two blocks belong to both.
+        if is_needed(view, frame, wp.max(row - 1, 0), row, wp.max(start - 1, 0), start):
+            for column in range(start, stop):
+                project_vertex(frame, row, column, source, view, projected)
+        start = stop
+
+
+@wp.func
+def block_end(start: int, last: int, view: View) -> int:
+    """The first column after a column's block, up to the last one; all columns are in one where all are needed."""
+    stop = last
+    if view.blocks.shape[1] > 0:
+        stop = wp.min((start // BLOCK + 1) * BLOCK, last)
+    return stop
 
 
 @wp.func
