@@ -168,6 +168,25 @@ class DepthSurface:
             surface.__dict__["edge_shares"] = self.edge_shares[part]
         return surface
 
+    def drawn_as(
+        self,
+        *,
+        occlusion: OcclusionModel | None = None,
+        convention: Convention | None = None,
+        clean: bool | None = None,
+    ) -> DepthSurface:
+        """The same frames with other settings of how they are drawn; what has been measured of them is kept."""
+        surface = replace(
+            self,
+            occlusion=occlusion or self.occlusion,
+            convention=convention or self.convention,
+            clean=self.clean if clean is None else clean,
+        )
+        for name in ("depth_range", "back_limits", "edge_shares"):
+            if name in self.__dict__:
+                surface.__dict__[name] = self.__dict__[name]
+        return surface
+
     def reduced(self, step: int) -> DepthSurface:
         """Every so many pixels of the surface, in both directions; itself with a step of 1."""
         if step == 1:

@@ -112,7 +112,7 @@ class WarpRasterizer:
 
         Pixels of other tiles are unseen; their colour and depth mean nothing.
         """
-        return self._render(replace(surface, clean=False) if surface.clean else surface, camera, True, 1, tiles)
+        return self._render(surface.drawn_as(clean=False), camera, True, 1, tiles)
 
     def _render(
         self, surface: DepthSurface, camera: CameraPath, with_depth: bool, samples: int, tiles: Tiles | None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warp as wp
 
+from ex4d.mesh.edge_shares_kernel import inside, is_step
 from ex4d.raster.warp.projection import Source
 from ex4d.raster.warp.resolving import source_color
 
@@ -137,31 +138,81 @@ def reach_of(size: float) -> float:
 
 @wp.func
 def bilinear(source: Source, frame: int, place: wp.vec2) -> wp.vec3:
-    """Colour at a place in the grid of vertices, linear between the four around it."""
-    column = int(wp.floor(place[0]))
-    row = int(wp.floor(place[1]))
-    x = place[0] - float(column)
-    y = place[1] - float(row)
-    above = (1.0 - x) * source_color(source, frame, row, column) + x * source_color(source, frame, row, column + 1)
-    row += 1
-    below = (1.0 - x) * source_color(source, frame, row, column) + x * source_color(source, frame, row, column + 1)
+    """Colour at a place in the grid of vertices, linear between the four around it, or those on its surface."""
+    x = place[0] - wp.floor(place[0])
+    y = place[1] - wp.floor(place[1])
+    above = (1.0 - x) * color_near(source, frame, place, 0, 0) + x * color_near(source, frame, place, 0, 1)
+    below = (1.0 - x) * color_near(source, frame, place, 1, 0) + x * color_near(source, frame, place, 1, 1)
     return (1.0 - y) * above + y * below
 
 
 @wp.func
 def cubic(source: Source, frame: int, place: wp.vec2) -> wp.vec3:
-    """Colour at a place in the grid of vertices, by Catmull-Rom splines through the sixteen around it."""
+    """Colour at a place in the grid of vertices, by Catmull-Rom splines through the sixteen around it.
+
+    Of those that are on another surface its own goes on as it ends.
+    """
     column = int(wp.floor(place[0]))
     row = int(wp.floor(place[1]))
     across = spline_weights(place[0] - float(column))
     down = spline_weights(place[1] - float(row))
+    on_one_surface = not is_beside_step(source, frame, row, column)
     color = wp.vec3(0.0, 0.0, 0.0)
     for k in range(4):
         line = wp.vec3(0.0, 0.0, 0.0)
         for j in range(4):
-            line += across[j] * source_color(source, frame, row + k - 1, column + j - 1)
+            if on_one_surface:
+                line += across[j] * source_color(source, frame, row + k - 1, column + j - 1)
+            else:
+                line += across[j] * color_near(source, frame, place, k - 1, j - 1)
         color += down[k] * line
     return wp.vec3(wp.clamp(color[0], 0.0, 255.0), wp.clamp(color[1], 0.0, 255.0), wp.clamp(color[2], 0.0, 255.0))
+
+
+@wp.func
+def is_beside_step(source: Source, frame: int, row: int, column: int) -> bool:
+    """Whether the surface ends between any of the sixteen pixels around a cell of the grid; not known without steps."""
+    found = wp.int32(0)
+    if source.steps.shape[1] > 0:
+        for y in range(wp.max(row - source.ring - 1, 0), wp.min(row - source.ring + 3, source.steps.shape[1])):
+            for x in range(wp.max(column - source.ring - 1, 0), wp.min(column - source.ring + 3, source.steps.shape[2])):
+                found += int(source.steps[frame, y, x])
+    return found > 0
+
+
+@wp.func
+def color_near(source: Source, frame: int, place: wp.vec2, down: int, right: int) -> wp.vec3:
+    """Colour of the vertex some rows and columns from the first one of a place's cell.
+
+    In the "thickness" model, whose faces span no step, that is of the last pixel before a step on the way there from
+    the place's nearest pixel.
+    """
+    row = int(wp.floor(place[1] + 0.5))
+    column = int(wp.floor(place[0] + 0.5))
+    last_row = int(wp.floor(place[1])) + down
+    last_column = int(wp.floor(place[0])) + right
+    row += reach_on_surface(source, frame, row, column, last_row - row, 0)
+    column += reach_on_surface(source, frame, row, column, 0, last_column - column)
+    return source_color(source, frame, row, column)
+
+
+@wp.func
+def reach_on_surface(source: Source, frame: int, row: int, column: int, down: int, right: int) -> int:
+    """How far of so many rows, or columns, from a vertex the surface goes on; one of the two is 0, both may be < 0."""
+    rows = wp.clamp(down, -1, 1)
+    columns = wp.clamp(right, -1, 1)
+    reach = wp.int32(0)
+    goes_on = wp.bool(True)
+    for k in range(wp.abs(down + right)):
+        if source.steps.shape[1] > 0:
+            y = row - source.ring + k * rows
+            x = column - source.ring + k * columns
+            # The ring repeats the outermost pixels.
+            if inside(source.steps, y, x) and inside(source.steps, y + rows, x + columns):
+                goes_on = goes_on and not is_step(source.steps, frame, y, x, rows, columns)
+        if goes_on:
+            reach += 1
+    return reach * (rows + columns)
 
 
 @wp.func
