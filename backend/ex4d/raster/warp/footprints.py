@@ -139,43 +139,60 @@ def reach_of(size: float) -> float:
 @wp.func
 def bilinear(source: Source, frame: int, place: wp.vec2) -> wp.vec3:
     """Colour at a place in the grid of vertices, linear between the four around it, or those on its surface."""
-    x = place[0] - wp.floor(place[0])
-    y = place[1] - wp.floor(place[1])
-    above = (1.0 - x) * color_near(source, frame, place, 0, 0) + x * color_near(source, frame, place, 0, 1)
-    below = (1.0 - x) * color_near(source, frame, place, 1, 0) + x * color_near(source, frame, place, 1, 1)
+    column = int(wp.floor(place[0]))
+    row = int(wp.floor(place[1]))
+    x = place[0] - float(column)
+    y = place[1] - float(row)
+    if is_beside_step(source, frame, row, column, 0):
+        return weighted(source, frame, place, wp.vec4(0.0, 1.0 - x, x, 0.0), wp.vec4(0.0, 1.0 - y, y, 0.0))
+    above = (1.0 - x) * source_color(source, frame, row, column) + x * source_color(source, frame, row, column + 1)
+    row += 1
+    below = (1.0 - x) * source_color(source, frame, row, column) + x * source_color(source, frame, row, column + 1)
     return (1.0 - y) * above + y * below
 
 
 @wp.func
 def cubic(source: Source, frame: int, place: wp.vec2) -> wp.vec3:
-    """Colour at a place in the grid of vertices, by Catmull-Rom splines through the sixteen around it.
-
-    Of those that are on another surface its own goes on as it ends.
-    """
+    """Colour at a place in the grid of vertices, by Catmull-Rom splines through the sixteen around it, on its surface."""
     column = int(wp.floor(place[0]))
     row = int(wp.floor(place[1]))
     across = spline_weights(place[0] - float(column))
     down = spline_weights(place[1] - float(row))
-    on_one_surface = not is_beside_step(source, frame, row, column)
+    if is_beside_step(source, frame, row, column, 1):
+        return weighted(source, frame, place, across, down)
     color = wp.vec3(0.0, 0.0, 0.0)
     for k in range(4):
         line = wp.vec3(0.0, 0.0, 0.0)
         for j in range(4):
-            if on_one_surface:
-                line += across[j] * source_color(source, frame, row + k - 1, column + j - 1)
-            else:
-                line += across[j] * color_near(source, frame, place, k - 1, j - 1)
+            line += across[j] * source_color(source, frame, row + k - 1, column + j - 1)
         color += down[k] * line
     return wp.vec3(wp.clamp(color[0], 0.0, 255.0), wp.clamp(color[1], 0.0, 255.0), wp.clamp(color[2], 0.0, 255.0))
 
 
 @wp.func
-def is_beside_step(source: Source, frame: int, row: int, column: int) -> bool:
-    """Whether the surface ends between any of the sixteen pixels around a cell of the grid; not known without steps."""
+def weighted(source: Source, frame: int, place: wp.vec2, across: wp.vec4, down: wp.vec4) -> wp.vec3:
+    """Weighted sum of the colours of the four columns and four rows around a place, as far as they are on its surface."""
+    color = wp.vec3(0.0, 0.0, 0.0)
+    side = wp.int32(4)  # a variable, or Warp would write the loops out, which slows down all pixels
+    for k in range(side):
+        for j in range(side):
+            weight = across[j] * down[k]
+            if weight != 0.0:
+                color += weight * color_near(source, frame, place, k - 1, j - 1)
+    return wp.vec3(wp.clamp(color[0], 0.0, 255.0), wp.clamp(color[1], 0.0, 255.0), wp.clamp(color[2], 0.0, 255.0))
+
+
+@wp.func
+def is_beside_step(source: Source, frame: int, row: int, column: int, around: int) -> bool:
+    """Whether the surface ends between the corners of a cell, or so many pixels around it; not known without steps."""
     found = wp.int32(0)
     if source.steps.shape[1] > 0:
-        for y in range(wp.max(row - source.ring - 1, 0), wp.min(row - source.ring + 3, source.steps.shape[1])):
-            for x in range(wp.max(column - source.ring - 1, 0), wp.min(column - source.ring + 3, source.steps.shape[2])):
+        top = wp.max(row - source.ring - around, 0)
+        bottom = wp.min(row - source.ring + around + 1, source.steps.shape[1] - 1)
+        left = wp.max(column - source.ring - around, 0)
+        right = wp.min(column - source.ring + around + 1, source.steps.shape[2] - 1)
+        for y in range(top, bottom + 1):
+            for x in range(left, right + 1):
                 found += int(source.steps[frame, y, x])
     return found > 0
 
@@ -184,16 +201,28 @@ def is_beside_step(source: Source, frame: int, row: int, column: int) -> bool:
 def color_near(source: Source, frame: int, place: wp.vec2, down: int, right: int) -> wp.vec3:
     """Colour of the vertex some rows and columns from the first one of a place's cell.
 
-    In the "thickness" model, whose faces span no step, that is of the last pixel before a step on the way there from
-    the place's nearest pixel.
+    In the "thickness" model, whose faces span no step, beyond a step on the way there from the place's nearest pixel
+    the surface goes on as it ended: a silhouette's pixels are often mixed with what is behind them, and without the
+    change up to there interpolated colours would be duller than the truth.
     """
     row = int(wp.floor(place[1] + 0.5))
     column = int(wp.floor(place[0] + 0.5))
-    last_row = int(wp.floor(place[1])) + down
-    last_column = int(wp.floor(place[0])) + right
-    row += reach_on_surface(source, frame, row, column, last_row - row, 0)
-    column += reach_on_surface(source, frame, row, column, 0, last_column - column)
-    return source_color(source, frame, row, column)
+    rows = int(wp.floor(place[1])) + down - row
+    columns = int(wp.floor(place[0])) + right - column
+    rows_on_surface = reach_on_surface(source, frame, row, column, rows, 0)
+    row += rows_on_surface
+    columns_on_surface = reach_on_surface(source, frame, row, column, 0, columns)
+    column += columns_on_surface
+    color = source_color(source, frame, row, column)
+    if columns_on_surface != columns:
+        back = wp.clamp(columns_on_surface - columns, -1, 1)
+        if reach_on_surface(source, frame, row, column, 0, back) != 0:
+            color += color - source_color(source, frame, row, column + back)
+    if rows_on_surface != rows:
+        back = wp.clamp(rows_on_surface - rows, -1, 1)
+        if reach_on_surface(source, frame, row, column, back, 0) != 0:
+            color += source_color(source, frame, row, column) - source_color(source, frame, row + back, column)
+    return color
 
 
 @wp.func
