@@ -204,7 +204,7 @@ class WarpRasterizer:
         return vertices // 8 + 1024
 
     def _stretched_faces(self, vertices: int) -> int:
-        """Room for a frame's stretched faces where they are cut off."""
+        """Room in a frame's queue of stretched faces."""
         return vertices // 4 + 8192
 
     def torch_stream(self) -> contextlib.AbstractContextManager[object]:
@@ -262,8 +262,8 @@ class WarpRasterizer:
         work = drawing.Work()
         work.pieces = self._empty(wp.vec3i, frames, self._pieces(vertices), 3)
         work.unsnapped = self._empty(wp.int32, frames, self._pieces(vertices))
-        cut_off = not reference and surface.occlusion != "watertight"
-        room = self._stretched_faces(vertices) if cut_off else 0
+        has_parts = not reference and surface.occlusion != "watertight"  # of stretched faces, which are drawn apart
+        room = self._stretched_faces(vertices) if has_parts else 0
         work.stretched = self._empty(wp.int32, frames, room)
         counters = torch.zeros(frames * int(drawing.COUNTERS), dtype=torch.int32, device=self.device)
         work.counters = wp.from_torch(counters)
@@ -291,7 +291,7 @@ class WarpRasterizer:
             launch(clipping.draw_clipped, groups, view, work, pieces, winners)
         else:
             launch(unsnapped.draw_unsnapped, groups, source, projected, view, work, winners)
-        if cut_off:
+        if has_parts:
             for kernel in (
                 stretched_faces.draw_stretched,
                 stretched_faces.draw_stretched_pieces,

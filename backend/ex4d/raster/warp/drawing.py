@@ -131,7 +131,7 @@ def is_flat_cell(source: Source, frame: int, row: int, column: int) -> bool:
 
 @wp.func
 def queue_stretched(face: int, frame: int, work: Work):
-    """Queue a stretched face that is cut off; without a queue it is not drawn at all."""
+    """Queue a stretched face for `stretched_faces.py`; the `reference` convention has no queue, and draws none."""
     if work.stretched.shape[1] > 0:
         slot = wp.atomic_add(work.counters, frame * COUNTERS + STRETCHED_COUNTER, 1)
         if slot < work.stretched.shape[1]:

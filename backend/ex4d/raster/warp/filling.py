@@ -166,7 +166,7 @@ def draw_small(
                 if w >= farthest and w <= nearest:
                     x_here = sample_centre(column) + right
                     y_here = sample_centre(row) - slanted(column_of_pixel, view)
-                    if survives(cut, float(e_a), float(e_b), float(e_c), x_here, y_here, front):
+                    if survives(cut, x_here, y_here, front):
                         keep_nearest(winners, frame, row * view.width + column, 1.0 / w, face)
             e_a += (b.y - c.y) * SUBPIXELS - rise * (c.x - b.x)
             e_b += (c.y - a.y) * SUBPIXELS - rise * (a.x - c.x)
@@ -219,7 +219,7 @@ def draw_snapped(
 ):
     """Draw a thread's part of a snapped face within a box: the group shares pixels and rows.
 
-    cut is a `Whole`, or a `Cut` for a stretched face that is cut off.
+    cut is a `Whole`, or a `Cut` for a stretched face in the "open" model.
     """
     if box.left > box.right or box.top > box.bottom:
         return
@@ -283,7 +283,7 @@ def draw_snapped(
                 w = float(e_a) * aw + float(e_b) * bw + float(e_c) * cw
                 if w >= farthest and w <= nearest:
                     x = x0 + (offset << SUBPIXEL_BITS)
-                    if survives(cut, float(e_a), float(e_b), float(e_c), x, y - up, front):
+                    if survives(cut, x, y - up, front):
                         keep_nearest(winners, frame, row * view.width + box.left + offset, 1.0 / w, face)
 
 

@@ -129,13 +129,11 @@ def draw_homogeneous(
         return
     b = b0
     c = c0
-    front = wp.bool(True)
     volume = signed_volume(a, b, c)
     if volume < wp.float64(0.0):
         volume = -volume
         b = c0
         c = b0
-        front = False
     if not (volume > wp.float64(0.0)):
         return
     far_off = wp.float64(1.0e30)
@@ -174,7 +172,7 @@ def draw_homogeneous(
             inside_c = e_c > zero or (e_c == zero and owns_edge(a, b))
             if inside_a and inside_b and inside_c:
                 z = float(volume / (e_a + e_b + e_c))
-                if z >= view.near and z <= view.far and survives_unsnapped(cut, e_a, e_b, e_c, front):
+                if z >= view.near and z <= view.far and survives_unsnapped(cut):
                     keep_nearest(winners, frame, row * view.width + column, z, face)
 
 
