@@ -42,7 +42,8 @@ from ex4d.raster.warp.projection import (
 )
 from ex4d.raster.warp.rims import back_of, split_of
 
-wp.set_module_options({"enable_backward": False})
+# A face has five triangles and nine points. With their code repeated for each, a GPU waits for instructions.
+wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
 # Added to the face of a piece in the "thickness" model: what of the face it is, besides some rows of its solid (0).
 RIM_PIECE = wp.constant(1 << 28)
