@@ -134,7 +134,7 @@ class DepthSurface:
 
     @cached_property
     def back_limits(self) -> BackLimits:
-        """How far the space behind silhouettes may be solid in the "thickness" model, measured on the depth's device."""
+        """How deep silhouettes may be solid in the "thickness" model, measured on the depth's device."""
         from ex4d.mesh.thickness import back_limits, pixel_angles  # imports Warp
 
         return back_limits(self.depth, pixel_angles(self.intrinsics).to(self.device))

@@ -153,7 +153,10 @@ def bilinear(source: Source, frame: int, place: wp.vec2) -> wp.vec3:
 
 @wp.func
 def cubic(source: Source, frame: int, place: wp.vec2) -> wp.vec3:
-    """Colour at a place in the grid of vertices, by Catmull-Rom splines through the sixteen around it, on its surface."""
+    """Colour at a place in the grid of vertices, by Catmull-Rom splines through the sixteen around it.
+
+    Or, as of `bilinear`, through those on its surface.
+    """
     column = int(wp.floor(place[0]))
     row = int(wp.floor(place[1]))
     across = spline_weights(place[0] - float(column))
@@ -171,7 +174,7 @@ def cubic(source: Source, frame: int, place: wp.vec2) -> wp.vec3:
 
 @wp.func
 def weighted(source: Source, frame: int, place: wp.vec2, across: wp.vec4, down: wp.vec4) -> wp.vec3:
-    """Weighted sum of the colours of the four columns and four rows around a place, as far as they are on its surface."""
+    """Weighted sum of the colours of the four columns and four rows around a place, each by `color_near`."""
     color = wp.vec3(0.0, 0.0, 0.0)
     side = wp.int32(4)  # a variable, or Warp would write the loops out, which slows down all pixels
     for k in range(side):

@@ -45,7 +45,8 @@ from ex4d.raster.warp.rims import back_of, split_of
 # A face has five triangles and nine points. With their code repeated for each, a GPU waits for instructions.
 wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
-# Added to the face of a piece in the "thickness" model: what of the face it is, besides some rows of its solid (0).
+# Added to the face of a piece in the "thickness" model: what of the face it is, in order.
+SOLID_PIECE = wp.constant(0)
 RIM_PIECE = wp.constant(1 << 28)
 UNSNAPPED_PIECE = wp.constant(2 << 28)
 WHOLE_PIECE = wp.constant(3 << 28)
@@ -225,7 +226,7 @@ def draw_snapped_part(
                     top = piece[1]
                     bottom = piece[2]
                     ids = ids_of(index)
-                    if part == RIM_PIECE or part == WHOLE_PIECE:
+                    if part != SOLID_PIECE:
                         draw_rims(split, points, ids, top, bottom, member, group_size, frame, view, winners)
                     if part != RIM_PIECE and view.is_hollow == 0:
                         split.back = back_of(split, source, frame, view)
@@ -260,7 +261,7 @@ def draw_unsnapped_part(
     """
     index = piece[0] % STRETCHED
     part = piece[0] - index
-    if view.occlusion == THICKNESS and (part == UNSNAPPED_PIECE or part == WHOLE_PIECE):
+    if view.occlusion == THICKNESS and part >= UNSNAPPED_PIECE:
         split = split_of(source, mesh_face(index, source.rows, source.columns), frame)
         if split.exists:
             points = points_of(split, frame, source, projected, view)
