@@ -159,7 +159,7 @@ class ShotRequest(Settings):
         if self.render.remember is None:
             del values["render"]["remember"]
         of_original = WanSettings()
-        for name in ("adapter", "conditioning", "lead_in", "erosion_seed", "stride"):
+        for name in ("adapter", "conditioning", "lead_in", "erosion_seed", "stride", "tiny_decoder"):
             if getattr(self.wan, name) == getattr(of_original, name):
                 del values["wan"][name]
         return values

@@ -15,7 +15,7 @@ MAX_LORAS = 8
 MAX_ADAPTER_NAME = 151
 
 Precision = Literal["bf16", "fp8", "float32"]
-WanPreset = Literal["standard", "ex4d-reference", "quality", "fast", "draft"]
+WanPreset = Literal["standard", "ex4d-reference", "quality", "fast", "draft", "live"]
 Conditioning = Literal["original", "known"]
 
 PRECISIONS: tuple[str, ...] = get_args(Precision)
@@ -39,20 +39,22 @@ LEAD_INS = (0, 8, 12, 16)
 MAX_STRIDE = 4
 
 _TRUE_START: dict[str, Any] = {"conditioning": "known", "lead_in": 8, "erosion_seed": 0}
+_FOUR_STEPS: dict[str, Any] = {
+    "loras": ({"name": STEP_DISTILLED_LORA},),
+    "steps": 4,
+    "guidance": 1.0,
+    "fp8_attention": True,
+}
 # How each preset differs from the defaults of `WanSettings`, which are EX-4D's own except for the arithmetic. Takes of
 # version 0.1 have the preset "ex4d-reference" with the arithmetic of "standard"; made again, they keep it.
 WAN_PRESETS: dict[WanPreset, dict[str, Any]] = {
     "standard": _TRUE_START,
     "ex4d-reference": {"precision": "bf16"},
     "quality": {**_TRUE_START, "lead_in": 12, "max_pixels": 0, "window": 81, "overlap": 13, "steps": 40},
-    "fast": {
-        **_TRUE_START,
-        "loras": ({"name": STEP_DISTILLED_LORA},),
-        "steps": 4,
-        "guidance": 1.0,
-        "fp8_attention": True,
-    },
+    "fast": {**_TRUE_START, **_FOUR_STEPS},
     "draft": {**_TRUE_START, "max_pixels": 384 * 384, "steps": 15, "tea_cache": 0.2, "fp8_attention": True},
+    # What `live_draft` asks for, while the camera moves.
+    "live": {**_TRUE_START, **_FOUR_STEPS, "lead_in": 0, "max_pixels": 512 * 288, "tiny_decoder": True},
 }
 DEFAULT_PRESET: WanPreset = "standard"
 
@@ -126,6 +128,7 @@ class WanSettings(Settings):
             are generated square.
         lead_in: hidden frames from the source view to the first camera, where that is elsewhere; 0: none.
         stride: generate every n-th frame, and fill in those between from their neighbours; for fast footage.
+        tiny_decoder: decode with the tiny decoder TAEW 2.1 instead of the VAE, where its file is there; for drafts.
 
     Raises:
         RequestError: a field of the wrong type or out of range.
@@ -184,6 +187,9 @@ class WanSettings(Settings):
     stride: Annotated[
         int, Range(1, MAX_STRIDE), Option("generate every N-th frame, and fill in those between", metavar="N")
     ] = 1
+    tiny_decoder: Annotated[
+        bool, Option("decode with TAEW 2.1 where 'ex4d models fetch tiny_decoder' has fetched it; for drafts")
+    ] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

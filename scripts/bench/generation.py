@@ -21,6 +21,8 @@ import numpy as np
 import torch
 
 from bench import PARTS
+from bench.files import measure_files
+from bench.live import measure_live
 from bench.measuring import Row, median_seconds, wait_for_gpu
 from bench.passes import Case, measure_passes, measure_rates, minimum_seconds, relative_l2
 from bench.random_weights import write_models
@@ -46,6 +48,10 @@ def measure_generation(folder: Path | None = None, parts: Sequence[str] = PARTS)
             default.
         parts: of `PARTS`.
     """
+    if "files" in parts:
+        yield from measure_files()
+        if set(parts) == {"files"}:
+            return
     case = Case.of_this_machine()
     size = f"{case.frames} frames, {case.side}x{case.side}, {case.tokens:,} tokens"
     yield Row("case", "14B" if case.on_gpu else "toy", f"{size}, random weights")
@@ -68,6 +74,8 @@ def measure_generation(folder: Path | None = None, parts: Sequence[str] = PARTS)
             yield from _memory_modes(case, models)
         if "gpus" in parts:
             yield from _several_gpus(case, models)
+        if "live" in parts:
+            yield from measure_live(case, models)
 
 
 def _limits(case: Case) -> Iterator[Row]:

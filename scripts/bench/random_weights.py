@@ -74,6 +74,19 @@ def write_models(
     return folder
 
 
+def write_tiny_decoder(path: Path, seed: int = 0, *, full_size: bool = False) -> Path:
+    """A tiny decoder under the published keys, beside the start of its encoder; of few channels, or the published ones."""
+    from safetensors.torch import save_file
+
+    from ex4d.generation.wan.tiny_decoder import TinyDecoder
+
+    layout = (TinyDecoder() if full_size else TinyDecoder((8, 8, 4, 4))).state_dict()
+    weights = random_weights({**layout, "encoder.0.weight": torch.empty(4, 3, 3, 3)}, seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({key: value.half() for key, value in weights.items()}, path)
+    return path
+
+
 def small_dit_sizes(heads: int = 1, layers: int = 2) -> dict[str, object]:
     """What `WanModel` is built with for a small transformer."""
     return {

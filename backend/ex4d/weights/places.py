@@ -105,6 +105,11 @@ class _Search:
         models = self.models
         if not missing_files(models, part):
             return tuple(path_of(models, file) for file in part.files)
+        if part.kind == "tiny":
+            from ex4d.weights.tiny_decoders import find_tiny_decoder
+
+            tiny = find_tiny_decoder(models, self._further)
+            return () if tiny is None else (tiny,)
         if part.kind != "wan":
             return ()
         if part.name == "ex4d" and (models / "ex4d.ckpt").is_file():
