@@ -43,7 +43,7 @@ def engine_of(models: Path, **changes) -> WanEngine:
 
 
 def published_decoder(tensors: dict[str, torch.Tensor], latents: torch.Tensor) -> torch.Tensor:
-    """The published network in one piece, written down from its layers: (4F - 3, 3, H, W) in [0, 1] of (F, 16, h, w)."""
+    """The published network in one piece, layer by layer: (4F - 3, 3, H, W) in [0, 1] of (F, 16, h, w)."""
 
     def conv(name: str, frames: torch.Tensor) -> torch.Tensor:
         weight = tensors[f"decoder.{name}.weight"].float()
