@@ -1,4 +1,4 @@
-"""Benchmarks the VAE's decoder: as it is, compiled, and spread over several GPUs: `ex4d bench generate --part decode`."""
+"""Benchmarks the VAE's decoder: plain, compiled, and spread over several GPUs (`ex4d bench generate --part decode`)."""
 
 from __future__ import annotations
 
