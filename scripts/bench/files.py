@@ -46,9 +46,7 @@ def measure_files() -> Iterator[Row]:
             yield Row(f"{what}, in other threads", f"{1000 * threads:.1f} ms", remark)
 
 
-def _added_seconds(
-    write: Callable[..., None], images: list[np.ndarray], masks: list[np.ndarray], pace: float
-) -> float:
+def _added_seconds(write: Callable[..., None], images: list[np.ndarray], masks: list[np.ndarray], pace: float) -> float:
     """What writing adds to the time that an engine takes at a pace of seconds a frame."""
     with tempfile.TemporaryDirectory(prefix="ex4d-bench-") as folder:
         started = time.perf_counter()

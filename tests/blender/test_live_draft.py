@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import bpy
 import numpy as np
@@ -21,14 +22,20 @@ from .taking import take
 
 
 @pytest.fixture(scope="module")
-def generating_backend(backend_python: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
-    """A backend with small models of random weights, and what drafts need."""
+def models(backend_python: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small models of random weights, and what drafts need."""
     models = tmp_path_factory.mktemp("models") / "models"
     write = (
         f"import pathlib as p, bench.random_weights as m; models = p.Path({str(models)!r}); m.write_models(models); "
         "m.write_fast_lora(models); m.write_tiny_decoder(models / 'taew2_1.safetensors')"
     )
     subprocess.run([backend_python, "-c", write], check=True, env=backend_environment())
+    return models
+
+
+@pytest.fixture(scope="module")
+def generating_backend(backend_python: str, models: Path, tmp_path_factory) -> Iterator[Backend]:
+    """A backend with these models."""
     data = tmp_path_factory.mktemp("backend")
     with backend_process(backend_python, free_address(), data, "--models", str(models)) as running:
         yield running
@@ -93,7 +100,12 @@ def test_a_newer_camera_replaces_the_draft_that_waits(generating, shot):
     assert sorted(job.state for job in jobs(generating)[:3]) == ["cancelled", "cancelled", "done"]
 
 
-def test_a_backend_without_the_generator_says_why_there_is_no_draft(connected, shot):
+def test_a_backend_without_the_lora_says_so_and_a_draft_comes_once_it_is_there(generating, models, shot):
+    lora = next((models / "loras").iterdir())
+    moved = lora.rename(models / lora.name)
     bpy.context.scene.ex4d_draft.live = True
-    tick_until(lambda: live_drafts.problem, "the reason")
-    assert "final takes" in live_drafts.problem and not live_drafts.waiting
+    tick_until(lambda: "ex4d models fetch fast" in live_drafts.problem, "the reason")
+    assert not live_drafts.frames and not live_drafts.waiting
+    moved.rename(lora)
+    tick_until(lambda: live_drafts.frames, "the draft")
+    assert not live_drafts.problem

@@ -23,7 +23,7 @@ from ex4d.generation.wan.wan_engine import WanEngine, create_wan_engine
 from ex4d.machine import MachineSettings
 from ex4d.weights.checkpoints import read_checkpoint
 from ex4d.weights.errors import CheckpointError
-from ex4d.weights.tiny_decoders import find_tiny_decoder
+from ex4d.weights.places import find_tiny_decoder
 from ex4d_core.wan_settings import wan_preset
 from tests.generation.small_shots import FEW, HEIGHT, WIDTH, shot
 

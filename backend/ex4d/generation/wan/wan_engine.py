@@ -34,8 +34,7 @@ from ex4d.raster import RenderedFrame
 from ex4d.weights.catalogue import PARTS
 from ex4d.weights.errors import CheckpointError
 from ex4d.weights.notes import note_once
-from ex4d.weights.places import find_adapter, find_lora, find_wan_files, lora_part
-from ex4d.weights.tiny_decoders import find_tiny_decoder
+from ex4d.weights.places import find_adapter, find_lora, find_tiny_decoder, find_wan_files, lora_part
 from ex4d_core.licences import Licence
 from ex4d_core.wan_settings import WanSettings
 
