@@ -6,12 +6,14 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import platformdirs
 import torch
 from torch import nn
+from torch._dynamo.exc import TorchDynamoException
 
 from ex4d.generation.wan import memory
 from ex4d.generation.wan.decoding import compile_decoder, decode_in_order
@@ -30,7 +32,7 @@ from ex4d.generation.wan.networks import (
 from ex4d.generation.wan.spread_decoder import SpreadDecoder
 from ex4d.generation.wan.streaming import BlockStreaming
 from ex4d.generation.wan.transformer import Transformer
-from ex4d.weights.checkpoints import OnTensor
+from ex4d.weights.checkpoints import OnTensor, first_line
 from ex4d.weights.notes import note_once
 from ex4d.weights.packed import StoredTensor
 
@@ -66,6 +68,7 @@ class LoadedNetworks:
         self._compiled_decoder: Callable[..., Any] | None = None
         self._spread_decoder: SpreadDecoder | None = None
         self._decodes_alone = False
+        self._compiles = choice.compile_vae and self.device.type == "cuda"
         self._working_bytes = memory.working_bytes(_TYPICAL_LATENTS)
         self._streaming: list[BlockStreaming] = []
         self._rank_processes: RankProcesses | None = None
@@ -113,9 +116,18 @@ class LoadedNetworks:
             ahead = len(self._spread_decoder.devices) - 1
             yield from decode_in_order(vae, latents, self.precision, ahead=ahead)
             return
-        if self.choice.compile_vae and self.device.type == "cuda" and self._compiled_decoder is None:
-            self._compiled_decoder = compile_decoder(vae)
-        yield from decode_in_order(vae, latents, self.precision, compiled=self._compiled_decoder)
+        yielded = 0
+        if self._compiles:
+            self._compiled_decoder = self._compiled_decoder or compile_decoder(vae)
+            try:
+                for frames in decode_in_order(vae, latents, self.precision, compiled=self._compiled_decoder):
+                    yield frames
+                    yielded += 1
+                return
+            except TorchDynamoException as error:
+                self._compiles = False
+                note_once(f"the VAE's decoder is not compiled: {first_line(error)}")
+        yield from islice(decode_in_order(vae, latents, self.precision), yielded, None)
 
     def decode_alone(self) -> bool:
         """After running out of memory: decode on the first device alone; false if it was alone."""
