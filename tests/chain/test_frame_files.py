@@ -76,3 +76,13 @@ def test_a_state_is_never_ahead_of_the_frames(tmp_path):
             files.write(index, tmp_path / f"{index}.png", image(600))
         StateAfterFrames(state, files).save({"frames": 3})
         assert delivered == [0, 1, 2] and state.load() == {"frames": 3}
+
+
+def test_an_error_of_the_engine_leaves_the_frames_before_it(tmp_path):
+    delivered = []
+    failing = pytest.raises(RuntimeError, match="NaN in window 2")
+    with failing, FrameFiles(lambda index, path: delivered.append(index), {}) as files:
+        for index in range(3):
+            files.write(index, tmp_path / f"{index}.png", image(600))
+        raise RuntimeError("NaN in window 2")
+    assert delivered == [0, 1, 2]

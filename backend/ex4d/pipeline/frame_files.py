@@ -9,6 +9,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -40,6 +41,7 @@ class FrameFiles:
         self._threads = min(_MOST_THREADS, os.cpu_count() or 1)
         self._pool = ThreadPoolExecutor(self._threads, "write frames")
         self._waiting: deque[tuple[int, Path, Future[None]]] = deque()
+        self._failed = False
 
     def __enter__(self) -> FrameFiles:
         return self
@@ -47,7 +49,10 @@ class FrameFiles:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Drop what has not been delivered, after an error; `deliver_all` comes before, without one."""
+        """After an error elsewhere, still deliver the frames that were handed over before it, as far as that works."""
+        if error is not None and not self._failed:
+            with suppress(Exception):  # the error that ended the work is told
+                self.deliver_all()
         self._pool.shutdown(cancel_futures=True)
 
     def write(self, index: int, path: Path, image: np.ndarray) -> None:
@@ -72,8 +77,12 @@ class FrameFiles:
 
     def _deliver_first(self) -> None:
         index, path, written = self._waiting.popleft()
-        written.result()
-        self._deliver(index, path)
+        try:
+            written.result()
+            self._deliver(index, path)
+        except BaseException:
+            self._failed = True
+            raise
 
 
 class StateAfterFrames(EngineState):

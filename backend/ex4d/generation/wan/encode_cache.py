@@ -46,7 +46,7 @@ class EncodeCache:
 
 
 def _digest(content: torch.Tensor) -> bytes:
-    return hashlib.sha256(memoryview(content.contiguous().view(-1).view(torch.uint8).cpu().numpy())).digest()
+    return hashlib.sha256(content.contiguous().view(-1).view(torch.uint8).cpu().numpy().data).digest()
 
 
 encodes = EncodeCache()
