@@ -74,6 +74,11 @@ class LiveDraft(LiveQuery[JobStatus]):
             if path.problem != self.problem:
                 self.report(path.problem)
             return
+        if reason := _unavailable():
+            self._about = None  # so that a draft comes once the backend has what it lacks
+            if reason != self.problem:
+                self.report(reason)
+            return
         final = blender_scene.ex4d_shot.final
         about = path.number, final.prompt, final.negative_prompt, final.seed, blender_scene.ex4d_shot.occlusion
         if about == self._about or not self.may_ask():
@@ -83,10 +88,6 @@ class LiveDraft(LiveQuery[JobStatus]):
                 return  # it ends in a moment
             self._withdraw(self._job)
         self.note_try()
-        if reason := _unavailable():
-            if reason != self.problem:
-                self.report(reason)
-            return  # and look again: a backend may still be starting
         self._about = about
         try:
             self._ask(blender_scene, path)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from blender_addon.cameras.presets import camera_from_preset
+from blender_addon.connection.session import session
 from blender_addon.views.live_draft import IMAGE, live_drafts
 from ex4d_core.client import Client
 from ex4d_core.job_status import JobStatus
@@ -103,6 +104,7 @@ def test_a_newer_camera_replaces_the_draft_that_waits(generating, shot):
 def test_a_backend_without_the_lora_says_so_and_a_draft_comes_once_it_is_there(generating, models, shot):
     lora = next((models / "loras").iterdir())
     moved = lora.rename(models / lora.name)
+    tick_until(lambda: session().server and "wan live" in session().server.lacking, "the backend to notice")
     bpy.context.scene.ex4d_draft.live = True
     tick_until(lambda: "ex4d models fetch fast" in live_drafts.problem, "the reason")
     assert not live_drafts.frames and not live_drafts.waiting
