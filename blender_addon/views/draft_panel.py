@@ -43,7 +43,6 @@ class EX4D_PT_draft(BelowCamera, bpy.types.Panel):
 
     bl_label = "Live Draft"
     bl_order = 2
-    bl_options = {"DEFAULT_CLOSED"}
     settings = "ex4d_draft"
 
     def draw(self, context: bpy.types.Context) -> None:
