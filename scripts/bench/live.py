@@ -43,7 +43,7 @@ def measure_live(case: Case, models: Path) -> Iterator[Row]:
     changes = {} if case.on_gpu else {"steps": 1, "precision": "float32"}  # a CPU imitates fp8, slowly
     repeats = _REPEATS if case.on_gpu else 1
     engine = create_wan_engine(wan_preset("live", **changes), str(case.device), MachineSettings(models))
-    small = WanEngine(replace(engine.settings, tiny_decoder=False), engine.networks, engine.tiny_decoder)
+    small = WanEngine(replace(engine.settings, tiny_decoder=False), engine.networks, tiny_decoder=engine.tiny_decoder)
     started = time.perf_counter()
     _draft(engine, width, height, count, 0)
     yield Row("live, the first draft", f"{time.perf_counter() - started:.1f} s", "loads all networks and compiles")

@@ -55,15 +55,16 @@ class FrameFiles:
                 self.deliver_all()
         self._pool.shutdown(cancel_futures=True)
 
-    def write(self, index: int, path: Path, image: np.ndarray) -> None:
-        """Hand over a frame (H, W, 3) uint8, which must not change any more.
+    def write(self, index: int, path: Path, image: np.ndarray, metadata: Mapping[str, str] | None = None) -> None:
+        """Hand over a frame (H, W, 3) uint8, which must not change any more, with further texts.
 
         Waits while twice as many frames as threads are under way.
         """
         self.deliver_ready()
         while len(self._waiting) >= 2 * self._threads:
             self._deliver_first()
-        self._waiting.append((index, path, self._pool.submit(write_for_sink, path, image, self._metadata)))
+        texts = {**self._metadata, **(metadata or {})}
+        self._waiting.append((index, path, self._pool.submit(write_for_sink, path, image, texts)))
 
     def deliver_ready(self) -> None:
         """Deliver what is complete, without waiting."""
