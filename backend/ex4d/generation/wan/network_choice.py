@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from ex4d.weights.converted import ConvertedWeights
 from ex4d.weights.places import WanFiles
 from ex4d_core.wan_settings import Precision
 
@@ -24,6 +25,7 @@ class NetworkChoice:
         identity: of the files, so that a replaced one is loaded again.
         further_devices: they share every shot's denoising steps.
         vram_limit_gb: GPU memory (of 2**30 bytes each) to use of each device; None for all that is free.
+        converted: where converted weights are kept; None to keep none.
     """
 
     files: WanFiles
@@ -34,6 +36,7 @@ class NetworkChoice:
     identity: str = ""
     further_devices: tuple[str, ...] = ()
     vram_limit_gb: float | None = None
+    converted: ConvertedWeights | None = None
 
     @property
     def dtype(self) -> torch.dtype:

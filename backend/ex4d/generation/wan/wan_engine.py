@@ -31,6 +31,7 @@ from ex4d.generation.wan.windows import Window, WindowEnd, lengths_of_windows, s
 from ex4d.machine import MachineSettings
 from ex4d.raster import RenderedFrame
 from ex4d.weights.catalogue import PARTS
+from ex4d.weights.converted import converted_weights
 from ex4d.weights.notes import note_once
 from ex4d.weights.places import find_adapter, find_lora, find_wan_files, lora_part
 from ex4d_core.licences import Licence
@@ -320,5 +321,6 @@ def create_wan_engine(
         identity=files_identity(*paths, *(path for path, _ in loras)),
         further_devices=tuple(further),
         vram_limit_gb=machine.vram_limit_gb,
+        converted=converted_weights(machine),
     )
     return WanEngine(settings, networks_for(choice))
