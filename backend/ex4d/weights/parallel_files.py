@@ -12,7 +12,7 @@ import json
 import os
 import struct
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -107,9 +107,7 @@ def read_tensors(
     """
     places = _places(path)
     choose = device if callable(device) else lambda key: device
-    tensors = {
-        key: torch.empty(place.shape, dtype=place.dtype, device=choose(key)) for key, place in places.items()
-    }
+    tensors = {key: torch.empty(place.shape, dtype=place.dtype, device=choose(key)) for key, place in places.items()}
     with closing(_Readers(path, chunk_bytes)) as readers, ThreadPoolExecutor(threads, "read-weights") as pool:
         chunks: dict[str, list[Future[None]]] = {
             key: [pool.submit(readers.read, tensors[key], *chunk) for chunk in _chunks(place, chunk_bytes)]
@@ -117,17 +115,20 @@ def read_tensors(
         }
         try:
             for done, futures in enumerate(chunks.values(), start=1):
-                for future in futures:
-                    future.result()
+                _wait_for(futures, path)
                 if on_tensor is not None:
                     on_tensor(done, len(chunks))
-            pool.shutdown()
-            readers.wait()
-        except (OSError, EOFError) as error:
-            raise CheckpointError(f"{path} cannot be read: {error or 'it is cut off'}") from error
         finally:
             pool.shutdown(cancel_futures=True)
     return tensors
+
+
+def _wait_for(futures: Sequence[Future[None]], path: Path) -> None:
+    try:
+        for future in futures:
+            future.result()
+    except (OSError, EOFError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error or 'it is cut off'}") from error
 
 
 def _chunks(place: _Place, size: int) -> Iterator[tuple[int, int, int]]:
@@ -165,14 +166,10 @@ class _Readers:
                 self._copiers.append(own.copier)
             own.copier.copy(own.file, position, flat)
 
-    def wait(self) -> None:
-        """Wait until the GPU has all that was read."""
+    def close(self) -> None:
+        """Close the files, and wait until the GPU has all that was read."""
         for copier in self._copiers:
             copier.wait()
-
-    def close(self) -> None:
-        """Close the files; the GPU may still copy what an interrupted reading has read."""
-        self.wait()
         for file in self._files:
             file.close()
 

@@ -71,7 +71,9 @@ class ConvertedNetworks:
             return None
         in_host = () if computing["blocks_stay"] else _OF_BLOCKS
         try:
-            weights = read_tensors(path, lambda key: "cpu" if key.startswith(in_host) else computing["device"], on_tensor)
+            weights = read_tensors(
+                path, lambda key: "cpu" if key.startswith(in_host) else computing["device"], on_tensor
+            )
             dit, blocks = dit_on_meta(choice.files.dit, choice.files.ex4d, dtype=choice.dtype)
             return Transformer(dit, blocks, **computing, weights=weights)
         except CheckpointError as error:

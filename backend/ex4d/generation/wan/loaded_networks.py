@@ -16,9 +16,9 @@ from torch import nn
 from ex4d.generation.wan import memory
 from ex4d.generation.wan.converted_networks import ConvertedNetworks
 from ex4d.generation.wan.encoders import EmbeddingCache, Tokenizer, encode_image, encode_text, files_identity
+from ex4d.generation.wan.kept_networks import KeptNetworks, KeptTransformer
 from ex4d.generation.wan.kernels.attention import fastest_attention
 from ex4d.generation.wan.kernels.matmul import arithmetic_in_words, fp8_products
-from ex4d.generation.wan.kept_networks import KeptNetworks, KeptTransformer
 from ex4d.generation.wan.memory import MEMORY_MODES, MemoryMode, free_memory
 from ex4d.generation.wan.network_choice import NetworkChoice
 from ex4d.generation.wan.networks import (
@@ -263,9 +263,7 @@ class LoadedNetworks:
         return self._kept.encoders[key]
 
     def _load_part(self, name: str, load: Callable[..., _Network], device: torch.device) -> _Network:
-        return self._converted.load_part(
-            name, load, device=device, dtype=self.choice.dtype, on_tensor=self.on_load
-        )
+        return self._converted.load_part(name, load, device=device, dtype=self.choice.dtype, on_tensor=self.on_load)
 
     @property
     def fp8(self) -> bool:
