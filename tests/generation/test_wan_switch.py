@@ -1,6 +1,5 @@
 """Switching presets, LoRAs and precision: nothing is loaded twice, and every result is that of a fresh start."""
 
-import dataclasses
 import os
 from dataclasses import replace
 
@@ -64,10 +63,11 @@ def choose(toy_models, lora):
     return chosen
 
 
+_OWN_PRECISION = {key: value for key, value in FEW.items() if key != "precision"}
 REFERENCE, STANDARD, FAST = (
-    wan_preset("ex4d-reference", **FEW),
-    wan_preset("standard", **FEW),
-    wan_preset("fast", **FEW, loras=()),
+    wan_preset("ex4d-reference", **_OWN_PRECISION),
+    wan_preset("standard", **_OWN_PRECISION),
+    wan_preset("fast", **_OWN_PRECISION, loras=()),
 )
 
 
@@ -184,6 +184,7 @@ def test_other_loras_are_merged_into_the_weights_as_they_are_stored(choose, weig
 @pytest.mark.parametrize("fp8", [False, True])
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_parked_transformer_comes_back_exactly(choose, fp8, streamed):
+    """Here from the host's memory to the host's memory; on a GPU see below."""
     files = choose(REFERENCE).files
     transformer = Transformer(*open_dit(files.dit, files.ex4d), fp8=fp8)
     before = {key: value.clone() for key, value in transformer.weights().items()}
@@ -205,15 +206,23 @@ def cache(tmp_path, monkeypatch) -> ConvertedWeights:
     WRITER.wait()
 
 
-@pytest.mark.parametrize("mode", memory.MEMORY_MODES)
 @pytest.mark.parametrize(("settings", "weight"), [(REFERENCE, 0.5), (STANDARD, 0.0)])
-def test_converted_weights_give_the_same_video(choose, cache, monkeypatch, mode, settings, weight):
-    expected = film(settings, LoadedNetworks(choose(settings, weight, cache), mode))
+def test_converted_weights_give_the_same_video(choose, cache, monkeypatch, settings, weight):
+    expected = film(settings, LoadedNetworks(choose(settings, weight, cache)))
     WRITER.wait()
     names = sorted(path.name.partition("-")[0] for path in cache.folder.iterdir())
     assert names == ["image_encoder", "transformer", "vae"]
     monkeypatch.setattr(loaded_networks, "open_dit", None)  # the files are not merged again
-    assert np.array_equal(film(settings, LoadedNetworks(choose(settings, weight, cache), mode)), expected)
+    assert np.array_equal(film(settings, LoadedNetworks(choose(settings, weight, cache))), expected)
+
+
+def test_streamed_blocks_are_converted_and_read_into_the_hosts_memory(choose, cache, monkeypatch):
+    chosen = choose(STANDARD, 0.0, cache)
+    expected = film(STANDARD, LoadedNetworks(chosen, "blocks streamed"))
+    WRITER.wait()
+    monkeypatch.setattr(loaded_networks, "open_dit", None)
+    assert np.array_equal(film(STANDARD, LoadedNetworks(chosen, "blocks streamed")), expected)
+    assert_equal(LoadedNetworks(chosen, "resident").transformer.weights(), LoadedNetworks(chosen).transformer.weights())
 
 
 def test_converted_weights_of_other_files_loras_or_types_are_not_used(choose, cache, lora):
@@ -261,6 +270,44 @@ def test_weights_of_another_transformer_are_refused(choose):
     del weights["modulation"]
     with pytest.raises(CheckpointError, match="modulation"):
         Transformer(*dit_on_meta(files.dit, files.ex4d), device="cpu", weights=weights)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_stored_weights_parking_and_converted_weights_give_what_loading_gives(choose, cache, room):
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    chosen = [replace(choose(*one), device="cuda:0") for one in ((REFERENCE,), (STANDARD,), (STANDARD, 0.5))]
+    fresh = [LoadedNetworks(one).transformer.weights() for one in chosen]
+    fresh = [{key: value.cpu() for key, value in weights.items()} for weights in fresh]
+    networks = [networks_for(one) for one in chosen]
+    for one, expected in zip(networks, fresh, strict=True):
+        assert_equal(on_host(one), expected)
+    kept = networks[0]._kept
+    assert kept.base is not None and all(tensor.is_cuda for tensor in kept.base[1].values())
+    while kept.give_up_one(""):
+        pass
+    assert kept.base is None and all(one.parked for one in kept.transformers.values()) and not kept.device_bytes()
+    assert all(not value.is_cuda for one in kept.transformers.values() for _, value in parameters(one.transformer))
+    parked = list(kept.transformers.values())
+    for _ in range(2):
+        for one, expected in zip(networks, fresh, strict=True):
+            assert_equal(on_host(one), expected)
+        while kept.give_up_one(""):
+            pass
+    assert parked == list(kept.transformers.values()), "none was loaded again"
+    for one, expected in zip(chosen, fresh, strict=True):
+        for _ in range(2):
+            assert_equal(on_host(LoadedNetworks(replace(one, converted=cache))), expected)
+            WRITER.wait()
+    assert len(list(cache.folder.iterdir())) == 3
+
+
+def parameters(transformer: Transformer) -> list[tuple[str, torch.Tensor]]:
+    return [pair for _, part in transformer.parts() for pair in part.named_parameters()]
+
+
+def on_host(networks: LoadedNetworks) -> dict[str, torch.Tensor]:
+    return {key: value.cpu() for key, value in networks.transformer.weights().items()}
 
 
 def open_all(files, adapter, loras, base) -> dict[str, torch.Tensor]:
