@@ -10,8 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from ex4d.leftovers import CONVERTED_FOLDER, converted_weights
 from ex4d.weights import converted
-from ex4d.weights.converted import BackgroundWriter, ConvertedWeights, converted_files
+from ex4d.weights.converted import BackgroundWriter, ConvertedWeights
 from ex4d.weights.errors import CheckpointError
 from ex4d.weights.parallel_files import read_tensors, write_tensors
 
@@ -42,7 +43,7 @@ def assert_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tenso
 
 @pytest.fixture
 def cache(tmp_path) -> ConvertedWeights:
-    return ConvertedWeights(tmp_path / "models" / converted.FOLDER, 1)
+    return ConvertedWeights(tmp_path / "models" / CONVERTED_FOLDER, 1)
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -105,7 +106,9 @@ def test_a_result_is_found_again_by_its_sources_and_settings(cache, source):
     assert cache.write(path, weights()) and cache.find(path)
     assert_equal(read_tensors(path, "cpu"), weights())
     assert path == cache.path("transformer", [source], torch.bfloat16, "scaled rows")
-    assert path.name.startswith("transformer-") and converted_files(cache.folder.parent) == [path]
+    assert path.name.startswith("transformer-") and [one.path for one in converted_weights(cache.folder.parent)] == [
+        path
+    ]
     assert path != cache.path("transformer", [source], torch.bfloat16, None)
     state = source.stat()
     os.utime(source, ns=(state.st_atime_ns, state.st_mtime_ns + 1))

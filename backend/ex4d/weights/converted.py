@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 
+from ex4d.leftovers import CONVERTED_FOLDER
 from ex4d.machine import MachineSettings
 from ex4d.weights.notes import note_once
 from ex4d.weights.parallel_files import write_tensors
@@ -27,8 +28,6 @@ from ex4d_core import __version__
 from ex4d_core.durable_files import put_in_place
 from ex4d_core.sizes import size_text
 
-# Hidden, so that the search for weights passes it over.
-FOLDER = ".converted"
 # To be changed with what is computed from weights before they are used, beside the project's version.
 _FORMAT = 1
 # Smaller networks load fast enough from any file.
@@ -41,13 +40,7 @@ _ABANDONED_SECONDS = 600.0
 
 def converted_weights(machine: MachineSettings) -> ConvertedWeights | None:
     """The cache beside a machine's weights; None where its owner wants none."""
-    return ConvertedWeights(machine.models / FOLDER, machine.converted_gb) if machine.converted_gb else None
-
-
-def converted_files(models: Path) -> list[Path]:
-    """All files of the cache beside the weights in ``models``, partial ones too."""
-    folder = models / FOLDER
-    return sorted(folder.glob("*.safetensors*")) if folder.is_dir() else []
+    return ConvertedWeights(machine.models / CONVERTED_FOLDER, machine.converted_gb) if machine.converted_gb else None
 
 
 @dataclass(frozen=True)
