@@ -15,7 +15,6 @@ from ex4d.generation.wan import loaded_networks, memory
 from ex4d.generation.wan.loaded_networks import LoadedNetworks, networks_for
 from ex4d.generation.wan.network_choice import NetworkChoice
 from ex4d.generation.wan.networks import dit_on_meta, open_dit
-from ex4d.generation.wan.streaming import BlockStreaming, HostCopy
 from ex4d.generation.wan.transformer import Transformer
 from ex4d.generation.wan.wan_engine import WanEngine, create_wan_engine
 from ex4d.machine import MachineSettings
@@ -78,20 +77,20 @@ def film(settings: WanSettings, networks: LoadedNetworks) -> np.ndarray:
     return np.array(list(WanEngine(settings, networks).generate(shot(1))))
 
 
-def count_loads(networks: LoadedNetworks) -> list[int]:
-    """How many tensors are loaded from now on, as soon as they are."""
-    loads: list[int] = []
-    networks._load_part = counted(networks._load_part, loads)
-    networks._load_transformer = counted(networks._load_transformer, loads)
+def count_loads(networks: LoadedNetworks) -> list[str]:
+    """What is loaded from now on."""
+    loads: list[str] = []
+
+    def noted(load):
+        def run(*arguments):
+            loads.append(arguments[0] if arguments else "transformer")
+            return load(*arguments)
+
+        return run
+
+    networks._load_part = noted(networks._load_part)
+    networks._load_transformer = noted(networks._load_transformer)
     return loads
-
-
-def counted(load, loads):
-    def run(*arguments):
-        loads.append(1)
-        return load(*arguments)
-
-    return run
 
 
 def test_presets_share_networks_and_come_back_without_loading_exactly_as_they_were(choose):
@@ -104,8 +103,9 @@ def test_presets_share_networks_and_come_back_without_loading_exactly_as_they_we
         networks.choose_mode((1, 6, 6))
         loads = count_loads(networks)
         assert np.array_equal(film(one, networks), expected)
-        # The first loads VAE and image encoder, too; its text encoder's result is on disk.
-        assert len(loads) == (3 if one is REFERENCE else 1)
+        # The text encoder's results are on disk.
+        first = ["image_encoder", "vae"] if one is REFERENCE else []
+        assert sorted(loads) == [*first[:1], "transformer", *first[1:]]
         transformers.append(networks.transformer)
     for (one, weight), expected, transformer in zip(settings, fresh, transformers, strict=True):
         networks = networks_for(choose(one, weight))
@@ -184,22 +184,18 @@ def test_other_loras_are_merged_into_the_weights_as_they_are_stored(choose, weig
     assert_equal(base, kept)
 
 
-@pytest.mark.parametrize("fp8", [False, True])
-@pytest.mark.parametrize("streamed", [False, True])
-def test_a_parked_transformer_comes_back_exactly(choose, fp8, streamed):
+@pytest.mark.parametrize(("settings", "mode"), [(REFERENCE, "resident"), (STANDARD, "blocks streamed")])
+def test_a_parked_transformer_comes_back_exactly(choose, settings, mode):
     """Here from the host's memory to the host's memory; on a GPU see below."""
-    files = choose(REFERENCE).files
-    transformer = Transformer(*open_dit(files.dit, files.ex4d), fp8=fp8)
-    before = {key: value.clone() for key, value in transformer.weights().items()}
-    streams = [BlockStreaming(transformer.blocks, torch.device("cpu"))] if streamed else []
-    copy = HostCopy([transformer.dit, *transformer.contexts, *transformer.blocks], torch.device("cpu"))
+    networks = LoadedNetworks(choose(settings), mode)
+    expected = film(settings, networks)
+    (kept,) = networks._kept.transformers.values()
+    loads = count_loads(networks)
     for _ in range(2):
-        copy.park()
-        copy.bring_back()
-        assert_equal(transformer.weights(), before)
-    for stream in streams:
-        stream.pause()
-    assert_equal(transformer.weights(), before)
+        kept.park()
+        assert np.array_equal(film(settings, networks), expected)
+        assert not kept.parked
+    assert not [name for name in loads if name != "image_encoder"]
 
 
 def test_a_service_loads_a_preset_before_its_first_job_unless_a_job_comes(toy_models, tmp_path, monkeypatch, caplog):

@@ -12,9 +12,9 @@ import json
 import os
 import struct
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -76,13 +76,23 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], go_on: Callab
         header[key] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with open(path, "xb") as file:
+    with open(path, "xb") as file, _own_stream(ordered.values()):
         file.write(struct.pack("<Q", len(text)) + text)
         for tensor in ordered.values():
             if not go_on():
                 return False
             file.write(memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
     return True
+
+
+def _own_stream(tensors: Iterable[torch.Tensor]) -> AbstractContextManager[object]:
+    """Copy from a GPU beside its other work, once what computes these tensors is done."""
+    device = next((tensor.device for tensor in tensors if tensor.is_cuda), None)
+    if device is None:
+        return nullcontext()
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.default_stream(device))
+    return torch.cuda.stream(stream)
 
 
 def read_tensors(

@@ -90,6 +90,7 @@ class KeptNetworks:
         vaes, encoders: for all presets.
         transformers: the one that was used last is the last.
         base: key, and weights of a transformer as they are stored, on the device.
+        sizes: bytes of networks, which are read from headers once.
         rank_processes: on further devices, and which these are.
     """
 
@@ -98,6 +99,7 @@ class KeptNetworks:
     encoders: dict[str, Any] = field(default_factory=dict)
     transformers: dict[str, KeptTransformer] = field(default_factory=dict)
     base: tuple[str, dict[str, torch.Tensor]] | None = None
+    sizes: dict[str, int] = field(default_factory=dict)
     rank_processes: tuple[tuple[str, ...], RankProcesses] | None = None
 
     def transformer(self, key: str, streamed: bool) -> KeptTransformer | None:

@@ -65,7 +65,6 @@ class LoadedNetworks:
         self._converted = ConvertedNetworks(choice)
         self._working_bytes = memory.working_bytes(_TYPICAL_LATENTS)
         files, dtype = choice.files, choice.dtype
-        self._sizes: dict[str, int] = {}
         self._base_key = _key(*files.dit)
         self._transformer_key = f"{_key(*files.dit, files.ex4d, *_paths(choice))} {choice.precision} {choice.loras}"
         self._vae_key = f"{_key(files.vae)} {dtype}"
@@ -277,6 +276,7 @@ class LoadedNetworks:
             return self.choice.precision
         return arithmetic_in_words(fp8_products(self.device))
 
+    @torch.inference_mode()
     def _load_transformer(self) -> KeptTransformer:
         streamed = self.mode == "blocks streamed"
         if streamed:
@@ -340,9 +340,10 @@ class LoadedNetworks:
 
     def _weight_bytes(self, name: str) -> int:
         """Return the bytes of a network's weights in the types that they are used in."""
-        if name not in self._sizes:
-            self._sizes[name] = self._read_weight_bytes(name)
-        return self._sizes[name]
+        keys = {"dit": f"{self._base_key} {self.choice.precision}", "vae": self._vae_key, **self._encoder_keys}
+        if keys[name] not in self._kept.sizes:
+            self._kept.sizes[keys[name]] = self._read_weight_bytes(name)
+        return self._kept.sizes[keys[name]]
 
     def _read_weight_bytes(self, name: str) -> int:
         tensors = network_tensors(getattr(self.choice.files, name))

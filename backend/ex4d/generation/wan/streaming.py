@@ -48,6 +48,7 @@ class BlockStreaming:
                 for memory in piece.values():
                     _page_unlock(memory)
 
+    @torch.inference_mode()
     def pause(self) -> None:
         """Free the buffers on the device until a block is called again."""
         if self._copy_stream is not None:
@@ -97,18 +98,24 @@ class BlockStreaming:
 
 
 class HostCopy:
-    """Weights that never change, in the host's memory: a network on the device is parked there, and comes back."""
+    """Weights that never change, in the host's memory: a network on the device is parked there, and comes back.
 
+    In inference mode, as all weights are loaded: torch does not compute with a parameter that is of that mode by half.
+    """
+
+    @torch.inference_mode()
     def __init__(self, parts: Sequence[nn.Module], device: torch.device):
         """Copy the parameters of modules, which stay in the host's memory from now on."""
         self._device, self._parts = device, list(parts)
         self._host = [_pack(part, device) for part in self._parts]
 
+    @torch.inference_mode()
     def park(self) -> None:
         """Use the copy, and free the device's memory."""
         for part, piece in zip(self._parts, self._host, strict=True):
             _bind(part, piece)
 
+    @torch.inference_mode()
     def bring_back(self) -> None:
         """Copy the weights to the device again, at the rate of its bus."""
         for part, piece in zip(self._parts, self._host, strict=True):
