@@ -105,15 +105,14 @@ def measure_cold_starts(case: Case, folder: Path, shot: list[RenderedFrame], gig
     with mock.patch.object(converted, "LEAST_BYTES", 0):
         _start(case, plain, settings, shot)  # compiles kernels, and encodes the prompts
         yield from _disk_rates(files.dit[0])
-        before = _cold(case, plain, settings, shot, models)
+        before, _ = _cold(case, plain, settings, shot, models)
         yield Row("cold start, published files", f"{before:.1f} s", _until(case))
-        _start(case, replace(plain, converted=cache), settings, shot)
-        writing = _seconds(WRITER.wait)
+        _, writing = _start(case, replace(plain, converted=cache), settings, shot)
         kept = sum(path.stat().st_size for path in cache.folder.iterdir())
         yield Row("cold: converted", f"{kept / 1e9:.2f} GB", f"once; {writing:.1f} s of writing after the first shot")
-        after = _cold(case, replace(plain, converted=cache), settings, shot, folder)
+        after, _ = _cold(case, replace(plain, converted=cache), settings, shot, folder)
         yield Row("cold start, converted weights", f"{after:.1f} s", f"{before / after:.1f} x; target {COLD_RATIO:g} x")
-        warm = _start(case, replace(plain, converted=cache), settings, shot)
+        warm, _ = _start(case, replace(plain, converted=cache), settings, shot)
         yield Row("start, files in the system's cache", f"{warm:.1f} s", "as after a restart of the service")
 
 
@@ -121,19 +120,20 @@ def _until(case: Case) -> str:
     return "to the end of the first step" if case.on_gpu else "until all networks are loaded"
 
 
-def _cold(case: Case, choice: NetworkChoice, settings: WanSettings, shot: list[RenderedFrame], folder: Path) -> float:
+def _cold(
+    case: Case, choice: NetworkChoice, settings: WanSettings, shot: list[RenderedFrame], folder: Path
+) -> tuple[float, float]:
     forget_files(folder)
     return _start(case, choice, settings, shot)
 
 
-def _start(case: Case, choice: NetworkChoice, settings: WanSettings, shot: list[RenderedFrame]) -> float:
-    """Return the seconds of a start with nothing in memory."""
+def _start(case: Case, choice: NetworkChoice, settings: WanSettings, shot: list[RenderedFrame]) -> tuple[float, float]:
+    """Return the seconds of a start with nothing in memory, and those of writing that are left behind the shot."""
     networks = LoadedNetworks(choice)
     if not case.on_gpu:
-        seconds = _seconds(networks.load_all)
-        WRITER.wait()
+        seconds, writing = _seconds(networks.load_all), _seconds(WRITER.wait)
         networks.unload()
-        return seconds
+        return seconds, writing
     steps: list[float] = []
     started = time.perf_counter()
 
@@ -143,9 +143,9 @@ def _start(case: Case, choice: NetworkChoice, settings: WanSettings, shot: list[
 
     for _ in WanEngine(settings, networks).generate(shot, count=len(shot), on_progress=record):
         pass
-    WRITER.wait()
+    writing = _seconds(WRITER.wait)
     networks.unload()
-    return steps[0]
+    return steps[0], writing
 
 
 def _disk_rates(path: Path) -> Iterator[Row]:
