@@ -178,6 +178,8 @@ def ran_out(tmp_path, monkeypatch) -> Path:
     paths = [str(tmp_path), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
     monkeypatch.setenv("RAN_OUT", str(tmp_path / "ran_out"))
+    # Without other choices' networks, which would be given up first.
+    monkeypatch.setattr("ex4d.generation.wan.loaded_networks._last", None)
     return tmp_path / "ran_out"
 
 

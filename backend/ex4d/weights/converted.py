@@ -63,8 +63,7 @@ class ConvertedWeights:
             sources: what it is made from: another path, size or time is another source.
             settings: on which the result depends as well.
         """
-        states = [(str(path.absolute()), (state := path.stat()).st_size, state.st_mtime_ns) for path in sources]
-        text = repr((_FORMAT, __version__, states, settings))
+        text = repr((_FORMAT, __version__, [_state(path) for path in sources], settings))
         return self.folder / f"{network}-{hashlib.sha256(text.encode()).hexdigest()[:32]}.safetensors"
 
     def find(self, path: Path) -> bool:
@@ -145,6 +144,15 @@ class ConvertedWeights:
             )
             return False
         return True
+
+
+def _state(path: Path) -> tuple[str, int, int]:
+    """A file's path, size and time; one that is gone is an error when it is read."""
+    try:
+        state = path.stat()
+    except OSError:
+        return str(path.absolute()), 0, 0
+    return str(path.absolute()), state.st_size, state.st_mtime_ns
 
 
 def _remove_abandoned(partial: Path) -> bool:

@@ -363,7 +363,8 @@ def _paths(choice: NetworkChoice) -> list[Path]:
 
 
 def _key(*paths: Path) -> str:
-    return f"{[str(path) for path in paths]} {files_identity(*paths)}"
+    """What files say of themselves; one that is gone is an error when it is read."""
+    return f"{[(str(path), files_identity(path) if path.exists() else '') for path in paths]}"
 
 
 _last: LoadedNetworks | None = None
