@@ -81,7 +81,7 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], go_on: Callab
         for tensor in ordered.values():
             if not go_on():
                 return False
-            file.write(memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
+            file.write(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return True
 
 
@@ -169,7 +169,7 @@ class _Readers:
         with torch.inference_mode():
             flat = target.reshape(-1).view(torch.uint8)[first:last]
             if target.device.type == "cpu":
-                _read_into(own.file, position, memoryview(flat.numpy()))
+                _read_into(own.file, position, flat.numpy().data)
                 return
             if getattr(own, "copier", None) is None:
                 own.copier = _Copier(target.device, self._chunk_bytes)
@@ -202,7 +202,7 @@ class _Copier:
         if (event := self._copied[turn]) is not None:
             event.synchronize()
         buffer = self._buffers[turn][: len(target)]
-        _read_into(file, position, memoryview(buffer.numpy()))
+        _read_into(file, position, buffer.numpy().data)
         with torch.cuda.stream(self._stream):
             target.copy_(buffer, non_blocking=True)
             event = torch.cuda.Event()

@@ -150,9 +150,9 @@ class KeptNetworks:
             self.base = None
         elif spare is not None:
             WRITER.stop()  # it may hold weights of any
-            kept = self.transformers[spare]
-            if self.device.type == "cuda" and kept.device_bytes() <= memory.host_budget():
-                kept.park()
+            size = self.transformers[spare].device_bytes()
+            if self.device.type == "cuda" and size <= memory.host_budget():
+                self.transformers[spare].park()
             else:
                 self.transformers.pop(spare).drop()
         else:

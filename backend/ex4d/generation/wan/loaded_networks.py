@@ -183,8 +183,8 @@ class LoadedNetworks:
             budget = self._budget(self.device) + self._kept.device_bytes()
             sizes = {name: self._weight_bytes(name) for name in ("dit", "text_encoder", "image_encoder", "vae")}
             of_now = memory.fitting_mode(budget, sizes, self._working_bytes, str(self.device))
-            fitting = of_now if kept is None else max(fitting, of_now, key=MEMORY_MODES.index)
-        self.mode = max(fitting, at_most, key=MEMORY_MODES.index)
+            fitting = of_now if kept is None else _smaller(fitting, of_now)
+        self.mode = _smaller(fitting, at_most)
         self._make_room()
 
     def _missing_bytes(self) -> int:
@@ -356,6 +356,11 @@ def _is_fp8(key: str, tensor: StoredTensor) -> bool:
     """Whether a stored weight is of a matmul that runs at every step."""
     layer = key.rpartition("blocks.")[2].partition(".")[2]
     return tensor.ndim == 2 and layer.startswith(("self_attn.", "cross_attn.q.", "cross_attn.o.", "ffn."))
+
+
+def _smaller(one: MemoryMode, other: MemoryMode) -> MemoryMode:
+    """Return the one that takes less memory."""
+    return MEMORY_MODES[max(MEMORY_MODES.index(one), MEMORY_MODES.index(other))]
 
 
 def _paths(choice: NetworkChoice) -> list[Path]:
