@@ -6,10 +6,10 @@ import gc
 from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
-import psutil
 import torch
 
 from ex4d.generation.wan.errors import WanUnavailableError
+from ex4d.memory import free_memory as free_host_memory
 
 # From most to least memory: everything stays; encoders are unloaded after use; blocks are streamed as well.
 MemoryMode = Literal["resident", "encoders unloaded", "blocks streamed"]
@@ -59,7 +59,7 @@ def memory_budget(device: torch.device, limit_gb: float | None) -> int:
 
 def host_budget() -> int:
     """Return the bytes of the host's memory that networks which are not in use may take."""
-    return psutil.virtual_memory().available // 2
+    return free_host_memory() // 2
 
 
 def apply_vram_limit(device: torch.device, limit_gb: float | None) -> None:
