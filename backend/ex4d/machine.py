@@ -26,6 +26,7 @@ MODELS_VARIABLE = "EX4D_MODELS"
 MODEL_PATH_VARIABLE = "EX4D_MODEL_PATH"
 VRAM_LIMIT_VARIABLE = "EX4D_VRAM_LIMIT_GB"
 COMPILE_VAE_VARIABLE = "EX4D_COMPILE_VAE"
+CONVERTED_VARIABLE = "EX4D_CONVERTED_GB"
 
 # Every variable that this package reads, its meaning, and the flag that goes before it; for `ex4d --help` and the docs.
 ENVIRONMENT = {
@@ -36,13 +37,18 @@ ENVIRONMENT = {
     LICENCE_VARIABLE: ("what results of this machine are for: commercial or research", "--licence"),
     VRAM_LIMIT_VARIABLE: ("GPU memory that the engine wan may use, in GB", "--vram-limit"),
     COMPILE_VAE_VARIABLE: ("1: compile the VAE's decoder on a GPU; 0: not, the default", ""),
+    CONVERTED_VARIABLE: ("disk space for converted weights beside the weights, in GB; 0: none", ""),
     "CUDA_VISIBLE_DEVICES": ("GPUs that PyTorch and a service see", "--device"),
 }
 
 # Keys of the configuration file's table [machine], and the types that TOML has for them.
 _MACHINE_KEYS = {
-    **{"models": (str,), "model_path": (list,), "licence": (str,), "vram_limit_gb": (int, float)},
+    "models": (str,),
+    "model_path": (list,),
+    "licence": (str,),
+    "vram_limit_gb": (int, float),
     "compile_vae": (bool,),
+    "converted_gb": (int, float),
 }
 _TOML_NAMES = {
     **{(str,): "text", (list,): "a list of folders", (int, float): "a number"},
@@ -66,9 +72,10 @@ class MachineSettings:
         accepted: names of parts that are for research only and for which the owner holds another licence.
         model_path: further folders, absolute, that weights of the engine wan are looked for in by what files hold.
         compile_vae: compile the VAE's decoder on a GPU, which takes a minute for each size of frames.
+        converted_gb: disk space (of 10**9 bytes each) for converted weights beside the weights; 0 for none.
 
     Raises:
-        DeviceError: the limit is not a number above 0.
+        DeviceError: the limit is not a number above 0, or the disk space one below it.
         LicenceError: no such licence.
     """
 
@@ -78,6 +85,8 @@ class MachineSettings:
     accepted: tuple[str, ...] = ()
     model_path: tuple[Path, ...] = ()
     compile_vae: bool = False
+    # Of three presets with what they share: 34, 20 and 20 GB of a transformer.
+    converted_gb: float = 80.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "models", Path(self.models).expanduser().absolute())
@@ -86,6 +95,8 @@ class MachineSettings:
         object.__setattr__(self, "model_path", further)
         if self.vram_limit_gb is not None and not 0 < self.vram_limit_gb < math.inf:
             raise DeviceError(f"invalid limit of GPU memory {self.vram_limit_gb!r}: expected gigabytes above 0")
+        if not 0 <= self.converted_gb < math.inf:
+            raise DeviceError(f"invalid disk space for converted weights {self.converted_gb!r}: expected GB from 0")
         if self.licence is not None:
             as_licence(self.licence)
 
@@ -104,7 +115,8 @@ class MachineSettings:
             ConfigError: the configuration file has.
         """
         file = cls._from_file()
-        variable, licence = _gigabytes(os.environ.get(VRAM_LIMIT_VARIABLE)), os.environ.get(LICENCE_VARIABLE)
+        variable, licence = _gigabytes(VRAM_LIMIT_VARIABLE, "above 0"), os.environ.get(LICENCE_VARIABLE)
+        converted = _gigabytes(CONVERTED_VARIABLE, "from 0")
         limits = (vram_limit_gb, variable, file.vram_limit_gb)
         further = [Path(one) for one in os.environ.get(MODEL_PATH_VARIABLE, "").split(os.pathsep) if one]
         return cls(
@@ -114,6 +126,7 @@ class MachineSettings:
             accepted,
             tuple(model_path or further or file.model_path),
             _switch(os.environ.get(COMPILE_VAE_VARIABLE), COMPILE_VAE_VARIABLE, file.compile_vae),
+            file.converted_gb if converted is None else converted,
         )
 
     @classmethod
@@ -167,10 +180,11 @@ def _switch(text: str | None, variable: str, otherwise: bool) -> bool:
     return text == "1" if text else otherwise
 
 
-def _gigabytes(text: str | None) -> float | None:
+def _gigabytes(variable: str, expected: str) -> float | None:
+    text = os.environ.get(variable)
     if not text:
         return None
     try:
         return float(text)
     except ValueError as error:
-        raise DeviceError(f"invalid {VRAM_LIMIT_VARIABLE} {text!r}: expected gigabytes above 0") from error
+        raise DeviceError(f"invalid {variable} {text!r}: expected gigabytes {expected}") from error

@@ -8,6 +8,7 @@ toy size, which only shows that it runs.
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -24,6 +25,7 @@ from bench import PARTS
 from bench.decoding import measure_decoding
 from bench.files import measure_files
 from bench.live import measure_live
+from bench.loading import measure_cold_starts, measure_switches
 from bench.measuring import Row, median_seconds, wait_for_gpu
 from bench.passes import Case, measure_passes, measure_rates, minimum_seconds, relative_l2
 from bench.random_weights import write_models
@@ -42,13 +44,16 @@ TARGETS = {"job": 2.3, "fast": 5.0}
 CAPS = (24, 12)
 
 
-def measure_generation(folder: Path | None = None, parts: Sequence[str] = PARTS) -> Iterator[Row]:
+def measure_generation(
+    folder: Path | None = None, parts: Sequence[str] = PARTS, gigabytes: float = 0.0
+) -> Iterator[Row]:
     """Yield all rows, each as soon as it is measured.
 
     Args:
         folder: where the random weights are written (52 GB on a GPU machine) and removed again; a temporary one by
             default.
         parts: of `PARTS`.
+        gigabytes: see `measure_cold_starts`.
     """
     if "files" in parts:
         yield from measure_files()
@@ -62,6 +67,12 @@ def measure_generation(folder: Path | None = None, parts: Sequence[str] = PARTS)
     with tempfile.TemporaryDirectory(prefix="ex4d-bench-", dir=folder) as place, mock.patch.dict(os.environ):
         # An empty cache, so that no earlier run makes this one faster.
         os.environ["XDG_CACHE_HOME"] = str(Path(place) / "cache")
+        if "cold" in parts:
+            cold = Path(place) / "cold"
+            yield from measure_cold_starts(case, cold, _shot(case), gigabytes)
+            shutil.rmtree(cold)
+        if set(parts) == {"cold"}:
+            return
         started = time.perf_counter()
         models = write_models(Path(place) / "models", full_size=case.on_gpu, device=case.device)
         yield Row("weights written", f"{time.perf_counter() - started:.0f} s", "not part of any job")
@@ -80,6 +91,8 @@ def measure_generation(folder: Path | None = None, parts: Sequence[str] = PARTS)
             yield from measure_decoding(case, models)
         if "live" in parts:
             yield from measure_live(case, models)
+        if "switch" in parts:
+            yield from measure_switches(case, models)
 
 
 def _limits(case: Case) -> Iterator[Row]:

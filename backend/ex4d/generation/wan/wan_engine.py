@@ -33,6 +33,7 @@ from ex4d.generation.wan.windows import Window, WindowEnd, lengths_of_windows, s
 from ex4d.machine import MachineSettings
 from ex4d.raster import RenderedFrame
 from ex4d.weights.catalogue import PARTS
+from ex4d.weights.converted import converted_weights
 from ex4d.weights.errors import CheckpointError
 from ex4d.weights.notes import note_once
 from ex4d.weights.places import find_adapter, find_lora, find_tiny_decoder, find_wan_files, lora_part
@@ -343,6 +344,7 @@ def create_wan_engine(
         further_devices=tuple(further),
         vram_limit_gb=machine.vram_limit_gb,
         compile_vae=machine.compile_vae,
+        converted=converted_weights(machine),
     )
     return WanEngine(settings, networks_for(choice), enlarger, _tiny_decoder(machine, choice))
 
