@@ -100,6 +100,13 @@ def camera_from_wire(values: object) -> CameraPath:
         raise RequestError(str(error)) from error
 
 
+# Fields of `WanSettings` that older sides do not know.
+_LATER_THAN_0_1 = (
+    *("adapter", "conditioning", "lead_in", "erosion_seed", "stride", "step_interval", "negative_interval"),
+    *("protected_steps", "guidance_interval", "cfg_zero", "zero_steps", "attention"),
+)
+
+
 @dataclass(frozen=True)
 class ShotRequest(Settings):
     """One shot to generate: a scene, a camera, and how.
@@ -159,7 +166,7 @@ class ShotRequest(Settings):
         if self.render.remember is None:
             del values["render"]["remember"]
         of_original = WanSettings()
-        for name in ("adapter", "conditioning", "lead_in", "erosion_seed", "stride"):
+        for name in _LATER_THAN_0_1:
             if getattr(self.wan, name) == getattr(of_original, name):
                 del values["wan"][name]
         return values

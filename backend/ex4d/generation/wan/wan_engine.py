@@ -20,6 +20,7 @@ from ex4d.generation.wan.decoding import decode_in_order, to_uint8_images
 from ex4d.generation.wan.denoising import denoise
 from ex4d.generation.wan.encoders import files_identity
 from ex4d.generation.wan.errors import GenerationError
+from ex4d.generation.wan.kernels.attention_choice import require_attention
 from ex4d.generation.wan.loaded_networks import LoadedNetworks, networks_for
 from ex4d.generation.wan.network_choice import NetworkChoice
 from ex4d.generation.wan.networks import require_diffsynth
@@ -310,6 +311,7 @@ def create_wan_engine(
     files = find_wan_files(machine.models, chosen, machine.model_path)
     loras = tuple((find_lora(machine.models, lora.name), lora.weight) for lora in settings.loras)
     require_diffsynth()
+    require_attention(settings.attention, first)
     paths = (*files.dit, *files.text_encoder, files.tokenizer, files.image_encoder, files.vae, files.ex4d)
     choice = NetworkChoice(
         files,
