@@ -21,8 +21,11 @@ import numpy as np
 import torch
 
 from bench import PARTS
+from bench.attention_sizes import measure_attention
+from bench.fewer_passes import measure_fewer_passes
 from bench.measuring import Row, median_seconds, wait_for_gpu
 from bench.passes import Case, measure_passes, measure_rates, minimum_seconds, relative_l2
+from bench.peer import measure_peers
 from bench.random_weights import write_models
 from ex4d.generation.engine import GenerationProgress
 from ex4d.generation.wan.loaded_networks import LoadedNetworks, networks_for
@@ -44,13 +47,16 @@ def measure_generation(folder: Path | None = None, parts: Sequence[str] = PARTS)
     Args:
         folder: where the random weights are written (52 GB on a GPU machine) and removed again; a temporary one by
             default.
-        parts: of `PARTS`.
+        parts: of `PARTS` and `FURTHER_PARTS`.
     """
     case = Case.of_this_machine()
     size = f"{case.frames} frames, {case.side}x{case.side}, {case.tokens:,} tokens"
     yield Row("case", "14B" if case.on_gpu else "toy", f"{size}, random weights")
     if not case.on_gpu:
         yield Row("GPU rows", "no GPU", "PyTorch finds no CUDA device on this machine; the times below are meaningless")
+    yield from _without_files(case, parts)
+    if not set(parts) & set(PARTS):
+        return
     with tempfile.TemporaryDirectory(prefix="ex4d-bench-", dir=folder) as place, mock.patch.dict(os.environ):
         # An empty cache, so that no earlier run makes this one faster.
         os.environ["XDG_CACHE_HOME"] = str(Path(place) / "cache")
@@ -68,6 +74,16 @@ def measure_generation(folder: Path | None = None, parts: Sequence[str] = PARTS)
             yield from _memory_modes(case, models)
         if "gpus" in parts:
             yield from _several_gpus(case, models)
+
+
+def _without_files(case: Case, parts: Sequence[str]) -> Iterator[Row]:
+    """Measure the parts that make their own weights."""
+    if "fewer" in parts:
+        yield from measure_fewer_passes(case.device)
+    if "attention" in parts:
+        yield from measure_attention(case)
+    if "peer" in parts:
+        yield from measure_peers(case)
 
 
 def _limits(case: Case) -> Iterator[Row]:

@@ -8,6 +8,7 @@ the VAE's place is linear: blocks of 4x8x8 pixels become 16 numbers, by the scen
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from torch.nn import functional
 from bench.random_weights import random_weights, small_dit_sizes
 from ex4d.generation.wan.camera_encoder import LATENT_CHANNELS, CameraEncoder
 from ex4d.generation.wan.conditioning import LATENT_FRAMES, WindowConditioning
+from ex4d.generation.wan.networks import with_exact_norms
 
 if TYPE_CHECKING:
     from diffsynth.models.wan_video_dit import WanModel
@@ -174,6 +176,12 @@ class TrainedToy:
             losses.append(loss.item())
         dit.img_emb = embedding
         return losses
+
+    def fresh_dit(self) -> WanModel:
+        """A copy in bfloat16 for a `Transformer` to take over, its norms in float32 as those that are loaded."""
+        dit = copy.deepcopy(self.dit).bfloat16()
+        with_exact_norms(dit)
+        return dit
 
     def conditioning(self, scenes: Scenes) -> WindowConditioning:
         """What the transformer knows of a batch: a prompt, the seen pixels, where they are, and the first frame."""

@@ -28,6 +28,7 @@ from ex4d_core.final_sizes import (
 from ex4d_core.mesh_cache import grid_vertices, positions_bytes
 from ex4d_core.sizes import size_text
 from ex4d_core.source_frames import shown_frames
+from ex4d_core.step_plan import pass_count
 from ex4d_core.wan_settings import WanSettings
 
 if TYPE_CHECKING:
@@ -309,7 +310,7 @@ def add_wan(
     of_latent = math.prod(-(-side // 16) for side in size)
     windows = [((round_up_frames(max(5, length)) - 1) // 4 + 1) * of_latent for length in lengths]
     tokens = max(windows)
-    passes = wan.steps * (1 if wan.guidance == 1 else 2)
+    passes = pass_count(wan)
     gpus = max(1, len(Devices.parse(device).names))
     each = _WAN_PASS_SECONDS[arithmetic] * passes / gpus
     seconds = _WAN_LOADING_SECONDS

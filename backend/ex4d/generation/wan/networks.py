@@ -179,7 +179,7 @@ def open_dit(
             return tensor
 
         own = {key.removeprefix(prefix): tensors[key] for key in keys}
-        return _with_exact_norms(fill(module, own, device=device, dtype=dtype, change=merge))
+        return with_exact_norms(fill(module, own, device=device, dtype=dtype, change=merge))
 
     blocks, dit.blocks = list(dit.blocks), nn.ModuleList()
     load(dit, "", [key for key in tensors if not key.startswith("blocks.")])
@@ -228,7 +228,7 @@ def network_tensors(source: Path | Sequence[Path]) -> dict[str, StoredTensor]:
     return own.tensors
 
 
-def _with_exact_norms(module: nn.Module) -> nn.Module:
+def with_exact_norms(module: nn.Module) -> nn.Module:
     """Keep LayerNorms in float32: they are small, and a CPU cannot mix half precision weights with exact inputs."""
     for part in module.modules():
         if isinstance(part, nn.LayerNorm):
@@ -300,7 +300,7 @@ def load_image_encoder(
         vision_layers=_count_blocks(tensors, "visual.transformer."),
     )
     model = cast(nn.Module, encoder.model)
-    _with_exact_norms(load_strictly(model, tensors, file, device=device, dtype=dtype, on_tensor=on_tensor))
+    with_exact_norms(load_strictly(model, tensors, file, device=device, dtype=dtype, on_tensor=on_tensor))
     return encoder
 
 
