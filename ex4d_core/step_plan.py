@@ -1,4 +1,4 @@
-"""The denoising steps of a window, planned from the settings alone: which of them run the network, and for which prompt.
+"""Plans the denoising steps of a window from the settings alone: which run the network, and for which prompt.
 
 The engine runs this plan, and estimates count its passes, so that both always agree.
 """

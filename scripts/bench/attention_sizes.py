@@ -54,13 +54,17 @@ def _alone(case: Case, size: str, grid: tuple[int, int, int], width: int) -> Ite
     with torch.inference_mode(), fastest_attention():
         exact = [attention(*tokens, _HEAD_DIM) for tokens in (noise, smooth)]
         dense = median_seconds(lambda: attention(*noise, _HEAD_DIM), 3)
-        yield Row(f"attention, {size}, dense", f"{1000 * dense:.1f} ms", f"{len(noise[0]):,} tokens, {width // 128} heads")
+        yield Row(
+            f"attention, {size}, dense", f"{1000 * dense:.1f} ms", f"{len(noise[0]):,} tokens, {width // 128} heads"
+        )
         if fp8_attention.supports_fp8_attention(len(noise[0]), width, _HEAD_DIM, case.device):
             factors = torch.full((3,), 64.0, device=case.device)
             packed = [(torch.cat(tokens, dim=1) * 64).clamp(-448, 448).to(fused.FP8) for tokens in (noise, smooth)]
             seconds = median_seconds(lambda: fp8_attention.fp8_attention(packed[0], factors, _HEAD_DIM), 3)
             made = [fp8_attention.fp8_attention(part, factors, _HEAD_DIM) for part in packed]
-            errors = [relative_l2(rows.float() * scales, right) for (rows, scales), right in zip(made, exact, strict=True)]
+            errors = [
+                relative_l2(rows.float() * scales, right) for (rows, scales), right in zip(made, exact, strict=True)
+            ]
             yield _row(size, "dense, fp8", seconds, dense, errors)
         for name in CHOICES[1:]:
             try:
@@ -80,8 +84,9 @@ def _alone(case: Case, size: str, grid: tuple[int, int, int], width: int) -> Ite
 
 
 def _row(size: str, name: str, seconds: float, dense: float, errors: list[float], more: str = "") -> Row:
-    remark = f"{dense / seconds:.2f} x as fast as dense; relative L2 {errors[0]:.4f} of noise, {errors[1]:.4f} of a smooth field"
-    return Row(f"attention, {size}, {name}", f"{1000 * seconds:.1f} ms", remark + more)
+    of_noise, of_smooth = errors
+    remark = f"{dense / seconds:.2f} x as fast as dense; relative L2 of noise {of_noise:.4f}, of a smooth field "
+    return Row(f"attention, {size}, {name}", f"{1000 * seconds:.1f} ms", f"{remark}{of_smooth:.4f}{more}")
 
 
 def _tokens(

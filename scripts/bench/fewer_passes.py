@@ -1,7 +1,7 @@
 """What each way to fewer passes costs, on a toy that is trained for it: `ex4d bench generate --part fewer`.
 
-Passes are counted while they run. Errors are those of the final latents, and of the frames that the toy's codec makes of
-them, to the exact result of the same noise: 25 steps with guidance in bfloat16, as `ex4d-reference` computes them.
+Passes are counted while they run. Errors are those of the final latents, and of the frames that the toy's codec makes
+of them, to the exact result of the same noise: 25 steps with guidance in bfloat16, as `ex4d-reference` computes them.
 """
 
 from __future__ import annotations

@@ -7,10 +7,11 @@ documentation advises: compiled blocks, and the fastest attention of torch. Engi
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -56,7 +57,9 @@ def measure_peers(case: Case) -> Iterator[Row]:
     inputs = _Window(weights, *weights.window((GRIDS if case.on_gpu else TOY_GRIDS)["832x480"]))
     frames, height, width = inputs.noise.shape[2:]
     tokens = frames * height * width // 4
-    yield Row("peer, size", f"{tokens:,} tokens", f"{4 * frames - 3} frames of {8 * width}x{8 * height}, random weights")
+    yield Row(
+        "peer, size", f"{tokens:,} tokens", f"{4 * frames - 3} frames of {8 * width}x{8 * height}, random weights"
+    )
     exact = None
     best: dict[str, float] = {}
     for precision in ("bf16", "fp8"):
@@ -132,7 +135,16 @@ def _peer(name: str, precision: str, inputs: _Window) -> Velocities | str:
 
 def _diffsynth(inputs: _Window, *, fp8: bool) -> Velocities:
     """DiffSynth's pass; in fp8 by its own layers, all linear ones of the blocks."""
+    from diffsynth.pipelines.wan_video import model_fn_wan_video
+
     dit = inputs.weights.dit()
+    given, precision = inputs.conditioning, contextlib.nullcontext()
+    if fp8:
+        # Its fp8 layers return what they are given, which must be bfloat16: all of it is, as in its own pipelines.
+        dit = dit.bfloat16()
+        parts = {name: part.bfloat16() for name, part in vars(given).items() if part is not None}
+        given = replace(given, **parts)
+        precision = torch.autocast(inputs.weights.device.type, enabled=False)
     for block in dit.blocks:
         if fp8:
             _wrap_in_fp8(block, inputs.weights.device)
@@ -140,8 +152,21 @@ def _diffsynth(inputs: _Window, *, fp8: bool) -> Velocities:
             block.forward = torch.compile(block.forward, dynamic=False)
 
     def velocities(latents: torch.Tensor, timestep: torch.Tensor, guided: bool) -> list[torch.Tensor]:
-        once = functools.partial(diffsynth_velocity, dit, latents, timestep, inputs.conditioning)
-        return [once(negative=negative) for negative in ((False, True) if guided else (False,))]
+        if not fp8:
+            once = functools.partial(diffsynth_velocity, dit, latents, timestep, given)
+            return [once(negative=negative) for negative in ((False, True) if guided else (False,))]
+        with precision:
+            return [
+                model_fn_wan_video(
+                    dit=dit,
+                    latents=latents.bfloat16(),
+                    timestep=timestep.reshape(1).to(latents.device, torch.bfloat16),
+                    context=embeds,
+                    clip_feature=given.image_embeds,
+                    y=given.image_latents,
+                ).float()
+                for embeds in (given.prompt_embeds, given.negative_prompt_embeds)[: 2 if guided else 1]
+            ]
 
     return velocities
 

@@ -1,9 +1,9 @@
-"""A toy of the Wan model that is trained in minutes on procedural moving scenes, to measure errors on structured data.
+"""A toy of the Wan model, trained in minutes on procedural moving scenes, to measure errors on structured data.
 
-Random weights show what a change costs, but not what it does to a video: their velocities are noise at every step, while
-those of a trained model change smoothly. So the bench trains a transformer of DiffSynth's own class, with a camera
-encoder, to repaint scenes of moving discs whose frames have holes, under a prompt that names the colours. The codec in
-the VAE's place is linear: blocks of 4x8x8 pixels become 16 numbers, by the scenes' principal components.
+Random weights show what a change costs, but not what it does to a video: their velocities are noise at every step,
+while those of a trained model change smoothly. So the bench trains a transformer of DiffSynth's own class, with a
+camera encoder, to repaint scenes of moving discs whose frames have holes, under a prompt that names the colours. The
+codec in the VAE's place is linear: blocks of 4x8x8 pixels become 16 numbers, by the scenes' principal components.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 FRAMES, SIDE = 17, 64
 TRAINING_STEPS, BATCH = 600, 8
-_CLIPS, _LAYERS, _HIDDEN, _LEARNING_RATE = 256, 3, 384, 2e-3
+_CLIPS, _LAYERS, _HIDDEN, _LEARNING_RATE = 256, 3, 384, 1.5e-3
 _KINDS, _WORDS, _TEXT_WIDTH = 6, 8, 32
 # A share of the samples is trained without their prompt, so that guidance has something to guide from.
 _UNPROMPTED = 0.15
@@ -42,7 +42,7 @@ class Scenes:
 
     Attributes:
         video: (B, 3, T, H, W) in [-1, 1].
-        mask: (B, 1, T, H, W), 1 where seen; a strip at a side grows, and a disc's surrounding is unseen.
+        mask: (B, 1, T, H, W), 1 where seen; a strip at a side grows, and a disc with its surroundings is unseen.
         kinds: (B,) of the palette that the prompt names.
     """
 
@@ -55,7 +55,8 @@ def moving_scenes(count: int, generator: torch.Generator) -> Scenes:
     """Draw clips of textured discs that move before a moving background."""
     drawn = partial(torch.rand, generator=generator)
     time = torch.linspace(0, 1, FRAMES).view(1, FRAMES, 1, 1)
-    down, across = (axis.view(1, 1, *axis.shape) for axis in torch.meshgrid(*[torch.linspace(-1, 1, SIDE)] * 2, indexing="ij"))
+    axis = torch.linspace(-1, 1, SIDE)
+    down, across = axis.view(1, 1, SIDE, 1), axis.view(1, 1, 1, SIDE)
     kinds = torch.randint(0, _KINDS, (count,), generator=generator)
     palettes = torch.rand(_KINDS, 4, 3, generator=torch.Generator().manual_seed(7)) * 1.6 - 0.8
 
@@ -146,6 +147,8 @@ class TrainedToy:
         samples, inputs = self.codec.encode(scenes.video).to(self.device), self.conditioning(scenes)
         # All clips share one image embedding; computing it for each would take most of the time.
         embedding, dit.img_emb = dit.img_emb.requires_grad_(False), _Constant(dit.img_emb(inputs.image_embeds).detach())
+        # DiffSynth's own takes the first clip of a batch alone, where there is a camera encoder.
+        dit.patchify = lambda x, control: dit.patch_embedding(x) + dit.control_adapter(control)
         trained = [parameter for parameter in dit.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(trained, lr=_LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.01)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=max(steps, 2))
@@ -175,6 +178,7 @@ class TrainedToy:
             schedule.step()
             losses.append(loss.item())
         dit.img_emb = embedding
+        del dit.patchify
         return losses
 
     def fresh_dit(self) -> WanModel:

@@ -1,4 +1,4 @@
-"""Wan2.1's transformer with random weights made on the device, and inputs: no files, for measurements of single passes."""
+"""Wan2.1's transformer with random weights made on the device, and inputs: for measurements of passes without files."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class TransformerInputs:
         return dit.eval().requires_grad_(False)
 
     def window(self, grid: tuple[int, int, int]) -> tuple[WindowConditioning, torch.Tensor]:
-        """Draw the conditioning of a window of latents (F, h, w), with prompts as long as the default ones, and noise."""
+        """Draw conditioning, with prompts as long as the default ones, and noise, for latents (F, h, w)."""
         generator = torch.Generator(self.device).manual_seed(0)
 
         def values(*shape: int) -> torch.Tensor:

@@ -128,7 +128,9 @@ class Transformer:
             for prompt, keys in zip(prompts, of_texts, strict=True):
                 prompt.append(keys)
         attend = choose_attention(attention, grid, self.device)
-        return PreparedConditioning(conditioning.image_latents, camera, image, prompts, self._angles(grid), grid, attend)
+        return PreparedConditioning(
+            conditioning.image_latents, camera, image, prompts, self._angles(grid), grid, attend
+        )
 
     def encode_camera(self, control_latents: torch.Tensor) -> torch.Tensor | None:
         """Map (1, 32, F, h, w) to (1, C, F, h / 2, w / 2); None without a camera encoder."""

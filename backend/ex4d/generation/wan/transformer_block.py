@@ -137,9 +137,7 @@ class Block(nn.Module):
             return x, self.down(fused.quantize_fp8(self.up(rows), gelu=True)), own_gate
         return x, self.down(self.up(rows, gelu=True)), own_gate
 
-    def _attend(
-        self, qkv: torch.Tensor, angles: Angles, shard: PassShard | None, attend: Attend | None
-    ) -> fused.Rows:
+    def _attend(self, qkv: torch.Tensor, angles: Angles, shard: PassShard | None, attend: Attend | None) -> fused.Rows:
         """Norm, rotate and attend: (N, 3 C) to (N, C)."""
         own, total, heads = slice(0, len(qkv)), len(angles[0]), qkv.shape[1] // 3 // self.head_dim
         if shard is not None:
