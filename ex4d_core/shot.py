@@ -102,8 +102,8 @@ def camera_from_wire(values: object) -> CameraPath:
 
 # Fields of `WanSettings` that older sides do not know.
 _LATER_THAN_0_1 = (
-    *("adapter", "conditioning", "lead_in", "erosion_seed", "stride", "step_interval", "negative_interval"),
-    *("protected_steps", "guidance_interval", "cfg_zero", "zero_steps", "attention"),
+    *("adapter", "conditioning", "lead_in", "erosion_seed", "stride", "step_interval", "protected_steps"),
+    *("guidance_interval", "cfg_zero", "zero_steps", "attention"),
 )
 
 

@@ -44,9 +44,9 @@ def step_plan(settings: WanSettings, *, guided: bool = True) -> list[Step]:
     """
     low, high = settings.guidance_interval
     plan: list[Step] = []
-    # When each prompt's network ran last: needed steps since then, or None.
-    since: dict[int, int | None] = {POSITIVE: None, NEGATIVE: None}
-    intervals = {POSITIVE: settings.step_interval, NEGATIVE: settings.negative_interval}
+    # Each prompt's steps since the network last ran for it; both run at the same steps, or guidance would amplify what
+    # differs between their times.
+    since: dict[int, int] = {}
     for index in range(settings.steps):
         sigma = flow_sigma(index, settings.steps, settings.shift)
         protected, last = index < settings.protected_steps, index == settings.steps - 1
@@ -54,13 +54,14 @@ def step_plan(settings: WanSettings, *, guided: bool = True) -> list[Step]:
         if index >= settings.zero_steps:
             with_negative = guided and settings.guidance != 1 and low <= sigma <= high
             prompts = (POSITIVE, NEGATIVE) if with_negative else (POSITIVE,)
-        computed = []
-        for prompt in prompts:
-            age = since[prompt]
-            since[prompt] = 0 if age is None or protected or last or age + 1 >= intervals[prompt] else age + 1
-            if since[prompt] == 0:
-                computed.append(prompt)
-        plan.append(Step(sigma, prompts, tuple(computed), protected))
+        due = (
+            protected
+            or last
+            or any(since.get(prompt, settings.step_interval) + 1 >= settings.step_interval for prompt in prompts)
+        )
+        computed = prompts if due else ()
+        since |= {prompt: 0 if due else since[prompt] + 1 for prompt in prompts}
+        plan.append(Step(sigma, prompts, computed, protected))
     return plan
 
 

@@ -43,7 +43,7 @@ _TRUE_START: dict[str, Any] = {"conditioning": "known", "lead_in": 8, "erosion_s
 # How each preset differs from the defaults of `WanSettings`, which are EX-4D's own except for the arithmetic. Takes of
 # version 0.1 have the preset "ex4d-reference" with the arithmetic of "standard"; made again, they keep it.
 WAN_PRESETS: dict[WanPreset, dict[str, Any]] = {
-    "standard": _TRUE_START,
+    "standard": {**_TRUE_START, "step_interval": 3, "protected_steps": 5},
     "ex4d-reference": {"precision": "bf16"},
     "quality": {**_TRUE_START, "lead_in": 12, "max_pixels": 0, "window": 81, "overlap": 13, "steps": 40},
     "fast": {
@@ -129,7 +129,6 @@ class WanSettings(Settings):
         stride: generate every n-th frame, and fill in those between from their neighbours; for fast footage.
         step_interval: run the network at every n-th step, and extrapolate the velocity at those between; not with
             ``tea_cache``.
-        negative_interval: the same for the negative prompt.
         protected_steps: first steps that leave nothing out: no interval, no ``tea_cache``, and dense attention.
         guidance_interval: smallest and largest sigma that are guided; elsewhere the negative prompt's pass is left out.
         cfg_zero: CFG-Zero*: scale the negative prompt's velocity to the positive one's before guidance.
@@ -198,9 +197,6 @@ class WanSettings(Settings):
     step_interval: Annotated[
         int, Range(1, 10), Option("run the network at every N-th step, and extrapolate between", metavar="N")
     ] = 1
-    negative_interval: Annotated[
-        int, Range(1, 10), Option("run it for the negative prompt at every N-th step", metavar="N")
-    ] = 1
     protected_steps: Annotated[
         int, Range(0, 200), Option("first steps that leave nothing out, with dense attention", metavar="N")
     ] = 0
@@ -225,10 +221,10 @@ class WanSettings(Settings):
             raise RequestError(f"overlap must be shorter than window, not {self.overlap} of {self.window} frames")
         if self.conditioning == "known" and self.window > MAX_WINDOW:
             raise RequestError(f"window must be at most {MAX_WINDOW} frames, which Wan was made for, not {self.window}")
-        if self.tea_cache and max(self.step_interval, self.negative_interval) > 1:
+        if self.tea_cache and self.step_interval > 1:
             raise RequestError(
-                f"tea_cache ({self.tea_cache}) and step_interval ({self.step_interval}) or negative_interval "
-                f"({self.negative_interval}) both leave steps out: set tea_cache to 0, or the intervals to 1"
+                f"tea_cache ({self.tea_cache}) and step_interval ({self.step_interval}) both leave steps out: set "
+                "tea_cache to 0, or step_interval to 1"
             )
         if self.guidance_interval[0] > self.guidance_interval[1]:
             raise RequestError(

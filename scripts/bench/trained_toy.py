@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from diffsynth.models.wan_video_dit import WanModel
 
 FRAMES, SIDE = 17, 64
-TRAINING_STEPS, BATCH = 600, 8
+TRAINING_STEPS, BATCH = 700, 8
 _CLIPS, _LAYERS, _HIDDEN, _LEARNING_RATE = 256, 3, 384, 1.5e-3
 _KINDS, _WORDS, _TEXT_WIDTH = 6, 8, 32
 # A share of the samples is trained without their prompt, so that guidance has something to guide from.

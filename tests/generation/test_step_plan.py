@@ -33,10 +33,19 @@ def test_the_schedule_is_diffsynths():
 
 
 def test_first_and_last_steps_are_computed_and_those_between_at_intervals():
-    assert computed(steps=8, step_interval=3, negative_interval=3) == [BOTH, (), (), BOTH, (), (), BOTH, BOTH]
-    protected = computed(steps=8, step_interval=3, negative_interval=3, protected_steps=3)
-    assert protected == [BOTH, BOTH, BOTH, (), (), BOTH, (), BOTH]
-    assert computed(steps=5, negative_interval=2) == [BOTH, (POSITIVE,), BOTH, (POSITIVE,), BOTH]
+    assert computed(steps=8, step_interval=3) == [BOTH, (), (), BOTH, (), (), BOTH, BOTH]
+    assert computed(steps=8, step_interval=3, protected_steps=3) == [BOTH, BOTH, BOTH, (), (), BOTH, (), BOTH]
+
+
+def test_a_prompt_that_was_never_computed_is_not_extrapolated():
+    """Where guidance sets in between two computed steps, both prompts run again."""
+    plan = step_plan(WanSettings(steps=8, step_interval=4, guidance_interval=(0.0, 0.9)))
+    first = next(step for step in plan if NEGATIVE in step.prompts)
+    assert first.sigma < 1 and first.computed == BOTH
+
+
+def test_the_preset_standard_takes_at_most_half_of_the_passes():
+    assert pass_count(wan_preset("standard")) == 24 and pass_count(wan_preset("quality")) == 80
 
 
 def test_guidance_in_an_interval_leaves_the_negative_prompt_out_elsewhere():
@@ -79,7 +88,6 @@ def test_cfg_zero_star_scales_the_negative_velocity_to_the_positive_one():
     ("changes", "said"),
     [
         ({"tea_cache": 0.2, "step_interval": 2}, "tea_cache"),
-        ({"tea_cache": 0.2, "negative_interval": 2}, "tea_cache"),
         ({"guidance_interval": (0.9, 0.5)}, "0.9"),
         ({"steps": 3, "zero_steps": 3}, "3"),
         ({"step_interval": 0}, "step_interval"),
