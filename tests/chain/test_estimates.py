@@ -127,11 +127,13 @@ def test_a_final_needs_a_gpu_and_its_memory(monkeypatch):
 
     monkeypatch.setattr("ex4d.pipeline.estimate._on_gpu", lambda device: True)
     one, two, longer = (
-        add_wan(Estimate(0.0, 0, 0), wan_preset("standard"), frames, 512, 512, device, "wan").seconds
+        add_wan(Estimate(0.0, 0, 0), wan_preset("standard", step_interval=1), frames, 512, 512, device, "wan").seconds
         for frames, device in ((49, "cuda:0"), (49, "cuda:0+1"), (98, "cuda:0"))
     )
     assert one - 120 == pytest.approx(28.3, rel=0.1)  # docs/measured/speed.md
     assert two < one < longer
+    fewer = add_wan(Estimate(0.0, 0, 0), wan_preset("standard"), 49, 512, 512, "cuda:0", "wan").seconds
+    assert fewer - 120 == pytest.approx(28.3 * 24 / 50, rel=0.1), "24 passes instead of 50"
 
 
 def test_estimates_add_up():
