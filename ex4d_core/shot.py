@@ -36,6 +36,23 @@ ENGINES: tuple[str, ...] = get_args(EngineName)
 # Engines that show what other frames of the clip saw, unless a shot says otherwise. The weights of wan were trained
 # with what a single frame shows.
 REMEMBERING_ENGINES: tuple[EngineName, ...] = ("preview",)
+# Fields of the engine wan's settings that version 0.1 does not know.
+_WAN_ADDITIONS = (
+    "adapter",
+    "conditioning",
+    "lead_in",
+    "erosion_seed",
+    "stride",
+    "above_model",
+    "upscaler",
+    "keep_seen",
+    "step_interval",
+    "protected_steps",
+    "guidance_interval",
+    "cfg_zero",
+    "zero_steps",
+    "attention",
+)
 # Engines whose masks stay as they are drawn, unless a shot says otherwise: wan was trained with such masks.
 UNCLEANED_ENGINES: tuple[EngineName, ...] = ("wan",)
 
@@ -100,13 +117,6 @@ def camera_from_wire(values: object) -> CameraPath:
         raise RequestError(str(error)) from error
 
 
-# Fields of `WanSettings` that older sides do not know.
-_LATER_THAN_0_1 = (
-    *("adapter", "conditioning", "lead_in", "erosion_seed", "stride", "step_interval", "protected_steps"),
-    *("guidance_interval", "cfg_zero", "zero_steps", "attention"),
-)
-
-
 @dataclass(frozen=True)
 class ShotRequest(Settings):
     """One shot to generate: a scene, a camera, and how.
@@ -166,7 +176,7 @@ class ShotRequest(Settings):
         if self.render.remember is None:
             del values["render"]["remember"]
         of_original = WanSettings()
-        for name in _LATER_THAN_0_1:
+        for name in _WAN_ADDITIONS:
             if getattr(self.wan, name) == getattr(of_original, name):
                 del values["wan"][name]
         return values
