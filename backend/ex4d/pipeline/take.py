@@ -17,10 +17,10 @@ from ex4d.devices import Devices
 from ex4d.generation import EngineState, GenerationProgress, ProgressCallback, create_engine
 from ex4d.generation.frame_strides import fill_between, generated_places
 from ex4d.machine import MachineSettings
-from ex4d.media import Sound, VideoWriter, read_png, sound_of
-from ex4d.media.media_errors import translate_write_errors
-from ex4d.media.png import png_bytes
-from ex4d.pipeline.provenance import MADE_BY, made_by
+from ex4d.media import BackgroundVideoWriter, Sound, VideoWriter, read_png, read_png_metadata, sound_of
+from ex4d.pipeline.frame_files import FrameFiles, StateAfterFrames, write_for_sink
+from ex4d.pipeline.keep_seen import FootageKeeper, gains_of_frame
+from ex4d.pipeline.provenance import MADE_BY, generated_at, made_by
 from ex4d.pipeline.render import nothing_seen_note, render_shot, shows_nothing
 from ex4d.pipeline.shot_start import from_source_frame, settings_of_start, shot_start, start_note
 from ex4d.raster import RenderedFrame
@@ -93,6 +93,9 @@ def generate_take(
     start = shot_start(scene, request)
     wan = settings_of_start(request.wan, start, len(places))
     engine = create_engine(replace(request, wan=wan), device, machine)
+    generated = generated_at(request)
+    if generated != camera.size:
+        note("generated at {}x{}, enlarged to {}x{} by {}".format(*generated, *camera.size, engine.enlarging))
     description = describe(scene, request)
     metadata = {"ex4d_engine": engine.name, "ex4d_request": json.dumps(description, indent=1, ensure_ascii=False)}
     if request.label:
@@ -112,19 +115,26 @@ def generate_take(
             camera.save(work_folder / "camera.npz")
             sink.file("camera.npz", work_folder / "camera.npz")
 
+    def deliver(index: int, path: Path) -> None:
+        announce()
+        sink.frame(index, path)
+        sink.progress(engine.name, index + 1, len(camera))
+
     settings = request.settled_render
     names = ["color.mp4", "mask.mp4", *([REMEMBERED_FILE] if settings.remember else []), "take.mp4"]
     with ExitStack() as opened:
         sounds = {"take.mp4": _sound_of(scene, request)}
         movies = {
             name: opened.enter_context(
-                VideoWriter(
+                BackgroundVideoWriter(
                     work_folder / name, camera.width, camera.height, fps, metadata=metadata, sound=sounds.get(name)
                 )
             )
             for name in names
         }
         take = movies["take.mp4"]
+        files = opened.enter_context(FrameFiles(deliver, {"ex4d_engine": engine.name}))
+        state = state and StateAfterFrames(state, files)
         # Several devices are for the engine; the first one renders.
         how = {"source_frames": start.shown, "machine": machine}
         rendered = render_shot(scene, start.camera, settings, **how, device=Devices.parse(device).first, note=note)
@@ -134,24 +144,26 @@ def generate_take(
         for index, path in enumerate(finished):
             take.write(_finished_image(path, request))
             sink.progress(engine.name, index + 1, len(camera))
+        last = max((place for place in places if place < done), default=None)
+        keeper = _keeper(request, done, None if last is None else finished[last])
         if done < len(camera):
-            chosen = _chosen(recorded, start.hidden, places)
-            on_progress = _progress_callback(sink, work_folder, announce)
+            watched = recorded if keeper is None else keeper.watch(recorded, start.hidden)
+            chosen = _chosen(watched, start.hidden, places)
+            on_progress = _progress_callback(sink, work_folder, announce, files)
             generate = partial(
                 engine.generate, chosen, count=start.hidden + len(places), on_progress=on_progress, state=state
             )
-            last = max((place for place in places if place < done), default=None)
             before = None if last is None else (last, _finished_image(finished[last], request))
-            images = _continued(generate, start.hidden, places, done, before)
+            images = _continued(generate, start.hidden, places, done, before, keeper)
         else:
             images = iter(())
         for index, image in enumerate(images, start=done):
-            path = work_folder / frame_file_name(index)
-            _write_for_sink(path, image, {"ex4d_engine": engine.name})
+            told_of_frame = {}
+            if keeper is not None:
+                image, told_of_frame = keeper.finish(index, image)
+            files.write(index, work_folder / frame_file_name(index), image, told_of_frame)
             take.write(image)
-            announce()
-            sink.frame(index, path)
-            sink.progress(engine.name, index + 1, len(camera))
+        files.deliver_all()
         for _ in recorded:  # the rest of colour and mask, which no engine has asked for
             pass
 
@@ -170,21 +182,18 @@ def _finished_image(path: Path, request: ShotRequest) -> np.ndarray:
     return image
 
 
-def _write_for_sink(path: Path, image: np.ndarray, metadata: Mapping[str, str] | None = None) -> None:
-    """Write a PNG into the work folder, where nothing has to last: the sink puts it on disk, once, under its name."""
-    with translate_write_errors(path):
-        path.write_bytes(png_bytes(image, metadata))
-
-
-def _progress_callback(sink: TakeSink, work_folder: Path, announce: Callable[[], None]) -> ProgressCallback:
+def _progress_callback(
+    sink: TakeSink, work_folder: Path, announce: Callable[[], None], files: FrameFiles
+) -> ProgressCallback:
     """Passes an engine's steps on to a sink; with the first estimate the take is announced."""
 
     def on_progress(step: GenerationProgress) -> None:
+        files.deliver_ready()  # the last frames of a window, which no further frame follows soon
         sink.progress(stage_with_eta(step.stage, step.eta_seconds), step.done, step.total)
         if step.image is not None:
             announce()
             path = work_folder / "estimate.png"
-            _write_for_sink(path, step.image)
+            write_for_sink(path, step.image)
             sink.estimate(step.done, path)
 
     return on_progress
@@ -208,6 +217,18 @@ def _sound_of(scene: Scene, request: ShotRequest) -> Sound | None:
     return sound_of(footage, request.first_frame / scene.manifest.fps)
 
 
+def _keeper(request: ShotRequest, done: int, last: Path | None) -> FootageKeeper | None:
+    """What lays the footage over a take's generated frames, if it is to be.
+
+    Args:
+        done: frames that are finished.
+        last: the file of the last generated one of these.
+    """
+    if request.engine != "wan" or not request.wan.keep_seen:
+        return None
+    return FootageKeeper(done, None if last is None else gains_of_frame(read_png_metadata(last)))
+
+
 def _stride(request: ShotRequest) -> int:
     return request.wan.stride if request.engine == "wan" else 1
 
@@ -228,6 +249,7 @@ def _continued(
     places: Sequence[int],
     done: int,
     before: tuple[int, np.ndarray] | None,
+    keeper: FootageKeeper | None = None,
 ) -> Iterator[np.ndarray]:
     """Yield the images of a shot from frame ``done`` on, those between generated ones filled in.
 
@@ -235,11 +257,15 @@ def _continued(
         generate: continues after its argument ``done`` of generated images, of which ``hidden`` are not for people.
         places: of the generated images in the shot.
         before: the last of them that is done: its place, and the image.
+        keeper: lays the footage over generated images.
     """
+    complete = 0 if before is None else sum(place < done for place in places)
+    images = islice(generate(done=0), hidden, None) if before is None else generate(done=hidden + complete)
+    if keeper is not None:
+        images = keeper.over_generated(images, places[complete:])
+    images = fill_between(images, places[complete:], before)
     if before is None:
-        return fill_between(islice(generate(done=0), hidden, None), places)
-    complete = sum(place < done for place in places)
-    images = fill_between(generate(done=hidden + complete), places[complete:], before)
+        return images
     return islice(images, done - before[0] - 1, None)
 
 

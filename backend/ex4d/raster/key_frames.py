@@ -22,6 +22,7 @@ from ex4d.raster.tiles import Tiles, tiles_with, widened
 from ex4d.raster.warp import remembering
 from ex4d.raster.warp_inputs import StructInstance
 from ex4d.raster.warp_rasterizer import WarpRasterizer
+from ex4d.warp_launch import BLOCK_THREADS
 from ex4d_core.cameras import CameraPath
 
 # Share of the depth within which two frames see the same point, when motion is looked for. Depth of neighbouring frames
@@ -70,7 +71,7 @@ class KeyFrames:
                 stands still.
         """
         self._rasterizer = rasterizer
-        surface = replace(surface.to(rasterizer.device), occlusion="thickness", convention="centered", clean=False)
+        surface = surface.to(rasterizer.device).drawn_as(occlusion="thickness", convention="centered", clean=False)
         # A pixel's colour reaches into its neighbours where key frames are drawn.
         masked = None if moving is None else widened(moving.to(rasterizer.device), 1)
         agreeing, contradicting = _compared(surface, masked)
@@ -221,6 +222,7 @@ class KeyFrames:
                     wp.from_torch(images.remembered.view(torch.uint8)),
                 ],
                 device=device,
+                block_dim=BLOCK_THREADS,
             )
 
     def _wall(self, view: _View, tiles: Tiles) -> torch.Tensor:
@@ -228,7 +230,7 @@ class KeyFrames:
 
         Solid to a plausible depth, whatever the render's model: a watertight frame has a wall before all it never saw.
         """
-        solid = replace(view.own, occlusion="thickness", convention="centered")
+        solid = view.own.drawn_as(occlusion="thickness", convention="centered", clean=False)
         drawn = self._rasterizer.render_tiles(solid, view.camera, tiles)
         assert drawn.depth is not None, "drawn with depth"
         return drawn.depth[0]
@@ -319,7 +321,8 @@ def _compared(surface: DepthSurface, moving: torch.Tensor | None) -> tuple[torch
 
     def compare(first: int, frames: int) -> None:
         dim = (frames, height, -(-width // span))
-        wp.launch(remembering.compare_key_frames, dim=dim, inputs=[first, span, *inputs], device=device)
+        what = {"inputs": [first, span, *inputs], "device": device, "block_dim": BLOCK_THREADS}
+        wp.launch(remembering.compare_key_frames, dim=dim, **what)
 
     if surface.device.type == "cuda":
         with wp.ScopedStream(wp.stream_from_torch(torch.cuda.current_stream(surface.device)), sync_enter=False):

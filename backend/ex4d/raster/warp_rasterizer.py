@@ -42,7 +42,7 @@ from ex4d.raster.warp import (
     unsnapped,
 )
 from ex4d.raster.warp_inputs import Inputs, StructInstance
-from ex4d.warp_launch import Kernel
+from ex4d.warp_launch import BLOCK_THREADS, Kernel
 from ex4d.warp_start import start_warp
 from ex4d_core.cameras import CameraPath
 
@@ -58,7 +58,7 @@ BYTES_PER_PIECE = 16  # of a large face, or a face that is not snapped
 DIRECT_PIXELS = 48
 PIECE_ROWS = 8
 GROUP_SIZE = 16
-DEVICE_GROUPS, MIN_GROUPS = 16384, 128  # of all frames, and of each
+DEVICE_GROUPS, MIN_GROUPS, MAX_GROUPS = 65536, 128, 16384  # of all frames; and of each, the fewest and the most
 
 
 def cuda_problem(devices: Devices) -> str:
@@ -99,7 +99,8 @@ class WarpRasterizer:
             sampling,
             remembering,
         ):
-            wp.load_module(kernels, device=self._warp_device)
+            block = BLOCK_THREADS if self.device.type == "cuda" else None
+            wp.load_module(kernels, device=self._warp_device, block_dim=block)
 
     def render(
         self, surface: DepthSurface, camera: CameraPath, *, with_depth: bool = False, samples: int = 1
@@ -112,7 +113,7 @@ class WarpRasterizer:
 
         Pixels of other tiles are unseen; their colour and depth mean nothing.
         """
-        return self._render(replace(surface, clean=False) if surface.clean else surface, camera, True, 1, tiles)
+        return self._render(surface.drawn_as(clean=False), camera, True, 1, tiles)
 
     def _render(
         self, surface: DepthSurface, camera: CameraPath, with_depth: bool, samples: int, tiles: Tiles | None
@@ -164,6 +165,8 @@ class WarpRasterizer:
         def draw(start: int) -> None:
             part = slice(start, min(start + size, frames))
             drawn = surface if len(starts) == 1 else surface.frame_range(part.start, part.stop)
+            if self.device.type == "cpu" and not marked[part].any():
+                return
             own, mask = inputs.frames(part), masks[part]
             view = own.view(drawn, camera.size)
             self._draw_strip(drawn, own.source(drawn), view, [mask.flatten(1)])
@@ -195,14 +198,15 @@ class WarpRasterizer:
         """How threads share a frame's drawing: direct_pixels, piece_rows, groups and group_size of `drawing.Work`."""
         if self.device.type == "cpu":
             return 1 << 30, height, 1, 1
-        return DIRECT_PIXELS, PIECE_ROWS, max(MIN_GROUPS, DEVICE_GROUPS // frames), GROUP_SIZE
+        groups = min(max(MIN_GROUPS, DEVICE_GROUPS // frames), MAX_GROUPS)
+        return DIRECT_PIXELS, PIECE_ROWS, groups, GROUP_SIZE
 
     def _pieces(self, vertices: int) -> int:
         """Room in a frame's queue: stretched faces lie along discontinuities, far fewer than a frame has pixels."""
         return vertices // 8 + 1024
 
     def _stretched_faces(self, vertices: int) -> int:
-        """Room for a frame's stretched faces where they are cut off."""
+        """Room in a frame's queue of stretched faces."""
         return vertices // 4 + 8192
 
     def torch_stream(self) -> contextlib.AbstractContextManager[object]:
@@ -260,21 +264,25 @@ class WarpRasterizer:
         work = drawing.Work()
         work.pieces = self._empty(wp.vec3i, frames, self._pieces(vertices), 3)
         work.unsnapped = self._empty(wp.int32, frames, self._pieces(vertices))
-        cut_off = not reference and surface.occlusion != "watertight"
-        room = self._stretched_faces(vertices) if cut_off else 0
+        has_parts = not reference and surface.occlusion != "watertight"  # of stretched faces, which are drawn apart
+        room = self._stretched_faces(vertices) if has_parts else 0
         work.stretched = self._empty(wp.int32, frames, room)
         counters = torch.zeros(frames * int(drawing.COUNTERS), dtype=torch.int32, device=self.device)
         work.counters = wp.from_torch(counters)
         work.direct_pixels, work.piece_rows, work.groups, work.group_size = self._sharing(frames, height)
 
         def launch(kernel: Kernel, dim: tuple[int, ...], *arguments: object) -> None:
-            wp.launch(kernel, dim=dim, inputs=arguments, device=self._warp_device)
+            wp.launch(kernel, dim=dim, inputs=arguments, device=self._warp_device, block_dim=BLOCK_THREADS)
 
         def launch_grid(kernel: Kernel, grid: tuple[int, int], *arguments: object) -> None:
             # One CPU thread walks along a row, which saves computing its position at every step.
             span = grid[1] if self.device.type == "cpu" else 1
             launch(kernel, (frames, grid[0], -(-grid[1] // span)), source, span, *arguments)
 
+        if view.wanted is not None and not reference:
+            blocks = [-(-(side - 1) // projection.BLOCK_SIDE) for side in (rows, columns)]
+            view.blocks = self._empty(wp.uint8, frames, *blocks)
+            launch_grid(near_edges.mark_blocks, (blocks[0], blocks[1]), view)
         launch_grid(projection.project_vertices, (rows, columns), view, projected)
         launch_grid(drawing.draw_cells, (rows - 1, columns - 1), projected, view, work, winners)
         groups = (frames, work.groups * work.group_size)
@@ -285,7 +293,7 @@ class WarpRasterizer:
             launch(clipping.draw_clipped, groups, view, work, pieces, winners)
         else:
             launch(unsnapped.draw_unsnapped, groups, source, projected, view, work, winners)
-        if cut_off:
+        if has_parts:
             for kernel in (
                 stretched_faces.draw_stretched,
                 stretched_faces.draw_stretched_pieces,

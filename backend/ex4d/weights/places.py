@@ -1,7 +1,7 @@
 """Finds weights on this machine: one folder of models, with repositories under their published names.
 
 MODELS/OWNER/NAME/   a repository, as `fetch` lays it out; MODELS/NAME/ is found, too
-MODELS/EX-4D/ex4d.ckpt, MODELS/loras/NAME.safetensors, MODELS/adapters/NAME.safetensors
+MODELS/EX-4D/ex4d.ckpt, MODELS/loras/NAME.safetensors, MODELS/adapters/NAME.safetensors, MODELS/upscalers/NAME.pth
 
 Wan2.1 is also found in the layouts of the original EX-4D (all of it in MODELS/Wan-AI/) and of DiffSynth (.safetensors
 of text encoder, CLIP and VAE in MODELS/DiffSynth-Studio/Wan-Series-Converted-Safetensors/). What is missing there is
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ex4d.machine import MODELS_VARIABLE, default_models_folder
-from ex4d.weights.catalogue import CONVERTED, PARTS, WAN, Part, PublishedFile, part
+from ex4d.weights.catalogue import CONVERTED, PARTS, TINY_DECODER, WAN, Part, PublishedFile, part
 from ex4d.weights.errors import CheckpointError, WeightsMissingError
 from ex4d.weights.notes import note_once
 from ex4d_core.sizes import size_text
@@ -26,7 +26,10 @@ from ex4d_core.sizes import size_text
 if TYPE_CHECKING:
     from ex4d.weights.search import FoundModel
 
+_TINY_NAMES, _TINY_FOLDER = ("taew2_1.safetensors", "taew2_1.pth"), "vae_approx"
 _LORA_ENDINGS = (".safetensors", ".ckpt", ".pt", ".pth")
+# Not .pt, which may be a program (TorchScript).
+_UPSCALER_ENDINGS = (".safetensors", ".pth")
 
 
 def fetch_command(models: Path, *parts: str) -> str:
@@ -105,6 +108,9 @@ class _Search:
         models = self.models
         if not missing_files(models, part):
             return tuple(path_of(models, file) for file in part.files)
+        if part.kind == "tiny":
+            tiny = find_tiny_decoder(models, self._further)
+            return () if tiny is None else (tiny,)
         if part.kind != "wan":
             return ()
         if part.name == "ex4d" and (models / "ex4d.ckpt").is_file():
@@ -282,10 +288,47 @@ def find_adapter(models: Path, name: str, further: Sequence[Path] = ()) -> Path:
     raise WeightsMissingError(f"there is no adapter {name!r} (there: {there}); put {name}.safetensors into {place}")
 
 
+def find_tiny_decoder(models: Path, further: Sequence[Path] = ()) -> Path | None:
+    """The file of the tiny decoder, under its published name or where ComfyUI keeps such decoders; None without one.
+
+    Args:
+        models: folder of weights.
+        further: folders that are also looked into.
+    """
+    from ex4d.weights.search import standard_folders
+
+    # ComfyUI's own folder of such files lies beside those of its other weights.
+    beside = (folder.parent / _TINY_FOLDER for folder in standard_folders())
+    places = [models, models / _TINY_FOLDER, *further, *(folder / _TINY_FOLDER for folder in further), *beside]
+    named = [path_of(models, part(TINY_DECODER).files[0]), *(place / name for place in places for name in _TINY_NAMES)]
+    return next((path for path in named if path.is_file()), None)
+
+
 def list_loras(models: Path) -> list[Path]:
     """All LoRAs that a request can name."""
-    place = models / "loras"
-    return sorted(path for path in place.iterdir() if path.suffix in _LORA_ENDINGS) if place.is_dir() else []
+    return _files_in(models / "loras", _LORA_ENDINGS)
+
+
+def find_upscaler(models: Path, name: str) -> Path:
+    """The file of an upscaler in MODELS/upscalers.
+
+    Raises:
+        WeightsMissingError: there is none of that name; lists those that are there.
+    """
+    available = {path.stem: path for path in list_upscalers(models)}
+    if name not in available:
+        place, there = models / "upscalers", ", ".join(sorted(available)) or "none"
+        raise WeightsMissingError(f"there is no upscaler {name!r} in {place} (there: {there}); put {name}.pth there")
+    return available[name]
+
+
+def list_upscalers(models: Path) -> list[Path]:
+    """All upscalers that a request can name, in the order of their names."""
+    return _files_in(models / "upscalers", _UPSCALER_ENDINGS)
+
+
+def _files_in(place: Path, endings: Sequence[str]) -> list[Path]:
+    return sorted(path for path in place.iterdir() if path.suffix in endings) if place.is_dir() else []
 
 
 def _wan_folders(models: Path) -> list[Path]:

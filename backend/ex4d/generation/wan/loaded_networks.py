@@ -6,14 +6,17 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import platformdirs
 import torch
 from torch import nn
+from torch._dynamo.exc import TorchDynamoException
 
 from ex4d.generation.wan import memory
+from ex4d.generation.wan.decoding import compile_decoder, decode_in_order
 from ex4d.generation.wan.encoders import EmbeddingCache, Tokenizer, encode_image, encode_text, files_identity
 from ex4d.generation.wan.kernels.attention import fastest_attention
 from ex4d.generation.wan.kernels.matmul import arithmetic_in_words, fp8_products
@@ -26,9 +29,11 @@ from ex4d.generation.wan.networks import (
     network_tensors,
     open_dit,
 )
+from ex4d.generation.wan.spread_decoder import SpreadDecoder
 from ex4d.generation.wan.streaming import BlockStreaming
 from ex4d.generation.wan.transformer import Transformer
-from ex4d.weights.checkpoints import OnTensor
+from ex4d.weights.checkpoints import OnTensor, first_line
+from ex4d.weights.notes import note_once
 from ex4d.weights.packed import StoredTensor
 
 if TYPE_CHECKING:
@@ -60,6 +65,10 @@ class LoadedNetworks:
         self._transformer: Transformer | None = None
         self._vae: WanVideoVAE | None = None
         self._encoders: dict[str, Any] = {}
+        self._compiled_decoder: Callable[..., Any] | None = None
+        self._spread_decoder: SpreadDecoder | None = None
+        self._decodes_alone = False
+        self._compiles = choice.compile_vae and self.device.type == "cuda"
         self._working_bytes = memory.working_bytes(_TYPICAL_LATENTS)
         self._streaming: list[BlockStreaming] = []
         self._rank_processes: RankProcesses | None = None
@@ -96,6 +105,47 @@ class LoadedNetworks:
             )
             optimize_vae(self._vae)
         return self._vae
+
+    @torch.inference_mode()
+    def decode(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Yield frames as `decode_in_order` does: over all devices, or compiled where the choice says so."""
+        vae = self.vae
+        if self.choice.further_devices and self._spread_decoder is None and not self._decodes_alone:
+            self._spread_decoder = self._spread(vae)
+        if self._spread_decoder is not None:
+            ahead = len(self._spread_decoder.devices) - 1
+            yield from decode_in_order(vae, latents, self.precision, ahead=ahead)
+            return
+        yielded = 0
+        if self._compiles:
+            self._compiled_decoder = self._compiled_decoder or compile_decoder(vae)
+            try:
+                for frames in decode_in_order(vae, latents, self.precision, compiled=self._compiled_decoder):
+                    yield frames
+                    yielded += 1
+                return
+            except TorchDynamoException as error:
+                self._compiles = False
+                note_once(f"the VAE's decoder is not compiled: {first_line(error)}")
+        yield from islice(decode_in_order(vae, latents, self.precision), yielded, None)
+
+    def decode_alone(self) -> bool:
+        """After running out of memory: decode on the first device alone; false if it was alone."""
+        self._decodes_alone = True
+        spread, self._spread_decoder = self._spread_decoder, None
+        if spread is not None:
+            spread.gather()
+            free_memory()
+        return spread is not None
+
+    def _spread(self, vae: WanVideoVAE) -> SpreadDecoder | None:
+        devices = (self.choice.device, *self.choice.further_devices)
+        try:
+            return SpreadDecoder(vae.model, [torch.device(name) for name in devices])
+        except torch.OutOfMemoryError:
+            self._decodes_alone = True
+            note_once(f"{', '.join(devices[1:])} have no room for a part of the VAE: {devices[0]} decodes alone")
+            return None
 
     @property
     def rank_processes(self) -> RankProcesses | None:
@@ -177,6 +227,8 @@ class LoadedNetworks:
             streaming.stop()
         self._streaming = []
         self._transformer = self._vae = None
+        self._spread_decoder = self._compiled_decoder = None
+        self._decodes_alone = False
         self._encoders.clear()
         free_memory()
 
