@@ -1,7 +1,7 @@
 """What masks could be at best: how true they get if something is known that the footage does not tell.
 
-`measure_masks.py --ceilings` prints these rows beside the measured one. A goal above a ceiling asks for information that is
-not in the footage.
+`measure_masks.py --ceilings` prints these rows beside the measured one. A goal above a ceiling asks for what is not in
+the footage.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Places = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def footage_places(scene: TrueScene, view: TrueView) -> Places:
-    """Where a view's true points lie in its footage frame: x and y in pixels, and z along that camera's axis, (H, W)."""
+    """Where a view's true points lie in its footage frame: x, y in pixels, z along its camera's axis; (H, W) each."""
     height, width = view.depth.shape
     y, x = np.mgrid[:height, :width] + 0.5
     rays = np.stack([x, y, np.ones_like(x)], axis=-1) @ np.linalg.inv(view.camera.intrinsics[0]).T
