@@ -17,7 +17,16 @@ from ex4d.generation.wan import memory
 from ex4d.generation.wan.encoders import EmbeddingCache, Tokenizer, encode_image, encode_text, files_identity
 from ex4d.generation.wan.kernels.attention import fastest_attention
 from ex4d.generation.wan.kernels.matmul import arithmetic_in_words, fp8_products
-from ex4d.generation.wan.memory import MEMORY_MODES, MemoryMode, free_memory, memory_budget
+from ex4d.generation.wan.memory import (
+    CHUNK_ROWS,
+    MEMORY_MODES,
+    MemoryMode,
+    free_memory,
+    has_little_memory,
+    memory_budget,
+    pinnable_bytes,
+    transformer_bytes,
+)
 from ex4d.generation.wan.network_choice import NetworkChoice
 from ex4d.generation.wan.networks import (
     load_image_encoder,
@@ -26,10 +35,10 @@ from ex4d.generation.wan.networks import (
     network_tensors,
     open_dit,
 )
-from ex4d.generation.wan.streaming import BlockStreaming
+from ex4d.generation.wan.streaming import BlockStreaming, PinnedMemory
 from ex4d.generation.wan.transformer import Transformer
+from ex4d.memory import total_memory
 from ex4d.weights.checkpoints import OnTensor
-from ex4d.weights.packed import StoredTensor
 
 if TYPE_CHECKING:
     from diffsynth.models.wan_video_vae import WanVideoVAE
@@ -60,7 +69,7 @@ class LoadedNetworks:
         self._transformer: Transformer | None = None
         self._vae: WanVideoVAE | None = None
         self._encoders: dict[str, Any] = {}
-        self._working_bytes = memory.working_bytes(_TYPICAL_LATENTS)
+        self._latent_shape: Sequence[int] = _TYPICAL_LATENTS
         self._streaming: list[BlockStreaming] = []
         self._rank_processes: RankProcesses | None = None
         owner = f"{files_identity(*choice.files.text_encoder, choice.files.tokenizer)} {choice.dtype}"
@@ -148,14 +157,18 @@ class LoadedNetworks:
         Raises:
             WanUnavailableError: not even the smallest one fits.
         """
+        self._latent_shape = tuple(latent_shape)
         if self._fixed_mode or self._transformer is not None:
             return
         fitting = self.mode
         if self.device.type == "cuda":
             memory.apply_vram_limit(self.device, self.choice.vram_limit_gb)
-            self._working_bytes = memory.working_bytes(latent_shape)
-            sizes = {name: self._weight_bytes(name) for name in ("dit", "text_encoder", "image_encoder", "vae")}
-            fitting = memory.fitting_mode(self._budget(self.device), sizes, self._working_bytes, str(self.device))
+            others = {name: self._weight_bytes(name) for name in ("text_encoder", "image_encoder", "vae")}
+            transformer = transformer_bytes(
+                network_tensors(self.choice.files.dit), self.choice.dtype.itemsize, fp8=self.fp8
+            )
+            budget = self._budget(self.device)
+            fitting = memory.fitting_mode(budget, transformer, others, latent_shape, str(self.device))
         self.mode = MEMORY_MODES[max(map(MEMORY_MODES.index, (fitting, at_most)))]
 
     def _budget(self, device: torch.device) -> int:
@@ -214,7 +227,7 @@ class LoadedNetworks:
 
     def _load_transformer(self) -> Transformer:
         choice = self.choice
-        streamed = self.mode == "blocks streamed"
+        streamed, short = self.mode == "blocks streamed", has_little_memory(self.mode)
         dit, blocks = open_dit(
             *(choice.files.dit, choice.files.ex4d, choice.loras),
             device=self.device,
@@ -222,14 +235,21 @@ class LoadedNetworks:
             on_tensor=self.on_load,
         )
         transformer = Transformer(
-            dit, blocks, device=self.device, fp8=self.fp8, fp8_attention=choice.fp8_attention, blocks_stay=not streamed
+            *(dit, blocks),
+            device=self.device,
+            fp8=self.fp8,
+            fp8_attention=choice.fp8_attention,
+            blocks_stay=not streamed,
+            contexts_stay=not short,
+            chunk_rows=CHUNK_ROWS if short else None,
         )
-        if streamed:
+        if short:
             free_memory()  # loading leaves memory too fragmented for whole blocks
-            self._streaming = [
-                BlockStreaming(transformer.contexts, self.device, cyclic=False),
-                BlockStreaming(transformer.blocks, self.device, self._resident_blocks(transformer.blocks)),
-            ]
+            pinned = PinnedMemory(pinnable_bytes(total_memory(), torch.cuda.device_count()))
+            if streamed:  # first, since these are copied at every step, and the others once a window
+                resident = self._resident_blocks(transformer.blocks)
+                self._streaming.append(BlockStreaming(transformer.blocks, self.device, resident, pinned=pinned))
+            self._streaming.append(BlockStreaming(transformer.contexts, self.device, cyclic=False, pinned=pinned))
         return transformer
 
     def _resident_blocks(self, blocks: Sequence[nn.Module]) -> int:
@@ -237,23 +257,15 @@ class LoadedNetworks:
         if self.device.type != "cuda":
             return 0
         one = sum(parameter.numel() * parameter.element_size() for parameter in blocks[0].parameters())
-        free = self._budget(self.device) - self._working_bytes
+        free = self._budget(self.device) - memory.working_bytes(self._latent_shape, in_chunks=True)
         if free >= len(blocks) * one:
             return len(blocks)
         return max(0, min(len(blocks), (free - 2 * one) // one))
 
     def _weight_bytes(self, name: str) -> int:
-        """Return the bytes of a network's weights in the types that they are used in."""
+        """Return the bytes of an encoder's or the VAE's weights in the type that they are used in."""
         tensors = network_tensors(getattr(self.choice.files, name))
-        size = self.choice.dtype.itemsize
-        fp8 = name == "dit" and self.fp8
-        return sum(tensor.numel() * (1 if fp8 and _is_fp8(key, tensor) else size) for key, tensor in tensors.items())
-
-
-def _is_fp8(key: str, tensor: StoredTensor) -> bool:
-    """Whether a stored weight is of a matmul that runs at every step."""
-    layer = key.rpartition("blocks.")[2].partition(".")[2]
-    return tensor.ndim == 2 and layer.startswith(("self_attn.", "cross_attn.q.", "cross_attn.o.", "ffn."))
+        return sum(tensor.numel() * self.choice.dtype.itemsize for tensor in tensors.values())
 
 
 _last: LoadedNetworks | None = None
