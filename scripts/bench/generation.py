@@ -106,7 +106,7 @@ class _TimedEngine(WanEngine):
         return self.latents, hold
 
     def _record(self, progress: GenerationProgress) -> None:
-        if progress.stage == "denoise":
+        if progress.stage == "denoise" and not progress.parts:
             self.steps.append(time.perf_counter())
 
     def run(self, frames: list[RenderedFrame]) -> dict[str, float]:

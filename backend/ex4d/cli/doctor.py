@@ -62,7 +62,7 @@ def _findings(options: argparse.Namespace) -> Iterator[Finding]:
     import torch
 
     from ex4d.generation import PreviewEngine
-    from ex4d.generation.wan.kernels.matmul import arithmetic_in_words, fp8_products
+    from ex4d.generation.wan.arithmetic import arithmetic_of
     from ex4d.pipeline.estimate import scene_bytes
     from ex4d.service import ServiceSettings
     from ex4d_core import __version__
@@ -76,8 +76,9 @@ def _findings(options: argparse.Namespace) -> Iterator[Finding]:
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             device = torch.cuda.get_device_properties(index)
-            fp8 = arithmetic_in_words(fp8_products(torch.device("cuda", index)))
-            yield f"cuda:{index}", f"{device.name}, {device.total_memory / 2**30:.0f} GB; precision fp8: {fp8}", ""
+            fp8 = arithmetic_of(torch.device("cuda", index), "fp8", attention=True)
+            found = f"{device.name}, {device.total_memory / 2**30:.0f} GB; precision fp8: {fp8}"
+            yield f"cuda:{index}", f"{found}; {fp8.lacking}" if fp8.lacking else found, ""
     else:
         yield "GPU", "none that PyTorch can use: everything runs on the CPU", ""
     yield "torch", torch.__version__, ""

@@ -14,9 +14,17 @@ import torch
 from torch import nn
 
 from ex4d.generation.wan import memory
-from ex4d.generation.wan.encoders import EmbeddingCache, Tokenizer, encode_image, encode_text, files_identity
+from ex4d.generation.wan.arithmetic import Arithmetic, arithmetic_of
+from ex4d.generation.wan.encoders import (
+    EmbeddingCache,
+    Tokenizer,
+    encode_image,
+    encode_text,
+    files_identity,
+    image_encoder_layers,
+)
 from ex4d.generation.wan.kernels.attention import fastest_attention
-from ex4d.generation.wan.kernels.matmul import arithmetic_in_words, fp8_products
+from ex4d.generation.wan.kernels.matmul import fp8_products
 from ex4d.generation.wan.memory import (
     CHUNK_ROWS,
     MEMORY_MODES,
@@ -37,6 +45,7 @@ from ex4d.generation.wan.networks import (
 )
 from ex4d.generation.wan.streaming import BlockStreaming, PinnedMemory
 from ex4d.generation.wan.transformer import Transformer
+from ex4d.generation.wan.work_parts import PartCallback, WorkParts, reported_calls
 from ex4d.memory import total_memory
 from ex4d.weights.checkpoints import OnTensor
 
@@ -57,7 +66,9 @@ class LoadedNetworks:
 
     Attributes:
         mode: how much memory they may take; if not given, each shot chooses it by what is free.
+        latent_shape: (F, h, w) of the present window.
         on_load: called for every tensor that is loaded.
+        on_encode: called for every layer of an encoder.
     """
 
     def __init__(self, choice: NetworkChoice, mode: MemoryMode | None = None):
@@ -66,10 +77,11 @@ class LoadedNetworks:
         self.mode: MemoryMode = mode or "resident"
         self._fixed_mode = mode is not None
         self.on_load: OnTensor | None = None
+        self.on_encode: PartCallback | None = None
         self._transformer: Transformer | None = None
         self._vae: WanVideoVAE | None = None
         self._encoders: dict[str, Any] = {}
-        self._latent_shape: Sequence[int] = _TYPICAL_LATENTS
+        self.latent_shape: Sequence[int] = _TYPICAL_LATENTS
         self._streaming: list[BlockStreaming] = []
         self._rank_processes: RankProcesses | None = None
         owner = f"{files_identity(*choice.files.text_encoder, choice.files.tokenizer)} {choice.dtype}"
@@ -138,6 +150,7 @@ class LoadedNetworks:
                 "text_encoder",
                 load_text_encoder,
                 lambda encoder: {prompt: encode_text(encoder, *tokens) for prompt, tokens in new.items()},
+                lambda encoder: len(new) * [*encoder.blocks],
             )
             for prompt, embedding in encoded.items():
                 self._embeddings.add(prompt, embedding)
@@ -148,7 +161,10 @@ class LoadedNetworks:
     def image_embedding(self, image: torch.Tensor) -> torch.Tensor:
         """Return (1, 257, 1280) of a (1, 3, H, W) image in [-1, 1]."""
         return self._encode(
-            "image_encoder", load_image_encoder, lambda encoder: encode_image(encoder, image).to(self.device)
+            "image_encoder",
+            load_image_encoder,
+            lambda encoder: encode_image(encoder, image).to(self.device),
+            image_encoder_layers,
         )
 
     def choose_mode(self, latent_shape: Sequence[int], at_most: MemoryMode = MEMORY_MODES[0]) -> None:
@@ -157,7 +173,7 @@ class LoadedNetworks:
         Raises:
             WanUnavailableError: not even the smallest one fits.
         """
-        self._latent_shape = tuple(latent_shape)
+        self.latent_shape = tuple(latent_shape)
         if self._fixed_mode or self._transformer is not None:
             return
         fitting = self.mode
@@ -193,8 +209,18 @@ class LoadedNetworks:
         self._encoders.clear()
         free_memory()
 
-    def _encode(self, name: str, load: Callable[..., _Encoder], work: Callable[[_Encoder], _Result]) -> _Result:
-        """Run ``work`` with an encoder, which stays loaded only in the mode "resident"."""
+    def _encode(
+        self,
+        name: str,
+        load: Callable[..., _Encoder],
+        work: Callable[[_Encoder], _Result],
+        calls: Callable[[_Encoder], Sequence[nn.Module]],
+    ) -> _Result:
+        """Run ``work`` with an encoder, which stays loaded only in the mode "resident".
+
+        Args:
+            calls: the encoder's layers, each as often as ``work`` calls it.
+        """
         encoder = self._encoders.get(name)
         if encoder is None:
             device = self.device
@@ -206,7 +232,9 @@ class LoadedNetworks:
             )
         if self.mode == "resident":
             self._encoders[name] = encoder
-        with self.precision(next(encoder.parameters()).device):
+        device, layers = next(encoder.parameters()).device, calls(encoder)
+        parts = WorkParts(self.on_encode or (lambda done, total: None), len(layers), device)
+        with self.precision(device), reported_calls(dict.fromkeys(layers), parts):
             result = work(encoder)
         if self.mode != "resident":
             del encoder
@@ -219,11 +247,11 @@ class LoadedNetworks:
         return self.choice.precision == "fp8" and fp8_products(self.device) is not None
 
     @property
-    def arithmetic(self) -> str:
-        """The transformer's, as it is on this device, for people."""
-        if self.choice.precision != "fp8":
-            return self.choice.precision
-        return arithmetic_in_words(fp8_products(self.device))
+    def arithmetic(self) -> Arithmetic:
+        """The transformer's, as it is on this device for the present window."""
+        choice, tokens = self.choice, memory.tokens_of(self.latent_shape)
+        width = {} if self._transformer is None else {"width": self._transformer.dit.dim}
+        return arithmetic_of(self.device, choice.precision, attention=choice.fp8_attention, tokens=tokens, **width)
 
     def _load_transformer(self) -> Transformer:
         choice = self.choice
@@ -257,7 +285,7 @@ class LoadedNetworks:
         if self.device.type != "cuda":
             return 0
         one = sum(parameter.numel() * parameter.element_size() for parameter in blocks[0].parameters())
-        free = self._budget(self.device) - memory.working_bytes(self._latent_shape, in_chunks=True)
+        free = self._budget(self.device) - memory.working_bytes(self.latent_shape, in_chunks=True)
         if free >= len(blocks) * one:
             return len(blocks)
         return max(0, min(len(blocks), (free - 2 * one) // one))

@@ -12,16 +12,16 @@ import torch
 from ex4d.generation.wan.errors import WanUnavailableError
 from ex4d.weights.packed import StoredTensor
 
-# From most to least memory: everything stays; encoders are unloaded after use; the cross-attention's layers for keys and
-# values, which work once a window, are on the GPU only then; all other blocks are streamed as well.
+# From most to least memory: everything stays; encoders are unloaded after use; the cross-attention's layers for keys
+# and values, which work once a window, are on the GPU only then; all other layers of blocks are streamed as well.
 MemoryMode = Literal["resident", "encoders unloaded", "context streamed", "blocks streamed"]
 MEMORY_MODES: tuple[MemoryMode, ...] = get_args(MemoryMode)
 
 # What one window needs beside weights: per token of the transformer, and in any case.
 _BYTES_PER_TOKEN = 250_000
 _FIXED_BYTES = 3 * 2**30
-# With the feed-forward layers' rows in chunks: their 13,824 hidden values of a token in bf16 and in fp8 are not there for
-# all tokens at once, and next comes the self-attention, which takes this much less.
+# With the feed-forward layers' rows in chunks: their 13,824 hidden values of a token in bf16 and in fp8 are not there
+# for all tokens at once, and next comes the self-attention, which takes this much less.
 _SAVED_BYTES_PER_TOKEN = 20_000
 # Rows of such a chunk: enough to fill any GPU, and 0.17 GB of hidden values.
 CHUNK_ROWS = 4096
@@ -51,7 +51,7 @@ class TransformerBytes:
     blocks: int
 
 
-def transformer_bytes(tensors: Mapping[str, StoredTensor], itemsize: int, *, fp8: bool) -> TransformerBytes:
+def transformer_bytes(tensors: Mapping[str, StoredTensor | torch.Tensor], itemsize: int, *, fp8: bool) -> TransformerBytes:
     """Count the weights of a stored transformer, by Wan's own names.
 
     Args:
@@ -103,7 +103,7 @@ def fitting_mode(
 
 
 def pinnable_bytes(host_bytes: int, gpus: int) -> int:
-    """Return how much of a host's memory a process may page-lock: half of it is for all GPUs, each of which may have one."""
+    """Return how much of a host's memory a process may page-lock: half of it, shared by all GPUs' processes."""
     return int(_PINNED_SHARE * host_bytes / max(1, gpus))
 
 
