@@ -39,6 +39,12 @@ def test_every_memory_mode_gives_the_same_video(toy_models, mode):
     networks = LoadedNetworks(engine.networks.choice, mode)
     assert np.array_equal(plain, list(WanEngine(engine.settings, networks).generate(shot())))
     assert bool(networks._encoders) == (mode == "resident")
+    streamed = {id(block) for streaming in networks._streaming for block in streaming._blocks}
+    transformer = networks.transformer
+    contexts, blocks = ({id(part) for part in parts} for parts in (transformer.contexts, transformer.blocks))
+    by_mode = {"context streamed": contexts, "blocks streamed": contexts | blocks}
+    assert streamed == by_mode.get(mode, set()), "only what the mode says leaves the device"
+    assert all(bool(block.chunk_rows) == (mode in by_mode) for block in transformer.blocks)
 
 
 def test_the_text_encoder_is_loaded_once_for_both_prompts_and_unloaded(toy_models):
@@ -168,16 +174,6 @@ def test_too_little_memory_is_an_error(published_bytes):
 
 def test_rows_in_chunks_take_less(published_bytes):
     assert 0.85 < working_bytes(WIDE, in_chunks=True) / working_bytes(WIDE) < 0.95
-
-
-def test_keys_and_values_leave_the_device_after_they_have_worked(toy_models):
-    """In the mode for 24 GB, they are in the host's memory; blocks stay where they are."""
-    choice = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", MachineSettings(toy_models)).networks.choice
-    networks = LoadedNetworks(choice, "context streamed")
-    list(WanEngine(wan_preset("ex4d-reference", **FEW), networks).generate(shot()))
-    (streaming,) = networks._streaming
-    assert streaming._blocks == list(networks.transformer.contexts) and not streaming._buffers
-    assert all(block.chunk_rows for block in networks.transformer.blocks)
 
 
 def test_host_memory_is_pinned_in_proportion_to_what_there_is(monkeypatch):

@@ -51,7 +51,9 @@ class TransformerBytes:
     blocks: int
 
 
-def transformer_bytes(tensors: Mapping[str, StoredTensor | torch.Tensor], itemsize: int, *, fp8: bool) -> TransformerBytes:
+def transformer_bytes(
+    tensors: Mapping[str, StoredTensor | torch.Tensor], itemsize: int, *, fp8: bool
+) -> TransformerBytes:
     """Count the weights of a stored transformer, by Wan's own names.
 
     Args:
