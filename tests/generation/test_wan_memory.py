@@ -27,6 +27,7 @@ from ex4d.generation.wan.networks import open_dit
 from ex4d.generation.wan.streaming import PinnedMemory
 from ex4d.generation.wan.wan_engine import WanEngine, create_wan_engine
 from ex4d.machine import MachineSettings
+from ex4d.pipeline.estimate import Estimate, add_wan
 from ex4d.weights.places import find_wan_files
 from ex4d_core.wan_settings import wan_preset
 from tests.generation.small_shots import FEW, shot
@@ -165,6 +166,15 @@ def test_layers_that_work_once_a_window_are_counted_apart(published_bytes):
 )
 def test_the_mode_depends_on_memory(published_bytes, gigabytes, precision, latents, mode):
     assert fitting_mode(gigabytes * GIGABYTE, *published_bytes(precision), latents, "cuda:0") == mode
+
+
+@pytest.mark.parametrize(("preset", "precision"), [("standard", "fp8"), ("ex4d-reference", "bf16")])
+def test_estimates_of_full_speed_follow_the_count(published_bytes, preset, precision):
+    """What `--dry-run` says: with it no block is streamed, and a little less would not do."""
+    estimated = add_wan(Estimate(0.0, 0, 0), wan_preset(preset), 49, 512, 512, "cuda:0", "wan").gpu_bytes
+    counted = published_bytes(precision)
+    assert fitting_mode(estimated, *counted, SMALL, "cuda:0") == "context streamed"
+    assert fitting_mode(int(0.98 * estimated), *counted, SMALL, "cuda:0") == "blocks streamed"
 
 
 def test_too_little_memory_is_an_error(published_bytes):

@@ -16,7 +16,6 @@ pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
 
 from bench.__main__ import main as bench_main
 from bench.original_pass import diffsynth_velocity
-from ex4d.generation.wan.arithmetic import Arithmetic, arithmetic_of
 from ex4d.generation.wan.conditioning import WindowConditioning
 from ex4d.generation.wan.decoding import decode_in_order, encode_video
 from ex4d.generation.wan.denoising import denoise
@@ -30,7 +29,6 @@ from ex4d.generation.wan.streaming import BlockStreaming, PinnedMemory
 from ex4d.generation.wan.transformer import Transformer
 from ex4d.generation.wan.work_parts import AHEAD_OF_BLOCKS, WorkParts, reported_calls
 from ex4d.weights.places import find_wan_files
-from ex4d_core.messages import command_in
 from ex4d_core.wan_settings import WanSettings
 
 ROOT = Path(__file__).parents[2]
@@ -216,33 +214,6 @@ def test_feed_forward_layers_in_chunks_of_rows_give_the_same(dit, conditioning, 
             velocities.append(transformer.velocities(NOISE, torch.tensor(700.0), prepared, (0,))[0])
         assert max(widest) == (18 if rows is None else rows) and sum(widest) == 18 * len(transformer.blocks)
     assert relative(velocities[1], velocities[0]) < (2e-2 if fp8 else 1e-5)
-
-
-@pytest.mark.parametrize(
-    ("products", "asked", "here", "words", "why"),
-    [
-        ("scaled rows", True, True, "fp8, attention too", ""),
-        ("scaled rows", False, True, "fp8", ""),
-        ("scaled rows", True, False, "fp8, attention in bf16", "no attention in fp8"),
-        ("scaled results", True, True, "fp8, scales applied to results, attention too", "no matrix products"),
-        ("scaled results", False, True, "fp8, scales applied to results", "no matrix products"),
-        ("stored weights", True, True, "bf16, weights stored in fp8", "no matrix products"),
-        (None, False, False, "bf16 (no fp8 here)", "no matrix products"),
-    ],
-)
-def test_what_is_used_instead_of_what_was_asked_for_is_never_silent(products, asked, here, words, why):
-    arithmetic = Arithmetic("cuda:0", "fp8", asked, products, here)
-    assert str(arithmetic) == words
-    assert (why in arithmetic.lacking and words in arithmetic.lacking) if why else not arithmetic.lacking
-    assert Arithmetic("cuda:0", "bf16", asked, products, here).lacking == ""
-
-
-def test_a_missing_frontend_of_cudnn_is_told_with_the_command_that_adds_it(monkeypatch):
-    monkeypatch.setattr("ex4d.generation.wan.arithmetic.find_spec", lambda name: None)
-    monkeypatch.setattr("ex4d.generation.wan.arithmetic.supports_fp8_attention", lambda *given: False)
-    arithmetic = arithmetic_of(torch.device("cpu"), "fp8", attention=True)
-    assert str(arithmetic) == "fp8, attention in bf16"
-    assert "[fp8]" in command_in(arithmetic.lacking)
 
 
 def test_every_use_of_fp8_has_its_words():

@@ -279,14 +279,19 @@ def _lacking_precisions(device: str) -> dict[str, str]:
     """What finals in fp8, and with attention in fp8, are computed in instead, and why; nothing if a device has it."""
     import torch
 
-    from ex4d.generation.wan.arithmetic import arithmetic_of
+    from ex4d.generation.wan.arithmetic import arithmetic_on
+    from ex4d.generation.wan.errors import GenerationError
 
-    first = torch.device(Devices.parse(device).first)
-    found = {
-        name: arithmetic_of(first, "fp8", attention=attention).lacking
-        for name, attention in ((LACKING_FP8, False), (LACKING_FP8_ATTENTION, True))
-    }
-    return {name: lacking for name, lacking in found.items() if lacking}
+    first = Devices.parse(device).first
+    found = {}
+    for name, attention in ((LACKING_FP8, False), (LACKING_FP8_ATTENTION, True)):
+        try:
+            made = arithmetic_on(torch.device(first), "fp8", fp8_attention=attention)
+        except GenerationError:  # memory is full, so nobody knows now
+            continue
+        if shortfalls := made.shortfalls(first):
+            found[name] = "; ".join(shortfalls)
+    return found
 
 
 def _device_name(device: str) -> str:

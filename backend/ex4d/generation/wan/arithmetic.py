@@ -1,93 +1,81 @@
-"""What the precision "fp8" is on a device: asked for, used, and why not more, in words for people.
-
-The command doctor, the log, progress, Blender's panels and a take's request.json say the same, so that nobody takes a
-fall-back for what was asked for.
-"""
+"""What the precision of a take is on a device: as it was asked for, or the next best, and why."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from importlib.util import find_spec
+from dataclasses import dataclass, replace
 
 import torch
 
-from ex4d.generation.wan.kernels.fp8_attention import supports_fp8_attention
-from ex4d.generation.wan.kernels.matmul import Fp8Products, arithmetic_in_words, fp8_products
-from ex4d.installation import install_command
-from ex4d_core.wan_settings import Precision
-
-# The tokens of 49 frames of 512x512, until a shot says otherwise, and the published transformer's width and heads.
-_TYPICAL_TOKENS, _WIDTH, _HEAD_CHANNELS = 13_312, 5120, 128
+from ex4d.generation.wan.kernels.fp8_attention import why_no_fp8_attention
+from ex4d.generation.wan.kernels.matmul import FP8_PRODUCTS, Fp8Products, arithmetic_in_words, fp8_products
+from ex4d_core.wan_settings import Precision, WanSettings
 
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """What was asked for, and what a device has of it.
+    """The transformer's, on one device.
 
     Attributes:
-        device: in words.
-        precision: asked for.
-        attention_asked: with "fp8", self-attention in fp8 too.
-        products: the device's use of fp8; None for none.
-        attention_here: whether the device has self-attention in fp8.
-        frontend: whether cuDNN's frontend, which has it, is installed.
+        precision: what was asked for.
+        products: what that is there with "fp8"; None where it has none, and with any other precision.
+        fp8_attention: whether self-attention is in fp8, too.
+        no_attention: why it is not though it was asked for; "" if it is, or was not.
     """
 
-    device: str
     precision: Precision
-    attention_asked: bool = False
     products: Fp8Products | None = None
-    attention_here: bool = False
-    frontend: bool = True
+    fp8_attention: bool = False
+    no_attention: str = ""
 
     @property
-    def attention(self) -> bool:
-        """Whether self-attention is computed in fp8."""
-        rows_in_fp8 = self.products in ("scaled rows", "scaled results")
-        return self.precision == "fp8" and self.attention_asked and self.attention_here and rows_in_fp8
-
-    def __str__(self) -> str:
+    def words(self) -> str:
+        """For people; "fp8", "bf16" and "float32" where it is just that."""
         if self.precision != "fp8":
             return self.precision
         words = arithmetic_in_words(self.products)
-        if not self.attention_asked or not words.startswith("fp8"):
-            return words
-        return f"{words}, attention too" if self.attention else f"{words}, attention in bf16"
+        return f"{words}, attention in {'fp8' if self.fp8_attention else 'bf16'}" if self._attention_asked else words
+
+    def shortfalls(self, device: str) -> list[str]:
+        """A sentence for each thing that was asked for and is another on the device of this name."""
+        sentences = []
+        if self.precision == "fp8" and self.products != FP8_PRODUCTS[0]:
+            sentences.append(
+                f"{device} does not multiply in fp8 with a scale per row, so that the precision fp8 is: "
+                f"{arithmetic_in_words(self.products)}"
+            )
+        if self.no_attention:
+            sentences.append(f"self-attention is in bf16 instead of fp8 on {device}: {self.no_attention}")
+        return sentences
 
     @property
-    def lacking(self) -> str:
-        """A sentence about what is used instead of what was asked for, and why; "" if nothing is lacking.
-
-        A command that fixes it comes last, after "with: ".
-        """
-        if self.precision != "fp8" or (self.products == "scaled rows" and self.attention >= self.attention_asked):
-            return ""
-        asked = "fp8, attention too" if self.attention_asked else "fp8"
-        if self.products != "scaled rows":
-            why = "it has no matrix products of fp8 with a scale per row"
-        elif self.frontend:
-            why = "cuDNN has no attention in fp8 for it"
-        else:
-            why = f"cuDNN's frontend is not installed; install it with: {install_command('fp8')}"
-        return f"{self.device} computes in {self}, instead of {asked}: {why}"
+    def _attention_asked(self) -> bool:
+        return self.fp8_attention or bool(self.no_attention)
 
 
-def arithmetic_of(
-    device: torch.device,
-    precision: Precision,
-    *,
-    attention: bool = False,
-    tokens: int = _TYPICAL_TOKENS,
-    width: int = _WIDTH,
-) -> Arithmetic:
-    """What a device makes of a precision, found by trying.
+def arithmetic_on(device: torch.device, precision: Precision, *, fp8_attention: bool = False) -> Arithmetic:
+    """What a precision is on a device, with self-attention in fp8 too if that is asked for; found by trying.
 
-    Args:
-        attention: self-attention in fp8 is asked for, too.
-        tokens, width: of the transformer.
+    Raises:
+        GenerationError: the device has no memory left to try it.
     """
     if precision != "fp8":
-        return Arithmetic(str(device), precision)
-    here = attention and supports_fp8_attention(tokens, width, _HEAD_CHANNELS, device)
-    frontend = find_spec("cudnn") is not None
-    return Arithmetic(str(device), precision, attention, fp8_products(device), here, frontend)
+        return Arithmetic(precision)
+    products = fp8_products(device)
+    if not fp8_attention:
+        return Arithmetic(precision, products)
+    if products not in ("scaled rows", "scaled results"):
+        return Arithmetic(precision, products, no_attention="it needs products in fp8")
+    reason = why_no_fp8_attention(device)
+    return Arithmetic(precision, products, not reason, reason)
+
+
+def settings_as_run(settings: WanSettings, device: str) -> tuple[WanSettings, list[str]]:
+    """Settings with the arithmetic that a device has for them, and the `Arithmetic.shortfalls`.
+
+    Raises:
+        GenerationError: as in `arithmetic_on`.
+    """
+    made = arithmetic_on(torch.device(device), settings.precision, fp8_attention=settings.fp8_attention)
+    precision = "bf16" if settings.precision == "fp8" and made.products is None else settings.precision
+    run = replace(settings, precision=precision, fp8_attention=settings.fp8_attention and not made.no_attention)
+    return run, made.shortfalls(device)

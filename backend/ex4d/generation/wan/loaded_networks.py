@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ex4d.generation.wan import memory
-from ex4d.generation.wan.arithmetic import Arithmetic, arithmetic_of
+from ex4d.generation.wan.arithmetic import Arithmetic, arithmetic_on
 from ex4d.generation.wan.encoders import (
     EmbeddingCache,
     Tokenizer,
@@ -66,7 +66,6 @@ class LoadedNetworks:
 
     Attributes:
         mode: how much memory they may take; if not given, each shot chooses it by what is free.
-        latent_shape: (F, h, w) of the present window.
         on_load: called for every tensor that is loaded.
         on_encode: called for every layer of an encoder.
     """
@@ -81,7 +80,7 @@ class LoadedNetworks:
         self._transformer: Transformer | None = None
         self._vae: WanVideoVAE | None = None
         self._encoders: dict[str, Any] = {}
-        self.latent_shape: Sequence[int] = _TYPICAL_LATENTS
+        self._latent_shape: Sequence[int] = _TYPICAL_LATENTS
         self._streaming: list[BlockStreaming] = []
         self._rank_processes: RankProcesses | None = None
         owner = f"{files_identity(*choice.files.text_encoder, choice.files.tokenizer)} {choice.dtype}"
@@ -173,7 +172,7 @@ class LoadedNetworks:
         Raises:
             WanUnavailableError: not even the smallest one fits.
         """
-        self.latent_shape = tuple(latent_shape)
+        self._latent_shape = tuple(latent_shape)
         if self._fixed_mode or self._transformer is not None:
             return
         fitting = self.mode
@@ -248,10 +247,8 @@ class LoadedNetworks:
 
     @property
     def arithmetic(self) -> Arithmetic:
-        """The transformer's, as it is on this device for the present window."""
-        choice, tokens = self.choice, memory.tokens_of(self.latent_shape)
-        width = {} if self._transformer is None else {"width": self._transformer.dit.dim}
-        return arithmetic_of(self.device, choice.precision, attention=choice.fp8_attention, tokens=tokens, **width)
+        """The transformer's, as it is on this device."""
+        return arithmetic_on(self.device, self.choice.precision, fp8_attention=self.choice.fp8_attention)
 
     def _load_transformer(self) -> Transformer:
         choice = self.choice
@@ -285,7 +282,7 @@ class LoadedNetworks:
         if self.device.type != "cuda":
             return 0
         one = sum(parameter.numel() * parameter.element_size() for parameter in blocks[0].parameters())
-        free = self._budget(self.device) - memory.working_bytes(self.latent_shape, in_chunks=True)
+        free = self._budget(self.device) - memory.working_bytes(self._latent_shape, in_chunks=True)
         if free >= len(blocks) * one:
             return len(blocks)
         return max(0, min(len(blocks), (free - 2 * one) // one))

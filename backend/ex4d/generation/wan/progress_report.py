@@ -13,18 +13,17 @@ from ex4d_core.wan_settings import WanSettings
 
 
 class ProgressReporter:
-    """Counts steps over all windows, and calls the callback.
+    """Counts steps over all windows, and calls the callback."""
 
-    Attributes:
-        arithmetic: what the steps are computed in, for people.
-    """
-
-    def __init__(self, callback: ProgressCallback | None, settings: WanSettings, count: int | None):
+    def __init__(
+        self, callback: ProgressCallback | None, settings: WanSettings, count: int | None, arithmetic: str = ""
+    ):
+        """Report a shot of ``count`` frames, whose steps are computed in ``arithmetic``, for people."""
+        self._arithmetic = arithmetic
         self._callback = callback or (lambda progress: None)
         self._steps = settings.steps
         self._total = settings.steps * (len(window_lengths(count, settings)) if count else 1)
         self._seconds: list[float] = []
-        self.arithmetic = ""
 
     def report_load(self, done: int, total: int) -> None:
         """Report a tensor that was loaded."""
@@ -49,7 +48,7 @@ class ProgressReporter:
         stage, eta = WARM_UP_STAGE, None
         if self._seconds:
             stage, eta = DENOISE_STAGE, (total - done - part / parts) * self._step_seconds()
-        told = GenerationProgress(stage, done, total, eta, part=part, parts=parts, arithmetic=self.arithmetic)
+        told = GenerationProgress(stage, done, total, eta, part=part, parts=parts, arithmetic=self._arithmetic)
         self._callback(told)
 
     def report_step(self, window: int, step: int, seconds: float, image: Callable[[], np.ndarray]) -> None:
@@ -58,7 +57,7 @@ class ProgressReporter:
         done = window * self._steps + step
         total = max(self._total, done)
         eta = (total - done) * self._step_seconds()
-        told = GenerationProgress(DENOISE_STAGE, done, total, eta, image(), arithmetic=self.arithmetic)
+        told = GenerationProgress(DENOISE_STAGE, done, total, eta, image(), arithmetic=self._arithmetic)
         self._callback(told)
 
     def _step_seconds(self) -> float:

@@ -64,7 +64,7 @@ class WanEngine:
     @property
     def precision(self) -> str:
         """Of the transformer, as this machine has it: fp8 is less where a GPU has no such products."""
-        return str(self.networks.arithmetic)
+        return self.networks.arithmetic.words
 
     def generate(
         self,
@@ -89,7 +89,9 @@ class WanEngine:
         settings = self.settings
         for prompt, name in self._prompts():
             self.networks.tokenizer(prompt, name)  # a prompt that is too long fails before anything is rendered
-        progress = ProgressReporter(on_progress, settings, count)
+        for shortfall in self.networks.arithmetic.shortfalls(str(self.networks.device)):
+            note_once(shortfall)
+        progress = ProgressReporter(on_progress, settings, count, self.precision)
         self.networks.on_load, self.networks.on_encode = progress.report_load, progress.report_encode
         size, embeds, end = None, [], None
         kept = state.load() if state is not None else {}
@@ -108,10 +110,6 @@ class WanEngine:
                 embeds = self._retry_with_less_memory(lambda: self.networks.text_embeddings(self._prompts()))
             if window.number < complete:
                 continue
-            self.networks.latent_shape = size.latent_shape(len(window.frames))
-            progress.arithmetic = self.precision
-            if lacking := self.networks.arithmetic.lacking:
-                note_once(lacking)
             latents, hold = self._retry_with_less_memory(self._generate_latents, window, size, embeds, end, progress)
             real = window.known + window.new
             last_frames, last_decoded = [], []
