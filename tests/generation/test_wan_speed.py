@@ -173,9 +173,7 @@ def test_keys_with_a_common_offset_lose_it_before_attention_in_fp8():
     qkv[:, 256:512] += 8 * torch.randn(256, generator=generator)
     angles = torch.arange(600)[:, None] / 100 / 10_000 ** (torch.arange(64) / 64)
     options = (*weights, (angles.cos(), angles.sin()), 1e-6, 128)
-    factors = torch.tensor(
-        [norm_factor(weights[0]), norm_factor(weights[1]) / 2, 448 / fused.value_absmax(qkv).item()]
-    )
+    factors = torch.tensor([norm_factor(weights[0]), norm_factor(weights[1]) / 2, 448 / fused.value_absmax(qkv).item()])
     exact = attention(*fused.qk_norm_rope(qkv.clone(), *options).chunk(3, dim=1), 128)
     errors = []
     for means in (None, fused.key_sums(qkv, *options[1:]) / len(qkv)):
@@ -367,9 +365,7 @@ def test_on_a_gpu_attention_in_fp8_without_the_keys_mean_is_the_cpus():
     qkv = torch.randn(600, 768, generator=generator)
     qkv[:, 256:512] += 8 * torch.randn(256, generator=generator)
     angles = torch.arange(600)[:, None] / 100 / 10_000 ** (torch.arange(64) / 64)
-    factors = torch.tensor(
-        [norm_factor(weights[0]), norm_factor(weights[1]) / 2, 448 / fused.value_absmax(qkv).item()]
-    )
+    factors = torch.tensor([norm_factor(weights[0]), norm_factor(weights[1]) / 2, 448 / fused.value_absmax(qkv).item()])
     made = []
     for device in ("cpu", "cuda"):
         rows = qkv.bfloat16().to(device)

@@ -134,9 +134,9 @@ def generate_take(
         for index, path in enumerate(finished):
             take.write(_finished_image(path, request))
             sink.progress(engine.name, index + 1, len(camera))
+        reports = _EngineReports(sink, work_folder, announce, engine.name, done, len(camera))
         if done < len(camera):
             chosen = _chosen(recorded, start.hidden, places)
-            reports = _EngineReports(sink, work_folder, announce, engine.name, done, len(camera))
             generate = partial(
                 engine.generate, chosen, count=start.hidden + len(places), on_progress=reports, state=state
             )
