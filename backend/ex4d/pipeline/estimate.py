@@ -77,8 +77,9 @@ _WAN_PASS_SECONDS = {"fp8 attention": 0.463, "fp8": 0.546, "bf16": 0.765, "float
 _WAN_ATTENTION = 0.3  # of a pass; it grows with the square of the tokens, the rest with the tokens
 _WAN_WINDOW_SECONDS = 1.4  # encoding and decoding
 _WAN_LOADING_SECONDS = 120.0
-# At full speed, and with weights streamed from the host's memory, where all of them lie in 16 bits.
-_WAN_GPU_BYTES = {"fp8 attention": 44.2e9, "fp8": 44.2e9, "bf16": 54.8e9, "float32": 100e9}
+# At full speed, for which no weights of steps are streamed (as `ex4d.generation.wan.memory` counts them), and with
+# weights streamed from the host's memory, where all of them lie in 16 bits.
+_WAN_GPU_BYTES = {"fp8 attention": 19.1e9, "fp8": 19.1e9, "bf16": 31.0e9, "float32": 55.7e9}
 _WAN_STREAMED_BYTES, _WAN_BYTES_PER_TOKEN, _WAN_HOST_BYTES = 6.7e9, 250_000, 60e9
 
 

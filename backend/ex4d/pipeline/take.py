@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ex4d.devices import Devices
-from ex4d.generation import EngineState, GenerationProgress, ProgressCallback, create_engine
+from ex4d.generation import EngineState, GenerationProgress, create_engine
 from ex4d.generation.frame_strides import fill_between, generated_places
 from ex4d.machine import MachineSettings
 from ex4d.media import Sound, VideoWriter, read_png, sound_of
@@ -28,7 +28,7 @@ from ex4d_core.errors import RequestError
 from ex4d_core.scene import Scene
 from ex4d_core.scene_manifest import SceneError
 from ex4d_core.shot import ShotRequest
-from ex4d_core.stages import stage_with_eta
+from ex4d_core.stages import DECODE_STAGE, StageDetails, stage_with_eta
 from ex4d_core.take_files import REMEMBERED_FILE, REQUEST_FILE, frame_file_name
 
 
@@ -134,11 +134,11 @@ def generate_take(
         for index, path in enumerate(finished):
             take.write(_finished_image(path, request))
             sink.progress(engine.name, index + 1, len(camera))
+        reports = _EngineReports(sink, work_folder, announce, engine.name, done, len(camera))
         if done < len(camera):
             chosen = _chosen(recorded, start.hidden, places)
-            on_progress = _progress_callback(sink, work_folder, announce)
             generate = partial(
-                engine.generate, chosen, count=start.hidden + len(places), on_progress=on_progress, state=state
+                engine.generate, chosen, count=start.hidden + len(places), on_progress=reports, state=state
             )
             last = max((place for place in places if place < done), default=None)
             before = None if last is None else (last, _finished_image(finished[last], request))
@@ -151,6 +151,7 @@ def generate_take(
             take.write(image)
             announce()
             sink.frame(index, path)
+            reports.frames = index + 1
             sink.progress(engine.name, index + 1, len(camera))
         for _ in recorded:  # the rest of colour and mask, which no engine has asked for
             pass
@@ -176,18 +177,30 @@ def _write_for_sink(path: Path, image: np.ndarray, metadata: Mapping[str, str] |
         path.write_bytes(png_bytes(image, metadata))
 
 
-def _progress_callback(sink: TakeSink, work_folder: Path, announce: Callable[[], None]) -> ProgressCallback:
-    """Passes an engine's steps on to a sink; with the first estimate the take is announced."""
+class _EngineReports:
+    """Passes an engine's steps on to a sink, a `ProgressCallback`; with the first estimate the take is announced.
 
-    def on_progress(step: GenerationProgress) -> None:
-        sink.progress(stage_with_eta(step.stage, step.eta_seconds), step.done, step.total)
+    Attributes:
+        frames: that are done. Decoding comes between them, and is told as a part of the next.
+    """
+
+    def __init__(
+        self, sink: TakeSink, work_folder: Path, announce: Callable[[], None], engine: str, frames: int, total: int
+    ):
+        self._sink, self._work_folder, self._announce = sink, work_folder, announce
+        self._engine, self.frames, self._total = engine, frames, total
+
+    def __call__(self, step: GenerationProgress) -> None:
+        if step.stage == DECODE_STAGE:
+            details = StageDetails(self._engine, part=step.done, parts=step.total)
+            self._sink.progress(str(details), self.frames, self._total)
+            return
+        self._sink.progress(stage_with_eta(str(step.details), step.eta_seconds), step.done, step.total)
         if step.image is not None:
-            announce()
-            path = work_folder / "estimate.png"
+            self._announce()
+            path = self._work_folder / "estimate.png"
             _write_for_sink(path, step.image)
-            sink.estimate(step.done, path)
-
-    return on_progress
+            self._sink.estimate(step.done, path)
 
 
 def describe(scene: Scene, request: ShotRequest) -> dict[str, Any]:

@@ -6,13 +6,18 @@ decoding them at once, and each group of frames can be shown as soon as it exist
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional
+
+from ex4d.generation.wan.conditioning import latent_count
+from ex4d.generation.wan.work_parts import PartCallback, WorkParts, reported_calls
 
 if TYPE_CHECKING:
     from diffsynth.models.wan_video_vae import WanVideoVAE
@@ -21,11 +26,19 @@ if TYPE_CHECKING:
 _RIDGE = 1e-3
 
 
-def encode_video(vae: WanVideoVAE, video: torch.Tensor, device: torch.device | str) -> torch.Tensor:
-    """Encode (1, 3, T, H, W) in [-1, 1] to normalised latents (1, 16, F, h, w) float32."""
+def encode_video(
+    vae: WanVideoVAE, video: torch.Tensor, device: torch.device | str, on_part: PartCallback | None = None
+) -> torch.Tensor:
+    """Encode (1, 3, T, H, W) in [-1, 1] to normalised latents (1, 16, F, h, w) float32.
+
+    Args:
+        on_part: called before every layer for every latent.
+    """
     weight = next(vae.model.parameters())
+    layers = [*vae.model.encoder.downsamples, *vae.model.encoder.middle]
     try:
-        return vae.single_encode(video.to(device, weight.dtype), device).float()
+        with _reported(layers, latent_count(video.shape[2]), torch.device(device), on_part):
+            return vae.single_encode(video.to(device, weight.dtype), device).float()
     finally:
         # It holds each layer's last frames: gigabytes for large images.
         vae.model.clear_cache()
@@ -33,28 +46,41 @@ def encode_video(vae: WanVideoVAE, video: torch.Tensor, device: torch.device | s
 
 @torch.inference_mode()
 def decode_in_order(
-    vae: WanVideoVAE, latents: torch.Tensor, precision: Callable[[], AbstractContextManager]
+    vae: WanVideoVAE,
+    latents: torch.Tensor,
+    precision: Callable[[], AbstractContextManager],
+    on_part: PartCallback | None = None,
 ) -> Iterator[torch.Tensor]:
     """Yield frames (n, 3, H, W) float32 in [-1, 1] for each latent in turn: one for the first, then four each.
 
     Read it to the end, or close it, before the VAE is used for anything else, since the VAE holds the cache. The VAE
     runs in the context ``precision()``, which is left before frames are yielded, since the caller runs in this thread.
+    ``on_part`` is called before every layer for every latent, and counts those of the present latent.
     """
     model = vae.model
     weight = next(model.parameters())
     mean, inverse = (values.to(latents.device, torch.float32).view(1, -1, 1, 1, 1) for values in vae.scale)
     model.clear_cache()
     cache = model._feat_map
+    layers = [*model.decoder.middle, *model.decoder.upsamples]
     try:
         with precision():
             features = model.conv2((latents.float() / inverse + mean).to(weight.dtype))
         for index in range(latents.shape[2]):
-            with precision():
+            with precision(), _reported(layers, 1, latents.device, on_part):
                 frames, _, _ = model.decoder(features[:, :, index : index + 1], feat_cache=cache, feat_idx=[0])
             yield frames[0].transpose(0, 1).float().clamp(-1, 1)
     finally:
         # Only this decoding's cache: the caller may have started the next one already.
         cache.clear()
+
+
+def _reported(
+    layers: Sequence[nn.Module], times: int, device: torch.device, on_part: PartCallback | None
+) -> AbstractContextManager[None]:
+    if on_part is None:
+        return contextlib.nullcontext()
+    return reported_calls(layers, WorkParts(on_part, times * len(layers), device))
 
 
 def to_uint8_images(frames: torch.Tensor) -> np.ndarray:

@@ -17,6 +17,7 @@ from ex4d.generation.wan.conditioning import (
 from ex4d.generation.wan.decoding import LatentToRgb, encode_video
 from ex4d.generation.wan.loaded_networks import LoadedNetworks
 from ex4d.generation.wan.windows import Window, WindowEnd
+from ex4d.generation.wan.work_parts import PartCallback
 from ex4d_core.errors import RequestError
 from ex4d_core.wan_settings import WanSettings
 
@@ -58,9 +59,10 @@ class WindowEncoder:
         frames = pixels.color.shape[2]
         vae = networks.vae
         with networks.precision():
-            color = encode_video(vae, pixels.color, networks.device)
-            mask = encode_video(vae, pixels.mask, networks.device)
-            known_then_grey = encode_video(vae, image_to_video_input(known, frames), networks.device)
+            on_part = [_share(networks.on_encode, number, 3) for number in range(3)]
+            color = encode_video(vae, pixels.color, networks.device, on_part[0])
+            mask = encode_video(vae, pixels.mask, networks.device, on_part[1])
+            known_then_grey = encode_video(vae, image_to_video_input(known, frames), networks.device, on_part[2])
         # The VAE's encoder is causal, so these are the latents of the known frames alone.
         known_latents = known_then_grey[:, :, : latent_count(known.shape[2])]
         if before is not None and before.latents is not None:
@@ -93,6 +95,11 @@ class WindowEncoder:
         decoded = before.decoded.transpose(0, 1)[None].to(networks.device)
         with networks.precision():
             return carried + encoded[:, :, 1:] - encode_video(networks.vae, decoded, networks.device)[:, :, 1:]
+
+
+def _share(callback: PartCallback | None, number: int, count: int) -> PartCallback | None:
+    """A callback of the ``number``-th of ``count`` equal works, which reports all of them as one."""
+    return callback and (lambda done, total: callback(number * total + done, count * total))
 
 
 def nothing_seen(when: str = "") -> RequestError:
