@@ -36,9 +36,10 @@ from ex4d.generation.wan.memory import (
     free_memory,
     has_little_memory,
     pinnable_bytes,
+    smaller_mode,
     transformer_bytes,
 )
-from ex4d.generation.wan.network_choice import NetworkChoice
+from ex4d.generation.wan.network_choice import NetworkChoice, NetworkKeys
 from ex4d.generation.wan.networks import (
     load_image_encoder,
     load_text_encoder,
@@ -85,15 +86,9 @@ class LoadedNetworks:
         self._kept = kept or KeptNetworks(self.device)
         self._converted = ConvertedNetworks(choice)
         self._latent_shape: Sequence[int] = _TYPICAL_LATENTS
-        files, dtype = choice.files, choice.dtype
-        self._base_key = _key(*files.dit)
-        self._transformer_key = f"{_key(*files.dit, files.ex4d, *_paths(choice))} {choice.precision} {choice.loras}"
-        self._vae_key = f"{_key(files.vae)} {dtype}"
-        self._encoder_keys = {
-            "text_encoder": f"text_encoder {_key(*files.text_encoder)} {dtype}",
-            "image_encoder": f"image_encoder {_key(files.image_encoder)} {dtype}",
-        }
-        owner = f"{files_identity(*files.text_encoder, files.tokenizer)} {dtype}"
+        files = choice.files
+        self._keys = NetworkKeys.of(choice)
+        owner = f"{files_identity(*files.text_encoder, files.tokenizer)} {choice.dtype}"
         cache = Path(platformdirs.user_cache_dir("ex4d", appauthor=False))
         self._embeddings = EmbeddingCache(cache / "text_embeddings", owner)
 
@@ -108,14 +103,14 @@ class LoadedNetworks:
     @property
     def transformer(self) -> Transformer:
         """The transformer with its camera encoder, LoRAs merged."""
-        kept = self._kept.transformer(self._transformer_key, self.mode)
+        kept = self._kept.transformer(self._keys.transformer, self.mode)
         if kept is None or kept.parked:
             if self.mode != "resident":
                 self._kept.encoders.clear()
                 free_memory()
             self._make_room()
         if kept is None:
-            kept = self._kept.transformers[self._transformer_key] = self._load_transformer()
+            kept = self._kept.transformers[self._keys.transformer] = self._load_transformer()
         elif kept.parked:
             kept.bring_back()
         kept.transformer.use_fp8_attention(self.choice.fp8_attention)
@@ -124,11 +119,11 @@ class LoadedNetworks:
     @property
     def vae(self) -> WanVideoVAE:
         """The video VAE."""
-        vae = self._kept.vaes.get(self._vae_key)
+        vae = self._kept.vaes.get(self._keys.vae)
         if vae is None:
             from ex4d.generation.wan.kernels.vae import optimize_vae
 
-            vae = self._kept.vaes[self._vae_key] = self._load_part("vae", load_vae, self.device)
+            vae = self._kept.vaes[self._keys.vae] = self._load_part("vae", load_vae, self.device)
             optimize_vae(vae)
         return vae
 
@@ -195,7 +190,7 @@ class LoadedNetworks:
             WanUnavailableError: not even the smallest one fits.
         """
         self._latent_shape = tuple(latent_shape)
-        kept = self._kept.transformers.get(self._transformer_key)
+        kept = self._kept.transformers.get(self._keys.transformer)
         if self._fixed_mode or (kept is not None and not kept.parked):
             self.mode = self.mode if kept is None else kept.mode
             self._make_room()
@@ -208,29 +203,27 @@ class LoadedNetworks:
             budget = self._budget(self.device) + self._kept.device_bytes()
             others = {name: self._weight_bytes(name) for name in ("text_encoder", "image_encoder", "vae")}
             of_now = memory.fitting_mode(budget, self._transformer_bytes(), others, latent_shape, str(self.device))
-            fitting = of_now if kept is None else _smaller(fitting, of_now)
-        self.mode = _smaller(fitting, at_most)
+            fitting = of_now if kept is None else smaller_mode(fitting, of_now)
+        self.mode = smaller_mode(fitting, at_most)
         self._make_room()
 
     def _missing_bytes(self) -> int:
         """Return the bytes of what a shot will load onto the device beside what is there."""
-        kept, missing = self._kept.transformers.get(self._transformer_key), 0
+        kept, missing = self._kept.transformers.get(self._keys.transformer), 0
         if kept is None or kept.parked:
             missing += device_bytes(self._transformer_bytes(), self.mode)
-        if self._vae_key not in self._kept.vaes:
+        if self._keys.vae not in self._kept.vaes:
             missing += self._weight_bytes("vae")
         if self.mode == "resident":  # else encoders come before the transformer, and go
-            missing += sum(map(self._weight_bytes, self._encoder_keys.keys() - self._loaded_encoders()))
+            encoders = self._keys.encoders.items()
+            missing += sum(self._weight_bytes(name) for name, key in encoders if key not in self._kept.encoders)
         return missing
-
-    def _loaded_encoders(self) -> set[str]:
-        return {name for name, key in self._encoder_keys.items() if key in self._kept.encoders}
 
     def _make_room(self) -> None:
         """Have other choices' networks give up the memory that this one's need."""
         if self.device.type == "cuda" or len(self._kept.transformers) > 1:
             needed = self._missing_bytes() + self._working_bytes()
-            self._kept.make_room(lambda: self._budget(self.device), needed, self._transformer_key)
+            self._kept.make_room(lambda: self._budget(self.device), needed, self._keys.transformer)
 
     def _budget(self, device: torch.device) -> int:
         return memory.memory_budget(device, self.choice.vram_limit_gb)
@@ -241,7 +234,7 @@ class LoadedNetworks:
         Returns:
             Whether there was something to free.
         """
-        if self._kept.give_up_one(self._transformer_key):
+        if self._kept.give_up_one(self._keys.transformer):
             return True
         following = MEMORY_MODES.index(self.mode) + 1
         if self._fixed_mode or following == len(MEMORY_MODES):
@@ -257,7 +250,7 @@ class LoadedNetworks:
     def switch_to(self, choice: NetworkChoice) -> LoadedNetworks:
         """Return another choice's networks on the same device, which use what both have in common."""
         networks = LoadedNetworks(choice, kept=self._kept)
-        self._kept.retain(networks._vae_key, set(networks._encoder_keys.values()))
+        self._kept.retain(networks._keys.vae, set(networks._keys.encoders.values()))
         return networks
 
     def _encode(
@@ -272,7 +265,7 @@ class LoadedNetworks:
         Args:
             calls: the encoder's layers, each as often as ``work`` calls it.
         """
-        device, key = self.device, self._encoder_keys[name]
+        device, key = self.device, self._keys.encoders[name]
         if (
             device.type == "cuda"
             and key not in self._kept.encoders
@@ -292,7 +285,7 @@ class LoadedNetworks:
         return result
 
     def _encoder(self, name: str, load: Callable[..., _Encoder], device: torch.device) -> _Encoder:
-        key = self._encoder_keys[name]
+        key = self._keys.encoders[name]
         if key not in self._kept.encoders:
             self._kept.encoders[key] = self._load_part(name, load, device)
         return self._kept.encoders[key]
@@ -314,7 +307,7 @@ class LoadedNetworks:
     def _load_transformer(self) -> KeptTransformer:
         streamed, short = self.mode == "blocks streamed", has_little_memory(self.mode)
         if short:
-            self._kept.make_host_room(self._transformer_bytes().total, self._transformer_key)
+            self._kept.make_host_room(self._transformer_bytes().total, self._keys.transformer)
         computing: dict[str, Any] = {
             "device": self.device,
             "fp8": self.fp8,
@@ -352,7 +345,7 @@ class LoadedNetworks:
 
     def _stored_weights(self) -> dict[str, torch.Tensor] | None:
         """The transformer's weights as they are stored, for `open_dit`, if the GPU has room to keep them."""
-        if self._kept.base is not None and self._kept.base[0] == self._base_key:
+        if self._kept.base is not None and self._kept.base[0] == self._keys.base:
             return self._kept.base[1]
         self._kept.base = None
         if self.device.type != "cuda" or self.mode != "resident":
@@ -362,14 +355,14 @@ class LoadedNetworks:
         room = self._budget(self.device) - self._missing_bytes() - self._working_bytes()
         if len(stored) < len(tensors) or sum(stored) > room:
             return None
-        self._kept.base = self._base_key, {}
+        self._kept.base = self._keys.base, {}
         return self._kept.base[1]
 
     def _working_bytes(self) -> int:
         return memory.working_bytes(self._latent_shape, in_chunks=has_little_memory(self.mode))
 
     def _transformer_bytes(self) -> TransformerBytes:
-        key = f"{self._base_key} {self.choice.precision}"
+        key = f"{self._keys.base} {self.choice.precision}"
         if key not in self._kept.transformer_sizes:
             tensors = network_tensors(self.choice.files.dit)
             self._kept.transformer_sizes[key] = transformer_bytes(tensors, self.choice.dtype.itemsize, fp8=self.fp8)
@@ -387,25 +380,11 @@ class LoadedNetworks:
 
     def _weight_bytes(self, name: str) -> int:
         """Return the bytes of an encoder's or the VAE's weights in the type that they are used in."""
-        key = {"vae": self._vae_key, **self._encoder_keys}[name]
+        key = {"vae": self._keys.vae, **self._keys.encoders}[name]
         if key not in self._kept.sizes:
             tensors = network_tensors(getattr(self.choice.files, name))
             self._kept.sizes[key] = sum(tensor.numel() * self.choice.dtype.itemsize for tensor in tensors.values())
         return self._kept.sizes[key]
-
-
-def _smaller(one: MemoryMode, other: MemoryMode) -> MemoryMode:
-    """Return the one that takes less memory."""
-    return MEMORY_MODES[max(MEMORY_MODES.index(one), MEMORY_MODES.index(other))]
-
-
-def _paths(choice: NetworkChoice) -> list[Path]:
-    return [path for path, _ in choice.loras]
-
-
-def _key(*paths: Path) -> str:
-    """What files say of themselves; one that is gone is an error when it is read."""
-    return f"{[(str(path), files_identity(path) if path.exists() else '') for path in paths]}"
 
 
 _last: LoadedNetworks | None = None

@@ -157,6 +157,11 @@ def working_bytes(latent_shape: Sequence[int], *, in_chunks: bool = False) -> in
     return _FIXED_BYTES + per_token * tokens_of(latent_shape)
 
 
+def smaller_mode(one: MemoryMode, other: MemoryMode) -> MemoryMode:
+    """Return the one that takes less memory."""
+    return MEMORY_MODES[max(MEMORY_MODES.index(one), MEMORY_MODES.index(other))]
+
+
 def has_little_memory(mode: MemoryMode) -> bool:
     """Whether a mode streams weights, since memory is short."""
     return mode in ("context streamed", "blocks streamed")
