@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import bpy
 import pytest
@@ -24,6 +25,7 @@ from blender_addon.shots.final_settings import (
     workload_text,
 )
 from blender_addon.shots.objects import shot_objects
+from blender_addon.shots.settings_panels import EX4D_PT_final_settings
 from blender_addon.takes.panel import settings_text, take_name
 from blender_addon.takes.requests import arithmetic_used, load_request
 from blender_addon.takes.take_jobs import ESTIMATE_IMAGE
@@ -31,6 +33,7 @@ from ex4d_core.messages import Welcome, command_in
 from ex4d_core.wan_settings import WAN_PRESETS, wan_preset
 
 from .conftest import Backend, backend_environment, backend_process, free_address, tick_until
+from .drawn import Drawn
 from .taking import is_followed
 
 
@@ -180,6 +183,20 @@ def test_what_a_backend_computes_in_instead_of_fp8_is_shown_for_presets_that_ask
     ]
     assert lacking_precision(introduction({"wan": "Apache-2.0"}, {}), "fast") == ""
     assert final_unavailable(server, "fast", research=False) == "", "it is slower, not impossible"
+
+
+def test_the_panel_shows_what_a_backend_computes_in_instead(connected, card_scene, monkeypatch):
+    tick_until(lambda: session().connected and session().client.server is not None, "the backend")
+    lacking = {"wan fp8": "cuda:0 does not multiply in fp8"}
+    monkeypatch.setattr(session().client, "server", introduction({"wan": "Apache-2.0"}, lacking))
+    system, region = SimpleNamespace(ui_scale=1.0), SimpleNamespace(width=300)
+    scene, preferences = bpy.context.scene, SimpleNamespace(system=system)
+    context = SimpleNamespace(scene=scene, view_layer=bpy.context.view_layer, preferences=preferences, region=region)
+    for preset, shown in (("standard", True), ("ex4d-reference", False)):
+        bpy.context.scene.ex4d_shot.final.preset = preset
+        drawn = Drawn()
+        EX4D_PT_final_settings.draw(SimpleNamespace(layout=drawn), context)
+        assert (lacking["wan fp8"] in " ".join(drawn.texts)) == shown
 
 
 @pytest.mark.parametrize(

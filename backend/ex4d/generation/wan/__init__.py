@@ -3,8 +3,9 @@
 In the order of the flow: `networks` with `camera_encoder` (build and load the four networks, from `ex4d.weights`),
 `loaded_networks` with `memory` and `streaming` (keep them on the GPU), `conditioning` and `encoders` (the transformer's
 inputs), `transformer` and `transformer_block` (predict the velocity, with `kernels` and `parallel`), `denoising`,
-`decoding`, and `wan_engine` (the whole flow). Importing this package needs neither diffsynth nor a GPU; running the
-engine needs the extra `wan`.
+`decoding`, and `wan_engine` (the whole flow); `arithmetic` says what a precision is on a device, `progress_report` and
+`work_parts` how far the work is. Importing this package needs neither diffsynth nor a GPU; running the engine needs the
+extra `wan`.
 """
 
 from collections.abc import Callable

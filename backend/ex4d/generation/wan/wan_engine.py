@@ -189,6 +189,8 @@ class WanEngine:
         put_off: list[BaseException] = []
 
         def on_block(done: int, total: int) -> None:
+            if put_off:
+                return
             try:
                 progress.report_part(window.number, steps, done, total)
             except BaseException as error:
