@@ -9,7 +9,7 @@ from typing import Any
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
-from ex4d_core.final_sizes import generated_frames, lead_in_cost, window_lengths, working_size
+from ex4d_core.final_sizes import generated_frames, generation_size, lead_in_cost, window_lengths
 from ex4d_core.messages import Welcome
 from ex4d_core.wan_settings import (
     DEFAULT_NEGATIVE_PROMPT,
@@ -27,13 +27,22 @@ from ex4d_core.wan_settings import (
 
 from ..blender_types import Context, Operator
 from ..connection.panel import wrapped
+from .final_size import (
+    OF_PRESET,
+    above_model_property,
+    enlarged_text,
+    keep_seen_property,
+    restore_size,
+    size_property,
+    size_settings,
+)
 
 FINAL_ENGINE = "wan"
 
 _PRESET_TEXTS = {
     "standard": ("Standard", "25 steps, images of 512x512 pixels at most; every shot starts from a whole image"),
     "ex4d-reference": ("EX-4D", "Settings of the published EX-4D: 25 steps, images of 512x512 pixels at most"),
-    "quality": ("Quality", "Full render size, longer windows and 40 steps: slow, for large GPUs"),
+    "quality": ("Quality", "Images of 832x480 pixels at most, longer windows and 40 steps: slow, for large GPUs"),
     "fast": ("Fast", "4 steps with a distilled LoRA, which the backend must have"),
     "draft": ("Draft", "Small images and few steps, to try out prompts and seeds"),
 }
@@ -52,6 +61,7 @@ def _apply_preset(final: Any, _: bpy.types.Context) -> None:
     settings = wan_preset(final.preset)
     final.steps, final.guidance = settings.steps, settings.guidance
     final.lead_in, final.stride = str(settings.lead_in), settings.stride
+    final.size = OF_PRESET
 
 
 class EX4D_Final(bpy.types.PropertyGroup):
@@ -110,6 +120,9 @@ class EX4D_Final(bpy.types.PropertyGroup):
         min=1,
         max=MAX_STRIDE,
     )
+    size: size_property
+    above_model: above_model_property
+    keep_seen: keep_seen_property
     takes: bpy.props.IntProperty(
         name="Takes",
         description="Number of final takes to send at once; each further take adds 1 to the seed",
@@ -178,6 +191,7 @@ def final_settings(final: EX4D_Final) -> WanSettings:
         guidance=round(final.guidance, 4),  # Blender stores float32
         lead_in=int(final.lead_in) if known else 0,
         stride=final.stride,
+        **size_settings(final),
     )
 
 
@@ -191,17 +205,24 @@ def settings_of_takes(final: EX4D_Final) -> list[WanSettings]:
     return [replace(settings, seed=(settings.seed + number) % (MAX_SEED + 1)) for number in range(final.takes)]
 
 
-def workload_text(settings: WanSettings, frames: int, width: int, height: int, pixel_aspect: float = 1.0) -> str:
+def workload_text(
+    settings: WanSettings,
+    frames: int,
+    width: int,
+    height: int,
+    pixel_aspect: float = 1.0,
+    server: Welcome | None = None,
+) -> str:
     """A summary for the panel: the number of frames, the size that they are generated at, and the steps.
 
     Args:
         pixel_aspect: width of a pixel by its height.
+        server: what the connected backend offers; None without a connection.
     """
-    aspect = pixel_aspect if settings.conditioning == "known" else 1.0
-    generated = working_size(width, height, settings.max_pixels, aspect)
+    generated = generation_size(settings, width, height, pixel_aspect)
     size = f"{generated[0]} x {generated[1]}"
     if generated != (width, height):
-        size = iface_("{size}, enlarged to {width} x {height}").format(size=size, width=width, height=height)
+        size = enlarged_text(size, width, height, server)
     frames = generated_frames(frames, settings.stride)
     count = len(window_lengths(frames, settings))
     if count == 1:
@@ -239,6 +260,7 @@ def restore_final_settings(final: EX4D_Final, settings: WanSettings) -> None:
     final.steps, final.guidance = settings.steps, settings.guidance
     final.lead_in, final.stride = str(settings.lead_in), settings.stride
     final.seed = min(settings.seed, MAX_SEED)
+    restore_size(final, settings)
 
 
 def lacking_precision(server: Welcome, preset: str) -> str:

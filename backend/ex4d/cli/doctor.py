@@ -123,10 +123,11 @@ def _fp8(device: torch.device) -> str:
 def _wan(device: str, machine: MachineSettings) -> Iterator[Finding]:
     """Whether the engine wan is available, why not, and which of its weights are here."""
     from ex4d.generation.wan import WAN_LICENCE, WanUnavailableError, why_no_wan
+    from ex4d.generation.wan.enlarging import why_no_upscaler
     from ex4d.generation.wan.networks import require_diffsynth
     from ex4d.weights.catalogue import PARTS
     from ex4d.weights.inventory import files_here
-    from ex4d.weights.places import list_loras
+    from ex4d.weights.places import list_loras, list_upscalers
 
     reason = why_no_wan(device, machine)
     if not reason:
@@ -142,6 +143,8 @@ def _wan(device: str, machine: MachineSettings) -> Iterator[Finding]:
     here, missing = (", ".join(name for name, whole in complete.items() if whole is state) for state in (True, False))
     loras = ", ".join(path.stem for path in list_loras(folder)) or "none"
     yield "weights of wan", f"in {folder}: {here or 'none'}; missing: {missing or 'none'}; LoRAs: {loras}", ""
+    upscalers = ", ".join(path.stem for path in list_upscalers(folder)) or "none"
+    yield "upscalers", why_no_upscaler(folder) or f"{upscalers}; the first one is used unless another is named", ""
 
 
 def _estimators(machine: MachineSettings) -> Iterator[Finding]:

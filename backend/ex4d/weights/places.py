@@ -1,7 +1,7 @@
 """Finds weights on this machine: one folder of models, with repositories under their published names.
 
 MODELS/OWNER/NAME/   a repository, as `fetch` lays it out; MODELS/NAME/ is found, too
-MODELS/EX-4D/ex4d.ckpt, MODELS/loras/NAME.safetensors, MODELS/adapters/NAME.safetensors
+MODELS/EX-4D/ex4d.ckpt, MODELS/loras/NAME.safetensors, MODELS/adapters/NAME.safetensors, MODELS/upscalers/NAME.pth
 
 Wan2.1 is also found in the layouts of the original EX-4D (all of it in MODELS/Wan-AI/) and of DiffSynth (.safetensors
 of text encoder, CLIP and VAE in MODELS/DiffSynth-Studio/Wan-Series-Converted-Safetensors/). What is missing there is
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from ex4d.weights.search import FoundModel
 
 _LORA_ENDINGS = (".safetensors", ".ckpt", ".pt", ".pth")
+# Not .pt, which may be a program (TorchScript).
+_UPSCALER_ENDINGS = (".safetensors", ".pth")
 
 
 def fetch_command(models: Path, *parts: str) -> str:
@@ -284,8 +286,29 @@ def find_adapter(models: Path, name: str, further: Sequence[Path] = ()) -> Path:
 
 def list_loras(models: Path) -> list[Path]:
     """All LoRAs that a request can name."""
-    place = models / "loras"
-    return sorted(path for path in place.iterdir() if path.suffix in _LORA_ENDINGS) if place.is_dir() else []
+    return _files_in(models / "loras", _LORA_ENDINGS)
+
+
+def find_upscaler(models: Path, name: str) -> Path:
+    """The file of an upscaler in MODELS/upscalers.
+
+    Raises:
+        WeightsMissingError: there is none of that name; lists those that are there.
+    """
+    available = {path.stem: path for path in list_upscalers(models)}
+    if name not in available:
+        place, there = models / "upscalers", ", ".join(sorted(available)) or "none"
+        raise WeightsMissingError(f"there is no upscaler {name!r} in {place} (there: {there}); put {name}.pth there")
+    return available[name]
+
+
+def list_upscalers(models: Path) -> list[Path]:
+    """All upscalers that a request can name, in the order of their names."""
+    return _files_in(models / "upscalers", _UPSCALER_ENDINGS)
+
+
+def _files_in(place: Path, endings: Sequence[str]) -> list[Path]:
+    return sorted(path for path in place.iterdir() if path.suffix in endings) if place.is_dir() else []
 
 
 def _wan_folders(models: Path) -> list[Path]:
