@@ -21,6 +21,8 @@ AboveModel = Literal["generate", "enlarge"]
 AttentionName = Literal["dense", "sparse", "sage", "sparge"]
 
 PRECISIONS: tuple[str, ...] = get_args(Precision)
+# Keys of `Welcome.lacking` where a backend's GPU computes finals in something else than fp8, or has no attention in it.
+LACKING_FP8, LACKING_FP8_ATTENTION = "wan fp8", "wan fp8 attention"
 
 # LoRAs and adapters are asked for by their file's name without the ending; no name can lead out of the folders.
 _LORA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,150}")

@@ -15,6 +15,8 @@ from ex4d_core.wan_settings import (
     DEFAULT_NEGATIVE_PROMPT,
     DEFAULT_PRESET,
     DEFAULT_PROMPT,
+    LACKING_FP8,
+    LACKING_FP8_ATTENTION,
     LEAD_INS,
     MAX_PROMPT,
     MAX_STRIDE,
@@ -260,6 +262,14 @@ def restore_final_settings(final: EX4D_Final, settings: WanSettings) -> None:
     final.lead_in, final.stride = str(settings.lead_in), settings.stride
     final.seed = min(settings.seed, MAX_SEED)
     restore_size(final, settings)
+
+
+def lacking_precision(server: Welcome, preset: str) -> str:
+    """What a backend computes a preset in instead of what it asks for, and why; "" if it has all of that."""
+    settings = wan_preset(preset)
+    if settings.precision != "fp8":
+        return ""
+    return server.lacking.get(LACKING_FP8_ATTENTION if settings.fp8_attention else LACKING_FP8, "")
 
 
 def final_unavailable(server: Welcome | None, preset: str, research: bool) -> str:

@@ -23,6 +23,7 @@ from .final_settings import (
     EX4D_OT_new_seed,
     final_settings,
     final_unavailable,
+    lacking_precision,
     start_text,
     workload_text,
 )
@@ -87,6 +88,8 @@ class EX4D_PT_final_settings(_BelowTake, Panel):
             draw_problem(layout, reason, context)
             if command_in(reason):
                 draw_text(layout, iface_("Run it on the backend's computer; Final is enabled soon after"), context)
+        elif lacking := lacking_precision(server, final.preset):
+            draw_text(layout, lacking, context, "INFO")
         if depends_on := server.engines.get(FINAL_ENGINE):
             draw_text(layout, iface_("Results depend on {licenses}").format(licenses=depends_on), context, "INFO")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import bpy
 import pytest
@@ -17,6 +18,7 @@ from blender_addon.sequencer.edit_scenes import strip_in_file
 from blender_addon.shots.final_settings import (
     final_settings,
     final_unavailable,
+    lacking_precision,
     restore_final_settings,
     settings_of_takes,
     start_text,
@@ -24,14 +26,16 @@ from blender_addon.shots.final_settings import (
 )
 from blender_addon.shots.final_size import estimate_texts
 from blender_addon.shots.objects import shot_objects
+from blender_addon.shots.settings_panels import EX4D_PT_final_settings
 from blender_addon.takes.panel import settings_text, take_name
-from blender_addon.takes.requests import load_request
+from blender_addon.takes.requests import arithmetic_used, load_request
 from blender_addon.takes.take_jobs import ESTIMATE_IMAGE
 from ex4d_core.cards import Card
 from ex4d_core.messages import Welcome, command_in
 from ex4d_core.wan_settings import WAN_PRESETS, wan_preset
 
 from .conftest import Backend, backend_environment, backend_process, free_address, tick_until
+from .drawn import Drawn
 from .taking import is_followed
 
 
@@ -81,6 +85,7 @@ def test_a_final_is_made_with_the_shots_words_and_watched_while_it_forms(final_s
     assert images and tuple(bpy.data.images[ESTIMATE_IMAGE].size) == (6, 4)
     assert strip_in_file(take.key).type == "MOVIE"
     assert take_name(take).endswith(" v1 final")
+    assert settings_text(take) == "Seed 41, 3 steps, guidance 4.5, fp8", "as the backend's request.json has it"
 
     # A preview of the same shot is its next version, and the final's settings come back.
     final_shot = bpy.context.scene.ex4d_shot
@@ -168,6 +173,48 @@ def test_a_preset_that_is_unavailable_is_not_sent():
     server = introduction({"wan": "Apache-2.0"}, {"wan fast": "the preset fast needs more: no LoRA"})
     assert final_unavailable(server, "draft", research=False) == ""
     assert "the preset fast needs more: no LoRA" in final_unavailable(server, "fast", research=False)
+
+
+def test_what_a_backend_computes_in_instead_of_fp8_is_shown_for_presets_that_ask_for_it():
+    lacking = {"wan fp8": "cuda:0 computes in bf16", "wan fp8 attention": "cuda:0 computes in bf16 all the more"}
+    server = introduction({"wan": "Apache-2.0"}, lacking)
+    assert [lacking_precision(server, preset) for preset in ("standard", "fast", "ex4d-reference")] == [
+        "cuda:0 computes in bf16",
+        "cuda:0 computes in bf16 all the more",
+        "",
+    ]
+    assert lacking_precision(introduction({"wan": "Apache-2.0"}, {}), "fast") == ""
+    assert final_unavailable(server, "fast", research=False) == "", "it is slower, not impossible"
+
+
+def test_the_panel_shows_what_a_backend_computes_in_instead(connected, card_scene, monkeypatch):
+    tick_until(lambda: session().connected and session().client.server is not None, "the backend")
+    lacking = {"wan fp8": "cuda:0 does not multiply in fp8"}
+    monkeypatch.setattr(session().client, "server", introduction({"wan": "Apache-2.0"}, lacking))
+    system, region = SimpleNamespace(ui_scale=1.0), SimpleNamespace(width=300)
+    scene, preferences = bpy.context.scene, SimpleNamespace(system=system)
+    context = SimpleNamespace(scene=scene, view_layer=bpy.context.view_layer, preferences=preferences, region=region)
+    for preset, shown in (("standard", True), ("ex4d-reference", False)):
+        bpy.context.scene.ex4d_shot.final.preset = preset
+        drawn = Drawn()
+        EX4D_PT_final_settings.draw(SimpleNamespace(layout=drawn), context)
+        assert (lacking["wan fp8"] in " ".join(drawn.texts)) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "used"),
+    [
+        ('{"made_by": {"precision": "bf16, weights stored in fp8"}}', "bf16, weights stored in fp8"),
+        ('{"made_by": {"precision": "fp8\\u202e"}}', "fp8\ufffd"),
+        ('{"made_by": []}', ""),
+        ("{}", ""),
+        ("not JSON", ""),
+    ],
+)
+def test_what_a_take_was_computed_in_is_read_from_its_request(tmp_path, text, used):
+    (tmp_path / "request.json").write_text(text)
+    assert arithmetic_used(tmp_path / "request.json") == used
+    assert arithmetic_used(tmp_path / "missing.json") == ""
 
 
 def test_a_backend_that_is_starting_is_not_reported_as_unable():

@@ -234,7 +234,7 @@ def test_streamed_blocks_are_converted_and_read_into_the_hosts_memory(choose, ca
     chosen = choose(STANDARD, 0.0, cache)
     networks = LoadedNetworks(chosen, "blocks streamed")
     expected = networks.transformer.weights()
-    kept = networks._kept.transformers[networks._transformer_key]
+    kept = networks._kept.transformers[networks._keys.transformer]
     kept.streaming[1]._before(0)  # a block computes while the file is written
     WRITER.wait()
     monkeypatch.setattr(loaded_networks, "open_dit", None)

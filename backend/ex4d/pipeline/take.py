@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ex4d.devices import Devices
-from ex4d.generation import EngineState, GenerationProgress, ProgressCallback, create_engine
+from ex4d.generation import EngineState, GenerationProgress, create_engine
 from ex4d.generation.frame_strides import fill_between, generated_places
 from ex4d.machine import MachineSettings
 from ex4d.media import BackgroundVideoWriter, Sound, VideoWriter, read_png, read_png_metadata, sound_of
@@ -28,7 +28,7 @@ from ex4d_core.errors import RequestError
 from ex4d_core.scene import Scene
 from ex4d_core.scene_manifest import SceneError
 from ex4d_core.shot import ShotRequest
-from ex4d_core.stages import stage_with_eta
+from ex4d_core.stages import DECODE_STAGE, StageDetails, stage_with_eta
 from ex4d_core.take_files import REMEMBERED_FILE, REQUEST_FILE, frame_file_name
 
 
@@ -118,6 +118,7 @@ def generate_take(
     def deliver(index: int, path: Path) -> None:
         announce()
         sink.frame(index, path)
+        reports.frames = index + 1
         sink.progress(engine.name, index + 1, len(camera))
 
     settings = request.settled_render
@@ -146,12 +147,12 @@ def generate_take(
             sink.progress(engine.name, index + 1, len(camera))
         last = max((place for place in places if place < done), default=None)
         keeper = _keeper(request, done, None if last is None else finished[last])
+        reports = _EngineReports(sink, work_folder, announce, files, engine.name, done, len(camera))
         if done < len(camera):
             watched = recorded if keeper is None else keeper.watch(recorded, start.hidden)
             chosen = _chosen(watched, start.hidden, places)
-            on_progress = _progress_callback(sink, work_folder, announce, files)
             generate = partial(
-                engine.generate, chosen, count=start.hidden + len(places), on_progress=on_progress, state=state
+                engine.generate, chosen, count=start.hidden + len(places), on_progress=reports, state=state
             )
             before = None if last is None else (last, _finished_image(finished[last], request))
             images = _continued(generate, start.hidden, places, done, before, keeper)
@@ -182,21 +183,38 @@ def _finished_image(path: Path, request: ShotRequest) -> np.ndarray:
     return image
 
 
-def _progress_callback(
-    sink: TakeSink, work_folder: Path, announce: Callable[[], None], files: FrameFiles
-) -> ProgressCallback:
-    """Passes an engine's steps on to a sink; with the first estimate the take is announced."""
+class _EngineReports:
+    """Passes an engine's steps on to a sink, a `ProgressCallback`; with the first estimate the take is announced.
 
-    def on_progress(step: GenerationProgress) -> None:
-        files.deliver_ready()  # the last frames of a window, which no further frame follows soon
-        sink.progress(stage_with_eta(step.stage, step.eta_seconds), step.done, step.total)
+    Attributes:
+        frames: that are done. Decoding comes between them, and is told as a part of the next.
+    """
+
+    def __init__(
+        self,
+        sink: TakeSink,
+        work_folder: Path,
+        announce: Callable[[], None],
+        files: FrameFiles,
+        engine: str,
+        frames: int,
+        total: int,
+    ):
+        self._sink, self._work_folder, self._announce, self._files = sink, work_folder, announce, files
+        self._engine, self.frames, self._total = engine, frames, total
+
+    def __call__(self, step: GenerationProgress) -> None:
+        self._files.deliver_ready()  # the last frames of a window, which no further frame follows soon
+        if step.stage == DECODE_STAGE:
+            details = StageDetails(self._engine, part=step.done, parts=step.total)
+            self._sink.progress(str(details), self.frames, self._total)
+            return
+        self._sink.progress(stage_with_eta(str(step.details), step.eta_seconds), step.done, step.total)
         if step.image is not None:
-            announce()
-            path = work_folder / "estimate.png"
+            self._announce()
+            path = self._work_folder / "estimate.png"
             write_for_sink(path, step.image)
-            sink.estimate(step.done, path)
-
-    return on_progress
+            self._sink.estimate(step.done, path)
 
 
 def describe(scene: Scene, request: ShotRequest) -> dict[str, Any]:

@@ -39,7 +39,8 @@ from ex4d.service.stored_inputs import open_scene, scene_inputs, verify_inputs
 from ex4d.service.users import user_folder
 from ex4d_core.errors import is_expected, user_message
 from ex4d_core.reconstruction import ReconstructionRequest
-from ex4d_core.wan_settings import WanPreset
+from ex4d_core.stages import StageDetails
+from ex4d_core.wan_settings import LACKING_FP8, LACKING_FP8_ATTENTION, WanPreset
 
 log = logging.getLogger("ex4d.service.worker")
 
@@ -81,9 +82,13 @@ class JobSink:
         self._written = 0.0
 
     def progress(self, stage: str, done: int, total: int) -> None:
-        """Record progress, unless the last was a moment ago."""
-        now = time.monotonic()
-        if stage == self._stage and done < total and now - self._written < _PROGRESS_SECONDS:
+        """Record progress, unless the last was a moment ago.
+
+        The parts of a step come faster than anybody can read, and each has a text of its own; the step's end is told.
+        """
+        now, details = time.monotonic(), StageDetails.of(stage)
+        same = stage == self._stage or bool(details.parts)
+        if same and done < total and now - self._written < _PROGRESS_SECONDS:
             return
         self._patiently(lambda: self._store.set_progress(self._claim, stage, done, total))
         self._stage, self._written = stage, now
@@ -302,6 +307,7 @@ def _capabilities(device: str, machine: MachineSettings) -> tuple[str, dict[str,
             unavailable["wan"] = reason
         else:
             engines["wan"] = WAN_LICENCE
+            unavailable |= _lacking_precisions(device)
             unavailable |= {f"wan {name}": reason for name in WAN_PRESETS if (reason := why_no_preset(name, machine))}
             if reason := why_no_upscaler(machine.models):
                 unavailable["wan upscaler"] = reason
@@ -315,6 +321,25 @@ def _capabilities(device: str, machine: MachineSettings) -> tuple[str, dict[str,
         offered = (name for name in available_rasterizers() if is_allowed(name, "research", machine))
         rasterizers = {name: rasterizer_class(name).licence for name in offered}
     return _device_name(device), {"engines": engines, "rasterizers": rasterizers, "unavailable": unavailable}
+
+
+def _lacking_precisions(device: str) -> dict[str, str]:
+    """What finals in fp8, and with attention in fp8, are computed in instead, and why; nothing if a device has it."""
+    import torch
+
+    from ex4d.generation.wan.arithmetic import arithmetic_on
+    from ex4d.generation.wan.errors import GenerationError
+
+    first = Devices.parse(device).first
+    found = {}
+    for name, attention in ((LACKING_FP8, False), (LACKING_FP8_ATTENTION, True)):
+        try:
+            made = arithmetic_on(torch.device(first), "fp8", fp8_attention=attention)
+        except GenerationError:  # memory is full, so nobody knows now
+            continue
+        if shortfalls := made.shortfalls(first):
+            found[name] = "; ".join(shortfalls)
+    return found
 
 
 def _device_name(device: str) -> str:

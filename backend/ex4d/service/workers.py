@@ -28,7 +28,7 @@ from ex4d.service.settings import ServiceSettings
 from ex4d_core import __version__
 from ex4d_core.job_status import JobSilence, JobStatus
 from ex4d_core.messages import Welcome
-from ex4d_core.stages import LOAD_STAGE, NO_ROOM_STAGE, PAUSED, WARM_UP_STAGE
+from ex4d_core.stages import ENCODE_STAGE, LOAD_STAGE, NO_ROOM_STAGE, PAUSED, WARM_UP_STAGE, StageDetails
 
 log = logging.getLogger(__name__)
 
@@ -178,10 +178,10 @@ class Workers:
     def job_cancelled(self, job: str) -> None:
         """Have the worker of a cancelled job ask for other work soon, or replace it.
 
-        While models are loaded and warm up, only silence for `hang_seconds` counts against it.
+        While models are loaded, encode and warm up, only silence for `hang_seconds` counts against it.
         """
         status = self._store.status(job)
-        if status and status.stage in (LOAD_STAGE, WARM_UP_STAGE):
+        if status and StageDetails.of(status.stage).name in (LOAD_STAGE, ENCODE_STAGE, WARM_UP_STAGE):
             return
         for worker in self._running():
             if worker.job == job:

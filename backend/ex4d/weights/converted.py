@@ -29,7 +29,7 @@ from ex4d_core.durable_files import put_in_place
 from ex4d_core.sizes import size_text
 
 # To be changed with what is computed from weights before they are used, beside the project's version.
-_FORMAT = 1
+_FORMAT = 2
 # Smaller networks load fast enough from any file.
 LEAST_BYTES = 128 * 2**20
 # What a file may leave of the disk, for the takes that people make on it.

@@ -4,7 +4,8 @@ In the order of the flow: `networks` with `camera_encoder` (build and load the f
 `loaded_networks` with `converted_networks`, `kept_networks`, `memory` and `streaming` (load them faster the next time,
 and keep them on the GPU), `conditioning` and `encoders` (the transformer's inputs), `transformer` and
 `transformer_block` (predict the velocity, with `kernels` and `parallel`), `denoising`, `decoding`, and `wan_engine`
-(the whole flow). Importing this package needs neither diffsynth nor a GPU; running the engine needs the extra `wan`.
+(the whole flow); `arithmetic` says what a precision is on a device, `progress_report` and `work_parts` how far the work
+is. Importing this package needs neither diffsynth nor a GPU; running the engine needs the extra `wan`.
 """
 
 from collections.abc import Callable

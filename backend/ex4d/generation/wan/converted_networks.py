@@ -22,9 +22,6 @@ from ex4d.weights.parallel_files import read_tensors
 
 _Network = TypeVar("_Network")
 
-# What is streamed to the device is read into the host's memory.
-_OF_BLOCKS = ("blocks.", "contexts.")
-
 
 class ConvertedNetworks:
     """The converted weights of one choice, for one device."""
@@ -69,11 +66,12 @@ class ConvertedNetworks:
         choice, cache, path = self._choice, self._cache, self._transformer_path(products)
         if cache is None or path is None or not cache.find(path):
             return None
-        in_host = () if computing["blocks_stay"] else _OF_BLOCKS
+        device = computing["device"]
+        # What is streamed to the device is read into the host's memory.
+        stays = {"blocks.": computing["blocks_stay"], "contexts.": computing["contexts_stay"]}
+        in_host = tuple(prefix for prefix, on_device in stays.items() if not on_device)
         try:
-            weights = read_tensors(
-                path, lambda key: "cpu" if key.startswith(in_host) else computing["device"], on_tensor
-            )
+            weights = read_tensors(path, lambda key: "cpu" if key.startswith(in_host) else device, on_tensor)
             dit, blocks = dit_on_meta(choice.files.dit, choice.files.ex4d, dtype=choice.dtype)
             return Transformer(dit, blocks, **computing, weights=weights)
         except CheckpointError as error:

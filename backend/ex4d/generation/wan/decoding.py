@@ -6,14 +6,19 @@ decoding them at once, and each group of frames can be shown as soon as it exist
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional
+
+from ex4d.generation.wan.conditioning import latent_count
+from ex4d.generation.wan.work_parts import PartCallback, WorkParts, reported_calls
 
 if TYPE_CHECKING:
     from diffsynth.models.wan_video_vae import WanVideoVAE
@@ -24,11 +29,19 @@ _RIDGE = 1e-3
 _UNLIKE_OTHERS = 2
 
 
-def encode_video(vae: WanVideoVAE, video: torch.Tensor, device: torch.device | str) -> torch.Tensor:
-    """Encode (1, 3, T, H, W) in [-1, 1] to normalised latents (1, 16, F, h, w) float32."""
+def encode_video(
+    vae: WanVideoVAE, video: torch.Tensor, device: torch.device | str, on_part: PartCallback | None = None
+) -> torch.Tensor:
+    """Encode (1, 3, T, H, W) in [-1, 1] to normalised latents (1, 16, F, h, w) float32.
+
+    Args:
+        on_part: called before every layer for every latent.
+    """
     weight = next(vae.model.parameters())
+    layers = [*vae.model.encoder.downsamples, *vae.model.encoder.middle]
     try:
-        return vae.single_encode(video.to(device, weight.dtype), device).float()
+        with _reported(layers, latent_count(video.shape[2]), torch.device(device), on_part):
+            return vae.single_encode(video.to(device, weight.dtype), device).float()
     finally:
         # It holds each layer's last frames: gigabytes for large images.
         vae.model.clear_cache()
@@ -39,6 +52,7 @@ def decode_in_order(
     vae: WanVideoVAE,
     latents: torch.Tensor,
     precision: Callable[[], AbstractContextManager],
+    on_part: PartCallback | None = None,
     *,
     ahead: int = 0,
     compiled: Callable[..., Any] | None = None,
@@ -49,6 +63,8 @@ def decode_in_order(
     runs in the context ``precision()``, which is left before frames are yielded, since the caller runs in this thread.
 
     Args:
+        on_part: called before every layer for every latent, and counts those of the present latent; not for latents
+            that ``compiled`` decodes.
         ahead: how many latents are under way while the frames of one are yielded: with a `SpreadDecoder`, one for each
             further device.
         compiled: the decoder as `compile_decoder` has it.
@@ -58,6 +74,7 @@ def decode_in_order(
     mean, inverse = (values.to(latents.device, torch.float32).view(1, -1, 1, 1, 1) for values in vae.scale)
     model.clear_cache()
     cache = model._feat_map
+    layers = [*model.decoder.middle, *model.decoder.upsamples]
     try:
         with precision():
             features = model.conv2((latents.float() / inverse + mean).to(weight.dtype))
@@ -65,7 +82,7 @@ def decode_in_order(
         for index in range(latents.shape[2]):
             # The first two latents find another memory than all others, for which alone compiling pays.
             decode = model.decoder if compiled is None or index < _UNLIKE_OTHERS else compiled
-            with precision():
+            with precision(), _reported(layers, 1, latents.device, on_part if decode is model.decoder else None):
                 frames, _, _ = decode(features[:, :, index : index + 1], feat_cache=cache, feat_idx=[0])
             waiting.append(frames[0].transpose(0, 1).float().clamp(-1, 1))
             if len(waiting) > ahead:
@@ -80,6 +97,14 @@ def decode_in_order(
 def compile_decoder(vae: WanVideoVAE, backend: str = "inductor") -> Callable[..., Any]:
     """The VAE's decoder, compiled for `decode_in_order`; each size of frames is compiled when it is first decoded."""
     return torch.compile(vae.model.decoder.forward, backend=backend, dynamic=False)
+
+
+def _reported(
+    layers: Sequence[nn.Module], times: int, device: torch.device, on_part: PartCallback | None
+) -> AbstractContextManager[None]:
+    if on_part is None:
+        return contextlib.nullcontext()
+    return reported_calls(layers, WorkParts(on_part, times * len(layers), device))
 
 
 def to_uint8_images(frames: torch.Tensor) -> np.ndarray:

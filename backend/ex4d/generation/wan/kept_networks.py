@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from ex4d.generation.wan import memory
-from ex4d.generation.wan.memory import MemoryMode, free_memory
+from ex4d.generation.wan.memory import MemoryMode, TransformerBytes, free_memory, has_little_memory
 from ex4d.generation.wan.streaming import BlockStreaming, HostCopy
 from ex4d.generation.wan.transformer import Transformer
 from ex4d.weights.converted import WRITER
@@ -45,8 +45,8 @@ class KeptTransformer:
 
     @property
     def streamed(self) -> bool:
-        """Whether its blocks are in the host's memory."""
-        return self.mode == "blocks streamed"
+        """Whether some of its layers are in the host's memory."""
+        return has_little_memory(self.mode)
 
     def device_bytes(self) -> int:
         """Bytes of its weights on the device."""
@@ -90,7 +90,7 @@ class KeptNetworks:
         vaes, encoders: for all presets.
         transformers: the one that was used last is the last.
         base: key, and weights of a transformer as they are stored, on the device.
-        sizes: bytes of networks, which are read from headers once.
+        sizes, transformer_sizes: bytes of networks, which are read from headers once.
         rank_processes: on further devices, and which these are.
     """
 
@@ -100,14 +100,15 @@ class KeptNetworks:
     transformers: dict[str, KeptTransformer] = field(default_factory=dict)
     base: tuple[str, dict[str, torch.Tensor]] | None = None
     sizes: dict[str, int] = field(default_factory=dict)
+    transformer_sizes: dict[str, TransformerBytes] = field(default_factory=dict)
     rank_processes: tuple[tuple[str, ...], RankProcesses] | None = None
 
-    def transformer(self, key: str, streamed: bool) -> KeptTransformer | None:
-        """A transformer that is kept, parked or not; None if there is none, or of the other kind."""
+    def transformer(self, key: str, mode: MemoryMode) -> KeptTransformer | None:
+        """A transformer that is kept, parked or not; None if there is none, or one that streams other layers."""
         kept = self.transformers.pop(key, None)
         if kept is None:
             return None
-        if kept.streamed != streamed:
+        if kept.mode != mode and (kept.streamed or has_little_memory(mode)):
             kept.drop()
             return None
         self.transformers[key] = kept

@@ -6,24 +6,40 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import platformdirs
 import torch
 from torch import nn
-from torch._dynamo.exc import TorchDynamoException
 
 from ex4d.generation.wan import memory
+from ex4d.generation.wan.arithmetic import Arithmetic, arithmetic_on
 from ex4d.generation.wan.converted_networks import ConvertedNetworks
-from ex4d.generation.wan.decoding import compile_decoder, decode_in_order
-from ex4d.generation.wan.encoders import EmbeddingCache, Tokenizer, encode_image, encode_text, files_identity
+from ex4d.generation.wan.encoders import (
+    EmbeddingCache,
+    Tokenizer,
+    encode_image,
+    encode_text,
+    files_identity,
+    image_encoder_layers,
+)
 from ex4d.generation.wan.kept_networks import KeptNetworks, KeptTransformer
 from ex4d.generation.wan.kernels.attention import fastest_attention
-from ex4d.generation.wan.kernels.matmul import arithmetic_in_words, fp8_products
-from ex4d.generation.wan.memory import MEMORY_MODES, MemoryMode, free_memory
-from ex4d.generation.wan.network_choice import NetworkChoice
+from ex4d.generation.wan.kernels.matmul import fp8_products
+from ex4d.generation.wan.memory import (
+    CHUNK_ROWS,
+    MEMORY_MODES,
+    MemoryMode,
+    TransformerBytes,
+    device_bytes,
+    free_memory,
+    has_little_memory,
+    pinnable_bytes,
+    smaller_mode,
+    transformer_bytes,
+)
+from ex4d.generation.wan.network_choice import NetworkChoice, NetworkKeys
 from ex4d.generation.wan.networks import (
     load_image_encoder,
     load_text_encoder,
@@ -31,12 +47,12 @@ from ex4d.generation.wan.networks import (
     network_tensors,
     open_dit,
 )
-from ex4d.generation.wan.spread_decoder import SpreadDecoder
-from ex4d.generation.wan.streaming import BlockStreaming
+from ex4d.generation.wan.streaming import BlockStreaming, PinnedMemory
 from ex4d.generation.wan.transformer import Transformer
-from ex4d.weights.checkpoints import OnTensor, first_line
-from ex4d.weights.notes import note_once
-from ex4d.weights.packed import StoredTensor
+from ex4d.generation.wan.vae_decoder import VaeDecoder
+from ex4d.generation.wan.work_parts import PartCallback, WorkParts, reported_calls
+from ex4d.memory import total_memory
+from ex4d.weights.checkpoints import OnTensor
 
 if TYPE_CHECKING:
     from diffsynth.models.wan_video_vae import WanVideoVAE
@@ -57,6 +73,7 @@ class LoadedNetworks:
     Attributes:
         mode: how much memory they may take; if not given, each shot chooses it by what is free.
         on_load: called for every tensor that is loaded.
+        on_encode: called for every layer of an encoder.
     """
 
     def __init__(self, choice: NetworkChoice, mode: MemoryMode | None = None, kept: KeptNetworks | None = None):
@@ -66,22 +83,14 @@ class LoadedNetworks:
         self.mode: MemoryMode = mode or "resident"
         self._fixed_mode = mode is not None
         self.on_load: OnTensor | None = None
-        self._compiled_decoder: Callable[..., Any] | None = None
-        self._spread_decoder: SpreadDecoder | None = None
-        self._decodes_alone = False
-        self._compiles = choice.compile_vae and self.device.type == "cuda"
+        self.on_encode: PartCallback | None = None
+        self._decoder = VaeDecoder(choice)
         self._kept = kept or KeptNetworks(self.device)
         self._converted = ConvertedNetworks(choice)
-        self._working_bytes = memory.working_bytes(_TYPICAL_LATENTS)
-        files, dtype = choice.files, choice.dtype
-        self._base_key = _key(*files.dit)
-        self._transformer_key = f"{_key(*files.dit, files.ex4d, *_paths(choice))} {choice.precision} {choice.loras}"
-        self._vae_key = f"{_key(files.vae)} {dtype}"
-        self._encoder_keys = {
-            "text_encoder": f"text_encoder {_key(*files.text_encoder)} {dtype}",
-            "image_encoder": f"image_encoder {_key(files.image_encoder)} {dtype}",
-        }
-        owner = f"{files_identity(*files.text_encoder, files.tokenizer)} {dtype}"
+        self._latent_shape: Sequence[int] = _TYPICAL_LATENTS
+        files = choice.files
+        self._keys = NetworkKeys.of(choice)
+        owner = f"{files_identity(*files.text_encoder, files.tokenizer)} {choice.dtype}"
         cache = Path(platformdirs.user_cache_dir("ex4d", appauthor=False))
         self._embeddings = EmbeddingCache(cache / "text_embeddings", owner)
 
@@ -96,14 +105,14 @@ class LoadedNetworks:
     @property
     def transformer(self) -> Transformer:
         """The transformer with its camera encoder, LoRAs merged."""
-        kept = self._kept.transformer(self._transformer_key, self.mode == "blocks streamed")
+        kept = self._kept.transformer(self._keys.transformer, self.mode)
         if kept is None or kept.parked:
             if self.mode != "resident":
                 self._kept.encoders.clear()
                 free_memory()
             self._make_room()
         if kept is None:
-            kept = self._kept.transformers[self._transformer_key] = self._load_transformer()
+            kept = self._kept.transformers[self._keys.transformer] = self._load_transformer()
         elif kept.parked:
             kept.bring_back()
         kept.transformer.use_fp8_attention(self.choice.fp8_attention)
@@ -112,54 +121,22 @@ class LoadedNetworks:
     @property
     def vae(self) -> WanVideoVAE:
         """The video VAE."""
-        vae = self._kept.vaes.get(self._vae_key)
+        vae = self._kept.vaes.get(self._keys.vae)
         if vae is None:
             from ex4d.generation.wan.kernels.vae import optimize_vae
 
-            vae = self._kept.vaes[self._vae_key] = self._load_part("vae", load_vae, self.device)
+            vae = self._kept.vaes[self._keys.vae] = self._load_part("vae", load_vae, self.device)
             optimize_vae(vae)
         return vae
 
     @torch.inference_mode()
-    def decode(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
+    def decode(self, latents: torch.Tensor, on_part: PartCallback | None = None) -> Iterator[torch.Tensor]:
         """Yield frames as `decode_in_order` does: over all devices, or compiled where the choice says so."""
-        vae = self.vae
-        if self.choice.further_devices and self._spread_decoder is None and not self._decodes_alone:
-            self._spread_decoder = self._spread(vae)
-        if self._spread_decoder is not None:
-            ahead = len(self._spread_decoder.devices) - 1
-            yield from decode_in_order(vae, latents, self.precision, ahead=ahead)
-            return
-        yielded = 0
-        if self._compiles:
-            self._compiled_decoder = self._compiled_decoder or compile_decoder(vae)
-            try:
-                for frames in decode_in_order(vae, latents, self.precision, compiled=self._compiled_decoder):
-                    yield frames
-                    yielded += 1
-                return
-            except TorchDynamoException as error:
-                self._compiles = False
-                note_once(f"the VAE's decoder is not compiled: {first_line(error)}")
-        yield from islice(decode_in_order(vae, latents, self.precision), yielded, None)
+        yield from self._decoder.decode(self.vae, latents, self.precision, on_part)
 
     def decode_alone(self) -> bool:
         """After running out of memory: decode on the first device alone; false if it was alone."""
-        self._decodes_alone = True
-        spread, self._spread_decoder = self._spread_decoder, None
-        if spread is not None:
-            spread.gather()
-            free_memory()
-        return spread is not None
-
-    def _spread(self, vae: WanVideoVAE) -> SpreadDecoder | None:
-        devices = (self.choice.device, *self.choice.further_devices)
-        try:
-            return SpreadDecoder(vae.model, [torch.device(name) for name in devices])
-        except torch.OutOfMemoryError:
-            self._decodes_alone = True
-            note_once(f"{', '.join(devices[1:])} have no room for a part of the VAE: {devices[0]} decodes alone")
-            return None
+        return self._decoder.decode_alone()
 
     @property
     def rank_processes(self) -> RankProcesses | None:
@@ -200,6 +177,7 @@ class LoadedNetworks:
                 "text_encoder",
                 load_text_encoder,
                 lambda encoder: {prompt: encode_text(encoder, *tokens) for prompt, tokens in new.items()},
+                lambda encoder: len(new) * [*encoder.blocks],
             )
             for prompt, embedding in encoded.items():
                 self._embeddings.add(prompt, embedding)
@@ -210,7 +188,10 @@ class LoadedNetworks:
     def image_embedding(self, image: torch.Tensor) -> torch.Tensor:
         """Return (1, 257, 1280) of a (1, 3, H, W) image in [-1, 1]."""
         return self._encode(
-            "image_encoder", load_image_encoder, lambda encoder: encode_image(encoder, image).to(self.device)
+            "image_encoder",
+            load_image_encoder,
+            lambda encoder: encode_image(encoder, image).to(self.device),
+            image_encoder_layers,
         )
 
     def choose_mode(self, latent_shape: Sequence[int], at_most: MemoryMode = MEMORY_MODES[0]) -> None:
@@ -219,8 +200,8 @@ class LoadedNetworks:
         Raises:
             WanUnavailableError: not even the smallest one fits.
         """
-        self._working_bytes = memory.working_bytes(latent_shape)
-        kept = self._kept.transformers.get(self._transformer_key)
+        self._latent_shape = tuple(latent_shape)
+        kept = self._kept.transformers.get(self._keys.transformer)
         if self._fixed_mode or (kept is not None and not kept.parked):
             self.mode = self.mode if kept is None else kept.mode
             self._make_room()
@@ -231,32 +212,29 @@ class LoadedNetworks:
             memory.apply_vram_limit(self.device, self.choice.vram_limit_gb)
             # What is kept for other choices can be given up.
             budget = self._budget(self.device) + self._kept.device_bytes()
-            sizes = {name: self._weight_bytes(name) for name in ("dit", "text_encoder", "image_encoder", "vae")}
-            of_now = memory.fitting_mode(budget, sizes, self._working_bytes, str(self.device))
-            fitting = of_now if kept is None else _smaller(fitting, of_now)
-        self.mode = _smaller(fitting, at_most)
+            others = {name: self._weight_bytes(name) for name in ("text_encoder", "image_encoder", "vae")}
+            of_now = memory.fitting_mode(budget, self._transformer_bytes(), others, latent_shape, str(self.device))
+            fitting = of_now if kept is None else smaller_mode(fitting, of_now)
+        self.mode = smaller_mode(fitting, at_most)
         self._make_room()
 
     def _missing_bytes(self) -> int:
         """Return the bytes of what a shot will load onto the device beside what is there."""
-        kept, missing = self._kept.transformers.get(self._transformer_key), 0
+        kept, missing = self._kept.transformers.get(self._keys.transformer), 0
         if kept is None or kept.parked:
-            size = self._weight_bytes("dit")
-            missing += 2 * size // 40 if self.mode == "blocks streamed" else size
-        if self._vae_key not in self._kept.vaes:
+            missing += device_bytes(self._transformer_bytes(), self.mode)
+        if self._keys.vae not in self._kept.vaes:
             missing += self._weight_bytes("vae")
         if self.mode == "resident":  # else encoders come before the transformer, and go
-            missing += sum(map(self._weight_bytes, self._encoder_keys.keys() - self._loaded_encoders()))
+            encoders = self._keys.encoders.items()
+            missing += sum(self._weight_bytes(name) for name, key in encoders if key not in self._kept.encoders)
         return missing
-
-    def _loaded_encoders(self) -> set[str]:
-        return {name for name, key in self._encoder_keys.items() if key in self._kept.encoders}
 
     def _make_room(self) -> None:
         """Have other choices' networks give up the memory that this one's need."""
         if self.device.type == "cuda" or len(self._kept.transformers) > 1:
-            needed = self._missing_bytes() + self._working_bytes
-            self._kept.make_room(lambda: self._budget(self.device), needed, self._transformer_key)
+            needed = self._missing_bytes() + self._working_bytes()
+            self._kept.make_room(lambda: self._budget(self.device), needed, self._keys.transformer)
 
     def _budget(self, device: torch.device) -> int:
         return memory.memory_budget(device, self.choice.vram_limit_gb)
@@ -267,7 +245,7 @@ class LoadedNetworks:
         Returns:
             Whether there was something to free.
         """
-        if self._kept.give_up_one(self._transformer_key):
+        if self._kept.give_up_one(self._keys.transformer):
             return True
         following = MEMORY_MODES.index(self.mode) + 1
         if self._fixed_mode or following == len(MEMORY_MODES):
@@ -278,24 +256,32 @@ class LoadedNetworks:
 
     def unload(self) -> None:
         """Free all memory, that of other choices too, and end the processes on further devices."""
-        self._spread_decoder = self._compiled_decoder = None
-        self._decodes_alone = False
+        self._decoder = VaeDecoder(self.choice)
         self._kept.clear()
 
     def switch_to(self, choice: NetworkChoice) -> LoadedNetworks:
         """Return another choice's networks on the same device, which use what both have in common."""
         networks = LoadedNetworks(choice, kept=self._kept)
-        if networks._vae_key == self._vae_key and choice.further_devices == self.choice.further_devices:
-            networks._compiled_decoder, networks._spread_decoder = self._compiled_decoder, self._spread_decoder
-            networks._decodes_alone = self._decodes_alone
-        elif self._spread_decoder is not None:
-            self._spread_decoder.gather()
-        self._kept.retain(networks._vae_key, set(networks._encoder_keys.values()))
+        if networks._keys.vae == self._keys.vae and self._decoder.serves(choice):
+            networks._decoder = self._decoder
+        else:
+            self._decoder.decode_alone()
+        self._kept.retain(networks._keys.vae, set(networks._keys.encoders.values()))
         return networks
 
-    def _encode(self, name: str, load: Callable[..., _Encoder], work: Callable[[_Encoder], _Result]) -> _Result:
-        """Run ``work`` with an encoder, which stays loaded only in the mode "resident"."""
-        device, key = self.device, self._encoder_keys[name]
+    def _encode(
+        self,
+        name: str,
+        load: Callable[..., _Encoder],
+        work: Callable[[_Encoder], _Result],
+        calls: Callable[[_Encoder], Sequence[nn.Module]],
+    ) -> _Result:
+        """Run ``work`` with an encoder, which stays loaded only in the mode "resident".
+
+        Args:
+            calls: the encoder's layers, each as often as ``work`` calls it.
+        """
+        device, key = self.device, self._keys.encoders[name]
         if (
             device.type == "cuda"
             and key not in self._kept.encoders
@@ -304,7 +290,9 @@ class LoadedNetworks:
             # On a small GPU the text encoder runs on the CPU, once for each new prompt.
             device = torch.device("cpu")
         encoder = self._encoder(name, load, device)
-        with self.precision(next(encoder.parameters()).device):
+        device, layers = next(encoder.parameters()).device, calls(encoder)
+        parts = WorkParts(self.on_encode or (lambda done, total: None), len(layers), device)
+        with self.precision(device), reported_calls(dict.fromkeys(layers), parts):
             result = work(encoder)
         if self.mode != "resident":
             self._kept.encoders.pop(key, None)
@@ -313,7 +301,7 @@ class LoadedNetworks:
         return result
 
     def _encoder(self, name: str, load: Callable[..., _Encoder], device: torch.device) -> _Encoder:
-        key = self._encoder_keys[name]
+        key = self._keys.encoders[name]
         if key not in self._kept.encoders:
             self._kept.encoders[key] = self._load_part(name, load, device)
         return self._kept.encoders[key]
@@ -327,33 +315,34 @@ class LoadedNetworks:
         return self.choice.precision == "fp8" and fp8_products(self.device) is not None
 
     @property
-    def arithmetic(self) -> str:
-        """The transformer's, as it is on this device, for people."""
-        if self.choice.precision != "fp8":
-            return self.choice.precision
-        return arithmetic_in_words(fp8_products(self.device))
+    def arithmetic(self) -> Arithmetic:
+        """The transformer's, as it is on this device."""
+        return arithmetic_on(self.device, self.choice.precision, fp8_attention=self.choice.fp8_attention)
 
     @torch.inference_mode()
     def _load_transformer(self) -> KeptTransformer:
-        streamed = self.mode == "blocks streamed"
-        if streamed:
-            self._kept.make_host_room(self._weight_bytes("dit"), self._transformer_key)
+        streamed, short = self.mode == "blocks streamed", has_little_memory(self.mode)
+        if short:
+            self._kept.make_host_room(self._transformer_bytes().total, self._keys.transformer)
         computing: dict[str, Any] = {
             "device": self.device,
             "fp8": self.fp8,
             "fp8_attention": self.choice.fp8_attention,
             "blocks_stay": not streamed,
+            "contexts_stay": not short,
+            "chunk_rows": CHUNK_ROWS if short else None,
         }
         products = fp8_products(self.device) if self.fp8 else None
         converted = self._converted.read_transformer(products, self.on_load, **computing)
         kept = KeptTransformer(converted or self._merge_transformer(**computing), self.mode)
-        if streamed:
+        if short:
             free_memory()  # loading leaves memory too fragmented for whole blocks
             contexts, blocks = kept.transformer.contexts, kept.transformer.blocks
-            kept.streaming = [
-                BlockStreaming(contexts, self.device, cyclic=False),
-                BlockStreaming(blocks, self.device, self._resident_blocks(blocks)),
-            ]
+            pinned = PinnedMemory(pinnable_bytes(total_memory(), torch.cuda.device_count()))
+            if streamed:  # first, since these are copied at every step, and the others once a window
+                resident = self._resident_blocks(blocks)
+                kept.streaming.append(BlockStreaming(blocks, self.device, resident, pinned=pinned))
+            kept.streaming.append(BlockStreaming(contexts, self.device, cyclic=False, pinned=pinned))
         if converted is None:
             self._converted.keep_transformer(kept.transformer, products)
         return kept
@@ -372,61 +361,46 @@ class LoadedNetworks:
 
     def _stored_weights(self) -> dict[str, torch.Tensor] | None:
         """The transformer's weights as they are stored, for `open_dit`, if the GPU has room to keep them."""
-        if self._kept.base is not None and self._kept.base[0] == self._base_key:
+        if self._kept.base is not None and self._kept.base[0] == self._keys.base:
             return self._kept.base[1]
         self._kept.base = None
         if self.device.type != "cuda" or self.mode != "resident":
             return None
         tensors = network_tensors(self.choice.files.dit).values()
         stored = [tensor.nbytes for tensor in tensors if isinstance(tensor, torch.Tensor)]
-        room = self._budget(self.device) - self._missing_bytes() - self._working_bytes
+        room = self._budget(self.device) - self._missing_bytes() - self._working_bytes()
         if len(stored) < len(tensors) or sum(stored) > room:
             return None
-        self._kept.base = self._base_key, {}
+        self._kept.base = self._keys.base, {}
         return self._kept.base[1]
+
+    def _working_bytes(self) -> int:
+        return memory.working_bytes(self._latent_shape, in_chunks=has_little_memory(self.mode))
+
+    def _transformer_bytes(self) -> TransformerBytes:
+        key = f"{self._keys.base} {self.choice.precision}"
+        if key not in self._kept.transformer_sizes:
+            tensors = network_tensors(self.choice.files.dit)
+            self._kept.transformer_sizes[key] = transformer_bytes(tensors, self.choice.dtype.itemsize, fp8=self.fp8)
+        return self._kept.transformer_sizes[key]
 
     def _resident_blocks(self, blocks: Sequence[nn.Module]) -> int:
         """Return how many blocks still fit beside two buffers and a window's work."""
         if self.device.type != "cuda":
             return 0
         one = sum(parameter.numel() * parameter.element_size() for parameter in blocks[0].parameters())
-        free = self._budget(self.device) - self._working_bytes
+        free = self._budget(self.device) - memory.working_bytes(self._latent_shape, in_chunks=True)
         if free >= len(blocks) * one:
             return len(blocks)
         return max(0, min(len(blocks), (free - 2 * one) // one))
 
     def _weight_bytes(self, name: str) -> int:
-        """Return the bytes of a network's weights in the types that they are used in."""
-        keys = {"dit": f"{self._base_key} {self.choice.precision}", "vae": self._vae_key, **self._encoder_keys}
-        if keys[name] not in self._kept.sizes:
-            self._kept.sizes[keys[name]] = self._read_weight_bytes(name)
-        return self._kept.sizes[keys[name]]
-
-    def _read_weight_bytes(self, name: str) -> int:
-        tensors = network_tensors(getattr(self.choice.files, name))
-        size = self.choice.dtype.itemsize
-        fp8 = name == "dit" and self.fp8
-        return sum(tensor.numel() * (1 if fp8 and _is_fp8(key, tensor) else size) for key, tensor in tensors.items())
-
-
-def _is_fp8(key: str, tensor: StoredTensor) -> bool:
-    """Whether a stored weight is of a matmul that runs at every step."""
-    layer = key.rpartition("blocks.")[2].partition(".")[2]
-    return tensor.ndim == 2 and layer.startswith(("self_attn.", "cross_attn.q.", "cross_attn.o.", "ffn."))
-
-
-def _smaller(one: MemoryMode, other: MemoryMode) -> MemoryMode:
-    """Return the one that takes less memory."""
-    return MEMORY_MODES[max(MEMORY_MODES.index(one), MEMORY_MODES.index(other))]
-
-
-def _paths(choice: NetworkChoice) -> list[Path]:
-    return [path for path, _ in choice.loras]
-
-
-def _key(*paths: Path) -> str:
-    """What files say of themselves; one that is gone is an error when it is read."""
-    return f"{[(str(path), files_identity(path) if path.exists() else '') for path in paths]}"
+        """Return the bytes of an encoder's or the VAE's weights in the type that they are used in."""
+        key = {"vae": self._keys.vae, **self._keys.encoders}[name]
+        if key not in self._kept.sizes:
+            tensors = network_tensors(getattr(self.choice.files, name))
+            self._kept.sizes[key] = sum(tensor.numel() * self.choice.dtype.itemsize for tensor in tensors.values())
+        return self._kept.sizes[key]
 
 
 _last: LoadedNetworks | None = None

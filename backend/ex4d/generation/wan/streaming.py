@@ -1,8 +1,8 @@
 """Block streaming: offloads transformer blocks to the host's memory, and copies each to the GPU just before its turn.
 
-Each block's weights are one page-locked piece of host memory. While a block computes, the next one's weights are copied
-into the other of two buffers on the device, on a stream of their own. A block must be called once in its turn for all
-prompts, or the copy would have less work to overlap with.
+Each block's weights are one piece of host memory per type, page-locked as far as the host can spare it. While a block
+computes, the next one's weights are copied into the other of two buffers on the device, on a stream of their own. A
+block must be called once in its turn for all prompts, or the copy would have less work to overlap with.
 """
 
 from __future__ import annotations
@@ -14,20 +14,54 @@ import torch
 from torch import nn
 
 
+class PinnedMemory:
+    """Page-locks pieces of the host's memory, as long as they stay within a limit together.
+
+    Copies from other memory are slower and do not overlap with other work; page-locked memory cannot be swapped, and a
+    host that runs short of it stands still.
+    """
+
+    def __init__(self, limit: int):
+        """Lock at most ``limit`` bytes."""
+        self._left = limit
+
+    def lock(self, memory: torch.Tensor) -> bool:
+        """Page-lock a piece where it is, unless it exceeds the limit."""
+        size = memory.numel() * memory.element_size()
+        if size > self._left:
+            return False
+        self._left -= size
+        _page_lock(memory)
+        return True
+
+
 class BlockStreaming:
     """Streams all blocks but the first ``resident`` ones."""
 
-    def __init__(self, blocks: Sequence[nn.Module], device: torch.device, resident: int = 0, *, cyclic: bool = True):
+    def __init__(
+        self,
+        blocks: Sequence[nn.Module],
+        device: torch.device,
+        resident: int = 0,
+        *,
+        cyclic: bool = True,
+        pinned: PinnedMemory | None = None,
+    ):
         """Take over the parameters of blocks of equal layout, which compute on ``device``.
 
         With ``cyclic``, the first block is fetched again while the last one computes; else the buffers are freed then.
+        For a GPU, the weights are page-locked within the limit of ``pinned``, or all of them.
         """
         self._device = device
         self._cyclic = cyclic
         self._blocks = list(blocks[resident:])
         for block in blocks[:resident]:
             block.to(device)
-        self._host = [_pack(block, device) for block in self._blocks]
+        self._host = [_pack(block) for block in self._blocks]
+        if device.type == "cuda":
+            for piece in self._host:
+                for memory in piece.values():
+                    _page_lock(memory) if pinned is None else pinned.lock(memory)
         self._buffers: list[dict[torch.dtype, torch.Tensor]] = []
         # Of blocks that are in a buffer or being copied: the buffer's number, and the end of the copy.
         self._buffered: dict[int, tuple[int, torch.cuda.Event | None]] = {}
@@ -104,10 +138,17 @@ class HostCopy:
     """
 
     @torch.inference_mode()
-    def __init__(self, parts: Sequence[nn.Module], device: torch.device):
-        """Copy the parameters of modules, which stay in the host's memory from now on."""
+    def __init__(self, parts: Sequence[nn.Module], device: torch.device, pinned: PinnedMemory | None = None):
+        """Copy the parameters of modules, which stay in the host's memory from now on.
+
+        For a GPU, they are page-locked within the limit of ``pinned``, or all of them.
+        """
         self._device, self._parts = device, list(parts)
-        self._host = [_pack(part, device) for part in self._parts]
+        self._host = [_pack(part) for part in self._parts]
+        if device.type == "cuda":
+            for piece in self._host:
+                for memory in piece.values():
+                    _page_lock(memory) if pinned is None else pinned.lock(memory)
 
     @torch.inference_mode()
     def park(self) -> None:
@@ -129,8 +170,8 @@ class HostCopy:
             _page_unlock(memory)
 
 
-def _pack(block: nn.Module, device: torch.device) -> dict[torch.dtype, torch.Tensor]:
-    """Pack a block's parameters into a flat tensor per type, page-locked for a GPU; they become views of it."""
+def _pack(block: nn.Module) -> dict[torch.dtype, torch.Tensor]:
+    """Pack a block's parameters into a flat tensor per type; they become views of it."""
     packed = {}
     for dtype in {parameter.dtype for parameter in block.parameters()}:
         parameters = [parameter for parameter in block.parameters() if parameter.dtype == dtype]
@@ -139,8 +180,6 @@ def _pack(block: nn.Module, device: torch.device) -> dict[torch.dtype, torch.Ten
         for parameter in parameters:
             packed[dtype][start : start + parameter.numel()].copy_(parameter.detach().flatten())
             start += parameter.numel()
-        if device.type == "cuda":
-            _page_lock(packed[dtype])
     _bind(block, packed)
     return packed
 
@@ -148,7 +187,7 @@ def _pack(block: nn.Module, device: torch.device) -> dict[torch.dtype, torch.Ten
 def _page_lock(memory: torch.Tensor) -> None:
     """Page-lock memory where it is, since torch's own page-locked memory comes in powers of two.
 
-    If the system refuses, copies are slower and do not overlap with other work.
+    If the system refuses, the memory stays as it is.
     """
     if (runtime := torch.cuda.cudart()) is not None:
         runtime.cudaHostRegister(memory.data_ptr(), memory.numel() * memory.element_size(), 0)

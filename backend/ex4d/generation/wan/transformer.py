@@ -76,6 +76,8 @@ class Transformer:
         fp8: bool = False,
         fp8_attention: bool = False,
         blocks_stay: bool = True,
+        contexts_stay: bool = True,
+        chunk_rows: int | None = None,
         weights: Mapping[str, torch.Tensor] | None = None,
     ):
         """Take over a network, as `networks.open_dit` returns it, for nothing else to use.
@@ -85,6 +87,8 @@ class Transformer:
             fp8: matmuls of the blocks in fp8, as far as the device has them; see `kernels.matmul.fp8_products`.
             fp8_attention: with ``fp8``, self-attention in fp8 too, where it is supported.
             blocks_stay: keep the blocks on the device; if not, they are in the host's memory, to be streamed.
+            contexts_stay: the same of the contexts.
+            chunk_rows: how many tokens go through the feed-forward layers at once, where memory is short; None for all.
             weights: from `weights`, on their devices; then ``dit`` and ``blocks`` are on the meta device.
 
         Raises:
@@ -108,9 +112,9 @@ class Transformer:
         while (block := next(remaining, None)) is not None:
             block.to(built_on)
             modulations.append(block.modulation.detach()[0])
-            target = built_on if blocks_stay or weights is not None else "cpu"
-            self.contexts.append(ContextLayers(block).to(target))
-            self.blocks.append(Block(block, fp8=products, fp8_attention=fp8_attention).to(target))
+            self.contexts.append(ContextLayers(block).to(built_on if contexts_stay or weights is not None else "cpu"))
+            own = Block(block, fp8=products, fp8_attention=fp8_attention, chunk_rows=chunk_rows)
+            self.blocks.append(own.to(built_on if blocks_stay or weights is not None else "cpu"))
             del block
         self._modulation = torch.stack(modulations)
         if weights is not None:

@@ -31,6 +31,7 @@ from ex4d.generation.wan.progress_report import ProgressReporter
 from ex4d.generation.wan.tiny_decoder import TinyDecoder, load_tiny_decoder
 from ex4d.generation.wan.window_encoding import WindowEncoder, nothing_seen
 from ex4d.generation.wan.windows import Window, WindowEnd, lengths_of_windows, split_into_windows
+from ex4d.generation.wan.work_parts import AHEAD_OF_BLOCKS, WorkParts, reported_calls
 from ex4d.machine import MachineSettings
 from ex4d.raster import RenderedFrame
 from ex4d.weights.catalogue import PARTS
@@ -78,7 +79,7 @@ class WanEngine:
     @property
     def precision(self) -> str:
         """Of the transformer, as this machine has it: fp8 is less where a GPU has no such products."""
-        return self.networks.arithmetic
+        return self.networks.arithmetic.words
 
     def generate(
         self,
@@ -103,15 +104,12 @@ class WanEngine:
         settings = self.settings
         for prompt, name in self._prompts():
             self.networks.tokenizer(prompt, name)  # a prompt that is too long fails before anything is rendered
-        if self.precision != settings.precision:
-            note_once(
-                f"{self.networks.device} does not multiply in fp8 with a scale per row, so that the precision "
-                f"{settings.precision} is: {self.precision}"
-            )
+        for shortfall in self.networks.arithmetic.shortfalls(str(self.networks.device)):
+            note_once(shortfall)
         if settings.tiny_decoder and self.tiny_decoder is None:
             note_once("no tiny decoder is here, so that the VAE decodes: fetch it with ex4d models fetch tiny_decoder")
-        progress = ProgressReporter(on_progress, settings, count)
-        self.networks.on_load = progress.report_load
+        progress = ProgressReporter(on_progress, settings, count, self.precision)
+        self.networks.on_load, self.networks.on_encode = progress.report_load, progress.report_encode
         size, embeds, end = None, [], None
         kept = state.load() if state is not None else {}
         complete = 0
@@ -132,7 +130,7 @@ class WanEngine:
             latents, hold = self._retry_with_less_memory(self._generate_latents, window, size, embeds, end, progress)
             real = window.known + window.new
             last_frames, last_decoded = [], []
-            for number, (decoded, frame) in enumerate(islice(self._held(latents, hold, window.known), real)):
+            for number, (decoded, frame) in enumerate(islice(self._held(latents, hold, window.known, progress), real)):
                 if number >= real - settings.overlap:
                     last_frames.append(frame.cpu())
                     if hold is not None:
@@ -201,7 +199,26 @@ class WanEngine:
         shown = _least_visible_latent(pixels, window.known)
         del pixels  # gigabytes for long windows of large frames
 
+        steps = 0
+        put_off: list[BaseException] = []
+
+        def on_block(done: int, total: int) -> None:
+            if put_off:
+                return
+            try:
+                progress.report_part(window.number, steps, done, total)
+            except BaseException as error:
+                # The other ranks are in the middle of this step, and can only be stopped after it.
+                if ranks is None:
+                    raise
+                put_off.append(error)
+
         def on_step(done: int, pred_original_sample: torch.Tensor, seconds: float) -> None:
+            nonlocal steps
+            steps = done
+            parts.restart()
+            if put_off:
+                raise put_off[0]
             sketch = self.tiny_decoder or to_rgb
             progress.report_step(window.number, done, seconds, lambda: sketch.image(pred_original_sample, shown))
 
@@ -213,15 +230,17 @@ class WanEngine:
             transformer = networks.transformer
             if window.number == 0:
                 progress.report_warm_up()  # again, since loading came between
-            latents = denoise(
-                transformer,
-                noise.to(networks.device),
-                conditioning,
-                settings,
-                precision=networks.precision,
-                on_step=on_step,
-                group=None if ranks is None else ranks.group,
-            )
+            parts = WorkParts(on_block, len(transformer.blocks), networks.device, AHEAD_OF_BLOCKS)
+            with reported_calls(transformer.blocks, parts):
+                latents = denoise(
+                    transformer,
+                    noise.to(networks.device),
+                    conditioning,
+                    settings,
+                    precision=networks.precision,
+                    on_step=on_step,
+                    group=None if ranks is None else ranks.group,
+                )
         except RankLostError as lost:
             raise (lost if ranks is None else ranks.failure(lost)) from lost
         finally:
@@ -236,26 +255,26 @@ class WanEngine:
         return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed), dtype=torch.float32)
 
     def _held(
-        self, latents: torch.Tensor, hold: ColorHold | None, known: int
+        self, latents: torch.Tensor, hold: ColorHold | None, known: int, progress: ProgressReporter
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield each frame (1, 3, H, W) as it is decoded, and with its colours held if it is not ``known``."""
         start = 0
-        for frames in self._decode(latents):
+        for frames in self._decode(latents, progress):
             held = frames if hold is None or start < known else hold.hold(start, frames)
             yield from zip(frames.split(1), held.split(1), strict=True)
             start += len(frames)
 
-    def _decoder(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
+    def _decoder(self, latents: torch.Tensor, progress: ProgressReporter) -> Iterator[torch.Tensor]:
         if self.tiny_decoder is not None and self.settings.tiny_decoder:
             return self.tiny_decoder.decode_in_order(latents)
-        return self.networks.decode(latents)
+        return self.networks.decode(latents, progress.report_decode)
 
-    def _decode(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
+    def _decode(self, latents: torch.Tensor, progress: ProgressReporter) -> Iterator[torch.Tensor]:
         """Yield checked frames (n, 3, H, W), those of one latent after the other."""
         yielded = 0
         while True:
             try:
-                for frames in islice(self._decoder(latents), yielded, None):
+                for frames in islice(self._decoder(latents, progress), yielded, None):
                     if not torch.isfinite(frames).all():
                         raise GenerationError("the VAE produced NaN or infinity: check its file with ex4d models check")
                     yielded += 1
