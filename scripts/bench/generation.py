@@ -21,6 +21,9 @@ import numpy as np
 import torch
 
 from bench import PARTS
+from bench.decoding import measure_decoding
+from bench.files import measure_files
+from bench.live import measure_live
 from bench.measuring import Row, median_seconds, wait_for_gpu
 from bench.passes import (
     Case,
@@ -32,6 +35,7 @@ from bench.passes import (
 )
 from bench.random_weights import write_models
 from ex4d.generation.engine import GenerationProgress
+from ex4d.generation.wan.encode_cache import encodes
 from ex4d.generation.wan.loaded_networks import LoadedNetworks, networks_for
 from ex4d.generation.wan.network_choice import NetworkChoice
 from ex4d.generation.wan.networks import load_image_encoder, load_vae
@@ -55,6 +59,10 @@ def measure_generation(folder: Path | None = None, parts: Sequence[str] = PARTS)
             default.
         parts: of `PARTS`.
     """
+    if "files" in parts:
+        yield from measure_files()
+        if set(parts) == {"files"}:
+            return
     case = Case.of_this_machine()
     size = f"{case.frames} frames, {case.side}x{case.side}, {case.tokens:,} tokens"
     yield Row("case", "14B" if case.on_gpu else "toy", f"{size}, random weights")
@@ -78,6 +86,10 @@ def measure_generation(folder: Path | None = None, parts: Sequence[str] = PARTS)
             yield from _memory_modes(case, models)
         if "gpus" in parts:
             yield from _several_gpus(case, models)
+        if "decode" in parts:
+            yield from measure_decoding(case, models)
+        if "live" in parts:
+            yield from measure_live(case, models)
 
 
 def _limits(case: Case) -> Iterator[Row]:
@@ -120,7 +132,8 @@ class _TimedEngine(WanEngine):
             self.steps.append(time.perf_counter())
 
     def run(self, frames: list[RenderedFrame]) -> dict[str, float]:
-        """Return the seconds of encode, denoise, decode, and in total."""
+        """Return the seconds of encode, denoise, decode, and in total; what an earlier job encoded is forgotten."""
+        encodes.clear()
         wait_for_gpu()
         started = time.perf_counter()
         count = sum(1 for _ in self.generate(frames, count=len(frames), on_progress=self._record))

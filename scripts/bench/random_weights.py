@@ -13,6 +13,7 @@ from ex4d.generation.wan.camera_encoder import CameraEncoder
 from ex4d.generation.wan.layouts import published_layout
 from ex4d.generation.wan.networks import export_adapter
 from ex4d.weights.catalogue import WAN, part
+from ex4d_core.wan_settings import STEP_DISTILLED_LORA
 
 # Words that the small tokenizer knows; any other becomes <unk>.
 WORDS = ["a", "wide", "street", "at", "night", "with", "rain", "blurred", "static", "quality"]
@@ -72,6 +73,32 @@ def write_models(
     torch.save(adapter, folder / "EX-4D" / "ex4d.ckpt")
     write_tokenizer(wan / "google" / "umt5-xxl")
     return folder
+
+
+def write_tiny_decoder(path: Path, seed: int = 0, *, full_size: bool = False) -> Path:
+    """A tiny decoder under the published keys, and the start of its encoder; of few channels, or the published ones."""
+    from safetensors.torch import save_file
+
+    from ex4d.generation.wan.tiny_decoder import TinyDecoder
+
+    layout = (TinyDecoder() if full_size else TinyDecoder((8, 8, 4, 4))).state_dict()
+    weights = random_weights({**layout, "encoder.0.weight": torch.empty(4, 3, 3, 3)}, seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({key: value.half() for key, value in weights.items()}, path)
+    return path
+
+
+def write_fast_lora(models: Path, seed: int = 0, *, full_size: bool = False) -> Path:
+    """The LoRA of the presets fast and live in a folder of models, for the transformer there."""
+    from safetensors.torch import save_file
+
+    layout = published_layout("ex4d") if full_size else _small_layouts(1)["ex4d"]
+    # Weights this small change the result little, as those of a LoRA do.
+    weights = {key: 0.1 * value for key, value in random_weights(layout, seed).items() if ".lora_" in key}
+    path = models / "loras" / f"{STEP_DISTILLED_LORA}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({key: value.bfloat16() for key, value in weights.items()}, path)
+    return path
 
 
 def small_dit_sizes(heads: int = 1, layers: int = 2) -> dict[str, object]:

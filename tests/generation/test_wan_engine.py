@@ -221,13 +221,13 @@ def test_the_layers_of_a_step_and_of_encoders_and_decoder_are_reported(toy_model
     ]
     assert [step.eta_seconds is None for step in steps if step.parts] == [True] * blocks + [False] * blocks
     assert all(step.image is None for step in steps if step.parts)
-    # Two prompts, and three videos of two latents; then the decoder's layers before each latent.
+    # Two prompts, and three videos of two latents each; then the decoder's layers before each latent.
     encoding = [(step.done, step.total) for step in steps if step.stage == "encode"]
     vae = networks.vae.model
     prompts = 2 * len(networks._encoders["text_encoder"].blocks)
-    videos = 3 * 2 * len([*vae.encoder.downsamples, *vae.encoder.middle])
-    assert [total for done, total in encoding if done == 0] == [prompts, videos]
-    assert encoding[-videos:] == [(done, videos) for done in range(videos)]
+    video = 2 * len([*vae.encoder.downsamples, *vae.encoder.middle])
+    assert [total for done, total in encoding if done == 0] == [prompts, video, video, video]
+    assert encoding[prompts:] == 3 * [(done, video) for done in range(video)]
     layers = len([*vae.decoder.middle, *vae.decoder.upsamples])
     decoding = [(step.done, step.total) for step in steps if step.stage == "decode"]
     assert decoding == 2 * [(done, layers) for done in range(layers)]

@@ -184,6 +184,8 @@ def _layout_check(part: Part) -> CheckLayout | None:
     """The check of the room that has the part's network."""
     if part.kind == "wan":
         from ex4d.generation.wan.layouts import check_layout
+    elif part.kind == "tiny":
+        from ex4d.generation.wan.tiny_decoder import check_layout
     elif part.kind == "depth":
         from ex4d.depth.estimator_choice import check_layout
     else:

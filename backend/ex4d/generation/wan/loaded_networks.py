@@ -6,15 +6,18 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import platformdirs
 import torch
 from torch import nn
+from torch._dynamo.exc import TorchDynamoException
 
 from ex4d.generation.wan import memory
 from ex4d.generation.wan.arithmetic import Arithmetic, arithmetic_on
+from ex4d.generation.wan.decoding import compile_decoder, decode_in_order
 from ex4d.generation.wan.encoders import (
     EmbeddingCache,
     Tokenizer,
@@ -43,11 +46,13 @@ from ex4d.generation.wan.networks import (
     network_tensors,
     open_dit,
 )
+from ex4d.generation.wan.spread_decoder import SpreadDecoder
 from ex4d.generation.wan.streaming import BlockStreaming, PinnedMemory
 from ex4d.generation.wan.transformer import Transformer
 from ex4d.generation.wan.work_parts import PartCallback, WorkParts, reported_calls
 from ex4d.memory import total_memory
-from ex4d.weights.checkpoints import OnTensor
+from ex4d.weights.checkpoints import OnTensor, first_line
+from ex4d.weights.notes import note_once
 
 if TYPE_CHECKING:
     from diffsynth.models.wan_video_vae import WanVideoVAE
@@ -67,7 +72,7 @@ class LoadedNetworks:
     Attributes:
         mode: how much memory they may take; if not given, each shot chooses it by what is free.
         on_load: called for every tensor that is loaded.
-        on_encode: called for every layer of an encoder.
+        on_encode, on_decode: called for every layer of an encoder, and of the decoder.
     """
 
     def __init__(self, choice: NetworkChoice, mode: MemoryMode | None = None):
@@ -77,9 +82,14 @@ class LoadedNetworks:
         self._fixed_mode = mode is not None
         self.on_load: OnTensor | None = None
         self.on_encode: PartCallback | None = None
+        self.on_decode: PartCallback | None = None
         self._transformer: Transformer | None = None
         self._vae: WanVideoVAE | None = None
         self._encoders: dict[str, Any] = {}
+        self._compiled_decoder: Callable[..., Any] | None = None
+        self._spread_decoder: SpreadDecoder | None = None
+        self._decodes_alone = False
+        self._compiles = choice.compile_vae and self.device.type == "cuda"
         self._latent_shape: Sequence[int] = _TYPICAL_LATENTS
         self._streaming: list[BlockStreaming] = []
         self._rank_processes: RankProcesses | None = None
@@ -116,6 +126,47 @@ class LoadedNetworks:
             )
             optimize_vae(self._vae)
         return self._vae
+
+    @torch.inference_mode()
+    def decode(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Yield frames as `decode_in_order` does: over all devices, or compiled where the choice says so."""
+        vae, report = self.vae, self.on_decode
+        if self.choice.further_devices and self._spread_decoder is None and not self._decodes_alone:
+            self._spread_decoder = self._spread(vae)
+        if self._spread_decoder is not None:
+            ahead = len(self._spread_decoder.devices) - 1
+            yield from decode_in_order(vae, latents, self.precision, report, ahead=ahead)
+            return
+        yielded = 0
+        if self._compiles:
+            self._compiled_decoder = self._compiled_decoder or compile_decoder(vae)
+            try:
+                for frames in decode_in_order(vae, latents, self.precision, report, compiled=self._compiled_decoder):
+                    yield frames
+                    yielded += 1
+                return
+            except TorchDynamoException as error:
+                self._compiles = False
+                note_once(f"the VAE's decoder is not compiled: {first_line(error)}")
+        yield from islice(decode_in_order(vae, latents, self.precision, report), yielded, None)
+
+    def decode_alone(self) -> bool:
+        """After running out of memory: decode on the first device alone; false if it was alone."""
+        self._decodes_alone = True
+        spread, self._spread_decoder = self._spread_decoder, None
+        if spread is not None:
+            spread.gather()
+            free_memory()
+        return spread is not None
+
+    def _spread(self, vae: WanVideoVAE) -> SpreadDecoder | None:
+        devices = (self.choice.device, *self.choice.further_devices)
+        try:
+            return SpreadDecoder(vae.model, [torch.device(name) for name in devices])
+        except torch.OutOfMemoryError:
+            self._decodes_alone = True
+            note_once(f"{', '.join(devices[1:])} have no room for a part of the VAE: {devices[0]} decodes alone")
+            return None
 
     @property
     def rank_processes(self) -> RankProcesses | None:
@@ -205,6 +256,8 @@ class LoadedNetworks:
             streaming.stop()
         self._streaming = []
         self._transformer = self._vae = None
+        self._spread_decoder = self._compiled_decoder = None
+        self._decodes_alone = False
         self._encoders.clear()
         free_memory()
 

@@ -24,6 +24,7 @@ class NetworkChoice:
         identity: of the files, so that a replaced one is loaded again.
         further_devices: they share every shot's denoising steps.
         vram_limit_gb: GPU memory (of 2**30 bytes each) to use of each device; None for all that is free.
+        compile_vae: compile the VAE's decoder, on a GPU.
     """
 
     files: WanFiles
@@ -34,6 +35,7 @@ class NetworkChoice:
     identity: str = ""
     further_devices: tuple[str, ...] = ()
     vram_limit_gb: float | None = None
+    compile_vae: bool = False
 
     @property
     def dtype(self) -> torch.dtype:

@@ -16,7 +16,7 @@ from ex4d.generation.wan import WAN_LICENCE, require_small_model
 from ex4d.generation.wan.camera_encoder import LATENT_CHANNELS
 from ex4d.generation.wan.color_hold import ColorHold
 from ex4d.generation.wan.conditioning import LATENT_FRAMES, WindowPixels, WorkingSize, latent_count
-from ex4d.generation.wan.decoding import decode_in_order, to_uint8_images
+from ex4d.generation.wan.decoding import to_uint8_images
 from ex4d.generation.wan.denoising import denoise
 from ex4d.generation.wan.encoders import files_identity
 from ex4d.generation.wan.enlarging import INTERPOLATION, Enlarger, create_enlarger
@@ -27,14 +27,16 @@ from ex4d.generation.wan.networks import require_diffsynth
 from ex4d.generation.wan.parallel.group import RankLostError
 from ex4d.generation.wan.parallel.processes import WindowWork
 from ex4d.generation.wan.progress_report import ProgressReporter
+from ex4d.generation.wan.tiny_decoder import TinyDecoder, load_tiny_decoder
 from ex4d.generation.wan.window_encoding import WindowEncoder, nothing_seen
 from ex4d.generation.wan.windows import Window, WindowEnd, lengths_of_windows, split_into_windows
 from ex4d.generation.wan.work_parts import AHEAD_OF_BLOCKS, WorkParts, reported_calls
 from ex4d.machine import MachineSettings
 from ex4d.raster import RenderedFrame
 from ex4d.weights.catalogue import PARTS
+from ex4d.weights.errors import CheckpointError
 from ex4d.weights.notes import note_once
-from ex4d.weights.places import find_adapter, find_lora, find_wan_files, lora_part
+from ex4d.weights.places import find_adapter, find_lora, find_tiny_decoder, find_wan_files, lora_part
 from ex4d_core.final_sizes import generation_size
 from ex4d_core.licences import Licence
 from ex4d_core.wan_settings import WanSettings
@@ -51,16 +53,24 @@ class WanEngine:
     Attributes:
         networks: what it runs on; they stay loaded for the next job that needs the same.
         encoder: of the windows.
+        tiny_decoder: of the images of steps and, with the setting of that name, of the frames; None without its file.
         enlarging: how frames get to the take's size, for people.
     """
 
     name = "wan"
     licence = WAN_LICENCE
 
-    def __init__(self, settings: WanSettings, networks: LoadedNetworks, enlarger: Enlarger = INTERPOLATION):
+    def __init__(
+        self,
+        settings: WanSettings,
+        networks: LoadedNetworks,
+        enlarger: Enlarger = INTERPOLATION,
+        tiny_decoder: TinyDecoder | None = None,
+    ):
         self.settings = settings
         self.enlarging = enlarger.name
         self._enlarger = enlarger
+        self.tiny_decoder = tiny_decoder
         self.networks = networks
         self.encoder = WindowEncoder(networks, settings)
 
@@ -94,8 +104,11 @@ class WanEngine:
             self.networks.tokenizer(prompt, name)  # a prompt that is too long fails before anything is rendered
         for shortfall in self.networks.arithmetic.shortfalls(str(self.networks.device)):
             note_once(shortfall)
+        if settings.tiny_decoder and self.tiny_decoder is None:
+            note_once("no tiny decoder is here, so that the VAE decodes: fetch it with ex4d models fetch tiny_decoder")
         progress = ProgressReporter(on_progress, settings, count, self.precision)
-        self.networks.on_load, self.networks.on_encode = progress.report_load, progress.report_encode
+        self.networks.on_load = progress.report_load
+        self.networks.on_encode, self.networks.on_decode = progress.report_encode, progress.report_decode
         size, embeds, end = None, [], None
         kept = state.load() if state is not None else {}
         complete = 0
@@ -116,7 +129,7 @@ class WanEngine:
             latents, hold = self._retry_with_less_memory(self._generate_latents, window, size, embeds, end, progress)
             real = window.known + window.new
             last_frames, last_decoded = [], []
-            for number, (decoded, frame) in enumerate(islice(self._held(latents, hold, window.known, progress), real)):
+            for number, (decoded, frame) in enumerate(islice(self._held(latents, hold, window.known), real)):
                 if number >= real - settings.overlap:
                     last_frames.append(frame.cpu())
                     if hold is not None:
@@ -205,7 +218,8 @@ class WanEngine:
             parts.restart()
             if put_off:
                 raise put_off[0]
-            progress.report_step(window.number, done, seconds, lambda: to_rgb.image(pred_original_sample, shown))
+            sketch = self.tiny_decoder or to_rgb
+            progress.report_step(window.number, done, seconds, lambda: sketch.image(pred_original_sample, shown))
 
         noise = self._noise(window, size)
         ranks = networks.rank_processes
@@ -240,29 +254,36 @@ class WanEngine:
         return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed), dtype=torch.float32)
 
     def _held(
-        self, latents: torch.Tensor, hold: ColorHold | None, known: int, progress: ProgressReporter
+        self, latents: torch.Tensor, hold: ColorHold | None, known: int
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield each frame (1, 3, H, W) as it is decoded, and with its colours held if it is not ``known``."""
         start = 0
-        for frames in self._decode(latents, progress):
+        for frames in self._decode(latents):
             held = frames if hold is None or start < known else hold.hold(start, frames)
             yield from zip(frames.split(1), held.split(1), strict=True)
             start += len(frames)
 
-    def _decode(self, latents: torch.Tensor, progress: ProgressReporter) -> Iterator[torch.Tensor]:
+    def _decoder(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
+        if self.tiny_decoder is not None and self.settings.tiny_decoder:
+            return self.tiny_decoder.decode_in_order(latents)
+        return self.networks.decode(latents)
+
+    def _decode(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
         """Yield checked frames (n, 3, H, W), those of one latent after the other."""
+        yielded = 0
         while True:
-            yielded = False
             try:
-                networks, report = self.networks, progress.report_decode
-                for frames in decode_in_order(networks.vae, latents, networks.precision, report):
+                for frames in islice(self._decoder(latents), yielded, None):
                     if not torch.isfinite(frames).all():
                         raise GenerationError("the VAE produced NaN or infinity: check its file with ex4d models check")
-                    yielded = True
+                    yielded += 1
                     yield frames
                 return
             except torch.OutOfMemoryError as error:
                 reason = str(error).splitlines()[0]
+            if self.networks.decode_alone():
+                note_once(f"memory ran out in decoding ({reason}): {self.networks.device} decodes alone")
+                continue
             if yielded:
                 raise GenerationError(
                     f"{self.networks.device} ran out of memory while decoding ({reason}): choose a smaller max_pixels"
@@ -341,5 +362,18 @@ def create_wan_engine(
         identity=files_identity(*paths, *(path for path, _ in loras)),
         further_devices=tuple(further),
         vram_limit_gb=machine.vram_limit_gb,
+        compile_vae=machine.compile_vae,
     )
-    return WanEngine(settings, networks_for(choice), enlarger)
+    return WanEngine(settings, networks_for(choice), enlarger, _tiny_decoder(machine, choice))
+
+
+def _tiny_decoder(machine: MachineSettings, choice: NetworkChoice) -> TinyDecoder | None:
+    """The tiny decoder, where its file is here and whole: a take does not need it."""
+    path = find_tiny_decoder(machine.models, machine.model_path)
+    if path is None:
+        return None
+    try:
+        return load_tiny_decoder(path, device=choice.device, dtype=choice.dtype)
+    except CheckpointError as error:
+        note_once(f"the tiny decoder is not used: {error}")
+        return None
