@@ -21,6 +21,7 @@ from ex4d.generation.wan import (
     PromptError,
     WanUnavailableError,
 )
+from ex4d.generation.wan.encode_cache import encodes
 from ex4d.generation.wan.loaded_networks import LoadedNetworks
 from ex4d.generation.wan.wan_engine import WanEngine, create_wan_engine
 from ex4d.machine import MachineSettings
@@ -210,6 +211,7 @@ def test_loading_is_reported_too(toy_models, tmp_path):
 def test_the_layers_of_a_step_and_of_encoders_and_decoder_are_reported(toy_models):
     """So that a slow GPU is not taken for a hung one."""
     steps: list[GenerationProgress] = []
+    encodes.clear()
     choice = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", MachineSettings(toy_models)).networks.choice
     networks = LoadedNetworks(choice)
     list(WanEngine(wan_preset("ex4d-reference", **FEW), networks).generate(shot(5), count=5, on_progress=steps.append))
@@ -251,6 +253,7 @@ def test_a_cancel_inside_encoding_a_step_or_decoding_ends_it_there(toy_models):
             if step.stage == stage and (step.part if stage in ("warm up", "denoise") else step.done) == 1:
                 raise Cancelled
 
+        encodes.clear()
         with pytest.raises(Cancelled):
             list(engine.generate(shot(), on_progress=cancel))
         assert seen[-1] == stage

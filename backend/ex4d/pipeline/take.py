@@ -145,12 +145,9 @@ def generate_take(
         if done < len(camera):
             watched = recorded if keeper is None else keeper.watch(recorded, start.hidden)
             chosen = _chosen(watched, start.hidden, places)
+            on_progress = partial(reports, files=files)
             generate = partial(
-                engine.generate,
-                chosen,
-                count=start.hidden + len(places),
-                on_progress=partial(reports, files=files),
-                state=state,
+                engine.generate, chosen, count=start.hidden + len(places), on_progress=on_progress, state=state
             )
             before = None if last is None else (last, _finished_image(finished[last], request))
             images = _continued(generate, start.hidden, places, done, before, keeper)
