@@ -26,8 +26,8 @@ _OVERHEAD = {"bf16": 1.032, "fp8": 1.087}
 _FLOAT32 = 2.0
 # Encoding and decoding a window of 49 frames of 512x512, on an H200.
 _MEASURED_TOKENS, _WINDOW_SECONDS = 13_312, 1.4
-# GPU memory for full speed, at that size: no weights of steps are streamed (`ex4d.generation.wan.memory` counts them);
-# and for weights that are streamed from the host's memory.
+# GPU memory for full speed, at that size: no weights of steps are streamed (as `ex4d.generation.wan.memory` counts
+# them); and for weights that are streamed from the host's memory.
 _FULL_BYTES = {"fp8": 19.1e9, "bf16": 31.0e9, "float32": 55.7e9}
 _STREAMED_BYTES, _BYTES_PER_TOKEN = 6.7e9, 250_000
 # Of the transformer, and how fast they can be streamed: PCIe 4.0 with 16 lanes.

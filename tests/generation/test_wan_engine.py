@@ -21,6 +21,7 @@ from ex4d.generation.wan import (
     PromptError,
     WanUnavailableError,
 )
+from ex4d.generation.wan.encode_cache import encodes
 from ex4d.generation.wan.loaded_networks import LoadedNetworks
 from ex4d.generation.wan.wan_engine import WanEngine, create_wan_engine
 from ex4d.machine import MachineSettings
@@ -210,6 +211,7 @@ def test_loading_is_reported_too(toy_models, tmp_path):
 def test_the_layers_of_a_step_and_of_encoders_and_decoder_are_reported(toy_models):
     """So that a slow GPU is not taken for a hung one."""
     steps: list[GenerationProgress] = []
+    encodes.clear()
     choice = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", MachineSettings(toy_models)).networks.choice
     networks = LoadedNetworks(choice)
     list(WanEngine(wan_preset("ex4d-reference", **FEW), networks).generate(shot(5), count=5, on_progress=steps.append))
@@ -221,13 +223,13 @@ def test_the_layers_of_a_step_and_of_encoders_and_decoder_are_reported(toy_model
     ]
     assert [step.eta_seconds is None for step in steps if step.parts] == [True] * blocks + [False] * blocks
     assert all(step.image is None for step in steps if step.parts)
-    # Two prompts, and three videos of two latents; then the decoder's layers before each latent.
+    # Two prompts, and three videos of two latents each; then the decoder's layers before each latent.
     encoding = [(step.done, step.total) for step in steps if step.stage == "encode"]
     vae = networks.vae.model
     prompts = 2 * len(networks._encoders["text_encoder"].blocks)
-    videos = 3 * 2 * len([*vae.encoder.downsamples, *vae.encoder.middle])
-    assert [total for done, total in encoding if done == 0] == [prompts, videos]
-    assert encoding[-videos:] == [(done, videos) for done in range(videos)]
+    video = 2 * len([*vae.encoder.downsamples, *vae.encoder.middle])
+    assert [total for done, total in encoding if done == 0] == [prompts, video, video, video]
+    assert encoding[prompts:] == 3 * [(done, video) for done in range(video)]
     layers = len([*vae.decoder.middle, *vae.decoder.upsamples])
     decoding = [(step.done, step.total) for step in steps if step.stage == "decode"]
     assert decoding == 2 * [(done, layers) for done in range(layers)]
@@ -251,6 +253,7 @@ def test_a_cancel_inside_encoding_a_step_or_decoding_ends_it_there(toy_models):
             if step.stage == stage and (step.part if stage in ("warm up", "denoise") else step.done) == 1:
                 raise Cancelled
 
+        encodes.clear()
         with pytest.raises(Cancelled):
             list(engine.generate(shot(), on_progress=cancel))
         assert seen[-1] == stage

@@ -115,12 +115,7 @@ def generate_take(
             camera.save(work_folder / "camera.npz")
             sink.file("camera.npz", work_folder / "camera.npz")
 
-    def deliver(index: int, path: Path) -> None:
-        announce()
-        sink.frame(index, path)
-        reports.frames = index + 1
-        sink.progress(engine.name, index + 1, len(camera))
-
+    reports = _EngineReports(sink, work_folder, announce, engine.name, done, len(camera))
     settings = request.settled_render
     names = ["color.mp4", "mask.mp4", *([REMEMBERED_FILE] if settings.remember else []), "take.mp4"]
     with ExitStack() as opened:
@@ -134,7 +129,7 @@ def generate_take(
             for name in names
         }
         take = movies["take.mp4"]
-        files = opened.enter_context(FrameFiles(deliver, {"ex4d_engine": engine.name}))
+        files = opened.enter_context(FrameFiles(reports.deliver, {"ex4d_engine": engine.name}))
         state = state and StateAfterFrames(state, files)
         # Several devices are for the engine; the first one renders.
         how = {"source_frames": start.shown, "machine": machine}
@@ -147,12 +142,12 @@ def generate_take(
             sink.progress(engine.name, index + 1, len(camera))
         last = max((place for place in places if place < done), default=None)
         keeper = _keeper(request, done, None if last is None else finished[last])
-        reports = _EngineReports(sink, work_folder, announce, files, engine.name, done, len(camera))
         if done < len(camera):
             watched = recorded if keeper is None else keeper.watch(recorded, start.hidden)
             chosen = _chosen(watched, start.hidden, places)
+            on_progress = partial(reports, files=files)
             generate = partial(
-                engine.generate, chosen, count=start.hidden + len(places), on_progress=reports, state=state
+                engine.generate, chosen, count=start.hidden + len(places), on_progress=on_progress, state=state
             )
             before = None if last is None else (last, _finished_image(finished[last], request))
             images = _continued(generate, start.hidden, places, done, before, keeper)
@@ -184,30 +179,28 @@ def _finished_image(path: Path, request: ShotRequest) -> np.ndarray:
 
 
 class _EngineReports:
-    """Passes an engine's steps on to a sink, a `ProgressCallback`; with the first estimate the take is announced.
-
-    Attributes:
-        frames: that are done. Decoding comes between them, and is told as a part of the next.
-    """
+    """Passes an engine's steps and frames on to a sink; with the first estimate or frame the take is announced."""
 
     def __init__(
-        self,
-        sink: TakeSink,
-        work_folder: Path,
-        announce: Callable[[], None],
-        files: FrameFiles,
-        engine: str,
-        frames: int,
-        total: int,
+        self, sink: TakeSink, work_folder: Path, announce: Callable[[], None], engine: str, frames: int, total: int
     ):
-        self._sink, self._work_folder, self._announce, self._files = sink, work_folder, announce, files
-        self._engine, self.frames, self._total = engine, frames, total
+        self._sink, self._work_folder, self._announce = sink, work_folder, announce
+        self._engine, self._frames, self._total = engine, frames, total
 
-    def __call__(self, step: GenerationProgress) -> None:
-        self._files.deliver_ready()  # the last frames of a window, which no further frame follows soon
+    def deliver(self, index: int, path: Path) -> None:
+        """Hand a frame over that is complete."""
+        self._announce()
+        self._sink.frame(index, path)
+        self._frames = index + 1
+        self._sink.progress(self._engine, self._frames, self._total)
+
+    def __call__(self, step: GenerationProgress, files: FrameFiles) -> None:
+        """Report a step, and first the ``files`` that are complete."""
+        files.deliver_ready()  # the last frames of a window, which no further frame follows soon
         if step.stage == DECODE_STAGE:
+            # Decoding comes between frames, and is told as a part of the next.
             details = StageDetails(self._engine, part=step.done, parts=step.total)
-            self._sink.progress(str(details), self.frames, self._total)
+            self._sink.progress(str(details), self._frames, self._total)
             return
         self._sink.progress(stage_with_eta(str(step.details), step.eta_seconds), step.done, step.total)
         if step.image is not None:

@@ -63,8 +63,8 @@ def decode_in_order(
     runs in the context ``precision()``, which is left before frames are yielded, since the caller runs in this thread.
 
     Args:
-        on_part: called before every layer for every latent, and counts those of the present latent; not for latents
-            that ``compiled`` decodes.
+        on_part: called before every layer for every latent, and counts those of the present latent; with the following
+            two, called before every latent.
         ahead: how many latents are under way while the frames of one are yielded: with a `SpreadDecoder`, one for each
             further device.
         compiled: the decoder as `compile_decoder` has it.
@@ -74,7 +74,8 @@ def decode_in_order(
     mean, inverse = (values.to(latents.device, torch.float32).view(1, -1, 1, 1, 1) for values in vae.scale)
     model.clear_cache()
     cache = model._feat_map
-    layers = [*model.decoder.middle, *model.decoder.upsamples]
+    # Hooks of layers would have a compiled decoder compiled again, and hold several devices back.
+    layers = [] if ahead or compiled is not None else [*model.decoder.middle, *model.decoder.upsamples]
     try:
         with precision():
             features = model.conv2((latents.float() / inverse + mean).to(weight.dtype))
@@ -82,7 +83,9 @@ def decode_in_order(
         for index in range(latents.shape[2]):
             # The first two latents find another memory than all others, for which alone compiling pays.
             decode = model.decoder if compiled is None or index < _UNLIKE_OTHERS else compiled
-            with precision(), _reported(layers, 1, latents.device, on_part if decode is model.decoder else None):
+            if on_part is not None and not layers:
+                on_part(0, 1)
+            with precision(), _reported(layers, 1, latents.device, on_part):
                 frames, _, _ = decode(features[:, :, index : index + 1], feat_cache=cache, feat_idx=[0])
             waiting.append(frames[0].transpose(0, 1).float().clamp(-1, 1))
             if len(waiting) > ahead:

@@ -73,7 +73,7 @@ class LoadedNetworks:
     Attributes:
         mode: how much memory they may take; if not given, each shot chooses it by what is free.
         on_load: called for every tensor that is loaded.
-        on_encode: called for every layer of an encoder.
+        on_encode, on_decode: called for every layer of an encoder, and of the decoder.
     """
 
     def __init__(self, choice: NetworkChoice, mode: MemoryMode | None = None, kept: KeptNetworks | None = None):
@@ -84,6 +84,7 @@ class LoadedNetworks:
         self._fixed_mode = mode is not None
         self.on_load: OnTensor | None = None
         self.on_encode: PartCallback | None = None
+        self.on_decode: PartCallback | None = None
         self._decoder = VaeDecoder(choice)
         self._kept = kept or KeptNetworks(self.device)
         self._converted = ConvertedNetworks(choice)
@@ -130,9 +131,9 @@ class LoadedNetworks:
         return vae
 
     @torch.inference_mode()
-    def decode(self, latents: torch.Tensor, on_part: PartCallback | None = None) -> Iterator[torch.Tensor]:
+    def decode(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
         """Yield frames as `decode_in_order` does: over all devices, or compiled where the choice says so."""
-        yield from self._decoder.decode(self.vae, latents, self.precision, on_part)
+        yield from self._decoder.decode(self.vae, latents, self.precision, self.on_decode)
 
     def decode_alone(self) -> bool:
         """After running out of memory: decode on the first device alone; false if it was alone."""

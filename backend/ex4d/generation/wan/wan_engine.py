@@ -109,7 +109,8 @@ class WanEngine:
         if settings.tiny_decoder and self.tiny_decoder is None:
             note_once("no tiny decoder is here, so that the VAE decodes: fetch it with ex4d models fetch tiny_decoder")
         progress = ProgressReporter(on_progress, settings, count, self.precision)
-        self.networks.on_load, self.networks.on_encode = progress.report_load, progress.report_encode
+        self.networks.on_load = progress.report_load
+        self.networks.on_encode, self.networks.on_decode = progress.report_encode, progress.report_decode
         size, embeds, end = None, [], None
         kept = state.load() if state is not None else {}
         complete = 0
@@ -130,7 +131,7 @@ class WanEngine:
             latents, hold = self._retry_with_less_memory(self._generate_latents, window, size, embeds, end, progress)
             real = window.known + window.new
             last_frames, last_decoded = [], []
-            for number, (decoded, frame) in enumerate(islice(self._held(latents, hold, window.known, progress), real)):
+            for number, (decoded, frame) in enumerate(islice(self._held(latents, hold, window.known), real)):
                 if number >= real - settings.overlap:
                     last_frames.append(frame.cpu())
                     if hold is not None:
@@ -255,26 +256,26 @@ class WanEngine:
         return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed), dtype=torch.float32)
 
     def _held(
-        self, latents: torch.Tensor, hold: ColorHold | None, known: int, progress: ProgressReporter
+        self, latents: torch.Tensor, hold: ColorHold | None, known: int
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield each frame (1, 3, H, W) as it is decoded, and with its colours held if it is not ``known``."""
         start = 0
-        for frames in self._decode(latents, progress):
+        for frames in self._decode(latents):
             held = frames if hold is None or start < known else hold.hold(start, frames)
             yield from zip(frames.split(1), held.split(1), strict=True)
             start += len(frames)
 
-    def _decoder(self, latents: torch.Tensor, progress: ProgressReporter) -> Iterator[torch.Tensor]:
+    def _decoder(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
         if self.tiny_decoder is not None and self.settings.tiny_decoder:
             return self.tiny_decoder.decode_in_order(latents)
         return self.networks.decode(latents, progress.report_decode)
 
-    def _decode(self, latents: torch.Tensor, progress: ProgressReporter) -> Iterator[torch.Tensor]:
+    def _decode(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
         """Yield checked frames (n, 3, H, W), those of one latent after the other."""
         yielded = 0
         while True:
             try:
-                for frames in islice(self._decoder(latents, progress), yielded, None):
+                for frames in islice(self._decoder(latents), yielded, None):
                     if not torch.isfinite(frames).all():
                         raise GenerationError("the VAE produced NaN or infinity: check its file with ex4d models check")
                     yielded += 1
