@@ -46,6 +46,7 @@ _WAN_ADDITIONS = (
     "above_model",
     "upscaler",
     "keep_seen",
+    "tiny_decoder",
     "step_interval",
     "protected_steps",
     "guidance_interval",

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ex4d.machine import MODELS_VARIABLE, default_models_folder
-from ex4d.weights.catalogue import CONVERTED, PARTS, WAN, Part, PublishedFile, part
+from ex4d.weights.catalogue import CONVERTED, PARTS, TINY_DECODER, WAN, Part, PublishedFile, part
 from ex4d.weights.errors import CheckpointError, WeightsMissingError
 from ex4d.weights.notes import note_once
 from ex4d_core.sizes import size_text
@@ -26,6 +26,7 @@ from ex4d_core.sizes import size_text
 if TYPE_CHECKING:
     from ex4d.weights.search import FoundModel
 
+_TINY_NAMES, _TINY_FOLDER = ("taew2_1.safetensors", "taew2_1.pth"), "vae_approx"
 _LORA_ENDINGS = (".safetensors", ".ckpt", ".pt", ".pth")
 # Not .pt, which may be a program (TorchScript).
 _UPSCALER_ENDINGS = (".safetensors", ".pth")
@@ -107,6 +108,9 @@ class _Search:
         models = self.models
         if not missing_files(models, part):
             return tuple(path_of(models, file) for file in part.files)
+        if part.kind == "tiny":
+            tiny = find_tiny_decoder(models, self._further)
+            return () if tiny is None else (tiny,)
         if part.kind != "wan":
             return ()
         if part.name == "ex4d" and (models / "ex4d.ckpt").is_file():
@@ -282,6 +286,22 @@ def find_adapter(models: Path, name: str, further: Sequence[Path] = ()) -> Path:
         )
     there = ", ".join(sorted(found)) or "none"
     raise WeightsMissingError(f"there is no adapter {name!r} (there: {there}); put {name}.safetensors into {place}")
+
+
+def find_tiny_decoder(models: Path, further: Sequence[Path] = ()) -> Path | None:
+    """The file of the tiny decoder, under its published name or where ComfyUI keeps such decoders; None without one.
+
+    Args:
+        models: folder of weights.
+        further: folders that are also looked into.
+    """
+    from ex4d.weights.search import standard_folders
+
+    # ComfyUI's own folder of such files lies beside those of its other weights.
+    beside = (folder.parent / _TINY_FOLDER for folder in standard_folders())
+    places = [models, models / _TINY_FOLDER, *further, *(folder / _TINY_FOLDER for folder in further), *beside]
+    named = [path_of(models, part(TINY_DECODER).files[0]), *(place / name for place in places for name in _TINY_NAMES)]
+    return next((path for path in named if path.is_file()), None)
 
 
 def list_loras(models: Path) -> list[Path]:
