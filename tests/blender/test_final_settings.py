@@ -298,7 +298,7 @@ def test_time_and_memory_on_the_backends_card_are_estimated_before_a_final_is_se
     card = Card.first_of(devices)
     standard, quality = wan_preset("standard"), wan_preset("quality", max_pixels=0, above_model="generate")
     text = estimate_texts(standard, 49, 512, 512, card)
-    assert text == ("Estimate for H200: 29 s, 44.2 GB of its memory", "")
+    assert text == ("Estimate for H200: 15 s, 44.2 GB of its memory", "")
     assert estimate_texts(quality, 81, 1920, 1080, card)[0].startswith("Estimate for H200: 64 min, 8")
     assert estimate_texts(standard, 49, 512, 512, card, 8) != text, "a lead-in takes longer"
     small = Card.of_device("NVIDIA GeForce RTX 4070, 12 GiB (cuda:0)")
