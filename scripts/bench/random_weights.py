@@ -111,7 +111,7 @@ def write_fast_lora(models: Path, seed: int = 0, *, full_size: bool = False) -> 
     """The LoRA of the presets fast and live in a folder of models, for the transformer there."""
     from safetensors.torch import save_file
 
-    layout = published_layout("ex4d") if full_size else _small_layouts(1)["ex4d"]
+    layout = published_layout("ex4d") if full_size else _small_layouts(small_dit_sizes())["ex4d"]
     # Weights this small change the result little, as those of a LoRA do.
     weights = {key: 0.1 * value for key, value in random_weights(layout, seed).items() if ".lora_" in key}
     path = models / "loras" / f"{STEP_DISTILLED_LORA}.safetensors"
