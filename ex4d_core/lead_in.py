@@ -89,7 +89,7 @@ def lead_in(sources: CameraPath, camera: CameraPath, shown: Sequence[int], frame
     Args:
         sources: the footage's cameras, of each of its frames.
         camera: the shot's; its first frame counts.
-        shown: the footage frames that the shot shows.
+        shown: the footage frames that the shot shows, of which the first two tell how time runs.
         frames: how many are hidden, at least 1.
     """
     step = shown[1] - shown[0] if len(shown) > 1 else 0

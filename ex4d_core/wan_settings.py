@@ -55,6 +55,8 @@ WAN_PRESETS: dict[WanPreset, dict[str, Any]] = {
     "draft": {**_TRUE_START, "max_pixels": 384 * 384, "steps": 15, "tea_cache": 0.2, "fp8_attention": True},
 }
 DEFAULT_PRESET: WanPreset = "standard"
+# What a preview keeps for the final that is made of it; the rest comes from that final's preset.
+WORDS_AND_SEED = ("prompt", "negative_prompt", "seed")
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ class WanSettings(Settings):
         guidance: classifier-free guidance scale; 1 leaves the negative prompt out and takes half the time.
         shift: timestep shift of the flow-matching schedule; higher spends more steps on the coarse structure.
         erosion: smallest and largest side, in pixels, of the square by which each mask frame shrinks; (0, 0): not.
+            With conditioning "known" frame 0 of a shot keeps all of its mask.
         max_pixels: larger frames are made smaller and enlarged again, keeping their aspect; 0: never.
         erosion_seed: of the erosion, so that takes of several seeds share their masks; None: the noise's seed.
         window: frames generated at once, 4n + 1; longer shots continue in further windows. At most `MAX_WINDOW` with
@@ -148,7 +151,10 @@ class WanSettings(Settings):
     ] = 5.0
     erosion: Annotated[
         tuple[Annotated[int, Range(0, 64)], Annotated[int, Range(0, 64)]],
-        Option("shrink each mask by a random LOW to HIGH pixels", metavar="LOW,HIGH"),
+        Option(
+            "shrink each mask by a random LOW to HIGH pixels; with --conditioning known not that of frame 0",
+            metavar="LOW,HIGH",
+        ),
     ] = (2, 8)
     max_pixels: Annotated[
         int, Range(0, MAX_SIDE**2), Option("generate at no more pixels than this; 0: no limit", metavar="N")

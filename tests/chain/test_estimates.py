@@ -16,7 +16,15 @@ import ex4d
 from ex4d.cli.main import main
 from ex4d.depth import DepthFiles
 from ex4d.media import probe
-from ex4d.pipeline.estimate import DiskRoomError, Estimate, add_wan, scene_bytes, time_text, total
+from ex4d.pipeline.estimate import (
+    DiskRoomError,
+    Estimate,
+    add_wan,
+    estimate_take_of_footage,
+    scene_bytes,
+    time_text,
+    total,
+)
 from ex4d.pipeline.reconstruct import build_scene
 from ex4d.subprocesses import module_environment
 from ex4d_core.cameras import CameraPath
@@ -125,13 +133,47 @@ def test_a_final_needs_a_gpu_and_its_memory(monkeypatch):
     assert reference.gpu_bytes == pytest.approx(44.2e9, rel=0.01)
     assert add_wan(preview, wan_preset("draft"), 49, 512, 512, "cpu", "preview") == preview
 
-    monkeypatch.setattr("ex4d.pipeline.estimate._on_gpu", lambda device: True)
+    with_card(monkeypatch)
     one, two, longer = (
         add_wan(Estimate(0.0, 0, 0), wan_preset("standard"), frames, 512, 512, device, "wan").seconds
         for frames, device in ((49, "cuda:0"), (49, "cuda:0+1"), (98, "cuda:0"))
     )
     assert one - 120 == pytest.approx(28.3, rel=0.1)  # docs/measured/speed.md
     assert two < one < longer
+
+
+def with_card(monkeypatch, products="scaled rows", no_attention="") -> None:
+    """A made-up GPU."""
+    monkeypatch.setattr("ex4d.pipeline.estimate._on_gpu", lambda device: True)
+    monkeypatch.setattr("ex4d.devices.Devices.problem", lambda devices: "")
+    monkeypatch.setattr("ex4d.generation.wan.arithmetic.fp8_products", lambda device: products)
+    monkeypatch.setattr("ex4d.generation.wan.arithmetic.why_no_fp8_attention", lambda device: no_attention)
+
+
+def test_the_estimate_of_a_final_is_that_of_what_its_gpu_can_do(monkeypatch):
+    def estimate(preset: str, *card: str | None) -> Estimate:
+        with_card(monkeypatch, *card)
+        return add_wan(Estimate(0.0, 0, 0), wan_preset(preset), 49, 512, 512, "cuda:0", "wan")
+
+    bf16, fast = estimate("ex4d-reference"), estimate("fast")
+    assert len(fast.basis) == len(bf16.basis) == 1, "all of it is as it was asked for"
+    stored, none = estimate("standard", "stored weights"), estimate("standard", None)
+    assert stored.seconds == none.seconds == bf16.seconds, "products are in bf16"
+    assert stored.gpu_bytes == fast.gpu_bytes < none.gpu_bytes == bf16.gpu_bytes
+    assert "weights stored in fp8" in stored.basis[-1]
+    slower = estimate("fast", "scaled rows", "cuDNN has none")
+    assert slower.seconds > fast.seconds and slower.basis[-1].endswith("cuDNN has none")
+
+
+def test_a_batch_counts_the_lead_in_where_the_camera_may_start_elsewhere(sample_clip, monkeypatch):
+    with_card(monkeypatch)
+    footage = probe(sample_clip / "footage.mp4")
+
+    def seconds(preset: str, **how: bool) -> float:
+        return estimate_take_of_footage(footage, 49, 512, 512, wan_preset(preset), "cuda:0", "wan", **how).seconds
+
+    assert seconds("standard") < seconds("standard", own_camera=True)
+    assert seconds("ex4d-reference") == seconds("ex4d-reference", own_camera=True)
 
 
 def test_estimates_add_up():

@@ -77,6 +77,23 @@ def test_without_a_lead_in_the_seen_share_of_frame_0_is_said(scene):
     assert note in estimate_take(scene, request, "cpu").basis
 
 
+def test_hidden_frames_are_as_far_apart_in_time_as_the_generated_ones(scene):
+    moved = request_for(scene, 0.5)
+    shot = replace(moved, first_frame=3, camera=moved.camera.frames(0, 3))
+    assert shot_start(scene, shot).shown == (0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5)
+    strided = replace(shot, wan=replace(shot.wan, stride=2))
+    assert shot_start(scene, strided).shown == (0, 0, 0, 0, 0, 0, 0, 1, 3, 4, 5), "frame 3 comes before frame 5"
+
+
+def test_a_start_that_looks_away_is_said_in_words(scene):
+    """Points of the footage are behind its camera, so that their distance in pixels is infinite."""
+    camera = scene.source_camera()
+    turned = np.diag([-1.0, 1, -1, 1]) @ camera.world_to_camera
+    request = replace(request_for(scene), camera=CameraPath(turned, camera.intrinsics, *camera.size))
+    (note,) = start_notes(scene, request, "cpu", None)
+    assert note.startswith("frame 0 looks another way than the source view: 8 hidden frames")
+
+
 def test_ex4ds_own_settings_previews_and_its_convention_have_no_lead_in(scene):
     for request in (
         request_for(scene, 0.5, "ex4d-reference"),

@@ -19,6 +19,8 @@ from ex4d.leftovers import compiled_kernels, kernel_cache_folders, size_of
 from ex4d_core.sizes import size_text
 
 if TYPE_CHECKING:
+    import torch
+
     from ex4d.machine import MachineSettings
 
 # Name, finding, and the problem if there is one.
@@ -62,7 +64,6 @@ def _findings(options: argparse.Namespace) -> Iterator[Finding]:
     import torch
 
     from ex4d.generation import PreviewEngine
-    from ex4d.generation.wan.kernels.matmul import arithmetic_in_words, fp8_products
     from ex4d.pipeline.estimate import scene_bytes
     from ex4d.service import ServiceSettings
     from ex4d_core import __version__
@@ -76,7 +77,7 @@ def _findings(options: argparse.Namespace) -> Iterator[Finding]:
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             device = torch.cuda.get_device_properties(index)
-            fp8 = arithmetic_in_words(fp8_products(torch.device("cuda", index)))
+            fp8 = _fp8(torch.device("cuda", index))
             yield f"cuda:{index}", f"{device.name}, {device.total_memory / 2**30:.0f} GB; precision fp8: {fp8}", ""
     else:
         yield "GPU", "none that PyTorch can use: everything runs on the CPU", ""
@@ -106,6 +107,17 @@ def _findings(options: argparse.Namespace) -> Iterator[Finding]:
     backend = _backend(options)
     reason = backend.partition(PAUSED)[2].partition(PAUSED)[0]
     yield "backend", backend, f"the queue of the backend is paused: {reason}" if reason else ""
+
+
+def _fp8(device: torch.device) -> str:
+    """What the precision fp8 is on a GPU, with attention in fp8 where the preset asks for it."""
+    from ex4d.generation.wan.arithmetic import arithmetic_on
+    from ex4d.generation.wan.errors import GenerationError
+
+    try:
+        return arithmetic_on(device, "fp8", fp8_attention=True).words
+    except GenerationError as error:
+        return str(error)
 
 
 def _wan(device: str, machine: MachineSettings) -> Iterator[Finding]:

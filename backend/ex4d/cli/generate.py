@@ -27,6 +27,7 @@ from ex4d.cli.options import (
     camera_from,
     machine_settings,
     refuse_useless_engine_options,
+    refuse_useless_lead_in,
     render_settings,
     wan_settings,
 )
@@ -94,6 +95,7 @@ def run(options: argparse.Namespace, report: Report) -> int:
     request = _request_again(scene, options) if options.again else _new_request(scene, options)
     request.require_footage(scene.manifest.frames)
     _refuse_useless_options(options, request.engine)
+    refuse_useless_lead_in(options, request.wan)
     if options.dry_run:
         from ex4d.pipeline.estimate import estimate_take
 
@@ -176,7 +178,7 @@ def _request_again(scene: Scene, options: argparse.Namespace) -> ShotRequest:
         render=render,
         engine=engine,
         label=options.label if "label" in options.typed else before.label,
-        wan=wan_settings(options, before.wan),
+        wan=wan_settings(options, before.wan, of_preview=before.engine != "wan"),
     )
 
 

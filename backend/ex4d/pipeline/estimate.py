@@ -272,15 +272,29 @@ def estimate_take(scene: Scene, request: ShotRequest, device: str, machine: Mach
 
 
 def estimate_take_of_footage(
-    footage: FootageInfo, frames: int, width: int, height: int, wan: WanSettings, device: str, engine: str
+    footage: FootageInfo,
+    frames: int,
+    width: int,
+    height: int,
+    wan: WanSettings,
+    device: str,
+    engine: str,
+    *,
+    own_camera: bool = False,
 ) -> Estimate:
-    """What a take of a scene needs that is not there yet, by the size of one frame of its footage as a PNG."""
+    """What a take of a scene needs that is not there yet, by the size of one frame of its footage as a PNG.
+
+    Args:
+        own_camera: whether the camera comes from a file: only there a shot may start elsewhere than at the source view,
+            and is taken to have its lead-in.
+    """
     pixels = frames * width * height
     disk = round(pixels * (_png_bytes_per_pixel(footage) + 3 * _MOVIE_BYTES))
     drawing = min(_BATCH_BYTES, _BATCH_BYTES_PER_PIXEL * pixels) + (_CUDA_BYTES if _on_gpu(device) else 0)
     memory = _BASE_BYTES + drawing + _TAKE_BYTES_PER_PIXEL * width * height
     preview = Estimate(pixels * _TAKE_NS * 1e-9, disk, memory, basis=(f"time {_TWO_CORES}",))
-    return add_wan(preview, wan, frames, width, height, device, engine)
+    hidden = wan.lead_in if own_camera and wan.conditioning == "known" else 0
+    return add_wan(preview, wan, frames, width, height, device, engine, hidden)
 
 
 def estimate_render_of_footage(frames: int, width: int, height: int, device: str) -> Estimate:
@@ -302,7 +316,8 @@ def add_wan(
     """
     if engine != "wan":
         return preview
-    arithmetic = "fp8 attention" if wan.precision == "fp8" and wan.fp8_attention else wan.precision
+    on_gpu = _on_gpu(device)
+    arithmetic, stored, *shortfalls = _figures_of(wan, device)
     generated = generated_frames(frames, wan.stride)
     lengths = window_lengths(generated + hidden, with_lead_in(wan, generated, hidden))
     size = working_size(width, height, wan.max_pixels)
@@ -316,16 +331,31 @@ def add_wan(
     for ratio in (of_window / _WAN_TOKENS for of_window in windows):
         seconds += each * ((1 - _WAN_ATTENTION) * ratio + _WAN_ATTENTION * ratio**2) + _WAN_WINDOW_SECONDS
     more = _WAN_BYTES_PER_TOKEN * max(0, tokens - _WAN_TOKENS)
-    on_gpu = _on_gpu(device)
     basis = "time of wan from figures measured on one H200, and loading from a fast disk; other GPUs are slower"
     return Estimate(
         (preview.seconds or 0) + seconds if on_gpu else None,
         preview.disk_bytes,
         preview.memory_bytes + int(_WAN_HOST_BYTES),
-        int(_WAN_GPU_BYTES[arithmetic] + more),
+        int(_WAN_GPU_BYTES[stored] + more),
         int(_WAN_STREAMED_BYTES + _WAN_BYTES_PER_TOKEN * tokens),
-        (*preview.basis, basis if on_gpu else "the engine wan needs an NVIDIA GPU, and there is none here"),
+        (*preview.basis, basis if on_gpu else "the engine wan needs an NVIDIA GPU, and there is none here", *shortfalls),
     )
+
+
+def _figures_of(wan: WanSettings, device: str) -> tuple[str, ...]:
+    """Whose measured figures hold for a device, of time and of memory, and what it cannot do of what was asked for."""
+    if not _on_gpu(device):  # those of the card that the figures are of
+        return ("fp8 attention" if wan.precision == "fp8" and wan.fp8_attention else wan.precision), wan.precision
+    import torch
+
+    from ex4d.generation.wan.arithmetic import arithmetic_on
+
+    first = Devices.parse(device).resolve().first
+    made = arithmetic_on(torch.device(first), wan.precision, fp8_attention=wan.fp8_attention)
+    stored = "bf16" if wan.precision == "fp8" and made.products is None else wan.precision
+    if made.fp8_attention:
+        return "fp8 attention", stored, *made.shortfalls(first)
+    return "bf16" if made.products == "stored weights" else stored, stored, *made.shortfalls(first)
 
 
 def free_bytes(folder: Path) -> int:

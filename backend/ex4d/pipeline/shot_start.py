@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -52,7 +53,8 @@ def shot_start(scene: PlacedFootage, request: ShotRequest) -> ShotStart:
     distance = start_distance(sources.at([shown[0]]), camera, scene.manifest.depth_range)
     if distance <= AT_SOURCE or not wan.lead_in:
         return replace(start, at_source=distance <= AT_SOURCE, distance=distance)
-    led = lead_in(sources, camera, shown, wan.lead_in)
+    # Hidden frames are as far apart in time as the generated ones.
+    led = lead_in(sources, camera, shown[:: wan.stride], wan.lead_in)
     path = CameraPath(
         np.concatenate([led.camera.world_to_camera, camera.world_to_camera]),
         np.concatenate([led.camera.intrinsics, camera.intrinsics]),
@@ -75,7 +77,9 @@ def start_note(start: ShotStart, settings: WanSettings, frames: int, visible_fra
     """
     if start.distance <= AT_SOURCE:
         return ""
-    far = f"frame 0 shows the footage up to {start.distance:.0f} pixels away from the source view"
+    far = "frame 0 looks another way than the source view"
+    if math.isfinite(start.distance):
+        far = f"frame 0 shows the footage up to {start.distance:.0f} pixels away from the source view"
     more = lead_in_cost(settings, frames, start.hidden or _SHORTEST)
     if start.hidden:
         return f"{far}: {start.hidden} hidden frames lead in, {more:.0%} more to generate; --lead-in 0 leaves them out"

@@ -14,9 +14,10 @@ import torch
 from torch import nn
 
 from ex4d.generation.wan import memory
+from ex4d.generation.wan.arithmetic import Arithmetic, arithmetic_on
 from ex4d.generation.wan.encoders import EmbeddingCache, Tokenizer, encode_image, encode_text, files_identity
 from ex4d.generation.wan.kernels.attention import fastest_attention
-from ex4d.generation.wan.kernels.matmul import arithmetic_in_words, fp8_products
+from ex4d.generation.wan.kernels.matmul import fp8_products
 from ex4d.generation.wan.memory import MEMORY_MODES, MemoryMode, free_memory, memory_budget
 from ex4d.generation.wan.network_choice import NetworkChoice
 from ex4d.generation.wan.networks import (
@@ -206,11 +207,9 @@ class LoadedNetworks:
         return self.choice.precision == "fp8" and fp8_products(self.device) is not None
 
     @property
-    def arithmetic(self) -> str:
-        """The transformer's, as it is on this device, for people."""
-        if self.choice.precision != "fp8":
-            return self.choice.precision
-        return arithmetic_in_words(fp8_products(self.device))
+    def arithmetic(self) -> Arithmetic:
+        """The transformer's, as it is on this device."""
+        return arithmetic_on(self.device, self.choice.precision, fp8_attention=self.choice.fp8_attention)
 
     def _load_transformer(self) -> Transformer:
         choice = self.choice

@@ -19,6 +19,7 @@ from ex4d.generation.wan.kernels.attention import attention
 from ex4d.generation.wan.kernels.fp8_attention import fp8_attention, norm_factor, supports_fp8_attention
 from ex4d.generation.wan.kernels.fused import FP8_MAX, CrossAttentionKV
 from ex4d.generation.wan.kernels.matmul import Fp8Products, merge_linear
+from ex4d.weights.notes import note_once
 
 if TYPE_CHECKING:
     from diffsynth.models.wan_video_dit import DiTBlock
@@ -138,6 +139,8 @@ class Block(nn.Module):
             absmax = fused.value_absmax(qkv)
             absmax = absmax if shard is None else shard.all_reduce_max(absmax)
             factors = torch.cat([self.factors, FP8_MAX / absmax.clamp_min(1e-12)])
+        elif self.fp8_attention:
+            note_once(f"{qkv.device} has no attention in fp8 for {total} tokens: it is computed in bf16")
         own_angles = (angles[0][own], angles[1][own])
         rotated = fused.qk_norm_rope(
             qkv, self.query_weight, self.key_weight, own_angles, self.norm_epsilon, self.head_dim, factors

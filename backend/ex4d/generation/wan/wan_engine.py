@@ -63,7 +63,7 @@ class WanEngine:
     @property
     def precision(self) -> str:
         """Of the transformer, as this machine has it: fp8 is less where a GPU has no such products."""
-        return self.networks.arithmetic
+        return self.networks.arithmetic.words
 
     def generate(
         self,
@@ -88,11 +88,8 @@ class WanEngine:
         settings = self.settings
         for prompt, name in self._prompts():
             self.networks.tokenizer(prompt, name)  # a prompt that is too long fails before anything is rendered
-        if self.precision != settings.precision:
-            note_once(
-                f"{self.networks.device} does not multiply in fp8 with a scale per row, so that the precision "
-                f"{settings.precision} is: {self.precision}"
-            )
+        for shortfall in self.networks.arithmetic.shortfalls(str(self.networks.device)):
+            note_once(shortfall)
         progress = ProgressReporter(on_progress, settings, count)
         self.networks.on_load = progress.report_load
         size, embeds, end = None, [], None
