@@ -59,6 +59,11 @@ DEFAULT_PRESET: WanPreset = "standard"
 WORDS_AND_SEED = ("prompt", "negative_prompt", "seed")
 
 
+def is_weights_name(name: str) -> bool:
+    """Whether a request can name a LoRA or an adapter so: its file's name without folder and ending."""
+    return bool(_LORA_NAME.fullmatch(name))
+
+
 @dataclass(frozen=True)
 class Lora(Settings):
     """One more LoRA to merge into the Wan model.
@@ -73,7 +78,7 @@ class Lora(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not _LORA_NAME.fullmatch(self.name):
+        if not is_weights_name(self.name):
             raise RequestError(
                 f"invalid LoRA name {self.name!r:.80}: expected a file name without folder and ending "
                 "(letters, digits, . _ + -)"
@@ -204,7 +209,7 @@ class WanSettings(Settings):
             raise RequestError(f"lead_in must be one of {', '.join(map(str, LEAD_INS))} frames, not {self.lead_in}")
         if 0 < self.max_pixels < 64 * 64:
             raise RequestError(f"max_pixels must be 0 or at least {64 * 64}, not {self.max_pixels}")
-        if self.adapter and not _LORA_NAME.fullmatch(self.adapter):
+        if self.adapter and not is_weights_name(self.adapter):
             raise RequestError(
                 f"invalid adapter {self.adapter!r:.80}: expected a file name without folder and ending "
                 "(letters, digits, . _ + -)"

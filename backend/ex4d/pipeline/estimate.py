@@ -332,13 +332,15 @@ def add_wan(
         seconds += each * ((1 - _WAN_ATTENTION) * ratio + _WAN_ATTENTION * ratio**2) + _WAN_WINDOW_SECONDS
     more = _WAN_BYTES_PER_TOKEN * max(0, tokens - _WAN_TOKENS)
     basis = "time of wan from figures measured on one H200, and loading from a fast disk; other GPUs are slower"
+    if not on_gpu:
+        basis = "the engine wan needs an NVIDIA GPU, and there is none here"
     return Estimate(
         (preview.seconds or 0) + seconds if on_gpu else None,
         preview.disk_bytes,
         preview.memory_bytes + int(_WAN_HOST_BYTES),
         int(_WAN_GPU_BYTES[stored] + more),
         int(_WAN_STREAMED_BYTES + _WAN_BYTES_PER_TOKEN * tokens),
-        (*preview.basis, basis if on_gpu else "the engine wan needs an NVIDIA GPU, and there is none here", *shortfalls),
+        (*preview.basis, basis, *shortfalls),
     )
 
 

@@ -305,7 +305,7 @@ def create_wan_engine(
     if first == "cpu":
         require_small_model(lambda: find_wan_files(machine.models, chosen, machine.model_path))
     files = find_wan_files(machine.models, chosen, machine.model_path)
-    loras = tuple((find_lora(machine.models, lora.name), lora.weight) for lora in settings.loras)
+    loras = tuple((find_lora(machine.models, lora.name, machine.model_path), lora.weight) for lora in settings.loras)
     require_diffsynth()
     paths = (*files.dit, *files.text_encoder, files.tokenizer, files.image_encoder, files.vae, files.ex4d)
     choice = NetworkChoice(
