@@ -157,10 +157,9 @@ def test_the_estimate_of_a_final_is_that_of_what_its_gpu_can_do(monkeypatch):
 
     bf16, fast = estimate("ex4d-reference"), estimate("fast")
     assert len(fast.basis) == len(bf16.basis) == 1, "all of it is as it was asked for"
-    stored, none = estimate("standard", "stored weights"), estimate("standard", None)
-    assert stored.seconds == none.seconds == bf16.seconds, "products are in bf16"
-    assert stored.gpu_bytes == fast.gpu_bytes < none.gpu_bytes == bf16.gpu_bytes
-    assert "weights stored in fp8" in stored.basis[-1]
+    none = estimate("standard", None)
+    assert (none.seconds, none.gpu_bytes) == (bf16.seconds, bf16.gpu_bytes)
+    assert "weights stored in fp8" in estimate("standard", "stored weights").basis[-1]
     slower = estimate("fast", "scaled rows", "cuDNN has none")
     assert slower.seconds > fast.seconds and slower.basis[-1].endswith("cuDNN has none")
 

@@ -316,8 +316,8 @@ def add_wan(
     """
     if engine != "wan":
         return preview
-    on_gpu = _on_gpu(device)
-    arithmetic, stored, *shortfalls = _figures_of(wan, device)
+    wan, shortfalls = _as_run(wan, device)
+    arithmetic = "fp8 attention" if wan.precision == "fp8" and wan.fp8_attention else wan.precision
     generated = generated_frames(frames, wan.stride)
     lengths = window_lengths(generated + hidden, with_lead_in(wan, generated, hidden))
     size = working_size(width, height, wan.max_pixels)
@@ -331,33 +331,29 @@ def add_wan(
     for ratio in (of_window / _WAN_TOKENS for of_window in windows):
         seconds += each * ((1 - _WAN_ATTENTION) * ratio + _WAN_ATTENTION * ratio**2) + _WAN_WINDOW_SECONDS
     more = _WAN_BYTES_PER_TOKEN * max(0, tokens - _WAN_TOKENS)
+    on_gpu = _on_gpu(device)
     basis = "time of wan from figures measured on one H200, and loading from a fast disk; other GPUs are slower"
-    if not on_gpu:
-        basis = "the engine wan needs an NVIDIA GPU, and there is none here"
     return Estimate(
         (preview.seconds or 0) + seconds if on_gpu else None,
         preview.disk_bytes,
         preview.memory_bytes + int(_WAN_HOST_BYTES),
-        int(_WAN_GPU_BYTES[stored] + more),
+        int(_WAN_GPU_BYTES[arithmetic] + more),
         int(_WAN_STREAMED_BYTES + _WAN_BYTES_PER_TOKEN * tokens),
-        (*preview.basis, basis, *shortfalls),
+        (
+            *preview.basis,
+            basis if on_gpu else "the engine wan needs an NVIDIA GPU, and there is none here",
+            *shortfalls,
+        ),
     )
 
 
-def _figures_of(wan: WanSettings, device: str) -> tuple[str, ...]:
-    """Whose measured figures hold for a device, of time and of memory, and what it cannot do of what was asked for."""
-    if not _on_gpu(device):  # those of the card that the figures are of
-        return ("fp8 attention" if wan.precision == "fp8" and wan.fp8_attention else wan.precision), wan.precision
-    import torch
+def _as_run(wan: WanSettings, device: str) -> tuple[WanSettings, list[str]]:
+    """Settings with the arithmetic that this machine's GPU has for them, and a sentence for what it has not."""
+    if not _on_gpu(device):
+        return wan, []
+    from ex4d.generation.wan.arithmetic import settings_as_run
 
-    from ex4d.generation.wan.arithmetic import arithmetic_on
-
-    first = Devices.parse(device).resolve().first
-    made = arithmetic_on(torch.device(first), wan.precision, fp8_attention=wan.fp8_attention)
-    stored = "bf16" if wan.precision == "fp8" and made.products is None else wan.precision
-    if made.fp8_attention:
-        return "fp8 attention", stored, *made.shortfalls(first)
-    return "bf16" if made.products == "stored weights" else stored, stored, *made.shortfalls(first)
+    return settings_as_run(wan, Devices.parse(device).resolve().first)
 
 
 def free_bytes(folder: Path) -> int:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from ex4d.generation.wan.kernels.fp8_attention import why_no_fp8_attention
 from ex4d.generation.wan.kernels.matmul import FP8_PRODUCTS, Fp8Products, arithmetic_in_words, fp8_products
-from ex4d_core.wan_settings import Precision
+from ex4d_core.wan_settings import Precision, WanSettings
 
 
 @dataclass(frozen=True)
@@ -67,3 +67,15 @@ def arithmetic_on(device: torch.device, precision: Precision, *, fp8_attention: 
         return Arithmetic(precision, products, no_attention="it needs products in fp8")
     reason = why_no_fp8_attention(device)
     return Arithmetic(precision, products, not reason, reason)
+
+
+def settings_as_run(settings: WanSettings, device: str) -> tuple[WanSettings, list[str]]:
+    """Settings with the arithmetic that a device has for them, and the `Arithmetic.shortfalls`.
+
+    Raises:
+        GenerationError: as in `arithmetic_on`.
+    """
+    made = arithmetic_on(torch.device(device), settings.precision, fp8_attention=settings.fp8_attention)
+    precision = "bf16" if settings.precision == "fp8" and made.products is None else settings.precision
+    run = replace(settings, precision=precision, fp8_attention=settings.fp8_attention and not made.no_attention)
+    return run, made.shortfalls(device)
