@@ -14,6 +14,7 @@ from ..cameras.optics import render_size
 from ..connection.panel import draw_problem, draw_text
 from ..connection.session import session
 from ..coverage.shot_starts import start_of_shot
+from ..footage.weights import weights
 from ..takes.panel import EX4D_PT_take
 from ..takes.requests import shot_range
 from .final_settings import (
@@ -75,6 +76,8 @@ class EX4D_PT_final_settings(_BelowTake, Panel):
         numbers.prop(final, "takes")
         if wan_preset(final.preset).conditioning == "known":
             layout.prop(final, "lead_in")
+        if final.adapter or weights.adapters:
+            layout.prop(final, "adapter_choice")
         for text, icon in zip(_workload(context), ("TIME", "CAMERA_DATA"), strict=False):
             if text:
                 draw_text(layout, text, context, icon)
@@ -106,7 +109,7 @@ def _workload(context: Context) -> tuple[str, ...]:
     aspect = render.pixel_aspect_x / render.pixel_aspect_y
     known = start_of_shot(context.scene, scene_object)
     return (
-        workload_text(settings, frames, *render_size(render), aspect),
+        workload_text(settings, frames, *render_size(render), aspect, known.at_source),
         start_text(settings, frames, known.at_source, known.visible_fraction),
     )
 

@@ -11,11 +11,11 @@ import torch
 from torch.nn import functional
 
 from ex4d.machine import MachineSettings
-from ex4d.pipeline.render import render_shot, shows_first_frame
+from ex4d.pipeline.render import render_shot
 from ex4d.raster import RenderedFrame
 from ex4d_core.cameras import CameraPath
 from ex4d_core.final_sizes import generated_frames, lead_in_cost, with_lead_in
-from ex4d_core.lead_in import AT_SOURCE, lead_in, source_view, start_distance
+from ex4d_core.lead_in import AT_SOURCE, lead_in, shows_first_frame, source_view, start_distance
 from ex4d_core.scene import PlacedFootage
 from ex4d_core.shot import ShotRequest
 from ex4d_core.wan_settings import LEAD_INS, WanSettings
@@ -47,7 +47,7 @@ def shot_start(scene: PlacedFootage, request: ShotRequest) -> ShotStart:
     camera, shown, wan = request.camera, request.footage_frames, request.wan
     start = ShotStart(camera, shown)
     starts_from_frame_0 = request.engine == "wan" and wan.conditioning == "known"
-    if not starts_from_frame_0 or shows_first_frame(scene.manifest, camera, request.settled_render):
+    if not starts_from_frame_0 or shows_first_frame(scene.manifest, camera, request.settled_render.convention):
         return start
     sources = scene.source_camera()
     distance = start_distance(sources.at([shown[0]]), camera, scene.manifest.depth_range)
