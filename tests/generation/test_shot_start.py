@@ -119,6 +119,13 @@ def test_the_source_frame_is_scaled_and_cut_to_a_shot_of_another_aspect(scene):
     assert np.argmax(alike) == 1 and alike[1] > 0.9
 
 
+def test_movies_of_a_shot_with_wide_pixels_say_so(scene, tmp_path):
+    wide = request_for(scene).camera.resized(24, 32)
+    take = ex4d.generate(scene, wide, tmp_path / "take")
+    found = [probe(take.folder / name).pixel_aspect for name in ("take.mp4", "color.mp4", "mask.mp4")]
+    assert found == pytest.approx([wide.pixel_aspect] * 3) and wide.pixel_aspect == pytest.approx(2, rel=0.1)
+
+
 # Every n-th frame.
 
 
