@@ -73,8 +73,8 @@ class VideoWriter:
             width: pixels.
             height: pixels.
             fps: frames per second, kept exactly.
-            pixel_aspect: width of a pixel by its height, which players stretch the picture by; within `SQUARE` of 1 they
-                do not.
+            pixel_aspect: width of a pixel by its height, which players stretch the picture by; none within `SQUARE`
+                of 1.
             crf: x264's constant rate factor, 0 (lossless) to 51; 16 is visually lossless for later repainting.
             metadata: texts by key, stored in the container, readable by `read_metadata`.
             sound: what is heard, stored as AAC up to the end of the frames; of a video with sound.
