@@ -86,8 +86,8 @@ def _on_cpu() -> Iterator[Row]:
 def _all_on(rasterizer: Rasterizer, frames: int) -> Row:
     """Masks as takes have them: plausible depth, no specks, held steady; a ratio to the same masks as drawn."""
     camera = synthetic_camera(frames, *CPU_SIZE)
-    clip = replace(synthetic_surface(frames + 2, *CPU_SIZE), occlusion="thickness", clean=True)
-    plain = replace(clip.frame_range(1, frames + 1), clean=False).to(rasterizer.device)
+    clip = replace(synthetic_surface(frames + 2, *CPU_SIZE), occlusion="thickness", clean=True).to(rasterizer.device)
+    plain = replace(clip.frame_range(1, frames + 1), clean=False)
 
     def draw() -> None:
         ready = measured(_fresh(clip), rasterizer.device)

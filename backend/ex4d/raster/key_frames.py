@@ -22,6 +22,7 @@ from ex4d.raster.tiles import Tiles, tiles_with, widened
 from ex4d.raster.warp import remembering
 from ex4d.raster.warp_inputs import StructInstance
 from ex4d.raster.warp_rasterizer import WarpRasterizer
+from ex4d.warp_launch import BLOCK_THREADS
 from ex4d_core.cameras import CameraPath
 
 # Share of the depth within which two frames see the same point, when motion is looked for. Depth of neighbouring frames
@@ -221,6 +222,7 @@ class KeyFrames:
                     wp.from_torch(images.remembered.view(torch.uint8)),
                 ],
                 device=device,
+                block_dim=BLOCK_THREADS,
             )
 
     def _wall(self, view: _View, tiles: Tiles) -> torch.Tensor:
@@ -319,7 +321,8 @@ def _compared(surface: DepthSurface, moving: torch.Tensor | None) -> tuple[torch
 
     def compare(first: int, frames: int) -> None:
         dim = (frames, height, -(-width // span))
-        wp.launch(remembering.compare_key_frames, dim=dim, inputs=[first, span, *inputs], device=device)
+        what = {"inputs": [first, span, *inputs], "device": device, "block_dim": BLOCK_THREADS}
+        wp.launch(remembering.compare_key_frames, dim=dim, **what)
 
     if surface.device.type == "cuda":
         with wp.ScopedStream(wp.stream_from_torch(torch.cuda.current_stream(surface.device)), sync_enter=False):

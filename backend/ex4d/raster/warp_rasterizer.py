@@ -42,7 +42,7 @@ from ex4d.raster.warp import (
     unsnapped,
 )
 from ex4d.raster.warp_inputs import Inputs, StructInstance
-from ex4d.warp_launch import Kernel
+from ex4d.warp_launch import BLOCK_THREADS, Kernel
 from ex4d.warp_start import start_warp
 from ex4d_core.cameras import CameraPath
 
@@ -58,7 +58,7 @@ BYTES_PER_PIECE = 16  # of a large face, or a face that is not snapped
 DIRECT_PIXELS = 48
 PIECE_ROWS = 8
 GROUP_SIZE = 16
-DEVICE_GROUPS, MIN_GROUPS = 16384, 128  # of all frames, and of each
+DEVICE_GROUPS, MIN_GROUPS, MAX_GROUPS = 65536, 128, 16384  # of all frames; and of each, the fewest and the most
 
 
 def cuda_problem(devices: Devices) -> str:
@@ -99,7 +99,8 @@ class WarpRasterizer:
             sampling,
             remembering,
         ):
-            wp.load_module(kernels, device=self._warp_device)
+            block = BLOCK_THREADS if self.device.type == "cuda" else None
+            wp.load_module(kernels, device=self._warp_device, block_dim=block)
 
     def render(
         self, surface: DepthSurface, camera: CameraPath, *, with_depth: bool = False, samples: int = 1
@@ -195,7 +196,8 @@ class WarpRasterizer:
         """How threads share a frame's drawing: direct_pixels, piece_rows, groups and group_size of `drawing.Work`."""
         if self.device.type == "cpu":
             return 1 << 30, height, 1, 1
-        return DIRECT_PIXELS, PIECE_ROWS, max(MIN_GROUPS, DEVICE_GROUPS // frames), GROUP_SIZE
+        groups = min(max(MIN_GROUPS, DEVICE_GROUPS // frames), MAX_GROUPS)
+        return DIRECT_PIXELS, PIECE_ROWS, groups, GROUP_SIZE
 
     def _pieces(self, vertices: int) -> int:
         """Room in a frame's queue: stretched faces lie along discontinuities, far fewer than a frame has pixels."""
@@ -268,7 +270,7 @@ class WarpRasterizer:
         work.direct_pixels, work.piece_rows, work.groups, work.group_size = self._sharing(frames, height)
 
         def launch(kernel: Kernel, dim: tuple[int, ...], *arguments: object) -> None:
-            wp.launch(kernel, dim=dim, inputs=arguments, device=self._warp_device)
+            wp.launch(kernel, dim=dim, inputs=arguments, device=self._warp_device, block_dim=BLOCK_THREADS)
 
         def launch_grid(kernel: Kernel, grid: tuple[int, int], *arguments: object) -> None:
             # One CPU thread walks along a row, which saves computing its position at every step.

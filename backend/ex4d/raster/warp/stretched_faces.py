@@ -40,7 +40,8 @@ from ex4d.raster.warp.projection import (
 )
 from ex4d.raster.warp.rims import split_and_back
 
-wp.set_module_options({"enable_backward": False})
+# A face has five triangles and nine points. With their code repeated for each, a GPU waits for instructions.
+wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 
 
 @wp.kernel
