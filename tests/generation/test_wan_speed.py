@@ -24,7 +24,7 @@ from ex4d.generation.wan.denoising import denoise
 from ex4d.generation.wan.errors import GenerationError
 from ex4d.generation.wan.kernels import fused, matmul
 from ex4d.generation.wan.kernels.attention import attention, fastest_attention
-from ex4d.generation.wan.kernels.fp8_attention import fp8_attention, norm_factor
+from ex4d.generation.wan.kernels.fp8_attention import fp8_attention, norm_factor, supports_fp8_attention
 from ex4d.generation.wan.kernels.matmul import FP8_PRODUCTS, Fp8Linear, Fp8Weights, arithmetic_in_words
 from ex4d.generation.wan.kernels.vae import optimize_vae
 from ex4d.generation.wan.networks import load_dit, load_vae
@@ -208,6 +208,17 @@ def test_a_gpu_whose_memory_is_full_is_not_taken_for_one_without_fp8(monkeypatch
     assert matmul.fp8_products(gpu) == "scaled rows", "the failure was not remembered"
     raised.append(RuntimeError("no such product on sm_120"))
     assert matmul.fp8_products(torch.device("cuda", 78)) == "stored weights"
+
+
+@pytest.mark.gpu
+def test_what_is_said_of_attention_in_fp8_is_what_a_gpu_does_at_the_size_of_a_shot():
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    device = torch.device("cuda:0")
+    made = arithmetic_on(device, "fp8", fp8_attention=True)
+    print(made.words, *made.shortfalls("cuda:0"), sep="; ")
+    has = made.products in ("scaled rows", "scaled results") and supports_fp8_attention(13_312, 5120, 128, device)
+    assert made.fp8_attention == has and bool(made.no_attention) != has
 
 
 @pytest.mark.gpu
