@@ -8,6 +8,9 @@ from dataclasses import replace
 
 from ex4d_core.wan_settings import MAX_WINDOW, WanSettings
 
+# Pixels whose sides differ by less are taken as square: cameras that were solved or estimated have such focal lengths.
+_SQUARE = 0.02
+
 
 def round_up_frames(frames: int) -> int:
     """Return the smallest 4n + 1 that is not less: what the VAE takes."""
@@ -88,3 +91,9 @@ def working_size(width: int, height: int, max_pixels: int, pixel_aspect: float =
     if max_pixels and width * height > max_pixels:
         scale = math.sqrt(max_pixels / (width * height))
     return max(1, round(shown_width * scale)), max(1, round(shown_height * scale))
+
+
+def generation_size(settings: WanSettings, width: int, height: int, pixel_aspect: float = 1.0) -> tuple[int, int]:
+    """`working_size` of a take's frames with an engine's settings."""
+    aspect = pixel_aspect if settings.conditioning == "known" and abs(pixel_aspect - 1) >= _SQUARE else 1.0
+    return working_size(width, height, settings.generated_pixels, aspect)

@@ -88,12 +88,14 @@ class Option:
         aliases: further flags.
         metavar: what stands for the value in the help.
         flag: "" for ``--field-name``.
+        read: the value from its text, where that is more than the type's own form; raises `RequestError`.
     """
 
     help: str
     aliases: tuple[str, ...] = ()
     metavar: str = ""
     flag: str = ""
+    read: Callable[[str], Any] | None = None
 
 
 @dataclass(frozen=True)

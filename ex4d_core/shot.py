@@ -36,6 +36,17 @@ ENGINES: tuple[str, ...] = get_args(EngineName)
 # Engines that show what other frames of the clip saw, unless a shot says otherwise. The weights of wan were trained
 # with what a single frame shows.
 REMEMBERING_ENGINES: tuple[EngineName, ...] = ("preview",)
+# Fields of the engine wan's settings that version 0.1 does not know.
+_WAN_ADDITIONS = (
+    "adapter",
+    "conditioning",
+    "lead_in",
+    "erosion_seed",
+    "stride",
+    "above_model",
+    "upscaler",
+    "keep_seen",
+)
 # Engines whose masks stay as they are drawn, unless a shot says otherwise: wan was trained with such masks.
 UNCLEANED_ENGINES: tuple[EngineName, ...] = ("wan",)
 
@@ -161,7 +172,7 @@ class ShotRequest(Settings):
         if self.render.remember is None:
             del values["render"]["remember"]
         of_original = WanSettings()
-        for name in ("adapter", "conditioning", "lead_in", "erosion_seed", "stride"):
+        for name in _WAN_ADDITIONS:
             if getattr(self.wan, name) == getattr(of_original, name):
                 del values["wan"][name]
         return values

@@ -17,6 +17,7 @@ MAX_ADAPTER_NAME = 151
 Precision = Literal["bf16", "fp8", "float32"]
 WanPreset = Literal["standard", "ex4d-reference", "quality", "fast", "draft"]
 Conditioning = Literal["original", "known"]
+AboveModel = Literal["generate", "enlarge"]
 
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 
@@ -38,13 +39,31 @@ MAX_WINDOW = 81
 LEAD_INS = (0, 8, 12, 16)
 MAX_STRIDE = 4
 
-_TRUE_START: dict[str, Any] = {"conditioning": "known", "lead_in": 8, "erosion_seed": 0}
+# Working sizes by name: a shot of another aspect is generated at as many pixels. Wan2.1's 480P model was trained at the
+# second one.
+WORKING_SIZES: dict[str, tuple[int, int]] = {
+    f"{width}x{height}": (width, height) for width, height in ((512, 512), (832, 480), (1280, 720), (1920, 1080))
+}
+MODEL_SIZE = WORKING_SIZES["832x480"]
+MODEL_PIXELS = MODEL_SIZE[0] * MODEL_SIZE[1]
+FULL_SIZE = "full"
+
+# Ways to enlarge pictures, beside the names of upscalers' files: by interpolation, or by an upscaler if there is one.
+BICUBIC, ANY_UPSCALER = "bicubic", "auto"
+
+_TRUE_START: dict[str, Any] = {
+    "conditioning": "known",
+    "lead_in": 8,
+    "erosion_seed": 0,
+    "above_model": "enlarge",
+    "upscaler": ANY_UPSCALER,
+}
 # How each preset differs from the defaults of `WanSettings`, which are EX-4D's own except for the arithmetic. Takes of
 # version 0.1 have the preset "ex4d-reference" with the arithmetic of "standard"; made again, they keep it.
 WAN_PRESETS: dict[WanPreset, dict[str, Any]] = {
     "standard": _TRUE_START,
     "ex4d-reference": {"precision": "bf16"},
-    "quality": {**_TRUE_START, "lead_in": 12, "max_pixels": 0, "window": 81, "overlap": 13, "steps": 40},
+    "quality": {**_TRUE_START, "lead_in": 12, "max_pixels": MODEL_PIXELS, "window": 81, "overlap": 13, "steps": 40},
     "fast": {
         **_TRUE_START,
         "loras": ({"name": STEP_DISTILLED_LORA},),
@@ -62,6 +81,31 @@ WORDS_AND_SEED = ("prompt", "negative_prompt", "seed")
 def is_weights_name(name: str) -> bool:
     """Whether a request can name a LoRA or an adapter so: its file's name without folder and ending."""
     return bool(_LORA_NAME.fullmatch(name))
+
+
+def pixels_from(text: str) -> int:
+    """`WanSettings.max_pixels` from ``832x480``, ``full`` or a number of pixels.
+
+    Raises:
+        RequestError: it is none of these.
+    """
+    if text == FULL_SIZE:
+        return 0
+    if found := re.fullmatch(r"(\d{1,5})x(\d{1,5})", text):
+        return int(found[1]) * int(found[2])
+    if not re.fullmatch(r"\d{1,12}", text):
+        raise RequestError(
+            f"invalid working size {text!r:.80}: expected {', '.join(WORKING_SIZES)}, another WIDTHxHEIGHT, "
+            f"{FULL_SIZE}, or a number of pixels"
+        )
+    return int(text)
+
+
+def size_name(max_pixels: int) -> str:
+    """The name of a working size; "" for one that has none."""
+    if not max_pixels:
+        return FULL_SIZE
+    return next((name for name, (width, height) in WORKING_SIZES.items() if width * height == max_pixels), "")
 
 
 @dataclass(frozen=True)
@@ -116,7 +160,8 @@ class WanSettings(Settings):
         shift: timestep shift of the flow-matching schedule; higher spends more steps on the coarse structure.
         erosion: smallest and largest side, in pixels, of the square by which each mask frame shrinks; (0, 0): not.
             With conditioning "known" frame 0 of a shot keeps all of its mask.
-        max_pixels: larger frames are made smaller and enlarged again, keeping their aspect; 0: never.
+        max_pixels: the working size: larger frames are made smaller and enlarged again, keeping their aspect; 0: never.
+            `WORKING_SIZES` has names for some.
         erosion_seed: of the erosion, so that takes of several seeds share their masks; None: the noise's seed.
         window: frames generated at once, 4n + 1; longer shots continue in further windows. At most `MAX_WINDOW` with
             conditioning "known".
@@ -134,6 +179,12 @@ class WanSettings(Settings):
             are generated square.
         lead_in: hidden frames from the source view to the first camera, where that is elsewhere; 0: none.
         stride: generate every n-th frame, and fill in those between from their neighbours; for fast footage.
+        above_model: what a working size above `MODEL_SIZE`, which the model was trained at, does: "generate" at it,
+            or generate at the model's own size and "enlarge".
+        upscaler: enlarges the pictures: "bicubic"; a file in the folder upscalers of the models, by its name without
+            the ending; or "auto", which takes the first file there, and else "bicubic".
+        keep_seen: show the footage's own pixels where the render has them, over the generated picture; never with the
+            preset "ex4d-reference".
 
     Raises:
         RequestError: a field of the wrong type or out of range.
@@ -162,7 +213,14 @@ class WanSettings(Settings):
         ),
     ] = (2, 8)
     max_pixels: Annotated[
-        int, Range(0, MAX_SIDE**2), Option("generate at no more pixels than this; 0: no limit", metavar="N")
+        int,
+        Range(0, MAX_SIDE**2),
+        Option(
+            f"generate at no more pixels than this: {', '.join(WORKING_SIZES)}, {FULL_SIZE} (the take's), or a number",
+            ("--working-size",),
+            metavar="SIZE",
+            read=pixels_from,
+        ),
     ] = 512 * 512
     window: Annotated[int, Range(5, 161), Option("frames generated at once, 4n + 1", metavar="N")] = 49
     overlap: Annotated[int, Range(1, 157), Option("frames that a further window starts from, 4n + 1", metavar="N")] = 9
@@ -195,6 +253,25 @@ class WanSettings(Settings):
     stride: Annotated[
         int, Range(1, MAX_STRIDE), Option("generate every N-th frame, and fill in those between", metavar="N")
     ] = 1
+    above_model: Annotated[
+        AboveModel,
+        Option(
+            f"working sizes above the model's own, {MODEL_SIZE[0]}x{MODEL_SIZE[1]}: generate at them, or generate at "
+            "its own and enlarge"
+        ),
+    ] = "generate"
+    upscaler: Annotated[
+        str,
+        Length(MAX_ADAPTER_NAME),
+        Option(
+            f"enlarges pictures: {BICUBIC}, a file in the folder upscalers of the models, or {ANY_UPSCALER}: such a "
+            f"file if there is one, else {BICUBIC}",
+            metavar="NAME",
+        ),
+    ] = BICUBIC
+    keep_seen: Annotated[
+        bool, Option("show the footage's own pixels where it was seen, over the generated picture")
+    ] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -214,8 +291,25 @@ class WanSettings(Settings):
                 f"invalid adapter {self.adapter!r:.80}: expected a file name without folder and ending "
                 "(letters, digits, . _ + -)"
             )
+        if not _LORA_NAME.fullmatch(self.upscaler):
+            raise RequestError(
+                f"invalid upscaler {self.upscaler!r:.80}: expected {BICUBIC}, {ANY_UPSCALER}, or a file name without "
+                "folder and ending (letters, digits, . _ + -)"
+            )
+        if self.keep_seen and self.preset == "ex4d-reference":
+            raise RequestError(
+                "keep_seen must be off with the preset ex4d-reference, which makes what EX-4D makes: choose another "
+                "preset, such as standard"
+            )
         if self.erosion[0] > self.erosion[1]:
             raise RequestError(f"erosion must be its smallest, then its largest side, not {self.erosion!r}")
+
+    @property
+    def generated_pixels(self) -> int:
+        """Pixels that images are generated at, at most; 0 for no limit."""
+        if self.above_model == "generate":
+            return self.max_pixels
+        return min(self.max_pixels or MODEL_PIXELS, MODEL_PIXELS)
 
 
 def wan_preset(name: str, **changes: Any) -> WanSettings:

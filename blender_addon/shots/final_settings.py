@@ -11,10 +11,10 @@ from bpy.app.translations import pgettext_iface as iface_
 
 from ex4d_core.final_sizes import (
     generated_frames,
+    generation_size,
     lead_in_cost,
     window_lengths,
     with_lead_in,
-    working_size,
 )
 from ex4d_core.messages import Welcome
 from ex4d_core.wan_settings import (
@@ -33,13 +33,22 @@ from ex4d_core.wan_settings import (
 from ..blender_types import Context, Operator
 from ..connection.panel import wrapped
 from ..footage.weights import adapter_items
+from .final_size import (
+    OF_PRESET,
+    above_model_property,
+    enlarged_text,
+    keep_seen_property,
+    restore_size,
+    size_property,
+    size_settings,
+)
 
 FINAL_ENGINE = "wan"
 
 _PRESET_TEXTS = {
     "standard": ("Standard", "25 steps, images of 512x512 pixels at most; every shot starts from a whole image"),
     "ex4d-reference": ("EX-4D", "Settings of the published EX-4D: 25 steps, images of 512x512 pixels at most"),
-    "quality": ("Quality", "Full render size, longer windows and 40 steps: slow, for large GPUs"),
+    "quality": ("Quality", "Images of 832x480 pixels at most, longer windows and 40 steps: slow, for large GPUs"),
     "fast": ("Fast", "4 steps with a distilled LoRA, which the backend must have"),
     "draft": ("Draft", "Small images and few steps, to try out prompts and seeds"),
 }
@@ -59,6 +68,7 @@ def _apply_preset(final: Any, _: bpy.types.Context) -> None:
     settings = wan_preset(final.preset)
     final.steps, final.guidance = settings.steps, settings.guidance
     final.lead_in, final.stride = str(settings.lead_in), settings.stride
+    final.size = OF_PRESET
 
 
 def _chosen_adapter(final: Any) -> int:
@@ -134,6 +144,9 @@ class EX4D_Final(bpy.types.PropertyGroup):
         get=_chosen_adapter,
         set=_choose_adapter,
     )
+    size: size_property
+    above_model: above_model_property
+    keep_seen: keep_seen_property
     takes: bpy.props.IntProperty(
         name="Takes",
         description="Number of final takes to send at once; each further take adds 1 to the seed",
@@ -203,6 +216,7 @@ def final_settings(final: EX4D_Final) -> WanSettings:
         lead_in=int(final.lead_in) if known else 0,
         stride=final.stride,
         adapter=final.adapter,
+        **size_settings(final),
     )
 
 
@@ -223,18 +237,19 @@ def workload_text(
     height: int,
     pixel_aspect: float = 1.0,
     at_source: bool | None = None,
+    server: Welcome | None = None,
 ) -> str:
     """A summary for the panel: the number of frames, the size that they are generated at, and the steps.
 
     Args:
         pixel_aspect: width of a pixel by its height.
         at_source: whether the shot starts at the source view; if not, its hidden frames count for the windows.
+        server: what the connected backend offers; None without a connection.
     """
-    aspect = pixel_aspect if settings.conditioning == "known" else 1.0
-    generated = working_size(width, height, settings.max_pixels, aspect)
+    generated = generation_size(settings, width, height, pixel_aspect)
     size = f"{generated[0]} x {generated[1]}"
     if generated != (width, height):
-        size = iface_("{size}, enlarged to {width} x {height}").format(size=size, width=width, height=height)
+        size = enlarged_text(size, width, height, server)
     frames = generated_frames(frames, settings.stride)
     hidden = settings.lead_in if at_source is False and settings.conditioning == "known" else 0
     count = len(window_lengths(frames + hidden, with_lead_in(settings, frames, hidden)))
@@ -277,6 +292,7 @@ def restore_final_settings(final: EX4D_Final, settings: WanSettings) -> str:
     final.steps, final.guidance = settings.steps, settings.guidance
     final.lead_in, final.stride = str(settings.lead_in), settings.stride
     final.adapter = settings.adapter
+    restore_size(final, settings)
     today = final_settings(final)
     names = [one.name for one in fields(today) if getattr(today, one.name) != getattr(settings, one.name)]
     changed = ", ".join(name for name in names if name != "seed")  # a larger one than Blender's integers

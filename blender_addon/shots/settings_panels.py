@@ -5,7 +5,8 @@ from __future__ import annotations
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
-from ex4d_core.messages import command_in
+from ex4d_core.cards import Card
+from ex4d_core.messages import Welcome, command_in
 from ex4d_core.shot import RequestError
 from ex4d_core.wan_settings import wan_preset
 
@@ -26,6 +27,7 @@ from .final_settings import (
     start_text,
     workload_text,
 )
+from .final_size import estimate_texts, has_choices, is_above_model, size_settings
 from .objects import shot_objects
 from .properties import active_shot
 
@@ -78,11 +80,10 @@ class EX4D_PT_final_settings(_BelowTake, Panel):
             layout.prop(final, "lead_in")
         if final.adapter or weights.adapters:
             layout.prop(final, "adapter_choice")
-        for text, icon in zip(_workload(context), ("TIME", "CAMERA_DATA"), strict=False):
-            if text:
-                draw_text(layout, text, context, icon)
+        _draw_sizes(layout, final)
         client = session().client
         server = client.server if client is not None and session().connected else None
+        _draw_workload(layout, context, server)
         if server is None:
             return
         if reason := final_unavailable(server, final.preset, research=True):
@@ -93,25 +94,43 @@ class EX4D_PT_final_settings(_BelowTake, Panel):
             draw_text(layout, iface_("Results depend on {licenses}").format(licenses=depends_on), context, "INFO")
 
 
-def _workload(context: Context) -> tuple[str, ...]:
-    """The workload of a final take of the active shot and its start; () without a scene or with invalid settings."""
+def _draw_sizes(layout: bpy.types.UILayout, final: bpy.types.PropertyGroup) -> None:
+    """The working size and what becomes of seen pixels, as far as the preset leaves them open."""
+    layout.prop(final, "size")
+    settings = wan_preset(final.preset, **size_settings(final))
+    if has_choices(settings):
+        if is_above_model(settings):
+            layout.prop(final, "above_model")
+        layout.prop(final, "keep_seen")
+
+
+def _draw_workload(layout: bpy.types.UILayout, context: Context, server: Welcome | None) -> None:
+    """The workload of a final take of the active shot, its start, and about what it takes on the backend's GPU."""
     scene_object, _ = shot_objects(context)
     if scene_object is None:
-        return ()
+        return
     first, last = shot_range(context.scene, scene_object)
     try:
         settings = final_settings(active_shot(context.scene).final)
     except RequestError:
-        return ()
+        return
     if first > last:
-        return ()
+        return
     render, frames = context.scene.render, last - first + 1
     aspect = render.pixel_aspect_x / render.pixel_aspect_y
     known = start_of_shot(context.scene, scene_object)
-    return (
-        workload_text(settings, frames, *render_size(render), aspect, known.at_source),
-        start_text(settings, frames, known.at_source, known.visible_fraction),
-    )
+    size = render_size(render)
+    draw_text(layout, workload_text(settings, frames, *size, aspect, known.at_source, server), context, "TIME")
+    if text := start_text(settings, frames, known.at_source, known.visible_fraction):
+        draw_text(layout, text, context, "CAMERA_DATA")
+    if server is None or (card := Card.first_of(server.devices)) is None:
+        return
+    hidden = 0 if known.at_source else settings.lead_in
+    estimate, problem = estimate_texts(settings, frames, *size, card, hidden, aspect)
+    if problem:
+        draw_problem(layout, problem, context)
+    else:
+        draw_text(layout, estimate, context, "MEMORY")
 
 
 def _draw_prompt(layout: bpy.types.UILayout, final: bpy.types.PropertyGroup, name: str) -> None:

@@ -26,6 +26,7 @@ from ex4d.generation.wan.memory import free_memory
 from ex4d.generation.wan.networks import load_dit
 from ex4d.generation.wan.transformer import Transformer
 from ex4d.weights.places import find_wan_files
+from ex4d_core.final_estimates import pass_operations
 
 # Targets on one H200, in seconds.
 TARGETS = {"bf16": 0.72, "fp8": 0.50}
@@ -93,9 +94,7 @@ def measure_rates(case: Case) -> dict[str, float]:
 
 def minimum_seconds(case: Case, rates: dict[str, float]) -> dict[str, float]:
     """Return the seconds that a pass's matmuls and attention alone take at these rates."""
-    width, hidden, blocks, tokens = 5120, 13824, 40, case.tokens
-    matmul = blocks * tokens * (12 * width * width + 4 * width * hidden)
-    attention = blocks * 4 * tokens**2 * width
+    matmul, attention = pass_operations(case.tokens)
     seconds = {
         "bf16": matmul / rates["matmul, bf16"] + attention / rates["attention, bf16"],
         "fp8": matmul / rates["matmul, fp8"] + attention / rates["attention, bf16"],

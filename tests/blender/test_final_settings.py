@@ -26,10 +26,12 @@ from blender_addon.shots.final_settings import (
     start_text,
     workload_text,
 )
+from blender_addon.shots.final_size import estimate_texts
 from blender_addon.shots.objects import shot_objects
 from blender_addon.takes.panel import settings_text, take_name
 from blender_addon.takes.requests import load_request
 from blender_addon.takes.take_jobs import ESTIMATE_IMAGE
+from ex4d_core.cards import Card
 from ex4d_core.messages import Welcome, command_in
 from ex4d_core.wan_settings import WAN_PRESETS, wan_preset
 
@@ -240,7 +242,7 @@ def test_seeds_of_several_takes_stay_within_blenders_integers():
     ("preset", "frames", "size", "text"),
     [
         ("ex4d-reference", 49, (512, 512), "49 frames at 512 x 512, 25 steps"),
-        ("quality", 49, (1920, 1080), "49 frames at 1920 x 1080, 40 steps"),
+        ("quality", 49, (1920, 1080), "49 frames at 843 x 474, enlarged to 1920 x 1080, 40 steps"),
         (
             "ex4d-reference",
             200,
@@ -264,7 +266,52 @@ def test_hidden_frames_count_for_the_windows():
 def test_every_second_frame_and_wide_pixels_show_in_the_workload():
     strided = wan_preset("standard", stride=2)
     assert workload_text(strided, 49, 512, 512) == "25 frames at 512 x 512, 25 steps"
-    assert workload_text(wan_preset("quality"), 49, 1440, 1080, 4 / 3).startswith("49 frames at 1663 x 935, enlarged")
+    assert workload_text(wan_preset("quality"), 49, 1440, 1080, 4 / 3).startswith("49 frames at 843 x 474, enlarged")
+
+
+def test_how_images_are_enlarged_is_said_by_what_the_backend_has():
+    quality = wan_preset("quality")
+    having, lacking = (introduction({"wan": ""}, given) for given in ({}, {"wan upscaler": "there is none"}))
+    assert "1920 x 1080 by the backend's upscaler, 40" in workload_text(quality, 49, 1920, 1080, server=having)
+    assert "1920 x 1080 by interpolation, 40" in workload_text(quality, 49, 1920, 1080, server=lacking)
+
+
+def test_working_sizes_have_names_and_come_back_with_a_take():
+    final = bpy.context.scene.ex4d_shot.final
+    final.preset, final.size, final.above_model, final.keep_seen = "quality", "1280x720", True, True
+    settings = final_settings(final)
+    assert (settings.max_pixels, settings.generated_pixels, settings.keep_seen) == (921_600, 921_600, True)
+    final.above_model = False
+    assert final_settings(final).generated_pixels == 832 * 480
+    final.preset = "draft"
+    assert final_settings(final).max_pixels == 384 * 384, "a preset brings its own size"
+    restore_final_settings(final, settings)
+    assert final_settings(final) == settings and final.size == "1280x720"
+    for pixels, name in ((0, "full"), (300_000, "832x480"), (3_000_000, "full"), (832 * 480, "preset")):
+        restore_final_settings(final, wan_preset("quality", max_pixels=pixels))
+        assert final.size == name
+
+
+def test_the_published_settings_keep_no_seen_pixels_and_generate_at_any_size():
+    final = bpy.context.scene.ex4d_shot.final
+    final.keep_seen, final.preset, final.size = True, "ex4d-reference", "full"
+    assert final_settings(final) == wan_preset("ex4d-reference", max_pixels=0)
+
+
+def test_time_and_memory_on_the_backends_card_are_estimated_before_a_final_is_sent():
+    devices = ["CPU, 2 cores (x86_64)", "NVIDIA H200, 140 GiB (cuda:0)"]
+    card = Card.first_of(devices)
+    standard, quality = wan_preset("standard"), wan_preset("quality", max_pixels=0, above_model="generate")
+    text = estimate_texts(standard, 49, 512, 512, card)
+    assert text == ("Estimate for H200: 29 s, 44.2 GB of its memory", "")
+    assert estimate_texts(quality, 81, 1920, 1080, card)[0].startswith("Estimate for H200: 64 min, 8")
+    assert estimate_texts(standard, 49, 512, 512, card, 8) != text, "a lead-in takes longer"
+    small = Card.of_device("NVIDIA GeForce RTX 4070, 12 GiB (cuda:0)")
+    estimate, problem = estimate_texts(quality, 81, 1920, 1080, small)
+    assert not estimate and problem.startswith("RTX 4070 has 12.9 GB of memory, and this needs ")
+    unknown = Card.of_device("Somebody's card, 48 GiB (cuda:0)")
+    assert "speed is not known" in estimate_texts(standard, 49, 512, 512, unknown)[0]
+    assert Card.first_of(devices[:1]) is None
 
 
 def test_what_a_lead_in_costs_is_said_and_what_is_seen_without_one():

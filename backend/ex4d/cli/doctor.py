@@ -127,10 +127,11 @@ def _fp8(device: torch.device) -> str:
 def _wan(device: str, machine: MachineSettings) -> Iterator[Finding]:
     """Whether the engine wan is available, why not, and which of its weights are here."""
     from ex4d.generation.wan import WAN_LICENCE, WanUnavailableError, why_no_wan
+    from ex4d.generation.wan.enlarging import why_no_upscaler
     from ex4d.generation.wan.networks import require_diffsynth
     from ex4d.weights.catalogue import PARTS
     from ex4d.weights.inventory import files_here
-    from ex4d.weights.places import found_models, list_loras
+    from ex4d.weights.places import found_models, list_loras, list_upscalers
     from ex4d.weights.search import UNREAD_GGUF
 
     reason = why_no_wan(device, machine)
@@ -150,6 +151,8 @@ def _wan(device: str, machine: MachineSettings) -> Iterator[Finding]:
     if unread := [one.paths[0] for one in found_models(folder, machine.model_path) if one.model.packing == UNREAD_GGUF]:
         names = ", ".join(path.name for path in unread[:_NAMED]) + (", ..." if len(unread) > _NAMED else "")
         yield "GGUF", f"not looked into: {names}; install the package gguf with: {install_command('wan')}", ""
+    upscalers = ", ".join(path.stem for path in list_upscalers(folder)) or "none"
+    yield "upscalers", why_no_upscaler(folder) or f"{upscalers}; the first one is used unless another is named", ""
 
 
 def _estimators(machine: MachineSettings) -> Iterator[Finding]:

@@ -84,7 +84,8 @@ def _value(entry: Field) -> dict[str, Any]:
         if get_args(annotation)[1:] == (...,):
             return {**described, "action": "append", "type": getattr(element, "from_text", element)}
         return {**described, "type": _checked(entry, lambda text: [element(part) for part in text.split(",")])}
-    return {**described, "type": _checked(entry, getattr(annotation, "from_text", annotation))}
+    parse = entry.option.read if entry.option and entry.option.read else getattr(annotation, "from_text", annotation)
+    return {**described, "type": _checked(entry, parse)}
 
 
 def _checked(entry: Field, parse: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -93,6 +94,8 @@ def _checked(entry: Field, parse: Callable[[str], Any]) -> Callable[[str], Any]:
     def read(text: str) -> Any:
         try:
             value = parse(text)
+        except RequestError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
         except ValueError:
             value = text
         try:

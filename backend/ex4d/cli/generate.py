@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ex4d.cli.dry_run import add_dry_run_argument, tell
+from ex4d.cli.final_estimate import backend_card, final_note, tell_sizes
 from ex4d.cli.flags import settings_from
 from ex4d.cli.options import (
     ANSWER_SECONDS,
@@ -33,6 +34,7 @@ from ex4d.cli.options import (
 )
 from ex4d.cli.parsing import refuse_without_effect
 from ex4d.cli.report import Report
+from ex4d_core.cards import Card
 from ex4d_core.client import ConnectionState
 from ex4d_core.conversations import ClientError, Task
 from ex4d_core.errors import RequestError
@@ -97,11 +99,7 @@ def run(options: argparse.Namespace, report: Report) -> int:
     _refuse_useless_options(options, request.engine)
     refuse_useless_lead_in(options, request.wan)
     if options.dry_run:
-        from ex4d.pipeline.estimate import estimate_take
-
-        tell(estimate_take(scene, request, options.device, machine_settings(options)), out, report)
-        if options.backend:
-            report.note("this machine was estimated; with --backend the backend does the work, and the disk is yours")
+        _estimate(scene, request, options, out, report)
         return 0
     if options.backend:
         if options.accept_licence:
@@ -110,8 +108,11 @@ def run(options: argparse.Namespace, report: Report) -> int:
         if options.detach:
             return 0
     else:
+        from ex4d.pipeline.final_cards import card_here
         from ex4d.pipeline.take_folder import take_into_folder
 
+        if request.engine == "wan" and (card := card_here(options.device)):
+            report.note(final_note(request, card, request.wan.lead_in))
         how = {"device": options.device, "machine": machine_settings(options), "note": report.note}
         how |= {"inputs": _inputs(options), "overwrite": options.overwrite, "resume": options.resume}
         with report.stages() as progress:
@@ -120,6 +121,22 @@ def run(options: argparse.Namespace, report: Report) -> int:
     report.add("occlusion", request.render.occlusion)
     report.add("frames", len(request.camera), "")
     return 0
+
+
+def _estimate(scene: Scene, request: ShotRequest, options: argparse.Namespace, out: Path, report: Report) -> None:
+    """Tell what a take needs, and of a final also what each working size would; makes nothing."""
+    from ex4d.pipeline.estimate import estimate_take
+    from ex4d.pipeline.final_cards import card_here
+    from ex4d.pipeline.shot_start import shot_start
+
+    generates = request.engine == "wan"
+    card = backend_card(options) if generates and options.backend else None
+    tell(estimate_take(scene, request, options.device, machine_settings(options), card), out, report)
+    if generates:
+        tell_sizes(request, card or card_here(options.device), shot_start(scene, request).hidden, report)
+    if options.backend:
+        what = "this machine was estimated, but for the backend's GPU" if card else "this machine was estimated"
+        report.note(f"{what}; with --backend the backend does the work, and the disk is yours")
 
 
 def _inputs(options: argparse.Namespace) -> list[Path]:
@@ -216,6 +233,7 @@ def _on_backend(scene: Scene, request: ShotRequest, options: argparse.Namespace,
         mark_results(take.folder, take.job)  # so that `ex4d jobs --fetch` continues here
 
     take.before_results = begin
+    told = False
     try:
         with report.stages() as progress:
             task: Task[Any] = client.start(take.submission() if options.detach else take.conversation())
@@ -223,6 +241,10 @@ def _on_backend(scene: Scene, request: ShotRequest, options: argparse.Namespace,
                 client.wait()
                 # A backend that never replied is not there; one that stopped replying may return in a moment.
                 client.require_answer(ANSWER_SECONDS if client.server is None else 60)
+                if client.server is not None and not told:
+                    told = True
+                    if request.engine == "wan" and (card := Card.first_of(client.server.devices)):
+                        report.note(final_note(request, card, request.wan.lead_in))
                 if client.state is not ConnectionState.CONNECTED:
                     progress(client.state.value, 0, 0)
                 elif take.status is None:

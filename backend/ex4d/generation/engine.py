@@ -64,10 +64,12 @@ class Engine(Protocol):
     Attributes:
         name: one of `ex4d_core.shot.ENGINES`.
         licence: which licences the results depend on, as a text for users.
+        enlarging: how it enlarges frames that it makes smaller than the take, as a text for users; "" if it never does.
     """
 
     name: str
     licence: str
+    enlarging: str
 
     @property
     def precision(self) -> str:

@@ -39,6 +39,7 @@ class PreviewEngine:
     name = "preview"
     licence = "free for any use: no model, only the footage"
     precision = "float32"
+    enlarging = ""
 
     def __init__(self, settings: PreviewSettings | None = None):
         self.settings = settings or PreviewSettings()

@@ -7,7 +7,6 @@ estimate names. Nothing here imports torch before it is needed.
 
 from __future__ import annotations
 
-import math
 import shutil
 import tempfile
 import time
@@ -17,14 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ex4d.devices import Devices
+from ex4d.pipeline.final_cards import card_here, wan_basis
+from ex4d_core.cards import Card
 from ex4d_core.errors import Ex4dError
-from ex4d_core.final_sizes import (
-    generated_frames,
-    round_up_frames,
-    window_lengths,
-    with_lead_in,
-    working_size,
-)
+from ex4d_core.final_estimates import estimate_final
 from ex4d_core.mesh_cache import grid_vertices, positions_bytes
 from ex4d_core.sizes import size_text
 from ex4d_core.source_frames import shown_frames
@@ -71,15 +66,9 @@ _ESTIMATOR_SECONDS = {
     "depth-pro": 0.073,
     "depth-anything-v2": 0.0029,
 }
-# The engine wan on one H200 (docs/measured/speed.md): a pass of the network over a window of 49 frames of 512x512.
-_WAN_TOKENS = 13_312
-_WAN_PASS_SECONDS = {"fp8 attention": 0.463, "fp8": 0.546, "bf16": 0.765, "float32": 1.53}
-_WAN_ATTENTION = 0.3  # of a pass; it grows with the square of the tokens, the rest with the tokens
-_WAN_WINDOW_SECONDS = 1.4  # encoding and decoding
+# The engine wan: from a fast disk; and host memory, where all weights lie in 16 bits.
 _WAN_LOADING_SECONDS = 120.0
-# At full speed, and with weights streamed from the host's memory, where all of them lie in 16 bits.
-_WAN_GPU_BYTES = {"fp8 attention": 44.2e9, "fp8": 44.2e9, "bf16": 54.8e9, "float32": 100e9}
-_WAN_STREAMED_BYTES, _WAN_BYTES_PER_TOKEN, _WAN_HOST_BYTES = 6.7e9, 250_000, 60e9
+_WAN_HOST_BYTES = 60e9
 
 
 def scene_memory_bytes(width: int, height: int) -> int:
@@ -250,7 +239,13 @@ def estimate_render(
     return Estimate(each * len(camera), round(size * len(camera)), memory, basis=(basis,))
 
 
-def estimate_take(scene: Scene, request: ShotRequest, device: str, machine: MachineSettings | None = None) -> Estimate:
+def estimate_take(
+    scene: Scene,
+    request: ShotRequest,
+    device: str,
+    machine: MachineSettings | None = None,
+    card: Card | None = None,
+) -> Estimate:
     """What a take needs, by making a few frames of it as a preview; see `add_wan` for the engine wan.
 
     Raises:
@@ -268,7 +263,7 @@ def estimate_take(scene: Scene, request: ShotRequest, device: str, machine: Mach
     memory = _drawing_bytes(scene, camera, device) + _TAKE_BYTES_PER_PIXEL * camera.width * camera.height
     notes = (basis, *start_notes(scene, request, Devices.parse(device).first, machine))
     preview = Estimate(each * len(camera), round(size * len(camera)), memory, basis=notes)
-    return add_wan(preview, request.wan, len(camera), *camera.size, device, request.engine, start.hidden)
+    return add_wan(preview, request.wan, len(camera), *camera.size, device, request.engine, start.hidden, card)
 
 
 def estimate_take_of_footage(
@@ -307,43 +302,37 @@ def estimate_render_of_footage(frames: int, width: int, height: int, device: str
 
 
 def add_wan(
-    preview: Estimate, wan: WanSettings, frames: int, width: int, height: int, device: str, engine: str, hidden: int = 0
+    preview: Estimate,
+    wan: WanSettings,
+    frames: int,
+    width: int,
+    height: int,
+    device: str,
+    engine: str,
+    hidden: int = 0,
+    card: Card | None = None,
 ) -> Estimate:
     """What the engine wan needs on top of a preview of the same take; the preview itself for any other engine.
 
     Args:
         hidden: frames of a lead-in.
+        card: that generates; the one of this machine by default.
     """
     if engine != "wan":
         return preview
-    wan, shortfalls = _as_run(wan, device)
-    arithmetic = "fp8 attention" if wan.precision == "fp8" and wan.fp8_attention else wan.precision
-    generated = generated_frames(frames, wan.stride)
-    lengths = window_lengths(generated + hidden, with_lead_in(wan, generated, hidden))
-    size = working_size(width, height, wan.max_pixels)
-    of_latent = math.prod(-(-side // 16) for side in size)
-    windows = [((round_up_frames(max(5, length)) - 1) // 4 + 1) * of_latent for length in lengths]
-    tokens = max(windows)
-    passes = wan.steps * (1 if wan.guidance == 1 else 2)
-    gpus = max(1, len(Devices.parse(device).names))
-    each = _WAN_PASS_SECONDS[arithmetic] * passes / gpus
-    seconds = _WAN_LOADING_SECONDS
-    for ratio in (of_window / _WAN_TOKENS for of_window in windows):
-        seconds += each * ((1 - _WAN_ATTENTION) * ratio + _WAN_ATTENTION * ratio**2) + _WAN_WINDOW_SECONDS
-    more = _WAN_BYTES_PER_TOKEN * max(0, tokens - _WAN_TOKENS)
-    on_gpu = _on_gpu(device)
-    basis = "time of wan from figures measured on one H200, and loading from a fast disk; other GPUs are slower"
+    wan, shortfalls = _as_run(wan, device) if card is None else (wan, [])
+    card = card or card_here(device)
+    final = estimate_final(wan, frames, width, height, card, hidden=hidden)
+    seconds = None if final.seconds is None else (preview.seconds or 0) + final.seconds + _WAN_LOADING_SECONDS
+    # Footage's pixels are laid over frames of a window that are complete when all of it is generated.
+    kept = 4 * width * height * min(frames, (wan.window + hidden) * wan.stride) if wan.keep_seen else 0
     return Estimate(
-        (preview.seconds or 0) + seconds if on_gpu else None,
+        seconds,
         preview.disk_bytes,
-        preview.memory_bytes + int(_WAN_HOST_BYTES),
-        int(_WAN_GPU_BYTES[arithmetic] + more),
-        int(_WAN_STREAMED_BYTES + _WAN_BYTES_PER_TOKEN * tokens),
-        (
-            *preview.basis,
-            basis if on_gpu else "the engine wan needs an NVIDIA GPU, and there is none here",
-            *shortfalls,
-        ),
+        preview.memory_bytes + int(_WAN_HOST_BYTES) + kept,
+        final.gpu_bytes,
+        final.gpu_least_bytes,
+        (*preview.basis, wan_basis(final, card), *shortfalls),
     )
 
 

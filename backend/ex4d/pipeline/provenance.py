@@ -13,6 +13,7 @@ from ex4d.generation import Engine
 from ex4d.machine import MachineSettings
 from ex4d.raster import choose_rasterizer
 from ex4d_core import __version__
+from ex4d_core.final_sizes import generation_size
 from ex4d_core.scene import Scene
 from ex4d_core.shot import ShotRequest
 
@@ -30,12 +31,14 @@ def made_by(
 
     Returns:
         ``ex4d`` and ``torch`` (versions), ``date`` (UTC), ``device`` (in words), ``rasterizer`` and ``precision`` as
-        used on this machine, and ``footage``: name, sha256, fps ([numerator, denominator]) and timecode of its first
-        frame, each "" where it is not known.
+        used on this machine, ``generated_at`` ([width, height]) and ``enlarged_by`` (in words, "" where nothing was),
+        and ``footage``: name, sha256, fps ([numerator, denominator]) and timecode of its first frame, each "" where it
+        is not known.
     """
     devices = Devices.parse(device)
     drawn = choose_rasterizer(request.render.rasterizer, devices.first, request.render.licence, machine)
     origin, fps = scene.manifest.origin, scene.manifest.fps
+    size = generated_at(request)
     footage = {**vars(origin), "fps": [fps.numerator, fps.denominator]}
     return {
         "ex4d": __version__,
@@ -44,8 +47,19 @@ def made_by(
         "device": ", ".join(map(_in_words, devices.resolve().names)),
         "rasterizer": drawn.name,
         "precision": engine.precision,
+        "generated_at": list(size),
+        "enlarged_by": engine.enlarging if size != request.camera.size else "",
         "footage": footage,
     }
+
+
+def generated_at(request: ShotRequest) -> tuple[int, int]:
+    """(width, height) that an engine makes a take's frames at."""
+    camera = request.camera
+    if request.engine != "wan":
+        return camera.size
+    across, down = camera.intrinsics[0, 0, 0], camera.intrinsics[0, 1, 1]
+    return generation_size(request.wan, *camera.size, float(down / across))
 
 
 def _in_words(device: str) -> str:

@@ -17,10 +17,11 @@ from ex4d.devices import Devices
 from ex4d.generation import EngineState, GenerationProgress, ProgressCallback, create_engine
 from ex4d.generation.frame_strides import fill_between, generated_places
 from ex4d.machine import MachineSettings
-from ex4d.media import Sound, VideoWriter, read_png, sound_of
+from ex4d.media import Sound, VideoWriter, read_png, read_png_metadata, sound_of
 from ex4d.media.media_errors import translate_write_errors
 from ex4d.media.png import png_bytes
-from ex4d.pipeline.provenance import MADE_BY, made_by
+from ex4d.pipeline.keep_seen import FootageKeeper, gains_of_frame
+from ex4d.pipeline.provenance import MADE_BY, generated_at, made_by
 from ex4d.pipeline.render import nothing_seen_note, render_shot, shows_nothing
 from ex4d.pipeline.shot_start import from_source_frame, settings_of_start, shot_start, start_note
 from ex4d.raster import RenderedFrame
@@ -93,6 +94,9 @@ def generate_take(
     start = shot_start(scene, request)
     wan = settings_of_start(request.wan, start, len(places))
     engine = create_engine(replace(request, wan=wan), device, machine)
+    generated = generated_at(request)
+    if generated != camera.size:
+        note("generated at {}x{}, enlarged to {}x{} by {}".format(*generated, *camera.size, engine.enlarging))
     description = describe(scene, request)
     metadata = {"ex4d_engine": engine.name, "ex4d_request": json.dumps(description, indent=1, ensure_ascii=False)}
     if request.label:
@@ -140,20 +144,24 @@ def generate_take(
         for index, path in enumerate(finished):
             take.write(_finished_image(path, request))
             sink.progress(engine.name, index + 1, len(camera))
+        last = max((place for place in places if place < done), default=None)
+        keeper = _keeper(request, done, None if last is None else finished[last])
         if done < len(camera):
-            chosen = _chosen(recorded, start.hidden, places)
+            watched = recorded if keeper is None else keeper.watch(recorded, start.hidden)
+            chosen = _chosen(watched, start.hidden, places)
             on_progress = _progress_callback(sink, work_folder, announce)
             generate = partial(
                 engine.generate, chosen, count=start.hidden + len(places), on_progress=on_progress, state=state
             )
-            last = max((place for place in places if place < done), default=None)
             before = None if last is None else (last, _finished_image(finished[last], request))
-            images = _continued(generate, start.hidden, places, done, before)
+            images = _continued(generate, start.hidden, places, done, before, keeper)
         else:
             images = iter(())
         for index, image in enumerate(images, start=done):
-            path = work_folder / frame_file_name(index)
-            _write_for_sink(path, image, {"ex4d_engine": engine.name})
+            path, told_of_frame = work_folder / frame_file_name(index), {}
+            if keeper is not None:
+                image, told_of_frame = keeper.finish(index, image)
+            _write_for_sink(path, image, {"ex4d_engine": engine.name, **told_of_frame})
             take.write(image)
             announce()
             sink.frame(index, path)
@@ -214,6 +222,18 @@ def _sound_of(scene: Scene, request: ShotRequest) -> Sound | None:
     return sound_of(footage, request.first_frame / scene.manifest.fps)
 
 
+def _keeper(request: ShotRequest, done: int, last: Path | None) -> FootageKeeper | None:
+    """What lays the footage over a take's generated frames, if it is to be.
+
+    Args:
+        done: frames that are finished.
+        last: the file of the last generated one of these.
+    """
+    if request.engine != "wan" or not request.wan.keep_seen:
+        return None
+    return FootageKeeper(done, None if last is None else gains_of_frame(read_png_metadata(last)))
+
+
 def _stride(request: ShotRequest) -> int:
     return request.wan.stride if request.engine == "wan" else 1
 
@@ -234,6 +254,7 @@ def _continued(
     places: Sequence[int],
     done: int,
     before: tuple[int, np.ndarray] | None,
+    keeper: FootageKeeper | None = None,
 ) -> Iterator[np.ndarray]:
     """Yield the images of a shot from frame ``done`` on, those between generated ones filled in.
 
@@ -241,11 +262,15 @@ def _continued(
         generate: continues after its argument ``done`` of generated images, of which ``hidden`` are not for people.
         places: of the generated images in the shot.
         before: the last of them that is done: its place, and the image.
+        keeper: lays the footage over generated images.
     """
+    complete = 0 if before is None else sum(place < done for place in places)
+    images = islice(generate(done=0), hidden, None) if before is None else generate(done=hidden + complete)
+    if keeper is not None:
+        images = keeper.over_generated(images, places[complete:])
+    images = fill_between(images, places[complete:], before)
     if before is None:
-        return fill_between(islice(generate(done=0), hidden, None), places)
-    complete = sum(place < done for place in places)
-    images = fill_between(generate(done=hidden + complete), places[complete:], before)
+        return images
     return islice(images, done - before[0] - 1, None)
 
 

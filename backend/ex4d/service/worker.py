@@ -255,6 +255,7 @@ def _capabilities(device: str, machine: MachineSettings) -> tuple[str, dict[str,
         from ex4d.depth.solver import why_no_solver
         from ex4d.generation import PreviewEngine
         from ex4d.generation.wan import WAN_LICENCE, why_no_preset, why_no_wan
+        from ex4d.generation.wan.enlarging import why_no_upscaler
         from ex4d_core.wan_settings import WAN_PRESETS
 
         engines[PreviewEngine.name] = PreviewEngine.licence
@@ -263,6 +264,8 @@ def _capabilities(device: str, machine: MachineSettings) -> tuple[str, dict[str,
         else:
             engines["wan"] = WAN_LICENCE
             unavailable |= {f"wan {name}": reason for name in WAN_PRESETS if (reason := why_no_preset(name, machine))}
+            if reason := why_no_upscaler(machine.models):
+                unavailable["wan upscaler"] = reason
         if reason := why_no_solver():
             unavailable["solve"] = reason
         elsewhere = _found_elsewhere(machine, int(time.monotonic() / _SEARCH_SECONDS))

@@ -1,7 +1,7 @@
 """Finds weights on this machine: one folder of models, with repositories under their published names.
 
 MODELS/OWNER/NAME/   a repository, as `fetch` lays it out; MODELS/NAME/ is found, too
-MODELS/EX-4D/ex4d.ckpt, MODELS/loras/NAME.safetensors, MODELS/adapters/NAME.safetensors
+MODELS/EX-4D/ex4d.ckpt, MODELS/loras/NAME.safetensors, MODELS/adapters/NAME.safetensors, MODELS/upscalers/NAME.pth
 
 LoRAs are also found in the folders of LoRAs of ComfyUI and of further folders, and by their file's name in all that is
 searched.
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from ex4d.weights.search import FoundModel
 
 _LORA_ENDINGS = (".safetensors", ".ckpt", ".pt", ".pth")
+# Not .pt, which may be a program (TorchScript).
+_UPSCALER_ENDINGS = (".safetensors", ".pth")
 
 
 def fetch_command(models: Path, *parts: str) -> str:
@@ -335,14 +337,35 @@ def list_loras(models: Path, further: Sequence[Path] = ()) -> list[Path]:
     """
     from ex4d.weights.search import files_below, is_lora_for_wan, lora_folders
 
-    place = models / "loras"
-    own = sorted(path for path in place.iterdir() if path.suffix in _LORA_ENDINGS) if place.is_dir() else []
+    own = _files_in(models / "loras", _LORA_ENDINGS)
     by_name = {path.stem: path for path in own}
     others: dict[str, Path] = {}
     for path in files_below(lora_folders(further)):
         if path.stem not in by_name and path.suffix in _LORA_ENDINGS and is_lora_for_wan(path):
             others.setdefault(path.stem, path)
     return [*own, *(path for _, path in sorted(others.items()))]
+
+
+def find_upscaler(models: Path, name: str) -> Path:
+    """The file of an upscaler in MODELS/upscalers.
+
+    Raises:
+        WeightsMissingError: there is none of that name; lists those that are there.
+    """
+    available = {path.stem: path for path in list_upscalers(models)}
+    if name not in available:
+        place, there = models / "upscalers", ", ".join(sorted(available)) or "none"
+        raise WeightsMissingError(f"there is no upscaler {name!r} in {place} (there: {there}); put {name}.pth there")
+    return available[name]
+
+
+def list_upscalers(models: Path) -> list[Path]:
+    """All upscalers that a request can name, in the order of their names."""
+    return _files_in(models / "upscalers", _UPSCALER_ENDINGS)
+
+
+def _files_in(place: Path, endings: Sequence[str]) -> list[Path]:
+    return sorted(path for path in place.iterdir() if path.suffix in endings) if place.is_dir() else []
 
 
 def _wan_folders(models: Path) -> list[Path]:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from ex4d.generation.wan.enlarging import INTERPOLATION, Enlarger
 from ex4d.raster import RenderedFrame
 from ex4d_core.final_sizes import working_size
 
@@ -74,12 +75,12 @@ class WorkingSize:
         margin = (0, self.padded_width - self.scaled_width, 0, self.padded_height - self.scaled_height)
         return functional.pad(color, margin, mode="replicate"), functional.pad(mask, margin, mode="replicate")
 
-    def upscale(self, frames: torch.Tensor) -> torch.Tensor:
+    def upscale(self, frames: torch.Tensor, enlarge: Enlarger = INTERPOLATION) -> torch.Tensor:
         """Crop and scale padded frames (T, 3, h, w) in [-1, 1] back to (T, 3, H, W)."""
         frames = frames[..., : self.scaled_height, : self.scaled_width]
         if (self.scaled_width, self.scaled_height) == (self.width, self.height):
             return frames
-        return functional.interpolate(frames, (self.height, self.width), mode="bicubic").clamp(-1, 1)
+        return enlarge(frames, self.width, self.height)
 
 
 def latent_count(frames: int) -> int:

@@ -19,6 +19,7 @@ from ex4d.generation.wan.conditioning import LATENT_FRAMES, WindowPixels, Workin
 from ex4d.generation.wan.decoding import decode_in_order, to_uint8_images
 from ex4d.generation.wan.denoising import denoise
 from ex4d.generation.wan.encoders import files_identity
+from ex4d.generation.wan.enlarging import INTERPOLATION, Enlarger, create_enlarger
 from ex4d.generation.wan.errors import GenerationError
 from ex4d.generation.wan.loaded_networks import LoadedNetworks, networks_for
 from ex4d.generation.wan.network_choice import NetworkChoice
@@ -33,13 +34,12 @@ from ex4d.raster import RenderedFrame
 from ex4d.weights.catalogue import PARTS
 from ex4d.weights.notes import note_once
 from ex4d.weights.places import find_adapter, find_lora, find_wan_files, lora_part
+from ex4d_core.final_sizes import generation_size
 from ex4d_core.licences import Licence
 from ex4d_core.wan_settings import WanSettings
 
 _Result = TypeVar("_Result")
 
-# Pixels whose sides differ by less are taken as square: cameras that were solved or estimated have such focal lengths.
-_SQUARE = 0.02
 # Seeds of a shot's windows lie far apart, so that window 1 of seed 0 is not window 0 of seed 1.
 _WINDOW_SEEDS = 0x9E3779B97F4A7C15
 
@@ -50,13 +50,16 @@ class WanEngine:
     Attributes:
         networks: what it runs on; they stay loaded for the next job that needs the same.
         encoder: of the windows.
+        enlarging: how frames get to the take's size, for people.
     """
 
     name = "wan"
     licence = WAN_LICENCE
 
-    def __init__(self, settings: WanSettings, networks: LoadedNetworks):
+    def __init__(self, settings: WanSettings, networks: LoadedNetworks, enlarger: Enlarger = INTERPOLATION):
         self.settings = settings
+        self.enlarging = enlarger.name
+        self._enlarger = enlarger
         self.networks = networks
         self.encoder = WindowEncoder(networks, settings)
 
@@ -118,7 +121,7 @@ class WanEngine:
                     if hold is not None:
                         last_decoded.append(decoded.cpu())
                 if number >= max(window.known, done - window.start):
-                    yield to_uint8_images(size.upscale(frame))[0]
+                    yield to_uint8_images(size.upscale(frame, self._enlarger))[0]
             end = WindowEnd(torch.cat(last_frames))
             if hold is not None:
                 shared = latent_count(settings.overlap)
@@ -133,10 +136,7 @@ class WanEngine:
 
     def _working_size(self, frame: RenderedFrame) -> WorkingSize:
         height, width = frame.mask.shape
-        aspect = frame.pixel_aspect if self.settings.conditioning == "known" else 1.0
-        if abs(aspect - 1) < _SQUARE:
-            aspect = 1.0
-        return WorkingSize.of(width, height, self.settings.max_pixels, aspect)
+        return WorkingSize(width, height, *generation_size(self.settings, width, height, frame.pixel_aspect))
 
     def _prompts(self) -> list[tuple[str, str]]:
         """Return the prompts that are used, with their names for errors."""
@@ -291,7 +291,7 @@ def create_wan_engine(
         LicenceError: the licence of some weights does not allow it.
         DeviceError: there is no such device here.
         WanUnavailableError: the model needs a GPU, or the extra is not installed.
-        WeightsMissingError, CheckpointError: as in `find_wan_files`, `find_lora` and `find_adapter`.
+        WeightsMissingError, CheckpointError: as in `find_wan_files`, `find_lora`, `find_adapter` and `create_enlarger`.
     """
     machine = machine or MachineSettings.from_environment()
     for part in (*(part for part in PARTS if part.kind == "wan"), *(lora_part(lora.name) for lora in settings.loras)):
@@ -306,6 +306,7 @@ def create_wan_engine(
         require_small_model(lambda: find_wan_files(machine.models, chosen, machine.model_path))
     files = find_wan_files(machine.models, chosen, machine.model_path)
     loras = tuple((find_lora(machine.models, lora.name, machine.model_path), lora.weight) for lora in settings.loras)
+    enlarger = create_enlarger(settings.upscaler, machine.models, first)
     require_diffsynth()
     paths = (*files.dit, *files.text_encoder, files.tokenizer, files.image_encoder, files.vae, files.ex4d)
     choice = NetworkChoice(
@@ -318,4 +319,4 @@ def create_wan_engine(
         further_devices=tuple(further),
         vram_limit_gb=machine.vram_limit_gb,
     )
-    return WanEngine(settings, networks_for(choice))
+    return WanEngine(settings, networks_for(choice), enlarger)
